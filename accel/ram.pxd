@@ -1,0 +1,10 @@
+from accel.api cimport u8, u64
+
+
+cdef class RamBlock:
+    cdef readonly str name
+    cdef readonly u64 size
+    cdef u8 *host
+    cdef u8 *dirty                   # a byte a 4 KiB page, or NULL while nobody logs
+    cdef readonly object views
+    cdef void mark_dirty(self, u64 offset, u64 size) noexcept nogil

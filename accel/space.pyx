@@ -1,0 +1,632 @@
+"""Address spaces: who answers an address.
+
+Regions form a tree: a container has children at addresses, with priorities where they overlap (the higher wins,
+among equals the later); an alias shows a part of another region; ram, rom, io and rom-device are leaves. A space
+renders its tree into a FlatView, a sorted list of ranges that do not overlap, each time the tree changes
+(once per transaction), tells listeners the difference, and keeps two C tables for dispatch without the GIL:
+one index for 65,536 ports, one sorted array with a last-hit cache for memory.
+
+The device lock is held for dispatch and for changes alike; a table that a running access may still be using
+is kept until the next change.
+"""
+
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from accel.api cimport ACTION_NONE
+
+cdef u64 FULL = <u64>-1
+
+
+cdef u32 _io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+    region.accesses += count
+    return region.read_string(offset, size, data, count)
+
+
+cdef u32 _io_write_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+    region.accesses += count
+    return region.write_string(offset, size, data, count)
+
+
+cdef u64 _mask(u32 size) noexcept nogil:
+    return FULL if size >= 8 else (<u64>1 << (8 * size)) - 1
+
+
+cdef u64 _region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
+    """One access of the guest, split or widened to what the region takes."""
+    cdef u32 part = size, i = 0
+    cdef u64 value = 0
+    region.accesses += 1
+    if part > region.max_access:
+        part = region.max_access
+    if part < region.min_access:
+        part = region.min_access
+    while i < size:
+        value |= (region.read(offset + i, part) & _mask(part)) << (8 * i)
+        i += part
+    return value & _mask(size)
+
+
+cdef u32 _region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcept nogil:
+    cdef u32 part = size, i = 0, action = ACTION_NONE
+    region.accesses += 1
+    if part > region.max_access:
+        part = region.max_access
+    while i < size:
+        action |= region.write(offset + i, part, (value >> (8 * i)) & _mask(part))
+        i += part
+    return action
+
+
+cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
+    if block.dirty != NULL:
+        block.mark_dirty(<u64>(host - block.host), count)
+
+
+# The tables hold borrowed `void *`: a call through these pointers takes no reference and no GIL.
+ctypedef u64 (*load_fn)(void *, u64, u32) noexcept nogil
+ctypedef u32 (*store_fn)(void *, u64, u32, u64) noexcept nogil
+ctypedef u32 (*string_fn)(void *, u64, u32, u8 *, u32) noexcept nogil
+ctypedef void (*dirty_fn)(void *, u8 *, u64) noexcept nogil
+cdef load_fn region_load = <load_fn>_region_load
+cdef store_fn region_store = <store_fn>_region_store
+cdef string_fn io_read_string = <string_fn>_io_read_string
+cdef string_fn io_write_string = <string_fn>_io_write_string
+cdef dirty_fn mark_dirty = <dirty_fn>_mark_dirty
+
+
+cdef class Region:
+    """A node of the tree. Build with Region.container, .ram, .rom, .device, .alias, .rom_device.
+
+    `size` in bytes; 0 stands for 2**64. `owner` is whoever made it, for messages and views.
+    """
+
+    def __cinit__(self, str name, u64 size, int kind):
+        self.name = name
+        self.size = size
+        self.kind = kind
+        self.enabled = True
+        self.children = []
+        self.spaces = []
+
+    @staticmethod
+    def container(str name, u64 size):
+        return Region(name, size, KIND_CONTAINER)
+
+    @staticmethod
+    def ram(str name, RamBlock block, u64 offset=0, size=None, bint readonly=False):
+        """Memory of `block` from `offset`."""
+        cdef Region region = Region(name, block.size - offset if size is None else size, KIND_ROM if readonly else KIND_RAM)
+        if offset + region.size > block.size:
+            raise ValueError(f"{name} reaches past the end of {block.name}")
+        region.block = block
+        region.offset = offset
+        return region
+
+    @staticmethod
+    def rom(str name, RamBlock block, u64 offset=0, size=None):
+        return Region.ram(name, block, offset, size, True)
+
+    @staticmethod
+    def device(str name, IoRegion io, u64 size):
+        """A range that `io` answers."""
+        cdef Region region = Region(name, size, KIND_IO)
+        region.io = io
+        return region
+
+    @staticmethod
+    def rom_device(str name, RamBlock block, IoRegion io, u64 size):
+        """Reads are memory, writes are calls."""
+        cdef Region region = Region(name, size, KIND_ROM_DEVICE)
+        region.block = block
+        region.io = io
+        return region
+
+    @staticmethod
+    def alias(str name, Region target, u64 offset, u64 size):
+        """`size` bytes of `target` from `offset`, to be shown elsewhere."""
+        cdef Region region = Region(name, size, KIND_ALIAS)
+        region.target = target
+        region.offset = offset
+        target.spaces.append(region)
+        return region
+
+    @property
+    def last(self):
+        """Offset of the last byte."""
+        return self.size - 1 if self.size else FULL
+
+    def add(self, Region child, u64 addr, int priority=0):
+        """Put `child` at `addr` of this container."""
+        if child.parent is not None:
+            raise ValueError(f"region {child.name} is already part of {child.parent.name}")
+        child.parent = self
+        child.addr = addr
+        child.priority = priority
+        self.children.append(child)
+        self.children.sort(key=_by_priority)
+        self._changed()
+        return child
+
+    def remove(self, Region child):
+        self.children.remove(child)
+        child.parent = None
+        self._changed()
+
+    def set_enabled(self, bint enabled):
+        if self.enabled != enabled:
+            self.enabled = enabled
+            self._changed()
+
+    def set_address(self, u64 addr):
+        if self.addr != addr:
+            self.addr = addr
+            self._changed()
+
+    def set_readonly(self, bint readonly):
+        """Turn memory into ROM and back."""
+        kind = KIND_ROM if readonly else KIND_RAM
+        if self.kind in (KIND_RAM, KIND_ROM) and self.kind != kind:
+            self.kind = kind
+            self._changed()
+
+    def set_alias(self, Region target, u64 offset):
+        """Point an alias elsewhere."""
+        if self.target is not target or self.offset != offset:
+            self.target.spaces.remove(self)
+            target.spaces.append(self)
+            self.target, self.offset = target, offset
+            self._changed()
+
+    def _changed(self):
+        """Tell every space that this region is part of, directly or through aliases."""
+        seen = set()
+        todo = [self]
+        while todo:
+            node = todo.pop()
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            if isinstance(node, AddressSpace):
+                (<AddressSpace>node).invalidate()
+            else:
+                todo.append((<Region>node).parent)
+                todo.extend((<Region>node).spaces)
+
+    def __repr__(self):
+        return f"<{_KINDS[self.kind]} {self.name}>"
+
+    @property
+    def kind_name(self):
+        return _KINDS[self.kind]
+
+
+_KINDS = ("container", "ram", "rom", "i/o", "alias", "rom-device")
+
+
+def _by_priority(Region region):
+    return -region.priority
+
+
+cdef class FlatRange:
+    """A piece of a FlatView: [start, start + size) shows `region` (a leaf) from `offset`."""
+
+    def __cinit__(self, u64 start, u64 size, Region region, u64 offset, bint readonly):
+        self.start = start
+        self.size = size
+        self.region = region
+        self.offset = offset
+        self.readonly = readonly
+
+    @property
+    def is_ram(self):
+        """True where reads can be served straight from host memory."""
+        return self.region.block is not None
+
+    @property
+    def host_address(self):
+        return self.region.block.address + self.region.offset + self.offset
+
+    def key(self):
+        return (self.start, self.size, id(self.region), self.offset, self.readonly)
+
+    def __repr__(self):
+        return f"<{self.start:#x}-{self.start + self.size - 1:#x} {self.region.name}+{self.offset:#x}>"
+
+
+cdef class AddressSpace:
+    """A tree rendered. `ports=True` makes it a 64 KiB I/O space with an index by port.
+
+    Listeners have methods region_add(FlatRange), region_del(FlatRange), commit(); a new listener is told all there is.
+    `with space.transaction():` joins changes into one. Missing addresses read all ones and count in `unassigned`.
+    """
+
+    def __cinit__(self, str name, Region root, bint ports=False):
+        self.name = name
+        self.root = root
+        self.ports = ports
+        self.flat = []
+        self.retired_flat = []
+        self.listeners = []
+        if ports:
+            self.port_index = <unsigned short *>calloc(65536, sizeof(unsigned short))
+            if self.port_index == NULL:
+                raise MemoryError
+        root.spaces.append(self)
+        self.stale = True
+        self.commit()
+
+    def __dealloc__(self):
+        free(self.table)
+        free(self.retired_table)
+        free(self.port_index)
+
+    # --- layout -------------------------------------------------------------------------------------------
+
+    def add_listener(self, listener):
+        self.listeners.append(listener)
+        for piece in self.flat:
+            listener.region_add(piece)
+        listener.commit()
+
+    def remove_listener(self, listener):
+        self.listeners.remove(listener)
+        for piece in self.flat:
+            listener.region_del(piece)
+        listener.commit()
+
+    def transaction(self):
+        return _Transaction(self)
+
+    cpdef invalidate(self):
+        self.stale = True
+        if self.transactions == 0:
+            self.commit()
+
+    def begin(self):
+        self.transactions += 1
+
+    def end(self):
+        self.transactions -= 1
+        if self.transactions == 0:
+            self.commit()
+
+    cpdef commit(self):
+        """Render, tell the listeners the difference, swap the tables."""
+        if not self.stale:
+            return
+        self.stale = False
+        flat = []
+        _render(flat, self.root, 0, 0, self.root.last, 0, False)
+        flat.sort(key=_by_start)
+        flat = _join(flat)
+        old = self.flat
+        self._build(flat)
+        self.flat = flat
+        if self.listeners:
+            had = {piece.key(): piece for piece in old}
+            have = {piece.key() for piece in flat}
+            gone = [piece for piece in old if piece.key() not in have]
+            new = [piece for piece in flat if piece.key() not in had]
+            for listener in self.listeners:
+                for piece in gone:
+                    listener.region_del(piece)
+                for piece in new:
+                    listener.region_add(piece)
+                listener.commit()
+
+    cdef _build(self, list flat):
+        cdef u32 i, count = <u32>len(flat)
+        cdef u64 port
+        cdef Entry *table = <Entry *>calloc(count + 1, sizeof(Entry))
+        cdef Entry *entry
+        cdef FlatRange piece
+        cdef Region region
+        if table == NULL:
+            raise MemoryError
+        for i in range(count):
+            piece = flat[i]
+            region = piece.region
+            entry = &table[i]
+            entry.start = piece.start
+            entry.last = piece.start + piece.size - 1
+            entry.offset = piece.offset
+            entry.writable = region.kind == KIND_RAM and not piece.readonly
+            if region.block is not None:
+                entry.host = region.block.host + region.offset + piece.offset
+                entry.block = <void *>region.block
+            if region.io is not None:
+                entry.region = <void *>region.io
+        # A running access may sit between two table look-ups: the old table lives until the next change.
+        free(self.retired_table)
+        self.retired_table = self.table
+        self.retired_flat = self.flat
+        self.table = table
+        self.entries = count
+        self.last_hit = 0
+        if self.ports:
+            memset(self.port_index, 0, 65536 * sizeof(unsigned short))
+            for i in range(count):
+                for port in range(table[i].start, min(table[i].last, <u64>0xFFFF) + 1):
+                    self.port_index[port] = <unsigned short>(i + 1)
+
+    # --- dispatch -----------------------------------------------------------------------------------------
+
+    cdef Entry *find(self, u64 addr) noexcept nogil:
+        cdef u32 low, high, middle
+        cdef Entry *entry
+        if self.ports:
+            if addr > 0xFFFF or self.port_index[addr] == 0:
+                return NULL
+            return &self.table[self.port_index[addr] - 1]
+        if self.last_hit < self.entries:
+            entry = &self.table[self.last_hit]
+            if entry.start <= addr <= entry.last:
+                return entry
+        low, high = 0, self.entries
+        while low < high:
+            middle = (low + high) // 2
+            entry = &self.table[middle]
+            if addr < entry.start:
+                high = middle
+            elif addr > entry.last:
+                low = middle + 1
+            else:
+                self.last_hit = middle
+                return entry
+        return NULL
+
+    cdef u64 load(self, u64 addr, u32 size) noexcept nogil:
+        cdef Entry *entry = self.find(addr)
+        cdef u64 value = 0
+        cdef u32 i
+        if entry != NULL and addr + size - 1 <= entry.last:
+            if entry.host != NULL:
+                memcpy(&value, entry.host + (addr - entry.start), size)
+                return value
+            return region_load(entry.region, entry.offset + (addr - entry.start), size)
+        if size == 1:
+            self.unassigned += 1
+            return 0xFF
+        # The access straddles ranges: byte by byte over the seam, as the bus would.
+        for i in range(size):
+            value |= (self.load(addr + i, 1) & 0xFF) << (8 * i)
+        return value
+
+    cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil:
+        cdef Entry *entry = self.find(addr)
+        cdef u32 i, action = ACTION_NONE
+        if entry != NULL and addr + size - 1 <= entry.last:
+            if entry.writable:
+                memcpy(entry.host + (addr - entry.start), &value, size)
+                mark_dirty(entry.block, entry.host + (addr - entry.start), size)
+                return ACTION_NONE
+            if entry.region != NULL:
+                return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
+            return ACTION_NONE
+        if size == 1:
+            self.unassigned += 1
+            return ACTION_NONE
+        for i in range(size):
+            action |= self.store(addr + i, 1, (value >> (8 * i)) & 0xFF)
+        return action
+
+    cdef u32 load_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil:
+        """`rep ins`: `count` items from one address."""
+        cdef Entry *entry = self.find(addr)
+        cdef u32 i
+        cdef u64 value
+        if entry != NULL and entry.region != NULL and addr + size - 1 <= entry.last:
+            return io_read_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
+        for i in range(count):
+            value = self.load(addr, size)
+            memcpy(data + i * size, &value, size)
+        return ACTION_NONE
+
+    cdef u32 store_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil:
+        cdef Entry *entry = self.find(addr)
+        cdef u32 i, action = ACTION_NONE
+        cdef u64 value
+        if entry != NULL and entry.region != NULL and addr + size - 1 <= entry.last:
+            return io_write_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
+        for i in range(count):
+            value = 0
+            memcpy(&value, data + i * size, size)
+            action |= self.store(addr, size, value)
+        return action
+
+    cdef u8 *direct(self, u64 addr, u64 *count, bint write) noexcept nogil:
+        """Host pointer to guest memory at `addr`; `count` is cut to what is contiguous. NULL where there is none."""
+        cdef Entry *entry = self.find(addr)
+        if entry == NULL or entry.host == NULL or (write and not entry.writable):
+            return NULL
+        if count[0] > entry.last - addr + 1:
+            count[0] = entry.last - addr + 1
+        if write:
+            mark_dirty(entry.block, entry.host + (addr - entry.start), count[0])
+        return entry.host + (addr - entry.start)
+
+    cdef int copy_in(self, u64 addr, const u8 *data, u64 count) noexcept nogil:
+        """Bytes into the space; memory by memcpy, devices access by access. -1 when a byte had no receiver."""
+        cdef u64 part
+        cdef u8 *host
+        cdef int result = 0
+        while count:
+            part = count
+            host = self.direct(addr, &part, True)
+            if host != NULL:
+                memcpy(host, data, part)
+            else:
+                part = 4 if count >= 4 and addr % 4 == 0 else 1
+                if self.find(addr) == NULL:
+                    result = -1
+                else:
+                    self.store(addr, <u32>part, (<unsigned int *>data)[0] if part == 4 else data[0])
+            addr += part
+            data += part
+            count -= part
+        return result
+
+    cdef int copy_out(self, u64 addr, u8 *data, u64 count) noexcept nogil:
+        cdef u64 part, value
+        cdef u8 *host
+        cdef int result = 0
+        while count:
+            part = count
+            host = self.direct(addr, &part, False)
+            if host != NULL:
+                memcpy(data, host, part)
+            else:
+                part = 4 if count >= 4 and addr % 4 == 0 else 1
+                if self.find(addr) == NULL:
+                    result = -1
+                value = self.load(addr, <u32>part)
+                memcpy(data, &value, part)
+            addr += part
+            data += part
+            count -= part
+        return result
+
+    # --- from Python (tests, qtest, the monitor) ------------------------------------------------------------
+
+    def read(self, u64 addr, u32 size):
+        """One access of 1, 2, 4 or 8 bytes."""
+        cdef u64 value
+        with nogil:
+            value = self.load(addr, size)
+        return value
+
+    def write(self, u64 addr, u32 size, u64 value):
+        """One access; returns the Action it asks for."""
+        cdef u32 action
+        with nogil:
+            action = self.store(addr, size, value)
+        return action
+
+    def read_bytes(self, u64 addr, u64 count):
+        """`count` bytes; what nobody answers is 0xff."""
+        cdef bytearray out = bytearray(count)
+        cdef u8 *data = <u8 *>out
+        with nogil:
+            self.copy_out(addr, data, count)
+        return bytes(out)
+
+    def write_bytes(self, u64 addr, const u8[::1] data):
+        cdef u64 count = data.shape[0]
+        if count:
+            with nogil:
+                self.copy_in(addr, &data[0], count)
+
+    def owner_at(self, u64 addr):
+        """The leaf Region that answers `addr`, or None."""
+        for piece in self.flat:
+            if piece.start <= addr < piece.start + piece.size:
+                return piece.region
+        return None
+
+
+class _Transaction:
+    def __init__(self, space):
+        self.space = space
+
+    def __enter__(self):
+        self.space.begin()
+        return self.space
+
+    def __exit__(self, *exc):
+        self.space.end()
+        return False
+
+
+def _by_start(FlatRange piece):
+    return piece.start
+
+
+cdef _render(list flat, Region region, base, clip_start, clip_last, depth, bint readonly):
+    """Paint `region`, whose byte 0 is at `base` (may be negative), into the holes of `flat` within the clip."""
+    if not region.enabled or depth > 64:
+        return
+    start = max(base, clip_start)
+    last = min(base + region.last, clip_last)
+    if start > last:
+        return
+    if region.kind == KIND_ALIAS:
+        # Byte `offset` of the target appears where the alias begins.
+        _render(flat, region.target, base - region.offset, start, last, depth + 1, readonly)
+        return
+    for child in region.children:
+        _render(flat, child, base + (<Region>child).addr, start, last, depth + 1, readonly)
+    if region.kind == KIND_CONTAINER:
+        return
+    cursor = start
+    for piece in sorted(flat, key=_by_start):
+        piece_last = piece.start + piece.size - 1
+        if piece_last < cursor:
+            continue
+        if piece.start > last:
+            break
+        if piece.start > cursor:
+            flat.append(FlatRange(cursor, piece.start - cursor, region, cursor - base, readonly))
+        cursor = piece_last + 1
+        if cursor > last:
+            return
+    if cursor <= last:
+        flat.append(FlatRange(cursor, last - cursor + 1, region, cursor - base, readonly))
+
+
+cdef list _join(list flat):
+    """Neighbours that continue each other become one range."""
+    out = []
+    for piece in flat:
+        if out:
+            before = out[-1]
+            if (before.region is piece.region and before.start + before.size == piece.start
+                    and before.offset + before.size == piece.offset and before.readonly == piece.readonly):
+                out[-1] = FlatRange(before.start, before.size + piece.size, piece.region, before.offset, piece.readonly)
+                continue
+        out.append(piece)
+    return out
+
+
+cdef class Dma:
+    """A bus master's way to memory. `enabled` follows the device's bus-master bit; then nothing is reached without it.
+
+    Errors: the C calls return -1 when DMA is off or a byte had no memory; the caller reports as its datasheet says.
+    """
+
+    def __cinit__(self, AddressSpace space, bint enabled=True):
+        self.space = space
+        self.enabled = enabled
+
+    cdef int read_into(self, u64 addr, u8 *data, u64 count) noexcept nogil:
+        if not self.enabled:
+            memset(data, 0xFF, count)
+            return -1
+        return self.space.copy_out(addr, data, count)
+
+    cdef int write_from(self, u64 addr, const u8 *data, u64 count) noexcept nogil:
+        if not self.enabled:
+            return -1
+        return self.space.copy_in(addr, data, count)
+
+    cdef u8 *map(self, u64 addr, u64 *count, bint write) noexcept nogil:
+        """Host pointer for zero-copy transfers, or NULL; `count` shrinks to what is contiguous."""
+        return self.space.direct(addr, count, write) if self.enabled else NULL
+
+    def read(self, u64 addr, u64 count):
+        """`count` bytes, or None when they could not all be read."""
+        cdef bytearray out = bytearray(count)
+        cdef u8 *data = <u8 *>out
+        cdef int result
+        with nogil:
+            result = self.read_into(addr, data, count)
+        return bytes(out) if result == 0 else None
+
+    def write(self, u64 addr, const u8[::1] data):
+        """True when all bytes found memory."""
+        cdef u64 count = data.shape[0]
+        cdef int result = 0
+        if count:
+            with nogil:
+                result = self.write_from(addr, &data[0], count)
+        return result == 0

@@ -1,0 +1,1 @@
+"""The host's side: files, terminals, sockets. Devices see only protocols."""

@@ -1,0 +1,44 @@
+# All that a device may see of the host, at C level. The documentation is in protocols.pyx.
+from accel.api cimport ByteRing, i64, u8, u32, u64
+
+ctypedef struct IoVec:
+    void *base
+    u64 length
+
+cpdef enum:
+    BLOCK_READ = 0
+    BLOCK_WRITE = 1
+    BLOCK_FLUSH = 2
+    BLOCK_DISCARD = 3
+
+
+cdef class BlockRequest:
+    cdef public int op
+    cdef public u64 offset
+    cdef IoVec *vectors
+    cdef u32 vector_count
+    cdef public int error
+    cdef public bint in_flight
+    cdef void done(self) noexcept nogil
+
+
+cdef class BlockBackend:
+    cdef public str name
+    cdef readonly u64 size
+    cdef readonly bint readonly
+    cdef public object serial
+    cdef int submit(self, BlockRequest request) noexcept nogil
+    cdef void cancel(self, BlockRequest request) noexcept nogil
+
+
+cdef class CharFrontend:
+    cdef u32 can_receive(self) noexcept nogil
+    cdef void receive(self, const u8 *data, u32 count) noexcept nogil
+    cdef void event(self, int what) noexcept nogil
+
+
+cdef class CharBackend:
+    cdef public str name
+    cdef readonly ByteRing output
+    cdef public CharFrontend frontend
+    cdef int put(self, u8 byte) noexcept nogil

@@ -1,0 +1,1 @@
+"""What a bus is: addresses, resources and wires, and nothing about any one device."""

@@ -1,0 +1,61 @@
+"""The ISA bus: ports in the I/O space, 16 shared interrupt lines, two DMA controllers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import IrqFan, IrqLine
+from accel.space import Region
+from vmrun.core.object import Device
+from vmrun.errors import BuildError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.api import IoRegion
+    from vmrun.core.platform import Platform
+
+
+class IsaBus:
+    """Sixteen interrupts (wired-OR, as the machine's wires route them on) and the ports of the machine."""
+
+    kind = "ISA"
+
+    def __init__(self, name: str, platform: Platform) -> None:
+        self.name = name
+        self.platform = platform
+        self.irqs = IrqFan(f"{name}.irq", 16)
+        self.dma: list[Any] = [None] * 8        # channel → (controller, its channel); the i8257s fill it in
+        self.devices: list[Device] = []
+
+    def irq(self, n: int) -> IrqLine:
+        """A new line into interrupt `n` (0..15)."""
+        if not 0 <= n < 16:
+            raise BuildError(f"{self.name}: there is no ISA interrupt {n}")
+        return IrqLine(self.irqs, n)
+
+
+class IsaDevice(Device):
+    """Base of ISA devices: claim ports with `map_io`, an interrupt with `isa_irq`."""
+
+    bus = "ISA"
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.regions: list[Region] = []
+
+    def map_io(self, io: IoRegion, base: int, size: int, name: str = "", priority: int = 0) -> Region:
+        """Answer ports base … base+size-1."""
+        region = Region.device(name or self.driver, io, size)
+        region.owner = self
+        self.parent_bus.platform.system_io.add(region, base, priority)
+        self.regions.append(region)
+        return region
+
+    def isa_irq(self, n: int) -> IrqLine:
+        return self.parent_bus.irq(n)
+
+    def unrealize(self) -> None:
+        for region in self.regions:
+            self.parent_bus.platform.system_io.remove(region)
+        self.regions.clear()

@@ -1,0 +1,1 @@
+"""What every object of a machine is: typed properties, the tree, lifecycle, state."""

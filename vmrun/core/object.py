@@ -1,0 +1,125 @@
+"""The object tree: every part of a machine is an Object with a type name, a parent, named children and properties.
+
+Life: create → set properties → realize → reset → run → unrealize. Paths are written as QEMU writes them:
+/machine/peripheral/<id>, /machine/unattached/device[n], /chardevs/<id>.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrun.core.props import Prop, props_of
+from vmrun.errors import BuildError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from accel.api import IrqLine, IrqSink
+    from vmrun.core.platform import Platform
+
+
+class Object:
+    """A node of the tree. `driver` is its type name, as QEMU spells it."""
+
+    driver = "object"
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.parent: Object | None = None
+        self.children: dict[str, Object] = {}
+        self.prop_values: dict[str, Any] = {}
+
+    @property
+    def path(self) -> str:
+        if self.parent is None:
+            return "" if self.name in ("", "/") else f"/{self.name}"
+        return f"{self.parent.path}/{self.name}"
+
+    def add_child(self, child: Object, name: str = "") -> Object:
+        name = name or child.name
+        if name in self.children:
+            raise BuildError(f"{self.path or '/'} already has a child named {name}")
+        child.name, child.parent = name, self
+        self.children[name] = child
+        return child
+
+    def walk(self) -> Iterator[Object]:
+        yield self
+        for child in list(self.children.values()):
+            yield from child.walk()
+
+    def set_props(self, values: dict[str, Any]) -> None:
+        """Set properties by their QEMU names. BuildError names an unknown one."""
+        known = props_of(type(self))
+        for name, value in values.items():
+            prop = known.get(name)
+            if prop is None:
+                raise BuildError(f"{self.path or self.driver}: {self.driver} has no property '{name}'")
+            self.prop_values[name] = prop.check(value, self)
+
+    def get_props(self) -> dict[str, Any]:
+        return {name: self.prop_values.get(name, prop.default) for name, prop in props_of(type(self)).items()}
+
+
+class Device(Object):
+    """A part that the guest sees.
+
+    Subclasses declare: `bus` (the kind of bus it plugs into, or None), `provides` (kinds of buses it offers, in the
+    order of the machine file's names), `resources` (which properties claim ISA ports, IRQs and DMA channels) and
+    Props. They override `realize`, `reset`, `save`, `load`, `unrealize`.
+    """
+
+    bus: str | None = None
+    provides: tuple[str, ...] = ()
+    resources: dict[str, list[Any]] = {}
+    index: dict[str, Any] = {}
+    description = ""
+    accel: str | None = None        # set on the variant that an accelerator has in its kernel
+
+    id = Prop("str", doc="name of the device, unique in the machine", visible=False)
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.parent_bus: Any = None                 # the vmrun.bus object it sits on
+        self.buses: dict[str, Any] = {}             # bus name → bus object it provides
+        self.outputs: dict[str, list[IrqLine]] = {}
+        self.inputs: dict[str, IrqSink] = {}
+        self.realized = False
+
+    # --- pins -------------------------------------------------------------------------------------------
+
+    def add_output(self, name: str, count: int = 1) -> list[IrqLine]:
+        """Declare output pins before realize returns; wires of the machine file connect them afterwards."""
+        from accel.api import IrqLine
+
+        lines = [IrqLine() for _ in range(count)]
+        self.outputs[name] = lines
+        return lines
+
+    def add_input(self, name: str, sink: IrqSink) -> None:
+        self.inputs[name] = sink
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    def realize(self, platform: Platform) -> None:
+        """Claim resources and map regions. May raise BuildError; the builder then takes everything back."""
+
+    def unrealize(self) -> None:
+        """Give everything back."""
+
+    def reset(self) -> None:
+        """The state of power-on. Runs with the device lock held, no processor running."""
+
+    # --- state ------------------------------------------------------------------------------------------
+
+    state_version = 1
+
+    def save(self) -> dict[str, Any]:
+        """Guest-visible mutable state as plain values."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take a saved state; StateError, with nothing changed, when a value is impossible."""
+        if state:
+            raise StateError(f"{self.path}: {self.driver} has no state to load")

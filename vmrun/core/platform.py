@@ -1,0 +1,58 @@
+"""What a device is handed at realize: the machine around it, without knowing the machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from accel.api import DeviceLock, IrqSink
+    from accel.clock import Clock, TimerQueue
+    from accel.space import AddressSpace, Region
+    from vmrun.core.object import Device
+
+
+class Platform(Protocol):
+    """Lives as long as the machine. Everything here is used with the device lock held."""
+
+    lock: DeviceLock
+    memory: AddressSpace            # system memory: what processors and bus masters see
+    io: AddressSpace                # 64 KiB of ports
+    system_memory: Region           # root container of `memory`
+    system_io: Region               # root container of `io`
+    pci_memory: Region              # the 4 GiB-wide container that PCI memory BARs live in, below RAM in priority
+    ram_low: Region                 # RAM from address 0 up (the part below 4 GiB), as one Region
+    ram_size: int                   # bytes, all of it
+    memory_map: dict[str, Any]      # the machine type's memory-map
+    low_rom_block: Any              # RamBlock behind the option-ROM area and the BIOS window (pc.rom)
+    virtual: Clock                  # stops with the machine
+    host: Clock                     # wall clock, ns since 1970 UTC
+    timers: TimerQueue              # on `virtual`
+    host_timers: TimerQueue         # on `host`
+    config: dict[str, Any]          # the resolved machine as plain data (rtc, boot, cpus, firmware, …)
+
+    def device(self, id: str) -> Device:
+        """Another device by id (link properties). BuildError when there is none."""
+
+    def add_output_sink(self, name: str, sink: IrqSink) -> None:
+        """Offer an input under a board-wide name (`gsi`, `cpus.intr`)."""
+
+    def drive(self, id: str) -> Any:
+        """The block back end of a drive (vmrun.backends.protocols.BlockBackend). BuildError when there is none."""
+
+    def chardev(self, id: str) -> Any:
+        """The character back end (vmrun.backends.protocols.CharBackend)."""
+
+    def add_fw_cfg_file(self, name: str, data: bytes) -> None:
+        """A file that the firmware shall find (etc/pvpanic-port)."""
+
+    def add_option_rom(self, file: str) -> bytes:
+        """Contents of a ROM file found in the firmware directories. BuildError names where it was looked for."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run on the main thread, without the device lock."""
+
+    def request(self, action: int, **details: Any) -> None:
+        """Ask for an Action (reset, shutdown, …) from outside an access, e.g. a timer."""
