@@ -1,19 +1,22 @@
-"""Compiles every .pyx of accel/ and vmrun/. `VMRUN_EXT='accel/soft/*' python setup.py build_ext --inplace` limits the work."""
+"""Compiles every .pyx of accel/ and vmrun/ and installs machines/ and schema/ as the package's data.
+
+`VMRUN_EXT='accel/soft/*' python setup.py build_ext --inplace` compiles only what the pattern names.
+"""
 
 import fnmatch
 import os
 import pathlib
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
+DATA = {"vmrun._data.machines": "machines", "vmrun._data.schema": "schema"}
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
     "cdivision": True,
     "initializedcheck": False,
-    "embedsignature": True,
 }
 
 
@@ -26,19 +29,25 @@ def extensions() -> list[Extension]:
             if not fnmatch.fnmatch(path, wanted):
                 continue
             name = path.removesuffix(".pyx").replace("/", ".")
-            # The SLP pass breaks store forwarding of the soft CPU's lazy flags; tail calls need no frame pointers.
             extra = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition", "-Wno-unused-function"]
             if path.startswith("accel/soft/"):
-                extra += ["-fno-tree-slp-vectorize", "-fno-plt", "-fomit-frame-pointer", "-foptimize-sibling-calls"]
+                # The SLP pass breaks store forwarding of the lazy flags; handlers end in tail calls.
+                extra += ["-fno-tree-slp-vectorize", "-fno-plt", "-fomit-frame-pointer"]
+                extra += ["-foptimize-sibling-calls"]
             found.append(Extension(name, [path], extra_compile_args=extra))
     return found
 
 
+def data_files(directory: str) -> list[str]:
+    root = ROOT / directory
+    return [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file()]
+
+
+packages = find_packages(include=["accel", "accel.*", "vmrun", "vmrun.*"])
+
 setup(
-    ext_modules=cythonize(
-        extensions(),
-        compiler_directives=DIRECTIVES,
-        nthreads=0,
-        show_all_warnings=False,
-    )
+    packages=packages + list(DATA),
+    package_dir={package: directory for package, directory in DATA.items()},
+    package_data={package: data_files(directory) for package, directory in DATA.items()},
+    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, show_all_warnings=False),
 )

@@ -1,0 +1,51 @@
+# make demo    set everything up and run the main job, visibly
+# make test    set everything up and run all tests
+# make build   only the environment and the compiled modules
+# make bench   the benchmarks beside QEMU, as ratios
+# make lint    ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := $(shell find accel vmrun -name '*.pyx' -o -name '*.pxd') setup.py pyproject.toml
+
+.PHONY: demo test test-fast build bench lint clean distclean
+
+demo: build
+	@sh tools/need-packages.sh firmware
+	@$(PY) tools/demo.py
+
+test: build
+	@sh tools/need-packages.sh firmware guests
+	@$(PY) -m pip install --quiet -e '.[test,dev]' --no-build-isolation --config-settings editable_mode=compat
+	$(PY) -m pytest
+
+build: $(VENV)/.built
+
+$(VENV)/.created:
+	@sh tools/need-packages.sh compiler
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet 'setuptools>=68' wheel 'Cython>=3.0'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.created $(SOURCES)
+	@echo "compiling the C-level modules (a few minutes the first time)"
+	@$(PY) tools/compile.py
+	$(PY) -m pip install --quiet -e . --no-build-isolation --config-settings editable_mode=compat
+	@touch $@
+
+bench: build
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+lint: build
+	$(PY) -m pip install --quiet -e '.[dev]' --no-build-isolation --config-settings editable_mode=compat
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf build dist *.egg-info
+	find accel vmrun -name '*.so' -delete -o -name '*.c' -delete
+
+distclean: clean
+	rm -rf $(VENV)

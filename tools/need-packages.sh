@@ -1,0 +1,55 @@
+#!/bin/sh
+# Installs Debian packages that a step needs and that are missing; says what to install where it may not.
+#   need-packages.sh compiler|firmware|guests ...
+set -u
+
+missing=""
+need() { # need PACKAGE FILE...: one of the files tells that the package is there
+    package=$1
+    shift
+    for file in "$@"; do
+        [ -e "$file" ] && return
+    done
+    missing="$missing $package"
+}
+
+for what in "$@"; do
+    case $what in
+    compiler)
+        command -v gcc >/dev/null 2>&1 || missing="$missing gcc"
+        [ -e /usr/include/linux/kvm.h ] || missing="$missing linux-libc-dev libc6-dev"
+        python3 -c 'import ensurepip, sysconfig, os, sys
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' 2>/dev/null ||
+            missing="$missing python3-venv python3-dev"
+        ;;
+    firmware)
+        need seabios /usr/share/seabios/bios.bin /usr/share/qemu/bios.bin /usr/share/qemu-kvm/bios.bin
+        ;;
+    guests)
+        need qemu-system-x86 /usr/bin/qemu-system-x86_64
+        need qemu-utils /usr/bin/qemu-img
+        need acpica-tools /usr/bin/iasl
+        need grub-pc-bin /usr/lib/grub/i386-pc/boot.img
+        need grub-common /usr/bin/grub-mkimage
+        need busybox-static /bin/busybox /usr/bin/busybox
+        need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
+        ls /boot/vmlinuz-* >/dev/null 2>&1 || missing="$missing linux-image-amd64"
+        ;;
+    esac
+done
+
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/tmp/vmrun-apt.$$ 2>&1 && {
+        rm -f /tmp/vmrun-apt.$$
+        exit 0
+    }
+    tail -n 5 /tmp/vmrun-apt.$$ >&2
+    rm -f /tmp/vmrun-apt.$$
+fi
+echo "vmrun needs these packages: $missing" >&2
+echo "install them with: sudo apt-get install$missing" >&2
+exit 1
