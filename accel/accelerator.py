@@ -1,0 +1,202 @@
+"""What the builder sees of an accelerator, whichever it is: kvm, soft or qtest.
+
+The order of calls is the flow of a machine's life:
+
+    ok, reason, remedy = find("kvm").probe()             # by doing: opens the device, runs a processor for a moment
+    control = RunControl(notifier)                       # accel.run: run state, requests, wake-up of the main loop
+    accel = find("kvm")(memory, io, lock, control, options)          # open, check, create the VM, listen to memory
+    in_kernel = accel.in_kernel                          # {'kvm-ioapic', …}: take these drivers where a board offers them
+    wiring.sinks["cpus.intr"] = accel.cpu_input("intr")  # also "a20", "smi", "nmi"
+    … devices are created and realized; RAM appears in `memory`, the accelerator hears of it …
+    accel.set_int_ack(pic)                               # only when the 8259A is not in the kernel
+    accel.create_vcpu(index, apic_id, cpuid)             # a thread; returns when the processor says 'created'
+    accel.reset_vcpus()                                  # with every system reset, after the devices
+    accel.start()                                        # processors run
+    … main loop: control.notifier → control.take() → stop(), act, start() …
+    accel.stop(); accel.close()
+
+The first create_vcpu makes the in-kernel interrupt chip and timer; by then memory is in place, which is the cheap
+order. Memory may go on changing afterwards.
+
+`options`: kernel_irqchip "on" | "split" | "off" (default "on"), tss, identity_map (addresses of the memory map),
+max_cpus, kvmclock (bool: the kernel's clock stands still while the machine is stopped).
+
+Raises accel.errors.AccelFailure: create, create_vcpu and, when the layout cannot be had, the memory listener.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.api import DeviceLock, IoRegion, IrqSink, Notifier
+    from accel.ram import RamBlock
+    from accel.run import CpuThread, IntAck, MsiSink, RunControl
+    from accel.space import AddressSpace
+
+    Outcome = tuple[bool, str, str]
+
+MODULES = {
+    "kvm": "accel.kvm.accelerator:KvmAccelerator",
+    "soft": "accel.soft.accelerator:SoftAccelerator",
+    "qtest": "accel.qtest:QtestAccelerator",
+}
+
+
+def find(name: str) -> type[Accelerator]:
+    """The class of accelerator `name`. KeyError for a name that does not exist."""
+    from importlib import import_module
+
+    module, _, cls = MODULES[name].partition(":")
+    found: type[Accelerator] = getattr(import_module(module), cls)
+    return found
+
+
+class Accelerator:
+    """Base: every method does nothing, which is right for an accelerator without processors of its own."""
+
+    name = "none"
+    in_kernel: frozenset[str] = frozenset()     # drivers of devices that the accelerator has inside
+    has_local_apic = False                      # an APIC per processor exists; MSIs and SMP start-up work
+
+    @classmethod
+    def probe(cls) -> Outcome:
+        """(works here, why not, what to do about it), found out by doing."""
+        return True, "", ""
+
+    def __init__(
+        self,
+        memory: AddressSpace,
+        io: AddressSpace,
+        lock: DeviceLock,
+        control: RunControl,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.memory, self.io, self.lock, self.control = memory, io, lock, control
+        self.options = dict(options or {})
+        self.vcpus: list[CpuThread] = []
+        # (address, size, region) that the builder maps into `memory`: where bus masters write their MSIs
+        self.memory_regions: list[tuple[int, int, IoRegion]] = []
+
+    # --- processors -----------------------------------------------------------------------------------------
+
+    def supported_cpuid(self) -> list[dict[str, int]]:
+        """Leaves the accelerator can show: dicts of function, index, flags, eax, ebx, ecx, edx."""
+        return []
+
+    def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
+        """Start processor `index`'s thread and wait for 'created'. `cpuid`: entries as supported_cpuid gives them."""
+        raise NotImplementedError
+
+    def reset_vcpus(self) -> None:
+        """Every processor as after power-on: the first at the reset vector, the others waiting for INIT. Stopped."""
+
+    def start(self) -> None:
+        """Resume the processors and the guest's clock."""
+        self.control.start()
+
+    def stop(self) -> None:
+        """Return when every processor is out of the guest. Not with the device lock held."""
+        self.control.stop()
+
+    def close(self) -> None:
+        """End all threads and close everything; safe to call twice."""
+        self.control.close()
+
+    def save_vcpu(self, index: int) -> dict[str, Any]:
+        """State of a processor in KVM's own layouts: regs, sregs, msrs, lapic, xsave, … The machine is stopped."""
+        raise NotImplementedError
+
+    def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def report(self, index: int) -> dict[str, Any]:
+        """What a person wants to know of a processor that died: registers, bytes at RIP. The machine is stopped."""
+        raise NotImplementedError
+
+    # --- interrupts -----------------------------------------------------------------------------------------
+
+    def irq_sink(self, count: int) -> IrqSink:
+        """Inputs 0 … count-1 are the GSIs of an interrupt chip inside the accelerator. One sink per machine."""
+        raise NotImplementedError
+
+    def cpu_input(self, name: str) -> IrqSink:
+        """Pin of the first processor: "intr" (from the 8259A), "nmi", "smi", "a20"."""
+        from accel.api import IrqSink
+
+        return IrqSink()
+
+    def set_int_ack(self, source: IntAck) -> None:
+        """Who answers the interrupt acknowledge cycle when the 8259A is a device of ours."""
+
+    def set_eoi_handler(self, sink: IrqSink) -> None:
+        """Split irqchip: sink.set_irq(vector, 1) for each broadcast end of interrupt."""
+
+    def msi_sink(self) -> MsiSink:
+        """Takes message-signalled interrupts without the GIL."""
+        from accel.run import MsiSink
+
+        return MsiSink()
+
+    def signal_msi(self, addr: int, data: int) -> int:
+        """1 delivered, 0 masked, -1 refused."""
+        return self.msi_sink().signal(addr, data)
+
+    def add_irqfd(self, gsi: int, fd: int, resample_fd: int = -1) -> bool:
+        """A write to eventfd `fd` raises `gsi` in the kernel. False: not offered, deliver by hand."""
+        return False
+
+    def remove_irqfd(self, gsi: int, fd: int) -> None:
+        pass
+
+    def add_msi_route(self, addr: int, data: int) -> int:
+        """A GSI for irqfd that stands for this message; -1: not offered."""
+        return -1
+
+    def update_msi_route(self, gsi: int, addr: int, data: int) -> None:
+        pass
+
+    def remove_msi_route(self, gsi: int) -> None:
+        pass
+
+    # --- exits that need not happen -------------------------------------------------------------------------
+
+    def add_ioeventfd(
+        self, space: AddressSpace, addr: int, size: int, notifier: Notifier, match: int | None = None
+    ) -> bool:
+        """Guest writes of `size` (0: any) at `addr` signal `notifier` and reach no region. False: not offered."""
+        return False
+
+    def remove_ioeventfd(
+        self, space: AddressSpace, addr: int, size: int, notifier: Notifier, match: int | None = None
+    ) -> None:
+        pass
+
+    def add_coalesced(self, space: AddressSpace, addr: int, size: int) -> bool:
+        """Writes within the zone are queued, and dispatched before the next exit or by drain(). False: not offered."""
+        return False
+
+    def remove_coalesced(self, space: AddressSpace, addr: int, size: int) -> None:
+        pass
+
+    def drain(self) -> int:
+        """Dispatch queued writes now; how many there were. Called every few ms while a zone exists."""
+        return 0
+
+    # --- memory ---------------------------------------------------------------------------------------------
+
+    def log_dirty(self, block: RamBlock, on: bool) -> None:
+        """Begin or end noting which pages of `block` the processors write (block.start_log() is the owner's)."""
+
+    def sync_dirty(self, block: RamBlock) -> None:
+        """Bring what was written since the last call into block.note_dirty."""
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def get_clock(self) -> int:
+        """The guest's paravirtual clock, ns; 0 when there is none."""
+        return 0
+
+    def set_clock(self, value: int) -> None:
+        pass

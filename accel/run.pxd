@@ -1,0 +1,51 @@
+from accel.api cimport Notifier, pthread_mutex_t, u32, u64
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_cond_t:
+        pass
+
+cpdef enum:
+    REQUEST_FAILED = 1 << 30        # a processor gave up; RunControl.take_reports() says why
+
+# After one of these the processor that asked stays out until the machine is started again.
+cdef enum:
+    STOPPING = 1 | 2 | 8 | 16 | 32 | 64 | REQUEST_FAILED
+
+
+cdef class IntAck:
+    cdef int acknowledge(self) noexcept nogil
+
+
+cdef class MsiSink:
+    cdef int send(self, u64 addr, u32 data) noexcept nogil
+
+
+cdef class RunControl:
+    cdef readonly Notifier notifier
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t resumed, outside
+    cdef u32 requests
+    cdef int going, quitting, inhibited
+    cdef u32 parked
+    cdef readonly list cpus
+    cdef list reports
+    cdef void request(self, CpuThread cpu, u32 actions) noexcept nogil
+    cdef int wait_resumed(self, CpuThread cpu) noexcept nogil
+    cdef void halt(self, CpuThread cpu) noexcept nogil
+    cdef void wake(self, CpuThread cpu) noexcept nogil
+    cdef void enter_guest(self, CpuThread cpu) noexcept nogil
+    cdef void leave_guest(self, CpuThread cpu) noexcept nogil
+    cdef bint must_leave(self, CpuThread cpu) noexcept nogil
+
+
+cdef class CpuThread:
+    cdef readonly u32 index
+    cdef readonly RunControl control
+    cdef readonly bint created
+    cdef readonly bint alive
+    cdef readonly object failure
+    cdef int held, inside, woken
+    cdef int tid
+    cdef void kick(self) noexcept nogil
+    cdef void run(self) noexcept nogil
+    cdef void _ended(self) noexcept nogil

@@ -1,0 +1,324 @@
+"""Processors as threads: how they are created, resumed, stopped, and how they ask the main thread for something.
+
+The course of a processor, whatever accelerator runs it:
+
+1. the main thread starts the processor's thread and waits for `created`;
+2. the thread creates and initialises the processor, says `created`, and waits to be resumed;
+3. the main thread goes on building the machine and at last calls `RunControl.start()`;
+4. the thread runs guest code until something calls it out (`kick`), waits again, and so on until `close()`.
+
+Requests (reset, shutdown, …; the ACTION_ flags of accel.api) are or-ed into one word and wake the main loop
+through `notifier`. The processor that asked for one of the stopping kind waits until the next start().
+
+Lock order: device lock, then GIL, or device lock, then RunControl.mutex; never the mutex and the GIL. `stop()` and `close()` are called without the device
+lock, because a processor may be waiting for it on its way out.
+"""
+
+from accel.api cimport Notifier, pthread_mutex_t, u32, u64
+
+import _thread
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_destroy(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
+
+cdef extern from *:
+    """
+    #include <unistd.h>
+    #include <sys/syscall.h>
+    #define vr_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define vr_store(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_swap_u32(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_gettid() ((int)syscall(SYS_gettid))
+    """
+    int vr_load(int *) nogil
+    void vr_store(int *, int) nogil
+    u32 vr_or(u32 *, u32) nogil
+    u32 vr_swap_u32(u32 *, u32) nogil
+    int vr_gettid() nogil
+
+# A processor's thread runs the run loop and, at most, a device's Python callback.
+THREAD_STACK = 256 * 1024
+
+
+cdef class IntAck:
+    """Whoever answers the processor's interrupt acknowledge cycle: the master 8259A of the board."""
+
+    cdef int acknowledge(self) noexcept nogil:
+        """The vector, as INTA# puts it on the bus; -1 when no interrupt is pending. The device lock is held."""
+        return -1
+
+
+cdef class MsiSink:
+    """Whoever takes message-signalled interrupts."""
+
+    cdef int send(self, u64 addr, u32 data) noexcept nogil:
+        """A device's write of `data` to `addr` in 0xfee00000…; 1 delivered, 0 masked, -1 refused."""
+        return -1
+
+    def signal(self, u64 addr, u32 data):
+        cdef int result
+        with nogil:
+            result = self.send(addr, data)
+        return result
+
+
+cdef class RunControl:
+    """The run state that a machine's processors share."""
+
+    def __cinit__(self, Notifier notifier=None):
+        self.notifier = notifier if notifier is not None else Notifier()
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.resumed, NULL)
+        pthread_cond_init(&self.outside, NULL)
+        self.cpus = []
+        self.reports = []
+
+    def __dealloc__(self):
+        pthread_cond_destroy(&self.resumed)
+        pthread_cond_destroy(&self.outside)
+        pthread_mutex_destroy(&self.mutex)
+
+    # --- the main thread's side -----------------------------------------------------------------------------
+
+    @property
+    def running(self):
+        """True between start() and stop()."""
+        return bool(vr_load(&self.going))
+
+    def start(self):
+        """Resume all processors."""
+        cdef CpuThread cpu
+        for cpu in self.cpus:
+            vr_store(&cpu.held, 0)
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            vr_store(&self.going, 1)
+            pthread_cond_broadcast(&self.resumed)
+            pthread_mutex_unlock(&self.mutex)
+
+    def stop(self):
+        """Return when every processor is out and waits. RuntimeError from a processor's own thread."""
+        cdef CpuThread cpu
+        cdef int me = vr_gettid()
+        cdef u32 alive = 0
+        for cpu in self.cpus:
+            if cpu.alive and cpu.tid == me:
+                raise RuntimeError("a processor cannot wait for itself; make a request instead")
+        vr_store(&self.going, 0)
+        for cpu in self.cpus:
+            if cpu.alive:
+                alive += 1
+                with nogil:
+                    cpu.kick()
+                    self.wake(cpu)
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            while self.parked < alive:
+                pthread_cond_wait(&self.outside, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+
+    def close(self):
+        """End the threads and wait for them."""
+        cdef CpuThread cpu
+        if self.cpus:
+            self.stop()
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            vr_store(&self.quitting, 1)
+            pthread_cond_broadcast(&self.resumed)
+            pthread_mutex_unlock(&self.mutex)
+        for cpu in self.cpus:
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                while cpu.alive:
+                    pthread_cond_wait(&self.outside, &self.mutex)
+                pthread_mutex_unlock(&self.mutex)
+        self.cpus.clear()
+
+    def take(self):
+        """The requests since the last call, as or-ed ACTION_ and REQUEST_ flags."""
+        self.notifier.drain()
+        return vr_swap_u32(&self.requests, 0)
+
+    def ask(self, u32 actions):
+        """A request from anyone but a processor (monitor, timer, signal)."""
+        with nogil:
+            self.request(None, actions)
+
+    def take_reports(self):
+        """The reports (dicts) of processors that gave up, oldest first."""
+        found, self.reports[:] = list(self.reports), []
+        return found
+
+    def report(self, CpuThread cpu, report):
+        """A processor gives up: keep the report, stop that processor, wake the main loop."""
+        if len(self.reports) < 64:
+            self.reports.append(report)
+        with nogil:
+            self.request(cpu, REQUEST_FAILED)
+
+    def inhibit(self):
+        """Return when no processor but the calling thread's own executes guest code; none enters before allow()."""
+        cdef CpuThread cpu
+        cdef int me = vr_gettid()
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            vr_store(&self.inhibited, self.inhibited + 1)
+            pthread_mutex_unlock(&self.mutex)
+        waited = [cpu for cpu in self.cpus if cpu.alive and cpu.tid != me]
+        for cpu in waited:
+            if vr_load(&cpu.inside):
+                cpu.kick()
+        for cpu in waited:
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                while vr_load(&cpu.inside):
+                    pthread_cond_wait(&self.outside, &self.mutex)
+                pthread_mutex_unlock(&self.mutex)
+
+    def allow(self):
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            vr_store(&self.inhibited, self.inhibited - 1)
+            pthread_cond_broadcast(&self.resumed)
+            pthread_mutex_unlock(&self.mutex)
+
+    # --- the processors' side -------------------------------------------------------------------------------
+
+    cdef void request(self, CpuThread cpu, u32 actions) noexcept nogil:
+        """Or `actions` in and wake the main loop. `cpu` is the processor that asks, or None."""
+        if actions == 0:
+            return
+        if cpu is not None and actions & STOPPING:
+            vr_store(&cpu.held, 1)
+            cpu.kick()
+        vr_or(&self.requests, actions)
+        self.notifier.signal()
+
+    cdef bint must_leave(self, CpuThread cpu) noexcept nogil:
+        """True when `run` shall return."""
+        return not vr_load(&self.going) or vr_load(&cpu.held) or vr_load(&self.quitting)
+
+    cdef int wait_resumed(self, CpuThread cpu) noexcept nogil:
+        """Wait for start(); 0 when the machine is being closed."""
+        pthread_mutex_lock(&self.mutex)
+        self.parked += 1
+        pthread_cond_broadcast(&self.outside)
+        while (not vr_load(&self.going) or vr_load(&cpu.held)) and not vr_load(&self.quitting):
+            pthread_cond_wait(&self.resumed, &self.mutex)
+        self.parked -= 1
+        pthread_mutex_unlock(&self.mutex)
+        return not vr_load(&self.quitting)
+
+    cdef void halt(self, CpuThread cpu) noexcept nogil:
+        """HLT without a kernel to wait in: return at the next wake() or when the processor must leave."""
+        pthread_mutex_lock(&self.mutex)
+        while not vr_load(&cpu.woken) and not self.must_leave(cpu):
+            pthread_cond_wait(&self.resumed, &self.mutex)
+        vr_store(&cpu.woken, 0)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void wake(self, CpuThread cpu) noexcept nogil:
+        """End a halt, or the next one."""
+        pthread_mutex_lock(&self.mutex)
+        vr_store(&cpu.woken, 1)
+        pthread_cond_broadcast(&self.resumed)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void enter_guest(self, CpuThread cpu) noexcept nogil:
+        """Called just before guest code runs; waits while the layout changes."""
+        while True:
+            vr_store(&cpu.inside, 1)
+            if not vr_load(&self.inhibited):
+                return
+            pthread_mutex_lock(&self.mutex)
+            vr_store(&cpu.inside, 0)
+            pthread_cond_broadcast(&self.outside)
+            while vr_load(&self.inhibited):
+                pthread_cond_wait(&self.resumed, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+
+    cdef void leave_guest(self, CpuThread cpu) noexcept nogil:
+        vr_store(&cpu.inside, 0)
+        if vr_load(&self.inhibited):
+            pthread_mutex_lock(&self.mutex)
+            pthread_cond_broadcast(&self.outside)
+            pthread_mutex_unlock(&self.mutex)
+
+
+cdef class CpuThread:
+    """One processor. An accelerator overrides `init` (in the thread, may raise), `run`, `kick` and `fini`."""
+
+    def __init__(self, RunControl control, u32 index):
+        self.control = control
+        self.index = index
+
+    def init(self):
+        """Create and initialise the processor; called in its thread, before `created`."""
+
+    def fini(self):
+        """Give back what init took; called in its thread when the machine is closed."""
+
+    cdef void run(self) noexcept nogil:
+        """Execute until control.must_leave()."""
+
+    cdef void kick(self) noexcept nogil:
+        """Make `run` look at control.must_leave() soon; from any thread."""
+
+    def launch(self):
+        """Start the thread and wait until the processor is created. Raises what `init` raised."""
+        self.control.cpus.append(self)
+        self.alive = True
+        before = _thread.stack_size(THREAD_STACK)
+        try:
+            _thread.start_new_thread(self._thread, ())
+        except BaseException:
+            self.alive = False
+            self.control.cpus.remove(self)
+            raise
+        finally:
+            _thread.stack_size(before)
+        with nogil:
+            pthread_mutex_lock(&self.control.mutex)
+            while not self.created and self.alive:
+                pthread_cond_wait(&self.control.outside, &self.control.mutex)
+            pthread_mutex_unlock(&self.control.mutex)
+        if self.failure is not None:
+            self.control.cpus.remove(self)
+            raise self.failure
+
+    def _thread(self):
+        self.tid = vr_gettid()
+        try:
+            self.init()
+        except BaseException as exc:
+            self.failure = exc
+            with nogil:
+                self._ended()
+            return
+        with nogil:
+            pthread_mutex_lock(&self.control.mutex)
+            self.created = True
+            pthread_cond_broadcast(&self.control.outside)
+            pthread_mutex_unlock(&self.control.mutex)
+            while self.control.wait_resumed(self):
+                self.run()
+        try:
+            self.fini()
+        finally:
+            with nogil:
+                self._ended()
+
+    cdef void _ended(self) noexcept nogil:
+        pthread_mutex_lock(&self.control.mutex)
+        self.alive = False
+        pthread_cond_broadcast(&self.control.outside)
+        pthread_mutex_unlock(&self.control.mutex)
