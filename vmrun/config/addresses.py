@@ -1,0 +1,400 @@
+"""Where each device goes: its bus, its slot or unit, its index. What is given is kept; the rest is assigned
+by id.
+
+Assigned places depend on ids alone, never on the order in the file, so that moving a line changes nothing.
+"""
+
+from __future__ import annotations
+
+from vmrun.config.near import nearest
+from vmrun.config.scalar import parse_pci_addr, pci_addr_text
+from vmrun.config.spec import BOARD
+from vmrun.config.work import Bus, Dev, Work
+from vmrun.errors import Place
+
+IDE_UNITS = 2
+PCI_SLOTS = 32
+
+
+def assign(work: Work) -> None:
+    """Put every device on its bus, order the devices, and give slots, units and indexes."""
+    _make_buses(work)
+    for dev in work.devices:
+        _choose_bus(work, dev)
+    work.devices = _ordered(work)
+    for bus in work.buses.values():
+        bus.members = [dev for dev in work.devices if dev.bus == bus.name and not dev.idle]
+        if bus.kind == "PCI" and not bus.idle:
+            _pci_slots(work, bus)
+    _ide_units(work)
+    _indexes(work)
+
+
+def _make_buses(work: Work) -> None:
+    for dev in work.devices:
+        for name, kind in dev.provides.items():
+            other = work.buses.get(name)
+            if other is not None:
+                work.wrong(
+                    "VR0503",
+                    f"two devices provide a bus called '{name}'",
+                    dev.spec.place_of("provides"),
+                    dev.spec.path,
+                    also=[(other.owner.spec.place, f"{other.owner.label} provides it too")],
+                    remedy="rename one of the devices, or one of the buses under `provides`",
+                )
+                continue
+            work.buses[name] = Bus(name, kind, dev)
+
+
+def _choose_bus(work: Work, dev: Dev) -> None:
+    entry, given = dev.entry, dev.spec.bus
+    if entry is None or entry.planned:
+        # Not looked at for a device that is not modelled yet: its bus may be one of those to come.
+        dev.bus = str(given.value) if given is not None else None
+        return
+    wanted = entry.bus
+    if given is None:
+        if wanted is not None:
+            dev.bus = _first_bus(work, dev, wanted)
+        return
+    name = str(given.value)
+    path = f"{dev.spec.path}.bus"
+    if wanted is None:
+        work.wrong("VR0501", f"{dev.driver} plugs into no bus", given.key_place, path, remedy="remove `bus:`")
+        dev.idle = True
+        return
+    bus = work.buses.get(name)
+    fitting = [bus.name for bus in work.buses.values() if bus.kind == wanted]
+    if bus is None:
+        work.wrong(
+            "VR0501",
+            f"there is no bus '{name}'",
+            given.place,
+            path,
+            nearest=nearest(name, work.buses),
+            remedy=f"{wanted} buses here: {', '.join(fitting) or 'none'}",
+        )
+        dev.idle = True
+        return
+    if bus.kind != wanted:
+        work.wrong(
+            "VR0502",
+            f"{dev.driver} plugs into {_a(wanted)} bus, but '{name}' is {_a(bus.kind)} bus",
+            given.place,
+            path,
+            also=[(bus.owner.spec.place, f"{bus.owner.label} provides '{name}'")],
+            remedy=f"{wanted} buses here: {', '.join(fitting) or 'none'}",
+        )
+        dev.idle = True
+        return
+    dev.bus = name
+    dev.idle = dev.idle or bus.idle
+
+
+def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
+    for bus in work.buses.values():
+        if bus.kind == wanted and (wanted != "IDE" or _ide_room(work, bus.name, dev)):
+            dev.idle = dev.idle or bus.idle
+            return bus.name
+    if wanted == "IDE" and any(bus.kind == "IDE" for bus in work.buses.values()):
+        work.wrong(
+            "VR0506",
+            f"there is no room for {dev.label}: every IDE channel has two drives",
+            dev.spec.place,
+            dev.spec.path,
+            also=[(other.spec.place, f"{other.label} is on {other.bus}") for other in _on_ide(work, dev)],
+            remedy="remove a drive",
+        )
+    else:
+        work.wrong(
+            "VR0502",
+            f"{dev.driver} needs {_a(wanted)} bus, and this machine has none",
+            dev.spec.place,
+            dev.spec.path,
+            remedy=f"add a device that provides {_a(wanted)} bus",
+        )
+    dev.idle = True
+    return None
+
+
+def _on_ide(work: Work, without: Dev) -> list[Dev]:
+    return [
+        dev
+        for dev in work.devices
+        if dev is not without
+        and dev.entry is not None
+        and dev.entry.bus == "IDE"
+        and _bus_name(dev) is not None
+    ]
+
+
+def _bus_name(dev: Dev) -> str | None:
+    return dev.bus or (str(dev.spec.bus.value) if dev.spec.bus is not None else None)
+
+
+def _ide_room(work: Work, name: str, dev: Dev) -> bool:
+    """Whether a drive without a bus may go here: fewer than two others, and none on the unit it asks for."""
+    there = [other for other in _on_ide(work, dev) if _bus_name(other) == name]
+    unit = dev.props.get("unit")
+    return len(there) < IDE_UNITS and (
+        unit is None or all(other.props.get("unit") != unit for other in there)
+    )
+
+
+def _ordered(work: Work) -> list[Dev]:
+    """The board in its own order; then a device always after the one whose bus it is on, otherwise by id."""
+    depth: dict[str, int] = {}
+
+    def depth_of(dev: Dev, trail: tuple[str, ...]) -> int:
+        if dev.id in depth:
+            return depth[dev.id]
+        bus = work.buses.get(dev.bus) if dev.bus is not None else None
+        if bus is None or bus.owner.board:
+            level = 0
+        elif bus.owner.id in (*trail, dev.id):
+            work.wrong(
+                "VR0504",
+                f"{dev.label} is on a bus that hangs on itself: {' → '.join((*trail, dev.id, bus.owner.id))}",
+                dev.spec.place_of("bus"),
+                dev.spec.path,
+                remedy="put one of them on another bus",
+            )
+            dev.idle = True
+            level = 0
+        else:
+            level = depth_of(bus.owner, (*trail, dev.id)) + 1
+        depth[dev.id] = level
+        return level
+
+    board = [dev for dev in work.devices if dev.spec.origin == BOARD]
+    rest = [dev for dev in work.devices if dev.spec.origin != BOARD]
+    for dev in rest:
+        depth_of(dev, ())
+    return board + sorted(rest, key=lambda dev: (depth[dev.id], dev.id))
+
+
+def _pci_slots(work: Work, bus: Bus) -> None:
+    taken: dict[tuple[int, int], Dev] = {}
+    waiting: list[Dev] = []
+    for dev in bus.members:
+        given = dev.spec.addr
+        if given is None:
+            waiting.append(dev)
+            continue
+        at = parse_pci_addr(given.value)
+        path = f"{dev.spec.path}.addr"
+        if at is None:
+            work.wrong(
+                "VR0508",
+                f"'{given.value}' is no PCI address",
+                given.place,
+                path,
+                remedy='write slot.function in hexadecimal, slots 00 to 1f, functions 0 to 7: "05.0"',
+            )
+            dev.idle = True
+            continue
+        other = taken.get(at)
+        if other is not None:
+            free = _free_slot(taken)
+            work.wrong(
+                "VR0509",
+                f"{dev.label} and {other.label} are both at {pci_addr_text(*at)} of {bus.name}",
+                given.place,
+                path,
+                also=[(_addr_place(other), f"{other.label} is here")],
+                remedy=f"{_slot_text(free)} is free" if free is not None else "",
+            )
+            dev.idle = True
+            continue
+        taken[at] = dev
+        dev.addr = pci_addr_text(*at)
+    _check_functions(work, bus, taken)
+    displays = set((work.machine_type.default("displays") or {}).values())
+    waiting.sort(key=lambda dev: (dev.driver not in displays, dev.id))
+    for dev in waiting:
+        slot = _free_slot(taken)
+        if slot is None:
+            work.wrong(
+                "VR0510",
+                f"there is no free slot on {bus.name} for {dev.label}",
+                dev.spec.place,
+                dev.spec.path,
+                remedy=f"it has {PCI_SLOTS} slots; remove a device or share a slot (multifunction: true)",
+            )
+            dev.idle = True
+            continue
+        taken[(slot, 0)] = dev
+        dev.addr = pci_addr_text(slot, 0)
+
+
+def _check_functions(work: Work, bus: Bus, taken: dict[tuple[int, int], Dev]) -> None:
+    """A slot with several functions needs function 0, and function 0 must say that there are more."""
+    for (slot, function), dev in sorted(taken.items(), key=lambda item: item[0]):
+        if function == 0:
+            continue
+        first = taken.get((slot, 0))
+        place = _addr_place(dev)
+        path = f"{dev.spec.path}.addr"
+        if first is None:
+            work.wrong(
+                "VR0511",
+                f"{dev.label} is function {function} of slot {slot:02x}, which has no function 0",
+                place,
+                path,
+                remedy=f'use addr "{slot:02x}.0", or put a device there with multifunction: true',
+            )
+        elif not first.props.get("multifunction", _given_true(first, "multifunction")):
+            work.wrong(
+                "VR0511",
+                f"{dev.label} shares slot {slot:02x} with {first.label}, which is not multifunction",
+                place,
+                path,
+                also=[(first.spec.place, f"{first.label} is function 0")],
+                remedy=f"set multifunction: true on '{first.id}', or move '{dev.id}' to another slot",
+            )
+
+
+def _given_true(dev: Dev, name: str) -> bool:
+    node = dev.spec.props.get(name)
+    return node is not None and node.value is True
+
+
+def _addr_place(dev: Dev) -> Place:
+    return dev.spec.addr.place if dev.spec.addr is not None else dev.spec.place
+
+
+def _free_slot(taken: dict[tuple[int, int], Dev]) -> int | None:
+    used = {slot for slot, _ in taken}
+    return next((slot for slot in range(PCI_SLOTS) if slot not in used), None)
+
+
+def _slot_text(slot: int) -> str:
+    return f"addr {pci_addr_text(slot, 0)}"
+
+
+def _ide_units(work: Work) -> None:
+    for bus in work.buses.values():
+        if bus.kind != "IDE" or bus.idle:
+            continue
+        taken: dict[int, Dev] = {}
+        for dev in sorted(bus.members, key=lambda dev: (dev.props.get("unit") is None, dev.id)):
+            unit = dev.props.get("unit")
+            if unit is None:
+                unit = next((free for free in range(IDE_UNITS) if free not in taken), IDE_UNITS)
+            place = dev.spec.place_of("unit")
+            path = f"{dev.spec.path}.unit"
+            if unit >= IDE_UNITS:
+                given = dev.props.get("unit") is not None
+                work.wrong(
+                    "VR0506",
+                    f"{bus.name} has units 0 and 1, not {unit}"
+                    if given
+                    else f"{bus.name} already has two drives",
+                    place,
+                    path if given else dev.spec.path,
+                    also=[
+                        (other.spec.place, f"{other.label} is unit {number}")
+                        for number, other in taken.items()
+                    ],
+                    remedy=_ide_remedy(work, bus),
+                )
+                dev.idle = True
+            elif unit in taken:
+                other = taken[unit]
+                work.wrong(
+                    "VR0505",
+                    f"{dev.label} and {other.label} are both unit {unit} of {bus.name}",
+                    place,
+                    path,
+                    also=[(other.spec.place_of("unit"), f"{other.label} is here")],
+                    remedy=_ide_remedy(work, bus),
+                )
+                dev.idle = True
+            else:
+                taken[unit] = dev
+                dev.props["unit"] = unit
+
+
+def _ide_remedy(work: Work, full: Bus) -> str:
+    free = []
+    for bus in work.buses.values():
+        if bus.kind == "IDE":
+            used = {dev.props.get("unit") for dev in bus.members}
+            free += [f"{bus.name} unit {unit}" for unit in range(IDE_UNITS) if unit not in used]
+    return f"free: {', '.join(free)}" if free else "every IDE channel is full; remove a drive"
+
+
+def _indexes(work: Work) -> None:
+    """Ports that come in a numbered row (serial, parallel): the index gives the resources that are not
+    given.
+    """
+    rows: dict[str, list[Dev]] = {}
+    for dev in work.devices:
+        if dev.entry is not None and dev.entry.index is not None and not dev.idle:
+            rows.setdefault(dev.driver, []).append(dev)
+    for devices in rows.values():
+        entry = devices[0].entry
+        assert entry is not None and entry.index is not None
+        prop: str = entry.index["prop"]
+        sets: dict[str, list[int]] = entry.index["sets"]
+        count = max((len(values) for values in sets.values()), default=0)
+        taken: dict[int, Dev] = {}
+        for dev in devices:
+            index = dev.props.get(prop)
+            if index is None:
+                index = _index_of(dev, sets)
+            if index is not None and index not in taken:
+                taken[index] = dev
+                dev.props[prop] = index
+        for dev in sorted(devices, key=lambda dev: dev.id):
+            index = dev.props.get(prop)
+            if index is None:
+                index = next((free for free in range(count) if free not in taken), count)
+                taken.setdefault(index, dev)
+            elif taken.get(index) is not dev:
+                _same_index(work, dev, taken[index], prop, index)
+                continue
+            if index >= count and any(dev.props.get(name) is None for name in sets):
+                _no_index(work, dev, prop, index, count)
+                continue
+            dev.props[prop] = index
+            for name, values in sets.items():
+                if dev.props.get(name) is None and index < len(values):
+                    dev.props[name] = values[index]
+
+
+def _index_of(dev: Dev, sets: dict[str, list[int]]) -> int | None:
+    """The index whose first resource is the one given explicitly, so that COM2's port makes it COM2."""
+    for name, values in sets.items():
+        given = dev.props.get(name)
+        if name in dev.spec.props and type(given) is int and values.count(given) == 1:
+            return values.index(given)
+    return None
+
+
+def _same_index(work: Work, dev: Dev, other: Dev, prop: str, index: int) -> None:
+    work.wrong(
+        "VR0505",
+        f"{dev.label} and {other.label} both have {prop} {index}",
+        dev.spec.place_of(prop),
+        f"{dev.spec.path}.{prop}",
+        also=[(other.spec.place_of(prop), f"{other.label} is here")],
+        remedy="give each its own, or leave it out",
+    )
+    dev.idle = True
+
+
+def _no_index(work: Work, dev: Dev, prop: str, index: int, count: int) -> None:
+    work.wrong(
+        "VR0507",
+        f"{dev.driver} has only {prop} 0 to {count - 1}; '{dev.id}' would be {prop} {index}",
+        dev.spec.place_of(prop),
+        dev.spec.path,
+        remedy="remove one, or give iobase and irq",
+    )
+    dev.idle = True
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[:1] in "AEIOU" else f"a {kind}"

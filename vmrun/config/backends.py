@@ -1,0 +1,301 @@
+"""The host's side: drives, chardevs and netdevs with every option filled in, and who uses which."""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.config.near import nearest
+from vmrun.config.node import Node
+from vmrun.config.props import convert
+from vmrun.config.work import Dev, Work, not_yet
+from vmrun.errors import Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
+
+
+def resolve_backends(work: Work) -> None:
+    """Fill work.drives, chardevs and netdevs from the spec's."""
+    for id, node in work.spec.drives.items():
+        _drive(work, id, node)
+    for id, node in work.spec.chardevs.items():
+        _typed(work, "chardev", id, node, work.catalogue.chardevs, work.chardevs)
+    for id, node in work.spec.netdevs.items():
+        _typed(work, "netdev", id, node, work.catalogue.netdevs, work.netdevs)
+    _shared_images(work)
+    _single(work)
+
+
+def _drive(work: Work, id: str, node: Node) -> None:
+    path = f"drives.{id}"
+    before = len(work.problems)
+    table = {prop["name"]: prop for prop in work.catalogue.drives["props"]}
+    values = _options(work, node, table, path, "drive", f"drive '{id}'")
+    file = values.get("file")
+    if values.get("format") is None:
+        suffix = os.path.splitext(file or "")[1].lower()
+        values["format"] = work.catalogue.drives["suffixes"].get(suffix, "raw")
+    for key, known in (
+        ("media", work.catalogue.drives["media"]),
+        ("format", work.catalogue.drives["formats"]),
+    ):
+        value = values[key]
+        given = node.get(key) or node
+        if value not in known:
+            work.wrong(
+                "VR0606",
+                f"'{key}' of drive '{id}' is '{value}'",
+                given.place,
+                f"{path}.{key}",
+                nearest=nearest(value, known),
+                remedy=f"one of: {', '.join(sorted(known))}",
+            )
+        elif known[value].get("planned"):
+            what = f"drive format '{value}'" if key == "format" else f"a drive with media '{value}'"
+            work.problems.append(not_yet(what, given.place, f"{path}.{key}", "VR0804"))
+    if file is None and values["media"] == "disk":
+        work.wrong("VR0605", f"drive '{id}' has no file", node.place, path, remedy="add `file: IMAGE`")
+    if values.get("cache") is None:
+        values["cache"] = str(work.machine_type.default("cache") or "writeback")
+    if len(work.problems) > before:
+        work.idle_backends.add(("drive", id))
+    work.drives[id] = {key: value for key, value in values.items() if value is not None}
+    work.note(path, node.key_place)
+
+
+def _typed(
+    work: Work, kind: str, id: str, node: Node, types: dict[str, Any], into: dict[str, dict[str, Any]]
+) -> None:
+    path = f"{kind}s.{id}"
+    before = len(work.problems)
+    given = node.value["type"]
+    name = str(given.value)
+    entry = types.get(name)
+    if entry is None:
+        modelled = sorted(known for known in types if not types[known].get("planned"))
+        work.wrong(
+            "VR0601",
+            f"there is no {kind} type '{name}'",
+            given.place,
+            f"{path}.type",
+            nearest=nearest(name, types),
+            remedy=f"one of: {', '.join(modelled or sorted(types))}",
+        )
+        work.idle_backends.add((kind, id))
+        return
+    table = {prop["name"]: prop for prop in entry["props"]}
+    if entry.get("planned"):
+        code = "VR0802" if kind == "chardev" else "VR0803"
+        work.problems.append(not_yet(f"{kind} type '{name}'", given.place, f"{path}.type", code))
+    values = _options(
+        work, node, table, path, f"{kind} type '{name}'", f"{kind} '{id}'", planned=entry.get("planned")
+    )
+    if kind == "chardev" and name == "socket":
+        _socket(work, id, node, values, path)
+    if len(work.problems) > before:
+        work.idle_backends.add((kind, id))
+    into[id] = {"type": name, **{key: value for key, value in values.items() if value is not None}}
+    work.note(path, node.key_place)
+
+
+def _options(
+    work: Work, node: Node, table: dict[str, Any], path: str, what: str, whose: str, planned: bool = False
+) -> dict[str, Any]:
+    values = {name: prop.get("default") for name, prop in table.items()}
+    for name, child in node.value.items():
+        if name == "type" and "type" not in table:
+            continue
+        prop = table.get(name)
+        if prop is None:
+            work.wrong(
+                "VR0607",
+                f"{what} has no option '{name}'",
+                child.key_place,
+                f"{path}.{name}",
+                nearest=nearest(name, table),
+                remedy=f"its options: {', '.join(sorted(table))}" if table else "it has no options",
+            )
+            continue
+        kind = "str" if prop["type"] == "path" else prop["type"]
+        value = convert(child, {**prop, "type": kind}, what, f"{path}.{name}", work.problems)
+        if value is None:
+            continue
+        if prop.get("planned") and not planned and value != prop.get("default"):
+            work.problems.append(
+                not_yet(f"'{name}' of a {what}", child.key_place, f"{path}.{name}", "VR0804")
+            )
+        if prop["type"] == "path":
+            if not value:
+                work.wrong("VR0605", f"'{name}' of {whose} is empty", child.place, f"{path}.{name}")
+                continue
+            value = absolute(work, value)
+        values[name] = value
+        work.note(f"{path}.{name}", child.place)
+    for name, prop in table.items():
+        if prop.get("required") and name not in node.value:
+            work.wrong(
+                "VR0605", f"{whose} needs '{name}'", node.place, path, remedy=f"add `{name}:` ({prop['doc']})"
+            )
+    for name, prop in table.items():
+        if prop.get("planned") and not planned and name not in node.value:
+            values.pop(name)
+    return values
+
+
+def absolute(work: Work, path: str) -> str:
+    """A path of the file as the builder wants it: relative ones start at the file's directory."""
+    return os.path.normpath(os.path.join(work.directory, os.path.expanduser(path)))
+
+
+def _socket(work: Work, id: str, node: Node, values: dict[str, Any], path: str) -> None:
+    unix, tcp = values.get("path") is not None, values.get("port") is not None
+    if unix and (tcp or values.get("host") is not None):
+        extra = node.get("port") or node.get("host") or node
+        work.wrong(
+            "VR0608",
+            f"chardev '{id}' has both a unix path and a TCP address",
+            extra.key_place,
+            path,
+            remedy="give path, or host and port",
+        )
+    elif not unix and not tcp:
+        work.wrong(
+            "VR0608",
+            f"chardev '{id}' says no address",
+            node.place,
+            path,
+            remedy="give path (unix), or host and port (TCP)",
+        )
+    elif tcp and values.get("host") is None:
+        values["host"] = "localhost"
+
+
+def _shared_images(work: Work) -> None:
+    owners: dict[str, str] = {}
+    for id, drive in work.drives.items():
+        file = drive.get("file")
+        if file is None:
+            continue
+        other = owners.setdefault(file, id)
+        if other != id and not (drive.get("readonly") and work.drives[other].get("readonly")):
+            work.wrong(
+                "VR0609",
+                f"drives '{other}' and '{id}' are the same image",
+                Place(*work.places.get(f"drives.{id}.file", work.places[f"drives.{id}"])),
+                f"drives.{id}.file",
+                also=[(Place(*work.places[f"drives.{other}"]), f"drive '{other}' is here")],
+                remedy="an image can be shared only if every drive with it is readonly",
+            )
+
+
+def _single(work: Work) -> None:
+    """There is one terminal: of a type marked single there may be one chardev."""
+    owners: dict[str, str] = {}
+    for id, chardev in work.chardevs.items():
+        kind = chardev["type"]
+        if not work.catalogue.chardevs[kind].get("single"):
+            continue
+        other = owners.setdefault(kind, id)
+        if other != id:
+            work.wrong(
+                "VR0610",
+                f"chardevs '{other}' and '{id}' both want the terminal ({kind})",
+                Place(*work.places[f"chardevs.{id}"]),
+                f"chardevs.{id}",
+                also=[(Place(*work.places[f"chardevs.{other}"]), f"chardev '{other}' is here")],
+                remedy="make one of them pty, or a file",
+            )
+
+
+def check_references(work: Work) -> None:
+    """Every backend a device names must exist and have one user; backends without a user get a warning."""
+    users: dict[tuple[str, str], tuple[str, Place]] = {}
+    ids = {dev.id for dev in work.devices}
+    for dev in work.devices:
+        if dev.entry is None:
+            continue
+        for name, prop in dev.entry.props.items():
+            kind = prop["type"]
+            node = dev.spec.props.get(name)
+            if kind == "link" and node is not None and not dev.idle and node.value not in ids:
+                _no_such(work, dev, name, "device", str(node.value), node, list(ids))
+            if kind in _SECTIONS and node is not None:
+                _use(work, dev, name, kind, node, users)
+        if (
+            dev.entry.bus == "IDE"
+            and not dev.idle
+            and "drive" in dev.entry.props
+            and dev.props.get("drive") is None
+        ):
+            work.wrong(
+                "VR0605",
+                f"{dev.label} has no drive",
+                dev.spec.place,
+                dev.spec.path,
+                remedy="add `drive:` with the id of one under `drives`",
+            )
+    for id, node in work.spec.monitors.items():
+        target = node.get("chardev")
+        if target is not None:
+            _use_backend(work, "chardev", target, f"monitors.{id}.chardev", f"monitor '{id}'", users)
+    for kind, section in _SECTIONS.items():
+        for id in getattr(work, section):
+            if (kind, id) not in users and (kind, id) not in work.idle_backends:
+                work.warn(
+                    "VR0611",
+                    f"no device uses {kind} '{id}'",
+                    Place(*work.places[f"{section}.{id}"]),
+                    f"{section}.{id}",
+                    f"add a device with `{kind}: {id}`, or remove it",
+                )
+
+
+def _use(
+    work: Work, dev: Dev, name: str, kind: str, node: Node, users: dict[tuple[str, str], tuple[str, Place]]
+) -> None:
+    if type(node.value) is str:
+        _use_backend(work, kind, node, f"{dev.spec.path}.{name}", dev.label, users)
+
+
+def _use_backend(
+    work: Work, kind: str, node: Node, path: str, user: str, users: dict[tuple[str, str], tuple[str, Place]]
+) -> None:
+    id = str(node.value)
+    table = getattr(work.spec, _SECTIONS[kind])
+    if id not in table:
+        if (kind, id) in work.idle_backends:
+            return
+        work.wrong(
+            "VR0603",
+            f"{user} names {kind} '{id}', which does not exist",
+            node.place,
+            path,
+            nearest=nearest(id, table),
+            remedy=f"{_SECTIONS[kind]} here: {', '.join(table) or 'none'}",
+        )
+        return
+    other = users.get((kind, id))
+    if other is not None:
+        work.wrong(
+            "VR0604",
+            f"{user} and {other[0]} both use {kind} '{id}'",
+            node.place,
+            path,
+            also=[(other[1], f"{other[0]} uses it here")],
+            remedy=f"give each its own {kind}",
+        )
+        return
+    users[(kind, id)] = (user, node.place)
+
+
+def _no_such(work: Work, dev: Dev, prop: str, what: str, id: str, node: Node, known: list[str]) -> None:
+    work.wrong(
+        "VR0603",
+        f"{dev.label} names {what} '{id}', which does not exist",
+        node.place,
+        f"{dev.spec.path}.{prop}",
+        nearest=nearest(id, known),
+    )

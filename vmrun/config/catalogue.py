@@ -1,0 +1,134 @@
+"""What drivers there are: the ones vmrun models (generated from the code) and the ones it does not model
+yet.
+
+schema/devices.json comes from the device registry, schema/planned.json is kept by hand in the same form,
+and schema/backends.json has the host's side: drives, chardevs, netdevs. config knows devices by these
+tables alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from vmrun.config.data import data_dir
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Compat tables name classes of devices too; these are the classes that every device of a bus belongs to.
+_BUS_CLASSES = {"PCI": ("PCI", "pci-device"), "USB": ("USB", "usb-device"), "ISA": ("isa-device",)}
+STRUCTURE = frozenset(("id", "driver", "bus", "addr", "in-kernel", "provides"))
+
+
+class Driver:
+    """One driver: its bus (None: on no bus), what buses it provides, and its properties by name."""
+
+    __slots__ = (
+        "bus",
+        "classes",
+        "data",
+        "description",
+        "index",
+        "name",
+        "planned",
+        "props",
+        "provides",
+        "resources",
+    )
+
+    def __init__(self, name: str, data: dict[str, Any], planned: bool) -> None:
+        self.name = name
+        self.data = data
+        self.planned = planned
+        self.bus: str | None = data.get("bus")
+        self.description: str = data.get("description", "")
+        self.provides: tuple[str, ...] = tuple(data.get("provides") or ())
+        self.props: dict[str, dict[str, Any]] = {
+            prop["name"]: prop for prop in data.get("props", ()) if prop["name"] not in STRUCTURE
+        }
+        self.resources: dict[str, Any] = data.get("resources") or {}
+        self.index: dict[str, Any] | None = data.get("index")
+        self.classes: tuple[str, ...] = (
+            *_BUS_CLASSES.get(self.bus or "", ()),
+            *(data.get("parents") or ()),
+            name,
+        )
+
+
+class Catalogue:
+    """Drivers and backends by name. files lists what was read, for the cache."""
+
+    def __init__(
+        self, devices: dict[str, Any], planned: dict[str, Any] | None, backends: dict[str, Any]
+    ) -> None:
+        self._devices = devices
+        self._planned = planned
+        self._drivers: dict[str, Driver] = {}
+        self.chardevs: dict[str, Any] = backends["chardevs"]
+        self.netdevs: dict[str, Any] = backends["netdevs"]
+        self.drives: dict[str, Any] = backends["drives"]
+        self.files: list[str] = []
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        """Drivers that QEMU has and vmrun does not model yet; read only when something asks for one."""
+        if self._planned is None:
+            self._planned = self._read("planned.json")
+        return self._planned
+
+    def driver(self, name: str) -> Driver | None:
+        """The driver of that name, modelled or planned; None when nobody knows it."""
+        found = self._drivers.get(name)
+        if found is None:
+            if name in self._devices:
+                found = Driver(name, self._devices[name], False)
+            elif name in self.planned:
+                found = Driver(name, self.planned[name], True)
+            else:
+                return None
+            self._drivers[name] = found
+        return found
+
+    def modelled(self, name: str) -> Driver | None:
+        """The driver when vmrun models it; never reads the planned ones."""
+        return self.driver(name) if name in self._devices else None
+
+    def names(self) -> list[str]:
+        """Every driver name, sorted, modelled and planned."""
+        return sorted({*self._devices, *self.planned})
+
+    def modelled_names(self) -> list[str]:
+        return sorted(self._devices)
+
+    def _read(self, name: str) -> Any:
+        path = os.path.join(data_dir("schema"), name)
+        self.files.append(path)
+        return read_json(path)
+
+
+def load_catalogue(devices: str = "") -> Catalogue:
+    """The installed catalogue, or one with another devices.json. Raises BuildError when the installation
+    lacks it.
+    """
+    directory = data_dir("schema")
+    path = devices or os.path.join(directory, "devices.json")
+    backends = os.path.join(directory, "backends.json")
+    catalogue = Catalogue(read_json(path), None, read_json(backends))
+    catalogue.files += [path, backends]
+    return catalogue
+
+
+def read_json(path: str) -> Any:
+    """A data file of our own; BuildError when the installation is damaged."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (OSError, ValueError) as error:
+        raise BuildError(
+            f"vmrun's own data file '{path}' cannot be read: {error}",
+            code="VR0901",
+            remedy="reinstall vmrun; in a source tree, `make schema` writes it",
+        ) from None

@@ -1,0 +1,263 @@
+"""Resources that two devices cannot both have: ISA ports, interrupts, DMA channels; boot indexes and MAC
+addresses.
+
+Every clash is told once, at the device that comes later, with the other owner beside it.
+"""
+
+from __future__ import annotations
+
+from vmrun.config.wires import Wire
+from vmrun.config.work import Dev, Work
+from vmrun.errors import Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ISA_IRQS = 16
+DMA_CHANNELS = 8
+CASCADE_IRQ = 2
+CASCADE_DMA = 4
+MAC_PREFIX = "52:54:00:12:34:"
+
+
+def check(work: Work, wires: list[Wire]) -> None:
+    """Find every clash; give a MAC address to cards without one."""
+    active = [dev for dev in work.devices if not dev.idle]
+    _ports(work, active)
+    _irqs(work, active, wires)
+    _dmas(work, active)
+    _bootindexes(work, active)
+    _macs(work, active)
+
+
+def _ports(work: Work, devices: list[Dev]) -> None:
+    claims: list[tuple[int, int, Dev, str]] = []
+    for dev in devices:
+        assert dev.entry is not None
+        for claim in dev.entry.resources.get("ports", ()):
+            base, length = _value(dev, claim[0]), _value(dev, claim[1])
+            if base is None or not length:
+                continue
+            start = base + (claim[2] if len(claim) > 2 else 0)
+            if start + length > 0x10000:
+                prop = claim[0] if isinstance(claim[0], str) else ""
+                work.wrong(
+                    "VR0514",
+                    f"{dev.label} would need {_range(start, start + length)}; the last one is 0xffff",
+                    dev.spec.place_of(prop),
+                    f"{dev.spec.path}.{prop}",
+                )
+                continue
+            claims.append((start, start + length, dev, claim[0] if isinstance(claim[0], str) else ""))
+    claims.sort(key=lambda claim: (claim[0], claim[1], claim[2].id))
+    told: set[tuple[str, str]] = set()
+    open_claims: list[tuple[int, int, Dev, str]] = []
+    for claim in claims:
+        open_claims = [other for other in open_claims if other[1] > claim[0]]
+        for other in open_claims:
+            _port_clash(work, claim, other, told)
+        open_claims.append(claim)
+
+
+def _port_clash(
+    work: Work, claim: tuple[int, int, Dev, str], other: tuple[int, int, Dev, str], told: set[tuple[str, str]]
+) -> None:
+    if claim[2] is other[2] or _both_untouched(claim[2], other[2]):
+        return
+    first, second = _later(other, claim)
+    dev, owner = second[2], first[2]
+    pair = (owner.id, dev.id)
+    if pair in told:
+        return
+    told.add(pair)
+    both = (max(claim[0], other[0]), min(claim[1], other[1]))
+    work.wrong(
+        "VR0512",
+        f"{dev.label} and {owner.label} both claim {_range(*both)}",
+        dev.spec.place_of(second[3]),
+        f"{dev.spec.path}.{second[3]}" if second[3] else dev.spec.path,
+        also=[(owner.spec.place_of(first[3]), f"{owner.label} has {_range(first[0], first[1])}")],
+        remedy=f"{dev.label} would have {_range(second[0], second[1])}; move or remove one of them",
+    )
+
+
+def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
+    owners: dict[int, list[tuple[Dev, str]]] = {}
+    for dev in devices:
+        assert dev.entry is not None
+        for claim in dev.entry.resources.get("irqs", ()):
+            prop = claim if isinstance(claim, str) else ""
+            irq = _value(dev, claim)
+            if irq is None:
+                continue
+            place, path = dev.spec.place_of(prop), f"{dev.spec.path}.{prop}"
+            if not 0 <= irq < ISA_IRQS:
+                work.wrong("VR0514", f"{dev.label} has IRQ {irq}; ISA has 0 to 15", place, path)
+            elif irq == CASCADE_IRQ:
+                work.wrong(
+                    "VR0513",
+                    f"{dev.label} has IRQ 2, which links the two interrupt controllers",
+                    place,
+                    path,
+                    remedy=_free_irqs(owners),
+                )
+            else:
+                owners.setdefault(irq, []).append((dev, prop))
+    for irq, pin, dev in _wired_irqs(devices, wires):
+        owners.setdefault(irq, []).append((dev, f" {pin}"))
+    for irq, several in sorted(owners.items()):
+        for position, (dev, prop) in enumerate(several):
+            for owner, owner_prop in several[:position]:
+                if dev is owner or _both_untouched(dev, owner) or _shares(dev, owner):
+                    continue
+                (first, first_prop), (last, last_prop) = _later_dev((owner, owner_prop), (dev, prop))
+                work.wrong(
+                    "VR0513",
+                    f"{last.label} and {first.label} both have IRQ {irq}, which cannot be shared on ISA",
+                    last.spec.place_of(last_prop),
+                    f"{last.spec.path}.{last_prop}",
+                    also=[(first.spec.place_of(first_prop), f"{first.label} has IRQ {irq}")],
+                    remedy=_free_irqs(owners),
+                )
+                break
+
+
+def _free_irqs(owners: dict[int, list[tuple[Dev, str]]]) -> str:
+    free = [str(irq) for irq in range(3, ISA_IRQS) if irq not in owners]
+    return f"free: {', '.join(free)}" if free else "no interrupt is free"
+
+
+def _wired_irqs(devices: list[Dev], wires: list[Wire]) -> list[tuple[int, str, Dev]]:
+    """Interrupts that a device's own pin is wired to. A device wired to many lines routes other devices'
+    interrupts.
+    """
+    by_id = {dev.id: dev for dev in devices}
+    lines: dict[str, list[tuple[int, str]]] = {}
+    for source, target in wires:
+        owner, _, pin = source.partition(".")
+        if target.startswith("isa.0.irq[") and owner in by_id:
+            lines.setdefault(owner, []).append((int(target[10:-1]), pin))
+    return [(found[0][0], found[0][1], by_id[owner]) for owner, found in lines.items() if len(found) == 1]
+
+
+def _shares(dev: Dev, other: Dev) -> bool:
+    """COM1 and COM3 share a line in hardware, and so do all parallel ports: numbered ports of one driver
+    may.
+    """
+    return dev.driver == other.driver and dev.entry is not None and dev.entry.index is not None
+
+
+def _dmas(work: Work, devices: list[Dev]) -> None:
+    owners: dict[int, tuple[Dev, str]] = {}
+    for dev in devices:
+        assert dev.entry is not None
+        for claim in dev.entry.resources.get("dmas", ()):
+            prop = claim if isinstance(claim, str) else ""
+            channel = _value(dev, claim)
+            if channel is None:
+                continue
+            place, path = dev.spec.place_of(prop), f"{dev.spec.path}.{prop}"
+            if not 0 <= channel < DMA_CHANNELS or channel == CASCADE_DMA:
+                work.wrong(
+                    "VR0515",
+                    f"{dev.label} has DMA channel {channel}; there are 0 to 3 and 5 to 7",
+                    place,
+                    path,
+                )
+                continue
+            other = owners.get(channel)
+            if other is None:
+                owners[channel] = (dev, prop)
+            elif not _both_untouched(dev, other[0]):
+                (first, first_prop), (last, last_prop) = _later_dev(other, (dev, prop))
+                free = [str(n) for n in (0, 1, 2, 3, 5, 6, 7) if n not in owners]
+                work.wrong(
+                    "VR0515",
+                    f"{last.label} and {first.label} both have DMA channel {channel}",
+                    last.spec.place_of(last_prop),
+                    f"{last.spec.path}.{last_prop}",
+                    also=[(first.spec.place_of(first_prop), f"{first.label} has channel {channel}")],
+                    remedy=f"free: {', '.join(free)}",
+                )
+
+
+def _bootindexes(work: Work, devices: list[Dev]) -> None:
+    owners: dict[int, tuple[Dev, str]] = {}
+    for dev in devices:
+        for name, value in dev.props.items():
+            if not name.startswith("bootindex") or type(value) is not int or value < 0:
+                continue
+            other = owners.get(value)
+            if other is None:
+                owners[value] = (dev, name)
+                continue
+            free = next(n for n in range(len(owners) + 1) if n not in owners)
+            work.wrong(
+                "VR0516",
+                f"{dev.label} and {other[0].label} both have {name} {value}",
+                dev.spec.place_of(name),
+                f"{dev.spec.path}.{name}",
+                also=[(other[0].spec.place_of(other[1]), f"{other[0].label} is here")],
+                remedy=f"{free} is free",
+            )
+
+
+def _macs(work: Work, devices: list[Dev]) -> None:
+    owners: dict[str, tuple[Dev, str]] = {}
+    waiting: list[tuple[Dev, str]] = []
+    for dev in devices:
+        assert dev.entry is not None
+        for name, prop in dev.entry.props.items():
+            if prop["type"] != "mac":
+                continue
+            mac = dev.props.get(name)
+            if mac is None:
+                waiting.append((dev, name))
+            elif mac in owners:
+                other = owners[mac]
+                work.wrong(
+                    "VR0517",
+                    f"{dev.label} and {other[0].label} both have MAC address {mac}",
+                    dev.spec.place_of(name),
+                    f"{dev.spec.path}.{name}",
+                    also=[(other[0].spec.place_of(other[1]), f"{other[0].label} is here")],
+                    remedy="give each card its own, or leave `mac` out",
+                )
+            else:
+                owners[mac] = (dev, name)
+    number = 0x56
+    for dev, name in sorted(waiting, key=lambda item: item[0].id):
+        while f"{MAC_PREFIX}{number & 0xFF:02x}" in owners:
+            number += 1
+        dev.props[name] = f"{MAC_PREFIX}{number & 0xFF:02x}"
+        owners[dev.props[name]] = (dev, name)
+
+
+def _value(dev: Dev, claim: Any) -> int | None:
+    """A resource's number: written in the table itself, or the value of the property it names."""
+    value = dev.props.get(claim) if isinstance(claim, str) else claim
+    return value if type(value) is int else None
+
+
+def _both_untouched(a: Dev, b: Dev) -> bool:
+    """Two board devices as their type has them: what the type says is not questioned."""
+    return a.board and b.board and not a.changed and not b.changed
+
+
+def _later(a: tuple[int, int, Dev, str], b: tuple[int, int, Dev, str]) -> Any:
+    return (a, b) if _rank(a[2]) <= _rank(b[2]) else (b, a)
+
+
+def _later_dev(a: tuple[Dev, str], b: tuple[Dev, str]) -> Any:
+    return (a, b) if _rank(a[0]) <= _rank(b[0]) else (b, a)
+
+
+def _rank(dev: Dev) -> tuple[bool, tuple[str, int, int]]:
+    """Board devices own what they have; among the others the one written first does."""
+    place: Place = dev.spec.place
+    return not (dev.board and not dev.changed), place.key()
+
+
+def _range(start: int, end: int) -> str:
+    return f"port {start:#x}" if end - start == 1 else f"ports {start:#x}…{end - 1:#x}"

@@ -1,0 +1,253 @@
+"""Reading a machine or type file into Nodes: bounds, encoding, and the choice of a reader by the file's
+name.
+
+All three notations (YAML, TOML, JSON) end in the same Nodes, so that nothing after this knows which one it
+was. A file is refused before it can cost anything: by size, by encoding, by depth, by number of entries.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.config.node import Node
+from vmrun.errors import ConfigError, Place, Problem
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_ENTRIES = 2048  # of one list or mapping
+MAX_NODES = 50_000  # of one file
+
+SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+
+_MARKS = (
+    (b"\xef\xbb\xbf", "a byte order mark"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+)
+
+
+def load_file(path: str, problems: list[Problem] | None = None, shown: str = "") -> Node:
+    """Read the file at path. shown is the name to use in messages (default: path as given).
+
+    Problems that leave something to go on with (duplicate keys) are added to problems; without such a list,
+    and for all others, ConfigError is raised.
+    """
+    return load_bytes(read_bytes(path, shown or path), shown or path, problems)
+
+
+def read_bytes(path: str, shown: str) -> bytes:
+    """The contents of a file no longer than MAX_BYTES; ConfigError when it cannot be had."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise _too_big(shown)
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file '{shown}'", code="VR0101", remedy=_beside(path)) from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"'{shown}' is a directory", code="VR0101", remedy="name a .yaml, .toml or .json file"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a possible file name"
+        raise ConfigError(f"cannot read '{shown}': {reason}", code="VR0101") from None
+    if len(data) > MAX_BYTES:
+        raise _too_big(shown)
+    return data
+
+
+def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None) -> Node:
+    """Nodes of a file's contents; shown (a file name) says the notation by its suffix and is used in
+    messages.
+    """
+    text = decode(data, shown)
+    found: list[Problem] = []
+    suffix = os.path.splitext(shown)[1].lower()
+    try:
+        if suffix == ".toml":
+            from vmrun.config.load_toml import load_toml as reader
+        elif suffix == ".json":
+            from vmrun.config.load_json import load_json as reader
+        elif suffix in (".yaml", ".yml"):
+            from vmrun.config.load_yaml import load_yaml as reader
+        else:
+            raise ConfigError(
+                f"'{shown}' does not say what notation it is in",
+                code="VR0102",
+                place=Place(shown),
+                remedy="name it .yaml, .toml or .json",
+            )
+        node = reader(text, shown, found)
+    except RecursionError:
+        raise too_deep(Place(shown)) from None
+    if type(node.value) is not dict:
+        from vmrun.config.node import kind
+
+        raise ConfigError(
+            f"the file holds {kind(node.value)} where a mapping of keys to values is needed",
+            code="VR0103",
+            place=node.place,
+        )
+    if problems is None:
+        if found:
+            raise ConfigError(problems=found)
+    else:
+        problems.extend(found)
+    return node
+
+
+def decode(data: bytes, shown: str) -> str:
+    """Text of UTF-8 bytes; ConfigError for anything else, with the line and column of the first bad byte."""
+    if not data.strip():
+        raise ConfigError("the file is empty", code="VR0103", place=Place(shown, 1, 1), remedy=_START)
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            if name == "a byte order mark":
+                data = data[3:]
+                break
+            raise ConfigError(
+                f"the file is in {name}", code="VR0104", place=Place(shown, 1, 1), remedy="save it as UTF-8"
+            )
+    zero = data.find(0)
+    if zero >= 0:
+        raise ConfigError(
+            "the file holds a NUL byte, so it is not text",
+            code="VR0104",
+            place=_byte_place(data, zero, shown),
+            remedy="name a machine file (YAML, TOML or JSON), not an image",
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"byte 0x{data[error.start]:02x} is not UTF-8",
+            code="VR0104",
+            place=_byte_place(data, error.start, shown),
+            remedy="save the file as UTF-8",
+        ) from None
+
+
+class Budget:
+    """Counts what a reader has made and stops it when a file goes beyond the limits."""
+
+    __slots__ = ("file", "left")
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.left = MAX_NODES
+
+    def spend(self, line: int, col: int, depth: int, entries: int) -> None:
+        """Account for one value at depth in a container that has so many entries by now."""
+        self.left -= 1
+        if depth > MAX_DEPTH:
+            raise too_deep(Place(self.file, line, col))
+        if entries > MAX_ENTRIES:
+            raise ConfigError(
+                f"more than {MAX_ENTRIES} entries in one list or mapping",
+                code="VR0105",
+                place=Place(self.file, line, col),
+                remedy="no machine of this family can hold so many",
+            )
+        if self.left < 0:
+            raise ConfigError(
+                f"more than {MAX_NODES} values in one file", code="VR0105", place=Place(self.file, line, col)
+            )
+
+
+def too_deep(place: Place) -> ConfigError:
+    return ConfigError(f"more than {MAX_DEPTH} levels of nesting", code="VR0105", place=place)
+
+
+def duplicate(key: str, file: str, second: tuple[int, int], first: tuple[int, int]) -> Problem:
+    return Problem(
+        "VR0107",
+        f"key '{key}' is given twice",
+        Place(file, *second),
+        also=[(Place(file, *first), "the first one is here")],
+        remedy="keep one of the two",
+    )
+
+
+def apply_sets(root: Node, sets: list[str] | tuple[str, ...]) -> Node:
+    """root with each 'path=value' of the command line put in. path: 'memory', 'cpus.count',
+    'devices.ID.PROP'.
+
+    In a list of mappings a name picks the entry with that id, a number the entry at that place (from 0).
+    Returns a changed copy; ConfigError when a path leads nowhere.
+    """
+    for text in sets:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(
+                f"'{text}' is not of the form path=value", code="VR0109", remedy="--set memory=512MiB"
+            )
+        from vmrun.config.scalar import flow_value
+
+        steps = path.split(".")
+        root = _with(root, steps, 0, flow_value(value, f"--set {path}"), text)
+    return root
+
+
+def _with(node: Node, steps: list[str], at: int, value: Node, text: str) -> Node:
+    step = steps[at]
+    here = node.value
+    last = at == len(steps) - 1
+    if type(here) is dict:
+        # 'ide.0' and the like: names may hold dots, so the longest key that exists is taken
+        for end in range(len(steps), at + 1, -1):
+            joined = ".".join(steps[at:end])
+            if joined in here:
+                step, last, at = joined, end == len(steps), end - 1
+                break
+        changed = dict(here)
+        old = here.get(step)
+        if last:
+            changed[step] = value
+        else:
+            changed[step] = _with(old if old is not None else value.at({}), steps, at + 1, value, text)
+        return node.at(changed)
+    if type(here) is list:
+        for index, entry in enumerate(here):
+            name = entry.get("id")
+            if (name is not None and name.value == step) or str(index) == step:
+                items = list(here)
+                items[index] = value if last else _with(entry, steps, at + 1, value, text)
+                return node.at(items)
+    raise ConfigError(
+        f"'{text}': there is no '{step}' to set under '{'.'.join(steps[:at]) or 'the file'}'",
+        code="VR0109",
+        place=node.place,
+    )
+
+
+def _too_big(shown: str) -> ConfigError:
+    return ConfigError(
+        f"the file is larger than {MAX_BYTES >> 20} MiB",
+        code="VR0105",
+        place=Place(shown),
+        remedy="name a machine file, not an image",
+    )
+
+
+_START = "`vmrun init TYPE` writes a file to start from"
+
+
+def _beside(path: str) -> str:
+    """A hint at a file of nearly that name in the same directory."""
+    from vmrun.config.near import nearest
+
+    directory = os.path.dirname(path) or "."
+    try:
+        names = [name for name in os.listdir(directory)[:1000] if name.endswith(SUFFIXES)]
+    except (OSError, ValueError):
+        return _START
+    name = nearest(os.path.basename(path), names)
+    return f"there is '{os.path.join(os.path.dirname(path), name)}'" if name else _START
+
+
+def _byte_place(data: bytes, offset: int, shown: str) -> Place:
+    before = data[:offset]
+    line = before.count(b"\n") + 1
+    col = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+    return Place(shown, line, col)

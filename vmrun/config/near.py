@@ -1,0 +1,48 @@
+"""The known name nearest to a misspelt one."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LONGEST = 64  # names are short; anything longer is not a misspelling and must not cost time
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name in known that differs least from name, or '' when none is close.
+
+    Case, '-' and '_' count as the same; of equally near names the alphabetically first is taken.
+    """
+    if len(name) > _LONGEST:
+        return ""
+    wanted = _fold(name)
+    best, best_cost = "", max(1, len(wanted) // 3) + 1
+    for candidate in sorted(known):
+        folded = _fold(candidate)
+        if abs(len(folded) - len(wanted)) >= best_cost and not folded.startswith(wanted):
+            continue
+        cost = _distance(wanted, folded)
+        if folded.startswith(wanted) and len(wanted) >= 3:
+            cost = min(cost, 1)
+        if cost < best_cost:
+            best, best_cost = candidate, cost
+    return best
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _distance(a: str, b: str) -> int:
+    """Edit distance where two neighbouring letters exchanged count as one edit."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before2, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before2[j - 2] + 1)
+            row.append(cost)
+    return row[-1]

@@ -1,0 +1,198 @@
+"""MachineSpec → ResolvedMachine: a pure function of the files, with every value filled in and every fault
+found.
+
+Resolving its own output changes nothing: a board device's id in a file changes that device, and what is
+written wins over what would be assigned.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.config import addresses, backends, clashes, devices, settings, sugar, wires
+from vmrun.config.catalogue import Catalogue, load_catalogue
+from vmrun.config.check import check_schema
+from vmrun.config.load import apply_sets, load_file
+from vmrun.config.machinetypes import TypeSpec, load_type
+from vmrun.config.node import Node, plain
+from vmrun.config.spec import MachineSpec, ResolvedMachine
+from vmrun.config.work import Dev, Work
+from vmrun.errors import ERROR, ConfigError, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+def resolve_file(
+    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None
+) -> ResolvedMachine:
+    """The resolved machine of the file at path, with 'path=value' sets put in first.
+
+    Raises ConfigError with every problem found; warnings alone do not raise and are in the result.
+    """
+    machine, problems = check_file(path, sets, catalogue=catalogue)
+    if machine is None:
+        raise ConfigError(problems=[problem for problem in problems if problem.severity == ERROR])
+    return machine
+
+
+def check_file(
+    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None
+) -> tuple[ResolvedMachine | None, list[Problem]]:
+    """(the resolved machine or None, every error and warning in order of place). Raises nothing for a bad
+    file.
+    """
+    problems: list[Problem] = []
+    machine = None
+    try:
+        root = apply_sets(load_file(path, problems), tuple(sets))
+        name = os.path.basename(path).split(".")[0]
+        machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, catalogue, (path,))
+    except ConfigError as error:
+        problems.extend(error.problems)
+    if any(problem.severity == ERROR for problem in problems):
+        machine = None
+    return machine, in_order(problems)
+
+
+def resolve(
+    root: Node,
+    problems: list[Problem],
+    directory: str,
+    name: str = "machine",
+    catalogue: Catalogue | None = None,
+    files: Sequence[str] = (),
+) -> ResolvedMachine | None:
+    """Resolve a loaded file. directory is where relative paths and the user's own types are; name the
+    machine's when it has none. Adds to problems; None when something was so wrong that nothing could be
+    resolved.
+    """
+    given = root.get("schema")
+    if given is not None and str(given.value).startswith("vmrun/machine-"):
+        problems.append(
+            Problem(
+                "VR0206",
+                "this file is a machine type, not a machine",
+                given.place,
+                path="schema",
+                remedy=f"for a machine of it: `schema: vmrun/machine/1` and `machine: {name}` elsewhere",
+            )
+        )
+        return None
+    whole = root
+    root = check_schema(root, "machine", problems)
+    if root.get("machine") is None:
+        return None
+    catalogue = catalogue or load_catalogue()
+    spec = MachineSpec(root)
+    machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
+    work = Work(spec, machine_type, catalogue, directory, problems)
+    work.idle_backends |= _dropped(whole, root)
+    short_forms = sugar.expand(work)
+    sugar.planned_sections(work)
+    devices.collect(work, short_forms)
+    devices.check_globals(work)
+    addresses.assign(work)
+    wired = wires.expand(work)
+    clashes.check(work, wired)
+    backends.resolve_backends(work)
+    backends.check_references(work)
+    data = _assemble(work, name, wired)
+    read = (*files, *machine_type.files, *catalogue.files)
+    return ResolvedMachine(data, work.places, tuple(problems), read, tuple(machine_type.missing))
+
+
+def resolve_type(name: str, catalogue: Catalogue | None = None) -> ResolvedMachine:
+    """The least machine of a type: its board and nothing else. Raises ConfigError."""
+    root = Node({}, f"machines/{name}.yaml", 1, 1)
+    root.value = {"schema": root.at("vmrun/machine/1"), "machine": root.at(name)}
+    problems: list[Problem] = []
+    machine = resolve(root, problems, "", name, catalogue)
+    if machine is None or problems:
+        raise ConfigError(problems=problems)
+    return machine
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Problems by file and place, without repetitions; those of the file that was asked for come first."""
+    unique: dict[tuple[Any, ...], Problem] = {}
+    first = ""
+    for problem in problems:
+        place = problem.place.key() if problem.place is not None else ("", 0, 0)
+        first = first or place[0]
+        unique.setdefault((place[0] != first, *place, problem.code, problem.message), problem)
+    return [unique[key] for key in sorted(unique)]
+
+
+def _dropped(whole: Node, good: Node) -> set[tuple[str, str]]:
+    """(kind, id) of the backends that the schema check took out: devices may go on naming them without a
+    word.
+    """
+    result: set[tuple[str, str]] = set()
+    for kind in ("drive", "chardev", "netdev"):
+        before, after = whole.get(f"{kind}s"), good.get(f"{kind}s")
+        if before is not None and type(before.value) is dict:
+            left = after.value if after is not None else {}
+            result.update((kind, id) for id in before.value if id not in left)
+    return result
+
+
+def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, Any]:
+    spec, machine_type = work.spec, work.machine_type
+    given = spec.get("name")
+    if given is not None:
+        work.note("name", given.place)
+    amount, layout = settings.memory(work)
+    uuid = spec.value("uuid")
+    return {
+        "schema": "vmrun/machine/1",
+        "name": str(given.value) if given is not None else name,
+        "machine": machine_type.name,
+        "family": _own_or_type(work, "family"),
+        "hw-version": _own_or_type(work, "hw-version"),
+        "accel": settings.accelerators(work),
+        "kernel_irqchip": spec.value("kernel_irqchip") or "on",
+        "paused": bool(spec.value("paused")),
+        "memory": amount,
+        "memory-map": layout,
+        "cpus": settings.cpus(work),
+        "rtc": settings.rtc(work),
+        "boot": settings.boot(work),
+        "firmware": settings.firmware(work),
+        **settings.kernel(work),
+        "pci-routing": settings.merged(work, "pci-routing"),
+        "devices": [_plain_device(dev) for dev in work.devices],
+        "wires": [list(wire) for wire in wired],
+        "drives": _sorted(work.drives),
+        "chardevs": _sorted(work.chardevs),
+        "netdevs": _sorted(work.netdevs),
+        "monitors": _sorted({id: plain(node) for id, node in spec.monitors.items()}),
+        "uuid": uuid.lower() if uuid else None,
+        "smbios": plain(smbios) if (smbios := spec.get("smbios")) is not None else {},
+    }
+
+
+def _own_or_type(work: Work, key: str) -> str:
+    own = work.spec.value(key)
+    return str(own) if own is not None else work.machine_type.text(key)
+
+
+def _sorted(table: dict[str, Any]) -> dict[str, Any]:
+    return {id: table[id] for id in sorted(table)}
+
+
+def _plain_device(dev: Dev) -> dict[str, Any]:
+    result: dict[str, Any] = {"id": dev.id, "driver": dev.driver, "board": dev.board}
+    if dev.in_kernel:
+        result["in-kernel"] = dev.in_kernel
+        result["in-kernel-props"] = dict(sorted(dev.in_kernel_props.items()))
+    result["bus"] = dev.bus
+    result["addr"] = dev.addr
+    result["provides"] = dev.provides
+    result["props"] = dict(sorted(dev.props.items()))
+    return result
+
+
+__all__ = ["TypeSpec", "check_file", "in_order", "resolve", "resolve_file", "resolve_type"]

@@ -1,0 +1,239 @@
+"""The parts of a machine that are no devices: memory, CPUs, clock, boot, firmware, accelerator."""
+
+from __future__ import annotations
+
+from vmrun.config.backends import absolute
+from vmrun.config.machinetypes import merge
+from vmrun.config.near import nearest
+from vmrun.config.node import Node, plain
+from vmrun.config.scalar import parse_size, size_text
+from vmrun.config.work import Work
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HIGH = 1 << 32
+_TOPOLOGY = ("sockets", "cores", "threads")
+_SIZES = frozenset((
+    "low-ram-limit", "low-ram-split", "high-ram", "base", "size", "end", "isa-window", "identity-map", "tss",
+    "below-4g", "above-4g", "data-size",
+))  # fmt: skip
+
+
+def memory(work: Work) -> tuple[int, dict[str, Any]]:
+    """(bytes of RAM, memory map with every size as a number and the RAM's two parts computed)."""
+    node = work.spec.get("memory")
+    limits = work.machine_type.section("limits")
+    amount = parse_size(node.value if node is not None else work.machine_type.default("memory")) or 0
+    least = _limit(limits, "memory-min", 2 << 20)
+    step = _limit(limits, "memory-step", 4096)
+    if node is not None:
+        if amount < least:
+            work.wrong(
+                "VR0701",
+                f"memory is {size_text(amount)}; the least is {size_text(least)}",
+                node.place,
+                "memory",
+                nearest=f"{amount}MiB" if type(node.value) is int and amount >= 2 else "",
+                remedy="a number without a unit means bytes",
+            )
+        elif amount % step:
+            work.wrong(
+                "VR0701",
+                f"memory is {amount} bytes, not a multiple of {size_text(step)}",
+                node.place,
+                "memory",
+                nearest=str(-(-amount // step) * step),
+            )
+        elif amount > 1 << 46:
+            work.wrong("VR0701", f"memory is {size_text(amount)}; the most is 64TiB", node.place, "memory")
+        work.note("memory", node.place)
+    layout = merged(work, "memory-map")
+    limit, split = int(layout.get("low-ram-limit", 0xE0000000)), int(layout.get("low-ram-split", 0xE0000000))
+    below = split if amount >= limit else amount
+    for key, value in (("below-4g", below), ("above-4g", amount - below)):
+        given = work.spec.get("memory-map", key)
+        if given is not None and parse_size(given.value) != value:
+            work.wrong(
+                "VR0702",
+                f"'{key}' is {given.value}, but the memory of this machine makes it {value}",
+                given.place,
+                f"memory-map.{key}",
+                remedy="remove this line; it is computed",
+            )
+        layout[key] = value
+    return amount, layout
+
+
+def cpus(work: Work) -> dict[str, Any]:
+    """Count, topology (product at least maxcpus), model, features, and the type's frozen values for that
+    model.
+    """
+    values = merged(work, "cpus")
+    spec = work.spec.value("cpus") or {}
+    given = {key: spec[key].value for key in ("count", *_TOPOLOGY, "maxcpus") if key in spec}
+    if not _topology(work, given, str(values.get("topology-fill", "sockets")), values):
+        given = {}
+    count, limit = values.get("count", 1), _limit(work.machine_type.section("limits"), "cpus", 255)
+    most = values.get("maxcpus", count)
+    if most > limit:
+        node = spec.get("maxcpus") or spec.get("count") or work.spec.root
+        work.wrong(
+            "VR0703",
+            f"{most} CPUs; {work.machine_type.name} has at most {limit}",
+            node.place,
+            "cpus",
+        )
+    model = values.setdefault("model", work.machine_type.default("cpu") or "qemu64")
+    _model(work, str(model), spec.get("model"))
+    frozen: dict[str, Any] = {}
+    for name in ("*", str(model)):
+        table = work.machine_type.section("cpu-compat").get(name)
+        if table is not None:
+            frozen.update(plain(table))
+    values["compat"] = {**frozen, **values.get("compat", {})}
+    values.setdefault("features", {})
+    for key in spec:
+        work.note(f"cpus.{key}", spec[key].place)
+    order = ("count", *_TOPOLOGY, "maxcpus", "model", "features", "compat")
+    return {**{key: values[key] for key in order if key in values}, **values}
+
+
+def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, Any]) -> bool:
+    """Fill in what is missing of count = sockets · cores · threads; False (and a problem) when it does not
+    fit.
+    """
+    node = work.spec.get("cpus")
+    count = given.get("count", 0)
+    sockets, cores, threads = (given.get(key, 0) for key in _TOPOLOGY)
+    most = given.get("maxcpus", 0)
+    if not count:
+        count = (sockets or 1) * (cores or 1) * (threads or 1)
+    total = max(most, count)
+    if fill == "cores" and not cores and sockets:
+        threads = threads or 1
+        cores = max(1, total // (sockets * threads))
+    if not sockets:
+        cores, threads = cores or 1, threads or 1
+        sockets = max(1, total // (cores * threads))
+    if not cores:
+        threads = threads or 1
+        cores = max(1, total // (sockets * threads))
+    threads = threads or max(1, total // (sockets * cores))
+    most = most or max(count, sockets * cores * threads)
+    values |= {"count": count, "sockets": sockets, "cores": cores, "threads": threads, "maxcpus": most}
+    product = sockets * cores * threads
+    fault = ""
+    if most < count:
+        fault = f"maxcpus {most} is less than count {count}"
+    elif product != most:
+        fault = f"{sockets} sockets × {cores} cores × {threads} threads are {product} CPUs, not {most}"
+    if fault and node is not None:
+        work.wrong(
+            "VR0704",
+            fault,
+            node.place,
+            "cpus",
+            remedy="make the product equal maxcpus (count when not given), or leave some out",
+        )
+    return not fault
+
+
+def _model(work: Work, model: str, node: Node | None) -> None:
+    """A misspelt CPU model; the models are data of their own (machines/cpus), if this installation has
+    them.
+    """
+    from vmrun.config.cpumodels import model_names
+
+    names = model_names()
+    if node is not None and names and model not in names:
+        work.wrong(
+            "VR0705",
+            f"there is no CPU model '{model}'",
+            node.place,
+            "cpus.model",
+            nearest=nearest(model, names),
+        )
+
+
+def rtc(work: Work) -> dict[str, Any]:
+    return {"base": "utc", "clock": "host", "driftfix": "none", **_given(work, "rtc")}
+
+
+def boot(work: Work) -> dict[str, Any]:
+    """Boot order and friends; reboot-timeout in milliseconds, -1 for never."""
+    order = work.machine_type.default("boot-order") or "cad"
+    values = {"order": order, "menu": False, "strict": False, "reboot-timeout": -1, **_given(work, "boot")}
+    for key in ("order", "once"):
+        letters = str(values.get(key, ""))
+        node = work.spec.get("boot", key)
+        if len(set(letters)) != len(letters) and node is not None:
+            work.wrong("VR0706", f"'{letters}' names a boot device twice", node.place, f"boot.{key}")
+    return values
+
+
+def firmware(work: Work) -> dict[str, Any]:
+    values = merged(work, "firmware")
+    if work.spec.get("firmware", "bios") is not None and "/" in str(values["bios"]):
+        values["bios"] = absolute(work, str(values["bios"]))
+    values["dirs"] = [absolute(work, str(directory)) for directory in values.get("dirs", [])]
+    return values
+
+
+def accelerators(work: Work) -> list[str]:
+    node = work.spec.get("accel")
+    value = plain(node) if node is not None else work.machine_type.default("accel") or ["kvm", "soft"]
+    names = value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(names))
+
+
+def kernel(work: Work) -> dict[str, Any]:
+    """kernel, initrd, cmdline (None when not given)."""
+    values: dict[str, Any] = {}
+    for key in ("kernel", "initrd"):
+        node = work.spec.get(key)
+        values[key] = absolute(work, str(node.value)) if node is not None else None
+        if node is not None:
+            work.note(key, node.place)
+    values["cmdline"] = work.spec.value("cmdline")
+    for key in ("initrd", "cmdline"):
+        node = work.spec.get(key)
+        if node is not None and values["kernel"] is None:
+            work.wrong("VR0707", f"'{key}' without a kernel", node.key_place, key, remedy="add `kernel:`")
+    return values
+
+
+def merged(work: Work, section: str) -> dict[str, Any]:
+    """A section of the type with the file's put over it; sizes written as text become bytes."""
+    base = work.machine_type.root.get(section)
+    own = work.spec.get(section)
+    node = merge(base, own) if base is not None and own is not None else base or own
+    value = _numbers(plain(node)) if node is not None else {}
+    assert isinstance(value, dict)
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: (parse_size(child) if key in _SIZES and isinstance(child, str) else _numbers(child))
+            for key, child in value.items()
+        }
+    return value
+
+
+def _given(work: Work, section: str) -> dict[str, Any]:
+    node = work.spec.get(section)
+    if node is None:
+        return {}
+    for key, child in node.value.items():
+        work.note(f"{section}.{key}", child.place)
+    value = plain(node)
+    assert isinstance(value, dict)
+    return value
+
+
+def _limit(limits: dict[str, Node], name: str, default: int) -> int:
+    node = limits.get(name)
+    return (parse_size(node.value) or default) if node is not None else default

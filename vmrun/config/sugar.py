@@ -1,0 +1,219 @@
+"""The short forms (disks, serial, parallel, debugcon, display) written out as drives, chardevs and devices.
+
+Each becomes exactly what a person would have written in full, and stands at the place of the short form.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.config.near import nearest
+from vmrun.config.node import Node
+from vmrun.config.scalar import plain_scalar
+from vmrun.config.spec import SHORT, DeviceSpec
+from vmrun.config.work import Work, not_yet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Sections that machine files will have and this release does not act on yet.
+PLANNED = {
+    "spice": "the SPICE server",
+    "vnc": "the VNC server",
+    "include": "including QEMU's -readconfig files",
+    "monitors": "a monitor",
+    "cdrom": "a CD-ROM drive",
+    "floppies": "a floppy drive",
+    "nics": "a network card",
+    "sound": "a sound card",
+    "usb": "a USB controller",
+    "watchdog": "a watchdog",
+}
+_DISK_DRIVE = frozenset((
+    "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
+    "discard",    "copy-on-read", "bps", "iops"))  # fmt: skip
+
+
+def planned_sections(work: Work) -> None:
+    """Name each section that is still to come."""
+    for name, what in PLANNED.items():
+        node = work.spec.get(name)
+        if node is not None and node.value not in (None, False, "none"):
+            work.problems.append(not_yet(what, node.key_place, name, "VR0805"))
+
+
+def expand(work: Work) -> list[DeviceSpec]:
+    """The devices of the short forms; their drives and chardevs are put into the spec's."""
+    devices: list[DeviceSpec] = []
+    _display(work, devices)
+    _disks(work, devices)
+    for key, driver, most in (("serial", "isa-serial", 4), ("parallel", "isa-parallel", 3)):
+        _ports(work, devices, key, driver, most)
+    _debugcon(work, devices)
+    return devices
+
+
+def _display(work: Work, devices: list[DeviceSpec]) -> None:
+    node = work.spec.get("display")
+    if node is None or node.value == "none":
+        return
+    name = str(work.machine_type.default("display")) if node.value == "default" else str(node.value)
+    drivers: dict[str, str] = work.machine_type.default("displays") or {}
+    driver = drivers.get(name)
+    if driver is None:
+        known = ["default", "none", *drivers]
+        work.wrong(
+            "VR0406",
+            f"there is no display '{name}'",
+            node.place,
+            "display",
+            nearest=nearest(name, known),
+            remedy=f"one of: {', '.join(known)}",
+        )
+        return
+    devices.append(_device(node, "video0", driver, {}, "display"))
+
+
+def _disks(work: Work, devices: list[DeviceSpec]) -> None:
+    node = work.spec.get("disks")
+    if node is None:
+        return
+    driver = str(work.machine_type.default("disk") or "ide-hd")
+    for index, disk in enumerate(node.value):
+        path = f"disks[{index}]"
+        if index >= 4:
+            work.wrong(
+                "VR0506",
+                "four disks fit on the two IDE channels",
+                disk.place,
+                path,
+                remedy="remove this one",
+            )
+            break
+        fields: dict[str, Node] = disk.value if type(disk.value) is dict else {"file": disk}
+        bus, unit = divmod(index, 2)
+        name = f"ide0-{bus}-{unit}"
+        drive = {key: value for key, value in fields.items() if key in _DISK_DRIVE and key != "id"}
+        rest = {key: value for key, value in fields.items() if key not in _DISK_DRIVE}
+        _add_backend(work, "drives", f"drive-{name}", disk.at(drive), path)
+        rest |= {"bus": disk.at(f"ide.{bus}"), "unit": disk.at(unit), "drive": disk.at(f"drive-{name}")}
+        devices.append(_device(disk, name, driver, rest, path))
+
+
+def _ports(work: Work, devices: list[DeviceSpec], key: str, driver: str, most: int) -> None:
+    node = work.spec.get(key)
+    if node is None:
+        return
+    entries: list[Node] = node.value if type(node.value) is list else [node]
+    for index, entry in enumerate(entries):
+        path = f"{key}[{index}]" if entry is not node else key
+        if index >= most:
+            work.wrong(
+                "VR0507", f"there are only {most} {key} ports", entry.place, path, remedy="remove this one"
+            )
+            break
+        if entry.value == "none":
+            continue
+        chardev = _chardev(work, entry, f"{key}{index}", path)
+        if chardev:
+            fields = {"index": entry.at(index), "chardev": entry.at(chardev)}
+            devices.append(_device(entry, f"{key}{index}", driver, fields, path))
+
+
+def _debugcon(work: Work, devices: list[DeviceSpec]) -> None:
+    node = work.spec.get("debugcon")
+    if node is None or node.value == "none":
+        return
+    fields: dict[str, Node] = {}
+    target = node
+    if type(node.value) is dict:
+        target = node.value["chardev"]
+        if "iobase" in node.value:
+            fields["iobase"] = node.value["iobase"]
+    chardev = _chardev(work, target, "debugcon", "debugcon")
+    if chardev:
+        fields["chardev"] = target.at(chardev)
+        devices.append(_device(node, "debugcon", "isa-debugcon", fields, "debugcon"))
+
+
+def _chardev(work: Work, node: Node, id: str, path: str) -> str:
+    """The id of the chardev that a short form names, made when needed; '' after a problem."""
+    if type(node.value) is dict:
+        return _add_backend(work, "chardevs", id, node, path)
+    text = str(node.value)
+    if text in work.spec.chardevs:
+        return text
+    fields = _parse_chardev(text)
+    if fields is None:
+        known = ["stdio", "pty", "null", "none", *work.spec.chardevs]
+        work.wrong(
+            "VR0602",
+            f"'{text}' says no place for characters to go",
+            node.place,
+            path,
+            nearest=nearest(text, known),
+            remedy="stdio, pty, null, none, file:PATH, unix:PATH[,server][,nowait], "
+            "tcp:HOST:PORT[,server][,nowait] or the id of a chardev",
+        )
+        return ""
+    return _add_backend(
+        work, "chardevs", id, node.at({key: node.at(value) for key, value in fields.items()}), path
+    )
+
+
+def _parse_chardev(text: str) -> dict[str, Any] | None:
+    """QEMU's legacy words for character devices: the type and its options, or None."""
+    if text in ("stdio", "pty", "null", "vc", "msmouse"):
+        return {"type": text}
+    head, colon, rest = text.partition(":")
+    if not colon or not rest:
+        return None
+    if head == "file":
+        return {"type": "file", "path": rest}
+    if head in ("unix", "tcp", "telnet"):
+        where, *options = rest.split(",")
+        fields: dict[str, Any] = {"type": "socket"}
+        if head == "unix":
+            fields["path"] = where
+        else:
+            host, colon, port = where.rpartition(":")
+            if not colon:
+                return None
+            fields |= {"host": host or "localhost", "port": plain_scalar(port)}
+            if head == "telnet":
+                fields["telnet"] = True
+        for option in options:
+            if option == "server":
+                fields["server"] = True
+            elif option == "nowait":
+                fields["wait"] = False
+            elif option == "nodelay":
+                fields["nodelay"] = True
+            else:
+                return None
+        return fields
+    if os.path.isabs(text):
+        return {"type": "tty", "path": text}
+    return None
+
+
+def _add_backend(work: Work, section: str, id: str, node: Node, path: str) -> str:
+    table: dict[str, Node] = getattr(work.spec, section)
+    if id in table:
+        work.wrong(
+            "VR0403",
+            f"the short form '{path}' makes {section[:-1]} '{id}', but that id is taken",
+            node.place,
+            path,
+            also=[(table[id].key_place, f"{section[:-1]} '{id}' is here")],
+            remedy=f"rename {section[:-1]} '{id}'",
+        )
+        return ""
+    table[id] = node
+    return id
+
+
+def _device(node: Node, id: str, driver: str, fields: dict[str, Node], path: str) -> DeviceSpec:
+    value = {"id": node.at(id), "driver": node.at(driver), **fields}
+    return DeviceSpec(node.at(value), path, SHORT)
