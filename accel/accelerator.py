@@ -2,24 +2,24 @@
 
 The order of calls is the flow of a machine's life:
 
-    ok, reason, remedy = find("kvm").probe()             # by doing: opens the device, runs a processor for a moment
-    control = RunControl(notifier)                       # accel.run: run state, requests, wake-up of the main loop
-    accel = find("kvm")(memory, io, lock, control, options)          # open, check, create the VM, listen to memory
-    in_kernel = accel.in_kernel                          # {'kvm-ioapic', …}: take these drivers where a board offers them
-    wiring.sinks["cpus.intr"] = accel.cpu_input("intr")  # also "a20", "smi", "nmi"
+    ok, reason, remedy = find("kvm").probe()            # by doing: runs a processor for a moment
+    control = RunControl(notifier)                      # accel.run: run state, requests, wake-up of the main loop
+    accel = find("kvm")(memory, io, lock, control, options)     # open, check, create the VM, listen to memory
+    accel.in_kernel                                     # {'kvm-ioapic', …}: the variants that a board shall take
+    wiring.sinks["cpus.intr"] = accel.cpu_input("intr")         # also "a20", "smi", "nmi"
     … devices are created and realized; RAM appears in `memory`, the accelerator hears of it …
-    accel.set_int_ack(pic)                               # only when the 8259A is not in the kernel
-    accel.create_vcpu(index, apic_id, cpuid)             # a thread; returns when the processor says 'created'
-    accel.reset_vcpus()                                  # with every system reset, after the devices
-    accel.start()                                        # processors run
+    accel.set_int_ack(pic)                              # only when the 8259A is not in the kernel
+    accel.create_vcpu(index, apic_id, cpuid)            # a thread; returns when the processor says 'created'
+    accel.reset_vcpus()                                 # with every system reset, after the devices
+    accel.start()                                       # processors run
     … main loop: control.notifier → control.take() → stop(), act, start() …
     accel.stop(); accel.close()
 
-The first create_vcpu makes the in-kernel interrupt chip and timer; by then memory is in place, which is the cheap
-order. Memory may go on changing afterwards.
+The first create_vcpu makes the in-kernel interrupt chip and timer; by then memory is in place, which is the
+cheap order. Memory may go on changing afterwards.
 
-`options`: kernel_irqchip "on" | "split" | "off" (default "on"), tss, identity_map (addresses of the memory map),
-max_cpus, kvmclock (bool: the kernel's clock stands still while the machine is stopped).
+`options`: kernel_irqchip "on" | "split" | "off" (default "on"), tss, identity_map (addresses of the memory
+map), kvmclock (bool: the kernel's clock stands still while the machine is stopped).
 
 Raises accel.errors.AccelFailure: create, create_vcpu and, when the layout cannot be had, the memory listener.
 """
@@ -86,11 +86,11 @@ class Accelerator:
         return []
 
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
-        """Start processor `index`'s thread and wait for 'created'. `cpuid`: entries as supported_cpuid gives them."""
+        """Start a processor's thread, wait for 'created'. `cpuid`: entries as supported_cpuid gives them."""
         raise NotImplementedError
 
     def reset_vcpus(self) -> None:
-        """Every processor as after power-on: the first at the reset vector, the others waiting for INIT. Stopped."""
+        """As after power-on: the first at the reset vector, the others waiting for INIT. The machine is stopped."""
 
     def start(self) -> None:
         """Resume the processors and the guest's clock."""
@@ -105,20 +105,20 @@ class Accelerator:
         self.control.close()
 
     def save_vcpu(self, index: int) -> dict[str, Any]:
-        """State of a processor in KVM's own layouts: regs, sregs, msrs, lapic, xsave, … The machine is stopped."""
+        """State in KVM's own layouts: regs, sregs, msrs, lapic, xsave, … The machine is stopped."""
         raise NotImplementedError
 
     def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def report(self, index: int) -> dict[str, Any]:
-        """What a person wants to know of a processor that died: registers, bytes at RIP. The machine is stopped."""
+        """Registers, bytes at RIP and so on, for a person. The machine is stopped."""
         raise NotImplementedError
 
     # --- interrupts -----------------------------------------------------------------------------------------
 
     def irq_sink(self, count: int) -> IrqSink:
-        """Inputs 0 … count-1 are the GSIs of an interrupt chip inside the accelerator. One sink per machine."""
+        """Inputs 0 … count-1 are the GSIs of the chip inside the accelerator. One sink per machine."""
         raise NotImplementedError
 
     def cpu_input(self, name: str) -> IrqSink:
@@ -165,7 +165,7 @@ class Accelerator:
     def add_ioeventfd(
         self, space: AddressSpace, addr: int, size: int, notifier: Notifier, match: int | None = None
     ) -> bool:
-        """Guest writes of `size` (0: any) at `addr` signal `notifier` and reach no region. False: not offered."""
+        """Guest writes of `size` (0: any) at `addr` signal `notifier`, no region. False: not offered."""
         return False
 
     def remove_ioeventfd(
@@ -174,7 +174,7 @@ class Accelerator:
         pass
 
     def add_coalesced(self, space: AddressSpace, addr: int, size: int) -> bool:
-        """Writes within the zone are queued, and dispatched before the next exit or by drain(). False: not offered."""
+        """Writes in the zone wait for the next exit or drain(). False: not offered."""
         return False
 
     def remove_coalesced(self, space: AddressSpace, addr: int, size: int) -> None:
@@ -187,7 +187,7 @@ class Accelerator:
     # --- memory ---------------------------------------------------------------------------------------------
 
     def log_dirty(self, block: RamBlock, on: bool) -> None:
-        """Begin or end noting which pages of `block` the processors write (block.start_log() is the owner's)."""
+        """Begin or end noting the pages of `block` that processors write; block.start_log() is the owner's."""
 
     def sync_dirty(self, block: RamBlock) -> None:
         """Bring what was written since the last call into block.note_dirty."""

@@ -2,7 +2,7 @@
 
 
 class AccelFailure(Exception):
-    """`what` failed, `why` it did, and the `remedy` a person can apply; each a sentence without a full stop."""
+    """`what` failed, `why`, and the `remedy` a person can apply; each a sentence without a full stop."""
 
     def __init__(self, what: str, why: str = "", remedy: str = "") -> None:
         super().__init__(": ".join(part for part in (what, why) if part))

@@ -1,0 +1,260 @@
+"""KVM as the builder sees it (accel.accelerator): the kernel's VM, its chips and its processors."""
+
+from __future__ import annotations
+
+from accel.accelerator import Accelerator
+from accel.api import DeviceLock, IoRegion, IrqSink, Notifier
+from accel.errors import AccelFailure
+from accel.kvm.irq import PINS, KvmIrqchip, KvmMsiSink
+from accel.kvm.vcpu import CpuPin, KvmVcpu
+from accel.kvm.vm import KvmVm
+from accel.run import CpuThread, IntAck, MsiSink, RunControl
+from accel.space import AddressSpace, Region
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.accelerator import Outcome
+    from accel.ram import RamBlock
+
+# Left alone by a reset: what the processor is, not what it does.
+_KEPT_MSRS = frozenset({0x3A, 0x10A, 0x8B, 0xCE, 0x17A, 0x345, *range(0x480, 0x493)})
+# The time-stamp counter starts again from nothing, whatever it has counted while the machine was built.
+_TSC = 0x10
+
+
+class KvmAccelerator(Accelerator):
+    """configure_accelerator → kvm_init: open /dev/kvm, create the VM, listen to memory."""
+
+    name = "kvm"
+
+    @classmethod
+    def probe(cls) -> Outcome:
+        """Creates a VM and lets its processor write to a port."""
+        try:
+            _trial()
+        except AccelFailure as exc:
+            return False, str(exc), exc.remedy
+        return True, "", ""
+
+    def __init__(
+        self,
+        memory: AddressSpace,
+        io: AddressSpace,
+        lock: DeviceLock,
+        control: RunControl,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(memory, io, lock, control, options)
+        mode = str(self.options.get("kernel_irqchip", "on"))
+        self.closed = False
+        self.vm = KvmVm(memory, io, lock, control)
+        try:
+            self.vm.kvm_arch_init(
+                self.options.get("identity_map", 0xFEFFC000), self.options.get("tss", 0xFEFFD000)
+            )
+            self.irqchip = KvmIrqchip(self.vm, mode, PINS)
+            self.vm.register_memory_listener()
+        except BaseException:
+            self.vm.close()
+            raise
+        self.in_kernel = IN_KERNEL[mode]
+        self.has_local_apic = mode != "off"
+        self.pins: dict[str, CpuPin] = {}
+        self.ack: IntAck | None = None
+        self.eoi: IrqSink | None = None
+        self.msi = KvmMsiSink(self.vm) if self.has_local_apic else MsiSink()
+        self.clock: int | None = None
+        self.msrs: list[int] = []
+
+    # --- processors -----------------------------------------------------------------------------------------
+
+    def supported_cpuid(self) -> list[dict[str, int]]:
+        found: list[dict[str, int]] = self.vm.supported_cpuid()
+        return found
+
+    def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
+        """qemu_init_vcpu: start the thread, wait until it says 'created'."""
+        self.irqchip.create()
+        cpu = KvmVcpu(self.vm, self.irqchip, index, apic_id, cpuid)
+        cpu.connect(self.ack if index == 0 else None, self.eoi)
+        cpu.launch()
+        if index == 0:
+            self.msrs = [n for n in self.vm.msr_indices() if n not in _KEPT_MSRS]
+            fresh = cpu.save(self.msrs)
+            parts = ("xsave", "fpu", "xcrs", "debugregs")
+            self.power_on = {part: fresh[part] for part in parts if part in fresh}
+            self.power_on["msrs"] = {**fresh["msrs"], _TSC: 0}
+            for pin in self.pins.values():
+                pin.attach(cpu)
+        cpu.take_power_on(self.power_on)
+        self.vcpus.append(cpu)
+        return cpu
+
+    def reset_vcpus(self) -> None:
+        self.clock = None
+        for cpu in self.vcpus:
+            cpu.reset()
+
+    def start(self) -> None:
+        if self.clock is not None and self.options.get("kvmclock", True):
+            self.vm.set_clock(self.clock)
+        self.clock = None
+        self.control.start()
+
+    def stop(self) -> None:
+        was_running = self.control.running
+        self.control.stop()
+        if was_running and self.has_local_apic and self.options.get("kvmclock", True):
+            self.clock = self.vm.get_clock()
+            for cpu in self.vcpus:
+                cpu.kvmclock_ctrl()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.control.close()
+        for cpu in self.vcpus:
+            cpu.release()
+        self.vcpus.clear()
+        self.vm.close()
+
+    def save_vcpu(self, index: int) -> dict[str, Any]:
+        state: dict[str, Any] = self.vcpus[index].save(self.msrs)
+        return state
+
+    def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
+        self.vcpus[index].load(state)
+
+    def report(self, index: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.vcpus[index].describe()
+        return found
+
+    # --- interrupts -----------------------------------------------------------------------------------------
+
+    def irq_sink(self, count: int = PINS) -> IrqSink:
+        return self.irqchip.gsis if self.irqchip.mode == "on" else IrqSink()
+
+    def cpu_input(self, name: str) -> IrqSink:
+        if name not in self.pins:
+            self.pins[name] = CpuPin(self.vcpus[0] if self.vcpus else None, name)
+        return self.pins[name]
+
+    def set_int_ack(self, source: IntAck) -> None:
+        self.ack = source
+        if self.vcpus:
+            self.vcpus[0].connect(ack=source)
+
+    def set_eoi_handler(self, sink: IrqSink) -> None:
+        self.eoi = sink
+        for cpu in self.vcpus:
+            cpu.connect(eoi=sink)
+
+    def msi_sink(self) -> MsiSink:
+        return self.msi
+
+    def add_irqfd(self, gsi: int, fd: int, resample_fd: int = -1) -> bool:
+        return bool(self.irqchip.irqfd(gsi, fd, resample_fd, True))
+
+    def remove_irqfd(self, gsi: int, fd: int) -> None:
+        self.irqchip.irqfd(gsi, fd, -1, False)
+
+    def add_msi_route(self, addr: int, data: int) -> int:
+        return int(self.irqchip.add_msi_route(addr, data))
+
+    def update_msi_route(self, gsi: int, addr: int, data: int) -> None:
+        self.irqchip.update_msi_route(gsi, addr, data)
+
+    def remove_msi_route(self, gsi: int) -> None:
+        self.irqchip.remove_msi_route(gsi)
+
+    # --- exits that need not happen -------------------------------------------------------------------------
+
+    def add_ioeventfd(
+        self, space: AddressSpace, addr: int, size: int, notifier: Notifier, match: int | None = None
+    ) -> bool:
+        return bool(self.vm.ioeventfd(space, addr, size, notifier, match, True))
+
+    def remove_ioeventfd(
+        self, space: AddressSpace, addr: int, size: int, notifier: Notifier, match: int | None = None
+    ) -> None:
+        self.vm.ioeventfd(space, addr, size, notifier, match, False)
+
+    def add_coalesced(self, space: AddressSpace, addr: int, size: int) -> bool:
+        return bool(self.vm.coalesced(space, addr, size, True))
+
+    def remove_coalesced(self, space: AddressSpace, addr: int, size: int) -> None:
+        self.vm.drain()
+        self.vm.coalesced(space, addr, size, False)
+
+    def drain(self) -> int:
+        return int(self.vm.drain())
+
+    # --- memory and time ------------------------------------------------------------------------------------
+
+    def log_dirty(self, block: RamBlock, on: bool) -> None:
+        if on:
+            self.vm.memory_listener.log_start(block)
+        else:
+            self.vm.memory_listener.log_stop(block)
+
+    def sync_dirty(self, block: RamBlock) -> None:
+        self.vm.memory_listener.sync(block)
+
+    def get_clock(self) -> int:
+        return self.clock if self.clock is not None else int(self.vm.get_clock())
+
+    def set_clock(self, value: int) -> None:
+        self.clock = value
+
+
+IN_KERNEL = {
+    "on": frozenset({"kvm-apic", "kvm-ioapic", "kvm-i8259", "kvm-pit"}),
+    "split": frozenset({"kvm-apic"}),
+    "off": frozenset[str](),
+}
+
+# mov al, 42h; out 80h, al; hlt
+_TRIAL = bytes.fromhex("b042 e680 f4")
+
+
+def _trial() -> None:
+    """Run three instructions. AccelFailure when KVM is absent, forbidden, or does not execute them."""
+    from accel.api import PyIoRegion
+    from accel.ram import RamBlock
+
+    seen: list[int] = []
+    root, ports = Region.container("memory", 0), Region.container("io", 65536)
+    block = RamBlock("probe", 65536)
+    block.write(0xFFF0, _TRIAL)
+    root.add(Region.ram("probe", block), 0xF0000)
+    root.add(Region.ram("probe-high", block), 0xFFFF0000)
+    control = RunControl()
+
+    def port(offset: int, size: int, value: int) -> int:
+        seen.append(value)
+        return 1    # a reset request: the processor waits, the main thread looks
+
+    region: IoRegion = PyIoRegion("probe", write=port)
+    ports.add(Region.device("probe", region, 1), 0x80)
+    memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
+    accel = KvmAccelerator(memory, io, DeviceLock(), control, {"kernel_irqchip": "off"})
+    try:
+        accel.create_vcpu(0, 0, [])
+        accel.start()
+        _wait(control.notifier.fileno(), 2.0)
+        control.stop()
+        if seen != [0x42]:
+            reports = control.take_reports()
+            ended = f"it ends with {reports[0]['exit']}" if reports else "it never writes to its port"
+            raise AccelFailure("KVM opens but does not run a guest", ended, "use --accel soft")
+    finally:
+        accel.close()
+
+
+def _wait(fd: int, seconds: float) -> None:
+    import select
+
+    select.select([fd], [], [], seconds)

@@ -1,0 +1,28 @@
+from accel.api cimport IrqSink, u8, u32, u64
+from accel.kvm.vm cimport KvmVm
+from accel.run cimport MsiSink
+
+
+cdef class GsiSink(IrqSink):
+    cdef KvmVm vm
+    cdef readonly u32 count
+    cdef readonly bint connected
+    cdef u8 *levels
+    cdef int *statuses
+    cdef bint with_status
+    cdef void deliver(self, u32 n) noexcept nogil
+
+
+cdef class KvmMsiSink(MsiSink):
+    cdef KvmVm vm
+
+
+cdef class KvmIrqchip:
+    cdef readonly KvmVm vm
+    cdef readonly str mode
+    cdef readonly GsiSink gsis
+    cdef readonly bint created, pit_created
+    cdef readonly dict routes
+    cdef dict pending
+    cdef public bint want_pit
+    cdef u32 first_msi, gsi_limit

@@ -1,0 +1,35 @@
+from accel.api cimport DeviceLock, IrqSink, u32, u64
+from accel.kvm.irq cimport KvmIrqchip
+from accel.kvm.uapi cimport kvm_run
+from accel.kvm.vm cimport KvmVm
+from accel.run cimport CpuThread, IntAck
+from accel.space cimport AddressSpace
+
+
+cdef class KvmVcpu(CpuThread):
+    cdef readonly KvmVm vm
+    cdef readonly KvmIrqchip irqchip
+    cdef readonly u32 apic_id
+    cdef readonly int fd
+    cdef kvm_run *run_page                          # env->kvm_run: the page shared with the kernel
+    cdef AddressSpace memory, io
+    cdef DeviceLock device_lock
+    cdef object cpuid, reset_state
+    cdef IntAck ack                                 # the 8259A, when it is a device of ours
+    cdef IrqSink eoi
+    cdef int intr, nmi_pending                      # level of INTR; NMIs not yet handed over
+    cdef int halted
+    cdef bint user_pic, user_apic
+    cdef readonly u64 exits, io_exits, mmio_exits
+    cdef void inject(self) noexcept nogil
+    cdef int handle_exit(self) noexcept nogil
+    cdef void handle_io(self) noexcept nogil
+    cdef void handle_mmio(self) noexcept nogil
+    cdef int handle_halt(self) noexcept nogil
+    cdef int wait_work(self) noexcept nogil
+    cdef void give_up(self, u32 reason, int err) noexcept with gil
+
+
+cdef class CpuPin(IrqSink):
+    cdef KvmVcpu cpu
+    cdef int pin
