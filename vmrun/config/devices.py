@@ -137,14 +137,14 @@ def _device(work: Work, spec: DeviceSpec) -> Dev | None:
             "VR0401",
             f"there is no driver '{name}'",
             spec.driver.place,
-            f"{spec.path}.driver",
+            _driver_path(spec),
             nearest=nearest(name, work.catalogue.names()),
             remedy="`vmrun devices` lists what there is",
         )
         return None
     dev = Dev(spec, name, entry)
     if entry.planned:
-        work.problems.append(not_yet(f"'{name}'", spec.driver.place, f"{spec.path}.driver", "VR0801"))
+        work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
         dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
         _own(work, dev, entry, None, {}, {})
         return dev
@@ -243,6 +243,10 @@ def check_globals(work: Work) -> None:
 def _id(node: Node) -> str:
     given = node.get("id")
     return str(given.value) if given is not None else ""
+
+
+def _driver_path(spec: DeviceSpec) -> str:
+    return spec.path if spec.origin == SHORT else f"{spec.path}.driver"
 
 
 def _driver_name(spec: DeviceSpec) -> str:

@@ -77,6 +77,8 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
                 "",
             )
         return mac, "", "", ""
+    if wanted == "usb-port" and type(value) is int and value > 0:
+        return str(value), "", "", ""  # ports read as numbers but are paths: 1, 1.2
     if type(value) is bool or type(value) is not str:
         if type(value) is int or type(value) is bool:
             return None, f"is {kind(value)}, not text", f'write it in quotes: "{_as_written(value)}"', ""

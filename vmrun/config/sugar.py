@@ -32,7 +32,7 @@ PLANNED = {
 }
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
-    "discard",    "copy-on-read", "bps", "iops"))  # fmt: skip
+    "discard", "copy-on-read", "bps", "iops"))  # fmt: skip
 
 
 def planned_sections(work: Work) -> None:

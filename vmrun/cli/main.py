@@ -1,0 +1,102 @@
+"""The `vmrun` command: finds the command's own file, runs it, and turns what it raises into messages and
+exit codes.
+
+Imports nothing that a command does not need: `vmrun --version` is a matter of milliseconds.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# name → (module with `run(argv) -> exit code`, what it does)
+COMMANDS = {
+    "init": ("vmrun.cli.init", "write a machine file to start from"),
+    "up": ("vmrun.cli.up", "start a machine"),
+    "validate": ("vmrun.cli.validate", "say everything that is wrong with machine files"),
+    "resolve": ("vmrun.cli.resolve", "show a machine with everything filled in"),
+    "tree": ("vmrun.cli.tree", "show a machine's objects, buses, memory, ports and interrupts"),
+    "types": ("vmrun.cli.types", "list the machine types, compare two"),
+    "devices": ("vmrun.cli.devices", "list the drivers, or one driver's properties"),
+    "schema": ("vmrun.cli.schema", "print a JSON Schema, for editors"),
+    "explain": ("vmrun.cli.explain", "explain an error code"),
+    "doctor": ("vmrun.cli.doctor", "say whether this host can run machines, and what to do if not"),
+}
+
+FINE, NO, USAGE, HOST = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (without the program's name; default: the process's). Returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return FINE if args else USAGE
+    if args[0] in ("-V", "--version"):
+        from vmrun import __version__
+
+        sys.stdout.write(f"vmrun {__version__}\n")
+        return FINE
+    entry = COMMANDS.get(args[0])
+    if entry is None:
+        from vmrun.config.near import nearest
+
+        near = nearest(args[0], COMMANDS)
+        hint = f"; did you mean '{near}'?" if near else ""
+        sys.stderr.write(f"vmrun: there is no command '{args[0]}'{hint}\n`vmrun help` lists the commands\n")
+        return USAGE
+    return _run(entry[0], args[1:])
+
+
+def _run(module: str, args: list[str]) -> int:
+    from vmrun.errors import VmrunError
+
+    try:
+        command = __import__(module, fromlist=["run"])
+        return int(command.run(args))
+    except VmrunError as error:
+        from vmrun.cli.out import print_problems
+
+        print_problems(error.problems)
+        return error.exit_code
+    except SystemExit as leave:  # argparse: 0 after --help, 2 after a wrong option
+        return leave.code if isinstance(leave.code, int) else USAGE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # whoever read our output has had enough; keep the interpreter from complaining when it closes stdout
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return FINE
+    except Exception as error:
+        return _bug(error)
+
+
+def _bug(error: Exception) -> int:
+    import os
+
+    if os.environ.get("VMRUN_TRACEBACK"):
+        raise error
+    sys.stderr.write(
+        f"vmrun: a fault of vmrun's own: {type(error).__name__}: {error}\n"
+        "    please report it, with what VMRUN_TRACEBACK=1 shows\n"
+    )
+    return HOST
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return (
+        "usage: vmrun COMMAND [OPTION…]\n\n"
+        + "\n".join(lines)
+        + "\n\n`vmrun COMMAND --help` tells more; `vmrun --version` the version\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""vmrun types: the machine types, what differs between two, and what of them is not modelled."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("vmrun types", description="List the machine types.")
+    parser.add_argument(
+        "--diff", nargs=2, metavar=("A", "B"), help="what differs between two types; exit 1 if anything"
+    )
+    parser.add_argument(
+        "--gaps", nargs="?", const="", metavar="TYPE", help="what of the types is not modelled yet"
+    )
+    parser.add_argument(
+        "--digests", action="store_true", help="digests of the types, as machines/digests.json has them"
+    )
+    args = parser.parse_args(argv)
+    if args.diff:
+        return _diff(*args.diff)
+    if args.gaps is not None:
+        return _gaps(args.gaps)
+    if args.digests:
+        from vmrun.cli.out import print_json
+        from vmrun.config.digest import type_digests
+
+        print_json(type_digests())
+        return 0
+    return _list()
+
+
+def _list() -> int:
+    from vmrun.cli.out import table
+    from vmrun.config.machinetypes import load_type, type_names
+
+    rows = []
+    for name in type_names():
+        spec = load_type(name)
+        defaults = [str(spec.default(key) or "-") for key in ("cpu", "display", "nic")]
+        rows.append((name, spec.text("description"), *defaults))
+    table(("type", "description", "cpu", "display", "nic"), rows)
+    return 0
+
+
+def _diff(a: str, b: str) -> int:
+    from vmrun.cli.out import table
+    from vmrun.config.machinetypes import load_type
+
+    old, new = (leaves(load_type(name).to_dict()) for name in (a, b))
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key != "name"]
+    table(("", a, b), [(key, _shown(old.get(key)), _shown(new.get(key))) for key in changed])
+    return 1 if changed else 0
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """path → value of everything in a nested value; entries of a list are named by their id where they have
+    one.
+    """
+    if isinstance(value, dict) and value:
+        return {
+            key: leaf
+            for name, child in value.items()
+            for key, leaf in leaves(child, f"{path}.{name}").items()
+        }
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        found: dict[str, Any] = {}
+        for index, child in enumerate(value):
+            name = (
+                child.get("id")
+                or child.get("driver")
+                or f"{child.get('from', index)} → {child.get('to', '')}"
+            )
+            found |= leaves(child, f"{path}[{name}]")
+        return found
+    return {path.lstrip("."): value}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _gaps(name: str) -> int:
+    from vmrun.cli.out import table
+    from vmrun.config.catalogue import load_catalogue
+    from vmrun.config.gaps import gaps
+    from vmrun.config.machinetypes import load_type, type_names
+
+    catalogue = load_catalogue()
+    rows = []
+    for type_name in [name] if name else type_names():
+        rows += [(type_name, *gap) for gap in gaps(load_type(type_name), catalogue)]
+    table(("type", "what", "why"), rows)
+    return 0

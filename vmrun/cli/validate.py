@@ -1,0 +1,72 @@
+"""vmrun validate: everything that can be wrong with machine files, without starting anything."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.errors import Problem
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "vmrun validate", description="Say everything that is wrong with machine files."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="machine files (.yaml, .toml, .json)")
+    parser.add_argument("--format", choices=("text", "json", "github"), default="text", help="how to say it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value first"
+    )
+    parser.add_argument("--no-files", action="store_true", help="do not look at the images the machine names")
+    args = parser.parse_args(argv)
+    results = [(path, check(path, args.set, not args.no_files)) for path in args.files]
+    _SHOW[args.format](results)
+    return 1 if any(problem.severity == "error" for _, found in results for problem in found) else 0
+
+
+def check(path: str, sets: list[str], files: bool) -> list[Problem]:
+    """Errors and warnings of one file, in order."""
+    from vmrun.config.resolve import check_file, in_order
+
+    machine, problems = check_file(path, sets)
+    if machine is not None and files:
+        from vmrun.config.files import check_files
+
+        problems = in_order(problems + check_files(machine))
+    return problems
+
+
+def _text(results: list[tuple[str, list[Problem]]]) -> None:
+    from vmrun.cli.out import print_problems, write
+
+    for path, problems in results:
+        print_problems(problems)
+        errors = sum(problem.severity == "error" for problem in problems)
+        counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
+        write(f"{path}: {', '.join(filter(None, counts)) or 'fine'}\n")
+
+
+def _json(results: list[tuple[str, list[Problem]]]) -> None:
+    from vmrun.cli.out import print_json
+
+    print_json(
+        [
+            {"file": path, "problems": [problem.to_dict() for problem in problems]}
+            for path, problems in results
+        ]
+    )
+
+
+def _github(results: list[tuple[str, list[Problem]]]) -> None:
+    from vmrun.cli.out import print_github
+
+    for _, problems in results:
+        print_github(problems)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}" if number else ""
+
+
+_SHOW = {"text": _text, "json": _json, "github": _github}

@@ -1,0 +1,152 @@
+"""Resolved machines kept from run to run, so that `vmrun up` of an unchanged file starts without reading
+YAML.
+
+An entry is trusted only if it was written by this very version of vmrun and Python, every file that went
+into it has the same contents, nothing has appeared where something was looked for in vain, and its own
+checksum holds. Anything else, and any fault of the directory, means resolving anew: the cache can be
+removed, or unwritable, at any time.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from vmrun.config.spec import ResolvedMachine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+try:
+    from _blake2 import (
+        blake2b,
+    )  # hashlib would bring in OpenSSL, which takes longer than all the rest of this
+except ImportError:
+    from hashlib import blake2b
+
+FORMAT = 1
+_CHECK = 32  # bytes of checksum in front of an entry
+MAX_ENTRY = 8 << 20
+_CLOCK = 20_000_000  # ns by which a file's time may lag behind the clock
+
+
+def resolve_cached(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
+    """What resolve_file(path, sets) returns, from the cache when nothing has changed. Raises the same
+    errors.
+    """
+    entry_path = _entry_path(path, sets)
+    if entry_path:
+        machine = _load(entry_path)
+        if machine is not None:
+            return machine
+    import time
+
+    from vmrun.config.resolve import resolve_file
+
+    began = time.time_ns()
+    machine = resolve_file(path, sets)
+    if entry_path and not machine.warnings:  # warnings are to be seen every time
+        _store(entry_path, machine, began)
+    return machine
+
+
+def cache_dir() -> str:
+    """Directory of the entries: $XDG_CACHE_HOME/vmrun/resolved, or under ~/.cache; '' when there is no
+    home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return ""
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "vmrun", "resolved")
+
+
+def _entry_path(path: str, sets: Sequence[str]) -> str:
+    directory = cache_dir()
+    if not directory:
+        return ""
+    key = "\0".join((os.path.abspath(path), path, *sets)).encode("utf-8", "surrogateescape")
+    return os.path.join(directory, _digest(key)[:40])
+
+
+def _version() -> tuple[Any, ...]:
+    from vmrun import __version__
+
+    return FORMAT, __version__, sys.version_info[:3], _own_digest()
+
+
+def _own_digest() -> str:
+    """What stands for vmrun's code: in a source tree it changes without its version changing."""
+    directory = os.path.dirname(os.path.abspath(__file__))
+    stamps = []
+    for name in sorted(os.listdir(directory)):
+        if name.endswith((".py", ".so")):
+            info = os.stat(os.path.join(directory, name))
+            stamps.append(f"{name} {info.st_size} {info.st_mtime_ns}")
+    return _digest("\n".join(stamps).encode())
+
+
+def _load(entry_path: str) -> ResolvedMachine | None:
+    try:
+        with open(entry_path, "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None  # marshal is not for data of others
+            raw = file.read(MAX_ENTRY + 1)
+        body = raw[_CHECK:]
+        if len(raw) > MAX_ENTRY or blake2b(body, digest_size=_CHECK).digest() != raw[:_CHECK]:
+            return None
+        entry = marshal.loads(body)
+        if entry["version"] != _version():
+            return None
+        for name, digest in entry["files"].items():
+            if _file_digest(name) != digest:
+                return None
+        if any(os.path.lexists(name) for name in entry["missing"]):
+            return None
+        return ResolvedMachine(
+            entry["data"], entry["places"], (), tuple(entry["files"]), tuple(entry["missing"])
+        )
+    except (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _store(entry_path: str, machine: ResolvedMachine, began: int) -> None:
+    try:
+        if any(os.stat(name).st_mtime_ns > began - _CLOCK for name in machine.files):
+            return  # written while we read: the digest might be of other contents than those resolved
+        body = marshal.dumps(
+            {
+                "version": _version(),
+                "files": {os.path.abspath(name): _file_digest(name) for name in machine.files},
+                "missing": [os.path.abspath(name) for name in machine.missing],
+                "data": machine.data,
+                "places": machine.places,
+            }
+        )
+        if len(body) > MAX_ENTRY - _CHECK:
+            return
+        os.makedirs(os.path.dirname(entry_path), mode=0o700, exist_ok=True)
+        part = f"{entry_path}.{os.getpid()}"
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(blake2b(body, digest_size=_CHECK).digest() + body)
+            os.replace(part, entry_path)
+        except OSError:
+            os.unlink(part)
+    except (OSError, ValueError):
+        return
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return _digest(file.read())
+
+
+def _digest(data: bytes) -> str:
+    return blake2b(data, digest_size=32).hexdigest()

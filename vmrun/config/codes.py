@@ -1,0 +1,256 @@
+"""What each error code means: `vmrun explain` shows it, and the documentation is made from it.
+
+A code keeps its meaning for ever. VR01 files and notation, VR02 schema, VR03 machine types, VR04 devices
+and properties, VR05 places and clashes, VR06 the host's side, VR07 memory, CPUs and settings, VR08 not
+modelled yet, VR09 the installation and the host.
+"""
+
+from __future__ import annotations
+
+_TO_COME = (
+    "QEMU has this and vmrun will have it; this release does not. Nothing is put in its place, "
+    "because a guest would "
+    "see a different machine. Remove it to run the rest, or wait for a release that models it."
+)
+
+# code → (title, explanation)
+CODES: dict[str, tuple[str, str]] = {
+    "VR0001": ("unknown error code", "`vmrun explain` without an argument lists the codes."),
+    "VR0100": ("a file is wrong", "The message says how."),
+    "VR0101": (
+        "a file cannot be read",
+        "There is no such file, it is a directory, or its permissions do not allow reading.",
+    ),
+    "VR0102": (
+        "a file of unknown notation",
+        "Machine files are YAML (.yaml, .yml), TOML (.toml) or JSON (.json), and the name's end says which.",
+    ),
+    "VR0103": (
+        "a file without a mapping",
+        "A machine file is a mapping of keys to values. This one is empty, or holds a list or a "
+        "single value.",
+    ),
+    "VR0104": (
+        "a file that is not text",
+        "Machine files are UTF-8 text without control characters. An image named by mistake looks like this.",
+    ),
+    "VR0105": (
+        "a file beyond the limits",
+        "At most 1 MiB, 32 levels of nesting, 2048 entries in one list or mapping and 50000 values: "
+        "no machine needs "
+        "more, and a file that has more is refused before it costs time or memory.",
+    ),
+    "VR0106": (
+        "the notation is broken",
+        "The YAML, TOML or JSON cannot be read at this place. Fractions and dates are not used in "
+        "machine files; "
+        "quote what looks like one.",
+    ),
+    "VR0107": (
+        "a key is given twice",
+        "A mapping has the same key twice. Which one was meant cannot be known, so neither is taken.",
+    ),
+    "VR0108": (
+        "a feature of YAML that is not used",
+        "Anchors, aliases, merge keys, tags and several documents in one file are refused: they hide "
+        "where a value "
+        "comes from. What several machines have in common goes into a type of your own (`extends:`).",
+    ),
+    "VR0109": (
+        "--set cannot be done",
+        "--set takes path=value, as in memory=512MiB or devices.serial0.irq=3.",
+    ),
+    "VR0110": (
+        "a file exists already",
+        "`vmrun init` does not write over files unless told to with --force.",
+    ),
+    "VR0201": (
+        "an unknown key",
+        "The key has no meaning here. The nearest known one is named if there is one.",
+    ),
+    "VR0202": (
+        "a value of the wrong kind",
+        "For example text where a number is needed. on and yes are text: write true.",
+    ),
+    "VR0203": ("a key is missing", "The message names the key and what it is for."),
+    "VR0204": (
+        "a value that is not allowed",
+        "It is outside its bounds, not one of the choices, or not of the right form.",
+    ),
+    "VR0205": ("too many or too few entries", "The message says how many a list may have."),
+    "VR0206": (
+        "a machine type instead of a machine",
+        "Type files say what a family of PCs is; a machine names one with `machine:`.",
+    ),
+    "VR0301": (
+        "an unknown machine type",
+        "A type is one of `vmrun types`, or a file of that name beside the machine file.",
+    ),
+    "VR0302": (
+        "a type that extends itself",
+        "Following `extends` from type to type comes back to where it began.",
+    ),
+    "VR0303": (
+        "a faulty type of your own",
+        "A type of your own has its file's name and extends one of vmrun's, directly or through others.",
+    ),
+    "VR0401": ("an unknown driver", "`vmrun devices --all` lists every driver, also those to come."),
+    "VR0402": (
+        "two devices with one id",
+        "Ids name devices for links, monitors and addresses, so each is used once.",
+    ),
+    "VR0403": (
+        "an id that is taken",
+        "Board devices and short forms (disks, serial, …) have ids of their own. A device with a "
+        "board device's id "
+        "changes that device and must be of the same driver.",
+    ),
+    "VR0404": (
+        "a property with a wrong value",
+        "`vmrun devices DRIVER` shows each property's kind and default.",
+    ),
+    "VR0405": ("an unknown property", "`vmrun devices DRIVER` lists the properties of a driver."),
+    "VR0406": (
+        "an unknown display",
+        "`display:` takes default, none, or one of the names that the type has.",
+    ),
+    "VR0501": ("a bus that cannot be used", "The bus does not exist, or the device plugs into none."),
+    "VR0502": ("a bus of the wrong kind", "A device plugs into one kind of bus: PCI, ISA, IDE, …"),
+    "VR0503": (
+        "two buses with one name",
+        "A bus is named by the device that provides it; names are used once.",
+    ),
+    "VR0504": ("buses in a circle", "A device is plugged into a bus that hangs, in the end, on itself."),
+    "VR0505": ("a place taken twice", "Two drives have one unit of an IDE channel, or two ports one index."),
+    "VR0506": ("too many IDE drives", "The PIIX3 has two channels (ide.0, ide.1) of two units (0, 1) each."),
+    "VR0507": ("too many ports", "A PC has standard places for four serial and three parallel ports."),
+    "VR0508": (
+        "no PCI address",
+        "Slot 00 to 1f, then a dot and function 0 to 7, all hexadecimal, in quotes.",
+    ),
+    "VR0509": (
+        "a PCI slot taken twice",
+        "Two devices are at one slot and function. `addr` left out picks a free slot.",
+    ),
+    "VR0510": ("no free PCI slot", "A PCI bus has 32 slots, some of them the board's."),
+    "VR0511": (
+        "functions without a function 0",
+        "Software looks for functions 1 to 7 of a slot only if function 0 is there and says multifunction.",
+    ),
+    "VR0512": (
+        "I/O ports claimed twice",
+        "Two devices decode the same port, wholly or in part. On a real ISA bus both would answer.",
+    ),
+    "VR0513": (
+        "an interrupt claimed twice",
+        "ISA interrupts are edges on one wire and cannot be shared, save by ports that share theirs "
+        "in hardware "
+        "(COM1 with COM3, parallel ports). IRQ 2 links the two interrupt controllers, IRQ 9 is ACPI's.",
+    ),
+    "VR0514": ("a resource that does not exist", "I/O ports end at 0xffff, ISA interrupts at 15."),
+    "VR0515": (
+        "a DMA channel that cannot be had",
+        "Channels 0 to 3 and 5 to 7, each for one device; 4 links the two controllers.",
+    ),
+    "VR0516": (
+        "a boot index used twice",
+        "Boot indexes order the devices to boot from, so each is used once.",
+    ),
+    "VR0517": ("a MAC address used twice", "Two cards with one address cannot be told apart on the network."),
+    "VR0520": (
+        "a wire that cannot be read",
+        "device.pin, device.pin[n] or device.pin[first..last], as many on both sides.",
+    ),
+    "VR0521": (
+        "a wire to nowhere",
+        "The device or bus at this end of the wire does not exist in this machine.",
+    ),
+    "VR0601": ("an unknown backend type", "chardev types: stdio, file, null, pty, socket."),
+    "VR0602": (
+        "an unreadable character device",
+        "The short form of a chardev: stdio, pty, null, file:PATH, unix:PATH, …",
+    ),
+    "VR0603": (
+        "a name that nothing has",
+        "A device names a drive, chardev, netdev or device that does not exist.",
+    ),
+    "VR0604": ("a backend used twice", "A drive, chardev or netdev belongs to one device."),
+    "VR0605": (
+        "a backend that lacks something",
+        "A drive without a file, a chardev without its path, a disk without a drive.",
+    ),
+    "VR0606": ("an unknown drive format or medium", "Formats: raw. Media: disk."),
+    "VR0607": ("an unknown option of a backend", "The message lists the options that this backend has."),
+    "VR0608": ("a socket without one address", "Either path (unix), or host and port (TCP)."),
+    "VR0609": (
+        "one image in two drives",
+        "Two writers destroy an image. Drives that are all readonly may share one.",
+    ),
+    "VR0610": ("the terminal wanted twice", "There is one terminal, so one chardev of type stdio."),
+    "VR0611": (
+        "a backend that nothing uses",
+        "A drive, chardev or netdev that no device names does nothing.",
+    ),
+    "VR0620": (
+        "a file that does not exist",
+        "The machine names a file or directory that this host does not have.",
+    ),
+    "VR0621": ("a directory instead of a file", "The machine names a directory where a file is needed."),
+    "VR0622": (
+        "a file without permission",
+        "The file cannot be read, or not written although the drive is writable.",
+    ),
+    "VR0623": ("an empty image", "A disk of no sectors cannot be used."),
+    "VR0624": (
+        "an image of odd length",
+        "A disk consists of sectors of 512 bytes; what is beyond the last whole one is not seen.",
+    ),
+    "VR0625": ("a socket name that is too long", "The kernel allows 107 bytes."),
+    "VR0701": (
+        "an impossible amount of memory",
+        "At least 2 MiB, in steps of 4 KiB. A number without a unit means bytes.",
+    ),
+    "VR0702": (
+        "a computed value that does not fit",
+        "Some values of the memory map follow from others; leave them out.",
+    ),
+    "VR0703": ("too many CPUs", "Each machine type has a limit."),
+    "VR0704": (
+        "CPUs that do not add up",
+        "sockets × cores × threads must be maxcpus (count when maxcpus is not given).",
+    ),
+    "VR0705": ("an unknown CPU model", "The nearest known one is named if there is one."),
+    "VR0706": (
+        "a boot order with repetitions",
+        "Each letter once: a, b floppy; c disk; d CD-ROM; n network.",
+    ),
+    "VR0707": ("an initrd or command line without a kernel", "They are for a kernel started directly."),
+    "VR0801": ("a driver that is not modelled yet", _TO_COME),
+    "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
+    "VR0803": ("a netdev type that is not modelled yet", _TO_COME),
+    "VR0804": ("a drive format or option that is not modelled yet", _TO_COME),
+    "VR0805": ("a section that is not acted on yet", _TO_COME),
+    "VR0900": ("a fault of vmrun's own", "Please report it."),
+    "VR0901": (
+        "a damaged installation",
+        "One of vmrun's own data files is missing or broken; reinstall vmrun.",
+    ),
+    "VR0910": (
+        "the machine cannot be built",
+        "The description is sound, but this host or this release cannot build it.",
+    ),
+    "VR0920": (
+        "a backend fails",
+        "A file, socket or terminal of the host does not do what the machine asks of it.",
+    ),
+    "VR0921": (
+        "a file cannot be written",
+        "The directory does not exist or its permissions do not allow writing.",
+    ),
+    "VR0930": ("no accelerator", "`vmrun doctor` says what is missing."),
+    "VR0940": (
+        "a state that cannot be loaded",
+        "It belongs to another machine or another version, or is damaged.",
+    ),
+    "VR0950": ("a monitor command that cannot be done", "The message says why."),
+}

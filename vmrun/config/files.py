@@ -1,0 +1,148 @@
+"""What a machine names on the host: images, kernels, directories. Looked at, never opened for writing.
+
+Apart from resolving, which depends on files' contents alone: the same machine may be validated on a host
+that has none of its images.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from vmrun.errors import WARNING, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.config.spec import ResolvedMachine
+
+SECTOR = 512
+UNIX_PATH_MAX = 107  # bytes, sun_path without its NUL
+
+
+def check_files(machine: ResolvedMachine) -> list[Problem]:
+    """Every problem with the files that a resolved machine names, at the place where it names them."""
+    problems: list[Problem] = []
+    for id, drive in machine["drives"].items():
+        if "file" in drive:
+            _image(machine, problems, id, drive)
+    for key in ("kernel", "initrd"):
+        if machine[key] is not None:
+            _regular(machine, problems, machine[key], f"the {key}", key, (key,))
+    for id, chardev in machine["chardevs"].items():
+        if "path" in chardev:
+            _chardev(machine, problems, id, chardev)
+    for directory in machine["firmware"].get("dirs", []):
+        if not os.path.isdir(directory):
+            _add(
+                machine,
+                problems,
+                "VR0620",
+                f"firmware directory '{directory}' does not exist",
+                "firmware.dirs",
+                ("firmware",),
+            )
+    return problems
+
+
+def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: dict[str, object]) -> None:
+    path, where, steps = str(drive["file"]), f"drives.{id}.file", ("drives", id, "file")
+    info = _regular(machine, problems, path, f"the image of drive '{id}'", where, steps)
+    if info is None:
+        return
+    if not drive.get("readonly") and not os.access(path, os.W_OK):
+        _add(
+            machine,
+            problems,
+            "VR0622",
+            f"'{path}' cannot be written",
+            where,
+            steps,
+            "allow writing, or set readonly: true on the drive",
+        )
+    if stat.S_ISREG(info.st_mode):
+        if info.st_size == 0:
+            remedy = f"`truncate -s 1G '{path}'` makes it a disk of 1 GiB"
+            _add(machine, problems, "VR0623", f"'{path}' is empty", where, steps, remedy)
+        elif info.st_size % SECTOR:
+            lost = info.st_size % SECTOR
+            _add(
+                machine,
+                problems,
+                "VR0624",
+                f"'{path}' is {info.st_size} bytes, not a multiple of {SECTOR}: "
+                f"the guest does not see the last {lost} bytes",
+                where,
+                steps,
+                severity=WARNING,
+            )
+
+
+def _regular(
+    machine: ResolvedMachine,
+    problems: list[Problem],
+    path: str,
+    what: str,
+    where: str,
+    steps: tuple[str, ...],
+) -> os.stat_result | None:
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        reason = (
+            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be had: {error.strerror}"
+        )
+        _add(machine, problems, "VR0620", f"{what}, '{path}', {reason}", where, steps)
+        return None
+    if stat.S_ISDIR(info.st_mode):
+        _add(machine, problems, "VR0621", f"{what}, '{path}', is a directory", where, steps)
+        return None
+    if not os.access(path, os.R_OK):
+        _add(
+            machine,
+            problems,
+            "VR0622",
+            f"{what}, '{path}', cannot be read",
+            where,
+            steps,
+            "check its permissions",
+        )
+        return None
+    return info
+
+
+def _chardev(machine: ResolvedMachine, problems: list[Problem], id: str, chardev: dict[str, object]) -> None:
+    path, where, steps = str(chardev["path"]), f"chardevs.{id}.path", ("chardevs", id, "path")
+    directory = os.path.dirname(path)
+    listens = chardev["type"] == "file" or bool(chardev.get("server"))
+    if chardev["type"] == "socket" and len(os.fsencode(path)) > UNIX_PATH_MAX:
+        _add(
+            machine,
+            problems,
+            "VR0625",
+            f"'{path}' is longer than a unix socket's name may be ({UNIX_PATH_MAX} bytes)",
+            where,
+            steps,
+        )
+    elif os.path.isdir(path):
+        _add(
+            machine, problems, "VR0621", f"the path of chardev '{id}', '{path}', is a directory", where, steps
+        )
+    elif listens and not os.path.isdir(directory):
+        _add(machine, problems, "VR0620", f"directory '{directory}' does not exist", where, steps)
+    elif not listens and not os.path.exists(path):
+        _add(machine, problems, "VR0620", f"nothing listens at '{path}'", where, steps, severity=WARNING)
+
+
+def _add(
+    machine: ResolvedMachine,
+    problems: list[Problem],
+    code: str,
+    message: str,
+    path: str,
+    steps: tuple[str, ...],
+    remedy: str = "",
+    severity: str = "error",
+) -> None:
+    problems.append(
+        Problem(code, message, machine.place(*steps), path=path, remedy=remedy, severity=severity)
+    )
