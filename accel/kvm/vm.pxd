@@ -10,7 +10,7 @@ cdef class KvmVm:
     cdef readonly DeviceLock lock
     cdef readonly RunControl control
     cdef readonly u64 run_size
-    cdef readonly u64 slot_limit
+    cdef public u64 slot_limit
     cdef readonly bint readonly_memory, immediate_exit
     cdef readonly object memory_listener
     cdef u64 ring_offset                            # of the coalesced ring in a vCPU's kvm_run mapping

@@ -1,0 +1,150 @@
+"""Lines, routes, messages and eventfds into the guest."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from accel.api import IrqFan, Notifier
+from accel.run import IntAck
+from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
+from tests.unit.kvm.pc import Pc
+
+pytestmark = pytest.mark.kvm
+
+MSI_ADDRESS = 0xFEE00000
+
+
+def started(guest: Pc) -> Pc:
+    """The guest has set itself up and waits in HLT."""
+    guest.cpus()
+    guest.accel.start()
+    assert guest.until(lambda: 0x11 in guest.logged)
+    return guest
+
+
+def test_line_raises_the_interrupt_of_its_gsi(pc: type[Pc]) -> None:
+    guest = started(pc(IRQ5))
+    sink = guest.accel.irq_sink(24)
+    sink.drive(5, 1)
+    sink.drive(5, 0)
+    assert guest.until(lambda: 0x22 in guest.logged)
+    assert guest.logged == [0x11, 0x33, 0x22]
+
+
+def test_gsi_wired_to_both_chips_interrupts_once(pc: type[Pc]) -> None:
+    guest = started(pc(IRQ5))
+    sink = guest.accel.irq_sink(24)
+    fan = IrqFan("gsi", 24)
+    fan.connect(5, sink, 5)
+    fan.connect(5, sink, 5)
+    fan.drive(5, 1)
+    fan.drive(5, 0)
+    assert guest.until(lambda: 0x22 in guest.logged)
+    assert not guest.until(lambda: guest.logged.count(0x33) > 1, 0.05)
+
+
+def test_line_up_before_the_chip_exists_is_not_lost(pc: type[Pc]) -> None:
+    guest = pc()
+    guest.accel.irq_sink(24).drive(5, 1)
+    guest.cpus()
+    assert guest.accel.irqchip.get_chip("pic0")["irr"] == 1 << 5
+
+
+def test_masked_line_does_not_interrupt(pc: type[Pc]) -> None:
+    guest = started(pc(IRQ5))
+    guest.accel.irq_sink(24).drive(6, 1)
+    assert not guest.until(lambda: 0x33 in guest.logged, 0.05)
+
+
+def test_message_interrupts_its_vector(pc: type[Pc]) -> None:
+    guest = started(pc(MSI41))
+    assert guest.accel.signal_msi(MSI_ADDRESS, 0x41) == 1
+    assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_message_to_a_processor_that_is_not_there_is_not_delivered(pc: type[Pc]) -> None:
+    guest = started(pc(MSI41))
+    assert guest.accel.signal_msi(MSI_ADDRESS | 7 << 12, 0x41) <= 0
+
+
+def test_irqfd_interrupts_without_our_help(pc: type[Pc]) -> None:
+    guest = started(pc(IRQ5))
+    notifier = Notifier()
+    assert guest.accel.add_irqfd(5, notifier.fileno())
+    notifier.notify()
+    assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_irqfd_of_a_message_route_interrupts_its_vector(pc: type[Pc]) -> None:
+    guest = started(pc(MSI41))
+    gsi = guest.accel.add_msi_route(MSI_ADDRESS, 0x41)
+    notifier = Notifier()
+    assert gsi >= 24
+    assert guest.accel.add_irqfd(gsi, notifier.fileno())
+    notifier.notify()
+    assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_irqfd_taken_back_does_nothing(pc: type[Pc]) -> None:
+    guest = started(pc(IRQ5))
+    notifier = Notifier()
+    guest.accel.add_irqfd(5, notifier.fileno())
+    guest.accel.remove_irqfd(5, notifier.fileno())
+    notifier.notify()
+    assert not guest.until(lambda: 0x33 in guest.logged, 0.05)
+
+
+def test_ioeventfd_takes_the_write_and_no_region_sees_it(pc: type[Pc]) -> None:
+    seen: list[int] = []
+    guest = pc("b80700 e790 b80800 e790 b05a e6f4")  # out 90h, ax with 7, then with 8
+    guest.port(0x90, 2, write=lambda offset, size, value: seen.append(value))
+    notifier = Notifier()
+    assert guest.accel.add_ioeventfd(guest.io, 0x90, 2, notifier, 7)
+    guest.run()
+    assert seen == [8]
+    assert int.from_bytes(os.read(notifier.fileno(), 8), "little") == 1
+
+
+def test_ioeventfd_in_memory_and_taken_back(pc: type[Pc]) -> None:
+    seen: list[int] = []
+    guest = pc("b800d0 8ed8 c70610000100 b001 e6f4 c70610000200 b002 e6f4")
+    guest.mmio(0xD0000, write=lambda offset, size, value: seen.append(value))
+    notifier = Notifier()
+    assert guest.accel.add_ioeventfd(guest.memory, 0xD0010, 2, notifier)
+    guest.run()
+    guest.accel.remove_ioeventfd(guest.memory, 0xD0010, 2, notifier)
+    guest.go()
+    assert seen == [2]
+
+
+class Pic(IntAck):
+    pass
+
+
+def test_no_vector_from_our_own_chip_means_no_interrupt(pc: type[Pc]) -> None:
+    guest = pc(IRQ5, irqchip="off")
+    guest.accel.set_int_ack(Pic())
+    started(guest)
+    guest.accel.cpu_input("intr").drive(0, 1)
+    assert not guest.until(lambda: 0x33 in guest.logged, 0.05)
+
+
+@pytest.mark.parametrize("irqchip", ["off", "split"])
+def test_nmi_ends_a_halt(pc: type[Pc], irqchip: str) -> None:
+    # nmi handler at f000:0020: out 80h, 33h; iret. main: vector 2, log 11h, hlt
+    guest = pc(
+        "fa 31c0 8ed8 8ed0 bc0070 c70608002000 c7060a0000f0 b011 e680 f4" + "90" * 5 + "b033 e680 cf", irqchip=irqchip
+    )
+    started(guest)
+    guest.accel.cpu_input("nmi").drive(0, 1)
+    assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_timer_in_the_kernel_ticks(pc: type[Pc]) -> None:
+    # Channel 0, mode 2, count 1000h, latched and read twice: the high byte of the count moves.
+    guest = pc(PROTECTED + "b034 e643 b000 e640 b010 e640 b900100000 e2fe b000 e643 e440 e440 e680" + PROTECTED_DONE)
+    guest.accel.irqchip.want_pit = True
+    guest.run()
+    assert guest.logged[0] < 0x10
