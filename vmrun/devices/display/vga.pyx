@@ -1,0 +1,637 @@
+"""The VGA chip alone with Bochs' VBE registers: ports, the window at 0xa0000, video memory. vga_pci.py puts it on a bus.
+
+Ref: IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem" (1992); Intel OpenSource HD Graphics PRM
+vol. 3 part 1, VGA registers, for the reserved bits; the VBE registers are described in QEMU's docs/specs/standard-vga.txt.
+Register names: sequencer SR, graphics controller GR, attribute controller AR, CRT controller CR.
+
+Video memory is one array of dwords; byte p of dword n is address n of plane p, so the linear frame buffer, chain-4
+and the planes all see the same bytes (a real VGA spreads chain-4 over every fourth address).
+
+Not modelled: rendering (text is read by textscreen.py), the switch-sense comparator (input status 0 is always 0),
+CRT interrupt, light pen, asynchronous and synchronous reset of the sequencer, EDID.
+Video memory is a RAM block and saved as one; save() has the registers.
+"""
+
+from libc.string cimport memcpy, memset
+
+from accel.api cimport ACTION_NONE
+
+from vmrun.errors import StateError
+
+# Bits that exist. The rest read as 0.
+cdef u8[8] SR_MASK = [0x03, 0x3D, 0x0F, 0x3F, 0x0E, 0x00, 0x00, 0xFF]
+cdef u8[16] GR_MASK = [0x0F, 0x0F, 0x0F, 0x1F, 0x03, 0x7B, 0x0F, 0x0F, 0xFF, 0, 0, 0, 0, 0, 0, 0]
+
+cdef u64 LITTLE = 0x1E1E1E1E, BIG = 0xBEBEBEBE      # byte orders of the frame buffer
+
+cdef enum:
+    AR_COUNT = 21
+
+    VBE_ID = 0
+    VBE_XRES = 1
+    VBE_YRES = 2
+    VBE_BPP = 3
+    VBE_ENABLE = 4
+    VBE_BANK = 5
+    VBE_VIRT_WIDTH = 6
+    VBE_VIRT_HEIGHT = 7
+    VBE_X_OFFSET = 8
+    VBE_Y_OFFSET = 9
+    VBE_MEMORY_64K = 10
+    VBE_COUNT = 11
+
+    VBE_ENABLED = 0x01
+    VBE_GETCAPS = 0x02
+    VBE_8BIT_DAC = 0x20
+    VBE_NOCLEARMEM = 0x80
+
+    MAX_XRES = 16000
+    MAX_YRES = 12000
+    MAX_BPP = 32
+
+    ID_FIRST = 0xB0C0
+    ID_LAST = 0xB0C5
+
+
+cdef u32 planes(u8 bits) noexcept nogil:
+    """Plane bits 3..0 to a dword with 0xff in each named plane's byte."""
+    return ((bits & 1) * <u32>0xFF) | ((bits >> 1 & 1) * <u32>0xFF00) \
+        | ((bits >> 2 & 1) * <u32>0xFF0000) | ((bits >> 3 & 1) * <u32>0xFF000000)
+
+
+cdef u32 spread(u8 value) noexcept nogil:
+    return value * <u32>0x01010101
+
+
+cdef class Vga:
+    """`vram` holds at least 256 KiB, a power of two. `clock` gives the retrace its time."""
+
+    def __init__(self, RamBlock vram, Clock clock):
+        if vram.size < 0x40000 or vram.size & (vram.size - 1):
+            raise ValueError(f"video memory of {vram.size} bytes is no power of two above 256 KiB")
+        self.vram = vram
+        self.clock = clock
+        self.vram_mask = <u32>(vram.size - 1)
+        self.vram_dwords = <u32>(vram.size >> 2)
+        self.reset()
+
+    def reset(self):
+        self.load(RESET)
+
+    # --- ports 0x3b0..0x3df ---------------------------------------------------------------------------------
+
+    cdef u8 port_read(self, u32 port) noexcept nogil:
+        cdef u8 value
+        if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
+            return 0xFF                     # the other one of the monochrome and colour addresses is decoded
+        if port == 0x3C0:
+            return self.attr_index if not self.attr_data else 0
+        if port == 0x3C1:
+            value = self.attr_index & 0x1F
+            return self.attr[value] if value < AR_COUNT else 0
+        if port == 0x3C4:
+            return self.seq_index
+        if port == 0x3C5:
+            return self.seq[self.seq_index]
+        if port == 0x3C6:
+            return self.pel_mask
+        if port == 0x3C7:
+            return self.dac_state
+        if port == 0x3C8:
+            return self.dac_write
+        if port == 0x3C9:
+            value = self.dac[self.dac_read * 3 + self.dac_part]
+            self.dac_part += 1
+            if self.dac_part == 3:
+                self.dac_part = 0
+                self.dac_read += 1
+            return value
+        if port == 0x3CA:
+            return self.feature
+        if port == 0x3CC:
+            return self.misc
+        if port == 0x3CE:
+            return self.gfx_index
+        if port == 0x3CF:
+            return self.gfx[self.gfx_index]
+        if port == 0x3B4 or port == 0x3D4:
+            return self.crtc_index
+        if port == 0x3B5 or port == 0x3D5:
+            return self.crtc[self.crtc_index]
+        if port == 0x3BA or port == 0x3DA:
+            self.attr_data = False
+            return self.input_status()
+        return 0
+
+    cdef void port_write(self, u32 port, u8 value) noexcept nogil:
+        if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
+            return
+        if port == 0x3C0:
+            if not self.attr_data:
+                self.attr_index = value & 0x3F
+            else:
+                self.attr_write(value)
+            self.attr_data = not self.attr_data
+        elif port == 0x3C2:
+            self.misc = value & 0xEF
+        elif port == 0x3C4:
+            self.seq_index = value & 7
+        elif port == 0x3C5:
+            self.seq_write(value)
+        elif port == 0x3C6:
+            self.pel_mask = value
+        elif port == 0x3C7:
+            self.dac_read = value
+            self.dac_part = 0
+            self.dac_state = 3
+        elif port == 0x3C8:
+            self.dac_write = value
+            self.dac_part = 0
+            self.dac_state = 0
+        elif port == 0x3C9:
+            self.dac_put(value)
+        elif port == 0x3CE:
+            self.gfx_index = value & 0x0F
+        elif port == 0x3CF:
+            self.gfx[self.gfx_index] = value & GR_MASK[self.gfx_index]
+            self.vbe_to_vga()
+        elif port == 0x3B4 or port == 0x3D4:
+            self.crtc_index = value
+        elif port == 0x3B5 or port == 0x3D5:
+            self.crtc_write(value)
+        elif port == 0x3BA or port == 0x3DA:
+            self.feature = value & 0x10
+
+    cdef void seq_write(self, u8 value) noexcept nogil:
+        self.seq[self.seq_index] = value & SR_MASK[self.seq_index]
+        self.vbe_to_vga()
+
+    cdef void attr_write(self, u8 value) noexcept nogil:
+        cdef u8 index = self.attr_index & 0x1F
+        if index < 16:
+            self.attr[index] = value & 0x3F
+        elif index == 0x10:
+            self.attr[index] = value & 0xEF
+        elif index == 0x11:
+            self.attr[index] = value
+        elif index == 0x12:
+            self.attr[index] = value & 0x3F
+        elif index == 0x13 or index == 0x14:
+            self.attr[index] = value & 0x0F
+
+    cdef void crtc_write(self, u8 value) noexcept nogil:
+        cdef u8 index = self.crtc_index
+        if self.crtc[0x11] & 0x80 and index <= 7:
+            if index == 7:                  # bit 4, line compare, stays writable
+                self.crtc[7] = (self.crtc[7] & 0xEF) | (value & 0x10)
+                self.vbe_to_vga()
+            return
+        self.crtc[index] = value
+        self.vbe_to_vga()
+
+    cdef void dac_put(self, u8 value) noexcept nogil:
+        self.dac_cache[self.dac_part] = value
+        self.dac_part += 1
+        if self.dac_part == 3:
+            memcpy(&self.dac[self.dac_write * 3], self.dac_cache, 3)
+            self.dac_part = 0
+            self.dac_write += 1
+
+    cdef u8 input_status(self) noexcept nogil:
+        """Input status 1, from where the beam is now: bit 0 display disabled, bit 3 vertical retrace."""
+        cdef u8 *cr = self.crtc
+        cdef i64 dot = 39722, chars, total, line_ns, frame_ns, now, line, column       # dot in ps: 25.175 MHz
+        cdef i64 shown, sync, sync_lines
+        if (self.misc >> 2 & 3) == 1:
+            dot = 35310                     # 28.322 MHz
+        if self.seq[1] & 8:
+            dot *= 2
+        chars = cr[0] + 5
+        total = (cr[6] | (cr[7] & 1) << 8 | (cr[7] & 0x20) << 4) + 2
+        shown = (cr[0x12] | (cr[7] & 2) << 7 | (cr[7] & 0x40) << 3) + 1
+        sync = cr[0x10] | (cr[7] & 4) << 6 | (cr[7] & 0x80) << 2
+        sync_lines = (cr[0x11] - sync) & 0x0F
+        if chars < 40 or total < 100 or sync >= total:
+            chars, total, shown, sync = 100, 449, 400, 412     # not programmed: the timing of 720x400
+        if sync_lines == 0:
+            sync_lines = 2
+        line_ns = chars * (8 if self.seq[1] & 1 else 9) * dot // 1000
+        frame_ns = line_ns * total
+        now = self.clock.now() % frame_ns
+        line = now // line_ns
+        column = (now % line_ns) * chars // line_ns
+        if sync <= line < sync + sync_lines:
+            return 0x09
+        return 0x01 if line >= shown or column > cr[1] else 0x00
+
+    # --- VBE ------------------------------------------------------------------------------------------------
+
+    cdef u16 vbe_read(self, u32 index) noexcept nogil:
+        if index >= VBE_COUNT:
+            return 0
+        if index == VBE_MEMORY_64K:
+            return <u16>(self.vram.size >> 16)
+        if self.vbe[VBE_ENABLE] & VBE_GETCAPS:
+            if index == VBE_XRES:
+                return MAX_XRES
+            if index == VBE_YRES:
+                return MAX_YRES
+            if index == VBE_BPP:
+                return MAX_BPP
+        return self.vbe[index]
+
+    cdef void vbe_write(self, u32 index, u16 value) noexcept nogil:
+        cdef u64 size
+        if index == VBE_ID:
+            if ID_FIRST <= value <= ID_LAST:
+                self.vbe[VBE_ID] = value
+        elif index == VBE_ENABLE:
+            if value & VBE_ENABLED and not self.vbe[VBE_ENABLE] & VBE_ENABLED:
+                self.vbe[VBE_VIRT_WIDTH] = self.vbe[VBE_X_OFFSET] = self.vbe[VBE_Y_OFFSET] = 0
+                self.vbe[VBE_ENABLE] |= VBE_ENABLED
+                self.vbe_limit()
+                self.vbe_to_vga()
+                if not value & VBE_NOCLEARMEM:
+                    size = <u64>self.vbe[VBE_YRES] * self.vbe_line_bytes
+                    memset(self.vram.host, 0, min(size, self.vram.size))
+                    self.vram.mark_dirty(0, min(size, self.vram.size))
+            else:
+                self.bank_offset = 0
+            self.vbe[VBE_ENABLE] = value
+            self.derive()
+        elif index == VBE_BANK:
+            self.vbe[VBE_BANK] = value & <u16>((self.vram.size >> 16) - 1)
+            self.bank_offset = <u32>self.vbe[VBE_BANK] << 16
+        elif index < VBE_COUNT and index != VBE_VIRT_HEIGHT and index != VBE_MEMORY_64K:
+            self.vbe[index] = value
+            self.vbe_limit()
+            self.vbe_to_vga()
+
+    cdef void vbe_limit(self) noexcept nogil:
+        """Bring an enabled mode's registers to what the memory can show, and compute its line length and start."""
+        cdef u16 *r = self.vbe
+        cdef u32 bits, lines, offset
+        cdef u64 shown
+        if not r[VBE_ENABLE] & VBE_ENABLED:
+            return
+        if r[VBE_BPP] not in (4, 8, 15, 16, 24, 32):
+            r[VBE_BPP] = 8
+        bits = 16 if r[VBE_BPP] == 15 else r[VBE_BPP]
+        r[VBE_XRES] &= 0xFFF8
+        r[VBE_XRES] = min(max(r[VBE_XRES], <u16>8), <u16>MAX_XRES)
+        r[VBE_VIRT_WIDTH] = min(r[VBE_VIRT_WIDTH] & <u16>0xFFF8, <u16>MAX_XRES)
+        r[VBE_VIRT_WIDTH] = max(r[VBE_VIRT_WIDTH], r[VBE_XRES])
+        self.vbe_line_bytes = r[VBE_VIRT_WIDTH] * bits // 8
+        lines = <u32>self.vram.size // self.vbe_line_bytes
+        r[VBE_YRES] = <u16>min(min(max(<u32>r[VBE_YRES], <u32>1), <u32>MAX_YRES), lines)
+        r[VBE_X_OFFSET] = min(r[VBE_X_OFFSET], <u16>MAX_XRES)
+        r[VBE_Y_OFFSET] = min(r[VBE_Y_OFFSET], <u16>MAX_YRES)
+        shown = <u64>r[VBE_YRES] * self.vbe_line_bytes
+        offset = r[VBE_X_OFFSET] * bits // 8
+        if offset + <u64>r[VBE_Y_OFFSET] * self.vbe_line_bytes + shown > self.vram.size:
+            r[VBE_Y_OFFSET] = 0
+        if offset + shown > self.vram.size:
+            r[VBE_X_OFFSET] = 0
+            offset = 0
+        offset += <u32>r[VBE_Y_OFFSET] * self.vbe_line_bytes
+        r[VBE_VIRT_HEIGHT] = <u16>lines
+        self.vbe_start = offset // 4
+
+    cdef void vbe_to_vga(self) noexcept nogil:
+        """While a VBE mode is on, the VGA registers that software may look at say the same as it does."""
+        cdef u8 *cr = self.crtc
+        cdef u32 height
+        cdef u8 shift
+        if not self.vbe[VBE_ENABLE] & VBE_ENABLED:
+            return
+        self.gfx[6] = (self.gfx[6] & 0xF3) | 0x05          # graphics, 64 KiB at 0xa0000
+        cr[0x17] |= 0x03                                    # no CGA interleave
+        cr[0x13] = <u8>(self.vbe_line_bytes >> 3)
+        cr[0x01] = <u8>((self.vbe[VBE_XRES] >> 3) - 1)
+        height = self.vbe[VBE_YRES] - 1
+        cr[0x12] = <u8>height
+        cr[0x07] = (cr[0x07] & 0xBD) | (height >> 7 & 0x02) | (height >> 3 & 0x40)
+        cr[0x18] = 0xFF                                     # line compare at the far end
+        cr[0x07] |= 0x10
+        cr[0x09] |= 0x40
+        if self.vbe[VBE_BPP] == 4:
+            shift = 0
+            self.seq[1] &= 0xF7
+        else:
+            shift = 2
+            self.seq[4] |= 0x08                             # chain-4
+            self.seq[2] |= 0x0F
+        self.gfx[5] = (self.gfx[5] & 0x9F) | shift << 5
+        cr[0x09] &= 0x60                                    # no doubled or repeated lines
+
+    cdef void derive(self) noexcept nogil:
+        self.dac_8bit = (self.vbe[VBE_ENABLE] & VBE_8BIT_DAC) != 0
+
+    # --- the window at 0xa0000 --------------------------------------------------------------------------------
+
+    cdef i64 window_offset(self, u32 addr) noexcept nogil:
+        """Offset in the 128 KiB window to address in video memory's terms; -1 where GR06 maps nothing."""
+        cdef u8 mapping = self.gfx[6] >> 2 & 3
+        if mapping == 0:
+            return addr
+        if mapping == 1:
+            return <i64>addr + self.bank_offset if addr < 0x10000 else -1
+        if mapping == 2:
+            return addr - 0x10000 if 0x10000 <= addr < 0x18000 else -1
+        return addr - 0x18000 if addr >= 0x18000 else -1
+
+    cdef u8 mem_read(self, u32 addr) noexcept nogil:
+        cdef i64 at = self.window_offset(addr & 0x1FFFF)
+        cdef u32 offset, differ, value
+        if at < 0:
+            return 0xFF
+        offset = <u32>at
+        if self.seq[4] & 0x08:                              # chain-4: linear
+            return self.vram.host[offset] if offset <= self.vram_mask else 0xFF
+        if self.gfx[5] & 0x10:                              # odd/even: text
+            offset = (offset & ~<u32>1) << 1 | (self.gfx[4] & 2) | (offset & 1)
+            return self.vram.host[offset] if offset <= self.vram_mask else 0xFF
+        if offset >= self.vram_dwords:
+            return 0xFF
+        self.latch = (<u32 *>self.vram.host)[offset]
+        if not self.gfx[5] & 0x08:
+            return <u8>(self.latch >> (8 * self.gfx[4]))
+        differ = (self.latch ^ planes(self.gfx[2])) & planes(self.gfx[7])
+        value = differ | differ >> 16
+        value |= value >> 8
+        return <u8>~value
+
+    cdef void mem_write(self, u32 addr, u8 value) noexcept nogil:
+        cdef i64 at = self.window_offset(addr & 0x1FFFF)
+        cdef u32 offset
+        if at < 0:
+            return
+        offset = <u32>at
+        if not self.seq[4] & 0x08:
+            if not self.gfx[5] & 0x10:
+                if offset < self.vram_dwords:
+                    self.planar_write(offset, value)
+                return
+            offset = (offset & ~<u32>1) << 1 | (self.gfx[4] & 2) | (offset & 1)
+        if offset <= self.vram_mask and self.seq[2] & 1 << (offset & 3):
+            self.vram.host[offset] = value
+            self.vram.mark_dirty(offset, 1)
+
+    cdef void planar_write(self, u32 dword, u8 value) noexcept nogil:
+        cdef u8 mode = self.gfx[5] & 3, mask = self.gfx[8], function = self.gfx[3] >> 3 & 3
+        cdef u8 turn = self.gfx[3] & 7
+        cdef u32 colour, bits, enabled
+        cdef u32 *cell = &(<u32 *>self.vram.host)[dword]
+        if mode == 1:
+            colour = self.latch
+        else:
+            if mode == 2:
+                colour = planes(value & 0x0F)
+            else:
+                value = value >> turn | <u8>(value << (8 - turn))
+                if mode == 3:
+                    mask &= value
+                    colour = planes(self.gfx[0])
+                else:
+                    enabled = planes(self.gfx[1])
+                    colour = (spread(value) & ~enabled) | (planes(self.gfx[0]) & enabled)
+            if function == 1:
+                colour &= self.latch
+            elif function == 2:
+                colour |= self.latch
+            elif function == 3:
+                colour ^= self.latch
+            bits = spread(mask)
+            colour = (colour & bits) | (self.latch & ~bits)
+        enabled = planes(self.seq[2])
+        cell[0] = (cell[0] & ~enabled) | (colour & enabled)
+        self.vram.mark_dirty(<u64>dword * 4, 4)
+
+    # --- from Python ------------------------------------------------------------------------------------------
+
+    def registers(self):
+        """{'misc': int, 'sr': bytes(8), 'gr': bytes(16), 'ar': bytes(21), 'cr': bytes(256)}, for whoever draws."""
+        return {
+            "misc": self.misc,
+            "sr": (<char *>self.seq)[:8],
+            "gr": (<char *>self.gfx)[:16],
+            "ar": (<char *>self.attr)[:AR_COUNT],
+            "cr": (<char *>self.crtc)[:256],
+        }
+
+    @property
+    def blank(self):
+        """The attribute controller has its palette open for the processor: nothing is shown."""
+        return not self.attr_index & 0x20
+
+    @property
+    def vbe_enabled(self):
+        return bool(self.vbe[VBE_ENABLE] & VBE_ENABLED)
+
+    @property
+    def vbe_mode(self):
+        """(width, height, bits per pixel, bytes per line, first byte) of the VBE mode; None when it is off."""
+        if not self.vbe[VBE_ENABLE] & VBE_ENABLED:
+            return None
+        return self.vbe[VBE_XRES], self.vbe[VBE_YRES], self.vbe[VBE_BPP], self.vbe_line_bytes, self.vbe_start * 4
+
+    @property
+    def palette(self):
+        """256 colours of three bytes, 6 bits each unless `palette_8bit`."""
+        return (<char *>self.dac)[:768]
+
+    @property
+    def palette_8bit(self):
+        return bool(self.dac_8bit)
+
+    def save(self):
+        return {
+            **self.registers(),
+            "feature": self.feature,
+            "sr_index": self.seq_index,
+            "gr_index": self.gfx_index,
+            "ar_index": self.attr_index,
+            "ar_data": bool(self.attr_data),
+            "cr_index": self.crtc_index,
+            "latch": self.latch,
+            "dac_state": self.dac_state,
+            "dac_read": self.dac_read,
+            "dac_write": self.dac_write,
+            "dac_part": self.dac_part,
+            "dac_cache": (<char *>self.dac_cache)[:3],
+            "dac": (<char *>self.dac)[:768],
+            "pel_mask": self.pel_mask,
+            "vbe_index": self.vbe_index,
+            "vbe": [self.vbe[i] for i in range(VBE_COUNT)],
+            "bank_offset": self.bank_offset,
+            "big_endian": bool(self.big_endian),
+        }
+
+    def load(self, state):
+        """Take a state of save(). StateError, with nothing changed, when a value is impossible."""
+        cdef int i
+        cdef bytes sr, gr, ar, cr, dac, cache
+        _check(state, self.vram.size)
+        sr, gr, ar, cr = state["sr"], state["gr"], state["ar"], state["cr"]
+        dac, cache = state["dac"], state["dac_cache"]
+        self.misc, self.feature = state["misc"], state["feature"]
+        self.seq_index, self.gfx_index, self.attr_index = state["sr_index"], state["gr_index"], state["ar_index"]
+        self.attr_data, self.crtc_index, self.latch = state["ar_data"], state["cr_index"], state["latch"]
+        self.dac_state, self.dac_read, self.dac_write = state["dac_state"], state["dac_read"], state["dac_write"]
+        self.dac_part, self.pel_mask = state["dac_part"], state["pel_mask"]
+        self.vbe_index, self.bank_offset = state["vbe_index"], state["bank_offset"]
+        self.big_endian = state["big_endian"]
+        memset(self.attr, 0, 32)
+        memcpy(self.seq, <char *>sr, 8)
+        memcpy(self.gfx, <char *>gr, 16)
+        memcpy(self.attr, <char *>ar, AR_COUNT)
+        memcpy(self.crtc, <char *>cr, 256)
+        memcpy(self.dac, <char *>dac, 768)
+        memcpy(self.dac_cache, <char *>cache, 3)
+        for i in range(VBE_COUNT):
+            self.vbe[i] = state["vbe"][i]
+        self.vbe_line_bytes = self.vbe_start = 0
+        self.vbe_limit()
+        self.vbe_to_vga()
+        self.derive()
+
+
+RESET = {
+    "misc": 0, "feature": 0,
+    "sr_index": 0, "sr": bytes(8),
+    "gr_index": 0, "gr": bytes(16),
+    "ar_index": 0, "ar_data": False, "ar": bytes(AR_COUNT),
+    "cr_index": 0, "cr": bytes(256),
+    "latch": 0,
+    "dac_state": 0, "dac_read": 0, "dac_write": 0, "dac_part": 0, "dac_cache": bytes(3), "dac": bytes(768),
+    "pel_mask": 0xFF,
+    "vbe_index": 0, "vbe": [ID_LAST] + [0] * (VBE_COUNT - 1), "bank_offset": 0,
+    "big_endian": False,
+}
+
+_LIMITS = {
+    "misc": 0xFF, "feature": 0x10, "sr_index": 7, "gr_index": 15, "ar_index": 0x3F, "cr_index": 0xFF,
+    "latch": 0xFFFFFFFF, "dac_state": 3, "dac_read": 0xFF, "dac_write": 0xFF, "dac_part": 2, "pel_mask": 0xFF,
+    "vbe_index": 0xFFFF, "ar_data": 1, "big_endian": 1,
+}
+
+
+def _check(state, size):
+    if set(state) != set(RESET):
+        raise StateError(f"vga: wrong fields: {sorted(set(state) ^ set(RESET))}")
+    for name, most in _LIMITS.items():
+        if not isinstance(state[name], int) or not 0 <= state[name] <= most:
+            raise StateError(f"vga: {name} = {state[name]!r} is outside 0..{most}")
+    for name, value in RESET.items():
+        if isinstance(value, bytes) and (not isinstance(state[name], bytes) or len(state[name]) != len(value)):
+            raise StateError(f"vga: {name} is not {len(value)} bytes")
+    for name, masks in (("sr", [SR_MASK[i] for i in range(8)]), ("gr", [GR_MASK[i] for i in range(16)])):
+        for index, (byte, mask) in enumerate(zip(state[name], masks)):
+            if byte & ~mask:
+                raise StateError(f"vga: {name}[{index}] = {byte:#x} has reserved bits set")
+    vbe = state["vbe"]
+    if not isinstance(vbe, (list, tuple)) or len(vbe) != VBE_COUNT \
+            or not all(isinstance(v, int) and 0 <= v <= 0xFFFF for v in vbe) or not ID_FIRST <= vbe[0] <= ID_LAST:
+        raise StateError(f"vga: vbe = {vbe!r} is no set of VBE registers")
+    bank = state["bank_offset"]
+    if not isinstance(bank, int) or bank & 0xFFFF or not 0 <= bank < size:
+        raise StateError(f"vga: bank_offset = {bank!r} is no bank of {size} bytes")
+
+
+cdef class VgaPorts(IoRegion):
+    """Ports from `base` on: 0x3b0 for the bus, 0x3c0 for the copy in BAR 2. Byte registers; wider accesses are split."""
+
+    def __init__(self, Vga vga, u32 base=0x3B0):
+        self.vga = vga
+        self.base = base
+        self.name = "vga ports"
+        self.max_access = 1
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.vga.port_read(self.base + <u32>offset)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.vga.port_write(self.base + <u32>offset, <u8>value)
+        return ACTION_NONE
+
+
+cdef class VgaWindow(IoRegion):
+    """128 KiB at 0xa0000."""
+
+    def __init__(self, Vga vga):
+        self.vga = vga
+        self.name = "vga window"
+        self.max_access = 8
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        cdef u32 i
+        for i in range(size):
+            value |= <u64>self.vga.mem_read(<u32>offset + i) << (8 * i)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        cdef u32 i
+        for i in range(size):
+            self.vga.mem_write(<u32>offset + i, <u8>(value >> (8 * i)))
+        return ACTION_NONE
+
+
+cdef class VbePorts(IoRegion):
+    """Words: index at 0x1ce, data at 0x1cf and 0x1d0. Bytes are not decoded."""
+
+    def __init__(self, Vga vga):
+        self.vga = vga
+        self.name = "vbe ports"
+        self.max_access = 2
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        if size != 2 or offset > 2:
+            return <u64>-1
+        return self.vga.vbe_index if offset == 0 else self.vga.vbe_read(self.vga.vbe_index)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        if size == 2 and offset <= 2:
+            if offset == 0:
+                self.vga.vbe_index = <u16>value
+            else:
+                self.vga.vbe_write(self.vga.vbe_index, <u16>value)
+        return ACTION_NONE
+
+
+cdef class VbeMmio(IoRegion):
+    """BAR 2 from 0x500: the VBE registers as an array of words. An access leaves its number in the index register."""
+
+    def __init__(self, Vga vga):
+        self.vga = vga
+        self.name = "vbe registers"
+        self.min_access = self.max_access = 2
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        self.vga.vbe_index = <u16>(offset >> 1)
+        return self.vga.vbe_read(self.vga.vbe_index)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.vga.vbe_index = <u16>(offset >> 1)
+        self.vga.vbe_write(self.vga.vbe_index, <u16>value)
+        return ACTION_NONE
+
+
+cdef class ExtendedRegs(IoRegion):
+    """BAR 2 from 0x600: the size of this block, and the byte order of the frame buffer."""
+
+    def __init__(self, Vga vga):
+        self.vga = vga
+        self.name = "vga extended registers"
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 block = 8 | ((BIG if self.vga.big_endian else LITTLE)) << 32
+        return block >> (8 * (offset & 7))
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        if offset == 4 and size == 4:
+            if value == LITTLE:
+                self.vga.big_endian = False
+            elif value == BIG:
+                self.vga.big_endian = True
+        return ACTION_NONE

@@ -1,0 +1,117 @@
+"""The standard VGA as a PCI card: the chip of vga.pyx with its ports, its window, a frame buffer and registers in BARs.
+
+Ref: QEMU docs/specs/standard-vga.txt (the card exists only there): 1234:1111, BAR 0 frame buffer, BAR 2 registers.
+Not modelled: EDID (BAR 2 from 0), the display sizes xres/yres/xmax/ymax that only EDID would tell.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.ram import RamBlock
+from accel.space import Region
+
+from vmrun.bus.pci import PciDevice
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.devices.display.textscreen import TextScreen
+from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
+from vmrun.errors import BuildError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
+# The ports of a VGA, which leave out 0x3b6-0x3b9, 0x3bb-0x3bf and so on: (first, count)
+PORTS = ((0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1))
+VBE_PORTS, VBE_COUNT = 0x1CE, 4
+MMIO_SIZE = 0x1000
+
+
+@register("VGA", description="standard VGA with Bochs' VBE registers")
+class VgaPci(PciDevice):
+    """Owns `vga` (the chip) and `screen` (its text as characters)."""
+
+    vendor_id = 0x1234
+    device_id = 0x1111
+    revision = 2
+    class_code = 0x030000
+
+    vgamem_mb = Prop("uint32", 16, "video memory", unit="MiB", min=1, max=256)
+    romfile = Prop("str", "vgabios-stdvga.bin", "video BIOS; empty for none")
+    mmio = Prop("bool", True, "registers in BAR 2")
+    extended = named("qemu-extended-regs", "bool", True, "registers for the byte order, from 0x600 of BAR 2")
+    pci_revision = named("pci-revision", "uint8", 2, "PCI revision; 0 in RHEL 6")
+    edid = Prop("bool", False, "monitor description in BAR 2; not modelled yet")
+    big_endian = named("big-endian-framebuffer", "bool", False, "byte order of the frame buffer at power-on")
+    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
+    xres = Prop("uint32", 0, "preferred width, told by EDID")
+    yres = Prop("uint32", 0, "preferred height, told by EDID")
+    xmax = Prop("uint32", 0, "greatest width, told by EDID")
+    ymax = Prop("uint32", 0, "greatest height, told by EDID")
+    refresh_rate = Prop("uint32", 0, "refresh rate told by EDID", unit="mHz")
+
+    def pci_realize(self, platform: Platform) -> None:
+        if self.edid:
+            raise BuildError(f"{self.path}: edid is not modelled yet", remedy="leave `edid` false")
+        self.revision = self.pci_revision
+        self.platform = platform
+        size = 1 << 20
+        while size < self.vgamem_mb << 20:
+            size *= 2
+        self.vram = RamBlock(f"{self.name}.vram", size)
+        self.vga = Vga(self.vram, platform.virtual)
+        self.screen = TextScreen(self.vga, platform.lock)
+        self.regions: list[tuple[Region, Region]] = []
+        self._map_legacy(platform)
+        self.add_bar(0, Region.ram("vga.vram", self.vram), size, "mem32-pref")
+        if self.mmio:
+            self.add_bar(2, self._registers(), MMIO_SIZE, "mem32")
+        self.pci_reset()
+
+    def _map_legacy(self, platform: Platform) -> None:
+        """The fixed ports and the window; decoded whatever the command register says, as QEMU does."""
+        ports = Region.device("vga.ports", VgaPorts(self.vga), 0x30)
+        for first, count in PORTS:
+            self._add(platform.system_io, Region.alias("vga", ports, first - 0x3B0, count), first)
+        self._add(platform.system_io, Region.device("vbe", VbePorts(self.vga), VBE_COUNT), VBE_PORTS)
+        self._add(platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, 1)
+
+    def _add(self, container: Region, region: Region, addr: int, priority: int = 0) -> None:
+        region.owner = self
+        container.add(region, addr, priority)
+        self.regions.append((container, region))
+
+    def _registers(self) -> Region:
+        bar = Region.container("vga.mmio", MMIO_SIZE)
+        bar.add(Region.device("vga ioports", VgaPorts(self.vga, 0x3C0), 0x20), 0x400)
+        bar.add(Region.device("bochs dispi", VbeMmio(self.vga), 0x16), 0x500)
+        if self.extended:
+            bar.add(Region.device("qemu extended regs", ExtendedRegs(self.vga), 8), 0x600)
+        return bar
+
+    def pci_reset(self) -> None:
+        self.vga.reset()
+        self.vga.big_endian = self.big_endian
+
+    def unrealize(self) -> None:
+        for container, region in self.regions:
+            container.remove(region)
+        self.regions.clear()
+        super().unrealize()
+
+    def save(self) -> dict[str, Any]:
+        return {**super().save(), "vga": self.vga.save()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        rest = dict(state)
+        vga = rest.pop("vga", {})
+        before = self.vga.save()
+        self.vga.load(vga)
+        try:
+            super().load(rest)
+        except Exception:
+            self.vga.load(before)
+            raise
