@@ -32,6 +32,7 @@ def assign(work: Work) -> None:
 
 def _make_buses(work: Work) -> None:
     for dev in work.devices:
+        _check_provides(work, dev)
         for name, kind in dev.provides.items():
             other = work.buses.get(name)
             if other is not None:
@@ -47,6 +48,22 @@ def _make_buses(work: Work) -> None:
             work.buses[name] = Bus(name, kind, dev)
 
 
+def _check_provides(work: Work, dev: Dev) -> None:
+    """A file may name a device's buses; how many and of what kind is the driver's matter."""
+    if dev.board or dev.entry is None or not dev.spec.provides:
+        return
+    kinds = list(dev.entry.provides)
+    if sorted(dev.provides.values()) != sorted(kinds):
+        work.wrong(
+            "VR0502",
+            f"{dev.driver} provides {', '.join(kinds) or 'no bus'}, not {', '.join(dev.provides.values())}",
+            dev.spec.node.value["provides"].key_place,
+            f"{dev.spec.path}.provides",
+            remedy="name the buses the driver has, or leave `provides` out",
+        )
+        dev.provides = {f"{dev.id}.{number}": kind for number, kind in enumerate(kinds)}
+
+
 def _choose_bus(work: Work, dev: Dev) -> None:
     entry, given = dev.entry, dev.spec.bus
     if entry is None or entry.planned:
@@ -54,6 +71,16 @@ def _choose_bus(work: Work, dev: Dev) -> None:
         dev.bus = str(given.value) if given is not None else None
         return
     wanted = entry.bus
+    if dev.spec.addr is not None and wanted != "PCI":
+        work.wrong(
+            "VR0508",
+            f"{dev.driver} is no PCI device and has no addr",
+            dev.spec.addr.key_place,
+            f"{dev.spec.path}.addr",
+            remedy="remove it"
+            if "iobase" not in entry.props
+            else "remove it; `iobase` says where its ports are",
+        )
     if given is None:
         if wanted is not None:
             dev.bus = _first_bus(work, dev, wanted)
@@ -177,6 +204,7 @@ def _ordered(work: Work) -> list[Dev]:
 def _pci_slots(work: Work, bus: Bus) -> None:
     taken: dict[tuple[int, int], Dev] = {}
     waiting: list[Dev] = []
+    clashes: list[tuple[Dev, Dev, tuple[int, int]]] = []
     for dev in bus.members:
         given = dev.spec.addr
         if given is None:
@@ -196,15 +224,7 @@ def _pci_slots(work: Work, bus: Bus) -> None:
             continue
         other = taken.get(at)
         if other is not None:
-            free = _free_slot(taken)
-            work.wrong(
-                "VR0509",
-                f"{dev.label} and {other.label} are both at {pci_addr_text(*at)} of {bus.name}",
-                given.place,
-                path,
-                also=[(_addr_place(other), f"{other.label} is here")],
-                remedy=f"{_slot_text(free)} is free" if free is not None else "",
-            )
+            clashes.append((dev, other, at))
             dev.idle = True
             continue
         taken[at] = dev
@@ -226,6 +246,16 @@ def _pci_slots(work: Work, bus: Bus) -> None:
             continue
         taken[(slot, 0)] = dev
         dev.addr = pci_addr_text(slot, 0)
+    for dev, other, at in clashes:  # told last, when it is known which slots stay free
+        free = _free_slot(taken)
+        work.wrong(
+            "VR0509",
+            f"{dev.label} and {other.label} are both at {pci_addr_text(*at)} of {bus.name}",
+            _addr_place(dev),
+            f"{dev.spec.path}.addr",
+            also=[(_addr_place(other), f"{other.label} is here")],
+            remedy=f'addr "{pci_addr_text(free, 0)}" is free' if free is not None else "",
+        )
 
 
 def _check_functions(work: Work, bus: Bus, taken: dict[tuple[int, int], Dev]) -> None:
@@ -267,10 +297,6 @@ def _addr_place(dev: Dev) -> Place:
 def _free_slot(taken: dict[tuple[int, int], Dev]) -> int | None:
     used = {slot for slot, _ in taken}
     return next((slot for slot in range(PCI_SLOTS) if slot not in used), None)
-
-
-def _slot_text(slot: int) -> str:
-    return f"addr {pci_addr_text(slot, 0)}"
 
 
 def _ide_units(work: Work) -> None:

@@ -1,4 +1,6 @@
-"""Names of CPU models. The models themselves are data in machines/cpus; only their names matter to config."""
+"""Names of CPU models. The models themselves are data in machines/cpus/FAMILY; only their names matter to
+config.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,14 @@ from vmrun.config.data import data_dir
 _BUILT_IN = ("host", "max", "default")
 
 
-def model_names() -> list[str]:
-    """Known CPU models, sorted; empty when the installation has no list of them."""
-    directory = os.path.join(data_dir("machines"), "cpus")
+def model_names(family: str) -> list[str]:
+    """Known CPU models of a family ('rhel6', 'qemu'), sorted; empty when the installation has no list of
+    them.
+    """
+    directory = os.path.join(data_dir("machines"), "cpus", family)
     try:
-        names = [
-            name.rpartition(".")[0] for name in os.listdir(directory) if name.endswith((".yaml", ".json"))
-        ]
+        files = os.listdir(directory)
     except OSError:
         return []
+    names = [name.rpartition(".")[0] for name in files if name.endswith((".yaml", ".json"))]
     return sorted({*names, *_BUILT_IN}) if names else []

@@ -1,7 +1,7 @@
 """YAML, the strict part of it that machine files use, with the place of every value.
 
 PyYAML's parser (the C one when it is there) supplies events; what a plain word means is decided here, not
-by YAML 1.1: true, false, null, decimal and 0x numbers, and everything else is text. So 01.2,
+by YAML 1.1: true, false, decimal and 0x numbers, and everything else is text. So 01.2,
 52:54:00:12:34:56, on and 2026-01-01 stay as written. Anchors, aliases, merge keys, tags and several
 documents are refused: they hide where a value is from.
 """

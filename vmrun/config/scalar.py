@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _WORDS = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "": None, "~": None,
     "true": True, "True": True, "TRUE": True,
     "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
+# null is text: no key of a machine file takes nothing for a value, and a chardev's type may be null
 _HEX = frozenset("0123456789abcdefABCDEF")
 _UNITS = {"k": 10, "m": 20, "g": 30, "t": 40}
 _LONGEST_NUMBER = 24  # digits; longer than any 64-bit number, short enough to cost nothing

@@ -86,7 +86,7 @@ def cpus(work: Work) -> dict[str, Any]:
             "cpus",
         )
     model = values.setdefault("model", work.machine_type.default("cpu") or "qemu64")
-    _model(work, str(model), spec.get("model"))
+    _model(work, str(model), str(values.get("family", "")), spec.get("model"))
     frozen: dict[str, Any] = {}
     for name in ("*", str(model)):
         table = work.machine_type.section("cpu-compat").get(name)
@@ -140,13 +140,13 @@ def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, An
     return not fault
 
 
-def _model(work: Work, model: str, node: Node | None) -> None:
+def _model(work: Work, model: str, family: str, node: Node | None) -> None:
     """A misspelt CPU model; the models are data of their own (machines/cpus), if this installation has
     them.
     """
     from vmrun.config.cpumodels import model_names
 
-    names = model_names()
+    names = model_names(family)
     if node is not None and names and model not in names:
         work.wrong(
             "VR0705",

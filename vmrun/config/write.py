@@ -125,7 +125,7 @@ def _numeric(text: str) -> bool:
     """Other programs' YAML takes 01.2, 1e5 and yes for something else than text; quote what might be
     mistaken.
     """
-    return text[0].isdigit() or text.lower() in ("yes", "no", "on", "off", "y", "n")
+    return text[0].isdigit() or text.lower() in ("yes", "no", "on", "off", "y", "n", "null")
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,98 @@
+"""What validating says about the files that a machine names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmrun.config.files import check_files
+from vmrun.errors import Problem
+
+from .conftest import Resolve
+
+
+def faults(resolve: Resolve, body: str) -> list[Problem]:
+    return check_files(resolve(body))
+
+
+def sectors(path: Path, size: int = 1 << 20) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_good_image_is_fine(resolve: Resolve, tmp_path: Path) -> None:
+    sectors(tmp_path / "a.img")
+    assert faults(resolve, "disks: [a.img]\n") == []
+
+
+def test_missing_image_is_told_at_its_line(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "disks: [a.img]\n")
+    assert (problem.code, str(problem.place)) == ("VR0620", "m.yaml:3:9")
+    assert "does not exist" in problem.message
+
+
+def test_directory_as_image(resolve: Resolve, tmp_path: Path) -> None:
+    (tmp_path / "a.img").mkdir()
+    (problem,) = faults(resolve, "disks: [a.img]\n")
+    assert problem.code == "VR0621"
+
+
+def test_empty_image(resolve: Resolve, tmp_path: Path) -> None:
+    sectors(tmp_path / "a.img", 0)
+    (problem,) = faults(resolve, "disks: [a.img]\n")
+    assert problem.code == "VR0623"
+
+
+def test_image_of_odd_length_is_a_warning(resolve: Resolve, tmp_path: Path) -> None:
+    sectors(tmp_path / "a.img", 1000)
+    (problem,) = faults(resolve, "disks: [a.img]\n")
+    assert (problem.code, problem.severity) == ("VR0624", "warning")
+    assert "last 488 bytes" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("mode", "readonly", "code"), [(0o000, "false", "VR0622"), (0o400, "false", "VR0622")]
+)
+def test_image_without_permission(
+    resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, readonly: str, code: str
+) -> None:
+    sectors(tmp_path / "a.img")
+    bits = {os.R_OK: 0o400, os.W_OK: 0o200}
+    monkeypatch.setattr(os, "access", lambda path, how: bool(mode & bits[how]))  # root may do anything
+    (problem,) = faults(resolve, f"disks: [{{file: a.img, readonly: {readonly}}}]\n")
+    assert problem.code == code
+
+
+def test_readonly_drive_needs_no_write_permission(
+    resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sectors(tmp_path / "a.img")
+    monkeypatch.setattr(os, "access", lambda path, how: how == os.R_OK)
+    assert faults(resolve, "disks: [{file: a.img, readonly: true}]\n") == []
+
+
+def test_missing_kernel(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "kernel: bzImage\n")
+    assert (problem.code, str(problem.place)) == ("VR0620", "m.yaml:3:9")
+
+
+def test_chardev_file_in_a_directory_that_is_not_there(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "serial: 'file:nowhere/log'\n")
+    assert problem.code == "VR0620"
+
+
+def test_unix_socket_name_that_is_too_long(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, f"serial: unix:/{'x' * 120},server\n")
+    assert problem.code == "VR0625"
+
+
+def test_client_of_a_socket_that_is_not_there_is_a_warning(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "serial: unix:/nowhere/s\n")
+    assert (problem.code, problem.severity) == ("VR0620", "warning")
+
+
+def test_missing_firmware_directory(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "firmware: {dirs: [nowhere]}\n")
+    assert problem.code == "VR0620"

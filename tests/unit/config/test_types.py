@@ -1,0 +1,135 @@
+"""Machine types: extends, user types beside the file, and what goes wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmrun.config.catalogue import Catalogue
+from vmrun.config.machinetypes import load_type, type_names
+from vmrun.config.resolve import check_file
+from vmrun.errors import ConfigError, Problem
+
+from .conftest import Resolve, device
+
+TYPE = "schema: vmrun/machine-type/1\nname: mine\n"
+
+
+def write_type(tmp_path: Path, body: str, name: str = "mine.yaml", head: str = TYPE) -> None:
+    (tmp_path / name).write_text(head + body)
+
+
+def faults(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    monkeypatch.chdir(tmp_path)
+    Path("m.yaml").write_text("schema: vmrun/machine/1\nmachine: mine\n")
+    return check_file("m.yaml", catalogue=catalogue)[1]
+
+
+def test_names_are_sorted_by_version() -> None:
+    assert type_names() == ["pc-i440fx-2.0", *(f"rhel6.{n}.0" for n in range(7))]
+
+
+def test_parts_are_no_types() -> None:
+    with pytest.raises(ConfigError, match="there is no machine type 'i440fx-piix3'"):
+        load_type("i440fx-piix3")
+
+
+def test_type_of_ones_own_beside_the_file(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\ncompat: {VGA: {vgamem_mb: 8}}\ndefaults: {memory: 1GiB}\n")
+    machine = resolve("machine: mine\ndisplay: std\n", head="schema: vmrun/machine/1\n")
+    assert machine["machine"] == "mine"
+    assert machine["memory"] == 1 << 30
+    assert device(machine, "video0")["props"]["vgamem_mb"] == 8
+    assert machine["firmware"]["smbios"]["type1"]["version"] == "RHEL 6.3.0 PC"
+
+
+def test_own_type_changes_a_board_device(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\ndevices:\n  - {id: pm, smb_io_base: 0xb200}\n")
+    machine = resolve("machine: mine\n", head="schema: vmrun/machine/1\n")
+    assert device(machine, "pm")["props"]["smb_io_base"] == 0xB200
+    assert device(machine, "pm")["addr"] == "01.3"
+
+
+def test_own_type_adds_a_board_device_at_the_end(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\ndevices:\n  - {id: panic, driver: pvpanic}\n")
+    machine = resolve("machine: mine\nserial: pty\n", head="schema: vmrun/machine/1\n")
+    assert [entry["id"] for entry in machine["devices"]][-2:] == ["panic", "serial0"]
+
+
+def test_own_type_removes_a_board_device_with_its_wires(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\nremove: [port92]\n")
+    machine = resolve("machine: mine\n", head="schema: vmrun/machine/1\n")
+    assert "port92" not in [entry["id"] for entry in machine["devices"]]
+    assert [wire for wire in machine["wires"] if wire[0].startswith("port92")] == []
+    assert ["i8042.a20", "cpus.a20"] in machine["wires"]
+
+
+def test_own_type_may_extend_another_of_ones_own(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: other\n")
+    write_type(
+        tmp_path, "name = 'other'\nextends = 'rhel6.0.0'\n", "other.toml", 'schema = "vmrun/machine-type/1"\n'
+    )
+    machine = resolve("machine: mine\n", head="schema: vmrun/machine/1\n")
+    assert machine["cpus"]["apic-ids"] == "contiguous"
+
+
+def test_own_file_cannot_take_the_name_of_a_released_type(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(
+        tmp_path, "extends: rhel6.0.0\n", "rhel6.6.0.yaml", "schema: vmrun/machine-type/1\nname: rhel6.6.0\n"
+    )
+    machine = resolve("machine: rhel6.6.0\n", head="schema: vmrun/machine/1\n")
+    assert machine["firmware"]["smbios"]["type1"]["version"] == "RHEL 6.6.0 PC"
+
+
+def test_circle_is_told_with_its_steps(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_type(tmp_path, "extends: other\n")
+    write_type(tmp_path, "extends: mine\n", "other.yaml", "schema: vmrun/machine-type/1\nname: other\n")
+    (problem,) = faults(tmp_path, catalogue, monkeypatch)
+    assert problem.code == "VR0302"
+    assert problem.message == "the type extends itself: mine → other → mine"
+    assert str(problem.place).endswith("other.yaml:3:10")
+
+
+def test_extends_of_something_missing_stands_at_its_line(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_type(tmp_path, "extends: rhel6.7.0\n")
+    (problem,) = faults(tmp_path, catalogue, monkeypatch)
+    assert (problem.code, problem.nearest) == ("VR0301", "rhel6.0.0")
+    assert str(problem.place).endswith("mine.yaml:3:10")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("extends: rhel6.3.0\ncompta: {}\n", "VR0201"),
+        ("extends: rhel6.3.0\ncompat: {VGA: 5}\n", "VR0202"),
+        ("compat: {VGA: {edid: true}}\n", "VR0303"),
+        ("extends: rhel6.3.0\nname: yours\n", "VR0107"),
+    ],
+)
+def test_faults_of_an_own_type_are_told(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, body: str, code: str
+) -> None:
+    write_type(tmp_path, body)
+    assert code in [problem.code for problem in faults(tmp_path, catalogue, monkeypatch)]
+
+
+def test_own_type_must_have_its_files_name(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\n", head="schema: vmrun/machine-type/1\nname: yours\n")
+    (problem,) = faults(tmp_path, catalogue, monkeypatch)
+    assert (problem.code, problem.path) == ("VR0303", "name")
+
+
+def test_faulty_board_device_of_an_own_type_is_told_at_its_line(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\ndevices:\n  - {id: pm, smb_io_bse: 0xb200}\n")
+    (problem,) = faults(tmp_path, catalogue, monkeypatch)
+    assert (problem.code, problem.nearest) == ("VR0405", "smb_io_base")
+    assert str(problem.place).endswith("mine.yaml:5:14")
