@@ -50,7 +50,7 @@ class Driver:
             prop["name"]: prop for prop in data.get("props", ()) if prop["name"] not in STRUCTURE
         }
         self.resources: dict[str, Any] = data.get("resources") or {}
-        self.index: dict[str, Any] | None = data.get("index")
+        self.index: dict[str, Any] | None = data.get("index") or None
         self.classes: tuple[str, ...] = (
             *_BUS_CLASSES.get(self.bus or "", ()),
             *(data.get("parents") or ()),

@@ -225,6 +225,10 @@ CODES: dict[str, tuple[str, str]] = {
         "Each letter once: a, b floppy; c disk; d CD-ROM; n network.",
     ),
     "VR0707": ("an initrd or command line without a kernel", "They are for a kernel started directly."),
+    "VR0708": (
+        "an unknown CPU feature",
+        "Features have QEMU's names (machines/cpus/features.json lists them).",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

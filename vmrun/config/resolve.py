@@ -100,7 +100,7 @@ def resolve(
     backends.resolve_backends(work)
     backends.check_references(work)
     data = _assemble(work, name, wired)
-    read = (*files, *machine_type.files, *catalogue.files)
+    read = (*files, *machine_type.files, *catalogue.files, *dict.fromkeys(work.files))
     return ResolvedMachine(data, work.places, tuple(problems), read, tuple(machine_type.missing))
 
 

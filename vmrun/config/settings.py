@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from vmrun.config.backends import absolute
+from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
 from vmrun.config.machinetypes import merge
 from vmrun.config.near import nearest
 from vmrun.config.node import Node, plain
+from vmrun.config.props import shown
 from vmrun.config.scalar import parse_size, size_text
 from vmrun.config.work import Work
 
@@ -85,10 +87,9 @@ def cpus(work: Work) -> dict[str, Any]:
             node.place,
             "cpus",
         )
-    model = values.setdefault("model", work.machine_type.default("cpu") or "qemu64")
-    _model(work, str(model), str(values.get("family", "")), spec.get("model"))
+    _model(work, values, spec)
     frozen: dict[str, Any] = {}
-    for name in ("*", str(model)):
+    for name in ("*", values["model"]):
         table = work.machine_type.section("cpu-compat").get(name)
         if table is not None:
             frozen.update(plain(table))
@@ -140,21 +141,43 @@ def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, An
     return not fault
 
 
-def _model(work: Work, model: str, family: str, node: Node | None) -> None:
-    """A misspelt CPU model; the models are data of their own (machines/cpus), if this installation has
-    them.
+def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
+    """Put the model's data in; say when a model or feature does not exist. Models are data of their own,
+    and what this installation has no table of is not questioned.
     """
-    from vmrun.config.cpumodels import model_names
-
-    names = model_names(family)
-    if node is not None and names and model not in names:
+    default = str(work.machine_type.default("cpu") or "qemu64")
+    model, family = str(values.get("model", default)), str(values.get("family", ""))
+    if model == "default":
+        model = default
+    values["model"] = model
+    data = load_model(model, family, work.files)
+    if data is not None:
+        values["model-data"] = data
+    elif names := model_names(family):
+        node = spec.get("model")
         work.wrong(
             "VR0705",
             f"there is no CPU model '{model}'",
-            node.place,
+            node.place if node is not None else None,
             "cpus.model",
             nearest=nearest(model, names),
         )
+    features = spec.get("features")
+    if features is None:
+        return
+    bits = feature_names(work.files)
+    for name, child in features.value.items():
+        path = f"cpus.features.{name}"
+        if bits and name not in bits and name not in SETTINGS:
+            near = nearest(name, (*bits, *SETTINGS))
+            work.wrong("VR0708", f"there is no CPU feature '{name}'", child.key_place, path, nearest=near)
+        elif name in bits and type(child.value) is not bool:
+            work.wrong(
+                "VR0404",
+                f"CPU feature '{name}' is {shown(child.value)}, not true or false",
+                child.place,
+                path,
+            )
 
 
 def rtc(work: Work) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Work:
 
     __slots__ = (
         "buses", "catalogue", "chardevs", "devices", "directory", "drives", "idle_backends", "machine_type",
-        "netdevs", "places", "problems", "spec",
+        "files", "netdevs", "places", "problems", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,7 @@ class Work:
         self.devices: list[Dev] = []
         self.buses: dict[str, Bus] = {}
         self.drives: dict[str, dict[str, Any]] = {}
+        self.files: list[str] = []  # read on the way, beside those of the type and the catalogue
         self.chardevs: dict[str, dict[str, Any]] = {}
         self.netdevs: dict[str, dict[str, Any]] = {}
         self.idle_backends: set[tuple[str, str]] = set()  # (kind, id) of those not modelled or faulty

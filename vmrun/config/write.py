@@ -29,6 +29,10 @@ def flat(data: dict[str, Any]) -> dict[str, Any]:
             result[key] = [_flat_device(device) for device in value]
         elif key == "wires":
             result[key] = [{"from": wire[0], "to": wire[1]} for wire in collapse(value)]
+        elif key == "cpus":
+            result[key] = {
+                name: child for name, child in value.items() if name != "model-data"
+            }  # found by the name
         elif value is not None and value != {} and value != [] and value != "":
             result[key] = (
                 {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value

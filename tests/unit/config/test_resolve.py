@@ -143,6 +143,43 @@ def test_cpu_values_frozen_for_all_models_and_for_one_are_brought_together(resol
     }
 
 
+def test_data_of_the_cpu_model_is_in_the_plain_form(resolve: Resolve) -> None:
+    data = resolve("")["cpus"]["model-data"]
+    assert (data["name"], data["words"]["1.edx"]) == ("cpu64-rhel6", 0x78BFBFD)
+    assert data["rules"]["vendor"] == "host"
+
+
+def test_data_of_the_cpu_model_is_not_in_the_written_file(resolve: Resolve) -> None:
+    assert "model-data" not in yaml_text(resolve("").to_dict())
+
+
+def test_cpu_model_default_is_the_types(resolve: Resolve) -> None:
+    assert resolve("cpus: {model: default}\n")["cpus"]["model"] == "cpu64-rhel6"
+
+
+def test_version_of_a_cpu_model_brings_its_changes(resolve: Resolve) -> None:
+    machine = resolve(
+        "cpus: {model: Skylake-Server-v3}\n", head="schema: vmrun/machine/1\nmachine: pc-i440fx-2.0\n"
+    )
+    assert machine["cpus"]["model-data"]["set"]["rtm"] is False
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "place", "near"),
+    [
+        ("cpus: {model: Penrin}\n", "VR0705", "m.yaml:3:15", "Penryn"),
+        ("cpus: {model: IvyBridge}\n", "VR0705", "m.yaml:3:15", ""),  # a model of QEMU, not of RHEL 6
+        ("cpus: {features: {ssse4: true}}\n", "VR0708", "m.yaml:3:19", "ssse3"),
+        ("cpus: {features: {avx: 1}}\n", "VR0404", "m.yaml:3:24", ""),
+    ],
+)
+def test_cpu_models_and_features_that_do_not_exist(
+    check: Check, body: str, code: str, place: str, near: str
+) -> None:
+    (problem,) = check(body)
+    assert (problem.code, str(problem.place), problem.nearest) == (code, place, near)
+
+
 # Places
 
 
