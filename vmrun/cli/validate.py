@@ -27,9 +27,11 @@ def run(argv: list[str]) -> int:
 
 def check(path: str, sets: list[str], files: bool) -> list[Problem]:
     """Errors and warnings of one file, in order."""
-    from vmrun.config.resolve import check_file, in_order
+    from vmrun.config.resolve import check_file, check_type_file, in_order
 
     machine, problems = check_file(path, sets)
+    if [problem.code for problem in problems] == ["VR0206"]:
+        return check_type_file(path)
     if machine is not None and files:
         from vmrun.config.files import check_files
 

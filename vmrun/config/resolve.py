@@ -57,6 +57,20 @@ def check_file(
     return machine, in_order(problems)
 
 
+def check_type_file(path: str, *, catalogue: Catalogue | None = None) -> list[Problem]:
+    """Every error and warning of the machine type in the file at path, found by resolving its least machine."""
+    name = os.path.basename(path).rsplit(".", 1)[0]
+    directory = os.path.dirname(path)
+    root = Node({}, path, 1, 1)
+    root.value = {"schema": root.at("vmrun/machine/1"), "machine": root.at(name)}
+    problems: list[Problem] = []
+    try:
+        resolve(root, problems, directory, name, catalogue)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    return in_order(problems)
+
+
 def resolve(
     root: Node,
     problems: list[Problem],
@@ -195,4 +209,4 @@ def _plain_device(dev: Dev) -> dict[str, Any]:
     return result
 
 
-__all__ = ["TypeSpec", "check_file", "in_order", "resolve", "resolve_file", "resolve_type"]
+__all__ = ["TypeSpec", "check_file", "check_type_file", "in_order", "resolve", "resolve_file", "resolve_type"]

@@ -90,6 +90,26 @@ def test_validate_of_a_missing_file(vmrun: Run) -> None:
     assert err.startswith("error VR0101: there is no file 'm.yaml'\n")
 
 
+def test_validate_of_a_type_of_ones_own(vmrun: Run) -> None:
+    Path("mine.yaml").write_text("schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n")
+    assert vmrun("validate", "mine.yaml") == (0, "mine.yaml: fine\n", "")
+
+
+def test_validate_of_a_bad_type_of_ones_own(vmrun: Run) -> None:
+    text = "schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\ndevices: [{id: x, driver: isa-seril}]\n"
+    Path("mine.yaml").write_text(text)
+    code, _, err = vmrun("validate", "mine.yaml")
+    assert code == 1
+    assert err.startswith("mine.yaml:4:27: error VR0401: there is no driver 'isa-seril'")
+
+
+def test_resolve_of_a_type_says_what_it_is(vmrun: Run) -> None:
+    Path("mine.yaml").write_text("schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n")
+    code, _, err = vmrun("resolve", "mine.yaml")
+    assert code == 1
+    assert "VR0206" in err
+
+
 def test_validate_as_json(vmrun: Run) -> None:
     Path("m.yaml").write_text(BAD)
     code, out, err = vmrun("validate", "--format", "json", "m.yaml")

@@ -1,0 +1,88 @@
+"""How long commands take from a cold start: the best of several runs, for busy hosts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+RUNS = 7
+STANDIN = (
+    "import vmrun.config.data as d; d._found['schema'] = {!r}\n"
+    "import sys\nfrom vmrun.cli.main import main\nsys.exit(main({!r}))"
+)
+
+
+def best(code: str, tmp_path: Path, expected: int = 0) -> float:
+    """Milliseconds of the fastest of some runs of this code, with bytecode as when installed."""
+    env = {
+        **os.environ,
+        "PYTHONPYCACHEPREFIX": str(tmp_path / "pycache"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    times = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+        times.append(time.perf_counter() - began)
+        assert done.returncode == expected, done.stderr
+    return min(times) * 1000
+
+
+@pytest.fixture
+def schema(tmp_path: Path) -> str:
+    import shutil
+
+    from vmrun.config.data import data_dir
+
+    shutil.copytree(data_dir("schema"), tmp_path / "schema")
+    shutil.copy(ROOT / "tests/unit/config/devices.json", tmp_path / "schema/devices.json")
+    return str(tmp_path / "schema")
+
+
+def machine(path: Path, devices: int) -> str:
+    lines = ["schema: vmrun/machine/1", "machine: rhel6.0.0", "memory: 1GiB", "display: std", "devices:"]
+    lines += [
+        f"  - {{id: c{n}, driver: isa-debugcon, iobase: {0x1000 + 16 * n:#x}}}" for n in range(devices - 1)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_version_takes_at_most_50_ms(tmp_path: Path) -> None:
+    assert best("import sys; from vmrun.cli.main import main; sys.exit(main(['--version']))", tmp_path) <= 50
+
+
+@pytest.mark.parametrize("devices", [60, 200])
+def test_validate_takes_at_most_150_ms(tmp_path: Path, schema: str, devices: int) -> None:
+    path = machine(tmp_path / "m.yaml", devices)
+    assert best(STANDIN.format(schema, ["validate", path]), tmp_path) <= 150
+
+
+def test_version_imports_next_to_nothing(tmp_path: Path) -> None:
+    heavy = {"argparse", "yaml", "json", "re", "typing", "rich", "dataclasses"}
+    code = (
+        "import sys; before = set(sys.modules); from vmrun.cli.main import main; main(['--version'])\n"
+        f"assert not {heavy!r} & (set(sys.modules) - before)"
+    )
+    best(code, tmp_path)
+
+
+def test_cached_machine_is_had_without_yaml(tmp_path: Path, schema: str) -> None:
+    path = machine(tmp_path / "m.yaml", 5)
+    for entry in [tmp_path / "m.yaml", *Path(schema).iterdir()]:
+        os.utime(entry, (time.time() - 100,) * 2)
+    code = (
+        f"import vmrun.config.data as d; d._found['schema'] = {schema!r}\nimport sys\n"
+        f"from vmrun.config.cache import resolve_cached\nmachine = resolve_cached({path!r})\n"
+        "assert len(machine['devices']) > 10\n"
+    )
+    best(code, tmp_path)
+    heavy = {"yaml", "json", "re", "typing", "rich", "dataclasses", "hashlib"}
+    best(code + f"assert not {heavy!r} & set(sys.modules), {heavy!r} & set(sys.modules)", tmp_path)
