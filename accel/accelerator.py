@@ -3,9 +3,9 @@
 The order of calls is the flow of a machine's life:
 
     ok, reason, remedy = find("kvm").probe()            # by doing: runs a processor for a moment
-    control = RunControl(notifier)                      # accel.run: run state, requests, wake-up of the main loop
+    control = RunControl(notifier)                      # accel.run: run state, requests, wake-up
     accel = find("kvm")(memory, io, lock, control, options)     # open, check, create the VM, listen to memory
-    accel.in_kernel                                     # {'kvm-ioapic', …}: the variants that a board shall take
+    accel.in_kernel                                     # {'kvm-ioapic', …}: variants for the board
     wiring.sinks["cpus.intr"] = accel.cpu_input("intr")         # also "a20", "smi", "nmi"
     … devices are created and realized; RAM appears in `memory`, the accelerator hears of it …
     accel.set_int_ack(pic)                              # only when the 8259A is not in the kernel
@@ -57,8 +57,8 @@ class Accelerator:
     """Base: every method does nothing, which is right for an accelerator without processors of its own."""
 
     name = "none"
-    in_kernel: frozenset[str] = frozenset()     # drivers of devices that the accelerator has inside
-    has_local_apic = False                      # an APIC per processor exists; MSIs and SMP start-up work
+    in_kernel: frozenset[str] = frozenset()  # drivers of devices that the accelerator has inside
+    has_local_apic = False  # an APIC per processor exists; MSIs and SMP start-up work
 
     @classmethod
     def probe(cls) -> Outcome:
@@ -90,7 +90,7 @@ class Accelerator:
         raise NotImplementedError
 
     def reset_vcpus(self) -> None:
-        """As after power-on: the first at the reset vector, the others waiting for INIT. The machine is stopped."""
+        """As after power-on: the first at the reset vector, the others waiting for INIT; stopped."""
 
     def start(self) -> None:
         """Resume the processors and the guest's clock."""
@@ -141,7 +141,7 @@ class Accelerator:
 
     def signal_msi(self, addr: int, data: int) -> int:
         """1 delivered, 0 masked, -1 refused."""
-        return self.msi_sink().signal(addr, data)
+        return int(self.msi_sink().signal(addr, data))
 
     def add_irqfd(self, gsi: int, fd: int, resample_fd: int = -1) -> bool:
         """A write to eventfd `fd` raises `gsi` in the kernel. False: not offered, deliver by hand."""
@@ -187,7 +187,7 @@ class Accelerator:
     # --- memory ---------------------------------------------------------------------------------------------
 
     def log_dirty(self, block: RamBlock, on: bool) -> None:
-        """Begin or end noting the pages of `block` that processors write; block.start_log() is the owner's."""
+        """Begin or end noting the pages of `block` that processors write."""
 
     def sync_dirty(self, block: RamBlock) -> None:
         """Bring what was written since the last call into block.note_dirty."""

@@ -235,7 +235,7 @@ def _trial() -> None:
 
     def port(offset: int, size: int, value: int) -> int:
         seen.append(value)
-        return 1    # a reset request: the processor waits, the main thread looks
+        return 1  # a reset request: the processor waits, the main thread looks
 
     region: IoRegion = PyIoRegion("probe", write=port)
     ports.add(Region.device("probe", region, 1), 0x80)

@@ -125,6 +125,9 @@ cdef class KvmVcpu(CpuThread):
                             "mp_state": self._reset_mp_state()}
         if not self.user_apic:
             self.reset_state["lapic"] = cpu_state.get_lapic(self.fd)
+        if self.cpuid and not features & 1 << 9:    # a processor without an APIC
+            self.reset_state["sregs"]["apic_base"] &= ~0x800
+            cpu_state.set_sregs(self.fd, self.reset_state["sregs"])
         self.load({"regs": self.reset_state["regs"], "mp_state": self.reset_state["mp_state"]})
 
     def setup_mce(self, u32 edx):

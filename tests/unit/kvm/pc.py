@@ -1,16 +1,17 @@
-"""A least PC for the KVM tests: RAM from 0, 64 KiB of ROM below 1 MiB and 4 GiB, two ports, and guests as bytes."""
+"""A least PC for the KVM tests: RAM from 0, 64 KiB of ROM below 1 MiB and 4 GiB, two ports."""
 
 from __future__ import annotations
 
 import select
 from typing import Any
 
-from accel.accelerator import Accelerator
 from accel.api import DeviceLock, PyIoRegion
-from accel.kvm.accelerator import KvmAccelerator
 from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
+
+from accel.accelerator import Accelerator
+from accel.kvm.accelerator import KvmAccelerator
 
 LOG, END = 0x80, 0xF4  # a port whose writes are kept, and one that ends the run (ACTION_EXIT)
 EXIT = 32
@@ -18,7 +19,7 @@ FAILED = 1 << 30
 
 
 class Pc:
-    """`code` runs in real mode at f000:0000 after the reset vector; `rom` adds bytes at other offsets of the ROM."""
+    """`code` runs in real mode at f000:0000; `rom` adds bytes at other offsets of the ROM."""
 
     def __init__(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-
 from accel.api import DeviceLock, PyIoRegion
+from accel.run import RunControl
+from accel.space import AddressSpace, Region
+
 from accel.errors import AccelFailure
 from accel.kvm import vm
 from accel.kvm.accelerator import KvmAccelerator
-from accel.run import RunControl
-from accel.space import AddressSpace, Region
 from tests.unit.kvm.guests import IRQ5, OTHER, START_OTHERS
 from tests.unit.kvm.pc import EXIT, Pc
 

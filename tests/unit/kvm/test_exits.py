@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
 from accel.api import PyIoRegion
 from accel.ram import RamBlock
 from accel.space import Region
+
 from tests.unit.kvm.guests import PROTECTED
 from tests.unit.kvm.pc import END, EXIT, FAILED, Pc
 
@@ -175,10 +175,7 @@ def test_fetch_from_nowhere_ends_in_a_report_or_a_defined_run(pc: type[Pc]) -> N
 
 def test_guest_that_writes_everywhere_harms_nobody(pc: type[Pc]) -> None:
     # es from 0 up in steps of 64 KiB: rep stosw over the first megabyte, then out to all ports, then end.
-    guest = pc(
-        "fc 31c0 8ec0 31ff b90080 f3ab 8cc0 050010 8ec0 75f0"
-        "31d2 88d0 83faf4 7401 ee 42 75f6" + DONE
-    )
+    guest = pc("fc 31c0 8ec0 31ff b90080 f3ab 8cc0 050010 8ec0 75f031d2 88d0 83faf4 7401 ee 42 75f6" + DONE)
     assert guest.run(seconds=60) in (EXIT, 0) or guest.control.take_reports()
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-
 from accel.api import IrqFan, Notifier
 from accel.run import IntAck
+
 from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
 from tests.unit.kvm.pc import Pc
 
@@ -135,7 +135,8 @@ def test_no_vector_from_our_own_chip_means_no_interrupt(pc: type[Pc]) -> None:
 def test_nmi_ends_a_halt(pc: type[Pc], irqchip: str) -> None:
     # nmi handler at f000:0020: out 80h, 33h; iret. main: vector 2, log 11h, hlt
     guest = pc(
-        "fa 31c0 8ed8 8ed0 bc0070 c70608002000 c7060a0000f0 b011 e680 f4" + "90" * 5 + "b033 e680 cf", irqchip=irqchip
+        "fa 31c0 8ed8 8ed0 bc0070 c70608002000 c7060a0000f0 b011 e680 f4" + "90" * 5 + "b033 e680 cf",
+        irqchip=irqchip,
     )
     started(guest)
     guest.accel.cpu_input("nmi").drive(0, 1)
@@ -144,7 +145,9 @@ def test_nmi_ends_a_halt(pc: type[Pc], irqchip: str) -> None:
 
 def test_timer_in_the_kernel_ticks(pc: type[Pc]) -> None:
     # Channel 0, mode 2, count 1000h, latched and read twice: the high byte of the count moves.
-    guest = pc(PROTECTED + "b034 e643 b000 e640 b010 e640 b900100000 e2fe b000 e643 e440 e440 e680" + PROTECTED_DONE)
+    guest = pc(
+        PROTECTED + "b034 e643 b000 e640 b010 e640 b900100000 e2fe b000 e643 e440 e440 e680" + PROTECTED_DONE
+    )
     guest.accel.irqchip.want_pit = True
     guest.run()
     assert guest.logged[0] < 0x10

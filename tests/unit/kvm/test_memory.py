@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from accel.errors import AccelFailure
 from accel.ram import RamBlock
 from accel.space import Region
+
+from accel.errors import AccelFailure
 from tests.unit.kvm.guests import PROTECTED, PROTECTED_DONE
 from tests.unit.kvm.pc import EXIT, Pc
 
@@ -14,7 +14,9 @@ pytestmark = pytest.mark.kvm
 
 
 def layout(guest: Pc) -> list[tuple[int, int, str, bool]]:
-    return [(start, size, name, ro) for start, size, name, _, ro, _ in guest.accel.vm.memory_listener.layout()]
+    return [
+        (start, size, name, ro) for start, size, name, _, ro, _ in guest.accel.vm.memory_listener.layout()
+    ]
 
 
 def test_ram_and_rom_become_slots_and_rom_is_read_only(pc: type[Pc]) -> None:

@@ -1,0 +1,222 @@
+"""CPUID of declared models: constants from the published tables of RHEL 6 and QEMU 7.2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmrun.errors import ConfigError
+from vmrun.machine import cpuid
+from vmrun.machine.cpuid import apic_ids, load_model, make_cpuid, model_names
+
+RHEL6 = [
+    "qemu64", "phenom", "core2duo", "kvm64", "qemu32", "coreduo", "486", "pentium", "pentium2", "pentium3",
+    "athlon", "n270", "cpu64-rhel6", "cpu64-rhel5", "Conroe", "Penryn", "Nehalem", "Westmere", "SandyBridge", "Haswell",
+    "Broadwell", "Opteron_G1", "Opteron_G2", "Opteron_G3", "Opteron_G4", "Opteron_G5",
+]  # fmt: skip
+INTEL_HOST = [
+    {"function": 0, "index": 0, "flags": 0, "eax": 0xD, "ebx": 0x756E6547, "ecx": 0x6C65746E,
+     "edx": 0x49656E69},
+    *(
+        {"function": f, "index": i, "flags": 0, "eax": 0xFFFFFFFF, "ebx": 0xFFFFFFFF, "ecx": 0xFFFFFFFF,
+         "edx": 0xFFFFFFFF}
+        for f, i in ((1, 0), (7, 0), (0xD, 1), (6, 0), (0x80000001, 0), (0x40000001, 0))
+    ),
+    {"function": 0xD, "index": 0, "flags": 1, "eax": 0x7, "ebx": 0, "ecx": 0, "edx": 0},
+    {"function": 0xD, "index": 2, "flags": 1, "eax": 256, "ebx": 576, "ecx": 0, "edx": 0},
+    {"function": 0x80000008, "index": 0, "flags": 0, "eax": 0x302E, "ebx": 0, "ecx": 0, "edx": 0},
+]  # fmt: skip
+
+
+def leaves(
+    model: str, family: str = "rhel6", host: Any = (), **cpus: Any
+) -> dict[tuple[int, int], tuple[int, ...]]:
+    settings = {"count": 1, "cores": 1, "threads": 1, "compat": {}, "features": {}, **cpus}
+    found = make_cpuid(settings, load_model(model, family), apic_ids(settings)[0], list(host))
+    return {(e["function"], e["index"]): (e["eax"], e["ebx"], e["ecx"], e["edx"]) for e in found.entries}
+
+
+def text(*words: int) -> bytes:
+    return b"".join(word.to_bytes(4, "little") for word in words)
+
+
+def test_every_model_of_rhel_6_is_there() -> None:
+    assert set(RHEL6) <= set(model_names("rhel6"))
+
+
+@pytest.mark.parametrize("family", ["rhel6", "qemu"])
+def test_every_model_gives_leaves(family: str) -> None:
+    for name in model_names(family):
+        found = leaves(name, family, INTEL_HOST)
+        assert (0, 0) in found
+        assert all(0 <= value <= 0xFFFFFFFF for row in found.values() for value in row)
+
+
+def test_cpu64_rhel6_has_its_signature_and_words() -> None:
+    found = leaves("cpu64-rhel6")
+    assert found[1, 0][0] == 0x6D3
+    assert found[1, 0][3] == 0x78BFBFD
+    assert found[1, 0][2] == 0x2001 | 1 << 31
+    assert found[0x80000001, 0][3] == 0x2191ABFD
+    assert found[0, 0][0] == 4
+    assert found[0x80000000, 0][0] == 0x8000000A
+
+
+def test_cpu64_rhel6_has_no_svm_leaf_without_nesting() -> None:
+    found = leaves("cpu64-rhel6")
+    assert found[0x80000001, 0][2] == 0x65 & ~4
+    assert found[0x8000000A, 0] == (0, 0, 0, 0)
+
+
+def test_3dnow_is_taken_from_every_rhel_6_model() -> None:
+    assert leaves("phenom")[0x80000001, 0][3] == 0xE3D1ABFD & ~(3 << 30)
+
+
+def test_model_name_is_read_in_three_leaves() -> None:
+    found = leaves("cpu64-rhel6")
+    name = b"".join(text(*found[0x80000002 + n, 0]) for n in range(3))
+    assert name.rstrip(b"\0") == b"QEMU Virtual CPU version (cpu64-rhel6)"
+
+
+def test_vendor_is_the_hosts_unless_given() -> None:
+    _, ebx, ecx, edx = leaves("cpu64-rhel6", host=INTEL_HOST)[0, 0]
+    assert text(ebx, edx, ecx) == b"GenuineIntel"
+    _, ebx, ecx, edx = leaves("cpu64-rhel6", host=INTEL_HOST, features={"vendor": "AuthenticAMD"})[0, 0]
+    assert text(ebx, edx, ecx) == b"AuthenticAMD"
+
+
+def test_kvm_signature_leaf_of_rhel_6_has_no_maximum() -> None:
+    assert leaves("cpu64-rhel6")[0x40000000, 0] == (0, 0x4B4D564B, 0x564B4D56, 0x4D)
+    assert leaves("qemu64", "qemu")[0x40000000, 0][0] == 0x40000001
+
+
+def test_kvm_features_of_rhel_6_are_all_the_hosts_but_the_frozen_ones() -> None:
+    found = leaves("cpu64-rhel6", host=INTEL_HOST, compat={"kvm-pv-eoi": False})
+    assert found[0x40000001, 0][0] == 0xFFFFFFFF & ~(1 << 6)
+
+
+def test_sep_is_cleared_when_the_type_says_so() -> None:
+    assert leaves("cpu64-rhel6", compat={"sep": False})[1, 0][3] == 0x78BFBFD & ~(1 << 11)
+
+
+def test_level_frozen_by_the_type_wins() -> None:
+    assert leaves("Conroe", compat={"level": 2})[0, 0][0] == 2
+
+
+def test_users_features_win_over_the_type() -> None:
+    found = leaves(
+        "cpu64-rhel6", compat={"sep": False}, features={"sep": True, "sse4.1": True, "cx16": False}
+    )
+    assert found[1, 0][3] == 0x78BFBFD
+    assert found[1, 0][2] == 0x1 | 1 << 19 | 1 << 31
+
+
+@pytest.mark.parametrize("name", ["sse4_1", "sse4-1", "sse4.1"])
+def test_feature_is_known_under_its_spellings(name: str) -> None:
+    assert leaves("cpu64-rhel6", features={name: True})[1, 0][2] >> 19 & 1
+
+
+def test_feature_the_host_lacks_is_named_and_left_out() -> None:
+    host = [{**e, "ecx": 0 if e["function"] == 1 else e["ecx"]} for e in INTEL_HOST]
+    result = make_cpuid({"features": {"avx": True}}, load_model("cpu64-rhel6", "rhel6"), 0, host)
+    assert {"avx", "cx16", "pni"} <= set(result.missing)
+    assert next(e for e in result.entries if e["function"] == 1)["ecx"] == 1 << 31
+
+
+def test_x2apic_needs_an_apic_in_the_kernel() -> None:
+    model = load_model("qemu64")
+    inside = make_cpuid({}, model, 0, INTEL_HOST)
+    outside = make_cpuid({}, model, 0, INTEL_HOST, kernel_apic=False)
+    assert next(e for e in inside.entries if e["function"] == 1)["ecx"] >> 21 & 1
+    assert not next(e for e in outside.entries if e["function"] == 1)["ecx"] >> 21 & 1
+
+
+def test_caches_are_the_published_ones() -> None:
+    found = leaves("Haswell", "qemu")
+    assert found[2, 0] == (1, 0, 0x4D, 0x2C307D)
+    assert found[4, 0] == (0x121, 0x1C0003F, 0x3F, 1)
+    assert found[4, 2] == (0x143, 0x3C0003F, 0xFFF, 1)
+    assert found[4, 3] == (0x163, 0x3C0003F, 0x3FFF, 6)
+    assert found[0x80000005, 0] == (0x01FF01FF, 0x01FF01FF, 0x40020140, 0x40020140)
+
+
+def test_l3_cache_off_takes_it_from_all_leaves() -> None:
+    found = leaves("Haswell", "qemu", compat={"l3-cache": False})
+    assert found[2, 0][2] == 0
+    assert found[4, 3] == (0, 0, 0, 0)
+    assert found[0x80000006, 0][3] == 0
+
+
+def test_two_threads_of_two_cores_are_told_in_leaf_b() -> None:
+    found = leaves("Haswell", "qemu", count=4, cores=2, threads=2)
+    assert found[0xB, 0][:3] == (1, 2, 0x100)
+    assert found[0xB, 1][:3] == (2, 4, 0x201)
+    assert found[1, 0][1] >> 16 & 0xFF == 4
+    assert found[1, 0][3] >> 28 & 1
+
+
+def test_rhel_6_tells_cores_in_leaf_4_and_has_no_leaf_b() -> None:
+    found = leaves("Westmere", count=4, cores=4)
+    assert found[4, 0][0] == 0x121 | 3 << 26
+    assert found[0xB, 0] == (0, 0, 0, 0)
+
+
+def test_address_sizes_are_the_hosts_on_rhel_6_and_40_bits_on_qemu() -> None:
+    assert leaves("cpu64-rhel6", host=INTEL_HOST)[0x80000008, 0][0] == 0x302E
+    assert leaves("qemu64", "qemu", host=INTEL_HOST)[0x80000008, 0][0] == 0x3028
+
+
+def test_xsave_area_follows_the_features() -> None:
+    found = leaves("SandyBridge", "qemu", host=INTEL_HOST)
+    assert found[0xD, 0][0] == 7
+    assert found[0xD, 0][2] == 832
+    assert found[0xD, 2] == (256, 576, 0, 0)
+    assert leaves("Westmere", "qemu", host=INTEL_HOST)[0xB, 0][0] == 0
+    assert (0xD, 2) not in leaves("Westmere", "qemu", host=INTEL_HOST)
+
+
+@pytest.mark.parametrize(
+    "cpus, ids",
+    [
+        ({"maxcpus": 4, "cores": 1, "threads": 1}, [0, 1, 2, 3]),
+        ({"maxcpus": 6, "cores": 3, "threads": 1}, [0, 1, 2, 4, 5, 6]),
+        ({"maxcpus": 6, "cores": 3, "threads": 1, "apic-ids": "contiguous"}, [0, 1, 2, 3, 4, 5]),
+        ({"maxcpus": 8, "cores": 2, "threads": 2}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"maxcpus": 12, "cores": 2, "threads": 3}, [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14]),
+    ],
+)
+def test_apic_ids_follow_the_topology(cpus: dict[str, Any], ids: list[int]) -> None:
+    assert apic_ids(cpus) == ids
+
+
+def test_version_and_alias_are_the_same_model() -> None:
+    assert load_model("Haswell-v2")["set"] == load_model("Haswell-noTSX")["set"]
+    assert load_model("Haswell-noTSX")["set"]["hle"] is False
+    assert load_model("Haswell-IBRS")["set"]["spec-ctrl"] is True
+
+
+def test_version_1_changes_nothing() -> None:
+    assert leaves("Haswell-v1", "qemu") == leaves("Haswell", "qemu")
+
+
+@pytest.mark.parametrize("name", ["Pentium9", "Haswell-v99", "../qemu/Haswell", "families"])
+def test_unknown_model_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="no CPU model"):
+        load_model(name)
+
+
+def test_host_model_shows_what_the_host_has() -> None:
+    found = leaves("host", "qemu", host=INTEL_HOST)
+    _, ebx, ecx, edx = found[0, 0]
+    assert text(ebx, edx, ecx) == b"GenuineIntel"
+    assert found[7, 0][1] == 0xFFFFFFFF
+
+
+def test_same_input_gives_the_same_leaves() -> None:
+    assert leaves("Opteron_G5", host=INTEL_HOST) == leaves("Opteron_G5", host=INTEL_HOST)
+
+
+def test_feature_table_has_no_name_in_two_words_but_kvmclock() -> None:
+    bits = cpuid.features()["bits"]
+    assert [name for name, places in bits.items() if len(places) > 1] == ["kvmclock"]

@@ -1,0 +1,543 @@
+"""CPUID of a declared processor: a pure function of the model, the machine's cpus section and the host.
+
+    model = load_model("cpu64-rhel6", "rhel6")                     # data of machines/cpus
+    for index, apic_id in enumerate(apic_ids(cpus)):
+        result = make_cpuid(cpus, model, apic_id, accel.supported_cpuid())
+        accel.create_vcpu(index, apic_id, result.entries)          # result.missing: names the host lacks
+
+Precedence, later wins: the model, its version, the family's `set`, the type's frozen values (cpus["compat"]),
+the user's features. Entries are dicts of function, index, flags, eax, ebx, ecx, edx, as KVM_SET_CPUID2 takes
+them.
+
+Ref: Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E; Linux Documentation/virt/kvm/x86/cpuid.rst.
+Not modelled: Hyper-V and Centaur leaves, leaf 40000010h (VMware's frequencies), SGX, Processor Trace, AMX.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from vmrun.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Leaves = dict[tuple[int, int], tuple[int, int, int, int]]
+
+INDEXED = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+REGISTERS = ("eax", "ebx", "ecx", "edx")
+AMD_DUPLICATES = 0x0183F3FF  # bits of 1.EDX that AMD repeats in 80000001.EDX
+INTEL, AMD = "GenuineIntel", "AuthenticAMD"
+
+# Values of cpu-compat and features that are no CPUID bits. Any other name that is not a feature changes nothing
+# that a guest sees here (migration, Hyper-V, TCG, checks).
+SETTINGS = frozenset(
+    {
+        "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id", "vendor", "pmu",
+        "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only", "full-cpuid-auto-level", "phys-bits",
+        "host-phys-bits",
+    }
+)  # fmt: skip
+
+# Size and standard offset of the XSAVE components, and the feature that brings each.
+XSAVE = {
+    2: (256, 576, "avx"),
+    3: (64, 960, "mpx"),
+    4: (64, 1024, "mpx"),
+    5: (64, 1088, "avx512f"),
+    6: (512, 1152, "avx512f"),
+    7: (1024, 1664, "avx512f"),
+    9: (8, 2688, "pku"),
+}
+
+# Leaf 8000001d of a processor without caches of its own.
+LEGACY_AMD = (
+    (0x121, 0x40003F, 0x1FF, 1),
+    (0x122, 0x40003F, 0x1FF, 1),
+    (0x43, 0x3C0003F, 0x1FF, 0),
+    (0x163, 0x3C0003F, 0x3FFF, 6),
+)
+
+
+class Cpuid:
+    """entries for the accelerator, and missing: names of features that were asked for and the host lacks."""
+
+    __slots__ = ("entries", "missing")
+
+    def __init__(self, entries: list[dict[str, int]], missing: list[str]) -> None:
+        self.entries = entries
+        self.missing = missing
+
+
+# --- data ----------------------------------------------------------------------------------------------
+
+
+def _directory() -> str:
+    from vmrun.config.data import data_dir
+
+    return os.path.join(data_dir("machines"), "cpus")
+
+
+_features: dict[str, Any] = {}
+
+
+def features() -> dict[str, Any]:
+    """{"bits": name → [(word, bit), …], "names": word → names by bit, "aliases": spelling → name}."""
+    if not _features:
+        with open(os.path.join(_directory(), "features.json"), encoding="utf-8") as file:
+            table = json.load(file)
+        bits: dict[str, list[tuple[str, int]]] = {}
+        for word, names in table["words"].items():
+            for bit, name in enumerate(names):
+                if name:
+                    bits.setdefault(name, []).append((word, bit))
+        _features.update(bits=bits, names=table["words"], aliases=table["aliases"])
+    return _features
+
+
+def feature_names() -> list[str]:
+    """Every name that a features section may use."""
+    return sorted({*features()["bits"], *SETTINGS})
+
+
+def model_names(family: str = "qemu") -> list[str]:
+    """Models and aliases of a family, sorted, with `host` and `max`."""
+    names = {"host", "max"}
+    for file in os.listdir(os.path.join(_directory(), family)):
+        if file.endswith(".yaml"):
+            names.add(file[:-5])
+            names.update(_aliases(family, file[:-5]))
+    return sorted(names)
+
+
+def _aliases(family: str, name: str) -> dict[str, tuple[str, int]]:
+    """Other names of a model's versions → (model, version)."""
+    versions = _read(os.path.join(_directory(), family, f"{name}.yaml")).get("versions", {})
+    found = (
+        {f"{name}-v{n}": (name, int(n)) for n in (1, *versions)} if versions else {f"{name}-v1": (name, 1)}
+    )
+    found.update({row["alias"]: (name, int(n)) for n, row in versions.items() if "alias" in row})
+    return found
+
+
+def _read(path: str) -> dict[str, Any]:
+    import yaml
+
+    with open(path, encoding="utf-8") as file:
+        found: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return found
+
+
+def load_model(name: str, family: str = "qemu") -> dict[str, Any]:
+    """A model with its version's changes (`set`) and its family's rules. ConfigError for an unknown name."""
+    directory = _directory()
+    families = _read(os.path.join(directory, "families.yaml"))
+    if family not in families or family == "schema":
+        raise ConfigError(f"there is no family of CPU models '{family}'", code="VR0705")
+    rules = families[family]
+    if name in ("host", "max"):
+        return {"name": name, "host": True, "set": {}, "rules": rules}
+    base, version = name, 1
+    path = os.path.join(directory, family, f"{name}.yaml")
+    if os.sep in name or not os.path.exists(path):
+        base, version = _find_alias(name, family, directory)
+        path = os.path.join(directory, family, f"{base}.yaml")
+    model = _read(path)
+    changes: dict[str, Any] = {}
+    for n, row in model.pop("versions", {}).items():
+        if int(n) <= version:
+            changes.update(row["set"])
+    model.pop("schema")
+    return {**model, "name": name, "set": changes, "rules": rules}
+
+
+def _find_alias(name: str, family: str, directory: str) -> tuple[str, int]:
+    parts = name.split("-")
+    for count in range(len(parts), 0, -1):  # Skylake-Server-v2 is a version of Skylake-Server
+        base = "-".join(parts[:count])
+        if os.sep not in base and os.path.exists(os.path.join(directory, family, f"{base}.yaml")):
+            found = _aliases(family, base).get(name)
+            if found is not None:
+                return found
+    raise ConfigError(f"there is no CPU model '{name}' in the family {family}", code="VR0705")
+
+
+# --- topology ------------------------------------------------------------------------------------------
+
+
+def _width(count: int) -> int:
+    """Bits that number `count` things."""
+    return (count - 1).bit_length()
+
+
+def apic_ids(cpus: dict[str, Any]) -> list[int]:
+    """The APIC id of each processor: fields of thread, core and socket, or simply the index."""
+    count = int(cpus.get("maxcpus", cpus.get("count", 1)))
+    if cpus.get("apic-ids", "topology") == "contiguous":
+        return list(range(count))
+    cores, threads = int(cpus.get("cores", 1)), int(cpus.get("threads", 1))
+    thread_bits = _width(threads)
+    package_shift = thread_bits + _width(cores)
+    found = []
+    for index in range(count):
+        rest, thread = divmod(index, threads)
+        socket, core = divmod(rest, cores)
+        found.append(socket << package_shift | core << thread_bits | thread)
+    return found
+
+
+# --- the function --------------------------------------------------------------------------------------
+
+
+def make_cpuid(
+    cpus: dict[str, Any],
+    model: dict[str, Any],
+    apic_id: int,
+    host: list[dict[str, int]],
+    *,
+    kernel_apic: bool = True,
+) -> Cpuid:
+    """CPUID of one processor. `host`: the accelerator's supported_cpuid(); empty lets all through."""
+    able: Leaves = {(e["function"], e["index"]): (e["eax"], e["ebx"], e["ecx"], e["edx"]) for e in host}
+    return _Maker(cpus, model, apic_id, able, kernel_apic).make()
+
+
+class _Maker:
+    """One run of make_cpuid: settings and words first, then the leaves."""
+
+    def __init__(
+        self, cpus: dict[str, Any], model: dict[str, Any], apic_id: int, host: Leaves, kernel_apic: bool
+    ) -> None:
+        self.cpus, self.model, self.apic_id, self.host = cpus, model, apic_id, host
+        self.rules: dict[str, Any] = model["rules"]
+        self.kernel_apic = kernel_apic
+        self.cores, self.threads = int(cpus.get("cores", 1)), int(cpus.get("threads", 1))
+        self.settings: dict[str, Any] = {}
+        self.words: dict[str, int] = {}
+        self.explicit: set[str] = set()
+        self.leaves: list[dict[str, int]] = []
+
+    def make(self) -> Cpuid:
+        self.collect()
+        missing = self.filter()
+        self.basic()
+        self.hypervisor()
+        self.extended()
+        return Cpuid(self.leaves, missing)
+
+    # --- features -------------------------------------------------------------------------------------------
+
+    def host_word(self, word: str) -> int:
+        if word.startswith("msr."):
+            return 0
+        function, _, rest = word.partition(".")
+        index, _, register = rest.rpartition(".")
+        leaf = self.host.get((int(function, 16), int(index or "0", 16)))
+        return leaf[REGISTERS.index(register)] if leaf is not None else 0
+
+    def collect(self) -> None:
+        """Words and settings by precedence."""
+        table = features()
+        if self.model.get("host"):
+            self.words = {word: self.host_word(word) for word in table["names"]}
+        else:
+            self.words = {word: 0 for word in table["names"]} | self.model["words"]
+        if self.rules.get("kvm-features") == "host":
+            self.words["40000001.eax"] = self.host_word("40000001.eax")
+        layers = [
+            self.model["set"],
+            self.rules["set"],
+            self.cpus.get("compat", {}),
+            self.cpus.get("features", {}),
+        ]
+        if self.model.get("host"):
+            layers[1] = {name: value for name, value in layers[1].items() if name not in table["bits"]}
+        if self.cpus.get("mask-svm") is False:
+            layers[1] = {name: value for name, value in layers[1].items() if name != "svm"}
+        for layer in layers:
+            for name, value in layer.items():
+                self.set(str(name), value, layer is layers[-1])
+        self.words["1.ecx"] = self.words.get("1.ecx", 0) | 1 << 31  # hypervisor
+        self.level, self.xlevel = self.levels()
+        if self.rules["duplicate-amd-bits"] and self.vendor() == AMD:
+            kept = self.words["80000001.edx"] & ~AMD_DUPLICATES
+            self.words["80000001.edx"] = kept | self.words["1.edx"] & AMD_DUPLICATES
+
+    def set(self, name: str, value: Any, explicit: bool) -> None:
+        table = features()
+        plain = table["aliases"].get(name, name if name in table["bits"] else name.replace("_", "-"))
+        bits = table["bits"].get(plain)
+        if bits is None:
+            self.settings[plain] = value
+            return
+        for word, bit in bits:
+            if value in (True, "on"):
+                self.words[word] = self.words.get(word, 0) | 1 << bit
+                if explicit:
+                    self.explicit.add(plain)
+            else:
+                self.words[word] = self.words.get(word, 0) & ~(1 << bit)
+
+    def filter(self) -> list[str]:
+        """Take out what the accelerator cannot show; the names of what was taken."""
+        if not self.host:
+            return []
+        names, missing = features()["names"], []
+        for word, wanted in self.words.items():
+            able = self.host_word(word)
+            if word == "1.ecx":
+                # KVM provides these whatever the processor has.
+                able |= 1 << 31
+                able |= (1 << 21 | 1 << 24) if self.kernel_apic else 0
+                able &= ~0 if self.kernel_apic else ~(1 << 21 | 1 << 24)
+            elif word == "1.edx":
+                able |= 1 << 28
+            elif word == "6.eax":
+                able |= 1 << 2 if self.kernel_apic else 0
+            elif word == "80000001.edx" and self.vendor() == AMD:
+                able |= self.host_word("1.edx") & AMD_DUPLICATES
+            elif word == "40000001.eax" and not self.kernel_apic:
+                able &= ~(1 << 4 | 1 << 6 | 1 << 7 | 1 << 14)
+            lost = wanted & ~able
+            if lost:
+                row = names.get(word, [])
+                missing += [row[b] for b in range(32) if lost >> b & 1 and b < len(row) and row[b]]
+                self.words[word] = wanted & able
+        return sorted(set(missing))
+
+    def has(self, name: str) -> bool:
+        return all(self.words.get(word, 0) >> bit & 1 for word, bit in features()["bits"][name])
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self.settings.get(name, default) in (True, "on")
+
+    def vendor(self) -> str:
+        given = self.settings.get("vendor")
+        if (
+            given is None
+            and (self.rules["vendor"] == "host" or self.model.get("host"))
+            and (0, 0) in self.host
+        ):
+            _, ebx, ecx, edx = self.host[0, 0]
+            return b"".join(n.to_bytes(4, "little") for n in (ebx, edx, ecx)).decode("latin-1")
+        return str(given if given is not None else self.model.get("vendor", INTEL))
+
+    # --- identity -------------------------------------------------------------------------------------------
+
+    def signature(self) -> int:
+        if self.model.get("host"):
+            base = self.host.get((1, 0), (0, 0, 0, 0))[0]
+            own = {"family": (base >> 8 & 15) + (base >> 20 & 255), "stepping": base & 15}
+            own["model"] = base >> 4 & 15 | (base >> 12 & 0xF0)
+        else:
+            own = self.model["signature"]
+        family, number, stepping = (
+            int(self.settings.get(k, own[k])) for k in ("family", "model", "stepping")
+        )
+        high = max(0, family - 15)
+        return high << 20 | number >> 4 << 16 | min(family, 15) << 8 | (number & 15) << 4 | stepping
+
+    def levels(self) -> tuple[int, int]:
+        if self.model.get("host"):
+            tops = [
+                max((f for f, _ in self.host if base <= f < base + 0x10000), default=base)
+                for base in (0, 1 << 31)
+            ]
+            return tops[0], tops[1]
+        level = int(self.settings.get("min-level", self.model["level"]))
+        xlevel = int(self.settings.get("min-xlevel", self.model["xlevel"]))
+        if self.flag("full-cpuid-auto-level"):
+            words = self.words
+            if words.get("6.eax"):
+                level = max(level, 6)
+            if words.get("7.0.ebx") or words.get("7.0.ecx") or words.get("7.0.edx"):
+                level = max(level, 7)
+            if words.get("d.1.eax"):
+                level = max(level, 0xD)
+            for word, top in (
+                ("80000001.edx", 0x80000001),
+                ("80000001.ecx", 0x80000001),
+                ("80000007.edx", 0x80000007),
+                ("80000008.ebx", 0x80000008),
+                ("8000000a.edx", 0x8000000A),
+            ):
+                if words.get(word):
+                    xlevel = max(xlevel, top)
+            if self.has("svm"):
+                xlevel = max(xlevel, 0x8000000A)
+        return int(self.settings.get("level", level)), int(self.settings.get("xlevel", xlevel))
+
+    def add(self, function: int, eax: int, ebx: int, ecx: int, edx: int, index: int = -1) -> None:
+        entry = {"function": function, "index": max(index, 0), "flags": INDEXED if index >= 0 else 0}
+        self.leaves.append(entry | {"eax": eax, "ebx": ebx, "ecx": ecx, "edx": edx})
+
+    # --- leaves ---------------------------------------------------------------------------------------------
+
+    def basic(self) -> None:
+        level, words, vendor = self.level, self.words, self.vendor()
+        a, b, c = (int.from_bytes(vendor.encode("latin-1")[n : n + 4], "little") for n in (0, 4, 8))
+        self.add(0, level, a, c, b)
+        siblings = self.cores * self.threads
+        edx = words["1.edx"] | (1 << 28 if siblings > 1 else 0)
+        ebx = (self.apic_id & 0xFF) << 24 | 8 << 8 | (siblings << 16 if siblings > 1 else 0)
+        self.add(1, self.signature(), ebx, words["1.ecx"] & ~(1 << 27), edx)
+        # AMD's processors have no leaves 2 and 4; QEMU showed them all the same until 6.0.
+        caches = vendor == INTEL or not self.flag("x-vendor-cpuid-only")
+        for function in range(2, min(level, 0xD) + 1):
+            if function == 2:
+                self.add(
+                    2, *((1, 0, 0x4D if self.flag("l3-cache") else 0, 0x2C307D) if caches else (0, 0, 0, 0))
+                )
+            elif function == 4:
+                self.deterministic_caches(caches)
+            elif function == 5:
+                self.add(5, 0, 0, 3, 0)
+            elif function == 6:
+                self.add(6, words.get("6.eax", 0), 0, 0, 0)
+            elif function == 7:
+                more = words.get("7.1.eax", 0)
+                low = (words.get("7.0.ebx", 0), words.get("7.0.ecx", 0), words.get("7.0.edx", 0))
+                self.add(7, 1 if more else 0, *low, index=0)
+                if more:
+                    self.add(7, more, 0, 0, 0, index=1)
+            elif function == 0xA:
+                self.add(0xA, *(self.host.get((0xA, 0), (0, 0, 0, 0)) if self.flag("pmu") else (0, 0, 0, 0)))
+            elif function == 0xB:
+                self.topology()
+            elif function == 0xD:
+                self.xsave()
+            else:
+                self.add(function, 0, 0, 0, 0)
+
+    def deterministic_caches(self, shown: bool) -> None:
+        if not shown:
+            self.add(4, 0, 0, 0, 0, index=0)
+            return
+        cores = self.cores - 1 << 26
+        self.add(4, 0x121 | cores, 0x1C0003F, 0x3F, 1, index=0)
+        self.add(4, 0x122 | cores, 0x1C0003F, 0x3F, 1, index=1)
+        self.add(4, 0x143 | cores | self.threads - 1 << 14, 0x3C0003F, 0xFFF, 1, index=2)
+        if self.flag("l3-cache"):
+            package = (1 << _width(self.cores) + _width(self.threads)) - 1
+            self.add(4, 0x163 | cores | package << 14, 0x3C0003F, 0x3FFF, 6, index=3)
+        self.add(4, 0, 0, 0, 0, index=4 if self.flag("l3-cache") else 3)
+
+    def topology(self) -> None:
+        if not self.flag("cpuid-0xb"):
+            self.add(0xB, 0, 0, 0, 0, index=0)
+            return
+        thread_bits = _width(self.threads)
+        package_shift = thread_bits + _width(self.cores)
+        self.add(0xB, thread_bits, self.threads, 0x100, self.apic_id, index=0)
+        self.add(0xB, package_shift, self.cores * self.threads, 0x201, self.apic_id, index=1)
+        self.add(0xB, 0, 0, 2, self.apic_id, index=2)
+
+    def xsave(self) -> None:
+        """Components by feature, where the processor keeps them; KVM fills in the size in use."""
+        if not self.has("xsave"):
+            self.add(0xD, 0, 0, 0, 0, index=0)
+            return
+        able = self.host.get((0xD, 0), (0xFFFFFFFF, 0, 0, 0))[0]
+        present = {n: row for n, row in XSAVE.items() if able >> n & 1 and self.has(row[2])}
+        mask, end, subleaves = 3, 576, []
+        for n, (size, offset, _) in present.items():
+            found = self.host.get((0xD, n))
+            if found is not None:
+                size, offset = found[0], found[1]
+            mask |= 1 << n
+            end = max(end, offset + size)
+            subleaves.append((n, size, offset))
+        self.add(0xD, mask, end, end, 0, index=0)
+        self.add(0xD, self.words.get("d.1.eax", 0), 0, 0, 0, index=1)
+        for n, size, offset in subleaves:
+            self.add(0xD, size, offset, 0, 0, index=n)
+
+    def hypervisor(self) -> None:
+        """KVM's own leaves."""
+        a, b, c = (int.from_bytes(b"KVMKVMKVM\0\0\0"[n : n + 4], "little") for n in (0, 4, 8))
+        self.add(0x40000000, int(self.rules["kvm-leaf"]), a, b, c)
+        self.add(0x40000001, self.words.get("40000001.eax", 0), 0, 0, self.words.get("40000001.edx", 0))
+
+    def extended(self) -> None:
+        words, top, vendor = self.words, self.xlevel, self.vendor()
+        if top < 0x80000000:
+            return
+        a, b, c = (int.from_bytes(vendor.encode("latin-1")[n : n + 4], "little") for n in (0, 4, 8))
+        self.add(0x80000000, top, a, c, b)
+        siblings = self.cores * self.threads
+        multi = 2 if siblings > 1 and vendor != INTEL else 0
+        ecx = words.get("80000001.ecx", 0) | multi
+        self.add(0x80000001, self.signature(), 0, ecx, words.get("80000001.edx", 0))
+        if self.model.get("host"):
+            brand = b"".join(
+                n.to_bytes(4, "little")
+                for f in (2, 3, 4)
+                for n in self.host.get((0x80000000 + f, 0), (0,) * 4)
+            )
+        else:
+            brand = (
+                str(self.settings.get("model-id", self.model.get("model-id", "")))
+                .encode()[:48]
+                .ljust(48, b"\0")
+            )
+        for n in range(3):
+            part = [int.from_bytes(brand[16 * n + i : 16 * n + i + 4], "little") for i in (0, 4, 8, 12)]
+            self.add(0x80000002 + n, *part)
+        native = self.model.get("caches") if not self.flag("legacy-cache") else None
+        for function in range(0x80000005, min(top, 0x8000001E) + 1):
+            if function == 0x80000005:
+                self.add(
+                    function, *(native[0] if native else (0x01FF01FF, 0x01FF01FF, 0x40020140, 0x40020140))
+                )
+            elif function == 0x80000006:
+                l3 = 0x00808140 if self.flag("l3-cache") else 0
+                self.add(function, *(native[1] if native else (0, 0x42004200, 0x02008140, l3)))
+            elif function == 0x80000007:
+                self.add(function, 0, 0, 0, words.get("80000007.edx", 0))
+            elif function == 0x80000008:
+                self.add(function, self.address_sizes(), words.get("80000008.ebx", 0), self.core_count(), 0)
+            elif function == 0x8000000A:
+                svm = self.has("svm")
+                self.add(function, *((1, 0x10, 0, words.get("8000000a.edx", 0)) if svm else (0, 0, 0, 0)))
+            elif function == 0x8000001D:
+                self.amd_caches(native)
+            elif function == 0x8000001E:
+                self.amd_topology()
+            else:
+                self.add(function, 0, 0, 0, 0)
+
+    def address_sizes(self) -> int:
+        long_mode = self.has("lm")
+        bits = self.settings.get("phys-bits", self.rules["phys-bits"])
+        from_host = bits == "host" or self.model.get("host") or self.flag("host-phys-bits")
+        if from_host and (0x80000008, 0) in self.host:
+            return self.host[0x80000008, 0][0]
+        bits = 40 if bits in ("host", 0) else int(bits)
+        if long_mode:
+            return 48 << 8 | bits
+        return 36 if self.has("pse36") else 32
+
+    def core_count(self) -> int:
+        siblings = self.cores * self.threads
+        if siblings == 1:
+            return 0
+        width = _width(self.cores) + _width(self.threads)
+        return (width << 12 if self.rules["core-id-size"] else 0) | siblings - 1
+
+    def amd_caches(self, native: Any) -> None:
+        for index, row in enumerate(native[2:6] if native else LEGACY_AMD):
+            sharing = self.cores * self.threads if index == 3 else self.threads
+            eax, ebx, ecx, edx = row
+            self.add(0x8000001D, eax | sharing - 1 << 14, ebx, ecx, edx, index=index)
+        self.add(0x8000001D, 0, 0, 0, 0, index=4)
+
+    def amd_topology(self) -> None:
+        if not self.has("topoext"):
+            self.add(0x8000001E, 0, 0, 0, 0)
+            return
+        thread_bits = _width(self.threads)
+        core = self.apic_id >> thread_bits & (1 << _width(self.cores)) - 1
+        package = self.apic_id >> thread_bits + _width(self.cores)
+        self.add(0x8000001E, self.apic_id, (self.threads - 1) << 8 | core, package & 0xFF, 0)
