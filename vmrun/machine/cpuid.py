@@ -31,12 +31,12 @@ REGISTERS = ("eax", "ebx", "ecx", "edx")
 AMD_DUPLICATES = 0x0183F3FF  # bits of 1.EDX that AMD repeats in 80000001.EDX
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 
-# Values of cpu-compat and features that are no CPUID bits. Any other name that is not a feature changes nothing
-# that a guest sees here (migration, Hyper-V, TCG, checks).
+# Values of cpu-compat and features that are no CPUID bits. Any other name that is no feature changes
+# nothing that a guest sees here (migration, Hyper-V, TCG, checks).
 SETTINGS = frozenset(
     {
-        "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id", "vendor", "pmu",
-        "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only", "full-cpuid-auto-level", "phys-bits",
+        "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id", "vendor",
+        "pmu",         "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only", "full-cpuid-auto-level", "phys-bits",
         "host-phys-bits",
     }
 )  # fmt: skip

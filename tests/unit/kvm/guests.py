@@ -8,15 +8,15 @@ PROTECTED = (
 )
 PROTECTED_DONE = "b05a e6f4 f4"
 
-# Real mode: IVT entry 2dh, both 8259As (vectors 28h, 70h), only IRQ 5 unmasked, log 11h, then for ever sti; hlt;
-# cli; log 22h. The handler logs 33h and ends the interrupt.
+# Real mode: IVT entry 2dh, both 8259As (vectors 28h, 70h), only IRQ 5 unmasked, log 11h, then for ever sti;
+# hlt; cli; log 22h. The handler logs 33h and ends the interrupt.
 IRQ5 = (
     "fa31c08ed88ed0bc0070c706b4004700c706b60000f0b011e620e6a0b028e621b070e6a1b004e621b002e6a1b001e621e6a1b0dfe621b0ff"
     "e6a1b011e680fbf4fab022e680ebf750b033e680b020e62058cf"
 )
 
-# Protected mode: IDT at 1000h with vector 41h, local APIC on, log 11h, sti, hlt. The handler logs 33h and ends
-# the interrupt at the local APIC.
+# Protected mode: IDT at 1000h with vector 41h, local APIC on, log 11h, sti, hlt. The handler logs 33h and
+# ends the interrupt at the local APIC.
 MSI41 = (
     PROTECTED + "c7050812000087000f0066c7050a120000080066c7050c120000008e66c7050e1200000f002e0f011d96000f00"
     "c705f000e0feff010000b011e680fbf4ebfcb033e680c705b000e0fe00000000cfff0700100000"

@@ -12,8 +12,8 @@ from vmrun.machine.cpuid import apic_ids, load_model, make_cpuid, model_names
 
 RHEL6 = [
     "qemu64", "phenom", "core2duo", "kvm64", "qemu32", "coreduo", "486", "pentium", "pentium2", "pentium3",
-    "athlon", "n270", "cpu64-rhel6", "cpu64-rhel5", "Conroe", "Penryn", "Nehalem", "Westmere", "SandyBridge", "Haswell",
-    "Broadwell", "Opteron_G1", "Opteron_G2", "Opteron_G3", "Opteron_G4", "Opteron_G5",
+    "athlon", "n270", "cpu64-rhel6", "cpu64-rhel5", "Conroe", "Penryn", "Nehalem", "Westmere", "SandyBridge",
+    "Haswell", "Broadwell", "Opteron_G1", "Opteron_G2", "Opteron_G3", "Opteron_G4", "Opteron_G5",
 ]  # fmt: skip
 INTEL_HOST = [
     {"function": 0, "index": 0, "flags": 0, "eax": 0xD, "ebx": 0x756E6547, "ecx": 0x6C65746E,
