@@ -31,16 +31,6 @@ REGISTERS = ("eax", "ebx", "ecx", "edx")
 AMD_DUPLICATES = 0x0183F3FF  # bits of 1.EDX that AMD repeats in 80000001.EDX
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 
-# Values of cpu-compat and features that are no CPUID bits. Any other name that is no feature changes
-# nothing that a guest sees here (migration, Hyper-V, TCG, checks).
-SETTINGS = frozenset(
-    {
-        "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id", "vendor",
-        "pmu",         "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only", "full-cpuid-auto-level", "phys-bits",
-        "host-phys-bits",
-    }
-)  # fmt: skip
-
 # Size and standard offset of the XSAVE components, and the feature that brings each.
 XSAVE = {
     2: (256, 576, "avx"),
@@ -97,71 +87,21 @@ def features() -> dict[str, Any]:
     return _features
 
 
-def feature_names() -> list[str]:
-    """Every name that a features section may use."""
-    return sorted({*features()["bits"], *SETTINGS})
-
-
 def model_names(family: str = "qemu") -> list[str]:
-    """Models and aliases of a family, sorted, with `host` and `max`."""
-    names = {"host", "max"}
-    for file in os.listdir(os.path.join(_directory(), family)):
-        if file.endswith(".yaml"):
-            names.add(file[:-5])
-            names.update(_aliases(family, file[:-5]))
-    return sorted(names)
+    """Models, their versions and aliases, with `host` and `max`."""
+    from vmrun.config import cpumodels
 
-
-def _aliases(family: str, name: str) -> dict[str, tuple[str, int]]:
-    """Other names of a model's versions → (model, version)."""
-    versions = _read(os.path.join(_directory(), family, f"{name}.yaml")).get("versions", {})
-    found = (
-        {f"{name}-v{n}": (name, int(n)) for n in (1, *versions)} if versions else {f"{name}-v1": (name, 1)}
-    )
-    found.update({row["alias"]: (name, int(n)) for n, row in versions.items() if "alias" in row})
-    return found
-
-
-def _read(path: str) -> dict[str, Any]:
-    import yaml
-
-    with open(path, encoding="utf-8") as file:
-        found: dict[str, Any] = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return found
+    return [name for name in cpumodels.model_names(family) if name != "default"]
 
 
 def load_model(name: str, family: str = "qemu") -> dict[str, Any]:
     """A model with its version's changes (`set`) and its family's rules. ConfigError for an unknown name."""
-    directory = _directory()
-    families = _read(os.path.join(directory, "families.yaml"))
-    if family not in families or family == "schema":
-        raise ConfigError(f"there is no family of CPU models '{family}'", code="VR0705")
-    rules = families[family]
-    if name in ("host", "max"):
-        return {"name": name, "host": True, "set": {}, "rules": rules}
-    base, version = name, 1
-    path = os.path.join(directory, family, f"{name}.yaml")
-    if os.sep in name or not os.path.exists(path):
-        base, version = _find_alias(name, family, directory)
-        path = os.path.join(directory, family, f"{base}.yaml")
-    model = _read(path)
-    changes: dict[str, Any] = {}
-    for n, row in model.pop("versions", {}).items():
-        if int(n) <= version:
-            changes.update(row["set"])
-    model.pop("schema")
-    return {**model, "name": name, "set": changes, "rules": rules}
+    from vmrun.config import cpumodels
 
-
-def _find_alias(name: str, family: str, directory: str) -> tuple[str, int]:
-    parts = name.split("-")
-    for count in range(len(parts), 0, -1):  # Skylake-Server-v2 is a version of Skylake-Server
-        base = "-".join(parts[:count])
-        if os.sep not in base and os.path.exists(os.path.join(directory, family, f"{base}.yaml")):
-            found = _aliases(family, base).get(name)
-            if found is not None:
-                return found
-    raise ConfigError(f"there is no CPU model '{name}' in the family {family}", code="VR0705")
+    found = cpumodels.load_model(name, family, [])
+    if found is None:
+        raise ConfigError(f"there is no CPU model '{name}' in the family {family}", code="VR0705")
+    return found
 
 
 # --- topology ------------------------------------------------------------------------------------------
