@@ -1,1 +1,122 @@
-"""."""
+"""What the firmware of a machine finds: its image, fw_cfg items and files, CMOS cells, ACPI tables, SMBIOS
+fields.
+
+All of it follows from the resolved machine and the types' data; `prepare` hands it to the two devices
+concerned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrun.errors import BuildError
+from vmrun.firmware import acpi, bootorder, cmos, fwcfg, images, parts
+from vmrun.firmware.images import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+
+class Prepared:
+    """What a machine's firmware was given: for messages, the lock file, and the second boot.
+
+    roms: the option ROM images, by fw_cfg name. warnings: what an image's absence takes away, one sentence
+    each.
+    """
+
+    def __init__(self, machine: dict[str, Any], rtc: Any) -> None:
+        self.machine, self.rtc = machine, rtc
+        self.items: dict[int, bytes] = {}
+        self.files: list[tuple[str, bytes]] = []
+        self.cells: dict[int, int] = {}
+        self.roms: dict[str, Image] = {}
+        self.warnings: list[str] = []
+
+    def second_boot(self) -> None:
+        """The machine is reset for the second time: `boot.once` has had its turn."""
+        boot = self.machine.get("boot", {})
+        if boot.get("once"):
+            for index, value in cmos.boot(str(boot.get("order") or "cad")).items():
+                self.cells[index] = value
+                self.rtc.set_cmos(index, value)
+
+
+def load_bios(machine: dict[str, Any]) -> bytes:
+    """The firmware image; BuildError when it is missing or cannot be one. `images.load_bios_image` tells
+    its digest.
+    """
+    return images.load_bios_image(machine).data
+
+
+def prepare(
+    platform: Any,
+    fw_cfg: Any,
+    rtc: Any,
+    machine: dict[str, Any],
+    *,
+    kvm: bool = False,
+    files: Mapping[str, bytes] | None = None,
+    disk_size: Callable[[str], int] | None = None,
+) -> Prepared:
+    """Fill the fw_cfg device and the CMOS memory. Called once, after all devices are realized.
+
+    fw_cfg: add_bytes(key, data), add_file(name, data, callback=None); files come in the directory's order, and
+    a callback gives the contents anew when the guest selects the file for the first time after a reset.
+    rtc: set_cmos(index, value). kvm: KVM runs the machine and has its pages below 4 GiB. files: what devices
+    and the user add. disk_size: bytes of a drive by id.
+    """
+    done = Prepared(machine, rtc)
+    done.items = fwcfg.items(machine)
+    found = {**fwcfg.files(machine, kvm), **_roms(machine, done), **(files or {})}
+    callbacks: dict[str, Callable[[], bytes]] = {}
+    if machine["firmware"].get("acpi") == "tables":
+        found |= acpi.build(machine, pm_base(platform, machine)).files()
+        found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
+        for name in (acpi.TABLES, acpi.RSDP, acpi.LOADER):
+            callbacks[name] = _rebuilt(platform, machine, name)
+    found["bootorder"] = bootorder.bootorder(machine)
+    done.files = fwcfg.in_order(found, machine["firmware"].get("fw_cfg", {}).get("order", "priority"))
+    for key, data in done.items.items():
+        fw_cfg.add_bytes(key, data)
+    for name, data in done.files:
+        fw_cfg.add_file(name, data, callbacks.get(name))
+    done.cells = cmos.cells(machine, disk_size)
+    for index, value in sorted(done.cells.items()):
+        rtc.set_cmos(index, value)
+    return done
+
+
+def pm_base(platform: Any, machine: dict[str, Any]) -> int:
+    """Where the guest has put the power management registers; where SeaBIOS will put them before it has."""
+    described = parts.first(machine, "PIIX4_PM")
+    if described is None or platform is None:
+        return acpi.PM_BASE
+    config = getattr(platform.device(described["id"]), "config", None)
+    base = int.from_bytes(bytes(config[0x40:0x44]), "little") & 0xFFC0 if config is not None else 0
+    return base or acpi.PM_BASE
+
+
+def _rebuilt(platform: Any, machine: dict[str, Any], name: str) -> Callable[[], bytes]:
+    return lambda: acpi.build(machine, pm_base(platform, machine)).files()[name]
+
+
+def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
+    """Option ROMs by file: those of the type, then those of PCI cards that have no ROM BAR."""
+    firmware = machine["firmware"]
+    dirs = firmware.get("dirs", ())
+    for name in firmware.get("option-roms", ()):
+        try:
+            done.roms[f"genroms/{name}"] = images.load_rom(str(name), dirs)
+        except BuildError as error:
+            # The board's ROMs serve devices that vmrun does not have; without them a guest boots all the
+            # same.
+            done.warnings.append(f"{error.problems[0].message}; the guest does without it")
+    for device in machine["devices"]:
+        props = device["props"]
+        if props.get("rombar") == 0 and props.get("romfile"):
+            from vmrun.firmware.dsdt import DISPLAYS
+
+            kind = "vgaroms" if device["driver"] in DISPLAYS else "genroms"
+            done.roms[f"{kind}/{props['romfile']}"] = images.load_rom(str(props["romfile"]), dirs)
+    return {name: image.data for name, image in done.roms.items()}

@@ -1,6 +1,8 @@
-"""The standard VGA as a PCI card: the chip of vga.pyx with its ports, its window, a frame buffer and registers in BARs.
+"""The standard VGA as a PCI card: the chip of vga.pyx with its ports, its window, a frame buffer and
+registers in BARs.
 
-Ref: QEMU docs/specs/standard-vga.txt (the card exists only there): 1234:1111, BAR 0 frame buffer, BAR 2 registers.
+Ref: QEMU docs/specs/standard-vga.txt (the card exists only there): 1234:1111, BAR 0 frame buffer, BAR 2
+registers.
 Not modelled: EDID (BAR 2 from 0), the display sizes xres/yres/xmax/ymax that only EDID would tell.
 """
 
@@ -77,7 +79,9 @@ class VgaPci(PciDevice):
         for first, count in PORTS:
             self._add(platform.system_io, Region.alias("vga", ports, first - 0x3B0, count), first)
         self._add(platform.system_io, Region.device("vbe", VbePorts(self.vga), VBE_COUNT), VBE_PORTS)
-        self._add(platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, 1)
+        self._add(
+            platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, 1
+        )
 
     def _add(self, container: Region, region: Region, addr: int, priority: int = 0) -> None:
         region.owner = self

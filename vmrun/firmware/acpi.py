@@ -1,0 +1,167 @@
+"""The ACPI tables of types whose machine publishes them (`firmware.acpi: tables`), and the script that
+loads them.
+
+One file holds FACS, DSDT, FADT, MADT, HPET, WAET and RSDT one after another; a second the RSDP; the third
+tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with the
+type's OEM names.
+Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, DSDT); IA-PC HPET specification 1.0a;
+Microsoft WAET.
+Not modelled: SRAT and SLIT (no NUMA nodes yet), BIOS tables of the user (-acpitable).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from vmrun.firmware import parts
+from vmrun.firmware.dsdt import GPE0, dsdt
+from vmrun.firmware.linker import FSEG, HIGH, Linker
+
+if TYPE_CHECKING:
+    from typing import Any
+
+TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader"
+PM_BASE = 0x600  # where SeaBIOS since 1.7.5 puts it when it is given tables
+HEADER = struct.Struct("<4sIBB6s8sI4sI")
+
+# FADT flags: WBINVD works, C1 on all processors, sleep button by method, RTC wakes from S4, platform timer
+FADT_FLAGS = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 7 | 1 << 15
+CLUSTER_MODEL = 1 << 18  # logical APIC ids must be clusters: more than eight processors
+LEGACY_CPU_AML = 97  # bytes per APIC id that the old size of the tables counted with
+
+
+class AcpiFiles:
+    """Contents of the three fw_cfg files."""
+
+    __slots__ = ("loader", "rsdp", "tables")
+
+    def __init__(self, tables: bytes, rsdp: bytes, loader: bytes) -> None:
+        self.tables, self.rsdp, self.loader = tables, rsdp, loader
+
+    def files(self) -> dict[str, bytes]:
+        return {TABLES: self.tables, RSDP: self.rsdp, LOADER: self.loader}
+
+
+class _Blob:
+    """The file of tables while it grows."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.data = bytearray()
+        self.linker = Linker()
+        self.oem_id = _padded(settings, "oem-id", "BOCHS ", 6)
+        self.oem_table_id = _padded(settings, "oem-table-id", "BXPC    ", 8)
+        self.creator = _padded(settings, "creator-id", "BXPC", 4)
+        self.creator_revision = int(settings.get("creator-revision", 1))
+
+    def add(self, signature: bytes, revision: int, body: bytes, pointers: tuple[int, ...] = ()) -> int:
+        """Append a table; its offset. `pointers`: offsets in the body of addresses within this file."""
+        start = len(self.data)
+        size = HEADER.size + len(body)
+        head = (
+            signature,
+            size,
+            revision,
+            0,
+            self.oem_id,
+            self.oem_table_id,
+            1,
+            self.creator,
+            self.creator_revision,
+        )
+        self.data += HEADER.pack(*head) + body
+        for offset in pointers:
+            self.linker.add_pointer(TABLES, start + HEADER.size + offset, 4, TABLES)
+        self.linker.add_checksum(TABLES, start + 9, start, size)
+        return start
+
+
+def build(machine: dict[str, Any], pm_base: int = PM_BASE) -> AcpiFiles:
+    """The tables of a resolved machine. `pm_base`: where the power management registers are now."""
+    settings = machine["firmware"].get("acpi-settings", {})
+    blob = _Blob(settings)
+    linker = blob.linker
+    linker.allocate(RSDP, 16, FSEG)
+    linker.allocate(TABLES, 64, HIGH)
+    facs = len(blob.data)
+    blob.data += struct.pack("<4sI", b"FACS", 64).ljust(64, b"\0")
+    aml = dsdt(machine)
+    described = blob.add(b"DSDT", 1, aml)
+    listed = [
+        blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4)),
+        blob.add(b"APIC", 1, _madt(machine)),
+    ]
+    hpet = parts.first(machine, "hpet")
+    if hpet is not None:
+        listed.append(blob.add(b"HPET", 1, _hpet(int(hpet["props"].get("base", 0xFED00000)))))
+    listed.append(blob.add(b"WAET", 1, struct.pack("<I", 2)))  # the PM timer needs to be read but once
+    pointers = tuple(4 * n for n in range(len(listed)))
+    root = blob.add(b"RSDT", 1, struct.pack(f"<{len(listed)}I", *listed), pointers)
+    rsdp = _rsdp(blob.oem_id, root)
+    linker.add_pointer(RSDP, 16, 4, TABLES)
+    linker.add_checksum(RSDP, 8, 0, 20)
+    size = _file_size(machine, settings, len(blob.data), len(aml) + HEADER.size)
+    return AcpiFiles(
+        bytes(blob.data).ljust(size, b"\0"), rsdp, linker.to_bytes(int(settings.get("loader-align", 4096)))
+    )
+
+
+def _padded(settings: dict[str, Any], key: str, default: str, size: int) -> bytes:
+    return str(settings.get(key, default)).encode("ascii").ljust(size)[:size]
+
+
+def _fadt(machine: dict[str, Any], pm_base: int, facs: int, described: int) -> bytes:
+    """Revision 1: 116 bytes with the header."""
+    flags = FADT_FLAGS
+    if len(parts.apic_ids(machine)) > 8:
+        flags |= CLUSTER_MODEL
+    body = struct.pack("<IIBBH", facs, described, 1, 0, 9)  # dual PIC, SCI is IRQ 9
+    body += struct.pack("<IBBBB", 0xB2, 0xF1, 0xF0, 0, 0)  # APMC: ACPI on and off
+    body += struct.pack("<8I", pm_base, 0, pm_base + 4, 0, 0, pm_base + 8, GPE0, 0)
+    body += struct.pack("<8B", 4, 2, 0, 4, 4, 0, 0, 0)  # lengths of these blocks
+    body += struct.pack("<HHHHBBBBBHB", 0xFFF, 0xFFF, 0, 0, 0, 0, 0, 0, 0x32, 0, 0)  # no C2, C3; century byte
+    return body + struct.pack("<I", flags)
+
+
+def _madt(machine: dict[str, Any]) -> bytes:
+    """Processors by APIC id, the IOAPIC, where ISA interrupts differ from the identity, and NMI on LINT1."""
+    count = int(machine["cpus"]["count"])
+    body = struct.pack("<II", 0xFEE00000, 1)  # and two 8259s
+    ids = parts.apic_ids(machine)
+    for index, id in enumerate(ids):
+        if id < 255:
+            body += struct.pack("<BBBBI", 0, 8, index, id, index < count)
+        else:
+            body += struct.pack("<BBHIII", 9, 16, 0, id, index < count, index)
+    ioapic = parts.first(machine, "ioapic")
+    base = int(ioapic["props"].get("base", 0xFEC00000)) if ioapic is not None else 0xFEC00000
+    body += struct.pack("<BBBBII", 1, 12, 0, 0, base, 0)
+    body += struct.pack("<BBBBIH", 2, 10, 0, 0, 2, 0)
+    for irq in (5, 9, 10, 11):
+        body += struct.pack("<BBBBIH", 2, 10, 0, irq, irq, 0x000D)  # level, active high
+    body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)
+    if max(ids) >= 255:
+        body += struct.pack("<BBHIB3x", 0x0A, 12, 0, 0xFFFFFFFF, 1)
+    return body
+
+
+def _hpet(base: int) -> bytes:
+    address = struct.pack("<BBBBQ", 0, 0, 0, 0, base)
+    return struct.pack("<I", 0x8086A201) + address + struct.pack("<BHB", 0, 0, 0)
+
+
+def _rsdp(oem_id: bytes, root: int) -> bytes:
+    """Revision 0: what counts is the first 20 bytes; the file has room for the later form."""
+    return struct.pack("<8sB6sBI", b"RSD PTR ", 0, oem_id, 0, root).ljust(36, b"\0")
+
+
+def _file_size(machine: dict[str, Any], settings: dict[str, Any], used: int, aml: int) -> int:
+    """Old types have a size that followed from fixed AML sizes, the others a fixed one; never less than is
+    used.
+    """
+    legacy = settings.get("legacy-table-size")
+    if legacy is None:
+        step = int(settings.get("tables-align", 0x20000))
+        return -(-used // step) * step
+    counted = used - aml + int(legacy) + LEGACY_CPU_AML * parts.apic_limit(machine)
+    return -(-max(counted, used) // 4096) * 4096

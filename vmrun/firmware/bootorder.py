@@ -1,0 +1,102 @@
+"""The fw_cfg file `bootorder`: devices with a bootindex, least first, as Open Firmware paths in QEMU's
+spelling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrun.firmware import parts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+ROOT = "/pci@i0cf8"
+NICS = [
+    "e1000",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    "rtl8139",
+    "pcnet",
+    "ne2k_pci",
+    "virtio-net-pci",
+    "vmxnet3",
+    "i82550",
+    "i82551",
+    "i82557a",
+    "i82557b",
+    "i82557c",
+    "i82558a",
+    "i82558b",
+    "i82559a",
+    "i82559b",
+    "i82559c",
+    "i82559er",
+    "i82562",
+    "i82801",
+]
+SCSI_ADAPTERS = ("virtio-scsi-pci", "lsi53c895a", "lsi53c810", "megasas", "pvscsi", "virtio-blk-pci")
+
+
+def bootorder(machine: dict[str, Any], roms: Iterable[tuple[int, str]] = ()) -> bytes:
+    """Paths, newline-separated with a final NUL; b'' when no device has a bootindex.
+
+    roms: (bootindex, fw_cfg name) of option ROMs that are booted themselves, such as genroms/linuxboot.bin.
+    """
+    entries = [(index, f"/rom@{name}") for index, name in roms if index >= 0]
+    for device in machine["devices"]:
+        index = device["props"].get("bootindex")
+        if index is not None and int(index) >= 0:
+            found = path(machine, device)
+            if found is not None:
+                entries.append((int(index), found))
+    lines = [line for _, line in sorted(entries, key=lambda entry: entry[0])]
+    if not lines:
+        return b""
+    if machine.get("boot", {}).get("strict"):
+        lines.append("HALT")
+    return "\n".join(lines).encode() + b"\0"
+
+
+def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
+    """The path of a device that can be booted from; None when its kind has none."""
+    driver, props = device["driver"], device["props"]
+    if driver in ("ide-hd", "ide-cd", "ide-drive"):
+        controller = _owner(machine, device)
+        if controller is None:
+            return None
+        channel = list(controller["provides"]).index(device["bus"])
+        return f"{_pci(controller, 'ide')}/drive@{channel:x}/disk@{int(props.get('unit') or 0):x}"
+    if driver in ("scsi-hd", "scsi-cd", "scsi-disk", "scsi-block", "scsi-generic"):
+        controller = _owner(machine, device)
+        if controller is None:
+            return None
+        place = [int(props.get(name) or 0) for name in ("channel", "scsi-id", "lun")]
+        return f"{_pci(controller, 'scsi')}/channel@{place[0]:x}/disk@{place[1]:x},{place[2]:x}"
+    if driver in ("virtio-blk-pci", "virtio-blk"):
+        return f"{_pci(device, 'scsi')}/disk@0,0"
+    if driver in NICS:
+        return f"{_pci(device, 'ethernet')}/ethernet-phy@0"
+    if driver == "usb-storage":
+        controller = _owner(machine, device)
+        if controller is None:
+            return None
+        return f"{_pci(controller, 'usb')}/storage@{props.get('port', '1')}/channel@0/disk@0,0"
+    if driver == "isa-fdc":
+        return f"{ROOT}/isa@1/fdc@{int(props.get('iobase', 0x3F0)):04x}/floppy@0"
+    return None
+
+
+def _pci(device: dict[str, Any], name: str) -> str:
+    number, function = parts.slot(device)
+    return f"{ROOT}/{name}@{number:x}" + (f",{function:x}" if function else "")
+
+
+def _owner(machine: dict[str, Any], device: dict[str, Any]) -> dict[str, Any] | None:
+    """The device that provides the bus this one sits on."""
+    for other in machine["devices"]:
+        if device.get("bus") in (other.get("provides") or {}) and other.get("addr"):
+            return other  # type: ignore[no-any-return]
+    return None

@@ -1,0 +1,132 @@
+"""The contents of the firmware configuration device: numbered items and the directory of files.
+
+Ref: QEMU docs/specs/fw_cfg.txt. All functions are pure: a resolved machine in, bytes out.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from vmrun.firmware import parts, smbios
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
+NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
+ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, HPET = 0x8000, 0x8001, 0x8002, 0x8004
+RAM, RESERVED = 1, 2
+KVM_PAGES = 0x4000  # identity map and TSS, side by side
+
+# Where a file stands in the directory of types that order it by kind. Devices' own files come at 110.
+PRIORITY = {
+    "etc/boot-menu-wait": 10,
+    "bootsplash.jpg": 11,
+    "bootsplash.bmp": 12,
+    "etc/boot-fail-wait": 15,
+    "etc/smbios/smbios-tables": 20,
+    "etc/smbios/smbios-anchor": 30,
+    "etc/e820": 40,
+    "etc/reserved-memory-end": 50,
+    "genroms/kvmvapic.bin": 55,
+    "genroms/vapic.bin": 55,
+    "genroms/linuxboot.bin": 60,
+    "etc/system-states": 90,
+    "etc/extra-pci-roots": 120,
+    "etc/acpi/tables": 130,
+    "etc/table-loader": 140,
+    "etc/tpm/log": 150,
+    "etc/acpi/rsdp": 160,
+    "bootorder": 170,
+    "etc/msr_feature_control": 180,
+}
+VGA_ROM, NIC_ROM, USER_FILE, DEVICE_FILE = 70, 80, 100, 110
+
+
+def items(machine: dict[str, Any]) -> dict[int, bytes]:
+    """Key → value of what is no file. Key 0, the signature, and 0x19, the directory, are the device's own."""
+    wanted = machine["firmware"].get("fw_cfg", {})
+    limit = parts.apic_limit(machine)
+    found = {
+        ID: struct.pack("<I", wanted.get("id", 1 | 2 * _has_dma(machine))),
+        UUID: smbios.uuid_bytes(machine.get("uuid")),
+        RAM_SIZE: struct.pack("<Q", machine["memory"]),
+        NOGRAPHIC: struct.pack("<H", 0),
+        CPUS: struct.pack("<H", machine["cpus"]["count"]),
+        BOOT_MENU: struct.pack("<H", bool(machine.get("boot", {}).get("menu"))),
+        MAX_CPUS: struct.pack("<H", limit),
+        ACPI_TABLES: struct.pack("<H", 0),
+    }
+    if wanted.get("numa", True):
+        found[NUMA] = struct.pack(f"<{1 + limit}Q", 0, *[0] * limit)  # no nodes: node 0 for every APIC id
+    if wanted.get("irq0-override", True):
+        found[IRQ0_OVERRIDE] = struct.pack("<I", 1)
+    fields = smbios.fields(machine)
+    if fields is not None:
+        found[SMBIOS_ENTRIES] = fields
+    hpet = parts.first(machine, "hpet")
+    if wanted.get("hpet") and hpet is not None:
+        block = struct.pack("<IQHB", 0x8086A201, int(hpet["props"].get("base", 0xFED00000)), 0, 0)
+        found[HPET] = (b"\x01" + block).ljust(1 + 8 * 15, b"\0")
+    return found
+
+
+def _has_dma(machine: dict[str, Any]) -> bool:
+    device = parts.first(machine, "fw_cfg_io")
+    return bool(device is not None and device["props"].get("dma_enabled", False))
+
+
+def files(machine: dict[str, Any], kvm: bool = False) -> dict[str, bytes]:
+    """The small files that follow from the machine alone (not ROMs, ACPI tables or the boot order)."""
+    wanted = machine["firmware"].get("fw_cfg", {})
+    boot = machine.get("boot", {})
+    found: dict[str, bytes] = {}
+    if boot.get("splash-time") is not None:
+        found["etc/boot-menu-wait"] = struct.pack("<H", int(boot["splash-time"]) & 0xFFFF)
+    if wanted.get("boot-fail-wait", True):
+        found["etc/boot-fail-wait"] = struct.pack("<i", int(boot.get("reboot-timeout", -1)))
+    if wanted.get("e820"):
+        found["etc/e820"] = e820(machine, kvm)
+    if wanted.get("system-states", True) and parts.first(machine, "PIIX4_PM") is not None:
+        found["etc/system-states"] = system_states(machine)
+    return found
+
+
+def e820(machine: dict[str, Any], kvm: bool) -> bytes:
+    """(address, length, type) of what is not where the firmware would expect it: KVM's own pages, then
+    RAM.
+    """
+    layout = machine["memory-map"]
+    rows = []
+    if kvm:
+        rows.append((int(layout.get("kvm", {}).get("identity-map", 0xFEFFC000)), KVM_PAGES, RESERVED))
+    rows.append((0, parts.memory_below_4g(machine), RAM))
+    if parts.memory_above_4g(machine):
+        rows.append((int(layout.get("high-ram", 1 << 32)), parts.memory_above_4g(machine), RAM))
+    return b"".join(struct.pack("<QQI", *row) for row in rows)
+
+
+def system_states(machine: dict[str, Any]) -> bytes:
+    """A byte per sleep state S0 to S5: bit 7 offered, below it the sleep type."""
+    s3, s4, s4_type = parts.sleep_states(machine)
+    return bytes([0x80, 0, 0, 1 | s3 << 7, s4_type | s4 << 7, 0x80])
+
+
+def in_order(found: Mapping[str, bytes], order: str) -> list[tuple[str, bytes]]:
+    """The files as the directory lists them: `name`, or `priority` as older types do."""
+    if order == "name":
+        return sorted(found.items())
+    return sorted(found.items(), key=lambda file: priority(file[0]))  # stable: equal ones keep their order
+
+
+def priority(name: str) -> int:
+    known = PRIORITY.get(name)
+    if known is not None:
+        return known
+    if name.startswith("vgaroms/"):
+        return VGA_ROM
+    if name.startswith("genroms/"):
+        return NIC_ROM
+    return USER_FILE if name.startswith("opt/") else DEVICE_FILE
