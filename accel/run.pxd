@@ -16,6 +16,11 @@ cdef class IntAck:
     cdef int acknowledge(self) noexcept nogil
 
 
+cdef class PyIntAck(IntAck):
+    cdef object callback
+    cdef int call(self) noexcept with gil
+
+
 cdef class MsiSink:
     cdef int send(self, u64 addr, u32 data) noexcept nogil
 

@@ -18,6 +18,8 @@ from accel.api cimport Notifier, pthread_mutex_t, u32, u64
 
 import _thread
 
+from accel.api import _report
+
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, void *)
     int pthread_mutex_destroy(pthread_mutex_t *)
@@ -54,6 +56,23 @@ cdef class IntAck:
     cdef int acknowledge(self) noexcept nogil:
         """The vector, as INTA# puts it on the bus; -1 when no interrupt is pending. The device lock is held."""
         return -1
+
+
+cdef class PyIntAck(IntAck):
+    """In Python: `callback() -> vector or -1`."""
+
+    def __init__(self, callback):
+        self.callback = callback
+
+    cdef int acknowledge(self) noexcept nogil:
+        return self.call()
+
+    cdef int call(self) noexcept with gil:
+        try:
+            return self.callback()
+        except Exception as exc:
+            _report("interrupt acknowledge", exc)
+            return -1
 
 
 cdef class MsiSink:

@@ -101,11 +101,13 @@ class KvmAccelerator(Accelerator):
         if self.clock is not None and self.options.get("kvmclock", True):
             self.vm.set_clock(self.clock)
         self.clock = None
+        self.irqchip.thaw_pit()
         self.control.start()
 
     def stop(self) -> None:
         was_running = self.control.running
         self.control.stop()
+        self.irqchip.freeze_pit()
         if was_running and self.has_local_apic and self.options.get("kvmclock", True):
             self.clock = self.vm.get_clock()
             for cpu in self.vcpus:

@@ -24,5 +24,6 @@ cdef class KvmIrqchip:
     cdef readonly bint created, pit_created
     cdef readonly dict routes
     cdef dict pending
-    cdef public bint want_pit
+    cdef object frozen_pit
+    cdef public bint want_pit, reinject
     cdef u32 first_msi, gsi_limit

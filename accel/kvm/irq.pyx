@@ -135,6 +135,7 @@ cdef class KvmIrqchip:
         self.gsis = GsiSink(vm, count)
         self.gsi_limit = vm.extension(KVM_CAP_IRQ_ROUTING)
         self.first_msi = max(count, PINS)
+        self.reinject = True                        # ticks the guest missed come late instead of never
         self.routes = {}                            # GSI of a message → (address, data)
         self.pending = {}                           # chip → state to load once it exists
 
@@ -161,8 +162,23 @@ cdef class KvmIrqchip:
         if self.pit_created:
             return
         memset(&config, 0, sizeof(config))
+        # The kernel answers port 61h too: guests calibrate clocks by polling OUT2 there.
+        config.flags = KVM_PIT_SPEAKER_DUMMY
         check(ioctl(self.vm.fd, KVM_CREATE_PIT2, &config), "cannot create the timer in the kernel")
         self.pit_created = True
+        if not self.reinject and self.vm.extension(KVM_CAP_REINJECT_CONTROL):
+            self.set_reinject(False)
+
+    def freeze_pit(self):
+        """The machine stops: keep the timer's state, which goes on counting in the kernel."""
+        if self.pit_created and self.frozen_pit is None:
+            self.frozen_pit = self._get_pit()
+
+    def thaw_pit(self):
+        """The machine starts: count on from there, without the ticks of the pause."""
+        frozen, self.frozen_pit = self.frozen_pit, None
+        if frozen is not None:
+            self._set_pit(frozen)
 
     def set_reinject(self, bint reinject):
         """Whether ticks that the guest missed are delivered late (true) or dropped."""
@@ -240,7 +256,7 @@ cdef class KvmIrqchip:
         if not self.created or (chip == "pit" and not self.pit_created):
             return dict(self.pending.get(chip) or RESET[chip])
         if chip == "pit":
-            return self._get_pit()
+            return self._get_pit() if self.frozen_pit is None else dict(self.frozen_pit)
         if chip == "ioapic":
             return self._get_ioapic()
         return self._get_pic(chip)
@@ -251,6 +267,8 @@ cdef class KvmIrqchip:
             self.pending[chip] = dict(state)
         elif chip == "pit":
             self._set_pit(state)
+            if self.frozen_pit is not None:
+                self.frozen_pit = dict(state)
         elif chip == "ioapic":
             self._set_ioapic(state)
         else:

@@ -18,6 +18,7 @@ class Platform(Protocol):
     """Lives as long as the machine. Everything here is used with the device lock held."""
 
     lock: DeviceLock
+    accelerator: Any                # accel.accelerator.Accelerator; for what it has in its kernel and offers devices
     memory: AddressSpace            # system memory: what processors and bus masters see
     io: AddressSpace                # 64 KiB of ports
     system_memory: Region           # root container of `memory`

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from accel.api import IrqFan, Notifier
-from accel.run import IntAck
+from accel.run import PyIntAck
 
 from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
 from tests.unit.kvm.pc import Pc
@@ -119,13 +119,45 @@ def test_ioeventfd_in_memory_and_taken_back(pc: type[Pc]) -> None:
     assert seen == [2]
 
 
-class Pic(IntAck):
-    pass
+@pytest.mark.parametrize("irqchip", ["off", "split"])
+def test_our_own_8259a_interrupts_through_intr(pc: type[Pc], irqchip: str) -> None:
+    guest = pc(IRQ5, irqchip=irqchip)
+    intr = guest.accel.cpu_input("intr")
+
+    def acknowledge() -> int:
+        intr.drive(0, 0)
+        return 0x2D
+
+    guest.accel.set_int_ack(PyIntAck(acknowledge))
+    started(guest)
+    intr.drive(0, 1)
+    assert guest.until(lambda: 0x22 in guest.logged)
+    assert guest.logged == [0x11, 0x33, 0x22]
+
+
+@pytest.mark.parametrize("irqchip", ["off", "split"])
+def test_intr_waits_until_the_guest_takes_interrupts(pc: type[Pc], irqchip: str) -> None:
+    # IVT entry 2dh, interrupts off, 20000 times loop, log 11h, sti, log 22h; the handler at f000:0030 logs 33h.
+    code = (
+        "fa 31c0 8ed8 8ed0 bc0070 c706b4003000 c706b60000f0 b011 e680 b9204e e2fe b012 e680 fb b022 e680 f4"
+    )
+    guest = pc(code, irqchip=irqchip, rom={0x30: "b033 e680 cf"})
+    intr = guest.accel.cpu_input("intr")
+
+    def acknowledge() -> int:
+        intr.drive(0, 0)
+        return 0x2D
+
+    guest.accel.set_int_ack(PyIntAck(acknowledge))
+    started(guest)
+    intr.drive(0, 1)
+    assert guest.until(lambda: 0x33 in guest.logged)
+    assert guest.logged.index(0x33) > guest.logged.index(0x12)
 
 
 def test_no_vector_from_our_own_chip_means_no_interrupt(pc: type[Pc]) -> None:
     guest = pc(IRQ5, irqchip="off")
-    guest.accel.set_int_ack(Pic())
+    guest.accel.set_int_ack(PyIntAck(lambda: -1))
     started(guest)
     guest.accel.cpu_input("intr").drive(0, 1)
     assert not guest.until(lambda: 0x33 in guest.logged, 0.05)
