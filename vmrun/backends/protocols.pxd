@@ -12,6 +12,13 @@ cpdef enum:
     BLOCK_DISCARD = 3
 
 
+cpdef enum:
+    CHAR_EVENT_CLOSED = 0       # the other side went away
+    CHAR_EVENT_OPENED = 1
+    CHAR_EVENT_BREAK = 2        # the line was held low
+    CHAR_EVENT_DRAINED = 3      # `output` has room again
+
+
 cdef class BlockRequest:
     cdef public int op
     cdef public u64 offset
@@ -42,3 +49,4 @@ cdef class CharBackend:
     cdef readonly ByteRing output
     cdef public CharFrontend frontend
     cdef int put(self, u8 byte) noexcept nogil
+    cdef void input_room(self) noexcept nogil

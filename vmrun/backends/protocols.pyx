@@ -39,14 +39,14 @@ cdef class CharFrontend:
     """The device's side of a character back end: bytes from the host arrive here, with the device lock held."""
 
     cdef u32 can_receive(self) noexcept nogil:
-        """How many bytes the device has room for now. When that grows, call backend.accept_input() if it was 0."""
+        """How many bytes the device has room for now. When that grows, call backend.input_room() if it was 0."""
         return 0
 
     cdef void receive(self, const u8 *data, u32 count) noexcept nogil:
         pass
 
     cdef void event(self, int what) noexcept nogil:
-        """CHAR_EVENT: 0 closed, 1 opened, 2 break."""
+        """One of CHAR_EVENT_…"""
         pass
 
 
@@ -62,8 +62,12 @@ cdef class CharBackend:
         """1 when taken, 0 when the ring is full (the device keeps its byte: back-pressure)."""
         return self.output.push(byte)
 
+    cdef void input_room(self) noexcept nogil:
+        """The front end has room again; cheap, called with the device lock held."""
+        pass
+
     def accept_input(self):
-        """The front end has room again; cheap, callable from any thread."""
+        self.input_room()
 
     def deliver(self, bytes data):
         """Bytes from the host for the device; the number taken. The device lock is held."""
