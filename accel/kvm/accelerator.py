@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from accel.ram import RamBlock
 
 # Left alone by a reset: what the processor is, not what it does.
-_KEPT_MSRS = frozenset({0x3A, 0x10A, 0x8B, 0xCE, 0x17A, 0x345, *range(0x480, 0x493)})
+_KEPT_MSRS = frozenset({0x3A, 0x10A, 0x8B, 0xCE, 0x345, *range(0x480, 0x493)})
+# Of the processor's state, but not in the kernel's list: MTRRs, machine-check status and banks.
+_MORE_MSRS = (
+    *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF, 0x17A, 0x17B, *range(0x400, 0x428)
+)  # fmt: skip
+# IA32_MISC_ENABLE after power-on: fast strings; the kernel's own value depends on its version.
+_MISC_ENABLE = 0x1A0
 # The time-stamp counter starts again from nothing, whatever it has counted while the machine was built.
 _TSC = 0x10
 
@@ -76,19 +82,26 @@ class KvmAccelerator(Accelerator):
 
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
         """qemu_init_vcpu: start the thread, wait until it says 'created'."""
+        most = self.vm.extension_named("max_vcpus")
+        if index >= most > 0:
+            raise AccelFailure(
+                f"cannot create processor {index}", f"KVM runs at most {most} in a machine here"
+            )
         self.irqchip.create()
         cpu = KvmVcpu(self.vm, self.irqchip, index, apic_id, cpuid)
         cpu.connect(self.ack if index == 0 else None, self.eoi)
         cpu.launch()
         if index == 0:
-            self.msrs = [n for n in self.vm.msr_indices() if n not in _KEPT_MSRS]
+            self.msrs = sorted({*self.vm.msr_indices(), *_MORE_MSRS} - _KEPT_MSRS)
             fresh = cpu.save(self.msrs)
+            self.msrs = list(fresh["msrs"])
             parts = ("xsave", "fpu", "xcrs", "debugregs")
             self.power_on = {part: fresh[part] for part in parts if part in fresh}
-            self.power_on["msrs"] = {**fresh["msrs"], _TSC: 0}
+            self.power_on["msrs"] = {**fresh["msrs"], _TSC: 0, _MISC_ENABLE: 1}
             for pin in self.pins.values():
                 pin.attach(cpu)
         cpu.take_power_on(self.power_on)
+        cpu.set_msrs({_MISC_ENABLE: 1})
         self.vcpus.append(cpu)
         return cpu
 

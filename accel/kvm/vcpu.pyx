@@ -395,6 +395,14 @@ cdef class KvmVcpu(CpuThread):
         """Tell the guest that it was stopped, so that its watchdogs do not bark."""
         ioctl(self.fd, KVM_KVMCLOCK_CTRL, 0)
 
+    def set_msrs(self, dict values):
+        """The MSRs that KVM refused."""
+        return cpu_state.set_msrs(self.fd, values)
+
+    def tsc_khz(self):
+        """Frequency of the guest's time-stamp counter; 0 when KVM does not tell."""
+        return max(ioctl(self.fd, KVM_GET_TSC_KHZ, 0), 0)
+
     def connect(self, IntAck ack=None, IrqSink eoi=None):
         if ack is not None:
             self.ack = ack

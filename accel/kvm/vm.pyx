@@ -138,6 +138,11 @@ cdef class KvmVm:
             value = ioctl(self.kvm_fd, KVM_CHECK_EXTENSION, cap)
         return max(value, 0)
 
+    def extension_named(self, str name):
+        """Limits of this kernel: max_vcpus, max_vcpu_id, memslots."""
+        caps = {"max_vcpus": KVM_CAP_MAX_VCPUS, "max_vcpu_id": KVM_CAP_MAX_VCPU_ID, "memslots": KVM_CAP_NR_MEMSLOTS}
+        return self.extension(caps[name])
+
     def kvm_arch_init(self, u64 identity_map, u64 tss):
         """Where KVM may put the four pages that it needs for real mode, out of the guest's way."""
         cdef u64 address = identity_map

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from accel.api import DeviceLock, PyIoRegion
+from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
@@ -178,6 +179,57 @@ def test_request_from_outside_wakes_the_main_loop() -> None:
     control.ask(1)
     assert control.take() == 5
     assert control.take() == 0
+
+
+def test_two_processors_with_one_apic_id_are_refused(pc: type[Pc]) -> None:
+    guest = pc()
+    guest.accel.create_vcpu(0, 0, [])
+    with pytest.raises(AccelFailure, match="cannot create processor 1"):
+        guest.accel.create_vcpu(1, 0, [])
+
+
+def test_more_processors_than_kvm_runs_are_refused(pc: type[Pc]) -> None:
+    guest = pc()
+    most = guest.accel.vm.extension_named("max_vcpus")
+    with pytest.raises(AccelFailure, match="at most"):
+        guest.accel.create_vcpu(most, most, [])
+
+
+def test_impossible_cpuid_is_refused_and_the_thread_ends(pc: type[Pc]) -> None:
+    import os
+
+    guest = pc()
+    before = len(os.listdir("/proc/self/task"))
+    leaf = {"function": 1, "index": 0, "flags": 0, "eax": 0, "ebx": 0, "ecx": 0, "edx": 0}
+    with pytest.raises(AccelFailure, match="CPUID"):
+        guest.accel.create_vcpu(0, 0, [leaf] * 5000)
+    assert guest.until(lambda: len(os.listdir("/proc/self/task")) == before)
+
+
+def test_variable_mtrrs_are_cleared_by_a_reset(pc: type[Pc]) -> None:
+    # wrmsr 200h: eax = 80000006h, edx = 0
+    guest = pc("66b900020000 66b806000080 66ba00000000 0f30 b05a e6f4")
+    guest.run(cpuid=guest.accel.supported_cpuid())
+    assert guest.accel.save_vcpu(0)["msrs"].get(0x200) in (0x80000006, None)
+    guest.accel.reset_vcpus()
+    assert guest.accel.save_vcpu(0)["msrs"].get(0x200, 0) == 0
+
+
+def test_layout_changes_while_many_processors_run(pc: type[Pc]) -> None:
+    guest = pc("31c0 8ed8 ff060005 ebfa")
+    guest.cpus(4)
+    for cpu in range(1, 4):
+        state = guest.accel.save_vcpu(cpu)
+        guest.accel.load_vcpu(cpu, {"mp_state": 0, "regs": state["regs"]})
+    guest.accel.start()
+    for _ in range(200):
+        with guest.lock:
+            guest.root.children[0].set_readonly(False)
+            region = guest.root.add(Region.ram("more", RamBlock("more", 0x1000)), 0x40000, 1)
+        with guest.lock:
+            guest.root.remove(region)
+    guest.accel.stop()
+    assert guest.control.take_reports() == []
 
 
 def test_unknown_mode_of_the_chip_is_refused() -> None:

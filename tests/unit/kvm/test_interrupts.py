@@ -137,7 +137,7 @@ def test_our_own_8259a_interrupts_through_intr(pc: type[Pc], irqchip: str) -> No
 
 @pytest.mark.parametrize("irqchip", ["off", "split"])
 def test_intr_waits_until_the_guest_takes_interrupts(pc: type[Pc], irqchip: str) -> None:
-    # IVT entry 2dh, interrupts off, 20000 times loop, log 11h, sti, log 22h; the handler at f000:0030 logs 33h.
+    # IVT entry 2dh, interrupts off, log 11h, a long loop, log 12h, sti, log 22h; the handler logs 33h.
     code = (
         "fa 31c0 8ed8 8ed0 bc0070 c706b4003000 c706b60000f0 b011 e680 b9204e e2fe b012 e680 fb b022 e680 f4"
     )

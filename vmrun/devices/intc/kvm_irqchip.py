@@ -1,9 +1,9 @@
 """The interrupt controllers and the timer that KVM has in its kernel, as devices of the board.
 
 They take the same properties and wires as the devices they stand for. The kernel leads one GSI to both
-interrupt controllers, so the inputs of `kvm-i8259` and `kvm-ioapic` that carry the same GSI end in the same place
-(accel.kvm.irq.GsiSink), which passes each change on once. Their outputs never move: the kernel interrupts the
-processors, and the timer's tick reaches GSI 0, by themselves.
+interrupt controllers, so the inputs of `kvm-i8259` and `kvm-ioapic` that carry the same GSI end in the same
+place (accel.kvm.irq.GsiSink), which passes each change on once. Their outputs never move: the kernel
+interrupts the processors, and the timer's tick reaches GSI 0, by themselves.
 
 Ref: Intel 8259A (231468), 82093AA (290566), 8254 (231164); Linux Documentation/virt/kvm/api.rst.
 Not modelled: other port or memory addresses than the PC's, since the kernel knows no others; the phase of a
