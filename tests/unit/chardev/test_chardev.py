@@ -1,0 +1,580 @@
+"""Character back ends over real files, pseudo-terminals, sockets and pipes."""
+
+import os
+import select
+import socket
+import termios
+import time
+
+import pytest
+
+from accel.api import DeviceLock
+from vmrun.backends.chardev import open_chardev
+from vmrun.backends.chardev.base import PyFrontend
+from vmrun.backends.chardev.terminal import Mux, StdioChar
+from vmrun.core.loop import Loop
+from vmrun.errors import BackendError
+
+CLOSED, OPENED, BREAK, DRAINED = 0, 1, 2, 3
+
+
+class Device:
+    """A front end with a little memory: takes `room` bytes, notes events."""
+
+    def __init__(self, backend, room=1 << 20):
+        self.backend, self.capacity = backend, room
+        self.got, self.events = b"", []
+        self.frontend = PyFrontend(self._receive, lambda: self.capacity, self.events.append)
+        backend.frontend = self.frontend
+
+    def _receive(self, data):
+        assert len(data) <= self.capacity
+        self.got += data
+        self.capacity -= len(data)
+
+    def make_room(self, count):
+        self.capacity += count
+        self.backend.accept_input()
+
+
+class Rig:
+    def __init__(self):
+        self.lock = DeviceLock()
+        self.loop = Loop(self.lock)
+        self.errors = []
+        self.loop.on_error = lambda where, exc: self.errors.append((where, exc))
+        self.open_backends = []
+
+    def open(self, **spec):
+        backend = open_chardev("c0", spec, self.loop, self.lock)
+        self.open_backends.append(backend)
+        return backend
+
+    def until(self, condition, seconds=5.0):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            self.loop.run_once(0.02)
+
+    def turns(self, count=3):
+        for _ in range(count):
+            self.loop.run_once(0)
+
+    def write(self, backend, data):
+        with self.lock:
+            return backend.write(data)
+
+
+@pytest.fixture
+def rig():
+    made = Rig()
+    yield made
+    for backend in made.open_backends:
+        backend.close()
+    made.loop.close()
+    assert made.errors == []
+
+
+def read_all(fd, count, seconds=5.0):
+    out = b""
+    end = time.monotonic() + seconds
+    while len(out) < count and time.monotonic() < end:
+        if select.select((fd,), (), (), 0.05)[0]:
+            out += os.read(fd, count - len(out))
+    return out
+
+
+# --- null, ring, file, pipe ---------------------------------------------------------------------------------
+
+
+def test_null_takes_everything_for_ever(rig):
+    backend = rig.open(type="null")
+    assert backend.output is not None
+
+
+def test_ring_keeps_the_last_bytes(rig):
+    from vmrun.backends.chardev.base import RingChar
+    from vmrun.devices.char.debugcon import DebugPort
+
+    ring = RingChar(capacity=8)
+    port = DebugPort(ring)
+    for byte in b"0123456789ab":
+        port.store(0, 1, byte)
+    assert ring.text() == b"456789ab"
+
+
+def test_file_receives_the_output(rig, tmp_path):
+    backend = rig.open(type="file", path=str(tmp_path / "log"))
+    rig.write(backend, b"hello")
+    rig.until(lambda: (tmp_path / "log").read_bytes() == b"hello")
+
+
+def test_file_is_truncated_unless_append(rig, tmp_path):
+    (tmp_path / "a").write_bytes(b"old ")
+    (tmp_path / "b").write_bytes(b"old ")
+    one = rig.open(type="file", path=str(tmp_path / "a"))
+    two = rig.open(type="file", path=str(tmp_path / "b"), append=True)
+    rig.write(one, b"new")
+    rig.write(two, b"new")
+    rig.until(lambda: (tmp_path / "b").read_bytes() == b"old new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_close_writes_what_still_waits(rig, tmp_path):
+    backend = rig.open(type="file", path=str(tmp_path / "log"))
+    rig.write(backend, b"last words")
+    backend.close()
+    assert (tmp_path / "log").read_bytes() == b"last words"
+
+
+def test_a_full_disk_loses_output_and_not_the_guest(rig):
+    backend = rig.open(type="file", path="/dev/full")
+    device = Device(backend)
+    rig.write(backend, b"x" * 10)
+    rig.until(lambda: CLOSED in device.events)
+    assert rig.write(backend, b"y" * 100000) == 100000
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/dir/log", "/"])
+def test_a_file_that_cannot_be_opened_is_an_error_with_a_remedy(rig, path):
+    with pytest.raises(BackendError) as error:
+        rig.open(type="file", path=path)
+    assert path in str(error.value) and error.value.remedy
+
+
+def test_an_unknown_type_names_the_known_ones(rig):
+    with pytest.raises(BackendError) as error:
+        rig.open(type="carrier-pigeon")
+    assert "socket" in error.value.remedy
+
+
+def test_pipe_pair_goes_both_ways(rig, tmp_path):
+    base = str(tmp_path / "p")
+    os.mkfifo(base + ".in")
+    os.mkfifo(base + ".out")
+    backend = rig.open(type="pipe", path=base)
+    device = Device(backend)
+    reader = os.open(base + ".out", os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(base + ".in", os.O_WRONLY)
+    os.write(writer, b"in")
+    rig.write(backend, b"out")
+    rig.until(lambda: device.got == b"in")
+    assert read_all(reader, 3) == b"out"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_pipe_that_is_none_is_an_error(rig, tmp_path):
+    (tmp_path / "p").write_bytes(b"")
+    with pytest.raises(BackendError, match="no named pipe"):
+        rig.open(type="pipe", path=str(tmp_path / "p"))
+
+
+# --- pty ----------------------------------------------------------------------------------------------------
+
+
+def test_pty_carries_bytes_both_ways_unchanged(rig):
+    backend = rig.open(type="pty")
+    device = Device(backend)
+    slave = os.open(backend.address, os.O_RDWR | os.O_NOCTTY)
+    rig.until(lambda: backend.connected)
+    data = bytes(range(256))
+    rig.write(backend, data)
+    rig.turns()
+    assert read_all(slave, 256) == data
+    os.write(slave, data)
+    rig.until(lambda: device.got == data)
+    os.close(slave)
+
+
+def test_pty_without_a_reader_never_stops_the_guest(rig):
+    backend = rig.open(type="pty")
+    assert rig.write(backend, b"x" * 200000) == 200000
+
+
+def test_pty_can_be_opened_again(rig):
+    backend = rig.open(type="pty")
+    for _ in range(2):
+        slave = os.open(backend.address, os.O_RDWR | os.O_NOCTTY)
+        rig.until(lambda: backend.connected)
+        os.close(slave)
+        rig.until(lambda: not backend.connected)
+
+
+# --- sockets ------------------------------------------------------------------------------------------------
+
+
+def connect(rig, path):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    client.settimeout(5)
+    return client
+
+
+@pytest.fixture
+def server(rig, tmp_path):
+    backend = rig.open(type="socket", path=str(tmp_path / "s"), server=True, wait=False)
+    return backend, str(tmp_path / "s")
+
+
+def test_unix_server_talks_with_its_client(rig, server):
+    backend, path = server
+    device = Device(backend)
+    client = connect(rig, path)
+    client.sendall(b"ping")
+    rig.until(lambda: device.got == b"ping")
+    rig.write(backend, b"pong")
+    rig.turns()
+    assert client.recv(10) == b"pong"
+    assert device.events[0] == OPENED
+    client.close()
+
+
+def test_output_without_a_client_vanishes(rig, server):
+    backend, _ = server
+    assert rig.write(backend, b"x" * 200000) == 200000
+
+
+def test_a_server_takes_the_next_client_after_the_first(rig, server):
+    backend, path = server
+    device = Device(backend)
+    for text in (b"one", b"two"):
+        client = connect(rig, path)
+        client.sendall(text)
+        rig.until(lambda text=text: device.got.endswith(text))
+        client.close()
+        rig.until(lambda: not backend.connected)
+    assert device.got == b"onetwo"
+
+
+def test_a_client_that_leaves_while_the_device_is_full_loses_nothing(rig, server):
+    backend, path = server
+    device = Device(backend, room=4)
+    client = connect(rig, path)
+    client.sendall(b"0123456789")
+    client.close()
+    rig.until(lambda: len(device.got) == 4 and not backend.connected)
+    rig.lock.__enter__()
+    device.make_room(100)
+    rig.lock.__exit__()
+    rig.until(lambda: device.got == b"0123456789")
+
+
+def test_input_waits_until_the_device_has_room(rig, server):
+    backend, path = server
+    device = Device(backend, room=3)
+    client = connect(rig, path)
+    client.sendall(b"abcdef")
+    rig.until(lambda: device.got == b"abc")
+    rig.turns()
+    assert device.got == b"abc"
+    with rig.lock:
+        device.make_room(2)
+    rig.until(lambda: device.got == b"abcde")
+    client.close()
+
+
+def test_a_client_that_does_not_read_fills_the_ring_and_then_the_device_waits(rig, server):
+    backend, path = server
+    device = Device(backend)
+    client = connect(rig, path)
+    rig.until(lambda: backend.connected)
+    total, data = 0, b"z" * 65536
+    for _ in range(200):
+        count = rig.write(backend, data)
+        total += count
+        rig.turns(2)
+        if count == 0:
+            break
+    assert count == 0, "the ring never filled"
+    device.events.clear()
+    received = 0
+    while received < total:
+        rig.loop.run_once(0)
+        if select.select((client,), (), (), 0)[0]:
+            received += len(client.recv(1 << 20))
+    assert DRAINED in device.events
+    client.close()
+
+
+def test_bytes_written_in_bursts_arrive_in_order(rig, server):
+    backend, path = server
+    client = connect(rig, path)
+    rig.until(lambda: backend.connected)
+    data = os.urandom(300000)
+    sent, got = 0, b""
+    while len(got) < len(data):
+        sent += rig.write(backend, data[sent : sent + 40000])
+        rig.loop.run_once(0)
+        if select.select((client,), (), (), 0)[0]:
+            got += client.recv(100000)
+    assert got == data
+    client.close()
+
+
+def test_a_second_client_is_not_served(rig, server):
+    backend, path = server
+    first = connect(rig, path)
+    rig.until(lambda: backend.connected)
+    second = connect(rig, path)
+    second.sendall(b"me too")
+    device = Device(backend)
+    rig.turns()
+    assert device.got == b""
+    first.close()
+    second.close()
+
+
+def test_the_socket_file_goes_with_the_backend(rig, server):
+    backend, path = server
+    backend.close()
+    assert not os.path.exists(path)
+
+
+def test_a_stale_socket_file_is_replaced(rig, tmp_path):
+    path = str(tmp_path / "s")
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(path)
+    dead.close()
+    rig.open(type="socket", path=path, server=True, wait=False)
+    connect(rig, path).close()
+
+
+def test_a_socket_in_use_is_refused_with_a_remedy(rig, server):
+    _, path = server
+    with pytest.raises(BackendError) as error:
+        rig.open(type="socket", path=path, server=True, wait=False)
+    assert "another program" in error.value.remedy
+
+
+def test_a_used_tcp_port_is_refused(rig):
+    other = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(BackendError, match="cannot listen"):
+        rig.open(type="socket", host="127.0.0.1", port=other.getsockname()[1], server=True, wait=False)
+    other.close()
+
+
+def test_a_client_without_a_server_is_refused(rig, tmp_path):
+    with pytest.raises(BackendError) as error:
+        rig.open(type="socket", path=str(tmp_path / "nobody"))
+    assert "start the server first" in error.value.remedy
+
+
+def test_a_path_too_long_for_a_socket_is_refused(rig):
+    with pytest.raises(BackendError, match="107"):
+        rig.open(type="socket", path="/tmp/" + "x" * 200, server=True)
+
+
+def test_tcp_client_connects_and_carries_bytes(rig):
+    listener = socket.create_server(("127.0.0.1", 0))
+    backend = rig.open(type="socket", host="127.0.0.1", port=listener.getsockname()[1], nodelay=True)
+    device = Device(backend)
+    peer, _ = listener.accept()
+    peer.sendall(b"hi")
+    rig.until(lambda: device.got == b"hi")
+    rig.write(backend, b"ho")
+    rig.turns()
+    assert peer.recv(10) == b"ho"
+    peer.close()
+    listener.close()
+
+
+def test_tcp_server_names_the_port_it_got(rig):
+    backend = rig.open(type="socket", host="127.0.0.1", port=0, server=True, wait=False)
+    port = int(backend.address.rsplit(":", 1)[1])
+    socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_a_lost_server_is_tried_again(rig, tmp_path):
+    path = str(tmp_path / "s")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(2)
+    backend = rig.open(type="socket", path=path, reconnect=0.01)
+    first, _ = listener.accept()
+    rig.until(lambda: backend.connected)
+    first.close()
+    rig.until(lambda: not backend.connected)
+    rig.until(lambda: backend.connected)
+    listener.close()
+
+
+def test_wait_returns_with_the_first_client(rig, tmp_path):
+    backend = rig.open(type="socket", path=str(tmp_path / "s"), server=True)
+    assert backend.wait(0.01) is False
+    client = connect(rig, str(tmp_path / "s"))
+    assert backend.wait(5) is True
+    client.close()
+
+
+def test_telnet_hides_its_options_and_doubles_255(rig, tmp_path):
+    backend = rig.open(type="socket", path=str(tmp_path / "s"), server=True, wait=False, telnet=True)
+    device = Device(backend)
+    client = connect(rig, str(tmp_path / "s"))
+    client.sendall(b"a\xff\xfb\x01b\xff\xffc\xff\xfa\x18\x00\xff\xf0d\xff\xf3")
+    rig.until(lambda: device.got == b"ab\xffcd" and BREAK in device.events)
+    rig.write(backend, b"x\xffy")
+    rig.turns()
+    assert client.recv(100).endswith(b"x\xff\xffy")
+    client.close()
+
+
+# --- the terminal -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal():
+    """(our end, the end that vmrun gets)"""
+    master, slave = os.openpty()
+    yield master, slave
+    os.close(master)
+    os.close(slave)
+
+
+def settings(fd):
+    return termios.tcgetattr(fd)[:4]
+
+
+def test_stdio_is_raw_while_open_and_restored_afterwards(rig, terminal):
+    _, slave = terminal
+    before = settings(slave)
+    backend = StdioChar("c0", rig.loop, rig.lock, input_fd=slave, output_fd=slave)
+    assert not settings(slave)[3] & (termios.ICANON | termios.ECHO)
+    backend.close()
+    assert settings(slave) == before
+
+
+def test_stdio_leaves_the_blocking_mode_of_the_terminal_alone(rig, terminal):
+    _, slave = terminal
+    backend = StdioChar("c0", rig.loop, rig.lock, input_fd=slave, output_fd=slave)
+    assert os.get_blocking(slave)
+    backend.close()
+
+
+def test_stdio_carries_bytes_both_ways(rig, terminal):
+    master, slave = terminal
+    backend = StdioChar("c0", rig.loop, rig.lock, input_fd=slave, output_fd=slave)
+    device = Device(backend)
+    os.write(master, b"ls\r")
+    rig.until(lambda: device.got == b"ls\r")
+    rig.write(backend, b"out")
+    rig.turns()
+    assert read_all(master, 3) == b"out"
+    backend.close()
+
+
+def test_signal_false_sends_ctrl_c_to_the_guest(rig, terminal):
+    master, slave = terminal
+    backend = StdioChar("c0", rig.loop, rig.lock, signal=False, input_fd=slave, output_fd=slave)
+    device = Device(backend)
+    os.write(master, b"\x03")
+    rig.until(lambda: device.got == b"\x03")
+    backend.close()
+
+
+def test_end_of_input_keeps_the_output(rig):
+    quiet_r, quiet_w = os.pipe()
+    out_r, out_w = os.pipe()
+    os.close(quiet_w)
+    backend = StdioChar("c0", rig.loop, rig.lock, input_fd=quiet_r, output_fd=out_w)
+    Device(backend)
+    rig.turns()
+    rig.write(backend, b"still here")
+    rig.turns()
+    assert read_all(out_r, 10) == b"still here"
+    backend.close()
+    for fd in (quiet_r, out_r, out_w):
+        os.close(fd)
+
+
+class MuxRig:
+    def __init__(self, rig, terminal):
+        self.rig, (self.master, slave) = rig, terminal
+        self.commands = []
+        self.mux = Mux("mux", rig.loop, rig.lock, self.commands.append, input_fd=slave, output_fd=slave)
+        self.serial, self.monitor = self.mux.add_port("serial"), self.mux.add_port("monitor")
+        self.devices = Device(self.serial), Device(self.monitor)
+
+    def type(self, data):
+        os.write(self.master, data)
+        self.rig.until(lambda: not select.select((self.mux.read_fd,), (), (), 0)[0])
+        self.rig.turns()
+
+
+@pytest.fixture
+def mux(rig, terminal):
+    made = MuxRig(rig, terminal)
+    yield made
+    made.mux.close()
+
+
+def test_mux_gives_input_to_the_first_console(mux):
+    mux.type(b"abc")
+    assert (mux.devices[0].got, mux.devices[1].got) == (b"abc", b"")
+
+
+def test_mux_ctrl_a_c_moves_the_input_on(mux):
+    mux.type(b"a\x01cb\x01cc")
+    assert (mux.devices[0].got, mux.devices[1].got) == (b"ac", b"b")
+
+
+def test_mux_ctrl_a_twice_sends_one(mux):
+    mux.type(b"\x01\x01x")
+    assert mux.devices[0].got == b"\x01x"
+
+
+def test_mux_escape_may_come_in_two_pieces(mux):
+    mux.type(b"\x01")
+    mux.type(b"x")
+    assert mux.commands == ["x"]
+
+
+def test_mux_ctrl_a_x_works_though_the_guest_takes_no_input(mux):
+    mux.devices[0].capacity = 0
+    mux.type(b"lots of typing" * 20)
+    mux.type(b"\x01x")
+    assert mux.commands == ["x"]
+
+
+def test_mux_keeps_typed_bytes_until_the_guest_has_room(mux):
+    mux.devices[0].capacity = 2
+    mux.type(b"abcd")
+    with mux.rig.lock:
+        mux.devices[0].make_room(10)
+    mux.rig.until(lambda: mux.devices[0].got == b"abcd")
+
+
+def test_mux_ctrl_a_b_breaks(mux):
+    mux.type(b"\x01b")
+    assert mux.devices[0].events == [BREAK]
+
+
+def test_mux_ctrl_a_h_explains_itself(mux):
+    mux.type(b"\x01h")
+    assert b"Ctrl-A x" in read_all(mux.master, 60)
+
+
+def test_mux_shows_the_output_of_all_consoles(mux):
+    for port, text in ((mux.serial, b"serial "), (mux.monitor, b"monitor")):
+        mux.rig.write(port, text)
+    mux.rig.turns()
+    assert sorted(read_all(mux.master, 14).split()) == [b"monitor", b"serial"]
+
+
+def test_mux_carries_more_than_the_terminal_takes_at_once(mux):
+    data = bytes(65 + n % 26 for n in range(60000))
+    assert mux.rig.write(mux.serial, data) == len(data)
+    got = b""
+    end = time.monotonic() + 10
+    while len(got) < len(data) and time.monotonic() < end:
+        mux.rig.loop.run_once(0)
+        got += read_all(mux.master, 4096, 0.01)
+    assert got == data
+
+
+def test_mux_time_stamps_start_each_line(mux):
+    mux.type(b"\x01t")
+    mux.rig.write(mux.serial, b"one\ntwo\n")
+    mux.rig.turns()
+    lines = read_all(mux.master, 46).splitlines()
+    assert [line.split(b"] ")[1] for line in lines] == [b"one", b"two"]

@@ -1,0 +1,68 @@
+"""Character back ends: where the bytes of serial ports, debug consoles and monitors go on the host.
+
+    backend = open_chardev("charserial0", {"type": "pty"}, loop, lock)
+
+The device's half is compiled (base.pyx) and runs on a vCPU's thread; everything else runs on the main loop.
+"""
+
+from __future__ import annotations
+
+from vmrun.errors import BackendError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.api import DeviceLock
+    from vmrun.backends.protocols import CharBackend
+    from vmrun.core.loop import Loop
+
+TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf")
+
+
+def open_chardev(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> CharBackend:
+    """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in the way.
+
+    Backends that something must happen to first have `wait()`; call it before the machine starts (a server socket waits
+    for its client). `backend.address` says in words where the other end is; `close()` gives everything back.
+    """
+    kind = spec.get("type")
+    backend: Any
+    if kind == "null":
+        from vmrun.backends.chardev.base import NullChar
+
+        backend = NullChar()
+    elif kind == "ringbuf":
+        from vmrun.backends.chardev.base import RingChar
+
+        backend = RingChar(capacity=_power_of_two(spec.get("size", 65536)))
+    elif kind == "file":
+        from vmrun.backends.chardev.file import FileChar
+
+        backend = FileChar(name, spec["path"], bool(spec.get("append")), loop, lock)
+    elif kind == "pipe":
+        from vmrun.backends.chardev.file import PipeChar
+
+        backend = PipeChar(name, spec["path"], loop, lock)
+    elif kind == "pty":
+        from vmrun.backends.chardev.pty import PtyChar
+
+        backend = PtyChar(name, loop, lock)
+    elif kind == "stdio":
+        from vmrun.backends.chardev.terminal import StdioChar
+
+        backend = StdioChar(name, loop, lock, signal=spec.get("signal", True))
+    elif kind == "socket":
+        from vmrun.backends.chardev.socket import open_socket
+
+        backend = open_socket(name, spec, loop, lock)
+    else:
+        raise BackendError(
+            f"chardev '{name}': there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"
+        )
+    backend.name = name
+    return backend  # type: ignore[no-any-return]
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(1, min(size, 1 << 24) - 1).bit_length()

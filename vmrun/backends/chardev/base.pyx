@@ -1,0 +1,140 @@
+"""What all character back ends share, compiled: the device's half, which runs on a vCPU's thread without the GIL.
+
+The device pushes bytes into `output` (a ring whose notifier wakes the main loop) and is told CHAR_EVENT_DRAINED when
+the ring has room again. Nobody at the other end means that bytes vanish: a guest must not hang because its console
+is not being watched.
+"""
+
+from accel.api cimport ByteRing, Notifier, u8, u32
+from vmrun.backends.protocols cimport (CHAR_EVENT_BREAK, CHAR_EVENT_CLOSED, CHAR_EVENT_DRAINED, CHAR_EVENT_OPENED,
+                                       CharBackend, CharFrontend)
+
+
+cdef class HostChar(CharBackend):
+    """`connected`: somebody takes the output. `stalled`: host input waits for room. Both belong to the device lock."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.output = ByteRing(kwargs.get("capacity", 65536), Notifier())
+        self.connected = True
+
+    cdef int put(self, u8 byte) noexcept nogil:
+        if not self.connected:
+            self.dropped += 1
+            return 1
+        return self.output.push(byte)
+
+    cdef void input_room(self) noexcept nogil:
+        if self.stalled:
+            self.output.notifier.signal()
+
+    # --- the main loop's half; all with the device lock held --------------------------------------------------
+
+    def drain(self, u32 limit=65536):
+        """Take what the device wrote, and tell it that there is room."""
+        cdef bytes data = self.output.take(limit)
+        if data:
+            with nogil:
+                self.frontend.event(CHAR_EVENT_DRAINED)
+        return data
+
+    def room(self):
+        """How many bytes of input the device takes now; 0 also notes that input waits."""
+        cdef u32 count
+        with nogil:
+            count = self.frontend.can_receive()
+        self.stalled = count == 0
+        return count
+
+    def set_connected(self, bint connected):
+        """The other side came or went. What it has not read yet is forgotten when it went."""
+        if connected == self.connected:
+            return
+        self.connected = connected
+        if not connected:
+            self.output.clear()
+            with nogil:
+                self.frontend.event(CHAR_EVENT_DRAINED)
+        with nogil:
+            self.frontend.event(CHAR_EVENT_OPENED if connected else CHAR_EVENT_CLOSED)
+
+    def send_break(self):
+        with nogil:
+            self.frontend.event(CHAR_EVENT_BREAK)
+
+    # --- a device in Python (tests, the monitor) --------------------------------------------------------------
+
+    def write(self, bytes data):
+        """Output as a device makes it; the number of bytes taken."""
+        cdef u32 count = 0
+        for byte in data:
+            if not self.put(byte):
+                break
+            count += 1
+        return count
+
+
+cdef class NullChar(CharBackend):
+    """Output vanishes, no input comes."""
+
+    cdef int put(self, u8 byte) noexcept nogil:
+        return 1
+
+
+cdef class RingChar(CharBackend):
+    """The last `capacity` bytes of output, in memory; input by `deliver`."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.output = ByteRing(kwargs.get("capacity", 65536))
+
+    cdef int put(self, u8 byte) noexcept nogil:
+        if not self.output.push(byte):
+            self.output.pop()
+            self.output.push(byte)
+        return 1
+
+    def text(self):
+        """All that is kept, left in place. With the device lock held."""
+        return self.output.peek(len(self.output))
+
+
+cdef class PyFrontend(CharFrontend):
+    """A device's side in Python: `receive(bytes)`, `room() -> int`, `event(what)`; for monitors and tests."""
+
+    cdef object on_receive, on_room, on_event
+
+    def __init__(self, receive=None, room=None, event=None):
+        self.on_receive = receive
+        self.on_room = room
+        self.on_event = event
+
+    cdef u32 can_receive(self) noexcept nogil:
+        return self.call_room()
+
+    cdef void receive(self, const u8 *data, u32 count) noexcept nogil:
+        self.call_receive(data, count)
+
+    cdef void event(self, int what) noexcept nogil:
+        self.call_event(what)
+
+    cdef u32 call_room(self) noexcept with gil:
+        try:
+            return 4096 if self.on_room is None else self.on_room()
+        except Exception:
+            return 0
+
+    cdef void call_receive(self, const u8 *data, u32 count) noexcept with gil:
+        if self.on_receive is not None:
+            try:
+                self.on_receive(data[:count])
+            except Exception as exc:
+                _report("character front end", exc)
+
+    cdef void call_event(self, int what) noexcept with gil:
+        if self.on_event is not None:
+            try:
+                self.on_event(what)
+            except Exception as exc:
+                _report("character front end", exc)
+
+
+from accel.api import _report

@@ -1,0 +1,80 @@
+"""Chardevs over files: output to a file, and a pair of named pipes."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from vmrun.backends.chardev.stream import StreamChar
+from vmrun.errors import BackendError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from accel.api import DeviceLock
+    from vmrun.core.loop import Loop
+
+
+def open_path(name: str, path: str, flags: int) -> int:
+    """A descriptor; BackendError in the user's words."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        import errno
+
+        remedy = {
+            errno.ENOENT: "create the directory, or name another path",
+            errno.EACCES: "give this user the permission, or name another path",
+            errno.EPERM: "give this user the permission, or name another path",
+            errno.EISDIR: "name a file in that directory",
+            errno.ENXIO: "start the program that reads the pipe first",
+            errno.EROFS: "name a path on a file system that can be written",
+            errno.ENOSPC: "free some space on it",
+        }.get(error.errno, "")
+        why = "nothing reads this pipe" if error.errno == errno.ENXIO else os.strerror(error.errno)
+        raise BackendError(f"chardev '{name}': cannot open '{path}': {why}", remedy=remedy) from None
+
+
+class FileChar(StreamChar):
+    """Output only. A full disk loses output, not the guest."""
+
+    def __init__(self, name: str, path: str, append: bool, loop: Loop, lock: DeviceLock) -> None:
+        self.fd = open_path(name, path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC))
+        super().__init__(name, loop, lock)
+        self.address = path
+        self.attach(-1, self.fd)
+
+    def close(self) -> None:
+        super().close()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class PipeChar(StreamChar):
+    """Named pipes PATH.in (to the guest) and PATH.out (from it), or PATH alone for both."""
+
+    def __init__(self, name: str, path: str, loop: Loop, lock: DeviceLock) -> None:
+        # Read and write, so that opening needs no peer and a peer that goes is no end of file.
+        if os.path.exists(path + ".in") or os.path.exists(path + ".out"):
+            self.fds = [open_path(name, path + ".in", os.O_RDWR)]
+            try:
+                self.fds.append(open_path(name, path + ".out", os.O_RDWR))
+            except BackendError:
+                os.close(self.fds[0])
+                raise
+        else:
+            self.fds = [open_path(name, path, os.O_RDWR)]
+        for fd in self.fds:
+            if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+                for other in self.fds:
+                    os.close(other)
+                raise BackendError(f"chardev '{name}': '{path}' is no named pipe", remedy=f"mkfifo {path}.in {path}.out")
+        super().__init__(name, loop, lock)
+        self.address = path
+        self.attach(self.fds[0], self.fds[-1])
+
+    def close(self) -> None:
+        super().close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []

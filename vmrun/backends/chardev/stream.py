@@ -1,0 +1,200 @@
+"""A chardev over file descriptors: what the device wrote goes out, what comes in waits until the device has room.
+
+Output: the ring's notifier wakes the loop, the bytes are taken from the ring and written; what the descriptor does not
+take now is kept, and nothing more is taken from the ring until it is gone. So at most two rings' worth waits, and
+then the device sees a full ring. Input: read only as much as the device takes; when that is nothing, the descriptor is
+left alone until the device says that it has room.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.backends.chardev.base import HostChar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from accel.api import DeviceLock
+    from vmrun.core.loop import Loop
+
+CHUNK = 4096
+BACKLOG = 65536
+
+
+class StreamChar(HostChar):  # type: ignore[misc]
+    """`read_fd` and `write_fd` may be the same, or -1. Subclasses override on_end, and read and write where needed."""
+
+    address = ""
+
+    def __init__(self, name: str, loop: Loop, lock: DeviceLock) -> None:
+        self.name = name
+        self.loop, self.lock = loop, lock
+        self.read_fd = self.write_fd = -1
+        self.pending = b""          # taken from the ring, not yet written
+        self.backlog = b""          # left by a peer that went while the device had no room
+        self.reading = False        # what the loop watches for us
+        self.writing = False
+        self.closed = False
+        loop.add_fd(self.output.notifier.fileno(), self._on_wake)
+
+    # --- to override ----------------------------------------------------------------------------------------
+
+    def on_end(self) -> None:
+        """The other side is gone. The default: no more input, output vanishes."""
+        self.detach()
+
+    def read(self, count: int) -> bytes:
+        return os.read(self.read_fd, count)
+
+    def write_some(self, data: bytes) -> int:
+        return os.write(self.write_fd, data)
+
+    def filter_input(self, data: bytes) -> bytes:
+        return data
+
+    # --- descriptors ----------------------------------------------------------------------------------------
+
+    def attach(self, read_fd: int, write_fd: int) -> None:
+        """Begin to use descriptors, non-blocking ones as far as writing goes."""
+        self.read_fd, self.write_fd = read_fd, write_fd
+        self.pending = b""
+        with self.lock:
+            self.set_connected(True)
+        self.reading = read_fd >= 0
+        self._interest()
+        self._pump()
+
+    def detach(self) -> None:
+        """Stop using them; the caller closes."""
+        for fd in {self.read_fd, self.write_fd} - {-1}:
+            self.loop.remove_fd(fd)
+        self.read_fd = self.write_fd = -1
+        self.reading = self.writing = False
+        self.pending = b""
+        with self.lock:
+            self.set_connected(False)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.flush()
+        self.loop.remove_fd(self.output.notifier.fileno())
+        self.detach()
+
+    def flush(self) -> None:
+        """One last try to write what waits; never blocks for long."""
+        for _ in range(64):
+            self._pump()
+            if not self.pending:
+                break
+            import select
+
+            if self.write_fd < 0 or not select.select((), (self.write_fd,), (), 0.05)[1]:
+                break
+
+    def _interest(self) -> None:
+        readers = self._on_readable if self.reading else None
+        hangup = None if self.reading else self._on_hangup
+        writers = self._pump if self.pending else None
+        self.writing = bool(self.pending)
+        if self.read_fd == self.write_fd:
+            if self.read_fd >= 0:
+                self.loop.add_fd(self.read_fd, readers, writers, hangup)
+            return
+        if self.read_fd >= 0:
+            self.loop.add_fd(self.read_fd, readers, None, hangup)
+        if self.write_fd >= 0:
+            self.loop.add_fd(self.write_fd, None, writers)
+
+    # --- output ---------------------------------------------------------------------------------------------
+
+    def _on_wake(self) -> None:
+        self.output.notifier.drain()
+        self._pump()
+        if self.stalled:
+            self._resume()
+
+    def _pump(self) -> None:
+        for _ in range(16):
+            if not self.pending:
+                if not len(self.output):
+                    break
+                with self.lock:
+                    self.pending = self.drain()
+            if self.write_fd < 0:
+                self.pending = b""
+                break
+            try:
+                count = self.write_some(self.pending)
+            except BlockingIOError:
+                break
+            except InterruptedError:
+                continue
+            except OSError:
+                self.on_end()
+                return
+            self.pending = self.pending[count:]
+        else:
+            # Others want the loop too.
+            self.output.notifier.notify()
+        if self.writing != bool(self.pending):
+            self._interest()
+
+    # --- input ----------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        if not self._deliver_backlog():
+            return
+        with self.lock:
+            room = self.room()
+        if room and not self.reading and self.read_fd >= 0:
+            self.reading = True
+            self._interest()
+
+    def _deliver_backlog(self) -> bool:
+        """True when nothing is left of it."""
+        while self.backlog:
+            with self.lock:
+                count = min(self.room(), len(self.backlog))
+                if count:
+                    self.deliver(self.backlog[:count])
+            if not count:
+                return False
+            self.backlog = self.backlog[count:]
+        return True
+
+    def _on_readable(self) -> None:
+        room = 0
+        if self._deliver_backlog():
+            with self.lock:
+                room = self.room()
+        if not room:
+            self.reading = False
+            self._interest()
+            return
+        try:
+            data = self.read(min(room, CHUNK))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.on_end()
+            return
+        data = self.filter_input(data)
+        if data:
+            with self.lock:
+                self.deliver(data)
+
+    def _on_hangup(self) -> None:
+        """The peer went while the device has no room: keep what it sent, and be free for another."""
+        while len(self.backlog) < BACKLOG:
+            try:
+                data = self.read(CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            self.backlog += self.filter_input(data)
+        self.on_end()
