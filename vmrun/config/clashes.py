@@ -37,7 +37,7 @@ def _ports(work: Work, devices: list[Dev]) -> None:
         assert dev.entry is not None
         for claim in dev.entry.resources.get("ports", ()):
             base, length = _value(dev, claim[0]), _value(dev, claim[1])
-            if base is None or not length:
+            if base is None or not length or (len(claim) > 3 and not dev.props.get(claim[3])):
                 continue
             start = base + (claim[2] if len(claim) > 2 else 0)
             if start + length > 0x10000:

@@ -58,7 +58,9 @@ def check_file(
 
 
 def check_type_file(path: str, *, catalogue: Catalogue | None = None) -> list[Problem]:
-    """Every error and warning of the machine type in the file at path, found by resolving its least machine."""
+    """Every error and warning of the machine type in the file at path, found by resolving its least
+    machine.
+    """
     name = os.path.basename(path).rsplit(".", 1)[0]
     directory = os.path.dirname(path)
     root = Node({}, path, 1, 1)

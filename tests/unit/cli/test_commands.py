@@ -96,7 +96,8 @@ def test_validate_of_a_type_of_ones_own(vmrun: Run) -> None:
 
 
 def test_validate_of_a_bad_type_of_ones_own(vmrun: Run) -> None:
-    text = "schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\ndevices: [{id: x, driver: isa-seril}]\n"
+    text = "schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n"
+    text += "devices: [{id: x, driver: isa-seril}]\n"
     Path("mine.yaml").write_text(text)
     code, _, err = vmrun("validate", "mine.yaml")
     assert code == 1

@@ -32,6 +32,7 @@ BOARD = [
     "dma1",
     "dma2",
     "i8042",
+    "vmport",
     "port92",
     "ide",
     "pm",
@@ -278,6 +279,7 @@ def test_devices_without_ids_are_named_by_driver(resolve: Resolve) -> None:
     "body",
     [
         "serial: [pty, pty, pty, pty]\n",
+        "devices: [{id: c, driver: isa-debugcon, iobase: 0x514}]\n",
         "parallel: [pty, pty, pty]\n",
         "devices:\n  - {id: e, driver: isa-debug-exit, iobase: 0xf4, iosize: 4}\n"
         "  - {id: c, driver: isa-debugcon, iobase: 0xf8}\n",
@@ -288,6 +290,7 @@ def test_devices_without_ids_are_named_by_driver(resolve: Resolve) -> None:
     ],
     ids=[
         "serial interrupts",
+        "ports of fw_cfg's DMA where it has none",
         "parallel interrupt",
         "neighbouring ports",
         "functions of a slot",
