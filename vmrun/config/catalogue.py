@@ -1,9 +1,13 @@
-"""What drivers there are: the ones vmrun models (generated from the code) and the ones it does not model
-yet.
+"""What drivers there are: those that vmrun models (generated from the code) and those it does not model yet.
 
 schema/devices.json comes from the device registry, schema/planned.json is kept by hand in the same form,
 and schema/backends.json has the host's side: drives, chardevs, netdevs. config knows devices by these
 tables alone.
+
+A driver's resources: ports are [base, length], [base, length, offset] or [base, length, offset, condition],
+where base and length are numbers or names of properties, and the ports are claimed only if the property
+`condition` is true; irqs and dmas are numbers or names of properties. Its index ({prop, sets}) numbers ports
+that come in a row (COM1, COM2, …): sets gives for each of some properties the values by index.
 """
 
 from __future__ import annotations

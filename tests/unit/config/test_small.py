@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vmrun.config.codes import CODES
 from vmrun.config.load import load_bytes
 from vmrun.config.near import nearest
-from vmrun.config.node import plain
+from vmrun.config.node import Node, plain
+from vmrun.config.props import convert
 from vmrun.config.scalar import parse_mac, parse_pci_addr, parse_size, size_text
 from vmrun.config.wires import pin_range
 from vmrun.config.write import collapse, yaml_text
@@ -73,6 +74,54 @@ def test_what_is_no_pci_address(text: object) -> None:
 )
 def test_what_is_no_mac(text: object) -> None:
     assert parse_mac(text) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "good"),
+    [
+        ("uint64", 2**64 - 1, True),
+        ("size", 2**64 - 1, True),
+        ("size", 2**64, False),
+        ("uint32", 2**32 - 1, True),
+        ("uint32", 2**32, False),
+        ("int32", -(2**31), True),
+        ("int32", 2**31, False),
+        ("uint8", -1, False),
+        ("uint8", True, False),
+        ("bool", 1, False),
+        ("bool", "true", False),
+        ("str", 5, False),
+        ("str", True, False),
+        ("str", [], False),
+        ("usb-port", 1, True),
+        ("usb-port", "1.2", True),
+        ("usb-port", 0, False),
+        ("usb-port", True, False),
+    ],
+)
+def test_kinds_of_properties(kind: str, value: object, good: bool) -> None:
+    problems: list[Problem] = []
+    convert(Node(value, "f", 1, 1), {"name": "p", "type": kind}, "d", "p", problems)
+    assert (problems == []) is good
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "remedy"),
+    [
+        ("str", 5, 'write it in quotes: "5"'),
+        ("str", True, 'write it in quotes: "true"'),
+        ("str", [], ""),
+        ("bool", "off", "write false"),
+        ("bool", 1, "write true"),
+        ("uint8", True, "write 1"),
+        ("uint8", "0x", "decimal, or hexadecimal with 0x in front"),
+        ("uint8", "x", ""),
+    ],
+)
+def test_remedies_of_wrong_properties(kind: str, value: object, remedy: str) -> None:
+    problems: list[Problem] = []
+    convert(Node(value, "f", 1, 1), {"name": "p", "type": kind}, "d", "p", problems)
+    assert [problem.remedy for problem in problems] == [remedy]
 
 
 def test_mac_is_told_in_one_spelling() -> None:
