@@ -146,6 +146,7 @@ cdef class KvmIrqchip:
         if self.mode == "split":
             self.vm.enable_cap(KVM_CAP_SPLIT_IRQCHIP, PINS)
             self.created = True
+            self.commit_routes()
             return
         check(ioctl(self.vm.fd, KVM_CREATE_IRQCHIP, 0), "cannot create the interrupt chip in the kernel")
         self.created = True

@@ -19,6 +19,8 @@ cdef class KvmVcpu(CpuThread):
     cdef IrqSink eoi
     cdef int intr, nmi_pending                      # level of INTR; NMIs not yet handed over
     cdef int halted
+    cdef u64 map_size
+    cdef int check_open(self) except -1
     cdef bint user_pic, user_apic
     cdef readonly u64 exits, io_exits, mmio_exits
     cdef void inject(self) noexcept nogil

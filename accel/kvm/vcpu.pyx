@@ -93,7 +93,7 @@ cdef class KvmVcpu(CpuThread):
 
     def __dealloc__(self):
         if self.run_page != NULL:
-            munmap(self.run_page, self.vm.run_size)
+            munmap(self.run_page, self.map_size)
         if self.fd >= 0:
             close(self.fd)
 
@@ -101,6 +101,15 @@ cdef class KvmVcpu(CpuThread):
 
     def init(self):
         """In the thread: kvm_init_vcpu, then kvm_arch_init_vcpu."""
+        try:
+            self.init_vcpu()
+            self.arch_init()
+        except BaseException:
+            self.release()
+            raise
+
+    def init_vcpu(self):
+        """KVM_CREATE_VCPU and the mapping of kvm_run; the first processor's also carries the VM's ring."""
         cdef void *page
         vr_unblock_kick()
         self.fd = check(ioctl(self.vm.fd, KVM_CREATE_VCPU, self.apic_id), f"cannot create processor {self.index}")
@@ -108,9 +117,9 @@ cdef class KvmVcpu(CpuThread):
         if page == MAP_FAILED:
             raise failure(f"cannot map kvm_run of processor {self.index}", errno)
         self.run_page = <kvm_run *>page
+        self.map_size = self.vm.run_size
         if self.vm.ring == NULL and self.vm.ring_offset and self.vm.ring_offset + 4096 <= self.vm.run_size:
             self.vm.ring = <kvm_coalesced_mmio_ring *>(<u8 *>page + self.vm.ring_offset)
-        self.arch_init()
 
     def arch_init(self):
         """CPUID and the state of power-on, which every later reset loads again."""
@@ -148,17 +157,22 @@ cdef class KvmVcpu(CpuThread):
             return KVM_MP_STATE_RUNNABLE
         return KVM_MP_STATE_HALTED if self.user_apic else KVM_MP_STATE_UNINITIALIZED
 
-    def fini(self):
-        """The mapping of the first processor carries the VM's ring; it goes with the VM."""
-
     def release(self):
-        """Unmap and close; the thread has ended."""
+        """Unmap and close; the thread has ended or never ran."""
+        cdef u8 *ring = <u8 *>self.vm.ring
         if self.run_page != NULL:
-            munmap(self.run_page, self.vm.run_size)
+            if <u8 *>self.run_page <= ring < <u8 *>self.run_page + self.map_size:
+                self.vm.ring = NULL
+            munmap(self.run_page, self.map_size)
             self.run_page = NULL
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
+
+    cdef int check_open(self) except -1:
+        if self.run_page == NULL:
+            raise AccelFailure(f"processor {self.index} is closed")
+        return 0
 
     cdef void kick(self) noexcept nogil:
         if self.run_page != NULL:
@@ -326,8 +340,10 @@ cdef class KvmVcpu(CpuThread):
 
     def describe(self, reason=None, err=0):
         """A report: exit, its data, registers, the bytes at RIP."""
-        cdef kvm_run *run = self.run_page
+        cdef kvm_run *run
         cdef u32 i
+        self.check_open()
+        run = self.run_page
         if reason is None:
             reason = run.exit_reason
         report = {"cpu": self.index, "exit": EXIT_NAMES.get(reason, f"exit {reason}")}
@@ -386,6 +402,7 @@ cdef class KvmVcpu(CpuThread):
 
     def reset(self):
         """The state of power-on. The machine is stopped."""
+        self.check_open()
         self.nmi_pending = 0
         self.run_page.request_interrupt_window = 0
         cpu_state.clear_events(self.fd)

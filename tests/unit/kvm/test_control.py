@@ -232,6 +232,21 @@ def test_layout_changes_while_many_processors_run(pc: type[Pc]) -> None:
     assert guest.control.take_reports() == []
 
 
+def test_closed_machine_refuses_instead_of_crashing(pc: type[Pc]) -> None:
+    guest = pc()
+    guest.run(seconds=0.01)
+    cpu = guest.accel.vcpus[0]
+    intr, sink = guest.accel.cpu_input("intr"), guest.accel.irq_sink(24)
+    guest.close()
+    for call in (cpu.describe, cpu.reset, lambda: cpu.save([]), lambda: guest.accel.vm.get_clock()):
+        with pytest.raises(AccelFailure):
+            call()
+    intr.drive(0, 1)
+    sink.drive(5, 1)
+    assert guest.accel.drain() == 0
+    assert guest.accel.signal_msi(0xFEE00000, 0x41) < 0
+
+
 def test_unknown_mode_of_the_chip_is_refused() -> None:
     with pytest.raises(AccelFailure, match="kernel_irqchip"):
         Pc(irqchip="maybe")

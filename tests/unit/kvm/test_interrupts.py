@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from accel.api import IrqFan, Notifier
+from accel.api import IrqFan, Notifier, PyIrqSink
 from accel.run import PyIntAck
 
 from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
@@ -85,6 +85,18 @@ def test_irqfd_of_a_message_route_interrupts_its_vector(pc: type[Pc]) -> None:
     assert guest.accel.add_irqfd(gsi, notifier.fileno())
     notifier.notify()
     assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_end_of_a_level_interrupt_is_told_to_our_own_ioapic(pc: type[Pc]) -> None:
+    ended: list[int] = []
+    level = 1 << 15 | 1 << 14
+    guest = pc(MSI41, irqchip="split")
+    guest.accel.set_eoi_handler(PyIrqSink(lambda vector, level: ended.append(vector)))
+    guest.accel.update_msi_route(5, MSI_ADDRESS, 0x41 | level)
+    started(guest)
+    guest.accel.signal_msi(MSI_ADDRESS, 0x41 | level)
+    assert guest.until(lambda: ended)
+    assert ended == [0x41]
 
 
 def test_irqfd_taken_back_does_nothing(pc: type[Pc]) -> None:
