@@ -1,0 +1,54 @@
+"""i8042: the keyboard controller at its two ports, with two ISA interrupts and the A20 gate."""
+
+from __future__ import annotations
+
+from vmrun.bus.isa import IsaDevice
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.devices.input.i8042 import I8042
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+
+@register("i8042", description="PS/2 keyboard controller with keyboard and mouse")
+class IsaI8042(IsaDevice):
+    """`keyboard.key(qcode, down)` and `mouse.move(dx, dy, dz, buttons)` are the user's hands, under the device lock."""
+
+    resources = {"ports": [["iobase", 1], ["iobase", 1, 4]], "irqs": ["kbd-irq", "mouse-irq"], "dmas": []}
+
+    iobase = Prop("uint16", 0x60, doc="data port; the command port is 4 above", max=0xFFFB)
+    kbd_irq = named("kbd-irq", "uint8", 1, doc="ISA interrupt of the keyboard", max=15)
+    mouse_irq = named("mouse-irq", "uint8", 12, doc="ISA interrupt of the mouse", max=15)
+    extended_state = named(
+        "extended-state", "bool", True, doc="how QEMU migrates a pending byte; no effect", visible=False
+    )
+    kbd_throttle = named("kbd-throttle", "bool", False, doc="QEMU's delay between key events; no effect")
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.a20 = self.add_output("a20")[0]
+
+    def realize(self, platform: Platform) -> None:
+        self.chip = I8042(self.isa_irq(self.kbd_irq), self.isa_irq(self.mouse_irq), self.a20, platform.timers)
+        self.keyboard, self.mouse = self.chip.keyboard, self.chip.mouse
+        self.map_io(self.chip, self.iobase, 1, "i8042-data")
+        self.map_io(self.chip.command_port, self.iobase + 4, 1, "i8042-cmd")
+
+    def unrealize(self) -> None:
+        super().unrealize()
+        if hasattr(self, "chip"):
+            self.chip.detach()
+
+    def reset(self) -> None:
+        self.chip.reset()
+
+    def save(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.chip.save()
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.chip.load_state(state)
