@@ -1,8 +1,8 @@
 """ACPI tables of pc-i440fx-2.0: iasl reads and recompiles vmrun's, and they say what QEMU's say.
 
-Byte for byte: FACS, FADT, MADT, HPET, WAET, RSDP, and the loader script up to the DSDT's length. The DSDT is compared
-as a name space (every object, its kind, its arguments) and by the values of all its data; the code inside methods is
-vmrun's own.
+Byte for byte: FACS, FADT, MADT, HPET, WAET, and the loader's commands. The DSDT is compared as a name
+space (every object, its kind, its arguments), by the values of all its data, and by the answers of its
+methods under acpiexec; the code inside the methods is vmrun's own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from tests.peers.qemu import Qemu, needs_qemu
 from tests.unit.firmware.board import board
-from vmrun.firmware import acpi
+from vmrun.firmware import acpi, aml
 
 IASL = shutil.which("iasl")
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(IASL is None, reason="iasl is not installed")]
@@ -182,6 +182,50 @@ def test_loader_script_has_the_same_commands() -> None:
     own = acpi.build(board("pc-i440fx-2.0", devices=(FDC,))).loader
     assert [row[:2] for row in commands(own)] == [row[:2] for row in commands(theirs)]
     assert [row[2] for row in commands(own)[:2]] == [row[2] for row in commands(theirs)[:2]]
+
+
+# \TEST(n): row n of _PRT. Methods whose code differs from QEMU's must still give the same answers.
+PROBE = aml.method("\\TEST", 1, aml.give(aml.value_at(aml.call("\\_SB.PCI0._PRT"), aml.ARG0)))
+EVALUATED = [
+    *(f"\\TEST {n:x}" for n in range(128)),
+    *(f"\\_SB.IQST {n:x}" for n in (0, 5, 0x80, 0xFF)),
+    *(f"\\_SB.IQCR {n:x}" for n in (0, 11, 0x7F, 0x80)),
+    *(f"\\_SB.CPST {n}" for n in range(4)),
+    *(f"\\_SB.CP0{n}._MAT" for n in range(4)),
+    "\\_SB.HPET._STA",
+    "\\_SB.LNKS._STA",
+    "\\_SB.LNKS._CRS",
+]
+
+
+def evaluate(dsdt: bytes, directory: Path, name: str) -> list[str]:
+    """What each of EVALUATED returns, as acpiexec prints it."""
+    body = dsdt[36:] + PROBE
+    table = bytearray(dsdt[:4] + struct.pack("<I", 36 + len(body)) + dsdt[8:36] + body)
+    table[9] = 0
+    table[9] = -sum(table) & 0xFF
+    path = directory / f"{name}.aml"
+    path.write_bytes(table)
+    answers: list[str] = []
+    for start in range(0, len(EVALUATED), 10):
+        batch = ";".join(f"execute {command}" for command in EVALUATED[start : start + 10])
+        call = ["acpiexec", "-di", "-b", batch, str(path)]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+        answers += re.sub(r"0x[0-9a-f]{8,}", "ADDRESS", done.stdout).split("Evaluating ")[1:]
+    return [answer.split("ACPI: No outstanding")[0].strip() for answer in answers]
+
+
+@needs_qemu
+@pytest.mark.skipif(shutil.which("acpiexec") is None, reason="acpiexec is not installed")
+def test_methods_give_the_answers_of_qemus(tmp_path: Path) -> None:
+    settings, args = CASES["processors"]
+    with Qemu("pc-i440fx-2.0", *args) as qemu:
+        theirs = split(qemu.file(acpi.TABLES))["DSDT"]
+    own = split(acpi.build(board("pc-i440fx-2.0", **settings)).tables)["DSDT"]
+    answers = evaluate(own, tmp_path, "own")
+    assert len(answers) == len(EVALUATED)
+    assert not [answer for answer in answers if "failed" in answer]
+    assert answers == evaluate(theirs, tmp_path, "qemu")
 
 
 def commands(script: bytes) -> list[tuple[int, bytes, bytes]]:

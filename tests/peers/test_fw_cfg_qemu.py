@@ -89,7 +89,10 @@ class Receiver:
     def add_bytes(self, key: int, data: bytes) -> None:
         self.items[key] = data
 
-    def add_file(self, name: str, data: bytes, callback: Any = None) -> None:
+    def set_order(self, by_name: bool) -> None:
+        self.by_name = by_name
+
+    def add_file(self, name: str, data: bytes, callback: Any = None, order: int = 0) -> None:
         self.files[name] = data
 
     def set_cmos(self, index: int, value: int) -> None:
@@ -132,7 +135,16 @@ def test_contents_equal_qemus(case: str) -> None:
 
 @pytest.mark.parametrize(
     ("megabytes", "table"),
-    [(8, ""), (300, ""), (4000, ""), (300, "f0:3f"), (300, "0f:3f"), (4000, "fe:3f"), (9000, "fe:3f"), (40000, "")],
+    [
+        (8, ""),
+        (300, ""),
+        (4000, ""),
+        (300, "f0:3f"),
+        (300, "0f:3f"),
+        (4000, "fe:3f"),
+        (9000, "fe:3f"),
+        (40000, ""),
+    ],
 )
 def test_disk_geometry_equals_qemus(tmp_path: Any, megabytes: int, table: str) -> None:
     image = tmp_path / "disk.img"

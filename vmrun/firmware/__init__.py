@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmrun.errors import BuildError
-from vmrun.firmware import acpi, bootorder, cmos, fwcfg, images, parts
+from vmrun.firmware import acpi, bootorder, cmos, fwcfg, images, linux, parts
 from vmrun.firmware.images import Image
 
 if TYPE_CHECKING:
@@ -61,26 +61,29 @@ def prepare(
 ) -> Prepared:
     """Fill the fw_cfg device and the CMOS memory. Called once, after all devices are realized.
 
-    fw_cfg: add_bytes(key, data), add_file(name, data, callback=None); files come in the directory's order, and
-    a callback gives the contents anew when the guest selects the file for the first time after a reset.
+    fw_cfg: add_bytes(key, data), set_order(by_name), add_file(name, data, callback, order); files come in the
+    directory's order, and a callback gives the contents as they are when the guest selects the file.
     rtc: set_cmos(index, value). kvm: KVM runs the machine and has its pages below 4 GiB. files: what devices
     and the user add. disk_size: bytes of a drive by id.
     """
     done = Prepared(machine, rtc)
-    done.items = fwcfg.items(machine)
+    done.items = {**fwcfg.items(machine), **linux.items(machine)}
     found = {**fwcfg.files(machine, kvm), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables":
-        found |= acpi.build(machine, pm_base(platform, machine)).files()
+        tables = _Tables(platform, machine)
+        found |= tables.now()
+        callbacks = {name: tables.file(name) for name in tables.now()}
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
-        for name in (acpi.TABLES, acpi.RSDP, acpi.LOADER):
-            callbacks[name] = _rebuilt(platform, machine, name)
-    found["bootorder"] = bootorder.bootorder(machine)
-    done.files = fwcfg.in_order(found, machine["firmware"].get("fw_cfg", {}).get("order", "priority"))
+    kernel_rom = [(0, f"genroms/{linux.ROM}")] if machine.get("kernel") else []
+    found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
+    order = machine["firmware"].get("fw_cfg", {}).get("order", "priority")
+    done.files = fwcfg.in_order(found, order)
     for key, data in done.items.items():
         fw_cfg.add_bytes(key, data)
+    fw_cfg.set_order(order == "name")
     for name, data in done.files:
-        fw_cfg.add_file(name, data, callbacks.get(name))
+        fw_cfg.add_file(name, data, callbacks.get(name), fwcfg.priority(name))
     done.cells = cmos.cells(machine, disk_size)
     for index, value in sorted(done.cells.items()):
         rtc.set_cmos(index, value)
@@ -92,13 +95,26 @@ def pm_base(platform: Any, machine: dict[str, Any]) -> int:
     described = parts.first(machine, "PIIX4_PM")
     if described is None or platform is None:
         return acpi.PM_BASE
-    config = getattr(platform.device(described["id"]), "config", None)
-    base = int.from_bytes(bytes(config[0x40:0x44]), "little") & 0xFFC0 if config is not None else 0
+    base = int(platform.device(described["id"]).config.get(0x40, 4)) & 0xFFC0
     return base or acpi.PM_BASE
 
 
-def _rebuilt(platform: Any, machine: dict[str, Any], name: str) -> Callable[[], bytes]:
-    return lambda: acpi.build(machine, pm_base(platform, machine)).files()[name]
+class _Tables:
+    """The ACPI files, made anew when the guest has moved the power management registers since."""
+
+    def __init__(self, platform: Any, machine: dict[str, Any]) -> None:
+        self.platform, self.machine = platform, machine
+        self.base = 0
+        self.files: dict[str, bytes] = {}
+
+    def now(self) -> dict[str, bytes]:
+        base = pm_base(self.platform, self.machine)
+        if base != self.base:
+            self.base, self.files = base, acpi.build(self.machine, base).files()
+        return self.files
+
+    def file(self, name: str) -> Callable[[], bytes]:
+        return lambda: self.now()[name]
 
 
 def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
@@ -112,6 +128,8 @@ def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
             # The board's ROMs serve devices that vmrun does not have; without them a guest boots all the
             # same.
             done.warnings.append(f"{error.problems[0].message}; the guest does without it")
+    if machine.get("kernel"):
+        done.roms[f"genroms/{linux.ROM}"] = images.load_rom(linux.ROM, dirs)
     for device in machine["devices"]:
         props = device["props"]
         if props.get("rombar") == 0 and props.get("romfile"):

@@ -1,4 +1,6 @@
-"""Resolved machines for tests, made from the types' own data (machines/*.yaml) without resolving a user's file."""
+"""Resolved machines for tests, made from the types' own data (machines/*.yaml) without resolving a user's
+file.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,8 @@ def board(
     }
     cpus.setdefault("maxcpus", cpus["count"])
     compat = data.get("compat", {})
+    settings = data["firmware"].get("acpi-settings", {})
+    settings |= {key: parse_size(settings[key]) for key in ("data-size",) if key in settings}
     machine: dict[str, Any] = {
         "machine": data["name"],
         "family": data.get("family", ""),

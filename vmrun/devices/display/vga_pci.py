@@ -43,6 +43,7 @@ class VgaPci(PciDevice):
 
     vgamem_mb = Prop("uint32", 16, "video memory", unit="MiB", min=1, max=256)
     romfile = Prop("str", "vgabios-stdvga.bin", "video BIOS; empty for none")
+    rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     mmio = Prop("bool", True, "registers in BAR 2")
     extended = named("qemu-extended-regs", "bool", True, "registers for the byte order, from 0x600 of BAR 2")
     pci_revision = named("pci-revision", "uint8", 2, "PCI revision; 0 in RHEL 6")
@@ -55,18 +56,20 @@ class VgaPci(PciDevice):
     ymax = Prop("uint32", 0, "greatest height, told by EDID")
     refresh_rate = Prop("uint32", 0, "refresh rate told by EDID", unit="mHz")
 
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.regions: list[tuple[Region, Region]] = []
+
     def pci_realize(self, platform: Platform) -> None:
         if self.edid:
             raise BuildError(f"{self.path}: edid is not modelled yet", remedy="leave `edid` false")
         self.revision = self.pci_revision
-        self.platform = platform
         size = 1 << 20
         while size < self.vgamem_mb << 20:
             size *= 2
         self.vram = RamBlock(f"{self.name}.vram", size)
         self.vga = Vga(self.vram, platform.virtual)
         self.screen = TextScreen(self.vga, platform.lock)
-        self.regions: list[tuple[Region, Region]] = []
         self._map_legacy(platform)
         self.add_bar(0, Region.ram("vga.vram", self.vram), size, "mem32-pref")
         if self.mmio:
