@@ -30,6 +30,7 @@ cdef class Region:
     cdef readonly u64 addr
     cdef readonly int priority
     cdef readonly bint enabled
+    cdef readonly bint readonly      # of an alias: what it shows cannot be written through it
     cdef readonly Region parent
     cdef readonly list children
     cdef public object owner

@@ -164,7 +164,10 @@ cdef class Region:
             self._changed()
 
     def set_readonly(self, bint readonly):
-        """Turn memory into ROM and back."""
+        """Turn memory into ROM and back; of an alias: writes through it vanish."""
+        if self.kind == KIND_ALIAS and self.readonly != readonly:
+            self.readonly = readonly
+            self._changed()
         kind = KIND_ROM if readonly else KIND_RAM
         if self.kind in (KIND_RAM, KIND_ROM) and self.kind != kind:
             self.kind = kind
@@ -552,7 +555,7 @@ cdef _render(list flat, Region region, base, clip_start, clip_last, depth, bint 
         return
     if region.kind == KIND_ALIAS:
         # Byte `offset` of the target appears where the alias begins.
-        _render(flat, region.target, base - region.offset, start, last, depth + 1, readonly)
+        _render(flat, region.target, base - region.offset, start, last, depth + 1, readonly or region.readonly)
         return
     for child in region.children:
         _render(flat, child, base + (<Region>child).addr, start, last, depth + 1, readonly)

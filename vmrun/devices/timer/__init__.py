@@ -1,1 +1,1 @@
-"""."""
+"""Clocks and counters of the board."""

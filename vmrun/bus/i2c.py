@@ -1,0 +1,41 @@
+"""The SMBus of a south bridge: targets by 7-bit address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmrun.core.object import Device
+
+
+class SmbusTarget:
+    """256 registers, as an EEPROM or a sensor shows them."""
+
+    def __init__(self, data: bytes = bytes(256)) -> None:
+        self.data = bytearray(data)
+        self.offset = 0
+
+    def send_byte(self, value: int) -> None:
+        self.offset = value
+
+    def receive_byte(self) -> int:
+        value = self.data[self.offset]
+        self.offset = (self.offset + 1) & 0xFF
+        return value
+
+    def write_data(self, command: int, data: bytes) -> None:
+        """An EEPROM with its write-protect pin high: the address is taken, the data is not."""
+        self.offset = command
+
+    def read_data(self, command: int, count: int) -> bytes:
+        self.offset = command
+        return bytes(self.receive_byte() for _ in range(count))
+
+
+class I2cBus:
+    kind = "I2C"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.targets: dict[int, SmbusTarget] = {}
+        self.devices: list[Device] = []

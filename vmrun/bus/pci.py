@@ -1,0 +1,285 @@
+"""The PCI bus and what every function on it has: configuration space, BARs, an interrupt pin, bus mastering.
+
+Ref: PCI Local Bus Specification 2.1, chapter 6.
+Not modelled: parity, bridges, latency.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import IoRegion, IrqLine
+from accel.space import Dma, Region
+
+from vmrun.bus.pciconfig import IntxRouter, PciConfig, PciFunctions
+from vmrun.core.object import Device
+from vmrun.core.props import Prop
+from vmrun.errors import BuildError, StateError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+# offsets and bits of the type 0 header
+COMMAND, STATUS, BAR0, ROM_BAR, CAPABILITIES, INTERRUPT_LINE, INTERRUPT_PIN = (
+    4,
+    6,
+    0x10,
+    0x30,
+    0x34,
+    0x3C,
+    0x3D,
+)
+IO_ENABLE, MEMORY_ENABLE, BUS_MASTER, INTX_DISABLE = 1, 2, 4, 0x400
+CAP_LIST, INTERRUPT_STATUS = 0x10, 0x08
+
+KINDS = {
+    "io": 1,
+    "mem32": 0,
+    "mem32-pref": 8,
+    "mem64": 4,
+    "mem64-pref": 12,
+}
+
+
+class PciBus:
+    """32 slots of 8 functions. `pirq` are its four interrupt lines, which the machine's wires lead on."""
+
+    kind = "PCI"
+
+    def __init__(self, name: str, platform: Platform, first_slot: int = 1) -> None:
+        self.name = name
+        self.platform = platform
+        self.functions = PciFunctions()
+        self.intx = IntxRouter(first_slot)
+        self.pirq: list[IrqLine] = self.intx.pirq
+        self.devices: list[PciDevice] = []
+
+    def plug(self, device: PciDevice) -> None:
+        """BuildError when the place is taken."""
+        other = self.functions.get(device.devfn)
+        if other is not None:
+            taken = next(d for d in self.devices if d.config is other)
+            raise BuildError(f"{device.path}: {self.name} {device.addr} is taken by {taken.path}")
+        self.functions.put(device.devfn, device.config)
+        self.devices.append(device)
+
+    def unplug(self, device: PciDevice) -> None:
+        self.functions.put(device.devfn, None)
+        self.devices.remove(device)
+
+
+class Bar:
+    """One base address register and what it shows."""
+
+    def __init__(self, n: int, offset: int, size: int, flags: int, region: Region) -> None:
+        self.n, self.offset, self.size, self.flags, self.region = n, offset, size, flags, region
+        self.mapped: int | None = None
+
+
+class PciDevice(Device):
+    """Base of PCI functions: subclasses give the ids and override pci_realize, pci_reset, config_written."""
+
+    bus = "PCI"
+    vendor_id = 0
+    device_id = 0
+    revision = 0
+    class_code = 0  # base class, sub-class, programming interface: 24 bits
+    subsystem_vendor_id = 0x1AF4
+    subsystem_id = 0x1100
+    interrupt_pin = 0  # 1 is INTA#
+
+    addr = Prop("pci-addr", doc="slot.function, in hex")
+    multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")
+    romfile = Prop("str", "", "option ROM, found in the firmware directories")
+    rombar = Prop("bool", True, "show the option ROM through the ROM BAR")
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.config = PciConfig(self._config_changed)
+        self.bars: dict[int, Bar] = {}
+        self.intx = IrqLine()
+        self.platform: Any = None
+        self.devfn = -1
+        self._capability_end = 0x40
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    def realize(self, platform: Platform) -> None:
+        slot, _, function = (self.addr or "").partition(".")
+        try:
+            self.devfn = int(slot, 16) * 8 + int(function or "0", 16)
+        except ValueError:
+            raise BuildError(f"{self.path}: {self.addr!r} is no PCI address") from None
+        self.platform = platform
+        self.dma = Dma(platform.memory, False)
+        self.parent_bus.plug(self)
+        self._header()
+        self.intx = IrqLine(self.parent_bus.intx, (self.devfn >> 3) * 4 + max(self.interrupt_pin - 1, 0))
+        self.pci_realize(platform)
+        self.config.set_byte(8, self.revision)  # a property may have changed it
+        if self.romfile and self.rombar and 6 not in self.bars:
+            self._add_rom(platform.add_option_rom(self.romfile))
+
+    def unrealize(self) -> None:
+        for bar in self.bars.values():
+            self._unmap(bar)
+        self.parent_bus.unplug(self)
+
+    def reset(self) -> None:
+        config = self.config
+        config.set_word(COMMAND, config.get(COMMAND, 2) & ~config_mask(COMMAND))
+        config.set_byte(INTERRUPT_LINE, 0)
+        for bar in self.bars.values():
+            config.set_dword(bar.offset, bar.flags)
+            if bar.flags & 4 and bar.n != 6:
+                config.set_dword(bar.offset + 4, 0)
+        self.intx.drive(0)
+        self.pci_reset()
+        self._remap()
+
+    def pci_realize(self, platform: Platform) -> None:
+        """Add BARs, ports, pins. Runs once the function answers on its bus."""
+
+    def pci_reset(self) -> None:
+        """The function's own registers; the header is already reset."""
+
+    def config_written(self, offset: int, size: int) -> None:
+        """Bytes watched with config.watch were written; BARs and command are already acted upon."""
+
+    # --- header -----------------------------------------------------------------------------------------
+
+    def _header(self) -> None:
+        config = self.config
+        config.set_word(0, self.vendor_id)
+        config.set_word(2, self.device_id)
+        config.set_byte(8, self.revision)
+        config.set_byte(9, self.class_code & 0xFF)
+        config.set_word(10, self.class_code >> 8)
+        config.set_byte(14, 0x80 if self.multifunction else 0)
+        config.set_word(0x2C, self.subsystem_vendor_id)
+        config.set_word(0x2E, self.subsystem_id)
+        config.set_byte(INTERRUPT_PIN, self.interrupt_pin)
+        config.allow(COMMAND, 2, config_mask(COMMAND))
+        config.allow(INTERRUPT_LINE, 1, 0xFF)
+        config.allow(0x0C, 1, 0xFF)
+        config.allow_clear(STATUS, 2, 0xF900)
+        config.watch(COMMAND, 2)
+        for offset in range(0x40, 0x100, 4):
+            config.allow(offset, 4, 0xFFFFFFFF)  # QEMU's rule: what a device does not say is plain storage
+
+    def add_capability(self, id: int, size: int) -> int:
+        """Append a capability of `size` bytes (its header included); the offset."""
+        offset = self._capability_end
+        self._capability_end = (offset + size + 3) & ~3
+        self.config.set_byte(offset, id)
+        self.config.set_byte(offset + 1, self.config.get(CAPABILITIES, 1))
+        self.config.set_byte(CAPABILITIES, offset)
+        for byte in range(offset, offset + size):
+            self.config.allow(byte, 1, 0)
+        self.config.set_word(STATUS, self.config.get(STATUS, 2) | CAP_LIST)
+        return offset
+
+    # --- base address registers --------------------------------------------------------------------------
+
+    def add_bar(self, n: int, what: IoRegion | Region, size: int, kind: str) -> Bar:
+        """BAR `n` (0..5) of `size` bytes, a power of two; kind: io, mem32, mem32-pref, mem64, mem64-pref."""
+        flags = KINDS[kind]
+        if size & (size - 1) or size < (4 if flags & 1 else 16):
+            raise BuildError(f"{self.path}: BAR {n} cannot have {size} bytes")
+        region = what if isinstance(what, Region) else Region.device(f"{self.name}.bar{n}", what, size)
+        region.owner = self
+        bar = Bar(n, BAR0 + 4 * n, size, flags, region)
+        self._declare(bar)
+        return bar
+
+    def _declare(self, bar: Bar) -> None:
+        self.bars[bar.n] = bar
+        mask = (~(bar.size - 1)) & 0xFFFFFFFFFFFFFFFF
+        self.config.set_dword(bar.offset, bar.flags)
+        self.config.allow(bar.offset, 4, (mask & 0xFFFFFFFF) | (1 if bar.n == 6 else 0))
+        self.config.watch(bar.offset, 4)
+        if bar.flags & 4 and bar.n != 6:
+            self.config.allow(bar.offset + 4, 4, mask >> 32)
+            self.config.watch(bar.offset + 4, 4)
+
+    def _add_rom(self, image: bytes) -> None:
+        from accel.ram import RamBlock
+
+        size = 0x1000
+        while size < len(image):
+            size *= 2
+        block = RamBlock(f"{self.name}.rom", size)
+        block.write(0, image)
+        region = Region.rom(f"{self.name}.rom", block)
+        region.owner = self
+        self._declare(Bar(6, ROM_BAR, size, 0, region))
+
+    def _config_changed(self, offset: int, size: int) -> None:
+        if offset < 0x34:
+            self._remap()
+        self.config_written(offset, size)
+
+    def _remap(self) -> None:
+        """Show each BAR where the guest put it, or nowhere."""
+        command = self.config.get(COMMAND, 2)
+        self.dma.enabled = bool(command & BUS_MASTER)
+        changes = []
+        for bar in self.bars.values():
+            where = self._place(bar, command)
+            if where != bar.mapped:
+                changes.append((bar, where))
+        if not changes:
+            return
+        with self.platform.memory.transaction(), self.platform.io.transaction():
+            for bar, _ in changes:
+                self._unmap(bar)
+            for bar, where in changes:
+                if where is not None:
+                    self._space(bar).add(bar.region, where, 1)
+                    bar.mapped = where
+
+    def _place(self, bar: Bar, command: int) -> int | None:
+        value = self.config.get(bar.offset, 4)
+        if bar.flags & 1:
+            where = value & ~(bar.size - 1) & 0xFFFFFFFC
+            # QEMU's rule: port 0 and anything past 64 KiB are not decoded.
+            return where if command & IO_ENABLE and where > 0 and where + bar.size <= 0x10000 else None
+        if not command & MEMORY_ENABLE or (bar.n == 6 and not value & 1):
+            return None
+        if bar.flags & 4 and bar.n != 6:
+            value |= self.config.get(bar.offset + 4, 4) << 32
+        where = value & ~(bar.size - 1) & ~0xF
+        last = where + bar.size - 1
+        # While a BAR is sized it holds all ones: nothing is decoded there.
+        return where if where and last < (1 << 40) and not (where < 1 << 32 and last >= 0xFFFFFFFF) else None
+
+    def _space(self, bar: Bar) -> Region:
+        if bar.flags & 1:
+            return self.platform.system_io
+        return self.platform.pci_memory
+
+    def _unmap(self, bar: Bar) -> None:
+        if bar.mapped is not None:
+            self._space(bar).remove(bar.region)
+            bar.mapped = None
+
+    # --- state ------------------------------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        return {"config": self.config.snapshot()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        config = state.get("config")
+        if not isinstance(config, bytes) or len(config) != 256 or set(state) != {"config"}:
+            raise StateError(f"{self.path}: the configuration space must be 256 bytes")
+        if config[:4] != self.config.snapshot()[:4]:
+            raise StateError(f"{self.path}: the saved configuration space is another device's")
+        self.config.restore(config)
+        self._remap()
+
+
+def config_mask(offset: int) -> int:
+    """Bits of the command register that software may set (those that qemu-kvm lets change)."""
+    return 0x0507 if offset == COMMAND else 0

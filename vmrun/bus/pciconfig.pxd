@@ -1,0 +1,33 @@
+from accel.api cimport IoRegion, IrqSink, IrqLine, u8, u32, u64
+
+
+cdef class PciConfig:
+    cdef u8 data[256]
+    cdef u8 writable[256]
+    cdef u8 clear[256]          # write 1 to clear
+    cdef u8 hooked[256]         # 1: tell the owner after a change, 2: after each write
+    cdef readonly object hook
+    cdef u32 read(self, u32 offset, u32 size) noexcept nogil
+    cdef void write(self, u32 offset, u32 size, u32 value) noexcept nogil
+    cdef void call_hook(self, u32 offset, u32 size) noexcept with gil
+
+
+cdef class PciFunctions:
+    cdef void *by_devfn[256]
+    cdef list held
+
+
+cdef class ConfigAddress(IoRegion):
+    cdef public u32 latch
+
+
+cdef class ConfigData(IoRegion):
+    cdef readonly ConfigAddress address
+    cdef readonly PciFunctions functions
+
+
+cdef class IntxRouter(IrqSink):
+    cdef readonly list pirq
+    cdef void *lines[4]
+    cdef u32 asserted[4]
+    cdef u32 first_slot

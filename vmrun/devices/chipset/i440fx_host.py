@@ -1,0 +1,70 @@
+"""The i440FX's host side: PCI configuration mechanism #1 and the root bus.
+
+Ref: Intel 82441FX PMC (290549) 3.1, CONFADD and CONFDATA.
+Not modelled: the special cycle (bus 0, device 31, function 7).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.space import Region
+
+from vmrun.bus.pci import PciBus
+from vmrun.bus.pciconfig import ConfigAddress, ConfigData
+from vmrun.core.object import Device
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.errors import StateError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+
+@register(
+    "i440FX-pcihost", description="host bridge of the 82441FX: PCI configuration ports and the root bus"
+)
+class I440fxPciHost(Device):
+    provides = ("PCI",)
+    resources = {"ports": [["config-address", 4], ["config-data", 4]]}
+
+    config_address = named("config-address", "uint16", 0xCF8, "port of CONFADD")
+    config_data = named("config-data", "uint16", 0xCFC, "port of CONFDATA")
+    first_slot = Prop("uint8", 1, "slot whose INTA# is PIRQA")
+    hole64_fix = named("x-pci-hole64-fix", "bool", True, "64-bit hole as later QEMU declares it in ACPI")
+    short_root_bus = Prop("uint32", 0, "name of the root bus in saved state", visible=False)
+    pci_hole64_size = named("pci-hole64-size", "size", 2 << 30, "64-bit PCI hole that ACPI declares")
+
+    def make_buses(self, names: list[str], platform: Platform) -> None:
+        self.bus_made = PciBus(names[0], platform, self.first_slot)
+        self.buses[names[0]] = self.bus_made
+
+    def realize(self, platform: Platform) -> None:
+        self.platform = platform
+        self.confadd = ConfigAddress()
+        self.confdata = ConfigData(self.confadd, self.bus_made.functions)
+        self.regions = [
+            (Region.device("pci-conf-idx", self.confadd, 4), self.config_address),
+            (Region.device("pci-conf-data", self.confdata, 4), self.config_data),
+        ]
+        for region, port in self.regions:
+            region.owner = self
+            platform.system_io.add(region, port)
+
+    def unrealize(self) -> None:
+        for region, _ in self.regions:
+            self.platform.system_io.remove(region)
+
+    def reset(self) -> None:
+        self.confadd.latch = 0
+
+    def save(self) -> dict[str, Any]:
+        return {"confadd": self.confadd.latch}
+
+    def load(self, state: dict[str, Any]) -> None:
+        latch = state.get("confadd")
+        if not isinstance(latch, int) or not 0 <= latch < 1 << 32:
+            raise StateError(f"{self.path}: CONFADD {latch!r} is not a 32-bit number")
+        self.confadd.latch = latch

@@ -1,0 +1,119 @@
+"""The SMBus host controller of the PIIX4.
+
+Ref: Intel 82371AB PIIX4 (290562) 7.2.5: SMBHSTSTS 0, SMBHSTCNT 2, SMBHSTCMD 3, SMBHSTADD 4, SMBHSTDAT0 5,
+SMBHSTDAT1 6, SMBBLKDAT 7. Not modelled: the slave interface (registers 1 and 8 up), SMBALERT#, interrupts (the PC
+leaves them unwired): a transfer is over when the write that started it returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrun.errors import StateError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.bus.i2c import I2cBus
+
+HOST_BUSY, INTR, DEV_ERR = 0x01, 0x02, 0x04
+START = 0x40
+QUICK, BYTE, BYTE_DATA, WORD_DATA, BLOCK = 0, 1, 2, 3, 5
+FIELDS = ("status", "control", "command", "address", "data0", "data1")
+
+
+class SmbusHost:
+    def __init__(self, bus: I2cBus) -> None:
+        self.bus = bus
+        self.block = bytearray(32)
+        self.reset()
+
+    def reset(self) -> None:
+        self.status = self.control = self.command = self.address = self.data0 = self.data1 = 0
+        self.block[:] = bytes(32)
+        self.index = 0
+
+    def read(self, offset: int, size: int) -> int:
+        if offset == 0:
+            return self.status
+        if offset == 2:
+            self.index = 0  # reading the control register rewinds the block buffer
+            return self.control & 0x1F
+        if offset in (3, 4, 5, 6):
+            return (self.command, self.address, self.data0, self.data1)[offset - 3]
+        if offset == 7:
+            value = self.block[self.index]
+            self.index = (self.index + 1) % 32
+            return value
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        value &= 0xFF
+        if offset == 0:
+            self.status &= ~value
+        elif offset == 2:
+            self.control = value & 0x1F
+            if value & START:
+                self._transfer()
+        elif offset == 3:
+            self.command = value
+        elif offset == 4:
+            self.address = value
+        elif offset == 5:
+            self.data0 = value
+        elif offset == 6:
+            self.data1 = value
+        elif offset == 7:
+            self.block[self.index] = value
+            self.index = (self.index + 1) % 32
+
+    def _transfer(self) -> None:
+        target = self.bus.targets.get(self.address >> 1)
+        reading = bool(self.address & 1)
+        protocol = self.control >> 2 & 7
+        if target is None or protocol not in (QUICK, BYTE, BYTE_DATA, WORD_DATA, BLOCK):
+            self.status |= DEV_ERR
+            return
+        if protocol == BYTE:
+            if reading:
+                self.data0 = target.receive_byte()
+            else:
+                target.send_byte(self.command)
+        elif protocol in (BYTE_DATA, WORD_DATA):
+            count = protocol - 1
+            if reading:
+                data = target.read_data(self.command, count)
+                self.data0 = data[0]
+                self.data1 = data[1] if count == 2 else self.data1
+            else:
+                target.write_data(self.command, bytes((self.data0, self.data1))[:count])
+        elif protocol == BLOCK:
+            if reading:
+                count = min(target.read_data(self.command, 1)[0], 32)
+                self.block[:count] = target.read_data((self.command + 1) & 0xFF, count)
+                self.data0 = count
+            else:
+                target.write_data(self.command, bytes(self.block[: min(self.data0, 32)]))
+        self.status |= INTR
+
+    def save(self) -> dict[str, Any]:
+        state: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
+        return {**state, "block": bytes(self.block), "index": self.index}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name in FIELDS:
+            value = state.get(name)
+            if not isinstance(value, int) or not 0 <= value <= 0xFF:
+                raise StateError(f"SMBus host: {name} cannot be {value!r}")
+        block, index = state.get("block"), state.get("index")
+        if (
+            not isinstance(block, bytes)
+            or len(block) != 32
+            or not isinstance(index, int)
+            or not 0 <= index < 32
+        ):
+            raise StateError("SMBus host: the block buffer has 32 bytes and an index below 32")
+        for name in FIELDS:
+            setattr(self, name, state[name])
+        self.block[:] = block
+        self.index = index

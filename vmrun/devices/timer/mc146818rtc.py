@@ -1,0 +1,85 @@
+"""The real-time clock on the board: ports, interrupt 8, and where its time comes from (`rtc:` of the machine)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from accel.clock import Clock
+
+from vmrun.bus.isa import IsaDevice
+from vmrun.core.props import Prop
+from vmrun.core.registry import register
+from vmrun.devices.timer.mc146818 import Mc146818
+from vmrun.errors import BuildError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+SECOND = 1_000_000_000
+
+
+@register("mc146818rtc", description="real-time clock and CMOS")
+class Mc146818Rtc(IsaDevice):
+    resources = {"ports": [["iobase", 2]], "irqs": ["irq"]}
+
+    iobase = Prop("uint16", 0x70, "first port")
+    irq = Prop("uint8", 8, "interrupt")
+    base_year = Prop(
+        "int32", 1980, "year that year register 0 means; 2000 on a PC, which keeps the century in CMOS"
+    )
+    lost_tick_policy = Prop(
+        "enum", "discard", "what becomes of lost periodic ticks", choices=("discard", "slew")
+    )
+
+    def realize(self, platform: Platform) -> None:
+        settings: dict[str, Any] = platform.config.get("rtc") or {}
+        kind = settings.get("clock", "host")
+        # `rt` is monotonic host time; nothing waits on it, so its timers may sit on the machine's queue.
+        clock, timers = {
+            "host": (platform.host, platform.host_timers),
+            "rt": (platform.host, platform.host_timers),
+            "vm": (platform.virtual, platform.timers),
+        }[kind]
+        line = self.add_output("irq")[0]
+        line.connect(self.parent_bus.irqs, self.irq)
+        self.rtc = Mc146818(clock, timers, line)
+        self.rtc.slew = settings.get("driftfix") == "slew" or self.lost_tick_policy == "slew"
+        self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
+        self.map_io(self.rtc, self.iobase, 2)
+
+    def reset(self) -> None:
+        self.rtc.reset()
+
+    def set_cmos(self, index: int, value: int) -> None:
+        self.rtc.set_cmos(index, value)
+
+    def get_cmos(self, index: int) -> int:
+        value: int = self.rtc.get_cmos(index)
+        return value
+
+    def save(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.rtc.save()
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.rtc.load(state)
+
+
+def start_time(base: str, host: Clock, path: str) -> int:
+    """ns since 1970 that the clock shows at power-on. BuildError for a date that is none."""
+    now: int = host.time()
+    if base == "utc":
+        return now
+    if base == "localtime":
+        return now + time.localtime(now // SECOND).tm_gmtoff * SECOND
+    from calendar import timegm
+
+    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"):
+        try:
+            return timegm(time.strptime(base, form)) * SECOND
+        except ValueError:
+            continue
+    raise BuildError(f"{path}: rtc base {base!r} is not utc, localtime or a date like 2026-11-23T10:00:00")
