@@ -1,0 +1,26 @@
+from accel.api cimport IoRegion, u8, u32, u64
+from accel.space cimport Dma
+
+ctypedef struct Item:
+    const u8 *data          # NULL: there is none
+    u32 size
+    bint computed           # a callback gives the contents when the item is selected
+
+
+cdef class FwCfg(IoRegion):
+    cdef Item *items
+    cdef u32 per_side, slots
+    cdef dict contents      # key → bytes
+    cdef dict callbacks     # key → callable
+    cdef dict files         # name → [order, number, data, callback]
+    cdef Dma dma
+    cdef readonly object dma_port
+    cdef readonly bint dma_enabled
+    cdef public bint by_name
+    cdef u32 selected, offset
+    cdef u64 dma_address
+    cdef Item *item(self, u32 key) noexcept nogil
+    cdef void select(self, u32 key) noexcept nogil
+    cdef void compute(self, u32 key) noexcept with gil
+    cdef void run_dma(self) noexcept nogil
+    cdef u32 transfer(self, u32 control, u64 address, u32 length) noexcept nogil

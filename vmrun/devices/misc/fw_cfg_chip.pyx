@@ -1,0 +1,322 @@
+"""QEMU's firmware configuration device, the chip alone: numbered items that the firmware reads, by port or by DMA.
+
+Ref: QEMU docs/specs/fw_cfg. What the items hold is not decided here.
+The region itself is ports +0 (selector, 16-bit writes) and +1 (data); `dma_port` is the eight bytes at +4.
+Not modelled: writes of the guest (legacy writes were dropped in QEMU 2.4, no file is writable yet).
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from accel.api cimport ACTION_NONE, IoRegion, u8, u32, u64
+from accel.space cimport Dma
+
+from accel.api import _report
+from vmrun.errors import BuildError, StateError
+
+cdef enum:
+    SIGNATURE = 0x00
+    ID = 0x01
+    FILE_DIR = 0x19
+    FILE_FIRST = 0x20
+    ARCH_LOCAL = 0x8000
+    WRITE_CHANNEL = 0x4000
+    ENTRY_MASK = 0x3FFF
+    INVALID = 0xFFFF
+
+    NAME_SIZE = 56
+
+    VERSION = 1
+    VERSION_DMA = 2
+
+    DMA_ERROR = 1
+    DMA_READ = 2
+    DMA_SKIP = 4
+    DMA_SELECT = 8
+    DMA_WRITE = 16
+
+cdef u8 DMA_SIGNATURE[8]
+memcpy(DMA_SIGNATURE, b"QEMU CFG", 8)
+
+# The order of the directory on old types; what no name here claims comes at the end, in the order it was added.
+ORDER = {
+    "etc/boot-menu-wait": 10, "bootsplash.jpg": 11, "bootsplash.bmp": 12, "etc/boot-fail-wait": 15,
+    "etc/smbios/smbios-tables": 20, "etc/smbios/smbios-anchor": 30, "etc/e820": 40, "etc/reserved-memory-end": 50,
+    "genroms/kvmvapic.bin": 55, "genroms/linuxboot.bin": 60, "vgaroms/": 70, "etc/system-states": 90, "genroms/": 100,
+    "etc/pvpanic-port": 110, "etc/extra-pci-roots": 120, "etc/acpi/tables": 130, "etc/table-loader": 140,
+    "etc/tpm/log": 150, "etc/acpi/rsdp": 160, "bootorder": 170, "etc/msr_feature_control": 180,
+}
+ORDER_LAST = 200
+
+
+cdef u32 _be32(const u8 *p) noexcept nogil:
+    return <u32>p[0] << 24 | <u32>p[1] << 16 | <u32>p[2] << 8 | p[3]
+
+
+cdef class _DmaPort(IoRegion):
+    cdef FwCfg device
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        if offset + size <= 8:
+            memcpy(&value, DMA_SIGNATURE + offset, size)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        # The register is big-endian; its low half starts the transfer.
+        cdef u32 half = _be32(<const u8 *>&value)
+        if size != 4:
+            return ACTION_NONE
+        if offset == 0:
+            self.device.dma_address = <u64>half << 32
+        elif offset == 4:
+            self.device.dma_address |= half
+            self.device.run_dma()
+        return ACTION_NONE
+
+
+cdef class FwCfg(IoRegion):
+    """`slots` files at most; `dma`: the Dma handle, or None where the machine type has no DMA interface.
+
+    `by_name` orders the directory by name, else by the fixed priorities of old types. Contents are added before the
+    guest runs, or later with the device lock held.
+    """
+
+    def __cinit__(self, u32 slots=32, Dma dma=None):
+        cdef _DmaPort port = _DmaPort()
+        self.max_access = 2
+        self.slots = slots
+        self.per_side = FILE_FIRST + slots
+        self.items = <Item *>calloc(2 * self.per_side, sizeof(Item))
+        if self.items == NULL:
+            raise MemoryError
+        self.contents, self.callbacks, self.files = {}, {}, {}
+        self.dma = dma
+        self.dma_enabled = dma is not None
+        port.device = self
+        self.dma_port = port
+        self.by_name = True
+        self.selected = INVALID
+        self.add_bytes(SIGNATURE, b"QEMU")
+        version = VERSION | (VERSION_DMA if self.dma_enabled else 0)
+        self.add_bytes(ID, version.to_bytes(4, "little"))
+        self._number_files()
+
+    def __dealloc__(self):
+        free(self.items)
+
+    def detach(self):
+        (<_DmaPort>self.dma_port).device = None
+
+    def reset(self):
+        self.selected = SIGNATURE
+        self.offset = 0
+        self.dma_address = 0
+
+    # --- contents -------------------------------------------------------------------------------------------
+
+    def add_bytes(self, u32 key, data, callback=None):
+        """Item `key` (0x8000 and up: of this architecture) holds `data`; adding again replaces it.
+
+        callback() is called when the guest selects the item, and may return new contents. BuildError: no such key.
+        """
+        cdef Item *item = self.item(key)
+        cdef bytes held = bytes(data)
+        cdef const u8 *start = held
+        if item == NULL or key & WRITE_CHANNEL:
+            raise BuildError(f"fw_cfg has no item {key:#x}")
+        if len(held) > 0xFFFFFFFF:
+            raise BuildError(f"fw_cfg item {key:#x} is larger than 4 GiB")
+        self.contents[key] = held
+        item.data = start
+        item.size = <u32>len(held)
+        item.computed = callback is not None
+        if callback is not None:
+            self.callbacks[key] = callback
+        else:
+            self.callbacks.pop(key, None)
+
+    def add_u16(self, u32 key, u32 value):
+        self.add_bytes(key, value.to_bytes(2, "little"))
+
+    def add_u32(self, u32 key, u32 value):
+        self.add_bytes(key, value.to_bytes(4, "little"))
+
+    def add_u64(self, u32 key, u64 value):
+        self.add_bytes(key, value.to_bytes(8, "little"))
+
+    def add_string(self, u32 key, text):
+        """With the terminating NUL."""
+        self.add_bytes(key, text.encode() + b"\0")
+
+    def add_file(self, name, data, callback=None, order=None):
+        """File `name`; adding again replaces it. `order`: its priority, where the directory goes by priority.
+
+        BuildError: the directory is full, or the name too long.
+        """
+        if not 0 < len(name.encode()) < NAME_SIZE:
+            raise BuildError(f"fw_cfg file name '{name}' has more than {NAME_SIZE - 1} bytes")
+        old = self.files.get(name)
+        if old is None and len(self.files) >= self.slots:
+            raise BuildError(
+                f"fw_cfg has room for {self.slots} files; '{name}' is one too many",
+                remedy="the machine type fixes the number (x-file-slots of fw_cfg_io)",
+            )
+        if order is None:
+            order = ORDER.get(name) or ORDER.get(name.partition("/")[0] + "/", ORDER_LAST)
+        number = old[1] if old is not None else len(self.files)
+        self.files[name] = [order, number, bytes(data), callback]
+        self._number_files()
+
+    def _number_files(self):
+        """Keys follow the order of the directory."""
+        names = sorted(self.files)
+        if not self.by_name:
+            names = sorted(self.files, key=lambda name: self.files[name][:2])
+        directory = len(names).to_bytes(4, "big")
+        for key, name in enumerate(names, FILE_FIRST):
+            _, _, data, callback = self.files[name]
+            self.add_bytes(key, data, callback and self._refresh(name, callback))
+            directory += (
+                len(data).to_bytes(4, "big") + key.to_bytes(2, "big") + bytes(2) + name.encode().ljust(NAME_SIZE, b"\0")
+            )
+        self.add_bytes(FILE_DIR, directory)
+
+    def _refresh(self, name, callback):
+        def select():
+            data = callback()
+            if data is not None and bytes(data) != self.files[name][2]:
+                self.files[name][2] = bytes(data)
+                self._number_files()
+
+        return select
+
+    def set_order(self, bint by_name):
+        self.by_name = by_name
+        self._number_files()
+
+    def get(self, u32 key):
+        """Contents of an item, or None."""
+        return self.contents.get(key)
+
+    def listing(self):
+        """[(name, key, contents)] as the directory has them."""
+        directory = self.contents[FILE_DIR]
+        out = []
+        for start in range(4, len(directory), 64):
+            key = int.from_bytes(directory[start + 4:start + 6], "big")
+            out.append((directory[start + 8:start + 64].rstrip(b"\0").decode(), key, self.contents[key]))
+        return out
+
+    # --- access ---------------------------------------------------------------------------------------------
+
+    cdef Item *item(self, u32 key) noexcept nogil:
+        """NULL when the device has no such key."""
+        if key == INVALID or key & ENTRY_MASK >= self.per_side:
+            return NULL
+        return &self.items[(key & ENTRY_MASK) + (self.per_side if key & ARCH_LOCAL else 0)]
+
+    cdef void select(self, u32 key) noexcept nogil:
+        cdef Item *item = self.item(key)
+        self.offset = 0
+        self.selected = INVALID if item == NULL else key
+        if item != NULL and item.computed:
+            self.compute(key & ~<u32>WRITE_CHANNEL)
+
+    cdef void compute(self, u32 key) noexcept with gil:
+        try:
+            data = self.callbacks[key]()
+            if data is not None:
+                self.add_bytes(key, data, self.callbacks[key])
+        except Exception as exc:
+            _report(f"fw_cfg item {key:#x}", exc)
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef Item *item
+        cdef u8 value = 0
+        if size != 1:
+            return 0
+        item = self.item(self.selected)
+        if item != NULL and item.data != NULL and self.offset < item.size:
+            value = item.data[self.offset]
+            self.offset += 1
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        if size == 2:
+            self.select(value & 0xFFFF)
+        return ACTION_NONE
+
+    cdef u32 read_string(self, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+        cdef Item *item = self.item(self.selected)
+        cdef u32 have = 0
+        if size != 1:
+            memset(data, 0, <u64>size * count)
+            return ACTION_NONE
+        if item != NULL and item.data != NULL and self.offset < item.size:
+            have = min(count, item.size - self.offset)
+            memcpy(data, item.data + self.offset, have)
+            self.offset += have
+        memset(data + have, 0, count - have)
+        return ACTION_NONE
+
+    cdef void run_dma(self) noexcept nogil:
+        """The guest's block: control, length (32 bits), address (64 bits), big-endian; control is the answer."""
+        cdef u8 block[16]
+        cdef u8 answer[4]
+        cdef u64 where = self.dma_address
+        cdef u32 control, result
+        self.dma_address = 0
+        if self.dma.read_into(where, block, 16) != 0:
+            result = DMA_ERROR
+        else:
+            control = _be32(block)
+            if control & DMA_SELECT:
+                self.select(control >> 16)
+            result = self.transfer(control, <u64>_be32(block + 8) << 32 | _be32(block + 12), _be32(block + 4))
+        answer[0] = answer[1] = answer[2] = 0
+        answer[3] = <u8>result
+        self.dma.write_from(where, answer, 4)
+
+    cdef u32 transfer(self, u32 control, u64 address, u32 length) noexcept nogil:
+        """0, or DMA_ERROR. Past its end an item reads as zeros. Only memory is written, so a request is bounded by it."""
+        cdef Item *item = self.item(self.selected)
+        cdef u64 part
+        cdef u32 have
+        cdef u8 *host
+        if not control & (DMA_READ | DMA_WRITE | DMA_SKIP):
+            return 0
+        if not control & DMA_READ and control & DMA_WRITE:
+            return DMA_ERROR if length else 0
+        while length:
+            have = 0
+            if item != NULL and item.data != NULL and self.offset < item.size:
+                have = item.size - self.offset
+            part = min(length, have) if have else length
+            if control & DMA_READ:
+                host = self.dma.map(address, &part, True)
+                if host == NULL:
+                    return DMA_ERROR
+                if have:
+                    memcpy(host, item.data + self.offset, part)
+                else:
+                    memset(host, 0, part)
+            if have:
+                self.offset += <u32>part
+            address += part
+            length -= <u32>part
+        return 0
+
+    # --- state ----------------------------------------------------------------------------------------------
+
+    def save(self):
+        return {"selected": self.selected, "offset": self.offset, "dma_address": self.dma_address}
+
+    def load_state(self, state):
+        """StateError, with nothing changed, when a value is impossible."""
+        if set(state) != {"selected", "offset", "dma_address"} or not all(
+            isinstance(state[name], int) and 0 <= state[name] < limit
+            for name, limit in (("selected", 1 << 16), ("offset", 1 << 32), ("dma_address", 1 << 64))
+        ):
+            raise StateError(f"fw_cfg: {state!r} is no state of it")
+        self.selected, self.offset, self.dma_address = state["selected"], state["offset"], state["dma_address"]

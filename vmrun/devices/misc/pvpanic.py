@@ -1,0 +1,51 @@
+"""pvpanic: the guest's kernel says here that it crashed.
+
+Ref: QEMU docs/specs/pvpanic. A read tells which events the device knows, a write reports some.
+"""
+
+from __future__ import annotations
+
+from accel.api import Action, PyIoRegion
+
+from vmrun.bus.isa import IsaDevice
+from vmrun.core.props import Prop
+from vmrun.core.registry import register
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+PANICKED = 1
+CRASH_LOADED = 2  # a crash kernel has taken over: the guest looks after itself
+
+
+@register("pvpanic", description="port where a guest reports that it crashed")
+class Pvpanic(IsaDevice):
+    """`last_event` is what the guest wrote last; Action.PANIC follows PANICKED only."""
+
+    resources = {"ports": [["ioport", 1]], "irqs": [], "dmas": []}
+
+    ioport = Prop("uint16", 0x505, doc="the port")
+    events = Prop("uint8", PANICKED | CRASH_LOADED, doc="events that the guest may report", max=3)
+
+    last_event = 0
+
+    def realize(self, platform: Platform) -> None:
+        self.map_io(PyIoRegion("pvpanic", self.read, self.write, max_access=1), self.ioport, 1)
+        platform.add_fw_cfg_file("etc/pvpanic-port", self.ioport.to_bytes(2, "little"))
+
+    def reset(self) -> None:
+        self.last_event = 0
+
+    def read(self, offset: int, size: int) -> int:
+        events: int = self.events
+        return events
+
+    def write(self, offset: int, size: int, value: int) -> int:
+        self.last_event = value
+        return int(Action.PANIC if value & PANICKED else Action.NONE)
+
+    def save(self) -> dict[str, Any]:
+        return {}

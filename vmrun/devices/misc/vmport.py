@@ -1,0 +1,95 @@
+"""vmport: VMware's backdoor at port 5658h, as far as drivers look for it.
+
+Ref: open-vm-tools, backdoor_def.h (magic, command numbers).
+A command is in the processor's registers: EAX the magic, ECX the number; the answer goes back in EAX to EDX.
+An accelerator gives them through `platform.cpu_registers()`: a mutable mapping of eax, ebx, ecx, edx for the
+processor that is making the access, or None. Without it every command is unknown and reads give all ones, as
+for a machine without the port.
+Not modelled: the mouse commands (vmmouse is a device of its own), time and processor commands.
+"""
+
+from __future__ import annotations
+
+from accel.api import PyIoRegion
+
+from vmrun.bus.isa import IsaDevice
+from vmrun.core.props import named
+from vmrun.core.registry import register
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from vmrun.core.platform import Platform
+
+    Registers = MutableMapping[str, int]
+
+MAGIC = 0x564D5868
+ALL_ONES = 0xFFFFFFFF
+
+GET_VERSION = 10
+GET_BIOS_UUID = 19
+GET_RAM_SIZE = 20
+
+
+@register("vmport", description="VMware backdoor port")
+class Vmport(IsaDevice):
+    """Other devices add commands with `commands[number] = function(registers) -> eax`."""
+
+    resources = {"ports": [[0x5658, 4]], "irqs": [], "dmas": []}
+
+    read_set_eax = named("x-read-set-eax", "bool", True, doc="a read returns what the command left in EAX")
+    signal_unsupported = named(
+        "x-signal-unsupported-cmd", "bool", True, doc="unknown commands answer all ones"
+    )
+    report_vmx_type = named("x-report-vmx-type", "bool", True, doc="GETVERSION gives the product in ECX")
+    cmds_v2 = named("x-cmds-v2", "bool", True, doc="the commands that QEMU 5.1 added exist")
+    vmx_version = named("vmware-vmx-version", "uint32", 6, doc="version that GETVERSION reports")
+    vmx_type = named("vmware-vmx-type", "uint8", 2, doc="product that GETVERSION reports")
+
+    def realize(self, platform: Platform) -> None:
+        self.platform = platform
+        self.commands: dict[int, Callable[[Registers], int]] = {
+            GET_VERSION: self.get_version,
+            GET_RAM_SIZE: self.get_ram_size,
+        }
+        if self.cmds_v2:
+            self.commands[GET_BIOS_UUID] = self.get_uuid
+        self.map_io(PyIoRegion("vmport", self.read, self.write), 0x5658, 4)
+
+    def read(self, offset: int, size: int) -> int:
+        get: Callable[[], Registers | None] | None = getattr(self.platform, "cpu_registers", None)
+        registers = get() if get is not None else None
+        if registers is None or offset or registers["eax"] & ALL_ONES != MAGIC:
+            return ALL_ONES
+        command = self.commands.get(registers["ecx"] & 0xFFFF)
+        if command is None:
+            return ALL_ONES if self.signal_unsupported else registers["eax"]
+        return command(registers)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """OUT runs the command too; the answer is in EAX where the type says so."""
+        answer = self.read(offset, size)
+        get: Callable[[], Registers | None] | None = getattr(self.platform, "cpu_registers", None)
+        registers = get() if get is not None else None
+        if self.read_set_eax and registers is not None and not offset:
+            registers["eax"] = answer
+
+    def get_version(self, registers: Registers) -> int:
+        registers["ebx"] = MAGIC
+        if self.report_vmx_type:
+            registers["ecx"] = self.vmx_type
+        version: int = self.vmx_version
+        return version
+
+    def get_ram_size(self, registers: Registers) -> int:
+        registers["ebx"] = 0x1177
+        return self.platform.ram_size & ALL_ONES
+
+    def get_uuid(self, registers: Registers) -> int:
+        text = str(self.platform.config.get("uuid") or "00000000-0000-0000-0000-000000000000").replace(
+            "-", ""
+        )
+        words = [int.from_bytes(bytes.fromhex(text[i : i + 8]), "little") for i in range(0, 32, 8)]
+        registers["ebx"], registers["ecx"], registers["edx"] = words[1], words[2], words[3]
+        return words[0]
