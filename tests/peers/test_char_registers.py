@@ -1,5 +1,5 @@
-"""Register behaviour of the serial port, the keyboard controller, the printer port, fw_cfg and the small ports,
-access by access, beside QEMU's own devices driven through its qtest socket.
+"""Register behaviour of the serial port, the keyboard controller, the printer port, fw_cfg and the small
+ports, access by access, beside QEMU's own devices driven through its qtest socket.
 """
 
 import shutil
@@ -11,12 +11,13 @@ from accel.api import DeviceLock, IrqFan
 from accel.clock import SteppedClock, TimerQueue
 from accel.ram import RamBlock
 from accel.space import AddressSpace, Dma, Region
-from vmrun.backends.chardev.base import NullChar
 from vmrun.devices.char.debugcon import DebugPort
 from vmrun.devices.char.parallel import ParallelPort
 from vmrun.devices.char.uart16550 import Uart16550
 from vmrun.devices.input.i8042 import I8042
 from vmrun.devices.misc.fw_cfg_chip import FwCfg
+
+from vmrun.backends.chardev.base import NullChar
 
 QEMU = shutil.which("qemu-system-x86_64")
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(QEMU is None, reason="QEMU is not installed")]
@@ -33,8 +34,8 @@ class Qemu:
         server.settimeout(20)
         self.process = subprocess.Popen(
             [
-                QEMU, "-M", "pc-i440fx-2.6", "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-m", "16",
-                "-qtest", f"unix:{path}", "-qtest-log", "/dev/null",
+                QEMU, "-M", "pc-i440fx-2.6", "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-m",
+                "16", "-qtest", f"unix:{path}", "-qtest-log", "/dev/null",
                 "-chardev", "null,id=c", "-device", "isa-serial,chardev=c",
                 "-chardev", "null,id=p", "-device", "isa-parallel,chardev=p",
                 "-chardev", "null,id=d", "-device", "isa-debugcon,chardev=d",
@@ -158,8 +159,8 @@ ALL = [C + 1, C + 2, C + 3, C + 4, C + 5, C + 6, C + 7]
         [(C + 4, 0x18), (C, 0x41), (C, 0x42), C + 5, C + 5, C, C + 5, (C + 4, 8)],
         [(C + 2, 7), (C + 4, 0x18), *[(C, n) for n in range(16)], C + 5, (C, 99), C + 5, *[C] * 16, C + 5]
         + [(C + 4, 8), (C + 2, 0)],
-        [(C + 2, 0x47), (C + 4, 0x18), (C + 1, 5), (C, 1), (C, 2), (C, 3), C + 2, (C, 4), C + 2, C, C + 2, C, C, C]
-        + [C + 2, (C + 1, 0), (C + 4, 8), (C + 2, 0)],
+        [(C + 2, 0x47), (C + 4, 0x18), (C + 1, 5), (C, 1), (C, 2), (C, 3), C + 2, (C, 4), C + 2, C, C + 2, C,
+        C, C] + [C + 2, (C + 1, 0), (C + 4, 8), (C + 2, 0)],
         [(C + 3, 0x1B), C + 3, (C + 3, 0xFF), C + 3, (C + 3, 3)],
     ],
 )  # fmt: skip

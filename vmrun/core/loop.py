@@ -1,10 +1,10 @@
 """The main thread's event loop: descriptors, callbacks from other threads, delays, device timers, signals.
 
-asyncio would cost 50 ms of imports before the first guest instruction, and nothing here needs coroutines; so this is
-epoll, a queue and a heap. Everything but call_soon and wake belongs to the thread that runs the loop.
+asyncio would cost 50 ms of imports before the first guest instruction, and nothing here needs coroutines; so
+this is epoll, a queue and a heap. Everything but call_soon and wake belongs to the thread that runs the loop.
 
-A callback that raises is reported and the loop goes on. Callbacks run without the device lock; the timers of the
-queues run with it.
+A callback that raises is reported and the loop goes on. Callbacks run without the device lock; the timers of
+the queues run with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from time import monotonic_ns
 
 from accel.api import Notifier
+
 from vmrun.core.timerfd import TimerFd
 
 TYPE_CHECKING = False
@@ -85,8 +86,9 @@ class Loop:
     ) -> None:
         """Call back while `fd` is ready; called again for the same fd it replaces all. None: not interested.
 
-        A closed or failed descriptor counts as readable and writable: the read or write then says what happened.
-        `on_hangup` is for who does not read at the moment: it is called instead of on_readable when the peer is gone.
+        A closed or failed descriptor counts as readable and writable: the read or write then says what
+        happened. `on_hangup` is for who does not read at the moment: it is called instead of on_readable
+        when the peer is gone.
         """
         known = fd in self._readers
         mask = (select.EPOLLIN if on_readable else 0) | (select.EPOLLOUT if on_writable else 0)

@@ -1,13 +1,13 @@
 """16550 UART. Numbers are those of TI's PC16550D datasheet, table II (registers) and III (interrupts)."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from accel.api import IrqLine, PyIrqSink
 from accel.clock import SteppedClock, TimerQueue
-from vmrun.backends.chardev.base import HostChar, NullChar
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vmrun.devices.char.uart16550 import Uart16550
+
+from vmrun.backends.chardev.base import HostChar, NullChar
 from vmrun.errors import StateError
 
 RBR = THR = DLL = 0
@@ -125,7 +125,7 @@ def test_with_the_line_blocked_thr_fills_up():
 def test_with_the_line_blocked_the_fifo_holds_sixteen():
     board = Board(capacity=1)
     board[FCR] = 0x01
-    for byte in range(18):      # line 1, shift register 1, FIFO 16
+    for byte in range(18):  # line 1, shift register 1, FIFO 16
         board[THR] = byte
     out = b""
     for _ in range(18):
@@ -173,7 +173,8 @@ def test_reading_iir_clears_the_thre_interrupt_and_not_lsr(board):
 
 
 def test_each_byte_written_gives_an_edge_of_its_own(board):
-    """Drivers that write from the interrupt handler without reading IIR need it on an edge-triggered 8259A."""
+    """Drivers that write from the interrupt handler without reading IIR need it on an edge-triggered
+    8259A."""
     board[IER] = 0x02
     board.edges.clear()
     board[THR] = 65
@@ -250,7 +251,7 @@ def test_four_characters_of_silence_give_the_timeout_interrupt(board, divisor):
     board[FCR] = 0xC1
     board[IER] = 0x01
     board.type(b"x")
-    four_characters = 4 * 10 * divisor * 1_000_000_000 // 115200      # 8N1 is ten bits
+    four_characters = 4 * 10 * divisor * 1_000_000_000 // 115200  # 8N1 is ten bits
     board.pass_time(four_characters - 1)
     assert board.line.level == 0
     board.pass_time(1)
@@ -333,7 +334,7 @@ def test_a_break_in_the_fifo_shows_when_it_reaches_the_top(board):
     board[FCR] = 0x01
     board.type(b"a")
     board.host.send_break()
-    assert board[LSR] & 0x90 == 0x80        # somewhere in the FIFO, not at its top
+    assert board[LSR] & 0x90 == 0x80  # somewhere in the FIFO, not at its top
     board[RBR]
     assert board[LSR] & 0x90 == 0x90
 
@@ -405,7 +406,8 @@ def test_state_survives_save_and_load(board):
 
 
 @pytest.mark.parametrize(
-    "change", [{"ier": 0x10}, {"rx": b"x" * 17}, {"tsr": 256}, {"thre_pending": None}, {"rx": b"a"}, {"new": 1}]
+    "change",
+    [{"ier": 0x10}, {"rx": b"x" * 17}, {"tsr": 256}, {"thre_pending": None}, {"rx": b"a"}, {"new": 1}],
 )
 def test_impossible_state_is_refused_and_changes_nothing(board, change):
     before = board.uart.save()

@@ -7,8 +7,8 @@ import termios
 import time
 
 import pytest
-
 from accel.api import DeviceLock
+
 from vmrun.backends.chardev import open_chardev
 from vmrun.backends.chardev.base import PyFrontend
 from vmrun.backends.chardev.terminal import Mux, StdioChar
@@ -93,8 +93,9 @@ def test_null_takes_everything_for_ever(rig):
 
 
 def test_ring_keeps_the_last_bytes(rig):
-    from vmrun.backends.chardev.base import RingChar
     from vmrun.devices.char.debugcon import DebugPort
+
+    from vmrun.backends.chardev.base import RingChar
 
     ring = RingChar(capacity=8)
     port = DebugPort(ring)

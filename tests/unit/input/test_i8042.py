@@ -1,12 +1,12 @@
 """The keyboard controller: commands, output buffer, translation, interrupts, reset and A20."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from accel.api import Action, IrqLine, PyIrqSink
 from accel.clock import SteppedClock, TimerQueue
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from vmrun.devices.input.i8042 import I8042
+
 from vmrun.errors import StateError
 
 DATA, COMMAND = 0x60, 0x64
@@ -16,7 +16,9 @@ OBF, AUX = 0x01, 0x20
 class Board:
     def __init__(self):
         self.edges = []
-        lines = [IrqLine(PyIrqSink(lambda n, level, name=name: self.edges.append((name, level)))) for name in "kma"]
+        lines = [
+            IrqLine(PyIrqSink(lambda n, level, name=name: self.edges.append((name, level)))) for name in "kma"
+        ]
         self.kbd, self.aux, self.a20 = lines
         self.chip = I8042(*lines, TimerQueue(SteppedClock()))
 
@@ -56,7 +58,8 @@ def board():
 
 
 @pytest.mark.parametrize(
-    ("command", "answer"), [(0xAA, 0x55), (0xAB, 0x00), (0xA9, 0x00), (0x20, 0x03), (0xD0, 0xCF), (0xC0, 0x80)]
+    ("command", "answer"),
+    [(0xAA, 0x55), (0xAB, 0x00), (0xA9, 0x00), (0x20, 0x03), (0xD0, 0xCF), (0xC0, 0x80)],
 )
 def test_command_answers(board, command, answer):
     assert board.ask(command) == answer
@@ -79,7 +82,9 @@ def test_the_command_byte_reads_back(board):
     assert board.ask(0x20) == 0x47
 
 
-@pytest.mark.parametrize(("command", "bit", "value"), [(0xA7, 0x20, 1), (0xA8, 0x20, 0), (0xAD, 0x10, 1), (0xAE, 0x10, 0)])
+@pytest.mark.parametrize(
+    ("command", "bit", "value"), [(0xA7, 0x20, 1), (0xA8, 0x20, 0), (0xAD, 0x10, 1), (0xAE, 0x10, 0)]
+)
 def test_interfaces_are_switched_by_command(board, command, bit, value):
     board[COMMAND] = command
     assert bool(board.ask(0x20) & bit) == bool(value)
@@ -194,7 +199,6 @@ def test_output_port_bit_1_is_a20(board):
     assert board.a20.level == 1
 
 
-
 def test_an_answer_waits_behind_a_key(board):
     board.chip.keyboard.key("a", True)
     board[COMMAND] = 0xAA
@@ -222,7 +226,9 @@ def test_state_survives(board):
     assert other.kbd.level == 1
 
 
-@pytest.mark.parametrize("change", [{"mode": 256}, {"argument": -2}, {"answer": 0x200}, {"mouse": {}}, {"x": 1}])
+@pytest.mark.parametrize(
+    "change", [{"mode": 256}, {"argument": -2}, {"answer": 0x200}, {"mouse": {}}, {"x": 1}]
+)
 def test_impossible_state_is_refused_and_changes_nothing(board, change):
     before = board.chip.save()
     with pytest.raises(StateError):
@@ -230,7 +236,9 @@ def test_impossible_state_is_refused_and_changes_nothing(board, change):
     assert board.chip.save() == before
 
 
-steps = st.lists(st.tuples(st.sampled_from("rwk"), st.sampled_from((DATA, COMMAND)), st.integers(0, 255)), max_size=100)
+steps = st.lists(
+    st.tuples(st.sampled_from("rwk"), st.sampled_from((DATA, COMMAND)), st.integers(0, 255)), max_size=100
+)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,13 +1,14 @@
-"""PS/2 keyboard and mouse. Codes are those of IBM's PS/2 technical reference, keyboards and mouse chapters."""
+"""PS/2 keyboard and mouse. Codes are those of IBM's PS/2 technical reference, keyboards and mouse
+chapters."""
 
 import pytest
+from accel.clock import SteppedClock, TimerQueue
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from accel.clock import SteppedClock, TimerQueue
-from vmrun.devices.input.keycodes import KEYS
 from vmrun.devices.input.ps2kbd import Ps2Keyboard
 from vmrun.devices.input.ps2mouse import Ps2Mouse
+
+from vmrun.devices.input.keycodes import KEYS
 from vmrun.errors import StateError
 
 ACK, RESEND = 0xFA, 0xFE
@@ -57,8 +58,8 @@ def test_scan_set_2(keyboard, name, make, break_):
 @pytest.mark.parametrize(
     ("name", "make", "break_"),
     [
-        ("a", "1e", "9e"), ("esc", "01", "81"), ("f11", "57", "d7"), ("up", "e0 48", "e0 c8"), ("spc", "39", "b9"),
-        ("meta_l", "e0 5b", "e0 db"), ("kp_5", "4c", "cc"), ("print", "e0 2a e0 37", "e0 b7 e0 aa"),
+        ("a", "1e", "9e"), ("esc", "01", "81"), ("f11", "57", "d7"), ("up", "e0 48", "e0 c8"), ("spc", "39",
+        "b9"), ("meta_l", "e0 5b", "e0 db"), ("kp_5", "4c", "cc"), ("print", "e0 2a e0 37", "e0 b7 e0 aa"),
         ("pause", "e1 1d 45 e1 9d c5", ""),
     ],
 )  # fmt: skip
@@ -68,7 +69,8 @@ def test_scan_set_1(keyboard, name, make, break_):
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "break_"), [("a", "1c", ""), ("esc", "08", ""), ("shift", "12", "f0 12"), ("up", "63", "")]
+    ("name", "make", "break_"),
+    [("a", "1c", ""), ("esc", "08", ""), ("shift", "12", "f0 12"), ("up", "63", "")],
 )
 def test_scan_set_3_breaks_only_for_the_shift_keys(keyboard, name, make, break_):
     keyboard.tell(0xF0, 3)
@@ -102,9 +104,9 @@ def test_an_unknown_key_is_an_error(keyboard):
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
-        ([0xEE], "ee"), ([0xF2], "fa ab 83"), ([0xFF], "fa aa"), ([0xF4], "fa"), ([0xF5], "fa"), ([0xF6], "fa"),
-        ([0xED, 0x07], "fa fa"), ([0xF3, 0x00], "fa fa"), ([0xF0, 0x00], "fa fa 02"), ([0xF0, 4], "fa fe"),
-        ([0x42], "fe"),
+        ([0xEE], "ee"), ([0xF2], "fa ab 83"), ([0xFF], "fa aa"), ([0xF4], "fa"), ([0xF5], "fa"),
+        ([0xF6], "fa"), ([0xED, 0x07], "fa fa"), ([0xF3, 0x00], "fa fa"), ([0xF0, 0x00], "fa fa 02"),
+        ([0xF0, 4], "fa fe"), ([0x42], "fe"),
     ],
 )  # fmt: skip
 def test_command(keyboard, command, answer):
@@ -141,7 +143,7 @@ def test_the_held_key_repeats_after_half_a_second_at_eleven_a_second(keyboard):
     assert keyboard.chip.receive() == b""
     keyboard.pass_time(1)
     assert keyboard.chip.receive() == b"\x1c"
-    keyboard.pass_time(91)          # 10.9 a second: 91.7 ms
+    keyboard.pass_time(91)  # 10.9 a second: 91.7 ms
     assert keyboard.chip.receive() == b""
     keyboard.pass_time(1)
     assert keyboard.chip.receive() == b"\x1c"
@@ -189,7 +191,9 @@ def test_keyboard_state_survives(keyboard):
     assert other.chip.save() == state
 
 
-@pytest.mark.parametrize("change", [{"scan_set": 0}, {"queue": b"x" * 65}, {"modes": b""}, {"modes": bytes([4]) * 256}])
+@pytest.mark.parametrize(
+    "change", [{"scan_set": 0}, {"queue": b"x" * 65}, {"modes": b""}, {"modes": bytes([4]) * 256}]
+)
 def test_impossible_keyboard_state_is_refused(keyboard, change):
     before = keyboard.chip.save()
     with pytest.raises(StateError):
@@ -221,7 +225,8 @@ def knock(mouse, *rates):
     ("command", "answer"),
     [
         ([0xFF], "fa aa 00"), ([0xF2], "fa 00"), ([0xE9], "fa 00 02 64"), ([0xE6], "fa"), ([0xEA], "fa"),
-        ([0xF0], "fa"), ([0xF4], "fa"), ([0xF5], "fa"), ([0xF6], "fa"), ([0xEB], "fa 08 00 00"), ([0x01], "fe"),
+        ([0xF0], "fa"), ([0xF4], "fa"), ([0xF5], "fa"), ([0xF6], "fa"), ([0xEB], "fa 08 00 00"), ([0x01],
+        "fe"),
     ],
 )  # fmt: skip
 def test_mouse_command(mouse, command, answer):

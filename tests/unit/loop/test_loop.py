@@ -1,4 +1,5 @@
-"""vmrun.core.loop: descriptors, calls, delays, device timers, signals, and that nothing a callback does ends it."""
+"""vmrun.core.loop: descriptors, calls, delays, device timers, signals, and that nothing a callback does ends
+it."""
 
 import os
 import signal
@@ -8,9 +9,9 @@ import threading
 import time
 
 import pytest
-
 from accel.api import DeviceLock
 from accel.clock import HostClock, PyTimer, SteppedClock, TimerQueue, VirtualClock
+
 from vmrun.core.loop import Loop
 
 MS = 1_000_000
@@ -312,8 +313,8 @@ def test_close_leaves_no_descriptor_open():
 def test_importing_it_brings_none_of_the_slow_modules():
     code = (
         "import sys; before = set(sys.modules); import vmrun.core.loop, vmrun.backends.chardev.terminal;"
-        "print(*sorted({'re', 'typing', 'asyncio', 'logging', 'threading', 'socket', 'subprocess', 'dataclasses'}"
-        " & (set(sys.modules) - before)))"
+        "slow = {'re', 'typing', 'asyncio', 'logging', 'threading', 'socket', 'subprocess', 'dataclasses'};"
+        "print(*sorted(slow & (set(sys.modules) - before)))"
     )
     out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""

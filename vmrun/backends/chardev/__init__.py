@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock
+
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 
@@ -21,10 +22,12 @@ TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf")
 
 
 def open_chardev(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> CharBackend:
-    """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in the way.
+    """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in
+    the way.
 
-    Backends that something must happen to first have `wait()`; call it before the machine starts (a server socket waits
-    for its client). `backend.address` says in words where the other end is; `close()` gives everything back.
+    Backends that something must happen to first have `wait()`; call it before the machine starts (a server
+    socket waits for its client). `backend.address` says in words where the other end is; `close()` gives
+    everything back.
     """
     kind = spec.get("type")
     backend: Any
@@ -61,7 +64,7 @@ def open_chardev(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) 
             f"chardev '{name}': there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"
         )
     backend.name = name
-    return backend  # type: ignore[no-any-return]
+    return backend
 
 
 def _power_of_two(size: int) -> int:

@@ -11,6 +11,7 @@ from vmrun.errors import BackendError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from accel.api import DeviceLock
+
     from vmrun.core.loop import Loop
 
 
@@ -29,8 +30,8 @@ def open_path(name: str, path: str, flags: int) -> int:
             errno.ENXIO: "start the program that reads the pipe first",
             errno.EROFS: "name a path on a file system that can be written",
             errno.ENOSPC: "free some space on it",
-        }.get(error.errno, "")
-        why = "nothing reads this pipe" if error.errno == errno.ENXIO else os.strerror(error.errno)
+        }.get(error.errno or 0, "")
+        why = "nothing reads this pipe" if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
         raise BackendError(f"chardev '{name}': cannot open '{path}': {why}", remedy=remedy) from None
 
 
@@ -68,7 +69,9 @@ class PipeChar(StreamChar):
             if not stat.S_ISFIFO(os.fstat(fd).st_mode):
                 for other in self.fds:
                     os.close(other)
-                raise BackendError(f"chardev '{name}': '{path}' is no named pipe", remedy=f"mkfifo {path}.in {path}.out")
+                raise BackendError(
+                    f"chardev '{name}': '{path}' is no named pipe", remedy=f"mkfifo {path}.in {path}.out"
+                )
         super().__init__(name, loop, lock)
         self.address = path
         self.attach(self.fds[0], self.fds[-1])

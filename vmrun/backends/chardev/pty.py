@@ -1,7 +1,7 @@
 """A pseudo-terminal of the host. Its path is `address`; a link or a message shows it to the user.
 
-While nobody has it open, output vanishes and the guest does not wait. The kernel tells of an opening only when asked, so
-that is looked at a few times a second; of a closing it tells at once.
+While nobody has it open, output vanishes and the guest does not wait. The kernel tells of an opening only
+when asked, so that is looked at a few times a second; of a closing it tells at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from vmrun.errors import BackendError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from accel.api import DeviceLock
+
     from vmrun.core.loop import Delay, Loop
 
 LOOK_EVERY = 0.25
@@ -69,7 +70,8 @@ class PtyChar(StreamChar):
 
 
 def make_raw(settings: list[object], signals: bool = False, output: bool = False) -> None:
-    """Turn a termios list into that of a line: bytes as they are. signals: keep Ctrl-C; output: keep LF → CR LF."""
+    """Turn a termios list into that of a line: bytes as they are. signals: keep Ctrl-C; output: keep LF → CR
+    LF."""
     import termios as t
 
     iflag, oflag, cflag, lflag = (int(str(x)) for x in settings[:4])

@@ -1,6 +1,7 @@
 """A chardev over a unix or TCP socket: one peer at a time, as a server or as a client.
 
-Without a peer output vanishes. A client that loses its server tries again every `reconnect` seconds, if that is given.
+Without a peer output vanishes. A client that loses its server tries again every `reconnect` seconds, if that
+is given.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock
+
     from vmrun.core.loop import Delay, Loop
 
 IAC, WILL, WONT, DO, DONT, SB, SE, BREAK = 255, 251, 252, 253, 254, 250, 240, 243
@@ -35,7 +37,8 @@ def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, 
         path = spec["path"]
         if len(os.fsencode(path)) > 107:
             raise BackendError(
-                f"chardev '{name}': the socket path '{path}' is longer than 107 bytes", remedy="choose a shorter one"
+                f"chardev '{name}': the socket path '{path}' is longer than 107 bytes",
+                remedy="choose a shorter one",
             )
         return socket.AF_UNIX, path, f"unix:{path}"
     host, port = spec.get("host") or "localhost", int(spec.get("port") or 0)
@@ -44,7 +47,8 @@ def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, 
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as error:
         raise BackendError(
-            f"chardev '{name}': the host name '{host}' is not known: {error.strerror}", remedy="give an address instead"
+            f"chardev '{name}': the host name '{host}' is not known: {error.strerror}",
+            remedy="give an address instead",
         ) from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return found[0][0], found[0][4], f"tcp:{host}:{port}"
@@ -190,7 +194,8 @@ class ServerChar(SocketChar):
 
 
 class ClientChar(SocketChar):
-    """Connects when it is created; that it works is part of opening, unless `reconnect` lets it come later."""
+    """Connects when it is created; that it works is part of opening, unless `reconnect` lets it come
+    later."""
 
     def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
         self.family, self.target, self.address = _address(name, spec, False)
@@ -262,7 +267,7 @@ class _Telnet:
         self.reset()
 
     def reset(self) -> None:
-        self.state = 0      # 0 data, IAC, an option's verb, SB
+        self.state = 0  # 0 data, IAC, an option's verb, SB
 
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """(bytes for the guest, number of breaks)"""

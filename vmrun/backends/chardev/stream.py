@@ -1,9 +1,10 @@
-"""A chardev over file descriptors: what the device wrote goes out, what comes in waits until the device has room.
+"""A chardev over file descriptors: what the device wrote goes out, what comes in waits until the device has
+room.
 
-Output: the ring's notifier wakes the loop, the bytes are taken from the ring and written; what the descriptor does not
-take now is kept, and nothing more is taken from the ring until it is gone. So at most two rings' worth waits, and
-then the device sees a full ring. Input: read only as much as the device takes; when that is nothing, the descriptor is
-left alone until the device says that it has room.
+Output: the ring's notifier wakes the loop, the bytes are taken from the ring and written; what the
+descriptor does not take now is kept, and nothing more is taken from the ring until it is gone. So at most
+two rings' worth waits, and then the device sees a full ring. Input: read only as much as the device takes;
+when that is nothing, the descriptor is left alone until the device says that it has room.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from vmrun.backends.chardev.base import HostChar
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from accel.api import DeviceLock
+
     from vmrun.core.loop import Loop
 
 CHUNK = 4096
 BACKLOG = 65536
 
 
-class StreamChar(HostChar):  # type: ignore[misc]
-    """`read_fd` and `write_fd` may be the same, or -1. Subclasses override on_end, and read and write where needed."""
+class StreamChar(HostChar):
+    """`read_fd` and `write_fd` may be the same, or -1. Subclasses override on_end, and read and write where
+    needed."""
 
     address = ""
 
@@ -30,9 +33,9 @@ class StreamChar(HostChar):  # type: ignore[misc]
         self.name = name
         self.loop, self.lock = loop, lock
         self.read_fd = self.write_fd = -1
-        self.pending = b""          # taken from the ring, not yet written
-        self.backlog = b""          # left by a peer that went while the device had no room
-        self.reading = False        # what the loop watches for us
+        self.pending = b""  # taken from the ring, not yet written
+        self.backlog = b""  # left by a peer that went while the device had no room
+        self.reading = False  # what the loop watches for us
         self.writing = False
         self.closed = False
         loop.add_fd(self.output.notifier.fileno(), self._on_wake)

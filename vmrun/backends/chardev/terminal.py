@@ -1,7 +1,7 @@
 """vmrun's own terminal as a chardev, and a mux that shares it between several.
 
-The terminal is put into raw mode while vmrun has it, and put back at close, at exit whatever the reason, and around
-Ctrl-Z. Ctrl-A is the escape:
+The terminal is put into raw mode while vmrun has it, and put back at close, at exit whatever the reason, and
+around Ctrl-Z. Ctrl-A is the escape:
 
     Ctrl-A x  stop     Ctrl-A c  next console     Ctrl-A b  send a break     Ctrl-A h  help
     Ctrl-A s  save     Ctrl-A t  time stamps      Ctrl-A Ctrl-A  a Ctrl-A
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock
+
     from vmrun.core.loop import Loop
 
-ESCAPE = 0x01       # Ctrl-A
+ESCAPE = 0x01  # Ctrl-A
 KEPT_INPUT = 4096
 
 HELP = """\
@@ -51,7 +52,8 @@ class Terminal:
         self.write_fd = self._writable()
 
     def _writable(self) -> int:
-        """Non-blocking output. A flag on the terminal itself would outlive us in the shell; a second opening has its own."""
+        """Non-blocking output. A flag on the terminal itself would outlive us in the shell; a second opening
+        has its own."""
         mode = os.fstat(self.output_fd).st_mode
         if stat.S_ISREG(mode):
             return self.output_fd
@@ -131,7 +133,14 @@ class StdioChar(StreamChar):
     address = "stdio"
 
     def __init__(
-        self, name: str, loop: Loop, lock: DeviceLock, *, signal: bool = True, input_fd: int = 0, output_fd: int = 1
+        self,
+        name: str,
+        loop: Loop,
+        lock: DeviceLock,
+        *,
+        signal: bool = True,
+        input_fd: int = 0,
+        output_fd: int = 1,
     ) -> None:
         self.terminal = Terminal(input_fd, output_fd, signal)
         super().__init__(name, loop, lock)
@@ -152,7 +161,7 @@ class StdioChar(StreamChar):
                 self.loop.remove_signal(signal.SIGTSTP)
                 self.loop.remove_signal(signal.SIGCONT)
         except ValueError:
-            pass            # not the main thread: then nobody stops us by Ctrl-Z either
+            pass  # not the main thread: then nobody stops us by Ctrl-Z either
 
     def on_end(self) -> None:
         """No more input; output goes on as long as it can."""
@@ -171,7 +180,7 @@ class StdioChar(StreamChar):
             self.terminal.close()
 
 
-class MuxPort(HostChar):  # type: ignore[misc]
+class MuxPort(HostChar):
     """One of the consoles behind a mux; a device uses it like any chardev."""
 
     address = "terminal"
@@ -179,7 +188,7 @@ class MuxPort(HostChar):  # type: ignore[misc]
     def __init__(self, mux: Mux, name: str) -> None:
         self.mux = mux
         self.name = name
-        self.waiting = b""      # typed, and not yet taken by the device
+        self.waiting = b""  # typed, and not yet taken by the device
         self.at_line_start = True
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @register("i8042", description="PS/2 keyboard controller with keyboard and mouse")
 class IsaI8042(IsaDevice):
-    """`keyboard.key(qcode, down)` and `mouse.move(dx, dy, dz, buttons)` are the user's hands, under the device lock."""
+    """`keyboard.key(qcode, down)` and `mouse.move(dx, dy, dz, buttons)` are the user's hands, under the
+    device lock."""
 
     resources = {"ports": [["iobase", 1], ["iobase", 1, 4]], "irqs": ["kbd-irq", "mouse-irq"], "dmas": []}
 
