@@ -145,3 +145,64 @@ def wait_for(condition: Any, seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+class Running:
+    """A QEMU that runs its processors, spoken to through its monitor (under qtest time stands still)."""
+
+    def __init__(self, machine: str, *args: str) -> None:
+        command = [
+            QEMU or "qemu-system-x86_64",
+            "-M",
+            machine,
+            "-accel",
+            "tcg",
+            "-display",
+            "none",
+            "-monitor",
+            "stdio",
+        ]
+        self.process = subprocess.Popen(
+            [*command, "-nodefaults", *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.until_prompt()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def until_prompt(self) -> str:
+        assert self.process.stdout is not None
+        text = b""
+        while not text.endswith(b"(qemu) "):
+            more = os.read(self.process.stdout.fileno(), 65536)
+            if not more:
+                raise RuntimeError(text.decode(errors="replace"))
+            text += more
+        return text.decode(errors="replace")
+
+    def ask(self, command: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+        return self.until_prompt()
+
+    def port(self, port: int, index: int | None = None) -> int:
+        """A byte from a port; with an index, of the register behind index port `port`."""
+        answer = self.ask(f"i /b {port:#x}" + (f".{index:#x}" if index is not None else ""))
+        return int(answer.rsplit("=", 1)[1].split()[0], 0)
+
+    def memory(self, addr: int, count: int, directory: str) -> bytes:
+        path = os.path.join(directory, "memory.bin")
+        self.ask(f'pmemsave {addr:#x} {count} "{path}"')
+        with open(path, "rb") as file:
+            return file.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -186,3 +187,12 @@ def test_boot_path_of_a_disk_equals_qemus(bus: str, unit: int) -> None:
 def test_option_rom_of_the_type_is_qemus(tmp_path: Any) -> None:
     with Qemu("pc-i440fx-2.0", "-m", "256") as qemu:
         assert images.load_rom("kvmvapic.bin").data == qemu.file("genroms/kvmvapic.bin")
+
+
+@pytest.mark.kvm
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="no /dev/kvm")
+def test_memory_map_under_kvm_equals_qemus() -> None:
+    own = prepared({"memory": 5 * GIB}, kvm=True)
+    with Qemu("pc-i440fx-2.0", "-m", "5G", accel="kvm") as qemu:
+        assert own.files["etc/e820"] == qemu.file("etc/e820")
+        assert list(own.files) == list(qemu.files())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.ram import RamBlock
 from vmrun.devices.display.vga import VbePorts, Vga, VgaPorts, VgaWindow
 
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.qemu import Qemu, Running, needs_qemu, wait_for
+from vmrun.devices.display.textscreen import TextScreen
+from vmrun.ui.screen import plain
 
 pytestmark = [pytest.mark.peer, needs_qemu]
 
@@ -153,3 +157,34 @@ def test_banked_writes_land_in_the_frame_buffer(pair: Pair) -> None:
             steps += [("writel", where, rng.getrandbits(32)), ("readw", where, 0)]
     pair.run(steps)
     assert pair.block.read(0, 1 << 19) == pair.qemu.read(0xE0000000, 1 << 19)
+
+
+def test_the_screen_of_real_firmware_is_read_as_text(tmp_path: Path) -> None:
+    """SeaBIOS and its VGA BIOS run in QEMU; vmrun's card given their state shows the same."""
+    vga = Vga(RamBlock("vga.vram", 1 << 20), SteppedClock())
+    ports, window = VgaPorts(vga, 0), VgaWindow(vga)
+    with Running("pc-i440fx-2.0", "-m", "64", "-vga", "std") as qemu:
+
+        def characters() -> bytes:
+            return qemu.memory(0xB8000, 4000, str(tmp_path))[0::2]
+
+        assert wait_for(lambda: b"No bootable" in characters(), 30)
+        ports.store(0x3C2, 1, qemu.port(0x3CC))
+        for port, count in ((0x3C4, 5), (0x3CE, 9), (0x3D4, 25)):
+            for index in range(count):
+                value = qemu.port(port, index)
+                ports.store(port, 1, index)
+                ports.store(port + 1, 1, value)
+        screen = qemu.memory(0xB8000, 4000, str(tmp_path))
+    for value in (0x10, 0x0C, 0x20):
+        ports.store(0x3C0, 1, value)
+    for offset, byte in enumerate(screen):
+        window.store(0x18000 + offset, 1, byte)
+    shot = TextScreen(vga, DeviceLock()).snapshot()
+    assert (shot.columns, len(shot.rows)) == (80, 25)
+    assert b"".join(shot.rows) == screen
+    lines = plain(shot.rows).splitlines()
+    assert any("SeaBIOS" in line for line in lines)
+    assert (
+        shot.cursor is not None and 0 <= shot.cursor[0] - max(n for n, line in enumerate(lines) if line) <= 1
+    )
