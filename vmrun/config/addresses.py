@@ -6,7 +6,6 @@ Assigned places depend on ids alone, never on the order in the file, so that mov
 
 from __future__ import annotations
 
-from vmrun.config.near import nearest
 from vmrun.config.scalar import parse_pci_addr, pci_addr_text
 from vmrun.config.spec import BOARD
 from vmrun.config.work import Bus, Dev, Work
@@ -19,6 +18,9 @@ PCI_SLOTS = 32
 def assign(work: Work) -> None:
     """Put every device on its bus, order the devices, and give slots, units and indexes."""
     _make_buses(work)
+    for dev in work.devices:
+        if dev.entry is not None and dev.entry.bus == "IDE" and dev.spec.bus is not None:
+            work.ide.setdefault(str(dev.spec.bus.value), []).append(dev)
     for dev in work.devices:
         _choose_bus(work, dev)
     work.devices = _ordered(work)
@@ -99,7 +101,7 @@ def _choose_bus(work: Work, dev: Dev) -> None:
             f"there is no bus '{name}'",
             given.place,
             path,
-            nearest=nearest(name, work.buses),
+            nearest=work.near(name, work.buses),
             remedy=f"{wanted} buses here: {', '.join(fitting) or 'none'}",
         )
         dev.idle = True
@@ -123,6 +125,8 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
     for bus in work.buses.values():
         if bus.kind == wanted and (wanted != "IDE" or _ide_room(work, bus.name, dev)):
             dev.idle = dev.idle or bus.idle
+            if wanted == "IDE":
+                work.ide.setdefault(bus.name, []).append(dev)
             return bus.name
     if wanted == "IDE" and any(bus.kind == "IDE" for bus in work.buses.values()):
         work.wrong(
@@ -130,7 +134,12 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
             f"there is no room for {dev.label}: every IDE channel has two drives",
             dev.spec.place,
             dev.spec.path,
-            also=[(other.spec.place, f"{other.label} is on {other.bus}") for other in _on_ide(work, dev)],
+            also=[
+                (other.spec.place, f"{other.label} is on {name}")
+                for name, bus in work.buses.items()
+                if bus.kind == "IDE"
+                for other in work.ide.get(name, ())[:IDE_UNITS]
+            ],
             remedy="remove a drive",
         )
     else:
@@ -145,24 +154,9 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
     return None
 
 
-def _on_ide(work: Work, without: Dev) -> list[Dev]:
-    return [
-        dev
-        for dev in work.devices
-        if dev is not without
-        and dev.entry is not None
-        and dev.entry.bus == "IDE"
-        and _bus_name(dev) is not None
-    ]
-
-
-def _bus_name(dev: Dev) -> str | None:
-    return dev.bus or (str(dev.spec.bus.value) if dev.spec.bus is not None else None)
-
-
 def _ide_room(work: Work, name: str, dev: Dev) -> bool:
     """Whether a drive without a bus may go here: fewer than two others, and none on the unit it asks for."""
-    there = [other for other in _on_ide(work, dev) if _bus_name(other) == name]
+    there = work.ide.get(name, ())
     unit = dev.props.get("unit")
     return len(there) < IDE_UNITS and (
         unit is None or all(other.props.get("unit") != unit for other in there)
@@ -172,33 +166,36 @@ def _ide_room(work: Work, name: str, dev: Dev) -> bool:
 def _ordered(work: Work) -> list[Dev]:
     """The board in its own order; then a device always after the one whose bus it is on, otherwise by id."""
     depth: dict[str, int] = {}
-
-    def depth_of(dev: Dev, trail: tuple[str, ...]) -> int:
-        if dev.id in depth:
-            return depth[dev.id]
-        bus = work.buses.get(dev.bus) if dev.bus is not None else None
-        if bus is None or bus.owner.board:
-            level = 0
-        elif bus.owner.id in (*trail, dev.id):
-            work.wrong(
-                "VR0504",
-                f"{dev.label} is on a bus that hangs on itself: {' → '.join((*trail, dev.id, bus.owner.id))}",
-                dev.spec.place_of("bus"),
-                dev.spec.path,
-                remedy="put one of them on another bus",
-            )
-            dev.idle = True
-            level = 0
-        else:
-            level = depth_of(bus.owner, (*trail, dev.id)) + 1
-        depth[dev.id] = level
-        return level
-
     board = [dev for dev in work.devices if dev.spec.origin == BOARD]
     rest = [dev for dev in work.devices if dev.spec.origin != BOARD]
     for dev in rest:
-        depth_of(dev, ())
+        _measure(work, dev, depth)
     return board + sorted(rest, key=lambda dev: (depth[dev.id], dev.id))
+
+
+def _measure(work: Work, dev: Dev, depth: dict[str, int]) -> None:
+    """Enter how many buses down from the board a device and all above it are."""
+    trail: dict[str, Dev] = {}
+    above: Dev | None = dev
+    while above is not None and above.id not in depth and above.id not in trail:
+        trail[above.id] = above
+        bus = work.buses.get(above.bus) if above.bus is not None else None
+        above = bus.owner if bus is not None and not bus.owner.board else None
+    if above is not None and above.id in trail:
+        circle = list(trail)[list(trail).index(above.id) :]
+        shown = circle if len(circle) <= 8 else [*circle[:4], "…", *circle[-3:]]
+        work.wrong(
+            "VR0504",
+            f"{above.label} is on a bus that hangs on itself: {' → '.join((*shown, above.id))}",
+            above.spec.bus.place if above.spec.bus is not None else above.spec.place,
+            above.spec.path,
+            remedy="put one of them on another bus",
+        )
+        above.idle = True
+    level = depth.get(above.id, -1) if above is not None else -1
+    for id in reversed(trail):
+        level += 1
+        depth[id] = level
 
 
 def _pci_slots(work: Work, bus: Bus) -> None:

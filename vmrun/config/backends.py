@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.near import nearest
 from vmrun.config.node import Node
 from vmrun.config.props import convert
 from vmrun.config.work import Dev, Work, not_yet
@@ -50,7 +49,7 @@ def _drive(work: Work, id: str, node: Node) -> None:
                 f"'{key}' of drive '{id}' is '{value}'",
                 given.place,
                 f"{path}.{key}",
-                nearest=nearest(value, known),
+                nearest=work.near(value, known),
                 remedy=f"one of: {', '.join(sorted(known))}",
             )
         elif known[value].get("planned"):
@@ -81,7 +80,7 @@ def _typed(
             f"there is no {kind} type '{name}'",
             given.place,
             f"{path}.type",
-            nearest=nearest(name, types),
+            nearest=work.near(name, types),
             remedy=f"one of: {', '.join(modelled or sorted(types))}",
         )
         work.idle_backends.add((kind, id))
@@ -115,7 +114,7 @@ def _options(
                 f"{what} has no option '{name}'",
                 child.key_place,
                 f"{path}.{name}",
-                nearest=nearest(name, table),
+                nearest=work.near(name, table),
                 remedy=f"its options: {', '.join(sorted(table))}" if table else "it has no options",
             )
             continue
@@ -273,7 +272,7 @@ def _use_backend(
             f"{user} names {kind} '{id}', which does not exist",
             node.place,
             path,
-            nearest=nearest(id, table),
+            nearest=work.near(id, table),
             remedy=f"{_SECTIONS[kind]} here: {', '.join(table) or 'none'}",
         )
         return
@@ -297,5 +296,5 @@ def _no_such(work: Work, dev: Dev, prop: str, what: str, id: str, node: Node, kn
         f"{dev.label} names {what} '{id}', which does not exist",
         node.place,
         f"{dev.spec.path}.{prop}",
-        nearest=nearest(id, known),
+        nearest=work.near(id, known),
     )

@@ -18,6 +18,7 @@ from vmrun.errors import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
@@ -28,6 +29,7 @@ _WORDS = {
     "boolean": "true or false",
     "integer": "a number",
 }
+MOST_NEAREST = 200  # problems for which a nearest name is looked for
 _schemas: dict[str, Any] = {}
 
 
@@ -131,7 +133,7 @@ class _Checker:
                         f"unknown key '{_cut(key)}'",
                         child.key_place,
                         path=_cut(below),
-                        nearest=nearest(key, known),
+                        nearest=self._near(key, known),
                         remedy=f"keys known here: {', '.join(known)}" if len(known) <= 12 else "",
                     )
                 )
@@ -193,7 +195,7 @@ class _Checker:
             on_off = {True: "on", False: "off"}[value]
             near = on_off if on_off in names else ""
         else:
-            near = nearest(value, names) if type(value) is str else ""
+            near = self._near(value, names) if type(value) is str else ""
         self.bad.add(id(node))
         self.problems.append(
             Problem(
@@ -205,6 +207,9 @@ class _Checker:
                 remedy=f"one of: {', '.join(names)}",
             )
         )
+
+    def _near(self, name: str, known: Iterable[str]) -> str:
+        return nearest(name, known) if len(self.problems) < MOST_NEAREST else ""
 
     def _wrong_type(self, node: Node, expected: str, path: str) -> None:
         value = node.value

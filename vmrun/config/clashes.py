@@ -55,21 +55,21 @@ def _ports(work: Work, devices: list[Dev]) -> None:
     open_claims: list[tuple[int, int, Dev, str]] = []
     for claim in claims:
         open_claims = [other for other in open_claims if other[1] > claim[0]]
-        for other in open_claims:
-            _port_clash(work, claim, other, told)
-        open_claims.append(claim)
+        if not any(_port_clash(work, claim, other, told) for other in open_claims):
+            open_claims.append(claim)  # one that clashes is not held against others as well
 
 
 def _port_clash(
     work: Work, claim: tuple[int, int, Dev, str], other: tuple[int, int, Dev, str], told: set[tuple[str, str]]
-) -> None:
+) -> bool:
+    """Whether two claims that overlap are a clash; told once for two devices."""
     if claim[2] is other[2] or _both_untouched(claim[2], other[2]):
-        return
+        return False
     first, second = _later(other, claim)
     dev, owner = second[2], first[2]
     pair = (owner.id, dev.id)
     if pair in told:
-        return
+        return True
     told.add(pair)
     both = (max(claim[0], other[0]), min(claim[1], other[1]))
     work.wrong(
@@ -80,6 +80,7 @@ def _port_clash(
         also=[(owner.spec.place_of(first[3]), f"{owner.label} has {_range(first[0], first[1])}")],
         remedy=f"{dev.label} would have {_range(second[0], second[1])}; move or remove one of them",
     )
+    return True
 
 
 def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
@@ -107,9 +108,10 @@ def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
     for irq, pin, dev in _wired_irqs(devices, wires):
         owners.setdefault(irq, []).append((dev, f" {pin}"))
     for irq, several in sorted(owners.items()):
-        for position, (dev, prop) in enumerate(several):
-            for owner, owner_prop in several[:position]:
-                if dev is owner or _both_untouched(dev, owner) or _shares(dev, owner):
+        holders: list[tuple[Dev, str]] = []  # of those that share the line with one another, the first
+        for dev, prop in several:
+            for owner, owner_prop in holders:
+                if dev is owner or _both_untouched(dev, owner) or _shares(dev, owner, irq):
                     continue
                 (first, first_prop), (last, last_prop) = _later_dev((owner, owner_prop), (dev, prop))
                 work.wrong(
@@ -121,6 +123,9 @@ def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
                     remedy=_free_irqs(owners),
                 )
                 break
+            else:
+                if not any(_shares(dev, owner, irq) for owner, _ in holders):
+                    holders.append((dev, prop))
 
 
 def _free_irqs(owners: dict[int, list[tuple[Dev, str]]]) -> str:
@@ -141,11 +146,17 @@ def _wired_irqs(devices: list[Dev], wires: list[Wire]) -> list[tuple[int, str, D
     return [(found[0][0], found[0][1], by_id[owner]) for owner, found in lines.items() if len(found) == 1]
 
 
-def _shares(dev: Dev, other: Dev) -> bool:
-    """COM1 and COM3 share a line in hardware, and so do all parallel ports: numbered ports of one driver
-    may.
+def _shares(dev: Dev, other: Dev, irq: int) -> bool:
+    """COM1 and COM3 share a line in hardware, and so do all parallel ports: the line that their index or
+    their default gives them.
     """
-    return dev.driver == other.driver and dev.entry is not None and dev.entry.index is not None
+    if dev.driver != other.driver or dev.entry is None or dev.entry.index is None:
+        return False
+    sets: dict[str, list[int]] = dev.entry.index["sets"]
+    if "irq" in sets:
+        return irq in sets["irq"]
+    prop = dev.entry.props.get("irq")
+    return prop is not None and prop.get("default") == irq
 
 
 def _dmas(work: Work, devices: list[Dev]) -> None:

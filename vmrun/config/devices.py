@@ -6,7 +6,6 @@ A property's value is, from weakest to strongest: the driver's default, the type
 
 from __future__ import annotations
 
-from vmrun.config.near import nearest
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
 from vmrun.config.spec import BOARD, SHORT, DeviceSpec
@@ -109,24 +108,28 @@ def _named(specs: list[DeviceSpec], taken: set[str]) -> list[DeviceSpec]:
     import json
 
     result = []
+    numbers: dict[str, int] = {}
     for spec in sorted(specs, key=lambda s: (_driver_name(s), json.dumps(plain(s.node), sort_keys=True))):
-        number = 0
-        while f"{_driver_name(spec)}-{number}" in taken:
+        name = _driver_name(spec)
+        number = numbers.get(name, 0)
+        while f"{name}-{number}" in taken:
             number += 1
-        id = f"{_driver_name(spec)}-{number}"
-        taken.add(id)
+        numbers[name] = number + 1
+        id = f"{name}-{number}"
         result.append(DeviceSpec(spec.node, spec.path, spec.origin, id))
     return result
 
 
 def _device(work: Work, spec: DeviceSpec) -> Dev | None:
     if spec.driver is None:
+        meant = next((key for key in spec.props if work.near(key, ("driver",))), "")
+        board = [_id(node) for node in work.machine_type.items("devices")]
         work.wrong(
             "VR0401",
-            f"device '{spec.id}' names no driver",
-            spec.place,
-            spec.path,
-            nearest=nearest(spec.id, [_id(node) for node in work.machine_type.items("devices")]),
+            f"device '{spec.id}' names no driver" if "id" in spec.node.value else "a device names no driver",
+            spec.props[meant].key_place if meant else spec.place,
+            f"{spec.path}.{meant}" if meant else spec.path,
+            nearest="driver" if meant else work.near(spec.id, board),
             remedy="add `driver:`; only a board device's id may stand without one",
         )
         return None
@@ -138,7 +141,7 @@ def _device(work: Work, spec: DeviceSpec) -> Dev | None:
             f"there is no driver '{name}'",
             spec.driver.place,
             _driver_path(spec),
-            nearest=nearest(name, work.catalogue.names()),
+            nearest=work.near(name, work.catalogue.names()),
             remedy="`vmrun devices` lists what there is",
         )
         return None
@@ -203,7 +206,7 @@ def _own(
 def unknown_property(work: Work, name: str, entry: Driver, node: Node, path: str) -> None:
     """Say that a driver has no such property."""
     known = [known for known in entry.props if not known.startswith("x-")]
-    near = nearest(name, entry.props)
+    near = work.near(name, entry.props)
     if near and len(known) > 12:
         remedy = f"`vmrun devices {entry.name}` lists its properties"
     elif not known:
@@ -226,7 +229,7 @@ def check_globals(work: Work) -> None:
                 f"there is no driver '{name}'",
                 table.key_place,
                 path,
-                nearest=nearest(name, work.catalogue.names()),
+                nearest=work.near(name, work.catalogue.names()),
                 remedy="`vmrun devices` lists what there is",
             )
             continue

@@ -17,14 +17,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(name) > _LONGEST:
         return ""
     wanted = _fold(name)
+    letters = frozenset(wanted)
     best, best_cost = "", max(1, len(wanted) // 3) + 1
     for candidate in sorted(known):
         folded = _fold(candidate)
-        if abs(len(folded) - len(wanted)) >= best_cost and not folded.startswith(wanted):
+        begins = folded.startswith(wanted) and len(wanted) >= 3
+        if not begins and (
+            abs(len(folded) - len(wanted)) >= best_cost or len(letters.difference(folded)) >= best_cost
+        ):
             continue
-        cost = _distance(wanted, folded)
-        if folded.startswith(wanted) and len(wanted) >= 3:
-            cost = min(cost, 1)
+        cost = 1 if begins and folded != wanted else _distance(wanted, folded, best_cost)
         if cost < best_cost:
             best, best_cost = candidate, cost
     return best
@@ -34,8 +36,10 @@ def _fold(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _distance(a: str, b: str) -> int:
-    """Edit distance where two neighbouring letters exchanged count as one edit."""
+def _distance(a: str, b: str, enough: int) -> int:
+    """Edit distance where two neighbouring letters exchanged count as one edit; at least enough when it is
+    not less.
+    """
     before: list[int] = []
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -45,4 +49,6 @@ def _distance(a: str, b: str) -> int:
             if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
                 cost = min(cost, before2[j - 2] + 1)
             row.append(cost)
+        if min(row) >= enough and min(before) >= enough:
+            return enough
     return row[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from vmrun.config.backends import absolute
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
 from vmrun.config.machinetypes import merge
-from vmrun.config.near import nearest
 from vmrun.config.node import Node, plain
 from vmrun.config.props import shown
 from vmrun.config.scalar import parse_size, size_text
@@ -160,7 +159,7 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
             f"there is no CPU model '{model}'",
             node.place if node is not None else None,
             "cpus.model",
-            nearest=nearest(model, names),
+            nearest=work.near(model, names),
         )
     features = spec.get("features")
     if features is None:
@@ -169,7 +168,7 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
     for name, child in features.value.items():
         path = f"cpus.features.{name}"
         if bits and name not in bits and name not in SETTINGS:
-            near = nearest(name, (*bits, *SETTINGS))
+            near = work.near(name, (*bits, *SETTINGS))
             work.wrong("VR0708", f"there is no CPU feature '{name}'", child.key_place, path, nearest=near)
         elif name in bits and type(child.value) is not bool:
             work.wrong(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.near import nearest
 from vmrun.config.node import Node
 from vmrun.config.scalar import plain_scalar
 from vmrun.config.spec import SHORT, DeviceSpec
@@ -68,7 +67,7 @@ def _display(work: Work, devices: list[DeviceSpec]) -> None:
             f"there is no display '{name}'",
             node.place,
             "display",
-            nearest=nearest(name, known),
+            nearest=work.near(name, known),
             remedy=f"one of: {', '.join(known)}",
         )
         return
@@ -152,7 +151,7 @@ def _chardev(work: Work, node: Node, id: str, path: str) -> str:
             f"'{text}' says no place for characters to go",
             node.place,
             path,
-            nearest=nearest(text, known),
+            nearest=work.near(text, known),
             remedy="stdio, pty, null, none, file:PATH, unix:PATH[,server][,nowait], "
             "tcp:HOST:PORT[,server][,nowait] or the id of a chardev",
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from vmrun.config.near import nearest
 from vmrun.config.node import Node
 from vmrun.config.work import Work
 
 Wire = tuple[str, str]
 _OUTSIDE = frozenset(("gsi", "cpus"))  # ends that are no device's: the interrupt numbers, the processors
-MAX_PINS = 1024
+MAX_PINS = 256  # of one wire
+MAX_WIRES = 16_384  # of one machine
 
 
 def expand(work: Work) -> list[Wire]:
     """Every wire of the type and of the file, one pin each, in order, without repetitions."""
     wires: dict[Wire, None] = {}
+    made = 0
     own = work.spec.get("wires")
     known = {dev.id for dev in work.devices} | set(work.buses) | _OUTSIDE
     for nodes, path in (
@@ -21,7 +22,12 @@ def expand(work: Work) -> list[Wire]:
         (own.value if own else [], "wires"),
     ):
         for index, node in enumerate(nodes):
-            for pair in _pairs(work, node, f"{path}[{index}]", known):
+            pairs = _pairs(work, node, f"{path}[{index}]", known)
+            made += len(pairs)
+            if made > MAX_WIRES:
+                work.wrong("VR0520", f"more than {MAX_WIRES} wires", node.place, f"{path}[{index}]")
+                return list(wires)
+            for pair in pairs:
                 wires[pair] = None
     return list(wires)
 
@@ -48,7 +54,7 @@ def _pairs(work: Work, node: Node, path: str, known: set[str]) -> list[Wire]:
                 f"'{end.value}' names no device or bus of this machine",
                 end.place,
                 f"{path}.{key}",
-                nearest=nearest(name, known),
+                nearest=work.near(name, known),
             )
             return []
         ends.append(pins)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from vmrun.config.near import nearest
 from vmrun.config.spec import DeviceSpec
 from vmrun.errors import WARNING, Place, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from vmrun.config.catalogue import Catalogue, Driver
     from vmrun.config.machinetypes import TypeSpec
     from vmrun.config.spec import MachineSpec
+
+
+MOST_NEAREST = 200  # problems for which a nearest name is looked for
 
 
 class Dev:
@@ -66,7 +70,7 @@ class Work:
 
     __slots__ = (
         "buses", "catalogue", "chardevs", "devices", "directory", "drives", "idle_backends", "machine_type",
-        "files", "netdevs", "places", "problems", "spec",
+        "files", "ide", "netdevs", "places", "problems", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +90,7 @@ class Work:
         self.devices: list[Dev] = []
         self.buses: dict[str, Bus] = {}
         self.drives: dict[str, dict[str, Any]] = {}
+        self.ide: dict[str, list[Dev]] = {}  # bus → drives that are on it or ask for it
         self.files: list[str] = []  # read on the way, beside those of the type and the catalogue
         self.chardevs: dict[str, dict[str, Any]] = {}
         self.netdevs: dict[str, dict[str, Any]] = {}
@@ -105,6 +110,10 @@ class Work:
         self.problems.append(
             Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also)
         )
+
+    def near(self, name: str, known: Iterable[str]) -> str:
+        """The nearest known name, as long as there are not so many problems that nobody reads them."""
+        return nearest(name, known) if len(self.problems) < MOST_NEAREST else ""
 
     def warn(self, code: str, message: str, place: Place | None, path: str = "", remedy: str = "") -> None:
         self.problems.append(Problem(code, message, place, path=path, remedy=remedy, severity=WARNING))
