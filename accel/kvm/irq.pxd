@@ -7,6 +7,7 @@ cdef class GsiSink(IrqSink):
     cdef KvmVm vm
     cdef readonly u32 count
     cdef readonly bint connected
+    cdef readonly u64 deliveries                    # changes that went to the kernel
     cdef u8 *levels
     cdef int *statuses
     cdef bint with_status

@@ -81,6 +81,7 @@ cdef class GsiSink(IrqSink):
 
     cdef void deliver(self, u32 n) noexcept nogil:
         cdef kvm_irq_level request
+        self.deliveries += 1
         request.irq = n
         request.level = self.levels[n]
         ioctl(self.vm.fd, KVM_IRQ_LINE_STATUS if self.with_status else KVM_IRQ_LINE, &request)

@@ -216,16 +216,17 @@ def test_variable_mtrrs_are_cleared_by_a_reset(pc: type[Pc]) -> None:
 
 
 def test_layout_changes_while_many_processors_run(pc: type[Pc]) -> None:
-    guest = pc("31c0 8ed8 ff060005 ebfa")
+    # All run from RAM at 700h: a fetch while its slot is away would end them.
+    guest = pc("ea 0007 0000", ram=0x80000)
+    guest.ram.write(0x700, bytes.fromhex("31c0 8ed8 ff060005 ebfa"))
     guest.cpus(4)
     for cpu in range(1, 4):
-        state = guest.accel.save_vcpu(cpu)
-        guest.accel.load_vcpu(cpu, {"mp_state": 0, "regs": state["regs"]})
+        guest.accel.load_vcpu(cpu, {"mp_state": 0, "regs": guest.accel.save_vcpu(0)["regs"]})
     guest.accel.start()
+    over = RamBlock("over", 0x1000)
     for _ in range(200):
         with guest.lock:
-            guest.root.children[0].set_readonly(False)
-            region = guest.root.add(Region.ram("more", RamBlock("more", 0x1000)), 0x40000, 1)
+            region = guest.root.add(Region.ram("over", over), 0x40000, 1)
         with guest.lock:
             guest.root.remove(region)
     guest.accel.stop()
