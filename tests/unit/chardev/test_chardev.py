@@ -57,7 +57,10 @@ class Rig:
             self.loop.run_once(0.02)
 
     def turns(self, count=3):
-        for _ in range(count):
+        """Long enough for gathered output too."""
+        end = time.monotonic() + 0.005
+        while count > 0 or time.monotonic() < end:
+            count -= 1
             self.loop.run_once(0)
 
     def write(self, backend, data):
@@ -579,3 +582,23 @@ def test_mux_time_stamps_start_each_line(mux):
     mux.rig.turns()
     lines = read_all(mux.master, 46).splitlines()
     assert [line.split(b"] ")[1] for line in lines] == [b"one", b"two"]
+
+
+def test_a_stdio_chardev_on_a_shared_terminal_is_one_of_its_consoles(mux):
+    backend = open_chardev("c1", {"type": "stdio"}, mux.rig.loop, mux.rig.lock, mux.mux)
+    assert backend in mux.mux.ports
+
+
+def test_bytes_close_together_go_out_in_one_piece(rig, server):
+    backend, path = server
+    client = connect(rig, path)
+    rig.until(lambda: backend.connected)
+    writes = []
+    plain = backend.write_some
+    backend.write_some = lambda data: (writes.append(data), plain(data))[1]
+    for byte in b"0123456789":
+        rig.write(backend, bytes([byte]))
+        rig.loop.run_once(0)
+    rig.turns()
+    assert b"".join(writes) == b"0123456789" and len(writes) < 8
+    client.close()

@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 
     from accel.api import DeviceLock
 
+    from vmrun.backends.chardev.terminal import Mux
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 
 TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf")
 
 
-def open_chardev(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> CharBackend:
+def open_chardev(
+    name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, mux: Mux | None = None
+) -> CharBackend:
     """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in
     the way.
 
     Backends that something must happen to first have `wait()`; call it before the machine starts (a server
     socket waits for its client). `backend.address` says in words where the other end is; `close()` gives
-    everything back.
+    everything back. `mux`: the terminal is shared; a stdio chardev becomes one of its consoles.
     """
     kind = spec.get("type")
     backend: Any
@@ -51,6 +54,8 @@ def open_chardev(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) 
         from vmrun.backends.chardev.pty import PtyChar
 
         backend = PtyChar(name, loop, lock)
+    elif kind == "stdio" and mux is not None:
+        return mux.add_port(name)
     elif kind == "stdio":
         from vmrun.backends.chardev.terminal import StdioChar
 

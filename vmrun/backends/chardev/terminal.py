@@ -254,7 +254,7 @@ class Mux(StdioChar):
         port.output.notifier.drain()
         if port.stalled:
             self._offer(port)
-        self._pump()
+        self._gather()
 
     def _take_output(self) -> None:
         for port in self.ports:
