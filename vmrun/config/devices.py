@@ -49,9 +49,8 @@ def collect(work: Work, short_forms: list[DeviceSpec]) -> None:
         others[spec.id] = spec
     for spec in (*board, *others.values()):
         dev = _device(work, spec)
-        if dev is not None:
-            dev.changed = spec.id in changed and not _same_as_type(work, dev, originals[spec.id])
-            work.devices.append(dev)
+        dev.changed = spec.id in changed and not _same_as_type(work, dev, originals[spec.id])
+        work.devices.append(dev)
 
 
 def _same_as_type(work: Work, dev: Dev, original: DeviceSpec) -> bool:
@@ -62,7 +61,7 @@ def _same_as_type(work: Work, dev: Dev, original: DeviceSpec) -> bool:
         own = _device(work, original)
     finally:
         work.problems, work.places = problems, places
-    return own is not None and own.props == dev.props and own.in_kernel_props == dev.in_kernel_props
+    return own.props == dev.props and own.in_kernel_props == dev.in_kernel_props
 
 
 def _rename(spec: DeviceSpec, first: DeviceSpec) -> str:
@@ -120,7 +119,8 @@ def _named(specs: list[DeviceSpec], taken: set[str]) -> list[DeviceSpec]:
     return result
 
 
-def _device(work: Work, spec: DeviceSpec) -> Dev | None:
+def _device(work: Work, spec: DeviceSpec) -> Dev:
+    """A device with its properties; after a problem an idle one, so that what refers to it is left alone."""
     if spec.driver is None:
         meant = next((key for key in spec.props if work.near(key, ("driver",))), "")
         board = [_id(node) for node in work.machine_type.items("devices")]
@@ -132,19 +132,20 @@ def _device(work: Work, spec: DeviceSpec) -> Dev | None:
             nearest="driver" if meant else work.near(spec.id, board),
             remedy="add `driver:`; only a board device's id may stand without one",
         )
-        return None
+        return Dev(spec, "device", None)
     name = str(spec.driver.value)
     entry = work.catalogue.modelled(name) or work.catalogue.driver(name)
     if entry is None:
+        needed = f"; the board of {work.machine_type.name} needs it" if spec.origin == BOARD else ""
         work.wrong(
             "VR0401",
-            f"there is no driver '{name}'",
+            f"there is no driver '{name}'{needed}",
             spec.driver.place,
             _driver_path(spec),
             nearest=work.near(name, work.catalogue.names()),
             remedy="`vmrun devices` lists what there is",
         )
-        return None
+        return Dev(spec, name, None)
     dev = Dev(spec, name, entry)
     if entry.planned:
         work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
