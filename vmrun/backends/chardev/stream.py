@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vmrun.core.loop import Delay, Loop
 
 CHUNK = 4096
-# A guest prints byte by byte. What follows a byte this soon waits that long and goes out in one piece, instead
-# of waking the main thread for each: the ring speaks up only when it was empty.
+# A guest prints byte by byte. What follows a byte this soon waits that long and goes out in one piece,
+# instead of waking the main thread for each: the ring speaks up only when it was empty.
 GATHER = 0.001
 BACKLOG = 65536
 
