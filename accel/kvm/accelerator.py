@@ -5,7 +5,7 @@ from __future__ import annotations
 from accel.accelerator import Accelerator
 from accel.api import DeviceLock, IoRegion, IrqSink, Notifier
 from accel.errors import AccelFailure
-from accel.kvm.irq import PINS, KvmIrqchip, KvmMsiSink
+from accel.kvm.irq import PINS, KvmIrqchip, KvmMsiSink, MsiRegion
 from accel.kvm.vcpu import CpuPin, KvmVcpu
 from accel.kvm.vm import KvmVm
 from accel.run import CpuThread, IntAck, MsiSink, RunControl
@@ -28,6 +28,10 @@ _MORE_MSRS = (
 _MISC_ENABLE = 0x1A0
 # The time-stamp counter starts again from nothing, whatever it has counted while the machine was built.
 _TSC = 0x10
+
+
+# Where the local APICs are, and where bus masters write messages to them.
+MSI_BASE, MSI_SIZE = 0xFEE00000, 0x100000
 
 
 class KvmAccelerator(Accelerator):
@@ -71,6 +75,8 @@ class KvmAccelerator(Accelerator):
         self.ack: IntAck | None = None
         self.eoi: IrqSink | None = None
         self.msi = KvmMsiSink(self.vm) if self.has_local_apic else MsiSink()
+        if self.has_local_apic:
+            self.memory_regions.append((MSI_BASE, MSI_SIZE, MsiRegion(self.msi, MSI_BASE)))
         self.clock: int | None = None
         self.msrs: list[int] = []
 
@@ -120,6 +126,7 @@ class KvmAccelerator(Accelerator):
     def stop(self) -> None:
         was_running = self.control.running
         self.control.stop()
+        self.vm.drain()
         self.irqchip.freeze_pit()
         if was_running and self.has_local_apic and self.options.get("kvmclock", True):
             self.clock = self.vm.get_clock()

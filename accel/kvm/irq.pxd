@@ -1,4 +1,4 @@
-from accel.api cimport IrqSink, u8, u32, u64
+from accel.api cimport IoRegion, IrqSink, u8, u32, u64
 from accel.kvm.vm cimport KvmVm
 from accel.run cimport MsiSink
 
@@ -16,6 +16,11 @@ cdef class GsiSink(IrqSink):
 
 cdef class KvmMsiSink(MsiSink):
     cdef KvmVm vm
+
+
+cdef class MsiRegion(IoRegion):
+    cdef MsiSink sink
+    cdef u64 base
 
 
 cdef class KvmIrqchip:

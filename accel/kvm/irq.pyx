@@ -13,6 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.ioctl cimport ioctl
 
+from accel.api cimport ACTION_NONE
 from accel.kvm.uapi cimport *
 from accel.kvm.vm cimport check
 
@@ -118,6 +119,20 @@ cdef class KvmMsiSink(MsiSink):
         request.data = data
         result = ioctl(self.vm.fd, KVM_SIGNAL_MSI, &request)
         return 1 if result > 0 else result
+
+
+cdef class MsiRegion(IoRegion):
+    """Memory from 0xfee00000 on as bus masters see it: a 32-bit write is a message."""
+
+    def __init__(self, MsiSink sink, u64 base):
+        self.sink = sink
+        self.base = base
+        self.name = "apic-msi"
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        if size == 4:
+            self.sink.send(self.base + offset, <u32>value)
+        return ACTION_NONE
 
 
 cdef class KvmIrqchip:

@@ -30,6 +30,7 @@ cdef extern from *:
     #include <signal.h>
     #include <string.h>
     #include <unistd.h>
+    #include <sys/prctl.h>
     #include <sys/syscall.h>
     #define VR_SIG_KICK (SIGRTMIN + 4)
     static void vr_on_kick(int sig) { (void)sig; }
@@ -41,13 +42,19 @@ cdef extern from *:
         action.sa_flags = SA_RESTART;
         return sigaction(VR_SIG_KICK, &action, NULL);
     }
-    static int vr_unblock_kick(void)
+    /* Only kicks and faults: a SIGINT or SIGTERM is the main thread's, which would not wake for one taken here. */
+    static int vr_mask_signals(void)
     {
+        static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
         sigset_t set;
-        sigemptyset(&set);
-        sigaddset(&set, VR_SIG_KICK);
-        return pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        unsigned i;
+        sigfillset(&set);
+        sigdelset(&set, VR_SIG_KICK);
+        for (i = 0; i < sizeof open / sizeof *open; i++)
+            sigdelset(&set, open[i]);
+        return pthread_sigmask(SIG_SETMASK, &set, NULL);
     }
+    #define vr_name_thread(name) prctl(PR_SET_NAME, (name), 0, 0, 0)
     #define vr_tgkill(tid) ((int)syscall(SYS_tgkill, getpid(), (tid), VR_SIG_KICK))
     #define vr_flag(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define vr_set_flag(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
@@ -55,7 +62,8 @@ cdef extern from *:
     #define vr_set_exit(run, v) __atomic_store_n(&(run)->immediate_exit, (v), __ATOMIC_SEQ_CST)
     """
     int vr_install_kick() nogil
-    int vr_unblock_kick() nogil
+    int vr_mask_signals() nogil
+    int vr_name_thread(const char *) nogil
     int vr_tgkill(int) nogil
     int vr_flag(int *) nogil
     void vr_set_flag(int *, int) nogil
@@ -111,7 +119,9 @@ cdef class KvmVcpu(CpuThread):
     def init_vcpu(self):
         """KVM_CREATE_VCPU and the mapping of kvm_run; the first processor's also carries the VM's ring."""
         cdef void *page
-        vr_unblock_kick()
+        cdef bytes name = f"CPU {self.index}/KVM".encode()
+        vr_mask_signals()
+        vr_name_thread(name)
         self.fd = check(ioctl(self.vm.fd, KVM_CREATE_VCPU, self.apic_id), f"cannot create processor {self.index}")
         page = mmap(NULL, self.vm.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
         if page == MAP_FAILED:

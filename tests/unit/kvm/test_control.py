@@ -87,6 +87,33 @@ def test_halted_processor_stays_halted_over_a_pause(pc: type[Pc]) -> None:
     assert guest.logged == []
 
 
+def test_signals_of_the_process_stay_with_the_main_thread(pc: type[Pc]) -> None:
+    import os
+    import signal
+
+    guest = pc(SPIN)
+    guest.cpus(4)
+    guest.accel.start()
+    caught: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))
+    try:
+        for _ in range(20):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert guest.until(lambda: caught)
+            caught.clear()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_threads_have_the_names_of_their_processors(pc: type[Pc]) -> None:
+    import pathlib
+
+    guest = pc()
+    guest.cpus(2)
+    names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    assert {"CPU 0/KVM", "CPU 1/KVM"} <= set(names)
+
+
 def test_stop_from_a_processors_own_thread_is_refused(pc: type[Pc]) -> None:
     caught: list[Exception] = []
 

@@ -7,6 +7,7 @@ import os
 import pytest
 from accel.api import IrqFan, Notifier, PyIrqSink
 from accel.run import PyIntAck
+from accel.space import Dma, Region
 
 from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
 from tests.unit.kvm.pc import Pc
@@ -61,6 +62,16 @@ def test_masked_line_does_not_interrupt(pc: type[Pc]) -> None:
 def test_message_interrupts_its_vector(pc: type[Pc]) -> None:
     guest = started(pc(MSI41))
     assert guest.accel.signal_msi(MSI_ADDRESS, 0x41) == 1
+    assert guest.until(lambda: 0x33 in guest.logged)
+
+
+def test_message_written_by_a_bus_master_interrupts_its_vector(pc: type[Pc]) -> None:
+    guest = pc(MSI41)
+    for base, size, region in guest.accel.memory_regions:
+        guest.root.add(Region.device("apic-msi", region, size), base, 1)
+    started(guest)
+    with guest.lock:
+        Dma(guest.memory).write(MSI_ADDRESS, (0x41).to_bytes(4, "little"))
     assert guest.until(lambda: 0x33 in guest.logged)
 
 

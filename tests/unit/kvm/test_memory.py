@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from accel.ram import RamBlock
 from accel.space import Region
@@ -150,6 +152,18 @@ def test_queued_memory_writes_wait_for_drain(pc: type[Pc]) -> None:
     guest.accel.start()
     assert guest.until(lambda: guest.accel.drain() > 0)
     assert seen == [0x55]
+
+
+def test_queue_is_empty_when_the_machine_stands_still(pc: type[Pc]) -> None:
+    seen: list[int] = []
+    guest = pc("b007 e690 ebfe")
+    guest.port(0x90, write=lambda offset, size, value: seen.append(value))
+    guest.cpus()
+    guest.accel.add_coalesced(guest.io, 0x90, 1)
+    guest.accel.start()
+    time.sleep(0.01)
+    guest.accel.stop()
+    assert seen == [7]
 
 
 def test_full_queue_loses_nothing(pc: type[Pc]) -> None:
