@@ -86,4 +86,6 @@ def _default(prop: dict[str, Any]) -> str:
         return "-"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return hex(value) if isinstance(value, int) and value > 255 else str(value)
+    from vmrun.config.write import HEX
+
+    return hex(value) if isinstance(value, int) and prop["name"] in HEX else str(value)

@@ -33,4 +33,4 @@ def gaps(spec: TypeSpec, catalogue: Catalogue) -> list[tuple[str, str]]:
                 found.append((f"{cls}.{prop}", "its driver is not modelled yet"))
             elif prop not in members[cls]:
                 found.append((f"{cls}.{prop}", "the driver has no such property yet"))
-    return found
+    return list(dict.fromkeys(found))

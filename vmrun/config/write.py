@@ -8,7 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_HEX = frozenset((
+# Numbers that people know in hexadecimal: addresses and masks.
+HEX = frozenset((
     "iobase", "base", "page-base", "elcr_addr", "elcr_mask", "smb_io_base", "config-address", "config-data",
     "readback",
     "ioport", "low-ram-limit", "low-ram-split", "high-ram", "end", "identity-map", "tss",
@@ -106,7 +107,7 @@ def _flow(value: Any, key: str = "") -> str:
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, int):
-        if key in _HEX:
+        if key in HEX:
             return hex(value)
         return size_text(value) if key in _SIZES else str(value)
     return _word(value)

@@ -202,7 +202,7 @@ def test_devices_of_one_driver_lists_its_properties(vmrun: Run) -> None:
     code, out, _ = vmrun("devices", "isa-serial")
     assert code == 0
     assert [line.split()[:3] for line in out.splitlines()[2:5]] == [
-        ["baudbase", "uint32", "0x1c200"],
+        ["baudbase", "uint32", "115200"],
         ["chardev", "chardev", "-"],
         ["index", "uint32", "-"],
     ]
