@@ -78,12 +78,14 @@ class KvmIoapic(_InKernel):
     """Pin 2 is GSI 0, the timer; pin 0 leads nowhere."""
 
     base = Prop("uint32", default=0xFEC00000, doc="address of the register window")
+    gsi_base = Prop("uint32", default=0, doc="GSI of pin 0; the kernel's is always 0")
     version = Prop("uint8", default=0x11, doc="version register; the kernel's is always 0x11")
     chip = "ioapic"
 
     def realize(self, platform: Platform) -> None:
         self.irqchip = _irqchip(self, platform)
         _fixed(self, "base", (0xFEC00000,))
+        _fixed(self, "gsi_base", (0,))
         inputs = IrqFan(f"{self.id or self.driver}.in", IOAPIC_PINS)
         for pin in range(1, IOAPIC_PINS):
             inputs.connect(pin, self.irqchip.gsis, 0 if pin == 2 else pin)
