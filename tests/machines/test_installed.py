@@ -1,0 +1,57 @@
+"""The types and examples against the catalogue that is generated from the devices' own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmrun.config.catalogue import Catalogue, load_catalogue
+from vmrun.config.data import data_dir
+from vmrun.config.machinetypes import load_type, type_names
+from vmrun.config.resolve import check_file, resolve_type
+from vmrun.config.write import yaml_text
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NOT_MACHINES = {"old-pc.yaml"}
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    if not Path(data_dir("schema"), "devices.json").exists():
+        pytest.skip("schema/devices.json has not been generated")
+    found = load_catalogue()
+    boards = {
+        str(node.value["driver"].value) for name in type_names() for node in load_type(name).items("devices")
+    }
+    missing = sorted(driver for driver in boards if found.modelled(driver) is None)
+    if missing:
+        pytest.skip(f"the board is not complete: {', '.join(missing)}")
+    return found
+
+
+@pytest.mark.parametrize("name", type_names())
+def test_board_resolves(name: str, catalogue: Catalogue) -> None:
+    machine = resolve_type(name, catalogue)
+    assert [entry["id"] for entry in machine["devices"]][:4] == ["ioapic", "i440fx", "pmc", "piix3"]
+
+
+@pytest.mark.parametrize("name", type_names())
+def test_board_resolves_to_itself(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
+    machine = resolve_type(name, catalogue)
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml_text(machine.to_dict()), encoding="utf-8")
+    again, problems = check_file(str(path), catalogue=catalogue)
+    assert problems == []
+    assert again is not None
+    assert again.to_dict() == machine.to_dict()
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".yaml", ".toml") and p.name not in NOT_MACHINES),
+    ids=lambda path: path.name,
+)
+def test_example_says_nothing_wrong(path: Path, catalogue: Catalogue) -> None:
+    _, problems = check_file(str(path), catalogue=catalogue)
+    assert [problem for problem in problems if not problem.code.startswith("VR08")] == []
