@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from accel.api import PyIoRegion
 from accel.ram import RamBlock
@@ -177,6 +179,23 @@ def test_guest_that_writes_everywhere_harms_nobody(pc: type[Pc]) -> None:
     # es from 0 up in steps of 64 KiB: rep stosw over the first megabyte, then out to all ports, then end.
     guest = pc("fc 31c0 8ec0 31ff b90080 f3ab 8cc0 050010 8ec0 75f031d2 88d0 83faf4 7401 ee 42 75f6" + DONE)
     assert guest.run(seconds=60) in (EXIT, 0) or guest.control.take_reports()
+
+
+@pytest.mark.parametrize("irqchip", ["on", "off"])
+def test_random_code_ends_in_a_defined_outcome(pc: type[Pc], irqchip: str) -> None:
+    for seed in range(25):
+        dice = random.Random(seed)
+        head = PROTECTED if seed % 2 else ""
+        guest = pc(head + dice.randbytes(4096).hex(), irqchip=irqchip)
+        guest.mmio(0xD0000, 0x2000, read=lambda offset, size: 0, write=lambda offset, size, value: None)
+        guest.port(0, 0x80, read=lambda offset, size: 0, write=lambda offset, size, value: None)
+        requests = guest.run(seconds=0.01)
+        reports = guest.control.take_reports()
+        assert bool(requests & FAILED) == bool(reports)
+        assert all(report["exit"] in ("SHUTDOWN", "INTERNAL_ERROR", "FAIL_ENTRY") for report in reports)
+        guest.accel.reset_vcpus()
+        assert guest.accel.save_vcpu(0)["regs"]["rip"] == 0xFFF0
+        guest.close()
 
 
 def test_end_port_is_where_the_harness_says() -> None:
