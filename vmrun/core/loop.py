@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 import select
-from collections import deque
 from time import monotonic_ns
 
 from accel.api import Notifier
@@ -63,7 +62,7 @@ class Loop:
         self._writers: dict[int, Callback | None] = {}
         self._hangups: dict[int, Callback | None] = {}
         self._always: dict[int, None] = {}  # regular files: epoll refuses them, they never block
-        self._soon: deque[Callback] = deque()
+        self._soon: list[Callback] = []
         self._delays: list[Delay] = []
         self._number = 0
         self._queues: list[TimerQueue] = []
@@ -250,8 +249,13 @@ class Loop:
         for fd in list(self._always):
             self._dispatch(fd, select.EPOLLIN | select.EPOLLOUT)
         # Callbacks of callbacks wait for the next turn, so that descriptors get theirs.
-        for _ in range(len(self._soon)):
-            self._call("callback", self._soon.popleft())
+        # Other threads append meanwhile: only what has been seen is taken off.
+        count = len(self._soon)
+        if count:
+            soon = self._soon[:count]
+            del self._soon[:count]
+            for callback in soon:
+                self._call("callback", callback)
         if self._delays:
             now = monotonic_ns()
             while self._delays and self._delays[0].deadline <= now:

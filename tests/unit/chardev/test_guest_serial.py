@@ -1,4 +1,4 @@
-"""A real processor, the compiled UART on its thread, the main loop and a socket: a guest echoes all it gets."""
+"""A real processor, the compiled UART on its thread, the main loop, a socket: a guest echoes all it gets."""
 
 import os
 import select
