@@ -295,3 +295,18 @@ def test_fw_cfg_dma_transfers_alike(qemu, ours, control, length, address):
         machine.write(0x518, int.from_bytes((0x1000).to_bytes(4, "big"), "little"), 4)
         results.append((machine.peek(0x1000, 16), machine.peek(0x2000, 16)))
     assert results[1] == results[0]
+
+
+def test_pvpanic_and_debug_exit_read_alike(qemu):
+    """This type knows PANICKED only, which is compat data; the devices are cold: no machine is needed."""
+    from vmrun.devices.misc.debug_exit import IsaDebugExit
+    from vmrun.devices.misc.pvpanic import Pvpanic
+
+    pvpanic = Pvpanic()
+    pvpanic.set_props({"events": 1})
+    assert pvpanic.read(0, 1) == qemu.read(0x505)
+    assert IsaDebugExit().read(0, 1) == qemu.read(0x501)
+
+
+def test_an_absent_register_bank_reads_all_ones(qemu, ours):
+    assert ours.read(0x2F8 + 5) == qemu.read(0x2F8 + 5) == 0xFF

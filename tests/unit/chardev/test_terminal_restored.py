@@ -1,4 +1,4 @@
-"""The terminal is found as it was: after an exit, an exception, a stop by Ctrl-Z. Real processes, real terminals."""
+"""The terminal is found as it was after an exit, an exception, a stop: real processes on real terminals."""
 
 import os
 import signal
