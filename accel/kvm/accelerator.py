@@ -74,7 +74,8 @@ class KvmAccelerator(Accelerator):
         self.pins: dict[str, CpuPin] = {}
         self.ack: IntAck | None = None
         self.eoi: IrqSink | None = None
-        self.msi = KvmMsiSink(self.vm) if self.has_local_apic else MsiSink()
+        learning = self.irqchip if mode == "split" else None
+        self.msi = KvmMsiSink(self.vm, learning) if self.has_local_apic else MsiSink()
         if self.has_local_apic:
             self.memory_regions.append((MSI_BASE, MSI_SIZE, MsiRegion(self.msi, MSI_BASE)))
         self.clock: int | None = None

@@ -16,6 +16,12 @@ cdef class GsiSink(IrqSink):
 
 cdef class KvmMsiSink(MsiSink):
     cdef KvmVm vm
+    cdef object irqchip                             # with split: learns level-triggered messages
+    cdef u64 level_addr[24]
+    cdef u32 level_data[24]
+    cdef u32 levels
+    cdef bint known(self, u64 addr, u32 data) noexcept nogil
+    cdef void learn(self, u64 addr, u32 data) noexcept with gil
 
 
 cdef class MsiRegion(IoRegion):

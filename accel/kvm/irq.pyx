@@ -17,6 +17,7 @@ from accel.api cimport ACTION_NONE
 from accel.kvm.uapi cimport *
 from accel.kvm.vm cimport check
 
+from accel.api import _report
 from accel.errors import AccelFailure
 
 PINS = 24               # of the I/O APIC
@@ -105,14 +106,38 @@ cdef class GsiSink(IrqSink):
 
 
 cdef class KvmMsiSink(MsiSink):
-    """KVM_SIGNAL_MSI."""
+    """KVM_SIGNAL_MSI.
 
-    def __init__(self, KvmVm vm):
+    With a split irqchip the kernel reports the end of an interrupt only for the messages that it finds among its
+    first 24 routes: those of our I/O APIC's level-triggered pins, which are noted here as they pass.
+    """
+
+    def __init__(self, KvmVm vm, irqchip=None):
         self.vm = vm
+        self.irqchip = irqchip
+
+    cdef bint known(self, u64 addr, u32 data) noexcept nogil:
+        cdef u32 i
+        for i in range(min(self.levels, <u32>24)):
+            if self.level_addr[i] == addr and self.level_data[i] == data:
+                return True
+        return False
+
+    cdef void learn(self, u64 addr, u32 data) noexcept with gil:
+        cdef u32 pin = self.levels % 24             # more than 24 were in use over time: the oldest goes
+        self.levels = pin + 1 + (24 if self.levels >= 24 or pin == 23 else 0)
+        self.level_addr[pin] = addr
+        self.level_data[pin] = data
+        try:
+            self.irqchip.update_msi_route(pin, addr, data)
+        except Exception as exc:
+            _report("interrupt route", exc)
 
     cdef int send(self, u64 addr, u32 data) noexcept nogil:
         cdef kvm_msi request
         cdef int result
+        if data & 0x8000 and self.irqchip is not None and not self.known(addr, data):
+            self.learn(addr, data)
         memset(&request, 0, sizeof(request))
         request.address_lo = <u32>addr
         request.address_hi = <u32>(addr >> 32)

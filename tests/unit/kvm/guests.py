@@ -15,11 +15,12 @@ IRQ5 = (
     "e6a1b011e680fbf4fab022e680ebf750b033e680b020e62058cf"
 )
 
-# Protected mode: IDT at 1000h with vector 41h, local APIC on, log 11h, sti, hlt. The handler logs 33h and
-# ends the interrupt at the local APIC.
+# Protected mode: IDT at 1000h with vector 41h, local APIC on, log 11h, sti, hlt. The handler logs 33h, ends
+# the interrupt at the local APIC and goes back to sti, without IRET: not every KVM emulates that.
 MSI41 = (
-    PROTECTED + "c7050812000087000f0066c7050a120000080066c7050c120000008e66c7050e1200000f002e0f011d96000f00"
-    "c705f000e0feff010000b011e680fbf4ebfcb033e680c705b000e0fe00000000cfff0700100000"
+    PROTECTED + "c7050812000087000f0066c7050a120000080066c7050c120000008e66c7050e1200000f002e0f"
+    "011d9a000f00c705f000e0feff010000b011e680fbf4ebfcb033e680c705b000e0fe0000000083c40cebe9ff07"
+    "00100000"
 )
 
 # Protected mode: INIT to all but self, wait, SIPI f0h to all but self, until [500h] == [600h]; then end.
