@@ -26,6 +26,7 @@ cdef class BlockRequest:
     cdef u32 vector_count
     cdef public int error
     cdef public bint in_flight
+    cdef u32 generation         # the back end's: a cancelled request is of an older one
     cdef void done(self) noexcept nogil
 
 

@@ -178,6 +178,13 @@ class KvmPit(_InKernel, IsaDevice):
         found: dict[str, int] = self.irqchip.get_chip("pit")["channels"][n]
         return found
 
+    def get_gate(self, n: int) -> int:
+        return self.channel(n)["gate"]
+
+    def get_out(self, n: int) -> int:
+        """OUT of a channel: the kernel answers port 61h itself and tells nobody else, so this is its idle level."""
+        return 0
+
     def set_gate(self, n: int, level: int) -> None:
         """Drive a channel's gate (port 61h bit 0, where the kernel does not answer it)."""
         state = self.irqchip.get_chip("pit")

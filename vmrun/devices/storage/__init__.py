@@ -1,1 +1,1 @@
-"""."""
+"""Disks and their controllers."""

@@ -1,0 +1,121 @@
+"""Drives: image files behind disks.
+
+`open_drive(name, spec, lock)` opens what a machine file calls a drive: file, format (raw), cache, readonly. An image
+that somebody writes is locked the way qemu-kvm locks it, so that vmrun, QEMU and qemu-img keep out of each other's way.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from vmrun.errors import BackendError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.api import DeviceLock
+    from vmrun.backends.protocols import BlockBackend
+
+# QEMU's image locking (docs/interop): a byte for each permission somebody holds from 100 on, and from 200 on one for
+# each that it does not share. Shared locks mark; the test is whether anybody marks the opposite byte.
+PERMISSIONS, UNSHARED = 100, 200
+CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
+CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
+
+
+def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> BlockBackend:
+    """The back end of drive `name`. BackendError says why the image cannot be had and what to do."""
+    from vmrun.backends.block.raw import RawImage
+
+    path = spec.get("file")
+    if not path:
+        raise BackendError(f"drive {name}: no file is given", remedy="add `file:` to the drive")
+    cache = spec.get("cache", "writeback")
+    readonly = bool(spec.get("readonly", False))
+    if spec.get("format", "raw") != "raw":
+        raise BackendError(f"drive {name}: format {spec['format']} is not modelled yet", remedy="use format: raw")
+    fd = _open(name, path, readonly, cache)
+    try:
+        size = _size(name, path, fd)
+        _lock(name, path, fd, readonly)
+    except BaseException:
+        os.close(fd)
+        raise
+    image = RawImage(name, path, fd, size, readonly, lock, cache == "unsafe")
+    image.serial = spec.get("serial")
+    return image
+
+
+def _open(name: str, path: str, readonly: bool, cache: str) -> int:
+    flags = os.O_CLOEXEC | (os.O_RDONLY if readonly else os.O_RDWR)
+    if cache in ("writethrough", "directsync"):
+        flags |= os.O_DSYNC
+    # cache=none and directsync ask to keep the image out of the host's page cache. Guest buffers need not be aligned,
+    # so the image is opened buffered and what passed is dropped from the cache by the kernel's own means.
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        raise BackendError(
+            f"drive {name}: {path} does not exist",
+            remedy=f"create it, for example: qemu-img create -f raw {path} 10G",
+        ) from None
+    except PermissionError:
+        wanted = "read" if readonly else "read and written"
+        raise BackendError(
+            f"drive {name}: {path} may not be {wanted}",
+            remedy="change its permissions" + ("" if readonly else ", or add `readonly: true` to the drive"),
+        ) from None
+    except IsADirectoryError:
+        raise BackendError(f"drive {name}: {path} is a directory, not an image") from None
+    except OSError as exc:
+        raise BackendError(f"drive {name}: {path}: {exc.strerror}") from None
+
+
+def _size(name: str, path: str, fd: int) -> int:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise BackendError(f"drive {name}: {path} is a directory, not an image")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise BackendError(f"drive {name}: {path} is neither a file nor a block device")
+    size = os.lseek(fd, 0, os.SEEK_END)
+    if size == 0:
+        raise BackendError(
+            f"drive {name}: {path} is empty", remedy=f"give it a size, for example: truncate -s 10G {path}"
+        )
+    return (size + 511) & ~511
+
+
+def _lock(name: str, path: str, fd: int, readonly: bool) -> None:
+    import fcntl
+    import struct
+
+    def lock(kind: int, start: int, command: int) -> bytes:
+        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)
+        return fcntl.fcntl(fd, command, request)
+
+    set_lock, get_lock = 37, 36  # F_OFD_SETLK, F_OFD_GETLK: they belong to the open file, not to the process
+    held = [CONSISTENT_READ] if readonly else [CONSISTENT_READ, WRITE]
+    unshared = [] if readonly else [WRITE, RESIZE]
+    try:
+        for byte in held:
+            lock(fcntl.F_RDLCK, PERMISSIONS + byte, set_lock)
+        for byte in unshared:
+            lock(fcntl.F_RDLCK, UNSHARED + byte, set_lock)
+        against = [UNSHARED + byte for byte in held] + [PERMISSIONS + byte for byte in unshared]
+        for start in against:
+            found = struct.unpack("hhqqi4x", lock(fcntl.F_WRLCK, start, get_lock))
+            if found[0] != fcntl.F_UNLCK:
+                raise BackendError(
+                    f"drive {name}: {path} is in use by another process",
+                    remedy="stop the other machine, or add `readonly: true` to both",
+                )
+    except OSError as exc:
+        import errno
+
+        if exc.errno in (errno.EACCES, errno.EAGAIN):
+            raise BackendError(
+                f"drive {name}: {path} is locked by another process", remedy="stop the other machine first"
+            ) from None
+        # File systems without locks exist; QEMU goes on there as well.

@@ -1,0 +1,32 @@
+from accel.api cimport DeviceLock, u8, u32, u64
+from vmrun.backends.protocols cimport BlockBackend, BlockRequest
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+cdef enum:
+    QUEUE = 1024
+
+ctypedef struct Job:
+    void *request
+    u32 generation
+
+
+cdef class RawImage(BlockBackend):
+    cdef readonly int fd
+    cdef readonly DeviceLock lock
+    cdef readonly str path
+    cdef bint nowait, ignore_flush
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t work, settled
+    cdef Job queue[QUEUE]
+    cdef u32 head, tail
+    cdef void *running[8]
+    cdef u32 workers, writing
+    cdef u32 alive
+    cdef bint closing
+    cdef void worker(self, u32 slot) noexcept nogil
+    cdef int transfer(self, BlockRequest request, int flags) noexcept nogil

@@ -1,0 +1,277 @@
+"""Raw disk images: a file or block device, byte for byte.
+
+Reads that the page cache can answer are done on the caller's own thread (preadv2 with RWF_NOWAIT); everything else
+goes to worker threads, which never hold the GIL. A flush waits for the writes before it.
+
+Locks, in this order: device lock, then the queue's mutex. A worker holds neither while it does I/O.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, EIO, EOPNOTSUPP, errno
+from libc.string cimport memset
+from posix.types cimport off_t
+
+import _thread
+import os
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_signal(pthread_cond_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t preadv2(int, const iovec *, int, off_t, int)
+    ssize_t pwritev2(int, const iovec *, int, off_t, int)
+    int RWF_NOWAIT
+
+cdef extern from "<unistd.h>" nogil:
+    int fdatasync(int)
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int, const char *, int, int, int)
+
+from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, IoVec
+
+
+
+cdef int _transfer(RawImage image, BlockRequest request, int flags) noexcept nogil:
+    return image.transfer(request, flags)
+
+
+cdef void _done(BlockRequest request) noexcept nogil:
+    request.done()
+
+
+cdef u32 _generation(BlockRequest request) noexcept nogil:
+    return request.generation
+
+
+cdef int _op(BlockRequest request) noexcept nogil:
+    return request.op
+
+
+cdef void _finish(BlockRequest request, int error) noexcept nogil:
+    request.error = error
+    request.in_flight = False
+
+
+# The queue holds borrowed `void *`: a call through these pointers takes no reference and no GIL.
+ctypedef int (*transfer_fn)(void *, void *, int) noexcept nogil
+ctypedef void (*done_fn)(void *) noexcept nogil
+ctypedef u32 (*generation_fn)(void *) noexcept nogil
+ctypedef int (*op_fn)(void *) noexcept nogil
+ctypedef void (*finish_fn)(void *, int) noexcept nogil
+cdef transfer_fn call_transfer = <transfer_fn>_transfer
+cdef done_fn call_done = <done_fn>_done
+cdef generation_fn get_generation = <generation_fn>_generation
+cdef op_fn get_op = <op_fn>_op
+cdef finish_fn call_finish = <finish_fn>_finish
+
+
+cdef class RawImage(BlockBackend):
+    """An open image. `open_drive` (vmrun.backends.block) makes and checks it."""
+
+    def __init__(self, str name, str path, int fd, u64 size, bint readonly, DeviceLock lock,
+                 bint ignore_flush=False, u32 workers=2):
+        self.name, self.path, self.fd, self.size, self.readonly = name, path, fd, size, readonly
+        self.lock = lock
+        self.ignore_flush = ignore_flush
+        self.nowait = True
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.work, NULL)
+        pthread_cond_init(&self.settled, NULL)
+        self.workers = min(max(workers, 1), 8)
+        self.alive = self.workers
+        for slot in range(self.workers):
+            _thread.start_new_thread(self._thread, (slot,))
+
+    def _thread(self, u32 slot):
+        cdef bytes title = f"aio-{slot}".encode()
+        cdef const char *text = title
+        with nogil:
+            prctl(15, text, 0, 0, 0)
+            self.worker(slot)
+
+    # --- the caller's side --------------------------------------------------------------------------------
+
+    cdef int submit(self, BlockRequest request) noexcept nogil:
+        cdef int result
+        request.error = 0
+        if request.op == BLOCK_WRITE and self.readonly:
+            request.error = EIO
+            return 1
+        if request.op == BLOCK_FLUSH and self.ignore_flush:
+            return 1
+        if request.op == BLOCK_READ and self.nowait:
+            result = self.transfer(request, RWF_NOWAIT)
+            if result == 0:
+                return 1
+            if result == EOPNOTSUPP:
+                self.nowait = False
+        pthread_mutex_lock(&self.mutex)
+        if self.tail - self.head >= QUEUE or self.closing:
+            pthread_mutex_unlock(&self.mutex)
+            request.error = EIO
+            return 1
+        request.in_flight = True
+        self.queue[self.tail % QUEUE].request = <void *>request
+        self.queue[self.tail % QUEUE].generation = request.generation
+        self.tail += 1
+        pthread_cond_signal(&self.work)
+        pthread_mutex_unlock(&self.mutex)
+        return 0
+
+    cdef void cancel(self, BlockRequest request) noexcept nogil:
+        """The request is the caller's again, its memory no longer used; done() will not come."""
+        cdef u32 i
+        cdef bint busy
+        if not request.in_flight:
+            return
+        pthread_mutex_lock(&self.mutex)
+        for i in range(self.head, self.tail):
+            if self.queue[i % QUEUE].request == <void *>request:
+                self.queue[i % QUEUE].request = NULL
+        while True:
+            busy = False
+            for i in range(self.workers):
+                if self.running[i] == <void *>request:
+                    busy = True
+            if not busy:
+                break
+            pthread_cond_wait(&self.settled, &self.mutex)
+        request.generation += 1
+        request.in_flight = False
+        pthread_mutex_unlock(&self.mutex)
+
+    # --- the workers' side --------------------------------------------------------------------------------
+
+    cdef int transfer(self, BlockRequest request, int flags) noexcept nogil:
+        """All of the request's bytes; 0 or an errno. What lies past the end of the image reads as zeros."""
+        cdef iovec part[64]
+        cdef u32 at = 0, count
+        cdef u64 skip = 0, offset = request.offset
+        cdef ssize_t moved
+        while at < request.vector_count:
+            count = 0
+            while count < 64 and at + count < request.vector_count:
+                part[count].iov_base = request.vectors[at + count].base
+                part[count].iov_len = request.vectors[at + count].length
+                count += 1
+            part[0].iov_base = <u8 *>part[0].iov_base + skip
+            part[0].iov_len -= skip
+            if request.op == BLOCK_READ:
+                moved = preadv2(self.fd, part, count, <off_t>offset, flags)
+            else:
+                moved = pwritev2(self.fd, part, count, <off_t>offset, 0)
+            if moved < 0:
+                if errno == EINTR:
+                    continue
+                return errno
+            if moved == 0:
+                if request.op != BLOCK_READ:
+                    return EIO
+                memset(part[0].iov_base, 0, part[0].iov_len)
+                moved = <ssize_t>part[0].iov_len
+            offset += <u64>moved
+            while moved > 0 and at < request.vector_count:
+                if <u64>moved >= request.vectors[at].length - skip:
+                    moved -= <ssize_t>(request.vectors[at].length - skip)
+                    at += 1
+                    skip = 0
+                else:
+                    skip += <u64>moved
+                    moved = 0
+        return 0
+
+    cdef void worker(self, u32 slot) noexcept nogil:
+        cdef void *request
+        cdef u32 generation
+        cdef int error, op
+        pthread_mutex_lock(&self.mutex)
+        while True:
+            while self.head == self.tail and not self.closing:
+                pthread_cond_wait(&self.work, &self.mutex)
+            if self.head == self.tail:
+                break
+            request = self.queue[self.head % QUEUE].request
+            generation = self.queue[self.head % QUEUE].generation
+            self.head += 1
+            if request == NULL:
+                pthread_cond_broadcast(&self.settled)
+                continue
+            self.running[slot] = request
+            op = get_op(request)
+            if op == BLOCK_WRITE:
+                self.writing += 1
+            elif op == BLOCK_FLUSH:
+                while self.writing:
+                    pthread_cond_wait(&self.settled, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+            error = 0
+            if op == BLOCK_FLUSH:
+                if fdatasync(self.fd) != 0:
+                    error = errno
+            elif op == BLOCK_READ or op == BLOCK_WRITE:
+                error = call_transfer(<void *>self, request, 0)
+            pthread_mutex_lock(&self.mutex)
+            if op == BLOCK_WRITE:
+                self.writing -= 1
+            self.running[slot] = NULL
+            pthread_cond_broadcast(&self.settled)
+            pthread_mutex_unlock(&self.mutex)
+            self.lock.acquire()
+            # Between the transfer and this lock the device may have cancelled and reused its request.
+            if get_generation(request) == generation:
+                call_finish(request, error)
+                call_done(request)
+            self.lock.release()
+            pthread_mutex_lock(&self.mutex)
+        self.alive -= 1
+        pthread_cond_broadcast(&self.settled)
+        pthread_mutex_unlock(&self.mutex)
+
+    def drain(self):
+        """Wait until nothing is queued or running. Without the device lock."""
+        cdef u32 i
+        cdef bint busy = True
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            while busy:
+                busy = self.head != self.tail
+                for i in range(self.workers):
+                    if self.running[i] != NULL:
+                        busy = True
+                if busy:
+                    pthread_cond_wait(&self.settled, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+            # A completion may still be on its way through the device lock.
+            self.lock.acquire()
+            self.lock.release()
+
+    def close(self):
+        """Finish what is queued, end the workers, flush, release the image. Safe to call twice."""
+        if self.fd < 0:
+            return
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            self.closing = True
+            pthread_cond_broadcast(&self.work)
+            while self.alive:
+                pthread_cond_wait(&self.settled, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+        fd, self.fd = self.fd, -1
+        try:
+            if not self.readonly:
+                os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def read_bytes(self, u64 offset, u64 count):
+        """Read now, for geometry and views; short at the end of the image."""
+        return os.pread(self.fd, count, offset)

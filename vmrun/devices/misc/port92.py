@@ -1,0 +1,56 @@
+"""Port 92h: A20 and a fast reset.
+
+Ref: IBM PS/2 hardware interface reference, system control port A. Not modelled: security lock, watchdog, LEDs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import Action, PyIoRegion
+from vmrun.bus.isa import IsaDevice
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.errors import StateError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+A20, FAST_RESET = 0x02, 0x01
+
+
+@register("port92", description="system control port A: A20 and fast reset")
+class Port92(IsaDevice):
+    resources = {"ports": [["iobase", 1]]}
+
+    iobase = Prop("uint16", 0x92, "port")
+    fast_reset = named("fast-reset", "bool", True, "bit 0 resets the machine; RHEL 6 ignores it")
+
+    def realize(self, platform: Platform) -> None:
+        self.a20 = self.add_output("a20")[0]
+        self.value = 0
+        self.map_io(PyIoRegion("port92", self._read, self._write, 1, 1), self.iobase, 1)
+
+    def reset(self) -> None:
+        self.load({"value": 0})
+
+    def _read(self, offset: int, size: int) -> int:
+        return self.value
+
+    def _write(self, offset: int, size: int, value: int) -> int:
+        rising = value & FAST_RESET and not self.value & FAST_RESET
+        self.value = value & 0xFF
+        self.a20.drive(1 if value & A20 else 0)
+        return Action.RESET if rising and self.fast_reset else Action.NONE
+
+    def save(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load(self, state: dict[str, Any]) -> None:
+        value = state.get("value")
+        if not isinstance(value, int) or not 0 <= value <= 0xFF:
+            raise StateError(f"{self.path}: port 92h cannot hold {value!r}")
+        self.value = value
+        self.a20.drive(1 if value & A20 else 0)

@@ -1,0 +1,80 @@
+from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
+from accel.space cimport Dma
+from vmrun.backends.protocols cimport BlockBackend, BlockRequest, IoVec
+
+cdef enum:
+    BUFFER = 131072                 # 256 sectors
+    VECTORS = 1024
+
+ctypedef struct Drive:
+    bint present
+    u8 feature, error, nsector, sector, lcyl, hcyl, select, status
+    u8 hob_feature, hob_nsector, hob_sector, hob_lcyl, hob_hcyl
+    u8 mult                         # sectors per block of READ/WRITE MULTIPLE, 0: disabled
+    u8 udma, mdma                   # selected transfer modes
+    bint write_cache
+    u16 cylinders, heads, sectors   # the current translation
+    u64 total                       # sectors of 512 bytes
+    u8 identify[512]
+
+
+cdef class AtaChannel:
+    cdef readonly IrqLine irq
+    cdef Drive drives[2]
+    cdef readonly list backends
+    cdef void *backend[2]
+    cdef AtaRequest request
+    cdef Dma dma
+    cdef u8 control                 # device control: SRST, nIEN
+    cdef u8 unit
+    cdef bint pending
+    # the transfer in progress
+    cdef u8 *buffer
+    cdef u32 position, block_end    # bytes of the buffer the host has moved, and where this DRQ block ends
+    cdef u32 filled                 # bytes of the buffer that are valid (reads)
+    cdef u32 left                   # sectors still to do after what the buffer holds
+    cdef u32 block                  # sectors per DRQ block
+    cdef u64 lba
+    cdef int phase
+    cdef bint lba48
+    # bus master
+    cdef u8 bm_command, bm_status
+    cdef u32 bm_table
+    cdef bint dma_waiting
+    cdef int dma_op
+    cdef IoVec vectors[VECTORS]
+    cdef u32 dma_bytes
+    cdef Drive *drive(self) noexcept nogil
+    cdef void raise_irq(self) noexcept nogil
+    cdef void lower_irq(self) noexcept nogil
+    cdef void drive_irq(self) noexcept nogil
+    cdef void signature(self, u32 n) noexcept nogil
+    cdef void soft_reset(self) noexcept nogil
+    cdef void stop_io(self) noexcept nogil
+    cdef void abort(self) noexcept nogil
+    cdef void fail(self, u8 error) noexcept nogil
+    cdef void finish(self) noexcept nogil
+    cdef void command(self, u8 code) noexcept nogil
+    cdef u64 address(self) noexcept nogil
+    cdef u32 count(self) noexcept nogil
+    cdef void set_address(self, u64 lba) noexcept nogil
+    cdef bint check_range(self, u64 lba, u32 count) noexcept nogil
+    cdef void start_pio(self, bint write, u32 block) noexcept nogil
+    cdef void fetch(self) noexcept nogil
+    cdef void offer(self) noexcept nogil
+    cdef void store(self) noexcept nogil
+    cdef void start_flush(self) noexcept nogil
+    cdef void submit(self, int op, u64 lba, u32 sectors, u32 phase) noexcept nogil
+    cdef void io_done(self) noexcept nogil
+    cdef void block_moved(self) noexcept nogil
+    cdef void set_features(self) noexcept nogil
+    cdef void start_dma(self, int op) noexcept nogil
+    cdef void run_dma(self) noexcept nogil
+    cdef u32 move(self, u8 *data, u32 size, bint out) noexcept nogil
+    cdef u64 read_register(self, u64 offset) noexcept nogil
+    cdef void write_register(self, u64 offset, u8 value) noexcept nogil
+    cdef void write_control(self, u8 value) noexcept nogil
+
+
+cdef class AtaRequest(BlockRequest):
+    cdef AtaChannel channel

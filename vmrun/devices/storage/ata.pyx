@@ -1,0 +1,797 @@
+"""An ATA channel with two disks, and the bus-master engine that moves their data; compiled.
+
+Ref: ATA/ATAPI-6 (T13 1410D): registers 7, protocols 9, commands 8; Intel 82371SB PIIX3 (290550) 2.7, bus-master IDE.
+Not modelled: packet devices, power states beyond their answers, SMART, security, queued commands, media access
+timing. Commands that are not modelled end in ABRT, as ATA says.
+
+PIO reads fetch up to 256 sectors ahead into a buffer and offer them block by block; PIO writes go to the image block
+by block. DMA moves straight between guest memory and the image.
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from accel.api import IrqLine as _IrqLine
+
+from vmrun.backends.protocols cimport BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE
+
+cdef enum:
+    BSY = 0x80
+    DRDY = 0x40
+    DF = 0x20
+    DSC = 0x10
+    DRQ = 0x08
+    ERR = 0x01
+    ABRT = 0x04
+    IDNF = 0x10
+    UNC = 0x40
+    SRST = 0x04
+    NIEN = 0x02
+    HOB = 0x80
+    SLAVE = 0x10
+    LBA = 0x40
+    # what a completion leads to
+    IDLE = 0
+    READING = 1          # a PIO read fills the buffer
+    HOST_READS = 2
+    HOST_WRITES = 3
+    WRITING = 4          # a PIO write empties the buffer
+    FLUSHING = 5
+    DMA = 6
+    # bus master
+    BM_START = 0x01
+    BM_TO_MEMORY = 0x08
+    BM_ACTIVE = 0x01
+    BM_ERROR = 0x02
+    BM_INTERRUPT = 0x04
+
+cdef u32 MOST_MULTIPLE = 16
+
+
+cdef int _submit(BlockBackend backend, BlockRequest request) noexcept nogil:
+    return backend.submit(request)
+
+
+cdef void _cancel(BlockBackend backend, BlockRequest request) noexcept nogil:
+    backend.cancel(request)
+
+
+ctypedef int (*submit_fn)(void *, BlockRequest) noexcept nogil
+ctypedef void (*cancel_fn)(void *, BlockRequest) noexcept nogil
+cdef submit_fn call_submit = <submit_fn>_submit
+cdef cancel_fn call_cancel = <cancel_fn>_cancel
+
+
+cdef class AtaRequest(BlockRequest):
+    """The channel's one request: a channel does one command at a time."""
+
+    cdef void done(self) noexcept nogil:
+        self.channel.io_done()
+
+
+cdef class AtaChannel:
+    """`irq` is INTRQ. `attach` puts a disk on a unit; `command_block`, `control_block` and `bus_master` are its ports."""
+
+    def __cinit__(self):
+        self.buffer = <u8 *>calloc(1, BUFFER)
+        if self.buffer == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.buffer)
+
+    def __init__(self, IrqLine irq, Dma dma):
+        self.irq = irq
+        self.dma = dma
+        self.backends = [None, None]
+        self.request = AtaRequest()
+        self.request.channel = self
+        self.reset()
+
+    def attach(self, u32 unit, BlockBackend backend, bytes identify, u32 cylinders, u32 heads, u32 sectors):
+        """A disk on `unit`; `identify` is its 512 bytes of IDENTIFY data."""
+        cdef Drive *d = &self.drives[unit & 1]
+        self.backends[unit & 1] = backend
+        self.backend[unit & 1] = <void *>backend
+        memcpy(d.identify, <const u8 *>identify, 512)
+        d.present = True
+        d.total = backend.size // 512
+        d.cylinders, d.heads, d.sectors = cylinders, heads, sectors
+        d.write_cache = True
+        self.reset()
+
+    def reset(self):
+        """Power-on and RESET#."""
+        cdef u32 n
+        with nogil:
+            self.stop_io()
+            for n in range(2):
+                self.drives[n].mult = MOST_MULTIPLE
+                self.drives[n].udma = 0
+                self.drives[n].mdma = 0
+            self.control = 0
+            self.soft_reset()
+            self.bm_command = self.bm_status = 0
+            self.bm_table = 0
+
+    cdef Drive *drive(self) noexcept nogil:
+        return &self.drives[self.unit]
+
+    # --- interrupts -------------------------------------------------------------------------------------
+
+    cdef void drive_irq(self) noexcept nogil:
+        self.irq.set(self.pending and not self.control & NIEN)
+
+    cdef void raise_irq(self) noexcept nogil:
+        self.pending = True
+        if not self.control & NIEN:
+            self.bm_status |= BM_INTERRUPT
+        self.drive_irq()
+
+    cdef void lower_irq(self) noexcept nogil:
+        self.pending = False
+        self.drive_irq()
+
+    # --- ends of commands --------------------------------------------------------------------------------
+
+    cdef void signature(self, u32 n) noexcept nogil:
+        cdef Drive *d = &self.drives[n]
+        d.select &= 0xF0
+        d.nsector = d.sector = 1
+        d.lcyl = d.hcyl = 0 if d.present else 0xFF
+        d.hob_nsector = d.hob_sector = d.hob_lcyl = d.hob_hcyl = d.hob_feature = 0
+
+    cdef void soft_reset(self) noexcept nogil:
+        cdef u32 n
+        self.stop_io()
+        self.unit = 0
+        for n in range(2):
+            self.drives[n].select = 0xA0
+            self.signature(n)
+            self.drives[n].error = 1
+            self.drives[n].status = DRDY | DSC if self.drives[n].present else 0
+            self.drives[n].feature = 0
+        self.pending = False
+        self.drive_irq()
+
+    cdef void stop_io(self) noexcept nogil:
+        cdef u32 n
+        for n in range(2):
+            if self.backend[n] != NULL:
+                call_cancel(self.backend[n], self.request)
+        self.phase = IDLE
+        self.dma_waiting = False
+        self.left = self.position = self.block_end = self.filled = 0
+        self.bm_status &= ~BM_ACTIVE
+
+    cdef void fail(self, u8 error) noexcept nogil:
+        cdef Drive *d = self.drive()
+        d.status = DRDY | DSC | ERR
+        d.error = error
+        self.phase = IDLE
+        self.dma_waiting = False
+        self.raise_irq()
+
+    cdef void abort(self) noexcept nogil:
+        self.fail(ABRT)
+
+    cdef void finish(self) noexcept nogil:
+        """The command is complete without data, or its data has moved."""
+        self.drive().status = DRDY | DSC
+        self.phase = IDLE
+        self.raise_irq()
+
+    # --- where and how much -------------------------------------------------------------------------------
+
+    cdef u64 address(self) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef u64 cylinder
+        if self.lba48:
+            return (<u64>d.hob_hcyl << 40 | <u64>d.hob_lcyl << 32 | <u64>d.hob_sector << 24
+                    | <u64>d.hcyl << 16 | <u64>d.lcyl << 8 | d.sector)
+        if d.select & LBA:
+            return <u64>(d.select & 15) << 24 | <u64>d.hcyl << 16 | <u64>d.lcyl << 8 | d.sector
+        if d.sector == 0 or d.sector > d.sectors or (d.select & 15) >= d.heads:
+            return <u64>-1
+        cylinder = <u64>d.hcyl << 8 | d.lcyl
+        return (cylinder * d.heads + (d.select & 15)) * d.sectors + d.sector - 1
+
+    cdef void set_address(self, u64 lba) noexcept nogil:
+        """Show where the command got to."""
+        cdef Drive *d = self.drive()
+        cdef u64 cylinder
+        if self.lba48:
+            d.hob_hcyl, d.hob_lcyl, d.hob_sector = lba >> 40 & 0xFF, lba >> 32 & 0xFF, lba >> 24 & 0xFF
+            d.hcyl, d.lcyl, d.sector = lba >> 16 & 0xFF, lba >> 8 & 0xFF, lba & 0xFF
+        elif d.select & LBA:
+            d.select = (d.select & 0xF0) | (lba >> 24 & 15)
+            d.hcyl, d.lcyl, d.sector = lba >> 16 & 0xFF, lba >> 8 & 0xFF, lba & 0xFF
+        else:
+            cylinder = lba // (<u64>d.heads * d.sectors)
+            d.hcyl, d.lcyl = cylinder >> 8 & 0xFF, cylinder & 0xFF
+            d.select = (d.select & 0xF0) | <u8>(lba // d.sectors % d.heads & 15)
+            d.sector = <u8>(lba % d.sectors + 1)
+
+    cdef u32 count(self) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef u32 n
+        if self.lba48:
+            n = <u32>d.hob_nsector << 8 | d.nsector
+            return n if n else 65536
+        return d.nsector if d.nsector else 256
+
+    cdef bint check_range(self, u64 lba, u32 count) noexcept nogil:
+        return lba < self.drive().total and count <= self.drive().total - lba
+
+    # --- data through the host's hands --------------------------------------------------------------------
+
+    cdef void submit(self, int op, u64 lba, u32 sectors, u32 phase) noexcept nogil:
+        """Start the request on the buffer, or on the DMA vectors when the phase is DMA."""
+        self.phase = phase
+        self.request.op = op
+        self.request.offset = lba * 512
+        if phase != DMA:
+            self.vectors[0].base = self.buffer
+            self.vectors[0].length = sectors * 512
+            self.request.vector_count = 1
+        self.request.vectors = self.vectors
+        if call_submit(self.backend[self.unit], self.request):
+            self.io_done()
+
+    cdef void start_pio(self, bint write, u32 block) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef u64 lba = self.address()
+        cdef u32 count = self.count()
+        if block == 0:
+            self.abort()
+            return
+        if not self.check_range(lba, count):
+            self.fail(IDNF)
+            return
+        self.lba, self.left, self.block = lba, count, block
+        self.position = self.filled = self.block_end = 0
+        if write:
+            self.phase = HOST_WRITES
+            self.block_end = 512 * (block if block < count else count)
+            d.status = DRDY | DSC | DRQ
+        else:
+            d.status = DRDY | DSC | BSY
+            self.fetch()
+
+    cdef void fetch(self) noexcept nogil:
+        cdef u32 sectors = self.left if self.left < BUFFER // 512 else BUFFER // 512
+        if sectors < self.left:
+            sectors -= sectors % self.block
+        self.drive().status |= BSY
+        self.drive().status &= ~DRQ
+        self.filled = sectors * 512
+        self.position = self.block_end = 0
+        self.submit(BLOCK_READ, self.lba, sectors, READING)
+
+    cdef void offer(self) noexcept nogil:
+        """The next block of a read is there for the host."""
+        cdef u32 rest = self.filled - self.position, size = self.block * 512
+        self.block_end = self.position + (size if size < rest else rest)
+        self.phase = HOST_READS
+        self.drive().status = DRDY | DSC | DRQ
+        self.raise_irq()
+
+    cdef void store(self) noexcept nogil:
+        """The host has given a block of a write."""
+        self.drive().status = DRDY | DSC | BSY
+        self.submit(BLOCK_WRITE, self.lba, self.block_end // 512, WRITING)
+
+    cdef void start_flush(self) noexcept nogil:
+        self.drive().status = DRDY | DSC | BSY
+        self.request.vector_count = 0
+        self.phase = FLUSHING
+        self.request.op = BLOCK_FLUSH
+        if call_submit(self.backend[self.unit], self.request):
+            self.io_done()
+
+    cdef void io_done(self) noexcept nogil:
+        cdef int phase = self.phase
+        cdef u32 sectors
+        if self.request.error:
+            self.set_address(self.lba)
+            self.bm_status &= ~BM_ACTIVE
+            self.fail(UNC if phase == READING else ABRT)
+        elif phase == READING:
+            sectors = self.filled // 512
+            self.lba += sectors
+            self.left -= sectors
+            self.offer()
+        elif phase == WRITING:
+            sectors = self.block_end // 512
+            self.lba += sectors
+            self.left -= sectors
+            self.set_address(self.lba - 1 if self.left == 0 else self.lba)
+            self.drive().nsector = self.left & 0xFF
+            if self.left == 0:
+                self.finish()
+                return
+            self.position = 0
+            self.block_end = 512 * (self.block if self.block < self.left else self.left)
+            self.phase = HOST_WRITES
+            self.drive().status = DRDY | DSC | DRQ
+            self.raise_irq()
+        elif phase == FLUSHING:
+            self.finish()
+        elif phase == DMA:
+            self.lba += self.dma_bytes // 512
+            self.set_address(self.lba - 1)
+            self.drive().nsector = 0
+            self.bm_status &= ~BM_ACTIVE
+            self.dma_waiting = False
+            self.finish()
+
+    cdef void block_moved(self) noexcept nogil:
+        """The host has moved the last byte of a DRQ block."""
+        if self.phase == HOST_WRITES:
+            self.store()
+        elif self.position < self.filled:
+            self.offer()
+        elif self.left:
+            self.fetch()
+        else:
+            if self.lba:
+                self.set_address(self.lba - 1)
+            self.drive().nsector = 0
+            self.drive().status = DRDY | DSC
+            self.phase = IDLE
+
+    cdef u32 move(self, u8 *data, u32 size, bint out) noexcept nogil:
+        """Move up to `size` bytes between the host and this block; the number moved."""
+        cdef u32 n = self.block_end - self.position
+        if self.phase != (HOST_WRITES if out else HOST_READS) or not self.drive().status & DRQ:
+            return 0
+        if n > size:
+            n = size
+        if out:
+            memcpy(self.buffer + self.position, data, n)
+        else:
+            memcpy(data, self.buffer + self.position, n)
+        self.position += n
+        if self.position == self.block_end:
+            self.block_moved()
+        return n
+
+    # --- commands -----------------------------------------------------------------------------------------
+
+    cdef void command(self, u8 code) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef u64 last
+        if not d.present and not (code == 0x90 and (self.drives[0].present or self.drives[1].present)):
+            return
+        if d.status & (BSY | DRQ):
+            return
+        self.lower_irq()
+        self.lba48 = False
+        d.status = DRDY | DSC
+        d.error = 0
+        if code == 0xEC:                                       # IDENTIFY DEVICE
+            memcpy(self.buffer, d.identify, 512)
+            self.buffer[59 * 2] = d.mult
+            self.buffer[59 * 2 + 1] = 1 if d.mult else 0
+            self.buffer[63 * 2 + 1] = d.mdma
+            self.buffer[88 * 2 + 1] = d.udma
+            self.buffer[54 * 2], self.buffer[54 * 2 + 1] = d.cylinders & 0xFF, d.cylinders >> 8
+            self.buffer[55 * 2], self.buffer[56 * 2] = d.heads & 0xFF, d.sectors & 0xFF
+            if not d.write_cache:
+                self.buffer[85 * 2] &= ~0x20
+            self.left, self.block, self.filled, self.position, self.lba = 0, 1, 512, 0, 0
+            self.offer()
+        elif code in (0x20, 0x21):                             # READ SECTORS
+            self.start_pio(False, 1)
+        elif code == 0x24:                                     # READ SECTORS EXT
+            self.lba48 = True
+            self.start_pio(False, 1)
+        elif code == 0xC4:                                     # READ MULTIPLE
+            self.start_pio(False, d.mult)
+        elif code == 0x29:
+            self.lba48 = True
+            self.start_pio(False, d.mult)
+        elif code in (0x30, 0x31, 0x3C):                       # WRITE SECTORS, WRITE VERIFY
+            self.start_pio(True, 1)
+        elif code == 0x34:
+            self.lba48 = True
+            self.start_pio(True, 1)
+        elif code == 0xC5:                                     # WRITE MULTIPLE
+            self.start_pio(True, d.mult)
+        elif code == 0x39:
+            self.lba48 = True
+            self.start_pio(True, d.mult)
+        elif code in (0xC8, 0xC9):                             # READ DMA
+            self.start_dma(BLOCK_READ)
+        elif code == 0x25:
+            self.lba48 = True
+            self.start_dma(BLOCK_READ)
+        elif code in (0xCA, 0xCB):                             # WRITE DMA
+            self.start_dma(BLOCK_WRITE)
+        elif code == 0x35:
+            self.lba48 = True
+            self.start_dma(BLOCK_WRITE)
+        elif code in (0x40, 0x41, 0x42):                       # READ VERIFY
+            self.lba48 = code == 0x42
+            last = self.address()
+            if self.check_range(last, self.count()):
+                self.set_address(last + self.count() - 1)
+                self.finish()
+            else:
+                self.fail(IDNF)
+        elif code in (0xE7, 0xEA):                             # FLUSH CACHE (EXT)
+            self.start_flush()
+        elif code == 0xC6:                                     # SET MULTIPLE MODE
+            if d.nsector > MOST_MULTIPLE or d.nsector & (d.nsector - 1 if d.nsector else 0):
+                self.abort()
+            else:
+                d.mult = d.nsector
+                self.finish()
+        elif code == 0x91:                                     # INITIALIZE DEVICE PARAMETERS
+            d.heads = (d.select & 15) + 1
+            d.sectors = d.nsector if d.nsector else 1
+            last = d.total // (<u64>d.heads * d.sectors)
+            d.cylinders = <u16>(last if last < 16383 else 16383)
+            self.finish()
+        elif code in (0xF8, 0x27):                             # READ NATIVE MAX ADDRESS (EXT)
+            self.lba48 = code == 0x27
+            last = d.total - 1
+            if not self.lba48 and last > 0xFFFFFFF:
+                last = 0xFFFFFFF
+            d.select |= LBA
+            self.set_address(last)
+            self.finish()
+        elif code & 0xF0 == 0x10 or code & 0xF0 == 0x70:       # RECALIBRATE, SEEK
+            self.finish()
+        elif code == 0x90:                                     # EXECUTE DEVICE DIAGNOSTIC
+            self.unit = 0
+            self.signature(0)
+            self.signature(1)
+            self.drives[0].error = self.drives[1].error = 1
+            if self.drives[0].present:
+                self.drives[0].status = DRDY | DSC
+            if self.drives[1].present:
+                self.drives[1].status = DRDY | DSC
+            self.phase = IDLE
+            self.raise_irq()
+        elif code == 0xEF:
+            self.set_features()
+        elif code in (0xE5, 0x98):                             # CHECK POWER MODE: active
+            d.nsector = 0xFF
+            self.finish()
+        elif code in (0xE0, 0xE1, 0xE2, 0xE3, 0xE6, 0x94, 0x95, 0x96, 0x97, 0x99):
+            self.finish()                                      # STANDBY, IDLE, SLEEP: nothing spins
+        else:
+            self.abort()
+
+    cdef void set_features(self) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef u8 mode = d.nsector & 7
+        if d.feature == 0x03:                                  # transfer mode
+            if d.nsector >> 3 in (0, 1):
+                d.mdma = d.udma = 0
+            elif d.nsector >> 3 == 4 and mode <= 2:
+                d.mdma, d.udma = 1 << mode, 0
+            elif d.nsector >> 3 == 8 and mode <= 5:
+                d.mdma, d.udma = 0, 1 << mode
+            else:
+                self.abort()
+                return
+            self.finish()
+        elif d.feature == 0x02:
+            d.write_cache = True
+            self.finish()
+        elif d.feature == 0x82:
+            d.write_cache = False
+            self.start_flush()
+        elif d.feature in (0xCC, 0x66, 0xAA, 0x55, 0x05, 0x85, 0x69, 0x67, 0x96, 0x9A, 0x42, 0xC2):
+            self.finish()                                      # look-ahead, power-on defaults, APM, AAM
+        else:
+            self.abort()
+
+    # --- bus master -----------------------------------------------------------------------------------------
+
+    cdef void start_dma(self, int op) noexcept nogil:
+        cdef Drive *d = self.drive()
+        self.lba = self.address()
+        self.left = self.count()
+        if not self.check_range(self.lba, self.left):
+            self.fail(IDNF)
+            return
+        d.status = DRDY | DSC | BSY | DRQ
+        self.phase = DMA
+        self.dma_op = op
+        self.dma_waiting = True
+        if self.bm_status & BM_ACTIVE:
+            self.run_dma()
+
+    cdef void run_dma(self) noexcept nogil:
+        """Both sides are ready: walk the descriptor table into vectors and go."""
+        cdef u8 entry[8]
+        cdef u32 vectors = 0, at = self.bm_table, address, size, wanted = self.left * 512, got = 0, flags
+        cdef u64 part
+        cdef u8 *host
+        cdef bint to_memory = self.dma_op == BLOCK_READ, bad = False, last = False
+        self.dma_waiting = False
+        while got < wanted and not last:
+            if self.dma.read_into(at, entry, 8) != 0:
+                bad = True
+                break
+            memcpy(&address, entry, 4)
+            memcpy(&flags, entry + 4, 4)
+            size = flags & 0xFFFE
+            if size == 0:
+                size = 0x10000
+            last = flags >> 31
+            at += 8
+            if at - self.bm_table > 0x10000:
+                break                                          # a table lies within 64 KiB
+            address &= ~<u32>1
+            if size > wanted - got:
+                size = wanted - got
+            while size:
+                part = size
+                host = self.dma.map(address, &part, to_memory)
+                if host == NULL or vectors == VECTORS:
+                    bad = True
+                    break
+                self.vectors[vectors].base = host
+                self.vectors[vectors].length = part
+                vectors += 1
+                got += <u32>part
+                address += <u32>part
+                size -= <u32>part
+            if bad:
+                break
+        if bad or got < wanted:
+            self.bm_status &= ~BM_ACTIVE
+            if bad:
+                self.bm_status |= BM_ERROR
+            self.abort()
+            return
+        self.dma_bytes = wanted
+        self.request.vector_count = vectors
+        self.submit(self.dma_op, self.lba, 0, DMA)
+
+    # --- registers --------------------------------------------------------------------------------------
+
+    cdef u64 read_register(self, u64 offset) noexcept nogil:
+        cdef Drive *d = self.drive()
+        cdef bint hob = (self.control & HOB) != 0
+        cdef bint empty = not self.drives[0].present and not self.drives[1].present
+        if offset == 7 or offset == 8:
+            if empty or not d.present:
+                return 0
+            if offset == 7:
+                self.lower_irq()
+            return d.status
+        if empty:
+            return 0
+        if offset == 1:
+            if not d.present:
+                return 0
+            return d.hob_feature if hob else d.error
+        if offset == 2:
+            return d.hob_nsector if hob else d.nsector
+        if offset == 3:
+            return d.hob_sector if hob else d.sector
+        if offset == 4:
+            return d.hob_lcyl if hob else d.lcyl
+        if offset == 5:
+            return d.hob_hcyl if hob else d.hcyl
+        return d.select
+
+    cdef void write_register(self, u64 offset, u8 value) noexcept nogil:
+        cdef u32 n
+        cdef Drive *d
+        self.control &= ~HOB
+        if offset == 7:
+            self.command(value)
+            return
+        if offset == 6:
+            for n in range(2):
+                self.drives[n].select = value | 0xA0
+            if not (self.drives[self.unit].status & (BSY | DRQ)):
+                self.unit = 1 if value & SLAVE else 0
+            return
+        for n in range(2):
+            d = &self.drives[n]
+            if offset == 1:
+                d.hob_feature, d.feature = d.feature, value
+            elif offset == 2:
+                d.hob_nsector, d.nsector = d.nsector, value
+            elif offset == 3:
+                d.hob_sector, d.sector = d.sector, value
+            elif offset == 4:
+                d.hob_lcyl, d.lcyl = d.lcyl, value
+            elif offset == 5:
+                d.hob_hcyl, d.hcyl = d.hcyl, value
+
+    cdef void write_control(self, u8 value) noexcept nogil:
+        cdef u8 old = self.control
+        cdef u32 n
+        self.control = value
+        if value & SRST and not old & SRST:
+            self.stop_io()
+            for n in range(2):
+                self.drives[n].status = BSY | DSC
+                self.drives[n].error = 1
+        elif old & SRST and not value & SRST:
+            self.soft_reset()
+        self.drive_irq()
+
+    # --- state ------------------------------------------------------------------------------------------
+
+    def save(self):
+        """Between commands: call with the back ends drained."""
+        return {
+            "control": self.control, "unit": self.unit, "pending": self.pending, "phase": self.phase,
+            "position": self.position, "block_end": self.block_end, "filled": self.filled, "left": self.left,
+            "block": self.block, "lba": self.lba, "lba48": self.lba48, "bm_command": self.bm_command,
+            "bm_status": self.bm_status, "bm_table": self.bm_table, "dma_waiting": self.dma_waiting,
+            "dma_op": self.dma_op, "buffer": bytes(self.buffer[:BUFFER]) if self.phase in (2, 3) else b"",
+            "drives": [{name: value for name, value in self.drives[n].items() if name != "identify"} for n in range(2)],
+        }
+
+    def load(self, dict state):
+        from vmrun.errors import StateError
+        cdef u32 n
+        limits = {"position": BUFFER, "block_end": BUFFER, "filled": BUFFER, "left": 65536, "block": 16, "phase": 6,
+                  "unit": 1, "control": 255, "bm_command": 255, "bm_status": 255, "bm_table": 0xFFFFFFFF, "dma_op": 1,
+                  "lba": (1 << 48)}
+        for name, most in limits.items():
+            if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
+                raise StateError(f"ATA: {name} cannot be {state.get(name)!r}")
+        if state["position"] > state["block_end"] or state["phase"] in (1, 4, 5):
+            raise StateError("ATA: a transfer that was not at rest")
+        if len(state.get("buffer", b"")) not in (0, BUFFER) or len(state.get("drives", [])) != 2:
+            raise StateError("ATA: the buffer or the drives are not whole")
+        for n in range(2):
+            saved = state["drives"][n]
+            if saved.get("total") != self.drives[n].total or bool(saved.get("present")) != self.drives[n].present:
+                raise StateError("ATA: the disks are not those of the saved machine")
+        self.stop_io()
+        for n in range(2):
+            self.drives[n] = {**state["drives"][n], "identify": self.drives[n].identify}
+        self.control, self.unit, self.pending = state["control"], state["unit"], bool(state["pending"])
+        self.phase, self.position, self.block_end = state["phase"], state["position"], state["block_end"]
+        self.filled, self.left, self.block = state["filled"], state["left"], state["block"]
+        self.lba, self.lba48 = state["lba"], bool(state["lba48"])
+        self.bm_command, self.bm_status, self.bm_table = state["bm_command"], state["bm_status"], state["bm_table"]
+        self.dma_waiting, self.dma_op = bool(state["dma_waiting"]), state["dma_op"]
+        if state["buffer"]:
+            memcpy(self.buffer, <const u8 *><bytes>state["buffer"], BUFFER)
+        self.drive_irq()
+
+
+cdef class CommandBlock(IoRegion):
+    """Ports 0 to 7 of a channel; the data port takes words and dwords."""
+
+    cdef AtaChannel channel
+
+    def __init__(self, AtaChannel channel):
+        self.channel = channel
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        cdef u32 i
+        if offset == 0:
+            self.channel.move(<u8 *>&value, size, False)
+            return value
+        for i in range(size):
+            if offset + i < 8:
+                value |= self.channel.read_register(offset + i) << (8 * i)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        cdef u32 i
+        if offset == 0:
+            self.channel.move(<u8 *>&value, size, True)
+            return 0
+        for i in range(size):
+            if offset + i < 8:
+                self.channel.write_register(offset + i, (value >> (8 * i)) & 0xFF)
+        return 0
+
+    cdef u32 read_string(self, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+        cdef u32 total = size * count, done = 0, n
+        if offset:
+            return IoRegion.read_string(self, offset, size, data, count)
+        while done < total:
+            n = self.channel.move(data + done, total - done, False)
+            if n == 0:
+                memset(data + done, 0, total - done)
+                break
+            done += n
+        return 0
+
+    cdef u32 write_string(self, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+        cdef u32 total = size * count, done = 0, n
+        if offset:
+            return IoRegion.write_string(self, offset, size, data, count)
+        while done < total:
+            n = self.channel.move(data + done, total - done, True)
+            if n == 0:
+                break
+            done += n
+        return 0
+
+
+cdef class ControlBlock(IoRegion):
+    """Alternate status and device control."""
+
+    cdef AtaChannel channel
+
+    def __init__(self, AtaChannel channel):
+        self.channel = channel
+        self.max_access = 1
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.channel.read_register(8)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.channel.write_control(value & 0xFF)
+        return 0
+
+
+cdef class BusMaster(IoRegion):
+    """16 ports: BMIC, BMIS and BMIDTP of two channels."""
+
+    cdef list channels
+    cdef void *by_index[2]
+
+    def __init__(self, AtaChannel primary, AtaChannel secondary):
+        self.channels = [primary, secondary]
+        self.by_index[0] = <void *>primary
+        self.by_index[1] = <void *>secondary
+        self.max_access = 4
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        cdef u32 i
+        for i in range(size):
+            value |= <u64>read_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7) << (8 * i)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        cdef u32 i
+        for i in range(size):
+            write_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7, (value >> (8 * i)) & 0xFF)
+        return 0
+
+
+cdef u8 _read_bm(AtaChannel channel, u64 offset) noexcept nogil:
+    if offset == 0:
+        return channel.bm_command
+    if offset == 2:
+        return channel.bm_status
+    if offset >= 4:
+        return (channel.bm_table >> (8 * (offset - 4))) & 0xFF
+    return 0xFF
+
+
+cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
+    cdef bint was = channel.bm_command & BM_START
+    if offset == 0:
+        channel.bm_command = value & (BM_START | BM_TO_MEMORY)
+        if value & BM_START and not was:
+            channel.bm_status |= BM_ACTIVE
+            if channel.dma_waiting:
+                channel.run_dma()
+        elif was and not value & BM_START:
+            if channel.phase == DMA and channel.request.in_flight:
+                # Stopping in mid-transfer: what is under way completes, as the chip lets its FIFO run out.
+                pass
+            channel.bm_status &= ~BM_ACTIVE
+    elif offset == 2:
+        channel.bm_status = (value & 0x60) | (channel.bm_status & BM_ACTIVE) | (channel.bm_status & ~value & 0x06)
+    elif offset >= 4:
+        channel.bm_table &= ~(<u32>0xFF << (8 * (offset - 4)))
+        channel.bm_table |= <u32>value << (8 * (offset - 4))
+        channel.bm_table &= ~<u32>3
+
+
+ctypedef u8 (*read_bm_fn)(void *, u64) noexcept nogil
+ctypedef void (*write_bm_fn)(void *, u64, u8) noexcept nogil
+cdef read_bm_fn read_bm = <read_bm_fn>_read_bm
+cdef write_bm_fn write_bm = <write_bm_fn>_write_bm

@@ -1,0 +1,285 @@
+"""8254 interval timer, compiled: the chip alone; isa_pit.py gives it ports and interrupt 0.
+
+Ref: Intel 8254 (231164). The clock of all three counters is the PC's 1.193182 MHz.
+Not modelled: the bounce of OUT within one input clock; a count written while another runs in modes 2 and 3 takes
+effect at once instead of at the end of the period.
+"""
+
+from accel.api cimport IoRegion, IrqLine, i64, u8, u32, u64
+from accel.clock cimport Clock, Timer, TimerQueue
+
+from vmrun.errors import StateError
+
+cdef i64 HZ = 1193182
+cdef i64 SECOND = 1000000000
+
+ctypedef struct Counter:
+    u32 count               # 1..65536 (10000 in BCD)
+    u8 mode, bcd, gate
+    u8 rw                   # 1 low byte, 2 high byte, 3 low then high
+    u8 read_high, write_high, latch_high
+    u8 write_low
+    u8 latched              # bytes of the latch not read yet
+    u32 latch
+    u8 status, status_latched
+    u8 null_count
+    u8 loaded
+    i64 start               # ns when counting began
+
+
+cdef class I8254(IoRegion):
+    """Four ports. OUT0 is `line`."""
+
+    cdef readonly Clock clock
+    cdef readonly IrqLine line
+    cdef public bint irq_disabled
+    cdef Counter counters[3]
+    cdef PitTick tick
+
+    def __init__(self, Clock clock, TimerQueue timers, IrqLine line):
+        self.clock = clock
+        self.line = line
+        self.max_access = 1
+        self.tick = PitTick(timers)
+        self.tick.pit = self
+        self.reset()
+
+    def reset(self):
+        cdef u32 n
+        cdef Counter *c
+        for n in range(3):
+            c = &self.counters[n]
+            c.mode, c.bcd, c.rw = 3, 0, 3
+            c.gate = n != 2
+            c.read_high = c.write_high = c.latch_high = c.write_low = 0
+            c.latched = c.status_latched = c.status = 0
+            c.latch = 0
+            c.null_count = 1
+            self.load_count(n, 0)
+
+    # --- counting ---------------------------------------------------------------------------------------
+
+    cdef i64 elapsed(self, Counter *c) noexcept nogil:
+        """Input clocks since counting began."""
+        cdef i64 ns = self.clock.now() - c.start
+        return ns // SECOND * HZ + ns % SECOND * HZ // SECOND
+
+    cdef i64 when(self, Counter *c, i64 clocks) noexcept nogil:
+        """ns at which `clocks` input clocks have passed."""
+        return c.start + clocks // HZ * SECOND + (clocks % HZ * SECOND + HZ - 1) // HZ
+
+    cdef u32 value(self, u32 n) noexcept nogil:
+        cdef Counter *c = &self.counters[n]
+        cdef i64 d = self.elapsed(c)
+        cdef u32 value
+        if c.mode in (2, 3) and not c.gate:
+            d = 0
+        if c.mode in (0, 1, 4, 5):
+            value = <u32>(c.count - d) & 0xFFFF
+        elif c.mode == 3:
+            # counts down by two
+            value = c.count - <u32>((2 * d) % c.count)
+        else:
+            value = c.count - <u32>(d % c.count)
+        if c.bcd:
+            value %= 10000
+            value = value // 1000 << 12 | value // 100 % 10 << 8 | value // 10 % 10 << 4 | value % 10
+        return value & 0xFFFF
+
+    cdef int out(self, u32 n) noexcept nogil:
+        cdef Counter *c = &self.counters[n]
+        cdef i64 d = self.elapsed(c)
+        if not c.loaded:
+            return c.mode != 0
+        if c.mode == 0:
+            return d >= c.count
+        if c.mode == 1:
+            return d >= c.count
+        if c.mode == 2:
+            return not c.gate or d == 0 or d % c.count != c.count - 1
+        if c.mode == 3:
+            return not c.gate or d % c.count < (c.count + 1) // 2
+        return d != c.count
+
+    cdef i64 next_change(self, u32 n) noexcept nogil:
+        """ns of the next change of OUT, -1 for never."""
+        cdef Counter *c = &self.counters[n]
+        cdef i64 d = self.elapsed(c), base, half
+        if not c.loaded:
+            return -1
+        if c.mode in (0, 1):
+            return self.when(c, c.count) if d < c.count else -1
+        if c.mode == 2:
+            if not c.gate:
+                return -1
+            base = d - d % c.count
+            if d % c.count < c.count - 1:
+                return self.when(c, base + c.count - 1)
+            return self.when(c, base + c.count)
+        if c.mode == 3:
+            if not c.gate:
+                return -1
+            base = d - d % c.count
+            half = (c.count + 1) // 2
+            return self.when(c, base + half if d % c.count < half else base + c.count)
+        if d < c.count:
+            return self.when(c, c.count)
+        return self.when(c, c.count + 1) if d == c.count else -1
+
+    cdef void load_count(self, u32 n, u32 value) noexcept nogil:
+        cdef Counter *c = &self.counters[n]
+        if c.bcd:
+            value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 + (value & 15)
+        c.count = value if value else (10000 if c.bcd else 0x10000)
+        c.start = self.clock.now()
+        c.loaded = 1
+        c.null_count = 0
+        if n == 0:
+            self.drive()
+
+    cdef void drive(self) noexcept nogil:
+        """OUT0 as it is now, and the timer for when it changes."""
+        cdef i64 deadline
+        if self.irq_disabled:
+            self.tick.cancel()
+            return
+        self.line.set(self.out(0))
+        deadline = self.next_change(0)
+        if deadline >= 0:
+            self.tick.arm(deadline)
+        else:
+            self.tick.cancel()
+
+    # --- ports ------------------------------------------------------------------------------------------
+
+    cdef void latch_count(self, Counter *c, u32 n) noexcept nogil:
+        if not c.latched:
+            c.latch = self.value(n)
+            c.latched = 2 if c.rw == 3 else 1
+            c.latch_high = c.rw == 2
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef Counter *c
+        cdef u32 value
+        if offset == 3:
+            return 0
+        c = &self.counters[offset]
+        if c.status_latched:
+            c.status_latched = 0
+            return c.status
+        if c.latched:
+            c.latched -= 1
+            value = c.latch >> 8 if c.latch_high else c.latch
+            c.latch_high = 1
+            return value & 0xFF
+        value = self.value(<u32>offset)
+        if c.rw == 2:
+            return value >> 8
+        if c.rw == 3:
+            c.read_high = not c.read_high
+            return value & 0xFF if c.read_high else value >> 8
+        return value & 0xFF
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        cdef u8 byte = value & 0xFF, n
+        cdef Counter *c
+        if offset == 3:
+            if byte >> 6 == 3:                                 # read-back
+                for n in range(3):
+                    if byte & (2 << n):
+                        c = &self.counters[n]
+                        if not byte & 0x20:
+                            self.latch_count(c, n)
+                        if not byte & 0x10 and not c.status_latched:
+                            c.status = (self.out(n) << 7 | c.null_count << 6 | c.rw << 4 | c.mode << 1 | c.bcd) & 0xFF
+                            c.status_latched = 1
+                return 0
+            n = byte >> 6
+            c = &self.counters[n]
+            if byte & 0x30 == 0:
+                self.latch_count(c, n)
+                return 0
+            c.rw = byte >> 4 & 3
+            c.mode = byte >> 1 & 7
+            if c.mode > 5:
+                c.mode -= 4                                    # modes 6 and 7 are 2 and 3
+            c.bcd = byte & 1
+            c.read_high = c.write_high = 0
+            c.latched = c.status_latched = 0
+            c.null_count = 1
+            c.loaded = 0
+            if n == 0:
+                self.drive()
+            return 0
+        n = <u8>offset
+        c = &self.counters[n]
+        if c.rw == 1:
+            self.load_count(n, byte)
+        elif c.rw == 2:
+            self.load_count(n, <u32>byte << 8)
+        elif not c.write_high:
+            c.write_low = byte
+            c.write_high = 1
+            c.null_count = 1
+            if c.mode == 0:
+                c.loaded = 0                                   # the first byte stops counting
+                if n == 0:
+                    self.drive()
+        else:
+            c.write_high = 0
+            self.load_count(n, c.write_low | <u32>byte << 8)
+        return 0
+
+    # --- from outside -----------------------------------------------------------------------------------
+
+    def get_out(self, u32 channel):
+        return self.out(channel)
+
+    def get_gate(self, u32 channel):
+        return self.counters[channel].gate
+
+    def set_gate(self, u32 channel, bint level):
+        cdef Counter *c = &self.counters[channel]
+        if level and not c.gate and c.mode in (1, 2, 3, 5):
+            c.start = self.clock.now()                         # a rising gate triggers
+        c.gate = level
+        if channel == 0:
+            self.drive()
+
+    def set_irq_disabled(self, bint off):
+        """The HPET took over interrupt 0."""
+        self.irq_disabled = off
+        self.drive()
+
+    def save(self):
+        now = self.clock.now()
+        return {"counters": [{**self.counters[n], "start": self.counters[n].start - now} for n in range(3)],
+                "irq_disabled": self.irq_disabled}
+
+    def load(self, dict state):
+        cdef u32 n
+        counters = state.get("counters")
+        if not isinstance(counters, list) or len(counters) != 3:
+            raise StateError("an 8254 has three counters")
+        for saved in counters:
+            fresh = dict(self.counters[0])
+            if not isinstance(saved, dict) or set(saved) != set(fresh):
+                raise StateError("8254: a counter's fields are missing")
+            if not all(isinstance(v, int) for v in saved.values()) or not 1 <= saved["count"] <= 0x10000:
+                raise StateError("8254: impossible count")
+            if not 0 <= saved["mode"] <= 5 or not 1 <= saved["rw"] <= 3 or not 0 <= saved["latch"] <= 0xFFFF:
+                raise StateError("8254: impossible mode")
+            if any(not 0 <= v <= 0xFF for k, v in saved.items() if k not in ("count", "latch", "start")):
+                raise StateError("8254: impossible flag")
+        now = self.clock.now()
+        for n in range(3):
+            self.counters[n] = {**counters[n], "start": counters[n]["start"] + now}
+        self.irq_disabled = bool(state.get("irq_disabled"))
+        self.drive()
+
+
+cdef class PitTick(Timer):
+    cdef I8254 pit
+
+    cdef void expire(self) noexcept nogil:
+        self.pit.drive()
