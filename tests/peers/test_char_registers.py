@@ -5,6 +5,7 @@ ports, access by access, beside QEMU's own devices driven through its qtest sock
 import shutil
 import socket
 import subprocess
+from random import Random
 
 import pytest
 from accel.api import DeviceLock, IrqFan
@@ -310,3 +311,53 @@ def test_pvpanic_and_debug_exit_read_alike(qemu):
 
 def test_an_absent_register_bank_reads_all_ones(qemu, ours):
     assert ours.read(0x2F8 + 5) == qemu.read(0x2F8 + 5) == 0xFF
+
+
+UART_VALUES = {
+    0: range(256),
+    1: range(8),  # without modem status: in loopback ours notes changes of the lines, QEMU's does not
+    2: (0, 1, 3, 5, 7, 0x41, 0x81, 0xC1, 0xC7),
+    3: (0x00, 0x03, 0x02, 0x80, 0x83),
+    4: (0x08, 0x0B, 0x18, 0x1B),
+    7: range(256),
+}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_accesses_to_the_serial_port_agree(qemu, ours, seed):
+    random = Random(seed)
+    script = [(C + 3, 0), (C + 4, 8), (C + 1, 0), (C + 2, 7), (C + 2, 0), C, C, C + 5, C + 2]
+    for _ in range(80):
+        if random.random() < 0.5:
+            register = random.choice((0, 0, 0, 1, 2, 3, 4, 7))
+            script.append((C + register, random.choice(UART_VALUES[register])))
+        else:
+            script.append(C + random.choice((0, 1, 2, 3, 4, 5, 5, 7)))
+    same(qemu, ours, script)
+
+
+KEYBOARD_OPERATIONS = [
+    *([(S, c)] for c in (0x20, 0xA7, 0xA8, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xC0, 0xD0, 0xDD, 0xDF, 0xF1, 0xFF)),
+    *([(S, 0x60), (K, mode)] for mode in (0x00, 0x03, 0x30, 0x43, 0x47, 0x53, 0x61)),
+    *([(S, c), (K, v)] for c, v in ((0xD2, 0x12), (0xD3, 0x34), (0xD1, 0xCF), (0xD1, 0xCD))),
+    *([(K, c)] for c in (0xEE, 0xF2, 0xF4, 0xF5, 0xF6, 0xFF, 0x77, 0xE0, 0x05, 0x01)),
+    *([(K, 0xF0), (K, v)] for v in range(4)),
+    *([(K, c), (K, v)] for c, v in ((0xED, 7), (0xF3, 0x20))),
+    *([(S, 0xD4), (K, c)] for c in (0xE6, 0xE7, 0xE9, 0xEA, 0xF0, 0xF2, 0xF4, 0xF5, 0xF6, 0xFF)),
+    *([(S, 0xD4), (K, 0xE8), (S, 0xD4), (K, v)] for v in range(4)),
+    *([(S, 0xD4), (K, 0xF3), (S, 0xD4), (K, v)] for v in (10, 40, 60)),
+]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_commands_to_the_keyboard_controller_agree(qemu, ours, seed):
+    """Each command finds the buffer empty, as a driver sees to; what waits afterwards is read and compared."""
+    random = Random(seed)
+    for machine in (qemu, ours):
+        quiet(machine)
+    for _ in range(40):
+        for step in random.choice(KEYBOARD_OPERATIONS):
+            same(qemu, ours, [step, S])
+            for _ in range(8):
+                if qemu.read(S) & 1:
+                    same(qemu, ours, [S, K, S])

@@ -435,3 +435,10 @@ def test_any_access_returns_a_byte_and_leaves_a_loadable_state(script, capacity)
 def test_a_detached_chip_no_longer_hears_the_line(board):
     board.uart.detach()
     assert board.type(b"x") == 0
+
+
+def test_an_empty_fifo_reads_zero(board):
+    board[FCR] = 0x01
+    board.type(b"x")
+    board[RBR]
+    assert board[RBR] == 0

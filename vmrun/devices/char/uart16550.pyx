@@ -3,7 +3,8 @@
 Ref: Texas Instruments PC16550D, SNLS378C. Register and bit names are the datasheet's.
 Not modelled: line timing of the transmitter (a byte is sent as soon as the chardev takes it), parity and framing
 errors (a chardev has none), the FIFO DMA modes (the PC does not wire RXRDY and TXRDY).
-Departures: INTR does not depend on OUT2, as in QEMU; on a PC board a gate outside the chip does that.
+Departures: INTR does not depend on OUT2, as in QEMU; on a PC board a gate outside the chip does that. An empty FIFO
+reads as 0, as in QEMU. Unlike QEMU, the modem lines of loopback count as changes in MSR, as the datasheet has it.
 """
 
 from accel.api cimport IoRegion, IrqLine, i64, u8, u32, u64
@@ -211,8 +212,9 @@ cdef class Uart16550(IoRegion):
         if self.fcr & FIFO_ENABLE:
             was_full = self.rx_count == DEPTH
             self.timeout_pending = False
+            value = 0                   # of an empty FIFO, as in QEMU
             if self.rx_count:
-                value = self.rbr = self.rx_data[self.rx_head]
+                value = self.rx_data[self.rx_head]
                 self.rx_head = (self.rx_head + 1) % DEPTH
                 self.rx_count -= 1
                 self.show_error()
