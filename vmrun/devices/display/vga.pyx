@@ -16,12 +16,10 @@ from libc.string cimport memcpy, memset
 
 from accel.api cimport ACTION_NONE
 
-from vmrun.errors import StateError
+from vmrun.devices.display import vga_state
 
-# Bits that exist. The rest read as 0.
-cdef u8[8] SR_MASK = [0x03, 0x3D, 0x0F, 0x3F, 0x0E, 0x00, 0x00, 0xFF]
-cdef u8[16] GR_MASK = [0x0F, 0x0F, 0x0F, 0x1F, 0x03, 0x7B, 0x0F, 0x0F, 0xFF, 0, 0, 0, 0, 0, 0, 0]
-
+cdef u8[8] SR_MASK = vga_state.SR_MASK
+cdef u8[16] GR_MASK = vga_state.GR_MASK
 cdef u64 LITTLE = 0x1E1E1E1E, BIG = 0xBEBEBEBE      # byte orders of the frame buffer
 
 cdef enum:
@@ -76,7 +74,7 @@ cdef class Vga:
         self.reset()
 
     def reset(self):
-        self.load(RESET)
+        self.load(vga_state.RESET)
 
     # --- ports 0x3b0..0x3df ---------------------------------------------------------------------------------
 
@@ -471,7 +469,7 @@ cdef class Vga:
         """Take a state of save(). StateError, with nothing changed, when a value is impossible."""
         cdef int i
         cdef bytes sr, gr, ar, cr, dac, cache
-        _check(state, self.vram.size)
+        vga_state.check(state, self.vram.size)
         sr, gr, ar, cr = state["sr"], state["gr"], state["ar"], state["cr"]
         dac, cache = state["dac"], state["dac_cache"]
         self.misc, self.feature = state["misc"], state["feature"]
@@ -494,48 +492,6 @@ cdef class Vga:
         self.vbe_limit()
         self.vbe_to_vga()
         self.derive()
-
-
-RESET = {
-    "misc": 0, "feature": 0,
-    "sr_index": 0, "sr": bytes(8),
-    "gr_index": 0, "gr": bytes(16),
-    "ar_index": 0, "ar_data": False, "ar": bytes(AR_COUNT),
-    "cr_index": 0, "cr": bytes(256),
-    "latch": 0,
-    "dac_state": 0, "dac_read": 0, "dac_write": 0, "dac_part": 0, "dac_cache": bytes(3), "dac": bytes(768),
-    "pel_mask": 0xFF,
-    "vbe_index": 0, "vbe": [ID_LAST] + [0] * (VBE_COUNT - 1), "bank_offset": 0,
-    "big_endian": False,
-}
-
-_LIMITS = {
-    "misc": 0xFF, "feature": 0x10, "sr_index": 7, "gr_index": 15, "ar_index": 0x3F, "cr_index": 0xFF,
-    "latch": 0xFFFFFFFF, "dac_state": 3, "dac_read": 0xFF, "dac_write": 0xFF, "dac_part": 2, "pel_mask": 0xFF,
-    "vbe_index": 0xFFFF, "ar_data": 1, "big_endian": 1,
-}
-
-
-def _check(state, size):
-    if set(state) != set(RESET):
-        raise StateError(f"vga: wrong fields: {sorted(set(state) ^ set(RESET))}")
-    for name, most in _LIMITS.items():
-        if not isinstance(state[name], int) or not 0 <= state[name] <= most:
-            raise StateError(f"vga: {name} = {state[name]!r} is outside 0..{most}")
-    for name, value in RESET.items():
-        if isinstance(value, bytes) and (not isinstance(state[name], bytes) or len(state[name]) != len(value)):
-            raise StateError(f"vga: {name} is not {len(value)} bytes")
-    for name, masks in (("sr", [SR_MASK[i] for i in range(8)]), ("gr", [GR_MASK[i] for i in range(16)])):
-        for index, (byte, mask) in enumerate(zip(state[name], masks)):
-            if byte & ~mask:
-                raise StateError(f"vga: {name}[{index}] = {byte:#x} has reserved bits set")
-    vbe = state["vbe"]
-    if not isinstance(vbe, (list, tuple)) or len(vbe) != VBE_COUNT \
-            or not all(isinstance(v, int) and 0 <= v <= 0xFFFF for v in vbe) or not ID_FIRST <= vbe[0] <= ID_LAST:
-        raise StateError(f"vga: vbe = {vbe!r} is no set of VBE registers")
-    bank = state["bank_offset"]
-    if not isinstance(bank, int) or bank & 0xFFFF or not 0 <= bank < size:
-        raise StateError(f"vga: bank_offset = {bank!r} is no bank of {size} bytes")
 
 
 cdef class VgaPorts(IoRegion):

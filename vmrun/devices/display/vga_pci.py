@@ -41,6 +41,9 @@ class VgaPci(PciDevice):
     revision = 2
     class_code = 0x030000
 
+    # Writes that may reach the chip late, as long as they come in order: (space, address, size).
+    coalesced = (("memory", WINDOW, WINDOW_SIZE),)
+
     vgamem_mb = Prop("uint32", 16, "video memory", unit="MiB", min=1, max=256)
     romfile = Prop("str", "vgabios-stdvga.bin", "video BIOS; empty for none")
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
