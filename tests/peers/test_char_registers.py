@@ -351,7 +351,7 @@ KEYBOARD_OPERATIONS = [
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_commands_to_the_keyboard_controller_agree(qemu, ours, seed):
-    """Each command finds the buffer empty, as a driver sees to; what waits afterwards is read and compared."""
+    """Each command finds the buffer empty, as a driver sees to; what waits afterwards is read, compared."""
     random = Random(seed)
     for machine in (qemu, ours):
         quiet(machine)
