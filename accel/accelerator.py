@@ -184,6 +184,9 @@ class Accelerator:
         """Dispatch queued writes now; how many there were. Called every few ms while a zone exists."""
         return 0
 
+    def want_registers(self) -> None:
+        """A device answers in registers (RunControl.get_register): make that cheap. Before start()."""
+
     # --- memory ---------------------------------------------------------------------------------------------
 
     def log_dirty(self, block: RamBlock, on: bool) -> None:

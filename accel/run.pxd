@@ -34,6 +34,9 @@ cdef class RunControl:
     cdef u32 parked
     cdef readonly list cpus
     cdef list reports
+    cdef void *current
+    cdef u64 get_register(self, u32 n) noexcept nogil
+    cdef void set_register(self, u32 n, u64 value) noexcept nogil
     cdef void request(self, CpuThread cpu, u32 actions) noexcept nogil
     cdef int wait_resumed(self, CpuThread cpu) noexcept nogil
     cdef void halt(self, CpuThread cpu) noexcept nogil
@@ -52,5 +55,7 @@ cdef class CpuThread:
     cdef int held, inside, woken
     cdef int tid
     cdef void kick(self) noexcept nogil
+    cdef u64 read_register(self, u32 n) noexcept nogil
+    cdef void write_register(self, u32 n, u64 value) noexcept nogil
     cdef void run(self) noexcept nogil
     cdef void _ended(self) noexcept nogil

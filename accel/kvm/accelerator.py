@@ -34,6 +34,9 @@ _TSC = 0x10
 MSI_BASE, MSI_SIZE = 0xFEE00000, 0x100000
 
 
+MAX_APIC_ID = 254  # 255 is everybody
+
+
 class KvmAccelerator(Accelerator):
     """configure_accelerator → kvm_init: open /dev/kvm, create the VM, listen to memory."""
 
@@ -93,6 +96,12 @@ class KvmAccelerator(Accelerator):
         if index >= most > 0:
             raise AccelFailure(
                 f"cannot create processor {index}", f"KVM runs at most {most} in a machine here"
+            )
+        if apic_id > MAX_APIC_ID:
+            raise AccelFailure(
+                f"cannot create processor {index}",
+                f"its APIC id is {apic_id}, and interrupts reach ids up to {MAX_APIC_ID}",
+                "use fewer processors, or counts of cores and threads that are powers of two",
             )
         self.irqchip.create()
         cpu = KvmVcpu(self.vm, self.irqchip, index, apic_id, cpuid)
@@ -214,6 +223,9 @@ class KvmAccelerator(Accelerator):
 
     def drain(self) -> int:
         return int(self.vm.drain())
+
+    def want_registers(self) -> None:
+        self.vm.want_registers = True
 
     # --- memory and time ------------------------------------------------------------------------------------
 

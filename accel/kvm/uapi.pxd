@@ -242,6 +242,14 @@ cdef extern from "<linux/kvm.h>" nogil:
     struct kvm_run_eoi:
         u8 vector
 
+    u64 KVM_SYNC_X86_REGS
+
+    struct kvm_sync_regs:
+        kvm_regs regs
+
+    struct kvm_run_sync:
+        kvm_sync_regs regs
+
     struct kvm_run:
         u8 request_interrupt_window, immediate_exit
         u32 exit_reason
@@ -257,3 +265,4 @@ cdef extern from "<linux/kvm.h>" nogil:
         kvm_run_event system_event
         kvm_run_eoi eoi
         u64 kvm_valid_regs, kvm_dirty_regs
+        kvm_run_sync s

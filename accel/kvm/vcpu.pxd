@@ -1,6 +1,6 @@
 from accel.api cimport DeviceLock, IrqSink, u32, u64
 from accel.kvm.irq cimport KvmIrqchip
-from accel.kvm.uapi cimport kvm_run
+from accel.kvm.uapi cimport kvm_regs, kvm_run
 from accel.kvm.vm cimport KvmVm
 from accel.run cimport CpuThread, IntAck
 from accel.space cimport AddressSpace
@@ -23,6 +23,9 @@ cdef class KvmVcpu(CpuThread):
     cdef int check_open(self) except -1
     cdef bint user_pic, user_apic
     cdef readonly u64 exits, io_exits, mmio_exits
+    cdef u64 *general(self, u32 n) noexcept nogil
+    cdef kvm_regs fetched                           # without KVM_CAP_SYNC_REGS: what KVM_GET_REGS gave
+    cdef bint sync_regs
     cdef void inject(self) noexcept nogil
     cdef int handle_exit(self) noexcept nogil
     cdef void handle_io(self) noexcept nogil

@@ -190,12 +190,51 @@ cdef class KvmVcpu(CpuThread):
         if self.tid:
             vr_tgkill(self.tid)
 
+    # --- registers for a device -------------------------------------------------------------------------------
+
+    cdef u64 *general(self, u32 n) noexcept nogil:
+        cdef kvm_regs *regs = &self.run_page.s.regs.regs if self.sync_regs else &self.fetched
+        if n == 0:
+            return &regs.rax
+        if n == 1:
+            return &regs.rcx
+        if n == 2:
+            return &regs.rdx
+        if n == 3:
+            return &regs.rbx
+        if n == 4:
+            return &regs.rsp
+        if n == 5:
+            return &regs.rbp
+        if n == 6:
+            return &regs.rsi
+        if n == 7:
+            return &regs.rdi
+        return (&regs.r8) + (n & 7)
+
+    cdef u64 read_register(self, u32 n) noexcept nogil:
+        if not self.sync_regs:
+            ioctl(self.fd, KVM_GET_REGS, &self.fetched)
+        return self.general(n)[0]
+
+    cdef void write_register(self, u32 n, u64 value) noexcept nogil:
+        if not self.sync_regs:
+            ioctl(self.fd, KVM_GET_REGS, &self.fetched)
+        self.general(n)[0] = value
+        if self.sync_regs:
+            self.run_page.kvm_dirty_regs |= KVM_SYNC_X86_REGS
+        else:
+            ioctl(self.fd, KVM_SET_REGS, &self.fetched)
+
     # --- the loop -------------------------------------------------------------------------------------------
 
     cdef void run(self) noexcept nogil:
         """kvm_cpu_exec: until the RunControl wants the thread out."""
         cdef kvm_run *run = self.run_page
         cdef int result, err
+        self.sync_regs = self.vm.want_registers and self.vm.has_sync_regs
+        run.kvm_valid_regs = KVM_SYNC_X86_REGS if self.sync_regs else 0
+        run.kvm_dirty_regs = 0
         while True:
             if self.halted and not self.wait_work():
                 vr_set_exit(run, 0)
@@ -261,6 +300,7 @@ cdef class KvmVcpu(CpuThread):
         cdef u64 value = 0
         self.io_exits += 1
         self.device_lock.acquire()
+        self.control.current = <void *>self
         action = self.vm.drain_ring()
         if run.io.direction == KVM_EXIT_IO_OUT:
             if count == 1:
@@ -273,6 +313,7 @@ cdef class KvmVcpu(CpuThread):
             memcpy(data, &value, size)
         else:
             action |= self.io.load_string(run.io.port, size, data, count)
+        self.control.current = NULL
         self.device_lock.release()
         if action:
             self.control.request(self, action)

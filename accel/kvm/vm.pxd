@@ -12,6 +12,8 @@ cdef class KvmVm:
     cdef readonly u64 run_size
     cdef public u64 slot_limit
     cdef readonly bint readonly_memory, immediate_exit
+    cdef readonly bint has_sync_regs
+    cdef public bint want_registers                 # a device answers in registers: have them with every exit
     cdef readonly object memory_listener
     cdef u64 ring_offset                            # of the coalesced ring in a vCPU's kvm_run mapping
     cdef kvm_coalesced_mmio_ring *ring              # the first vCPU maps it; NULL before

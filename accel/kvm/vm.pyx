@@ -108,6 +108,7 @@ cdef class KvmVm:
         self.check_extensions()
         self.fd = self.create_vm()
         self.slot_limit = self.extension(KVM_CAP_NR_MEMSLOTS) or 32
+        self.has_sync_regs = self.extension(KVM_CAP_SYNC_REGS) & 1
         self.readonly_memory = self.extension(KVM_CAP_READONLY_MEM) > 0
         self.ring_offset = <u64>self.extension(KVM_CAP_COALESCED_MMIO) * 4096
         self.ring_room = VR_RING_ROOM

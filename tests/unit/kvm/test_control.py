@@ -222,6 +222,11 @@ def test_more_processors_than_kvm_runs_are_refused(pc: type[Pc]) -> None:
         guest.accel.create_vcpu(most, most, [])
 
 
+def test_apic_id_for_everybody_is_refused(pc: type[Pc]) -> None:
+    with pytest.raises(AccelFailure, match="APIC id is 255"):
+        pc().accel.create_vcpu(1, 255, [])
+
+
 def test_impossible_cpuid_is_refused_and_the_thread_ends(pc: type[Pc]) -> None:
     import os
 

@@ -48,6 +48,26 @@ def test_port_nobody_owns_reads_all_ones(pc: type[Pc]) -> None:
     assert guest.logged == [0xFF]
 
 
+@pytest.mark.parametrize("cheap", [True, False])
+def test_device_can_answer_in_registers(pc: type[Pc], cheap: bool) -> None:
+    # ebx = 11223344h; r = in eax, 90h; out 80h, bl; out 80h, cl; out 80h, al
+    guest = pc("66bb44332211 66e590 88d8 e680 88c8 e680" + DONE)
+    seen: list[int] = []
+
+    def read(offset: int, size: int) -> int:
+        seen.append(guest.control.register(3))
+        guest.control.put_register(3, 0x77)
+        guest.control.put_register(1, 0x88)
+        return 0
+
+    guest.port(0x90, 4, read=read)
+    if cheap:
+        guest.accel.want_registers()
+    guest.run()
+    assert seen == [0x11223344]
+    assert guest.logged == [0x77, 0x88]
+
+
 def test_rep_outsb_brings_every_byte_in_order(pc: type[Pc]) -> None:
     guest = pc(TO_RAM + "be0020 b90500 ba8000 fc f36e" + DONE)  # si=2000h cx=5 dx=80h rep outsb
     guest.ram.write(0x2000, b"hello")
