@@ -1,0 +1,151 @@
+"""The platform that devices are realized on: spaces, memory, clocks, back ends. Devices see it as core.platform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import DeviceLock, Notifier
+from accel.clock import HostClock, TimerQueue, VirtualClock
+from accel.ram import RamBlock
+from accel.run import RunControl
+from accel.space import AddressSpace, Region
+from vmrun.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from accel.accelerator import Accelerator
+    from accel.api import IrqSink
+    from vmrun.backends.protocols import BlockBackend, CharBackend
+    from vmrun.core.loop import Loop
+    from vmrun.core.object import Device
+
+LOW_ROM, MEBIBYTE = 0xC0000, 1 << 20
+PAGE = 0xFFF
+
+
+class Board:
+    """Everything around the devices. `close` gives it all back, in the opposite order."""
+
+    def __init__(self, config: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
+        self.config, self.loop, self.lock = config, loop, lock
+        self.memory_map: dict[str, Any] = config["memory-map"]
+        self.ram_size: int = config["memory"]
+        self.control = RunControl(Notifier())
+        self.system_memory = Region.container("system", 0)
+        self.system_io = Region.container("io", 0x10000)
+        self.memory = AddressSpace("memory", self.system_memory)
+        self.io = AddressSpace("io", self.system_io, True)
+        self.pci_memory = Region.container("pci", 0)
+        self.virtual: Any = VirtualClock()
+        self.host = HostClock()
+        self.timers = TimerQueue(self.virtual)
+        self.host_timers = TimerQueue(self.host)
+        self.accelerator: Accelerator = None  # type: ignore[assignment]
+        self.devices: dict[str, Device] = {}
+        self.sinks: dict[str, IrqSink] = {}
+        self.drives: dict[str, BlockBackend] = {}
+        self.chardevs: dict[str, CharBackend] = {}
+        self.fw_cfg_files: dict[str, bytes] = {}
+        self.option_roms: dict[str, Any] = {}
+        self.mux: Any = None
+
+    # --- memory -----------------------------------------------------------------------------------------
+
+    def lay_out_memory(self, bios: bytes) -> None:
+        """RAM below and above the PCI hole, the firmware below 4 GiB and again below 1 MiB, the option-ROM area."""
+        layout = self.memory_map
+        low, high = int(layout["below-4g"]), int(layout["above-4g"])
+        try:
+            self.ram = RamBlock("pc.ram", (low + high + PAGE) & ~PAGE)
+        except MemoryError as exc:
+            raise BuildError(str(exc), remedy="give the machine less `memory:`, or free some of the host's") from None
+        self.ram_low = Region.ram("pc.ram", self.ram)
+        with self.memory.transaction():
+            self.system_memory.add(self.pci_memory, 0, -1)
+            self.system_memory.add(Region.alias("ram-below-4g", self.ram_low, 0, low), 0)
+            if high:
+                above = Region.alias("ram-above-4g", self.ram_low, low, high)
+                self.system_memory.add(above, int(layout["high-ram"]))
+            self._add_firmware(bios, layout)
+
+    def _add_firmware(self, bios: bytes, layout: dict[str, Any]) -> None:
+        self.bios = bios
+        block = RamBlock("pc.bios", len(bios))
+        block.write(0, bios)
+        rom = Region.rom("pc.bios", block)
+        end = int(layout["bios"]["end"])
+        self.pci_memory.add(rom, end - len(bios), 1)
+        window = min(int(layout["bios"]["isa-window"]), len(bios))
+        shadow = Region.alias("isa-bios", rom, len(bios) - window, window)
+        self.pci_memory.add(shadow, MEBIBYTE - window, 1)
+        roms = layout["option-roms"]
+        self.low_rom_block = RamBlock("pc.rom", int(roms["size"]))
+        self.pci_memory.add(Region.rom("pc.rom", self.low_rom_block), int(roms["base"]), 1)
+
+    def load_shadow(self) -> None:
+        """At reset: where low ROM is plain RAM, the firmware's tail is copied there and the rest cleared."""
+        if not self.memory_map.get("low-rom-ram-backed"):
+            return
+        window = min(int(self.memory_map["bios"]["isa-window"]), len(self.bios))
+        self.ram.write(LOW_ROM, bytes(MEBIBYTE - window - LOW_ROM))
+        self.ram.write(MEBIBYTE - window, self.bios[-window:])
+
+    # --- what devices ask for -----------------------------------------------------------------------------
+
+    def device(self, id: str) -> Device:
+        found = self.devices.get(id)
+        if found is None:
+            raise BuildError(f"there is no device '{id}'")
+        return found
+
+    def add_output_sink(self, name: str, sink: IrqSink) -> None:
+        self.sinks[name] = sink
+
+    def drive(self, id: str) -> BlockBackend:
+        if id not in self.drives:
+            from vmrun.backends.block import open_drive
+
+            spec = self.config["drives"].get(id)
+            if spec is None:
+                raise BuildError(f"there is no drive '{id}'")
+            self.drives[id] = open_drive(id, spec, self.lock)
+        return self.drives[id]
+
+    def chardev(self, id: str) -> CharBackend:
+        if id not in self.chardevs:
+            from vmrun.backends.chardev import open_chardev
+
+            spec = self.config["chardevs"].get(id)
+            if spec is None:
+                raise BuildError(f"there is no chardev '{id}'")
+            self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
+        return self.chardevs[id]
+
+    def add_fw_cfg_file(self, name: str, data: bytes) -> None:
+        self.fw_cfg_files[name] = data
+
+    def add_option_rom(self, file: str) -> bytes:
+        from vmrun.firmware import images
+
+        image = images.load_rom(file, self.config["firmware"].get("dirs", ()))
+        self.option_roms[file] = image
+        return image.data
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.loop.call_soon(callback)
+
+    def request(self, action: int, **details: Any) -> None:
+        self.control.ask(action)
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Images are flushed, terminals restored."""
+        for drive in self.drives.values():
+            drive.close()
+        self.drives.clear()
+        for chardev in self.chardevs.values():
+            chardev.close()
+        self.chardevs.clear()

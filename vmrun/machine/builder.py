@@ -1,0 +1,213 @@
+"""The one builder: a resolved machine in, a Machine that is ready to run out.
+
+It knows no chip. What is on the board, where, and how it is wired stands in the resolved machine; the builder makes the
+objects, gives them their properties, realizes them in order, connects the wires, creates the processors and lets the
+firmware's data be filled in. A failure takes everything back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import DeviceLock, IrqFan
+from accel.errors import AccelFailure
+from vmrun.core import registry
+from vmrun.core.loop import Loop
+from vmrun.core.object import Object
+from vmrun.core.props import props_of
+from vmrun.errors import AccelError, BuildError
+from vmrun.machine.accelerators import choose
+from vmrun.machine.board import Board
+from vmrun.machine.machine import Machine
+from vmrun.machine.wiring import Wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.core.object import Device
+
+GSIS = 24
+CPU_PINS = ("intr", "nmi", "smi", "a20")
+
+
+def build(config: dict[str, Any], *, accel: list[str] | None = None, mux: Any = None) -> Machine:
+    """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, as
+    mux(loop, lock). Raises BuildError, BackendError, AccelError; nothing is left open then.
+    """
+    lock = DeviceLock()
+    loop = Loop(lock)
+    board = Board(config, loop, lock)
+    undo: list[Callable[[], object]] = [loop.close, board.close]
+    try:
+        if mux is not None:
+            board.mux = mux(loop, lock)
+            undo.append(board.mux.close)
+        return _Builder(config, board, undo).build(accel or config["accel"])
+    except BaseException as exc:
+        for step in reversed(undo):
+            step()
+        if isinstance(exc, AccelFailure):
+            raise AccelError(str(exc), remedy=exc.remedy) from exc
+        raise
+
+
+class _Builder:
+    def __init__(self, config: dict[str, Any], board: Board, undo: list[Callable[[], object]]) -> None:
+        self.config, self.board, self.undo = config, board, undo
+        self.wiring = Wiring()
+        self.root = Object("machine")
+        self.board_parts = Object("unattached")
+        self.peripheral = Object("peripheral")
+        self.anonymous = Object("peripheral-anon")
+        for node in (self.board_parts, self.peripheral, self.anonymous):
+            self.root.add_child(node)
+
+    def build(self, accel: list[str]) -> Machine:
+        from vmrun import firmware
+
+        board, config = self.board, self.config
+        image = firmware.images.load_bios_image(config)
+        kvm = config["memory-map"].get("kvm", {})
+        options = {
+            "kernel_irqchip": config.get("kernel_irqchip", "on"),
+            "tss": kvm.get("tss"),
+            "identity_map": kvm.get("identity-map"),
+            "kvmclock": bool(config["cpus"].get("kvmclock", True)),
+        }
+        choice = choose(accel, board, {name: value for name, value in options.items() if value is not None})
+        board.accelerator = choice.accelerator
+        self.undo.append(choice.accelerator.close)
+        with board.lock:
+            with board.memory.transaction(), board.io.transaction():
+                board.lay_out_memory(image.data)
+                self._create_devices()
+            self._connect()
+        missing = self._create_processors()
+        machine = Machine(config, board, self.root, choice)
+        machine.missing_features = missing
+        machine.bios = image
+        self._fill_firmware(machine, firmware)
+        board.loop.add_timers(board.timers)
+        board.loop.add_timers(board.host_timers)
+        machine.attach_loop()
+        machine.cold_reset()
+        return machine
+
+    # --- devices ----------------------------------------------------------------------------------------
+
+    def _create_devices(self) -> None:
+        rows = _catalogue()
+        for entry in self.config["devices"]:
+            self._create(entry, rows)
+
+    def _create(self, entry: dict[str, Any], rows: dict[str, Any]) -> None:
+        driver, values = entry["driver"], entry["props"]
+        twin = entry.get("in-kernel")
+        if twin and twin in self.board.accelerator.in_kernel:
+            driver, values = twin, entry.get("in-kernel-props", values)
+        row = rows.get(driver)
+        if row is None:
+            raise BuildError(f"{entry['id']}: driver {driver} is not modelled yet")
+        cls = registry.find(driver, row["module"])
+        device = cls(entry["id"])
+        if entry.get("board"):
+            self.board_parts.add_child(device)
+        elif entry["id"]:
+            self.peripheral.add_child(device)
+        else:
+            self.anonymous.add_child(device, f"device[{len(self.anonymous.children)}]")
+        known = props_of(cls)
+        settings = {**values, "id": entry["id"]}
+        if entry.get("addr") is not None:
+            settings["addr"] = entry["addr"]
+        device.set_props({name: _typed(known, name, value) for name, value in settings.items()})
+        self._attach(device, entry)
+        make_buses = getattr(device, "make_buses", None)
+        if make_buses is not None and entry["provides"]:
+            make_buses(list(entry["provides"]), self.board)
+            for name, bus in device.buses.items():
+                bus.owner = device
+                self.wiring_bus(name, bus)
+        device.realize(self.board)
+        device.realized = True
+        self.board.devices[entry["id"]] = device
+        self.wiring.devices[entry["id"]] = device
+        self.undo.append(device.unrealize)
+
+    def _attach(self, device: Device, entry: dict[str, Any]) -> None:
+        if entry.get("bus") is None:
+            return
+        for owner in self.board.devices.values():
+            bus = owner.buses.get(entry["bus"])
+            if bus is not None:
+                device.parent_bus = bus
+                if device not in bus.devices and bus.kind != "PCI":
+                    bus.devices.append(device)
+                return
+        raise BuildError(f"{device.path}: there is no bus '{entry['bus']}'")
+
+    def wiring_bus(self, name: str, bus: Any) -> None:
+        if bus.kind == "ISA":
+            self.wiring.fans[f"{name}.irq"] = bus.irqs
+        elif bus.kind == "PCI":
+            self.wiring.lines[f"{name}.pirq"] = bus.pirq
+
+    def _connect(self) -> None:
+        self.wiring.fans["gsi"] = IrqFan("gsi", GSIS)
+        for pin in CPU_PINS:
+            self.wiring.sinks[f"cpus.{pin}"] = self.board.accelerator.cpu_input(pin)
+        self.wiring.sinks.update(self.board.sinks)
+        self.wiring.connect_all([(source, target) for source, target in self.config["wires"]])
+
+    # --- processors and firmware ----------------------------------------------------------------------------
+
+    def _create_processors(self) -> list[str]:
+        """A thread for each, created and waiting. Returns the features that the host lacks."""
+        from vmrun.machine.cpuid import apic_ids, make_cpuid
+
+        accelerator, cpus = self.board.accelerator, self.config["cpus"]
+        host = accelerator.supported_cpuid()
+        missing: list[str] = []
+        for index, apic_id in enumerate(apic_ids(cpus)[: cpus["count"]]):
+            cpuid = make_cpuid(
+                cpus, cpus["model-data"], apic_id, host, kernel_apic=accelerator.has_local_apic
+            )
+            if not index:
+                missing = cpuid.missing
+            accelerator.create_vcpu(index, apic_id, cpuid.entries)
+        return missing
+
+    def _fill_firmware(self, machine: Machine, firmware: Any) -> None:
+        by_driver = {device.driver: device for device in self.board.devices.values()}
+        fw_cfg, rtc = by_driver.get("fw_cfg_io"), by_driver.get("mc146818rtc")
+        if fw_cfg is None or rtc is None:
+            raise BuildError("a PC needs a fw_cfg_io and an mc146818rtc for its firmware")
+        machine.firmware = firmware.prepare(
+            self.board,
+            fw_cfg,
+            rtc,
+            self.config,
+            kvm=self.board.accelerator.name == "kvm",
+            files=self.board.fw_cfg_files,
+            disk_size=lambda id: int(self.board.drive(id).size),
+        )
+
+
+def _typed(known: dict[str, Any], name: str, value: Any) -> Any:
+    """rombar is a number in QEMU and a switch here; everything else is already what its property takes."""
+    prop = known.get(name)
+    if prop is not None and prop.type == "bool" and value in (0, 1):
+        return bool(value)
+    return value
+
+
+def _catalogue() -> dict[str, Any]:
+    """The rows of schema/devices.json: which module has a driver."""
+    import json
+
+    from vmrun.config.data import data_dir
+
+    with open(f"{data_dir('schema')}/devices.json", encoding="utf-8") as file:
+        rows: dict[str, Any] = json.load(file)
+    return rows

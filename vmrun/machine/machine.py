@@ -1,0 +1,166 @@
+"""A machine that runs: its state, and what happens when something is asked of it.
+
+States are QEMU's: prelaunch, running, paused, shutdown, guest-panicked, internal-error, suspended. Reset, shutdown
+and powerdown are requests (accel.run.RunControl): whoever makes one wakes the main loop, which stops the processors,
+acts, and lets them go on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.api import Action
+from accel.run import REQUEST_FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.core.object import Device, Object
+    from vmrun.machine.accelerators import Choice
+    from vmrun.machine.board import Board
+
+# how long coalesced writes may wait for somebody to drain them, in seconds
+DRAIN_INTERVAL = 0.005
+
+
+class Outcome:
+    """How a run ended: `reason` (shutdown, quit, exit, panic, failed, reset), and the guest's own code if it gave one."""
+
+    def __init__(self, reason: str, code: int | None = None, reports: list[dict[str, Any]] | None = None) -> None:
+        self.reason, self.code, self.reports = reason, code, reports or []
+
+
+class Machine:
+    """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread."""
+
+    def __init__(self, config: dict[str, Any], board: Board, root: Object, choice: Choice) -> None:
+        self.config, self.board, self.root, self.choice = config, board, root, choice
+        self.accelerator = choice.accelerator
+        self.loop = board.loop
+        self.state = "prelaunch"
+        self.outcome: Outcome | None = None
+        self.firmware: Any = None
+        self.bios: Any = None
+        self.missing_features: list[str] = []
+        self.reset_ends = False  # -no-reboot
+        self.on_event: Callable[[str], object] = lambda name: None
+        self.resets = 0
+        self.closed = False
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    @property
+    def devices(self) -> dict[str, Device]:
+        return self.board.devices
+
+    # --- running ----------------------------------------------------------------------------------------
+
+    def attach_loop(self) -> None:
+        self.loop.add_fd(self.board.control.notifier.fileno(), self._on_requests)
+
+    def run(self) -> Outcome:
+        """Start (unless the machine is `paused`) and run the main loop until the machine ends."""
+        if not self.config.get("paused"):
+            self.resume()
+        self.loop.run()
+        return self.outcome or Outcome("quit")
+
+    def resume(self) -> None:
+        if self.state in ("prelaunch", "paused", "suspended"):
+            self.board.virtual.start()
+            self.loop.wake()
+            self.state = "running"
+            self.accelerator.start()
+            self.on_event("RESUME")
+
+    def pause(self, state: str = "paused") -> None:
+        """Processors out of the guest, virtual time standing still."""
+        if self.state == "running":
+            self.accelerator.stop()
+            self.board.virtual.stop()
+            self.on_event("STOP")
+        self.state = state
+
+    def reset(self) -> None:
+        """System reset; a running machine goes on from the reset vector."""
+        running = self.state == "running"
+        if running:
+            self.accelerator.stop()
+        self.cold_reset()
+        self.on_event("RESET")
+        if running:
+            self.accelerator.start()
+        elif self.state not in ("prelaunch", "paused"):
+            self.state = "paused"
+
+    def cold_reset(self) -> None:
+        """Devices in the order of the board, then the processors."""
+        with self.board.lock:
+            with self.board.memory.transaction(), self.board.io.transaction():
+                for device in self.board.devices.values():
+                    device.reset()
+            self.board.load_shadow()
+        self.accelerator.reset_vcpus()
+        self.resets += 1
+        if self.resets == 3:  # power-on is the first; `boot.once` is over with the guest's own first reset
+            self.firmware.second_boot()
+
+    def powerdown(self) -> None:
+        """Press the power button."""
+        with self.board.lock:
+            for device in self.board.devices.values():
+                press = getattr(device, "powerdown", None)
+                if press is not None:
+                    press()
+        self.on_event("POWERDOWN")
+
+    def end(self, reason: str, code: int | None = None, reports: list[dict[str, Any]] | None = None) -> None:
+        """Stop for good: the main loop returns."""
+        if self.outcome is None:
+            self.outcome = Outcome(reason, code, reports)
+        self.pause("shutdown")
+        self.loop.stop()
+
+    def _on_requests(self) -> None:
+        asked = self.board.control.take()
+        if asked & REQUEST_FAILED:
+            self.pause("internal-error")
+            self.end("failed", reports=self.board.control.take_reports())
+        elif asked & Action.EXIT:
+            codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
+            self.end("exit", next((code for code in codes if code is not None), 0))
+        elif asked & Action.PANIC:
+            self.pause("guest-panicked")
+            self.end("panic")
+        elif asked & Action.SHUTDOWN:
+            self.on_event("SHUTDOWN")
+            self.end("shutdown")
+        elif asked & (Action.RESET | Action.INIT):
+            if self.reset_ends:
+                self.end("reset")
+            else:
+                self.reset()
+        elif asked & Action.SUSPEND:
+            self.pause("suspended")
+            self.on_event("SUSPEND")
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Everything back: processors ended, images flushed, terminals restored. Safe to call twice."""
+        if self.closed:
+            return
+        self.closed = True
+        self.accelerator.close()
+        self.board.control.close()
+        for device in reversed(list(self.board.devices.values())):
+            stop = getattr(device, "stop_io", None)
+            if stop is not None:
+                stop()
+        self.board.close()
+        if self.board.mux is not None:
+            self.board.mux.close()
+        self.loop.close()
