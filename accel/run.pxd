@@ -31,7 +31,7 @@ cdef class RunControl:
     cdef pthread_cond_t resumed, outside
     cdef u32 requests
     cdef int going, quitting, inhibited
-    cdef u32 parked
+    cdef u32 parked, expected
     cdef readonly list cpus
     cdef list reports
     cdef void *current
@@ -52,7 +52,7 @@ cdef class CpuThread:
     cdef readonly bint created
     cdef readonly bint alive
     cdef readonly object failure
-    cdef int held, inside, woken
+    cdef int held, inside, woken, halting
     cdef int tid
     cdef void kick(self) noexcept nogil
     cdef u64 read_register(self, u32 n) noexcept nogil

@@ -140,6 +140,7 @@ cdef class RunControl:
                     self.wake(cpu)
         with nogil:
             pthread_mutex_lock(&self.mutex)
+            self.expected = alive
             while self.parked < alive:
                 pthread_cond_wait(&self.outside, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
@@ -247,7 +248,8 @@ cdef class RunControl:
         """Wait for start(); 0 when the machine is being closed."""
         pthread_mutex_lock(&self.mutex)
         self.parked += 1
-        pthread_cond_broadcast(&self.outside)
+        if self.parked >= self.expected:            # one wake-up of stop(), not one for each processor
+            pthread_cond_broadcast(&self.outside)
         while (not vr_load(&self.going) or vr_load(&cpu.held)) and not vr_load(&self.quitting):
             pthread_cond_wait(&self.resumed, &self.mutex)
         self.parked -= 1
@@ -257,8 +259,10 @@ cdef class RunControl:
     cdef void halt(self, CpuThread cpu) noexcept nogil:
         """HLT without a kernel to wait in: return at the next wake() or when the processor must leave."""
         pthread_mutex_lock(&self.mutex)
+        cpu.halting = 1
         while not vr_load(&cpu.woken) and not self.must_leave(cpu):
             pthread_cond_wait(&self.resumed, &self.mutex)
+        cpu.halting = 0
         vr_store(&cpu.woken, 0)
         pthread_mutex_unlock(&self.mutex)
 
@@ -266,7 +270,8 @@ cdef class RunControl:
         """End a halt, or the next one."""
         pthread_mutex_lock(&self.mutex)
         vr_store(&cpu.woken, 1)
-        pthread_cond_broadcast(&self.resumed)
+        if cpu.halting:
+            pthread_cond_broadcast(&self.resumed)
         pthread_mutex_unlock(&self.mutex)
 
     cdef void enter_guest(self, CpuThread cpu) noexcept nogil:
