@@ -182,7 +182,7 @@ class KvmPit(_InKernel, IsaDevice):
         return self.channel(n)["gate"]
 
     def get_out(self, n: int) -> int:
-        """OUT of a channel: the kernel answers port 61h itself and tells nobody else, so this is its idle level."""
+        """The idle level of OUT: the kernel answers port 61h itself and tells nobody else."""
         return 0
 
     def set_gate(self, n: int, level: int) -> None:
