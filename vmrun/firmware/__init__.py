@@ -7,15 +7,17 @@ concerned.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.errors import BuildError
-from vmrun.firmware import acpi, bootorder, cmos, fwcfg, images, linux, parts
+from vmrun.firmware import bootorder, cmos, fwcfg, images, parts
 from vmrun.firmware.images import Image
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+
+PM_BASE = 0x600  # where SeaBIOS since 1.7.5 puts the power management registers when it is given tables
 
 
 class Prepared:
@@ -67,7 +69,11 @@ def prepare(
     and the user add. disk_size: bytes of a drive by id.
     """
     done = Prepared(machine, rtc)
-    done.items = {**fwcfg.items(machine), **linux.items(machine)}
+    done.items = fwcfg.items(machine)
+    if machine.get("kernel"):
+        from vmrun.firmware import linux
+
+        done.items |= linux.items(machine)
     found = {**fwcfg.files(machine, kvm), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables":
@@ -75,7 +81,7 @@ def prepare(
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
-    kernel_rom = [(0, f"genroms/{linux.ROM}")] if machine.get("kernel") else []
+    kernel_rom = [(0, f"genroms/{fwcfg.LINUX_ROM}")] if machine.get("kernel") else []
     found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
     order = machine["firmware"].get("fw_cfg", {}).get("order", "priority")
     done.files = fwcfg.in_order(found, order)
@@ -94,9 +100,9 @@ def pm_base(platform: Any, machine: dict[str, Any]) -> int:
     """Where the guest has put the power management registers; where SeaBIOS will put them before it has."""
     described = parts.first(machine, "PIIX4_PM")
     if described is None or platform is None:
-        return acpi.PM_BASE
+        return PM_BASE
     base = int(platform.device(described["id"]).config.get(0x40, 4)) & 0xFFC0
-    return base or acpi.PM_BASE
+    return base or PM_BASE
 
 
 class _Tables:
@@ -110,6 +116,8 @@ class _Tables:
     def now(self) -> dict[str, bytes]:
         base = pm_base(self.platform, self.machine)
         if base != self.base:
+            from vmrun.firmware import acpi
+
             self.base, self.files = base, acpi.build(self.machine, base).files()
         return self.files
 
@@ -129,12 +137,10 @@ def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
             # same.
             done.warnings.append(f"{error.problems[0].message}; the guest does without it")
     if machine.get("kernel"):
-        done.roms[f"genroms/{linux.ROM}"] = images.load_rom(linux.ROM, dirs)
+        done.roms[f"genroms/{fwcfg.LINUX_ROM}"] = images.load_rom(fwcfg.LINUX_ROM, dirs)
     for device in machine["devices"]:
         props = device["props"]
         if props.get("rombar") == 0 and props.get("romfile"):
-            from vmrun.firmware.dsdt import DISPLAYS
-
-            kind = "vgaroms" if device["driver"] in DISPLAYS else "genroms"
+            kind = "vgaroms" if device["driver"] in parts.DISPLAYS else "genroms"
             done.roms[f"{kind}/{props['romfile']}"] = images.load_rom(str(props["romfile"]), dirs)
     return {name: image.data for name, image in done.roms.items()}

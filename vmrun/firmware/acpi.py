@@ -12,17 +12,16 @@ Not modelled: SRAT and SLIT (no NUMA nodes yet), BIOS tables of the user (-acpit
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from vmrun.firmware import parts
 from vmrun.firmware.dsdt import GPE0, dsdt
 from vmrun.firmware.linker import FSEG, HIGH, Linker
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader"
-PM_BASE = 0x600  # where SeaBIOS since 1.7.5 puts it when it is given tables
 HEADER = struct.Struct("<4sIBB6s8sI4sI")
 
 # FADT flags: WBINVD works, C1 on all processors, sleep button by method, RTC wakes from S4, platform timer
@@ -76,7 +75,7 @@ class _Blob:
         return start
 
 
-def build(machine: dict[str, Any], pm_base: int = PM_BASE) -> AcpiFiles:
+def build(machine: dict[str, Any], pm_base: int = 0x600) -> AcpiFiles:
     """The tables of a resolved machine. `pm_base`: where the power management registers are now."""
     settings = machine["firmware"].get("acpi-settings", {})
     blob = _Blob(settings)

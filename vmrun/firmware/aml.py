@@ -26,8 +26,18 @@ PRESERVE, WRITE_AS_ONES, WRITE_AS_ZEROS = 0, 1, 2
 # --- names and constants ------------------------------------------------------
 
 
+_encoded: dict[str, bytes] = {}  # the same few hundred names come thousands of times
+
+
 def path(name: str) -> bytes:
-    """A NameString: "PCI0", "PCI0.S08", "\\\\_SB.PCI0", "^PRQ0". Segments are padded with underscores."""
+    """A NameString: "PCI0", "PCI0.S08", "\\_SB.PCI0", "^PRQ0". Segments are padded with underscores."""
+    found = _encoded.get(name)
+    if found is None:
+        found = _encoded[name] = _path(name)
+    return found
+
+
+def _path(name: str) -> bytes:
     prefix = b""
     while name[:1] in ("\\", "^"):
         prefix += name[0].encode()

@@ -4,10 +4,9 @@ spelling.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.firmware import parts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any

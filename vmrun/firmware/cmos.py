@@ -8,10 +8,10 @@ Not modelled: floppy drives (no controller yet), so 0x10 is 0. The clock's own r
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from vmrun.firmware import parts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

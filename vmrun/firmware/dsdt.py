@@ -6,11 +6,10 @@ the methods behind them are vmrun's own. Ref: ACPI specification 6.4, chapters 5
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.firmware import aml, parts
 from vmrun.firmware.aml import ARG0, ARG1, ARG2, ARG3, ARG4, LOCAL0, LOCAL1, LOCAL2, LOCAL3
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -18,8 +17,7 @@ PCI_HOTPLUG, CPU_PRESENT, GPE0 = 0xAE00, 0xAF00, 0xAFE0
 LINKS = ("LNKA", "LNKB", "LNKC", "LNKD")
 # PCI slot s, pin p is wired to PIRQ (s + p - 1) & 3: to these links in turn.
 ROTATION = ("LNKD", "LNKA", "LNKB", "LNKC")
-DISPLAYS = ("VGA", "cirrus-vga", "qxl-vga", "vmware-svga", "virtio-vga")
-FIXED = ("i440FX", "PIIX3", "pci-bridge", *DISPLAYS)  # slots that cannot be unplugged
+FIXED = ("i440FX", "PIIX3", "pci-bridge", *parts.DISPLAYS)  # slots that cannot be unplugged
 LABELING = "e5c937d0-3553-4d7a-9117-ea4d19c3434d"  # _DSM of PCI device labelling
 
 
@@ -357,7 +355,7 @@ def _slots(machine: dict[str, Any]) -> bytes:
         device = on_bus.get(number)
         driver = device["driver"] if device is not None else ""
         inside = _isa_bridge(machine) if driver == "PIIX3" else []
-        if driver in DISPLAYS:
+        if driver in parts.DISPLAYS:
             # A display keeps working in every sleep state but qxl's, which must be set up again.
             inside += [
                 aml.method(f"_S{n}D", 0, aml.give(3 if n == 3 and driver == "qxl-vga" else 0))

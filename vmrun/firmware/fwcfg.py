@@ -6,10 +6,10 @@ Ref: QEMU docs/specs/fw_cfg.txt. All functions are pure: a resolved machine in, 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from vmrun.firmware import parts, smbios
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
@@ -18,6 +18,7 @@ ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
 NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
 ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, HPET = 0x8000, 0x8001, 0x8002, 0x8004
 RAM, RESERVED = 1, 2
+LINUX_ROM = "linuxboot.bin"
 KVM_PAGES = 0x4000  # identity map and TSS, side by side
 
 # Where a file stands in the directory of types that order it by kind. Devices' own files come at 110.

@@ -23,7 +23,6 @@ DIRECTORIES = (
     "/usr/local/share/qemu",
     "/usr/share/ipxe/qemu",
     "/usr/lib/ipxe/qemu",
-    "/usr/share/ipxe.efi",
     "/usr/share/vgabios",
 )
 VARIABLE = "VMRUN_FIRMWARE"
@@ -41,13 +40,19 @@ ROM_MOST = 16 << 20
 class Image:
     """A file's contents with its name, path and SHA-256 (lower-case hex)."""
 
-    __slots__ = ("data", "name", "path", "sha256")
+    __slots__ = ("_sha256", "data", "name", "path")
 
     def __init__(self, name: str, path: str, data: bytes) -> None:
-        from hashlib import sha256
-
         self.name, self.path, self.data = name, path, data
-        self.sha256 = sha256(data).hexdigest()
+        self._sha256 = ""
+
+    @property
+    def sha256(self) -> str:
+        if not self._sha256:
+            from hashlib import sha256
+
+            self._sha256 = sha256(self.data).hexdigest()
+        return self._sha256
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.data)} bytes of {self.path}, sha256 {self.sha256[:12]}>"

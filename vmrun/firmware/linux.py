@@ -7,18 +7,17 @@ Not modelled: multiboot and PVH kernels, device trees.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from vmrun.errors import BuildError
 from vmrun.firmware import parts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 KERNEL_ADDR, KERNEL_SIZE, INITRD_ADDR, INITRD_SIZE = 0x07, 0x08, 0x0A, 0x0B
 KERNEL_DATA, INITRD_DATA, CMDLINE_ADDR, CMDLINE_SIZE, CMDLINE_DATA = 0x11, 0x12, 0x13, 0x14, 0x15
 SETUP_ADDR, SETUP_SIZE, SETUP_DATA = 0x16, 0x17, 0x18
-ROM = "linuxboot.bin"
 
 LOADER_TYPE = 0xB0  # QEMU's number; kernels know it as the loader that uses fw_cfg
 LOADED_HIGH, CAN_USE_HEAP = 0x01, 0x80

@@ -8,10 +8,10 @@ Not modelled: whole tables made by the machine (`form: tables`, types after pc-i
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

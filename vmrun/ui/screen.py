@@ -6,10 +6,9 @@ or bright background), as TextScreen.snapshot() gives them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.ui.cp437 import text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any

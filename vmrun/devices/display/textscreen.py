@@ -7,8 +7,7 @@ Not modelled: fonts, 9th dot, line compare, panning, underline; colours stay num
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from accel.api import DeviceLock
 

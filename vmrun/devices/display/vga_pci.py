@@ -8,8 +8,6 @@ Not modelled: EDID (BAR 2 from 0), the display sizes xres/yres/xmax/ymax that on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.ram import RamBlock
 from accel.space import Region
 
@@ -20,6 +18,7 @@ from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
