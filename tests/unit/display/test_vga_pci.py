@@ -99,6 +99,44 @@ def test_window_and_frame_buffer_show_the_same_memory(machine: Machine) -> None:
     assert machine.memory.read(0xE0000123, 1) == 0x77
 
 
+def test_linear_window_is_mapped_as_memory_where_asked_for(machine: Machine) -> None:
+    card = machine.plug(**{"x-linear-window": True})
+    for port, value in ((0x3C4, 0x0F02), (0x3C4, 0x0E04), (0x3CE, 0x0506)):
+        machine.io.write(port, 2, value)
+    shown = machine.memory.owner_at(0xA0000)
+    assert (
+        shown is not None and shown.kind_name == "ram" and machine.memory.owner_at(0xB0000).kind_name == "i/o"
+    )
+    machine.memory.write(0xA0123, 1, 0x77)
+    assert card.vram.read(0x123, 1) == b"\x77"
+    machine.io.write(0x3C4, 2, 0x0104)
+    assert machine.memory.owner_at(0xA0000).kind_name == "i/o"
+
+
+def test_linear_window_follows_the_bank(machine: Machine) -> None:
+    card = machine.plug(**{"x-linear-window": True})
+    for index, value in ((1, 640), (2, 480), (3, 8), (4, 0x41), (5, 3)):
+        machine.io.write(0x1CE, 2, index)
+        machine.io.write(0x1D0, 2, value)
+    machine.memory.write(0xA0010, 1, 0x5A)
+    assert card.vram.read(0x30010, 1) == b"\x5a"
+
+
+def test_linear_window_goes_with_a_reset(machine: Machine) -> None:
+    card = machine.plug(**{"x-linear-window": True})
+    for port, value in ((0x3C4, 0x0F02), (0x3C4, 0x0E04), (0x3CE, 0x0506)):
+        machine.io.write(port, 2, value)
+    card.reset()
+    assert machine.memory.owner_at(0xA0000).kind_name == "i/o"
+
+
+def test_window_stays_a_device_unless_asked(machine: Machine) -> None:
+    machine.plug()
+    for port, value in ((0x3C4, 0x0F02), (0x3C4, 0x0E04), (0x3CE, 0x0506)):
+        machine.io.write(port, 2, value)
+    assert machine.memory.owner_at(0xA0000).kind_name == "i/o"
+
+
 def test_second_bar_holds_the_registers(machine: Machine) -> None:
     card = machine.plug()
     card.config.poke(0x18, 4, 0xE1000000)

@@ -34,6 +34,8 @@ cdef class Vga:
     cdef readonly u32 vbe_line_bytes
     cdef readonly u32 vbe_start
     cdef public bint big_endian
+    cdef u32 linear                     # what `linear_window` says, as one number
+    cdef object on_linear
     cdef u8 port_read(self, u32 port) noexcept nogil
     cdef void port_write(self, u32 port, u8 value) noexcept nogil
     cdef u16 vbe_read(self, u32 index) noexcept nogil
@@ -50,6 +52,7 @@ cdef class Vga:
     cdef void vbe_to_vga(self) noexcept nogil
     cdef void planar_write(self, u32 dword, u8 value) noexcept nogil
     cdef void derive(self) noexcept nogil
+    cdef void call_linear(self) noexcept with gil
 
 
 cdef class VgaPorts(IoRegion):

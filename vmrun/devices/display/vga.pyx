@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 
 from accel.api cimport ACTION_NONE
 
+from accel.api import _report
 from vmrun.devices.display import vga_state
 
 cdef u8[8] SR_MASK = vga_state.SR_MASK
@@ -153,6 +154,7 @@ cdef class Vga:
         elif port == 0x3CF:
             self.gfx[self.gfx_index] = value & GR_MASK[self.gfx_index]
             self.vbe_to_vga()
+            self.derive()
         elif port == 0x3B4 or port == 0x3D4:
             self.crtc_index = value
         elif port == 0x3B5 or port == 0x3D5:
@@ -163,6 +165,7 @@ cdef class Vga:
     cdef void seq_write(self, u8 value) noexcept nogil:
         self.seq[self.seq_index] = value & SR_MASK[self.seq_index]
         self.vbe_to_vga()
+        self.derive()
 
     cdef void attr_write(self, u8 value) noexcept nogil:
         cdef u8 index = self.attr_index & 0x1F
@@ -256,7 +259,6 @@ cdef class Vga:
             else:
                 self.bank_offset = 0
             self.vbe[VBE_ENABLE] = value
-            self.derive()
         elif index == VBE_BANK:
             self.vbe[VBE_BANK] = value & <u16>((self.vram.size >> 16) - 1)
             self.bank_offset = <u32>self.vbe[VBE_BANK] << 16
@@ -264,6 +266,7 @@ cdef class Vga:
             self.vbe[index] = value
             self.vbe_limit()
             self.vbe_to_vga()
+        self.derive()
 
     cdef void vbe_limit(self) noexcept nogil:
         """Bring an enabled mode's registers to what the memory can show, and compute its line length and start."""
@@ -323,7 +326,22 @@ cdef class Vga:
         cr[0x09] &= 0x60                                    # no doubled or repeated lines
 
     cdef void derive(self) noexcept nogil:
+        cdef u32 linear = 0
         self.dac_8bit = (self.vbe[VBE_ENABLE] & VBE_8BIT_DAC) != 0
+        if self.seq[4] & 0x08 and self.seq[2] == 0x0F:      # chain-4, all planes
+            linear = 1 | (self.gfx[6] & 0x0C)
+            if linear == 5:
+                linear |= self.bank_offset
+        if linear != self.linear:
+            self.linear = linear
+            if self.on_linear is not None:
+                self.call_linear()
+
+    cdef void call_linear(self) noexcept with gil:
+        try:
+            self.on_linear()
+        except Exception as exc:
+            _report("vga window", exc)
 
     # --- the window at 0xa0000 --------------------------------------------------------------------------------
 
@@ -416,6 +434,15 @@ cdef class Vga:
             "ar": (<char *>self.attr)[:AR_COUNT],
             "cr": (<char *>self.crtc)[:256],
         }
+
+    def watch_window(self, callback):
+        """Call back, with the device lock held, whenever `linear_window` has changed."""
+        self.on_linear = callback
+
+    @property
+    def linear_window(self):
+        """(mapping 0..3 of GR06, first byte) while the window shows the memory byte for byte, else None."""
+        return (self.linear >> 2 & 3, self.linear & 0xFFFF0000) if self.linear else None
 
     @property
     def blank(self):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
 # The ports of a VGA, which leave out 0x3b6-0x3b9, 0x3bb-0x3bf and so on: (first, count)
 PORTS = ((0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1))
+# Where GR06 puts the window: (offset, size)
+MAPPINGS = ((0, 0x20000), (0, 0x10000), (0x10000, 0x8000), (0x18000, 0x8000))
 VBE_PORTS, VBE_COUNT = 0x1CE, 4
 MMIO_SIZE = 0x1000
 
@@ -48,6 +50,7 @@ class VgaPci(PciDevice):
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     mmio = Prop("bool", True, "registers in BAR 2")
     extended = named("qemu-extended-regs", "bool", True, "registers for the byte order, from 0x600 of BAR 2")
+    linear_window = named("x-linear-window", "bool", False, "map a linear window as memory", visible=False)
     pci_revision = named("pci-revision", "uint8", 2, "PCI revision; 0 in RHEL 6")
     edid = Prop("bool", False, "monitor description in BAR 2; not modelled yet")
     big_endian = named("big-endian-framebuffer", "bool", False, "byte order of the frame buffer at power-on")
@@ -73,7 +76,10 @@ class VgaPci(PciDevice):
         self.vga = Vga(self.vram, platform.virtual)
         self.screen = TextScreen(self.vga, platform.lock)
         self._map_legacy(platform)
-        self.add_bar(0, Region.ram("vga.vram", self.vram), size, "mem32-pref")
+        memory = Region.ram("vga.vram", self.vram)
+        self.add_bar(0, memory, size, "mem32-pref")
+        if self.linear_window:
+            self._map_linear(platform, memory)
         if self.mmio:
             self.add_bar(2, self._registers(), MMIO_SIZE, "mem32")
         self.pci_reset()
@@ -87,6 +93,24 @@ class VgaPci(PciDevice):
         self._add(
             platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, 1
         )
+
+    def _map_linear(self, platform: Platform, memory: Region) -> None:
+        """Over the window, memory itself for each of GR06's mappings; at most one is enabled."""
+        self.linear: list[Region] = []
+        for offset, size in MAPPINGS:
+            region = Region.alias("vga.linear", memory, 0, size)
+            region.set_enabled(False)
+            self._add(platform.pci_memory, region, WINDOW + offset, 2)
+            self.linear.append(region)
+        self.vga.watch_window(self._window_changed)
+
+    def _window_changed(self) -> None:
+        now = self.vga.linear_window
+        with self.platform.memory.transaction():
+            for mapping, region in enumerate(self.linear):
+                region.set_enabled(now is not None and mapping == now[0])
+                if now is not None and mapping == now[0]:
+                    region.set_alias(region.target, now[1])
 
     def _add(self, container: Region, region: Region, addr: int, priority: int = 0) -> None:
         region.owner = self
