@@ -143,6 +143,8 @@ class _Checker:
         for key in schema.get("required", ()):
             if key not in node.value:
                 self._missing(node, key, known.get(key, {}), path)
+            elif id(node.value[key]) in self.bad:
+                self.bad.add(id(node))  # without it the whole says nothing
 
     def _sequence(self, node: Node, schema: Any, path: str) -> None:
         name = self.name

@@ -154,10 +154,11 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
         values["model-data"] = data
     elif names := model_names(family):
         node = spec.get("model")
+        fallback = work.machine_type.section("defaults").get("cpu") or work.spec.type_name
         work.wrong(
             "VR0705",
             f"there is no CPU model '{model}'",
-            node.place if node is not None else None,
+            (node or fallback).place,
             "cpus.model",
             nearest=work.near(model, names),
         )
@@ -218,7 +219,7 @@ def kernel(work: Work) -> dict[str, Any]:
         values[key] = absolute(work, str(node.value)) if node is not None else None
         if node is not None:
             work.note(key, node.place)
-    values["cmdline"] = work.spec.value("cmdline")
+    values["cmdline"] = work.spec.value("cmdline") or None
     for key in ("initrd", "cmdline"):
         node = work.spec.get(key)
         if node is not None and values["kernel"] is None:

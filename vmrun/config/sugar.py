@@ -33,6 +33,8 @@ _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
     "discard", "copy-on-read", "bps", "iops"))  # fmt: skip
 
+_DISK_SET = frozenset(("id", "driver", "in-kernel", "bus", "addr", "provides", "unit", "drive"))
+
 
 def planned_sections(work: Work) -> None:
     """Name each section that is still to come."""
@@ -93,8 +95,16 @@ def _disks(work: Work, devices: list[DeviceSpec]) -> None:
         fields: dict[str, Node] = disk.value if type(disk.value) is dict else {"file": disk}
         bus, unit = divmod(index, 2)
         name = f"ide0-{bus}-{unit}"
-        drive = {key: value for key, value in fields.items() if key in _DISK_DRIVE and key != "id"}
+        drive = {key: value for key, value in fields.items() if key in _DISK_DRIVE}
         rest = {key: value for key, value in fields.items() if key not in _DISK_DRIVE}
+        for key in _DISK_SET.intersection(rest):
+            work.wrong(
+                "VR0405",
+                f"'{key}' of a disk is set by the short form",
+                rest.pop(key).key_place,
+                f"{path}.{key}",
+                remedy="remove it, or write the disk out under drives and devices",
+            )
         _add_backend(work, "drives", f"drive-{name}", disk.at(drive), path)
         rest |= {"bus": disk.at(f"ide.{bus}"), "unit": disk.at(unit), "drive": disk.at(f"drive-{name}")}
         devices.append(_device(disk, name, driver, rest, path))
@@ -141,7 +151,7 @@ def _chardev(work: Work, node: Node, id: str, path: str) -> str:
     if type(node.value) is dict:
         return _add_backend(work, "chardevs", id, node, path)
     text = str(node.value)
-    if text in work.spec.chardevs:
+    if text in work.spec.chardevs or ("chardev", text) in work.idle_backends:
         return text
     fields = _parse_chardev(text)
     if fields is None:
