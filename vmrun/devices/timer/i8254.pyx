@@ -1,17 +1,23 @@
 """8254 interval timer, compiled: the chip alone; isa_pit.py gives it ports and interrupt 0.
 
-Ref: Intel 8254 (231164). The clock of all three counters is the PC's 1.193182 MHz.
-Not modelled: the bounce of OUT within one input clock; a count written while another runs in modes 2 and 3 takes
-effect at once instead of at the end of the period.
+Ref: Intel 8254 (231164): modes, gate and what a count written while counting does. The clock of all three counters
+is the PC's 1.193182 MHz.
+Not modelled: the one clock between writing a count and loading it; a new count in mode 3 waits for the end of the
+period, not of the half.
+
+Counting is arithmetic on the clock: a counter knows when it began. OUT0 moves at the times the arithmetic says even
+when the host comes late, so the guest gets each edge; only after more than PERIODS_BEHIND periods are the rest skipped.
 """
 
-from accel.api cimport IoRegion, IrqLine, i64, u8, u32, u64
+from accel.api cimport IoRegion, IrqLine, IrqSink, i64, u8, u32, u64
 from accel.clock cimport Clock, Timer, TimerQueue
 
 from vmrun.errors import StateError
 
 cdef i64 HZ = 1193182
 cdef i64 SECOND = 1000000000
+cdef u32 PERIODS_BEHIND = 4
+cdef i64 SHORTEST = 20000           # ns; periods below this do not wake the host for each edge
 
 ctypedef struct Counter:
     u32 count               # 1..65536 (10000 in BCD)
@@ -24,7 +30,14 @@ ctypedef struct Counter:
     u8 status, status_latched
     u8 null_count
     u8 loaded
+    u8 triggered            # modes 1 and 5: a rising gate has begun the count
+    u32 next                # count that waits for the end of the period (modes 2, 3) or a trigger (1, 5); 0: none
+    i64 switch_at           # input clock at which `next` comes in
+    i64 frozen              # input clocks counted when the gate fell; -1 while it counts
     i64 start               # ns when counting began
+
+
+WIDE = ("count", "next", "latch", "start", "switch_at", "frozen")
 
 
 cdef class I8254(IoRegion):
@@ -35,6 +48,7 @@ cdef class I8254(IoRegion):
     cdef public bint irq_disabled
     cdef Counter counters[3]
     cdef PitTick tick
+    cdef i64 scheduled              # input clock of counter 0 that the timer waits for
 
     def __init__(self, Clock clock, TimerQueue timers, IrqLine line):
         self.clock = clock
@@ -53,32 +67,52 @@ cdef class I8254(IoRegion):
             c.gate = n != 2
             c.read_high = c.write_high = c.latch_high = c.write_low = 0
             c.latched = c.status_latched = c.status = 0
-            c.latch = 0
+            c.latch = c.next = 0
+            c.switch_at = 0
+            c.frozen = -1
             c.null_count = 1
+            c.loaded = c.triggered = 0
             self.load_count(n, 0)
 
     # --- counting ---------------------------------------------------------------------------------------
 
     cdef i64 elapsed(self, Counter *c) noexcept nogil:
-        """Input clocks since counting began."""
-        cdef i64 ns = self.clock.now() - c.start
+        """Input clocks since counting began; a count that was waiting comes in when its time has come."""
+        cdef i64 d
+        if c.frozen >= 0:
+            return c.frozen
+        d = self.clocks(self.clock.now() - c.start)
+        if c.next and c.mode in (2, 3) and d >= c.switch_at:
+            self.switch_count(c)
+            d = self.clocks(self.clock.now() - c.start)
+        return d
+
+    cdef i64 clocks(self, i64 ns) noexcept nogil:
+        if ns < 0:
+            return 0
         return ns // SECOND * HZ + ns % SECOND * HZ // SECOND
 
     cdef i64 when(self, Counter *c, i64 clocks) noexcept nogil:
         """ns at which `clocks` input clocks have passed."""
         return c.start + clocks // HZ * SECOND + (clocks % HZ * SECOND + HZ - 1) // HZ
 
+    cdef void switch_count(self, Counter *c) noexcept nogil:
+        c.start = self.when(c, c.switch_at)
+        c.count = c.next
+        c.next = 0
+        c.null_count = 0
+
     cdef u32 value(self, u32 n) noexcept nogil:
         cdef Counter *c = &self.counters[n]
-        cdef i64 d = self.elapsed(c)
-        cdef u32 value
-        if c.mode in (2, 3) and not c.gate:
+        cdef i64 d = self.elapsed(c), r
+        cdef u32 value, half
+        if c.mode in (1, 5) and not c.triggered:
             d = 0
         if c.mode in (0, 1, 4, 5):
-            value = <u32>(c.count - d) & 0xFFFF
+            value = <u32>(c.count + 10000 - d % 10000) if c.bcd else <u32>(c.count - d) & 0xFFFF
         elif c.mode == 3:
-            # counts down by two
-            value = c.count - <u32>((2 * d) % c.count)
+            r, half = d % c.count, (c.count + 1) // 2         # down by two, twice in a period
+            value = (c.count & ~<u32>1) - 2 * <u32>(r if r < half else r - half)
         else:
             value = c.count - <u32>(d % c.count)
         if c.bcd:
@@ -86,52 +120,55 @@ cdef class I8254(IoRegion):
             value = value // 1000 << 12 | value // 100 % 10 << 8 | value // 10 % 10 << 4 | value % 10
         return value & 0xFFFF
 
-    cdef int out(self, u32 n) noexcept nogil:
-        cdef Counter *c = &self.counters[n]
-        cdef i64 d = self.elapsed(c)
+    cdef int out_at(self, Counter *c, i64 d) noexcept nogil:
+        """OUT when `d` input clocks have passed."""
         if not c.loaded:
             return c.mode != 0
         if c.mode == 0:
             return d >= c.count
         if c.mode == 1:
-            return d >= c.count
+            return not c.triggered or d >= c.count
         if c.mode == 2:
-            return not c.gate or d == 0 or d % c.count != c.count - 1
+            return not c.gate or d % c.count != c.count - 1
         if c.mode == 3:
             return not c.gate or d % c.count < (c.count + 1) // 2
+        if c.mode == 5 and not c.triggered:
+            return 1
         return d != c.count
 
-    cdef i64 next_change(self, u32 n) noexcept nogil:
-        """ns of the next change of OUT, -1 for never."""
-        cdef Counter *c = &self.counters[n]
-        cdef i64 d = self.elapsed(c), base, half
-        if not c.loaded:
+    cdef int out(self, u32 n) noexcept nogil:
+        return self.out_at(&self.counters[n], self.elapsed(&self.counters[n]))
+
+    cdef i64 change_after(self, Counter *c, i64 d) noexcept nogil:
+        """The input clock of the next change of OUT after clock `d`, -1 for never."""
+        cdef i64 base, half
+        if not c.loaded or c.frozen >= 0 or c.mode in (2, 3) and not c.gate or c.mode in (1, 5) and not c.triggered:
             return -1
         if c.mode in (0, 1):
-            return self.when(c, c.count) if d < c.count else -1
-        if c.mode == 2:
-            if not c.gate:
-                return -1
-            base = d - d % c.count
-            if d % c.count < c.count - 1:
-                return self.when(c, base + c.count - 1)
-            return self.when(c, base + c.count)
-        if c.mode == 3:
-            if not c.gate:
-                return -1
-            base = d - d % c.count
-            half = (c.count + 1) // 2
-            return self.when(c, base + half if d % c.count < half else base + c.count)
-        if d < c.count:
-            return self.when(c, c.count)
-        return self.when(c, c.count + 1) if d == c.count else -1
+            return c.count if d < c.count else -1
+        if c.mode in (4, 5):
+            return c.count if d < c.count else c.count + 1 if d == c.count else -1
+        base = d - d % c.count
+        half = c.count - 1 if c.mode == 2 else (c.count + 1) // 2
+        return base + half if d % c.count < half else base + c.count
 
     cdef void load_count(self, u32 n, u32 value) noexcept nogil:
         cdef Counter *c = &self.counters[n]
+        cdef i64 d
         if c.bcd:
             value = (value >> 12) * 1000 + (value >> 8 & 15) * 100 + (value >> 4 & 15) * 10 + (value & 15)
-        c.count = value if value else (10000 if c.bcd else 0x10000)
+        if value == 0:
+            value = 10000 if c.bcd else 0x10000
+        if c.loaded and (c.mode in (2, 3) and c.gate or c.mode in (1, 5) and c.triggered):
+            d = self.elapsed(c)
+            c.next = value
+            c.null_count = 1
+            c.switch_at = d - d % c.count + c.count
+            return
+        c.count = value
+        c.next = 0
         c.start = self.clock.now()
+        c.frozen = 0 if c.mode in (0, 4) and not c.gate else -1
         c.loaded = 1
         c.null_count = 0
         if n == 0:
@@ -139,16 +176,41 @@ cdef class I8254(IoRegion):
 
     cdef void drive(self) noexcept nogil:
         """OUT0 as it is now, and the timer for when it changes."""
-        cdef i64 deadline
+        cdef Counter *c = &self.counters[0]
         if self.irq_disabled:
             self.tick.cancel()
             return
-        self.line.set(self.out(0))
-        deadline = self.next_change(0)
-        if deadline >= 0:
-            self.tick.arm(deadline)
-        else:
+        self.go_on(self.elapsed(c))
+
+    cdef void go_on(self, i64 d) noexcept nogil:
+        """OUT0 as it is at input clock `d`; then wait for the next change."""
+        cdef Counter *c = &self.counters[0]
+        cdef i64 at, now = self.clock.now()
+        self.line.set(self.out_at(c, d))
+        d = self.change_after(c, d)
+        if d < 0:
             self.tick.cancel()
+            return
+        self.scheduled = d
+        at = self.when(c, d)
+        if c.mode in (2, 3) and c.count < 24 and at < now + SHORTEST:
+            at = now + SHORTEST
+        self.tick.arm(at)
+
+    cdef void expired(self) noexcept nogil:
+        """The timer's time came, perhaps late: make up for the edges that are due."""
+        cdef Counter *c = &self.counters[0]
+        cdef i64 d = self.scheduled, behind
+        if self.irq_disabled:
+            return
+        if c.next and c.mode in (2, 3) and d >= c.switch_at:
+            d -= c.switch_at
+            self.switch_count(c)
+        if c.mode in (2, 3) and c.gate:
+            behind = (self.clocks(self.clock.now() - c.start) - d) // c.count
+            if behind > PERIODS_BEHIND and not c.next:
+                d += behind * c.count
+        self.go_on(d)
 
     # --- ports ------------------------------------------------------------------------------------------
 
@@ -207,7 +269,9 @@ cdef class I8254(IoRegion):
             c.read_high = c.write_high = 0
             c.latched = c.status_latched = 0
             c.null_count = 1
-            c.loaded = 0
+            c.loaded = c.triggered = 0
+            c.next = 0
+            c.frozen = -1
             if n == 0:
                 self.drive()
             return 0
@@ -240,8 +304,22 @@ cdef class I8254(IoRegion):
 
     def set_gate(self, u32 channel, bint level):
         cdef Counter *c = &self.counters[channel]
-        if level and not c.gate and c.mode in (1, 2, 3, 5):
-            c.start = self.clock.now()                         # a rising gate triggers
+        cdef i64 now = self.clock.now()
+        if level and not c.gate:
+            if c.mode in (0, 4):
+                if c.frozen >= 0:                              # goes on where it stopped
+                    c.start = now - (c.frozen * SECOND + HZ - 1) // HZ
+                    c.frozen = -1
+            else:                                              # a rising gate triggers
+                if c.next:
+                    c.count = c.next
+                    c.next = 0
+                    c.null_count = 0
+                c.start = now
+                c.frozen = -1
+                c.triggered = c.loaded
+        elif not level and c.gate and c.mode not in (1, 5):
+            c.frozen = self.elapsed(c)
         c.gate = level
         if channel == 0:
             self.drive()
@@ -249,6 +327,8 @@ cdef class I8254(IoRegion):
     def set_irq_disabled(self, bint off):
         """The HPET took over interrupt 0."""
         self.irq_disabled = off
+        if off:
+            self.line.set(0)
         self.drive()
 
     def save(self):
@@ -269,8 +349,10 @@ cdef class I8254(IoRegion):
                 raise StateError("8254: impossible count")
             if not 0 <= saved["mode"] <= 5 or not 1 <= saved["rw"] <= 3 or not 0 <= saved["latch"] <= 0xFFFF:
                 raise StateError("8254: impossible mode")
-            if any(not 0 <= v <= 0xFF for k, v in saved.items() if k not in ("count", "latch", "start")):
+            if any(not 0 <= v <= 0xFF for k, v in saved.items() if k not in WIDE):
                 raise StateError("8254: impossible flag")
+            if not 0 <= saved["next"] <= 0x10000 or any(abs(saved[k]) >= 1 << 60 for k in WIDE):
+                raise StateError("8254: impossible time")
         now = self.clock.now()
         for n in range(3):
             self.counters[n] = {**counters[n], "start": counters[n]["start"] + now}
@@ -282,4 +364,21 @@ cdef class PitTick(Timer):
     cdef I8254 pit
 
     cdef void expire(self) noexcept nogil:
-        self.pit.drive()
+        self.pit.expired()
+
+
+cdef class PitEnable(IrqSink):
+    """Low while an HPET has taken over interrupt 0."""
+
+    cdef I8254 pit
+
+    def __init__(self, I8254 pit):
+        self.pit = pit
+
+    cdef void set_irq(self, u32 n, int level) noexcept nogil:
+        self.pit.irq_disabled = not level
+        if level:
+            self.pit.drive()
+        else:
+            self.pit.tick.cancel()
+            self.pit.line.set(0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.devices.timer.i8254 import I8254
+from vmrun.devices.timer.i8254 import I8254, PitEnable
 
 if TYPE_CHECKING:
     from typing import Any
@@ -26,6 +26,7 @@ class IsaPit(IsaDevice):
         line = self.add_output("irq")[0]
         line.connect(self.parent_bus.irqs, self.irq)
         self.pit = I8254(platform.virtual, platform.timers, line)
+        self.add_input("enable", PitEnable(self.pit))
         self.map_io(self.pit, self.iobase, 4)
 
     def get_out(self, channel: int) -> int:

@@ -1,0 +1,57 @@
+"""The HPET on the board: its window, 24 interrupt outputs, and the legacy timers that it can replace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from accel.space import Region
+
+from vmrun.core.object import Device
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.devices.timer.hpet_chip import Hpet, HpetLegacy
+from vmrun.errors import BuildError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+WINDOW = 0x400
+
+
+@register("hpet", description="high precision event timer")
+class HpetDevice(Device):
+    """Outputs `irq[0..23]` and `pit-enabled` (low: interrupt 0 is taken over), inputs `pit` and `rtc`."""
+
+    base = Prop("uint32", 0xFED00000, "address of the window")
+    timers = Prop("uint8", 3, "timers", min=3, max=32)
+    intcap = named("hpet-intcap", "uint32", 0, "interrupt lines that a timer can be led to, one bit each")
+    msi = Prop("bool", False, "interrupts as messages; not modelled")
+    offset_saved = named("hpet-offset-saved", "bool", True, "QEMU's migration format", visible=False)
+
+    def realize(self, platform: Platform) -> None:
+        if self.msi:
+            raise BuildError(f"{self.path}: hpet with msi is not modelled yet")
+        self.platform = platform
+        self.chip = Hpet(platform.virtual, platform.timers, self.timers, self.intcap)
+        self.outputs["irq"] = self.chip.lines
+        self.outputs["pit-enabled"] = [self.chip.pit_enabled]
+        self.add_input("pit", HpetLegacy(self.chip, 0))
+        self.add_input("rtc", HpetLegacy(self.chip, 1))
+        self.region = Region.device("hpet", self.chip, WINDOW)
+        self.region.owner = self
+        platform.system_memory.add(self.region, self.base, 1)
+
+    def unrealize(self) -> None:
+        self.platform.system_memory.remove(self.region)
+
+    def reset(self) -> None:
+        self.chip.reset()
+
+    def save(self) -> dict[str, Any]:
+        state: dict[str, Any] = self.chip.save()
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.chip.load(state)
