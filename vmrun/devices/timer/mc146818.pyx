@@ -30,6 +30,7 @@ cdef enum:
     REG_C = 12
     REG_D = 13
     CENTURY = 0x32
+    CENTURY_PS2 = 0x37
     UIP = 0x80
     SET = 0x80
     PIE = 0x40
@@ -58,7 +59,7 @@ cdef class Mc146818(IoRegion):
     cdef u8 index
     cdef public i64 offset
     cdef public bint slew
-    cdef public bint binary_year
+    cdef public i64 base_year        # of year register 0; 0: the century is in its cell
     cdef i64 checked                 # time of day at which UF and AF were last worked out
     cdef i64 period_checked          # and PF
     cdef u32 coalesced
@@ -126,7 +127,7 @@ cdef class Mc146818(IoRegion):
         self.cmos[DAY_OF_WEEK] = self.out(<u32>((days + 4) % 7 + 1))
         self.cmos[DAY_OF_MONTH] = self.out(<u32>day)
         self.cmos[MONTH] = self.out(<u32>month)
-        self.cmos[YEAR] = self.out(<u32>(year % 100))
+        self.cmos[YEAR] = self.out(<u32>(((year - self.base_year) % 100 + 100) % 100))
         self.cmos[CENTURY] = <u8>((year // 1000 % 10) << 4 | (year // 100 % 10))
 
     cdef u32 hours_of(self, u8 cell) noexcept nogil:
@@ -140,6 +141,8 @@ cdef class Mc146818(IoRegion):
         """The time of day that the cells say, in whole seconds."""
         cdef i64 year, month, day, era, yoe, doy, doe
         year = self.number(self.cmos[YEAR]) + 100 * ((self.cmos[CENTURY] >> 4) * 10 + (self.cmos[CENTURY] & 15))
+        if self.base_year:
+            year = self.number(self.cmos[YEAR]) + self.base_year
         month = self.number(self.cmos[MONTH])
         day = self.number(self.cmos[DAY_OF_MONTH])
         if month < 1:
@@ -223,10 +226,18 @@ cdef class Mc146818(IoRegion):
 
     cdef void tick(self) noexcept nogil:
         """A periodic interrupt is due."""
-        if self.cmos[REG_C] & PF and self.slew and self.coalesced < MOST_COALESCED:
-            self.coalesced += 1
+        cdef i64 now = self.now(), period = self.period(), passed
+        if self.slew and period:
+            # one is this tick's, unless the guest has not yet taken the one before
+            passed = self.ticks(now) // period - self.ticks(self.period_checked) // period
+            if passed > 0 and not self.cmos[REG_C] & PF:
+                passed -= 1
+            if passed > 0:
+                self.coalesced += <u32>(passed if passed < MOST_COALESCED else MOST_COALESCED)
+                if self.coalesced > MOST_COALESCED:
+                    self.coalesced = MOST_COALESCED
         self.cmos[REG_C] |= PF
-        self.period_checked = self.now()
+        self.period_checked = now
         self.rearm()
 
     cdef void second_over(self) noexcept nogil:
@@ -263,8 +274,12 @@ cdef class Mc146818(IoRegion):
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         cdef u8 byte = value & 0xFF, old
+        cdef bint counted
         if offset == 0:
-            self.index = byte & 0x7F  # bit 7 masks NMI, which nothing on this board raises through here
+            self.index = byte & 0x7F
+            if self.index == CENTURY_PS2:
+                self.index = CENTURY
+            # bit 7 masks NMI, which nothing on this board raises through here
         elif self.index in (SECONDS_ALARM, MINUTES_ALARM, HOURS_ALARM):
             self.catch_up()
             self.cmos[self.index] = byte
@@ -278,7 +293,14 @@ cdef class Mc146818(IoRegion):
                 self.cmos[self.index] = byte
         elif self.index == REG_A:
             self.catch_up()
+            counted = self.counting()
+            if counted:
+                self.show(self.now())
             self.cmos[REG_A] = byte & 0x7F
+            if not counted and self.counting():
+                # a divider chain released from reset makes its first update half a second later
+                self.offset = self.told() * SECOND + SECOND // 2 - self.clock.now()
+                self.checked = self.period_checked = self.now()
             self.rearm()
         elif self.index == REG_B:
             self.catch_up()

@@ -1,4 +1,4 @@
-"""The real-time clock on the board: ports, interrupt 8, and where its time comes from (`rtc:` of the machine)."""
+"""The real-time clock on the board: ports, interrupt 8, and where its time comes from (`rtc:`)."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class Mc146818Rtc(IsaDevice):
         line.connect(self.parent_bus.irqs, self.irq)
         self.rtc = Mc146818(clock, timers, line)
         self.rtc.slew = settings.get("driftfix") == "slew" or self.lost_tick_policy == "slew"
+        self.rtc.base_year = 0 if self.base_year == 2000 else self.base_year
         self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
         self.map_io(self.rtc, self.iobase, 2)
 
