@@ -18,6 +18,7 @@ ISA_IRQS = 16
 DMA_CHANNELS = 8
 CASCADE_IRQ = 2
 CASCADE_DMA = 4
+MOST_OWN_LINES = 4  # of one device; one wired to more is the router of other devices' interrupts
 MAC_PREFIX = "52:54:00:12:34:"
 
 
@@ -85,6 +86,7 @@ def _port_clash(
 
 def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
     owners: dict[int, list[tuple[Dev, str]]] = {}
+    cascaded: list[tuple[Dev, str]] = []
     for dev in devices:
         assert dev.entry is not None
         for claim in dev.entry.resources.get("irqs", ()):
@@ -96,17 +98,19 @@ def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
             if not 0 <= irq < ISA_IRQS:
                 work.wrong("VR0514", f"{dev.label} has IRQ {irq}; ISA has 0 to 15", place, path)
             elif irq == CASCADE_IRQ:
-                work.wrong(
-                    "VR0513",
-                    f"{dev.label} has IRQ 2, which links the two interrupt controllers",
-                    place,
-                    path,
-                    remedy=_free_irqs(owners),
-                )
+                cascaded.append((dev, prop))
             else:
                 owners.setdefault(irq, []).append((dev, prop))
     for irq, pin, dev in _wired_irqs(devices, wires):
         owners.setdefault(irq, []).append((dev, f" {pin}"))
+    for dev, prop in cascaded:
+        work.wrong(
+            "VR0513",
+            f"{dev.label} has IRQ 2, which links the two interrupt controllers",
+            dev.spec.place_of(prop),
+            f"{dev.spec.path}.{prop}",
+            remedy=_free_irqs(owners),
+        )
     for irq, several in sorted(owners.items()):
         holders: list[tuple[Dev, str]] = []  # of those that share the line with one another, the first
         for dev, prop in several:
@@ -134,16 +138,19 @@ def _free_irqs(owners: dict[int, list[tuple[Dev, str]]]) -> str:
 
 
 def _wired_irqs(devices: list[Dev], wires: list[Wire]) -> list[tuple[int, str, Dev]]:
-    """Interrupts that a device's own pin is wired to. A device wired to many lines routes other devices'
-    interrupts.
-    """
+    """Interrupts that a device's own pins are wired to."""
     by_id = {dev.id: dev for dev in devices}
     lines: dict[str, list[tuple[int, str]]] = {}
     for source, target in wires:
         owner, _, pin = source.partition(".")
         if target.startswith("isa.0.irq[") and owner in by_id:
             lines.setdefault(owner, []).append((int(target[10:-1]), pin))
-    return [(found[0][0], found[0][1], by_id[owner]) for owner, found in lines.items() if len(found) == 1]
+    return [
+        (irq, pin, by_id[owner])
+        for owner, found in lines.items()
+        if len(found) <= MOST_OWN_LINES
+        for irq, pin in found
+    ]
 
 
 def _shares(dev: Dev, other: Dev, irq: int) -> bool:

@@ -21,8 +21,8 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 ROUNDS = 150
 
 JUNK: list[Any] = [
-    *(None, True, False, 0, -1, 1, 70000, 1 << 60, "", "a", "x y", "512MiB", "0x10", "on", "kvm", "\n", "é"),
-    *("c" * 200, "pci.0", "ide.0", "pm", "host", "default", "stdio", "..", "/", "a/b", "\x7f", "05.0", "mine"),
+    *(None, True, False, 0, -1, 1, 70000, 1 << 60, "", "a", "x y", "512MiB", "on", "kvm", "\n", "é"),
+    *("c" * 200, "pci.0", "ide.0", "pm", "host", "default", "stdio", "..", "/", "\x7f", "05.0", "mine"),
     *("rhel6.3.0", "none", [], {}, ["a"], ["kvm"], [5], [{}], {"a": 1}, {"type": "pty"}, {"chardev": "x"}),
     *({"file": "x"}, {"id": "pm"}, {"from": "a", "to": "b"}, {"id": "x", "driver": "VGA"}),
     [{"id": "x", "driver": "isa-serial"}],
