@@ -383,15 +383,17 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u64 value = 0
         cdef u32 i
-        if entry != NULL and addr + size - 1 <= entry.last:
-            if entry.host != NULL:
-                memcpy(&value, entry.host + (addr - entry.start), size)
-                return value
-            return region_load(entry.region, entry.offset + (addr - entry.start), size)
-        if size == 1:
+        if entry == NULL:
             self.unassigned += 1
-            return 0xFF
-        # The access straddles ranges: byte by byte over the seam, as the bus would.
+            return _mask(size)
+        if entry.region != NULL and entry.host == NULL:
+            # A device takes the whole access, even one that reaches past its last port: the first byte's owner
+            # answers, as on qemu-kvm's bus (0xcf8 as a dword, with another register at 0xcf9).
+            return region_load(entry.region, entry.offset + (addr - entry.start), size)
+        if addr + size - 1 <= entry.last:
+            memcpy(&value, entry.host + (addr - entry.start), size)
+            return value
+        # Over the end of memory: byte by byte.
         for i in range(size):
             value |= (self.load(addr + i, 1) & 0xFF) << (8 * i)
         return value
@@ -399,16 +401,15 @@ cdef class AddressSpace:
     cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil:
         cdef Entry *entry = self.find(addr)
         cdef u32 i, action = ACTION_NONE
-        if entry != NULL and addr + size - 1 <= entry.last:
+        if entry == NULL:
+            self.unassigned += 1
+            return ACTION_NONE
+        if entry.region != NULL:
+            return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
+        if addr + size - 1 <= entry.last:
             if entry.writable:
                 memcpy(entry.host + (addr - entry.start), &value, size)
                 mark_dirty(entry.block, entry.host + (addr - entry.start), size)
-                return ACTION_NONE
-            if entry.region != NULL:
-                return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
-            return ACTION_NONE
-        if size == 1:
-            self.unassigned += 1
             return ACTION_NONE
         for i in range(size):
             action |= self.store(addr + i, 1, (value >> (8 * i)) & 0xFF)
@@ -419,7 +420,7 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u32 i
         cdef u64 value
-        if entry != NULL and entry.region != NULL and addr + size - 1 <= entry.last:
+        if entry != NULL and entry.region != NULL:
             return io_read_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = self.load(addr, size)
@@ -430,7 +431,7 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u32 i, action = ACTION_NONE
         cdef u64 value
-        if entry != NULL and entry.region != NULL and addr + size - 1 <= entry.last:
+        if entry != NULL and entry.region != NULL:
             return io_write_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = 0

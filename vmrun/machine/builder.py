@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from accel.api import DeviceLock, IrqFan
 from accel.errors import AccelFailure
+from accel.space import Region
 from vmrun.core import registry
 from vmrun.core.loop import Loop
 from vmrun.core.object import Object
-from vmrun.core.props import props_of
 from vmrun.errors import AccelError, BuildError
 from vmrun.machine.accelerators import choose
 from vmrun.machine.board import Board
@@ -81,6 +81,8 @@ class _Builder:
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
                 board.lay_out_memory(image.data)
+                for addr, size, io in choice.accelerator.memory_regions:
+                    board.system_memory.add(Region.device(io.name, io, size), addr, 1)
                 self._create_devices()
             self._connect()
         missing = self._create_processors()
@@ -88,6 +90,10 @@ class _Builder:
         machine.missing_features = missing
         machine.bios = image
         self._fill_firmware(machine, firmware)
+        for device in board.devices.values():
+            for space, addr, size in getattr(device, "coalesced", ()):
+                zone = board.memory if space == "memory" else board.io
+                machine.drains |= board.accelerator.add_coalesced(zone, addr, size)
         board.loop.add_timers(board.timers)
         board.loop.add_timers(board.host_timers)
         machine.attach_loop()
@@ -117,11 +123,10 @@ class _Builder:
             self.peripheral.add_child(device)
         else:
             self.anonymous.add_child(device, f"device[{len(self.anonymous.children)}]")
-        known = props_of(cls)
         settings = {**values, "id": entry["id"]}
         if entry.get("addr") is not None:
             settings["addr"] = entry["addr"]
-        device.set_props({name: _typed(known, name, value) for name, value in settings.items()})
+        device.set_props(settings)
         self._attach(device, entry)
         make_buses = getattr(device, "make_buses", None)
         if make_buses is not None and entry["provides"]:
@@ -192,14 +197,6 @@ class _Builder:
             files=self.board.fw_cfg_files,
             disk_size=lambda id: int(self.board.drive(id).size),
         )
-
-
-def _typed(known: dict[str, Any], name: str, value: Any) -> Any:
-    """rombar is a number in QEMU and a switch here; everything else is already what its property takes."""
-    prop = known.get(name)
-    if prop is not None and prop.type == "bool" and value in (0, 1):
-        return bool(value)
-    return value
 
 
 def _catalogue() -> dict[str, Any]:

@@ -7,6 +7,7 @@ acts, and lets them go on.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from accel.api import Action
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # how long coalesced writes may wait for somebody to drain them, in seconds
 DRAIN_INTERVAL = 0.005
+# this many triple faults within so many seconds: the guest gets nowhere
+MOST_FAULTS, FAULT_WINDOW = 10, 30.0
 
 
 class Outcome:
@@ -46,6 +49,8 @@ class Machine:
         self.reset_ends = False  # -no-reboot
         self.on_event: Callable[[str], object] = lambda name: None
         self.resets = 0
+        self.drains = False  # coalesced writes wait in the accelerator
+        self.faults: list[float] = []
         self.closed = False
 
     @property
@@ -75,6 +80,14 @@ class Machine:
             self.state = "running"
             self.accelerator.start()
             self.on_event("RESUME")
+            if self.drains:
+                self.loop.call_later(DRAIN_INTERVAL, self._drain)
+
+    def _drain(self) -> None:
+        """Writes that the accelerator kept back reach their device within a few ms, whatever the guest does."""
+        if self.state == "running":
+            self.accelerator.drain()
+            self.loop.call_later(DRAIN_INTERVAL, self._drain)
 
     def pause(self, state: str = "paused") -> None:
         """Processors out of the guest, virtual time standing still."""
@@ -127,8 +140,7 @@ class Machine:
     def _on_requests(self) -> None:
         asked = self.board.control.take()
         if asked & REQUEST_FAILED:
-            self.pause("internal-error")
-            self.end("failed", reports=self.board.control.take_reports())
+            self._on_failure(self.board.control.take_reports())
         elif asked & Action.EXIT:
             codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
             self.end("exit", next((code for code in codes if code is not None), 0))
@@ -146,6 +158,18 @@ class Machine:
         elif asked & Action.SUSPEND:
             self.pause("suspended")
             self.on_event("SUSPEND")
+
+    def _on_failure(self, reports: list[dict[str, Any]]) -> None:
+        """A processor gave up. A triple fault resets the machine, as the PC's board does; anything else is the end."""
+        if all(report.get("exit") == "SHUTDOWN" for report in reports) and not self.reset_ends:
+            now = monotonic()
+            self.faults = [moment for moment in self.faults if now - moment < FAULT_WINDOW] + [now]
+            if len(self.faults) < MOST_FAULTS:
+                self.on_event("TRIPLE_FAULT")
+                self.reset()
+                return
+        self.pause("internal-error")
+        self.end("failed", reports=reports)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,102 @@
+"""vmrun doctor: can this host run machines, and what to do where it cannot. Everything is tried, not guessed."""
+
+from __future__ import annotations
+
+FINE, NO = 0, 1
+
+
+class Finding:
+    def __init__(self, what: str, good: bool, detail: str, remedy: str = "", needed: bool = True) -> None:
+        self.what, self.good, self.detail, self.remedy, self.needed = what, good, detail, remedy, needed
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("vmrun doctor", description="Say whether this host can run machines.")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    args = parser.parse_args(argv)
+
+    found = examine()
+    from vmrun.cli.out import print_json, write
+
+    if args.json:
+        rows = [
+            {"what": f.what, "ok": f.good, "needed": f.needed, "detail": f.detail, "remedy": f.remedy}
+            for f in found
+        ]
+        print_json(rows)
+    else:
+        import sys
+
+        colour = sys.stdout.isatty()
+        for finding in found:
+            mark = "ok" if finding.good else "no" if finding.needed else "--"
+            if colour:
+                tint = "32" if finding.good else "31" if finding.needed else "33"
+                mark = f"\x1b[{tint}m{mark}\x1b[0m"
+            write(f"{mark}  {finding.what}: {finding.detail}\n")
+            if finding.remedy and not finding.good:
+                write(f"        {finding.remedy}\n")
+    return FINE if all(f.good or not f.needed for f in found) else NO
+
+
+def examine() -> list[Finding]:
+    return [*_accelerators(), *_firmware(), _disassembler(), _cache()]
+
+
+def _accelerators() -> list[Finding]:
+    from accel.accelerator import find
+
+    found = []
+    for name in ("kvm", "soft"):
+        try:
+            good, why, remedy = find(name).probe()
+        except ImportError:
+            good, why, remedy = False, "this build of vmrun does not have it", ""
+        found.append(Finding(f"accelerator {name}", good, "runs a processor" if good else why, remedy, False))
+    works = any(f.good for f in found)
+    detail = "at least one accelerator works" if works else "no accelerator works"
+    return [*found, Finding("running machines", works, detail, "see above")]
+
+
+def _firmware() -> list[Finding]:
+    from vmrun.errors import VmrunError
+    from vmrun.firmware import images
+
+    found = []
+    for name, needed in (("bios.bin", True), ("bios-256k.bin", True), ("vgabios-stdvga.bin", False)):
+        try:
+            image = images.load(name)
+        except VmrunError as exc:
+            problem = exc.problems[0]
+            found.append(Finding(f"firmware {name}", False, problem.message, problem.remedy, needed))
+        else:
+            found.append(Finding(f"firmware {name}", True, f"{image.path} sha256:{image.sha256[:16]}…"))
+    return found
+
+
+def _disassembler() -> Finding:
+    try:
+        import capstone
+    except ImportError:
+        remedy = "pip install 'vmrun[disassembly]'"
+        return Finding(
+            "disassembly of failed instructions", False, "capstone is not installed", remedy, False
+        )
+    return Finding("disassembly of failed instructions", True, f"capstone {capstone.__version__}")
+
+
+def _cache() -> Finding:
+    import os
+
+    from vmrun.config.cache import cache_dir
+
+    path = cache_dir()
+    if not path:
+        return Finding("cache of resolved machines", False, "no home directory", "set HOME", False)
+    probe = path
+    while not os.path.isdir(probe):
+        probe = os.path.dirname(probe)
+    good = os.access(probe, os.W_OK)
+    return Finding("cache of resolved machines", good, path, f"make {probe} writable", False)
