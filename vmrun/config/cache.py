@@ -30,6 +30,7 @@ except ImportError:
 FORMAT = 1
 _CHECK = 32  # bytes of checksum in front of an entry
 MAX_ENTRY = 8 << 20
+MOST_ENTRIES = 256
 _CLOCK = 20_000_000  # ns by which a file's time may lag behind the clock
 
 
@@ -137,10 +138,22 @@ def _store(entry_path: str, machine: ResolvedMachine, began: int) -> None:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(blake2b(body, digest_size=_CHECK).digest() + body)
             os.replace(part, entry_path)
+            _prune(os.path.dirname(entry_path))
         except OSError:
             os.unlink(part)
     except (OSError, ValueError):
         return
+
+
+def _prune(directory: str) -> None:
+    """Remove the older half of the entries when there are too many."""
+    names = os.listdir(directory)
+    if len(names) <= MOST_ENTRIES:
+        return
+    paths = [os.path.join(directory, name) for name in names]
+    paths.sort(key=lambda path: os.lstat(path).st_mtime_ns)
+    for path in paths[: len(paths) // 2]:
+        os.unlink(path)
 
 
 def _file_digest(path: str) -> str:

@@ -158,6 +158,19 @@ def test_faulty_file_raises_and_leaves_nothing(file: Path, tmp_path: Path) -> No
     assert entries(tmp_path) == []
 
 
+def test_old_entries_go_when_there_are_too_many(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MOST_ENTRIES", 4)
+    for size in range(1, 6):
+        resolve_cached(str(file), [f"memory={size}GiB"])
+        for entry in entries(tmp_path):
+            os.utime(entry, ns=(0, entry.stat().st_mtime_ns - 10**9))
+    assert len(entries(tmp_path)) == 3
+    refuse_resolving(monkeypatch)
+    assert resolve_cached(str(file), ["memory=5GiB"])["memory"] == 5 << 30
+
+
 def test_entries_are_for_their_owner_only(file: Path, tmp_path: Path) -> None:
     resolve_cached(str(file))
     (entry,) = entries(tmp_path)
