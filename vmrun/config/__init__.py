@@ -1,4 +1,4 @@
-"""From machine files to a resolved machine. Knows no device's code: only tables (schema) and types (machines).
+"""From machine files to a resolved machine. Knows no device's code: only tables (schema) and types.
 
     load → Node → check → MachineSpec → resolve → ResolvedMachine
 

@@ -238,7 +238,8 @@ def check_references(work: Work) -> None:
             )
     for id, node in work.spec.monitors.items():
         target = node.get("chardev")
-        if target is not None:
+        # monitors are still to come, and what they name may be as well; a chardev that exists has its user
+        if target is not None and target.value in work.spec.chardevs:
             _use_backend(work, "chardev", target, f"monitors.{id}.chardev", f"monitor '{id}'", users)
     for kind, section in _SECTIONS.items():
         for id in getattr(work, section):
