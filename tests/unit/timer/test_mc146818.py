@@ -55,7 +55,9 @@ def test_binary_mode(board):
     assert board.shown()[1:] == [26, 11, 23, 13, 59, 58]
 
 
-@pytest.mark.parametrize(("hour", "cell"), [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (13, 0x81), (23, 0x91)])
+@pytest.mark.parametrize(
+    ("hour", "cell"), [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (13, 0x81), (23, 0x91)]
+)
 def test_twelve_hours(hour, cell):
     board = Board((2026, 1, 1, hour, 0, 0))
     board[B] = 0

@@ -1,7 +1,7 @@
 """Local APICs as devices: one per processor, and the window that all share.
 
-The builder makes the bus before the devices (`ApicSystem`), because the I/O APIC and MSI devices ask the accelerator for
-where messages go; then one `apic` per processor.
+The builder makes the bus before the devices (`ApicSystem`), because the I/O APIC and MSI devices ask the
+accelerator where messages go; then one `apic` per processor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BASE, WINDOW = 0xFEE00000, 0x100000
 
 
 class ApicSystem:
-    """The bus of a machine's APICs (an accel.run.MsiSink) and, from the first APIC on, the window at 0xfee00000."""
+    """The bus of a machine's APICs (an MsiSink) and, from the first APIC on, the window at 0xfee00000."""
 
     def __init__(self) -> None:
         self.bus = ApicBus()
@@ -42,7 +42,7 @@ class ApicSystem:
 
 @register("apic", description="local APIC of a processor")
 class ApicDevice(Device):
-    """Inputs `lint[0..1]`. The accelerator takes `lapic` (an accel.cpuport.InterruptSource) and sets its `port`."""
+    """Inputs `lint[0..1]`. The accelerator takes `lapic` (an InterruptSource) and sets its `port`."""
 
     apic_id = named("id", "uint32", 0, "APIC ID")
     vapic = Prop("bool", True, "TPR patching for old guests; not modelled", visible=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from accel.api import PyIoRegion
 from accel.space import Dma
+
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -134,6 +135,11 @@ class I8257(IsaDevice):
     def ready(self, n: int) -> bool:
         """The guest let channel `n` go (not masked, controller enabled)."""
         return not self.mask >> n & 1 and not self.command & 4
+
+    def drq(self, n: int, level: int) -> None:
+        """A device asks for service on channel `n`: status bits 4 to 7, which some drivers poll."""
+        bit = 0x10 << n
+        self.status = self.status | bit if level else self.status & ~bit
 
     def room(self, n: int) -> int:
         """Bytes until terminal count."""

@@ -22,6 +22,7 @@ cdef i64 SHORTEST = 20000           # ns; periods below this do not wake the hos
 ctypedef struct Counter:
     u32 count               # 1..65536 (10000 in BCD)
     u8 mode, bcd, gate
+    u8 control              # the control word's six bits as written: what the status tells
     u8 rw                   # 1 low byte, 2 high byte, 3 low then high
     u8 read_high, write_high, latch_high
     u8 write_low
@@ -64,6 +65,7 @@ cdef class I8254(IoRegion):
         for n in range(3):
             c = &self.counters[n]
             c.mode, c.bcd, c.rw = 3, 0, 3
+            c.control = 0x36
             c.gate = n != 2
             c.read_high = c.write_high = c.latch_high = c.write_low = 0
             c.latched = c.status_latched = c.status = 0
@@ -253,7 +255,7 @@ cdef class I8254(IoRegion):
                         if not byte & 0x20:
                             self.latch_count(c, n)
                         if not byte & 0x10 and not c.status_latched:
-                            c.status = (self.out(n) << 7 | c.null_count << 6 | c.rw << 4 | c.mode << 1 | c.bcd) & 0xFF
+                            c.status = (self.out(n) << 7 | c.null_count << 6 | c.control) & 0xFF
                             c.status_latched = 1
                 return 0
             n = byte >> 6
@@ -261,6 +263,7 @@ cdef class I8254(IoRegion):
             if byte & 0x30 == 0:
                 self.latch_count(c, n)
                 return 0
+            c.control = byte & 0x3F
             c.rw = byte >> 4 & 3
             c.mode = byte >> 1 & 7
             if c.mode > 5:
