@@ -35,7 +35,7 @@ class Board:
     def plug(self, cls, **props):
         device = cls(props.pop("id", cls.driver))
         device.parent_bus = self.isa
-        device.set_props({name.replace("_", "-") if name == "page_base" else name: v for name, v in props.items()})
+        device.set_props({name.replace("_", "-"): value for name, value in props.items()})
         device.realize(self)
         device.reset()
         self.devices[device.name] = device
@@ -112,7 +112,8 @@ def test_flip_flop_gives_low_then_high(board, dma):
 
 def test_second_controller_counts_words(board):
     dma = board.plug(I8257, base=0xC0, page_base=0x88, dshift=1)
-    board.out((0xD8, 0), (0xC4, 0x00), (0xC4, 0x10), (0xC6, 7), (0xC6, 0), (0x8B, 0x02), (0xD6, 0x45), (0xD4, 1))
+    board.out((0xD8, 0), (0xC4, 0x00), (0xC4, 0x10), (0xC6, 7), (0xC6, 0))
+    board.out((0x8B, 0x02), (0xD6, 0x45), (0xD4, 1))
     dma.transfer(1, b"0123456789abcdef")
     assert board.ram.read(0x22000, 16) == b"0123456789abcdef"
 

@@ -1,9 +1,9 @@
 """The DMA controller of the PC, an 8237A; the board has two, the second in 16-bit words.
 
-Ref: Intel 8237A (231466); page registers: IBM AT technical reference. Not modelled: memory-to-memory, compressed
-timing, priorities (a transfer runs whole when its device asks), extended page registers.
+Ref: Intel 8237A (231466); page registers: IBM AT technical reference. Not modelled: memory-to-memory,
+compressed timing, priorities (a transfer runs whole when its device asks), extended page registers.
 
-A device with a channel calls `transfer(channel, data)`: bytes go to or come from memory as the guest programmed it.
+A device with a channel calls `transfer(channel, data)`: bytes go to or come from memory as the guest says.
 """
 
 from __future__ import annotations
@@ -143,13 +143,15 @@ class I8257(IsaDevice):
 
     def room(self, n: int) -> int:
         """Bytes until terminal count."""
-        return (self.channels[n].count + 1) << self.dshift
+        room: int = (self.channels[n].count + 1) << self.dshift
+        return room
 
     def direction(self, n: int) -> int:
-        return self.channels[n].mode >> 2 & 3
+        mode: int = self.channels[n].mode
+        return mode >> 2 & 3
 
     def transfer(self, n: int, data: bytes | int) -> bytes:
-        """Move bytes: `data` to memory, or that many bytes from it. Returns what was read. Stops at terminal count."""
+        """Move `data` to memory, or that many bytes from it (returned). Stops at terminal count."""
         channel = self.channels[n]
         count = min(data if isinstance(data, int) else len(data), self.room(n))
         count &= ~((1 << self.dshift) - 1)
@@ -186,8 +188,11 @@ class I8257(IsaDevice):
         own = {name: state.get(name) for name in ("command", "status", "request", "mask")}
         channels = state.get("channels")
         good = all(isinstance(v, int) and 0 <= v <= 0xFF for v in own.values())
-        good = good and isinstance(channels, list) and len(channels) == 4 and isinstance(state.get("high"), bool)
-        good = good and all(len(row) == 6 and all(0 <= v <= 0xFFFF for v in row) for row in channels or [])
+        good = good and isinstance(channels, list) and len(channels) == 4
+        good = good and isinstance(state.get("high"), bool)
+        for row in channels if good and channels else []:
+            good = good and isinstance(row, list) and len(row) == 6
+            good = good and all(isinstance(v, int) and 0 <= v <= 0xFFFF for v in row)
         if not good:
             raise StateError(f"{self.path}: this is no state of a DMA controller")
         for name, value in own.items():
