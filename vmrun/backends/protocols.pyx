@@ -28,6 +28,10 @@ cdef class BlockBackend:
         """Wait until `request` is no longer in flight; done() is not called for it any more."""
         pass
 
+    def set_size(self, u64 size):
+        """For back ends written in Python."""
+        self.size = size
+
     def drain(self):
         """Wait for everything in flight. Called without the device lock."""
 

@@ -52,6 +52,7 @@ class PciBus:
         self.name = name
         self.platform = platform
         self.functions = PciFunctions()
+        self.intx_first_slot = first_slot
         self.intx = IntxRouter(first_slot)
         self.pirq: list[IrqLine] = self.intx.pirq
         self.devices: list[PciDevice] = []

@@ -31,13 +31,20 @@ GSIS = 24
 CPU_PINS = ("intr", "nmi", "smi", "a20")
 
 
-def build(config: dict[str, Any], *, accel: list[str] | None = None, mux: Any = None) -> Machine:
+def build(
+    config: dict[str, Any],
+    *,
+    accel: list[str] | None = None,
+    mux: Any = None,
+    drives: dict[str, Any] | None = None,
+) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, as
-    mux(loop, lock). Raises BuildError, BackendError, AccelError; nothing is left open then.
+    mux(loop, lock). `drives`: back ends that are open already. Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
     lock = DeviceLock()
     loop = Loop(lock)
     board = Board(config, loop, lock)
+    board.drives.update(drives or {})
     undo: list[Callable[[], object]] = [loop.close, board.close]
     try:
         if mux is not None:
