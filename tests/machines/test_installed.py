@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmrun.config.catalogue import Catalogue, load_catalogue
-from vmrun.config.data import data_dir
+from vmrun.config.gaps import gaps
 from vmrun.config.machinetypes import load_type, type_names
 from vmrun.config.resolve import check_file, resolve_type
 from vmrun.config.write import yaml_text
@@ -18,16 +18,23 @@ NOT_MACHINES = {"old-pc.yaml"}
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    if not Path(data_dir("schema"), "devices.json").exists():
-        pytest.skip("schema/devices.json has not been generated")
-    found = load_catalogue()
-    boards = {
-        str(node.value["driver"].value) for name in type_names() for node in load_type(name).items("devices")
-    }
-    missing = sorted(driver for driver in boards if found.modelled(driver) is None)
-    if missing:
-        pytest.skip(f"the board is not complete: {', '.join(missing)}")
-    return found
+    return load_catalogue()
+
+
+@pytest.mark.parametrize("name", type_names())
+def test_every_driver_of_the_board_is_modelled(name: str, catalogue: Catalogue) -> None:
+    drivers = {str(node.value["driver"].value) for node in load_type(name).items("devices")}
+    assert sorted(driver for driver in drivers if catalogue.modelled(driver) is None) == []
+
+
+@pytest.mark.parametrize("name", type_names())
+def test_compat_values_of_modelled_drivers_are_understood(name: str, catalogue: Catalogue) -> None:
+    """A frozen value that a modelled driver does not look at makes another machine of it."""
+    known_gaps = {"pci-device.x-pcie-extcap-init", "pci-device.x-pcie-lnksta-dllla"}  # PCI Express only
+    found = [
+        what for what, why in gaps(load_type(name), catalogue) if why == "the driver has no such property yet"
+    ]
+    assert set(found) - known_gaps == set()
 
 
 @pytest.mark.parametrize("name", type_names())
