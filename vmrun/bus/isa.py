@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from accel.api import IrqFan, IrqLine
 from accel.space import Region
+
 from vmrun.core.object import Device
 from vmrun.errors import BuildError
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IoRegion
+
     from vmrun.core.platform import Platform
 
 

@@ -94,7 +94,7 @@ class PciDevice(Device):
     addr = Prop("pci-addr", doc="slot.function, in hex")
     multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")
     romfile = Prop("str", "", "option ROM, found in the firmware directories")
-    rombar = Prop("uint32", 1, "1: show the option ROM through the ROM BAR; 0: the firmware loads it from fw_cfg", max=1)
+    rombar = Prop("uint32", 1, "1: the option ROM is in the ROM BAR; 0: in fw_cfg", max=1)
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)

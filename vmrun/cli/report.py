@@ -55,7 +55,7 @@ def text(report: dict[str, Any]) -> str:
 def _disassembly(code: bytes, address: int, bits: int) -> list[str]:
     """A few instructions, when the extra `disassembly` is installed."""
     try:
-        import capstone
+        capstone: Any = __import__("capstone")
     except ImportError:
         return ["    (pip install 'vmrun[disassembly]' names the instruction here)"]
     mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32}.get(bits, capstone.CS_MODE_64)

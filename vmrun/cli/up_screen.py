@@ -96,10 +96,8 @@ class ScreenConsole:
                 data = data[1:]
 
     def _press(self, keys: list[str]) -> None:
-        keyboard = next(
-            (d.keyboard for d in self.holder[0].devices.values() if getattr(d, "keyboard", None) is not None),
-            None,
-        )
+        found: list[Any] = [getattr(device, "keyboard", None) for device in self.holder[0].devices.values()]
+        keyboard = next((one for one in found if one is not None), None)
         if keyboard is None:
             return
         with self.lock:

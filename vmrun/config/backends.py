@@ -25,7 +25,6 @@ def resolve_backends(work: Work) -> None:
     for id, node in work.spec.netdevs.items():
         _typed(work, "netdev", id, node, work.catalogue.netdevs, work.netdevs)
     _shared_images(work)
-    _single(work)
 
 
 def _drive(work: Work, id: str, node: Node) -> None:
@@ -187,25 +186,6 @@ def _shared_images(work: Work) -> None:
                 f"drives.{id}.file",
                 also=[(Place(*work.places[f"drives.{other}"]), f"drive '{other}' is here")],
                 remedy="an image can be shared only if every drive with it is readonly",
-            )
-
-
-def _single(work: Work) -> None:
-    """There is one terminal: of a type marked single there may be one chardev."""
-    owners: dict[str, str] = {}
-    for id, chardev in work.chardevs.items():
-        kind = chardev["type"]
-        if not work.catalogue.chardevs[kind].get("single"):
-            continue
-        other = owners.setdefault(kind, id)
-        if other != id:
-            work.wrong(
-                "VR0610",
-                f"chardevs '{other}' and '{id}' both want the terminal ({kind})",
-                Place(*work.places[f"chardevs.{id}"]),
-                f"chardevs.{id}",
-                also=[(Place(*work.places[f"chardevs.{other}"]), f"chardev '{other}' is here")],
-                remedy="make one of them pty, or a file",
             )
 
 

@@ -186,7 +186,6 @@ CODES: dict[str, tuple[str, str]] = {
         "one image in two drives",
         "Two writers destroy an image. Drives that are all readonly may share one.",
     ),
-    "VR0610": ("the terminal wanted twice", "There is one terminal, so one chardev of type stdio."),
     "VR0611": (
         "a backend that nothing uses",
         "A drive, chardev or netdev that no device names does nothing.",

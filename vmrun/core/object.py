@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IrqLine, IrqSink
+
     from vmrun.core.platform import Platform
 
 

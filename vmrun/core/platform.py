@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from accel.api import DeviceLock, IrqSink
     from accel.clock import Clock, TimerQueue
     from accel.space import AddressSpace, Region
+
     from vmrun.core.object import Device
 
 

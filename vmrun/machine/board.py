@@ -9,14 +9,16 @@ from accel.clock import HostClock, TimerQueue, VirtualClock
 from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
+
 from vmrun.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from accel.accelerator import Accelerator
     from accel.api import IrqSink
+
+    from accel.accelerator import Accelerator
     from vmrun.backends.protocols import BlockBackend, CharBackend
     from vmrun.core.loop import Loop
     from vmrun.core.object import Device

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from accel.api import DeviceLock, IrqFan
-from accel.errors import AccelFailure
 from accel.space import Region
+
+from accel.errors import AccelFailure
 from vmrun.core import registry
 from vmrun.core.loop import Loop
 from vmrun.core.object import Object
@@ -38,8 +39,10 @@ def build(
     mux: Any = None,
     drives: dict[str, Any] | None = None,
 ) -> Machine:
-    """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, as
-    mux(loop, lock). `drives`: back ends that are open already. Raises BuildError, BackendError, AccelError; nothing is left open then.
+    """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
+    as mux(loop, lock). `drives`: back ends that are open already.
+
+    Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
     lock = DeviceLock()
     loop = Loop(lock)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 
-class BlankDrive(BlockBackend):
+class BlankDrive(BlockBackend):  # type: ignore[misc]
     """Stands for an image that nobody opened: as large as it says, all zeros."""
 
     def __init__(self, size: int) -> None:

@@ -28,7 +28,7 @@ MOST_FAULTS, FAULT_WINDOW = 10, 30.0
 
 
 class Outcome:
-    """How a run ended: `reason` (shutdown, quit, exit, panic, failed, reset), and the guest's own code if it gave one."""
+    """How a run ended: `reason` (shutdown, quit, exit, panic, failed, reset, timeout), the guest's own code if any."""
 
     def __init__(self, reason: str, code: int | None = None, reports: list[dict[str, Any]] | None = None) -> None:
         self.reason, self.code, self.reports = reason, code, reports or []

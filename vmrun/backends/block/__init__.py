@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock
+
     from vmrun.backends.protocols import BlockBackend
 
 # QEMU's image locking (docs/interop): a byte for each permission somebody holds from 100 on, and from 200 on one for

@@ -31,7 +31,8 @@ class Gpe:
     ) -> None:
         self.slots, self.cpus, self.bridges, self.set_level = slots, cpus, bridges, set_level
         self.eject: Callable[[int], None] | None = None
-        self.reset()
+        self.status = self.enable = self.up = self.down = 0
+        self._update()
 
     def regions(self) -> list[tuple[PyIoRegion, int, int]]:
         return [

@@ -38,6 +38,7 @@ class Piix3(PciDevice):
     device_id = 0x7000
     class_code = 0x060100
     provides = ("ISA",)
+    resources = {"ports": [[0xCF9, 1, 0, "reset-control"]]}
 
     reset_control = named("reset-control", "bool", True, "the reset control register at 0xcf9")
 
@@ -83,7 +84,7 @@ class Piix3(PciDevice):
 
     def _write_rc(self, offset: int, size: int, value: int) -> int:
         self.rc = value & RC_SYSTEM
-        return Action.RESET if value & RC_CPU else Action.NONE
+        return int(Action.RESET if value & RC_CPU else Action.NONE)
 
     def save(self) -> dict[str, Any]:
         return {**super().save(), "rc": self.rc}

@@ -42,6 +42,7 @@ class Piix4Pm(PciDevice):
     class_code = 0x068000
     interrupt_pin = 1
     provides = ("I2C",)
+    resources = {"ports": [[0xB2, 2], [0xAE00, 20], [0xAF00, 32], [0xAFE0, 4]]}
 
     smb_io_base = Prop("uint32", 0, "SMBus ports after reset")
     disable_s3 = Prop("uint8", 0, "1: no suspend to RAM", max=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from accel.space import Region
+
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.core.registry import register

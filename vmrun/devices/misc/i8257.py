@@ -38,6 +38,8 @@ class Channel:
 
 @register("i8257", description="ISA DMA controller with four channels")
 class I8257(IsaDevice):
+    resources = {"ports": [["base", 16], ["page-base", 3, 1], ["page-base", 1, 7]]}
+
     base = Prop("int32", 0, "first port of the channels")
     page_base = named("page-base", "int32", 0x80, "first port of the page registers")
     pageh_base = named("pageh-base", "int32", 0x480, "high page registers; not modelled", visible=False)

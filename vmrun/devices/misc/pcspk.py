@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from accel.api import PyIoRegion
+
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from accel.api import Action, PyIoRegion
+
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -30,7 +31,7 @@ class Port92(IsaDevice):
 
     def realize(self, platform: Platform) -> None:
         self.a20 = self.add_output("a20")[0]
-        self.value = 0
+        self.value: int = 0
         self.map_io(PyIoRegion("port92", self._read, self._write, 1, 1), self.iobase, 1)
 
     def reset(self) -> None:
@@ -43,7 +44,7 @@ class Port92(IsaDevice):
         rising = value & FAST_RESET and not self.value & FAST_RESET
         self.value = value & 0xFF
         self.a20.drive(1 if value & A20 else 0)
-        return Action.RESET if rising and self.fast_reset else Action.NONE
+        return int(Action.RESET if rising and self.fast_reset else Action.NONE)
 
     def save(self) -> dict[str, Any]:
         return {"value": self.value}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from accel.api import IrqLine
 from accel.space import Region
+
 from vmrun.bus.ide import IdeBus
 from vmrun.bus.pci import PciDevice
 from vmrun.core.registry import register
@@ -31,6 +32,7 @@ class Piix3Ide(PciDevice):
     device_id = 0x7010
     class_code = 0x010180
     provides = ("IDE", "IDE")
+    resources = {"ports": [[0x1F0, 8], [0x3F6, 1], [0x170, 8], [0x376, 1]]}
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         for name in names:

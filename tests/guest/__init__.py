@@ -1,0 +1,1 @@
+"""Real guests on vmrun: firmware, boot loaders, small guests of our own."""
