@@ -362,6 +362,8 @@ def test_short_forms_are_exactly_the_long_ones(resolve: Resolve) -> None:
                 "server": True,
                 "wait": False,
                 "nodelay": False,
+                "reconnect": 0,
+                "telnet": False,
             },
         ),
         (
@@ -373,6 +375,8 @@ def test_short_forms_are_exactly_the_long_ones(resolve: Resolve) -> None:
                 "server": False,
                 "wait": True,
                 "nodelay": False,
+                "reconnect": 0,
+                "telnet": False,
             },
         ),
     ],
