@@ -1,0 +1,149 @@
+"""What the benchmarks share: vmrun's and QEMU's command lines, alternating runs, medians, the table.
+
+Figures are wall-clock milliseconds of whole processes unless a benchmark says otherwise. Runs alternate, so that a
+busy moment of the host falls on both sides; a ratio is of the medians, and below 1 means that vmrun needs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+QEMU = "qemu-system-x86_64"
+EXIT_PORT = 0x501
+PATIENCE = 120
+
+
+def options(doc: str, runs: int) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=runs, metavar="N", help=f"runs of each side (default {runs})")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return parser.parse_args()
+
+
+def hindrance() -> str:
+    """Why KVM cannot be measured here, or ''."""
+    sys.path.insert(0, str(ROOT))
+    from accel.kvm.accelerator import KvmAccelerator
+
+    works, why, remedy = KvmAccelerator.probe()
+    return "" if works else f"KVM does not run a processor here: {why}; {remedy}"
+
+
+def has_qemu() -> bool:
+    return shutil.which(QEMU) is not None
+
+
+def environment(directory: pathlib.Path) -> dict[str, str]:
+    """As a user's, with a cache of resolved machines of its own, and with byte code kept as an installation keeps it."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env["XDG_CACHE_HOME"] = str(directory / "cache")
+    env["PYTHONPATH"] = str(ROOT)
+    return env
+
+
+def vmrun(*words: str) -> list[str]:
+    """The installed command if this interpreter has one, else the module."""
+    script = pathlib.Path(sys.executable).parent / "vmrun"
+    start = [str(script)] if script.exists() else [sys.executable, "-m", "vmrun"]
+    return [*start, *words]
+
+
+def up(file: pathlib.Path, *words: str) -> list[str]:
+    return vmrun("up", "--quiet", *words, str(file))
+
+
+def qemu(memory: int, *words: str) -> list[str]:
+    """QEMU with KVM, the same board, no devices but the board's own."""
+    return [
+        QEMU, "-enable-kvm", "-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", "-m", str(memory), *words
+    ]  # fmt: skip
+
+
+def machine(path: pathlib.Path, memory: int, **keys: Any) -> pathlib.Path:
+    """A machine file (in JSON, which is a machine file too) of the same board."""
+    text = {"schema": "vmrun/machine/1", "machine": "pc-i440fx-2.0", "accel": "kvm", "memory": f"{memory}MiB", **keys}
+    path.write_text(json.dumps(text))
+    past = time.time() - 60  # files that are just being written are not cached
+    os.utime(path, (past, past))
+    return path
+
+
+def exit_device() -> dict[str, Any]:
+    return {"driver": "isa-debug-exit", "iobase": EXIT_PORT}
+
+
+def timed(command: Sequence[str], env: dict[str, str], expect: Sequence[int] | None = None) -> float:
+    """Milliseconds from before fork to after the end of the process."""
+    began = time.perf_counter_ns()
+    done = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False
+    )
+    took = (time.perf_counter_ns() - began) / 1e6
+    if expect is not None and done.returncode not in expect:
+        words = (done.stderr or done.stdout).decode(errors="replace").strip()
+        raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {words}")
+    return took
+
+
+def alternate(sides: dict[str, Callable[[], float]], runs: int, warm: int = 2) -> dict[str, list[float]]:
+    """Each side in turn, `runs` times, after `warm` runs that do not count."""
+    for _ in range(warm):
+        for side in sides.values():
+            side()
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs):
+        for name, side in sides.items():
+            found[name].append(side())
+    return found
+
+
+class Table:
+    """Rows of (what, vmrun, QEMU), their ratio beside a target."""
+
+    def __init__(self, title: str, unit: str, other: str = "QEMU") -> None:
+        self.title, self.unit, self.other = title, unit, other
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, what: str, ours: Sequence[float], theirs: Sequence[float] | None, target: float | None) -> None:
+        mine = statistics.median(ours)
+        their = statistics.median(theirs) if theirs else None
+        self.rows.append(
+            {
+                "what": what,
+                "vmrun": round(mine, 2),
+                "best": round(min(ours), 2),
+                self.other: round(their, 2) if their is not None else None,
+                "ratio": round(mine / their, 2) if their else None,
+                "target": target,
+                "runs": len(ours),
+            }
+        )
+
+    def show(self, as_json: bool) -> None:
+        if as_json:
+            print(json.dumps({"benchmark": self.title, "unit": self.unit, "rows": self.rows}))
+            return
+        width = max([len(row["what"]) for row in self.rows] + [len(self.title)])
+        print(f"{self.title:<{width}}{'vmrun':>10}{self.other:>10}{'ratio':>9}{'target':>9}   ({self.unit}, medians)")
+        for row in self.rows:
+            their = f"{row[self.other]:>10.1f}" if row[self.other] is not None else f"{'-':>10}"
+            ratio = f"{row['ratio']:>8.2f}x" if row["ratio"] is not None else f"{'-':>9}"
+            target = f"{row['target']:>8.2f}x" if row["target"] is not None else f"{'-':>9}"
+            print(f"{row['what']:<{width}}{row['vmrun']:>10.1f}{their}{ratio}{target}")
+
+
+def nothing(name: str, why: str, as_json: bool) -> int:
+    """There is nothing to measure here, which is no failure."""
+    print(json.dumps({"benchmark": name, "skipped": why}) if as_json else f"{name}: {why}")
+    return 0

@@ -1,0 +1,119 @@
+"""From process start to the guest's first instruction, vmrun and QEMU with KVM in turn.
+
+The guest is a firmware image whose first instructions, at the reset vector, write to isa-debug-exit. 'to the end' is the
+life of the whole process; 'to the first exit' ends when the guest's byte is there: the same write to a debug console
+that is a pipe to this script. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is from
+the second run of a file on; 'cold' is the first one.
+
+    python benchmarks/startup.py [--runs N] [--json]
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import beside
+
+MEMORY = 128
+CONSOLE = 0x402
+# mov dx, 402h; mov al, '!'; out dx, al; mov dx, 501h; out dx, al; hlt
+GUEST = "ba0204 b021 ee ba0105 ee f4"
+
+
+def image() -> bytes:
+    """The reset vector has 16 bytes: a jump to the code, which is at F000:0000."""
+    rom = bytearray(bytes.fromhex(GUEST).ljust(0x10000, b"\xf4"))
+    rom[0xFFF0:0xFFF5] = bytes.fromhex("ea000000f0")
+    return bytes(rom)
+
+
+def first_byte(command: list[str], env: dict[str, str], fifo: pathlib.Path) -> float:
+    """Milliseconds until the guest's byte comes out of `fifo`."""
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, False)
+    began = time.perf_counter_ns()
+    child = subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        while True:
+            if not poll.poll(beside.PATIENCE * 1000):
+                raise SystemExit(f"{' '.join(command)}\nthe guest says nothing")
+            try:
+                if os.read(reader, 1) == b"!":
+                    return (time.perf_counter_ns() - began) / 1e6
+            except BlockingIOError:
+                continue
+            if child.poll() is not None:
+                raise SystemExit(f"{' '.join(command)}\nended with {child.returncode} before the guest's byte")
+    finally:
+        child.wait(beside.PATIENCE)
+        os.close(reader)
+
+
+def main() -> int:
+    options = beside.options(__doc__ or "", 20)
+    why = beside.hindrance()
+    if why:
+        return beside.nothing("startup", why, options.json)
+    with tempfile.TemporaryDirectory() as name:
+        where = pathlib.Path(name)
+        bios, fifo = where / "bios.bin", where / "fifo"
+        bios.write_bytes(image())
+        os.mkfifo(fifo)
+        env = beside.environment(where)
+        firmware = {"bios": str(bios)}
+        plain = beside.machine(where / "plain.json", MEMORY, firmware=firmware, devices=[beside.exit_device()])
+        talks = beside.machine(
+            where / "talks.json",
+            MEMORY,
+            firmware=firmware,
+            chardevs={"out": {"type": "file", "path": str(fifo)}},
+            devices=[beside.exit_device(), {"driver": "isa-debugcon", "iobase": CONSOLE, "chardev": "out"}],
+        )
+        exit_words = ["-bios", str(bios), "-device", f"isa-debug-exit,iobase={beside.EXIT_PORT:#x}"]
+        qemu = beside.qemu(MEMORY, *exit_words)
+        qemu_talks = [
+            *qemu, "-chardev", f"file,id=out,path={fifo}", "-device", f"isa-debugcon,iobase={CONSOLE:#x},chardev=out"
+        ]  # fmt: skip
+        whole = {"vmrun": lambda: beside.timed(beside.up(plain), env, [0])}
+        first = {"vmrun": lambda: first_byte(beside.up(talks), env, fifo)}
+        if beside.has_qemu():
+            whole["QEMU"] = lambda: beside.timed(qemu, env, [67])
+            first["QEMU"] = lambda: first_byte(qemu_talks, env, fifo)
+        else:
+            print("startup: QEMU is not installed; vmrun alone", file=sys.stderr)
+
+        def cold() -> float:
+            shutil.rmtree(where / "cache", ignore_errors=True)
+            return beside.timed(beside.up(plain), env, [0])
+
+        found = beside.alternate(first, options.runs)
+        lives = beside.alternate({**whole, "cold": cold}, options.runs, 1)
+        # warm runs just after a cold one find the entry that it wrote
+        warm = beside.alternate(whole, options.runs)
+        python = beside.alternate(
+            {"python": lambda: beside.timed([sys.executable, "-c", "pass"], env, [0])}, options.runs
+        )
+        table = beside.Table("start-up", "ms")
+        table.add("to the first exit", found["vmrun"], found.get("QEMU"), 1.0)
+        table.add("to the end of the process", warm["vmrun"], warm.get("QEMU"), 1.0)
+        table.add("… first run of a file (cold)", lives["cold"], lives.get("QEMU"), None)
+        table.add("… of which `python -c pass`", python["python"], None, None)
+        table.show(options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
