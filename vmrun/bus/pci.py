@@ -6,8 +6,6 @@ Not modelled: parity, bridges, latency.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import IoRegion, IrqLine
 from accel.space import Dma, Region
 
@@ -16,6 +14,7 @@ from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.errors import BuildError, StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

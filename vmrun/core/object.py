@@ -6,11 +6,10 @@ Life: create → set properties → realize → reset → run → unrealize. Pat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.core.props import Prop, props_of
 from vmrun.errors import BuildError, StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any

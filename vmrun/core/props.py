@@ -9,10 +9,9 @@ other things: drive, chardev, netdev, link (the id of another object).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

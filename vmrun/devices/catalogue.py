@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import vmrun.devices
 from vmrun.core.props import props_of
 from vmrun.core.registry import drivers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

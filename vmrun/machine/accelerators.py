@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.accelerator import MODULES, find
 from accel.errors import AccelFailure
 from vmrun.errors import AccelError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

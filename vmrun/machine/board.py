@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import DeviceLock, Notifier
 from accel.clock import HostClock, TimerQueue, VirtualClock
 from accel.ram import RamBlock
@@ -12,6 +10,7 @@ from accel.space import AddressSpace, Region
 
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -7,8 +7,6 @@ firmware's data be filled in. A failure takes everything back.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import DeviceLock, IrqFan
 from accel.space import Region
 
@@ -22,6 +20,7 @@ from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
 from vmrun.machine.wiring import Wiring
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

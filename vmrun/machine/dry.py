@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.backends.protocols import BlockBackend
 from vmrun.machine.builder import build
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -8,11 +8,11 @@ acts, and lets them go on.
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from accel.api import Action
 from accel.run import REQUEST_FAILED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

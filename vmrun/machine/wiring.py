@@ -6,12 +6,11 @@ An end is written `owner.pin[n]` (or `owner.pin`, meaning pin 0), where the owne
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import IrqFan, IrqLine, IrqSink
 
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

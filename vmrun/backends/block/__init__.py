@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from vmrun.errors import BackendError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -7,12 +7,11 @@ Not modelled: buses behind bridges: the selector takes only bus 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import PyIoRegion
 
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -9,14 +9,13 @@ writable RAM from 0xc0000 up, and its guests came to depend on it. The builder p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.space import Region
 
 from vmrun.bus.pci import PciDevice
 from vmrun.core.props import named
 from vmrun.core.registry import register
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -6,8 +6,6 @@ Not modelled: the special cycle (bus 0, device 31, function 7).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.space import Region
 
 from vmrun.bus.pci import PciBus
@@ -17,6 +15,7 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -7,8 +7,6 @@ those registers are storage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import Action, PyIoRegion
 from accel.space import Region
 
@@ -19,6 +17,7 @@ from vmrun.core.registry import register
 from vmrun.devices.chipset.pirq import PirqRouter
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -7,8 +7,6 @@ Not modelled: device monitors, throttling, thermal events; memory hot-plug (0xa0
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import PyIoRegion, PyIrqSink
 from accel.space import Region
 
@@ -21,6 +19,7 @@ from vmrun.devices.chipset.gpe import Gpe
 from vmrun.devices.chipset.smbus import SmbusHost
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -7,10 +7,9 @@ leaves them unwired): a transfer is over when the write that started it returns.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

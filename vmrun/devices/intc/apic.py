@@ -6,8 +6,6 @@ accelerator where messages go; then one `apic` per processor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.space import Region
 
 from vmrun.core.object import Device
@@ -16,6 +14,7 @@ from vmrun.core.registry import register
 from vmrun.devices.intc.lapic import ApicBus, ApicWindow, Lapic, LapicPins
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.space import Region
 
 from vmrun.core.object import Device
@@ -11,6 +9,7 @@ from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.devices.intc.ioapic_chip import Ioapic, IoapicEoi, IoapicInputs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import PyIoRegion
 
 from vmrun.bus.isa import IsaDevice
@@ -11,6 +9,7 @@ from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.devices.intc.i8259 import I8259, I8259Ack, I8259Inputs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -12,8 +12,6 @@ counter over a pause or a saved state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import IrqFan, PyIrqSink
 
 from vmrun.bus.isa import IsaDevice
@@ -22,6 +20,7 @@ from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.errors import BuildError, StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -8,8 +8,6 @@ A device with a channel calls `transfer(channel, data)`: bytes go to or come fro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import PyIoRegion
 from accel.space import Dma
 
@@ -18,6 +16,7 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

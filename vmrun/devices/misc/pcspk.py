@@ -5,8 +5,6 @@ Ref: Intel 82371SB PIIX3 (290550) 2.5.5, NMISC. Not modelled: sound (it comes wi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import PyIoRegion
 
 from vmrun.bus.isa import IsaDevice
@@ -14,6 +12,7 @@ from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

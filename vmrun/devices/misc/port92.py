@@ -5,8 +5,6 @@ Ref: IBM PS/2 hardware interface reference, system control port A. Not modelled:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import Action, PyIoRegion
 
 from vmrun.bus.isa import IsaDevice
@@ -14,6 +12,7 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.errors import StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.storage.identify import guess_geometry, identify
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

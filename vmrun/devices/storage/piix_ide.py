@@ -6,8 +6,6 @@ IDETIM (QEMU decodes the ports whatever they say).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.api import IrqLine
 from accel.space import Region
 
@@ -17,6 +15,7 @@ from vmrun.core.registry import register
 from vmrun.devices.storage.ata import AtaChannel, BusMaster, CommandBlock, ControlBlock
 from vmrun.errors import BuildError, StateError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

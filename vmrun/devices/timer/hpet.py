@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accel.space import Region
 
 from vmrun.core.object import Device
@@ -12,6 +10,7 @@ from vmrun.core.registry import register
 from vmrun.devices.timer.hpet_chip import Hpet, HpetLegacy
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.devices.timer.i8254 import I8254, PitEnable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

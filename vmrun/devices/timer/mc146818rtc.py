@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from accel.clock import Clock
 
@@ -13,6 +12,7 @@ from vmrun.core.registry import register
 from vmrun.devices.timer.mc146818 import Mc146818
 from vmrun.errors import BuildError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
