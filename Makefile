@@ -26,7 +26,7 @@ $(VENV)/.created:
 	@sh tools/need-packages.sh compiler
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet 'setuptools>=68' wheel 'Cython>=3.0'
+	$(PY) -m pip install --quiet 'setuptools>=77' wheel 'Cython>=3.0'
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.created $(SOURCES)

@@ -49,5 +49,10 @@ setup(
     packages=packages + list(DATA),
     package_dir={package: directory for package, directory in DATA.items()},
     package_data={package: data_files(directory) for package, directory in DATA.items()},
-    ext_modules=cythonize(extensions(), compiler_directives=DIRECTIVES, show_all_warnings=False),
+    ext_modules=cythonize(
+        extensions(),
+        compiler_directives=DIRECTIVES,
+        show_all_warnings=False,
+        nthreads=os.cpu_count() or 1,
+    ),
 )
