@@ -54,6 +54,25 @@ def resolve_cached(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
     return machine
 
 
+def read_own(path: str) -> Any:
+    """The contents of a JSON file of vmrun's own, without importing json when they are kept from an earlier run."""
+    info = os.stat(path)
+    stamp = (FORMAT, sys.version_info[:3], path, info.st_size, info.st_mtime_ns)
+    directory = cache_dir()
+    entry_path = directory and os.path.join(directory, _digest(f"own\0{path}".encode())[:40])
+    if entry_path:
+        entry = _read_entry(entry_path)
+        if isinstance(entry, dict) and entry.get("stamp") == stamp:
+            return entry.get("data")
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        data = json.load(file)
+    if entry_path:
+        _write_entry(entry_path, {"stamp": stamp, "data": data})
+    return data
+
+
 def cache_dir() -> str:
     """Directory of the entries: $XDG_CACHE_HOME/vmrun/resolved, or under ~/.cache; '' when there is no
     home.
@@ -94,15 +113,8 @@ def _own_digest() -> str:
 
 def _load(entry_path: str) -> ResolvedMachine | None:
     try:
-        with open(entry_path, "rb") as file:
-            if os.fstat(file.fileno()).st_uid != os.geteuid():
-                return None  # marshal is not for data of others
-            raw = file.read(MAX_ENTRY + 1)
-        body = raw[_CHECK:]
-        if len(raw) > MAX_ENTRY or blake2b(body, digest_size=_CHECK).digest() != raw[:_CHECK]:
-            return None
-        entry = marshal.loads(body)
-        if entry["version"] != _version():
+        entry = _read_entry(entry_path)
+        if entry is None or entry["version"] != _version():
             return None
         for name, digest in entry["files"].items():
             if _file_digest(name) != digest:
@@ -116,19 +128,40 @@ def _load(entry_path: str) -> ResolvedMachine | None:
         return None
 
 
+def _read_entry(entry_path: str) -> Any:
+    """What _write_entry wrote, or None."""
+    try:
+        with open(entry_path, "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None  # marshal is not for data of others
+            raw = file.read(MAX_ENTRY + 1)
+        body = raw[_CHECK:]
+        if len(raw) > MAX_ENTRY or blake2b(body, digest_size=_CHECK).digest() != raw[:_CHECK]:
+            return None
+        return marshal.loads(body)
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+
+
 def _store(entry_path: str, machine: ResolvedMachine, began: int) -> None:
     try:
         if any(os.stat(name).st_mtime_ns > began - _CLOCK for name in machine.files):
             return  # written while we read: the digest might be of other contents than those resolved
-        body = marshal.dumps(
-            {
-                "version": _version(),
-                "files": {os.path.abspath(name): _file_digest(name) for name in machine.files},
-                "missing": [os.path.abspath(name) for name in machine.missing],
-                "data": machine.data,
-                "places": machine.places,
-            }
-        )
+        entry = {
+            "version": _version(),
+            "files": {os.path.abspath(name): _file_digest(name) for name in machine.files},
+            "missing": [os.path.abspath(name) for name in machine.missing],
+            "data": machine.data,
+            "places": machine.places,
+        }
+    except OSError:
+        return
+    _write_entry(entry_path, entry)
+
+
+def _write_entry(entry_path: str, entry: dict[str, Any]) -> None:
+    try:
+        body = marshal.dumps(entry)
         if len(body) > MAX_ENTRY - _CHECK:
             return
         os.makedirs(os.path.dirname(entry_path), mode=0o700, exist_ok=True)

@@ -9,6 +9,7 @@ the queues run with it.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
 import heapq
 import select
 from time import monotonic_ns
@@ -161,7 +162,6 @@ class Loop:
     def add_signal(self, number: int, callback: Callback) -> None:
         """Run `callback` on the loop when the process gets the signal. On the main thread only."""
         import os
-        import signal
 
         if self._signal_pipe is None:
             self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -174,8 +174,6 @@ class Loop:
         self._signals[number] = (callback, old)
 
     def remove_signal(self, number: int) -> None:
-        import signal
-
         entry = self._signals.pop(number, None)
         if entry is not None:
             signal.signal(number, entry[1] if entry[1] is not None else signal.SIG_DFL)
@@ -219,7 +217,6 @@ class Loop:
             self.remove_signal(number)
         if self._signal_pipe is not None:
             import os
-            import signal
 
             signal.set_wakeup_fd(self._old_wakeup_fd)
             self.remove_fd(self._signal_pipe[0])

@@ -210,10 +210,8 @@ class _Builder:
 
 def _catalogue() -> dict[str, Any]:
     """The rows of schema/devices.json: which module has a driver."""
-    import json
-
+    from vmrun.config.cache import read_own
     from vmrun.config.data import data_dir
 
-    with open(f"{data_dir('schema')}/devices.json", encoding="utf-8") as file:
-        rows: dict[str, Any] = json.load(file)
+    rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
     return rows

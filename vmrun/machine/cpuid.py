@@ -15,7 +15,6 @@ Not modelled: Hyper-V and Centaur leaves, leaf 40000010h (VMware's frequencies),
 
 from __future__ import annotations
 
-import json
 import os
 
 from vmrun.errors import ConfigError
@@ -76,8 +75,9 @@ _features: dict[str, Any] = {}
 def features() -> dict[str, Any]:
     """{"bits": name → [(word, bit), …], "names": word → names by bit, "aliases": spelling → name}."""
     if not _features:
-        with open(os.path.join(_directory(), "features.json"), encoding="utf-8") as file:
-            table = json.load(file)
+        from vmrun.config.cache import read_own
+
+        table = read_own(os.path.join(_directory(), "features.json"))
         bits: dict[str, list[tuple[str, int]]] = {}
         for word, names in table["words"].items():
             for bit, name in enumerate(names):

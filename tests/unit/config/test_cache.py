@@ -175,3 +175,26 @@ def test_entries_are_for_their_owner_only(file: Path, tmp_path: Path) -> None:
     resolve_cached(str(file))
     (entry,) = entries(tmp_path)
     assert entry.stat().st_mode & 0o077 == 0
+
+
+def test_own_data_is_read_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "own.json"
+    path.write_text('{"a": 1}')
+    long_ago(path)
+    assert cache.read_own(str(path)) == {"a": 1}
+    monkeypatch.setitem(__import__("sys").modules, "json", None)  # an import of it fails
+    assert cache.read_own(str(path)) == {"a": 1}
+    monkeypatch.undo()
+    path.write_text('{"b": 2}')
+    assert cache.read_own(str(path)) == {"b": 2}
+
+
+def test_damaged_copy_of_own_data_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "own.json"
+    path.write_text('{"a": 1}')
+    cache.read_own(str(path))
+    (kept,) = entries(tmp_path)
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert cache.read_own(str(path)) == {"a": 1}
