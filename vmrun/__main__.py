@@ -1,7 +1,5 @@
 """`python -m vmrun` is the `vmrun` command."""
 
-import sys
+from vmrun.cli.main import console
 
-from vmrun.cli.main import main
-
-sys.exit(main())
+console()

@@ -51,6 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(entry[0], args[1:])
 
 
+def console() -> None:
+    """The command of a terminal: main(), then the end of the process without the interpreter's tidying up, which takes
+    longer than most commands.
+    """
+    import os
+
+    code = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or NO
+    os._exit(code)
+
+
 def _run(module: str, args: list[str]) -> int:
     from vmrun.errors import VmrunError
 
@@ -99,4 +114,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

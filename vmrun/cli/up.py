@@ -22,6 +22,10 @@ def run(argv: list[str]) -> int:
     if isinstance(options, int):
         return options
 
+    import gc
+
+    gc.disable()  # nothing that is made before the guest runs is garbage; _introduce turns it on again
+
     from vmrun.config.cache import resolve_cached
     from vmrun.machine.builder import build
 
@@ -109,6 +113,10 @@ def _wait_for_peers(machine: Machine) -> None:
 
 
 def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
+    import gc
+
+    gc.freeze()
+    gc.enable()
     for name, why in machine.choice.refused:
         _note(machine, f"accelerator {name} was refused: {why}")
     if quiet:
