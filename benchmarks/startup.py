@@ -1,9 +1,9 @@
 """From process start to the guest's first instruction, vmrun and QEMU with KVM in turn.
 
-The guest is a firmware image whose first instructions, at the reset vector, write to isa-debug-exit. 'to the end' is the
-life of the whole process; 'to the first exit' ends when the guest's byte is there: the same write to a debug console
-that is a pipe to this script. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is from
-the second run of a file on; 'cold' is the first one.
+The guest is a firmware image whose first instructions write a byte to a debug console, which is a pipe to this script,
+and then to isa-debug-exit. 'to the first exit' ends when that byte is here; 'to the end' is the life of the whole process,
+without the console. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is from the second
+run of a file on; 'cold' is the first one.
 
     python benchmarks/startup.py [--runs N] [--json]
 """

@@ -45,7 +45,7 @@ def has_qemu() -> bool:
 
 
 def environment(directory: pathlib.Path) -> dict[str, str]:
-    """As a user's, with a cache of resolved machines of its own, and with byte code kept as an installation keeps it."""
+    """A user's, with a cache of resolved machines of its own, and byte code kept as an installation keeps it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env["XDG_CACHE_HOME"] = str(directory / "cache")
     env["PYTHONPATH"] = str(ROOT)
@@ -53,10 +53,8 @@ def environment(directory: pathlib.Path) -> dict[str, str]:
 
 
 def vmrun(*words: str) -> list[str]:
-    """The installed command if this interpreter has one, else the module."""
-    script = pathlib.Path(sys.executable).parent / "vmrun"
-    start = [str(script)] if script.exists() else [sys.executable, "-m", "vmrun"]
-    return [*start, *words]
+    """The command's script, as an installation has it, with the interpreter that runs the benchmark."""
+    return [sys.executable, str(ROOT / "bin" / "vmrun"), *words]
 
 
 def up(file: pathlib.Path, *words: str) -> list[str]:
