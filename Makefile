@@ -18,7 +18,7 @@ demo: build
 test: build
 	@sh tools/need-packages.sh firmware guests
 	@$(PY) -m pip install --quiet -e '.[test,dev]' --no-build-isolation --config-settings editable_mode=compat
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 build: $(VENV)/.built
 

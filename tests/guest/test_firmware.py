@@ -25,13 +25,20 @@ def test_firmware_reaches_no_bootable_device_on_every_type(name: str, tmp_path: 
         assert guest.run_until(lambda: "No bootable device" in guest.screen(), 20), guest.screen()
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 64])
+@pytest.mark.parametrize("count", [1, 2, 8, 64, 255])
 def test_firmware_counts_the_processors(count: int, tmp_path: pathlib.Path) -> None:
     with Guest(tmp_path, machine="rhel6.3.0", memory="128MiB", cpus={"count": count}) as guest:
         assert guest.run_until(lambda: "max supported" in guest.output()), guest.output()[-400:]
         found = re.search(r"Found (\d+) cpu", guest.output())
         assert found is not None
         assert int(found[1]) == count
+
+
+@pytest.mark.parametrize("mode", ["split", "off"])
+@pytest.mark.parametrize("name", ["rhel6.3.0", "pc-i440fx-2.0"])
+def test_firmware_runs_with_vmruns_own_interrupt_controllers(mode: str, name: str, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, machine=name, memory="64MiB", kernel_irqchip=mode) as guest:
+        assert guest.run_until(lambda: "No bootable device" in guest.output()), guest.output()[-400:]
 
 
 def test_firmware_finds_the_memory_that_is_declared(tmp_path: pathlib.Path) -> None:
