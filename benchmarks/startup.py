@@ -1,9 +1,9 @@
 """From process start to the guest's first instruction, vmrun and QEMU with KVM in turn.
 
-The guest is a firmware image whose first instructions write a byte to a debug console, which is a pipe to this script,
-and then to isa-debug-exit. 'to the first exit' ends when that byte is here; 'to the end' is the life of the whole process,
-without the console. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is from the second
-run of a file on; 'cold' is the first one.
+The guest is a firmware image whose first instructions write a byte to a debug console, a pipe to this script, and
+then to isa-debug-exit. 'to the first exit' ends when that byte is here; 'to the end' is the life of the whole
+process, without the console. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is
+from the second run of a file on; 'cold' is the first one.
 
     python benchmarks/startup.py [--runs N] [--json]
 """
@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import os
 import pathlib
-import select
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -34,32 +31,6 @@ def image() -> bytes:
     rom = bytearray(bytes.fromhex(GUEST).ljust(0x10000, b"\xf4"))
     rom[0xFFF0:0xFFF5] = bytes.fromhex("ea000000f0")
     return bytes(rom)
-
-
-def first_byte(command: list[str], env: dict[str, str], fifo: pathlib.Path) -> float:
-    """Milliseconds until the guest's byte comes out of `fifo`."""
-    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(reader, False)
-    began = time.perf_counter_ns()
-    child = subprocess.Popen(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        poll = select.poll()
-        poll.register(reader, select.POLLIN)
-        while True:
-            if not poll.poll(beside.PATIENCE * 1000):
-                raise SystemExit(f"{' '.join(command)}\nthe guest says nothing")
-            try:
-                if os.read(reader, 1) == b"!":
-                    return (time.perf_counter_ns() - began) / 1e6
-            except BlockingIOError:
-                continue
-            if child.poll() is not None:
-                raise SystemExit(f"{' '.join(command)}\nended with {child.returncode} before the guest's byte")
-    finally:
-        child.wait(beside.PATIENCE)
-        os.close(reader)
 
 
 def main() -> int:
@@ -88,10 +59,10 @@ def main() -> int:
             *qemu, "-chardev", f"file,id=out,path={fifo}", "-device", f"isa-debugcon,iobase={CONSOLE:#x},chardev=out"
         ]  # fmt: skip
         whole = {"vmrun": lambda: beside.timed(beside.up(plain), env, [0])}
-        first = {"vmrun": lambda: first_byte(beside.up(talks), env, fifo)}
+        first = {"vmrun": lambda: beside.until_byte(beside.up(talks), env, fifo)}
         if beside.has_qemu():
             whole["QEMU"] = lambda: beside.timed(qemu, env, [67])
-            first["QEMU"] = lambda: first_byte(qemu_talks, env, fifo)
+            first["QEMU"] = lambda: beside.until_byte(qemu_talks, env, fifo)
         else:
             print("startup: QEMU is not installed; vmrun alone", file=sys.stderr)
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import select
 import shutil
 import statistics
 import subprocess
@@ -92,6 +93,52 @@ def timed(command: Sequence[str], env: dict[str, str], expect: Sequence[int] | N
         words = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}: {words}")
     return took
+
+
+def until_byte(command: Sequence[str], env: dict[str, str], fifo: pathlib.Path) -> float:
+    """Milliseconds until the guest's '!' comes out of `fifo`; the guest ends the process by itself."""
+    with Watched(command, env, fifo) as watched:
+        took = watched.wait_for(b"!")
+        watched.child.wait(PATIENCE)
+    return took
+
+
+class Watched:
+    """A process whose guest writes to `fifo`."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str], fifo: pathlib.Path) -> None:
+        self.command = " ".join(command)
+        self.reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.seen = b""
+        self.began = time.perf_counter_ns()
+        self.child = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def wait_for(self, words: bytes) -> float:
+        """Milliseconds from the start of the process to the guest's `words`."""
+        poll = select.poll()
+        poll.register(self.reader, select.POLLIN)
+        while poll.poll(PATIENCE * 1000):
+            try:
+                data = os.read(self.reader, 4096)
+            except BlockingIOError:
+                continue
+            self.seen = self.seen[-4096:] + data
+            if words in self.seen:
+                return (time.perf_counter_ns() - self.began) / 1e6
+            if not data and self.child.poll() is not None:
+                raise SystemExit(f"{self.command}\nended with {self.child.returncode} before the guest's words")
+        raise SystemExit(f"{self.command}\nthe guest does not say {words.decode()!r}")
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+        self.child.wait()
+        os.close(self.reader)
 
 
 def alternate(sides: dict[str, Callable[[], float]], runs: int, warm: int = 2) -> dict[str, list[float]]:
