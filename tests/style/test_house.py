@@ -1,0 +1,67 @@
+"""Lint, types, generated files, and what the pages say."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from vmrun.cli.main import COMMANDS
+from vmrun.devices import catalogue
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_the_catalogue_of_devices_is_what_the_classes_say() -> None:
+    assert (ROOT / "schema" / "devices.json").read_text() == catalogue.text()
+
+
+def test_ruff_finds_nothing() -> None:
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_mypy_finds_nothing() -> None:
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_paths_named_on_the_front_pages_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"`((?:accel|vmrun|machines|schema|tests|docs|tools|benchmarks)/[\w./-]*)`", text))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    wrong = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            if not (page.parent / target).exists():
+                wrong.append(f"{page.relative_to(ROOT)}: {target}")
+    assert wrong == []
+
+
+def test_commands_named_in_the_readme_exist() -> None:
+    named = set(re.findall(r"`vmrun (\w+)", (ROOT / "README.md").read_text()))
+    assert named <= set(COMMANDS)
+    assert set(COMMANDS) <= named
+
+
+def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"(?<![\w.])/(?:work|home|root)/\w")
+    wrong = []
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.is_file() and path.suffix in (".py", ".pyx", ".pxd", ".md", ".yaml", ".toml", ".sh", ".json", ""):
+            for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+                if pattern.search(line) and "pattern = " not in line:
+                    wrong.append(f"{name}:{number}")
+    assert wrong == []

@@ -1,0 +1,97 @@
+"""Who may import whom: cli → ui → machine → config, firmware, devices → bus → core → accel."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SOURCES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for top in ("accel", "vmrun")
+    for suffix in ("*.py", "*.pyx", "*.pxd")
+    for path in (ROOT / top).rglob(suffix)
+)
+# what each layer may see beside itself; accel, core, errors and the package itself are below everything
+EVERYWHERE = ("accel", "vmrun.core", "vmrun.errors")
+ALLOWED = {
+    "accel": ("accel",),
+    "vmrun.core": EVERYWHERE,
+    "vmrun.errors": (),
+    "vmrun.backends": EVERYWHERE,
+    "vmrun.bus": EVERYWHERE,
+    "vmrun.config": ("vmrun.errors", "vmrun.__version__", "vmrun"),
+    "vmrun.firmware": (*EVERYWHERE, "vmrun.config.data"),
+    "vmrun.devices": (*EVERYWHERE, "vmrun.bus", "vmrun.backends.protocols"),
+    "vmrun.ui": (*EVERYWHERE,),
+    "vmrun.machine": (
+        *EVERYWHERE,
+        "vmrun.bus",
+        "vmrun.backends",
+        "vmrun.config",
+        "vmrun.firmware",
+        "vmrun",
+    ),
+    "vmrun.cli": ("accel", "vmrun"),
+    "vmrun.__main__": ("vmrun.cli",),
+    "vmrun": ("vmrun",),
+}
+
+
+def layer_of(module: str) -> str:
+    found = [name for name in ALLOWED if module == name or module.startswith(f"{name}.")]
+    return max(found, key=len) if found else ""
+
+
+def imports_of(path: str) -> set[str]:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if not path.endswith(".py"):
+        return set(re.findall(r"^\s*from\s+([\w.]+)\s+c?import", text, re.M))
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_a_module_imports_only_what_its_layer_may_see(path: str) -> None:
+    module = path.rsplit(".", 1)[0].replace("/", ".").removesuffix(".__init__")
+    layer = layer_of(module)
+    wrong = []
+    for name in imports_of(path):
+        if name.split(".")[0] not in ("accel", "vmrun") or layer_of(name) == layer:
+            continue
+        if not any(name == able or (able != "vmrun" and name.startswith(f"{able}.")) for able in ALLOWED[layer]):
+            if layer == "vmrun.cli" and name.startswith("vmrun."):
+                continue
+            wrong.append(name)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("vmrun/devices/")])
+def test_a_device_imports_no_other_devices_folder(path: str) -> None:
+    folder = path.split("/")[2]
+    others = {name for name in imports_of(path) if name.startswith("vmrun.devices.") and name.split(".")[2] != folder}
+    assert others == set() or path == "vmrun/devices/catalogue.py"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.endswith(".py") and not path.startswith("vmrun/cli/")]
+)
+def test_nothing_below_the_cli_prints_or_exits(path: str) -> None:
+    if path in ("vmrun/devices/catalogue.py", "vmrun/__main__.py"):
+        return  # run by hand
+    if path == "vmrun/core/loop.py":
+        return  # the last resort for a callback that raises while nobody has said who wants to know
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert not calls & {"print", "exit", "quit"}
