@@ -3,11 +3,12 @@
 The guest is a ROM that times 20,000 accesses of each kind with its time-stamp counter and says the ticks at
 port 402h. The best of the rounds counts; a ratio above 1 means that vmrun is faster.
 
-    python benchmarks/exits.py [ROUNDS]
+    python benchmarks/exits.py [--runs N] [--json]
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -16,7 +17,9 @@ import tempfile
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import beside
 from accel.api import DeviceLock, IoRegion, PyIoRegion
 from accel.ram import RamBlock
 from accel.run import RunControl
@@ -115,26 +118,38 @@ def in_qemu(directory: pathlib.Path) -> list[int]:
 
 
 def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    ok, reason, remedy = KvmAccelerator.probe()
-    if not ok:
-        print(f"exits: {reason}; {remedy}")
-        return 0
+    options = beside.options(__doc__ or "", 3)
+    why = beside.hindrance()
+    if why:
+        return beside.nothing("exits", why, options.json)
     qemu = shutil.which("qemu-system-x86_64")
+    if not qemu:
+        print("exits: QEMU is not installed; vmrun alone", file=sys.stderr)
     found: dict[str, list[list[int]]] = {"compiled": [], "python": [], "queued": [], "QEMU": []}
     khz = 0
     with tempfile.TemporaryDirectory() as name:
-        for _ in range(rounds):
-            device = PyIoRegion("python", lambda offset, size: 0, lambda offset, size, value: None)
-            row, khz = in_vmrun(IoRegion())
-            found["compiled"].append(row)
-            found["python"].append(in_vmrun(device)[0])
-            found["queued"].append(in_vmrun(IoRegion(), coalesced=True)[0])
-            if qemu:
-                found["QEMU"].append(in_qemu(pathlib.Path(name)))
+        sides = {
+            "compiled": lambda: in_vmrun(IoRegion()),
+            "python": lambda: in_vmrun(PyIoRegion("python", lambda offset, size: 0, lambda offset, size, value: None)),
+            "queued": lambda: in_vmrun(IoRegion(), coalesced=True),
+        }
+        if qemu:
+            sides["QEMU"] = lambda: (in_qemu(pathlib.Path(name)), khz)
+        order = list(sides)
+        for n in range(options.runs * len(order)):
+            who = order[(n + n // len(order)) % len(order)]  # each is first as often as the others
+            row, khz = sides[who]()
+            found[who].append(row)
     best = {
         who: [min(row[n] for row in rows) for n in range(len(KINDS))] for who, rows in found.items() if rows
     }
+    if options.json:
+        rates = {
+            who: {kind: round(COUNT * khz * 1000 / row[n]) for n, kind in enumerate(KINDS) if row[n]}
+            for who, row in best.items()
+        }
+        print(json.dumps({"benchmark": "exits", "unit": "per second", "rows": rates}))
+        return 0
     heads = "".join(f"{who:>16}" for who in found)
     print(f"{'':14}{heads}   compiled/QEMU  Python/QEMU")
     for n, kind in enumerate(KINDS):
