@@ -28,6 +28,7 @@ cdef class AcpiPm(IoRegion):
     cdef readonly IrqLine sci
     cdef PmOverflow overflow
     cdef public u16 status, enable, control
+    cdef u64 overflow_at             # ticks at which TMR_STS is set again
     cdef public int gpe_level
     cdef public int s4_value
     cdef public bint s3_disabled, s4_disabled
@@ -41,7 +42,8 @@ cdef class AcpiPm(IoRegion):
         self.s4_value = 2
 
     def reset(self):
-        self.load({"status": 0, "enable": 0, "control": 0})
+        # The timer counts as having overflowed at power-on, as it does in qemu-kvm.
+        self.load({"status": 0, "enable": 0, "control": 0, "overflow_at": 0})
 
     cdef u64 ticks(self) noexcept nogil:
         cdef i64 now = self.clock.now()
@@ -49,23 +51,22 @@ cdef class AcpiPm(IoRegion):
 
     cdef void update(self) noexcept nogil:
         """The SCI, and the timer's next overflow (bit 23 changes) while somebody waits for it."""
-        cdef u64 ticks
-        cdef i64 deadline
+        cdef u64 at = self.overflow_at
+        if self.ticks() >= at:
+            self.status |= TMR_STS
         self.sci.set((self.status & self.enable & SCI_CAUSES) != 0 or self.gpe_level != 0)
         if self.enable & TMR_STS and not self.status & TMR_STS:
-            ticks = ((self.ticks() >> 23) + 1) << 23
-            deadline = <i64>(ticks // TICKS * 1000000000 + (ticks % TICKS) * 1000000000 // TICKS) + 1
-            self.overflow.arm(deadline)
+            self.overflow.arm(<i64>(at // TICKS * 1000000000 + (at % TICKS) * 1000000000 // TICKS) + 1)
         else:
             self.overflow.cancel()
 
     cdef void overflowed(self) noexcept nogil:
-        self.status |= TMR_STS
         self.update()
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 image
         if offset < 4:
+            self.update()
             image = self.status | (<u64>self.enable << 16)
         elif offset < 8:
             image = self.control
@@ -87,6 +88,9 @@ cdef class AcpiPm(IoRegion):
     cdef u32 write_byte(self, u64 offset, u8 value) noexcept nogil:
         cdef int kind
         if offset == 0:
+            if value & TMR_STS:
+                # Set again when bit 23 of the counter changes next.
+                self.overflow_at = ((self.ticks() >> 23) + 1) << 23
             self.status &= ~<u16>value
         elif offset == 1:
             self.status &= ~(<u16>value << 8)
@@ -127,14 +131,19 @@ cdef class AcpiPm(IoRegion):
         self.update()
 
     def save(self):
-        return {"status": self.status, "enable": self.enable, "control": self.control}
+        return {"status": self.status, "enable": self.enable, "control": self.control,
+                "overflow_at": self.overflow_at}
 
     def load(self, dict state):
         for name in ("status", "enable", "control"):
             value = state.get(name)
             if not isinstance(value, int) or not 0 <= value <= 0xFFFF:
                 raise StateError(f"PM1 {name} cannot be {value!r}")
+        overflow_at = state.get("overflow_at")
+        if not isinstance(overflow_at, int) or not 0 <= overflow_at < 1 << 64:
+            raise StateError(f"PM1 overflow_at cannot be {overflow_at!r}")
         self.status, self.enable, self.control = state["status"], state["enable"], state["control"]
+        self.overflow_at = overflow_at
         self.update()
 
 

@@ -63,8 +63,7 @@ class I440fx(PciDevice):
 
     def pci_reset(self) -> None:
         config = self.config
-        config.set_word(4, 0x0006)
-        config.set_word(6, 0x0280)
+        config.set_word(6, 0)
         for offset in range(PAM, PAM + 7):
             config.set_byte(offset, 0)
         config.set_byte(SMRAM, 0x02)
