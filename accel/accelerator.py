@@ -46,10 +46,8 @@ MODULES = {
 
 def find(name: str) -> type[Accelerator]:
     """The class of accelerator `name`. KeyError for a name that does not exist."""
-    from importlib import import_module
-
     module, _, cls = MODULES[name].partition(":")
-    found: type[Accelerator] = getattr(import_module(module), cls)
+    found: type[Accelerator] = getattr(__import__(module, fromlist=[cls]), cls)
     return found
 
 

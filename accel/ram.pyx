@@ -1,5 +1,6 @@
 """Guest memory: blocks of anonymous host memory that regions show to the guest."""
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
@@ -61,12 +62,18 @@ cdef class RamBlock:
             raise IndexError(f"{self.name}: {count} bytes at {offset:#x} of {self.size:#x}")
         return self.host[offset:offset + count]
 
-    def write(self, u64 offset, const u8[::1] data):
-        if offset > self.size or <u64>data.shape[0] > self.size - offset:
-            raise IndexError(f"{self.name}: {data.shape[0]} bytes at {offset:#x} of {self.size:#x}")
-        if data.shape[0]:
-            memcpy(self.host + offset, &data[0], data.shape[0])
-            self.mark_dirty(offset, data.shape[0])
+    def write(self, u64 offset, data):
+        """`data`: anything with a buffer. (A typed memoryview as parameter would import `collections` at start-up.)"""
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if offset > self.size or <u64>view.len > self.size - offset:
+                raise IndexError(f"{self.name}: {view.len} bytes at {offset:#x} of {self.size:#x}")
+            if view.len:
+                memcpy(self.host + offset, view.buf, view.len)
+                self.mark_dirty(offset, view.len)
+        finally:
+            PyBuffer_Release(&view)
 
     def fill(self, u8 value=0):
         memset(self.host, value, self.size)

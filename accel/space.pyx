@@ -10,6 +10,7 @@ The device lock is held for dispatch and for changes alike; a table that a runni
 is kept until the next change.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -515,11 +516,13 @@ cdef class AddressSpace:
             self.copy_out(addr, data, count)
         return bytes(out)
 
-    def write_bytes(self, u64 addr, const u8[::1] data):
-        cdef u64 count = data.shape[0]
-        if count:
+    def write_bytes(self, u64 addr, data):
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        if view.len:
             with nogil:
-                self.copy_in(addr, &data[0], count)
+                self.copy_in(addr, <u8 *>view.buf, view.len)
+        PyBuffer_Release(&view)
 
     def owner_at(self, u64 addr):
         """The leaf Region that answers `addr`, or None."""
@@ -626,11 +629,13 @@ cdef class Dma:
             result = self.read_into(addr, data, count)
         return bytes(out) if result == 0 else None
 
-    def write(self, u64 addr, const u8[::1] data):
+    def write(self, u64 addr, data):
         """True when all bytes found memory."""
-        cdef u64 count = data.shape[0]
+        cdef Py_buffer view
         cdef int result = 0
-        if count:
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        if view.len:
             with nogil:
-                result = self.write_from(addr, &data[0], count)
+                result = self.write_from(addr, <u8 *>view.buf, view.len)
+        PyBuffer_Release(&view)
         return result == 0

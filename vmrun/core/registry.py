@@ -36,9 +36,7 @@ def find(driver: str, module: str) -> type[Device]:
     """The class of `driver`, importing `module` when it is not loaded yet."""
     cls = drivers.get(driver)
     if cls is None:
-        from importlib import import_module
-
-        import_module(module)
+        __import__(module)
         cls = drivers.get(driver)
         if cls is None:
             raise BuildError(f"{module} does not register {driver}")

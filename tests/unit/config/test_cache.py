@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -183,9 +184,9 @@ def test_own_data_is_read_once_and_again_when_it_has_changed(tmp_path: Path, mon
     path.write_text('{"a": 1}')
     long_ago(path)
     assert cache.read_own(str(path)) == {"a": 1}
-    monkeypatch.setitem(__import__("sys").modules, "json", None)  # an import of it fails
-    assert cache.read_own(str(path)) == {"a": 1}
-    monkeypatch.undo()
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "json", None)  # an import of it fails
+        assert cache.read_own(str(path)) == {"a": 1}
     path.write_text('{"b": 2}')
     assert cache.read_own(str(path)) == {"b": 2}
 
