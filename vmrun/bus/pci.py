@@ -9,7 +9,7 @@ from __future__ import annotations
 from accel.api import IoRegion, IrqLine
 from accel.space import Dma, Region
 
-from vmrun.bus.pciconfig import IntxRouter, PciConfig, PciFunctions
+from vmrun.bus.pciconfig import IntxPin, IntxRouter, PciConfig, PciFunctions
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.errors import BuildError, StateError
@@ -30,8 +30,9 @@ COMMAND, STATUS, BAR0, ROM_BAR, CAPABILITIES, INTERRUPT_LINE, INTERRUPT_PIN = (
     0x3C,
     0x3D,
 )
-IO_ENABLE, MEMORY_ENABLE, BUS_MASTER, INTX_DISABLE = 1, 2, 4, 0x400
-CAP_LIST, INTERRUPT_STATUS = 0x10, 0x08
+CACHE_LINE_SIZE = 0x0C
+IO_ENABLE, MEMORY_ENABLE, BUS_MASTER = 1, 2, 4
+CAP_LIST = 0x10
 
 KINDS = {
     "io": 1,
@@ -116,7 +117,8 @@ class PciDevice(Device):
         self.dma = Dma(platform.memory, False)
         self.parent_bus.plug(self)
         self._header()
-        self.intx = IrqLine(self.parent_bus.intx, (self.devfn >> 3) * 4 + max(self.interrupt_pin - 1, 0))
+        self.pin = IntxPin(self.config, self.parent_bus.intx, (self.devfn >> 3) * 4 + max(self.interrupt_pin - 1, 0))
+        self.intx = IrqLine(self.pin, 0)
         self.pci_realize(platform)
         self.config.set_byte(8, self.revision)  # a property may have changed it
         if self.romfile and self.rombar and 6 not in self.bars:
@@ -131,6 +133,7 @@ class PciDevice(Device):
         config = self.config
         config.set_word(COMMAND, config.get(COMMAND, 2) & ~config_mask(COMMAND))
         config.set_byte(INTERRUPT_LINE, 0)
+        config.set_byte(CACHE_LINE_SIZE, 0)
         for bar in self.bars.values():
             config.set_dword(bar.offset, bar.flags)
             if bar.flags & 4 and bar.n != 6:
@@ -163,7 +166,7 @@ class PciDevice(Device):
         config.set_byte(INTERRUPT_PIN, self.interrupt_pin)
         config.allow(COMMAND, 2, config_mask(COMMAND))
         config.allow(INTERRUPT_LINE, 1, 0xFF)
-        config.allow(0x0C, 1, 0xFF)
+        config.allow(CACHE_LINE_SIZE, 1, 0xFF)
         config.allow_clear(STATUS, 2, 0xF900)
         config.watch(COMMAND, 2)
         for offset in range(0x40, 0x100, 4):
@@ -219,6 +222,7 @@ class PciDevice(Device):
     def _config_changed(self, offset: int, size: int) -> None:
         if offset < 0x34:
             self._remap()
+            self.pin.refresh()
         self.config_written(offset, size)
 
     def _remap(self) -> None:

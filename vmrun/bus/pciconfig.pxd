@@ -9,6 +9,7 @@ cdef class PciConfig:
     cdef readonly object hook
     cdef u32 read(self, u32 offset, u32 size) noexcept nogil
     cdef void write(self, u32 offset, u32 size, u32 value) noexcept nogil
+    cdef void show_interrupt(self, int level) noexcept nogil
     cdef void call_hook(self, u32 offset, u32 size) noexcept with gil
 
 
@@ -24,6 +25,12 @@ cdef class ConfigAddress(IoRegion):
 cdef class ConfigData(IoRegion):
     cdef readonly ConfigAddress address
     cdef readonly PciFunctions functions
+
+
+cdef class IntxPin(IrqSink):
+    cdef PciConfig config
+    cdef IrqLine out
+    cdef int level
 
 
 cdef class IntxRouter(IrqSink):

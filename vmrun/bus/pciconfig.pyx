@@ -6,7 +6,7 @@ Not modelled: type 1 cycles to buses behind bridges (there are none yet): they r
 
 from libc.string cimport memcpy, memset
 
-from accel.api import _report
+from accel.api import IrqLine as _IrqLine, _report
 
 
 cdef class PciConfig:
@@ -46,6 +46,10 @@ cdef class PciConfig:
             self.hook(offset, size)
         except Exception as exc:
             _report(f"PCI configuration write at {offset:#x}", exc)
+
+    cdef void show_interrupt(self, int level) noexcept nogil:
+        """Interrupt Status, bit 3 of the status register."""
+        self.data[6] = (self.data[6] & 0xF7) | (8 if level else 0)
 
     # --- for the device, the bus and views ---------------------------------------------------------------
 
@@ -165,6 +169,28 @@ cdef void _line_set(IrqLine line, int level) noexcept nogil:
 
 ctypedef void (*line_fn)(void *, int) noexcept nogil
 cdef line_fn line_set = <line_fn>_line_set
+
+
+cdef class IntxPin(IrqSink):
+    """A function's INTx#: Interrupt Status follows it, Interrupt Disable of the command register holds it back.
+
+    Ref: PCI Local Bus Specification 2.3, 6.2.2 and 6.2.3.
+    """
+
+    def __init__(self, PciConfig config, IrqSink router, u32 n):
+        self.config = config
+        self.out = _IrqLine(router, n)
+
+    cdef void set_irq(self, u32 n, int level) noexcept nogil:
+        self.level = level
+        self.config.show_interrupt(level)
+        if self.config.read(5, 1) & 0x04:
+            level = 0
+        self.out.set(level)
+
+    def refresh(self):
+        """The command register changed."""
+        self.set_irq(0, self.level)
 
 
 cdef class IntxRouter(IrqSink):

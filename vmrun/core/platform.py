@@ -33,6 +33,7 @@ class Platform(Protocol):
     host: Clock                     # wall clock, ns since 1970 UTC
     timers: TimerQueue              # on `virtual`
     host_timers: TimerQueue         # on `host`
+    apic_ids: list[int]             # of the processors that are there, in order
     config: dict[str, Any]          # the resolved machine as plain data (rtc, boot, cpus, firmware, …)
 
     def device(self, id: str) -> Device:

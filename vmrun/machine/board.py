@@ -9,6 +9,7 @@ from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
 from vmrun.errors import BuildError
+from vmrun.machine.cpuid import apic_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Board:
         self.config, self.loop, self.lock = config, loop, lock
         self.memory_map: dict[str, Any] = config["memory-map"]
         self.ram_size: int = config["memory"]
+        self.apic_ids = apic_ids(config["cpus"])[: config["cpus"]["count"]]
         self.control = RunControl(Notifier())
         self.system_memory = Region.container("system", 0)
         self.system_io = Region.container("io", 0x10000)

@@ -178,12 +178,12 @@ class _Builder:
 
     def _create_processors(self) -> list[str]:
         """A thread for each, created and waiting. Returns the features that the host lacks."""
-        from vmrun.machine.cpuid import apic_ids, make_cpuid
+        from vmrun.machine.cpuid import make_cpuid
 
         accelerator, cpus = self.board.accelerator, self.config["cpus"]
         host = accelerator.supported_cpuid()
         missing: list[str] = []
-        for index, apic_id in enumerate(apic_ids(cpus)[: cpus["count"]]):
+        for index, apic_id in enumerate(self.board.apic_ids):
             cpuid = make_cpuid(
                 cpus, cpus["model-data"], apic_id, host, kernel_apic=accelerator.has_local_apic
             )

@@ -26,6 +26,7 @@ cdef class RawImage(BlockBackend):
     cdef u32 head, tail
     cdef void *running[8]
     cdef u32 workers, writing
+    cdef u32 completing             # transfers that are over, whose done() has not returned yet
     cdef u32 alive
     cdef bint closing
     cdef void worker(self, u32 slot) noexcept nogil

@@ -223,6 +223,7 @@ cdef class RawImage(BlockBackend):
             if op == BLOCK_WRITE:
                 self.writing -= 1
             self.running[slot] = NULL
+            self.completing += 1
             pthread_cond_broadcast(&self.settled)
             pthread_mutex_unlock(&self.mutex)
             self.lock.acquire()
@@ -232,27 +233,26 @@ cdef class RawImage(BlockBackend):
                 call_done(request)
             self.lock.release()
             pthread_mutex_lock(&self.mutex)
+            self.completing -= 1
+            pthread_cond_broadcast(&self.settled)
         self.alive -= 1
         pthread_cond_broadcast(&self.settled)
         pthread_mutex_unlock(&self.mutex)
 
     def drain(self):
-        """Wait until nothing is queued or running. Without the device lock."""
+        """Wait until nothing is queued or running and every done() has returned. Without the device lock."""
         cdef u32 i
         cdef bint busy = True
         with nogil:
             pthread_mutex_lock(&self.mutex)
             while busy:
-                busy = self.head != self.tail
+                busy = self.head != self.tail or self.completing != 0
                 for i in range(self.workers):
                     if self.running[i] != NULL:
                         busy = True
                 if busy:
                     pthread_cond_wait(&self.settled, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
-            # A completion may still be on its way through the device lock.
-            self.lock.acquire()
-            self.lock.release()
 
     def close(self):
         """Finish what is queued, end the workers, flush, release the image. Safe to call twice."""

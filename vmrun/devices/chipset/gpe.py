@@ -23,7 +23,7 @@ UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
 
 
 class Gpe:
-    """`slots()` gives a bit per occupied slot; `set_level(level)` drives the SCI cause."""
+    """`slots()` gives a bit per occupied slot, `cpus` is one per APIC id; `set_level(level)` drives the SCI cause."""
 
     def __init__(
         self, slots: Callable[[], int], cpus: int, bridges: bool, set_level: Callable[[int], None]
@@ -95,7 +95,7 @@ class Gpe:
                     self.eject(slot)
 
     def _read_cpus(self, offset: int, size: int) -> int:
-        return ((1 << self.cpus) - 1) >> (8 * offset) & 0xFF
+        return self.cpus >> (8 * offset) & 0xFF
 
     def save(self) -> dict[str, Any]:
         return {"status": self.status, "enable": self.enable, "up": self.up, "down": self.down}

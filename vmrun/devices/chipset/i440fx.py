@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 PAM, SMRAM, SIZE_HINT = 0x59, 0x72, 0x57
-D_OPEN, D_CLS, G_SMRAME = 0x40, 0x20, 0x08
+D_OPEN = 0x40
 VGA_WINDOW, VGA_SIZE = 0xA0000, 0x20000
 READ, WRITE = 1, 2
 # (start, size, register, shift of its nibble)
@@ -86,7 +86,7 @@ class I440fx(PciDevice):
                 segment.set_alias(ram if mode else pci, start)
                 segment.set_readonly(mode == READ)
             smram = self.config.get(SMRAM, 1)
-            self.window.set_enabled(not (smram & D_OPEN and smram & G_SMRAME))
+            self.window.set_enabled(not smram & D_OPEN)  # qemu-kvm asks for no G_SMRAME
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)

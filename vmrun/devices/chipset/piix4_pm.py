@@ -70,7 +70,7 @@ class Piix4Pm(PciDevice):
             bool(self.disable_s4),
         )
         self.smbus = SmbusHost(next(iter(self.buses.values())))
-        self.gpe = Gpe(self._slots, platform.config["cpus"]["count"], self.pci_hotplug, self.pm.set_gpe)
+        self.gpe = Gpe(self._slots, sum(1 << id for id in platform.apic_ids), self.pci_hotplug, self.pm.set_gpe)
         self.outputs["sci"] = [self.pm.sci]
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0

@@ -37,6 +37,7 @@ cdef class AtaChannel:
     cdef u64 lba
     cdef int phase
     cdef bint lba48
+    cdef bint media                 # the buffer holds sectors: the task file follows them
     # bus master
     cdef u8 bm_command, bm_status
     cdef u32 bm_table
@@ -49,7 +50,7 @@ cdef class AtaChannel:
     cdef void lower_irq(self) noexcept nogil
     cdef void drive_irq(self) noexcept nogil
     cdef void signature(self, u32 n) noexcept nogil
-    cdef void soft_reset(self) noexcept nogil
+    cdef void soft_reset(self, bint software) noexcept nogil
     cdef void stop_io(self) noexcept nogil
     cdef void abort(self) noexcept nogil
     cdef void fail(self, u8 error) noexcept nogil

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from accel.api import IrqLine as _IrqLine
 
-from vmrun.backends.protocols cimport BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE
+from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE
 
 cdef enum:
     BSY = 0x80
@@ -107,10 +107,10 @@ cdef class AtaChannel:
             self.stop_io()
             for n in range(2):
                 self.drives[n].mult = MOST_MULTIPLE
-                self.drives[n].udma = 0
+                self.drives[n].udma = 1 << 5                   # UDMA 5 is what a PC finds selected
                 self.drives[n].mdma = 0
             self.control = 0
-            self.soft_reset()
+            self.soft_reset(False)
             self.bm_command = self.bm_status = 0
             self.bm_table = 0
 
@@ -141,14 +141,14 @@ cdef class AtaChannel:
         d.lcyl = d.hcyl = 0 if d.present else 0xFF
         d.hob_nsector = d.hob_sector = d.hob_lcyl = d.hob_hcyl = d.hob_feature = 0
 
-    cdef void soft_reset(self) noexcept nogil:
+    cdef void soft_reset(self, bint software) noexcept nogil:
         cdef u32 n
         self.stop_io()
         self.unit = 0
         for n in range(2):
             self.drives[n].select = 0xA0
             self.signature(n)
-            self.drives[n].error = 1
+            self.drives[n].error = 1 if software else 0
             self.drives[n].status = DRDY | DSC if self.drives[n].present else 0
             self.drives[n].feature = 0
         self.pending = False
@@ -166,7 +166,7 @@ cdef class AtaChannel:
 
     cdef void fail(self, u8 error) noexcept nogil:
         cdef Drive *d = self.drive()
-        d.status = DRDY | DSC | ERR
+        d.status = DRDY | ERR
         d.error = error
         self.phase = IDLE
         self.dma_waiting = False
@@ -246,9 +246,9 @@ cdef class AtaChannel:
             self.abort()
             return
         if not self.check_range(lba, count):
-            self.fail(IDNF)
+            self.abort()                                       # IDNF in the standard; qemu-kvm says ABRT
             return
-        self.lba, self.left, self.block = lba, count, block
+        self.lba, self.left, self.block, self.media = lba, count, block, True
         self.position = self.filled = self.block_end = 0
         if write:
             self.phase = HOST_WRITES
@@ -272,6 +272,9 @@ cdef class AtaChannel:
         """The next block of a read is there for the host."""
         cdef u32 rest = self.filled - self.position, size = self.block * 512
         self.block_end = self.position + (size if size < rest else rest)
+        if self.media:
+            self.set_address(self.lba - (self.filled - self.block_end) // 512)
+            self.drive().nsector = (self.left + (self.filled - self.block_end) // 512) & 0xFF
         self.phase = HOST_READS
         self.drive().status = DRDY | DSC | DRQ
         self.raise_irq()
@@ -305,7 +308,7 @@ cdef class AtaChannel:
             sectors = self.block_end // 512
             self.lba += sectors
             self.left -= sectors
-            self.set_address(self.lba - 1 if self.left == 0 else self.lba)
+            self.set_address(self.lba)
             self.drive().nsector = self.left & 0xFF
             if self.left == 0:
                 self.finish()
@@ -319,7 +322,7 @@ cdef class AtaChannel:
             self.finish()
         elif phase == DMA:
             self.lba += self.dma_bytes // 512
-            self.set_address(self.lba - 1)
+            self.set_address(self.lba)
             self.drive().nsector = 0
             self.bm_status &= ~BM_ACTIVE
             self.dma_waiting = False
@@ -334,9 +337,6 @@ cdef class AtaChannel:
         elif self.left:
             self.fetch()
         else:
-            if self.lba:
-                self.set_address(self.lba - 1)
-            self.drive().nsector = 0
             self.drive().status = DRDY | DSC
             self.phase = IDLE
 
@@ -379,7 +379,7 @@ cdef class AtaChannel:
             self.buffer[55 * 2], self.buffer[56 * 2] = d.heads & 0xFF, d.sectors & 0xFF
             if not d.write_cache:
                 self.buffer[85 * 2] &= ~0x20
-            self.left, self.block, self.filled, self.position, self.lba = 0, 1, 512, 0, 0
+            self.left, self.block, self.filled, self.position, self.media = 0, 1, 512, 0, False
             self.offer()
         elif code in (0x20, 0x21):                             # READ SECTORS
             self.start_pio(False, 1)
@@ -411,14 +411,19 @@ cdef class AtaChannel:
         elif code == 0x35:
             self.lba48 = True
             self.start_dma(BLOCK_WRITE)
+        elif code == 0x06:                                     # DATA SET MANAGEMENT: only TRIM exists
+            if d.feature & 1 and d.identify[169 * 2] & 1:
+                self.lba48 = True
+                self.start_dma(BLOCK_DISCARD)
+            else:
+                self.abort()
         elif code in (0x40, 0x41, 0x42):                       # READ VERIFY
             self.lba48 = code == 0x42
             last = self.address()
             if self.check_range(last, self.count()):
-                self.set_address(last + self.count() - 1)
                 self.finish()
             else:
-                self.fail(IDNF)
+                self.abort()
         elif code in (0xE7, 0xEA):                             # FLUSH CACHE (EXT)
             self.start_flush()
         elif code == 0xC6:                                     # SET MULTIPLE MODE
@@ -461,6 +466,7 @@ cdef class AtaChannel:
             self.finish()
         elif code in (0xE0, 0xE1, 0xE2, 0xE3, 0xE6, 0x94, 0x95, 0x96, 0x97, 0x99):
             self.finish()                                      # STANDBY, IDLE, SLEEP: nothing spins
+            d.status = DRDY
         else:
             self.abort()
 
@@ -495,8 +501,8 @@ cdef class AtaChannel:
         cdef Drive *d = self.drive()
         self.lba = self.address()
         self.left = self.count()
-        if not self.check_range(self.lba, self.left):
-            self.fail(IDNF)
+        if op != BLOCK_DISCARD and not self.check_range(self.lba, self.left):
+            self.abort()
             return
         d.status = DRDY | DSC | BSY | DRQ
         self.phase = DMA
@@ -550,6 +556,11 @@ cdef class AtaChannel:
             self.abort()
             return
         self.dma_bytes = wanted
+        if self.dma_op == BLOCK_DISCARD:
+            # TRIM is advice. It is not followed: what the guest trims it goes on reading, which ATA allows.
+            self.bm_status &= ~BM_ACTIVE
+            self.finish()
+            return
         self.request.vector_count = vectors
         self.submit(self.dma_op, self.lba, 0, DMA)
 
@@ -617,7 +628,7 @@ cdef class AtaChannel:
                 self.drives[n].status = BSY | DSC
                 self.drives[n].error = 1
         elif old & SRST and not value & SRST:
-            self.soft_reset()
+            self.soft_reset(True)
         self.drive_irq()
 
     # --- state ------------------------------------------------------------------------------------------
@@ -627,7 +638,8 @@ cdef class AtaChannel:
         return {
             "control": self.control, "unit": self.unit, "pending": self.pending, "phase": self.phase,
             "position": self.position, "block_end": self.block_end, "filled": self.filled, "left": self.left,
-            "block": self.block, "lba": self.lba, "lba48": self.lba48, "bm_command": self.bm_command,
+            "block": self.block, "lba": self.lba, "lba48": self.lba48, "media": self.media,
+            "bm_command": self.bm_command,
             "bm_status": self.bm_status, "bm_table": self.bm_table, "dma_waiting": self.dma_waiting,
             "dma_op": self.dma_op, "buffer": bytes(self.buffer[:BUFFER]) if self.phase in (2, 3) else b"",
             "drives": [{name: value for name, value in self.drives[n].items() if name != "identify"} for n in range(2)],
@@ -637,7 +649,7 @@ cdef class AtaChannel:
         from vmrun.errors import StateError
         cdef u32 n
         limits = {"position": BUFFER, "block_end": BUFFER, "filled": BUFFER, "left": 65536, "block": 16, "phase": 6,
-                  "unit": 1, "control": 255, "bm_command": 255, "bm_status": 255, "bm_table": 0xFFFFFFFF, "dma_op": 1,
+                  "unit": 1, "control": 255, "bm_command": 255, "bm_status": 255, "bm_table": 0xFFFFFFFF, "dma_op": 3,
                   "lba": (1 << 48)}
         for name, most in limits.items():
             if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
@@ -656,7 +668,7 @@ cdef class AtaChannel:
         self.control, self.unit, self.pending = state["control"], state["unit"], bool(state["pending"])
         self.phase, self.position, self.block_end = state["phase"], state["position"], state["block_end"]
         self.filled, self.left, self.block = state["filled"], state["left"], state["block"]
-        self.lba, self.lba48 = state["lba"], bool(state["lba48"])
+        self.lba, self.lba48, self.media = state["lba"], bool(state["lba48"]), bool(state.get("media"))
         self.bm_command, self.bm_status, self.bm_table = state["bm_command"], state["bm_status"], state["bm_table"]
         self.dma_waiting, self.dma_op = bool(state["dma_waiting"]), state["dma_op"]
         if state["buffer"]:

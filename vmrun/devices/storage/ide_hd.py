@@ -33,7 +33,7 @@ class IdeDisk(Device):
     physical_block_size = Prop("size", 512, "bytes per physical sector", min=512, max=32768)
     min_io_size = Prop("size", 0, "told to nobody by an IDE disk")
     opt_io_size = Prop("size", 0, "told to nobody by an IDE disk")
-    discard_granularity = Prop("size", 0, "not modelled: TRIM is refused")
+    discard_granularity = Prop("size", 0, "0: the disk knows no TRIM")
     rerror = Prop("enum", "auto", "what a read error does", choices=("auto", "report"), visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=("auto", "report"), visible=False)
 
@@ -59,6 +59,7 @@ class IdeDisk(Device):
             physical_exponent=(self.physical_block_size // self.logical_block_size).bit_length() - 1,
             wwn=self.wwn,
             rotation_rate=self.shown_rotation(),
+            discard=self.discards(),
         )
         channel.attach(unit, self.backend, data, *geometry)
 
@@ -67,6 +68,9 @@ class IdeDisk(Device):
 
     def shown_rotation(self) -> int:
         return 0
+
+    def discards(self) -> bool:
+        return bool(self.discard_granularity != 0)
 
     def geometry(self) -> tuple[int, int, int]:
         """(cylinders, heads, sectors) that the disk reports."""
@@ -78,6 +82,7 @@ class IdeDisk(Device):
 @register("ide-hd", description="IDE hard disk")
 class IdeHd(IdeDisk):
     model = Prop("str", None, "model name, 40 characters")
+    discard_granularity = Prop("size", None, "0: the disk knows no TRIM; TRIM is taken and changes nothing")
     rotation_rate = Prop("uint16", 0, "1: solid state; revolutions per minute; 0: not told")
     trans = named(
         "bios-chs-trans",

@@ -98,7 +98,7 @@ def identify(
         101: total >> 16,
         102: total >> 32,
         103: total >> 48,
-        106: 0x6000 | physical_exponent if physical_exponent else 0,
+        106: 0x6000 | physical_exponent,
         108: wwn >> 48,
         109: wwn >> 32,
         110: wwn >> 16,
