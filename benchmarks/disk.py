@@ -24,17 +24,18 @@ KINDS = ("PIO, 1 sector", "PIO, 16 sectors", "DMA, 4 KiB", "DMA, 64 KiB")
 # Real mode. IDETIM, PCICMD and BMIBA of the IDE function by its configuration space (BMIBA = c000h). Then four times:
 # rdtsc; 500 commands at 1f0h; rdtsc; the ticks to port e9h, low byte first. SET MULTIPLE 16 before the second; PRD at
 # 1000h, data at 8000h (PIO) and 10000h (DMA). Each command: device, count, LBA 0, command; PIO polls status for DRQ,
-# DMA starts the bus master, polls its status for the interrupt, reads status, stops it. Then a byte to port 501h.
+# DMA starts the bus master, polls its status for the interrupt, reads status, stops it. Then the last
+# dwords of what PIO and DMA read (9ffch, 1fffch), and a byte to port 501h.
 GUEST = (
-    "fa31c08ed88ec08ed0bc0070fc66b840090080e8e30066b80080008066ef66b804090080e8d200b8"
-    "0500ef66b820090080e8c50066b801c0000066efbdf401e8f100b301b720e8b900e8d100b90001bf"
-    "0080baf001f36d4d75e8e8dd00b310b7c6e89e00e8c300bdf401e8c600b310b7c4e88e00e8a600b9"
-    "0010bf0080baf001f36d4d75e8e8b20066c70600100000010066c706041000100080c606101008e8"
-    "180066c706041000000080c606101080e80700ba010530c0eef4bdf401e87300ba04c066b8001000"
-    "0066efba02c0b006ee8a1e1010b7c8e82800ba00c0b009eeba02c0eca80474fbbaf701ecba00c030"
-    "c0ee4d75cbe84200c3baf80c66efbafc0cc3baf601b0e0eebaf20188d8ee4230c0ee42ee42eebaf7"
-    "0188f8eec3baf701eca88075fba80874f7c3baf701eca88075fbc30f3166a32010c30f31662b0620"
-    "10bae900b90400ee66c1e808e2f9c3"
+    "fa31c08ed88ec08ed0bc0070fc66b840090080e8f60066b80080008066ef66b804090080e8e500b8"
+    "0500ef66b820090080e8d80066b801c0000066efbdf401e80401b301b720e8cc00e8e400b90001bf"
+    "0080baf001f36d4d75e8e8f000b310b7c6e8b100e8d600bdf401e8d900b310b7c4e8a100e8b900b9"
+    "0010bf0080baf001f36d4d75e8e8c50066c70600100000010066c706041000100080c606101008e8"
+    "2b0066c706041000000080c606101080e81a0066a1fc9fe89a00b800108ed866a1fcffe88e00ba01"
+    "0530c0eef4bdf401e87300ba04c066b80010000066efba02c0b006ee8a1e1010b7c8e82800ba00c0"
+    "b009eeba02c0eca80474fbbaf701ecba00c030c0ee4d75cbe84200c3baf80c66efbafc0cc3baf601"
+    "b0e0eebaf20188d8ee4230c0ee42ee42eebaf70188f8eec3baf701eca88075fba80874f7c3baf701"
+    "eca88075fbc30f3166a32010c30f31662b062010bae900b90400ee66c1e808e2f9c3"
 )
 
 
@@ -99,7 +100,8 @@ def main() -> int:
                 said.write_bytes(b"")
                 beside.timed(command, env, [0, 1])
                 data = said.read_bytes()
-                if len(data) != 4 * len(KINDS):
+                disk = image.read_bytes()
+                if len(data) != 4 * len(KINDS) + 8 or data[-8:] != disk[0x1FFC:0x2000] + disk[0xFFFC:0x10000]:
                     raise SystemExit(f"{' '.join(command)}\nthe guest said {data.hex()}")
                 ticks = [int.from_bytes(data[4 * n : 4 * n + 4], "little") for n in range(len(KINDS))]
                 found[who].append([tick / rate * 1000 / COMMANDS for tick in ticks])
