@@ -117,9 +117,9 @@ def test_smram_opens_as_qemus_does(ours: Driven, theirs: Qemu) -> None:
 
 
 def test_power_management_ports_move_with_their_bases(ours: Driven, theirs: Qemu) -> None:
-    for slot, function, offset, value in ((1, 3, 0x40, 0x601), (1, 3, 0x80, 1), (1, 3, 0x90, 0x701), (1, 3, 0xD0, 9 << 16)):
-        ours.config(slot, function, offset, value)
-        their_config(theirs, slot, function, offset, value)
+    for offset, value in ((0x40, 0x601), (0x80, 1), (0x90, 0x701), (0xD0, 9 << 16)):
+        ours.config(1, 3, offset, value)
+        their_config(theirs, 1, 3, offset, value)
     for port in (0x600, 0x602, 0x604):
         assert ours.inw(port) == int(theirs.ask(f"inw {port:#x}"), 0)
     ours.outw(0x602, 0x0121)

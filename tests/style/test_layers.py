@@ -35,7 +35,16 @@ ALLOWED = {
         "vmrun.firmware",
         "vmrun",
     ),
-    "vmrun.cli": ("accel", "vmrun"),
+    "vmrun.cli": (
+        "accel.accelerator",
+        "vmrun",
+        "vmrun.errors",
+        "vmrun.core.object",
+        "vmrun.config",
+        "vmrun.firmware",
+        "vmrun.machine",
+        "vmrun.ui",
+    ),
     "vmrun.__main__": ("vmrun.cli",),
     "vmrun": ("vmrun",),
 }
@@ -49,13 +58,15 @@ def layer_of(module: str) -> str:
 def imports_of(path: str) -> set[str]:
     text = (ROOT / path).read_text(encoding="utf-8")
     if not path.endswith(".py"):
-        return set(re.findall(r"^\s*from\s+([\w.]+)\s+c?import", text, re.M))
+        return set().union(*re.findall(r"^\s*(?:from\s+([\w.]+)\s+c?import|c?import\s+([\w.]+))", text, re.M)) - {""}
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
+            if node.module == "vmrun":  # `from vmrun import machine` is an import of vmrun.machine
+                found |= {f"vmrun.{alias.name}" for alias in node.names if alias.name != "__version__"}
     return found
 
 
@@ -68,8 +79,8 @@ def test_a_module_imports_only_what_its_layer_may_see(path: str) -> None:
         if name.split(".")[0] not in ("accel", "vmrun") or layer_of(name) == layer:
             continue
         if not any(name == able or (able != "vmrun" and name.startswith(f"{able}.")) for able in ALLOWED[layer]):
-            if layer == "vmrun.cli" and name.startswith("vmrun."):
-                continue
+            if path.startswith("vmrun/cli/up") and name.startswith("vmrun.backends.chardev."):
+                continue  # the terminal that the command runs on
             wrong.append(name)
     assert wrong == []
 
