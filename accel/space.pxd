@@ -14,6 +14,7 @@ ctypedef struct Entry:
     u64 last                # inclusive
     void *region            # IoRegion, borrowed from the FlatView; NULL for plain memory
     u64 offset              # of `start` within region (or within the RAM block)
+    u64 room                # bytes of the region from `offset` on, what others overlay included
     u8 *host                # host address of `start`, or NULL
     void *block             # RamBlock, borrowed; for the dirty log
     bint writable

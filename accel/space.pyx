@@ -59,6 +59,10 @@ cdef u32 _region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcep
     return action
 
 
+cdef bint _region_takes(IoRegion region, u32 size) noexcept nogil:
+    return size <= region.max_access
+
+
 cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
     if block.dirty != NULL:
         block.mark_dirty(<u64>(host - block.host), count)
@@ -69,6 +73,8 @@ ctypedef u64 (*load_fn)(void *, u64, u32) noexcept nogil
 ctypedef u32 (*store_fn)(void *, u64, u32, u64) noexcept nogil
 ctypedef u32 (*string_fn)(void *, u64, u32, u8 *, u32) noexcept nogil
 ctypedef void (*dirty_fn)(void *, u8 *, u64) noexcept nogil
+ctypedef bint (*takes_fn)(void *, u32) noexcept nogil
+cdef takes_fn region_takes = <takes_fn>_region_takes
 cdef load_fn region_load = <load_fn>_region_load
 cdef store_fn region_store = <store_fn>_region_store
 cdef string_fn io_read_string = <string_fn>_io_read_string
@@ -335,6 +341,7 @@ cdef class AddressSpace:
             entry.start = piece.start
             entry.last = piece.start + piece.size - 1
             entry.offset = piece.offset
+            entry.room = (region.size if region.size else FULL) - piece.offset
             entry.writable = region.kind == KIND_RAM and not piece.readonly
             if region.block is not None:
                 entry.host = region.block.host + region.offset + piece.offset
@@ -387,14 +394,18 @@ cdef class AddressSpace:
         if entry == NULL:
             self.unassigned += 1
             return _mask(size)
-        if entry.region != NULL and entry.host == NULL:
-            # A device takes the whole access, even one that reaches past its last port: the first byte's owner
-            # answers, as on qemu-kvm's bus (0xcf8 as a dword, with another register at 0xcf9).
+        if entry.region != NULL and entry.host == NULL and (
+            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or addr + size - 1 <= entry.last
+        ):
+            # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
+            # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
             return region_load(entry.region, entry.offset + (addr - entry.start), size)
-        if addr + size - 1 <= entry.last:
+        if addr + size - 1 <= entry.last and entry.host != NULL:
             memcpy(&value, entry.host + (addr - entry.start), size)
             return value
-        # Over the end of memory: byte by byte.
+        if size == 1:
+            return 0xFF
+        # Over the end of memory, or of a device that would get it in pieces: byte by byte.
         for i in range(size):
             value |= (self.load(addr + i, 1) & 0xFF) << (8 * i)
         return value
@@ -405,12 +416,16 @@ cdef class AddressSpace:
         if entry == NULL:
             self.unassigned += 1
             return ACTION_NONE
-        if entry.region != NULL:
+        if entry.region != NULL and (
+            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or addr + size - 1 <= entry.last
+        ):
             return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
         if addr + size - 1 <= entry.last:
             if entry.writable:
                 memcpy(entry.host + (addr - entry.start), &value, size)
                 mark_dirty(entry.block, entry.host + (addr - entry.start), size)
+            return ACTION_NONE
+        if size == 1:
             return ACTION_NONE
         for i in range(size):
             action |= self.store(addr + i, 1, (value >> (8 * i)) & 0xFF)
@@ -421,7 +436,9 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u32 i
         cdef u64 value
-        if entry != NULL and entry.region != NULL:
+        if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
+            addr + size - 1 <= entry.last
+        ):
             return io_read_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = self.load(addr, size)
@@ -432,7 +449,9 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u32 i, action = ACTION_NONE
         cdef u64 value
-        if entry != NULL and entry.region != NULL:
+        if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
+            addr + size - 1 <= entry.last
+        ):
             return io_write_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = 0

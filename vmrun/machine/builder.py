@@ -55,7 +55,10 @@ def build(
         return _Builder(config, board, undo).build(accel or config["accel"])
     except BaseException as exc:
         for step in reversed(undo):
-            step()
+            try:
+                step()
+            except Exception as fault:  # what went wrong first is what the user shall read
+                exc.add_note(f"while taking it back: {fault!r}")
         if isinstance(exc, AccelFailure):
             raise AccelError(str(exc), remedy=exc.remedy) from exc
         raise

@@ -175,6 +175,9 @@ class Piix4Pm(PciDevice):
         for name in ("apmc", "apms"):
             if not isinstance(state.get(name), int) or not 0 <= state[name] <= 0xFF:
                 raise StateError(f"{self.path}: {name} is no byte")
+        for name in ("pm", "smbus", "gpe"):
+            if not isinstance(state.get(name), dict):
+                raise StateError(f"{self.path}: the state of {name} is missing")
         before = self.save()
         try:
             self.pm.load(state.get("pm", {}))

@@ -16,7 +16,7 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +141,9 @@ class VgaPci(PciDevice):
 
     def load(self, state: dict[str, Any]) -> None:
         rest = dict(state)
-        vga = rest.pop("vga", {})
+        vga = rest.pop("vga", None)
+        if not isinstance(vga, dict):
+            raise StateError(f"{self.path}: the state of the chip is missing")
         before = self.vga.save()
         self.vga.load(vga)
         try:

@@ -92,7 +92,7 @@ cdef class I8042(IoRegion):
         """Break the reference cycles; the chip is not used any more."""
         self.keyboard.detach()
         self.keyboard.host = self.mouse.host = Ps2Host()
-        self.command_port.controller = None
+        (<_CommandPort>self.command_port).controller = None
 
     # --- output buffer --------------------------------------------------------------------------------------
 

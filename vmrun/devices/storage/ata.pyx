@@ -664,7 +664,8 @@ cdef class AtaChannel:
                 raise StateError("ATA: the disks are not those of the saved machine")
         self.stop_io()
         for n in range(2):
-            self.drives[n] = {**state["drives"][n], "identify": self.drives[n].identify}
+            identify = [self.drives[n].identify[i] for i in range(512)]
+            self.drives[n] = {**state["drives"][n], "identify": identify}
         self.control, self.unit, self.pending = state["control"], state["unit"], bool(state["pending"])
         self.phase, self.position, self.block_end = state["phase"], state["position"], state["block_end"]
         self.filled, self.left, self.block = state["filled"], state["left"], state["block"]

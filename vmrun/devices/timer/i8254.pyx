@@ -342,6 +342,8 @@ cdef class I8254(IoRegion):
     def load(self, dict state):
         cdef u32 n
         counters = state.get("counters")
+        if state.get("irq_disabled") not in (True, False):
+            raise StateError("8254: irq_disabled is true or false")
         if not isinstance(counters, list) or len(counters) != 3:
             raise StateError("an 8254 has three counters")
         for saved in counters:
