@@ -59,14 +59,17 @@ def machine(path: Path, devices: int) -> str:
     return str(path)
 
 
-def test_version_takes_at_most_50_ms(tmp_path: Path) -> None:
-    assert best("import sys; from vmrun.cli.main import main; sys.exit(main(['--version']))", tmp_path) <= 50
+def test_version_takes_little_more_than_the_interpreter(tmp_path: Path) -> None:
+    """50 ms is the aim where `python -c pass` takes 13."""
+    code = "import sys; from vmrun.cli.main import main; sys.exit(main(['--version']))"
+    assert best(code, tmp_path) <= 3 * best("pass", tmp_path)
 
 
 @pytest.mark.parametrize("devices", [60, 200])
-def test_validate_takes_at_most_150_ms(tmp_path: Path, schema: str, devices: int) -> None:
+def test_validate_takes_a_few_interpreter_starts(tmp_path: Path, schema: str, devices: int) -> None:
     path = machine(tmp_path / "m.yaml", devices)
-    assert best(STANDIN.format(schema, ["validate", path]), tmp_path) <= 150
+    # 150 ms is the aim where `python -c pass` takes 13
+    assert best(STANDIN.format(schema, ["validate", path]), tmp_path) <= 11 * best("pass", tmp_path)
 
 
 def test_version_imports_next_to_nothing(tmp_path: Path) -> None:
