@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.05  # seconds between looks at the screen
 ESCAPE = 1  # Ctrl-A
+MOST_WAITING = 4096  # keys typed ahead of a busy guest
 # characters that need shift on the PC's keyboard, and the key below them
 SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
 NAMES = {
@@ -40,6 +41,7 @@ class ScreenConsole:
         self.loop, self.lock, self.holder = loop, lock, holder
         self.differ = Differ()
         self.escaped = False
+        self.waiting: list[list[str]] = []
         self.terminal = Terminal(signals=True)
         self.live = sys.stdin.isatty()
         if self.live:
@@ -57,6 +59,8 @@ class ScreenConsole:
 
     def _look(self) -> None:
         self._draw()
+        if self.holder:
+            self._feed()
         self.loop.call_later(INTERVAL, self._look)
 
     def _draw(self) -> None:
@@ -96,15 +100,24 @@ class ScreenConsole:
                 data = data[1:]
 
     def _press(self, keys: list[str]) -> None:
-        found: list[Any] = [getattr(device, "keyboard", None) for device in self.holder[0].devices.values()]
-        keyboard = next((one for one in found if one is not None), None)
-        if keyboard is None:
-            return
-        with self.lock:
-            for key in keys:
-                keyboard.key(key, True)
-            for key in reversed(keys):
-                keyboard.key(key, False)
+        """A PS/2 keyboard holds 16 bytes: keys wait here until the guest has read what came before."""
+        if keys and len(self.waiting) < MOST_WAITING:
+            self.waiting.append(keys)
+            self._feed()
+
+    def _feed(self) -> None:
+        found: list[Any] = [device for device in self.holder[0].devices.values() if hasattr(device, "keyboard")]
+        if not found:
+            self.waiting.clear()
+        while self.waiting:
+            with self.lock:
+                if found[0].save()["keyboard"]["queue"]:
+                    return
+                keys = self.waiting.pop(0)
+                for key in keys:
+                    found[0].keyboard.key(key, True)
+                for key in reversed(keys):
+                    found[0].keyboard.key(key, False)
 
     def close(self) -> None:
         self._draw()
