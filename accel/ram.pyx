@@ -31,6 +31,7 @@ cdef class RamBlock:
         if self.host != NULL:
             munmap(self.host, self.size)
         free(self.dirty)
+        free(self.code)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         buffer.buf = self.host
@@ -79,8 +80,22 @@ cdef class RamBlock:
         memset(self.host, value, self.size)
 
     cdef void mark_dirty(self, u64 offset, u64 size) noexcept nogil:
-        if self.dirty != NULL and size:
+        cdef u64 page
+        if not size:
+            return
+        if self.dirty != NULL:
             memset(self.dirty + (offset >> 12), 1, ((offset + size - 1) >> 12) - (offset >> 12) + 1)
+        if self.code != NULL:
+            for page in range(offset >> 12, ((offset + size - 1) >> 12) + 1):
+                if self.code[page] == 1:
+                    self.code[page] = 2
+                    self.code_writes += 1
+
+    cdef int watch_code(self) noexcept nogil:
+        """From now on `code` exists. -1: no memory for it."""
+        if self.code == NULL:
+            self.code = <u8 *>calloc(self.size >> 12, 1)
+        return 0 if self.code != NULL else -1
 
     def start_log(self):
         """Begin to note written pages; those written through this object, and what the accelerator reports."""

@@ -64,7 +64,7 @@ cdef bint _region_takes(IoRegion region, u32 size) noexcept nogil:
 
 
 cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
-    if block.dirty != NULL:
+    if block.dirty != NULL or block.code != NULL:
         block.mark_dirty(<u64>(host - block.host), count)
 
 

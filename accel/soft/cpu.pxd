@@ -1,0 +1,530 @@
+# The processor as data, and what every handler needs of it inline: registers, lazy flags, memory through the TLB, leaving and linking blocks.
+# Read this file first: the conventions of the whole package are here.
+#
+# A handler executes one predecoded operation (Uop) and tail-calls the next: it ends in `next(c, u)`, or, for a branch,
+# in `jump(c, u, …)` / `go(c)`. When it cannot go on it sets c.rip and returns, which leads back to the run loop.
+#
+# Registers are named by their byte offset in Cpu (a u8), so AH is 1 and R9D is 72, and a handler needs no table.
+# R_ZERO always reads 0 (no base, no index, flat segment); it must never be written.
+#
+# RIP is not kept up to date. c.regs[RIPB] + u.off is the RIP of the running instruction: RIPB is what RIP would be at
+# the start of the page (of linear addresses) the block lies in. Blocks are therefore valid at any address.
+
+from accel.api cimport i8, i32, i64, u8, u32, u64
+
+ctypedef unsigned short u16
+ctypedef short i16
+
+cdef extern from * nogil:
+    bint likely(bint)
+    bint unlikely(bint)
+
+ctypedef void (*Handler)(Cpu *c, Uop *u) noexcept nogil
+
+# 32 bytes. Register fields are byte offsets into Cpu.
+ctypedef struct Uop:
+    Handler fn
+    i64 imm                 # immediate; of a branch: target as offset from RIPB (may lie outside 0..4095)
+    i32 disp
+    u16 off                 # of the instruction's first byte within its page
+    u8 len                  # of the instruction, bytes
+    u8 d                    # destination register
+    u8 s                    # source register
+    u8 base                 # memory operand: [base] + ([index] << scale) + disp + [seg]
+    u8 index
+    u8 scale
+    u8 seg                  # R_ZERO, or the offset of a segment's base (R_FS, R_GS …)
+    u8 a, b, x              # what else a handler needs: segment number, size, condition …
+
+# A branch is followed by one of these in place of a Uop (the same 32 bytes): blocks in the same page it leads to.
+ctypedef struct Link:
+    Block *taken
+    u64 taken_gen           # valid while equal to c.gen_code
+    Block *fall
+    u64 fall_gen
+
+ctypedef struct Block:
+    u64 phys                # guest-physical address of the first byte
+    u32 mode                # MODE_… it was decoded for
+    u16 count               # instructions
+    u16 uops                # operations, links included
+    u16 size                # bytes of code
+    u16 dead                # invalidated: its operations lead out
+    Block *next             # in its hash bucket
+    Block *page_next        # of the same physical page
+    Uop *code
+
+ctypedef struct TlbEntry:
+    u64 rtag                # linear address of the page when it may be read, else an address of another index
+    u64 wtag                # the same for writes (only once the page is dirty, and holds no code)
+    u64 addend              # host address = linear + addend
+    u64 phys                # page address | TLB_…
+
+cdef enum:
+    TLB_BITS = 10
+    TLB_SIZE = 1024
+    TLB_EXEC = 1            # may be executed (NX clear, or no NX)
+    TLB_GLOBAL = 2
+    TLB_DIRTY = 4           # D is set in the page table
+    JCACHE_SIZE = 4096
+
+ctypedef struct JumpEntry:
+    u64 rip
+    u64 gen                 # valid while equal to c.gen_map
+    Block *block
+    u64 ripb
+    u32 mode
+    u32 pad
+
+# Segment attributes as in VMX and KVM: type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
+cdef enum:
+    AR_TYPE = 15
+    AR_ACCESSED = 1
+    AR_RW = 2               # data: writable; code: readable
+    AR_CE = 4               # data: expand-down; code: conforming
+    AR_CODE = 8
+    AR_S = 0x10
+    AR_DPL = 0x60
+    AR_P = 0x80
+    AR_L = 0x2000
+    AR_DB = 0x4000
+    AR_G = 0x8000
+    AR_UNUSABLE = 0x10000
+
+cdef enum:                  # segment numbers, as instructions encode them
+    ES = 0
+    CS = 1
+    SS = 2
+    DS = 3
+    FS = 4
+    GS = 5
+    LDTR = 6
+    TR = 7
+
+cdef enum:                  # offsets of registers in Cpu (index * 8)
+    RAX = 0
+    RCX = 8
+    RDX = 16
+    RBX = 24
+    RSP = 32
+    RBP = 40
+    RSI = 48
+    RDI = 56
+    R_ZERO = 128
+    R_RIPB = 136
+    R_ES = 144              # bases of the six segments, in order
+    R_CS = 152
+    R_SS = 160
+    R_DS = 168
+    R_FS = 176
+    R_GS = 184
+    R_EA = 192              # linear address that an address operation left for the one after it
+    R_T0 = 200
+    R_T1 = 208
+
+cdef enum:                  # the same as indices into Cpu.regs
+    ZERO = 16
+    RIPB = 17
+    BASE = 18               # regs[BASE + segment number]
+    EA = 24
+
+# The key of a block beside its address. Only what changes how bytes are decoded or where they may run.
+cdef enum:
+    MODE_16 = 0
+    MODE_32 = 1
+    MODE_64 = 2
+    MODE_BITS = 3
+    MODE_STACK32 = 4        # SS.B (always set in 64-bit mode)
+    MODE_FLAT = 8           # ES, SS, DS and CS: base 0, limit 4 GiB, writable data: no checks on their use
+    MODE_USER = 16          # CPL 3
+    MODE_STEP = 32          # one instruction a block: TF, instruction breakpoints
+
+cdef enum:                  # flags of EFLAGS
+    F_CF = 1
+    F_PF = 4
+    F_AF = 0x10
+    F_ZF = 0x40
+    F_SF = 0x80
+    F_TF = 0x100
+    F_IF = 0x200
+    F_DF = 0x400
+    F_OF = 0x800
+    F_IOPL = 0x3000
+    F_NT = 0x4000
+    F_RF = 0x10000
+    F_VM = 0x20000
+    F_AC = 0x40000
+    F_VIF = 0x80000
+    F_VIP = 0x100000
+    F_ID = 0x200000
+    F_STATUS = 0x8D5        # CF PF AF ZF SF OF: these live in fz, fs, fc and nowhere else
+
+cdef enum:                  # exceptions
+    X_DE = 0
+    X_DB = 1
+    X_NMI = 2
+    X_BP = 3
+    X_OF = 4
+    X_BR = 5
+    X_UD = 6
+    X_NM = 7
+    X_DF = 8
+    X_TS = 10
+    X_NP = 11
+    X_SS = 12
+    X_GP = 13
+    X_PF = 14
+    X_MF = 16
+    X_AC = 17
+    X_MC = 18
+    X_XM = 19
+
+cdef enum:                  # Cpu.stop: why the handlers returned
+    STOP_NEXT = 0           # nothing special: look the block at c.rip up and go on
+    STOP_EXCEPTION = 1      # c.vector, c.error; c.rip is the RIP to be saved
+    STOP_HALT = 2           # hlt; c.rip is behind it
+    STOP_EVENT = 3          # look for interrupts before going on (after sti, popf, I/O, CR8 …)
+    STOP_SHUTDOWN = 4       # triple fault
+    STOP_LEAVE = 5          # back to the scheduler (an Action was asked for)
+
+cdef enum:                  # Cpu.pending: events that wait, set by any thread with pend()
+    PEND_INTR = 1
+    PEND_NMI = 2
+    PEND_SMI = 4
+    PEND_INIT = 8
+    PEND_SIPI = 16
+    PEND_STOP = 32          # the scheduler wants the processor out
+    PEND_FLUSH = 64         # memory layout changed: drop the TLB and all links
+    PEND_CODE = 128         # a device wrote to a page with cached code
+    PEND_DEBUG = 256        # DR6 conditions gathered in c.debug_hits: #DB after this instruction
+
+ctypedef struct Segment:    # the base is c.regs[BASE + n] for the six; for LDTR and TR it is here
+    u64 base
+    u32 limit               # in bytes, granularity applied
+    u32 ar                  # AR_…
+    u16 sel
+
+ctypedef struct Table:
+    u64 base
+    u16 limit
+
+ctypedef struct CpuidLeaf:
+    u32 function, index, flags, eax, ebx, ecx, edx      # flags 1: index is significant
+
+# Memory behind the TLB (mmu.pyx), by linear address. 0: done; else an exception is noted.
+ctypedef struct Memory:
+    int (*load)(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil        # 1, 2, 4, 8 bytes, with the rights of CPL
+    int (*load_rmw)(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil    # the same; faults as a write would
+    int (*store)(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil
+    int (*load_bytes)(Cpu *c, u64 ea, u32 size, void *data) noexcept nogil      # any size up to 4096
+    int (*store_bytes)(Cpu *c, u64 ea, u32 size, const void *data) noexcept nogil   # all or nothing
+    int (*probe)(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil       # would fault? no access is made
+    int (*sys_load)(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil    # as supervisor: descriptors, TSS
+    int (*sys_store)(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil
+    void (*flush)(Cpu *c, bint globals_too) noexcept nogil                  # TLB and jump cache
+    void (*flush_page)(Cpu *c, u64 ea) noexcept nogil                       # invlpg
+    void (*set_mode)(Cpu *c) noexcept nogil     # after any change of CS, SS, DS, ES, CPL, CR0, EFER, TF, DR7: mode, tlb
+
+# What the processor asks of its surroundings (vcpu.pyx). All take the device lock themselves.
+ctypedef struct Hooks:
+    u64 (*port_in)(Cpu *c, u32 port, u32 size) noexcept nogil
+    void (*port_out)(Cpu *c, u32 port, u32 size, u64 value) noexcept nogil
+    void (*port_in_string)(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil
+    void (*port_out_string)(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil
+    u64 (*phys_load)(Cpu *c, u64 phys, u32 size) noexcept nogil
+    void (*phys_store)(Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil
+    u64 (*tsc)(Cpu *c) noexcept nogil                   # without TSC_ADJUST / offset: c.tsc_offset is added by rdtsc
+    int (*rdmsr)(Cpu *c, u32 msr, u64 *value) noexcept nogil    # APIC base, x2APIC, TSC deadline, kvmclock; -1: #GP
+    int (*wrmsr)(Cpu *c, u32 msr, u64 value) noexcept nogil
+    u32 (*get_tpr)(Cpu *c) noexcept nogil               # CR8
+    void (*set_tpr)(Cpu *c, u32 value) noexcept nogil
+    int (*acknowledge)(Cpu *c) noexcept nogil           # vector of the pending interrupt, -1: none any more
+
+ctypedef struct Cpu:
+    u64 regs[32]            # first, so that a register's offset is its offset in Cpu. 16-: see R_ZERO …
+    # --- lazy status flags: ZF = (fz == 0); SF = sign of fs; PF = even parity of fs's low byte;
+    #     CF = bit 63 of fc; OF = bit 63 ^ bit 62 of fc; AF = bit 3 of fc
+    i64 fz
+    i64 fs
+    u64 fc
+    i64 budget              # instructions left in this slice; a block is entered while >= 0
+    TlbEntry *tlb           # tlbs[CPL == 3]
+    u64 gen_code            # links between blocks of a page
+    u64 gen_map             # the jump cache; grows with every change of mapping, CS limit or code
+    Memory memory
+    Block *block            # that runs (the last one entered by the run loop or a link)
+    u32 mode
+    u32 stop                # STOP_…
+    u64 rip                 # valid only outside handlers
+    Link *link              # branch that wants to be linked to the block at c.rip, or NULL
+    u32 link_fall           # 1: its fall side
+    u32 pending             # PEND_…; also written by other threads: use pend() / vr_pending()
+    u32 eflags              # everything but the status flags; bit 1 set
+    u32 cpl
+    # --- exception being raised
+    u32 vector, error
+    bint has_error
+    u32 shadow              # 1: no interrupts before the instruction after this block (sti, mov ss); 2: nor #DB
+    # --- system state
+    u64 cr0, cr2, cr3, cr4
+    u64 efer
+    u64 dr[4]
+    u64 dr6, dr7
+    u64 debug_hits
+    Segment seg[8]
+    Table gdt, idt
+    u64 star, lstar, cstar, sfmask, kernel_gs
+    u64 sysenter_cs, sysenter_esp, sysenter_eip
+    u64 pat, misc_enable, tsc_aux, tsc_offset, mtrr_def
+    u64 mtrr_fixed[11]
+    u64 mtrr_base[8]
+    u64 mtrr_mask[8]
+    u64 mcg_status
+    bint nmi_blocked, in_smm, halted, wait_sipi
+    u32 smbase
+    u8 sipi_vector
+    u64 a20_mask            # ~0, or ~(1 << 20)
+    u64 phys_mask           # of physical addresses: (1 << MAXPHYADDR) - 1
+    u64 pdpte[4]            # PAE: loaded with CR3
+    # --- CPUID
+    CpuidLeaf *cpuid
+    u32 cpuid_count
+    u32 features[8]         # FEAT_… words: 1.edx, 1.ecx, 80000001.edx, 80000001.ecx, 7.ebx, 7.ecx, 7.edx, 0
+    # --- x87, MMX, SSE: an FXSAVE image (fpu.pyx)
+    u8 *fx                  # 512 bytes, 16-byte aligned
+    u32 mxcsr
+    bint fp_live            # the x87 state is in the host's FPU, not in fx
+    bint fp_trap            # CR0.EM or CR0.TS: x87/MMX raise #NM
+    bint sse_trap           # CR0.TS (#NM); SSE also needs CR4.OSFXSR
+    # --- the rest is cold
+    TlbEntry *tlbs[2]
+    JumpEntry *jcache
+    Hooks hooks
+    void *owner             # SoftCpu
+    void *space             # Mmu (mmu.pyx)
+    u64 slice               # budget at the slice's start
+    u64 executed            # instructions before this slice
+    u32 index
+    u64 faults, fills, builds, lookups
+
+
+# --- registers ---------------------------------------------------------------------------------------------------------
+
+cdef inline u64 *r64(Cpu *c, u32 at) noexcept nogil:
+    return <u64 *>(<u8 *>c + at)
+
+cdef inline u32 *r32(Cpu *c, u32 at) noexcept nogil:
+    return <u32 *>(<u8 *>c + at)
+
+cdef inline u16 *r16(Cpu *c, u32 at) noexcept nogil:
+    return <u16 *>(<u8 *>c + at)
+
+cdef inline u8 *r8(Cpu *c, u32 at) noexcept nogil:
+    return <u8 *>c + at
+
+cdef inline u64 address(Cpu *c, Uop *u) noexcept nogil:
+    """Linear address of the memory operand (64-bit addressing, or what an address operation prepared)."""
+    return r64(c, u.base)[0] + (r64(c, u.index)[0] << u.scale) + <u64><i64>u.disp + r64(c, u.seg)[0]
+
+
+# --- going on, leaving, linking ----------------------------------------------------------------------------------------
+
+cdef inline void next(Cpu *c, Uop *u) noexcept nogil:
+    """Last statement of a handler: the following operation."""
+    u[1].fn(c, u + 1)
+
+cdef inline u64 rip_of(Cpu *c, Uop *u) noexcept nogil:
+    return c.regs[RIPB] + u.off
+
+cdef inline u64 rip_after(Cpu *c, Uop *u) noexcept nogil:
+    return c.regs[RIPB] + u.off + u.len
+
+cdef inline u64 rip_mask(u32 mode) noexcept nogil:
+    return ~<u64>0 if mode & MODE_64 else <u64>0xFFFFFFFF
+
+cdef inline void fault(Cpu *c, Uop *u) noexcept nogil:
+    """Leave with the exception that raised() or a failed access has noted. `fault(c, u); return`."""
+    c.rip = rip_of(c, u)
+
+cdef inline void raised(Cpu *c, u32 vector, u32 error, bint has_error) noexcept nogil:
+    c.vector = vector
+    c.error = error
+    c.has_error = has_error
+    c.stop = STOP_EXCEPTION
+
+cdef inline void raise_at(Cpu *c, Uop *u, u32 vector) noexcept nogil:
+    """#UD, #DE, … without an error code. `raise_at(c, u, X_UD); return`."""
+    raised(c, vector, 0, False)
+    c.rip = rip_of(c, u)
+
+cdef inline void raise_gp(Cpu *c, Uop *u, u32 error) noexcept nogil:
+    raised(c, X_GP, error, True)
+    c.rip = rip_of(c, u)
+
+cdef inline void leave(Cpu *c, Uop *u, u32 stop) noexcept nogil:
+    """Back to the run loop behind this instruction."""
+    c.rip = rip_after(c, u) & rip_mask(c.mode)
+    c.stop = stop
+
+cdef inline void enter(Cpu *c, Block *block) noexcept nogil:
+    c.block = block
+    block.code.fn(c, block.code)
+
+cdef inline void go(Cpu *c) noexcept nogil:
+    """To c.rip, anywhere: through the jump cache when it knows the way, else by the run loop. A tail call."""
+    cdef JumpEntry *e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
+    if likely(e.rip == c.rip and e.gen == c.gen_map and e.mode == c.mode):
+        c.budget -= e.block.count
+        if likely(c.budget >= 0):
+            c.regs[RIPB] = e.ripb
+            c.block = e.block
+            e.block.code.fn(c, e.block.code)
+            return
+        c.budget += e.block.count
+        c.stop = STOP_EVENT
+        return
+    c.stop = STOP_NEXT
+
+cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
+    """A direct branch to offset `target` from RIPB, with the Link behind `u` (u[1]). A tail call.
+
+    `fall` (a constant): the fall side of the link. The target is masked by the caller when the operand size cuts RIP.
+    """
+    cdef Link *link = <Link *>(u + 1)
+    cdef Block *block = link.fall if fall else link.taken
+    if likely(block != NULL and (link.fall_gen if fall else link.taken_gen) == c.gen_code):
+        c.budget -= block.count
+        if likely(c.budget >= 0):
+            c.block = block
+            block.code.fn(c, block.code)
+            return
+        c.budget += block.count
+        c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
+        c.stop = STOP_EVENT
+        return
+    c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
+    if <u64>target < 4096:
+        c.link = link
+        c.link_fall = fall
+        c.stop = STOP_NEXT
+        return
+    go(c)
+
+
+# --- flags -------------------------------------------------------------------------------------------------------------
+
+cdef inline u32 parity(u64 value) noexcept nogil:
+    """F_PF when the low byte has an even number of ones."""
+    cdef u32 v = <u32>value & 0xFF
+    v ^= v >> 4
+    return ((0x9669 >> (v & 15)) & 1) << 2
+
+cdef inline u32 status_flags(Cpu *c) noexcept nogil:
+    """CF PF AF ZF SF OF as EFLAGS has them."""
+    return (
+        <u32>(c.fc >> 63)
+        | parity(<u64>c.fs)
+        | <u32>((c.fc & 8) << 1)
+        | (F_ZF if c.fz == 0 else 0)
+        | (F_SF if c.fs < 0 else 0)
+        | (<u32>((c.fc ^ (c.fc << 1)) >> 63) << 11)
+    )
+
+cdef inline void set_status_flags(Cpu *c, u32 flags) noexcept nogil:
+    c.fz = 0 if flags & F_ZF else 1
+    c.fs = <i64>((<u64>(flags & F_SF) << 56) | (0 if flags & F_PF else 1))
+    # bit 63 CF, bit 62 CF ^ OF, bit 3 AF
+    c.fc = (<u64>(flags & 1) << 63) | (<u64>((flags ^ (flags >> 11)) & 1) << 62) | ((flags & F_AF) >> 1)
+
+cdef inline u32 get_eflags(Cpu *c) noexcept nogil:
+    return c.eflags | status_flags(c)
+
+cdef inline u32 carry(Cpu *c) noexcept nogil:
+    return <u32>(c.fc >> 63)
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------
+# Everything by linear address. Not 0: an exception is noted, the handler does `fault(c, u); return`.
+# Accesses may be misaligned and may cross pages; the slow functions (mmu.pyx) see to it, and to devices.
+
+cdef inline u8 *readable(Cpu *c, u64 ea, u32 size) noexcept nogil:
+    """Host address of `size` bytes at `ea` when the TLB allows reading them here, else NULL."""
+    cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
+    if likely(ea - e.rtag <= 4096 - size):
+        return <u8 *>(ea + e.addend)
+    return NULL
+
+cdef inline u8 *writable(Cpu *c, u64 ea, u32 size) noexcept nogil:
+    """The same for writing (and reading: a read-modify-write in place)."""
+    cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
+    if likely(ea - e.wtag <= 4096 - size):
+        return <u8 *>(ea + e.addend)
+    return NULL
+
+cdef inline int ld64(Cpu *c, u64 ea, u64 *value) noexcept nogil:
+    cdef u8 *p = readable(c, ea, 8)
+    if likely(p != NULL):
+        value[0] = (<u64 *>p)[0]
+        return 0
+    return c.memory.load(c, ea, 8, value)
+
+cdef inline int ld32(Cpu *c, u64 ea, u32 *value) noexcept nogil:
+    cdef u8 *p = readable(c, ea, 4)
+    cdef u64 wide = 0
+    if likely(p != NULL):
+        value[0] = (<u32 *>p)[0]
+        return 0
+    if c.memory.load(c, ea, 4, &wide):
+        return 1
+    value[0] = <u32>wide
+    return 0
+
+cdef inline int ld16(Cpu *c, u64 ea, u16 *value) noexcept nogil:
+    cdef u8 *p = readable(c, ea, 2)
+    cdef u64 wide = 0
+    if likely(p != NULL):
+        value[0] = (<u16 *>p)[0]
+        return 0
+    if c.memory.load(c, ea, 2, &wide):
+        return 1
+    value[0] = <u16>wide
+    return 0
+
+cdef inline int ld8(Cpu *c, u64 ea, u8 *value) noexcept nogil:
+    cdef u8 *p = readable(c, ea, 1)
+    cdef u64 wide = 0
+    if likely(p != NULL):
+        value[0] = p[0]
+        return 0
+    if c.memory.load(c, ea, 1, &wide):
+        return 1
+    value[0] = <u8>wide
+    return 0
+
+cdef inline int st64(Cpu *c, u64 ea, u64 value) noexcept nogil:
+    cdef u8 *p = writable(c, ea, 8)
+    if likely(p != NULL):
+        (<u64 *>p)[0] = value
+        return 0
+    return c.memory.store(c, ea, 8, value)
+
+cdef inline int st32(Cpu *c, u64 ea, u32 value) noexcept nogil:
+    cdef u8 *p = writable(c, ea, 4)
+    if likely(p != NULL):
+        (<u32 *>p)[0] = value
+        return 0
+    return c.memory.store(c, ea, 4, value)
+
+cdef inline int st16(Cpu *c, u64 ea, u16 value) noexcept nogil:
+    cdef u8 *p = writable(c, ea, 2)
+    if likely(p != NULL):
+        (<u16 *>p)[0] = value
+        return 0
+    return c.memory.store(c, ea, 2, value)
+
+cdef inline int st8(Cpu *c, u64 ea, u8 value) noexcept nogil:
+    cdef u8 *p = writable(c, ea, 1)
+    if likely(p != NULL):
+        p[0] = value
+        return 0
+    return c.memory.store(c, ea, 1, value)
