@@ -44,14 +44,14 @@ ctypedef struct Link:
     u64 fall_gen
 
 ctypedef struct Block:
-    u64 phys                # guest-physical address of the first byte
+    u64 host                # host address of the first byte: the same memory under another address is the same code
     u32 mode                # MODE_… it was decoded for
     u16 count               # instructions
     u16 uops                # operations, links included
     u16 size                # bytes of code
     u16 dead                # invalidated: its operations lead out
     Block *next             # in its hash bucket
-    Block *page_next        # of the same physical page
+    Block *page_next        # of the same page
     Uop *code
 
 ctypedef struct TlbEntry:
@@ -297,14 +297,16 @@ ctypedef struct Cpu:
     bint fp_trap            # CR0.EM or CR0.TS: x87/MMX raise #NM
     bint sse_trap           # CR0.TS (#NM); SSE also needs CR4.OSFXSR
     # --- the rest is cold
-    TlbEntry *tlbs[2]
+    TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
     JumpEntry *jcache
     Hooks hooks
     void *owner             # SoftCpu
-    void *space             # Mmu (mmu.pyx)
+    void *guest             # Guest (mmu.pxd)
+    void *scratch           # for blocks that are not kept (block.pyx)
     u64 slice               # budget at the slice's start
     u64 executed            # instructions before this slice
     u32 index
+    u64 last_cr0, last_cr4, last_efer                   # what the TLB's contents depend on
     u64 faults, fills, builds, lookups
 
 

@@ -1,0 +1,249 @@
+"""From code bytes to a block of operations, found again by host address and mode.
+
+A block is a run of instructions within one page, up to a branch. It is decoded whole first, so that flags nobody
+reads need not be computed (`Insn.live`): what a block leaves behind counts as read. An instruction over the end of a
+page, and code that is not plain memory, gives a block of one instruction that is not kept.
+"""
+
+from libc.string cimport memcpy, memset
+
+from accel.soft.alu cimport emit_fused, emit_integer
+from accel.soft.decode cimport decode
+from accel.soft.fpu cimport emit_fpu
+from accel.soft.insn cimport *
+from accel.soft.mmu cimport ACCESS_FETCH, BUCKETS, PAGE_BUCKETS, Guest, bucket, forget_all, note_code, page_bucket, translate
+from accel.soft.system cimport emit_system
+
+cdef enum:
+    MOST = 32               # instructions of a block
+    ROOM = MOST * MAX_UOPS + MAX_UOPS
+
+# A processor's working space.
+cdef struct Scratch:
+    Insn insns[MOST]
+    Uop draft[ROOM]
+    Block block             # the one that is not kept
+    Uop code[ROOM]
+    u8 bytes[32]
+
+SCRATCH_SIZE = sizeof(Scratch)
+
+
+cdef void op_end(Cpu *c, Uop *u) noexcept nogil:
+    """The block is over; its successor follows in memory."""
+    jump(c, u, u.imm, 0)
+
+
+cdef void op_undefined(Cpu *c, Uop *u) noexcept nogil:
+    raise_at(c, u, X_UD)
+
+
+cdef void op_too_long(Cpu *c, Uop *u) noexcept nogil:
+    raise_gp(c, u, 0)
+
+
+cdef void blank(Uop *u, Insn *i) noexcept nogil:
+    cdef u32 n
+    memset(u, 0, MAX_UOPS * sizeof(Uop))
+    for n in range(MAX_UOPS):
+        u[n].off = i.off
+        u[n].len = i.len
+        u[n].base = u[n].index = u[n].seg = R_ZERO
+
+
+cdef u32 emit(Insn *i, Uop *u) noexcept nogil:
+    cdef int n = 0
+    blank(u, i)
+    if i.klass == K_INTEGER:
+        n = emit_integer(i, u)
+    elif i.klass == K_SYSTEM:
+        n = emit_system(i, u)
+    elif i.klass == K_FPU:
+        n = emit_fpu(i, u)
+    if n <= 0:
+        blank(u, i)
+        u.fn = op_undefined
+        i.ends = ENDS_JUMP
+        n = 1
+    return n
+
+
+cdef u32 gather(Scratch *s, const u8 *bytes, u32 avail, u32 off, u32 mode, u32 most, int *failure) noexcept nogil:
+    """Decode up to `most` instructions into `insns`; how many. `failure`: why there is not another."""
+    cdef u32 count = 0, at = 0
+    cdef int size
+    failure[0] = 1
+    while count < most:
+        size = decode(bytes + at, avail - at, mode, <u16>(off + at), &s.insns[count])
+        if size <= 0:
+            failure[0] = size
+            return count
+        s.insns[count].bytes = bytes + at
+        at += size
+        count += 1
+        if s.insns[count - 1].klass == K_INVALID or s.insns[count - 1].ends == ENDS_JUMP or (
+            s.insns[count - 1].ends == ENDS_COND
+        ):
+            return count
+    return count
+
+
+cdef void flow(Scratch *s, u32 count) noexcept nogil:
+    """Which flags somebody reads, from the last instruction to the first."""
+    cdef u32 live = F_STATUS, n
+    for n in range(count, 0, -1):
+        s.insns[n - 1].live = s.insns[n - 1].writes & live
+        live = (live & ~s.insns[n - 1].writes) | s.insns[n - 1].reads
+
+
+cdef u32 produce(Scratch *s, u32 *count, u32 *size) noexcept nogil:
+    """Operations of s.insns[0 … count - 1] into `draft`; how many. Cuts `count` where an emitter ends the block."""
+    cdef u32 n = 0, used = 0
+    cdef int made
+    cdef Insn *last = NULL
+    while n < count[0]:
+        last = &s.insns[n]
+        if n + 1 < count[0] and s.insns[n + 1].ends == ENDS_COND and s.insns[n + 1].klass == K_INTEGER and last.klass == K_INTEGER:
+            blank(s.draft + used, last)
+            made = emit_fused(last, last + 1, s.draft + used)
+            if made > 0:
+                used += made
+                n += 2
+                last = &s.insns[n - 1]
+                continue
+        used += emit(last, s.draft + used)
+        n += 1
+        if last.ends == ENDS_JUMP:
+            break
+    count[0] = n
+    size[0] = last.off + last.len - s.insns[0].off
+    if last.ends == ENDS_NOT:
+        memset(s.draft + used, 0, 2 * sizeof(Uop))
+        s.draft[used].fn = op_end
+        s.draft[used].imm = <i64>last.off + last.len
+        s.draft[used].off = last.off
+        s.draft[used].len = last.len
+        used += 2
+    return used
+
+
+cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
+    """Decode at `host`. NULL: the first instruction does not fit the page."""
+    cdef Guest *g = <Guest *>c.guest
+    cdef Scratch *s = <Scratch *>c.scratch
+    cdef u32 off = <u32>(<u64>host & 0xFFF), count, size = 0, used, at
+    cdef int failure = 0
+    cdef Block *block
+    count = gather(s, host, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
+    if count == 0:
+        return NULL
+    flow(s, count)
+    used = produce(s, &count, &size)
+    if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
+        forget_all(g)
+    if note_code(c, phys, host):
+        return NULL
+    block = <Block *>(g.arena + g.used)
+    block.code = <Uop *>(g.arena + g.used + sizeof(Block))
+    g.used += sizeof(Block) + used * sizeof(Uop)
+    memcpy(block.code, s.draft, used * sizeof(Uop))
+    block.host = <u64>host
+    block.mode = mode
+    block.count = <u16>count
+    block.uops = <u16>used
+    block.size = <u16>size
+    block.dead = 0
+    at = bucket(block.host)
+    block.next = g.buckets[at]
+    g.buckets[at] = block
+    at = page_bucket(block.host & ~<u64>0xFFF)
+    block.page_next = g.pages[at]
+    g.pages[at] = block
+    c.builds += 1
+    return block
+
+
+cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexcept nogil:
+    """A block of one instruction that lies in two pages, or not in plain memory. NULL: an exception is noted."""
+    cdef Scratch *s = <Scratch *>c.scratch
+    cdef u32 off = <u32>(linear & 0xFFF), n, room = 4096 - off, count = 1, size = 0
+    cdef u64 next_page = linear + room, there = 0
+    cdef u8 *page2 = NULL
+    cdef int made
+    if room > 15:
+        room = 15
+    for n in range(room):
+        s.bytes[n] = host[n] if host != NULL else <u8>c.hooks.phys_load(c, phys + n, 1)
+    made = decode(s.bytes, room, mode, <u16>off, &s.insns[0])
+    if made == 0 and room < 15:
+        if not c.efer & 0x400:
+            next_page &= <u64>0xFFFFFFFF
+        if translate(c, next_page, ACCESS_FETCH, c.cpl == 3, &page2, &there):
+            return NULL
+        for n in range(room, 15):
+            s.bytes[n] = page2[n - room] if page2 != NULL else <u8>c.hooks.phys_load(c, there + n - room, 1)
+        made = decode(s.bytes, 15, mode, <u16>off, &s.insns[0])
+    s.insns[0].bytes = s.bytes
+    if made <= 0:
+        s.insns[0].off = <u16>off
+        s.insns[0].len = 1
+        blank(s.draft, &s.insns[0])
+        s.draft[0].fn = op_too_long
+        n = 1
+    else:
+        flow(s, 1)
+        n = produce(s, &count, &size)
+    memcpy(s.code, s.draft, n * sizeof(Uop))
+    s.block.code = s.code
+    s.block.host = 0
+    s.block.mode = mode
+    s.block.count = 1
+    s.block.uops = <u16>n
+    s.block.size = 0
+    return &s.block
+
+
+cdef Block *find_block(Cpu *c) noexcept nogil:
+    """The block at c.rip, RIPB set for it. NULL: an exception is noted. Links the branch that led here, if any."""
+    cdef Guest *g = <Guest *>c.guest
+    cdef u64 linear = c.rip, phys = 0
+    cdef u8 *host = NULL
+    cdef Block *block
+    cdef Link *link = c.link
+    cdef Block *before = c.block
+    cdef JumpEntry *e
+    cdef u32 mode = c.mode
+    c.link = NULL
+    c.lookups += 1
+    if not mode & MODE_64:
+        if c.rip > c.seg[CS].limit:
+            raised(c, X_GP, 0, True)
+            return NULL
+        linear = (linear + c.regs[BASE + CS]) & <u64>0xFFFFFFFF
+    if c.shadow:
+        mode |= MODE_STEP
+    if translate(c, linear, ACCESS_FETCH, c.cpl == 3, &host, &phys):
+        return NULL
+    c.regs[RIPB] = c.rip - (linear & 0xFFF)
+    if host == NULL:
+        return build_apart(c, linear, NULL, phys, mode)
+    block = g.buckets[bucket(<u64>host)]
+    while block != NULL and (block.host != <u64>host or block.mode != mode):
+        block = block.next
+    if block == NULL:
+        block = build(c, host, phys, mode)
+        if block == NULL:
+            return build_apart(c, linear, host, phys, mode)
+        if c.block == NULL:
+            link = NULL             # everything was forgotten
+    if link != NULL and before != NULL and before.mode == mode and not before.dead and (
+        (before.host ^ block.host) < 4096
+    ):
+        if c.link_fall:
+            link.fall, link.fall_gen = block, c.gen_code
+        else:
+            link.taken, link.taken_gen = block, c.gen_code
+    if mode == c.mode:
+        e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
+        e.rip, e.gen, e.block, e.ripb, e.mode = c.rip, c.gen_map, block, c.regs[RIPB], mode
+    return block

@@ -1,0 +1,713 @@
+"""Paging, the TLB behind the handlers' fast path, and stores into memory whose code is cached.
+
+The fast path (cpu.pxd) compares an address with the tag of one TLB entry; everything else comes here: misses, accesses
+over the end of a page, devices, pages with cached code, watched addresses. A TLB entry is filled with only those
+rights that need no further check: no write tag while the page is clean or holds code.
+
+Blocks are found by host address. A page with cached code is marked in its RamBlock, so that bus masters' writes are
+noticed too (RamBlock.mark_dirty); the run loop then calls forget_written().
+
+Ref: Intel SDM vol. 3, chapter 4 (paging), 17.2 (debug registers).
+"""
+
+from libc.string cimport memcpy, memset
+
+from accel.ram cimport RamBlock
+from accel.space cimport AddressSpace, Entry
+
+cdef enum:
+    CR0_PE = 1
+    CR0_WP = 0x10000
+    CR0_AM = 0x40000
+    CR4_PSE = 0x10
+    CR4_PAE = 0x20
+    CR4_PGE = 0x80
+    CR4_SMEP = 0x100000
+    CR4_SMAP = 0x200000
+    EFER_LMA = 0x400
+    EFER_NXE = 0x800
+    PTE_P = 1
+    PTE_W = 2
+    PTE_U = 4
+    PTE_A = 0x20
+    PTE_D = 0x40
+    PTE_PS = 0x80
+    PTE_G = 0x100
+    ERROR_P = 1
+    ERROR_W = 2
+    ERROR_U = 4
+    ERROR_RSVD = 8
+    ERROR_FETCH = 16
+
+cdef u64 CR0_PG = <u64>1 << 31
+cdef u64 NX = <u64>1 << 63
+cdef u64 PAGE = ~<u64>0xFFF
+
+
+cdef Entry *_find(AddressSpace space, u64 addr) noexcept nogil:
+    return space.find(addr)
+
+
+cdef u8 *_code_map(RamBlock block) noexcept nogil:
+    return block.code if block.code != NULL or block.watch_code() == 0 else NULL
+
+
+cdef u8 *_host_of(RamBlock block) noexcept nogil:
+    return block.host
+
+
+cdef u64 _pages_of(RamBlock block) noexcept nogil:
+    return block.size >> 12
+
+
+cdef u64 _writes_of(RamBlock block) noexcept nogil:
+    return block.code_writes
+
+
+cdef void _mark(RamBlock block, u64 offset, u64 size) noexcept nogil:
+    if block.dirty != NULL:
+        block.mark_dirty(offset, size)
+
+
+# Borrowed `void *`: calls through these take no reference.
+ctypedef Entry *(*find_fn)(void *, u64) noexcept nogil
+ctypedef u8 *(*bytes_fn)(void *) noexcept nogil
+ctypedef void (*mark_fn)(void *, u64, u64) noexcept nogil
+cdef find_fn space_find = <find_fn>_find
+cdef bytes_fn code_map = <bytes_fn>_code_map
+cdef bytes_fn host_of = <bytes_fn>_host_of
+cdef mark_fn mark = <mark_fn>_mark
+ctypedef u64 (*number_fn)(void *) noexcept nogil
+cdef number_fn pages_of = <number_fn>_pages_of
+cdef number_fn writes_of = <number_fn>_writes_of
+
+
+ctypedef struct AddressSpaceTable:
+    Entry *entries
+    u32 count
+
+
+cdef void _table(AddressSpace space, AddressSpaceTable *out) noexcept nogil:
+    out.entries = space.table
+    out.count = space.entries
+
+
+ctypedef void (*table_fn)(void *, AddressSpaceTable *) noexcept nogil
+cdef table_fn space_table = <table_fn>_table
+
+
+# --- physical memory -----------------------------------------------------------------------------------------------
+
+cdef u8 *plain(Cpu *c, u64 phys, Entry **found) noexcept nogil:
+    """Host address of a physical one where plain memory is, for reading; `found` says what else it is."""
+    cdef Entry *entry = space_find((<Guest *>c.guest).memory, phys)
+    found[0] = entry
+    if entry == NULL or entry.host == NULL or (phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last:
+        return NULL
+    return entry.host + (phys - entry.start)
+
+
+cdef u64 table_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
+    cdef Entry *entry
+    cdef u8 *host = plain(c, phys, &entry)
+    if host == NULL:
+        return c.hooks.phys_load(c, phys, size)
+    return (<u64 *>host)[0] if size == 8 else (<u32 *>host)[0]
+
+
+cdef void table_mark(Cpu *c, u64 phys, u32 bits) noexcept nogil:
+    """Set A and D."""
+    cdef Entry *entry
+    cdef u8 *host = plain(c, phys, &entry)
+    if host == NULL or not entry.writable:
+        return
+    (<u32 *>host)[0] |= bits
+    mark(entry.block, <u64>(host - host_of(entry.block)), 4)
+
+
+# --- the walk ------------------------------------------------------------------------------------------------------
+
+ctypedef struct Walk:
+    u64 phys                # of the 4 KiB page
+    bint writable           # by this CPL, now
+    bint executable
+    bint user
+    bint all_pages          # global
+    bint dirty
+
+
+cdef int page_fault(Cpu *c, u64 linear, u32 error, u32 access, bint user) noexcept nogil:
+    if access == ACCESS_WRITE:
+        error |= ERROR_W
+    if user:
+        error |= ERROR_U
+    if access == ACCESS_FETCH and (c.efer & EFER_NXE and c.cr4 & CR4_PAE or c.cr4 & CR4_SMEP):
+        error |= ERROR_FETCH
+    c.cr2 = linear
+    c.faults += 1
+    raised(c, X_PF, error, True)
+    return 1
+
+
+cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nogil:
+    """Through the tables in memory; sets A and D. Not 0: #PF (or #GP for a non-canonical address) is noted."""
+    cdef u64 entry = 0, at, rights = PTE_W | PTE_U, nx = 0, reserved
+    cdef u64 table
+    cdef u64 places[4]
+    cdef u32 sizes = 8, level, shift, count = 0, i
+    cdef bint wide = c.cr4 & CR4_PAE
+    out.executable = True
+    out.all_pages = False
+    if not c.cr0 & CR0_PG:
+        out.phys = linear & <u64>0xFFFFF000
+        out.writable = True
+        out.user = True
+        out.dirty = True
+        return 0
+    reserved = ~c.phys_mask & ((<u64>1 << 52) - 1)
+    if not c.efer & EFER_NXE:
+        reserved |= NX
+    if c.efer & EFER_LMA:
+        if <u64>(<i64>(linear << 16) >> 16) != linear:
+            raised(c, X_GP, 0, True)
+            return 1
+        table = c.cr3 & c.phys_mask & PAGE
+        level = 4
+    elif wide:
+        entry = c.pdpte[(linear >> 30) & 3]
+        if not entry & PTE_P:
+            return page_fault(c, linear, 0, access, user)
+        table = entry & c.phys_mask & PAGE
+        level = 2
+    else:
+        table = c.cr3 & <u64>0xFFFFF000
+        level = 2
+        sizes = 4
+        reserved = 0
+    while True:
+        shift = (12 + 9 * (level - 1)) if sizes == 8 else (12 + 10 * (level - 1))
+        at = table + ((linear >> shift) & (511 if sizes == 8 else 1023)) * sizes
+        entry = table_load(c, at & c.a20_mask, sizes)
+        if not entry & PTE_P:
+            return page_fault(c, linear, 0, access, user)
+        if entry & reserved:
+            return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+        places[count] = at & c.a20_mask
+        count += 1
+        rights &= entry
+        nx |= entry & NX
+        if level == 1:
+            table = entry & c.phys_mask & PAGE
+            break
+        if entry & PTE_PS and (level == 2 and (sizes == 8 or c.cr4 & CR4_PSE) or level == 3):
+            if sizes == 4:      # PSE-36: bits 13-20 are bits 32-39 of the address
+                table = (entry & <u64>0xFFC00000) | ((entry >> 13 & 0xFF) << 32)
+                table = (table & c.phys_mask) | (linear & 0x3FF000)
+            else:
+                at = ((<u64>1 << shift) - 1) & PAGE
+                if entry & at & ~<u64>0x1000:
+                    return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+                table = (entry & c.phys_mask & ~((<u64>1 << shift) - 1)) | (linear & at)
+            break
+        if level > 2 and entry & PTE_PS:
+            return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+        table = entry & c.phys_mask & PAGE
+        level -= 1
+    if not c.efer & EFER_NXE or sizes == 4:
+        nx = 0
+    out.user = (rights & PTE_U) != 0
+    out.writable = (rights & PTE_W) != 0 or (not user and not c.cr0 & CR0_WP)
+    out.executable = nx == 0 and not (not user and out.user and c.cr4 & CR4_SMEP)
+    if (
+        (user and not out.user)
+        or (access == ACCESS_WRITE and not out.writable)
+        or (access == ACCESS_FETCH and not out.executable)
+        or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not c.eflags & F_AC)
+    ):
+        return page_fault(c, linear, ERROR_P, access, user)
+    for i in range(count):
+        level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
+        if table_load(c, places[i], 4) & level != level:
+            table_mark(c, places[i], level)
+    out.dirty = entry & PTE_D or access == ACCESS_WRITE
+    out.all_pages = entry & PTE_G and c.cr4 & CR4_PGE
+    out.phys = table
+    return 0
+
+
+# --- the TLB -------------------------------------------------------------------------------------------------------
+
+cdef void drop(TlbEntry *tlb, u32 i) noexcept nogil:
+    # Addresses with this index never lie in the page of another index.
+    tlb[i].rtag = <u64>(i ^ 1) << 12
+    tlb[i].wtag = tlb[i].rtag
+    tlb[i].phys = 0
+
+
+cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil:
+    """To a physical address, and to the host's where plain memory may be accessed so (else NULL). Fills the TLB."""
+    cdef u32 i = (linear >> 12) & (TLB_SIZE - 1)
+    cdef TlbEntry *e = &c.tlbs[1 if user else 0][i]
+    cdef Entry *entry
+    cdef Walk found
+    cdef u8 *code
+    cdef u8 *page
+    cdef u64 number
+    if e.rtag == linear & PAGE:
+        if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
+            host[0] = <u8 *>(linear + e.addend)
+            phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
+            return 0
+        if access == ACCESS_WRITE and e.wtag == linear & PAGE:
+            host[0] = <u8 *>(linear + e.addend)
+            phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
+            return 0
+    c.fills += 1
+    if walk(c, linear, access, user, &found):
+        return 1
+    found.phys &= c.a20_mask
+    phys[0] = found.phys | (linear & 0xFFF)
+    page = plain(c, found.phys, &entry)
+    host[0] = page + (linear & 0xFFF) if page != NULL else NULL
+    if page == NULL or (access == ACCESS_WRITE and (entry.region != NULL or not entry.writable)):
+        host[0] = NULL
+        return 0
+    if not user and found.user and c.cr4 & CR4_SMAP:
+        return 0                # allowed now, but not for long
+    e.rtag = linear & PAGE
+    e.addend = <u64>page - (linear & PAGE)
+    e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
+    e.wtag = <u64>(i ^ 1) << 12
+    if found.writable and found.dirty and entry.region == NULL and entry.writable:
+        code = code_map(entry.block)
+        number = <u64>(page - host_of(entry.block)) >> 12
+        if code != NULL and code[number] == 0:
+            e.wtag = e.rtag
+            mark(entry.block, number << 12, 1)
+    return 0
+
+
+cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
+    cdef u32 t, i
+    for t in range(2):
+        for i in range(TLB_SIZE):
+            if globals_too or not c.tlbs[t][i].phys & TLB_GLOBAL:
+                drop(c.tlbs[t], i)
+    c.gen_map += 1
+
+
+cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
+    cdef u32 t, i = (linear >> 12) & (TLB_SIZE - 1)
+    for t in range(2):
+        if c.tlbs[t][i].rtag == linear & PAGE:
+            drop(c.tlbs[t], i)
+    c.gen_map += 1
+
+
+cdef bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
+    cdef Segment *s = &c.seg[n]
+    return (
+        c.regs[BASE + n] == 0 and s.limit == <u32>0xFFFFFFFF
+        and s.ar & (AR_P | AR_S | AR_UNUSABLE | AR_CODE) == AR_P | AR_S | (kind & AR_CODE)
+        and (kind & AR_CODE or s.ar & (AR_RW | AR_CE) == AR_RW)
+    )
+
+
+cdef void set_mode(Cpu *c) noexcept nogil:
+    """c.mode and c.tlb from CS, SS, DS, ES, CPL, CR0, EFER, TF, AC, DR7; drops what paging bits made wrong."""
+    cdef u32 mode, i
+    cdef bint looks = False
+    if c.efer & EFER_LMA and c.seg[CS].ar & AR_L:
+        mode = MODE_64 | MODE_STACK32
+    else:
+        mode = MODE_32 if c.seg[CS].ar & AR_DB else MODE_16
+        if c.seg[SS].ar & AR_DB:
+            mode |= MODE_STACK32
+        if c.cr0 & CR0_PE and not c.eflags & F_VM and (
+            flat(c, ES, 0) and flat(c, SS, 0) and flat(c, DS, 0) and flat(c, CS, AR_CODE)
+        ):
+            mode |= MODE_FLAT
+    if c.cpl == 3:
+        mode |= MODE_USER
+        looks = c.eflags & F_AC and c.cr0 & CR0_AM
+    if c.eflags & F_TF:
+        mode |= MODE_STEP
+    if c.dr7 & 0xFF:
+        for i in range(4):
+            if c.dr7 >> (2 * i) & 3:
+                if (c.dr7 >> (16 + 4 * i)) & 3 == 0:
+                    mode |= MODE_STEP
+                else:
+                    looks = True
+    c.mode = mode
+    c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]
+    if (
+        (c.cr0 ^ c.last_cr0) & (CR0_PG | CR0_WP | CR0_PE)
+        or (c.cr4 ^ c.last_cr4) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP)
+        or (c.efer ^ c.last_efer) & (EFER_LMA | EFER_NXE)
+    ):
+        c.last_cr0, c.last_cr4, c.last_efer = c.cr0, c.cr4, c.efer
+        flush(c, True)
+
+
+# --- accesses that the fast path leaves ---------------------------------------------------------------------------------
+
+cdef bint watching(Cpu *c) noexcept nogil:
+    return c.tlb == c.tlbs[2]
+
+
+cdef int check_alignment(Cpu *c, u64 ea, u32 size) noexcept nogil:
+    if c.cpl == 3 and c.eflags & F_AC and c.cr0 & CR0_AM and size <= 8 and ea & (size - 1):
+        raised(c, X_AC, 0, True)
+        return 1
+    return 0
+
+
+cdef void note_watch(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil:
+    """Data breakpoints (DR7.RW 1: writes, 3: reads too) that this access touches."""
+    cdef u32 i, kind, length
+    cdef u64 start
+    for i in range(4):
+        if not c.dr7 >> (2 * i) & 3:
+            continue
+        kind = (c.dr7 >> (16 + 4 * i)) & 3
+        length = (c.dr7 >> (18 + 4 * i)) & 3
+        length = 8 if length == 2 else length + 1
+        start = c.dr[i] & ~<u64>(length - 1)
+        if (kind == 3 or (kind == 1 and write)) and ea < start + length and start < ea + size:
+            c.debug_hits |= <u64>1 << i
+
+
+cdef int load(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:
+    return any_load(c, ea, size, value, c.cpl == 3, ACCESS_READ)
+
+
+cdef int load_rmw(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:
+    return any_load(c, ea, size, value, c.cpl == 3, ACCESS_WRITE)
+
+
+cdef int sys_load(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:
+    return any_load(c, ea, size, value, False, ACCESS_READ)
+
+
+cdef u64 read_part(Cpu *c, u8 *host, u64 phys, u32 size) noexcept nogil:
+    cdef u64 value = 0
+    cdef u32 i
+    if host != NULL:
+        memcpy(&value, host, size)
+    elif size == 1 or size == 2 or size == 4 or size == 8:
+        value = c.hooks.phys_load(c, phys, size)
+    else:
+        for i in range(size):
+            value |= (c.hooks.phys_load(c, phys + i, 1) & 0xFF) << (8 * i)
+    return value
+
+
+cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) noexcept nogil:
+    cdef u8 *host
+    cdef u8 *host2
+    cdef u64 phys, phys2, part
+    cdef u32 first
+    if not (c.efer & EFER_LMA):
+        ea &= <u64>0xFFFFFFFF
+    if watching(c):
+        if check_alignment(c, ea, size):
+            return 1
+        note_watch(c, ea, size, access == ACCESS_WRITE)
+    if (ea & 0xFFF) + size <= 4096:
+        if translate(c, ea, access, user, &host, &phys):
+            return 1
+        if host == NULL and access == ACCESS_WRITE:     # a device, a ROM, a page with code
+            if translate(c, ea, ACCESS_READ, user, &host, &phys):
+                return 1
+        if host != NULL and size == 8:
+            value[0] = (<u64 *>host)[0]
+        else:
+            value[0] = read_part(c, host, phys, size)
+        return 0
+    first = 4096 - <u32>(ea & 0xFFF)
+    part = ea + first
+    if not (c.efer & EFER_LMA):
+        part &= <u64>0xFFFFFFFF
+    if translate(c, ea, access, user, &host, &phys) or translate(c, part, access, user, &host2, &phys2):
+        return 1
+    if access == ACCESS_WRITE:
+        if translate(c, ea, ACCESS_READ, user, &host, &phys) or translate(c, part, ACCESS_READ, user, &host2, &phys2):
+            return 1
+    value[0] = read_part(c, host, phys, first) | (read_part(c, host2, phys2, size - first) << (8 * first))
+    return 0
+
+
+cdef int store(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil:
+    return any_store(c, ea, size, value, c.cpl == 3)
+
+
+cdef int sys_store(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil:
+    return any_store(c, ea, size, value, False)
+
+
+cdef void write_part(Cpu *c, u64 phys, u32 size, const void *data) noexcept nogil:
+    """Into memory, seeing to cached code; or to a device."""
+    cdef Entry *entry
+    cdef u8 *host = plain(c, phys, &entry)
+    cdef u8 *code
+    cdef u64 value = 0, number
+    cdef u32 i
+    if host != NULL and entry.writable and entry.region == NULL:
+        memcpy(host, data, size)
+        number = <u64>(host - host_of(entry.block))
+        mark(entry.block, number, size)
+        code = code_map(entry.block)
+        if code != NULL and code[number >> 12]:
+            forget_range(<Guest *>c.guest, c, host, size)
+    elif size == 1 or size == 2 or size == 4 or size == 8:
+        memcpy(&value, data, size)
+        c.hooks.phys_store(c, phys, size, value)
+    else:
+        for i in range(size):
+            c.hooks.phys_store(c, phys + i, 1, (<u8 *>data)[i])
+
+
+cdef int any_store(Cpu *c, u64 ea, u32 size, u64 value, bint user) noexcept nogil:
+    cdef u8 *host
+    cdef u8 *host2
+    cdef u64 phys, phys2, part
+    cdef u32 first
+    if not (c.efer & EFER_LMA):
+        ea &= <u64>0xFFFFFFFF
+    if watching(c):
+        if check_alignment(c, ea, size):
+            return 1
+    if (ea & 0xFFF) + size <= 4096:
+        if translate(c, ea, ACCESS_WRITE, user, &host, &phys):
+            return 1
+        write_part(c, phys, size, &value)
+    else:
+        first = 4096 - <u32>(ea & 0xFFF)
+        part = ea + first
+        if not (c.efer & EFER_LMA):
+            part &= <u64>0xFFFFFFFF
+        if translate(c, ea, ACCESS_WRITE, user, &host, &phys) or translate(c, part, ACCESS_WRITE, user, &host2, &phys2):
+            return 1
+        write_part(c, phys, first, &value)
+        write_part(c, phys2, size - first, <u8 *>&value + first)
+    if watching(c):
+        note_watch(c, ea, size, True)
+    return 0
+
+
+cdef int probe(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil:
+    cdef u8 *host
+    cdef u64 phys
+    cdef u32 access = ACCESS_WRITE if write else ACCESS_READ
+    if translate(c, ea, access, c.cpl == 3, &host, &phys):
+        return 1
+    if (ea & 0xFFF) + size > 4096:
+        return translate(c, (ea + size - 1) & PAGE, access, c.cpl == 3, &host, &phys)
+    return 0
+
+
+cdef int load_bytes(Cpu *c, u64 ea, u32 size, void *data) noexcept nogil:
+    cdef u64 value = 0
+    cdef u32 part
+    cdef u8 *out = <u8 *>data
+    cdef u8 *host
+    if probe(c, ea, size, False):
+        return 1
+    while size:
+        part = 4096 - <u32>(ea & 0xFFF)
+        if part > size:
+            part = size
+        host = readable(c, ea, part)
+        if host != NULL:
+            memcpy(out, host, part)
+        else:
+            part = 8 if part >= 8 else (4 if part >= 4 else 1)
+            if any_load(c, ea, part, &value, c.cpl == 3, ACCESS_READ):
+                return 1
+            memcpy(out, &value, part)
+        out += part
+        ea += part
+        size -= part
+    return 0
+
+
+cdef int store_bytes(Cpu *c, u64 ea, u32 size, const void *data) noexcept nogil:
+    cdef u64 value
+    cdef u32 part
+    cdef const u8 *source = <const u8 *>data
+    cdef u8 *host
+    if probe(c, ea, size, True):
+        return 1
+    while size:
+        part = 4096 - <u32>(ea & 0xFFF)
+        if part > size:
+            part = size
+        host = writable(c, ea, part)
+        if host != NULL:
+            memcpy(host, source, part)
+        else:
+            part = 8 if part >= 8 else (4 if part >= 4 else 1)
+            value = 0
+            memcpy(&value, source, part)
+            if any_store(c, ea, part, value, c.cpl == 3):
+                return 1
+        source += part
+        ea += part
+        size -= part
+    return 0
+
+
+cdef void install(Cpu *c) noexcept nogil:
+    c.memory.load = load
+    c.memory.load_rmw = load_rmw
+    c.memory.store = store
+    c.memory.load_bytes = load_bytes
+    c.memory.store_bytes = store_bytes
+    c.memory.probe = probe
+    c.memory.sys_load = sys_load
+    c.memory.sys_store = sys_store
+    c.memory.flush = flush
+    c.memory.flush_page = flush_page
+    c.memory.set_mode = set_mode
+    c.last_cr0 = ~<u64>0
+    memset(c.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
+    c.gen_map = 1
+    c.gen_code = 1
+    cdef u32 i
+    for i in range(TLB_SIZE):
+        drop(c.tlbs[2], i)
+    flush(c, True)
+
+
+# --- cached code ---------------------------------------------------------------------------------------------------------
+
+cdef u32 page_bucket(u64 page) noexcept nogil:
+    return <u32>((page >> 12) ^ (page >> 26)) & (PAGE_BUCKETS - 1)
+
+
+cdef u32 bucket(u64 host) noexcept nogil:
+    return <u32>(host ^ (host >> 16)) & (BUCKETS - 1)
+
+
+cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
+    """The page of `host` holds cached code from now on: writes to it must be seen. -1: they cannot be."""
+    cdef Entry *entry
+    cdef u8 *page = plain(c, phys & PAGE, &entry)
+    cdef Guest *g = <Guest *>c.guest
+    cdef u8 *code
+    cdef u32 n, t, i
+    cdef Cpu *other
+    cdef u64 number
+    if page == NULL:
+        return -1
+    code = code_map(entry.block)
+    if code == NULL:
+        return -1
+    number = <u64>(page - host_of(entry.block)) >> 12
+    if code[number] == 1:
+        return 0
+    code[number] = 1
+    for n in range(g.count):
+        other = g.cpus[n]
+        for t in range(2):
+            for i in range(TLB_SIZE):
+                if other.tlbs[t][i].wtag == other.tlbs[t][i].rtag and (
+                    <u8 *>(other.tlbs[t][i].wtag + other.tlbs[t][i].addend) == page
+                ):
+                    other.tlbs[t][i].wtag = <u64>(i ^ 1) << 12
+    return 0
+
+
+cdef void resync(Cpu *c, Uop *u) noexcept nogil:
+    """In place of the operations of a block that was written while it runs: look the rest up again."""
+    c.rip = rip_of(c, u)
+    c.stop = STOP_NEXT
+
+
+cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
+    cdef Block **link = &g.buckets[bucket(block.host)]
+    cdef u32 i
+    while link[0] != NULL and link[0] != block:
+        link = &link[0].next
+    if link[0] == block:
+        link[0] = block.next
+    block.dead = 1
+    if runs != NULL and runs.block == block:
+        for i in range(block.uops):
+            block.code[i].fn = resync
+
+
+cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
+    """Blocks that overlap the bytes written are gone; `runs`: the processor that wrote them."""
+    cdef u64 page = <u64>host & PAGE
+    cdef Block **link = &g.pages[page_bucket(page)]
+    cdef Block *block
+    cdef bint gone = False
+    cdef u32 n
+    while link[0] != NULL:
+        block = link[0]
+        if block.host & PAGE == page and block.host < <u64>host + size and <u64>host < block.host + block.size:
+            link[0] = block.page_next
+            kill(g, block, runs)
+            gone = True
+        else:
+            link = &block.page_next
+    if gone:
+        for n in range(g.count):
+            g.cpus[n].gen_code += 1
+            g.cpus[n].gen_map += 1
+
+
+cdef void forget_page(Guest *g, u8 *page) noexcept nogil:
+    forget_range(g, NULL, page, 4096)
+
+
+cdef void forget_written(Guest *g) noexcept nogil:
+    """Bus masters wrote to pages with code (RamBlock.code is 2 there)."""
+    cdef u32 i
+    cdef Entry *entry
+    cdef u8 *code
+    cdef u64 number
+    cdef AddressSpaceTable table
+    cdef u64 writes = 0
+    space_table(g.memory, &table)
+    for i in range(table.count):
+        if table.entries[i].block != NULL:
+            writes += writes_of(table.entries[i].block)
+    if writes == g.code_writes:
+        return
+    g.code_writes = writes
+    for i in range(table.count):
+        entry = &table.entries[i]
+        if entry.host == NULL or entry.block == NULL:
+            continue
+        code = code_map(entry.block)
+        if code == NULL:
+            continue
+        for number in range(<u64>(entry.host - host_of(entry.block)) >> 12,
+                            (<u64>(entry.host - host_of(entry.block)) + (entry.last - entry.start)) // 4096 + 1):
+            if code[number] == 2:
+                code[number] = 1
+                forget_page(g, host_of(entry.block) + (number << 12))
+
+
+cdef void forget_all(Guest *g) noexcept nogil:
+    """The arena is full, or the layout of memory changed: begin anew."""
+    cdef u32 n, i
+    cdef u8 *code
+    cdef AddressSpaceTable table
+    space_table(g.memory, &table)
+    for i in range(table.count):
+        if table.entries[i].host != NULL and table.entries[i].block != NULL:
+            code = code_map(table.entries[i].block)
+            if code != NULL:
+                memset(code, 0, pages_of(table.entries[i].block))
+    memset(g.buckets, 0, BUCKETS * sizeof(Block *))
+    memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
+    g.used = 0
+    for n in range(g.count):
+        g.cpus[n].gen_code += 1
+        g.cpus[n].gen_map += 1
+        g.cpus[n].block = NULL
+        g.cpus[n].link = NULL

@@ -1,0 +1,56 @@
+# Processors of the soft accelerator and the thread that runs them. The documentation is in vcpu.pyx.
+from accel.api cimport DeviceLock, IrqSink, i64, u8, u32, u64
+from accel.clock cimport TimerQueue
+from accel.cpuport cimport CpuPort, InterruptSource
+from accel.run cimport CpuThread, IntAck
+from accel.soft.clock cimport SoftClock
+from accel.soft.cpu cimport Cpu, CpuidLeaf
+from accel.soft.mmu cimport Guest
+from accel.space cimport AddressSpace
+
+
+cdef class Machine:
+    cdef readonly AddressSpace memory, io
+    cdef readonly DeviceLock lock
+    cdef readonly SoftClock clock
+    cdef public TimerQueue timers
+    cdef readonly list cpus
+    cdef Guest guest
+    cdef Cpu *table[256]
+    cdef int bell                       # eventfd that ends an idle sleep
+    cdef int asleep
+    cdef public u64 tsc_hz
+    cdef u64 ticks(self, i64 ns) noexcept nogil
+    cdef void ring(self) noexcept nogil
+
+
+cdef class SoftPort(CpuPort):
+    cdef SoftCpu owner
+
+
+cdef class SoftCpu(CpuThread):
+    cdef readonly Machine machine
+    cdef Cpu *c
+    cdef public InterruptSource source
+    cdef public IntAck ack
+    cdef readonly SoftPort port
+    cdef public SoftCpu leader         # the first processor; None for itself
+    cdef list leaves
+    cdef u64 kvmclock_msr, wall_msr
+    cdef bint use_kvmclock
+    cdef void pend(self, u32 flags) noexcept nogil
+    cdef void pin(self, int kind, int level, int before) noexcept nogil
+    cdef CpuThread first(self) noexcept nogil
+    cdef bint owns_apic(self, u64 phys) noexcept nogil
+    cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil
+    cdef int set_kvmclock(self, u64 value) noexcept nogil
+    cdef int set_wall(self, u64 value) noexcept nogil
+    cdef void idle(self) noexcept nogil
+    cdef i64 run_timers(self) noexcept nogil
+
+
+cdef class SoftPin(IrqSink):
+    cdef readonly str name
+    cdef public SoftCpu cpu
+    cdef public IrqSink lint            # of its local APIC, once there is one
+    cdef int kind, level

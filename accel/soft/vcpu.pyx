@@ -1,0 +1,761 @@
+"""Processors of the soft accelerator, and the one thread that runs them all.
+
+The thread is the first processor's (accel.run tells its course). It runs the machine's timers, then gives each
+processor that is not halted a slice of instructions in turn, and sleeps when all are halted, until a timer is due or
+somebody rings. A slice ends early at the next deadline, so timers are on time to within a block of instructions.
+
+Within a slice the loop is: events that wait (interrupts, INIT, stop), then find the block at RIP and run it; its
+handlers lead from block to block until the budget is spent or something needs the loop. No lock is held and the GIL
+is not needed; devices are called through hooks that take the device lock.
+"""
+
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.string cimport memcpy, memset
+from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport close, read, write
+
+from accel.api cimport ACTION_NONE, ACTION_RESET, DeviceLock, IrqSink
+from accel.clock cimport TimerQueue
+from accel.run cimport CpuThread, RunControl
+from accel.soft.block cimport find_block
+from accel.soft.cpu cimport *
+from accel.soft.exception cimport after_step, deliver, enter_smi, interrupt, nmi
+from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
+from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
+from accel.soft.system cimport reset_cpu, start_cpu
+from accel.space cimport AddressSpace
+
+from accel.errors import AccelFailure
+from accel.soft.block import SCRATCH_SIZE
+
+cdef extern from *:
+    """
+    #include <poll.h>
+    #include <string.h>
+    #include <sys/eventfd.h>
+    #include <sys/prctl.h>
+    #include <signal.h>
+    #define vr_or32(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_and32(p, v) __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_get32(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define vr_set32(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+    static int vr_bell(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+    static void vr_sleep(int bell, int timers, long long ns)
+    {
+        struct pollfd fds[2] = {{bell, POLLIN, 0}, {timers, POLLIN, 0}};
+        struct timespec t = {ns / 1000000000, ns % 1000000000};
+        ppoll(fds, timers >= 0 ? 2 : 1, &t, NULL);
+    }
+    /* A SIGINT or SIGTERM is the main thread's. */
+    static void vr_quiet(void)
+    {
+        static const int open[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+        sigset_t set;
+        unsigned i;
+        sigfillset(&set);
+        for (i = 0; i < sizeof open / sizeof *open; i++)
+            sigdelset(&set, open[i]);
+        pthread_sigmask(SIG_SETMASK, &set, NULL);
+        prctl(PR_SET_NAME, "soft CPUs", 0, 0, 0);
+    }
+    """
+    u32 vr_or32(u32 *, u32) nogil
+    u32 vr_and32(u32 *, u32) nogil
+    u32 vr_get32(u32 *) nogil
+    int vr_get32i "vr_get32"(int *) nogil
+    void vr_set32i "vr_set32"(int *, int) nogil
+    int vr_bell() nogil
+    void vr_sleep(int, int, long long) nogil
+    void vr_quiet() nogil
+
+PINS = {"intr": 0, "nmi": 1, "smi": 2, "a20": 3}
+
+cdef enum:
+    SLICE = 20000               # instructions: some 50 us
+    LEAST = 200
+    FX_SIZE = 4096
+
+cdef u64 ARENA = <u64>64 << 20
+cdef i64 LONGEST_SLEEP = 500000000      # ns
+
+# MSRs of the KVM clock: the first two are the old numbers of the same
+cdef enum:
+    MSR_WALL_OLD = 0x11
+    MSR_CLOCK_OLD = 0x12
+    MSR_WALL = 0x4B564D00
+    MSR_CLOCK = 0x4B564D01
+    MSR_DEADLINE = 0x6E0
+
+
+# --- what the processor asks of its surroundings -------------------------------------------------------------------------
+
+cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
+    """After a device was called: what it asked for, and whether the processor must look around."""
+    if action:
+        cpu.control.request(cpu.first(), action)
+    if vr_get32(&cpu.c.pending):
+        cpu.c.slice -= cpu.c.budget
+        cpu.c.budget = 0
+
+
+cdef u64 _port_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
+    cdef u64 value
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    cpu.control.current = <void *>cpu
+    value = cpu.machine.io.load(port, size)
+    cpu.control.current = NULL
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    finish(cpu, 0)
+    return value
+
+
+cdef void _port_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
+    cdef u32 action
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    cpu.control.current = <void *>cpu
+    action = cpu.machine.io.store(port, size, value)
+    cpu.control.current = NULL
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    finish(cpu, action)
+
+
+cdef void _port_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 count, bint out) noexcept nogil:
+    cdef u32 action
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    if out:
+        action = cpu.machine.io.store_string(port, size, data, count)
+    else:
+        action = cpu.machine.io.load_string(port, size, data, count)
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    finish(cpu, action)
+
+
+cdef u64 _phys_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
+    cdef u64 value
+    if cpu.owns_apic(phys):
+        cpu.machine.lock.acquire()
+        value = cpu.source.mmio_read(<u32>phys & 0xFFC)
+        cpu.machine.lock.release()
+        return value >> (8 * (phys & 3))
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    cpu.control.current = <void *>cpu
+    value = cpu.machine.memory.load(phys, size)
+    cpu.control.current = NULL
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    finish(cpu, 0)
+    return value
+
+
+cdef void _phys_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
+    cdef u32 action = 0
+    if cpu.owns_apic(phys):
+        cpu.machine.lock.acquire()
+        if not phys & 3:
+            cpu.source.mmio_write(<u32>phys & 0xFFC, <u32>value)
+        cpu.machine.lock.release()
+        finish(cpu, 0)
+        return
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    cpu.control.current = <void *>cpu
+    action = cpu.machine.memory.store(phys, size, value)
+    cpu.control.current = NULL
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    finish(cpu, action)
+
+
+cdef u64 _tsc(SoftCpu cpu, Cpu *c) noexcept nogil:
+    return cpu.machine.ticks(cpu.machine.clock.now())
+
+
+cdef int _rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
+    cdef int result = -1
+    if msr == MSR_CLOCK or msr == MSR_CLOCK_OLD:
+        value[0] = cpu.kvmclock_msr
+        return 0 if cpu.use_kvmclock else -1
+    if msr == MSR_WALL or msr == MSR_WALL_OLD:
+        value[0] = cpu.wall_msr
+        return 0 if cpu.use_kvmclock else -1
+    if cpu.source is not None:
+        cpu.machine.lock.acquire()
+        result = cpu.source.rdmsr(msr, value)
+        cpu.machine.lock.release()
+    return result
+
+
+cdef int _wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
+    cdef int result = -1
+    if msr == MSR_CLOCK or msr == MSR_CLOCK_OLD:
+        return cpu.set_kvmclock(value) if cpu.use_kvmclock else -1
+    if msr == MSR_WALL or msr == MSR_WALL_OLD:
+        return cpu.set_wall(value) if cpu.use_kvmclock else -1
+    if cpu.source is not None:
+        cpu.machine.lock.acquire()
+        result = cpu.source.wrmsr(msr, value)
+        cpu.machine.lock.release()
+        finish(cpu, 0)
+    return result
+
+
+cdef u32 _get_tpr(SoftCpu cpu, Cpu *c) noexcept nogil:
+    return cpu.source.get_tpr() >> 4 if cpu.source is not None else 0
+
+
+cdef void _set_tpr(SoftCpu cpu, Cpu *c, u32 value) noexcept nogil:
+    if cpu.source is not None:
+        cpu.machine.lock.acquire()
+        cpu.source.set_tpr(<u8>(value << 4))
+        cpu.machine.lock.release()
+        finish(cpu, 0)
+
+
+cdef int _acknowledge(SoftCpu cpu, Cpu *c) noexcept nogil:
+    cdef int vector = -1
+    fpu_suspend(c)
+    cpu.machine.lock.acquire()
+    if cpu.source is not None:
+        vector = cpu.source.acknowledge()
+    elif cpu.ack is not None:
+        vector = cpu.ack.acknowledge()
+    cpu.machine.lock.release()
+    fpu_resume(c)
+    return vector
+
+
+# c.owner is a borrowed `void *`; calls through these take no reference.
+ctypedef u64 (*in_fn)(void *, Cpu *, u32, u32) noexcept nogil
+ctypedef void (*out_fn)(void *, Cpu *, u32, u32, u64) noexcept nogil
+ctypedef void (*string_fn)(void *, Cpu *, u32, u32, u8 *, u32, bint) noexcept nogil
+ctypedef u64 (*load_fn)(void *, Cpu *, u64, u32) noexcept nogil
+ctypedef void (*store_fn)(void *, Cpu *, u64, u32, u64) noexcept nogil
+ctypedef u64 (*tsc_fn)(void *, Cpu *) noexcept nogil
+ctypedef int (*rdmsr_fn)(void *, Cpu *, u32, u64 *) noexcept nogil
+ctypedef int (*wrmsr_fn)(void *, Cpu *, u32, u64) noexcept nogil
+ctypedef u32 (*get_fn)(void *, Cpu *) noexcept nogil
+ctypedef void (*set_fn)(void *, Cpu *, u32) noexcept nogil
+ctypedef int (*ack_fn)(void *, Cpu *) noexcept nogil
+cdef in_fn c_in = <in_fn>_port_in
+cdef out_fn c_out = <out_fn>_port_out
+cdef string_fn c_string = <string_fn>_port_string
+cdef load_fn c_load = <load_fn>_phys_load
+cdef store_fn c_store = <store_fn>_phys_store
+cdef tsc_fn c_tsc = <tsc_fn>_tsc
+cdef rdmsr_fn c_rdmsr = <rdmsr_fn>_rdmsr
+cdef wrmsr_fn c_wrmsr = <wrmsr_fn>_wrmsr
+cdef get_fn c_get_tpr = <get_fn>_get_tpr
+cdef set_fn c_set_tpr = <set_fn>_set_tpr
+cdef ack_fn c_ack = <ack_fn>_acknowledge
+
+cdef u64 port_in(Cpu *c, u32 port, u32 size) noexcept nogil:
+    return c_in(c.owner, c, port, size)
+
+cdef void port_out(Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
+    c_out(c.owner, c, port, size, value)
+
+cdef void port_in_string(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil:
+    c_string(c.owner, c, port, size, data, count, False)
+
+cdef void port_out_string(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil:
+    c_string(c.owner, c, port, size, data, count, True)
+
+cdef u64 phys_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
+    return c_load(c.owner, c, phys, size)
+
+cdef void phys_store(Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
+    c_store(c.owner, c, phys, size, value)
+
+cdef u64 tsc(Cpu *c) noexcept nogil:
+    return c_tsc(c.owner, c)
+
+cdef int rdmsr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
+    return c_rdmsr(c.owner, c, msr, value)
+
+cdef int wrmsr(Cpu *c, u32 msr, u64 value) noexcept nogil:
+    return c_wrmsr(c.owner, c, msr, value)
+
+cdef u32 get_tpr(Cpu *c) noexcept nogil:
+    return c_get_tpr(c.owner, c)
+
+cdef void set_tpr(Cpu *c, u32 value) noexcept nogil:
+    c_set_tpr(c.owner, c, value)
+
+cdef int acknowledge(Cpu *c) noexcept nogil:
+    return c_ack(c.owner, c)
+
+
+# --- a slice -------------------------------------------------------------------------------------------------------------
+
+cdef bint events(Cpu *c) noexcept nogil:
+    """See to what waits. False: the slice is over."""
+    cdef u32 p = vr_get32(&c.pending)
+    cdef int vector
+    if p & PEND_STOP:
+        return False
+    if p & PEND_FLUSH:
+        vr_and32(&c.pending, ~<u32>PEND_FLUSH)
+        forget_all(<Guest *>c.guest)
+        flush(c, True)
+    if p & PEND_INIT:
+        vr_and32(&c.pending, ~<u32>(PEND_INIT | PEND_SIPI))
+        reset_cpu(c, True)
+        c.wait_sipi = c.index != 0
+    if p & PEND_SIPI:
+        vr_and32(&c.pending, ~<u32>PEND_SIPI)
+        if c.wait_sipi:
+            c.wait_sipi = False
+            start_cpu(c, c.sipi_vector)
+    if c.wait_sipi:
+        return False
+    if c.shadow:
+        return not c.halted
+    if p & PEND_SMI and not c.in_smm:
+        vr_and32(&c.pending, ~<u32>PEND_SMI)
+        c.halted = False
+        enter_smi(c)
+    elif p & PEND_NMI and not c.nmi_blocked:
+        vr_and32(&c.pending, ~<u32>PEND_NMI)
+        c.halted = False
+        nmi(c)
+    elif p & PEND_INTR and c.eflags & F_IF:
+        vector = c.hooks.acknowledge(c)
+        if vector >= 0:
+            c.halted = False
+            interrupt(c, <u32>vector)
+    return not c.halted
+
+
+cdef void run_slice(Cpu *c) noexcept nogil:
+    """Until the budget is spent, the processor halts, or somebody wants it out."""
+    cdef Block *block
+    cdef i64 kept
+    cdef bint step
+    c.stop = STOP_NEXT
+    while c.budget > 0:
+        if vr_get32(&c.pending) or c.halted or c.wait_sipi:
+            c.link = NULL
+            if not events(c):
+                return
+        block = find_block(c)
+        if block == NULL:
+            deliver(c)
+            if c.stop == STOP_SHUTDOWN:
+                return
+            continue
+        c.budget -= block.count
+        c.block = block
+        c.stop = STOP_NEXT
+        c.shadow = 0
+        step = block.mode & MODE_STEP
+        if step:
+            kept = c.budget
+            c.budget = 0
+            c.slice -= kept
+            block.code.fn(c, block.code)
+            c.budget += kept
+            c.slice += kept
+            if c.stop != STOP_EXCEPTION:
+                after_step(c)
+        else:
+            block.code.fn(c, block.code)
+        if c.stop == STOP_NEXT:
+            continue
+        if c.stop == STOP_EXCEPTION:
+            c.link = NULL
+            deliver(c)
+        if c.stop == STOP_EVENT:
+            forget_written(<Guest *>c.guest)
+        elif c.stop == STOP_HALT:
+            c.halted = True
+        elif c.stop == STOP_SHUTDOWN or c.stop == STOP_LEAVE:
+            return
+
+
+cdef class Machine:
+    """What the processors share: address spaces, code cache, clock, bell."""
+
+    def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock):
+        self.memory, self.io, self.lock = memory, io, lock
+        self.clock = SoftClock()
+        self.cpus = []
+        self.tsc_hz = 1000000000
+        self.bell = vr_bell()
+        self.guest.cpus = self.table
+        self.guest.memory = <void *>memory
+        self.guest.size = ARENA
+        self.guest.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
+        self.guest.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
+        cdef void *arena = mmap(
+            NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+        )
+        if arena == MAP_FAILED or self.guest.buckets == NULL or self.guest.pages == NULL or self.bell < 0:
+            raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
+        self.guest.arena = <u8 *>arena
+
+    def __dealloc__(self):
+        if self.guest.arena != NULL:
+            munmap(self.guest.arena, ARENA)
+        PyMem_RawFree(self.guest.buckets)
+        PyMem_RawFree(self.guest.pages)
+        if self.bell >= 0:
+            close(self.bell)
+
+    cdef u64 ticks(self, i64 ns) noexcept nogil:
+        """Of the TSC."""
+        if self.tsc_hz == 1000000000:
+            return <u64>ns
+        return <u64>ns // 1000000000 * self.tsc_hz + <u64>ns % 1000000000 * self.tsc_hz // 1000000000
+
+    cdef void ring(self) noexcept nogil:
+        """End the sleep, or the next one."""
+        cdef u64 one = 1
+        if vr_get32i(&self.asleep):
+            write(self.bell, &one, 8)
+
+    def flush(self):
+        """The layout of memory changed, or somebody looks for writes: nothing cached stays."""
+        cdef u32 n
+        for n in range(self.guest.count):
+            vr_or32(&self.table[n].pending, PEND_FLUSH)
+
+    def drop_now(self):
+        """The same at once: no processor is executing, or this is their thread."""
+        cdef u32 n
+        forget_all(&self.guest)
+        for n in range(self.guest.count):
+            flush(self.table[n], True)
+
+    @property
+    def statistics(self):
+        """Counts of the first processor: instructions, blocks built, looked up, TLB fills, page faults."""
+        cdef Cpu *c = self.table[0]
+        return {
+            "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "fills": c.fills, "faults": c.faults,
+            "cache": self.guest.used,
+        }
+
+
+cdef class SoftPort(CpuPort):
+    """Pins of a processor, for its local APIC."""
+
+    def __cinit__(self, SoftCpu owner):
+        self.owner = owner
+
+    cdef void set_intr(self, int level) noexcept nogil:
+        if level:
+            self.owner.pend(PEND_INTR)
+        else:
+            vr_and32(&self.owner.c.pending, ~<u32>PEND_INTR)
+
+    cdef void set_nmi(self) noexcept nogil:
+        self.owner.pend(PEND_NMI)
+
+    cdef void init(self) noexcept nogil:
+        self.owner.pend(PEND_INIT)
+
+    cdef void sipi(self, u8 vector) noexcept nogil:
+        self.owner.c.sipi_vector = vector
+        self.owner.pend(PEND_SIPI)
+
+    cdef void smi(self) noexcept nogil:
+        self.owner.pend(PEND_SMI)
+
+    cdef i64 tsc_time(self, u64 tsc) noexcept nogil:
+        cdef u64 hz = self.owner.machine.tsc_hz, at = tsc - self.owner.c.tsc_offset
+        if at >= <u64>1 << 62:
+            return 0 if <i64>at < 0 else <i64>1 << 62
+        return <i64>at if hz == 1000000000 else <i64>(at // hz * 1000000000 + at % hz * 1000000000 // hz)
+
+
+cdef class SoftCpu(CpuThread):
+    """A processor. The first one's thread runs all; `launch()` is called for it alone."""
+
+    def __cinit__(self, RunControl control, u32 index, Machine machine, *args):
+        self.c = <Cpu *>PyMem_RawCalloc(1, sizeof(Cpu))
+        if self.c == NULL:
+            raise MemoryError
+        self.c.owner = <void *>self
+
+    def __init__(self, RunControl control, u32 index, Machine machine, cpuid):
+        super().__init__(control, index)
+        cdef Cpu *c = self.c
+        cdef CpuidLeaf *leaf
+        cdef u32 n
+        self.machine = machine
+        self.port = SoftPort(self)
+        self.leaves = list(cpuid)
+        c.index = index
+        c.guest = <void *>&machine.guest
+        c.a20_mask = ~<u64>0
+        c.phys_mask = (<u64>1 << 40) - 1
+        c.cpuid = <CpuidLeaf *>PyMem_RawCalloc(len(cpuid) + 1, sizeof(CpuidLeaf))
+        c.scratch = PyMem_RawCalloc(1, SCRATCH_SIZE)
+        c.jcache = <JumpEntry *>PyMem_RawCalloc(JCACHE_SIZE, sizeof(JumpEntry))
+        c.fx = <u8 *>mmap(NULL, FX_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        for n in range(3):
+            c.tlbs[n] = <TlbEntry *>PyMem_RawCalloc(TLB_SIZE, sizeof(TlbEntry))
+            if c.tlbs[n] == NULL:
+                raise MemoryError
+        if c.cpuid == NULL or c.scratch == NULL or c.jcache == NULL or c.fx == MAP_FAILED:
+            raise MemoryError
+        for n, entry in enumerate(cpuid):
+            leaf = &c.cpuid[n]
+            leaf.function, leaf.index, leaf.flags = entry["function"], entry["index"], entry["flags"]
+            leaf.eax, leaf.ebx, leaf.ecx, leaf.edx = entry["eax"], entry["ebx"], entry["ecx"], entry["edx"]
+            self.note_leaf(leaf)
+        c.cpuid_count = <u32>len(cpuid)
+        c.hooks.port_in, c.hooks.port_out = port_in, port_out
+        c.hooks.port_in_string, c.hooks.port_out_string = port_in_string, port_out_string
+        c.hooks.phys_load, c.hooks.phys_store = phys_load, phys_store
+        c.hooks.tsc, c.hooks.rdmsr, c.hooks.wrmsr = tsc, rdmsr, wrmsr
+        c.hooks.get_tpr, c.hooks.set_tpr, c.hooks.acknowledge = get_tpr, set_tpr, acknowledge
+        install(c)
+        machine.table[index] = c
+        machine.guest.count = max(machine.guest.count, index + 1)
+        machine.cpus.append(self)
+        reset_cpu(c, False)
+        c.wait_sipi = index != 0
+
+    cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil:
+        cdef Cpu *c = self.c
+        if leaf.function == 1:
+            c.features[0], c.features[1] = leaf.edx, leaf.ecx
+        elif leaf.function == <u32>0x80000001:
+            c.features[2], c.features[3] = leaf.edx, leaf.ecx
+        elif leaf.function == 7 and leaf.index == 0:
+            c.features[4], c.features[5], c.features[6] = leaf.ebx, leaf.ecx, leaf.edx
+        elif leaf.function == <u32>0x80000008:
+            c.phys_mask = (<u64>1 << (leaf.eax & 0xFF)) - 1
+        elif leaf.function == 0x40000001:
+            self.use_kvmclock = leaf.eax & 9
+
+    def __dealloc__(self):
+        cdef u32 n
+        if self.c != NULL:
+            for n in range(3):
+                PyMem_RawFree(self.c.tlbs[n])
+            PyMem_RawFree(self.c.cpuid)
+            PyMem_RawFree(self.c.scratch)
+            PyMem_RawFree(self.c.jcache)
+            if self.c.fx != NULL:
+                munmap(self.c.fx, FX_SIZE)
+            PyMem_RawFree(self.c)
+
+    cdef CpuThread first(self) noexcept nogil:
+        return self if self.leader is None else self.leader
+
+    cdef bint owns_apic(self, u64 phys) noexcept nogil:
+        cdef u64 base
+        if self.source is None:
+            return False
+        base = self.source.get_base()
+        return base & 0x800 and not base & 0x400 and (phys ^ base) & self.c.phys_mask & ~<u64>0xFFF == 0
+
+    cdef void pend(self, u32 flags) noexcept nogil:
+        """Something waits for this processor; from any thread."""
+        vr_or32(&self.c.pending, flags)
+        self.machine.ring()
+
+    cdef void kick(self) noexcept nogil:
+        cdef u32 n
+        for n in range(self.machine.guest.count):
+            vr_or32(&self.machine.table[n].pending, PEND_STOP)
+        self.machine.ring()
+
+    cdef void pin(self, int kind, int level, int before) noexcept nogil:
+        cdef u32 n
+        if kind == 0:
+            self.port.set_intr(level)
+        elif kind == 1 and level and not before:
+            self.port.set_nmi()
+        elif kind == 2 and level and not before:
+            self.port.smi()
+        elif kind == 3:
+            for n in range(self.machine.guest.count):
+                self.machine.table[n].a20_mask = ~<u64>0 if level else ~(<u64>1 << 20)
+                vr_or32(&self.machine.table[n].pending, PEND_FLUSH)
+
+    def init(self):
+        vr_quiet()
+
+    def reset(self):
+        """As after power-on; the machine is stopped."""
+        self.c.pending = 0
+        reset_cpu(self.c, False)
+        self.c.tsc_offset = 0 - self.machine.ticks(self.machine.clock.now())
+        self.c.halted = False
+        self.c.wait_sipi = self.index != 0
+        self.kvmclock_msr = self.wall_msr = 0
+
+    cdef u64 read_register(self, u32 n) noexcept nogil:
+        return self.c.regs[n & 15]
+
+    cdef void write_register(self, u32 n, u64 value) noexcept nogil:
+        self.c.regs[n & 15] = value
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    cdef void run(self) noexcept nogil:
+        cdef Machine m = self.machine
+        cdef Cpu *c
+        cdef u32 n, ran
+        cdef i64 count, started
+        for n in range(m.guest.count):
+            vr_and32(&m.table[n].pending, ~<u32>PEND_STOP)
+        while not self.control.must_leave(self):
+            self.control.enter_guest(self)
+            ran = 0
+            for n in range(m.guest.count):
+                c = m.table[n]
+                if (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
+                    continue
+                count = self.run_timers()
+                forget_written(&m.guest)
+                started = m.clock.host_now()
+                c.slice = count
+                c.budget = count
+                m.clock.begin(c, count)
+                fpu_enter_slice(c)
+                run_slice(c)
+                fpu_leave_slice(c)
+                c.executed += <u64>(<i64>c.slice - c.budget)
+                m.clock.end(<u64>(<i64>c.slice - c.budget), m.clock.host_now() - started)
+                if c.stop == STOP_SHUTDOWN:
+                    c.stop = STOP_NEXT
+                    self.control.request(self, ACTION_RESET)
+                if not c.halted:
+                    ran += 1
+                if self.control.must_leave(self):
+                    break
+            self.control.leave_guest(self)
+            if not ran and not self.control.must_leave(self):
+                self.idle()
+
+    cdef i64 run_timers(self) noexcept nogil:
+        """Those that are due; then how many instructions the next slice may have."""
+        cdef Machine m = self.machine
+        cdef i64 now = m.clock.now(), deadline, count
+        if m.timers is None:
+            return SLICE
+        m.lock.acquire()
+        deadline = m.timers.next_deadline()
+        if deadline >= 0 and deadline <= now:
+            m.timers.run_expired(now)
+            deadline = m.timers.next_deadline()
+        m.lock.release()
+        if deadline < 0:
+            return SLICE
+        count = m.clock.instructions(deadline - now)
+        return SLICE if count > SLICE else (LEAST if count < LEAST else count)
+
+    cdef void idle(self) noexcept nogil:
+        """All halted: sleep until a timer is due or the bell rings."""
+        cdef Machine m = self.machine
+        cdef i64 deadline = -1, sleep = LONGEST_SLEEP
+        cdef u64 rung
+        cdef u32 n
+        cdef int timers = -1
+        cdef bint awake = False
+        vr_set32i(&m.asleep, 1)
+        for n in range(m.guest.count):
+            # An interrupt that IF keeps out is no reason to wake.
+            if vr_get32(&m.table[n].pending) & (~<u32>PEND_INTR if not m.table[n].eflags & F_IF else ~<u32>0):
+                awake = True
+        if m.timers is not None:
+            m.lock.acquire()
+            deadline = m.timers.next_deadline()
+            if m.timers.notifier is not None:
+                timers = m.timers.notifier.fd
+            m.lock.release()
+        if deadline >= 0 and deadline - m.clock.ideal() < sleep:
+            sleep = deadline - m.clock.ideal()
+        if not awake and sleep > 0:
+            vr_sleep(m.bell, timers, sleep)
+        vr_set32i(&m.asleep, 0)
+        read(m.bell, &rung, 8)
+        if timers >= 0:
+            m.timers.notifier.clear()
+        m.clock.catch_up()
+        self.run_timers()
+
+    # --- the KVM clock --------------------------------------------------------------------------------------
+
+    cdef int set_kvmclock(self, u64 value) noexcept nogil:
+        """The page that tells TSC and time since boot belong together. It never needs another update: one clock."""
+        cdef u8 page[32]
+        cdef u64 now = <u64>self.machine.clock.now(), at = self.machine.ticks(<i64>now) + self.c.tsc_offset
+        cdef u64 hz = self.machine.tsc_hz
+        cdef int shift = 0
+        self.kvmclock_msr = value
+        if not value & 1:
+            return 0
+        # ns = (ticks << shift) * multiplier >> 32
+        while hz > 2000000000:
+            hz >>= 1
+            shift -= 1
+        while hz <= 1000000000:
+            hz <<= 1
+            shift += 1
+        memset(page, 0, sizeof(page))
+        (<u32 *>page)[0] = 2
+        (<u64 *>page)[1] = at
+        (<u64 *>page)[2] = now
+        (<u32 *>page)[6] = <u32>((<u64>1000000000 << 32) // hz)
+        page[28] = <u8>shift
+        page[29] = 1                # stable: the same for all processors
+        self.machine.lock.acquire()
+        self.machine.memory.copy_in(value & ~<u64>1, page, 32)
+        self.machine.lock.release()
+        return 0
+
+    cdef int set_wall(self, u64 value) noexcept nogil:
+        """Wall-clock time at boot: version, seconds, ns."""
+        cdef u32 words[3]
+        cdef timespec t
+        cdef i64 boot
+        clock_gettime(CLOCK_REALTIME, &t)
+        boot = <i64>t.tv_sec * 1000000000 + t.tv_nsec - self.machine.clock.now()
+        self.wall_msr = value
+        words[0] = 2
+        words[1] = <u32>(boot // 1000000000)
+        words[2] = <u32>(boot % 1000000000)
+        self.machine.lock.acquire()
+        self.machine.memory.copy_in(value, <u8 *>words, 12)
+        self.machine.lock.release()
+        return 0
+
+    # --- for tests and reports --------------------------------------------------------------------------------
+
+    def registers(self):
+        """General registers, RIP and RFLAGS by name."""
+        names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                 "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+        found = {name: self.c.regs[n] for n, name in enumerate(names)}
+        found["rip"], found["rflags"] = self.c.rip, get_eflags(self.c)
+        return found
+
+
+cdef class SoftPin(IrqSink):
+    """An input of the first processor: intr (through LINT0 of its APIC when it has one), nmi, smi, a20."""
+
+    def __init__(self, SoftCpu cpu, str name):
+        self.cpu = cpu
+        self.name = name
+        self.kind = PINS[name]
+
+    cdef void set_irq(self, u32 n, int level) noexcept nogil:
+        cdef int before = self.level
+        self.level = level
+        if self.lint is not None:
+            self.lint.set_irq(0, level)
+        elif self.cpu is not None:
+            self.cpu.pin(self.kind, level, before)
