@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock, IoRegion, IrqSink, Notifier
+    from accel.clock import Clock, TimerQueue
+    from accel.cpuport import InterruptSource
     from accel.ram import RamBlock
     from accel.run import CpuThread, IntAck, MsiSink, RunControl
     from accel.space import AddressSpace
@@ -57,6 +59,7 @@ class Accelerator:
     name = "none"
     in_kernel: frozenset[str] = frozenset()  # drivers of devices that the accelerator has inside
     has_local_apic = False  # an APIC per processor exists; MSIs and SMP start-up work
+    own_apic = False  # … but as a device that the builder makes for each processor and attaches
 
     @classmethod
     def probe(cls) -> Outcome:
@@ -137,6 +140,12 @@ class Accelerator:
 
         return MsiSink()
 
+    def set_message_bus(self, bus: MsiSink) -> None:
+        """With `own_apic`, before the devices: where messages between APICs go. msi_sink() gives it from now on."""
+
+    def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
+        """With `own_apic`: processor `index` takes its interrupts from `source`, whose LINT pins are `lint`."""
+
     def signal_msi(self, addr: int, data: int) -> int:
         """1 delivered, 0 masked, -1 refused."""
         return int(self.msi_sink().signal(addr, data))
@@ -194,6 +203,15 @@ class Accelerator:
         """Bring what was written since the last call into block.note_dirty."""
 
     # --- time -----------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock | None:
+        """The machine's virtual clock when the accelerator drives it."""
+        return None
+
+    def run_timers(self, timers: TimerQueue) -> bool:
+        """True: the accelerator runs the expired timers of this queue; False: the main loop shall."""
+        return False
 
     def get_clock(self) -> int:
         """The guest's paravirtual clock, ns; 0 when there is none."""

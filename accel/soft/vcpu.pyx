@@ -232,6 +232,11 @@ cdef int _acknowledge(SoftCpu cpu, Cpu *c) noexcept nogil:
     return vector
 
 
+cdef void _give_up(SoftCpu cpu) noexcept with gil:
+    """A triple fault."""
+    cpu.control.report(cpu.first(), {**cpu.describe(), "exit": "SHUTDOWN"})
+
+
 # c.owner is a borrowed `void *`; calls through these take no reference.
 ctypedef u64 (*in_fn)(void *, Cpu *, u32, u32) noexcept nogil
 ctypedef void (*out_fn)(void *, Cpu *, u32, u32, u64) noexcept nogil
@@ -255,6 +260,8 @@ cdef wrmsr_fn c_wrmsr = <wrmsr_fn>_wrmsr
 cdef get_fn c_get_tpr = <get_fn>_get_tpr
 cdef set_fn c_set_tpr = <set_fn>_set_tpr
 cdef ack_fn c_ack = <ack_fn>_acknowledge
+ctypedef void (*owner_fn)(void *) noexcept nogil
+cdef owner_fn c_give_up = <owner_fn>_give_up
 
 cdef u64 port_in(Cpu *c, u32 port, u32 size) noexcept nogil:
     return c_in(c.owner, c, port, size)
@@ -331,6 +338,8 @@ cdef bint events(Cpu *c) noexcept nogil:
         if vector >= 0:
             c.halted = False
             interrupt(c, <u32>vector)
+        else:
+            vr_and32(&c.pending, ~<u32>PEND_INTR)
     return not c.halted
 
 
@@ -631,7 +640,7 @@ cdef class SoftCpu(CpuThread):
                 m.clock.end(<u64>(<i64>c.slice - c.budget), m.clock.host_now() - started)
                 if c.stop == STOP_SHUTDOWN:
                     c.stop = STOP_NEXT
-                    self.control.request(self, ACTION_RESET)
+                    c_give_up(c.owner)
                 if not c.halted:
                     ran += 1
                 if self.control.must_leave(self):
@@ -732,6 +741,10 @@ cdef class SoftCpu(CpuThread):
         self.machine.memory.copy_in(value, <u8 *>words, 12)
         self.machine.lock.release()
         return 0
+
+    def describe(self):
+        """Registers and the bytes at RIP, for a person; the machine is stopped."""
+        return {"processor": self.index, "registers": self.registers()}
 
     # --- for tests and reports --------------------------------------------------------------------------------
 

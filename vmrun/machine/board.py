@@ -54,6 +54,11 @@ class Board:
         self.option_roms: dict[str, Any] = {}
         self.mux: Any = None
 
+    def use_clock(self, clock: Any) -> None:
+        """The accelerator's own virtual time instead of the host's; before there are devices."""
+        self.virtual = clock
+        self.timers = TimerQueue(clock)
+
     # --- memory -----------------------------------------------------------------------------------------
 
     def lay_out_memory(self, bios: bytes) -> None:

@@ -15,6 +15,7 @@ from vmrun.core import registry
 from vmrun.core.loop import Loop
 from vmrun.core.object import Object
 from vmrun.errors import AccelError, BuildError
+from vmrun.machine import apics
 from vmrun.machine.accelerators import choose
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
@@ -90,6 +91,11 @@ class _Builder:
         choice = choose(accel, board, {name: value for name, value in options.items() if value is not None})
         board.accelerator = choice.accelerator
         self.undo.append(choice.accelerator.close)
+        if choice.accelerator.clock is not None:
+            board.use_clock(choice.accelerator.clock)
+        if choice.accelerator.own_apic:
+            self.apics = apics.apic_system()
+            choice.accelerator.set_message_bus(self.apics.bus)
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
                 board.lay_out_memory(image.data)
@@ -106,7 +112,8 @@ class _Builder:
             for space, addr, size in getattr(device, "coalesced", ()):
                 zone = board.memory if space == "memory" else board.io
                 machine.drains |= board.accelerator.add_coalesced(zone, addr, size)
-        board.loop.add_timers(board.timers)
+        if not board.accelerator.run_timers(board.timers):
+            board.loop.add_timers(board.timers)
         board.loop.add_timers(board.host_timers)
         machine.attach_loop()
         machine.cold_reset()
@@ -193,6 +200,9 @@ class _Builder:
             if not index:
                 missing = cpuid.missing
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
+            if accelerator.own_apic:
+                with self.board.lock, self.board.memory.transaction():
+                    apics.add_apic(self.board, self.board_parts, self.apics, index, cpuid.entries)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:
