@@ -94,7 +94,8 @@ cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
     """After a device was called: what it asked for, and whether the processor must look around."""
     if action:
         cpu.control.request(cpu.first(), action)
-    if vr_get32(&cpu.c.pending):
+    cdef u32 waits = vr_get32(&cpu.c.pending)
+    if waits and (waits != PEND_INTR or cpu.c.eflags & F_IF):
         cpu.c.slice -= cpu.c.budget
         cpu.c.budget = 0
 
@@ -356,6 +357,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
                 return
         block = find_block(c)
         if block == NULL:
+            c.budget -= 1               # an endless chain of exceptions takes time too
             deliver(c)
             if c.stop == STOP_SHUTDOWN:
                 return

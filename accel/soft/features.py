@@ -1,0 +1,52 @@
+"""What the soft processor has, as CPUID leaves: a declared model is cut to this.
+
+A bit is here when its instructions, MSRs and control bits are implemented; the names are those of CPUID in the Intel
+and AMD manuals.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _bits(numbers: Iterable[int]) -> int:
+    return sum(1 << n for n in numbers)
+
+
+# FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
+FEATURES_EDX = _bits((0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26))
+# SSE3 SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline hypervisor
+FEATURES_ECX = _bits((0, 9, 13, 19, 20, 21, 22, 23, 24, 31))
+# SYSCALL NX PDPE1GB RDTSCP LM, and what AMD repeats of 1.EDX
+EXTENDED_EDX = _bits((11, 20, 26, 27, 29)) | FEATURES_EDX & 0x0183F3FF
+# LAHF_LM ABM 3DNOWPREFETCH
+EXTENDED_ECX = _bits((0, 5, 8))
+# SMEP ERMS SMAP
+STRUCTURED_EBX = _bits((7, 9, 20))
+# KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock
+PARAVIRTUAL = _bits((0, 1, 3, 24))
+INVARIANT_TSC = 1 << 8
+ARAT = 1 << 2
+PHYSICAL_BITS, LINEAR_BITS = 40, 48
+VENDOR = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel: EBX, ECX, EDX
+
+
+def supported_cpuid() -> list[dict[str, int]]:
+    """Leaves as KVM_GET_SUPPORTED_CPUID gives them."""
+    ebx, ecx, edx = VENDOR
+    leaves = [
+        (0, 0, 0xD, ebx, ecx, edx),
+        (1, 0, 0x000306A9, 0x800, FEATURES_ECX, FEATURES_EDX),
+        (6, 0, ARAT, 0, 0, 0),
+        (7, 0, 0, STRUCTURED_EBX, 0, 0),
+        (0x40000000, 0, 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D),
+        (0x40000001, 0, PARAVIRTUAL, 0, 0, 0),
+        (0x80000000, 0, 0x80000008, ebx, ecx, edx),
+        (0x80000001, 0, 0, 0, EXTENDED_ECX, EXTENDED_EDX),
+        (0x80000007, 0, 0, 0, 0, INVARIANT_TSC),
+        (0x80000008, 0, LINEAR_BITS << 8 | PHYSICAL_BITS, 0, 0, 0),
+    ]
+    names = ("function", "index", "eax", "ebx", "ecx", "edx")
+    return [{"flags": int(leaf[0] == 7), **dict(zip(names, leaf, strict=True))} for leaf in leaves]
