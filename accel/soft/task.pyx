@@ -166,10 +166,7 @@ cdef int task_switch(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, bint has_erro
             return 2
         c.memory.flush(c, False)
     c.rip = t.rip
-    set_eflags(c, <u32>t.flags, ~<u32>0)
-    c.eflags = (c.eflags & ~<u32>0x28) | 2
-    if small:
-        c.eflags &= 0xFFFF
+    set_eflags(c, <u32>t.flags & (0xFFFF if small else ~<u32>0), ~<u32>0)
     for i in range(8):
         c.regs[i] = t.general[i]
     c.dr7 &= ~<u64>DR7_LOCAL

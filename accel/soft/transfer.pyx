@@ -19,6 +19,7 @@ cdef enum:                  # types of system descriptors
     TYPE_CALL = 12
 
 cdef enum:
+    F_ALL = 0x3F7700            # that exist, beside the status flags
     FLAGS_RETURN = F_TF | F_DF | F_NT | F_RF | F_AC | F_ID      # what iret may change at any level
 
 
@@ -50,7 +51,7 @@ cdef void set_cs_real(Cpu *c, u32 sel) noexcept nogil:
 
 cdef void set_eflags(Cpu *c, u32 value, u32 mask) noexcept nogil:
     """The status flags, and of the others those in `mask`. The caller tells the memory (set_mode)."""
-    mask &= ~<u32>F_STATUS
+    mask &= F_ALL
     set_status_flags(c, value)
     c.eflags = (c.eflags & ~mask) | (value & mask)
 
@@ -394,7 +395,7 @@ cdef int far_return(Cpu *c, u32 osize, u32 release) noexcept nogil:
     return 0
 
 
-cdef int return_v86(Cpu *c, Stack *s, u64 rip, u32 sel, u32 flags) noexcept nogil:
+cdef int return_v86(Cpu *c, Stack *s, u32 sel, u32 flags) noexcept nogil:
     """iret at CPL 0 with VM in the flags: the rest of the frame holds the stack and four more segments."""
     cdef u64 values[6]      # ESP SS ES DS FS GS
     cdef u32 i
@@ -410,7 +411,6 @@ cdef int return_v86(Cpu *c, Stack *s, u64 rip, u32 sel, u32 flags) noexcept nogi
     set_seg_real(c, GS, <u32>values[5])
     c.regs[4] = values[0]
     c.cpl = 3
-    c.rip = rip & 0xFFFF
     c.memory.set_mode(c)
     c.gen_map += 1
     return 0
@@ -433,6 +433,14 @@ cdef int task_return(Cpu *c, u64 after) noexcept nogil:
     if not desc_ar(&d) & AR_P:
         return failed(c, X_NP, <u32>link & 0xFFFC)
     return task_switch(c, <u32>link, &d, TASK_IRET, after, False, 0)
+
+
+cdef void returned(Cpu *c, u64 rip) noexcept nogil:
+    """iret has succeeded. RF is only of use when the next instruction is looked at (run loop: MODE_STEP)."""
+    c.rip = rip
+    c.nmi_blocked = False
+    if not c.mode & MODE_STEP:
+        c.eflags &= ~<u32>F_RF
 
 
 cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
@@ -463,13 +471,12 @@ cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
         set_sp(c, s.sp)
         set_eflags(c, flags, mask & ~<u32>(F_VIF | F_VIP))
         set_cs_real(c, sel)
-        c.nmi_blocked = False
-        c.rip = rip
+        returned(c, rip)
         return 0
     if osize == 4 and flags & F_VM and c.cpl == 0 and not is_long(c):
-        if return_v86(c, &s, rip, sel, flags):
+        if return_v86(c, &s, sel, flags):
             return 1
-        c.nmi_blocked = False
+        returned(c, rip & 0xFFFF)
         return 0
     if return_code(c, sel, &d):
         return 1
@@ -489,8 +496,7 @@ cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
     else:
         set_sp(c, s.sp)
         set_cs(c, sel, &d, c.cpl)
-    c.nmi_blocked = False
-    c.rip = rip
+    returned(c, rip)
     return 0
 
 
@@ -529,7 +535,6 @@ cdef int fast_call(Cpu *c, u64 after) noexcept nogil:
         c.regs[11] = get_eflags(c) & ~<u32>F_RF
         c.rip = c.lstar if is_64(c) else c.cstar
         set_eflags(c, <u32>c.regs[11] & ~<u32>c.sfmask, ~<u32>0)
-        c.eflags |= 2
         flat_cs(c, <u32>(c.star >> 32) & 0xFFFC, 0, AR_L)
     else:
         c.regs[1] = after
@@ -551,8 +556,7 @@ cdef int fast_return(Cpu *c, u32 osize) noexcept nogil:
     if is_long(c):
         if osize == 8 and not canonical(c.regs[1]):
             return failed(c, X_GP, 0)
-        set_eflags(c, <u32>c.regs[11], F_TF | F_IF | F_DF | F_IOPL | F_NT | F_AC | F_ID | F_VIF | F_VIP | F_RF)
-        c.eflags &= ~<u32>F_RF
+        set_eflags(c, <u32>c.regs[11] & ~<u32>(F_RF | F_VM), ~<u32>0)
     else:
         c.eflags |= F_IF
     if osize == 8:

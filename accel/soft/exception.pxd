@@ -1,0 +1,9 @@
+# Exceptions, interrupts, debug exceptions. The documentation is in exception.pyx.
+from accel.soft.cpu cimport *
+
+cdef void deliver(Cpu *c) noexcept nogil
+cdef void interrupt(Cpu *c, u32 vector) noexcept nogil
+cdef void nmi(Cpu *c) noexcept nogil
+cdef int soft_interrupt(Cpu *c, u32 vector) noexcept nogil
+cdef bint before_step(Cpu *c) noexcept nogil
+cdef bint after_step(Cpu *c, bint stepped) noexcept nogil

@@ -1,0 +1,295 @@
+"""Exceptions and interrupts, from the vector to the first instruction of the handler; debug exceptions.
+
+Ref: Intel SDM volume 3, chapters 6 (interrupt and exception handling), 17.2 and 17.3 (debug registers and exceptions);
+volume 2, INT n; volume 3, 20.1.4 (real mode).
+Not modelled: software interrupts redirected under VME.
+"""
+
+from accel.soft.cpu cimport *
+from accel.soft.segment cimport *
+from accel.soft.task cimport TASK_GATE, task_switch
+from accel.soft.transfer cimport check_rip, set_cs, tss_stack
+
+cdef enum:                  # where an interrupt comes from
+    FROM_FAULT = 0          # an exception
+    FROM_OUTSIDE = 1        # INTR, NMI
+    FROM_CODE = 2           # int n, int3, into: the gate's DPL counts
+
+cdef enum:
+    DR6_BD = 0x2000
+    DR6_BS = 0x4000
+    DR7_GD = 0x2000
+
+
+# --- one delivery. 0 done; 1 an exception is noted, nothing has changed; 2 it is noted and belongs to c.rip --------------
+
+cdef int enter_real(Cpu *c, u32 vector) noexcept nogil:
+    cdef Stack s
+    cdef u64 entry = 0, base = c.regs[BASE + CS]
+    if vector * 4 + 3 > c.idt.limit:
+        return failed(c, X_GP, 0)
+    if c.memory.sys_load(c, (c.idt.base + vector * 4) & <u64>0xFFFFFFFF, 4, &entry):
+        return 1
+    stack_of(c, &s)
+    if put(c, &s, 2, get_eflags(c)) or put(c, &s, 2, c.seg[CS].sel) or put(c, &s, 2, c.rip):
+        return 1
+    if (entry & 0xFFFF) > c.seg[CS].limit:
+        return failed(c, X_GP, 0)
+    set_sp(c, s.sp)
+    c.eflags &= ~<u32>(F_IF | F_TF | F_AC | F_RF)
+    set_seg_real(c, CS, <u32>(entry >> 16))
+    c.memory.set_mode(c)
+    if c.regs[BASE + CS] != base:
+        c.gen_map += 1
+    c.rip = entry & 0xFFFF
+    return 0
+
+
+ctypedef struct Entry:      # a gate of the IDT, and the code segment it names
+    u32 ar
+    u32 sel
+    u64 offset
+    u32 ist
+    Desc code
+
+
+cdef int read_entry(Cpu *c, u32 vector, u32 origin, Entry *e) noexcept nogil:
+    """The gate with all checks of its own."""
+    cdef u32 size = 16 if is_long(c) else 8, kind
+    cdef u64 low = 0, high = 0
+    if vector * size + size - 1 > c.idt.limit:
+        return failed(c, X_GP, vector * 8 + 2)
+    if c.memory.sys_load(c, c.idt.base + vector * size, 8, &low):
+        return 1
+    if size == 16 and c.memory.sys_load(c, c.idt.base + vector * size + 8, 8, &high):
+        return 1
+    e.ar = <u32>(low >> 40) & 0xFF
+    e.sel = <u32>(low >> 16) & 0xFFFF
+    e.offset = (low & 0xFFFF) | ((low >> 32) & <u64>0xFFFF0000) | (high << 32)
+    e.ist = <u32>(low >> 32) & 7 if size == 16 else 0
+    kind = e.ar & (AR_S | AR_TYPE)
+    if not (kind in (14, 15) or (size == 8 and kind in (5, 6, 7))):
+        return failed(c, X_GP, vector * 8 + 2)
+    if origin == FROM_CODE and ar_dpl(e.ar) < c.cpl:
+        return failed(c, X_GP, vector * 8 + 2)
+    if not e.ar & AR_P:
+        return failed(c, X_NP, vector * 8 + 2)
+    return 0
+
+
+cdef int read_code(Cpu *c, Entry *e) noexcept nogil:
+    cdef u32 ar
+    if e.sel & 0xFFFC == 0:
+        return failed(c, X_GP, 0)
+    if fetch_desc(c, e.sel, X_GP, &e.code):
+        return 1
+    ar = desc_ar(&e.code)
+    if not is_code(ar) or ar_dpl(ar) > c.cpl or (is_long(c) and ar & (AR_L | AR_DB) != AR_L):
+        return failed(c, X_GP, e.sel & 0xFFFC)
+    if not ar & AR_P:
+        return failed(c, X_NP, e.sel & 0xFFFC)
+    return 0
+
+
+cdef int enter_task(Cpu *c, u32 sel, bint has_error, u32 error) noexcept nogil:
+    cdef Desc d
+    if sel & 4:
+        return failed(c, X_GP, sel & 0xFFFC)
+    if fetch_desc(c, sel, X_GP, &d):
+        return 1
+    if desc_ar(&d) & (AR_S | AR_TYPE) not in (1, 9):
+        return failed(c, X_GP, sel & 0xFFFC)
+    if not desc_ar(&d) & AR_P:
+        return failed(c, X_NP, sel & 0xFFFC)
+    return task_switch(c, sel, &d, TASK_GATE, c.rip, has_error, error)
+
+
+cdef void enter_handler(Cpu *c, Entry *e, u32 cpl) noexcept nogil:
+    if not e.ar & 1:                                # an interrupt gate
+        c.eflags &= ~<u32>F_IF
+    c.eflags &= ~<u32>(F_TF | F_NT | F_RF | F_VM)
+    set_cs(c, e.sel, &e.code, cpl)
+    c.rip = e.offset
+
+
+cdef int enter_protected(Cpu *c, u32 vector, u32 origin, u32 flags, bint has_error, u32 error) noexcept nogil:
+    cdef Entry e
+    cdef Desc ssd
+    cdef Stack s
+    cdef u64 sp = 0
+    cdef u32 ss = 0, size, cpl = c.cpl, n
+    cdef bint inner, v86 = is_v86(c)
+    if read_entry(c, vector, origin, &e):
+        return 1
+    if e.ar & AR_TYPE == 5:
+        return enter_task(c, e.sel, has_error, error)
+    if read_code(c, &e):
+        return 1
+    size = 4 if e.ar & 8 else 2
+    if size == 2:
+        e.offset &= 0xFFFF
+    inner = not desc_ar(&e.code) & AR_CE and ar_dpl(desc_ar(&e.code)) < c.cpl
+    if v86 and (not inner or ar_dpl(desc_ar(&e.code)) != 0):
+        return failed(c, X_GP, e.sel & 0xFFFC)
+    if inner:
+        cpl = ar_dpl(desc_ar(&e.code))
+        if tss_stack(c, cpl, &sp, &ss) or check_ss(c, ss, cpl, X_TS, &ssd):
+            return 1
+        stack_new(c, &s, ss, &ssd, sp, cpl)
+        if v86:
+            if put(c, &s, size, c.seg[GS].sel) or put(c, &s, size, c.seg[FS].sel):
+                return 1
+            if put(c, &s, size, c.seg[DS].sel) or put(c, &s, size, c.seg[ES].sel):
+                return 1
+        if put(c, &s, size, c.seg[SS].sel) or put(c, &s, size, c.regs[4]):
+            return 1
+    else:
+        stack_of(c, &s)
+    if put(c, &s, size, flags) or put(c, &s, size, c.seg[CS].sel) or put(c, &s, size, c.rip):
+        return 1
+    if has_error and put(c, &s, size, error):
+        return 1
+    if check_rip(c, &e.code, e.offset) or mark_accessed(c, &e.code):
+        return 1
+    if inner:
+        if mark_accessed(c, &ssd):
+            return 1
+        set_seg(c, SS, ss, &ssd)
+    if v86:
+        for n in range(6):
+            if n != CS and n != SS:
+                set_seg_null(c, n, 0)
+    enter_handler(c, &e, cpl)
+    set_sp(c, s.sp)
+    return 0
+
+
+cdef int enter_long(Cpu *c, u32 vector, u32 origin, u32 flags, bint has_error, u32 error) noexcept nogil:
+    cdef Entry e
+    cdef Stack s
+    cdef u64 sp = c.regs[4]
+    cdef u32 ss, cpl = c.cpl
+    cdef bint inner
+    if read_entry(c, vector, origin, &e) or read_code(c, &e):
+        return 1
+    inner = not desc_ar(&e.code) & AR_CE and ar_dpl(desc_ar(&e.code)) < c.cpl
+    if inner:
+        cpl = ar_dpl(desc_ar(&e.code))
+    if e.ist or inner:
+        if tss_stack(c, e.ist + 3 if e.ist else cpl, &sp, &ss):
+            return 1
+    stack_new(c, &s, 0, NULL, sp & ~<u64>15, cpl)
+    if put(c, &s, 8, c.seg[SS].sel) or put(c, &s, 8, c.regs[4]) or put(c, &s, 8, flags):
+        return 1
+    if put(c, &s, 8, c.seg[CS].sel) or put(c, &s, 8, c.rip) or (has_error and put(c, &s, 8, error)):
+        return 1
+    if check_rip(c, &e.code, e.offset) or mark_accessed(c, &e.code):
+        return 1
+    if inner:
+        set_seg_null(c, SS, cpl)
+    enter_handler(c, &e, cpl)
+    set_sp(c, s.sp)
+    return 0
+
+
+cdef int enter_vector(Cpu *c, u32 vector, u32 origin, bint has_error, u32 error) noexcept nogil:
+    cdef u32 flags
+    cdef int result
+    if not c.cr0 & CR0_PE:
+        return enter_real(c, vector)
+    flags = get_eflags(c)
+    if origin == FROM_FAULT and vector not in (X_DB, X_NMI, X_BP, X_OF, X_DF, X_MC):
+        flags |= F_RF                               # a fault: the instruction begins anew without its breakpoint
+    if is_long(c):
+        result = enter_long(c, vector, origin, flags, has_error, error)
+    else:
+        result = enter_protected(c, vector, origin, flags, has_error, error)
+    if result == 1 and origin != FROM_CODE and X_TS <= c.vector <= X_GP:
+        c.error |= 1                                # EXT: not the program's doing
+    return result
+
+
+# --- the order of exceptions ---------------------------------------------------------------------------------
+
+cdef bint contributory(u32 vector) noexcept nogil:
+    return vector == X_DE or X_TS <= vector <= X_GP
+
+
+cdef void serve(Cpu *c, u32 vector, u32 origin, bint has_error, u32 error) noexcept nogil:
+    """Deliver, with the double and the triple fault."""
+    cdef int result
+    while True:
+        result = enter_vector(c, vector, origin, has_error, error)
+        if result == 0:
+            if vector == X_DB and origin == FROM_FAULT:
+                c.dr7 &= ~<u64>DR7_GD
+            c.stop = STOP_NEXT
+            return
+        if result == 1 and origin == FROM_FAULT:
+            if vector == X_DF:
+                c.stop = STOP_SHUTDOWN
+                return
+            if contributory(c.vector) and (contributory(vector) or vector == X_PF) or (
+                vector == X_PF and c.vector == X_PF
+            ):
+                raised(c, X_DF, 0, True)
+        vector, has_error, error = c.vector, c.has_error, c.error
+        origin = FROM_FAULT
+
+
+cdef void deliver(Cpu *c) noexcept nogil:
+    """The exception in c.vector, c.error; c.rip is the RIP to be saved. c.stop says how it went."""
+    serve(c, c.vector, FROM_FAULT, c.has_error, c.error)
+
+
+cdef void interrupt(Cpu *c, u32 vector) noexcept nogil:
+    """An external interrupt that the caller has acknowledged; IF and the shadow are the caller's to look at."""
+    serve(c, vector, FROM_OUTSIDE, False, 0)
+
+
+cdef void nmi(Cpu *c) noexcept nogil:
+    """A non-maskable interrupt; the next one waits for iret."""
+    c.nmi_blocked = True
+    serve(c, X_NMI, FROM_OUTSIDE, False, 0)
+
+
+cdef int soft_interrupt(Cpu *c, u32 vector) noexcept nogil:
+    """int n, int3, into; c.rip lies behind the instruction. 1: the caller sets c.rip back; see enter_vector."""
+    return enter_vector(c, vector, FROM_CODE, False, 0)
+
+
+# --- debug exceptions ----------------------------------------------------------------------------------------
+
+cdef bint before_step(Cpu *c) noexcept nogil:
+    """True: an instruction breakpoint lies at c.rip, #DB is noted. RF lets one instruction pass, and is gone."""
+    cdef u64 linear = c.rip
+    cdef u32 i
+    cdef u64 hits = 0
+    if c.eflags & F_RF:
+        c.eflags &= ~<u32>F_RF
+        return False
+    if not is_64(c):
+        linear = (linear + c.regs[BASE + CS]) & <u64>0xFFFFFFFF
+    for i in range(4):
+        if (c.dr7 >> (2 * i)) & 3 and (c.dr7 >> (16 + 4 * i)) & 15 == 0 and c.dr[i] == linear:
+            hits |= <u64>1 << i
+    if not hits:
+        return False
+    c.dr6 = (c.dr6 & ~<u64>15) | hits
+    raised(c, X_DB, 0, False)
+    return True
+
+
+cdef bint after_step(Cpu *c, bint stepped) noexcept nogil:
+    """Behind an instruction: True when #DB is noted. `stepped`: TF was set before it. Takes c.debug_hits."""
+    cdef u64 hits = c.debug_hits
+    if not hits and not stepped:
+        return False
+    if c.shadow & 2:                                # mov ss: one instruction later
+        return False
+    c.debug_hits = 0
+    if hits & 15:
+        c.dr6 &= ~<u64>15
+    c.dr6 |= hits | (DR6_BS if stepped else 0)
+    raised(c, X_DB, 0, False)
+    return True
