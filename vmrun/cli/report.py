@@ -47,7 +47,7 @@ def text(report: dict[str, Any]) -> str:
         lines += _disassembly(
             bytes(code), int(report.get("linear_rip", 0)), MODES.get(str(report.get("mode")), 64)
         )
-    if report.get("exit") == "KVM_EXIT_INTERNAL_ERROR":
+    if report.get("exit") in ("INTERNAL_ERROR", "FAIL_ENTRY", "KVM_RUN"):
         lines.append("    remedy: KVM cannot run this guest here; try `--accel soft`")
     return "\n".join(lines) + "\n"
 
