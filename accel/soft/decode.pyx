@@ -394,26 +394,29 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
     return <int>at
 
 
-def decode_fields(code, int bits=64, int off=0):
-    """Everything decode() finds in `code` (bytes; `bits` 16, 32, 64), as a dict by the names of Insn; `len` as it returns.
+NAMES = ("invalid", "integer", "system", "fpu")
 
-    A test's and a debugger's view; `ends` and the flags are as insn.pxd and cpu.pxd have them.
-    """
-    cdef Insn i
+
+cdef int decode_python(object code, int bits, int off, Insn *i) except -2:
     cdef bytes data = bytes(code)
-    cdef int size = decode(<const u8 *>data, <u32>len(data), {16: MODE_16, 32: MODE_32, 64: MODE_64}[bits], <u16>off, &i)
-    if size <= 0:
-        return {"len": size}
-    return {
-        "len": size, "map": i.map, "op": i.op, "klass": ("invalid", "integer", "system", "fpu")[i.klass], "ends": i.ends,
-        "prefix": i.prefix, "osize": i.osize, "asize": i.asize, "mod": i.mod, "reg": i.reg, "rm": i.rm,
-        "opreg": i.opreg, "mem": bool(i.mem), "riprel": bool(i.riprel), "base": i.base, "index": i.index,
-        "scale": i.scale, "seg": i.seg, "disp": i.disp, "imm": i.imm, "imm2": i.imm2,
-        "reads": i.reads, "writes": i.writes,
-    }
+    return decode(<const u8 *>data, <u32>len(data), {16: MODE_16, 32: MODE_32, 64: MODE_64}[bits], <u16>off, i)
 
 
 def decode_bytes(code, int bits=64):
-    """(length, class) of the instruction that begins `code`; (0, "") and (-1, "") as decode()."""
-    fields = decode_fields(code, bits)
-    return fields["len"], fields.get("klass", "")
+    """(length, class) of the instruction that begins `code`: for tests. The length is as decode() gives it."""
+    cdef Insn i
+    cdef int size = decode_python(code, bits, 0, &i)
+    return size, NAMES[i.klass] if size > 0 else ""
+
+
+def decode_fields(code, int bits=64, int off=0):
+    """All that decode() finds, by the names of Insn; empty when it is no whole instruction. For tests and debuggers."""
+    cdef Insn i
+    if decode_python(code, bits, off, &i) <= 0:
+        return {}
+    return {
+        "len": i.len, "map": i.map, "op": i.op, "klass": NAMES[i.klass], "ends": i.ends, "prefix": i.prefix,
+        "osize": i.osize, "asize": i.asize, "mod": i.mod, "reg": i.reg, "rm": i.rm, "opreg": i.opreg,
+        "mem": bool(i.mem), "riprel": bool(i.riprel), "base": i.base, "index": i.index, "scale": i.scale,
+        "seg": i.seg, "disp": i.disp, "imm": i.imm, "imm2": i.imm2, "reads": i.reads, "writes": i.writes,
+    }
