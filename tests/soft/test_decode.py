@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-
 from accel.soft.decode import decode_bytes, decode_fields
 
 CF, PF, AF, ZF, SF, OF = 0x01, 0x04, 0x10, 0x40, 0x80, 0x800
@@ -75,7 +74,9 @@ def test_random_bytes_have_the_lengths_capstone_gives_them(bits: int) -> None:
     rng = random.Random(bits)
     differ, agree = [], 0
     for _ in range(CASES):
-        lead = rng.choice((b"", b"", b"\x0f", b"\x66\x0f", b"\xf2\x0f", b"\xf3\x0f", b"\x0f\x38", b"\x66\x0f\x3a", b"\xf0"))
+        lead = rng.choice(
+            (b"", b"", b"\x0f", b"\x66\x0f", b"\xf2\x0f", b"\xf3\x0f", b"\x0f\x38", b"\x66\x0f\x3a", b"\xf0")
+        )
         code = lead + rng.randbytes(18)
         length, klass = decode_bytes(code, bits)
         told = next(engine.disasm_lite(code, 0, 1), None)
