@@ -20,4 +20,4 @@ cdef int write_cr4(Cpu *c, u64 value) noexcept nogil
 cdef int write_efer(Cpu *c, u64 value) noexcept nogil
 cdef int load_pdptes(Cpu *c, u64 cr3) noexcept nogil
 cdef void reset_cpu(Cpu *c, bint init) noexcept nogil
-cdef void start_at(Cpu *c, u8 vector) noexcept nogil
+cdef void start_cpu(Cpu *c, u8 vector) noexcept nogil

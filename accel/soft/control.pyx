@@ -223,7 +223,7 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
     (<u32 *>c.fx)[7] = 0xFFFF
 
 
-cdef void start_at(Cpu *c, u8 vector) noexcept nogil:
+cdef void start_cpu(Cpu *c, u8 vector) noexcept nogil:
     """The start-up IPI: real mode at vector * 4096."""
     c.seg[CS].sel = <u16>(vector << 8)
     c.regs[BASE + CS] = <u64>vector << 12

@@ -264,6 +264,12 @@ cdef CpuidLeaf *find_leaf(Cpu *c, u32 function, u32 index) noexcept nogil:
     return NULL
 
 
+cdef bint has_kvm(Cpu *c) noexcept nogil:
+    """Is KVM's signature leaf declared?"""
+    cdef CpuidLeaf *leaf = find_leaf(c, 0x40000000, 0)
+    return leaf != NULL and leaf.ebx == 0x4B4D564B      # "KVMK"
+
+
 cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
     """EAX, EBX, ECX, EDX. A leaf out of range answers as the highest basic leaf; AMD processors answer 0."""
     cdef CpuidLeaf *found = find_leaf(c, function, index)
