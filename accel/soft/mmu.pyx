@@ -335,9 +335,8 @@ cdef void set_mode(Cpu *c) noexcept nogil:
     if c.dr7 & 0xFF:
         for i in range(4):
             if c.dr7 >> (2 * i) & 3:
-                if (c.dr7 >> (16 + 4 * i)) & 3 == 0:
-                    mode |= MODE_STEP
-                else:
+                mode |= MODE_STEP
+                if (c.dr7 >> (16 + 4 * i)) & 3:
                     looks = True
     c.mode = mode
     c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]

@@ -227,6 +227,8 @@ cdef int do_int(Cpu *c, Uop *u) noexcept nogil:
     """int n (b), int3; x 1: IOPL counts in virtual-8086 mode."""
     if u.x and is_v86(c) and iopl(c) != 3:
         return failed(c, X_GP, 0)
+    if c.eflags & F_TF:
+        c.shadow |= 2                               # no trap behind this instruction
     c.rip = rip_after(c, u) & rip_mask(c.mode)
     return soft_interrupt(c, u.b)
 

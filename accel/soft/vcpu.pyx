@@ -19,11 +19,12 @@ from accel.api cimport ACTION_NONE, ACTION_RESET, DeviceLock, IrqSink
 from accel.clock cimport TimerQueue
 from accel.run cimport CpuThread, RunControl
 from accel.soft.block cimport find_block
+from accel.soft.control cimport reset_cpu, start_cpu
 from accel.soft.cpu cimport *
-from accel.soft.exception cimport after_step, deliver, enter_smi, interrupt, nmi
+from accel.soft.exception cimport after_step, before_step, deliver, interrupt, nmi
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
-from accel.soft.system cimport reset_cpu, start_cpu
+from accel.soft.smm cimport enter_smi
 from accel.space cimport AddressSpace
 
 from accel.errors import AccelFailure
@@ -348,7 +349,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
     """Until the budget is spent, the processor halts, or somebody wants it out."""
     cdef Block *block
     cdef i64 kept
-    cdef bint step
+    cdef bint step, trap
     c.stop = STOP_NEXT
     while c.budget > 0:
         if vr_get32(&c.pending) or c.halted or c.wait_sipi:
@@ -367,7 +368,10 @@ cdef void run_slice(Cpu *c) noexcept nogil:
         c.stop = STOP_NEXT
         c.shadow = 0
         step = block.mode & MODE_STEP
-        if step:
+        if step and before_step(c):
+            c.stop = STOP_EXCEPTION
+        elif step:
+            trap = c.eflags & F_TF
             kept = c.budget
             c.budget = 0
             c.slice -= kept
@@ -375,7 +379,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             c.budget += kept
             c.slice += kept
             if c.stop != STOP_EXCEPTION:
-                after_step(c)
+                after_step(c, trap)
         else:
             block.code.fn(c, block.code)
         if c.stop == STOP_NEXT:
