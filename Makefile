@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SOURCES := $(shell find accel vmrun -name '*.pyx' -o -name '*.pxd') setup.py pyproject.toml
+SOURCES := $(shell find accel vmrun -name '*.pyx' -o -name '*.pxd' -o -name '*.pyx.in') setup.py pyproject.toml
 
 .PHONY: demo test test-fast build bench lint clean distclean
 

@@ -7,6 +7,7 @@ import fnmatch
 import os
 import pathlib
 
+from Cython import Tempita
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
@@ -20,7 +21,17 @@ DIRECTIVES = {
 }
 
 
+def expand_templates() -> None:
+    """X.pyx of each X.pyx.in whose text has changed (Cython.Tempita)."""
+    for template in sorted(ROOT.glob("accel/**/*.pyx.in")):
+        target = template.with_suffix("")
+        text = Tempita.sub(template.read_text(encoding="utf-8"))
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
+
+
 def extensions() -> list[Extension]:
+    expand_templates()
     wanted = os.environ.get("VMRUN_EXT", "*")
     found = []
     for top in ("accel", "vmrun"):
