@@ -47,7 +47,9 @@ class Machine:
         self.bios: Any = None
         self.missing_features: list[str] = []
         self.reset_ends = False  # -no-reboot
-        self.on_event: Callable[[str], object] = lambda name: None
+        self.shutdown_pauses = False  # -no-shutdown
+        self.on_event: Callable[..., object] = lambda name, **data: None
+        self.causes: dict[int, str] = {}  # requests that did not come from the guest: Action → QEMU's ShutdownCause
         self.resets = 0
         self.drains = False  # coalesced writes wait in the accelerator
         self.faults: list[float] = []
@@ -97,13 +99,18 @@ class Machine:
             self.on_event("STOP")
         self.state = state
 
-    def reset(self) -> None:
+    def ask(self, action: int, cause: str) -> None:
+        """Request an Action from outside the guest; the main loop performs it. `cause`: QEMU's ShutdownCause."""
+        self.causes[action] = cause
+        self.board.control.ask(action)
+
+    def reset(self, cause: str = "guest-reset") -> None:
         """System reset; a running machine goes on from the reset vector."""
         running = self.state == "running"
         if running:
             self.accelerator.stop()
         self.cold_reset()
-        self.on_event("RESET")
+        self.on_event("RESET", guest=cause.startswith("guest"), reason=cause)
         if running:
             self.accelerator.start()
         elif self.state not in ("prelaunch", "paused"):
@@ -137,6 +144,14 @@ class Machine:
         self.pause("shutdown")
         self.loop.stop()
 
+    def finish(self, reason: str, cause: str) -> None:
+        """SHUTDOWN, told and done; with `shutdown_pauses` the machine stays and can be looked at."""
+        self.on_event("SHUTDOWN", guest=cause.startswith("guest"), reason=cause)
+        if self.shutdown_pauses and not cause.startswith("host"):
+            self.pause("shutdown")
+        else:
+            self.end(reason)
+
     def _on_requests(self) -> None:
         asked = self.board.control.take()
         if asked & REQUEST_FAILED:
@@ -145,16 +160,18 @@ class Machine:
             codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
             self.end("exit", next((code for code in codes if code is not None), 0))
         elif asked & Action.PANIC:
+            self.on_event("GUEST_PANICKED", action="pause" if self.shutdown_pauses else "poweroff")
             self.pause("guest-panicked")
-            self.end("panic")
+            if not self.shutdown_pauses:
+                self.finish("panic", "guest-panic")
         elif asked & Action.SHUTDOWN:
-            self.on_event("SHUTDOWN")
-            self.end("shutdown")
+            self.finish("shutdown", self.causes.pop(Action.SHUTDOWN, "guest-shutdown"))
         elif asked & (Action.RESET | Action.INIT):
+            cause = self.causes.pop(Action.RESET, "guest-reset")
             if self.reset_ends:
-                self.end("reset")
+                self.finish("reset", cause)
             else:
-                self.reset()
+                self.reset(cause)
         elif asked & Action.SUSPEND:
             self.pause("suspended")
             self.on_event("SUSPEND")
