@@ -7,10 +7,11 @@ page, and code that is not plain memory, gives a block of one instruction that i
 
 from libc.string cimport memcpy, memset
 
-from accel.soft.alu cimport emit_fused, emit_integer
+from accel.soft.alu cimport emit_fused
 from accel.soft.decode cimport decode
 from accel.soft.fpu cimport emit_fpu
 from accel.soft.insn cimport *
+from accel.soft.integer cimport emit_integer
 from accel.soft.mmu cimport ACCESS_FETCH, BUCKETS, PAGE_BUCKETS, Guest, bucket, forget_all, note_code, page_bucket, translate
 from accel.soft.system cimport emit_system
 
