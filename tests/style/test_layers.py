@@ -1,4 +1,4 @@
-"""Who may import whom: cli → ui → machine → config, firmware, devices → bus → core → accel."""
+"""Who may import whom: cli → monitor, ui → machine → config, firmware, devices → bus → core → accel."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ ALLOWED = {
         "vmrun.firmware",
         "vmrun",
     ),
+    "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev"),
+    "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",
         "vmrun",
@@ -43,6 +45,7 @@ ALLOWED = {
         "vmrun.config",
         "vmrun.firmware",
         "vmrun.machine",
+        "vmrun.monitor",
         "vmrun.ui",
     ),
     "vmrun.__main__": ("vmrun.cli",),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "init": ("vmrun.cli.init", "write a machine file to start from"),
     "up": ("vmrun.cli.up", "start a machine"),
+    "ps": ("vmrun.cli.ps", "list the machines that run"),
+    "stop": ("vmrun.cli.stop", "shut a machine down that runs"),
+    "monitor": ("vmrun.cli.monitor", "talk to a machine that runs"),
     "validate": ("vmrun.cli.validate", "say everything that is wrong with machine files"),
     "resolve": ("vmrun.cli.resolve", "show a machine with everything filled in"),
     "tree": ("vmrun.cli.tree", "show a machine's objects, buses, memory, ports and interrupts"),

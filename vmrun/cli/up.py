@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from vmrun.cli.up_monitors import open_monitors
 from vmrun.cli.up_options import parse
 
 TYPE_CHECKING = False
@@ -43,10 +44,14 @@ def run(argv: list[str]) -> int:
     holder: list[Machine] = []
     machine = build(config, accel=options.accel, mux=_mux_maker(holder, options.screen) if console else None)
     holder.append(machine)
+    monitors = None
     try:
         _start_talking(machine, options, console)
+        monitors = open_monitors(machine, lambda text: _note(machine, text))
         outcome = machine.run()
     finally:
+        if monitors is not None:
+            monitors.close()
         machine.close()
     return _conclude(outcome, options)
 

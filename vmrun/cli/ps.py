@@ -1,0 +1,43 @@
+"""vmrun ps: the machines of this user that run."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("vmrun ps", description="List the machines that this user runs.")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    args = parser.parse_args(argv)
+
+    from vmrun.cli.out import print_json, table
+    from vmrun.monitor.runtime import running
+
+    rows = [_row(one) for one in running()]
+    if args.json:
+        print_json(rows)
+    else:
+        table(
+            ("name", "pid", "status", "machine", "monitor"),
+            [(row["name"], str(row["pid"]), row["status"], row["machine"], row["monitor"]) for row in rows],
+        )
+    return 0
+
+
+def _row(one: Any) -> dict[str, Any]:
+    from vmrun.errors import MonitorError
+    from vmrun.monitor.client import QmpClient
+
+    row = {"name": one.name, "pid": one.pid, "status": "does not answer", "machine": "", "monitor": one.path}
+    try:
+        with QmpClient(one.path, timeout=2.0) as qmp:
+            row["status"] = qmp.execute("query-status")["status"]
+            row["name"] = qmp.execute("query-name").get("name", one.name)
+            row["machine"] = qmp.execute("qom-get", path="/machine", property="type").removesuffix("-machine")
+    except MonitorError:
+        pass
+    return row

@@ -1,0 +1,76 @@
+"""Run control: stop, go on, reset, the power button, the end."""
+
+from __future__ import annotations
+
+from accel.api import Action
+
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.table import command, enums, struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+enums["RunState"] = (
+    "debug",
+    "inmigrate",
+    "internal-error",
+    "io-error",
+    "paused",
+    "postmigrate",
+    "prelaunch",
+    "finish-migrate",
+    "restore-vm",
+    "running",
+    "save-vm",
+    "shutdown",
+    "suspended",
+    "watchdog",
+    "guest-panicked",
+    "colo",
+    "preconfig",
+)
+struct("StatusInfo", running="bool", singlestep="bool", status="RunState")
+
+
+@command("query-status", returns="StatusInfo")
+def query_status(monitor: Any) -> dict[str, Any]:
+    """Whether the machine runs, and if not, why."""
+    state = monitor.machine.state
+    return {"status": state, "singlestep": False, "running": state == "running"}
+
+
+@command("stop")
+def stop(monitor: Any) -> None:
+    """Hold the processors and virtual time. Nothing happens when they stand still already."""
+    if monitor.machine.state == "running":
+        monitor.machine.pause()
+
+
+@command("cont")
+def cont(monitor: Any) -> None:
+    """Let the processors run."""
+    machine = monitor.machine
+    if machine.state in ("shutdown", "internal-error"):
+        raise QmpError("Resetting the Virtual Machine is required")
+    if machine.state != "suspended":
+        machine.resume()
+
+
+@command("system_reset")
+def system_reset(monitor: Any) -> None:
+    """As the reset button: the answer first, RESET when it is done."""
+    monitor.machine.ask(Action.RESET, "host-qmp-system-reset")
+
+
+@command("system_powerdown")
+def system_powerdown(monitor: Any) -> None:
+    """Press the power button; what happens then is the guest's affair."""
+    monitor.machine.loop.call_soon(monitor.machine.powerdown)
+
+
+@command("quit")
+def quit(monitor: Any) -> None:
+    """End the machine at once: the answer, SHUTDOWN, and the end of the connection."""
+    machine = monitor.machine
+    machine.loop.call_soon(lambda: machine.finish("quit", "host-qmp-quit"))

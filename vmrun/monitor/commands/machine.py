@@ -1,0 +1,161 @@
+"""What machine this is, and what machines there are."""
+
+from __future__ import annotations
+
+from vmrun.monitor.table import command, enums, struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+enums["SysEmuTarget"] = ("x86_64",)
+struct("NameInfo", name_="str")
+struct("UuidInfo", UUID="str")
+struct("KvmInfo", enabled="bool", present="bool")
+struct("TargetInfo", arch="SysEmuTarget")
+struct(
+    "MachineInfo",
+    name="str",
+    alias_="str",
+    is_default_="bool",
+    cpu_max="int",
+    hotpluggable_cpus="bool",
+    numa_mem_supported="bool",
+    deprecated="bool",
+    default_cpu_type_="str",
+    default_ram_id_="str",
+)
+struct(
+    "CpuDefinitionInfo",
+    name="str",
+    migration_safe_="bool",
+    static="bool",
+    unavailable_features_="[str]",
+    typename="str",
+    alias_of_="str",
+    deprecated="bool",
+)
+struct("CpuInstanceProperties", socket_id_="int", core_id_="int", thread_id_="int")
+struct(
+    "CpuInfoFast",
+    cpu_index="int",
+    qom_path="str",
+    thread_id="int",
+    props_="CpuInstanceProperties",
+    target="SysEmuTarget",
+)
+struct("ChardevInfo", label="str", filename="str", frontend_open="bool")
+
+
+@command("query-name", returns="NameInfo")
+def query_name(monitor: Any) -> dict[str, str]:
+    """The machine's name."""
+    name = monitor.machine.config.get("name")
+    return {"name": name} if name else {}
+
+
+@command("query-uuid", returns="UuidInfo")
+def query_uuid(monitor: Any) -> dict[str, str]:
+    """The machine's UUID; all zeros when it was given none."""
+    return {"UUID": uuid(monitor.machine)}
+
+
+@command("query-kvm", returns="KvmInfo")
+def query_kvm(monitor: Any) -> dict[str, bool]:
+    """Whether the machine runs on KVM, and whether this host has it."""
+    import os
+
+    return {"enabled": monitor.machine.accelerator.name == "kvm", "present": os.path.exists("/dev/kvm")}
+
+
+@command("query-target", returns="TargetInfo")
+def query_target(monitor: Any) -> dict[str, str]:
+    """The processor's architecture."""
+    return {"arch": "x86_64"}
+
+
+@command("query-machines", returns="[MachineInfo]")
+def query_machines(monitor: Any) -> list[dict[str, Any]]:
+    """The machine types."""
+    from vmrun.config.machinetypes import load_type, type_names
+
+    found = []
+    for name in type_names():
+        spec = load_type(name)
+        row: dict[str, Any] = {
+            "name": name,
+            "cpu-max": int(spec.to_dict().get("limits", {}).get("cpus", 1)),
+            "hotpluggable-cpus": False,
+            "numa-mem-supported": False,
+            "deprecated": False,
+            "default-ram-id": "pc.ram",
+        }
+        if spec.default("cpu"):
+            row["default-cpu-type"] = f"{spec.default('cpu')}-x86_64-cpu"
+        found.append(row)
+    return found
+
+
+@command("query-cpu-definitions", returns="[CpuDefinitionInfo]")
+def query_cpu_definitions(monitor: Any) -> list[dict[str, Any]]:
+    """The CPU models of the machine's family."""
+    from vmrun.config.cpumodels import model_names
+
+    return [
+        {
+            "name": name,
+            "typename": f"{name}-x86_64-cpu",
+            "static": False,
+            "migration-safe": True,
+            "deprecated": False,
+        }
+        for name in model_names(monitor.machine.config["cpus"]["family"])
+    ]
+
+
+@command("query-cpus-fast", returns="[CpuInfoFast]")
+def query_cpus_fast(monitor: Any) -> list[dict[str, Any]]:
+    """The processors and where they are in the tree."""
+    return cpus(monitor.machine)
+
+
+@command("query-chardev", returns="[ChardevInfo]")
+def query_chardev(monitor: Any) -> list[dict[str, Any]]:
+    """The character back ends."""
+    return chardevs(monitor.machine)
+
+
+def uuid(machine: Any) -> str:
+    return str(machine.config.get("uuid") or "00000000-0000-0000-0000-000000000000")
+
+
+def cpus(machine: Any) -> list[dict[str, Any]]:
+    config = machine.config["cpus"]
+    import os
+
+    cores, threads = int(config.get("cores", 1)), int(config.get("threads", 1))
+    return [
+        {
+            "cpu-index": index,
+            "qom-path": f"/machine/unattached/cpu[{index}]",
+            "thread-id": os.getpid(),
+            "props": {
+                "socket-id": index // (cores * threads),
+                "core-id": index // threads % cores,
+                "thread-id": index % threads,
+            },
+            "target": "x86_64",
+        }
+        for index in range(config["count"])
+    ]
+
+
+def chardevs(machine: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": name,
+            "filename": str(getattr(backend, "address", "") or machine.config["chardevs"][name]["type"]),
+            "frontend-open": True,
+        }
+        for name, backend in machine.board.chardevs.items()
+    ]

@@ -1,0 +1,50 @@
+"""What happens to the machine, told to every client: the names, data and order are QEMU's."""
+
+from __future__ import annotations
+
+import json
+from time import time_ns
+
+from vmrun.monitor.table import enums, event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+enums["ShutdownCause"] = (
+    "none",
+    "host-error",
+    "host-qmp-quit",
+    "host-qmp-system-reset",
+    "host-signal",
+    "host-ui",
+    "guest-shutdown",
+    "guest-reset",
+    "guest-panic",
+    "subsystem-reset",
+    "snapshot-load",
+)
+enums["GuestPanicAction"] = ("pause", "poweroff", "run")
+
+_CAUSE = {"guest": "bool", "reason": "ShutdownCause"}
+event("STOP", "The processors stand still.")
+event("RESUME", "The processors run.")
+event("RESET", "The machine was reset; `guest` tells who asked for it.", _CAUSE)
+event("SHUTDOWN", "The machine is over; `guest` tells who asked for it.", _CAUSE)
+event("POWERDOWN", "The power button was pressed.")
+event("SUSPEND", "The guest sleeps.")
+event("WAKEUP", "The guest was woken.")
+event("GUEST_PANICKED", "The guest says that it crashed.", {"action": "GuestPanicAction"})
+event("DEVICE_DELETED", "A device was unplugged.", {"device?": "str", "path": "str"})
+
+
+def encode(name: str, data: dict[str, Any]) -> bytes:
+    """The line of an event that happens now."""
+    seconds, rest = divmod(time_ns(), 1_000_000_000)
+    message: dict[str, Any] = {
+        "timestamp": {"seconds": seconds, "microseconds": rest // 1000},
+        "event": name,
+    }
+    if data:
+        message["data"] = data
+    return json.dumps(message).encode() + b"\r\n"

@@ -1,0 +1,249 @@
+"""A person's commands: a table of names, parameters, help and handlers. Output is text with CR LF, as QEMU's.
+
+An unambiguous beginning of a name will do. A handler gets the machine, its words, and the processor that is looked at.
+"""
+
+from __future__ import annotations
+
+from accel.api import Action
+
+from vmrun.monitor import info
+from vmrun.monitor.errors import QmpError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Handler = Callable[[Any, list[str], int], str]
+
+
+class Line:
+    """One row: all names of the command, what follows them, and what it does in a few words."""
+
+    def __init__(self, names: str, params: str, help: str, handler: Handler, least: int = 0) -> None:
+        self.names, self.params, self.help, self.handler, self.least = names.split("|"), params, help, handler, least
+
+
+class _Asker:
+    """What a QMP handler takes for its session."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+        self.negotiated = True
+
+
+def _qmp(name: str, *params: str) -> Handler:
+    """A handler that is a QMP command with its words as arguments; `key=value` words of device_add come along."""
+
+    def handler(machine: Any, words: list[str], cpu: int) -> str:
+        from vmrun.monitor import table
+
+        command = table.load()[name]
+        command.handler(_Asker(machine), **command.arguments(dict(zip(params, words, strict=False))))
+        return ""
+
+    return handler
+
+
+def _device_add(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor import table
+
+    driver, *rest = words[0].split(",")
+    given = {"driver": driver.removeprefix("driver=")}
+    for part in rest:
+        key, _, value = part.partition("=")
+        given[key] = value
+    command = table.load()["device_add"]
+    command.handler(_Asker(machine), **command.arguments(given))
+    return ""
+
+
+def _number(word: str) -> int:
+    try:
+        return int(word, 0)
+    except ValueError:
+        raise QmpError(f"invalid char '{word[:1]}' in expression") from None
+
+
+def _split_format(words: list[str], default: str) -> tuple[int, str, int, list[str]]:
+    """(count, format, size, other words) of `/4xw addr`."""
+    count, shape, size = 1, default, 4
+    if words and words[0].startswith("/"):
+        word, words = words[0][1:], words[1:]
+        digits = len(word) - len(word.lstrip("0123456789"))
+        count = int(word[:digits] or 1)
+        for letter in word[digits:]:
+            if letter in "bhwg":
+                size = {"b": 1, "h": 2, "w": 4, "g": 8}[letter]
+            elif letter in "xduoc":
+                shape = letter
+            else:
+                raise QmpError(f"invalid char in format: '{letter}'")
+    return count, shape, size, words
+
+
+def _read_port(machine: Any, words: list[str], cpu: int) -> str:
+    _, _, size, words = _split_format(words, "x")
+    if not words:
+        raise QmpError("i: parameter 'addr' expected")
+    port, _, index = words[0].partition(".")
+    size = min(size, 4)
+    with machine.board.lock:
+        if index:
+            machine.board.io.write(_number(port) & 0xFFFF, 1, _number(index) & 0xFF)
+        where = (_number(port) + (1 if index else 0)) & 0xFFFF
+        value = machine.board.io.read(where, size)
+    return f"port{'bwl'[size.bit_length() - 1]}[0x{where:04x}] = 0x{value:0{2 * size}x}\n"
+
+
+def _write_port(machine: Any, words: list[str], cpu: int) -> str:
+    _, _, size, words = _split_format(words, "x")
+    if len(words) < 2:
+        raise QmpError("o: parameters 'addr' and 'val' expected")
+    size = min(size, 4)
+    with machine.board.lock:
+        action = machine.board.io.write(_number(words[0]) & 0xFFFF, size, _number(words[1]) & ((1 << 8 * size) - 1))
+    if action:
+        machine.board.control.ask(action)
+    return ""
+
+
+def _physical(machine: Any, words: list[str], cpu: int) -> str:
+    count, shape, size, words = _split_format(words, "x")
+    if not words:
+        raise QmpError("xp: parameter 'addr' expected")
+    addr, per_line, lines = _number(words[0]), {1: 8, 2: 8, 4: 4, 8: 2}[size], []
+    for first in range(0, min(count, 4096), per_line):
+        values = []
+        for n in range(first, min(first + per_line, count)):
+            with machine.board.lock:
+                data = machine.board.memory.read_bytes((addr + n * size) & 0xFFFFFFFFFFFFFFFF, size)
+            values.append(_shown(int.from_bytes(data, "little"), shape, size))
+        lines.append(f"{addr + first * size:016x}: {' '.join(values)}\n")
+    return "".join(lines)
+
+
+def _shown(value: int, shape: str, size: int) -> str:
+    if shape == "d" and value >> (8 * size - 1):
+        value -= 1 << 8 * size
+    if shape == "c":
+        return f"'{chr(value)}'" if 32 <= value < 127 else f"'\\x{value & 0xFF:02x}'"
+    return {"x": f"0x{value:0{2 * size}x}", "o": f"0{value:o}"}.get(shape, str(value))
+
+
+def _save_memory(machine: Any, words: list[str], cpu: int) -> str:
+    addr, count, path = _number(words[0]), _number(words[1]), words[2]
+    try:
+        with open(path, "wb") as file:
+            while count > 0:
+                part = min(count, 1 << 20)
+                with machine.board.lock:
+                    data = machine.board.memory.read_bytes(addr, part)
+                file.write(data)
+                addr, count = addr + part, count - part
+    except OSError as error:
+        raise QmpError(f"could not open '{path}': {error.strerror}") from None
+    return ""
+
+
+def _info(machine: Any, words: list[str], cpu: int) -> str:
+    if not words:
+        return "".join(f"info {name:<15} -- {text}\n" for name, (_, text) in sorted(info.VIEWS.items()))
+    view = info.VIEWS.get(words[0])
+    if view is None:
+        raise QmpError(f"unknown command: 'info {words[0]}'")
+    return view[0](machine, words[1:], cpu)
+
+
+def _help(machine: Any, words: list[str], cpu: int) -> str:
+    if words and words[0] == "info":
+        return _info(machine, words[1:2] and [], cpu)
+    lines = [line for line in LINES if not words or words[0] in line.names]
+    return "".join(
+        f"{'|'.join(line.names)}{' ' + line.params if line.params else ''} -- {line.help}\n" for line in lines
+    )
+
+
+def _qom_list(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.qom import Tree
+
+    if not words:
+        return "/\n"
+    return "".join(f"{row['name']} ({row['type']})\n" for row in Tree(machine).properties(words[0]))
+
+
+def _qom_get(machine: Any, words: list[str], cpu: int) -> str:
+    import json
+
+    from vmrun.monitor.qom import Tree
+
+    return json.dumps(Tree(machine).get(words[0], words[1])) + "\n"
+
+
+def _reset(machine: Any, words: list[str], cpu: int) -> str:
+    machine.ask(Action.RESET, "host-qmp-system-reset")
+    return ""
+
+
+LINES = (
+    Line("help|?", "[cmd]", "show the help", _help),
+    Line("info", "[subcommand]", "show various information about the system state", _info),
+    Line("stop|s", "", "stop emulation", _qmp("stop")),
+    Line("cont|c", "", "resume emulation", _qmp("cont")),
+    Line("system_reset", "", "reset the system", _reset),
+    Line("system_powerdown", "", "send system power down event", _qmp("system_powerdown")),
+    Line("quit|q", "", "quit the emulator", _qmp("quit")),
+    Line("device_add", "driver[,prop=value][,...]", "add device, like -device on the command line", _device_add, 1),
+    Line("device_del", "device", "remove device", _qmp("device_del", "id"), 1),
+    Line("qom-list", "path", "list QOM properties", _qom_list),
+    Line("qom-get", "path property", "print QOM property", _qom_get, 2),
+    Line("i", "/fmt addr", "I/O port read", _read_port, 1),
+    Line("o", "/fmt addr value", "I/O port write", _write_port, 2),
+    Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, 1),
+    Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),
+)
+
+
+def find(name: str) -> Line | None:
+    return next((line for line in LINES if name in line.names), None)
+
+
+def run(machine: Any, text: str, cpu: int = 0) -> str:
+    """What a line prints. Nothing that is typed raises."""
+    words = _words(text)
+    if not words:
+        return ""
+    name, rest = words[0], words[1:]
+    head, slash, shape = name.partition("/")  # x/4xw and x /4xw are the same
+    if slash and head:
+        name, rest = head, ["/" + shape, *rest]
+    line = find(name)
+    try:
+        if line is None:
+            raise QmpError(f"unknown command: '{name}'")
+        if len(rest) < line.least:
+            raise QmpError(f"{name}: parameters expected: {line.params}")
+        out = line.handler(machine, rest, cpu)
+    except QmpError as error:
+        known = error.desc.startswith("unknown command")
+        out = f"{error.desc}\n" if known else f"Error: {error.desc}\n"
+    except (IndexError, OverflowError):
+        out = f"Error: {name}: a parameter is missing or out of range\n"
+    return out.replace("\n", "\r\n")
+
+
+def _words(text: str) -> list[str]:
+    """Separated by blanks; double quotes keep blanks together."""
+    words: list[str] = []
+    word, quoted, started = "", False, False
+    for char in text.strip():
+        if char == '"':
+            quoted, started = not quoted, True
+        elif char.isspace() and not quoted:
+            if word or started:
+                words.append(word)
+            word, started = "", False
+        else:
+            word += char
+    return [*words, word] if word or started else words

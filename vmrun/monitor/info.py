@@ -1,0 +1,276 @@
+"""What `info …` shows, in QEMU's form as far as programs read it."""
+
+from __future__ import annotations
+
+from vmrun.monitor.commands.machine import chardevs, cpus, uuid
+from vmrun.monitor.commands.pci import buses, class_name, function, functions
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.qom import Tree, declared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    View = Callable[[Any, list[str], int], str]
+
+
+def _status(machine: Any, words: list[str], cpu: int) -> str:
+    if machine.state == "running":
+        return "VM status: running\n"
+    return "VM status: paused" + ("" if machine.state == "paused" else f" ({machine.state})") + "\n"
+
+
+def _name(machine: Any, words: list[str], cpu: int) -> str:
+    return f"{machine.name}\n" if machine.config.get("name") else ""
+
+
+def _uuid(machine: Any, words: list[str], cpu: int) -> str:
+    return f"{uuid(machine)}\n"
+
+
+def _version(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.introspect import version
+
+    found = version()
+    number = "{major}.{minor}.{micro}".format(**found["qemu"])
+    return f"{number}{found['package']}\n"
+
+
+def _kvm(machine: Any, words: list[str], cpu: int) -> str:
+    return f"kvm support: {'enabled' if machine.accelerator.name == 'kvm' else 'disabled'}\n"
+
+
+def _cpus(machine: Any, words: list[str], cpu: int) -> str:
+    lines = (f"{'*' if row['cpu-index'] == cpu else ' '} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
+             for row in cpus(machine))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _chardevs(machine: Any, words: list[str], cpu: int) -> str:
+    return "".join(f"{row['label']}: filename={row['filename']}\n" for row in chardevs(machine))
+
+
+# --- trees --------------------------------------------------------------------------------------------------
+
+
+def _qom_tree(machine: Any, words: list[str], cpu: int) -> str:
+    tree = Tree(machine)
+    top = tree.resolve(words[0]) if words else machine.root
+    lines: list[str] = []
+
+    def walk(node: Any, depth: int) -> None:
+        lines.append(f"{'  ' * depth}/{node.name} ({tree.type_of(node)})\n")
+        for name in sorted(node.children):
+            walk(node.children[name], depth + 1)
+
+    if top is None:
+        lines.append("/ (container)\n")
+        walk(machine.root, 1)
+    else:
+        walk(top, 0)
+    return "".join(lines)
+
+
+def _qtree(machine: Any, words: list[str], cpu: int) -> str:
+    lines = ["bus: main-system-bus\n", "  type System\n"]
+    for device in reversed(list(machine.devices.values())):
+        if device.parent_bus is None:
+            _device(device, 1, lines)
+    return "".join(lines)
+
+
+def _device(device: Any, depth: int, lines: list[str]) -> None:
+    pad = "  " * depth
+    id = device.name if device.parent is not None and device.parent.name == "peripheral" else ""
+    lines.append(f'{pad}dev: {device.driver}, id "{id}"\n')
+    pad += "  "
+    values = device.get_props()
+    for prop in declared(type(device)):
+        lines.append(f"{pad}{prop.name} = {_value(prop, values[prop.name])}\n")
+    if hasattr(device, "devfn"):
+        row = function(device, 0)
+        ids, kind = row["id"], row["class_info"]
+        lines.append(
+            f"{pad}class {class_name(kind)}, addr 00:{row['slot']:02x}.{row['function']}"
+            f", pci id {ids['vendor']:04x}:{ids['device']:04x}"
+            f" (sub {ids['subsystem-vendor']:04x}:{ids['subsystem']:04x})\n"
+        )
+        for region in row["regions"]:
+            kind_name = "i/o" if region["type"] == "io" else "mem"
+            first = region["address"] & 0xFFFFFFFFFFFFFFFF
+            last = (first + region["size"] - 1) & 0xFFFFFFFFFFFFFFFF
+            lines.append(f"{pad}bar {region['bar']}: {kind_name} at 0x{first:x} [0x{last:x}]\n")
+    for name, bus in device.buses.items():
+        lines += [f"{pad}bus: {name}\n", f"{pad}  type {'i2c-bus' if bus.kind == 'I2C' else bus.kind}\n"]
+        for child in reversed(bus.devices):
+            _device(child, depth + 2, lines)
+
+
+def _value(prop: Any, value: Any) -> str:
+    if value is None:
+        return '""'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if prop.type == "size":
+        return f"{value} ({_size(value)})"
+    if isinstance(value, int):
+        return f"{value} (0x{value & 0xFFFFFFFFFFFFFFFF:x})"
+    return str(value) if prop.type == "pci-addr" else f'"{value}"'
+
+
+def _size(value: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = min(max(value.bit_length() - 1, 0) // 10, 6)
+    return f"{value / (1 << 10 * power):.3g} {units[power]}"
+
+
+def _mtree(machine: Any, words: list[str], cpu: int) -> str:
+    flat = "-f" in words
+    lines: list[str] = []
+    for number, space in enumerate((machine.board.memory, machine.board.io)):
+        title = "I/O" if space.name == "I/O" or number else "memory"
+        if flat:
+            lines += [f"FlatView #{number}\n", f' AS "{title}", root: {space.root.name}\n']
+            lines.append(f" Root memory region: {space.root.name}\n")
+            lines += [f"  {line}\n" for line in _flat(space)]
+        else:
+            lines.append(f"address-space: {title}\n")
+            lines += [f"{line}\n" for line in _regions(space.root, 0, 1)]
+        lines.append("\n")
+    return "".join(lines)
+
+
+def _flat(space: Any) -> Iterator[str]:
+    for piece in space.flat:
+        region = piece.region
+        kind = "rom" if piece.readonly and region.kind_name == "ram" else _kind(region)
+        tail = f" @{piece.offset:016x}" if piece.offset else ""
+        last = piece.start + piece.size - 1
+        yield f"{piece.start:016x}-{last:016x} (prio {region.priority}, {kind}): {region.name}{tail}"
+
+
+def _regions(region: Any, base: int, depth: int) -> Iterator[str]:
+    last = (base + region.size - 1) & 0xFFFFFFFFFFFFFFFF
+    off = "" if region.enabled else " [disabled]"
+    if region.target is not None:
+        end = region.offset + region.size - 1
+        what = f"alias {region.name} @{region.target.name} {region.offset:016x}-{end:016x}"
+        yield f"{'  ' * depth}{base:016x}-{last:016x} (prio {region.priority}, {_kind(region.target)}): {what}{off}"
+    else:
+        yield f"{'  ' * depth}{base:016x}-{last:016x} (prio {region.priority}, {_kind(region)}): {region.name}{off}"
+    for child in sorted(region.children, key=lambda r: (r.addr, -r.priority)):
+        yield from _regions(child, base + child.addr, depth + 1)
+
+
+def _kind(region: Any) -> str:
+    return {"ram": "ram", "rom": "rom", "rom-device": "romd"}.get(region.kind_name, "i/o")
+
+
+def _pci(machine: Any, words: list[str], cpu: int) -> str:
+    lines: list[str] = []
+    with machine.board.lock:
+        for number, bus in enumerate(buses(machine)):
+            for device in functions(bus):
+                lines += _function(function(device, number))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _function(row: dict[str, Any]) -> Iterator[str]:
+    ids, kind = row["id"], row["class_info"]
+    yield f"  Bus {row['bus']:2}, device {row['slot']:3}, function {row['function']}:"
+    yield f"    {class_name(kind)}: PCI device {ids['vendor']:04x}:{ids['device']:04x}"
+    yield f"      PCI subsystem {ids['subsystem-vendor']:04x}:{ids['subsystem']:04x}"
+    if row["irq_pin"]:
+        yield f"      IRQ {row['irq']}, pin {chr(ord('A') + row['irq_pin'] - 1)}"
+    for region in row["regions"]:
+        first = region["address"] & 0xFFFFFFFFFFFFFFFF
+        last = (first + region["size"] - 1) & 0xFFFFFFFFFFFFFFFF
+        if region["type"] == "io":
+            yield f"      BAR{region['bar']}: I/O at 0x{first & 0xFFFFFFFFFFFFFFFF:04x} [0x{last:04x}]."
+        else:
+            bits = 64 if region["mem_type_64"] else 32
+            pref = " prefetchable" if region["prefetch"] else ""
+            yield f"      BAR{region['bar']}: {bits} bit{pref} memory at 0x{first:08x} [0x{last:08x}]."
+    yield f'      id "{row["qdev_id"]}"'
+
+
+# --- processors ---------------------------------------------------------------------------------------------
+
+SEGMENTS = (  # as QEMU orders them
+    *(("ES ", "es"), ("CS ", "cs"), ("SS ", "ss"), ("DS ", "ds")),
+    *(("FS ", "fs"), ("GS ", "gs"), ("LDT", "ldt"), ("TR ", "tr")),
+)
+FLAGS = ((11, "O"), (10, "D"), (7, "S"), (6, "Z"), (4, "A"), (2, "P"), (0, "C"))
+
+
+def _registers(machine: Any, words: list[str], cpu: int) -> str:
+    """General, segment and control registers. The processors stop for a moment."""
+    every = "-a" in words
+    chosen = range(machine.config["cpus"]["count"]) if every else (cpu,)
+    running = machine.state == "running"
+    if running:
+        machine.accelerator.stop()
+    try:
+        return "".join(f"\nCPU#{index}\n{_cpu(_state(machine, index))}" for index in chosen)
+    except NotImplementedError:
+        raise QmpError(f"accelerator {machine.accelerator.name} has no processor registers") from None
+    finally:
+        if running:
+            machine.accelerator.start()
+
+
+def _state(machine: Any, index: int) -> dict[str, Any]:
+    state = machine.accelerator.save_vcpu(index)
+    return {**state.get("sregs", {}), **state.get("regs", {})}
+
+
+def _cpu(r: dict[str, Any]) -> str:
+    wide = bool(r.get("efer", 0) & 0x400)
+    flags = "".join(letter if r["rflags"] >> bit & 1 else "-" for bit, letter in FLAGS)
+    level = r["ss"].get("dpl", 0) if r.get("cr0", 0) & 1 else 0
+    tail = f"[{flags}] CPL={level} II=0 A20=1 SMM=0 HLT=0\n"
+    if wide:
+        names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
+        out = ""
+        for n in range(0, 16, 4):
+            out += " ".join(f"{name.upper():<3}={r[name]:016x}" for name in names[n : n + 4]) + "\n"
+        out += f"RIP={r['rip']:016x} RFL={r['rflags']:08x} {tail}"
+    else:
+        out = ""
+        for row in (("rax", "rbx", "rcx", "rdx"), ("rsi", "rdi", "rbp", "rsp")):
+            out += " ".join(f"E{name[1:].upper()}={r[name] & 0xFFFFFFFF:08x}" for name in row) + "\n"
+        out += f"EIP={r['rip'] & 0xFFFFFFFF:08x} EFL={r['rflags'] & 0xFFFFFFFF:08x} {tail}"
+    digits = 16 if wide else 8
+    for title, name in SEGMENTS:
+        segment = r[name]
+        out += (
+            f"{title}={segment['selector']:04x} {segment['base']:0{digits}x} {segment['limit']:08x}"
+            f" {_attributes(segment):08x}\n"
+        )
+    for title, name in (("GDT", "gdt"), ("IDT", "idt")):
+        out += f"{title}=     {r[name]['base']:0{digits}x} {r[name]['limit']:08x}\n"
+    out += f"CR0={r['cr0']:08x} CR2={r['cr2']:0{digits}x} CR3={r['cr3']:0{digits}x} CR4={r['cr4']:08x}\n"
+    return out + f"EFER={r['efer']:016x}\n"
+
+
+def _attributes(s: dict[str, Any]) -> int:
+    """The second word of a descriptor, without base and limit (SDM volume 3, 3.4.5)."""
+    value = s.get("type", 0) << 8 | s.get("s", 0) << 12 | s.get("dpl", 0) << 13 | s.get("present", 0) << 15
+    return int(value | s.get("avl", 0) << 20 | s.get("l", 0) << 21 | s.get("db", 0) << 22 | s.get("g", 0) << 23)
+
+
+VIEWS: dict[str, tuple[View, str]] = {
+    "chardev": (_chardevs, "show the character devices"),
+    "cpus": (_cpus, "show infos for each CPU"),
+    "kvm": (_kvm, "show KVM information"),
+    "mtree": (_mtree, "show memory tree (-f: flat view)"),
+    "name": (_name, "show the current VM name"),
+    "pci": (_pci, "show PCI info"),
+    "qom-tree": (_qom_tree, "show QOM composition tree"),
+    "qtree": (_qtree, "show device tree"),
+    "registers": (_registers, "show the cpu registers (-a: all CPUs)"),
+    "status": (_status, "show the current VM status"),
+    "uuid": (_uuid, "show the current VM UUID"),
+    "version": (_version, "show the version of QEMU"),
+}

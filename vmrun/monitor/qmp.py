@@ -1,0 +1,92 @@
+"""QMP: one client's conversation. Transport knows nothing of it: bytes in, bytes out.
+
+Ref: QEMU's interop/qmp-spec. Errors have QEMU's classes and words, so that clients that look at them go on to work.
+"""
+
+from __future__ import annotations
+
+import json
+
+from vmrun.monitor import table
+from vmrun.monitor.commands.introspect import version
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.jsonstream import JsonError, JsonStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+_encode = json.JSONEncoder(check_circular=False).encode
+_KNOWN = {"execute", "exec-oob", "arguments", "id"}
+# Commands that may overtake others; here none has to wait, so none is in need of it.
+OOB: frozenset[str] = frozenset()
+
+
+class QmpSession:
+    """`feed` what the client sent; `send(bytes)` is called with what it shall get, the greeting first."""
+
+    def __init__(self, machine: Machine, send: Callable[[bytes], object]) -> None:
+        self.machine, self._send = machine, send
+        self.negotiated = self.oob = False
+        self._stream = JsonStream()
+        self._commands = table.load()
+        greeting = {"version": version(), "capabilities": ["oob"]}
+        self.send({"QMP": greeting})
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._send(_encode(message).encode() + b"\r\n")
+
+    def event(self, line: bytes) -> None:
+        """An event for everybody, encoded already; not before the negotiation."""
+        if self.negotiated:
+            self._send(line)
+
+    def feed(self, data: bytes) -> None:
+        for value in self._stream.feed(data):
+            if isinstance(value, JsonError):
+                self.send({"error": QmpError(str(value)).plain()})
+            else:
+                self._answer(value)
+
+    def _answer(self, request: object) -> None:
+        reply: dict[str, Any] = {}
+        if isinstance(request, dict) and "id" in request:
+            reply["id"] = request["id"]
+        try:
+            reply["return"] = self._execute(request)
+        except QmpError as error:
+            reply["error"] = error.plain()
+        except Exception as error:  # a fault of ours must not end the guest
+            reply["error"] = QmpError(f"internal error: {type(error).__name__}: {error}").plain()
+            self.machine.loop.on_error("a monitor command", error)
+        self.send(reply)
+
+    def _execute(self, request: object) -> Any:
+        if not isinstance(request, dict):
+            raise QmpError("QMP input must be a JSON object")
+        if not request.keys() <= _KNOWN:
+            name = next(name for name in request if name not in _KNOWN)
+            raise QmpError(f"QMP input member '{name}' is unexpected")
+        for member in ("execute", "exec-oob"):
+            if member in request and not isinstance(request[member], str):
+                raise QmpError(f"QMP input member '{member}' must be a string")
+        if "execute" in request and "exec-oob" in request:
+            raise QmpError("QMP input member 'exec-oob' clashes with 'execute'")
+        given = request.get("arguments", {})
+        if not isinstance(given, dict):
+            raise QmpError("QMP input member 'arguments' must be an object")
+        name = request.get("execute", request.get("exec-oob"))
+        if name is None:
+            raise QmpError("QMP input lacks member 'execute'")
+        if not self.negotiated and name != "qmp_capabilities":
+            raise QmpError("Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound")
+        command = self._commands.get(name)
+        if command is None:
+            raise QmpError(f"The command {name} has not been found", "CommandNotFound")
+        if "exec-oob" in request and name not in OOB:
+            raise QmpError(f"The command {name} does not support OOB")
+        result = command.handler(self, **command.arguments(given))
+        return {} if result is None else result

@@ -1,0 +1,101 @@
+"""Where the monitors of running machines are found: sockets NAME.PID.qmp in a directory that is the user's alone.
+
+The directory is $XDG_RUNTIME_DIR/vmrun; without that variable vmrun-UID in the directory for temporary files, and only
+if it is ours and nobody else may enter it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from vmrun.errors import BackendError
+
+SUFFIX = ".qmp"
+LONGEST = 107  # bytes of a unix socket's path
+
+
+def directory(create: bool = False) -> str:
+    """BackendError when somebody else could put his sockets there."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(base) and os.path.isdir(base):
+        path = os.path.join(base, "vmrun")
+    else:
+        path = os.path.join(os.environ.get("TMPDIR") or "/tmp", f"vmrun-{os.getuid()}")
+    if create:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise BackendError(
+                f"cannot make the directory of the monitors, {path}: {error.strerror}",
+                remedy="point XDG_RUNTIME_DIR to a directory of your own",
+            ) from None
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return path
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise BackendError(
+            f"{path} is not a directory that only this user may enter",
+            remedy="remove it, chmod 700 it, or point XDG_RUNTIME_DIR elsewhere",
+        )
+    return path
+
+
+def socket_path(name: str) -> str:
+    """The path for a machine of this process."""
+    tail = f".{os.getpid()}{SUFFIX}"
+    where = directory(create=True)
+    word = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
+    room = LONGEST - len(os.fsencode(where)) - 1 - len(tail)
+    if room < 1:
+        raise BackendError(f"the path {where} is too long for a socket", remedy="set XDG_RUNTIME_DIR to a shorter one")
+    return f"{where}/{os.fsencode(word)[:room].decode(errors='ignore') or 'machine'}{tail}"
+
+
+class Running:
+    """A machine that somebody runs: its name as in the socket's, process and socket."""
+
+    def __init__(self, name: str, pid: int, path: str) -> None:
+        self.name, self.pid, self.path = name, pid, path
+
+
+def running() -> list[Running]:
+    """All that answer or might; sockets whose process is gone are cleared away."""
+    where, found = directory(), []
+    try:
+        names = sorted(os.listdir(where))
+    except OSError:
+        return []
+    for file in names:
+        name, _, pid = file.removesuffix(SUFFIX).rpartition(".")
+        if not file.endswith(SUFFIX) or not pid.isdigit():
+            continue
+        path = os.path.join(where, file)
+        if os.path.exists(f"/proc/{pid}"):
+            found.append(Running(name, int(pid), path))
+        else:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+    return found
+
+
+def find(name: str) -> Running:
+    """By name or process number. BackendError when there is none, or more than one of the name."""
+    every = running()
+    hits = [one for one in every if name in (one.name, str(one.pid))]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        numbers = ", ".join(str(one.pid) for one in hits)
+        raise BackendError(f"{len(hits)} machines are called '{name}'", remedy=f"give the number of one: {numbers}")
+    from vmrun.config.near import nearest
+
+    near = nearest(name, [one.name for one in every])
+    raise BackendError(
+        f"no machine '{name}' runs", remedy=f"did you mean '{near}'?" if near else "`vmrun ps` lists those that run"
+    )

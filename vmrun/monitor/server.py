@@ -1,0 +1,205 @@
+"""The monitors of one machine: who is connected, over what, and what each is told.
+
+    monitors = Monitors(machine)
+    monitors.listen({"path": "/run/user/1000/vmrun/lab.4711.qmp"})          # QMP for any number of clients
+    monitors.on_chardev(machine.board.chardev("mon0"), "readline")          # a person's, on a serial console's terminal
+"""
+
+from __future__ import annotations
+
+from vmrun.errors import BackendError
+from vmrun.monitor.transport import Client, Listener, adopt, connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+    Send = Callable[[bytes], object]
+
+CLOSED, OPENED = 0, 1  # CHAR_EVENT_… of vmrun.backends.protocols
+
+
+class Monitors:
+    """Makes sessions and hands them the machine's events. Lives as long as the machine's loop."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.qmp: dict[int, Any] = {}
+        self.listeners: list[Listener] = []
+        self.clients: set[Client] = set()
+        self.terminal: Any = None
+        self._ports: list[_Port] = []
+        machine.on_event = self._on_event
+
+    def open(self, id: str, kind: str, spec: dict[str, Any]) -> Listener | None:
+        """A monitor on a chardev of the machine file. A server socket takes any number of clients, and is returned if
+        the machine shall wait for the first. BackendError says what is in the way.
+        """
+        try:
+            if spec["type"] == "socket" and not spec.get("telnet"):
+                if not spec.get("server"):
+                    self.connect(spec, kind)
+                    return None
+                listener = self.listen(spec, kind)
+                return listener if spec.get("wait", True) else None
+        except OSError as error:
+            where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
+            raise BackendError(f"chardev '{id}': no monitor on {where}: {error.strerror}") from None
+        if spec["type"] == "stdio" and self.machine.board.mux is None:
+            from vmrun.backends.chardev.terminal import Terminal
+
+            self.terminal = Terminal(0, 1, bool(spec.get("signal", True)))
+            if kind == "readline":
+                self.terminal.enter()
+            self.on_descriptors(0, self.terminal.write_fd, kind)
+        else:
+            self.on_chardev(self.machine.board.chardev(id), kind)
+        return None
+
+    # --- where they are ---------------------------------------------------------------------------------------
+
+    def listen(self, spec: dict[str, Any], kind: str = "control") -> Listener:
+        """A server on `path`, or `host` and `port`. OSError when the address cannot be had."""
+        def make(client: Client) -> Any:
+            return self.session(kind, client.send, client)
+
+        listener = Listener(self.machine.loop, spec, make, self.forget)
+        self.listeners.append(listener)
+        return listener
+
+    def connect(self, spec: dict[str, Any], kind: str = "control") -> Client:
+        """As the client of a server that waits for us. OSError when it does not. `reconnect`: seconds."""
+        return self._adopt(connect(spec), spec, kind)
+
+    def _adopt(self, fd: int, spec: dict[str, Any], kind: str) -> Client:
+        def gone(client: Client) -> None:
+            self._gone(client)
+            if spec.get("reconnect"):
+                self.machine.loop.call_later(float(spec["reconnect"]), again)
+
+        def again() -> None:
+            try:
+                self._adopt(connect(spec), spec, kind)
+            except OSError:
+                self.machine.loop.call_later(float(spec["reconnect"]), again)
+
+        client = adopt(self.machine.loop, fd, lambda client: self.session(kind, client.send, client), gone)
+        self.clients.add(client)
+        return client
+
+    def on_descriptors(self, read_fd: int, write_fd: int, kind: str) -> Client:
+        """On descriptors that stay the caller's, such as standard input and output."""
+        client = Client(
+            self.machine.loop,
+            read_fd,
+            write_fd,
+            lambda client: self.session(kind, client.send, client),
+            self._gone,
+        )
+        self.clients.add(client)
+        return client
+
+    def on_chardev(self, chardev: Any, kind: str) -> None:
+        """On a character back end: a terminal shared with a serial port, a pty, a file."""
+        self._ports.append(_Port(self, chardev, kind))
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    def session(self, kind: str, send: Send, client: Any = None) -> Any:
+        """`kind`: control (QMP), readline (a person's), plain (no prompt, no echo), qtest."""
+        if kind == "control":
+            from vmrun.monitor.qmp import QmpSession
+
+            made = QmpSession(self.machine, send)
+            self.qmp[id(client if client is not None else made)] = made
+            return made
+        if kind == "qtest":
+            from vmrun.monitor.qtest import QtestSession
+
+            return QtestSession(self.machine, send)
+        from vmrun.monitor.readline import LineMonitor
+
+        return LineMonitor(self.machine, send, self, client, echo=kind == "readline")
+
+    def forget(self, key: Any) -> None:
+        self.qmp.pop(id(key), None)
+
+    def _gone(self, client: Client) -> None:
+        self.clients.discard(client)
+        self.forget(client)
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def _on_event(self, name: str, **data: Any) -> None:
+        if not self.qmp:
+            return
+        from vmrun.monitor.events import encode
+        from vmrun.monitor.table import events
+
+        if name in events:
+            line = encode(name, data)
+            for session in list(self.qmp.values()):
+                session.event(line)
+
+    def close(self) -> None:
+        for client in list(self.clients):
+            client.flush()
+            client.close()
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
+        self.qmp.clear()
+        if self.terminal is not None:
+            self.terminal.close()
+
+
+class _Port:
+    """A session behind a character back end, whose ring takes 64 KiB at a time."""
+
+    def __init__(self, monitors: Monitors, chardev: Any, kind: str) -> None:
+        from vmrun.backends.chardev.base import PyFrontend
+
+        self.monitors, self.chardev, self.kind = monitors, chardev, kind
+        self.loop = monitors.machine.loop
+        self.pending = b""
+        self.input: list[bytes] = []
+        self.session: Any = None
+        chardev.frontend = PyFrontend(self._receive, None, self._event)
+        self.loop.call_soon(self._open)
+
+    def _open(self) -> None:
+        if getattr(self.chardev, "connected", True):
+            self.session = self.monitors.session(self.kind, self.send, self)
+
+    def send(self, data: bytes) -> None:
+        self.pending += data
+        self._pump()
+
+    def _pump(self) -> None:
+        with self.monitors.machine.board.lock:
+            count = self.chardev.write(self.pending)
+        self.pending = self.pending[count:]
+
+    # Both are called with the device lock held, which a command may want to take.
+
+    def _receive(self, data: bytes) -> None:
+        self.input.append(data)
+        self.loop.call_soon(self._feed)
+
+    def _feed(self) -> None:
+        data = b"".join(self.input)
+        self.input.clear()
+        if data and self.session is not None:
+            self.session.feed(data)
+
+    def _event(self, what: int) -> None:
+        if what == OPENED:
+            self.loop.call_soon(self._open)
+        elif what == CLOSED:
+            self.monitors.forget(self)
+            self.pending = b""
+        elif self.pending:
+            self.loop.call_soon(self._pump)
