@@ -1,0 +1,203 @@
+"""Instruction cases run by the host's processor and by the soft one, from the same bytes at the same addresses.
+
+native.s is the program that runs them, one record after the other. On the host it is a function of a forked child, with
+exceptions as signals; for the soft processor it is a guest in long mode, ring 0, with exceptions through its IDT. What
+differs by that: the user bit of a page fault's error code, IF, IOPL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import time
+from typing import Any
+
+from accel.api import DeviceLock, PyIoRegion
+from accel.ram import RamBlock
+from accel.run import RunControl
+from accel.space import AddressSpace, Region
+
+from accel.soft.accelerator import SoftAccelerator
+
+SOURCE = pathlib.Path(__file__).with_name("native.s")
+# As in native.s
+BASE, RECORD = 0x20000000, 1216
+DATA, GS = BASE + 0x8000, BASE + 0x11000
+IDT, GDT = BASE + 0x4000, BASE + 0x5000
+WINDOW, WINDOW_SIZE = BASE + 0x11F00, 512
+FX, MEMORY = 192, 704           # of a record
+# Pages without access, and one to read only
+HOLES = (0x10000, 0x13000, 0x15000)
+READ_ONLY = 0x14000
+CODE, SLOT = BASE + 0x20000, 64
+RECORDS = BASE + 0x40000
+MOST = 2048                     # cases of a run
+SIZE = 0x2C0000
+EXIT, END_PORT = 32, 0xF4
+PHYSICAL = 0x10000              # where BASE lies in the guest's RAM; page tables below
+
+
+class Program:
+    """native.s assembled: its bytes and symbols."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        obj, elf, flat = (directory / name for name in ("native.o", "native.elf", "native.bin"))
+        subprocess.run(["as", "--64", "-o", str(obj), str(SOURCE)], check=True, timeout=60)
+        subprocess.run(
+            ["ld", "-m", "elf_x86_64", "-e", "entry", "-Ttext", hex(BASE), "-o", str(elf), str(obj)],
+            check=True, timeout=60, stderr=subprocess.DEVNULL,
+        )
+        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", str(elf), str(flat)], check=True, timeout=60)
+        listing = subprocess.run(["nm", str(elf)], check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
+        self.symbols = {name: int(at, 16) for at, _, name in (line.split() for line in listing.splitlines())}
+        self.code = flat.read_bytes()
+
+    def image(self, records: bytes, slots: bytes, guest: bool, fx: bool) -> bytearray:
+        """The memory from BASE on."""
+        image = bytearray(SIZE)
+        image[: len(self.code)] = self.code
+        head = struct.pack("<4Q", RECORDS, RECORDS + len(records), guest, fx)
+        image[DATA - BASE : DATA - BASE + len(head)] = head
+        image[CODE - BASE : CODE - BASE + len(slots)] = slots
+        image[RECORDS - BASE : RECORDS - BASE + len(records)] = records
+        return image
+
+
+class Host:
+    """The host's processor."""
+
+    def __init__(self, program: Program) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        fixed = 0x100000                                    # MAP_FIXED_NOREPLACE
+        everything = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        at = libc.mmap(BASE, SIZE, everything, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | fixed, -1, 0)
+        if at != BASE:
+            raise OSError(ctypes.get_errno(), "cannot map the cases' memory")
+        for page in HOLES:
+            libc.mprotect(BASE + page, 0x1000, 0)
+        libc.mprotect(BASE + READ_ONLY, 0x1000, mmap.PROT_READ)
+        self.libc = libc
+        self.program = program
+        self.entry = ctypes.CFUNCTYPE(None)(BASE)
+
+    def run(self, records: bytes, slots: bytes, fx: bool, seconds: float = 60.0) -> bytes:
+        image = self.program.image(records, slots, False, fx)
+        at = 0
+        for page in sorted((*HOLES, READ_ONLY)):
+            ctypes.memmove(BASE + at, bytes(image[at:page]), page - at)
+            at = page + 0x1000
+        ctypes.memmove(BASE + at, bytes(image[at:]), SIZE - at)
+        child = os.fork()
+        if child == 0:
+            self.entry()
+            os._exit(0)
+        end = time.monotonic() + seconds
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() > end:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                raise TimeoutError("the host's run did not end")
+            time.sleep(0.001)
+        if status:
+            raise RuntimeError(f"the host's run ended with status {status:#x} at case {self.current()}")
+        return ctypes.string_at(RECORDS, len(records))
+
+    def current(self) -> int:
+        return (int.from_bytes(ctypes.string_at(DATA, 8), "little") - RECORDS) // RECORD
+
+
+def _segment(selector: int, base: int, limit: int, kind: int, s: int = 1, long: int = 0) -> dict[str, int]:
+    return {
+        "base": base, "limit": limit, "selector": selector, "type": kind, "s": s, "dpl": 0, "present": 1, "avl": 0,
+        "l": long, "db": s and not long, "g": s, "unusable": 0,
+    }
+
+
+def cpuid() -> list[dict[str, int]]:
+    """All that it can do, and TZCNT."""
+    from accel.soft.features import supported_cpuid
+
+    leaves = supported_cpuid()
+    for leaf in leaves:
+        if leaf["function"] == 7:
+            leaf["ebx"] |= 8
+    return leaves
+
+
+class Soft:
+    """The soft processor, alone with memory and one port."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        root, ports = Region.container("memory", 0), Region.container("io", 65536)
+        memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
+        self.control = RunControl()
+        self.accel: Any = SoftAccelerator(memory, io, DeviceLock(), self.control, {})
+        self.ram = RamBlock("ram", PHYSICAL + SIZE)
+        root.add(Region.ram("ram", self.ram), 0)
+        region = PyIoRegion("end", None, lambda offset, size, value: EXIT)
+        ports.add(Region.device("end", region, 1), END_PORT)
+        self.accel.create_vcpu(0, 0, cpuid())
+        self.start = self.accel.save_vcpu(0)
+        self.tables()
+
+    def tables(self) -> None:
+        """Page tables, IDT, GDT with a task state segment."""
+        self.ram.write(0x1000, struct.pack("<Q", 0x2003))
+        self.ram.write(0x2000, struct.pack("<Q", 0x3003))
+        self.ram.write(0x3000 + 256 * 8, struct.pack("<QQ", 0x4003, 0x5003))
+        entries = []
+        for page in range(0, SIZE, 0x1000):
+            entries.append(0 if page in HOLES else (PHYSICAL + page) | (1 if page == READ_ONLY else 3))
+        self.ram.write(0x4000, struct.pack(f"<{len(entries)}Q", *entries))
+        self.gates = b"".join(
+            struct.pack("<HHBBHII", at & 0xFFFF, 8, 1, 0x8E, at >> 16 & 0xFFFF, 0, 0)
+            for at in range(self.program.symbols["vectors"], self.program.symbols["vectors"] + 512, 16)
+        )
+        self.tss = struct.pack("<I10Q", 0, 0, 0, 0, 0, BASE + 0x10000, 0, 0, 0, 0, 0).ljust(0x68, b"\0")
+
+    def run(self, records: bytes, slots: bytes, fx: bool, seconds: float = 60.0) -> bytes:
+        image = self.program.image(records, slots, True, fx)
+        image[IDT - BASE : IDT - BASE + 512] = self.gates
+        image[GDT - BASE + 0x100 : GDT - BASE + 0x168] = self.tss
+        struct.pack_into("<3Q", image, GDT - BASE, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+        self.ram.write(PHYSICAL, bytes(image))
+        self.accel.reset_vcpus()
+        state = dict(self.start)
+        flat = _segment(0x10, 0, 0xFFFFFFFF, 3)
+        sregs = {
+            **state["sregs"],
+            "cs": _segment(8, 0, 0xFFFFFFFF, 11, long=1), "ss": flat, "ds": flat, "es": flat, "fs": flat,
+            "gs": _segment(0x10, GS, 0xFFFFFFFF, 3), "tr": _segment(0x18, GDT + 0x100, 0x67, 11, 0),
+            "gdt": {"base": GDT, "limit": 0x27}, "idt": {"base": IDT, "limit": 0x1FF},
+            "cr0": 0x80010033, "cr3": 0x1000, "cr4": 0x620, "efer": 0x500,
+        }
+        regs = dict.fromkeys(state["regs"], 0)
+        regs.update(rip=BASE, rflags=2, rsp=BASE + 0xC000)
+        self.accel.load_vcpu(0, {"regs": regs, "sregs": sregs, "mp_state": 0})
+        self.control.take()
+        self.accel.start()
+        requests = 0
+        end = time.monotonic() + seconds
+        while not requests and time.monotonic() < end:
+            time.sleep(0.0005)
+            requests = self.control.take()
+        self.accel.stop()
+        if not requests & EXIT:
+            at = (int.from_bytes(self.ram.read(PHYSICAL + DATA - BASE, 8), "little") - RECORDS) // RECORD
+            raise RuntimeError(f"the soft processor's run did not end: requests {requests:#x} at case {at}")
+        return bytes(self.ram.read(PHYSICAL + RECORDS - BASE, len(records)))
+
+    def close(self) -> None:
+        self.accel.close()
