@@ -81,7 +81,7 @@ class KvmAccelerator(Accelerator):
         self.msi = KvmMsiSink(self.vm, learning) if self.has_local_apic else MsiSink()
         if self.has_local_apic:
             self.memory_regions.append((MSI_BASE, MSI_SIZE, MsiRegion(self.msi, MSI_BASE)))
-        self.clock: int | None = None
+        self.guest_clock: int | None = None
         self.msrs: list[int] = []
 
     # --- processors -----------------------------------------------------------------------------------------
@@ -122,14 +122,14 @@ class KvmAccelerator(Accelerator):
         return cpu
 
     def reset_vcpus(self) -> None:
-        self.clock = None
+        self.guest_clock = None
         for cpu in self.vcpus:
             cpu.reset()
 
     def start(self) -> None:
-        if self.clock is not None and self.options.get("kvmclock", True):
-            self.vm.set_clock(self.clock)
-        self.clock = None
+        if self.guest_clock is not None and self.options.get("kvmclock", True):
+            self.vm.set_clock(self.guest_clock)
+        self.guest_clock = None
         self.irqchip.thaw_pit()
         self.control.start()
 
@@ -139,7 +139,7 @@ class KvmAccelerator(Accelerator):
         self.vm.drain()
         self.irqchip.freeze_pit()
         if was_running and self.has_local_apic and self.options.get("kvmclock", True):
-            self.clock = self.vm.get_clock()
+            self.guest_clock = self.vm.get_clock()
             for cpu in self.vcpus:
                 cpu.kvmclock_ctrl()
 
@@ -239,10 +239,10 @@ class KvmAccelerator(Accelerator):
         self.vm.memory_listener.sync(block)
 
     def get_clock(self) -> int:
-        return self.clock if self.clock is not None else int(self.vm.get_clock())
+        return self.guest_clock if self.guest_clock is not None else int(self.vm.get_clock())
 
     def set_clock(self, value: int) -> None:
-        self.clock = value
+        self.guest_clock = value
 
 
 IN_KERNEL = {
