@@ -13,28 +13,9 @@ if TYPE_CHECKING:
 # Buses whose slots a running machine can fill; on them a driver decides.
 HOTPLUG_BUSES = ("PCI",)
 # Parts of the board, which no user plugs at any time
-BOARD_ONLY = frozenset(
-    [
-        "PIIX3",
-        "PIIX4_PM",
-        "i440FX",
-        "i440FX-pcihost",
-        "apic",
-        "fw_cfg_io",
-        "hpet",
-        "ioapic",
-        "mc146818rtc",
-        "i8042",
-        "i8257",
-        "isa-i8259",
-        "isa-pcspk",
-        "isa-pit",
-        "kvm-i8259",
-        "kvm-ioapic",
-        "kvm-pit",
-        "port92",
-        "vmport",
-    ]
+BOARD_ONLY = (
+    *("PIIX3", "PIIX4_PM", "i440FX", "i440FX-pcihost", "apic", "fw_cfg_io", "hpet", "ioapic", "mc146818rtc", "i8042"),
+    *("i8257", "isa-i8259", "isa-pcspk", "isa-pit", "kvm-i8259", "kvm-ioapic", "kvm-pit", "port92", "vmport"),
 )
 
 
