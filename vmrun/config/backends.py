@@ -218,8 +218,7 @@ def check_references(work: Work) -> None:
             )
     for id, node in work.spec.monitors.items():
         target = node.get("chardev")
-        # monitors are still to come, and what they name may be as well; a chardev that exists has its user
-        if target is not None and target.value in work.spec.chardevs:
+        if target is not None:
             _use_backend(work, "chardev", target, f"monitors.{id}.chardev", f"monitor '{id}'", users)
     for kind, section in _SECTIONS.items():
         for id in getattr(work, section):

@@ -21,7 +21,6 @@ PLANNED = {
     "spice": "the SPICE server",
     "vnc": "the VNC server",
     "include": "including QEMU's -readconfig files",
-    "monitors": "a monitor",
     "cdrom": "a CD-ROM drive",
     "floppies": "a floppy drive",
     "nics": "a network card",

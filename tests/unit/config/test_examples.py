@@ -73,5 +73,4 @@ def test_desktop_names_exactly_what_is_to_come_each_with_its_line(catalogue: Cat
         ("VR0801", "'usb-redir'", "usb-redir"),
         ("VR0801", "'usb-redir'", "usb-redir"),
         ("VR0805", "including QEMU's -readconfig files", "include:"),
-        ("VR0805", "a monitor", "monitors:"),
     ]
