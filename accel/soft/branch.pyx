@@ -121,7 +121,7 @@ cdef void op_jmp(Cpu *c, Uop *u) noexcept nogil:
 
 cdef bint holds(Cpu *c, u32 condition) noexcept nogil:
     cdef u32 flags = status_flags(c)
-    cdef bint found, less = (flags >> 7 ^ flags >> 11) & 1
+    cdef u32 found, less = (flags >> 7 ^ flags >> 11) & 1
     condition &= 15
     if condition < 2:
         found = flags & F_OF
@@ -138,8 +138,8 @@ cdef bint holds(Cpu *c, u32 condition) noexcept nogil:
     elif condition < 14:
         found = less
     else:
-        found = less or flags & F_ZF
-    return found != (condition & 1)
+        found = less | (flags & F_ZF)
+    return (found != 0) != (condition & 1)
 
 
 cdef void op_jcc16(Cpu *c, Uop *u) noexcept nogil:

@@ -19,7 +19,8 @@ import tempfile
 import time
 
 from tests.soft.fuzz_cases import DF, M64, STATUS, TAKEN, Case, Generator
-from tests.soft.native import CODE, FX, MEMORY, MOST, RECORD, SLOT, Host, Program, Soft
+from tests.soft.fuzz_compat import Compat
+from tests.soft.native import CODE, FX, MEMORY, MOST, RECORD, SEGMENTS, SLOT, Host, Program, Soft
 
 
 class Bench:
@@ -36,14 +37,21 @@ class Bench:
         records, slots = bytearray(), bytearray()
         for number, case in enumerate(cases):
             slot = CODE + number * SLOT
-            code = bytes(case.code)
-            code += b"\xe9" + struct.pack("<i", self.fall - (slot + len(code) + 5))
-            code = code.ljust(TAKEN, b"\xcc")
-            code += b"\xe9" + struct.pack("<i", self.taken - (slot + TAKEN + 5))
+            code = bytes(case.code) + self.leave(case, slot + len(case.code), self.fall)
+            code = code.ljust(TAKEN, b"\xcc") + self.leave(case, slot + TAKEN, self.taken)
             slots += code.ljust(SLOT, b"\xcc")
-            head = struct.pack("<18Q", *case.regs, case.flags, slot)
+            extra, code_segment, stack, data = case.segments
+            entry = (slot if case.entry < 0 else case.entry) | code_segment << 32
+            head = struct.pack("<18Q24x3H", *case.regs, case.flags, entry, extra, stack, data)
             records += (head.ljust(FX, b"\0") + case.fx.ljust(512, b"\0") + case.memory)
         return bytes(records), bytes(slots)
+
+    @staticmethod
+    def leave(case: Case, at: int, to: int) -> bytes:
+        """A jump from linear address `at` to `to` in 64-bit code."""
+        if case.segments[1] == 0x33:
+            return b"\xe9" + struct.pack("<i", to - (at + 5))
+        return (b"" if SEGMENTS[case.segments[1]].big else b"\x66") + b"\xea" + struct.pack("<IH", to, 0x33)
 
     def run(self, cases: list[Case]) -> list[tuple[Case, int, list[str]]]:
         """The cases that differ: (case, its address, what)."""
@@ -75,21 +83,24 @@ def differences(case: Case, slot: int, host: bytes, soft: bytes) -> list[str]:
     one, two = struct.unpack_from("<21Q", host), struct.unpack_from("<21Q", soft)
     if "ff/2" in case.names and min(one[17], two[17]) >= 0x100:
         return []                           # a call's push or its target: who is first
-    if one[17] != two[17] and {one[17], two[17]} != {0x10C, 0x10D}:
+    if one[17] != two[17] and {one[17], two[17]} != ({0x10C, 0x10D} if case.segments[1] == 0x33 else set()):
         return [f"outcome {one[17]:#x}, not {two[17]:#x}; error {one[18]:#x}, {two[18]:#x}"
                 f" address {one[19]:#x}, {two[19]:#x} rip +{one[20] - slot:#x}, +{two[20] - slot:#x}"]
     found = []
-    for n in range(16):
-        if one[n] != two[n] and not case.loose >> n & 1:
+    compat = case.segments[1] != 0x33
+    popa = one[17] >= 0x100 and "61" in case.names      # some load registers before the fault
+    start = slot - SEGMENTS[case.segments[1]].base
+    for n in range(8 if compat else 16):
+        if (one[n] ^ two[n]) & (0xFFFFFFFF if compat else M64) and not popa and not case.loose >> n & 1:
             found.append(f"{NAMES[n]} {one[n]:#x}, not {two[n]:#x}")
     faulted = one[17] >= 0x100
     compared = (STATUS & ~case.undefined) | DF
     if faulted:
         strings = {"a6", "a7", "ae", "af"} & set(case.names)
-        compared = DF if one[20] != slot or one[17] == 0x100 or strings else STATUS | DF
+        compared = DF if one[20] != start or one[17] == 0x100 or strings else STATUS | DF
         if one[20] != two[20]:
             found.append(f"rip of the fault +{one[20] - slot:#x}, not +{two[20] - slot:#x}")
-        if (one[18] ^ two[18]) & (2 if one[17] == 0x10E else M64):
+        if (one[18] ^ two[18]) & (6 if one[17] == 0x10E else M64):
             found.append(f"error code {one[18]:#x}, not {two[18]:#x}")
         if one[17] == two[17] == 0x10E and one[19] != two[19] and not strings:
             found.append(f"cr2 {one[19]:#x}, not {two[19]:#x}")
@@ -115,24 +126,26 @@ def disassembled(case: Case, slot: int) -> str:
         import capstone
     except ImportError:
         return ""
-    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    bits = {0x33: capstone.CS_MODE_64, 0x07: capstone.CS_MODE_16}.get(case.segments[1], capstone.CS_MODE_32)
+    engine = capstone.Cs(capstone.CS_ARCH_X86, bits)
     return "; ".join(f"{i.mnemonic} {i.op_str}" for i in engine.disasm(bytes(case.code), slot))
 
 
 def describe(case: Case, slot: int, what: list[str]) -> str:
     regs = " ".join(f"{name}={value:x}" for name, value in zip(NAMES, case.regs, strict=True))
+    segments = " ".join(f"{n:x}" for n in case.segments)
     lines = [f"{case.code.hex()}  {disassembled(case, slot)}  [{', '.join(case.names)}]"]
-    return "\n    ".join([*lines, f"{regs} flags={case.flags:x}", *what])
+    return "\n    ".join([*lines, f"{regs} flags={case.flags:x} segments={segments}", *what])
 
 
-def fuzz(bench: Bench, count: int, seed: int, batch: int = MOST) -> list[tuple[Case, int, list[str]]]:
-    """All differences of `count` cases."""
-    generator = Generator(seed, bench.fx)
+def fuzz(bench: Bench, count: int, seed: int, compat: bool = False) -> list[tuple[Case, int, list[str]]]:
+    """All differences of `count` cases in 64-bit code, or in 32- and 16-bit code."""
+    generator = (Compat if compat else Generator)(seed, bench.fx)
     found: list[tuple[Case, int, list[str]]] = []
     done = 0
     while done < count:
         cases: list[Case] = []
-        while len(cases) < min(batch, count - done):
+        while len(cases) < min(MOST, count - done):
             case = generator.case(CODE + len(cases) * SLOT)
             if case is not None:
                 cases.append(case)
@@ -146,12 +159,13 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=50000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--integer", action="store_true", help="no x87, MMX, SSE")
+    parser.add_argument("--compat", action="store_true", help="32- and 16-bit code instead of 64-bit")
     parser.add_argument("--show", type=int, default=10, help="differences to print")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(pathlib.Path(directory), not options.integer)
         began = time.monotonic()
-        found = fuzz(bench, options.cases, options.seed)
+        found = fuzz(bench, options.cases, options.seed, options.compat)
         seconds = time.monotonic() - began
         bench.close()
     kinds: dict[str, int] = {}

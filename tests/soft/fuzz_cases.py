@@ -57,17 +57,26 @@ class Case:
     memory: bytes
     names: list[str] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)      # registers that may have changed: no addresses any more
+
     undefined: int = 0          # status flags that are not compared
     loose: int = 0              # general registers that are not
+    segments: list[int] = field(default_factory=lambda: [0x2B, 0x33, 0x2B, 0x2B])       # ES CS SS DS
+    entry: int = -1             # offset of the code in CS; -1: its linear address
+
+    def put(self, at: int, value: int, size: int) -> None:
+        """Into the memory window."""
+        at -= WINDOW
+        data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self.memory = self.memory[:at] + data + self.memory[at + size :]
 
 
-def forms() -> list[Form]:
-    """All that is not a system instruction and exists in 64-bit mode."""
-    found = []
+def forms(long: bool) -> list[Form]:
+    """All that is not a system instruction and exists in (or outside of) 64-bit mode."""
+    found = [Form(0, 0x63, None, frozenset("m"), None, 0, 0, False)] if long else []      # movsxd
     for number, table in enumerate((opcodes.ONE, opcodes.TWO, opcodes.THREE_38, opcodes.THREE_3A)):
         for opcode, reg, words in opcodes.rows(table):
             given = frozenset(words)
-            if "sys" in given or "no64" in given or (number, opcode) in EXCLUDED:
+            if "sys" in given or long and "no64" in given or (number, opcode) in EXCLUDED:
                 continue
             reads = sum(opcodes.flag_mask(word[2:]) for word in words if word[:2] == "r=")
             writes = sum(opcodes.flag_mask(word[2:]) for word in words if word[:2] == "w=")
@@ -79,6 +88,7 @@ def forms() -> list[Form]:
     return found
 
 
+PREFIXES = (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x65, 0x26, 0x2E, 0x36, 0x3E)
 EXCLUDED = {(0, 0x9B)}          # wait: its exceptions are another instruction's
 
 
@@ -86,7 +96,8 @@ class Generator:
     def __init__(self, seed: int, fx: bool) -> None:
         self.random = random.Random(seed)
         self.fx = fx
-        every = forms()
+        self.bits, self.osize = 64, 8
+        every = forms(True)
         self.integer = [form for form in every if not form.fpu]
         self.fpu = [form for form in every if form.fpu] if fx else []
 
@@ -102,6 +113,9 @@ class Generator:
         if kind < 0.85:
             return r.getrandbits(r.randrange(1, 65))
         return (r.choice(INTERESTING) + r.randrange(-3, 4)) & M64
+
+    def registers(self) -> list[int]:
+        return [self.value() for _ in range(16)]
 
     def state(self) -> bytes:
         """An FXSAVE image with exceptions masked."""
@@ -236,7 +250,7 @@ class Generator:
             prefix.append(r.choice((0xF2, 0xF3)))
         elif form.map == 1 and op in (0xBC, 0xBD) and r.random() < 0.5:
             prefix.append(0xF3)
-        osize = 8 if rexw or "f64" in words else 2 if 0x66 in prefix else 8 if "d64" in words else 4
+        self.osize = osize = 8 if rexw or "f64" in words else 2 if 0x66 in prefix else 8 if "d64" in words else 4
         if osize == 2 and form.map == 1 and 0xC8 <= op <= 0xCF:
             return None                                                 # bswap of 16 bits
         if "f64" in words and 0x66 in prefix:
@@ -275,6 +289,9 @@ class Generator:
                 target = WINDOW if big else self.target(16 if form.fpu or op == 0xC7 else 1)
                 if bits:
                     target = BORDER + r.randrange(-20, 20)
+                if form.map == 0 and op == 0xFF and form.reg in (2, 4):
+                    target = BORDER - 4 if r.random() < 0.2 else WINDOW + 8 * r.randrange(8, 40)
+                    case.put(target, self.slot + TAKEN if r.random() < 0.95 else 1 << 47, 8)
                 if not first and not short_of_fault(target):
                     target = WINDOW + 0x40 + r.randrange(0x100)
                 if r.random() < 0.05 and not big:
@@ -297,7 +314,7 @@ class Generator:
                 if form.map == 0 and op == 0xFF and form.reg in (2, 4):
                     if rm in fixed:
                         return None
-                    wild = form.reg == 4 and r.random() < 0.05          # a call's push or its target: who is first differs
+                    wild = form.reg == 4 and r.random() < 0.05
                     case.regs[rm] = 1 << 47 if wild else self.slot + TAKEN
         elif long_op and (0x50 <= op <= 0x5F or 0xB0 <= op <= 0xBF or 0x90 <= op <= 0x97) or 0xC8 <= op <= 0xCF:
             rex |= r.getrandbits(1)
@@ -350,7 +367,7 @@ class Generator:
             if op in (0xC2, 0xC3):
                 at = BORDER - 4 if r.random() < 0.2 else WINDOW + 8 * r.randrange(8, 40)
                 address = self.slot + TAKEN if r.random() < 0.95 else 1 << 47
-                case.memory = case.memory[: at - WINDOW] + struct.pack("<Q", address) + case.memory[at - WINDOW + 8 :]
+                case.put(at, address, 8)
                 return give(RSP, at)
             if op == 0xFF and form.reg == 4:
                 return first
@@ -378,7 +395,7 @@ class Generator:
         """One case whose code lies at linear address `slot`."""
         r = self.random
         self.slot = slot
-        case = Case(bytearray(), [self.value() for _ in range(16)], self.flags(), b"", r.randbytes(WINDOW_SIZE))
+        case = Case(bytearray(), self.registers(), self.flags(), b"", r.randbytes(WINDOW_SIZE))
         if self.fx:
             case.fx = self.state()
             if r.random() < 0.6:
@@ -390,13 +407,13 @@ class Generator:
             if form.reads & case.undefined:
                 break
             code = self.instruction(case, form, fixed, number == 0)
-            if code is None or len(case.code) + len(code) > TAKEN - 5:
+            if code is None or len(case.code) + len(code) > TAKEN - 8:
                 break
-            lost, loose, sure = undefined(form, code, case, number == 0)
+            lost, loose, sure = undefined(form, code, case, number == 0, self.osize)
             if case.loose or loose < 0:
                 break
             case.code += code
-            case.touched |= touched(code)
+            case.touched |= touched(code) if self.bits == 64 else set(range(8))
             case.names.append(form.name)
             case.undefined = case.undefined & ~sure | lost
             case.loose |= loose
@@ -413,19 +430,19 @@ def short_of_fault(target: int) -> bool:
 
 def touched(code: bytes) -> set[int]:
     """Registers an instruction names, and those that some use by themselves."""
-    _, op, modrm, rex, _ = parts(code)
+    _, op, modrm, rex = parts(code)
     return {
         *range(8), modrm >> 3 & 7 | (rex & 4) << 1, modrm & 7 | (rex & 1) << 3,
         op & 7 | (rex & 1) << 3,
     }
 
 
-def parts(code: bytes) -> tuple[int, int, int, int, bytes]:
-    """(map, opcode, modrm if there is one, REX, prefixes) of an instruction."""
+def parts(code: bytes) -> tuple[int, int, int, int]:
+    """(map, opcode, modrm if there is one, REX) of an instruction of 64-bit code."""
     at = 0
-    while code[at] in (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x65):
+    while code[at] in PREFIXES:
         at += 1
-    rex, prefixes = 0, code[:at]
+    rex = 0
     if code[at] & 0xF0 == 0x40:
         rex = code[at]
         at += 1
@@ -436,18 +453,23 @@ def parts(code: bytes) -> tuple[int, int, int, int, bytes]:
         if code[at] in (0x38, 0x3A):
             number = 2 if code[at] == 0x38 else 3
             at += 1
-    return number, code[at], code[at + 1] if at + 1 < len(code) else 0, rex, prefixes
+    return number, code[at], code[at + 1] if at + 1 < len(code) else 0, rex
 
 
-def undefined(form: Form, code: bytes, case: Case, first: bool) -> tuple[int, int, int]:
+def undefined(form: Form, code: bytes, case: Case, first: bool, osize: int) -> tuple[int, int, int]:
     """Status flags left undefined, registers left undefined (-1: leave it out), and flags surely defined anew."""
     op, reg = form.opcode, form.reg
-    _, _, _, rex, prefixes = parts(code)
-    osize = 8 if rex & 8 else 2 if 0x66 in prefixes else 4
+    prefixes = code[: next(n for n, byte in enumerate(code) if byte not in PREFIXES)]
     low = 8 * (1 if not op & 1 else osize)
     if form.fpu:
         return 0, 0, form.writes
     if form.map == 0:
+        if op in (0x27, 0x2F):
+            return OF, 0, STATUS
+        if op in (0x37, 0x3F):
+            return STATUS & ~(AF | CF), 0, STATUS
+        if op in (0xD4, 0xD5):
+            return OF | AF | CF, 0, STATUS
         if op < 0x40 and op & 7 < 6 and op >> 3 in (1, 4, 6) or 0x80 <= op <= 0x83 and reg in (1, 4, 6) or (
             op in (0x84, 0x85, 0xA8, 0xA9) or op in (0xF6, 0xF7) and reg in (0, 1)
         ):

@@ -1,8 +1,8 @@
 """Instruction cases run by the host's processor and by the soft one, from the same bytes at the same addresses.
 
 native.s is the program that runs them, one record after the other. On the host it is a function of a forked child, with
-exceptions as signals; for the soft processor it is a guest in long mode, ring 0, with exceptions through its IDT. What
-differs by that: the user bit of a page fault's error code, IF, IOPL.
+exceptions as signals; for the soft processor it is a guest in long mode, ring 3, with exceptions through its IDT. Both
+have the same selectors: 33 code, 2B data, 23 32-bit code, and the LDT of SEGMENTS. What differs: IF, IOPL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import struct
 import subprocess
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from accel.api import DeviceLock, PyIoRegion
 from accel.ram import RamBlock
@@ -36,8 +36,32 @@ HOLES = (0x10000, 0x13000, 0x15000)
 READ_ONLY = 0x14000
 CODE, SLOT = BASE + 0x20000, 64
 RECORDS = BASE + 0x40000
-MOST = 2048                     # cases of a run
-SIZE = 0x2C0000
+MOST = 1024                     # cases of a run
+SIZE = 0x180000
+
+
+class Segment(NamedTuple):
+    base: int
+    limit: int
+    code: bool = False
+    big: bool = True            # 32 bits
+    down: bool = False          # expand-down
+    read_only: bool = False
+
+
+# By selector; those with bit 2 are in the LDT
+SEGMENTS = {
+    0x33: Segment(0, 0xFFFFFFFF, code=True),
+    0x2B: Segment(0, 0xFFFFFFFF),
+    0x23: Segment(0, 0xFFFFFFFF, code=True),
+    0x07: Segment(CODE, 0xFFFF, code=True, big=False),
+    0x0F: Segment(BASE, 0xFFFFF, code=True),
+    0x17: Segment(BASE + 0x11000, 0x1FFF),
+    0x1F: Segment(BASE + 0x11000, 0x1FFF, big=False),
+    0x27: Segment(BASE + 0x10000, 0xFFF, down=True),
+    0x2F: Segment(BASE + 0x11000, 0x1FFF, read_only=True),
+}
+LDT = BASE + 0x5800
 EXIT, END_PORT = 32, 0xF4
 PHYSICAL = 0x10000              # where BASE lies in the guest's RAM; page tables below
 
@@ -61,8 +85,14 @@ class Program:
         """The memory from BASE on."""
         image = bytearray(SIZE)
         image[: len(self.code)] = self.code
-        head = struct.pack("<4Q", RECORDS, RECORDS + len(records), guest, fx)
-        image[DATA - BASE : DATA - BASE + len(head)] = head
+        local = [segment for selector, segment in SEGMENTS.items() if selector & 4]
+        struct.pack_into(
+            "<7Q", image, DATA - BASE, RECORDS, RECORDS + len(records), guest, fx, 0, 0, len(local)
+        )
+        for n, segment in enumerate(local):                 # struct user_desc
+            kind = 2 if segment.code else int(segment.down)
+            flags = segment.big | kind << 1 | segment.read_only << 3 | 1 << 6
+            struct.pack_into("<4I", image, DATA + 0x400 - BASE + 16 * n, n, segment.base, segment.limit, flags)
         image[CODE - BASE : CODE - BASE + len(slots)] = slots
         image[RECORDS - BASE : RECORDS - BASE + len(records)] = records
         return image
@@ -97,8 +127,7 @@ class Host:
         ctypes.memmove(BASE + at, bytes(image[at:]), SIZE - at)
         child = os.fork()
         if child == 0:
-            self.entry()
-            os._exit(0)
+            self.entry()                    # does not return
         end = time.monotonic() + seconds
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
@@ -117,9 +146,24 @@ class Host:
         return (int.from_bytes(ctypes.string_at(DATA, 8), "little") - RECORDS) // RECORD
 
 
-def _segment(selector: int, base: int, limit: int, kind: int, s: int = 1, long: int = 0) -> dict[str, int]:
+def _descriptor(base: int, limit: int, access: int, flags: int) -> bytes:
+    return struct.pack(
+        "<HHBBBB", limit & 0xFFFF, base & 0xFFFF, base >> 16 & 0xFF, access, limit >> 16 & 15 | flags << 4, base >> 24
+    )
+
+
+def _of(segment: Segment, long: bool = False) -> bytes:
+    """A descriptor of ring 3, accessed."""
+    kind = 0xFB if segment.code else 0xF1 | segment.down << 2 | (not segment.read_only) << 1
+    pages = segment.limit == 0xFFFFFFFF
+    flags = pages << 3 | (2 if long else segment.big << 2)
+    return _descriptor(segment.base, segment.limit >> 12 if pages else segment.limit, kind, flags)
+
+
+def _state(selector: int, base: int, limit: int, kind: int, s: int = 1, long: int = 0) -> dict[str, int]:
+    """A segment register as KVM_GET_SREGS gives it."""
     return {
-        "base": base, "limit": limit, "selector": selector, "type": kind, "s": s, "dpl": 0, "present": 1, "avl": 0,
+        "base": base, "limit": limit, "selector": selector, "type": kind, "s": s, "dpl": 3 * s, "present": 1, "avl": 0,
         "l": long, "db": s and not long, "g": s, "unusable": 0,
     }
 
@@ -154,12 +198,12 @@ class Soft:
 
     def tables(self) -> None:
         """Page tables, IDT, GDT with a task state segment."""
-        self.ram.write(0x1000, struct.pack("<Q", 0x2003))
-        self.ram.write(0x2000, struct.pack("<Q", 0x3003))
-        self.ram.write(0x3000 + 256 * 8, struct.pack("<QQ", 0x4003, 0x5003))
+        self.ram.write(0x1000, struct.pack("<Q", 0x2007))
+        self.ram.write(0x2000, struct.pack("<Q", 0x3007))
+        self.ram.write(0x3000 + 256 * 8, struct.pack("<QQ", 0x4007, 0x5007))
         entries = []
         for page in range(0, SIZE, 0x1000):
-            entries.append(0 if page in HOLES else (PHYSICAL + page) | (1 if page == READ_ONLY else 3))
+            entries.append(0 if page in HOLES else (PHYSICAL + page) | (5 if page == READ_ONLY else 7))
         self.ram.write(0x4000, struct.pack(f"<{len(entries)}Q", *entries))
         self.gates = b"".join(
             struct.pack("<HHBBHII", at & 0xFFFF, 8, 1, 0x8E, at >> 16 & 0xFFFF, 0, 0)
@@ -171,20 +215,27 @@ class Soft:
         image = self.program.image(records, slots, True, fx)
         image[IDT - BASE : IDT - BASE + 512] = self.gates
         image[GDT - BASE + 0x100 : GDT - BASE + 0x168] = self.tss
-        struct.pack_into("<3Q", image, GDT - BASE, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+        gdt = bytearray(0x60)
+        gdt[8:16] = _descriptor(0, 0xFFFFF, 0x9B, 0xA)
+        for selector in (0x23, 0x2B, 0x33):
+            gdt[selector & ~7 : (selector & ~7) + 8] = _of(SEGMENTS[selector], selector == 0x33)
+        image[GDT - BASE : GDT - BASE + len(gdt)] = gdt
+        local = b"".join(_of(segment) for selector, segment in SEGMENTS.items() if selector & 4)
+        image[LDT - BASE : LDT - BASE + len(local)] = local
         self.ram.write(PHYSICAL, bytes(image))
         self.accel.reset_vcpus()
         state = dict(self.start)
-        flat = _segment(0x10, 0, 0xFFFFFFFF, 3)
+        flat = _state(0x2B, 0, 0xFFFFFFFF, 3)
         sregs = {
             **state["sregs"],
-            "cs": _segment(8, 0, 0xFFFFFFFF, 11, long=1), "ss": flat, "ds": flat, "es": flat, "fs": flat,
-            "gs": _segment(0x10, GS, 0xFFFFFFFF, 3), "tr": _segment(0x18, GDT + 0x100, 0x67, 11, 0),
-            "gdt": {"base": GDT, "limit": 0x27}, "idt": {"base": IDT, "limit": 0x1FF},
+            "cs": _state(0x33, 0, 0xFFFFFFFF, 11, long=1), "ss": flat, "ds": flat, "es": flat, "fs": flat,
+            "gs": _state(0x2B, GS, 0xFFFFFFFF, 3), "tr": _state(0x40, GDT + 0x100, 0x67, 11, 0),
+            "ldt": _state(0x50, LDT, len(local) - 1, 2, 0),
+            "gdt": {"base": GDT, "limit": 0x5F}, "idt": {"base": IDT, "limit": 0x1FF},
             "cr0": 0x80010033, "cr3": 0x1000, "cr4": 0x620, "efer": 0x500,
         }
         regs = dict.fromkeys(state["regs"], 0)
-        regs.update(rip=BASE, rflags=2, rsp=BASE + 0xC000)
+        regs.update(rip=BASE, rflags=0x3002, rsp=BASE + 0xC000)
         self.accel.load_vcpu(0, {"regs": regs, "sregs": sregs, "mp_state": 0})
         self.control.take()
         self.accel.start()

@@ -1,8 +1,8 @@
 # Runs test cases one after the other: loads a record's registers, jumps to its code, keeps what came out in the record.
 # The same bytes run as a function of a host process and as a guest at the same linear addresses (native.py).
 #
-# A record: 0 registers by number, 128 flags, 136 entry (in), outcome (out: 0 fell through, 1 branched, 0x100 + vector),
-# 144 error code, 152 CR2, 160 RIP of a fault, 192 FXSAVE image, 704 memory window.
+# A record: 0 registers by number, 128 flags, 136 entry, 32 bits and selector (in), outcome (out: 0 fell through, 1 branched, 0x100 + vector),
+# 144 error code, 152 CR2, 160 RIP of a fault, 168 ES SS DS (in), 192 FXSAVE image, 704 memory window.
 
     .set BASE, 0x20000000
     .set DATA, BASE + 0x8000
@@ -11,7 +11,8 @@
     .set GUEST, DATA + 16           # 1: a guest
     .set USEFX, DATA + 24           # 1: with the FXSAVE image
     .set TARGET, DATA + 32
-    .set KEEP, DATA + 40
+    .set LDT_COUNT, DATA + 48
+    .set LDT, DATA + 0x400          # its user_desc entries
     .set SAVE, DATA + 0x100
     .set STACK, BASE + 0xC000
     .set ALT, BASE + 0xC000
@@ -22,13 +23,6 @@
     .code64
     .globl entry, after_fall, after_taken, vectors
 entry:
-    push %rbx
-    push %rbp
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov %rsp, KEEP
     cmpb $0, GUEST
     jne next
     call set_up
@@ -45,6 +39,9 @@ next:
     je 1f
     fxrstor64 192(%rbx)
 1:  mov $STACK, %esp
+    mov 168(%rbx), %es
+    mov 170(%rbx), %ss
+    mov 172(%rbx), %ds
     mov 136(%rbx), %rax
     mov %rax, TARGET
     pushq 128(%rbx)
@@ -65,7 +62,7 @@ next:
     mov 112(%rbx), %r14
     mov 120(%rbx), %r15
     mov 24(%rbx), %rbx
-    jmp *TARGET
+    ljmp *TARGET
 
 after_taken:
     movq $1, SAVE+136
@@ -119,17 +116,11 @@ store_rest:
 finish:
     cmpb $0, GUEST
     jne 1f
-    mov KEEP, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbp
-    pop %rbx
-    ret
+    mov $231, %eax                  # exit_group
+    xor %edi, %edi
+    syscall
 1:  mov $0xF4, %dx
     out %al, %dx
-    hlt
     jmp 1b
 
 # --- exceptions of the guest: an entry each, 16 bytes apart
@@ -159,7 +150,12 @@ caught:
     mov %cr2, %rax
     mov %rax, SAVE+152
     mov $STACK, %esp
-    jmp store
+    push $0x2B
+    push $STACK
+    push $0x3002
+    push $0x33
+    push $store
+    iretq
 
 # --- signals of the host
 set_up:
@@ -171,6 +167,16 @@ set_up:
     mov $alternate, %edi
     xor %esi, %esi
     syscall
+    mov $LDT, %ebx
+    mov LDT_COUNT, %ebp
+1:  mov $154, %eax                  # modify_ldt
+    mov $0x11, %edi
+    mov %rbx, %rsi
+    mov $16, %edx
+    syscall
+    add $16, %rbx
+    dec %ebp
+    jnz 1b
     .irp signal, 4, 5, 7, 8, 11
     mov $13, %eax                   # rt_sigaction
     mov $\signal, %edi
