@@ -48,17 +48,17 @@ class JsonStream:
         self._data += data
         found: list[object] = []
         while self._data:
-            before = len(self._data)
+            before = len(self._data), self._skipping
             if self._skipping:
                 self._skip()
-            elif not self._closers and self._at == 0:
+            if not self._skipping and not self._closers and self._at == 0:
                 self._begin(found)
             if self._closers or self._quote:
                 self._go_on(found)
                 if len(self._data) > MAX_SIZE and (self._closers or self._quote):
                     self._fail(found, "JSON token size limit exceeded")
                     self._data.clear()
-            if len(self._data) == before:
+            if (len(self._data), self._skipping) == before:
                 break
         return found
 

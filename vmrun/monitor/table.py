@@ -80,9 +80,9 @@ def command(
     return put
 
 
-def struct(name: str, /, **members: str) -> None:
-    """Members by name, with _ for - and a trailing _ for an optional one."""
-    structs[name] = {
+def struct(name: str, written: Members | None = None, /, **members: str) -> None:
+    """Members by name, with _ for - and a trailing _ for an optional one; or as they are written."""
+    structs[name] = written or {
         (key[:-1].replace("_", "-") + "?" if key.endswith("_") else key.replace("_", "-")): kind
         for key, kind in members.items()
     }

@@ -9,20 +9,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-struct("PciDeviceClass", desc_="str", **{"class": "int"})
+struct("PciDeviceClass", {"desc?": "str", "class": "int"})
 struct("PciDeviceId", device="int", vendor="int", subsystem_="int", subsystem_vendor_="int")
-struct("PciMemoryRegion", bar="int", type="str", address="int", size="int", prefetch_="bool", mem_type_64_="bool")
+struct(
+    "PciMemoryRegion",
+    {"bar": "int", "type": "str", "address": "int", "size": "int", "prefetch?": "bool", "mem_type_64?": "bool"},
+)
 struct(
     "PciDeviceInfo",
-    bus="int",
-    slot="int",
-    function="int",
-    class_info="PciDeviceClass",
-    id="PciDeviceId",
-    irq_="int",
-    irq_pin="int",
-    qdev_id="str",
-    regions="[PciMemoryRegion]",
+    {
+        "bus": "int",
+        "slot": "int",
+        "function": "int",
+        "class_info": "PciDeviceClass",
+        "id": "PciDeviceId",
+        "irq?": "int",
+        "irq_pin": "int",
+        "qdev_id": "str",
+        "regions": "[PciMemoryRegion]",
+    },
 )
 struct("PciInfo", bus="int", devices="[PciDeviceInfo]")
 

@@ -1,0 +1,266 @@
+"""QMP on a machine without a processor: negotiation, errors, commands, events."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.board import Driven
+from vmrun.monitor import hmp, table
+from vmrun.monitor.server import Monitors
+
+
+class Talk:
+    """One session; `ask` returns the answer, events are kept."""
+
+    def __init__(self, pc: Driven) -> None:
+        self.machine = pc.machine
+        self.sent: list[dict[str, Any]] = []
+        self.monitors = Monitors(self.machine)
+        self.session = self.monitors.session("control", self._take)
+
+    def _take(self, data: bytes) -> None:
+        self.sent += [json.loads(line) for line in data.splitlines()]
+
+    def raw(self, text: str) -> dict[str, Any]:
+        before = len(self.sent)
+        self.session.feed(text.encode() + b"\n")
+        return next(message for message in self.sent[before:] if "event" not in message)
+
+    def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        given = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return self.raw(json.dumps({"execute": name, "arguments": given}))
+
+    def result(self, name: str, **arguments: Any) -> Any:
+        answer = self.ask(name, **arguments)
+        assert "return" in answer, answer
+        return answer["return"]
+
+    def hmp(self, line: str) -> str:
+        return str(self.result("human-monitor-command", command_line=line))
+
+    def events(self) -> list[dict[str, Any]]:
+        return [message for message in self.sent if "event" in message]
+
+
+@pytest.fixture
+def pc(tmp_path: pathlib.Path):
+    devices = [{"driver": "isa-serial", "id": "com", "chardev": "c"}]
+    chardevs = {"c": {"type": "null"}}
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB", chardevs=chardevs, devices=devices) as pc:
+        yield pc
+
+
+@pytest.fixture
+def talk(pc: Driven) -> Talk:
+    talk = Talk(pc)
+    talk.ask("qmp_capabilities")
+    return talk
+
+
+def test_the_greeting_has_a_version_and_the_capabilities(pc: Driven) -> None:
+    greeting = Talk(pc).sent[0]["QMP"]
+    assert set(greeting["version"]["qemu"]) == {"major", "minor", "micro"}
+    assert greeting["capabilities"] == ["oob"]
+
+
+def test_before_the_negotiation_there_is_no_command(pc: Driven) -> None:
+    assert Talk(pc).ask("query-status")["error"]["class"] == "CommandNotFound"
+
+
+def test_the_negotiation_is_made_once(talk: Talk) -> None:
+    assert talk.ask("qmp_capabilities")["error"]["class"] == "CommandNotFound"
+
+
+@pytest.mark.parametrize("id", [7, "x", None, {"a": [1]}, [], 1.5])
+def test_an_answer_has_the_id_of_its_command(talk: Talk, id: object) -> None:
+    answer = talk.raw(json.dumps({"execute": "query-name", "id": id}))
+    assert answer["id"] == id
+    assert talk.raw(json.dumps({"execute": "nothing", "id": id}))["id"] == id
+
+
+def test_without_an_id_there_is_none(talk: Talk) -> None:
+    assert "id" not in talk.ask("query-name")
+
+
+@pytest.mark.parametrize(
+    "request_, kind, words",
+    [
+        ("[]", "GenericError", "QMP input must be a JSON object"),
+        ("5", "GenericError", "QMP input must be a JSON object"),
+        ("{}", "GenericError", "QMP input lacks member 'execute'"),
+        ('{"execute": 5}', "GenericError", "QMP input member 'execute' must be a string"),
+        ('{"execute": "stop", "more": 1}', "GenericError", "QMP input member 'more' is unexpected"),
+        ('{"execute": "stop", "arguments": 1}', "GenericError", "QMP input member 'arguments' must be an object"),
+        ('{"execute": "x"}', "CommandNotFound", "The command x has not been found"),
+        ('{"execute": "qom-list"}', "GenericError", "Parameter 'path' is missing"),
+        ('{"execute": "stop", "arguments": {"a": 1}}', "GenericError", "Parameter 'a' is unexpected"),
+        (
+            '{"execute": "qom-list", "arguments": {"path": 1}}',
+            "GenericError",
+            "Invalid parameter type for 'path', expected: string",
+        ),
+        ('{"execute": "qom-list", "arguments": {"path": "/x"}}', "DeviceNotFound", "Device '/x' not found"),
+        ('{"exec-oob": "stop"}', "GenericError", "The command stop does not support OOB"),
+        ("{", "GenericError", None),
+    ],
+)
+def test_errors_have_qemus_class_and_words(talk: Talk, request_: str, kind: str, words: str | None) -> None:
+    error = talk.raw(request_ if request_ != "{" else "{\x01")["error"]
+    assert error["class"] == kind
+    assert words is None or error["desc"] == words
+
+
+def test_stop_and_cont_tell_and_are_told(talk: Talk) -> None:
+    assert talk.result("query-status") == {"running": False, "singlestep": False, "status": "prelaunch"}
+    talk.result("cont")
+    assert talk.result("query-status")["status"] == "running"
+    talk.result("stop")
+    assert talk.result("query-status")["status"] == "paused"
+    assert [event["event"] for event in talk.events()] == ["RESUME", "STOP"]
+    assert set(talk.events()[0]["timestamp"]) == {"seconds", "microseconds"}
+
+
+def test_a_reset_is_answered_before_it_happens(talk: Talk) -> None:
+    talk.result("system_reset")
+    assert talk.events() == []
+    talk.machine.loop.run_once(0)
+    event = talk.events()[0]
+    assert event["event"] == "RESET"
+    assert event["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
+
+
+def test_a_reset_by_the_guest_says_so(talk: Talk) -> None:
+    talk.machine.board.control.ask(1)
+    talk.machine.loop.run_once(0)
+    assert talk.events()[0]["data"] == {"guest": True, "reason": "guest-reset"}
+
+
+def test_quit_answers_then_tells_then_ends(talk: Talk) -> None:
+    talk.result("quit")
+    assert talk.machine.outcome is None
+    talk.machine.loop.run_once(0)
+    assert talk.events()[0]["event"] == "SHUTDOWN"
+    assert talk.events()[0]["data"] == {"guest": False, "reason": "host-qmp-quit"}
+    assert talk.machine.outcome is not None
+
+
+def test_a_shutdown_that_leaves_the_machine_needs_a_reset_to_go_on(talk: Talk) -> None:
+    talk.machine.shutdown_pauses = True
+    talk.result("cont")
+    talk.machine.board.control.ask(2)
+    talk.machine.loop.run_once(0)
+    assert talk.result("query-status")["status"] == "shutdown"
+    assert talk.ask("cont")["error"]["desc"] == "Resetting the Virtual Machine is required"
+    talk.result("system_reset")
+    talk.machine.loop.run_once(0)
+    talk.result("cont")
+
+
+def test_events_wait_for_the_negotiation(pc: Driven) -> None:
+    talk = Talk(pc)
+    pc.machine.resume()
+    assert talk.events() == []
+
+
+def test_every_command_without_parameters_answers(talk: Talk) -> None:
+    for command in table.load().values():
+        if not command.required and command.name not in ("quit", "qmp_capabilities"):
+            answer = talk.ask(command.name)
+            assert "return" in answer, (command.name, answer)
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 1 << 70, "", "x" * 10_000, [], {}, [[]], 1.5])
+def test_no_argument_of_any_kind_breaks_a_command(talk: Talk, value: object) -> None:
+    for command in table.load().values():
+        for name in [*command.required, *command.optional]:
+            given = {**dict.fromkeys(command.required, value), name: value}
+            answer = talk.raw(json.dumps({"execute": command.name, "arguments": given}))
+            assert "return" in answer or "internal" not in answer["error"]["desc"], (command.name, answer)
+
+
+def test_what_commands_return_is_what_the_schema_says(talk: Talk) -> None:
+    for command in table.load().values():
+        if not command.required and command.returns and command.name not in ("query-qmp-schema", "quit"):
+            table.check(talk.result(command.name), command.returns, command.name)
+
+
+def test_the_schema_names_every_type_that_it_uses(talk: Talk) -> None:
+    entries = talk.result("query-qmp-schema")
+    names = {entry["name"] for entry in entries}
+    assert len(names) == len(entries)
+    for entry in entries:
+        used = [entry[key] for key in ("arg-type", "ret-type", "element-type") if key in entry]
+        if entry["meta-type"] == "object":
+            used += [member["type"] for member in entry["members"]]
+        assert set(used) <= names, entry
+
+
+def test_an_object_is_found_by_the_end_of_its_path(talk: Talk) -> None:
+    assert talk.result("qom-get", path="ioapic", property="type") == "ioapic"
+    assert talk.result("qom-get", path="unattached/ioapic", property="realized") is True
+    assert talk.result("qom-get", path="/machine/peripheral/com", property="irq") == 4
+
+
+def test_a_device_s_properties_stay_as_they_are(talk: Talk) -> None:
+    error = talk.ask("qom-set", path="/machine/peripheral/com", property="irq", value=3)["error"]
+    assert error["class"] == "GenericError" and "after it was realized" in error["desc"]
+
+
+def test_an_isa_device_cannot_be_plugged(talk: Talk) -> None:
+    for name, arguments in (("device_add", {"driver": "isa-serial", "index": 1}), ("device_del", {"id": "com"})):
+        assert talk.ask(name, **arguments)["error"]["desc"] == "Bus 'isa.0' does not support hotplugging"
+
+
+def test_query_pci_shows_where_the_guest_put_a_region(talk: Talk, pc: Driven) -> None:
+    pc.config(1, 1, 0x20, 0xC001)
+    pc.config(1, 1, 4, 1)
+    ide = next(d for d in talk.result("query-pci")[0]["devices"] if (d["slot"], d["function"]) == (1, 1))
+    assert ide["class_info"] == {"class": 0x0101, "desc": "IDE controller"}
+    assert ide["regions"] == [{"bar": 4, "type": "io", "address": 0xC000, "size": 16}]
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("info status", "VM status: paused (prelaunch)\r\n"),
+        ("info name", "driven\r\n"),
+        ("nonsense", "unknown command: 'nonsense'\r\n"),
+        ("info nonsense", "unknown command: 'info nonsense'\r\n"),
+        ("i /b 0x71", "portb[0x0071] = 0x"),
+        ("i /b 0x70.0x0f", "portb[0x0071] = 0x00\r\n"),
+        ("xp/2xb 0xffff0", "00000000000ffff0: 0xea 0x5b"),
+        ("device_add nosuch", "Error: 'nosuch' is not a valid device model name\r\n"),
+        ("o /b", "Error: "),
+        ("info qtree", 'dev: isa-serial, id "com"'),
+        ("info qom-tree", "/com (isa-serial)\r\n"),
+        ("info mtree", "address-space: memory\r\n"),
+        ("info mtree -f", "): pc.bios"),
+        ("info pci", "IDE controller: PCI device 8086:7010\r\n"),
+        ("info cpus", "* CPU #0: thread_id="),
+        ("info registers", "Error: accelerator qtest has no processor registers"),
+        ("", ""),
+    ],
+)
+def test_lines_of_the_monitor_for_people(talk: Talk, line: str, words: str) -> None:
+    assert words in talk.hmp(line)
+    if not words:
+        assert talk.hmp(line) == ""
+
+
+@pytest.mark.parametrize("command", [line.names[0] for line in hmp.LINES if line.names[0] != "quit"])
+@pytest.mark.parametrize("rest", ["", " x", " /9zz 1", " / 5", " -1 -1 /", ' "', " 99999999999999999999999 1 1", " /b"])
+def test_nothing_that_is_typed_raises(talk: Talk, command: str, rest: str) -> None:
+    talk.hmp(command + rest)
+
+
+def test_a_handler_that_fails_is_an_error_for_its_client_only(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = []
+    talk.machine.loop.on_error = lambda where, error: reported.append(where)
+    monkeypatch.setattr(table.load()["query-name"], "handler", lambda monitor: 1 // 0)
+    assert "internal error" in talk.ask("query-name")["error"]["desc"]
+    assert reported == ["a monitor command"]
+    talk.result("query-status")

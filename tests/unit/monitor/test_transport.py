@@ -1,0 +1,241 @@
+"""Clients on sockets: many, rude, gone."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.board import Driven
+from vmrun.monitor import transport
+from vmrun.monitor.server import Monitors
+
+
+@pytest.fixture
+def pc(tmp_path: pathlib.Path):
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB") as pc:
+        yield pc
+
+
+@pytest.fixture
+def monitors(pc: Driven):
+    found = Monitors(pc.machine)
+    yield found
+    found.close()
+
+
+def turn(monitors: Monitors, until: Callable[[], object], most: int = 20_000) -> None:
+    """Run the loop until something is so."""
+    for _ in range(most):
+        if until():
+            return
+        monitors.machine.loop.run_once(0.001)
+    raise AssertionError("it does not come about")
+
+
+def dial(path: str) -> socket.socket:
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(path)
+    peer.setblocking(False)
+    return peer
+
+
+def read(monitors: Monitors, peer: socket.socket, lines: int = 1) -> list[dict]:
+    data = b""
+
+    def more() -> bool:
+        nonlocal data
+        try:
+            data += peer.recv(1 << 16)
+        except BlockingIOError:
+            pass
+        return data.count(b"\n") >= lines
+
+    turn(monitors, more)
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def gone(monitors: Monitors, peer: socket.socket) -> bool:
+    """True when our side has closed it; what it sent before is thrown away."""
+    try:
+        while peer.recv(1 << 16):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_two_hundred_clients_are_served(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "qmp")
+    listener = monitors.listen({"path": path})
+    peers = []
+    for _ in range(200):
+        peers.append(dial(path))
+        turn(monitors, lambda: len(listener.clients) == len(peers))
+    for peer in peers:
+        peer.sendall(b'{"execute": "qmp_capabilities"}\n{"execute": "query-name", "id": 1}\n')
+    for peer in peers:
+        assert read(monitors, peer, 3)[2] == {"id": 1, "return": {"name": "driven"}}
+        peer.close()
+    turn(monitors, lambda: not listener.clients)
+    assert monitors.qmp == {}
+
+
+def test_a_client_that_does_not_read_is_closed_in_the_end(pc: Driven, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "s")
+
+    class Chatty:
+        def __init__(self, client: transport.Client) -> None:
+            self.client = client
+
+        def feed(self, data: bytes) -> None:
+            self.client.send(b"x" * (1 << 20))
+
+    listener = transport.Listener(pc.machine.loop, {"path": path}, Chatty, patience=0.05)
+    peer = dial(path)
+    monitors = Monitors(pc.machine)
+    turn(monitors, lambda: listener.clients)
+    peer.sendall(b"say\n")
+    turn(monitors, lambda: not listener.clients)
+    listener.close()
+
+
+def test_what_waits_for_a_client_has_a_limit(pc: Driven, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "s")
+    clients: list[transport.Client] = []
+
+    class Quiet:
+        def __init__(self, client: transport.Client) -> None:
+            clients.append(client)
+
+        def feed(self, data: bytes) -> None: ...
+
+    listener = transport.Listener(pc.machine.loop, {"path": path}, Quiet)
+    peer = dial(path)
+    monitors = Monitors(pc.machine)
+    turn(monitors, lambda: clients)
+    for _ in range(100):
+        clients[0].send(b"x" * (1 << 20))
+        assert len(clients[0].pending) <= transport.LIMIT + (1 << 20)
+    turn(monitors, lambda: clients[0].closed)
+    turn(monitors, lambda: gone(monitors, peer))
+    listener.close()
+
+
+def test_commands_of_a_client_that_does_not_read_wait_in_its_socket(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "qmp")
+    listener = monitors.listen({"path": path})
+    peer = dial(path)
+    turn(monitors, lambda: listener.clients)
+    (client,) = listener.clients
+    flood = b'{"execute": "qmp_capabilities"}\n' + b'{"execute": "query-commands"}\n' * 2000
+    sent = 0
+    for _ in range(500):
+        try:
+            sent += peer.send(flood[sent:] or b'{"execute": "query-commands"}\n')
+        except BlockingIOError:
+            pass
+        monitors.machine.loop.run_once(0)
+    assert len(client.pending) < transport.LIMIT
+    assert not client.closed
+
+
+def test_a_hundred_megabytes_are_refused_and_the_next_command_is_heard(
+    monitors: Monitors, tmp_path: pathlib.Path
+) -> None:
+    path = str(tmp_path / "qmp")
+    listener = monitors.listen({"path": path})
+    peer = dial(path)
+    turn(monitors, lambda: listener.clients)
+    text, sent = b'{"execute": "' + b"x" * (100 << 20) + b'"}\n', 0
+    view = memoryview(text)
+
+    def push() -> bool:
+        nonlocal sent
+        try:
+            sent += peer.send(view[sent : sent + (1 << 20)])
+        except BlockingIOError:
+            pass
+        return sent == len(text)
+
+    turn(monitors, push, 1_000_000)
+    peer.sendall(b'{"execute": "qmp_capabilities", "id": 2}\n')
+    lines = read(monitors, peer, 3)
+    assert lines[1]["error"]["desc"] == "JSON token size limit exceeded"
+    assert lines[-1] == {"id": 2, "return": {}}
+
+
+@pytest.mark.parametrize("last", [b"", b'{"execute": "qmp_capabilities"}\n{"execu', b"\xff\x00\x01", b"x" * 70_000])
+def test_a_client_that_goes_abruptly_leaves_nothing_behind(
+    monitors: Monitors, tmp_path: pathlib.Path, last: bytes
+) -> None:
+    path = str(tmp_path / "qmp")
+    listener = monitors.listen({"path": path})
+    peer = dial(path)
+    turn(monitors, lambda: listener.clients)
+    peer.sendall(last)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    turn(monitors, lambda: not listener.clients)
+    assert monitors.qmp == {}
+
+
+def test_the_socket_of_a_dead_program_is_taken_over(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "qmp")
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(path)
+    dead.close()
+    monitors.listen({"path": path})
+    dial(path)
+
+
+def test_a_socket_in_use_is_not(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "qmp")
+    monitors.listen({"path": path})
+    with pytest.raises(OSError):
+        monitors.listen({"path": path})
+
+
+def test_tcp_is_served_too(monitors: Monitors) -> None:
+    listener = monitors.listen({"host": "127.0.0.1", "port": 0})
+    peer = socket.create_connection(listener.address[:2])
+    peer.setblocking(False)
+    assert "QMP" in read(monitors, peer)[0]
+    peer.close()
+
+
+def test_a_server_that_waits_for_us_is_called_again_when_it_went(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "theirs")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(2)
+    server.setblocking(False)
+    monitors.connect({"path": path, "reconnect": 0.01})
+    first, _ = server.accept()
+    first.setblocking(False)
+    assert "QMP" in read(monitors, first)[0]
+    first.close()
+    second: list[socket.socket] = []
+
+    def again() -> bool:
+        try:
+            second.append(server.accept()[0])
+        except BlockingIOError:
+            return False
+        return True
+
+    turn(monitors, again)
+    second[0].setblocking(False)
+    assert "QMP" in read(monitors, second[0])[0]
+
+
+def test_the_end_of_the_machine_takes_the_socket_away(pc: Driven, tmp_path: pathlib.Path) -> None:
+    monitors = Monitors(pc.machine)
+    monitors.listen({"path": str(tmp_path / "qmp")})
+    monitors.close()
+    assert not (tmp_path / "qmp").exists()
