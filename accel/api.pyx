@@ -257,7 +257,10 @@ cdef class IrqLine:
             self.set(0)
 
     def connect(self, IrqSink sink, u32 n):
-        """Plug the wire in somewhere else; the new input sees the present level."""
+        """Plug the wire in somewhere else: the old input sees it go low, the new one the present level."""
+        if self.level:
+            with nogil:
+                self.sink.set_irq(self.n, 0)
         self.sink = sink
         self.n = n
         if self.level:
