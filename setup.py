@@ -45,6 +45,10 @@ def extensions() -> list[Extension]:
                 # The SLP pass breaks store forwarding of the lazy flags; handlers end in tail calls.
                 extra += ["-fno-tree-slp-vectorize", "-fno-plt", "-fomit-frame-pointer"]
                 extra += ["-foptimize-sibling-calls"]
+                # Inline is what is declared inline, all of it; a handler's slow twin stays apart.
+                extra += ["-fno-inline-functions-called-once", "-fno-inline-functions", "-fno-inline-small-functions"]
+                extra += ["--param=max-inline-insns-single=200"]
+                extra += ["--param=inline-min-speedup=1", "--param=inline-unit-growth=200"]
             found.append(Extension(name, [path], extra_compile_args=extra))
     return found
 

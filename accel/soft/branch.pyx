@@ -7,7 +7,7 @@ gets there (a target in the same page is inside the limit as far as any software
 
 from accel.soft.insn cimport *
 from accel.soft.operand cimport *
-from accel.soft.segment cimport pop, push
+from accel.soft.segment cimport canonical, pop, push
 
 
 cdef void op_jo(Cpu *c, Uop *u) noexcept nogil:
@@ -190,14 +190,21 @@ cdef void op_loop16(Cpu *c, Uop *u) noexcept nogil:
 
 # --- calls -----------------------------------------------------------------------------------------------------------------
 
+cdef void op_call64_slow(Cpu *c, Uop *u) noexcept nogil:
+    if c.memory.store(c, c.regs[4] - 8, 8, rip_after(c, u)):
+        fault(c, u)
+        return
+    c.regs[4] -= 8
+    jump(c, u, u.imm, False)
+
+
 cdef void op_call64(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 ea = c.regs[4] - 8
     cdef u8 *p = writable(c, ea, 8)
-    if likely(p != NULL):
-        (<u64 *>p)[0] = rip_after(c, u)
-    elif c.memory.store(c, ea, 8, rip_after(c, u)):
-        fault(c, u)
+    if unlikely(p == NULL):
+        op_call64_slow(c, u)
         return
+    (<u64 *>p)[0] = rip_after(c, u)
     c.regs[4] = ea
     jump(c, u, u.imm, False)
 
@@ -217,7 +224,7 @@ cdef void op_call(Cpu *c, Uop *u) noexcept nogil:
 cdef bint sound(Cpu *c, u64 rip) noexcept nogil:
     """May RIP become this? Else #GP is noted."""
     if c.mode & MODE_64:
-        if <u64>(<i64>(rip << 16) >> 16) == rip:
+        if canonical(rip):
             return True
     elif rip <= c.seg[CS].limit:
         return True
@@ -225,17 +232,23 @@ cdef bint sound(Cpu *c, u64 rip) noexcept nogil:
     return False
 
 
+cdef void op_call_r64_slow(Cpu *c, Uop *u) noexcept nogil:
+    cdef u64 target = r64(c, u.s)[0]
+    if not sound(c, target) or c.memory.store(c, c.regs[4] - 8, 8, rip_after(c, u)):
+        fault(c, u)
+        return
+    c.regs[4] -= 8
+    c.rip = target
+    go(c)
+
+
 cdef void op_call_r64(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 ea = c.regs[4] - 8, target = r64(c, u.s)[0]
     cdef u8 *p = writable(c, ea, 8)
-    if unlikely(not sound(c, target)):
-        fault(c, u)
+    if unlikely(p == NULL or not canonical(target)):
+        op_call_r64_slow(c, u)
         return
-    if likely(p != NULL):
-        (<u64 *>p)[0] = rip_after(c, u)
-    elif c.memory.store(c, ea, 8, rip_after(c, u)):
-        fault(c, u)
-        return
+    (<u64 *>p)[0] = rip_after(c, u)
     c.regs[4] = ea
     c.rip = target
     go(c)
@@ -243,10 +256,19 @@ cdef void op_call_r64(Cpu *c, Uop *u) noexcept nogil:
 
 cdef void op_jmp_r64(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 target = r64(c, u.s)[0]
-    if unlikely(not sound(c, target)):
-        fault(c, u)
+    if unlikely(not canonical(target)):
+        raise_gp(c, u, 0)
         return
     c.rip = target
+    go(c)
+
+
+cdef void op_ret64_slow(Cpu *c, Uop *u) noexcept nogil:
+    if c.memory.load(c, c.regs[4], 8, &c.regs[SLOW]) or not sound(c, c.regs[SLOW]):
+        fault(c, u)
+        return
+    c.regs[4] += 8 + <u64>u.imm
+    c.rip = c.regs[SLOW]
     go(c)
 
 
@@ -254,16 +276,10 @@ cdef void op_ret64(Cpu *c, Uop *u) noexcept nogil:
     """u.imm: bytes of arguments to drop."""
     cdef u64 ea = c.regs[4], target
     cdef u8 *p = readable(c, ea, 8)
-    if likely(p != NULL):
-        target = (<u64 *>p)[0]
-    else:
-        if c.memory.load(c, ea, 8, &c.regs[SLOW]):
-            fault(c, u)
-            return
-        target = c.regs[SLOW]
-    if unlikely(not sound(c, target)):
-        fault(c, u)
+    if unlikely(p == NULL or not canonical((<u64 *>p)[0])):
+        op_ret64_slow(c, u)
         return
+    target = (<u64 *>p)[0]
     c.regs[4] = ea + 8 + <u64>u.imm
     c.rip = target
     go(c)
@@ -292,13 +308,11 @@ cdef void op_load_target(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef void op_load_target64(Cpu *c, Uop *u) noexcept nogil:
-    cdef u64 ea = address(c, u)
-    cdef u8 *p = readable(c, ea, 8)
-    if likely(p != NULL):
-        c.regs[TARGET] = (<u64 *>p)[0]
-    elif c.memory.load(c, ea, 8, &c.regs[TARGET]):
-        fault(c, u)
+    cdef u8 *p = readable(c, address(c, u), 8)
+    if unlikely(p == NULL):
+        op_load_target(c, u)
         return
+    c.regs[TARGET] = (<u64 *>p)[0]
     next(c, u)
 
 

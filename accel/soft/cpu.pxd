@@ -18,6 +18,7 @@ ctypedef short i16
 cdef extern from * nogil:
     bint likely(bint)
     bint unlikely(bint)
+    void unreachable "__builtin_unreachable"()
 
 ctypedef void (*Handler)(Cpu *c, Uop *u) noexcept nogil
 
@@ -387,6 +388,19 @@ cdef inline void go(Cpu *c) noexcept nogil:
         return
     c.stop = STOP_NEXT
 
+cdef inline void jump_slowly(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
+    """The branch has no link yet, or the slice is over. Too long for its many callers to inline."""
+    cdef Link *link = <Link *>(u + 1)
+    c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
+    if (link.fall_gen if fall else link.taken_gen) == c.gen_code:
+        c.stop = STOP_EVENT
+    elif <u64>target < 4096:
+        c.link = link
+        c.link_fall = fall
+        c.stop = STOP_NEXT
+    else:
+        go(c)
+
 cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     """A direct branch to offset `target` from RIPB, with the Link behind `u` (u[1]). A tail call.
 
@@ -394,23 +408,14 @@ cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     """
     cdef Link *link = <Link *>(u + 1)
     cdef Block *block = link.fall if fall else link.taken
-    if likely(block != NULL and (link.fall_gen if fall else link.taken_gen) == c.gen_code):
+    if likely((link.fall_gen if fall else link.taken_gen) == c.gen_code):       # never 0, as in a new link
         c.budget -= block.count
         if likely(c.budget >= 0):
             c.block = block
             block.code.fn(c, block.code)
             return
         c.budget += block.count
-        c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
-        c.stop = STOP_EVENT
-        return
-    c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
-    if <u64>target < 4096:
-        c.link = link
-        c.link_fall = fall
-        c.stop = STOP_NEXT
-        return
-    go(c)
+    jump_slowly(c, u, target, fall)
 
 
 # --- flags -------------------------------------------------------------------------------------------------------------
@@ -453,6 +458,8 @@ cdef inline u8 *readable(Cpu *c, u64 ea, u32 size) noexcept nogil:
     """Host address of `size` bytes at `ea` when the TLB allows reading them here, else NULL."""
     cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
     if likely(ea - e.rtag <= 4096 - size):
+        if ea + e.addend == 0:
+            unreachable()
         return <u8 *>(ea + e.addend)
     return NULL
 
@@ -460,6 +467,8 @@ cdef inline u8 *writable(Cpu *c, u64 ea, u32 size) noexcept nogil:
     """The same for writing (and reading: a read-modify-write in place)."""
     cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
     if likely(ea - e.wtag <= 4096 - size):
+        if ea + e.addend == 0:
+            unreachable()
         return <u8 *>(ea + e.addend)
     return NULL
 
