@@ -40,7 +40,6 @@ cdef class SoftCpu(CpuThread):
     cdef bint use_kvmclock
     cdef void pend(self, u32 flags) noexcept nogil
     cdef void pin(self, int kind, int level, int before) noexcept nogil
-    cdef CpuThread first(self) noexcept nogil
     cdef bint owns_apic(self, u64 phys) noexcept nogil
     cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil
     cdef int set_kvmclock(self, u64 value) noexcept nogil

@@ -25,6 +25,7 @@ from accel.soft.exception cimport after_step, before_step, deliver, interrupt, n
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
 from accel.soft.smm cimport enter_smi
+from accel.soft.state cimport cpu_state, set_cpu_state
 from accel.space cimport AddressSpace
 
 from accel.errors import AccelFailure
@@ -94,7 +95,10 @@ cdef enum:
 cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
     """After a device was called: what it asked for, and whether the processor must look around."""
     if action:
-        cpu.control.request(cpu.first(), action)
+        if cpu.leader is None:
+            cpu.control.request(cpu, action)
+        else:
+            cpu.control.request(cpu.leader, action)
     cdef u32 waits = vr_get32(&cpu.c.pending)
     if waits and (waits != PEND_INTR or cpu.c.eflags & F_IF):
         cpu.c.slice -= cpu.c.budget
@@ -565,8 +569,6 @@ cdef class SoftCpu(CpuThread):
                 munmap(self.c.fx, FX_SIZE)
             PyMem_RawFree(self.c)
 
-    cdef CpuThread first(self) noexcept nogil:
-        return self if self.leader is None else self.leader
 
     cdef bint owns_apic(self, u64 phys) noexcept nogil:
         cdef u64 base
@@ -620,30 +622,29 @@ cdef class SoftCpu(CpuThread):
     # --- the thread -----------------------------------------------------------------------------------------
 
     cdef void run(self) noexcept nogil:
-        cdef Machine m = self.machine
         cdef Cpu *c
         cdef u32 n, ran
         cdef i64 count, started
-        for n in range(m.guest.count):
-            vr_and32(&m.table[n].pending, ~<u32>PEND_STOP)
+        for n in range(self.machine.guest.count):
+            vr_and32(&self.machine.table[n].pending, ~<u32>PEND_STOP)
         while not self.control.must_leave(self):
             self.control.enter_guest(self)
             ran = 0
-            for n in range(m.guest.count):
-                c = m.table[n]
+            for n in range(self.machine.guest.count):
+                c = self.machine.table[n]
                 if (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
                     continue
                 count = self.run_timers()
-                forget_written(&m.guest)
-                started = m.clock.host_now()
+                forget_written(&self.machine.guest)
+                started = self.machine.clock.host_now()
                 c.slice = count
                 c.budget = count
-                m.clock.begin(c, count)
+                self.machine.clock.begin(c, count)
                 fpu_enter_slice(c)
                 run_slice(c)
                 fpu_leave_slice(c)
                 c.executed += <u64>(<i64>c.slice - c.budget)
-                m.clock.end(<u64>(<i64>c.slice - c.budget), m.clock.host_now() - started)
+                self.machine.clock.end(<u64>(<i64>c.slice - c.budget), self.machine.clock.host_now() - started)
                 if c.stop == STOP_SHUTDOWN:
                     c.stop = STOP_NEXT
                     c_give_up(c.owner)
@@ -657,49 +658,47 @@ cdef class SoftCpu(CpuThread):
 
     cdef i64 run_timers(self) noexcept nogil:
         """Those that are due; then how many instructions the next slice may have."""
-        cdef Machine m = self.machine
-        cdef i64 now = m.clock.now(), deadline, count
-        if m.timers is None:
+        cdef i64 now = self.machine.clock.now(), deadline, count
+        if self.machine.timers is None:
             return SLICE
-        m.lock.acquire()
-        deadline = m.timers.next_deadline()
+        self.machine.lock.acquire()
+        deadline = self.machine.timers.next_deadline()
         if deadline >= 0 and deadline <= now:
-            m.timers.run_expired(now)
-            deadline = m.timers.next_deadline()
-        m.lock.release()
+            self.machine.timers.run_expired(now)
+            deadline = self.machine.timers.next_deadline()
+        self.machine.lock.release()
         if deadline < 0:
             return SLICE
-        count = m.clock.instructions(deadline - now)
+        count = self.machine.clock.instructions(deadline - now)
         return SLICE if count > SLICE else (LEAST if count < LEAST else count)
 
     cdef void idle(self) noexcept nogil:
         """All halted: sleep until a timer is due or the bell rings."""
-        cdef Machine m = self.machine
         cdef i64 deadline = -1, sleep = LONGEST_SLEEP
         cdef u64 rung
         cdef u32 n
         cdef int timers = -1
         cdef bint awake = False
-        vr_set32i(&m.asleep, 1)
-        for n in range(m.guest.count):
+        vr_set32i(&self.machine.asleep, 1)
+        for n in range(self.machine.guest.count):
             # An interrupt that IF keeps out is no reason to wake.
-            if vr_get32(&m.table[n].pending) & (~<u32>PEND_INTR if not m.table[n].eflags & F_IF else ~<u32>0):
+            if vr_get32(&self.machine.table[n].pending) & (~<u32>PEND_INTR if not self.machine.table[n].eflags & F_IF else ~<u32>0):
                 awake = True
-        if m.timers is not None:
-            m.lock.acquire()
-            deadline = m.timers.next_deadline()
-            if m.timers.notifier is not None:
-                timers = m.timers.notifier.fd
-            m.lock.release()
-        if deadline >= 0 and deadline - m.clock.ideal() < sleep:
-            sleep = deadline - m.clock.ideal()
+        if self.machine.timers is not None:
+            self.machine.lock.acquire()
+            deadline = self.machine.timers.next_deadline()
+            if self.machine.timers.notifier is not None:
+                timers = self.machine.timers.notifier.fd
+            self.machine.lock.release()
+        if deadline >= 0 and deadline - self.machine.clock.ideal() < sleep:
+            sleep = deadline - self.machine.clock.ideal()
         if not awake and sleep > 0:
-            vr_sleep(m.bell, timers, sleep)
-        vr_set32i(&m.asleep, 0)
-        read(m.bell, &rung, 8)
+            vr_sleep(self.machine.bell, timers, sleep)
+        vr_set32i(&self.machine.asleep, 0)
+        read(self.machine.bell, &rung, 8)
         if timers >= 0:
-            m.timers.notifier.clear()
-        m.clock.catch_up()
+            self.machine.timers.notifier.clear()
+        self.machine.clock.catch_up()
         self.run_timers()
 
     # --- the KVM clock --------------------------------------------------------------------------------------
@@ -751,6 +750,12 @@ cdef class SoftCpu(CpuThread):
     def describe(self):
         """Registers and the bytes at RIP, for a person; the machine is stopped."""
         return {"processor": self.index, "registers": self.registers()}
+
+    def save(self):
+        return cpu_state(self.c)
+
+    def load(self, state):
+        return set_cpu_state(self.c, state)
 
     # --- for tests and reports --------------------------------------------------------------------------------
 
