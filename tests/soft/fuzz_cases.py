@@ -100,6 +100,7 @@ class Generator:
         every = forms(True)
         self.integer = [form for form in every if not form.fpu]
         self.fpu = [form for form in every if form.fpu] if fx else []
+        self.branches = [form for form in self.integer if "cond" in form.words]     # fused with what is before
 
     # --- values
 
@@ -403,7 +404,7 @@ class Generator:
         fixed: set[int] = set()
         pool = self.fpu if self.fpu and r.random() < 0.5 else self.integer
         for number in range(r.choice((1, 1, 1, 2, 3))):
-            form = r.choice(pool)
+            form = r.choice(pool if number == 0 or r.random() < 0.7 else self.branches)
             if form.reads & case.undefined:
                 break
             code = self.instruction(case, form, fixed, number == 0)
