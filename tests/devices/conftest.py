@@ -1,7 +1,8 @@
 """The same test on two machines: vmrun's, in this process, and QEMU's beside it, of the same type and devices.
 
-QEMU's processors stand still and its virtual clock with them, so a test that lets time pass is for vmrun alone: it asks
-for `timed`. Everything else asks for `q`. Where the two differ, and shall, the test takes its value from differences.py.
+QEMU's processors stand still and its virtual clock with them, so a test that lets time pass is for vmrun alone: it
+asks for `timed`. Everything else asks for `q`, or for both machines at once (`pair`). Where the two differ, and shall,
+the test takes its value from differences.py.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from vmrun.testing import QTest, QtestCommands, QtestProgram
 
 from tests.peers.qemu import QEMU
+from vmrun.testing import QTest, QtestCommands, QtestProgram
 
 SECTORS = 2048
 SERIAL, PARALLEL, DEBUGCON, EXIT, PANIC = 0x3F8, 0x378, 0xE9, 0xF4, 0x505
@@ -79,6 +80,17 @@ def side(request: pytest.FixtureRequest) -> str:
 def q(side: str, disk: pathlib.Path) -> Iterator[QtestCommands]:
     with ours(disk) if side == "vmrun" else theirs(disk) as machine:
         yield machine
+
+
+@pytest.fixture
+def pair(disk: pathlib.Path) -> Iterator[tuple[QtestCommands, QtestCommands]]:
+    """(vmrun, QEMU), to be given the same accesses."""
+    if QEMU is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    second = disk.with_name("second.img")
+    second.write_bytes(disk.read_bytes())
+    with ours(disk) as one, theirs(second) as other:
+        yield one, other
 
 
 @pytest.fixture

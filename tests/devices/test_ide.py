@@ -1,0 +1,242 @@
+"""IDE: the task file and PIO (ATA/ATAPI-4), bus mastering (Intel's Programming Interface for Bus Master IDE)."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.devices.conftest import SECTORS, pattern
+from tests.devices.differences import DIFFERENCES
+
+BASE, CONTROL, BM = 0x1F0, 0x3F6, 0xC000
+ERROR, COUNT, LOW, MID, HIGH, DEVICE, STATUS = 1, 2, 3, 4, 5, 6, 7
+BSY, DRDY, DF, DRQ, ERR = 0x80, 0x40, 0x20, 0x08, 0x01
+ABRT = 0x04
+
+
+def wait(q):
+    for _ in range(5000):
+        status = q.inb(BASE + STATUS)
+        if not status & BSY:
+            return status
+        if hasattr(q, "settle"):
+            q.settle()
+    raise AssertionError("the drive stays busy")
+
+
+def command(q, code, lba=0, count=1, device=0):
+    q.outb(BASE + DEVICE, 0xE0 | device << 4 | lba >> 24 & 0x0F)
+    q.outb(BASE + COUNT, count)
+    q.outb(BASE + LOW, lba & 0xFF)
+    q.outb(BASE + MID, lba >> 8 & 0xFF)
+    q.outb(BASE + HIGH, lba >> 16 & 0xFF)
+    q.outb(BASE + STATUS, code)
+    return wait(q)
+
+
+def words(q, count=256):
+    answers = q.ask_all([f"inw {BASE:#x}"] * count)
+    return b"".join(struct.pack("<H", int(answer, 16) & 0xFFFF) for answer in answers)
+
+
+def test_the_signature_after_reset_is_a_disk_s(q):
+    assert q.inb(BASE + STATUS) & ~0x10 == DRDY
+    assert [q.inb(BASE + n) for n in (COUNT, LOW, MID, HIGH)] == [1, 1, 0, 0]
+
+
+def test_while_software_reset_is_on_a_drive_is_busy(q, side):
+    expected = DIFFERENCES["ide-srst"].of(side)
+    q.outb(CONTROL, 0x04)
+    for _ in range(1000):
+        if q.inb(CONTROL) & BSY == expected:
+            break
+    assert q.inb(CONTROL) & BSY == expected
+
+
+def test_software_reset_brings_the_signature_back(q):
+    for register in (COUNT, LOW, MID, HIGH):
+        q.outb(BASE + register, 0x5A)
+    q.outb(CONTROL, 0x04)
+    q.outb(CONTROL, 0x00)
+    wait(q)
+    assert [q.inb(BASE + n) for n in (ERROR, COUNT, LOW, MID, HIGH)] == [1, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("register", [COUNT, LOW, MID, HIGH])
+def test_the_task_file_keeps_what_is_written(q, register):
+    q.outb(BASE + register, 0xA5)
+    assert q.inb(BASE + register) == 0xA5
+
+
+def test_alternate_status_is_the_status(q):
+    assert q.inb(CONTROL) == q.inb(BASE + STATUS)
+
+
+def test_where_no_drive_is_the_status_is_0(q):
+    q.outb(BASE + DEVICE, 0xF0)
+    assert q.inb(BASE + STATUS) == 0
+
+
+def test_a_channel_without_drives_does_not_ask_for_patience(q):
+    assert q.inb(0x177) & (BSY | DRQ) == 0
+
+
+def test_identify_tells_the_size(q):
+    assert command(q, 0xEC) & (DRDY | DRQ | ERR) == DRDY | DRQ
+    data = struct.unpack("<256H", words(q))
+    assert data[60] | data[61] << 16 == SECTORS
+    assert q.inb(BASE + STATUS) & DRQ == 0
+
+
+def test_an_unknown_command_is_aborted(q):
+    assert command(q, 0x84) & ERR
+    assert q.inb(BASE + ERROR) == ABRT
+
+
+def test_the_upper_codes_of_seek(q, side):
+    assert command(q, 0x79) & ERR == DIFFERENCES["ide-seek"].of(side)
+
+
+@pytest.mark.parametrize("lba", [0, 1, 77, SECTORS - 1])
+def test_a_sector_is_read_by_pio(q, lba):
+    assert command(q, 0x20, lba) & (DRQ | ERR) == DRQ
+    assert words(q) == pattern(lba)
+
+
+def test_several_sectors_come_one_by_one(q):
+    command(q, 0x20, 5, 3)
+    for lba in (5, 6, 7):
+        assert wait(q) & DRQ
+        assert words(q) == pattern(lba)
+    assert wait(q) & (DRQ | ERR) == 0
+
+
+def test_read_multiple_gives_its_block_at_once(q):
+    command(q, 0xC6, count=4)
+    command(q, 0xC4, 9, 4)
+    assert words(q, 1024) == b"".join(pattern(9 + n) for n in range(4))
+
+
+def test_a_sector_is_written_by_pio(q):
+    assert command(q, 0x30, 12) & (DRQ | ERR) == DRQ
+    q.ask_all([f"outw {BASE:#x} {n * 3 & 0xFFFF:#x}" for n in range(256)])
+    assert wait(q) & (DRQ | ERR) == 0
+    command(q, 0x20, 12)
+    assert words(q) == b"".join(struct.pack("<H", n * 3 & 0xFFFF) for n in range(256))
+
+
+def test_48_bit_addresses(q):
+    for register, values in ((COUNT, (0, 1)), (LOW, (0, 33)), (MID, (0, 0)), (HIGH, (0, 0))):
+        for value in values:
+            q.outb(BASE + register, value)
+    q.outb(BASE + DEVICE, 0xE0)
+    q.outb(BASE + STATUS, 0x24)
+    assert wait(q) & DRQ
+    assert words(q) == pattern(33)
+
+
+def test_past_the_end_is_an_error(q):
+    assert command(q, 0x20, SECTORS) & ERR
+    assert q.inb(BASE + STATUS) & DRQ == 0
+
+
+def test_read_native_max_address(q):
+    command(q, 0xF8)
+    low, mid, high, device = (q.inb(BASE + n) for n in (LOW, MID, HIGH, DEVICE))
+    assert low | mid << 8 | high << 16 | (device & 0x0F) << 24 == SECTORS - 1
+
+
+@pytest.mark.parametrize("code", [0xE7, 0xEA, 0x91, 0x10, 0x40, 0xE1, 0xE3])
+def test_commands_without_data_end_well(q, code):
+    assert command(q, code) & (DRQ | ERR | BSY) == 0
+
+
+def test_the_power_mode_is_active(q):
+    command(q, 0xE5)
+    assert q.inb(BASE + COUNT) == 0xFF
+
+
+# --- bus mastering ----------------------------------------------------------------------------------------------
+
+
+def transfer(q, code, lba, entries, write=False):
+    """Run a DMA command; (bus master status, drive status)."""
+    q.pci_write(1, 1, 0x20, BM)
+    q.pci_write(1, 1, 4, 5, 2)
+    q.write(0x8000, b"".join(struct.pack("<II", addr, size) for addr, size in entries))
+    q.outl(BM + 4, 0x8000)
+    q.outb(BM + 2, 0x06)
+    q.outb(BASE + DEVICE, 0xE0)
+    q.outb(BASE + COUNT, 2)
+    for register, value in ((LOW, lba), (MID, 0), (HIGH, 0)):
+        q.outb(BASE + register, value)
+    q.outb(BM, 0x00 if write else 0x08)
+    q.outb(BASE + STATUS, code)
+    q.outb(BM, 0x01 if write else 0x09)
+    for _ in range(5000):
+        status = q.inb(BM + 2)
+        if not status & 1 or status & 4:
+            break
+        if hasattr(q, "settle"):
+            q.settle()
+    drive = q.inb(CONTROL)
+    q.outb(BM, 0)
+    return status, drive
+
+
+END = 0x80000000
+
+
+def test_dma_reads_into_the_places_of_the_table(q):
+    status, drive = transfer(q, 0xC8, 40, [(0x10000, 512), (0x20000, END | 512)])
+    assert status & 0x07 == 0x04
+    assert drive & (BSY | DRQ | ERR) == 0
+    assert q.read(0x10000, 512) == pattern(40)
+    assert q.read(0x20000, 512) == pattern(41)
+
+
+def test_dma_writes_from_the_places_of_the_table(q):
+    q.write(0x10000, bytes(range(256)) * 4)
+    status, _ = transfer(q, 0xCA, 50, [(0x10000, END | 1024)], write=True)
+    assert status & 0x07 == 0x04
+    command(q, 0x20, 51)
+    assert words(q) == bytes(range(256)) * 2
+
+
+def test_a_table_longer_than_the_transfer_leaves_it_active_with_its_interrupt(q):
+    status, _ = transfer(q, 0xC8, 40, [(0x10000, END | 4096)])
+    assert status & 0x04
+    assert q.read(0x10000, 512) == pattern(40)
+
+
+def test_without_bus_mastering_enabled_the_registers_still_answer(q):
+    q.pci_write(1, 1, 0x20, BM)
+    q.pci_write(1, 1, 4, 1, 2)
+    q.outl(BM + 4, 0x12345678)
+    assert q.inl(BM + 4) == 0x12345678
+
+
+def test_interrupt_and_error_are_cleared_by_ones_and_the_drive_bits_kept(q):
+    q.pci_write(1, 1, 0x20, BM)
+    q.pci_write(1, 1, 4, 1, 2)
+    q.outb(BM + 2, 0x66)
+    assert q.inb(BM + 2) & 0x66 == 0x60
+
+
+def test_the_end_of_a_read_interrupts_and_the_status_is_the_answer(timed):
+    q = timed
+    q.intercept_in("pic1")
+    q.outb(BASE + DEVICE, 0xE0)
+    command(q, 0xEC)
+    assert (6, 1) in q.irq_log
+    q.inb(BASE + STATUS)
+    assert q.irqs[6] == 0
+
+
+def test_nien_keeps_the_interrupt_back(timed):
+    q = timed
+    q.intercept_in("pic1")
+    q.outb(CONTROL, 0x02)
+    command(q, 0xEC)
+    assert (6, 1) not in q.irq_log
