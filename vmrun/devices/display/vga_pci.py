@@ -69,7 +69,8 @@ class VgaPci(PciDevice):
     def pci_realize(self, platform: Platform) -> None:
         if self.edid:
             raise BuildError(f"{self.path}: edid is not modelled yet", remedy="leave `edid` false")
-        self.revision = self.pci_revision
+        # revision 2 says that the extended registers are there (QEMU's rule)
+        self.revision = self.pci_revision if self.extended else 0
         size = 1 << 20
         while size < self.vgamem_mb << 20:
             size *= 2
