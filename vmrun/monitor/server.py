@@ -31,6 +31,7 @@ class Monitors:
         self.listeners: list[Listener] = []
         self.clients: set[Client] = set()
         self.terminal: Any = None
+        self.qtest_log: Callable[[str], object] | None = None
         self._ports: list[_Port] = []
         machine.on_event = self._on_event
 
@@ -72,9 +73,11 @@ class Monitors:
 
     def connect(self, spec: dict[str, Any], kind: str = "control") -> Client:
         """As the client of a server that waits for us. OSError when it does not. `reconnect`: seconds."""
-        return self._adopt(connect(spec), spec, kind)
+        return self.adopt(connect(spec), spec, kind)
 
-    def _adopt(self, fd: int, spec: dict[str, Any], kind: str) -> Client:
+    def adopt(self, fd: int, spec: dict[str, Any], kind: str) -> Client:
+        """On a connected descriptor, which is the monitor's from now on."""
+
         def gone(client: Client) -> None:
             self._gone(client)
             if spec.get("reconnect"):
@@ -82,7 +85,7 @@ class Monitors:
 
         def again() -> None:
             try:
-                self._adopt(connect(spec), spec, kind)
+                self.adopt(connect(spec), spec, kind)
             except OSError:
                 self.machine.loop.call_later(float(spec["reconnect"]), again)
 
@@ -119,7 +122,7 @@ class Monitors:
         if kind == "qtest":
             from vmrun.monitor.qtest import QtestSession
 
-            return QtestSession(self.machine, send)
+            return QtestSession(self.machine, send, self.qtest_log)
         from vmrun.monitor.readline import LineMonitor
 
         return LineMonitor(self.machine, send, self, client, echo=kind == "readline")

@@ -1,0 +1,50 @@
+"""A machine with nothing in it, for clients that only ask what there is (`-machine none`)."""
+
+from __future__ import annotations
+
+from accel.accelerator import find
+from vmrun.core.loop import Loop
+from vmrun.core.object import Object
+from vmrun.machine.accelerators import Choice
+from vmrun.machine.board import Board
+from vmrun.machine.machine import Machine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NOTHING: dict[str, Any] = {
+    "machine": "none",
+    "memory": 0,
+    "memory-map": {},
+    "cpus": {
+        **{"count": 0, "sockets": 1, "cores": 1, "threads": 1, "maxcpus": 1},
+        **{"apic-ids": "contiguous", "family": "qemu"},
+    },
+    "drives": {},
+    "devices": [],
+    "wires": [],
+}
+
+
+class EmptyMachine(Machine):
+    def cold_reset(self) -> None:
+        self.resets += 1
+
+
+def build_empty(name: str, chardevs: dict[str, Any], mux: Any = None) -> Machine:
+    """It runs, and answers; no memory, no processor."""
+    from accel.api import DeviceLock
+
+    lock = DeviceLock()
+    loop = Loop(lock)
+    board = Board({**NOTHING, "name": name, "chardevs": chardevs}, loop, lock)
+    board.accelerator = find("qtest")(board.memory, board.io, lock, board.control)
+    root = Object("machine")
+    for part in ("unattached", "peripheral", "peripheral-anon"):
+        root.add_child(Object(part))
+    machine = EmptyMachine(board.config, board, root, Choice(board.accelerator, []))
+    if mux is not None:
+        board.mux = mux(loop, lock)
+    machine.attach_loop()
+    return machine
