@@ -203,7 +203,7 @@ class Compat(Generator):
         if form.map == 1 and op in (0xA5, 0xAD) or form.map == 0 and op in (0xD2, 0xD3):
             fixed.add(RCX)
         if form.map == 1 and op == 0xF7 and form.fpu:
-            at = self.offset(segment)
+            at = self.offset(segment, 1, WINDOW + 0x20 + r.randrange(0x1C0))
             return (wide or at < 0x10000) and give(RDI, self.sized(RDI, at, wide))
         if form.map:
             return True

@@ -169,11 +169,13 @@ def _state(selector: int, base: int, limit: int, kind: int, s: int = 1, long: in
 
 
 def cpuid() -> list[dict[str, int]]:
-    """All that it can do, and TZCNT."""
+    """All that it can do, and what it would do if it were declared: TZCNT, AES, PCLMULQDQ."""
     from accel.soft.features import supported_cpuid
 
     leaves = supported_cpuid()
     for leaf in leaves:
+        if leaf["function"] == 1:
+            leaf["ecx"] |= 1 << 25 | 1 << 1
         if leaf["function"] == 7:
             leaf["ebx"] |= 8
     return leaves

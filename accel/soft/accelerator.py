@@ -1,0 +1,202 @@
+"""The soft accelerator as the builder sees it (accel.accelerator): processors made of nothing but code.
+
+It has no chips inside. The machine gives each processor its local APIC (`attach_apic`); without one the 8259A reaches
+the first processor directly.
+"""
+
+from __future__ import annotations
+
+from accel.accelerator import Accelerator
+from accel.api import IrqSink, Notifier
+from accel.errors import AccelFailure
+from accel.run import CpuThread, MsiSink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.accelerator import Outcome
+    from accel.api import DeviceLock
+    from accel.clock import Clock, TimerQueue
+    from accel.cpuport import InterruptSource
+    from accel.ram import RamBlock
+    from accel.run import IntAck, RunControl
+    from accel.soft.vcpu import SoftCpu, SoftPin
+    from accel.space import AddressSpace, FlatRange
+
+MAX_CPUS = 255
+
+
+class Layout:
+    """Memory listener: what processors keep of the layout is dropped when it changes."""
+
+    def __init__(self, accelerator: SoftAccelerator) -> None:
+        self.accelerator = accelerator
+        self.changed = False
+
+    def region_add(self, piece: FlatRange) -> None:
+        self.changed = True
+
+    region_del = region_add
+
+    def commit(self) -> None:
+        if not self.changed:
+            return
+        self.changed = False
+        control, machine = self.accelerator.control, self.accelerator.machine
+        if not control.running:
+            machine.flush()
+            return
+        control.inhibit()
+        try:
+            machine.drop_now()
+        finally:
+            control.allow()
+
+
+class SoftAccelerator(Accelerator):
+    name = "soft"
+    has_local_apic = True
+    own_apic = True  # the local APICs are devices, which the builder makes
+
+    @classmethod
+    def probe(cls) -> Outcome:
+        try:
+            from accel.soft.fpu import fpu_available
+        except ImportError:
+            return False, "this build of vmrun does not have it", "build vmrun with its compiled modules"
+        found: Outcome = fpu_available()
+        return found
+
+    def __init__(
+        self,
+        memory: AddressSpace,
+        io: AddressSpace,
+        lock: DeviceLock,
+        control: RunControl,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(memory, io, lock, control, options)
+        works, reason, remedy = self.probe()
+        if not works:
+            raise AccelFailure(reason, "", remedy)
+        from accel.soft.vcpu import Machine
+
+        self.machine = Machine(memory, io, lock)
+        self.pins: dict[str, SoftPin] = {}
+        self.ack: IntAck | None = None
+        self.messages = MsiSink()
+        self.layout = Layout(self)
+        memory.add_listener(self.layout)
+        self.closed = False
+
+    # --- processors -----------------------------------------------------------------------------------------
+
+    def supported_cpuid(self) -> list[dict[str, int]]:
+        from accel.soft.features import supported_cpuid
+
+        return supported_cpuid()
+
+    def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
+        from accel.soft.vcpu import SoftCpu
+
+        if index >= MAX_CPUS:
+            raise AccelFailure(f"cannot create processor {index}", f"the soft accelerator has at most {MAX_CPUS}")
+        cpu: SoftCpu = SoftCpu(self.control, index, self.machine, cpuid)
+        if index == 0:
+            cpu.ack = self.ack
+            for pin in self.pins.values():
+                pin.cpu = cpu
+            cpu.launch()
+        else:
+            cpu.leader = self.vcpus[0]
+        self.vcpus.append(cpu)
+        return cpu
+
+    def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
+        """The 8259A's interrupts go to LINT0 of the first processor's."""
+        cpu: Any = self.vcpus[index]
+        cpu.source = source
+        source.port = cpu.port  # type: ignore[attr-defined]
+        source.pic = self.ack  # type: ignore[attr-defined]
+        if index == 0 and "intr" in self.pins:
+            self.pins["intr"].lint = lint
+
+    def reset_vcpus(self) -> None:
+        for cpu in self.vcpus:
+            cpu.reset()
+        self.machine.drop_now()
+
+    def start(self) -> None:
+        self.machine.clock.start()
+        self.control.start()
+
+    def stop(self) -> None:
+        self.control.stop()
+        self.machine.clock.stop()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.control.close()
+        self.memory.remove_listener(self.layout)
+        self.vcpus.clear()
+
+    def save_vcpu(self, index: int) -> dict[str, Any]:
+        state: dict[str, Any] = self.vcpus[index].save()
+        return state
+
+    def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
+        self.vcpus[index].load(state)
+
+    def report(self, index: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.vcpus[index].describe()
+        return found
+
+    # --- interrupts -----------------------------------------------------------------------------------------
+
+    def cpu_input(self, name: str) -> IrqSink:
+        from accel.soft.vcpu import SoftPin
+
+        if name not in self.pins:
+            self.pins[name] = SoftPin(self.vcpus[0] if self.vcpus else None, name)
+        return self.pins[name]
+
+    def set_int_ack(self, source: IntAck) -> None:
+        self.ack = source
+        if self.vcpus:
+            self.vcpus[0].ack = source
+
+    def set_message_bus(self, bus: MsiSink) -> None:
+        """Where MSIs go: the bus of the local APICs."""
+        self.messages = bus
+
+    def set_eoi_handler(self, sink: IrqSink) -> None:
+        self.messages.set_eoi_handler(sink)  # type: ignore[attr-defined]
+
+    def msi_sink(self) -> MsiSink:
+        return self.messages
+
+    # --- memory and time ------------------------------------------------------------------------------------
+
+    def log_dirty(self, block: RamBlock, on: bool) -> None:
+        """Blocks note what is written through the TLB page by page: see sync_dirty."""
+
+    def sync_dirty(self, block: RamBlock) -> None:
+        """A page counts as written when it may be; the next write has to ask again."""
+        self.machine.flush()
+
+    @property
+    def clock(self) -> Clock:
+        """Moved by the processors' thread alone."""
+        clock: Clock = self.machine.clock
+        return clock
+
+    def run_timers(self, timers: TimerQueue) -> bool:
+        timers.notifier = Notifier()
+        self.machine.timers = timers
+        return True
+
+    def get_clock(self) -> int:
+        return int(self.machine.clock.time())
