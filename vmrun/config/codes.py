@@ -56,6 +56,19 @@ CODES: dict[str, tuple[str, str]] = {
         "where a value "
         "comes from. What several machines have in common goes into a type of your own (`extends:`).",
     ),
+    "VR0110": (
+        "a command line that cannot be read",
+        "QEMU would refuse these options too: one is unknown, lacks its value, or its value cannot be understood. "
+        "The caret shows which.",
+    ),
+    "VR0111": (
+        "an option without an equal",
+        "The option is understood, but a machine file has no word for it. The rest is imported.",
+    ),
+    "VR0112": (
+        "a domain that cannot be read",
+        "libvirt's XML is not well-formed, is no domain of an i440FX PC, or declares a document type, which is refused.",
+    ),
     "VR0109": (
         "--set cannot be done",
         "--set takes path=value, as in memory=512MiB or devices.serial0.irq=3.",
@@ -254,6 +267,32 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0940": (
         "a state that cannot be loaded",
         "It belongs to another machine or another version, or is damaged.",
+    ),
+    "VR0960": (
+        "no lock file",
+        "There is no file of that name beside the machine file, or it is none that `vmrun lock` writes.",
+    ),
+    "VR0961": (
+        "a lock of another machine",
+        "A lock names its machine and its machine type, and holds for no other.",
+    ),
+    "VR0962": (
+        "a machine that is not as locked",
+        "Something that the guest sees has changed since `vmrun lock`: the machine file, a machine type, a "
+        "firmware image of the host, the size of a disk. Each change is named with its severity: re-detected "
+        "(noticed at the next boot) or breaks resume (a saved guest cannot go on).",
+    ),
+    "VR0963": (
+        "a CPU that cannot be locked",
+        "`host` and `max` are whatever the host's processor is, which differs from host to host.",
+    ),
+    "VR0964": (
+        "CPU features that this host lacks",
+        "A locked machine has every feature of its CPU model or does not start.",
+    ),
+    "VR0965": (
+        "a lock that was changed by hand",
+        "Its digests do not fit its contents.",
     ),
     "VR0950": ("a monitor command that cannot be done", "The message says why."),
 }

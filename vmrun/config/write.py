@@ -78,8 +78,13 @@ def _flat_device(device: dict[str, Any]) -> dict[str, Any]:
 
 def yaml_text(data: dict[str, Any], heading: str = "") -> str:
     """The YAML of a plain form; heading becomes comment lines at the top."""
+    return file_text(flat(data), heading)
+
+
+def file_text(data: dict[str, Any], heading: str = "") -> str:
+    """The YAML of a machine file's content."""
     lines = [f"# {line}".rstrip() for line in heading.splitlines()]
-    for key, value in flat(data).items():
+    for key, value in data.items():
         lines += _entry(key, value, 0)
     return "\n".join(lines) + "\n"
 

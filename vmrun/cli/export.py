@@ -1,0 +1,37 @@
+"""vmrun export: a machine as a QEMU command line or as a libvirt domain."""
+
+from __future__ import annotations
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+    import os
+
+    parser = argparse.ArgumentParser("vmrun export", description="A machine in another program's words.")
+    parser.add_argument("kind", choices=("qemu", "libvirt"))
+    parser.add_argument("file", metavar="MACHINE", help="machine file")
+    args = parser.parse_args(argv)
+
+    from vmrun.cli.out import print_problems, write
+    from vmrun.config.check import check_schema
+    from vmrun.config.importers.export import command_line, long_form
+    from vmrun.config.importers.qemuopts import PROGRAM
+    from vmrun.config.load import load_file
+    from vmrun.errors import ConfigError, Problem
+
+    problems: list[Problem] = []
+    root = check_schema(load_file(args.file, problems), "machine", problems)
+    if problems:
+        raise ConfigError(problems=problems)
+    document, _ = long_form(root, os.path.dirname(os.path.abspath(args.file)))
+    words, lost = command_line(document)
+    print_problems(lost)
+    if args.kind == "libvirt":
+        from vmrun.config.importers.libvirt import export_domain
+
+        write(export_domain(document, words))
+    else:
+        import shlex
+
+        write(f"{PROGRAM} {shlex.join(words)}\n")
+    return 0

@@ -1,0 +1,113 @@
+"""vmrun import: a machine file from a QEMU command line or a libvirt domain."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MOST = 1 << 20
+
+
+def run(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("vmrun import", description="A machine file from somebody else's description.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="qemu|libvirt")
+    qemu = kinds.add_parser("qemu", help="a QEMU command line", description="`vmrun import qemu -- ARGS`")
+    source = qemu.add_mutually_exclusive_group()
+    source.add_argument("--file", metavar="F", help="read the command line from a file, as a shell would")
+    source.add_argument("--pid", type=int, metavar="N", help="read that of a running process")
+    qemu.add_argument("--defaults", action="store_true", help="with the devices that QEMU adds by itself")
+    qemu.add_argument("args", nargs="*", metavar="ARG", help="the command line, after --")
+    domain = kinds.add_parser("libvirt", help="a libvirt domain", description="A machine file of a domain's XML.")
+    domain.add_argument("file", metavar="FILE.xml")
+    for each in (qemu, domain):
+        each.add_argument("-o", "--output", metavar="FILE", help="write there, not to the terminal")
+    at = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:at])
+    if args.kind == "libvirt":
+        from vmrun.config.importers.libvirt import import_domain
+
+        document, warnings = import_domain(_read(args.file), args.file)
+        return _give(args, document, warnings, f"imported from {args.file}")
+    if args.file or args.pid is not None:
+        words = _words(args)
+    else:
+        words = [*args.args, *argv[at + 1 :]]
+        if not words:
+            parser.error("give a command line after --, or --file, or --pid")
+    return _import_qemu(args, words)
+
+
+def _import_qemu(args: Any, words: list[str]) -> int:
+    from vmrun.cli.out import write
+    from vmrun.config.importers.line import parse_command_line
+    from vmrun.config.importers.qemuopts import LineError
+
+    program = words[0].rpartition("/")[2] if words else ""
+    if program.startswith(("qemu", "kvm")) and "." not in program:
+        words = words[1:]  # the program's own name
+    try:
+        parsed = parse_command_line(words, args.defaults)
+    except LineError as error:
+        near = error.problems[0].nearest
+        write(error.said + (f" (did you mean '-{near}'?)" if near else "") + "\n", sys.stderr)
+        if error.caret:
+            write(error.caret + "\n", sys.stderr)
+        return 1
+    for what in parsed.skipped:
+        write(f"vmrun: left out: {what}, which QEMU adds by itself; `--defaults` keeps it\n", sys.stderr)
+    return _give(args, parsed.document, parsed.warnings, "imported from a QEMU command line")
+
+
+def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> int:
+    from vmrun.cli.out import print_problems, write
+    from vmrun.config.write import file_text
+    from vmrun.errors import BackendError
+
+    print_problems(warnings)
+    text = file_text(document, heading)
+    if not args.output:
+        write(text)
+        return 0
+    try:
+        with open(args.output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BackendError(f"'{args.output}' cannot be written: {error.strerror}", code="VR0921") from None
+    return 0
+
+
+def _words(args: Any) -> list[str]:
+    """The words of --file or --pid."""
+    from vmrun.config.importers.qemuopts import LineError
+
+    if args.file:
+        import shlex
+
+        text = _read(args.file).decode("utf-8", "surrogateescape")
+        try:
+            return shlex.split(text, comments=True)
+        except ValueError as error:
+            raise LineError(f"{args.file}: {error}") from None
+    data = _read(f"/proc/{args.pid}/cmdline")
+    words = data.decode("utf-8", "surrogateescape").split("\0")[1:-1]
+    if not words:
+        raise LineError(f"process {args.pid} has no arguments")
+    return words
+
+
+def _read(path: str) -> bytes:
+    from vmrun.errors import ConfigError
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST + 1)
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}", code="VR0101") from None
+    if len(data) > _MOST:
+        raise ConfigError(f"'{path}' is larger than 1 MiB", code="VR0105")
+    return data

@@ -1,0 +1,181 @@
+"""The primitives: -device, -global, -set, -object, -readconfig."""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.config.importers.qemuopts import LineError, Option, settings
+from vmrun.config.importers.state import Line, Opt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Configuration files that come with QEMU: a machine file includes them by name.
+KNOWN_CONFIGS = ("ich9-ehci-uhci.cfg",)
+_ALIASES = {
+    "virtio-blk": "virtio-blk-pci",
+    "virtio-net": "virtio-net-pci",
+    "virtio-serial": "virtio-serial-pci",
+    "virtio-balloon": "virtio-balloon-pci",
+    "virtio-scsi": "virtio-scsi-pci",
+    "virtio-rng": "virtio-rng-pci",
+    "e1000-82540em": "e1000",
+}
+_GROUPS = (
+    "drive",
+    "chardev",
+    "device",
+    "netdev",
+    "net",
+    "rtc",
+    "global",
+    "mon",
+    "machine",
+    "spice",
+    "smp-opts",
+    "memory",
+    "boot-opts",
+    "name",
+    "object",
+)
+_AS_OPTION = {"smp-opts": "smp", "memory": "m", "boot-opts": "boot"}
+_MOST = 1 << 20
+
+
+def device(line: Line, option: Option) -> None:
+    given = settings(option, "driver", json=True)
+    driver = str(given.pop("driver", ""))
+    if driver in ("?", "help") or "help" in given or "?" in given:
+        line.run["help"] = f"device {option.value}"
+        return
+    if not driver or "=" in driver:
+        raise option.wrong("Parameter 'driver' is missing")
+    driver = _ALIASES.get(driver, driver)
+    if line.catalogue.driver(driver) is None:
+        from vmrun.config.near import nearest
+
+        near = nearest(driver, line.catalogue.names())
+        line.warn(option, f"vmrun knows no driver '{driver}'" + (f"; the nearest is '{near}'" if near else ""), driver)
+    entry: dict[str, Any] = {"id": str(given.pop("id"))} if "id" in given else {}
+    entry["driver"] = driver
+    for key, value in given.items():
+        entry[key] = str(value) if key == "bus" else line.value(option, driver, key, value)
+    if "id" in entry and any(entry["id"] == other.get("id") for other in line.devices):
+        raise option.wrong(f"Duplicate device ID '{entry['id']}'", entry["id"])
+    line.devices.append(entry)
+    line.texts.append(option.text)
+
+
+def global_(line: Line, option: Option) -> None:
+    text = str(option.value)
+    name, equals, value = text.partition("=")
+    driver, dot, key = name.rpartition(".")
+    if text.startswith("driver=") or ",value=" in text:
+        given = settings(option)
+        driver, key, value = (str(given.get(part, "")) for part in ("driver", "property", "value"))
+    elif not equals or not dot:
+        raise option.wrong("Invalid parameter; DRIVER.PROPERTY=VALUE is expected", text)
+    if not driver or not key:
+        raise option.wrong("Parameter 'driver' and 'property' are needed", text)
+    if value == "" and key.startswith("drive"):
+        return  # an empty link is none
+    if line.catalogue.driver(driver) is None:
+        line.warn(option, f"vmrun knows no driver '{driver}'", driver)
+        return
+    line.globals.setdefault(driver, {})[key] = line.value(option, driver, key, value)
+
+
+def set_(line: Line, option: Option) -> None:
+    """GROUP.ID.ARG=VALUE, done after the options it is about."""
+    name, equals, value = str(option.value).partition("=")
+    parts = name.split(".", 2)
+    if len(parts) != 3 or not equals:
+        raise option.wrong(f'can\'t parse: "{option.value}"', str(option.value))
+    group, id, key = parts
+    tables: dict[str, dict[str, Any]] = {
+        "drive": line.drives,
+        "chardev": line.chardevs,
+        "netdev": line.netdevs,
+        "mon": line.monitors,
+    }
+    tables["device"] = {str(entry["id"]): entry for entry in line.devices if "id" in entry}
+    if group not in tables:
+        raise option.wrong(f"There is no option group '{group}'", group)
+    if id not in tables[group]:
+        raise option.wrong(f'there is no {group} "{id}" defined', id)
+    entry = tables[group][id]
+    entry[key] = line.value(option, str(entry.get("driver", "")), key, value)
+
+
+def object_(line: Line, option: Option) -> None:
+    given = settings(option, "qom-type", json=True)
+    if not given.get("qom-type"):
+        raise option.wrong("Parameter 'qom-type' is missing")
+    if given["qom-type"] not in ("memory-backend-ram", "secret", "iothread", "main-loop"):
+        line.no_equal(option, str(given["qom-type"]))
+
+
+def readconfig(line: Line, option: Option) -> None:
+    name = str(option.value)
+    if os.path.basename(name) in KNOWN_CONFIGS and not line.defaults:
+        line.file.setdefault("include", []).append(os.path.basename(name))
+        return
+    for found in _read(option, name):
+        from vmrun.config.importers.line import apply
+
+        apply(line, found)
+
+
+def _read(option: Option, path: str) -> list[Option]:
+    """The groups of QEMU's INI as options. LineError names the line."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST + 1)
+    except OSError as error:
+        raise option.wrong(f"Cannot read config file {path}: {error.strerror}", path) from None
+    if len(text) > _MOST:
+        raise option.wrong(f"config file {path} is larger than 1 MiB", path)
+    found: list[Option] = []
+    parts: list[str] = []
+    group = ""
+
+    def end() -> None:
+        if group:
+            name = _AS_OPTION.get(group, group)
+            found.append(Option(name, ",".join(parts), option.index, f"{option.text} (-{name} {','.join(parts)})"))
+
+    for at, raw in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
+        row = raw.strip()
+        if not row or row[0] == "#":
+            continue
+        if row[0] == "[" and row[-1] == "]":
+            end()
+            group, _, id = row[1:-1].strip().partition(" ")
+            if group not in _GROUPS:
+                raise LineError(f"{path}:{at}: There is no option group '{group}'", option.index)
+            parts = [f"id={id.strip().strip(chr(34))}"] if id else []
+            continue
+        key, equals, value = (part.strip() for part in row.partition("="))
+        if not equals or not group or len(value) < 2 or value[0] != '"' or value[-1] != '"':
+            raise LineError(f"{path}:{at}: parse error", option.index)
+        first = {"device": "driver", "chardev": "backend", "netdev": "type", "net": "type"}.get(group)
+        body = value[1:-1].replace(",", ",,")
+        parts.insert(0, body) if key == first else parts.append(f"{key}={body}")
+    end()
+    return found
+
+
+def finish(line: Line) -> None:
+    for option in line.given.get("set", ()):
+        set_(line, option)
+
+
+OPTIONS = (
+    Opt("device", True, device, "a device: devices"),
+    Opt("global", True, global_, "a property of every device of a driver: globals"),
+    Opt("set", True, None, "change an option given before"),
+    Opt("object", True, object_, "an object of the host's side"),
+    Opt("readconfig", True, readconfig, "options from a file: include, or what it says"),
+    Opt("add-fd", True, None, "file descriptors; name them where they are used"),
+)

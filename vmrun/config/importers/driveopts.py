@@ -1,0 +1,267 @@
+"""Options about disks: -drive, -hda and its kin, -blockdev; each becomes a drive and the device that shows it."""
+
+from __future__ import annotations
+
+from vmrun.config.importers.qemuopts import boolean, number, settings
+from vmrun.config.importers.state import Line, Opt, guess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.config.importers.qemuopts import Option
+
+_KEPT = ("file", "format", "media", "cache", "aio", "werror", "rerror", "discard")
+_FLAGS = ("readonly", "read-only", "snapshot", "copy-on-read")
+_GEOMETRY = {"cyls": "cyls", "heads": "heads", "secs": "secs", "trans": "bios-chs-trans"}
+_BUSES = ("ide", "scsi", "floppy", "pflash", "virtio", "none", "sd", "mtd", "xen")
+_PLACE: tuple[str, ...] = ("bus", "unit", "index")
+_PER_BUS = {"ide": 2, "scsi": 7}
+
+
+def drive(line: Line, option: Option) -> None:
+    add(line, option, settings(option))
+
+
+def hd(line: Line, option: Option) -> None:
+    chs = line.given.pop("hdachs", None) if option.name == "hda" else None
+    given = {"file": str(option.value), "index": str("abcd".index(option.name[2])), "media": "disk"}
+    if chs is not None:
+        given |= dict(zip(("cyls", "heads", "secs", "trans"), str(chs[-1].value).split(","), strict=False))
+    add(line, option, given)
+
+
+def cdrom(line: Line, option: Option) -> None:
+    add(line, option, {"file": str(option.value), "index": "2", "media": "cdrom"})
+
+
+def floppy(line: Line, option: Option) -> None:
+    add(line, option, {"file": str(option.value), "if": "floppy", "index": str("ab".index(option.name[2]))})
+
+
+def special(line: Line, option: Option) -> None:
+    line.no_equal(option)
+
+
+def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -1) -> None:
+    """One drive, and its device unless if=none."""
+    source = option or _NOBODY
+    kind = given.pop("if", "ide")
+    if kind not in _BUSES:
+        raise source.wrong(f"unsupported bus type '{kind}'", kind)
+    media = given.get("media", "disk")
+    if media not in ("disk", "cdrom"):
+        raise source.wrong(f"'{media}' invalid media", media)
+    place: dict[str, int] = {key: number(source, key, given.pop(key)) for key in _PLACE if key in given}
+    if "index" in place and len(place) > 1:
+        raise source.wrong("index cannot be used with bus and unit", "index")
+    addr, own = given.pop("addr", None), str(given.pop("id", ""))
+    props = {"serial": given.pop("serial")} if "serial" in given and kind != "none" else {}
+    props |= {name: guess(given.pop(key)) for key, name in _GEOMETRY.items() if key in given}
+    spec = _spec(line, source, given)
+    if kind in ("pflash", "sd", "mtd", "xen"):
+        line.warn(source, f"if={kind} has no equal in a machine file", kind)
+        return
+    if kind == "none":
+        line.put(source, "drives", own or f"none{len(line.drives)}", spec)
+        return
+    bus, unit = _place(line, source, kind, place)
+    stem = {"disk": "hd", "cdrom": "cd"}[media]
+    names = {"virtio": f"virtio{unit}", "floppy": f"floppy{unit}"}
+    id = line.put(source, "drives", own or names.get(kind, f"{kind}{bus}-{stem}{unit}"), spec)
+    device = _device(line, kind, media, bus, unit)
+    device |= {"drive": id, **props}
+    if addr is not None:
+        device["addr"] = line.value(source, device["driver"], "addr", addr)
+    line.add(option, device)
+
+
+def _device(line: Line, kind: str, media: str, bus: int, unit: int) -> dict[str, Any]:
+    if kind == "ide":
+        driver = "ide-drive" if line.old else {"disk": "ide-hd", "cdrom": "ide-cd"}[media]
+        return {"driver": driver, "bus": f"ide.{bus}", "unit": unit}
+    if kind == "virtio":
+        return {"driver": "virtio-blk-pci"}
+    if kind == "floppy":
+        return {"driver": "floppy", "unit": unit}
+    host = {"driver": "lsi53c895a", "id": f"lsi{bus}"}
+    if (host, "") not in line.early:
+        line.add(None, host)
+    driver = {"disk": "scsi-hd", "cdrom": "scsi-cd"}[media]
+    return {"driver": driver, "bus": f"lsi{bus}.0", "scsi-id": unit}
+
+
+def _place(line: Line, option: Option, kind: str, place: dict[str, int]) -> tuple[int, int]:
+    """(bus, unit), the first free ones where not given. LineError when taken or out of range."""
+    per = _PER_BUS.get(kind, 0)
+    taken = line.run.setdefault("places", {}).setdefault(kind, set())
+    bus, unit = place.get("bus", 0), place.get("unit", -1)
+    if "index" in place:
+        bus, unit = divmod(place["index"], per) if per else (0, place["index"])
+    if unit < 0:
+        unit = 0
+        while (bus, unit) in taken:
+            unit += 1
+            if per and unit >= per:
+                bus, unit = bus + 1, 0
+    most = {"ide": 2, "floppy": 1, "scsi": 4, "virtio": 1}[kind]
+    if per and unit >= per or kind == "floppy" and unit > 1:
+        raise option.wrong(f"unit {unit} too big (max is {(per or 2) - 1})", "unit")
+    if bus >= most or bus < 0:
+        raise option.wrong(f"machine type does not support if={kind},bus={bus},unit={unit}")
+    if (bus, unit) in taken:
+        raise option.wrong(f"drive with bus={bus}, unit={unit} (index={bus * (per or 1) + unit}) exists")
+    taken.add((bus, unit))
+    return bus, unit
+
+
+def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "cache" and value == "off":
+            spec["cache"] = "none"
+        elif key in ("file", "file.filename", "file.file.filename"):
+            if value:
+                spec["file"] = str(value)
+        elif key == "driver":
+            spec["format"] = value
+        elif key in _FLAGS:
+            spec["readonly" if key == "read-only" else key] = boolean(option, key, value)
+        elif key == "serial":
+            spec[key] = str(value)
+        elif key in _KEPT:
+            spec[key] = value
+        elif key in ("boot", "file.driver"):
+            continue  # extboot of old, which every BIOS since does by itself
+        elif key.startswith(
+            (
+                "bps",
+                "iops",
+                "throttling",
+                "group",
+                "detect-zeroes",
+                "cache.",
+                "l2-cache",
+                "file.",
+                "refcount",
+                "lazy",
+                "overlap",
+                "cache-",
+                "rbd",
+                "copy",
+                "password",
+                "backing",
+            )
+        ):
+            line.no_equal(option, key)
+        else:
+            raise option.wrong(f"Block format '{spec.get('format', 'raw')}' does not support the option '{key}'", key)
+    if "file" in spec and spec["file"].startswith(("file:", "fat:", "nbd:", "rbd:", "http:", "https:", "gluster:")):
+        head, _, rest = spec["file"].partition(":")
+        if head == "file":
+            spec["file"] = rest
+        else:
+            line.warn(option, f"the protocol '{head}:' has no equal in a machine file", head)
+    return spec
+
+
+def blockdev(line: Line, option: Option) -> None:
+    given = settings(option, "driver", json=True)
+    name = given.pop("node-name", "")
+    if not name:
+        raise option.wrong("'node-name' must be specified for the root node")
+    if "driver" not in given:
+        raise option.wrong("Parameter 'driver' is missing")
+    if name in line.blockdevs:
+        raise option.wrong(f"Duplicate nodes with node-name='{name}'", name)
+    line.blockdevs[name] = (option, given)
+
+
+def node(line: Line, name: str) -> dict[str, Any]:
+    """The drive that a chain of -blockdev nodes is, from its top."""
+    option, given = line.blockdevs[name]
+    spec: dict[str, Any] = {}
+    depth = 0
+    while True:
+        child = given.get("file")
+        driver = given["driver"]
+        if driver not in ("file", "host_device", "host_cdrom") or not spec:
+            spec.setdefault("format", "raw" if driver == "file" else driver)
+        for key in ("filename", "file.filename"):
+            if key in given:
+                spec["file"] = str(given[key])
+        if "read-only" in given:
+            spec.setdefault("readonly", boolean(option, "read-only", given["read-only"]))
+        if given.get("discard") in ("unmap", "ignore"):
+            spec.setdefault("discard", given["discard"])
+        if "aio" in given:
+            spec["aio"] = given["aio"]
+        direct, flush = given.get("cache.direct"), given.get("cache.no-flush")
+        if direct is not None or flush is not None:
+            cache = {(True, False): "none", (False, True): "unsafe"}.get(
+                (direct in (True, "on"), flush in (True, "on"))
+            )
+            spec.setdefault("cache", cache or "writeback")
+        depth += 1
+        if child is None or child not in line.blockdevs or depth > len(line.blockdevs):
+            return spec
+        option, given = line.blockdevs[child]
+
+
+def finish(line: Line) -> None:
+    """Block nodes that devices name become drives; -snapshot; the drives that QEMU has by default."""
+    for device in line.devices:
+        name = device.get("drive")
+        if name in line.blockdevs and name not in line.drives:
+            line.drives[name] = node(line, name)
+            if device["driver"] in ("ide-cd", "scsi-cd"):
+                line.drives[name].setdefault("media", "cdrom")
+    if line.has("snapshot"):
+        for spec in line.drives.values():
+            spec["snapshot"] = True
+    if line.has("nodefaults"):
+        return
+    drivers = line.drivers()
+    if not drivers & {"ide-drive", "ide-cd", "ide-hd", "scsi-cd", "scsi-hd"} or _only_sugar_disks(line):
+        _default(line, "a CD-ROM drive (ide1-cd0)", {"index": "2", "media": "cdrom", "readonly": "on"})
+    if not drivers & {"floppy", "isa-fdc"}:
+        _default(line, "a floppy drive", {"if": "floppy", "index": "0"})
+
+
+def _only_sugar_disks(line: Line) -> bool:
+    """-hda and its kin leave the default CD-ROM in place when its place is free; -device disks do not."""
+    told = {str(device["driver"]) for device in line.devices}
+    free = (1, 0) not in line.run.get("places", {}).get("ide", set())
+    return free and not told & {"ide-drive", "ide-cd", "ide-hd", "scsi-cd", "scsi-hd"}
+
+
+def _default(line: Line, what: str, given: dict[str, Any]) -> None:
+    if line.defaults:
+        add(line, None, given)
+    else:
+        line.skipped.append(what)
+
+
+def _nobody() -> Option:
+    from vmrun.config.importers.qemuopts import Option
+
+    return Option("drive", "", 0, "default drive")
+
+
+_NOBODY = _nobody()
+OPTIONS = (
+    Opt("drive", True, drive, "a disk; with if=none only its image: drives, devices"),
+    *(Opt(f"hd{letter}", True, hd, f"IDE disk {'abcd'.index(letter)}: drives, devices") for letter in "abcd"),
+    Opt("hdachs", True, None, "geometry of the first IDE disk"),
+    Opt("cdrom", True, cdrom, "CD-ROM in IDE place 2: drives, devices"),
+    Opt("fda", True, floppy, "floppy disk A: drives, devices"),
+    Opt("fdb", True, floppy, "floppy disk B: drives, devices"),
+    Opt("blockdev", True, blockdev, "an image by nodes: drives"),
+    Opt("snapshot", False, None, "writes go to temporary overlays: drives.*.snapshot"),
+    Opt("pflash", True, special, "a flash image"),
+    Opt("mtdblock", True, special, "a flash image"),
+    Opt("sd", True, special, "an SD card"),
+    Opt("fsdev", True, special, "a shared directory"),
+    Opt("virtfs", True, special, "a shared directory"),
+    Opt("iscsi", True, special, "iSCSI session parameters"),
+)

@@ -1,0 +1,174 @@
+"""A machine file's content as a QEMU command line: the way back of line.py."""
+
+from __future__ import annotations
+
+from vmrun.config.backends import absolute
+from vmrun.config.catalogue import load_catalogue
+from vmrun.config.importers.qemuopts import join
+from vmrun.config.importers.screenopts import ADAPTERS
+from vmrun.config.machinetypes import load_type
+from vmrun.config.node import Node, plain
+from vmrun.config.scalar import parse_pci_addr, parse_size
+from vmrun.config.spec import MachineSpec
+from vmrun.config.sugar import expand
+from vmrun.config.work import Work
+from vmrun.errors import WARNING, ConfigError, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SETTINGS = {
+    "schema",
+    "name",
+    "description",
+    "machine",
+    "accel",
+    "kernel_irqchip",
+    "paused",
+    "memory",
+    "cpus",
+    "rtc",
+    "boot",
+    "firmware",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "globals",
+    "drives",
+    "chardevs",
+    "netdevs",
+    "monitors",
+    "spice",
+    "vnc",
+    "display",
+    "devices",
+    "include",
+    "uuid",
+    "smbios",
+    "disks",
+    "serial",
+    "parallel",
+    "debugcon",
+}
+_BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
+
+
+def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]]:
+    """(content of the file with its short forms written out, what that found wrong). root has passed the schema."""
+    problems: list[Problem] = []
+    display = root.value.get("display")
+    content = {key: node for key, node in root.value.items() if key != "display"}
+    spec = MachineSpec(root.at(content))
+    machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
+    work = Work(spec, machine_type, load_catalogue(), directory, problems)
+    made = [plain(device.node) for device in expand(work)]
+    document = {
+        key: plain(node) for key, node in content.items() if key not in ("disks", "serial", "parallel", "debugcon")
+    }
+    for section in ("drives", "chardevs", "netdevs"):
+        table: dict[str, Node] = getattr(spec, section)
+        if table:
+            document[section] = {id: plain(node) for id, node in table.items()}
+    for drive in document.get("drives", {}).values():
+        if "file" in drive:
+            drive["file"] = absolute(work, str(drive["file"]))
+    board = {str(node.value["id"].value): str(node.value["driver"].value) for node in machine_type.items("devices")}
+    devices: list[dict[str, Any]] = []
+    for device in (*document.get("devices", []), *made):
+        if device.get("id") in board:
+            props = {
+                key: value for key, value in device.items() if key not in ("id", "driver", "bus", "addr", "provides")
+            }
+            document.setdefault("globals", {}).setdefault(board[device["id"]], {}).update(props)
+        else:
+            devices.append(device)
+    document["devices"] = devices
+    if display is not None and display.value != "none":
+        kind = str(display.value)
+        document["display"] = str(machine_type.default("display")) if kind == "default" else kind
+    if any(problem.severity != WARNING for problem in problems):
+        raise ConfigError(problems=problems)
+    return document, problems
+
+
+def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
+    """(arguments without the program's name, what QEMU has no option for). document in long form."""
+    words: list[str] = ["-nodefaults", "-no-user-config"]
+    for key in document:
+        if key == "smbios":
+            for kind, table in document["smbios"].items():
+                words += ["-smbios", join([("type", kind.removeprefix("type")), *table.items()])]
+    words += _machine(document)
+    words += _settings(document)
+    for driver, table in document.get("globals", {}).items():
+        for key, value in table.items():
+            words += ["-global", join([("driver", driver), ("property", key), ("value", value)])]
+    for id, drive in document.get("drives", {}).items():
+        words += ["-drive", join([("if", "none"), ("id", id), *drive.items()])]
+    for id, chardev in document.get("chardevs", {}).items():
+        rest = {key: value for key, value in chardev.items() if key != "type"}
+        words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]
+    for id, netdev in document.get("netdevs", {}).items():
+        rest = {key: value for key, value in netdev.items() if key != "type"}
+        words += ["-netdev", join([("id", id), *rest.items()], str(netdev["type"]))]
+    for device in document.get("devices", []):
+        words += ["-device", _device(device)]
+    for name in document.get("include", []):
+        words += ["-readconfig", name]
+    for id, monitor in document.get("monitors", {}).items():
+        words += ["-mon", join([*monitor.items(), ("id", id)])]
+    lost = [key for key in document if key not in _SETTINGS]
+    problems = [
+        Problem("VR0111", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
+    ]
+    return words, problems
+
+
+def _machine(document: dict[str, Any]) -> list[str]:
+    accel = document.get("accel")
+    names = [accel] if isinstance(accel, str) else accel or []
+    pairs = [("accel", ":".join(_BACK[name] for name in names))] if names else []
+    if "kernel_irqchip" in document:
+        pairs.append(("kernel_irqchip", str(document["kernel_irqchip"])))
+    return ["-machine", join(pairs, str(document["machine"]))]
+
+
+def _settings(document: dict[str, Any]) -> list[str]:
+    words = ["-name", document["name"]] if "name" in document else []
+    words += ["-S"] if document.get("paused") else []
+    if "memory" in document:
+        words += ["-m", f"{parse_size(document['memory']) or 0}B"]
+    cpus = dict(document.get("cpus", {}))
+    model, features = cpus.pop("model", None), cpus.pop("features", {})
+    if model is not None:
+        words += ["-cpu", join(features.items(), model)]
+    count = cpus.pop("count", None)
+    if cpus or count:
+        pairs = [(key, value) for key, value in cpus.items() if key in ("sockets", "cores", "threads", "maxcpus")]
+        words += ["-smp", join(pairs, str(count) if count else "")]
+    for key in ("rtc", "boot", "spice"):
+        if document.get(key):
+            words += [f"-{key}", join(document[key].items())]
+    firmware = document.get("firmware", {})
+    words += ["-bios", firmware["bios"]] if "bios" in firmware else []
+    for directory in firmware.get("dirs", []):
+        words += ["-L", directory]
+    for key, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append"), ("uuid", "-uuid")):
+        words += [option, document[key]] if key in document else []
+    if "vnc" in document:
+        rest = {key: value for key, value in document["vnc"].items() if key != "listen"}
+        words += ["-vnc", join(rest.items(), str(document["vnc"].get("listen", ":0")))]
+    display = document.get("display", "none")
+    return [*words, "-vga", display if display in ADAPTERS else "none"]
+
+
+def _device(device: dict[str, Any]) -> str:
+    pairs = []
+    for key, value in device.items():
+        if key == "addr":
+            place = parse_pci_addr(value)
+            value = f"{place[0]:#x}.{place[1]:#x}" if place is not None else value
+        if key != "driver":
+            pairs.append((key, value))
+    return join(pairs, str(device["driver"]))

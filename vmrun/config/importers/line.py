@@ -1,0 +1,150 @@
+"""A QEMU command line → a machine file's content, and what the process shall do beside it."""
+
+from __future__ import annotations
+
+from vmrun.config.importers import charopts, deviceopts, driveopts, machineopts, netopts, screenopts
+from vmrun.config.importers.qemuopts import LineError, Option
+from vmrun.config.importers.state import Line, Opt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from vmrun.errors import Problem
+
+AREAS = (machineopts, driveopts, charopts, netopts, screenopts, deviceopts)
+OPTIONS: dict[str, Opt] = {opt.name: opt for area in AREAS for opt in area.OPTIONS}
+MOST_WORDS, LONGEST_WORD = 4096, 1 << 20
+# The meaning of the others depends on these.
+_FIRST = ("M", "machine", "nographic", "hdachs")
+_MERGED = frozenset(
+    (
+        "m",
+        "smp",
+        "rtc",
+        "boot",
+        "name",
+        "spice",
+        "cpu",
+        "vga",
+        "uuid",
+        "k",
+        "kernel",
+        "initrd",
+        "append",
+        "bios",
+        "pidfile",
+    )
+)
+
+
+class Parsed:
+    """options in order with positions; document is a machine file's content; run holds qmp, monitor, qtest, name,
+    paused, daemonize, pidfile, display, no-reboot, no-shutdown and the like by option name; texts the option of
+    each of document's devices ('' for a default one); skipped the default devices that were left out.
+    """
+
+    __slots__ = ("document", "options", "run", "skipped", "texts", "warnings")
+
+    def __init__(self, options: list[Option], document: dict[str, Any], line: Line) -> None:
+        self.options = options
+        self.document = document
+        self.run = line.run
+        self.texts = line.texts
+        self.skipped = tuple(line.skipped)
+        self.warnings: tuple[Problem, ...] = tuple(line.warnings)
+
+
+def read_options(argv: Sequence[str]) -> list[Option]:
+    """The options of argv (without the program). LineError for what is none, or lacks its value."""
+    found: list[Option] = []
+    if len(argv) > MOST_WORDS:
+        raise LineError(f"more than {MOST_WORDS} arguments")
+    index = 0
+    while index < len(argv):
+        word = argv[index]
+        if len(word) > LONGEST_WORD:
+            raise LineError("an argument is longer than 1 MiB", index)
+        if not word.startswith("-") or word == "-":
+            found.append(Option("hda", word, index, word))
+            index += 1
+            continue
+        name = word[2:] if word.startswith("--") else word[1:]
+        opt = OPTIONS.get(name)
+        option = Option(name, None, index, word)
+        if opt is None:
+            from vmrun.config.near import nearest
+
+            raise option.wrong("invalid option", nearest=nearest(name, OPTIONS))
+        if opt.has_arg:
+            if index + 1 >= len(argv):
+                raise option.wrong("requires an argument")
+            option = Option(name, argv[index + 1], index, f"{word} {argv[index + 1]}")
+            if len(argv[index + 1]) > LONGEST_WORD:
+                raise LineError(f"{word}: its argument is longer than 1 MiB", index)
+        found.append(option)
+        index += 2 if opt.has_arg else 1
+    for option in found:
+        if any(ord(char) < 32 and char not in "\t\n\r" or "\udc80" <= char <= "\udcff" for char in option.value or ""):
+            raise option.wrong("is not text")
+    return found
+
+
+def apply(line: Line, option: Option) -> None:
+    """Do what one option says."""
+    earlier = line.given.setdefault(option.name, [])
+    if earlier and option.name in _MERGED and earlier[-1].value != option.value:
+        line.warn(option, f"-{option.name} is given more than once; for each setting the last counts")
+    earlier.append(option)
+    handler = OPTIONS[option.name].handler
+    if handler is not None:
+        handler(line, option)
+
+
+def parse_command_line(argv: Sequence[str], defaults: bool = True) -> Parsed:
+    """Read argv (without the program). defaults: with the devices that QEMU adds by itself, as vmrun-qemu wants
+    them; without, what a person asked for. Raises LineError.
+    """
+    options = read_options(argv)
+    line = Line(defaults)
+    for option in sorted(options, key=lambda option: option.name not in _FIRST):
+        apply(line, option)
+    for area in AREAS:
+        area.finish(line)
+    return Parsed(options, _document(line), line)
+
+
+def _document(line: Line) -> dict[str, Any]:
+    texts = [text for _, text in line.early]
+    devices = [device for device, _ in line.early] + line.devices
+    line.texts = texts + line.texts
+    line.run.pop("places", None)
+    order = (
+        "name",
+        "machine",
+        "accel",
+        "kernel_irqchip",
+        "paused",
+        "uuid",
+        "memory",
+        "cpus",
+        "rtc",
+        "boot",
+        "firmware",
+        "kernel",
+        "initrd",
+        "cmdline",
+        "smbios",
+    )
+    document: dict[str, Any] = {"schema": "vmrun/machine/1"}
+    document |= {key: line.file[key] for key in order if key in line.file}
+    sections: dict[str, Any] = {
+        "globals": line.globals,
+        "drives": line.drives,
+        "netdevs": line.netdevs,
+        "chardevs": line.chardevs,
+    }
+    sections |= {key: line.file.get(key) for key in ("spice", "vnc", "display")}
+    sections |= {"devices": devices, "include": line.file.get("include"), "monitors": line.monitors}
+    return document | {key: value for key, value in sections.items() if value}

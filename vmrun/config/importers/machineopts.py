@@ -1,0 +1,372 @@
+"""Options about the machine as a whole: type, accelerator, memory, processors, clock, boot, firmware, identity."""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.config.importers.qemuopts import boolean, number, only, settings, size, split
+from vmrun.config.importers.state import Line, Opt, guess
+from vmrun.config.scalar import size_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.config.importers.qemuopts import Option
+
+NEWEST = "pc-i440fx-2.0"  # what `pc` and no -machine at all become: the newest type of ours with that name
+ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
+# Properties of -machine that say how the host shall behave, not what the guest sees.
+_HOST = frozenset(
+    (
+        "dump-guest-core",
+        "mem-merge",
+        "graphics",
+        "kvm-shadow-mem",
+        "enforce-config-section",
+        "memory-backend",
+        "suppress-vmdesc",
+        "phandle-start",
+        "dtb",
+        "dumpdtb",
+    )
+)
+_GUEST = frozenset(
+    (
+        "vmport",
+        "hpet",
+        "smm",
+        "acpi",
+        "nvdimm",
+        "iommu",
+        "smbus",
+        "sata",
+        "pit",
+        "pic",
+        "i8042",
+        "igd-passthru",
+        "max-ram-below-4g",
+        "max-fw-size",
+        "fd-bootchk",
+        "default-bus-bypass-iommu",
+        "pflash0",
+        "pflash1",
+        "firmware",
+        "kernel",
+        "initrd",
+        "append",
+        "memory-encryption",
+        "confidential-guest-support",
+        "x-oem-id",
+        "x-oem-table-id",
+        "smbios-entry-point-type",
+        "usb",
+        "hmat",
+        "nvdimm-persistence",
+        "aux-ram-share",
+        "loadparm",
+        "cap-cfpc",
+        "pcspk-audiodev",
+    )
+)
+
+
+def machine(line: Line, option: Option) -> None:
+    given = settings(option, "type")
+    for key, value in given.items():
+        if key == "type":
+            name = NEWEST if value == "pc" else value
+            if line.file.setdefault("machine", name) != name:
+                line.warn(option, f"contradicts '{line.file['machine']}' given before; this one counts", value)
+            line.file["machine"] = name
+        elif key == "accel":
+            for name in value.split(":"):
+                accelerator(line, option, name)
+        elif key in ("kernel_irqchip", "kernel-irqchip"):
+            if value not in ("on", "off", "split"):
+                raise option.wrong(f"Parameter '{key}' does not accept value '{value}'", key)
+            line.file["kernel_irqchip"] = value
+        elif key == "usb":
+            if boolean(option, key, value):
+                line.given.setdefault("usb", [option])
+        elif key == "pcspk-audiodev" or key in _HOST:
+            continue
+        elif key in _GUEST:
+            if not (key in ("vmport", "acpi", "hpet", "smm") and value in ("auto", "on")):
+                line.no_equal(option, key)
+        else:
+            raise option.wrong(f"Property '{line.file.get('machine', NEWEST)}-machine.{key}' not found", key)
+
+
+def accel(line: Line, option: Option) -> None:
+    given = settings(option, "accel")
+    accelerator(line, option, str(given.pop("accel", "")))
+    for key in given:
+        if key in ("kernel-irqchip", "kernel_irqchip"):
+            line.file["kernel_irqchip"] = given[key]
+        elif key not in ("thread", "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size"):
+            raise option.wrong(f"Property '{line.accel[-1]}-accel.{key}' not found", key)
+
+
+def accelerator(line: Line, option: Option, name: str) -> None:
+    if name not in ACCELERATORS:
+        raise option.wrong(f"invalid accelerator {name}", name)
+    if ACCELERATORS[name] not in line.accel:
+        line.accel.append(ACCELERATORS[name])
+
+
+def enable_kvm(line: Line, option: Option) -> None:
+    line.accel = ["kvm", "soft"]
+
+
+def no_kvm(line: Line, option: Option) -> None:
+    if line.has("enable-kvm"):
+        line.warn(option, "contradicts -enable-kvm; the last one counts")
+    line.accel = ["soft"]
+
+
+def no_kvm_irqchip(line: Line, option: Option) -> None:
+    line.file["kernel_irqchip"] = "off"
+
+
+def memory(line: Line, option: Option) -> None:
+    given = settings(option, "size")
+    only(option, given, ("size", "slots", "maxmem"))
+    for key, value in given.items():
+        if key == "size":
+            line.file["memory"] = size_text(size(option, key, value, "m"))
+        else:
+            line.no_equal(option, key)
+
+
+def smp(line: Line, option: Option) -> None:
+    given = settings(option, "cpus")
+    only(option, given, ("cpus", "sockets", "dies", "clusters", "cores", "threads", "maxcpus"))
+    cpus = line.file.setdefault("cpus", {})
+    for key, value in given.items():
+        count = number(option, key, value)
+        if count < 1:
+            raise option.wrong("Invalid CPU topology: CPU topology parameters must be greater than zero", key)
+        if key in ("dies", "clusters"):
+            if count > 1:
+                line.no_equal(option, key)
+        else:
+            cpus["count" if key == "cpus" else key] = count
+
+
+def cpu(line: Line, option: Option) -> None:
+    model, *features = split(option.value or "")
+    if not model or "=" in model:
+        raise option.wrong("a CPU model name is expected first", model)
+    cpus = line.file.setdefault("cpus", {})
+    cpus["model"] = model
+    cpus.pop("features", None)
+    for text in features:
+        table = cpus.setdefault("features", {})
+        name, equals, value = text.partition("=")
+        if not text or text in "+-":
+            raise option.wrong("expected a CPU feature", text)
+        if text[0] in "+-":
+            table[text[1:]] = text[0] == "+"
+        else:
+            table[name] = guess(value) if equals else True
+
+
+def rtc(line: Line, option: Option) -> None:
+    given = settings(option)
+    only(option, given, ("base", "clock", "driftfix"))
+    clock = line.file.setdefault("rtc", {})
+    for key, value in given.items():
+        if key == "clock" and value == "rt":
+            line.no_equal(option, value)
+            continue
+        allowed = {"clock": ("host", "vm"), "driftfix": ("none", "slew")}.get(key)
+        if allowed and value not in allowed:
+            raise option.wrong(f"invalid option value '{value}'", value)
+        clock[key] = value
+
+
+def localtime(line: Line, option: Option) -> None:
+    line.file.setdefault("rtc", {})["base"] = "localtime"
+
+
+def startdate(line: Line, option: Option) -> None:
+    line.file.setdefault("rtc", {})["base"] = "utc" if option.value == "now" else option.value
+
+
+def td_hack(line: Line, option: Option) -> None:
+    line.file.setdefault("rtc", {})["driftfix"] = "slew"
+
+
+def boot(line: Line, option: Option) -> None:
+    given = settings(option, "order")
+    only(option, given, ("order", "once", "menu", "strict", "reboot-timeout", "splash", "splash-time"))
+    table = line.file.setdefault("boot", {})
+    for key, value in given.items():
+        if key in ("menu", "strict"):
+            table[key] = boolean(option, key, value)
+        elif key == "reboot-timeout":
+            table[key] = number(option, key, value)
+        elif key in ("order", "once"):
+            for letter in value:
+                if letter not in "abcdefghijklmnop":
+                    raise option.wrong(f"Invalid boot device for '{key}': '{letter}'", value)
+            if len(set(value)) != len(value):
+                raise option.wrong(f"Boot device '{value}' was given twice", value)
+            table[key] = value
+        else:
+            line.no_equal(option, key)
+
+
+def name(line: Line, option: Option) -> None:
+    given = settings(option, "guest")
+    only(option, given, ("guest", "process", "debug-threads"))
+    text = str(given.get("guest", ""))
+    clean = re.sub(r"[^A-Za-z0-9_.~-]+", "-", text).strip("-._~")[:128]
+    if clean != text:
+        line.warn(option, f"a machine is named with letters, digits, and _.~-; it is '{clean or 'imported'}' now")
+    line.file["name"] = clean or "imported"
+    line.run["name"] = text
+
+
+def uuid(line: Line, option: Option) -> None:
+    text = str(option.value)
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+        raise option.wrong("Failed to parse UUID string. Wrong format.", text)
+    line.file["uuid"] = text.lower()
+
+
+def smbios(line: Line, option: Option) -> None:
+    given = settings(option)
+    kind = str(given.pop("type", ""))
+    if kind not in ("0", "1"):
+        line.no_equal(option)
+        return
+    known = {
+        "0": ("vendor", "version", "date", "release", "uefi"),
+        "1": ("manufacturer", "product", "version", "serial", "uuid", "sku", "family"),
+    }[kind]
+    only(option, given, known)
+    table = line.file.setdefault("smbios", {}).setdefault(f"type{kind}", {})
+    table.update({key: str(value) for key, value in given.items()})
+
+
+def bios(line: Line, option: Option) -> None:
+    line.file.setdefault("firmware", {})["bios"] = option.value
+
+
+def data_dir(line: Line, option: Option) -> None:
+    line.file.setdefault("firmware", {}).setdefault("dirs", []).append(option.value)
+
+
+def kernel(line: Line, option: Option) -> None:
+    line.file[{"append": "cmdline"}.get(option.name, option.name)] = option.value
+
+
+def paused(line: Line, option: Option) -> None:
+    line.file["paused"] = line.run["paused"] = True
+
+
+def no_equal(line: Line, option: Option) -> None:
+    line.no_equal(option)
+
+
+def no_hpet(line: Line, option: Option) -> None:
+    if not line.old:
+        line.no_equal(option)
+
+
+def process(line: Line, option: Option) -> None:
+    """What the process does; no machine file says it."""
+    key = option.name
+    line.run[key] = True if option.value is None else option.value
+
+
+def listed(line: Line, option: Option) -> None:
+    line.run.setdefault(option.name, []).append(option.value)
+
+
+def finish(line: Line) -> None:
+    line.file.setdefault("machine", NEWEST)
+    if line.accel:
+        line.file["accel"] = line.accel
+    elif not line.old:
+        line.file["accel"] = ["soft"]  # QEMU's own default is TCG; qemu-kvm's is KVM, which is ours
+    for key in ("initrd", "append"):
+        if line.has(key) and not line.has("kernel"):
+            raise line.given[key][-1].wrong(f"-{key} only allowed with -kernel option")
+
+
+OPTIONS = (
+    Opt("M", True, machine, "machine type (and properties)"),
+    Opt("machine", True, machine, "machine type and properties: machine, accel, kernel_irqchip"),
+    Opt("accel", True, accel, "accelerator: accel"),
+    Opt("enable-kvm", False, enable_kvm, "use KVM: accel"),
+    Opt("no-kvm", False, no_kvm, "use no KVM: accel: soft"),
+    Opt("no-kvm-irqchip", False, no_kvm_irqchip, "interrupt controllers outside the kernel: kernel_irqchip: off"),
+    Opt("no-kvm-pit", False, None, "host policy; vmrun chooses"),
+    Opt("no-kvm-pit-reinjection", False, None, "host policy; vmrun chooses"),
+    Opt("enable-nesting", False, no_equal, "nested virtualisation"),
+    Opt("m", True, memory, "amount of RAM: memory"),
+    Opt("smp", True, smp, "processors and their topology: cpus"),
+    Opt("cpu", True, cpu, "processor model and features: cpus.model, cpus.features"),
+    Opt("numa", True, no_equal, "NUMA nodes"),
+    Opt("rtc", True, rtc, "clock: rtc"),
+    Opt("localtime", False, localtime, "clock in local time: rtc.base"),
+    Opt("startdate", True, startdate, "start of the clock: rtc.base"),
+    Opt("rtc-td-hack", False, td_hack, "make up for lost clock ticks: rtc.driftfix: slew"),
+    Opt("tdf", False, no_equal, "make up for lost timer ticks"),
+    Opt("boot", True, boot, "boot order and menu: boot"),
+    Opt("name", True, name, "name"),
+    Opt("uuid", True, uuid, "uuid"),
+    Opt("smbios", True, smbios, "SMBIOS fields: smbios"),
+    Opt("acpitable", True, no_equal, "an ACPI table of your own"),
+    Opt("no-acpi", False, no_equal, "no power management device"),
+    Opt("no-hpet", False, no_hpet, "no HPET"),
+    Opt("no-fd-bootchk", False, no_equal, "boot floppies without a signature"),
+    Opt("win2k-hack", False, no_equal, "slow disk interrupts for Windows 2000"),
+    Opt("bios", True, bios, "firmware image: firmware.bios"),
+    Opt("L", True, data_dir, "directory of firmware: firmware.dirs"),
+    Opt("option-rom", True, no_equal, "an option ROM of your own"),
+    Opt("fw_cfg", True, no_equal, "a fw_cfg file of your own"),
+    Opt("kernel", True, kernel, "kernel"),
+    Opt("initrd", True, kernel, "initrd"),
+    Opt("append", True, kernel, "kernel's command line: cmdline"),
+    Opt("dtb", True, no_equal, "device tree"),
+    Opt("S", False, paused, "do not start: paused"),
+    Opt("no-reboot", False, process, "end when the guest resets"),
+    Opt("no-shutdown", False, process, "stay when the guest powers off"),
+    Opt("action", True, listed, "what to do at events"),
+    Opt("watchdog-action", True, process, "what a watchdog does"),
+    Opt("daemonize", False, process, "run in the background"),
+    Opt("pidfile", True, process, "write the process id"),
+    Opt("nodefaults", False, process, "no default devices"),
+    Opt("no-user-config", False, None, "vmrun reads no configuration of its own"),
+    Opt("nodefconfig", False, None, "vmrun reads no configuration of its own"),
+    Opt("sandbox", True, None, "host policy"),
+    Opt("runas", True, no_equal, "user to run as"),
+    Opt("chroot", True, no_equal, "root directory"),
+    Opt("incoming", True, no_equal, "wait for migration"),
+    Opt("loadvm", True, no_equal, "start from a snapshot"),
+    Opt("overcommit", True, None, "host policy"),
+    Opt("realtime", True, None, "host policy"),
+    Opt("mem-path", True, None, "host policy"),
+    Opt("mem-prealloc", False, None, "host policy"),
+    Opt("redhat-disable-KSM", False, None, "host policy"),
+    Opt("kvm-shadow-memory", True, None, "host policy"),
+    Opt("enable-fips", False, None, "host policy"),
+    Opt("only-migratable", False, None, "host policy"),
+    Opt("msg", True, None, "form of messages"),
+    Opt("D", True, None, "QEMU's log"),
+    Opt("d", True, None, "QEMU's log"),
+    Opt("trace", True, None, "QEMU's log"),
+    Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
+    Opt("icount", True, no_equal, "virtual time by instructions"),
+    Opt("clock", True, None, "host timer"),
+    Opt("gdb", True, no_equal, "debugger's port"),
+    Opt("s", False, no_equal, "debugger's port"),
+    Opt("qtest", True, process, "the qtest protocol on a chardev"),
+    Opt("qtest-log", True, process, "log of the qtest protocol"),
+    Opt("writeconfig", True, no_equal, "write QEMU's configuration"),
+    Opt("version", False, process, "say the version"),
+    Opt("h", False, process, "say the options"),
+    Opt("help", False, process, "say the options"),
+)

@@ -1,0 +1,162 @@
+"""Options about networks: -netdev, -nic, and -net with its VLANs, which become a netdev and a card each."""
+
+from __future__ import annotations
+
+from vmrun.config.importers.qemuopts import Option, number, settings
+from vmrun.config.importers.state import Line, Opt, guess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TYPES = (
+    "user",
+    "tap",
+    "bridge",
+    "socket",
+    "vde",
+    "l2tpv3",
+    "netmap",
+    "vhost-user",
+    "vhost-vdpa",
+    "hubport",
+    "stream",
+    "dgram",
+    "af-xdp",
+    "dump",
+)
+_MODELS = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}
+_KNOWN = (
+    "ne2k_pci",
+    "ne2k_isa",
+    "i82550",
+    "i82551",
+    "i82557a",
+    "i82557b",
+    "i82557c",
+    "i82558a",
+    "i82558b",
+    "i82559a",
+    "i82559b",
+    "i82559c",
+    "i82559er",
+    "i82562",
+    "i82801",
+    "rtl8139",
+    "e1000",
+    "e1000e",
+    "pcnet",
+    "vmxnet3",
+    "tulip",
+    "usb-net",
+    "virtio-net-pci",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "igb",
+)
+_NIC = {"macaddr": "mac", "mac": "mac", "addr": "addr", "vectors": "vectors"}
+
+
+def netdev(line: Line, option: Option) -> None:
+    given = settings(option, "type", json=True)
+    kind, id = str(given.pop("type", "")), str(given.pop("id", ""))
+    if kind not in _TYPES:
+        raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+    if not id:
+        raise option.wrong("Parameter 'id' is missing")
+    line.put(option, "netdevs", id, _spec(kind, given))
+
+
+def _spec(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, **{key: guess(value) for key, value in given.items()}}
+
+
+def net(line: Line, option: Option) -> None:
+    """Gathered by VLAN, joined in finish()."""
+    given = settings(option, "type")
+    kind = str(given.pop("type", ""))
+    if kind == "none":
+        return
+    if kind not in (*_TYPES, "nic", "channel"):
+        raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+    if kind in ("dump", "channel"):
+        line.no_equal(option, kind)
+        return
+    vlan = number(option, "vlan", given.pop("vlan", "0"))
+    line.run.setdefault("vlans", {}).setdefault(vlan, []).append((option, kind, given))
+
+
+def nic(line: Line, option: Option) -> None:
+    given = settings(option, "type")
+    kind = str(given.pop("type", ""))
+    if kind == "none":
+        return
+    if kind not in _TYPES:
+        raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+    card = {key: given.pop(key) for key in ("model", *_NIC) if key in given}
+    id = str(given.pop("id", "") or _fresh(line, kind))
+    _card(line, option, card, line.put(option, "netdevs", id, _spec(kind, given)))
+
+
+def _fresh(line: Line, kind: str) -> str:
+    number = 0
+    while f"{kind}{number}" in line.netdevs:
+        number += 1
+    return f"{kind}{number}"
+
+
+def _card(line: Line, option: Option | None, given: dict[str, Any], netdev: str) -> None:
+    model = str(given.pop("model", "") or ("rtl8139" if line.old else "e1000"))
+    driver = _MODELS.get(model, model)
+    if option is not None and driver not in _KNOWN:
+        from vmrun.config.near import nearest
+
+        raise option.wrong(f"Unsupported NIC model: {model}", model, nearest(model, (*_MODELS, *_KNOWN)))
+    device: dict[str, Any] = {"driver": driver}
+    if netdev:
+        device["netdev"] = netdev
+    for key, value in given.items():
+        if key in _NIC:
+            device[_NIC[key]] = line.value(option, driver, _NIC[key], value) if option is not None else value
+        elif key not in ("name", "id") and option is not None:
+            raise option.wrong(f"Invalid parameter '{key}'", key)
+    if "mac" in device:
+        device["mac"] = str(device["mac"]).replace("-", ":").lower()
+    line.add(option, device)
+
+
+def finish(line: Line) -> None:
+    for members in line.run.pop("vlans", {}).values():
+        cards = [member for member in members if member[1] == "nic"]
+        backends = [member for member in members if member[1] != "nic"]
+        for place, (option, _, given) in enumerate(cards):
+            peer = ""
+            if "netdev" in given:
+                peer = str(given.pop("netdev"))
+            elif place < len(backends):
+                source, kind, more = backends[place]
+                id = str(more.pop("id", "") or more.pop("name", "") or _fresh(line, kind))
+                peer = line.put(source, "netdevs", id, _spec(kind, more))
+            _card(line, option, given, peer)
+            if place and len(cards) != len(backends):
+                line.warn(option, "cards that share a VLAN have no equal in a machine file; this one stands alone")
+        for source, kind, _ in backends[len(cards) :]:
+            line.warn(source, "no card is on its VLAN, or the VLAN joins several networks; left out", kind)
+    if any(line.has(name) for name in ("net", "netdev", "nic", "nodefaults")):
+        return
+    if line.defaults:
+        _card(
+            line,
+            None,
+            {},
+            line.put(Option("net", "user", 0, "-net user"), "netdevs", _fresh(line, "user"), {"type": "user"}),
+        )
+    else:
+        line.skipped.append("a network card")
+
+
+OPTIONS = (
+    Opt("netdev", True, netdev, "the host's side of a network card: netdevs"),
+    Opt("nic", True, nic, "a network card and the host's side: netdevs, devices"),
+    Opt("net", True, net, "a network card or the host's side: netdevs, devices"),
+)

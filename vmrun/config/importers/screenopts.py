@@ -1,0 +1,247 @@
+"""Options about what is seen and heard: display adapters, SPICE, VNC, sound; and USB, balloon, watchdog."""
+
+from __future__ import annotations
+
+from vmrun.config.importers.qemuopts import boolean, number, settings
+from vmrun.config.importers.state import Line, Opt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.config.importers.qemuopts import Option
+
+ADAPTERS = {"std": "VGA", "cirrus": "cirrus-vga", "qxl": "qxl-vga", "vmware": "vmware-svga", "virtio": "virtio-vga"}
+_SPICE_TEXT = (
+    "addr",
+    "password",
+    "x509-dir",
+    "tls-ciphers",
+    "image-compression",
+    "jpeg-wan-compression",
+    "zlib-glz-wan-compression",
+    "streaming-video",
+)
+_SPICE_FLAGS = (
+    "disable-ticketing",
+    "disable-copy-paste",
+    "disable-agent-file-xfer",
+    "ipv4",
+    "ipv6",
+    "sasl",
+    "agent-mouse",
+    "playback-compression",
+    "seamless-migration",
+)
+_SPICE_OTHER = (
+    "tls-channel",
+    "plaintext-channel",
+    "x509-key-file",
+    "x509-key-password",
+    "x509-cert-file",
+    "x509-cacert-file",
+    "x509-dh-key-file",
+    "unix",
+    "gl",
+    "rendernode",
+    "password-secret",
+    "disable-agent",
+)
+_USB = {
+    "tablet": "usb-tablet",
+    "mouse": "usb-mouse",
+    "keyboard": "usb-kbd",
+    "ccid": "usb-ccid",
+    "net": "usb-net",
+    "audio": "usb-audio",
+}
+_SOUND = {
+    "ac97": ("AC97",),
+    "es1370": ("ES1370",),
+    "sb16": ("sb16",),
+    "adlib": ("adlib",),
+    "gus": ("gus",),
+    "cs4231a": ("cs4231a",),
+    "hda": ("intel-hda", "hda-duplex"),
+    "pcspk": (),
+}
+
+
+def vga(line: Line, option: Option) -> None:
+    given = settings(option, "type")
+    kind = given.pop("type", "")
+    if kind not in (*ADAPTERS, "none", "xenfb"):
+        raise option.wrong(f"unknown vga type: {kind}", str(kind))
+    for key in given:
+        if key != "retrace":
+            raise option.wrong(f"Invalid parameter '{key}'", key)
+        line.no_equal(option, key)
+    line.file.pop("display", None)
+    if kind == "virtio":
+        line.add(option, {"driver": "virtio-vga"})
+    elif kind in ADAPTERS:
+        line.file["display"] = kind
+
+
+def spice(line: Line, option: Option) -> None:
+    table = line.file.setdefault("spice", {})
+    for key, value in settings(option).items():
+        if key in ("port", "tls-port"):
+            table[key] = number(option, key, value)
+            if not 0 < table[key] < 65536:
+                raise option.wrong(f"spice {key} is out of range", key)
+        elif key in _SPICE_FLAGS:
+            table[key] = boolean(option, key, value)
+        elif key in _SPICE_TEXT:
+            table[key] = value
+        elif key in _SPICE_OTHER:
+            line.no_equal(option, key)
+        else:
+            raise option.wrong(f"Invalid parameter '{key}'", key)
+
+
+def vnc(line: Line, option: Option) -> None:
+    given = settings(option, "vnc")
+    listen = str(given.pop("vnc", ""))
+    if listen == "none":
+        return
+    table: dict[str, Any] = {"listen": listen}
+    for key, value in given.items():
+        if key in ("password", "reverse"):
+            table[key] = boolean(option, key, value)
+        elif key == "share":
+            table[key] = value
+        else:
+            line.no_equal(option, key)
+    line.file["vnc"] = table
+
+
+def display(line: Line, option: Option) -> None:
+    kind = str(option.value).partition(",")[0].partition("=")[0]
+    if kind == "vnc":
+        listen = str(option.value)[4:]
+        line.file["vnc"] = {"listen": listen.partition(",")[0]}
+    elif kind not in ("none", "gtk", "sdl", "curses", "egl-headless", "spice-app", "dbus", "cocoa"):
+        raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+    line.run["display"] = option.value
+
+
+def window(line: Line, option: Option) -> None:
+    line.run["display"] = option.name
+
+
+def usb_host(line: Line, option: Option | None = None) -> None:
+    """The PIIX3's USB controller, once."""
+    if not any(device["driver"] == "piix3-usb-uhci" for device, _ in line.early):
+        line.add(option, {"id": "usb", "driver": "piix3-usb-uhci", "bus": "pci.0", "addr": "01.2"})
+
+
+def usb(line: Line, option: Option) -> None:
+    usb_host(line, option)
+
+
+def usbdevice(line: Line, option: Option) -> None:
+    kind, _, rest = str(option.value).partition(":")
+    usb_host(line, option)
+    if kind in _USB and kind != "net":
+        line.add(option, {"driver": _USB[kind], "bus": "usb.0"})
+    elif kind == "disk" and rest:
+        spec: dict[str, Any] = {}
+        if rest.startswith("format="):
+            form, _, rest = rest[7:].partition(":")
+            spec["format"] = form
+        spec["file"] = rest
+        id = line.put(option, "drives", f"usb{len(line.drives)}", spec)
+        line.add(option, {"driver": "usb-storage", "bus": "usb.0", "drive": id})
+    elif kind == "host" and rest:
+        dot = "." in rest
+        first, _, second = rest.partition("." if dot else ":")
+        names = ("hostbus", "hostaddr") if dot else ("vendorid", "productid")
+        given = zip(names, (first, second), strict=True)
+        base = "" if dot else "0x"
+        line.add(
+            option, {"driver": "usb-host", "bus": "usb.0", **{key: number(option, key, base + v) for key, v in given}}
+        )
+    elif kind in ("serial", "braille", "wacom-tablet", "net", "bt"):
+        line.no_equal(option, kind)
+    else:
+        raise option.wrong(f"could not add USB device '{option.value}'", kind)
+
+
+def sound(line: Line, option: Option) -> None:
+    names = list(_SOUND) if option.value == "all" else str(option.value).split(",")
+    for name in names:
+        if name not in _SOUND:
+            from vmrun.config.near import nearest
+
+            raise option.wrong(f"Unknown sound card name `{name}'", name, nearest(name, _SOUND))
+        for driver in _SOUND[name]:
+            line.add(option, {"driver": driver})
+
+
+def balloon(line: Line, option: Option) -> None:
+    kind, *rest = str(option.value).split(",")
+    if kind not in ("none", "virtio"):
+        raise option.wrong(f"unknown balloon type '{kind}'", kind)
+    if kind == "virtio":
+        device: dict[str, Any] = {"driver": "virtio-balloon-pci"}
+        for part in rest:
+            key, _, value = part.partition("=")
+            device[key] = line.value(option, "virtio-balloon-pci", key, value)
+        line.add(option, device)
+
+
+def watchdog(line: Line, option: Option) -> None:
+    if option.value not in ("i6300esb", "ib700"):
+        raise option.wrong(f"Unknown -watchdog device '{option.value}'", str(option.value))
+    line.add(option, {"driver": option.value})
+
+
+def pcidevice(line: Line, option: Option) -> None:
+    given = settings(option)
+    line.add(option, {"driver": "pci-assign", **{key: value for key, value in given.items() if key in ("host", "id")}})
+
+
+def no_equal(line: Line, option: Option) -> None:
+    line.no_equal(option)
+
+
+def finish(line: Line) -> None:
+    if line.has("usb"):
+        usb_host(line)
+    drivers = {*line.drivers(), *line.globals} & {*ADAPTERS.values(), "secondary-vga", "isa-vga", "isa-cirrus-vga"}
+    if line.has("vga") or line.has("nodefaults") or drivers & line.drivers():
+        return
+    # The board's own display adapter is no console of the host: the guest sees it, so it is always said.
+    line.file["display"] = (
+        "cirrus"
+        if line.file["machine"].startswith(("rhel6", "pc-i440fx-2.0", "pc-i440fx-1", "pc-0", "pc-1"))
+        else "std"
+    )
+
+
+OPTIONS = (
+    Opt("vga", True, vga, "display adapter: display"),
+    Opt("spice", True, spice, "SPICE server: spice"),
+    Opt("vnc", True, vnc, "VNC server: vnc"),
+    Opt("display", True, display, "the host's window"),
+    Opt("sdl", False, window, "the host's window"),
+    Opt("curses", False, window, "the screen on the terminal"),
+    Opt("full-screen", False, None, "the host's window"),
+    Opt("no-frame", False, None, "the host's window"),
+    Opt("no-quit", False, None, "the host's window"),
+    Opt("alt-grab", False, None, "the host's window"),
+    Opt("ctrl-grab", False, None, "the host's window"),
+    Opt("show-cursor", False, None, "the host's window"),
+    Opt("k", True, None, "the host's keyboard"),
+    Opt("usb", False, usb, "USB controller: devices"),
+    Opt("usbdevice", True, usbdevice, "USB device: devices"),
+    Opt("soundhw", True, sound, "sound cards: devices"),
+    Opt("audiodev", True, None, "the host's sound"),
+    Opt("audio", True, None, "the host's sound"),
+    Opt("balloon", True, balloon, "memory balloon: devices"),
+    Opt("watchdog", True, watchdog, "watchdog: devices"),
+    Opt("pcidevice", True, pcidevice, "a device of the host: devices"),
+    Opt("tpmdev", True, no_equal, "the host's side of a TPM"),
+    Opt("prom-env", True, no_equal, "OpenBIOS variables"),
+)
