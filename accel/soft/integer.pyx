@@ -103,11 +103,14 @@ cdef void op_aad(Cpu *c, Uop *u) noexcept nogil:
 # --- hints -----------------------------------------------------------------------------------------------------------------
 
 cdef void op_pause(Cpu *c, Uop *u) noexcept nogil:
-    """Waits for another processor: gives up the rest of the slice."""
-    if (<Guest *>c.guest).count > 1 and c.budget > 0:
+    """Waits for another processor: gives up the rest of the slice, at once (a lock it has just released stays free)."""
+    if (<Guest *>c.guest).count == 1:
+        next(c, u)
+        return
+    if c.budget > 0:
         c.slice -= <u64>c.budget
         c.budget = 0
-    next(c, u)
+    leave(c, u, STOP_EVENT)
 
 
 cdef void op_clflush(Cpu *c, Uop *u) noexcept nogil:
