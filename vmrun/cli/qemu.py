@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
         return _main(argv, program)
     except QemuError as error:
         sys.stderr.write(f"{program}: {error}\n")
+        return error.code
     except VmrunError as error:
         for problem in error.problems:
             sys.stderr.write(f"{program}: {problem.message}\n")

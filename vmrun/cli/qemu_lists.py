@@ -103,7 +103,9 @@ def device(option: Option, driver: str) -> str:
     try:
         rows = type_properties(driver)
     except QmpError:
-        raise option.wrong(f"Device '{driver}' not found") from None
+        refusal = option.wrong(f"Device '{driver}' not found")
+        refusal.code = 0  # as QEMU, to which asking is no failure
+        raise refusal from None
     lines = [f"{driver} options:"]
     for row in sorted(rows, key=lambda row: str(row["name"])):
         head = f"  {row['name']}=<{row['type']}>"

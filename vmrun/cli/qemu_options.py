@@ -8,7 +8,9 @@ if TYPE_CHECKING:
 
 
 class QemuError(Exception):
-    """What is said after the program's name, on the way to exit code 1."""
+    """What is said after the program's name, on the way to exit code `code`."""
+
+    code = 1
 
 
 _WITH_VALUE = (

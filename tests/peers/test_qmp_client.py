@@ -1,0 +1,143 @@
+"""QEMU's own client, unchanged, with `vmrun up` and vmrun-qemu; and the schema beside QEMU's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+qmp = pytest.importorskip("qemu.qmp")
+
+from tests.peers.qemu import QEMU, needs_qemu, wait_for  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.peer
+
+
+@pytest.fixture(params=["vmrun up", "vmrun-qemu"])
+def served(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A paused machine and its QMP socket."""
+    path = str(tmp_path / "qmp")
+    if request.param == "vmrun up":
+        file = tmp_path / "m.json"
+        text: dict[str, Any] = {"schema": "vmrun/machine/1", "name": "lab", "machine": "pc-i440fx-2.0"}
+        text["chardevs"] = {"c": {"type": "socket", "path": path, "server": True, "wait": False}}
+        text["monitors"] = {"m": {"chardev": "c", "mode": "control"}}
+        file.write_text(json.dumps(text))
+        command = [sys.executable, str(ROOT / "bin/vmrun"), "up", "--accel", "qtest", "--paused", str(file)]
+    else:
+        command = [sys.executable, str(ROOT / "bin/vmrun-qemu"), "-M", "pc-i440fx-2.0", "-accel", "qtest", "-S"]
+        command += ["-name", "lab", "-nodefaults", "-display", "none", "-qmp", f"unix:{path},server=on,wait=off"]
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    try:
+        assert wait_for(lambda: os.path.exists(path), 60)
+        yield process, path
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_official_client_works_unchanged(served: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, path = served
+
+    async def talk() -> list[Any]:
+        client = qmp.QMPClient("test")
+        await client.connect(path)
+        found: list[Any] = [await client.execute("query-status"), await client.execute("query-name")]
+        with client.listener(("RESUME", "STOP")) as events:
+            await client.execute("cont")
+            await client.execute("stop")
+            found += [(await events.get())["event"], (await events.get())["event"]]
+        with pytest.raises(qmp.ExecuteError) as refused:
+            await client.execute("qom-get", {"path": "/nowhere", "property": "type"})
+        found.append(refused.value.error.error.class_)
+        await client.execute("quit")
+        try:
+            await client.disconnect()
+        except EOFError:
+            pass  # the machine was gone before the client said goodbye
+        return found
+
+    found = asyncio.run(asyncio.wait_for(talk(), 60))
+    assert found[0]["status"] == "prelaunch"
+    assert found[1:] == [{"name": "lab"}, "RESUME", "STOP", "DeviceNotFound"]
+    assert process.wait(30) == 0
+
+
+def test_junk_and_broken_connections_leave_the_machine_running(served: tuple[subprocess.Popen[bytes], str]) -> None:
+    import socket
+
+    _, path = served
+    for junk in (b"", b"\0\1\2\xff" * 1000, b"{" * 5000, b'{"execute": "', b"GET / HTTP/1.0\r\n\r\n"):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(path)
+            peer.sendall(junk)
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(30)
+        peer.connect(path)
+        peer.sendall(b'{"execute": "qmp_capabilities"}\n')
+        data = b""
+        while data.count(b"\n") < 2:
+            data += peer.recv(4096)
+    assert json.loads(data.splitlines()[1]) == {"return": {}}
+
+
+# --- beside QEMU ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, Any]:
+    """QEMU's schema: name → entry."""
+    command = [QEMU or "", "-M", "none", "-display", "none", "-nodefaults", "-qmp", "stdio"]
+    asked = b'{"execute": "qmp_capabilities"}{"execute": "query-qmp-schema"}{"execute": "quit"}'
+    done = subprocess.run(command, input=asked, capture_output=True, timeout=60)
+    entries = json.loads(done.stdout.splitlines()[2])["return"]
+    return {entry["name"]: entry for entry in entries}
+
+
+def members(schema: dict[str, Any], name: str) -> dict[str, tuple[str, bool]]:
+    """Argument → (kind of its type, optional)."""
+    return {
+        member["name"]: (kind(schema, member["type"]), "default" in member)
+        for member in schema[name].get("members", ())
+    }
+
+
+def kind(schema: dict[str, Any], name: str) -> str:
+    entry = schema[name]
+    if entry["meta-type"] == "array":
+        return f"[{kind(schema, entry['element-type'])}]"
+    if entry["meta-type"] == "builtin":
+        return str(entry["json-type"])
+    return str(entry["meta-type"])
+
+
+@needs_qemu
+def test_commands_and_events_take_what_qemu_s_take(theirs: dict[str, Any]) -> None:
+    from vmrun.monitor import schema, table
+
+    table.load()
+    ours = {entry["name"]: entry for entry in schema.describe()}
+    wrong = {}
+    for name, entry in ours.items():
+        if entry["meta-type"] not in ("command", "event"):
+            continue
+        if name not in theirs:
+            wrong[name] = "QEMU has no such"
+            continue
+        mine, other = members(ours, entry["arg-type"]), members(theirs, theirs[name]["arg-type"])
+        if mine != other:
+            wrong[name] = f"{mine} here, {other} there"
+        if entry["meta-type"] == "command":
+            mine_back, their_back = kind(ours, entry["ret-type"]), kind(theirs, theirs[name]["ret-type"])
+            if mine_back != their_back:
+                wrong[name] = f"returns {mine_back} here, {their_back} there"
+    assert wrong == {}
