@@ -1,0 +1,107 @@
+"""vmrun ps, stop and monitor with a machine that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+class Host:
+    """A user's runtime directory and what runs in it."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self.env = {**os.environ, "XDG_RUNTIME_DIR": str(directory), "PYTHONPATH": str(ROOT)}
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vmrun", *words]
+        return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    def up(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        file = self.directory / f"{name}.json"
+        file.write_text(json.dumps({"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "memory": "16MiB"}))
+        command = [sys.executable, "-m", "vmrun", "up", "--accel", "qtest", *words, str(file)]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen(command, env=self.env, cwd=ROOT, **quiet)  # type: ignore[call-overload]
+        self.children.append(child)
+        end = time.monotonic() + 60
+        while not list((self.directory / "vmrun").glob(f"{name}.{child.pid}.qmp")):
+            assert child.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+        return child
+
+
+@pytest.fixture
+def host(tmp_path: pathlib.Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    for child in host.children:
+        child.kill()
+        child.wait()
+
+
+def test_ps_lists_what_runs(host: Host) -> None:
+    assert host.run("ps", "--json").stdout == "[]\n"
+    child = host.up("lab", "--paused")
+    (row,) = json.loads(host.run("ps", "--json").stdout)
+    assert (row["name"], row["pid"], row["status"], row["machine"]) == ("lab", child.pid, "prelaunch", "rhel6.3.0")
+
+
+def test_the_directory_is_the_user_s_alone(host: Host) -> None:
+    host.up("lab")
+    assert (host.directory / "vmrun").stat().st_mode & 0o777 == 0o700
+    (host.directory / "vmrun").chmod(0o755)
+    done = host.run("ps")
+    assert done.returncode == 3 and "only this user" in done.stderr
+
+
+def test_stop_force_ends_a_machine_and_its_socket(host: Host) -> None:
+    child = host.up("lab")
+    assert host.run("stop", "--force", "lab").returncode == 0
+    assert child.wait(30) == 0
+    assert list((host.directory / "vmrun").iterdir()) == []
+
+
+def test_stop_gives_up_in_time_when_the_guest_does_not_listen(host: Host) -> None:
+    host.up("lab")
+    done = host.run("stop", "--timeout", "0.2", "lab")
+    assert done.returncode == 4 and "still runs" in done.stderr
+
+
+def test_monitor_runs_a_line_and_tells_a_failure(host: Host) -> None:
+    host.up("lab", "--paused")
+    assert host.run("monitor", "lab", "info", "status").stdout == "VM status: paused (prelaunch)\n"
+    assert host.run("monitor", "lab", "nonsense").returncode == 1
+    assert json.loads(host.run("monitor", "--qmp", "lab", "query-name").stdout) == {"name": "lab"}
+    assert host.run("monitor", "--qmp", "lab", "qom-get", '{"path": "/x", "property": "y"}').returncode == 1
+
+
+def test_two_of_a_name_are_told_apart_by_their_process(host: Host) -> None:
+    first, _ = host.up("lab"), host.up("lab")
+    done = host.run("stop", "--force", "lab")
+    assert done.returncode == 3 and str(first.pid) in done.stderr
+    assert host.run("stop", "--force", str(first.pid)).returncode == 0
+
+
+def test_what_does_not_run_is_said_with_what_does(host: Host) -> None:
+    host.up("lab")
+    done = host.run("monitor", "lob", "stop")
+    assert done.returncode == 3 and "did you mean 'lab'?" in done.stderr
+
+
+def test_a_socket_of_a_dead_machine_is_cleared_away(host: Host) -> None:
+    child = host.up("lab")
+    child.kill()
+    child.wait()
+    assert host.run("ps", "--json").stdout == "[]\n"
+    assert list((host.directory / "vmrun").iterdir()) == []
