@@ -59,6 +59,7 @@ class Loop:
         self._epoll = select.epoll()
         self._notifier = Notifier()
         self._timerfd = TimerFd()
+        self._armed = 0  # when it fires; 0: not set
         self._readers: dict[int, Callback | None] = {}
         self._writers: dict[int, Callback | None] = {}
         self._hangups: dict[int, Callback | None] = {}
@@ -234,13 +235,15 @@ class Loop:
         if wait == 0:
             events = self._epoll.poll(0)
         else:
-            self._timerfd.set(wait)  # -1 disarms
+            if wait > 0:
+                self._arm(wait)
             events = self._epoll.poll(-1)
         for fd, event in events:
             if fd == self._notifier.fileno():
                 self._notifier.drain()
             elif fd == self._timerfd.fileno():
                 self._timerfd.clear()
+                self._armed = 0
             else:
                 self._dispatch(fd, event)
         for fd in list(self._always):
@@ -261,6 +264,15 @@ class Loop:
                     self._call("delayed callback", delay.callback)
         if self._queues:
             self._run_timers()
+
+    def _arm(self, wait: int) -> None:
+        """Wake up in `wait` ns, or a little earlier: a timer that is set for before then is left alone, which
+        saves a system call in most turns.
+        """
+        now = monotonic_ns()
+        if not now < self._armed <= now + wait:
+            self._timerfd.set(wait)
+            self._armed = now + wait
 
     def _dispatch(self, fd: int, event: int) -> None:
         broken = event & (select.EPOLLHUP | select.EPOLLERR)
