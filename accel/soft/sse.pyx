@@ -12,7 +12,7 @@ from accel.soft.insn cimport *
 from accel.soft.operand cimport *
 from accel.soft.segment cimport CR0_EM, CR4_OSFXSR, CR4_OSXMMEXCPT
 from accel.soft.shift cimport op_feature, op_nothing
-from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, add, add_insn, finish, prefix_of
+from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, add, add_insn, finish, plain_immediate, prefix_of
 
 
 cdef inline bint off(Cpu *c) noexcept nogil:
@@ -541,6 +541,7 @@ cdef int emit_sse(Insn *i, Uop *u) noexcept nogil:
     cdef bint wide = i.osize == 8, one = i.map == MAP_0F, fp = rounds(i, prefix)
     cdef int n
     code.count = 0
+    i.imm = plain_immediate(i)
     if one and op == 0xAE:
         return emit_control(i, u)
     if one and (op == 0x12 or op == 0x16) and prefix == P66 and not i.mem or one and op == 0xD6 and prefix != P66:

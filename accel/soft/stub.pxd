@@ -1,5 +1,5 @@
 # Native code for single guest instructions. The documentation is in stub.pyx.
-from accel.soft.cpu cimport u8, u32, u64
+from accel.soft.cpu cimport i64, u8, u32, u64
 from accel.soft.insn cimport Insn
 
 ctypedef u64 (*Stub)(void *dst, const void *src, u64 value) noexcept nogil
@@ -29,4 +29,5 @@ cdef inline u32 prefix_of(const Insn *i) noexcept nogil:
 
 cdef void add(Code *code, u64 bytes, u32 count) noexcept nogil
 cdef void add_insn(Code *code, const Insn *i, u32 modrm, bint wide) noexcept nogil
+cdef i64 plain_immediate(const Insn *i) noexcept nogil
 cdef Stub finish(Code *code) noexcept nogil

@@ -2,8 +2,8 @@
 
 An x86-64 host executes a floating-point or SIMD instruction of the guest itself: the same opcode with fixed registers
 (xmm0, or memory at rsi) in a few bytes of code, which the handlers call. The code is kept for good and found again by
-its bytes; there are only as many as there are instructions with their immediates, so a guest cannot fill the room
-(and where it is full, instructions are undefined).
+its bytes; there are only as many as there are instructions with immediates that matter (some ten thousand, with the
+registers of MMX), so a guest cannot fill the room.
 
 The room is mapped twice, once to write and once to execute, so nothing is ever both.
 """
@@ -91,6 +91,31 @@ cdef void add_insn(Code *code, const Insn *i, u32 modrm, bint wide) noexcept nog
     add(code, modrm, 1)
     if has_imm(i):
         add(code, <u64>i.imm & 0xFF, 1)
+
+
+cdef inline i64 least(i64 a, i64 b) noexcept nogil:
+    return a if a < b else b
+
+
+cdef i64 plain_immediate(const Insn *i) noexcept nogil:
+    """The immediate without bits that mean nothing, so that there are few different stubs."""
+    cdef i64 imm = i.imm & 0xFF
+    cdef u32 op = i.op
+    if i.map == 1:
+        if 0x71 <= op <= 0x73:
+            return least(imm, 16 if op == 0x73 and i.reg & 3 == 3 else 64)
+        return imm & 7 if op == 0xC2 or op == 0xC4 or op == 0xC5 else imm
+    if 0x08 <= op <= 0x0C or op == 0x14 or op == 0x20:
+        return imm & 15
+    if op == 0x15 or op == 0x42:
+        return imm & 7
+    if op == 0x0D or op == 0x16 or op == 0x17 or op == 0x22:
+        return imm & 3
+    if op == 0x0F:
+        return least(imm, 32)
+    if op == 0x44:
+        return imm & 0x11
+    return imm & 0x7F if 0x60 <= op <= 0x63 else imm
 
 
 cdef Stub finish(Code *code) noexcept nogil:

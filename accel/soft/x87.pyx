@@ -1,7 +1,8 @@
 """x87 and MMX: the host's instruction on the host's registers, which hold the guest's while c.fp_live.
 
 A stub gets (destination in c.fx or memory, source, value of a general register); its instruction names the same x87 or
-MMX registers as the guest's. Uop.imm is the stub, x the size in memory, a 1 for MMX, d and s XMM registers, b a general one.
+MMX registers as the guest's. Uop: imm the stub, x the size in memory, a 1 for MMX, d and s XMM registers, b a general one.
+Not modelled: #XM of conversions between MMX and XMM registers (what is not masked is taken as masked).
 """
 
 from libc.string cimport memcpy, memset
@@ -11,7 +12,7 @@ from accel.soft.insn cimport *
 from accel.soft.operand cimport *
 from accel.soft.segment cimport CR0_EM, CR0_MP, CR0_TS
 from accel.soft.shift cimport op_feature
-from accel.soft.stub cimport Code, add, finish, NP as BARE, P66, PF2, PF3, prefix_of
+from accel.soft.stub cimport Code, add, finish, NP as BARE, P66, PF2, PF3, plain_immediate, prefix_of
 
 
 cdef bint denied(Cpu *c, Uop *u) noexcept nogil:
@@ -147,6 +148,35 @@ cdef void op_masked_store(Cpu *c, Uop *u) noexcept nogil:
         return
     if masked_store(c, u):
         fault(c, u)
+        return
+    next(c, u)
+
+
+cdef int shuffle(Cpu *c, Uop *u) noexcept nogil:
+    """pshufw, in c.fx: stubs for each pair of registers and each immediate would be too many. u.x: from memory."""
+    cdef u64 value, result = 0
+    cdef u32 n
+    if u.x and c.memory.load(c, address(c, u), 8, &c.regs[SLOW]):
+        fault(c, u)
+        return 1
+    if denied(c, u):
+        return 1
+    settle(c)
+    turn(c, 0)
+    fsw(c)[0] &= 0xC7FF
+    c.fx[4] = 0xFF
+    value = c.regs[SLOW] if u.x else (<u64 *>(c.fx + 32 + u.s * 16))[0]
+    for n in range(4):
+        result |= (value >> (16 * ((u.imm >> (2 * n)) & 3)) & 0xFFFF) << (16 * n)
+    (<u64 *>(c.fx + 32 + u.d * 16))[0] = result
+    (<u16 *>(c.fx + 40 + u.d * 16))[0] = 0xFFFF
+    return 0
+
+
+cdef void op_shuffle(Cpu *c, Uop *u) noexcept nogil:
+    if asks(c) and denied(c, u):
+        return
+    if shuffle(c, u):
         return
     next(c, u)
 
@@ -469,6 +499,7 @@ cdef int emit_mmx(Insn *i, Uop *u) noexcept nogil:
     cdef bint wide = i.osize == 8, stores = False, to_xmm = False, one = i.map == MAP_0F
     if not is_mmx(i, prefix) or one and i.op == 0xD6 and i.mem:
         return 0
+    i.imm = plain_immediate(i)
     code.count = 0
     if i.map != MAP_0F:
         u.fn, u.a, u.b = op_feature, 1, 9
@@ -484,6 +515,13 @@ cdef int emit_mmx(Insn *i, Uop *u) noexcept nogil:
             size = 16
         stores = i.op == 0x7E or i.op == 0x7F or i.op == 0xE7
         to_xmm = i.op == 0x2A or i.op == 0xD6 and prefix == PF3
+    if one and i.op == 0x70:
+        if i.mem:
+            u = mem_operand(i, u, 8, False)
+            u.x = 8
+        u.d, u.s, u.a, u.imm = <u8>reg, <u8>rm, 1, i.imm
+        u.fn = op_shuffle
+        return <int>(u - start) + 1
     if one and i.op == 0xF7:                # mov [rdi], first; [rdi+8], mask
         i.base, i.index, i.scale, i.disp, i.mem = RDI, R_ZERO, 0, 0, True
         u = mem_operand(i, u, 8, True)

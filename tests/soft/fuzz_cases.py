@@ -92,8 +92,8 @@ def forms(long: bool) -> list[Form]:
     return found
 
 
-# They may leave exceptions unmasked: what x87 does then is only nearly right.
-LOADERS = ("d9/4", "d9/5", "dd/4", "np 0fae/1")
+# They may leave exceptions unmasked: what x87 and conversions to MMX do then is only nearly right.
+LOADERS = ("d9/4", "d9/5", "dd/4", "np 0fae/1", "np 0fae/2")
 PREFIXES = (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x65, 0x26, 0x2E, 0x36, 0x3E)
 EXCLUDED = {(0, 0x9B)}          # wait: its exceptions are another instruction's
 
@@ -260,7 +260,7 @@ class Generator:
         self.osize = osize = 8 if rexw or "f64" in words else 2 if 0x66 in prefix else 8 if "d64" in words else 4
         if osize == 2 and form.map == 1 and 0xC8 <= op <= 0xCF:
             return None                                                 # bswap of 16 bits
-        if "f64" in words and 0x66 in prefix:
+        if 0x66 in prefix and ("f64" in words or op == 0x63 and long_op):
             return None                                                 # AMD's and Intel's differ
         modrm = b""
         rex = 8 if rexw else 0
