@@ -56,19 +56,6 @@ CODES: dict[str, tuple[str, str]] = {
         "where a value "
         "comes from. What several machines have in common goes into a type of your own (`extends:`).",
     ),
-    "VR0110": (
-        "a command line that cannot be read",
-        "QEMU would refuse these options too: one is unknown, lacks its value, or its value cannot be understood. "
-        "The caret shows which.",
-    ),
-    "VR0111": (
-        "an option without an equal",
-        "The option is understood, but a machine file has no word for it. The rest is imported.",
-    ),
-    "VR0112": (
-        "a domain that cannot be read",
-        "libvirt's XML is not well-formed, is no domain of an i440FX PC, or declares a document type, which is refused.",
-    ),
     "VR0109": (
         "--set cannot be done",
         "--set takes path=value, as in memory=512MiB or devices.serial0.irq=3.",
@@ -76,6 +63,20 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0110": (
         "a file exists already",
         "`vmrun init` does not write over files unless told to with --force.",
+    ),
+    "VR0120": (
+        "a command line that cannot be read",
+        "QEMU would refuse these options too: one is unknown, lacks its value, or its value cannot be understood. "
+        "The caret shows which.",
+    ),
+    "VR0121": (
+        "an option without an equal",
+        "The option is understood, but a machine file has no word for it. The rest is imported.",
+    ),
+    "VR0122": (
+        "a domain that cannot be read",
+        "libvirt's XML is not well-formed, is no domain of an i440FX PC, or declares a document type, which "
+        "is refused.",
     ),
     "VR0201": (
         "an unknown key",

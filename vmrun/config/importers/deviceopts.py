@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.importers.qemuopts import LineError, Option, settings
+from vmrun.config.importers.qemuopts import LineError, Option, number, settings
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Configuration files that come with QEMU: a machine file includes them by name.
 KNOWN_CONFIGS = ("ich9-ehci-uhci.cfg",)
 _ALIASES = {
+    "lsi": "lsi53c895a",
     "virtio-blk": "virtio-blk-pci",
     "virtio-net": "virtio-net-pci",
     "virtio-serial": "virtio-serial-pci",
@@ -52,6 +53,7 @@ def device(line: Line, option: Option) -> None:
     if not driver or "=" in driver:
         raise option.wrong("Parameter 'driver' is missing")
     driver = _ALIASES.get(driver, driver)
+    vlan = given.pop("vlan", None)
     if line.catalogue.driver(driver) is None:
         from vmrun.config.near import nearest
 
@@ -65,6 +67,8 @@ def device(line: Line, option: Option) -> None:
         raise option.wrong(f"Duplicate device ID '{entry['id']}'", entry["id"])
     line.devices.append(entry)
     line.texts.append(option.text)
+    if vlan is not None:
+        line.vlan(number(option, "vlan", vlan), (option, "device", entry))
 
 
 def global_(line: Line, option: Option) -> None:

@@ -120,7 +120,7 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         words += ["-mon", join([*monitor.items(), ("id", id)])]
     lost = [key for key in document if key not in _SETTINGS]
     problems = [
-        Problem("VR0111", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
+        Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
     return words, problems
 

@@ -48,6 +48,7 @@ _USB = {
     "qemu-xhci": "qemu-xhci",
     "pci-ohci": "pci-ohci",
 }
+_BOARD = frozenset((("ide", ""), ("fdc", ""), ("pci", ""), ("pci", "pci-root"), ("usb", "none"), ("ide", "piix3")))
 _QUIET = frozenset(("emulator", "alias", "address", "hub"))
 
 
@@ -86,7 +87,7 @@ def parse_xml(data: bytes, file: str) -> Element:
 
 
 def _wrong(message: str, file: str, line: int) -> ConfigError:
-    return ConfigError(problems=[Problem("VR0112", message, Place(file, line, 1 if line else 0))])
+    return ConfigError(problems=[Problem("VR0122", message, Place(file, line, 1 if line else 0))])
 
 
 def import_domain(data: bytes, file: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
@@ -134,7 +135,7 @@ class _Domain:
         place = Place(self.file, _line(element), 1)
         self.problems.append(
             Problem(
-                "VR0111", f"<{element.tag.rpartition('}')[2]}> has no equal in a machine file", place, severity=WARNING
+                "VR0121", f"<{element.tag.rpartition('}')[2]}> has no equal in a machine file", place, severity=WARNING
             )
         )
 
@@ -228,7 +229,7 @@ class _Domain:
             self.device(
                 element, "virtio-scsi-pci" if model == "virtio-scsi" else "lsi53c895a", [("id", f"scsi{index}")]
             )
-        elif kind not in ("ide", "pci", "fdc", "usb") or kind == "usb" and model != "none" or kind == "pci" and model not in ("", "pci-root"):
+        elif (kind, model) not in _BOARD:
             self.lost(element)
 
     def _dev_disk(self, element: Element) -> None:

@@ -82,8 +82,7 @@ def net(line: Line, option: Option) -> None:
     if kind in ("dump", "channel"):
         line.no_equal(option, kind)
         return
-    vlan = number(option, "vlan", given.pop("vlan", "0"))
-    line.run.setdefault("vlans", {}).setdefault(vlan, []).append((option, kind, given))
+    line.vlan(number(option, "vlan", given.pop("vlan", "0")), (option, kind, given))
 
 
 def nic(line: Line, option: Option) -> None:
@@ -127,9 +126,9 @@ def _card(line: Line, option: Option | None, given: dict[str, Any], netdev: str)
 
 def finish(line: Line) -> None:
     for members in line.run.pop("vlans", {}).values():
-        cards = [member for member in members if member[1] == "nic"]
-        backends = [member for member in members if member[1] != "nic"]
-        for place, (option, _, given) in enumerate(cards):
+        cards = [member for member in members if member[1] in ("nic", "device")]
+        backends = [member for member in members if member[1] not in ("nic", "device")]
+        for place, (option, role, given) in enumerate(cards):
             peer = ""
             if "netdev" in given:
                 peer = str(given.pop("netdev"))
@@ -137,7 +136,10 @@ def finish(line: Line) -> None:
                 source, kind, more = backends[place]
                 id = str(more.pop("id", "") or more.pop("name", "") or _fresh(line, kind))
                 peer = line.put(source, "netdevs", id, _spec(kind, more))
-            _card(line, option, given, peer)
+            if role == "nic":
+                _card(line, option, given, peer)
+            elif peer:
+                given["netdev"] = peer
             if place and len(cards) != len(backends):
                 line.warn(option, "cards that share a VLAN have no equal in a machine file; this one stands alone")
         for source, kind, _ in backends[len(cards) :]:
@@ -155,7 +157,12 @@ def finish(line: Line) -> None:
         line.skipped.append("a network card")
 
 
+def redir(line: Line, option: Option) -> None:
+    line.no_equal(option)
+
+
 OPTIONS = (
+    Opt("redir", True, redir, "a port of the user network"),
     Opt("netdev", True, netdev, "the host's side of a network card: netdevs"),
     Opt("nic", True, nic, "a network card and the host's side: netdevs, devices"),
     Opt("net", True, net, "a network card or the host's side: netdevs, devices"),

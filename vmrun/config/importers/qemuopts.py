@@ -21,12 +21,12 @@ _TRUE, _FALSE = ("on", "yes", "true", "y"), ("off", "no", "false", "n")
 class LineError(ConfigError):
     """A command line that QEMU refuses too; the message has QEMU's form, without the caret."""
 
-    default_code = "VR0110"
+    default_code = "VR0120"
 
     def __init__(self, message: str, index: int = 0, nearest: str = "", caret: str = "") -> None:
         self.said = f"{PROGRAM}: {message}"
         self.caret = caret
-        problem = Problem("VR0110", message, Place(SOURCE, index + 1, 1), nearest=nearest)
+        problem = Problem("VR0120", message, Place(SOURCE, index + 1, 1), nearest=nearest)
         super().__init__(problems=[problem])
 
 
@@ -59,7 +59,7 @@ class Option:
         """What a machine file has no word for, with its position."""
         where = Place(SOURCE, self.index + 1, 1)
         return Problem(
-            "VR0111", f"{self.shown()}: {message}", where, remedy=self.caret(part).lstrip(), severity=WARNING
+            "VR0121", f"{self.shown()}: {message}", where, remedy=self.caret(part).lstrip(), severity=WARNING
         )
 
 

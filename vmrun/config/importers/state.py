@@ -82,6 +82,10 @@ class Line:
         table[id] = spec
         return id
 
+    def vlan(self, number: int, member: tuple[Option, str, dict[str, Any]]) -> None:
+        """A card (nic, device) or a network of -net's VLAN of that number."""
+        self.run.setdefault("vlans", {}).setdefault(number, []).append(member)
+
     def value(self, option: Option, driver: str, key: str, given: Any) -> Any:
         """A property's value in a machine file, by the property's type where the driver is known."""
         entry: Driver | None = self.catalogue.driver(driver)
