@@ -20,7 +20,7 @@ import time
 
 from tests.soft.fuzz_cases import DF, M64, STATUS, TAKEN, Case, Generator
 from tests.soft.fuzz_compat import Compat
-from tests.soft.native import CODE, FX, MEMORY, MOST, RECORD, SEGMENTS, SLOT, Host, Program, Soft
+from tests.soft.native import CODE, FX, MEMORY, MOST, RECORD, SEGMENTS, SLOT, Host, HostDied, Program, Soft
 
 
 class Bench:
@@ -29,6 +29,7 @@ class Bench:
     def __init__(self, directory: pathlib.Path, fx: bool = True) -> None:
         program = Program(directory)
         self.fx = fx
+        self.left_out = 0               # cases of runs that the host did not survive
         self.fall, self.taken = program.symbols["after_fall"], program.symbols["after_taken"]
         self.host, self.soft = Host(program), Soft(program)
 
@@ -152,7 +153,10 @@ def fuzz(bench: Bench, count: int, seed: int, compat: bool = False) -> list[tupl
             case = generator.case(CODE + len(cases) * SLOT)
             if case is not None:
                 cases.append(case)
-        found += bench.run(cases)
+        try:
+            found += bench.run(cases)
+        except HostDied:
+            bench.left_out += len(cases)
         done += len(cases)
     return found
 
@@ -179,7 +183,7 @@ def main() -> int:
         shown[case.names[-1]] = shown.get(case.names[-1], 0) + 1
         if shown[case.names[-1]] <= 2 and sum(min(n, 2) for n in shown.values()) <= options.show:
             print(describe(case, slot, what))
-    print(f"{options.cases} cases, {len(found)} differ, {seconds:.1f} s")
+    print(f"{options.cases} cases, {len(found)} differ, {bench.left_out} left out, {seconds:.1f} s")
     if kinds:
         print(" ".join(f"{name}:{n}" for name, n in sorted(kinds.items(), key=lambda item: -item[1])))
     return 1 if found else 0

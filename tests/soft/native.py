@@ -98,6 +98,10 @@ class Program:
         return image
 
 
+class HostDied(Exception):
+    """The child was killed: a case wrote over the program or its stacks."""
+
+
 class Host:
     """The host's processor."""
 
@@ -139,7 +143,7 @@ class Host:
                 raise TimeoutError("the host's run did not end")
             time.sleep(0.001)
         if status:
-            raise RuntimeError(f"the host's run ended with status {status:#x} at case {self.current()}")
+            raise HostDied(f"the host's run ended with status {status:#x} at case {self.current()}")
         return ctypes.string_at(RECORDS, len(records))
 
     def current(self) -> int:

@@ -32,6 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.mark.parametrize("seed", range(2))
 def test_random_instructions_do_what_the_host_does(bench: Bench, seed: int, compat: bool) -> None:
     found = fuzz(bench, 12500, seed, compat)
+    assert bench.left_out == 0
     assert not found, "\n" + "\n".join(describe(*difference) for difference in found[:10])
 
 
