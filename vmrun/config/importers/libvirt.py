@@ -198,7 +198,10 @@ class _Domain:
         for child in sorted(devices, key=lambda each: each.tag != "controller"):  # what others stand on comes first
             handler = getattr(self, f"_dev_{child.tag}", None)
             if handler is not None:
-                handler(child)
+                try:
+                    handler(child)
+                except ValueError:
+                    raise _wrong(f"a value in <{child.tag}> is no number", self.file, _line(child)) from None
             elif child.tag not in _QUIET:
                 self.lost(child)
 

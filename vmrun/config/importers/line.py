@@ -148,3 +148,13 @@ def _document(line: Line) -> dict[str, Any]:
     sections |= {key: line.file.get(key) for key in ("spice", "vnc", "display")}
     sections |= {"devices": devices, "include": line.file.get("include"), "monitors": line.monitors}
     return document | {key: value for key, value in sections.items() if value}
+
+
+def options_table() -> str:
+    """The options as Markdown: python -c 'from vmrun.config.importers.line import *; print(options_table())'."""
+    rows = []
+    for opt in sorted(OPTIONS.values(), key=lambda opt: opt.name.lower()):
+        lost = opt.handler is not None and opt.handler.__name__ in ("no_equal", "special", "redir")
+        effect = "named, left out" if lost else "taken"
+        rows.append(f"| `-{opt.name}{' …' if opt.has_arg else ''}` | {opt.help} | {effect} |")
+    return "\n".join(["| option | what, and where it goes | |", "|---|---|---|", *rows])
