@@ -66,6 +66,7 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     document = {
         key: plain(node) for key, node in content.items() if key not in ("disks", "serial", "parallel", "debugcon")
     }
+    document.setdefault("accel", machine_type.default("accel") or ["kvm", "soft"])  # QEMU's own default is another
     for section in ("drives", "chardevs", "netdevs"):
         table: dict[str, Node] = getattr(spec, section)
         if table:

@@ -49,6 +49,7 @@ _USB = {
     "pci-ohci": "pci-ohci",
 }
 _BOARD = frozenset((("ide", ""), ("fdc", ""), ("pci", ""), ("pci", "pci-root"), ("usb", "none"), ("ide", "piix3")))
+_FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
 _QUIET = frozenset(("emulator", "alias", "address", "hub"))
 
 
@@ -107,8 +108,10 @@ class _Domain:
             raise _wrong(f"<{root.tag}> is no domain", file, _line(root))
         machine = root.find("os/type")
         name = machine.get("machine", "pc") if machine is not None else "pc"
-        if "q35" in name or not name.startswith(("pc", "rhel6")):
+        arch = machine.get("arch", "x86_64") if machine is not None else "x86_64"
+        if "q35" in name or name in _FOREIGN or arch not in ("x86_64", "i686"):
             raise _wrong(f"machine '{name}' is no i440FX PC", file, _line(machine if machine is not None else root))
+        self.old = name.startswith("rhel6")
         accel = {"kvm": "kvm", "qemu": "tcg"}.get(root.get("type", ""), "kvm")
         self.add("-machine", join([("accel", accel)], name))
         for child in root:
@@ -265,7 +268,7 @@ class _Domain:
         if bus == "ide":
             self.device(
                 element,
-                "ide-cd" if kind == "cdrom" else "ide-hd",
+                "ide-drive" if self.old else "ide-cd" if kind == "cdrom" else "ide-hd",
                 [("bus", f"ide.{spot['bus']}"), ("unit", spot["unit"]), *props],
             )
         elif bus == "virtio":
@@ -288,6 +291,9 @@ class _Domain:
         model, mac = element.find("model"), element.find("mac")
         name = model.get("type", "rtl8139") if model is not None else "rtl8139"
         kind = "user" if element.get("type") == "user" else "tap"
+        source = element.find("source")
+        if source is not None and element.get("type") != "user":
+            self.lost(source)  # libvirt opens the tap and gives QEMU its descriptor
         self.add("-netdev", join([("id", f"hostnet{number}")], kind))
         pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
         pairs += [("mac", mac.get("address", ""))] if mac is not None else []

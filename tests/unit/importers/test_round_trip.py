@@ -1,0 +1,96 @@
+"""The examples go out to QEMU and libvirt and come in again as the same machines; domains import."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from vmrun.config.importers.libvirt import import_domain
+from vmrun.config.resolve import sketch_file
+
+EXAMPLES = pathlib.Path(__file__).parents[3] / "examples"
+MACHINES = [path for path in sorted(EXAMPLES.glob("*.*")) if b"vmrun/machine/1" in path.read_bytes()]
+
+DOMAIN = b"""
+<domain type='kvm'>
+  <name>test</name><uuid>23287fe4-ae17-e8dc-543b-6a8199050b4c</uuid>
+  <memory>1048576</memory><vcpu>2</vcpu>
+  <os><type arch='x86_64' machine='rhel6.3.0'>hvm</type><boot dev='hd'/></os>
+  <clock offset='localtime'><timer name='rtc' tickpolicy='catchup'/></clock>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none'/><source file='/images/a,b.img'/><target dev='hda' bus='ide'/>
+    </disk>
+    <disk type='file' device='cdrom'>
+      <target dev='hdc' bus='ide'/><readonly/><address type='drive' controller='0' bus='1' unit='0'/>
+    </disk>
+    <interface type='user'><mac address='00:16:36:53:46:75'/><model type='virtio'/></interface>
+    <serial type='pty'><target port='0'/></serial>
+    <console type='pty'><target port='0'/></console>
+    <graphics type='vnc' port='5907' listen='0.0.0.0'/>
+    <video><model type='cirrus'/></video>
+    <hostdev mode='subsystem'/>
+    <memballoon model='virtio'><address type='pci' slot='0x05' function='0x0'/></memballoon>
+  </devices>
+</domain>
+"""
+
+
+def vmrun(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "vmrun", *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", MACHINES, ids=[path.name for path in MACHINES])
+@pytest.mark.parametrize("kind", ["qemu", "libvirt"])
+def test_an_example_goes_out_and_in_as_the_same_machine(path: pathlib.Path, kind: str, tmp_path: pathlib.Path) -> None:
+    out, back = tmp_path / "out", tmp_path / f"{path.stem}.yaml"
+    out.write_text(vmrun("export", kind, str(path)))
+    vmrun("import", kind, *(["--file"] if kind == "qemu" else []), str(out), "-o", str(back))
+    shutil.copy(EXAMPLES / "old-pc.yaml", tmp_path)  # a type of its own that one of the examples is of
+    before, after = sketch_file(str(path)).to_dict(), sketch_file(str(back)).to_dict()
+    for key in before:
+        if key != "name":
+            assert after[key] == before[key], key
+
+
+def test_a_domain_becomes_the_machine_it_describes() -> None:
+    document, lost = import_domain(DOMAIN, "test.xml")
+    assert document["drives"] == {
+        "drive-ide0": {"file": "/images/a,b.img", "format": "qcow2", "cache": "none"},
+        "drive-ide1": {"media": "cdrom", "readonly": True},
+    }
+    assert document["memory"] == "1GiB"
+    assert document["rtc"] == {"base": "localtime", "driftfix": "slew"}
+    assert document["vnc"] == {"listen": "0.0.0.0:7"}
+    assert [device["driver"] for device in document["devices"]] == [
+        "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "virtio-balloon-pci",
+    ]  # fmt: skip
+    assert document["devices"][-1] == {
+        "id": "balloon0", "driver": "virtio-balloon-pci", "bus": "pci.0", "addr": "05.0",
+    }  # fmt: skip
+    assert [(problem.message, problem.place.line) for problem in lost if problem.place] == [
+        ("<hostdev> has no equal in a machine file", 19)
+    ]
+
+
+def test_the_command_line_of_a_running_process_is_read() -> None:
+    running = subprocess.Popen(
+        ["qemu-kvm", "-c", "print(flush=True); input()", "-M", "x"],
+        executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert running.stdout is not None
+    try:
+        running.stdout.readline()
+        done = subprocess.run(
+            [sys.executable, "-m", "vmrun", "import", "qemu", "--pid", str(running.pid)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        running.communicate(b"\n", timeout=20)
+    assert done.stderr.startswith("qemu-system-x86_64: -c: invalid option")
