@@ -67,7 +67,7 @@ def harmless(words: list[str], image: str) -> list[str] | None:
             kept += ["-chardev", f"null,id={id.group(1) if id else 'c'}"]
         elif name in ("serial", "parallel") and not value.startswith(("none", "chardev:")):
             kept += [f"-{name}", "null"]
-        elif name in ("monitor", "mon", "global"):
+        elif name in ("monitor", "mon") or (name == "global" and value.startswith("kvm-pit")):
             continue
         else:
             kept += [word] + ([value] if OPTIONS[name].has_arg else [])

@@ -201,7 +201,7 @@ def finish(line: Line) -> None:
     """The serial and parallel port and the monitor that QEMU has unless told otherwise."""
     if line.has("nodefaults"):
         return
-    drivers, screen = line.drivers(), not line.run.get("nographic")
+    drivers, screen = line.spoken_for(), not line.run.get("nographic")
     for name, what in (("serial", "a serial port"), ("parallel", "a parallel port")):
         if line.has(name) or f"isa-{name}" in drivers or (name == "serial" and line.has("virtioconsole")):
             continue

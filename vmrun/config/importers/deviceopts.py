@@ -82,6 +82,7 @@ def global_(line: Line, option: Option) -> None:
         raise option.wrong("Invalid parameter; DRIVER.PROPERTY=VALUE is expected", text)
     if not driver or not key:
         raise option.wrong("Parameter 'driver' and 'property' are needed", text)
+    line.named.add(driver)
     if value == "" and key.startswith("drive"):
         return  # an empty link is none
     if line.catalogue.driver(driver) is None:

@@ -221,7 +221,7 @@ def finish(line: Line) -> None:
             spec["snapshot"] = True
     if line.has("nodefaults"):
         return
-    drivers = line.drivers()
+    drivers = line.spoken_for()
     if not drivers & {"ide-drive", "ide-cd", "ide-hd", "scsi-cd", "scsi-hd"} or _only_sugar_disks(line):
         _default(line, "a CD-ROM drive (ide1-cd0)", {"index": "2", "media": "cdrom", "readonly": "on"})
     if not drivers & {"floppy", "isa-fdc"}:

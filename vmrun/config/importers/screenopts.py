@@ -209,8 +209,8 @@ def no_equal(line: Line, option: Option) -> None:
 def finish(line: Line) -> None:
     if line.has("usb"):
         usb_host(line)
-    drivers = {*line.drivers(), *line.globals} & {*ADAPTERS.values(), "secondary-vga", "isa-vga", "isa-cirrus-vga"}
-    if line.has("vga") or line.has("nodefaults") or drivers & line.drivers():
+    adapters = {*ADAPTERS.values(), "secondary-vga", "isa-vga", "isa-cirrus-vga"}
+    if line.has("vga") or line.has("nodefaults") or adapters & line.spoken_for():
         return
     # The board's own display adapter is no console of the host: the guest sees it, so it is always said.
     line.file["display"] = (

@@ -50,6 +50,7 @@ class Line:
         self.given: dict[str, list[Option]] = {}
         self.blockdevs: dict[str, tuple[Option, dict[str, Any]]] = {}
         self.accel: list[str] = []
+        self.named: set[str] = set()  # drivers that -global names
         self.skipped: list[str] = []  # what QEMU adds by default and this reading leaves out
 
     @property
@@ -69,6 +70,10 @@ class Line:
 
     def drivers(self) -> set[str]:
         return {str(device["driver"]) for device in self.devices} | {str(entry["driver"]) for entry, _ in self.early}
+
+    def spoken_for(self) -> set[str]:
+        """Drivers that keep QEMU from adding a default device of their kind."""
+        return self.drivers() | self.named
 
     def add(self, option: Option | None, device: dict[str, Any]) -> None:
         """A device that an option other than -device makes: QEMU creates it before those."""
