@@ -418,7 +418,7 @@ cdef int emit_control(Insn *i, Uop *u) noexcept nogil:
             u.fn = op_fldcw if reg == 5 else op_store_word
             u.b = op == 5
         else:
-            u = mem_operand(i, u, 28 if op == 1 else 108, reg == 6)
+            u = mem_operand(i, u, (14 if i.osize == 2 else 28) + (80 if op == 5 else 0), reg == 6)
             u.b = (1 if reg == 6 else 0) | (2 if op == 5 else 0)
             u.s = i.osize == 2
             u.fn = op_environment
