@@ -7,6 +7,7 @@ from vmrun.cli.qemu_options import FLAGS, WITH_VALUE, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 CATEGORIES = {
@@ -127,7 +128,7 @@ def chardevs() -> str:
     return "Available chardev backend types: \n" + "".join(f"  {name}\n" for name in names)
 
 
-LISTS = {
+LISTS: dict[str, Callable[[], str]] = {
     "machine": machines,
     "cpu": cpus,
     "device": devices,

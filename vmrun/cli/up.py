@@ -38,6 +38,10 @@ def run(argv: list[str]) -> int:
 
         print_problems(resolved.warnings)
     config = dict(resolved.data)
+    if options.locked:
+        from vmrun.machine import lock
+
+        lock.check(resolved.data, lock.lock_path(options.file))
     if options.paused:
         config["paused"] = True
     console = _console_kind(config, options.screen)
@@ -46,6 +50,8 @@ def run(argv: list[str]) -> int:
     holder.append(machine)
     monitors = None
     try:
+        if options.locked:
+            lock.check_features(machine.missing_features, machine.accelerator.name)
         _start_talking(machine, options, console)
         monitors = open_monitors(machine, lambda text: _note(machine, text))
         outcome = machine.run()

@@ -14,13 +14,19 @@ def run(argv: list[str]) -> int:
         "vmrun validate", description="Say everything that is wrong with machine files."
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="machine files (.yaml, .toml, .json)")
-    parser.add_argument("--format", choices=("text", "json", "github"), default="text", help="how to say it")
+    parser.add_argument("--format", choices=("text", "json", "github", "sarif"), default="text", help="how to say it")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value first"
     )
     parser.add_argument("--no-files", action="store_true", help="do not look at the images the machine names")
+    parser.add_argument("--strict", action="store_true", help="warnings and advice count as errors")
     args = parser.parse_args(argv)
     results = [(path, check(path, args.set, not args.no_files)) for path in args.files]
+    if args.strict:
+        from vmrun.config.lints import as_errors
+
+        for _, problems in results:
+            as_errors(problems)
     _SHOW[args.format](results)
     return 1 if any(problem.severity == "error" for _, found in results for problem in found) else 0
 
@@ -32,11 +38,16 @@ def check(path: str, sets: list[str], files: bool) -> list[Problem]:
     machine, problems = check_file(path, sets)
     if [problem.code for problem in problems] == ["VR0206"]:
         return check_type_file(path)
-    if machine is not None and files:
+    if machine is None:
+        return problems
+    from vmrun.config.lints import advice
+
+    problems = problems + advice(machine, asked_type(path, sets))
+    if files:
         from vmrun.config.files import check_files
 
-        problems = in_order(problems + check_files(machine))
-    return problems
+        problems += check_files(machine)
+    return in_order(problems)
 
 
 def _text(results: list[tuple[str, list[Problem]]]) -> None:
@@ -71,4 +82,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}" if number else ""
 
 
-_SHOW = {"text": _text, "json": _json, "github": _github}
+def _sarif(results: list[tuple[str, list[Problem]]]) -> None:
+    from vmrun import __version__
+    from vmrun.cli.out import print_json
+    from vmrun.config.sarif import sarif
+
+    print_json(sarif(results, __version__))
+
+
+_SHOW = {"text": _text, "json": _json, "github": _github, "sarif": _sarif}

@@ -25,7 +25,7 @@ def assign(work: Work) -> None:
         _choose_bus(work, dev)
     work.devices = _ordered(work)
     for bus in work.buses.values():
-        bus.members = [dev for dev in work.devices if dev.bus == bus.name and not dev.idle]
+        bus.members = [dev for dev in work.devices if dev.bus == bus.name and (not dev.idle or dev.planned)]
         if bus.kind == "PCI" and not bus.idle:
             _pci_slots(work, bus)
     _ide_units(work)
@@ -69,8 +69,10 @@ def _check_provides(work: Work, dev: Dev) -> None:
 def _choose_bus(work: Work, dev: Dev) -> None:
     entry, given = dev.entry, dev.spec.bus
     if entry is None or entry.planned:
-        # Not looked at for a device that is not modelled yet: its bus may be one of those to come.
+        # Not judged for a device that is not modelled yet: its bus may be one of those to come.
         dev.bus = str(given.value) if given is not None else None
+        if given is None and entry is not None and entry.bus == "PCI":
+            dev.bus = next((bus.name for bus in work.buses.values() if bus.kind == "PCI"), None)
         return
     wanted = entry.bus
     if dev.spec.addr is not None and wanted != "PCI":

@@ -19,12 +19,12 @@ DMA_CHANNELS = 8
 CASCADE_IRQ = 2
 CASCADE_DMA = 4
 MOST_OWN_LINES = 4  # of one device; one wired to more is the router of other devices' interrupts
-MAC_PREFIX = "52:54:00:12:34:"
+FIRST_MAC = 0x525400123456  # of cards without an address of their own, as QEMU counts
 
 
 def check(work: Work, wires: list[Wire]) -> None:
     """Find every clash; give a MAC address to cards without one."""
-    active = [dev for dev in work.devices if not dev.idle]
+    active = [dev for dev in work.devices if not dev.idle or dev.planned]
     _ports(work, active)
     _irqs(work, active, wires)
     _dmas(work, active)
@@ -244,11 +244,11 @@ def _macs(work: Work, devices: list[Dev]) -> None:
                 )
             else:
                 owners[mac] = (dev, name)
-    number = 0x56
+    number = FIRST_MAC
     for dev, name in sorted(waiting, key=lambda item: item[0].id):
-        while f"{MAC_PREFIX}{number & 0xFF:02x}" in owners:
+        while number.to_bytes(6, "big").hex(":") in owners:
             number += 1
-        dev.props[name] = f"{MAC_PREFIX}{number & 0xFF:02x}"
+        dev.props[name] = number.to_bytes(6, "big").hex(":")
         owners[dev.props[name]] = (dev, name)
 
 

@@ -150,7 +150,8 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
     if entry.planned:
         work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
         dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
-        _own(work, dev, entry, None, {}, {})
+        dev.props = _inherited(work, entry)
+        _own(work, dev, entry, None, dev.props, {})
         return dev
     kernel = work.catalogue.modelled(spec.in_kernel) if spec.in_kernel else None
     dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}

@@ -57,6 +57,20 @@ def check_file(
     return machine, in_order(problems)
 
 
+def sketch_file(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
+    """Like resolve_file, for a machine that may hold devices which are not modelled yet: for comparing,
+    not for building. Raises ConfigError for every other fault.
+    """
+    problems: list[Problem] = []
+    root = apply_sets(load_file(path, problems), tuple(sets))
+    name = os.path.basename(path).split(".")[0]
+    machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, None, (path,))
+    faults = [p for p in problems if p.severity == ERROR and not p.code.startswith("VR08")]
+    if machine is None or faults:
+        raise ConfigError(problems=in_order(faults or problems))
+    return machine
+
+
 def check_type_file(path: str, *, catalogue: Catalogue | None = None) -> list[Problem]:
     """Every error and warning of the machine type in the file at path, found by resolving its least
     machine.

@@ -49,6 +49,11 @@ class Dev:
     def label(self) -> str:
         return f"{self.driver} '{self.id}'"
 
+    @property
+    def planned(self) -> bool:
+        """Declared by QEMU, not modelled yet: idle, but what it occupies is occupied."""
+        return self.entry is not None and self.entry.planned
+
 
 class Bus:
     """A bus: its kind, the device that has it (None for the root), and whether anything can be said about

@@ -1,0 +1,69 @@
+"""Small guests as ROMs: assembled here, run by the soft processor and by QEMU, their logs compared.
+
+A guest writes its log byte by byte to port 0xe9 and ends with a write to port 0xf4 (isa-debugcon, isa-debug-exit).
+Its 64 KiB lie below 1 MiB and below 4 GiB, linked at 0xf0000; the symbol `start` is 16-bit code.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import struct
+import subprocess
+
+from accel.soft.accelerator import SoftAccelerator
+from tests.unit.kvm.pc import Pc
+
+LOG_PORT, END_PORT = 0xE9, 0xF4
+QEMU = shutil.which("qemu-system-x86_64")
+TOOLS = bool(shutil.which("as") and shutil.which("ld"))
+ROM_BASE = 0xF0000
+
+
+def assemble(source: str, directory: pathlib.Path) -> bytes:
+    """64 KiB with `source` (AT&T syntax) at the beginning and a jump to its `start` at the reset vector."""
+    text, object_file, flat = (directory / name for name in ("guest.s", "guest.o", "guest.bin"))
+    reset = "\n.section .reset,\"ax\"\n.code16\nljmp $0xf000, $(start - 0xf0000)\n"
+    text.write_text(source + reset)
+    subprocess.run(["as", "--64", "-o", str(object_file), str(text)], check=True, timeout=60)
+    link = ["ld", "-m", "elf_x86_64", "--oformat", "binary", "-e", "0", "-Ttext", hex(ROM_BASE)]
+    link += ["--section-start=.reset=0xffff0", "-o", str(flat), str(object_file)]
+    subprocess.run(link, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    return flat.read_bytes().ljust(0x10000, b"\xf4")
+
+
+def words(log: bytes) -> list[int]:
+    """The log as dwords."""
+    return [value for (value,) in struct.iter_unpack("<I", log[: len(log) // 4 * 4])]
+
+
+class SoftRun:
+    """One run on the soft processor. `log`, `reports` (of a processor that gave up), `ended`."""
+
+    def __init__(self, rom: bytes, cpuid: list[dict[str, int]], seconds: float = 30.0) -> None:
+        self.pc = Pc("f4", accel=SoftAccelerator)
+        try:
+            self.pc.rom.write(0, rom)
+            log = bytearray()
+            self.pc.port(LOG_PORT, write=lambda offset, size, value: log.append(value & 0xFF))
+            self.pc.run(1, seconds, cpuid)
+            self.log = bytes(log)
+            self.ended = bool(self.pc.ended)
+            self.reports = list(self.pc.control.reports)
+        finally:
+            self.pc.close()
+
+
+def qemu_run(rom: bytes, directory: pathlib.Path, cpu: str = "qemu64") -> tuple[bytes, int]:
+    """The log of the same ROM under QEMU TCG, and QEMU's exit code (0 after a triple fault, else odd)."""
+    image, log = directory / "rom.bin", directory / "qemu.log"
+    image.write_bytes(rom)
+    log.write_bytes(b"")
+    command = [
+        str(QEMU), "-M", "pc,accel=tcg", "-cpu", cpu, "-m", "2", "-nodefaults", "-display", "none", "-no-reboot",
+        "-bios", str(image), "-chardev", f"file,id=log,path={log}",
+        "-device", f"isa-debugcon,iobase={LOG_PORT:#x},chardev=log",
+        "-device", f"isa-debug-exit,iobase={END_PORT:#x}",
+    ]
+    code = subprocess.run(command, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE).returncode
+    return log.read_bytes(), code

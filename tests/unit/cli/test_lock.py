@@ -1,0 +1,171 @@
+"""lock, diff, up --locked: what a guest sees is written down, held to, and told in its terms."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vmrun.cli.main import main
+
+HEAD = "schema: vmrun/machine/1\nname: box\nmachine: rhel6.3.0\nmemory: 64MiB\ndisplay: std\n"
+NICS = """devices:
+  - {id: net0, driver: e1000, mac: "52:54:00:00:00:01", addr: 03.0}
+  - {id: net1, driver: e1000, mac: "52:54:00:00:00:02", addr: 04.0}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: str, text: str) -> str:
+    Path(path).write_text(text)
+    return path
+
+
+def diff(a: str, b: str, capsys: pytest.CaptureFixture[str]) -> list[dict[str, str]]:
+    capsys.readouterr()
+    code = main(["diff", "--json", a, b])
+    changes: list[dict[str, str]] = json.loads(capsys.readouterr().out)["changes"]
+    assert code == (1 if changes else 0)
+    return changes
+
+
+def test_a_lock_holds_in_another_directory_and_home(here: Path) -> None:
+    Path("one").mkdir()
+    Path("two").mkdir()
+    for place in ("one", "two"):
+        write(f"{place}/box.yaml", HEAD + "disks: [disk.img]\nserial: 'null'\n")
+        Path(f"{place}/disk.img").write_bytes(bytes(1 << 20))
+    made = []
+    for place in ("one", "two"):
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(here / place), "TZ": "Asia/Tokyo" if place == "two" else "UTC"}
+        asked = [sys.executable, "-m", "vmrun", "lock", "box.yaml"]
+        done = subprocess.run(asked, cwd=here / place, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        made.append(Path(f"{place}/box.lock").read_text())
+    assert made[0] == made[1]
+    assert str(here) not in made[0]
+    shutil.copy("one/box.lock", "two/box.lock")
+    assert main(["lock", "--check", "two/box.yaml"]) == 0
+
+
+def test_a_machine_is_equal_to_its_lock(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    assert main(["lock", "box.yaml"]) == 0
+    assert diff("box.yaml", "box.lock", capsys) == []
+
+
+def test_swapped_cards_are_told_with_their_linux_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD + NICS)
+    b = write("b.yaml", HEAD + NICS.replace("03.0", "05.0"))
+    texts = [change["text"] for change in diff(a, b, capsys)]
+    assert "network card 'net0': kernel order under Linux eth0 → eth1" in texts
+    assert "network card 'net0': udev name under Linux ens3 → ens5" in texts
+    assert "network card 'net1': kernel order under Linux eth1 → eth0" in texts
+    assert any(text.startswith("e1000 at pci.0 03.0 net0 is gone") for text in texts)
+
+
+def test_order_in_the_file_changes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = NICS.splitlines()[1:]
+    a = write("a.yaml", HEAD + NICS)
+    b = write("b.yaml", HEAD + f"devices:\n{second}\n{first}\n")
+    assert diff(a, b, capsys) == []
+
+
+def test_another_mac_is_detected_anew_only(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD + NICS)
+    b = write("b.yaml", HEAD + NICS.replace("00:02", "00:03"))
+    changes = diff(a, b, capsys)
+    assert {change["severity"] for change in changes} == {"re-detected"}
+    assert any("another MAC address" in change["text"] for change in changes)
+
+
+def test_a_new_device_breaks_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD)
+    b = write("b.yaml", HEAD + "devices: [{id: panic, driver: pvpanic}]\n")
+    found = {change["text"]: change["severity"] for change in diff(a, b, capsys)}
+    assert found["device 'panic' (pvpanic) appears"] == "breaks resume"
+    assert found["I/O ports: 0505-0505 appears"] == "breaks resume"
+
+
+def test_another_firmware_image_is_caught(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vmrun.firmware.images import locate
+
+    bios = locate("bios.bin")
+    assert bios is not None
+    Path("fw").mkdir()
+    data = bytearray(Path(bios).read_bytes())
+    write("box.yaml", HEAD)
+    from vmrun.firmware import images
+
+    monkeypatch.setenv(images.VARIABLE, str(here / "fw"))
+    Path("fw/bios.bin").write_bytes(data)
+    assert main(["lock", "box.yaml"]) == 0
+    data[0x100] ^= 1
+    Path("fw/bios.bin").write_bytes(data)
+    capsys.readouterr()
+    assert main(["up", "--locked", "box.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert "error VR0962: not as locked: bios is another image:" in said
+    assert "(re-detected)" in said
+
+
+def test_a_lock_of_another_machine_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    main(["lock", "box.yaml"])
+    write("other.yaml", HEAD.replace("box", "other"))
+    Path("box.lock").rename("other.lock")
+    capsys.readouterr()
+    assert main(["up", "--locked", "other.yaml"]) == 1
+    assert "'other.lock' belongs to box (rhel6.3.0), not to other (rhel6.3.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("", "VR0960"), ("nonsense", "VR0960"), ("[]", "VR0960"), ('{"schema": "vmrun/lock/9"}', "VR0960"), ("[" * 5000, "VR0960")],
+)
+def test_a_file_that_is_no_lock(here: Path, capsys: pytest.CaptureFixture[str], text: str, code: str) -> None:
+    write("box.yaml", HEAD)
+    write("box.lock", text)
+    assert main(["up", "--locked", "box.yaml"]) == 1
+    assert code in capsys.readouterr().err
+
+
+def test_a_lock_changed_by_hand_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    main(["lock", "box.yaml"])
+    text = Path("box.lock").read_text()
+    write("box.lock", text.replace(f'"memory": {64 << 20}', f'"memory": {65 << 20}'))
+    assert main(["lock", "--check", "box.yaml"]) == 1
+    assert "VR0965" in capsys.readouterr().err
+
+
+def test_no_lock(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    assert main(["up", "--locked", "box.yaml"]) == 1
+    assert "there is no lock file 'box.lock'" in capsys.readouterr().err
+
+
+def test_the_hosts_own_cpu_cannot_be_locked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD + "cpus: {model: host}\n")
+    assert main(["lock", "box.yaml"]) == 3
+    assert "VR0963" in capsys.readouterr().err
+
+
+def test_features_that_are_missing_are_named() -> None:
+    from vmrun.errors import BuildError
+    from vmrun.machine.lock import check_features
+
+    check_features([], "kvm")
+    with pytest.raises(BuildError, match="kvm on this host lacks CPU features of the locked model: avx, sse4.2"):
+        check_features(["avx", "sse4.2"], "kvm")

@@ -1,0 +1,112 @@
+"""The lock file: all that a guest sees of a machine, with a digest for each part, to hold the machine to.
+
+JSON, so that it needs no YAML to be read at start-up, one value a line, so that a change is a line in a review:
+
+    {"schema": "vmrun/lock/1", "name": …, "machine": …, "digest": …, "digests": {section: …}, "sections": {…}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from vmrun.config.digest import digest
+from vmrun.config.load import read_bytes
+from vmrun.errors import BuildError, ConfigError, Place, Problem
+from vmrun.machine.differ import SECTIONS, compare
+from vmrun.machine.visible import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SCHEMA = "vmrun/lock/1"
+SUFFIX = ".lock"
+MOST_TOLD = 20
+
+
+def lock_path(machine_file: str) -> str:
+    return os.path.splitext(machine_file)[0] + SUFFIX
+
+
+def make(config: dict[str, Any]) -> dict[str, Any]:
+    """The lock of a resolved machine. BuildError when the machine cannot be built, or is not the same twice."""
+    sections = visible(config)
+    digests = {name: digest(value) for name, value in sections.items()}
+    return {
+        "schema": SCHEMA,
+        "name": config["name"],
+        "machine": config["machine"],
+        "digest": digest(digests),
+        "digests": digests,
+        "sections": sections,
+    }
+
+
+def text(lock: dict[str, Any]) -> str:
+    return json.dumps(lock, indent=1, ensure_ascii=False) + "\n"
+
+
+def read(path: str) -> dict[str, Any]:
+    """A lock file's contents. ConfigError: there is none, it is no lock, or it was changed by hand."""
+    if not os.path.exists(path):
+        raise _wrong("VR0960", f"there is no lock file '{path}'", path, "`vmrun lock` writes it")
+    data = read_bytes(path, path)
+    try:
+        lock = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _wrong("VR0960", f"'{path}' is no lock file", path, "`vmrun lock` writes one") from None
+    if not isinstance(lock, dict) or lock.get("schema") != SCHEMA:
+        found = lock.get("schema") if isinstance(lock, dict) else None
+        what = f"'{path}' is no lock file" if found is None else f"'{path}' is a lock of another form, {found!s:.40}"
+        raise _wrong("VR0960", what, path, "`vmrun lock` writes one")
+    sections, digests = lock.get("sections"), lock.get("digests")
+    if not isinstance(sections, dict) or not isinstance(digests, dict) or set(sections) != set(SECTIONS):
+        raise _wrong("VR0960", f"'{path}' is not complete", path, "`vmrun lock` writes it anew")
+    bad = [name for name in SECTIONS if not isinstance(sections[name], dict) or digests.get(name) != digest(sections[name])]
+    if bad or lock.get("digest") != digest(digests):
+        where = f" ({', '.join(bad)})" if bad else ""
+        raise _wrong(
+            "VR0965",
+            f"'{path}' was changed after it was made{where}: its digests do not fit",
+            path,
+            "take it from version control, or make it anew with `vmrun lock`",
+        )
+    return lock
+
+
+def check(config: dict[str, Any], path: str) -> None:
+    """Hold a resolved machine to the lock file at path. ConfigError tells every difference."""
+    lock = read(path)
+    if (lock["name"], lock["machine"]) != (config["name"], config["machine"]):
+        raise _wrong(
+            "VR0961",
+            f"'{path}' belongs to {lock['name']} ({lock['machine']}), not to {config['name']} ({config['machine']})",
+            path,
+            "make this machine's own with `vmrun lock`",
+        )
+    changes = compare(lock["sections"], visible(config))
+    if changes:
+        problems = [
+            Problem("VR0962", f"not as locked: {change.text} ({change.severity})", Place(path), path=change.key)
+            for change in changes[:MOST_TOLD]
+        ]
+        more = len(changes) - MOST_TOLD
+        last = problems[-1]
+        remedy = "`vmrun lock` makes the lock anew, if this is meant"
+        last.remedy = f"and {more} more; {remedy}" if more > 0 else remedy
+        raise ConfigError(problems=problems)
+
+
+def check_features(missing: list[str], accelerator: str) -> None:
+    """A locked machine does without no feature of its CPU model: BuildError names those that are missing."""
+    if missing:
+        raise BuildError(
+            f"{accelerator} on this host lacks CPU features of the locked model: {', '.join(missing)}",
+            code="VR0964",
+            remedy="use a host that has them, or a CPU model without them and lock that",
+        )
+
+
+def _wrong(code: str, message: str, path: str, remedy: str) -> ConfigError:
+    return ConfigError(message, code=code, place=Place(path), remedy=remedy)

@@ -1,0 +1,242 @@
+"""Everything that a guest can see of a machine, as plain data: what a lock file holds and what `diff` compares.
+
+    section → key → value       {"pci": {"pci.0 03.0 net0": {...}}, "cpuid": {"cpu0 00000001": "…"}, …}
+
+It is read from the very objects that would run, built without a processor. Devices that are not modelled yet are
+shown as they are declared. Nothing of the host is in it: no path, no time, no accelerator's answer; images stand
+there by name, size and digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from vmrun.config.catalogue import load_catalogue
+from vmrun.errors import BuildError, Problem
+from vmrun.firmware import fwcfg
+from vmrun.machine.cpuid import make_cpuid
+from vmrun.machine.dry import build_dry
+from vmrun.machine.nicnames import predict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from vmrun.config.catalogue import Catalogue
+    from vmrun.machine.machine import Machine
+
+    Sections = dict[str, dict[str, Any]]
+
+OF_THE_HOST = ("host", "max")
+# kinds of properties that name something of the host's side
+BACKENDS = ("drive", "chardev", "netdev")
+NOT_SEEN = ("id", "rerror", "werror", "audiodev", "share-rw", "failover_pair_id")
+FILES = ("romfile",)
+SHORT = 32  # bytes of a fw_cfg item that are shown as they are
+
+
+def visible(config: dict[str, Any]) -> Sections:
+    """The sections of a resolved machine (ResolvedMachine.data). Raises BuildError when it cannot be built."""
+    if config["cpus"]["model"] in OF_THE_HOST:
+        model = config["cpus"]["model"]
+        problem = Problem(
+            "VR0963",
+            f"`cpu: {model}` is whatever the host's processor is, so nothing can be said of it elsewhere",
+            path="cpus.model",
+            remedy="name a model; `vmrun init` shows the machine type's own",
+        )
+        raise BuildError(problems=[problem])
+    catalogue = load_catalogue()
+    machine = build_dry(_modelled(config, catalogue))
+    try:
+        return {
+            "machine": _machine(config),
+            "pci": {**dict(_pci(machine)), **_planned_pci(config, catalogue)},
+            "ports": dict(_space(machine.board.io, 4)),
+            "memory": dict(_space(machine.board.memory, 16)),
+            "irqs": dict(_irqs(machine, config)),
+            "cpuid": dict(_cpuid(config)),
+            "firmware": _firmware(machine),
+            "fw_cfg": dict(_fw_cfg(machine, config)),
+            "cmos": {f"{index:02x}": f"{value:02x}" for index, value in sorted(machine.firmware.cells.items())},
+            "acpi": dict(_acpi(machine)),
+            "smbios": _smbios(config),
+            "disks": dict(_disks(machine, config)),
+            "nics": predict(config, catalogue),
+            "devices": dict(_devices(config, catalogue)),
+        }
+    finally:
+        machine.close()
+
+
+def _modelled(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+    """The machine without the devices that nothing can be built of, and without what hangs on them."""
+    gone: set[str] = set()
+    buses: set[str] = set()
+    kept = []
+    for device in config["devices"]:
+        if catalogue.modelled(device["driver"]) is None or device["bus"] in buses:
+            gone.add(device["id"])
+            buses.update(device["provides"])
+        else:
+            kept.append(device)
+    wires = [wire for wire in config["wires"] if not any(pin.partition(".")[0] in gone for pin in wire)]
+    return {**config, "devices": kept, "wires": wires} if gone else config
+
+
+def _machine(config: dict[str, Any]) -> dict[str, Any]:
+    cpus = config["cpus"]
+    topology = {key: cpus[key] for key in ("count", "maxcpus", "sockets", "cores", "threads")}
+    return {
+        "type": config["machine"],
+        "memory": config["memory"],
+        "cpu model": cpus["model"],
+        "clock base": config["rtc"]["base"],
+        "uuid": config["uuid"],
+        "hw-version": config["hw-version"],
+        **{f"cpus {key}": value for key, value in topology.items()},
+    }
+
+
+def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Each function with its configuration space at reset: the dwords that are not zero."""
+    for device in machine.devices.values():
+        if not hasattr(device, "devfn"):
+            continue
+        bus = device.parent_bus.name if device.parent_bus is not None else "pci.0"
+        space = device.config.snapshot()
+        dwords = {
+            f"{offset:02x}": space[offset : offset + 4][::-1].hex()
+            for offset in range(0, 256, 4)
+            if any(space[offset : offset + 4])
+        }
+        bars = {
+            "rom" if bar.n == 6 else str(bar.n): f"{'io' if bar.flags & 1 else 'memory'} {bar.size:#x}"
+            for bar in device.bars.values()
+        }
+        key = f"{bus} {device.devfn >> 3:02x}.{device.devfn & 7} {device.name}"
+        yield key, {"driver": device.driver, "bars": bars, "config": dwords}
+
+
+def _planned_pci(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+    """Functions that are declared only: their place and driver are known, their configuration space is not."""
+    return {
+        f"{device['bus']} {device['addr']} {device['id']}": {"driver": device["driver"], "not modelled": True}
+        for device in config["devices"]
+        if device["addr"] is not None and catalogue.modelled(device["driver"]) is None
+    }
+
+
+def _space(space: Any, digits: int) -> Iterator[tuple[str, str]]:
+    for piece in space.flat:
+        owner = piece.region.owner
+        what = f"{piece.region.name}, {'rom' if piece.readonly else piece.region.kind_name}"
+        if owner is not None:
+            what += f", {owner.driver} {owner.name}"
+        yield f"{piece.start:0{digits}x}-{piece.start + piece.size - 1:0{digits}x}", what
+
+
+def _irqs(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    lines: dict[str, list[str]] = {}
+    for device in machine.devices.values():
+        for pin in device.resources.get("irqs", ()):
+            number = device.get_props().get(pin) if isinstance(pin, str) else pin
+            if number is not None:
+                lines.setdefault(f"irq {number}", []).append(device.name)
+        for pin in device.resources.get("dmas", ()):
+            number = device.get_props().get(pin) if isinstance(pin, str) else pin
+            if number is not None:
+                lines.setdefault(f"dma {number}", []).append(device.name)
+    for source, target in config["wires"]:
+        lines.setdefault(f"wire {source}", []).append(target)
+    for name in sorted(lines):
+        yield name, ", ".join(sorted(lines[name]))
+
+
+def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """CPUID of the model as it is meant, whatever this host's processor has. Processors differ in their APIC ids
+    only, so the first one stands for all.
+    """
+    cpus = config["cpus"]
+    for entry in make_cpuid(cpus, cpus["model-data"], 0, []).entries:
+        key = f"{entry['function']:08x}.{entry.get('index', 0):x}"
+        yield key, " ".join(f"{entry[name]:08x}" for name in ("eax", "ebx", "ecx", "edx"))
+
+
+def _firmware(machine: Machine) -> dict[str, Any]:
+    found = {"bios": _image(machine.bios)}
+    for name, image in sorted({**machine.board.option_roms, **machine.firmware.roms}.items()):
+        found[os.path.basename(name)] = _image(image)
+    return found
+
+
+def _image(image: Any) -> dict[str, Any]:
+    return {"name": os.path.basename(image.name), "size": len(image.data), "sha256": image.sha256}
+
+
+def _fw_cfg(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    prepared = machine.firmware
+    for key, data in sorted(prepared.items.items()):
+        yield f"item {key:04x}", _bytes(data)
+    for position, (name, data) in enumerate(prepared.files):
+        if name == "etc/e820":  # an accelerator's own pages are in it, and none runs here
+            data = fwcfg.e820(config, "kvm" in config["accel"])
+        folder, slash, base = name.partition("/")
+        yield f"file {folder}{slash}{os.path.basename(base)}", f"{position}: {_bytes(data)}"
+
+
+def _bytes(data: bytes) -> str:
+    if len(data) <= SHORT:
+        return data.hex() or "empty"
+    return f"{len(data)} bytes sha256 {hashlib.sha256(data).hexdigest()}"
+
+
+def _acpi(machine: Machine) -> Iterator[tuple[str, str]]:
+    """The tables by signature, each with its length and digest; types whose firmware makes them have none here."""
+    tables = dict(machine.firmware.files).get("etc/acpi/tables", b"")
+    at, count = 0, dict[str, int]()
+    while at + 8 <= len(tables):
+        signature, size = tables[at : at + 4], int.from_bytes(tables[at + 4 : at + 8], "little")
+        if not signature.isalnum() or not 8 <= size <= len(tables) - at:
+            at += 8  # padding between tables
+            continue
+        name = signature.decode("ascii")
+        count[name] = count.get(name, 0) + 1
+        yield (name if count[name] == 1 else f"{name} {count[name]}"), _bytes(tables[at : at + size])
+        at += size
+
+
+def _smbios(config: dict[str, Any]) -> dict[str, Any]:
+    given = {f"file's {key}": value for key, value in sorted(config["smbios"].items())}
+    return {**dict(sorted(config["firmware"].get("smbios", {}).items())), **given}
+
+
+def _disks(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for entry in config["devices"]:
+        drive = entry["props"].get("drive")
+        if drive is None:
+            continue
+        spec = config["drives"].get(drive, {})
+        found = {"bus": entry["bus"], "unit": entry["props"].get("unit"), "media": spec.get("media")}
+        found["readonly"] = spec.get("readonly", False)
+        found["serial"] = entry["props"].get("serial") or spec.get("serial")
+        device = machine.devices.get(entry["id"])
+        if device is not None and hasattr(device, "geometry"):
+            found["bytes"] = device.backend.size
+            found["geometry"] = "/".join(str(number) for number in device.geometry())
+        yield entry["id"], found
+
+
+def _devices(config: dict[str, Any], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
+    """The driver of each device and those of its properties that reach the guest."""
+    for device in config["devices"]:
+        entry = catalogue.driver(device["driver"])
+        props = {}
+        for name, value in device["props"].items():
+            kind = entry.props.get(name, {}) if entry is not None else {}
+            if name in NOT_SEEN or kind.get("type") in BACKENDS or not kind.get("visible", True):
+                continue
+            props[name] = os.path.basename(value) if name in FILES else value
+        yield device["id"], {"driver": device["driver"], "bus": device["bus"], "props": props}
