@@ -1,7 +1,7 @@
 """Commands of the qtest protocol in a second, vmrun and QEMU in turn, over a unix socket.
 
-'one by one' waits for each answer before the next command; 'in one piece' sends a batch and reads its answers. The client
-is the same for both; its own share is in both figures.
+'one by one' waits for each answer before the next command; 'in one piece' sends a batch and reads its answers. The
+client is the same for both; its own share is in both figures.
 
     python benchmarks/qtest.py [--runs N] [--json]
 """

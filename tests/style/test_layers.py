@@ -49,7 +49,7 @@ ALLOWED = {
         "vmrun.ui",
     ),
     "vmrun.__main__": ("vmrun.cli",),
-    "vmrun": ("vmrun",),
+    "vmrun": ("vmrun", "vmrun.config.api"),
 }
 
 

@@ -32,21 +32,17 @@ def run(argv: list[str]) -> int:
 
 
 def check(path: str, sets: list[str], files: bool) -> list[Problem]:
-    """Errors and warnings of one file, in order."""
-    from vmrun.config.resolve import check_file, check_type_file, in_order
+    """Errors, warnings and advice of one file, in order."""
+    from vmrun.config.api import examine_file
+    from vmrun.config.resolve import check_type_file, in_order
 
-    machine, problems = check_file(path, sets)
+    machine, problems = examine_file(path, sets)
     if [problem.code for problem in problems] == ["VR0206"]:
         return check_type_file(path)
-    if machine is None:
-        return problems
-    from vmrun.config.lints import advice
-
-    problems = problems + advice(machine, asked_type(path, sets))
-    if files:
+    if machine is not None and files:
         from vmrun.config.files import check_files
 
-        problems += check_files(machine)
+        problems = problems + check_files(machine)
     return in_order(problems)
 
 

@@ -1,13 +1,16 @@
-"""Validation for other programs: `vmrun.validate`."""
+"""Validation for other programs: `vmrun.validate`; and what `vmrun validate` is made of."""
 
 from __future__ import annotations
 
 import os
 
-from vmrun.errors import ConfigError, Problem
+from vmrun.errors import ERROR, ConfigError, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vmrun.config.node import Node
     from vmrun.config.spec import ResolvedMachine
 
 
@@ -20,22 +23,15 @@ def validate(source: str | os.PathLike[str], *, notation: str = "yaml", strict: 
     >>> [problem.code for problem in validate("schema: vmrun/machine/1\\nmachine: rhel6.9.0\\n")]
     ['VR0301']
     """
-    from vmrun.config.load import load_bytes, load_file
-    from vmrun.config.resolve import in_order, resolve
+    from vmrun.config.load import load_bytes
+    from vmrun.config.resolve import in_order
 
     text = os.fspath(source)
-    problems: list[Problem] = []
-    try:
-        if "\n" in text:
-            root = load_bytes(text.encode("utf-8", "surrogateescape"), f"<text>.{notation}", problems)
-            directory, name = "", "machine"
-        else:
-            root = load_file(text, problems)
-            directory, name = os.path.dirname(os.path.abspath(text)), os.path.basename(text).split(".")[0]
-        machine = resolve(root, problems, directory, name)
-        problems += advice_of(machine, root.value) if machine is not None and not _errors(problems) else []
-    except ConfigError as error:
-        problems.extend(error.problems)
+    if "\n" in text:
+        encoded = text.encode("utf-8", "surrogateescape")
+        _, problems = _examine(lambda found: load_bytes(encoded, f"<text>.{notation}", found), "", "machine")
+    else:
+        _, problems = examine_file(text)
     if strict:
         from vmrun.config.lints import as_errors
 
@@ -43,12 +39,29 @@ def validate(source: str | os.PathLike[str], *, notation: str = "yaml", strict: 
     return in_order(problems)
 
 
-def advice_of(machine: ResolvedMachine, keys: dict[str, object]) -> list[Problem]:
-    """The advice on a machine, given the keys of its file."""
+def examine_file(path: str, sets: Sequence[str] = ()) -> tuple[ResolvedMachine | None, list[Problem]]:
+    """(the resolved machine, or None when there are errors; errors, warnings and advice in no order)."""
+    from vmrun.config.load import apply_sets, load_file
+
+    directory, name = os.path.dirname(os.path.abspath(path)), os.path.basename(path).split(".")[0]
+    return _examine(lambda found: apply_sets(load_file(path, found), tuple(sets)), directory, name)
+
+
+def _examine(
+    load: Callable[[list[Problem]], Node], directory: str, name: str
+) -> tuple[ResolvedMachine | None, list[Problem]]:
+    from vmrun.config.resolve import resolve
+
+    problems: list[Problem] = []
+    machine = None
+    try:
+        root = load(problems)
+        machine = resolve(root, problems, directory, name)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    if machine is None or any(problem.severity == ERROR for problem in problems):
+        return None, problems
     from vmrun.config.lints import advice
 
-    return advice(machine, str(getattr(keys.get("machine"), "value", "")))
-
-
-def _errors(problems: list[Problem]) -> bool:
-    return any(problem.severity == "error" for problem in problems)
+    asked = root.get("machine")
+    return machine, problems + advice(machine, str(asked.value) if asked is not None else "")

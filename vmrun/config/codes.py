@@ -296,4 +296,20 @@ CODES: dict[str, tuple[str, str]] = {
         "Its digests do not fit its contents.",
     ),
     "VR0950": ("a monitor command that cannot be done", "The message says why."),
+    "VR1001": (
+        "a CPU that is the host's",
+        "`host` and `max` give the guest whatever the host's processor has: another host, another machine.",
+    ),
+    "VR1002": (
+        "a machine type that moves",
+        "`pc` is an alias of the newest type, so the machine changes with a new release of vmrun.",
+    ),
+    "VR1003": (
+        "a network card without a MAC address of its own",
+        "It gets the next free one in the order of the ids, so that adding a card may change it.",
+    ),
+    "VR1004": (
+        "a clock at the host's local time",
+        "What the guest's clock shows at its start depends on the host's time zone.",
+    ),
 }

@@ -24,7 +24,12 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
 
     model = machine["cpus"]["model"]
     if model in OF_THE_HOST:
-        say("VR1001", f"CPU model '{model}' differs from host to host", "cpus.model", "name a model: `vmrun init` shows the type's own")
+        say(
+            "VR1001",
+            f"CPU model '{model}' differs from host to host",
+            "cpus.model",
+            "name a model: `vmrun init` shows the type's own",
+        )
     if asked in FLOATING:
         say(
             "VR1002",
@@ -35,9 +40,19 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
     for device in machine["devices"]:
         mac, id = device["props"].get("mac"), device["id"]
         if mac is not None and f"devices.{id}.mac" not in machine.places:
-            say("VR1003", f"card '{id}' has no MAC address of its own: another card changes it", f"devices.{id}", f'write `mac: "{mac}"`')
+            say(
+                "VR1003",
+                f"card '{id}' has no MAC address of its own: another card changes it",
+                f"devices.{id}",
+                f'write `mac: "{mac}"`',
+            )
     if machine["rtc"]["base"] == "localtime":
-        say("VR1004", "the clock starts at the host's local time, which its time zone decides", "rtc.base", "write `base: utc`")
+        say(
+            "VR1004",
+            "the clock starts at the host's local time, which its time zone decides",
+            "rtc.base",
+            "write `base: utc`",
+        )
     return found
 
 

@@ -17,10 +17,8 @@ X2APIC, TSC_DEADLINE = 1 << 21, 1 << 24  # CPUID 1, ECX
 
 def apic_system() -> Any:
     """The bus that APICs, I/O APIC and MSIs share. Made before the devices, which ask for it."""
-    registry.find("apic", MODULE)
-    from vmrun.devices.intc.apic import ApicSystem
-
-    return ApicSystem()
+    cls: Any = registry.find("apic", MODULE)
+    return cls.new_system()
 
 
 def add_apic(board: Board, parent: Object, system: Any, index: int, cpuid: list[dict[str, int]]) -> Device:

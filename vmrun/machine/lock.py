@@ -63,7 +63,8 @@ def read(path: str) -> dict[str, Any]:
     sections, digests = lock.get("sections"), lock.get("digests")
     if not isinstance(sections, dict) or not isinstance(digests, dict) or set(sections) != set(SECTIONS):
         raise _wrong("VR0960", f"'{path}' is not complete", path, "`vmrun lock` writes it anew")
-    bad = [name for name in SECTIONS if not isinstance(sections[name], dict) or digests.get(name) != digest(sections[name])]
+    sound = {name for name, part in sections.items() if isinstance(part, dict) and digests.get(name) == digest(part)}
+    bad = [name for name in SECTIONS if name not in sound]
     if bad or lock.get("digest") != digest(digests):
         where = f" ({', '.join(bad)})" if bad else ""
         raise _wrong(

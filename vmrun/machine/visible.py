@@ -102,6 +102,7 @@ def _machine(config: dict[str, Any]) -> dict[str, Any]:
 
 def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Each function with its configuration space at reset: the dwords that are not zero."""
+    device: Any
     for device in machine.devices.values():
         if not hasattr(device, "devfn"):
             continue
@@ -222,8 +223,8 @@ def _disks(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]
         found = {"bus": entry["bus"], "unit": entry["props"].get("unit"), "media": spec.get("media")}
         found["readonly"] = spec.get("readonly", False)
         found["serial"] = entry["props"].get("serial") or spec.get("serial")
-        device = machine.devices.get(entry["id"])
-        if device is not None and hasattr(device, "geometry"):
+        device: Any = machine.devices.get(entry["id"])
+        if hasattr(device, "geometry"):
             found["bytes"] = device.backend.size
             found["geometry"] = "/".join(str(number) for number in device.geometry())
         yield entry["id"], found

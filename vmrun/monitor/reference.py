@@ -19,12 +19,12 @@ def text() -> str:
             members = ", ".join(f"`{name}`: {kind}" for name, kind in row.args.items())
             lines += [f"**{row.name}**({members}) → {row.returns or 'nothing'}  ", f"{row.doc}", ""]
     lines += ["### Events", "", "| event | data | when |", "|---|---|---|"]
-    for name, members in table.events.items():
-        data = ", ".join(f"`{key}`: {kind}" for key, kind in members.items())
+    for name, payload in table.events.items():
+        data = ", ".join(f"`{key}`: {kind}" for key, kind in payload.items())
         lines.append(f"| {name} | {data} | {table.event_docs[name]} |")
     lines += ["", "### Types", "", "A name with ? may be missing; [type] is a list of it.", ""]
-    for name, members in table.structs.items():
-        shown = ", ".join(f"`{key}`: {kind}" for key, kind in members.items())
+    for name, fields in table.structs.items():
+        shown = ", ".join(f"`{key}`: {kind}" for key, kind in fields.items())
         lines.append(f"- **{name}**: {shown}")
     lines += [f"- **{name}**: one of {', '.join(values)}" for name, values in table.enums.items()]
     return "\n".join(lines) + "\n"

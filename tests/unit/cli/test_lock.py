@@ -131,14 +131,13 @@ def test_a_lock_of_another_machine_is_refused(here: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("text", "code"),
-    [("", "VR0960"), ("nonsense", "VR0960"), ("[]", "VR0960"), ('{"schema": "vmrun/lock/9"}', "VR0960"), ("[" * 5000, "VR0960")],
+    "text", ["", "nonsense", "[]", '{"schema": "vmrun/lock/9"}', "[" * 5000]
 )
-def test_a_file_that_is_no_lock(here: Path, capsys: pytest.CaptureFixture[str], text: str, code: str) -> None:
+def test_a_file_that_is_no_lock(here: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     write("box.yaml", HEAD)
     write("box.lock", text)
     assert main(["up", "--locked", "box.yaml"]) == 1
-    assert code in capsys.readouterr().err
+    assert "VR0960" in capsys.readouterr().err
 
 
 def test_a_lock_changed_by_hand_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

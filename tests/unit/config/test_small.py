@@ -265,3 +265,14 @@ def test_every_code_in_the_source_is_explained_and_the_reverse() -> None:
     assert used - set(CODES) == set()
     ahead = {"VR0910", "VR0920", "VR0930", "VR0940", "VR0950"}
     assert set(CODES) - used - ahead == set()
+
+
+def test_validation_from_python_finds_faults_and_advice() -> None:
+    import vmrun
+
+    head = "schema: vmrun/machine/1\nmachine: rhel6.3.0\n"
+    assert vmrun.validate(head) == []
+    assert [problem.code for problem in vmrun.validate(head + "rtc: {base: localtime}\n")] == ["VR1004"]
+    strict = vmrun.validate(head + "rtc: {base: localtime}\n", strict=True)
+    assert [problem.severity for problem in strict] == ["error"]
+    assert [problem.code for problem in vmrun.validate("schema: vmrun/machine/1\nmachine: rhel6.9.0\n")] == ["VR0301"]

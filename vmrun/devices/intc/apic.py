@@ -52,6 +52,8 @@ class ApicDevice(Device):
         self.system: ApicSystem | None = None    # both set by whoever makes the processors
         self.bsp = False
 
+    new_system = ApicSystem
+
     def realize(self, platform: Platform) -> None:
         if self.system is None:
             raise BuildError(f"{self.path}: an apic belongs to a processor; it cannot be added as a device")
