@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.monitor import table
+from vmrun.monitor.commands import AREAS
 
 MARK = "<!-- made by vmrun.monitor.reference: everything below -->\n"
 
@@ -13,9 +14,9 @@ def text() -> str:
     areas: dict[str, list[table.Command]] = {}
     for command in table.load().values():
         areas.setdefault(command.area, []).append(command)
-    for area, rows in areas.items():
+    for area in AREAS:  # in this order, whatever was imported first
         lines += [f"### {area}", ""]
-        for row in rows:
+        for row in areas[area]:
             members = ", ".join(f"`{name}`: {kind}" for name, kind in row.args.items())
             lines += [f"**{row.name}**({members}) → {row.returns or 'nothing'}  ", f"{row.doc}", ""]
     lines += ["### Events", "", "| event | data | when |", "|---|---|---|"]
@@ -23,10 +24,10 @@ def text() -> str:
         data = ", ".join(f"`{key}`: {kind}" for key, kind in payload.items())
         lines.append(f"| {name} | {data} | {table.event_docs[name]} |")
     lines += ["", "### Types", "", "A name with ? may be missing; [type] is a list of it.", ""]
-    for name, fields in table.structs.items():
+    for name, fields in sorted(table.structs.items()):
         shown = ", ".join(f"`{key}`: {kind}" for key, kind in fields.items())
         lines.append(f"- **{name}**: {shown}")
-    lines += [f"- **{name}**: one of {', '.join(values)}" for name, values in table.enums.items()]
+    lines += [f"- **{name}**: one of {', '.join(values)}" for name, values in sorted(table.enums.items())]
     return "\n".join(lines) + "\n"
 
 
