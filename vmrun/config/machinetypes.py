@@ -131,7 +131,7 @@ def _find(
                 where,
                 path="extends" if extending else "machine",
                 nearest=nearest(name, known),
-                remedy=f"known: {', '.join(known)}; a type of your own is a file {name}.yaml beside this one",
+                remedy=f"`vmrun types` lists them; a type of your own is a file {name}.yaml beside this one",
             )
         ]
     )
