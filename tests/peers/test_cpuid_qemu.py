@@ -9,9 +9,9 @@ import subprocess
 from typing import Any
 
 import pytest
-import yaml
 
 from accel.kvm.accelerator import KvmAccelerator
+from vmrun.config.machinetypes import load_type
 from vmrun.machine.cpuid import apic_ids, load_model, make_cpuid
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_model_reads_as_in_qemu(model: str, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_model_of_pc_i440fx_2_0_reads_as_in_qemu(model: str, tmp_path: pathlib.Path) -> None:
-    section = yaml.safe_load((ROOT / "machines/pc-i440fx-2.0.yaml").read_text())
+    section = load_type("pc-i440fx-2.0").to_dict()
     compat = {**section["cpu-compat"]["*"], **section["cpu-compat"].get(model, {})}
     theirs = qemu(tmp_path, "pc-i440fx-2.0", model)
     mine = ours(model, compat, **section["cpus"])

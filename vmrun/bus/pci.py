@@ -95,6 +95,7 @@ class PciDevice(Device):
     multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")
     romfile = Prop("str", "", "option ROM, found in the firmware directories")
     rombar = Prop("uint32", 1, "1: the option ROM is in the ROM BAR; 0: in fw_cfg", max=1)
+    command_serr_enable = Prop("bool", True, "software may set SERR# enable (bit 8 of the command register)")
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
@@ -164,7 +165,7 @@ class PciDevice(Device):
         config.set_word(0x2C, self.subsystem_vendor_id)
         config.set_word(0x2E, self.subsystem_id)
         config.set_byte(INTERRUPT_PIN, self.interrupt_pin)
-        config.allow(COMMAND, 2, config_mask(COMMAND))
+        config.allow(COMMAND, 2, config_mask(COMMAND) if self.command_serr_enable else config_mask(COMMAND) & ~0x100)
         config.allow(INTERRUPT_LINE, 1, 0xFF)
         config.allow(CACHE_LINE_SIZE, 1, 0xFF)
         config.allow_clear(STATUS, 2, 0xF900)

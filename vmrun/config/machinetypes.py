@@ -1,9 +1,9 @@
 """Machine types: found by name, followed through `extends`, flattened into one TypeSpec with every value's
 place kept.
 
-A type states only how it differs from the one it extends. Mappings merge (the type's own value wins),
-devices merge by id, wires are added, any other list replaces. Vmrun's own types have their names for ever:
-a user's file beside the machine cannot take one.
+A type states only how it differs from the one it extends. Mappings merge (the type's own value wins, ~
+takes an inherited one away), devices merge by id, wires are added, any other list replaces. Vmrun's own types
+have their names for ever: a user's file beside the machine cannot take one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_NOT_INHERITED = ("schema", "name", "extends", "remove")
+_NOT_INHERITED = ("schema", "name", "extends", "remove", "alias")
+_ALIAS = b"\nalias: "
+
+# Layers of vmrun's own types by path: a list of all types follows every chain.
+_layers: dict[str, Node] = {}
 
 
 class TypeSpec:
@@ -72,9 +76,20 @@ def type_names() -> list[str]:
     return sorted(names, key=_version_key)
 
 
+def aliases() -> dict[str, str]:
+    """Alias → the type of vmrun's own that it stands for."""
+    found = {}
+    for name in type_names():
+        with open(os.path.join(data_dir("machines"), f"{name}.yaml"), "rb") as file:
+            _, mark, rest = file.read(2048).partition(_ALIAS)
+        if mark:
+            found[rest.split(b"\n")[0].split()[0].decode()] = name
+    return found
+
+
 def load_type(name: str, directory: str = "", asked: Node | None = None) -> TypeSpec:
-    """The flattened type of that name; directory is where a user's own types may be, asked where the name
-    stands.
+    """The flattened type of that name or alias; directory is where a user's own types may be, asked where the
+    name stands.
 
     Raises ConfigError: no such type, a circle of extends, or the problems of a user's type file.
     """
@@ -89,19 +104,22 @@ def load_type(name: str, directory: str = "", asked: Node | None = None) -> Type
             raise _circle([*seen, current], asked)
         seen[current] = asked
         path, shown, own = _find(current, directory, asked, missing, bool(layers))
-        node = load_bytes(read_bytes(path, shown), shown, problems)
-        files.append(path)
-        if not own:
+        if own:
+            node = _layers.get(path) or _layers.setdefault(path, load_bytes(read_bytes(path, shown), shown))
+            current = os.path.basename(path)[:-5]
+        else:
+            node = load_bytes(read_bytes(path, shown), shown, problems)
             _check_user_type(node, current, problems)
+        files.append(path)
         layers.append((current, node))
         asked = node.get("extends")
         current = str(asked.value) if asked is not None else None
     if problems:
         raise ConfigError(problems=problems)
-    root = layers[-1][1]
+    root = _merge_type(layers[-1][1].at({}), layers[-1][1])
     for _, layer in reversed(layers[:-1]):
         root = _merge_type(root, layer)
-    return TypeSpec(name, root, tuple(layer for layer, _ in layers), files, missing)
+    return TypeSpec(layers[0][0], root, tuple(layer for layer, _ in layers), files, missing)
 
 
 def _find(
@@ -113,6 +131,9 @@ def _find(
         own = os.path.join(machines, f"{name}.yaml")
         if os.path.exists(own):
             return own, f"machines/{name}.yaml", True
+        meant = "" if "." in name else aliases().get(name, "")
+        if meant:
+            return os.path.join(machines, f"{meant}.yaml"), f"machines/{meant}.yaml", True
         part = os.path.join(machines, "_parts", f"{name}.yaml")
         if extending and os.path.exists(part):
             return part, f"machines/_parts/{name}.yaml", True
@@ -122,7 +143,6 @@ def _find(
                 return path, path, False
             missing.append(path)
     where = asked.place if asked is not None else None
-    known = type_names()
     raise ConfigError(
         problems=[
             Problem(
@@ -130,7 +150,7 @@ def _find(
                 f"there is no machine type '{name}'",
                 where,
                 path="extends" if extending else "machine",
-                nearest=nearest(name, known),
+                nearest=nearest(name, [*aliases(), *type_names()]),
                 remedy=f"`vmrun types` lists them; a type of your own is a file {name}.yaml beside this one",
             )
         ]
@@ -150,7 +170,7 @@ def _circle(names: list[str], asked: Node | None) -> ConfigError:
 def _check_user_type(node: Node, name: str, problems: list[Problem]) -> None:
     from vmrun.config.check import check_schema
 
-    check_schema(node, "machine-type", problems)
+    check_schema(without_nulls(node), "machine-type", problems)
     given = node.get("name")
     if given is not None and given.value != name:
         problems.append(
@@ -189,11 +209,11 @@ def _merge_type(base: Node, layer: Node) -> Node:
         if key in _NOT_INHERITED:
             continue
         old = merged.get(key)
-        if old is None:
-            merged[key] = value
-        elif key == "devices":
+        if value.value is None:
+            merged.pop(key, None)
+        elif old is not None and key == "devices":
             merged[key] = value.at(_merge_by_id(old.value, value.value))
-        elif key == "wires":
+        elif old is not None and key == "wires":
             merged[key] = value.at(old.value + value.value)
         else:
             merged[key] = merge(old, value)
@@ -203,14 +223,29 @@ def _merge_type(base: Node, layer: Node) -> Node:
     return layer.at(merged)
 
 
-def merge(old: Node, new: Node) -> Node:
-    """new over old: mappings merge at every depth, anything else is replaced."""
-    if type(old.value) is dict and type(new.value) is dict:
-        result = dict(old.value)
-        for key, value in new.value.items():
-            result[key] = merge(result[key], value) if key in result else value
-        return new.at(result)
-    return new
+def merge(old: Node | None, new: Node) -> Node:
+    """new over old: mappings merge at every depth, ~ takes a value away, anything else is replaced."""
+    if type(new.value) is not dict:
+        return new
+    result = dict(old.value) if old is not None and type(old.value) is dict else {}
+    for key, value in new.value.items():
+        if value.value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return new.at(result)
+
+
+def without_nulls(layer: Node) -> Node:
+    """What a type's file says, without what it takes away: the form that the schema knows."""
+
+    def strip(node: Node, kept: tuple[str, ...] = ()) -> Node:
+        if type(node.value) is not dict:
+            return node
+        there = {key: child for key, child in node.value.items() if child.value is not None or key in kept}
+        return node.at({key: strip(child) for key, child in there.items()})
+
+    return strip(layer, _NOT_INHERITED)
 
 
 def _merge_by_id(old: list[Node], new: list[Node]) -> list[Node]:

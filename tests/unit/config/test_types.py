@@ -27,7 +27,11 @@ def faults(tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 
 
 def test_names_are_sorted_by_version() -> None:
-    assert type_names() == ["pc-i440fx-2.0", *(f"rhel6.{n}.0" for n in range(7))]
+    names = type_names()
+    assert names[:10] == [*(f"pc-0.{n}" for n in range(10, 16)), *(f"pc-1.{n}" for n in range(4))]
+    assert names[10:14] == ["pc-i440fx-1.4", "pc-i440fx-1.5", "pc-i440fx-1.6", "pc-i440fx-1.7"]
+    assert names[22:27] == [f"pc-i440fx-2.{n}" for n in (8, 9, 10, 11, 12)]
+    assert names[-8:] == ["pc-i440fx-7.2", *(f"rhel6.{n}.0" for n in range(7))]
 
 
 def test_parts_are_no_types() -> None:

@@ -78,7 +78,6 @@ class KvmIoapic(_InKernel):
 
     base = Prop("uint32", default=0xFEC00000, doc="address of the register window")
     gsi_base = Prop("uint32", default=0, doc="GSI of pin 0; the kernel's is always 0")
-    version = Prop("uint8", default=0x11, doc="version register; the kernel's is always 0x11")
     chip = "ioapic"
 
     def realize(self, platform: Platform) -> None:
