@@ -33,7 +33,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need grub-common /usr/bin/grub-mkimage
         need busybox-static /bin/busybox /usr/bin/busybox
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
-        ls /boot/vmlinuz-* >/dev/null 2>&1 || missing="$missing linux-image-amd64"
+        need linux-image-amd64 /boot/vmlinuz-*[0-9]-amd64
+        need linux-image-cloud-amd64 /boot/vmlinuz-*-cloud-amd64
         ;;
     esac
 done

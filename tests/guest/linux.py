@@ -5,15 +5,22 @@ from __future__ import annotations
 import glob
 import os
 import pathlib
+import re
 import shutil
 import stat
+from typing import Any
 
 import pytest
 
+from tests.guest.machines import Guest
+
 BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
+COMPLAINTS = re.compile(  # of the kernel about what it finds; "bug" is also in a boot without any
+    r"WARNING:|BUG:|Oops|Call Trace|[Kk]ernel panic|FAIL|failed self.?test|unhandled|soft lockup|rcu_.*(stall|kthread)"
+    r"|clocksource: .*unstable|TSC.*(unstable|warp)|exited unexpectedly|unexpected|Spurious|spurious|[Ff]irmware [Bb]ug"
+)
 APPLETS = (
-    *("sh", "mount", "poweroff", "cat", "echo", "ls", "sleep", "dmesg", "nproc", "uname", "reboot", "grep", "dd"),
-    "time",
+    "sh", "mount", "poweroff", "cat", "echo", "ls", "sleep", "dmesg", "nproc", "uname", "reboot", "grep", "dd", "time",
 )
 
 INIT = """#!/bin/sh
@@ -67,3 +74,23 @@ def initramfs(directory: pathlib.Path, script: str = "", extra: dict[str, tuple[
     path = directory / "initramfs.cpio"
     path.write_bytes(archive(files))
     return str(path)
+
+
+class LinuxGuest(Guest):
+    """A kernel booted directly, its console on the serial port."""
+
+    def __init__(self, directory: pathlib.Path, accel: str, cmdline: str = "", **keys: Any) -> None:
+        super().__init__(
+            directory,
+            accel,
+            chardevs={"serial": {"type": "ringbuf", "size": 1 << 20}},
+            devices=[{"id": "com1", "driver": "isa-serial", "chardev": "serial"}],
+            cmdline=f"console=ttyS0 panic=-1 {cmdline}",
+            **{"memory": "256MiB", **keys},
+        )
+
+    def console(self) -> str:
+        return self.output("serial").replace("\r\n", "\n")
+
+    def complaints(self) -> list[str]:
+        return [line for line in self.console().splitlines() if COMPLAINTS.search(line)]

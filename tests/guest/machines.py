@@ -17,10 +17,18 @@ from vmrun.ui.screen import plain
 PATIENCE = 90.0  # seconds; the loaded CI machine is slow, a working guest is not
 
 
-def need_kvm() -> None:
-    works, why, remedy = find("kvm").probe()
+# What a test that names `accel` runs on, one after the other.
+ACCELERATORS = [pytest.param("kvm", marks=pytest.mark.kvm), "soft"]
+
+
+def need(accel: str) -> None:
+    works, why, remedy = find(accel).probe()
     if not works:
-        pytest.skip(f"KVM does not run a processor here: {why}; {remedy}")
+        pytest.skip(f"{accel} does not run a processor here: {why}; {remedy}")
+
+
+def need_kvm() -> None:
+    need("kvm")
 
 
 def write_machine(directory: pathlib.Path, **keys: Any) -> pathlib.Path:
@@ -33,16 +41,17 @@ def write_machine(directory: pathlib.Path, **keys: Any) -> pathlib.Path:
 
 
 class Guest:
-    """A machine with its firmware's debug console and serial port kept in memory."""
+    """A machine with its firmware's debug console kept in memory."""
 
-    def __init__(self, directory: pathlib.Path, **keys: Any) -> None:
+    def __init__(self, directory: pathlib.Path, accel: str = "kvm", **keys: Any) -> None:
+        need(accel)
         chardevs = {"debug": {"type": "ringbuf", "size": 1 << 20}, **keys.pop("chardevs", {})}
         devices = [
             {"id": "debug", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "debug"},
             *keys.pop("devices", []),
         ]
         path = write_machine(directory, chardevs=chardevs, devices=devices, **keys)
-        self.machine: Machine = build(resolve_file(str(path)).data, accel=["kvm"])
+        self.machine: Machine = build(resolve_file(str(path)).data, accel=[accel])
         self.log = ""
 
     def __enter__(self) -> Guest:

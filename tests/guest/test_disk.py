@@ -11,17 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.guest.machines import Guest, need_kvm
+from tests.guest.machines import Guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.kvm]
+pytestmark = pytest.mark.guest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BOOT_IMAGE = pathlib.Path("/usr/lib/grub/i386-pc/boot.img")
 TYPES = ["rhel6.3.0", "pc-i440fx-2.0"]
-
-
-@pytest.fixture(autouse=True)
-def _kvm() -> None:
-    need_kvm()
 
 
 def demo() -> Any:
@@ -32,14 +27,14 @@ def demo() -> Any:
     return module
 
 
-def test_a_boot_sector_prints_writes_its_disk_and_powers_off(tmp_path: pathlib.Path) -> None:
+def test_a_boot_sector_prints_writes_its_disk_and_powers_off(accel: str, tmp_path: pathlib.Path) -> None:
     tool = demo()
     before = tool.boot_sector() + bytes((1 << 20) - 512)
     (tmp_path / "disk.img").write_bytes(before)
     serial = {"serial": {"type": "ringbuf"}}
     devices = [{"id": "com1", "driver": "isa-serial", "chardev": "serial"}]
     with Guest(
-        tmp_path, machine="rhel6.3.0", memory="64MiB", disks=["disk.img"], chardevs=serial, devices=devices
+        tmp_path, accel, machine="rhel6.3.0", memory="64MiB", disks=["disk.img"], chardevs=serial, devices=devices
     ) as guest:
         assert guest.run_to_end() == "shutdown", guest.output()[-400:]
         assert tool.GREETING.decode() in guest.output("serial")
@@ -76,12 +71,12 @@ def grub_disk(path: pathlib.Path) -> None:
     shutil.which("grub-mkimage") is None or not BOOT_IMAGE.exists(), reason="grub-pc-bin is not installed"
 )
 @pytest.mark.parametrize("machine", TYPES)
-def test_grub_boots_to_its_prompt(machine: str, tmp_path: pathlib.Path) -> None:
+def test_grub_boots_to_its_prompt(accel: str, machine: str, tmp_path: pathlib.Path) -> None:
     grub_disk(tmp_path / "grub.img")
     serial = {"serial": {"type": "ringbuf"}}
     devices = [{"id": "com1", "driver": "isa-serial", "chardev": "serial"}]
     with Guest(
-        tmp_path, machine=machine, memory="64MiB", disks=["grub.img"], chardevs=serial, devices=devices
+        tmp_path, accel, machine=machine, memory="64MiB", disks=["grub.img"], chardevs=serial, devices=devices
     ) as guest:
         assert guest.run_until(lambda: "grub>" in guest.output("serial"), 240), guest.output("serial")[-400:]
         assert "GRUB-IS-UP" in guest.output("serial")

@@ -7,27 +7,22 @@ import re
 
 import pytest
 
-from tests.guest.machines import Guest, need_kvm
+from tests.guest.machines import Guest
 from vmrun.config.machinetypes import type_names
 
-pytestmark = [pytest.mark.guest, pytest.mark.kvm]
-
-
-@pytest.fixture(autouse=True)
-def _kvm() -> None:
-    need_kvm()
+pytestmark = pytest.mark.guest
 
 
 @pytest.mark.parametrize("name", sorted(type_names()))
-def test_firmware_reaches_no_bootable_device_on_every_type(name: str, tmp_path: pathlib.Path) -> None:
-    with Guest(tmp_path, machine=name, memory="128MiB", display="std") as guest:
+def test_firmware_reaches_no_bootable_device_on_every_type(accel: str, name: str, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, accel, machine=name, memory="128MiB", display="std") as guest:
         assert guest.run_until(lambda: "No bootable device" in guest.output()), guest.output()[-400:]
         assert guest.run_until(lambda: "No bootable device" in guest.screen(), 20), guest.screen()
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 64, 255])
-def test_firmware_counts_the_processors(count: int, tmp_path: pathlib.Path) -> None:
-    with Guest(tmp_path, machine="rhel6.3.0", memory="128MiB", cpus={"count": count}) as guest:
+def test_firmware_counts_the_processors(accel: str, count: int, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, accel, machine="rhel6.3.0", memory="128MiB", cpus={"count": count}) as guest:
         assert guest.run_until(lambda: "max supported" in guest.output()), guest.output()[-400:]
         found = re.search(r"Found (\d+) cpu", guest.output())
         assert found is not None
@@ -36,20 +31,22 @@ def test_firmware_counts_the_processors(count: int, tmp_path: pathlib.Path) -> N
 
 @pytest.mark.parametrize("mode", ["split", "off"])
 @pytest.mark.parametrize("name", ["rhel6.3.0", "pc-i440fx-2.0"])
-def test_firmware_runs_with_vmruns_own_interrupt_controllers(mode: str, name: str, tmp_path: pathlib.Path) -> None:
-    with Guest(tmp_path, machine=name, memory="64MiB", kernel_irqchip=mode) as guest:
+def test_firmware_runs_with_vmruns_own_interrupt_controllers(
+    accel: str, mode: str, name: str, tmp_path: pathlib.Path
+) -> None:
+    with Guest(tmp_path, accel, machine=name, memory="64MiB", kernel_irqchip=mode) as guest:
         assert guest.run_until(lambda: "No bootable device" in guest.output()), guest.output()[-400:]
 
 
-def test_firmware_finds_the_memory_that_is_declared(tmp_path: pathlib.Path) -> None:
-    with Guest(tmp_path, machine="rhel6.3.0", memory="1111MiB") as guest:
+def test_firmware_finds_the_memory_that_is_declared(accel: str, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, accel, machine="rhel6.3.0", memory="1111MiB") as guest:
         assert guest.run_until(lambda: "e820 map has" in guest.output()), guest.output()[-400:]
         top = 1111 << 20
         assert f"- {top:016x} = 2 RESERVED" in guest.output()
 
 
-def test_a_reset_by_the_guest_starts_the_firmware_again(tmp_path: pathlib.Path) -> None:
-    with Guest(tmp_path, machine="pc-i440fx-2.0", memory="64MiB") as guest:
+def test_a_reset_by_the_guest_starts_the_firmware_again(accel: str, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, accel, machine="pc-i440fx-2.0", memory="64MiB") as guest:
         assert guest.run_until(lambda: "No bootable device" in guest.output())
         guest.keep()
         guest.machine.board.io.write(0xCF9, 1, 2)

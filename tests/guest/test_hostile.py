@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tests.guest.machines import Guest, need_kvm
+from tests.guest.machines import Guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.kvm]
+pytestmark = pytest.mark.guest
 
 LOOP_FOR_EVER = bytes.fromhex("fa ebfe")  # cli; jmp $
 HALT_FOR_EVER = bytes.fromhex("fa f4 ebfd")  # cli; hlt
@@ -26,17 +26,12 @@ WRITE_EVERYWHERE = bytes.fromhex(
 )
 
 
-@pytest.fixture(autouse=True)
-def _kvm() -> None:
-    need_kvm()
-
-
-def boot(tmp_path: pathlib.Path, code: bytes, **keys: object) -> Guest:
+def boot(tmp_path: pathlib.Path, accel: str, code: bytes, **keys: object) -> Guest:
     sector = bytearray(512)
     sector[: len(code)] = code
     sector[510:512] = b"\x55\xaa"
     (tmp_path / "disk.img").write_bytes(bytes(sector) + bytes((1 << 20) - 512))
-    return Guest(tmp_path, machine="rhel6.3.0", memory="64MiB", disks=["disk.img"], **keys)
+    return Guest(tmp_path, accel, machine="rhel6.3.0", memory="64MiB", disks=["disk.img"], **keys)
 
 
 def booted(guest: Guest) -> bool:
@@ -44,8 +39,8 @@ def booted(guest: Guest) -> bool:
 
 
 @pytest.mark.parametrize("code", [LOOP_FOR_EVER, HALT_FOR_EVER])
-def test_a_guest_that_listens_to_nobody_is_ended_at_once(tmp_path: pathlib.Path, code: bytes) -> None:
-    with boot(tmp_path, code) as guest:
+def test_a_guest_that_listens_to_nobody_is_ended_at_once(accel: str, tmp_path: pathlib.Path, code: bytes) -> None:
+    with boot(tmp_path, accel, code) as guest:
         assert guest.run_until(lambda: booted(guest))
         began = time.monotonic()
         guest.machine.end("quit")
@@ -53,8 +48,8 @@ def test_a_guest_that_listens_to_nobody_is_ended_at_once(tmp_path: pathlib.Path,
         assert guest.machine.state == "shutdown"
 
 
-def test_a_guest_that_writes_to_every_port_changes_nothing_on_its_disk(tmp_path: pathlib.Path) -> None:
-    with boot(tmp_path, WRITE_EVERYWHERE, devices=[{"id": "exit", "driver": "isa-debug-exit"}]) as guest:
+def test_a_guest_that_writes_to_every_port_changes_nothing_on_its_disk(accel: str, tmp_path: pathlib.Path) -> None:
+    with boot(tmp_path, accel, WRITE_EVERYWHERE, devices=[{"id": "exit", "driver": "isa-debug-exit"}]) as guest:
         before = (tmp_path / "disk.img").read_bytes()
         reason = guest.run_to_end()
     assert reason in ("exit", "shutdown", "panic", "patience")
