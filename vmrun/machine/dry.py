@@ -22,17 +22,34 @@ class BlankDrive(BlockBackend):  # type: ignore[misc]
         return bytes(count)
 
 
-def build_dry(config: dict[str, Any]) -> Machine:
-    """The machine on no accelerator; chardevs lead nowhere, images are not opened, memory is not filled."""
+def build_dry(config: dict[str, Any], blank: int = 0) -> Machine:
+    """The machine on no accelerator; chardevs lead nowhere, images are not opened, memory is not filled.
+
+    blank: bytes of every disk; 0 for the sizes of the images.
+    """
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
-    drives = {name: BlankDrive(_size(spec)) for name, spec in config["drives"].items()}
+    drives = {name: BlankDrive(blank or _size(spec)) for name, spec in config["drives"].items()}
     return build(plain, accel=["qtest"], drives=drives)
 
 
 def _size(spec: dict[str, Any]) -> int:
+    """Bytes of an image in whole sectors; 1 GiB when it cannot be had."""
     import os
+    import stat
 
     try:
-        return (os.stat(spec["file"]).st_size + 511) & ~511
-    except (OSError, KeyError, TypeError):
+        info = os.stat(spec["file"])
+        size = _device_size(spec["file"]) if stat.S_ISBLK(info.st_mode) else info.st_size
+        return (size + 511) & ~511
+    except (OSError, KeyError, TypeError, ValueError):
         return 1 << 30
+
+
+def _device_size(path: str) -> int:
+    import os
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)

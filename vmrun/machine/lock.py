@@ -13,7 +13,7 @@ import os
 from vmrun.config.digest import digest
 from vmrun.config.load import read_bytes
 from vmrun.errors import BuildError, ConfigError, Place, Problem
-from vmrun.machine.differ import SECTIONS, compare
+from vmrun.machine.differ import INVISIBLE, LOCKED, compare
 from vmrun.machine.visible import visible
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def lock_path(machine_file: str) -> str:
 
 
 def make(config: dict[str, Any]) -> dict[str, Any]:
-    """The lock of a resolved machine. BuildError when the machine cannot be built, or is not the same twice."""
+    """The lock of a resolved machine. BuildError when the machine cannot be built."""
     sections = visible(config)
     digests = {name: digest(value) for name, value in sections.items()}
     return {
@@ -61,10 +61,10 @@ def read(path: str) -> dict[str, Any]:
         what = f"'{path}' is no lock file" if found is None else f"'{path}' is a lock of another form, {found!s:.40}"
         raise _wrong("VR0960", what, path, "`vmrun lock` writes one")
     sections, digests = lock.get("sections"), lock.get("digests")
-    if not isinstance(sections, dict) or not isinstance(digests, dict) or set(sections) != set(SECTIONS):
+    if not isinstance(sections, dict) or not isinstance(digests, dict) or set(sections) != set(LOCKED):
         raise _wrong("VR0960", f"'{path}' is not complete", path, "`vmrun lock` writes it anew")
     sound = {name for name, part in sections.items() if isinstance(part, dict) and digests.get(name) == digest(part)}
-    bad = [name for name in SECTIONS if name not in sound]
+    bad = [name for name in LOCKED if name not in sound]
     if bad or lock.get("digest") != digest(digests):
         where = f" ({', '.join(bad)})" if bad else ""
         raise _wrong(
@@ -86,7 +86,7 @@ def check(config: dict[str, Any], path: str) -> None:
             path,
             "make this machine's own with `vmrun lock`",
         )
-    changes = compare(lock["sections"], visible(config))
+    changes = [one for one in compare(lock["sections"], visible(config)) if one.severity != INVISIBLE]
     if changes:
         problems = [
             Problem("VR0962", f"not as locked: {change.text} ({change.severity})", Place(path), path=change.key)

@@ -13,6 +13,7 @@ import hashlib
 import os
 
 from vmrun.config.catalogue import load_catalogue
+from vmrun.config.write import collapse
 from vmrun.errors import BuildError, Problem
 from vmrun.firmware import fwcfg
 from vmrun.machine.cpuid import make_cpuid
@@ -34,11 +35,15 @@ OF_THE_HOST = ("host", "max")
 BACKENDS = ("drive", "chardev", "netdev")
 NOT_SEEN = ("id", "rerror", "werror", "audiodev", "share-rw", "failover_pair_id")
 FILES = ("romfile",)
-SHORT = 32  # bytes of a fw_cfg item that are shown as they are
+ROM_FOLDERS = ("genroms/", "vgaroms/")
+SHORT, SHORT_TEXT = 32, 400  # bytes of a fw_cfg item that are shown as they are
 
 
-def visible(config: dict[str, Any]) -> Sections:
-    """The sections of a resolved machine (ResolvedMachine.data). Raises BuildError when it cannot be built."""
+def visible(config: dict[str, Any], blank: int = 0) -> Sections:
+    """The sections of a resolved machine (ResolvedMachine.data). Raises BuildError when it cannot be built.
+
+    blank: bytes of every disk, in place of its image's size.
+    """
     if config["cpus"]["model"] in OF_THE_HOST:
         model = config["cpus"]["model"]
         problem = Problem(
@@ -49,7 +54,7 @@ def visible(config: dict[str, Any]) -> Sections:
         )
         raise BuildError(problems=[problem])
     catalogue = load_catalogue()
-    machine = build_dry(_modelled(config, catalogue))
+    machine = build_dry(_modelled(config, catalogue), blank)
     try:
         return {
             "machine": _machine(config),
@@ -117,26 +122,32 @@ def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
             "rom" if bar.n == 6 else str(bar.n): f"{'io' if bar.flags & 1 else 'memory'} {bar.size:#x}"
             for bar in device.bars.values()
         }
-        key = f"{bus} {device.devfn >> 3:02x}.{device.devfn & 7} {device.name}"
+        key = f"{bus} {device.devfn >> 3:02x}.{device.devfn & 7}"
         yield key, {"driver": device.driver, "bars": bars, "config": dwords}
 
 
 def _planned_pci(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     """Functions that are declared only: their place and driver are known, their configuration space is not."""
     return {
-        f"{device['bus']} {device['addr']} {device['id']}": {"driver": device["driver"], "not modelled": True}
+        f"{device['bus']} {device['addr']}": {"driver": device["driver"], "not modelled": True}
         for device in config["devices"]
         if device["addr"] is not None and catalogue.modelled(device["driver"]) is None
     }
 
 
 def _space(space: Any, digits: int) -> Iterator[tuple[str, str]]:
+    """Ranges by who answers there. Neighbours of one driver are one: how vmrun divides them is its own."""
+    rows: list[tuple[int, int, str]] = []
     for piece in space.flat:
         owner = piece.region.owner
-        what = f"{piece.region.name}, {'rom' if piece.readonly else piece.region.kind_name}"
-        if owner is not None:
-            what += f", {owner.driver} {owner.name}"
-        yield f"{piece.start:0{digits}x}-{piece.start + piece.size - 1:0{digits}x}", what
+        what = owner.driver if owner is not None else piece.region.name
+        what += f", {'rom' if piece.readonly else piece.region.kind_name}"
+        if rows and rows[-1][1] == piece.start and rows[-1][2] == what:
+            rows[-1] = (rows[-1][0], piece.start + piece.size, what)
+        else:
+            rows.append((piece.start, piece.start + piece.size, what))
+    for start, end, what in rows:
+        yield f"{start:0{digits}x}-{end - 1:0{digits}x}", what
 
 
 def _irqs(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -145,15 +156,21 @@ def _irqs(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]
         for pin in device.resources.get("irqs", ()):
             number = device.get_props().get(pin) if isinstance(pin, str) else pin
             if number is not None:
-                lines.setdefault(f"irq {number}", []).append(device.name)
+                lines.setdefault(f"irq {number}", []).append(device.driver)
         for pin in device.resources.get("dmas", ()):
             number = device.get_props().get(pin) if isinstance(pin, str) else pin
             if number is not None:
-                lines.setdefault(f"dma {number}", []).append(device.name)
-    for source, target in config["wires"]:
+                lines.setdefault(f"dma {number}", []).append(device.driver)
+    for source, target in collapse(sorted(config["wires"], key=_by_number)):
         lines.setdefault(f"wire {source}", []).append(target)
     for name in sorted(lines):
         yield name, ", ".join(sorted(lines[name]))
+
+
+def _by_number(wire: list[str]) -> list[tuple[str, int]]:
+    """Sorts irq[2] before irq[10]."""
+    ends = (pin.removesuffix("]").partition("[") for pin in wire)
+    return [(stem, int(number or "0")) for stem, _, number in ends]
 
 
 def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -184,11 +201,18 @@ def _fw_cfg(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, str
     for position, (name, data) in enumerate(prepared.files):
         if name == "etc/e820":  # an accelerator's own pages are in it, and none runs here
             data = fwcfg.e820(config, "kvm" in config["accel"])
-        folder, slash, base = name.partition("/")
-        yield f"file {folder}{slash}{os.path.basename(base)}", f"{position}: {_bytes(data)}"
+        if name.startswith(ROM_FOLDERS):  # the rest may be a path of the host
+            folder, _, rest = name.partition("/")
+            name = f"{folder}/{os.path.basename(rest)}"
+        yield f"file {name}", f"{position}: {_bytes(data)}"
 
 
 def _bytes(data: bytes) -> str:
+    """Short data in hexadecimal, text as it is, the rest by its digest."""
+    if len(data) <= SHORT_TEXT:
+        plain = data.rstrip(b"\0").replace(b"\n", b" ")
+        if plain and plain.isascii() and plain.decode("ascii").isprintable():
+            return f"text {plain.decode('ascii')}"
     if len(data) <= SHORT:
         return data.hex() or "empty"
     return f"{len(data)} bytes sha256 {hashlib.sha256(data).hexdigest()}"
@@ -230,6 +254,11 @@ def _disks(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]
         yield entry["id"], found
 
 
+def seen(name: str, prop: dict[str, Any]) -> bool:
+    """Whether a property, given with its row of the catalogue, reaches the guest."""
+    return name not in NOT_SEEN and prop.get("type") not in BACKENDS and bool(prop.get("visible", True))
+
+
 def _devices(config: dict[str, Any], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
     """The driver of each device and those of its properties that reach the guest."""
     for device in config["devices"]:
@@ -237,7 +266,12 @@ def _devices(config: dict[str, Any], catalogue: Catalogue) -> Iterator[tuple[str
         props = {}
         for name, value in device["props"].items():
             kind = entry.props.get(name, {}) if entry is not None else {}
-            if name in NOT_SEEN or kind.get("type") in BACKENDS or not kind.get("visible", True):
+            if not seen(name, kind):
                 continue
             props[name] = os.path.basename(value) if name in FILES else value
-        yield device["id"], {"driver": device["driver"], "bus": device["bus"], "props": props}
+        yield device["id"], {
+            "driver": device["driver"],
+            "bus": device["bus"],
+            "addr": device["addr"],
+            "props": props,
+        }

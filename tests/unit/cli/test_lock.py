@@ -70,7 +70,7 @@ def test_swapped_cards_are_told_with_their_linux_names(here: Path, capsys: pytes
     assert "network card 'net0': kernel order under Linux eth0 → eth1" in texts
     assert "network card 'net0': udev name under Linux ens3 → ens5" in texts
     assert "network card 'net1': kernel order under Linux eth1 → eth0" in texts
-    assert any(text.startswith("e1000 at pci.0 03.0 net0 is gone") for text in texts)
+    assert any(text == "PCI device at pci.0 03.0 (e1000) is gone" for text in texts)
 
 
 def test_order_in_the_file_changes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +93,87 @@ def test_a_new_device_breaks_resume(here: Path, capsys: pytest.CaptureFixture[st
     b = write("b.yaml", HEAD + "devices: [{id: panic, driver: pvpanic}]\n")
     found = {change["text"]: change["severity"] for change in diff(a, b, capsys)}
     assert found["device 'panic' (pvpanic) appears"] == "breaks resume"
-    assert found["I/O ports: 0505-0505 appears"] == "breaks resume"
+    assert found["I/O ports 0505-0505 (pvpanic, i/o) appears"] == "breaks resume"
+
+
+HOST_ONLY = {
+    "cache": ("disks: [{file: d.img, cache: none}]\n", "disks: [{file: d.img, cache: writeback}]\n"),
+    "path": ("disks: [d.img]\n", "disks: [e.img]\n"),
+    "chardev": ("serial: pty\n", "serial: 'null'\n"),
+    "accelerators": ("accel: [kvm, soft]\n", "accel: [soft, kvm]\n"),
+    "clock": ("rtc: {clock: host}\n", "rtc: {clock: vm}\n"),
+    "start": ("paused: true\n", "paused: false\n"),
+    "id": ("devices: [{id: a, driver: pvpanic}]\n", "devices: [{id: b, driver: pvpanic}]\n"),
+}
+
+
+@pytest.mark.parametrize("what", HOST_ONLY)
+def test_what_concerns_the_host_alone_is_shown_as_invisible(
+    here: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    for image in ("d.img", "e.img"):
+        Path(image).write_bytes(bytes(1 << 20))
+    a, b = (write(f"{n}.yaml", HEAD + body) for n, body in enumerate(HOST_ONLY[what]))
+    capsys.readouterr()
+    assert main(["diff", "--json", a, b]) == 0
+    changes = json.loads(capsys.readouterr().out)["changes"]
+    assert {change["severity"] for change in changes} == {"invisible"}
+    assert main(["diff", a, b]) == 0
+    assert capsys.readouterr().out.endswith("a guest sees no difference\n")
+    assert main(["lock", a, "--output", "l.lock"]) == 0
+    assert main(["lock", b, "--output", "l.lock", "--check"]) == 0
+
+
+def test_two_types_are_compared_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = diff("rhel6.3.0", "pc-i440fx-2.0", capsys)
+    found = {change["text"]: change["severity"] for change in changes}
+    assert found["device 'hpet' (hpet) appears"] == "breaks resume"
+    assert found["the machine as a whole: hw-version 0.12.1 → 2.0.0"] == "re-detected"
+    assert found["the machine as a whole: type rhel6.3.0 → pc-i440fx-2.0"] == "invisible"
+    assert diff("rhel6.3.0", "rhel6.3.0", capsys) == []
+
+
+def test_a_type_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "rhel6.3.0", "rhel6.3.9"]) == 1
+    assert "there is no machine type 'rhel6.3.9'" in capsys.readouterr().err
+
+
+def test_a_cpu_feature_is_told_by_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD)
+    b = write("b.yaml", HEAD + "cpus: {features: {ssse3: true, sse2: false}}\n")
+    assert [change["text"] for change in diff(a, b, capsys)] == [
+        "the processor gains ssse3 and loses sse2 (CPUID leaf 00000001.0)"
+    ]
+
+
+def test_a_disk_of_another_size_breaks_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD + "disks: [a.img]\n")
+    b = write("b.yaml", HEAD + "disks: [b.img]\n")
+    Path("a.img").write_bytes(bytes(4 << 20))
+    Path("b.img").write_bytes(bytes(8 << 20))
+    found = {change["text"]: change["severity"] for change in diff(a, b, capsys)}
+    assert found["disks: ide0-0-0 bytes 4194304 → 8388608"] == "breaks resume"
+
+
+def test_an_image_that_is_missing_is_told_and_compared_as_a_gigabyte(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = write("a.yaml", HEAD + "disks: [a.img]\n")
+    assert main(["diff", a, a]) == 0
+    assert "a.yaml:6:9: warning VR0620: " in capsys.readouterr().err
+
+
+def test_a_property_that_is_new_to_vmrun_does_not_break_old_locks(here: Path) -> None:
+    write("box.yaml", HEAD)
+    main(["lock", "box.yaml"])
+    lock = json.loads(Path("box.lock").read_text())
+    del lock["sections"]["devices"]["video0"]["props"]["xres"]
+    from vmrun.config.digest import digest
+
+    lock["digests"]["devices"] = digest(lock["sections"]["devices"])
+    lock["digest"] = digest(lock["digests"])
+    Path("box.lock").write_text(json.dumps(lock))
+    assert main(["lock", "--check", "box.yaml"]) == 0
 
 
 def test_another_firmware_image_is_caught(
@@ -168,3 +248,10 @@ def test_features_that_are_missing_are_named() -> None:
     check_features([], "kvm")
     with pytest.raises(BuildError, match="kvm on this host lacks CPU features of the locked model: avx, sse4.2"):
         check_features(["avx", "sse4.2"], "kvm")
+
+
+def test_a_machine_that_is_as_locked_starts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    main(["lock", "box.yaml"])
+    assert main(["up", "--locked", "--accel", "qtest", "--quiet", "--timeout", "0.01", "box.yaml"]) == 4
+    assert "stopped after" in capsys.readouterr().err
