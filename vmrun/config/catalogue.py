@@ -112,6 +112,8 @@ class Catalogue:
         self.files.append(path)
         return read_json(path)
 
+_kept: dict[tuple[object, ...], Catalogue] = {}  # the one that was read last, for who resolves many machines
+
 
 def load_catalogue(devices: str = "") -> Catalogue:
     """The installed catalogue, or one with another devices.json. Raises BuildError when the installation
@@ -120,9 +122,23 @@ def load_catalogue(devices: str = "") -> Catalogue:
     directory = data_dir("schema")
     path = devices or os.path.join(directory, "devices.json")
     backends = os.path.join(directory, "backends.json")
+    stamp = (path, *_stamp(path), *_stamp(backends))
+    kept = _kept.get(stamp)
+    if kept is not None:
+        return kept
     catalogue = Catalogue(read_json(path), None, read_json(backends))
     catalogue.files += [path, backends]
+    _kept.clear()
+    _kept[stamp] = catalogue
     return catalogue
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return 0, 0
+    return info.st_mtime_ns, info.st_size
 
 
 def read_json(path: str) -> Any:

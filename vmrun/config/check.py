@@ -30,7 +30,9 @@ _WORDS = {
     "integer": "a number",
 }
 MOST_NEAREST = 200  # problems for which a nearest name is looked for
+_SAYS_NOTHING = frozenset(("anyOf", "type", "title", "description", "default", "examples"))
 _schemas: dict[str, Any] = {}
+_taken: dict[int, frozenset[type]] = {}  # by the id of a schema in _schemas, none of which ever goes away
 
 
 def load_schema(name: str) -> Any:
@@ -74,6 +76,11 @@ class _Checker:
         self.bad: set[int] = set()
 
     def check(self, node: Node, schema: Any, path: str) -> None:
+        taken = _taken.get(id(schema))
+        if taken is None:
+            taken = _taken[id(schema)] = _takes(self.name, schema)
+        if type(node.value) in taken:
+            return
         while "$ref" in schema:
             self.name, schema = _resolve_ref(self.name, schema["$ref"])
         name = self.name
@@ -263,6 +270,19 @@ def _is(value: Any, wanted: str | None) -> bool:
     return type(value) is _TYPES[wanted]
 
 
+def _takes(name: str, schema: Any) -> frozenset[type]:
+    """The types of which a schema takes every value: most values need no closer look."""
+    while "$ref" in schema:
+        name, schema = _resolve_ref(name, schema["$ref"])
+    if not _SAYS_NOTHING.issuperset(schema):
+        return frozenset()
+    if "anyOf" in schema:
+        return frozenset().union(*(_takes(name, branch) for branch in schema["anyOf"]))
+    wanted = schema.get("type")
+    plain = wanted in ("string", "boolean", "integer")
+    return frozenset((int if wanted == "integer" else _TYPES[wanted],)) if plain else frozenset()
+
+
 def _same(value: Any, choice: Any) -> bool:
     return type(value) is type(choice) and bool(value == choice)
 
@@ -278,6 +298,7 @@ def _expected(schema: Any) -> str:
 
 
 def _follow(name: str, schema: Any) -> Any:
+    """The schema that a reference leads to."""
     while "$ref" in schema:
         name, schema = _resolve_ref(name, schema["$ref"])
     return schema

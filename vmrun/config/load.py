@@ -27,6 +27,11 @@ _MARKS = (
 )
 
 
+_OWN = f"machines{os.sep}"  # how vmrun's own types and CPU models are called in messages
+_MOST_OWN = 256
+_own: dict[str, tuple[bytes, Node]] = {}  # they are read for every machine that one process validates; nobody changes Nodes
+
+
 def load_file(path: str, problems: list[Problem] | None = None, shown: str = "") -> Node:
     """Read the file at path. shown is the name to use in messages (default: path as given).
 
@@ -61,6 +66,9 @@ def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None) -
     """Nodes of a file's contents; shown (a file name) says the notation by its suffix and is used in
     messages.
     """
+    kept = _own.get(shown)
+    if kept is not None and kept[0] == data:
+        return kept[1]
     text = decode(data, shown)
     found: list[Problem] = []
     suffix = os.path.splitext(shown)[1].lower()
@@ -89,6 +97,8 @@ def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None) -
             code="VR0103",
             place=node.place,
         )
+    if not found and shown.startswith(_OWN) and len(_own) < _MOST_OWN:
+        _own[shown] = (data, node)
     if problems is None:
         if found:
             raise ConfigError(problems=found)
