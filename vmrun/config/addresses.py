@@ -6,6 +6,7 @@ Assigned places depend on ids alone, never on the order in the file, so that mov
 
 from __future__ import annotations
 
+from vmrun.config.node import Node
 from vmrun.config.scalar import parse_pci_addr, pci_addr_text
 from vmrun.config.spec import BOARD
 from vmrun.config.work import Bus, Dev, Work
@@ -26,7 +27,7 @@ def assign(work: Work) -> None:
     work.devices = _ordered(work)
     for bus in work.buses.values():
         bus.members = [dev for dev in work.devices if dev.bus == bus.name and (not dev.idle or dev.planned)]
-        if bus.kind == "PCI" and not bus.idle:
+        if bus.kind == "PCI" and not bus.unknown:
             _pci_slots(work, bus)
     _ide_units(work)
     _indexes(work)
@@ -68,11 +69,8 @@ def _check_provides(work: Work, dev: Dev) -> None:
 
 def _choose_bus(work: Work, dev: Dev) -> None:
     entry, given = dev.entry, dev.spec.bus
-    if entry is None or entry.planned:
-        # Not judged for a device that is not modelled yet: its bus may be one of those to come.
+    if entry is None or (entry.planned and _buses_to_come(work, given, entry.bus)):
         dev.bus = str(given.value) if given is not None else None
-        if given is None and entry is not None and entry.bus == "PCI":
-            dev.bus = next((bus.name for bus in work.buses.values() if bus.kind == "PCI"), None)
         return
     wanted = entry.bus
     if dev.spec.addr is not None and wanted != "PCI":
@@ -123,6 +121,14 @@ def _choose_bus(work: Work, dev: Dev) -> None:
     dev.idle = dev.idle or bus.idle
 
 
+def _buses_to_come(work: Work, given: Node | None, kind: str | None) -> bool:
+    """Whether the bus of a device may come from a part of the file that is not acted on yet."""
+    there = any(
+        bus.kind == kind if given is None else name == given.value for name, bus in work.buses.items()
+    )
+    return not there and any(work.spec.value(section) for section in ("include", "usb"))
+
+
 def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
     for bus in work.buses.values():
         if bus.kind == wanted and (wanted != "IDE" or _ide_room(work, bus.name, dev)):
@@ -150,10 +156,18 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
             f"{dev.driver} needs {_a(wanted)} bus, and this machine has none",
             dev.spec.place,
             dev.spec.path,
-            remedy=f"add a device that provides {_a(wanted)} bus",
+            remedy=f"add a device that provides {_a(wanted)} bus: {_providers(work, wanted)}",
         )
     dev.idle = True
     return None
+
+
+def _providers(work: Work, kind: str) -> str:
+    """Drivers that provide such a bus, those that are modelled first."""
+    modelled = work.catalogue.modelled_names()
+    names = [*modelled, *(name for name in work.catalogue.names() if name not in modelled)]
+    found = [name for name in names if (entry := work.catalogue.driver(name)) and kind in entry.provides]
+    return f"{', '.join(found[:4])}{', …' if len(found) > 4 else ''}" if found else "there is none yet"
 
 
 def _ide_room(work: Work, name: str, dev: Dev) -> bool:
@@ -300,7 +314,7 @@ def _free_slot(taken: dict[tuple[int, int], Dev]) -> int | None:
 
 def _ide_units(work: Work) -> None:
     for bus in work.buses.values():
-        if bus.kind != "IDE" or bus.idle:
+        if bus.kind != "IDE" or bus.unknown:
             continue
         taken: dict[int, Dev] = {}
         for dev in sorted(bus.members, key=lambda dev: (dev.props.get("unit") is None, dev.id)):
@@ -422,4 +436,4 @@ def _no_index(work: Work, dev: Dev, prop: str, index: int, count: int) -> None:
 
 
 def _a(kind: str) -> str:
-    return f"an {kind}" if kind[:1] in "AEIOU" else f"a {kind}"
+    return f"an {kind}" if kind[:1] in "AEIO" else f"a {kind}"

@@ -171,6 +171,16 @@ CODES: dict[str, tuple[str, str]] = {
         "Boot indexes order the devices to boot from, so each is used once.",
     ),
     "VR0517": ("a MAC address used twice", "Two cards with one address cannot be told apart on the network."),
+    "VR0518": (
+        "a place on a bus taken twice",
+        "Two devices are at one USB port, SCSI address, virtio-serial port or codec address. Left out, each gets a "
+        "free one.",
+    ),
+    "VR0519": (
+        "a place that a bus does not have",
+        "USB controllers have a fixed number of ports: two of a UHCI, six of an EHCI; a hub adds eight, which are "
+        "written as 1.1 to 1.8. The other buses have their limits too, which the message names.",
+    ),
     "VR0520": (
         "a wire that cannot be read",
         "device.pin, device.pin[n] or device.pin[first..last], as many on both sides.",
@@ -199,6 +209,11 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0609": (
         "one image in two drives",
         "Two writers destroy an image. Drives that are all readonly may share one.",
+    ),
+    "VR0610": (
+        "something of the host claimed twice",
+        "Two chardevs, networks or remote displays listen on one address, write one file or take one descriptor. "
+        "Only one of them would get it, or both would spoil it.",
     ),
     "VR0611": (
         "a backend that nothing uses",
@@ -311,5 +326,18 @@ CODES: dict[str, tuple[str, str]] = {
     "VR1004": (
         "a clock at the host's local time",
         "What the guest's clock shows at its start depends on the host's time zone.",
+    ),
+    "VR1005": (
+        "a network card without a slot of its own",
+        "It gets the lowest free one in the order of the ids, so that another device may move it, and Linux names "
+        "a card by its slot (ens3).",
+    ),
+    "VR1006": (
+        "a device of the host",
+        "What is passed through from the host is not there, or another one, on the next host.",
+    ),
+    "VR1007": (
+        "a CPU setting that is the host's",
+        "pmu, host-phys-bits and host-cache-info show the guest what the host's processor has.",
     ),
 }

@@ -202,6 +202,8 @@ def _own(
             if value is not None:
                 kernel_props[name] = value
         work.note(f"devices.{dev.id}.{name}", node.place)
+    if dev.spec.addr is not None:
+        work.note(f"devices.{dev.id}.addr", dev.spec.addr.place)
     work.note(f"devices.{dev.id}", dev.spec.place)
 
 

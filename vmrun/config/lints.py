@@ -8,29 +8,39 @@ from vmrun.errors import WARNING, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from vmrun.config.spec import ResolvedMachine
 
 OF_THE_HOST = ("host", "max")
-FLOATING = ("pc",)  # names of whatever type is the newest
+PASSED_THROUGH = ("usb-host", "vfio-pci", "pci-assign", "scsi-block", "scsi-generic")
+HOST_FEATURES = ("pmu", "host-phys-bits", "host-cache-info")
 
 
 def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
-    """Everything of a resolved machine that is not reproducible. asked: the machine type as the file names it."""
+    """Everything of a resolved machine that is not reproducible, also of devices that are not modelled yet.
+
+    asked: the machine type as the file names it.
+    """
     found: list[Problem] = []
 
     def say(code: str, message: str, path: str, remedy: str) -> None:
-        place = machine.place(*path.split(".")) or machine.place("name")
+        place = machine.place(*path.split(".")) or machine.place("machine")
         found.append(Problem(code, message, place, path=path, remedy=remedy, severity=WARNING))
 
-    model = machine["cpus"]["model"]
-    if model in OF_THE_HOST:
+    cpus = machine["cpus"]
+    if cpus["model"] in OF_THE_HOST:
         say(
             "VR1001",
-            f"CPU model '{model}' differs from host to host",
+            f"CPU model '{cpus['model']}' differs from host to host",
             "cpus.model",
             "name a model: `vmrun init` shows the type's own",
         )
-    if asked in FLOATING:
+    for name in HOST_FEATURES:
+        if cpus["features"].get(name) is True:
+            say("VR1007", f"'{name}' shows the guest what this host has", f"cpus.features.{name}", "leave it out")
+    if asked != machine["machine"]:
         say(
             "VR1002",
             f"machine type '{asked}' is whatever type is the newest",
@@ -38,14 +48,7 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
             f"write `machine: {machine['machine']}`, which stays as it is",
         )
     for device in machine["devices"]:
-        mac, id = device["props"].get("mac"), device["id"]
-        if mac is not None and f"devices.{id}.mac" not in machine.places:
-            say(
-                "VR1003",
-                f"card '{id}' has no MAC address of its own: another card changes it",
-                f"devices.{id}",
-                f'write `mac: "{mac}"`',
-            )
+        _device(machine, device, say)
     if machine["rtc"]["base"] == "localtime":
         say(
             "VR1004",
@@ -54,6 +57,34 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
             "write `base: utc`",
         )
     return found
+
+
+def _device(machine: ResolvedMachine, device: dict[str, Any], say: Callable[[str, str, str, str], None]) -> None:
+    mac, id, addr = device["props"].get("mac"), device["id"], device["addr"]
+    path = f"devices.{id}"
+    if mac is not None:
+        if f"{path}.mac" not in machine.places:
+            say(
+                "VR1003",
+                f"card '{id}' has no MAC address of its own: another card changes it",
+                path,
+                f'write `mac: "{mac}"`',
+            )
+        if addr is not None and f"{path}.addr" not in machine.places:
+            say(
+                "VR1005",
+                f"card '{id}' has no slot of its own: another device may take {addr}, and the guest names "
+                "the card by its slot",
+                path,
+                f'write `addr: "{addr}"`',
+            )
+    if device["driver"] in PASSED_THROUGH:
+        say(
+            "VR1006",
+            f"{device['driver']} '{id}' is a device of this host; on another one the machine differs",
+            path,
+            "emulated devices are the same everywhere",
+        )
 
 
 def as_errors(problems: list[Problem]) -> list[Problem]:

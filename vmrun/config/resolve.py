@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config import addresses, backends, clashes, devices, settings, sugar, wires
+from vmrun.config import addresses, backends, clashes, devices, listeners, plugs, settings, sugar, wires
 from vmrun.config.catalogue import Catalogue, load_catalogue
 from vmrun.config.check import check_schema
 from vmrun.config.load import apply_sets, load_file
@@ -119,16 +119,19 @@ def resolve(
     spec = MachineSpec(root)
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
     work = Work(spec, machine_type, catalogue, directory, problems)
+    work.note("machine", spec.type_name.place)
     work.idle_backends |= _dropped(whole, root)
     short_forms = sugar.expand(work)
     sugar.planned_sections(work)
     devices.collect(work, short_forms)
     devices.check_globals(work)
     addresses.assign(work)
+    plugs.check(work)
     wired = wires.expand(work)
     clashes.check(work, wired)
     backends.resolve_backends(work)
     backends.check_references(work)
+    listeners.check(work)
     data = _assemble(work, name, wired)
     read = (*files, *machine_type.files, *catalogue.files, *dict.fromkeys(work.files))
     return ResolvedMachine(data, work.places, tuple(problems), read, tuple(machine_type.missing))

@@ -69,7 +69,7 @@ def parse_size(value: Any) -> int | None:
 
 def size_text(value: int) -> str:
     """A size as a person writes it: '1111MiB', or the bytes when it is no whole KiB."""
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if value and not value & ((1 << shift) - 1):
             return f"{value >> shift}{unit}"
     return str(value)

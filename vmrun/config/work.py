@@ -69,6 +69,11 @@ class Bus:
         self.idle = owner.idle
         self.members: list[Dev] = []
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing can be said of what is plugged in: its owner is faulty. Planned owners are known."""
+        return self.idle and not self.owner.planned
+
 
 class Work:
     """One resolving: input (spec, type, catalogue, directory of the file) and what has been found so far."""

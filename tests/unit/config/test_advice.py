@@ -1,0 +1,75 @@
+"""Advice on what is not reproducible, of devices that are modelled and of those to come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vmrun.config.api import validate
+from vmrun.config.data import data_dir
+from vmrun.errors import Problem
+
+HEAD = "schema: vmrun/machine/1\nmachine: pc-i440fx-2.0\n"
+MAC, ADDR = 'mac: "52:54:00:00:00:01"', "addr: 03.0"
+
+
+def advice(text: str) -> list[Problem]:
+    return [problem for problem in validate(text) if problem.code.startswith("VR10")]
+
+
+def codes(body: str, head: str = HEAD) -> list[str]:
+    return [problem.code for problem in advice(head + body)]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("", []),
+        ("cpus: {model: host}\n", ["VR1001"]),
+        ("cpus: {model: max}\n", ["VR1001"]),
+        ("cpus: {model: Penryn}\n", []),
+        ("cpus: {features: {pmu: true}}\n", ["VR1007"]),
+        ("cpus: {features: {pmu: false}}\n", []),
+        ("rtc: {base: localtime}\n", ["VR1004"]),
+        ("rtc: {base: utc}\n", []),
+        (f"devices: [{{driver: e1000, {MAC}, {ADDR}}}]\n", []),
+        (f"devices: [{{driver: e1000, {ADDR}}}]\n", ["VR1003"]),
+        (f"devices: [{{driver: e1000, {MAC}}}]\n", ["VR1005"]),
+        (f"devices: [{{driver: ne2k_isa, irq: 10, {MAC}}}]\n", []),
+        ("devices: [{id: usb, driver: usb-ehci}, {driver: usb-host}]\n", ["VR1006"]),
+    ],
+)
+def test_what_is_not_reproducible_gets_advice(body: str, expected: list[str]) -> None:
+    assert codes(body) == expected
+
+
+def test_an_alias_of_the_newest_type_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrun.config.api import examine_file
+    from vmrun.config.lints import advice as of
+    from vmrun.config.spec import ResolvedMachine
+
+    example = Path(data_dir("machines")).parent / "examples" / "two-disks.yaml"
+    machine, _ = examine_file(str(example))
+    assert isinstance(machine, ResolvedMachine)
+    (problem,) = of(machine, "pc")
+    assert (problem.code, problem.path, problem.remedy[:9]) == ("VR1002", "machine", "write `ma")
+    assert problem.place is not None
+
+
+def test_advice_stands_at_its_line_and_says_what_to_write() -> None:
+    (problem,) = advice(HEAD + "devices:\n  - {id: net0, driver: rtl8139, addr: 05.0}\n")
+    assert problem.text().removeprefix("<text>.yaml:") == (
+        "4:5: warning VR1003: card 'net0' has no MAC address of its own: another card changes it\n"
+        "    at devices.net0\n"
+        '    write `mac: "52:54:00:12:34:56"`'
+    )
+
+
+def test_a_broken_machine_gets_no_advice() -> None:
+    assert codes("rtc: {base: localtime}\nmemory: 1\n") == []
+
+
+def test_strict_makes_errors_of_advice() -> None:
+    found = validate(HEAD + "rtc: {base: localtime}\n", strict=True)
+    assert [(problem.code, problem.severity) for problem in found] == [("VR1004", "error")]
