@@ -29,7 +29,7 @@ _MARKS = (
 
 _OWN = f"machines{os.sep}"  # how vmrun's own types and CPU models are called in messages
 _MOST_OWN = 256
-_own: dict[str, tuple[bytes, Node]] = {}  # they are read for every machine that one process validates; nobody changes Nodes
+_own: dict[str, tuple[bytes, Node]] = {}  # read for every machine; nobody changes Nodes
 
 
 def load_file(path: str, problems: list[Problem] | None = None, shown: str = "") -> Node:
