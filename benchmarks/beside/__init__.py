@@ -25,20 +25,25 @@ EXIT_PORT = 0x501
 PATIENCE = 120
 
 
+def parser(doc: str, runs: int) -> argparse.ArgumentParser:
+    """With what every benchmark understands."""
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--runs", type=int, default=runs, metavar="N", help=f"runs of each side (default {runs})")
+    made.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    return made
+
+
 def options(doc: str, runs: int) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=runs, metavar="N", help=f"runs of each side (default {runs})")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    return parser.parse_args()
+    return parser(doc, runs).parse_args()
 
 
-def hindrance() -> str:
-    """Why KVM cannot be measured here, or ''."""
+def hindrance(accel: str = "kvm") -> str:
+    """Why the accelerator cannot be measured here, or ''."""
     sys.path.insert(0, str(ROOT))
-    from accel.kvm.accelerator import KvmAccelerator
+    from accel.accelerator import find
 
-    works, why, remedy = KvmAccelerator.probe()
-    return "" if works else f"KVM does not run a processor here: {why}; {remedy}"
+    works, why, remedy = find(accel).probe()
+    return "" if works else f"{accel} does not run a processor here: {why}; {remedy}"
 
 
 def has_qemu() -> bool:
@@ -62,10 +67,10 @@ def up(file: pathlib.Path, *words: str) -> list[str]:
     return vmrun("up", "--quiet", *words, str(file))
 
 
-def qemu(memory: int, *words: str) -> list[str]:
-    """QEMU with KVM, the same board, no devices but the board's own."""
+def qemu(memory: int, *words: str, accel: str = "kvm") -> list[str]:
+    """QEMU, the same board, no devices but the board's own."""
     return [
-        QEMU, "-enable-kvm", "-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", "-m", str(memory), *words
+        QEMU, "-accel", accel, "-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", "-m", str(memory), *words
     ]  # fmt: skip
 
 
