@@ -1,15 +1,17 @@
 """From code bytes to a block of operations, found again by host address and mode.
 
 A block is a run of instructions within one page, up to a branch. It is decoded whole first, so that flags nobody
-reads need not be computed (`Insn.live`): what a block leaves behind counts as read. An instruction over the end of a
-page, and code that is not plain memory, gives a block of one instruction that is not kept.
+reads need not be computed (`Insn.live`). To know what is read of the flags a block leaves behind, the instructions
+that a direct branch at its end leads to are looked at too, a few and in the same page only; the block is dropped when
+one of them is written to. An instruction over the end of a page, and code that is not plain memory, gives a block of
+one instruction that is not kept.
 """
 
 from libc.string cimport memcpy, memset
 
-from accel.soft.alu cimport emit_fused
 from accel.soft.decode cimport decode
 from accel.soft.fpu cimport emit_fpu
+from accel.soft.fused cimport emit_fused
 from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
 from accel.soft.mmu cimport ACCESS_FETCH, BUCKETS, PAGE_BUCKETS, Guest, bucket, forget_all, note_code, page_bucket, translate
@@ -18,14 +20,19 @@ from accel.soft.system cimport emit_system
 cdef enum:
     MOST = 32               # instructions of a block
     ROOM = MOST * MAX_UOPS + MAX_UOPS
+    FAR = 20                # instructions looked at behind a block, all ways together
+    DEEP = 3                # branches in a row
 
 # A processor's working space.
 cdef struct Scratch:
     Insn insns[MOST]
     Uop draft[ROOM]
-    Block block             # the one that is not kept
-    Uop code[ROOM]
+    Block block             # the one that is not kept,
+    Uop code[ROOM]          # and its operations
     u8 bytes[32]
+    Insn ahead              # behind the block,
+    u32 left                # how many more may be looked at,
+    u32 low, high           # and what was, as offsets in the page
 
 SCRATCH_SIZE = sizeof(Scratch)
 
@@ -89,12 +96,61 @@ cdef u32 gather(Scratch *s, const u8 *bytes, u32 avail, u32 off, u32 mode, u32 m
     return count
 
 
-cdef void flow(Scratch *s, u32 count) noexcept nogil:
-    """Which flags somebody reads, from the last instruction to the first."""
-    cdef u32 live = F_STATUS, n
+cdef bint leads(const Insn *i, i64 *target) noexcept nogil:
+    """The instruction is a direct near branch (jmp, call, jcc, loop); its target as an offset from the page's start."""
+    target[0] = <i64>i.off + i.len + i.imm
+    if i.klass != K_INTEGER or (i.osize == 2 and not i.mode & MODE_64):
+        return False
+    if i.map == MAP_0F:
+        return 0x80 <= i.op <= 0x8F
+    return i.map == MAP_ONE and (0x70 <= i.op <= 0x7F or 0xE0 <= i.op <= 0xE3 or 0xE8 <= i.op <= 0xE9 or i.op == 0xEB)
+
+
+cdef u32 wanted(Scratch *s, const u8 *page, i64 at, u32 mode, u32 open, u32 depth) noexcept nogil:
+    """Which of the flags in `open` the code at offset `at` of the page may read before it writes them."""
+    cdef Insn *i = &s.ahead
+    cdef u32 read = 0
+    cdef i64 target = 0
+    while open and 0 <= at < 4096 and s.left:
+        s.left -= 1
+        if decode(page + at, <u32>(4096 - at), mode, <u16>at, i) <= 0 or i.klass == K_INVALID:
+            break
+        s.low = <u32>at if at < s.low else s.low
+        at += i.len
+        s.high = <u32>at if at > s.high else s.high
+        read |= open & i.reads
+        open &= ~(i.reads | i.writes)
+        if i.ends == ENDS_NOT:
+            continue
+        if depth == 0 or not leads(i, &target):
+            break
+        if i.ends == ENDS_COND:
+            read |= wanted(s, page, at, mode, open & ~read, depth - 1)
+        at = target
+        depth -= 1
+    return read | open
+
+
+cdef void flow(Scratch *s, u32 count, const u8 *page) noexcept nogil:
+    """Which flags somebody reads, from the last instruction to the first. `page` NULL: those behind read all."""
+    cdef u32 live = F_STATUS, behind, n
+    cdef Insn *last = &s.insns[count - 1]
+    cdef u32 mode = last.mode, after = <u32>last.off + last.len
+    cdef i64 target = 0
+    s.low, s.high, s.left = s.insns[0].off, after, FAR
+    if page != NULL and not mode & MODE_STEP and mode & MODE_BITS != MODE_16:
+        if last.ends == ENDS_NOT:
+            live = wanted(s, page, after, mode, F_STATUS, DEEP)
+        elif leads(last, &target):
+            live = wanted(s, page, target, mode, F_STATUS, DEEP)
+            if last.ends == ENDS_COND:
+                live |= wanted(s, page, after, mode, F_STATUS & ~live, DEEP)
+    behind = live
     for n in range(count, 0, -1):
         s.insns[n - 1].live = s.insns[n - 1].writes & live
         live = (live & ~s.insns[n - 1].writes) | s.insns[n - 1].reads
+    if last.ends == ENDS_COND:
+        last.live = behind
 
 
 cdef u32 produce(Scratch *s, u32 *count, u32 *size) noexcept nogil:
@@ -138,21 +194,20 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     count = gather(s, host, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
     if count == 0:
         return NULL
-    flow(s, count)
+    flow(s, count, host - off)
     used = produce(s, &count, &size)
     if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
         forget_all(g)
     if note_code(c, phys, host):
         return NULL
     block = <Block *>(g.arena + g.used)
-    block.code = <Uop *>(g.arena + g.used + sizeof(Block))
     g.used += sizeof(Block) + used * sizeof(Uop)
-    memcpy(block.code, s.draft, used * sizeof(Uop))
+    memcpy(code_of(block), s.draft, used * sizeof(Uop))
     block.host = <u64>host
     block.mode = mode
     block.count = <u16>count
     block.uops = <u16>used
-    block.size = <u16>size
+    block.low, block.high = <u16>s.low, <u16>s.high
     block.dead = 0
     at = bucket(block.host)
     block.next = g.buckets[at]
@@ -192,15 +247,14 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
         s.draft[0].fn = op_too_long
         n = 1
     else:
-        flow(s, 1)
+        flow(s, 1, NULL)
         n = produce(s, &count, &size)
     memcpy(s.code, s.draft, n * sizeof(Uop))
-    s.block.code = s.code
     s.block.host = 0
     s.block.mode = mode
     s.block.count = 1
     s.block.uops = <u16>n
-    s.block.size = 0
+    s.block.low = s.block.high = 0
     return &s.block
 
 

@@ -10,6 +10,20 @@ from accel.soft.operand cimport *
 from accel.soft.segment cimport canonical, pop, push
 
 
+cdef void unlinked(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
+    """The branch has no link yet, or the slice is over."""
+    cdef Link *link = <Link *>(u + 1)
+    c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
+    if (link.fall_gen if fall else link.taken_gen) == c.gen_code:
+        c.stop = STOP_EVENT
+    elif <u64>target < 4096:
+        c.link = link
+        c.link_fall = fall
+        c.stop = STOP_NEXT
+    else:
+        go(c)
+
+
 cdef void op_jo(Cpu *c, Uop *u) noexcept nogil:
     if (c.fc ^ (c.fc << 1)) >> 63:
         jump(c, u, u.imm, False)

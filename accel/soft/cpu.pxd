@@ -16,9 +16,14 @@ ctypedef unsigned short u16
 ctypedef short i16
 
 cdef extern from * nogil:
+    """
+    /* The next operation, computed in the register that the call wants it in: gcc would rather keep a copy. */
+    static inline void *vr_step(void *u) { u = (char *)u + 32; __asm__("" : "+r"(u)); return u; }
+    """
     bint likely(bint)
     bint unlikely(bint)
     void unreachable "__builtin_unreachable"()
+    void *vr_step(void *)
 
 ctypedef void (*Handler)(Cpu *c, Uop *u) noexcept nogil
 
@@ -49,11 +54,11 @@ ctypedef struct Block:
     u32 mode                # MODE_… it was decoded for
     u16 count               # instructions
     u16 uops                # operations, links included
-    u16 size                # bytes of code
+    u16 low, high           # offsets in the page: what it depends on, its own code and what it looked at behind
     u16 dead                # invalidated: its operations lead out
     Block *next             # in its hash bucket
     Block *page_next        # of the same page
-    Uop *code
+    u64 spare[3]            # 64 bytes: each of the operations that follow lies in one cache line
 
 ctypedef struct TlbEntry:
     u64 rtag                # linear address of the page when it may be read, else an address of another index
@@ -67,6 +72,7 @@ cdef enum:
     TLB_EXEC = 1            # may be executed (NX clear, or no NX)
     TLB_GLOBAL = 2
     TLB_DIRTY = 4           # D is set in the page table
+    FRESH = 512             # entries that a change of address space drops one by one
     JCACHE_SIZE = 4096
 
 ctypedef struct JumpEntry:
@@ -253,6 +259,7 @@ ctypedef struct Cpu:
     u64 gen_code            # links between blocks of a page
     u64 gen_map             # the jump cache; grows with every change of mapping, CS limit or code
     Memory memory
+    void (*unlinked)(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil  # jump() without a link, or at a slice's end
     Block *block            # that runs (the last one entered by the run loop or a link)
     u32 mode
     u32 stop                # STOP_…
@@ -299,6 +306,8 @@ ctypedef struct Cpu:
     bint sse_trap           # CR0.TS (#NM); SSE also needs CR4.OSFXSR
     # --- the rest is cold
     TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
+    u16 fresh[2][FRESH]     # entries filled since the last flush that are not global
+    u32 fresh_count[2]      # more than FRESH: any entry
     JumpEntry *jcache
     Hooks hooks
     void *owner             # SoftCpu
@@ -329,12 +338,20 @@ cdef inline u64 address(Cpu *c, Uop *u) noexcept nogil:
     """Linear address of the memory operand (64-bit addressing, or what an address operation prepared)."""
     return r64(c, u.base)[0] + (r64(c, u.index)[0] << u.scale) + <u64><i64>u.disp + r64(c, u.seg)[0]
 
+cdef inline u64 based(Cpu *c, Uop *u) noexcept nogil:
+    """The same for an operand without index and segment, as most are."""
+    return r64(c, u.base)[0] + <u64><i64>u.disp
+
+cdef inline bint is_based(const Uop *u) noexcept nogil:
+    return u.index == R_ZERO and u.seg == R_ZERO
+
 
 # --- going on, leaving, linking ----------------------------------------------------------------------------------------
 
 cdef inline void next(Cpu *c, Uop *u) noexcept nogil:
     """Last statement of a handler: the following operation."""
-    u[1].fn(c, u + 1)
+    cdef Uop *following = <Uop *>vr_step(u)
+    following.fn(c, following)
 
 cdef inline u64 rip_of(Cpu *c, Uop *u) noexcept nogil:
     return c.regs[RIPB] + u.off
@@ -369,9 +386,12 @@ cdef inline void leave(Cpu *c, Uop *u, u32 stop) noexcept nogil:
     c.rip = rip_after(c, u) & rip_mask(c.mode)
     c.stop = stop
 
+cdef inline Uop *code_of(Block *block) noexcept nogil:
+    return <Uop *>(block + 1)
+
 cdef inline void enter(Cpu *c, Block *block) noexcept nogil:
     c.block = block
-    block.code.fn(c, block.code)
+    code_of(block).fn(c, code_of(block))
 
 cdef inline void go(Cpu *c) noexcept nogil:
     """To c.rip, anywhere: through the jump cache when it knows the way, else by the run loop. A tail call."""
@@ -380,26 +400,12 @@ cdef inline void go(Cpu *c) noexcept nogil:
         c.budget -= e.block.count
         if likely(c.budget >= 0):
             c.regs[RIPB] = e.ripb
-            c.block = e.block
-            e.block.code.fn(c, e.block.code)
+            enter(c, e.block)
             return
         c.budget += e.block.count
         c.stop = STOP_EVENT
         return
     c.stop = STOP_NEXT
-
-cdef inline void jump_slowly(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
-    """The branch has no link yet, or the slice is over. Too long for its many callers to inline."""
-    cdef Link *link = <Link *>(u + 1)
-    c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
-    if (link.fall_gen if fall else link.taken_gen) == c.gen_code:
-        c.stop = STOP_EVENT
-    elif <u64>target < 4096:
-        c.link = link
-        c.link_fall = fall
-        c.stop = STOP_NEXT
-    else:
-        go(c)
 
 cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     """A direct branch to offset `target` from RIPB, with the Link behind `u` (u[1]). A tail call.
@@ -411,11 +417,10 @@ cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     if likely((link.fall_gen if fall else link.taken_gen) == c.gen_code):       # never 0, as in a new link
         c.budget -= block.count
         if likely(c.budget >= 0):
-            c.block = block
-            block.code.fn(c, block.code)
+            enter(c, block)
             return
         c.budget += block.count
-    jump_slowly(c, u, target, fall)
+    c.unlinked(c, u, target, fall)
 
 
 # --- flags -------------------------------------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ ctypedef struct Insn:
     u16 off                 # in the page
     u32 mode                # MODE_…
     u32 reads, writes       # status flags (F_…) it needs, and it surely writes or leaves undefined
-    u32 live                # set by the block builder: flags written here that somebody reads
+    u32 live                # set by the block builder: flags written here that somebody reads; of a conditional
+                            # branch at the end of a block: flags that somebody reads behind it
 
 # Offset of general register `n` for `size` bytes (SPL… need any REX prefix; without, 4-7 are AH, CH, DH, BH).
 cdef inline u8 gpr(const Insn *i, u32 n, u32 size) noexcept nogil:

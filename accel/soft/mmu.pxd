@@ -1,5 +1,6 @@
 # Guest memory as the processors see it. The documentation is in mmu.pyx.
 from accel.soft.cpu cimport *
+from accel.space cimport Entry
 
 cdef enum:
     ACCESS_READ = 0
@@ -20,6 +21,7 @@ ctypedef struct Guest:
     u8 *arena               # blocks and their operations, one after the other
     u64 used, size
     u64 code_writes         # bus masters' writes into cached code, as far as seen
+    Entry near              # the memory that was used last, as the address space has it; start > last: unknown
 
 cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil
 cdef void install(Cpu *c) noexcept nogil

@@ -100,10 +100,16 @@ cdef table_fn space_table = <table_fn>_table
 
 cdef u8 *plain(Cpu *c, u64 phys, Entry **found) noexcept nogil:
     """Host address of a physical one where plain memory is, for reading; `found` says what else it is."""
-    cdef Entry *entry = space_find((<Guest *>c.guest).memory, phys)
+    cdef Guest *g = <Guest *>c.guest
+    cdef Entry *entry = &g.near
+    if unlikely((phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last):
+        entry = space_find(g.memory, phys)
+        if entry == NULL or entry.host == NULL or (phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last:
+            found[0] = entry
+            return NULL
+        if entry.writable and entry.region == NULL:
+            g.near = entry[0]
     found[0] = entry
-    if entry == NULL or entry.host == NULL or (phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last:
-        return NULL
     return entry.host + (phys - entry.start)
 
 
@@ -154,6 +160,7 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
     cdef u64 entry = 0, at, rights = PTE_W | PTE_U, nx = 0, reserved
     cdef u64 table
     cdef u64 places[4]
+    cdef u32 lows[4]
     cdef u32 sizes = 8, level, shift, count = 0, i
     cdef bint wide = c.cr4 & CR4_PAE
     out.executable = True
@@ -193,6 +200,7 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
         if entry & reserved:
             return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
         places[count] = at & c.a20_mask
+        lows[count] = <u32>entry
         count += 1
         rights &= entry
         nx |= entry & NX
@@ -227,7 +235,7 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
         return page_fault(c, linear, ERROR_P, access, user)
     for i in range(count):
         level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
-        if table_load(c, places[i], 4) & level != level:
+        if lows[i] & level != level:
             table_mark(c, places[i], level)
     out.dirty = entry & PTE_D or access == ACCESS_WRITE
     out.all_pages = entry & PTE_G and c.cr4 & CR4_PGE
@@ -237,7 +245,7 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
 
 # --- the TLB -------------------------------------------------------------------------------------------------------
 
-cdef void drop(TlbEntry *tlb, u32 i) noexcept nogil:
+cdef inline void drop(TlbEntry *tlb, u32 i) noexcept nogil:
     # Addresses with this index never lie in the page of another index.
     tlb[i].rtag = <u64>(i ^ 1) << 12
     tlb[i].wtag = tlb[i].rtag
@@ -277,6 +285,10 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     e.rtag = linear & PAGE
     e.addend = <u64>page - (linear & PAGE)
     e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
+    if not found.all_pages:
+        if c.fresh_count[1 if user else 0] < FRESH:
+            c.fresh[1 if user else 0][c.fresh_count[1 if user else 0]] = <u16>i
+        c.fresh_count[1 if user else 0] += 1
     e.wtag = <u64>(i ^ 1) << 12
     if found.writable and found.dirty and entry.region == NULL and entry.writable:
         code = code_map(entry.block)
@@ -288,11 +300,18 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
 
 
 cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
-    cdef u32 t, i
+    cdef u32 t, i, n
     for t in range(2):
-        for i in range(TLB_SIZE):
-            if globals_too or not c.tlbs[t][i].phys & TLB_GLOBAL:
-                drop(c.tlbs[t], i)
+        if globals_too or c.fresh_count[t] > FRESH:
+            for i in range(TLB_SIZE):
+                if globals_too or not c.tlbs[t][i].phys & TLB_GLOBAL:
+                    drop(c.tlbs[t], i)
+        else:
+            for n in range(c.fresh_count[t]):
+                i = c.fresh[t][n]
+                if not c.tlbs[t][i].phys & TLB_GLOBAL:
+                    drop(c.tlbs[t], i)
+        c.fresh_count[t] = 0
     c.gen_map += 1
 
 
@@ -634,7 +653,7 @@ cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
     block.dead = 1
     if runs != NULL and runs.block == block:
         for i in range(block.uops):
-            block.code[i].fn = resync
+            code_of(block)[i].fn = resync
 
 
 cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
@@ -646,7 +665,7 @@ cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
     cdef u32 n
     while link[0] != NULL:
         block = link[0]
-        if block.host & PAGE == page and block.host < <u64>host + size and <u64>host < block.host + block.size:
+        if block.host & PAGE == page and page + block.low < <u64>host + size and <u64>host < page + block.high:
             link[0] = block.page_next
             kill(g, block, runs)
             gone = True
@@ -702,6 +721,7 @@ cdef void forget_all(Guest *g) noexcept nogil:
             code = code_map(table.entries[i].block)
             if code != NULL:
                 memset(code, 0, pages_of(table.entries[i].block))
+    g.near.start, g.near.last = 1, 0
     memset(g.buckets, 0, BUCKETS * sizeof(Block *))
     memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
     g.used = 0

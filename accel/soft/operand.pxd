@@ -69,3 +69,33 @@ cdef inline void flags_sub64(Cpu *c, u64 a, u64 b, u64 r) noexcept nogil:
 cdef inline void flags_of(Cpu *c, i64 r, u32 cf, u32 of) noexcept nogil:
     c.fz = c.fs = r
     c.fc = (<u64>cf << 63) | (<u64>(cf ^ of) << 62)
+
+# inc and dec: CF stays.
+cdef inline void flags_step(Cpu *c, i64 r, bint overflow, bint half) noexcept nogil:
+    cdef u64 cf = c.fc >> 63
+    c.fz = c.fs = r
+    c.fc = (cf << 63) | ((cf ^ <u64>overflow) << 62) | (8 if half else 0)
+
+cdef inline void flags_inc8(Cpu *c, u8 r) noexcept nogil:
+    flags_step(c, <i8>r, r == <u8>(<u64>1 << 7), r & 15 == 0)
+
+cdef inline void flags_dec8(Cpu *c, u8 r) noexcept nogil:
+    flags_step(c, <i8>r, r == <u8>((<u64>1 << 7) - 1), r & 15 == 15)
+
+cdef inline void flags_inc16(Cpu *c, u16 r) noexcept nogil:
+    flags_step(c, <i16>r, r == <u16>(<u64>1 << 15), r & 15 == 0)
+
+cdef inline void flags_dec16(Cpu *c, u16 r) noexcept nogil:
+    flags_step(c, <i16>r, r == <u16>((<u64>1 << 15) - 1), r & 15 == 15)
+
+cdef inline void flags_inc32(Cpu *c, u32 r) noexcept nogil:
+    flags_step(c, <i32>r, r == <u32>(<u64>1 << 31), r & 15 == 0)
+
+cdef inline void flags_dec32(Cpu *c, u32 r) noexcept nogil:
+    flags_step(c, <i32>r, r == <u32>((<u64>1 << 31) - 1), r & 15 == 15)
+
+cdef inline void flags_inc64(Cpu *c, u64 r) noexcept nogil:
+    flags_step(c, <i64>r, r == <u64>(<u64>1 << 63), r & 15 == 0)
+
+cdef inline void flags_dec64(Cpu *c, u64 r) noexcept nogil:
+    flags_step(c, <i64>r, r == <u64>((<u64>1 << 63) - 1), r & 15 == 15)

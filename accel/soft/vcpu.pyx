@@ -19,6 +19,7 @@ from accel.api cimport ACTION_NONE, ACTION_RESET, DeviceLock, IrqSink
 from accel.clock cimport TimerQueue
 from accel.run cimport CpuThread, RunControl
 from accel.soft.block cimport find_block
+from accel.soft.branch cimport unlinked
 from accel.soft.control cimport reset_cpu, start_cpu
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport after_step, before_step, deliver, interrupt, nmi
@@ -379,13 +380,13 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             kept = c.budget
             c.budget = 0
             c.slice -= kept
-            block.code.fn(c, block.code)
+            code_of(block).fn(c, code_of(block))
             c.budget += kept
             c.slice += kept
             if c.stop != STOP_EXCEPTION:
                 after_step(c, trap)
         else:
-            block.code.fn(c, block.code)
+            code_of(block).fn(c, code_of(block))
         if c.stop == STOP_NEXT:
             continue
         if c.stop == STOP_EXCEPTION:
@@ -419,6 +420,7 @@ cdef class Machine:
         if arena == MAP_FAILED or self.guest.buckets == NULL or self.guest.pages == NULL or self.bell < 0:
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
         self.guest.arena = <u8 *>arena
+        self.guest.near.start = 1
 
     def __dealloc__(self):
         if self.guest.arena != NULL:
@@ -443,6 +445,7 @@ cdef class Machine:
     def flush(self):
         """The layout of memory changed, or somebody looks for writes: nothing cached stays."""
         cdef u32 n
+        self.guest.near.start, self.guest.near.last = 1, 0
         for n in range(self.guest.count):
             vr_or32(&self.table[n].pending, PEND_FLUSH)
 
@@ -538,6 +541,7 @@ cdef class SoftCpu(CpuThread):
         c.hooks.tsc, c.hooks.rdmsr, c.hooks.wrmsr = tsc, rdmsr, wrmsr
         c.hooks.get_tpr, c.hooks.set_tpr, c.hooks.acknowledge = get_tpr, set_tpr, acknowledge
         install(c)
+        c.unlinked = unlinked
         machine.table[index] = c
         machine.guest.count = max(machine.guest.count, index + 1)
         machine.cpus.append(self)
