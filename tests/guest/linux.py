@@ -1,4 +1,4 @@
-"""A stock kernel and a small initramfs (benchmarks/beside/linux.py) as a guest; a test is skipped where the host has none."""
+"""A stock kernel and a small initramfs (benchmarks/beside/linux.py) as a guest; skips where the host has none."""
 
 from __future__ import annotations
 
