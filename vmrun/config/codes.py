@@ -257,6 +257,11 @@ CODES: dict[str, tuple[str, str]] = {
         "an unknown CPU feature",
         "Features have QEMU's names (machines/cpus/features.json lists them).",
     ),
+    "VR0710": (
+        "neither a firmware nor a kernel",
+        "`firmware: none` leaves out the firmware, and vmrun starts the machine's `kernel:` itself; without one "
+        "there would be nothing to run.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

@@ -25,9 +25,10 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
     for id, drive in machine["drives"].items():
         if "file" in drive:
             _image(machine, problems, id, drive)
-    for key in ("kernel", "initrd"):
-        if machine[key] is not None:
-            _regular(machine, problems, machine[key], f"the {key}", key, (key,))
+    if machine["kernel"] is not None:
+        _regular(machine, problems, machine["kernel"], "the kernel", "kernel", ("kernel",))
+    for path in _modules(machine["initrd"]):
+        _regular(machine, problems, path, "the initrd", "initrd", ("initrd",))
     for id, chardev in machine["chardevs"].items():
         if "path" in chardev:
             _chardev(machine, problems, id, chardev)
@@ -42,6 +43,14 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
                 ("firmware",),
             )
     return problems
+
+
+def _modules(text: str | None) -> list[str]:
+    """The files that `initrd` names: one, or a multiboot kernel's modules with their words."""
+    if text is None or os.path.exists(text):
+        return [text] if text is not None else []
+    parts = [part.strip(" ").partition(" ")[0] for part in text.replace(",,", "\0").split(",")]
+    return [part.replace("\0", ",") for part in parts if part]
 
 
 def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: dict[str, object]) -> None:

@@ -197,7 +197,12 @@ def boot(work: Work) -> dict[str, Any]:
 
 
 def firmware(work: Work) -> dict[str, Any]:
+    """`firmware: none` is short for `firmware: {bios: none}`."""
     values = merged(work, "firmware")
+    own = work.spec.get("firmware")
+    if values["bios"] == "none" and work.spec.get("kernel") is None:
+        place = own.place if own is not None else work.spec.type_name.place
+        work.wrong("VR0710", "there is no firmware and no kernel", place, "firmware", remedy="add `kernel:`")
     if work.spec.get("firmware", "bios") is not None and "/" in str(values["bios"]):
         values["bios"] = absolute(work, str(values["bios"]))
     values["dirs"] = [absolute(work, str(directory)) for directory in values.get("dirs", [])]
@@ -216,8 +221,9 @@ def kernel(work: Work) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in ("kernel", "initrd"):
         node = work.spec.get(key)
-        values[key] = absolute(work, str(node.value)) if node is not None else None
+        values[key] = None
         if node is not None:
+            values[key] = absolute(work, str(node.value)) if key == "kernel" else _modules(work, str(node.value))
             work.note(key, node.place)
     values["cmdline"] = work.spec.value("cmdline") or None
     for key in ("initrd", "cmdline"):
@@ -227,10 +233,21 @@ def kernel(work: Work) -> dict[str, Any]:
     return values
 
 
+def _modules(work: Work, text: str) -> str:
+    """`a.bin words,b.bin` with each path made absolute; a comma written twice belongs to a name."""
+    parts = []
+    for part in text.replace(",,", "\0").split(","):
+        path, space, words = part.strip(" ").partition(" ")
+        parts.append(absolute(work, path) + space + words if path else "")
+    return ",".join(parts).replace("\0", ",,")
+
+
 def merged(work: Work, section: str) -> dict[str, Any]:
     """A section of the type with the file's put over it; sizes written as text become bytes."""
     base = work.machine_type.root.get(section)
     own = work.spec.get(section)
+    if own is not None and own.value == "none":
+        own = own.at({"bios": own})
     node = merge(base, own) if base is not None and own is not None else base or own
     value = _numbers(plain(node)) if node is not None else {}
     assert isinstance(value, dict)

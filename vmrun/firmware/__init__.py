@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from vmrun.firmware.kernel import Boot
 
+NO_FIRMWARE = "none"  # firmware.bios of a machine whose kernel vmrun puts in place itself
 PM_BASE = 0x600  # where SeaBIOS since 1.7.5 puts the power management registers when it is given tables
 
 
@@ -24,7 +26,7 @@ class Prepared:
     """What a machine's firmware was given: for messages, the lock file, and the second boot.
 
     roms: the option ROM images, by fw_cfg name. warnings: what an image's absence takes away, one sentence
-    each.
+    each. boot: how the firmware starts the machine's kernel.
     """
 
     def __init__(self, machine: dict[str, Any], rtc: Any) -> None:
@@ -34,6 +36,7 @@ class Prepared:
         self.cells: dict[int, int] = {}
         self.roms: dict[str, Image] = {}
         self.warnings: list[str] = []
+        self.boot: Boot | None = None
 
     def second_boot(self) -> None:
         """The machine is reset for the second time: `boot.once` has had its turn."""
@@ -70,10 +73,11 @@ def prepare(
     """
     done = Prepared(machine, rtc)
     done.items = fwcfg.items(machine)
-    if machine.get("kernel"):
-        from vmrun.firmware import linux
+    if machine.get("kernel") and machine["firmware"]["bios"] != NO_FIRMWARE:
+        from vmrun.firmware import kernel
 
-        done.items |= linux.items(machine)
+        done.boot = kernel.through_firmware(machine, kernel.read(machine))
+        done.items |= done.boot.items
     found = {**fwcfg.files(machine, kvm), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables":
@@ -81,7 +85,7 @@ def prepare(
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
-    kernel_rom = [(0, f"genroms/{fwcfg.LINUX_ROM}")] if machine.get("kernel") else []
+    kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
     found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
     order = machine["firmware"].get("fw_cfg", {}).get("order", "priority")
     done.files = fwcfg.in_order(found, order)
@@ -136,8 +140,8 @@ def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
             # The board's ROMs serve devices that vmrun does not have; without them a guest boots all the
             # same.
             done.warnings.append(f"{error.problems[0].message}; the guest does without it")
-    if machine.get("kernel"):
-        done.roms[f"genroms/{fwcfg.LINUX_ROM}"] = images.load_rom(fwcfg.LINUX_ROM, dirs)
+    if done.boot is not None:
+        done.roms[f"genroms/{done.boot.rom}"] = images.load_rom(done.boot.rom, dirs)
     for device in machine["devices"]:
         props = device["props"]
         if props.get("rombar") == 0 and props.get("romfile"):

@@ -18,7 +18,6 @@ ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
 NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
 ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, HPET = 0x8000, 0x8001, 0x8002, 0x8004
 RAM, RESERVED = 1, 2
-LINUX_ROM = "linuxboot.bin"
 KVM_PAGES = 0x4000  # identity map and TSS, side by side
 
 # Where a file stands in the directory of types that order it by kind. Devices' own files come at 110.
@@ -34,6 +33,7 @@ PRIORITY = {
     "genroms/kvmvapic.bin": 55,
     "genroms/vapic.bin": 55,
     "genroms/linuxboot.bin": 60,
+    "genroms/multiboot.bin": 200,  # the directory's order never knew it: last
     "etc/system-states": 90,
     "etc/extra-pci-roots": 120,
     "etc/acpi/tables": 130,
@@ -51,7 +51,7 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     wanted = machine["firmware"].get("fw_cfg", {})
     limit = parts.apic_limit(machine)
     found = {
-        ID: struct.pack("<I", wanted.get("id", 1 | 2 * _has_dma(machine))),
+        ID: struct.pack("<I", wanted.get("id", 1 | 2 * has_dma(machine))),
         UUID: smbios.uuid_bytes(machine.get("uuid")),
         RAM_SIZE: struct.pack("<Q", machine["memory"]),
         NOGRAPHIC: struct.pack("<H", 0),
@@ -74,7 +74,8 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     return found
 
 
-def _has_dma(machine: dict[str, Any]) -> bool:
+def has_dma(machine: dict[str, Any]) -> bool:
+    """The fw_cfg device moves data by itself, which some option ROMs need."""
     device = parts.first(machine, "fw_cfg_io")
     return bool(device is not None and device["props"].get("dma_enabled", False))
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.core.object import Device
+    from vmrun.machine.direct import DirectBoot
 
 GSIS = 24
 CPU_PINS = ("intr", "nmi", "smi", "a20")
@@ -69,6 +70,7 @@ class _Builder:
     def __init__(self, config: dict[str, Any], board: Board, undo: list[Callable[[], object]]) -> None:
         self.config, self.board, self.undo = config, board, undo
         self.wiring = Wiring()
+        self.direct: DirectBoot | None = None
         self.root = Object("machine")
         self.board_parts = Object("unattached")
         self.peripheral = Object("peripheral")
@@ -80,7 +82,8 @@ class _Builder:
         from vmrun import firmware
 
         board, config = self.board, self.config
-        image = firmware.images.load_bios_image(config)
+        without = config["firmware"]["bios"] == firmware.NO_FIRMWARE
+        image = None if without else firmware.images.load_bios_image(config)
         kvm = config["memory-map"].get("kvm", {})
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
@@ -96,6 +99,11 @@ class _Builder:
         if choice.accelerator.own_apic:
             self.apics = apics.apic_system()
             choice.accelerator.set_message_bus(self.apics.bus)
+        if image is None:
+            from vmrun.machine.direct import DirectBoot
+
+            self.direct = DirectBoot(config, choice.accelerator.name == "kvm")
+            image = firmware.Image(firmware.NO_FIRMWARE, "", self.direct.rom)
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
                 board.lay_out_memory(image.data)
@@ -107,6 +115,7 @@ class _Builder:
         machine = Machine(config, board, self.root, choice)
         machine.missing_features = missing
         machine.bios = image
+        machine.direct = self.direct
         self._fill_firmware(machine, firmware)
         for device in board.devices.values():
             for space, addr, size in getattr(device, "coalesced", ()):
@@ -199,6 +208,8 @@ class _Builder:
             )
             if not index:
                 missing = cpuid.missing
+                if self.direct is not None:
+                    self.direct.prepare(cpuid.entries)
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():

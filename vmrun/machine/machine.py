@@ -45,6 +45,7 @@ class Machine:
         self.outcome: Outcome | None = None
         self.firmware: Any = None
         self.bios: Any = None
+        self.direct: Any = None  # a kernel without a firmware: vmrun.machine.direct.DirectBoot
         self.missing_features: list[str] = []
         self.reset_ends = False  # -no-reboot
         self.shutdown_pauses = False  # -no-shutdown
@@ -123,10 +124,22 @@ class Machine:
                 for device in self.board.devices.values():
                     device.reset()
             self.board.load_shadow()
+            self._place_kernel()
         self.accelerator.reset_vcpus()
+        if self.direct is not None:
+            self.direct.start_processors(self.accelerator)
         self.resets += 1
         if self.resets == 3:  # power-on is the first; `boot.once` is over with the guest's own first reset
             self.firmware.second_boot()
+
+    def _place_kernel(self) -> None:
+        """What of a kernel lies in memory before anything runs."""
+        if self.direct is not None:
+            self.direct.fill_memory(self.board)
+        elif self.firmware.boot is not None and self.firmware.boot.images:
+            from vmrun.machine.direct import put
+
+            put(self.board, self.firmware.boot.images)
 
     def powerdown(self) -> None:
         """Press the power button."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,6 @@ def image(setup_sectors: int = 1) -> bytearray:
     return data
 
 
-def test_a_file_without_setup_header_is_refused() -> None:
-    with pytest.raises(BuildError, match="no bzImage"):
-        linux.load(bytes(4096), b"", b"\0", 1 << 28)
-
-
 def test_a_kernel_cut_off_in_its_setup_is_refused() -> None:
     with pytest.raises(BuildError, match="cut off"):
         linux.load(bytes(image(30)), b"", b"\0", 1 << 28)
@@ -36,16 +30,7 @@ def test_an_initrd_that_does_not_fit_is_refused() -> None:
         linux.load(bytes(image()), bytes(1 << 20), b"\0", 0x180000)
 
 
-def test_a_missing_kernel_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="no-such-kernel"):
-        linux.items({"kernel": str(tmp_path / "no-such-kernel")})
-
-
 def test_initrd_ends_below_the_top_on_a_page() -> None:
     found = linux.load(bytes(image()), bytes(5000), b"\0", 1 << 28)
     (where,) = struct.unpack("<I", found[linux.INITRD_ADDR])
     assert where % 4096 == 0 and where + 5000 <= 1 << 28
-
-
-def test_a_machine_without_kernel_has_no_items() -> None:
-    assert linux.items({"kernel": None}) == {}
