@@ -232,7 +232,7 @@ def _multiboot(kernel: Kernel, low: LowMemory, version: int) -> Plan:
     else:
         told = multiboot.information_2(found.low, words, kernel.modules, places, low.rows, low.rsdp_bytes)
     if len(told) > lowmem.TEXTS_ROOM:
-        raise BuildError("the kernel's command line and its modules' are too long together", remedy="shorten `cmdline:`")
+        raise BuildError("the kernel's words and its modules' are too long together", remedy="shorten `cmdline:`")
     pieces = [*found.pieces, *places, Piece(lowmem.TEXTS_AT, told)]
     magic = multiboot.FOUND_1 if version == 1 else multiboot.FOUND_2
     start = Start(found.entry, False, rax=magic, rbx=lowmem.TEXTS_AT)

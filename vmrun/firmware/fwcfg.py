@@ -77,7 +77,7 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
 def has_dma(machine: dict[str, Any]) -> bool:
     """The fw_cfg device moves data by itself, which some option ROMs need."""
     device = parts.first(machine, "fw_cfg_io")
-    return bool(device is not None and device["props"].get("dma_enabled", False))
+    return bool(device is not None and device["props"].get("dma_enabled", True))
 
 
 def files(machine: dict[str, Any], kvm: bool = False) -> dict[str, bytes]:

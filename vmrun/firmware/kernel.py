@@ -81,7 +81,8 @@ def identify(data: bytes) -> str:
 
 def through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
     """For the firmware and its option ROMs. BuildError: the kernel needs what this machine's firmware is not given."""
-    dma = fwcfg.has_dma(machine)
+    roms = machine["firmware"].get("kernel-roms", {})
+    dma = bool(roms.get("dma")) and fwcfg.has_dma(machine)
     if kernel.kind == LINUX:
         data_size = int(machine["firmware"].get("acpi-settings", {}).get("data-size", 0x10000))
         top = parts.memory_below_4g(machine) - data_size
@@ -89,11 +90,11 @@ def through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
         return Boot(items, "linuxboot_dma.bin" if dma else "linuxboot.bin")
     if kernel.kind == MULTIBOOT_1:
         return Boot(_multiboot(machine, kernel), "multiboot_dma.bin" if dma else "multiboot.bin")
-    if kernel.kind == PVH and dma:
+    if kernel.kind == PVH and roms.get("pvh") and fwcfg.has_dma(machine):
         return _pvh(machine, kernel)
     why = "there is no option ROM for it"
     if kernel.kind == PVH:
-        why = f"pvh.bin, its option ROM, needs a fw_cfg device with DMA, which {machine['machine']} does not have"
+        why = f"{machine['machine']} does not have pvh.bin, the option ROM for it"
     raise BuildError(
         f"a {kernel.kind} kernel cannot be started through the firmware here: {why}",
         remedy="start it without a firmware (`firmware: none`), or give a bzImage",
@@ -117,7 +118,7 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
     top = parts.memory_below_4g(machine)
     check_room(loaded.pieces, [(0x10000, 0x90000), (1 << 20, top)], "multiboot kernel")
     if loaded.high - loaded.low > FLAT_MOST:
-        raise BuildError(f"the multiboot kernel spans {loaded.high - loaded.low:#x} bytes, more than can be handed over")
+        raise BuildError(f"the multiboot kernel spans {loaded.high - loaded.low:#x} bytes, too many to hand over")
     texts_at = -(-loaded.high // multiboot.PAGE) * multiboot.PAGE
     words = kernel.path.encode() + (b" " + kernel.words if kernel.words else b"")
     texts_room = len(words) + 1024 + sum(len(module.text.encode()) + 32 for module in kernel.modules)

@@ -50,13 +50,16 @@ class LowMemory:
         settled = machine["firmware"].get("acpi") == "tables"
         self.pm_base = PM_WITH_TABLES if settled else PM_WITHOUT
         files = acpi.build(machine, self.pm_base).files()
-        below = parts.memory_below_4g(machine)
-        self.top = (below - len(files[acpi.TABLES])) & ~0xFFF
+        script = files.pop(acpi.LOADER)
+        self.rsdp = ROM_AT + RSDP_AT
+        self.top, places = parts.memory_below_4g(machine), {acpi.RSDP: self.rsdp}
+        for name, data in files.items():
+            if name != acpi.RSDP:
+                places[name] = self.top = (self.top - len(data)) & ~0xFFF
         if self.top <= MEBIBYTE:
             raise BuildError("there is no room above 1 MiB for a kernel", remedy="give the machine more memory")
-        self.rsdp = ROM_AT + RSDP_AT
-        made = linker.run(files[acpi.LOADER], files, {acpi.TABLES: self.top, acpi.RSDP: self.rsdp})
-        self.rsdp_bytes = made[acpi.RSDP][:20]
+        made = linker.run(script, files, places)
+        self.rsdp_bytes = made[acpi.RSDP]
         self.rom = _rom(self.rsdp_bytes, mptable.build(machine, ROM_AT + MP_AT))
         bios_data = bytearray(0x100)
         struct.pack_into("<H", bios_data, 0x0E, EBDA_AT >> 4)
@@ -64,7 +67,7 @@ class LowMemory:
         self.pieces = [
             Piece(0x400, bytes(bios_data)),
             Piece(EBDA_AT, b"\x01" + bytes(15) + self.rsdp_bytes, MEBIBYTE - 0x60000 - EBDA_AT),
-            Piece(self.top, made[acpi.TABLES]),
+            *(Piece(places[name], data) for name, data in made.items() if name != acpi.RSDP),
         ]
         self.rows = self._map(machine, kvm)
 

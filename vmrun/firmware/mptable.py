@@ -53,8 +53,8 @@ def _table(machine: dict[str, Any]) -> bytes:
     entries.append(struct.pack("<BBHBBBB", 4, 3, 0, ISA_BUS, 0, 0xFF, 0))  # the 8259A on LINT0
     entries.append(struct.pack("<BBHBBBB", 4, 1, 0, ISA_BUS, 0, 0xFF, 1))  # NMI on LINT1
     body = b"".join(entries)
-    head = struct.pack("<4sHBB8s12sIHHIHBB", b"PCMP", 44 + len(body), 4, 0, b"VMRUN   ", b"PC          ", 0, 0, len(entries),
-                       0xFEE00000, 0, 0, 0)  # fmt: skip
+    head = struct.pack("<4sHBB8s12s", b"PCMP", 44 + len(body), 4, 0, b"VMRUN   ", b"PC          ")
+    head += struct.pack("<IHHIHBB", 0, 0, len(entries), 0xFEE00000, 0, 0, 0)
     table = bytearray(head + body)
     table[7] = -sum(table) & 0xFF
     return bytes(table)

@@ -1,5 +1,5 @@
-"""What a firmware does to the PCI bus: addresses for the BARs, decoding on, interrupt lines, and the few registers of the
-chipset that operating systems expect to find set.
+"""What a firmware does to the PCI bus: addresses for the BARs, decoding on, interrupt lines, and the few registers of
+the chipset that operating systems expect to find set.
 
 It works as firmware does, through the ports 0xcf8 and 0xcfc, and so knows no device of vmrun's.
 Ref: PCI Local Bus Specification 2.1, 6.2.5; Intel 82371SB (PIIX3) 2.2; 82371AB (PIIX4) 7.

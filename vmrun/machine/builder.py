@@ -103,7 +103,7 @@ class _Builder:
             from vmrun.machine.direct import DirectBoot
 
             self.direct = DirectBoot(config, choice.accelerator.name == "kvm")
-            image = firmware.Image(firmware.NO_FIRMWARE, "", self.direct.rom)
+            image = firmware.images.Image(firmware.NO_FIRMWARE, "", self.direct.rom)
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
                 board.lay_out_memory(image.data)

@@ -13,9 +13,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 FLAGS = [
-    "-ffreestanding", "-nostdlib", "-nostdinc", "-static", "-fno-pic", "-fno-pie", "-no-pie", "-Os", "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-mgeneral-regs-only", "-Wl,--build-id=none",
-    "-Wl,-z,noexecstack", "-Wl,-z,max-page-size=4096", "-Wl,--no-warn-rwx-segments",
+    "-ffreestanding", "-nostdlib", "-nostdinc", "-static", "-fno-pic", "-fno-pie", "-no-pie", "-Os",
+    "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", "-mgeneral-regs-only",
+    "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,max-page-size=4096", "-Wl,--no-warn-rwx-segments",
 ]  # fmt: skip
 
 
@@ -99,7 +99,8 @@ def widen(elf: bytes) -> bytes:
     table, count = struct.unpack_from("<I", elf, 28)[0], struct.unpack_from("<H", elf, 44)[0]
     (entry,) = struct.unpack_from("<I", elf, 24)
     shift = 0x1000
-    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, 64, 0, 0, 64, 56, count, 0, 0, 0)
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, 64, 0, 0, 64, 56, count, 0, 0, 0)
     for n in range(count):
         kind, offset, virtual, addr, held, taken, flags, align = struct.unpack_from("<8I", elf, table + 32 * n)
         head += struct.pack("<IIQQQQQQ", kind, flags, offset + shift, virtual, addr, held, taken, align)
