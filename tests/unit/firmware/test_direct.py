@@ -257,6 +257,6 @@ def test_damaged_kernel_is_refused_or_stays_within_memory(sample: str, tmp_path:
 
 def _check(pieces: list[Piece], memory: lowmem.LowMemory) -> None:
     for piece in pieces:
-        assert 0 <= piece.addr and piece.end <= 64 * MIB
+        assert piece.addr >= 0 and piece.end <= 64 * MIB
         assert piece.size >= len(piece.data)
         assert piece.addr >= MIB or piece.end <= 0xA0000
