@@ -1,7 +1,7 @@
-"""The commands without a guest: `vmrun --version`, and `vmrun validate` of a machine of sixty devices.
+"""The commands without a guest: `vmrun --version`, and `vmrun validate` of machines of 60 and 200 devices.
 
-Whole processes, beside `python -c pass` of the same interpreter, which is the least they can take. Targets are in
-milliseconds, for `validate` with nothing kept from an earlier run.
+Whole processes, beside `python -c pass` of the same interpreter, which is the least they can take; and
+`vmrun.validate` within a process. Targets are in milliseconds, for `validate` with nothing kept from an earlier run.
 
     python benchmarks/cli.py [--runs N] [--json]
 """
@@ -14,20 +14,23 @@ import shutil
 import statistics
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import beside
 
-DEVICES = 60
-TARGETS = {"--version": 50.0, "validate, 60 devices": 300.0}
+import vmrun
+
+IN_PROCESS = "vmrun.validate, 200 devices"
+TARGETS = {"--version": 50.0, "validate, 60 devices": 300.0, "validate, 200 devices": 150.0, IN_PROCESS: 10.0}
 
 
-def sixty() -> str:
-    """YAML with four serial and three parallel ports, four disks, and debug consoles up to sixty devices."""
+def text(devices: int) -> str:
+    """YAML with four serial ports, four disks, three exits, and debug consoles up to so many devices."""
     lines = ["schema: vmrun/machine/1", "machine: pc-i440fx-2.0", "memory: 1GiB", "cpus: {count: 4}", "display: std"]
     lines += ["serial: [pty, pty, pty, pty]", "chardevs:"]
-    consoles = DEVICES - 11
+    consoles = devices - 11
     lines += [f"  console{n}: {{type: ringbuf, size: 65536}}" for n in range(consoles)]
     lines.append("drives:")
     lines += [f"  disk{n}: {{file: disk{n}.img, format: raw}}" for n in range(4)]
@@ -46,19 +49,27 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         where = pathlib.Path(name)
         env = beside.environment(where)
-        file = where / "sixty.yaml"
-        file.write_text(sixty())
+        files = {count: where / f"{count}.yaml" for count in (60, 200)}
+        for count, file in files.items():
+            file.write_text(text(count))
         for n in range(4):
             (where / f"disk{n}.img").write_bytes(bytes(1 << 16))
 
-        def cold() -> float:
+        def cold(count: int) -> float:
             shutil.rmtree(where / "cache", ignore_errors=True)
-            return beside.timed(beside.vmrun("validate", str(file)), env, [0])
+            return beside.timed(beside.vmrun("validate", str(files[count])), env, [0])
+
+        def in_process() -> float:
+            began = time.perf_counter()
+            vmrun.validate(str(files[200]))
+            return (time.perf_counter() - began) * 1000
 
         sides = {
             "python": lambda: beside.timed([sys.executable, "-c", "pass"], env, [0]),
             "--version": lambda: beside.timed(beside.vmrun("--version"), env, [0]),
-            "validate, 60 devices": cold,
+            "validate, 60 devices": lambda: cold(60),
+            "validate, 200 devices": lambda: cold(200),
+            IN_PROCESS: in_process,
         }
         found = beside.alternate(sides, options.runs)
     least = statistics.median(found["python"])
@@ -74,10 +85,10 @@ def main() -> int:
     if options.json:
         print(json.dumps({"benchmark": "cli", "unit": "ms", "python": round(least, 1), "rows": rows}))
         return 0
-    print(f"{'command':<24}{'ms':>8}{'target':>9}{'to `python -c pass`':>22}")
-    print(f"{'python -c pass':<24}{least:>8.1f}{'-':>9}{1:>21.2f}x")
+    print(f"{'command':<28}{'ms':>8}{'target':>9}{'to `python -c pass`':>22}")
+    print(f"{'python -c pass':<28}{least:>8.1f}{'-':>9}{1:>21.2f}x")
     for row in rows:
-        print(f"{row['what']:<24}{row['ms']:>8.1f}{row['target']:>9.0f}{row['ratio to python -c pass']:>21.2f}x")
+        print(f"{row['what']:<28}{row['ms']:>8.1f}{row['target']:>9.0f}{row['ratio to python -c pass']:>21.2f}x")
     return 0
 
 

@@ -8,7 +8,7 @@ documents are refused: they hide where a value is from.
 
 from __future__ import annotations
 
-from vmrun.config.load import Budget, duplicate
+from vmrun.config.load import MAX_DEPTH, MAX_ENTRIES, Budget, duplicate
 from vmrun.config.node import Node
 from vmrun.config.scalar import plain_scalar
 from vmrun.errors import ConfigError, Place, Problem
@@ -60,53 +60,45 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
     parser.get_event()  # stream start
     if isinstance(parser.get_event(), events.StreamEndEvent):
         raise ConfigError("the file holds only comments", code="VR0103", place=Place(file, 1, 1))
+    get = parser.get_event
+    left, depth, most = budget.left, 0, MAX_ENTRIES
     stack: list[tuple[Any, dict[str, tuple[int, int]] | None]] = []
     container: Any = None
     keys: dict[str, tuple[int, int]] | None = None  # the keys of a mapping with their places; None in a list
     pending: str | None = None  # the key whose value comes next
     while True:
-        event = parser.get_event()
+        event = get()
         cls = type(event)
         if cls in ends:
             container, keys = stack.pop()
+            depth -= 1
             if not stack:
                 break
             continue
         mark = event.start_mark
         line, col = mark.line + 1, mark.column + 1
-        if cls is alias_event or event.anchor is not None:
-            sign = "*" if cls is alias_event else "&"
-            raise ConfigError(
-                f"{sign}{event.anchor}: anchors and aliases are not used in machine files",
-                code="VR0108",
-                place=Place(file, line, col),
-                remedy="write the value out, or put what is common in a type of your own (extends:)",
-            )
-        if event.tag is not None and event.tag != "!":
-            raise ConfigError(
-                f"{event.tag}: tags are not used in machine files",
-                code="VR0108",
-                place=Place(file, line, col),
-                remedy="remove it; quote the value to make it text",
-            )
+        if cls is alias_event or event.anchor is not None or (event.tag is not None and event.tag != "!"):
+            raise _refused(event, cls is alias_event, Place(file, line, col))
         if keys is not None and pending is None:
             pending = _key(event, cls is scalar_event, file, line, col)
             if pending in keys:
                 problems.append(duplicate(pending, file, (line, col), keys[pending]))
             keys[pending] = (line, col)
             continue
-        budget.spend(line, col, len(stack), len(container) + 1 if container is not None else 1)
+        left -= 1
+        if left < 0 or depth > MAX_DEPTH or (container is not None and len(container) >= most):
+            budget.left = left + 1
+            budget.spend(line, col, depth, len(container) + 1 if container is not None else 1)
         if cls is scalar_event:
             text = event.value
             if "\0" in text:
                 raise nul(Place(file, line, col))
-            value: Any = plain_scalar(text) if event.style is None or event.style == "" else text
+            value: Any = text if event.style else plain_scalar(text)
         else:
             value = {} if cls is mapping_start else []
             assert cls is mapping_start or cls is sequence_start
         if keys is not None and pending is not None:
-            node = Node(value, file, line, col, *keys[pending])
-            container[pending] = node
+            container[pending] = node = Node(value, file, line, col, *keys[pending])
             pending = None
         else:
             node = Node(value, file, line, col)
@@ -118,6 +110,7 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
                 break
         if cls is not scalar_event:
             stack.append((container, keys))
+            depth += 1
             container, keys = value, ({} if cls is mapping_start else None)
     parser.get_event()  # document end
     event = parser.get_event()
@@ -129,6 +122,23 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
             remedy="one machine per file",
         )
     return root
+
+
+def _refused(event: Any, alias: bool, place: Place) -> ConfigError:
+    if alias or event.anchor is not None:
+        sign = "*" if alias else "&"
+        return ConfigError(
+            f"{sign}{event.anchor}: anchors and aliases are not used in machine files",
+            code="VR0108",
+            place=place,
+            remedy="write the value out, or put what is common in a type of your own (extends:)",
+        )
+    return ConfigError(
+        f"{event.tag}: tags are not used in machine files",
+        code="VR0108",
+        place=place,
+        remedy="remove it; quote the value to make it text",
+    )
 
 
 def nul(place: Place) -> ConfigError:

@@ -72,6 +72,20 @@ def test_validate_takes_a_few_interpreter_starts(tmp_path: Path, schema: str, de
     assert best(STANDIN.format(schema, ["validate", path]), tmp_path) <= 11 * best("pass", tmp_path)
 
 
+def test_validate_in_process_takes_less_than_an_interpreter_start(tmp_path: Path, schema: str) -> None:
+    """10 ms is the aim for 200 devices where `python -c pass` takes 13."""
+    path = machine(tmp_path / "m.yaml", 200)
+    code = (
+        f"import vmrun.config.data as d; d._found['schema'] = {schema!r}\n"
+        f"import time, vmrun\nassert vmrun.validate({path!r}) == []\ntimes = []\n"
+        "for _ in range(9):\n"
+        f"    began = time.process_time(); vmrun.validate({path!r}); times.append(time.process_time() - began)\n"
+        "print(min(times) * 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 1.5 * best("pass", tmp_path)
+
+
 def test_version_imports_next_to_nothing(tmp_path: Path) -> None:
     heavy = {"argparse", "yaml", "json", "re", "typing", "rich", "dataclasses"}
     code = (
