@@ -27,7 +27,7 @@ SETTINGS = frozenset((
     "migratable", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask", "host-cache-info",
     "kvm-no-smi-migration", "x-migrate-smi-count", "x-hv-max-vps", "x-hv-synic-kvm-only",
     "x-intel-pt-auto-level", "hv-version-id-build", "hv-version-id-major", "hv-version-id-minor",
-    "lmce", "kvm",
+    "lmce", "kvm", "xlevel2", "min-xlevel2", "host-phys-bits-limit",
 ))  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _find(name: str, family: str, files: list[str]) -> tuple[dict[str, Any], int
 
 def _versions(base: str, model: dict[str, Any]) -> dict[str, int]:
     """Name → number of a model's versions: BASE-vN, and what they are called besides."""
-    found = {f"{base}-v1": 1}
+    found = {f"{base}-v1": 1} if model.get("versioned", True) else {}
     for number, row in model.get("versions", {}).items():
         found[f"{base}-v{number}"] = int(number)
         if "alias" in row:

@@ -41,6 +41,29 @@ XSAVE = {
     9: (8, 2688, "pku"),
 }
 
+# Leaf 4 of a processor without caches of its own: L1 32 KiB each, L2 4 MiB, L3 16 MiB.
+LEGACY_INTEL = (
+    (0x121, 0x1C0003F, 0x3F, 1),
+    (0x122, 0x1C0003F, 0x3F, 1),
+    (0x143, 0x3C0003F, 0xFFF, 1),
+    (0x163, 0x3C0003F, 0x3FFF, 6),
+)
+# EAX, EBX and ECX of leaf 4 → the byte of leaf 2 for such a cache.
+DESCRIPTORS = {
+    (0x121, 0x1C0003F, 0x3F): 0x2C,
+    (0x122, 0x1C0003F, 0x3F): 0x30,
+    (0x43, 0x1C0003F, 0x3FF): 0x80,
+    (0x143, 0x3C0003F, 0xFFF): 0x7D,
+    (0x163, 0x3C0003F, 0x1FFF): 0x4B,
+    (0x163, 0x3C0003F, 0x3FFF): 0x4D,
+}
+
+# What the family's rules set, unless the type's `cpus` section says that its version did not.
+LEFT_ALONE = {"svm": "mask-svm", "x2apic": "add-x2apic", "kvm-pv-eoi": "add-kvm-pv-eoi"}
+
+# Words that are nothing without a feature.
+DEPENDENT = {"8000000a.edx": "svm", "msr.10a": "arch-capabilities", "msr.cf": "core-capability"}
+
 # Leaf 8000001d of a processor without caches of its own.
 LEGACY_AMD = (
     (0x121, 0x40003F, 0x1FF, 1),
@@ -194,12 +217,15 @@ class _Maker:
         ]
         if self.model.get("host"):
             layers[1] = {name: value for name, value in layers[1].items() if name not in table["bits"]}
-        if self.cpus.get("mask-svm") is False:
-            layers[1] = {name: value for name, value in layers[1].items() if name != "svm"}
+        kept = {name for name, key in LEFT_ALONE.items() if self.cpus.get(key) is False}
+        layers[1] = {name: value for name, value in layers[1].items() if name not in kept}
         for layer in layers:
             for name, value in layer.items():
                 self.set(str(name), value, layer is layers[-1])
         self.words["1.ecx"] = self.words.get("1.ecx", 0) | 1 << 31  # hypervisor
+        for word, name in DEPENDENT.items():
+            if not self.has(name):
+                self.words[word] = 0
         self.level, self.xlevel = self.levels()
         if self.rules["duplicate-amd-bits"] and self.vendor() == AMD:
             kept = self.words["80000001.edx"] & ~AMD_DUPLICATES
@@ -327,9 +353,7 @@ class _Maker:
         caches = vendor == INTEL or not self.flag("x-vendor-cpuid-only")
         for function in range(2, min(level, 0xD) + 1):
             if function == 2:
-                self.add(
-                    2, *((1, 0, 0x4D if self.flag("l3-cache") else 0, 0x2C307D) if caches else (0, 0, 0, 0))
-                )
+                self.add(2, *(self.cache_descriptors() if caches else (0, 0, 0, 0)))
             elif function == 4:
                 self.deterministic_caches(caches)
             elif function == 5:
@@ -355,14 +379,22 @@ class _Maker:
         if not shown:
             self.add(4, 0, 0, 0, 0, index=0)
             return
-        cores = self.cores - 1 << 26
-        self.add(4, 0x121 | cores, 0x1C0003F, 0x3F, 1, index=0)
-        self.add(4, 0x122 | cores, 0x1C0003F, 0x3F, 1, index=1)
-        self.add(4, 0x143 | cores | self.threads - 1 << 14, 0x3C0003F, 0xFFF, 1, index=2)
-        if self.flag("l3-cache"):
-            package = (1 << _width(self.cores) + _width(self.threads)) - 1
-            self.add(4, 0x163 | cores | package << 14, 0x3C0003F, 0x3FFF, 6, index=3)
-        self.add(4, 0, 0, 0, 0, index=4 if self.flag("l3-cache") else 3)
+        cores, l3 = self.cores - 1 << 26, self.flag("l3-cache")
+        package = (1 << _width(self.cores) + _width(self.threads)) - 1
+        sharing = (0, 0, self.threads - 1 << 14, package << 14)
+        for index, (eax, ebx, ecx, edx) in enumerate(self.cache_rows()[: 4 if l3 else 3]):
+            self.add(4, eax | cores | sharing[index], ebx, ecx, edx, index=index)
+        self.add(4, 0, 0, 0, 0, index=4 if l3 else 3)
+
+    def cache_rows(self) -> Any:
+        """L1d, L1i, L2 and L3 as leaf 4 has them: the model's own, or those of all models before they had any."""
+        native = self.model.get("caches") if not self.flag("legacy-cache") else None
+        return native[2:6] if native else LEGACY_INTEL
+
+    def cache_descriptors(self) -> tuple[int, int, int, int]:
+        """Leaf 2: a byte for each cache, ff for one that has no byte."""
+        l1d, l1i, l2, l3 = (DESCRIPTORS.get(tuple(row[:3]), 0xFF) for row in self.cache_rows())
+        return 1, 0, l3 if self.flag("l3-cache") else 0, l1d << 16 | l1i << 8 | l2
 
     def topology(self) -> None:
         if not self.flag("cpuid-0xb"):
