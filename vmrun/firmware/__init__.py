@@ -87,6 +87,8 @@ def prepare(
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
     kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
     found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
+    if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
+        found["bios-geometry"] = b""  # QEMU's disks have no geometry of the BIOS's own until one is given
     order = machine["firmware"].get("fw_cfg", {}).get("order", "priority")
     done.files = fwcfg.in_order(found, order)
     for key, data in done.items.items():
