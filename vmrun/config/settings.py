@@ -101,27 +101,26 @@ def cpus(work: Work) -> dict[str, Any]:
 
 
 def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, Any]) -> bool:
-    """Fill in what is missing of count = sockets · cores · threads; False (and a problem) when it does not
-    fit.
+    """Fill in what is missing of count = sockets · cores · threads: sockets first or cores first, as the type says, and
+    threads last. False (and a problem) when it does not fit.
     """
     node = work.spec.get("cpus")
     count = given.get("count", 0)
     sockets, cores, threads = (given.get(key, 0) for key in _TOPOLOGY)
     most = given.get("maxcpus", 0)
-    if not count:
-        count = (sockets or 1) * (cores or 1) * (threads or 1)
-    total = max(most, count)
-    if fill == "cores" and not cores and sockets:
-        threads = threads or 1
+    total = most or count or (sockets or 1) * (cores or 1) * (threads or 1)
+    if fill == "cores" and not cores:
+        sockets, threads = sockets or 1, threads or 1
         cores = max(1, total // (sockets * threads))
-    if not sockets:
+    elif not sockets:
         cores, threads = cores or 1, threads or 1
         sockets = max(1, total // (cores * threads))
-    if not cores:
+    elif not cores:
         threads = threads or 1
         cores = max(1, total // (sockets * threads))
     threads = threads or max(1, total // (sockets * cores))
     most = most or max(count, sockets * cores * threads)
+    count = count or most
     values |= {"count": count, "sockets": sockets, "cores": cores, "threads": threads, "maxcpus": most}
     product = sockets * cores * threads
     fault = ""

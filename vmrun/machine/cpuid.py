@@ -217,8 +217,8 @@ class _Maker:
         ]
         if self.model.get("host"):
             layers[1] = {name: value for name, value in layers[1].items() if name not in table["bits"]}
-        kept = {name for name, key in LEFT_ALONE.items() if self.cpus.get(key) is False}
-        layers[1] = {name: value for name, value in layers[1].items() if name not in kept}
+        alone = {name for name, key in LEFT_ALONE.items() if self.cpus.get(key) is False}
+        layers[1] = {name: value for name, value in layers[1].items() if name not in alone}
         for layer in layers:
             for name, value in layer.items():
                 self.set(str(name), value, layer is layers[-1])

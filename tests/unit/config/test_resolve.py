@@ -321,6 +321,26 @@ def test_cpu_topology_is_filled_in(resolve: Resolve, given: str, expected: tuple
 
 
 @pytest.mark.parametrize(
+    ("given", "newer", "older"),
+    [
+        ("{count: 4}", (4, 1, 4, 1, 4), (4, 4, 1, 1, 4)),
+        ("{count: 4, sockets: 2}", (4, 2, 2, 1, 4), (4, 2, 2, 1, 4)),
+        ("{count: 6, cores: 3}", (6, 2, 3, 1, 6), (6, 2, 3, 1, 6)),
+        ("{count: 8, threads: 2}", (8, 1, 4, 2, 8), (8, 4, 1, 2, 8)),
+        ("{maxcpus: 8}", (8, 1, 8, 1, 8), (8, 8, 1, 1, 8)),
+        ("{count: 4, maxcpus: 8, sockets: 2}", (4, 2, 4, 1, 8), (4, 2, 4, 1, 8)),
+        ("{count: 6, sockets: 3, cores: 1}", (6, 3, 1, 2, 6), (6, 3, 1, 2, 6)),
+    ],
+)
+def test_cores_come_before_sockets_from_pc_i440fx_6_2_on(
+    resolve: Resolve, given: str, newer: tuple[int, ...], older: tuple[int, ...]
+) -> None:
+    for name, expected in (("pc-i440fx-6.2", newer), ("pc-i440fx-6.1", older)):
+        cpus = resolve(f"machine: {name}\ncpus: {given}\n", head="schema: vmrun/machine/1\n")["cpus"]
+        assert tuple(cpus[key] for key in ("count", "sockets", "cores", "threads", "maxcpus")) == expected
+
+
+@pytest.mark.parametrize(
     "given",
     ["{count: 3, sockets: 2}", "{count: 4, maxcpus: 2}", "{count: 4, sockets: 1, cores: 1, threads: 1}"],
 )
