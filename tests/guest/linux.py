@@ -15,8 +15,9 @@ from tests.guest.machines import Guest
 __all__ = ["LinuxGuest", "archive", "initramfs", "kernel"]
 
 COMPLAINTS = re.compile(  # of the kernel about what it finds; "bug" is also in a boot without any
-    r"WARNING:|BUG:|Oops|Call Trace|[Kk]ernel panic|FAIL|failed self.?test|unhandled|soft lockup|rcu_.*(stall|kthread)"
-    r"|clocksource: .*unstable|TSC.*(unstable|warp)|exited unexpectedly|unexpected|Spurious|spurious|[Ff]irmware [Bb]ug"
+    r"WARNING:|BUG:|Oops|Call Trace|[Kk]ernel panic|[^0] FAIL|failed self.?test|unhandled|soft lockup"
+    r"|rcu_.*(stall|kthread)|clocksource: .*unstable|TSC.*(unstable|warp)|exited unexpectedly|unexpected"
+    r"|[Ss]purious|[Ff]irmware [Bb]ug"
 )
 
 

@@ -6,10 +6,13 @@ Many boots in a row: `python -m tests.guest.boots --runs 20`.
 from __future__ import annotations
 
 import pathlib
+import re
 
 import pytest
 
 from tests.guest.boots import boot, load
+from tests.guest.linux import LinuxGuest, kernel
+from tests.guest.packing import Tree
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 MACHINES = ("rhel6.3.0", "pc-i440fx-2.0")
@@ -35,3 +38,51 @@ def test_the_cloud_kernel_boots_beside_two_busy_processes(machine: str, cpus: in
 def test_the_generic_kernel_boots_and_switches_off(machine: str, cpus: int, tmp_path: pathlib.Path) -> None:
     wrong, text = boot(tmp_path, machine, cpus, cloud=False, patience=PATIENCE)
     assert not wrong, text[-3000:]
+
+
+SELF_TESTS = """
+for module in $(busybox cat /modules); do busybox modprobe $module || echo NOT-LOADED $module; done
+busybox modprobe test_bpf test_range=0,500
+echo PASSED $(busybox grep -c 'selftest *: passed' /proc/crypto)
+busybox grep 'selftest' /proc/crypto | busybox grep -v passed
+busybox dmesg | busybox grep -E 'raid6|xor|test_user|static_keys|Summary|[^0] FAILED|alg:|jitter'
+"""
+# Without what needs instructions that the processor does not declare, is no test, or fails under QEMU as well.
+WITHOUT = re.compile(
+    r"avx|aesni|pclmul|clmulni|tcrypt|pcrypt|ansi_cprng|af_alg|algif|curve25519.x86|crypto_user|x509|pkcs|drbg|jitter"
+    r"|lz4|zstd"
+)
+
+
+def test_the_kernels_own_self_tests_pass(tmp_path: pathlib.Path) -> None:
+    """Ciphers and hashes in C and in SSE, RAID-6, XOR, copies from and to user space, static keys, BPF."""
+    image = kernel(cloud=False)
+    version = image.partition("vmlinuz-")[2]
+    place = pathlib.Path("/lib/modules") / version
+    wanted = ("kernel/crypto", "kernel/arch/x86/crypto", "kernel/lib/crypto", "kernel/lib/raid6")
+    found = [path for part in wanted for path in sorted((place / part).rglob("*.ko"))]
+    found += [path for path in (place / "kernel/lib").glob("*.ko")]
+    tree = Tree()
+    for path in found:
+        tree.add(str(path), path.read_bytes())
+    for name in ("modules.dep", "modules.alias", "modules.symbols"):
+        tree.add(str(place / name), (place / name).read_bytes())
+    names = [path.stem for path in found if path.parent.name != "lib" and not WITHOUT.search(path.stem)]
+    names += ["test_user_copy", "test_static_keys"]
+    tree.add("/modules", "\n".join(names).encode())
+    with LinuxGuest(
+        tmp_path, "soft", machine="pc-i440fx-2.0", memory="512MiB", kernel=image, cmdline="quiet",
+        initrd=tree.write(tmp_path / "self.cpio", SELF_TESTS), cpus={"model": "Nehalem", "count": 1},
+    ) as guest:
+        reason = guest.run_to_end(PATIENCE)
+        text = guest.console()
+        wrong = guest.complaints()
+    assert reason == "shutdown", text[-3000:]
+    assert not wrong, text[-3000:]
+    assert "NOT-LOADED" not in text
+    assert "test_user_copy: tests passed" in text
+    assert "501 PASSED, 0 FAILED" in text
+    assert "raid6: using algorithm sse2" in text
+    passed = int(text.partition("PASSED ")[2].split()[0])
+    assert passed > 80, text[-3000:]
+    assert not re.search(r"alg: .*(failed|Failed)", text)
