@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.guest.linux import BUSYBOX, archive
+from benchmarks.beside.linux import BUSYBOX, archive
 
 WORK = pathlib.Path(__file__).with_name("userland")
 # x86-64-v1 everywhere: the C library's variants for newer processors round differently.
