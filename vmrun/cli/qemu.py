@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from vmrun.cli.qemu_options import QemuError, read
+from vmrun.cli.qemu_machine import QemuError, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vmrun.cli.qemu_line import CommandLine
+    from vmrun.errors import BackendError
 
 PROGRAM = "vmrun-qemu"
 
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"{program}: {error}\n")
         return error.code
     except VmrunError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"{program}: {problem.message}\n")
+        sys.stderr.write(f"{program}: {error.problems[0].message}\n")
     except KeyboardInterrupt:
         return 0
     except Exception as error:
@@ -53,51 +52,62 @@ def main(argv: list[str]) -> int:
 
 
 def _main(argv: list[str], program: str) -> int:
-    for word in argv:
-        if word in ("-version", "--version", "-h", "-help", "--help"):
-            from vmrun.cli.qemu_lists import usage, version
+    from vmrun.cli import qemu_lists
+    from vmrun.config.importers.line import parse_options, read_options
 
-            sys.stdout.write(version() if word.endswith("version") else usage(program))
-            return 0
-    options = read(argv)
-    from vmrun.cli.qemu_lists import lists
-
-    text = lists(options)
+    options = read_options(argv)
+    text = qemu_lists.told(options, program)
+    if text is None:
+        text = qemu_lists.lists(options)
     if text is not None:
         sys.stdout.write(text)
         return 0
-    from vmrun.cli.qemu_line import CommandLine
-
-    line = CommandLine(options)
-    return _Run(line, program).run()
+    wanted = Wanted(parse_options(options, defaults=True))
+    for warning in wanted.warnings():
+        sys.stderr.write(f"{program}: warning: {warning}\n")
+    return _Run(wanted, program).run()
 
 
 class _Run:
     """From the command line to the exit code."""
 
-    def __init__(self, line: CommandLine, program: str) -> None:
-        self.line, self.program = line, program
+    def __init__(self, wanted: Wanted, program: str) -> None:
+        self.wanted, self.program = wanted, program
+        self.option = wanted.run
         self.ready = -1  # where a daemon tells its parent that it is up
         self.early: dict[str, int] = {}
+        self.pidfile = ""
+        self.machine: Any = None
         self.log: Any = None
 
     def run(self) -> int:
+        from vmrun.errors import BackendError
         from vmrun.monitor.server import Monitors
 
-        line = self.line
         sys.setswitchinterval(1e-4)
-        if line.daemonize:
+        if self.option.get("daemonize"):
+            for id, spec in self.wanted.chardevs.items():
+                if spec["type"] == "stdio":
+                    raise QemuError(f"{self._source(id)}: cannot use stdio with -daemonize")
             code = self._daemonize()
             if code is not None:
                 return code
         lock = self._pidfile()
         self._connect()
         config = self._config()
-        machine = self._build(config)
+        try:
+            machine = self._build(config)
+        except BackendError as error:
+            if self.machine is not None:
+                self.machine.close()
+            raise self._backend_error(error) from None
         monitors = Monitors(machine)
         try:
             self._signals(machine)
-            machine.reset_ends, machine.shutdown_pauses = line.no_reboot, line.no_shutdown
+            actions = self.wanted.actions
+            machine.reset_ends = actions["reboot"] == "shutdown"
+            machine.shutdown_pauses = actions["shutdown"] == "pause"
+            machine.panic_action = actions["panic"]
             self._open(machine, monitors)
             self._detach()
             outcome = machine.run()
@@ -138,7 +148,7 @@ class _Run:
         os.close(self.ready)
 
     def _pidfile(self) -> int | None:
-        path = self.line.pidfile
+        path = self.option.get("pidfile")
         if not path:
             return None
         import fcntl
@@ -151,13 +161,14 @@ class _Run:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise QemuError(f"cannot create PID file: Cannot lock pid file '{path}'") from None
+        self.pidfile = os.path.abspath(path)
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
         return fd
 
     def _remove_pidfile(self) -> None:
         try:
-            os.unlink(self.line.pidfile)
+            os.unlink(self.pidfile)
         except OSError:
             pass
 
@@ -165,76 +176,97 @@ class _Run:
         """Whoever started us may wait for these: connected before anything that takes time."""
         from vmrun.monitor.transport import connect
 
-        for _, id in self.line.monitors:
-            spec = self.line.chardevs.get(id, {})
-            if spec.get("type") != "socket" or spec.get("server") or id in self.early:
+        for _, id, _ in self.wanted.monitors:
+            spec = self.wanted.chardevs.get(id, {})
+            if spec.get("type") != "socket" or spec.get("server") or spec.get("mux") or id in self.early:
                 continue
             try:
-                self.early[id] = int(spec["fd"]) if "fd" in spec else connect(spec)
+                self.early[id] = connect(spec)
             except OSError as error:
+                if spec.get("reconnect"):
+                    continue
                 where = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
-                text = self.line.char_texts.get(id, "")
+                text = self._source(id)
                 raise QemuError(f"{text}: Failed to connect to '{where}': {error.strerror}") from None
 
+    def _source(self, chardev: str) -> str:
+        """The option that a chardev came from."""
+        found = self.wanted.option(f"chardevs.{chardev}")
+        return found or f"chardev {chardev}"
+
     def _config(self) -> dict[str, Any]:
-        """The resolved machine. QemuError for the first thing that is wrong, with its option."""
-        import json
-        import re
-        import tempfile
-
-        from vmrun.config.resolve import resolve_file
-        from vmrun.errors import VmrunError
-
-        line = self.line
-        if line.file["machine"] == "none":
-            return {"machine": "none", "name": line.file["name"]}
-        with tempfile.TemporaryDirectory(prefix="vmrun-qemu-") as directory:
-            path = os.path.join(directory, "machine.json")
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(line.file, file)
-            try:
-                resolved = resolve_file(path)
-            except VmrunError as error:
-                problem = error.problems[0]
-                if problem.path in ("machine", ""):
-                    raise QemuError("unsupported machine type\nUse -machine help to list supported machines") from None
-                if problem.path.startswith("cpus.model"):
-                    raise QemuError(f"unable to find CPU model '{line.file['cpus']['model']}'") from None
-                place = re.match(r"devices\[(\d+)\]", problem.path)
-                text = f"{line.texts[int(place[1])]}: " if place else ""
-                raise QemuError(text + problem.message) from None
-        for problem in resolved.warnings:
-            sys.stderr.write(f"{self.program}: warning: {problem.message}\n")
-        return dict(resolved.data)
+        wanted = self.wanted
+        if wanted.file["machine"] == "none":
+            return {"machine": "none", "name": self.option.get("name", "")}
+        config, warnings = wanted.resolved()
+        for text in warnings:
+            sys.stderr.write(f"{self.program}: warning: {text}\n")
+        config["name"] = self.option.get("name", "")  # as it was given, blanks and all
+        return config
 
     def _build(self, config: dict[str, Any]) -> Any:
-        shared = [id for id, spec in self.line.chardevs.items() if spec["type"] == "stdio"]
-        mux = self._mux if len(shared) > 1 or (shared and self._devices_use(shared)) else None
+        chardevs = self.wanted.chardevs
+        users = [device.get("chardev") for device in self.wanted.file.get("devices", ())]
+        on_terminal = [id for id, spec in chardevs.items() if spec["type"] == "stdio"]
+        shared = any(chardevs[id].get("mux") or id in users for id in on_terminal)
+        mux = self._mux if shared or len(on_terminal) > 1 else None
+        if self.option.get("curses") or str(self.option.get("display", "")).startswith("curses"):
+            mux = self._screen
         if config["machine"] == "none":
             from vmrun.machine.empty import build_empty
 
-            self.machine = build_empty(config["name"], self.line.chardevs, mux)
-            if self.line.paused:
+            self.machine = build_empty(config["name"], chardevs, mux)
+            if self.option.get("paused"):
                 self.machine.config["paused"] = True
         else:
             from vmrun.machine.builder import build
 
             # those of the monitors too, which the resolver does not know
-            config["chardevs"] = {**self.line.chardevs, **config["chardevs"]}
+            config["chardevs"] = {**chardevs, **config["chardevs"]}
             self.machine = build(config, mux=mux)
+        for id in chardevs:  # QEMU opens all, whether anybody uses them or not
+            if id not in self.machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:
+                self.machine.board.chardev(id)
         return self.machine
 
-    def _devices_use(self, chardevs: list[str]) -> bool:
-        return any(device.get("chardev") in chardevs for device in self.line.devices)
+    def _backend_error(self, error: BackendError) -> QemuError:
+        """A chardev that can't be had, by its option and in QEMU's words."""
+        import re
+
+        text = error.problems[0].message
+        match = re.match(r"chardev '([^']+)': (.*)", text)
+        if match is None:
+            return QemuError(text)
+        said = match[2]
+        for pattern, words in (
+            (r"^cannot open ", "Could not open "),
+            (r"^cannot connect to (?:unix|tcp):(\S+): ", r"Failed to connect to '\1': "),
+            (r"^cannot listen on (?:unix|tcp):(\S+): ", r"Failed to bind socket to \1: "),
+        ):
+            said = re.sub(pattern, words, said)
+        return QemuError(f"{self._source(match[1])}: {said}")
 
     def _mux(self, loop: Any, lock: Any) -> Any:
-        from vmrun.backends.chardev.terminal import Mux
+        from vmrun.backends.chardev.mux import ESCAPE, Mux
 
         def command(letter: str) -> None:
             if letter == "x":
+                sys.stderr.write(f"{self.program}: Terminated\r\n")
                 self.machine.finish("quit", "host-ui")
 
-        return Mux("terminal", loop, lock, command)
+        escape = self.option.get("echr", ESCAPE)
+        return Mux("terminal", loop, lock, command, escape=escape, announce=False)
+
+    def _screen(self, loop: Any, lock: Any) -> Any:
+        from vmrun.cli.up_screen import ScreenConsole
+
+        run = self
+
+        class Holder(list[Any]):
+            def __getitem__(self, index: Any) -> Any:
+                return run.machine
+
+        return ScreenConsole(loop, lock, Holder())
 
     # --- with a machine -----------------------------------------------------------------------------------------
 
@@ -254,10 +286,11 @@ class _Run:
         from vmrun.errors import BackendError
 
         waiting = []
-        if any(kind == "qtest" for kind, _ in self.line.monitors):
+        if any(kind == "qtest" for kind, _, _ in self.wanted.monitors):
             monitors.qtest_log = self._log_to()
-        for kind, id in self.line.monitors:
-            spec = self.line.chardevs[id]
+        for kind, id, pretty in self.wanted.monitors:
+            spec = self.wanted.chardevs[id]
+            kind = "pretty" if pretty and kind == "control" else kind
             if id in self.early:
                 monitors.adopt(self.early[id], spec, kind)
                 continue
@@ -266,35 +299,39 @@ class _Run:
             except BackendError as error:
                 why = error.problems[0].message.rpartition(": ")[2]
                 where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
-                text = self.line.char_texts.get(id, "")
+                text = self._source(id)
                 raise QemuError(f"{text}: Failed to bind socket to {where}: {why}") from None
             if listener is not None:
                 where = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
                 sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
                 waiting.append(listener)
-        for chardev in machine.board.chardevs.values():
-            wait = getattr(chardev, "wait", None)
-            if wait is not None:
-                wait()
+        for chardev in machine.board.awaited():
+            if chardev.peer is not None:
+                continue
+            where = chardev.address.removeprefix("unix:").removeprefix("tcp:")
+            sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
+            chardev.wait()
         for listener in waiting:
             while not listener.clients and machine.outcome is None:
                 machine.loop.run_once(1.0)
 
     def _log_to(self) -> Any:
         """Where -qtest-log says; standard error when it says nothing."""
-        if self.line.qtest_log == "none":
+        if self.option.get("qtest-log") == "none":
             return None
-        if not self.line.qtest_log:
+        if not self.option.get("qtest-log"):
             return sys.stderr.write
         try:
-            file = open(self.line.qtest_log, "w", encoding="utf-8", buffering=1)
+            file = open(self.option["qtest-log"], "w", encoding="utf-8", buffering=1)
         except OSError as error:
-            raise QemuError(f"-qtest-log {self.line.qtest_log}: {error.strerror}") from None
+            raise QemuError(f"-qtest-log {self.option['qtest-log']}: {error.strerror}") from None
         return file.write
 
     def _conclude(self, outcome: Any) -> int:
         if outcome.reason == "exit":
             return int(outcome.code or 0)
+        if outcome.reason == "panic" and self.wanted.actions["panic"] == "exit-failure":
+            return 1
         if outcome.reason == "failed":
             from vmrun.cli.report import print_report
 

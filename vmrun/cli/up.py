@@ -76,7 +76,7 @@ def _mux_maker(holder: list[Machine], screen: bool) -> Any:
         from vmrun.cli.up_screen import ScreenConsole
 
         return lambda loop, lock: ScreenConsole(loop, lock, holder)
-    from vmrun.backends.chardev.terminal import Mux
+    from vmrun.backends.chardev.mux import Mux
 
     def command(letter: str) -> None:
         machine = holder[0]
@@ -116,11 +116,9 @@ def _start_talking(machine: Machine, options: Any, console: bool) -> None:
 
 
 def _wait_for_peers(machine: Machine) -> None:
-    for chardev in machine.board.chardevs.values():
-        wait = getattr(chardev, "wait", None)
-        if wait is not None:
-            _note(machine, f"waiting for a client on {chardev.address}")
-            wait()
+    for chardev in machine.board.awaited():
+        _note(machine, f"waiting for a client on {chardev.address}")
+        chardev.wait()
 
 
 def _introduce(machine: Machine, console: bool, quiet: bool) -> None:

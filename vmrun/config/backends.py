@@ -150,6 +150,8 @@ def absolute(work: Work, path: str) -> str:
 
 def _socket(work: Work, id: str, node: Node, values: dict[str, Any], path: str) -> None:
     unix, tcp = values.get("path") is not None, values.get("port") is not None
+    if values.get("fd") is not None:
+        return
     if unix and (tcp or values.get("host") is not None):
         extra = node.get("port") or node.get("host") or node
         work.wrong(
@@ -257,14 +259,14 @@ def _use_backend(
         )
         return
     other = users.get((kind, id))
-    if other is not None:
+    if other is not None and (getattr(work, _SECTIONS[kind]).get(id) or {}).get("mux") is not True:
         work.wrong(
             "VR0604",
             f"{user} and {other[0]} both use {kind} '{id}'",
             node.place,
             path,
             also=[(other[1], f"{other[0]} uses it here")],
-            remedy=f"give each its own {kind}",
+            remedy=f"give each its own {kind}" + (", or share this one with `mux: true`" if kind == "chardev" else ""),
         )
         return
     users[(kind, id)] = (user, node.place)

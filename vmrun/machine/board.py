@@ -13,7 +13,7 @@ from vmrun.machine.cpuid import apic_ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from accel.api import IrqSink
@@ -53,6 +53,7 @@ class Board:
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
         self.mux: Any = None
+        self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
 
     def use_clock(self, clock: Any) -> None:
         """The accelerator's own virtual time instead of the host's; before there are devices."""
@@ -122,14 +123,34 @@ class Board:
         return self.drives[id]
 
     def chardev(self, id: str) -> CharBackend:
+        """The chardev of that id; of one with `mux: true` a port of its own for each who asks."""
+        spec = self.config["chardevs"].get(id)
+        if spec is None:
+            raise BuildError(f"there is no chardev '{id}'")
+        if spec.get("mux"):
+            return self._port(id, spec)
         if id not in self.chardevs:
             from vmrun.backends.chardev import open_chardev
 
-            spec = self.config["chardevs"].get(id)
-            if spec is None:
-                raise BuildError(f"there is no chardev '{id}'")
             self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
         return self.chardevs[id]
+
+    def _port(self, id: str, spec: dict[str, Any]) -> CharBackend:
+        if id not in self.shared:
+            from vmrun.backends.chardev.mux import shared
+
+            on_terminal = spec["type"] == "stdio" and self.mux is not None
+            self.shared[id] = self.mux if on_terminal else shared(id, spec, self.loop, self.lock, self.mux)
+        port: CharBackend = self.shared[id].add_port(id)
+        self.chardevs.setdefault(id, port)
+        return port
+
+    def awaited(self) -> Iterator[Any]:
+        """Server sockets whose first client the machine waits for."""
+        for id, chardev in self.chardevs.items():
+            found = self.shared.get(id, chardev)
+            if getattr(found, "must_wait", False):
+                yield found
 
     def add_fw_cfg_file(self, name: str, data: bytes) -> None:
         self.fw_cfg_files[name] = data
@@ -154,6 +175,8 @@ class Board:
         for drive in self.drives.values():
             drive.close()
         self.drives.clear()
-        for chardev in self.chardevs.values():
-            chardev.close()
+        for chardev in (*self.shared.values(), *self.chardevs.values()):
+            if chardev is not self.mux:
+                chardev.close()
         self.chardevs.clear()
+        self.shared.clear()

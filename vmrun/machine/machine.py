@@ -49,6 +49,7 @@ class Machine:
         self.missing_features: list[str] = []
         self.reset_ends = False  # -no-reboot
         self.shutdown_pauses = False  # -no-shutdown
+        self.panic_action = "shutdown"  # -action panic=
         self.on_event: Callable[..., object] = lambda name, **data: None
         self.causes: dict[int, str] = {}  # requests that did not come from the guest: Action → QEMU's ShutdownCause
         self.resets = 0
@@ -92,12 +93,13 @@ class Machine:
             self.accelerator.drain()
             self.loop.call_later(DRAIN_INTERVAL, self._drain)
 
-    def pause(self, state: str = "paused") -> None:
+    def pause(self, state: str = "paused", told: bool = True) -> None:
         """Processors out of the guest, virtual time standing still."""
         if self.state == "running":
             self.accelerator.stop()
             self.board.virtual.stop()
-            self.on_event("STOP")
+            if told:
+                self.on_event("STOP")
         self.state = state
 
     def ask(self, action: int, cause: str) -> None:
@@ -114,8 +116,8 @@ class Machine:
         self.on_event("RESET", guest=cause.startswith("guest"), reason=cause)
         if running:
             self.accelerator.start()
-        elif self.state not in ("prelaunch", "paused"):
-            self.state = "paused"
+        else:
+            self.state = "prelaunch"
 
     def cold_reset(self) -> None:
         """Devices in the order of the board, then the processors."""
@@ -154,13 +156,13 @@ class Machine:
         """Stop for good: the main loop returns."""
         if self.outcome is None:
             self.outcome = Outcome(reason, code, reports)
-        self.pause("shutdown")
+        self.pause("shutdown", told=False)
         self.loop.stop()
 
     def finish(self, reason: str, cause: str) -> None:
         """SHUTDOWN, told and done; with `shutdown_pauses` the machine stays and can be looked at."""
         self.on_event("SHUTDOWN", guest=cause.startswith("guest"), reason=cause)
-        if self.shutdown_pauses and not cause.startswith("host"):
+        if self.shutdown_pauses and reason != "quit":
             self.pause("shutdown")
         else:
             self.end(reason)
@@ -173,10 +175,7 @@ class Machine:
             codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
             self.end("exit", next((code for code in codes if code is not None), 0))
         elif asked & Action.PANIC:
-            self.on_event("GUEST_PANICKED", action="pause" if self.shutdown_pauses else "poweroff")
-            self.pause("guest-panicked")
-            if not self.shutdown_pauses:
-                self.finish("panic", "guest-panic")
+            self._on_panic()
         elif asked & Action.SHUTDOWN:
             self.finish("shutdown", self.causes.pop(Action.SHUTDOWN, "guest-shutdown"))
         elif asked & (Action.RESET | Action.INIT):
@@ -188,6 +187,17 @@ class Machine:
         elif asked & Action.SUSPEND:
             self.pause("suspended")
             self.on_event("SUSPEND")
+
+    def _on_panic(self) -> None:
+        """The guest says that it crashed: go on, wait for somebody to look, or the end."""
+        if self.panic_action == "none":
+            self.on_event("GUEST_PANICKED", action="run")
+            return
+        pause = self.panic_action == "pause" or (self.panic_action == "shutdown" and self.shutdown_pauses)
+        self.on_event("GUEST_PANICKED", action="pause" if pause else "poweroff")
+        self.pause("guest-panicked")
+        if not pause:
+            self.finish("panic", "guest-panic")
 
     def _on_failure(self, reports: list[dict[str, Any]]) -> None:
         """A processor gave up. A triple fault resets the machine, as the PC's board does; anything else is the end."""

@@ -28,8 +28,9 @@ OOB: frozenset[str] = frozenset()
 class QmpSession:
     """`feed` what the client sent; `send(bytes)` is called with what it shall get, the greeting first."""
 
-    def __init__(self, machine: Machine, send: Callable[[bytes], object]) -> None:
+    def __init__(self, machine: Machine, send: Callable[[bytes], object], pretty: bool = False) -> None:
         self.machine, self._send = machine, send
+        self._encode = json.JSONEncoder(indent=4).encode if pretty else _encode
         self.negotiated = self.oob = False
         self._stream = JsonStream()
         self._commands = table.load()
@@ -37,12 +38,14 @@ class QmpSession:
         self.send({"QMP": greeting})
 
     def send(self, message: dict[str, Any]) -> None:
-        self._send(_encode(message).encode() + b"\r\n")
+        self._send(self._encode(message).encode() + b"\r\n")
 
     def event(self, line: bytes) -> None:
         """An event for everybody, encoded already; not before the negotiation."""
-        if self.negotiated:
+        if self.negotiated and self._encode is _encode:
             self._send(line)
+        elif self.negotiated:
+            self.send(json.loads(line))
 
     def feed(self, data: bytes) -> None:
         for value in self._stream.feed(data):
@@ -67,8 +70,8 @@ class QmpSession:
     def _execute(self, request: object) -> Any:
         if not isinstance(request, dict):
             raise QmpError("QMP input must be a JSON object")
-        if not request.keys() <= _KNOWN:
-            name = next(name for name in request if name not in _KNOWN)
+        if not request.keys() <= _KNOWN or "exec-oob" in request and not self.oob:
+            name = next((name for name in request if name not in _KNOWN), "exec-oob")
             raise QmpError(f"QMP input member '{name}' is unexpected")
         for member in ("execute", "exec-oob"):
             if member in request and not isinstance(request[member], str):

@@ -48,6 +48,12 @@ class LineMonitor:
         if self.echo:
             self.show(PROMPT)
 
+    def prompt(self) -> None:
+        """Somebody turned to the monitor again: what he had typed so far stands behind a new prompt."""
+        self.show("\r\n")
+        self._prompt()
+        self._edit(self.line, self.cursor, again=True)
+
     def feed(self, data: bytes) -> None:
         for byte in data:
             char = chr(byte)

@@ -40,7 +40,7 @@ class Monitors:
         the machine shall wait for the first. BackendError says what is in the way.
         """
         try:
-            if spec["type"] == "socket" and not spec.get("telnet"):
+            if spec["type"] == "socket" and not spec.get("telnet") and not spec.get("mux"):
                 if not spec.get("server"):
                     self.connect(spec, kind)
                     return None
@@ -49,7 +49,7 @@ class Monitors:
         except OSError as error:
             where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
             raise BackendError(f"chardev '{id}': no monitor on {where}: {error.strerror}") from None
-        if spec["type"] == "stdio" and self.machine.board.mux is None:
+        if spec["type"] == "stdio" and self.machine.board.mux is None and not spec.get("mux"):
             from vmrun.backends.chardev.terminal import Terminal
 
             self.terminal = Terminal(0, 1, bool(spec.get("signal", True)))
@@ -112,11 +112,11 @@ class Monitors:
     # --- sessions -----------------------------------------------------------------------------------------------
 
     def session(self, kind: str, send: Send, client: Any = None) -> Any:
-        """`kind`: control (QMP), readline (a person's), plain (no prompt, no echo), qtest."""
-        if kind == "control":
+        """`kind`: control (QMP), pretty (QMP in lines), readline (a person's), plain (no prompt, no echo), qtest."""
+        if kind in ("control", "pretty"):
             from vmrun.monitor.qmp import QmpSession
 
-            made = QmpSession(self.machine, send)
+            made = QmpSession(self.machine, send, pretty=kind == "pretty")
             self.qmp[id(client if client is not None else made)] = made
             return made
         if kind == "qtest":
@@ -171,11 +171,21 @@ class _Port:
         self.input: list[bytes] = []
         self.session: Any = None
         chardev.frontend = PyFrontend(self._receive, None, self._event)
+        if kind == "readline" and hasattr(chardev, "on_focus"):
+            # behind a shared terminal a person is greeted when he turns to the monitor
+            chardev.on_focus = self._focus
         self.loop.call_soon(self._open)
 
     def _open(self) -> None:
-        if getattr(self.chardev, "connected", True):
+        turned = self.kind != "readline" or getattr(self.chardev, "focused", True)
+        if turned and self.session is None and getattr(self.chardev, "connected", True):
             self.session = self.monitors.session(self.kind, self.send, self)
+
+    def _focus(self) -> None:
+        if self.session is None:
+            self._open()
+        else:
+            self.session.prompt()
 
     def send(self, data: bytes) -> None:
         self.pending += data
@@ -203,6 +213,7 @@ class _Port:
             self.loop.call_soon(self._open)
         elif what == CLOSED:
             self.monitors.forget(self)
+            self.session = None
             self.pending = b""
         elif self.pending:
             self.loop.call_soon(self._pump)

@@ -160,16 +160,22 @@ class Listener:
         self.loop, self.make, self.on_close, self.patience = loop, make, on_close, patience
         self.clients: set[Client] = set()
         self.waiting: list[Callable[[], object]] = []
-        family, address = address_of(spec, passive=True)
-        self.path = address if family == _socket.AF_UNIX else ""
-        self.socket = _socket.socket(family, _socket.SOCK_STREAM)
+        inherited = spec.get("fd") is not None
+        if inherited:
+            self.socket = _socket.socket(fileno=os.dup(int(spec["fd"])))
+            family, address = self.socket.family, f"fd:{spec['fd']}"
+        else:
+            family, address = address_of(spec, passive=True)
+            self.socket = _socket.socket(family, _socket.SOCK_STREAM)
+        self.path = address if family == _socket.AF_UNIX and not inherited else ""
         try:
-            _bind(self.socket, family, address)
+            if not inherited:
+                _bind(self.socket, family, address)
             self.socket.listen(BACKLOG)
         except BaseException:
             self.socket.close()
             raise
-        if family != _socket.AF_UNIX:
+        if family != _socket.AF_UNIX and not inherited:
             address = self.socket.getsockname()
         self.address = address
         self.socket.setblocking(False)
@@ -225,7 +231,9 @@ def adopt(
 
 
 def connect(spec: dict[str, Any]) -> int:
-    """A descriptor connected to a unix or TCP address. OSError when there is nobody."""
+    """A descriptor connected to a unix or TCP address, or an inherited one. OSError when there is nobody."""
+    if spec.get("fd") is not None:
+        return os.dup(int(spec["fd"]))
     family, address = address_of(spec)
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     try:

@@ -11,7 +11,7 @@ from accel.api import DeviceLock
 
 from vmrun.backends.chardev import open_chardev
 from vmrun.backends.chardev.base import PyFrontend
-from vmrun.backends.chardev.terminal import Mux, StdioChar
+from vmrun.backends.chardev.terminal import StdioChar
 from vmrun.core.loop import Loop
 from vmrun.errors import BackendError
 
@@ -489,104 +489,6 @@ def test_end_of_input_keeps_the_output(rig):
     backend.close()
     for fd in (quiet_r, out_r, out_w):
         os.close(fd)
-
-
-class MuxRig:
-    def __init__(self, rig, terminal):
-        self.rig, (self.master, slave) = rig, terminal
-        self.commands = []
-        self.mux = Mux("mux", rig.loop, rig.lock, self.commands.append, input_fd=slave, output_fd=slave)
-        self.serial, self.monitor = self.mux.add_port("serial"), self.mux.add_port("monitor")
-        self.devices = Device(self.serial), Device(self.monitor)
-
-    def type(self, data):
-        os.write(self.master, data)
-        self.rig.until(lambda: not select.select((self.mux.read_fd,), (), (), 0)[0])
-        self.rig.turns()
-
-
-@pytest.fixture
-def mux(rig, terminal):
-    made = MuxRig(rig, terminal)
-    yield made
-    made.mux.close()
-
-
-def test_mux_gives_input_to_the_first_console(mux):
-    mux.type(b"abc")
-    assert (mux.devices[0].got, mux.devices[1].got) == (b"abc", b"")
-
-
-def test_mux_ctrl_a_c_moves_the_input_on(mux):
-    mux.type(b"a\x01cb\x01cc")
-    assert (mux.devices[0].got, mux.devices[1].got) == (b"ac", b"b")
-
-
-def test_mux_ctrl_a_twice_sends_one(mux):
-    mux.type(b"\x01\x01x")
-    assert mux.devices[0].got == b"\x01x"
-
-
-def test_mux_escape_may_come_in_two_pieces(mux):
-    mux.type(b"\x01")
-    mux.type(b"x")
-    assert mux.commands == ["x"]
-
-
-def test_mux_ctrl_a_x_works_though_the_guest_takes_no_input(mux):
-    mux.devices[0].capacity = 0
-    mux.type(b"lots of typing" * 20)
-    mux.type(b"\x01x")
-    assert mux.commands == ["x"]
-
-
-def test_mux_keeps_typed_bytes_until_the_guest_has_room(mux):
-    mux.devices[0].capacity = 2
-    mux.type(b"abcd")
-    with mux.rig.lock:
-        mux.devices[0].make_room(10)
-    mux.rig.until(lambda: mux.devices[0].got == b"abcd")
-
-
-def test_mux_ctrl_a_b_breaks(mux):
-    mux.type(b"\x01b")
-    assert mux.devices[0].events == [BREAK]
-
-
-def test_mux_ctrl_a_h_explains_itself(mux):
-    mux.type(b"\x01h")
-    assert b"Ctrl-A x" in read_all(mux.master, 60)
-
-
-def test_mux_shows_the_output_of_all_consoles(mux):
-    for port, text in ((mux.serial, b"serial "), (mux.monitor, b"monitor")):
-        mux.rig.write(port, text)
-    mux.rig.turns()
-    assert sorted(read_all(mux.master, 14).split()) == [b"monitor", b"serial"]
-
-
-def test_mux_carries_more_than_the_terminal_takes_at_once(mux):
-    data = bytes(65 + n % 26 for n in range(60000))
-    assert mux.rig.write(mux.serial, data) == len(data)
-    got = b""
-    end = time.monotonic() + 10
-    while len(got) < len(data) and time.monotonic() < end:
-        mux.rig.loop.run_once(0)
-        got += read_all(mux.master, 4096, 0.01)
-    assert got == data
-
-
-def test_mux_time_stamps_start_each_line(mux):
-    mux.type(b"\x01t")
-    mux.rig.write(mux.serial, b"one\ntwo\n")
-    mux.rig.turns()
-    lines = read_all(mux.master, 46).splitlines()
-    assert [line.split(b"] ")[1] for line in lines] == [b"one", b"two"]
-
-
-def test_a_stdio_chardev_on_a_shared_terminal_is_one_of_its_consoles(mux):
-    backend = open_chardev("c1", {"type": "stdio"}, mux.rig.loop, mux.rig.lock, mux.mux)
-    assert backend in mux.mux.ports
 
 
 def test_bytes_close_together_go_out_in_one_piece(rig, server):

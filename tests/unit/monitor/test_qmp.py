@@ -104,7 +104,7 @@ def test_without_an_id_there_is_none(talk: Talk) -> None:
             "Invalid parameter type for 'path', expected: string",
         ),
         ('{"execute": "qom-list", "arguments": {"path": "/x"}}', "DeviceNotFound", "Device '/x' not found"),
-        ('{"exec-oob": "stop"}', "GenericError", "The command stop does not support OOB"),
+        ('{"exec-oob": "stop"}', "GenericError", "QMP input member 'exec-oob' is unexpected"),
         ("{", "GenericError", None),
     ],
 )
@@ -264,3 +264,45 @@ def test_a_handler_that_fails_is_an_error_for_its_client_only(talk: Talk, monkey
     assert "internal error" in talk.ask("query-name")["error"]["desc"]
     assert reported == ["a monitor command"]
     talk.result("query-status")
+
+
+def test_a_client_that_wants_oob_is_told_which_commands_have_it(pc: Driven) -> None:
+    talk = Talk(pc)
+    talk.ask("qmp_capabilities", enable=["oob"])
+    assert talk.raw('{"exec-oob": "stop"}')["error"]["desc"] == "The command stop does not support OOB"
+
+
+def test_a_reset_of_a_machine_that_stands_still_puts_it_before_its_start(talk: Talk) -> None:
+    talk.machine.resume()
+    talk.result("stop")
+    talk.machine.reset("host-qmp-system-reset")
+    assert talk.result("query-status")["status"] == "prelaunch"
+
+
+def test_the_end_is_no_stop(talk: Talk) -> None:
+    talk.machine.resume()
+    talk.machine.finish("quit", "host-qmp-quit")
+    assert [event["event"] for event in talk.events()] == ["RESUME", "SHUTDOWN"]
+
+
+def test_with_no_shutdown_only_quit_ends_a_machine(talk: Talk) -> None:
+    talk.machine.shutdown_pauses = True
+    talk.machine.resume()
+    talk.machine.finish("reset", "host-qmp-system-reset")
+    assert talk.result("query-status")["status"] == "shutdown"
+    assert talk.machine.outcome is None
+    talk.machine.finish("quit", "host-qmp-quit")
+    assert talk.machine.outcome is not None
+
+
+@pytest.mark.parametrize(
+    ("action", "told", "state"),
+    [("shutdown", "poweroff", "shutdown"), ("pause", "pause", "guest-panicked"), ("none", "run", "running")],
+)
+def test_what_a_panic_does_can_be_chosen(talk: Talk, action: str, told: str, state: str) -> None:
+    talk.machine.panic_action = action
+    talk.machine.resume()
+    talk.machine._on_panic()
+    (event,) = [event for event in talk.events() if event["event"] == "GUEST_PANICKED"]
+    assert event["data"] == {"action": told}
+    assert talk.machine.state == state

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from accel.api import DeviceLock
 
-    from vmrun.backends.chardev.terminal import Mux
+    from vmrun.backends.chardev.mux import Mux
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 

@@ -27,12 +27,20 @@ CONNECT_TIMEOUT = 10.0
 
 
 def open_socket(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> StreamChar:
-    """From `path`, or `host` and `port`; `server`, `wait`, `nodelay`, `telnet`, `reconnect` (seconds)."""
+    """From `path`, or `host` and `port`, or an inherited `fd`; `server`, `wait`, `nodelay`, `telnet`, `reconnect` in
+    seconds.
+    """
     return (ServerChar if spec.get("server") else ClientChar)(name, spec, loop, lock)
 
 
 def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, str]:
     """(family, address, text)"""
+    if spec.get("fd") is not None:
+        try:
+            inherited = socket.socket(fileno=os.dup(int(spec["fd"])))
+        except OSError as error:
+            raise _refusal(name, f"descriptor {spec['fd']} is no socket", error) from None
+        return inherited.family, inherited, f"fd:{spec['fd']}"
     if spec.get("path"):
         path = spec["path"]
         if len(os.fsencode(path)) > 107:
@@ -125,14 +133,16 @@ class ServerChar(SocketChar):
         family, address, self.address = _address(name, spec, True)
         self.must_wait = bool(spec.get("wait", True))
         self.path = spec.get("path") or ""
-        self.listener = socket.socket(family, socket.SOCK_STREAM)
+        inherited = isinstance(address, socket.socket)
+        self.listener = address if inherited else socket.socket(family, socket.SOCK_STREAM)
         try:
-            self._bind(name, family, address)
+            if not inherited:
+                self._bind(name, family, address)
             self.listener.listen(1)
         except OSError as error:
             self.listener.close()
             raise _refusal(name, f"cannot listen on {self.address}", error) from None
-        if family != socket.AF_UNIX:
+        if family != socket.AF_UNIX and not inherited:
             bound = self.listener.getsockname()
             self.address = f"tcp:{bound[0]}:{bound[1]}"
         self.listener.setblocking(False)
@@ -214,6 +224,11 @@ class ClientChar(SocketChar):
             self._later()
 
     def _connect(self, timeout: float) -> socket.socket:
+        if isinstance(self.target, socket.socket):
+            peer, self.target = self.target, None
+            return peer
+        if self.target is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         peer = socket.socket(self.family, socket.SOCK_STREAM)
         peer.settimeout(timeout)
         try:

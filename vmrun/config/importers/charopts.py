@@ -80,10 +80,12 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
     """A chardev as a machine file has it."""
     result: dict[str, Any] = {"type": {"serial": "tty", "parallel": "parport"}.get(kind, kind)}
     for key, value in given.items():
-        if key in ("ipv4", "ipv6", "delay", "logfile", "logappend", "cols", "rows", "width", "height", "to"):
-            line.no_equal(option, key)
-        elif key == "mux":
-            if boolean(option, key, value):
+        if key == "delay":
+            result["nodelay"] = not boolean(option, key, value)
+        elif key in ("ipv4", "ipv6", "logfile", "logappend", "cols", "rows", "width", "height", "to"):
+            line.no_equal(option, key, host=key not in ("logfile", "to"))
+        elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket"):
+            if boolean(option, key, value) == (key == "mux"):
                 line.no_equal(option, key)
         elif key in _FLAGS:
             result[key] = boolean(option, key, value)
@@ -121,8 +123,7 @@ def legacy(line: Line, option: Option, id: str) -> str:
         if kind == "unix":
             given["path"] = where
         elif kind == "udp":
-            line.no_equal(option, "udp")
-            return line.put(option, "chardevs", id, {"type": "null"})
+            return line.put(option, "chardevs", id, {"type": "udp", **_udp(option, rest)})
         else:
             host, colon, port = where.rpartition(":")
             if not colon or not port.isdecimal():
@@ -143,23 +144,56 @@ def legacy(line: Line, option: Option, id: str) -> str:
     return line.put(option, "chardevs", id, found)
 
 
+def _udp(option: Option, text: str) -> dict[str, Any]:
+    """[HOST]:PORT[@[ADDRESS]:[PORT]]"""
+    where, _, local = text.partition("@")
+    found: dict[str, Any] = {}
+    for part, host, port in ((where, "host", "port"), (local, "localaddr", "localport")):
+        if part:
+            name, colon, number = part.rpartition(":")
+            if not colon or not (number.isdecimal() or (part is local and not number)):
+                raise option.wrong("address must be HOST:PORT", part)
+            found |= ({host: name} if name else {}) | ({port: int(number)} if number else {})
+    return found
+
+
 def port(line: Line, option: Option) -> None:
-    """-serial and -parallel: numbered by their order."""
+    """-serial and -parallel: numbered by their order. `mon:` puts a monitor on the same chardev."""
     index = line.given[option.name].index(option)
     id = legacy(line, option, f"{option.name}{index}")
     if id:
         line.add(option, {"driver": f"isa-{option.name}", "index": index, "chardev": id})
-    if str(option.value).startswith("mon:"):
-        shared = line.put(option, "chardevs", "compat_monitor0", dict(line.chardevs[id]))
-        line.monitors["compat_monitor0"] = {"chardev": shared, "mode": "readline"}
+    if str(option.value).startswith("mon:") and id:
+        if line.chardevs[id]["type"] in ("stdio", "pty", "socket"):
+            line.chardevs[id]["mux"] = True
+            line.monitors[fresh(line)] = {"chardev": id, "mode": "readline"}
+        else:
+            line.no_equal(option, "mon:")
+
+
+def fresh(line: Line) -> str:
+    """A name for a monitor that was given none."""
+    number = 0
+    while f"compat_monitor{number}" in line.monitors or f"compat_monitor{number}" in line.chardevs:
+        number += 1
+    return f"compat_monitor{number}"
 
 
 def monitor(line: Line, option: Option) -> None:
-    line.run.setdefault("monitor" if option.name == "monitor" else "qmp", []).append(option.value)
-    id = legacy(line, option, f"compat_monitor{len(line.monitors)}")
+    name = fresh(line)
+    id = legacy(line, option, name)
     if id:
-        mode = "readline" if option.name == "monitor" else "control"
-        line.monitors[f"compat_monitor{len(line.monitors)}"] = {"chardev": id, "mode": mode}
+        line.monitors[name] = {"chardev": id, "mode": "readline" if option.name == "monitor" else "control"}
+        if option.name == "qmp-pretty":
+            line.run.setdefault("pretty", []).append(name)
+
+
+def qtest(line: Line, option: Option) -> None:
+    """A chardev of the process: no machine file has the protocol."""
+    id = legacy(line, option, "qtest")
+    line.run["qtest"] = (id, line.chardevs[id] if not str(option.value).startswith("chardev:") else None)
+    if not str(option.value).startswith("chardev:"):
+        del line.chardevs[id]
 
 
 def mon(line: Line, option: Option) -> None:
@@ -174,6 +208,8 @@ def mon(line: Line, option: Option) -> None:
         raise option.wrong("Parameter 'chardev' is missing")
     id = given.get("id") or f"monitor{len(line.monitors)}"
     line.put(option, "monitors", id, {"chardev": given["chardev"], "mode": mode})
+    if "pretty" in given and boolean(option, "pretty", given["pretty"]):
+        line.run.setdefault("pretty", []).append(id)
 
 
 def debugcon(line: Line, option: Option) -> None:
@@ -197,6 +233,10 @@ def nographic(line: Line, option: Option) -> None:
         line.add(option, {"driver": "sga"})
 
 
+def echr(line: Line, option: Option) -> None:
+    line.run["echr"] = number(option, "echr", option.value) & 0xFF
+
+
 def finish(line: Line) -> None:
     """The serial and parallel port and the monitor that QEMU has unless told otherwise."""
     if line.has("nodefaults"):
@@ -211,9 +251,16 @@ def finish(line: Line) -> None:
             line.add(None, {"driver": f"isa-{name}", "index": 0, "chardev": f"{name}0"})
         else:
             line.skipped.append(what)
-    if not screen and not line.monitors and not line.has("monitor"):
-        line.chardevs.setdefault("compat_monitor0", {"type": "stdio"})
-        line.monitors["compat_monitor0"] = {"chardev": "compat_monitor0", "mode": "readline"}
+    if not screen and not line.has("monitor") and not any(m["mode"] == "readline" for m in line.monitors.values()):
+        # beside the serial port, which is on the terminal too
+        shared = line.chardevs.get("serial0") if not line.has("serial") else None
+        if shared is not None and shared["type"] == "stdio" and "isa-serial" in line.drivers():
+            shared["mux"] = True
+            line.monitors[fresh(line)] = {"chardev": "serial0", "mode": "readline"}
+        else:
+            name = fresh(line)
+            line.chardevs[name] = {"type": "stdio"}
+            line.monitors[name] = {"chardev": name, "mode": "readline"}
 
 
 OPTIONS = (
@@ -224,8 +271,9 @@ OPTIONS = (
     Opt("qmp", True, monitor, "a monitor for programs: chardevs, monitors"),
     Opt("qmp-pretty", True, monitor, "a monitor for programs: chardevs, monitors"),
     Opt("mon", True, mon, "a monitor on a chardev: monitors"),
+    Opt("qtest", True, qtest, "the qtest protocol on a chardev"),
     Opt("debugcon", True, debugcon, "debug console at port 0xe9: chardevs, devices"),
     Opt("virtioconsole", True, virtioconsole, "a virtio console: chardevs, devices"),
     Opt("nographic", False, nographic, "serial port and monitor on the terminal"),
-    Opt("echr", True, None, "the terminal's escape character"),
+    Opt("echr", True, echr, "the terminal's escape character"),
 )

@@ -64,7 +64,9 @@ def device(line: Line, option: Option) -> None:
     for key, value in given.items():
         entry[key] = str(value) if key == "bus" else line.value(option, driver, key, value)
     if "id" in entry and any(entry["id"] == other.get("id") for other in line.devices):
-        raise option.wrong(f"Duplicate device ID '{entry['id']}'", entry["id"])
+        json = str(option.value).startswith("{")
+        message = f"Duplicate device ID '{entry['id']}'" if json else f"Duplicate ID '{entry['id']}' for device"
+        raise option.wrong(message, entry["id"])
     line.devices.append(entry)
     line.texts.append(option.text)
     if vlan is not None:

@@ -42,16 +42,19 @@ _MERGED = frozenset(
 class Parsed:
     """options in order with positions; document is a machine file's content; run holds qmp, monitor, qtest, name,
     paused, daemonize, pidfile, display, no-reboot, no-shutdown and the like by option name; texts the option of
-    each of document's devices ('' for a default one); skipped the default devices that were left out.
+    each of document's devices ('' for a default one); sources that of each backend ('drives.ID'); lost the options
+    and their parts that a guest or a client could miss; skipped the default devices that were left out.
     """
 
-    __slots__ = ("document", "options", "run", "skipped", "texts", "warnings")
+    __slots__ = ("document", "lost", "options", "run", "skipped", "sources", "texts", "warnings")
 
     def __init__(self, options: list[Option], document: dict[str, Any], line: Line) -> None:
         self.options = options
         self.document = document
         self.run = line.run
         self.texts = line.texts
+        self.sources = line.sources
+        self.lost = line.lost
         self.skipped = tuple(line.skipped)
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
@@ -106,7 +109,10 @@ def parse_command_line(argv: Sequence[str], defaults: bool = True) -> Parsed:
     """Read argv (without the program). defaults: with the devices that QEMU adds by itself, as vmrun-qemu wants
     them; without, what a person asked for. Raises LineError.
     """
-    options = read_options(argv)
+    return parse_options(read_options(argv), defaults)
+
+
+def parse_options(options: list[Option], defaults: bool) -> Parsed:
     line = Line(defaults)
     for option in sorted(options, key=lambda option: option.name not in _FIRST):
         apply(line, option)

@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.config.importers.qemuopts import Option
 
-NEWEST = "pc-i440fx-2.0"  # what `pc` and no -machine at all become: the newest type of ours with that name
 ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
 # Properties of -machine that say how the host shall behave, not what the guest sees.
 _HOST = frozenset(
@@ -69,11 +68,23 @@ _GUEST = frozenset(
 )
 
 
+# What a machine does anyway.
+_AS_IS = {key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smm", "smbus", "sata", "pit", "pic", "i8042")}
+_AS_IS |= {key: ("off", "auto") for key in ("nvdimm", "hmat", "iommu", "igd-passthru")}
+
+
+def newest(alias: str = "pc") -> str:
+    """The type that `pc`, `rhel6` and no -machine at all mean: our newest of that kind."""
+    from vmrun.config.machinetypes import type_names
+
+    return [name for name in type_names() if name.startswith({"pc": "pc-i440fx-", "rhel6": "rhel6."}[alias])][-1]
+
+
 def machine(line: Line, option: Option) -> None:
     given = settings(option, "type")
     for key, value in given.items():
         if key == "type":
-            name = NEWEST if value == "pc" else value
+            name = newest(value) if value in ("pc", "rhel6") else value
             if line.file.setdefault("machine", name) != name:
                 line.warn(option, f"contradicts '{line.file['machine']}' given before; this one counts", value)
             line.file["machine"] = name
@@ -87,13 +98,13 @@ def machine(line: Line, option: Option) -> None:
         elif key == "usb":
             if boolean(option, key, value):
                 line.given.setdefault("usb", [option])
-        elif key == "pcspk-audiodev" or key in _HOST:
+        elif key == "pcspk-audiodev" or key in _HOST or key == "hpet" and line.old and value == "off":
             continue
         elif key in _GUEST:
-            if not (key in ("vmport", "acpi", "hpet", "smm") and value in ("auto", "on")):
+            if not (key in _AS_IS and value in _AS_IS[key]):
                 line.no_equal(option, key)
         else:
-            raise option.wrong(f"Property '{line.file.get('machine', NEWEST)}-machine.{key}' not found", key)
+            raise option.wrong(f"Property '{line.file.get('machine') or newest()}-machine.{key}' not found", key)
 
 
 def accel(line: Line, option: Option) -> None:
@@ -132,7 +143,9 @@ def memory(line: Line, option: Option) -> None:
     only(option, given, ("size", "slots", "maxmem"))
     for key, value in given.items():
         if key == "size":
-            line.file["memory"] = size_text(size(option, key, value, "m"))
+            amount = size(option, key, value, "m")
+            if amount:  # none: the type's default
+                line.file["memory"] = size_text(amount)
         else:
             line.no_equal(option, key)
 
@@ -208,7 +221,7 @@ def boot(line: Line, option: Option) -> None:
         elif key in ("order", "once"):
             for letter in value:
                 if letter not in "abcdefghijklmnop":
-                    raise option.wrong(f"Invalid boot device for '{key}': '{letter}'", value)
+                    raise option.wrong(f"Invalid boot device '{letter}'", value)
             if len(set(value)) != len(value):
                 raise option.wrong(f"Boot device '{value}' was given twice", value)
             table[key] = value
@@ -230,7 +243,7 @@ def name(line: Line, option: Option) -> None:
 def uuid(line: Line, option: Option) -> None:
     text = str(option.value)
     if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
-        raise option.wrong("Failed to parse UUID string. Wrong format.", text)
+        raise option.wrong("failed to parse UUID string: wrong format", text)
     line.file["uuid"] = text.lower()
 
 
@@ -266,7 +279,7 @@ def paused(line: Line, option: Option) -> None:
 
 
 def no_equal(line: Line, option: Option) -> None:
-    line.no_equal(option)
+    line.no_equal(option, host=option.name in ("seed", "tdf"))
 
 
 def no_hpet(line: Line, option: Option) -> None:
@@ -280,12 +293,46 @@ def process(line: Line, option: Option) -> None:
     line.run[key] = True if option.value is None else option.value
 
 
-def listed(line: Line, option: Option) -> None:
-    line.run.setdefault(option.name, []).append(option.value)
+ACTIONS = {
+    "reboot": ("reset", "shutdown"),
+    "shutdown": ("poweroff", "pause"),
+    "panic": ("pause", "shutdown", "exit-failure", "none"),
+    "watchdog": ("reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none"),
+}
+
+
+def action(line: Line, option: Option) -> None:
+    given = settings(option)
+    only(option, given, ACTIONS)
+    for key, value in given.items():
+        if value not in ACTIONS[key]:
+            raise option.wrong(f"Parameter '{key}' does not accept value '{value}'", value)
+        line.run.setdefault("action", {})[key] = value
+
+
+def watchdog_action(line: Line, option: Option) -> None:
+    if option.value not in ACTIONS["watchdog"]:
+        raise option.wrong(f"Parameter 'watchdog' does not accept value '{option.value}'", str(option.value))
+    line.run.setdefault("action", {})["watchdog"] = option.value
+
+
+_CHECKED = {
+    "overcommit": ("mem-lock", "cpu-pm"),
+    "msg": ("timestamp", "guest-name"),
+    "sandbox": ("enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"),
+}
+
+
+def checked(line: Line, option: Option) -> None:
+    """Without effect, but not anything will do."""
+    given = settings(option, "enable" if option.name == "sandbox" else "")
+    only(option, given, _CHECKED[option.name])
+    for key in given.keys() & {"enable", "mem-lock", "cpu-pm", "timestamp", "guest-name"}:
+        boolean(option, key, given[key])
 
 
 def finish(line: Line) -> None:
-    line.file.setdefault("machine", NEWEST)
+    line.file.setdefault("machine", newest())
     if line.accel:
         line.file["accel"] = line.accel
     elif not line.old:
@@ -334,19 +381,19 @@ OPTIONS = (
     Opt("S", False, paused, "do not start: paused"),
     Opt("no-reboot", False, process, "end when the guest resets"),
     Opt("no-shutdown", False, process, "stay when the guest powers off"),
-    Opt("action", True, listed, "what to do at events"),
-    Opt("watchdog-action", True, process, "what a watchdog does"),
+    Opt("action", True, action, "what to do at events"),
+    Opt("watchdog-action", True, watchdog_action, "what a watchdog does"),
     Opt("daemonize", False, process, "run in the background"),
     Opt("pidfile", True, process, "write the process id"),
     Opt("nodefaults", False, process, "no default devices"),
     Opt("no-user-config", False, None, "vmrun reads no configuration of its own"),
     Opt("nodefconfig", False, None, "vmrun reads no configuration of its own"),
-    Opt("sandbox", True, None, "host policy"),
+    Opt("sandbox", True, checked, "host policy"),
     Opt("runas", True, no_equal, "user to run as"),
     Opt("chroot", True, no_equal, "root directory"),
     Opt("incoming", True, no_equal, "wait for migration"),
     Opt("loadvm", True, no_equal, "start from a snapshot"),
-    Opt("overcommit", True, None, "host policy"),
+    Opt("overcommit", True, checked, "host policy"),
     Opt("realtime", True, None, "host policy"),
     Opt("mem-path", True, None, "host policy"),
     Opt("mem-prealloc", False, None, "host policy"),
@@ -354,7 +401,7 @@ OPTIONS = (
     Opt("kvm-shadow-memory", True, None, "host policy"),
     Opt("enable-fips", False, None, "host policy"),
     Opt("only-migratable", False, None, "host policy"),
-    Opt("msg", True, None, "form of messages"),
+    Opt("msg", True, checked, "form of messages"),
     Opt("D", True, None, "QEMU's log"),
     Opt("d", True, None, "QEMU's log"),
     Opt("trace", True, None, "QEMU's log"),
@@ -363,7 +410,6 @@ OPTIONS = (
     Opt("clock", True, None, "host timer"),
     Opt("gdb", True, no_equal, "debugger's port"),
     Opt("s", False, no_equal, "debugger's port"),
-    Opt("qtest", True, process, "the qtest protocol on a chardev"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
     Opt("writeconfig", True, no_equal, "write QEMU's configuration"),
     Opt("version", False, process, "say the version"),

@@ -105,7 +105,7 @@ def _fresh(line: Line, kind: str) -> str:
 
 
 def _card(line: Line, option: Option | None, given: dict[str, Any], netdev: str) -> None:
-    model = str(given.pop("model", "") or ("rtl8139" if line.old else "e1000"))
+    model = str(given.pop("model", "") or line.default("nic") or "e1000")
     driver = _MODELS.get(model, model)
     if option is not None and driver not in _KNOWN:
         from vmrun.config.near import nearest

@@ -213,11 +213,7 @@ def finish(line: Line) -> None:
     if line.has("vga") or line.has("nodefaults") or adapters & line.spoken_for():
         return
     # The board's own display adapter is no console of the host: the guest sees it, so it is always said.
-    line.file["display"] = (
-        "cirrus"
-        if line.file["machine"].startswith(("rhel6", "pc-i440fx-2.0", "pc-i440fx-1", "pc-0", "pc-1"))
-        else "std"
-    )
+    line.file["display"] = line.default("display") or "std"
 
 
 OPTIONS = (

@@ -52,11 +52,23 @@ class Line:
         self.accel: list[str] = []
         self.named: set[str] = set()  # drivers that -global names
         self.skipped: list[str] = []  # what QEMU adds by default and this reading leaves out
+        self.sources: dict[str, Option] = {}  # 'drives.ID', 'chardevs.ID' and so on: the option it came from
+        self.lost: list[tuple[Option, str]] = []  # what a guest or a client could tell and no machine file says
 
     @property
     def old(self) -> bool:
         """Whether the machine is one of RHEL 6's qemu-kvm, which has other defaults."""
         return str(self.file.get("machine", "")).startswith("rhel6")
+
+    def default(self, name: str) -> str:
+        """A default of the machine's type; '' when the type is not known."""
+        from vmrun.config.machinetypes import load_type
+        from vmrun.errors import ConfigError
+
+        try:
+            return str(load_type(str(self.file["machine"]), ".").default(name) or "")
+        except ConfigError:
+            return ""
 
     def has(self, name: str) -> bool:
         return name in self.given
@@ -64,7 +76,10 @@ class Line:
     def warn(self, option: Option, message: str, part: str = "") -> None:
         self.warnings.append(option.warning(message, part))
 
-    def no_equal(self, option: Option, part: str = "") -> None:
+    def no_equal(self, option: Option, part: str = "", host: bool = False) -> None:
+        """host: it is only about how the host does its work."""
+        if not host:
+            self.lost.append((option, part))
         what = f"'{part}' has" if part else "this has"
         self.warn(option, f"{what} no equal in a machine file", part)
 
@@ -85,6 +100,7 @@ class Line:
         if id in table:
             raise option.wrong(f"Duplicate ID '{id}' for {section[:-1]}", id)
         table[id] = spec
+        self.sources[f"{section}.{id}"] = option
         return id
 
     def vlan(self, number: int, member: tuple[Option, str, dict[str, Any]]) -> None:

@@ -151,11 +151,17 @@ def cpus(machine: Any) -> list[dict[str, Any]]:
 
 
 def chardevs(machine: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": name,
-            "filename": str(getattr(backend, "address", "") or machine.config["chardevs"][name]["type"]),
-            "frontend-open": True,
-        }
-        for name, backend in machine.board.chardevs.items()
-    ]
+    """ChardevInfo of all, those of the monitors too, which open their sockets themselves."""
+    rows = []
+    for name, spec in machine.config["chardevs"].items():
+        backend = machine.board.chardevs.get(name)
+        where = str(getattr(backend, "address", "") or _address(spec))
+        rows.append({"label": name, "filename": where, "frontend-open": True})
+    return rows
+
+
+def _address(spec: dict[str, Any]) -> str:
+    if spec["type"] != "socket":
+        return str(spec.get("path") or spec["type"])
+    where = f"unix:{spec['path']}" if "path" in spec else f"tcp:{spec.get('host') or ''}:{spec.get('port')}"
+    return where + (",server=on" if spec.get("server") else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.monitor import qom
-from vmrun.monitor.errors import no_device
+from vmrun.monitor.errors import QmpError, no_device
 from vmrun.monitor.table import command, struct
 
 TYPE_CHECKING = False
@@ -45,6 +45,8 @@ def qom_list_properties(monitor: Any, typename: str) -> list[dict[str, Any]]:
     rows = [{"name": name, "type": kind} for name, kind in [*fixed, ("hotpluggable", "bool")]]
     if typename in qom.ABSTRACT:
         return rows
+    if typename not in qom.drivers():
+        raise QmpError(f"Class '{typename}' not found", "DeviceNotFound")
     return rows + qom.type_properties(typename)
 
 

@@ -1,0 +1,263 @@
+"""What a QEMU command line asks for, as a machine that can be built: the reading is vmrun.config.importers'.
+
+What vmrun does not model yet is refused by the option that asks for it; of the devices that QEMU adds by itself those
+are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vmrun.config.importers.screenopts import ADAPTERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.config.importers.line import Parsed
+    from vmrun.config.importers.qemuopts import Option
+
+# Parts of the board, which no user plugs at any time.
+_DISKS = ("ide-hd", "ide-drive", "ide-cd")
+# Devices that QEMU adds though nobody named them.
+_BY_ITSELF = ("sga",)
+_SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
+
+
+class QemuError(Exception):
+    """What is said after the program's name, on the way to exit code `code`."""
+
+    code = 1
+
+
+class Wanted:
+    """`file`: the machine file's content. `texts`: the option of each of its devices. `left_out`: drivers of the
+    default devices that are not there. `chardevs` are also those that only the process itself uses.
+    """
+
+    def __init__(self, parsed: Parsed) -> None:
+        self.parsed = parsed
+        self.run: dict[str, Any] = parsed.run
+        self.file = dict(parsed.document)
+        self.left_out: list[str] = []
+        self.snapshot = any(option.name == "snapshot" for option in parsed.options)
+        self.texts: list[str] = []
+        self._refuse_lost()
+        self._actions()
+        self._display()
+        self._devices()
+        self.chardevs: dict[str, dict[str, Any]] = {
+            id: {"type": "null"} if spec["type"] == "vc" else dict(spec)
+            for id, spec in self.file.get("chardevs", {}).items()
+        }
+        self.monitors: list[tuple[str, str, bool]] = []  # kind, chardev, pretty
+        self._monitors()
+        self._files()
+        self.file["chardevs"] = {id: spec for id, spec in self.chardevs.items() if id not in self._unused()}
+        for key in ("chardevs", "drives", "netdevs", "devices"):
+            if not self.file.get(key):
+                self.file.pop(key, None)
+
+    def option(self, key: str) -> str:
+        """The option that made 'drives.ID' and its like, as text; '' for none."""
+        found = self.parsed.sources.get(key)
+        return found.shown() if found is not None else ""
+
+    def warnings(self) -> list[str]:
+        found = [problem.message for problem in self.parsed.warnings if problem.message.find("no equal") < 0]
+        if self.left_out:
+            found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
+        return found
+
+    # --- what can't be had --------------------------------------------------------------------------------------
+
+    def _refuse_lost(self) -> None:
+        for option, part in self.parsed.lost:
+            raise _refusal(option, f"vmrun does not have {part or 'this'} yet")
+
+    def _actions(self) -> None:
+        """-action: what the machine does at events; for -no-reboot and -no-shutdown too."""
+        self.actions = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown"}
+        if self.run.get("no-reboot"):
+            self.actions["reboot"] = "shutdown"
+        if self.run.get("no-shutdown"):
+            self.actions["shutdown"] = "pause"
+        self.actions |= self.run.get("action", {})
+
+    def _display(self) -> None:
+        asked = any(option.name == "vga" for option in self.parsed.options)
+        name = ADAPTERS.get(self.file.get("display", ""))
+        if name and _driver(name).planned:
+            if asked:
+                option = next(o for o in self.parsed.options if o.name == "vga")
+                raise _refusal(option, f"vmrun has no {name} yet")
+            self.left_out.append(name)
+            del self.file["display"]
+
+    # --- devices ------------------------------------------------------------------------------------------------
+
+    def _devices(self) -> None:
+        kept: list[dict[str, Any]] = []
+        for device, text in zip(self.file.get("devices", []), self.parsed.texts, strict=True):
+            name = device["driver"]
+            driver = _driver(name)
+            by_itself = not text or name in _BY_ITSELF
+            cdrom = self.file.get("drives", {}).get(device.get("drive"), {}).get("media") == "cdrom"
+            if driver is not None and by_itself and (driver.planned or cdrom):
+                self.left_out.append(name)
+                for key, section in _SECTIONS.items():
+                    self.file.get(section, {}).pop(device.get(key), None)
+                continue
+            self._check(device, text)
+            kept.append(device)
+            self.texts.append(text)
+        self.file["devices"] = kept
+        there = {device["driver"] for device in kept}
+        self.file["globals"] = {
+            name: table
+            for name, table in self.file.get("globals", {}).items()
+            if name in there or not _driver(name).planned
+        }
+
+    def _check(self, device: dict[str, Any], text: str) -> None:
+        name = device["driver"]
+        driver = _driver(name)
+        if driver is None:
+            raise QemuError(f"{text}: '{name}' is not a valid device model name")
+        if driver.planned:
+            raise QemuError(f"{text}: vmrun has no {name} yet")
+        if name not in creatable():
+            raise QemuError(f"{text}: Parameter 'driver' expects a pluggable device type")
+        if name in _DISKS and "drive" not in device:
+            raise QemuError(f"{text}: No drive specified")
+        for key in device:
+            if key not in ("id", "driver", "bus", "addr") and key not in driver.props:
+                raise QemuError(f"{text}: Property '{name}.{key}' not found")
+
+    # --- the host's side ------------------------------------------------------------------------------------------
+
+    def _monitors(self) -> None:
+        pretty = self.run.get("pretty", ())
+        for id, monitor in self.file.pop("monitors", {}).items():
+            chardev = monitor["chardev"]
+            if chardev not in self.chardevs:
+                raise QemuError(f'{self.option(f"monitors.{id}")}: chardev "{chardev}" not found'.removeprefix(": "))
+            self.monitors.append((monitor["mode"], chardev, id in pretty))
+        qtest = self.run.get("qtest")
+        if qtest is not None and qtest[0]:
+            id, spec = qtest
+            if spec is not None:
+                self.chardevs[id] = spec
+            self.monitors.append(("qtest", id, False))
+
+    def _unused(self) -> set[str]:
+        """Chardevs that no device has: the resolver need not know them."""
+        used = {device.get("chardev") for device in self.file["devices"]}
+        return {id for id in self.chardevs if id not in used}
+
+    def _files(self) -> None:
+        """Paths as the process sees them, whatever directory it changes to later."""
+        for id, spec in self.chardevs.items():
+            if "path" in spec:
+                self.chardevs[id] = {**spec, "path": os.path.abspath(spec["path"])}
+        for id, drive in self.file.get("drives", {}).items():
+            path = drive.get("file")
+            if path and not os.path.exists(path):
+                text = self.option(f"drives.{id}")
+                raise QemuError(f"{text}: Could not open '{path}': No such file or directory")
+        for key in ("kernel", "initrd"):
+            path = self.file.get(key)
+            if path and not os.path.exists(path):
+                what = {"kernel": "could not open kernel file", "initrd": "could not load initrd"}[key]
+                raise QemuError(f"{what} '{path}'" + (": No such file or directory" if key == "kernel" else ""))
+        bios = self.file.get("firmware", {}).get("bios")
+        if bios and os.path.exists(bios):
+            self.file["firmware"] = {**self.file["firmware"], "bios": os.path.abspath(bios)}
+
+    # --- the machine ----------------------------------------------------------------------------------------------
+
+    def resolved(self) -> tuple[dict[str, Any], list[str]]:
+        """(what the builder reads, warnings). QemuError for the first thing that is wrong, with its option."""
+        import json
+
+        from vmrun.config.load import load_bytes
+        from vmrun.config.resolve import in_order, resolve
+        from vmrun.errors import ERROR, ConfigError, Problem
+
+        problems: list[Problem] = []
+        machine = None
+        try:
+            root = load_bytes(json.dumps(self.file).encode(), "command-line.json", problems)
+            machine = resolve(root, problems, os.getcwd(), "qemu")
+        except ConfigError as error:
+            problems.extend(error.problems)
+        problems = in_order(problems)
+        for problem in problems:
+            if problem.severity == ERROR:
+                raise self._error(problem)
+        assert machine is not None
+        return dict(machine.data), [problem.message for problem in problems]
+
+    def _error(self, problem: Any) -> QemuError:
+        path = problem.path
+        if path == "machine":
+            return QemuError("unsupported machine type\nUse -machine help to list supported machines")
+        if path.startswith("cpus.features"):
+            feature = path.removeprefix("cpus.features.")
+            return QemuError(f"Property '{self.file['cpus']['model']}-x86_64-cpu.{feature}' not found")
+        if path.startswith("cpus.model"):
+            return QemuError(f"unable to find CPU model '{self.file['cpus']['model']}'")
+        text = ""
+        device = re.match(r"devices\[(\d+)\]", path)
+        backend = re.match(r"(drives|chardevs|netdevs)\.([^.]+)", path)
+        if device:
+            text = self.texts[int(device[1])]
+        elif backend:
+            text = "-snapshot" if path.endswith(".snapshot") and self.snapshot else self.option(backend[0])
+        else:
+            words = {"memory": "m", "cpus": "smp", "rtc": "rtc", "boot": "boot", "firmware": "bios"}
+            words |= {name: name for name in ("spice", "vnc", "smbios", "global")} | {"display": "vga"}
+            words["globals"] = "global"
+            name = words.get(re.split(r"[.\[]", path)[0], "")
+            text = next((option.shown() for option in self.parsed.options if option.name == name), "")
+        message = problem.message
+        for pattern, said in _IN_QEMU_S_WORDS:
+            message = re.sub(pattern, said, message)
+        if problem.code.startswith("VR08"):
+            message = "vmrun does not have this yet" if text else message
+        return QemuError(f"{text}: {message}" if text else message)
+
+
+# what the resolver says, as QEMU says it
+_IN_QEMU_S_WORDS = (
+    (r"^there is no bus '(.*)'$", r"Bus '\1' not found"),
+    (r"^(\S+) plugs into an? \S+ bus, but '.*' is an? (\S+) bus$", r"Device '\1' can't go on \2 bus"),
+    (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
+)
+
+
+def _refusal(option: Option, message: str) -> QemuError:
+    return QemuError(f"{option.shown()}: {message}")
+
+
+_catalogue: list[Any] = []
+
+
+def catalogue() -> Any:
+    if not _catalogue:
+        from vmrun.config.catalogue import load_catalogue
+
+        _catalogue.append(load_catalogue())
+    return _catalogue[0]
+
+
+def _driver(name: str) -> Any:
+    return catalogue().driver(name)
+
+
+def creatable() -> list[str]:
+    """The drivers that -device takes."""
+    from vmrun.monitor.commands.device import BOARD_ONLY
+
+    return [name for name in catalogue().modelled_names() if name not in BOARD_ONLY and name != "piix3-ide"]
