@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-PM, SMB, GPE = 0xB000, 0xB100, 0xAFE0
+PM, SMB, GPE, SLOTS, CPUS = 0xB000, 0xB100, 0xAFE0, 0xAE00, 0xAF00
 HZ = 3_579_545
 WHERE = (1, 3)
 
@@ -69,6 +69,42 @@ def test_general_purpose_events(q):
 def test_nothing_was_plugged(q):
     assert q.inl(0xAE00) == 0
     assert q.inl(0xAE04) == 0
+
+
+def test_an_unknown_bus_has_no_slots(q):
+    q.outl(SLOTS + 16, 5)
+    assert [q.inl(SLOTS + 4 * n) for n in range(6)] == [0, 0, 0, 0xFFFFFFFF, 5, 0]
+
+
+def test_the_board_and_the_display_cannot_be_taken_out(q):
+    assert q.inl(SLOTS + 12) == 0xFFFFFFF8
+
+
+# --- processors ----------------------------------------------------------------------------------------------
+
+
+def test_processors_are_a_bitmap_at_first(q):
+    assert [q.inb(CPUS + n) for n in range(32)] == [1] + [0] * 31
+
+
+def test_a_write_of_anything_but_zero_leaves_the_bitmap(q):
+    q.outb(CPUS, 1)
+    q.outb(CPUS + 1, 0)
+    assert [q.inb(CPUS + n) for n in range(14)] == [1] + [0] * 13
+
+
+def test_zero_makes_registers_of_the_bitmap(q):
+    q.outl(CPUS, 0)
+    assert [q.inb(CPUS + n) for n in range(14)] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]
+
+
+def test_a_processor_that_cannot_be_reads_zero(q):
+    q.outl(CPUS, 0)
+    q.outl(CPUS, 1)
+    q.outb(CPUS + 5, 0)
+    assert (q.inb(CPUS + 4), q.inl(CPUS + 8)) == (0, 0)
+    q.outl(CPUS, 0)
+    assert q.inb(CPUS + 4) == 1
 
 
 # --- SMBus ------------------------------------------------------------------------------------------------------

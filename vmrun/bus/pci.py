@@ -90,6 +90,7 @@ class PciDevice(Device):
     subsystem_vendor_id = 0x1AF4
     subsystem_id = 0x1100
     interrupt_pin = 0  # 1 is INTA#
+    hotpluggable = True  # can be put in and taken out while the machine runs
 
     addr = Prop("pci-addr", doc="slot.function, in hex")
     multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")

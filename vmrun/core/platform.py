@@ -34,6 +34,7 @@ class Platform(Protocol):
     timers: TimerQueue              # on `virtual`
     host_timers: TimerQueue         # on `host`
     apic_ids: list[int]             # of the processors that are there, in order
+    possible_apic_ids: list[int]    # of those that there can be: these, and more behind them
     config: dict[str, Any]          # the resolved machine as plain data (rtc, boot, cpus, firmware, …)
 
     def device(self, id: str) -> Device:

@@ -34,7 +34,8 @@ class Board:
         self.config, self.loop, self.lock = config, loop, lock
         self.memory_map: dict[str, Any] = config["memory-map"]
         self.ram_size: int = config["memory"]
-        self.apic_ids = apic_ids(config["cpus"])[: config["cpus"]["count"]]
+        self.possible_apic_ids = apic_ids(config["cpus"])
+        self.apic_ids = self.possible_apic_ids[: config["cpus"]["count"]]
         self.control = RunControl(Notifier())
         self.system_memory = Region.container("system", 0)
         self.system_io = Region.container("io", 0x10000)

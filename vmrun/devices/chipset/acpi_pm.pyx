@@ -32,6 +32,7 @@ cdef class AcpiPm(IoRegion):
     cdef public int gpe_level
     cdef public int s4_value
     cdef public bint s3_disabled, s4_disabled
+    cdef public bint always_acpi     # there is no legacy mode: SCI_EN is set from reset on, and stays
 
     def __init__(self, Clock clock, TimerQueue timers):
         self.clock = clock
@@ -43,7 +44,7 @@ cdef class AcpiPm(IoRegion):
 
     def reset(self):
         # The timer counts as having overflowed at power-on, as it does in qemu-kvm.
-        self.load({"status": 0, "enable": 0, "control": 0, "overflow_at": 0})
+        self.load({"status": 0, "enable": 0, "control": SCI_EN if self.always_acpi else 0, "overflow_at": 0})
 
     cdef u64 ticks(self) noexcept nogil:
         cdef i64 now = self.clock.now()
@@ -114,6 +115,8 @@ cdef class AcpiPm(IoRegion):
 
     def set_sci_enable(self, bint on):
         """What a write of ACPI_ENABLE or ACPI_DISABLE to the SMI command port does."""
+        if self.always_acpi:
+            return
         self.control = self.control | SCI_EN if on else self.control & ~SCI_EN
         self.update()
 

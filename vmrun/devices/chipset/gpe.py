@@ -1,8 +1,8 @@
 """General-purpose events and the hot-plug registers behind them, as qemu-kvm's firmware tables use them.
 
 Ports: 0xafe0 GPE0 status (2 bytes) and enable (2); 0xae00 PCI slots: up, down, eject/features, removable, and
-with `bridges` the bus selector; 0xaf00 a bit per processor's APIC id, 32 bytes.
-Not modelled: buses behind bridges: the selector takes only bus 0.
+with `bridges` the bus selector and the number that a device was given (acpi-index).
+Not modelled: buses behind bridges: the selector takes only bus 0; acpi-index: no device has one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 GPE0, GPE0_SIZE = 0xAFE0, 4
-SLOTS, CPUS, CPUS_SIZE = 0xAE00, 0xAF00, 32
-PCI_EVENT, CPU_EVENT = 0x02, 0x04
+SLOTS, SLOTS_SIZE, SELECT_SIZE = 0xAE00, 0x10, 8
+BUSES = 256
+PCI_EVENT = 0x02
 UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
 
 
 class Gpe:
-    """`slots()` gives a bit per occupied slot, `cpus` is one per APIC id; `set_level(level)` drives the SCI cause."""
+    """`fixed()` gives a bit per slot that cannot be emptied; `set_level(level)` drives the SCI cause."""
 
-    def __init__(
-        self, slots: Callable[[], int], cpus: int, bridges: bool, set_level: Callable[[int], None]
-    ) -> None:
-        self.slots, self.cpus, self.bridges, self.set_level = slots, cpus, bridges, set_level
+    def __init__(self, fixed: Callable[[], int], bridges: bool, set_level: Callable[[int], None]) -> None:
+        self.fixed, self.bridges, self.set_level = fixed, bridges, set_level
         self.eject: Callable[[int], None] | None = None
-        self.status = self.enable = self.up = self.down = 0
+        self.status = self.enable = self.up = self.down = self.select = 0
         self._update()
 
     def regions(self) -> list[tuple[PyIoRegion, int, int]]:
@@ -39,13 +38,12 @@ class Gpe:
             (
                 PyIoRegion("acpi-pci-hotplug", self._read_slots, self._write_slots, 4, 4),
                 SLOTS,
-                0x14 if self.bridges else 0x10,
+                SLOTS_SIZE + SELECT_SIZE if self.bridges else SLOTS_SIZE,
             ),
-            (PyIoRegion("acpi-cpu-hotplug", self._read_cpus, None, 1, 1), CPUS, CPUS_SIZE),
         ]
 
     def reset(self) -> None:
-        self.load({"status": 0, "enable": 0, "up": 0, "down": 0})
+        self.load({"status": 0, "enable": 0, "up": 0, "down": 0, "select": 0})
 
     def _update(self) -> None:
         self.set_level(1 if self.status & self.enable else 0)
@@ -75,6 +73,8 @@ class Gpe:
         self._update()
 
     def _read_slots(self, offset: int, size: int) -> int:
+        if self.select and offset != SELECT:
+            return 0xFFFFFFFF if offset == REMOVABLE and self.select < BUSES else 0
         if offset == UP:
             value = self.up
             self.up = 0  # told once
@@ -84,26 +84,25 @@ class Gpe:
         if offset == EJECT:
             return 0  # features: none
         if offset == REMOVABLE:
-            # The board's own functions, slots 0 and 1, stay.
-            return 0xFFFFFFFF & ~0x3
-        return 0
+            return 0xFFFFFFFF & ~self.fixed()
+        return self.select if offset == SELECT else 0
 
     def _write_slots(self, offset: int, size: int, value: int) -> None:
-        if offset == EJECT and self.eject is not None:
+        if offset == SELECT:
+            self.select = value & 0xFFFFFFFF
+        elif offset == EJECT and not self.select and self.eject is not None:
             for slot in range(32):
                 if value >> slot & 1:
                     self.eject(slot)
 
-    def _read_cpus(self, offset: int, size: int) -> int:
-        return self.cpus >> (8 * offset) & 0xFF
-
     def save(self) -> dict[str, Any]:
-        return {"status": self.status, "enable": self.enable, "up": self.up, "down": self.down}
+        return {"status": self.status, "enable": self.enable, "up": self.up, "down": self.down, "select": self.select}
 
     def load(self, state: dict[str, Any]) -> None:
-        for name, most in (("status", 0xFFFF), ("enable", 0xFFFF), ("up", 0xFFFFFFFF), ("down", 0xFFFFFFFF)):
+        for name, bits in (("status", 16), ("enable", 16), ("up", 32), ("down", 32), ("select", 32)):
             value = state.get(name)
-            if not isinstance(value, int) or not 0 <= value <= most:
+            if not isinstance(value, int) or not 0 <= value < 1 << bits:
                 raise StateError(f"GPE: {name} cannot be {value!r}")
         self.status, self.enable, self.up, self.down = (state[n] for n in ("status", "enable", "up", "down"))
+        self.select = state["select"]
         self._update()

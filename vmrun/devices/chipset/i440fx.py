@@ -37,6 +37,7 @@ class I440fx(PciDevice):
     device_id = 0x1237
     revision = 2
     class_code = 0x060000
+    hotpluggable = False
 
     size_hint = named("ram-size-hint", "bool", True, "RAM in 8 MiB units at 0x57, for coreboot")
 

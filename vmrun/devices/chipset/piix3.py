@@ -36,6 +36,7 @@ class Piix3(PciDevice):
     vendor_id = 0x8086
     device_id = 0x7000
     class_code = 0x060100
+    hotpluggable = False
     provides = ("ISA",)
     resources = {"ports": [[0xCF9, 1, 0, "reset-control"]]}
 

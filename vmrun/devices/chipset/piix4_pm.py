@@ -15,6 +15,7 @@ from vmrun.bus.pci import PciDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.chipset.acpi_pm import AcpiPm
+from vmrun.devices.chipset.cpu_hotplug import CpuHotplug
 from vmrun.devices.chipset.gpe import Gpe
 from vmrun.devices.chipset.smbus import SmbusHost
 from vmrun.errors import StateError
@@ -39,16 +40,17 @@ class Piix4Pm(PciDevice):
     device_id = 0x7113
     revision = 3
     class_code = 0x068000
+    hotpluggable = False
     interrupt_pin = 1
     provides = ("I2C",)
-    resources = {"ports": [[0xB2, 2], [0xAE00, 20], [0xAF00, 32], [0xAFE0, 4]]}
+    resources = {"ports": [[0xB2, 2], [0xAE00, 24], [0xAF00, 32], [0xAFE0, 4]]}
 
     smb_io_base = Prop("uint32", 0, "SMBus ports after reset")
     disable_s3 = Prop("uint8", 0, "1: no suspend to RAM", max=1)
     disable_s4 = Prop("uint8", 0, "1: no suspend to disk", max=1)
     s4_val = Prop("uint8", 2, "SLP_TYP that means S4", max=7)
     smm_enabled = named("smm-enabled", "bool", False, "processors have system-management mode")
-    smm_compat = named("smm-compat", "bool", False, "SMI command port in the FADT even without SMM")
+    smm_compat = named("smm-compat", "bool", False, "a legacy mode, left by the SMI command port, even without SMM")
     memory_hotplug = named("memory-hotplug-support", "bool", True, "memory slots at 0xa00; not modelled")
     pci_hotplug = named(
         "acpi-pci-hotplug-with-bridge-support", "bool", True, "hot-plug registers with bus selection"
@@ -70,14 +72,16 @@ class Piix4Pm(PciDevice):
             bool(self.disable_s4),
         )
         self.smbus = SmbusHost(next(iter(self.buses.values())))
-        self.gpe = Gpe(self._slots, sum(1 << id for id in platform.apic_ids), self.pci_hotplug, self.pm.set_gpe)
+        self.gpe = Gpe(self._fixed_slots, self.pci_hotplug, self.pm.set_gpe)
+        self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids))
+        self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0
         self.fixed: list[Region] = []
         apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1)
         self._port(apm, APMC, APM_SIZE)
-        for io, base, size in self.gpe.regions():
+        for io, base, size in (*self.gpe.regions(), self.cpus.region()):
             self._port(io, base, size)
         self.pm_region = self._port(self.pm, 0, 64)
         smb = PyIoRegion("piix4-smbus", self.smbus.read, self.smbus.write, 1, 1)
@@ -98,9 +102,10 @@ class Piix4Pm(PciDevice):
             self.platform.system_io.remove(region)
         super().unrealize()
 
-    def _slots(self) -> int:
-        """A bit per slot of the root bus that holds something."""
-        return sum(1 << slot for slot in {device.devfn >> 3 for device in self.parent_bus.devices})
+    def _fixed_slots(self) -> int:
+        """A bit per slot of the root bus whose card cannot be taken out."""
+        fixed = {device.devfn >> 3 for device in self.parent_bus.devices if not device.hotpluggable}
+        return sum(1 << slot for slot in fixed)
 
     def _resources(self) -> dict[int, int]:
         """DEVRESD, DEVRESE and DEVRESG tell which ports of the legacy devices exist."""
@@ -167,6 +172,7 @@ class Piix4Pm(PciDevice):
             "pm": self.pm.save(),
             "smbus": self.smbus.save(),
             "gpe": self.gpe.save(),
+            "cpus": self.cpus.save(),
             "apmc": self.apmc,
             "apms": self.apms,
         }
@@ -175,7 +181,7 @@ class Piix4Pm(PciDevice):
         for name in ("apmc", "apms"):
             if not isinstance(state.get(name), int) or not 0 <= state[name] <= 0xFF:
                 raise StateError(f"{self.path}: {name} is no byte")
-        for name in ("pm", "smbus", "gpe"):
+        for name in ("pm", "smbus", "gpe", "cpus"):
             if not isinstance(state.get(name), dict):
                 raise StateError(f"{self.path}: the state of {name} is missing")
         before = self.save()
@@ -183,6 +189,7 @@ class Piix4Pm(PciDevice):
             self.pm.load(state.get("pm", {}))
             self.smbus.load(state.get("smbus", {}))
             self.gpe.load(state.get("gpe", {}))
+            self.cpus.load(state.get("cpus", {}))
             super().load({"config": state.get("config")})
         except Exception:
             if state is not before:

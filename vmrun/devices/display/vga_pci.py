@@ -41,6 +41,7 @@ class VgaPci(PciDevice):
     device_id = 0x1111
     revision = 2
     class_code = 0x030000
+    hotpluggable = False
     resources = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1], [0x1CE, 4]]}
 
     # Writes that may reach the chip late, as long as they come in order: (space, address, size).

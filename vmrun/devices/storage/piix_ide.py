@@ -30,6 +30,7 @@ class Piix3Ide(PciDevice):
     vendor_id = 0x8086
     device_id = 0x7010
     class_code = 0x010180
+    hotpluggable = False
     provides = ("IDE", "IDE")
     resources = {"ports": [[0x1F0, 8], [0x3F6, 1], [0x170, 8], [0x376, 1]]}
 

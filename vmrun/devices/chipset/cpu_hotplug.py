@@ -1,0 +1,77 @@
+"""Which processors there are, at 0xaf00: for the firmware's tables, in two forms.
+
+It starts as a bitmap, a bit per APIC id, 32 bytes, read only. Writing 0 to the first byte turns it into registers, and
+so they stay: one processor is selected, then asked about. With a selector that names none, all reads 0.
+
+    offset  read                       write
+    0       command data 2 (32 bits)   selector (32 bits)
+    4       status: 1 if it is there   control: clears events, ejects
+    5                                  command
+    8       command data (32 bits)     command data
+
+Ref: QEMU docs/specs/acpi_cpu_hotplug.rst.
+Not modelled: processors that come and go; so there are no events, and what the guest reports is forgotten.
+"""
+
+from __future__ import annotations
+
+from accel.api import PyIoRegion
+
+from vmrun.errors import StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+BASE, SIZE, REGISTERS_SIZE = 0xAF00, 32, 12
+SELECTOR, STATUS, COMMAND, DATA = 0, 4, 5, 8
+NEXT_EVENT, ARCH_ID = 0, 3  # commands: what the data are then
+
+
+class CpuHotplug:
+    """`ids`: APIC ids of all processors that there can be; the first `present` of them are there."""
+
+    def __init__(self, ids: Sequence[int], present: int) -> None:
+        self.ids, self.present = list(ids), present
+        self.bitmap = True
+        self.selector = self.command = 0
+
+    def region(self) -> tuple[PyIoRegion, int, int]:
+        return PyIoRegion("acpi-cpu-hotplug", self.read, self.write, 1, 4), BASE, SIZE
+
+    def read(self, offset: int, size: int) -> int:
+        if self.bitmap:
+            bits = sum(1 << id for id in self.ids[: self.present])
+            return bits >> (8 * offset) & ((1 << 8 * size) - 1)
+        if offset >= REGISTERS_SIZE:
+            return (1 << 8 * size) - 1  # nothing is there any more
+        if self.selector >= len(self.ids):
+            return 0
+        id = self.ids[self.selector]
+        if offset == SELECTOR:
+            return id >> 32 if self.command == ARCH_ID else 0
+        if offset == STATUS:
+            return int(self.selector < self.present)
+        if offset == DATA:
+            return {NEXT_EVENT: self.selector, ARCH_ID: id & 0xFFFFFFFF}.get(self.command, 0)
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        if self.bitmap:
+            self.bitmap = not (offset == 0 and value == 0)
+        elif offset == SELECTOR:
+            self.selector = value & 0xFFFFFFFF
+        elif offset == COMMAND and self.selector < len(self.ids):
+            self.command = value & 0xFF
+
+    def save(self) -> dict[str, Any]:
+        return {"bitmap": self.bitmap, "selector": self.selector, "command": self.command}
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name, most in (("selector", 0xFFFFFFFF), ("command", 0xFF)):
+            if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
+                raise StateError(f"processor hot-plug: {name} cannot be {state.get(name)!r}")
+        if not isinstance(state.get("bitmap"), bool):
+            raise StateError("processor hot-plug: bitmap must be true or false")
+        self.bitmap, self.selector, self.command = state["bitmap"], state["selector"], state["command"]
