@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.firmware.kernel import Boot
+    from vmrun.firmware.parts import Processor
 
 NO_FIRMWARE = "none"  # firmware.bios of a machine whose kernel vmrun puts in place itself
 PM_BASE = 0x600  # where SeaBIOS since 1.7.5 puts the power management registers when it is given tables
@@ -37,6 +38,7 @@ class Prepared:
         self.roms: dict[str, Image] = {}
         self.warnings: list[str] = []
         self.boot: Boot | None = None
+        self.processor = parts.Processor()
 
     def second_boot(self) -> None:
         """The machine is reset for the second time: `boot.once` has had its turn."""
@@ -63,24 +65,26 @@ def prepare(
     kvm: bool = False,
     files: Mapping[str, bytes] | None = None,
     disk_size: Callable[[str], int] | None = None,
+    processor: Processor | None = None,
 ) -> Prepared:
     """Fill the fw_cfg device and the CMOS memory. Called once, after all devices are realized.
 
     fw_cfg: add_bytes(key, data), set_order(by_name), add_file(name, data, callback, order); files come in the
     directory's order, and a callback gives the contents as they are when the guest selects the file.
     rtc: set_cmos(index, value). kvm: KVM runs the machine and has its pages below 4 GiB. files: what devices
-    and the user add. disk_size: bytes of a drive by id.
+    and the user add. disk_size: bytes of a drive by id. processor: what the tables say of the processors.
     """
     done = Prepared(machine, rtc)
+    done.processor = processor or done.processor
     done.items = fwcfg.items(machine)
     if machine.get("kernel") and machine["firmware"]["bios"] != NO_FIRMWARE:
         from vmrun.firmware import kernel
 
         done.boot = kernel.through_firmware(machine, kernel.read(machine))
         done.items |= done.boot.items
-    found = {**fwcfg.files(machine, kvm), **_roms(machine, done), **(files or {})}
+    found = {**fwcfg.files(machine, kvm, done.processor), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
-    if machine["firmware"].get("acpi") == "tables":
+    if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         tables = _Tables(platform, machine)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
@@ -111,20 +115,34 @@ def pm_base(platform: Any, machine: dict[str, Any]) -> int:
     return base or PM_BASE
 
 
+def placed_above_4g(platform: Any, machine: dict[str, Any]) -> tuple[int, int] | None:
+    """First and last address above 4 GiB that the guest has given to PCI devices; None when there is none."""
+    found: list[tuple[int, int]] = []
+    for entry in machine["devices"] if platform is not None else ():
+        if entry.get("addr") is None:
+            continue
+        for bar in getattr(platform.device(entry["id"]), "bars", {}).values():
+            if bar.mapped is not None and bar.mapped >= 1 << 32:
+                found.append((bar.mapped, bar.mapped + bar.size - 1))
+    return (min(first for first, _ in found), max(last for _, last in found)) if found else None
+
+
 class _Tables:
-    """The ACPI files, made anew when the guest has moved the power management registers since."""
+    """The ACPI files, made anew when the guest has moved what they tell of since: the power management registers,
+    and PCI memory above 4 GiB.
+    """
 
     def __init__(self, platform: Any, machine: dict[str, Any]) -> None:
         self.platform, self.machine = platform, machine
-        self.base = 0
+        self.of: Any = None
         self.files: dict[str, bytes] = {}
 
     def now(self) -> dict[str, bytes]:
-        base = pm_base(self.platform, self.machine)
-        if base != self.base:
+        told = pm_base(self.platform, self.machine), placed_above_4g(self.platform, self.machine)
+        if told != self.of:
             from vmrun.firmware import acpi
 
-            self.base, self.files = base, acpi.build(self.machine, base).files()
+            self.of, self.files = told, acpi.build(self.machine, *told).files()
         return self.files
 
     def file(self, name: str) -> Callable[[], bytes]:

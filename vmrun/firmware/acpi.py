@@ -1,20 +1,21 @@
 """The ACPI tables of types whose machine publishes them (`firmware.acpi: tables`), and the script that
 loads them.
 
-One file holds FACS, DSDT, FADT, MADT, HPET, WAET and RSDT one after another; a second the RSDP; the third
-tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with the
-type's OEM names.
-Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, DSDT); IA-PC HPET specification 1.0a;
+One file holds FACS, DSDT, FADT, MADT, HPET, SRAT, SLIT, WAET and RSDT one after another; a second the RSDP; the
+third tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with the
+type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
+Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
 Microsoft WAET.
-Not modelled: SRAT and SLIT (no NUMA nodes yet), BIOS tables of the user (-acpitable).
+Not modelled: memory hot-plug, BIOS tables of the user (-acpitable).
 """
 
 from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import parts
-from vmrun.firmware.dsdt import GPE0, dsdt
+from vmrun.firmware import parts, srat
+from vmrun.firmware.dsdt import GPE0, Window, dsdt
+from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
 
 TYPE_CHECKING = False
@@ -75,8 +76,10 @@ class _Blob:
         return start
 
 
-def build(machine: dict[str, Any], pm_base: int = 0x600) -> AcpiFiles:
-    """The tables of a resolved machine. `pm_base`: where the power management registers are now."""
+def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None = None) -> AcpiFiles:
+    """The tables of a resolved machine. `pm_base`: where the power management registers are now. `placed`: the
+    first and last address above 4 GiB that PCI devices have been given, if any.
+    """
     settings = machine["firmware"].get("acpi-settings", {})
     blob = _Blob(settings)
     linker = blob.linker
@@ -84,25 +87,42 @@ def build(machine: dict[str, Any], pm_base: int = 0x600) -> AcpiFiles:
     linker.allocate(TABLES, 64, HIGH)
     facs = len(blob.data)
     blob.data += struct.pack("<4sI", b"FACS", 64).ljust(64, b"\0")
-    aml = dsdt(machine)
-    described = blob.add(b"DSDT", 1, aml)
-    listed = [
-        blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4)),
-        blob.add(b"APIC", 1, _madt(machine)),
-    ]
+    described = blob.add(b"DSDT", 1, dsdt(machine, pci_window(machine, placed)))
+    listed = [blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4))]
+    fixed = len(blob.data) - described  # what the old types' size counts with a number of its own
+    listed.append(blob.add(b"APIC", 1, _madt(machine)))
     hpet = parts.first(machine, "hpet")
     if hpet is not None:
         listed.append(blob.add(b"HPET", 1, _hpet(int(hpet["props"].get("base", 0xFED00000)))))
+    listed += [blob.add(signature, 1, body) for signature, body in srat.tables(machine)]
     listed.append(blob.add(b"WAET", 1, struct.pack("<I", 2)))  # the PM timer needs to be read but once
     pointers = tuple(4 * n for n in range(len(listed)))
     root = blob.add(b"RSDT", 1, struct.pack(f"<{len(listed)}I", *listed), pointers)
-    rsdp = _rsdp(blob.oem_id, root)
+    rsdp = _rsdp(blob.oem_id, root, bool(settings.get("rsdp-in-ram", False)))
     linker.add_pointer(RSDP, 16, 4, TABLES)
     linker.add_checksum(RSDP, 8, 0, 20)
-    size = _file_size(machine, settings, len(blob.data), len(aml) + HEADER.size)
+    size = _file_size(machine, settings, len(blob.data), fixed)
     return AcpiFiles(
         bytes(blob.data).ljust(size, b"\0"), rsdp, linker.to_bytes(int(settings.get("loader-align", 4096)))
     )
+
+
+def pci_window(machine: dict[str, Any], placed: Window | None = None) -> Window | None:
+    """64-bit memory that the host bridge hands on: what devices have been given, and with `x-pci-hole64-fix`
+    always a window of `pci-hole64-size` above all RAM.
+    """
+    host = parts.first(machine, "i440FX-pcihost")
+    props = host["props"] if host is not None else {}
+    if not props.get("x-pci-hole64-fix", True):
+        return placed
+    first = placed[0] if placed is not None else _whole_gib(parts.end_of_memory(machine))
+    end = _whole_gib(first + int(props.get("pci-hole64-size", 2 << 30)))
+    last = max(end - 1, placed[1] if placed is not None else 0)
+    return (first, last) if last > first else None
+
+
+def _whole_gib(value: int) -> int:
+    return -(-value >> 30) << 30
 
 
 def _padded(settings: dict[str, Any], key: str, default: str, size: int) -> bytes:
@@ -115,7 +135,9 @@ def _fadt(machine: dict[str, Any], pm_base: int, facs: int, described: int) -> b
     if len(parts.apic_ids(machine)) > 8:
         flags |= CLUSTER_MODEL
     body = struct.pack("<IIBBH", facs, described, 1, 0, 9)  # dual PIC, SCI is IRQ 9
-    body += struct.pack("<IBBBB", 0xB2, 0xF1, 0xF0, 0, 0)  # APMC: ACPI on and off
+    # APMC: ACPI on and off. A PIIX4 without system management mode is in ACPI mode all the time.
+    command = (0, 0, 0) if parts.always_acpi(machine) else (0xB2, 0xF1, 0xF0)
+    body += struct.pack("<IBBBB", *command, 0, 0)
     body += struct.pack("<8I", pm_base, 0, pm_base + 4, 0, 0, pm_base + 8, GPE0, 0)
     body += struct.pack("<8B", 4, 2, 0, 4, 4, 0, 0, 0)  # lengths of these blocks
     body += struct.pack("<HHHHBBBBBHB", 0xFFF, 0xFFF, 0, 0, 0, 0, 0, 0, 0x32, 0, 0)  # no C2, C3; century byte
@@ -128,10 +150,7 @@ def _madt(machine: dict[str, Any]) -> bytes:
     body = struct.pack("<II", 0xFEE00000, 1)  # and two 8259s
     ids = parts.apic_ids(machine)
     for index, id in enumerate(ids):
-        if id < 255:
-            body += struct.pack("<BBBBI", 0, 8, index, id, index < count)
-        else:
-            body += struct.pack("<BBHIII", 9, 16, 0, id, index < count, index)
+        body += madt_entry(index, id, index < count)
     ioapic = parts.first(machine, "ioapic")
     base = int(ioapic["props"].get("base", 0xFEC00000)) if ioapic is not None else 0xFEC00000
     body += struct.pack("<BBBBII", 1, 12, 0, 0, base, 0)
@@ -139,7 +158,7 @@ def _madt(machine: dict[str, Any]) -> bytes:
     for irq in (5, 9, 10, 11):
         body += struct.pack("<BBBBIH", 2, 10, 0, irq, irq, 0x000D)  # level, active high
     body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)
-    if max(ids) >= 255:
+    if max(ids) >= LOCAL_APIC_IDS:
         body += struct.pack("<BBHIB3x", 0x0A, 12, 0, 0xFFFFFFFF, 1)
     return body
 
@@ -149,18 +168,18 @@ def _hpet(base: int) -> bytes:
     return struct.pack("<I", 0x8086A201) + address + struct.pack("<BHB", 0, 0, 0)
 
 
-def _rsdp(oem_id: bytes, root: int) -> bytes:
-    """Revision 0: what counts is the first 20 bytes; the file has room for the later form."""
-    return struct.pack("<8sB6sBI", b"RSD PTR ", 0, oem_id, 0, root).ljust(36, b"\0")
+def _rsdp(oem_id: bytes, root: int, short: bool) -> bytes:
+    """Revision 0: what counts is the first 20 bytes; older files have room for the later form."""
+    return struct.pack("<8sB6sBI", b"RSD PTR ", 0, oem_id, 0, root).ljust(20 if short else 36, b"\0")
 
 
-def _file_size(machine: dict[str, Any], settings: dict[str, Any], used: int, aml: int) -> int:
-    """Old types have a size that followed from fixed AML sizes, the others a fixed one; never less than is
-    used.
+def _file_size(machine: dict[str, Any], settings: dict[str, Any], used: int, fixed: int) -> int:
+    """Old types have a size that followed from fixed sizes of DSDT and FADT, `fixed` bytes now; the others a
+    multiple of a fixed one. Never less than is used.
     """
     legacy = settings.get("legacy-table-size")
     if legacy is None:
         step = int(settings.get("tables-align", 0x20000))
         return -(-used // step) * step
-    counted = used - aml + int(legacy) + LEGACY_CPU_AML * parts.apic_limit(machine)
+    counted = used - fixed + int(legacy) + LEGACY_CPU_AML * parts.apic_limit(machine)
     return -(-max(counted, used) // 4096) * 4096

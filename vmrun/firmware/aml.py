@@ -158,9 +158,11 @@ def region(what: str, space: int, offset: int, size: int) -> bytes:
 
 
 def field(of: str, access: int, *parts: tuple[str, int], lock: bool = False, update: int = PRESERVE) -> bytes:
-    """Named parts of a region, (name, bits) from its first bit on."""
+    """Named parts of a region, (name, bits) from its first bit on; a part without a name is a gap."""
     body = path(of) + bytes([access | lock << 4 | update << 5])
-    return sized(b"\x5b\x81", body + b"".join(segment(part) + length(bits, False) for part, bits in parts))
+    for part, bits in parts:
+        body += (segment(part) if part else b"\x00") + length(bits, False)
+    return sized(b"\x5b\x81", body)
 
 
 def dword_field(what: str, source: Term, offset: int) -> bytes:
@@ -192,6 +194,11 @@ def otherwise(*body: bytes) -> bytes:
 def loop(condition: Term, *body: bytes) -> bytes:
     """While."""
     return sized(b"\xa2", term(condition) + b"".join(body))
+
+
+def leave() -> bytes:
+    """Break: out of the loop."""
+    return b"\xa5"
 
 
 def call(what: str, *arguments: Term) -> bytes:
@@ -345,4 +352,10 @@ def word_io(first: int, last: int) -> bytes:
 def dword_memory(first: int, last: int, cacheable: bool = False) -> bytes:
     return struct.pack(
         "<BHBBBIIIII", 0x87, 23, 0, _FIXED, 1 | cacheable << 1, 0, first, last, 0, last - first + 1
+    )
+
+
+def qword_memory(first: int, last: int, cacheable: bool = False) -> bytes:
+    return struct.pack(
+        "<BHBBBQQQQQ", 0x8A, 43, 0, _FIXED, 1 | cacheable << 1, 0, first, last, 0, last - first + 1
     )

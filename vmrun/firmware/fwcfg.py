@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from vmrun.firmware.parts import Processor
+
 ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
 NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
 ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, HPET = 0x8000, 0x8001, 0x8002, 0x8004
 RAM, RESERVED = 1, 2
 KVM_PAGES = 0x4000  # identity map and TSS, side by side
+AMD_HOLE, AMD_HOLE_SIZE, AMD_HOLE_BITS = 0xFD_0000_0000, 0x3_0000_0000, 40  # HyperTransport's; width that reaches it
 
 # Where a file stands in the directory of types that order it by kind. Devices' own files come at 110.
 PRIORITY = {
@@ -52,7 +55,7 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     limit = parts.apic_limit(machine)
     found = {
         ID: struct.pack("<I", wanted.get("id", 1 | 2 * has_dma(machine))),
-        UUID: smbios.uuid_bytes(machine.get("uuid")),
+        UUID: smbios.uuid_bytes(smbios.uuid(machine)),
         RAM_SIZE: struct.pack("<Q", machine["memory"]),
         NOGRAPHIC: struct.pack("<H", 0),
         CPUS: struct.pack("<H", machine["cpus"]["count"]),
@@ -61,7 +64,7 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
         ACPI_TABLES: struct.pack("<H", 0),
     }
     if wanted.get("numa", True):
-        found[NUMA] = struct.pack(f"<{1 + limit}Q", 0, *[0] * limit)  # no nodes: node 0 for every APIC id
+        found[NUMA] = _numa(machine, limit)
     if wanted.get("irq0-override", True):
         found[IRQ0_OVERRIDE] = struct.pack("<I", 1)
     fields = smbios.fields(machine)
@@ -74,14 +77,25 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     return found
 
 
+def _numa(machine: dict[str, Any], limit: int) -> bytes:
+    """Number of nodes, the node of each APIC id, the bytes of each node."""
+    nodes, of = parts.numa(machine), parts.nodes_of_processors(machine)
+    by_id = dict.fromkeys(range(limit), 0) | {id: of.get(n, 0) for n, id in enumerate(parts.apic_ids(machine))}
+    sizes = [int(node["memory"]) for node in nodes]
+    return struct.pack(f"<{1 + limit + len(nodes)}Q", len(nodes), *by_id.values(), *sizes)
+
+
 def has_dma(machine: dict[str, Any]) -> bool:
     """The fw_cfg device moves data by itself, which some option ROMs need."""
     device = parts.first(machine, "fw_cfg_io")
     return bool(device is not None and device["props"].get("dma_enabled", True))
 
 
-def files(machine: dict[str, Any], kvm: bool = False) -> dict[str, bytes]:
+def files(
+    machine: dict[str, Any], kvm: bool = False, processor: Processor | None = None
+) -> dict[str, bytes]:
     """The small files that follow from the machine alone (not ROMs, ACPI tables or the boot order)."""
+    processor = processor or parts.Processor()
     wanted = machine["firmware"].get("fw_cfg", {})
     boot = machine.get("boot", {})
     found: dict[str, bytes] = {}
@@ -90,23 +104,28 @@ def files(machine: dict[str, Any], kvm: bool = False) -> dict[str, bytes]:
     if wanted.get("boot-fail-wait", True):
         found["etc/boot-fail-wait"] = struct.pack("<i", int(boot.get("reboot-timeout", -1)))
     if wanted.get("e820"):
-        found["etc/e820"] = e820(machine, kvm)
+        found["etc/e820"] = e820(machine, kvm, processor)
     if wanted.get("system-states", True) and parts.first(machine, "PIIX4_PM") is not None:
         found["etc/system-states"] = system_states(machine)
+    if (machine["firmware"].get("smbios") or {}).get("form") == "tables":
+        from vmrun.firmware import smbios_tables
+
+        found |= smbios_tables.files(machine, processor)
     return found
 
 
-def e820(machine: dict[str, Any], kvm: bool) -> bytes:
-    """(address, length, type) of what is not where the firmware would expect it: KVM's own pages, then
-    RAM.
+def e820(machine: dict[str, Any], kvm: bool, processor: Processor) -> bytes:
+    """(address, length, type) of what is not where the firmware would expect it: KVM's own pages, what AMD's
+    processors keep for HyperTransport, then RAM.
     """
     layout = machine["memory-map"]
     rows = []
     if kvm:
         rows.append((int(layout.get("kvm", {}).get("identity-map", 0xFEFFC000)), KVM_PAGES, RESERVED))
-    rows.append((0, parts.memory_below_4g(machine), RAM))
-    if parts.memory_above_4g(machine):
-        rows.append((int(layout.get("high-ram", 1 << 32)), parts.memory_above_4g(machine), RAM))
+    reaches = processor.vendor == parts.AMD and processor.phys_bits >= AMD_HOLE_BITS
+    if layout.get("amd-1tb-hole") and reaches:
+        rows.append((AMD_HOLE, AMD_HOLE_SIZE, RESERVED))
+    rows += [(first, last + 1 - first, RAM) for first, last in parts.memory_ranges(machine)]
     return b"".join(struct.pack("<QQI", *row) for row in rows)
 
 

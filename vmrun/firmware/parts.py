@@ -4,10 +4,30 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
+AMD = "AuthenticAMD"
 DISPLAYS = ("VGA", "cirrus-vga", "qxl-vga", "vmware-svga", "virtio-vga")
+
+
+class Processor:
+    """What the firmware's data say of a processor: CPUID's vendor, leaf 1's EAX and EDX, width of addresses."""
+
+    __slots__ = ("features", "phys_bits", "vendor", "version")
+
+    def __init__(self, vendor: str = "", version: int = 0, features: int = 0, phys_bits: int = 36) -> None:
+        self.vendor, self.version, self.features, self.phys_bits = vendor, version, features, phys_bits
+
+
+def processor_of(leaves: Iterable[dict[str, int]]) -> Processor:
+    """From the CPUID leaves of the first processor: function, index, eax, ebx, ecx, edx of each."""
+    by_function = {leaf["function"]: leaf for leaf in leaves if not leaf.get("index")}
+    zero, one, sizes = (by_function.get(function, {}) for function in (0, 1, 0x80000008))
+    vendor = b"".join(zero.get(name, 0).to_bytes(4, "little") for name in ("ebx", "edx", "ecx"))
+    return Processor(
+        vendor.decode("latin-1"), one.get("eax", 0), one.get("edx", 0), sizes.get("eax", 36) & 0xFF
+    )
 
 
 def with_driver(machine: dict[str, Any], *drivers: str) -> Iterator[dict[str, Any]]:
@@ -33,6 +53,34 @@ def memory_above_4g(machine: dict[str, Any]) -> int:
     return int(machine["memory-map"]["above-4g"])
 
 
+def high_ram(machine: dict[str, Any]) -> int:
+    """Where RAM goes on that does not lie below 4 GiB."""
+    return int(machine["memory-map"].get("high-ram", 1 << 32))
+
+
+def end_of_memory(machine: dict[str, Any]) -> int:
+    """The first address behind all RAM, 4 GiB at least."""
+    return max(high_ram(machine) + memory_above_4g(machine), 1 << 32)
+
+
+def memory_ranges(machine: dict[str, Any]) -> list[tuple[int, int]]:
+    """First and last address of RAM below and above 4 GiB."""
+    found = [(0, memory_below_4g(machine) - 1)]
+    if memory_above_4g(machine):
+        found.append((high_ram(machine), end_of_memory(machine) - 1))
+    return found
+
+
+def numa(machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """NUMA nodes: their processors by index, their bytes of memory, their distances to all nodes."""
+    return list(machine.get("numa") or ())
+
+
+def nodes_of_processors(machine: dict[str, Any]) -> dict[int, int]:
+    """Index of a processor → its node; {} without nodes."""
+    return {int(cpu): n for n, node in enumerate(numa(machine)) for cpu in node.get("cpus", ())}
+
+
 def apic_id(index: int, cpus: dict[str, Any]) -> int:
     """APIC id of a processor: its index, or socket, core and thread each in as many bits as they need."""
     if cpus.get("apic-ids", "topology") == "contiguous":
@@ -52,6 +100,13 @@ def apic_ids(machine: dict[str, Any]) -> list[int]:
 def apic_limit(machine: dict[str, Any]) -> int:
     """One more than the highest APIC id."""
     return max(apic_ids(machine)) + 1
+
+
+def always_acpi(machine: dict[str, Any]) -> bool:
+    """The power management function has no legacy mode: nothing answers at the SMI command port."""
+    pm = first(machine, "PIIX4_PM")
+    props = pm["props"] if pm is not None else {}
+    return not (props.get("smm-enabled", False) or props.get("smm-compat", False))
 
 
 def sleep_states(machine: dict[str, Any]) -> tuple[bool, bool, int]:

@@ -1,8 +1,8 @@
 """SMBIOS as each form of machine hands it over: fields that the firmware puts into its own tables (key
 0x8001).
 
+Types after pc-i440fx-2.0 make whole tables instead: `smbios_tables`.
 Ref: DMTF DSP0134 (System Management BIOS), types 0 and 1; the form of the fields is QEMU's.
-Not modelled: whole tables made by the machine (`form: tables`, types after pc-i440fx-2.0).
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ def fields(machine: dict[str, Any]) -> bytes | None:
     """The value of key 0x8001, or None where the type has no such key."""
     own = machine["firmware"].get("smbios") or {"form": "none"}
     form = own.get("form", "none")
-    if form == "none":
-        return None
     if form != "fields":
-        raise BuildError(
-            "SMBIOS tables made by the machine (firmware.smbios.form: tables) are not modelled yet"
-        )
+        return None
     given = machine.get("smbios") or {}
+    more = [kind for kind in given if kind not in ("type0", "type1")]
+    if more:
+        raise BuildError(
+            f"smbios.{more[0]}: the firmware of {machine.get('machine', 'this machine type')} makes the SMBIOS tables, "
+            "and takes no more than fields of type0 and type1",
+            remedy="leave it out, or take pc-i440fx-2.1 or newer",
+        )
     entries: list[bytes] = []
     if machine.get("family") == "rhel6":
         # The user's first; the firmware takes the first that it finds of each.
@@ -66,6 +69,12 @@ def _entries(kind: int, settings: dict[str, Any]) -> list[bytes]:
 
 def _field(kind: int, offset: int, data: bytes) -> bytes:
     return struct.pack("<HBBH", 6 + len(data), 0, kind, offset) + data
+
+
+def uuid(machine: dict[str, Any]) -> str | None:
+    """The machine's UUID: one given for the system structure counts for all."""
+    given = (machine.get("smbios") or {}).get("type1") or {}
+    return given.get("uuid") or machine.get("uuid")
 
 
 def uuid_bytes(uuid: str | None) -> bytes:

@@ -197,6 +197,7 @@ class _Builder:
 
     def _create_processors(self) -> list[str]:
         """A thread for each, created and waiting. Returns the features that the host lacks."""
+        from vmrun.firmware.parts import processor_of
         from vmrun.machine.cpuid import make_cpuid
 
         accelerator, cpus = self.board.accelerator, self.config["cpus"]
@@ -208,6 +209,7 @@ class _Builder:
             )
             if not index:
                 missing = cpuid.missing
+                self.processor = processor_of(cpuid.entries)
                 if self.direct is not None:
                     self.direct.prepare(cpuid.entries)
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
@@ -229,6 +231,7 @@ class _Builder:
             kvm=self.board.accelerator.name == "kvm",
             files=self.board.fw_cfg_files,
             disk_size=lambda id: int(self.board.drive(id).size),
+            processor=self.processor,
         )
 
 

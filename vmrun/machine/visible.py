@@ -200,7 +200,7 @@ def _fw_cfg(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, str
         yield f"item {key:04x}", _bytes(data)
     for position, (name, data) in enumerate(prepared.files):
         if name == "etc/e820":  # an accelerator's own pages are in it, and none runs here
-            data = fwcfg.e820(config, "kvm" in config["accel"])
+            data = fwcfg.e820(config, "kvm" in config["accel"], prepared.processor)
         if name.startswith(ROM_FOLDERS):  # the rest may be a path of the host
             folder, _, rest = name.partition("/")
             name = f"{folder}/{os.path.basename(rest)}"

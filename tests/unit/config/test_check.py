@@ -184,7 +184,7 @@ SEEDS = {
             "serial": ["pty", {"type": "pty"}],
             "debugcon": {"chardev": "x"},
             "globals": {"a": {"b": 1}},
-            "firmware": {"bios": "x", "dirs": ["a"], "smbios": {"type1": {"a": "b"}}},
+            "firmware": {"bios": "x", "dirs": ["a"], "smbios": {"type1": {"serial": "b"}}},
             "wires": [{"from": "a", "to": "b"}],
             "memory-map": {"bios": {"end": 5}},
             "uuid": "5e0b1f4c-51c9-4fb5-9ca2-8d7f50e6fd2b",

@@ -4,8 +4,11 @@ file.
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
+from vmrun.config.data import data_dir
 from vmrun.config.machinetypes import load_type
 from vmrun.config.node import plain
 from vmrun.config.scalar import parse_size
@@ -54,8 +57,17 @@ def board(
     return machine
 
 
+@functools.cache
+def defaults() -> dict[str, dict[str, Any]]:
+    """Driver → property → its default, for the drivers that vmrun has."""
+    with open(f"{data_dir('schema')}/devices.json", "rb") as file:
+        rows = json.load(file)
+    return {driver: {prop["name"]: prop["default"] for prop in row["props"]} for driver, row in rows.items()}
+
+
 def device(row: dict[str, Any], compat: dict[str, Any]) -> dict[str, Any]:
     props = {
+        **defaults().get(row["driver"], {}),
         **compat.get(row["driver"], {}),
         **{key: value for key, value in row.items() if key not in OWN_KEYS},
     }

@@ -12,6 +12,7 @@ from tests.unit.firmware.board import board
 from vmrun import firmware
 from vmrun.errors import BuildError
 from vmrun.firmware import bootorder, cmos, fwcfg, smbios
+from vmrun.firmware.parts import Processor
 
 RHEL6 = [f"rhel6.{n}.0" for n in range(7)]
 GIB = 1 << 30
@@ -110,8 +111,25 @@ def test_numa_item_has_a_node_for_each_apic_id() -> None:
 
 
 def test_kvm_pages_are_reserved_first() -> None:
-    rows = list(struct.iter_unpack("<QQI", fwcfg.e820(board("pc-i440fx-2.0", memory=5 * GIB), kvm=True)))
+    rows = e820("pc-i440fx-2.0", Processor("GenuineIntel"), kvm=True)
     assert rows == [(0xFEFFC000, 0x4000, 2), (0, 3 * GIB, 1), (4 * GIB, 2 * GIB, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "processor", "reserved"),
+    [
+        ("pc-i440fx-7.1", Processor("AuthenticAMD", phys_bits=40), [(0xFD00000000, 0x300000000, 2)]),
+        ("pc-i440fx-7.0", Processor("AuthenticAMD", phys_bits=40), []),
+        ("pc-i440fx-7.2", Processor("AuthenticAMD", phys_bits=36), []),
+        ("pc-i440fx-7.2", Processor("GenuineIntel", phys_bits=40), []),
+    ],
+)
+def test_amd_keeps_the_end_of_the_first_tib(name: str, processor: Processor, reserved: list[Any]) -> None:
+    assert e820(name, processor) == [*reserved, (0, 3 * GIB, 1), (4 * GIB, 2 * GIB, 1)]
+
+
+def e820(name: str, processor: Processor, *, kvm: bool = False) -> list[Any]:
+    return list(struct.iter_unpack("<QQI", fwcfg.e820(board(name, memory=5 * GIB), kvm, processor)))
 
 
 def test_files_by_name_or_by_priority() -> None:
@@ -206,9 +224,13 @@ def test_pc_2_0_replaces_its_own_by_the_users_fields() -> None:
     assert [value for _, where, value in found if where == 5] == [b"Mine\0"]
 
 
-def test_whole_tables_are_refused_plainly() -> None:
-    with pytest.raises(BuildError, match="not modelled yet"):
-        smbios.fields(board("pc-i440fx-2.0", firmware={"smbios": {"form": "tables"}}))
+def test_fields_cannot_say_more_than_types_0_and_1() -> None:
+    with pytest.raises(BuildError, match=r"smbios\.type3: the firmware of pc-i440fx-2\.0"):
+        smbios.fields(board("pc-i440fx-2.0", smbios={"type3": {"serial": "x"}}))
+
+
+def test_types_that_hand_over_tables_have_no_fields() -> None:
+    assert smbios.fields(board("pc-i440fx-2.1")) is None
 
 
 # --- boot order ------------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""What is behind the ISA bridge, as the DSDT describes it: a function for each kind of device.
+
+A device that comes new to vmrun gets a function here and a row in `ISA`; its node follows from its properties.
+Ref: ACPI specification 6.4, chapters 6 and 9; the names and the order are those of QEMU's PC.
+"""
+
+from __future__ import annotations
+
+from vmrun.firmware import aml, parts
+from vmrun.firmware.aml import ARG0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def isa_bridge(machine: dict[str, Any]) -> list[bytes]:
+    """The PIRQ registers, and what is behind the bridge: by kind, the last of a kind first."""
+    registers = aml.field("PCI0.S08.P40C", aml.BYTE_ACCESS, *((f"PRQ{n}", 8) for n in range(4)))
+    found = [aml.region("P40C", aml.PCI_CONFIG, 0x60, 4), aml.scope("\\_SB", registers)]
+    for driver, describe in ISA.items():
+        devices = [device for device in parts.with_driver(machine, driver) if device.get("bus") == "isa.0"]
+        for number in range(len(devices), 0, -1):
+            found += describe(devices[number - 1]["props"], number)
+    return found
+
+
+def _present(name: str, hid: str, *crs: bytes, uid: int | None = None) -> bytes:
+    body = [aml.name("_HID", aml.eisaid(hid))]
+    if uid is not None:
+        body.append(aml.name("_UID", uid))
+    return aml.device(name, *body, aml.name("_STA", 0x0F), aml.name("_CRS", aml.resources(*crs)))
+
+
+def _rtc(props: dict[str, Any], n: int) -> list[bytes]:
+    base = int(props.get("iobase", 0x70))
+    crs = aml.resources(aml.io(base, base, 1, 8), aml.irq(int(props.get("irq", 8))))
+    return [aml.device("RTC", aml.name("_HID", aml.eisaid("PNP0B00")), aml.name("_CRS", crs))]
+
+
+def _keyboard(props: dict[str, Any], n: int) -> list[bytes]:
+    ports = (aml.io(0x60, 0x60, 1, 1), aml.io(0x64, 0x64, 1, 1))
+    return [
+        _present("KBD", "PNP0303", *ports, aml.irq(int(props.get("kbd-irq", 1)))),
+        _present("MOU", "PNP0F13", aml.irq(int(props.get("mouse-irq", 12)))),
+    ]
+
+
+def _serial(props: dict[str, Any], n: int) -> list[bytes]:
+    base = int(props.get("iobase") or 0x3F8)
+    number = {0x3F8: 1, 0x2F8: 2, 0x3E8: 3, 0x2E8: 4}.get(base, n)
+    crs = (aml.io(base, base, 0, 8), aml.irq(int(props.get("irq") or 4)))
+    return [_present(f"COM{number}", "PNP0501", *crs, uid=number)]
+
+
+def _parallel(props: dict[str, Any], n: int) -> list[bytes]:
+    base = int(props.get("iobase") or 0x378)
+    crs = (aml.io(base, base, 8, 8), aml.irq(int(props.get("irq") or 7)))
+    return [_present(f"LPT{n}", "PNP0400", *crs, uid=n)]
+
+
+def _floppy(props: dict[str, Any], n: int) -> list[bytes]:
+    ports = (aml.io(0x3F2, 0x3F2, 0, 4), aml.io(0x3F7, 0x3F7, 0, 1))
+    crs = aml.resources(*ports, aml.irq(int(props.get("irq", 6))), aml.dma(int(props.get("dma", 2))))
+    drives = bytes(16) + bytes([2, 0, 0, 0])  # no drive; a tape drive is never there
+    body = (
+        aml.name("_HID", aml.eisaid("PNP0700")),
+        aml.name("_CRS", crs),
+        aml.name("_FDE", aml.buffer(drives)),
+    )
+    return [aml.device("FDC0", *body)]
+
+
+def _pvpanic(props: dict[str, Any], n: int) -> list[bytes]:
+    port = int(props.get("ioport", 0x505))
+    return [
+        aml.device(
+            "PEVT",
+            aml.name("_HID", aml.text("QEMU0001")),
+            aml.name("_CRS", aml.resources(aml.io(port, port, 1, 1))),
+            aml.region("PEOR", aml.SYSTEM_IO, port, 1),
+            aml.field("PEOR", aml.BYTE_ACCESS, ("PEPT", 8)),
+            aml.name("_STA", 0x0F),
+            aml.method("RDPT", 0, aml.give("PEPT")),
+            aml.method("WRPT", 1, aml.store(ARG0, "PEPT")),
+        )
+    ]
+
+
+ISA = {
+    "pvpanic": _pvpanic,
+    "i8042": _keyboard,
+    "isa-fdc": _floppy,
+    "isa-parallel": _parallel,
+    "isa-serial": _serial,
+    "mc146818rtc": _rtc,
+}
