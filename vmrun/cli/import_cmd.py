@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MOST = 1 << 20
+_LONGEST = 128 << 10  # letters; Linux takes no longer word, and shlex is slow
 
 
 def run(argv: list[str]) -> int:
@@ -89,6 +89,8 @@ def _words(args: Any) -> list[str]:
         import shlex
 
         text = _read(args.file).decode("utf-8", "surrogateescape")
+        if len(text) > _LONGEST:
+            raise LineError(f"{args.file}: longer than a command line can be ({_LONGEST >> 10} KiB)")
         try:
             return shlex.split(text, comments=True)
         except ValueError as error:
@@ -101,13 +103,6 @@ def _words(args: Any) -> list[str]:
 
 
 def _read(path: str) -> bytes:
-    from vmrun.errors import ConfigError
+    from vmrun.config.load import read_bytes
 
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST + 1)
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}", code="VR0101") from None
-    if len(data) > _MOST:
-        raise ConfigError(f"'{path}' is larger than 1 MiB", code="VR0105")
-    return data
+    return read_bytes(path, path, pipes=True)

@@ -41,8 +41,9 @@ def check(path: str, sets: list[str], files: bool) -> list[Problem]:
         return check_type_file(path)
     if machine is not None and files:
         from vmrun.config.files import check_files
+        from vmrun.firmware.romspace import check_roms
 
-        problems = problems + check_files(machine)
+        problems = problems + check_files(machine) + check_roms(machine.data, machine.place)
     return in_order(problems)
 
 

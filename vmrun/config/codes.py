@@ -189,6 +189,12 @@ CODES: dict[str, tuple[str, str]] = {
         "a wire to nowhere",
         "The device or bus at this end of the wire does not exist in this machine.",
     ),
+    "VR0522": (
+        "no room for an option ROM",
+        "Firmware copies option ROMs one after the other to 0xc0000 and above, 128 KiB in all, the display's first. A "
+        "ROM that does not fit beside it is left out, and its device cannot be booted from. romfile: \"\" leaves a "
+        "ROM out on purpose.",
+    ),
     "VR0601": ("an unknown backend type", "chardev types: stdio, file, null, pty, socket."),
     "VR0602": (
         "an unreadable character device",
@@ -234,6 +240,10 @@ CODES: dict[str, tuple[str, str]] = {
         "A disk consists of sectors of 512 bytes; what is beyond the last whole one is not seen.",
     ),
     "VR0625": ("a socket name that is too long", "The kernel allows 107 bytes."),
+    "VR0626": (
+        "not a file but something else",
+        "A FIFO, a socket or a device such as /dev/zero has no contents that could be a disk, kernel or firmware.",
+    ),
     "VR0701": (
         "an impossible amount of memory",
         "At least 2 MiB, in steps of 4 KiB. A number without a unit means bytes.",

@@ -32,6 +32,15 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
     for id, chardev in machine["chardevs"].items():
         if "path" in chardev:
             _chardev(machine, problems, id, chardev)
+    bios = str(machine["firmware"].get("bios", ""))
+    if "/" in bios:
+        _regular(machine, problems, bios, "the firmware", "firmware.bios", ("firmware", "bios"))
+    for device in machine["devices"]:
+        rom = device["props"].get("romfile")
+        if isinstance(rom, str) and "/" in rom:
+            id = device["id"]
+            steps = ("devices", id, "romfile")
+            _regular(machine, problems, rom, f"the option ROM of '{id}'", f"devices.{id}.romfile", steps)
     for directory in machine["firmware"].get("dirs", []):
         if not os.path.isdir(directory):
             _add(
@@ -55,7 +64,7 @@ def _modules(text: str | None) -> list[str]:
 
 def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: dict[str, object]) -> None:
     path, where, steps = str(drive["file"]), f"drives.{id}.file", ("drives", id, "file")
-    info = _regular(machine, problems, path, f"the image of drive '{id}'", where, steps)
+    info = _regular(machine, problems, path, f"the image of drive '{id}'", where, steps, disk=True)
     if info is None:
         return
     if not drive.get("readonly") and not os.access(path, os.W_OK):
@@ -93,7 +102,9 @@ def _regular(
     what: str,
     where: str,
     steps: tuple[str, ...],
+    disk: bool = False,
 ) -> os.stat_result | None:
+    """What a file is, if it can be used. disk: whether it may be a disk of the host's."""
     try:
         info = os.stat(path)
     except OSError as error:
@@ -104,6 +115,12 @@ def _regular(
         return None
     if stat.S_ISDIR(info.st_mode):
         _add(machine, problems, "VR0621", f"{what}, '{path}', is a directory", where, steps)
+        return None
+    if not stat.S_ISREG(info.st_mode) and not (disk and stat.S_ISBLK(info.st_mode)):
+        kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a disk of the host"}
+        kind = kinds.get(stat.S_IFMT(info.st_mode), "a device without contents")
+        needed = "name a file, or a disk of the host's" if disk else "name a file"
+        _add(machine, problems, "VR0626", f"{what}, '{path}', is {kind}", where, steps, needed)
         return None
     if not os.access(path, os.R_OK):
         _add(

@@ -8,9 +8,14 @@ was. A file is refused before it can cost anything: by size, by encoding, by dep
 from __future__ import annotations
 
 import os
+import stat
 
 from vmrun.config.node import Node
 from vmrun.errors import ConfigError, Place, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from io import RawIOBase
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -41,14 +46,30 @@ def load_file(path: str, problems: list[Problem] | None = None, shown: str = "")
     return load_bytes(read_bytes(path, shown or path), shown or path, problems)
 
 
-def read_bytes(path: str, shown: str) -> bytes:
-    """The contents of a file no longer than MAX_BYTES; ConfigError when it cannot be had."""
+def read_bytes(path: str, shown: str, pipes: bool = False, most: int = MAX_BYTES) -> bytes:
+    """The contents of a file of at most so many bytes; ConfigError when it cannot be had. pipes: whether it may be a
+    pipe with somebody at its other end.
+    """
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_BYTES:
-                raise _too_big(shown)
-            data = file.read(MAX_BYTES + 1)
+        # Without waiting for somebody to open the other end of a FIFO, who may never come.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(descriptor, "rb", buffering=0) as file:
+            info = os.fstat(descriptor)
+            kind = stat.S_IFMT(info.st_mode)
+            if kind == stat.S_IFDIR:
+                raise IsADirectoryError
+            if kind != stat.S_IFREG and not (pipes and kind == stat.S_IFIFO):
+                what = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
+                raise ConfigError(
+                    f"'{shown}' is {what}, not a file", code="VR0101", remedy="name a .yaml, .toml or .json file"
+                )
+            if info.st_size > most:
+                raise _too_big(shown, most)
+            os.set_blocking(descriptor, True)
+            data = _read_up_to(file, most + 1)
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise ConfigError(f"'{shown}' is a symbolic link that leads nowhere", code="VR0101") from None
         raise ConfigError(f"there is no file '{shown}'", code="VR0101", remedy=_beside(path)) from None
     except IsADirectoryError:
         raise ConfigError(
@@ -57,9 +78,18 @@ def read_bytes(path: str, shown: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a possible file name"
         raise ConfigError(f"cannot read '{shown}': {reason}", code="VR0101") from None
-    if len(data) > MAX_BYTES:
-        raise _too_big(shown)
+    if len(data) > most:
+        raise _too_big(shown, most)
     return data
+
+
+def _read_up_to(file: RawIOBase, most: int) -> bytes:
+    parts: list[bytes] = []
+    left = most
+    while left and (part := file.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None) -> Node:
@@ -231,9 +261,9 @@ def _with(node: Node, steps: list[str], at: int, value: Node, text: str) -> Node
     )
 
 
-def _too_big(shown: str) -> ConfigError:
+def _too_big(shown: str, most: int) -> ConfigError:
     return ConfigError(
-        f"the file is larger than {MAX_BYTES >> 20} MiB",
+        f"the file is larger than {most >> 20} MiB",
         code="VR0105",
         place=Place(shown),
         remedy="name a machine file, not an image",

@@ -8,7 +8,7 @@ documents are refused: they hide where a value is from.
 
 from __future__ import annotations
 
-from vmrun.config.load import MAX_DEPTH, MAX_ENTRIES, Budget, duplicate
+from vmrun.config.load import MAX_DEPTH, MAX_ENTRIES, Budget, duplicate, too_deep
 from vmrun.config.node import Node
 from vmrun.config.scalar import plain_scalar
 from vmrun.errors import ConfigError, Place, Problem
@@ -41,6 +41,8 @@ def load_yaml(text: str, file: str, problems: list[Problem]) -> Node:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         what = error.problem or "the text cannot be understood"
+        if "nesting depth" in what:  # libyaml's own limit, which comes before the events that would show ours
+            raise too_deep(place) from None
         if error.context:
             what = f"{what} ({error.context})"
         raise ConfigError(

@@ -178,6 +178,8 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
     if given is not None:
         work.note("name", given.place)
     amount, layout = settings.memory(work)
+    cpus = settings.cpus(work)
+    settings.address_space(work, amount, layout, cpus)
     uuid = spec.value("uuid")
     return {
         "schema": "vmrun/machine/1",
@@ -190,7 +192,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "paused": bool(spec.value("paused")),
         "memory": amount,
         "memory-map": layout,
-        "cpus": settings.cpus(work),
+        "cpus": cpus,
         "rtc": settings.rtc(work),
         "boot": settings.boot(work),
         "firmware": settings.firmware(work),

@@ -195,10 +195,33 @@ def boot(work: Work) -> dict[str, Any]:
     return values
 
 
+def address_space(work: Work, amount: int, layout: dict[str, Any], values: dict[str, Any]) -> None:
+    """Say when the processors cannot address all of the memory. values: what cpus() gave. What the host's processor
+    decides is not questioned.
+    """
+    node = work.spec.get("memory")
+    own = {**values["compat"], **values["features"]}
+    bits = own.get("phys-bits", values.get("model-data", {}).get("rules", {}).get("phys-bits"))
+    if node is None or type(bits) is not int or bits <= 0 or own.get("host-phys-bits") is True:
+        return
+    above = int(layout["above-4g"])
+    end = int(layout.get("high-ram") or _HIGH) + above
+    if above and end > 1 << bits:
+        work.wrong(
+            "VR0701",
+            f"memory is {size_text(amount)}, but the processors address {size_text(1 << bits)} (phys-bits {bits})",
+            node.place,
+            "memory",
+            remedy="give less, or raise `phys-bits` under cpus.features",
+        )
+
+
 def firmware(work: Work) -> dict[str, Any]:
     """`firmware: none` is short for `firmware: {bios: none}`."""
     values = merged(work, "firmware")
     own = work.spec.get("firmware")
+    for key, child in own.value.items() if own is not None and type(own.value) is dict else ():
+        work.note(f"firmware.{key}", child.place)
     if values["bios"] == "none" and work.spec.get("kernel") is None:
         place = own.place if own is not None else work.spec.type_name.place
         work.wrong("VR0710", "there is no firmware and no kernel", place, "firmware", remedy="add `kernel:`")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "vmrun/lock/1"
 SUFFIX = ".lock"
+MOST_BYTES = 4 << 20
 MOST_TOLD = 20
 
 
@@ -51,7 +52,7 @@ def read(path: str) -> dict[str, Any]:
     """A lock file's contents. ConfigError: there is none, it is no lock, or it was changed by hand."""
     if not os.path.exists(path):
         raise _wrong("VR0960", f"there is no lock file '{path}'", path, "`vmrun lock` writes it")
-    data = read_bytes(path, path)
+    data = read_bytes(path, path, most=MOST_BYTES)
     try:
         lock = json.loads(data)
     except (ValueError, RecursionError):
@@ -63,6 +64,10 @@ def read(path: str) -> dict[str, Any]:
     sections, digests = lock.get("sections"), lock.get("digests")
     if not isinstance(sections, dict) or not isinstance(digests, dict) or set(sections) != set(LOCKED):
         raise _wrong("VR0960", f"'{path}' is not complete", path, "`vmrun lock` writes it anew")
+    if not all(_sound(name, part) for name, part in sections.items()) or not all(
+        isinstance(lock.get(key), str) for key in ("name", "machine")
+    ):
+        raise _wrong("VR0960", f"'{path}' is no lock that vmrun wrote", path, "`vmrun lock` writes it anew")
     sound = {name for name, part in sections.items() if isinstance(part, dict) and digests.get(name) == digest(part)}
     bad = [name for name in LOCKED if name not in sound]
     if bad or lock.get("digest") != digest(digests):
@@ -74,6 +79,28 @@ def read(path: str) -> dict[str, Any]:
             "take it from version control, or make it anew with `vmrun lock`",
         )
     return lock
+
+
+def _sound(section: str, part: Any) -> bool:
+    """Whether a section has the form that comparing relies on."""
+    if not isinstance(part, dict):
+        return False
+    if section in ("pci", "nics", "devices"):
+        return all(isinstance(row, dict) and isinstance(row.get("driver"), str) for row in part.values())
+    if section == "cpuid":
+        return all(_is_leaf(key, value) for key, value in part.items())
+    return True
+
+
+def _is_leaf(key: str, value: Any) -> bool:
+    words = value.split(" ") if isinstance(value, str) else []
+    function, dot, index = key.partition(".")
+    hexadecimal = frozenset("0123456789abcdef")
+    return (
+        dot == "."
+        and len(words) == 4
+        and all(0 < len(word) <= 8 and hexadecimal.issuperset(word) for word in (function, index, *words))
+    )
 
 
 def check(config: dict[str, Any], path: str) -> None:

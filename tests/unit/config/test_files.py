@@ -96,3 +96,28 @@ def test_client_of_a_socket_that_is_not_there_is_a_warning(resolve: Resolve) -> 
 def test_missing_firmware_directory(resolve: Resolve) -> None:
     (problem,) = faults(resolve, "firmware: {dirs: [nowhere]}\n")
     assert problem.code == "VR0620"
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ("disks: [it]\n", "m.yaml:3:9"),
+        ("kernel: it\n", "m.yaml:3:9"),
+        ("firmware: {bios: ./it}\n", "m.yaml:3:18"),
+    ],
+)
+def test_fifo_instead_of_a_file(resolve: Resolve, tmp_path: Path, body: str, place: str) -> None:
+    os.mkfifo(tmp_path / "it")
+    (problem,) = faults(resolve, body)
+    assert (problem.code, str(problem.place)) == ("VR0626", place)
+    assert problem.message.endswith("is a FIFO")
+
+
+def test_endless_device_instead_of_an_image(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "disks: [/dev/zero]\n")
+    assert problem.code == "VR0626"
+
+
+def test_missing_option_rom_that_the_file_names_by_its_path(resolve: Resolve) -> None:
+    (problem,) = faults(resolve, "devices: [{id: v, driver: VGA, romfile: ./none.rom}]\n")
+    assert (problem.code, str(problem.place)) == ("VR0620", "m.yaml:3:41")
