@@ -53,6 +53,11 @@ class Boot:
     def __init__(self, items: dict[int, bytes], rom: str, images: list[Piece] | None = None) -> None:
         self.items, self.rom, self.images = items, rom, images or []
 
+    @property
+    def jumps_in_rom(self) -> bool:
+        """The ROM enters protected mode with descriptors of its own, where it lies."""
+        return not self.rom.startswith("linuxboot")
+
 
 def read(machine: dict[str, Any]) -> Kernel:
     """The machine's kernel and initrd. BuildError: no such file, too large for the machine, no kernel."""
@@ -133,7 +138,6 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
     completed = bytearray(info)
     (flags,) = struct.unpack_from("<I", info)
     struct.pack_into("<I", completed, 0, flags | multiboot.INFO_MAP | multiboot.INFO_DEVICE)
-    struct.pack_into("<II", completed, 4, 640, (top >> 10) - 1024)
     struct.pack_into("<I", completed, 12, multiboot.FIRST_DISK)
     struct.pack_into("<I", completed, 48, MAP_AT)
     return {

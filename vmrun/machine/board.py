@@ -102,6 +102,14 @@ class Board:
         self.ram.write(LOW_ROM, bytes(MEBIBYTE - window - LOW_ROM))
         self.ram.write(MEBIBYTE - window, self.bios[-window:])
 
+    def keep_roms_writable(self) -> None:
+        """The option-ROM area is RAM whatever the chipset says. KVM never gets past a far jump whose descriptor lies in
+        read-only memory and is not marked accessed, as in the ROMs that start multiboot and PVH kernels.
+        """
+        roms = self.memory_map["option-roms"]
+        base, size = int(roms["base"]), int(roms["size"])
+        self.system_memory.add(Region.alias("option-roms-writable", self.ram_low, base, size), base, 2)
+
     # --- what devices ask for -----------------------------------------------------------------------------
 
     def device(self, id: str) -> Device:

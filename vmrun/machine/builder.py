@@ -233,6 +233,10 @@ class _Builder:
             disk_size=lambda id: int(self.board.drive(id).size),
             processor=self.processor,
         )
+        boot = machine.firmware.boot
+        if boot is not None and boot.jumps_in_rom and self.board.accelerator.name == "kvm":
+            with self.board.lock:
+                self.board.keep_roms_writable()
 
 
 def _catalogue() -> dict[str, Any]:
