@@ -200,11 +200,20 @@ class _Maker:
         leaf = self.host.get((int(function, 16), int(index or "0", 16)))
         return leaf[REGISTERS.index(register)] if leaf is not None else 0
 
+    def shown_of_host(self, word: str) -> int:
+        """A word of `host`: bits that have a name. Not what a machine could not take along to another host, unless
+        `migratable` is false.
+        """
+        names = features()["names"][word]
+        kept = {"topoext"} | ({"invtsc"} if self.cpus.get("features", {}).get("migratable", True) else set())
+        mask = sum(1 << bit for bit, name in enumerate(names) if name and name not in kept)
+        return 0 if word == "40000001.edx" else self.host_word(word) & mask
+
     def collect(self) -> None:
         """Words and settings by precedence."""
         table = features()
         if self.model.get("host"):
-            self.words = {word: self.host_word(word) for word in table["names"]}
+            self.words = {word: self.shown_of_host(word) for word in table["names"]}
         else:
             self.words = {word: 0 for word in table["names"]} | self.model["words"]
         if self.rules.get("kvm-features") == "host":
@@ -216,7 +225,8 @@ class _Maker:
             self.cpus.get("features", {}),
         ]
         if self.model.get("host"):
-            layers[1] = {name: value for name, value in layers[1].items() if name not in table["bits"]}
+            mine = (*table["bits"], "pmu")
+            layers[1] = {name: value for name, value in layers[1].items() if name not in mine} | {"pmu": True}
         alone = {name for name, key in LEFT_ALONE.items() if self.cpus.get(key) is False}
         layers[1] = {name: value for name, value in layers[1].items() if name not in alone}
         for layer in layers:
@@ -353,7 +363,10 @@ class _Maker:
         caches = vendor == INTEL or not self.flag("x-vendor-cpuid-only")
         for function in range(2, min(level, 0xD) + 1):
             if function == 2:
-                self.add(2, *(self.cache_descriptors() if caches else (0, 0, 0, 0)))
+                found = self.host[2, 0] if self.passed_through(2) else self.cache_descriptors()
+                self.add(2, *(found if caches else (0, 0, 0, 0)))
+            elif function == 4 and caches and self.passed_through(4):
+                self.caches_of_host()
             elif function == 4:
                 self.deterministic_caches(caches)
             elif function == 5:
@@ -375,6 +388,10 @@ class _Maker:
             else:
                 self.add(function, 0, 0, 0, 0)
 
+    def passed_through(self, function: int) -> bool:
+        """Whether a leaf about caches is the host's own: for `host` on types up to 2.4."""
+        return bool(self.model.get("host")) and self.flag("host-cache-info") and (function, 0) in self.host
+
     def deterministic_caches(self, shown: bool) -> None:
         if not shown:
             self.add(4, 0, 0, 0, 0, index=0)
@@ -385,6 +402,20 @@ class _Maker:
         for index, (eax, ebx, ecx, edx) in enumerate(self.cache_rows()[: 4 if l3 else 3]):
             self.add(4, eax | cores | sharing[index], ebx, ecx, edx, index=index)
         self.add(4, 0, 0, 0, 0, index=4 if l3 else 3)
+
+    def caches_of_host(self) -> None:
+        """The host's leaf 4, with no cache shared by more than there are and our cores in the package."""
+        siblings = (1 << _width(self.cores * self.threads)) - 1
+        for index in range(8):
+            eax, *rest = self.host.get((4, index), (0, 0, 0, 0))
+            if eax & 31:
+                if self.cores > 1:
+                    eax = eax & ~0xFC000000 | (1 << _width(self.cores)) - 1 << 26
+                if eax >> 14 & 0xFFF >= self.cores * self.threads:
+                    eax = eax & ~0x3FFC000 | siblings << 14
+            self.add(4, eax, *rest, index=index)
+            if not eax & 31:
+                break
 
     def cache_rows(self) -> Any:
         """L1d, L1i, L2 and L3 as leaf 4 has them: the model's own, or those of all models before they had any."""
@@ -459,7 +490,9 @@ class _Maker:
             self.add(0x80000002 + n, *part)
         native = self.model.get("caches") if not self.flag("legacy-cache") else None
         for function in range(0x80000005, min(top, 0x8000001E) + 1):
-            if function == 0x80000005:
+            if function in (0x80000005, 0x80000006) and self.passed_through(function):
+                self.add(function, *self.host[function, 0])
+            elif function == 0x80000005:
                 self.add(
                     function, *(native[0] if native else (0x01FF01FF, 0x01FF01FF, 0x40020140, 0x40020140))
                 )
@@ -473,6 +506,9 @@ class _Maker:
             elif function == 0x8000000A:
                 svm = self.has("svm")
                 self.add(function, *((1, 0x10, 0, words.get("8000000a.edx", 0)) if svm else (0, 0, 0, 0)))
+            elif function == 0x8000001D and self.passed_through(function):
+                for index in range(5):
+                    self.add(function, *self.host.get((function, index), (0, 0, 0, 0)), index=index)
             elif function == 0x8000001D:
                 self.amd_caches(native)
             elif function == 0x8000001E:
