@@ -55,6 +55,16 @@ def test_board_resolves_to_itself(name: str, catalogue: Catalogue, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [("rhel6.3.0", {"version": 0x11}), ("pc-i440fx-2.0", {"version": 0x11}), ("pc-i440fx-2.1", None)],
+)
+def test_frozen_values_of_local_apics_are_with_the_processors(
+    name: str, expected: dict[str, int] | None, catalogue: Catalogue
+) -> None:
+    assert resolve_type(name, catalogue)["cpus"].get("apic") == expected
+
+
+@pytest.mark.parametrize(
     "path",
     sorted(p for p in EXAMPLES.iterdir() if p.suffix in (".yaml", ".toml") and p.name not in NOT_MACHINES),
     ids=lambda path: path.name,

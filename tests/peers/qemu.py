@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -18,7 +19,9 @@ needs_qemu = pytest.mark.skipif(QEMU is None, reason="qemu-system-x86_64 is not 
 
 
 class Qemu:
-    """`with Qemu("pc-i440fx-2.0", "-m", "256") as q: q.inb(0x71)`. Nothing runs; state is as at power-on."""
+    """`with Qemu("pc-i440fx-2.0", "-m", "256") as q: q.inb(0x71)`. Nothing runs; state is as at power-on. `qmp` asks
+    its monitor.
+    """
 
     def __init__(self, machine: str, *args: str, accel: str = "tcg") -> None:
         self.directory = tempfile.mkdtemp(prefix="vmrun-peer-")
@@ -37,6 +40,8 @@ class Qemu:
             "-qtest",
             f"unix:{path}",
         ]
+        self.monitor = os.path.join(self.directory, "qmp")
+        command += ["-qmp", f"unix:{self.monitor},server=on,wait=off"]
         command += ["-qtest-log", "none", "-display", "none", "-nodefaults", *args]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
@@ -60,6 +65,20 @@ class Qemu:
         assert self.process.stderr is not None
         self.process.stderr.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def qmp(self, *commands: tuple[str, dict[str, Any]]) -> list[Any]:
+        """The answers to some commands of the monitor."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(self.monitor)
+            with connection.makefile("rwb") as stream:
+                stream.readline()
+                answers = []
+                for name, arguments in (("qmp_capabilities", {}), *commands):
+                    stream.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+                    stream.flush()
+                    answers.append(json.loads(stream.readline())["return"])
+        return answers[1:]
 
     def ask(self, line: str) -> str:
         return self.ask_all([line])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -36,13 +38,15 @@ def run(argv: list[str]) -> int:
 
 def _list() -> int:
     from vmrun.cli.out import table
-    from vmrun.config.machinetypes import load_type, type_names
+    from vmrun.config.machinetypes import aliases, load_type, type_names
 
+    short = {full: name for name, full in aliases().items()}
     rows = []
     for name in type_names():
         spec = load_type(name)
         defaults = [str(spec.default(key) or "-") for key in ("cpu", "display", "nic")]
-        rows.append((name, spec.text("description"), *defaults))
+        known = f" (alias {short[name]})" if name in short else ""
+        rows.append((name, spec.text("description") + known, *defaults))
     table(("type", "description", "cpu", "display", "nic"), rows)
     return 0
 
@@ -51,7 +55,7 @@ def _diff(a: str, b: str) -> int:
     from vmrun.cli.out import table
     from vmrun.config.machinetypes import load_type
 
-    old, new = (leaves(load_type(name).to_dict()) for name in (a, b))
+    old, new = (leaves(load_type(name, os.getcwd()).to_dict()) for name in (a, b))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key != "name"]
     table(("", a, b), [(key, _shown(old.get(key)), _shown(new.get(key))) for key in changed])
     return 1 if changed else 0
@@ -87,14 +91,32 @@ def _shown(value: Any) -> str:
 
 
 def _gaps(name: str) -> int:
+    """Of one type, or each gap once with the types that have it."""
     from vmrun.cli.out import table
     from vmrun.config.catalogue import load_catalogue
     from vmrun.config.gaps import gaps
     from vmrun.config.machinetypes import load_type, type_names
 
     catalogue = load_catalogue()
-    rows = []
-    for type_name in [name] if name else type_names():
-        rows += [(type_name, *gap) for gap in gaps(load_type(type_name), catalogue)]
-    table(("type", "what", "why"), rows)
+    if name:
+        spec = load_type(name, os.getcwd())
+        table(("type", "what", "why"), [(spec.name, *gap) for gap in gaps(spec, catalogue)])
+        return 0
+    found: dict[tuple[str, str], list[str]] = {}
+    names = type_names()
+    for type_name in names:
+        for gap in gaps(load_type(type_name), catalogue):
+            found.setdefault(gap, []).append(type_name)
+    table(("what", "why", "types"), [(*gap, _runs(having, names)) for gap, having in sorted(found.items())])
     return 0
+
+
+def _runs(names: list[str], order: list[str]) -> str:
+    """"pc-0.10 … pc-i440fx-2.6": types lie in rows, as each inherits from the next."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and order.index(name) == order.index(runs[-1][-1]) + 1 and name[:2] == runs[-1][0][:2]:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} … {run[-1]}" for run in runs)

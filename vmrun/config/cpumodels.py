@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
 _OF_THE_HOST = ("host", "max")
 
-# Values of `features` that are no CPUID bits but numbers, names and leaves.
-SETTINGS = frozenset((
+# Values of `features` that are no CPUID bits but numbers, names and leaves…
+_USED = frozenset((
     "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id",
     "vendor", "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only",
-    "full-cpuid-auto-level", "pmu", "phys-bits", "host-phys-bits", "check", "enforce",
-    "migratable", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask", "host-cache-info",
+    "full-cpuid-auto-level", "pmu", "phys-bits", "host-phys-bits", "migratable", "host-cache-info",
+))  # fmt: skip
+# … and those that QEMU has and nothing here depends on: other hypervisors' leaves, leaf 40000010h, what only a
+# migration between two QEMUs sees, and who checks what.
+UNUSED = frozenset((
+    "check", "enforce", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask",
     "kvm-no-smi-migration", "x-migrate-smi-count", "x-hv-max-vps", "x-hv-synic-kvm-only",
     "x-intel-pt-auto-level", "hv-version-id-build", "hv-version-id-major", "hv-version-id-minor",
     "lmce", "kvm", "xlevel2", "min-xlevel2", "host-phys-bits-limit",
 ))  # fmt: skip
+SETTINGS = _USED | UNUSED
 
 
 def load_model(name: str, family: str, files: list[str]) -> dict[str, Any] | None:
@@ -99,7 +104,7 @@ def _find(name: str, family: str, files: list[str]) -> tuple[dict[str, Any], int
 
 def _versions(base: str, model: dict[str, Any]) -> dict[str, int]:
     """Name → number of a model's versions: BASE-vN, and what they are called besides."""
-    found = {f"{base}-v1": 1} if model.get("versioned", True) else {}
+    found = {f"{base}-v1": 1} if not model.get("bare") else {}
     for number, row in model.get("versions", {}).items():
         found[f"{base}-v{number}"] = int(number)
         if "alias" in row:

@@ -150,18 +150,18 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
     if entry.planned:
         work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
         dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
-        dev.props = _inherited(work, entry)
+        dev.props = inherited(work, entry)
         _own(work, dev, entry, None, dev.props, {})
         return dev
     kernel = work.catalogue.modelled(spec.in_kernel) if spec.in_kernel else None
     dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
-    dev.props = _inherited(work, entry)
-    dev.in_kernel_props = _inherited(work, kernel) if kernel is not None else {}
+    dev.props = inherited(work, entry)
+    dev.in_kernel_props = inherited(work, kernel) if kernel is not None else {}
     _own(work, dev, entry, kernel, dev.props, dev.in_kernel_props)
     return dev
 
 
-def _inherited(work: Work, entry: Driver) -> dict[str, Any]:
+def inherited(work: Work, entry: Driver) -> dict[str, Any]:
     """Defaults, compat values and globals of a driver."""
     props = {name: prop["default"] for name, prop in entry.props.items() if prop.get("default") is not None}
     for source in (work.machine_type.section("compat"), work.spec.globals):

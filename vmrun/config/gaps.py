@@ -33,4 +33,18 @@ def gaps(spec: TypeSpec, catalogue: Catalogue) -> list[tuple[str, str]]:
                 found.append((f"{cls}.{prop}", "its driver is not modelled yet"))
             elif prop not in members[cls]:
                 found.append((f"{cls}.{prop}", "the driver has no such property yet"))
+    found += _of_processors(spec)
     return list(dict.fromkeys(found))
+
+
+def _of_processors(spec: TypeSpec) -> list[tuple[str, str]]:
+    """Frozen values of CPU models that CPUID does not tell, by model."""
+    from vmrun.config.cpumodels import UNUSED
+
+    found = []
+    for model, table in sorted(spec.section("cpu-compat").items()):
+        found += [(f"cpu {model}: {name}", "CPUID is made without it") for name in table.value if name in UNUSED]
+    smm = spec.section("cpus").get("smm")
+    if smm is not None and smm.value is True:
+        found.append(("cpus.smm", "the board offers no system management mode yet"))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.config.backends import absolute
+from vmrun.config.devices import inherited
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
 from vmrun.config.machinetypes import merge
 from vmrun.config.node import Node, plain
@@ -94,10 +95,22 @@ def cpus(work: Work) -> dict[str, Any]:
             frozen.update(plain(table))
     values["compat"] = {**frozen, **values.get("compat", {})}
     values.setdefault("features", {})
+    if apic := {**_apic(work), **values.get("apic", {})}:
+        values["apic"] = apic
     for key in spec:
         work.note(f"cpus.{key}", spec[key].place)
     order = ("count", *_TOPOLOGY, "maxcpus", "model", "features", "compat")
     return {**{key: values[key] for key in order if key in values}, **values}
+
+
+def _apic(work: Work) -> dict[str, Any]:
+    """What the type and the machine's globals make different of the processors' own APICs, which no file lists."""
+    entry = work.catalogue.modelled("apic")
+    if entry is None:
+        return {}
+    return {
+        name: value for name, value in inherited(work, entry).items() if value != entry.props[name].get("default")
+    }
 
 
 def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, Any]) -> bool:

@@ -21,14 +21,16 @@ def apic_system() -> Any:
     return cls.new_system()
 
 
-def add_apic(board: Board, parent: Object, system: Any, index: int, cpuid: list[dict[str, int]]) -> Device:
-    """The APIC of processor `index`, realized and connected to it."""
+def add_apic(
+    board: Board, parent: Object, system: Any, index: int, cpuid: list[dict[str, int]], values: dict[str, Any]
+) -> Device:
+    """The APIC of processor `index`, realized and connected to it. values: properties that the type freezes."""
     features = next((leaf["ecx"] for leaf in cpuid if leaf["function"] == 1), 0)
     cls: Any = registry.find("apic", MODULE)
     apic = cls("")
     parent.add_child(apic, f"lapic[{index}]")
     apic.system, apic.bsp = system, index == 0
-    apic.set_props({"id": board.apic_ids[index]})
+    apic.set_props({**values, "id": board.apic_ids[index]})
     apic.realize(board)
     apic.realized = True
     apic.lapic.x2apic_allowed = bool(features & X2APIC)

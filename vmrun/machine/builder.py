@@ -215,7 +215,8 @@ class _Builder:
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():
-                    apics.add_apic(self.board, self.board_parts, self.apics, index, cpuid.entries)
+                    frozen = cpus.get("apic", {})
+                    apics.add_apic(self.board, self.board_parts, self.apics, index, cpuid.entries, frozen)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:

@@ -227,12 +227,15 @@ class _Maker:
         if self.model.get("host"):
             mine = (*table["bits"], "pmu")
             layers[1] = {name: value for name, value in layers[1].items() if name not in mine} | {"pmu": True}
+        if self.model.get("bare"):
+            layers[1] = {name: value for name, value in layers[1].items() if name not in table["bits"]}
         alone = {name for name, key in LEFT_ALONE.items() if self.cpus.get(key) is False}
         layers[1] = {name: value for name, value in layers[1].items() if name not in alone}
         for layer in layers:
             for name, value in layer.items():
                 self.set(str(name), value, layer is layers[-1])
-        self.words["1.ecx"] = self.words.get("1.ecx", 0) | 1 << 31  # hypervisor
+        if not self.model.get("bare"):
+            self.words["1.ecx"] = self.words.get("1.ecx", 0) | 1 << 31  # hypervisor
         for word, name in DEPENDENT.items():
             if not self.has(name):
                 self.words[word] = 0

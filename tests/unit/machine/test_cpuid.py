@@ -210,7 +210,94 @@ def test_host_model_shows_what_the_host_has() -> None:
     found = leaves("host", "qemu", host=INTEL_HOST)
     _, ebx, ecx, edx = found[0, 0]
     assert text(ebx, edx, ecx) == b"GenuineIntel"
-    assert found[7, 0][1] == 0xFFFFFFFF
+    names = cpuid.features()["names"]["7.0.ebx"]
+    assert found[7, 0][1] == sum(1 << bit for bit, name in enumerate(names) if name)
+
+
+def of_host(host: Any, **cpus: Any) -> dict[tuple[int, int], tuple[int, ...]]:
+    return leaves("host", "qemu", host=host, **cpus)
+
+
+def row(function: int, *words: int, index: int = 0) -> dict[str, int]:
+    registers = dict(zip(("eax", "ebx", "ecx", "edx"), words, strict=True))
+    return {"function": function, "index": index, "flags": 1, **registers}
+
+
+def test_host_model_hides_what_cannot_move_unless_told() -> None:
+    host = [*INTEL_HOST, row(0x80000007, 0, 0, 0, 0x100)]
+    assert of_host(host)[0x80000007, 0][3] == 0
+    assert of_host(host, features={"migratable": False})[0x80000007, 0][3] == 0x100
+
+
+def test_host_model_takes_topoext_only_when_asked() -> None:
+    assert not of_host(INTEL_HOST)[0x80000001, 0][2] & 1 << 22
+    assert of_host(INTEL_HOST, features={"topoext": True})[0x80000001, 0][2] & 1 << 22
+
+
+def test_host_model_has_the_hosts_counters() -> None:
+    host = [*INTEL_HOST, row(0xA, 0x07300402, 0, 0, 0x603)]
+    assert of_host(host)[0xA, 0] == (0x07300402, 0, 0, 0x603)
+    assert leaves("Haswell", "qemu", host=host)[0xA, 0] == (0, 0, 0, 0)
+
+
+def test_caches_of_the_host_are_shown_where_the_type_says_so() -> None:
+    l2 = row(4, 0x1C004143, 0x01C0003F, 0x3FF, 0, index=0)  # shared by two, eight cores in the package
+    host = [*INTEL_HOST, row(2, 0x00FEFF01, 0xF0, 0, 0), l2]
+    assert of_host(host)[2, 0] == (1, 0, 0x4D, 0x2C307D)
+    found = of_host(host, compat={"host-cache-info": True}, cores=4, threads=1)
+    assert found[2, 0] == (0x00FEFF01, 0xF0, 0, 0)
+    assert found[4, 0] == (0x0C004143, 0x01C0003F, 0x3FF, 0)
+    alone = of_host(host, compat={"host-cache-info": True})
+    assert alone[4, 0][0] == 0x1C000143  # two processors cannot share it when there is one
+
+
+@pytest.mark.parametrize(
+    ("key", "leaf", "register", "bit"),
+    [("add-x2apic", 1, 2, 21), ("mask-svm", 0x80000001, 2, 2), ("add-kvm-pv-eoi", 0x40000001, 0, 6)],
+)
+def test_what_kvm_does_to_every_model_is_left_out_where_the_type_says_so(
+    key: str, leaf: int, register: int, bit: int
+) -> None:
+    model = "Opteron_G3"  # has svm, not x2apic
+    usual = leaves(model, "qemu")[leaf, 0][register] >> bit & 1
+    without = leaves(model, "qemu", **{key: False})[leaf, 0][register] >> bit & 1
+    assert (usual, without) == ((0, 1) if key == "mask-svm" else (1, 0))
+
+
+def test_a_model_that_has_x2apic_keeps_it_where_kvm_adds_none() -> None:
+    assert leaves("SandyBridge", "qemu", **{"add-x2apic": False})[1, 0][2] >> 21 & 1
+
+
+def test_words_that_hang_on_a_feature_go_with_it() -> None:
+    assert leaves("EPYC", "qemu", features={"svm": True})[0x8000000A, 0] == (1, 0x10, 0, 9)
+    assert leaves("EPYC", "qemu")[0x8000000A, 0] == (0, 0, 0, 0)
+
+
+def test_base_has_nothing_but_what_is_asked_for() -> None:
+    found = leaves("base", "qemu", features={"level": 1, "fpu": True})
+    assert found[1, 0][2:] == (0, 1)
+
+
+def test_base_has_no_versions() -> None:
+    with pytest.raises(ConfigError, match="no CPU model"):
+        load_model("base-v1")
+
+
+# Leaves 2 and 4 of models with caches of their own, on pc-i440fx-6.0, as QEMU 7.2 gives them.
+@pytest.mark.parametrize(
+    ("model", "two", "third"),
+    [
+        ("EPYC", (1, 0, 0x4B, 0x2CFF80), (0x163, 0x3C0003F, 0x1FFF, 6)),
+        ("EPYC-Rome", (1, 0, 0x4D, 0x2C3080), (0x163, 0x3C0003F, 0x3FFF, 6)),
+        ("Haswell", (1, 0, 0x4D, 0x2C307D), (0x163, 0x3C0003F, 0x3FFF, 6)),
+    ],
+)
+def test_caches_of_an_amd_model_are_in_intels_leaves_until_6_0(
+    model: str, two: tuple[int, ...], third: tuple[int, ...]
+) -> None:
+    found = leaves(model, "qemu", compat={"x-vendor-cpuid-only": False})
+    assert found[2, 0] == two
+    assert found[4, 3] == third
 
 
 def test_same_input_gives_the_same_leaves() -> None:
