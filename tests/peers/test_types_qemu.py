@@ -159,8 +159,8 @@ def test_every_cpu_model_has_qemus_features(pair: Pair) -> None:
 
 def features_of(machine_type: dict[str, Any], name: str) -> dict[str, Any]:
     """A model on a type, before filtering, in the names of QEMU's properties."""
-    frozen = machine_type["cpu-compat"]
-    compat = {**frozen["*"], **frozen.get(name, {})} if "*" in frozen else dict(frozen.get(name, {}))
+    frozen = machine_type.get("cpu-compat", {})
+    compat = {**frozen.get("*", {}), **frozen.get(name, {})}
     model = cpumodels.load_model(name, "qemu", [])
     assert model is not None
     maker = cpuid._Maker({**machine_type["cpus"], "compat": compat}, model, 0, {}, True)

@@ -1,7 +1,7 @@
 """General-purpose events and the hot-plug registers behind them, as qemu-kvm's firmware tables use them.
 
-Ports: 0xafe0 GPE0 status (2 bytes) and enable (2); 0xae00 PCI slots: up, down, eject/features, removable, and
-with `bridges` the bus selector and the number that a device was given (acpi-index).
+Ports: 0xafe0 GPE0 status (2 bytes) and enable (2); 0xae00 PCI slots: up, down, eject/features, removable, bus
+selector (0 without `bridges`) and the number that a device was given (acpi-index).
 Not modelled: buses behind bridges: the selector takes only bus 0; acpi-index: no device has one.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 GPE0, GPE0_SIZE = 0xAFE0, 4
-SLOTS, SLOTS_SIZE, SELECT_SIZE = 0xAE00, 0x10, 8
+SLOTS, SLOTS_SIZE = 0xAE00, 0x18
 BUSES = 256
 PCI_EVENT = 0x02
 UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
@@ -38,7 +38,7 @@ class Gpe:
             (
                 PyIoRegion("acpi-pci-hotplug", self._read_slots, self._write_slots, 4, 4),
                 SLOTS,
-                SLOTS_SIZE + SELECT_SIZE if self.bridges else SLOTS_SIZE,
+                SLOTS_SIZE,
             ),
         ]
 
@@ -89,7 +89,7 @@ class Gpe:
 
     def _write_slots(self, offset: int, size: int, value: int) -> None:
         if offset == SELECT:
-            self.select = value & 0xFFFFFFFF
+            self.select = value & 0xFFFFFFFF if self.bridges else 0
         elif offset == EJECT and not self.select and self.eject is not None:
             for slot in range(32):
                 if value >> slot & 1:
