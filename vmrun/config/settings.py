@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmrun.config.backends import absolute
-from vmrun.config.devices import inherited
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
+from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
 from vmrun.config.node import Node, plain
 from vmrun.config.props import shown

@@ -410,13 +410,13 @@ class _Maker:
         """The host's leaf 4, with no cache shared by more than there are and our cores in the package."""
         siblings = (1 << _width(self.cores * self.threads)) - 1
         for index in range(8):
-            eax, *rest = self.host.get((4, index), (0, 0, 0, 0))
+            eax, ebx, ecx, edx = self.host.get((4, index), (0, 0, 0, 0))
             if eax & 31:
                 if self.cores > 1:
                     eax = eax & ~0xFC000000 | (1 << _width(self.cores)) - 1 << 26
                 if eax >> 14 & 0xFFF >= self.cores * self.threads:
                     eax = eax & ~0x3FFC000 | siblings << 14
-            self.add(4, eax, *rest, index=index)
+            self.add(4, eax, ebx, ecx, edx, index=index)
             if not eax & 31:
                 break
 
