@@ -763,6 +763,20 @@ cdef class SoftCpu(CpuThread):
 
     # --- for tests and reports --------------------------------------------------------------------------------
 
+    def execute(self, bint one):
+        """One block, or one instruction, of a machine that is stopped; how many instructions."""
+        cdef Cpu *c = self.c
+        with nogil:
+            forget_written(&self.machine.guest)
+            if one:
+                c.shadow = 1            # blocks of one instruction
+            c.slice = c.budget = 1
+            fpu_enter_slice(c)
+            run_slice(c)
+            fpu_leave_slice(c)
+            c.executed += <u64>(<i64>c.slice - c.budget)
+        return <i64>c.slice - c.budget
+
     def registers(self):
         """General registers, RIP and RFLAGS by name."""
         names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
