@@ -22,6 +22,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--digests", action="store_true", help="digests of the types, as machines/digests.json has them"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="whether the types are as they were released; exit 1 if one is not"
+    )
     args = parser.parse_args(argv)
     if args.diff:
         return _diff(*args.diff)
@@ -33,7 +36,21 @@ def run(argv: list[str]) -> int:
 
         print_json(type_digests())
         return 0
+    if args.check:
+        return _check()
     return _list()
+
+
+def _check() -> int:
+    from vmrun.cli.out import print_problems, write
+    from vmrun.config.digest import changed_types
+    from vmrun.config.machinetypes import type_names
+
+    problems = changed_types()
+    print_problems(problems)
+    if not problems:
+        write(f"{len(type_names())} machine types: as released\n")
+    return 1 if problems else 0
 
 
 def _list() -> int:

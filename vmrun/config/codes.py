@@ -108,6 +108,11 @@ CODES: dict[str, tuple[str, str]] = {
         "a faulty type of your own",
         "A type of your own has its file's name and extends one of vmrun's, directly or through others.",
     ),
+    "VR0304": (
+        "a machine type that is not as released",
+        "Vmrun's own types never change once released, or machines of them would. A digest of each is kept in "
+        "machines/digests.json, and `vmrun types --check` compares.",
+    ),
     "VR0401": ("an unknown driver", "`vmrun devices --all` lists every driver, also those to come."),
     "VR0402": (
         "two devices with one id",

@@ -86,6 +86,61 @@ def test_own_file_cannot_take_the_name_of_a_released_type(resolve: Resolve, tmp_
     assert machine["firmware"]["smbios"]["type1"]["version"] == "RHEL 6.6.0 PC"
 
 
+def test_alias_is_the_newest_type_by_its_own_name(resolve: Resolve) -> None:
+    machine = resolve("machine: pc\n", head="schema: vmrun/machine/1\n")
+    assert machine["machine"] == "pc-i440fx-7.2"
+    assert "alias" not in load_type("pc-i440fx-7.1").root.value
+
+
+def test_own_type_may_extend_an_alias(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: pc\n")
+    assert load_type("mine", str(tmp_path)).chain[:2] == ("mine", "pc-i440fx-7.2")
+
+
+def test_own_file_cannot_take_an_alias(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.0.0\n", "pc.yaml", "schema: vmrun/machine-type/1\nname: pc\n")
+    assert load_type("pc", str(tmp_path)).name == "pc-i440fx-7.2"
+
+
+def test_tilde_takes_an_inherited_value_away(resolve: Resolve, tmp_path: Path) -> None:
+    write_type(tmp_path, "extends: rhel6.3.0\ncompat: {VGA: {vgamem_mb: ~}, e1000: ~}\ndefaults: {nic: ~}\n")
+    spec = load_type("mine", str(tmp_path)).to_dict()
+    assert "vgamem_mb" not in spec["compat"]["VGA"]
+    assert spec["compat"]["VGA"]["mmio"] is False
+    assert "e1000" not in spec["compat"]
+    assert "nic" not in spec["defaults"]
+    machine = resolve("machine: mine\ndisplay: std\n", head="schema: vmrun/machine/1\n")
+    assert device(machine, "video0")["props"]["vgamem_mb"] == 16  # the driver's own
+
+
+@pytest.mark.parametrize("body", ["extends: ~\n", "extends: rhel6.3.0\nremove: ~\n", "extends: rhel6.3.0\nalias: ~\n"])
+def test_tilde_where_nothing_is_inherited_is_a_fault(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    write_type(tmp_path, body)
+    assert [problem.code for problem in faults(tmp_path, catalogue, monkeypatch)] != []
+
+
+def test_type_that_extends_itself_is_told(
+    tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_type(tmp_path, "extends: mine\n")
+    (problem,) = faults(tmp_path, catalogue, monkeypatch)
+    assert (problem.code, problem.message) == ("VR0302", "the type extends itself: mine → mine")
+    assert str(problem.place).endswith("mine.yaml:3:10")
+
+
+def test_layers_of_vmruns_own_types_are_not_changed_by_those_who_extend_them(tmp_path: Path) -> None:
+    before = load_type("rhel6.3.0").to_dict()
+    write_type(
+        tmp_path,
+        "extends: rhel6.3.0\ncompat: {VGA: {edid: true}}\ndevices: [{id: pm, smb_io_base: 1}]\n"
+        "firmware: {smbios: {type1: {product: Mine}}}\n",
+    )
+    load_type("mine", str(tmp_path))
+    assert load_type("rhel6.3.0").to_dict() == before
+
+
 def test_circle_is_told_with_its_steps(
     tmp_path: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
