@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ def run(argv: list[str]) -> int:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="qemu|libvirt")
     qemu = kinds.add_parser("qemu", help="a QEMU command line", description="`vmrun import qemu -- ARGS`")
     source = qemu.add_mutually_exclusive_group()
-    source.add_argument("--file", metavar="F", help="read the command line from a file, as a shell would")
+    source.add_argument("--file", metavar="F", help="read it from a file: a script, a log, or options alone")
     source.add_argument("--pid", type=int, metavar="N", help="read that of a running process")
     qemu.add_argument("--defaults", action="store_true", help="with the devices that QEMU adds by itself")
     qemu.add_argument("args", nargs="*", metavar="ARG", help="the command line, after --")
@@ -39,6 +40,9 @@ def run(argv: list[str]) -> int:
         words = [*args.args, *argv[at + 1 :]]
         if not words:
             parser.error("give a command line after --, or --file, or --pid")
+        from vmrun.config.importers.words import program_words
+
+        words = program_words(words)
     return _import_qemu(args, words)
 
 
@@ -47,9 +51,6 @@ def _import_qemu(args: Any, words: list[str]) -> int:
     from vmrun.config.importers.line import parse_command_line
     from vmrun.config.importers.qemuopts import LineError
 
-    program = words[0].rpartition("/")[2] if words else ""
-    if program.startswith(("qemu", "kvm")) and "." not in program:
-        words = words[1:]  # the program's own name
     try:
         parsed = parse_command_line(words, args.defaults)
     except LineError as error:
@@ -58,6 +59,13 @@ def _import_qemu(args: Any, words: list[str]) -> int:
         if error.caret:
             write(error.caret + "\n", sys.stderr)
         return 1
+    if args.pid is not None:
+        from vmrun.config.importers.words import anchor
+
+        try:
+            anchor(parsed.document, os.readlink(f"/proc/{args.pid}/cwd"))
+        except OSError:
+            write(f"vmrun: the directory of process {args.pid} is not known; its relative paths stay\n", sys.stderr)
     for what in parsed.skipped:
         write(f"vmrun: left out: {what}, which QEMU adds by itself; `--defaults` keeps it\n", sys.stderr)
     return _give(args, parsed.document, parsed.warnings, "imported from a QEMU command line")
@@ -84,25 +92,27 @@ def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> i
 def _words(args: Any) -> list[str]:
     """The words of --file or --pid."""
     from vmrun.config.importers.qemuopts import LineError
+    from vmrun.config.importers.words import program_words, shell_words
 
     if args.file:
-        import shlex
-
         text = _read(args.file).decode("utf-8", "surrogateescape")
         if len(text) > _LONGEST:
             raise LineError(f"{args.file}: longer than a command line can be ({_LONGEST >> 10} KiB)")
         try:
-            return shlex.split(text, comments=True)
+            return shell_words(text)
         except ValueError as error:
             raise LineError(f"{args.file}: {error}") from None
+    if not os.path.exists(f"/proc/{args.pid}"):
+        raise LineError(f"there is no process {args.pid}")
     data = _read(f"/proc/{args.pid}/cmdline")
-    words = data.decode("utf-8", "surrogateescape").split("\0")[1:-1]
+    words = data.decode("utf-8", "surrogateescape").split("\0")[:-1]
     if not words:
         raise LineError(f"process {args.pid} has no arguments")
-    return words
+    found = program_words(words)
+    return found if len(found) < len(words) else words[1:]
 
 
 def _read(path: str) -> bytes:
     from vmrun.config.load import read_bytes
 
-    return read_bytes(path, path, pipes=True)
+    return read_bytes("/dev/stdin" if path == "-" else path, path, pipes=True)

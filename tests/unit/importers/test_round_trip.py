@@ -20,6 +20,7 @@ DOMAIN = b"""
   <name>test</name><uuid>23287fe4-ae17-e8dc-543b-6a8199050b4c</uuid>
   <memory>1048576</memory><vcpu>2</vcpu>
   <os><type arch='x86_64' machine='rhel6.3.0'>hvm</type><boot dev='hd'/></os>
+  <sysinfo type='smbios'><system><entry name='serial'>1, 2</entry></system></sysinfo><on_reboot>destroy</on_reboot>
   <clock offset='localtime'><timer name='rtc' tickpolicy='catchup'/></clock>
   <devices>
     <disk type='file' device='disk'>
@@ -34,6 +35,7 @@ DOMAIN = b"""
     <graphics type='vnc' port='5907' listen='0.0.0.0'/>
     <video><model type='cirrus'/></video>
     <hostdev mode='subsystem'/>
+    <panic model='isa'><address type='isa' iobase='0x505'/></panic>
     <memballoon model='virtio'><address type='pci' slot='0x05' function='0x0'/></memballoon>
   </devices>
 </domain>
@@ -67,15 +69,17 @@ def test_a_domain_becomes_the_machine_it_describes() -> None:
     }
     assert document["memory"] == "1GiB"
     assert document["rtc"] == {"base": "localtime", "driftfix": "slew"}
+    assert document["smbios"] == {"type1": {"serial": "1, 2"}}
     assert document["vnc"] == {"listen": "0.0.0.0:7"}
     assert [device["driver"] for device in document["devices"]] == [
-        "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "virtio-balloon-pci",
+        "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "pvpanic", "virtio-balloon-pci",
     ]  # fmt: skip
     assert document["devices"][-1] == {
         "id": "balloon0", "driver": "virtio-balloon-pci", "bus": "pci.0", "addr": "05.0",
     }  # fmt: skip
     assert [(problem.message, problem.place.line) for problem in lost if problem.place] == [
-        ("<hostdev> has no equal in a machine file", 19)
+        ("<on_reboot> has no equal in a machine file", 6),
+        ("<hostdev> has no equal in a machine file", 20),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import Option, boolean, number, settings
+from vmrun.config.importers.qemuopts import Option, boolean, number, settings, size
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ _FLAGS = (
     "delay",
     "logappend",
 )
-_NUMBERS = ("reconnect", "size", "fd", "debug", "cols", "rows", "width", "height", "to")
+_NUMBERS = ("reconnect", "fd", "debug", "cols", "rows", "width", "height", "to")
 _TEXT = (
     "path",
     "host",
@@ -89,6 +89,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
                 line.no_equal(option, key)
         elif key in _FLAGS:
             result[key] = boolean(option, key, value)
+        elif key == "size":
+            result[key] = size(option, key, value)
         elif key in _NUMBERS or key == "port" and str(value).isdecimal():
             result[key] = number(option, key, value)
         elif key in _TEXT:

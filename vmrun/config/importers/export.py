@@ -103,12 +103,15 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     words += _machine(document)
     words += _settings(document)
     for driver, table in document.get("globals", {}).items():
+        entry = load_catalogue().driver(driver)
         for key, value in table.items():
+            if entry is not None and entry.props.get(key, {}).get("type") == "size":
+                value = _bytes(value)
             words += ["-global", join([("driver", driver), ("property", key), ("value", value)])]
     for id, drive in document.get("drives", {}).items():
         words += ["-drive", join([("if", "none"), ("id", id), *drive.items()])]
     for id, chardev in document.get("chardevs", {}).items():
-        rest = {key: value for key, value in chardev.items() if key != "type"}
+        rest = {key: _bytes(value) if key == "size" else value for key, value in chardev.items() if key != "type"}
         words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]
     for id, netdev in document.get("netdevs", {}).items():
         rest = {key: value for key, value in netdev.items() if key != "type"}
@@ -164,9 +167,19 @@ def _settings(document: dict[str, Any]) -> list[str]:
     return [*words, "-vga", display if display in ADAPTERS else "none"]
 
 
+def _bytes(value: Any) -> Any:
+    """A size of a machine file in bytes: QEMU knows no KiB."""
+    found = parse_size(value)
+    return value if found is None else found
+
+
 def _device(device: dict[str, Any]) -> str:
     pairs = []
+    driver = load_catalogue().driver(str(device["driver"]))
+    sizes = [name for name, prop in driver.props.items() if prop["type"] == "size"] if driver is not None else []
     for key, value in device.items():
+        if key in sizes:
+            value = _bytes(value)
         if key == "addr":
             place = parse_pci_addr(value)
             value = f"{place[0]:#x}.{place[1]:#x}" if place is not None else value

@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from vmrun.config.importers.line import parse_command_line
 from vmrun.config.importers.qemuopts import join
+from vmrun.config.scalar import parse_size
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -50,6 +51,7 @@ _USB = {
 }
 _BOARD = frozenset((("ide", ""), ("fdc", ""), ("pci", ""), ("pci", "pci-root"), ("usb", "none"), ("ide", "piix3")))
 _FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
+_OF_DISKS = frozenset("driver source target serial readonly address boot alias backingStore".split())
 _QUIET = frozenset(("emulator", "alias", "address", "hub"))
 
 
@@ -113,6 +115,9 @@ class _Domain:
             raise _wrong(f"machine '{name}' is no i440FX PC", file, _line(machine if machine is not None else root))
         self.old = name.startswith("rhel6")
         accel = {"kvm": "kvm", "qemu": "tcg"}.get(root.get("type", ""), "kvm")
+        passage = [child for child in root if child.tag == f"{QEMU_NS}}}commandline"]
+        # what stands there says more than the domain can
+        self.own = {str(arg.get("value")) for child in passage for arg in child}
         self.add("-machine", join([("accel", accel)], name))
         for child in root:
             handler = getattr(self, f"_{child.tag}", None) if child.tag.isidentifier() else None
@@ -122,17 +127,15 @@ class _Domain:
                 handler(child)
             elif child.tag not in (
                 "currentMemory",
-                "on_poweroff",
-                "on_reboot",
-                "on_crash",
                 "title",
                 "metadata",
-                "features",
             ):
                 self.lost(child)
 
     def add(self, *words: str) -> None:
-        self.words += words
+        whole = "-nodefaults" in self.own  # as vmrun writes it: libvirt wants some elements all the same
+        if words[0] not in (*self.own, *(("-m", "-smp") if whole else ())) or words[0] in ("-device", "-drive", "-chardev", "-netdev"):
+            self.words += words
 
     def lost(self, element: Element) -> None:
         place = Place(self.file, _line(element), 1)
@@ -160,7 +163,28 @@ class _Domain:
         self.add("-m", f"{int(text) * unit}B")
 
     def _vcpu(self, element: Element) -> None:
-        self.add("-smp", (element.text or "").strip())
+        most, now = (element.text or "").strip(), element.get("current")
+        self.add("-smp", f"{now},maxcpus={most}" if now and now != most else most)
+
+    def _features(self, element: Element) -> None:
+        for child in element:
+            if child.tag not in ("acpi", "apic", "pae"):
+                self.lost(child)
+
+    def _ends(self, element: Element) -> None:
+        if element.text not in (None, {"on_reboot": "restart"}.get(element.tag, "destroy")):
+            self.lost(element)  # it is what a manager does, and no machine file says it
+
+    _on_poweroff = _on_reboot = _on_crash = _ends
+
+    def _sysinfo(self, element: Element) -> None:
+        for tag, kind in (("bios", "0"), ("system", "1")):
+            pairs = [(entry.get("name", ""), (entry.text or "").strip()) for entry in element.findall(f"{tag}/entry")]
+            if pairs:
+                self.add("-smbios", join([("type", kind), *pairs]))
+        for child in element:
+            if child.tag not in ("bios", "system"):
+                self.lost(child)
 
     def _cpu(self, element: Element) -> None:
         topology = element.find("topology")
@@ -180,6 +204,9 @@ class _Domain:
     def _os(self, element: Element) -> None:
         order = "".join(_BOOT.get(boot.get("dev", ""), "") for boot in element.iter("boot"))
         menu = element.find("bootmenu")
+        for child in element:
+            if child.tag not in ("type", "boot", "bootmenu", "kernel", "initrd", "cmdline", "loader", "smbios"):
+                self.lost(child)
         pairs = ([("order", order)] if order else []) + (
             [("menu", "on")] if menu is not None and menu.get("enable") == "yes" else []
         )
@@ -195,6 +222,8 @@ class _Domain:
         for timer in element.iter("timer"):
             if timer.get("name") == "rtc" and timer.get("tickpolicy") == "catchup":
                 pairs.append(("driftfix", "slew"))
+            elif timer.get("name") == "hpet" and timer.get("present") == "no" and not self.old:
+                self.lost(timer)
         self.add("-rtc", join(pairs))
 
     def _devices(self, devices: Element) -> None:
@@ -255,6 +284,9 @@ class _Domain:
         pairs = [("if", "none"), ("id", id)] + ([("media", "cdrom")] if kind == "cdrom" else [])
         path = next((source.get(key) for key in ("file", "dev") if source is not None and source.get(key)), None)
         pairs += [("file", path)] if path else []
+        for child in element:
+            if child.tag not in _OF_DISKS or child.tag == "source" and child.attrib.keys() - {"\0line"} and not path:
+                self.lost(child)
         if element.find("readonly") is not None or kind == "cdrom":
             pairs.append(("readonly", "on"))
         for key, name in (("type", "format"), ("cache", "cache"), ("io", "aio"), ("error_policy", "werror")):
@@ -294,7 +326,9 @@ class _Domain:
         source = element.find("source")
         if source is not None and element.get("type") != "user":
             self.lost(source)  # libvirt opens the tap and gives QEMU its descriptor
-        self.add("-netdev", join([("id", f"hostnet{number}")], kind))
+        target = element.find("target")
+        known = [("ifname", target.get("dev", ""))] if target is not None and kind == "tap" and target.get("dev") else []
+        self.add("-netdev", join([("id", f"hostnet{number}"), *known], kind))
         pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
         pairs += [("mac", mac.get("address", ""))] if mac is not None else []
         self.device(element, {"virtio": "virtio-net-pci"}.get(name, name), pairs)
@@ -406,6 +440,14 @@ class _Domain:
         if element.get("model") == "virtio":
             self.device(element, "virtio-balloon-pci", [("id", f"balloon{self.next('balloon')}")])
 
+    def _dev_panic(self, element: Element) -> None:
+        place = element.find("address")
+        if element.get("model", "isa") != "isa":
+            self.lost(element)
+        else:
+            port = [("ioport", place.get("iobase", "0x505"))] if place is not None else []
+            self.add("-device", join(port, "pvpanic"))
+
     def _dev_watchdog(self, element: Element) -> None:
         self.device(element, element.get("model", "i6300esb"), [("id", f"watchdog{self.next('watchdog')}")])
 
@@ -423,6 +465,13 @@ def export_domain(document: dict[str, Any], words: list[str]) -> str:
     if "uuid" in document:
         SubElement(domain, "uuid").text = str(document["uuid"])
     SubElement(SubElement(domain, "os"), "type", {"arch": "x86_64", "machine": str(document["machine"])}).text = "hvm"
+    size, cpus = document.get("memory", "128MiB"), document.get("cpus", {})
+    SubElement(domain, "memory", {"unit": "bytes"}).text = str(parse_size(size))
+    SubElement(domain, "vcpu").text = str(cpus.get("count", 1))
+    devices = SubElement(domain, "devices")
+    # libvirt would add these by itself
+    SubElement(devices, "controller", {"type": "usb", "model": "none"})
+    SubElement(devices, "memballoon", {"model": "none"})
     passage = SubElement(domain, "qemu:commandline")
     for word in words:
         SubElement(passage, "qemu:arg", {"value": word})

@@ -162,6 +162,9 @@ def redir(line: Line, option: Option) -> None:
 
 
 OPTIONS = (
+    Opt("tftp", True, redir, "TFTP on the user network"),
+    Opt("bootp", True, redir, "BOOTP on the user network"),
+    Opt("smb", True, redir, "SMB on the user network"),
     Opt("redir", True, redir, "a port of the user network"),
     Opt("netdev", True, netdev, "the host's side of a network card: netdevs"),
     Opt("nic", True, nic, "a network card and the host's side: netdevs, devices"),

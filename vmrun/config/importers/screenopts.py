@@ -83,6 +83,10 @@ def vga(line: Line, option: Option) -> None:
         line.file["display"] = kind
 
 
+def std_vga(line: Line, option: Option) -> None:
+    line.file["display"] = "std"
+
+
 def spice(line: Line, option: Option) -> None:
     table = line.file.setdefault("spice", {})
     for key, value in settings(option).items():
@@ -210,7 +214,7 @@ def finish(line: Line) -> None:
     if line.has("usb"):
         usb_host(line)
     adapters = {*ADAPTERS.values(), "secondary-vga", "isa-vga", "isa-cirrus-vga"}
-    if line.has("vga") or line.has("nodefaults") or adapters & line.spoken_for():
+    if line.has("vga") or line.has("std-vga") or line.has("nodefaults") or adapters & line.spoken_for():
         return
     # The board's own display adapter is no console of the host: the guest sees it, so it is always said.
     line.file["display"] = line.default("display") or "std"
@@ -238,6 +242,10 @@ OPTIONS = (
     Opt("balloon", True, balloon, "memory balloon: devices"),
     Opt("watchdog", True, watchdog, "watchdog: devices"),
     Opt("pcidevice", True, pcidevice, "a device of the host: devices"),
+    Opt("std-vga", False, std_vga, "standard VGA: display: std"),
+    Opt("portrait", False, None, "the host's window"),
+    Opt("rotate", True, None, "the host's window"),
+    Opt("bt", True, no_equal, "Bluetooth"),
     Opt("tpmdev", True, no_equal, "the host's side of a TPM"),
     Opt("prom-env", True, no_equal, "OpenBIOS variables"),
 )
