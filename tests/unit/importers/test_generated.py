@@ -59,7 +59,7 @@ SETTINGS = st.fixed_dictionaries(
         ),
         "boot": st.fixed_dictionaries({}, optional={"order": st.sampled_from(["c", "dc"]), "menu": st.booleans()}),
         "display": st.sampled_from(["none", "std"]),
-        "cpus": st.sampled_from([{"count": 2}, {"sockets": 2, "cores": 2, "threads": 1, "count": 4}, {"model": "qemu64"}]),
+        "cpus": st.sampled_from([{"count": 2}, {"sockets": 2, "cores": 2, "count": 4}, {"model": "qemu64"}]),
         "smbios": st.just({"type1": {"manufacturer": "A, B", "serial": "1=2"}}),
         "serial": st.sampled_from(["stdio", "pty", "null"]),
     },
@@ -70,7 +70,8 @@ SETTINGS = st.fixed_dictionaries(
 def machines(draw: st.DrawFn) -> dict[str, Any]:
     machine = dict(draw(SETTINGS))
     if draw(st.booleans()):
-        machine |= {"kernel": "/boot/k", "initrd": draw(PATHS), "cmdline": draw(st.text("a=,' ", min_size=1, max_size=8))}
+        cmdline = draw(st.text("a=,' ", min_size=1, max_size=8))
+        machine |= {"kernel": "/boot/k", "initrd": draw(PATHS), "cmdline": cmdline}
     drives, devices, chardevs = {}, [], {}
     for number in range(draw(st.integers(0, 3))):
         drives[f"d{number}"] = {**draw(DRIVES), "file": f"/d{number}"}
@@ -115,4 +116,4 @@ def test_a_machine_goes_out_and_in_as_what_it_was(machine: dict[str, Any]) -> No
     ):
         after, again = resolved(document)
         assert sorted(again) == sorted(faults)
-        assert {key: after[key] for key in after if key != "name"} == {key: before[key] for key in before if key != "name"}
+        assert {**after, "name": ""} == {**before, "name": ""}

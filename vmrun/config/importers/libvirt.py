@@ -51,7 +51,7 @@ _USB = {
 }
 _BOARD = frozenset((("ide", ""), ("fdc", ""), ("pci", ""), ("pci", "pci-root"), ("usb", "none"), ("ide", "piix3")))
 _FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
-_OF_DISKS = frozenset("driver source target serial readonly address boot alias backingStore".split())
+_OF_DISKS = frozenset(["driver", "source", "target", "serial", "readonly", "address", "boot", "alias", "backingStore"])
 _QUIET = frozenset(("emulator", "alias", "address", "hub"))
 
 
@@ -133,8 +133,10 @@ class _Domain:
                 self.lost(child)
 
     def add(self, *words: str) -> None:
-        whole = "-nodefaults" in self.own  # as vmrun writes it: libvirt wants some elements all the same
-        if words[0] not in (*self.own, *(("-m", "-smp") if whole else ())) or words[0] in ("-device", "-drive", "-chardev", "-netdev"):
+        held = set(self.own)
+        if "-nodefaults" in held:  # as vmrun writes it: libvirt wants some elements all the same
+            held |= {"-m", "-smp"}
+        if words[0] not in held or words[0] in ("-device", "-drive", "-chardev", "-netdev"):
             self.words += words
 
     def lost(self, element: Element) -> None:
@@ -327,7 +329,8 @@ class _Domain:
         if source is not None and element.get("type") != "user":
             self.lost(source)  # libvirt opens the tap and gives QEMU its descriptor
         target = element.find("target")
-        known = [("ifname", target.get("dev", ""))] if target is not None and kind == "tap" and target.get("dev") else []
+        tap = target.get("dev", "") if target is not None and kind == "tap" else ""
+        known = [("ifname", tap)] if tap else []
         self.add("-netdev", join([("id", f"hostnet{number}"), *known], kind))
         pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
         pairs += [("mac", mac.get("address", ""))] if mac is not None else []
