@@ -39,6 +39,13 @@ def check(path: str, sets: list[str], files: bool) -> list[Problem]:
     machine, problems = examine_file(path, sets)
     if [problem.code for problem in problems] == ["VR0206"]:
         return check_type_file(path)
+    if machine is not None:
+        import os
+
+        from vmrun.config.digest import changed_since_release
+
+        changed = changed_since_release(machine["machine"], os.path.dirname(os.path.abspath(path)))
+        problems = problems + ([changed] if changed is not None else [])
     if machine is not None and files:
         from vmrun.config.files import check_files
         from vmrun.firmware.romspace import check_roms

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 
-from vmrun.config.digest import digest
+from vmrun.config.digest import changed_since_release, digest, released
 from vmrun.config.load import read_bytes
 from vmrun.errors import BuildError, ConfigError, Place, Problem
 from vmrun.machine.differ import INVISIBLE, LOCKED, compare
@@ -32,6 +32,7 @@ def lock_path(machine_file: str) -> str:
 
 def make(config: dict[str, Any]) -> dict[str, Any]:
     """The lock of a resolved machine. BuildError when the machine cannot be built."""
+    _check_type(config)
     sections = visible(config)
     digests = {name: digest(value) for name, value in sections.items()}
     return {
@@ -113,6 +114,7 @@ def check(config: dict[str, Any], path: str) -> None:
             path,
             "make this machine's own with `vmrun lock`",
         )
+    _check_type(config)
     changes = [one for one in compare(lock["sections"], visible(config)) if one.severity != INVISIBLE]
     if changes:
         problems = [
@@ -124,6 +126,14 @@ def check(config: dict[str, Any], path: str) -> None:
         remedy = "`vmrun lock` makes the lock anew, if this is meant"
         last.remedy = f"and {more} more; {remedy}" if more > 0 else remedy
         raise ConfigError(problems=problems)
+
+
+def _check_type(config: dict[str, Any]) -> None:
+    """ConfigError when the machine's type is one of vmrun's and not as it was released."""
+    if config["machine"] in released():
+        changed = changed_since_release(config["machine"])
+        if changed is not None:
+            raise ConfigError(problems=[changed])
 
 
 def check_features(missing: list[str], accelerator: str) -> None:

@@ -255,3 +255,45 @@ def test_a_machine_that_is_as_locked_starts(here: Path, capsys: pytest.CaptureFi
     main(["lock", "box.yaml"])
     assert main(["up", "--locked", "--accel", "qtest", "--quiet", "--timeout", "0.01", "box.yaml"]) == 4
     assert "stopped after" in capsys.readouterr().err
+
+
+@pytest.fixture
+def changed_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """vmrun's machine types in a directory of their own, the RHEL 6.4 one (which 6.3 extends) changed."""
+    import vmrun.config.data as data
+    import vmrun.config.machinetypes as machinetypes
+
+    directory = tmp_path / "machines"
+    shutil.copytree(data.data_dir("machines"), directory)
+    monkeypatch.setitem(data._found, "machines", str(directory))
+    monkeypatch.setattr(machinetypes, "_layers", {})
+    file = directory / "rhel6.4.0.yaml"
+    file.write_text(file.read_text() + "limits: {cpus: 7}\n")
+    monkeypatch.chdir(tmp_path)
+    return directory
+
+
+@pytest.mark.parametrize("argv", [["validate", "m.yaml"], ["lock", "m.yaml"]])
+def test_a_type_that_changed_after_its_release_is_refused(
+    changed_types: Path, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    write("m.yaml", HEAD)
+    assert main(argv) == 1
+    said = capsys.readouterr().err
+    assert "error VR0304: machine type 'rhel6.3.0' is not as it was released: a file of it (rhel6.3.0.yaml" in said
+
+
+def test_a_type_of_ones_own_on_a_changed_type_is_refused(
+    changed_types: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("mine.yaml", "schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n")
+    write("m.yaml", HEAD.replace("rhel6.3.0", "mine"))
+    assert main(["validate", "m.yaml"]) == 1
+    assert "VR0304" in capsys.readouterr().err
+
+
+def test_types_that_the_change_does_not_touch_are_fine(
+    changed_types: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("m.yaml", HEAD.replace("rhel6.3.0", "rhel6.6.0"))
+    assert main(["validate", "m.yaml"]) == 0
