@@ -39,3 +39,31 @@ def test_machine_files_on_the_pages_are_right(page: str, tmp_path: pathlib.Path)
         machine, problems = check_file(str(file))
         assert problems == []
         assert machine is not None
+
+
+def test_the_page_of_validation_shows_what_is_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vmrun.cli.main import main
+
+    page = (ROOT / "docs" / "validate.md").read_text()
+    shown = re.search(r"\$ cat broken.yaml\n(.*?)\$ vmrun validate broken.yaml\n(.*?)broken.yaml: 2 errors\n", page, re.S)
+    assert shown is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.yaml").write_text(shown[1])
+    assert main(["validate", "broken.yaml"]) == 1
+    assert capsys.readouterr().err == shown[2]
+
+
+def test_the_machine_on_the_page_of_locks_can_be_locked(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrun.cli.main import main
+
+    page = (ROOT / "docs" / "lock.md").read_text()
+    shown = re.search(r"```yaml\n(.*?)```", page, re.S)
+    assert shown is not None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab.yaml").write_text(shown[1])
+    (tmp_path / "disk.img").write_bytes(bytes(64 << 20))
+    assert main(["lock", "lab.yaml"]) == 0
+    assert main(["lock", "--check", "lab.yaml"]) == 0
+    assert main(["diff", "lab.lock", "lab.yaml", "--json"]) == 0

@@ -200,7 +200,10 @@ CODES: dict[str, tuple[str, str]] = {
         "ROM that does not fit beside it is left out, and its device cannot be booted from. romfile: \"\" leaves a "
         "ROM out on purpose.",
     ),
-    "VR0601": ("an unknown backend type", "chardev types: stdio, file, null, pty, socket."),
+    "VR0601": (
+        "an unknown backend type",
+        "The message lists the types that there are; those that are still to come are told by a code of their own.",
+    ),
     "VR0602": (
         "an unreadable character device",
         "The short form of a chardev: stdio, pty, null, file:PATH, unix:PATH, …",
@@ -214,7 +217,7 @@ CODES: dict[str, tuple[str, str]] = {
         "a backend that lacks something",
         "A drive without a file, a chardev without its path, a disk without a drive.",
     ),
-    "VR0606": ("an unknown drive format or medium", "Formats: raw. Media: disk."),
+    "VR0606": ("an unknown drive format or medium", "The message lists the formats and media that there are."),
     "VR0607": ("an unknown option of a backend", "The message lists the options that this backend has."),
     "VR0608": ("a socket without one address", "Either path (unix), or host and port (TCP)."),
     "VR0609": (

@@ -50,7 +50,6 @@ LEAVES = {
     ("devices", "bootindex"): REDETECTED,
     ("devices", "romfile"): REDETECTED,
     ("nics", "driver"): BREAKS,
-    ("nics", "addr"): BREAKS,
 }
 BY_ID = ("disks", "nics", "devices")  # sections whose keys are ids of devices
 NAME_LEAVES = ("80000002", "80000003", "80000004")
@@ -169,7 +168,7 @@ def _leaves(section: str, key: str, old: Any, new: Any, leaf: str = "", owner: s
     """owner: the driver of the thing under that key; of PCI functions, what the messages call them."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted({*old, *new}):
-            if old.get(name) != new.get(name):
+            if old.get(name) != new.get(name) and (section, name) != ("nics", "addr"):  # the device's own line says so
                 below = f"{leaf}.{name}" if leaf else name
                 yield from _leaves(section, key, old.get(name), new.get(name), below, owner)
         return
@@ -208,6 +207,8 @@ def _explain(section: str, key: str, leaf: str, old: Any, new: Any) -> str:
         return f"{key} is another image: {str(old)[:12]}… → {str(new)[:12]}…"
     if section == "disks" and last == "serial":
         return f"disk '{key}' has another serial number: {values}; /dev/disk/by-id changes"
+    if section == "devices" and leaf in ("addr", "bus"):
+        return f"device '{key}' moves: {leaf} {values}"
     if section == "devices":
         return f"{key}: {leaf.removeprefix('props.')} {values}"
     return f"{SECTIONS[section][1]}: {key}{f' {leaf}' if leaf else ''} {values}"

@@ -118,7 +118,7 @@ def check(config: dict[str, Any], path: str) -> None:
     changes = [one for one in compare(lock["sections"], visible(config)) if one.severity != INVISIBLE]
     if changes:
         problems = [
-            Problem("VR0962", f"not as locked: {change.text} ({change.severity})", Place(path), path=change.key)
+            Problem("VR0962", f"not as locked: {change.text} ({change.severity})", Place(path))
             for change in changes[:MOST_TOLD]
         ]
         more = len(changes) - MOST_TOLD

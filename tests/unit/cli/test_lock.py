@@ -73,6 +73,18 @@ def test_swapped_cards_are_told_with_their_linux_names(here: Path, capsys: pytes
     assert any(text == "PCI device at pci.0 03.0 (e1000) is gone" for text in texts)
 
 
+def test_cards_that_change_places_are_told_although_the_slots_stay_taken(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = write("a.yaml", HEAD + NICS)
+    b = write("b.yaml", HEAD + NICS.replace("03.0", "09.0").replace("04.0", "03.0").replace("09.0", "04.0"))
+    found = {change["text"]: change["severity"] for change in diff(a, b, capsys)}
+    assert found["device 'net0' moves: addr 03.0 → 04.0"] == "breaks resume"
+    assert found["network card 'net0': kernel order under Linux eth0 → eth1"] == "re-detected"
+    assert found["network card 'net1': udev name under Linux ens4 → ens3"] == "re-detected"
+    assert not any("PCI device" in text for text in found)
+
+
 def test_order_in_the_file_changes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = NICS.splitlines()[1:]
     a = write("a.yaml", HEAD + NICS)
