@@ -47,7 +47,8 @@ def test_the_page_of_validation_shows_what_is_said(
     from vmrun.cli.main import main
 
     page = (ROOT / "docs" / "validate.md").read_text()
-    shown = re.search(r"\$ cat broken.yaml\n(.*?)\$ vmrun validate broken.yaml\n(.*?)broken.yaml: 2 errors\n", page, re.S)
+    pattern = r"\$ cat broken.yaml\n(.*?)\$ vmrun validate broken.yaml\n(.*?)broken.yaml: 2 errors\n"
+    shown = re.search(pattern, page, re.S)
     assert shown is not None
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.yaml").write_text(shown[1])
@@ -55,7 +56,9 @@ def test_the_page_of_validation_shows_what_is_said(
     assert capsys.readouterr().err == shown[2]
 
 
-def test_the_machine_on_the_page_of_locks_can_be_locked(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_on_the_page_of_locks_can_be_locked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vmrun.cli.main import main
 
     page = (ROOT / "docs" / "lock.md").read_text()
