@@ -209,6 +209,8 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     block.uops = <u16>used
     block.low, block.high = <u16>s.low, <u16>s.high
     block.dead = 0
+    block.linked = s.draft[used - 1].fn == NULL
+    block.places = NULL
     at = bucket(block.host)
     block.next = g.buckets[at]
     g.buckets[at] = block
@@ -265,6 +267,8 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
     cdef u8 *host = NULL
     cdef Block *block
     cdef Link *link = c.link
+    cdef Block **place
+    cdef TlbEntry *t
     cdef Block *before = c.block
     cdef JumpEntry *e
     cdef u32 mode = c.mode
@@ -294,11 +298,15 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
     if link != NULL and before != NULL and before.mode == mode and not before.dead and (
         (before.host ^ block.host) < 4096
     ):
-        if c.link_fall:
-            link.fall, link.fall_gen = block, c.gen_code
-        else:
-            link.taken, link.taken_gen = block, c.gen_code
+        place = &link.ways[c.link_fall]
+        if place[0] == NULL:
+            place[0] = block
+            (<Block ***>place)[2] = block.places        # Link.more, beside it
+            block.places = place
     if mode == c.mode:
         e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
         e.rip, e.gen, e.block, e.ripb, e.mode = c.rip, c.gen_map, block, c.regs[RIPB], mode
+        t = &c.tlbs[c.cpl == 3][(linear >> 12) & (TLB_SIZE - 1)]
+        if t.phys & TLB_GLOBAL and linear - t.rtag < 4096:
+            e.gen = c.gen_global
     return block

@@ -14,7 +14,7 @@ cdef void unlinked(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     """The branch has no link yet, or the slice is over."""
     cdef Link *link = <Link *>(u + 1)
     c.rip = (c.regs[RIPB] + <u64>target) & rip_mask(c.mode)
-    if (link.fall_gen if fall else link.taken_gen) == c.gen_code:
+    if link.ways[fall] != NULL:
         c.stop = STOP_EVENT
     elif <u64>target < 4096:
         c.link = link
@@ -131,6 +131,12 @@ cdef void op_jmp(Cpu *c, Uop *u) noexcept nogil:
     jump(c, u, u.imm, False)
 
 
+cdef void op_jmp_far(Cpu *c, Uop *u) noexcept nogil:
+    """To another page."""
+    c.rip = (c.regs[RIPB] + <u64>u.imm) & rip_mask(c.mode)
+    go(c)
+
+
 # --- targets of 16 bits: RIP is cut, so no link ------------------------------------------------------------------------------
 
 cdef bint holds(Cpu *c, u32 condition) noexcept nogil:
@@ -221,6 +227,18 @@ cdef void op_call64(Cpu *c, Uop *u) noexcept nogil:
     (<u64 *>p)[0] = rip_after(c, u)
     c.regs[4] = ea
     jump(c, u, u.imm, False)
+
+
+cdef void op_call64_far(Cpu *c, Uop *u) noexcept nogil:
+    cdef u64 ea = c.regs[4] - 8
+    cdef u8 *p = writable(c, ea, 8)
+    if unlikely(p == NULL):
+        op_call64_slow(c, u)
+        return
+    (<u64 *>p)[0] = rip_after(c, u)
+    c.regs[4] = ea
+    c.rip = c.regs[RIPB] + <u64>u.imm
+    go(c)
 
 
 cdef void op_call(Cpu *c, Uop *u) noexcept nogil:
@@ -376,7 +394,7 @@ cdef int emit_branch(Insn *i, Uop *u) noexcept nogil:
     if op == 0xEB or op == 0xE9:
         targets(i, u)
         u.a = 16
-        u.fn = op_jcc16 if narrow else op_jmp
+        u.fn = op_jcc16 if narrow else (op_jmp if 0 <= u.imm < 4096 else op_jmp_far)
         return 2
     if 0xE0 <= op <= 0xE3:
         targets(i, u)
@@ -386,7 +404,7 @@ cdef int emit_branch(Insn *i, Uop *u) noexcept nogil:
         return 2
     if op == 0xE8:
         targets(i, u)
-        u.fn = op_call64 if long_mode else op_call
+        u.fn = (op_call64 if 0 <= u.imm < 4096 else op_call64_far) if long_mode else op_call
         return 2
     if op == 0xC2 or op == 0xC3:
         u.imm = i.imm & 0xFFFF if op == 0xC2 else 0

@@ -22,7 +22,7 @@ cdef void set_cr0(Cpu *c, u64 value) noexcept nogil:
     """CR0 and what of it the x87 and SSE handlers look at. The caller tells the memory (set_mode)."""
     c.cr0 = (value & CR0_BITS) | CR0_ET
     c.fp_trap = c.cr0 & (CR0_EM | CR0_TS) != 0
-    c.sse_trap = c.cr0 & CR0_TS != 0
+    c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
 
 
 cdef int load_pdptes(Cpu *c, u64 cr3) noexcept nogil:
@@ -229,5 +229,5 @@ cdef void start_cpu(Cpu *c, u8 vector) noexcept nogil:
     c.regs[BASE + CS] = <u64>vector << 12
     c.rip = 0
     c.wait_sipi = False
-    c.gen_map += 1
+    new_map(c)
     c.memory.set_mode(c)

@@ -42,12 +42,10 @@ ctypedef struct Uop:
     u8 seg                  # R_ZERO, or the offset of a segment's base (R_FS, R_GS …)
     u8 a, b, x              # what else a handler needs: segment number, size, condition …
 
-# A branch is followed by one of these in place of a Uop (the same 32 bytes): blocks in the same page it leads to.
+# A branch at the end of a block is followed by one of these in place of a Uop (the same 32 bytes).
 ctypedef struct Link:
-    Block *taken
-    u64 taken_gen           # valid while equal to c.gen_code
-    Block *fall
-    u64 fall_gen
+    Block *ways[2]          # blocks in the same page it leads to: taken, fall. NULL: not known yet, or not any more
+    Block **more[2]         # the next of the places that hold the same block (Block.places)
 
 ctypedef struct Block:
     u64 host                # host address of the first byte: the same memory under another address is the same code
@@ -56,9 +54,11 @@ ctypedef struct Block:
     u16 uops                # operations, links included
     u16 low, high           # offsets in the page: what it depends on, its own code and what it looked at behind
     u16 dead                # invalidated: its operations lead out
+    u16 linked              # the last of its operations is a Link
     Block *next             # in its hash bucket
     Block *page_next        # of the same page
-    u64 spare[3]            # 64 bytes: each of the operations that follow lies in one cache line
+    Block **places          # Link.ways that hold it
+    u64 spare[2]            # 64 bytes: each of the operations that follow lies in one cache line
 
 ctypedef struct TlbEntry:
     u64 rtag                # linear address of the page when it may be read, else an address of another index
@@ -68,16 +68,26 @@ ctypedef struct TlbEntry:
 
 cdef enum:
     TLB_BITS = 10
-    TLB_SIZE = 1024
+    TLB_SIZE = 2048
     TLB_EXEC = 1            # may be executed (NX clear, or no NX)
     TLB_GLOBAL = 2
-    TLB_DIRTY = 4           # D is set in the page table
+    TLB_WRITE = 4           # may be written, and D is set; there is no write tag all the same when it holds code
     FRESH = 512             # entries that a change of address space drops one by one
+    WALKED = 64
     JCACHE_SIZE = 4096
+
+# Where a walk through the page tables ended, so that the next one in the same 2 MiB begins there (long mode).
+ctypedef struct Walked:
+    u64 gen                 # valid while equal to c.gen_map
+    u64 tag                 # linear address >> 21
+    u64 table               # physical address of the last table, …
+    u64 nx                  # and what those above it allow
+    u32 rights
+    u32 level               # 1: of pages of 4 KiB; 2, 3: of greater ones
 
 ctypedef struct JumpEntry:
     u64 rip
-    u64 gen                 # valid while equal to c.gen_map
+    u64 gen                 # valid while equal to c.gen_map or c.gen_global
     Block *block
     u64 ripb
     u32 mode
@@ -256,8 +266,9 @@ ctypedef struct Cpu:
     u64 fc
     i64 budget              # instructions left in this slice; a block is entered while >= 0
     TlbEntry *tlb           # tlbs[CPL == 3]
-    u64 gen_code            # links between blocks of a page
-    u64 gen_map             # the jump cache; grows with every change of mapping, CS limit or code
+    u64 gen_map             # the jump cache: changes with every change of mapping, or of the base of CS
+    u64 gen_global          # the same for code in global pages. No two values of the two are ever the same
+    u64 gen_last            # the greatest value yet
     Memory memory
     void (*unlinked)(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil  # jump() without a link, or at a slice's end
     Block *block            # that runs (the last one entered by the run loop or a link)
@@ -303,9 +314,10 @@ ctypedef struct Cpu:
     u32 mxcsr
     bint fp_live            # the x87 state is in the host's FPU, not in fx
     bint fp_trap            # CR0.EM or CR0.TS: x87/MMX raise #NM
-    bint sse_trap           # CR0.TS (#NM); SSE also needs CR4.OSFXSR
+    bint sse_trap           # CR0.TS (#NM), CR0.EM or no CR4.OSFXSR (#UD)
     # --- the rest is cold
     TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
+    Walked walked[WALKED]
     u16 fresh[2][FRESH]     # entries filled since the last flush that are not global
     u32 fresh_count[2]      # more than FRESH: any entry
     JumpEntry *jcache
@@ -393,10 +405,15 @@ cdef inline void enter(Cpu *c, Block *block) noexcept nogil:
     c.block = block
     code_of(block).fn(c, code_of(block))
 
+cdef inline void new_map(Cpu *c) noexcept nogil:
+    """The jump cache knows nothing any more."""
+    c.gen_last += 2
+    c.gen_map, c.gen_global = c.gen_last - 1, c.gen_last
+
 cdef inline void go(Cpu *c) noexcept nogil:
     """To c.rip, anywhere: through the jump cache when it knows the way, else by the run loop. A tail call."""
     cdef JumpEntry *e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
-    if likely(e.rip == c.rip and e.gen == c.gen_map and e.mode == c.mode):
+    if likely(e.rip == c.rip and e.mode == c.mode and (e.gen == c.gen_map or e.gen == c.gen_global)):
         c.budget -= e.block.count
         if likely(c.budget >= 0):
             c.regs[RIPB] = e.ripb
@@ -413,8 +430,8 @@ cdef inline void jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
     `fall` (a constant): the fall side of the link. The target is masked by the caller when the operand size cuts RIP.
     """
     cdef Link *link = <Link *>(u + 1)
-    cdef Block *block = link.fall if fall else link.taken
-    if likely((link.fall_gen if fall else link.taken_gen) == c.gen_code):       # never 0, as in a new link
+    cdef Block *block = link.ways[fall]
+    if likely(block != NULL):
         c.budget -= block.count
         if likely(c.budget >= 0):
             enter(c, block)

@@ -40,7 +40,7 @@ cdef int enter_real(Cpu *c, u32 vector) noexcept nogil:
     set_seg_real(c, CS, <u32>(entry >> 16))
     c.memory.set_mode(c)
     if c.regs[BASE + CS] != base:
-        c.gen_map += 1
+        new_map(c)
     c.rip = entry & 0xFFFF
     return 0
 

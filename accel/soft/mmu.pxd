@@ -21,7 +21,9 @@ ctypedef struct Guest:
     u8 *arena               # blocks and their operations, one after the other
     u64 used, size
     u64 code_writes         # bus masters' writes into cached code, as far as seen
-    Entry near              # the memory that was used last, as the address space has it; start > last: unknown
+    Entry near              # the memory that was used last, as the address space has it; start > last: unknown;
+    u8 *near_base           # its RamBlock's host address
+    u8 *near_code           # and map of pages with code
 
 cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil
 cdef void install(Cpu *c) noexcept nogil

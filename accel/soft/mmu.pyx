@@ -17,6 +17,9 @@ from accel.space cimport AddressSpace, Entry
 
 cdef enum:
     CR0_PE = 1
+    CR0_EM = 4
+    CR0_TS = 8
+    CR4_OSFXSR = 0x200
     CR0_WP = 0x10000
     CR0_AM = 0x40000
     CR4_PSE = 0x10
@@ -109,6 +112,8 @@ cdef u8 *plain(Cpu *c, u64 phys, Entry **found) noexcept nogil:
             return NULL
         if entry.writable and entry.region == NULL:
             g.near = entry[0]
+            g.near_base, g.near_code = host_of(entry.block), code_map(entry.block)
+            entry = &g.near
     found[0] = entry
     return entry.host + (phys - entry.start)
 
@@ -155,13 +160,23 @@ cdef int page_fault(Cpu *c, u64 linear, u32 error, u32 access, bint user) noexce
     return 1
 
 
-cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nogil:
-    """Through the tables in memory; sets A and D. Not 0: #PF (or #GP for a non-canonical address) is noted."""
+cdef enum:
+    AGAIN = 2               # from the root: what was remembered may be out of date
+
+cdef inline int refuse(Cpu *c, u64 linear, u32 error, u32 access, bint user, bint remembered) noexcept nogil:
+    return AGAIN if remembered else page_fault(c, linear, error, access, user)
+
+
+cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint remembered) noexcept nogil:
+    """`remembered`: from the table where c.walked says that it ends."""
     cdef u64 entry = 0, at, rights = PTE_W | PTE_U, nx = 0, reserved
-    cdef u64 table
+    cdef u64 table, last = 0
     cdef u64 places[4]
     cdef u32 lows[4]
-    cdef u32 sizes = 8, level, shift, count = 0, i
+    cdef u32 sizes = 8, level, shift, count = 0, end, i
+    cdef u32 had = PTE_W | PTE_U
+    cdef u64 had_nx = 0
+    cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
     cdef bint wide = c.cr4 & CR4_PAE
     out.executable = True
     out.all_pages = False
@@ -180,6 +195,8 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
             return 1
         table = c.cr3 & c.phys_mask & PAGE
         level = 4
+        if remembered:
+            table, level, rights, nx = known.table, known.level, known.rights, known.nx
     elif wide:
         entry = c.pdpte[(linear >> 30) & 3]
         if not entry & PTE_P:
@@ -196,9 +213,10 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
         at = table + ((linear >> shift) & (511 if sizes == 8 else 1023)) * sizes
         entry = table_load(c, at & c.a20_mask, sizes)
         if not entry & PTE_P:
-            return page_fault(c, linear, 0, access, user)
+            return refuse(c, linear, 0, access, user, remembered)
         if entry & reserved:
-            return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+            return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
+        had, had_nx, last = <u32>rights, nx, table
         places[count] = at & c.a20_mask
         lows[count] = <u32>entry
         count += 1
@@ -214,13 +232,14 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
             else:
                 at = ((<u64>1 << shift) - 1) & PAGE
                 if entry & at & ~<u64>0x1000:
-                    return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+                    return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
                 table = (entry & c.phys_mask & ~((<u64>1 << shift) - 1)) | (linear & at)
             break
         if level > 2 and entry & PTE_PS:
-            return page_fault(c, linear, ERROR_P | ERROR_RSVD, access, user)
+            return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
         table = entry & c.phys_mask & PAGE
         level -= 1
+    end = level
     if not c.efer & EFER_NXE or sizes == 4:
         nx = 0
     out.user = (rights & PTE_U) != 0
@@ -232,7 +251,10 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
         or (access == ACCESS_FETCH and not out.executable)
         or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not c.eflags & F_AC)
     ):
-        return page_fault(c, linear, ERROR_P, access, user)
+        return refuse(c, linear, ERROR_P, access, user, remembered)
+    if c.efer & EFER_LMA and not remembered:
+        known.gen, known.tag, known.table, known.level = c.gen_map, linear >> 21, last, end
+        known.rights, known.nx = had, had_nx
     for i in range(count):
         level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
         if lows[i] & level != level:
@@ -241,6 +263,18 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
     out.all_pages = entry & PTE_G and c.cr4 & CR4_PGE
     out.phys = table
     return 0
+
+
+cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nogil:
+    """Through the tables in memory; sets A and D. Not 0: #PF (or #GP for a non-canonical address) is noted."""
+    cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
+    cdef int result
+    if known.gen == c.gen_map and known.tag == linear >> 21:
+        result = walk_tables(c, linear, access, user, out, True)
+        if result != AGAIN:
+            return result
+        known.gen = 0
+    return walk_tables(c, linear, access, user, out, False)
 
 
 # --- the TLB -------------------------------------------------------------------------------------------------------
@@ -256,6 +290,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     """To a physical address, and to the host's where plain memory may be accessed so (else NULL). Fills the TLB."""
     cdef u32 i = (linear >> 12) & (TLB_SIZE - 1)
     cdef TlbEntry *e = &c.tlbs[1 if user else 0][i]
+    cdef Guest *g = <Guest *>c.guest
     cdef Entry *entry
     cdef Walk found
     cdef u8 *code
@@ -266,7 +301,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
             host[0] = <u8 *>(linear + e.addend)
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
-        if access == ACCESS_WRITE and e.wtag == linear & PAGE:
+        if access == ACCESS_WRITE and e.phys & TLB_WRITE:
             host[0] = <u8 *>(linear + e.addend)
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
@@ -291,8 +326,11 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
         c.fresh_count[1 if user else 0] += 1
     e.wtag = <u64>(i ^ 1) << 12
     if found.writable and found.dirty and entry.region == NULL and entry.writable:
-        code = code_map(entry.block)
-        number = <u64>(page - host_of(entry.block)) >> 12
+        e.phys |= TLB_WRITE
+        if entry == &g.near:
+            code, number = g.near_code, <u64>(page - g.near_base) >> 12
+        else:
+            code, number = code_map(entry.block), <u64>(page - host_of(entry.block)) >> 12
         if code != NULL and code[number] == 0:
             e.wtag = e.rtag
             mark(entry.block, number << 12, 1)
@@ -312,7 +350,11 @@ cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
                 if not c.tlbs[t][i].phys & TLB_GLOBAL:
                     drop(c.tlbs[t], i)
         c.fresh_count[t] = 0
-    c.gen_map += 1
+    if globals_too:
+        new_map(c)
+    else:
+        c.gen_last += 1
+        c.gen_map = c.gen_last
 
 
 cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
@@ -320,7 +362,7 @@ cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
     for t in range(2):
         if c.tlbs[t][i].rtag == linear & PAGE:
             drop(c.tlbs[t], i)
-    c.gen_map += 1
+    new_map(c)
 
 
 cdef bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
@@ -358,6 +400,7 @@ cdef void set_mode(Cpu *c) noexcept nogil:
                 if (c.dr7 >> (16 + 4 * i)) & 3:
                     looks = True
     c.mode = mode
+    c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
     c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]
     if (
         (c.cr0 ^ c.last_cr0) & (CR0_PG | CR0_WP | CR0_PE)
@@ -590,8 +633,8 @@ cdef void install(Cpu *c) noexcept nogil:
     c.memory.set_mode = set_mode
     c.last_cr0 = ~<u64>0
     memset(c.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
-    c.gen_map = 1
-    c.gen_code = 1
+    c.gen_last = 0
+    new_map(c)
     cdef u32 i
     for i in range(TLB_SIZE):
         drop(c.tlbs[2], i)
@@ -638,22 +681,30 @@ cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
 
 
 cdef void resync(Cpu *c, Uop *u) noexcept nogil:
-    """In place of the operations of a block that was written while it runs: look the rest up again."""
+    """In place of the operations of a block whose code was written: look it, or the rest of it, up again."""
     c.rip = rip_of(c, u)
     c.stop = STOP_NEXT
 
 
 cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
     cdef Block **link = &g.buckets[bucket(block.host)]
+    cdef Block **place = block.places
+    cdef Block **more
     cdef u32 i
     while link[0] != NULL and link[0] != block:
         link = &link[0].next
     if link[0] == block:
         link[0] = block.next
     block.dead = 1
+    code_of(block).fn = resync          # the jump cache may still lead here
     if runs != NULL and runs.block == block:
-        for i in range(block.uops):
+        for i in range(<u32>block.uops - block.linked):
             code_of(block)[i].fn = resync
+    block.places = NULL
+    while place != NULL:
+        more = (<Block ***>place)[2]    # Link.more, beside it
+        place[0] = NULL
+        place = more
 
 
 cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
@@ -661,20 +712,13 @@ cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
     cdef u64 page = <u64>host & PAGE
     cdef Block **link = &g.pages[page_bucket(page)]
     cdef Block *block
-    cdef bint gone = False
-    cdef u32 n
     while link[0] != NULL:
         block = link[0]
         if block.host & PAGE == page and page + block.low < <u64>host + size and <u64>host < page + block.high:
             link[0] = block.page_next
             kill(g, block, runs)
-            gone = True
         else:
             link = &block.page_next
-    if gone:
-        for n in range(g.count):
-            g.cpus[n].gen_code += 1
-            g.cpus[n].gen_map += 1
 
 
 cdef void forget_page(Guest *g, u8 *page) noexcept nogil:
@@ -726,7 +770,6 @@ cdef void forget_all(Guest *g) noexcept nogil:
     memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
     g.used = 0
     for n in range(g.count):
-        g.cpus[n].gen_code += 1
-        g.cpus[n].gen_map += 1
+        new_map(g.cpus[n])
         g.cpus[n].block = NULL
         g.cpus[n].link = NULL

@@ -16,7 +16,7 @@ from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, ad
 
 
 cdef inline bint off(Cpu *c) noexcept nogil:
-    return c.sse_trap or c.cr0 & CR0_EM or not c.cr4 & CR4_OSFXSR
+    return c.sse_trap
 
 
 cdef void refuse(Cpu *c, Uop *u) noexcept nogil:

@@ -38,7 +38,7 @@ cdef void set_cs(Cpu *c, u32 sel, Desc *d, u32 cpl) noexcept nogil:
 cdef inline void code_moved(Cpu *c, u64 base, u32 limit) noexcept nogil:
     """What the jump cache knows is of no use under another base or limit."""
     if c.regs[BASE + CS] != base or c.seg[CS].limit != limit:
-        c.gen_map += 1
+        new_map(c)
 
 
 cdef void set_cs_real(Cpu *c, u32 sel) noexcept nogil:
@@ -412,7 +412,7 @@ cdef int return_v86(Cpu *c, Stack *s, u32 sel, u32 flags) noexcept nogil:
     c.regs[4] = values[0]
     c.cpl = 3
     c.memory.set_mode(c)
-    c.gen_map += 1
+    new_map(c)
     return 0
 
 

@@ -455,6 +455,7 @@ cdef class Machine:
         forget_all(&self.guest)
         for n in range(self.guest.count):
             flush(self.table[n], True)
+            vr_or32(&self.table[n].pending, PEND_FLUSH)     # the block that runs must not go on to others
 
     @property
     def statistics(self):
