@@ -66,6 +66,11 @@ class Accelerator:
         """(works here, why not, what to do about it), found out by doing."""
         return True, "", ""
 
+    @classmethod
+    def weakness(cls) -> str:
+        """What it cannot execute of what a stock kernel does, found out by doing; '' when nothing."""
+        return ""
+
     def __init__(
         self,
         memory: AddressSpace,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from accel.accelerator import Accelerator
-from accel.api import DeviceLock, IoRegion, IrqSink, Notifier
+from accel.api import DeviceLock, IrqSink, Notifier
 from accel.errors import AccelFailure
 from accel.kvm.irq import PINS, KvmIrqchip, KvmMsiSink, MsiRegion
 from accel.kvm.vcpu import CpuPin, KvmVcpu
 from accel.kvm.vm import KvmVm
 from accel.run import CpuThread, IntAck, MsiSink, RunControl
-from accel.space import AddressSpace, Region
+from accel.space import AddressSpace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +45,22 @@ class KvmAccelerator(Accelerator):
     @classmethod
     def probe(cls) -> Outcome:
         """Creates a VM and lets its processor write to a port."""
+        from accel.kvm.trial import first_steps
+
         try:
-            _trial()
+            first_steps()
         except AccelFailure as exc:
             return False, str(exc), exc.remedy
         return True, "", ""
+
+    @classmethod
+    def weakness(cls) -> str:
+        from accel.kvm.trial import kernel_steps
+
+        try:
+            return kernel_steps()
+        except AccelFailure as exc:
+            return str(exc)
 
     def __init__(
         self,
@@ -250,46 +261,3 @@ IN_KERNEL = {
     "split": frozenset({"kvm-apic"}),
     "off": frozenset[str](),
 }
-
-# mov al, 42h; out 80h, al; hlt
-_TRIAL = bytes.fromhex("b042 e680 f4")
-
-
-def _trial() -> None:
-    """Run three instructions. AccelFailure when KVM is absent, forbidden, or does not execute them."""
-    from accel.api import PyIoRegion
-    from accel.ram import RamBlock
-
-    seen: list[int] = []
-    root, ports = Region.container("memory", 0), Region.container("io", 65536)
-    block = RamBlock("probe", 65536)
-    block.write(0xFFF0, _TRIAL)
-    root.add(Region.ram("probe", block), 0xF0000)
-    root.add(Region.ram("probe-high", block), 0xFFFF0000)
-    control = RunControl()
-
-    def port(offset: int, size: int, value: int) -> int:
-        seen.append(value)
-        return 1  # a reset request: the processor waits, the main thread looks
-
-    region: IoRegion = PyIoRegion("probe", write=port)
-    ports.add(Region.device("probe", region, 1), 0x80)
-    memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
-    accel = KvmAccelerator(memory, io, DeviceLock(), control, {"kernel_irqchip": "off"})
-    try:
-        accel.create_vcpu(0, 0, [])
-        accel.start()
-        _wait(control.notifier.fileno(), 2.0)
-        control.stop()
-        if seen != [0x42]:
-            reports = control.take_reports()
-            ended = f"it ends with {reports[0]['exit']}" if reports else "it never writes to its port"
-            raise AccelFailure("KVM opens but does not run a guest", ended, "use --accel soft")
-    finally:
-        accel.close()
-
-
-def _wait(fd: int, seconds: float) -> None:
-    import select
-
-    select.select([fd], [], [], seconds)

@@ -211,13 +211,16 @@ cdef dict describe_cpu(Cpu *c):
     cdef u64 linear = c.rip, value = 0, cr2 = c.cr2
     cdef u32 vector = c.vector, error = c.error, stop = c.stop
     cdef bint has_error = c.has_error
+    cdef u8 code[16]
+    cdef u32 count = 0
     mode = 64 if is_64(c) else (32 if c.seg[CS].ar & AR_DB else 16)
     if mode != 64:
         linear = (linear + c.regs[BASE + CS]) & <u64>0xFFFFFFFF
-    code = b""
-    while len(code) < 16 and c.memory.sys_load(c, linear + len(code), 1, &value) == 0:
-        code += bytes((value & 0xFF,))
+    with nogil:                 # where a device is, its lock is taken
+        while count < 16 and c.memory.sys_load(c, linear + count, 1, &value) == 0:
+            code[count] = <u8>value
+            count += 1
     c.cr2, c.vector, c.error, c.has_error, c.stop = cr2, vector, error, has_error, stop
     return {
-        "regs": regs_state(c), "sregs": sregs_state(c), "mode": mode, "linear_rip": linear, "code": code,
+        "regs": regs_state(c), "sregs": sregs_state(c), "mode": mode, "linear_rip": linear, "code": code[:count],
     }

@@ -26,7 +26,7 @@ from accel.soft.exception cimport after_step, before_step, deliver, interrupt, n
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
 from accel.soft.smm cimport enter_smi
-from accel.soft.state cimport cpu_state, set_cpu_state
+from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
 from accel.space cimport AddressSpace
 
 from accel.errors import AccelFailure
@@ -241,7 +241,7 @@ cdef int _acknowledge(SoftCpu cpu, Cpu *c) noexcept nogil:
 
 cdef void _give_up(SoftCpu cpu) noexcept with gil:
     """A triple fault."""
-    cpu.control.report(cpu.first(), {**cpu.describe(), "exit": "SHUTDOWN"})
+    cpu.control.report(cpu if cpu.leader is None else cpu.leader, {**cpu.describe(), "exit": "SHUTDOWN", "why": "triple fault"})
 
 
 # c.owner is a borrowed `void *`; calls through these take no reference.
@@ -754,7 +754,7 @@ cdef class SoftCpu(CpuThread):
 
     def describe(self):
         """Registers and the bytes at RIP, for a person; the machine is stopped."""
-        return {"processor": self.index, "registers": self.registers()}
+        return {**describe_cpu(self.c), "cpu": self.index}
 
     def save(self):
         return cpu_state(self.c)

@@ -55,9 +55,25 @@ def _accelerators() -> list[Finding]:
         except ImportError:
             good, why, remedy = False, "this build of vmrun does not have it", ""
         found.append(Finding(f"accelerator {name}", good, "runs a processor" if good else why, remedy, False))
+        if good:
+            found += _weakness(name)
     works = any(f.good for f in found)
     detail = "at least one accelerator works" if works else "no accelerator works"
     return [*found, Finding("running machines", works, detail, "see above")]
+
+
+def _weakness(name: str) -> list[Finding]:
+    """Whether stock kernels will run, where that does not follow from running a processor."""
+    if name != "kvm":
+        return []
+    from accel.accelerator import find
+
+    lost = find(name).weakness()
+    what = f"stock 64-bit kernels on {name}"
+    if not lost:
+        return [Finding(what, True, "what they do early works")]
+    detail = f"this {name} gives up on them: {lost}"
+    return [Finding(what, False, detail, "use --accel soft for guests with such a kernel", False)]
 
 
 def _firmware() -> list[Finding]:

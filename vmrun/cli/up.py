@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vmrun.machine.machine import Machine, Outcome
 
-FINE, HOST, GUEST = 0, 3, 4
+FINE, HOST, GUEST, GAVE_UP = 0, 3, 4, 5
 
 
 def run(argv: list[str]) -> int:
@@ -127,7 +127,7 @@ def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
     gc.freeze()
     gc.enable()
     for name, why in machine.choice.refused:
-        _note(machine, f"accelerator {name} was refused: {why}")
+        _note(machine, f"tried {name}, which was refused: {why}; {machine.accelerator.name} runs instead")
     if quiet:
         return
     import hashlib
@@ -139,7 +139,12 @@ def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
         f"{machine.name}: {machine.config['machine']}, {count} processor{'s' if count > 1 else ''}, "
         f"{machine.config['memory'] >> 20} MiB, on {machine.accelerator.name}",
     )
-    _note(machine, f"firmware {machine.bios.path} sha256:{digest}…")
+    if machine.direct is not None:
+        _note(machine, f"no firmware; {machine.direct.kernel.path} starts as {machine.direct.plan.what}")
+        for warning in machine.direct.warnings:
+            _note(machine, warning)
+    else:
+        _note(machine, f"firmware {machine.bios.path} sha256:{digest}…")
     for name, image in machine.board.option_roms.items():
         _note(
             machine, f"option ROM {name}: {image.path} sha256:{hashlib.sha256(image.data).hexdigest()[:16]}…"
@@ -182,9 +187,9 @@ def _conclude(outcome: Outcome, options: Any) -> int:
         sys.stderr.write("vmrun: the guest says that it crashed (pvpanic)\n")
         return GUEST
     if outcome.reason == "failed":
-        from vmrun.cli.report import print_report
+        from vmrun.cli.report import of_kvm, print_report
 
         for report in outcome.reports:
             print_report(report)
-        return GUEST
+        return GAVE_UP if any(of_kvm(report) for report in outcome.reports) else GUEST
     return FINE

@@ -20,7 +20,7 @@ Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses th
   --pass-exit-code      a guest that ends through isa-debug-exit decides the exit code
   --quiet               no words of vmrun's own before the guest's
 
-Exit codes: 0 fine, 2 usage, 3 the host or the build, 4 the guest failed or timed out.
+Exit codes: 0 fine, 2 usage, 3 the host or the build, 4 the guest failed or timed out, 5 KVM gave up on the guest.
 """
 
 

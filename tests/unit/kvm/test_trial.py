@@ -1,0 +1,42 @@
+"""What doctor's trial of KVM finds is what happens."""
+
+from __future__ import annotations
+
+import pytest
+
+from accel.kvm import trial
+
+pytestmark = pytest.mark.kvm
+
+
+def step(code: str, ecx: int = 0) -> tuple[tuple[str, str, int, int], ...]:
+    return (("a nop", "90", 0, 0), ("this", code, ecx, 0))
+
+
+def test_steps_that_work_leave_nothing_to_say() -> None:
+    assert trial.take(step("0fa2")) == ""
+
+
+def test_a_step_that_raises_an_exception_is_named() -> None:
+    assert trial.take(step("31c0 f7f0")) == "this raises an exception that it should not"  # div by 0
+
+
+def test_a_step_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "PATIENCE", 0.3)
+    assert trial.take(step("ebfe")) == "this never comes to an end"
+
+
+def test_a_step_that_ends_the_guest_is_named_with_the_exit() -> None:
+    # an empty IDT, then an invalid opcode: triple fault
+    assert trial.take(step("4831c0 50 50 0f011c24 0f0b")) == "this ends the guest with SHUTDOWN (triple fault)"
+
+
+def test_a_step_that_the_processor_does_not_have_is_left_out() -> None:
+    assert trial.take(step("0f0b" * 3 + "cd05", ecx=0xFFFFFFFF)) == ""
+
+
+def test_what_this_host_gives_up_on_is_found_quickly_and_the_same_each_time() -> None:
+    names = [name for name, *_ in trial.STEPS]
+    found = trial.kernel_steps()
+    assert found == trial.kernel_steps()
+    assert all(part.startswith(tuple(names)) for part in found.split("; ") if part)
