@@ -141,3 +141,72 @@ def test_commands_and_events_take_what_qemu_s_take(theirs: dict[str, Any]) -> No
             if mine_back != their_back:
                 wrong[name] = f"returns {mine_back} here, {their_back} there"
     assert wrong == {}
+
+
+# Each command of the foundation, with arguments that have an answer, and some that have none.
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    *((f"query-{what}", {}) for what in ("status", "version", "commands", "name", "uuid", "kvm", "pci", "target")),
+    *((f"query-{what}", {}) for what in ("machines", "cpu-definitions", "cpus-fast", "chardev")),
+    *(("qom-list", {"path": path}) for path in ("/", "/machine", "/machine/peripheral", "com", "/nowhere")),
+    *(("qom-get", {"path": "com", "property": name}) for name in ("type", "iobase", "realized", "chardev", "nothing")),
+    ("qom-get", {"path": "/machine/peripheral/com", "property": "parent_bus"}),
+    ("qom-set", {"path": "com", "property": "iobase", "value": 5}),
+    ("qom-list-types", {}),
+    ("qom-list-types", {"implements": "isa-device", "abstract": True}),
+    *(("qom-list-properties", {"typename": name}) for name in ("isa-serial", "nothing")),
+    *(("device-list-properties", {"typename": name}) for name in ("isa-serial", "nothing")),
+    *(("device_add", {"driver": driver, "id": "x"}) for driver in ("isa-serial", "nothing", "i440FX")),
+    ("device_add", {"driver": "isa-serial", "bus": "nothing"}),
+    *(("device_del", {"id": id}) for id in ("com", "nothing")),
+    *(("human-monitor-command", {"command-line": f"info {what}"}) for what in ("status", "kvm", "name", "uuid")),
+    *(("human-monitor-command", {"command-line": line}) for line in ("stop now", "nothing", "info nothing", "")),
+    ("human-monitor-command", {"command-line": "info status", "cpu-index": 9}),
+    ("stop", {}),
+    ("system_powerdown", {}),
+    ("nothing", {}),
+]
+ADDED = {"description", "default-value"}  # vmrun tells more of properties than QEMU does
+
+
+def answers(program: list[str]) -> dict[str, dict[str, Any]]:
+    """Every answer to ASKED by a machine with a serial port, by the number in the list."""
+    args = ["-M", "pc-i440fx-2.0", "-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-smp", "2", "-m", "64"]
+    args += ["-vga", "std", "-chardev", "null,id=c", "-device", "isa-serial,id=com,chardev=c", "-name", "x"]
+    requests = [{"execute": "qmp_capabilities"}]
+    requests += [{"execute": name, "arguments": given, "id": n} for n, (name, given) in enumerate(ASKED)]  # type: ignore[dict-item]
+    text = "\n".join(map(json.dumps, [*requests, {"execute": "quit"}]))
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*program, *args, "-qmp", "stdio"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, env=env)
+    return {message["id"]: message for message in map(json.loads, done.stdout.splitlines()) if "id" in message}
+
+
+def shape(value: Any) -> Any:
+    """Members and their types; those of a list's items together."""
+    if isinstance(value, dict):
+        return {key: shape(child) for key, child in value.items() if key not in ADDED}
+    if isinstance(value, list):
+        found: dict[str, Any] = {}
+        for child in map(shape, value):
+            found |= child if isinstance(child, dict) else {child: child}
+        return [found]
+    return type(value).__name__
+
+
+@needs_qemu
+def test_answers_have_the_shape_of_qemu_s() -> None:
+    ours, theirs = answers([sys.executable, str(ROOT / "bin/vmrun-qemu")]), answers([QEMU or ""])
+    wrong = []
+    for n, asked in enumerate(ASKED):
+        mine, other = ours[n], theirs[n]
+        if "error" in other or asked[0] == "human-monitor-command":
+            same = mine == other
+        else:
+            row = shape(other)
+            for optional in ("unavailable-features",):  # what vmrun does not know of a CPU model
+                if isinstance(row["return"], list):
+                    row["return"][0].pop(optional, None)
+            same = shape(mine) == row
+        if not same:
+            wrong.append((asked, mine, other))
+    assert wrong == []

@@ -62,7 +62,8 @@ def _say(qmp: QmpClient, line: str) -> int:
 
     text = str(qmp.execute("human-monitor-command", command_line=line)).replace("\r\n", "\n")
     write(text)
-    return 1 if text.startswith(("Error: ", "unknown command: ")) else 0
+    failed = text.startswith(("Error: ", "unknown command: ")) or '\nTry "help ' in text
+    return 1 if failed else 0
 
 
 def _prompt(qmp: QmpClient) -> int:

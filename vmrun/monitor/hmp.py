@@ -161,7 +161,7 @@ def _help(machine: Any, words: list[str], cpu: int) -> str:
         return _info(machine, words[1:2] and [], cpu)
     lines = [line for line in LINES if not words or words[0] in line.names]
     return "".join(
-        f"{'|'.join(line.names)}{' ' + line.params if line.params else ''} -- {line.help}\n" for line in lines
+        f"{'|'.join(line.names)} {line.params} -- {line.help}\n" for line in lines
     )
 
 
@@ -222,8 +222,10 @@ def run(machine: Any, text: str, cpu: int = 0) -> str:
     try:
         if line is None:
             raise QmpError(f"unknown command: '{name}'")
-        if len(rest) < line.least:
-            raise QmpError(f"{name}: parameters expected: {line.params}")
+        if len(rest) < line.least or rest and not line.params:
+            wrong = "extraneous characters at the end of line" if not line.params else f"{line.params} expected"
+            title = "|".join(line.names)
+            return f'{title}: {wrong}\r\nTry "help {line.names[0]}" for more information\r\n'
         out = line.handler(machine, rest, cpu)
     except QmpError as error:
         known = error.desc.startswith("unknown command")

@@ -74,12 +74,25 @@ def query_target(monitor: Any) -> dict[str, str]:
     return {"arch": "x86_64"}
 
 
+# `-machine none`
+_NOTHING = {
+    "name": "none",
+    "cpu-max": 1,
+    "hotpluggable-cpus": False,
+    "numa-mem-supported": False,
+    "deprecated": False,
+    "default-ram-id": "ram",
+}
+
+
 @command("query-machines", returns="[MachineInfo]")
 def query_machines(monitor: Any) -> list[dict[str, Any]]:
     """The machine types."""
+    from vmrun.config.importers.machineopts import newest
     from vmrun.config.machinetypes import load_type, type_names
 
-    found = []
+    aliases = {newest(alias): alias for alias in ("pc", "rhel6")}
+    found: list[dict[str, Any]] = [dict(_NOTHING)]
     for name in type_names():
         spec = load_type(name)
         row: dict[str, Any] = {
@@ -90,6 +103,10 @@ def query_machines(monitor: Any) -> list[dict[str, Any]]:
             "deprecated": False,
             "default-ram-id": "pc.ram",
         }
+        if name in aliases:
+            row["alias"] = aliases[name]
+        if aliases.get(name) == "pc":
+            row["is-default"] = True
         if spec.default("cpu"):
             row["default-cpu-type"] = f"{spec.default('cpu')}-x86_64-cpu"
         found.append(row)
