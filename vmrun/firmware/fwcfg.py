@@ -70,10 +70,13 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     fields = smbios.fields(machine)
     if fields is not None:
         found[SMBIOS_ENTRIES] = fields
-    hpet = parts.first(machine, "hpet")
-    if wanted.get("hpet") and hpet is not None:
-        block = struct.pack("<IQHB", 0x8086A201, int(hpet["props"].get("base", 0xFED00000)), 0, 0)
-        found[HPET] = (b"\x01" + block).ljust(1 + 8 * 15, b"\0")
+    if wanted.get("hpet"):
+        hpet = parts.first(machine, "hpet")
+        blocks = b"\xff"  # number of blocks: unknown
+        if hpet is not None:
+            base = int(hpet["props"].get("base", 0xFED00000))
+            blocks = b"\x01" + struct.pack("<IQHB", 0x8086A201, base, 0, 0)
+        found[HPET] = blocks.ljust(1 + 8 * 15, b"\0")
     return found
 
 
