@@ -173,8 +173,8 @@ def evaluate(dsdt: bytes, directory: Path, name: str, evaluated: list[str]) -> l
         call = ["acpiexec", "-di", "-b", batch, str(path)]
         done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
         answers += re.sub(r"0x[0-9a-f]{8,}", "ADDRESS", done.stdout).split("Evaluating ")[1:]
-    # The trace of a call holds addresses and the handling of memory; what it gave comes after it.
-    return [re.sub(r"\s+", " ", answer.split("ACPI: No outstanding")[0]).strip() for answer in answers]
+    # Notifications are handed out by threads, in any order.
+    return [" ".join(sorted(answer.split("ACPI: No outstanding")[0].split("\n"))) for answer in answers]
 
 
 @needs_qemu

@@ -21,7 +21,10 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
         {
             "type0": {"vendor": "V", "version": "1", "date": "01/02/2003", "release": "4.5", "uefi": True},
             "type1": {"manufacturer": "Foo", "serial": "abc", "sku": "K", "family": "F"},
-            "type2": dict(zip(("manufacturer", "product", "version", "serial", "asset", "location"), "ABCDEF", strict=True)),
+            "type2": {
+                **{"manufacturer": "A", "product": "B", "version": "C"},
+                **{"serial": "D", "asset": "E", "location": "F"},
+            },
             "type3": {"manufacturer": "A", "version": "B", "serial": "C", "asset": "D", "sku": "E"},
             "type4": {
                 **{"sock_pfx": "S", "manufacturer": "A", "version": "B", "serial": "C", "asset": "D", "part": "E"},
