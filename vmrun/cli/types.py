@@ -25,11 +25,20 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--check", action="store_true", help="whether the types are as they were released; exit 1 if one is not"
     )
+    parser.add_argument(
+        "--views", action="store_true", help="digests of what a guest sees of the types, as in machines/views.json"
+    )
     args = parser.parse_args(argv)
     if args.diff:
         return _diff(*args.diff)
     if args.gaps is not None:
         return _gaps(args.gaps)
+    if args.views:
+        from vmrun.cli.out import print_json
+        from vmrun.machine.golden import views
+
+        print_json(views())
+        return 0
     if args.digests:
         from vmrun.cli.out import print_json
         from vmrun.config.digest import type_digests
