@@ -21,8 +21,9 @@ def test_what_a_guest_sees_of_a_type_is_as_it_was_released(name: str) -> None:
     now = golden.view(name)
     moved = [section for section in now if now[section] != RELEASED.get(name, {}).get(section)]
     assert moved == [], (
-        f"a guest of {name} sees something else now in: {', '.join(moved)}. `vmrun diff` of two locks of one machine, made "
-        "before and after, says what. If it is meant and not released yet: `vmrun types --views > machines/views.json`"
+        f"a guest of {name} sees something else now in: {', '.join(moved)}. `vmrun diff` of two locks of one "
+        "machine, made before and after, says what. If it is meant and not released yet: "
+        "`vmrun types --views > machines/views.json`"
     )
 
 
