@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from vmrun.config import modules
 from vmrun.config.importers.screenopts import ADAPTERS
 
 TYPE_CHECKING = False
@@ -166,11 +167,13 @@ class Wanted:
             if path and not os.path.exists(path):
                 text = self.option(f"drives.{id}")
                 raise QemuError(f"{text}: Could not open '{path}': No such file or directory")
-        for key in ("kernel", "initrd"):
-            path = self.file.get(key)
-            if path and not os.path.exists(path):
-                what = {"kernel": "could not open kernel file", "initrd": "could not load initrd"}[key]
-                raise QemuError(f"{what} '{path}'" + (": No such file or directory" if key == "kernel" else ""))
+        kernel, initrd = self.file.get("kernel"), self.file.get("initrd") or ""
+        if kernel and not os.path.exists(kernel):
+            raise QemuError(f"could not open kernel file '{kernel}': No such file or directory")
+        if not os.path.exists(initrd):
+            for path in modules.paths(initrd):
+                if not os.path.exists(path):
+                    raise QemuError(f"could not load initrd '{path}'")
         bios = self.file.get("firmware", {}).get("bios")
         if bios and os.path.exists(bios):
             self.file["firmware"] = {**self.file["firmware"], "bios": os.path.abspath(bios)}

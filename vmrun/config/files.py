@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from vmrun.config import modules
 from vmrun.errors import WARNING, Problem
 
 TYPE_CHECKING = False
@@ -27,7 +28,8 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
             _image(machine, problems, id, drive)
     if machine["kernel"] is not None:
         _regular(machine, problems, machine["kernel"], "the kernel", "kernel", ("kernel",))
-    for path in _modules(machine["initrd"]):
+    initrd = machine["initrd"]
+    for path in [initrd] if initrd and os.path.exists(initrd) else modules.paths(initrd or ""):
         _regular(machine, problems, path, "the initrd", "initrd", ("initrd",))
     for id, chardev in machine["chardevs"].items():
         if "path" in chardev:
@@ -52,14 +54,6 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
                 ("firmware",),
             )
     return problems
-
-
-def _modules(text: str | None) -> list[str]:
-    """The files that `initrd` names: one, or a multiboot kernel's modules with their words."""
-    if text is None or os.path.exists(text):
-        return [text] if text is not None else []
-    parts = [part.strip(" ").partition(" ")[0] for part in text.replace(",,", "\0").split(",")]
-    return [part.replace("\0", ",") for part in parts if part]
 
 
 def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config import modules
 from vmrun.config.backends import absolute
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
 from vmrun.config.devices import inherited
@@ -258,7 +259,9 @@ def kernel(work: Work) -> dict[str, Any]:
         node = work.spec.get(key)
         values[key] = None
         if node is not None:
-            values[key] = absolute(work, str(node.value)) if key == "kernel" else _modules(work, str(node.value))
+            text = str(node.value)
+            listed = key == "initrd"
+            values[key] = modules.moved(text, lambda path: absolute(work, path)) if listed else absolute(work, text)
             work.note(key, node.place)
     values["cmdline"] = work.spec.value("cmdline") or None
     for key in ("initrd", "cmdline"):
@@ -266,15 +269,6 @@ def kernel(work: Work) -> dict[str, Any]:
         if node is not None and values["kernel"] is None:
             work.wrong("VR0707", f"'{key}' without a kernel", node.key_place, key, remedy="add `kernel:`")
     return values
-
-
-def _modules(work: Work, text: str) -> str:
-    """`a.bin words,b.bin` with each path made absolute; a comma written twice belongs to a name."""
-    parts = []
-    for part in text.replace(",,", "\0").split(","):
-        path, space, words = part.strip(" ").partition(" ")
-        parts.append(absolute(work, path) + space + words if path else "")
-    return ",".join(parts).replace("\0", ",,")
 
 
 def merged(work: Work, section: str) -> dict[str, Any]:

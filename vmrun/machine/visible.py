@@ -185,6 +185,11 @@ def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _firmware(machine: Machine) -> dict[str, Any]:
     found = {"bios": _image(machine.bios)}
+    if machine.direct is not None:  # what else the guest begins with: the ROM above holds vmrun's tables alone
+        kernel = machine.direct.kernel
+        for name, data in (("kernel", kernel.data), *((f"initrd {n}", m.data) for n, m in enumerate(kernel.modules))):
+            found[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        found["cmdline"] = {"text": kernel.words.decode(errors="replace")}
     for name, image in sorted({**machine.board.option_roms, **machine.firmware.roms}.items()):
         found[os.path.basename(name)] = _image(image)
     return found

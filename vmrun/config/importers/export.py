@@ -123,10 +123,17 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     for id, monitor in document.get("monitors", {}).items():
         words += ["-mon", join([*monitor.items(), ("id", id)])]
     lost = [key for key in document if key not in _SETTINGS]
+    lost += ["firmware: none"] if _without_firmware(document) else []
     problems = [
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
     return words, problems
+
+
+def _without_firmware(document: dict[str, Any]) -> bool:
+    """vmrun starts the kernel itself, which QEMU's PC does not."""
+    firmware = document.get("firmware")
+    return firmware == "none" or (isinstance(firmware, dict) and firmware.get("bios") == "none")
 
 
 def _machine(document: dict[str, Any]) -> list[str]:
@@ -154,7 +161,7 @@ def _settings(document: dict[str, Any]) -> list[str]:
     for key in ("rtc", "boot", "spice"):
         if document.get(key):
             words += [f"-{key}", join(document[key].items())]
-    firmware = document.get("firmware", {})
+    firmware = {} if _without_firmware(document) else document.get("firmware", {})
     words += ["-bios", firmware["bios"]] if "bios" in firmware else []
     for directory in firmware.get("dirs", []):
         words += ["-L", directory]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 
+from vmrun.config import modules
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -89,9 +91,11 @@ def anchor(document: dict[str, Any], directory: str) -> None:
         for spec in document.get(section, {}).values():
             if spec.get(key) and not re.match(r"\w+:", spec[key]):
                 spec[key] = os.path.normpath(os.path.join(directory, spec[key]))
-    for key in ("kernel", "initrd"):
-        if key in document:
-            document[key] = os.path.normpath(os.path.join(directory, document[key]))
+    if "kernel" in document:
+        document["kernel"] = os.path.normpath(os.path.join(directory, document["kernel"]))
+    if "initrd" in document:
+        initrd = document["initrd"]
+        document["initrd"] = modules.moved(initrd, lambda path: os.path.normpath(os.path.join(directory, path)))
     firmware = document.get("firmware", {})
     if "/" in str(firmware.get("bios", "")):
         firmware["bios"] = os.path.normpath(os.path.join(directory, firmware["bios"]))
