@@ -8,13 +8,16 @@ import re
 import pytest
 
 from tests.guest.machines import Guest
-from vmrun.config.machinetypes import type_names
 
 pytestmark = pytest.mark.guest
 
 
-@pytest.mark.parametrize("name", sorted(type_names()))
-def test_firmware_reaches_no_bootable_device_on_every_type(accel: str, name: str, tmp_path: pathlib.Path) -> None:
+# One of each firmware image, kind of table and age; what sets the types between them apart is compared with QEMU's.
+SPREAD = ["pc-0.10", "pc-1.3", "pc-i440fx-1.4", "pc-i440fx-2.0", "pc-i440fx-2.6", "pc-i440fx-5.1", "pc-i440fx-7.2"]
+
+
+@pytest.mark.parametrize("name", [*SPREAD, "rhel6.0.0", "rhel6.6.0"])
+def test_firmware_reaches_no_bootable_device(accel: str, name: str, tmp_path: pathlib.Path) -> None:
     with Guest(tmp_path, accel, machine=name, memory="128MiB", display="std") as guest:
         assert guest.run_until(lambda: "No bootable device" in guest.output()), guest.output()[-400:]
         assert guest.run_until(lambda: "No bootable device" in guest.screen(), 20), guest.screen()

@@ -71,18 +71,22 @@ def words(read: object) -> bytes:
     return b"".join(struct.pack("<H", read()) for _ in range(256))  # type: ignore[operator]
 
 
-def test_identify_data_is_qemus(pair: tuple[Driven, Qemu]) -> None:
+def identify_differences(pair: tuple[Driven, Qemu]) -> list[str]:
+    """The words of the first disk's IDENTIFY data that are not QEMU's."""
     task = Task(pair)
     task.command(0xEC, 0, 0, 0, 0, 0, 0xA0)
     mine = words(lambda: task.ours.inw(0x1F0))
     other = words(lambda: int(task.theirs.ask("inw 0x1f0"), 0) & 0xFFFF)
-    wrong = [
+    return [
         f"word {n}: ours {struct.unpack_from('<H', mine, 2 * n)[0]:04x}, "
         f"QEMU's {struct.unpack_from('<H', other, 2 * n)[0]:04x}"
         for n in range(256)
         if mine[2 * n : 2 * n + 2] != other[2 * n : 2 * n + 2]
     ]
-    assert wrong == []
+
+
+def test_identify_data_is_qemus(pair: tuple[Driven, Qemu]) -> None:
+    assert identify_differences(pair) == []
 
 
 def test_task_file_after_reset_is_qemus(pair: tuple[Driven, Qemu]) -> None:

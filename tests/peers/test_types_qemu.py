@@ -16,6 +16,7 @@ import pytest
 
 from tests.board import Driven
 from tests.peers.qemu import QEMU, Qemu, needs_qemu
+from tests.peers.test_ide_identify import identify_differences
 from vmrun.config import cpumodels
 from vmrun.config.machinetypes import load_type, type_names
 from vmrun.machine import cpuid
@@ -23,12 +24,13 @@ from vmrun.machine import cpuid
 pytestmark = [needs_qemu, pytest.mark.peer]
 
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
+SETTINGS = {"memory": "256MiB", "serial": "null"}
 FUNCTIONS = [(0, 0), (1, 0), (1, 1), (1, 3), (2, 0)]
-MEMORY = 256 << 20
 CELLS = [n for n in range(0x0E, 0x80) if n not in (0x32, 0x37)]  # what is before and these two is the time
 # fw_cfg's DMA, A20, reset, the FADT's SMI port, ACPI's bitmap of processors and its events
 PORTS = [0x514, 0x515, 0x518, 0x51B, 0x92, 0xB2, 0xCF9, 0xAF00, 0xAF04, 0xAFE0]
 WIDE_PORTS = [0xAE00, 0xAE04, 0xAE08, 0xAE0C, 0xAE10]  # ACPI's registers for plugging PCI functions
+APART = ("1.4", "1.7", "2.0", "2.6", "2.7", "2.8", "5.1", "7.2")  # some types on both sides of changes
 ACPI = ("etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader")  # test_acpi_qemu.py takes them apart
 NUMBERS = ("level", "xlevel", "family", "model", "stepping", "model-id")
 FLAGS = ("l3-cache", "cpuid-0xb", "legacy-cache", "x-vendor-cpuid-only", "full-cpuid-auto-level", "pmu")
@@ -80,9 +82,15 @@ class Pair:
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     directory: pathlib.Path = tmp_path_factory.mktemp("types")
     devices = [{"id": "v", "driver": "VGA", "bus": "pci.0", "addr": "02.0"}]
+    devices += [{"id": "disk", "driver": "ide-hd", "bus": "ide.0", "unit": 0, "drive": "d"}]
+    for image in ("ours.img", "theirs.img"):
+        (directory / image).write_bytes(bytes(1 << 20))
+    drives = {"d": {"file": "ours.img", "format": "raw"}}
     args = ["-m", "256", "-cpu", "qemu64,vendor=AuthenticAMD", "-device", "VGA,addr=02.0", "-device", "isa-serial"]
+    args += ["-drive", f"file={directory / 'theirs.img'},format=raw,if=none,id=d"]
+    args += ["-device", "ide-hd,drive=d,bus=ide.0,unit=0"]
     with (
-        Driven(directory, machine=request.param, memory="256MiB", devices=devices, serial="null") as ours,
+        Driven(directory, machine=request.param, devices=devices, drives=drives, **SETTINGS) as ours,
         Qemu(f"{request.param},smm=off", *args, accel="kvm" if KVM else "tcg") as theirs,
     ):
         yield Pair(request.param, ours, theirs)
@@ -137,6 +145,10 @@ def test_fw_cfg_items_and_files_are_the_same(pair: Pair) -> None:
         assert pair.our_fw_cfg(key, 300) == pair.theirs.fw_cfg(key, 300), hex(key)
 
 
+def test_a_disk_says_of_itself_what_qemus_does(pair: Pair) -> None:
+    assert identify_differences((pair.ours, pair.theirs)) == []
+
+
 # --- processors ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +183,21 @@ def features_of(machine_type: dict[str, Any], name: str) -> dict[str, Any]:
     found |= {what: maker.settings.get(what, own[what]) for what in NUMBERS} | {"level": maker.level}
     found |= {flag: maker.flag(flag, defaults[flag]) for flag in FLAGS}
     return found | {"xlevel": maker.xlevel}
+
+
+# --- the timers' and interrupt controllers' registers, which only a QEMU without KVM has -----------------
+
+
+@pytest.mark.parametrize("name", [name for name in common_types() if name.split("-")[-1] in APART])
+def test_memory_mapped_registers(name: str, tmp_path: pathlib.Path) -> None:
+    hpet, ioapic, index = 0xFED00000, 0xFEC00000, (0, 1, 2, 0x10, 0x3F)
+    with Driven(tmp_path, machine=name, kernel_irqchip="off", **SETTINGS) as ours, Qemu(f"{name},smm=off") as theirs:
+        for offset in (0, 4, 0x10, 0x14, 0x20, 0x24, 0x100, 0x104, 0x108, 0x10C, 0x120, 0x124, 0x160):
+            assert ours.read(hpet + offset, 4) == theirs.read(hpet + offset, 4), hex(offset)
+        for register in index:
+            ours.write(ioapic, bytes([register, 0, 0, 0]))
+            theirs.ask(f"writel {ioapic:#x} {register}")
+            assert ours.read(ioapic + 0x10, 4) == theirs.read(ioapic + 0x10, 4), hex(register)
 
 
 # --- last, because it changes the machines ------------------------------------------------------------
