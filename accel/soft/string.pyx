@@ -171,7 +171,7 @@ cdef i64 stretch(Cpu *c, Work *w) noexcept nogil:
         bytes = most if most < bytes else bytes
     if w.op != LODS:
         if place(c, w, ES, w.di, writes(w), &to):
-            return -1
+            return 0 if has_source(w) else -1       # the source's page fault comes first
         most = room(c, w, ES, w.di, to)
         bytes = most if most < bytes else bytes
     n = bytes // w.size
