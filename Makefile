@@ -17,6 +17,7 @@ demo: build
 
 test: build
 	@sh tools/need-packages.sh firmware guests
+	@sh tools/fetch-i386.sh
 	@$(PY) -m pip install --quiet -e '.[test,dev]' --no-build-isolation --config-settings editable_mode=compat
 	$(PY) -m pytest -n 2 --dist loadfile
 

@@ -31,6 +31,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need acpica-tools /usr/bin/iasl
         need grub-pc-bin /usr/lib/grub/i386-pc/boot.img
         need grub-common /usr/bin/grub-mkimage
+        need openssl /usr/bin/openssl
+        need xz-utils /usr/bin/xz
         need busybox-static /bin/busybox /usr/bin/busybox
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
         need linux-image-amd64 /boot/vmlinuz-*[0-9]-amd64
