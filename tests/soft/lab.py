@@ -49,7 +49,7 @@ class SoftRun:
             self.pc.run(1, seconds, cpuid)
             self.log = bytes(log)
             self.ended = bool(self.pc.ended)
-            self.reports = list(self.pc.control.reports)
+            self.reports = self.pc.control.take_reports()
         finally:
             self.pc.close()
 
