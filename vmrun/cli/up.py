@@ -51,7 +51,7 @@ def run(argv: list[str]) -> int:
     monitors = None
     try:
         if options.locked:
-            lock.check_features(machine.missing_features, machine.accelerator.name)
+            lock.check_built(machine)
         _start_talking(machine, options, console)
         monitors = open_monitors(machine, lambda text: _note(machine, text))
         outcome = machine.run()

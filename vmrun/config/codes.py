@@ -329,6 +329,11 @@ CODES: dict[str, tuple[str, str]] = {
         "CPU features that this host lacks",
         "A locked machine has every feature of its CPU model or does not start.",
     ),
+    "VR0966": (
+        "a memory map that is not as locked",
+        "KVM needs four pages below 4 GiB, which the guest is told of (etc/e820). A machine that was locked for KVM "
+        "and runs on another accelerator, or the reverse, shows its guest another memory map.",
+    ),
     "VR0965": (
         "a lock that was changed by hand",
         "Its digests do not fit its contents.",

@@ -13,12 +13,15 @@ import os
 from vmrun.config.digest import changed_since_release, digest, released
 from vmrun.config.load import read_bytes
 from vmrun.errors import BuildError, ConfigError, Place, Problem
+from vmrun.firmware import fwcfg
 from vmrun.machine.differ import INVISIBLE, LOCKED, compare
 from vmrun.machine.visible import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from vmrun.machine.machine import Machine
 
 SCHEMA = "vmrun/lock/1"
 SUFFIX = ".lock"
@@ -143,6 +146,21 @@ def check_features(missing: list[str], accelerator: str) -> None:
             f"{accelerator} on this host lacks CPU features of the locked model: {', '.join(missing)}",
             code="VR0964",
             remedy="use a host that has them, or a CPU model without them and lock that",
+        )
+
+
+def check_built(machine: Machine) -> None:
+    """What only the accelerator decides, once a locked machine is built. BuildError: it is not as locked."""
+    name = machine.accelerator.name
+    check_features(machine.missing_features, name)
+    prepared, config = machine.firmware, machine.config
+    actual = dict(prepared.files).get("etc/e820")
+    if actual is not None and actual != fwcfg.e820(config, "kvm" in config["accel"], prepared.processor):
+        kept = "does not keep" if "kvm" in config["accel"] else "keeps"
+        raise BuildError(
+            f"{name} {kept} the pages of memory that KVM needs, so the guest's memory map is not as locked",
+            code="VR0966",
+            remedy=f"run it on {' or '.join(config['accel'])}, or lock the machine with `accel: {name}`",
         )
 
 

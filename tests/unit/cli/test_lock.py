@@ -42,11 +42,13 @@ def test_a_lock_holds_in_another_directory_and_home(here: Path) -> None:
     Path("one").mkdir()
     Path("two").mkdir()
     for place in ("one", "two"):
-        write(f"{place}/box.yaml", HEAD + "disks: [disk.img]\nserial: 'null'\n")
+        body = ["disks: [disk.img]\n", "serial: 'null'\n", "smbios: {type1: {serial: ä}}\n"]
+        write(f"{place}/box.yaml", HEAD + "".join(body if place == "one" else reversed(body)))
         Path(f"{place}/disk.img").write_bytes(bytes(1 << 20))
     made = []
     for place in ("one", "two"):
-        env = {"PATH": "/usr/bin:/bin", "HOME": str(here / place), "TZ": "Asia/Tokyo" if place == "two" else "UTC"}
+        other = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "USER": "somebody", "PYTHONHASHSEED": "7", "VMRUN_FIRMWARE": "/no"}
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(here / place), **(other if place == "two" else {"TZ": "UTC"})}
         asked = [sys.executable, "-m", "vmrun", "lock", "box.yaml"]
         done = subprocess.run(asked, cwd=here / place, env=env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -260,6 +262,18 @@ def test_features_that_are_missing_are_named() -> None:
     check_features([], "kvm")
     with pytest.raises(BuildError, match="kvm on this host lacks CPU features of the locked model: avx, sse4.2"):
         check_features(["avx", "sse4.2"], "kvm")
+
+
+def test_an_accelerator_that_changes_the_memory_map_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("box.yaml", HEAD.replace("rhel6.3.0", "pc-i440fx-2.6") + "accel: [kvm, qtest]\n")
+    main(["lock", "box.yaml"])
+    assert main(["up", "--locked", "--accel", "qtest", "--quiet", "--timeout", "0.01", "box.yaml"]) == 3
+    assert "error VR0966: qtest does not keep the pages of memory that KVM needs" in capsys.readouterr().err
+    write("box.yaml", HEAD.replace("rhel6.3.0", "pc-i440fx-2.6") + "accel: [qtest]\n")
+    main(["lock", "box.yaml"])
+    assert main(["up", "--locked", "--quiet", "--timeout", "0.01", "box.yaml"]) == 4
 
 
 def test_a_machine_that_is_as_locked_starts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
