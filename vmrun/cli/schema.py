@@ -10,16 +10,17 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "name", nargs="?", choices=("machine", "machine-type"), default="machine", help="which one"
     )
-    parser.add_argument("--path", action="store_true", help="say where the schema's file is instead")
+    parser.add_argument("--path", action="store_true", help="say where the file of the schema without drivers is")
     args = parser.parse_args(argv)
 
-    from vmrun.cli.out import write
-    from vmrun.config.check import schema_path
+    from vmrun.cli.out import print_json, write
 
-    path = schema_path(args.name)
     if args.path:
-        write(path + "\n")
+        from vmrun.config.check import schema_path
+
+        write(schema_path(args.name) + "\n")
     else:
-        with open(path, encoding="utf-8") as file:
-            write(file.read())
+        from vmrun.config.editors import editor_schema
+
+        print_json(editor_schema(args.name))
     return 0
