@@ -91,6 +91,18 @@ def test_pvh_kernel_gets_map_module_command_line_and_rsdp(bits: int, accel: str,
     assert value(lines, "rsdp") == ["2052545020445352"]
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_pvh_kernel_starts_through_the_firmware_of_a_type_that_has_its_rom(
+    bits: int, accel: str, tmp_path: pathlib.Path
+) -> None:
+    lines = boot(tmp_path, accel, kernels.pvh(bits), machine="pc-i440fx-7.2", initrd="first")
+    check_state(lines, "336ec578")
+    assert value(lines, "cmdline") == ["[one two]"]
+    assert value(lines, "sum") == [f"{sum(MODULES['first']):x}"]
+    assert value(lines, "memory")[:3] == USABLE
+    assert value(lines, "rsdp") == ["2052545020445352"]
+
+
 @pytest.mark.parametrize(
     ("name", "bits"),
     [("bzImage", 64), ("old bzImage", 32), ("zImage", 32), ("vmlinux", 64), ("vmlinux", 32)],
@@ -169,6 +181,14 @@ def test_stock_bzimage_boots_without_a_firmware_and_finds_acpi(
 def test_stock_vmlinux_starts_through_its_pvh_note(tmp_path: pathlib.Path) -> None:
     (tmp_path / "vmlinux").write_bytes(vmlinux(kernel()))
     assert "ACPI: RSDP 0x00000000000F0040" in check_linux(tmp_path, kernel="vmlinux")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["bzImage", "vmlinux"])
+def test_stock_kernel_starts_through_roms_that_use_dma(form: str, tmp_path: pathlib.Path) -> None:
+    image = pathlib.Path(kernel()).read_bytes() if form == "bzImage" else vmlinux(kernel())
+    (tmp_path / "kernel").write_bytes(image)
+    check_linux(tmp_path, kernel="kernel", machine="pc-i440fx-7.2", firmware={})
 
 
 @pytest.mark.slow
