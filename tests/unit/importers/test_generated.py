@@ -60,7 +60,13 @@ SETTINGS = st.fixed_dictionaries(
         "boot": st.fixed_dictionaries({}, optional={"order": st.sampled_from(["c", "dc"]), "menu": st.booleans()}),
         "display": st.sampled_from(["none", "std"]),
         "cpus": st.sampled_from([{"count": 2}, {"sockets": 2, "cores": 2, "count": 4}, {"model": "qemu64"}]),
-        "smbios": st.just({"type1": {"manufacturer": "A, B", "serial": "1=2"}}),
+        "smbios": st.sampled_from(
+            [
+                {"type1": {"manufacturer": "A, B", "serial": "1=2"}},
+                {"type0": {"release": "4.5", "uefi": True}, "type4": {"sock_pfx": "S", "max-speed": 3000}},
+                {"type2": {"location": "L"}, "type11": {"values": ["a,b", "c=d"]}, "type17": {"speed": 1600}},
+            ]
+        ),
         "serial": st.sampled_from(["stdio", "pty", "null"]),
     },
 )  # fmt: skip

@@ -25,7 +25,8 @@ DOMAIN = b"""
   <name>test</name><uuid>23287fe4-ae17-e8dc-543b-6a8199050b4c</uuid>
   <memory>1048576</memory><vcpu>2</vcpu>
   <os><type arch='x86_64' machine='rhel6.3.0'>hvm</type><boot dev='hd'/></os>
-  <sysinfo type='smbios'><system><entry name='serial'>1, 2</entry></system></sysinfo><on_reboot>destroy</on_reboot>
+  <sysinfo type='smbios'><system><entry name='serial'>1, 2</entry></system><chassis><entry name='asset'>7</entry>
+  </chassis><oemStrings><entry>x</entry><entry>y</entry></oemStrings></sysinfo><on_reboot>destroy</on_reboot>
   <clock offset='localtime'><timer name='rtc' tickpolicy='catchup'/></clock>
   <devices>
     <disk type='file' device='disk'>
@@ -74,7 +75,11 @@ def test_a_domain_becomes_the_machine_it_describes() -> None:
     }
     assert document["memory"] == "1GiB"
     assert document["rtc"] == {"base": "localtime", "driftfix": "slew"}
-    assert document["smbios"] == {"type1": {"serial": "1, 2"}}
+    assert document["smbios"] == {
+        "type1": {"serial": "1, 2"},
+        "type3": {"asset": "7"},
+        "type11": {"values": ["x", "y"]},
+    }
     assert document["vnc"] == {"listen": "0.0.0.0:7"}
     assert [device["driver"] for device in document["devices"]] == [
         "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "pvpanic", "virtio-balloon-pci",
@@ -83,8 +88,8 @@ def test_a_domain_becomes_the_machine_it_describes() -> None:
         "id": "balloon0", "driver": "virtio-balloon-pci", "bus": "pci.0", "addr": "05.0",
     }  # fmt: skip
     assert [(problem.message, problem.place.line) for problem in lost if problem.place] == [
-        ("<on_reboot> has no equal in a machine file", 6),
-        ("<hostdev> has no equal in a machine file", 20),
+        ("<on_reboot> has no equal in a machine file", 7),
+        ("<hostdev> has no equal in a machine file", 21),
     ]
 
 

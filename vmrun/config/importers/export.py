@@ -99,7 +99,8 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     for key in document:
         if key == "smbios":
             for kind, table in document["smbios"].items():
-                words += ["-smbios", join([("type", kind.removeprefix("type")), *table.items()])]
+                pairs = [("value", text) for text in table.get("values", ())] or list(table.items())
+                words += ["-smbios", join([("type", kind.removeprefix("type")), *pairs])]
     words += _machine(document)
     words += _settings(document)
     for driver, table in document.get("globals", {}).items():

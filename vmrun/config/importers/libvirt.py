@@ -180,12 +180,14 @@ class _Domain:
     _on_poweroff = _on_reboot = _on_crash = _ends
 
     def _sysinfo(self, element: Element) -> None:
-        for tag, kind in (("bios", "0"), ("system", "1")):
-            pairs = [(entry.get("name", ""), (entry.text or "").strip()) for entry in element.findall(f"{tag}/entry")]
+        kinds = {"bios": "0", "system": "1", "baseBoard": "2", "chassis": "3", "oemStrings": "11"}
+        for tag, kind in kinds.items():
+            entries = element.findall(f"{tag}/entry")
+            pairs = [(entry.get("name", "value"), (entry.text or "").strip()) for entry in entries]
             if pairs:
                 self.add("-smbios", join([("type", kind), *pairs]))
         for child in element:
-            if child.tag not in ("bios", "system"):
+            if child.tag not in kinds:
                 self.lost(child)
 
     def _cpu(self, element: Element) -> None:

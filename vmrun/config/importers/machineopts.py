@@ -10,6 +10,8 @@ from vmrun.config.scalar import size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmrun.config.importers.qemuopts import Option
 
 ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
@@ -249,17 +251,31 @@ def uuid(line: Line, option: Option) -> None:
 
 def smbios(line: Line, option: Option) -> None:
     given = settings(option)
-    kind = str(given.pop("type", ""))
-    if kind not in ("0", "1"):
+    kind = f"type{given.pop('type', '')}"
+    known = _smbios_fields().get(kind)
+    if known is None:
         line.no_equal(option)
         return
-    known = {
-        "0": ("vendor", "version", "date", "release", "uefi"),
-        "1": ("manufacturer", "product", "version", "serial", "uuid", "sku", "family"),
-    }[kind]
+    table = line.file.setdefault("smbios", {}).setdefault(kind, {})
+    if kind == "type11":
+        only(option, given, ("value",))
+        texts = [part.removeprefix("value=") for part in split(option.value or "") if part.startswith("value=")]
+        table.setdefault("values", []).extend(texts)
+        return
     only(option, given, known)
-    table = line.file.setdefault("smbios", {}).setdefault(f"type{kind}", {})
-    table.update({key: str(value) for key, value in given.items()})
+    readers = {"boolean": boolean, "integer": number}
+    for key, value in given.items():
+        read = readers.get(known[key]["type"])
+        table[key] = read(option, key, value) if read is not None else str(value)
+
+
+def _smbios_fields() -> dict[str, dict[str, Any]]:
+    """type0, type1 … → the fields of that structure as a machine file has them, which have QEMU's names."""
+    from vmrun.config.check import load_schema
+
+    schema = load_schema("machine")
+    rows = schema["properties"]["smbios"]["properties"]
+    return {kind: schema["$defs"][row["$ref"].rpartition("/")[2]]["properties"] for kind, row in rows.items()}
 
 
 def bios(line: Line, option: Option) -> None:
