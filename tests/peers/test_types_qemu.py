@@ -24,7 +24,8 @@ from vmrun.machine import cpuid
 pytestmark = [needs_qemu, pytest.mark.peer]
 
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
-SETTINGS = {"memory": "256MiB", "serial": "null"}
+# RAM that is cut below 4 GiB, processors to come: what a type makes of both is in CMOS, e820, SMBIOS and fw_cfg.
+SETTINGS: dict[str, Any] = {"memory": "5GiB", "serial": "null", "cpus": {"count": 2, "maxcpus": 4}}
 FUNCTIONS = [(0, 0), (1, 0), (1, 1), (1, 3), (2, 0)]
 CELLS = [n for n in range(0x0E, 0x80) if n not in (0x32, 0x37)]  # what is before and these two is the time
 # fw_cfg's DMA, A20, reset, the FADT's SMI port, ACPI's bitmap of processors and its events
@@ -86,9 +87,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for image in ("ours.img", "theirs.img"):
         (directory / image).write_bytes(bytes(1 << 20))
     drives = {"d": {"file": "ours.img", "format": "raw"}}
-    args = ["-m", "256", "-cpu", "qemu64,vendor=AuthenticAMD", "-device", "VGA,addr=02.0", "-device", "isa-serial"]
+    args = ["-m", "5G", "-smp", "2,maxcpus=4", "-cpu", "qemu64,vendor=AuthenticAMD", "-device", "isa-serial"]
     args += ["-drive", f"file={directory / 'theirs.img'},format=raw,if=none,id=d"]
-    args += ["-device", "ide-hd,drive=d,bus=ide.0,unit=0"]
+    args += ["-device", "ide-hd,drive=d,bus=ide.0,unit=0", "-device", "VGA,addr=02.0"]
     with (
         Driven(directory, machine=request.param, devices=devices, drives=drives, **SETTINGS) as ours,
         Qemu(f"{request.param},smm=off", *args, accel="kvm" if KVM else "tcg") as theirs,
