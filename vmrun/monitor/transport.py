@@ -25,7 +25,7 @@ CHUNK = 65536
 BUSY = 1 << 16
 LIMIT = 8 << 20
 PATIENCE = 30.0
-BACKLOG = 128
+BACKLOG = 1024  # a burst of clients, while the loop is busy
 
 
 class Client:
