@@ -37,11 +37,11 @@ WRONG = [
     "-device ide-hd",
     "-device isa-serial,id=a -device isa-serial,id=a",
     "-device foo,help",
-    "-drive if=none,id=x,file=/nonexistent",
+    "-drive if=none,id=x,file=/no/such/place",
     "-drive if=foo",
     "-chardev foo,id=x",
     "-mon chardev=nobody",
-    "-qmp unix:/nonexistent/x,server=on,wait=off",
+    "-qmp unix:/no/such/place/x,server=on,wait=off",
     "-accel foo",
     "-accel",
     "-name",
@@ -49,8 +49,8 @@ WRONG = [
     "-boot order=q",
     "-vga foo",
     "-display foo",
-    "-pidfile /nonexistent/x",
-    "/nonexistent",
+    "-pidfile /no/such/place/x",
+    "/no/such/place",
 ]
 
 

@@ -19,6 +19,8 @@ COMMANDS = {
     "ps": ("vmrun.cli.ps", "list the machines that run"),
     "stop": ("vmrun.cli.stop", "shut a machine down that runs"),
     "monitor": ("vmrun.cli.monitor", "talk to a machine that runs"),
+    "console": ("vmrun.cli.console", "talk to a serial console of a machine that runs"),
+    "screenshot": ("vmrun.cli.screenshot", "write a picture of a machine's screen"),
     "validate": ("vmrun.cli.validate", "say everything that is wrong with machine files"),
     "resolve": ("vmrun.cli.resolve", "show a machine with everything filled in"),
     "lock": ("vmrun.cli.lock", "write down all that a guest sees of a machine"),

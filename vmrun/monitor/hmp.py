@@ -147,6 +147,16 @@ def _save_memory(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
+def _screendump(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor import table
+
+    names = [word for word in words if word != "-f"]
+    given = dict(zip(("filename", "format"), names, strict=False))
+    command = table.load()["screendump"]
+    command.handler(_Asker(machine), **command.arguments(given))
+    return ""
+
+
 def _info(machine: Any, words: list[str], cpu: int) -> str:
     if not words:
         return "".join(f"info {name:<15} -- {text}\n" for name, (_, text) in sorted(info.VIEWS.items()))
@@ -200,6 +210,7 @@ LINES = (
     Line("qom-get", "path property", "print QOM property", _qom_get, 2),
     Line("i", "/fmt addr", "I/O port read", _read_port, 1),
     Line("o", "/fmt addr value", "I/O port write", _write_port, 2),
+    Line("screendump", "filename [-f format]", "save screen to a file, as PPM or PNG", _screendump, 1),
     Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, 1),
     Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),
 )

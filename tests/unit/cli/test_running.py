@@ -105,3 +105,38 @@ def test_a_socket_of_a_dead_machine_is_cleared_away(host: Host) -> None:
     child.wait()
     assert host.run("ps", "--json").stdout == "[]\n"
     assert list((host.directory / "vmrun").iterdir()) == []
+
+
+def test_a_console_on_a_socket_is_talked_to(host: Host) -> None:
+    path = host.directory / "console"
+    host.up("lab", "--set", f"serial=unix:{path},server,nowait", "--paused")
+    command = [sys.executable, "-m", "vmrun", "console", "lab"]
+    process = subprocess.Popen(
+        command, env=host.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None and b"Ctrl-]" in process.stderr.readline()
+    assert host.run("monitor", "lab", "o /b 0x3f8 0x41").returncode == 0
+    assert process.stdout is not None and process.stdout.read(1) == b"A"
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_machine_without_a_console_says_how_to_get_one(host: Host) -> None:
+    host.up("lab")
+    done = host.run("console", "lab")
+    assert done.returncode == 3 and "serial: pty" in done.stderr
+
+
+def test_a_screenshot_is_a_picture(host: Host) -> None:
+    host.up("lab", "--set", "display=std")
+    file = host.directory / "shot.png"
+    assert host.run("screenshot", "lab", str(file)).stdout == f"{file}\n"
+    assert file.read_bytes()[:4] == b"\x89PNG"
+    assert host.run("monitor", "lab", f"screendump {host.directory}/shot.ppm").returncode == 0
+    assert (host.directory / "shot.ppm").read_bytes()[:2] == b"P6"
+
+
+def test_without_a_display_there_is_no_screenshot(host: Host) -> None:
+    host.up("lab")
+    done = host.run("screenshot", "lab", str(host.directory / "x.png"))
+    assert done.returncode == 3 and "no console to take a screendump from" in done.stderr
