@@ -42,7 +42,7 @@ class _Shot:
         registers = vga.registers()
         self.sr, self.gr, self.ar, self.cr = (registers[name] for name in ("sr", "gr", "ar", "cr"))
         wide = vga.palette_8bit
-        self.palette: list[bytes] = [bytes(part if wide else part << 2 | part >> 4 for part in entry) for entry in _entries(vga)]
+        self.palette: list[bytes] = [bytes(part if wide else _wide(part, 6) for part in row) for row in _entries(vga)]
         self.mode = vga.vbe_mode if vga.vbe_enabled else None
         self.blank = self.mode is None and vga.blank
         self.memory = vga.vram.read(0, vga.vram.size)
