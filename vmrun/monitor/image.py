@@ -1,4 +1,4 @@
-"""Pictures as files: PPM and PNG.
+"""Pictures (width, height, three bytes a pixel) as files: PPM and PNG.
 
 Ref: netpbm's ppm(5); PNG (ISO/IEC 15948), colour type 2, no interlace.
 """
@@ -7,20 +7,20 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vmrun.devices.display.picture import Picture
+    from typing import Any
 
 FORMATS = ("ppm", "png")
 
 
-def encode(picture: Picture, kind: str) -> bytes:
+def encode(picture: Any, kind: str) -> bytes:
     return _png(picture) if kind == "png" else _ppm(picture)
 
 
-def _ppm(picture: Picture) -> bytes:
-    return b"P6\n%d %d\n255\n" % (picture.width, picture.height) + picture.pixels
+def _ppm(picture: Any) -> bytes:
+    return b"P6\n%d %d\n255\n" % (picture.width, picture.height) + bytes(picture.pixels)
 
 
-def _png(picture: Picture) -> bytes:
+def _png(picture: Any) -> bytes:
     import struct
     import zlib
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.core.platform import Platform
+    from vmrun.devices.display.picture import Picture
 
 WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
 # The ports of a VGA, which leave out 0x3b6-0x3b9, 0x3bb-0x3bf and so on: (first, count)
@@ -86,6 +87,12 @@ class VgaPci(PciDevice):
         if self.mmio:
             self.add_bar(2, self._registers(), MMIO_SIZE, "mem32")
         self.pci_reset()
+
+    def picture(self) -> Picture:
+        """The screen as pixels."""
+        from vmrun.devices.display.picture import take
+
+        return take(self.vga, self.platform.lock)
 
     def _map_legacy(self, platform: Platform) -> None:
         """The fixed ports and the window; decoded whatever the command register says, as QEMU does."""

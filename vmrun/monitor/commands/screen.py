@@ -16,10 +16,8 @@ enums["ImageFormat"] = FORMATS
 @command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
 def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> None:
     """Write the screen to a file of the host, as PPM or PNG."""
-    from vmrun.devices.display.picture import take
-
     machine = monitor.machine
-    adapters = {name: found for name, found in machine.devices.items() if hasattr(found, "vga")}
+    adapters = {name: found for name, found in machine.devices.items() if hasattr(found, "picture")}
     if device and device not in machine.devices:
         raise no_device(device)
     if device and device not in adapters or head:
@@ -27,7 +25,7 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
     if not adapters:
         raise QmpError("There is no console to take a screendump from")
     found = adapters[device] if device else next(iter(adapters.values()))
-    data = encode(take(found.vga, machine.board.lock), format)
+    data = encode(found.picture(), format)
     try:
         with open(filename, "wb") as file:
             file.write(data)
