@@ -12,6 +12,7 @@ from accel.soft.insn cimport *
 from accel.soft.operand cimport *
 from accel.soft.segment cimport CR0_EM, CR4_OSFXSR, CR4_OSXMMEXCPT
 from accel.soft.shift cimport op_feature, op_nothing
+from accel.soft.ssedirect cimport direct, set_fallbacks
 from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, add, add_insn, finish, plain_immediate, prefix_of
 
 
@@ -142,6 +143,9 @@ cdef void fp_m(Cpu *c, Uop *u) noexcept nogil:
     else:
         (<Stub>u.imm)(xmm(c, u.d), p, 0)
     next(c, u)
+
+
+set_fallbacks(fp_r, fp_m)
 
 
 # --- moves without a stub ----------------------------------------------------------------------------------------------------
@@ -539,6 +543,7 @@ cdef int emit_sse(Insn *i, Uop *u) noexcept nogil:
     cdef Code code
     cdef u32 op = i.op, prefix = prefix_of(i), size = bytes_of(i, prefix)
     cdef bint wide = i.osize == 8, one = i.map == MAP_0F, fp = rounds(i, prefix)
+    cdef Handler quick
     cdef int n
     code.count = 0
     i.imm = plain_immediate(i)
@@ -682,7 +687,11 @@ cdef int emit_sse(Insn *i, Uop *u) noexcept nogil:
         add_insn(&code, i, WITH_1, False)
         u.fn = fp_r if fp else op_r
     add(&code, 0x0F2907, 3)
-    return done(start, u, &code)
+    n = done(start, u, &code)
+    quick = direct(i, u, prefix)
+    if n and quick != NULL:
+        u.fn = quick
+    return n
 
 
 cdef int emit_comis(Insn *i, Uop *start, Uop *u, Code *code) noexcept nogil:

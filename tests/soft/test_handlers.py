@@ -15,6 +15,7 @@ HOT = {
     "accel.soft.alu": ("add_rr64_0", "add_rm64_1", "sub_mr32_1_b"),
     "accel.soft.fused": ("cmp_jz_rm32", "cmp_jz_rm32_quiet_b", "dec_jnz_r64", "dec_jnz_r64_quiet"),
     "accel.soft.move": ("mov_rr64", "mov_rm64", "mov_mr64", "mov_mi8", "movzx8_32_m", "push_r64", "pop_r64", "lea64"),
+    "accel.soft.ssedirect": ("addsd_r", "mulsd_m_b", "paddd_m", "movsd_m"),
     "accel.soft.branch": ("op_jz", "op_jmp", "op_call64", "op_ret64", "op_jmp_r64"),
 }
 
