@@ -271,9 +271,16 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
     cdef TlbEntry *t
     cdef Block *before = c.block
     cdef JumpEntry *e
-    cdef u32 mode = c.mode
+    cdef u32 mode = c.mode, n
     c.link = NULL
     c.lookups += 1
+    e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
+    if link == NULL and not c.shadow and e.rip == c.rip and e.mode == mode and (
+        e.gen == c.gen_map or e.gen == c.gen_global
+    ) and not e.block.dead:
+        c.regs[RIPB] = e.ripb
+        return e.block
+    c.misses += 1
     if not mode & MODE_64:
         if c.rip > c.seg[CS].limit:
             raised(c, X_GP, 0, True)
@@ -304,7 +311,8 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
             (<Block ***>place)[2] = block.places        # Link.more, beside it
             block.places = place
     if mode == c.mode:
-        e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
+        n = code_page(linear)
+        c.code_pages[n >> 6] |= <u64>1 << (n & 63)
         e.rip, e.gen, e.block, e.ripb, e.mode = c.rip, c.gen_map, block, c.regs[RIPB], mode
         t = &c.tlbs[c.cpl == 3][(linear >> 12) & (TLB_SIZE - 1)]
         if t.phys & TLB_GLOBAL and linear - t.rtag < 4096:

@@ -78,7 +78,7 @@ cdef enum:
 
 # Where a walk through the page tables ended, so that the next one in the same 2 MiB begins there (long mode).
 ctypedef struct Walked:
-    u64 gen                 # valid while equal to c.gen_map
+    u64 gen                 # valid while equal to c.gen_walk
     u64 tag                 # linear address >> 21
     u64 table               # physical address of the last table, …
     u64 nx                  # and what those above it allow
@@ -318,6 +318,10 @@ ctypedef struct Cpu:
     # --- the rest is cold
     TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
     Walked walked[WALKED]
+    u64 gen_walk            # changes with everything that drops a translation
+    u64 large[64]           # a bit for each 2 MiB (number & 4095) with parts of a page of that size in the TLB
+    u64 huge                # the same for 1 GiB (number & 63) and greater pages
+    u64 code_pages[64]      # a bit for each page (code_page()) that the jump cache may lead to
     u16 fresh[2][FRESH]     # entries filled since the last flush that are not global
     u32 fresh_count[2]      # more than FRESH: any entry
     JumpEntry *jcache
@@ -329,7 +333,7 @@ ctypedef struct Cpu:
     u64 executed            # instructions before this slice
     u32 index
     u64 last_cr0, last_cr4, last_efer                   # what the TLB's contents depend on
-    u64 faults, fills, builds, lookups
+    u64 faults, fills, builds, lookups, misses          # counts; misses: look-ups that the jump cache did not know
 
 
 # --- registers ---------------------------------------------------------------------------------------------------------
@@ -405,8 +409,14 @@ cdef inline void enter(Cpu *c, Block *block) noexcept nogil:
     c.block = block
     code_of(block).fn(c, code_of(block))
 
+cdef inline u32 code_page(u64 linear) noexcept nogil:
+    return <u32>((linear >> 12) ^ (linear >> 24)) & 4095
+
 cdef inline void new_map(Cpu *c) noexcept nogil:
     """The jump cache knows nothing any more."""
+    cdef u32 n
+    for n in range(64):
+        c.code_pages[n] = 0
     c.gen_last += 2
     c.gen_map, c.gen_global = c.gen_last - 1, c.gen_last
 

@@ -30,8 +30,12 @@ cdef void install(Cpu *c) noexcept nogil
 cdef void set_mode(Cpu *c) noexcept nogil
 cdef void flush(Cpu *c, bint globals_too) noexcept nogil
 cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil
-cdef u32 bucket(u64 host) noexcept nogil
-cdef u32 page_bucket(u64 page) noexcept nogil
+cdef inline u32 page_bucket(u64 page) noexcept nogil:
+    return <u32>((page >> 12) ^ (page >> 26)) & (PAGE_BUCKETS - 1)
+
+cdef inline u32 bucket(u64 host) noexcept nogil:
+    return <u32>(host ^ (host >> 16)) & (BUCKETS - 1)
+
 cdef void forget_page(Guest *g, u8 *page) noexcept nogil
 cdef void forget_written(Guest *g) noexcept nogil
 cdef void forget_all(Guest *g) noexcept nogil

@@ -144,6 +144,7 @@ ctypedef struct Walk:
     bint executable
     bint user
     bint all_pages          # global
+    u32 level               # 1: a page of 4 KiB; 2: of 2 MiB; 3: greater
     bint dirty
 
 
@@ -180,6 +181,7 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     cdef bint wide = c.cr4 & CR4_PAE
     out.executable = True
     out.all_pages = False
+    out.level = 1
     if not c.cr0 & CR0_PG:
         out.phys = linear & <u64>0xFFFFF000
         out.writable = True
@@ -240,6 +242,7 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
         table = entry & c.phys_mask & PAGE
         level -= 1
     end = level
+    out.level = 3 if level == 2 and sizes == 4 else level
     if not c.efer & EFER_NXE or sizes == 4:
         nx = 0
     out.user = (rights & PTE_U) != 0
@@ -253,7 +256,7 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     ):
         return refuse(c, linear, ERROR_P, access, user, remembered)
     if c.efer & EFER_LMA and not remembered:
-        known.gen, known.tag, known.table, known.level = c.gen_map, linear >> 21, last, end
+        known.gen, known.tag, known.table, known.level = c.gen_walk, linear >> 21, last, end
         known.rights, known.nx = had, had_nx
     for i in range(count):
         level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
@@ -269,7 +272,7 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
     """Through the tables in memory; sets A and D. Not 0: #PF (or #GP for a non-canonical address) is noted."""
     cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
     cdef int result
-    if known.gen == c.gen_map and known.tag == linear >> 21:
+    if known.gen == c.gen_walk and known.tag == linear >> 21:
         result = walk_tables(c, linear, access, user, out, True)
         if result != AGAIN:
             return result
@@ -320,6 +323,10 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     e.rtag = linear & PAGE
     e.addend = <u64>page - (linear & PAGE)
     e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
+    if found.level == 2:
+        c.large[(linear >> 27) & 63] |= <u64>1 << ((linear >> 21) & 63)
+    elif found.level == 3:
+        c.huge |= <u64>1 << ((linear >> 30) & 63)
     if not found.all_pages:
         if c.fresh_count[1 if user else 0] < FRESH:
             c.fresh[1 if user else 0][c.fresh_count[1 if user else 0]] = <u16>i
@@ -350,11 +357,26 @@ cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
                 if not c.tlbs[t][i].phys & TLB_GLOBAL:
                     drop(c.tlbs[t], i)
         c.fresh_count[t] = 0
+    c.gen_walk += 1
     if globals_too:
+        memset(c.large, 0, sizeof(c.large))
+        c.huge = 0
         new_map(c)
     else:
         c.gen_last += 1
         c.gen_map = c.gen_last
+
+
+cdef void flush_part(Cpu *c, u64 linear, u32 shift) noexcept nogil:
+    """All that has these upper bits."""
+    cdef u32 t, i, first = 0, count = TLB_SIZE
+    if shift == 21:
+        first, count = (linear >> 12) & (TLB_SIZE - 1) & ~<u32>511, 512
+    for t in range(2):
+        for i in range(first, first + count):
+            if c.tlbs[t][i].rtag >> shift == linear >> shift:
+                drop(c.tlbs[t], i)
+    new_map(c)
 
 
 cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
@@ -362,7 +384,17 @@ cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
     for t in range(2):
         if c.tlbs[t][i].rtag == linear & PAGE:
             drop(c.tlbs[t], i)
-    new_map(c)
+    c.gen_walk += 1
+    # One address stands for the whole of a great page, of which the TLB has parts.
+    if c.huge >> ((linear >> 30) & 63) & 1:
+        flush_part(c, linear, 30)
+        return
+    if c.large[(linear >> 27) & 63] >> ((linear >> 21) & 63) & 1:
+        flush_part(c, linear, 21)
+        return
+    i = code_page(linear)
+    if c.code_pages[i >> 6] >> (i & 63) & 1:
+        new_map(c)
 
 
 cdef bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
@@ -634,6 +666,7 @@ cdef void install(Cpu *c) noexcept nogil:
     c.last_cr0 = ~<u64>0
     memset(c.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
     c.gen_last = 0
+    c.gen_walk = 1
     new_map(c)
     cdef u32 i
     for i in range(TLB_SIZE):
@@ -642,14 +675,6 @@ cdef void install(Cpu *c) noexcept nogil:
 
 
 # --- cached code ---------------------------------------------------------------------------------------------------------
-
-cdef u32 page_bucket(u64 page) noexcept nogil:
-    return <u32>((page >> 12) ^ (page >> 26)) & (PAGE_BUCKETS - 1)
-
-
-cdef u32 bucket(u64 host) noexcept nogil:
-    return <u32>(host ^ (host >> 16)) & (BUCKETS - 1)
-
 
 cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
     """The page of `host` holds cached code from now on: writes to it must be seen. -1: they cannot be."""

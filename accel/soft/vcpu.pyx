@@ -459,10 +459,11 @@ cdef class Machine:
 
     @property
     def statistics(self):
-        """Counts of the first processor: instructions, blocks built, looked up, TLB fills, page faults."""
+        """Counts of the first processor: instructions, blocks built, looked up (and not at hand), TLB fills, page faults."""
         cdef Cpu *c = self.table[0]
         return {
-            "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "fills": c.fills, "faults": c.faults,
+            "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
+            "fills": c.fills, "faults": c.faults,
             "cache": self.guest.used,
         }
 

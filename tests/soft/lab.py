@@ -67,3 +67,49 @@ def qemu_run(rom: bytes, directory: pathlib.Path, cpu: str = "qemu64") -> tuple[
     ]
     code = subprocess.run(command, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE).returncode
     return log.read_bytes(), code
+
+
+# In 32-bit mode, the code between `copy` and `copied` runs at 0x10000; `label@` is where a label of it is there.
+PROTECTED = """
+.macro log
+    movb %dl, %al
+    outb %al, $0xe9
+.endm
+.code16
+start:
+    cli
+    lgdtl %cs:(table - 0xf0000)
+    movl $1, %eax
+    movl %eax, %cr0
+    ljmpl $8, $wide
+.code32
+wide:
+    movl $16, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $0x8000, %esp
+    movl $copy, %esi
+    movl $0x10000, %edi
+    movl $(copied - copy), %ecx
+    cld
+    rep movsb
+    {body}
+    outb %al, $0xf4
+table: .word 23
+    .long gdt
+gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+copy:
+    {code}
+copied:
+"""
+
+
+def log_of(body: str, code: str, directory: pathlib.Path) -> list[int]:
+    """What `log` in `body` has written of DL, on the soft processor in 32-bit mode, with `code` at 0x10000."""
+    from tests.soft.native import cpuid
+
+    source = PROTECTED.format(body=body, code=code).replace("@", " - copy + 0x10000")
+    run = SoftRun(assemble(source, directory), cpuid())
+    assert run.ended
+    return list(run.log)

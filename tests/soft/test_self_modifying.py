@@ -8,56 +8,12 @@ import platform
 import pytest
 
 from accel.soft.accelerator import SoftAccelerator
-from tests.soft.lab import TOOLS, SoftRun, assemble
-from tests.soft.native import cpuid
+from tests.soft.lab import TOOLS, log_of
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64" or not TOOLS, reason="needs an x86-64 host and an assembler"),
     pytest.mark.skipif(not SoftAccelerator.probe()[0], reason="needs the soft accelerator"),
 ]
-
-# In 32-bit mode, the code between `copy` and `copied` runs at 0x10000; `label@` is where a label of it is there.
-GUEST = """
-.macro log
-    movb %dl, %al
-    outb %al, $0xe9
-.endm
-.code16
-start:
-    cli
-    lgdtl %cs:(table - 0xf0000)
-    movl $1, %eax
-    movl %eax, %cr0
-    ljmpl $8, $wide
-.code32
-wide:
-    movl $16, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    movl $0x8000, %esp
-    movl $copy, %esi
-    movl $0x10000, %edi
-    movl $(copied - copy), %ecx
-    cld
-    rep movsb
-    {body}
-    outb %al, $0xf4
-table: .word 23
-    .long gdt
-gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
-copy:
-    {code}
-copied:
-"""
-
-
-def log_of(body: str, code: str, directory: pathlib.Path) -> list[int]:
-    source = GUEST.format(body=body, code=code).replace("@", " - copy + 0x10000")
-    run = SoftRun(assemble(source, directory), cpuid())
-    assert run.ended
-    return list(run.log)
-
 
 CALL = "testl %esp, %esp\n call first@\n log\n"
 
