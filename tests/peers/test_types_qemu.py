@@ -16,6 +16,7 @@ import pytest
 
 from tests.board import Driven
 from tests.peers.qemu import QEMU, Qemu, needs_qemu
+from tests.peers.test_cpuid_qemu import host
 from tests.peers.test_ide_identify import identify_differences
 from vmrun.config import cpumodels
 from vmrun.config.machinetypes import load_type, type_names
@@ -168,6 +169,32 @@ def test_every_cpu_model_has_qemus_features(pair: Pair) -> None:
         theirs, ours = answer["model"]["props"], features_of(pair.type, name)
         wrong += [(name, what, ours[what], theirs[what]) for what in ours if ours[what] != theirs[what]]
     assert wrong == []
+
+
+@pytest.mark.kvm
+@pytest.mark.skipif(not KVM, reason="no /dev/kvm")
+def test_every_cpu_model_lacks_what_qemus_lacks_on_this_host(pair: Pair) -> None:
+    names = cpuid.features()["names"]
+    untold = {name for word in names if word.startswith("msr.") for name in names[word]}  # MSRs, and VMX's below
+    (rows,) = pair.theirs.qmp(("query-cpu-definitions", {}))
+    wrong = []
+    for row in rows:
+        if row["name"] in ("host", "max"):
+            continue
+        theirs = {name for name in row["unavailable-features"] if name not in untold and not name.startswith("vmx-")}
+        ours = set(cpuid.missing_features(row["name"], {"machine": pair.name, "cpus": pair.type["cpus"]}, OfKvm()))
+        if ours != theirs:
+            wrong.append((row["name"], sorted(ours - theirs), sorted(theirs - ours)))
+    assert wrong == []
+
+
+class OfKvm:
+    """An accelerator, as far as CPUID asks for one."""
+
+    has_local_apic = True
+
+    def supported_cpuid(self) -> list[dict[str, int]]:
+        return host()
 
 
 def features_of(machine_type: dict[str, Any], name: str) -> dict[str, Any]:

@@ -72,6 +72,21 @@ def model_names(family: str) -> list[str]:
     return sorted({*names, *_OF_THE_HOST, "default"}) if names else []
 
 
+def aliases(family: str) -> dict[str, str]:
+    """Name → the version it stands for: Haswell → Haswell-v1, Haswell-noTSX → Haswell-v2."""
+    found: dict[str, str] = {}
+    for file in _files(family):
+        base = file[:-5]
+        model = _read(os.path.join(family, file), [])
+        versions = _versions(base, model) if model is not None else {}
+        if f"{base}-v1" in versions:
+            found[base] = f"{base}-v1"
+        for name, number in versions.items():
+            if name != f"{base}-v{number}":
+                found[name] = f"{base}-v{number}"
+    return found
+
+
 def feature_names(files: list[str]) -> frozenset[str]:
     """Names of CPUID bits, with their other spellings; empty when the installation has no table of them."""
     path = os.path.join(_directory(), "features.json")

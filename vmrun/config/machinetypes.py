@@ -122,6 +122,14 @@ def load_type(name: str, directory: str = "", asked: Node | None = None) -> Type
     return TypeSpec(layers[0][0], root, tuple(layer for layer, _ in layers), files, missing)
 
 
+def frozen_features(name: str, model: str) -> dict[str, Any]:
+    """What one of vmrun's own types freezes of a CPU model: feature → value. Nothing for a type it does not know."""
+    if name not in type_names():
+        return {}
+    table = load_type(name).section("cpu-compat")
+    return {key: value for of in ("*", model) if of in table for key, value in plain(table[of]).items()}
+
+
 def _find(
     name: str, directory: str, asked: Node | None, missing: list[str], extending: bool
 ) -> tuple[str, str, bool]:

@@ -167,6 +167,17 @@ def make_cpuid(
     return _Maker(cpus, model, apic_id, able, kernel_apic).make()
 
 
+def missing_features(name: str, config: dict[str, Any], accelerator: Any) -> list[str]:
+    """What the accelerator lacks of a model as the machine's type has it."""
+    from vmrun.config.machinetypes import frozen_features
+
+    cpus = {key: value for key, value in config["cpus"].items() if key not in ("compat", "features")}
+    cpus["compat"] = frozen_features(config["machine"], name)
+    host = accelerator.supported_cpuid()
+    model = load_model(name, cpus["family"])
+    return make_cpuid(cpus, model, 0, host, kernel_apic=accelerator.has_local_apic).missing
+
+
 class _Maker:
     """One run of make_cpuid: settings and words first, then the leaves."""
 

@@ -307,3 +307,17 @@ def test_what_a_panic_does_can_be_chosen(talk: Talk, action: str, told: str, sta
     (event,) = [event for event in talk.events() if event["event"] == "GUEST_PANICKED"]
     assert event["data"] == {"action": told}
     assert talk.machine.state == state
+
+
+def test_cpu_definitions_say_what_a_name_stands_for(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, machine="pc-i440fx-7.2") as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        rows = {row["name"]: row for row in talk.result("query-cpu-definitions")}
+    assert rows["Haswell-noTSX"]["alias-of"] == "Haswell-v2"
+    assert rows["Haswell"]["alias-of"] == "Haswell-v1"
+    assert "alias-of" not in rows["Haswell-v1"]
+    assert "default" not in rows
+    assert (rows["base"]["static"], rows["qemu64"]["static"]) == (True, False)
+    assert (rows["host"]["migration-safe"], rows["qemu64"]["migration-safe"]) == (False, True)
+    assert rows["EPYC"]["unavailable-features"] == []  # no processor runs here, so nothing is lacking

@@ -115,19 +115,30 @@ def query_machines(monitor: Any) -> list[dict[str, Any]]:
 
 @command("query-cpu-definitions", returns="[CpuDefinitionInfo]")
 def query_cpu_definitions(monitor: Any) -> list[dict[str, Any]]:
-    """The CPU models of the machine's family."""
-    from vmrun.config.cpumodels import model_names
+    """The CPU models of the machine's family, and what the accelerator lacks for each."""
+    from vmrun.config import cpumodels
+    from vmrun.machine.cpuid import missing_features
 
-    return [
-        {
+    machine = monitor.machine
+    family = machine.config["cpus"]["family"]
+    stands_for = cpumodels.aliases(family)
+    found = []
+    for name in cpumodels.model_names(family):
+        if name == "default":
+            continue
+        of_the_host = name in ("host", "max")
+        row = {
             "name": name,
             "typename": f"{name}-x86_64-cpu",
-            "static": False,
-            "migration-safe": True,
+            "static": name == "base",
+            "migration-safe": not of_the_host,
             "deprecated": False,
+            "unavailable-features": missing_features(name, machine.config, machine.accelerator),
         }
-        for name in model_names(monitor.machine.config["cpus"]["family"])
-    ]
+        if name in stands_for:
+            row["alias-of"] = stands_for[name]
+        found.append(row)
+    return found
 
 
 @command("query-cpus-fast", returns="[CpuInfoFast]")
