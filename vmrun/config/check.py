@@ -123,6 +123,9 @@ class _Checker:
         extra = schema.get("additionalProperties", True)
         names = schema.get("propertyNames")
         for key, child in node.value.items():
+            row = known.get(key, extra)
+            if names is None and row is not False and type(child.value) in _taken.get(id(row), ()):
+                continue  # as check() would find, without a path that nobody reads
             below = f"{path}.{key}" if path else key
             if names is not None:
                 before = len(self.problems)
@@ -319,7 +322,13 @@ def _resolve_ref(name: str, ref: str) -> tuple[str, Any]:
     return name, schema
 
 
-def _matches(pattern: str, value: str) -> bool:
-    import re
+_searches: dict[str, Any] = {}
 
-    return re.search(pattern, value) is not None
+
+def _matches(pattern: str, value: str) -> bool:
+    search = _searches.get(pattern)
+    if search is None:
+        import re
+
+        search = _searches[pattern] = re.compile(pattern).search
+    return search(value) is not None

@@ -56,7 +56,7 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
     from yaml import events
 
     scalar_event, alias_event = events.ScalarEvent, events.AliasEvent
-    mapping_start, sequence_start = events.MappingStartEvent, events.SequenceStartEvent
+    mapping_start = events.MappingStartEvent
     ends = (events.MappingEndEvent, events.SequenceEndEvent)
     budget = Budget(file)
     parser.get_event()  # stream start
@@ -68,6 +68,7 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
     container: Any = None
     keys: dict[str, tuple[int, int]] | None = None  # the keys of a mapping with their places; None in a list
     pending: str | None = None  # the key whose value comes next
+    key_at = (0, 0)  # where it stands
     while True:
         event = get()
         cls = type(event)
@@ -81,11 +82,13 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
         line, col = mark.line + 1, mark.column + 1
         if cls is alias_event or event.anchor is not None or (event.tag is not None and event.tag != "!"):
             raise _refused(event, cls is alias_event, Place(file, line, col))
-        if keys is not None and pending is None:
-            pending = _key(event, cls is scalar_event, file, line, col)
+        if pending is None and keys is not None:
+            pending = event.value if cls is scalar_event else ""
+            if not pending or pending == "<<" or "\0" in pending:
+                pending = _key(event, cls is scalar_event, file, line, col)
             if pending in keys:
                 problems.append(duplicate(pending, file, (line, col), keys[pending]))
-            keys[pending] = (line, col)
+            keys[pending] = key_at = (line, col)
             continue
         left -= 1
         if left < 0 or depth > MAX_DEPTH or (container is not None and len(container) >= most):
@@ -98,22 +101,22 @@ def _document(parser: Any, file: str, problems: list[Problem]) -> Node:
             value: Any = text if event.style else plain_scalar(text)
         else:
             value = {} if cls is mapping_start else []
-            assert cls is mapping_start or cls is sequence_start
-        if keys is not None and pending is not None:
-            container[pending] = node = Node(value, file, line, col, *keys[pending])
+        if pending is not None:
+            container[pending] = node = Node(value, file, line, col, *key_at)
             pending = None
         else:
             node = Node(value, file, line, col)
             if container is not None:
                 container.append(node)
-        if not stack:
-            root = node
-            if cls is scalar_event:
-                break
         if cls is not scalar_event:
+            if not stack:
+                root = node
             stack.append((container, keys))
             depth += 1
             container, keys = value, ({} if cls is mapping_start else None)
+        elif not stack:
+            root = node
+            break
     parser.get_event()  # document end
     event = parser.get_event()
     if not isinstance(event, events.StreamEndEvent):

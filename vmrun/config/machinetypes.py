@@ -25,6 +25,7 @@ _ALIAS = b"\nalias: "
 
 # Layers of vmrun's own types by path: a list of all types follows every chain.
 _layers: dict[str, Node] = {}
+_whole: dict[tuple[str, ...], Node] = {}  # paths of the layers → what they make together
 
 
 class TypeSpec:
@@ -99,11 +100,13 @@ def load_type(name: str, directory: str = "", asked: Node | None = None) -> Type
     problems: list[Problem] = []
     seen: dict[str, Node | None] = {}
     current: str | None = name
+    all_own = True
     while current is not None:
         if current in seen:
             raise _circle([*seen, current], asked)
         seen[current] = asked
         path, shown, own = _find(current, directory, asked, missing, bool(layers))
+        all_own = all_own and own
         if own:
             node = _layers.get(path) or _layers.setdefault(path, load_bytes(read_bytes(path, shown), shown))
             current = os.path.basename(path)[:-5]
@@ -116,9 +119,14 @@ def load_type(name: str, directory: str = "", asked: Node | None = None) -> Type
         current = str(asked.value) if asked is not None else None
     if problems:
         raise ConfigError(problems=problems)
-    root = _merge_type(layers[-1][1].at({}), layers[-1][1])
-    for _, layer in reversed(layers[:-1]):
-        root = _merge_type(root, layer)
+    whole = tuple(files) if all_own else ()
+    root = _whole.get(whole) if whole else None
+    if root is None:
+        root = _merge_type(layers[-1][1].at({}), layers[-1][1])
+        for _, layer in reversed(layers[:-1]):
+            root = _merge_type(root, layer)
+        if whole:
+            _whole[whole] = root
     return TypeSpec(layers[0][0], root, tuple(layer for layer, _ in layers), files, missing)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from vmrun.config.api import validate
-from vmrun.config.data import data_dir
+from vmrun.config.machinetypes import aliases
 from vmrun.errors import Problem
 
 HEAD = "schema: vmrun/machine/1\nmachine: pc-i440fx-2.0\n"
@@ -44,17 +42,12 @@ def test_what_is_not_reproducible_gets_advice(body: str, expected: list[str]) ->
     assert codes(body) == expected
 
 
-def test_an_alias_of_the_newest_type_gets_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmrun.config.api import examine_file
-    from vmrun.config.lints import advice as of
-    from vmrun.config.spec import ResolvedMachine
-
-    example = Path(data_dir("machines")).parent / "examples" / "two-disks.yaml"
-    machine, _ = examine_file(str(example))
-    assert isinstance(machine, ResolvedMachine)
-    (problem,) = of(machine, "pc")
-    assert (problem.code, problem.path, problem.remedy[:9]) == ("VR1002", "machine", "write `ma")
-    assert problem.place is not None
+def test_an_alias_of_the_newest_type_gets_advice() -> None:
+    newest = aliases()["pc"]
+    (problem,) = advice("schema: vmrun/machine/1\nmachine: pc\n")
+    assert (problem.code, problem.path, str(problem.place)) == ("VR1002", "machine", "<text>.yaml:2:10")
+    assert problem.remedy == f"write `machine: {newest}`, which stays as it is"
+    assert codes("", f"schema: vmrun/machine/1\nmachine: {newest}\n") == []
 
 
 def test_advice_stands_at_its_line_and_says_what_to_write() -> None:
