@@ -267,7 +267,7 @@ def shared(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: 
     if like is not None:
         found.begin(like.on_command, like.escape, like.announce)
     else:
-        found.begin()
+        found.begin(announce=False)
     found.closes_itself = True
     made.__init__(found, name, *more, loop, lock)
     return found

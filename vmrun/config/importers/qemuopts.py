@@ -53,6 +53,7 @@ class Option:
         return f"    {text}\n    {' ' * at}^ argument {self.index + 1}"
 
     def wrong(self, message: str, part: str = "", nearest: str = "") -> LineError:
+        message = "".join(char if char.isprintable() else "?" for char in message)
         return LineError(f"{self.shown()}: {message}", self.index, nearest, self.caret(part))
 
     def warning(self, message: str, part: str = "") -> Problem:
