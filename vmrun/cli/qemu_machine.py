@@ -44,6 +44,8 @@ class Wanted:
         self.left_out: list[str] = []
         self.snapshot = any(option.name == "snapshot" for option in parsed.options)
         self.texts: list[str] = []
+        if any(option.name == "enable-kvm" for option in parsed.options) and self.file.get("accel") == ["kvm", "soft"]:
+            self.file["accel"] = ["kvm"]  # a machine file goes on without KVM; QEMU does not
         self._refuse_lost()
         self._actions()
         self._display()

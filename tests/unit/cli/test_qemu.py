@@ -67,6 +67,12 @@ def test_what_is_not_modelled_is_refused_by_its_option(line: str, what: str) -> 
     assert said.endswith(what) and said.startswith(line.split()[1])
 
 
+def test_enable_kvm_means_kvm_and_nothing_else() -> None:
+    assert wanted("-enable-kvm").file["accel"] == ["kvm"]
+    assert wanted("-machine accel=kvm:tcg").file["accel"] == ["kvm", "soft"]
+    assert wanted("-enable-kvm -no-kvm").file["accel"] == ["soft"]
+
+
 def test_the_name_stays_as_it_was_given() -> None:
     found = wanted("-name a_b,process=x")
     assert found.run["name"] == "a_b"

@@ -17,6 +17,7 @@ LINES = {
     "cd /tmp && x\nqemu-kvm -append 'a\nb' -m 1": ["-append", "a\nb", "-m", "1"],
     "-name kvm -m 64": ["-name", "kvm", "-m", "64"],
     "-append \"a b\" -device '{\"driver\": \"e1000\"}'": ["-append", "a b", "-device", '{"driver": "e1000"}'],
+    "qemu-kvm -S\n-m 64\n  --name a\n": ["-S", "-m", "64", "--name", "a"],
     "": [],
 }
 

@@ -24,6 +24,7 @@ def shell_words(text: str) -> list[str]:
     options. ValueError for a quote that does not close.
     """
     text = re.sub(r"\\\r?\n[ \t]*", " ", text)
+    text = re.sub(r"\r?\n[ \t]*(?=--?[A-Za-z])", " ", text)  # no command begins with a dash: a line that was folded
     lines = text.splitlines()
     for at, line in enumerate(lines):
         found = line.lstrip()[:1] != "#" and _start(line.split())
