@@ -68,6 +68,21 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
             *("-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off"),
         ],
     ),
+    "numa": (
+        {
+            "memory": "6GiB",
+            "cpus": {"count": 2, "sockets": 4, "maxcpus": 4},
+            "numa": [
+                {"memory": "2GiB", "cpus": [0, 1], "distances": [10, 21]},
+                {"memory": "4GiB", "cpus": [2, 3], "distances": [21, 10]},
+            ],
+        },
+        [
+            *("-m", "6G", "-smp", "2,sockets=4,maxcpus=4", "-numa", "node,memdev=a,cpus=0-1"),
+            *("-object", "memory-backend-ram,id=a,size=2G,reserve=off", "-numa", "node,memdev=b,cpus=2-3"),
+            *("-object", "memory-backend-ram,id=b,size=4G,reserve=off", "-numa", "dist,src=0,dst=1,val=21"),
+        ],
+    ),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 

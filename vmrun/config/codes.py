@@ -280,6 +280,15 @@ CODES: dict[str, tuple[str, str]] = {
         "`firmware: none` leaves out the firmware, and vmrun starts the machine's `kernel:` itself; without one "
         "there would be nothing to run.",
     ),
+    "VR0711": (
+        "NUMA nodes that do not add up",
+        "The nodes' memory is the machine's, each CPU is in one node (or none is named: then they go by socket), and "
+        "each node has a distance to every node: 10 to itself, 11 to 254 to others.",
+    ),
+    "VR0712": (
+        "SMBIOS structures that the firmware does not take",
+        "Up to pc-i440fx-2.0 the firmware makes the SMBIOS tables; a machine can set fields of types 0 and 1 only.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config import addresses, backends, clashes, devices, listeners, plugs, settings, sugar, wires
+from vmrun.config import addresses, backends, clashes, devices, listeners, numa, plugs, settings, sugar, wires
 from vmrun.config.catalogue import Catalogue, load_catalogue
 from vmrun.config.check import check_schema
 from vmrun.config.load import apply_sets, load_file
@@ -178,7 +178,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
     if given is not None:
         work.note("name", given.place)
     amount, layout = settings.memory(work)
-    cpus = settings.cpus(work)
+    cpus, firmware = settings.cpus(work), settings.firmware(work)
     settings.address_space(work, amount, layout, cpus)
     uuid = spec.value("uuid")
     return {
@@ -193,9 +193,10 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "memory": amount,
         "memory-map": layout,
         "cpus": cpus,
+        **numa.nodes(work, amount, cpus),
         "rtc": settings.rtc(work),
         "boot": settings.boot(work),
-        "firmware": settings.firmware(work),
+        "firmware": firmware,
         **settings.kernel(work),
         "pci-routing": settings.merged(work, "pci-routing"),
         "devices": [_plain_device(dev) for dev in work.devices],
@@ -205,7 +206,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "netdevs": _sorted(work.netdevs),
         "monitors": _sorted({id: plain(node) for id, node in spec.monitors.items()}),
         "uuid": uuid.lower() if uuid else None,
-        "smbios": plain(smbios) if (smbios := spec.get("smbios")) is not None else {},
+        "smbios": numa.smbios(work, firmware),
     }
 
 

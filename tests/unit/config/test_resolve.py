@@ -648,3 +648,14 @@ def test_any_combination_has_a_defined_outcome(
         again, _ = check_file(str(path), catalogue=catalogue)
         assert again is not None
         assert again.to_dict() == machine.to_dict()
+
+
+# --- NUMA -----------------------------------------------------------------------------------------------
+
+
+def test_without_cpus_nodes_take_turns_by_socket(resolve: Resolve) -> None:
+    text = "memory: 1GiB\ncpus: {sockets: 3, cores: 2}\nnuma: [{memory: 256MiB}, {memory: 768MiB}]\n"
+    assert resolve(text)["numa"] == [
+        {"cpus": [0, 1, 4, 5], "memory": 256 << 20},
+        {"cpus": [2, 3], "memory": 768 << 20},
+    ]
