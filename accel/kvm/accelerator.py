@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.accelerator import Outcome
+    from accel.cpuport import InterruptSource
     from accel.ram import RamBlock
 
 # Left alone by a reset: what the processor is, not what it does.
@@ -85,11 +86,12 @@ class KvmAccelerator(Accelerator):
             raise
         self.in_kernel = IN_KERNEL[mode]
         self.has_local_apic = mode != "off"
+        self.own_apic = mode == "off"  # the local APICs are devices, which the builder makes
         self.pins: dict[str, CpuPin] = {}
         self.ack: IntAck | None = None
         self.eoi: IrqSink | None = None
         learning = self.irqchip if mode == "split" else None
-        self.msi = KvmMsiSink(self.vm, learning) if self.has_local_apic else MsiSink()
+        self.msi: MsiSink = KvmMsiSink(self.vm, learning) if self.has_local_apic else MsiSink()
         if self.has_local_apic:
             self.memory_regions.append((MSI_BASE, MSI_SIZE, MsiRegion(self.msi, MSI_BASE)))
         self.guest_clock: int | None = None
@@ -190,8 +192,23 @@ class KvmAccelerator(Accelerator):
         if self.vcpus:
             self.vcpus[0].connect(ack=source)
 
+    def set_message_bus(self, bus: MsiSink) -> None:
+        """Where messages between APICs of ours go."""
+        self.msi = bus
+
+    def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
+        """The 8259A's interrupts go to LINT0 of the first processor's."""
+        cpu: Any = self.vcpus[index]
+        cpu.attach_apic(source)
+        source.port = cpu.port  # type: ignore[attr-defined]
+        source.pic = self.ack or IntAck()  # type: ignore[attr-defined]
+        if index == 0:
+            self.cpu_input("intr").lead_to(lint)  # type: ignore[attr-defined]
+
     def set_eoi_handler(self, sink: IrqSink) -> None:
         self.eoi = sink
+        if self.own_apic:
+            self.msi.set_eoi_handler(sink)  # type: ignore[attr-defined]
         for cpu in self.vcpus:
             cpu.connect(eoi=sink)
 

@@ -1,4 +1,5 @@
-from accel.api cimport DeviceLock, IrqSink, u32, u64
+from accel.api cimport DeviceLock, IrqSink, u8, u32, u64
+from accel.cpuport cimport CpuPort, InterruptSource
 from accel.kvm.irq cimport KvmIrqchip
 from accel.kvm.uapi cimport kvm_regs, kvm_run
 from accel.kvm.vm cimport KvmVm
@@ -17,8 +18,12 @@ cdef class KvmVcpu(CpuThread):
     cdef object cpuid, reset_state
     cdef IntAck ack                                 # the 8259A, when it is a device of ours
     cdef IrqSink eoi
+    cdef InterruptSource source                     # the local APIC, when it is a device of ours
+    cdef readonly KvmPort port                      # what that APIC calls
     cdef int intr, nmi_pending                      # level of INTR; NMIs not yet handed over
-    cdef int halted
+    cdef int init_pending, sipi_pending             # asked for by an APIC of ours; the vector of the latter + 1
+    cdef int halted, wait_sipi
+    cdef int dispatching                            # this thread holds the device lock: nobody need be called out
     cdef u64 map_size
     cdef int check_open(self) except -1
     cdef bint user_pic, user_apic
@@ -32,9 +37,21 @@ cdef class KvmVcpu(CpuThread):
     cdef void handle_mmio(self) noexcept nogil
     cdef int handle_halt(self) noexcept nogil
     cdef int wait_work(self) noexcept nogil
+    cdef bint takes_intr(self) noexcept nogil
+    cdef void call_out(self) noexcept nogil
+    cdef bint owns_apic(self, u64 phys) noexcept nogil
+    cdef void access_apic(self) noexcept nogil
+    cdef void before_entry(self) noexcept nogil
+    cdef void after_exit(self) noexcept nogil
+    cdef void start_up(self) noexcept with gil
     cdef void give_up(self, u32 reason, int err) noexcept with gil
+
+
+cdef class KvmPort(CpuPort):
+    cdef void *owner                                # the KvmVcpu, which keeps this
 
 
 cdef class CpuPin(IrqSink):
     cdef KvmVcpu cpu
     cdef int pin
+    cdef IrqSink lint                               # INTR goes to LINT0 of the first APIC of ours

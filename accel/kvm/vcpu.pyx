@@ -19,6 +19,7 @@ from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, mun
 from posix.unistd cimport close
 
 from accel.api cimport ACTION_NONE, ACTION_PANIC, ACTION_RESET, ACTION_SHUTDOWN, IrqSink, u8, u32, u64
+from accel.cpuport cimport CpuPort, InterruptSource
 from accel.kvm.uapi cimport *
 from accel.kvm.vm cimport check, failure
 
@@ -97,6 +98,9 @@ cdef class KvmVcpu(CpuThread):
         self.cpuid = list(cpuid or ())
         self.user_pic = irqchip.mode != "on"
         self.user_apic = irqchip.mode == "off"
+        self.wait_sipi = self.user_apic and index != 0
+        self.port = KvmPort()
+        self.port.owner = <void *>self
         vr_install_kick()
 
     def __dealloc__(self):
@@ -162,10 +166,7 @@ cdef class KvmVcpu(CpuThread):
         return {**dict.fromkeys(names, 0), "rdx": signature, "rip": 0xFFF0, "rflags": 2}
 
     def _reset_mp_state(self):
-        # The kernel's APIC takes INIT and SIPI; without one there is nobody to wake the others.
-        if self.index == 0:
-            return KVM_MP_STATE_RUNNABLE
-        return KVM_MP_STATE_HALTED if self.user_apic else KVM_MP_STATE_UNINITIALIZED
+        return KVM_MP_STATE_UNINITIALIZED if self.index else KVM_MP_STATE_RUNNABLE
 
     def release(self):
         """Unmap and close; the thread has ended or never ran."""
@@ -236,16 +237,23 @@ cdef class KvmVcpu(CpuThread):
         run.kvm_valid_regs = KVM_SYNC_X86_REGS if self.sync_regs else 0
         run.kvm_dirty_regs = 0
         while True:
-            if self.halted and not self.wait_work():
+            if (self.halted or self.wait_sipi) and not self.wait_work():
                 vr_set_exit(run, 0)
                 return
+            if vr_flag(&self.init_pending) or vr_flag(&self.sipi_pending):
+                self.start_up()
+                continue
             if self.user_pic or self.nmi_pending:
                 self.inject()
+            if self.source is not None:
+                self.before_entry()
             self.control.enter_guest(self)
             result = ioctl(self.fd, KVM_RUN, 0)
             err = errno
             self.control.leave_guest(self)
             self.exits += 1
+            if self.source is not None:
+                self.after_exit()
             if result < 0:
                 if err == EINTR or err == EAGAIN:
                     # First clear, then look: a kick after this sets it again.
@@ -300,6 +308,7 @@ cdef class KvmVcpu(CpuThread):
         cdef u64 value = 0
         self.io_exits += 1
         self.device_lock.acquire()
+        self.dispatching = 1
         self.control.current = <void *>self
         action = self.vm.drain_ring()
         if run.io.direction == KVM_EXIT_IO_OUT:
@@ -314,6 +323,7 @@ cdef class KvmVcpu(CpuThread):
         else:
             action |= self.io.load_string(run.io.port, size, data, count)
         self.control.current = NULL
+        self.dispatching = 0
         self.device_lock.release()
         if action:
             self.control.request(self, action)
@@ -324,7 +334,11 @@ cdef class KvmVcpu(CpuThread):
         cdef u64 value = 0
         self.mmio_exits += 1
         self.device_lock.acquire()
+        self.dispatching = 1
         action = self.vm.drain_ring()
+        if self.source is not None and self.owns_apic(run.mmio.phys_addr):
+            self.access_apic()
+            size = 0
         if size == 1 or size == 2 or size == 4 or size == 8:
             if run.mmio.is_write:
                 memcpy(&value, run.mmio.data, size)
@@ -332,11 +346,12 @@ cdef class KvmVcpu(CpuThread):
             else:
                 value = self.memory.load(run.mmio.phys_addr, size)
                 memcpy(run.mmio.data, &value, size)
-        elif size < 8:
+        elif size and size < 8:
             if run.mmio.is_write:
                 self.memory.copy_in(run.mmio.phys_addr, run.mmio.data, size)
             else:
                 self.memory.copy_out(run.mmio.phys_addr, run.mmio.data, size)
+        self.dispatching = 0
         self.device_lock.release()
         if action:
             self.control.request(self, action)
@@ -354,11 +369,87 @@ cdef class KvmVcpu(CpuThread):
     cdef int wait_work(self) noexcept nogil:
         """Halted: 1 when there is something to do, 0 when the thread must leave. With IF clear only an NMI counts."""
         while not self.control.must_leave(self):
-            if vr_flag(&self.nmi_pending) or (vr_flag(&self.intr) and self.index == 0 and self.run_page.if_flag):
+            if vr_flag(&self.init_pending) or (self.wait_sipi and vr_flag(&self.sipi_pending)):
+                return 1
+            if not self.wait_sipi and (vr_flag(&self.nmi_pending) or (self.takes_intr() and self.run_page.if_flag)):
                 self.halted = 0
                 return 1
             self.control.halt(self)
         return 0
+
+    cdef bint takes_intr(self) noexcept nogil:
+        """An interrupt waits for this processor. Without an APIC of its own only the first one gets any."""
+        return vr_flag(&self.intr) and (self.index == 0 or self.source is not None)
+
+    # --- a local APIC of ours -------------------------------------------------------------------------------
+
+    cdef void call_out(self) noexcept nogil:
+        """Something waits for the thread. It is in the guest, asleep, or dispatching, and then looks by itself."""
+        if not self.dispatching:
+            self.kick()
+        self.control.wake(self)
+
+    cdef bint owns_apic(self, u64 phys) noexcept nogil:
+        cdef u64 base = self.source.get_base()
+        return base & 0x800 and (phys ^ base) & ~<u64>0xFFF == 0
+
+    cdef void access_apic(self) noexcept nogil:
+        """A read or write within the APIC's page. Registers are 32 bits wide on 16-byte boundaries."""
+        cdef kvm_run *run = self.run_page
+        cdef u32 offset = <u32>run.mmio.phys_addr & 0xFFF, value = 0, size = min(run.mmio.len, <u32>8)
+        cdef u64 wide
+        if run.mmio.is_write:
+            memcpy(&value, run.mmio.data, min(size, <u32>4))
+            if offset & 3 == 0:
+                self.source.mmio_write(offset, value)
+            return
+        wide = <u64>self.source.mmio_read(offset & 0xFFC) >> (8 * (offset & 3))
+        memcpy(run.mmio.data, &wide, size)
+
+    cdef void before_entry(self) noexcept nogil:
+        """CR8 is the upper half of our APIC's task priority."""
+        self.run_page.cr8 = self.source.get_tpr() >> 4
+
+    cdef void after_exit(self) noexcept nogil:
+        """What the guest did to CR8 and to the APIC's base meanwhile."""
+        cdef u64 cr8 = self.run_page.cr8 & 15, base = self.run_page.apic_base
+        if cr8 == self.source.get_tpr() >> 4 and base == self.source.get_base():
+            return
+        self.device_lock.acquire()
+        self.dispatching = 1
+        if cr8 != self.source.get_tpr() >> 4:
+            self.source.set_tpr(<u8>(cr8 << 4))
+        if base != self.source.get_base():
+            self.source.set_base(base)
+        self.dispatching = 0
+        self.device_lock.release()
+
+    cdef void start_up(self) noexcept with gil:
+        """INIT: as after a reset, but FPU and MSRs stay. SIPI: real mode at its vector."""
+        cdef int vector
+        if vr_take_flag(&self.init_pending):
+            self.wait_sipi, self.halted, self.nmi_pending = self.index != 0, 0, 0
+            self._load_quietly({"regs": self.reset_state["regs"], "sregs": self._init_sregs()})
+            return
+        vector = vr_take_flag(&self.sipi_pending) - 1
+        if not self.wait_sipi or vector < 0:
+            return
+        sregs = self._init_sregs()
+        sregs["cs"] = {**sregs["cs"], "selector": vector << 8, "base": vector << 12}
+        self._load_quietly({"regs": {**self.reset_state["regs"], "rip": 0}, "sregs": sregs})
+        self.wait_sipi = self.halted = 0
+
+    def _init_sregs(self):
+        """The APIC's base stays where the guest has put it."""
+        return {**self.reset_state["sregs"], "apic_base": self.source.get_base()}
+
+    def _load_quietly(self, state):
+        """In the processor's thread: a failure becomes a report."""
+        try:
+            cpu_state.clear_events(self.fd)
+            cpu_state.set_state(self.fd, state)
+        except AccelFailure as exc:
+            self.control.report(self, {"cpu": self.index, "exit": "KVM_RUN", "error": str(exc)})
 
     cdef void inject(self) noexcept nogil:
         """Hand a pending NMI over; with our own 8259A also its interrupt, or ask to be told when one can be taken."""
@@ -367,11 +458,18 @@ cdef class KvmVcpu(CpuThread):
         cdef kvm_run *run = self.run_page
         if vr_take_flag(&self.nmi_pending):
             ioctl(self.fd, KVM_NMI, 0)
-        if not self.user_pic or self.index != 0:
+        if not self.user_pic or (self.index != 0 and self.source is None):
             return
         if vr_flag(&self.intr) and run.ready_for_interrupt_injection:
             self.device_lock.acquire()
-            vector = self.ack.acknowledge() if self.ack is not None and vr_flag(&self.intr) else -1
+            self.dispatching = 1
+            vector = -1
+            if vr_flag(&self.intr):
+                if self.source is not None:
+                    vector = self.source.acknowledge()
+                elif self.ack is not None:
+                    vector = self.ack.acknowledge()
+            self.dispatching = 0
             self.device_lock.release()
             if vector >= 0:
                 request.irq = <u32>vector
@@ -438,13 +536,16 @@ cdef class KvmVcpu(CpuThread):
                                     self.vm.extension(KVM_CAP_XCRS) > 0)
         if self.user_apic:
             state["mp_state"] = KVM_MP_STATE_HALTED if self.halted else KVM_MP_STATE_RUNNABLE
+            if self.wait_sipi:
+                state["mp_state"] = KVM_MP_STATE_UNINITIALIZED
         return state
 
     def load(self, dict state):
         """The MSRs that KVM refused."""
         if self.user_apic and "mp_state" in state:  # the kernel knows this state only together with its APIC
             state = dict(state)
-            self.halted = state.pop("mp_state") == KVM_MP_STATE_HALTED
+            mp_state = state.pop("mp_state")
+            self.halted, self.wait_sipi = mp_state == KVM_MP_STATE_HALTED, mp_state == KVM_MP_STATE_UNINITIALIZED
         return cpu_state.set_state(self.fd, state)
 
     def take_power_on(self, power_on):
@@ -454,7 +555,7 @@ cdef class KvmVcpu(CpuThread):
     def reset(self):
         """The state of power-on. The machine is stopped."""
         self.check_open()
-        self.nmi_pending = 0
+        self.nmi_pending = self.init_pending = self.sipi_pending = 0
         self.run_page.request_interrupt_window = 0
         cpu_state.clear_events(self.fd)
         self.load(self.reset_state)
@@ -471,11 +572,64 @@ cdef class KvmVcpu(CpuThread):
         """Frequency of the guest's time-stamp counter; 0 when KVM does not tell."""
         return max(ioctl(self.fd, KVM_GET_TSC_KHZ, 0), 0)
 
+    def attach_apic(self, InterruptSource source):
+        """This processor's interrupts come from an APIC of ours."""
+        self.source = source
+
     def connect(self, IntAck ack=None, IrqSink eoi=None):
         if ack is not None:
             self.ack = ack
         if eoi is not None:
             self.eoi = eoi
+
+
+cdef void _set_intr(KvmVcpu cpu, int level) noexcept nogil:
+    vr_set_flag(&cpu.intr, level != 0)
+    if level:
+        cpu.call_out()
+
+
+cdef void _set_flag(KvmVcpu cpu, int what, int value) noexcept nogil:
+    if what == 0:
+        vr_set_flag(&cpu.nmi_pending, value)
+    elif what == 1:
+        vr_set_flag(&cpu.sipi_pending, 0)           # one that came before says nothing any more
+        vr_set_flag(&cpu.init_pending, value)
+    else:
+        vr_set_flag(&cpu.sipi_pending, value)
+    cpu.call_out()
+
+
+cdef void _smi(KvmVcpu cpu) noexcept nogil:
+    ioctl(cpu.fd, KVM_SMI, 0)
+
+
+# KvmPort.owner is a borrowed `void *`; calls through these take no reference.
+ctypedef void (*level_fn)(void *, int) noexcept nogil
+ctypedef void (*flag_fn)(void *, int, int) noexcept nogil
+ctypedef void (*plain_fn)(void *) noexcept nogil
+cdef level_fn c_set_intr = <level_fn>_set_intr
+cdef flag_fn c_set_flag = <flag_fn>_set_flag
+cdef plain_fn c_smi = <plain_fn>_smi
+
+
+cdef class KvmPort(CpuPort):
+    """Pins of a processor, for a local APIC of ours. The device lock is held."""
+
+    cdef void set_intr(self, int level) noexcept nogil:
+        c_set_intr(self.owner, level)
+
+    cdef void set_nmi(self) noexcept nogil:
+        c_set_flag(self.owner, 0, 1)
+
+    cdef void init(self) noexcept nogil:
+        c_set_flag(self.owner, 1, 1)
+
+    cdef void sipi(self, u8 vector) noexcept nogil:
+        c_set_flag(self.owner, 2, vector + 1)
+
+    cdef void smi(self) noexcept nogil:
+        c_smi(self.owner)
 
 
 cdef class CpuPin(IrqSink):
@@ -488,7 +642,9 @@ cdef class CpuPin(IrqSink):
     cdef void set_irq(self, u32 n, int level) noexcept nogil:
         if self.cpu is None:
             return
-        if self.pin == 0:
+        if self.pin == 0 and self.lint is not None:
+            self.lint.set_irq(0, level)
+        elif self.pin == 0:
             vr_set_flag(&self.cpu.intr, level != 0)
             if level and self.cpu.user_pic:
                 self.cpu.kick()
@@ -502,6 +658,10 @@ cdef class CpuPin(IrqSink):
 
     def attach(self, KvmVcpu cpu):
         self.cpu = cpu
+
+    def lead_to(self, IrqSink lint):
+        """INTR reaches the processor through this input of its APIC."""
+        self.lint = lint
 
 
 def _mode(sregs):

@@ -20,7 +20,9 @@ FLAGS = [
 
 
 @functools.cache
-def build(*defines: str, bits: int = 32, base: int = 0x200000) -> bytes:
+def build(
+    *defines: str, bits: int = 32, base: int = 0x200000, sources: tuple[str, ...] = ("entry.S", "kernel.c")
+) -> bytes:
     """The ELF file. `defines`: MB1, MB2, PVH or BOOT_PARAMS, and what goes with it."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
@@ -29,7 +31,7 @@ def build(*defines: str, bits: int = 32, base: int = 0x200000) -> bytes:
         script = pathlib.Path(directory) / "kernel.lds"
         script.write_text((HERE / "kernel.lds").read_text().replace("BASE", hex(base)))
         command = ["gcc", f"-m{bits}", *FLAGS, *(f"-D{name}" for name in defines), "-Wl,-e,entry", "-T", str(script)]
-        command += [str(HERE / "entry.S"), str(HERE / "kernel.c"), "-o", str(out)]
+        command += [*(str(HERE / source) for source in sources), "-o", str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return out.read_bytes()
@@ -49,6 +51,11 @@ def pvh(bits: int = 32) -> bytes:
     """With bits=64 the file's class is ELF64, as vmlinux's is; PVH enters it as 32-bit code all the same."""
     elf = build("PVH")
     return widen(elf) if bits == 64 else elf
+
+
+def apics() -> bytes:
+    """Two processors that interrupt each other; see apic.S for what it says."""
+    return build(sources=("apic.S",))
 
 
 def vmlinux(bits: int) -> bytes:
