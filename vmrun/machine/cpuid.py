@@ -460,16 +460,16 @@ class _Maker:
             return
         able = self.host.get((0xD, 0), (0xFFFFFFFF, 0, 0, 0))[0]
         present = {n: row for n, row in XSAVE.items() if able >> n & 1 and self.has(row[2])}
-        mask, end, subleaves = 3, 576, []
+        mask, end, compact, subleaves = 3, 576, 576, []
         for n, (size, offset, _) in present.items():
             found = self.host.get((0xD, n))
             if found is not None:
                 size, offset = found[0], found[1]
             mask |= 1 << n
-            end = max(end, offset + size)
+            end, compact = max(end, offset + size), compact + size
             subleaves.append((n, size, offset))
         self.add(0xD, mask, end, end, 0, index=0)
-        self.add(0xD, self.words.get("d.1.eax", 0), 0, 0, 0, index=1)
+        self.add(0xD, self.words.get("d.1.eax", 0), compact if self.rules["xsave-size"] else 0, 0, 0, index=1)
         for n, size, offset in subleaves:
             self.add(0xD, size, offset, 0, 0, index=n)
 

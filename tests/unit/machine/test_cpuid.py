@@ -273,6 +273,21 @@ def test_words_that_hang_on_a_feature_go_with_it() -> None:
     assert leaves("EPYC", "qemu")[0x8000000A, 0] == (0, 0, 0, 0)
 
 
+# What QEMU 7.2's own processor shows: no host has a say there.
+@pytest.mark.parametrize(
+    ("model", "mask", "size", "one"),
+    [
+        ("SandyBridge", 0x7, 0x340, (1, 0x340, 0, 0)),
+        ("Skylake-Client", 0x7, 0x340, (7, 0x340, 0, 0)),
+        ("Denverton", 0x1B, 0x440, (7, 0x2C0, 0, 0)),  # MPX without AVX: a hole where AVX would be
+    ],
+)
+def test_xsave_area_of_a_model(model: str, mask: int, size: int, one: tuple[int, ...]) -> None:
+    found = leaves(model, "qemu")
+    assert (found[0xD, 0][0], found[0xD, 0][2]) == (mask, size)
+    assert found[0xD, 1] == one
+
+
 def test_base_has_nothing_but_what_is_asked_for() -> None:
     found = leaves("base", "qemu", features={"level": 1, "fpu": True})
     assert found[1, 0][2:] == (0, 1)
