@@ -90,6 +90,8 @@ def _chardevs(work: Work) -> Iterator[_Claim]:
     for id, chardev in work.chardevs.items():
         who, path = f"chardev '{id}'", f"chardevs.{id}"
         if chardev["type"] == "file":
+            if str(chardev.get("path")).startswith("/dev/"):
+                continue  # /dev/null has room for everybody
             yield "file", (chardev.get("path"),), who, _at(work, path, "path"), f"{path}.path"
         elif chardev["type"] == "udp" and chardev.get("localport"):
             value = (chardev.get("localaddr") or "", chardev["localport"])

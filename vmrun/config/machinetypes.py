@@ -111,7 +111,7 @@ def load_type(name: str, directory: str = "", asked: Node | None = None) -> Type
             node = _layers.get(path) or _layers.setdefault(path, load_bytes(read_bytes(path, shown), shown))
             current = os.path.basename(path)[:-5]
         else:
-            node = load_bytes(read_bytes(path, shown), shown, problems)
+            node = _user_file(path, shown, asked, problems)
             _check_user_type(node, current, problems)
         files.append(path)
         layers.append((current, node))
@@ -136,6 +136,18 @@ def frozen_features(name: str, model: str) -> dict[str, Any]:
         return {}
     table = load_type(name).section("cpu-compat")
     return {key: value for of in ("*", model) if of in table for key, value in plain(table[of]).items()}
+
+
+def _user_file(path: str, shown: str, asked: Node | None, problems: list[Problem]) -> Node:
+    """A type file of the user's; a file that cannot be read is told where the machine or type names it."""
+    try:
+        data = read_bytes(path, shown)
+    except ConfigError as error:
+        for problem in error.problems:
+            if asked is not None and (problem.place is None or not problem.place.line):
+                problem.place = asked.place
+        raise
+    return load_bytes(data, shown, problems)
 
 
 def _find(

@@ -144,6 +144,14 @@ def test_hostile_file_is_refused_in_a_second_and_in_bounded_memory(files: Path, 
             assert {code for code in CODES[name] if code in said} == CODES[name], f"{name}: {said}"
 
 
+def test_type_that_cannot_be_read_is_told_where_it_is_named(files: Path) -> None:
+    from vmrun.config.api import validate
+
+    (problem,) = validate(str(files / "type is a pipe.yaml"))
+    assert str(problem.place) == f"{files}/type is a pipe.yaml:2:10"
+    assert problem.message.endswith("pipe.yaml' is a FIFO, not a file")
+
+
 # --- locks -------------------------------------------------------------------------------------------------
 
 

@@ -66,3 +66,31 @@ def test_a_broken_machine_gets_no_advice() -> None:
 def test_strict_makes_errors_of_advice() -> None:
     found = validate(HEAD + "rtc: {base: localtime}\n", strict=True)
     assert [(problem.code, problem.severity) for problem in found] == [("VR1004", "error")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'serial: ["file:/dev/null", "file:/dev/null"]\n',
+        'serial: ["tcp:10.0.0.1:4000,server,nowait", "tcp:10.0.0.2:4000,server,nowait"]\n',
+        'serial: ["tcp:10.0.0.1:4000", "tcp:10.0.0.1:4000"]\n',
+        'serial: ["unix:a,server,nowait", "unix:b,server,nowait"]\n',
+        "serial: [stdio, stdio]\n",
+        "chardevs: {c: {type: udp, port: 5}, d: {type: udp, port: 5}}\n",
+    ],
+)
+def test_claims_on_the_host_that_go_together_are_fine(body: str) -> None:
+    assert [problem for problem in validate(HEAD + body) if problem.code == "VR0610"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'serial: ["tcp:0.0.0.0:4000,server", "tcp:10.0.0.2:4000,server"]\n',
+        'serial: ["tcp::4000,server", "tcp:localhost:4000,server"]\n',
+        'serial: ["tcp:localhost:4000,server", "tcp:127.0.0.1:4000,server"]\n',
+        "chardevs: {c: {type: udp, port: 5, localport: 6}, d: {type: udp, port: 7, localport: 6}}\n",
+    ],
+)
+def test_addresses_that_include_each_other_are_told(body: str) -> None:
+    assert len([problem for problem in validate(HEAD + body) if problem.code == "VR0610"]) == 1
