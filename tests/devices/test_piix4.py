@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.peers.qemu import QEMU
+from vmrun.testing import QTest, QtestProgram
+
 PM, SMB, GPE, SLOTS, CPUS = 0xB000, 0xB100, 0xAFE0, 0xAE00, 0xAF00
 HZ = 3_579_545
 WHERE = (1, 3)
@@ -47,6 +50,24 @@ def test_sci_en_follows_the_port_of_smi_commands(pm):
     assert pm.inw(PM + 4) & 1 == 1
     pm.outb(0xB2, 0xF0)
     assert pm.inw(PM + 4) & 1 == 0
+
+
+@pytest.mark.parametrize(("kind", "always"), [("pc-i440fx-5.2", 0), ("pc-i440fx-6.0", 1)])
+def test_without_smm_newer_types_have_no_legacy_mode(side, kind, always):
+    with alone(side, kind) as machine:
+        pm = enable(machine)
+        assert pm.inw(PM + 4) & 1 == always
+        pm.outb(0xB2, 0xF1)
+        pm.outb(0xB2, 0xF0)
+        assert pm.inw(PM + 4) & 1 == always
+
+
+def alone(side, kind):
+    """A board of another type with nothing on it, without system management mode."""
+    if side == "vmrun":
+        return QTest({"machine": kind, "memory": "64MiB"})
+    command = [QEMU, "-M", f"{kind},smm=off", "-m", "64", "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]
+    return QtestProgram(command)
 
 
 def test_the_timer_has_24_bits_and_cannot_be_written(pm):

@@ -7,9 +7,11 @@ import struct
 import pytest
 
 from tests.unit.firmware.board import board
+from vmrun.errors import BuildError
 from vmrun.firmware import acpi, parts
 from vmrun.firmware.linker import Linker, run
 
+GIB = 1 << 30
 PLACES = {acpi.TABLES: 0x0FFE0000, acpi.RSDP: 0xF5A00}
 
 
@@ -85,6 +87,28 @@ def test_files_are_whole_pages_however_many_processors(count: int) -> None:
 def test_tables_are_the_same_every_time() -> None:
     first, second = (acpi.build(board("pc-i440fx-2.0")).files() for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "placed", "window"),
+    [
+        ("pc-i440fx-2.10", 256 << 20, None, None),
+        ("pc-i440fx-2.10", 256 << 20, (6 * GIB, 6 * GIB + 0xFFFF), (6 * GIB, 6 * GIB + 0xFFFF)),
+        ("pc-i440fx-2.11", 256 << 20, None, (4 * GIB, 6 * GIB - 1)),
+        ("pc-i440fx-2.11", 5 * GIB + (1 << 20), None, (7 * GIB, 9 * GIB - 1)),
+        ("pc-i440fx-2.11", 256 << 20, (8 * GIB, 8 * GIB + 0xFFFF), (8 * GIB, 10 * GIB - 1)),
+        ("pc-i440fx-2.11", 256 << 20, (5 * GIB, 12 * GIB - 1), (5 * GIB, 12 * GIB - 1)),
+    ],
+)
+def test_window_above_4_gib(name: str, memory: int, placed: acpi.Window, window: acpi.Window) -> None:
+    assert acpi.pci_window(board(name, memory=memory), placed) == window
+
+
+def test_more_apic_ids_than_the_bitmap_has_are_refused() -> None:
+    cpus = {"count": 200, "sockets": 8, "cores": 5, "threads": 5}
+    with pytest.raises(BuildError, match="the highest APIC id is 484"):
+        acpi.build(board("pc-i440fx-2.6", cpus=cpus))
+    assert b"ACPI0007" in acpi.build(board("pc-i440fx-2.7", cpus=cpus)).tables
 
 
 def test_script_pointers_add_to_what_is_there() -> None:

@@ -171,6 +171,24 @@ def test_tables_follow_the_guest_when_it_selects_them() -> None:
     assert struct.unpack_from("<I", data, fadt + 56)[0] == 0xB000
 
 
+def test_what_lies_above_4_gib_is_found_in_the_devices_bars() -> None:
+    class Bar:
+        def __init__(self, mapped: int | None, size: int) -> None:
+            self.mapped, self.size = mapped, size
+
+    class Card:
+        bars = {0: Bar(9 * GIB, 0x1000), 2: Bar(5 * GIB, 0x4000), 4: Bar(3 * GIB, 0x1000), 5: Bar(None, 0x10)}
+
+    class Machine:
+        def device(self, id: str) -> object:
+            return Card() if id == "card" else object()
+
+    card = {"id": "card", "driver": "VGA", "bus": "pci.0", "addr": "02.0"}
+    machine = board("pc-i440fx-7.2", devices=(card,))
+    assert firmware.placed_above_4g(Machine(), machine) == (5 * GIB, 9 * GIB + 0xFFF)
+    assert firmware.placed_above_4g(Machine(), board("pc-i440fx-7.2")) is None
+
+
 def test_missing_rom_of_the_type_is_a_warning() -> None:
     machine = board("rhel6.3.0", firmware={"option-roms": ["no-such-rom.bin"]})
     _, _, done = prepared(machine)
