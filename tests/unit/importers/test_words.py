@@ -18,6 +18,9 @@ LINES = {
     "-name kvm -m 64": ["-name", "kvm", "-m", "64"],
     "-append \"a b\" -device '{\"driver\": \"e1000\"}'": ["-append", "a b", "-device", '{"driver": "e1000"}'],
     "qemu-kvm -S\n-m 64\n  --name a\n": ["-S", "-m", "64", "--name", "a"],
+    "kvm -smbios type=1,manufacturer=Red Hat,product=RHEV Hypervisor,version=6 -S disk.img": [
+        "-smbios", "type=1,manufacturer=Red Hat,product=RHEV Hypervisor,version=6", "-S", "disk.img",
+    ],  # fmt: skip
     "": [],
 }
 

@@ -38,11 +38,23 @@ def _statement(text: str) -> list[str]:
     lines = text.splitlines()
     for count in range(1, len(lines) + 1):
         try:
-            return program_words(_split("\n".join(lines[:count])))
+            return _whole(program_words(_split("\n".join(lines[:count]))))
         except ValueError:
             if count == len(lines):
                 raise
     return []
+
+
+def _whole(words: list[str]) -> list[str]:
+    """What ps shows has no quotes: `manufacturer=Red Hat,product=RHEV` becomes one word again."""
+    found: list[str] = []
+    for word in words:
+        loose = len(found) > 1 and word[0:1] != "-" and found[-1][0:1] != "-" and found[-2][0:1] == "-"
+        if loose and re.match(r"[^/=]*,[\w-]+=", word):
+            found[-1] += " " + word
+        else:
+            found.append(word)
+    return found
 
 
 def _split(text: str) -> list[str]:
