@@ -103,6 +103,12 @@ def test_released_types_satisfy_their_schema(path: Path, validators: dict[str, D
     assert validators["machine-type"].is_valid(plain(node))
 
 
+def test_editors_take_a_tilde_for_a_frozen_value(validators: dict[str, Draft202012Validator]) -> None:
+    mine = {"schema": "vmrun/machine-type/1", "name": "mine", "extends": "pc"}
+    assert validators["machine-type"].is_valid({**mine, "compat": {"VGA": {"edid": None}}})
+    assert not validators["machine-type"].is_valid({**mine, "compat": {"VGA": {"edid": [1]}}})
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_examples_satisfy_the_schema(path: Path, validators: dict[str, Draft202012Validator]) -> None:
     problems: list[Problem] = []
