@@ -20,7 +20,7 @@ CR4_PAE, EFER_LME, EFER_LMA = 1 << 5, 1 << 8, 1 << 10
 CODE_TYPE, DATA_TYPE, BUSY_TSS = 11, 3, 11
 LONG_MODE, MTRR = 1 << 29, 1 << 12
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
-WRITE_BACK, UNCACHED, PROTECTED = 6, 0, 5
+WRITE_BACK, UNCACHED, PROTECTED, VALID = 6, 0, 5, 0x800
 DEF_TYPE, FIXED_64K, FIXED_16K, FIXED_4K, FIRST_BASE = 0x2FF, 0x250, (0x258, 0x259), range(0x268, 0x270), 0x200
 
 
@@ -69,16 +69,16 @@ class DirectBoot:
         assert self.plan is not None
         for index in range(len(accelerator.vcpus)):
             if self.mtrr:
-                accelerator.load_vcpu(index, {"msrs": self._mtrrs()})
+                accelerator.load_vcpu(index, {"msrs": self.mtrrs()})
             if index == 0:
                 state = accelerator.save_vcpu(0)
                 accelerator.load_vcpu(0, begin(self.plan.start, state))
 
-    def _mtrrs(self) -> dict[int, int]:
+    def mtrrs(self) -> dict[int, int]:
         """RAM is write-back, the hole below 4 GiB and the VGA window are not cached: as firmware leaves it."""
         hole = 0xE0000000 if int(self.config["memory-map"]["below-4g"]) > 0xC0000000 else 0xC0000000
-        found = {FIRST_BASE: hole | UNCACHED, FIRST_BASE + 1: ((1 << self.phys_bits) - hole) & ~0xFFF & 0xFFFFFFFF}
-        found[FIRST_BASE + 1] |= ((1 << self.phys_bits) - (1 << 32)) | 0x800
+        mask = (1 << self.phys_bits) - ((1 << 32) - hole)
+        found = {FIRST_BASE: hole | UNCACHED, FIRST_BASE + 1: mask | VALID}
         found[FIXED_64K] = found[FIXED_16K[0]] = int.from_bytes(bytes([WRITE_BACK] * 8), "little")
         found[FIXED_16K[1]] = UNCACHED
         found |= dict.fromkeys(FIXED_4K, int.from_bytes(bytes([PROTECTED] * 8), "little"))
