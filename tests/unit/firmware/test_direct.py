@@ -120,6 +120,16 @@ def test_initrd_stays_below_what_the_kernel_can_reach() -> None:
     assert struct.unpack_from("<I", image(found, lowmem.PARAMS_AT, 4096), 0x218) == (0x2FFE000,)
 
 
+@pytest.mark.parametrize("sample", ["bzImage", "vmlinux", "pvh", "multiboot", "multiboot2"])
+def test_initrd_without_room_behind_the_kernel_is_refused(sample: str) -> None:
+    top = low().top
+    end = 0x1020000 if sample == "bzImage" else 2 * MIB + 8192
+    size = top - end
+    plan(SAMPLES[sample], initrd=bytes(size - 8192))
+    with pytest.raises(BuildError, match="does not fit|no free memory"):
+        plan(SAMPLES[sample], initrd=bytes(top - MIB + 4096 if sample.startswith(("pvh", "multi")) else size + 4096))
+
+
 def test_command_line_longer_than_the_kernel_takes_is_refused() -> None:
     plan(kernels.linux(), words=bytes(2047))
     with pytest.raises(BuildError, match="takes 2047"):
