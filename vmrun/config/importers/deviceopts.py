@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.importers.qemuopts import LineError, Option, number, settings
+from vmrun.config.importers.qemuopts import LineError, Option, number, settings, size
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -119,6 +119,8 @@ def object_(line: Line, option: Option) -> None:
     given = settings(option, "qom-type", json=True)
     if not given.get("qom-type"):
         raise option.wrong("Parameter 'qom-type' is missing")
+    if str(given["qom-type"]).startswith("memory-backend-") and "id" in given and "size" in given:
+        line.backends[str(given["id"])] = size(option, "size", given["size"])
     if given["qom-type"] not in ("memory-backend-ram", "secret", "iothread", "main-loop"):
         line.no_equal(option, str(given["qom-type"]))
 

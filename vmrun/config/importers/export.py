@@ -45,6 +45,7 @@ _SETTINGS = {
     "devices",
     "include",
     "uuid",
+    "numa",
     "smbios",
     "disks",
     "serial",
@@ -123,12 +124,32 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         words += ["-readconfig", name]
     for id, monitor in document.get("monitors", {}).items():
         words += ["-mon", join([*monitor.items(), ("id", id)])]
+    words += _numa(document)
     lost = [key for key in document if key not in _SETTINGS]
     lost += ["firmware: none"] if _without_firmware(document) else []
     problems = [
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
     return words, problems
+
+
+def _numa(document: dict[str, Any]) -> list[str]:
+    """A node and the memory that it is made of, for RHEL 6 by its size alone; then the distances that are said."""
+    words: list[str] = []
+    nodes = document.get("numa", [])
+    for n, node in enumerate(nodes):
+        amount = parse_size(node["memory"]) or 0
+        pairs = [("nodeid", n), *(("cpus", cpu) for cpu in node.get("cpus", []))]
+        if str(document["machine"]).startswith("rhel6"):
+            pairs.append(("mem", f"{amount}B"))
+        else:
+            words += ["-object", join([("id", f"numa{n}"), ("size", f"{amount}B")], "memory-backend-ram")]
+            pairs.append(("memdev", f"numa{n}"))
+        words += ["-numa", join(pairs, "node")]
+    for src, node in enumerate(nodes):
+        for dst, distance in enumerate(node.get("distances", [])):
+            words += ["-numa", join([("src", src), ("dst", dst), ("val", distance)], "dist")]
+    return words
 
 
 def _without_firmware(document: dict[str, Any]) -> bool:

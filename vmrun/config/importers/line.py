@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers import charopts, deviceopts, driveopts, machineopts, netopts, screenopts
+from vmrun.config.importers import charopts, deviceopts, driveopts, machineopts, netopts, numaopts, screenopts
 from vmrun.config.importers.qemuopts import LineError, Option
 from vmrun.config.importers.state import Line, Opt
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vmrun.errors import Problem
 
-AREAS = (machineopts, driveopts, charopts, netopts, screenopts, deviceopts)
+AREAS = (machineopts, numaopts, driveopts, charopts, netopts, screenopts, deviceopts)
 OPTIONS: dict[str, Opt] = {opt.name: opt for area in AREAS for opt in area.OPTIONS}
 MOST_WORDS, LONGEST_WORD = 4096, 1 << 20
 # The meaning of the others depends on these.
@@ -135,6 +135,7 @@ def _document(line: Line) -> dict[str, Any]:
         "uuid",
         "memory",
         "cpus",
+        "numa",
         "rtc",
         "boot",
         "firmware",

@@ -371,7 +371,6 @@ OPTIONS = (
     Opt("m", True, memory, "amount of RAM: memory"),
     Opt("smp", True, smp, "processors and their topology: cpus"),
     Opt("cpu", True, cpu, "processor model and features: cpus.model, cpus.features"),
-    Opt("numa", True, no_equal, "NUMA nodes"),
     Opt("rtc", True, rtc, "clock: rtc"),
     Opt("localtime", False, localtime, "clock in local time: rtc.base"),
     Opt("startdate", True, startdate, "start of the clock: rtc.base"),

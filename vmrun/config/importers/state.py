@@ -53,6 +53,10 @@ class Line:
         self.named: set[str] = set()  # drivers that -global names
         self.skipped: list[str] = []  # what QEMU adds by default and this reading leaves out
         self.sources: dict[str, Option] = {}  # 'drives.ID', 'chardevs.ID' and so on: the option it came from
+        self.nodes: dict[int, dict[str, Any]] = {}  # NUMA nodes by id
+        self.memory_of: dict[int, tuple[Option, str]] = {}  # node → the memory backend that it is made of
+        self.backends: dict[str, int] = {}  # bytes of memory backends
+        self.distances: dict[tuple[int, int], int] = {}
         self.lost: list[tuple[Option, str]] = []  # what a guest or a client could tell and no machine file says
 
     @property

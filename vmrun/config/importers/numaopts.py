@@ -1,0 +1,85 @@
+"""-numa: nodes with memory and processors, and the distances between them. A node's memory stands there (mem=) or with
+the -object that memdev= names.
+"""
+
+from __future__ import annotations
+
+from vmrun.config.importers.qemuopts import number, only, settings, size, split
+from vmrun.config.importers.state import Line, Opt
+from vmrun.config.scalar import parse_size, size_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.config.importers.qemuopts import Option
+
+MOST = 128
+STEP = 8 << 20  # what QEMU divides memory by that no node claims
+
+
+def numa(line: Line, option: Option) -> None:
+    given = settings(option, "type")
+    kind = given.pop("type", "")
+    if kind == "node":
+        _node(line, option, given)
+    elif kind == "dist":
+        only(option, given, ("src", "dst", "val"))
+        src, dst, value = (number(option, key, given.get(key, "")) for key in ("src", "dst", "val"))
+        if not 0 <= src < MOST or not 0 <= dst < MOST:
+            raise option.wrong(f"Invalid node {max(src, dst)}, max possible could be {MOST - 1}")
+        line.distances[src, dst] = value
+    else:
+        line.no_equal(option)
+
+
+def _node(line: Line, option: Option, given: dict[str, Any]) -> None:
+    only(option, given, ("nodeid", "cpus", "mem", "memdev"))
+    id = number(option, "nodeid", given["nodeid"]) if "nodeid" in given else len(line.nodes)
+    if not 0 <= id < MOST:
+        raise option.wrong(f"Max number of NUMA nodes reached: {MOST}")
+    if id in line.nodes:
+        raise option.wrong(f"Duplicate NUMA nodeid: {id}")
+    node: dict[str, Any] = {}
+    for part in split(option.value or ""):
+        if part.startswith("cpus="):
+            first, _, last = part.removeprefix("cpus=").partition("-")
+            low, high = number(option, "cpus", first), number(option, "cpus", last or first)
+            if not 0 <= low <= high < 4096:
+                raise option.wrong(f"Parameter 'cpus' expects a range of processors, not '{first}-{last or first}'")
+            node.setdefault("cpus", []).extend(range(low, high + 1))
+    if "mem" in given:
+        node["memory"] = size(option, "mem", given["mem"], "m")
+    line.nodes[id] = node
+    if "memdev" in given:
+        line.memory_of[id] = option, str(given["memdev"])
+
+
+def finish(line: Line) -> None:
+    """The nodes as a machine file has them, in the order of their ids."""
+    if not line.nodes:
+        return
+    for id, (option, backend) in line.memory_of.items():
+        if backend not in line.backends:
+            raise option.wrong(f"object '{backend}' is no memory backend of a size that is given here", backend)
+        line.nodes[id]["memory"] = line.backends[backend]
+    ids = sorted(line.nodes)
+    total = parse_size(line.file.get("memory") or line.default("memory")) or 0
+    if not any("memory" in node for node in line.nodes.values()):
+        each = total // len(ids) // STEP * STEP
+        for id in ids:
+            line.nodes[id]["memory"] = each if id != ids[-1] else total - each * (len(ids) - 1)
+    for id in ids:
+        line.nodes[id]["memory"] = size_text(line.nodes[id].get("memory", 0))
+        if line.distances:
+            line.nodes[id]["distances"] = [_distance(line, id, other) for other in ids]
+    line.file["numa"] = [line.nodes[id] for id in ids]
+
+
+def _distance(line: Line, src: int, dst: int) -> int:
+    """As given, else as the other way is given, else ACPI's."""
+    found = line.distances.get((src, dst)) or line.distances.get((dst, src))
+    return found or (10 if src == dst else 20)
+
+
+OPTIONS = (Opt("numa", True, numa, "NUMA nodes: numa"),)
