@@ -63,6 +63,36 @@ CONFIG_FIELDS = {
     "34": "capability list",
     "3c": "interrupt line and pin",
 }
+FW_CFG_ITEMS = {
+    "0001": "features",
+    "0002": "UUID",
+    "0003": "size of RAM",
+    "0005": "processors",
+    "0007": "kernel's address",
+    "0008": "kernel's size",
+    "000b": "initrd's size",
+    "000d": "NUMA nodes",
+    "000e": "boot menu",
+    "000f": "most processors",
+    "0011": "kernel",
+    "0012": "initrd",
+    "0015": "kernel's command line",
+    "8001": "SMBIOS",
+    "8002": "override of IRQ 0",
+    "8004": "HPET",
+}
+CMOS_CELLS = {
+    **dict.fromkeys(("15", "16"), "base memory"),
+    **dict.fromkeys(("17", "18", "30", "31"), "memory above 1 MiB"),
+    **dict.fromkeys(("34", "35"), "memory above 16 MiB"),
+    **dict.fromkeys(("5b", "5c", "5d"), "memory above 4 GiB"),
+    **dict.fromkeys(("38", "3d"), "boot order"),
+    "10": "floppy drives",
+    "12": "hard disks",
+    "14": "equipment",
+    "39": "disk translation",
+    "5f": "processors",
+}
 COMMANDS = {"eth": "kernel order", "udev": "udev name", "path": "path name"}
 
 
@@ -160,8 +190,15 @@ def _one_sided(section: str, key: str, old: Any, new: Any) -> Change:
     elif section == "irqs":
         text = f"{key} → {there} {verb}"
     else:
-        text = f"{what}: {key} {verb}"
+        text = f"{what}: {_named(section, key)} {verb}"
     return Change(section, key, old, new, severity, text)
+
+
+def _named(section: str, key: str) -> str:
+    """A key with what it means, where it is a number."""
+    names = {"fw_cfg": FW_CFG_ITEMS, "cmos": CMOS_CELLS}.get(section, {})
+    name = names.get(key.removeprefix("item "))
+    return f"{key} ({name})" if name else key
 
 
 def _leaves(section: str, key: str, old: Any, new: Any, leaf: str = "", owner: str = "") -> Iterator[Change]:
@@ -211,7 +248,7 @@ def _explain(section: str, key: str, leaf: str, old: Any, new: Any) -> str:
         return f"device '{key}' moves: {leaf} {values}"
     if section == "devices":
         return f"{key}: {leaf.removeprefix('props.')} {values}"
-    return f"{SECTIONS[section][1]}: {key}{f' {leaf}' if leaf else ''} {values}"
+    return f"{SECTIONS[section][1]}: {_named(section, key)}{f' {leaf}' if leaf else ''} {values}"
 
 
 def _explain_cpuid(key: str, old: str, new: str) -> str:
@@ -254,4 +291,7 @@ def _called(card: dict[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text, mark, digest = str(value).partition(" sha256 ")
+    return f"{text} sha256 {digest[:12]}…" if mark else text

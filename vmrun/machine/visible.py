@@ -16,7 +16,7 @@ from vmrun.config.catalogue import load_catalogue
 from vmrun.config.write import collapse
 from vmrun.errors import BuildError, Problem
 from vmrun.firmware import fwcfg
-from vmrun.machine.cpuid import make_cpuid
+from vmrun.machine.cpuid import apic_ids, make_cpuid
 from vmrun.machine.dry import build_dry
 from vmrun.machine.nicnames import predict
 
@@ -98,6 +98,7 @@ def _machine(config: dict[str, Any]) -> dict[str, Any]:
         "type": config["machine"],
         "memory": config["memory"],
         "cpu model": cpus["model"],
+        "apic ids": " ".join(map(str, apic_ids(cpus)[: cpus["count"]])),
         "clock base": config["rtc"]["base"],
         "uuid": config["uuid"],
         "hw-version": config["hw-version"],

@@ -113,3 +113,14 @@ def test_gravest_changes_come_first(sections: dict[str, dict[str, Any]]) -> None
     changed = copy.deepcopy(sections)
     changed["machine"] |= {"type": "x", "memory": 1, "uuid": "u"}
     assert [change.severity for change in compare(sections, changed)] == [BREAKS, REDETECTED, INVISIBLE]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "name"), [("cmos", "35", "memory above 16 MiB"), ("fw_cfg", "item 0003", "size of RAM")]
+)
+def test_numbers_are_told_with_what_they_mean(
+    sections: dict[str, dict[str, Any]], section: str, key: str, name: str
+) -> None:
+    changed = {**sections, section: {**sections[section], key: "ff"}}
+    (change,) = compare(sections, changed)
+    assert f"{key} ({name}) {sections[section][key]} → ff" in change.text
