@@ -22,6 +22,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str, int]] = {
     "ccid-bus": (("slot",), "slot", 1),
     "I2C": (("address",), "address", 128),
 }
+FROM_ZERO = ("channel",)  # is 0 when it is not given
 HUB = "usb-hub"
 
 
@@ -34,8 +35,8 @@ def check(work: Work) -> None:
         names, what, count = row
         taken: dict[tuple[Any, ...], Dev] = {}
         for dev in sorted(bus.members, key=lambda dev: dev.spec.place.key()):
-            if not any(name in dev.spec.props for name in names):
-                continue
+            if not all(name in dev.spec.props for name in names if name not in FROM_ZERO):
+                continue  # what is not given is free for the bus to choose
             place = tuple(dev.props.get(name) for name in names)
             other = taken.setdefault(place, dev)
             if other is not dev:

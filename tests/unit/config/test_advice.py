@@ -94,3 +94,11 @@ def test_claims_on_the_host_that_go_together_are_fine(body: str) -> None:
 )
 def test_addresses_that_include_each_other_are_told(body: str) -> None:
     assert len([problem for problem in validate(HEAD + body) if problem.code == "VR0610"]) == 1
+
+
+@pytest.mark.parametrize("lun", ["", ", lun: 1"])
+def test_disks_of_one_scsi_target_get_units_of_their_own(lun: str) -> None:
+    disk = "driver: scsi-hd, scsi-id: 1"
+    body = f"devices: [{{id: s, driver: virtio-scsi-pci}}, {{{disk}, lun: 0, drive: a}}, {{{disk}{lun}, drive: b}}]\n"
+    found = validate(HEAD + "drives: {a: {file: a}, b: {file: b}}\n" + body)
+    assert [problem.code for problem in found if not problem.code.startswith("VR08")] == []
