@@ -8,6 +8,7 @@ cdef class SoftClock(Clock):
     cdef i64 limit          # no reading of this slice goes beyond
     cdef i64 offset         # host monotonic = ideal virtual time + offset
     cdef i64 told           # the latest reading
+    cdef i64 due            # of the next timer, negative: none; the processors' loop keeps it
     cdef u64 pace           # virtual ns an instruction, 32.32 fixed point
     cdef Cpu *cpu           # whose slice runs, NULL: none
     cdef readonly bint running

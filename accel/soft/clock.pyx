@@ -5,13 +5,17 @@ read once a slice of guest code; within the slice time passes with the instructi
 thread away for a while, the clock does not jump: it runs up to FASTEST times its pace until it has caught up. So a
 guest that measures one timer by another (Linux's calibration of the TSC by the PIT) finds what it would on hardware,
 on a loaded host too; and over seconds nothing drifts. While all processors are halted nothing can be measured, and
-the clock follows at once.
+the clock follows at once, but never past a timer that is due: each tick of a periodic one is seen, late ones one
+after the other.
 """
 
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef enum:
     FASTEST = 4
+
+# ns; when the host was away for longer (stopped, asleep), ticks are lost
+cdef i64 MOST_LAG = 2000000000
 
 # ns an instruction until it has been measured: 2, as 32.32
 cdef u64 FIRST_PACE = <u64>2 << 32
@@ -22,6 +26,7 @@ cdef class SoftClock(Clock):
 
     def __cinit__(self):
         self.pace = FIRST_PACE
+        self.due = -1
 
     cdef i64 host_now(self) noexcept nogil:
         cdef timespec t
@@ -45,12 +50,16 @@ cdef class SoftClock(Clock):
     cdef void begin(self, Cpu *cpu, i64 count) noexcept nogil:
         """A slice of `count` instructions starts. Its end is where the host's clock is expected to be by then."""
         cdef i64 most = <i64>((<u64>count * (self.pace >> 8)) >> 24)
-        cdef i64 behind = self.ideal() - self.at
+        cdef i64 behind = self.ideal() - self.at, jump
         if self.told > self.at:
             self.at = self.told
         if behind > 0:
             # as much of the lag as may be caught up in this slice
-            self.at += behind if behind < (FASTEST - 1) * most else (FASTEST - 1) * most
+            jump = behind if behind < (FASTEST - 1) * most else (FASTEST - 1) * most
+            if self.due >= 0 and jump > self.due - self.at:
+                jump = self.due - self.at
+            if jump > 0:
+                self.at += jump
         self.limit = self.at + most
         if behind < -most:
             self.limit = self.at                    # ahead of the host: wait for it
@@ -76,10 +85,12 @@ cdef class SoftClock(Clock):
         return <i64>((<u64>ns << 32) // self.pace) if ns > 0 else 0
 
     cdef void catch_up(self) noexcept nogil:
-        """Nobody computes: the clock is where the host's is."""
-        cdef i64 ideal = self.ideal()
-        if ideal > self.at:
-            self.at = ideal
+        """Nobody computes: the clock is where the host's is, or where the timer is that is due by then."""
+        cdef i64 to = self.ideal()
+        if 0 <= self.due < to:
+            to = self.due if self.due > to - MOST_LAG else to - MOST_LAG
+        if to > self.at:
+            self.at = to
         if self.at > self.told:
             self.told = self.at
 

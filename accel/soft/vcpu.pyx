@@ -673,6 +673,7 @@ cdef class SoftCpu(CpuThread):
             self.machine.timers.run_expired(now)
             deadline = self.machine.timers.next_deadline()
         self.machine.lock.release()
+        self.machine.clock.due = deadline
         if deadline < 0:
             return SLICE
         count = self.machine.clock.instructions(deadline - now)
@@ -704,6 +705,10 @@ cdef class SoftCpu(CpuThread):
         read(self.machine.bell, &rung, 8)
         if timers >= 0:
             self.machine.timers.notifier.clear()
+        if self.machine.timers is not None:     # others may have changed them meanwhile
+            self.machine.lock.acquire()
+            self.machine.clock.due = self.machine.timers.next_deadline()
+            self.machine.lock.release()
         self.machine.clock.catch_up()
         self.run_timers()
 
