@@ -127,7 +127,7 @@ def test_initrd_without_room_behind_the_kernel_is_refused(sample: str) -> None:
     size = top - end
     plan(SAMPLES[sample], initrd=bytes(size - 8192))
     with pytest.raises(BuildError, match="does not fit|no free memory"):
-        plan(SAMPLES[sample], initrd=bytes(top - MIB + 4096 if sample.startswith(("pvh", "multi")) else size + 4096))
+        plan(SAMPLES[sample], initrd=bytes(top - MIB if sample.startswith(("pvh", "multi")) else size + 4096))
 
 
 def test_command_line_longer_than_the_kernel_takes_is_refused() -> None:
