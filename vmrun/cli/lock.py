@@ -28,6 +28,10 @@ def run(argv: list[str]) -> int:
         lock.check(machine.data, path)
         write(f"{path}: holds\n")
         return 0
+    if path != "-" and not lock.may_replace(path):
+        raise ConfigError(
+            f"'{path}' exists and is no lock of vmrun's", code="VR0110", remedy="--output names another file"
+        )
     made = lock.make(machine.data)
     if path == "-":
         write(lock.text(made))

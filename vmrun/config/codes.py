@@ -62,7 +62,7 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0110": (
         "a file exists already",
-        "`vmrun init` does not write over files unless told to with --force.",
+        "`vmrun init` does not write over files unless told to with --force, `vmrun lock` over none but locks.",
     ),
     "VR0120": (
         "a command line that cannot be read",

@@ -52,6 +52,18 @@ def text(lock: dict[str, Any]) -> str:
     return json.dumps(lock, indent=1, ensure_ascii=False) + "\n"
 
 
+def may_replace(path: str) -> bool:
+    """Whether a lock can be written here without destroying something else: nothing, a lock, or a device."""
+    if not os.path.isfile(path):
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(200)
+    except OSError:
+        return True  # writing will say what is wrong
+    return not head.strip() or b'"vmrun/lock/' in head
+
+
 def read(path: str) -> dict[str, Any]:
     """A lock file's contents. ConfigError: there is none, it is no lock, or it was changed by hand."""
     if not os.path.exists(path):

@@ -323,3 +323,27 @@ def test_types_that_the_change_does_not_touch_are_fine(
 ) -> None:
     write("m.yaml", HEAD.replace("rhel6.3.0", "rhel6.6.0"))
     assert main(["validate", "m.yaml"]) == 0
+
+
+def test_a_file_that_is_no_lock_is_not_written_over(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("box.yaml", HEAD)
+    write("box.lock", "something of somebody else's\n")
+    assert main(["lock", "box.yaml"]) == 1
+    assert "error VR0110: 'box.lock' exists and is no lock of vmrun's" in capsys.readouterr().err
+    assert Path("box.lock").read_text() == "something of somebody else's\n"
+
+
+@pytest.mark.parametrize("path", ["nowhere/box.lock", "/dev/full", "."])
+def test_a_lock_that_cannot_be_written(here: Path, capsys: pytest.CaptureFixture[str], path: str) -> None:
+    write("box.yaml", HEAD)
+    assert main(["lock", "box.yaml", "--output", path]) == 3
+    assert f"error VR0921: cannot write '{path}': " in capsys.readouterr().err
+
+
+def test_a_lock_is_made_anew(here: Path) -> None:
+    write("box.yaml", HEAD)
+    assert main(["lock", "box.yaml"]) == 0
+    write("box.yaml", HEAD.replace("64MiB", "32MiB"))
+    assert main(["lock", "--check", "box.yaml"]) == 1
+    assert main(["lock", "box.yaml"]) == 0
+    assert main(["lock", "--check", "box.yaml"]) == 0
