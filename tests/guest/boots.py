@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
+import os
 import pathlib
 import statistics
 import sys
@@ -19,16 +20,17 @@ from collections.abc import Iterator
 from tests.guest.linux import LinuxGuest, initramfs, kernel
 
 
-def _burn() -> None:
-    while True:
-        pass
+def _burn(parent: int) -> None:
+    while os.getppid() == parent:
+        for _ in range(1000000):
+            pass
 
 
 @contextlib.contextmanager
 def load(count: int) -> Iterator[None]:
     """`count` busy processes beside what happens inside."""
     context = multiprocessing.get_context("spawn")
-    busy = [context.Process(target=_burn, daemon=True) for _ in range(count)]
+    busy = [context.Process(target=_burn, args=(os.getpid(),), daemon=True) for _ in range(count)]
     for process in busy:
         process.start()
     try:
