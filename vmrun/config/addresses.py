@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmrun.config.node import Node
 from vmrun.config.scalar import parse_pci_addr, pci_addr_text
 from vmrun.config.spec import BOARD
-from vmrun.config.work import Bus, Dev, Work
+from vmrun.config.work import MOST_NEAREST, Bus, Dev, Work
 from vmrun.errors import Place
 
 IDE_UNITS = 2
@@ -164,6 +164,8 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
 
 def _providers(work: Work, kind: str) -> str:
     """Drivers that provide such a bus, those that are modelled first."""
+    if len(work.problems) > MOST_NEAREST:
+        return "`vmrun devices` lists them"  # nobody reads so many
     modelled = work.catalogue.modelled_names()
     names = [*modelled, *(name for name in work.catalogue.names() if name not in modelled)]
     found = [name for name in names if (entry := work.catalogue.driver(name)) and kind in entry.provides]

@@ -29,11 +29,12 @@ def check(work: Work) -> None:
     """Say which two things want the same address, file or descriptor."""
     claims = [*_chardevs(work), *_spice(work), *_vnc(work), *_netdevs(work)]
     images = {drive["file"]: id for id, drive in work.drives.items() if "file" in drive}
-    held: dict[tuple[Any, ...], list[_Claim]] = {}
+    held: dict[tuple[Any, ...], dict[str, _Claim]] = {}  # kind and number or name → host → the first claim
     for claim in sorted(claims, key=lambda claim: claim[3].key()):
         kind, value, who, place, path = claim
-        others = held.setdefault((kind, value[-1]), [])
-        other = next((one for one in others if _same(kind, value, one[1])), None)
+        others = held.setdefault((kind, value[-1]), {})
+        host = _host(str(value[0])) if kind in ("tcp", "udp") else ""
+        other = others.get(host) or others.get("") or (next(iter(others.values()), None) if not host else None)
         if other is not None:
             work.wrong(
                 "VR0610",
@@ -54,20 +55,14 @@ def check(work: Work) -> None:
                 remedy="name another file",
             )
         else:
-            others.append(claim)
+            others[host] = claim
 
 
 _VERBS = {"tcp": "listen on", "udp": "receive on", "unix": "listen on", "file": "write", "fd": "take"}
 
 
-def _same(kind: str, a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    if kind not in ("tcp", "udp"):
-        return a == b
-    hosts = {_host(str(a[0])), _host(str(b[0]))}
-    return len(hosts) == 1 or "" in hosts
-
-
 def _host(host: str) -> str:
+    """Names of one address as one; '' for all addresses."""
     return "" if host in ANY else "localhost" if host in LOCAL else host
 
 
@@ -79,7 +74,7 @@ def _shown(work: Work, kind: str, value: tuple[Any, ...]) -> str:
     return f"'{str(value[0]).removeprefix(os.path.join(work.directory, ''))}'"
 
 
-def _remedy(kind: str, held: dict[tuple[Any, ...], list[_Claim]], value: tuple[Any, ...]) -> str:
+def _remedy(kind: str, held: dict[tuple[Any, ...], dict[str, _Claim]], value: tuple[Any, ...]) -> str:
     if kind not in ("tcp", "udp"):
         return "give each its own"
     free = next((port for port in range(value[1] + 1, 65536) if (kind, port) not in held), None)

@@ -50,6 +50,19 @@ FILES = {
     "unknown globals": table("globals", "isa-debugcom#: {a: 1}"),
     "unknown keys": table("cpus", "coont#: 1"),
     "unknown features": "cpus:\n" + table("  features", "ssse#: true", "    "),
+    "one USB port": devices("id: d#, driver: usb-mouse, port: 1")
+    + "  - {id: usb, driver: usb-ehci}\n",
+    "USB ports without hubs": devices('id: d#, driver: usb-mouse, port: "1.#"')
+    + "  - {id: usb, driver: usb-ehci}\n",
+    "no USB bus": devices("id: d#, driver: usb-mouse, port: 1"),
+    "one SCSI address": devices("id: d#, driver: scsi-hd, scsi-id: 1, lun: 0")
+    + "  - {id: s, driver: virtio-scsi-pci}\n",
+    "one TCP port": table("chardevs", "d#: {type: socket, host: a, port: 5000, server: true}"),
+    "one TCP port of many hosts": table("chardevs", "d#: {type: socket, host: h#, port: 5000, server: true}"),
+    "TCP ports in a row, each twice": "chardevs:\n"
+    + "".join(f"  d{n}: {{type: socket, host: a, port: {5000 + n // 2}, server: true}}\n" for n in range(N)),
+    "one log": table("chardevs", "d#: {type: file, path: log}"),
+    "one descriptor": table("netdevs", "d#: {type: tap, fd: 3}"),
     "wires to nowhere": table("wires", '- {from: "pn#.x", to: "gsi[0]"}'),
     "too many wires": table("wires", '- {from: "pm.x[0..255]", to: "gsi[0..255]"}'),
 }
