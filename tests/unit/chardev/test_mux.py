@@ -103,7 +103,7 @@ def test_mux_time_stamps_start_each_line(mux):
     mux.type(b"\x01t")
     mux.rig.write(mux.serial, b"one\ntwo\n")
     mux.rig.turns()
-    lines = read_all(mux.master, 46).splitlines()
+    lines = read_all(mux.master, 40).splitlines()
     assert [line.split(b"] ")[1] for line in lines] == [b"one", b"two"]
 
 
