@@ -28,6 +28,7 @@ COMMANDS = {
     "tree": ("vmrun.cli.tree", "show a machine's objects, buses, memory, ports and interrupts"),
     "import": ("vmrun.cli.import_cmd", "a machine file from a QEMU command line or a libvirt domain"),
     "export": ("vmrun.cli.export", "a machine as a QEMU command line or a libvirt domain"),
+    "qemu": ("vmrun.cli.qemu", "run a QEMU command line; vmrun-qemu does too"),
     "types": ("vmrun.cli.types", "list the machine types, compare two"),
     "devices": ("vmrun.cli.devices", "list the drivers, or one driver's properties"),
     "schema": ("vmrun.cli.schema", "print a JSON Schema, for editors"),

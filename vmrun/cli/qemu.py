@@ -31,10 +31,18 @@ def console() -> None:
     os._exit(code)
 
 
-def main(argv: list[str]) -> int:
+def run(argv: list[str]) -> int:
+    """`vmrun qemu ARGV…`: the same."""
+    if argv in (["--help"], ["-h"]):
+        sys.stdout.write("usage: vmrun qemu ARG…\n\nRun a QEMU command line; -help lists its options.\n")
+        return 0
+    return main(argv, PROGRAM)
+
+
+def main(argv: list[str], program: str = "") -> int:
     from vmrun.errors import VmrunError
 
-    program = os.path.basename(sys.argv[0]) or PROGRAM
+    program = program or os.path.basename(sys.argv[0]) or PROGRAM
     try:
         return _main(argv, program)
     except QemuError as error:

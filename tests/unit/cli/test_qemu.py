@@ -136,6 +136,13 @@ def test_what_only_asks_is_answered(line: str) -> None:
     assert qemu_lists.lists(read_options(line.split())) is not None
 
 
+def test_vmrun_qemu_is_a_command_of_vmrun_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vmrun", "qemu", "-foo"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (1, "vmrun-qemu: -foo: invalid option\n")
+
+
 # --- what the process does ------------------------------------------------------------------------------------
 
 
