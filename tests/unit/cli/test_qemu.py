@@ -56,7 +56,7 @@ def test_default_devices_that_are_not_modelled_are_left_out_and_named() -> None:
         ("-nodefaults -cdrom /dev/null", "vmrun has no ide-cd yet"),
         ("-nodefaults -vga cirrus", "vmrun has no cirrus-vga yet"),
         ("-nodefaults -vnc :1", "vmrun does not have this yet"),
-        ("-nodefaults -numa node", "vmrun does not have this yet"),
+        ("-nodefaults -pflash /dev/null", "vmrun does not have this yet"),
         ("-nodefaults -machine hpet=off", "vmrun does not have hpet yet"),
         ("-nodefaults -serial /dev/ttyS0", "vmrun does not have this yet"),
         ("-nodefaults -snapshot -hda /dev/null", "vmrun does not have this yet"),
