@@ -45,7 +45,7 @@ def _choose(args: Any, rows: list[dict[str, Any]]) -> str:
     usable = {
         row["label"]: row["filename"]
         for row in rows
-        if row["filename"].startswith(("/dev/pts/", "unix:", "tcp:")) and not row["filename"].endswith(",server=on")
+        if row["filename"].startswith(("pty:", "unix:", "tcp:")) and not row["filename"].endswith(",server=on")
     }
     if args.chardev is not None:
         if args.chardev not in usable:
@@ -65,9 +65,9 @@ def _open(where: str) -> int:
     from vmrun.monitor.transport import connect
 
     try:
-        if where.startswith("/"):
-            return os.open(where, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         kind, _, rest = where.partition(":")
+        if kind == "pty":
+            return os.open(rest, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if kind == "unix":
             return connect({"path": rest})
         host, _, port = rest.rpartition(":")

@@ -313,6 +313,10 @@ class _Run:
                 where = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
                 sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
                 waiting.append(listener)
+        for id, chardev in machine.board.chardevs.items():
+            if self.wanted.chardevs.get(id, {}).get("type") == "pty":
+                sys.stdout.write(f"char device redirected to {chardev.address} (label {id})\n")
+        sys.stdout.flush()
         for chardev in machine.board.awaited():
             if chardev.peer is not None:
                 continue

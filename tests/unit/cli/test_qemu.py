@@ -57,6 +57,7 @@ def test_default_devices_that_are_not_modelled_are_left_out_and_named() -> None:
         ("-nodefaults -vga cirrus", "vmrun has no cirrus-vga yet"),
         ("-nodefaults -vnc :1", "vmrun does not have this yet"),
         ("-nodefaults -pflash /dev/null", "vmrun does not have this yet"),
+        ("-nodefaults -gdb tcp::1234", "vmrun does not have this yet"),
         ("-nodefaults -machine hpet=off", "vmrun does not have hpet yet"),
         ("-nodefaults -serial /dev/ttyS0", "vmrun does not have this yet"),
         ("-nodefaults -snapshot -hda /dev/null", "vmrun does not have this yet"),
@@ -233,6 +234,13 @@ def test_a_serial_port_on_an_inherited_descriptor(start: Any) -> None:
     ours.settimeout(30)
     assert ours.recv(1) == b"A"
     ours.close()
+
+
+def test_a_pty_is_told_on_standard_output_and_to_clients(start: Any) -> None:
+    one = start(*QUIET, "-serial", "pty", stdout=subprocess.PIPE)
+    said = re.fullmatch(r"char device redirected to (/dev/pts/\d+) \(label serial0\)\n", one.process.stdout.readline())
+    assert said
+    assert f"pty:{said[1]}" in [row["filename"] for row in one.ask("query-chardev")["return"]]
 
 
 def test_pretty_qmp_has_a_line_for_each_member() -> None:

@@ -184,6 +184,7 @@ def chardevs(machine: Any) -> list[dict[str, Any]]:
     for name, spec in machine.config["chardevs"].items():
         backend = machine.board.chardevs.get(name)
         where = str(getattr(backend, "address", "") or _address(spec))
+        where = f"pty:{where}" if spec["type"] == "pty" else where
         rows.append({"label": name, "filename": where, "frontend-open": True})
     return rows
 
