@@ -52,6 +52,11 @@ def test_sci_en_follows_the_port_of_smi_commands(pm):
     assert pm.inw(PM + 4) & 1 == 0
 
 
+def test_rhel_6_starts_in_legacy_mode():
+    with alone("vmrun", "rhel6.6.0") as pm:
+        assert enable(pm).inw(PM + 4) & 1 == 0
+
+
 @pytest.mark.parametrize(("kind", "always"), [("pc-i440fx-5.2", 0), ("pc-i440fx-6.0", 1)])
 def test_without_smm_newer_types_have_no_legacy_mode(side, kind, always):
     with alone(side, kind) as machine:
