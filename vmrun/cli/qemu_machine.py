@@ -69,7 +69,7 @@ class Wanted:
 
     def warnings(self) -> list[str]:
         found = [problem.message for problem in self.parsed.warnings if problem.message.find("no equal") < 0]
-        if self.left_out:
+        if self.left_out and self.file["machine"] != "none":
             found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
         return found
 
@@ -108,7 +108,7 @@ class Wanted:
             by_itself = not text or name in _BY_ITSELF
             cdrom = self.file.get("drives", {}).get(device.get("drive"), {}).get("media") == "cdrom"
             if driver is not None and by_itself and (driver.planned or cdrom):
-                self.left_out.append(name)
+                self.left_out.append("a CD-ROM drive" if cdrom else name)
                 for key, section in _SECTIONS.items():
                     self.file.get(section, {}).pop(device.get(key), None)
                 continue

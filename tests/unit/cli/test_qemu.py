@@ -46,7 +46,9 @@ def test_default_devices_that_are_not_modelled_are_left_out_and_named() -> None:
     found = wanted("-M rhel6.3.0")
     assert [device["driver"] for device in found.file["devices"]] == ["isa-serial", "isa-parallel"]
     assert "e1000" in found.warnings()[-1] or "rtl8139" in found.warnings()[-1]
+    assert "a CD-ROM drive" in found.warnings()[-1]
     assert found.resolved()[0]["machine"] == "rhel6.3.0"
+    assert wanted("-machine none").warnings() == []
 
 
 @pytest.mark.parametrize(
