@@ -52,6 +52,7 @@ LEAVES = {
     ("nics", "driver"): BREAKS,
 }
 BY_ID = ("disks", "nics", "devices")  # sections whose keys are ids of devices
+HOST = "host"  # a register of CPUID that the machine type leaves to the host
 NAME_LEAVES = ("80000002", "80000003", "80000004")
 CONFIG_FIELDS = {
     "00": "vendor and device id",
@@ -263,6 +264,8 @@ def _explain_cpuid(key: str, old: str, new: str) -> str:
     plain = []
     for register, a, b in zip(REGISTERS, old.split(), new.split(), strict=True):
         row = _feature_row(features()["names"], int(function, 16), int(index, 16), register)
+        if HOST in (a, b):
+            row = []
         for bit in range(32) if row else ():
             if (int(a, 16) ^ int(b, 16)) >> bit & 1:
                 (gained if int(b, 16) >> bit & 1 else lost)[row[bit] or f"bit {bit} of {register}"] = None

@@ -14,7 +14,7 @@ from vmrun.config.digest import changed_since_release, digest, released
 from vmrun.config.load import read_bytes
 from vmrun.errors import BuildError, ConfigError, Place, Problem
 from vmrun.firmware import fwcfg
-from vmrun.machine.differ import INVISIBLE, LOCKED, compare
+from vmrun.machine.differ import HOST, INVISIBLE, LOCKED, compare
 from vmrun.machine.visible import visible
 
 TYPE_CHECKING = False
@@ -115,7 +115,8 @@ def _is_leaf(key: str, value: Any) -> bool:
     return (
         dot == "."
         and len(words) == 4
-        and all(0 < len(word) <= 8 and hexadecimal.issuperset(word) for word in (function, index, *words))
+        and all(0 < len(word) <= 8 and hexadecimal.issuperset(word) for word in (function, index))
+        and all(word == HOST or (0 < len(word) <= 8 and hexadecimal.issuperset(word)) for word in words)
     )
 
 

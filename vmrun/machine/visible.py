@@ -16,7 +16,7 @@ from vmrun.config.catalogue import load_catalogue
 from vmrun.config.write import collapse
 from vmrun.errors import BuildError, Problem
 from vmrun.firmware import fwcfg
-from vmrun.machine.cpuid import apic_ids, make_cpuid
+from vmrun.machine.cpuid import REGISTERS, apic_ids, make_cpuid
 from vmrun.machine.dry import build_dry
 from vmrun.machine.nicnames import predict
 
@@ -175,13 +175,36 @@ def _by_number(wire: list[str]) -> list[tuple[str, int]]:
 
 
 def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """CPUID of the model as it is meant, whatever this host's processor has. Processors differ in their APIC ids
-    only, so the first one stands for all.
+    """CPUID of the model as it is meant, whatever this host's processor has; a register that the type leaves to the
+    host says `host`. Processors differ in their APIC ids only, so the first one stands for all.
     """
     cpus = config["cpus"]
+    left = left_to_host(cpus)
     for entry in make_cpuid(cpus, cpus["model-data"], 0, []).entries:
-        key = f"{entry['function']:08x}.{entry.get('index', 0):x}"
-        yield key, " ".join(f"{entry[name]:08x}" for name in ("eax", "ebx", "ecx", "edx"))
+        function = entry["function"]
+        key = f"{function:08x}.{entry.get('index', 0):x}"
+        hosts = left.get(function, ())
+        yield key, " ".join("host" if name in hosts else f"{entry[name]:08x}" for name in REGISTERS)
+
+
+def left_to_host(cpus: dict[str, Any]) -> dict[int, tuple[str, ...]]:
+    """Function → registers of CPUID that are the host's by the rules of the type and the settings of the file."""
+    rules = cpus["model-data"]["rules"]
+    given = {
+        str(name).replace("_", "-"): value
+        for layer in (rules["set"], cpus.get("compat", {}), cpus.get("features", {}))
+        for name, value in layer.items()
+    }
+    found: dict[int, tuple[str, ...]] = {}
+    if rules.get("vendor") == "host" and "vendor" not in given:
+        found |= dict.fromkeys((0, 0x80000000), REGISTERS[1:])
+    if given.get("phys-bits", rules.get("phys-bits")) == "host" or given.get("host-phys-bits") in (True, "on"):
+        found[0x80000008] = ("eax",)
+    if rules.get("kvm-features") == "host":
+        found[0x40000001] = ("eax",)
+    if given.get("pmu") in (True, "on"):
+        found[0xA] = REGISTERS
+    return found
 
 
 def _firmware(machine: Machine) -> dict[str, Any]:

@@ -160,6 +160,21 @@ def test_a_cpu_feature_is_told_by_its_name(here: Path, capsys: pytest.CaptureFix
     ]
 
 
+def test_what_the_type_leaves_to_the_host_is_written_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = write("a.yaml", HEAD)
+    b = write("b.yaml", HEAD + "cpus: {features: {vendor: GenuineIntel, phys-bits: 40}}\n")
+    main(["lock", a])
+    leaves = json.loads(Path("a.lock").read_text())["sections"]["cpuid"]
+    assert leaves["00000000.0"].endswith(" host host host")
+    assert leaves["80000008.0"].startswith("host ")
+    assert leaves["40000001.0"].startswith("host ")
+    texts = [change["text"] for change in diff(a, b, capsys)]
+    assert any("ebx host → 756e6547" in text for text in texts)
+    assert main(["lock", b]) == 0
+    leaves = json.loads(Path("b.lock").read_text())["sections"]["cpuid"]
+    assert "host" not in leaves["00000000.0"] + leaves["80000008.0"]
+
+
 def test_a_disk_of_another_size_breaks_resume(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = write("a.yaml", HEAD + "disks: [a.img]\n")
     b = write("b.yaml", HEAD + "disks: [b.img]\n")
