@@ -17,7 +17,7 @@ def run(argv: list[str]) -> int:
     from vmrun.config.importers.export import command_line, long_form
     from vmrun.config.importers.qemuopts import PROGRAM
     from vmrun.config.load import load_file
-    from vmrun.errors import ConfigError, Problem
+    from vmrun.errors import WARNING, ConfigError, Problem
 
     problems: list[Problem] = []
     root = check_schema(load_file(args.file, problems), "machine", problems)
@@ -25,6 +25,11 @@ def run(argv: list[str]) -> int:
         raise ConfigError(problems=problems)
     document, _ = long_form(root, os.path.dirname(os.path.abspath(args.file)))
     words, lost = command_line(document)
+    for id, drive in document.get("drives", {}).items():
+        if "serial" in drive and not document["machine"].startswith("rhel6"):
+            text = f"drive '{id}' has a serial number, which QEMU takes at the device since version 3.0"
+            remedy = "give `serial` to the device instead of the drive"
+            lost.append(Problem("VR0121", text, path=f"drives.{id}.serial", remedy=remedy, severity=WARNING))
     print_problems(lost)
     if args.kind == "libvirt":
         from vmrun.config.importers.libvirt import export_domain

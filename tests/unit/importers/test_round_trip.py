@@ -67,6 +67,16 @@ def test_an_example_goes_out_and_in_as_the_same_machine(path: pathlib.Path, kind
             assert after[key] == before[key], key
 
 
+def test_an_exported_drive_names_its_format_and_a_serial_number_is_warned_of(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("schema: vmrun/machine/1\nmachine: pc-i440fx-2.0\ndisks: [{file: d.img, serial: s}, d.qcow2]\n")
+    command = [sys.executable, "-m", "vmrun", "export", "qemu", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "d.img,serial=s,format=raw" in done.stdout
+    assert "d.qcow2,format=qcow2" in done.stdout
+    assert "drive 'drive-ide0-0-0' has a serial number" in done.stderr
+
+
 def test_a_domain_becomes_the_machine_it_describes() -> None:
     document, lost = import_domain(DOMAIN, "test.xml")
     assert document["drives"] == {

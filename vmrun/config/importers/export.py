@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from vmrun.config.backends import absolute
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.importers.qemuopts import join
@@ -75,6 +77,9 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     for drive in document.get("drives", {}).values():
         if "file" in drive:
             drive["file"] = absolute(work, str(drive["file"]))
+            # QEMU would look into the image, and not write its first block
+            suffix = os.path.splitext(drive["file"])[1].lower()
+            drive.setdefault("format", work.catalogue.drives["suffixes"].get(suffix, "raw"))
     board = {str(node.value["id"].value): str(node.value["driver"].value) for node in machine_type.items("devices")}
     devices: list[dict[str, Any]] = []
     for device in (*document.get("devices", []), *made):
