@@ -345,8 +345,7 @@ cdef bint events(Cpu *c) noexcept nogil:
         if vector >= 0:
             c.halted = False
             interrupt(c, <u32>vector)
-        else:
-            vr_and32(&c.pending, ~<u32>PEND_INTR)
+        # Else it was withdrawn meanwhile, which has cleared the flag; clearing it here could lose the next one.
     return not c.halted
 
 

@@ -303,6 +303,17 @@ def test_one_shot_interrupts_once_at_its_time(board):
     assert apic.read_register(CURRENT) == 0
 
 
+def test_a_one_shot_that_is_due_comes_although_its_divider_is_written_before(board):
+    apic = board.apics[0]
+    apic.write_register(LVT_TIMER, 0x40)
+    apic.write_register(DIVIDE, 0xB)
+    apic.write_register(INITIAL, 1_000_000)
+    board.clock.set_time(board.clock.time() + 1_500_000)        # whoever runs the timers is late
+    apic.write_register(DIVIDE, 0xB)
+    board.timers.run()
+    assert apic.ack() == 0x40
+
+
 def test_periodic_timer_keeps_its_phase(board):
     apic = board.apics[0]
     apic.write_register(LVT_TIMER, 0x20040)

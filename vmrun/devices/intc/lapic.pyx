@@ -362,8 +362,8 @@ cdef class Lapic(InterruptSource):
             return self.initial_count - <u32>(ticks % self.initial_count)
         return self.initial_count - <u32>ticks if ticks < self.initial_count else 0
 
-    cdef void arm(self) noexcept nogil:
-        """Work out when the timer interrupts next."""
+    cdef void arm(self, bint fresh) noexcept nogil:
+        """Work out when the timer interrupts next. `fresh`: it was started just now."""
         cdef i64 now = self.clock.now(), period, at
         cdef u32 mode = self.lvt[TIMER] & TIMER_MODE
         if mode == TSC_DEADLINE:
@@ -383,8 +383,9 @@ cdef class Lapic(InterruptSource):
                 at = self.start + ((now - self.start) // period + 1) * period
             if period < MIN_PERIOD and at < now + MIN_PERIOD:
                 at = now + MIN_PERIOD
-        elif at <= now:
-            self.timer.cancel()
+        elif at <= now and not fresh:
+            if self.timer.node.deadline > now:      # one that is due still comes
+                self.timer.cancel()
             return
         self.timer.arm(at)
 
@@ -393,7 +394,7 @@ cdef class Lapic(InterruptSource):
             self.deadline = 0
         self.fire_lvt(TIMER)
         if self.lvt[TIMER] & TIMER_MODE == PERIODIC:
-            self.arm()
+            self.arm(False)
 
     # --- registers --------------------------------------------------------------------------------------
 
@@ -500,19 +501,19 @@ cdef class Lapic(InterruptSource):
                     self.deadline = 0
                     self.initial_count = 0
                 if (old ^ self.lvt[n]) & TIMER_MODE:
-                    self.arm()
+                    self.arm(False)
             self.update()
         elif n == 0x38:
             if self.lvt[TIMER] & TIMER_MODE != TSC_DEADLINE:
                 self.initial_count = <u32>value
                 self.start = self.clock.now()
-                self.arm()
+                self.arm(True)
         elif n == 0x3E:
             left = self.current_count()
             self.divide = value & 0xB
             if self.initial_count:                              # the count goes on at the new speed
                 self.start = self.clock.now() - <i64>(self.initial_count - left) * self.divider()
-                self.arm()
+                self.arm(False)
         elif n == 0x3F and wide:                                # SELF IPI
             if value & 0xFF < 16:
                 self.error(SEND_ILLEGAL_VECTOR)
@@ -573,7 +574,7 @@ cdef class Lapic(InterruptSource):
         if msr == MSR_DEADLINE and self.deadline_allowed:
             if self.lvt[TIMER] & TIMER_MODE == TSC_DEADLINE:
                 self.deadline = value
-                self.arm()
+                self.arm(False)
             return 0
         n = msr - 0x800
         if not self.base & BASE_EXTD or n > 0xFF:
@@ -638,7 +639,7 @@ cdef class Lapic(InterruptSource):
             self.lvt[n] = state["lvt"][n]
         for n in range(8):
             self.irr[n], self.isr[n], self.tmr[n] = state["irr"][n], state["isr"][n], state["tmr"][n]
-        self.arm()
+        self.arm(False)
         self.update()
 
 
