@@ -204,10 +204,15 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "drives": _sorted(work.drives),
         "chardevs": _sorted(work.chardevs),
         "netdevs": _sorted(work.netdevs),
-        "monitors": _sorted({id: plain(node) for id, node in spec.monitors.items()}),
+        "monitors": _sorted({id: {"mode": "readline", **_plain(node)} for id, node in spec.monitors.items()}),
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }
+
+
+def _plain(node: Node) -> dict[str, Any]:
+    value: Any = plain(node)
+    return dict(value)
 
 
 def _own_or_type(work: Work, key: str) -> str:

@@ -93,7 +93,8 @@ def machines(draw: st.DrawFn) -> dict[str, Any]:
         devices.append({"driver": "isa-debug-exit", "iobase": 0x501})
     if draw(st.booleans()):
         chardevs["m"] = draw(CHARDEVS)
-        machine["monitors"] = {"mon0": {"chardev": "m", "mode": draw(st.sampled_from(["readline", "control"]))}}
+        mode = draw(st.sampled_from([{}, {"mode": "readline"}, {"mode": "control"}]))
+        machine["monitors"] = {"mon0": {"chardev": "m", **mode}}
     for key, value in (("drives", drives), ("devices", devices), ("chardevs", chardevs)):
         if value:
             machine[key] = value
