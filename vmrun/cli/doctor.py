@@ -81,7 +81,13 @@ def _firmware() -> list[Finding]:
     from vmrun.firmware import images
 
     found = []
-    for name, needed in (("bios.bin", True), ("bios-256k.bin", True), ("vgabios-stdvga.bin", False)):
+    wanted = (
+        ("bios.bin", True),
+        ("bios-256k.bin", True),
+        ("vgabios-stdvga.bin", False),
+        ("linuxboot.bin", False),  # for `kernel:` through the firmware
+    )
+    for name, needed in wanted:
         try:
             image = images.load(name)
         except VmrunError as exc:
