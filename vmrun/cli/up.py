@@ -150,7 +150,8 @@ def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
             machine, f"option ROM {name}: {image.path} sha256:{hashlib.sha256(image.data).hexdigest()[:16]}…"
         )
     if machine.missing_features:
-        _note(machine, f"{machine.accelerator.name} here lacks CPU features of the model: {', '.join(machine.missing_features)}")
+        lost = ", ".join(machine.missing_features)
+        _note(machine, f"{machine.accelerator.name} here lacks CPU features of the model: {lost}")
     for chardev in machine.board.chardevs.values():
         address = getattr(chardev, "address", None)
         if address and machine.config["chardevs"][chardev.name]["type"] in ("pty", "socket"):
