@@ -322,10 +322,9 @@ class _Run:
                 continue
             where = chardev.address.removeprefix("unix:").removeprefix("tcp:")
             sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
-            chardev.wait()
+            machine.wait_for(chardev, "peer")
         for listener in waiting:
-            while not listener.clients and machine.outcome is None:
-                machine.loop.run_once(1.0)
+            machine.wait_for(listener, "clients")
 
     def _log_to(self) -> Any:
         """Where -qtest-log says; standard error when it says nothing."""

@@ -118,7 +118,7 @@ def _start_talking(machine: Machine, options: Any, console: bool) -> None:
 def _wait_for_peers(machine: Machine) -> None:
     for chardev in machine.board.awaited():
         _note(machine, f"waiting for a client on {chardev.address}")
-        chardev.wait()
+        machine.wait_for(chardev, "peer")
 
 
 def _introduce(machine: Machine, console: bool, quiet: bool) -> None:

@@ -31,6 +31,5 @@ def open_monitors(machine: Machine, note: Callable[[str], object]) -> Monitors:
         note(f"`vmrun ps` and `vmrun stop` will not find this machine: {why}")
     for listener in waiting:
         note(f"waiting for a client on {listener.address}")
-        while not listener.clients and machine.outcome is None:
-            machine.loop.run_once(1.0)
+        machine.wait_for(listener, "clients")
     return monitors

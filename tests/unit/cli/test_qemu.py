@@ -213,6 +213,19 @@ def test_sigterm_is_told_to_clients_and_ends_with_0(start: Any) -> None:
     assert "terminating on signal 15" in one.process.stderr.read()
 
 
+def test_sigterm_ends_a_machine_that_waits_for_its_console_s_client(tmp_path: pathlib.Path) -> None:
+    command = [*OURS, *QUIET, "-serial", f"unix:{tmp_path}/s,server"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    assert f"QEMU waiting for connection on: {tmp_path}/s,server=on" in process.stderr.readline()
+    process.terminate()
+    try:
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_machine_without_a_name_has_none(start: Any) -> None:
     assert start(*QUIET).ask("query-name") == {"return": {}}
 
