@@ -78,8 +78,8 @@ class Machine:
         return self.outcome or Outcome("quit")
 
     def wait_for(self, socket: Any, client: str) -> None:
-        """Run the main loop until the attribute `client` of a socket is set, or the machine was ended: signals and other
-        clients are heard meanwhile.
+        """Run the main loop until the attribute `client` of a socket is set, or the machine was ended. Signals and
+        other clients are heard meanwhile.
         """
         while not getattr(socket, client) and self.outcome is None:
             self.loop.run_once(1.0)
