@@ -42,7 +42,7 @@ class Monitors:
         try:
             if spec["type"] == "socket" and not spec.get("telnet") and not spec.get("mux"):
                 if not spec.get("server"):
-                    self.connect(spec, kind)
+                    self.reach(spec, kind)
                     return None
                 listener = self.listen(spec, kind)
                 return listener if spec.get("wait", True) else None
@@ -75,19 +75,22 @@ class Monitors:
         """As the client of a server that waits for us. OSError when it does not. `reconnect`: seconds."""
         return self.adopt(connect(spec), spec, kind)
 
+    def reach(self, spec: dict[str, Any], kind: str) -> None:
+        """As connect; with `reconnect` a server may come later."""
+        try:
+            self.connect(spec, kind)
+        except OSError:
+            if not spec.get("reconnect"):
+                raise
+            self.machine.loop.call_later(float(spec["reconnect"]), lambda: self.reach(spec, kind))
+
     def adopt(self, fd: int, spec: dict[str, Any], kind: str) -> Client:
         """On a connected descriptor, which is the monitor's from now on."""
 
         def gone(client: Client) -> None:
             self._gone(client)
             if spec.get("reconnect"):
-                self.machine.loop.call_later(float(spec["reconnect"]), again)
-
-        def again() -> None:
-            try:
-                self.adopt(connect(spec), spec, kind)
-            except OSError:
-                self.machine.loop.call_later(float(spec["reconnect"]), again)
+                self.machine.loop.call_later(float(spec["reconnect"]), lambda: self.reach(spec, kind))
 
         client = adopt(self.machine.loop, fd, lambda client: self.session(kind, client.send, client), gone)
         self.clients.add(client)

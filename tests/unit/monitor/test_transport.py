@@ -239,3 +239,28 @@ def test_the_end_of_the_machine_takes_the_socket_away(pc: Driven, tmp_path: path
     monitors.listen({"path": str(tmp_path / "qmp")})
     monitors.close()
     assert not (tmp_path / "qmp").exists()
+
+
+def test_a_client_with_reconnect_waits_and_comes_back(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "later")
+    spec = {"type": "socket", "path": path, "reconnect": 0.01}
+    monitors.open("c", "control", spec)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(1)
+    for _ in range(2):
+        listener.setblocking(False)
+        found: list[socket.socket] = []
+
+        def came(found: list[socket.socket] = found) -> bool:
+            try:
+                found.append(listener.accept()[0])
+            except BlockingIOError:
+                return False
+            return True
+
+        turn(monitors, came)
+        found[0].setblocking(False)
+        assert "QMP" in read(monitors, found[0])[0]
+        found[0].close()
+    listener.close()
