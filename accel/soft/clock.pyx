@@ -14,8 +14,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 cdef enum:
     FASTEST = 4
 
-# ns; when the host was away for longer (stopped, asleep), ticks are lost
-cdef i64 MOST_LAG = 2000000000
+# ns. A guest that computes on a host with no time for it falls behind by seconds; when it idles at last, its timers
+# come one after the other, as fast as it handles them: a jump would be a stall to its watchdogs. Beyond this it jumps.
+cdef i64 MOST_LAG = 600000000000
 
 # ns an instruction until it has been measured: 2, as 32.32
 cdef u64 FIRST_PACE = <u64>2 << 32
