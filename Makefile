@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# The modules are compiled in place by then; pip would compile all of them once more.
+INSTALL := VMRUN_EXT=none $(PY) -m pip install --quiet --no-build-isolation --config-settings editable_mode=compat
 SOURCES := $(shell find accel vmrun -name '*.pyx' -o -name '*.pxd' -o -name '*.pyx.in') setup.py pyproject.toml
 
 .PHONY: demo test test-fast build bench lint clean distclean
@@ -18,7 +20,7 @@ demo: build
 test: build
 	@sh tools/need-packages.sh firmware guests
 	@sh tools/fetch-i386.sh
-	@$(PY) -m pip install --quiet -e '.[test,dev]' --no-build-isolation --config-settings editable_mode=compat
+	@$(INSTALL) -e '.[test,dev]'
 	$(PY) -m pytest -n 2 --dist loadfile
 
 build: $(VENV)/.built
@@ -33,14 +35,14 @@ $(VENV)/.created:
 $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	@echo "compiling the C-level modules (a few minutes the first time)"
 	@$(PY) tools/compile.py
-	$(PY) -m pip install --quiet -e . --no-build-isolation --config-settings editable_mode=compat
+	@$(INSTALL) -e .
 	@touch $@
 
 bench: build
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
 
 lint: build
-	$(PY) -m pip install --quiet -e '.[dev]' --no-build-isolation --config-settings editable_mode=compat
+	@$(INSTALL) -e '.[dev]'
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 

@@ -133,6 +133,11 @@ CODES: dict[str, tuple[str, str]] = {
         "an unknown display",
         "`display:` takes default, none, or one of the names that the type has.",
     ),
+    "VR0407": (
+        "a device to remove that is not there",
+        "`remove:` takes ids of the machine type's own devices; `vmrun tree` shows them. What else stands in a file is "
+        "left out by deleting its line.",
+    ),
     "VR0501": ("a bus that cannot be used", "The bus does not exist, or the device plugs into none."),
     "VR0502": ("a bus of the wrong kind", "A device plugs into one kind of bus: PCI, ISA, IDE, …"),
     "VR0503": (

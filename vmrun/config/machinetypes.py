@@ -65,6 +65,11 @@ class TypeSpec:
         node = self.section("defaults").get(name)
         return None if node is None else plain(node)
 
+    def without(self, removed: Node) -> TypeSpec:
+        """The type without the devices whose ids are listed, and without their wires."""
+        root = _merge_type(self.root, removed.at({"remove": removed}))
+        return TypeSpec(self.name, root, self.chain, self.files, self.missing)
+
     def to_dict(self) -> dict[str, Any]:
         """The flattened type as bare values: what its digest covers and what `types --diff` compares."""
         value = plain(self.root)

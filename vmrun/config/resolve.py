@@ -118,6 +118,9 @@ def resolve(
     catalogue = catalogue or load_catalogue()
     spec = MachineSpec(root)
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
+    removed = spec.get("remove")
+    if removed is not None:
+        machine_type = _without(machine_type, removed, problems)
     work = Work(spec, machine_type, catalogue, directory, problems)
     work.note("machine", spec.type_name.place)
     work.idle_backends |= _dropped(whole, root)
@@ -157,6 +160,26 @@ def in_order(problems: list[Problem]) -> list[Problem]:
         first = first or place[0]
         unique.setdefault((place[0] != first, *place, problem.code, problem.message), problem)
     return [unique[key] for key in sorted(unique)]
+
+
+def _without(machine_type: TypeSpec, removed: Node, problems: list[Problem]) -> TypeSpec:
+    """The type without the board devices that the file does not want."""
+    from vmrun.config.near import nearest
+
+    board = [str(node.value["id"].value) for node in machine_type.items("devices")]
+    for node in removed.value:
+        if node.value not in board:
+            problems.append(
+                Problem(
+                    "VR0407",
+                    f"the board of {machine_type.name} has no device '{node.value}' to remove",
+                    node.place,
+                    path="remove",
+                    nearest=nearest(str(node.value), board),
+                    remedy="`vmrun tree` shows the board",
+                )
+            )
+    return machine_type.without(removed)
 
 
 def _dropped(whole: Node, good: Node) -> set[tuple[str, str]]:
@@ -199,6 +222,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "firmware": firmware,
         **settings.kernel(work),
         "pci-routing": settings.merged(work, "pci-routing"),
+        **_removed(spec),
         "devices": [_plain_device(dev) for dev in work.devices],
         "wires": [list(wire) for wire in wired],
         "drives": _sorted(work.drives),
@@ -208,6 +232,11 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }
+
+
+def _removed(spec: MachineSpec) -> dict[str, list[str]]:
+    given = spec.get("remove")
+    return {"remove": sorted(str(node.value) for node in given.value)} if given is not None and given.value else {}
 
 
 def _plain(node: Node) -> dict[str, Any]:

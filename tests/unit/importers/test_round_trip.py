@@ -54,6 +54,25 @@ def vmrun(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("kind", ["qemu", "libvirt"])
+def test_removed_devices_go_out_and_in(kind: str, tmp_path: pathlib.Path) -> None:
+    file, out, back = tmp_path / "box.yaml", tmp_path / "out", tmp_path / "back.yaml"
+    file.write_text("schema: vmrun/machine/1\nname: box\nmachine: pc-i440fx-2.0\nremove: [hpet, vmport]\n")
+    out.write_text(vmrun("export", kind, str(file)))
+    vmrun("import", kind, *(["--file"] if kind == "qemu" else []), str(out), "-o", str(back))
+    assert sketch_file(str(back)).data == sketch_file(str(file)).data
+
+
+def test_a_domain_without_hpet_and_vmport() -> None:
+    domain = DOMAIN.replace(b"rhel6.3.0", b"pc-i440fx-2.0").replace(
+        b"<clock offset='localtime'>", b"<features><vmport state='off'/></features><clock offset='localtime'><timer "
+        b"name='hpet' present='no'/>"
+    )
+    document, problems = import_domain(domain, "test.xml")
+    assert document["remove"] == ["hpet", "vmport"]
+    assert not any("hpet" in problem.text() or "vmport" in problem.text() for problem in problems)
+
+
 @pytest.mark.parametrize("path", MACHINES, ids=[path.name for path in MACHINES])
 @pytest.mark.parametrize("kind", ["qemu", "libvirt"])
 def test_an_example_goes_out_and_in_as_the_same_machine(path: pathlib.Path, kind: str, tmp_path: pathlib.Path) -> None:

@@ -45,6 +45,7 @@ _SETTINGS = {
     "vnc",
     "display",
     "devices",
+    "remove",
     "include",
     "uuid",
     "numa",
@@ -131,6 +132,7 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         words += ["-mon", join([*monitor.items(), ("id", id)])]
     words += _numa(document)
     lost = [key for key in document if key not in _SETTINGS]
+    lost += [f"remove: {id}" for id in document.get("remove", []) if id not in ("hpet", "vmport")]
     lost += ["firmware: none"] if _without_firmware(document) else []
     problems = [
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
@@ -169,7 +171,10 @@ def _machine(document: dict[str, Any]) -> list[str]:
     pairs = [("accel", ":".join(_BACK[name] for name in names))] if names else []
     if "kernel_irqchip" in document:
         pairs.append(("kernel_irqchip", str(document["kernel_irqchip"])))
-    return ["-machine", join(pairs, str(document["machine"]))]
+    removed = document.get("remove", [])
+    pairs += [(id, "off") for id in removed if id == "vmport"]
+    # QEMU has had -no-hpet for longer, and `hpet=off` since it lost that
+    return ["-machine", join(pairs, str(document["machine"])), *(["-no-hpet"] if "hpet" in removed else [])]
 
 
 def _settings(document: dict[str, Any]) -> list[str]:

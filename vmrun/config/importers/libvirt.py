@@ -170,7 +170,9 @@ class _Domain:
 
     def _features(self, element: Element) -> None:
         for child in element:
-            if child.tag not in ("acpi", "apic", "pae"):
+            if child.tag == "vmport" and child.get("state") == "off":
+                self.add("-machine", "vmport=off")
+            elif child.tag not in ("acpi", "apic", "pae"):
                 self.lost(child)
 
     def _ends(self, element: Element) -> None:
@@ -226,8 +228,8 @@ class _Domain:
         for timer in element.iter("timer"):
             if timer.get("name") == "rtc" and timer.get("tickpolicy") == "catchup":
                 pairs.append(("driftfix", "slew"))
-            elif timer.get("name") == "hpet" and timer.get("present") == "no" and not self.old:
-                self.lost(timer)
+            elif timer.get("name") == "hpet" and timer.get("present") == "no":
+                self.add("-no-hpet")
         self.add("-rtc", join(pairs))
 
     def _devices(self, devices: Element) -> None:

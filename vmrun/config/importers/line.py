@@ -129,6 +129,7 @@ def _document(line: Line) -> dict[str, Any]:
     order = (
         "name",
         "machine",
+        "remove",
         "accel",
         "kernel_irqchip",
         "paused",

@@ -75,6 +75,17 @@ _AS_IS = {key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smm", "smbu
 _AS_IS |= {key: ("off", "auto") for key in ("nvdimm", "hmat", "iommu", "igd-passthru")}
 
 
+# Board devices by the option that keeps them away.
+_REMOVABLE = ("hpet", "vmport")
+
+
+def remove(line: Line, id: str) -> None:
+    removed = line.file.setdefault("remove", [])
+    if id not in removed:
+        removed.append(id)
+        removed.sort()
+
+
 def newest(alias: str = "pc") -> str:
     """The type that `pc`, `rhel6` and no -machine at all mean: our newest of that kind."""
     from vmrun.config.machinetypes import type_names
@@ -102,6 +113,8 @@ def machine(line: Line, option: Option) -> None:
                 line.given.setdefault("usb", [option])
         elif key == "pcspk-audiodev" or key in _HOST or key == "hpet" and line.old and value == "off":
             continue
+        elif key in _REMOVABLE and value == "off":
+            remove(line, key)
         elif key in _GUEST:
             if not (key in _AS_IS and value in _AS_IS[key]):
                 line.no_equal(option, key)
@@ -300,7 +313,7 @@ def no_equal(line: Line, option: Option) -> None:
 
 def no_hpet(line: Line, option: Option) -> None:
     if not line.old:
-        line.no_equal(option)
+        remove(line, "hpet")
 
 
 def process(line: Line, option: Option) -> None:
