@@ -110,7 +110,7 @@ def test_a_thousand_ticks_a_second_arrive_and_keep_the_hosts_time(busy: int, tmp
     with load(busy):
         ticks, lag = drift(tmp_path, 10)
     assert ticks >= 9500
-    assert abs(lag) < 0.2
+    assert abs(lag) < 0.3
 
 
 def test_a_processor_that_had_to_wait_catches_up_without_losing_a_tick(tmp_path: pathlib.Path) -> None:
