@@ -44,6 +44,18 @@ def test_a_boot_sector_prints_writes_its_disk_and_powers_off(accel: str, tmp_pat
     assert after[1024:] == before[1024:]
 
 
+def test_what_a_guest_writes_to_a_snapshot_is_gone_with_it(accel: str, tmp_path: pathlib.Path) -> None:
+    tool = demo()
+    before = tool.boot_sector() + bytes((1 << 20) - 512)
+    (tmp_path / "disk.img").write_bytes(before)
+    disks = [{"file": "disk.img", "snapshot": True}]
+    with Guest(tmp_path, accel, machine="rhel6.3.0", memory="64MiB", disks=disks) as guest:
+        assert guest.run_to_end() == "shutdown", guest.output()[-400:]
+        found = guest.machine.board.drives["drive-ide0-0-0"].read_bytes(512, len(tool.PROOF))
+        assert found == tool.PROOF
+    assert (tmp_path / "disk.img").read_bytes() == before
+
+
 def grub_disk(path: pathlib.Path) -> None:
     """boot.img, then the core image from sector 1, as grub-install lays them out; no file system."""
     early = path.with_suffix(".cfg")

@@ -42,7 +42,6 @@ class Wanted:
         self.run: dict[str, Any] = parsed.run
         self.file = dict(parsed.document)
         self.left_out: list[str] = []
-        self.snapshot = any(option.name == "snapshot" for option in parsed.options)
         self.texts: list[str] = []
         if any(option.name == "enable-kvm" for option in parsed.options) and self.file.get("accel") == ["kvm", "soft"]:
             self.file["accel"] = ["kvm"]  # a machine file goes on without KVM; QEMU does not
@@ -219,7 +218,7 @@ class Wanted:
         if device:
             text = self.texts[int(device[1])]
         elif backend:
-            text = "-snapshot" if path.endswith(".snapshot") and self.snapshot else self.option(backend[0])
+            text = self.option(backend[0])
         else:
             words = {"memory": "m", "cpus": "smp", "rtc": "rtc", "boot": "boot", "firmware": "bios"}
             words |= {name: name for name in ("spice", "vnc", "smbios", "global")} | {"display": "vga"}

@@ -44,6 +44,8 @@ def run(argv: list[str]) -> int:
         lock.check(resolved.data, lock.lock_path(options.file))
     if options.paused:
         config["paused"] = True
+    if options.snapshot:
+        config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
     console = _console_kind(config, options.screen)
     holder: list[Machine] = []
     machine = build(config, accel=options.accel, mux=_mux_maker(holder, options.screen) if console else None)

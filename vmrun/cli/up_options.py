@@ -13,6 +13,7 @@ Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses th
   --accel LIST          accelerators to try instead of the file's, e.g. kvm,soft
   --set PATH=VALUE      change a value first, e.g. --set memory=1GiB (may be repeated)
   --locked              start only what the lock file beside FILE says (vmrun lock)
+  --snapshot            leave the images as they are: what is written is gone with the machine
   --paused              do not run the processors yet
   --screen              show the display's text screen here; the keyboard goes to the guest
   --timeout SECONDS     end the machine after this time, with exit code 4
@@ -30,12 +31,13 @@ class Options:
         self.accel: list[str] | None = None
         self.sets: list[str] = []
         self.timeout: float | None = None
-        self.locked = False
+        self.locked = self.snapshot = False
         self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = False
 
 
 FLAGS = {
     "--locked": "locked",
+    "--snapshot": "snapshot",
     "--paused": "paused",
     "--screen": "screen",
     "--no-reboot": "no_reboot",

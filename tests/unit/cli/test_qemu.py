@@ -62,7 +62,6 @@ def test_default_devices_that_are_not_modelled_are_left_out_and_named() -> None:
         ("-nodefaults -gdb tcp::1234", "vmrun does not have this yet"),
         ("-nodefaults -machine smbus=off", "vmrun does not have smbus yet"),
         ("-nodefaults -serial /dev/ttyS0", "vmrun does not have this yet"),
-        ("-nodefaults -snapshot -hda /dev/null", "vmrun does not have this yet"),
     ],
 )
 def test_what_is_not_modelled_is_refused_by_its_option(line: str, what: str) -> None:
@@ -75,6 +74,11 @@ def test_devices_of_the_board_stay_away_when_they_are_switched_off() -> None:
     assert wanted("-nodefaults -no-hpet").file["remove"] == ["hpet"]
     assert "remove" not in wanted("-M rhel6.3.0 -nodefaults -no-hpet").file  # it has none
     assert "remove" not in wanted("-nodefaults -machine hpet=on").file
+
+
+def test_snapshot_keeps_every_image_as_it_is() -> None:
+    drives = wanted("-nodefaults -snapshot -hda /dev/null -hdb /dev/zero").resolved()[0]["drives"]
+    assert [drive["snapshot"] for drive in drives.values()] == [True, True]
 
 
 def test_enable_kvm_means_kvm_and_nothing_else() -> None:

@@ -443,7 +443,6 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
         ("netdevs: {n: {type: user}}\n", "VR0803", "m.yaml:3:21"),
         ("disks: [a.qcow2]\n", "VR0804", "m.yaml:3:9"),
         ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
-        ("disks: [{file: a, snapshot: true}]\n", "VR0804", "m.yaml:3:19"),
         ("cdrom: x.iso\n", "VR0805", "m.yaml:3:1"),
         ("nics: [user]\n", "VR0805", "m.yaml:3:1"),
         ("floppies: [a]\n", "VR0805", "m.yaml:3:1"),

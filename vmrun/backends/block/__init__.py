@@ -1,7 +1,9 @@
 """Drives: image files behind disks.
 
-`open_drive(name, spec, lock)` opens what a machine file calls a drive: file, format (raw), cache, readonly. An image
-that somebody writes is locked the way qemu-kvm locks it, so that vmrun, QEMU and qemu-img keep out of each other's way.
+`open_drive(name, spec, lock)` opens what a machine file calls a drive: file, format (raw), cache, readonly, snapshot.
+An image that somebody writes is locked the way qemu-kvm locks it, so that vmrun, QEMU and qemu-img keep out of each
+other's way. `snapshot: true` keeps the image as it is: what the guest writes lies in a temporary file and is
+gone with it.
 """
 
 from __future__ import annotations
@@ -37,14 +39,20 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> BlockBacken
     readonly = bool(spec.get("readonly", False))
     if spec.get("format", "raw") != "raw":
         raise BackendError(f"drive {name}: format {spec['format']} is not modelled yet", remedy="use format: raw")
-    fd = _open(name, path, readonly, cache)
+    snapshot = bool(spec.get("snapshot", False)) and not readonly
+    fd = _open(name, path, readonly or snapshot, cache)
+    overlay = -1
     try:
         size = _size(name, path, fd)
-        _lock(name, path, fd, readonly)
+        _lock(name, path, fd, readonly or snapshot)
+        if snapshot:
+            overlay = _temporary(name)
     except BaseException:
         os.close(fd)
         raise
     image = RawImage(name, path, fd, size, readonly, lock, cache == "unsafe")
+    if overlay >= 0:
+        image.divert(overlay)
     image.serial = spec.get("serial")
     return image
 
@@ -72,6 +80,21 @@ def _open(name: str, path: str, readonly: bool, cache: str) -> int:
         raise BackendError(f"drive {name}: {path} is a directory, not an image") from None
     except OSError as exc:
         raise BackendError(f"drive {name}: {path}: {exc.strerror}") from None
+
+
+def _temporary(name: str) -> int:
+    """A file without a name in $TMPDIR, else /var/tmp, where there is room for disks."""
+    import tempfile
+
+    directory = os.environ.get("TMPDIR") or "/var/tmp"
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            return os.dup(file.fileno())
+    except OSError as exc:
+        raise BackendError(
+            f"drive {name}: no temporary file in {directory}: {exc.strerror}",
+            remedy="set TMPDIR to a directory with room for what the guest writes",
+        ) from None
 
 
 def _size(name: str, path: str, fd: int) -> int:

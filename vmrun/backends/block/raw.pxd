@@ -20,6 +20,8 @@ cdef class RawImage(BlockBackend):
     cdef readonly DeviceLock lock
     cdef readonly str path
     cdef bint nowait, ignore_flush
+    cdef int overlay                # descriptor of the file that takes the writes; -1: the image does
+    cdef u8 *written                # a bit for each sector that the overlay has
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t work, settled
     cdef Job queue[QUEUE]
@@ -31,3 +33,6 @@ cdef class RawImage(BlockBackend):
     cdef bint closing
     cdef void worker(self, u32 slot) noexcept nogil
     cdef int transfer(self, BlockRequest request, int flags) noexcept nogil
+    cdef bint is_written(self, u64 sector) noexcept nogil
+    cdef u64 run_length(self, u64 offset, bint *there) noexcept nogil
+    cdef void note_written(self, u64 offset, u64 count) noexcept nogil

@@ -3,10 +3,13 @@
 Reads that the page cache can answer are done on the caller's own thread (preadv2 with RWF_NOWAIT); everything else
 goes to worker threads, which never hold the GIL. A flush waits for the writes before it.
 
+With an overlay (`divert`) the image stays as it is: whole sectors go to a second, sparse file, and are read from there.
+
 Locks, in this order: device lock, then the queue's mutex. A worker holds neither while it does I/O.
 """
 
 from libc.errno cimport EAGAIN, EINTR, EIO, EOPNOTSUPP, errno
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.string cimport memset
 from posix.types cimport off_t
 
@@ -32,6 +35,18 @@ cdef extern from "<sys/uio.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int)
+
+cdef extern from *:
+    """
+    #define vr_set_bits(p, bits) __atomic_fetch_or((p), (bits), __ATOMIC_RELEASE)
+    #define vr_get_bits(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    """
+    void vr_set_bits(u8 *, u8) nogil
+    u8 vr_get_bits(u8 *) nogil
+
+cdef enum:
+    SECTOR = 512
+    LONGEST = 4096              # sectors that are looked at for one transfer
 
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int, const char *, int, int, int)
@@ -74,6 +89,17 @@ cdef op_fn get_op = <op_fn>_op
 cdef finish_fn call_finish = <finish_fn>_finish
 
 
+cdef u32 shorten(iovec *part, u32 count, u64 room) noexcept nogil:
+    """Cut to `room` bytes; how many parts are left."""
+    cdef u32 n
+    for n in range(count):
+        if part[n].iov_len >= room:
+            part[n].iov_len = room
+            return n + 1
+        room -= part[n].iov_len
+    return count
+
+
 cdef class RawImage(BlockBackend):
     """An open image. `open_drive` (vmrun.backends.block) makes and checks it."""
 
@@ -83,6 +109,7 @@ cdef class RawImage(BlockBackend):
         self.lock = lock
         self.ignore_flush = ignore_flush
         self.nowait = True
+        self.overlay = -1
         pthread_mutex_init(&self.mutex, NULL)
         pthread_cond_init(&self.work, NULL)
         pthread_cond_init(&self.settled, NULL)
@@ -97,6 +124,21 @@ cdef class RawImage(BlockBackend):
         with nogil:
             prctl(15, text, 0, 0, 0)
             self.worker(slot)
+
+    def __cinit__(self):
+        self.written = NULL
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.written)
+
+    def divert(self, int fd):
+        """Writes go to this file from now on, which is the image's own to close. Before the first request."""
+        self.written = <u8 *>PyMem_RawCalloc(self.size // SECTOR // 8 + 1, 1)
+        if self.written == NULL:
+            raise MemoryError
+        os.ftruncate(fd, self.size)
+        self.overlay = fd
+        self.ignore_flush = True
 
     # --- the caller's side --------------------------------------------------------------------------------
 
@@ -155,9 +197,16 @@ cdef class RawImage(BlockBackend):
         """All of the request's bytes; 0 or an errno. What lies past the end of the image reads as zeros."""
         cdef iovec part[64]
         cdef u32 at = 0, count
-        cdef u64 skip = 0, offset = request.offset
+        cdef u64 skip = 0, offset = request.offset, room = ~<u64>0
         cdef ssize_t moved
+        cdef bint there = False
+        cdef int fd = self.fd
+        if self.overlay >= 0 and request.op != BLOCK_READ:
+            fd = self.overlay
         while at < request.vector_count:
+            if self.overlay >= 0 and request.op == BLOCK_READ:
+                room = self.run_length(offset, &there)
+                fd = self.overlay if there else self.fd
             count = 0
             while count < 64 and at + count < request.vector_count:
                 part[count].iov_base = request.vectors[at + count].base
@@ -165,10 +214,12 @@ cdef class RawImage(BlockBackend):
                 count += 1
             part[0].iov_base = <u8 *>part[0].iov_base + skip
             part[0].iov_len -= skip
+            if room != ~<u64>0:
+                count = shorten(part, count, room)
             if request.op == BLOCK_READ:
-                moved = preadv2(self.fd, part, count, <off_t>offset, flags)
+                moved = preadv2(fd, part, count, <off_t>offset, flags)
             else:
-                moved = pwritev2(self.fd, part, count, <off_t>offset, 0)
+                moved = pwritev2(fd, part, count, <off_t>offset, 0)
             if moved < 0:
                 if errno == EINTR:
                     continue
@@ -178,6 +229,8 @@ cdef class RawImage(BlockBackend):
                     return EIO
                 memset(part[0].iov_base, 0, part[0].iov_len)
                 moved = <ssize_t>part[0].iov_len
+            if self.overlay >= 0 and request.op != BLOCK_READ:
+                self.note_written(offset, <u64>moved)
             offset += <u64>moved
             while moved > 0 and at < request.vector_count:
                 if <u64>moved >= request.vectors[at].length - skip:
@@ -188,6 +241,27 @@ cdef class RawImage(BlockBackend):
                     skip += <u64>moved
                     moved = 0
         return 0
+
+    cdef bint is_written(self, u64 sector) noexcept nogil:
+        return vr_get_bits(&self.written[sector >> 3]) >> (sector & 7) & 1
+
+    cdef u64 run_length(self, u64 offset, bint *there) noexcept nogil:
+        """Bytes from offset on that are all in the overlay, or all in the image."""
+        cdef u64 sector = offset // SECTOR, first = sector, end = self.size // SECTOR
+        there[0] = False
+        if sector < end:
+            there[0] = self.is_written(sector)
+        if end > first + LONGEST:
+            end = first + LONGEST
+        while sector < end and self.is_written(sector) == there[0]:
+            sector += 1
+        return (sector if sector > first else first + 1) * SECTOR - offset
+
+    cdef void note_written(self, u64 offset, u64 count) noexcept nogil:
+        cdef u64 sector = offset // SECTOR, end = (offset + count) // SECTOR
+        while sector < end:
+            vr_set_bits(&self.written[sector >> 3], <u8>(1 << (sector & 7)))
+            sector += 1
 
     cdef void worker(self, u32 slot) noexcept nogil:
         cdef void *request
@@ -266,12 +340,28 @@ cdef class RawImage(BlockBackend):
                 pthread_cond_wait(&self.settled, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
         fd, self.fd = self.fd, -1
+        overlay, self.overlay = self.overlay, -1
         try:
-            if not self.readonly:
+            if not self.readonly and overlay < 0:
                 os.fdatasync(fd)
         finally:
             os.close(fd)
+            if overlay >= 0:
+                os.close(overlay)
 
     def read_bytes(self, u64 offset, u64 count):
         """Read now, for geometry and views; short at the end of the image."""
-        return os.pread(self.fd, count, offset)
+        cdef bint there = False
+        cdef u64 room
+        if self.overlay < 0:
+            return os.pread(self.fd, count, offset)
+        found = b""
+        while count:
+            room = min(self.run_length(offset, &there), count)
+            piece = os.pread(self.overlay if there else self.fd, room, offset)
+            found += piece
+            if len(piece) < room:
+                break
+            offset += room
+            count -= room
+        return found
