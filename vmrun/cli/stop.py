@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.monitor.client import QmpClient
+
 FINE, HOST, GUEST = 0, 3, 4
+PATIENCE = 5.0  # seconds that a guest may take before somebody wonders
 
 
 def run(argv: list[str]) -> int:
@@ -16,8 +21,6 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait so long; exit 4 if it still runs")
     args = parser.parse_args(argv)
 
-    from vmrun.cli.out import write
-    from vmrun.errors import MonitorError
     from vmrun.monitor.client import QmpClient
     from vmrun.monitor.runtime import find
 
@@ -26,18 +29,37 @@ def run(argv: list[str]) -> int:
             qmp.execute("quit")
         else:
             if qmp.execute("query-status")["status"] != "running":
-                import sys
-
-                write(f"vmrun stop: {args.name} is paused; its guest can't see the button\n", sys.stderr)
+                _say(f"{args.name} is paused; its guest can't see the button")
                 return GUEST
             qmp.execute("system_powerdown")
-        qmp.socket.settimeout(args.timeout)
-        try:
-            while qmp.wait_for("SHUTDOWN") is not None:
-                qmp.events.clear()
-        except MonitorError:
-            import sys
-
-            write(f"vmrun stop: {args.name} still runs after {args.timeout:g} seconds\n", sys.stderr)
+        rest = args.timeout
+        if rest is None or rest > PATIENCE:
+            if _ended(qmp, PATIENCE):
+                return FINE
+            _say(f"{args.name} has not shut down yet; `vmrun stop --force {args.name}` ends it at once")
+            rest = rest - PATIENCE if rest is not None else None
+        if not _ended(qmp, rest):
+            _say(f"{args.name} still runs after {args.timeout:g} seconds")
             return GUEST
     return FINE
+
+
+def _ended(qmp: QmpClient, seconds: float | None) -> bool:
+    """Wait for the end of the machine."""
+    from vmrun.errors import MonitorError
+
+    qmp.socket.settimeout(seconds)
+    try:
+        while qmp.wait_for("SHUTDOWN") is not None:
+            qmp.events.clear()
+    except MonitorError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    import sys
+
+    from vmrun.cli.out import write
+
+    write(f"vmrun stop: {text}\n", sys.stderr)

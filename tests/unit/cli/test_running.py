@@ -140,3 +140,10 @@ def test_without_a_display_there_is_no_screenshot(host: Host) -> None:
     host.up("lab")
     done = host.run("screenshot", "lab", str(host.directory / "x.png"))
     assert done.returncode == 3 and "no console to take a screendump from" in done.stderr
+
+
+def test_stop_says_what_ends_a_guest_that_does_not_listen(host: Host) -> None:
+    host.up("lab")
+    done = host.run("stop", "--timeout", "5.5", "lab")
+    assert "lab has not shut down yet; `vmrun stop --force lab` ends it at once" in done.stderr
+    assert (done.returncode, "lab still runs after 5.5 seconds" in done.stderr) == (4, True)
