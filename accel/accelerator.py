@@ -71,6 +71,11 @@ class Accelerator:
         """What it cannot execute of what a stock kernel does, found out by doing; '' when nothing."""
         return ""
 
+    @classmethod
+    def dead_ends(cls) -> str:
+        """Instructions of stock kernels that end a guest, found out by doing; '' when there are none."""
+        return ""
+
     def __init__(
         self,
         memory: AddressSpace,

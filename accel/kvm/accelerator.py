@@ -63,6 +63,15 @@ class KvmAccelerator(Accelerator):
         except AccelFailure as exc:
             return str(exc)
 
+    @classmethod
+    def dead_ends(cls) -> str:
+        from accel.kvm.trial import dead_ends
+
+        try:
+            return dead_ends()
+        except AccelFailure:
+            return ""  # the machine's own attempt will tell
+
     def __init__(
         self,
         memory: AddressSpace,

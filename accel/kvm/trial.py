@@ -94,11 +94,21 @@ def first_steps() -> None:
 
 def kernel_steps() -> str:
     """The steps on which this KVM gives up, and how, separated by semicolons; '' when there are none."""
-    lost = [] if not take(STEPS) else [found for found in (take((step,)) for step in STEPS) if found]
+    lost = lost_steps()
     rate = speed()
     if rate < SLOW:
         lost.append(f"kernel code runs at {rate / 1e6:.1f} million instructions a second, so KVM emulates it")
     return "; ".join(lost)
+
+
+def lost_steps() -> list[str]:
+    """The steps that do not end well, and how each ends."""
+    return [] if not take(STEPS) else [found for found in (take((step,)) for step in STEPS) if found]
+
+
+def dead_ends() -> str:
+    """Those of them on which KVM itself gives up; what only takes long here is none."""
+    return "; ".join(found for found in lost_steps() if "INTERNAL_ERROR" in found)
 
 
 def speed() -> float:
