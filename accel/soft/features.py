@@ -21,12 +21,13 @@ FEATURES_EDX = _bits((0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19,
 FEATURES_ECX = _bits((0, 9, 13, 19, 20, 21, 22, 23, 24, 31))
 # SYSCALL NX PDPE1GB RDTSCP LM, and what AMD repeats of 1.EDX
 EXTENDED_EDX = _bits((11, 20, 26, 27, 29)) | FEATURES_EDX & 0x0183F3FF
-# LAHF_LM ABM 3DNOWPREFETCH
-EXTENDED_ECX = _bits((0, 5, 8))
+# LAHF_LM ABM SSE4A 3DNOWPREFETCH
+EXTENDED_ECX = _bits((0, 5, 6, 8))
 # SMEP ERMS SMAP
 STRUCTURED_EBX = _bits((7, 9, 20))
-# KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock
-PARAVIRTUAL = _bits((0, 1, 3, 24))
+# KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever
+# making use of it: page faults told before they are resolved, stolen time (always none), interrupts that need no EOI
+PARAVIRTUAL = _bits((0, 1, 3, 4, 5, 6, 24))
 INVARIANT_TSC = 1 << 8
 ARAT = 1 << 2
 PHYSICAL_BITS, LINEAR_BITS = 40, 48

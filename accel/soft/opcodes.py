@@ -1,4 +1,4 @@
-"""The opcode maps of x86 as a table of words, up to SSE4.2, AES, POPCNT, CX16 and RDTSCP.
+"""The opcode maps of x86 as a table of words, up to SSE4.2, SSE4a, AES, POPCNT, CX16 and RDTSCP.
 
 A row is `opcodes: words`. Opcodes are hexadecimal, `80-83`, separated by commas; `/4` behind them is the modrm.reg of a
 group, `/4-7` several. A row with `mem` or `reg` in a group says only what that half (modrm.mod) of it does.
@@ -151,7 +151,7 @@ TWO = """
 20-23: m creg f64 sys
 28,29: m fpu np 66
 2A: m fpu np 66 f3 f2
-2B: m mem fpu np 66
+2B: m mem fpu np 66 f3 f2
 2C,2D: m fpu np 66 f3 f2
 2E,2F: m fpu np 66 w=*
 30-33: sys
@@ -172,6 +172,9 @@ TWO = """
 73/3,7: m ub reg fpu 66
 74-76: m fpu np 66
 77: fpu np
+78/0: m reg iw fpu 66 f2
+78/1-7: m reg iw fpu f2
+79: m reg fpu 66 f2
 7C,7D: m fpu 66 f2
 7E,7F: m fpu np 66 f3
 80-8F: jz cond f64 cc

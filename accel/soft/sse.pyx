@@ -158,6 +158,50 @@ cdef void mov_r(Cpu *c, Uop *u) noexcept nogil:
     next(c, u)
 
 
+# --- SSE4a: a field of bits in the low half (AMD volume 4). The high half is undefined; processors clear it. ------------------
+
+cdef u64 field(u64 control) noexcept nogil:
+    """Its bits, at the bottom: control 5:0 is their number, 0 for all 64."""
+    return (<u64>1 << (control & 63)) - 1 if control & 63 else ~<u64>0
+
+
+cdef void extract(Cpu *c, Uop *u, u64 control) noexcept nogil:
+    cdef u64 *to = <u64 *>xmm(c, u.d)
+    if unlikely(off(c)):
+        refuse(c, u)
+        return
+    to[0] = to[0] >> (control >> 8 & 63) & field(control)
+    to[1] = 0
+    next(c, u)
+
+
+cdef void insert(Cpu *c, Uop *u, u64 control) noexcept nogil:
+    cdef u64 *to = <u64 *>xmm(c, u.d)
+    cdef u32 index = control >> 8 & 63
+    if unlikely(off(c)):
+        refuse(c, u)
+        return
+    to[0] = to[0] & ~(field(control) << index) | ((<u64 *>xmm(c, u.s))[0] & field(control)) << index
+    to[1] = 0
+    next(c, u)
+
+
+cdef void op_extrq_i(Cpu *c, Uop *u) noexcept nogil:
+    extract(c, u, <u64>u.imm)
+
+
+cdef void op_extrq(Cpu *c, Uop *u) noexcept nogil:
+    extract(c, u, (<u64 *>xmm(c, u.s))[0])
+
+
+cdef void op_insertq_i(Cpu *c, Uop *u) noexcept nogil:
+    insert(c, u, <u64>u.imm)
+
+
+cdef void op_insertq(Cpu *c, Uop *u) noexcept nogil:
+    insert(c, u, (<u64 *>xmm(c, u.s))[1])
+
+
 cdef int slow_load(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 data[2]
     if fetch(c, u, data):
@@ -531,6 +575,27 @@ cdef int emit_store(Insn *i, Uop *u, u32 prefix) noexcept nogil:
     return <int>(u - start) + 1
 
 
+cdef int emit_sse4a(Insn *i, Uop *u, u32 prefix) noexcept nogil:
+    """EXTRQ, INSERTQ, MOVNTSS, MOVNTSD. 0: not one of them."""
+    cdef Uop *start = u
+    u.fn, u.a, u.b = op_feature, 3, 6           # CPUID 80000001.ECX
+    u += 1
+    if i.op == 0x2B:
+        u = mem_operand(i, u, 8 if prefix == PF2 else 4, True)
+        u.a, u.b, u.x, u.s = 0, 0, 8 if prefix == PF2 else 4, i.reg
+        u.fn = mov_store
+        return <int>(u - start) + 1
+    u.d, u.s = i.reg, i.rm
+    if i.op == 0x78:
+        u.imm = i.imm
+        if prefix == P66:
+            u.d = i.rm
+        u.fn = op_extrq_i if prefix == P66 else op_insertq_i
+    else:
+        u.fn = op_extrq if prefix == P66 else op_insertq
+    return <int>(u - start) + 1
+
+
 cdef void add_load(Code *code, u32 n, bint from_rsi) noexcept nogil:
     """movaps xmm n, [rdi] or [rsi]."""
     add(code, 0x0F28, 2)
@@ -546,6 +611,8 @@ cdef int emit_sse(Insn *i, Uop *u) noexcept nogil:
     cdef Handler quick
     cdef int n
     code.count = 0
+    if one and (op == 0x78 or op == 0x79 or op == 0x2B and (prefix == PF3 or prefix == PF2)):
+        return emit_sse4a(i, u, prefix)
     i.imm = plain_immediate(i)
     if one and op == 0xAE:
         return emit_control(i, u)

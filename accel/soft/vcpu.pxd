@@ -37,6 +37,8 @@ cdef class SoftCpu(CpuThread):
     cdef public SoftCpu leader         # the first processor; None for itself
     cdef list leaves
     cdef u64 kvmclock_msr, wall_msr
+    cdef u64 offers[3]              # MSRs of KVM's offers that nothing comes of: only kept
+    cdef u32 kvm_features
     cdef bint use_kvmclock
     cdef void pend(self, u32 flags) noexcept nogil
     cdef void pin(self, int kind, int level, int before) noexcept nogil

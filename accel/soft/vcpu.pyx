@@ -88,6 +88,8 @@ cdef enum:
     MSR_CLOCK_OLD = 0x12
     MSR_WALL = 0x4B564D00
     MSR_CLOCK = 0x4B564D01
+    MSR_ASYNC_PF = 0x4B564D02   # then stolen time and EOI by memory; features 4, 5, 6
+    MSR_PV_EOI = 0x4B564D04
     MSR_DEADLINE = 0x6E0
 
 
@@ -193,6 +195,9 @@ cdef int _rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
     if msr == MSR_WALL or msr == MSR_WALL_OLD:
         value[0] = cpu.wall_msr
         return 0 if cpu.use_kvmclock else -1
+    if MSR_ASYNC_PF <= msr <= MSR_PV_EOI:
+        value[0] = cpu.offers[msr - MSR_ASYNC_PF]
+        return 0 if cpu.kvm_features >> (4 + msr - MSR_ASYNC_PF) & 1 else -1
     if cpu.source is not None:
         cpu.machine.lock.acquire()
         result = cpu.source.rdmsr(msr, value)
@@ -206,6 +211,11 @@ cdef int _wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
         return cpu.set_kvmclock(value) if cpu.use_kvmclock else -1
     if msr == MSR_WALL or msr == MSR_WALL_OLD:
         return cpu.set_wall(value) if cpu.use_kvmclock else -1
+    if MSR_ASYNC_PF <= msr <= MSR_PV_EOI:
+        if not cpu.kvm_features >> (4 + msr - MSR_ASYNC_PF) & 1:
+            return -1
+        cpu.offers[msr - MSR_ASYNC_PF] = value
+        return 0
     if cpu.source is not None:
         cpu.machine.lock.acquire()
         result = cpu.source.wrmsr(msr, value)
@@ -561,6 +571,7 @@ cdef class SoftCpu(CpuThread):
             c.phys_mask = (<u64>1 << (leaf.eax & 0xFF)) - 1
         elif leaf.function == 0x40000001:
             self.use_kvmclock = leaf.eax & 9
+            self.kvm_features = leaf.eax
 
     def __dealloc__(self):
         cdef u32 n
@@ -617,6 +628,7 @@ cdef class SoftCpu(CpuThread):
         self.c.halted = False
         self.c.wait_sipi = self.index != 0
         self.kvmclock_msr = self.wall_msr = 0
+        self.offers[0] = self.offers[1] = self.offers[2] = 0
 
     cdef u64 read_register(self, u32 n) noexcept nogil:
         return self.c.regs[n & 15]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import random
 import struct
 from dataclasses import dataclass, field
@@ -70,6 +71,9 @@ class Case:
         self.memory = self.memory[:at] + data + self.memory[at + size :]
 
 
+SSE4A = "sse4a" in pathlib.Path("/proc/cpuinfo").read_text().split()        # the host's
+
+
 def forms(long: bool) -> list[Form]:
     """All that is not a system instruction and exists in (or outside of) 64-bit mode."""
     found = [Form(0, 0x63, None, frozenset("m"), None, 0, 0, False)] if long else []      # movsxd
@@ -87,6 +91,8 @@ def forms(long: bool) -> list[Form]:
             if "cc" in given:
                 reads |= opcodes.flag_mask(opcodes.CONDITIONS[(opcode & 15) >> 1])
             prefixes = [word for word in words if word in ("np", "66", "f3", "f2")] or [None]
+            if number == 1 and not SSE4A and (opcode in (0x78, 0x79) or opcode == 0x2B):
+                prefixes = [prefix for prefix in prefixes if opcode == 0x2B and prefix not in ("f3", "f2")]
             for prefix in prefixes:
                 found.append(Form(number, opcode, reg, given, prefix, reads, writes, "fpu" in given))
     return found

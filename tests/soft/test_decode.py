@@ -84,6 +84,8 @@ def test_random_bytes_have_the_lengths_capstone_gives_them(bits: int) -> None:
             continue
         if bits == 64 and told[2].startswith("j") and b"\x66" in code[:2]:
             continue  # 66 before a near branch: capstone cuts it to 16 bits as AMD does, this CPU ignores it as Intel
+        if told[2] == "vmread":
+            continue  # with 66 it is extrq, which has immediates; capstone in 16-bit code thinks of the operand size
         agree += told[1] == length
         if told[1] != length:
             differ.append((code.hex(), told[2:], length))
