@@ -50,8 +50,8 @@ class Guest:
             {"id": "debug", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "debug"},
             *keys.pop("devices", []),
         ]
-        path = write_machine(directory, chardevs=chardevs, devices=devices, **keys)
-        self.machine: Machine = build(resolve_file(str(path)).data, accel=[accel])
+        path = write_machine(directory, accel=[accel], chardevs=chardevs, devices=devices, **keys)
+        self.machine: Machine = build(resolve_file(str(path)).data)
         self.log = ""
 
     def __enter__(self) -> Guest:

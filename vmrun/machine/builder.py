@@ -102,7 +102,7 @@ class _Builder:
         if image is None:
             from vmrun.machine.direct import DirectBoot
 
-            self.direct = DirectBoot(config, choice.accelerator.name == "kvm")
+            self.direct = DirectBoot(config, self._kvm_pages())
             image = firmware.images.Image(firmware.NO_FIRMWARE, "", self.direct.rom)
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
@@ -129,6 +129,13 @@ class _Builder:
         return machine
 
     # --- devices ----------------------------------------------------------------------------------------
+
+    def _kvm_pages(self) -> bool:
+        """Whether the guest is told of the pages that KVM takes: on each accelerator of a list that names KVM, so
+        that a machine is the same on all of them.
+        """
+        name, listed = self.board.accelerator.name, self.config["accel"]
+        return name == "kvm" or (name in listed and "kvm" in listed)
 
     def _create_devices(self) -> None:
         rows = _catalogue()
@@ -229,7 +236,7 @@ class _Builder:
             fw_cfg,
             rtc,
             self.config,
-            kvm=self.board.accelerator.name == "kvm",
+            kvm=self._kvm_pages(),
             files=self.board.fw_cfg_files,
             disk_size=lambda id: int(self.board.drive(id).size),
             processor=self.processor,

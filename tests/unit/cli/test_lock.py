@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from accel.accelerator import find
 from vmrun.cli.main import main
 
 HEAD = "schema: vmrun/machine/1\nname: box\nmachine: rhel6.3.0\nmemory: 64MiB\ndisplay: std\n"
@@ -282,13 +283,24 @@ def test_features_that_are_missing_are_named() -> None:
 def test_an_accelerator_that_changes_the_memory_map_is_refused(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write("box.yaml", HEAD.replace("rhel6.3.0", "pc-i440fx-2.6") + "accel: [kvm, qtest]\n")
+    write("box.yaml", HEAD.replace("rhel6.3.0", "pc-i440fx-2.6") + "accel: [kvm, soft]\n")
     main(["lock", "box.yaml"])
     assert main(["up", "--locked", "--accel", "qtest", "--quiet", "--timeout", "0.01", "box.yaml"]) == 3
     assert "error VR0966: qtest does not keep the pages of memory that KVM needs" in capsys.readouterr().err
     write("box.yaml", HEAD.replace("rhel6.3.0", "pc-i440fx-2.6") + "accel: [qtest]\n")
     main(["lock", "box.yaml"])
     assert main(["up", "--locked", "--quiet", "--timeout", "0.01", "box.yaml"]) == 4
+
+
+@pytest.mark.skipif(not find("soft").probe()[0], reason="needs the soft accelerator")
+@pytest.mark.parametrize("machine", ["rhel6.3.0", "pc-i440fx-2.6", "pc-i440fx-7.2"])
+def test_a_machine_for_kvm_and_soft_is_as_locked_on_soft(
+    here: Path, capsys: pytest.CaptureFixture[str], machine: str
+) -> None:
+    write("box.yaml", HEAD.replace("rhel6.3.0", machine) + "accel: [kvm, soft]\n")
+    main(["lock", "box.yaml"])
+    code = main(["up", "--locked", "--accel", "soft", "--quiet", "--timeout", "0.1", "box.yaml"])
+    assert code == 4, capsys.readouterr().err
 
 
 def test_a_machine_that_is_as_locked_starts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
