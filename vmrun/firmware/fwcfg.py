@@ -124,12 +124,17 @@ def e820(machine: dict[str, Any], kvm: bool, processor: Processor) -> bytes:
     layout = machine["memory-map"]
     rows = []
     if kvm:
-        rows.append((int(layout.get("kvm", {}).get("identity-map", 0xFEFFC000)), KVM_PAGES, RESERVED))
+        rows.append(kvm_pages(machine))
     reaches = processor.vendor == parts.AMD and processor.phys_bits >= AMD_HOLE_BITS
     if layout.get("amd-1tb-hole") and reaches:
         rows.append((AMD_HOLE, AMD_HOLE_SIZE, RESERVED))
     rows += [(first, last + 1 - first, RAM) for first, last in parts.memory_ranges(machine)]
     return b"".join(struct.pack("<QQI", *row) for row in rows)
+
+
+def kvm_pages(machine: dict[str, Any]) -> tuple[int, int, int]:
+    """(address, length, type) of the pages that KVM takes: an identity map and a task state, for real mode."""
+    return int(machine["memory-map"].get("kvm", {}).get("identity-map", 0xFEFFC000)), KVM_PAGES, RESERVED
 
 
 def system_states(machine: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.errors import BuildError
-from vmrun.firmware import acpi, linker, mptable, parts
+from vmrun.firmware import acpi, fwcfg, linker, mptable, parts
 from vmrun.firmware.elf import Piece
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class LowMemory:
         ]
         layout = machine["memory-map"]
         if kvm:
-            rows.append((int(layout.get("kvm", {}).get("identity-map", 0xFEFFC000)), 0x4000, RESERVED))
+            rows.append(fwcfg.kvm_pages(machine))
         rows.append((ROM_HIGH, (1 << 32) - ROM_HIGH, RESERVED))
         if above:
             rows.append((int(layout.get("high-ram", 1 << 32)), above, RAM))
