@@ -9,7 +9,7 @@ from __future__ import annotations
 from accel.space import Region
 
 from vmrun.bus.pci import PciBus
-from vmrun.bus.pciconfig import ConfigAddress, ConfigData
+from vmrun.bus.pci.config import ConfigAddress, ConfigData
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register

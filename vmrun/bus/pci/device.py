@@ -1,4 +1,4 @@
-"""The PCI bus and what every function on it has: configuration space, BARs, an interrupt pin, bus mastering.
+"""What every function on a PCI bus has: configuration space, BARs, an interrupt pin, bus mastering.
 
 Ref: PCI Local Bus Specification 2.1, chapter 6.
 Not modelled: parity, bridges, latency.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from accel.api import IoRegion, IrqLine
 from accel.space import Dma, Region
 
-from vmrun.bus.pciconfig import IntxPin, IntxRouter, PciConfig, PciFunctions
+from vmrun.bus.pci.config import IntxPin, PciConfig
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.errors import BuildError, StateError
@@ -41,34 +41,6 @@ KINDS = {
     "mem64": 4,
     "mem64-pref": 12,
 }
-
-
-class PciBus:
-    """32 slots of 8 functions. `pirq` are its four interrupt lines, which the machine's wires lead on."""
-
-    kind = "PCI"
-
-    def __init__(self, name: str, platform: Platform, first_slot: int = 1) -> None:
-        self.name = name
-        self.platform = platform
-        self.functions = PciFunctions()
-        self.intx_first_slot = first_slot
-        self.intx = IntxRouter(first_slot)
-        self.pirq: list[IrqLine] = self.intx.pirq
-        self.devices: list[PciDevice] = []
-
-    def plug(self, device: PciDevice) -> None:
-        """BuildError when the place is taken."""
-        other = self.functions.get(device.devfn)
-        if other is not None:
-            taken = next(d for d in self.devices if d.config is other)
-            raise BuildError(f"{device.path}: {self.name} {device.addr} is taken by {taken.path}")
-        self.functions.put(device.devfn, device.config)
-        self.devices.append(device)
-
-    def unplug(self, device: PciDevice) -> None:
-        self.functions.put(device.devfn, None)
-        self.devices.remove(device)
 
 
 class Bar:
