@@ -31,6 +31,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need acpica-tools /usr/bin/iasl
         need grub-pc-bin /usr/lib/grub/i386-pc/boot.img
         need grub-common /usr/bin/grub-mkimage
+        need graphviz /usr/bin/dot
         need openssl /usr/bin/openssl
         need xz-utils /usr/bin/xz
         need busybox-static /bin/busybox /usr/bin/busybox

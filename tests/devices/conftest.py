@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.peers.qemu import QEMU
+from tests.peers.oracle import QEMU
 from vmrun.testing import QTest, QtestCommands, QtestProgram
 
 SECTORS = 2048

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.peers.qemu import QEMU
+from tests.peers.oracle import QEMU
 from vmrun.testing import QTest, QtestProgram
 
 PM, SMB, GPE, SLOTS, CPUS = 0xB000, 0xB100, 0xAFE0, 0xAE00, 0xAF00

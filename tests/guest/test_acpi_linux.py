@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.guest.linux import LinuxGuest, initramfs, kernel
-from tests.peers.qemu import QEMU, needs_qemu
+from tests.peers.oracle import QEMU, needs_qemu
 
 pytestmark = [pytest.mark.guest]
 PATIENCE = 400.0

@@ -10,7 +10,7 @@ import pytest
 
 from tests.guest.machines import PATIENCE, Guest
 from tests.peers.asl import disassemble, needs_iasl, recompile
-from tests.peers.qemu import Running, needs_qemu, wait_for
+from tests.peers.oracle import Running, needs_qemu, wait_for
 
 pytestmark = [pytest.mark.guest]
 Read = Callable[[int, int], bytes]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.peers.asl import split
-from tests.peers.qemu import Qemu
+from tests.peers.oracle import Qemu
 from vmrun import firmware
 from vmrun.config.resolve import sketch_file
 from vmrun.firmware import acpi

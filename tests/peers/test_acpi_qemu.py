@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.asl import Source, disassemble, needs_iasl, recompile, split, with_checksum
+from tests.peers.oracle import Qemu, needs_qemu
 from tests.peers.published import (
     CASES,
     NAMED,
@@ -27,7 +28,6 @@ from tests.peers.published import (
     theirs_in,
     with_floppy_controller,
 )
-from tests.peers.qemu import Qemu, needs_qemu
 from vmrun.firmware import acpi, aml
 from vmrun.firmware.dsdt_cpus import madt_entry
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.guest import kernels
 from tests.guest.test_direct_boot import boot
-from tests.peers.qemu import QEMU, Qemu, needs_qemu
+from tests.peers.oracle import QEMU, Qemu, needs_qemu
 from tests.unit.firmware.board import board
 from vmrun.firmware import kernel
 

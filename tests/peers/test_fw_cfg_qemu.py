@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu
 from tests.unit.firmware.board import board
 from vmrun import firmware
 from vmrun.firmware import images

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.board import Driven
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu
 
 pytestmark = [needs_qemu, pytest.mark.peer]
 

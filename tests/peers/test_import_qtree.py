@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from tests.peers.qemu import QEMU, needs_qemu
+from tests.peers.oracle import QEMU, needs_qemu
 from tests.unit.importers.corpus_lines import EVERY
 from vmrun.config.importers.line import OPTIONS, parse_command_line
 from vmrun.config.importers.screenopts import ADAPTERS

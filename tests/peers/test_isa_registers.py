@@ -11,7 +11,7 @@ from vmrun.devices.intc.ioapic_chip import Ioapic
 from vmrun.devices.timer.hpet_chip import Hpet
 from vmrun.devices.timer.i8254 import I8254
 
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu
 
 pytestmark = needs_qemu
 

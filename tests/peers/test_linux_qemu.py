@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu
 from tests.peers.test_fw_cfg_qemu import prepared
 from vmrun.firmware import linux
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from qemu import qmp
 
-qmp = pytest.importorskip("qemu.qmp")
-
-from tests.peers.qemu import QEMU, needs_qemu, wait_for  # noqa: E402
+from tests.peers.oracle import QEMU, converse, needs_qemu, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.peer
@@ -97,10 +96,8 @@ def test_junk_and_broken_connections_leave_the_machine_running(served: tuple[sub
 def theirs() -> dict[str, Any]:
     """QEMU's schema: name → entry."""
     command = [QEMU or "", "-M", "none", "-display", "none", "-nodefaults", "-qmp", "stdio"]
-    asked = b'{"execute": "qmp_capabilities"}{"execute": "query-qmp-schema"}{"execute": "quit"}'
-    done = subprocess.run(command, input=asked, capture_output=True, timeout=60)
-    entries = json.loads(done.stdout.splitlines()[2])["return"]
-    return {entry["name"]: entry for entry in entries}
+    (answer,) = converse(command, [{"execute": "query-qmp-schema"}])
+    return {entry["name"]: entry for entry in answer["return"]}
 
 
 def members(schema: dict[str, Any], name: str) -> dict[str, tuple[str, bool]]:
@@ -168,17 +165,15 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 ADDED = {"description", "default-value"}  # vmrun tells more of properties than QEMU does
 
 
-def answers(program: list[str]) -> dict[str, dict[str, Any]]:
+def answers(program: list[str]) -> dict[int, dict[str, Any]]:
     """Every answer to ASKED by a machine with a serial port, by the number in the list."""
     args = ["-M", "pc-i440fx-2.0", "-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-smp", "2", "-m", "64"]
     args += ["-vga", "std", "-chardev", "null,id=c", "-device", "isa-serial,id=com,chardev=c", "-name", "x"]
-    requests = [{"execute": "qmp_capabilities"}]
-    requests += [{"execute": name, "arguments": given, "id": n} for n, (name, given) in enumerate(ASKED)]  # type: ignore[dict-item]
-    text = "\n".join(map(json.dumps, [*requests, {"execute": "quit"}]))
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [*program, *args, "-qmp", "stdio"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, env=env)
-    return {message["id"]: message for message in map(json.loads, done.stdout.splitlines()) if "id" in message}
+    requests: list[dict[str, Any]] = [
+        {"execute": name, "arguments": given, "id": n} for n, (name, given) in enumerate(ASKED)
+    ]
+    found = converse([*program, *args, "-qmp", "stdio"], requests, {**os.environ, "PYTHONPATH": str(ROOT)})
+    return {message["id"]: message for message in found}
 
 
 def shape(value: Any) -> Any:
@@ -194,6 +189,18 @@ def shape(value: Any) -> Any:
 
 
 @needs_qemu
+@pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-4.1"])
+def test_cpu_models_are_aliases_where_qemu_s_are(machine: str) -> None:
+    def aliases(program: list[str]) -> dict[str, str]:
+        args = ["-M", machine, "-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-qmp", "stdio"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        (answer,) = converse([*program, *args], [{"execute": "query-cpu-definitions"}], env)
+        return {row["name"]: row["alias-of"] for row in answer["return"] if "alias-of" in row}
+
+    assert aliases([sys.executable, str(ROOT / "bin/vmrun-qemu")]) == aliases([QEMU or ""])
+
+
+@needs_qemu
 def test_answers_have_the_shape_of_qemu_s() -> None:
     ours, theirs = answers([sys.executable, str(ROOT / "bin/vmrun-qemu")]), answers([QEMU or ""])
     wrong = []
@@ -202,11 +209,11 @@ def test_answers_have_the_shape_of_qemu_s() -> None:
         if "error" in other or asked[0] == "human-monitor-command":
             same = mine == other
         else:
-            row = shape(other)
-            for optional in ("unavailable-features",):  # what vmrun does not know of a CPU model
+            rows = [shape(mine), shape(other)]
+            for row in rows:
                 if isinstance(row["return"], list):
-                    row["return"][0].pop(optional, None)
-            same = shape(mine) == row
+                    row["return"][0].pop("unavailable-features", None)  # a list of names on both sides, or empty
+            same = rows[0] == rows[1]
         if not same:
             wrong.append((asked, mine, other))
     assert wrong == []

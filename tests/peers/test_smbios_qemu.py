@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.peers.oracle import needs_qemu
 from tests.peers.published import CASES, TYPES, config, own, theirs, theirs_in
-from tests.peers.qemu import needs_qemu
 from vmrun.errors import BuildError
 from vmrun.firmware import acpi
 from vmrun.firmware.smbios_tables import ANCHOR, TABLES

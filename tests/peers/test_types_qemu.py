@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.board import Driven
-from tests.peers.qemu import QEMU, Qemu, needs_qemu
+from tests.peers.oracle import QEMU, Qemu, needs_qemu
 from tests.peers.test_cpuid_qemu import host
 from tests.peers.test_ide_identify import identify_differences
 from vmrun.config import cpumodels

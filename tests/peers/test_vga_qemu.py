@@ -11,7 +11,7 @@ from accel.clock import SteppedClock
 from accel.ram import RamBlock
 from vmrun.devices.display.vga import VbePorts, Vga, VgaPorts, VgaWindow
 
-from tests.peers.qemu import Qemu, Running, needs_qemu, wait_for
+from tests.peers.oracle import Qemu, Running, needs_qemu, wait_for
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.ui.screen import plain
 

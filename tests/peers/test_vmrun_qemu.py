@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.peers.qemu import QEMU, needs_qemu, wait_for
+from tests.peers.oracle import QEMU, needs_qemu, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OURS = [sys.executable, str(ROOT / "bin" / "vmrun-qemu")]

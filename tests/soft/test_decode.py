@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import capstone
 import pytest
 from accel.soft.decode import decode_bytes, decode_fields
 
@@ -69,7 +70,6 @@ def test_programs_decode_as_objdump_reads_them(path: pathlib.Path) -> None:
 @pytest.mark.peer
 @pytest.mark.parametrize("bits", [64, 32, 16])
 def test_random_bytes_have_the_lengths_capstone_gives_them(bits: int) -> None:
-    capstone = pytest.importorskip("capstone")
     engine = capstone.Cs(capstone.CS_ARCH_X86, {64: 8, 32: 4, 16: 2}[bits])
     rng = random.Random(bits)
     differ, agree = [], 0
@@ -96,7 +96,6 @@ def test_random_bytes_have_the_lengths_capstone_gives_them(bits: int) -> None:
 @pytest.mark.peer
 @pytest.mark.parametrize("bits", [64, 32, 16])
 def test_nothing_that_capstone_knows_is_invalid_without_reason(bits: int) -> None:
-    capstone = pytest.importorskip("capstone")
     engine = capstone.Cs(capstone.CS_ARCH_X86, {64: 8, 32: 4, 16: 2}[bits])
     rng = random.Random(bits + 1)
     refused = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import pathlib
 import re
 import subprocess
@@ -65,3 +66,35 @@ def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
                 if pattern.search(line) and "pattern = " not in line:
                     wrong.append(f"{name}:{number}")
     assert wrong == []
+
+
+def test_the_root_holds_what_it_is_known_to_hold() -> None:
+    """A file that a test or a command has dropped there is seen, an ignored or committed one too."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = {name for name in listed.stdout.split() if "/" not in name}
+    assert files == {
+        ".gitignore", ".pre-commit-config.yaml", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+        "Makefile", "README.md", "pyproject.toml", "setup.py",
+    }  # fmt: skip
+
+
+def test_what_make_test_installs_is_imported_and_not_skipped() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if path != pathlib.Path(__file__) and "importorskip" in path.read_text()
+    ]
+    assert wrong == []
+
+
+def test_no_module_of_the_tests_hides_an_installed_package() -> None:
+    """pytest puts a test's folder first on the path: tests/peers/qemu.py once hid the package qemu."""
+    installed = set(importlib.metadata.packages_distributions()) | set(sys.stdlib_module_names)
+    hidden = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.stem in installed and not (path.parent / "__init__.py").exists()
+    ]
+    assert hidden == []

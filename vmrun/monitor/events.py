@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from time import time_ns
 
-from vmrun.monitor.table import enums, event
+from vmrun.monitor.table import enums, event, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ enums["ShutdownCause"] = (
     "snapshot-load",
 )
 enums["GuestPanicAction"] = ("pause", "poweroff", "run")
+enums["GuestPanicInformationType"] = ("hyper-v", "s390")
+# A union by type; pvpanic, the only device that reports here, has no such details to tell.
+struct("GuestPanicInformation", type="GuestPanicInformationType")
 
 _CAUSE = {"guest": "bool", "reason": "ShutdownCause"}
 event("STOP", "The processors stand still.")
@@ -34,7 +37,8 @@ event("SHUTDOWN", "The machine is over; `guest` tells who asked for it.", _CAUSE
 event("POWERDOWN", "The power button was pressed.")
 event("SUSPEND", "The guest sleeps.")
 event("WAKEUP", "The guest was woken.")
-event("GUEST_PANICKED", "The guest says that it crashed.", {"action": "GuestPanicAction"})
+_PANIC = {"action": "GuestPanicAction", "info?": "GuestPanicInformation"}
+event("GUEST_PANICKED", "The guest says that it crashed.", _PANIC)
 event("DEVICE_DELETED", "A device was unplugged.", {"device?": "str", "path": "str"})
 
 

@@ -40,7 +40,6 @@ def test_it_shows_registers_segments_tables_and_bytes() -> None:
     [(16, "a10000", "mov ax, word ptr [0]"), (32, "a100000000", "mov eax, dword ptr [0]"), (64, "48ffc0", "inc rax")],
 )
 def test_bytes_are_disassembled_for_the_mode_the_processor_was_in(mode: int, code: str, meaning: str) -> None:
-    pytest.importorskip("capstone")
     assert meaning in report.text({**FOUND, "mode": mode, "code": bytes.fromhex(code)})
 
 

@@ -254,7 +254,10 @@ def test_lines_of_the_monitor_for_people(talk: Talk, line: str, words: str) -> N
 
 @pytest.mark.parametrize("command", [line.names[0] for line in hmp.LINES if line.names[0] != "quit"])
 @pytest.mark.parametrize("rest", ["", " x", " /9zz 1", " / 5", " -1 -1 /", ' "', " 99999999999999999999999 1 1", " /b"])
-def test_nothing_that_is_typed_raises(talk: Talk, command: str, rest: str) -> None:
+def test_nothing_that_is_typed_raises(
+    talk: Talk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, command: str, rest: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what saves something takes a word for a file's name
     talk.hmp(command + rest)
 
 

@@ -121,7 +121,8 @@ def query_cpu_definitions(monitor: Any) -> list[dict[str, Any]]:
 
     machine = monitor.machine
     family = machine.config["cpus"]["family"]
-    stands_for = cpumodels.aliases(family)
+    versioned = machine.config["cpus"].get("versions") == "v1"  # older types tell of no aliases
+    stands_for = cpumodels.aliases(family) if versioned else {}
     found = []
     for name in cpumodels.model_names(family):
         if name == "default":

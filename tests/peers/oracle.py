@@ -156,6 +156,27 @@ class Qemu:
         return self.inl(0xCFC)
 
 
+def converse(command: list[str], requests: list[dict[str, Any]], env: dict[str, str] | None = None) -> list[Any]:
+    """The answers of a program with `-qmp stdio`, each request sent once the one before is answered: QEMU drops what
+    it has not written yet when it is told to quit.
+    """
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            answers = []
+            for request in ({"execute": "qmp_capabilities"}, *requests):
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                while True:
+                    message = json.loads(process.stdout.readline())
+                    if "return" in message or "error" in message:
+                        break
+                answers.append(message)
+            return answers[1:]
+        finally:
+            process.kill()
+
+
 def wait_for(condition: Any, seconds: float) -> bool:
     """Poll a real program's progress; True when it came about."""
     end = time.monotonic() + seconds

@@ -1,0 +1,75 @@
+"""The end of every run: what was skipped and why, whether that is in the list (a fault where CI is set), and whether
+the suite left the tree as it found it.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIST = ROOT / "tests" / "skips.txt"
+
+_before = pytest.StashKey[set[str]]()
+_faults = pytest.StashKey[list[str]]()
+
+
+def foreign_files() -> set[str]:
+    """Files of the tree that git neither has nor ignores; empty outside of a checkout."""
+    command = ["git", "ls-files", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return set(done.stdout.splitlines()) if done.returncode == 0 else set()
+
+
+def allowed_skips(path: pathlib.Path = LIST) -> list[re.Pattern[str]]:
+    """The reasons that are fine, each a regular expression on a line of its own; # begins a comment."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [re.compile(line) for line in lines if line and not line.startswith("#")]
+
+
+def reason_of(report: pytest.TestReport) -> str:
+    """Why a test was skipped; an expected failure's reason is none of ours."""
+    where = report.longrepr
+    text = where[2] if isinstance(where, tuple) else str(where)
+    return text.removeprefix("Skipped: ")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_before] = foreign_files()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    faults = [f"the suite left {name}" for name in sorted(foreign_files() - config.stash[_before])]
+    if os.environ.get("CI"):
+        known = allowed_skips()
+        reasons = {reason_of(report) for report in _skipped(config)}
+        odd = sorted(reason for reason in reasons if not any(row.search(reason) for row in known))
+        faults += [f"a skip that tests/skips.txt does not have: {reason}" for reason in odd]
+    config.stash[_faults] = faults
+    if faults and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = Counter((report.nodeid.partition("::")[0], reason_of(report)) for report in _skipped(config))
+    if rows:
+        terminalreporter.section("skipped")
+        for (file, reason), count in sorted(rows.items()):
+            terminalreporter.line(f"{count:4} {file}: {reason}")
+    for fault in config.stash.get(_faults, []):
+        terminalreporter.line(f"FAULT: {fault}", red=True)
+
+
+def _skipped(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return list(reporter.stats.get("skipped", ())) if reporter is not None else []
