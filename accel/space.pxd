@@ -65,6 +65,7 @@ cdef class AddressSpace:
     cdef Entry *find(self, u64 addr) noexcept nogil
     cdef u64 load(self, u64 addr, u32 size) noexcept nogil
     cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil
+    cdef u32 piece(self, u64 addr, u32 left, u32 whole) noexcept nogil
     cdef u32 load_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil
     cdef u32 store_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil
     cdef int copy_in(self, u64 addr, const u8 *data, u64 count) noexcept nogil

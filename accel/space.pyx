@@ -390,7 +390,7 @@ cdef class AddressSpace:
     cdef u64 load(self, u64 addr, u32 size) noexcept nogil:
         cdef Entry *entry = self.find(addr)
         cdef u64 value = 0
-        cdef u32 i
+        cdef u32 i = 0, part
         if entry == NULL:
             self.unassigned += 1
             return _mask(size)
@@ -405,14 +405,25 @@ cdef class AddressSpace:
             return value
         if size == 1:
             return 0xFF
-        # Over the end of memory, or of a device that would get it in pieces: byte by byte.
-        for i in range(size):
-            value |= (self.load(addr + i, 1) & 0xFF) << (8 * i)
+        # Over the end of memory, or of a device that would get it in pieces.
+        while i < size:
+            part = self.piece(addr + i, size - i, size)
+            value |= (self.load(addr + i, part) & _mask(part)) << (8 * i)
+            i += part
         return value
+
+    cdef u32 piece(self, u64 addr, u32 left, u32 whole) noexcept nogil:
+        """How much of an access that cannot be one goes at once: as the offset in the region is aligned."""
+        cdef Entry *entry = self.find(addr)
+        cdef u64 offset = entry.offset + (addr - entry.start) if entry != NULL else addr
+        cdef u32 part = whole // 2
+        while part > left or offset & (part - 1):
+            part //= 2
+        return part
 
     cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil:
         cdef Entry *entry = self.find(addr)
-        cdef u32 i, action = ACTION_NONE
+        cdef u32 i = 0, part, action = ACTION_NONE
         if entry == NULL:
             self.unassigned += 1
             return ACTION_NONE
@@ -427,8 +438,10 @@ cdef class AddressSpace:
             return ACTION_NONE
         if size == 1:
             return ACTION_NONE
-        for i in range(size):
-            action |= self.store(addr + i, 1, (value >> (8 * i)) & 0xFF)
+        while i < size:
+            part = self.piece(addr + i, size - i, size)
+            action |= self.store(addr + i, part, (value >> (8 * i)) & _mask(part))
+            i += part
         return action
 
     cdef u32 load_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil:

@@ -15,7 +15,12 @@ cdef class PciConfig:
 
 cdef class PciFunctions:
     cdef void *by_devfn[256]
-    cdef list held
+    cdef void *behind[256]      # of a bridge: the PciFunctions of its secondary bus
+    cdef u8 bridges[256]
+    cdef u32 bridge_count
+    cdef list held, held_behind
+    cdef void *towards(self, u32 number, bint *found) noexcept nogil
+    cdef void *function(self, u32 number, u32 devfn) noexcept nogil
 
 
 cdef class ConfigAddress(IoRegion):
@@ -25,12 +30,18 @@ cdef class ConfigAddress(IoRegion):
 cdef class ConfigData(IoRegion):
     cdef readonly ConfigAddress address
     cdef readonly PciFunctions functions
+    cdef void *selected(self) noexcept nogil
 
 
 cdef class IntxPin(IrqSink):
     cdef PciConfig config
     cdef IrqLine out
     cdef int level
+
+
+cdef class IntxBehind(IrqSink):
+    cdef readonly IrqSink parent
+    cdef u32 slot
 
 
 cdef class IntxRouter(IrqSink):

@@ -1,7 +1,7 @@
 """PCI configuration space, compiled: 256 bytes with write masks, mechanism #1, and the INTx swizzle.
 
-Ref: PCI Local Bus Specification 2.1, chapter 6 and 3.7.4.1 (mechanism #1).
-Not modelled: type 1 cycles to buses behind bridges (there are none yet): they read all ones.
+Ref: PCI Local Bus Specification 2.1, chapter 6 and 3.7.4.1 (mechanism #1); PCI-to-PCI Bridge Architecture 1.1, 3.1.2.1
+(type 1 cycles) and 9.1 (interrupt routing).
 """
 
 from libc.string cimport memcpy, memset
@@ -19,18 +19,16 @@ cdef class PciConfig:
         self.hook = hook
 
     cdef u32 read(self, u32 offset, u32 size) noexcept nogil:
+        """What lies beyond the last byte reads as 0."""
         cdef u32 value = 0
-        if offset + size > 256:
-            return 0xFFFFFFFF
-        memcpy(&value, self.data + offset, size)
+        if offset < 256:
+            memcpy(&value, self.data + offset, min(size, 256 - offset))
         return value
 
     cdef void write(self, u32 offset, u32 size, u32 value) noexcept nogil:
         cdef u32 i, tell = 0
         cdef u8 byte, mask, new
-        if offset + size > 256:
-            return
-        for i in range(offset, offset + size):
+        for i in range(offset, min(offset + size, 256)):
             byte = (value >> (8 * (i - offset))) & 0xFF
             mask = self.writable[i]
             new = (self.data[i] & ~mask) | (byte & mask)
@@ -93,32 +91,8 @@ cdef class PciConfig:
         memcpy(self.data, <const u8 *>state, 256)
 
 
-cdef class PciFunctions:
-    """The functions of one bus by devfn (slot * 8 + function)."""
-
-    def __cinit__(self):
-        self.held = [None] * 256
-
-    def put(self, u32 devfn, PciConfig config):
-        if not 0 <= devfn < 256:
-            raise IndexError(devfn)
-        self.held[devfn] = config
-        self.by_devfn[devfn] = <void *>config if config is not None else NULL
-
-    def get(self, u32 devfn):
-        return self.held[devfn]
-
-
-cdef class ConfigAddress(IoRegion):
-    """CONFADD at 0xcf8: only a dword access reaches it; bytes and words are ordinary ports that nobody has."""
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return self.latch if offset == 0 and size == 4 else <u64>-1
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        if offset == 0 and size == 4:
-            self.latch = <u32>value
-        return 0
+cdef u8 _config_byte(PciConfig config, u32 offset) noexcept nogil:
+    return config.data[offset]
 
 
 cdef u32 _config_read(PciConfig config, u32 offset, u32 size) noexcept nogil:
@@ -129,37 +103,140 @@ cdef void _config_write(PciConfig config, u32 offset, u32 size, u32 value) noexc
     config.write(offset, size, value)
 
 
+cdef void *_bus_next(PciFunctions bus, u32 number, bint *found) noexcept nogil:
+    return bus.towards(number, found)
+
+
+cdef void *_bus_function(PciFunctions bus, u32 devfn) noexcept nogil:
+    return bus.by_devfn[devfn]
+
+
+# Functions and buses are kept as borrowed `void *`; a call through these takes no reference and no GIL.
+ctypedef u8 (*config_byte_fn)(void *, u32) noexcept nogil
 ctypedef u32 (*config_read_fn)(void *, u32, u32) noexcept nogil
 ctypedef void (*config_write_fn)(void *, u32, u32, u32) noexcept nogil
+ctypedef void *(*bus_next_fn)(void *, u32, bint *) noexcept nogil
+ctypedef void *(*bus_function_fn)(void *, u32) noexcept nogil
+cdef config_byte_fn config_byte = <config_byte_fn>_config_byte
 cdef config_read_fn config_read = <config_read_fn>_config_read
 cdef config_write_fn config_write = <config_write_fn>_config_write
+cdef bus_next_fn bus_next = <bus_next_fn>_bus_next
+cdef bus_function_fn bus_function = <bus_function_fn>_bus_function
+
+
+cdef enum:
+    SECONDARY = 0x19
+    SUBORDINATE = 0x1A
+    BRIDGE_CONTROL = 0x3E
+    SECONDARY_RESET = 0x40
+
+
+cdef class PciFunctions:
+    """The functions of one bus by devfn (slot * 8 + function), and the buses behind its bridges."""
+
+    def __cinit__(self):
+        self.held = [None] * 256
+        self.held_behind = [None] * 256
+
+    def put(self, u32 devfn, PciConfig config, PciFunctions behind=None):
+        """`behind`: the secondary bus, of a bridge. None for `config` takes the function away."""
+        cdef u32 n
+        if not 0 <= devfn < 256:
+            raise IndexError(devfn)
+        self.held[devfn], self.held_behind[devfn] = config, behind
+        self.by_devfn[devfn] = <void *>config if config is not None else NULL
+        self.behind[devfn] = <void *>behind if behind is not None else NULL
+        self.bridge_count = 0
+        for n in range(256):
+            if self.behind[n] != NULL:
+                self.bridges[self.bridge_count] = n
+                self.bridge_count += 1
+
+    def get(self, u32 devfn):
+        return self.held[devfn]
+
+    cdef void *towards(self, u32 number, bint *found) noexcept nogil:
+        """The bus behind one of the bridges here that has this number (found), or leads to it; NULL: none does."""
+        cdef u32 i
+        cdef void *config
+        for i in range(self.bridge_count):
+            config = self.by_devfn[self.bridges[i]]
+            if config_byte(config, SECONDARY) == number:
+                found[0] = True
+                return self.behind[self.bridges[i]]
+            if config_byte(config, BRIDGE_CONTROL) & SECONDARY_RESET:
+                continue
+            if config_byte(config, SECONDARY) < number <= config_byte(config, SUBORDINATE):
+                found[0] = False
+                return self.behind[self.bridges[i]]
+        return NULL
+
+    cdef void *function(self, u32 number, u32 devfn) noexcept nogil:
+        """The PciConfig at a place as a type 1 cycle reaches it from here, or NULL. This bus is number 0."""
+        cdef void *bus
+        cdef bint found = False
+        if number == 0:
+            return self.by_devfn[devfn]
+        bus = self.towards(number, &found)
+        while bus != NULL and not found:
+            bus = bus_next(bus, number, &found)
+        return bus_function(bus, devfn) if bus != NULL else NULL
+
+
+cdef class ConfigAddress(IoRegion):
+    """CONFADD at 0xcf8: only a dword is written. Smaller reads, wherever, show its low bits, as qemu-kvm's does."""
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.latch if size == 4 or offset & (size - 1) == 0 else self.latch & 0xFF | (self.latch & 0xFF) << 8
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        if offset == 0 and size == 4:
+            self.latch = <u32>value
+        return 0
+
+
+cdef u32 _aligned(u32 offset, u32 size) noexcept nogil:
+    """How many bytes of an access go in one cycle: a register's worth, not across its end."""
+    cdef u32 part = 4
+    while part > size or offset & (part - 1):
+        part >>= 1
+    return part
 
 
 cdef class ConfigData(IoRegion):
-    """CONFDATA at 0xcfc..0xcff: the register that CONFADD names, in accesses of 1, 2 or 4 bytes."""
+    """CONFDATA at 0xcfc..0xcff: the register that CONFADD names, in accesses of 1, 2 or 4 bytes. CONFADD's low two
+    bits count, or-ed with the port's.
+    """
 
     def __init__(self, ConfigAddress address, PciFunctions functions):
         self.address = address
         self.functions = functions
 
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+    cdef void *selected(self) noexcept nogil:
         cdef u32 latch = self.address.latch
-        cdef void *config
-        if latch >> 31 == 0 or latch & 0xFF0000 or offset + size > 4:
-            return <u64>-1
-        config = self.functions.by_devfn[(latch >> 8) & 0xFF]
+        return self.functions.function(latch >> 16 & 0xFF, latch >> 8 & 0xFF) if latch >> 31 else NULL
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef void *config = self.selected()
+        cdef u32 i = 0, part
+        cdef u64 value = 0
         if config == NULL:
             return <u64>-1
-        return config_read(config, (latch & 0xFC) + <u32>offset, size)
+        while i < size:
+            part = _aligned(<u32>offset + i, size - i)
+            value |= <u64>config_read(config, (self.address.latch | <u32>offset + i) & 0xFF, part) << (8 * i)
+            i += part
+        return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        cdef u32 latch = self.address.latch
-        cdef void *config
-        if latch >> 31 == 0 or latch & 0xFF0000 or offset + size > 4:
+        cdef void *config = self.selected()
+        cdef u32 i = 0, part
+        if config == NULL:
             return 0
-        config = self.functions.by_devfn[(latch >> 8) & 0xFF]
-        if config != NULL:
-            config_write(config, (latch & 0xFC) + <u32>offset, size, <u32>value)
+        while i < size:
+            part = _aligned(<u32>offset + i, size - i)
+            config_write(config, (self.address.latch | <u32>offset + i) & 0xFF, part, <u32>(value >> (8 * i)))
+            i += part
         return 0
 
 
@@ -191,6 +268,17 @@ cdef class IntxPin(IrqSink):
     def refresh(self):
         """The command register changed."""
         self.set_irq(0, self.level)
+
+
+cdef class IntxBehind(IrqSink):
+    """INTA..INTD of the slots behind a bridge, onto the pins of the bridge's own slot. Input: slot * 4 + pin - 1."""
+
+    def __init__(self, IrqSink parent, u32 slot):
+        self.parent = parent
+        self.slot = slot
+
+    cdef void set_irq(self, u32 n, int level) noexcept nogil:
+        self.parent.set_irq(self.slot * 4 + (((n >> 2) + n) & 3), level)
 
 
 cdef class IntxRouter(IrqSink):
