@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.peers.qemu import QEMU, needs_qemu
+from tests.peers.oracle import QEMU, needs_qemu
 from vmrun.testing import QtestProgram
 
 pytestmark = [needs_qemu, pytest.mark.peer]
