@@ -12,7 +12,7 @@ The order of calls is the flow of a machine's life:
     accel.create_vcpu(index, apic_id, cpuid)            # a thread; returns when the processor says 'created'
     accel.reset_vcpus()                                 # with every system reset, after the devices
     accel.start()                                       # processors run
-    … main loop: control.notifier → control.take() → stop(), act, start() …
+    … main loop: control.notifier → control.requests() → stop(), act, start(), or control.answer(cpu) …
     accel.stop(); accel.close()
 
 The first create_vcpu makes the in-kernel interrupt chip and timer; by then memory is in place, which is the
@@ -110,6 +110,9 @@ class Accelerator:
     def stop(self) -> None:
         """Return when every processor is out of the guest. Not with the device lock held."""
         self.control.stop()
+
+    def sleep(self) -> None:
+        """S3, when stopped: virtual time goes on without processors, until stop() or, to wake them, start()."""
 
     def close(self) -> None:
         """End all threads and close everything; safe to call twice."""

@@ -23,6 +23,9 @@ cpdef enum:
     ACTION_PANIC = 16
     ACTION_EXIT = 32
     ACTION_INIT = 64
+    ACTION_WAKEUP = 128
+    ACTION_WATCHDOG = 256
+    ACTION_IO_ERROR = 512
 
 
 cdef class Notifier:

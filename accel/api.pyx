@@ -41,6 +41,9 @@ class Action:
     PANIC = ACTION_PANIC          # the guest told us that it crashed
     EXIT = ACTION_EXIT            # isa-debug-exit: the code is the device's
     INIT = ACTION_INIT            # INIT# to the processors (keyboard controller, port 92)
+    WAKEUP = ACTION_WAKEUP        # out of S3, if the machine is in it
+    WATCHDOG = ACTION_WATCHDOG    # a watchdog timer ran out
+    IO_ERROR = ACTION_IO_ERROR    # stop: a disk request failed, and its drive's policy says so
 
 
 def _report(where, exc):

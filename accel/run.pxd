@@ -1,4 +1,5 @@
-from accel.api cimport Notifier, pthread_mutex_t, u32, u64
+from accel.api cimport (ACTION_EXIT, ACTION_INIT, ACTION_PANIC, ACTION_RESET, ACTION_SHUTDOWN, ACTION_SUSPEND,
+                        Notifier, pthread_mutex_t, u32, u64)
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_cond_t:
@@ -7,9 +8,17 @@ cdef extern from "<pthread.h>" nogil:
 cpdef enum:
     REQUEST_FAILED = 1 << 30        # a processor gave up; RunControl.take_reports() says why
 
-# After one of these the processor that asked stays out until the machine is started again.
+# After one of these the processor that asked stays out until it is answered.
 cdef enum:
-    STOPPING = 1 | 2 | 8 | 16 | 32 | 64 | REQUEST_FAILED
+    STOPPING = (ACTION_RESET | ACTION_SHUTDOWN | ACTION_SUSPEND | ACTION_PANIC | ACTION_EXIT | ACTION_INIT
+                | REQUEST_FAILED)
+    QUEUE = 1024                    # requests; the same one twice is in it once
+
+
+cdef struct Request:
+    u32 actions
+    int cpu                         # who asked; -1: no processor
+    u32 cause                       # a number of whoever asked; 0 for processors
 
 
 cdef class IntAck:
@@ -29,7 +38,9 @@ cdef class RunControl:
     cdef readonly Notifier notifier
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t resumed, outside
-    cdef u32 requests
+    cdef Request queue[QUEUE]       # oldest first; belongs to the mutex
+    cdef Request taken[QUEUE]       # the main thread's
+    cdef u32 queued
     cdef int going, quitting, inhibited
     cdef u32 parked, expected
     cdef readonly list cpus
@@ -38,6 +49,7 @@ cdef class RunControl:
     cdef u64 get_register(self, u32 n) noexcept nogil
     cdef void set_register(self, u32 n, u64 value) noexcept nogil
     cdef void request(self, CpuThread cpu, u32 actions) noexcept nogil
+    cdef void enqueue(self, int cpu, u32 actions, u32 cause) noexcept nogil
     cdef int wait_resumed(self, CpuThread cpu) noexcept nogil
     cdef void halt(self, CpuThread cpu) noexcept nogil
     cdef void wake(self, CpuThread cpu) noexcept nogil

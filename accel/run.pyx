@@ -7,12 +7,15 @@ The course of a processor, whatever accelerator runs it:
 3. the main thread goes on building the machine and at last calls `RunControl.start()`;
 4. the thread runs guest code until something calls it out (`kick`), waits again, and so on until `close()`.
 
-Requests (reset, shutdown, …; the ACTION_ flags of accel.api) are or-ed into one word and wake the main loop
-through `notifier`. The processor that asked for one of the stopping kind waits until the next start().
+Requests (reset, shutdown, …; the ACTION_ flags of accel.api) wait in a queue, each with the processor that asked and
+the cause, and wake the main loop through `notifier`. The processor that asked for one of the stopping kind stays out
+until it is answered: by answer(), when the machine goes on as if nothing had been, or by the next start().
 
 Lock order: device lock, then GIL, or device lock, then RunControl.mutex; never the mutex and the GIL. `stop()` and `close()` are called without the device
 lock, because a processor may be waiting for it on its way out.
 """
+
+from libc.string cimport memcpy
 
 from accel.api cimport Notifier, pthread_mutex_t, u32, u64
 
@@ -36,14 +39,10 @@ cdef extern from *:
     #include <sys/syscall.h>
     #define vr_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     #define vr_store(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
-    #define vr_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
-    #define vr_swap_u32(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
     #define vr_gettid() ((int)syscall(SYS_gettid))
     """
     int vr_load(int *) nogil
     void vr_store(int *, int) nogil
-    u32 vr_or(u32 *, u32) nogil
-    u32 vr_swap_u32(u32 *, u32) nogil
     int vr_gettid() nogil
 
 # A processor's thread runs the run loop and, at most, a device's Python callback.
@@ -163,15 +162,39 @@ cdef class RunControl:
                 pthread_mutex_unlock(&self.mutex)
         self.cpus.clear()
 
-    def take(self):
-        """The requests since the last call, as or-ed ACTION_ and REQUEST_ flags."""
+    def requests(self):
+        """Take what was asked since the last call, oldest first: [(ACTION_ and REQUEST_ flags, cpu or -1, cause)]."""
+        cdef u32 n, count
         self.notifier.drain()
-        return vr_swap_u32(&self.requests, 0)
-
-    def ask(self, u32 actions):
-        """A request from anyone but a processor (monitor, timer, signal)."""
         with nogil:
-            self.request(None, actions)
+            pthread_mutex_lock(&self.mutex)
+            count, self.queued = self.queued, 0
+            memcpy(self.taken, self.queue, count * sizeof(Request))
+            pthread_mutex_unlock(&self.mutex)
+        return [(self.taken[n].actions, self.taken[n].cpu, self.taken[n].cause) for n in range(count)]
+
+    def take(self):
+        """The same, for who has no use for more than which: all flags in one word."""
+        asked = 0
+        for actions, _, _ in self.requests():
+            asked |= actions
+        return asked
+
+    def answer(self, int index):
+        """What processor `index` asked for is done; it goes on if the machine runs. -1 is nobody."""
+        cdef CpuThread cpu
+        for cpu in self.cpus:
+            if <int>cpu.index == index:
+                with nogil:
+                    pthread_mutex_lock(&self.mutex)
+                    vr_store(&cpu.held, 0)
+                    pthread_cond_broadcast(&self.resumed)
+                    pthread_mutex_unlock(&self.mutex)
+
+    def ask(self, u32 actions, u32 cause=0):
+        """A request from anyone but a processor (monitor, timer, signal). `cause`: given back by requests()."""
+        with nogil:
+            self.enqueue(-1, actions, cause)
 
     def take_reports(self):
         """The reports (dicts) of processors that gave up, oldest first."""
@@ -231,13 +254,27 @@ cdef class RunControl:
     # --- the processors' side -------------------------------------------------------------------------------
 
     cdef void request(self, CpuThread cpu, u32 actions) noexcept nogil:
-        """Or `actions` in and wake the main loop. `cpu` is the processor that asks, or None."""
-        if actions == 0:
-            return
+        """Put `actions` into the queue and wake the main loop. `cpu` is the processor that asks, or None."""
         if cpu is not None and actions & STOPPING:
             vr_store(&cpu.held, 1)
             cpu.kick()
-        vr_or(&self.requests, actions)
+        self.enqueue(-1 if cpu is None else <int>cpu.index, actions, 0)
+
+    cdef void enqueue(self, int cpu, u32 actions, u32 cause) noexcept nogil:
+        cdef u32 n
+        if actions == 0:
+            return
+        pthread_mutex_lock(&self.mutex)
+        for n in range(self.queued):
+            if self.queue[n].cpu == cpu and self.queue[n].cause == cause and self.queue[n].actions & actions == actions:
+                break
+        else:
+            if self.queued == QUEUE:        # nothing is lost, only who asked
+                self.queue[QUEUE - 1].actions |= actions
+            else:
+                self.queue[self.queued] = Request(actions, cpu, cause)
+                self.queued += 1
+        pthread_mutex_unlock(&self.mutex)
         self.notifier.signal()
 
     cdef bint must_leave(self, CpuThread cpu) noexcept nogil:

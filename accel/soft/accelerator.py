@@ -134,6 +134,12 @@ class SoftAccelerator(Accelerator):
     def stop(self) -> None:
         self.control.stop()
         self.machine.clock.stop()
+        self.machine.off = False
+
+    def sleep(self) -> None:
+        """Their thread moves the clock and runs the timers, and nothing else."""
+        self.machine.off = True
+        self.start()
 
     def close(self) -> None:
         if self.closed:

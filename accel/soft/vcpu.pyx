@@ -649,7 +649,7 @@ cdef class SoftCpu(CpuThread):
             ran = 0
             for n in range(self.machine.guest.count):
                 c = self.machine.table[n]
-                if (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
+                if self.machine.off or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
                     continue
                 count = self.run_timers()
                 forget_written(&self.machine.guest)
@@ -710,7 +710,7 @@ cdef class SoftCpu(CpuThread):
             self.machine.lock.release()
         if deadline >= 0 and deadline - self.machine.clock.ideal() < sleep:
             sleep = deadline - self.machine.clock.ideal()
-        if not awake and sleep > 0:
+        if (not awake or self.machine.off) and sleep > 0:
             vr_sleep(self.machine.bell, timers, sleep)
         vr_set32i(&self.machine.asleep, 0)
         read(self.machine.bell, &rung, 8)

@@ -112,10 +112,7 @@ class _Run:
         monitors = Monitors(machine)
         try:
             self._signals(machine)
-            actions = self.wanted.actions
-            machine.reset_ends = actions["reboot"] == "shutdown"
-            machine.shutdown_pauses = actions["shutdown"] == "pause"
-            machine.panic_action = actions["panic"]
+            machine.policy |= self.wanted.actions
             self._open(machine, monitors)
             self._detach()
             outcome = machine.run()
@@ -341,7 +338,7 @@ class _Run:
     def _conclude(self, outcome: Any) -> int:
         if outcome.reason == "exit":
             return int(outcome.code or 0)
-        if outcome.reason == "panic" and self.wanted.actions["panic"] == "exit-failure":
+        if outcome.reason == "panic" and self.machine.policy["panic"] == "exit-failure":
             return 1
         if outcome.reason == "failed":
             from vmrun.cli.report import print_report

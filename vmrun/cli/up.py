@@ -112,7 +112,8 @@ def _start_talking(machine: Machine, options: Any, console: bool) -> None:
     machine.loop.add_signal(signal.SIGHUP, lambda: machine.end("quit"))
     if options.timeout is not None:
         machine.loop.call_later(options.timeout, lambda: machine.end("timeout"))
-    machine.reset_ends = options.no_reboot
+    if options.no_reboot:
+        machine.policy["reboot"] = "shutdown"
     machine.loop.call_soon(lambda: _introduce(machine, console, options.quiet))
     _wait_for_peers(machine)
 

@@ -58,5 +58,8 @@ class Platform(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""
 
+    def wakeup(self, reason: str) -> None:
+        """Something that may end S3 happened: "rtc", "pmtimer" or "other". Nothing comes of it at other times."""
+
     def request(self, action: int, **details: Any) -> None:
         """Ask for an Action (reset, shutdown, …) from outside an access, e.g. a timer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accel.api import DeviceLock, Notifier
+from accel.api import Action, DeviceLock, Notifier
 from accel.clock import HostClock, TimerQueue, VirtualClock
 from accel.ram import RamBlock
 from accel.run import RunControl
@@ -10,6 +10,7 @@ from accel.space import AddressSpace, Region
 
 from vmrun.errors import BuildError
 from vmrun.machine.cpuid import apic_ids
+from vmrun.machine.runstate import CAUSES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,6 +177,9 @@ class Board:
 
     def request(self, action: int, **details: Any) -> None:
         self.control.ask(action)
+
+    def wakeup(self, reason: str) -> None:
+        self.control.ask(Action.WAKEUP, CAUSES.index(reason))
 
     # --- the end ------------------------------------------------------------------------------------------
 

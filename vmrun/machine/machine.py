@@ -1,8 +1,8 @@
 """A machine that runs: its state, and what happens when something is asked of it.
 
-States are QEMU's: prelaunch, running, paused, shutdown, guest-panicked, internal-error, suspended. Reset, shutdown
-and powerdown are requests (accel.run.RunControl): whoever makes one wakes the main loop, which stops the processors,
-acts, and lets them go on.
+The states, and which may follow which, are a table (vmrun.machine.runstate). Whatever the guest, a timer, a signal or a
+monitor asks for (reset, shutdown, sleep, …) is a request (accel.run.RunControl): it wakes the main loop, which performs
+all that wait, in one order, and then lets the processors that asked go on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from time import monotonic
 
 from accel.api import Action
 from accel.run import REQUEST_FAILED
+
+from vmrun.errors import StateError
+from vmrun.machine import runstate
+from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +29,11 @@ if TYPE_CHECKING:
 DRAIN_INTERVAL = 0.005
 # this many triple faults within so many seconds: the guest gets nowhere
 MOST_FAULTS, FAULT_WINDOW = 10, 30.0
+# one after the other when several are asked for at once
+ORDER = (
+    REQUEST_FAILED, Action.EXIT, Action.PANIC, Action.WATCHDOG, Action.IO_ERROR, Action.SUSPEND, Action.SHUTDOWN,
+    Action.RESET | Action.INIT, Action.WAKEUP, Action.POWERDOWN,
+)  # fmt: skip
 
 
 class Outcome:
@@ -35,23 +44,23 @@ class Outcome:
 
 
 class Machine:
-    """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread."""
+    """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread, but `ask`."""
 
     def __init__(self, config: dict[str, Any], board: Board, root: Object, choice: Choice) -> None:
         self.config, self.board, self.root, self.choice = config, board, root, choice
         self.accelerator = choice.accelerator
         self.loop = board.loop
-        self.state = "prelaunch"
+        self.state = runstate.PRELAUNCH
+        self.autostart = not config.get("paused")
         self.outcome: Outcome | None = None
         self.firmware: Any = None
         self.bios: Any = None
         self.direct: Any = None  # a kernel without a firmware: vmrun.machine.direct.DirectBoot
         self.missing_features: list[str] = []
-        self.reset_ends = False  # -no-reboot
-        self.shutdown_pauses = False  # -no-shutdown
-        self.panic_action = "shutdown"  # -action panic=
-        self.on_event: Callable[..., object] = lambda name, **data: None
-        self.causes: dict[int, str] = {}  # requests that did not come from the guest: Action → QEMU's ShutdownCause
+        # what is done at an event, in the words of QEMU's set-action
+        self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
+        self.listeners: list[Callable[..., object]] = []
+        self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
         self.drains = False  # coalesced writes wait in the accelerator
         self.faults: list[float] = []
@@ -65,6 +74,16 @@ class Machine:
     def devices(self) -> dict[str, Device]:
         return self.board.devices
 
+    # --- who wants to hear ------------------------------------------------------------------------------
+
+    def listen(self, listener: Callable[..., object]) -> None:
+        """Call listener(event, **data) at each event, from now on; the names and data are QMP's."""
+        self.listeners.append(listener)
+
+    def tell(self, event: str, **data: Any) -> None:
+        for listener in list(self.listeners):
+            listener(event, **data)
+
     # --- running ----------------------------------------------------------------------------------------
 
     def attach_loop(self) -> None:
@@ -72,9 +91,10 @@ class Machine:
 
     def run(self) -> Outcome:
         """Start (unless the machine is `paused`) and run the main loop until the machine ends."""
-        if not self.config.get("paused"):
+        if self.autostart and self.state == runstate.PRELAUNCH:
             self.resume()
-        self.loop.run()
+        if self.outcome is None:
+            self.loop.run()
         return self.outcome or Outcome("quit")
 
     def wait_for(self, socket: Any, client: str) -> None:
@@ -84,62 +104,149 @@ class Machine:
         while not getattr(socket, client) and self.outcome is None:
             self.loop.run_once(1.0)
 
-    def resume(self) -> None:
-        if self.state in ("prelaunch", "paused", "suspended"):
+    @property
+    def running(self) -> bool:
+        return self.state == runstate.RUNNING
+
+    @property
+    def needs_reset(self) -> bool:
+        return self.state in runstate.NEED_RESET
+
+    def go(self, state: str, told: bool = True) -> None:
+        """Into another state: processors and time are let go or held as it says. StateError when the table has no
+        such step. `told` False: without STOP and RESUME.
+        """
+        if state == self.state:
+            return
+        if state not in runstate.FOLLOWS[self.state]:
+            raise StateError(f"a machine that is '{self.state}' cannot become '{state}'")
+        ran = self.running
+        self._switch(state)
+        if told and (ran or self.running):
+            self.tell("STOP" if ran else "RESUME")
+
+    def _switch(self, state: str) -> None:
+        before, after = mode(self.state), mode(state)
+        if before != STILL:
+            self.accelerator.stop()
+            if after == STILL:
+                self.board.virtual.stop()
+        self.state = state
+        if after == STILL:
+            return
+        if before == STILL:
             self.board.virtual.start()
             self.loop.wake()
-            self.state = "running"
-            self.accelerator.start()
-            self.on_event("RESUME")
-            if self.drains:
-                self.loop.call_later(DRAIN_INTERVAL, self._drain)
+        if after == SLEEP:
+            self.accelerator.sleep()
+            return
+        self.accelerator.start()
+        if self.drains:
+            self.loop.call_later(DRAIN_INTERVAL, self._drain)
+
+    def resume(self) -> bool:
+        """`cont`: True when it runs now. A guest that sleeps has to be woken, one that is over to be reset."""
+        if self.state == runstate.INMIGRATE:
+            self.autostart = True
+        elif not self.needs_reset:
+            self.go(runstate.SUSPENDED if self.asleep else runstate.RUNNING)
+        return self.running
 
     def _drain(self) -> None:
         """Writes that the accelerator kept back reach their device within a few ms, whatever the guest does."""
-        if self.state == "running":
+        if self.running:
             self.accelerator.drain()
             self.loop.call_later(DRAIN_INTERVAL, self._drain)
 
-    def pause(self, state: str = "paused", told: bool = True) -> None:
-        """Processors out of the guest, virtual time standing still."""
-        if self.state == "running":
-            self.accelerator.stop()
-            self.board.virtual.stop()
-            if told:
-                self.on_event("STOP")
-        self.state = state
+    def pause(self, state: str = runstate.PAUSED) -> None:
+        """A machine that runs, or sleeps, stops for the reason that `state` is; one that does not stays as it is."""
+        if mode(self.state) != STILL:
+            self.go(state)
+        elif self.state == runstate.INMIGRATE:
+            self.autostart = False
 
     def ask(self, action: int, cause: str) -> None:
-        """Request an Action from outside the guest; the main loop performs it. `cause`: QEMU's ShutdownCause."""
-        self.causes[action] = cause
-        self.board.control.ask(action)
+        """Request an Action from outside the guest; the main loop performs it. `cause`: of CAUSES. From any thread."""
+        self.board.control.ask(action, CAUSES.index(cause))
+
+    # --- what is asked for ------------------------------------------------------------------------------
+
+    def _on_requests(self) -> None:
+        """Each is done, one kind after the other, and each processor that asked is answered: it goes on if the machine
+        does.
+        """
+        control = self.board.control
+        requests = control.requests()
+        for action in ORDER:
+            cause = next((cause for asked, _, cause in requests if asked & action), None)
+            if cause is not None and self.outcome is None:
+                self._perform(action, CAUSES[cause])
+        for _, cpu, _ in requests:
+            control.answer(cpu)
+
+    def _perform(self, action: int, cause: str) -> None:
+        if action & REQUEST_FAILED:
+            self._on_failure(self.board.control.take_reports())
+        elif action & Action.EXIT:
+            codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
+            self.end("exit", next((code for code in codes if code is not None), 0))
+        elif action & Action.PANIC:
+            self._on_panic()
+        elif action & Action.WATCHDOG:
+            self._on_watchdog()
+        elif action & Action.IO_ERROR:
+            self.pause(runstate.IO_ERROR)
+        elif action & Action.SUSPEND:
+            self._suspend()
+        elif action & Action.SHUTDOWN:
+            self.finish("shutdown", "guest-shutdown" if cause == "guest" else cause)
+        elif action & Action.RESET:
+            self._on_reset("guest-reset" if cause == "guest" else cause)
+        elif action & Action.WAKEUP:
+            self.wake(cause)
+        else:
+            self.powerdown()
+
+    def _on_reset(self, cause: str) -> None:
+        if self.policy["reboot"] == "shutdown":
+            self.finish("reset", cause)
+        else:
+            self.reset(cause)
 
     def reset(self, cause: str = "guest-reset") -> None:
-        """System reset; a running machine goes on from the reset vector."""
-        running = self.state == "running"
-        if running:
+        """System reset; a machine that runs or sleeps goes on from the reset vector."""
+        goes_on = mode(self.state) != STILL
+        if goes_on:
             self.accelerator.stop()
         self.cold_reset()
-        self.on_event("RESET", guest=cause.startswith("guest"), reason=cause)
-        if running:
-            self.accelerator.start()
-        else:
-            self.state = "prelaunch"
+        self.tell("RESET", guest=cause.startswith("guest"), reason=cause)
+        if goes_on:
+            self._switch(runstate.RUNNING)
+        elif self.state not in (runstate.INMIGRATE, runstate.FINISH_MIGRATE):
+            self._switch(runstate.PRELAUNCH)
 
     def cold_reset(self) -> None:
-        """Devices in the order of the board, then the processors."""
+        """As after power-on: devices in the order of the board, then the processors."""
         with self.board.lock:
-            with self.board.memory.transaction(), self.board.io.transaction():
-                for device in self.board.devices.values():
-                    device.reset()
+            self._reset_devices()
             self.board.load_shadow()
             self._place_kernel()
+        self._reset_processors()
+        self.asleep = False
+        self.resets += 1
+        if self.resets == 2:  # power-on is the first; the guest's own first reset ends `boot.once`
+            self.firmware.second_boot()
+
+    def _reset_devices(self, keep_suspend_well: bool = False) -> None:
+        with self.board.memory.transaction(), self.board.io.transaction():
+            for device in self.board.devices.values():
+                if not (keep_suspend_well and getattr(device, "suspend_well", False)):
+                    device.reset()
+
+    def _reset_processors(self) -> None:
         self.accelerator.reset_vcpus()
         if self.direct is not None:
             self.direct.start_processors(self.accelerator)
-        self.resets += 1
-        if self.resets == 3:  # power-on is the first; `boot.once` is over with the guest's own first reset
-            self.firmware.second_boot()
 
     def _place_kernel(self) -> None:
         """What of a kernel lies in memory before anything runs."""
@@ -150,72 +257,112 @@ class Machine:
 
             put(self.board, self.firmware.boot.images)
 
+    # --- sleep --------------------------------------------------------------------------------------------
+
+    def _suspend(self) -> None:
+        """ACPI S3: processors without power, memory and virtual time with it."""
+        self.asleep = True
+        if self.running:
+            self.go(runstate.SUSPENDED, told=False)
+        with self.board.lock:
+            for device in self.devices.values():
+                sleep = getattr(device, "sleep", None)
+                if sleep is not None:
+                    sleep()
+        self.tell("SUSPEND")
+
+    def wake(self, reason: str = "other") -> bool:
+        """Out of S3, through the reset vector with memory as it was; False when the machine does not sleep, or the
+        guest does not want to be woken by that. `reason`: rtc, pmtimer, other (a button, somebody's wish).
+        """
+        if self.state != runstate.SUSPENDED:
+            return False
+        wakers: list[Any] = [device for device in self.devices.values() if hasattr(device, "wakes")]
+        if not all(device.wakes(reason) for device in wakers):
+            return False
+        self.accelerator.stop()
+        with self.board.lock:
+            self._reset_devices(keep_suspend_well=True)
+            for device in wakers:
+                device.woken(reason)
+        self._reset_processors()
+        self.asleep = False
+        self._switch(runstate.RUNNING)
+        self.tell("WAKEUP")
+        return True
+
     def powerdown(self) -> None:
-        """Press the power button."""
+        """Press the power button; it also ends a sleep."""
+        if self.wake("other"):
+            return
         with self.board.lock:
             for device in self.board.devices.values():
                 press = getattr(device, "powerdown", None)
                 if press is not None:
                     press()
-        self.on_event("POWERDOWN")
+        self.tell("POWERDOWN")
+
+    # --- the end of a run -----------------------------------------------------------------------------------
 
     def end(self, reason: str, code: int | None = None, reports: list[dict[str, Any]] | None = None) -> None:
         """Stop for good: the main loop returns."""
         if self.outcome is None:
             self.outcome = Outcome(reason, code, reports)
-        self.pause("shutdown", told=False)
+        self._switch(runstate.SHUTDOWN)
         self.loop.stop()
 
     def finish(self, reason: str, cause: str) -> None:
-        """SHUTDOWN, told and done; with `shutdown_pauses` the machine stays and can be looked at."""
-        self.on_event("SHUTDOWN", guest=cause.startswith("guest"), reason=cause)
-        if self.shutdown_pauses and reason != "quit":
-            self.pause("shutdown")
+        """SHUTDOWN, told and done; where the policy is to pause the machine stays and can be looked at."""
+        self.tell("SHUTDOWN", guest=cause.startswith("guest"), reason=cause)
+        if self.policy["shutdown"] == "pause" and reason != "quit":
+            self.pause(runstate.SHUTDOWN)
         else:
             self.end(reason)
 
-    def _on_requests(self) -> None:
-        asked = self.board.control.take()
-        if asked & REQUEST_FAILED:
-            self._on_failure(self.board.control.take_reports())
-        elif asked & Action.EXIT:
-            codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
-            self.end("exit", next((code for code in codes if code is not None), 0))
-        elif asked & Action.PANIC:
-            self._on_panic()
-        elif asked & Action.SHUTDOWN:
-            self.finish("shutdown", self.causes.pop(Action.SHUTDOWN, "guest-shutdown"))
-        elif asked & (Action.RESET | Action.INIT):
-            cause = self.causes.pop(Action.RESET, "guest-reset")
-            if self.reset_ends:
-                self.finish("reset", cause)
-            else:
-                self.reset(cause)
-        elif asked & Action.SUSPEND:
-            self.pause("suspended")
-            self.on_event("SUSPEND")
-
     def _on_panic(self) -> None:
         """The guest says that it crashed: go on, wait for somebody to look, or the end."""
-        if self.panic_action == "none":
-            self.on_event("GUEST_PANICKED", action="run")
+        policy = self.policy["panic"]
+        if policy == "none":
+            self.tell("GUEST_PANICKED", action="run")
             return
-        pause = self.panic_action == "pause" or (self.panic_action == "shutdown" and self.shutdown_pauses)
-        self.on_event("GUEST_PANICKED", action="pause" if pause else "poweroff")
-        self.pause("guest-panicked")
+        pause = policy == "pause" or policy == "shutdown" and self.policy["shutdown"] == "pause"
+        self.tell("GUEST_PANICKED", action="pause" if pause else "poweroff")
+        self.pause(runstate.PANICKED)
         if not pause:
             self.finish("panic", "guest-panic")
 
+    def _on_watchdog(self) -> None:
+        """A watchdog timer ran out: what the policy says."""
+        policy = self.policy["watchdog"]
+        self.tell("WATCHDOG", action=policy)
+        if policy == "reset":
+            self._on_reset("guest-reset")
+        elif policy == "shutdown":
+            self.powerdown()
+        elif policy == "poweroff":
+            self.end("watchdog")
+        elif policy == "pause":
+            self.pause(runstate.WATCHDOG)
+        elif policy == "inject-nmi":
+            self.inject_nmi()
+
+    def inject_nmi(self) -> None:
+        """The NMI button: pin NMI of the first processor."""
+        with self.board.lock:
+            pin = self.accelerator.cpu_input("nmi")
+            pin.drive(0, 1)
+            pin.drive(0, 0)
+
     def _on_failure(self, reports: list[dict[str, Any]]) -> None:
         """A processor gave up. A triple fault resets the machine, as the PC's board does; anything else is the end."""
-        if all(report.get("exit") == "SHUTDOWN" for report in reports) and not self.reset_ends:
+        if all(report.get("exit") == "SHUTDOWN" for report in reports) and self.policy["reboot"] != "shutdown":
             now = monotonic()
             self.faults = [moment for moment in self.faults if now - moment < FAULT_WINDOW] + [now]
             if len(self.faults) < MOST_FAULTS:
-                self.on_event("TRIPLE_FAULT")
+                self.tell("TRIPLE_FAULT")
                 self.reset()
                 return
-        self.pause("internal-error")
+        self.pause(runstate.INTERNAL_ERROR)
         self.end("failed", reports=reports)
 
     # --- the end ------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ event("SUSPEND", "The guest sleeps.")
 event("WAKEUP", "The guest was woken.")
 _PANIC = {"action": "GuestPanicAction", "info?": "GuestPanicInformation"}
 event("GUEST_PANICKED", "The guest says that it crashed.", _PANIC)
+event("WATCHDOG", "A watchdog timer ran out.", {"action": "WatchdogAction"})
 event("DEVICE_DELETED", "A device was unplugged.", {"device?": "str", "path": "str"})
 
 

@@ -33,7 +33,7 @@ class Monitors:
         self.terminal: Any = None
         self.qtest_log: Callable[[str], object] | None = None
         self._ports: list[_Port] = []
-        machine.on_event = self._on_event
+        machine.listen(self._on_event)
 
     def open(self, id: str, kind: str, spec: dict[str, Any]) -> Listener | None:
         """A monitor on a chardev of the machine file. A server socket takes any number of clients, and is returned if

@@ -38,6 +38,7 @@ class I440fx(PciDevice):
     revision = 2
     class_code = 0x060000
     hotpluggable = False
+    suspend_well = True  # memory has power in S3: what the firmware made of it is there when the guest wakes
 
     size_hint = named("ram-size-hint", "bool", True, "RAM in 8 MiB units at 0x57, for coreboot")
 

@@ -30,6 +30,10 @@ enums["RunState"] = (
     "colo",
     "preconfig",
 )
+enums["RebootAction"] = ("reset", "shutdown")
+enums["ShutdownAction"] = ("poweroff", "pause")
+enums["PanicAction"] = ("pause", "shutdown", "exit-failure", "none")
+enums["WatchdogAction"] = ("reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi")
 struct("StatusInfo", running="bool", singlestep="bool", status="RunState")
 
 
@@ -43,24 +47,49 @@ def query_status(monitor: Any) -> dict[str, Any]:
 @command("stop")
 def stop(monitor: Any) -> None:
     """Hold the processors and virtual time. Nothing happens when they stand still already."""
-    if monitor.machine.state == "running":
-        monitor.machine.pause()
+    monitor.machine.pause()
 
 
 @command("cont")
 def cont(monitor: Any) -> None:
     """Let the processors run."""
     machine = monitor.machine
-    if machine.state in ("shutdown", "internal-error"):
+    if machine.needs_reset:
         raise QmpError("Resetting the Virtual Machine is required")
-    if machine.state != "suspended":
-        machine.resume()
+    machine.resume()
 
 
 @command("system_reset")
 def system_reset(monitor: Any) -> None:
     """As the reset button: the answer first, RESET when it is done."""
     monitor.machine.ask(Action.RESET, "host-qmp-system-reset")
+
+
+@command("system_wakeup")
+def system_wakeup(monitor: Any) -> None:
+    """Wake a guest that sleeps (S3)."""
+    if not monitor.machine.asleep:
+        raise QmpError("Unable to wake up: guest is not in suspended state")
+    monitor.machine.ask(Action.WAKEUP, "other")
+
+
+@command("set-action", {"reboot?": "RebootAction", "shutdown?": "ShutdownAction", "panic?": "PanicAction",
+                        "watchdog?": "WatchdogAction"})
+def set_action(monitor: Any, **policy: str) -> None:
+    """What the machine does when the guest resets or ends it or crashes, and when a watchdog runs out."""
+    monitor.machine.policy |= policy
+
+
+@command("watchdog-set-action", {"action": "WatchdogAction"})
+def watchdog_set_action(monitor: Any, action: str) -> None:
+    """What the machine does when a watchdog runs out."""
+    monitor.machine.policy["watchdog"] = action
+
+
+@command("inject-nmi")
+def inject_nmi(monitor: Any) -> None:
+    """Press the NMI button."""
+    monitor.machine.inject_nmi()
 
 
 @command("system_powerdown")
