@@ -1,5 +1,5 @@
 # All that a device may see of the host, at C level. The documentation is in protocols.pyx.
-from accel.api cimport ByteRing, i64, u8, u32, u64
+from accel.api cimport ByteRing, i64, pthread_mutex_t, u8, u32, u64
 
 ctypedef struct IoVec:
     void *base
@@ -10,7 +10,40 @@ cpdef enum:
     BLOCK_WRITE = 1
     BLOCK_FLUSH = 2
     BLOCK_DISCARD = 3
+    BLOCK_ZERO = 4              # write zeroes: `length` bytes, no vectors
 
+# BlockRequest.flags
+cpdef enum:
+    BLOCK_FUA = 1               # on stable storage when it is done
+    BLOCK_UNMAP = 2             # BLOCK_ZERO may give the space back
+
+cpdef enum:
+    BLOCK_CANCELLED = 125       # ECANCELED, as BlockRequest.error
+    BLOCK_NO_MEDIUM = 123       # ENOMEDIUM
+
+cdef struct BlockRequest
+
+ctypedef void (*block_done)(BlockRequest *request) noexcept nogil
+
+cdef struct BlockRequest:
+    int op                      # the device's to fill in: BLOCK_…
+    u32 flags
+    u64 offset                  # bytes
+    u64 length                  # bytes; block_add() and block_buffer() sum it up for reads and writes
+    IoVec *vectors              # filled by block_add() and block_buffer()
+    u32 count
+    int error                   # the answer: 0 or an errno
+    bint in_flight
+    void *owner                 # the device's own
+    u64 tag
+    void *lock                  # the DeviceLock that done() is called with; the drive's when NULL
+    block_done done
+    # the back end's own
+    u32 room
+    u8 *own                     # memory of the request's, for block_buffer()
+    u64 own_size
+    bint abandoned
+    BlockRequest *next
 
 cpdef enum:
     CHAR_EVENT_CLOSED = 0       # the other side went away
@@ -19,24 +52,30 @@ cpdef enum:
     CHAR_EVENT_DRAINED = 3      # `output` has room again
 
 
-cdef class BlockRequest:
-    cdef public int op
-    cdef public u64 offset
-    cdef IoVec *vectors
-    cdef u32 vector_count
-    cdef public int error
-    cdef public bint in_flight
-    cdef u32 generation         # the back end's: a cancelled request is of an older one
-    cdef void done(self) noexcept nogil
-
-
 cdef class BlockBackend:
     cdef public str name
     cdef readonly u64 size
     cdef readonly bint readonly
     cdef public object serial
-    cdef int submit(self, BlockRequest request) noexcept nogil
-    cdef void cancel(self, BlockRequest request) noexcept nogil
+    cdef u32 settling           # requests given up by their device that are not over yet
+    cdef u64 request_size
+    cdef BlockRequest *spare
+    cdef u32 spares
+    cdef pthread_mutex_t spare_mutex
+    cdef BlockRequest *request(self, void *owner, block_done done) noexcept nogil
+    cdef void release(self, BlockRequest *request) noexcept nogil
+    cdef void recycle(self, BlockRequest *request) noexcept nogil
+    cdef int submit(self, BlockRequest *request) noexcept nogil
+    cdef void abandon(self, BlockRequest *request) noexcept nogil
+
+
+# What a device calls; `backend` is a borrowed BlockBackend, NULL: there is none. The documentation is in protocols.pyx.
+cdef BlockRequest *block_request(void *backend, void *owner, block_done done) noexcept nogil
+cdef int block_add(BlockRequest *request, void *base, u64 length) noexcept nogil
+cdef u8 *block_buffer(BlockRequest *request, u64 length) noexcept nogil
+cdef int block_submit(void *backend, BlockRequest *request) noexcept nogil
+cdef void block_release(void *backend, BlockRequest *request) noexcept nogil
+cdef bint block_settling(void *backend) noexcept nogil
 
 
 cdef class CharFrontend:

@@ -1,32 +1,108 @@
 """All that a device may see of the host: block and character back ends.
 
 Both are abstract; vmrun.backends.block and .chardev implement them, unit tests have their own. A device calls them
-with the device lock held, without the GIL, and they never block.
+without the GIL, and they never block.
+
+A disk's transfer is a BlockRequest, which the back end owns:
+
+    r = block_request(backend, <void *>self, on_done)   # NULL: no memory
+    r.op, r.offset = BLOCK_READ, lba * 512
+    block_add(r, host, length)                          # guest memory, piece by piece; or block_buffer(r, length): the
+                                                        # request's own memory, for devices that copy
+    if block_submit(backend, r):                        # 1: it is over already (a cached read), done is NOT called
+        on_done(r)
+    # on_done(r): r.error is 0 or an errno; r.owner, r.tag are the device's; ends with block_release(backend, r)
+
+`done` is called once, from any thread, with the request's lock (the device lock unless `r.lock` says another).
+block_release() of a request in flight gives it up: done will not come, nothing waits; what was under way goes on to its
+end, so its memory must stay mapped, and later requests of that back end start after it. block_settling() tells that
+there are such requests: a device that was reset in mid-transfer shows BSY meanwhile.
 """
 
+from libc.stdlib cimport calloc, free, realloc
+from posix.stdlib cimport posix_memalign
 
-cdef class BlockRequest:
-    """One transfer. The device fills op, offset (bytes) and vectors (host memory that stays valid), then submits.
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
 
-    `done` is called once, with the device lock held, from any thread; `error` is 0 or an errno. In-flight requests
-    are kept alive by the back end. Devices subclass it and override `done`.
-    """
-
-    cdef void done(self) noexcept nogil:
-        pass
+cdef enum:
+    MOST_SPARES = 256
+    MOST_VECTORS = 1 << 16
+    KEPT = 1 << 17              # bytes of own memory that a spare request keeps
 
 
 cdef class BlockBackend:
-    """`size` in bytes, `readonly`. Subclasses override submit."""
+    """`size` in bytes, 0 without a medium; `readonly`. Subclasses override submit and abandon."""
 
-    cdef int submit(self, BlockRequest request) noexcept nogil:
-        """Start `request`. 1: it is complete already (error is set, done() is NOT called); 0: done() will be called."""
-        request.error = 5
+    def __cinit__(self, *args, **kwargs):
+        self.request_size = sizeof(BlockRequest)
+        pthread_mutex_init(&self.spare_mutex, NULL)
+
+    def __dealloc__(self):
+        cdef BlockRequest *request = self.spare
+        while request != NULL:
+            self.spare = request.next
+            free(request.vectors)
+            free(request.own)
+            free(request)
+            request = self.spare
+        pthread_mutex_destroy(&self.spare_mutex)
+
+    cdef BlockRequest *request(self, void *owner, block_done done) noexcept nogil:
+        """A request for one transfer, or for several one after the other; NULL when there is no memory."""
+        cdef BlockRequest *request
+        pthread_mutex_lock(&self.spare_mutex)
+        request = self.spare
+        if request != NULL:
+            self.spare = request.next
+            self.spares -= 1
+        pthread_mutex_unlock(&self.spare_mutex)
+        if request == NULL:
+            request = <BlockRequest *>calloc(1, self.request_size)
+            if request == NULL:
+                return NULL
+        request.op = request.error = 0
+        request.flags = request.count = 0
+        request.offset = request.length = request.tag = 0
+        request.owner, request.done, request.lock = owner, done, NULL
+        request.in_flight = request.abandoned = False
+        request.next = NULL
+        return request
+
+    cdef void release(self, BlockRequest *request) noexcept nogil:
+        """The device is done with it, or gives it up while it is in flight."""
+        if request.in_flight:
+            self.abandon(request)
+        else:
+            self.recycle(request)
+
+    cdef void recycle(self, BlockRequest *request) noexcept nogil:
+        cdef bint keep
+        if request.own_size > KEPT:
+            free(request.own)
+            request.own, request.own_size = NULL, 0
+        pthread_mutex_lock(&self.spare_mutex)
+        keep = self.spares < MOST_SPARES
+        if keep:
+            request.next = self.spare
+            self.spare = request
+            self.spares += 1
+        pthread_mutex_unlock(&self.spare_mutex)
+        if not keep:
+            free(request.vectors)
+            free(request.own)
+            free(request)
+
+    cdef int submit(self, BlockRequest *request) noexcept nogil:
+        """Start `request`. 1: it is over already (error is set, done is not called); 0: done will be called."""
+        request.error = BLOCK_NO_MEDIUM
         return 1
 
-    cdef void cancel(self, BlockRequest request) noexcept nogil:
-        """Wait until `request` is no longer in flight; done() is not called for it any more."""
-        pass
+    cdef void abandon(self, BlockRequest *request) noexcept nogil:
+        """The device forgets a request in flight: recycle it when it is over."""
 
     def set_size(self, u64 size):
         """For back ends written in Python."""
@@ -37,6 +113,92 @@ cdef class BlockBackend:
 
     def close(self):
         """Flush and release the image."""
+
+
+# A borrowed pointer is called through these: no reference is taken, the GIL is not needed.
+cdef BlockRequest *_request(BlockBackend backend, void *owner, block_done done) noexcept nogil:
+    return backend.request(owner, done)
+
+
+cdef int _submit(BlockBackend backend, BlockRequest *request) noexcept nogil:
+    return backend.submit(request)
+
+
+cdef void _release(BlockBackend backend, BlockRequest *request) noexcept nogil:
+    backend.release(request)
+
+
+cdef bint _settling(BlockBackend backend) noexcept nogil:
+    return backend.settling != 0
+
+
+ctypedef BlockRequest *(*request_fn)(void *, void *, block_done) noexcept nogil
+ctypedef int (*submit_fn)(void *, BlockRequest *) noexcept nogil
+ctypedef void (*release_fn)(void *, BlockRequest *) noexcept nogil
+ctypedef bint (*settling_fn)(void *) noexcept nogil
+cdef request_fn call_request = <request_fn>_request
+cdef submit_fn call_submit = <submit_fn>_submit
+cdef release_fn call_release = <release_fn>_release
+cdef settling_fn call_settling = <settling_fn>_settling
+
+
+cdef BlockRequest *block_request(void *backend, void *owner, block_done done) noexcept nogil:
+    """A request of `backend`'s; NULL when there is no memory."""
+    return call_request(backend, owner, done) if backend != NULL else NULL
+
+
+cdef int block_add(BlockRequest *request, void *base, u64 length) noexcept nogil:
+    """One more piece of memory. 0, or -1: no memory or too many pieces."""
+    cdef IoVec *grown
+    cdef u32 room
+    if request.count and <u8 *>request.vectors[request.count - 1].base + request.vectors[request.count - 1].length == base:
+        request.vectors[request.count - 1].length += length
+        request.length += length
+        return 0
+    if request.count == request.room:
+        room = request.room * 2 if request.room else 16
+        if room > MOST_VECTORS:
+            return -1
+        grown = <IoVec *>realloc(request.vectors, room * sizeof(IoVec))
+        if grown == NULL:
+            return -1
+        request.vectors, request.room = grown, room
+    request.vectors[request.count].base = base
+    request.vectors[request.count].length = length
+    request.count += 1
+    request.length += length
+    return 0
+
+
+cdef u8 *block_buffer(BlockRequest *request, u64 length) noexcept nogil:
+    """Memory of the request's own as its only vector; valid until it is released. NULL: no memory."""
+    cdef void *memory = NULL
+    if request.own_size < length:
+        free(request.own)
+        request.own, request.own_size = NULL, 0
+        if posix_memalign(&memory, 4096, length) != 0:
+            return NULL
+        request.own, request.own_size = <u8 *>memory, length
+    request.count, request.length = 0, 0
+    if block_add(request, request.own, length) != 0:
+        return NULL
+    return request.own
+
+
+cdef int block_submit(void *backend, BlockRequest *request) noexcept nogil:
+    """BlockBackend.submit of a borrowed back end."""
+    return call_submit(backend, request)
+
+
+cdef void block_release(void *backend, BlockRequest *request) noexcept nogil:
+    """The request is the back end's again. In flight, it is given up: done will not be called."""
+    if request != NULL:
+        call_release(backend, request)
+
+
+cdef bint block_settling(void *backend) noexcept nogil:
+    """Whether a request that was given up is still under way."""
+    return backend != NULL and call_settling(backend)
 
 
 cdef class CharFrontend:

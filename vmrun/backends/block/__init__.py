@@ -8,6 +8,7 @@ gone with it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -19,18 +20,22 @@ if TYPE_CHECKING:
 
     from accel.api import DeviceLock
 
-    from vmrun.backends.protocols import BlockBackend
+    from vmrun.backends.block.drive import Drive
+    from vmrun.backends.block.node import Node
 
 # QEMU's image locking (docs/interop): a byte for each permission somebody holds from 100 on, and from 200 on one for
 # each that it does not share. Shared locks mark; the test is whether anybody marks the opposite byte.
 PERMISSIONS, UNSHARED = 100, 200
 CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
+# vmrun.backends.block.drive's ERROR_…
+READ_ERRORS = {"report": 0, "auto": 0, "ignore": 1, "stop": 2}
+WRITE_ERRORS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3, "auto": 3}
 
 
-def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> BlockBackend:
+def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     """The back end of drive `name`. BackendError says why the image cannot be had and what to do."""
-    from vmrun.backends.block.raw import RawImage
+    from vmrun.backends.block.drive import Drive
 
     path = spec.get("file")
     if not path:
@@ -40,29 +45,53 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> BlockBacken
     if spec.get("format", "raw") != "raw":
         raise BackendError(f"drive {name}: format {spec['format']} is not modelled yet", remedy="use format: raw")
     snapshot = bool(spec.get("snapshot", False)) and not readonly
-    fd = _open(name, path, readonly or snapshot, cache)
-    overlay = -1
+    node = _file(name, path, readonly or snapshot, cache)
+    if snapshot:
+        node = _overlay(name, node)
+    drive = Drive(name, node, lock)
+    drive.ignore_flush = cache == "unsafe" or snapshot
+    drive.write_cache = cache not in ("writethrough", "directsync")
+    drive.on_read_error = READ_ERRORS[spec.get("rerror") or "report"]
+    drive.on_write_error = WRITE_ERRORS[spec.get("werror") or "enospc"]
+    drive.serial = spec.get("serial")
+    return drive
+
+
+def _file(name: str, path: str, readonly: bool, cache: str) -> Node:
+    from vmrun.backends.block.file import FileNode
+
+    fd = _open(name, path, readonly, cache)
     try:
-        size = _size(name, path, fd)
-        _lock(name, path, fd, readonly or snapshot)
-        if snapshot:
-            overlay = _temporary(name)
+        _size(name, path, fd)
+        _lock(name, path, fd, readonly)
+        node: Node = FileNode(fd, path, readonly, cache in ("none", "directsync"))
     except BaseException:
         os.close(fd)
         raise
-    image = RawImage(name, path, fd, size, readonly, lock, cache == "unsafe")
-    if overlay >= 0:
-        image.divert(overlay)
-    image.serial = spec.get("serial")
-    return image
+    return node
+
+
+def _overlay(name: str, base: Node) -> Node:
+    """`base` under a temporary file that takes the writes; base is closed when there can be none."""
+    from vmrun.backends.block.file import FileNode
+    from vmrun.backends.block.overlay import OverlayNode
+
+    try:
+        file = FileNode(_temporary(name), "")
+        try:
+            return OverlayNode(base, file)
+        except BaseException:
+            file.close()
+            raise
+    except BaseException:
+        base.close()
+        raise
 
 
 def _open(name: str, path: str, readonly: bool, cache: str) -> int:
     flags = os.O_CLOEXEC | (os.O_RDONLY if readonly else os.O_RDWR)
-    if cache in ("writethrough", "directsync"):
-        flags |= os.O_DSYNC
-    # cache=none and directsync ask to keep the image out of the host's page cache. Guest buffers need not be aligned,
-    # so the image is opened buffered and what passed is dropped from the cache by the kernel's own means.
+    if cache in ("none", "directsync"):
+        flags |= os.O_DIRECT
     try:
         return os.open(path, flags)
     except FileNotFoundError:
@@ -79,6 +108,11 @@ def _open(name: str, path: str, readonly: bool, cache: str) -> int:
     except IsADirectoryError:
         raise BackendError(f"drive {name}: {path} is a directory, not an image") from None
     except OSError as exc:
+        if flags & os.O_DIRECT and exc.errno == errno.EINVAL:
+            raise BackendError(
+                f"drive {name}: {path} lies on a file system without O_DIRECT, which cache: {cache} asks for",
+                remedy="use `cache: writeback`",
+            ) from None
         raise BackendError(f"drive {name}: {path}: {exc.strerror}") from None
 
 
@@ -136,8 +170,6 @@ def _lock(name: str, path: str, fd: int, readonly: bool) -> None:
                     remedy="stop the other machine, or add `readonly: true` to both",
                 )
     except OSError as exc:
-        import errno
-
         if exc.errno in (errno.EACCES, errno.EAGAIN):
             raise BackendError(
                 f"drive {name}: {path} is locked by another process", remedy="stop the other machine first"

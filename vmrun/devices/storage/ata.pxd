@@ -23,7 +23,8 @@ cdef class AtaChannel:
     cdef Drive drives[2]
     cdef readonly list backends
     cdef void *backend[2]
-    cdef AtaRequest request
+    cdef BlockRequest *request      # the one under way: a channel does one command at a time
+    cdef void *requested            # the back end it went to
     cdef Dma dma
     cdef u8 control                 # device control: SRST, nIEN
     cdef u8 unit
@@ -44,6 +45,7 @@ cdef class AtaChannel:
     cdef bint dma_waiting
     cdef int dma_op
     cdef IoVec vectors[VECTORS]
+    cdef u32 vector_count
     cdef u32 dma_bytes
     cdef Drive *drive(self) noexcept nogil
     cdef void raise_irq(self) noexcept nogil
@@ -75,7 +77,3 @@ cdef class AtaChannel:
     cdef u64 read_register(self, u64 offset) noexcept nogil
     cdef void write_register(self, u64 offset, u8 value) noexcept nogil
     cdef void write_control(self, u8 value) noexcept nogil
-
-
-cdef class AtaRequest(BlockRequest):
-    cdef AtaChannel channel

@@ -13,7 +13,10 @@ from libc.string cimport memcpy, memset
 
 from accel.api import IrqLine as _IrqLine
 
-from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE
+from vmrun.backends.protocols cimport (
+    BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, BlockRequest, block_add, block_buffer, block_release,
+    block_request, block_settling, block_submit,
+)
 
 cdef enum:
     BSY = 0x80
@@ -48,25 +51,16 @@ cdef enum:
 cdef u32 MOST_MULTIPLE = 16
 
 
-cdef int _submit(BlockBackend backend, BlockRequest request) noexcept nogil:
-    return backend.submit(request)
+cdef void _io_done(AtaChannel channel) noexcept nogil:
+    channel.io_done()
 
 
-cdef void _cancel(BlockBackend backend, BlockRequest request) noexcept nogil:
-    backend.cancel(request)
+ctypedef void (*io_done_fn)(void *) noexcept nogil
+cdef io_done_fn call_io_done = <io_done_fn>_io_done
 
 
-ctypedef int (*submit_fn)(void *, BlockRequest) noexcept nogil
-ctypedef void (*cancel_fn)(void *, BlockRequest) noexcept nogil
-cdef submit_fn call_submit = <submit_fn>_submit
-cdef cancel_fn call_cancel = <cancel_fn>_cancel
-
-
-cdef class AtaRequest(BlockRequest):
-    """The channel's one request: a channel does one command at a time."""
-
-    cdef void done(self) noexcept nogil:
-        self.channel.io_done()
+cdef void request_done(BlockRequest *request) noexcept nogil:
+    call_io_done(request.owner)
 
 
 cdef class AtaChannel:
@@ -84,8 +78,6 @@ cdef class AtaChannel:
         self.irq = irq
         self.dma = dma
         self.backends = [None, None]
-        self.request = AtaRequest()
-        self.request.channel = self
         self.reset()
 
     def attach(self, u32 unit, BlockBackend backend, bytes identify, u32 cylinders, u32 heads, u32 sectors):
@@ -155,10 +147,10 @@ cdef class AtaChannel:
         self.drive_irq()
 
     cdef void stop_io(self) noexcept nogil:
-        cdef u32 n
-        for n in range(2):
-            if self.backend[n] != NULL:
-                call_cancel(self.backend[n], self.request)
+        """Give up what is under way; the drive is busy until it is over."""
+        if self.request != NULL:
+            block_release(self.requested, self.request)
+            self.request = NULL
         self.phase = IDLE
         self.dma_waiting = False
         self.left = self.position = self.block_end = self.filled = 0
@@ -226,16 +218,31 @@ cdef class AtaChannel:
     # --- data through the host's hands --------------------------------------------------------------------
 
     cdef void submit(self, int op, u64 lba, u32 sectors, u32 phase) noexcept nogil:
-        """Start the request on the buffer, or on the DMA vectors when the phase is DMA."""
+        """Start a request on a copy of the buffer, or on the DMA vectors when the phase is DMA."""
+        cdef BlockRequest *request = block_request(self.backend[self.unit], <void *>self, request_done)
+        cdef u8 *copy
+        cdef u32 n
+        cdef int failed = 0
         self.phase = phase
-        self.request.op = op
-        self.request.offset = lba * 512
-        if phase != DMA:
-            self.vectors[0].base = self.buffer
-            self.vectors[0].length = sectors * 512
-            self.request.vector_count = 1
-        self.request.vectors = self.vectors
-        if call_submit(self.backend[self.unit], self.request):
+        if request == NULL:
+            self.fail(ABRT)
+            return
+        request.op = op
+        request.offset = lba * 512
+        if phase == DMA:
+            for n in range(self.vector_count):
+                failed |= block_add(request, self.vectors[n].base, self.vectors[n].length)
+        elif phase != FLUSHING:
+            copy = block_buffer(request, sectors * 512)
+            if copy == NULL:
+                failed = -1
+            elif phase == WRITING:
+                memcpy(copy, self.buffer, sectors * 512)
+        self.request, self.requested = request, self.backend[self.unit]
+        if failed:
+            self.stop_io()
+            self.fail(ABRT)
+        elif block_submit(self.requested, request):
             self.io_done()
 
     cdef void start_pio(self, bint write, u32 block) noexcept nogil:
@@ -286,16 +293,16 @@ cdef class AtaChannel:
 
     cdef void start_flush(self) noexcept nogil:
         self.drive().status = DRDY | DSC | BSY
-        self.request.vector_count = 0
-        self.phase = FLUSHING
-        self.request.op = BLOCK_FLUSH
-        if call_submit(self.backend[self.unit], self.request):
-            self.io_done()
+        self.submit(BLOCK_FLUSH, 0, 0, FLUSHING)
 
     cdef void io_done(self) noexcept nogil:
-        cdef int phase = self.phase
+        cdef int phase = self.phase, error = self.request.error
         cdef u32 sectors
-        if self.request.error:
+        if phase == READING and not error:
+            memcpy(self.buffer, self.request.vectors[0].base, self.filled)
+        block_release(self.requested, self.request)
+        self.request = NULL
+        if error:
             self.set_address(self.lba)
             self.bm_status &= ~BM_ACTIVE
             self.fail(UNC if phase == READING else ABRT)
@@ -561,7 +568,7 @@ cdef class AtaChannel:
             self.bm_status &= ~BM_ACTIVE
             self.finish()
             return
-        self.request.vector_count = vectors
+        self.vector_count = vectors
         self.submit(self.dma_op, self.lba, 0, DMA)
 
     # --- registers --------------------------------------------------------------------------------------
@@ -575,6 +582,8 @@ cdef class AtaChannel:
                 return 0
             if offset == 7:
                 self.lower_irq()
+            if block_settling(self.backend[self.unit]):
+                return BSY                                     # what a reset has interrupted is not over yet
             return d.status
         if empty:
             return 0
@@ -792,7 +801,7 @@ cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
             if channel.dma_waiting:
                 channel.run_dma()
         elif was and not value & BM_START:
-            if channel.phase == DMA and channel.request.in_flight:
+            if channel.phase == DMA and channel.request != NULL:
                 # Stopping in mid-transfer: what is under way completes, as the chip lets its FIFO run out.
                 pass
             channel.bm_status &= ~BM_ACTIVE

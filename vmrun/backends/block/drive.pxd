@@ -1,0 +1,57 @@
+from accel.api cimport DeviceLock, u8, u32, u64
+from vmrun.backends.block.node cimport Node
+from vmrun.backends.block.pool cimport Job
+from vmrun.backends.protocols cimport BlockBackend, BlockRequest
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+# what a failed transfer does: QEMU's rerror and werror
+cpdef enum:
+    ERROR_REPORT = 0
+    ERROR_IGNORE = 1
+    ERROR_STOP = 2
+    ERROR_ENOSPC = 3                # stop when the host's disk is full, else report
+
+cdef enum:
+    OPS = 5
+
+cdef struct DriveRequest:
+    BlockRequest base               # first: a DriveRequest is a BlockRequest
+    Job job
+    void *drive
+    int state                       # HELD, QUEUED, RUNNING, PARKED
+    DriveRequest *after
+    u64 since
+
+
+cdef class Drive(BlockBackend):
+    cdef readonly Node node
+    cdef readonly DeviceLock lock
+    cdef public bint write_cache    # off: every write is on stable storage when it is over
+    cdef public bint ignore_flush, discards
+    cdef public int detect_zeroes   # 0 off, 1 on, 2 unmap
+    cdef public int on_read_error, on_write_error
+    cdef public object on_error     # called from a worker: (drive, op, errno, policy done: ERROR_REPORT, _IGNORE, _STOP)
+    cdef public dict options
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t settled
+    cdef u32 running                # queued or under way
+    cdef DriveRequest *held         # they wait for the settling ones
+    cdef DriveRequest *parked       # they failed, and the machine stopped for it
+    cdef readonly bint closing
+    cdef u64 counts[OPS]
+    cdef u64 amounts[OPS]
+    cdef u64 failures[OPS]
+    cdef u64 times[OPS]
+    cdef int perform_now(self, BlockRequest *request) noexcept nogil
+    cdef void _wait(self)
+    cdef int perform(self, DriveRequest *request) noexcept nogil
+    cdef void start(self, DriveRequest *request) noexcept nogil
+    cdef void finish(self, DriveRequest *request, int error) noexcept nogil
+    cdef void settle_one(self) noexcept nogil
+    cdef int policy(self, int op, int error) noexcept nogil
+    cdef void tell(self, int op, int error, int policy) noexcept with gil

@@ -1,0 +1,356 @@
+"""A drive: what a device submits its requests to, on top of a block graph.
+
+Reads that the host's page cache can answer are done at once, on the caller's thread, up to 256 KiB (more would keep
+the caller's lock for long); everything else goes to the shared workers (pool.pyx), which take the request's lock only to
+call done().
+
+A request that its device has given up (reset in mid-transfer, unplug) goes on to its end; those submitted after it are
+held until then, so that the disk never sees them in another order.
+
+Errors: `report` tells the device, `ignore` does as if nothing was, `stop` parks the request and has the machine paused;
+retry() starts what is parked again. `on_error` is told each time.
+
+Locks, in this order: the request's lock (device lock), the drive's mutex. A worker holds neither while it does I/O.
+"""
+
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOSPC, EROFS
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_destroy(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
+
+cdef extern from *:
+    """
+    #define vr_count(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
+    """
+    void vr_count(u64 *, u64) nogil
+
+from vmrun.backends.block.node cimport NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
+from vmrun.backends.block.pool cimport pool_now, pool_put
+from vmrun.backends.protocols cimport (
+    BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_FUA, BLOCK_NO_MEDIUM, BLOCK_READ, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO,
+)
+
+cdef enum:
+    HELD = 1
+    QUEUED = 2
+    RUNNING = 3
+    PARKED = 4
+    INLINE = 262144             # bytes that are read on the caller's thread when they are cached
+
+
+# Workers hold a drive as a borrowed pointer: `running` keeps close() waiting for them.
+cdef int _perform(Drive drive, DriveRequest *request) noexcept nogil:
+    return drive.perform(request)
+
+
+cdef void _finish(Drive drive, DriveRequest *request, int error) noexcept nogil:
+    drive.finish(request, error)
+
+
+cdef bint _begin(Drive drive, DriveRequest *request) noexcept nogil:
+    """Whether the I/O is still wanted."""
+    cdef bint wanted
+    pthread_mutex_lock(&drive.mutex)
+    wanted = not request.base.abandoned
+    request.state = RUNNING
+    pthread_mutex_unlock(&drive.mutex)
+    return wanted
+
+
+cdef void _acquire(DeviceLock lock) noexcept nogil:
+    lock.acquire()
+
+
+cdef void _release(DeviceLock lock) noexcept nogil:
+    lock.release()
+
+
+ctypedef int (*perform_fn)(void *, DriveRequest *) noexcept nogil
+ctypedef void (*finish_fn)(void *, DriveRequest *, int) noexcept nogil
+ctypedef bint (*begin_fn)(void *, DriveRequest *) noexcept nogil
+ctypedef void (*lock_fn)(void *) noexcept nogil
+cdef perform_fn call_perform = <perform_fn>_perform
+cdef finish_fn call_finish = <finish_fn>_finish
+cdef begin_fn call_begin = <begin_fn>_begin
+cdef lock_fn call_acquire = <lock_fn>_acquire
+cdef lock_fn call_release = <lock_fn>_release
+
+
+cdef void run(Job *job) noexcept nogil:
+    """On a worker."""
+    cdef DriveRequest *request = <DriveRequest *>(<char *>job - <size_t>&(<DriveRequest *>NULL).job)
+    cdef int error = 0
+    if call_begin(request.drive, request):
+        error = call_perform(request.drive, request)
+    call_finish(request.drive, request, error)
+
+
+cdef class Drive(BlockBackend):
+    """`node` is the root of its graph, None without a medium. `lock` is what done() is called with."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.request_size = sizeof(DriveRequest)
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.settled, NULL)
+
+    def __init__(self, str name, Node node, DeviceLock lock):
+        self.name, self.lock = name, lock
+        self.write_cache = self.discards = True
+        self.on_read_error, self.on_write_error = ERROR_REPORT, ERROR_ENOSPC
+        self.options = {}
+        self._insert(node)
+
+    def __dealloc__(self):
+        self._wait()
+        pthread_mutex_destroy(&self.mutex)
+        pthread_cond_destroy(&self.settled)
+
+    def _insert(self, Node node):
+        self.node = node
+        self.size = 0 if node is None else (node.size + 511) & ~<u64>511
+        self.readonly = node is not None and node.readonly
+
+    # --- the device's side ----------------------------------------------------------------------------------
+
+    cdef int submit(self, BlockRequest *request) noexcept nogil:
+        cdef DriveRequest *mine = <DriveRequest *>request
+        cdef int op = request.op
+        request.error = 0
+        mine.since = pool_now()
+        if self.node is None or self.closing:
+            request.error = BLOCK_NO_MEDIUM
+            return 1
+        if op != BLOCK_FLUSH and (request.offset > self.size or request.length > self.size - request.offset):
+            request.error = EINVAL
+            return 1
+        if op != BLOCK_READ and op != BLOCK_FLUSH and self.readonly:
+            request.error = EROFS
+            return 1
+        if op == BLOCK_FLUSH and self.ignore_flush or op == BLOCK_DISCARD and not self.discards:
+            return 1
+        if op == BLOCK_READ and request.length <= INLINE and not self.settling:
+            if self.perform_now(request) == 0:
+                vr_count(&self.counts[op], 1)
+                vr_count(&self.amounts[op], request.length)
+                vr_count(&self.times[op], pool_now() - mine.since)
+                return 1
+        request.in_flight = True
+        mine.drive = <void *>self
+        mine.job.run, mine.job.due = run, 0
+        pthread_mutex_lock(&self.mutex)
+        self.running += 1
+        self.start(mine)
+        pthread_mutex_unlock(&self.mutex)
+        return 0
+
+    cdef int perform_now(self, BlockRequest *request) noexcept nogil:
+        cdef Cursor cursor
+        cursor.at, cursor.left, cursor.skip = request.vectors, request.count, 0
+        return self.node.readv(request.offset, request.length, &cursor, NODE_NOWAIT)
+
+    cdef void start(self, DriveRequest *request) noexcept nogil:
+        """Hand it to the workers, or hold it. With the mutex."""
+        cdef DriveRequest **at = &self.held
+        if self.settling:
+            request.state, request.after = HELD, NULL
+            while at[0] != NULL:
+                at = &at[0].after
+            at[0] = request
+        else:
+            request.state = QUEUED
+            pool_put(&request.job)
+
+    cdef void abandon(self, BlockRequest *request) noexcept nogil:
+        cdef DriveRequest *mine = <DriveRequest *>request
+        cdef DriveRequest **at
+        cdef bint over = False
+        pthread_mutex_lock(&self.mutex)
+        request.abandoned = True
+        if mine.state == HELD or mine.state == PARKED:
+            at = &self.held if mine.state == HELD else &self.parked
+            while at[0] != mine:
+                at = &at[0].after
+            at[0] = mine.after
+            over = True
+            if mine.state == HELD:
+                self.running -= 1
+                pthread_cond_broadcast(&self.settled)
+        else:
+            self.settling += 1
+        pthread_mutex_unlock(&self.mutex)
+        if over:
+            request.in_flight = False
+            self.recycle(request)
+
+    # --- the workers' side ----------------------------------------------------------------------------------
+
+    cdef int perform(self, DriveRequest *request) noexcept nogil:
+        cdef BlockRequest *r = &request.base
+        cdef Cursor cursor
+        cdef u32 flags = 0
+        cdef int error
+        cursor.at, cursor.left, cursor.skip = r.vectors, r.count, 0
+        if r.op == BLOCK_READ:
+            return self.node.readv(r.offset, r.length, &cursor, 0)
+        if r.op == BLOCK_FLUSH:
+            return self.node.flush()
+        if r.op == BLOCK_DISCARD:
+            return self.node.discard(r.offset, r.length)
+        if (r.flags & BLOCK_FUA or not self.write_cache) and not self.ignore_flush:
+            flags = NODE_FUA
+        if r.op == BLOCK_ZERO:
+            if r.flags & BLOCK_UNMAP and self.discards:
+                flags |= NODE_UNMAP
+            return self.node.zero(r.offset, r.length, flags)
+        if self.detect_zeroes and cursor_zero(&cursor, r.length):
+            if self.detect_zeroes == 2:
+                flags |= NODE_UNMAP
+            return self.node.zero(r.offset, r.length, flags)
+        return self.node.writev(r.offset, r.length, &cursor, flags)
+
+    cdef int policy(self, int op, int error) noexcept nogil:
+        """What this error leads to: ERROR_REPORT, ERROR_IGNORE or ERROR_STOP."""
+        cdef int wanted = self.on_read_error if op == BLOCK_READ else self.on_write_error
+        if wanted == ERROR_ENOSPC:
+            return ERROR_STOP if error == ENOSPC else ERROR_REPORT
+        return wanted
+
+    cdef void finish(self, DriveRequest *request, int error) noexcept nogil:
+        cdef BlockRequest *r = &request.base
+        cdef int op = r.op, policy
+        cdef void *lock = r.lock if r.lock != NULL else <void *>self.lock
+        cdef bint abandoned
+        if error:
+            vr_count(&self.failures[op], 1)
+            policy = self.policy(op, error)
+            pthread_mutex_lock(&self.mutex)
+            abandoned = r.abandoned
+            if policy == ERROR_STOP and not abandoned:
+                request.state, request.after = PARKED, self.parked
+                self.parked = request
+                pthread_mutex_unlock(&self.mutex)
+                self.tell(op, error, policy)
+                self.settle_one()
+                return
+            pthread_mutex_unlock(&self.mutex)
+            if not abandoned:
+                self.tell(op, error, policy)
+            if policy == ERROR_IGNORE:
+                error = 0
+        else:
+            vr_count(&self.counts[op], 1)
+            vr_count(&self.amounts[op], r.length)
+            vr_count(&self.times[op], pool_now() - request.since)
+        call_acquire(lock)
+        # A device gives a request up with this lock held, so that it either was in time or finds it over.
+        abandoned = r.abandoned
+        r.in_flight = False
+        if not abandoned:
+            r.error = error
+            r.done(r)
+        call_release(lock)
+        if abandoned:
+            self.recycle(r)
+            pthread_mutex_lock(&self.mutex)
+            self.settling -= 1
+            while self.settling == 0 and self.held != NULL:
+                request = self.held
+                self.held = request.after
+                request.state = QUEUED
+                pool_put(&request.job)
+            pthread_mutex_unlock(&self.mutex)
+        self.settle_one()
+
+    cdef void settle_one(self) noexcept nogil:
+        pthread_mutex_lock(&self.mutex)
+        self.running -= 1
+        pthread_cond_broadcast(&self.settled)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void tell(self, int op, int error, int policy) noexcept with gil:
+        if self.on_error is not None:
+            self.on_error(self, op, error, policy)
+
+    # --- the machine's side ---------------------------------------------------------------------------------
+
+    def retry(self):
+        """Start again what an error has parked. True when there was something."""
+        cdef DriveRequest *request
+        cdef bint some = False
+        pthread_mutex_lock(&self.mutex)
+        while self.parked != NULL:
+            request = self.parked
+            self.parked = request.after
+            self.running += 1
+            some = True
+            self.start(request)
+        pthread_mutex_unlock(&self.mutex)
+        return some
+
+    @property
+    def has_parked(self):
+        return self.parked != NULL
+
+    def drain(self):
+        """Wait until nothing is queued or under way and every done() has returned. Without the device lock."""
+        self._wait()
+
+    cdef void _wait(self):
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            while self.running:
+                pthread_cond_wait(&self.settled, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+
+    def change(self, Node node):
+        """Another medium, or none; the old one is flushed and closed. Without the device lock."""
+        with self.lock:
+            old, self.node = self.node, None
+        self._wait()
+        self._insert(node)
+        if old is not None:
+            old.close()
+
+    def resized(self):
+        """The node's size has changed."""
+        self._insert(self.node)
+
+    def close(self):
+        """Finish what is queued, flush, release the image. Safe to call twice; OSError: the flush failed."""
+        cdef DriveRequest *request
+        if self.closing:
+            return
+        self.closing = True
+        self._wait()
+        while self.parked != NULL:
+            request = self.parked
+            self.parked = request.after
+            request.base.in_flight = False
+            if request.base.abandoned:
+                self.recycle(&request.base)
+        if self.node is not None:
+            try:
+                if not self.readonly and not self.ignore_flush:
+                    self.node.sync()
+            finally:
+                self.node.close()
+
+    def read_bytes(self, u64 offset, u64 count):
+        """Read now, for geometry and views; short at the end of the image."""
+        if self.node is None or offset >= self.size:
+            return b""
+        return self.node.read(offset, min(count, self.size - offset))
+
+    def statistics(self):
+        """{op: (requests, bytes, failures, nanoseconds)} with op as in protocols: read, write, flush, discard, zero."""
+        return {
+            name: (self.counts[n], self.amounts[n], self.failures[n], self.times[n])
+            for n, name in enumerate(("read", "write", "flush", "discard", "zero"))
+        }

@@ -1,0 +1,19 @@
+from accel.api cimport u8, u32, u64
+from vmrun.backends.block.node cimport Cursor, Extent, Node
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_rwlock_t:
+        pass
+
+
+cdef class FileNode(Node):
+    cdef readonly int fd
+    cdef readonly str path
+    cdef readonly u64 align         # what O_DIRECT asks of offsets, lengths and memory; 1: nothing
+    cdef readonly bint device       # a block device: it cannot grow
+    cdef bint nowait, sparse, drops, zeroes
+    cdef pthread_rwlock_t edges     # shared: aligned writes; exclusive: a read, change and write of a block's part
+    cdef int transfer(self, u64 offset, u64 bytes, Cursor *cursor, bint write, int flags) noexcept nogil
+    cdef bint aligned(self, u64 offset, u64 bytes, const Cursor *cursor) noexcept nogil
+    cdef int bounce(self, u64 offset, u64 bytes, Cursor *cursor, bint write, int flags) noexcept nogil
+    cdef void grow(self, u64 end) noexcept nogil

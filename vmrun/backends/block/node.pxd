@@ -1,0 +1,55 @@
+# A node of the block graph, at C level. The documentation is in node.pyx.
+from accel.api cimport u8, u32, u64
+from vmrun.backends.protocols cimport IoVec
+
+# flags of readv and writev
+cdef enum:
+    NODE_NOWAIT = 1             # readv: EAGAIN rather than wait for the host's disk or a lock
+    NODE_FUA = 2                # writev, zero: on stable storage when it returns
+    NODE_UNMAP = 4              # zero: the space may be given back
+
+cpdef enum:
+    EXTENT_DATA = 1             # reads as what is stored
+    EXTENT_ZERO = 2             # reads as zeros
+    EXTENT_ALLOCATED = 4        # this node answers for it, not its backing image
+    EXTENT_OFFSET = 8           # `host` is where in the node's file
+    EXTENT_COMPRESSED = 16
+
+cdef struct Extent:
+    u64 length
+    u32 flags
+    u64 host
+
+# Where a transfer is in its vectors: `skip` bytes of at[0] are done.
+cdef struct Cursor:
+    const IoVec *at
+    u32 left
+    u64 skip
+
+cdef void cursor_memory(Cursor *cursor, IoVec *vector, void *base, u64 length) noexcept nogil
+cdef void cursor_advance(Cursor *cursor, u64 bytes) noexcept nogil
+cdef void cursor_fill(Cursor *cursor, u64 bytes) noexcept nogil
+cdef void cursor_put(Cursor *cursor, const u8 *data, u64 bytes) noexcept nogil
+cdef void cursor_get(Cursor *cursor, u8 *data, u64 bytes) noexcept nogil
+cdef bint cursor_zero(const Cursor *cursor, u64 bytes) noexcept nogil
+cdef bint memory_zero(const u8 *data, u64 bytes) noexcept nogil
+
+
+cdef class Node:
+    cdef public str name
+    cdef readonly str driver
+    cdef readonly u64 size
+    cdef readonly bint readonly
+    cdef readonly bint closed
+    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
+    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
+    cdef int flush(self) noexcept nogil
+    cdef int discard(self, u64 offset, u64 bytes) noexcept nogil
+    cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil
+    cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil
+    cdef int pread(self, void *data, u64 bytes, u64 offset) noexcept nogil
+    cdef int pwrite(self, const void *data, u64 bytes, u64 offset) noexcept nogil
+
+
+cdef class Filter(Node):
+    cdef readonly Node file

@@ -1,0 +1,284 @@
+"""The block graph: a node answers reads and writes of a disk, by itself or through its children.
+
+A node is called from any thread, several at a time, without the GIL and without the device lock, and may wait for the
+host. Everything is in bytes; what lies past its end reads as zeros. Answers are 0 or an errno. Vectors are walked with
+a Cursor, which a call moves by what it has done; after an error it may be anywhere.
+
+What a drive calls is in drive.pyx: it queues requests and runs them on the root of a graph.
+"""
+
+from libc.errno cimport EAGAIN, EINVAL, EIO, EOPNOTSUPP
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+import os
+
+
+# --- cursors ----------------------------------------------------------------------------------------------
+
+cdef void cursor_memory(Cursor *cursor, IoVec *vector, void *base, u64 length) noexcept nogil:
+    """Over one piece of memory; `vector` must live as long."""
+    vector.base, vector.length = base, length
+    cursor.at, cursor.left, cursor.skip = vector, 1, 0
+
+
+cdef void cursor_advance(Cursor *cursor, u64 bytes) noexcept nogil:
+    cdef u64 room
+    while bytes and cursor.left:
+        room = cursor.at.length - cursor.skip
+        if bytes < room:
+            cursor.skip += bytes
+            return
+        bytes -= room
+        cursor.at += 1
+        cursor.left -= 1
+        cursor.skip = 0
+
+
+cdef void cursor_fill(Cursor *cursor, u64 bytes) noexcept nogil:
+    """Zeros into the next `bytes`."""
+    cdef u64 room
+    while bytes and cursor.left:
+        room = cursor.at.length - cursor.skip
+        if room > bytes:
+            room = bytes
+        memset(<u8 *>cursor.at.base + cursor.skip, 0, room)
+        bytes -= room
+        cursor_advance(cursor, room)
+
+
+cdef void cursor_put(Cursor *cursor, const u8 *data, u64 bytes) noexcept nogil:
+    """Copy `data` into the vectors."""
+    cdef u64 room
+    while bytes and cursor.left:
+        room = cursor.at.length - cursor.skip
+        if room > bytes:
+            room = bytes
+        memcpy(<u8 *>cursor.at.base + cursor.skip, data, room)
+        data += room
+        bytes -= room
+        cursor_advance(cursor, room)
+
+
+cdef void cursor_get(Cursor *cursor, u8 *data, u64 bytes) noexcept nogil:
+    """Copy out of the vectors."""
+    cdef u64 room
+    while bytes and cursor.left:
+        room = cursor.at.length - cursor.skip
+        if room > bytes:
+            room = bytes
+        memcpy(data, <u8 *>cursor.at.base + cursor.skip, room)
+        data += room
+        bytes -= room
+        cursor_advance(cursor, room)
+
+
+cdef extern from "<string.h>" nogil:
+    int memcmp(const void *, const void *, size_t)
+
+
+cdef bint memory_zero(const u8 *data, u64 bytes) noexcept nogil:
+    """Whether all are zero: the first sixteen, then each equal to the one sixteen before."""
+    cdef u64 n
+    for n in range(bytes if bytes < 16 else 16):
+        if data[n]:
+            return False
+    return bytes <= 16 or memcmp(data, data + 16, bytes - 16) == 0
+
+
+cdef bint cursor_zero(const Cursor *cursor, u64 bytes) noexcept nogil:
+    """Whether the next `bytes` are all zero."""
+    cdef Cursor at = cursor[0]
+    cdef u64 room
+    while bytes and at.left:
+        room = at.at.length - at.skip
+        if room > bytes:
+            room = bytes
+        if not memory_zero(<u8 *>at.at.base + at.skip, room):
+            return False
+        bytes -= room
+        cursor_advance(&at, room)
+    return True
+
+
+# --- nodes ------------------------------------------------------------------------------------------------
+
+cdef class Node:
+    """`size` in bytes, `readonly`, `driver` as QEMU names it. Subclasses override what they can."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.name = ""
+        self.driver = ""
+
+    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
+        return EIO
+
+    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return EIO
+
+    cdef int flush(self) noexcept nogil:
+        """What was written before is on stable storage."""
+        return 0
+
+    cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
+        """The contents are of no use any more. Advice: doing nothing is right, too."""
+        return 0
+
+    cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
+        """Zeros from `offset` on, by writing them where there is no better way."""
+        cdef u64 piece = bytes if bytes < (1 << 20) else (1 << 20), step
+        cdef u8 *memory
+        cdef int error = 0
+        cdef IoVec vector
+        cdef Cursor cursor
+        if bytes == 0:
+            return 0
+        memory = <u8 *>calloc(1, piece)
+        if memory == NULL:
+            return EIO
+        while bytes and error == 0:
+            step = piece if piece < bytes else bytes
+            cursor_memory(&cursor, &vector, memory, step)
+            error = self.writev(offset, step, &cursor, flags & NODE_FUA)
+            offset += step
+            bytes -= step
+        free(memory)
+        return error
+
+    cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
+        """What is at `offset`, and how far (at most `bytes`, at least 1) it is the same."""
+        found.length, found.flags, found.host = bytes, EXTENT_DATA | EXTENT_ALLOCATED, 0
+        return 0
+
+    cdef int pread(self, void *data, u64 bytes, u64 offset) noexcept nogil:
+        """readv into plain memory."""
+        cdef IoVec vector
+        cdef Cursor cursor
+        cursor_memory(&cursor, &vector, data, bytes)
+        return self.readv(offset, bytes, &cursor, 0)
+
+    cdef int pwrite(self, const void *data, u64 bytes, u64 offset) noexcept nogil:
+        cdef IoVec vector
+        cdef Cursor cursor
+        cursor_memory(&cursor, &vector, <void *>data, bytes)
+        return self.writev(offset, bytes, &cursor, 0)
+
+    # --- from Python, for tools and views: OSError says why not ------------------------------------------
+
+    def children(self):
+        """[(role, node)]: `file`, `backing`, `data-file`."""
+        return []
+
+    def read(self, u64 offset, u64 count):
+        """`count` bytes from `offset` on."""
+        cdef bytearray memory = bytearray(count)
+        cdef u8 *data = memory
+        cdef int error
+        with nogil:
+            error = self.pread(data, count, offset)
+        _check(error)
+        return bytes(memory)
+
+    def read_into(self, u64 offset, const u8[::1] memory):
+        """Fill a writable buffer, such as an mmap that is used again and again."""
+        cdef int error
+        cdef u64 count = <u64>memory.shape[0]
+        if count == 0:
+            return
+        cdef const u8 *data = &memory[0]
+        with nogil:
+            error = self.pread(<void *>data, count, offset)
+        _check(error)
+
+    def write(self, u64 offset, const u8[::1] memory):
+        cdef int error
+        cdef u64 count = <u64>memory.shape[0]
+        if count == 0:
+            return
+        cdef const u8 *data = &memory[0]
+        with nogil:
+            error = self.pwrite(data, count, offset)
+        _check(error)
+
+    def write_zeroes(self, u64 offset, u64 count, bint unmap=False):
+        cdef int error
+        with nogil:
+            error = self.zero(offset, count, NODE_UNMAP if unmap else 0)
+        _check(error)
+
+    def trim(self, u64 offset, u64 count):
+        cdef int error
+        with nogil:
+            error = self.discard(offset, count)
+        _check(error)
+
+    def sync(self):
+        """flush()."""
+        cdef int error
+        with nogil:
+            error = self.flush()
+        _check(error)
+
+    def extent(self, u64 offset, u64 count):
+        """(length, EXTENT_… flags, host offset)."""
+        cdef Extent found
+        cdef int error
+        with nogil:
+            error = self.status(offset, count, &found)
+        _check(error)
+        return found.length, found.flags, found.host
+
+    def truncate(self, u64 size, str preallocation="off"):
+        """Make it `size` bytes long."""
+        raise OSError(EOPNOTSUPP, f"{self.driver} cannot be resized")
+
+    def close(self):
+        """Write what is kept back, release the host's resources, then the children's. Safe to call twice."""
+        if not self.closed:
+            self.closed = True
+            try:
+                self.shut()
+            finally:
+                for _, child in self.children():
+                    child.close()
+
+    def shut(self):
+        """What close() does for this node alone."""
+
+
+cdef _check(int error):
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+cdef class Filter(Node):
+    """A node that passes everything on to `file`; subclasses change what they are about."""
+
+    def __init__(self, Node file):
+        self.file = file
+        self.size, self.readonly, self.driver = file.size, file.readonly, "raw"
+
+    def children(self):
+        return [("file", self.file)]
+
+    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
+        return self.file.readv(offset, bytes, to, flags)
+
+    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return self.file.writev(offset, bytes, source, flags)
+
+    cdef int flush(self) noexcept nogil:
+        return self.file.flush()
+
+    cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
+        return self.file.discard(offset, bytes)
+
+    cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
+        return self.file.zero(offset, bytes, flags)
+
+    cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
+        return self.file.status(offset, bytes, found)
+
+    def truncate(self, u64 size, str preallocation="off"):
+        self.file.truncate(size, preallocation)
+        self.size = self.file.size
