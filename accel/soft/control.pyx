@@ -212,6 +212,8 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
     c.mtrr_def, c.mcg_status = 0, 0
     for i in range(11):
         c.mtrr_fixed[i] = 0
+    for i in range(10):
+        c.mc_ctl[i] = ~<u64>0
     for i in range(8):
         c.mtrr_base[i] = 0
         c.mtrr_mask[i] = 0

@@ -283,7 +283,9 @@ ctypedef struct Cpu:
     # --- exception being raised
     u32 vector, error
     bint has_error
-    u32 shadow              # 1: no interrupts before the instruction after this block (sti, mov ss); 2: nor #DB
+    u32 shadow              # until after the next instruction: 1 no interrupts (sti, mov ss), 2 no #DB, 4 behind mov ss
+    bint far_out            # the #GP is for far_address, which is not canonical: #SS when it is the stack's
+    u64 far_address
     # --- system state
     u64 cr0, cr2, cr3, cr4
     u64 efer
@@ -299,6 +301,7 @@ ctypedef struct Cpu:
     u64 mtrr_base[8]
     u64 mtrr_mask[8]
     u64 mcg_status
+    u64 mc_ctl[10]
     bint nmi_blocked, in_smm, halted, wait_sipi
     u32 smbase
     u8 sipi_vector
@@ -386,6 +389,7 @@ cdef inline void raised(Cpu *c, u32 vector, u32 error, bint has_error) noexcept 
     c.vector = vector
     c.error = error
     c.has_error = has_error
+    c.far_out = False
     c.stop = STOP_EXCEPTION
 
 cdef inline void raise_at(Cpu *c, Uop *u, u32 vector) noexcept nogil:

@@ -6,6 +6,8 @@ Not modelled: software interrupts redirected under VME.
 """
 
 from accel.soft.cpu cimport *
+from accel.soft.decode cimport decode
+from accel.soft.insn cimport MAP_0F, MAP_ONE, Insn
 from accel.soft.segment cimport *
 from accel.soft.task cimport TASK_GATE, task_switch
 from accel.soft.transfer cimport check_rip, set_cs, tss_stack
@@ -237,8 +239,38 @@ cdef void serve(Cpu *c, u32 vector, u32 origin, bint has_error, u32 error) noexc
         origin = FROM_FAULT
 
 
+cdef bint through_stack(Cpu *c) noexcept nogil:
+    """Did the instruction at c.rip reach c.far_address by SS (RSP or RBP as base, push, pop, call, ret …)?"""
+    cdef u8 code[15]
+    cdef u32 n = 0, op
+    cdef u64 value = 0, cr2 = c.cr2
+    cdef Insn i
+    while n < 15 and c.memory.sys_load(c, c.rip + n, 1, &value) == 0:
+        code[n] = <u8>value
+        n += 1
+    c.cr2, c.vector, c.error, c.has_error, c.stop = cr2, X_GP, 0, True, STOP_EXCEPTION
+    if decode(code, n, c.mode, <u16>(c.rip & 0xFFF), &i) <= 0:
+        return False
+    op = i.op
+    if i.mem and i.seg == SS:
+        return True
+    if i.map == MAP_0F:
+        return (op == 0xA0 or op == 0xA1 or op == 0xA8 or op == 0xA9)
+    if i.map != MAP_ONE:
+        return False
+    if op == 0xFF and i.reg & 7 in (2, 3, 6) or op == 0x8F:
+        return c.far_address - (c.regs[4] - 16) <= 32
+    return (
+        0x50 <= op <= 0x5F or op in (0x68, 0x6A, 0x9C, 0x9D, 0xC2, 0xC3, 0xC8, 0xC9, 0xCA, 0xCB, 0xCF, 0xE8)
+    )
+
+
 cdef void deliver(Cpu *c) noexcept nogil:
     """The exception in c.vector, c.error; c.rip is the RIP to be saved. c.stop says how it went."""
+    if c.far_out:
+        c.far_out = False
+        if through_stack(c):
+            c.vector = X_SS
     serve(c, c.vector, FROM_FAULT, c.has_error, c.error)
 
 
@@ -260,9 +292,28 @@ cdef int soft_interrupt(Cpu *c, u32 vector) noexcept nogil:
 
 # --- debug exceptions ----------------------------------------------------------------------------------------
 
-cdef bint before_step(Cpu *c) noexcept nogil:
+cdef bint intel(Cpu *c) noexcept nogil:
+    """By the vendor of CPUID."""
+    cdef u32 i
+    for i in range(c.cpuid_count):
+        if c.cpuid[i].function == 0:
+            return c.cpuid[i].ebx == 0x756E6547     # "Genu"
+    return False
+
+
+cdef void merge_pending(Cpu *c) noexcept nogil:
+    """A #DB of its own takes what a mov ss before it has put off."""
+    if c.debug_hits & 15:
+        c.dr6 &= ~<u64>15
+    c.dr6 |= c.debug_hits
+    c.debug_hits = 0
+
+
+cdef bint before_step(Cpu *c, bint behind_ss) noexcept nogil:
     """True: an instruction breakpoint lies at c.rip, #DB is noted. RF lets one instruction pass, and is gone."""
     cdef u64 linear = c.rip
+    if behind_ss and intel(c):
+        return False
     cdef u32 i
     cdef u64 hits = 0
     if c.eflags & F_RF:
@@ -286,6 +337,8 @@ cdef bint after_step(Cpu *c, bint stepped) noexcept nogil:
     if not hits and not stepped:
         return False
     if c.shadow & 2:                                # mov ss: one instruction later
+        if stepped and c.shadow & 4:
+            c.debug_hits |= DR6_BS
         return False
     c.debug_hits = 0
     if hits & 15:

@@ -23,8 +23,9 @@ FEATURES_ECX = _bits((0, 9, 13, 19, 20, 21, 22, 23, 24, 31))
 EXTENDED_EDX = _bits((11, 20, 26, 27, 29)) | FEATURES_EDX & 0x0183F3FF
 # LAHF_LM ABM SSE4A 3DNOWPREFETCH
 EXTENDED_ECX = _bits((0, 5, 6, 8))
-# SMEP ERMS SMAP
-STRUCTURED_EBX = _bits((7, 9, 20))
+# SMEP ERMS SMAP CLFLUSHOPT CLWB
+STRUCTURED_EBX = _bits((7, 9, 20, 23, 24))
+STRUCTURED_ECX = _bits((2,))  # UMIP
 # KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever
 # making use of it: page faults told before they are resolved, stolen time (always none), interrupts that need no EOI
 PARAVIRTUAL = _bits((0, 1, 3, 4, 5, 6, 24))
@@ -41,7 +42,7 @@ def supported_cpuid() -> list[dict[str, int]]:
         (0, 0, 0xD, ebx, ecx, edx),
         (1, 0, 0x000306A9, 0x800, FEATURES_ECX, FEATURES_EDX),
         (6, 0, ARAT, 0, 0, 0),
-        (7, 0, 0, STRUCTURED_EBX, 0, 0),
+        (7, 0, 0, STRUCTURED_EBX, STRUCTURED_ECX, 0),
         (0x40000000, 0, 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D),
         (0x40000001, 0, PARAVIRTUAL, 0, 0, 0),
         (0x80000000, 0, 0x80000008, ebx, ecx, edx),

@@ -114,6 +114,10 @@ cdef void op_pause(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef void op_clflush(Cpu *c, Uop *u) noexcept nogil:
+    """u.a: the bit of 7.EBX that clwb and clflushopt need."""
+    if u.a and not c.features[4] >> u.a & 1:
+        raise_at(c, u, X_UD)
+        return
     if c.memory.probe(c, address(c, u), 1, False):
         fault(c, u)
         return
@@ -142,6 +146,7 @@ cdef int emit_rest(Insn *i, Uop *u) noexcept nogil:
         if i.mem:
             u = mem_operand(i, u, 1, False)
             u.fn = op_clflush
+            u.a = 0 if not i.prefix & P_66 else (24 if (i.reg & 7) == 6 else 23)
         return <int>(u - start) + 1
     return i.op == 0x0D or 0x18 <= i.op <= 0x1F
 

@@ -194,6 +194,7 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     if c.efer & EFER_LMA:
         if <u64>(<i64>(linear << 16) >> 16) != linear:
             raised(c, X_GP, 0, True)
+            c.far_out, c.far_address = access != ACCESS_FETCH, linear
             return 1
         table = c.cr3 & c.phys_mask & PAGE
         level = 4

@@ -8,10 +8,12 @@ Ref: Intel SDM volume 4; AMD64 volume 2, appendix A; Linux Documentation/virt/kv
 
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
+from accel.soft.exception cimport intel
 from accel.soft.segment cimport *
 
 cdef enum:
     MSR_TSC = 0x10
+    MSR_APIC_BASE = 0x1B
     MSR_TSC_ADJUST = 0x3B
     MSR_UCODE = 0x8B
     MSR_MTRRCAP = 0xFE
@@ -60,6 +62,11 @@ cdef bint quiet(u32 msr) noexcept nogil:
 
 cdef bint in_banks(Cpu *c, u32 msr) noexcept nogil:
     return MSR_MC0_CTL <= msr < MSR_MC0_CTL + 4 * BANKS and has(c, FEAT_1_EDX, 14)
+
+
+cdef bint counts(Cpu *c, u32 msr) noexcept nogil:
+    """The four performance counters that every AMD processor has, and their controls; here they never count."""
+    return <u32>0xC0010000 <= msr <= <u32>0xC0010007 and not intel(c)
 
 
 cdef bint exists(Cpu *c, u32 msr) noexcept nogil:
@@ -138,7 +145,9 @@ cdef int read_msr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
     elif msr == MSR_MCG_STATUS:
         v = c.mcg_status
     elif in_banks(c, msr):
-        v = ~<u64>0 if msr & 3 == 0 else 0
+        v = c.mc_ctl[(msr - MSR_MC0_CTL) >> 2] if msr & 3 == 0 else 0
+    elif counts(c, msr):
+        v = 0
     elif not quiet(msr) and c.hooks.rdmsr(c, msr, &v) < 0:
         return failed(c, X_GP, 0)
     value[0] = v
@@ -240,8 +249,14 @@ cdef int write_msr(Cpu *c, u32 msr, u64 value) noexcept nogil:
         if value:
             return failed(c, X_GP, 0)
     elif in_banks(c, msr):
-        if value and msr & 3:
+        if msr & 3 == 0:
+            c.mc_ctl[(msr - MSR_MC0_CTL) >> 2] = value
+        elif value:
             return failed(c, X_GP, 0)
+    elif counts(c, msr):
+        pass
+    elif msr == MSR_APIC_BASE and value & ~c.phys_mask:
+        return failed(c, X_GP, 0)
     elif msr == MSR_MTRRCAP or msr == MSR_MCG_CAP:
         return failed(c, X_GP, 0)
     elif quiet(msr):
@@ -275,6 +290,7 @@ cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
     cdef CpuidLeaf *found = find_leaf(c, function, index)
     cdef CpuidLeaf *limit
     cdef u32 group = function & <u32>0xC0000000
+    cdef u64 base = 0
     out[0], out[1], out[2], out[3] = 0, 0, 0, 0
     if found == NULL:
         limit = find_leaf(c, group if group != 0x40000000 else function & <u32>0xFFFFFF00, 0)
@@ -293,3 +309,5 @@ cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
     out[0], out[1], out[2], out[3] = found.eax, found.ebx, found.ecx, found.edx
     if found.function == 1:
         out[2] &= ~<u32>(1 << 27)                       # OSXSAVE: CR4 has no such bit here
+        if c.hooks.rdmsr(c, MSR_APIC_BASE, &base) == 0 and not base & 0x800:
+            out[3] &= ~<u32>(1 << 9)                    # the APIC is off

@@ -187,8 +187,9 @@ A5,AD: m
 AA: sys jump
 AB,B3,BB: m lock w=cpaso
 AE/0-3: m mem fpu np
-AE/4-6: m mem sys np
-AE/7: m mem np
+AE/4,5: m mem sys np
+AE/6: m mem 66
+AE/7: m mem np 66
 AE/0-3: m reg sys f3
 AE/5-7: m reg np
 AF: m w=*

@@ -9,7 +9,7 @@ Not modelled: XSAVE, monitor/mwait (mwait does not wait), performance counters, 
 
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
-from accel.soft.exception cimport soft_interrupt
+from accel.soft.exception cimport merge_pending, soft_interrupt
 from accel.soft.insn cimport *
 from accel.soft.msr cimport cpuid, has_kvm, read_msr, write_msr
 from accel.soft.operand cimport mem_operand
@@ -132,7 +132,7 @@ cdef int loaded(Cpu *c, Uop *u, u32 n, u32 mode) noexcept nogil:
     """After a load of segment register `n`. One of SS keeps interrupts away from the next instruction."""
     c.memory.set_mode(c)
     if n == SS and (c.pending or c.mode & MODE_STEP):
-        c.shadow = 3
+        c.shadow = 7
         return left(c, u)
     return if_mode(c, u, mode)
 
@@ -208,11 +208,25 @@ cdef int do_iret(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef int do_syscall(Cpu *c, Uop *u) noexcept nogil:
-    return fast_call(c, rip_after(c, u))
+    """The trap behind it is that of the new TF, which FMASK may have cleared."""
+    cdef u32 before = c.eflags
+    if fast_call(c, rip_after(c, u)):
+        return 1
+    if before & F_TF and not c.eflags & F_TF:
+        c.shadow |= 2
+    return 0
 
 
 cdef int do_sysret(Cpu *c, Uop *u) noexcept nogil:
-    return fast_return(c, u.a)
+    """With TF in what it restores, the trap comes before the first instruction there."""
+    cdef u32 before = c.eflags
+    if fast_return(c, u.a):
+        return 1
+    if c.eflags & F_TF and not before & F_TF:
+        c.dr6 |= 0x4000
+        raised(c, X_DB, 0, False)
+        return 2
+    return 0
 
 
 cdef int do_sysenter(Cpu *c, Uop *u) noexcept nogil:
@@ -246,6 +260,7 @@ cdef int do_into(Cpu *c, Uop *u) noexcept nogil:
 
 cdef void op_icebp(Cpu *c, Uop *u) noexcept nogil:
     leave(c, u, STOP_EXCEPTION)
+    merge_pending(c)
     raised(c, X_DB, 0, False)
 
 
@@ -357,6 +372,7 @@ cdef int check_debug(Cpu *c, Uop *u) noexcept nogil:
         return failed(c, X_GP, 0)
     if c.dr7 & 0x2000:                              # GD
         c.dr6 |= 0x2000
+        merge_pending(c)
         raised(c, X_DB, 0, False)
         return 1
     return 0

@@ -44,6 +44,7 @@ cdef class SoftCpu(CpuThread):
     cdef void pend(self, u32 flags) noexcept nogil
     cdef void pin(self, int kind, int level, int before) noexcept nogil
     cdef bint owns_apic(self, u64 phys) noexcept nogil
+    cdef bint hides_apic(self, u64 phys) noexcept nogil
     cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil
     cdef int set_kvmclock(self, u64 value) noexcept nogil
     cdef int set_wall(self, u64 value) noexcept nogil

@@ -153,6 +153,8 @@ cdef u64 _phys_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
         value = cpu.source.mmio_read(<u32>phys & 0xFFC)
         cpu.machine.lock.release()
         return value >> (8 * (phys & 3))
+    if cpu.hides_apic(phys):
+        return ~<u64>0
     fpu_suspend(c)
     cpu.machine.lock.acquire()
     cpu.control.current = <void *>cpu
@@ -172,6 +174,8 @@ cdef void _phys_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexce
             cpu.source.mmio_write(<u32>phys & 0xFFC, <u32>value)
         cpu.machine.lock.release()
         finish(cpu, 0)
+        return
+    if cpu.hides_apic(phys):
         return
     fpu_suspend(c)
     cpu.machine.lock.acquire()
@@ -363,7 +367,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
     """Until the budget is spent, the processor halts, or somebody wants it out."""
     cdef Block *block
     cdef i64 kept
-    cdef bint step, trap
+    cdef bint step, trap, behind_ss
     c.stop = STOP_NEXT
     while c.budget > 0:
         if vr_get32(&c.pending) or c.halted or c.wait_sipi:
@@ -380,9 +384,10 @@ cdef void run_slice(Cpu *c) noexcept nogil:
         c.budget -= block.count
         c.block = block
         c.stop = STOP_NEXT
+        behind_ss = c.shadow & 4
         c.shadow = 0
         step = block.mode & MODE_STEP
-        if step and before_step(c):
+        if step and before_step(c, behind_ss):
             c.stop = STOP_EXCEPTION
         elif step:
             trap = c.eflags & F_TF
@@ -592,6 +597,14 @@ cdef class SoftCpu(CpuThread):
             return False
         base = self.source.get_base()
         return base & 0x800 and not base & 0x400 and (phys ^ base) & self.c.phys_mask & ~<u64>0xFFF == 0
+
+    cdef bint hides_apic(self, u64 phys) noexcept nogil:
+        """In x2APIC mode nothing is where the registers were; the window is for the messages of others."""
+        cdef u64 base
+        if self.source is None or phys >> 20 != 0xFEE:
+            return False
+        base = self.source.get_base()
+        return base & 0xC00 == 0xC00 and (phys ^ base) & self.c.phys_mask & ~<u64>0xFFF == 0
 
     cdef void pend(self, u32 flags) noexcept nogil:
         """Something waits for this processor; from any thread."""

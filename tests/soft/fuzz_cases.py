@@ -71,7 +71,8 @@ class Case:
         self.memory = self.memory[:at] + data + self.memory[at + size :]
 
 
-SSE4A = "sse4a" in pathlib.Path("/proc/cpuinfo").read_text().split()        # the host's
+HOST = set(pathlib.Path("/proc/cpuinfo").read_text().split())               # what the host has
+SSE4A = "sse4a" in HOST
 
 
 def forms(long: bool) -> list[Form]:
@@ -93,6 +94,8 @@ def forms(long: bool) -> list[Form]:
             prefixes = [word for word in words if word in ("np", "66", "f3", "f2")] or [None]
             if number == 1 and not SSE4A and (opcode in (0x78, 0x79) or opcode == 0x2B):
                 prefixes = [prefix for prefix in prefixes if opcode == 0x2B and prefix not in ("f3", "f2")]
+            if number == 1 and opcode == 0xAE and not {"clflushopt", "clwb"} <= HOST:
+                prefixes = [prefix for prefix in prefixes if prefix != "66"]
             for prefix in prefixes:
                 found.append(Form(number, opcode, reg, given, prefix, reads, writes, "fpu" in given))
     return found

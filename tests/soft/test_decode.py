@@ -24,8 +24,8 @@ CASES = 40_000
 
 # Extensions this CPU does not have.
 OTHERS = re.compile(
-    r"^(data16 )?(sha|adcx|adox|tpause|umwait|umonitor|rd(rand|seed|ssp|pid|pkru)|wr(ss|uss|pkru)|incssp|xsavec|xsaves"
-    r"|xrstors|ptwrite|clwb|clflushopt|cldemote|movdir|inv(pcid|ept|vpid)|ud[012]|xbegin|xabort|gf2p8|getsec|femms"
+    r"^(data16 )?(sha|adcx|adox|tpause|umwait|umonitor|rd(rand|seed|ssp|pid|pkru)|wr(ss|uss|pkru)|incssp|xsavec"
+    r"|xsaveopt|xsaves|xrstors|ptwrite|cldemote|movdir|inv(pcid|ept|vpid)|ud[012]|xbegin|xabort|gf2p8|getsec|femms"
     r"|clrssbsy|rstorssp|extrq|insertq|movnts[sd]$|pf|pi2f|pavgusb|pmulhrw|pswapd|mont|xcrypt|xsha|xstore|vm)"
 )
 

@@ -21,7 +21,8 @@ LINUX, MULTIBOOT_1, MULTIBOOT_2, PVH, ELF = "Linux", "multiboot", "multiboot 2",
 ENTRY = 0x10  # fw_cfg item: where the kernel is entered
 
 # Where multiboot.bin puts the firmware's memory map, and behind it the information that it completes
-MAP_AT, INFO_AT = 0x9000, 0x9500
+MAP_AT, INFO_AT, INFO_HIGH = 0x9000, 0x9500, 0x8FF00
+LOWEST = 0x1000  # of a multiboot kernel: behind interrupt vectors, BIOS data and the ROM's stack
 FLAT_MOST = 1 << 30  # bytes from the first to the last of a kernel that is handed over as one piece
 HEAD = 8192  # of an ELF file, which pvh.bin reads
 
@@ -121,23 +122,27 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
     """Kernel, modules and texts in one piece, and the information that the ROM completes with the firmware's map."""
     loaded = multiboot.load(kernel.data, 1)
     top = parts.memory_below_4g(machine)
-    check_room(loaded.pieces, [(0x10000, 0x90000), (1 << 20, top)], "multiboot kernel")
+    check_room(loaded.pieces, [(LOWEST, INFO_HIGH), (1 << 20, top)], "multiboot kernel")
     if loaded.high - loaded.low > FLAT_MOST:
         raise BuildError(f"the multiboot kernel spans {loaded.high - loaded.low:#x} bytes, too many to hand over")
     texts_at = -(-loaded.high // multiboot.PAGE) * multiboot.PAGE
     words = kernel.path.encode() + (b" " + kernel.words if kernel.words else b"")
     texts_room = len(words) + 1024 + sum(len(module.text.encode()) + 32 for module in kernel.modules)
     places = multiboot.place_modules(kernel.modules, texts_at + texts_room)
-    info, texts = multiboot.information_1(INFO_AT, texts_at, words, kernel.modules, places, None)
+    # A kernel where the ROM puts the map overwrites it: it gets none, and its information behind it
+    covers = loaded.low < 0x10000
+    info_at = INFO_HIGH if covers else INFO_AT
+    info, texts = multiboot.information_1(info_at, texts_at, words, kernel.modules, places, None)
     elf_piece = elf.Piece(texts_at, texts)
     pieces = [*loaded.pieces, elf_piece, *places]
-    check_room(pieces[len(loaded.pieces) :], [(0x10000, 0x90000), (1 << 20, top)], "kernel with its modules")
+    check_room(pieces[len(loaded.pieces) :], [(LOWEST, INFO_HIGH), (1 << 20, top)], "kernel with its modules")
     image = bytearray(pieces[-1].end - loaded.low)
     for piece in pieces:
         image[piece.addr - loaded.low : piece.addr - loaded.low + len(piece.data)] = piece.data
     completed = bytearray(info)
     (flags,) = struct.unpack_from("<I", info)
-    struct.pack_into("<I", completed, 0, flags | multiboot.INFO_MAP | multiboot.INFO_DEVICE)
+    flags |= multiboot.INFO_DEVICE | (0 if covers else multiboot.INFO_MAP)
+    struct.pack_into("<I", completed, 0, flags)
     struct.pack_into("<I", completed, 12, multiboot.FIRST_DISK)
     struct.pack_into("<I", completed, 48, MAP_AT)
     return {
@@ -145,7 +150,7 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
         linux.KERNEL_ADDR: struct.pack("<I", loaded.low),
         linux.KERNEL_SIZE: struct.pack("<I", len(image)),
         linux.KERNEL_DATA: bytes(image),
-        linux.INITRD_ADDR: struct.pack("<I", INFO_AT),
+        linux.INITRD_ADDR: struct.pack("<I", info_at),
         linux.INITRD_SIZE: struct.pack("<I", len(completed)),
         linux.INITRD_DATA: bytes(completed),
     }

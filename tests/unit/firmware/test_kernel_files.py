@@ -282,3 +282,12 @@ def test_multiboot_kernel_outside_memory_is_refused(tmp_path: Path) -> None:
     config = machine(tmp_path, kernels.multiboot(0x10000, (64 * MIB, 64 * MIB, 0, 0, 64 * MIB)))
     with pytest.raises(BuildError, match="no free memory"):
         kernel.through_firmware(config, kernel.read(config))
+
+
+def test_multiboot_kernel_below_64_kib_is_started_without_the_map_that_would_lie_in_it(tmp_path: Path) -> None:
+    config = machine(tmp_path, kernels.multiboot(0x10000, (0x8000, 0x8000, 0, 0, 0x8020)))
+    items = kernel.through_firmware(config, kernel.read(config)).items
+    (where,) = struct.unpack("<I", items[linux.KERNEL_ADDR])
+    (info_at,) = struct.unpack("<I", items[linux.INITRD_ADDR])
+    (flags,) = struct.unpack_from("<I", items[linux.INITRD_DATA])
+    assert where == 0x8000 and info_at >= 0x8000 + len(items[linux.KERNEL_DATA]) and not flags & 1 << 6

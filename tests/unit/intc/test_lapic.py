@@ -472,3 +472,29 @@ def test_impossible_state_is_refused_unchanged(board, change):
     with pytest.raises(StateError):
         apic.load({**before, **change})
     assert apic.save() == before
+
+
+def test_deadline_that_is_past_fires_at_once(board):
+    apic = board.apics[0]
+    board.step(9000)
+    apic.write_register(LVT_TIMER, 0x40040)
+    assert apic.write_msr(TSC_DEADLINE, 5000)
+    assert apic.read_msr(TSC_DEADLINE) == 0
+    assert apic.ack() == 0x40
+
+
+def test_one_shot_that_has_run_down_stays_so_when_it_is_made_periodic(board):
+    apic = board.apics[0]
+    apic.write_register(LVT_TIMER, 0x40)
+    apic.write_register(DIVIDE, 0xB)
+    apic.write_register(INITIAL, 1_000_000)
+    board.step(1_000_000)
+    assert apic.ack() == 0x40
+    apic.write_register(EOI, 0)
+    apic.write_register(LVT_TIMER, 0x20040)
+    assert apic.read_register(CURRENT) == 0
+    board.step(5_000_000)
+    assert apic.ack() == -1
+    apic.write_register(INITIAL, 1_000_000)
+    board.step(1_000_000)
+    assert apic.ack() == 0x40

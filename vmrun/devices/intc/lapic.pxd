@@ -44,6 +44,7 @@ cdef class Lapic(InterruptSource):
     cdef void send_ipi(self) noexcept nogil
     cdef u32 divider(self) noexcept nogil
     cdef u32 current_count(self) noexcept nogil
+    cdef bint spent(self) noexcept nogil
     cdef void arm(self, bint fresh) noexcept nogil
     cdef void expired(self) noexcept nogil
     cdef void clear(self) noexcept nogil

@@ -41,6 +41,7 @@ cdef enum:
     ILLEGAL_REGISTER = 1 << 7
 
 cdef i64 MIN_PERIOD = 50000
+cdef i64 SPENT = <i64>1 << 60         # ns that a one-shot seems to run once it is over; no count lasts so long
 cdef u64 MSR_BASE = 0x1B
 cdef u64 MSR_DEADLINE = 0x6E0
 cdef u32 *LVT_WRITABLE = [0x700FF, 0x107FF, 0x107FF, 0x1A7FF, 0x1A7FF, 0x100FF]
@@ -358,9 +359,15 @@ cdef class Lapic(InterruptSource):
         if self.initial_count == 0 or self.lvt[TIMER] & TIMER_MODE == TSC_DEADLINE:
             return 0
         ticks = (self.clock.now() - self.start) // self.divider()
+        if self.spent():
+            return 0
         if self.lvt[TIMER] & TIMER_MODE == PERIODIC:
             return self.initial_count - <u32>(ticks % self.initial_count)
         return self.initial_count - <u32>ticks if ticks < self.initial_count else 0
+
+    cdef bint spent(self) noexcept nogil:
+        """It has run down as a one-shot, and runs again only when a count is written, in whatever mode."""
+        return self.clock.now() - self.start >= SPENT
 
     cdef void arm(self, bint fresh) noexcept nogil:
         """Work out when the timer interrupts next. `fresh`: it was started just now."""
@@ -369,11 +376,18 @@ cdef class Lapic(InterruptSource):
         if mode == TSC_DEADLINE:
             if self.deadline:
                 at = self.port.tsc_time(self.deadline)
-                self.timer.arm(at if at > now else now)
+                if at <= now:
+                    self.timer.cancel()
+                    self.expired()
+                    return
+                self.timer.arm(at)
             else:
                 self.timer.cancel()
             return
         if self.initial_count == 0:
+            self.timer.cancel()
+            return
+        if self.spent():
             self.timer.cancel()
             return
         period = <i64>self.initial_count * self.divider()
@@ -395,6 +409,8 @@ cdef class Lapic(InterruptSource):
         self.fire_lvt(TIMER)
         if self.lvt[TIMER] & TIMER_MODE == PERIODIC:
             self.arm(False)
+        elif self.lvt[TIMER] & TIMER_MODE == 0 and self.initial_count:
+            self.start = self.clock.now() - SPENT
 
     # --- registers --------------------------------------------------------------------------------------
 
