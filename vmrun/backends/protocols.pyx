@@ -108,6 +108,13 @@ cdef class BlockBackend:
         """For back ends written in Python."""
         self.size = size
 
+    def set_errors(self, str on_read, str on_write):
+        """QEMU's rerror and werror, `auto` for what the drive itself says."""
+
+    def retry(self):
+        """Start again what an error has stopped. True when there was something."""
+        return False
+
     def drain(self):
         """Wait for everything in flight. Called without the device lock."""
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from accel.api import IrqSink
 
     from accel.accelerator import Accelerator
-    from vmrun.backends.protocols import BlockBackend, CharBackend
+    from vmrun.backends.block.drive import Drive
+    from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
     from vmrun.core.object import Device
 
@@ -50,8 +51,9 @@ class Board:
         self.accelerator: Accelerator = None  # type: ignore[assignment]
         self.devices: dict[str, Device] = {}
         self.sinks: dict[str, IrqSink] = {}
-        self.drives: dict[str, BlockBackend] = {}
+        self.drives: dict[str, Drive] = {}
         self.chardevs: dict[str, CharBackend] = {}
+        self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
         self.mux: Any = None
@@ -122,7 +124,7 @@ class Board:
     def add_output_sink(self, name: str, sink: IrqSink) -> None:
         self.sinks[name] = sink
 
-    def drive(self, id: str) -> BlockBackend:
+    def drive(self, id: str) -> Drive:
         if id not in self.drives:
             from vmrun.backends.block import open_drive
 
@@ -130,7 +132,12 @@ class Board:
             if spec is None:
                 raise BuildError(f"there is no drive '{id}'")
             self.drives[id] = open_drive(id, spec, self.lock)
+            self.drives[id].on_error = self._drive_failed
         return self.drives[id]
+
+    def _drive_failed(self, *what: Any) -> None:
+        if self.on_drive_error is not None:
+            self.on_drive_error(*what)
 
     def chardev(self, id: str) -> CharBackend:
         """The chardev of that id; of one with `mux: true` a port of its own for each who asks."""

@@ -14,6 +14,7 @@ from accel.run import REQUEST_FAILED
 
 from vmrun.errors import StateError
 from vmrun.machine import runstate
+from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ class Machine:
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []
+        self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
         self.drains = False  # coalesced writes wait in the accelerator
@@ -137,6 +139,7 @@ class Machine:
         if before == STILL:
             self.board.virtual.start()
             self.loop.wake()
+            self.io_errors.retry()
         if after == SLEEP:
             self.accelerator.sleep()
             return

@@ -40,6 +40,20 @@ event("WAKEUP", "The guest was woken.")
 _PANIC = {"action": "GuestPanicAction", "info?": "GuestPanicInformation"}
 event("GUEST_PANICKED", "The guest says that it crashed.", _PANIC)
 event("WATCHDOG", "A watchdog timer ran out.", {"action": "WatchdogAction"})
+enums["IoOperationType"] = ("read", "write")
+enums["BlockErrorAction"] = ("ignore", "report", "stop")
+event(
+    "BLOCK_IO_ERROR",
+    "A transfer of the host's disk failed; `stop`: the machine waits for `cont`, which tries again.",
+    {
+        "device": "str",
+        "node-name?": "str",
+        "operation": "IoOperationType",
+        "action": "BlockErrorAction",
+        "nospace?": "bool",
+        "reason": "str",
+    },
+)
 event("DEVICE_DELETED", "A device was unplugged.", {"device?": "str", "path": "str"})
 
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 PERMISSIONS, UNSHARED = 100, 200
 CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
-# vmrun.backends.block.drive's ERROR_…
-READ_ERRORS = {"report": 0, "auto": 0, "ignore": 1, "stop": 2}
-WRITE_ERRORS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3, "auto": 3}
 
 
 def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
@@ -51,8 +48,7 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     drive = Drive(name, node, lock)
     drive.ignore_flush = cache == "unsafe" or snapshot
     drive.write_cache = cache not in ("writethrough", "directsync")
-    drive.on_read_error = READ_ERRORS[spec.get("rerror") or "report"]
-    drive.on_write_error = WRITE_ERRORS[spec.get("werror") or "enospc"]
+    drive.set_errors(spec.get("rerror") or "report", spec.get("werror") or "enospc")
     drive.serial = spec.get("serial")
     return drive
 

@@ -280,6 +280,11 @@ cdef class Drive(BlockBackend):
 
     # --- the machine's side ---------------------------------------------------------------------------------
 
+    def set_errors(self, str on_read, str on_write):
+        policies = {"report": ERROR_REPORT, "ignore": ERROR_IGNORE, "stop": ERROR_STOP, "enospc": ERROR_ENOSPC}
+        self.on_read_error = policies.get(on_read, self.on_read_error)
+        self.on_write_error = policies.get(on_write, self.on_write_error)
+
     def retry(self):
         """Start again what an error has parked. True when there was something."""
         cdef DriveRequest *request

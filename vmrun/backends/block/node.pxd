@@ -15,6 +15,26 @@ cpdef enum:
     EXTENT_OFFSET = 8           # `host` is where in the node's file
     EXTENT_COMPRESSED = 16
 
+# what a format tells its file about, for blkdebug; the names are in debug.pyx
+cdef enum:
+    EVENT_READ_AIO = 0
+    EVENT_WRITE_AIO = 1
+    EVENT_FLUSH_TO_DISK = 2
+    EVENT_L1_UPDATE = 3
+    EVENT_L2_LOAD = 4
+    EVENT_L2_UPDATE = 5
+    EVENT_REFBLOCK_LOAD = 6
+    EVENT_REFBLOCK_UPDATE = 7
+    EVENT_REFTABLE_UPDATE = 8
+    EVENT_CLUSTER_ALLOC = 9
+    EVENT_CLUSTER_FREE = 10
+    EVENT_COW_READ = 11
+    EVENT_COW_WRITE = 12
+    EVENT_READ_COMPRESSED = 13
+    EVENT_WRITE_COMPRESSED = 14
+    EVENT_READ_BACKING_AIO = 15
+    EVENT_NONE = 16
+
 cdef struct Extent:
     u64 length
     u32 flags
@@ -47,6 +67,7 @@ cdef class Node:
     cdef int discard(self, u64 offset, u64 bytes) noexcept nogil
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil
     cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil
+    cdef void event(self, int what) noexcept nogil
     cdef int pread(self, void *data, u64 bytes, u64 offset) noexcept nogil
     cdef int pwrite(self, const void *data, u64 bytes, u64 offset) noexcept nogil
 

@@ -150,6 +150,9 @@ cdef class Node:
         found.length, found.flags, found.host = bytes, EXTENT_DATA | EXTENT_ALLOCATED, 0
         return 0
 
+    cdef void event(self, int what) noexcept nogil:
+        """EVENT_…: the parent is about to do this."""
+
     cdef int pread(self, void *data, u64 bytes, u64 offset) noexcept nogil:
         """readv into plain memory."""
         cdef IoVec vector

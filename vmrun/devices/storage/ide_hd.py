@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 MOST_SECTORS = 1 << 48
+ERRORS = ("auto", "report", "ignore", "stop", "enospc")  # auto: as the drive says
 
 
 class IdeDisk(Device):
@@ -34,8 +35,8 @@ class IdeDisk(Device):
     min_io_size = Prop("size", 0, "told to nobody by an IDE disk")
     opt_io_size = Prop("size", 0, "told to nobody by an IDE disk")
     discard_granularity = Prop("size", 0, "0: the disk knows no TRIM")
-    rerror = Prop("enum", "auto", "what a read error does", choices=("auto", "report"), visible=False)
-    werror = Prop("enum", "auto", "what a write error does", choices=("auto", "report"), visible=False)
+    rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
+    werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
 
     model_name = "QEMU HARDDISK"
 
@@ -45,6 +46,7 @@ class IdeDisk(Device):
         self.backend: Any = platform.drive(self.drive)
         if self.backend.size // 512 > MOST_SECTORS:
             raise BuildError(f"{self.path}: the image is larger than ATA can address")
+        self.backend.set_errors(self.rerror, self.werror)
         unit = self.parent_bus.take_unit(self.unit, self)
         geometry = self.geometry()
         channel = self.parent_bus.channel

@@ -1,0 +1,29 @@
+from accel.api cimport u32, u64
+from vmrun.backends.block.node cimport Cursor, Filter
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+cdef enum:
+    RULES = 64
+
+cdef struct Rule:
+    bint used, active, once, sets_state
+    int event, state, new_state
+    int error
+    u32 kinds                       # bits of KIND_…
+    bint anywhere
+    u64 offset                      # bytes
+
+
+cdef class DebugNode(Filter):
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t resumed
+    cdef Rule rules[RULES]
+    cdef int state
+    cdef int stops_at               # event that suspends, -1: none
+    cdef readonly u32 suspended     # threads that wait
+    cdef int check(self, u32 kind, u64 offset, u64 bytes) noexcept nogil

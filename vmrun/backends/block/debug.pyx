@@ -1,0 +1,154 @@
+"""blkdebug: errors on demand, and requests that wait until they are let go; for tests of what is above.
+
+A rule waits for an event (`read_aio`, `l2_update` …; `none`: at once) in a state (0: any); then it fails the next
+requests of its kinds at its place, once or always. A set-state rule makes another state of the machine of states.
+"""
+
+from libc.errno cimport EIO
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
+
+from libc.errno cimport EAGAIN
+
+from vmrun.backends.block.node cimport (
+    EVENT_FLUSH_TO_DISK, EVENT_NONE, EVENT_READ_AIO, EVENT_WRITE_AIO, Extent, NODE_NOWAIT,
+)
+
+EVENTS = (
+    "read_aio", "write_aio", "flush_to_disk", "l1_update", "l2_load", "l2_update", "refblock_load", "refblock_update",
+    "reftable_update", "cluster_alloc", "cluster_free", "cow_read", "cow_write", "read_compressed", "write_compressed",
+    "read_backing_aio", "none",
+)
+KINDS = ("read", "write", "write-zeroes", "discard", "flush", "block-status")
+
+cdef enum:
+    READ = 1
+    WRITE = 2
+    ZERO = 4
+    DISCARD = 8
+    FLUSH = 16
+    STATUS = 32
+
+
+cdef class DebugNode(Filter):
+
+    def __init__(self, file):
+        Filter.__init__(self, file)
+        self.driver = "blkdebug"
+        self.stops_at = -1
+        self.state = 1
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.resumed, NULL)
+
+    def _free(self):
+        for n in range(RULES):
+            if not self.rules[n].used:
+                return n
+        raise ValueError("too many rules")
+
+    def inject(self, str event="none", int error=5, *, kinds=None, sector=None, bint once=False, int state=0):
+        """Fail requests of `kinds` (all but block-status) that touch `sector` (512 bytes; None: any)."""
+        n = self._free()
+        cdef Rule *rule = &self.rules[n]
+        rule.event, rule.state, rule.error = EVENTS.index(event), state, error
+        rule.once, rule.sets_state = once, False
+        rule.kinds = sum(1 << KINDS.index(kind) for kind in (kinds or KINDS[:5]))
+        rule.anywhere = sector is None
+        rule.offset = 0 if sector is None else sector * 512
+        rule.active = rule.event == EVENT_NONE
+        rule.used = True
+
+    def set_state(self, str event, int new_state, int state=0):
+        n = self._free()
+        cdef Rule *rule = &self.rules[n]
+        rule.event, rule.state, rule.new_state = EVENTS.index(event), state, new_state
+        rule.sets_state, rule.active, rule.kinds = True, False, 0
+        rule.used = True
+
+    def clear(self):
+        """No rules any more."""
+        pthread_mutex_lock(&self.mutex)
+        for n in range(RULES):
+            self.rules[n].used = False
+        pthread_mutex_unlock(&self.mutex)
+
+    def suspend(self, str event):
+        """Whoever comes to `event` waits until resume()."""
+        self.stops_at = EVENTS.index(event)
+
+    def resume(self):
+        pthread_mutex_lock(&self.mutex)
+        self.stops_at = -1
+        pthread_cond_broadcast(&self.resumed)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void event(self, int what) noexcept nogil:
+        cdef int n, state
+        pthread_mutex_lock(&self.mutex)
+        state = self.state
+        for n in range(RULES):
+            if self.rules[n].used and self.rules[n].event == what and self.rules[n].state in (0, state):
+                if self.rules[n].sets_state:
+                    self.state = self.rules[n].new_state
+                else:
+                    self.rules[n].active = True
+        while self.stops_at == what:
+            self.suspended += 1
+            pthread_cond_wait(&self.resumed, &self.mutex)
+            self.suspended -= 1
+        pthread_mutex_unlock(&self.mutex)
+        self.file.event(what)
+
+    cdef int check(self, u32 kind, u64 offset, u64 bytes) noexcept nogil:
+        """The error that a rule has for this request, or 0."""
+        cdef int n, error = 0
+        cdef Rule *rule
+        pthread_mutex_lock(&self.mutex)
+        for n in range(RULES):
+            rule = &self.rules[n]
+            if rule.used and rule.active and rule.kinds & kind and rule.state in (0, self.state):
+                if rule.anywhere or offset <= rule.offset < offset + bytes:
+                    error = rule.error
+                    if rule.once:
+                        rule.used = False
+                    break
+        pthread_mutex_unlock(&self.mutex)
+        return error
+
+    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
+        cdef int error
+        if flags & NODE_NOWAIT:
+            return EAGAIN
+        self.event(EVENT_READ_AIO)
+        error = self.check(READ, offset, bytes)
+        return error if error else self.file.readv(offset, bytes, to, flags)
+
+    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        cdef int error
+        self.event(EVENT_WRITE_AIO)
+        error = self.check(WRITE, offset, bytes)
+        return error if error else self.file.writev(offset, bytes, source, flags)
+
+    cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
+        cdef int error = self.check(ZERO, offset, bytes)
+        return error if error else self.file.zero(offset, bytes, flags)
+
+    cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
+        cdef int error = self.check(DISCARD, offset, bytes)
+        return error if error else self.file.discard(offset, bytes)
+
+    cdef int flush(self) noexcept nogil:
+        cdef int error
+        self.event(EVENT_FLUSH_TO_DISK)
+        error = self.check(FLUSH, 0, 0)
+        return error if error else self.file.flush()
+
+    cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
+        cdef int error = self.check(STATUS, offset, bytes)
+        return error if error else self.file.status(offset, bytes, found)
