@@ -245,6 +245,11 @@ cdef class RunControl:
         if self.current != NULL:
             cpu_write_register(self.current, n, value)
 
+    @property
+    def accessing(self):
+        """A processor's access is being dispatched: it has registers."""
+        return self.current != NULL
+
     def register(self, u32 n):
         return self.get_register(n)
 

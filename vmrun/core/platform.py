@@ -58,6 +58,14 @@ class Platform(Protocol):
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""
 
+    def want_registers(self) -> None:
+        """At realize, of a device that uses cpu_registers: an accelerator can make that cheap."""
+
+    def cpu_registers(self) -> Any:
+        """registers[name], name eax … edi, to read and to write, of the processor whose access this is; None when no
+        processor makes it.
+        """
+
     def wakeup(self, reason: str) -> None:
         """Something that may end S3 happened: "rtc", "pmtimer" or "other". Nothing comes of it at other times."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LOW_ROM, MEBIBYTE = 0xC0000, 1 << 20
 PAGE = 0xFFF
+GENERAL = {"eax": 0, "ecx": 1, "edx": 2, "ebx": 3, "esp": 4, "ebp": 5, "esi": 6, "edi": 7}
 
 
 class Board:
@@ -185,6 +186,12 @@ class Board:
     def request(self, action: int, **details: Any) -> None:
         self.control.ask(action)
 
+    def cpu_registers(self) -> Registers | None:
+        return Registers(self.control) if self.control.accessing else None
+
+    def want_registers(self) -> None:
+        self.accelerator.want_registers()
+
     def wakeup(self, reason: str) -> None:
         self.control.ask(Action.WAKEUP, CAUSES.index(reason))
 
@@ -200,3 +207,16 @@ class Board:
                 chardev.close()
         self.chardevs.clear()
         self.shared.clear()
+
+
+class Registers:
+    """The low halves of the general registers of the processor whose access is being dispatched."""
+
+    def __init__(self, control: RunControl) -> None:
+        self.control = control
+
+    def __getitem__(self, name: str) -> int:
+        return int(self.control.register(GENERAL[name])) & 0xFFFFFFFF
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self.control.put_register(GENERAL[name], value & 0xFFFFFFFF)

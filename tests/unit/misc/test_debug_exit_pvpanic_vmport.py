@@ -19,8 +19,11 @@ class Platform:
         self.files = {}
         self.ram_size = 256 << 20
         self.config = {"uuid": "00112233-4455-6677-8899-aabbccddeeff"}
-        if registers is not None:
-            self.cpu_registers = lambda: registers
+        self.cpu_registers = lambda: registers
+        self.wanted = 0
+
+    def want_registers(self):
+        self.wanted += 1
 
     def add_fw_cfg_file(self, name, data):
         self.files[name] = data
@@ -80,6 +83,7 @@ def test_vmport_without_registers_looks_absent():
     platform = Platform()
     plug(Vmport(), platform)
     assert platform.io.read(0x5658, 4) == 0xFFFFFFFF
+    assert platform.wanted == 1
 
 
 def registers(command, magic=0x564D5868):

@@ -2,9 +2,8 @@
 
 Ref: open-vm-tools, backdoor_def.h (magic, command numbers).
 A command is in the processor's registers: EAX the magic, ECX the number; the answer goes back in EAX to EDX.
-An accelerator gives them through `platform.cpu_registers()`: a mutable mapping of eax, ebx, ecx, edx for the
-processor that is making the access, or None. Without it every command is unknown and reads give all ones, as
-for a machine without the port.
+They come from `platform.cpu_registers()`; an access that no processor makes finds every command unknown and reads all
+ones, as on a machine without the port.
 Not modelled: the mouse commands (vmmouse is a device of its own), time and processor commands.
 """
 
@@ -18,11 +17,12 @@ from vmrun.core.registry import register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable
+    from typing import Any
 
     from vmrun.core.platform import Platform
 
-    Registers = MutableMapping[str, int]
+    Registers = Any
 
 MAGIC = 0x564D5868
 ALL_ONES = 0xFFFFFFFF
@@ -49,6 +49,7 @@ class Vmport(IsaDevice):
 
     def realize(self, platform: Platform) -> None:
         self.platform = platform
+        platform.want_registers()
         self.commands: dict[int, Callable[[Registers], int]] = {
             GET_VERSION: self.get_version,
             GET_RAM_SIZE: self.get_ram_size,
@@ -58,22 +59,25 @@ class Vmport(IsaDevice):
         self.map_io(PyIoRegion("vmport", self.read, self.write), 0x5658, 4)
 
     def read(self, offset: int, size: int) -> int:
-        get: Callable[[], Registers | None] | None = getattr(self.platform, "cpu_registers", None)
-        registers = get() if get is not None else None
-        if registers is None or offset or registers["eax"] & ALL_ONES != MAGIC:
+        registers = self.platform.cpu_registers()
+        if registers is None or offset:
             return ALL_ONES
-        command = self.commands.get(registers["ecx"] & 0xFFFF)
-        if command is None:
-            return ALL_ONES if self.signal_unsupported else registers["eax"]
-        return command(registers)
+        answer = self._answer(registers)
+        if self.read_set_eax:  # with other registers changed, KVM takes EAX from there too, not from the bus
+            registers["eax"] = answer
+        return answer
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """OUT runs the command too; the answer is in EAX where the type says so."""
-        answer = self.read(offset, size)
-        get: Callable[[], Registers | None] | None = getattr(self.platform, "cpu_registers", None)
-        registers = get() if get is not None else None
-        if self.read_set_eax and registers is not None and not offset:
-            registers["eax"] = answer
+        """OUT runs the command too; the answer is in EAX."""
+        registers = self.platform.cpu_registers()
+        if registers is not None and not offset:
+            registers["eax"] = self._answer(registers)
+
+    def _answer(self, registers: Registers) -> int:
+        command = self.commands.get(registers["ecx"] & 0xFFFF) if registers["eax"] == MAGIC else None
+        if command is None:
+            return ALL_ONES if self.signal_unsupported else int(registers["eax"])
+        return command(registers)
 
     def get_version(self, registers: Registers) -> int:
         registers["ebx"] = MAGIC
