@@ -47,3 +47,79 @@ def test_a_guest_whose_panic_is_passed_over_goes_on(accel: str, tmp_path: pathli
         guest.machine.policy["panic"] = "none"
         assert guest.run_to_end() == "exit"
         assert guest.output() == "k"
+
+
+# mov dx, 604h; mov ax, SLP_TYP 1 | SLP_EN; out dx, ax; then, if nothing came of it, 'x' to the debug console
+SLEEP = "66ba0406 66b80024 66ef 66ba0204 b078 ee" + EXIT_FINE
+# in real mode: 'w' to the debug console; exit
+WOKEN = "ba0204 b077 ee ba0105 b000 ee f4"
+VECTOR = 0x1000
+PM_ENABLE, RTC_EN, TMR_EN = 0x602, 0x400, 0x001
+
+
+def asleep(guest: Guest) -> Guest:
+    """Runs until the guest sleeps; where it will wake up lies in the FACS."""
+    ram = guest.machine.board.ram
+    ram.write(guest.machine.direct.low.facs + 12, VECTOR.to_bytes(4, "little"))
+    ram.write(VECTOR, bytes.fromhex(WOKEN))
+    assert guest.run_until(lambda: guest.machine.state == "suspended")
+    return guest
+
+
+def port(guest: Guest, number: int, size: int, value: int) -> None:
+    with guest.machine.board.lock:
+        guest.machine.board.io.write(number, size, value)
+
+
+def wake_by_button(guest: Guest) -> None:
+    guest.machine.powerdown()
+
+
+def wake_by_wish(guest: Guest) -> None:
+    from accel.api import Action
+
+    guest.machine.ask(Action.WAKEUP, "other")
+
+
+def wake_by_alarm(guest: Guest) -> None:
+    """At every second, in both halves of the day."""
+    port(guest, PM_ENABLE, 2, RTC_EN)
+    for index, value in ((1, 0xFF), (3, 0xFF), (5, 0xFF), (0x0B, 0x22)):
+        port(guest, 0x70, 1, index)
+        port(guest, 0x71, 1, value)
+
+
+def wake_by_timer(guest: Guest) -> None:
+    port(guest, PM_ENABLE - 2, 2, TMR_EN)
+    port(guest, PM_ENABLE, 2, TMR_EN)
+
+
+@pytest.mark.parametrize(
+    ("wake", "status"),
+    [(wake_by_button, 0x8100), (wake_by_wish, 0x8100), (wake_by_alarm, 0x8400), (wake_by_timer, 0x8001)],
+)
+def test_what_wakes_a_guest_from_s3(accel: str, tmp_path: pathlib.Path, wake: Any, status: int) -> None:
+    with kernel(tmp_path, accel, SLEEP) as guest:
+        told: list[str] = []
+        guest.machine.listen(lambda name, **data: told.append(name))
+        asleep(guest)
+        wake(guest)
+        assert guest.run_to_end() == "exit"
+        assert guest.output() == "w"
+        assert told == ["RESUME", "SUSPEND", "WAKEUP"]
+        with guest.machine.board.lock:
+            assert guest.machine.board.io.read(0x600, 2) & 0x8501 & status == status
+
+
+def test_an_alarm_that_is_not_enabled_to_wake_does_not(accel: str, tmp_path: pathlib.Path) -> None:
+    with asleep(kernel(tmp_path, accel, SLEEP)) as guest:
+        wake_by_alarm(guest)
+        port(guest, PM_ENABLE, 2, 0)
+        assert not guest.run_until(lambda: guest.machine.state != "suspended", 2.5)
+
+
+def test_going_on_does_not_bring_a_guest_past_its_sleep(accel: str, tmp_path: pathlib.Path) -> None:
+    with asleep(kernel(tmp_path, accel, SLEEP)) as guest:
+        assert not guest.machine.resume()
+        assert not guest.run_until(lambda: guest.machine.outcome is not None, 0.3)
+        assert guest.output() == ""

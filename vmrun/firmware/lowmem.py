@@ -42,9 +42,9 @@ PM_WITH_TABLES, PM_WITHOUT = 0x600, 0xB000  # where firmwares of these types hav
 
 
 class LowMemory:
-    """rows: the memory map. rsdp: its address. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM."""
+    """rows: the memory map. rsdp, facs: their addresses. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM."""
 
-    __slots__ = ("pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "top")
+    __slots__ = ("facs", "pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "top")
 
     def __init__(self, machine: dict[str, Any], kvm: bool) -> None:
         settled = machine["firmware"].get("acpi") == "tables"
@@ -58,6 +58,7 @@ class LowMemory:
                 places[name] = self.top = (self.top - len(data)) & ~0xFFF
         if self.top <= MEBIBYTE:
             raise BuildError("there is no room above 1 MiB for a kernel", remedy="give the machine more memory")
+        self.facs = places[acpi.TABLES]  # the first of them
         made = linker.run(script, files, places)
         self.rsdp_bytes = made[acpi.RSDP]
         self.rom = _rom(self.rsdp_bytes, mptable.build(machine, ROM_AT + MP_AT))

@@ -19,6 +19,7 @@ CR0_PE, CR0_ET, CR0_PG = 1, 1 << 4, 1 << 31
 CR4_PAE, EFER_LME, EFER_LMA = 1 << 5, 1 << 8, 1 << 10
 CODE_TYPE, DATA_TYPE, BUSY_TSS = 11, 3, 11
 LONG_MODE, MTRR = 1 << 29, 1 << 12
+WAKING_VECTOR, MEBIBYTE = 12, 1 << 20
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
 WRITE_BACK, UNCACHED, PROTECTED, VALID = 6, 0, 5, 0x800
 DEF_TYPE, FIXED_64K, FIXED_16K, FIXED_4K, FIRST_BASE = 0x2FF, 0x250, (0x258, 0x259), range(0x268, 0x270), 0x200
@@ -56,23 +57,32 @@ class DirectBoot:
     def fill_memory(self, board: Board) -> None:
         """Devices are reset; the bus is set up and everything is in its place."""
         assert self.plan is not None
+        self.set_up_bus(board)
+        put(board, self.plan.pieces)
+
+    def set_up_bus(self, board: Board) -> None:
         self.warnings = pcisetup.set_up(
             board.io.read,
             lambda port, size, value: board.io.write(port, size, value),
             int(board.memory_map["below-4g"]),
             self.low.pm_base,
         )
-        put(board, self.plan.pieces)
 
-    def start_processors(self, accelerator: Any) -> None:
-        """Processors are reset; the first one begins in the kernel."""
+    def start_processors(self, accelerator: Any, waking_vector: int = 0) -> None:
+        """Processors are reset; the first one begins in the kernel, or in real mode where a guest wants to wake."""
         assert self.plan is not None
         for index in range(len(accelerator.vcpus)):
             if self.mtrr:
                 accelerator.load_vcpu(index, {"msrs": self.mtrrs()})
             if index == 0:
                 state = accelerator.save_vcpu(0)
-                accelerator.load_vcpu(0, begin(self.plan.start, state))
+                first = wake(waking_vector, state) if waking_vector else begin(self.plan.start, state)
+                accelerator.load_vcpu(0, first)
+
+    def waking_vector(self, board: Board) -> int:
+        """What the guest wrote into the FACS; 0 when it is nowhere in the first MiB."""
+        vector = int.from_bytes(board.ram.read(self.low.facs + WAKING_VECTOR, 4), "little")
+        return vector if vector < MEBIBYTE else 0
 
     def mtrrs(self) -> dict[int, int]:
         """RAM is write-back, the hole below 4 GiB and the VGA window are not cached: as firmware leaves it."""
@@ -94,6 +104,12 @@ def put(board: Board, pieces: list[Any]) -> None:
             part = min(rest, 1 << 20)
             board.ram.write(at, bytes(part))
             rest, at = rest - part, at + part
+
+
+def wake(vector: int, state: dict[str, Any]) -> dict[str, Any]:
+    """Of a processor after reset: real mode, CS:IP the vector."""
+    cs = {**state["sregs"]["cs"], "selector": vector >> 4, "base": vector & ~15}
+    return {"regs": {**state["regs"], "rip": vector & 15}, "sregs": {**state["sregs"], "cs": cs}}
 
 
 def begin(start: direct.Start, state: dict[str, Any]) -> dict[str, Any]:

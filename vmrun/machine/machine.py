@@ -246,10 +246,11 @@ class Machine:
                 if not (keep_suspend_well and getattr(device, "suspend_well", False)):
                     device.reset()
 
-    def _reset_processors(self) -> None:
+    def _reset_processors(self, waking: bool = False) -> None:
         self.accelerator.reset_vcpus()
         if self.direct is not None:
-            self.direct.start_processors(self.accelerator)
+            vector = self.direct.waking_vector(self.board) if waking else 0
+            self.direct.start_processors(self.accelerator, vector)
 
     def _place_kernel(self) -> None:
         """What of a kernel lies in memory before anything runs."""
@@ -288,7 +289,9 @@ class Machine:
             self._reset_devices(keep_suspend_well=True)
             for device in wakers:
                 device.woken(reason)
-        self._reset_processors()
+            if self.direct is not None:
+                self.direct.set_up_bus(self.board)
+        self._reset_processors(waking=True)
         self.asleep = False
         self._switch(runstate.RUNNING)
         self.tell("WAKEUP")

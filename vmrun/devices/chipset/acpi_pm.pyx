@@ -15,6 +15,8 @@ from vmrun.errors import StateError
 cdef u64 TICKS = 3579545                # Hz
 cdef u16 TMR_STS = 0x0001
 cdef u16 PWRBTN_STS = 0x0100
+cdef u16 RTC_STS = 0x0400
+cdef u16 WAK_STS = 0x8000
 cdef u16 STATUS_BITS = 0x8D31           # WAK, PRBTNOR, RTC, SLPBTN-less PWRBTN, GBL, BM, TMR
 cdef u16 SCI_CAUSES = 0x0521            # RTC, PWRBTN, GBL, TMR
 cdef u16 SCI_EN = 0x0001
@@ -26,17 +28,20 @@ cdef class AcpiPm(IoRegion):
 
     cdef readonly Clock clock
     cdef readonly IrqLine sci
+    cdef readonly IrqLine wake       # pulses when the timer overflows in a sleep
     cdef PmOverflow overflow
     cdef public u16 status, enable, control
     cdef u64 overflow_at             # ticks at which TMR_STS is set again
     cdef public int gpe_level
     cdef public int s4_value
+    cdef public bint asleep          # S3
     cdef public bint s3_disabled, s4_disabled
     cdef public bint always_acpi     # there is no legacy mode: SCI_EN is set from reset on, and stays
 
     def __init__(self, Clock clock, TimerQueue timers):
         self.clock = clock
         self.sci = _IrqLine()
+        self.wake = _IrqLine()
         self.overflow = PmOverflow(timers)
         self.overflow.pm = self
         self.max_access = 4
@@ -44,6 +49,7 @@ cdef class AcpiPm(IoRegion):
 
     def reset(self):
         # The timer counts as having overflowed at power-on, as it does in qemu-kvm.
+        self.asleep = False
         self.load({"status": 0, "enable": 0, "control": SCI_EN if self.always_acpi else 0, "overflow_at": 0})
 
     cdef u64 ticks(self) noexcept nogil:
@@ -63,6 +69,9 @@ cdef class AcpiPm(IoRegion):
 
     cdef void overflowed(self) noexcept nogil:
         self.update()
+        if self.asleep:
+            self.wake.set(1)
+            self.wake.set(0)
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 image
@@ -124,9 +133,13 @@ cdef class AcpiPm(IoRegion):
         self.status |= PWRBTN_STS
         self.update()
 
-    def wake(self):
-        """WAK_STS, for a machine that leaves S3."""
-        self.status |= 0x8000
+    def wakes(self, reason):
+        """Whether the guest wants to be woken by that: "rtc", "pmtimer", "other" (the power button is always heard)."""
+        return reason == "other" or self.enable & (RTC_STS if reason == "rtc" else TMR_STS) != 0
+
+    def woken(self, reason):
+        """The status of a machine that leaves S3."""
+        self.status |= WAK_STS | {"rtc": RTC_STS, "pmtimer": TMR_STS}.get(reason, PWRBTN_STS)
         self.update()
 
     def set_gpe(self, int level):

@@ -76,6 +76,7 @@ class Piix4Pm(PciDevice):
         self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids))
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
+        self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0
         self.fixed: list[Region] = []
@@ -159,6 +160,15 @@ class Piix4Pm(PciDevice):
             self.pm.set_sci_enable(self.apmc == ACPI_ENABLE)
         elif self.config.get(DEVACTB + 3, 1) & APMC_EN and self.smm_enabled:
             self.smi.pulse()
+
+    def sleep(self) -> None:
+        self.pm.asleep = True
+
+    def wakes(self, reason: str) -> bool:
+        return bool(self.pm.wakes(reason))
+
+    def woken(self, reason: str) -> None:
+        self.pm.woken(reason)
 
     def powerdown(self) -> None:
         """Somebody pressed the power button."""

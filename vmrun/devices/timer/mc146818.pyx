@@ -12,6 +12,8 @@ from libc.string cimport memcpy, memset
 from accel.api cimport ACTION_NONE, IoRegion, IrqLine, i64, u8, u32, u64
 from accel.clock cimport Clock, Timer, TimerQueue
 
+from accel.api import IrqLine as _IrqLine
+
 from vmrun.errors import StateError
 
 cdef enum:
@@ -55,6 +57,7 @@ cdef class Mc146818(IoRegion):
 
     cdef readonly Clock clock
     cdef readonly IrqLine line
+    cdef readonly IrqLine alarm      # pulses at an alarm whose interrupt is enabled
     cdef u8 cmos[128]
     cdef u8 index
     cdef public i64 offset
@@ -69,6 +72,7 @@ cdef class Mc146818(IoRegion):
     def __init__(self, Clock clock, TimerQueue timers, IrqLine line):
         self.clock = clock
         self.line = line
+        self.alarm = _IrqLine()
         self.max_access = 1
         self.periodic = PeriodicTick(timers)
         self.periodic.rtc = self
@@ -242,6 +246,9 @@ cdef class Mc146818(IoRegion):
 
     cdef void second_over(self) noexcept nogil:
         self.catch_up()
+        if self.cmos[REG_C] & AF and self.cmos[REG_B] & AIE:
+            self.alarm.set(1)
+            self.alarm.set(0)
         self.rearm()
 
     # --- ports ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from accel.api import PyIrqSink
 from accel.clock import Clock
 
 from vmrun.bus.isa import IsaDevice
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 SECOND = 1_000_000_000
+SHUTDOWN_STATUS, WOKEN = 0x0F, 0xFE
 
 
 @register("mc146818rtc", description="real-time clock and CMOS")
@@ -49,10 +51,15 @@ class Mc146818Rtc(IsaDevice):
         self.rtc.slew = settings.get("driftfix") == "slew" or self.lost_tick_policy == "slew"
         self.rtc.base_year = 0 if self.base_year == 2000 else self.base_year
         self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
+        self.rtc.alarm.connect(PyIrqSink(lambda n, level: platform.wakeup("rtc") if level else None), 0)
         self.map_io(self.rtc, self.iobase, 2)
 
     def reset(self) -> None:
         self.rtc.reset()
+
+    def sleep(self) -> None:
+        """The firmware finds that the reset was the end of a sleep."""
+        self.rtc.set_cmos(SHUTDOWN_STATUS, WOKEN)
 
     def set_cmos(self, index: int, value: int) -> None:
         self.rtc.set_cmos(index, value)
