@@ -24,7 +24,7 @@ CHARDEVS = {"c1": {"type": "null"}, "c2": {"type": "null"}}
 
 def still(state: dict[str, object]) -> dict[str, object]:
     """Without what goes on by itself."""
-    return {name: value for name, value in state.items() if name != "time"}
+    return {name: value for name, value in state.items() if name not in ("time", "phase")}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:

@@ -103,12 +103,61 @@ def test_set_stops_updates_and_takes_the_new_time(board):
 
 
 def test_uip_comes_244_microseconds_before_the_update(board):
-    board.step(SECOND - 244_001)
+    board.step(SECOND - 244_141)  # 8 / 32768 s is 244140.6 ns
     assert board[A] & 0x80 == 0
-    board.step(1001)
+    board.step(1)
     assert board[A] & 0x80
-    board.step(243_000)
+    board.step(244_140)
     assert board[A] & 0x80 == 0
+
+
+@pytest.mark.parametrize(
+    ("date", "cells"),
+    [
+        ((1969, 12, 31, 23, 59, 58), [0x19, 0x69, 0x12, 0x31, 0x23, 0x59, 0x58]),
+        ((1900, 2, 28, 0, 0, 1), [0x19, 0x00, 0x02, 0x28, 0x00, 0x00, 0x01]),
+        ((1700, 3, 1, 12, 30, 15), [0x17, 0x00, 0x03, 0x01, 0x12, 0x30, 0x15]),
+    ],
+)
+def test_dates_before_1970(date, cells):
+    board = Board(date)
+    board.step(SECOND // 2)
+    assert board.shown() == cells
+    assert board[A] & 0x80 == 0
+    board.step(SECOND // 2 - 1000)
+    assert board[A] & 0x80
+    board[C]
+    board.step(1000)
+    assert board[C] & 0x10
+    assert board.shown() == [*cells[:-1], cells[-1] + 1]
+
+
+def test_the_first_periodic_interrupt_comes_a_whole_period_after_its_enable(board):
+    board[A] = 0x2F  # 2 Hz
+    board.step(400_000_000)
+    board[B] = H24 | PIE
+    board.step(499_900_000)
+    assert board.edges == []
+    board.step(200_000)
+    assert board.edges == [1]
+
+
+def test_a_new_rate_counts_from_the_last_periodic_interrupt(board):
+    board[A] = 0x2F
+    board[B] = H24 | PIE
+    board.step(400_000_000)
+    board[A] = 0x2E  # 4 Hz: due 250 ms after the start, which is over
+    board.step(0)
+    assert board.edges == [1]
+
+
+def test_setting_the_time_does_not_move_the_periodic_interrupt(board):
+    board[A] = 0x2F
+    board[B] = H24 | PIE
+    board.step(300_000_000)
+    board.rtc.set_time_of_day(123_456_789)
+    board.step(200_100_000)
+    assert board.edges == [1]
 
 
 @pytest.mark.parametrize("rate", range(3, 16))

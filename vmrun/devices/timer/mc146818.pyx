@@ -1,3 +1,4 @@
+# cython: cdivision=False
 """MC146818 real-time clock with 128 bytes of CMOS: the chip alone; mc146818rtc.py gives it ports and an interrupt.
 
 Ref: Motorola MC146818A data sheet (ADI856): registers A to D, update cycle, periodic rates. The century in cell
@@ -47,8 +48,8 @@ cdef enum:
     VRT = 0x80
 
 cdef i64 SECOND = 1000000000
-cdef i64 UPDATE_WARNING = 244000          # UIP comes 244 us before the update
 cdef i64 OSCILLATOR = 32768
+cdef i64 UPDATE_WARNING = 8 * SECOND // OSCILLATOR      # UIP comes so long before the update
 cdef u32 MOST_COALESCED = 20000
 
 
@@ -64,7 +65,7 @@ cdef class Mc146818(IoRegion):
     cdef public bint slew
     cdef public i64 base_year        # of year register 0; 0: the century is in its cell
     cdef i64 checked                 # time of day at which UF and AF were last worked out
-    cdef i64 period_checked          # and PF
+    cdef i64 last                    # when the last periodic interrupt was due, in ticks of the oscillator
     cdef u32 coalesced
     cdef PeriodicTick periodic
     cdef SecondTick second
@@ -82,7 +83,7 @@ cdef class Mc146818(IoRegion):
         self.cmos[REG_B] = HOUR24
         self.cmos[REG_D] = VRT
         self.checked = self.now()
-        self.period_checked = self.checked
+        self.last = self.ticks()
 
     def reset(self):
         """RESET# clears the interrupt enables and flags; time and CMOS stay, they are on the battery."""
@@ -168,7 +169,6 @@ cdef class Mc146818(IoRegion):
         cdef i64 fraction = (now + self.offset) % SECOND
         self.offset = self.told() * SECOND + fraction - now
         self.checked = now + self.offset
-        self.period_checked = self.checked
 
     # --- interrupts -------------------------------------------------------------------------------------
 
@@ -181,7 +181,9 @@ cdef class Mc146818(IoRegion):
             rate += 7
         return <i64>1 << (rate - 1)
 
-    cdef i64 ticks(self, i64 when) noexcept nogil:
+    cdef i64 ticks(self) noexcept nogil:
+        """Of the oscillator, on the clock that it runs by."""
+        cdef i64 when = self.clock.now()
         return when // SECOND * OSCILLATOR + when % SECOND * OSCILLATOR // SECOND
 
     cdef bint alarm_matches(self, i64 when) noexcept nogil:
@@ -192,7 +194,7 @@ cdef class Mc146818(IoRegion):
 
     cdef void catch_up(self) noexcept nogil:
         """Set the flags for what has happened since they were last looked at."""
-        cdef i64 now = self.now(), period = self.period(), at
+        cdef i64 now = self.now(), period = self.period(), at, passed
         if self.counting() and now // SECOND != self.checked // SECOND:
             self.cmos[REG_C] |= UF
             at = self.checked // SECOND * SECOND + SECOND
@@ -203,9 +205,13 @@ cdef class Mc146818(IoRegion):
                     self.cmos[REG_C] |= AF
                 at += SECOND
         self.checked = now
-        if period and self.ticks(now) // period != self.ticks(self.period_checked) // period:
-            self.cmos[REG_C] |= PF
-        self.period_checked = now
+        if period:
+            passed = (self.ticks() - self.last) // period
+            if passed > 0:
+                self.cmos[REG_C] |= PF
+                self.last += passed * period
+        else:
+            self.last = self.ticks()
 
     cdef void update_line(self) noexcept nogil:
         cdef bint wants = (self.cmos[REG_C] & self.cmos[REG_B] & (PF | AF | UF)) != 0
@@ -216,9 +222,9 @@ cdef class Mc146818(IoRegion):
         """Timers run only for interrupts that software enabled; the other flags are worked out on reading."""
         cdef i64 period = self.period(), now = self.clock.now(), ticks, when
         if self.cmos[REG_B] & PIE and period:
-            ticks = (self.ticks(now + self.offset) // period + 1) * period
+            ticks = self.last + period
             when = ticks // OSCILLATOR * SECOND + (ticks % OSCILLATOR * SECOND + OSCILLATOR - 1) // OSCILLATOR
-            self.periodic.arm(when - self.offset)
+            self.periodic.arm(when if when > now else now)
         else:
             self.periodic.cancel()
             self.coalesced = 0
@@ -230,10 +236,12 @@ cdef class Mc146818(IoRegion):
 
     cdef void tick(self) noexcept nogil:
         """A periodic interrupt is due."""
-        cdef i64 now = self.now(), period = self.period(), passed
+        cdef i64 period = self.period(), passed
+        if period:
+            passed = (self.ticks() - self.last) // period
+            self.last += passed * period
         if self.slew and period:
             # one is this tick's, unless the guest has not yet taken the one before
-            passed = self.ticks(now) // period - self.ticks(self.period_checked) // period
             if passed > 0 and not self.cmos[REG_C] & PF:
                 passed -= 1
             if passed > 0:
@@ -241,7 +249,6 @@ cdef class Mc146818(IoRegion):
                 if self.coalesced > MOST_COALESCED:
                     self.coalesced = MOST_COALESCED
         self.cmos[REG_C] |= PF
-        self.period_checked = now
         self.rearm()
 
     cdef void second_over(self) noexcept nogil:
@@ -303,15 +310,20 @@ cdef class Mc146818(IoRegion):
             counted = self.counting()
             if counted:
                 self.show(self.now())
+            if (byte ^ self.cmos[REG_A]) & 0x0F and not self.cmos[REG_B] & PIE:
+                self.last = self.ticks()
             self.cmos[REG_A] = byte & 0x7F
             if not counted and self.counting():
                 # a divider chain released from reset makes its first update half a second later
                 self.offset = self.told() * SECOND + SECOND // 2 - self.clock.now()
-                self.checked = self.period_checked = self.now()
+                self.checked = self.now()
+                self.last = self.ticks()
             self.rearm()
         elif self.index == REG_B:
             self.catch_up()
             old = self.cmos[REG_B]
+            if byte & PIE and not old & PIE:
+                self.last = self.ticks()        # the first one comes a whole period after its enable
             if byte & SET:
                 if not old & SET:
                     self.show(self.now())
@@ -350,17 +362,22 @@ cdef class Mc146818(IoRegion):
 
     def set_time_of_day(self, i64 value):
         self.offset = value - self.clock.now()
-        self.checked = self.period_checked = value
+        self.checked = value
         self.rearm()
 
     def save(self):
+        self.catch_up()
+        self.update_line()
         if self.counting():
             self.show(self.now())
         return {"cmos": bytes(self.cmos[:128]), "index": self.index, "coalesced": self.coalesced,
-                "time": self.now()}
+                "time": self.now(), "phase": self.ticks() - self.last}
 
     def load(self, dict state):
         cmos, index, coalesced, time = (state.get(name) for name in ("cmos", "index", "coalesced", "time"))
+        phase = state.get("phase", 0)
+        if not isinstance(phase, int) or not 0 <= phase <= OSCILLATOR:
+            raise StateError(f"the clock's periodic interrupt cannot have been {phase!r} ticks ago")
         if not isinstance(cmos, bytes) or len(cmos) != 128:
             raise StateError("CMOS has 128 bytes")
         if not isinstance(index, int) or not 0 <= index < 128:
@@ -369,6 +386,7 @@ cdef class Mc146818(IoRegion):
             raise StateError("the clock's time and lost ticks are numbers")
         memcpy(self.cmos, <const u8 *>cmos, 128)
         self.index, self.coalesced = index, coalesced
+        self.last = self.ticks() - phase
         self.set_time_of_day(time)
 
 

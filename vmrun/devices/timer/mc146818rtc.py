@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 SECOND = 1_000_000_000
+FIRST_YEAR, LAST_YEAR = 1700, 2200  # of nanoseconds since 1970 in 64 bits
 SHUTDOWN_STATUS, WOKEN = 0x0F, 0xFE
 
 
@@ -87,7 +88,13 @@ def start_time(base: str, host: Clock, path: str) -> int:
 
     for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"):
         try:
-            return timegm(time.strptime(base, form)) * SECOND
+            date = time.strptime(base, form)
         except ValueError:
             continue
-    raise BuildError(f"{path}: rtc base {base!r} is not utc, localtime or a date like 2026-11-23T10:00:00")
+        if not FIRST_YEAR <= date.tm_year <= LAST_YEAR:
+            break
+        return timegm(date) * SECOND
+    raise BuildError(
+        f"{path}: rtc base {base!r} is not utc, localtime or a date between {FIRST_YEAR} and {LAST_YEAR} "
+        "like 2026-11-23T10:00:00"
+    )
