@@ -242,6 +242,15 @@ cdef class CharBackend:
     def accept_input(self):
         self.input_room()
 
+    def write(self, bytes data):
+        """Output as a device makes it, for users in Python; the number of bytes taken. The device lock is held."""
+        cdef u32 count = 0
+        for byte in data:
+            if not self.put(byte):
+                break
+            count += 1
+        return count
+
     def deliver(self, bytes data):
         """Bytes from the host for the device; the number taken. The device lock is held."""
         cdef u32 room, count = <u32>len(data)

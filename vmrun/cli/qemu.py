@@ -10,6 +10,7 @@ import os
 import sys
 
 from vmrun.cli.qemu_machine import QemuError, Wanted
+from vmrun.cli.runner import Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,23 +77,21 @@ def _main(argv: list[str], program: str) -> int:
     return _Run(wanted, program).run()
 
 
-class _Run:
+class _Run(Runner):
     """From the command line to the exit code."""
 
+    announce = False
+
     def __init__(self, wanted: Wanted, program: str) -> None:
+        super().__init__()
         self.wanted, self.program = wanted, program
         self.option = wanted.run
-        self.ready = -1  # where a daemon tells its parent that it is up
+        self.escape = self.option.get("echr", self.escape)
+        self.started = -1  # where a daemon tells its parent that it is up
         self.early: dict[str, int] = {}
         self.pidfile = ""
-        self.machine: Any = None
-        self.log: Any = None
 
     def run(self) -> int:
-        from vmrun.errors import BackendError
-        from vmrun.monitor.server import Monitors
-
-        sys.setswitchinterval(1e-4)
         if self.option.get("daemonize"):
             for id, spec in self.wanted.chardevs.items():
                 if spec["type"] == "stdio":
@@ -101,27 +100,12 @@ class _Run:
             if code is not None:
                 return code
         lock = self._pidfile()
-        self._connect()
-        config = self._config()
         try:
-            machine = self._build(config)
-        except BackendError as error:
-            if self.machine is not None:
-                self.machine.close()
-            raise self._backend_error(error) from None
-        monitors = Monitors(machine)
-        try:
-            self._signals(machine)
-            machine.policy |= self.wanted.actions
-            self._open(machine, monitors)
-            self._detach()
-            outcome = machine.run()
+            self._connect()
+            return super().run()
         finally:
-            monitors.close()
-            machine.close()
             if lock is not None:
                 self._remove_pidfile()
-        return self._conclude(outcome)
 
     # --- before there is a machine ------------------------------------------------------------------------------
 
@@ -137,20 +121,20 @@ class _Run:
             return 0 if up else 1
         os.close(reader)
         os.setsid()
-        self.ready = writer
+        self.started = writer
         return None
 
-    def _detach(self) -> None:
-        """The daemon is up: leave the terminal, tell the parent."""
-        if self.ready < 0:
+    def ready(self) -> None:
+        """A daemon is up: leave the terminal, tell the parent."""
+        if self.started < 0:
             return
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.close(null)
-        os.write(self.ready, b"!")
-        os.close(self.ready)
+        os.write(self.started, b"!")
+        os.close(self.started)
 
     def _pidfile(self) -> int | None:
         path = self.option.get("pidfile")
@@ -209,30 +193,44 @@ class _Run:
         config["name"] = self.option.get("name", "")  # as it was given, blanks and all
         return config
 
+    def build(self) -> Any:
+        from vmrun.errors import BackendError
+
+        config = self._config()
+        try:
+            machine = self._build(config)
+        except BackendError as error:
+            raise self._backend_error(error) from None
+        machine.policy |= self.wanted.actions
+        return machine
+
     def _build(self, config: dict[str, Any]) -> Any:
         chardevs = self.wanted.chardevs
         users = [device.get("chardev") for device in self.wanted.file.get("devices", ())]
         on_terminal = [id for id, spec in chardevs.items() if spec["type"] == "stdio"]
         shared = any(chardevs[id].get("mux") or id in users for id in on_terminal)
-        mux = self._mux if shared or len(on_terminal) > 1 else None
+        mux = self.mux if shared or len(on_terminal) > 1 else None
         if self.option.get("curses") or str(self.option.get("display", "")).startswith("curses"):
             mux = self._screen
         if config["machine"] == "none":
             from vmrun.machine.empty import build_empty
 
-            self.machine = build_empty(config["name"], chardevs, mux)
-            if self.option.get("paused"):
-                self.machine.config["paused"] = True
+            machine = build_empty(config["name"], chardevs, mux)
+            machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build
 
             # those of the monitors too, which the resolver does not know
             config["chardevs"] = {**chardevs, **config["chardevs"]}
-            self.machine = build(config, mux=mux)
-        for id in chardevs:  # QEMU opens all, whether anybody uses them or not
-            if id not in self.machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:
-                self.machine.board.chardev(id)
-        return self.machine
+            machine = build(config, mux=mux)
+        try:
+            for id in chardevs:  # QEMU opens all, whether anybody uses them or not
+                if id not in machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:
+                    machine.board.chardev(id)
+        except BaseException:
+            machine.close()
+            raise
+        return machine
 
     def _backend_error(self, error: BackendError) -> QemuError:
         """A chardev that can't be had, by its option and in QEMU's words."""
@@ -251,46 +249,30 @@ class _Run:
             said = re.sub(pattern, words, said)
         return QemuError(f"{self._source(match[1])}: {said}")
 
-    def _mux(self, loop: Any, lock: Any) -> Any:
-        from vmrun.backends.chardev.mux import ESCAPE, Mux
+    def commands(self) -> dict[str, Any]:
+        def end() -> None:
+            sys.stderr.write(f"{self.program}: Terminated\r\n")
+            self.machine.finish("quit", "host-ui")
 
-        def command(letter: str) -> None:
-            if letter == "x":
-                sys.stderr.write(f"{self.program}: Terminated\r\n")
-                self.machine.finish("quit", "host-ui")
-
-        escape = self.option.get("echr", ESCAPE)
-        return Mux("terminal", loop, lock, command, escape=escape, announce=False)
+        return {"x": ("end the machine and leave", end)}
 
     def _screen(self, loop: Any, lock: Any) -> Any:
         from vmrun.cli.up_screen import ScreenConsole
 
-        run = self
-
-        class Holder(list[Any]):
-            def __getitem__(self, index: Any) -> Any:
-                return run.machine
-
-        return ScreenConsole(loop, lock, Holder())
+        return ScreenConsole(loop, lock, self)
 
     # --- with a machine -----------------------------------------------------------------------------------------
 
-    def _signals(self, machine: Any) -> None:
-        import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
+    def on_signal(self, number: int) -> None:
+        import _signal as signal  # type: ignore[import-not-found]
 
-        def end(number: int) -> None:
-            if number != signal.SIGINT:
-                sys.stderr.write(f"{self.program}: terminating on signal {number}\n")
-            machine.finish("quit", "host-signal")
+        if number != signal.SIGINT:
+            sys.stderr.write(f"{self.program}: terminating on signal {number}\n")
+        self.machine.finish("quit", "host-signal")
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            machine.loop.add_signal(number, lambda n=number: end(n))
-
-    def _open(self, machine: Any, monitors: Any) -> None:
-        """All monitors; then wait for the clients that shall be waited for."""
+    def open_monitors(self, monitors: Any) -> Any:
         from vmrun.errors import BackendError
 
-        waiting = []
         if any(kind == "qtest" for kind, _, _ in self.wanted.monitors):
             monitors.qtest_log = self._log_to()
         for kind, id, pretty in self.wanted.monitors:
@@ -307,21 +289,16 @@ class _Run:
                 text = self._source(id)
                 raise QemuError(f"{text}: Failed to bind socket to {where}: {why}") from None
             if listener is not None:
-                where = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
-                sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
-                waiting.append(listener)
-        for id, chardev in machine.board.chardevs.items():
+                listener.shown = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
+                yield listener
+        for id, chardev in self.machine.board.chardevs.items():
             if self.wanted.chardevs.get(id, {}).get("type") == "pty":
                 sys.stdout.write(f"char device redirected to {chardev.address} (label {id})\n")
         sys.stdout.flush()
-        for chardev in machine.board.awaited():
-            if chardev.peer is not None:
-                continue
-            where = chardev.address.removeprefix("unix:").removeprefix("tcp:")
-            sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
-            machine.wait_for(chardev, "peer")
-        for listener in waiting:
-            machine.wait_for(listener, "clients")
+
+    def waiting_for(self, peer: Any) -> None:
+        where = getattr(peer, "shown", "") or peer.address.removeprefix("unix:").removeprefix("tcp:")
+        sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
 
     def _log_to(self) -> Any:
         """Where -qtest-log says; standard error when it says nothing."""
@@ -335,7 +312,7 @@ class _Run:
             raise QemuError(f"-qtest-log {self.option['qtest-log']}: {error.strerror}") from None
         return file.write
 
-    def _conclude(self, outcome: Any) -> int:
+    def conclude(self, outcome: Any) -> int:
         if outcome.reason == "exit":
             return int(outcome.code or 0)
         if outcome.reason == "panic" and self.machine.policy["panic"] == "exit-failure":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from vmrun.cli.up_monitors import open_monitors
+from vmrun.cli.runner import Runner
 from vmrun.cli.up_options import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.cli.runner import Commands
     from vmrun.machine.machine import Machine, Outcome
 
 FINE, HOST, GUEST, GAVE_UP = 0, 3, 4, 5
@@ -22,117 +23,113 @@ def run(argv: list[str]) -> int:
         return 0
     if isinstance(options, int):
         return options
-
     import gc
 
     gc.disable()  # nothing that is made before the guest runs is garbage; _introduce turns it on again
+    return Up(options).run()
 
-    from vmrun.config.cache import resolve_cached
-    from vmrun.machine.builder import build
 
-    # The interpreter's default of 5 ms would let a busy Python thread hold up a device's callback that long.
-    sys.setswitchinterval(1e-4)
-    resolved = resolve_cached(options.file, options.sets)
-    if resolved.warnings:
-        from vmrun.cli.out import print_problems
+class Up(Runner):
+    """A machine file, its console on the terminal."""
 
-        print_problems(resolved.warnings)
-    config = dict(resolved.data)
-    if options.locked:
-        from vmrun.machine import lock
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.console = False  # something of the machine is on this terminal
+        self.presses = 0
 
-        lock.check(resolved.data, lock.lock_path(options.file))
-    if options.paused:
-        config["paused"] = True
-    if options.snapshot:
-        config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
-    console = _console_kind(config, options.screen)
-    holder: list[Machine] = []
-    machine = build(config, accel=options.accel, mux=_mux_maker(holder, options.screen) if console else None)
-    holder.append(machine)
-    monitors = None
-    try:
+    def build(self) -> Machine:
+        from vmrun.config.cache import resolve_cached
+        from vmrun.machine.builder import build
+
+        options = self.options
+        resolved = resolve_cached(options.file, options.sets)
+        if resolved.warnings:
+            from vmrun.cli.out import print_problems
+
+            print_problems(resolved.warnings)
+        config = dict(resolved.data)
         if options.locked:
-            lock.check_built(machine)
-        _start_talking(machine, options, console)
-        monitors = open_monitors(machine, lambda text: _note(machine, text))
-        outcome = machine.run()
-    finally:
-        if monitors is not None:
-            monitors.close()
-        machine.close()
-    return _conclude(outcome, options)
+            from vmrun.machine import lock
 
+            lock.check(resolved.data, lock.lock_path(options.file))
+        if options.paused:
+            config["paused"] = True
+        if options.snapshot:
+            config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
+        self.console = options.screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
+        mux = self._screen if options.screen else self.mux if self.console else None
+        machine = build(config, accel=options.accel, mux=mux)
+        try:
+            if options.locked:
+                lock.check_built(machine)
+        except BaseException:
+            machine.close()
+            raise
+        if options.no_reboot:
+            machine.policy["reboot"] = "shutdown"
+        if options.timeout is not None:
+            machine.loop.call_later(options.timeout, lambda: machine.end("timeout"))
+        machine.loop.call_soon(lambda: _introduce(machine, self.console, options))
+        return machine
 
-# --- the terminal ------------------------------------------------------------------------------------------
-
-
-def _console_kind(config: dict[str, Any], screen: bool) -> bool:
-    """True when something of the machine is on this terminal."""
-    return screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
-
-
-def _mux_maker(holder: list[Machine], screen: bool) -> Any:
-    """Consoles of the machine share the terminal; Ctrl-A x ends it, s pauses and goes on."""
-    if screen:
+    def _screen(self, loop: Any, lock: Any) -> Any:
         from vmrun.cli.up_screen import ScreenConsole
 
-        return lambda loop, lock: ScreenConsole(loop, lock, holder)
-    from vmrun.backends.chardev.mux import Mux
+        return ScreenConsole(loop, lock, self)
 
-    def command(letter: str) -> None:
-        machine = holder[0]
-        if letter == "x":
-            machine.end("quit")
-        elif machine.state == "running":
+    def commands(self) -> Commands:
+        return {**super().commands(), "s": ("pause the machine, or let it go on", self._pause)}
+
+    def _pause(self) -> None:
+        machine = self.machine
+        if machine.running:
             machine.pause()
             machine.board.mux.say("\n[paused; Ctrl-A s goes on]\n")
-        else:
-            machine.resume()
+        elif machine.state == "suspended":
+            machine.board.mux.say("\n[the guest sleeps; `vmrun monitor` with system_wakeup, or SIGINT, wakes it]\n")
+        elif not machine.resume():
+            machine.board.mux.say(f"\n[the machine stays as it is: {machine.state}]\n")
 
-    return lambda loop, lock: Mux("terminal", loop, lock, command)
+    def open_monitors(self, monitors: Any) -> Any:
+        from vmrun.cli.up_monitors import open_monitors
 
+        return open_monitors(self.machine, monitors, lambda text: _note(self.machine, text))
 
-def _start_talking(machine: Machine, options: Any, console: bool) -> None:
-    """Signals, the time limit, and the first words, which wait until the guest is on its way."""
-    import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
+    def waiting_for(self, peer: Any) -> None:
+        _note(self.machine, f"waiting for a client on {peer.address}")
 
-    presses = []
+    def on_signal(self, number: int) -> None:
+        """The first SIGINT presses the power button, which a machine that stands still cannot see."""
+        import _signal as signal  # type: ignore[import-not-found]
 
-    def interrupt() -> None:
-        presses.append(1)
-        if len(presses) == 1 and machine.state == "running":
+        machine = self.machine
+        if number == signal.SIGINT and not self.presses and machine.state in ("running", "suspended"):
+            self.presses += 1
             _note(machine, "power button pressed; once more ends the machine at once")
             machine.powerdown()
         else:
-            machine.end("quit")
+            machine.finish("quit", "host-signal")
 
-    machine.loop.add_signal(signal.SIGINT, interrupt)
-    machine.loop.add_signal(signal.SIGTERM, lambda: machine.end("quit"))
-    machine.loop.add_signal(signal.SIGHUP, lambda: machine.end("quit"))
-    if options.timeout is not None:
-        machine.loop.call_later(options.timeout, lambda: machine.end("timeout"))
-    if options.no_reboot:
-        machine.policy["reboot"] = "shutdown"
-    machine.loop.call_soon(lambda: _introduce(machine, console, options.quiet))
-    _wait_for_peers(machine)
+    def conclude(self, outcome: Outcome) -> int:
+        return _conclude(outcome, self.options)
 
 
-def _wait_for_peers(machine: Machine) -> None:
-    for chardev in machine.board.awaited():
-        _note(machine, f"waiting for a client on {chardev.address}")
-        machine.wait_for(chardev, "peer")
+# --- what is said --------------------------------------------------------------------------------------------
 
 
-def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
+def _introduce(machine: Machine, console: bool, options: Any) -> None:
     import gc
 
     gc.freeze()
     gc.enable()
-    for name, why in machine.choice.refused:
-        _note(machine, f"tried {name}, which was refused: {why}; {machine.accelerator.name} runs instead")
-    if quiet:
+    if options.quiet:
         return
+    for name, why in machine.choice.refused:
+        if options.verbose:
+            _note(machine, f"tried {name}, which was refused: {why}; {machine.accelerator.name} runs instead")
+        else:
+            _note(machine, f"{name} was refused, {machine.accelerator.name} runs instead; --verbose tells why")
     import hashlib
 
     digest = hashlib.sha256(machine.bios.data).hexdigest()[:16]
@@ -160,12 +157,14 @@ def _introduce(machine: Machine, console: bool, quiet: bool) -> None:
         if address and machine.config["chardevs"][chardev.name]["type"] in ("pty", "socket"):
             _note(machine, f"{chardev.name} is on {address}")
     if not console and not machine.board.chardevs:
-        _note(
-            machine,
-            "this machine has no console: add `serial: stdio` to its file, or `display: std` and run with --screen",
-        )
-    if machine.state == "prelaunch":
-        _note(machine, "paused before the first instruction; Ctrl-A s starts it")
+        shown = any(hasattr(device, "screen") for device in machine.devices.values())
+        add = "--screen shows its display" if shown else "`display: std` and --screen show one"
+        _note(machine, f"this machine has no console here: add `serial: stdio` to its file; {add}")
+    if console and sys.stdin.isatty():
+        _note(machine, "Ctrl-A x ends it, Ctrl-A h lists what else there is")
+    if machine.state == "prelaunch" and not machine.autostart:
+        go_on = "Ctrl-A s" if console and sys.stdin.isatty() else f"`vmrun resume {machine.name}`"
+        _note(machine, f"paused before the first instruction; {go_on} starts it")
 
 
 def _note(machine: Machine, text: str) -> None:

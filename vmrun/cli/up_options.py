@@ -8,7 +8,8 @@ USAGE = """\
 usage: vmrun up [options] FILE
 
 Start the machine that FILE describes. A console of type stdio is on this terminal: Ctrl-A x ends the machine,
-Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses the power button, a second one ends it.
+Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses the power button, a second one ends it; it
+ends a machine that is paused at once.
 
   --accel LIST          accelerators to try instead of the file's, e.g. kvm,soft
   --set PATH=VALUE      change a value first, e.g. --set memory=1GiB (may be repeated)
@@ -19,6 +20,7 @@ Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses th
   --timeout SECONDS     end the machine after this time, with exit code 4
   --no-reboot           end instead of resetting
   --pass-exit-code      a guest that ends through isa-debug-exit decides the exit code
+  --verbose             say more: why an accelerator was refused
   --quiet               no words of vmrun's own before the guest's
 
 Exit codes: 0 fine, 2 usage, 3 the host or the build, 4 the guest failed or timed out, 5 KVM gave up on the guest.
@@ -32,7 +34,7 @@ class Options:
         self.sets: list[str] = []
         self.timeout: float | None = None
         self.locked = self.snapshot = False
-        self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = False
+        self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = self.verbose = False
 
 
 FLAGS = {
@@ -43,6 +45,8 @@ FLAGS = {
     "--no-reboot": "no_reboot",
     "--pass-exit-code": "pass_exit_code",
     "--quiet": "quiet",
+    "--verbose": "verbose",
+    "-v": "verbose",
 }
 
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vmrun.machine.machine import Machine
+    from vmrun.cli.runner import Runner
 
 INTERVAL = 0.05  # seconds between looks at the screen
 ESCAPE = 1  # Ctrl-A
@@ -37,8 +37,8 @@ SEQUENCES = {
 class ScreenConsole:
     """Takes the place of the shared terminal: stdio consoles of the machine keep their last output to themselves."""
 
-    def __init__(self, loop: Any, lock: Any, holder: list[Machine]) -> None:
-        self.loop, self.lock, self.holder = loop, lock, holder
+    def __init__(self, loop: Any, lock: Any, runner: Runner) -> None:
+        self.loop, self.lock, self.runner = loop, lock, runner
         self.differ = Differ()
         self.escaped = False
         self.waiting: list[list[str]] = []
@@ -59,14 +59,14 @@ class ScreenConsole:
 
     def _look(self) -> None:
         self._draw()
-        if self.holder:
+        if self.runner.machine is not None:
             self._feed()
         self.loop.call_later(INTERVAL, self._look)
 
     def _draw(self) -> None:
-        if not self.holder:
+        if self.runner.machine is None:
             return
-        for device in self.holder[0].devices.values():
+        for device in self.runner.machine.devices.values():
             screen = getattr(device, "screen", None)
             if screen is not None:
                 sys.stdout.write(self.differ.update(screen.snapshot()))
@@ -82,7 +82,7 @@ class ScreenConsole:
             if self.escaped:
                 self.escaped = False
                 if data[:1] == b"x":
-                    self.holder[0].end("quit")
+                    self.runner.machine.end("quit")
                     return
                 if data[0] != ESCAPE:
                     data = data[1:]
@@ -106,7 +106,7 @@ class ScreenConsole:
             self._feed()
 
     def _feed(self) -> None:
-        found: list[Any] = [device for device in self.holder[0].devices.values() if hasattr(device, "keyboard")]
+        found: list[Any] = [device for device in self.runner.machine.devices.values() if hasattr(device, "keyboard")]
         if not found:
             self.waiting.clear()
         while self.waiting:

@@ -42,7 +42,7 @@ PM_WITH_TABLES, PM_WITHOUT = 0x600, 0xB000  # where firmwares of these types hav
 
 
 class LowMemory:
-    """rows: the memory map. rsdp, facs: their addresses. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM."""
+    """rows: the memory map. rsdp, facs: addresses. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM."""
 
     __slots__ = ("facs", "pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "top")
 

@@ -86,7 +86,7 @@ class LineMonitor:
 
     def _run(self, line: str) -> str:
         words = line.split()
-        if words[0] == "cpu" and len(words) == 2 and words[1].isdigit():
+        if words[0] == "cpu" and len(words) == 2 and words[1].isascii() and words[1].isdecimal():
             if int(words[1]) < self.machine.config["cpus"]["count"]:
                 self.cpu = int(words[1])
                 return ""

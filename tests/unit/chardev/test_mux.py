@@ -18,7 +18,8 @@ class MuxRig:
     def __init__(self, rig, terminal):
         self.rig, (self.master, slave) = rig, terminal
         self.commands = []
-        self.mux = Mux("mux", rig.loop, rig.lock, self.commands.append, input_fd=slave, output_fd=slave)
+        table = {"x": ("end it", lambda: self.commands.append("x"))}
+        self.mux = Mux("mux", rig.loop, rig.lock, table, input_fd=slave, output_fd=slave)
         self.serial, self.monitor = self.mux.add_port("serial"), self.mux.add_port("monitor")
         self.devices = Device(self.serial), Device(self.monitor)
 
@@ -78,7 +79,9 @@ def test_mux_ctrl_a_b_breaks(mux):
 
 def test_mux_ctrl_a_h_explains_itself(mux):
     mux.type(b"\x01h")
-    assert b"Ctrl-A x" in read_all(mux.master, 60)
+    shown = read_all(mux.master, 60)
+    assert b"Ctrl-A x      end it" in shown and b"Ctrl-A b      send a break" in shown
+    assert b"Ctrl-A s" not in shown  # nobody has given it a meaning
 
 
 def test_mux_shows_the_output_of_all_consoles(mux):

@@ -133,3 +133,15 @@ def test_without_echo_there_are_answers_only(pc: Driven) -> None:
     said.clear()
     plain.feed(b"info name\n")
     assert said == [b"driven\r\n"]
+
+
+@pytest.mark.parametrize("word", ["²", "٣", "1.5", "-1", "99", "9" * 400])
+def test_a_processor_number_that_is_none_is_an_error(tmp_path: pathlib.Path, word: str) -> None:
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB") as pc:
+        said = bytearray()
+        monitor = LineMonitor(pc.machine, said.extend, echo=False)
+        said.clear()
+        monitor._run(f"cpu {word}")
+        assert monitor.cpu == 0
+        monitor.feed(f"cpu {word}\n".encode("utf-8"))
+        assert said and b"(qemu)" not in said

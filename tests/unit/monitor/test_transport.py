@@ -264,3 +264,21 @@ def test_a_client_with_reconnect_waits_and_comes_back(monitors: Monitors, tmp_pa
         assert "QMP" in read(monitors, found[0])[0]
         found[0].close()
     listener.close()
+
+
+@pytest.mark.parametrize("kind", ["null", "ringbuf"])
+@pytest.mark.parametrize("session", ["control", "readline", "plain"])
+def test_a_monitor_may_be_on_any_chardev(tmp_path: pathlib.Path, kind: str, session: str) -> None:
+    device = {"driver": "isa-debugcon", "id": "d", "chardev": "c"}
+    with Driven(tmp_path, machine="pc-i440fx-2.0", chardevs={"c": {"type": kind}}, devices=[device]) as pc:
+        found = Monitors(pc.machine)
+        try:
+            assert found.open("c", session, {"type": kind}) is None
+            port = found._ports[0]
+            turn(found, lambda: port.session is not None)
+            assert port.pending == b""
+            if kind == "ringbuf":
+                said = pc.board.chardevs["c"].text()
+                assert (b'{"QMP": ' if session == "control" else b"QEMU ") in said
+        finally:
+            found.close()

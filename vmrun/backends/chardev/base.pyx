@@ -61,17 +61,6 @@ cdef class HostChar(CharBackend):
         with nogil:
             self.frontend.event(CHAR_EVENT_BREAK)
 
-    # --- a device in Python (tests, the monitor) --------------------------------------------------------------
-
-    def write(self, bytes data):
-        """Output as a device makes it; the number of bytes taken."""
-        cdef u32 count = 0
-        for byte in data:
-            if not self.put(byte):
-                break
-            count += 1
-        return count
-
 
 cdef class NullChar(CharBackend):
     """Output vanishes, no input comes."""

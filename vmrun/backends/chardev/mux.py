@@ -1,10 +1,8 @@
 """A chardev shared between several users: output of all, input for the one that has the focus.
 
 The terminal is shared by whoever is on it (Mux); any other chardev of two sides is with `mux: true` (shared). An
-escape, Ctrl-A when nothing else is said, begins a command:
-
-    Ctrl-A x  stop     Ctrl-A c  next console     Ctrl-A b  send a break     Ctrl-A h  help
-    Ctrl-A s  save     Ctrl-A t  time stamps      Ctrl-A Ctrl-A  a Ctrl-A
+escape, Ctrl-A when nothing else is said, begins a command: h help, c next console, b send a break, t time stamps, the
+escape again itself; and those of the program whose terminal it is (x, the end, and others).
 """
 
 from __future__ import annotations
@@ -24,18 +22,10 @@ if TYPE_CHECKING:
 
     from vmrun.core.loop import Loop
 
+    Commands = dict[str, tuple[str, Callable[[], object]]]
+
 ESCAPE = 0x01  # Ctrl-A
 KEPT_INPUT = 4096
-
-HELP = """\
-Ctrl-A h   this help
-Ctrl-A x   stop the machine and leave
-Ctrl-A c   switch between the consoles
-Ctrl-A b   send a break
-Ctrl-A s   write everything to the disk images
-Ctrl-A t   time stamps on and off
-Ctrl-A Ctrl-A   send Ctrl-A
-"""
 
 
 class MuxPort(HostChar):
@@ -61,17 +51,15 @@ class MuxPort(HostChar):
 
 
 class Shared(StreamChar):
-    """What a chardev becomes when ports are put on it. `on_command(letter)`: the escapes x and s, which concern the
-    machine.
+    """What a chardev becomes when ports are put on it. `commands`: escapes of the program's own, letter → (what it does
+    in words, function).
     """
 
-    def begin(
-        self, on_command: Callable[[str], object] | None = None, escape: int = ESCAPE, announce: bool = True
-    ) -> None:
+    def begin(self, commands: Commands | None = None, escape: int = ESCAPE, announce: bool = True) -> None:
         """Before the chardev itself is made. announce: say which console has the focus now."""
         self.ports: list[MuxPort] = []
         self.focus: MuxPort | None = None
-        self.on_command = on_command
+        self.commands = commands or {}
         self.escape = escape
         self.announce = announce
         self.escaped = False
@@ -212,11 +200,19 @@ class Shared(StreamChar):
             with self.lock:
                 self.focus.send_break()
         elif letter in ("h", "?"):
-            self.say("\n" + HELP)
+            self.say("\n" + self.help())
         elif letter == "t":
             self.stamps = time.monotonic() if self.stamps is None else None
-        elif letter in ("x", "s") and self.on_command is not None:
-            self.on_command(letter)
+        elif letter in self.commands:
+            self.commands[letter][1]()
+
+    def help(self) -> str:
+        """The escapes that there are, a line each."""
+        escape = f"Ctrl-{chr(self.escape + 0x40)}" if self.escape < 0x20 else chr(self.escape)
+        rows = {"h": "this help", **{letter: words for letter, (words, _) in self.commands.items()}}
+        rows |= {"c": "to the next console", "b": "send a break", "t": "time stamps on and off"}
+        rows[escape] = f"send {escape} itself"
+        return "".join(f"{escape} {letter:<6} {words}\n" for letter, words in rows.items())
 
 
 class Mux(Shared, StdioChar):
@@ -227,7 +223,7 @@ class Mux(Shared, StdioChar):
         name: str,
         loop: Loop,
         lock: DeviceLock,
-        on_command: Callable[[str], object] | None = None,
+        commands: Commands | None = None,
         *,
         signal: bool = False,
         input_fd: int = 0,
@@ -235,7 +231,7 @@ class Mux(Shared, StdioChar):
         escape: int = ESCAPE,
         announce: bool = True,
     ) -> None:
-        self.begin(on_command, escape, announce)
+        self.begin(commands, escape, announce)
         super().__init__(name, loop, lock, signal=signal, input_fd=input_fd, output_fd=output_fd)
 
 
@@ -265,7 +261,7 @@ def shared(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: 
     made: Any = type("Shared" + base.__name__, (Shared, base), {})
     found: Shared = made.__new__(made, name)
     if like is not None:
-        found.begin(like.on_command, like.escape, like.announce)
+        found.begin(like.commands, like.escape, like.announce)
     else:
         found.begin(announce=False)
     found.closes_itself = True

@@ -1,0 +1,104 @@
+"""A machine run by this process, whichever program asks: its signals, the shared terminal, monitors, peers, the end.
+
+`vmrun up` and vmrun-qemu are this with words of their own: they override what is said and what an event means to them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine, Outcome
+    from vmrun.monitor.server import Monitors
+
+    Commands = dict[str, tuple[str, Callable[[], object]]]
+
+
+class Runner:
+    """`run()`: from nothing to the exit code. `machine` is there when build() has returned."""
+
+    escape = 0x01  # Ctrl-A
+    announce = True  # which console of the terminal has the keyboard now
+
+    def __init__(self) -> None:
+        self.machine: Machine = None  # type: ignore[assignment]
+
+    # --- what differs -------------------------------------------------------------------------------------------
+
+    def build(self) -> Machine:
+        raise NotImplementedError
+
+    def open_monitors(self, monitors: Monitors) -> Iterable[Any]:
+        """Open all; those whose first client the machine waits for."""
+        raise NotImplementedError
+
+    def waiting_for(self, peer: Any) -> None:
+        """Said before the machine waits for the client of a socket."""
+        raise NotImplementedError
+
+    def on_signal(self, number: int) -> None:
+        """SIGINT, SIGTERM or SIGHUP, on the main loop."""
+        raise NotImplementedError
+
+    def ready(self) -> None:
+        """All is open and nobody is waited for any more; the guest runs next."""
+
+    def conclude(self, outcome: Outcome) -> int:
+        """The exit code."""
+        raise NotImplementedError
+
+    def commands(self) -> Commands:
+        """The escapes of the shared terminal beyond its own: letter → what it does in words, and in deed."""
+        return {"x": ("end the machine and leave", lambda: self.machine.finish("quit", "host-ui"))}
+
+    # --- what does not --------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        from vmrun.monitor.server import Monitors
+
+        # The interpreter's default of 5 ms would let a busy Python thread hold up a device's callback that long.
+        sys.setswitchinterval(1e-4)
+        monitors = None
+        try:
+            self.machine = self.build()
+            self._signals()
+            monitors = Monitors(self.machine)
+            listeners = list(self.open_monitors(monitors))
+            for chardev in self.machine.board.awaited():
+                if chardev.peer is None:
+                    self.waiting_for(chardev)
+                    self.machine.wait_for(chardev, "peer")
+            for listener in listeners:
+                self.waiting_for(listener)
+                self.machine.wait_for(listener, "clients")
+            self.ready()
+            outcome = self.machine.run()
+        finally:
+            if monitors is not None:
+                monitors.close()
+            if self.machine is not None:
+                self.machine.close()
+        return self.conclude(outcome)
+
+    def mux(self, loop: Any, lock: Any) -> Any:
+        """The terminal, shared by the machine's consoles: for build(config, mux=self.mux)."""
+        from vmrun.backends.chardev.mux import Mux
+
+        return Mux("terminal", loop, lock, self.commands(), escape=self.escape, announce=self.announce)
+
+    def _signals(self) -> None:
+        import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
+
+        def hear(number: int) -> None:
+            def heard() -> None:
+                if self.machine.outcome is None:
+                    self.on_signal(number)
+
+            self.machine.loop.add_signal(number, heard)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            hear(number)
