@@ -79,7 +79,7 @@ def test_mux_ctrl_a_b_breaks(mux):
 
 def test_mux_ctrl_a_h_explains_itself(mux):
     mux.type(b"\x01h")
-    shown = read_all(mux.master, 60)
+    shown = read_all(mux.master, 150)
     assert b"Ctrl-A x      end it" in shown and b"Ctrl-A b      send a break" in shown
     assert b"Ctrl-A s" not in shown  # nobody has given it a meaning
 

@@ -143,5 +143,5 @@ def test_a_processor_number_that_is_none_is_an_error(tmp_path: pathlib.Path, wor
         said.clear()
         monitor._run(f"cpu {word}")
         assert monitor.cpu == 0
-        monitor.feed(f"cpu {word}\n".encode("utf-8"))
+        monitor.feed(f"cpu {word}\n".encode())
         assert said and b"(qemu)" not in said
