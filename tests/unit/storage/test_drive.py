@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from accel.api import DeviceLock
-
-from vmrun.backends.block import open_drive
 from vmrun.backends.block.caller import Caller
 from vmrun.backends.block.debug import DebugNode
 from vmrun.backends.block.drive import Drive
 from vmrun.backends.block.file import FileNode
+
+from vmrun.backends.block import open_drive
 from vmrun.errors import BackendError
 
 READ, WRITE, FLUSH, DISCARD, ZERO = range(5)
@@ -75,7 +75,10 @@ def test_a_cached_read_is_over_at_once_up_to_256_kib(image: pathlib.Path) -> Non
     drive.close()
 
 
-@pytest.mark.parametrize(("offset", "count"), [(4 * MIB, 512), (4 * MIB - 512, 1024), (1 << 63, 512), (2**64 - 512, 1024)])
+OUTSIDE = [(4 * MIB, 512), (4 * MIB - 512, 1024), (1 << 63, 512), (2**64 - 512, 1024)]
+
+
+@pytest.mark.parametrize(("offset", "count"), OUTSIDE)
 def test_what_lies_outside_is_refused(rig: Rig, offset: int, count: int) -> None:
     rig.caller.submit(READ, offset, count)
     assert rig.caller.wait()[1] == 22

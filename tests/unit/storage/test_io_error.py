@@ -6,10 +6,11 @@ import os
 import pathlib
 from typing import Any
 
-from tests.board import Driven
-from tests.unit.storage.test_ata import BM, dma
 from vmrun.backends.block.debug import DebugNode
 from vmrun.backends.block.file import FileNode
+
+from tests.board import Driven
+from tests.unit.storage.test_ata import BM, dma
 
 
 def failing(pc: Driven, image: pathlib.Path) -> DebugNode:
