@@ -1,5 +1,11 @@
-"""Guest memory: blocks of anonymous host memory that regions show to the guest."""
+"""Guest memory: blocks of anonymous host memory that regions show to the guest, and who wrote where.
 
+What devices and bus masters write is marked when it has landed (`mark_dirty`): in the log of each client that keeps
+one (DirtyLog), and for the processors that hold decoded instructions of the page. What processors write themselves an
+accelerator notes, while there is a log.
+"""
+
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -9,16 +15,26 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *, size_t, int)
     int MADV_DONTFORK
 
+cdef extern from *:
+    """
+    #define vr_add(p, n) __atomic_add_fetch((p), (n), __ATOMIC_SEQ_CST)
+    #define vr_take(p) __atomic_exchange_n((p), 0, __ATOMIC_SEQ_CST)
+    """
+    int vr_add(int *, int) nogil
+    u8 vr_take(u8 *) nogil
+
+cdef u64 OFFSET_IN_PAGE = PAGE_SIZE - 1
+
 
 cdef class RamBlock:
     """`size` bytes of zeroed memory (a multiple of 4096), by name. Raises MemoryError when the host has none.
 
-    The buffer protocol gives a writable view without a copy.
+    The buffer protocol gives a writable view without a copy; what is written through it is marked by `note_dirty`.
     """
 
     def __cinit__(self, str name, u64 size):
-        if size == 0 or size & 0xFFF:
-            raise ValueError(f"RAM block {name}: {size} bytes is not a positive multiple of 4096")
+        if size == 0 or size & OFFSET_IN_PAGE:
+            raise ValueError(f"RAM block {name}: {size} bytes is not a positive multiple of {PAGE_SIZE}")
         self.name = name
         self.size = size
         cdef void *host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -28,9 +44,11 @@ cdef class RamBlock:
         madvise(host, size, MADV_DONTFORK)
 
     def __dealloc__(self):
+        cdef u32 n
         if self.host != NULL:
             munmap(self.host, self.size)
-        free(self.dirty)
+        for n in range(MOST_LOGS):
+            free(self.logs[n])
         free(self.code)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -57,10 +75,13 @@ cdef class RamBlock:
         """Host address, for an accelerator's memory slot."""
         return <u64>self.host
 
-    def read(self, u64 offset, u64 count):
-        """`count` bytes from `offset`. IndexError when outside."""
+    def _check(self, u64 offset, u64 count):
         if offset > self.size or count > self.size - offset:
             raise IndexError(f"{self.name}: {count} bytes at {offset:#x} of {self.size:#x}")
+
+    def read(self, u64 offset, u64 count):
+        """`count` bytes from `offset`. IndexError when outside."""
+        self._check(offset, count)
         return self.host[offset:offset + count]
 
     def write(self, u64 offset, data):
@@ -68,8 +89,7 @@ cdef class RamBlock:
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if offset > self.size or <u64>view.len > self.size - offset:
-                raise IndexError(f"{self.name}: {view.len} bytes at {offset:#x} of {self.size:#x}")
+            self._check(offset, view.len)
             if view.len:
                 memcpy(self.host + offset, view.buf, view.len)
                 self.mark_dirty(offset, view.len)
@@ -77,50 +97,182 @@ cdef class RamBlock:
             PyBuffer_Release(&view)
 
     def fill(self, u8 value=0):
+        """All of it."""
         memset(self.host, value, self.size)
+        self.mark_dirty(0, self.size)
+
+    # --- who wrote where ----------------------------------------------------------------------------------
 
     cdef void mark_dirty(self, u64 offset, u64 size) noexcept nogil:
-        cdef u64 page
+        """The bytes are there; whoever follows what is written learns it. They lie within the block."""
+        cdef u64 page, first = offset >> PAGE_BITS, end
+        cdef u32 n
         if not size:
             return
-        if self.dirty != NULL:
-            memset(self.dirty + (offset >> 12), 1, ((offset + size - 1) >> 12) - (offset >> 12) + 1)
+        end = ((offset + size - 1) >> PAGE_BITS) + 1
+        if self.logging:
+            for n in range(MOST_LOGS):
+                if self.logging >> n & 1:
+                    memset(self.logs[n] + first, 1, end - first)
         if self.code != NULL:
-            for page in range(offset >> 12, ((offset + size - 1) >> 12) + 1):
-                if self.code[page] == 1:
-                    self.code[page] = 2
+            for page in range(first, end):
+                if self.code[page] == CODE_CACHED:
+                    self.code[page] = CODE_WRITTEN
                     self.code_writes += 1
 
     cdef int watch_code(self) noexcept nogil:
         """From now on `code` exists. -1: no memory for it."""
         if self.code == NULL:
-            self.code = <u8 *>calloc(self.size >> 12, 1)
+            self.code = <u8 *>calloc(self.size >> PAGE_BITS, 1)
         return 0 if self.code != NULL else -1
 
-    def start_log(self):
-        """Begin to note written pages; those written through this object, and what the accelerator reports."""
-        if self.dirty == NULL:
-            self.dirty = <u8 *>calloc(self.size >> 12, 1)
-            if self.dirty == NULL:
-                raise MemoryError
-
-    def stop_log(self):
-        free(self.dirty)
-        self.dirty = NULL
-
     def note_dirty(self, u64 offset, u64 size):
-        """The accelerator found these pages written."""
+        """These bytes were written behind the block's back: by a processor, or through a view of it."""
         if offset < self.size:
             self.mark_dirty(offset, min(size, self.size - offset))
 
-    def take_dirty(self, u64 offset, u64 size):
-        """True when a page of the range was written since the last call."""
-        cdef u64 page, first = offset >> 12, last = (offset + size + 0xFFF) >> 12
+    @property
+    def logged(self):
+        """True while somebody keeps a DirtyLog."""
+        return self.logging != 0
+
+    # --- pins ---------------------------------------------------------------------------------------------
+
+    cdef void pin(self) noexcept nogil:
+        """Somebody works on this memory by host address: it stays, even when it leaves every address space."""
+        vr_add(&self.pin_count, 1)
+
+    cdef void unpin(self) noexcept nogil:
+        vr_add(&self.pin_count, -1)
+
+    @property
+    def pins(self):
+        """Transfers under way."""
+        return self.pin_count
+
+
+@cython.no_gc_clear  # __dealloc__ needs the block
+cdef class DirtyLog:
+    """One client's record of the pages written in `block`, from now until `stop()`. At first all count as written.
+
+    `accelerator` is told that somebody looks (log_dirty), and asked what its processors wrote (`sync`); None for a block
+    that no processor sees. A byte a page, so that a writer on any thread stores without reading; a page is taken out of
+    the record before its bytes are read, so what is written meanwhile is found the next time. Raises ValueError when
+    eight clients have one already.
+    """
+
+    def __cinit__(self, RamBlock block, accelerator=None):
+        self.slot = -1
+        self.block = block
+        self.accelerator = accelerator
+        for n in range(MOST_LOGS):
+            if not block.logging >> n & 1:
+                break
+        else:
+            raise ValueError(f"{block.name}: {MOST_LOGS} clients follow its writes already")
+        if block.logs[n] == NULL:
+            block.logs[n] = <u8 *>calloc(block.size >> PAGE_BITS, 1)
+            if block.logs[n] == NULL:
+                raise MemoryError
+        self.slot = n
+        self.pages = block.logs[n]
+        memset(self.pages, 1, block.size >> PAGE_BITS)
+        block.logging |= 1 << n
+        if accelerator is not None:
+            accelerator.log_dirty(block, True)
+
+    def __dealloc__(self):
+        if self.slot >= 0:
+            self.block.logging &= ~(<u32>1 << self.slot)
+
+    def stop(self):
+        """No more; safe to call twice. Whoever asks a stopped log is told that nothing was written."""
+        if self.slot >= 0:
+            self.block.logging &= ~(<u32>1 << self.slot)
+            self.slot = -1
+            if self.accelerator is not None:
+                self.accelerator.log_dirty(self.block, False)
+
+    def sync(self):
+        """Bring in what processors wrote until now. Without the device lock."""
+        if self.slot >= 0 and self.accelerator is not None:
+            self.accelerator.sync_dirty(self.block)
+
+    cdef u64 next_run(self, u64 *offset, u64 end) noexcept nogil:
+        """The first run of written pages at or after `offset` and before `end`, taken out of the record.
+
+        `offset` becomes its beginning (not before what it was); the answer is its length in bytes, cut at `end`; 0: none.
+        """
+        cdef u64 page = offset[0] >> PAGE_BITS, first, last
+        if end > self.block.size:
+            end = self.block.size
+        if self.slot < 0 or offset[0] >= end:
+            return 0
+        last = (end - 1) >> PAGE_BITS
+        while page <= last and not self.pages[page]:
+            page += 1
+        if page > last:
+            return 0
+        first = page
+        while page <= last and self.pages[page] and vr_take(&self.pages[page]):
+            page += 1
+        if first << PAGE_BITS > offset[0]:
+            offset[0] = first << PAGE_BITS
+        return min(page << PAGE_BITS, end) - offset[0]
+
+    cdef bint any(self, u64 offset, u64 size) noexcept nogil:
+        """True when a page of the range was written; the whole range is taken out of the record."""
+        cdef u64 end = offset + size if size < self.block.size else self.block.size, count
         cdef bint found = False
-        if self.dirty == NULL:
-            return True
-        for page in range(first, min(last, self.size >> 12)):
-            if self.dirty[page]:
-                self.dirty[page] = 0
-                found = True
+        count = self.next_run(&offset, end)
+        while count:
+            found = True
+            offset += count
+            count = self.next_run(&offset, end)
         return found
+
+    def written(self, u64 offset, u64 size):
+        """`any`, from Python."""
+        return self.any(offset, size)
+
+    def take(self, u64 offset=0, size=None):
+        """[(offset, bytes)] of what was written in the range, page by page, joined; taken out of the record."""
+        cdef u64 end = self.block.size if size is None else min(offset + <u64>size, self.block.size), count
+        found = []
+        count = self.next_run(&offset, end)
+        while count:
+            found.append((offset, count))
+            offset += count
+            count = self.next_run(&offset, end)
+        return found
+
+    def take_boxes(self, u64 base, u64 pitch, u64 width, u64 height):
+        """[(x, y, w, h)] of a picture at `base`: `height` lines, `pitch` bytes apart, `width` bytes of each shown.
+
+        x and w in bytes, y and h in lines. A run within one line is as wide as its pages, others are whole lines; boxes do
+        not overlap and come from top to bottom.
+        """
+        cdef u64 first, last, left, right, count, offset = base, end
+        if not pitch or not width or not height or width > pitch or base >= self.block.size:
+            return []
+        end = self.block.size if height > (self.block.size - base) // pitch else base + pitch * height
+        boxes = []
+        count = self.next_run(&offset, end)
+        while count:
+            first, last = (offset - base) // pitch, (offset + count - 1 - base) // pitch
+            left, right = (offset - base) % pitch, (offset + count - 1 - base) % pitch + 1
+            if last >= height:
+                last = height - 1
+            if first != last:
+                left, right = 0, width
+            offset += count
+            count = self.next_run(&offset, end)
+            if left >= width:
+                continue                                    # between the lines
+            if boxes and boxes[-1][1] + boxes[-1][3] > first:
+                # The line before it was cut in two: the box above takes it whole.
+                y = boxes[-1][1]
+                boxes[-1] = (0, y, width, last + 1 - y)
+            else:
+                boxes.append((left, first, min(right, width) - left, last + 1 - first))
+        return boxes

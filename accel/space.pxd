@@ -36,6 +36,7 @@ cdef class Region:
     cdef readonly list children
     cdef public object owner
     cdef list spaces
+    cdef _place(self, Region child)
 
 
 cdef class FlatRange:
@@ -59,6 +60,7 @@ cdef class AddressSpace:
     cdef unsigned short *port_index
     cdef void *retired_table
     cdef list retired_flat
+    cdef readonly list kept
     cpdef invalidate(self)
     cpdef commit(self)
     cdef _build(self, list flat)
@@ -70,12 +72,8 @@ cdef class AddressSpace:
     cdef u32 store_string(self, u64 addr, u32 size, u8 *data, u32 count) noexcept nogil
     cdef int copy_in(self, u64 addr, const u8 *data, u64 count) noexcept nogil
     cdef int copy_out(self, u64 addr, u8 *data, u64 count) noexcept nogil
-    cdef u8 *direct(self, u64 addr, u64 *count, bint write) noexcept nogil
 
 
-cdef class Dma:
-    cdef readonly AddressSpace space
-    cdef public bint enabled
-    cdef int read_into(self, u64 addr, u8 *data, u64 count) noexcept nogil
-    cdef int write_from(self, u64 addr, const u8 *data, u64 count) noexcept nogil
-    cdef u8 *map(self, u64 addr, u64 *count, bint write) noexcept nogil
+# Entries hold borrowed `void *`: a call through these pointers takes no reference and no GIL.
+ctypedef void (*dirty_fn)(void *, u8 *, u64) noexcept nogil
+cdef dirty_fn mark_dirty

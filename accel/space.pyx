@@ -64,7 +64,7 @@ cdef bint _region_takes(IoRegion region, u32 size) noexcept nogil:
 
 
 cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
-    if block.dirty != NULL or block.code != NULL:
+    if block.logging or block.code != NULL:
         block.mark_dirty(<u64>(host - block.host), count)
 
 
@@ -72,14 +72,13 @@ cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
 ctypedef u64 (*load_fn)(void *, u64, u32) noexcept nogil
 ctypedef u32 (*store_fn)(void *, u64, u32, u64) noexcept nogil
 ctypedef u32 (*string_fn)(void *, u64, u32, u8 *, u32) noexcept nogil
-ctypedef void (*dirty_fn)(void *, u8 *, u64) noexcept nogil
 ctypedef bint (*takes_fn)(void *, u32) noexcept nogil
 cdef takes_fn region_takes = <takes_fn>_region_takes
 cdef load_fn region_load = <load_fn>_region_load
 cdef store_fn region_store = <store_fn>_region_store
 cdef string_fn io_read_string = <string_fn>_io_read_string
 cdef string_fn io_write_string = <string_fn>_io_write_string
-cdef dirty_fn mark_dirty = <dirty_fn>_mark_dirty
+mark_dirty = <dirty_fn>_mark_dirty
 
 
 cdef class Region:
@@ -150,10 +149,16 @@ cdef class Region:
         child.parent = self
         child.addr = addr
         child.priority = priority
-        self.children.append(child)
-        self.children.sort(key=_by_priority)
+        self._place(child)
         self._changed()
         return child
+
+    cdef _place(self, Region child):
+        """Before all of its priority: of equals the one that came later wins."""
+        cdef int n = 0
+        while n < len(self.children) and (<Region>self.children[n]).priority > child.priority:
+            n += 1
+        self.children.insert(n, child)
 
     def remove(self, Region child):
         self.children.remove(child)
@@ -168,6 +173,9 @@ cdef class Region:
     def set_address(self, u64 addr):
         if self.addr != addr:
             self.addr = addr
+            if self.parent is not None:                     # as if it came anew
+                self.parent.children.remove(self)
+                self.parent._place(self)
             self._changed()
 
     def set_readonly(self, bint readonly):
@@ -214,10 +222,6 @@ cdef class Region:
 _KINDS = ("container", "ram", "rom", "i/o", "alias", "rom-device")
 
 
-def _by_priority(Region region):
-    return -region.priority
-
-
 cdef class FlatRange:
     """A piece of a FlatView: [start, start + size) shows `region` (a leaf) from `offset`."""
 
@@ -257,6 +261,7 @@ cdef class AddressSpace:
         self.ports = ports
         self.flat = []
         self.retired_flat = []
+        self.kept = []
         self.listeners = []
         if ports:
             self.port_index = <unsigned short *>calloc(65536, sizeof(unsigned short))
@@ -351,6 +356,15 @@ cdef class AddressSpace:
         # A running access may sit between two table look-ups: the old table lives until the next change.
         free(self.retired_table)
         self.retired_table = self.table
+        # Memory that a transfer works on is kept when it leaves the view, until a later change finds the transfer over.
+        shown = {id((<FlatRange>piece).region.block) for piece in flat}
+        self.kept = [block for block in self.kept if (<RamBlock>block).pin_count]
+        shown.update(map(id, self.kept))
+        for piece in self.flat:
+            region = (<FlatRange>piece).region
+            if region.block is not None and region.block.pin_count and id(region.block) not in shown:
+                shown.add(id(region.block))
+                self.kept.append(region.block)
         self.retired_flat = self.flat
         self.table = table
         self.entries = count
@@ -395,18 +409,20 @@ cdef class AddressSpace:
             self.unassigned += 1
             return _mask(size)
         if entry.region != NULL and entry.host == NULL and (
-            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or addr + size - 1 <= entry.last
+            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
         ):
             # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
             # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
             return region_load(entry.region, entry.offset + (addr - entry.start), size)
-        if addr + size - 1 <= entry.last and entry.host != NULL:
+        if size - 1 <= entry.last - addr and entry.host != NULL:
             memcpy(&value, entry.host + (addr - entry.start), size)
             return value
         if size == 1:
             return 0xFF
         # Over the end of memory, or of a device that would get it in pieces.
         while i < size:
+            if i > FULL - addr:
+                return value | (FULL << (8 * i) & _mask(size))
             part = self.piece(addr + i, size - i, size)
             value |= (self.load(addr + i, part) & _mask(part)) << (8 * i)
             i += part
@@ -428,17 +444,17 @@ cdef class AddressSpace:
             self.unassigned += 1
             return ACTION_NONE
         if entry.region != NULL and (
-            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or addr + size - 1 <= entry.last
+            addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
         ):
             return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
-        if addr + size - 1 <= entry.last:
+        if size - 1 <= entry.last - addr:
             if entry.writable:
                 memcpy(entry.host + (addr - entry.start), &value, size)
                 mark_dirty(entry.block, entry.host + (addr - entry.start), size)
             return ACTION_NONE
         if size == 1:
             return ACTION_NONE
-        while i < size:
+        while i < size and i <= FULL - addr:
             part = self.piece(addr + i, size - i, size)
             action |= self.store(addr + i, part, (value >> (8 * i)) & _mask(part))
             i += part
@@ -450,7 +466,7 @@ cdef class AddressSpace:
         cdef u32 i
         cdef u64 value
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
-            addr + size - 1 <= entry.last
+            size - 1 <= entry.last - addr
         ):
             return io_read_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
@@ -463,7 +479,7 @@ cdef class AddressSpace:
         cdef u32 i, action = ACTION_NONE
         cdef u64 value
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
-            addr + size - 1 <= entry.last
+            size - 1 <= entry.last - addr
         ):
             return io_write_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
@@ -472,30 +488,27 @@ cdef class AddressSpace:
             action |= self.store(addr, size, value)
         return action
 
-    cdef u8 *direct(self, u64 addr, u64 *count, bint write) noexcept nogil:
-        """Host pointer to guest memory at `addr`; `count` is cut to what is contiguous. NULL where there is none."""
-        cdef Entry *entry = self.find(addr)
-        if entry == NULL or entry.host == NULL or (write and not entry.writable):
-            return NULL
-        if count[0] > entry.last - addr + 1:
-            count[0] = entry.last - addr + 1
-        if write:
-            mark_dirty(entry.block, entry.host + (addr - entry.start), count[0])
-        return entry.host + (addr - entry.start)
-
     cdef int copy_in(self, u64 addr, const u8 *data, u64 count) noexcept nogil:
-        """Bytes into the space; memory by memcpy, devices access by access. -1 when a byte had no receiver."""
+        """Bytes into the space; memory by memcpy, devices access by access. -1 when a byte had no receiver.
+
+        Nothing wraps: bytes past the end of the space have none.
+        """
         cdef u64 part
-        cdef u8 *host
+        cdef Entry *entry
         cdef int result = 0
+        if count and count - 1 > FULL - addr:
+            count = FULL - addr + 1
+            result = -1
         while count:
-            part = count
-            host = self.direct(addr, &part, True)
-            if host != NULL:
-                memcpy(host, data, part)
+            entry = self.find(addr)
+            if entry != NULL and entry.host != NULL and entry.writable:
+                part = entry.last - addr
+                part = count if count - 1 <= part else part + 1
+                memcpy(entry.host + (addr - entry.start), data, part)
+                mark_dirty(entry.block, entry.host + (addr - entry.start), part)
             else:
                 part = 4 if count >= 4 and addr % 4 == 0 else 1
-                if self.find(addr) == NULL:
+                if entry == NULL:
                     result = -1
                 else:
                     self.store(addr, <u32>part, (<unsigned int *>data)[0] if part == 4 else data[0])
@@ -505,17 +518,24 @@ cdef class AddressSpace:
         return result
 
     cdef int copy_out(self, u64 addr, u8 *data, u64 count) noexcept nogil:
+        """The other way; what nobody answers is all ones."""
         cdef u64 part, value
-        cdef u8 *host
+        cdef Entry *entry
         cdef int result = 0
+        if count and count - 1 > FULL - addr:
+            part = FULL - addr + 1
+            memset(data + part, 0xFF, count - part)
+            count = part
+            result = -1
         while count:
-            part = count
-            host = self.direct(addr, &part, False)
-            if host != NULL:
-                memcpy(data, host, part)
+            entry = self.find(addr)
+            if entry != NULL and entry.host != NULL:
+                part = entry.last - addr
+                part = count if count - 1 <= part else part + 1
+                memcpy(data, entry.host + (addr - entry.start), part)
             else:
                 part = 4 if count >= 4 and addr % 4 == 0 else 1
-                if self.find(addr) == NULL:
+                if entry == NULL:
                     result = -1
                 value = self.load(addr, <u32>part)
                 memcpy(data, &value, part)
@@ -627,47 +647,11 @@ cdef list _join(list flat):
     return out
 
 
-cdef class Dma:
-    """A bus master's way to memory. `enabled` follows the device's bus-master bit; then nothing is reached without it.
 
-    Errors: the C calls return -1 when DMA is off or a byte had no memory; the caller reports as its datasheet says.
-    """
+def __getattr__(name):
+    # Dma lives in accel.dma; those who still look for it here find it.
+    if name == "Dma":
+        from accel.dma import Dma
 
-    def __cinit__(self, AddressSpace space, bint enabled=True):
-        self.space = space
-        self.enabled = enabled
-
-    cdef int read_into(self, u64 addr, u8 *data, u64 count) noexcept nogil:
-        if not self.enabled:
-            memset(data, 0xFF, count)
-            return -1
-        return self.space.copy_out(addr, data, count)
-
-    cdef int write_from(self, u64 addr, const u8 *data, u64 count) noexcept nogil:
-        if not self.enabled:
-            return -1
-        return self.space.copy_in(addr, data, count)
-
-    cdef u8 *map(self, u64 addr, u64 *count, bint write) noexcept nogil:
-        """Host pointer for zero-copy transfers, or NULL; `count` shrinks to what is contiguous."""
-        return self.space.direct(addr, count, write) if self.enabled else NULL
-
-    def read(self, u64 addr, u64 count):
-        """`count` bytes, or None when they could not all be read."""
-        cdef bytearray out = bytearray(count)
-        cdef u8 *data = <u8 *>out
-        cdef int result
-        with nogil:
-            result = self.read_into(addr, data, count)
-        return bytes(out) if result == 0 else None
-
-    def write(self, u64 addr, data):
-        """True when all bytes found memory."""
-        cdef Py_buffer view
-        cdef int result = 0
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        if view.len:
-            with nogil:
-                result = self.write_from(addr, <u8 *>view.buf, view.len)
-        PyBuffer_Release(&view)
-        return result == 0
+        return Dma
+    raise AttributeError(name)

@@ -187,11 +187,17 @@ class SoftAccelerator(Accelerator):
     # --- memory and time ------------------------------------------------------------------------------------
 
     def log_dirty(self, block: RamBlock, on: bool) -> None:
-        """Blocks note what is written through the TLB page by page: see sync_dirty."""
+        """A block notes the pages that get a write tag in a TLB; those that have one already are forgotten."""
+        if on:
+            self.sync_dirty(block)
 
     def sync_dirty(self, block: RamBlock) -> None:
-        """A page counts as written when it may be; the next write has to ask again."""
-        self.machine.flush()
+        """A page with a write tag was noted when it got it; the next write has to ask again."""
+        self.control.inhibit()
+        try:
+            self.machine.flush_now()
+        finally:
+            self.control.allow()
 
     @property
     def clock(self) -> Clock:

@@ -68,7 +68,7 @@ cdef u64 _writes_of(RamBlock block) noexcept nogil:
 
 
 cdef void _mark(RamBlock block, u64 offset, u64 size) noexcept nogil:
-    if block.dirty != NULL:
+    if block.logging:
         block.mark_dirty(offset, size)
 
 

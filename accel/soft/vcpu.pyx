@@ -463,6 +463,12 @@ cdef class Machine:
         for n in range(self.guest.count):
             vr_or32(&self.table[n].pending, PEND_FLUSH)
 
+    def flush_now(self):
+        """The TLBs, at once: no processor is executing."""
+        cdef u32 n
+        for n in range(self.guest.count):
+            flush(self.table[n], True)
+
     def drop_now(self):
         """The same at once: no processor is executing, or this is their thread."""
         cdef u32 n

@@ -10,8 +10,9 @@ from random import Random
 import pytest
 from accel.api import DeviceLock, IrqFan
 from accel.clock import SteppedClock, TimerQueue
+from accel.dma import Dma
 from accel.ram import RamBlock
-from accel.space import AddressSpace, Dma, Region
+from accel.space import AddressSpace, Region
 from vmrun.devices.char.debugcon import DebugPort
 from vmrun.devices.char.parallel import ParallelPort
 from vmrun.devices.char.uart16550 import Uart16550

@@ -1,9 +1,6 @@
 # All that a device may see of the host, at C level. The documentation is in protocols.pyx.
 from accel.api cimport ByteRing, i64, pthread_mutex_t, u8, u32, u64
-
-ctypedef struct IoVec:
-    void *base
-    u64 length
+from accel.dma cimport IoVec, Scatter
 
 cpdef enum:
     BLOCK_READ = 0
@@ -30,7 +27,9 @@ cdef struct BlockRequest:
     u32 flags
     u64 offset                  # bytes
     u64 length                  # bytes; block_add() and block_buffer() sum it up for reads and writes
-    IoVec *vectors              # filled by block_add() and block_buffer()
+    IoVec *vectors              # filled by block_take(), block_add() or block_buffer()
+    void **blocks               # the RamBlock that each pins, or NULL
+    bint to_memory              # of pinned memory: it is written
     u32 count
     int error                   # the answer: 0 or an errno
     bint in_flight
@@ -71,6 +70,7 @@ cdef class BlockBackend:
 
 # What a device calls; `backend` is a borrowed BlockBackend, NULL: there is none. The documentation is in protocols.pyx.
 cdef BlockRequest *block_request(void *backend, void *owner, block_done done) noexcept nogil
+cdef int block_take(BlockRequest *request, Scatter scatter) noexcept nogil
 cdef int block_add(BlockRequest *request, void *base, u64 length) noexcept nogil
 cdef u8 *block_buffer(BlockRequest *request, u64 length) noexcept nogil
 cdef int block_submit(void *backend, BlockRequest *request) noexcept nogil

@@ -7,8 +7,8 @@ A disk's transfer is a BlockRequest, which the back end owns:
 
     r = block_request(backend, <void *>self, on_done)   # NULL: no memory
     r.op, r.offset = BLOCK_READ, lba * 512
-    block_add(r, host, length)                          # guest memory, piece by piece; or block_buffer(r, length): the
-                                                        # request's own memory, for devices that copy
+    block_take(r, scatter)                              # guest memory, pinned and marked by the request from now on; or
+                                                        # block_buffer(r, length): its own, for devices that copy
     if block_submit(backend, r):                        # 1: it is over already (a cached read), done is NOT called
         on_done(r)
     # on_done(r): r.error is 0 or an errno; r.owner, r.tag are the device's; ends with block_release(backend, r)
@@ -21,6 +21,8 @@ there are such requests: a device that was reset in mid-transfer shows BSY meanw
 
 from libc.stdlib cimport calloc, free, realloc
 from posix.stdlib cimport posix_memalign
+
+from accel.dma cimport dma_unmap
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, void *)
@@ -46,6 +48,7 @@ cdef class BlockBackend:
         while request != NULL:
             self.spare = request.next
             free(request.vectors)
+            free(request.blocks)
             free(request.own)
             free(request)
             request = self.spare
@@ -81,6 +84,9 @@ cdef class BlockBackend:
 
     cdef void recycle(self, BlockRequest *request) noexcept nogil:
         cdef bint keep
+        if request.count:
+            # What a read that failed has written nobody knows.
+            dma_unmap(request.vectors, request.blocks, request.count, request.to_memory, request.length)
         if request.own_size > KEPT:
             free(request.own)
             request.own, request.own_size = NULL, 0
@@ -93,6 +99,7 @@ cdef class BlockBackend:
         pthread_mutex_unlock(&self.spare_mutex)
         if not keep:
             free(request.vectors)
+            free(request.blocks)
             free(request.own)
             free(request)
 
@@ -154,27 +161,56 @@ cdef BlockRequest *block_request(void *backend, void *owner, block_done done) no
     return call_request(backend, owner, done) if backend != NULL else NULL
 
 
-cdef int block_add(BlockRequest *request, void *base, u64 length) noexcept nogil:
-    """One more piece of memory. 0, or -1: no memory or too many pieces."""
-    cdef IoVec *grown
+cdef int _append(BlockRequest *request, void *base, u64 length, void *block) noexcept nogil:
+    cdef IoVec *vectors
+    cdef void **blocks
     cdef u32 room
-    if request.count and <u8 *>request.vectors[request.count - 1].base + request.vectors[request.count - 1].length == base:
-        request.vectors[request.count - 1].length += length
-        request.length += length
-        return 0
     if request.count == request.room:
         room = request.room * 2 if request.room else 16
         if room > MOST_VECTORS:
             return -1
-        grown = <IoVec *>realloc(request.vectors, room * sizeof(IoVec))
-        if grown == NULL:
+        vectors = <IoVec *>realloc(request.vectors, room * sizeof(IoVec))
+        if vectors == NULL:
             return -1
-        request.vectors, request.room = grown, room
+        request.vectors = vectors
+        blocks = <void **>realloc(request.blocks, room * sizeof(void *))
+        if blocks == NULL:
+            return -1
+        request.blocks, request.room = blocks, room
     request.vectors[request.count].base = base
     request.vectors[request.count].length = length
+    request.blocks[request.count] = block
     request.count += 1
     request.length += length
     return 0
+
+
+cdef int block_take(BlockRequest *request, Scatter scatter) noexcept nogil:
+    """Guest memory: all that `scatter` has gathered, which is empty afterwards. 0, or -1: no memory or too many pieces.
+
+    The request keeps it pinned until it is over, given up or not; what was read is marked then.
+    """
+    cdef u32 n, before = request.count
+    for n in range(scatter.count):
+        if _append(request, scatter.pieces[n].base, scatter.pieces[n].length, scatter.blocks[n]) != 0:
+            request.count = before                          # the others are still the scatter's
+            scatter.finish(0)
+            return -1
+    request.to_memory = scatter.to_memory
+    scatter.hand_over()
+    return 0
+
+
+cdef int block_add(BlockRequest *request, void *base, u64 length) noexcept nogil:
+    """One more piece of memory that the device keeps. 0, or -1: no memory or too many pieces."""
+    cdef IoVec *last
+    if request.count:
+        last = &request.vectors[request.count - 1]
+        if <u8 *>last.base + last.length == base and request.blocks[request.count - 1] == NULL:
+            last.length += length
+            request.length += length
+            return 0
+    return _append(request, base, length, NULL)
 
 
 cdef u8 *block_buffer(BlockRequest *request, u64 length) noexcept nogil:

@@ -229,7 +229,9 @@ class Machine:
             self._switch(runstate.PRELAUNCH)
 
     def cold_reset(self) -> None:
-        """As after power-on: devices in the order of the board, then the processors."""
+        """As after power-on: devices in the order of the board, then the processors. Disk transfers end before."""
+        for drive in self.board.drives.values():
+            drive.drain()
         with self.board.lock:
             self._reset_devices()
             self.board.load_shadow()

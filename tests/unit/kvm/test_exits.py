@@ -154,7 +154,7 @@ def test_long_mode_guest_runs(pc: type[Pc]) -> None:
         "48c7c30050000048c703ffffffffb05ae6f4f4"
     )
     seen: list[int] = []
-    guest.ports.remove(guest.ports.children[0])
+    guest.ports.remove(guest.ports.children[-1])
     guest.port(0x80, 4, write=lambda offset, size, value: seen.append(value))
     cpuid = guest.accel.supported_cpuid()
     assert guest.run(cpuid=cpuid) == EXIT

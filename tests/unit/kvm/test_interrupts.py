@@ -6,8 +6,9 @@ import os
 
 import pytest
 from accel.api import IrqFan, Notifier, PyIrqSink
+from accel.dma import Dma
 from accel.run import PyIntAck
-from accel.space import Dma, Region
+from accel.space import Region
 
 from tests.unit.kvm.guests import IRQ5, MSI41, PROTECTED, PROTECTED_DONE
 from tests.unit.kvm.pc import Pc
@@ -71,7 +72,7 @@ def test_message_written_by_a_bus_master_interrupts_its_vector(pc: type[Pc]) -> 
         guest.root.add(Region.device("apic-msi", region, size), base, 1)
     started(guest)
     with guest.lock:
-        Dma(guest.memory).write(MSI_ADDRESS, (0x41).to_bytes(4, "little"))
+        Dma(guest.memory, registers=True).write(MSI_ADDRESS, (0x41).to_bytes(4, "little"))
     assert guest.until(lambda: 0x33 in guest.logged)
 
 

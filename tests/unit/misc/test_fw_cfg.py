@@ -1,8 +1,9 @@
 """fw_cfg. Keys, directory and DMA block are those of QEMU's docs/specs/fw_cfg."""
 
 import pytest
+from accel.dma import Dma
 from accel.ram import RamBlock
-from accel.space import AddressSpace, Dma, Region
+from accel.space import AddressSpace, Region
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmrun.devices.misc.fw_cfg_chip import FwCfg

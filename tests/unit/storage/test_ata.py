@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from accel.ram import DirtyLog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -214,6 +215,42 @@ def test_machine_reset_during_disk_io_leaves_a_working_disk(pc: Driven) -> None:
     command(pc, 0x20, 3, 1)
     assert status(pc) & DRQ
     assert read_block(pc, 256) == content(3)
+
+
+def test_a_reset_with_a_transfer_under_way_stays_busy_until_that_is_over(pc: Driven) -> None:
+    pc.write(0x8000, struct.pack("<II", 0x100000, 0x80000000 | 512))
+    pc.outl(BM + 4, 0x8000)
+    with pc.board.lock:  # what the image did is told with this lock held
+        command(pc, 0xCA, 9, 1)
+        pc.outb(BM, 1)
+        pc.outb(0x3F6, 4)
+        pc.outb(0x3F6, 0)
+        pc.outb(0x1F7, 0x20)  # not heard
+        assert pc.inb(0x3F6) & BSY
+        assert pc.board.ram.pins == 1
+    assert status(pc) & (BSY | DRQ | ERR | DRDY) == DRDY
+    assert [pc.inb(0x1F1 + n) for n in range(5)] == [1, 1, 1, 0, 0]
+    assert pc.board.ram.pins == 0
+    command(pc, 0x20, 3, 1)
+    assert status(pc) & DRQ
+    assert read_block(pc, 256) == content(3)
+
+
+def test_memory_is_marked_when_the_sectors_are_there_and_nowhere_else(pc: Driven) -> None:
+    log = DirtyLog(pc.board.ram)
+    pc.write(0x8000, bytes(16))
+    log.take()
+    dma(pc, 0xC8, 0, 16, [(0x10000, 4096), (0x13000, 4096)], True)
+    assert log.take() == [(0x8000, 0x1000), (0x10000, 0x1000), (0x13000, 0x1000)]
+    pc.config(1, 1, 4, 1)
+    dma(pc, 0xC8, 0, 16, [(0x10000, 4096), (0x13000, 4096)], True)
+    assert log.take() == [(0x8000, 0x1000)]
+
+
+@pytest.mark.parametrize("address", [0xFEC00000, 0xFEE00000, 0xFFFFF000])
+def test_descriptors_that_name_registers_or_rom_end_in_an_error(pc: Driven, address: int) -> None:
+    assert dma(pc, 0xC8, 50, 2, [(0x10000, 512), (address, 512)], True) & 0x03 == 0x02
+    assert status(pc) & ERR
 
 
 def test_garbage_in_every_register_touches_only_what_was_commanded(pc: Driven, image: pathlib.Path) -> None:

@@ -7,7 +7,8 @@ Not modelled: parity, bridges, latency.
 from __future__ import annotations
 
 from accel.api import IoRegion, IrqLine
-from accel.space import Dma, Region
+from accel.dma import Dma
+from accel.space import Region
 
 from vmrun.bus.pci.config import IntxPin, PciConfig
 from vmrun.core.object import Device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from accel.space import Dma, Region
+from accel.dma import Dma
+from accel.space import Region
 
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named

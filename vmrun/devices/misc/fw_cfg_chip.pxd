@@ -1,5 +1,5 @@
 from accel.api cimport IoRegion, u8, u32, u64
-from accel.space cimport Dma
+from accel.dma cimport Dma, Scatter
 
 ctypedef struct Item:
     const u8 *data          # NULL: there is none
@@ -14,6 +14,7 @@ cdef class FwCfg(IoRegion):
     cdef dict callbacks     # key → callable
     cdef dict files         # name → [order, number, data, callback]
     cdef Dma dma
+    cdef Scatter target             # of the transfer under way
     cdef readonly object dma_port
     cdef readonly bint dma_enabled
     cdef public bint by_name

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from accel.api cimport ACTION_NONE, IoRegion, u8, u32, u64
-from accel.space cimport Dma
+from accel.dma cimport Dma, Scatter
 
 from accel.api import _report
 from vmrun.errors import BuildError, StateError
@@ -34,6 +34,7 @@ cdef enum:
     DMA_SKIP = 4
     DMA_SELECT = 8
     DMA_WRITE = 16
+    PIECES = 64                     # of memory that one read may be spread over: ROM shadows, holes' edges
 
 cdef u8 DMA_SIGNATURE[8]
 memcpy(DMA_SIGNATURE, b"QEMU CFG", 8)
@@ -93,6 +94,8 @@ cdef class FwCfg(IoRegion):
         self.contents, self.callbacks, self.files = {}, {}, {}
         self.dma = dma
         self.dma_enabled = dma is not None
+        if self.dma_enabled:
+            self.target = Scatter(dma, PIECES)
         port.device = self
         self.dma_port = port
         self.by_name = True
@@ -281,30 +284,22 @@ cdef class FwCfg(IoRegion):
     cdef u32 transfer(self, u32 control, u64 address, u32 length) noexcept nogil:
         """0, or DMA_ERROR. Past its end an item reads as zeros. Only memory is written, so a request is bounded by it."""
         cdef Item *item = self.item(self.selected)
-        cdef u64 part
-        cdef u32 have
-        cdef u8 *host
+        cdef u32 have = 0
         if not control & (DMA_READ | DMA_WRITE | DMA_SKIP):
             return 0
         if not control & DMA_READ and control & DMA_WRITE:
             return DMA_ERROR if length else 0
-        while length:
-            have = 0
-            if item != NULL and item.data != NULL and self.offset < item.size:
-                have = item.size - self.offset
-            part = min(length, have) if have else length
-            if control & DMA_READ:
-                host = self.dma.map(address, &part, True)
-                if host == NULL:
-                    return DMA_ERROR
-                if have:
-                    memcpy(host, item.data + self.offset, part)
-                else:
-                    memset(host, 0, part)
+        if item != NULL and item.data != NULL and self.offset < item.size:
+            have = min(length, item.size - self.offset)
+        if control & DMA_READ:
+            self.target.begin(True)
+            if self.target.add(address, length) != 0:
+                return DMA_ERROR
             if have:
-                self.offset += <u32>part
-            address += part
-            length -= <u32>part
+                self.target.put(0, item.data + self.offset, have)
+            self.target.fill(have, 0, length - have)
+            self.target.finish(length)
+        self.offset += have
         return 0
 
     # --- state ----------------------------------------------------------------------------------------------

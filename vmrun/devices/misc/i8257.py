@@ -9,7 +9,7 @@ A device with a channel calls `transfer(channel, data)`: bytes go to or come fro
 from __future__ import annotations
 
 from accel.api import PyIoRegion
-from accel.space import Dma
+from accel.dma import Dma
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named

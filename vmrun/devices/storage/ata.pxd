@@ -1,10 +1,10 @@
 from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
-from accel.space cimport Dma
-from vmrun.backends.protocols cimport BlockBackend, BlockRequest, IoVec
+from accel.dma cimport Dma, Scatter
+from vmrun.backends.protocols cimport BlockBackend, BlockRequest
 
 cdef enum:
     BUFFER = 131072                 # 256 sectors
-    VECTORS = 1024
+    PIECES = 1024                   # of guest memory in one command
 
 ctypedef struct Drive:
     bint present
@@ -44,9 +44,7 @@ cdef class AtaChannel:
     cdef u32 bm_table
     cdef bint dma_waiting
     cdef int dma_op
-    cdef IoVec vectors[VECTORS]
-    cdef u32 vector_count
-    cdef u32 dma_bytes
+    cdef Scatter scatter            # guest memory, until a request takes it
     cdef Drive *drive(self) noexcept nogil
     cdef void raise_irq(self) noexcept nogil
     cdef void lower_irq(self) noexcept nogil

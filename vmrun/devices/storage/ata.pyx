@@ -14,8 +14,8 @@ from libc.string cimport memcpy, memset
 from accel.api import IrqLine as _IrqLine
 
 from vmrun.backends.protocols cimport (
-    BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, BlockRequest, block_add, block_buffer, block_release,
-    block_request, block_settling, block_submit,
+    BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, BlockRequest, block_buffer, block_release,
+    block_request, block_settling, block_submit, block_take,
 )
 
 cdef enum:
@@ -47,6 +47,8 @@ cdef enum:
     BM_ACTIVE = 0x01
     BM_ERROR = 0x02
     BM_INTERRUPT = 0x04
+    PRD_LARGEST = 0x10000           # bytes of an entry whose count is 0
+    PRD_TABLE = 0x10000             # a table lies within 64 KiB
 
 cdef u32 MOST_MULTIPLE = 16
 
@@ -77,6 +79,7 @@ cdef class AtaChannel:
     def __init__(self, IrqLine irq, Dma dma):
         self.irq = irq
         self.dma = dma
+        self.scatter = Scatter(dma, PIECES)
         self.backends = [None, None]
         self.reset()
 
@@ -218,20 +221,19 @@ cdef class AtaChannel:
     # --- data through the host's hands --------------------------------------------------------------------
 
     cdef void submit(self, int op, u64 lba, u32 sectors, u32 phase) noexcept nogil:
-        """Start a request on a copy of the buffer, or on the DMA vectors when the phase is DMA."""
+        """Start a request on a copy of the buffer, or on guest memory when the phase is DMA."""
         cdef BlockRequest *request = block_request(self.backend[self.unit], <void *>self, request_done)
         cdef u8 *copy
-        cdef u32 n
         cdef int failed = 0
         self.phase = phase
         if request == NULL:
+            self.scatter.finish(0)
             self.fail(ABRT)
             return
         request.op = op
         request.offset = lba * 512
         if phase == DMA:
-            for n in range(self.vector_count):
-                failed |= block_add(request, self.vectors[n].base, self.vectors[n].length)
+            failed = block_take(request, self.scatter)
         elif phase != FLUSHING:
             copy = block_buffer(request, sectors * 512)
             if copy == NULL:
@@ -328,7 +330,7 @@ cdef class AtaChannel:
         elif phase == FLUSHING:
             self.finish()
         elif phase == DMA:
-            self.lba += self.dma_bytes // 512
+            self.lba += self.left
             self.set_address(self.lba)
             self.drive().nsector = 0
             self.bm_status &= ~BM_ACTIVE
@@ -370,7 +372,7 @@ cdef class AtaChannel:
         cdef u64 last
         if not d.present and not (code == 0x90 and (self.drives[0].present or self.drives[1].present)):
             return
-        if d.status & (BSY | DRQ):
+        if d.status & (BSY | DRQ) or block_settling(self.backend[self.unit]):
             return
         self.lower_irq()
         self.lba48 = False
@@ -519,14 +521,13 @@ cdef class AtaChannel:
             self.run_dma()
 
     cdef void run_dma(self) noexcept nogil:
-        """Both sides are ready: walk the descriptor table into vectors and go."""
+        """Both sides are ready: walk the descriptor table and go."""
         cdef u8 entry[8]
-        cdef u32 vectors = 0, at = self.bm_table, address, size, wanted = self.left * 512, got = 0, flags
-        cdef u64 part
-        cdef u8 *host
-        cdef bint to_memory = self.dma_op == BLOCK_READ, bad = False, last = False
+        cdef u32 at = self.bm_table, address, size, wanted = self.left * 512, flags
+        cdef bint bad = False, last = False
         self.dma_waiting = False
-        while got < wanted and not last:
+        self.scatter.begin(self.dma_op == BLOCK_READ)
+        while self.scatter.total < wanted and not last and not bad:
             if self.dma.read_into(at, entry, 8) != 0:
                 bad = True
                 break
@@ -534,41 +535,27 @@ cdef class AtaChannel:
             memcpy(&flags, entry + 4, 4)
             size = flags & 0xFFFE
             if size == 0:
-                size = 0x10000
+                size = PRD_LARGEST
             last = flags >> 31
             at += 8
-            if at - self.bm_table > 0x10000:
-                break                                          # a table lies within 64 KiB
-            address &= ~<u32>1
-            if size > wanted - got:
-                size = wanted - got
-            while size:
-                part = size
-                host = self.dma.map(address, &part, to_memory)
-                if host == NULL or vectors == VECTORS:
-                    bad = True
-                    break
-                self.vectors[vectors].base = host
-                self.vectors[vectors].length = part
-                vectors += 1
-                got += <u32>part
-                address += <u32>part
-                size -= <u32>part
-            if bad:
+            if at - self.bm_table > PRD_TABLE:
                 break
-        if bad or got < wanted:
+            if size > wanted - self.scatter.total:
+                size = wanted - <u32>self.scatter.total
+            bad = self.scatter.add(address & ~<u32>1, size) != 0
+        if bad or self.scatter.total < wanted:
+            self.scatter.finish(0)
             self.bm_status &= ~BM_ACTIVE
             if bad:
                 self.bm_status |= BM_ERROR
             self.abort()
             return
-        self.dma_bytes = wanted
         if self.dma_op == BLOCK_DISCARD:
             # TRIM is advice. It is not followed: what the guest trims it goes on reading, which ATA allows.
+            self.scatter.finish(0)
             self.bm_status &= ~BM_ACTIVE
             self.finish()
             return
-        self.vector_count = vectors
         self.submit(self.dma_op, self.lba, 0, DMA)
 
     # --- registers --------------------------------------------------------------------------------------
