@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_LONGEST = 128 << 10  # letters; Linux takes no longer word, and shlex is slow
+_LONGEST = 1 << 20  # letters
 
 
 def run(argv: list[str]) -> int:
@@ -19,8 +20,12 @@ def run(argv: list[str]) -> int:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="qemu|libvirt")
     qemu = kinds.add_parser("qemu", help="a QEMU command line", description="`vmrun import qemu -- ARGS`")
     source = qemu.add_mutually_exclusive_group()
-    source.add_argument("--file", metavar="F", help="read it from a file: a script, a log, or options alone")
+    source.add_argument("--file", metavar="F", help="find it in a file: a script, a log, a page, or options alone")
     source.add_argument("--pid", type=int, metavar="N", help="read that of a running process")
+    help = "with --file: what a variable of the text holds; may be given more than once"
+    qemu.add_argument("--define", action="append", default=[], metavar="NAME=VALUE", help=help)
+    help = "with --file: which of several commands, from 1; -1 is the last"
+    qemu.add_argument("--command", type=int, default=0, metavar="N", help=help)
     qemu.add_argument("--defaults", action="store_true", help="with the devices that QEMU adds by itself")
     qemu.add_argument("args", nargs="*", metavar="ARG", help="the command line, after --")
     domain = kinds.add_parser("libvirt", help="a libvirt domain", description="A machine file of a domain's XML.")
@@ -29,6 +34,9 @@ def run(argv: list[str]) -> int:
         each.add_argument("-o", "--output", metavar="FILE", help="write there, not to the terminal")
     at = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:at])
+    for define in getattr(args, "define", ()):
+        if not re.fullmatch(r"[A-Za-z_]\w*=.*", define, re.S):
+            parser.error(f"--define {define}: NAME=VALUE is expected")
     if args.kind == "libvirt":
         from vmrun.config.importers.libvirt import import_domain
 
@@ -40,7 +48,7 @@ def run(argv: list[str]) -> int:
         words = [*args.args, *argv[at + 1 :]]
         if not words:
             parser.error("give a command line after --, or --file, or --pid")
-        from vmrun.config.importers.words import program_words
+        from vmrun.config.importers.texts import program_words
 
         words = program_words(words)
     return _import_qemu(args, words)
@@ -92,16 +100,10 @@ def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> i
 def _words(args: Any) -> list[str]:
     """The words of --file or --pid."""
     from vmrun.config.importers.qemuopts import LineError
-    from vmrun.config.importers.words import program_words, shell_words
+    from vmrun.config.importers.texts import program_words
 
     if args.file:
-        text = _read(args.file).decode("utf-8", "surrogateescape")
-        if len(text) > _LONGEST:
-            raise LineError(f"{args.file}: longer than a command line can be ({_LONGEST >> 10} KiB)")
-        try:
-            return shell_words(text)
-        except ValueError as error:
-            raise LineError(f"{args.file}: {error}") from None
+        return _found(args)
     if not os.path.exists(f"/proc/{args.pid}"):
         raise LineError(f"there is no process {args.pid}")
     data = _read(f"/proc/{args.pid}/cmdline")
@@ -110,6 +112,54 @@ def _words(args: Any) -> list[str]:
         raise LineError(f"process {args.pid} has no arguments")
     found = program_words(words)
     return found if len(found) < len(words) else words[1:]
+
+
+def _found(args: Any) -> list[str]:
+    """The words of the command that stands in --file."""
+    from vmrun.cli.out import write
+    from vmrun.config.importers.texts import Foreign, clean, commands, decode, program_words
+    from vmrun.config.importers.words import OpenQuote, Tangled
+    from vmrun.errors import ConfigError, Place, Problem
+
+    def wrong(*faults: tuple[int, str]) -> ConfigError:
+        places = [Place(name, line, 1 if line else 0) for line, _ in faults]
+        return ConfigError(
+            problems=[Problem("VR0120", text, place) for (_, text), place in zip(faults, places, strict=True)]
+        )
+
+    name = "standard input" if args.file == "-" else args.file
+    data = _read(args.file)
+    if b"\0" in data and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):  # as /proc has it
+        return program_words([word.decode("utf-8", "surrogateescape") for word in data.rstrip(b"\0").split(b"\0")])
+    text = clean(decode(data))
+    if len(text) > _LONGEST:
+        raise wrong((0, f"more than {_LONGEST >> 20} MiB of text"))
+    defines = dict(define.split("=", 1) for define in args.define if "=" in define)
+    try:
+        found = commands(text, defines)
+    except OpenQuote as error:
+        raise wrong((error.line, str(error))) from None
+    except Tangled as error:
+        raise wrong((0, str(error))) from None
+    except Foreign as error:
+        program, line = error.args
+        raise wrong((line, f"{program} is a QEMU for another processor; vmrun has PCs")) from None
+    if not found:
+        raise wrong((0, f"no QEMU command found in {name}"))
+    if len(found) > 1 and not args.command:
+        rows = [f"  {n}. line {each.line}: {each.shown()}" for n, each in enumerate(found, 1)]
+        remedy = f"say which with --command 1 … --command {len(found)}"
+        raise wrong((found[0].line, f"{len(found)} QEMU commands in {name}: {remedy}\n" + "\n".join(rows)))
+    place = args.command - 1 if args.command > 0 else len(found) + args.command if args.command else 0
+    if not 0 <= place < len(found):
+        raise wrong((0, f"--command {args.command}: {name} has {len(found)} QEMU command{'s' * (len(found) > 1)}"))
+    command = found[place]
+    gaps = command.gaps()
+    if gaps:
+        raise wrong(*((gap.line or command.line, gap.message()) for gap in gaps))
+    for note in command.notes:
+        write(f"vmrun: {name}:{command.line}: {note}\n", sys.stderr)
+    return command.argv()
 
 
 def _read(path: str) -> bytes:

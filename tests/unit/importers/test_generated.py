@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vmrun.config.importers.export import command_line, long_form
 from vmrun.config.importers.libvirt import export_domain, import_domain
 from vmrun.config.importers.line import parse_command_line
-from vmrun.config.importers.words import shell_words
+from vmrun.config.importers.texts import clean, commands
 from vmrun.config.load import load_bytes
 from vmrun.config.machinetypes import type_names
 from vmrun.config.resolve import resolve
@@ -118,7 +118,9 @@ def test_a_machine_goes_out_and_in_as_what_it_was(machine: dict[str, Any]) -> No
     domain, _ = import_domain(export_domain(document, words).encode(), "m.xml")
     for document in (
         parse_command_line(words, defaults=False).document,
-        parse_command_line(shell_words(f"qemu-system-x86_64 {shlex.join(words)}\n"), defaults=False).document,
+        parse_command_line(
+            commands(clean(f"qemu-system-x86_64 {shlex.join(words)}\n"))[0].argv(), defaults=False
+        ).document,
         domain,
     ):
         after, again = resolved(document)

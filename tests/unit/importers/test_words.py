@@ -1,38 +1,9 @@
-"""A command line is found in logs, scripts, libvirt's .args files, options alone."""
+"""The words of a command that a shell has split, and where a process stands."""
 
 from __future__ import annotations
 
-import pytest
-
-from vmrun.config.importers.words import anchor, program_words, shell_words
-
-LINES = {
-    "-m 64 -S": ["-m", "64", "-S"],
-    "qemu-kvm -m 64": ["-m", "64"],
-    "/usr/libexec/qemu-kvm -m 64": ["-m", "64"],
-    "LC_ALL=C PATH=/bin \\\n  /usr/bin/qemu-system-i386 \\\n-name a \\\n-S\n": ["-name", "a", "-S"],
-    "#!/bin/sh\nset -e\nexec sudo -E qemu-system-x86_64 -m 64 \"$@\" # more\necho over\n": ["-m", "64", "$@"],
-    "# qemu-kvm -m 1\nkvm -m 2 > log 2>&1 &\n": ["-m", "2"],
-    "qemu -m 2 2>/dev/null": ["-m", "2"],
-    "cd /tmp && x\nqemu-kvm -append 'a\nb' -m 1": ["-append", "a\nb", "-m", "1"],
-    "-name kvm -m 64": ["-name", "kvm", "-m", "64"],
-    "-append \"a b\" -device '{\"driver\": \"e1000\"}'": ["-append", "a b", "-device", '{"driver": "e1000"}'],
-    "qemu-kvm -S\n-m 64\n  --name a\n": ["-S", "-m", "64", "--name", "a"],
-    "kvm -smbios type=1,manufacturer=Red Hat,product=RHEV Hypervisor,version=6 -S disk.img": [
-        "-smbios", "type=1,manufacturer=Red Hat,product=RHEV Hypervisor,version=6", "-S", "disk.img",
-    ],  # fmt: skip
-    "": [],
-}
-
-
-@pytest.mark.parametrize("text", LINES)
-def test_the_options_are_what_follows_the_program(text: str) -> None:
-    assert shell_words(text) == LINES[text]
-
-
-def test_an_open_quote_is_an_error() -> None:
-    with pytest.raises(ValueError, match="quot"):
-        shell_words("qemu-kvm -append 'a b")
+from vmrun.config.importers.texts import program_words
+from vmrun.config.importers.words import anchor
 
 
 def test_what_starts_the_program_is_left_out() -> None:

@@ -1,0 +1,151 @@
+"""A program's list of strings as the words of a command: Python, JSON, JavaScript, Go, Rust, YAML."""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.config.importers.around import takes
+from vmrun.config.importers.words import NAME, Gap, Shell, Word
+
+
+def missing(text: str, kind: str, name: str, line: int) -> Word:
+    word = Word("", [Gap(text, kind, name, line)])
+    word.whole = True
+    return word
+
+
+class Listing:
+    """The strings of a program's list, from inside its bracket to where that closes."""
+
+    def __init__(self, shell: Shell, at: int, plain: bool = False) -> None:
+        self.shell, self.text, self.at, self.plain = shell, shell.text, at, plain
+
+    def read(self, one: bool = False, line: bool = False) -> tuple[list[Word], int]:
+        words: list[Word] = []
+        depth, text = 0, self.text
+        joined = False
+        while self.at < len(text):
+            char = text[self.at]
+            if char == "\n" and line and not depth:
+                break
+            if char.isspace() or char == "," or char == "@" and text[self.at + 1 : self.at + 2] == "(":
+                self.at += 1
+            elif char == "#" or text.startswith("//", self.at):
+                end = text.find("\n", self.at)
+                self.at = end if end >= 0 else len(text)
+            elif text.startswith("/*", self.at):
+                end = text.find("*/", self.at)
+                self.at = end + 2 if end >= 0 else len(text)
+            elif char in "[({":
+                depth += 1
+                self.at += 1
+            elif char in "])}":
+                self.at += 1
+                depth -= 1
+                chained = re.compile(r"\s*\.args?\(").match(text, self.at)
+                if depth <= 0 and chained is not None:
+                    depth = 1
+                    self.at = chained.end()
+                elif depth < 0 or not depth and char in ")]":
+                    break
+            elif char == "+" and words:
+                joined = True
+                self.at += 1
+            elif char == "." and depth <= 0 and re.compile(r"\.args?\(").match(text, self.at):
+                self.at = text.index("(", self.at) + 1
+                depth += 1
+            elif char == ";" and depth <= 0:
+                break
+            else:
+                word = self._element()
+                if re.compile(r"\s*:(?![:=])").match(text, self.at) and word.quoted:
+                    self.at = text.index(":", self.at) + 1  # a key of JSON
+                    continue
+                if joined and words:
+                    words[-1] = Word(words[-1].text + word.text, words[-1].gaps + word.gaps, True)
+                elif word.text or word.gaps or word.quoted:
+                    words.append(word)
+                joined = False
+                if one and not re.compile(r"\s*\+|\s*\\?\n?\s*[\"']").match(text, self.at):
+                    break
+                if one and re.compile(r"[ \t]*(?:\n|$)").match(text, self.at):
+                    break
+        return self._spread(words), self.at
+
+    def _spread(self, words: list[Word]) -> list[Word]:
+        """Lists by name become their words."""
+        found: list[Word] = []
+        for word in words:
+            value = self.shell.values.get(word.gaps[0].name) if word.whole and word.gaps else None
+            if isinstance(value, list):
+                found += value
+            else:
+                found.append(word)
+        return found
+
+    def _element(self) -> Word:
+        text = self.text
+        literal = re.compile(r"([rfbuRFBU]{0,2})(\"\"\"|'''|[\"'`])").match(text, self.at)
+        if literal is not None:
+            return self._string(literal)
+        if self.plain:
+            match = re.compile(r"[^,\]\n]+").match(text, self.at)
+            assert match is not None
+            self.at = match.end()
+            return Word(match[0].strip(), quoted=True)
+        return self._expression()
+
+    def _string(self, literal: re.Match[str]) -> Word:
+        text, quote, at = self.text, literal[2], literal.end()
+        parts: list[str] = []
+        while at < len(text) and not text.startswith(quote, at):
+            raw = "r" in literal[1].lower() or self.shell.windows and text[at + 1 : at + 2] not in "\"'\\"
+            if text[at] == "\\" and not raw:
+                parts.append({"n": "\n", "t": "\t", "\n": ""}.get(text[at + 1 : at + 2], text[at + 1 : at + 2]))
+                at += 2
+            else:
+                parts.append(text[at])
+                at += 1
+        self.at = at + len(quote)
+        body = "".join(parts)
+        fills = "f" in literal[1].lower() or quote == "`"
+        percent = re.compile(r"\s*%\s*(\((?:[^()]|\([^()]*\))*\)|[\w.\[\]]+)|\.format\([^()]*\)").match(text, self.at)
+        if percent is not None:
+            self.at, fills = percent.end(), True
+        if not fills and not re.search(r"\$[\w({]|\{\{", body):
+            return Word(body, quoted=True)
+        inner = Shell('"' + re.sub(r'(["\\])', r"\\\1", body) + '"', self.shell.values, takes)
+        inner.python = fills
+        found, _ = inner.words(0)
+        return found[0] if found else Word(quoted=True)
+
+    def _expression(self) -> Word:
+        """What is no literal: a number, a known name, else something to fill in."""
+        text, start, depth = self.text, self.at, 0
+        at = start
+        while at < len(text):
+            char = text[at]
+            if char in "([{":
+                depth += 1
+            elif char in ")]}":
+                if not depth:
+                    break
+                depth -= 1
+            elif char in "\"'":
+                end = text.find(char, at + 1)
+                at = end if end >= 0 else len(text)
+            elif char in ",\n;+" and not depth:
+                break
+            at += 1
+        self.at = max(at, start + 1)
+        said = text[start:at].strip()
+        bare = said.lstrip("*$&").removesuffix("...")
+        inner = re.fullmatch(r"(?:str|String|int|&?format!?|string)\(\s*(\w+)\s*\)", bare)
+        bare = inner[1] if inner else bare
+        if re.fullmatch(r"\d+", bare):
+            return Word(bare, quoted=True)
+        name = bare if NAME.fullmatch(bare) else ""
+        value = self.shell.values.get(name) if name else None
+        if isinstance(value, str):
+            return Word(value.strip("\"'"), quoted=True)
+        return missing(said, "a variable" if name else "an expression", name, self.shell.line(start))

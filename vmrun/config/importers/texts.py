@@ -1,0 +1,650 @@
+"""The QEMU commands in what people have them in: scripts, logs, prompts, recipes, units, lists of programs' sources.
+
+clean() undoes what copying did to a text; commands() finds where a command begins, by the program's name, and what
+kind of text stands around it; words.py reads on from there. A name that only somebody mentions begins no command.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.config.importers.around import RUNS, Around, bracket, inside, takes
+from vmrun.config.importers.listing import Listing, missing
+from vmrun.config.importers.words import Gap, OpenQuote, Reader, Shell, Values, Word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROGRAM = re.compile(
+    r"(?:(?<![\w.%-])|(?<=[\t@=]-))(vmrun-qemu|qemu-system-\w+(?:-[\w.]*\w)?|qemu-kvm(?:-[\w.]*\w)?|kvm-spice|kvm|qemu-dm|qemu)(?:\.exe)?"
+    r"(?=[\s'\"`,;)\]}<|&]|\\+[\s\"'n]|$)",
+    re.I,
+)
+_LOOSE = ("kvm", "qemu")  # names that are said more often than run
+_FOREIGN = re.compile(r"qemu-system-(?!x86|i[3-6]86)", re.I)
+_FILE = re.compile(r"[/$]|\.[A-Za-z]\w{0,7}$")
+_ASSIGNED = re.compile(
+    r"(?:^|(?<=[;&|(]))[ \t]*(?:[-@+]?(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|Environment=|const|"
+    r"let|var|my|override|define)[ \t]*(?:-\w+[ \t]+)*)?[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*)[\"']?"
+    r"(?::[ \t]*[\w\[\], ]+(?= =))?"
+    r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
+    re.M,
+)
+_VARIABLE = re.compile(
+    r"[\"']?(?:\$\{?|\$\(|%)(?:env:)?([A-Za-z_]\w*)(?:\[[@*]\])?(?::[-=][^}]*)?[})%]?[\"']?(?=[\s\"'`;]|$)"
+)
+MOST, EVENTS = 200, 4000  # commands of a text; places of it that are looked at
+_LISTS = frozenset(("version", "h", "help"))
+
+
+class Foreign(Exception):
+    """The only command is that of another processor's QEMU: its name, its line."""
+
+
+class Command:
+    """words after the program; line where it stands; notes what was taken as nothing; tier 0 for what runs, 1 for what
+    may be a remark, 2 for what is only said.
+    """
+
+    __slots__ = ("line", "notes", "program", "start", "tier", "words")
+
+    def __init__(self, program: str, words: list[Word], start: int, line: int, tier: int, notes: list[str]) -> None:
+        self.program, self.words, self.start, self.line, self.tier = program, words, start, line, tier
+        self.notes = list(dict.fromkeys(notes))
+
+    def gaps(self) -> list[Gap]:
+        found: dict[str, Gap] = {}
+        for word in self.words:
+            for gap in word.gaps:
+                found.setdefault(gap.text, gap)
+        return list(found.values())
+
+    def shown(self) -> str:
+        """The command as one line, cut."""
+        import shlex
+
+        words = [
+            word.text if not word.gaps else word.text + "".join(gap.text for gap in word.gaps) for word in self.words
+        ]
+        text = "".join(
+            char if char.isprintable() else "?" for char in " ".join([self.program, *map(shlex.quote, words)])
+        )
+        return text if len(text) <= 100 else text[:99] + "…"
+
+    def argv(self) -> list[str]:
+        return [word.text for word in self.words]
+
+
+def clean(text: str) -> str:
+    """Without what an editor, a page, a terminal or a system's line ends added; lines stay where they are."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07)", "", text)
+    text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
+    text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
+    text = re.sub("[\u2028\u2029\x85]", "\n", text)
+    text = re.sub("[“”„‟″«»＂]", '"', text)
+    text = re.sub("(?<![^\\W_])[‘’‚‛′]|[‘’‚‛′](?![^\\W_])", "'", text)
+    text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
+    text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
+    if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
+        text = "\n".join("" if row[:1] == "-" else row[1:] for row in text.split("\n"))
+    if re.search(r"</?(?:pre|code|p|br|div|span|li|td|tt|kbd|nowiki|syntaxhighlight|source|blockquote)\b", text, re.I):
+        text = re.sub(r"<br\s*/?>\n?|</p>|</div>|</li>|</pre>", "\n", text, flags=re.I)
+        tags = (
+            r"</?(?:pre|code|p|div|span|li|ul|ol|td|tr|th|table|tt|kbd|nowiki|syntaxhighlight|source|blockquote|b|i|em|"
+            r"strong|a|h\d)\b"
+        )
+        text = re.sub(tags + r"(?:\s[^<>]*)?>", "", text, flags=re.I)
+    for _ in range(2):
+        if re.search(r"&(?:quot|amp|lt|gt|nbsp|apos|#39|#x27|#34|#x22);", text, re.I):
+            from html import unescape
+
+            text = re.sub(r"&(?:#?\w{2,6});", lambda match: unescape(match[0]), text).replace("\u00a0", " ")
+    text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
+    return _here(text)
+
+
+def _here(text: str) -> str:
+    """Here-documents whose end is not quoted lose the backslashes that the shell takes out of them."""
+    for match in re.finditer(r"<<-?[ \t]*([A-Za-z_]\w*)[^\n]*\n(.*?)\n[ \t]*\1[ \t]*(?=\n|$)", text, re.S):
+        body = re.sub(r"\\([$`\\])", r"\1", match[2])
+        if body != match[2]:
+            return text[: match.start(2)] + body + _here(text[match.end(2) :])
+    return text
+
+
+def decode(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def commands(text: str, defines: dict[str, str] | None = None) -> list[Command]:
+    """Every QEMU command that runs in a clean text, else every one that is said; none twice. OpenQuote."""
+    reader = _Finder(text, defines or {})
+    found = reader.find()
+    least = min((command.tier for command in found), default=0)
+    kept: dict[tuple[str, ...], Command] = {}
+    for command in found:
+        if command.tier == least:
+            kept.setdefault((*command.argv(), *(gap.text for gap in command.gaps())), command)
+    if not kept and reader.foreign:
+        raise Foreign(*reader.foreign[0])
+    return sorted(kept.values(), key=lambda command: command.start)
+
+
+class _Finder:
+    def __init__(self, text: str, defines: dict[str, str]) -> None:
+        self.text, self.defines = text, defines
+        self.values: Values = dict(defines)
+        self.shell = Shell(text, self.values, takes)
+        rules = re.search(r"(?m)^[\w.%/$(){} -]+:(?![=:/\\])[^\n]*\n(?:[ \t]*#[^\n]*\n)*\t", text)
+        self.shell.make = bool(rules)
+        windows = r"\.exe\b|\^[ \t]*\n|(?i:^@?(?:echo off|rem |set \w+=))|\b[A-Za-z]:\\\w|[A-Za-z]:/\w.*\.exe"
+        self.shell.windows = re.search(f"(?m){windows}", text) is not None and not text.startswith("#!")
+        self.shell.systemd = re.search(r"(?m)^ExecStart(?:Pre)?=", text) is not None
+        self.script = text.startswith("#!")
+        self.foreign: list[tuple[str, int]] = []
+        self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
+
+    # --- in the order of the text ------------------------------------------------------------------------------------
+
+    def find(self) -> list[Command]:
+        if self._bare():
+            words, _ = self.shell.words(self._first())
+            return [Command("", words, 0, self.shell.line(self._first()), 0, self.shell.notes)]
+        found: list[Command] = []
+        done = 0
+        for kind, match in self._events():
+            if match.start() < done:
+                continue
+            self.shell.spend(500 if kind == "program" else 2000 if kind == "variable" else 50)
+            if len(found) >= MOST:
+                break
+            if kind == "assigned":
+                self._assign(match)
+                continue
+            self.shell.notes = []
+            if kind == "variable":
+                command = self._of_variable(match)
+            else:
+                inside = next((n for n, (low, high) in self.kept.items() if low <= match.start() < high), None)
+                command = None if inside is not None else self._of_program(match)
+            if command is not None:
+                found.append(command)
+                done = max(done, self.end)
+        for name, (start, _) in self.kept.items():
+            held = self._held(name, start)
+            if held is not None:
+                found.append(held)
+        return [command for command in found if not self._only_asks(command.words)]
+
+    def _first(self) -> int:
+        match = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*", self.text)
+        return match.end() if match else 0
+
+    def _bare(self) -> bool:
+        """Options alone."""
+        match = re.compile(r"['\"]?--?([A-Za-z][\w-]*)(?=[\s'\"\\=]|$)").match(self.text, self._first())
+        return match is not None and takes(match[1]) is not None
+
+    def _events(self) -> Iterator[tuple[str, re.Match[str]]]:
+        events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
+        events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
+        events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
+        for _, kind, match in sorted(events, key=lambda event: event[0])[:EVENTS]:
+            yield kind, match
+
+    # --- variables ---------------------------------------------------------------------------------------------------
+
+    def _assign(self, match: re.Match[str]) -> None:
+        name, operator, at = match[1], match[2].strip(), match.end()
+        value, end = self._value(at, bool(match[2][:1].isspace()) or operator in (":=", "::=", "?="))
+        if name in self.defines:
+            return
+        program = _PROGRAM.search(self.text, at, end)
+        if program is not None:
+            opening = self.text[at + self.text.startswith("(", at) * (not match[2][:1].isspace()) : program.start()]
+            if re.compile(r"[ \t]+--?[A-Za-z]").match(self.text, end) and opening.rpartition("/")[0] == opening[:-1]:
+                return  # a key, and the command itself
+            if not re.search(r"[()\[\]{}`]", opening) and not self._option_before(program.start(), at):
+                self.kept.setdefault(name, (at, end))
+        self.assigned = max(self.assigned, end)
+        if operator == "+=" and name in self.values:
+            before = self.values[name]
+            if isinstance(before, str) and isinstance(value, str):
+                value = f"{before} {value}" if match[2][:1].isspace() or value[:1] == "-" else before + value
+            elif isinstance(before, list) and isinstance(value, list):
+                value = before + value
+            elif isinstance(before, list) and isinstance(value, str):
+                value = [*before, Word(value)]
+        elif operator == "?=" and name in self.values:
+            return
+        if value is None:
+            self.values.pop(name, None)
+        else:
+            self.values[name] = value
+
+    def _option_before(self, at: int, start: int) -> bool:
+        """`accel=kvm` in OPTS="-machine accel=kvm" is no program."""
+        return (
+            re.search(r"(?:^|\s|[\"'(])--?\w", self.text[start:at]) is not None
+            or self.text[at - 1 : at] in "=,"
+            and at > start
+        )
+
+    def _value(self, at: int, whole_line: bool) -> tuple[str | list[Word] | None, int]:
+        """(what stands after an equals sign, where it ends); None for what is not known."""
+        text = self.text
+        if text.startswith("(", at) and not whole_line:
+            end = bracket(text, at)
+            return self._array(at + 1, end), end + 1
+        if text.startswith(("[", "@("), at):
+            return Listing(self.shell, at + (1 if text[at] == "[" else 2)).read()
+        if re.compile(r"[rbfuRBFU]?(\"\"\"|''')").match(text, at):
+            quote = re.compile(r"[rbfuRBFU]?(\"\"\"|''')").match(text, at)
+            assert quote is not None
+            end = text.find(quote[1], quote.end())
+            return (text[quote.end() : end], end + 3) if end >= 0 else (None, at)
+        literal = re.compile(r"[rbfuRBFU]?([\"'])").match(text, at) if whole_line else None
+        if literal is not None:
+            words, end = Listing(self.shell, at).read(one=True)
+            return (words[0].text, end) if words and not words[0].gaps else (None, end)
+        if whole_line:
+            end = at
+            while end < len(text) and text[end] != "\n":
+                end += 2 if text[end] == "\\" else 1
+            found = re.sub(r"\\\n[ \t]*", " ", text[at:end])
+            found = re.sub(r"(?:^|\s)#.*", "", found).strip()
+            return found, end
+        line = text[text.rfind("\n", 0, at) + 1 : at]
+        if self.shell.windows and re.match(r"\s*@?setx?\s", line, re.I):
+            end = text.find("\n", at)
+            end = end if end >= 0 else len(text)
+            return text[at:end].strip().rstrip('"'), end
+        return self._shell_value(at)
+
+    def _shell_value(self, at: int) -> tuple[str | None, int]:
+
+        reader = Reader(self.shell, at)
+        notes = self.shell.notes
+        try:
+            while reader.at < len(self.text) and self.text[reader.at] not in " \t\n;|&)" and reader.at - at < 1 << 17:
+                char = self.text[reader.at]
+                if char in "\\^`" and reader._goes_on():
+                    continue
+                if char in "<>(":
+                    reader._put(char)
+                    reader.at += 1
+                    continue
+                reader._quoted(char) if char in "'\"" else reader._plain(char)
+        except OpenQuote:
+            return None, at
+        self.shell.notes = notes
+        words = [*reader.found, *([reader.word] if reader.word is not None else [])]
+        if any(word.gaps for word in words):
+            return None, reader.at
+        return re.sub(r"\\\n\s*", " ", " ".join(word.text for word in words)), reader.at
+
+    def _array(self, start: int, end: int) -> list[Word]:
+        """The words between a shell array's brackets, over all its lines."""
+        words: list[Word] = []
+        inner = Shell(self.text[:end], self.values, lambda name: None)
+        inner.left = self.shell.left
+        inner.spend(end - start)
+        at = start
+        while at < end:
+            if inner.text[at] in " \t\n":
+                at += 1
+                continue
+            found, after = inner.words(at)
+            words += found
+            at = max(after, at + 1)
+        return words
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    end = assigned = 0
+
+    def _of_variable(self, match: re.Match[str]) -> Command | None:
+        name = match[1]
+        value = self.values.get(name)
+        first = value.split() if isinstance(value, str) else [word.text for word in value or []]
+        around = Around(self.text, match.start())
+        place = _program_at(first)
+        if place < 0:
+            named = re.search(r"qemu|kvm", name, re.I) is not None and value is None
+            after = re.compile(r"[ \t]+(?:\\\n[ \t]*)?--?([A-Za-z][\w-]*)").match(self.text, match.end())
+            if not (named and after and takes(after[1]) is not None):
+                return None
+        elif (
+            around.about
+            or (not around.empty and not around.runs)
+            or (
+                len(first) == 1
+                and around.quote
+                and match.end() <= len(self.text)
+                and self.text[match.end() - 1] == around.quote
+            )
+        ):
+            return None
+        if around.remark and self.script:
+            return None
+        if match.start() < self.assigned and self.text[match.start() - 1] not in "(`":
+            return None
+        before = self.shell.inner(value, self.shell.line(match.start())) if isinstance(value, str) else value or []
+        words, self.end = self._read(match.end(), around)
+        self.kept.pop(name, None)
+        rest = [*before, *words][_program_at([word.text for word in before]) + 1 :]
+        return Command(
+            name, _together(rest, around.rows), match.start(), self.shell.line(match.start()), 0, self.shell.notes
+        )
+
+    def _of_program(self, match: re.Match[str]) -> Command | None:
+        text, name = self.text, match[1].lower()
+        start = match.start()
+        while start and text[start - 1] not in " \t\n'\"`=,;|&()<>[]{}":
+            start -= 1
+        if not re.search(r"^[-@+!:]*$|[/\\:]$", text[start : match.start()]):
+            return None
+        around = Around(self.text, start)
+        if _FOREIGN.match(name):
+            after = text[match.end() : match.end() + 3].lstrip("'\" ,")
+            if after[:1] == "-" and not around.about:
+                self.foreign.append((match[0], self.shell.line(start)))
+            return None
+        if around.about or text[start : match.start()] in ("/dev/", "/sys/module/", "/etc/"):
+            return None
+        if around.remark and self.script:
+            return None
+        tier = 2 if around.says or around.remark > 1 else around.remark
+        strong = around.empty or around.runs
+        listing = self._listing(match, around)
+        if listing is not None:
+            words, self.end = listing
+            if words and _program_at([words[0].text]) == 0:
+                words = words[1:]  # execve has the name twice
+            return self._command(match, words, start, tier) if words else None
+        words, self.end = self._read(match.end(), around)
+        while words and words[0].text == "--":
+            words = words[1:]
+        if words and words[0].text.lower() in ("-argumentlist", "-args") and len(words) > 1:
+            words = self._argument_list(match.end())
+        first = words[0] if words else None
+        if first is None:
+            alone = not around.empty_with_mark and around.empty and not around.quote and name not in _LOOSE
+            rest = text[max(0, around.line - 4096) : around.line] + text[self.end : self.end + 4096]
+            only = not re.search(r"(?m)^[ \t]*[^\s#]", rest)
+            if (
+                not (alone and only)
+                and not (around.prompted and name not in _LOOSE)
+                and not (around.runs and not around.quote)
+            ):
+                return None
+        elif first.text[:1] == "-" or first.gaps and not first.text:
+            known = any(word.text[:1] == "-" and takes(word.text.lstrip("-")) is not None for word in words)
+            if name in _LOOSE and (around.option or not known and not first.gaps):
+                return None
+        elif not (strong and _FILE.search(first.text)):
+            return None
+        if not strong and not around.rows:
+            tier = max(tier, 2)
+            words = _until_prose(words)
+        return self._command(match, _together(words, around.rows), start, tier)
+
+    def _command(self, match: re.Match[str], words: list[Word], start: int, tier: int) -> Command:
+        return Command(match[0], words, start, self.shell.line(start), tier, self.shell.notes)
+
+    def _read(self, at: int, around: Around) -> tuple[list[Word], int]:
+        """The words from `at` on, inside the quotes that are open there."""
+        text, quote = self.text, around.quote
+        if not quote:
+            return self.shell.words(at)
+        body, end = inside(text, at, quote)
+        if text[at : at + 1] == quote:  # the name alone is quoted
+            return self.shell.words(at + 1)
+        glued, end = self._glued(body, end, around)
+        python = self.shell.python
+        self.shell.python = self.shell.python or around.format or re.match(r"\s*(?:%|\.format)", text[end:]) is not None
+        try:
+            return self.shell.inner(glued, self.shell.line(at)), end
+        finally:
+            self.shell.python = python
+
+    def _glued(self, body: str, end: int, around: Around) -> tuple[str, int]:
+        """With the string literals that follow, which a language joins: "a " "b", "a " + b."""
+        text = self.text
+        while True:
+            match = re.compile(
+                r"[ \t]*(\.\.?(?=\s)|\+|\\)?\s*(?:([rfbuRFBU]{0,2})([\"'])|([A-Za-z_][\w.]*(?:\([^()\n]*\))?))?"
+            ).match(text, end)
+            if match is None or not (match[3] or match[4] and match[1] in ("+", "..", ".")):
+                return body, end
+            if match[4]:
+                value = self.values.get(match[4])
+                body += value if isinstance(value, str) else "{" + match[4].partition("(")[0] + "}"
+                around.format = around.format or not isinstance(value, str)
+                end = match.end()
+                continue
+            before = body[-1:].isspace() or text[match.end() : match.end() + 1] in " -"
+            if (
+                match[1] is None
+                and "\n" not in match[0]
+                and not before
+                or text.startswith(match[3] * 3, match.end() - 1)
+            ):
+                return body, end
+            if (
+                match[1] is None
+                and "\n" in match[0]
+                and not re.search(r"[(\[{,=][ \t]*\\?\s*[rfbuRFBU]?$", around.before_quote)
+            ):
+                return body, end
+            more, end = inside(text, match.end(), match[3])
+            body += more
+            around.format = around.format or "f" in match[2].lower()
+
+    def _argument_list(self, at: int) -> list[Word]:
+        place = re.compile(r"\s+-arg\w*\s+", re.I).search(self.text, at)
+        assert place is not None
+        words, self.end = Listing(self.shell, place.end()).read(line=True)
+        if len(words) == 1:
+            return self.shell.inner(words[0].text, self.shell.line(at))
+        return words
+
+    def _listing(self, match: re.Match[str], around: Around) -> tuple[list[Word], int] | None:
+        """The words when the program is the first string of a list of them."""
+        text, end = self.text, match.end()
+        if around.quote:
+            if text[end : end + 1] != around.quote:
+                return None
+            end += 1
+        comma = re.compile(r"\s*(?:#[^\n]*\n\s*|//[^\n]*\n\s*)*,").match(text, end)
+        if comma is not None and (around.quote or re.search(r"\[[ \t]*$", text[around.line : around.start])):
+            return self._grown(Listing(self.shell, comma.end(), plain=not around.quote).read(), around)
+        after = re.compile(r"\s*\)\s*(?=\.args?\()").match(text, end)
+        if after is not None and around.quote:
+            return Listing(self.shell, after.end()).read()
+        closed = re.compile(r"\s*\]").match(text, end)
+        if closed is not None and around.quote:
+            words, at = self._grown(([], closed.end()), around)
+            return (words, at) if words else self._args(closed.end())
+        block = re.compile(r"([ \t]*)-[ \t]+['\"]?$").match(text[around.line : around.start])
+        if block is not None and re.compile(r"[ \t]*\n").match(text, end):
+            return self._block(end, block[1])
+        if (
+            re.search(r"(?:command|entrypoint):[ \t]*['\"]?$", text[around.line : around.start])
+            and text[end : end + 1] in "\n"
+        ):
+            return self._args(end)
+        return None
+
+    def _grown(self, got: tuple[list[Word], int], around: Around) -> tuple[list[Word], int]:
+        """With what is added to the list later: `+ more`, `cmd += […]`, `cmd.extend(…)`, a YAML's args."""
+        words, end = got
+        name = re.search(
+            r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({][^\n]*$", self.text[around.line : around.start]
+        )
+        if name is None:
+            opened = re.search(r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({]\s*[\"']?$", self.text[: around.start])
+            name = opened
+        while True:
+            more = re.compile(r"\s*\+\s*(?:([A-Za-z_]\w*)|(\[))").match(self.text, end)
+            if more is None:
+                break
+            if more[2]:
+                added, end = Listing(self.shell, more.end()).read()
+                words += added
+                continue
+            value = self.values.get(more[1])
+            words += (
+                value if isinstance(value, list) else [missing(more[1], "a variable", more[1], self.shell.line(end))]
+            )
+            end = more.end()
+        if name is not None:
+            start = end
+            grows = re.compile(
+                rf"(?m)\b{name[1]}(?:[ \t]*\+=[ \t]*[\[(]|\.(?:extend|append|push|add|addAll)\([ \t]*\[?)"
+            )
+            for match in grows.finditer(self.text, start):
+                added, end = Listing(self.shell, match.end()).read()
+                words += added
+            self.kept.pop(name[1], None)
+        added, end = self._args(end) or ([], end)
+        return words + added, end
+
+    def _args(self, end: int) -> tuple[list[Word], int] | None:
+        match = re.compile(r"\s*\n\s*(?:args:|CMD)[ \t]*(\[|\n([ \t]*)(?=-[ \t]))").match(self.text, end)
+        if match is None:
+            return None
+        if match[1] == "[":
+            return Listing(self.shell, match.end(), plain=True).read()
+        return self._block(match.start(2) - 1, match[2])
+
+    def _block(self, end: int, indent: str) -> tuple[list[Word], int]:
+        """The items of a YAML list, one a line."""
+        words: list[Word] = []
+        row = re.compile(rf"[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*{indent}-[ \t]+([^\n]*)")
+        while (match := row.match(self.text, end)) is not None:
+            item = re.sub(r"\s+#.*", "", match[1]).strip()
+            quoted = item[:1] in "'\"" and item[-1:] == item[:1] and len(item) > 1
+            inner = Shell(item, self.values, lambda name: None)
+            inner.left = self.shell.left
+            text = item[1:-1].replace("''" if item[0] == "'" else '\\"', item[0]) if quoted else item
+            if "$" in text or "{{" in text:
+                inner.text = '"' + text.replace('"', '\\"') + '"'
+                words += inner.words(0)[0]
+            elif quoted or not re.match(r"--?\w\S*[ \t]+\S", text):
+                words.append(Word(text, quoted=True))
+            else:
+                words += inner.words(0)[0]
+            end = match.end()
+        return words, end
+
+    def _held(self, name: str, start: int) -> Command | None:
+        """What a variable holds that nothing seems to run."""
+        value = self.values.get(name)
+        if value is None:
+            words = self._raw(start)
+        elif isinstance(value, str):
+            words = self.shell.inner(value, self.shell.line(start))
+        else:
+            words = value
+        place = _program_at([word.text for word in words])
+        rest = words[place + 1 :]
+        if place < 0 or not rest or not (rest[0].text[:1] == "-" or rest[0].gaps or "." in rest[0].text):
+            return None
+        around = Around(self.text, start)
+        if around.remark and self.script:
+            return None
+        return Command(
+            name, _together(rest, False), start, self.shell.line(start), min(around.remark, 2), self.shell.notes
+        )
+
+    def _raw(self, start: int) -> list[Word]:
+        """The words of a value with gaps in it."""
+        end = self.text.find("\n", start)
+        quote = self.text[start : start + 1]
+        if quote in "\"'" and quote:
+            body, _ = inside(self.text, start + 1, quote)
+            if self.text.startswith(quote * 3, start):
+                close = self.text.find(quote * 3, start + 3)
+                body = self.text[start + 3 : close if close >= 0 else None]
+            return self.shell.inner(body.strip(), self.shell.line(start))
+        format = re.compile(r"[fF]([\"'])").match(self.text, start)
+        if format is not None:
+            body, _ = inside(self.text, format.end(), format[1])
+            self.shell.python = True
+            return self.shell.inner(body, self.shell.line(start))
+        del end
+        return self.shell.words(start)[0]
+
+    def _only_asks(self, words: list[Word]) -> bool:
+        """Whether QEMU would only print something."""
+        texts = [word.text for word in words]
+        asks = {"help", "?"}
+        return any(
+            text[:1] == "-" and (text.lstrip("-") in _LISTS or after in asks or after.endswith((",help", ",?")))
+            for text, after in zip(texts, [*texts, ""][1:], strict=True)
+        )
+
+
+def _program_at(words: list[str]) -> int:
+    """The place of the program's name among words that run it, or -1."""
+    for at, word in enumerate(words):
+        base = re.split(r"[\\/]", word.strip("'\""))[-1]
+        match = _PROGRAM.fullmatch(base)
+        if match is not None:
+            return at
+        if (
+            word[:1] == "-"
+            and at
+            and words[at - 1] not in RUNS
+            and not any(w.rpartition("/")[2] in RUNS for w in words[:at])
+        ):
+            return -1
+    return -1
+
+
+def _together(words: list[Word], rows: bool) -> list[Word]:
+    """What a process list shows has no quotes: `manufacturer=Red Hat,product=RHEV` becomes one word again."""
+    found: list[Word] = []
+    for word in words:
+        loose = len(found) > 1 and word.text[:1] != "-" and not word.quoted and found[-2].text[:1] == "-"
+        if loose and found[-1].text[:1] != "-":
+            option = found[-2].text.lstrip("-")
+            known = takes(option) is True
+            pairs = re.match(r"[^/=]*,[\w-]+=", word.text) is not None
+            if known and (
+                pairs or rows and (option in ("append", "name") or "," in found[-1].text and "," in word.text)
+            ):
+                found[-1] = Word(f"{found[-1].text} {word.text}", found[-1].gaps + word.gaps)
+                continue
+        found.append(word)
+    return found
+
+
+def _until_prose(words: list[Word]) -> list[Word]:
+    """Up to a plain word that is no file's name."""
+    for at, word in enumerate(words):
+        value = at and words[at - 1].text[:1] == "-" and takes(words[at - 1].text.lstrip("-")) is True
+        if (
+            word.text[:1] != "-"
+            and not value
+            and not word.gaps
+            and not word.quoted
+            and not re.search(r"[./]\w", word.text)
+        ):
+            return words[:at]
+    return words
+
+
+def program_words(words: list[str]) -> list[str]:
+    """The arguments of a command that a shell has split: without the program's name and what stands before it."""
+    place = _program_at(words)
+    if place >= 0:
+        return words[place + 1 :]
+    while words and re.match(r"[A-Za-z_]\w*=", words[0]):
+        words = words[1:]
+    return words
