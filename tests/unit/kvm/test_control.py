@@ -61,9 +61,12 @@ def test_many_starts_and_stops_lose_no_kick(pc: type[Pc]) -> None:
     guest = pc(COUNT)
     guest.cpus(2)
     for _ in range(1000):
+        before = guest.ram.read(0x500, 2)
         guest.accel.start()
+        assert guest.until(lambda: guest.ram.read(0x500, 2) != before)  # noqa: B023
         guest.accel.stop()
-    assert not guest.control.running
+        stopped = guest.ram.read(0x500, 2)
+        assert not guest.control.running and guest.ram.read(0x500, 2) == stopped
 
 
 def test_port_read_is_finished_before_the_guest_stands_still(pc: type[Pc]) -> None:
