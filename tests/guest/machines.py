@@ -65,11 +65,8 @@ class Guest:
             return str(self.machine.board.chardevs[name].output.peek(1 << 20).decode("latin-1"))
 
     def screen(self) -> str:
-        for device in self.machine.devices.values():
-            screen = getattr(device, "screen", None)
-            if screen is not None:
-                self.machine.accelerator.drain()
-                return plain(screen.snapshot().rows)
+        for console in self.machine.board.consoles:
+            return plain(console.characters().rows)
         return ""
 
     def run_until(self, seen: Any, patience: float = PATIENCE) -> bool:

@@ -66,10 +66,10 @@ class ScreenConsole:
     def _draw(self) -> None:
         if self.runner.machine is None:
             return
-        for device in self.runner.machine.devices.values():
-            screen = getattr(device, "screen", None)
+        for console in self.runner.machine.board.consoles:
+            screen = console.characters()
             if screen is not None:
-                sys.stdout.write(self.differ.update(screen.snapshot()))
+                sys.stdout.write(self.differ.update(screen))
                 sys.stdout.flush()
                 return
 
@@ -106,18 +106,14 @@ class ScreenConsole:
             self._feed()
 
     def _feed(self) -> None:
-        found: list[Any] = [device for device in self.runner.machine.devices.values() if hasattr(device, "keyboard")]
-        if not found:
-            self.waiting.clear()
-        while self.waiting:
-            with self.lock:
-                if found[0].save()["keyboard"]["queue"]:
-                    return
-                keys = self.waiting.pop(0)
-                for key in keys:
-                    found[0].keyboard.key(key, True)
-                for key in reversed(keys):
-                    found[0].keyboard.key(key, False)
+        hands = self.runner.machine.board.input
+        while self.waiting and hands.hungry():
+            keys = self.waiting.pop(0)
+            for key in keys:
+                hands.key(key, True)
+            for key in reversed(keys):
+                hands.key(key, False)
+            hands.sync()
 
     def close(self) -> None:
         self._draw()

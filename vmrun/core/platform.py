@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from accel.clock import Clock, TimerQueue
     from accel.space import AddressSpace, Region
 
+    from vmrun.core.console import Console, TextReader
+    from vmrun.core.input import InputRouter
     from vmrun.core.object import Device
+    from vmrun.core.surface import Scanout
 
 
 class Platform(Protocol):
@@ -35,6 +38,7 @@ class Platform(Protocol):
     host_timers: TimerQueue         # on `host`
     apic_ids: list[int]             # of the processors that are there, in order
     possible_apic_ids: list[int]    # of those that there can be: these, and more behind them
+    input: InputRouter              # where keyboards, mice and tablets take the user's events from
     config: dict[str, Any]          # the resolved machine as plain data (rtc, boot, cpus, firmware, …)
 
     def device(self, id: str) -> Device:
@@ -54,6 +58,14 @@ class Platform(Protocol):
 
     def add_option_rom(self, file: str) -> bytes:
         """Contents of a ROM file found in the firmware directories. BuildError names where it was looked for."""
+
+    def add_console(
+        self, device: Device, scanout: Scanout, head: int = 0, text: TextReader | None = None
+    ) -> Console:
+        """A screen of the machine, that `scanout` draws and `text` reads."""
+
+    def remove_console(self, console: Console) -> None:
+        """The adapter goes; its viewers keep the last picture."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""

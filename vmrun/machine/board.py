@@ -8,6 +8,7 @@ from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
+from vmrun.core.input import InputRouter
 from vmrun.errors import BuildError
 from vmrun.machine.cpuid import apic_ids
 from vmrun.machine.runstate import CAUSES
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from accel.accelerator import Accelerator
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.protocols import CharBackend
+    from vmrun.core.console import Console, TextReader
     from vmrun.core.loop import Loop
     from vmrun.core.object import Device
+    from vmrun.core.surface import Scanout
 
 LOW_ROM, MEBIBYTE = 0xC0000, 1 << 20
 PAGE = 0xFFF
@@ -57,6 +60,8 @@ class Board:
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
+        self.consoles: list[Console] = []
+        self.input = InputRouter(lock)
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
 
@@ -179,6 +184,19 @@ class Board:
         image = images.load_rom(file, self.config["firmware"].get("dirs", ()))
         self.option_roms[file] = image
         return image.data
+
+    def add_console(
+        self, device: Device, scanout: Scanout, head: int = 0, text: TextReader | None = None
+    ) -> Console:
+        from vmrun.core.console import Console
+
+        console = Console(device, scanout, self.accelerator, head, text)
+        self.consoles.append(console)
+        return console
+
+    def remove_console(self, console: Console) -> None:
+        console.close()
+        self.consoles.remove(console)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.loop.call_soon(callback)

@@ -120,7 +120,7 @@ class _Builder:
         for device in board.devices.values():
             for space, addr, size in getattr(device, "coalesced", ()):
                 zone = board.memory if space == "memory" else board.io
-                machine.drains |= board.accelerator.add_coalesced(zone, addr, size)
+                board.accelerator.add_coalesced(zone, addr, size)
         if not board.accelerator.run_timers(board.timers):
             board.loop.add_timers(board.timers)
         board.loop.add_timers(board.host_timers)

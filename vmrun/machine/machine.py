@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from vmrun.machine.accelerators import Choice
     from vmrun.machine.board import Board
 
-# how long coalesced writes may wait for somebody to drain them, in seconds
-DRAIN_INTERVAL = 0.005
 # this many triple faults within so many seconds: the guest gets nowhere
 MOST_FAULTS, FAULT_WINDOW = 10, 30.0
 # one after the other when several are asked for at once
@@ -64,7 +62,6 @@ class Machine:
         self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
-        self.drains = False  # coalesced writes wait in the accelerator
         self.faults: list[float] = []
         self.closed = False
 
@@ -144,8 +141,6 @@ class Machine:
             self.accelerator.sleep()
             return
         self.accelerator.start()
-        if self.drains:
-            self.loop.call_later(DRAIN_INTERVAL, self._drain)
 
     def resume(self) -> bool:
         """`cont`: True when it runs now. A guest that sleeps has to be woken, one that is over to be reset."""
@@ -154,12 +149,6 @@ class Machine:
         elif not self.needs_reset:
             self.go(runstate.SUSPENDED if self.asleep else runstate.RUNNING)
         return self.running
-
-    def _drain(self) -> None:
-        """Writes that the accelerator kept back reach their device within a few ms, whatever the guest does."""
-        if self.running:
-            self.accelerator.drain()
-            self.loop.call_later(DRAIN_INTERVAL, self._drain)
 
     def pause(self, state: str = runstate.PAUSED) -> None:
         """A machine that runs, or sleeps, stops for the reason that `state` is; one that does not stays as it is."""

@@ -1,4 +1,4 @@
-"""Pictures (width, height, three bytes a pixel) as files: PPM and PNG.
+"""A screen as a file: PPM and PNG.
 
 Ref: netpbm's ppm(5); PNG (ISO/IEC 15948), colour type 2, no interlace.
 """
@@ -7,28 +7,33 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from vmrun.core.surface import Surface
 
 FORMATS = ("ppm", "png")
 
 
-def encode(picture: Any, kind: str) -> bytes:
-    return _png(picture) if kind == "png" else _ppm(picture)
+def encode(surface: Surface, kind: str) -> bytes:
+    """`kind` is one of FORMATS."""
+    return _png(surface) if kind == "png" else _ppm(surface)
 
 
-def _ppm(picture: Any) -> bytes:
-    return b"P6\n%d %d\n255\n" % (picture.width, picture.height) + bytes(picture.pixels)
+def _ppm(surface: Surface) -> bytes:
+    return b"P6\n%d %d\n255\n" % (surface.width, surface.height) + surface.rgb()
 
 
-def _png(picture: Any) -> bytes:
+def _png(surface: Surface) -> bytes:
     import struct
     import zlib
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    pitch = 3 * picture.width
-    rows = b"".join(b"\0" + picture.pixels[at : at + pitch] for at in range(0, len(picture.pixels), pitch))
-    head = struct.pack(">IIBBBBB", picture.width, picture.height, 8, 2, 0, 0, 0)
-    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows, 6)), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    pitch = 3 * surface.width
+    pixels = memoryview(surface.rgb())
+    packer = zlib.compressobj(1)
+    parts: list[bytes] = []
+    for at in range(0, len(pixels), pitch):
+        parts += (packer.compress(b"\0"), packer.compress(pixels[at : at + pitch]))
+    parts.append(packer.flush())
+    head = struct.pack(">IIBBBBB", surface.width, surface.height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"".join(parts)) + chunk(b"IEND", b"")

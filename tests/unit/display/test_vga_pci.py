@@ -9,7 +9,9 @@ from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.space import AddressSpace, Region
 
+from accel.accelerator import Accelerator
 from vmrun.bus.pci import PciBus
+from vmrun.core.console import Console
 from vmrun.core.props import props_of
 from vmrun.devices.display.vga_pci import VgaPci
 from vmrun.errors import BuildError, StateError
@@ -29,10 +31,18 @@ class Machine:
         self.io = AddressSpace("I/O", self.system_io, ports=True)
         self.bus = PciBus("pci.0", self)  # type: ignore[arg-type]
         self.asked: list[str] = []
+        self.consoles: list[Console] = []
 
     def add_option_rom(self, file: str) -> bytes:
         self.asked.append(file)
         return ROM
+
+    def add_console(self, device: Any, scanout: Any, head: int = 0, text: Any = None) -> Console:
+        self.consoles.append(Console(device, scanout, Accelerator.__new__(Accelerator), head, text))
+        return self.consoles[-1]
+
+    def remove_console(self, console: Console) -> None:
+        self.consoles.remove(console)
 
     def plug(self, **props: Any) -> VgaPci:
         card = VgaPci("video0")

@@ -349,3 +349,31 @@ def test_any_commands_leave_a_loadable_state(values, far):
         keyboard.chip.key("a", bool(value & 1))
     keyboard.chip.load(keyboard.chip.save())
     mouse.load(mouse.save())
+
+
+# --- the user's hands (vmrun.devices.input.hands) ------------------------------------------------------------------
+
+
+def test_a_keyboard_that_has_sent_nothing_is_hungry_and_one_whose_bytes_wait_is_not() -> None:
+    from vmrun.devices.input.hands import KeyboardHands
+
+    chip = Ps2Keyboard(TimerQueue(SteppedClock()))
+    hands = KeyboardHands(chip)
+    assert hands.hungry()
+    hands.key("a", True)
+    assert not hands.hungry()
+    hands.key("no-such-key", True)
+
+
+def test_movement_of_one_sync_is_one_packet() -> None:
+    from vmrun.devices.input.hands import MouseHands
+
+    chip = Ps2Mouse()
+    chip.send(0xF4)
+    chip.receive()
+    hands = MouseHands(chip)
+    hands.move(2, 0)
+    hands.move(1, -4)
+    hands.button("left", True)
+    hands.sync()
+    assert chip.receive() == bytes((0x09, 3, 4))

@@ -16,6 +16,7 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
+from vmrun.devices.display.vga_scanout import VgaScanout
 from vmrun.errors import BuildError, StateError
 
 TYPE_CHECKING = False
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.core.platform import Platform
-    from vmrun.devices.display.picture import Picture
 
 WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
 # The ports of a VGA, which leave out 0x3b6-0x3b9, 0x3bb-0x3bf and so on: (first, count)
@@ -36,7 +36,7 @@ MMIO_SIZE = 0x1000
 
 @register("VGA", description="standard VGA with Bochs' VBE registers")
 class VgaPci(PciDevice):
-    """Owns `vga` (the chip) and `screen` (its text as characters)."""
+    """Owns `vga` (the chip), `console` (what it shows)."""
 
     vendor_id = 0x1234
     device_id = 0x1111
@@ -45,7 +45,8 @@ class VgaPci(PciDevice):
     hotpluggable = False
     resources = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1], [0x1CE, 4]]}
 
-    # Writes that may reach the chip late, as long as they come in order: (space, address, size).
+    # Writes that may reach the chip late, as long as they come in order: (space, address, size). Whoever looks at the
+    # screen has them drained first.
     coalesced = (("memory", WINDOW, WINDOW_SIZE),)
 
     vgamem_mb = Prop("uint32", 16, "video memory", unit="MiB", min=1, max=256)
@@ -78,7 +79,8 @@ class VgaPci(PciDevice):
             size *= 2
         self.vram = RamBlock(f"{self.name}.vram", size)
         self.vga = Vga(self.vram, platform.virtual)
-        self.screen = TextScreen(self.vga, platform.lock)
+        scanout, text = VgaScanout(self.vga, platform.lock), TextScreen(self.vga, platform.lock)
+        self.console = platform.add_console(self, scanout, text=text)
         self._map_legacy(platform)
         memory = Region.ram("vga.vram", self.vram)
         self.add_bar(0, memory, size, "mem32-pref")
@@ -87,12 +89,6 @@ class VgaPci(PciDevice):
         if self.mmio:
             self.add_bar(2, self._registers(), MMIO_SIZE, "mem32")
         self.pci_reset()
-
-    def picture(self) -> Picture:
-        """The screen as pixels."""
-        from vmrun.devices.display.picture import take
-
-        return take(self.vga, self.platform.lock)
 
     def _map_legacy(self, platform: Platform) -> None:
         """The fixed ports and the window; decoded whatever the command register says, as QEMU does."""
@@ -143,6 +139,7 @@ class VgaPci(PciDevice):
         for container, region in self.regions:
             container.remove(region)
         self.regions.clear()
+        self.platform.remove_console(self.console)
         super().unrealize()
 
     def save(self) -> dict[str, Any]:

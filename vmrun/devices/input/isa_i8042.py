@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
+from vmrun.devices.input.hands import KeyboardHands, MouseHands
 from vmrun.devices.input.i8042 import I8042
 
 TYPE_CHECKING = False
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
 @register("i8042", description="PS/2 keyboard controller with keyboard and mouse")
 class IsaI8042(IsaDevice):
-    """`keyboard.key(qcode, down)` and `mouse.move(dx, dy, dz, buttons)` are the user's hands, under the
-    device lock."""
+    """The user's hands reach keyboard and mouse through the machine's InputRouter."""
 
     resources = {"ports": [["iobase", 1], ["iobase", 1, 4]], "irqs": ["kbd-irq", "mouse-irq"], "dmas": []}
 
@@ -35,13 +35,18 @@ class IsaI8042(IsaDevice):
 
     def realize(self, platform: Platform) -> None:
         self.chip = I8042(self.isa_irq(self.kbd_irq), self.isa_irq(self.mouse_irq), self.a20, platform.timers)
-        self.keyboard, self.mouse = self.chip.keyboard, self.chip.mouse
+        self.hands = (KeyboardHands(self.chip.keyboard), MouseHands(self.chip.mouse))
+        for hand in self.hands:
+            platform.input.add(hand)
+        self.input = platform.input
         self.map_io(self.chip, self.iobase, 1, "i8042-data")
         self.map_io(self.chip.command_port, self.iobase + 4, 1, "i8042-cmd")
 
     def unrealize(self) -> None:
         super().unrealize()
         if hasattr(self, "chip"):
+            for hand in self.hands:
+                self.input.remove(hand)
             self.chip.detach()
 
     def reset(self) -> None:

@@ -70,6 +70,11 @@ cdef class Ps2Device:
                 return bytes(out)
             out.append(byte)
 
+    @property
+    def waiting(self):
+        """Bytes that the controller has not read yet."""
+        return self.count
+
     def queue_state(self):
         cdef u32 i
         waiting = bytes([self.data[(self.head + i) % ROOM] for i in range(self.count)])

@@ -17,15 +17,19 @@ enums["ImageFormat"] = FORMATS
 def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> None:
     """Write the screen to a file of the host, as PPM or PNG."""
     machine = monitor.machine
-    adapters = {name: found for name, found in machine.devices.items() if hasattr(found, "picture")}
+    consoles = machine.board.consoles
     if device and device not in machine.devices:
         raise no_device(device)
-    if device and device not in adapters or head:
-        raise QmpError(f"Device '{device}' has no console {head}")
-    if not adapters:
+    if device:
+        consoles = [console for console in consoles if console.device.id == device and console.head == head]
+        if not consoles:
+            raise QmpError(f"There is no console {head} on device '{device}'")
+    elif head:
+        raise QmpError("'head' must be specified together with 'device'")
+    elif not consoles:
         raise QmpError("There is no console to take a screendump from")
-    found = adapters[device] if device else next(iter(adapters.values()))
-    data = encode(found.picture(), format)
+    consoles[0].refresh()
+    data = encode(consoles[0].surface, format)
     try:
         with open(filename, "wb") as file:
             file.write(data)
