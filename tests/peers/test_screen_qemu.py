@@ -18,7 +18,7 @@ from accel.ram import RamBlock
 from vmrun.devices.display.vga import VbePorts, Vga, VgaPorts
 from vmrun.devices.display.vga_scanout import VgaScanout
 
-from tests.peers.qemu import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu
 from vmrun.core.surface import Surface
 
 pytestmark = [pytest.mark.peer, needs_qemu]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from accel.ram import RamBlock
-from vmrun.core.surface import Scanout, Surface
 
 from vmrun.core.console import Console, Cursor
+from vmrun.core.surface import Scanout, Surface
 
 
 class Memory:

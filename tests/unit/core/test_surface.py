@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from vmrun.core.surface import MOST_PIXELS, TILE, Surface
 
 Rect = tuple[int, int, int, int]

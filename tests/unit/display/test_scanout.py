@@ -9,10 +9,10 @@ import pytest
 from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.ram import RamBlock
-from vmrun.core.surface import Surface
 from vmrun.devices.display.vga import Vga
 from vmrun.devices.display.vga_scanout import VgaScanout
 
+from vmrun.core.surface import Surface
 from vmrun.monitor.image import encode
 
 RED, BLUE = 4, 1  # attributes
