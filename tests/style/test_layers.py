@@ -73,7 +73,7 @@ def imports_of(path: str) -> set[str]:
     return found
 
 
-ON_TERMINAL = ("vmrun/cli/up", "vmrun/cli/qemu", "vmrun/cli/console")
+ON_TERMINAL = ("vmrun/cli/up", "vmrun/cli/qemu", "vmrun/cli/console", "vmrun/cli/runner")
 
 
 @pytest.mark.parametrize("path", SOURCES)
