@@ -12,6 +12,8 @@ belongs to the main thread.
 
 from __future__ import annotations
 
+from accel.ram import DirtyLog
+
 from vmrun.core.surface import Surface
 
 TYPE_CHECKING = False
@@ -60,39 +62,30 @@ class Console:
         self.cursor: Cursor | None = None
         self.cursor_at: tuple[int, int] | None = None  # None: hidden
         self.cursor_changes = 0  # a number that grows: viewers compare it with the one they have seen
+        self._log: DirtyLog | None = None
         self._fresh = False  # the surface is up to date but for what the dirty log tells
 
     # --- viewers ------------------------------------------------------------------------------------------
 
     def attach(self) -> View:
         """A view to which everything is new. The first one starts the dirty log."""
-        if not self.surface.watched:
-            self._log(True)
+        block = self.scanout.memory
+        if self._log is None and block is not None:
+            self._log = DirtyLog(block, self.memory)
         view: View = self.surface.attach()
         return view
 
     def detach(self, view: View) -> None:
         self.surface.detach(view)
         if not self.surface.watched:
-            self._log(False)
-
-    def _log(self, on: bool) -> None:
-        block = self.scanout.memory
-        self._fresh = False
-        if block is None:
-            return
-        if on:
-            block.start_log()
-        self.memory.log_dirty(block, on)
-        if not on:
-            block.stop_log()
+            self.close()
 
     def refresh(self) -> bool:
         """Bring the surface up to date; True when something changed. Any number of viewers may ask."""
         self.memory.drain()
-        if self.surface.watched and self.scanout.memory is not None:
-            self.memory.sync_dirty(self.scanout.memory)
-        self.scanout.update(self.surface, not self._fresh)
+        if self._log is not None:
+            self._log.sync()
+        self.scanout.update(self.surface, not self._fresh, self._log)
         self._fresh = self.surface.watched
         return bool(self.surface.publish())
 
@@ -114,6 +107,8 @@ class Console:
         self.cursor_changes += 1
 
     def close(self) -> None:
-        """The adapter goes: viewers keep a picture that no longer changes."""
-        if self.surface.watched:
-            self._log(False)
+        """Nobody looks any more, or the adapter goes: viewers keep a picture that no longer changes."""
+        self._fresh = False
+        if self._log is not None:
+            self._log.stop()
+            self._log = None

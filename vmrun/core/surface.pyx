@@ -10,6 +10,8 @@ Nothing here has a timer: whoever looks asks for an update (vmrun.core.console),
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
+from accel.ram cimport DirtyLog
+
 # What a guest can make a surface grow to: 32 Mi pixels, 128 MiB.
 MOST_PIXELS = 1 << 25
 
@@ -264,8 +266,9 @@ cdef class View:
 cdef class Scanout:
     """An adapter's side: brings a surface up to date. Compiled adapters override `update`, Python ones too."""
 
-    def update(self, Surface surface, bint full):
+    def update(self, Surface surface, bint full, DirtyLog log=None):
         """Draw what changed since the last call, or everything when `full`; resize first when the mode asks for it.
+        `log` is that of `memory`, in step with what processors wrote; None: everything may have changed.
 
         Called on the main thread without the device lock; takes it for no longer than reading registers.
         """

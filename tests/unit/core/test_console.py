@@ -36,7 +36,7 @@ class Painter(Scanout):
     def memory(self) -> RamBlock:
         return self.block
 
-    def update(self, surface: Surface, full: bool) -> None:
+    def update(self, surface: Surface, full: bool, log: object = None) -> None:
         self.full.append(full)
         surface.fill(0, 0, 1, 1, self.colour)
 

@@ -8,7 +8,7 @@ import zlib
 import pytest
 from accel.api import DeviceLock
 from accel.clock import SteppedClock
-from accel.ram import RamBlock
+from accel.ram import DirtyLog, RamBlock
 from vmrun.devices.display.vga import Vga
 from vmrun.devices.display.vga_scanout import VgaScanout
 
@@ -42,6 +42,7 @@ class Chip:
         self.vga = Vga(RamBlock("v", 1 << 20), SteppedClock())
         self.ports = VgaPorts(self.vga)
         self.scanout, self.surface = VgaScanout(self.vga, DeviceLock()), Surface()
+        self.log: DirtyLog | None = None
         self.outb(0x3C2, 0x67)
         put(self, {0x3C0: {**{n: n for n in range(16)}, 0x10: 0x0C, 0x12: 0x0F}, 0x3D4: {0x17: 0xE3, 0x18: 0xFF}})
         self.outb(0x3C8, 0)
@@ -56,7 +57,7 @@ class Chip:
         return int(self.ports.load(port - 0x3B0, 1))
 
     def take(self, full: bool = True) -> Surface:
-        self.scanout.update(self.surface, full)
+        self.scanout.update(self.surface, full, self.log)
         return self.surface
 
     def vbe(self, **registers: int) -> None:
@@ -186,11 +187,10 @@ def test_a_moved_cursor_leaves_its_old_cell(chip: Chip) -> None:
 
 def test_a_written_page_is_looked_at_and_an_unwritten_one_is_not(chip: Chip) -> None:
     chip.vbe(xres=1024, yres=64, bpp=32)
-    chip.vga.vram.start_log()
+    chip.log = DirtyLog(chip.vga.vram)
     chip.take()
     chip.take(full=False)
     chip.vga.vram.write(4096 * 5 + 64, b"\xff\xff\xff\0")
-    chip.vga.vram.take_dirty(0, 4096)
     assert chip.changed() == [(16, 0, 16, 16)]
     assert pixel(chip.surface, 16, 5) == b"\xff\xff\xff"
     assert chip.changed() == []
@@ -198,13 +198,13 @@ def test_a_written_page_is_looked_at_and_an_unwritten_one_is_not(chip: Chip) -> 
 
 def test_a_write_that_comes_while_its_page_is_looked_at_is_seen_the_next_time(chip: Chip) -> None:
     chip.vbe(xres=1024, yres=64, bpp=32)
-    chip.vga.vram.start_log()
+    chip.log = DirtyLog(chip.vga.vram)
     chip.take()
     chip.take(full=False)
     chip.vga.vram.write(0, b"\1\0\0\0")
     chip.take(full=False)
     chip.vga.vram.write(4, b"\2\0\0\0")
-    chip.vga.vram.take_dirty(0, 4096)  # the log has lost it
+    chip.log.take(0, 4096)  # the log has lost it
     chip.take(full=False)
     assert pixel(chip.surface, 1, 0) == b"\0\0\2"
 

@@ -1,5 +1,6 @@
 from accel.api cimport u8, u16, u32, u64
 from accel.api cimport DeviceLock
+from accel.ram cimport DirtyLog
 from vmrun.core.surface cimport Scanout, Surface
 from vmrun.devices.display.vga cimport Vga
 
@@ -34,7 +35,7 @@ cdef class VgaScanout(Scanout):
     cdef u8 glyphs[2][8192]
     cdef u8 *again              # pages written before the last look: looked at once more
     cdef bint drawn
-    cdef u8 *_written(self, u64 pages) noexcept nogil
+    cdef u8 *_written(self, DirtyLog log, u64 pages) noexcept nogil
     cdef void _read_text(self, Mode *mode, u8 *sr, u8 *ar, u8 *cr, u32 scan) noexcept nogil
     cdef bint _touched(self, const u8 *pages, u64 first, u64 last) noexcept nogil
     cdef u64 _span(self) noexcept nogil

@@ -92,12 +92,12 @@ cdef class VgaScanout(Scanout):
         """True when the last look found a text mode."""
         return self.mode.kind == KIND_TEXT
 
-    def update(self, Surface surface, bint full):
+    def update(self, Surface surface, bint full, DirtyLog log=None):
         """See Scanout.update. Without a dirty log of the memory every line is looked at."""
         cdef Mode mode
         cdef u32 palette[256]
         cdef u32 colours[16]
-        cdef u8 *log
+        cdef u8 *pages = NULL
         memset(&mode, 0, sizeof(Mode))
         with nogil:
             self.lock.acquire()
@@ -121,16 +121,17 @@ cdef class VgaScanout(Scanout):
         memcpy(self.palette, palette, sizeof(palette))
         memcpy(self.colours, colours, sizeof(colours))
         self.drawn = True
-        log = self._written(self.vga.vram.size >> 12)
+        if log is not None:
+            pages = self._written(log, self.vga.vram.size >> 12)
         with nogil:
             if mode.kind == KIND_TEXT:
                 self._text(surface, full)
             elif mode.kind != KIND_BLANK:
-                self._graphics(surface, full, log)
+                self._graphics(surface, full, pages)
             elif full:
                 memset(surface.pixels, 0, <size_t>surface.width * surface.height * 4)
                 surface.mark(0, 0, surface.width, surface.height)
-            free(log)
+            free(pages)
 
     def _room(self, u32 width, u32 cells):
         """Room for a line of pixels and for the cells of the screen."""
@@ -148,26 +149,18 @@ cdef class VgaScanout(Scanout):
             self.cells = <u32 *>grown
             self.cell_room = cells
 
-    cdef u8 *_written(self, u64 pages) noexcept nogil:
+    cdef u8 *_written(self, DirtyLog log, u64 pages) noexcept nogil:
         """A byte for each page: written since the look before the last. NULL without a log. A write may reach memory a
         moment after its page was taken off the log, so each page counts twice.
         """
         cdef u64 page
-        cdef u8 *now
-        if self.vga.vram.dirty == NULL:
-            return NULL
-        now = <u8 *>calloc(pages + 1, 1)
+        cdef u8 *now = <u8 *>calloc(pages + 1, 1)
         if now == NULL:
             return NULL
         for page in range(pages):
-            if self.vga.vram.dirty[page]:
-                self.vga.vram.dirty[page] = 0
-                now[page] = 1
-            if self.again[page]:
-                self.again[page] = 0
-                now[page] |= 2
-            if now[page] & 1:
-                self.again[page] = 1
+            now[page] = self.again[page] | log.pages[page]
+            self.again[page] = log.pages[page]
+            log.pages[page] = 0
         return now
 
     # --- registers ------------------------------------------------------------------------------------------
