@@ -59,6 +59,7 @@ class Machine:
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []
+        self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
@@ -369,6 +370,8 @@ class Machine:
         if self.closed:
             return
         self.closed = True
+        for work in list(self.works):
+            work.end()
         self.accelerator.close()
         self.board.control.close()
         for device in reversed(list(self.board.devices.values())):

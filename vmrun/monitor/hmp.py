@@ -9,13 +9,14 @@ from accel.api import Action
 
 from vmrun.monitor import info
 from vmrun.monitor.errors import QmpError
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    Handler = Callable[[Any, list[str], int], str]
+    Handler = Callable[[Any, list[str], int], str | Work]
 
 
 class Line:
@@ -132,19 +133,10 @@ def _shown(value: int, shape: str, size: int) -> str:
     return {"x": f"0x{value:0{2 * size}x}", "o": f"0{value:o}"}.get(shape, str(value))
 
 
-def _save_memory(machine: Any, words: list[str], cpu: int) -> str:
-    addr, count, path = _number(words[0]), _number(words[1]), words[2]
-    try:
-        with open(path, "wb") as file:
-            while count > 0:
-                part = min(count, 1 << 20)
-                with machine.board.lock:
-                    data = machine.board.memory.read_bytes(addr, part)
-                file.write(data)
-                addr, count = addr + part, count - part
-    except OSError as error:
-        raise QmpError(f"could not open '{path}': {error.strerror}") from None
-    return ""
+def _save_memory(machine: Any, words: list[str], cpu: int) -> Work:
+    from vmrun.monitor.commands.memory import save
+
+    return save(machine, _number(words[0]), _number(words[1]), words[2]).map(lambda nothing: "")
 
 
 def _screendump(machine: Any, words: list[str], cpu: int) -> str:
@@ -220,8 +212,8 @@ def find(name: str) -> Line | None:
     return next((line for line in LINES if name in line.names), None)
 
 
-def run(machine: Any, text: str, cpu: int = 0) -> str:
-    """What a line prints. Nothing that is typed raises."""
+def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
+    """What a line prints, or the Work that tells. Nothing that is typed raises."""
     words = _words(text)
     if not words:
         return ""
@@ -238,6 +230,9 @@ def run(machine: Any, text: str, cpu: int = 0) -> str:
             title = "|".join(line.names)
             return f'{title}: {wrong}\r\nTry "help {line.names[0]}" for more information\r\n'
         out = line.handler(machine, rest, cpu)
+        if isinstance(out, Work):
+            out.told = lambda error: f"Error: {error.desc}\r\n"
+            return out.map(lambda text: text.replace("\n", "\r\n"))
     except QmpError as error:
         known = error.desc.startswith("unknown command")
         out = f"{error.desc}\n" if known else f"Error: {error.desc}\n"

@@ -197,6 +197,7 @@ def _function(row: dict[str, Any]) -> Iterator[str]:
 
 # --- processors ---------------------------------------------------------------------------------------------
 
+HALTED = 3  # KVM_MP_STATE_HALTED
 SEGMENTS = (  # as QEMU orders them
     *(("ES ", "es"), ("CS ", "cs"), ("SS ", "ss"), ("DS ", "ds")),
     *(("FS ", "fs"), ("GS ", "gs"), ("LDT", "ldt"), ("TR ", "tr")),
@@ -222,14 +223,14 @@ def _registers(machine: Any, words: list[str], cpu: int) -> str:
 
 def _state(machine: Any, index: int) -> dict[str, Any]:
     state = machine.accelerator.save_vcpu(index)
-    return {**state.get("sregs", {}), **state.get("regs", {})}
+    return {**state.get("sregs", {}), **state.get("regs", {}), "halted": state.get("mp_state") == HALTED}
 
 
 def _cpu(r: dict[str, Any]) -> str:
     wide = bool(r.get("efer", 0) & 0x400)
     flags = "".join(letter if r["rflags"] >> bit & 1 else "-" for bit, letter in FLAGS)
     level = r["ss"].get("dpl", 0) if r.get("cr0", 0) & 1 else 0
-    tail = f"[{flags}] CPL={level} II=0 A20=1 SMM=0 HLT=0\n"
+    tail = f"[{flags}] CPL={level} II=0 A20=1 SMM=0 HLT={int(r['halted'])}\n"
     if wide:
         names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
         out = ""

@@ -11,6 +11,7 @@ from vmrun.monitor import table
 from vmrun.monitor.commands.introspect import version
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.jsonstream import JsonError, JsonStream
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class QmpSession:
         self._encode = json.JSONEncoder(indent=4).encode if pretty else _encode
         self.negotiated = self.oob = False
         self._stream = JsonStream()
+        self._waiting: list[object] = []
+        self.busy = False  # with a long command: nothing more is read from the client
+        self.on_idle: Callable[[], object] = lambda: None
         self._commands = table.load()
         greeting = {"version": version(), "capabilities": ["oob"]}
         self.send({"QMP": greeting})
@@ -48,7 +52,13 @@ class QmpSession:
             self.send(json.loads(line))
 
     def feed(self, data: bytes) -> None:
-        for value in self._stream.feed(data):
+        self._waiting += self._stream.feed(data)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """One command after the other: what comes after a long one waits for its answer."""
+        while self._waiting and not self.busy:
+            value = self._waiting.pop(0)
             if isinstance(value, JsonError):
                 self.send({"error": QmpError(str(value)).plain()})
             else:
@@ -59,13 +69,30 @@ class QmpSession:
         if isinstance(request, dict) and "id" in request:
             reply["id"] = request["id"]
         try:
-            reply["return"] = self._execute(request)
+            result = self._execute(request)
+            if isinstance(result, Work):
+                self.busy = True
+                result.start(lambda value, error: self._finish(reply, value, error))
+                return
+            reply["return"] = result
         except QmpError as error:
             reply["error"] = error.plain()
         except Exception as error:  # a fault of ours must not end the guest
             reply["error"] = QmpError(f"internal error: {type(error).__name__}: {error}").plain()
             self.machine.loop.on_error("a monitor command", error)
         self.send(reply)
+
+    def _finish(self, reply: dict[str, Any], value: Any, error: QmpError | None) -> None:
+        """The answer of a long command has come."""
+        if error is None:
+            reply["return"] = {} if value is None else value
+        else:
+            reply["error"] = error.plain()
+        self.busy = False
+        self.send(reply)
+        self._go_on()
+        if not self.busy:
+            self.on_idle()
 
     def _execute(self, request: object) -> Any:
         if not isinstance(request, dict):

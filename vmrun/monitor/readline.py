@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vmrun.monitor import hmp, info
 from vmrun.monitor.commands.introspect import QEMU_VERSION
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class LineMonitor:
     ) -> None:
         self.machine, self._send, self.client, self.echo = machine, send, client, echo
         self.cpu = 0
+        self.busy = False  # with a long command: what is typed meanwhile waits
+        self.waiting = b""
+        self.on_idle: Callable[[], object] = lambda: None
         self.line = ""
         self.cursor = 0
         self.history: list[str] = []
@@ -55,7 +59,10 @@ class LineMonitor:
         self._edit(self.line, self.cursor, again=True)
 
     def feed(self, data: bytes) -> None:
-        for byte in data:
+        for n, byte in enumerate(data):
+            if self.busy:
+                self.waiting += data[n:]
+                return
             char = chr(byte)
             if self.escape:
                 self._escaped(char)
@@ -80,11 +87,27 @@ class LineMonitor:
         if line.strip():
             if not self.history or self.history[-1] != line:
                 self.history = [*self.history, line][-MAX_HISTORY:]
-            self.show(self._run(line))
+            self.place = len(self.history)
+            shown = self._run(line)
+            if isinstance(shown, Work):
+                self.busy = True
+                shown.start(self._finish)
+                return
+            self.show(shown)
         self.place = len(self.history)
         self._prompt()
 
-    def _run(self, line: str) -> str:
+    def _finish(self, shown: str, error: object) -> None:
+        """A long command is over; what went wrong is in its words already."""
+        self.busy = False
+        self.show(shown)
+        self._prompt()
+        waiting, self.waiting = self.waiting, b""
+        self.feed(waiting)
+        if not self.busy:
+            self.on_idle()
+
+    def _run(self, line: str) -> str | Work:
         words = line.split()
         if words[0] == "cpu" and len(words) == 2 and words[1].isascii() and words[1].isdecimal():
             if int(words[1]) < self.machine.config["cpus"]["count"]:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from vmrun.errors import BackendError
-from vmrun.monitor.transport import Client, Listener, adopt, connect
+from vmrun.monitor.transport import BUSY, LIMIT, Client, Listener, adopt, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class Monitors:
             from vmrun.monitor.qmp import QmpSession
 
             made = QmpSession(self.machine, send, pretty=kind == "pretty")
+            if client is not None:
+                made.on_idle = client.look
             self.qmp[id(client if client is not None else made)] = made
             return made
         if kind == "qtest":
@@ -128,7 +130,10 @@ class Monitors:
             return QtestSession(self.machine, send, self.qtest_log)
         from vmrun.monitor.readline import LineMonitor
 
-        return LineMonitor(self.machine, send, self, client, echo=kind == "readline")
+        line = LineMonitor(self.machine, send, self, client, echo=kind == "readline")
+        if client is not None:
+            line.on_idle = client.look
+        return line
 
     def forget(self, key: Any) -> None:
         self.qmp.pop(id(key), None)
@@ -163,7 +168,9 @@ class Monitors:
 
 
 class _Port:
-    """A session behind a character back end, whose ring takes 64 KiB at a time."""
+    """A session behind a character back end, whose ring takes 64 KiB at a time. Past BUSY bytes that nobody takes, or in
+    a long command, no input is taken; past LIMIT bytes of events the conversation is over.
+    """
 
     def __init__(self, monitors: Monitors, chardev: Any, kind: str) -> None:
         from vmrun.backends.chardev.base import PyFrontend
@@ -173,7 +180,8 @@ class _Port:
         self.pending = b""
         self.input: list[bytes] = []
         self.session: Any = None
-        chardev.frontend = PyFrontend(self._receive, None, self._event)
+        self.starved = False  # input waits for room
+        chardev.frontend = PyFrontend(self._receive, self._room, self._event)
         if kind == "readline" and hasattr(chardev, "on_focus"):
             # behind a shared terminal a person is greeted when he turns to the monitor
             chardev.on_focus = self._focus
@@ -193,13 +201,35 @@ class _Port:
     def send(self, data: bytes) -> None:
         self.pending += data
         self._pump()
+        if len(self.pending) > LIMIT:
+            self._over()
+
+    def _over(self) -> None:
+        self.monitors.forget(self)
+        self.session = None
+        self.pending = b""
+        self.input.clear()
 
     def _pump(self) -> None:
         with self.monitors.machine.board.lock:
             count = self.chardev.write(self.pending)
         self.pending = self.pending[count:]
+        self.look()
 
-    # Both are called with the device lock held, which a command may want to take.
+    def look(self) -> None:
+        """Take input again that had to wait."""
+        if self.starved and self._room():
+            self.starved = False
+            with self.monitors.machine.board.lock:
+                self.chardev.accept_input()
+
+    # These are called with the device lock held, which a command may want to take.
+
+    def _room(self) -> int:
+        if self.input or len(self.pending) > BUSY or getattr(self.session, "busy", False):
+            self.starved = True
+            return 0
+        return 4096
 
     def _receive(self, data: bytes) -> None:
         self.input.append(data)
@@ -210,13 +240,12 @@ class _Port:
         self.input.clear()
         if data and self.session is not None:
             self.session.feed(data)
+        self.look()
 
     def _event(self, what: int) -> None:
         if what == OPENED:
             self.loop.call_soon(self._open)
         elif what == CLOSED:
-            self.monitors.forget(self)
-            self.session = None
-            self.pending = b""
+            self._over()
         elif self.pending:
             self.loop.call_soon(self._pump)

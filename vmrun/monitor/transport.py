@@ -104,8 +104,15 @@ class Client:
         if self.on_close is not None:
             self.on_close(self)
 
+    def look(self) -> None:
+        """The session may have become busy, or free again."""
+        self._interest()
+
     def _interest(self) -> None:
-        reader = self._on_readable if len(self.pending) <= BUSY else None
+        if self.closed:
+            return
+        busy = len(self.pending) > BUSY or getattr(self.session, "busy", False)
+        reader = self._on_readable if not busy else None
         writer = self._on_writable if self.pending else None
         if self.read_fd == self.write_fd:
             self.loop.add_fd(self.read_fd, reader, writer)
@@ -141,6 +148,8 @@ class Client:
             data = b""
         if data:
             self.session.feed(data)
+            if getattr(self.session, "busy", False):
+                self._interest()
         else:
             self.close()
 

@@ -324,3 +324,50 @@ def test_cpu_definitions_say_what_a_name_stands_for(tmp_path: pathlib.Path) -> N
     assert (rows["base"]["static"], rows["qemu64"]["static"]) == (True, False)
     assert (rows["host"]["migration-safe"], rows["qemu64"]["migration-safe"]) == (False, True)
     assert rows["EPYC"]["unavailable-features"] == []  # no processor runs here, so nothing is lacking
+
+
+def finish(talk: Talk) -> None:
+    """Until no long command is under way."""
+    for _ in range(20_000):
+        if not talk.machine.works:
+            return
+        talk.machine.loop.run_once(0.001)
+    raise AssertionError("it does not end")
+
+
+def test_memory_is_saved_while_the_main_loop_goes_on(talk: Talk, pc: Driven, tmp_path: pathlib.Path) -> None:
+    pc.write(0x1FFFE, b"\x11\x22\x33\x44")
+    path = tmp_path / "memory"
+    talk.session.feed(json.dumps({"execute": "pmemsave", "id": 1, "arguments": {
+        "val": 0x10000, "size": 0x20000, "filename": str(path)}}).encode() + b'{"execute": "query-name", "id": 2}')  # fmt: skip
+    assert not any(message.get("id") for message in talk.sent)
+    finish(talk)
+    assert [message["id"] for message in talk.sent if "id" in message] == [1, 2]
+    data = path.read_bytes()
+    assert len(data) == 0x20000 and data[0xFFFE:0x10002] == b"\x11\x22\x33\x44"
+
+
+def test_more_than_the_memory_is_not_saved(talk: Talk, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "memory")
+    for val, size in ((0, 99999999999), (1 << 32, 1), (-1, 4), (0, -1), (0xFFFFFFFF, 2)):
+        assert "'size' expects a range" in talk.ask("pmemsave", val=val, size=size, filename=path)["error"]["desc"]
+    assert "Error: Parameter 'size' expects" in talk.hmp(f"pmemsave 0 99999999999 {path}")
+    assert not (tmp_path / "memory").exists()
+
+
+def test_what_keeps_memory_from_a_file_is_said(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.session.feed(json.dumps({"execute": "human-monitor-command", "id": 1, "arguments": {
+        "command-line": f"pmemsave 0 4096 {tmp_path}/no/such"}}).encode())  # fmt: skip
+    finish(talk)
+    (answer,) = [message for message in talk.sent if message.get("id") == 1]
+    assert "No such file" in answer["return"]
+
+
+def test_the_end_of_the_machine_does_not_wait_for_a_long_command(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB") as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        talk.session.feed(json.dumps({"execute": "pmemsave", "arguments": {
+            "val": 0, "size": (1 << 32) - 1, "filename": "/dev/null"}}).encode())  # fmt: skip
+        (work,) = pc.machine.works
+    assert work.ended

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 @command("human-monitor-command", {"command-line": "str", "cpu-index?": "int"}, "str")
-def human_monitor_command(monitor: Any, command_line: str, cpu_index: int = 0) -> str:
+def human_monitor_command(monitor: Any, command_line: str, cpu_index: int = 0) -> Any:
     """What the line monitor prints for this line."""
     from vmrun.monitor.hmp import run
 
-    if not 0 <= cpu_index < monitor.machine.config["cpus"]["count"]:
+    if cpu_index and not 0 <= cpu_index < monitor.machine.config["cpus"]["count"]:
         raise QmpError("Parameter 'cpu-index' expects a CPU number")
     return run(monitor.machine, command_line, cpu_index)

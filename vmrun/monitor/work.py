@@ -1,0 +1,71 @@
+"""The long part of a command, on a thread of its own: the main loop goes on meanwhile, the command's client waits."""
+
+from __future__ import annotations
+
+import _thread
+
+from vmrun.monitor.errors import QmpError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+
+class Work:
+    """What a handler returns instead of its answer. `function(work)` runs on the thread; it looks at `work.ended` now
+    and then, which the end of the machine sets. `then` makes the answer of what it returned.
+    """
+
+    def __init__(
+        self, machine: Machine, function: Callable[[Work], Any], then: Callable[[Any], Any] = lambda value: value
+    ) -> None:
+        self.machine, self.function, self.then = machine, function, then
+        self.ended = False
+        self.told: Callable[[QmpError], Any] | None = None  # an answer made of an error
+        self._over = _thread.allocate_lock()
+
+    def map(self, then: Callable[[Any], Any]) -> Work:
+        """The same, with its answer made into another."""
+        before = self.then
+        self.then = lambda value: then(before(value))
+        return self
+
+    def start(self, done: Callable[[Any, QmpError | None], object]) -> None:
+        """`done(answer, error)` on the main loop; not at all when the machine ended first."""
+        self._over.acquire()
+        self.machine.works.append(self)
+
+        def finish(value: Any, error: QmpError | None) -> None:
+            self.machine.works.remove(self)
+            if error is None:
+                try:
+                    value = self.then(value)
+                except QmpError as late:
+                    error = late
+            if error is not None and self.told is not None:
+                value, error = self.told(error), None
+            done(value, error)
+
+        def run() -> None:
+            value, error = None, None
+            try:
+                value = self.function(self)
+            except QmpError as told:
+                error = told
+            except Exception as fault:  # a fault of ours must not end the guest
+                error = QmpError(f"internal error: {type(fault).__name__}: {fault}")
+            finally:
+                if not self.ended:
+                    self.machine.loop.call_soon(lambda: finish(value, error))
+                self._over.release()
+
+        _thread.start_new_thread(run, ())
+
+    def end(self) -> None:
+        """Wait until the thread has noticed."""
+        self.ended = True
+        with self._over:
+            pass
