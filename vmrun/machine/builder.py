@@ -19,6 +19,7 @@ from vmrun.machine import apics
 from vmrun.machine.accelerators import choose
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
+from vmrun.machine.processor import Processor
 from vmrun.machine.wiring import Wiring
 
 TYPE_CHECKING = False
@@ -220,6 +221,7 @@ class _Builder:
                 if self.direct is not None:
                     self.direct.prepare(cpuid.entries)
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
+            self.board_parts.add_child(Processor(index, apic_id, cpus))
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():
                     frozen = cpus.get("apic", {})

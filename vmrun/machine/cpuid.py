@@ -363,7 +363,9 @@ class _Maker:
 
     def add(self, function: int, eax: int, ebx: int, ecx: int, edx: int, index: int = -1) -> None:
         entry = {"function": function, "index": max(index, 0), "flags": INDEXED if index >= 0 else 0}
-        self.leaves.append(entry | {"eax": eax, "ebx": ebx, "ecx": ecx, "edx": edx})
+        registers = {"eax": eax, "ebx": ebx, "ecx": ecx, "edx": edx}
+        # more cores than a field takes spill over its end, as in QEMU
+        self.leaves.append(entry | {name: value & 0xFFFFFFFF for name, value in registers.items()})
 
     # --- leaves ---------------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class JsonStream:
         self._at = 0  # how far _data has been looked at
         self._closers: list[int] = []
         self._quote = 0
+        self._token = 0  # where the string begins that _quote is of
 
     def feed(self, data: bytes) -> list[object]:
         if not self._data and not self._skipping and data[:1] == b"{" and len(data) < MAX_SIZE:
@@ -130,9 +131,10 @@ class JsonStream:
                 if at == len(data):
                     self._at = match.start()
                     return
-                at += 1
+                if data[at] >= 0x20:  # a control character ends the string, backslash or not
+                    at += 1
             elif byte < 0x20 or byte >= 0xFE:
-                text = _shown(bytes(data[max(0, at - 16) : at]))
+                text = _shown(bytes(data[self._token if self._quote else at - 1 : at]))
                 del data[: at if byte != 0x0A else at - 1]
                 self._fail(found, f"JSON parse error, stray '{text}'")
                 return
@@ -142,7 +144,7 @@ class JsonStream:
                     self._take(found, at)
                     return
             elif byte in b"\"'":
-                self._quote = byte
+                self._quote, self._token = byte, match.start()
             elif byte in b"{[":
                 self._closers.append(0x7D if byte == 0x7B else 0x5D)
                 if len(self._closers) > MAX_DEPTH:

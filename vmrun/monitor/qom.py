@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.core.object import Device, Object
 from vmrun.core.props import props_of
+from vmrun.machine.processor import Processor
 from vmrun.monitor.errors import QmpError, no_device
 
 TYPE_CHECKING = False
@@ -64,6 +65,9 @@ class Tree:
                 {"name": "hotpluggable", "type": "bool"},
             ]
             found += [describe(prop) for prop in declared(type(node))]
+        if isinstance(node, Processor):
+            types = {bool: "bool", int: "int"}
+            found += [{"name": name, "type": types[type(value)]} for name, value in node.values.items()]
         found += [{"name": child.name, "type": f"child<{self.type_of(child)}>"} for child in node.children.values()]
         return found
 
@@ -72,7 +76,7 @@ class Tree:
             return "container"
         if node is self.machine.root:
             return f"{self.machine.config['machine']}-machine"
-        return node.driver if isinstance(node, Device) else "container"
+        return node.driver if isinstance(node, Device | Processor) else "container"
 
     def get(self, path: str, name: str) -> Any:
         node = self.resolve(path)
@@ -82,6 +86,8 @@ class Tree:
             return "/machine"
         if node is not None and name in node.children:
             return node.children[name].path
+        if isinstance(node, Processor) and name in node.values:
+            return node.values[name]
         if isinstance(node, Device):
             known = props_of(type(node))
             if name in known and name != "id":

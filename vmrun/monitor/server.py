@@ -168,8 +168,8 @@ class Monitors:
 
 
 class _Port:
-    """A session behind a character back end, whose ring takes 64 KiB at a time. Past BUSY bytes that nobody takes, or in
-    a long command, no input is taken; past LIMIT bytes of events the conversation is over.
+    """A session behind a character back end, whose ring takes 64 KiB at a time. Past BUSY bytes that nobody takes, or
+    in a long command, no input is taken; past LIMIT bytes of events the conversation is over.
     """
 
     def __init__(self, monitors: Monitors, chardev: Any, kind: str) -> None:

@@ -322,3 +322,10 @@ def test_same_input_gives_the_same_leaves() -> None:
 def test_feature_table_has_no_name_in_two_words_but_kvmclock() -> None:
     bits = cpuid.features()["bits"]
     assert [name for name, places in bits.items() if len(places) > 1] == ["kvmclock"]
+
+
+@pytest.mark.parametrize("family", ["rhel6", "qemu"])
+@pytest.mark.parametrize(("cores", "threads"), [(65, 1), (100, 1), (127, 2), (255, 1), (1, 255), (64, 2)])
+def test_more_cores_than_a_field_takes_are_a_machine_too(family: str, cores: int, threads: int) -> None:
+    found = leaves("qemu64", family, count=cores * threads, cores=cores, threads=threads)
+    assert all(0 <= value <= 0xFFFFFFFF for row in found.values() for value in row)

@@ -109,3 +109,23 @@ def test_no_bytes_raise(data: bytes) -> None:
     stream = JsonStream()
     stream.feed(data)
     assert shown(stream.feed(b"\xff\n" + PING + b"\n"))[-1] == {"execute": "ping"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (b'"x\n', "stray '\"x\n'"),
+        (b"'x\n", "stray ''x\n'"),
+        (b'{"a": "x\n', "stray '\"x\n'"),
+        (b'"\\\n', "stray '\"\\\n'"),
+        (b"nonsense\n", "invalid keyword 'nonsense'"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_the_command_after_something_wrong_is_heard(wrong: bytes, said: str, piece: int) -> None:
+    """QEMU's words, and QEMU's way back."""
+    stream, text = JsonStream(), wrong + b'{"execute":"query-name","id":1}\n'
+    found = [value for at in range(0, len(text), piece) for value in stream.feed(text[at : at + piece])]
+    error, command = found
+    assert str(error) == f"JSON parse error, {said}"
+    assert command == {"execute": "query-name", "id": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import types
 from typing import Any
 
 import pytest
@@ -338,8 +339,9 @@ def finish(talk: Talk) -> None:
 def test_memory_is_saved_while_the_main_loop_goes_on(talk: Talk, pc: Driven, tmp_path: pathlib.Path) -> None:
     pc.write(0x1FFFE, b"\x11\x22\x33\x44")
     path = tmp_path / "memory"
-    talk.session.feed(json.dumps({"execute": "pmemsave", "id": 1, "arguments": {
-        "val": 0x10000, "size": 0x20000, "filename": str(path)}}).encode() + b'{"execute": "query-name", "id": 2}')  # fmt: skip
+    given = {"val": 0x10000, "size": 0x20000, "filename": str(path)}
+    first = json.dumps({"execute": "pmemsave", "id": 1, "arguments": given})
+    talk.session.feed(first.encode() + b'{"execute": "query-name", "id": 2}')
     assert not any(message.get("id") for message in talk.sent)
     finish(talk)
     assert [message["id"] for message in talk.sent if "id" in message] == [1, 2]
@@ -371,3 +373,30 @@ def test_the_end_of_the_machine_does_not_wait_for_a_long_command(tmp_path: pathl
             "val": 0, "size": (1 << 32) - 1, "filename": "/dev/null"}}).encode())  # fmt: skip
         (work,) = pc.machine.works
     assert work.ended
+
+
+def test_the_path_of_a_processor_can_be_read(tmp_path: pathlib.Path) -> None:
+    cpus = {"count": 4, "sockets": 1, "cores": 2, "threads": 2}
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", cpus=cpus) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        rows = talk.result("query-cpus-fast")
+        assert [row["props"]["core-id"] for row in rows] == [0, 0, 1, 1]
+        for row in rows:
+            names = {prop["name"] for prop in talk.result("qom-list", path=row["qom-path"])}
+            assert {"type", "core-id", "realized"} <= names
+            for name, value in row["props"].items():
+                assert talk.result("qom-get", path=row["qom-path"], property=name) == value
+            assert talk.result("qom-get", path=row["qom-path"], property="type") == "qemu64-x86_64-cpu"
+
+
+def test_a_machine_with_nothing_in_it_answers_a_line() -> None:
+    from vmrun.machine.empty import build_empty
+
+    machine = build_empty("nothing", {})
+    try:
+        talk = Talk(types.SimpleNamespace(machine=machine))  # type: ignore[arg-type]
+        talk.result("qmp_capabilities")
+        assert talk.hmp("info status") == "VM status: paused (prelaunch)\r\n"
+    finally:
+        machine.close()

@@ -159,23 +159,20 @@ def uuid(machine: Any) -> str:
 
 
 def cpus(machine: Any) -> list[dict[str, Any]]:
-    config = machine.config["cpus"]
     import os
 
-    cores, threads = int(config.get("cores", 1)), int(config.get("threads", 1))
+    from vmrun.machine.processor import Processor, place
+
+    nodes = [node for node in machine.root.walk() if isinstance(node, Processor)]
     return [
         {
             "cpu-index": index,
-            "qom-path": f"/machine/unattached/cpu[{index}]",
+            "qom-path": node.path,
             "thread-id": os.getpid(),
-            "props": {
-                "socket-id": index // (cores * threads),
-                "core-id": index // threads % cores,
-                "thread-id": index % threads,
-            },
+            "props": place(index, machine.config["cpus"]),
             "target": "x86_64",
         }
-        for index in range(config["count"])
+        for index, node in enumerate(nodes)
     ]
 
 
