@@ -157,8 +157,7 @@ def _introduce(machine: Machine, console: bool, options: Any) -> None:
         if address and machine.config["chardevs"][chardev.name]["type"] in ("pty", "socket"):
             _note(machine, f"{chardev.name} is on {address}")
     if not console and not machine.board.chardevs:
-        shown = any(hasattr(device, "screen") for device in machine.devices.values())
-        add = "--screen shows its display" if shown else "`display: std` and --screen show one"
+        add = "--screen shows its display" if machine.board.consoles else "`display: std` and --screen show one"
         _note(machine, f"this machine has no console here: add `serial: stdio` to its file; {add}")
     if console and sys.stdin.isatty():
         _note(machine, "Ctrl-A x ends it, Ctrl-A h lists what else there is")
