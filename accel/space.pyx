@@ -188,12 +188,13 @@ cdef class Region:
             self.kind = kind
             self._changed()
 
-    def set_alias(self, Region target, u64 offset):
-        """Point an alias elsewhere."""
-        if self.target is not target or self.offset != offset:
+    def set_alias(self, Region target, u64 offset, size=None):
+        """Point an alias elsewhere; `size`: and show so many bytes of it."""
+        cdef u64 wanted = self.size if size is None else size
+        if self.target is not target or self.offset != offset or self.size != wanted:
             self.target.spaces.remove(self)
             target.spaces.append(self)
-            self.target, self.offset = target, offset
+            self.target, self.offset, self.size = target, offset, wanted
             self._changed()
 
     def _changed(self):

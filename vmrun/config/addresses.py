@@ -64,7 +64,7 @@ def _check_provides(work: Work, dev: Dev) -> None:
             f"{dev.spec.path}.provides",
             remedy="name the buses the driver has, or leave `provides` out",
         )
-        dev.provides = {f"{dev.id}.{number}": kind for number, kind in enumerate(kinds)}
+        dev.provides = dev.entry.buses(dev.id)
 
 
 def _choose_bus(work: Work, dev: Dev) -> None:

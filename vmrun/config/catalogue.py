@@ -62,6 +62,13 @@ class Driver:
         )
 
 
+    def buses(self, id: str) -> dict[str, str]:
+        """name → kind of the buses that a device called `id` provides, as QEMU names them: a bridge's PCI bus has the
+        bridge's own name.
+        """
+        return {id if kind == "PCI" else f"{id}.{n}": kind for n, kind in enumerate(self.provides)}
+
+
 class Catalogue:
     """Drivers and backends by name. files lists what was read, for the cache."""
 

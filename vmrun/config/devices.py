@@ -149,12 +149,12 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
     dev = Dev(spec, name, entry)
     if entry.planned:
         work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
-        dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
+        dev.provides = dev.provides or entry.buses(dev.id)
         dev.props = inherited(work, entry)
         _own(work, dev, entry, None, dev.props, {})
         return dev
     kernel = work.catalogue.modelled(spec.in_kernel) if spec.in_kernel else None
-    dev.provides = dev.provides or {f"{dev.id}.{n}": kind for n, kind in enumerate(entry.provides)}
+    dev.provides = dev.provides or entry.buses(dev.id)
     dev.props = inherited(work, entry)
     dev.in_kernel_props = inherited(work, kernel) if kernel is not None else {}
     _own(work, dev, entry, kernel, dev.props, dev.in_kernel_props)

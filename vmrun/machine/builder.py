@@ -191,7 +191,7 @@ class _Builder:
     def wiring_bus(self, name: str, bus: Any) -> None:
         if bus.kind == "ISA":
             self.wiring.fans[f"{name}.irq"] = bus.irqs
-        elif bus.kind == "PCI":
+        elif bus.kind == "PCI" and bus.bridge is None:
             self.wiring.lines[f"{name}.pirq"] = bus.pirq
 
     def _connect(self) -> None:

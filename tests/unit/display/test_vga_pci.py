@@ -10,7 +10,7 @@ from accel.clock import SteppedClock
 from accel.space import AddressSpace, Region
 
 from accel.accelerator import Accelerator
-from vmrun.bus.pci import PciBus
+from vmrun.bus.pci import RootBus
 from vmrun.core.console import Console
 from vmrun.core.props import props_of
 from vmrun.devices.display.vga_pci import VgaPci
@@ -29,7 +29,7 @@ class Machine:
         self.system_memory.add(self.pci_memory, 0, -1)
         self.memory = AddressSpace("memory", self.system_memory)
         self.io = AddressSpace("I/O", self.system_io, ports=True)
-        self.bus = PciBus("pci.0", self)  # type: ignore[arg-type]
+        self.bus = RootBus("pci.0", self)  # type: ignore[arg-type]
         self.asked: list[str] = []
         self.consoles: list[Console] = []
 

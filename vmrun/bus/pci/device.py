@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.bus.pci.capability import Capability
     from vmrun.core.platform import Platform
 
 # offsets and bits of the type 0 header
@@ -63,6 +64,8 @@ class PciDevice(Device):
     subsystem_vendor_id = 0x1AF4
     subsystem_id = 0x1100
     interrupt_pin = 0  # 1 is INTA#
+    header_type = 0
+    rom_offset = ROM_BAR
     hotpluggable = True  # can be put in and taken out while the machine runs
 
     addr = Prop("pci-addr", doc="slot.function, in hex")
@@ -78,6 +81,7 @@ class PciDevice(Device):
         self.intx = IrqLine()
         self.platform: Any = None
         self.devfn = -1
+        self.capabilities: list[Capability] = []
         self._capability_end = 0x40
 
     # --- life -------------------------------------------------------------------------------------------
@@ -113,6 +117,8 @@ class PciDevice(Device):
             config.set_dword(bar.offset, bar.flags)
             if bar.flags & 4 and bar.n != 6:
                 config.set_dword(bar.offset + 4, 0)
+        for capability in self.capabilities:
+            capability.reset()
         self.intx.drive(0)
         self.pci_reset()
         self._remap()
@@ -135,9 +141,10 @@ class PciDevice(Device):
         config.set_byte(8, self.revision)
         config.set_byte(9, self.class_code & 0xFF)
         config.set_word(10, self.class_code >> 8)
-        config.set_byte(14, 0x80 if self.multifunction else 0)
-        config.set_word(0x2C, self.subsystem_vendor_id)
-        config.set_word(0x2E, self.subsystem_id)
+        config.set_byte(14, self.header_type | (0x80 if self.multifunction else 0))
+        if not self.header_type:
+            config.set_word(0x2C, self.subsystem_vendor_id)
+            config.set_word(0x2E, self.subsystem_id)
         config.set_byte(INTERRUPT_PIN, self.interrupt_pin)
         config.allow(COMMAND, 2, config_mask(COMMAND) if self.command_serr_enable else config_mask(COMMAND) & ~0x100)
         config.allow(INTERRUPT_LINE, 1, 0xFF)
@@ -147,17 +154,22 @@ class PciDevice(Device):
         for offset in range(0x40, 0x100, 4):
             config.allow(offset, 4, 0xFFFFFFFF)  # QEMU's rule: what a device does not say is plain storage
 
-    def add_capability(self, id: int, size: int) -> int:
-        """Append a capability of `size` bytes (its header included); the offset."""
-        offset = self._capability_end
-        self._capability_end = (offset + size + 3) & ~3
-        self.config.set_byte(offset, id)
-        self.config.set_byte(offset + 1, self.config.get(CAPABILITIES, 1))
-        self.config.set_byte(CAPABILITIES, offset)
-        for byte in range(offset, offset + size):
-            self.config.allow(byte, 1, 0)
-        self.config.set_word(STATUS, self.config.get(STATUS, 2) | CAP_LIST)
-        return offset
+    def add_capability(self, capability: Capability, offset: int = 0) -> None:
+        """Put it at the head of the list, at `offset` or at the first free place. In pci_realize."""
+        config = self.config
+        offset = offset or self._capability_end
+        end = offset + capability.size
+        if offset < 0x40 or offset & 3 or end > 0x100:
+            raise BuildError(f"{self.path}: no capability of {capability.size} bytes fits at {offset:#x}")
+        self._capability_end = max(self._capability_end, (end + 3) & ~3)
+        for byte in range(offset, end):
+            config.allow(byte, 1, 0)
+        config.set_byte(offset, capability.id)
+        config.set_byte(offset + 1, config.get(CAPABILITIES, 1))
+        config.set_byte(CAPABILITIES, offset)
+        config.set_word(STATUS, config.get(STATUS, 2) | CAP_LIST)
+        self.capabilities.append(capability)
+        capability.attach(self, offset)
 
     # --- base address registers --------------------------------------------------------------------------
 
@@ -192,12 +204,15 @@ class PciDevice(Device):
         block.write(0, image)
         region = Region.rom(f"{self.name}.rom", block)
         region.owner = self
-        self._declare(Bar(6, ROM_BAR, size, 0, region))
+        self._declare(Bar(6, self.rom_offset, size, 0, region))
 
     def _config_changed(self, offset: int, size: int) -> None:
-        if offset < 0x34:
+        if offset < 0x40:
             self._remap()
             self.pin.refresh()
+        for capability in self.capabilities:
+            if offset < capability.offset + capability.size and offset + size > capability.offset:
+                capability.written()
         self.config_written(offset, size)
 
     def _remap(self) -> None:
@@ -235,9 +250,8 @@ class PciDevice(Device):
         return where if where and last < (1 << 40) and not (where < 1 << 32 and last >= 0xFFFFFFFF) else None
 
     def _space(self, bar: Bar) -> Region:
-        if bar.flags & 1:
-            return self.platform.system_io
-        return self.platform.pci_memory
+        container: Region = self.parent_bus.io if bar.flags & 1 else self.parent_bus.memory
+        return container
 
     def _unmap(self, bar: Bar) -> None:
         if bar.mapped is not None:
@@ -247,15 +261,23 @@ class PciDevice(Device):
     # --- state ------------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        return {"config": self.config.snapshot()}
+        state: dict[str, Any] = {"config": self.config.snapshot()}
+        own = {f"{capability.id:02x}": kept for capability in self.capabilities if (kept := capability.save())}
+        return {**state, "capabilities": own} if own else state
 
     def load(self, state: dict[str, Any]) -> None:
-        config = state.get("config")
-        if not isinstance(config, bytes) or len(config) != 256 or set(state) != {"config"}:
+        config, own = state.get("config"), state.get("capabilities", {})
+        if not isinstance(config, bytes) or len(config) != 256 or not set(state) <= {"config", "capabilities"}:
             raise StateError(f"{self.path}: the configuration space must be 256 bytes")
         if config[:4] != self.config.snapshot()[:4]:
             raise StateError(f"{self.path}: the saved configuration space is another device's")
+        if not isinstance(own, dict):
+            raise StateError(f"{self.path}: the states of capabilities are a mapping")
+        for capability in self.capabilities:
+            capability.check(own.get(f"{capability.id:02x}"))
         self.config.restore(config)
+        for capability in self.capabilities:
+            capability.load(own.get(f"{capability.id:02x}"))
         self._remap()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from accel.space import Region
 
-from vmrun.bus.pci import PciBus
+from vmrun.bus.pci import RootBus
 from vmrun.bus.pci.config import ConfigAddress, ConfigData
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -37,7 +37,7 @@ class I440fxPciHost(Device):
     pci_hole64_size = named("pci-hole64-size", "size", 2 << 30, "64-bit PCI hole that ACPI declares")
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
-        self.bus_made = PciBus(names[0], platform, self.first_slot)
+        self.bus_made = RootBus(names[0], platform, self.first_slot)
         self.buses[names[0]] = self.bus_made
 
     def realize(self, platform: Platform) -> None:

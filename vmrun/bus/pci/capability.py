@@ -1,0 +1,165 @@
+"""Capabilities of a PCI function: each has its bytes after reset, the bits a guest may write, and maybe a state of its
+own. `PciDevice.add_capability` puts one into the list.
+
+Ref: PCI Local Bus Specification 3.0, 6.7 and 6.8; PCI-to-PCI Bridge Architecture 1.2, 13.
+"""
+
+from __future__ import annotations
+
+from vmrun.bus.pci.msi import MsiChip, MsixChip
+from vmrun.errors import BuildError, StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.space import Region
+
+    from vmrun.bus.pci.device import PciDevice
+
+SLOT_ID, MSI, VENDOR, BRIDGE_SUBSYSTEM, MSIX = 4, 5, 9, 0x0D, 0x11
+
+
+class Capability:
+    """`body`: what follows the two bytes of the header, after reset; `mask`: which of its bits a guest may write."""
+
+    def __init__(self, id: int, body: bytes, mask: bytes = b"") -> None:
+        self.id, self.body, self.mask = id, body, mask.ljust(len(body), b"\0")
+        self.offset = 0
+        self.device: Any = None
+
+    @property
+    def size(self) -> int:
+        return 2 + len(self.body)
+
+    def attach(self, device: PciDevice, offset: int) -> None:
+        """It lies at `offset` of the function's configuration space from now on."""
+        self.device, self.offset = device, offset
+        for n, bits in enumerate(self.mask):
+            device.config.allow(offset + 2 + n, 1, bits)
+        if any(self.mask):
+            device.config.watch(offset + 2, len(self.body), True)
+        self.reset()
+
+    def reset(self) -> None:
+        for n, value in enumerate(self.body):
+            self.device.config.set_byte(self.offset + 2 + n, value)
+
+    def written(self) -> None:
+        """The guest wrote to it."""
+
+    def save(self) -> dict[str, Any] | None:
+        """State beyond the configuration space; None when there is none."""
+        return None
+
+    def check(self, state: Any) -> None:
+        """StateError when `load` could not take this."""
+        if state is not None:
+            raise StateError(f"{self.device.path}: capability {self.id:#x} has no state")
+
+    def load(self, state: Any) -> None:
+        """A state that `check` let pass; configuration space is loaded already."""
+
+
+class Msi(Capability):
+    """1, 2, 4 … 32 vectors. `wide`: 64-bit address; `masks`: a mask bit for each vector."""
+
+    def __init__(self, vectors: int = 1, wide: bool = True, masks: bool = False) -> None:
+        if vectors not in (1, 2, 4, 8, 16, 32):
+            raise BuildError(f"MSI has 1, 2, 4, 8, 16 or 32 vectors, not {vectors}")
+        self.vectors, self.wide, self.masks = vectors, wide, masks
+        control = (vectors.bit_length() - 1) << 1 | (0x80 if wide else 0) | (0x100 if masks else 0)
+        body = control.to_bytes(2, "little")
+        mask = b"\x71\0\xfc\xff\xff\xff"
+        if wide:
+            mask += b"\xff" * 4
+        mask += b"\xff\xff"
+        if masks:
+            mask += b"\0\0" + ((1 << vectors) - 1).to_bytes(4, "little") + bytes(4)
+        super().__init__(MSI, body.ljust(len(mask), b"\0"), mask)
+
+    def attach(self, device: PciDevice, offset: int) -> None:
+        sink = device.platform.accelerator.msi_sink()
+        self.chip = MsiChip(device.config, device.dma, sink, offset, self.vectors, self.wide, self.masks)
+        super().attach(device, offset)
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.chip.is_enabled())
+
+    def written(self) -> None:
+        if self.enabled:
+            self.device.intx.drive(0)  # one way of interrupting or the other
+        self.chip.settle()
+
+
+class Msix(Capability):
+    """Up to 2048 vectors, whose table and pending bits lie in BARs. `show` maps them."""
+
+    def __init__(self, vectors: int, table_bar: int, table: int, pending_bar: int, pending: int) -> None:
+        self.vectors, self.table, self.pending = vectors, table, pending
+        body = (vectors - 1).to_bytes(2, "little")
+        body += (table | table_bar).to_bytes(4, "little") + (pending | pending_bar).to_bytes(4, "little")
+        super().__init__(MSIX, body, b"\0\xc0")
+
+    def attach(self, device: PciDevice, offset: int) -> None:
+        sink = device.platform.accelerator.msi_sink()
+        self.chip = MsixChip(device.config, device.dma, sink, offset, self.vectors)
+        super().attach(device, offset)
+
+    def show(self, bar: Region) -> None:
+        """Put table and pending bits into the container that is their BAR."""
+        from accel.space import Region
+
+        size = (self.vectors + 63) // 64 * 8
+        bar.add(Region.device("msix-table", self.chip.table_io, 16 * self.vectors), self.table, 1)
+        bar.add(Region.device("msix-pba", self.chip.pending_io, size), self.pending, 1)
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.chip.is_enabled())
+
+    def reset(self) -> None:
+        super().reset()
+        self.chip.reset()
+
+    def written(self) -> None:
+        if self.enabled:
+            self.device.intx.drive(0)
+        self.chip.settle()
+
+    def save(self) -> dict[str, Any]:
+        table, pending = self.chip.save()
+        return {"table": table, "pending": pending}
+
+    def check(self, state: Any) -> None:
+        sizes = {"table": 16 * self.vectors, "pending": (self.vectors + 7) // 8}
+        if not isinstance(state, dict) or set(state) != set(sizes):
+            raise StateError(f"{self.device.path}: the state of MSI-X is its table and its pending bits")
+        for name, size in sizes.items():
+            if not isinstance(state[name], bytes) or len(state[name]) != size:
+                raise StateError(f"{self.device.path}: the {name} of MSI-X must be {size} bytes")
+
+    def load(self, state: Any) -> None:
+        self.chip.load(state["table"], state["pending"])
+
+
+class SlotId(Capability):
+    """Number of the chassis that a bridge's slots are in, and how many slots those are."""
+
+    def __init__(self, chassis: int, slots: int = 0) -> None:
+        super().__init__(SLOT_ID, bytes((0x20 | slots, chassis)), b"\0\xff")
+
+
+class BridgeSubsystem(Capability):
+    """Subsystem ids of a bridge, whose header has no room for them."""
+
+    def __init__(self, vendor: int = 0, device: int = 0) -> None:
+        super().__init__(BRIDGE_SUBSYSTEM, bytes(2) + vendor.to_bytes(2, "little") + device.to_bytes(2, "little"))
+
+
+class Vendor(Capability):
+    """The vendor's own: a length byte is put before `body`."""
+
+    def __init__(self, body: bytes, mask: bytes = b"") -> None:
+        super().__init__(VENDOR, bytes((3 + len(body),)) + body, b"\0" + mask)

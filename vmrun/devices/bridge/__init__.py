@@ -1,0 +1,1 @@
+"""PCI-to-PCI bridges."""

@@ -1,0 +1,1 @@
+"""Devices made for trying out a machine: firmware tests, kernel test suites, drivers that one learns on."""
