@@ -75,6 +75,7 @@ class Device(Object):
     resources: dict[str, list[Any]] = {}
     index: dict[str, Any] = {}
     description = ""
+    hotpluggable = True             # can be put in and taken out while the machine runs, if its bus allows
     accel: str | None = None        # set on the variant that an accelerator has in its kernel
 
     id = Prop("str", doc="name of the device, unique in the machine", visible=False)
@@ -86,6 +87,8 @@ class Device(Object):
         self.outputs: dict[str, list[IrqLine]] = {}
         self.inputs: dict[str, IrqSink] = {}
         self.realized = False
+        self.hotplugged = False                     # put in after the machine was built
+        self.leaving = False                        # the guest was asked to let go of it
 
     # --- pins -------------------------------------------------------------------------------------------
 

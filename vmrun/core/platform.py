@@ -67,6 +67,9 @@ class Platform(Protocol):
     def remove_console(self, console: Console) -> None:
         """The adapter goes; its viewers keep the last picture."""
 
+    def let_go(self, device: Device) -> None:
+        """The guest let go of a device that it was asked for: take it out of the machine."""
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""
 

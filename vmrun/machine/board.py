@@ -64,6 +64,7 @@ class Board:
         self.input = InputRouter(lock)
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
+        self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
 
     def use_clock(self, clock: Any) -> None:
         """The accelerator's own virtual time instead of the host's; before there are devices."""

@@ -11,23 +11,20 @@ from accel.api import DeviceLock, IrqFan
 from accel.space import Region
 
 from accel.errors import AccelFailure
-from vmrun.core import registry
 from vmrun.core.loop import Loop
-from vmrun.core.object import Object
 from vmrun.errors import AccelError, BuildError
 from vmrun.machine import apics
 from vmrun.machine.accelerators import choose
+from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
 from vmrun.machine.processor import Processor
-from vmrun.machine.wiring import Wiring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vmrun.core.object import Device
     from vmrun.machine.direct import DirectBoot
 
 GSIS = 24
@@ -70,14 +67,8 @@ def build(
 class _Builder:
     def __init__(self, config: dict[str, Any], board: Board, undo: list[Callable[[], object]]) -> None:
         self.config, self.board, self.undo = config, board, undo
-        self.wiring = Wiring()
+        self.assembly = Assembly(board)
         self.direct: DirectBoot | None = None
-        self.root = Object("machine")
-        self.board_parts = Object("unattached")
-        self.peripheral = Object("peripheral")
-        self.anonymous = Object("peripheral-anon")
-        for node in (self.board_parts, self.peripheral, self.anonymous):
-            self.root.add_child(node)
 
     def build(self, accel: list[str]) -> Machine:
         from vmrun import firmware
@@ -113,7 +104,7 @@ class _Builder:
                 self._create_devices()
             self._connect()
         missing = self._create_processors()
-        machine = Machine(config, board, self.root, choice)
+        machine = Machine(config, board, self.assembly, choice)
         machine.missing_features = missing
         machine.bios = image
         machine.direct = self.direct
@@ -139,67 +130,17 @@ class _Builder:
         return name == "kvm" or (name in listed and "kvm" in listed)
 
     def _create_devices(self) -> None:
-        rows = _catalogue()
         for entry in self.config["devices"]:
-            self._create(entry, rows)
-
-    def _create(self, entry: dict[str, Any], rows: dict[str, Any]) -> None:
-        driver, values = entry["driver"], entry["props"]
-        twin = entry.get("in-kernel")
-        if twin and twin in self.board.accelerator.in_kernel:
-            driver, values = twin, entry.get("in-kernel-props", values)
-        row = rows.get(driver)
-        if row is None:
-            raise BuildError(f"{entry['id']}: driver {driver} is not modelled yet")
-        cls = registry.find(driver, row["module"])
-        device = cls(entry["id"])
-        if entry.get("board"):
-            self.board_parts.add_child(device)
-        elif entry["id"]:
-            self.peripheral.add_child(device)
-        else:
-            self.anonymous.add_child(device, f"device[{len(self.anonymous.children)}]")
-        settings = {**values, "id": entry["id"]}
-        if entry.get("addr") is not None:
-            settings["addr"] = entry["addr"]
-        device.set_props(settings)
-        self._attach(device, entry)
-        make_buses = getattr(device, "make_buses", None)
-        if make_buses is not None and entry["provides"]:
-            make_buses(list(entry["provides"]), self.board)
-            for name, bus in device.buses.items():
-                bus.owner = device
-                self.wiring_bus(name, bus)
-        device.realize(self.board)
-        device.realized = True
-        self.board.devices[entry["id"]] = device
-        self.wiring.devices[entry["id"]] = device
-        self.undo.append(device.unrealize)
-
-    def _attach(self, device: Device, entry: dict[str, Any]) -> None:
-        if entry.get("bus") is None:
-            return
-        for owner in self.board.devices.values():
-            bus = owner.buses.get(entry["bus"])
-            if bus is not None:
-                device.parent_bus = bus
-                if device not in bus.devices and bus.kind != "PCI":
-                    bus.devices.append(device)
-                return
-        raise BuildError(f"{device.path}: there is no bus '{entry['bus']}'")
-
-    def wiring_bus(self, name: str, bus: Any) -> None:
-        if bus.kind == "ISA":
-            self.wiring.fans[f"{name}.irq"] = bus.irqs
-        elif bus.kind == "PCI" and bus.bridge is None:
-            self.wiring.lines[f"{name}.pirq"] = bus.pirq
+            device = self.assembly.create(entry)
+            self.undo.append(device.unrealize)
 
     def _connect(self) -> None:
-        self.wiring.fans["gsi"] = IrqFan("gsi", GSIS)
+        wiring = self.assembly.wiring
+        wiring.fans["gsi"] = IrqFan("gsi", GSIS)
         for pin in CPU_PINS:
-            self.wiring.sinks[f"cpus.{pin}"] = self.board.accelerator.cpu_input(pin)
-        self.wiring.sinks.update(self.board.sinks)
-        self.wiring.connect_all([(source, target) for source, target in self.config["wires"]])
+            wiring.sinks[f"cpus.{pin}"] = self.board.accelerator.cpu_input(pin)
+        wiring.sinks.update(self.board.sinks)
+        wiring.connect_all([(source, target) for source, target in self.config["wires"]])
 
     # --- processors and firmware ----------------------------------------------------------------------------
 
@@ -225,7 +166,7 @@ class _Builder:
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():
                     frozen = cpus.get("apic", {})
-                    apics.add_apic(self.board, self.board_parts, self.apics, index, cpuid.entries, frozen)
+                    apics.add_apic(self.board, self.assembly.board_parts, self.apics, index, cpuid.entries, frozen)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:
@@ -247,12 +188,3 @@ class _Builder:
         if boot is not None and boot.jumps_in_rom and self.board.accelerator.name == "kvm":
             with self.board.lock:
                 self.board.keep_roms_writable()
-
-
-def _catalogue() -> dict[str, Any]:
-    """The rows of schema/devices.json: which module has a driver."""
-    from vmrun.config.cache import read_own
-    from vmrun.config.data import data_dir
-
-    rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
-    return rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from accel.accelerator import find
 from vmrun.core.loop import Loop
-from vmrun.core.object import Object
 from vmrun.machine.accelerators import Choice
+from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
 
@@ -40,10 +40,7 @@ def build_empty(name: str, chardevs: dict[str, Any], mux: Any = None) -> Machine
     loop = Loop(lock)
     board = Board({**NOTHING, "name": name, "chardevs": chardevs}, loop, lock)
     board.accelerator = find("qtest")(board.memory, board.io, lock, board.control)
-    root = Object("machine")
-    for part in ("unattached", "peripheral", "peripheral-anon"):
-        root.add_child(Object(part))
-    machine = EmptyMachine(board.config, board, root, Choice(board.accelerator, []))
+    machine = EmptyMachine(board.config, board, Assembly(board), Choice(board.accelerator, []))
     if mux is not None:
         board.mux = mux(loop, lock)
     machine.attach_loop()

@@ -13,7 +13,7 @@ from accel.api import Action
 from accel.run import REQUEST_FAILED
 
 from vmrun.errors import StateError
-from vmrun.machine import runstate
+from vmrun.machine import hotplug, runstate
 from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vmrun.core.object import Device, Object
+    from vmrun.core.object import Device
     from vmrun.machine.accelerators import Choice
+    from vmrun.machine.assembly import Assembly
     from vmrun.machine.board import Board
 
 # this many triple faults within so many seconds: the guest gets nowhere
@@ -45,8 +46,10 @@ class Outcome:
 class Machine:
     """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread, but `ask`."""
 
-    def __init__(self, config: dict[str, Any], board: Board, root: Object, choice: Choice) -> None:
-        self.config, self.board, self.root, self.choice = config, board, root, choice
+    def __init__(self, config: dict[str, Any], board: Board, assembly: Assembly, choice: Choice) -> None:
+        self.config, self.board, self.assembly, self.choice = config, board, assembly, choice
+        self.root = assembly.root
+        board.let_go = lambda device: hotplug.let_go(self, device)
         self.accelerator = choice.accelerator
         self.loop = board.loop
         self.state = runstate.PRELAUNCH
@@ -83,6 +86,16 @@ class Machine:
     def tell(self, event: str, **data: Any) -> None:
         for listener in list(self.listeners):
             listener(event, **data)
+
+    # --- devices that come and go -----------------------------------------------------------------------
+
+    def plug(self, wanted: dict[str, Any]) -> Device:
+        """Put in a device, given as in a machine file's `devices`, and tell the guest. BuildError in QEMU's words."""
+        return hotplug.plug(self, hotplug.plan(self, wanted))
+
+    def unplug(self, device: Device) -> None:
+        """Ask the guest to let go of a device; DEVICE_DELETED tells when it is gone. BuildError: its bus cannot."""
+        hotplug.ask(self, device)
 
     # --- running ----------------------------------------------------------------------------------------
 
@@ -234,8 +247,8 @@ class Machine:
 
     def _reset_devices(self, keep_suspend_well: bool = False) -> None:
         with self.board.memory.transaction(), self.board.io.transaction():
-            for device in self.board.devices.values():
-                if not (keep_suspend_well and getattr(device, "suspend_well", False)):
+            for device in list(self.board.devices.values()):
+                if device.realized and not (keep_suspend_well and getattr(device, "suspend_well", False)):
                     device.reset()
 
     def _reset_processors(self, waking: bool = False) -> None:

@@ -35,7 +35,6 @@ class PciBridge(PciDevice):
     rom_offset = 0x38
     class_code = 0x060400
     provides = ("PCI",)
-    hotpluggable = False
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         self.secondary = SecondaryBus(names[0], platform)

@@ -12,10 +12,24 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from accel.api import IrqLine, IrqSink
 
     from vmrun.bus.pci.device import PciDevice
     from vmrun.core.platform import Platform
+
+    class HotplugController(Protocol):
+        """Who tells the guest of cards that come and go on a bus, and hears from it. The device lock is held."""
+
+        def check(self, device: PciDevice) -> None:
+            """BuildError when a card cannot come here while the machine runs."""
+
+        def plugged(self, device: PciDevice) -> None:
+            """It is there: tell the guest."""
+
+        def ask_unplug(self, device: PciDevice) -> None:
+            """Ask the guest to let go of it; when it does, platform.let_go. BuildError when that cannot be."""
 
 SLOTS = 32
 
@@ -34,6 +48,7 @@ class PciBus:
         self.functions = PciFunctions()
         self.intx: IrqSink
         self.bridge: PciDevice | None = None
+        self.hotplug: HotplugController | None = None
         self.devices: list[PciDevice] = []
 
     @property

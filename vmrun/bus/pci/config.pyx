@@ -184,9 +184,13 @@ cdef class PciFunctions:
 
 
 cdef class ConfigAddress(IoRegion):
-    """CONFADD at 0xcf8: only a dword is written. Smaller reads, wherever, show its low bits, as qemu-kvm's does."""
+    """CONFADD at 0xcf8: only a dword is written. Smaller reads, wherever, show its low bits, as qemu-kvm's does; the
+    byte at 0xcf9 is the reset control register's, or nobody's.
+    """
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        if offset == 1 and size == 1:
+            return <u64>-1
         return self.latch if size == 4 or offset & (size - 1) == 0 else self.latch & 0xFF | (self.latch & 0xFF) << 8
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:

@@ -66,7 +66,6 @@ class PciDevice(Device):
     interrupt_pin = 0  # 1 is INTA#
     header_type = 0
     rom_offset = ROM_BAR
-    hotpluggable = True  # can be put in and taken out while the machine runs
 
     addr = Prop("pci-addr", doc="slot.function, in hex")
     multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")
@@ -95,15 +94,22 @@ class PciDevice(Device):
         self.platform = platform
         self.dma = Dma(platform.memory, False)
         self.parent_bus.plug(self)
-        self._header()
-        self.pin = IntxPin(self.config, self.parent_bus.intx, (self.devfn >> 3) * 4 + max(self.interrupt_pin - 1, 0))
-        self.intx = IrqLine(self.pin, 0)
-        self.pci_realize(platform)
-        self.config.set_byte(8, self.revision)  # a property may have changed it
-        if self.romfile and self.rombar and 6 not in self.bars:
-            self._add_rom(platform.add_option_rom(self.romfile))
+        try:
+            self._header()
+            input = (self.devfn >> 3) * 4 + max(self.interrupt_pin - 1, 0)
+            self.pin = IntxPin(self.config, self.parent_bus.intx, input)
+            self.intx = IrqLine(self.pin, 0)
+            self.pci_realize(platform)
+            self.config.set_byte(8, self.revision)  # a property may have changed it
+            if self.romfile and self.rombar and 6 not in self.bars:
+                self._add_rom(platform.add_option_rom(self.romfile))
+        except BaseException:
+            self.parent_bus.unplug(self)
+            raise
 
     def unrealize(self) -> None:
+        self.intx.drive(0)
+        self.dma.enabled = False
         for bar in self.bars.values():
             self._unmap(bar)
         self.parent_bus.unplug(self)

@@ -1,35 +1,72 @@
-"""General-purpose events and the hot-plug registers behind them, as qemu-kvm's firmware tables use them.
+"""General-purpose events and the slot hot-plug registers behind them, as qemu-kvm's firmware tables use them.
 
-Ports: 0xafe0 GPE0 status (2 bytes) and enable (2); 0xae00 PCI slots: up, down, eject/features, removable, bus
-selector (0 without `bridges`) and the number that a device was given (acpi-index).
-Not modelled: buses behind bridges: the selector takes only bus 0; acpi-index: no device has one.
+Ports: 0xafe0 GPE0 status (2 bytes) and enable (2); 0xae00 PCI slots of the bus that is selected: up, down,
+eject/features, removable, bus selector (0 without `bridges`) and the number that a device was given (acpi-index).
+Buses are numbered when the machine starts: the root first, then the buses behind bridges that were there, depth first.
+A card goes when the guest writes its slot to eject; one that was asked for goes with the next reset at the latest.
+Ref: QEMU docs/specs/acpi_pci_hotplug.rst.
+Not modelled: acpi-index: no device has one.
 """
 
 from __future__ import annotations
 
 from accel.api import PyIoRegion
 
-from vmrun.errors import StateError
+from vmrun.errors import BuildError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+    from vmrun.bus.pci import PciBus, PciDevice
 
 GPE0, GPE0_SIZE = 0xAFE0, 4
 SLOTS, SLOTS_SIZE = 0xAE00, 0x18
 BUSES = 256
 PCI_EVENT = 0x02
 UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
+ALL = 0xFFFFFFFF
+
+
+class _Slots:
+    """One bus: a bit per slot for cards that came (up) and cards that are asked for (down)."""
+
+    def __init__(self, bus: PciBus) -> None:
+        self.bus = bus
+        self.up = self.down = 0
+
+    def cards(self, slot: int) -> list[PciDevice]:
+        return [device for device in self.bus.devices if device.devfn >> 3 == slot]
+
+    def removable(self) -> int:
+        """A bit per slot whose card can be taken out, or that is empty."""
+        fixed = {device.devfn >> 3 for device in self.bus.devices if stays(device)}
+        return ALL & ~sum(1 << slot for slot in fixed)
+
+
+def stays(device: PciDevice) -> bool:
+    """Bridges of the start stay: what is behind them is described in the firmware's tables."""
+    return not device.hotpluggable or (device.header_type == 1 and not device.hotplugged)
 
 
 class Gpe:
-    """`fixed()` gives a bit per slot that cannot be emptied; `set_level(level)` drives the SCI cause."""
+    """`root` (None: its slots are fixed) and, with `bridges`, the buses behind it. `set_level(level)` drives the SCI
+    cause, `let_go(device)` takes a card out of the machine.
+    """
 
-    def __init__(self, fixed: Callable[[], int], bridges: bool, set_level: Callable[[int], None]) -> None:
-        self.fixed, self.bridges, self.set_level = fixed, bridges, set_level
-        self.eject: Callable[[int], None] | None = None
-        self.status = self.enable = self.up = self.down = self.select = 0
+    def __init__(
+        self,
+        root: PciBus,
+        root_too: bool,
+        bridges: bool,
+        set_level: Callable[[int], None],
+        let_go: Callable[[PciDevice], None],
+    ) -> None:
+        self.root, self.root_too, self.bridges = root, root_too, bridges
+        self.set_level, self.let_go = set_level, let_go
+        self.slots: list[_Slots] | None = None  # by number; None until the machine starts
+        self.status = self.enable = self.select = 0
         self._update()
 
     def regions(self) -> list[tuple[PyIoRegion, int, int]]:
@@ -43,7 +80,29 @@ class Gpe:
         ]
 
     def reset(self) -> None:
-        self.load({"status": 0, "enable": 0, "up": 0, "down": 0, "select": 0})
+        if self.slots is None:
+            self._number()
+        self.status = self.enable = self.select = 0
+        for slots in self.slots or ():
+            for slot in range(32):
+                if slots.down >> slot & 1:
+                    self._eject(slots, slot)
+        self._update()
+
+    def _number(self) -> None:
+        buses = list(self._depth_first(self.root)) if self.bridges else [self.root]
+        self.slots = [_Slots(bus) for bus in buses if bus is not self.root or self.root_too]
+        for slots in self.slots:
+            if slots.bus.hotplug is None or slots.bus.bridge is not None:
+                slots.bus.hotplug = self
+
+    def _depth_first(self, bus: PciBus) -> Iterator[PciBus]:
+        """The youngest first, as qemu-kvm numbers them."""
+        yield bus
+        for device in reversed(bus.devices):
+            for behind in device.buses.values():
+                if behind.kind == "PCI":
+                    yield from self._depth_first(behind)
 
     def _update(self) -> None:
         self.set_level(1 if self.status & self.enable else 0)
@@ -60,49 +119,93 @@ class Gpe:
             self.enable = self.enable & ~(0xFF << shift) | value << shift
         self._update()
 
-    def plug(self, slot: int) -> None:
+    # --- for the machine ----------------------------------------------------------------------------------
+
+    def _slots_of(self, device: PciDevice) -> _Slots:
+        for slots in self.slots or ():
+            if slots.bus is device.parent_bus:
+                return slots
+        raise BuildError("Unsupported bus. Bus doesn't have property 'acpi-pcihp-bsel' set")
+
+    def check(self, device: PciDevice) -> None:
+        self._slots_of(device)
+
+    def plugged(self, device: PciDevice) -> None:
         """A card was put in: tell the guest."""
-        self.up |= 1 << slot
+        self._slots_of(device).up |= 1 << (device.devfn >> 3)
+        self._event()
+
+    def ask_unplug(self, device: PciDevice) -> None:
+        """Ask the guest to let go of a card; it answers by writing EJECT."""
+        self._slots_of(device).down |= 1 << (device.devfn >> 3)
+        self._event()
+
+    def _event(self) -> None:
         self.status |= PCI_EVENT
         self._update()
 
-    def ask_unplug(self, slot: int) -> None:
-        """Ask the guest to let go of a card; it answers by writing EJECT."""
-        self.down |= 1 << slot
-        self.status |= PCI_EVENT
-        self._update()
+    # --- for the guest ------------------------------------------------------------------------------------
+
+    def _selected(self) -> _Slots | None:
+        slots = self.slots or []
+        return slots[self.select] if self.select < len(slots) else None
 
     def _read_slots(self, offset: int, size: int) -> int:
-        if self.select and offset != SELECT:
-            return 0xFFFFFFFF if offset == REMOVABLE and self.select < BUSES else 0
+        if self.select >= BUSES:
+            return 0
+        if offset == SELECT:
+            return self.select
+        slots = self._selected()
+        if slots is None:
+            return ALL if offset == REMOVABLE else 0
         if offset == UP:
-            value = self.up
-            self.up = 0  # told once
+            value = slots.up
+            if self.bridges:
+                slots.up = 0  # told once
             return value
         if offset == DOWN:
-            return self.down
-        if offset == EJECT:
-            return 0  # features: none
-        if offset == REMOVABLE:
-            return 0xFFFFFFFF & ~self.fixed()
-        return self.select if offset == SELECT else 0
+            return slots.down
+        return slots.removable() if offset == REMOVABLE else 0
 
     def _write_slots(self, offset: int, size: int, value: int) -> None:
         if offset == SELECT:
-            self.select = value & 0xFFFFFFFF if self.bridges else 0
-        elif offset == EJECT and not self.select and self.eject is not None:
-            for slot in range(32):
-                if value >> slot & 1:
-                    self.eject(slot)
+            self.select = value & ALL if self.bridges else 0
+        elif offset == EJECT and value & ALL:
+            slots = self._selected()
+            if slots is not None:
+                self._eject(slots, (value & -value).bit_length() - 1)  # the lowest of the bits
+
+    def _eject(self, slots: _Slots, slot: int) -> None:
+        slots.down &= ~(1 << slot)
+        slots.up &= ~(1 << slot)
+        for device in slots.cards(slot):
+            if not stays(device):
+                self.let_go(device)
+
+    # --- state --------------------------------------------------------------------------------------------
 
     def save(self) -> dict[str, Any]:
-        return {"status": self.status, "enable": self.enable, "up": self.up, "down": self.down, "select": self.select}
+        return {
+            "status": self.status,
+            "enable": self.enable,
+            "select": self.select,
+            "slots": [[slots.up, slots.down] for slots in self.slots or ()],
+        }
 
     def load(self, state: dict[str, Any]) -> None:
-        for name, bits in (("status", 16), ("enable", 16), ("up", 32), ("down", 32), ("select", 32)):
+        for name, bits in (("status", 16), ("enable", 16), ("select", 32)):
             value = state.get(name)
             if not isinstance(value, int) or not 0 <= value < 1 << bits:
                 raise StateError(f"GPE: {name} cannot be {value!r}")
-        self.status, self.enable, self.up, self.down = (state[n] for n in ("status", "enable", "up", "down"))
-        self.select = state["select"]
+        saved, own = state.get("slots"), self.slots or []
+        if not isinstance(saved, list) or len(saved) != len(own):
+            raise StateError(f"GPE: slots are those of {len(own)} buses")
+        for pair in saved:
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise StateError("GPE: slots of a bus are two words")
+            if not all(isinstance(word, int) and 0 <= word <= ALL for word in pair):
+                raise StateError(f"GPE: slots cannot be {pair!r}")
+        self.status, self.enable, self.select = (state[n] for n in ("status", "enable", "select"))
+        for slots, pair in zip(own, saved, strict=True):
+            slots.up, slots.down = pair
         self._update()

@@ -72,7 +72,9 @@ class Piix4Pm(PciDevice):
             bool(self.disable_s4),
         )
         self.smbus = SmbusHost(next(iter(self.buses.values())))
-        self.gpe = Gpe(self._fixed_slots, self.pci_hotplug, self.pm.set_gpe)
+        self.gpe = Gpe(
+            self.parent_bus, self.root_hotplug, self.pci_hotplug, self.pm.set_gpe, lambda card: platform.let_go(card)
+        )
         self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids))
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
@@ -102,11 +104,6 @@ class Piix4Pm(PciDevice):
         for region in self.fixed:
             self.platform.system_io.remove(region)
         super().unrealize()
-
-    def _fixed_slots(self) -> int:
-        """A bit per slot of the root bus whose card cannot be taken out."""
-        fixed = {device.devfn >> 3 for device in self.parent_bus.devices if not device.hotpluggable}
-        return sum(1 << slot for slot in fixed)
 
     def _resources(self) -> dict[int, int]:
         """DEVRESD, DEVRESE and DEVRESG tell which ports of the legacy devices exist."""

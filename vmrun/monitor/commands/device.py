@@ -1,7 +1,8 @@
-"""Plugging and unplugging. None of the drivers so far is one that its bus lets come and go; the answers say so."""
+"""Plugging and unplugging, with QEMU's answers."""
 
 from __future__ import annotations
 
+from vmrun.errors import BuildError
 from vmrun.monitor import qom
 from vmrun.monitor.errors import QmpError, no_device
 from vmrun.monitor.table import command
@@ -10,8 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Buses whose slots a running machine can fill; on them a driver decides.
-HOTPLUG_BUSES = ("PCI",)
 # Parts of the board, which no user plugs at any time
 BOARD_ONLY = (
     *("PIIX3", "PIIX4_PM", "i440FX", "i440FX-pcihost", "apic", "fw_cfg_io", "hpet", "ioapic", "mc146818rtc", "i8042"),
@@ -22,12 +21,13 @@ BOARD_ONLY = (
 @command("device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False)
 def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: Any) -> None:
     """Plug a device in. Its properties are further arguments."""
+    machine = monitor.machine
     row = qom.drivers().get(driver)
     if row is None:
         raise QmpError(f"'{driver}' is not a valid device model name")
-    if driver in BOARD_ONLY or row["bus"] in HOTPLUG_BUSES:
+    if driver in BOARD_ONLY or not row.get("hotpluggable", True):
         raise QmpError("Parameter 'driver' expects a pluggable device type")
-    buses = {name: found for device in monitor.machine.devices.values() for name, found in device.buses.items()}
+    buses = {name: found for device in machine.devices.values() for name, found in device.buses.items()}
     if bus and bus not in buses:
         raise QmpError(f"Bus '{bus}' not found")
     if bus and buses[bus].kind != row["bus"]:
@@ -36,9 +36,33 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: 
         bus = next((name for name, found in buses.items() if found.kind == row["bus"]), "")
         if not bus:
             raise QmpError(f"No '{row['bus']}' bus found for device '{driver}'")
-    if id and id in monitor.machine.devices:
+    if id and id in machine.root.children["peripheral"].children:
         raise QmpError(f"Duplicate device ID '{id}'")
-    raise QmpError(f"Bus '{bus}' does not support hotplugging")
+    if getattr(buses[bus], "hotplug", None) is None:
+        raise QmpError(f"Bus '{bus}' does not support hotplugging")
+    try:
+        machine.plug(_entry(driver, {**({"id": id} if id else {}), "bus": bus, **props}))
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
+
+
+def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
+    """As `-device` reads it: text becomes what the property's type says."""
+    import json
+
+    from vmrun.config.importers.line import parse_command_line
+    from vmrun.config.importers.qemuopts import LineError
+
+    addr = given.get("addr")
+    if isinstance(addr, int):
+        given = {**given, "addr": f"{addr >> 3:x}.{addr & 7}"}
+    try:
+        parsed = parse_command_line(["-device", json.dumps({"driver": driver, **given})], defaults=False)
+    except LineError as error:
+        message = error.problems[0].message.rpartition(": ")[2]
+        raise QmpError(message.replace("expects a number", "expects integer")) from None
+    entry: dict[str, Any] = parsed.document["devices"][0]
+    return entry
 
 
 @command("device_del", {"id": "str"})
@@ -51,6 +75,13 @@ def device_del(monitor: Any, id: str) -> None:
     if node is None:
         raise no_device(id)
     bus = getattr(node, "parent_bus", None)
-    if bus is not None and bus.kind not in HOTPLUG_BUSES:
+    if bus is not None and getattr(bus, "hotplug", None) is None:
         raise QmpError(f"Bus '{bus.name}' does not support hotplugging")
-    raise QmpError(f"Device '{tree.type_of(node)}' does not support hotplugging")
+    if not getattr(node, "hotpluggable", False):
+        raise QmpError(f"Device '{tree.type_of(node)}' does not support hotplugging")
+    if getattr(node, "leaving", False):
+        raise QmpError(f"Device {id} is already in the process of unplug")
+    try:
+        monitor.machine.unplug(node)
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None

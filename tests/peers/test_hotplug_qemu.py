@@ -1,0 +1,145 @@
+"""device_add and device_del beside QEMU's: answers, events, and what the guest finds in the hot-plug registers."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import socket
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from tests.peers.oracle import QEMU, needs_qemu
+from vmrun.testing import QtestProgram
+
+pytestmark = [needs_qemu, pytest.mark.peer]
+
+PROGRAM = [sys.executable, str(pathlib.Path(__file__).resolve().parents[2] / "bin" / "vmrun-qemu")]
+DEVICES = [
+    *("-device", "i82801b11-bridge,id=br,addr=4"),
+    *("-device", "i82801b11-bridge,id=other,addr=7"),
+    *("-device", "edu,id=e0,addr=8"),
+    *("-device", "edu,id=e1,bus=br,addr=1"),
+    *("-device", "i82801b11-bridge,id=inner,bus=other,addr=3"),
+]
+OPTIONS = ["-m", "64", "-display", "none", "-nodefaults", "-S", *DEVICES]
+SELECT, EJECT = 0xAE10, 0xAE08
+
+
+class Session:
+    """A program with a monitor and qtest; `log` is what it answered, `events` what it told."""
+
+    def __init__(self, command: list[str], directory: pathlib.Path) -> None:
+        path = str(directory / "qmp")
+        self.qtest = QtestProgram([*command, "-qmp", f"unix:{path},server=on,wait=off"])
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        for _ in range(200):
+            try:
+                self.socket.connect(path)
+                break
+            except OSError:
+                time.sleep(0.05)
+        self.stream = self.socket.makefile("rwb")
+        self.stream.readline()
+        self.log: list[Any] = []
+        self.events: list[Any] = []
+        self.qmp("qmp_capabilities")
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+        self.qtest.close()
+
+    def qmp(self, name: str, **arguments: Any) -> None:
+        self.stream.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
+        self.stream.flush()
+        while True:
+            answer = json.loads(self.stream.readline())
+            if "event" not in answer:
+                self.log.append((name, arguments, answer))
+                return
+            self.events.append((answer["event"], answer["data"]))
+
+    def registers(self, *buses: int) -> None:
+        """Those of each bus; `up` last, because reading it may clear it."""
+        for bus in buses:
+            self.qtest.outl(SELECT, bus)
+            words = [hex(self.qtest.inl(0xAE00 + offset)) for offset in (4, 8, 12, 16, 0)]
+            self.log.append((bus, *words, hex(self.qtest.inl(0xAFE0))))
+
+    def add(self, **arguments: Any) -> None:
+        self.qmp("device_add", **arguments)
+
+    def remove(self, id: str) -> None:
+        self.qmp("device_del", id=id)
+
+
+def come_and_go(session: Session) -> None:
+    session.registers(0, 1, 2, 3, 4, 255, 256, 0)
+    session.add(driver="edu", id="h1")
+    session.registers(0, 0)
+    session.remove("h1")
+    session.remove("h1")
+    session.registers(0)
+    session.qtest.outl(EJECT, 0xC)  # of several bits the lowest counts
+    session.registers(0)
+    for id in ("br", "e1", "inner"):
+        session.remove(id)
+    session.registers(0, 1, 2, 3)
+    session.add(driver="edu", id="h3", bus="br", addr="2")
+    session.add(driver="edu", id="h4", bus="inner", addr="2")
+    session.add(driver="i82801b11-bridge", id="new")
+    session.registers(0, 1, 2, 3)
+    session.remove("h3")
+    session.remove("e0")
+    session.add(driver="edu", id="last")
+    session.qmp("system_reset")
+    time.sleep(0.3)
+    session.qmp("query-status")
+    session.registers(0, 1, 2, 3)
+
+
+def mistakes(session: Session) -> None:
+    session.add(driver="i82801b11-bridge", id="new")
+    for arguments in (
+        {"driver": "edu", "bus": "new"},
+        {"driver": "edu", "addr": "8"},
+        {"driver": "edu", "addr": "8.1"},
+        {"driver": "edu", "id": "e0"},
+        {"driver": "edu", "foo": 1},
+        {"driver": "edu", "dma_mask": "x"},
+        {"driver": "edu", "bus": "ide.0"},
+        {"driver": "edu", "bus": "nowhere"},
+        {"driver": "PIIX3"},
+        {"driver": "isa-serial"},
+        {"driver": "nothing"},
+    ):
+        session.add(**arguments)
+    session.remove("nobody")
+    session.qmp("human-monitor-command", **{"command-line": "device_add edu,id=typed"})
+    session.qmp("human-monitor-command", **{"command-line": "device_del typed"})
+    session.qmp("human-monitor-command", **{"command-line": "device_del nobody"})
+
+
+@pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-1.7", "pc-i440fx-7.2"])
+@pytest.mark.parametrize("what", [come_and_go, mistakes])
+def test_hot_plug_is_qemus(machine: str, what: Any, tmp_path: pathlib.Path) -> None:
+    sessions = []
+    for name, command in (
+        ("theirs", [str(QEMU), "-M", f"{machine},smm=off", "-accel", "tcg"]),
+        ("ours", [*PROGRAM, "-M", machine, "-accel", "qtest"]),
+    ):
+        directory = tmp_path / name
+        directory.mkdir()
+        session = Session([*command, *OPTIONS], directory)
+        try:
+            what(session)
+        finally:
+            session.close()
+        sessions.append(session)
+    theirs, ours = sessions
+    assert [pair for pair in zip(theirs.log, ours.log, strict=True) if pair[0] != pair[1]] == []
+    assert sorted(theirs.events, key=str) == sorted(ours.events, key=str)  # QEMU's come when a device is forgotten

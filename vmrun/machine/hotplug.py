@@ -1,0 +1,133 @@
+"""Devices that come and go while the machine exists.
+
+A new device is resolved as if it stood in the machine's file: same defaults, compat values, checks and addresses. Then
+it is made by the steps that the builder uses, and its bus's hot-plug controller tells the guest. Taking one out is the
+guest's decision: `ask` asks, the controller hears the answer (or a reset gives it) and calls `let_go`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.errors import ERROR, BuildError, ConfigError, Problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.object import Device
+    from vmrun.machine.machine import Machine
+
+# What the resolver says, as QEMU says it
+_IN_QEMU_S_WORDS = (
+    (r"^(\S+) has no property '(.*)'$", r"Property '\1.\2' not found"),
+    (r"^there is no bus '(.*)'$", r"Bus '\1' not found"),
+    (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
+    (r"^there is no free slot on \S+ for (\S+) .*$", r"PCI: no slot/function available for \1, all in use or reserved"),
+)
+_SHARED = re.compile(r"^(\S+) '.*' shares slot (\w+) with (\S+) '.*', which is not multifunction$")
+_TAKEN = re.compile(r"^(\S+) '(.*)' and (\S+) '(.*)' are both at (\w+)\.(\d) of \S+$")
+
+
+def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a device (`driver`, `id`, `bus`, `addr` and properties, as a machine file has them) with all filled
+    in. BuildError in QEMU's words.
+    """
+    import json
+
+    from vmrun.config.load import load_bytes
+    from vmrun.config.resolve import in_order, resolve
+    from vmrun.config.write import flat
+
+    config = {**machine.config, "drives": {**machine.config["drives"]}}
+    document = flat(config)
+    document["devices"] = [*document["devices"], wanted]
+    problems: list[Problem] = []
+    found = None
+    try:
+        root = load_bytes(json.dumps(document).encode(), "machine.json", problems)
+        found = resolve(root, problems, "", machine.name)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    for problem in in_order(problems):
+        if problem.severity == ERROR:
+            if problem.code == "VR0508" and "addr" in wanted:
+                raise BuildError(f"Property '{wanted['driver']}.addr' doesn't take value '{wanted['addr']}'")
+            raise BuildError(_said(problem.message))
+    assert found is not None
+    known = {entry["id"] for entry in machine.config["devices"]}
+    (entry,) = (entry for entry in found.data["devices"] if entry["id"] not in known)
+    return dict(entry)
+
+
+def _said(message: str) -> str:
+    taken = _TAKEN.match(message)
+    if taken:
+        new, _, old, id, slot, function = taken.groups()
+        return (
+            f"PCI: slot {int(slot, 16)} function {function} not available for {new}, in use by {old},id={id}"
+        )
+    shared = _SHARED.match(message)
+    if shared:
+        new, slot, old = shared.groups()
+        where = f"PCI: slot {int(slot, 16)} function 0 already occupied by {old}"
+        return f"{where}, new func {new} cannot be exposed to guest."
+    for pattern, said in _IN_QEMU_S_WORDS:
+        message = re.sub(pattern, said, message)
+    return message
+
+
+def plug(machine: Machine, entry: dict[str, Any]) -> Device:
+    """Make the device and tell the guest. BuildError, with nothing changed."""
+    board = machine.board
+    with board.lock:
+        with board.memory.transaction(), board.io.transaction():
+            device = machine.assembly.create(entry)
+            device.hotplugged = True
+            try:
+                controller = getattr(device.parent_bus, "hotplug", None)
+                if controller is not None:
+                    controller.check(device)
+                device.reset()
+            except BaseException:
+                machine.assembly.discard(device)
+                raise
+        if controller is not None:
+            controller.plugged(device)
+    _record(machine, [*machine.config["devices"], entry])
+    return device
+
+
+def ask(machine: Machine, device: Device) -> None:
+    """Ask the guest to let go of a device. BuildError when its bus has nobody who could ask."""
+    controller = getattr(device.parent_bus, "hotplug", None)
+    if controller is None:
+        raise BuildError(f"Bus '{device.parent_bus.name}' does not support hotplugging")
+    with machine.board.lock:
+        controller.ask_unplug(device)
+        device.leaving = True
+
+
+def let_go(machine: Machine, device: Device) -> None:
+    """The guest let go of it: out of its sight at once; the rest, and who is told, on the main thread. Runs on any
+    thread, with the device lock held.
+    """
+    if not device.realized:
+        return
+    with machine.board.memory.transaction(), machine.board.io.transaction():
+        machine.assembly.withdraw(device)
+    machine.loop.call_soon(lambda: _gone(machine, device))
+
+
+def _gone(machine: Machine, device: Device) -> None:
+    path, name = device.path, device.name
+    with machine.board.lock:
+        machine.assembly.discard(device)
+    _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != device.id])
+    named = device.parent is not None and device.parent.name == "peripheral"
+    machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)
+
+
+def _record(machine: Machine, devices: list[dict[str, Any]]) -> None:
+    """The machine as it is now: what is saved, locked or shown is this."""
+    machine.config = machine.board.config = {**machine.config, "devices": devices}
