@@ -1,6 +1,6 @@
 from accel.api cimport IoRegion, u8, u32, u64
 from accel.run cimport MsiSink
-from accel.space cimport Dma
+from accel.dma cimport Dma
 from vmrun.bus.pci.config cimport PciConfig
 
 
