@@ -162,7 +162,7 @@ class _Builder:
                 if self.direct is not None:
                     self.direct.prepare(cpuid.entries)
             accelerator.create_vcpu(index, apic_id, cpuid.entries)
-            self.board_parts.add_child(Processor(index, apic_id, cpus))
+            self.assembly.board_parts.add_child(Processor(index, apic_id, cpus))
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():
                     frozen = cpus.get("apic", {})
