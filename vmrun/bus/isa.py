@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from accel.api import IrqFan, IrqLine
-from accel.space import Region
 
 from vmrun.core.object import Device
 from vmrun.errors import BuildError
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IoRegion
+    from accel.space import Region
 
     from vmrun.core.platform import Platform
 
@@ -41,22 +41,9 @@ class IsaDevice(Device):
 
     bus = "ISA"
 
-    def __init__(self, name: str = "") -> None:
-        super().__init__(name)
-        self.regions: list[Region] = []
-
     def map_io(self, io: IoRegion, base: int, size: int, name: str = "", priority: int = 0) -> Region:
         """Answer ports base … base+size-1."""
-        region = Region.device(name or self.driver, io, size)
-        region.owner = self
-        self.parent_bus.platform.system_io.add(region, base, priority)
-        self.regions.append(region)
-        return region
+        return self.map(self.parent_bus.platform.system_io, io, base, size, name=name or self.driver, priority=priority)
 
     def isa_irq(self, n: int) -> IrqLine:
         return self.parent_bus.irq(n)
-
-    def unrealize(self) -> None:
-        for region in self.regions:
-            self.parent_bus.platform.system_io.remove(region)
-        self.regions.clear()

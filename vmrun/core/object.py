@@ -7,14 +7,16 @@ Life: create → set properties → realize → reset → run → unrealize. Pat
 from __future__ import annotations
 
 from vmrun.core.props import Prop, props_of
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import Stateful, table_of
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from accel.api import IrqLine, IrqSink
+    from accel.api import IoRegion, IrqLine, IrqSink
+    from accel.space import Region
 
     from vmrun.core.platform import Platform
 
@@ -62,12 +64,13 @@ class Object:
         return {name: self.prop_values.get(name, prop.default) for name, prop in props_of(type(self)).items()}
 
 
-class Device(Object):
+class Device(Object, Stateful):
     """A part that the guest sees.
 
     Subclasses declare: `bus` (the kind of bus it plugs into, or None), `provides` (kinds of buses it offers, in the
-    order of the machine file's names), `resources` (which properties claim ISA ports, IRQs and DMA channels) and
-    Props. They override `realize`, `reset`, `save`, `load`, `unrealize`.
+    order of the machine file's names), `resources` (which properties claim ISA ports, IRQs and DMA channels), Props, and
+    `state` (vmrun.core.state), or set `chip` at realize, which then is all there is to reset, save and load. They
+    override `realize`; what it mapped with `map` is unmapped by itself.
     """
 
     bus: str | None = None
@@ -77,8 +80,13 @@ class Device(Object):
     description = ""
     hotpluggable = True             # can be put in and taken out while the machine runs, if its bus allows
     accel: str | None = None        # set on the variant that an accelerator has in its kernel
+    user_creatable = True           # a machine file's `devices:` may name it; False: only boards have it
+    hotpluggable = False            # it may come and go while the machine runs
+    controls_interrupts = False     # its state is loaded after that of the devices whose lines it watches
 
     id = Prop("str", doc="name of the device, unique in the machine", visible=False)
+
+    chip: Any = None
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
@@ -86,11 +94,12 @@ class Device(Object):
         self.buses: dict[str, Any] = {}             # bus name → bus object it provides
         self.outputs: dict[str, list[IrqLine]] = {}
         self.inputs: dict[str, IrqSink] = {}
+        self.mapped: list[tuple[Region, Region]] = []   # (container, what was added to it)
         self.realized = False
         self.hotplugged = False                     # put in after the machine was built
         self.leaving = False                        # the guest was asked to let go of it
 
-    # --- pins -------------------------------------------------------------------------------------------
+    # --- pins and windows -------------------------------------------------------------------------------
 
     def add_output(self, name: str, count: int = 1) -> list[IrqLine]:
         """Declare output pins before realize returns; wires of the machine file connect them afterwards."""
@@ -103,6 +112,18 @@ class Device(Object):
     def add_input(self, name: str, sink: IrqSink) -> None:
         self.inputs[name] = sink
 
+    def map(
+        self, space: Region, what: IoRegion | Region, base: int, size: int = 0, *, name: str = "", priority: int = 0
+    ) -> Region:
+        """Show `what` in the container `space` from `base` on, `size` bytes of an IoRegion; undone by unrealize."""
+        from accel.space import Region
+
+        region = what if isinstance(what, Region) else Region.device(name or what.name or self.driver, what, size)
+        region.owner = self
+        space.add(region, base, priority)
+        self.mapped.append((space, region))
+        return region
+
     # --- life -------------------------------------------------------------------------------------------
 
     def realize(self, platform: Platform) -> None:
@@ -110,19 +131,38 @@ class Device(Object):
 
     def unrealize(self) -> None:
         """Give everything back."""
-
-    def reset(self) -> None:
-        """The state of power-on. Runs with the device lock held, no processor running."""
+        while self.mapped:
+            space, region = self.mapped.pop()
+            space.remove(region)
 
     # --- state ------------------------------------------------------------------------------------------
 
-    state_version = 1
+    def _keeper(self) -> Any:
+        """Whose table it is: the device's own, or that of its one chip."""
+        return self.chip if not self.state and self.chip is not None else self
+
+    def reset(self) -> None:
+        """The state of power-on. Runs with the device lock held, no processor running."""
+        keeper = self._keeper()
+        if keeper is self:
+            self.state.reset(self)
+        else:
+            keeper.reset()
 
     def save(self) -> dict[str, Any]:
-        """Guest-visible mutable state as plain values."""
-        return {}
+        """Guest-visible mutable state as plain values; the machine is stopped and its I/O drained."""
+        keeper = self._keeper()
+        return table_of(keeper).save(keeper)
+
+    def check(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What `apply` takes. StateError when a value is impossible."""
+        keeper = self._keeper()
+        return table_of(keeper).check(keeper, state, self.path or self.driver)
+
+    def apply(self, checked: dict[str, Any]) -> None:
+        keeper = self._keeper()
+        table_of(keeper).apply(keeper, checked)
 
     def load(self, state: dict[str, Any]) -> None:
         """Take a saved state; StateError, with nothing changed, when a value is impossible."""
-        if state:
-            raise StateError(f"{self.path}: {self.driver} has no state to load")
+        self.apply(self.check(state))

@@ -207,7 +207,7 @@ def test_state_comes_back(board):
     assert other.edges == [(2, 1), (2, 0)]
 
 
-@pytest.mark.parametrize("change", [{"config": 4}, {"timers": []}, {"counter": -1}, {"status": 8}])
+@pytest.mark.parametrize("change", [{"config": 4}, {"ticks": []}, {"counter": -1}, {"status": 8}])
 def test_impossible_state_is_refused_unchanged(board, change):
     before = board.hpet.save()
     with pytest.raises(StateError):

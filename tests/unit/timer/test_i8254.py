@@ -283,7 +283,7 @@ def test_state_comes_back(board):
 
 
 @pytest.mark.parametrize(
-    "change", [{"count": 0}, {"mode": 6}, {"rw": 0}, {"latch": 1 << 16}, {"start": 1 << 61}]
+    "change", [{"count": 0}, {"mode": 6}, {"rw": 0}, {"latch": 1 << 16}, {"start": 1 << 62}]
 )
 def test_impossible_state_is_refused_unchanged(board, change):
     before = board.pit.save()

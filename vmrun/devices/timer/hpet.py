@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from accel.space import Region
-
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -12,8 +10,6 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 WINDOW = 0x400
@@ -32,25 +28,9 @@ class HpetDevice(Device):
     def realize(self, platform: Platform) -> None:
         if self.msi:
             raise BuildError(f"{self.path}: hpet with msi is not modelled yet")
-        self.platform = platform
         self.chip = Hpet(platform.virtual, platform.timers, self.timers, self.intcap)
         self.outputs["irq"] = self.chip.lines
         self.outputs["pit-enabled"] = [self.chip.pit_enabled]
         self.add_input("pit", HpetLegacy(self.chip, 0))
         self.add_input("rtc", HpetLegacy(self.chip, 1))
-        self.region = Region.device("hpet", self.chip, WINDOW)
-        self.region.owner = self
-        platform.system_memory.add(self.region, self.base, 1)
-
-    def unrealize(self) -> None:
-        self.platform.system_memory.remove(self.region)
-
-    def reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.chip.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.chip.load(state)
+        self.map(platform.system_memory, self.chip, self.base, WINDOW, name="hpet", priority=1)

@@ -13,6 +13,7 @@ from accel.clock cimport Clock, Timer, TimerQueue
 
 from accel.api import IrqLine as _IrqLine
 
+from vmrun.core.state import Deadlines, Moment, Table, Words, U64
 from vmrun.errors import StateError
 
 cdef enum:
@@ -41,18 +42,27 @@ cdef u64 FAR = <u64>1 << 58
 cdef class Hpet(IoRegion):
     """1 KiB of registers. `lines` are the 24 interrupt outputs; `pit_enabled` falls while legacy routing is on."""
 
+    state = Table(
+        "hpet", 1,
+        U64("config", most=ENABLE_CNF | LEG_RT_CNF), U64("status"), U64("counter"), Moment("offset"),
+        Words("tn_config", MOST, (1 << 64) - 1, lambda hpet: [PER_INT_CAP | SIZE_CAP | hpet.intcap << 32] * MOST),
+        Words("comparator", MOST, (1 << 64) - 1, [(1 << 64) - 1] * MOST), Words("period", MOST, (1 << 64) - 1),
+        Deadlines("ticks"),
+    )
+    reset, save, load = state.methods()
+
     cdef readonly Clock clock
     cdef readonly list lines
     cdef readonly IrqLine pit_enabled
     cdef readonly u32 count
     cdef readonly u32 intcap
-    cdef list ticks
+    cdef readonly list ticks
     cdef HpetOutputs outputs
-    cdef u64 config, status, counter
-    cdef i64 offset
-    cdef u64 tn_config[32]
-    cdef u64 comparator[32]
-    cdef u64 period[32]
+    cdef public u64 config, status, counter
+    cdef public i64 offset
+    cdef public u64 tn_config[32]
+    cdef public u64 comparator[32]
+    cdef public u64 period[32]
     cdef u32 legacy_inputs
 
     def __init__(self, Clock clock, TimerQueue timers, u32 count, u32 intcap):
@@ -69,18 +79,6 @@ cdef class Hpet(IoRegion):
         self.ticks = [HpetTick(timers, self, n) for n in range(count)]
         self.outputs.set_ticks(self.ticks)
         self.reset()
-
-    def reset(self):
-        cdef u32 n
-        self.config = self.status = self.counter = 0
-        self.offset = 0
-        for n in range(MOST):
-            self.tn_config[n] = PER_INT_CAP | SIZE_CAP | <u64>self.intcap << 32
-            self.comparator[n] = ALL
-            self.period[n] = 0
-            if n < self.count:
-                self.outputs.cancel(n)
-        self.update()
 
     # --- counting ---------------------------------------------------------------------------------------
 
@@ -272,27 +270,14 @@ cdef class Hpet(IoRegion):
 
     # --- state ------------------------------------------------------------------------------------------
 
-    def save(self):
-        return {"config": self.config, "status": self.status, "counter": self.now(),
-                "timers": [[self.tn_config[n], self.comparator[n], self.period[n]] for n in range(self.count)]}
+    def check_state(self, values):
+        if values["status"] >> self.count:
+            raise StateError(f"HPET: status {values['status']:#x} names timers that there are not")
+        for n in range(MOST):
+            if (values["tn_config"][n] ^ self.tn_config[n]) & ~WRITABLE:
+                raise StateError(f"HPET: timer {n} of the saved machine had other capabilities")
 
-    def load(self, dict state):
-        cdef u32 n
-        limits = {"config": 4, "status": 1 << self.count, "counter": 1 << 64}
-        for name, limit in limits.items():
-            if not isinstance(state.get(name), int) or not 0 <= state[name] < limit:
-                raise StateError(f"HPET: {name} cannot be {state.get(name)!r}")
-        rows = state.get("timers")
-        if not isinstance(rows, list) or len(rows) != self.count or not all(
-                isinstance(row, list) and len(row) == 3 and all(isinstance(v, int) and 0 <= v < 1 << 64 for v in row)
-                for row in rows):
-            raise StateError(f"HPET: there are {self.count} timers of three 64-bit numbers")
-        self.config, self.status, self.counter = state["config"], state["status"], state["counter"]
-        self.offset = self.clock.now() - <i64>self.counter * TICK
-        for n in range(self.count):
-            self.tn_config[n] = (rows[n][0] & WRITABLE) | (self.tn_config[n] & ~<u64>WRITABLE)
-            self.comparator[n], self.period[n] = rows[n][1], rows[n][2]
-            self.arm(n)
+    def settle(self):
         self.update()
 
 

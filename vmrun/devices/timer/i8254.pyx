@@ -12,7 +12,7 @@ when the host comes late, so the guest gets each edge; only after more than PERI
 from accel.api cimport IoRegion, IrqLine, IrqSink, i64, u8, u32, u64
 from accel.clock cimport Clock, Timer, TimerQueue
 
-from vmrun.errors import StateError
+from vmrun.core.state import Moment, Rows, Table, Signed, U8, U32
 
 cdef i64 HZ = 1193182
 cdef i64 SECOND = 1000000000
@@ -38,16 +38,33 @@ ctypedef struct Counter:
     i64 start               # ns when counting began
 
 
-WIDE = ("count", "next", "latch", "start", "switch_at", "frozen")
+
+# A count of 2^52 input clocks is 120 years; its time in ns still fits.
+FARTHEST = 1 << 52
 
 
 cdef class I8254(IoRegion):
     """Four ports. OUT0 is `line`."""
 
+    # After reset all count 65536 down in mode 3, counter 2 with its gate closed.
+    state = Table(
+        "i8254", 1,
+        Rows(
+            "counters", 3,
+            U32("count", 0x10000, least=1, most=0x10000), U8("mode", 3, most=5), U8("bcd", most=1),
+            U8("gate", (1, 1, 0), most=1), U8("control", 0x36, most=0x3F), U8("rw", 3, least=1, most=3),
+            U8("read_high", most=1), U8("write_high", most=1), U8("latch_high", most=1), U8("write_low"),
+            U8("latched", most=2), U32("latch", most=0xFFFF), U8("status"), U8("status_latched", most=1),
+            U8("null_count", most=1), U8("loaded", 1, most=1), U8("triggered", most=1), U32("next", most=0x10000),
+            Signed("switch_at", 0, FARTHEST), Signed("frozen", -1, FARTHEST, -1), Moment("start"),
+        ),
+    )
+    reset, save, load = state.methods()
+
     cdef readonly Clock clock
     cdef readonly IrqLine line
-    cdef public bint irq_disabled
-    cdef Counter counters[3]
+    cdef public bint irq_disabled    # by the HPET's pin
+    cdef public Counter counters[3]
     cdef PitTick tick
     cdef i64 scheduled              # input clock of counter 0 that the timer waits for
 
@@ -58,23 +75,6 @@ cdef class I8254(IoRegion):
         self.tick = PitTick(timers)
         self.tick.pit = self
         self.reset()
-
-    def reset(self):
-        cdef u32 n
-        cdef Counter *c
-        for n in range(3):
-            c = &self.counters[n]
-            c.mode, c.bcd, c.rw = 3, 0, 3
-            c.control = 0x36
-            c.gate = n != 2
-            c.read_high = c.write_high = c.latch_high = c.write_low = 0
-            c.latched = c.status_latched = c.status = 0
-            c.latch = c.next = 0
-            c.switch_at = 0
-            c.frozen = -1
-            c.null_count = 1
-            c.loaded = c.triggered = 0
-            self.load_count(n, 0)
 
     # --- counting ---------------------------------------------------------------------------------------
 
@@ -311,7 +311,7 @@ cdef class I8254(IoRegion):
         if level and not c.gate:
             if c.mode in (0, 4):
                 if c.frozen >= 0:                              # goes on where it stopped
-                    c.start = now - (c.frozen * SECOND + HZ - 1) // HZ
+                    c.start = now - (c.frozen // HZ * SECOND + (c.frozen % HZ * SECOND + HZ - 1) // HZ)
                     c.frozen = -1
             else:                                              # a rising gate triggers
                 if c.next:
@@ -334,34 +334,7 @@ cdef class I8254(IoRegion):
             self.line.set(0)
         self.drive()
 
-    def save(self):
-        now = self.clock.now()
-        return {"counters": [{**self.counters[n], "start": self.counters[n].start - now} for n in range(3)],
-                "irq_disabled": self.irq_disabled}
-
-    def load(self, dict state):
-        cdef u32 n
-        counters = state.get("counters")
-        if state.get("irq_disabled") not in (True, False):
-            raise StateError("8254: irq_disabled is true or false")
-        if not isinstance(counters, list) or len(counters) != 3:
-            raise StateError("an 8254 has three counters")
-        for saved in counters:
-            fresh = dict(self.counters[0])
-            if not isinstance(saved, dict) or set(saved) != set(fresh):
-                raise StateError("8254: a counter's fields are missing")
-            if not all(isinstance(v, int) for v in saved.values()) or not 1 <= saved["count"] <= 0x10000:
-                raise StateError("8254: impossible count")
-            if not 0 <= saved["mode"] <= 5 or not 1 <= saved["rw"] <= 3 or not 0 <= saved["latch"] <= 0xFFFF:
-                raise StateError("8254: impossible mode")
-            if any(not 0 <= v <= 0xFF for k, v in saved.items() if k not in WIDE):
-                raise StateError("8254: impossible flag")
-            if not 0 <= saved["next"] <= 0x10000 or any(abs(saved[k]) >= 1 << 60 for k in WIDE):
-                raise StateError("8254: impossible time")
-        now = self.clock.now()
-        for n in range(3):
-            self.counters[n] = {**counters[n], "start": counters[n]["start"] + now}
-        self.irq_disabled = bool(state.get("irq_disabled"))
+    def settle(self):
         self.drive()
 
 

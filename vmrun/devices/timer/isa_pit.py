@@ -9,8 +9,6 @@ from vmrun.devices.timer.i8254 import I8254, PitEnable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 
@@ -24,7 +22,7 @@ class IsaPit(IsaDevice):
     def realize(self, platform: Platform) -> None:
         line = self.add_output("irq")[0]
         line.connect(self.parent_bus.irqs, self.irq)
-        self.pit = I8254(platform.virtual, platform.timers, line)
+        self.chip = self.pit = I8254(platform.virtual, platform.timers, line)
         self.add_input("enable", PitEnable(self.pit))
         self.map_io(self.pit, self.iobase, 4)
 
@@ -36,13 +34,3 @@ class IsaPit(IsaDevice):
 
     def set_gate(self, channel: int, level: int) -> None:
         self.pit.set_gate(channel, bool(level))
-
-    def reset(self) -> None:
-        self.pit.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.pit.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.pit.load(state)

@@ -8,13 +8,13 @@ Ref: Motorola MC146818A data sheet (ADI856): registers A to D, update cycle, per
 The time of day is never counted: it is clock + offset, worked out when somebody looks.
 """
 
-from libc.string cimport memcpy, memset
-
 from accel.api cimport ACTION_NONE, IoRegion, IrqLine, i64, u8, u32, u64
 from accel.clock cimport Clock, Timer, TimerQueue
+from vmrun.core.cells cimport cells
 
 from accel.api import IrqLine as _IrqLine
 
+from vmrun.core.state import KEEP, Bytes, Signed, Table, U8, U32
 from vmrun.errors import StateError
 
 cdef enum:
@@ -51,22 +51,34 @@ cdef i64 SECOND = 1000000000
 cdef i64 OSCILLATOR = 32768
 cdef i64 UPDATE_WARNING = 8 * SECOND // OSCILLATOR      # UIP comes so long before the update
 cdef u32 MOST_COALESCED = 20000
+# Seconds since 1970 that a clock of 64-bit nanoseconds can show with room for sums: 1779 to 2223
+cdef i64 EARLIEST = -6000000000
+cdef i64 LATEST = 8000000000
+I64 = 1 << 63
 
 
 cdef class Mc146818(IoRegion):
     """`line` is IRQ#; `offset` (ns) takes the clock to the time of day; `slew` gives lost periodic ticks again."""
 
+    # The battery keeps cells and time. A moment on the host's clock is the same one in the next process.
+    state = Table(
+        "mc146818", 1,
+        Bytes("cells", 128, KEEP), U8("index", most=127), U32("coalesced", most=MOST_COALESCED),
+        Signed("offset", -I64, I64 - 1, KEEP), Signed("checked", -I64, I64 - 1, KEEP), Signed("last", -(1 << 48), 1 << 48, KEEP),
+    )
+    save, load_state = state.methods()[1:]
+
     cdef readonly Clock clock
     cdef readonly IrqLine line
     cdef readonly IrqLine alarm      # pulses at an alarm whose interrupt is enabled
     cdef u8 cmos[128]
-    cdef u8 index
+    cdef public u8 index
     cdef public i64 offset
     cdef public bint slew
     cdef public i64 base_year        # of year register 0; 0: the century is in its cell
-    cdef i64 checked                 # time of day at which UF and AF were last worked out
-    cdef i64 last                    # when the last periodic interrupt was due, in ticks of the oscillator
-    cdef u32 coalesced
+    cdef public i64 checked                 # time of day at which UF and AF were last worked out
+    cdef public i64 last                    # when the last periodic interrupt was due, in ticks of the oscillator
+    cdef public u32 coalesced
     cdef PeriodicTick periodic
     cdef SecondTick second
 
@@ -160,8 +172,9 @@ cdef class Mc146818(IoRegion):
         yoe = year - era * 400
         doy = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
         doe = yoe * 365 + yoe // 4 - yoe // 100 + doy
-        return ((era * 146097 + doe - 719468) * 86400 + <i64>self.hours_of(self.cmos[HOURS]) * 3600
-                + <i64>self.number(self.cmos[MINUTES]) * 60 + self.number(self.cmos[SECONDS]))
+        doe = ((era * 146097 + doe - 719468) * 86400 + <i64>self.hours_of(self.cmos[HOURS]) * 3600
+               + <i64>self.number(self.cmos[MINUTES]) * 60 + self.number(self.cmos[SECONDS]))
+        return EARLIEST if doe < EARLIEST else LATEST if doe > LATEST else doe
 
     cdef void take(self) noexcept nogil:
         """Software set the cells: go on from there, the fraction of the second kept."""
@@ -365,29 +378,21 @@ cdef class Mc146818(IoRegion):
         self.checked = value
         self.rearm()
 
-    def save(self):
-        self.catch_up()
-        self.update_line()
-        if self.counting():
-            self.show(self.now())
-        return {"cmos": bytes(self.cmos[:128]), "index": self.index, "coalesced": self.coalesced,
-                "time": self.now(), "phase": self.ticks() - self.last}
+    @property
+    def cells(self):
+        return cells(self, self.cmos, 128)
 
-    def load(self, dict state):
-        cmos, index, coalesced, time = (state.get(name) for name in ("cmos", "index", "coalesced", "time"))
-        phase = state.get("phase", 0)
-        if not isinstance(phase, int) or not 0 <= phase <= OSCILLATOR:
-            raise StateError(f"the clock's periodic interrupt cannot have been {phase!r} ticks ago")
-        if not isinstance(cmos, bytes) or len(cmos) != 128:
-            raise StateError("CMOS has 128 bytes")
-        if not isinstance(index, int) or not 0 <= index < 128:
-            raise StateError(f"CMOS index cannot be {index!r}")
-        if not isinstance(coalesced, int) or not 0 <= coalesced <= MOST_COALESCED or not isinstance(time, int):
-            raise StateError("the clock's time and lost ticks are numbers")
-        memcpy(self.cmos, <const u8 *>cmos, 128)
-        self.index, self.coalesced = index, coalesced
-        self.last = self.ticks() - phase
-        self.set_time_of_day(time)
+    def check_state(self, values):
+        """Sums of these times stay within 64 bits."""
+        for time in (self.clock.time() + values["offset"], values["checked"]):
+            if not EARLIEST - (1 << 29) <= time // 1000000000 <= LATEST + (1 << 29):
+                raise StateError("the clock's time is none that it can show")
+
+    def settle(self):
+        # Time that passed while the machine lay in a file is no series of lost ticks.
+        if not 0 <= self.ticks() - self.last <= OSCILLATOR:
+            self.last = self.ticks()
+        self.rearm()
 
 
 cdef class PeriodicTick(Timer):

@@ -48,15 +48,12 @@ class Mc146818Rtc(IsaDevice):
         }[kind]
         line = self.add_output("irq")[0]
         line.connect(self.parent_bus.irqs, self.irq)
-        self.rtc = Mc146818(clock, timers, line)
+        self.chip = self.rtc = Mc146818(clock, timers, line)
         self.rtc.slew = settings.get("driftfix") == "slew" or self.lost_tick_policy == "slew"
         self.rtc.base_year = 0 if self.base_year == 2000 else self.base_year
         self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
         self.rtc.alarm.connect(PyIrqSink(lambda n, level: platform.wakeup("rtc") if level else None), 0)
         self.map_io(self.rtc, self.iobase, 2)
-
-    def reset(self) -> None:
-        self.rtc.reset()
 
     def sleep(self) -> None:
         """The firmware finds that the reset was the end of a sleep."""
@@ -68,13 +65,6 @@ class Mc146818Rtc(IsaDevice):
     def get_cmos(self, index: int) -> int:
         value: int = self.rtc.get_cmos(index)
         return value
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.rtc.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.rtc.load(state)
 
 
 def start_time(base: str, host: Clock, path: str) -> int:
