@@ -68,8 +68,8 @@ class Device(Object, Stateful):
     """A part that the guest sees.
 
     Subclasses declare: `bus` (the kind of bus it plugs into, or None), `provides` (kinds of buses it offers, in the
-    order of the machine file's names), `resources` (which properties claim ISA ports, IRQs and DMA channels), Props, and
-    `state` (vmrun.core.state), or set `chip` at realize, which then is all there is to reset, save and load. They
+    order of the machine file's names), `resources` (which properties claim ISA ports, IRQs and DMA channels), Props,
+    and `state` (vmrun.core.state), or set `chip` at realize, which then is all there is to reset, save and load. They
     override `realize`; what it mapped with `map` is unmapped by itself.
     """
 

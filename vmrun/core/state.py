@@ -6,17 +6,18 @@
         def settle(self):
             self.a20.drive(1 if self.value & A20 else 0)
 
-A field names an attribute of its owner, a Device or a chip; in a compiled chip that is a `cdef public` variable. An array of
-bytes there is a property that returns `vmrun.core.cells.cells(self, address, size)`: Cython's own conversion ends at a zero
-byte. A chip without Python's base class takes its methods from the table: `reset, save, load = state.methods()`.
+A field names an attribute of its owner, a Device or a chip; in a compiled chip that is a `cdef public` variable. An
+array of bytes there is a property that returns `vmrun.core.cells.cells(self, address, size)`: Cython's own conversion
+ends at a zero byte. A chip without Python's base class takes its methods from the table: `reset, save, load =
+state.methods()`.
 
-Create, reset and load are one thing: values go into the attributes, then `settle()` works out what follows from them (pins,
-timers, mappings). What is saved is plain: numbers, True and False, bytes, text, None, lists and dicts of them, with the
-table's kind and version. `check` looks at a whole state, the parts' included, and changes nothing; `apply` takes what it
-returned and does not fail.
+Create, reset and load are one thing: values go into the attributes, then `settle()` works out what follows from them
+(pins, timers, mappings). What is saved is plain: numbers, True and False, bytes, text, None, lists and dicts of them,
+with the table's kind and version. `check` looks at a whole state, the parts' included, and changes nothing; `apply`
+takes what it returned and does not fail.
 
-Three methods of the owner are called where they exist: `before_save()`; `check_state(values)`, which raises StateError for
-values that do not go together; `settle()`.
+Three methods of the owner are called where they exist: `before_save()`; `check_state(values)`, which raises StateError
+for values that do not go together; `settle()`.
 
 Times are saved relative to their clock: a moment as its distance from now, a timer as what is left of it.
 """
@@ -139,12 +140,14 @@ class Flag(Field):
 
 
 class Bytes(Field):
-    """Exactly `size` bytes; without a size up to `most`. An attribute that is a buffer is filled, any other is set."""
+    """Exactly `size` bytes (a number, or a function of the owner); without a size up to `most`. An attribute that is a
+    buffer is filled, any other is set.
+    """
 
     __slots__ = ("each", "most", "size")
 
     def __init__(
-        self, name: str, size: int | None = None, reset: Any = None, *, most: int = 0, each: int = 0xFF
+        self, name: str, size: Any = None, reset: Any = None, *, most: int = 0, each: int = 0xFF
     ) -> None:
         super().__init__(name, bytes(size or 0) if reset is None else reset)
         self.size, self.most, self.each = size, most, each
@@ -152,8 +155,9 @@ class Bytes(Field):
     def check(self, plain: Any, owner: Any, where: str) -> bytes:
         if type(plain) is not bytes:
             raise StateError(f"{where} is {shown(plain)}, not bytes")
-        if self.size is not None and len(plain) != self.size:
-            raise StateError(f"{where} has {len(plain)} bytes, not {self.size}")
+        size = self.size(owner) if callable(self.size) else self.size
+        if size is not None and len(plain) != size:
+            raise StateError(f"{where} has {len(plain)} bytes, not {size}")
         if self.size is None and len(plain) > self.most:
             raise StateError(f"{where} has {len(plain)} bytes, more than {self.most}")
         if self.each < 0xFF and any(byte > self.each for byte in plain):
@@ -214,6 +218,10 @@ class Maybe(Field):
         return None if checked is None else self.field.load(checked, owner)
 
 
+def clamped(time: int) -> int:
+    return max(-FARTHEST, min(FARTHEST, time))
+
+
 class Moment(Field):
     """A time in ns of the clock that the owner has as `clock`; plain it is the distance from now."""
 
@@ -230,7 +238,7 @@ class Moment(Field):
 
     def save(self, value: Any, owner: Any) -> int:
         # A moment that the arithmetic of a chip left beyond the limits is as good as at them.
-        return max(-FARTHEST, min(FARTHEST, int(value) - getattr(owner, self.clock).time()))
+        return clamped(value - getattr(owner, self.clock).time())
 
     def load(self, checked: Any, owner: Any) -> int:
         return int(checked + getattr(owner, self.clock).time())
@@ -245,14 +253,16 @@ class Deadline(Field):
         super().__init__(name, None)
 
     def check(self, plain: Any, owner: Any, where: str) -> int | None:
-        if plain is not None and (type(plain) is not int or not -FARTHEST <= plain <= FARTHEST):
+        if plain is None:
+            return None
+        if type(plain) is not int or not -FARTHEST <= plain <= FARTHEST:
             raise StateError(f"{where} is {shown(plain)}, not a time")
         return plain
 
     def save(self, value: Any, owner: Any) -> int | None:
         if value.deadline < 0:
             return None
-        return max(-FARTHEST, min(FARTHEST, value.deadline - value.queue.clock.time()))
+        return clamped(value.deadline - value.queue.clock.time())
 
     def arm(self, timer: Any, left: int | None) -> None:
         if left is None:
@@ -292,8 +302,8 @@ class Deadlines(Field):
 
 
 class Rows(Field):
-    """A list of `count` dicts, each with `fields`: an array of C structs, or of plain records. A tuple as the reset value of
-    a field has one value for each row.
+    """A list of `count` dicts, each with `fields`: an array of C structs, or of plain records. A tuple as the reset
+    value of a field has one value for each row.
     """
 
     __slots__ = ("count", "fields")
@@ -321,12 +331,13 @@ class Rows(Field):
 
 
 class Part(Field):
-    """Another object with a table of its own. None where the board has none."""
+    """Another object with a table of its own, reset with its owner unless it is to be kept. None where there is none.
+    """
 
     __slots__ = ()
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, KEEP)
+    def __init__(self, name: str, reset: Any = None) -> None:
+        super().__init__(name, reset)
 
     def check(self, plain: Any, owner: Any, where: str) -> Any:
         part = getattr(owner, self.name)
@@ -346,7 +357,7 @@ class Part(Field):
 
     def put_reset(self, owner: Any) -> None:
         part = getattr(owner, self.name)
-        if part is not None:
+        if part is not None and self.reset is not KEEP:
             part.reset()
 
 
@@ -397,8 +408,8 @@ def check_fields(fields: Iterable[Field], plain: Any, owner: Any, where: str) ->
 class Table:
     """The fields of one kind of device or chip.
 
-    `readers` make a state of this version out of another's: {version: function of the fields that returns the fields}, or
-    {(kind, version): …} for a state of another kind (a chip in KVM's kernel and ours are the same chip).
+    `readers` make a state of this version out of another's: {version: function of the fields that returns the fields},
+    or {(kind, version): …} for a state of another kind (a chip in KVM's kernel and ours are the same chip).
     """
 
     __slots__ = ("_hooks", "fields", "kind", "readers", "version")

@@ -113,7 +113,7 @@ def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
         if not hasattr(device, "devfn"):
             continue
         bus = device.parent_bus.name if device.parent_bus is not None else "pci.0"
-        space = device.config.snapshot()
+        space = bytes(device.config.space)
         dwords = {
             f"{offset:02x}": space[offset : offset + 4][::-1].hex()
             for offset in range(0, 256, 4)

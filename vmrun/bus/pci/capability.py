@@ -1,5 +1,5 @@
 """Capabilities of a PCI function: each has its bytes after reset, the bits a guest may write, and maybe a state of its
-own. `PciDevice.add_capability` puts one into the list.
+own (`state`) beside configuration space. `PciDevice.add_capability` puts one into the list.
 
 Ref: PCI Local Bus Specification 3.0, 6.7 and 6.8; PCI-to-PCI Bridge Architecture 1.2, 13.
 """
@@ -7,7 +7,8 @@ Ref: PCI Local Bus Specification 3.0, 6.7 and 6.8; PCI-to-PCI Bridge Architectur
 from __future__ import annotations
 
 from vmrun.bus.pci.msi import MsiChip, MsixChip
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import Part, Stateful, Table
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SLOT_ID, MSI, VENDOR, BRIDGE_SUBSYSTEM, MSIX = 4, 5, 9, 0x0D, 0x11
 
 
-class Capability:
+class Capability(Stateful):
     """`body`: what follows the two bytes of the header, after reset; `mask`: which of its bits a guest may write."""
 
     def __init__(self, id: int, body: bytes, mask: bytes = b"") -> None:
@@ -47,18 +48,6 @@ class Capability:
 
     def written(self) -> None:
         """The guest wrote to it."""
-
-    def save(self) -> dict[str, Any] | None:
-        """State beyond the configuration space; None when there is none."""
-        return None
-
-    def check(self, state: Any) -> None:
-        """StateError when `load` could not take this."""
-        if state is not None:
-            raise StateError(f"{self.device.path}: capability {self.id:#x} has no state")
-
-    def load(self, state: Any) -> None:
-        """A state that `check` let pass; configuration space is loaded already."""
 
 
 class Msi(Capability):
@@ -96,6 +85,8 @@ class Msi(Capability):
 class Msix(Capability):
     """Up to 2048 vectors, whose table and pending bits lie in BARs. `show` maps them."""
 
+    state = Table("msix", 1, Part("chip"))
+
     def __init__(self, vectors: int, table_bar: int, table: int, pending_bar: int, pending: int) -> None:
         self.vectors, self.table, self.pending = vectors, table, pending
         body = (vectors - 1).to_bytes(2, "little")
@@ -127,21 +118,6 @@ class Msix(Capability):
         if self.enabled:
             self.device.intx.drive(0)
         self.chip.settle()
-
-    def save(self) -> dict[str, Any]:
-        table, pending = self.chip.save()
-        return {"table": table, "pending": pending}
-
-    def check(self, state: Any) -> None:
-        sizes = {"table": 16 * self.vectors, "pending": (self.vectors + 7) // 8}
-        if not isinstance(state, dict) or set(state) != set(sizes):
-            raise StateError(f"{self.device.path}: the state of MSI-X is its table and its pending bits")
-        for name, size in sizes.items():
-            if not isinstance(state[name], bytes) or len(state[name]) != size:
-                raise StateError(f"{self.device.path}: the {name} of MSI-X must be {size} bytes")
-
-    def load(self, state: Any) -> None:
-        self.chip.load(state["table"], state["pending"])
 
 
 class SlotId(Capability):

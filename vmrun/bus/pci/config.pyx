@@ -7,6 +7,10 @@ Ref: PCI Local Bus Specification 2.1, chapter 6 and 3.7.4.1 (mechanism #1); PCI-
 from libc.string cimport memcpy, memset
 
 from accel.api import IrqLine as _IrqLine, _report
+from vmrun.core.cells cimport cells
+
+from vmrun.core.state import KEEP, Bytes, Table, U32
+from vmrun.errors import StateError
 
 
 cdef class PciConfig:
@@ -14,6 +18,8 @@ cdef class PciConfig:
 
     `set_byte/word/dword` write as the device itself, without masks; `allow` opens bits to the guest.
     """
+
+    state = Table("pci-config", 1, Bytes("space", 256, KEEP))
 
     def __cinit__(self, hook=None):
         self.hook = hook
@@ -80,15 +86,14 @@ cdef class PciConfig:
         with nogil:
             self.write(offset, size, value)
 
-    def snapshot(self):
-        """All 256 bytes."""
-        return bytes(self.data[:256])
+    @property
+    def space(self):
+        """All 256 bytes, as a buffer."""
+        return cells(self, self.data, 256)
 
-    def restore(self, bytes state):
-        """Take bytes as `snapshot` gave them. ValueError when there are not 256."""
-        if len(state) != 256:
-            raise ValueError("a configuration space has 256 bytes")
-        memcpy(self.data, <const u8 *>state, 256)
+    def check_state(self, values):
+        if values["space"][:4] != self.data[:4]:
+            raise StateError("the saved configuration space is another device's")
 
 
 cdef u8 _config_byte(PciConfig config, u32 offset) noexcept nogil:
@@ -187,6 +192,9 @@ cdef class ConfigAddress(IoRegion):
     """CONFADD at 0xcf8: only a dword is written. Smaller reads, wherever, show its low bits, as qemu-kvm's does; the
     byte at 0xcf9 is the reset control register's, or nobody's.
     """
+
+    state = Table("pci-config-address", 1, U32("latch"))
+    reset, save, load = state.methods()
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         if offset == 1 and size == 1:

@@ -13,7 +13,8 @@ from accel.space import Region
 from vmrun.bus.pci.config import IntxPin, PciConfig
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import KEEP, Part, Parts, Table
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class Bar:
 
 
 class PciDevice(Device):
-    """Base of PCI functions: subclasses give the ids and override pci_realize, pci_reset, config_written."""
+    """Base of PCI functions: subclasses give the ids, extend `state`, and override pci_realize, pci_reset,
+    config_written and settle.
+    """
 
     bus = "PCI"
     vendor_id = 0
@@ -113,6 +116,7 @@ class PciDevice(Device):
         for bar in self.bars.values():
             self._unmap(bar)
         self.parent_bus.unplug(self)
+        super().unrealize()
 
     def reset(self) -> None:
         config = self.config
@@ -123,17 +127,15 @@ class PciDevice(Device):
             config.set_dword(bar.offset, bar.flags)
             if bar.flags & 4 and bar.n != 6:
                 config.set_dword(bar.offset + 4, 0)
-        for capability in self.capabilities:
-            capability.reset()
         self.intx.drive(0)
         self.pci_reset()
-        self._remap()
+        super().reset()
 
     def pci_realize(self, platform: Platform) -> None:
         """Add BARs, ports, pins. Runs once the function answers on its bus."""
 
     def pci_reset(self) -> None:
-        """The function's own registers; the header is already reset."""
+        """The function's own part of configuration space; the header is already reset, the fields of `state` follow."""
 
     def config_written(self, offset: int, size: int) -> None:
         """Bytes watched with config.watch were written; BARs and command are already acted upon."""
@@ -266,24 +268,10 @@ class PciDevice(Device):
 
     # --- state ------------------------------------------------------------------------------------------
 
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"config": self.config.snapshot()}
-        own = {f"{capability.id:02x}": kept for capability in self.capabilities if (kept := capability.save())}
-        return {**state, "capabilities": own} if own else state
+    state = Table("pci", 1, Part("config", KEEP), Parts("capabilities"))
 
-    def load(self, state: dict[str, Any]) -> None:
-        config, own = state.get("config"), state.get("capabilities", {})
-        if not isinstance(config, bytes) or len(config) != 256 or not set(state) <= {"config", "capabilities"}:
-            raise StateError(f"{self.path}: the configuration space must be 256 bytes")
-        if config[:4] != self.config.snapshot()[:4]:
-            raise StateError(f"{self.path}: the saved configuration space is another device's")
-        if not isinstance(own, dict):
-            raise StateError(f"{self.path}: the states of capabilities are a mapping")
-        for capability in self.capabilities:
-            capability.check(own.get(f"{capability.id:02x}"))
-        self.config.restore(config)
-        for capability in self.capabilities:
-            capability.load(own.get(f"{capability.id:02x}"))
+    def settle(self) -> None:
+        """The windows where the guest put them. Subclasses with more to work out call this first."""
         self._remap()
 
 

@@ -5,9 +5,12 @@ A message is a write of a bus master: without bus mastering none leaves. One to 
 accelerator's sink, one to any other address is a write like any other.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+from vmrun.core.cells cimport cells
+
+from vmrun.core.state import KEEP, Bytes, Table
 
 cdef enum:
     CONTROL = 2
@@ -113,6 +116,12 @@ cdef class MsiChip(Messages):
 cdef class MsixChip(Messages):
     """Table and pending bits of up to 2048 vectors; `table_io` and `pending_io` show them in a BAR."""
 
+    state = Table(
+        "msix-table", 1,
+        Bytes("entries", lambda chip: len(chip.entries), KEEP), Bytes("waiting", lambda chip: len(chip.waiting), KEEP),
+    )
+    save, load_state = state.methods()[1:]
+
     def __cinit__(self, PciConfig config, Dma dma, MsiSink sink, u32 offset, u32 vectors):
         if not 0 < vectors <= 2048:
             raise ValueError(f"MSI-X has 1 to 2048 vectors, not {vectors}")
@@ -185,19 +194,13 @@ cdef class MsixChip(Messages):
         memcpy(&data, self.table + vector * ENTRY + 8, 4)
         return addr, data, bool(self.masked(vector))
 
-    def save(self):
-        """(table, pending bits), both as bytes."""
-        return (
-            PyBytes_FromStringAndSize(<char *>self.table, self.vectors * ENTRY),
-            PyBytes_FromStringAndSize(<char *>self.pending, (self.vectors + 7) // 8),
-        )
+    @property
+    def entries(self):
+        return cells(self, self.table, self.vectors * ENTRY)
 
-    def load(self, bytes table, bytes pending):
-        """ValueError, with nothing changed, when the sizes are another table's."""
-        if len(table) != self.vectors * ENTRY or len(pending) != (self.vectors + 7) // 8:
-            raise ValueError(f"a table of {self.vectors} vectors is {self.vectors * ENTRY} bytes")
-        memcpy(self.table, <const u8 *>table, len(table))
-        memcpy(self.pending, <const u8 *>pending, len(pending))
+    @property
+    def waiting(self):
+        return cells(self, self.pending, (self.vectors + 7) // 8)
 
 
 cdef u32 _table_read(MsixChip chip, u32 offset) noexcept nogil:

@@ -17,8 +17,6 @@ from vmrun.core.registry import register
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 PAM, SMRAM, SIZE_HINT = 0x59, 0x72, 0x57
@@ -43,25 +41,18 @@ class I440fx(PciDevice):
     size_hint = named("ram-size-hint", "bool", True, "RAM in 8 MiB units at 0x57, for coreboot")
 
     def pci_realize(self, platform: Platform) -> None:
-        system, pci, ram = platform.system_memory, platform.pci_memory, platform.ram_low
+        pci, ram = platform.pci_memory, platform.ram_low
         self.pam_works = not platform.memory_map.get("low-rom-ram-backed", False)
         self.segments: list[tuple[Region, int, int, int]] = []
         # Behind a closed SMRAM the PCI side shows: the VGA's window.
         self.window = Region.alias("smram-closed", pci, VGA_WINDOW, VGA_SIZE)
-        self.window.owner = self
-        system.add(self.window, VGA_WINDOW, 1)
+        self.map(platform.system_memory, self.window, VGA_WINDOW, priority=1)
         for start, size, register_, shift in SEGMENTS:
             segment = Region.alias(f"pam-{start:x}", pci if self.pam_works else ram, start, size)
-            segment.owner = self
-            system.add(segment, start, 1)
+            self.map(platform.system_memory, segment, start, priority=1)
             self.segments.append((segment, start, register_, shift))
         self.config.watch(PAM, 7)
         self.config.watch(SMRAM, 1)
-
-    def unrealize(self) -> None:
-        for region in [self.window, *(segment for segment, *_ in self.segments)]:
-            self.platform.system_memory.remove(region)
-        super().unrealize()
 
     def pci_reset(self) -> None:
         config = self.config
@@ -71,7 +62,6 @@ class I440fx(PciDevice):
         config.set_byte(SMRAM, 0x02)
         if self.size_hint:
             config.set_byte(SIZE_HINT, min(self.platform.ram_size >> 23, 255))
-        self._show()
 
     def config_written(self, offset: int, size: int) -> None:
         if offset <= SMRAM and offset + size > PAM:
@@ -90,6 +80,6 @@ class I440fx(PciDevice):
             smram = self.config.get(SMRAM, 1)
             self.window.set_enabled(not smram & D_OPEN)  # qemu-kvm asks for no G_SMRAME
 
-    def load(self, state: dict[str, Any]) -> None:
-        super().load(state)
+    def settle(self) -> None:
+        super().settle()
         self._show()

@@ -6,19 +6,14 @@ Not modelled: the special cycle (bus 0, device 31, function 7).
 
 from __future__ import annotations
 
-from accel.space import Region
-
 from vmrun.bus.pci import RootBus
 from vmrun.bus.pci.config import ConfigAddress, ConfigData
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
-from vmrun.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 
@@ -41,29 +36,7 @@ class I440fxPciHost(Device):
         self.buses[names[0]] = self.bus_made
 
     def realize(self, platform: Platform) -> None:
-        self.platform = platform
-        self.confadd = ConfigAddress()
-        self.confdata = ConfigData(self.confadd, self.bus_made.functions)
-        self.regions = [
-            (Region.device("pci-conf-idx", self.confadd, 4), self.config_address),
-            (Region.device("pci-conf-data", self.confdata, 4), self.config_data),
-        ]
-        for region, port in self.regions:
-            region.owner = self
-            platform.system_io.add(region, port)
-
-    def unrealize(self) -> None:
-        for region, _ in self.regions:
-            self.platform.system_io.remove(region)
-
-    def reset(self) -> None:
-        self.confadd.latch = 0
-
-    def save(self) -> dict[str, Any]:
-        return {"confadd": self.confadd.latch}
-
-    def load(self, state: dict[str, Any]) -> None:
-        latch = state.get("confadd")
-        if not isinstance(latch, int) or not 0 <= latch < 1 << 32:
-            raise StateError(f"{self.path}: CONFADD {latch!r} is not a 32-bit number")
-        self.confadd.latch = latch
+        self.chip = ConfigAddress()
+        self.map(platform.system_io, self.chip, self.config_address, 4, name="pci-conf-idx")
+        data = ConfigData(self.chip, self.bus_made.functions)
+        self.map(platform.system_io, data, self.config_data, 4, name="pci-conf-data")

@@ -8,19 +8,16 @@ those registers are storage.
 from __future__ import annotations
 
 from accel.api import Action, PyIoRegion
-from accel.space import Region
 
 from vmrun.bus.isa import IsaBus
 from vmrun.bus.pci import PciDevice
 from vmrun.core.props import named
 from vmrun.core.registry import register
+from vmrun.core.state import U8
 from vmrun.devices.chipset.pirq import PirqRouter
-from vmrun.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 PIRQRC = 0x60
@@ -40,6 +37,8 @@ class Piix3(PciDevice):
     provides = ("ISA",)
     resources = {"ports": [[0xCF9, 1, 0, "reset-control"]]}
 
+    state = PciDevice.state.extend("PIIX3", 1, U8("rc", only=(0, RC_SYSTEM)))
+
     reset_control = named("reset-control", "bool", True, "the reset control register at 0xcf9")
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
@@ -51,24 +50,18 @@ class Piix3(PciDevice):
         self.add_input("pirq", self.router)
         self.outputs["irq"] = self.router.irq
         self.config.watch(PIRQRC, 4)
-        self.rc_region: Region | None = None
         if self.reset_control:
             io = PyIoRegion("piix3-reset-control", self._read_rc, self._write_rc, 1, 1)
-            self.rc_region = Region.device(io.name, io, 1)
-            self.rc_region.owner = self
-            platform.system_io.add(self.rc_region, RC, 1)
-
-    def unrealize(self) -> None:
-        if self.rc_region is not None:
-            self.platform.system_io.remove(self.rc_region)
-        super().unrealize()
+            self.map(platform.system_io, io, RC, 1, priority=1)
 
     def pci_reset(self) -> None:
         for offset in range(0x40, 0x100):
             self.config.set_byte(offset, 0)
         for offset, value in RESET.items():
             self.config.set_byte(offset, value)
-        self.rc = 0
+
+    def settle(self) -> None:
+        super().settle()
         self._route()
 
     def config_written(self, offset: int, size: int) -> None:
@@ -85,14 +78,3 @@ class Piix3(PciDevice):
     def _write_rc(self, offset: int, size: int, value: int) -> int:
         self.rc = value & RC_SYSTEM
         return int(Action.RESET if value & RC_CPU else Action.NONE)
-
-    def save(self) -> dict[str, Any]:
-        return {**super().save(), "rc": self.rc}
-
-    def load(self, state: dict[str, Any]) -> None:
-        rc = state.get("rc")
-        if rc not in (0, RC_SYSTEM):
-            raise StateError(f"{self.path}: reset control cannot be {rc!r}")
-        super().load({"config": state.get("config")})
-        self.rc = rc
-        self._route()

@@ -10,12 +10,10 @@ from accel.api import Action, PyIoRegion
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
-from vmrun.errors import StateError
+from vmrun.core.state import U8, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 A20, FAST_RESET = 0x02, 0x01
@@ -25,16 +23,18 @@ A20, FAST_RESET = 0x02, 0x01
 class Port92(IsaDevice):
     resources = {"ports": [["iobase", 1]]}
 
+    state = Table("port92", 1, U8("value"))
+
     iobase = Prop("uint16", 0x92, "port")
     fast_reset = named("fast-reset", "bool", True, "bit 0 resets the machine; RHEL 6 ignores it")
 
     def realize(self, platform: Platform) -> None:
         self.a20 = self.add_output("a20")[0]
-        self.value: int = 0
+        self.value = 0
         self.map_io(PyIoRegion("port92", self._read, self._write, 1, 1), self.iobase, 1)
 
-    def reset(self) -> None:
-        self.load({"value": 0})
+    def settle(self) -> None:
+        self.a20.drive(1 if self.value & A20 else 0)
 
     def _read(self, offset: int, size: int) -> int:
         return self.value
@@ -44,13 +44,3 @@ class Port92(IsaDevice):
         self.value = value & 0xFF
         self.a20.drive(1 if value & A20 else 0)
         return int(Action.RESET if rising and self.fast_reset else Action.NONE)
-
-    def save(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def load(self, state: dict[str, Any]) -> None:
-        value = state.get("value")
-        if not isinstance(value, int) or not 0 <= value <= 0xFF:
-            raise StateError(f"{self.path}: port 92h cannot hold {value!r}")
-        self.value = value
-        self.a20.drive(1 if value & A20 else 0)

@@ -15,35 +15,35 @@ ctypedef struct Drive:
     bint write_cache
     u16 cylinders, heads, sectors   # the current translation
     u64 total                       # sectors of 512 bytes
-    u8 identify[512]
 
 
 cdef class AtaChannel:
     cdef readonly IrqLine irq
-    cdef Drive drives[2]
+    cdef public Drive drives[2]
+    cdef u8 identify[2][512]
     cdef readonly list backends
     cdef void *backend[2]
     cdef BlockRequest *request      # the one under way: a channel does one command at a time
     cdef void *requested            # the back end it went to
     cdef Dma dma
-    cdef u8 control                 # device control: SRST, nIEN
-    cdef u8 unit
-    cdef bint pending
+    cdef public u8 control          # device control: SRST, nIEN
+    cdef public u8 unit
+    cdef public bint pending
     # the transfer in progress
     cdef u8 *buffer
-    cdef u32 position, block_end    # bytes of the buffer the host has moved, and where this DRQ block ends
-    cdef u32 filled                 # bytes of the buffer that are valid (reads)
-    cdef u32 left                   # sectors still to do after what the buffer holds
-    cdef u32 block                  # sectors per DRQ block
-    cdef u64 lba
-    cdef int phase
-    cdef bint lba48
-    cdef bint media                 # the buffer holds sectors: the task file follows them
+    cdef public u32 position, block_end    # bytes of the buffer the host has moved, and where this DRQ block ends
+    cdef public u32 filled          # bytes of the buffer that are valid (reads)
+    cdef public u32 left            # sectors still to do after what the buffer holds
+    cdef public u32 block           # sectors per DRQ block
+    cdef public u64 lba
+    cdef public int phase
+    cdef public bint lba48
+    cdef public bint media          # the buffer holds sectors: the task file follows them
     # bus master
-    cdef u8 bm_command, bm_status
-    cdef u32 bm_table
-    cdef bint dma_waiting
-    cdef int dma_op
+    cdef public u8 bm_command, bm_status
+    cdef public u32 bm_table
+    cdef public bint dma_waiting
+    cdef public int dma_op
     cdef Scatter scatter            # guest memory, until a request takes it
     cdef Drive *drive(self) noexcept nogil
     cdef void raise_irq(self) noexcept nogil
@@ -72,6 +72,7 @@ cdef class AtaChannel:
     cdef void start_dma(self, int op) noexcept nogil
     cdef void run_dma(self) noexcept nogil
     cdef u32 move(self, u8 *data, u32 size, bint out) noexcept nogil
+    cdef u32 holding(self, int phase, u32 filled, u32 block_end) noexcept nogil
     cdef u64 read_register(self, u64 offset) noexcept nogil
     cdef void write_register(self, u64 offset, u8 value) noexcept nogil
     cdef void write_control(self, u8 value) noexcept nogil

@@ -18,6 +18,9 @@ from vmrun.backends.protocols cimport (
     block_request, block_settling, block_submit, block_take,
 )
 
+from vmrun.core.state import Bytes, Flag, Rows, Table, U8, U16, U32, U64
+from vmrun.errors import StateError
+
 cdef enum:
     BSY = 0x80
     DRDY = 0x40
@@ -50,7 +53,8 @@ cdef enum:
     PRD_LARGEST = 0x10000           # bytes of an entry whose count is 0
     PRD_TABLE = 0x10000             # a table lies within 64 KiB
 
-cdef u32 MOST_MULTIPLE = 16
+cdef enum:
+    MOST_MULTIPLE = 16
 
 
 cdef void _io_done(AtaChannel channel) noexcept nogil:
@@ -66,7 +70,29 @@ cdef void request_done(BlockRequest *request) noexcept nogil:
 
 
 cdef class AtaChannel:
-    """`irq` is INTRQ. `attach` puts a disk on a unit; `command_block`, `control_block` and `bus_master` are its ports."""
+    """`irq` is INTRQ. `attach` puts a disk on a unit; `command_block`, `control_block` and `bus_master` are its ports.
+
+    Saved between requests: the back ends are drained, so a command is over or waits for the host or the bus master.
+    """
+
+    state = Table(
+        "ata-channel", 1,
+        Rows(
+            "drives", 2,
+            Flag("present"), U8("feature"), U8("error"), U8("nsector"), U8("sector"), U8("lcyl"), U8("hcyl"),
+            U8("select"), U8("status"), U8("hob_feature"), U8("hob_nsector"), U8("hob_sector"), U8("hob_lcyl"),
+            U8("hob_hcyl"), U8("mult", only=(0, 1, 2, 4, 8, 16)), U8("udma", most=0x3F), U8("mdma", most=7),
+            Flag("write_cache"), U16("cylinders"), U16("heads", 1, least=1, most=16),
+            U16("sectors", 1, least=1, most=255), U64("total"),
+        ),
+        U8("control"), U8("unit", most=1), Flag("pending"), U8("phase", only=(IDLE, HOST_READS, HOST_WRITES, DMA)),
+        U32("position", most=BUFFER), U32("block_end", most=BUFFER), U32("filled", most=BUFFER), U32("left", most=65536),
+        U32("block", 1, least=1, most=MOST_MULTIPLE), U64("lba", most=1 << 48), Flag("lba48"), Flag("media"),
+        U8("bm_command", most=BM_START | BM_TO_MEMORY), U8("bm_status", most=0x67), U32("bm_table"),
+        Flag("dma_waiting"), U8("dma_op", BLOCK_READ, only=(BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD)),
+        Bytes("held", most=BUFFER),
+    )
+    save, load = state.methods()[1:]
 
     def __cinit__(self):
         self.buffer = <u8 *>calloc(1, BUFFER)
@@ -81,6 +107,9 @@ cdef class AtaChannel:
         self.dma = dma
         self.scatter = Scatter(dma, PIECES)
         self.backends = [None, None]
+        self.dma_op = BLOCK_READ
+        for n in range(2):                  # no division by what no disk has told
+            self.drives[n].cylinders = self.drives[n].heads = self.drives[n].sectors = 1
         self.reset()
 
     def attach(self, u32 unit, BlockBackend backend, bytes identify, u32 cylinders, u32 heads, u32 sectors):
@@ -88,7 +117,7 @@ cdef class AtaChannel:
         cdef Drive *d = &self.drives[unit & 1]
         self.backends[unit & 1] = backend
         self.backend[unit & 1] = <void *>backend
-        memcpy(d.identify, <const u8 *>identify, 512)
+        memcpy(self.identify[unit & 1], <const u8 *>identify, 512)
         d.present = True
         d.total = backend.size // 512
         d.cylinders, d.heads, d.sectors = cylinders, heads, sectors
@@ -157,6 +186,7 @@ cdef class AtaChannel:
         self.phase = IDLE
         self.dma_waiting = False
         self.left = self.position = self.block_end = self.filled = 0
+        self.block = 1
         self.bm_status &= ~BM_ACTIVE
 
     cdef void fail(self, u8 error) noexcept nogil:
@@ -379,7 +409,7 @@ cdef class AtaChannel:
         d.status = DRDY | DSC
         d.error = 0
         if code == 0xEC:                                       # IDENTIFY DEVICE
-            memcpy(self.buffer, d.identify, 512)
+            memcpy(self.buffer, self.identify[self.unit], 512)
             self.buffer[59 * 2] = d.mult
             self.buffer[59 * 2 + 1] = 1 if d.mult else 0
             self.buffer[63 * 2 + 1] = d.mdma
@@ -421,7 +451,7 @@ cdef class AtaChannel:
             self.lba48 = True
             self.start_dma(BLOCK_WRITE)
         elif code == 0x06:                                     # DATA SET MANAGEMENT: only TRIM exists
-            if d.feature & 1 and d.identify[169 * 2] & 1:
+            if d.feature & 1 and self.identify[self.unit][169 * 2] & 1:
                 self.lba48 = True
                 self.start_dma(BLOCK_DISCARD)
             else:
@@ -629,47 +659,49 @@ cdef class AtaChannel:
 
     # --- state ------------------------------------------------------------------------------------------
 
-    def save(self):
-        """Between commands: call with the back ends drained."""
-        return {
-            "control": self.control, "unit": self.unit, "pending": self.pending, "phase": self.phase,
-            "position": self.position, "block_end": self.block_end, "filled": self.filled, "left": self.left,
-            "block": self.block, "lba": self.lba, "lba48": self.lba48, "media": self.media,
-            "bm_command": self.bm_command,
-            "bm_status": self.bm_status, "bm_table": self.bm_table, "dma_waiting": self.dma_waiting,
-            "dma_op": self.dma_op, "buffer": bytes(self.buffer[:BUFFER]) if self.phase in (2, 3) else b"",
-            "drives": [{name: value for name, value in self.drives[n].items() if name != "identify"} for n in range(2)],
-        }
+    @property
+    def held(self):
+        """What the buffer has of the transfer in progress."""
+        return bytes(self.buffer[:self.holding(self.phase, self.filled, self.block_end)])
 
-    def load(self, dict state):
-        from vmrun.errors import StateError
-        cdef u32 n
-        limits = {"position": BUFFER, "block_end": BUFFER, "filled": BUFFER, "left": 65536, "block": 16, "phase": 6,
-                  "unit": 1, "control": 255, "bm_command": 255, "bm_status": 255, "bm_table": 0xFFFFFFFF, "dma_op": 3,
-                  "lba": (1 << 48)}
-        for name, most in limits.items():
-            if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
-                raise StateError(f"ATA: {name} cannot be {state.get(name)!r}")
-        if state["position"] > state["block_end"] or state["phase"] in (1, 4, 5):
-            raise StateError("ATA: a transfer that was not at rest")
-        if len(state.get("buffer", b"")) not in (0, BUFFER) or len(state.get("drives", [])) != 2:
-            raise StateError("ATA: the buffer or the drives are not whole")
-        for n in range(2):
-            saved = state["drives"][n]
-            if saved.get("total") != self.drives[n].total or bool(saved.get("present")) != self.drives[n].present:
+    @held.setter
+    def held(self, bytes data):
+        memcpy(self.buffer, <const u8 *>data, len(data))
+
+    cdef u32 holding(self, int phase, u32 filled, u32 block_end) noexcept nogil:
+        return filled if phase == HOST_READS else block_end if phase == HOST_WRITES else 0
+
+    def check_state(self, values):
+        """What the transfer in progress says of itself leads to no access outside the buffer or the disk."""
+        if self.request != NULL:
+            raise StateError("ATA: a request of this machine is under way")
+        for n, saved in enumerate(values["drives"]):
+            if saved["total"] != self.drives[n].total or saved["present"] != bool(self.drives[n].present):
                 raise StateError("ATA: the disks are not those of the saved machine")
-        self.stop_io()
-        for n in range(2):
-            identify = [self.drives[n].identify[i] for i in range(512)]
-            self.drives[n] = {**state["drives"][n], "identify": identify}
-        self.control, self.unit, self.pending = state["control"], state["unit"], bool(state["pending"])
-        self.phase, self.position, self.block_end = state["phase"], state["position"], state["block_end"]
-        self.filled, self.left, self.block = state["filled"], state["left"], state["block"]
-        self.lba, self.lba48, self.media = state["lba"], bool(state["lba48"]), bool(state.get("media"))
-        self.bm_command, self.bm_status, self.bm_table = state["bm_command"], state["bm_status"], state["bm_table"]
-        self.dma_waiting, self.dma_op = bool(state["dma_waiting"]), state["dma_op"]
-        if state["buffer"]:
-            memcpy(self.buffer, <const u8 *><bytes>state["buffer"], BUFFER)
+        phase, unit, lba, left = values["phase"], values["unit"], values["lba"], values["left"]
+        position, block_end, filled = values["position"], values["block_end"], values["filled"]
+        if block_end % 512 or filled % 512 or position > block_end:
+            raise StateError("ATA: the buffer's ends are none of sectors")
+        if len(values["held"]) != self.holding(phase, filled, block_end):
+            raise StateError("ATA: the buffer is not whole")
+        if phase == IDLE and not values["dma_waiting"]:
+            return
+        total = self.drives[<u32>unit].total
+        fits = lba <= total and left <= total - lba
+        if not self.drives[<u32>unit].present or values["dma_waiting"] != (phase == DMA):
+            raise StateError("ATA: a transfer without its drive or its bus master")
+        if phase == DMA and values["dma_op"] == BLOCK_DISCARD:
+            return
+        if phase == HOST_READS:
+            good = position < block_end <= filled and (fits and filled // 512 <= lba if values["media"] else not left)
+        elif phase == HOST_WRITES:
+            good = position < block_end and fits and values["media"] and block_end // 512 <= left
+        else:
+            good = fits and left
+        if not good:
+            raise StateError("ATA: a transfer outside its buffer or the disk")
+
+    def settle(self):
         self.drive_irq()
 
 

@@ -7,18 +7,16 @@ IDETIM (QEMU decodes the ports whatever they say).
 from __future__ import annotations
 
 from accel.api import IrqLine
-from accel.space import Region
 
 from vmrun.bus.ide import IdeBus
 from vmrun.bus.pci import PciDevice
 from vmrun.core.registry import register
+from vmrun.core.state import Parts
 from vmrun.devices.storage.ata import AtaChannel, BusMaster, CommandBlock, ControlBlock
-from vmrun.errors import BuildError, StateError
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 # (command block, control block) of each channel
@@ -34,6 +32,8 @@ class Piix3Ide(PciDevice):
     provides = ("IDE", "IDE")
     resources = {"ports": [[0x1F0, 8], [0x3F6, 1], [0x170, 8], [0x376, 1]]}
 
+    state = PciDevice.state.extend("piix3-ide", 1, Parts("channels"))
+
     def make_buses(self, names: list[str], platform: Platform) -> None:
         for name in names:
             self.buses[name] = IdeBus(name, platform)
@@ -43,35 +43,13 @@ class Piix3Ide(PciDevice):
             raise BuildError(f"{self.path}: a PIIX3 has two IDE buses, not {len(self.buses)}")
         lines: list[IrqLine] = self.add_output("irq", 2)
         self.channels = [AtaChannel(lines[n], self.dma) for n in range(2)]
-        self.legacy: list[Region] = []
         for bus, channel, (command, control) in zip(self.buses.values(), self.channels, LEGACY, strict=True):
             bus.channel = channel
             for io, port, size in ((CommandBlock(channel), command, 8), (ControlBlock(channel), control, 1)):
-                region = Region.device("ide", io, size)
-                region.owner = self
-                platform.system_io.add(region, port)
-                self.legacy.append(region)
+                self.map(platform.system_io, io, port, size, name="ide")
         self.add_bar(4, BusMaster(*self.channels), 16, "io")
-
-    def unrealize(self) -> None:
-        for region in self.legacy:
-            self.platform.system_io.remove(region)
-        super().unrealize()
 
     def pci_reset(self) -> None:
         for offset in range(0x40, 0x100):
             self.config.set_byte(offset, 0)
         self.config.set_word(6, 0x0280)
-        for channel in self.channels:
-            channel.reset()
-
-    def save(self) -> dict[str, Any]:
-        return {**super().save(), "channels": [channel.save() for channel in self.channels]}
-
-    def load(self, state: dict[str, Any]) -> None:
-        channels = state.get("channels")
-        if not isinstance(channels, list) or len(channels) != 2:
-            raise StateError(f"{self.path}: a PIIX3 has two channels")
-        super().load({"config": state.get("config")})
-        for channel, saved in zip(self.channels, channels, strict=True):
-            channel.load(saved)

@@ -13,12 +13,10 @@ from accel.clock import PyTimer
 from vmrun.bus.pci import Msi, PciDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.errors import StateError
+from vmrun.core.state import U32, Bytes, Deadline, Words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 SIZE = 1 << 20
@@ -32,7 +30,6 @@ RUN, TO_MEMORY, TELL = 1, 2, 4  # DMA command
 BUFFER, BUFFER_SIZE = 0x40000, 4096
 DMA_TIME = 100_000_000  # ns from a command to its end
 ZERO_FROM = 34  # 34! and all above are multiples of 2**32
-OWN = ("live", "factorial", "status", "raised", "dma", "buffer", "deadline")
 WORD, QUAD = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
 
@@ -44,6 +41,15 @@ class Edu(PciDevice):
     class_code = 0x00FF00
     interrupt_pin = 1
 
+    state = PciDevice.state.extend(
+        "edu",
+        1,
+        *map(U32, ("live", "factorial", "status", "raised")),
+        Words("dma_values", len(DMA_REGISTERS), QUAD),
+        Bytes("buffer", BUFFER_SIZE),
+        Deadline("timer"),
+    )
+
     dma_mask = Prop("uint64", (1 << 28) - 1, "address bits that its DMA engine has")
 
     def pci_realize(self, platform: Platform) -> None:
@@ -51,20 +57,25 @@ class Edu(PciDevice):
         self.add_capability(self.msi)
         self.timer = PyTimer(platform.timers, self._dma_done)
         self.add_bar(0, PyIoRegion("edu", self._read, self._write, 1, 8), SIZE, "mem32")
-        self._clear()
-
-    def _clear(self) -> None:
         self.live = self.factorial = self.status = self.raised = 0
         self.dma_registers = dict.fromkeys(DMA_REGISTERS, 0)
         self.buffer = bytearray(BUFFER_SIZE)
-        self.timer.stop()
+
+    @property
+    def dma_values(self) -> list[int]:
+        return [self.dma_registers[register] for register in DMA_REGISTERS]
+
+    @dma_values.setter
+    def dma_values(self, values: list[int]) -> None:
+        self.dma_registers = dict(zip(DMA_REGISTERS, values, strict=True))
+
+    def settle(self) -> None:
+        super().settle()
+        self.intx.drive(int(self.raised and not self.msi.enabled))
 
     def unrealize(self) -> None:
         self.timer.stop()
         super().unrealize()
-
-    def pci_reset(self) -> None:
-        self._clear()
 
     # --- registers ----------------------------------------------------------------------------------------
 
@@ -146,42 +157,3 @@ class Edu(PciDevice):
         self.dma_registers[DMA_COMMAND] &= ~RUN
         if command & TELL:
             self._raise(DMA_INTERRUPT)
-
-    # --- state --------------------------------------------------------------------------------------------
-
-    def save(self) -> dict[str, Any]:
-        return {
-            **super().save(),
-            "live": self.live,
-            "factorial": self.factorial,
-            "status": self.status,
-            "raised": self.raised,
-            "dma": [self.dma_registers[register] for register in DMA_REGISTERS],
-            "buffer": bytes(self.buffer),
-            "deadline": self.timer.deadline if self.dma_registers[DMA_COMMAND] & RUN else 0,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        own = {name: state.get(name) for name in OWN}
-        words: list[Any] = [own[name] for name in OWN[:4]]
-        if not all(isinstance(word, int) and 0 <= word <= WORD for word in words):
-            raise StateError(f"{self.path}: {', '.join(OWN[:4])} are 32-bit numbers")
-        dma: Any = own["dma"]
-        buffer: Any = own["buffer"]
-        deadline: Any = own["deadline"]
-        if not isinstance(dma, list) or len(dma) != len(DMA_REGISTERS):
-            raise StateError(f"{self.path}: dma has four registers")
-        if not all(isinstance(value, int) and 0 <= value <= QUAD for value in dma):
-            raise StateError(f"{self.path}: the registers of dma are 64-bit numbers")
-        if not isinstance(buffer, bytes) or len(buffer) != BUFFER_SIZE:
-            raise StateError(f"{self.path}: the buffer has {BUFFER_SIZE} bytes")
-        if not isinstance(deadline, int) or not 0 <= deadline < 1 << 62:
-            raise StateError(f"{self.path}: {deadline!r} is no time")
-        super().load({name: value for name, value in state.items() if name not in own})
-        self.live, self.factorial, self.status, self.raised = words
-        self.dma_registers = dict(zip(DMA_REGISTERS, dma, strict=True))
-        self.buffer[:] = buffer
-        if self.dma_registers[DMA_COMMAND] & RUN:
-            self.timer.schedule(deadline)
-        else:
-            self.timer.stop()

@@ -13,16 +13,13 @@ Departures: a flush changes nothing (mappings of guest memory do not move).
 from __future__ import annotations
 
 from accel.api import PyIoRegion
-from accel.space import Region
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.registry import register
-from vmrun.errors import StateError
+from vmrun.core.state import KEEP, U32, Bytes, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 REGISTER, FLUSH, BYTES, LINES, LINE_COUNT = 0xE0, 0xE4, 0xE8, 0x2000, 24
@@ -34,8 +31,16 @@ ISA_IRQS = 16
 class PcTestdev(IsaDevice):
     resources = {"ports": [[REGISTER, 12], [LINES, LINE_COUNT]]}
 
+    # What it holds outlives a reset.
+    state = Table(
+        "pc-testdev",
+        1,
+        U32("register", KEEP),
+        Bytes("memory", MEMORY_SIZE, KEEP),
+        Bytes("levels", ISA_IRQS, KEEP, each=1),
+    )
+
     def realize(self, platform: Platform) -> None:
-        self.platform = platform
         self.register = 0
         self.memory = bytearray(MEMORY_SIZE)
         self.lines = [self.isa_irq(n) for n in range(ISA_IRQS)]
@@ -44,16 +49,7 @@ class PcTestdev(IsaDevice):
         self.map_io(PyIoRegion("pc-testdev-byte", self._read, self._write, 1, 1), BYTES, 4)
         self.map_io(PyIoRegion("pc-testdev-irq", lambda offset, size: 0, self._drive, 1, 1), LINES, LINE_COUNT)
         io = PyIoRegion("pc-testdev-memory", self._peek, self._poke, 1, 4)
-        self.window = Region.device(io.name, io, MEMORY_SIZE)
-        self.window.owner = self
-        platform.system_memory.add(self.window, MEMORY)
-
-    def unrealize(self) -> None:
-        self.platform.system_memory.remove(self.window)
-        super().unrealize()
-
-    def reset(self) -> None:
-        """Nothing: what it holds outlives a reset."""
+        self.map(platform.system_memory, io, MEMORY, MEMORY_SIZE)
 
     def _read(self, offset: int, size: int) -> int:
         return self.register >> (8 * (offset & 3)) & ((1 << 8 * size) - 1)
@@ -72,18 +68,11 @@ class PcTestdev(IsaDevice):
     def _poke(self, offset: int, size: int, value: int) -> None:
         self.memory[offset : offset + size] = value.to_bytes(size, "little")
 
-    def save(self) -> dict[str, Any]:
-        return {"register": self.register, "memory": bytes(self.memory), "lines": [line.level for line in self.lines]}
+    @property
+    def levels(self) -> bytes:
+        return bytes(line.level for line in self.lines)
 
-    def load(self, state: dict[str, Any]) -> None:
-        value, memory, lines = state.get("register"), state.get("memory"), state.get("lines")
-        if not isinstance(value, int) or not 0 <= value <= 0xFFFFFFFF:
-            raise StateError(f"{self.path}: {value!r} is no 32-bit number")
-        if not isinstance(memory, bytes) or len(memory) != MEMORY_SIZE:
-            raise StateError(f"{self.path}: its memory has {MEMORY_SIZE} bytes")
-        if not isinstance(lines, list) or len(lines) != ISA_IRQS or not all(level in (0, 1) for level in lines):
-            raise StateError(f"{self.path}: it has {ISA_IRQS} lines")
-        self.register = value
-        self.memory[:] = memory
-        for line, level in zip(self.lines, lines, strict=True):
+    @levels.setter
+    def levels(self, values: bytes) -> None:
+        for line, level in zip(self.lines, values, strict=True):
             line.drive(level)

@@ -17,12 +17,11 @@ from accel.space import Region
 from vmrun.bus.pci import PciDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import U32, Parts, Signed, Stateful, Table
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 MEMORY_SIZE, IO_SIZE = 2048, 128  # a BAR is twice as large: the header, then the bytes that are written to
@@ -31,7 +30,9 @@ KINDS = ("no-eventfd", "wildcard-eventfd", "datamatch-eventfd")
 COUNT = 12  # offset of the counter
 
 
-class _Test:
+class _Test(Stateful):
+    state = Table("pci-testdev-test", 1, U32("count"))
+
     def __init__(self, number: int, name: str, offset: int) -> None:
         kind = KINDS[number % len(KINDS)]
         self.matches = kind != "wildcard-eventfd"
@@ -52,6 +53,8 @@ class PciTestdev(PciDevice):
     device_id = 0x0005
     class_code = 0x00FF00
 
+    state = PciDevice.state.extend("pci-testdev", 1, Signed("current", -1, 2 * len(KINDS) - 1, -1), Parts("tests"))
+
     membar = Prop("size", 0, "size of a further, empty memory BAR; 0 for none")
 
     def pci_realize(self, platform: Platform) -> None:
@@ -68,9 +71,6 @@ class PciTestdev(PciDevice):
             if self.membar & (self.membar - 1) or self.membar < 16:
                 raise BuildError(f"{self.path}.membar: {self.membar} is no size of a BAR", remedy="a power of two")
             self.add_bar(2, Region.container("pci-testdev-membar", self.membar), self.membar, "mem64-pref")
-
-    def pci_reset(self) -> None:
-        self._stop()
 
     def _stop(self) -> None:
         self.current = -1
@@ -107,19 +107,3 @@ class PciTestdev(PciDevice):
         wanted = value == test.data or not test.matches
         if offset == test.offset and wanted and not (test.eventful and alone):
             test.count = (test.count + 1) & 0xFFFFFFFF
-
-    def save(self) -> dict[str, Any]:
-        return {**super().save(), "current": self.current, "counts": [test.count for test in self.tests]}
-
-    def load(self, state: dict[str, Any]) -> None:
-        current, counts = state.get("current"), state.get("counts")
-        if not isinstance(current, int) or not -1 <= current < len(self.tests):
-            raise StateError(f"{self.path}: there is no test {current!r}")
-        if not isinstance(counts, list) or len(counts) != len(self.tests):
-            raise StateError(f"{self.path}: there are {len(self.tests)} counters")
-        if not all(isinstance(count, int) and 0 <= count <= 0xFFFFFFFF for count in counts):
-            raise StateError(f"{self.path}: counters have 32 bits")
-        super().load({"config": state.get("config")})
-        self.current = current
-        for test, count in zip(self.tests, counts, strict=True):
-            test.count = count
