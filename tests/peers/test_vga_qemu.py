@@ -65,7 +65,7 @@ class Pair:
         return None
 
     def state(self) -> dict[str, object]:
-        return {name: value for name, value in self.vga.save().items() if name not in ("dac", "cr", "ar")}
+        return {name: value for name, value in self.vga.save().items() if name not in ("palette", "cr", "ar")}
 
     def run(self, steps: list[tuple[str, int, int]]) -> None:
         lines = [

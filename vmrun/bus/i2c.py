@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from vmrun.core.state import KEEP, U8, Bytes, Stateful, Table
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.core.object import Device
 
 
-class SmbusTarget:
+class SmbusTarget(Stateful):
     """256 registers, as an EEPROM or a sensor shows them."""
+
+    state = Table("smbus-target", 1, Bytes("data", 256, KEEP), U8("offset", KEEP))
 
     def __init__(self, data: bytes = bytes(256)) -> None:
         self.data = bytearray(data)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IoRegion, IrqLine, IrqSink
+    from accel.ram import RamBlock
     from accel.space import Region
 
     from vmrun.core.platform import Platform
@@ -95,6 +96,7 @@ class Device(Object, Stateful):
         self.outputs: dict[str, list[IrqLine]] = {}
         self.inputs: dict[str, IrqSink] = {}
         self.mapped: list[tuple[Region, Region]] = []   # (container, what was added to it)
+        self.ram_blocks: list[RamBlock] = []            # memory of its own, saved with the machine's
         self.realized = False
         self.hotplugged = False                     # put in after the machine was built
         self.leaving = False                        # the guest was asked to let go of it

@@ -8,8 +8,8 @@
 
 A field names an attribute of its owner, a Device or a chip; in a compiled chip that is a `cdef public` variable. An
 array of bytes there is a property that returns `vmrun.core.cells.cells(self, address, size)`: Cython's own conversion
-ends at a zero byte. A chip without Python's base class takes its methods from the table: `reset, save, load =
-state.methods()`.
+ends at a zero byte. A chip without Python's base class takes its methods from the table: `reset, save, load_state
+= state.methods()`.
 
 Create, reset and load are one thing: values go into the attributes, then `settle()` works out what follows from them
 (pins, timers, mappings). What is saved is plain: numbers, True and False, bytes, text, None, lists and dicts of them,
@@ -330,6 +330,25 @@ class Rows(Field):
         return [{field.name: field.load(row[field.name], owner) for field in self.fields} for row in checked]
 
 
+class Record(Field):
+    """A dict with `fields`, such as a chip of the host's kernel gives."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, name: str, *fields: Field) -> None:
+        super().__init__(name, KEEP)
+        self.fields = fields
+
+    def check(self, plain: Any, owner: Any, where: str) -> Values:
+        return check_fields(self.fields, plain, owner, where)
+
+    def save(self, value: Any, owner: Any) -> Values:
+        return {field.name: field.save(value[field.name], owner) for field in self.fields}
+
+    def load(self, checked: Any, owner: Any) -> Values:
+        return {field.name: field.load(checked[field.name], owner) for field in self.fields}
+
+
 class Part(Field):
     """Another object with a table of its own, reset with its owner unless it is to be kept. None where there is none.
     """
@@ -444,7 +463,7 @@ class Table:
         before = self.hooks(owner)[0]
         if before is not None:
             before(owner)
-        values: Values = {"kind": self.kind, "version": self.version}
+        values: Values = {"of": self.kind, "version": self.version}
         for field in self.fields:
             values[field.name] = field.get(owner)
         return values
@@ -459,7 +478,7 @@ class Table:
                 raise StateError(f"{where or type(owner).__name__} has no state to load")
             return {}
         rest = dict(plain)
-        kind, version = rest.pop("kind", None), rest.pop("version", None)
+        kind, version = rest.pop("of", None), rest.pop("version", None)
         if (kind, version) != (self.kind, self.version) or type(version) is not int:
             rest = self._read(kind, version, rest, where)
         values = check_fields(self.fields, rest, owner, where)
@@ -503,7 +522,7 @@ class Table:
             settle(owner)
 
     def methods(self) -> tuple[Any, Any, Any]:
-        """reset, save and load for the body of a compiled class."""
+        """reset, save and load_state for the body of a compiled class (`load` reads a register of an IoRegion)."""
 
         def reset(self: Any) -> None:
             table_of(self).reset(self)

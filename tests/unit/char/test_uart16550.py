@@ -407,7 +407,7 @@ def test_state_survives_save_and_load(board):
 
 @pytest.mark.parametrize(
     "change",
-    [{"ier": 0x10}, {"rx": b"x" * 17}, {"tsr": 256}, {"thre_pending": None}, {"rx": b"a"}, {"new": 1}],
+    [{"ier": 0x10}, {"rx": b"x" * 17}, {"sending": 256}, {"thre_pending": None}, {"rx": b"a"}, {"new": 1}],
 )
 def test_impossible_state_is_refused_and_changes_nothing(board, change):
     before = board.uart.save()

@@ -120,7 +120,7 @@ def test_reading_input_status_1_makes_the_next_attribute_write_an_index(card: Ca
     card.out(0x3C0, 0x01)
     card.inp(0x3DA)
     card.out(0x3C0, 0x05)
-    assert card.inp(0x3C0) == 0 and card.vga.save()["ar_index"] == 0x05
+    assert card.inp(0x3C0) == 0 and card.vga.save()["attr_index"] == 0x05
 
 
 def test_crtc_protection_guards_registers_0_to_7_but_line_compare(card: Card) -> None:
@@ -374,7 +374,7 @@ def test_saved_state_comes_back(card: Card) -> None:
     for index, value in ((1, 640), (2, 480), (3, 24), (4, 0x61), (5, 3)):
         card.dispi(index, value)
     other = Card()
-    other.vga.load(card.vga.save())
+    other.vga.load_state(card.vga.save())
     assert other.vga.save() == card.vga.save()
     assert other.vga.vbe_mode == card.vga.vbe_mode and other.vga.palette_8bit
 
@@ -386,15 +386,15 @@ def test_saved_state_comes_back(card: Card) -> None:
         ("gr", b"\xff" * 16),
         ("vbe", [0] * 11),
         ("bank_offset", 1 << 30),
-        ("ar_index", 64),
-        ("dac", bytes(3)),
+        ("attr_index", 64),
+        ("palette", bytes(3)),
         ("misc", "x"),
     ],
 )
 def test_an_impossible_state_is_refused_unchanged(card: Card, field: str, value: object) -> None:
     before = card.vga.save()
     with pytest.raises(StateError):
-        card.vga.load({**before, field: value})
+        card.vga.load_state({**before, field: value})
     assert card.vga.save() == before
 
 
@@ -433,4 +433,4 @@ def test_any_access_returns_and_leaves_a_state_that_loads(
             region.store(offset % length, size, value)
         else:
             region.load(offset % length, size)
-    Card(1 << 18).vga.load(card.vga.save())
+    Card(1 << 18).vga.load_state(card.vga.save())

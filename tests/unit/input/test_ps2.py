@@ -187,17 +187,17 @@ def test_keyboard_state_survives(keyboard):
     keyboard.tell(0xF0, 3)
     state = keyboard.chip.save()
     other = Keyboard()
-    other.chip.load(state)
+    other.chip.load_state(state)
     assert other.chip.save() == state
 
 
 @pytest.mark.parametrize(
-    "change", [{"scan_set": 0}, {"queue": b"x" * 65}, {"modes": b""}, {"modes": bytes([4]) * 256}]
+    "change", [{"scan_set": 0}, {"queue": b"x" * 65}, {"key_modes": b""}, {"key_modes": bytes([4]) * 256}]
 )
 def test_impossible_keyboard_state_is_refused(keyboard, change):
     before = keyboard.chip.save()
     with pytest.raises(StateError):
-        keyboard.chip.load({**before, **change})
+        keyboard.chip.load_state({**before, **change})
     assert keyboard.chip.save() == before
 
 
@@ -326,7 +326,7 @@ def test_mouse_state_survives(mouse):
     mouse.move(3, 4, 5, 1)
     state = mouse.save()
     other = Ps2Mouse()
-    other.load(state)
+    other.load_state(state)
     assert other.save() == state
 
 
@@ -334,7 +334,7 @@ def test_mouse_state_survives(mouse):
 def test_impossible_mouse_state_is_refused(mouse, change):
     before = mouse.save()
     with pytest.raises(StateError):
-        mouse.load({**before, **change})
+        mouse.load_state({**before, **change})
     assert mouse.save() == before
 
 
@@ -347,8 +347,8 @@ def test_any_commands_leave_a_loadable_state(values, far):
         mouse.send(value)
         mouse.move(far, far, far, value)
         keyboard.chip.key("a", bool(value & 1))
-    keyboard.chip.load(keyboard.chip.save())
-    mouse.load(mouse.save())
+    keyboard.chip.load_state(keyboard.chip.save())
+    mouse.load_state(mouse.save())
 
 
 # --- the user's hands (vmrun.devices.input.hands) ------------------------------------------------------------------

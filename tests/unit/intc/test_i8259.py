@@ -202,11 +202,11 @@ def test_irr_and_isr_are_read_by_choice(pair):
 def test_state_comes_back(pair):
     pair.pulse(3)
     other = Pair()
-    other.chips[0].load(pair.chips[0].save())
+    other.chips[0].load_state(pair.chips[0].save())
     assert other.chips[0].save() == pair.chips[0].save()
     assert other.ack() == 0x0B
 
 
 def test_impossible_state_is_refused(pair):
     with pytest.raises(StateError):
-        pair.chips[0].load({**pair.chips[0].save(), "init_step": 9})
+        pair.chips[0].load_state({**pair.chips[0].save(), "init_step": 9})

@@ -92,5 +92,5 @@ def test_state_comes_back(board):
     board.entry(11, 0x5B | LEVEL)
     board.pins.drive(11, 1)
     other = Board()
-    other.chip.load(board.chip.save())
+    other.chip.load_state(board.chip.save())
     assert other.chip.save() == board.chip.save()

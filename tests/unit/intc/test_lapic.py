@@ -459,18 +459,18 @@ def test_state_comes_back_with_the_timer_running():
     apic.write_register(INITIAL, 1_000_000)
     board.step(250_000)
     board.fixed(0x61)
-    other.apics[0].load(apic.save())
+    other.apics[0].load_state(apic.save())
     assert other.apics[0].save() == apic.save()
     assert other.events == [(0, "intr", 1)]
     assert other.timers.deadline() == 750_000
 
 
-@pytest.mark.parametrize("change", [{"tpr": 256}, {"lvt": [0] * 5}, {"irr": [1 << 32] * 8}, {"svr": None}])
+@pytest.mark.parametrize("change", [{"tpr_value": 256}, {"lvt": [0] * 5}, {"irr": [1 << 32] * 8}, {"svr": None}])
 def test_impossible_state_is_refused_unchanged(board, change):
     apic = board.apics[0]
     before = apic.save()
     with pytest.raises(StateError):
-        apic.load({**before, **change})
+        apic.load_state({**before, **change})
     assert apic.save() == before
 
 

@@ -201,7 +201,7 @@ def test_state_comes_back(board):
     board.write(CONFIG, 1)
     board.step(MS // 2)
     other = Board()
-    other.hpet.load(board.hpet.save())
+    other.hpet.load_state(board.hpet.save())
     assert other.hpet.save() == board.hpet.save()
     other.step(MS // 2)
     assert other.edges == [(2, 1), (2, 0)]
@@ -211,5 +211,5 @@ def test_state_comes_back(board):
 def test_impossible_state_is_refused_unchanged(board, change):
     before = board.hpet.save()
     with pytest.raises(StateError):
-        board.hpet.load({**before, **change})
+        board.hpet.load_state({**before, **change})
     assert board.hpet.save() == before

@@ -277,7 +277,7 @@ def test_state_comes_back(board):
     board.program(0, 2, 1000)
     board.at(300)
     other = Board()
-    other.pit.load(board.pit.save())
+    other.pit.load_state(board.pit.save())
     assert other.pit.save() == board.pit.save()
     assert other.count(0) == 700
 
@@ -289,5 +289,5 @@ def test_impossible_state_is_refused_unchanged(board, change):
     before = board.pit.save()
     bad = {**before, "counters": [{**c, **change} for c in before["counters"]]}
     with pytest.raises(StateError):
-        board.pit.load(bad)
+        board.pit.load_state(bad)
     assert board.pit.save() == before

@@ -261,6 +261,6 @@ def test_c_and_d_are_read_only(board):
 def test_state_comes_back(board):
     board[0x40] = 0x5A
     other = Board((1999, 1, 1, 0, 0, 0))
-    other.rtc.load(board.rtc.save())
+    other.rtc.load_state(board.rtc.save())
     assert other.shown() == board.shown()
     assert other[0x40] == 0x5A

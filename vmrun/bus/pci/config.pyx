@@ -194,7 +194,7 @@ cdef class ConfigAddress(IoRegion):
     """
 
     state = Table("pci-config-address", 1, U32("latch"))
-    reset, save, load = state.methods()
+    reset, save, load_state = state.methods()
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         if offset == 1 and size == 1:

@@ -9,8 +9,6 @@ from vmrun.devices.char.parallel import ParallelPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 PORTS = [0x378, 0x278, 0x3BC]
@@ -31,13 +29,3 @@ class IsaParallel(IsaDevice):
         backend = platform.chardev(self.chardev) if self.chardev is not None else None
         self.chip = ParallelPort(self.isa_irq(self.irq), backend)
         self.map_io(self.chip, iobase, 8, "parallel")
-
-    def reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.chip.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.chip.load_state(state)

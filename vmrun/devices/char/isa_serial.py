@@ -9,8 +9,6 @@ from vmrun.devices.char.uart16550 import Uart16550
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 PORTS = [0x3F8, 0x2F8, 0x3E8, 0x2E8]
@@ -34,20 +32,10 @@ class IsaSerial(IsaDevice):
         iobase = self.iobase if self.iobase is not None else PORTS[number]
         irq = self.irq if self.irq is not None else IRQS[number]
         backend = platform.chardev(self.chardev) if self.chardev is not None else None
-        self.uart = Uart16550(self.isa_irq(irq), platform.timers, backend, self.baudbase)
-        self.map_io(self.uart, iobase, 8, "serial")
+        self.chip = Uart16550(self.isa_irq(irq), platform.timers, backend, self.baudbase)
+        self.map_io(self.chip, iobase, 8, "serial")
 
     def unrealize(self) -> None:
         super().unrealize()
-        if hasattr(self, "uart"):
-            self.uart.detach()
-
-    def reset(self) -> None:
-        self.uart.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.uart.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.uart.load_state(state)
+        if self.chip is not None:
+            self.chip.detach()

@@ -8,7 +8,7 @@ takes its byte at the strobe and acknowledges when the status is read.
 from accel.api cimport ACTION_NONE, IoRegion, IrqLine, u8, u32, u64
 from vmrun.backends.protocols cimport CharBackend
 
-from vmrun.errors import StateError
+from vmrun.core.state import Flag, Table, U8
 
 cdef enum:
     STROBE = 0x01               # control; the pins are inverted
@@ -25,23 +25,25 @@ cdef enum:
     ACK = 0x40                  # the level of the pin: low while acknowledging
     BUSY = 0x80                 # inverted: 1 is ready
 
-RESET = {"data": 0xFF, "status": BUSY | ACK | ONLINE | ERROR | TIMEOUT, "control": 0xC0 | SELECT | INIT, "irq_pending": 0}
-
 
 cdef class ParallelPort(IoRegion):
+    state = Table(
+        "parallel", 1,
+        U8("data", 0xFF), U8("status", BUSY | ACK | ONLINE | ERROR | TIMEOUT), U8("control", 0xC0 | SELECT | INIT),
+        Flag("irq_pending"),
+    )
+    reset, save, load_state = state.methods()
+
     cdef readonly IrqLine irq
     cdef readonly CharBackend backend
-    cdef u8 data, status, control
-    cdef bint irq_pending
+    cdef public u8 data, status, control
+    cdef public bint irq_pending
 
     def __init__(self, IrqLine irq, CharBackend backend=None):
         self.max_access = 1
         self.irq = irq
         self.backend = backend
         self.reset()
-
-    def reset(self):
-        self.load_state(RESET)
 
     cdef void update(self) noexcept nogil:
         self.irq.set(self.irq_pending and self.control & IRQ_ENABLE)
@@ -84,15 +86,5 @@ cdef class ParallelPort(IoRegion):
         self.update()
         return ACTION_NONE
 
-    def save(self):
-        return {"data": self.data, "status": self.status, "control": self.control, "irq_pending": int(self.irq_pending)}
-
-    def load_state(self, state):
-        """StateError, with nothing changed, when a value is impossible."""
-        if set(state) != set(RESET) or not all(
-            isinstance(value, int) and 0 <= value <= (1 if name == "irq_pending" else 255) for name, value in state.items()
-        ):
-            raise StateError(f"parallel port: {state!r} is no state of it")
-        self.data, self.status, self.control = state["data"], state["status"], state["control"]
-        self.irq_pending = state["irq_pending"]
+    def settle(self):
         self.update()

@@ -7,11 +7,13 @@ cdef class Uart16550(IoRegion):
     cdef readonly IrqLine irq
     cdef readonly CharBackend backend
     cdef CharFrontend frontend
-    cdef Timer timeout
+    cdef readonly Timer timeout
     cdef u32 baudbase
-    cdef u8 ier, fcr, lcr, mcr, lsr, msr, scr, dll, dlm
-    cdef bint thre_pending, timeout_pending, rx_was_full
-    cdef u8 rbr, tsr
+    cdef public u8 ier, fcr, lcr, mcr, lsr, msr, scr, dll, dlm
+    cdef public bint thre_pending, timeout_pending
+    cdef bint rx_was_full
+    cdef public u8 rbr
+    cdef u8 tsr
     cdef bint tsr_full
     cdef u8 rx_data[16]
     cdef u8 rx_error[16]

@@ -7,10 +7,13 @@ Departures: INTR does not depend on OUT2, as in QEMU; on a PC board a gate outsi
 reads as 0, as in QEMU. Unlike QEMU, the modem lines of loopback count as changes in MSR, as the datasheet has it.
 """
 
+from libc.string cimport memcpy
+
 from accel.api cimport IoRegion, IrqLine, i64, u8, u32, u64
 from accel.clock cimport Timer, TimerQueue
 from vmrun.backends.protocols cimport CHAR_EVENT_BREAK, CHAR_EVENT_DRAINED, CharBackend, CharFrontend
 
+from vmrun.core.state import Bytes, Deadline, Flag, Maybe, Table, U8
 from vmrun.errors import StateError
 
 cdef enum:
@@ -60,16 +63,6 @@ cdef enum:
 cdef u8 TRIGGER[4]
 TRIGGER[0], TRIGGER[1], TRIGGER[2], TRIGGER[3] = 1, 4, 8, 14
 
-RESET = {
-    "ier": 0, "fcr": 0, "lcr": 0, "mcr": 0x08, "lsr": 0x60, "msr": 0xB0, "scr": 0, "dll": 12, "dlm": 0,
-    "thre_pending": 0, "timeout_pending": 0, "rbr": 0, "rx": b"", "rx_errors": b"", "tx": b"", "tsr": -1,
-    "timeout": -1,
-}
-LIMITS = {
-    "ier": 0x0F, "fcr": 0xC9, "lcr": 0xFF, "mcr": 0x1F, "lsr": 0xFF, "msr": 0xFF, "scr": 0xFF, "dll": 0xFF, "dlm": 0xFF,
-    "thre_pending": 1, "timeout_pending": 1, "rbr": 0xFF, "tsr": 0xFF,
-}
-
 
 cdef class _Frontend(CharFrontend):
     cdef Uart16550 uart
@@ -110,6 +103,16 @@ cdef class _Timeout(Timer):
 cdef class Uart16550(IoRegion):
     """Eight registers. `backend` None: what is sent vanishes. `baudbase`: bits per second at divisor 1."""
 
+    # Divisor and modem outputs after a master reset are as QEMU leaves them.
+    state = Table(
+        "16550", 1,
+        U8("ier", most=0x0F), U8("fcr", most=0xC9), U8("lcr"), U8("mcr", OUT2, most=0x1F), U8("lsr", THRE | TEMT),
+        U8("msr", DCD | DSR | CTS), U8("scr"), U8("dll", 12), U8("dlm"), Flag("thre_pending"), Flag("timeout_pending"),
+        U8("rbr"), Bytes("rx", most=DEPTH), Bytes("rx_errors", most=DEPTH), Bytes("tx", most=DEPTH),
+        Maybe(U8("sending")), Deadline("timeout"),
+    )
+    reset, save, load_state = state.methods()
+
     def __init__(self, IrqLine irq, TimerQueue timers, CharBackend backend=None, u32 baudbase=115200):
         cdef _Timeout timeout = _Timeout(timers)
         self.max_access = 1
@@ -129,10 +132,6 @@ cdef class Uart16550(IoRegion):
         if self.backend is not None and self.backend.frontend is self.frontend:
             self.backend.frontend = CharFrontend()
         self.backend = None
-
-    def reset(self):
-        """Master reset. Divisor and modem outputs as QEMU leaves them."""
-        self.load_state(RESET)
 
     # --- interrupts -----------------------------------------------------------------------------------------
 
@@ -373,51 +372,49 @@ cdef class Uart16550(IoRegion):
 
     # --- state ----------------------------------------------------------------------------------------------
 
-    def save(self):
+    @property
+    def rx(self):
         cdef u32 i
-        return {
-            "ier": self.ier, "fcr": self.fcr, "lcr": self.lcr, "mcr": self.mcr, "lsr": self.lsr, "msr": self.msr,
-            "scr": self.scr, "dll": self.dll, "dlm": self.dlm,
-            "thre_pending": int(self.thre_pending), "timeout_pending": int(self.timeout_pending), "rbr": self.rbr,
-            "rx": bytes([self.rx_data[(self.rx_head + i) % DEPTH] for i in range(self.rx_count)]),
-            "rx_errors": bytes([self.rx_error[(self.rx_head + i) % DEPTH] for i in range(self.rx_count)]),
-            "tx": bytes([self.tx_data[(self.tx_head + i) % DEPTH] for i in range(self.tx_count)]),
-            "tsr": self.tsr if self.tsr_full else -1,
-            "timeout": self.timeout.deadline,
-        }
+        return bytes([self.rx_data[(self.rx_head + i) % DEPTH] for i in range(self.rx_count)])
 
-    def load_state(self, state):
-        """StateError, with nothing changed, when a value is impossible."""
+    @rx.setter
+    def rx(self, bytes data):
+        self.rx_head, self.rx_count = 0, <u32>len(data)
+        memcpy(self.rx_data, <const u8 *>data, len(data))
+
+    @property
+    def rx_errors(self):
         cdef u32 i
-        if set(state) != set(RESET):
-            raise StateError(f"16550: fields {sorted(set(state) ^ set(RESET))} are missing or unknown")
-        for name, limit in LIMITS.items():
-            value = state[name]
-            low = -1 if name == "tsr" else 0
-            if not isinstance(value, int) or not low <= value <= limit:
-                raise StateError(f"16550: {name} cannot be {value!r}")
-        for name in ("rx", "rx_errors", "tx"):
-            if not isinstance(state[name], bytes) or len(state[name]) > DEPTH:
-                raise StateError(f"16550: {name} cannot be {state[name]!r}")
-        rx, errors, tx = state["rx"], state["rx_errors"], state["tx"]
-        if len(rx) != len(errors) or not isinstance(state["timeout"], int) or not -1 <= state["timeout"] < 1 << 63:
-            raise StateError("16550: receive FIFO and its errors differ in length, or the timeout is no time")
-        self.ier, self.fcr, self.lcr, self.mcr = state["ier"], state["fcr"], state["lcr"], state["mcr"]
-        self.lsr, self.msr, self.scr = state["lsr"], state["msr"], state["scr"]
-        self.dll, self.dlm, self.rbr = state["dll"], state["dlm"], state["rbr"]
-        self.thre_pending, self.timeout_pending = state["thre_pending"], state["timeout_pending"]
-        self.rx_head = self.tx_head = 0
-        self.rx_count, self.tx_count = <u32>len(rx), <u32>len(tx)
-        for i in range(self.rx_count):
-            self.rx_data[i], self.rx_error[i] = rx[i], errors[i]
-        for i in range(self.tx_count):
-            self.tx_data[i] = tx[i]
-        self.tsr_full = state["tsr"] >= 0
-        self.tsr = state["tsr"] if self.tsr_full else 0
-        if state["timeout"] >= 0:
-            self.timeout.arm(state["timeout"])
-        else:
-            self.timeout.cancel()
+        return bytes([self.rx_error[(self.rx_head + i) % DEPTH] for i in range(self.rx_count)])
+
+    @rx_errors.setter
+    def rx_errors(self, bytes data):
+        memcpy(self.rx_error, <const u8 *>data, len(data))
+
+    @property
+    def tx(self):
+        cdef u32 i
+        return bytes([self.tx_data[(self.tx_head + i) % DEPTH] for i in range(self.tx_count)])
+
+    @tx.setter
+    def tx(self, bytes data):
+        self.tx_head, self.tx_count = 0, <u32>len(data)
+        memcpy(self.tx_data, <const u8 *>data, len(data))
+
+    @property
+    def sending(self):
+        """The transmitter's shift register, None while it is empty."""
+        return self.tsr if self.tsr_full else None
+
+    @sending.setter
+    def sending(self, value):
+        self.tsr_full, self.tsr = value is not None, value or 0
+
+    def check_state(self, values):
+        if len(values["rx"]) != len(values["rx_errors"]):
+            raise StateError("16550: the receive FIFO and its errors differ in length")
+
+    def settle(self):
         self.update()
         if self.backend is not None:
             self.backend.input_room()

@@ -10,7 +10,7 @@ from accel.clock cimport Clock, Timer, TimerQueue
 
 from accel.api import IrqLine as _IrqLine
 
-from vmrun.errors import StateError
+from vmrun.core.state import Flag, Table, U16, U64
 
 cdef u64 TICKS = 3579545                # Hz
 cdef u16 TMR_STS = 0x0001
@@ -26,12 +26,20 @@ cdef u16 SLP_EN = 0x2000
 cdef class AcpiPm(IoRegion):
     """64 ports. `sci` follows PM1 and `gpe_level`; sleep types come from the properties of the device."""
 
+    # The timer counts as having overflowed at power-on, as it does in qemu-kvm. Its count is the clock's.
+    state = Table(
+        "acpi-pm", 1,
+        U16("status"), U16("enable"), U16("control", lambda pm: SCI_EN if pm.always_acpi else 0), U64("overflow_at", most=1 << 53),
+        Flag("asleep"),
+    )
+    reset, save, load_state = state.methods()
+
     cdef readonly Clock clock
     cdef readonly IrqLine sci
     cdef readonly IrqLine wake       # pulses when the timer overflows in a sleep
     cdef PmOverflow overflow
     cdef public u16 status, enable, control
-    cdef u64 overflow_at             # ticks at which TMR_STS is set again
+    cdef public u64 overflow_at             # ticks at which TMR_STS is set again
     cdef public int gpe_level
     cdef public int s4_value
     cdef public bint asleep          # S3
@@ -46,11 +54,6 @@ cdef class AcpiPm(IoRegion):
         self.overflow.pm = self
         self.max_access = 4
         self.s4_value = 2
-
-    def reset(self):
-        # The timer counts as having overflowed at power-on, as it does in qemu-kvm.
-        self.asleep = False
-        self.load({"status": 0, "enable": 0, "control": SCI_EN if self.always_acpi else 0, "overflow_at": 0})
 
     cdef u64 ticks(self) noexcept nogil:
         cdef i64 now = self.clock.now()
@@ -146,20 +149,7 @@ cdef class AcpiPm(IoRegion):
         self.gpe_level = level
         self.update()
 
-    def save(self):
-        return {"status": self.status, "enable": self.enable, "control": self.control,
-                "overflow_at": self.overflow_at}
-
-    def load(self, dict state):
-        for name in ("status", "enable", "control"):
-            value = state.get(name)
-            if not isinstance(value, int) or not 0 <= value <= 0xFFFF:
-                raise StateError(f"PM1 {name} cannot be {value!r}")
-        overflow_at = state.get("overflow_at")
-        if not isinstance(overflow_at, int) or not 0 <= overflow_at < 1 << 64:
-            raise StateError(f"PM1 overflow_at cannot be {overflow_at!r}")
-        self.status, self.enable, self.control = state["status"], state["enable"], state["control"]
-        self.overflow_at = overflow_at
+    def settle(self):
         self.update()
 
 

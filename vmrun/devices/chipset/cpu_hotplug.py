@@ -17,20 +17,22 @@ from __future__ import annotations
 
 from accel.api import PyIoRegion
 
-from vmrun.errors import StateError
+from vmrun.core.state import KEEP, U8, U32, Flag, Stateful, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
 BASE, SIZE, REGISTERS_SIZE = 0xAF00, 32, 12
 SELECTOR, STATUS, COMMAND, DATA = 0, 4, 5, 8
 NEXT_EVENT, ARCH_ID = 0, 3  # commands: what the data are then
 
 
-class CpuHotplug:
+class CpuHotplug(Stateful):
     """`ids`: APIC ids of all processors that there can be; the first `present` of them are there."""
+
+    # QEMU's registers, too, live on over a reset.
+    state = Table("cpu-hotplug", 1, Flag("bitmap", KEEP), U32("selector", KEEP), U8("command", KEEP))
 
     def __init__(self, ids: Sequence[int], present: int) -> None:
         self.ids, self.present = list(ids), present
@@ -64,14 +66,3 @@ class CpuHotplug:
             self.selector = value & 0xFFFFFFFF
         elif offset == COMMAND and self.selector < len(self.ids):
             self.command = value & 0xFF
-
-    def save(self) -> dict[str, Any]:
-        return {"bitmap": self.bitmap, "selector": self.selector, "command": self.command}
-
-    def load(self, state: dict[str, Any]) -> None:
-        for name, most in (("selector", 0xFFFFFFFF), ("command", 0xFF)):
-            if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
-                raise StateError(f"processor hot-plug: {name} cannot be {state.get(name)!r}")
-        if not isinstance(state.get("bitmap"), bool):
-            raise StateError("processor hot-plug: bitmap must be true or false")
-        self.bitmap, self.selector, self.command = state["bitmap"], state["selector"], state["command"]

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from accel.api import PyIoRegion
 
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import U16, U32, Parts, Stateful, Table
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from vmrun.bus.pci import PciBus, PciDevice
 
@@ -29,8 +29,10 @@ UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
 ALL = 0xFFFFFFFF
 
 
-class _Slots:
+class _Slots(Stateful):
     """One bus: a bit per slot for cards that came (up) and cards that are asked for (down)."""
+
+    state = Table("gpe-slots", 1, U32("up"), U32("down"))
 
     def __init__(self, bus: PciBus) -> None:
         self.bus = bus
@@ -50,10 +52,12 @@ def stays(device: PciDevice) -> bool:
     return not device.hotpluggable or (device.header_type == 1 and not device.hotplugged)
 
 
-class Gpe:
+class Gpe(Stateful):
     """`root` (None: its slots are fixed) and, with `bridges`, the buses behind it. `set_level(level)` drives the SCI
     cause, `let_go(device)` takes a card out of the machine.
     """
+
+    state = Table("gpe", 1, U16("status"), U16("enable"), U32("select"), Parts("buses"))
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Gpe:
         self.set_level, self.let_go = set_level, let_go
         self.slots: list[_Slots] | None = None  # by number; None until the machine starts
         self.status = self.enable = self.select = 0
-        self._update()
+        self.settle()
 
     def regions(self) -> list[tuple[PyIoRegion, int, int]]:
         return [
@@ -87,7 +91,7 @@ class Gpe:
             for slot in range(32):
                 if slots.down >> slot & 1:
                     self._eject(slots, slot)
-        self._update()
+        self.settle()
 
     def _number(self) -> None:
         buses = list(self._depth_first(self.root)) if self.bridges else [self.root]
@@ -104,7 +108,11 @@ class Gpe:
                 if behind.kind == "PCI":
                     yield from self._depth_first(behind)
 
-    def _update(self) -> None:
+    @property
+    def buses(self) -> list[_Slots]:
+        return self.slots or []
+
+    def settle(self) -> None:
         self.set_level(1 if self.status & self.enable else 0)
 
     def _read_gpe(self, offset: int, size: int) -> int:
@@ -117,7 +125,7 @@ class Gpe:
         else:
             shift = 8 * (offset - 2)
             self.enable = self.enable & ~(0xFF << shift) | value << shift
-        self._update()
+        self.settle()
 
     # --- for the machine ----------------------------------------------------------------------------------
 
@@ -142,7 +150,7 @@ class Gpe:
 
     def _event(self) -> None:
         self.status |= PCI_EVENT
-        self._update()
+        self.settle()
 
     # --- for the guest ------------------------------------------------------------------------------------
 
@@ -181,31 +189,3 @@ class Gpe:
         for device in slots.cards(slot):
             if not stays(device):
                 self.let_go(device)
-
-    # --- state --------------------------------------------------------------------------------------------
-
-    def save(self) -> dict[str, Any]:
-        return {
-            "status": self.status,
-            "enable": self.enable,
-            "select": self.select,
-            "slots": [[slots.up, slots.down] for slots in self.slots or ()],
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        for name, bits in (("status", 16), ("enable", 16), ("select", 32)):
-            value = state.get(name)
-            if not isinstance(value, int) or not 0 <= value < 1 << bits:
-                raise StateError(f"GPE: {name} cannot be {value!r}")
-        saved, own = state.get("slots"), self.slots or []
-        if not isinstance(saved, list) or len(saved) != len(own):
-            raise StateError(f"GPE: slots are those of {len(own)} buses")
-        for pair in saved:
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise StateError("GPE: slots of a bus are two words")
-            if not all(isinstance(word, int) and 0 <= word <= ALL for word in pair):
-                raise StateError(f"GPE: slots cannot be {pair!r}")
-        self.status, self.enable, self.select = (state[n] for n in ("status", "enable", "select"))
-        for slots, pair in zip(own, saved, strict=True):
-            slots.up, slots.down = pair
-        self._update()

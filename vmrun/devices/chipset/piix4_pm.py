@@ -8,23 +8,21 @@ Not modelled: device monitors, throttling, thermal events; memory hot-plug (0xa0
 from __future__ import annotations
 
 from accel.api import PyIoRegion, PyIrqSink
-from accel.space import Region
 
 from vmrun.bus.i2c import I2cBus, SmbusTarget
 from vmrun.bus.pci import PciDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
+from vmrun.core.state import U8, Part, Parts
 from vmrun.devices.chipset.acpi_pm import AcpiPm
 from vmrun.devices.chipset.cpu_hotplug import CpuHotplug
 from vmrun.devices.chipset.gpe import Gpe
 from vmrun.devices.chipset.smbus import SmbusHost
-from vmrun.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from accel.api import IoRegion
+    from accel.space import Region
 
     from vmrun.core.platform import Platform
 
@@ -44,6 +42,15 @@ class Piix4Pm(PciDevice):
     interrupt_pin = 1
     provides = ("I2C",)
     resources = {"ports": [[0xB2, 2], [0xAE00, 24], [0xAF00, 32], [0xAFE0, 4]]}
+
+    state = PciDevice.state.extend(
+        "PIIX4_PM",
+        1,
+        *map(Part, ("pm", "smbus", "gpe", "cpus")),
+        Parts("eeproms"),
+        U8("apmc"),
+        U8("apms"),
+    )
 
     smb_io_base = Prop("uint32", 0, "SMBus ports after reset")
     disable_s3 = Prop("uint8", 0, "1: no suspend to RAM", max=1)
@@ -71,7 +78,9 @@ class Piix4Pm(PciDevice):
             bool(self.disable_s3),
             bool(self.disable_s4),
         )
-        self.smbus = SmbusHost(next(iter(self.buses.values())))
+        bus = next(iter(self.buses.values()))
+        self.smbus = SmbusHost(bus)
+        self.eeproms = {f"{address:#x}": target for address, target in sorted(bus.targets.items())}
         self.gpe = Gpe(
             self.parent_bus, self.root_hotplug, self.pci_hotplug, self.pm.set_gpe, lambda card: platform.let_go(card)
         )
@@ -81,7 +90,6 @@ class Piix4Pm(PciDevice):
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0
-        self.fixed: list[Region] = []
         apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1)
         self._port(apm, APMC, APM_SIZE)
         for io, base, size in (*self.gpe.regions(), self.cpus.region()):
@@ -94,16 +102,7 @@ class Piix4Pm(PciDevice):
         self.add_input("power-button", PyIrqSink(lambda n, level: self.powerdown() if level else None))
 
     def _port(self, io: IoRegion, base: int, size: int) -> Region:
-        region = Region.device(io.name, io, size)
-        region.owner = self
-        self.platform.system_io.add(region, base, 1 if base == 0 else 0)
-        self.fixed.append(region)
-        return region
-
-    def unrealize(self) -> None:
-        for region in self.fixed:
-            self.platform.system_io.remove(region)
-        super().unrealize()
+        return self.map(self.platform.system_io, io, base, size, name=io.name, priority=1 if base == 0 else 0)
 
     def _resources(self) -> dict[int, int]:
         """DEVRESD, DEVRESE and DEVRESG tell which ports of the legacy devices exist."""
@@ -125,10 +124,9 @@ class Piix4Pm(PciDevice):
         config.set_byte(SMBHSTCFG, 0x09)
         for offset, value in self._resources().items():
             config.set_byte(offset, value)
-        self.pm.reset()
-        self.smbus.reset()
-        self.gpe.reset()
-        self.apmc = self.apms = 0
+
+    def settle(self) -> None:
+        super().settle()
         self._map()
 
     def config_written(self, offset: int, size: int) -> None:
@@ -170,37 +168,3 @@ class Piix4Pm(PciDevice):
     def powerdown(self) -> None:
         """Somebody pressed the power button."""
         self.pm.press_power_button()
-
-    # --- state ------------------------------------------------------------------------------------------
-
-    def save(self) -> dict[str, Any]:
-        return {
-            **super().save(),
-            "pm": self.pm.save(),
-            "smbus": self.smbus.save(),
-            "gpe": self.gpe.save(),
-            "cpus": self.cpus.save(),
-            "apmc": self.apmc,
-            "apms": self.apms,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        for name in ("apmc", "apms"):
-            if not isinstance(state.get(name), int) or not 0 <= state[name] <= 0xFF:
-                raise StateError(f"{self.path}: {name} is no byte")
-        for name in ("pm", "smbus", "gpe", "cpus"):
-            if not isinstance(state.get(name), dict):
-                raise StateError(f"{self.path}: the state of {name} is missing")
-        before = self.save()
-        try:
-            self.pm.load(state.get("pm", {}))
-            self.smbus.load(state.get("smbus", {}))
-            self.gpe.load(state.get("gpe", {}))
-            self.cpus.load(state.get("cpus", {}))
-            super().load({"config": state.get("config")})
-        except Exception:
-            if state is not before:
-                self.load(before)
-            raise
-        self.apmc, self.apms = state["apmc"], state["apms"]
-        self._map()

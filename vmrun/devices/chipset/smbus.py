@@ -7,29 +7,30 @@ leaves them unwired): a transfer is over when the write that started it returns.
 
 from __future__ import annotations
 
-from vmrun.errors import StateError
+from vmrun.core.state import U8, Bytes, Stateful, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.bus.i2c import I2cBus
 
 HOST_BUSY, INTR, DEV_ERR = 0x01, 0x02, 0x04
 START = 0x40
 QUICK, BYTE, BYTE_DATA, WORD_DATA, BLOCK = 0, 1, 2, 3, 5
-FIELDS = ("status", "control", "command", "address", "data0", "data1")
 
 
-class SmbusHost:
+class SmbusHost(Stateful):
+    state = Table(
+        "smbus-host",
+        1,
+        *map(U8, ("status", "control", "command", "address", "data0", "data1")),
+        Bytes("block", 32),
+        U8("index", most=31),
+    )
+
     def __init__(self, bus: I2cBus) -> None:
         self.bus = bus
-        self.block = bytearray(32)
-        self.reset()
-
-    def reset(self) -> None:
         self.status = self.control = self.command = self.address = self.data0 = self.data1 = 0
-        self.block[:] = bytes(32)
+        self.block = bytearray(32)
         self.index = 0
 
     def read(self, offset: int, size: int) -> int:
@@ -94,25 +95,3 @@ class SmbusHost:
             else:
                 target.write_data(self.command, bytes(self.block[: min(self.data0, 32)]))
         self.status |= INTR
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
-        return {**state, "block": bytes(self.block), "index": self.index}
-
-    def load(self, state: dict[str, Any]) -> None:
-        for name in FIELDS:
-            value = state.get(name)
-            if not isinstance(value, int) or not 0 <= value <= 0xFF:
-                raise StateError(f"SMBus host: {name} cannot be {value!r}")
-        block, index = state.get("block"), state.get("index")
-        if (
-            not isinstance(block, bytes)
-            or len(block) != 32
-            or not isinstance(index, int)
-            or not 0 <= index < 32
-        ):
-            raise StateError("SMBus host: the block buffer has 32 bytes and an index below 32")
-        for name in FIELDS:
-            setattr(self, name, state[name])
-        self.block[:] = block
-        self.index = index

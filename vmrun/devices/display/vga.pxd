@@ -8,32 +8,33 @@ cdef class Vga:
     cdef readonly Clock clock
     cdef u32 vram_mask
     cdef u32 vram_dwords
-    cdef u8 misc
-    cdef u8 feature
-    cdef u8 seq_index
+    cdef public u8 misc
+    cdef public u8 feature
+    cdef public u8 seq_index
     cdef u8 seq[8]
-    cdef u8 gfx_index
+    cdef public u8 gfx_index
     cdef u8 gfx[16]
-    cdef u8 attr_index
+    cdef public u8 attr_index
     cdef u8 attr[32]
-    cdef bint attr_data                 # the flip-flop: the next write to 0x3c0 is data
-    cdef u8 crtc_index
+    cdef public bint attr_data                 # the flip-flop: the next write to 0x3c0 is data
+    cdef public u8 crtc_index
     cdef u8 crtc[256]
-    cdef u32 latch
-    cdef u8 dac_state
-    cdef u8 dac_read
-    cdef u8 dac_write
-    cdef u8 dac_part
+    cdef public u32 latch
+    cdef public u8 dac_state
+    cdef public u8 dac_read
+    cdef public u8 dac_write
+    cdef public u8 dac_part
     cdef u8 dac_cache[3]
     cdef u8 dac[768]
-    cdef u8 pel_mask
+    cdef public u8 pel_mask
     cdef bint dac_8bit
-    cdef u16 vbe_index
-    cdef u16 vbe[11]
-    cdef u32 bank_offset
+    cdef public u16 vbe_index
+    cdef public u16 vbe[11]
+    cdef public u32 bank_offset
     cdef readonly u32 vbe_line_bytes
     cdef readonly u32 vbe_start
     cdef public bint big_endian
+    cdef public bint starts_big_endian  # what reset makes of it
     cdef u32 linear                     # what `linear_window` says, as one number
     cdef object on_linear
     cdef u8 port_read(self, u32 port) noexcept nogil

@@ -16,8 +16,12 @@ from libc.string cimport memcpy, memset
 
 from accel.api cimport ACTION_NONE
 
+from vmrun.core.cells cimport cells
+
 from accel.api import _report
+from vmrun.core.state import Bytes, Flag, Table, U8, U16, U32, Words
 from vmrun.devices.display import vga_state
+from vmrun.errors import StateError
 
 cdef u8[8] SR_MASK = vga_state.SR_MASK
 cdef u8[16] GR_MASK = vga_state.GR_MASK
@@ -65,6 +69,17 @@ cdef u32 spread(u8 value) noexcept nogil:
 cdef class Vga:
     """`vram` holds at least 256 KiB, a power of two. `clock` gives the retrace its time."""
 
+    state = Table(
+        "vga", 1,
+        U8("misc"), U8("feature", most=0x10), U8("seq_index", most=7), Bytes("sr", 8), U8("gfx_index", most=15),
+        Bytes("gr", 16), U8("attr_index", most=0x3F), Flag("attr_data"), Bytes("ar", AR_COUNT), U8("crtc_index"),
+        Bytes("cr", 256), U32("latch"), U8("dac_state", most=3), U8("dac_read"), U8("dac_write"), U8("dac_part", most=2),
+        Bytes("colour", 3), Bytes("palette", 768), U8("pel_mask", 0xFF), U16("vbe_index"),
+        Words("vbe", VBE_COUNT, 0xFFFF, [ID_LAST] + [0] * (VBE_COUNT - 1)), U32("bank_offset"),
+        Flag("big_endian", lambda vga: vga.starts_big_endian),
+    )
+    reset, save, load_state = state.methods()
+
     def __init__(self, RamBlock vram, Clock clock):
         if vram.size < 0x40000 or vram.size & (vram.size - 1):
             raise ValueError(f"video memory of {vram.size} bytes is no power of two above 256 KiB")
@@ -73,9 +88,6 @@ cdef class Vga:
         self.vram_mask = <u32>(vram.size - 1)
         self.vram_dwords = <u32>(vram.size >> 2)
         self.reset()
-
-    def reset(self):
-        self.load(vga_state.RESET)
 
     # --- ports 0x3b0..0x3df ---------------------------------------------------------------------------------
 
@@ -469,52 +481,42 @@ cdef class Vga:
     def palette_8bit(self):
         return bool(self.dac_8bit)
 
-    def save(self):
-        return {
-            **self.registers(),
-            "feature": self.feature,
-            "sr_index": self.seq_index,
-            "gr_index": self.gfx_index,
-            "ar_index": self.attr_index,
-            "ar_data": bool(self.attr_data),
-            "cr_index": self.crtc_index,
-            "latch": self.latch,
-            "dac_state": self.dac_state,
-            "dac_read": self.dac_read,
-            "dac_write": self.dac_write,
-            "dac_part": self.dac_part,
-            "dac_cache": (<char *>self.dac_cache)[:3],
-            "dac": (<char *>self.dac)[:768],
-            "pel_mask": self.pel_mask,
-            "vbe_index": self.vbe_index,
-            "vbe": [self.vbe[i] for i in range(VBE_COUNT)],
-            "bank_offset": self.bank_offset,
-            "big_endian": bool(self.big_endian),
-        }
+    @property
+    def sr(self):
+        return cells(self, self.seq, 8)
 
-    def load(self, state):
-        """Take a state of save(). StateError, with nothing changed, when a value is impossible."""
-        cdef int i
-        cdef bytes sr, gr, ar, cr, dac, cache
-        vga_state.check(state, self.vram.size)
-        sr, gr, ar, cr = state["sr"], state["gr"], state["ar"], state["cr"]
-        dac, cache = state["dac"], state["dac_cache"]
-        self.misc, self.feature = state["misc"], state["feature"]
-        self.seq_index, self.gfx_index, self.attr_index = state["sr_index"], state["gr_index"], state["ar_index"]
-        self.attr_data, self.crtc_index, self.latch = state["ar_data"], state["cr_index"], state["latch"]
-        self.dac_state, self.dac_read, self.dac_write = state["dac_state"], state["dac_read"], state["dac_write"]
-        self.dac_part, self.pel_mask = state["dac_part"], state["pel_mask"]
-        self.vbe_index, self.bank_offset = state["vbe_index"], state["bank_offset"]
-        self.big_endian = state["big_endian"]
-        memset(self.attr, 0, 32)
-        memcpy(self.seq, <char *>sr, 8)
-        memcpy(self.gfx, <char *>gr, 16)
-        memcpy(self.attr, <char *>ar, AR_COUNT)
-        memcpy(self.crtc, <char *>cr, 256)
-        memcpy(self.dac, <char *>dac, 768)
-        memcpy(self.dac_cache, <char *>cache, 3)
-        for i in range(VBE_COUNT):
-            self.vbe[i] = state["vbe"][i]
+    @property
+    def gr(self):
+        return cells(self, self.gfx, 16)
+
+    @property
+    def ar(self):
+        return cells(self, self.attr, AR_COUNT)
+
+    @property
+    def cr(self):
+        return cells(self, self.crtc, 256)
+
+    @property
+    def palette(self):
+        return cells(self, self.dac, 768)
+
+    @property
+    def colour(self):
+        """What of a colour has been written to the DAC."""
+        return cells(self, self.dac_cache, 3)
+
+    def check_state(self, values):
+        for name, masks in (("sr", vga_state.SR_MASK), ("gr", vga_state.GR_MASK)):
+            for index, (byte, mask) in enumerate(zip(values[name], masks, strict=True)):
+                if byte & ~mask:
+                    raise StateError(f"vga: {name}[{index}] = {byte:#x} has reserved bits set")
+        if not ID_FIRST <= values["vbe"][0] <= ID_LAST:
+            raise StateError(f"vga: {values['vbe'][0]:#x} is no version of VBE's registers")
+        if values["bank_offset"] & 0xFFFF or values["bank_offset"] >= self.vram.size:
+            raise StateError(f"vga: {values['bank_offset']:#x} is no bank of {self.vram.size} bytes")
+
+    def settle(self):
         self.vbe_line_bytes = self.vbe_start = 0
         self.vbe_limit()
         self.vbe_to_vga()

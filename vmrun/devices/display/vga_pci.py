@@ -14,15 +14,14 @@ from accel.space import Region
 from vmrun.bus.pci import PciDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
+from vmrun.core.state import Part
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
 from vmrun.devices.display.vga_scanout import VgaScanout
-from vmrun.errors import BuildError, StateError
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
@@ -45,6 +44,8 @@ class VgaPci(PciDevice):
     hotpluggable = False
     resources = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1], [0x1CE, 4]]}
 
+    state = PciDevice.state.extend("VGA", 1, Part("vga"))
+
     # Writes that may reach the chip late, as long as they come in order: (space, address, size). Whoever looks at the
     # screen has them drained first.
     coalesced = (("memory", WINDOW, WINDOW_SIZE),)
@@ -65,10 +66,6 @@ class VgaPci(PciDevice):
     ymax = Prop("uint32", 0, "greatest height, told by EDID")
     refresh_rate = Prop("uint32", 0, "refresh rate told by EDID", unit="mHz")
 
-    def __init__(self, name: str = "") -> None:
-        super().__init__(name)
-        self.regions: list[tuple[Region, Region]] = []
-
     def pci_realize(self, platform: Platform) -> None:
         if self.edid:
             raise BuildError(f"{self.path}: edid is not modelled yet", remedy="leave `edid` false")
@@ -78,6 +75,7 @@ class VgaPci(PciDevice):
         while size < self.vgamem_mb << 20:
             size *= 2
         self.vram = RamBlock(f"{self.name}.vram", size)
+        self.ram_blocks.append(self.vram)
         self.vga = Vga(self.vram, platform.virtual)
         scanout, text = VgaScanout(self.vga, platform.lock), TextScreen(self.vga, platform.lock)
         self.console = platform.add_console(self, scanout, text=text)
@@ -88,16 +86,17 @@ class VgaPci(PciDevice):
             self._map_linear(platform, memory)
         if self.mmio:
             self.add_bar(2, self._registers(), MMIO_SIZE, "mem32")
-        self.pci_reset()
+        self.vga.starts_big_endian = self.big_endian
+        self.vga.reset()
 
     def _map_legacy(self, platform: Platform) -> None:
         """The fixed ports and the window; decoded whatever the command register says, as QEMU does."""
         ports = Region.device("vga.ports", VgaPorts(self.vga), 0x30)
         for first, count in PORTS:
-            self._add(platform.system_io, Region.alias("vga", ports, first - 0x3B0, count), first)
-        self._add(platform.system_io, Region.device("vbe", VbePorts(self.vga), VBE_COUNT), VBE_PORTS)
-        self._add(
-            platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, 1
+            self.map(platform.system_io, Region.alias("vga", ports, first - 0x3B0, count), first)
+        self.map(platform.system_io, Region.device("vbe", VbePorts(self.vga), VBE_COUNT), VBE_PORTS)
+        self.map(
+            platform.pci_memory, Region.device("vga.window", VgaWindow(self.vga), WINDOW_SIZE), WINDOW, priority=1
         )
 
     def _map_linear(self, platform: Platform, memory: Region) -> None:
@@ -106,7 +105,7 @@ class VgaPci(PciDevice):
         for offset, size in MAPPINGS:
             region = Region.alias("vga.linear", memory, 0, size)
             region.set_enabled(False)
-            self._add(platform.pci_memory, region, WINDOW + offset, 2)
+            self.map(platform.pci_memory, region, WINDOW + offset, priority=2)
             self.linear.append(region)
         self.vga.watch_window(self._window_changed)
 
@@ -118,11 +117,6 @@ class VgaPci(PciDevice):
                 if now is not None and mapping == now[0]:
                     region.set_alias(region.target, now[1])
 
-    def _add(self, container: Region, region: Region, addr: int, priority: int = 0) -> None:
-        region.owner = self
-        container.add(region, addr, priority)
-        self.regions.append((container, region))
-
     def _registers(self) -> Region:
         bar = Region.container("vga.mmio", MMIO_SIZE)
         bar.add(Region.device("vga ioports", VgaPorts(self.vga, 0x3C0), 0x20), 0x400)
@@ -131,29 +125,6 @@ class VgaPci(PciDevice):
             bar.add(Region.device("qemu extended regs", ExtendedRegs(self.vga), 8), 0x600)
         return bar
 
-    def pci_reset(self) -> None:
-        self.vga.reset()
-        self.vga.big_endian = self.big_endian
-
     def unrealize(self) -> None:
-        for container, region in self.regions:
-            container.remove(region)
-        self.regions.clear()
         self.platform.remove_console(self.console)
         super().unrealize()
-
-    def save(self) -> dict[str, Any]:
-        return {**super().save(), "vga": self.vga.save()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        rest = dict(state)
-        vga = rest.pop("vga", None)
-        if not isinstance(vga, dict):
-            raise StateError(f"{self.path}: the state of the chip is missing")
-        before = self.vga.save()
-        self.vga.load(vga)
-        try:
-            super().load(rest)
-        except Exception:
-            self.vga.load(before)
-            raise

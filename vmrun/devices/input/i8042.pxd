@@ -10,10 +10,10 @@ cdef class I8042(IoRegion):
     cdef readonly Ps2Mouse mouse
     cdef readonly object command_port
     cdef u8 xlate[256]
-    cdef u8 status, mode, outport, data
-    cdef bint release           # the translation has swallowed an 0xF0
-    cdef int argument           # the command that waits for its data byte, -1: none
-    cdef int answer             # of the controller itself, waiting for the buffer; bit 8: as from the mouse
+    cdef public u8 status, mode, outport, data
+    cdef public bint release           # the translation has swallowed an 0xF0
+    cdef public int argument           # the command that waits for its data byte, -1: none
+    cdef public int answer             # of the controller itself, waiting for the buffer; bit 8: as from the mouse
     cdef void update(self) noexcept nogil
     cdef void fill(self) noexcept nogil
     cdef void show(self, u8 byte, bint aux) noexcept nogil

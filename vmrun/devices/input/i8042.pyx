@@ -12,8 +12,8 @@ from vmrun.devices.input.ps2 cimport Ps2Device, Ps2Host
 from vmrun.devices.input.ps2kbd cimport Ps2Keyboard
 from vmrun.devices.input.ps2mouse cimport Ps2Mouse
 
+from vmrun.core.state import Flag, Part, Signed, Table, U8
 from vmrun.devices.input.keycodes import SET1_FROM_SET2
-from vmrun.errors import StateError
 
 cdef enum:
     OBF = 0x01                  # status
@@ -34,14 +34,6 @@ cdef enum:
     OUT_AUX_FULL = 0x20
 
     AS_AUX = 0x100
-
-RESET = {
-    "status": 0x18, "mode": 0x03, "outport": 0xCF, "data": 0, "release": 0, "argument": -1, "answer": -1,
-}
-LIMITS = {
-    "status": (0, 255), "mode": (0, 255), "outport": (0, 255), "data": (0, 255), "release": (0, 1),
-    "argument": (-1, 255), "answer": (-1, 0x1FF),
-}
 
 
 cdef class _Host(Ps2Host):
@@ -65,6 +57,13 @@ cdef class _CommandPort(IoRegion):
 cdef class I8042(IoRegion):
     """kbd_irq, aux_irq and a20 are the pins it drives."""
 
+    state = Table(
+        "i8042", 1,
+        Part("keyboard"), Part("mouse"), U8("status", COMMAND | UNLOCKED), U8("mode", KBD_INT | AUX_INT),
+        U8("outport", 0xCF), U8("data"), Flag("release"), Signed("argument", -1, 255, -1), Signed("answer", -1, 0x1FF, -1),
+    )
+    reset, save, load_state = state.methods()
+
     def __init__(self, IrqLine kbd_irq, IrqLine aux_irq, IrqLine a20, TimerQueue timers):
         cdef _Host host = _Host()
         cdef _CommandPort command_port = _CommandPort()
@@ -81,12 +80,6 @@ cdef class I8042(IoRegion):
         host.controller = self
         self.keyboard.host = self.mouse.host = host
         self.reset()
-
-    def reset(self):
-        self.keyboard.reset()
-        self.mouse.reset()
-        self._set(RESET)
-        self.update()
 
     def detach(self):
         """Break the reference cycles; the chip is not used any more."""
@@ -224,30 +217,5 @@ cdef class I8042(IoRegion):
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         return self.write_data(value & 0xFF)
 
-    # --- state ----------------------------------------------------------------------------------------------
-
-    def _set(self, state):
-        self.status, self.mode, self.outport = state["status"], state["mode"], state["outport"]
-        self.data, self.release = state["data"], state["release"]
-        self.argument, self.answer = state["argument"], state["answer"]
-
-    def save(self):
-        return {
-            "status": self.status, "mode": self.mode, "outport": self.outport, "data": self.data,
-            "release": int(self.release), "argument": self.argument, "answer": self.answer,
-            "keyboard": self.keyboard.save(), "mouse": self.mouse.save(),
-        }
-
-    def load_state(self, state):
-        """StateError, with nothing changed, when a value is impossible."""
-        if set(state) != {*LIMITS, "keyboard", "mouse"}:
-            raise StateError("i8042: fields are missing or unknown")
-        for name, (low, high) in LIMITS.items():
-            if not isinstance(state[name], int) or not low <= state[name] <= high:
-                raise StateError(f"i8042: {name} cannot be {state[name]!r}")
-        self.keyboard.check(state["keyboard"])
-        self.mouse.check(state["mouse"])
-        self.keyboard.load(state["keyboard"])
-        self.mouse.load(state["mouse"])
-        self._set(state)
+    def settle(self):
         self.update()

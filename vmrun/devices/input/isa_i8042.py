@@ -10,8 +10,6 @@ from vmrun.devices.input.i8042 import I8042
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 
@@ -44,17 +42,7 @@ class IsaI8042(IsaDevice):
 
     def unrealize(self) -> None:
         super().unrealize()
-        if hasattr(self, "chip"):
+        if self.chip is not None:
             for hand in self.hands:
                 self.input.remove(hand)
             self.chip.detach()
-
-    def reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.chip.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.chip.load_state(state)

@@ -9,8 +9,8 @@ cdef class Ps2Device:
     cdef public Ps2Host host
     cdef u8 data[64]
     cdef u32 head, count
-    cdef int last               # the byte sent last, for RESEND
-    cdef int argument           # the command that waits for its argument, -1: none
+    cdef public int last               # the byte sent last, for RESEND
+    cdef public int argument           # the command that waits for its argument, -1: none
     cdef void put(self, u8 byte) noexcept nogil
     cdef void flush(self) noexcept nogil
     cdef int take(self) noexcept nogil

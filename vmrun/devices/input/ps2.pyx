@@ -6,7 +6,7 @@ Not modelled: the clock and data lines, so no parity or time-out errors.
 
 from accel.api cimport u8, u32
 
-from vmrun.errors import StateError
+from vmrun.core.state import Bytes, Table, Signed
 
 cdef enum:
     ROOM = 64                   # of which events use 16 at most; the rest is for answers
@@ -75,30 +75,18 @@ cdef class Ps2Device:
         """Bytes that the controller has not read yet."""
         return self.count
 
-    def queue_state(self):
+    @property
+    def queue(self):
+        """The bytes that wait."""
         cdef u32 i
-        waiting = bytes([self.data[(self.head + i) % ROOM] for i in range(self.count)])
-        return {"queue": waiting, "last": self.last, "argument": self.argument}
+        return bytes([self.data[(self.head + i) % ROOM] for i in range(self.count)])
 
-    def load_queue(self, state):
-        self.head = 0
-        self.count = <u32>len(state["queue"])
-        for i, byte in enumerate(state["queue"]):
+    @queue.setter
+    def queue(self, bytes waiting):
+        self.head, self.count = 0, <u32>len(waiting)
+        for i, byte in enumerate(waiting):
             self.data[i] = byte
-        self.last, self.argument = state["last"], state["argument"]
 
 
-def check(str what, state, limits):
-    """StateError unless `state` has the queue's fields and those of `limits` ({name: (low, high)}), in range."""
-    limits = {"last": (-1, 255), "argument": (-1, 255), **limits}
-    if not isinstance(state, dict) or set(state) != set(limits) | {"queue"}:
-        raise StateError(f"{what}: fields are missing or unknown")
-    if not isinstance(state["queue"], bytes) or len(state["queue"]) > ROOM:
-        raise StateError(f"{what}: queue cannot be {state['queue']!r}")
-    for name, bounds in limits.items():
-        value = state[name]
-        if isinstance(bounds, int):
-            if not isinstance(value, bytes) or len(value) != bounds:
-                raise StateError(f"{what}: {name} is not {bounds} bytes")
-        elif not isinstance(value, int) or not bounds[0] <= value <= bounds[1]:
-            raise StateError(f"{what}: {name} cannot be {value!r}")
+# What both have; their tables extend it.
+QUEUE = Table("ps2", 1, Bytes("queue", most=ROOM), Signed("last", -1, 255, -1), Signed("argument", -1, 255, -1))

@@ -4,13 +4,13 @@ from vmrun.devices.input.ps2 cimport Ps2Device
 
 
 cdef class Ps2Keyboard(Ps2Device):
-    cdef Timer typematic
-    cdef readonly bint enabled
-    cdef readonly u8 leds, scan_set, rate
+    cdef readonly Timer typematic
+    cdef public bint enabled
+    cdef public u8 leds, scan_set, rate
     cdef u8 modes[256]          # scan set 3: what each key sends
     cdef u8 down[64]            # keys held, one bit per key number
-    cdef u32 repeat2, repeat3   # the key that repeats, 0: none
-    cdef bint overrun
+    cdef public u32 repeat2, repeat3   # the key that repeats, 0: none
+    cdef public bint overrun
     cdef object on_leds
     cdef void event(self, u32 code2, u32 code3, bint pressed) noexcept nogil
     cdef void emit(self, u32 code2, u32 code3, bint pressed) noexcept nogil

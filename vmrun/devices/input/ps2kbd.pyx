@@ -9,12 +9,13 @@ from libc.string cimport memset
 
 from accel.api cimport i64, u8, u32
 from accel.clock cimport Timer, TimerQueue
+from vmrun.core.cells cimport cells
 from vmrun.devices.input.ps2 cimport Ps2Device
 
 from accel.api import _report
 from vmrun.devices.input.keycodes import KEYS, PAUSE, PRINT, SET1_FROM_SET2, SET3_MAKE_BREAK, SET3_MAKE_ONLY
-from vmrun.devices.input.ps2 import check
-from vmrun.errors import StateError
+from vmrun.core.state import Bytes, Deadline, Flag, U8, U32
+from vmrun.devices.input.ps2 import QUEUE
 
 cdef enum:
     ACK = 0xFA
@@ -56,12 +57,6 @@ for _i in SET3_MAKE_BREAK:
 
 assert PRINT == CODE_PRINT and PAUSE == CODE_PAUSE
 
-LIMITS = {
-    "enabled": (0, 1), "leds": (0, 7), "scan_set": (1, 3), "rate": (0, 0x7F), "modes": 256, "down": 64,
-    "repeat2": (0, 0x201), "repeat3": (0, 0xFF), "overrun": (0, 1), "deadline": (-1, (1 << 63) - 1),
-}
-
-
 cdef u8 mode_of(int choice) noexcept nogil:
     """The commands' order: typematic, make/break, make only, typematic and make/break."""
     if choice == 0:
@@ -81,23 +76,21 @@ cdef class _Typematic(Timer):
 cdef class Ps2Keyboard(Ps2Device):
     """`key(qcode, down)` is what the user does; `on_leds(mask)` hears of bit 0 scroll, 1 num, 2 caps."""
 
+    # After power-on the result of the self test is not sent: the firmware asks for it anyway.
+    state = QUEUE.extend(
+        "ps2-keyboard", 1,
+        Flag("enabled", True), U8("leds", most=7), U8("scan_set", 2, least=1, most=3), U8("rate", DEFAULT_RATE, most=0x7F),
+        Bytes("key_modes", 256, bytes([MODES[n] for n in range(256)]), each=3), Bytes("held", 64),
+        U32("repeat2", most=0x201), U32("repeat3", most=0xFF), Flag("overrun"), Deadline("typematic"),
+    )
+    reset, save, load_state = state.methods()
+
     def __init__(self, TimerQueue timers, on_leds=None):
         cdef _Typematic timer = _Typematic(timers)
         timer.keyboard = self
         self.typematic = timer
         self.on_leds = on_leds
         self.reset()
-
-    def reset(self):
-        """Power on. The result of the self test is not sent: the firmware asks for it anyway."""
-        self.flush()
-        self.last = self.argument = -1
-        self.leds = 0
-        memset(self.down, 0, sizeof(self.down))
-        self.overrun = False
-        self.defaults()
-        self.enabled = True
-        self.show_leds()
 
     def detach(self):
         self.typematic.cancel()
@@ -298,33 +291,13 @@ cdef class Ps2Keyboard(Ps2Device):
 
     # --- state ----------------------------------------------------------------------------------------------
 
-    def save(self):
-        return {
-            **self.queue_state(), "enabled": int(self.enabled), "leds": self.leds, "scan_set": self.scan_set,
-            "rate": self.rate, "modes": bytes(self.modes[:256]), "down": bytes(self.down[:64]),
-            "repeat2": self.repeat2, "repeat3": self.repeat3, "overrun": int(self.overrun),
-            "deadline": self.typematic.deadline,
-        }
+    @property
+    def key_modes(self):
+        return cells(self, self.modes, 256)
 
-    @staticmethod
-    def check(state):
-        check("keyboard", state, LIMITS)
-        if any(mode > 3 for mode in state["modes"]):
-            raise StateError("keyboard: modes are 0 to 3")
+    @property
+    def held(self):
+        return cells(self, self.down, 64)
 
-    def load(self, state):
-        cdef u32 i
-        self.check(state)
-        self.load_queue(state)
-        self.enabled, self.leds, self.scan_set = state["enabled"], state["leds"], state["scan_set"]
-        self.rate, self.overrun = state["rate"], state["overrun"]
-        self.repeat2, self.repeat3 = state["repeat2"], state["repeat3"]
-        for i in range(256):
-            self.modes[i] = state["modes"][i]
-        for i in range(64):
-            self.down[i] = state["down"][i]
-        if state["deadline"] >= 0:
-            self.typematic.arm(state["deadline"])
-        else:
-            self.typematic.cancel()
+    def settle(self):
         self.show_leds()

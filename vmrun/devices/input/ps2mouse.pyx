@@ -8,8 +8,8 @@ movement adds up, so a slow guest loses none.
 from accel.api cimport u8, u32
 from vmrun.devices.input.ps2 cimport Ps2Device
 
-from vmrun.devices.input.ps2 import check
-from vmrun.errors import StateError
+from vmrun.core.state import Flag, Signed, U8
+from vmrun.devices.input.ps2 import QUEUE
 
 cdef enum:
     ACK = 0xFA
@@ -32,12 +32,6 @@ cdef enum:
     RESET = 0xFF
 
     FAR = 1 << 20               # movement that adds up stays within this
-
-LIMITS = {
-    "kind": (0, 4), "rate": (0, 255), "resolution": (0, 3), "reporting": (0, 1), "remote": (0, 1), "wrap": (0, 1),
-    "scaling": (0, 1), "knock": (0, 3), "buttons": (0, 31), "sent_buttons": (0, 31),
-    "dx": (-FAR, FAR), "dy": (-FAR, FAR), "dz": (-FAR, FAR),
-}
 
 
 cdef int _clamp(int value, int low, int high) noexcept nogil:
@@ -62,16 +56,16 @@ cdef class Ps2Mouse(Ps2Device):
     """`move(dx, dy, dz, buttons)`: right, down and wheel towards the user are positive; buttons 1 left, 2 right,
     4 middle, 8 and 16 the side ones."""
 
+    state = QUEUE.extend(
+        "ps2-mouse", 1,
+        U8("kind", only=(0, 3, 4)), U8("rate", 100), U8("resolution", 2, most=3), Flag("reporting"), Flag("remote"),
+        Flag("wrap"), Flag("scaling"), U8("knock", most=3), U8("buttons", most=31), U8("sent_buttons", most=31),
+        Signed("dx", -FAR, FAR), Signed("dy", -FAR, FAR), Signed("dz", -FAR, FAR),
+    )
+    reset, save, load_state = state.methods()
+
     def __init__(self):
         self.reset()
-
-    def reset(self):
-        self.flush()
-        self.last = self.argument = -1
-        self.kind = self.knock = 0
-        self.buttons = self.sent_buttons = 0
-        self.wrap = False
-        self.defaults()
 
     def move(self, int dx=0, int dy=0, int dz=0, u8 buttons=0):
         """What the user does; the device lock is held."""
@@ -202,28 +196,3 @@ cdef class Ps2Mouse(Ps2Device):
             else:
                 self.knock = 0
         self.put(ACK)
-
-    # --- state ----------------------------------------------------------------------------------------------
-
-    def save(self):
-        return {
-            **self.queue_state(), "kind": self.kind, "rate": self.rate, "resolution": self.resolution,
-            "reporting": int(self.reporting), "remote": int(self.remote), "wrap": int(self.wrap),
-            "scaling": int(self.scaling), "knock": self.knock, "buttons": self.buttons,
-            "sent_buttons": self.sent_buttons, "dx": self.dx, "dy": self.dy, "dz": self.dz,
-        }
-
-    @staticmethod
-    def check(state):
-        check("mouse", state, LIMITS)
-        if state["kind"] not in (0, 3, 4):
-            raise StateError(f"mouse: kind cannot be {state['kind']}")
-
-    def load(self, state):
-        self.check(state)
-        self.load_queue(state)
-        self.kind, self.rate, self.resolution = state["kind"], state["rate"], state["resolution"]
-        self.reporting, self.remote, self.wrap = state["reporting"], state["remote"], state["wrap"]
-        self.scaling, self.knock = state["scaling"], state["knock"]
-        self.buttons, self.sent_buttons = state["buttons"], state["sent_buttons"]
-        self.dx, self.dy, self.dz = state["dx"], state["dy"], state["dz"]

@@ -16,8 +16,6 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 BASE, WINDOW = 0xFEE00000, 0x100000
@@ -53,22 +51,14 @@ class ApicDevice(Device):
         self.bsp = False
 
     new_system = ApicSystem
+    controls_interrupts = True
+    user_creatable = False
 
     def realize(self, platform: Platform) -> None:
         if self.system is None:
             raise BuildError(f"{self.path}: an apic belongs to a processor; it cannot be added as a device")
-        self.lapic = Lapic(
+        self.chip = self.lapic = Lapic(
             self.system.bus, platform.virtual, platform.timers, self.apic_id, self.bsp, self.version
         )
         self.add_input("lint", LapicPins(self.lapic))
         self.system.attach(self.lapic, platform)
-
-    def reset(self) -> None:
-        self.lapic.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.lapic.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.lapic.load(state)

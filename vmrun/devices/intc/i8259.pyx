@@ -10,32 +10,45 @@ from accel.run cimport IntAck
 
 from accel.api import IrqLine as _IrqLine
 
-from vmrun.errors import StateError
+from vmrun.core.state import Table, U8
 
-FIELDS = ("irr", "imr", "isr", "last", "elcr", "priority_add", "vector_base", "read_isr", "poll", "special_mask",
-          "init_step", "auto_eoi", "rotate_on_auto_eoi", "special_nested", "init4", "single", "lines", "ltim")
+
+def from_kernel(fields):
+    """The state of the same chip in KVM's kernel."""
+    chip = fields["registers"]
+    same = ("irr", "imr", "isr", "elcr", "priority_add", "poll", "special_mask", "auto_eoi", "rotate_on_auto_eoi", "init4")
+    return {
+        **{name: chip[name] for name in same}, "last": chip["last_irr"], "vector_base": chip["irq_base"],
+        "init_step": chip["init_state"], "read_isr": chip["read_reg_select"],
+        "special_nested": chip["special_fully_nested_mode"], "single": 0, "ltim": 0,
+    }
 
 
 cdef class I8259(IoRegion):
     """Two ports. `output` is INT. `cascade_input` says where a slave's INT arrives (master only)."""
 
+    # Not `lines`: what drives the inputs has been loaded before, and drives them.
+    state = Table(
+        "i8259", 1,
+        *map(U8, ("irr", "imr", "isr", "last", "elcr")), U8("priority_add", most=7), U8("vector_base"),
+        U8("init_step", most=3),
+        U8("read_isr", most=1), U8("poll", most=1), U8("special_mask", most=1), U8("auto_eoi", most=1),
+        U8("rotate_on_auto_eoi", most=1), U8("special_nested", most=1), U8("init4", most=1), U8("single", most=1),
+        U8("ltim", most=1),
+        readers={("kvm-i8259", 1): from_kernel},
+    )
+    reset, save, load_state = state.methods()
+
     cdef readonly IrqLine output
     cdef public I8259 slave
     cdef public u8 elcr_mask
-    cdef u8 irr, imr, isr, last, elcr, priority_add, vector_base, lines
-    cdef u8 read_isr, poll, special_mask, init_step, auto_eoi, rotate_on_auto_eoi, special_nested, init4, single
-    cdef u8 ltim
+    cdef public u8 irr, imr, isr, last, elcr, priority_add, vector_base, lines
+    cdef public u8 read_isr, poll, special_mask, init_step, auto_eoi, rotate_on_auto_eoi, special_nested, init4, single
+    cdef public u8 ltim
 
     def __init__(self):
         self.output = _IrqLine()
         self.max_access = 1
-
-    def reset(self):
-        cdef u8 lines = self.lines
-        self.clear()
-        self.elcr = 0
-        self.lines = lines
-        self.update()
 
     cdef void clear(self) noexcept nogil:
         self.irr = self.imr = self.isr = self.last = self.priority_add = self.vector_base = 0
@@ -188,26 +201,7 @@ cdef class I8259(IoRegion):
     def set_elcr(self, u8 value):
         self.elcr = value & self.elcr_mask
 
-    def save(self):
-        return {"irr": self.irr, "imr": self.imr, "isr": self.isr, "last": self.last, "elcr": self.elcr,
-                "priority_add": self.priority_add, "vector_base": self.vector_base, "read_isr": self.read_isr,
-                "poll": self.poll, "special_mask": self.special_mask, "init_step": self.init_step,
-                "auto_eoi": self.auto_eoi, "rotate_on_auto_eoi": self.rotate_on_auto_eoi,
-                "special_nested": self.special_nested, "init4": self.init4, "single": self.single,
-                "lines": self.lines, "ltim": self.ltim}
-
-    def load(self, dict state):
-        for name in FIELDS:
-            if not isinstance(state.get(name), int) or not 0 <= state[name] <= 0xFF:
-                raise StateError(f"8259A: {name} cannot be {state.get(name)!r}")
-        if state["init_step"] > 3 or state["priority_add"] > 7:
-            raise StateError("8259A: impossible initialisation step or priority")
-        self.irr, self.imr, self.isr, self.last = (state[n] for n in FIELDS[:4])
-        self.elcr, self.priority_add, self.vector_base = state["elcr"], state["priority_add"], state["vector_base"]
-        self.read_isr, self.poll, self.special_mask = state["read_isr"], state["poll"], state["special_mask"]
-        self.init_step, self.auto_eoi = state["init_step"], state["auto_eoi"]
-        self.rotate_on_auto_eoi, self.special_nested = state["rotate_on_auto_eoi"], state["special_nested"]
-        self.init4, self.single, self.lines, self.ltim = state["init4"], state["single"], state["lines"], state["ltim"]
+    def settle(self):
         self.update()
 
 

@@ -7,7 +7,7 @@ processors' APICs. Not modelled: the APIC bus's arbitration ID, polarity (pins a
 from accel.api cimport IoRegion, IrqSink, u8, u32, u64
 from accel.run cimport MsiSink
 
-from vmrun.errors import StateError
+from vmrun.core.state import Table, U32, Words
 
 cdef enum:
     PINS = 24
@@ -18,23 +18,33 @@ cdef enum:
     WRITABLE_LOW = 0x1AFFF
 
 
+def from_kernel(fields):
+    """The state of the same chip in KVM's kernel."""
+    chip = fields["registers"]
+    return {"table": chip["redirtbl"], "select": chip["ioregsel"], "id": chip["id"] & 15, "irr": chip["irr"]}
+
+
 cdef class Ioapic(IoRegion):
     """Registers at 0x00 (IOREGSEL), 0x10 (IOWIN) and, from version 0x20, 0x40 (EOI)."""
 
+    # Not `lines`: what drives the pins has been loaded before, and drives them.
+    state = Table(
+        "ioapic", 1,
+        Words("table", PINS, (1 << 64) - 1, [MASKED] * PINS), U32("select", most=0xFF), U32("id", most=0xF),
+        U32("irr", most=0xFFFFFF),
+        readers={("kvm-ioapic", 1): from_kernel},
+    )
+    reset, save, load_state = state.methods()
+
     cdef readonly MsiSink messages
     cdef public u32 version
-    cdef u64 table[24]
-    cdef u32 select, id, lines, irr
+    cdef public u64 table[24]
+    cdef public u32 select, id, lines, irr
 
     def __init__(self, MsiSink messages, u32 version):
         self.messages = messages
         self.version = version
         self.reset()
-
-    def reset(self):
-        for n in range(PINS):
-            self.table[n] = MASKED
-        self.select = self.id = self.irr = 0
 
     cdef void serve(self, u32 n) noexcept nogil:
         """Send pin `n`'s message when it may go."""
@@ -110,21 +120,6 @@ cdef class Ioapic(IoRegion):
         elif offset == 0x40 and self.version >= 0x20:
             self.end_of_interrupt(value & 0xFF)
         return 0
-
-    def save(self):
-        return {"table": [self.table[n] for n in range(PINS)], "select": self.select, "id": self.id,
-                "irr": self.irr, "lines": self.lines}
-
-    def load(self, dict state):
-        table = state.get("table")
-        if not isinstance(table, list) or len(table) != PINS or not all(0 <= e < 1 << 64 for e in table):
-            raise StateError("an I/O APIC has 24 entries of 64 bits")
-        for name, most in (("select", 0xFF), ("id", 0xF), ("irr", 0xFFFFFF), ("lines", 0xFFFFFF)):
-            if not isinstance(state.get(name), int) or not 0 <= state[name] <= most:
-                raise StateError(f"I/O APIC: {name} cannot be {state.get(name)!r}")
-        for n in range(PINS):
-            self.table[n] = table[n]
-        self.select, self.id, self.irr, self.lines = state["select"], state["id"], state["irr"], state["lines"]
 
 
 cdef class IoapicInputs(IrqSink):

@@ -11,13 +11,12 @@ from vmrun.devices.intc.i8259 import I8259, I8259Ack, I8259Inputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 
 @register("isa-i8259", description="8259A interrupt controller, one of the pair")
 class IsaI8259(IsaDevice):
+    controls_interrupts = True
     resources = {"ports": [["iobase", 2], ["elcr_addr", 1]]}
 
     iobase = Prop("uint32", doc="first of two ports", max=0xFFFF)
@@ -45,13 +44,3 @@ class IsaI8259(IsaDevice):
 
     def _write_elcr(self, offset: int, size: int, value: int) -> None:
         self.chip.set_elcr(value & 0xFF)
-
-    def reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.chip.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.chip.load(state)

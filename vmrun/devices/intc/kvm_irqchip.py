@@ -18,7 +18,8 @@ from vmrun.bus.isa import IsaDevice
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import U8, U32, Record, Rows, Table, Words
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,29 +48,103 @@ def _fixed(device: Device, name: str, allowed: tuple[int, ...]) -> None:
         raise BuildError(f"{device.path}.{name}: KVM has its {device.driver} at {choices}, not at {value:#x}")
 
 
-def _checked(device: Device, state: dict[str, Any], fields: dict[str, int]) -> dict[str, int]:
-    """The named fields of `state`, each between 0 and its limit. StateError names the first that is not."""
-    for name, limit in fields.items():
-        value = state.get(name)
-        if not isinstance(value, int) or not 0 <= value <= limit:
-            raise StateError(f"{device.path}: {name} is {value!r}, not a number up to {limit:#x}")
-    return {name: int(state[name]) for name in fields}
+PIC_FLAGS = (
+    "read_reg_select",
+    "poll",
+    "auto_eoi",
+    "rotate_on_auto_eoi",
+    "special_fully_nested_mode",
+    "init4",
+)
+PIT_BYTES = (
+    "count_latched",
+    "status_latched",
+    "status",
+    "read_state",
+    "write_state",
+    "write_latch",
+    "rw_mode",
+    "mode",
+)
+
+
+def _from_ioapic(chip: dict[str, Any]) -> dict[str, Any]:
+    """The state of our own I/O APIC, for the kernel's."""
+    return {
+        "registers": {
+            "base_address": 0xFEC00000,
+            "ioregsel": chip["select"],
+            "id": chip["id"],
+            "irr": chip["irr"],
+            "redirtbl": chip["table"],
+        }
+    }
+
+
+def _from_i8259(chip: dict[str, Any]) -> dict[str, Any]:
+    same = (
+        "irr",
+        "imr",
+        "isr",
+        "elcr",
+        "priority_add",
+        "poll",
+        "special_mask",
+        "auto_eoi",
+        "rotate_on_auto_eoi",
+        "init4",
+    )
+    return {
+        "registers": {
+            **{name: chip[name] for name in same},
+            "last_irr": chip["last"],
+            "irq_base": chip["vector_base"],
+            "init_state": chip["init_step"],
+            "read_reg_select": chip["read_isr"],
+            "special_fully_nested_mode": chip["special_nested"],
+            "elcr_mask": 0xFF,
+        }
+    }
+
+
+def _from_i8254(chip: dict[str, Any]) -> dict[str, Any]:
+    channels = []
+    for row in chip["counters"]:
+        latched = 0 if not row["latched"] else 3 if row["latched"] == 2 else 4 if row["latch_high"] else 1
+        channels.append(
+            {
+                **{name: row[name] for name in ("count", "mode", "bcd", "gate", "status", "status_latched")},
+                "latched_count": row["latch"],
+                "count_latched": latched,
+                "read_state": row["rw"] + row["read_high"],
+                "write_state": row["rw"] + row["write_high"],
+                "write_latch": row["write_low"],
+                "rw_mode": row["rw"],
+            }
+        )
+    return {"registers": {"flags": 0, "channels": channels}}
 
 
 class _InKernel(Device):
-    """A chip whose state is the kernel's; `chip` is its name there."""
+    """A chip whose state is the kernel's; `kernel_name` is its name there."""
 
     accel = "kvm"
-    chip = ""
+    kernel_name = ""
     irqchip: Any = None
+    controls_interrupts = True
+
+    @property
+    def registers(self) -> dict[str, Any]:
+        return dict(self.irqchip.get_chip(self.kernel_name))
+
+    @registers.setter
+    def registers(self, values: dict[str, Any]) -> None:
+        self.irqchip.set_chip(self.kernel_name, values)
 
     def reset(self) -> None:
         from accel.kvm.irq import RESET
 
-        self.irqchip.set_chip(self.chip, RESET[self.chip])
-
-    def save(self) -> dict[str, Any]:
-        return dict(self.irqchip.get_chip(self.chip))
+        self.registers = RESET[self.kernel_name]
 
 
 @register("kvm-ioapic", description="I/O APIC in KVM's kernel")
@@ -78,7 +153,20 @@ class KvmIoapic(_InKernel):
 
     base = Prop("uint32", default=0xFEC00000, doc="address of the register window")
     gsi_base = Prop("uint32", default=0, doc="GSI of pin 0; the kernel's is always 0")
-    chip = "ioapic"
+    kernel_name = "ioapic"
+    state = Table(
+        "kvm-ioapic",
+        1,
+        Record(
+            "registers",
+            U32("base_address"),
+            U32("ioregsel", most=0xFF),
+            U32("id"),
+            U32("irr", most=0xFFFFFF),
+            Words("redirtbl", IOAPIC_PINS, (1 << 64) - 1),
+        ),
+        readers={("ioapic", 1): _from_ioapic},
+    )
 
     def realize(self, platform: Platform) -> None:
         self.irqchip = _irqchip(self, platform)
@@ -89,20 +177,23 @@ class KvmIoapic(_InKernel):
             inputs.connect(pin, self.irqchip.gsis, 0 if pin == 2 else pin)
         self.add_input("in", inputs)
 
-    def load(self, state: dict[str, Any]) -> None:
-        fields = {"base_address": 0xFFFFFFFF, "ioregsel": 0xFF, "id": 0xFFFFFFFF, "irr": 0xFFFFFF}
-        taken: dict[str, Any] = _checked(self, state, fields)
-        table = state.get("redirtbl")
-        if not isinstance(table, list) or len(table) != IOAPIC_PINS:
-            raise StateError(f"{self.path}: redirtbl has not {IOAPIC_PINS} entries")
-        if any(not isinstance(entry, int) or not 0 <= entry < 1 << 64 for entry in table):
-            raise StateError(f"{self.path}: redirtbl has an impossible entry")
-        self.irqchip.set_chip("ioapic", {**taken, "redirtbl": list(table)})
-
 
 @register("kvm-i8259", description="8259A interrupt controller in KVM's kernel")
 class KvmI8259(_InKernel, IsaDevice):
     """The master's input 2 is the cascade, which the kernel has wired itself."""
+
+    state = Table(
+        "kvm-i8259",
+        1,
+        Record(
+            "registers",
+            *map(U8, ("last_irr", "irr", "imr", "isr", "irq_base", "special_mask", "elcr", "elcr_mask")),
+            U8("priority_add", most=7),
+            U8("init_state", most=3),
+            *(U8(name, most=1) for name in PIC_FLAGS),
+        ),
+        readers={("i8259", 1): _from_i8259},
+    )
 
     iobase = Prop("uint16", default=0x20, doc="first I/O port")
     elcr_addr = Prop("uint16", default=0x4D0, doc="port of the edge/level register")
@@ -114,7 +205,7 @@ class KvmI8259(_InKernel, IsaDevice):
         self.irqchip = _irqchip(self, platform)
         _fixed(self, "iobase", (0x20,) if self.master else (0xA0,))
         _fixed(self, "elcr_addr", (0x4D0,) if self.master else (0x4D1,))
-        self.chip = "pic0" if self.master else "pic1"
+        self.kernel_name = "pic0" if self.master else "pic1"
         inputs = IrqFan(f"{self.id or self.driver}.in", 8)
         for pin in range(8):
             if not self.master or pin != 2:
@@ -123,22 +214,8 @@ class KvmI8259(_InKernel, IsaDevice):
         self.add_output("int")
 
     def reset(self) -> None:
-        from accel.kvm.irq import RESET
-
-        self.irqchip.set_chip(self.chip, {**RESET[self.chip], "elcr_mask": self.elcr_mask})
-
-    def load(self, state: dict[str, Any]) -> None:
-        names = ("last_irr", "irr", "imr", "isr", "irq_base", "special_mask", "elcr", "elcr_mask")
-        fields = dict.fromkeys(names, 0xFF) | {"priority_add": 7, "init_state": 3}
-        flags = (
-            "read_reg_select",
-            "poll",
-            "auto_eoi",
-            "rotate_on_auto_eoi",
-            "special_fully_nested_mode",
-            "init4",
-        )
-        self.irqchip.set_chip(self.chip, _checked(self, state, fields | dict.fromkeys(flags, 1)))
+        super().reset()
+        self.registers = {**self.registers, "elcr_mask": self.elcr_mask}
 
 
 @register("kvm-pit", description="8254 timer in KVM's kernel")
@@ -155,7 +232,26 @@ class KvmPit(_InKernel, IsaDevice):
         visible=False,
     )
     resources = {"ports": [["iobase", 4]]}
-    chip = "pit"
+    kernel_name = "pit"
+    # The kernel's count_load_time is its own clock's: a restored counter begins anew.
+    state = Table(
+        "kvm-pit",
+        1,
+        Record(
+            "registers",
+            U8("flags", most=3),
+            Rows(
+                "channels",
+                3,
+                U32("count", most=0x10000),
+                U32("latched_count", most=0xFFFF),
+                *map(U8, PIT_BYTES),
+                U8("gate", most=1),
+                U8("bcd", most=1),
+            ),
+        ),
+        readers={("i8254", 1): _from_i8254},
+    )
 
     def realize(self, platform: Platform) -> None:
         self.irqchip = _irqchip(self, platform)
@@ -189,29 +285,11 @@ class KvmPit(_InKernel, IsaDevice):
         state["channels"][n]["gate"] = 1 if level else 0
         self.irqchip.set_chip("pit", state)
 
-    def save(self) -> dict[str, Any]:
-        state = self.irqchip.get_chip("pit")
-        saved: dict[str, Any] = {"flags": state["flags"]}
-        for n, channel in enumerate(state["channels"]):
-            saved |= {f"{name}{n}": value for name, value in channel.items() if name != "count_load_time"}
-        return saved
+    @property
+    def registers(self) -> dict[str, Any]:
+        return dict(self.irqchip.get_chip("pit"))
 
-    def load(self, state: dict[str, Any]) -> None:
-        names = (
-            "count_latched",
-            "status_latched",
-            "read_state",
-            "write_state",
-            "rw_mode",
-            "gate",
-            "bcd",
-            "mode",
-        )
-        fields = {"count": 0x10000, "latched_count": 0xFFFF, "status": 0xFF, "write_latch": 0xFF}
-        fields |= dict.fromkeys(names, 0xFF) | {"gate": 1, "bcd": 1}
-        wanted = {f"{name}{n}": limit for n in range(3) for name, limit in fields.items()}
-        taken = _checked(self, state, wanted | {"flags": 3})
-        channels = [
-            {**{name: taken[f"{name}{n}"] for name in fields}, "count_load_time": 0} for n in range(3)
-        ]
-        self.irqchip.set_chip("pit", {"channels": channels, "flags": taken["flags"]})
+    @registers.setter
+    def registers(self, values: dict[str, Any]) -> None:
+        channels = [{"count_load_time": 0, **channel} for channel in values["channels"]]
+        self.irqchip.set_chip("pit", {**values, "channels": channels})

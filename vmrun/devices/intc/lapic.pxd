@@ -21,16 +21,18 @@ cdef class Lapic(InterruptSource):
     cdef public IntAck pic
     cdef public u32 version
     cdef public bint x2apic_allowed, deadline_allowed
-    cdef Clock clock
-    cdef LapicTimer timer
-    cdef u64 base, icr, deadline
-    cdef u32 initial_id, id, ldr, dfr, svr, esr, errors, initial_count, divide
-    cdef u8 tpr_value, pins, extint, intr
-    cdef i64 start
-    cdef u32 lvt[6]
-    cdef u32 irr[8]
-    cdef u32 isr[8]
-    cdef u32 tmr[8]
+    cdef readonly Clock clock
+    cdef readonly LapicTimer timer
+    cdef public u64 base, icr, deadline
+    cdef u32 initial_id
+    cdef public u32 id, ldr, dfr, svr, esr, errors, initial_count, divide
+    cdef public u8 tpr_value, extint
+    cdef u8 pins, intr
+    cdef public i64 start
+    cdef public u32 lvt[6]
+    cdef public u32 irr[8]
+    cdef public u32 isr[8]
+    cdef public u32 tmr[8]
     cdef u32 ppr(self) noexcept nogil
     cdef int pending(self) noexcept nogil
     cdef bint takes_pic(self) noexcept nogil

@@ -14,6 +14,7 @@ from libc.string cimport memset
 
 from accel.cpuport import CpuPort as _CpuPort
 
+from vmrun.core.state import Deadline, Moment, Table, U8, U32, U64, Words
 from vmrun.errors import StateError
 
 cdef enum:
@@ -152,6 +153,15 @@ cdef class ApicBus(MsiSink):
 
 cdef class Lapic(InterruptSource):
     """One processor's APIC. `port` is the processor; `pic` answers for an ExtINT (the master 8259A)."""
+
+    state = Table(
+        "apic", 1,
+        U64("base", most=(1 << 52) - 1), U32("id"), U8("tpr_value"), U32("ldr"), U32("dfr"), U32("svr", most=0x3FF),
+        U32("esr", most=0xFF), U32("errors", most=0xFF), U64("icr"), U32("initial_count"), U32("divide", most=0xF),
+        U64("deadline"), Moment("start"), U8("extint", most=1), Words("lvt", 6, 0xFFFFFFFF),
+        Words("irr", 8, 0xFFFFFFFF), Words("isr", 8, 0xFFFFFFFF), Words("tmr", 8, 0xFFFFFFFF), Deadline("timer"),
+    )
+    save, load_state = state.methods()[1:]
 
     def __init__(self, ApicBus bus, Clock clock, TimerQueue timers, u32 apic_id, bint bsp, u32 version=0x14):
         self.bus = bus
@@ -621,41 +631,11 @@ cdef class Lapic(InterruptSource):
             with nogil:
                 self.input(n, level)
 
-    def save(self):
-        now = self.clock.now()
-        return {"base": self.base, "id": self.id, "tpr": self.tpr_value, "ldr": self.ldr, "dfr": self.dfr,
-                "svr": self.svr, "esr": self.esr, "errors": self.errors, "icr": self.icr,
-                "initial_count": self.initial_count, "divide": self.divide, "deadline": self.deadline,
-                "elapsed": now - self.start, "extint": self.extint, "pins": self.pins,
-                "lvt": [self.lvt[n] for n in range(6)], "irr": [self.irr[n] for n in range(8)],
-                "isr": [self.isr[n] for n in range(8)], "tmr": [self.tmr[n] for n in range(8)]}
+    def check_state(self, values):
+        if values["base"] & 0x2FF & ~BASE_BSP or values["base"] & BASE_EXTD and not values["base"] & BASE_EN:
+            raise StateError(f"APIC: {values['base']:#x} is no value of its base register")
 
-    def load(self, dict state):
-        cdef u32 n
-        limits = {"base": 1 << 52, "id": 1 << 32, "tpr": 1 << 8, "ldr": 1 << 32, "dfr": 1 << 32, "svr": 0x400,
-                  "esr": 0x100, "errors": 0x100, "icr": 1 << 64, "initial_count": 1 << 32, "divide": 0x10,
-                  "deadline": 1 << 64, "elapsed": 1 << 62, "extint": 2, "pins": 4}
-        for name, limit in limits.items():
-            if not isinstance(state.get(name), int) or not 0 <= state[name] < limit:
-                raise StateError(f"APIC: {name} cannot be {state.get(name)!r}")
-        for name, count in (("lvt", 6), ("irr", 8), ("isr", 8), ("tmr", 8)):
-            words = state.get(name)
-            if not isinstance(words, list) or len(words) != count:
-                raise StateError(f"APIC: {name} has {count} words")
-            if not all(isinstance(word, int) and 0 <= word < 1 << 32 for word in words):
-                raise StateError(f"APIC: a word of {name} is impossible")
-        self.timer.cancel()
-        self.base, self.id, self.tpr_value = state["base"], state["id"], state["tpr"]
-        self.ldr, self.dfr, self.svr, self.esr = state["ldr"], state["dfr"], state["svr"], state["esr"]
-        self.errors, self.icr, self.initial_count = state["errors"], state["icr"], state["initial_count"]
-        self.divide, self.deadline, self.extint = state["divide"], state["deadline"], state["extint"]
-        self.pins = state["pins"]
-        self.start = self.clock.now() - <i64>state["elapsed"]
-        for n in range(6):
-            self.lvt[n] = state["lvt"][n]
-        for n in range(8):
-            self.irr[n], self.isr[n], self.tmr[n] = state["irr"][n], state["isr"][n], state["tmr"][n]
-        self.arm(False)
+    def settle(self):
         self.update()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from accel.dma import Dma
-from accel.space import Region
 
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -13,7 +12,6 @@ from vmrun.devices.misc.fw_cfg_chip import FwCfg
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from vmrun.core.platform import Platform
 
@@ -33,28 +31,15 @@ class FwCfgIo(Device):
         "acpi-mr-restore", "bool", True, doc="how QEMU migrates table sizes; no effect", visible=False
     )
 
-    def __init__(self, name: str = "") -> None:
-        super().__init__(name)
-        self.regions: list[Region] = []
-
     def realize(self, platform: Platform) -> None:
-        self.platform = platform
         self.chip = FwCfg(self.file_slots, Dma(platform.memory) if self.dma_enabled else None)
-        self._map("fwcfg", self.chip, 0, 2)
+        self.map(platform.system_io, self.chip, self.iobase, 2, name="fwcfg")
         if self.dma_enabled:
-            self._map("fwcfg.dma", self.chip.dma_port, 4, 8)
-
-    def _map(self, name: str, io: Any, offset: int, size: int) -> None:
-        region = Region.device(name, io, size)
-        region.owner = self
-        self.platform.system_io.add(region, self.iobase + offset)
-        self.regions.append(region)
+            self.map(platform.system_io, self.chip.dma_port, self.iobase + 4, 8, name="fwcfg.dma")
 
     def unrealize(self) -> None:
-        for region in self.regions:
-            self.platform.system_io.remove(region)
-        self.regions.clear()
-        if hasattr(self, "chip"):
+        super().unrealize()
+        if self.chip is not None:
             self.chip.detach()
 
     # --- contents: what vmrun.firmware calls ----------------------------------------------------------------
@@ -74,15 +59,3 @@ class FwCfgIo(Device):
     def set_order(self, by_name: bool) -> None:
         """How the directory is sorted: by name (QEMU 2.6 and later) or by fixed priorities."""
         self.chip.set_order(by_name)
-
-    # --- life -----------------------------------------------------------------------------------------------
-
-    def reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.chip.save()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.chip.load_state(state)

@@ -18,8 +18,8 @@ cdef class FwCfg(IoRegion):
     cdef readonly object dma_port
     cdef readonly bint dma_enabled
     cdef public bint by_name
-    cdef u32 selected, offset
-    cdef u64 dma_address
+    cdef public u32 selected, offset
+    cdef public u64 dma_address
     cdef Item *item(self, u32 key) noexcept nogil
     cdef void select(self, u32 key) noexcept nogil
     cdef void compute(self, u32 key) noexcept with gil

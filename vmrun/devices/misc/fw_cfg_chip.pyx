@@ -12,6 +12,7 @@ from accel.api cimport ACTION_NONE, IoRegion, u8, u32, u64
 from accel.dma cimport Dma, Scatter
 
 from accel.api import _report
+from vmrun.core.state import KEEP, Field, Table, U16, U32, U64
 from vmrun.errors import BuildError, StateError
 
 cdef enum:
@@ -28,6 +29,8 @@ cdef enum:
 
     VERSION = 1
     VERSION_DMA = 2
+
+    MOST_COMPUTED = 16 << 20
 
     DMA_ERROR = 1
     DMA_READ = 2
@@ -52,6 +55,20 @@ ORDER_LAST = 200
 
 cdef u32 _be32(const u8 *p) noexcept nogil:
     return <u32>p[0] << 24 | <u32>p[1] << 16 | <u32>p[2] << 8 | p[3]
+
+
+class Computed(Field):
+    """Contents that callbacks gave while the guest selected items: {key: bytes}."""
+
+    def check(self, plain, owner, where):
+        if type(plain) is not dict:
+            raise StateError(f"{where} is no set of items")
+        for key, data in plain.items():
+            if type(key) is not str or type(data) is not bytes or len(data) > MOST_COMPUTED:
+                raise StateError(f"{where}: an item is not bytes")
+            if key not in owner.computed:
+                raise StateError(f"{where}: this machine computes no item {key[:40]}")
+        return plain
 
 
 cdef class _DmaPort(IoRegion):
@@ -83,6 +100,11 @@ cdef class FwCfg(IoRegion):
     guest runs, or later with the device lock held.
     """
 
+    state = Table(
+        "fw_cfg", 1, Computed("computed", KEEP), U16("selected"), U32("offset"), U64("dma_address"),
+    )
+    reset, save, load_state = state.methods()
+
     def __cinit__(self, u32 slots=32, Dma dma=None):
         cdef _DmaPort port = _DmaPort()
         self.max_access = 2
@@ -111,10 +133,21 @@ cdef class FwCfg(IoRegion):
     def detach(self):
         (<_DmaPort>self.dma_port).device = None
 
-    def reset(self):
-        self.selected = SIGNATURE
-        self.offset = 0
-        self.dma_address = 0
+    @property
+    def computed(self):
+        return {str(key): self.contents[key] for key in self.callbacks}
+
+    @computed.setter
+    def computed(self, items):
+        names = {key: name for name, key, _ in self.listing()}
+        for key, data in ((int(key), data) for key, data in items.items()):
+            if data == self.contents[key]:
+                continue
+            if key in names:
+                self.files[names[key]][2] = data
+            else:
+                self.add_bytes(key, data, self.callbacks[key])
+        self._number_files()
 
     # --- contents -------------------------------------------------------------------------------------------
 
@@ -301,17 +334,3 @@ cdef class FwCfg(IoRegion):
             self.target.finish(length)
         self.offset += have
         return 0
-
-    # --- state ----------------------------------------------------------------------------------------------
-
-    def save(self):
-        return {"selected": self.selected, "offset": self.offset, "dma_address": self.dma_address}
-
-    def load_state(self, state):
-        """StateError, with nothing changed, when a value is impossible."""
-        if set(state) != {"selected", "offset", "dma_address"} or not all(
-            isinstance(state[name], int) and 0 <= state[name] < limit
-            for name, limit in (("selected", 1 << 16), ("offset", 1 << 32), ("dma_address", 1 << 64))
-        ):
-            raise StateError(f"fw_cfg: {state!r} is no state of it")
-        self.selected, self.offset, self.dma_address = state["selected"], state["offset"], state["dma_address"]

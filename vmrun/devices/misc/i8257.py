@@ -14,12 +14,10 @@ from accel.dma import Dma
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
-from vmrun.errors import StateError
+from vmrun.core.state import KEEP, U8, U16, Flag, Parts, Stateful, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 # page register of each channel, from page-base: 87h, 83h, 81h, 82h
@@ -28,8 +26,15 @@ VERIFY, WRITE_MEMORY, READ_MEMORY = 0, 1, 2
 AUTO_INIT, DECREMENT = 0x10, 0x20
 
 
-class Channel:
-    __slots__ = ("address", "base_address", "base_count", "count", "mode", "page")
+class Channel(Stateful):
+    # A master clear leaves all of it.
+    state = Table(
+        "i8257-channel",
+        1,
+        *(U16(name, KEEP) for name in ("address", "base_address", "base_count", "count")),
+        U8("mode", KEEP),
+        U8("page", KEEP),
+    )
 
     def __init__(self) -> None:
         self.address = self.count = self.base_address = self.base_count = self.mode = self.page = 0
@@ -38,6 +43,17 @@ class Channel:
 @register("i8257", description="ISA DMA controller with four channels")
 class I8257(IsaDevice):
     resources = {"ports": [["base", 16], ["page-base", 3, 1], ["page-base", 1, 7]]}
+
+    state = Table(
+        "i8257",
+        1,
+        U8("command"),
+        U8("status"),
+        U8("request", most=15),
+        U8("mask", 15, most=15),
+        Flag("high"),
+        Parts("channels"),
+    )
 
     base = Prop("int32", 0, "first port of the channels")
     page_base = named("page-base", "int32", 0x80, "first port of the page registers")
@@ -61,16 +77,7 @@ class I8257(IsaDevice):
         first = 4 if self.dshift else 0
         for n in range(4):
             self.parent_bus.dma[first + n] = (self, n)
-        self._clear()
-
-    def _clear(self) -> None:
-        """Master clear: also the state of power-on."""
-        self.command = self.status = self.request = 0
-        self.mask = 0xF
-        self.high = False
-
-    def reset(self) -> None:
-        self._clear()
+        self.reset()  # a master clear: also the state of power-on
 
     # --- registers --------------------------------------------------------------------------------------
 
@@ -119,7 +126,7 @@ class I8257(IsaDevice):
         elif offset == 4:
             self.high = False
         elif offset == 5:
-            self._clear()
+            self.reset()
         elif offset == 6:
             self.mask = 0
         elif offset == 7:
@@ -177,28 +184,3 @@ class I8257(IsaDevice):
             else:
                 self.mask |= 1 << n
         return result
-
-    # --- state ------------------------------------------------------------------------------------------
-
-    def save(self) -> dict[str, Any]:
-        channels = [[getattr(c, name) for name in Channel.__slots__] for c in self.channels]
-        own = {name: getattr(self, name) for name in ("command", "status", "request", "mask")}
-        return {**own, "high": self.high, "channels": channels}
-
-    def load(self, state: dict[str, Any]) -> None:
-        own = {name: state.get(name) for name in ("command", "status", "request", "mask")}
-        channels = state.get("channels")
-        good = all(isinstance(v, int) and 0 <= v <= 0xFF for v in own.values())
-        good = good and isinstance(channels, list) and len(channels) == 4
-        good = good and isinstance(state.get("high"), bool)
-        for row in channels if good and channels else []:
-            good = good and isinstance(row, list) and len(row) == 6
-            good = good and all(isinstance(v, int) and 0 <= v <= 0xFFFF for v in row)
-        if not good:
-            raise StateError(f"{self.path}: this is no state of a DMA controller")
-        for name, value in own.items():
-            setattr(self, name, value)
-        self.high = state["high"]
-        for channel, row in zip(self.channels, state["channels"], strict=True):
-            for name, value in zip(Channel.__slots__, row, strict=True):
-                setattr(channel, name, value)

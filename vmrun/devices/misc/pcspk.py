@@ -10,7 +10,7 @@ from accel.api import PyIoRegion
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.errors import StateError
+from vmrun.core.state import U8, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ GATE2, SPEAKER, REFRESH, OUT2 = 0x01, 0x02, 0x10, 0x20
 class PcSpeaker(IsaDevice):
     resources = {"ports": [["iobase", 1]]}
 
+    state = Table("pcspk", 1, U8("speaker", only=(0, SPEAKER)), U8("refresh", only=(0, REFRESH)))
+
     iobase = Prop("uint32", 0x61, "port", max=0xFFFF)
     pit = Prop("link", "pit", "the timer whose channel 2 it gates", visible=False)
     audiodev = Prop("str", "", "where the sound goes; not modelled yet", visible=False)
@@ -36,9 +38,6 @@ class PcSpeaker(IsaDevice):
         self.refresh = 0
         self.map_io(PyIoRegion("pcspk", self._read, self._write, 1, 1), self.iobase, 1)
 
-    def reset(self) -> None:
-        self.speaker = self.refresh = 0
-
     def _read(self, offset: int, size: int) -> int:
         # Each look finds the refresh request toggled: software only waits for it to change.
         self.refresh ^= REFRESH
@@ -48,12 +47,3 @@ class PcSpeaker(IsaDevice):
     def _write(self, offset: int, size: int, value: int) -> None:
         self.speaker = value & SPEAKER
         self.timer.set_gate(2, value & GATE2)
-
-    def save(self) -> dict[str, Any]:
-        return {"speaker": self.speaker, "refresh": self.refresh}
-
-    def load(self, state: dict[str, Any]) -> None:
-        speaker, refresh = state.get("speaker"), state.get("refresh")
-        if speaker not in (0, SPEAKER) or refresh not in (0, REFRESH):
-            raise StateError(f"{self.path}: port 61h cannot hold {state!r}")
-        self.speaker, self.refresh = speaker, refresh

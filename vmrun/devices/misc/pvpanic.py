@@ -10,11 +10,10 @@ from accel.api import Action, PyIoRegion
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
+from vmrun.core.state import U8, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.core.platform import Platform
 
 PANICKED = 1
@@ -30,14 +29,13 @@ class Pvpanic(IsaDevice):
     ioport = Prop("uint16", 0x505, doc="the port")
     events = Prop("uint8", PANICKED | CRASH_LOADED, doc="events that the guest may report", max=3)
 
+    state = Table("pvpanic", 1, U8("last_event"))
+
     last_event = 0
 
     def realize(self, platform: Platform) -> None:
         self.map_io(PyIoRegion("pvpanic", self.read, self.write, max_access=1), self.ioport, 1)
         platform.add_fw_cfg_file("etc/pvpanic-port", self.ioport.to_bytes(2, "little"))
-
-    def reset(self) -> None:
-        self.last_event = 0
 
     def read(self, offset: int, size: int) -> int:
         events: int = self.events
@@ -46,6 +44,3 @@ class Pvpanic(IsaDevice):
     def write(self, offset: int, size: int, value: int) -> int:
         self.last_event = value
         return int(Action.PANIC if value & PANICKED else Action.NONE)
-
-    def save(self) -> dict[str, Any]:
-        return {}

@@ -92,7 +92,7 @@ cdef class AtaChannel:
         Flag("dma_waiting"), U8("dma_op", BLOCK_READ, only=(BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD)),
         Bytes("held", most=BUFFER),
     )
-    save, load = state.methods()[1:]
+    save, load_state = state.methods()[1:]
 
     def __cinit__(self):
         self.buffer = <u8 *>calloc(1, BUFFER)

@@ -49,7 +49,7 @@ cdef class Hpet(IoRegion):
         Words("comparator", MOST, (1 << 64) - 1, [(1 << 64) - 1] * MOST), Words("period", MOST, (1 << 64) - 1),
         Deadlines("ticks"),
     )
-    reset, save, load = state.methods()
+    reset, save, load_state = state.methods()
 
     cdef readonly Clock clock
     cdef readonly list lines
