@@ -24,6 +24,7 @@ class Platform:
         self.memory = AddressSpace("memory", Region.container("system", 0))
         self.timers = TimerQueue(SteppedClock())
         self.chardevs = {"c": HostChar()}
+        self.input = InputRouter()
         self.isa = IsaBus("isa.0", self)
 
     def chardev(self, id):

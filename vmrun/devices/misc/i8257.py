@@ -77,7 +77,8 @@ class I8257(IsaDevice):
         first = 4 if self.dshift else 0
         for n in range(4):
             self.parent_bus.dma[first + n] = (self, n)
-        self.reset()  # a master clear: also the state of power-on
+        self.command = self.status = self.request = 0
+        self.mask, self.high = 0xF, False
 
     # --- registers --------------------------------------------------------------------------------------
 
