@@ -7,6 +7,7 @@ from accel.space import AddressSpace, Region
 
 from vmrun.backends.chardev.base import HostChar
 from vmrun.bus.isa import IsaBus
+from vmrun.core.input import InputRouter
 from vmrun.core.props import props_of
 from vmrun.devices.char.isa_debugcon import IsaDebugcon
 from vmrun.devices.char.isa_parallel import IsaParallel
@@ -24,7 +25,7 @@ class Platform:
         self.memory = AddressSpace("memory", Region.container("system", 0))
         self.timers = TimerQueue(SteppedClock())
         self.chardevs = {"c": HostChar()}
-        self.input = InputRouter()
+        self.input = InputRouter(self.lock)
         self.isa = IsaBus("isa.0", self)
 
     def chardev(self, id):
