@@ -104,7 +104,7 @@ def test_the_keyboard_controller_leaves_port_61_alone(platform):
 def test_a_key_reaches_interrupt_1(platform):
     device = platform.plug(IsaI8042)
     with platform.lock:
-        device.keyboard.key("a", True)
+        device.chip.keyboard.key("a", True)
     assert platform.isa.irqs.level(1) == 1
 
 
