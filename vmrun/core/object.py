@@ -82,7 +82,6 @@ class Device(Object, Stateful):
     hotpluggable = True             # can be put in and taken out while the machine runs, if its bus allows
     accel: str | None = None        # set on the variant that an accelerator has in its kernel
     user_creatable = True           # a machine file's `devices:` may name it; False: only boards have it
-    hotpluggable = False            # it may come and go while the machine runs
     controls_interrupts = False     # its state is loaded after that of the devices whose lines it watches
 
     id = Prop("str", doc="name of the device, unique in the machine", visible=False)
