@@ -7,13 +7,19 @@ ctypedef struct TimerNode:
     void *owner
 
 
+cdef i64 clock_read(int which) noexcept nogil
+
+
 cdef class Clock:
     cdef i64 now(self) noexcept nogil
+    cdef bint ticks(self) noexcept nogil
+    cdef bint wall(self) noexcept nogil
 
 
 cdef class VirtualClock(Clock):
     cdef i64 offset, stopped_at
     cdef readonly bint running
+    cdef public Notifier notifier               # of whoever sleeps until a timer is due
 
 
 cdef class HostClock(Clock):
@@ -26,7 +32,8 @@ cdef class SteppedClock(Clock):
 
 cdef class TimerQueue:
     cdef readonly Clock clock
-    cdef public Notifier notifier
+    cdef readonly Notifier notifier
+    cdef i64 armed                              # the driver is up by then; an earlier head has to wake it
     cdef TimerNode **heap
     cdef u32 used, room
     cdef i64 next_deadline(self) noexcept nogil

@@ -12,7 +12,10 @@ from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 from accel.api import _report
 
 
-cdef i64 _read(int which) noexcept nogil:
+cdef i64 NEVER = 0x7FFFFFFFFFFFFFFF
+
+
+cdef i64 clock_read(int which) noexcept nogil:
     cdef timespec t
     clock_gettime(which, &t)
     return <i64>t.tv_sec * 1000000000 + t.tv_nsec
@@ -22,7 +25,15 @@ cdef class Clock:
     """now() in ns since the clock's own epoch."""
 
     cdef i64 now(self) noexcept nogil:
-        return _read(CLOCK_MONOTONIC)
+        return clock_read(CLOCK_MONOTONIC)
+
+    cdef bint ticks(self) noexcept nogil:
+        """Whether it moves by itself now."""
+        return True
+
+    cdef bint wall(self) noexcept nogil:
+        """Whether it is the host's wall clock, which can be set."""
+        return False
 
     def time(self):
         return self.now()
@@ -37,30 +48,41 @@ cdef class VirtualClock(Clock):
         self.offset = 0
 
     cdef i64 now(self) noexcept nogil:
-        return _read(CLOCK_MONOTONIC) + self.offset if self.running else self.stopped_at
+        return clock_read(CLOCK_MONOTONIC) + self.offset if self.running else self.stopped_at
+
+    cdef bint ticks(self) noexcept nogil:
+        return self.running
 
     def start(self):
+        """Timers run again; with the device lock held, or before anybody else knows the clock. So with stop."""
         if not self.running:
-            self.offset = self.stopped_at - _read(CLOCK_MONOTONIC)
+            self.offset = self.stopped_at - clock_read(CLOCK_MONOTONIC)
             self.running = True
+            if self.notifier is not None:
+                self.notifier.signal()
 
     def stop(self):
         if self.running:
-            self.stopped_at = _read(CLOCK_MONOTONIC) + self.offset
+            self.stopped_at = clock_read(CLOCK_MONOTONIC) + self.offset
             self.running = False
 
     def set_time(self, i64 value):
         """Jump to `value` (loading a state)."""
         if self.running:
-            self.offset = value - _read(CLOCK_MONOTONIC)
+            self.offset = value - clock_read(CLOCK_MONOTONIC)
         self.stopped_at = value
+        if self.notifier is not None:
+            self.notifier.signal()
 
 
 cdef class HostClock(Clock):
     """Wall-clock time of the host: ns since 1970, UTC."""
 
+    cdef bint wall(self) noexcept nogil:
+        return True
+
     cdef i64 now(self) noexcept nogil:
-        return _read(CLOCK_REALTIME)
+        return clock_read(CLOCK_REALTIME)
 
 
 cdef class SteppedClock(Clock):
@@ -71,6 +93,9 @@ cdef class SteppedClock(Clock):
 
     cdef i64 now(self) noexcept nogil:
         return self.value
+
+    cdef bint ticks(self) noexcept nogil:
+        return False
 
     def set_time(self, i64 value):
         self.value = value
@@ -83,18 +108,28 @@ cdef class SteppedClock(Clock):
 
 
 cdef class TimerQueue:
-    """A binary heap of armed timers; the device lock guards it. `notifier` is signalled when the head moves forward."""
+    """A binary heap of armed timers; the device lock guards it. `drive` says who runs them."""
 
     def __cinit__(self, Clock clock, Notifier notifier=None):
         self.clock = clock
-        self.notifier = notifier
+        self.armed = NEVER
         self.room = 32
         self.heap = <TimerNode **>realloc(NULL, self.room * sizeof(TimerNode *))
         if self.heap == NULL:
             raise MemoryError
+        self.drive(notifier)
 
     def __dealloc__(self):
         free(self.heap)
+
+    def drive(self, Notifier notifier):
+        """Who runs the timers sleeps until `armed` of the clock; `notifier` is signalled when one is due before, and
+        when the clock starts. None: nobody sleeps.
+        """
+        self.notifier = notifier
+        self.armed = NEVER
+        if isinstance(self.clock, VirtualClock):
+            (<VirtualClock>self.clock).notifier = notifier
 
     cdef i64 next_deadline(self) noexcept nogil:
         return self.heap[0].deadline if self.used else -1
@@ -151,7 +186,7 @@ cdef class TimerQueue:
         self.heap[self.used] = node
         self.used += 1
         self.sift_up(self.used - 1)
-        if node.slot == 0 and self.notifier is not None:
+        if node.slot == 0 and node.deadline < self.armed and self.notifier is not None:
             self.notifier.signal()
 
     cdef void remove(self, TimerNode *node) noexcept nogil:

@@ -206,7 +206,7 @@ class SoftAccelerator(Accelerator):
         return clock
 
     def run_timers(self, timers: TimerQueue) -> bool:
-        timers.notifier = Notifier()
+        timers.drive(Notifier())
         self.machine.timers = timers
         return True
 

@@ -1,10 +1,10 @@
-"""The main thread's event loop: descriptors, callbacks from other threads, delays, device timers, signals.
+"""The main thread's event loop: descriptors, callbacks from other threads, delays, signals. Timers of devices, and what
+else must not wait for Python, belong to the I/O thread (accel.aio).
 
 asyncio would cost 50 ms of imports before the first guest instruction, and nothing here needs coroutines; so
-this is epoll, a queue and a heap. Everything but call_soon and wake belongs to the thread that runs the loop.
+this is epoll, a queue and a heap. Everything but call_soon belongs to the thread that runs the loop.
 
-A callback that raises is reported and the loop goes on. Callbacks run without the device lock; the timers of
-the queues run with it.
+A callback that raises is reported and the loop goes on. Callbacks run without the device lock.
 """
 
 from __future__ import annotations
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import DeviceLock
-    from accel.clock import TimerQueue
-
     Callback = Callable[[], object]
 
-# A wall clock can be set while we sleep; a queue on one is looked at this often.
-HOST_CLOCK_CHECK = 1_000_000_000
 # Waiting shorter than this is not worth a system call.
 SHORTEST_WAIT = 1_000
 
@@ -67,7 +63,6 @@ class Loop:
         self._soon: list[Callback] = []
         self._delays: list[Delay] = []
         self._number = 0
-        self._queues: list[TimerQueue] = []
         self._signals: dict[int, tuple[Callback, Any]] = {}
         self._signal_pipe: tuple[int, int] | None = None
         self._old_wakeup_fd = -1
@@ -133,30 +128,12 @@ class Loop:
         self._soon.append(callback)
         self._notifier.notify()
 
-    def wake(self) -> None:
-        """Look at everything again (a clock was started). From any thread."""
-        self._notifier.notify()
-
     def call_later(self, seconds: float, callback: Callback) -> Delay:
         """Run once, after at least `seconds`."""
         self._number += 1
         delay = Delay(monotonic_ns() + max(0, int(seconds * 1e9)), self._number, callback)
         heapq.heappush(self._delays, delay)
         return delay
-
-    # --- device timers --------------------------------------------------------------------------------------
-
-    def add_timers(self, queue: TimerQueue) -> None:
-        """Run the timers of a clock that moves by itself. The queue's notifier becomes the loop's."""
-        if self.lock is None:
-            raise ValueError("a loop without the device lock runs no device timers")
-        queue.notifier = self._notifier
-        self._queues.append(queue)
-        self._notifier.notify()
-
-    def remove_timers(self, queue: TimerQueue) -> None:
-        self._queues.remove(queue)
-        queue.notifier = None
 
     # --- signals --------------------------------------------------------------------------------------------
 
@@ -224,8 +201,6 @@ class Loop:
             os.close(self._signal_pipe[0])
             os.close(self._signal_pipe[1])
             self._signal_pipe = None
-        for queue in list(self._queues):
-            self.remove_timers(queue)
         self._timerfd.close()
         self._epoll.close()
 
@@ -262,8 +237,6 @@ class Loop:
                 delay = heapq.heappop(self._delays)
                 if delay.callback is not None:
                     self._call("delayed callback", delay.callback)
-        if self._queues:
-            self._run_timers()
 
     def _arm(self, wait: int) -> None:
         """Wake up in `wait` ns, or a little earlier: a timer that is set for before then is left alone, which
@@ -287,14 +260,6 @@ class Loop:
         if writer is not None and (event & select.EPOLLOUT or broken):
             self._call(f"descriptor {fd}", writer)
 
-    def _run_timers(self) -> None:
-        assert self.lock is not None
-        with self.lock:
-            for queue in self._queues:
-                deadline = queue.deadline()
-                if 0 <= deadline <= queue.clock.time():
-                    queue.run()
-
     def _wait_time(self, limit: int) -> int:
         """ns until something is due by time; -1 for ever."""
         if self._soon or self._stopping:
@@ -307,17 +272,6 @@ class Loop:
             heapq.heappop(self._delays)
         if self._delays:
             wait = _sooner(wait, self._delays[0].deadline - monotonic_ns())
-        if self._queues:
-            assert self.lock is not None
-            with self.lock:
-                for queue in self._queues:
-                    deadline = queue.deadline()
-                    clock = queue.clock
-                    # A virtual clock that stands still reaches no deadline; whoever starts it wakes the loop.
-                    running = getattr(clock, "running", None)
-                    if deadline >= 0 and running is not False:
-                        left = deadline - clock.time()
-                        wait = _sooner(wait, left if running else min(left, HOST_CLOCK_CHECK))
         return 0 if 0 <= wait < SHORTEST_WAIT else wait
 
     def _call(self, where: str, callback: Callback) -> None:

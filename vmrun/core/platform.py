@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from accel.aio import IoThread
     from accel.api import DeviceLock, IrqSink
     from accel.clock import Clock, TimerQueue
     from accel.space import AddressSpace, Region
@@ -34,6 +35,7 @@ class Platform(Protocol):
     low_rom_block: Any              # RamBlock behind the option-ROM area and the BIOS window (pc.rom)
     virtual: Clock                  # stops with the machine
     host: Clock                     # wall clock, ns since 1970 UTC
+    iothread: IoThread              # descriptors, kicks and completions without the GIL; it runs the timers too
     timers: TimerQueue              # on `virtual`
     host_timers: TimerQueue         # on `host`
     apic_ids: list[int]             # of the processors that are there, in order

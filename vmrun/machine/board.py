@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accel.aio import IoThread
 from accel.api import Action, DeviceLock, Notifier
 from accel.clock import HostClock, TimerQueue, VirtualClock
 from accel.ram import RamBlock
@@ -52,6 +53,7 @@ class Board:
         self.host = HostClock()
         self.timers = TimerQueue(self.virtual)
         self.host_timers = TimerQueue(self.host)
+        self.iothread = IoThread(lock)
         self.accelerator: Accelerator = None  # type: ignore[assignment]
         self.devices: dict[str, Device] = {}
         self.sinks: dict[str, IrqSink] = {}
@@ -218,6 +220,7 @@ class Board:
 
     def close(self) -> None:
         """Images are flushed, terminals restored."""
+        self.iothread.close()
         for drive in self.drives.values():
             drive.close()
         self.drives.clear()

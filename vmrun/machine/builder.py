@@ -114,8 +114,8 @@ class _Builder:
                 zone = board.memory if space == "memory" else board.io
                 board.accelerator.add_coalesced(zone, addr, size)
         if not board.accelerator.run_timers(board.timers):
-            board.loop.add_timers(board.timers)
-        board.loop.add_timers(board.host_timers)
+            board.iothread.add_timers(board.timers)
+        board.iothread.add_timers(board.host_timers)
         machine.attach_loop()
         machine.cold_reset()
         return machine

@@ -143,13 +143,16 @@ class Machine:
         if before != STILL:
             self.accelerator.stop()
             if after == STILL:
-                self.board.virtual.stop()
+                self.board.iothread.pause()
+                with self.board.lock:
+                    self.board.virtual.stop()
         self.state = state
         if after == STILL:
             return
         if before == STILL:
-            self.board.virtual.start()
-            self.loop.wake()
+            with self.board.lock:
+                self.board.virtual.start()
+            self.board.iothread.resume()
             self.io_errors.retry()
         if after == SLEEP:
             self.accelerator.sleep()
@@ -387,6 +390,7 @@ class Machine:
             work.end()
         self.accelerator.close()
         self.board.control.close()
+        self.board.iothread.close()
         for device in reversed(list(self.board.devices.values())):
             stop = getattr(device, "stop_io", None)
             if stop is not None:

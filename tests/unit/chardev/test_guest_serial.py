@@ -6,6 +6,7 @@ import socket
 import time
 
 import pytest
+from accel.aio import IoThread
 from accel.api import IrqLine
 from accel.clock import TimerQueue, VirtualClock
 from accel.space import Region
@@ -36,8 +37,10 @@ class Serial:
         )
         clock = VirtualClock()
         timers = TimerQueue(clock)
-        self.loop.add_timers(timers)
         clock.start()
+        self.iothread = IoThread(self.pc.lock)
+        self.iothread.add_timers(timers)
+        self.iothread.start()
         self.uart = Uart16550(IrqLine(), timers, self.backend)
         self.pc.ports.add(Region.device("serial", self.uart, 8), 0x3F8)
         self.client = socket.socket(socket.AF_UNIX)
@@ -81,6 +84,7 @@ class Serial:
     def close(self):
         self.pc.close()
         self.loop.remove_fd(self.pc.control.notifier.fileno())
+        self.iothread.close()
         self.backend.close()
         self.client.close()
         self.loop.close()

@@ -10,7 +10,6 @@ import time
 
 import pytest
 from accel.api import DeviceLock
-from accel.clock import HostClock, PyTimer, SteppedClock, TimerQueue, VirtualClock
 
 from vmrun.core.loop import Loop
 
@@ -189,98 +188,6 @@ def test_a_callback_that_raises_is_reported_and_the_loop_goes_on(loop):
 def test_stop_before_run_returns_at_once(loop):
     loop.stop()
     finish(loop)
-
-
-def test_device_timers_run_with_the_lock_held(loop):
-    clock = VirtualClock()
-    queue = TimerQueue(clock)
-    loop.add_timers(queue)
-    clock.start()
-    free = []
-
-    def other_thread():
-        with loop.lock:
-            free.append(time.monotonic())
-
-    thread = threading.Thread(target=other_thread)
-
-    def fire():
-        thread.start()
-        thread.join(0.05)
-        free.append("fired")
-        loop.stop()
-
-    timer = PyTimer(queue, fire)
-    timer.schedule(clock.time() + 2 * MS)
-    finish(loop)
-    thread.join()
-    assert free[0] == "fired"
-
-
-def test_a_timer_armed_by_another_thread_shortens_the_wait(loop):
-    clock = VirtualClock()
-    clock.start()
-    queue = TimerQueue(clock)
-    loop.add_timers(queue)
-    timer = PyTimer(queue, loop.stop)
-
-    def arm():
-        with loop.lock:
-            timer.schedule(clock.time() + MS)
-
-    threading.Timer(0.02, arm).start()
-    finish(loop)
-
-
-def test_timers_of_a_stopped_clock_do_not_keep_the_loop_awake(loop):
-    clock = VirtualClock()
-    queue = TimerQueue(clock)
-    loop.add_timers(queue)
-    timer = PyTimer(queue, lambda: None)
-    timer.schedule(5)
-    turns = []
-    count = loop._turn
-    loop._turn = lambda limit: (turns.append(1), count(limit))
-    loop.call_later(0.05, loop.stop)
-    finish(loop)
-    assert len(turns) < 8
-
-
-def test_timers_keep_microseconds(loop):
-    """A millisecond's rounding, as epoll does it, would make ten of 200 µs last 10 ms."""
-    clock = VirtualClock()
-    clock.start()
-    queue = TimerQueue(clock)
-    loop.add_timers(queue)
-    count = []
-
-    def fire():
-        count.append(1)
-        if len(count) == 10:
-            loop.stop()
-        else:
-            timer.schedule(clock.time() + 200_000)
-
-    timer = PyTimer(queue, fire)
-    start = time.monotonic_ns()
-    timer.schedule(clock.time() + 200_000)
-    finish(loop)
-    assert time.monotonic_ns() - start < 9 * MS
-
-
-def test_host_clock_timers_run(loop):
-    queue = TimerQueue(HostClock())
-    loop.add_timers(queue)
-    timer = PyTimer(queue, loop.stop)
-    timer.schedule(time.time_ns() + MS)
-    finish(loop)
-
-
-def test_a_loop_without_a_lock_refuses_timers():
-    bare = Loop()
-    with pytest.raises(ValueError):
-        bare.add_timers(TimerQueue(SteppedClock()))
-    bare.close()
 
 
 def test_a_signal_calls_back_on_the_loop(loop):
