@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Parts of the board, which no user plugs at any time.
 _DISKS = ("ide-hd", "ide-drive", "ide-cd")
+_CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 # Devices that QEMU adds though nobody named them.
 _BY_ITSELF = ("sga",)
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
@@ -131,6 +132,8 @@ class Wanted:
             raise QemuError(f"{text}: vmrun has no {name} yet")
         if name not in creatable():
             raise QemuError(f"{text}: Parameter 'driver' expects a pluggable device type")
+        if name in _CONSOLES and "chardev" not in device:
+            raise QemuError(f"{text}: Can't create {_CONSOLES[name]} device, empty char device")
         if name in _DISKS and "drive" not in device:
             raise QemuError(f"{text}: No drive specified")
         for key in device:
@@ -209,6 +212,10 @@ class Wanted:
             return QemuError("unsupported machine type\nUse -machine help to list supported machines")
         if path.startswith("cpus.features"):
             feature = path.removeprefix("cpus.features.")
+            if problem.code.startswith("VR08"):
+                return QemuError(f"-cpu {self.file['cpus']['model']}: vmrun does not have '{feature}' yet")
+            if problem.code != "VR0708":
+                return QemuError(problem.message)
             return QemuError(f"Property '{self.file['cpus']['model']}-x86_64-cpu.{feature}' not found")
         if path.startswith("cpus.model"):
             return QemuError(f"unable to find CPU model '{self.file['cpus']['model']}'")
@@ -224,7 +231,7 @@ class Wanted:
             words |= {name: name for name in ("spice", "vnc", "smbios", "global")} | {"display": "vga"}
             words["globals"] = "global"
             name = words.get(re.split(r"[.\[]", path)[0], "")
-            text = next((option.shown() for option in self.parsed.options if option.name == name), "")
+            text = next((option.shown() for option in reversed(self.parsed.options) if option.name == name), "")
         message = problem.message
         for pattern, said in _IN_QEMU_S_WORDS:
             message = re.sub(pattern, said, message)

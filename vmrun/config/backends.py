@@ -54,8 +54,6 @@ def _drive(work: Work, id: str, node: Node) -> None:
         elif known[value].get("planned"):
             what = f"drive format '{value}'" if key == "format" else f"a drive with media '{value}'"
             work.problems.append(not_yet(what, given.place, f"{path}.{key}", "VR0804"))
-    if file is None and values["media"] == "disk":
-        work.wrong("VR0605", f"drive '{id}' has no file", node.place, path, remedy="add `file: IMAGE`")
     if values.get("cache") is None:
         values["cache"] = str(work.machine_type.default("cache") or "writeback")
     if len(work.problems) > before:
@@ -64,9 +62,7 @@ def _drive(work: Work, id: str, node: Node) -> None:
     work.note(path, node.key_place)
 
 
-def _typed(
-    work: Work, kind: str, id: str, node: Node, types: dict[str, Any], into: dict[str, dict[str, Any]]
-) -> None:
+def _typed(work: Work, kind: str, id: str, node: Node, types: dict[str, Any], into: dict[str, dict[str, Any]]) -> None:
     path = f"{kind}s.{id}"
     before = len(work.problems)
     given = node.value["type"]
@@ -88,9 +84,7 @@ def _typed(
     if entry.get("planned"):
         code = "VR0802" if kind == "chardev" else "VR0803"
         work.problems.append(not_yet(f"{kind} type '{name}'", given.place, f"{path}.type", code))
-    values = _options(
-        work, node, table, path, f"{kind} type '{name}'", f"{kind} '{id}'", planned=entry.get("planned")
-    )
+    values = _options(work, node, table, path, f"{kind} type '{name}'", f"{kind} '{id}'", planned=entry.get("planned"))
     if kind == "chardev" and name == "socket":
         _socket(work, id, node, values, path)
     if len(work.problems) > before:
@@ -122,9 +116,7 @@ def _options(
         if value is None:
             continue
         if prop.get("planned") and not planned and value != prop.get("default"):
-            work.problems.append(
-                not_yet(f"'{name}' of a {what}", child.key_place, f"{path}.{name}", "VR0804")
-            )
+            work.problems.append(not_yet(f"'{name}' of a {what}", child.key_place, f"{path}.{name}", "VR0804"))
         if prop["type"] == "path":
             if not value:
                 work.wrong("VR0605", f"'{name}' of {whose} is empty", child.place, f"{path}.{name}")
@@ -134,9 +126,7 @@ def _options(
         work.note(f"{path}.{name}", child.place)
     for name, prop in table.items():
         if prop.get("required") and name not in node.value:
-            work.wrong(
-                "VR0605", f"{whose} needs '{name}'", node.place, path, remedy=f"add `{name}:` ({prop['doc']})"
-            )
+            work.wrong("VR0605", f"{whose} needs '{name}'", node.place, path, remedy=f"add `{name}:` ({prop['doc']})")
     for name, prop in table.items():
         if prop.get("planned") and not planned and name not in node.value:
             values.pop(name)
@@ -180,7 +170,8 @@ def _shared_images(work: Work) -> None:
         if file is None:
             continue
         other = owners.setdefault(file, id)
-        if other != id and not (drive.get("readonly") and work.drives[other].get("readonly")):
+        apart = all(each.get("readonly") or each.get("snapshot") for each in (drive, work.drives[other]))
+        if other != id and not apart:
             work.wrong(
                 "VR0609",
                 f"drives '{other}' and '{id}' are the same image",
@@ -205,12 +196,14 @@ def check_references(work: Work) -> None:
                 _no_such(work, dev, name, "device", str(node.value), node, list(ids))
             if kind in _SECTIONS and node is not None:
                 _use(work, dev, name, kind, node, users)
-        if (
-            dev.entry.bus == "IDE"
-            and not dev.idle
-            and "drive" in dev.entry.props
-            and dev.props.get("drive") is None
-        ):
+        drive = dev.spec.props.get("drive") if dev.entry.bus == "IDE" else None
+        spec = work.drives.get(str(drive.value)) if drive is not None else None
+        if drive is not None and spec is not None and spec.get("media") == "disk" and spec.get("file") is None:
+            spot = work.places.get(f"drives.{drive.value}")
+            place = Place(*spot) if spot is not None else drive.place
+            text = f"drive '{drive.value}' has no file, and {dev.label} needs a medium"
+            work.wrong("VR0605", text, place, f"drives.{drive.value}", remedy="add `file: IMAGE`")
+        if dev.entry.bus == "IDE" and not dev.idle and "drive" in dev.entry.props and dev.props.get("drive") is None:
             work.wrong(
                 "VR0605",
                 f"{dev.label} has no drive",

@@ -37,6 +37,7 @@ class Driver:
         "description",
         "index",
         "name",
+        "plan",
         "planned",
         "props",
         "provides",
@@ -47,6 +48,7 @@ class Driver:
         self.name = name
         self.data = data
         self.planned = planned
+        self.plan: str = data.get("plan", "")  # the part of docs/planned.md that says what becomes of it
         self.bus: str | None = data.get("bus")
         self.description: str = data.get("description", "")
         self.provides: tuple[str, ...] = tuple(data.get("provides") or ())
@@ -72,9 +74,7 @@ class Driver:
 class Catalogue:
     """Drivers and backends by name. files lists what was read, for the cache."""
 
-    def __init__(
-        self, devices: dict[str, Any], planned: dict[str, Any] | None, backends: dict[str, Any]
-    ) -> None:
+    def __init__(self, devices: dict[str, Any], planned: dict[str, Any] | None, backends: dict[str, Any]) -> None:
         self._devices = devices
         self._planned = planned
         self._drivers: dict[str, Driver] = {}
@@ -114,10 +114,18 @@ class Catalogue:
     def modelled_names(self) -> list[str]:
         return sorted(self._devices)
 
+    def planned_of_drives(self) -> set[str]:
+        """A drive's options that are not modelled yet."""
+        return {prop["name"] for prop in self.drives["props"] if prop.get("planned")}
+
+    def choices_of_drives(self, name: str) -> list[str]:
+        return next((prop.get("choices", []) for prop in self.drives["props"] if prop["name"] == name), [])
+
     def _read(self, name: str) -> Any:
         path = os.path.join(data_dir("schema"), name)
         self.files.append(path)
         return read_json(path)
+
 
 _kept: dict[tuple[object, ...], Catalogue] = {}  # the one that was read last, for who resolves many machines
 

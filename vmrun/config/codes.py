@@ -27,8 +27,7 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0103": (
         "a file without a mapping",
-        "A machine file is a mapping of keys to values. This one is empty, or holds a list or a "
-        "single value.",
+        "A machine file is a mapping of keys to values. This one is empty, or holds a list or a single value.",
     ),
     "VR0104": (
         "a file that is not text",
@@ -202,7 +201,7 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0522": (
         "no room for an option ROM",
         "Firmware copies option ROMs one after the other to 0xc0000 and above, 128 KiB in all, the display's first. A "
-        "ROM that does not fit beside it is left out, and its device cannot be booted from. romfile: \"\" leaves a "
+        'ROM that does not fit beside it is left out, and its device cannot be booted from. romfile: "" leaves a '
         "ROM out on purpose.",
     ),
     "VR0601": (
@@ -299,6 +298,7 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),
     "VR0804": ("a drive format or option that is not modelled yet", _TO_COME),
     "VR0805": ("a section that is not acted on yet", _TO_COME),
+    "VR0806": ("a CPU feature that is not modelled yet", _TO_COME),
     "VR0900": ("a fault of vmrun's own", "Please report it."),
     "VR0901": (
         "a damaged installation",

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def collect(work: Work, short_forms: list[DeviceSpec]) -> None:
     """Fill work.devices: the board in its own order, then the rest by bus depth and id."""
-    board = [
-        DeviceSpec(node, f"board device '{_id(node)}'", BOARD) for node in work.machine_type.items("devices")
-    ]
+    board = [DeviceSpec(node, f"board device '{_id(node)}'", BOARD) for node in work.machine_type.items("devices")]
     originals = {spec.id: spec for spec in board}
     by_id = {spec.id: index for index, spec in enumerate(board)}
     changed: set[str] = set()
@@ -70,9 +68,7 @@ def _rename(spec: DeviceSpec, first: DeviceSpec) -> str:
     return "rename one of them"
 
 
-def _change_board(
-    work: Work, board: list[DeviceSpec], index: int, spec: DeviceSpec, changed: set[str]
-) -> None:
+def _change_board(work: Work, board: list[DeviceSpec], index: int, spec: DeviceSpec, changed: set[str]) -> None:
     from vmrun.config.machinetypes import merge
 
     old = board[index]
@@ -148,7 +144,7 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
         return Dev(spec, name, None)
     dev = Dev(spec, name, entry)
     if entry.planned:
-        work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801"))
+        work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801", entry.plan))
         dev.provides = dev.provides or entry.buses(dev.id)
         dev.props = inherited(work, entry)
         _own(work, dev, entry, None, dev.props, {})
@@ -217,9 +213,7 @@ def unknown_property(work: Work, name: str, entry: Driver, node: Node, path: str
         remedy = "it has no properties"
     else:
         remedy = f"its properties: {', '.join(sorted(known))}"
-    work.wrong(
-        "VR0405", f"{entry.name} has no property '{name}'", node.key_place, path, nearest=near, remedy=remedy
-    )
+    work.wrong("VR0405", f"{entry.name} has no property '{name}'", node.key_place, path, nearest=near, remedy=remedy)
 
 
 def check_globals(work: Work) -> None:

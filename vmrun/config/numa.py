@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.config.node import plain
 from vmrun.config.scalar import parse_size, size_text
+from vmrun.errors import WARNING, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def nodes(work: Work, memory: int, cpus: dict[str, Any]) -> dict[str, Any]:
         for n, node in enumerate(found):
             node["cpus"] = [index for index in range(most) if index // socket % len(found) == n]
     else:
-        _check_cpus(work, section, most)
+        first = _check_cpus(work, section, most)
+        if first is not None:
+            found[0]["cpus"] = first
     _check_distances(work, section)
     work.note("numa", section.place)
     return {"numa": [{"cpus": sorted(node.get("cpus", ())), **_rest(node)} for node in found]}
@@ -45,8 +48,8 @@ def _rest(node: dict[str, Any]) -> dict[str, Any]:
     return {key: node[key] for key in ("memory", "distances") if key in node}
 
 
-def _check_cpus(work: Work, section: Node, most: int) -> None:
-    """Each processor that there can be is in one node."""
+def _check_cpus(work: Work, section: Node, most: int) -> list[int] | None:
+    """Each processor that there can be is in one node; else what node 0 has then."""
     at: dict[int, Node] = {}
     for node in section.value:
         for cpu in node.value["cpus"].value if "cpus" in node.value else ():
@@ -62,10 +65,18 @@ def _check_cpus(work: Work, section: Node, most: int) -> None:
                     also=((first.place, "it is here already"),) if first.place is not None else (),
                 )
             at.setdefault(cpu.value, cpu)
+    # the rest is said to be in node 0, as QEMU's and the firmware's tables have it
     left = [str(index) for index in range(most) if index not in at]
     if left:
         which = ", ".join(left[:8]) + (" …" if len(left) > 8 else "")
-        _wrong(work, section, f"in no NUMA node: CPU {which}", "name every CPU, or none: then they go by socket")
+        text, remedy = (
+            f"in no NUMA node: CPU {which}; node 0 takes them",
+            "name every CPU, or none: then they go by socket",
+        )
+        work.problems.append(Problem("VR0711", text, section.place, path="numa", remedy=remedy, severity=WARNING))
+        first = section.value[0].value.get("cpus")
+        return [*(cpu.value for cpu in (first.value if first is not None else ())), *map(int, left)]
+    return None
 
 
 def _check_distances(work: Work, section: Node) -> None:

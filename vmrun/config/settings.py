@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from vmrun.config import modules
 from vmrun.config.backends import absolute
-from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names
+from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names, planned
 from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
 from vmrun.config.node import Node, plain
 from vmrun.config.props import shown
 from vmrun.config.scalar import parse_size, size_text
-from vmrun.config.work import Work
+from vmrun.config.work import Work, not_yet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _HIGH = 1 << 32
+_LEAST = 1 << 20
 _TOPOLOGY = ("sockets", "cores", "threads")
 _SIZES = frozenset((
     "low-ram-limit", "low-ram-split", "high-ram", "base", "size", "end", "isa-window", "identity-map", "tss",
@@ -29,7 +30,7 @@ def memory(work: Work) -> tuple[int, dict[str, Any]]:
     node = work.spec.get("memory")
     limits = work.machine_type.section("limits")
     amount = parse_size(node.value if node is not None else work.machine_type.default("memory")) or 0
-    least = _limit(limits, "memory-min", 2 << 20)
+    least = min(_limit(limits, "memory-min", _LEAST), _LEAST)  # older types say more; no guest sees it
     step = _limit(limits, "memory-step", 4096)
     if node is not None:
         if amount < least:
@@ -109,9 +110,7 @@ def _apic(work: Work) -> dict[str, Any]:
     entry = work.catalogue.modelled("apic")
     if entry is None:
         return {}
-    return {
-        name: value for name, value in inherited(work, entry).items() if value != entry.props[name].get("default")
-    }
+    return {name: value for name, value in inherited(work, entry).items() if value != entry.props[name].get("default")}
 
 
 def _topology(work: Work, given: dict[str, int], fill: str, values: dict[str, Any]) -> bool:
@@ -181,7 +180,10 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
     bits = feature_names(work.files)
     for name, child in features.value.items():
         path = f"cpus.features.{name}"
-        if bits and name not in bits and name not in SETTINGS:
+        if planned(name):
+            if child.value not in (False, "off"):
+                work.problems.append(not_yet(f"CPU feature '{name}'", child.key_place, path, "VR0806", "processors"))
+        elif bits and name not in bits and name not in SETTINGS:
             near = work.near(name, (*bits, *SETTINGS))
             work.wrong("VR0708", f"there is no CPU feature '{name}'", child.key_place, path, nearest=near)
         elif name in bits and type(child.value) is not bool:

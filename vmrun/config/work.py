@@ -117,9 +117,7 @@ class Work:
         nearest: str = "",
         also: Sequence[tuple[Place, str]] = (),
     ) -> None:
-        self.problems.append(
-            Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also)
-        )
+        self.problems.append(Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also))
 
     def near(self, name: str, known: Iterable[str]) -> str:
         """The nearest known name, as long as there are not so many problems that nobody reads them."""
@@ -133,6 +131,7 @@ class Work:
         self.places[path] = place.key()
 
 
-def not_yet(what: str, place: Place, path: str, code: str) -> Problem:
-    """The problem of something that QEMU has and vmrun does not model yet."""
-    return Problem(code, f"{what} is not modelled yet", place, path=path, remedy="")
+def not_yet(what: str, place: Place, path: str, code: str, plan: str = "") -> Problem:
+    """The problem of something that QEMU has and vmrun does not model yet. plan: a part of docs/planned.md."""
+    remedy = f"docs/planned.md says what becomes of it, under '{plan.replace('-', ' ')}'" if plan else ""
+    return Problem(code, f"{what} is not modelled yet", place, path=path, remedy=remedy)

@@ -25,7 +25,7 @@ def cells(machine: dict[str, Any], disk_size: Callable[[str], int] | None = None
     """Index → value of every cell that is written. `disk_size` gives a drive's bytes; without it there are
     no disks.
     """
-    found = {**memory(machine), **boot(_order(machine))}
+    found = {**memory(machine), **boot(_order(machine), machine.get("boot", {}).get("floppy-check", True))}
     equipment = 0x02 | 0x04 * (parts.first(machine, "i8042") is not None)
     found |= {0x10: 0, 0x14: equipment, 0x5F: (int(machine["cpus"]["count"]) - 1) & 0xFF}
     if disk_size is not None:
@@ -55,7 +55,7 @@ def boot(order: str, floppy_check: bool = True) -> dict[int, int]:
 
 def _order(machine: dict[str, Any]) -> str:
     boot = machine.get("boot", {})
-    return str(boot.get("once") or boot.get("order") or "cad")
+    return str(boot.get("once") or boot.get("order", "cad"))
 
 
 # --- disks ----------------------------------------------------------------------------------------

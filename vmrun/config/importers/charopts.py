@@ -217,7 +217,7 @@ def mon(line: Line, option: Option) -> None:
 def debugcon(line: Line, option: Option) -> None:
     id = legacy(line, option, "debugcon")
     if id:
-        line.add(option, {"driver": "isa-debugcon", "iobase": 0xE9, "chardev": id})
+        line.add(option, {"driver": "isa-debugcon", "chardev": id})
 
 
 def virtioconsole(line: Line, option: Option) -> None:

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from vmrun.config.importers.qemuopts import Option
 
 _KEPT = ("file", "format", "media", "cache", "aio", "werror", "rerror", "discard")
+_CHOICES = {
+    "aio": ("threads", "native", "io_uring"),
+    "discard": ("ignore", "off", "unmap", "on"),
+    "werror": ("ignore", "stop", "report", "enospc"),
+    "rerror": ("ignore", "stop", "report"),
+    "cache": ("none", "off", "writeback", "writethrough", "directsync", "unsafe"),
+    "detect-zeroes": ("off", "on", "unmap"),
+}
+_AS_IS = {"detect-zeroes": ("off",), "file.locking": ("auto",)}
 _FLAGS = ("readonly", "read-only", "snapshot", "copy-on-read")
 _GEOMETRY = {"cyls": "cyls", "heads": "heads", "secs": "secs", "trans": "bios-chs-trans"}
 _BUSES = ("ide", "scsi", "floppy", "pflash", "virtio", "none", "sd", "mtd", "xen")
@@ -59,9 +68,12 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     props = {"serial": given.pop("serial")} if "serial" in given and kind != "none" else {}
     props |= {name: guess(given.pop(key)) for key, name in _GEOMETRY.items() if key in given}
     spec = _spec(line, source, given)
-    if kind in ("pflash", "sd", "mtd", "xen"):
-        line.warn(source, f"if={kind} has no equal in a machine file", kind)
+    if kind == "pflash":
+        line.no_equal(source, f"if={kind}")
         return
+    if kind in ("sd", "mtd", "xen"):
+        bus, unit = place.get("bus", 0), place.get("unit", place.get("index", 0))
+        raise source.wrong(f"machine type does not support if={kind},bus={bus},unit={unit}", kind)
     if kind == "none":
         line.put(source, "drives", own or f"none{len(line.drives)}", spec)
         return
@@ -125,13 +137,21 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
                 spec["file"] = str(value)
         elif key == "driver":
             spec["format"] = value
+        elif key in _CHOICES and value not in _CHOICES[key]:
+            raise _refused(option, key, value)
+        elif key in line.catalogue.planned_of_drives() and value not in ("off", "ignore"):
+            line.no_equal(option, key, host=True)
         elif key in _FLAGS:
             spec["readonly" if key == "read-only" else key] = boolean(option, key, value)
         elif key == "serial":
             spec[key] = str(value)
+        elif key == "aio" and value not in line.catalogue.choices_of_drives(key):
+            line.no_equal(option, f"aio={value}", host=True)
+        elif key == "discard":
+            spec[key] = {"on": "unmap", "off": "ignore"}.get(value, value)
         elif key in _KEPT:
             spec[key] = value
-        elif key in ("boot", "file.driver"):
+        elif key in ("boot", "file.driver") or key in _AS_IS and value in _AS_IS[key]:
             continue  # extboot of old, which every BIOS since does by itself
         elif key.startswith(
             (
@@ -153,7 +173,7 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
                 "backing",
             )
         ):
-            line.no_equal(option, key)
+            line.no_equal(option, key, host=not key.startswith(("backing", "password", "rbd")))
         else:
             raise option.wrong(f"Block format '{spec.get('format', 'raw')}' does not support the option '{key}'", key)
     if "file" in spec and spec["file"].startswith(("file:", "fat:", "nbd:", "rbd:", "http:", "https:", "gluster:")):
@@ -163,6 +183,12 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
         else:
             line.warn(option, f"the protocol '{head}:' has no equal in a machine file", head)
     return spec
+
+
+def _refused(option: Option, key: str, value: str) -> Exception:
+    said = {"aio": "invalid aio option", "discard": "Invalid discard option", "cache": "invalid cache option"}
+    said |= {"werror": f"'{value}' invalid write error action", "rerror": f"'{value}' invalid read error action"}
+    return option.wrong(said.get(key, f"Parameter '{key}' does not accept value '{value}'"), value)
 
 
 def blockdev(line: Line, option: Option) -> None:

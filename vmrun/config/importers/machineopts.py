@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 
-from vmrun.config.importers.qemuopts import boolean, number, only, settings, size, split
+from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.config.scalar import size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-    from vmrun.config.importers.qemuopts import Option
 
 ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
 # Properties of -machine that say how the host shall behave, not what the guest sees.
@@ -95,9 +93,14 @@ def newest(alias: str = "pc") -> str:
 
 def machine(line: Line, option: Option) -> None:
     given = settings(option, "type")
+    for key in [key for key in given if key.startswith(("smp.", "memory.", "boot."))]:
+        group, _, part = key.partition(".")
+        part = {"max-size": "maxmem"}.get(part, part)
+        handler = {"smp": smp, "memory": memory, "boot": boot}[group]
+        handler(line, Option(option.name, f"{part}={given.pop(key)}".replace(",", ",,"), option.index, option.text))
     for key, value in given.items():
         if key == "type":
-            name = newest(value) if value in ("pc", "rhel6") else value
+            name = _type(line, option, value)
             if line.file.setdefault("machine", name) != name:
                 line.warn(option, f"contradicts '{line.file['machine']}' given before; this one counts", value)
             line.file["machine"] = name
@@ -122,13 +125,41 @@ def machine(line: Line, option: Option) -> None:
             raise option.wrong(f"Property '{line.file.get('machine') or newest()}-machine.{key}' not found", key)
 
 
+# Ubuntu's types: the release's name → the QEMU that it has
+_UBUNTU = {
+    "trusty": "2.0", "utopic": "2.1", "vivid": "2.2", "wily": "2.3", "xenial": "2.5", "yakkety": "2.6", "zesty": "2.8",
+    "artful": "2.10", "bionic": "2.11", "cosmic": "2.12", "disco": "3.1", "eoan": "4.0", "focal": "4.2",
+    "groovy": "5.0", "hirsute": "5.2", "impish": "6.0", "jammy": "6.2", "kinetic": "7.0", "lunar": "7.2",
+}  # fmt: skip
+
+
+def _type(line: Line, option: Option, given: str) -> str:
+    """The type that a name means here; what a distribution added to it is said."""
+    name, plus, patch = given.partition("+")
+    if plus and re.fullmatch(r"pve\d+", patch):
+        line.warn(option, f"'+{patch}' is Proxmox's own word; the type is '{name}' here", given)
+    else:
+        name = given
+    ubuntu = re.fullmatch(r"pc-(?:i440fx-|1\.\d-)?([a-z]+)(?:-hpb|-v\d|-maas)?", name)
+    if ubuntu is not None and ubuntu[1] in _UBUNTU:
+        name = f"pc-i440fx-{_UBUNTU[ubuntu[1]]}"
+        line.warn(option, f"'{given}' is Ubuntu's own type; '{name}' is QEMU's of that version", given)
+    if name.startswith("pc-i440fx-rhel"):
+        remedy = "take the pc-i440fx type of its QEMU, 1.5 for rhel7.0.0 to 2.12 for rhel7.6.0, and compare"
+        line.warn(option, f"'{given}' is Red Hat's own type, which vmrun does not have: {remedy}", given)
+    return newest(name) if name in ("pc", "rhel6") else name
+
+
 def accel(line: Line, option: Option) -> None:
     given = settings(option, "accel")
     accelerator(line, option, str(given.pop("accel", "")))
     for key in given:
         if key in ("kernel-irqchip", "kernel_irqchip"):
             line.file["kernel_irqchip"] = given[key]
-        elif key not in ("thread", "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size"):
+        elif key not in (
+            "thread", "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size",
+            "igd-passthru", "notify-vmexit", "notify-window",
+        ):  # fmt: skip
             raise option.wrong(f"Property '{line.accel[-1]}-accel.{key}' not found", key)
 
 
@@ -176,26 +207,62 @@ def smp(line: Line, option: Option) -> None:
         if key in ("dies", "clusters"):
             if count > 1:
                 line.no_equal(option, key)
+            cpus.pop(key, None)
         else:
             cpus["count" if key == "cpus" else key] = count
 
 
+# Features whose values are numbers.
+_NUMBERS = frozenset(
+    (
+        "level", "min-level", "xlevel", "min-xlevel", "xlevel2", "min-xlevel2", "family", "model", "stepping",
+        "phys-bits", "host-phys-bits-limit", "hv-spinlocks", "tsc-frequency", "x-hv-max-vps", "lbr-fmt", "ucode-rev",
+        "hv-version-id-build", "hv-version-id-major", "hv-version-id-minor", "hv-version-id-sbranch",
+        "hv-version-id-snumber", "hv-version-id-spack", "level-func7",
+    )
+)  # fmt: skip
+_TEXTS = ("vendor", "model-id", "hv-vendor-id")
+
+
 def cpu(line: Line, option: Option) -> None:
+    """MODEL[,+FEATURE][,-FEATURE][,FEATURE[=VALUE]]: what has a sign counts more, and minus the most."""
     model, *features = split(option.value or "")
     if not model or "=" in model:
         raise option.wrong("a CPU model name is expected first", model)
     cpus = line.file.setdefault("cpus", {})
     cpus["model"] = model
     cpus.pop("features", None)
+    table: dict[str, Any] = {}
+    signs: dict[str, dict[str, bool]] = {"+": {}, "-": {}}
     for text in features:
-        table = cpus.setdefault("features", {})
-        name, equals, value = text.partition("=")
-        if not text or text in "+-":
-            raise option.wrong("expected a CPU feature", text)
+        if not text:
+            continue
         if text[0] in "+-":
-            table[text[1:]] = text[0] == "+"
-        else:
-            table[name] = guess(value) if equals else True
+            signs[text[0]][text[1:].replace("_", "-")] = text[0] == "+"
+            continue
+        name, equals, value = text.partition("=")
+        name = name.replace("_", "-")
+        if name == "tsc-freq":
+            name, value = "tsc-frequency", str(size(option, name, value, "b", 1000))
+        table[name] = _feature(option, name, value) if equals else True
+    for sign, named in signs.items():
+        for name in named:
+            if name in table:
+                mixed = f'"{sign}{name}" and "{name}={"on" if table[name] is True else "off"}"'
+                line.warn(option, f"Ambiguous CPU model string. Don't mix both {mixed}; the former counts", name)
+        table |= named
+    if table:
+        cpus["features"] = table
+
+
+def _feature(option: Option, name: str, value: str) -> Any:
+    if name in _NUMBERS:
+        return number(option, name, value)
+    if name in _TEXTS:
+        return value
+    if value in ("on", "yes", "true", "y"):
+        return True
+    return False if value in ("off", "no", "false", "n") else guess(value)
 
 
 def rtc(line: Line, option: Option) -> None:
@@ -231,8 +298,10 @@ def boot(line: Line, option: Option) -> None:
     for key, value in given.items():
         if key in ("menu", "strict"):
             table[key] = boolean(option, key, value)
-        elif key == "reboot-timeout":
+        elif key in ("reboot-timeout", "splash-time"):
             table[key] = number(option, key, value)
+            if not -1 <= table[key] <= 0xFFFF or key == "splash-time" and table[key] < 0:
+                raise option.wrong(f"{key} is invalid, it should be a value between 0 and 65535", key)
         elif key in ("order", "once"):
             for letter in value:
                 if letter not in "abcdefghijklmnop":
@@ -308,7 +377,25 @@ def paused(line: Line, option: Option) -> None:
 
 
 def no_equal(line: Line, option: Option) -> None:
-    line.no_equal(option, host=option.name in ("seed", "tdf"))
+    line.no_equal(option, host=option.name in ("seed", "tdf", "win2k-hack"))
+
+
+def no_floppy_check(line: Line, option: Option) -> None:
+    line.file.setdefault("boot", {})["floppy-check"] = False
+
+
+def proxmox(line: Line, option: Option) -> None:
+    line.warn(option, "this is Proxmox's own word, which QEMU does not have; no guest sees it")
+
+
+def host_only(line: Line, option: Option) -> None:
+    line.no_equal(option, host=True)
+
+
+def log(line: Line, option: Option) -> None:
+    """-d and -trace: what QEMU would write down of itself. none asks for nothing."""
+    if option.value != "none":
+        line.no_equal(option, host=True)
 
 
 def no_hpet(line: Line, option: Option) -> None:
@@ -357,7 +444,8 @@ def checked(line: Line, option: Option) -> None:
     given = settings(option, "enable" if option.name == "sandbox" else "")
     only(option, given, _CHECKED[option.name])
     for key in given.keys() & {"enable", "mem-lock", "cpu-pm", "timestamp", "guest-name"}:
-        boolean(option, key, given[key])
+        if boolean(option, key, given[key]) and option.name != "msg":
+            line.no_equal(option, "" if option.name == "sandbox" else key, host=key != "cpu-pm")
 
 
 def finish(line: Line) -> None:
@@ -396,7 +484,8 @@ OPTIONS = (
     Opt("acpitable", True, no_equal, "an ACPI table of your own"),
     Opt("no-acpi", False, no_equal, "no power management device"),
     Opt("no-hpet", False, no_hpet, "no HPET"),
-    Opt("no-fd-bootchk", False, no_equal, "boot floppies without a signature"),
+    Opt("no-fd-bootchk", False, no_floppy_check, "boot floppies without a signature: boot.floppy-check"),
+    Opt("id", True, proxmox, "Proxmox's number of the machine"),
     Opt("win2k-hack", False, no_equal, "slow disk interrupts for Windows 2000"),
     Opt("bios", True, bios, "firmware image: firmware.bios"),
     Opt("L", True, data_dir, "directory of firmware: firmware.dirs"),
@@ -422,17 +511,17 @@ OPTIONS = (
     Opt("incoming", True, no_equal, "wait for migration"),
     Opt("loadvm", True, no_equal, "start from a snapshot"),
     Opt("overcommit", True, checked, "host policy"),
-    Opt("realtime", True, None, "host policy"),
-    Opt("mem-path", True, None, "host policy"),
-    Opt("mem-prealloc", False, None, "host policy"),
-    Opt("redhat-disable-KSM", False, None, "host policy"),
-    Opt("kvm-shadow-memory", True, None, "host policy"),
+    Opt("realtime", True, host_only, "host policy"),
+    Opt("mem-path", True, host_only, "host policy"),
+    Opt("mem-prealloc", False, host_only, "host policy"),
+    Opt("redhat-disable-KSM", False, host_only, "host policy"),
+    Opt("kvm-shadow-memory", True, host_only, "host policy"),
     Opt("enable-fips", False, None, "host policy"),
-    Opt("only-migratable", False, None, "host policy"),
+    Opt("only-migratable", False, host_only, "host policy"),
     Opt("msg", True, checked, "form of messages"),
     Opt("D", True, None, "QEMU's log"),
-    Opt("d", True, None, "QEMU's log"),
-    Opt("trace", True, None, "QEMU's log"),
+    Opt("d", True, log, "QEMU's log"),
+    Opt("trace", True, log, "QEMU's log"),
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, no_equal, "virtual time by instructions"),
     Opt("clock", True, None, "host timer"),
@@ -440,7 +529,7 @@ OPTIONS = (
     Opt("s", False, no_equal, "debugger's port"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
     Opt("dfilter", True, None, "QEMU's log"),
-    Opt("singlestep", False, None, "host policy"),
+    Opt("singlestep", False, host_only, "host policy"),
     Opt("async-teardown", False, None, "host policy"),
     Opt("enable-sync-profile", False, None, "host policy"),
     Opt("tb-size", True, None, "host policy"),

@@ -5,6 +5,8 @@ A value is QemuOpts notation (`kind,key=value,flag`, `,,` for a comma) or, for s
 
 from __future__ import annotations
 
+import re
+
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -118,7 +120,7 @@ def _json(option: Option, text: str) -> dict[str, Any]:
     import json
 
     try:
-        data = json.loads(text)
+        data = json.loads(text if "'" not in text else _double_quoted(text))
     except (ValueError, RecursionError):
         raise option.wrong("JSON parse error, invalid keyword or unbalanced brackets") from None
     found: dict[str, Any] = {}
@@ -135,6 +137,16 @@ def _json(option: Option, text: str) -> dict[str, Any]:
             else:
                 found[name] = value
     return found
+
+
+def _double_quoted(text: str) -> str:
+    """QEMU's JSON takes strings in single quotes too."""
+
+    def string(match: re.Match[str]) -> str:
+        body = match[0][1:-1]
+        return f'"{body}"' if match[0][0] == '"' else '"' + re.sub(r'\\(\')|(")', r"\1", body).replace('"', '\\"') + '"'
+
+    return re.sub(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""", string, text)
 
 
 def only(option: Option, given: dict[str, Any], known: Collection[str]) -> None:
@@ -165,8 +177,8 @@ def number(option: Option, key: str, value: Any) -> int:
         raise option.wrong(f"Parameter '{key}' expects a number", key) from None
 
 
-def size(option: Option, key: str, value: Any, unit: str = "b") -> int:
-    """Bytes of '64', '1.5G', '0x1000'; a number without a suffix counts `unit`s."""
+def size(option: Option, key: str, value: Any, unit: str = "b", step: int = 1024) -> int:
+    """Bytes of '64', '1.5G', '0x1000'; a number without a suffix counts `unit`s. step: of the suffixes."""
     text = str(value).strip().lower()
     hexadecimal = text.startswith("0x")
     if text and text[-1] in _UNITS and not hexadecimal:
@@ -175,7 +187,9 @@ def size(option: Option, key: str, value: Any, unit: str = "b") -> int:
         if len(text) > 24 or not text.isascii() or set(text) & set("_e+- ") - ({"e"} if hexadecimal else set()):
             raise ValueError
         amount = (
-            float(text) * (1 << _UNITS[unit]) if "." in text else int(text, 0 if hexadecimal else 10) << _UNITS[unit]
+            float(text) * step ** (_UNITS[unit] // 10)
+            if "." in text
+            else int(text, 0 if hexadecimal else 10) * step ** (_UNITS[unit] // 10)
         )
         if not 0 <= amount < 1 << 64:
             raise ValueError

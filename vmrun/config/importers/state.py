@@ -70,7 +70,9 @@ class Line:
         from vmrun.errors import ConfigError
 
         try:
-            return str(load_type(str(self.file["machine"]), ".").default(name) or "")
+            from vmrun.config.importers.machineopts import newest
+
+            return str(load_type(str(self.file.get("machine") or newest()), ".").default(name) or "")
         except ConfigError:
             return ""
 
@@ -81,10 +83,12 @@ class Line:
         self.warnings.append(option.warning(message, part))
 
     def no_equal(self, option: Option, part: str = "", host: bool = False) -> None:
-        """host: it is only about how the host does its work."""
-        if not host:
-            self.lost.append((option, part))
+        """host: it is only about how the host does its work, and no guest can tell."""
         what = f"'{part}' has" if part else "this has"
+        if host:
+            self.warn(option, f"{what} no effect here: it is about how the host does its work", part)
+            return
+        self.lost.append((option, part))
         self.warn(option, f"{what} no equal in a machine file", part)
 
     def drivers(self) -> set[str]:
