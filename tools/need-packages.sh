@@ -17,6 +17,8 @@ for what in "$@"; do
     case $what in
     compiler)
         command -v gcc >/dev/null 2>&1 || missing="$missing gcc"
+        need zlib1g-dev /usr/include/zlib.h
+        need libzstd-dev /usr/include/zstd.h
         [ -e /usr/include/linux/kvm.h ] || missing="$missing linux-libc-dev libc6-dev"
         python3 -c 'import ensurepip, sysconfig, os, sys
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' 2>/dev/null ||

@@ -1,0 +1,182 @@
+"""New images: raw and qcow2."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from vmrun.backends.block import qcow2_header as headers
+from vmrun.backends.block.images import ImageError, lock_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST_SIZE = (1 << 63) - 512
+
+
+def new_file(path: str, size: int, preallocation: str = "off") -> None:
+    """An empty file of that size; an image that somebody uses is not touched."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ImageError(f"Could not create '{path}': {error.strerror}") from None
+    try:
+        try:
+            lock_file(path, fd, False, resize=True)
+        except ImageError as error:
+            told = error.text.removeprefix(f"Could not open '{path}': ")
+            raise ImageError(told, error.remedy) from None
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, size)
+        if preallocation == "falloc" and size:
+            os.posix_fallocate(fd, 0, size)
+        elif preallocation == "full":
+            zeros = bytes(1 << 20)
+            for at in range(0, size, 1 << 20):
+                os.pwrite(fd, zeros[: size - at], at)
+            os.fsync(fd)
+    except OSError as error:
+        if error.errno == 27:
+            raise ImageError("Could not resize file: File too large") from None
+        raise ImageError(f"Could not resize file: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def header_for(size: int, options: dict[str, Any]) -> headers.Header:
+    """The header of a new image; ImageError for options that do not go together, in QEMU's words."""
+    cluster = options.get("cluster_size", 65536)
+    if cluster & (cluster - 1) or not 512 <= cluster <= 2 << 20:
+        raise ImageError("Cluster size must be a power of two between 512 and 2048k")
+    version = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}[options.get("compat", "1.1")]
+    extended = options.get("extended_l2", False)
+    lazy = options.get("lazy_refcounts", False)
+    bits = options.get("refcount_bits", 16)
+    zstd = options.get("compression_type", "zlib") == "zstd"
+    data_file, raw = options.get("data_file"), options.get("data_file_raw", False)
+    if bits not in (1, 2, 4, 8, 16, 32, 64):
+        raise ImageError("Refcount width must be a power of two and may not exceed 64 bits")
+    if version < 3 and bits != 16:
+        raise ImageError(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)"
+        )
+    if extended and version < 3:
+        raise ImageError("Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+    if extended and cluster < 16384:
+        raise ImageError("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
+    if lazy and version < 3:
+        raise ImageError("Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+    if zstd and version < 3:
+        raise ImageError("Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+    if raw and not data_file:
+        raise ImageError("data-file-raw requires data-file")
+    if raw and options.get("backing_file"):
+        raise ImageError("Backing file and data-file-raw cannot be used at the same time")
+    if data_file and version < 3:
+        raise ImageError("External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+    incompatible = (headers.DATA_FILE if data_file else 0) | (headers.COMPRESSION if zstd else 0)
+    incompatible |= headers.EXTENDED_L2 if extended else 0
+    header = headers.Header(
+        version=version, cluster_bits=cluster.bit_length() - 1, size=size, incompatible=incompatible,
+        compatible=headers.LAZY_REFCOUNTS if lazy else 0, autoclear=headers.RAW_EXTERNAL if raw else 0,
+        refcount_order=bits.bit_length() - 1, compression_type=1 if zstd else 0, data_file=data_file or "",
+        backing_file=options.get("backing_file") or "", backing_format=options.get("backing_fmt") or "",
+    )  # fmt: skip
+    header.l1_size = header.l1_needed(size)
+    if header.l1_size * 8 > headers.MOST_L1:
+        raise ImageError("Image size too large for this cluster size" if cluster < 2 << 20 else "Image size too large")
+    if len(header.backing_file) > 1023:
+        raise ImageError("Backing file name too long")
+    return header
+
+
+def metadata_size(header: headers.Header, data: int = 0, exact: bool = True) -> int:
+    """Bytes of an image's tables when `data` bytes have a place; QEMU's own arithmetic of `measure`."""
+    cluster = header.cluster_size
+    aligned = -(-header.size // cluster) * cluster
+    entry = 16 if header.extended_l2 else 8
+    l2_entries = -(-(aligned // cluster) // (cluster // entry)) * (cluster // entry)
+    l1 = -(-(l2_entries * entry // cluster) // (cluster // 8)) * (cluster // 8)
+    total = cluster + l2_entries * entry + l1 * 8
+    return total + refcount_size((total + (aligned if not data else 0)) // cluster, cluster, header.refcount_order)
+
+
+def refcount_size(clusters: int, cluster: int, order: int, generous: bool = False) -> int:
+    """Bytes of the reference counts for so many clusters and for themselves."""
+    per_table, per_block = cluster // 8, cluster * 8 >> order
+    table = blocks = last = n = 0
+    while True:
+        last = n
+        blocks = -(-(clusters + table + blocks) // per_block)
+        table = -(-blocks // per_table)
+        n = clusters + blocks + table
+        if n == last:
+            return (blocks + table) * cluster
+
+
+def create_qcow2(path: str, size: int, options: dict[str, Any]) -> None:
+    """The file is there and empty."""
+    from vmrun.backends.block.images import Access, open_node
+
+    header = header_for(size, options)
+    cluster = header.cluster_size
+    data_file = options.get("data_file")
+    preallocation = options.get("preallocation", "off")
+    if data_file:
+        from vmrun.backends.block.images import beside
+
+        new_file(beside(path, data_file), size if header.autoclear or preallocation != "off" else 0)
+    # header, table of counts, one block of counts, L1: the first clusters of the file
+    l1_clusters = -(-header.l1_size * 8 // cluster)
+    per_block = cluster * 8 >> header.refcount_order
+    used = 3 + l1_clusters
+    if used > per_block:
+        used, blocks = _spread(used - 1, per_block)
+    else:
+        blocks = 1
+    table_clusters = -(-blocks * 8 // cluster)
+    used = 1 + table_clusters + blocks + l1_clusters
+    while -(-used // per_block) > blocks or -(-blocks * 8 // cluster) > table_clusters:
+        blocks = -(-used // per_block)
+        table_clusters = -(-blocks * 8 // cluster)
+        used = 1 + table_clusters + blocks + l1_clusters
+    header.refcount_table_offset, header.refcount_table_clusters = cluster, table_clusters
+    header.l1_table_offset = (1 + table_clusters + blocks) * cluster if header.l1_size else 0
+    if not header.l1_size:
+        header.l1_table_offset = 0
+    table = b"".join(struct.pack(">Q", (1 + table_clusters + n) * cluster) for n in range(blocks))
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, table.ljust(table_clusters * cluster, b"\0"), cluster)
+        for n in range(blocks):
+            count = min(per_block, used - n * per_block)
+            os.pwrite(fd, _ones(count, header.refcount_order).ljust(cluster, b"\0"), (1 + table_clusters + n) * cluster)
+        os.ftruncate(fd, used * cluster)
+        try:
+            text = header.pack()
+        except headers.QcowError as error:
+            raise ImageError(str(error)) from None
+        os.pwrite(fd, text.ljust(cluster, b"\0"), 0)
+    finally:
+        os.close(fd)
+    if preallocation != "off" and size:
+        node = open_node(path, "qcow2", Access(cache="unsafe"), backing=False)
+        try:
+            node.preallocate(0, size, preallocation)
+        finally:
+            node.close()
+
+
+def _spread(clusters: int, per_block: int) -> tuple[int, int]:
+    blocks = -(-clusters // per_block)
+    return clusters + blocks, blocks
+
+
+def _ones(count: int, order: int) -> bytes:
+    """A block's first counts, all one."""
+    if order >= 3:
+        return (1).to_bytes(1 << (order - 3), "big") * count
+    bits = 1 << order
+    value = sum(1 << (n * bits) for n in range(count))
+    return value.to_bytes(-(-count * bits // 8), "little")

@@ -1,0 +1,427 @@
+"""Images by name: what a file is, and the graph of nodes that reads and writes it.
+
+`open_node(name)` takes what QEMU takes: a file name, `json:{…}`, `nbd:…`, `nbd://…`; `open_options(dict)` the options of
+a -blockdev. A format is either said or probed; what is probed as raw stays so only for reading.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import struct
+
+from vmrun.backends.block import qcow2_header as headers
+from vmrun.errors import BackendError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+# (format, where its magic is, the magic)
+MAGICS = (
+    ("qcow2", 0, b"QFI\xfb"),
+    ("qed", 0, b"QED\0"),
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("vpc", 0, b"conectix"),
+    ("luks", 0, b"LUKS\xba\xbe"),
+    ("parallels", 0, b"WithoutFreeSpace"),
+    ("parallels", 0, b"WithouFreSpacExt"),
+    ("dmg", -512, b"koly"),
+)
+FORMATS = ("raw", "qcow2")
+DEEPEST = 128  # images of a backing chain
+
+# QEMU's image locking (docs/interop): a byte for each permission somebody holds from 100 on, and from 200 on one for
+# each that it does not share. Shared locks mark; the test is whether anybody marks the opposite byte.
+PERMISSIONS, UNSHARED = 100, 200
+CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
+CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
+
+
+class ImageError(BackendError):
+    """An image that cannot be opened, in QEMU's words: `text` without the name before it."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text, remedy=remedy)
+        self.text = text
+
+
+class Access:
+    """How a chain is opened: `cache` of CACHES, `readonly`, `share` (no locks), `discard` passed on to the host."""
+
+    def __init__(
+        self, *, cache: str = "writeback", readonly: bool = False, share: bool = False, discard: bool = False,
+        lock: bool = True,
+    ) -> None:  # fmt: skip
+        self.cache, self.readonly, self.share, self.discard, self.lock = cache, readonly, share, discard, lock
+
+    def read_only(self) -> Access:
+        return Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock)
+
+    @property
+    def direct(self) -> bool:
+        return self.cache in ("none", "directsync")
+
+
+def probe(node: Node) -> str:
+    """The format whose magic the node begins with; raw when there is none."""
+    head = node.read(0, 512)
+    for format, at, magic in MAGICS:
+        if at < 0:
+            found = node.read(node.size + at, len(magic)) if node.size >= -at else b""
+        else:
+            found = head[at : at + len(magic)]
+        if found == magic:
+            return format
+    return "raw"
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+def open_file(path: str, access: Access) -> Node:
+    """The protocol node of a file or block device."""
+    from vmrun.backends.block.file import FileNode
+
+    flags = os.O_CLOEXEC | (os.O_RDONLY if access.readonly else os.O_RDWR) | (os.O_DIRECT if access.direct else 0)
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise ImageError(f"Could not open '{path}': Is a directory" if not access.readonly else _not_a_file(path))
+        fd = os.open(path, flags)
+    except OSError as exc:
+        if flags & os.O_DIRECT and exc.errno == errno.EINVAL:
+            raise ImageError(
+                f"Could not open '{path}': file system may not support O_DIRECT", "use `cache: writeback`"
+            ) from None
+        raise ImageError(f"Could not open '{path}': {exc.strerror}") from None
+    except ValueError:
+        raise ImageError(f"Could not open '{path}': No such file or directory") from None
+    try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise ImageError(_not_a_file(path))
+        if access.lock and not access.share:
+            lock_file(path, fd, access.readonly)
+        return FileNode(fd, path, access.readonly, access.direct)  # type: ignore[no-any-return]
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _not_a_file(path: str) -> str:
+    return f"Could not open '{path}': 'file' driver requires '{path}' to be a regular file"
+
+
+def lock_file(path: str, fd: int, readonly: bool, resize: bool = False) -> None:
+    """ImageError when another process writes the image, or reads one that is to be written."""
+    import fcntl
+
+    def lock(kind: int, start: int, command: int) -> bytes:
+        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)
+        return fcntl.fcntl(fd, command, request)
+
+    set_lock, get_lock = 37, 36  # F_OFD_SETLK, F_OFD_GETLK: they belong to the open file, not to the process
+    held = [CONSISTENT_READ] if readonly else [CONSISTENT_READ, WRITE]
+    unshared = [] if readonly else [WRITE, RESIZE]
+    if resize:
+        held.append(RESIZE)
+    names = {CONSISTENT_READ: "consistent read", WRITE: "write", RESIZE: "resize"}
+    try:
+        for byte in held:
+            lock(fcntl.F_RDLCK, PERMISSIONS + byte, set_lock)
+        for byte in unshared:
+            lock(fcntl.F_RDLCK, UNSHARED + byte, set_lock)
+        against = [(UNSHARED, byte) for byte in held] + [(PERMISSIONS, byte) for byte in unshared]
+        for base, byte in against:
+            found = struct.unpack("hhqqi4x", lock(fcntl.F_WRLCK, base + byte, get_lock))
+            if found[0] != fcntl.F_UNLCK:
+                share = "shared " if base == UNSHARED else ""
+                raise ImageError(
+                    f"Could not open '{path}': Failed to get {share}\"{names[byte]}\" lock",
+                    "Is another process using the image?",
+                )
+    except OSError as exc:
+        if exc.errno in (errno.EACCES, errno.EAGAIN):
+            raise ImageError(
+                f"Could not open '{path}': Failed to lock byte 100", "Is another process using the image?"
+            ) from None
+        # File systems without locks exist; QEMU goes on there as well.
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+def open_node(
+    name: str, format: str | None, access: Access, *, backing: bool = True, depth: int = 0,
+    seen: tuple[tuple[int, int], ...] = (),
+) -> Node:  # fmt: skip
+    """The graph of an image. `format` None: probed. `backing` False: without its backing chain."""
+    file = open_protocol(name, access)
+    try:
+        return over(file, name, format, access, backing=backing, depth=depth, seen=seen)
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_protocol(name: str, access: Access) -> Node:
+    """What a name says, without a format on top."""
+    if name.startswith("json:"):
+        return open_options(_json(name), access)
+    if name.startswith(("nbd:", "nbd+")):
+        from vmrun.backends.block.nbd import open_nbd
+
+        return open_nbd(name, access.readonly)
+    if name.startswith("null-co:") or name.startswith("null-aio:"):
+        return open_options({"driver": name.split(":")[0]}, access)
+    if name.startswith("file:"):
+        name = name[5:]
+    head = name.split("/")[0]
+    if ":" in head and not os.path.exists(name):
+        raise ImageError(f"Could not open '{name}': Unknown protocol '{head.split(':')[0]}'")
+    return open_file(name, access)
+
+
+def _json(name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(name[5:])
+    except ValueError:
+        raise ImageError(f"Could not open '{name}': Could not parse the JSON options") from None
+    if not isinstance(found, dict):
+        raise ImageError(f"Could not open '{name}': Invalid JSON object given")
+    return nested(found)
+
+
+def nested(options: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys as dictionaries: {"file.driver": …} as {"file": {"driver": …}}."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            value = nested(value)
+        at = found
+        *path, last = key.split(".")
+        for part in path:
+            inner = at.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ImageError(f"Cannot mix '{part}' and '{key}'")
+            at = inner
+        at[last] = value
+    return found
+
+
+def flag(value: Any) -> bool:
+    return value in (True, "on", "true", "yes", "y")
+
+
+def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Node:
+    """The graph that a -blockdev describes (nested, with inline children)."""
+    if depth > DEEPEST:
+        raise ImageError("too many nodes")
+    options = dict(options)
+    driver = options.pop("driver", None)
+    readonly = flag(options.get("read-only", access.readonly))
+    access = Access(
+        cache=_cache(options.get("cache"), access.cache), readonly=readonly, share=access.share,
+        discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
+    )  # fmt: skip
+    if options.get("locking") == "off":
+        access.lock = False
+    if driver in ("file", "host_device") or driver is None and "filename" in options:
+        if "filename" not in options:
+            raise ImageError(f"The '{driver or 'file'}' block driver requires a file name")
+        return open_file(str(options["filename"]), access)
+    if driver in ("null-co", "null-aio"):
+        from vmrun.backends.block.null import NullNode
+
+        return NullNode(int(options.get("size", 1 << 30)), flag(options.get("read-zeroes", False)))
+    if driver == "nbd":
+        from vmrun.backends.block.nbd import open_nbd_options
+
+        return open_nbd_options(options, readonly)
+    child = options.get("file", options.get("image") if driver == "blkdebug" else None)
+    if child is None:
+        raise ImageError("A block device must be specified for \"file\"")
+    node = open_options(child, access, depth + 1) if isinstance(child, dict) else open_protocol(str(child), access)
+    try:
+        if driver == "blkdebug":
+            return _debug(node, options)
+        name = node_name(node)
+        if driver == "raw":
+            return raw(node, options)
+        backing = options.get("backing", True)
+        if isinstance(backing, dict):
+            from vmrun.backends.block.qcow2 import Qcow2Node
+
+            below = open_options(backing, access.read_only(), depth + 1)
+            top = over(node, name, driver, access, backing=False)
+            if isinstance(top, Qcow2Node):
+                top.rebase(below)
+            return top
+        return over(node, name, driver, access, backing=backing is not None, depth=depth)
+    except BaseException:
+        node.close()
+        raise
+
+
+def _cache(given: Any, default: str) -> str:
+    if not isinstance(given, dict):
+        return default
+    direct, no_flush = flag(given.get("direct")), flag(given.get("no-flush"))
+    return "unsafe" if no_flush else "none" if direct else "writeback"
+
+
+def _debug(node: Node, options: dict[str, Any]) -> Node:
+    from vmrun.backends.block.debug import DebugNode
+
+    found = DebugNode(node)
+    rules = options.get("inject-error") or []
+    for rule in rules.values() if isinstance(rules, dict) else rules:
+        found.inject(
+            str(rule.get("event", "none")), int(rule.get("errno", 5)), kinds=[rule["iotype"]] if "iotype" in rule else None,
+            sector=int(rule["sector"]) if "sector" in rule else None, once=flag(rule.get("once")),
+            state=int(rule.get("state", 0)),
+        )  # fmt: skip
+    rules = options.get("set-state") or []
+    for rule in rules.values() if isinstance(rules, dict) else rules:
+        found.set_state(str(rule["event"]), int(rule["new_state"]), int(rule.get("state", 0)))
+    return found
+
+
+def raw(node: Node, options: dict[str, Any] | None = None) -> Node:
+    """The raw format on a protocol, with `offset` and `size` when it says them."""
+    options = options or {}
+    if "offset" in options or "size" in options:
+        from vmrun.backends.block.null import WindowNode
+
+        start = int(options.get("offset", 0))
+        size = int(options.get("size", max(0, node.size - start)))
+        if start + size > node.size:
+            raise ImageError("The sum of offset and size has to be smaller or equal to the actual size of the file")
+        return WindowNode(node, start, size)
+    from vmrun.backends.block.node import Filter
+
+    return Filter(node)
+
+
+def node_name(node: Node) -> str:
+    """What a node is called in messages: its file's name."""
+    while node is not None:
+        path = getattr(node, "path", "")
+        if path:
+            return str(path)
+        inner = [child for role, child in node.children() if role == "file"]
+        if not inner:
+            return str(node.name or node.driver)
+        node = inner[0]
+    return ""
+
+
+def over(
+    file: Node, name: str, format: str | None, access: Access, *, backing: bool = True, depth: int = 0,
+    seen: tuple[tuple[int, int], ...] = (),
+) -> Node:  # fmt: skip
+    """The format's node on its protocol node, with its backing chain."""
+    if format is None:
+        format = probe(file)
+    if format in ("raw", "host_device", "file"):
+        return raw(file)
+    if format not in FORMATS:
+        known = {found for found, _, _ in MAGICS}
+        if format in known:
+            raise ImageError(f"Could not open '{name}': images of format '{format}' are not modelled")
+        raise ImageError(f"Unknown driver '{format}'")
+    return _qcow2(file, name, access, backing, depth, seen)
+
+
+def _identity(file: Node) -> tuple[int, int] | None:
+    fd = getattr(file, "fd", -1)
+    if fd < 0:
+        return None
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _qcow2(
+    file: Node, name: str, access: Access, backing: bool, depth: int, seen: tuple[tuple[int, int], ...]
+) -> Node:
+    from vmrun.backends.block.qcow2 import Qcow2Node
+
+    opened: list[Node] = []
+    try:
+        header = headers.parse(file.read)
+        if header.incompatible & headers.CORRUPT and not access.readonly:
+            raise ImageError(f"Could not open '{name}': qcow2: Image is corrupt; cannot be opened read/write")
+        data = None
+        if header.incompatible & headers.DATA_FILE:
+            if not header.data_file:
+                raise ImageError(f"Could not open '{name}': 'data-file' is required for this image")
+            data = open_protocol(beside(name, header.data_file), access)
+            opened.append(data)
+        below = None
+        if backing and header.backing_file:
+            mine = _identity(file)
+            chain = (*seen, mine) if mine else seen
+            if depth >= DEEPEST or mine in seen:
+                raise ImageError(f"Could not open '{name}': the backing chain of the image has no end")
+            below = open_backing(name, header, access, depth, chain)
+            opened.append(below)
+        node = Qcow2Node(file, header, below, data, access.readonly)
+        node.passes_discards = access.discard
+        if not access.readonly:
+            _prepare(node, header, name)
+        return node  # type: ignore[no-any-return]
+    except headers.QcowError as error:
+        for child in opened:
+            child.close()
+        raise ImageError(f"Could not open '{name}': {error}") from None
+    except OSError as error:
+        for child in opened:
+            child.close()
+        raise ImageError(f"Could not open '{name}': {error.strerror}") from None
+    except BaseException:
+        for child in opened:
+            child.close()
+        raise
+
+
+def _prepare(node: Any, header: Any, name: str) -> None:
+    """Before the first write: counts made anew after a crash, and what only those who know it may keep said."""
+    keep = headers.RAW_EXTERNAL if node.external else 0
+    if header.incompatible & headers.DIRTY:
+        from vmrun.backends.block.qcow2_check import check
+
+        found = check(node, "all", lambda line: None)
+        if found.corruptions - found.corruptions_fixed > 0 or found.errors:
+            raise ImageError(f"Could not open '{name}': Could not repair dirty image: Input/output error")
+        node.clean()
+    if header.version >= 3 and header.autoclear & ~keep:
+        header.autoclear &= keep
+        node.update_header()
+
+
+def open_backing(
+    name: str, header: Any, access: Access, depth: int = 0, seen: tuple[tuple[int, int], ...] = ()
+) -> Node:
+    """The image below one."""
+    path = beside(name, header.backing_file)
+    try:
+        return open_node(
+            path, header.backing_format or None, access.read_only(), depth=depth + 1, seen=seen
+        )
+    except ImageError as error:
+        raise ImageError(f"Could not open backing file: {error.text}") from None
+
+
+def beside(name: str, other: str) -> str:
+    """The name in an image as seen from here: relative ones start at the image's directory."""
+    if other.startswith(("json:", "/")) or ":" in other.split("/")[0]:
+        return other
+    if name.startswith("file:"):
+        name = name[5:]
+    return os.path.join(os.path.dirname(name), other)

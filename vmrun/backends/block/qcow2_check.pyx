@@ -1,0 +1,654 @@
+"""Checks of a qcow2 image's counts of references, and their repair; snapshots, which change all of them at once.
+
+Every cluster that a table refers to is counted in memory (four bytes a cluster, at most 2^28 clusters) and compared with
+what the image says. The sentences are QEMU's.
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+import os
+import struct
+
+from accel.api cimport u8, u32, u64
+from vmrun.backends.block.qcow2 cimport Qcow2Node, Slot, get64, get_count, put64, put_count
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_rwlock_wrlock(pthread_rwlock_t *)
+    int pthread_rwlock_unlock(pthread_rwlock_t *)
+
+cdef u64 OFFSET = 0x00fffffffffffe00
+cdef u64 COPIED = <u64>1 << 63
+cdef u64 PACKED = <u64>1 << 62
+cdef u64 MOST_CLUSTERS = 1 << 28
+
+
+class Result:
+    """What a check has found: QEMU's ImageCheck."""
+
+    def __init__(self):
+        self.corruptions = self.leaks = self.errors = 0
+        self.corruptions_fixed = self.leaks_fixed = 0
+        self.total_clusters = self.allocated_clusters = self.fragmented_clusters = self.compressed_clusters = 0
+        self.image_end_offset = 0
+
+
+cdef class Counter:
+    """References to each cluster of the file, as the tables have them."""
+
+    cdef Qcow2Node node
+    cdef u32 *counts
+    cdef u64 clusters
+    cdef object result, say, flags
+    cdef bint repairs
+
+    def __init__(self, Qcow2Node node, result, say, bint repairs):
+        self.node, self.result, self.say, self.repairs = node, result, say, repairs
+        self.clusters = (node.file.size + node.cluster_size - 1) >> node.cluster_bits
+        if self.clusters > MOST_CLUSTERS:
+            raise OSError(27, "the image has too many clusters to be checked")
+        self.counts = <u32 *>calloc(self.clusters + 1, 4)
+        if self.counts == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.counts)
+
+    cdef bint add(self, u64 offset, u64 size):
+        """References to the clusters of a range. False: it is not in the file."""
+        cdef u64 first = offset >> self.node.cluster_bits, last
+        if size == 0:
+            return True
+        last = (offset + size - 1) >> self.node.cluster_bits
+        if offset + size > <u64>1 << 62 or last >= self.clusters:
+            self.say(f"ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
+                     f"offset 0x{offset:x} size 0x{size:x}\n")
+            self.result.corruptions += 1
+            return False
+        while first <= last:
+            self.counts[first] += 1
+            first += 1
+        return True
+
+    cdef tables(self, u64 l1_offset, u64 l1_size, bint active):
+        """An L1 table and all below it."""
+        cdef u64 n, table, entry, offset, sectors, next_host = 0, mask = self.node.cluster_size - 1
+        cdef u32 at, entry_size = self.node.entry_size, shift = 62 - (self.node.cluster_bits - 8)
+        cdef u8 *l2
+        cdef const u8 *l1
+        if not self.add(l1_offset, l1_size * 8):
+            return
+        raw = self.node.file.read(l1_offset, l1_size * 8)
+        l1 = raw
+        for n in range(l1_size):
+            table = get64(l1 + n * 8) & OFFSET
+            if table == 0:
+                continue
+            if table & mask:
+                self.say(f"ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted\n")
+                self.result.corruptions += 1
+                continue
+            if not self.add(table, self.node.cluster_size):
+                continue
+            data = self.node.file.read(table, self.node.cluster_size)
+            l2 = data
+            at = 0
+            while at < self.node.cluster_size:
+                entry = get64(l2 + at)
+                if entry & PACKED:
+                    offset = entry & ((<u64>1 << shift) - 1)
+                    sectors = (entry >> shift & ((<u64>1 << (self.node.cluster_bits - 8)) - 1)) + 1
+                    if entry & COPIED:
+                        self.say(f"ERROR: coffset=0x{offset:x}: copied flag must never be set for compressed clusters\n")
+                        self.result.corruptions += 1
+                    if self.node.external:
+                        self.say("ERROR compressed cluster in an image with an external data file\n")
+                        self.result.corruptions += 1
+                    else:
+                        self.add(offset & ~<u64>511, sectors * 512)
+                    if active:
+                        self.result.compressed_clusters += 1
+                        self.result.allocated_clusters += 1
+                        self.result.fragmented_clusters += 1
+                elif entry & OFFSET or self.node.external and entry & COPIED:
+                    offset = entry & OFFSET
+                    if offset & mask:
+                        self.say(f"ERROR offset={offset:x}: Cluster is not properly aligned; L2 entry corrupted.\n")
+                        self.result.corruptions += 1
+                    else:
+                        if active and (self.node.ext or not entry & 1):
+                            self.result.allocated_clusters += 1
+                            if next_host and offset != next_host:
+                                self.result.fragmented_clusters += 1
+                            next_host = offset + self.node.cluster_size
+                        if not self.node.external:
+                            self.add(offset, self.node.cluster_size)
+                at += entry_size
+
+    cdef copied_flags(self, u64 l1_offset, u64 l1_size, bint repair):
+        """COPIED is set where the count is one, in the active tables."""
+        cdef u64 n, entry, count, table, mask = self.node.cluster_size - 1, fixed
+        cdef u32 at
+        cdef u8 *l2
+        for n in range(l1_size):
+            entry = self.node.l1[n]
+            table = entry & OFFSET
+            if table == 0 or table & mask or table >> self.node.cluster_bits >= self.clusters:
+                continue
+            count = self.known(table >> self.node.cluster_bits)
+            if (entry >> 63) != (count == 1):
+                self.say(f"{'Repairing' if repair else 'ERROR'} OFLAG_COPIED L2 cluster: l1_index={n} "
+                         f"l1_entry={entry:x} refcount={count}\n")
+                self.result.corruptions += 1
+                if repair:
+                    self.node.l1[n] = table | (COPIED if count == 1 else 0)
+                    if self.node.write_l1(n):
+                        self.result.errors += 1
+                    else:
+                        self.result.corruptions_fixed += 1
+            data = bytearray(self.node.file.read(table, self.node.cluster_size))
+            l2 = data
+            changed = 0
+            at = 0
+            while at < self.node.cluster_size:
+                entry = get64(l2 + at)
+                if entry & OFFSET and not entry & PACKED and not self.node.external and not entry & OFFSET & mask:
+                    if (entry & OFFSET) >> self.node.cluster_bits < self.clusters:
+                        count = self.known((entry & OFFSET) >> self.node.cluster_bits)
+                        if (entry >> 63) != (count == 1):
+                            self.say(f"{'Repairing' if repair else 'ERROR'} OFLAG_COPIED data cluster: "
+                                     f"l2_entry={entry:x} refcount={count}\n")
+                            self.result.corruptions += 1
+                            fixed = entry & ~COPIED | (COPIED if count == 1 else 0)
+                            put64(l2 + at, fixed)
+                            changed += 1
+                at += self.node.entry_size
+            if changed and repair:
+                self.node.l2.drop(table, self.node.cluster_size)
+                self.node.file.write(table, data)
+                self.result.corruptions_fixed += changed
+
+    cdef u64 known(self, u64 cluster):
+        """What the image says."""
+        cdef u64 count = 0
+        if self.node.get_refcount(cluster, &count):
+            return 0
+        return count
+
+    def run(self, repair):
+        cdef Qcow2Node node = self.node
+        cdef u64 n, count, block, last_used = 0
+        header = node.header
+        result = self.result
+        result.total_clusters = (node.size + node.cluster_size - 1) >> node.cluster_bits
+        self.add(0, node.cluster_size)
+        self.tables(node.l1_offset, node.l1_size, True)
+        for snapshot in node.snapshots:
+            self.tables(snapshot.l1_table_offset, snapshot.l1_size, False)
+        if header.nb_snapshots:
+            self.add(header.snapshots_offset, sum(len(snapshot.pack()) for snapshot in node.snapshots))
+        if header.bitmaps:
+            self.bitmaps(header)
+        for kind, data in header.extensions:
+            if kind == 0x0537BE77 and len(data) == 16:
+                offset, length = struct.unpack(">QQ", data)
+                self.add(offset, length)
+        self.add(node.reftable_offset, node.reftable_size * 8)
+        rebuild = False
+        for n in range(node.reftable_size):
+            block = node.reftable[n] & ~<u64>511
+            if block == 0:
+                continue
+            if block & (node.cluster_size - 1):
+                self.say(f"ERROR refcount block {n} is not cluster aligned; refcount table entry corrupted\n")
+                result.corruptions += 1
+                rebuild = True
+            elif block >> node.cluster_bits >= self.clusters:
+                self.say(f"{'Repairing' if repair == 'all' else 'ERROR'} refcount block {n} is outside image\n")
+                result.corruptions += 1
+                rebuild = True
+            else:
+                self.add(block, node.cluster_size)
+                if self.counts[block >> node.cluster_bits] != 1:
+                    self.say(f"ERROR refcount block {n} refcount={self.counts[block >> node.cluster_bits]}\n")
+                    result.corruptions += 1
+                    rebuild = True
+        if rebuild:
+            if repair == "all":
+                self.rebuild()
+            return
+        self.compare(repair)
+        self.copied_flags(node.l1_offset, node.l1_size, repair == "all")
+        for n in range(self.clusters):
+            if self.counts[n] or self.known(n):
+                last_used = n + 1
+        result.image_end_offset = last_used << node.cluster_bits
+
+    cdef bitmaps(self, header):
+        from vmrun.backends.block import qcow2_header as headers
+        number, size, offset = header.bitmaps
+        self.add(offset, size)
+        try:
+            found = headers.parse_bitmaps(header, self.node.file.read)
+        except headers.QcowError:
+            self.result.corruptions += 1
+            return
+        for bitmap in found:
+            if bitmap["entries"] > 1 << 23:
+                self.result.corruptions += 1
+                continue
+            self.add(bitmap["table"], bitmap["entries"] * 8)
+            for entry in struct.unpack(f">{bitmap['entries']}Q", self.node.file.read(bitmap["table"], bitmap["entries"] * 8)):
+                if entry & OFFSET:
+                    self.add(entry & OFFSET, self.node.cluster_size)
+
+    cdef compare(self, repair):
+        cdef u64 n, count, wanted
+        cdef int error
+        cdef Slot *slot
+        cdef u64 per = self.node.blocks.slice * 8 >> self.node.refcount_order
+        cdef u64 most = self.clusters, covered = self.node.reftable_size * self.node.refblock_entries
+        result = self.result
+        for n in range(most):
+            wanted = self.counts[n]
+            error = self.node.get_refcount(n, &count)
+            if error:
+                self.say(f"Can't get refcount for cluster {n}: {os.strerror(error)}\n")
+                result.errors += 1
+                continue
+            if count == wanted:
+                continue
+            leak = count > wanted
+            fixes = repair == "all" or repair == "leaks" and leak
+            word = "Repairing" if fixes else "Leaked" if leak else "ERROR"
+            self.say(f"{word} cluster {n} refcount={count} reference={wanted}\n")
+            if leak:
+                result.leaks += 1
+            else:
+                result.corruptions += 1
+            if fixes:
+                if self.set_count(n, wanted) == 0:
+                    if leak:
+                        result.leaks_fixed += 1
+                    else:
+                        result.corruptions_fixed += 1
+                else:
+                    result.errors += 1
+        # what is counted beyond the end of the file
+        n = most
+        while n < covered and n < most + (1 << 22):
+            if self.node.reftable[n // self.node.refblock_entries] & ~<u64>511 == 0:
+                n = (n // self.node.refblock_entries + 1) * self.node.refblock_entries
+                continue
+            if self.node.get_refcount(n, &count) == 0 and count:
+                fixes = repair in ("all", "leaks")
+                self.say(f"{'Repairing' if fixes else 'Leaked'} cluster {n} refcount={count} reference=0\n")
+                result.leaks += 1
+                if fixes and self.set_count(n, 0) == 0:
+                    result.leaks_fixed += 1
+            n += 1
+
+    cdef int set_count(self, u64 cluster, u64 count):
+        cdef Slot *slot
+        cdef u64 at, low, width = 1 << (self.node.refcount_order - 3) if self.node.refcount_order > 3 else 1
+        cdef int error
+        cdef u64 made = 0
+        if count > self.node.most_refcount:
+            return 22
+        error = self.node.refcount_slot(cluster, &slot, False)
+        if error == 0 and slot == NULL:
+            # A block for the range, at the file's end: it is counted by itself or by one that is there.
+            error = self.new_block(cluster // self.node.refblock_entries)
+            if error == 0:
+                error = self.node.refcount_slot(cluster, &slot, False)
+        if error:
+            return error
+        at = cluster & ((self.node.blocks.slice * 8 >> self.node.refcount_order) - 1)
+        put_count(slot.data, at, self.node.refcount_order, count)
+        low = at << self.node.refcount_order >> 3
+        self.node.blocks.mark(slot, <u32>low, <u32>(low + width))
+        return 0
+
+    cdef int new_block(self, u64 index):
+        """A block for a range that has none, in a cluster of the range that nobody refers to."""
+        cdef u64 n, first = index * self.node.refblock_entries
+        for n in range(first, first + self.node.refblock_entries):
+            if n >= self.clusters or self.counts[n] == 0:
+                if n < self.clusters:
+                    self.counts[n] = 1
+                return self.node.new_refblock(index, n)
+        return 28
+
+    cdef rebuild(self):
+        """All blocks and the table anew, behind the end of the file."""
+        cdef Qcow2Node node = self.node
+        cdef u64 n, entries = node.refblock_entries, blocks, table_clusters, start = self.clusters, end, at
+        cdef u64 most = node.most_refcount
+        cdef u8 *block
+        self.say("Rebuilding refcount structure\n")
+        # The old structure is free then: count without it.
+        for n in range(node.reftable_size):
+            at = node.reftable[n] & ~<u64>511
+            if at and not at & (node.cluster_size - 1) and at >> node.cluster_bits < self.clusters:
+                if self.counts[at >> node.cluster_bits]:
+                    self.counts[at >> node.cluster_bits] -= 1
+        for n in range(node.reftable_offset >> node.cluster_bits,
+                       (node.reftable_offset + node.reftable_size * 8) >> node.cluster_bits):
+            if n < self.clusters and self.counts[n]:
+                self.counts[n] -= 1
+        blocks, table_clusters = 0, 1
+        while True:
+            end = start + blocks + table_clusters
+            if (end + entries - 1) // entries > blocks:
+                blocks = (end + entries - 1) // entries
+            elif (blocks * 8 + node.cluster_size - 1) >> node.cluster_bits > table_clusters:
+                table_clusters = (blocks * 8 + node.cluster_size - 1) >> node.cluster_bits
+            else:
+                break
+        raw = bytearray(node.cluster_size)
+        block = raw
+        node.blocks = type(node.blocks)(node.blocks.slice, node.blocks.count)
+        for n in range(blocks):
+            memset(block, 0, node.cluster_size)
+            for at in range(n * entries, (n + 1) * entries):
+                if at < self.clusters:
+                    put_count(block, at - n * entries, node.refcount_order, min(self.counts[at], most))
+                elif at < end:
+                    put_count(block, at - n * entries, node.refcount_order, 1)
+            node.file.write((start + n) << node.cluster_bits, raw)
+        table = b"".join(struct.pack(">Q", (start + n) << node.cluster_bits) for n in range(blocks))
+        node.file.write((start + blocks) << node.cluster_bits, table.ljust(table_clusters << node.cluster_bits, b"\0"))
+        node.file.sync()
+        node.header.refcount_table_offset = (start + blocks) << node.cluster_bits
+        node.header.refcount_table_clusters = table_clusters
+        node.file.write(48, struct.pack(">QI", node.header.refcount_table_offset, table_clusters))
+        node.file.sync()
+        node._load_tables()
+        self.result.corruptions_fixed = self.result.corruptions
+
+
+def check(Qcow2Node node, repair, say):
+    """Check an image, and repair it (`leaks`, `all`; None: not). `say` gets a sentence for each fault. After a repair the
+    image is checked again: what is left are the result's corruptions and leaks beyond those fixed.
+    """
+    if not node.readonly:
+        _flush(node)
+    result = Result()
+    Counter(node, result, say, repair is not None).run(repair)
+    if repair and (result.leaks_fixed or result.corruptions_fixed):
+        _flush(node)
+        again = Result()
+        Counter(node, again, lambda line: None, False).run(None)
+        result.total_clusters, result.image_end_offset = again.total_clusters, again.image_end_offset
+        result.corruptions = again.corruptions + result.corruptions_fixed
+        result.leaks = again.leaks + result.leaks_fixed
+        result.allocated_clusters = again.allocated_clusters
+        result.fragmented_clusters = again.fragmented_clusters
+        result.compressed_clusters = again.compressed_clusters
+    return result
+
+
+cdef _flush(Qcow2Node node):
+    node.sync()
+
+
+# --- snapshots ------------------------------------------------------------------------------------------------
+
+cdef int raise_counts(Qcow2Node node, const u8 *l1, u64 l1_size, int step, bint copied) except -1:
+    """One reference more or less of all that an L1 table reaches, and of its L2 tables; COPIED flags of the active tables
+    follow when `copied`. With all locks.
+    """
+    cdef u64 n, table, entry, offset, first, last, mask = node.cluster_size - 1, count, wanted
+    cdef u32 at, shift = 62 - (node.cluster_bits - 8)
+    cdef u8 *l2
+    cdef int error = 0
+    for n in range(l1_size):
+        table = get64(l1 + n * 8) & OFFSET
+        if table == 0:
+            continue
+        if table & mask:
+            raise OSError(5, "an L2 table is not aligned")
+        data = bytearray(node.file.read(table, node.cluster_size))
+        l2 = data
+        at = 0
+        while at < node.cluster_size and step:
+            entry = get64(l2 + at)
+            if entry & PACKED:
+                offset = entry & ((<u64>1 << shift) - 1)
+                first = offset >> node.cluster_bits
+                last = ((offset & ~<u64>511) + ((entry >> shift & ((<u64>1 << (node.cluster_bits - 8)) - 1)) + 1) * 512 - 1)
+                last >>= node.cluster_bits
+                error = node.change_refcount(first, last - first + 1, step, True)
+            elif entry & OFFSET and not node.external:
+                if entry & OFFSET & mask:
+                    raise OSError(5, "a cluster is not aligned")
+                error = node.change_refcount((entry & OFFSET) >> node.cluster_bits, 1, step, True)
+            if error:
+                raise OSError(error, "Reference counts cannot be changed: " + os.strerror(error))
+            at += node.entry_size
+        if step:
+            error = node.change_refcount(table >> node.cluster_bits, 1, step, True)
+            if error:
+                raise OSError(error, os.strerror(error))
+    return 0
+
+
+cdef int fix_flags(Qcow2Node node) except -1:
+    """COPIED of the active tables as the counts say."""
+    cdef u64 n, table, entry, count = 0, fixed, mask = node.cluster_size - 1
+    cdef u32 at
+    cdef u8 *l2
+    for n in range(node.l1_size):
+        table = node.l1[n] & OFFSET
+        if table == 0 or table & mask:
+            continue
+        data = bytearray(node.file.read(table, node.cluster_size))
+        l2 = data
+        changed = False
+        at = 0
+        while at < node.cluster_size:
+            entry = get64(l2 + at)
+            if entry & OFFSET and not entry & PACKED and not node.external:
+                node.get_refcount((entry & OFFSET) >> node.cluster_bits, &count)
+                fixed = entry & ~COPIED | (COPIED if count == 1 else 0)
+                if fixed != entry:
+                    put64(l2 + at, fixed)
+                    changed = True
+            at += node.entry_size
+        if changed:
+            node.l2.drop(table, node.cluster_size)
+            node.file.write(table, data)
+        node.get_refcount(table >> node.cluster_bits, &count)
+        node.l1[n] = table | (COPIED if count == 1 else 0)
+    return 0
+
+
+cdef write_active_l1(Qcow2Node node):
+    cdef u64 n
+    raw = bytearray(node.l1_size * 8)
+    cdef u8 *data = raw
+    for n in range(node.l1_size):
+        put64(data + n * 8, node.l1[n])
+    if raw:
+        node.file.write(node.l1_offset, raw)
+
+
+cdef u64 place(Qcow2Node node, u64 size) except? 0:
+    """Clusters for a table of `size` bytes."""
+    cdef u64 offset = 0, got = 0
+    cdef int error
+    if size == 0:
+        return 0
+    error = node.allocate((size + node.cluster_size - 1) >> node.cluster_bits, True, &offset, &got)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return offset
+
+
+cdef forget(Qcow2Node node, u64 offset, u64 size):
+    cdef int error
+    if size:
+        error = node.change_refcount(offset >> node.cluster_bits, (size + node.cluster_size - 1) >> node.cluster_bits, -1, True)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+
+cdef flush_all(Qcow2Node node):
+    cdef int error = node.apply_freed()
+    if error == 0:
+        error = node.flush_meta()
+    if error == 0:
+        error = node.write_slots(node.blocks, 0)
+    if error == 0:
+        error = node.file.flush()
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+cdef write_snapshots(Qcow2Node node, list snapshots):
+    """The table anew, then the header, then the old one is free."""
+    cdef u64 old = node.header.snapshots_offset, offset
+    old_size = sum(len(snapshot.pack()) for snapshot in node.snapshots)
+    data = b"".join(snapshot.pack() for snapshot in snapshots)
+    if len(data) > 64 << 20 or len(snapshots) > 65536:
+        raise OSError(27, "Too many snapshots")
+    offset = place(node, len(data))
+    if data:
+        node.file.write(offset, data.ljust(-(-len(data) // node.cluster_size) * node.cluster_size, b"\0"))
+    flush_all(node)
+    node.file.write(60, struct.pack(">IQ", len(snapshots), offset))
+    node.file.sync()
+    node.header.nb_snapshots, node.header.snapshots_offset = len(snapshots), offset
+    node.snapshots = snapshots
+    forget(node, old, old_size)
+
+
+class _Whole:
+    """Nothing else goes on in the image meanwhile."""
+
+    def __init__(self, Qcow2Node node):
+        self.node = node
+
+    def __enter__(self):
+        cdef Qcow2Node node = self.node
+        with nogil:
+            pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+            pthread_mutex_lock(<pthread_mutex_t *>&node.mutex)
+
+    def __exit__(self, *exc):
+        cdef Qcow2Node node = self.node
+        pthread_mutex_unlock(<pthread_mutex_t *>&node.mutex)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+
+
+def create_snapshot(Qcow2Node node, snapshot):
+    """Keep the disk as it is now. `snapshot`: id, name and dates are filled in."""
+    cdef u64 offset
+    if node.external:
+        raise OSError(95, "snapshots of images with an external data file are not supported")
+    with _Whole(node):
+        flush_all(node)
+        raw = node.file.read(node.l1_offset, node.l1_size * 8)
+        offset = place(node, len(raw))
+        node.file.write(offset, raw)
+        raise_counts(node, raw, node.l1_size, 1, False)
+        flush_all(node)
+        snapshot.l1_table_offset, snapshot.l1_size, snapshot.disk_size = offset, node.l1_size, node.size
+        fix_flags(node)
+        write_active_l1(node)
+        write_snapshots(node, [*node.snapshots, snapshot])
+        flush_all(node)
+
+
+def delete_snapshot(Qcow2Node node, snapshot):
+    with _Whole(node):
+        flush_all(node)
+        raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+        write_snapshots(node, [other for other in node.snapshots if other is not snapshot])
+        raise_counts(node, raw, snapshot.l1_size, -1, False)
+        forget(node, snapshot.l1_table_offset, snapshot.l1_size * 8)
+        flush_all(node)
+        fix_flags(node)
+        write_active_l1(node)
+        flush_all(node)
+
+
+def apply_snapshot(Qcow2Node node, snapshot):
+    """The disk as it was then."""
+    cdef u64 n
+    cdef const u8 *data
+    cdef bytes then, now
+    with _Whole(node):
+        flush_all(node)
+        if snapshot.disk_size != node.size:
+            _resize(node, snapshot.disk_size)
+        now = node.file.read(node.l1_offset, node.l1_size * 8)
+        then = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+        if snapshot.l1_size > node.l1_size and any(then[node.l1_size * 8:]):
+            raise OSError(22, "the snapshot's tables are longer than the image's")
+        then = then[: node.l1_size * 8].ljust(node.l1_size * 8, b"\0")
+        raise_counts(node, then, node.l1_size, 1, False)
+        flush_all(node)
+        data = then
+        for n in range(node.l1_size):
+            node.l1[n] = get64(data + n * 8) & OFFSET
+        write_active_l1(node)
+        flush_all(node)
+        raise_counts(node, now, node.l1_size, -1, False)
+        flush_all(node)
+        fix_flags(node)
+        write_active_l1(node)
+        flush_all(node)
+
+
+cdef _resize(Qcow2Node node, u64 size):
+    """Header and L1 for another size; with all locks."""
+    cdef u64 needed = node.header.l1_needed(size), offset, n, old_offset, old_size
+    if needed * 8 > 32 << 20:
+        raise OSError(27, "Image size too large")
+    if needed > node.l1_size:
+        needed = max(needed, min(node.l1_size * 3 // 2, (32 << 20) // 8))
+        raw = node.file.read(node.l1_offset, node.l1_size * 8)
+        offset = place(node, needed * 8)
+        node.file.write(offset, raw.ljust((needed * 8 + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0"))
+        flush_all(node)
+        old_offset, old_size = node.l1_offset, node.l1_size * 8
+        node.header.l1_size, node.header.l1_table_offset = needed, offset
+        node.file.write(36, struct.pack(">IQ", needed, offset))
+        node.file.sync()
+        node.set_l1(offset, needed)
+        forget(node, old_offset, old_size)
+    node.header.size = size
+    node.file.write(24, struct.pack(">Q", size))
+    node.size = size
+    flush_all(node)
+
+
+def resize(Qcow2Node node, u64 size):
+    """Another size. What is cut off is given up; what is new reads as zeros."""
+    cdef u64 old = node.size, end, mask = node.cluster_size - 1
+    cdef int error
+    if size < old:
+        end = (old + mask) & ~mask
+        with nogil:
+            pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+            error = node.inner_zero((size + mask) & ~mask, end - ((size + mask) & ~mask), 4, True, True)
+            pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+        if error:
+            raise OSError(error, os.strerror(error))
+        if size & mask:
+            node.write_zeroes(size, min(old, (size + mask) & ~mask) - size)
+        node.sync()
+    with _Whole(node):
+        _resize(node, size)
+    if node.external and node.data.size < size:
+        node.data.truncate(size)
+    elif size > old and node.backing is not None and node.backing.size > old:
+        node.write_zeroes(old, min(size, node.backing.size) - old)
+    node.sync()

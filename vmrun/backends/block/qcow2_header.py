@@ -1,0 +1,338 @@
+"""qcow2's header, its extensions and its tables of snapshots and bitmaps, as Python values.
+
+Ref: QEMU docs/interop/qcow2.txt. Everything in a file is hostile: offsets and sizes are bounded here, before anybody
+allocates or reads by them. QcowError carries QEMU's words.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+MAGIC = b"QFI\xfb"
+# incompatible features
+DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = 1, 2, 4, 8, 16
+KNOWN = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2
+LAZY_REFCOUNTS = 1  # compatible
+BITMAPS, RAW_EXTERNAL = 1, 2  # autoclear
+# header extensions
+END, BACKING_FORMAT, FEATURE_NAMES, BITMAPS_EXT, CRYPTO, DATA_FILE_NAME = (
+    0, 0xE2792ACA, 0x6803F857, 0x23852875, 0x0537BE77, 0x44415441,
+)  # fmt: skip
+MOST_L1, MOST_REFTABLE, MOST_SNAPSHOTS, MOST_SNAPSHOT_TABLE = 32 << 20, 8 << 20, 65536, 64 << 20
+FEATURES = (
+    (0, 0, "dirty bit"),
+    (0, 1, "corrupt bit"),
+    (0, 2, "external data file"),
+    (0, 3, "compression type"),
+    (0, 4, "extended L2 entries"),
+    (1, 0, "lazy refcounts"),
+    (2, 0, "bitmaps"),
+    (2, 1, "raw external data"),
+)
+
+
+class QcowError(Exception):
+    """Not an image that can be used; the text is QEMU's where QEMU has one. `unsupported`: it is one, of another kind."""
+
+    def __init__(self, text: str, unsupported: bool = False) -> None:
+        super().__init__(text)
+        self.unsupported = unsupported
+
+
+class Header:
+    """The fields by their names in the specification; `extensions` as [(type, data)] without those parsed."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.version = 3
+        self.backing_file = ""
+        self.cluster_bits = 16
+        self.size = 0
+        self.crypt_method = 0
+        self.l1_size = 0
+        self.l1_table_offset = 0
+        self.refcount_table_offset = 0
+        self.refcount_table_clusters = 0
+        self.nb_snapshots = 0
+        self.snapshots_offset = 0
+        self.incompatible = self.compatible = self.autoclear = 0
+        self.refcount_order = 4
+        self.header_length = 112
+        self.compression_type = 0
+        self.backing_format = ""
+        self.data_file = ""
+        self.bitmaps: tuple[int, int, int] | None = None  # number, size of the directory, its offset
+        self.extensions: list[tuple[int, bytes]] = []
+        self.tail = b""  # of a longer header: fields that nobody here knows
+        self.__dict__.update(fields)
+
+    @property
+    def cluster_size(self) -> int:
+        return 1 << self.cluster_bits
+
+    @property
+    def extended_l2(self) -> bool:
+        return bool(self.incompatible & EXTENDED_L2)
+
+    @property
+    def l2_entries(self) -> int:
+        return self.cluster_size // (16 if self.extended_l2 else 8)
+
+    def l1_needed(self, size: int) -> int:
+        """Entries of the L1 table for a disk of `size` bytes."""
+        per = self.cluster_size * self.l2_entries
+        return -(-size // per)
+
+    def pack(self) -> bytes:
+        """The header with extensions and the backing file's name; QcowError when that is more than a cluster."""
+        fixed = 72 if self.version == 2 else 104
+        if self.version >= 3:
+            fixed = max(self.header_length, 112)
+        parts = []
+        if self.backing_format:
+            parts.append((BACKING_FORMAT, self.backing_format.encode()))
+        if self.data_file:
+            parts.append((DATA_FILE_NAME, self.data_file.encode()))
+        if self.version >= 3:
+            names = b"".join(bytes((kind, bit)) + name.encode().ljust(46, b"\0") for kind, bit, name in FEATURES)
+            parts.append((FEATURE_NAMES, names))
+        if self.bitmaps:
+            number, size, offset = self.bitmaps
+            parts.append((BITMAPS_EXT, struct.pack(">IIQQ", number, 0, size, offset)))
+        parts += self.extensions
+        text = b""
+        for kind, data in parts:
+            text += struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+        text += bytes(8)
+        name = self.backing_file.encode(errors="surrogateescape")
+        offset = fixed + len(text) if name else 0
+        head = struct.pack(
+            ">4sIQIIQIIQQIIQ", MAGIC, self.version, offset, len(name), self.cluster_bits, self.size,
+            self.crypt_method, self.l1_size, self.l1_table_offset, self.refcount_table_offset,
+            self.refcount_table_clusters, self.nb_snapshots, self.snapshots_offset,
+        )  # fmt: skip
+        if self.version >= 3:
+            head += struct.pack(
+                ">QQQIIB7x", self.incompatible, self.compatible, self.autoclear, self.refcount_order, fixed,
+                self.compression_type,
+            )  # fmt: skip
+            head += self.tail[: fixed - len(head)]
+            head = head.ljust(fixed, b"\0")
+        head += text + name
+        if len(head) > self.cluster_size:
+            raise QcowError("Header exceeds the cluster size" if len(name) < 1024 else "Backing file name too long")
+        return head
+
+
+def parse(read: Callable[[int, int], bytes]) -> Header:
+    """The header of an image; read(offset, count) gives exactly count bytes, zeros past the end."""
+    raw = read(0, 112)
+    if raw[:4] != MAGIC:
+        raise QcowError("Image is not in qcow2 format")
+    h = Header()
+    (
+        _, h.version, name_offset, name_size, h.cluster_bits, h.size, h.crypt_method, h.l1_size, h.l1_table_offset,
+        h.refcount_table_offset, h.refcount_table_clusters, h.nb_snapshots, h.snapshots_offset,
+    ) = struct.unpack(">4sIQIIQIIQQIIQ", raw[:72])  # fmt: skip
+    if h.version not in (2, 3):
+        raise QcowError(f"Unsupported qcow2 version {h.version}", True)
+    if not 9 <= h.cluster_bits <= 21:
+        raise QcowError(f"Unsupported cluster size: 2^{h.cluster_bits}")
+    if h.version >= 3:
+        h.incompatible, h.compatible, h.autoclear, h.refcount_order, h.header_length, h.compression_type = (
+            struct.unpack(">QQQIIB", raw[72:105])
+        )
+        if h.header_length < 104:
+            raise QcowError("qcow2 header too short")
+        if h.header_length > h.cluster_size:
+            raise QcowError("qcow2 header exceeds cluster size")
+        if h.header_length > 112:
+            h.tail = read(112, h.header_length - 112)
+        if h.header_length <= 104:
+            h.compression_type = 0
+    else:
+        h.header_length = 72
+    if name_offset > h.cluster_size:
+        raise QcowError("Invalid backing file offset")
+    end = name_offset or h.cluster_size
+    names = _extensions(h, read, h.header_length, end)
+    _features(h, names)
+    if h.crypt_method:
+        raise QcowError(
+            {1: "AES-encrypted images are not supported", 2: "LUKS-encrypted images are not supported"}.get(
+                h.crypt_method, f"Unsupported encryption method {h.crypt_method}"
+            ),
+            True,
+        )
+    _tables(h)
+    if name_offset:
+        if name_size > min(1023, h.cluster_size - name_offset):
+            raise QcowError("Backing file name too long")
+        h.backing_file = read(name_offset, name_size).decode(errors="surrogateescape").split("\0")[0]
+    return h
+
+
+def _features(h: Header, names: dict[tuple[int, int], str]) -> None:
+    unknown = h.incompatible & ~KNOWN
+    if unknown:
+        told = [
+            names.get((0, bit)) or f"Unknown incompatible feature: {1 << bit:x}"
+            for bit in range(64)
+            if unknown >> bit & 1
+        ]
+        raise QcowError(f"Unsupported qcow2 feature(s): {', '.join(told)}", True)
+    if h.refcount_order > 6:
+        raise QcowError("Reference count entry width too large; may not exceed 64 bits")
+    if h.incompatible & COMPRESSION and h.compression_type == 0:
+        raise QcowError("qcow2: Compression type incompatible feature bit must not be set")
+    if not h.incompatible & COMPRESSION and h.compression_type:
+        raise QcowError("qcow2: Compression type incompatible feature bit must be set")
+    if h.compression_type > 1:
+        raise QcowError("qcow2: unknown compression type", True)
+    if h.extended_l2 and h.cluster_bits < 14:
+        raise QcowError("Invalid cluster size for extended L2 entries")
+
+
+def _tables(h: Header) -> None:
+    size = h.cluster_size
+    if h.refcount_table_clusters == 0:
+        raise QcowError("Image does not contain a reference count table")
+    _table(h.refcount_table_offset, h.refcount_table_clusters * size, size, MOST_REFTABLE, "Reference count table")
+    if h.nb_snapshots > MOST_SNAPSHOTS:
+        raise QcowError("Snapshot table too large")
+    _table(h.snapshots_offset, h.nb_snapshots * 40, size, MOST_SNAPSHOT_TABLE, "Snapshot table")
+    _table(h.l1_table_offset, h.l1_size * 8, size, MOST_L1, "Active L1 table")
+    if h.l1_needed(h.size) > MOST_L1 // 8:
+        raise QcowError("Image is too big")
+    if h.l1_size < h.l1_needed(h.size):
+        raise QcowError("L1 table is too small")
+
+
+def _table(offset: int, length: int, cluster: int, most: int, what: str) -> None:
+    if length > most:
+        raise QcowError(f"{what} too large")
+    if length and (offset % cluster or offset + length > 1 << 63):
+        raise QcowError(f"{what} offset invalid")
+
+
+def _extensions(
+    h: Header, read: Callable[[int, int], bytes], at: int, end: int
+) -> dict[tuple[int, int], str]:
+    names: dict[tuple[int, int], str] = {}
+    while at < end:
+        if at + 8 > end:
+            raise QcowError("Header extension too large")
+        kind, length = struct.unpack(">II", read(at, 8))
+        at += 8
+        if length > end - at:
+            if h.version == 2 and kind not in (BACKING_FORMAT, FEATURE_NAMES):
+                break  # what follows a short header of old is not an extension
+            raise QcowError("Header extension too large")
+        if kind == END:
+            break
+        data = read(at, length)
+        if kind == BACKING_FORMAT:
+            if length >= 16:
+                raise QcowError(f"ERROR: ext_backing_format: len={length} too large (>=16)")
+            h.backing_format = data.decode(errors="replace")
+        elif kind == FEATURE_NAMES:
+            for start in range(0, length - 47, 48):
+                name = data[start + 2 : start + 48].split(b"\0")[0].decode(errors="replace")
+                names[data[start], data[start + 1]] = name
+        elif kind == DATA_FILE_NAME:
+            h.data_file = data.decode(errors="surrogateescape")
+        elif kind == BITMAPS_EXT:
+            if length != 24:
+                raise QcowError("bitmaps_ext: Invalid extension length")
+            number, reserved, size, offset = struct.unpack(">IIQQ", data)
+            if reserved or number == 0 or number > 65535 or size > 64 << 20 or offset % h.cluster_size:
+                raise QcowError("bitmaps_ext: invalid bitmaps extension")
+            h.bitmaps = (number, size, offset)
+        else:
+            h.extensions.append((kind, data))
+        at += (length + 7) & ~7
+    return names
+
+
+class Snapshot:
+    """An internal snapshot."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.l1_table_offset = self.l1_size = 0
+        self.id = self.name = ""
+        self.date_sec = self.date_nsec = self.vm_clock_nsec = 0
+        self.vm_state_size = 0
+        self.disk_size = 0
+        self.icount = (1 << 64) - 1
+        self.extra = b""  # beyond what is known
+        self.__dict__.update(fields)
+
+    def pack(self) -> bytes:
+        extra = struct.pack(">QQQ", self.vm_state_size, self.disk_size, self.icount) + self.extra
+        id, name = (text.encode(errors="surrogateescape") for text in (self.id, self.name))
+        small = self.vm_state_size if self.vm_state_size <= 0xFFFFFFFF else 0
+        head = struct.pack(
+            ">QIHHIIQII", self.l1_table_offset, self.l1_size, len(id), len(name), self.date_sec, self.date_nsec,
+            self.vm_clock_nsec, small, len(extra),
+        )  # fmt: skip
+        text = head + extra + id + name
+        return text + bytes(-len(text) % 8)
+
+
+def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapshot]:
+    """The snapshots; QcowError when the table is not one."""
+    found: list[Snapshot] = []
+    at, end = h.snapshots_offset, h.snapshots_offset + MOST_SNAPSHOT_TABLE
+    for _ in range(h.nb_snapshots):
+        at = (at + 7) & ~7
+        if at + 40 > end:
+            raise QcowError("Snapshot table is too large")
+        l1, l1_size, id_size, name_size, sec, nsec, clock, small, extra_size = struct.unpack(
+            ">QIHHIIQII", read(at, 40)
+        )
+        if extra_size > 1024:
+            raise QcowError("Too much extra metadata in snapshot table entry %d" % len(found))
+        rest = read(at + 40, extra_size + id_size + name_size)
+        extra = rest[:extra_size]
+        _table(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table")
+        large, disk, icount = struct.unpack(">QQQ", extra[:24].ljust(24, b"\0"))
+        found.append(
+            Snapshot(
+                l1_table_offset=l1, l1_size=l1_size, date_sec=sec, date_nsec=nsec, vm_clock_nsec=clock,
+                id=rest[extra_size : extra_size + id_size].decode(errors="surrogateescape"),
+                name=rest[extra_size + id_size :].decode(errors="surrogateescape"),
+                vm_state_size=large if extra_size >= 8 else small,
+                disk_size=disk if extra_size >= 16 else h.size,
+                icount=icount if extra_size >= 24 else (1 << 64) - 1,
+                extra=extra[24:],
+            )
+        )  # fmt: skip
+        at += 40 + len(rest)
+    return found
+
+
+def parse_bitmaps(h: Header, read: Callable[[int, int], bytes]) -> list[dict[str, Any]]:
+    """The dirty bitmaps' names, granularities and flags."""
+    if h.bitmaps is None:
+        return []
+    number, size, offset = h.bitmaps
+    raw = read(offset, size)
+    found, at = [], 0
+    for _ in range(number):
+        if at + 24 > len(raw):
+            raise QcowError("Broken bitmap directory")
+        table, entries, flags, kind, bits, name_size, extra = struct.unpack(">QIIBBHI", raw[at : at + 24])
+        total = 24 + extra + name_size
+        if at + total > len(raw) or bits > 31:
+            raise QcowError("Broken bitmap directory")
+        name = raw[at + 24 + extra : at + total].decode(errors="replace")
+        found.append(
+            {"name": name, "granularity": 1 << bits, "in-use": bool(flags & 1), "auto": bool(flags & 2),
+             "table": table, "entries": entries, "type": kind}
+        )  # fmt: skip
+        at += (total + 7) & ~7
+    return found
