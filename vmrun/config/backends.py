@@ -35,7 +35,7 @@ def _drive(work: Work, id: str, node: Node) -> None:
     file = values.get("file")
     if values.get("format") is None:
         suffix = os.path.splitext(file or "")[1].lower()
-        values["format"] = work.catalogue.drives["suffixes"].get(suffix, "raw")
+        values["format"] = work.catalogue.drives["suffixes"].get(suffix, "auto")
     for key, known in (
         ("media", work.catalogue.drives["media"]),
         ("format", work.catalogue.drives["formats"]),
@@ -121,7 +121,8 @@ def _options(
             if not value:
                 work.wrong("VR0605", f"'{name}' of {whose} is empty", child.place, f"{path}.{name}")
                 continue
-            value = absolute(work, value)
+            if not (kind == "str" and path.startswith("drives.") and _is_address(value)):
+                value = absolute(work, value)
         values[name] = value
         work.note(f"{path}.{name}", child.place)
     for name, prop in table.items():
@@ -131,6 +132,11 @@ def _options(
         if prop.get("planned") and not planned and name not in node.value:
             values.pop(name)
     return values
+
+
+def _is_address(name: str) -> bool:
+    """Images that are not files: network block devices, and blocks of options."""
+    return name.startswith(("nbd:", "nbd+", "json:"))
 
 
 def absolute(work: Work, path: str) -> str:

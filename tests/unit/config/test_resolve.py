@@ -441,7 +441,7 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
         ("devices:\n  - {driver: usb-ehci}\n", "VR0801", "m.yaml:4:14"),
         ("chardevs: {c: {type: spicevmc, name: x}}\n", "VR0802", "m.yaml:3:22"),
         ("netdevs: {n: {type: user}}\n", "VR0803", "m.yaml:3:21"),
-        ("disks: [a.qcow2]\n", "VR0804", "m.yaml:3:9"),
+        ("disks: [a.vmdk]\n", "VR0804", "m.yaml:3:9"),
         ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
         ("cdrom: x.iso\n", "VR0805", "m.yaml:3:1"),
         ("nics: [user]\n", "VR0805", "m.yaml:3:1"),

@@ -168,7 +168,7 @@ def test_cache_none_takes_what_is_not_aligned(tmp_path: pathlib.Path, image: pat
         drive = open_drive("d", {"file": str(image), "cache": "none"}, DeviceLock())
     except BackendError:
         pytest.skip("no O_DIRECT here")
-    assert drive.node.align >= 512
+    assert drive.node.file.align >= 512
     caller = Caller(drive)
     for offset, count in ((512, 512), (1536, 3072), (4 * MIB - 512, 512), (8192, 65536)):
         caller.submit(WRITE, offset, data=bytes([count & 0xFF ^ 0x5A]) * count)

@@ -57,24 +57,26 @@ def header_for(size: int, options: dict[str, Any]) -> headers.Header:
     data_file, raw = options.get("data_file"), options.get("data_file_raw", False)
     if bits not in (1, 2, 4, 8, 16, 32, 64):
         raise ImageError("Refcount width must be a power of two and may not exceed 64 bits")
+    late = "compatibility level 1.1 and above (use version=v3 or greater)"
     if version < 3 and bits != 16:
         raise ImageError(
-            "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)"
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above "
+            "(use version=v3 or greater)"
         )
     if extended and version < 3:
-        raise ImageError("Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        raise ImageError(f"Extended L2 entries are only supported with {late}")
     if extended and cluster < 16384:
         raise ImageError("Extended L2 entries are only supported with cluster sizes of at least 16384 bytes")
     if lazy and version < 3:
-        raise ImageError("Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        raise ImageError(f"Lazy refcounts only supported with {late}")
     if zstd and version < 3:
-        raise ImageError("Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        raise ImageError(f"Non-zlib compression type is only supported with {late}")
     if raw and not data_file:
         raise ImageError("data-file-raw requires data-file")
     if raw and options.get("backing_file"):
         raise ImageError("Backing file and data-file-raw cannot be used at the same time")
     if data_file and version < 3:
-        raise ImageError("External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)")
+        raise ImageError(f"External data files are only supported with {late}")
     incompatible = (headers.DATA_FILE if data_file else 0) | (headers.COMPRESSION if zstd else 0)
     incompatible |= headers.EXTENDED_L2 if extended else 0
     header = headers.Header(

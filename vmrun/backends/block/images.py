@@ -1,13 +1,12 @@
 """Images by name: what a file is, and the graph of nodes that reads and writes it.
 
-`open_node(name)` takes what QEMU takes: a file name, `json:{…}`, `nbd:…`, `nbd://…`; `open_options(dict)` the options of
-a -blockdev. A format is either said or probed; what is probed as raw stays so only for reading.
+`open_node(name)` takes what QEMU takes: a file name, `json:{…}`, `nbd:…`, `nbd://…`; `open_options(dict)` the options
+of a -blockdev. A format is either said or probed; what is probed as raw stays so only for reading.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import struct
@@ -109,7 +108,7 @@ def open_file(path: str, access: Access) -> Node:
             raise ImageError(_not_a_file(path))
         if access.lock and not access.share:
             lock_file(path, fd, access.readonly)
-        return FileNode(fd, path, access.readonly, access.direct)  # type: ignore[no-any-return]
+        return FileNode(fd, path, access.readonly, access.direct)
     except BaseException:
         os.close(fd)
         raise
@@ -189,6 +188,8 @@ def open_protocol(name: str, access: Access) -> Node:
 
 
 def _json(name: str) -> dict[str, Any]:
+    import json
+
     try:
         found = json.loads(name[5:])
     except ValueError:
@@ -283,9 +284,10 @@ def _debug(node: Node, options: dict[str, Any]) -> Node:
     rules = options.get("inject-error") or []
     for rule in rules.values() if isinstance(rules, dict) else rules:
         found.inject(
-            str(rule.get("event", "none")), int(rule.get("errno", 5)), kinds=[rule["iotype"]] if "iotype" in rule else None,
-            sector=int(rule["sector"]) if "sector" in rule else None, once=flag(rule.get("once")),
-            state=int(rule.get("state", 0)),
+            str(rule.get("event", "none")), int(rule.get("errno", 5)),
+            kinds=[rule["iotype"]] if "iotype" in rule else None,
+            sector=int(rule["sector"]) if "sector" in rule else None,
+            once=flag(rule.get("once")), state=int(rule.get("state", 0)),
         )  # fmt: skip
     rules = options.get("set-state") or []
     for rule in rules.values() if isinstance(rules, dict) else rules:
@@ -375,7 +377,7 @@ def _qcow2(
         node.passes_discards = access.discard
         if not access.readonly:
             _prepare(node, header, name)
-        return node  # type: ignore[no-any-return]
+        return node
     except headers.QcowError as error:
         for child in opened:
             child.close()

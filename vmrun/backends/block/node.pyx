@@ -7,6 +7,7 @@ a Cursor, which a call moves by what it has done; after an error it may be anywh
 What a drive calls is in drive.pyx: it queues requests and runs them on the root of a graph.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINVAL, EIO, EOPNOTSUPP
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -182,25 +183,24 @@ cdef class Node:
         _check(error)
         return bytes(memory)
 
-    def read_into(self, u64 offset, const u8[::1] memory):
-        """Fill a writable buffer, such as an mmap that is used again and again."""
+    def read_into(self, u64 offset, memory):
+        """Fill a writable buffer."""
+        cdef Py_buffer view
         cdef int error
-        cdef u64 count = <u64>memory.shape[0]
-        if count == 0:
-            return
-        cdef const u8 *data = &memory[0]
+        PyObject_GetBuffer(memory, &view, PyBUF_WRITABLE)
         with nogil:
-            error = self.pread(<void *>data, count, offset)
+            error = self.pread(view.buf, <u64>view.len, offset) if view.len else 0
+        PyBuffer_Release(&view)
         _check(error)
 
-    def write(self, u64 offset, const u8[::1] memory):
+    def write(self, u64 offset, memory):
+        """Write a buffer."""
+        cdef Py_buffer view
         cdef int error
-        cdef u64 count = <u64>memory.shape[0]
-        if count == 0:
-            return
-        cdef const u8 *data = &memory[0]
+        PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
         with nogil:
-            error = self.pwrite(data, count, offset)
+            error = self.pwrite(view.buf, <u64>view.len, offset) if view.len else 0
+        PyBuffer_Release(&view)
         _check(error)
 
     def write_zeroes(self, u64 offset, u64 count, bint unmap=False):

@@ -16,6 +16,7 @@ A hostile image: tables are read through bounded caches, every offset is checked
 lies past the end of the file reads as zeros. The first corruption that a write comes upon sets the corrupt bit.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EFBIG, EINVAL, EIO, ENOMEM, ENOSPC, EOPNOTSUPP
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
@@ -1498,15 +1499,15 @@ cdef class Qcow2Node(Node):
 
     # --- compressed clusters ---------------------------------------------------------------------------------------
 
-    def write_compressed(self, u64 offset, const u8[::1] memory):
+    def write_compressed(self, u64 offset, memory):
         """A cluster, compressed where that makes it smaller. Shorter only at the disk's end."""
-        cdef u64 size = <u64>memory.shape[0]
-        cdef const u8 *data = &memory[0]
-        cdef int error
-        if offset & (self.cluster_size - 1) or size > self.cluster_size or self.external:
-            raise OSError(EINVAL, "compressed data are written by whole clusters")
-        with nogil:
-            error = self.deflate_cluster(offset, data, size)
+        cdef Py_buffer view
+        cdef int error = EINVAL
+        PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
+        if not offset & (self.cluster_size - 1) and 0 < <u64>view.len <= self.cluster_size and not self.external:
+            with nogil:
+                error = self.deflate_cluster(offset, <const u8 *>view.buf, <u64>view.len)
+        PyBuffer_Release(&view)
         if error:
             raise OSError(error, os.strerror(error))
 

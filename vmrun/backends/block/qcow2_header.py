@@ -37,7 +37,7 @@ FEATURES = (
 
 
 class QcowError(Exception):
-    """Not an image that can be used; the text is QEMU's where QEMU has one. `unsupported`: it is one, of another kind."""
+    """Not an image that can be used; the text is QEMU's where it has one. `unsupported`: it is one, of another kind."""
 
     def __init__(self, text: str, unsupported: bool = False) -> None:
         super().__init__(text)
@@ -295,7 +295,7 @@ def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapsh
             ">QIHHIIQII", read(at, 40)
         )
         if extra_size > 1024:
-            raise QcowError("Too much extra metadata in snapshot table entry %d" % len(found))
+            raise QcowError(f"Too much extra metadata in snapshot table entry {len(found)}")
         rest = read(at + 40, extra_size + id_size + name_size)
         extra = rest[:extra_size]
         _table(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table")

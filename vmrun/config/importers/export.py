@@ -81,6 +81,8 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
             # QEMU would look into the image, and not write its first block
             suffix = os.path.splitext(drive["file"])[1].lower()
             drive.setdefault("format", work.catalogue.drives["suffixes"].get(suffix, "raw"))
+            if drive["format"] == "auto":
+                drive["format"] = "raw"
     board = {str(node.value["id"].value): str(node.value["driver"].value) for node in machine_type.items("devices")}
     devices: list[dict[str, Any]] = []
     for device in (*document.get("devices", []), *made):

@@ -1,0 +1,102 @@
+"""What a drive's file is, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+from accel.api import DeviceLock
+
+from vmrun.backends.block import open_drive
+from vmrun.backends.block.create import create_qcow2, new_file
+from vmrun.backends.block.images import Access, open_node, open_options
+from vmrun.errors import BackendError
+
+MIB = 1 << 20
+
+
+def qcow2(path: pathlib.Path, size: int = MIB, **options: object) -> str:
+    new_file(str(path), 0)
+    create_qcow2(str(path), size, options)
+    return str(path)
+
+
+def test_a_file_with_another_formats_magic_is_not_raw_by_itself(tmp_path: pathlib.Path) -> None:
+    path = qcow2(tmp_path / "disk.img")
+    with pytest.raises(BackendError, match="looks like an image of format qcow2") as caught:
+        open_drive("d", {"file": path}, DeviceLock())
+    assert "format: qcow2" in caught.value.remedy
+    drive = open_drive("d", {"file": path, "format": "raw"}, DeviceLock())
+    assert drive.read_bytes(0, 4) == b"QFI\xfb"
+    drive.close()
+    drive = open_drive("d", {"file": path, "format": "qcow2"}, DeviceLock())
+    assert drive.size == MIB
+    drive.close()
+
+
+def test_an_image_that_is_not_of_its_format_says_so(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.qcow2").write_bytes(bytes(MIB))
+    with pytest.raises(BackendError, match="Image is not in qcow2 format"):
+        open_drive("d", {"file": str(tmp_path / "a.qcow2"), "format": "qcow2"}, DeviceLock())
+
+
+def test_a_backing_chain_with_a_cycle_ends(tmp_path: pathlib.Path) -> None:
+    a = qcow2(tmp_path / "a", backing_file="b", backing_fmt="qcow2")
+    qcow2(tmp_path / "b", backing_file="a", backing_fmt="qcow2")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(BackendError, match="has no end"):
+        open_node(a, "qcow2", Access(readonly=True))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_missing_backing_file_leaves_nothing_open(tmp_path: pathlib.Path) -> None:
+    a = qcow2(tmp_path / "a", backing_file="gone", backing_fmt="raw")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(BackendError, match="Could not open backing file: Could not open '.*gone': No such file"):
+        open_node(a, "qcow2", Access())
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_writers_of_an_image_keep_out_of_each_others_way(tmp_path: pathlib.Path) -> None:
+    path = qcow2(tmp_path / "a.qcow2")
+    drive = open_drive("d", {"file": path, "format": "qcow2"}, DeviceLock())
+    with pytest.raises(BackendError, match="in use by another process"):
+        open_drive("e", {"file": path, "format": "qcow2"}, DeviceLock())
+    open_drive("f", {"file": path, "format": "qcow2", "locking": "off", "readonly": True}, DeviceLock()).close()
+    drive.close()
+
+
+def test_the_same_image_twice_as_snapshots(tmp_path: pathlib.Path) -> None:
+    path = qcow2(tmp_path / "a.qcow2")
+    spec = {"file": path, "format": "qcow2", "snapshot": True}
+    one, two = open_drive("d", spec, DeviceLock()), open_drive("e", spec, DeviceLock())
+    one.node.write(0, b"1" * 512)
+    two.node.write(0, b"2" * 512)
+    assert (one.read_bytes(0, 512), two.read_bytes(0, 512)) == (b"1" * 512, b"2" * 512)
+    one.close()
+    two.close()
+
+
+def test_nodes_by_options(tmp_path: pathlib.Path) -> None:
+    path = qcow2(tmp_path / "a.qcow2")
+    node = open_options(
+        {"driver": "qcow2", "file": {"driver": "file", "filename": path}, "backing": {"driver": "null-co", "size": MIB}},
+        Access(),
+    )
+    assert node.driver == "qcow2"
+    node.close()
+    (tmp_path / "r").write_bytes(b"x" * 512 + b"y" * 512 + b"z" * 512)
+    part = open_options(
+        {"driver": "raw", "offset": 512, "size": 512, "file": {"driver": "file", "filename": str(tmp_path / "r")}},
+        Access(readonly=True),
+    )
+    assert part.read(0, 512) == b"y" * 512
+    part.close()
+
+
+def test_a_disk_that_forgets(tmp_path: pathlib.Path) -> None:
+    drive = open_drive("d", {"format": "null-co"}, DeviceLock())
+    assert drive.size == 1 << 30
+    assert drive.read_bytes(5, 7) == bytes(7)
+    drive.close()
