@@ -80,10 +80,8 @@ def test_the_same_image_twice_as_snapshots(tmp_path: pathlib.Path) -> None:
 
 def test_nodes_by_options(tmp_path: pathlib.Path) -> None:
     path = qcow2(tmp_path / "a.qcow2")
-    node = open_options(
-        {"driver": "qcow2", "file": {"driver": "file", "filename": path}, "backing": {"driver": "null-co", "size": MIB}},
-        Access(),
-    )
+    file, below = {"driver": "file", "filename": path}, {"driver": "null-co", "size": MIB}
+    node = open_options({"driver": "qcow2", "file": file, "backing": below}, Access())
     assert node.driver == "qcow2"
     node.close()
     (tmp_path / "r").write_bytes(b"x" * 512 + b"y" * 512 + b"z" * 512)
