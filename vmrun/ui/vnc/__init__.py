@@ -1,0 +1,1 @@
+"""The VNC server: the machine's screen and input for remote viewers, by the remote framebuffer protocol."""

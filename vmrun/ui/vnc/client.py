@@ -1,0 +1,465 @@
+"""One VNC client: the protocol from its greeting to its last update.
+
+Ref: RFC 6143; the community's RFB specification (rfbproto) for tight, the extended key event, the LED state, the pointer
+motion change and the extended desktop size.
+
+What a client sends is hostile: every message has a bounded length, text to be cut is skipped without being kept, and a
+client that does not read gets no more updates until it has (one update and MOST_OUTPUT bytes wait at most).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from vmrun.ui.vnc import encode
+from vmrun.ui.vnc.keysyms import lookup, scancode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from vmrun.core.surface import View
+    from vmrun.ui.vnc.server import VncServer
+    from vmrun.ui.vnc.stream import Stream
+
+VERSIONS = {b"RFB 003.003\n": 3, b"RFB 003.005\n": 3, b"RFB 003.007\n": 7, b"RFB 003.008\n": 8}
+RAW, COPYRECT, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 1, 5, 6, 7, 16
+CURSOR, DESKTOP_SIZE, POINTER_CHANGE, KEY_EVENT, LED_STATE = -239, -223, -257, -258, -261
+EXTENDED_DESKTOP_SIZE, DESKTOP_NAME = -308, -307
+ENCODINGS = (TIGHT, ZRLE, ZLIB, HEXTILE, RAW)  # as far as the client's own order leaves a choice
+NO_SECURITY, VNC_AUTHENTICATION = 1, 2
+MOST_OUTPUT = 4 << 20  # bytes that may wait for a slow client before it gets another update
+MOST_TEXT = 1 << 20  # bytes of cut text that are looked at; the rest is read and dropped
+MOST_ENCODINGS = 1024
+SIDE = 1024  # rectangles are cut to this, both ways
+BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down", "wheel-left", "wheel-right", "side")
+TIGHT_FILL, TIGHT_JPEG, TIGHT_FILTER = 0x80, 0x90, 0x40
+SMALLEST_JPEG = 4096  # pixels
+
+
+class ProtocolError(Exception):
+    """The client broke the protocol, or was refused; the connection ends."""
+
+
+class Client:
+    """`stream` is the connected peer; `server` has the console, the input and the policy."""
+
+    def __init__(self, server: VncServer, stream: Stream, peer: tuple[str, str, str]) -> None:
+        self.server, self.stream, self.peer = server, stream, peer  # (host, service, family)
+        self.view: View | None = None
+        self.format = encode.PixelFormat(32, 24, False, True, (255, 255, 255), (16, 8, 0))
+        self.encodings: tuple[int, ...] = (RAW,)
+        self.pseudo: frozenset[int] = frozenset()
+        self.quality = -1  # of JPEG, 0 to 9; -1: none wanted
+        self.level = 1  # of zlib
+        self.wanted: tuple[int, int, int, int] | None = None  # an update was asked for: this part
+        self.full = False  # … whole
+        self.shown = (0, 0)  # the size that the client knows
+        self.cursor_seen = -1
+        self.leds_seen = -1
+        self.absolute = True
+        self.pointer = (0, 0)
+        self.buttons = 0
+        self.keys: dict[int, str] = {}  # keysym → key that it pressed
+        self.shared = True
+        self.ready = False  # the handshake is over
+        self.extended_keys = False
+        self._deflate: dict[int, Any] = {}
+        self._input = b""
+        self._skip = 0  # bytes of a message that nobody keeps
+        self._steps: Iterator[int] = self._talk()
+        self._need = next(self._steps)
+        self._data = b""
+
+    # --- input --------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the client. ProtocolError ends the connection."""
+        self._input += data
+        while True:
+            if self._skip:
+                gone = min(self._skip, len(self._input))
+                self._input, self._skip = self._input[gone:], self._skip - gone
+                if self._skip:
+                    return
+            if len(self._input) < self._need:
+                return
+            self._data, self._input = self._input[: self._need], self._input[self._need :]
+            self._need = next(self._steps)
+
+    def _take(self, form: str = "") -> tuple[Any, ...]:
+        import struct
+
+        found: tuple[Any, ...] = struct.unpack(form, self._data)
+        return found
+
+    def _talk(self) -> Iterator[int]:
+        """The conversation: yields how many bytes it needs next, and finds them in self._data."""
+        self.stream.write(b"RFB 003.008\n")
+        yield 12
+        version = VERSIONS.get(self._data)
+        if version is None:
+            if self._data[:4] != b"RFB " or self._data[-1:] != b"\n":
+                raise ProtocolError("not a VNC client")
+            version = 3
+        yield from self._security(version)
+        yield 1
+        self.shared = self._data != b"\0"
+        self.server.admit(self)
+        self._hello()
+        while True:
+            yield 1
+            kind = self._data[0]
+            if kind == 0:
+                yield 19
+                self._set_format()
+            elif kind == 2:
+                yield 3
+                (count,) = self._take(">xH")
+                if count > MOST_ENCODINGS:
+                    raise ProtocolError(f"{count} encodings")
+                yield 4 * count
+                self._set_encodings(self._take(f">{count}i"))
+            elif kind == 3:
+                yield 9
+                self._request(*self._take(">B4H"))
+            elif kind == 4:
+                yield 7
+                down, keysym = self._take(">BxxI")
+                self._key(bool(down), keysym, None)
+            elif kind == 5:
+                yield 5
+                self._pointer(*self._take(">BHH"))
+            elif kind == 6:
+                yield 7
+                (length,) = self._take(">xxxi")
+                self._skip = min(abs(length), 0x7FFFFFFF)
+            elif kind == 251:
+                yield 7
+                width, height, screens = self._take(">xHHBx")
+                yield 16 * screens
+                self._resize(width, height)
+            elif kind == 255:
+                yield 1
+                if self._data != b"\0":
+                    raise ProtocolError("an unknown message of QEMU's")
+                yield 10
+                down, keysym, code = self._take(">HII")
+                self._key(bool(down), keysym, code)
+            else:
+                raise ProtocolError(f"an unknown message: {kind}")
+
+    def _security(self, version: int) -> Iterator[int]:
+        kind = VNC_AUTHENTICATION if self.server.needs_password else NO_SECURITY
+        if version == 3:
+            self.stream.write(kind.to_bytes(4, "big"))
+        else:
+            self.stream.write(bytes((1, kind)))
+            yield 1
+            if self._data[0] != kind:
+                self._refuse(version, "that security type was not offered")
+        if kind == VNC_AUTHENTICATION:
+            challenge = os.urandom(16)
+            self.stream.write(challenge)
+            yield 16
+            why = self.server.check_password(challenge, self._data)
+            if why:
+                self._refuse(version, why)
+            self.stream.write(bytes(4))
+        elif version == 8:
+            self.stream.write(bytes(4))
+
+    def _refuse(self, version: int, why: str) -> None:
+        text = why.encode() if version == 8 else b""
+        self.stream.write(b"\0\0\0\1" + (len(text).to_bytes(4, "big") + text if version == 8 else b""))
+        raise ProtocolError(why)
+
+    def _hello(self) -> None:
+        """ServerInit; from now on updates may go out."""
+        console = self.server.console
+        self.view = console.attach()
+        console.refresh()
+        surface = console.surface
+        self.shown = surface.width, surface.height
+        self.view.resized = False
+        name = f"QEMU ({self.server.name})".encode()
+        size = surface.width.to_bytes(2, "big") + surface.height.to_bytes(2, "big")
+        form = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
+        self.stream.write(size + form + len(name).to_bytes(4, "big") + name)
+        self.ready = True
+
+    def _set_format(self) -> None:
+        bits, depth, big, true, *rest = self._take(">xxx4B3H3Bxxx")
+        try:
+            self.format = encode.PixelFormat(bits, depth, bool(big), bool(true), tuple(rest[:3]), tuple(rest[3:]))
+        except ValueError as error:
+            raise ProtocolError(f"a pixel format that cannot be served: {error}") from None
+        if not true:
+            self.stream.write(bytes((1, 0, 0, 0, 1, 0)) + self.format.palette())
+        if self.view is not None:
+            self.view.all()
+
+    def _set_encodings(self, wanted: tuple[int, ...]) -> None:
+        self.encodings = tuple(dict.fromkeys(code for code in wanted if code in ENCODINGS)) or (RAW,)
+        self.pseudo = frozenset(code for code in wanted if code < 0)
+        self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1)
+        self.level = next((code + 256 for code in wanted if -256 <= code <= -247), 1)
+        rects = []
+        if KEY_EVENT in self.pseudo and not self.extended_keys:
+            self.extended_keys = True
+            rects.append(self._head(0, 0, 0, 0, KEY_EVENT))
+        if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
+            rects.append(self._pointer_kind())
+        if rects:
+            self._send(rects)
+
+    def _pointer_kind(self) -> bytes:
+        self.absolute = self.server.absolute
+        surface = self.server.console.surface
+        return self._head(int(self.absolute), 0, surface.width, surface.height, POINTER_CHANGE)
+
+    def _request(self, incremental: int, x: int, y: int, width: int, height: int) -> None:
+        self.wanted = (x, y, width, height)
+        if not incremental and self.view is not None:
+            self.view.add(x, y, width, height)
+            self.full = True
+        self.server.look_soon()
+
+    def _resize(self, width: int, height: int) -> None:
+        """The client wants another size: the guest's driver decides, and this adapter has nobody to tell."""
+        if EXTENDED_DESKTOP_SIZE in self.pseudo:
+            self._send([self._desktop_size(reason=1, status=1)])
+
+    # --- keys and pointer -----------------------------------------------------------------------------------
+
+    def _key(self, down: bool, keysym: int, code: int | None) -> None:
+        hands = self.server.input
+        if code:
+            key = scancode(code)
+            if key is not None:
+                hands.key(key, down)
+                hands.sync()
+                self.server.look_soon()
+            return
+        if not down:
+            key = self.keys.pop(keysym, None)
+            if key is not None:
+                hands.key(key, False)
+        else:
+            found = lookup(keysym)
+            if found is None:
+                return
+            key, shift = found
+            held = "shift" in hands.held or "shift_r" in hands.held
+            fix = shift is not None and shift != held
+            if fix:
+                self._shift(bool(shift))
+            self.keys[keysym] = key
+            hands.key(key, True)
+            if fix:
+                self._shift(held)
+        hands.sync()
+        self.server.look_soon()
+
+    def _shift(self, down: bool) -> None:
+        hands = self.server.input
+        if down:
+            hands.key("shift", True)
+            return
+        for key in ("shift", "shift_r"):
+            if key in hands.held:
+                hands.key(key, False)
+
+    def _pointer(self, mask: int, x: int, y: int) -> None:
+        hands, surface = self.server.input, self.server.console.surface
+        if self.server.absolute:
+            width, height = max(surface.width - 1, 1), max(surface.height - 1, 1)
+            hands.position(x * 0x7FFF // width, y * 0x7FFF // height)
+        elif POINTER_CHANGE in self.pseudo and not self.absolute:
+            hands.move(x - 0x7FFF, y - 0x7FFF)
+        else:
+            hands.move(x - self.pointer[0], y - self.pointer[1])
+        self.pointer = (x, y)
+        for bit, name in enumerate(BUTTONS):
+            if (mask ^ self.buttons) >> bit & 1:
+                hands.button(name, bool(mask >> bit & 1))
+        self.buttons = mask
+        hands.sync()
+
+    # --- updates --------------------------------------------------------------------------------------------
+
+    @property
+    def hungry(self) -> bool:
+        """True when it asked for an update and has read the last one."""
+        return self.ready and self.wanted is not None and self.stream.waiting < MOST_OUTPUT
+
+    def update(self) -> bool:
+        """Send what it has not seen, if it asked; True when something went out."""
+        if not self.hungry or self.view is None:
+            return False
+        rects = list(self._news())
+        surface = self.server.console.surface
+        if (surface.width, surface.height) == self.shown:
+            for rectangle in self.view.take():
+                for part in _pieces(*rectangle):
+                    rects += self._encode(*part)
+        if not rects:
+            return False
+        self.wanted, self.full = None, False
+        self._send(rects)
+        return True
+
+    def _news(self) -> Iterator[bytes]:
+        """Pseudo-rectangles: another size, cursor, pointer or LEDs."""
+        console = self.server.console
+        size = console.surface.width, console.surface.height
+        assert self.view is not None
+        if size != self.shown:
+            if EXTENDED_DESKTOP_SIZE in self.pseudo:
+                self.shown = size
+                yield self._desktop_size()
+            elif DESKTOP_SIZE in self.pseudo:
+                self.shown = size
+                yield self._head(0, 0, *size, DESKTOP_SIZE)
+            else:
+                raise ProtocolError("the screen has another size now, which this client cannot follow")
+            self.view.all()
+        if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
+            yield self._pointer_kind()
+        if CURSOR in self.pseudo and console.cursor is not None and self.cursor_seen != console.cursor_changes:
+            self.cursor_seen = console.cursor_changes
+            yield self._cursor(console.cursor)
+        leds = self.server.leds
+        if LED_STATE in self.pseudo and leds is not None and leds != self.leds_seen:
+            self.leds_seen = leds
+            yield self._head(0, 0, 0, 0, LED_STATE) + bytes((leds,))
+
+    def _desktop_size(self, reason: int = 0, status: int = 0) -> bytes:
+        width, height = self.server.console.surface.width, self.server.console.surface.height
+        screen = bytes(4) + bytes(4) + width.to_bytes(2, "big") + height.to_bytes(2, "big") + bytes(4)
+        return self._head(reason, status, width, height, EXTENDED_DESKTOP_SIZE) + b"\1\0\0\0" + screen
+
+    def _cursor(self, cursor: Any) -> bytes:
+        """Pixels in the client's format, and a mask of what is opaque."""
+        from vmrun.core.surface import Surface
+
+        picture = Surface(cursor.width, cursor.height)
+        mask = bytearray((cursor.width + 7) // 8 * cursor.height)
+        for y in range(cursor.height):
+            for x in range(cursor.width):
+                value = int.from_bytes(cursor.pixels[4 * (y * cursor.width + x) :][:4], "little")
+                picture.fill(x, y, 1, 1, value & 0xFFFFFF)
+                if value >> 31:
+                    mask[y * ((cursor.width + 7) // 8) + x // 8] |= 0x80 >> (x & 7)
+        pixels = encode.raw(picture, self.format, 0, 0, cursor.width, cursor.height)
+        return self._head(cursor.hot_x, cursor.hot_y, cursor.width, cursor.height, CURSOR) + pixels + mask
+
+    def _head(self, x: int, y: int, width: int, height: int, encoding: int) -> bytes:
+        return b"".join(value.to_bytes(2, "big") for value in (x, y, width, height)) + encoding.to_bytes(
+            4, "big", signed=True
+        )
+
+    def _send(self, rects: list[bytes]) -> None:
+        for at in range(0, len(rects), 0xFFFF):
+            part = rects[at : at + 0xFFFF]
+            self.stream.write(b"\0\0" + len(part).to_bytes(2, "big") + b"".join(part))
+
+    # --- encodings ------------------------------------------------------------------------------------------
+
+    def _encode(self, x: int, y: int, width: int, height: int) -> list[bytes]:
+        code = self.encodings[0]
+        surface, form = self.server.console.surface, self.format
+        head = self._head(x, y, width, height, code)
+        if code == HEXTILE:
+            return [head + encode.hextile(surface, form, x, y, width, height)]
+        if code == ZLIB:
+            return [head + self._deflated(ZLIB, encode.raw(surface, form, x, y, width, height))]
+        if code == ZRLE:
+            return [head + self._deflated(ZRLE, encode.zrle(surface, form, x, y, width, height))]
+        if code == TIGHT:
+            return [head + self._tight(x, y, width, height)]
+        return [head + encode.raw(surface, form, x, y, width, height)]
+
+    def _packed(self, stream: int, data: bytes | bytearray) -> bytes:
+        packer = self._deflate.get(stream)
+        if packer is None:
+            packer = self._deflate[stream] = zlib.compressobj(self.level)
+        return bytes(packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))
+
+    def _deflated(self, stream: int, data: bytes | bytearray) -> bytes:
+        packed = self._packed(stream, data)
+        return len(packed).to_bytes(4, "big") + packed
+
+    def _tight(self, x: int, y: int, width: int, height: int) -> bytes:
+        surface = self.server.console.surface
+        palette, data = encode.tight(surface, self.format, x, y, width, height)
+        if palette is not None and not data:
+            return bytes((TIGHT_FILL,)) + palette
+        if palette is None and self.quality >= 0 and self.format.three and width * height >= SMALLEST_JPEG:
+            picture = _jpeg(surface, x, y, width, height, self.quality)
+            if picture is not None:
+                return bytes((TIGHT_JPEG,)) + _compact(len(picture)) + picture
+        if palette is None:
+            return bytes((0,)) + self._tight_data(0, data)
+        size = len(palette) // (3 if self.format.three else self.format.bits // 8)
+        stream = 1 if size == 2 else 2
+        return bytes((TIGHT_FILTER | stream << 4, 1, size - 1)) + palette + self._tight_data(stream, data)
+
+    def _tight_data(self, stream: int, data: bytes | bytearray) -> bytes:
+        if len(data) < 12:
+            return bytes(data)
+        packed = self._packed(0x100 + stream, data)
+        return _compact(len(packed)) + packed
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of what it held down."""
+        if self.view is not None:
+            self.server.console.detach(self.view)
+            self.view = None
+        hands = self.server.input
+        for key in self.keys.values():
+            hands.key(key, False)
+        self._pointer_up()
+        hands.sync()
+
+    def _pointer_up(self) -> None:
+        for bit, name in enumerate(BUTTONS):
+            if self.buttons >> bit & 1:
+                self.server.input.button(name, False)
+
+
+def _pieces(x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    for top in range(y, y + height, SIDE):
+        for left in range(x, x + width, SIDE):
+            yield left, top, min(SIDE, x + width - left), min(SIDE, y + height - top)
+
+
+def _compact(length: int) -> bytes:
+    """Tight's length: seven bits a byte, the lowest first, at most three bytes."""
+    if length < 0x80:
+        return bytes((length,))
+    if length < 0x4000:
+        return bytes((length & 0x7F | 0x80, length >> 7))
+    return bytes((length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14))
+
+
+_jpeg_of: list[Callable[..., bytes] | None] = []
+
+
+def _jpeg(surface: Any, x: int, y: int, width: int, height: int, quality: int) -> bytes | None:
+    """A JPEG of a part, or None where Pillow is not installed."""
+    if not _jpeg_of:
+        try:
+            from vmrun.ui.jpeg import encode_bgrx
+
+            _jpeg_of.append(encode_bgrx)
+        except ImportError:
+            _jpeg_of.append(None)
+    make = _jpeg_of[0]
+    if make is None:
+        return None
+    return make(bytes(surface.rectangle(x, y, width, height)), width, height, (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)[quality])

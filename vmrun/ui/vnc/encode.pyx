@@ -1,0 +1,431 @@
+"""The compiled half of the VNC server: pixels in the client's format, and the encodings that look at them.
+
+Ref: RFC 6143 (The Remote Framebuffer Protocol) 7.4, 7.7; the community's RFB specification for tight.
+Everything reads the surface directly; results are bytearrays, ready to be deflated or sent. A rectangle is at most
+MOST_SIDE pixels wide and high, which the caller sees to.
+"""
+
+from libc.string cimport memcmp, memcpy, memset
+
+from accel.api cimport u8, u16, u32
+from vmrun.core.surface cimport Surface
+
+cdef enum:
+    MOST_COLOURS = 256
+    SLOTS = 1024                # of the hash table of colours
+    MOST_SIDE = 2048
+    HEXTILE = 16
+    ZRLE_TILE = 64
+
+    HEXTILE_RAW = 1
+    HEXTILE_BACKGROUND = 2
+    HEXTILE_FOREGROUND = 4
+    HEXTILE_SUBRECTS = 8
+    HEXTILE_COLOURED = 16
+
+    ZRLE_RAW = 0
+    ZRLE_SOLID = 1
+    ZRLE_RLE = 128
+
+
+cdef class PixelFormat:
+    """How a client wants its pixels. ValueError for a format that cannot be served.
+
+    bits 8, 16 or 32; big: the byte order; most: greatest red, green, blue; shift: where each lies in the pixel.
+    """
+
+    cdef readonly u32 bits, depth
+    cdef readonly bint big, true_colour
+    cdef u32 red[256]
+    cdef u32 green[256]
+    cdef u32 blue[256]
+    cdef u32 size                       # bytes of a pixel
+    cdef u32 compact                    # bytes of a CPIXEL
+    cdef u32 skip                       # of a pixel's four bytes, what a CPIXEL leaves out in front
+    cdef readonly bint three            # a TPIXEL has three bytes: red, green, blue
+
+    def __init__(self, u32 bits, u32 depth, bint big, bint true_colour, most, shift):
+        cdef u32 n, used = 0
+        if bits not in (8, 16, 32):
+            raise ValueError(f"{bits} bits per pixel")
+        if not true_colour:             # a map of 256 colours that the server chooses: three, three and two bits
+            bits, depth, big, most, shift = 8, 8, False, (7, 7, 3), (0, 3, 6)
+        for m, s in zip(most, shift):
+            if not 0 < m < 65536 or m & (m + 1) or s > 31 or (m << s) >> bits:
+                raise ValueError(f"colours of 0 to {m} at bit {s} of {bits}")
+            used |= <u32>((m << s) & 0xFFFFFFFF)
+        self.bits, self.depth, self.big, self.true_colour, self.size = bits, depth, big, true_colour, bits // 8
+        for n in range(256):
+            self.red[n] = (n * (<u32>most[0] + 1) >> 8) << <u32>shift[0]
+            self.green[n] = (n * (<u32>most[1] + 1) >> 8) << <u32>shift[1]
+            self.blue[n] = (n * (<u32>most[2] + 1) >> 8) << <u32>shift[2]
+        self.compact, self.skip = self.size, 0
+        if bits == 32 and depth <= 24 and (not used >> 24 or not used & 0xFF):
+            self.compact = 3
+            # the byte that nobody uses: the first on the wire, or the last
+            self.skip = 1 if (used >> 24 == 0) == big else 0
+        self.three = bits == 32 and depth == 24 and tuple(most) == (255, 255, 255)
+
+    cdef u32 value(self, u32 pixel) noexcept nogil:
+        return self.red[pixel >> 16 & 0xFF] | self.green[pixel >> 8 & 0xFF] | self.blue[pixel & 0xFF]
+
+    cdef u8 *put(self, u8 *to, u32 pixel) noexcept nogil:
+        """A PIXEL; where the next one goes."""
+        cdef u32 value = self.value(pixel)
+        if self.size == 4:
+            if self.big:
+                to[0], to[1], to[2], to[3] = <u8>(value >> 24), <u8>(value >> 16), <u8>(value >> 8), <u8>value
+            else:
+                memcpy(to, &value, 4)
+            return to + 4
+        if self.size == 2:
+            if self.big:
+                to[0], to[1] = <u8>(value >> 8), <u8>value
+            else:
+                to[0], to[1] = <u8>value, <u8>(value >> 8)
+            return to + 2
+        to[0] = <u8>value
+        return to + 1
+
+    cdef u8 *put_compact(self, u8 *to, u32 pixel) noexcept nogil:
+        """A CPIXEL."""
+        cdef u8 whole[4]
+        if self.compact != 3:
+            return self.put(to, pixel)
+        self.put(whole, pixel)
+        memcpy(to, whole + self.skip, 3)
+        return to + 3
+
+    cdef u8 *put_tight(self, u8 *to, u32 pixel) noexcept nogil:
+        """A TPIXEL."""
+        if not self.three:
+            return self.put(to, pixel)
+        to[0], to[1], to[2] = <u8>(pixel >> 16), <u8>(pixel >> 8), <u8>pixel
+        return to + 3
+
+    def palette(self):
+        """The 256 colours of a client with a colour map, as SetColourMapEntries sends them: 16 bits a part."""
+        cdef bytearray out = bytearray()
+        for n in range(256):
+            for part, most in ((n & 7, 7), (n >> 3 & 7, 7), (n >> 6, 3)):
+                out += int(part * 65535 // most).to_bytes(2, "big")
+        return bytes(out)
+
+
+cdef class _Colours:
+    """The distinct colours of a rectangle, up to MOST_COLOURS, in the order they were met."""
+
+    cdef u32 colour[MOST_COLOURS]
+    cdef u32 uses[MOST_COLOURS]
+    cdef u16 slots[SLOTS]
+    cdef u32 count
+
+    cdef void clear(self) noexcept nogil:
+        memset(self.slots, 0xFF, sizeof(self.slots))
+        self.count = 0
+
+    cdef int find(self, u32 colour, u32 most) noexcept nogil:
+        """Its number, added when it is new; -1 when there would be more than `most`."""
+        cdef u32 slot = (colour * <u32>2654435761) >> 22
+        while self.slots[slot] != 0xFFFF:
+            if self.colour[self.slots[slot]] == colour:
+                return self.slots[slot]
+            slot = (slot + 1) & (SLOTS - 1)
+        if self.count >= most:
+            return -1
+        self.slots[slot] = <u16>self.count
+        self.colour[self.count] = colour
+        self.uses[self.count] = 0
+        self.count += 1
+        return <int>self.count - 1
+
+    cdef int collect(self, Surface surface, u32 x, u32 y, u32 width, u32 height, u32 most) noexcept nogil:
+        """How many there are; -1 when more than `most`."""
+        cdef u32 line, column, last
+        cdef u32 *row
+        cdef int n = 0
+        self.clear()
+        for line in range(y, y + height):
+            row = surface.row(line)
+            last = ~row[x]
+            for column in range(x, x + width):
+                if row[column] != last:
+                    last = row[column]
+                    n = self.find(last, most)
+                    if n < 0:
+                        return -1
+                self.uses[n] += 1
+        return <int>self.count
+
+
+cdef int _inside(Surface surface, u32 x, u32 y, u32 width, u32 height) except -1:
+    if not width or not height or width > MOST_SIDE or height > MOST_SIDE or x + width > surface.width or (
+        y + height > surface.height
+    ):
+        raise ValueError(f"{width}x{height} at {x},{y} of {surface.width}x{surface.height}")
+    return 0
+
+
+def raw(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
+    """RFC 6143 7.7.1."""
+    _inside(surface, x, y, width, height)
+    cdef bytearray out = bytearray(width * height * form.size)
+    cdef u8 *to = out
+    cdef u32 line, column
+    cdef u32 *row
+    with nogil:
+        for line in range(y, y + height):
+            row = surface.row(line)
+            for column in range(x, x + width):
+                to = form.put(to, row[column])
+    return out
+
+
+cdef u8 *_hextile_rects(_Colours colours, PixelFormat form, u32 *tile, u32 width, u32 height, u32 back, bint coloured,
+                        u8 *to, u8 *end) noexcept nogil:
+    """Subrectangles of all that is not background; NULL when they take as much room as raw pixels."""
+    cdef u8 done[HEXTILE * HEXTILE]
+    cdef u32 x, y, w, h, i, colour
+    cdef u8 *count = to
+    cdef bint same
+    memset(done, 0, sizeof(done))
+    to[0] = 0
+    to += 1
+    for y in range(height):
+        for x in range(width):
+            colour = tile[y * HEXTILE + x]
+            if colour == back or done[y * HEXTILE + x]:
+                continue
+            w = 1
+            while x + w < width and tile[y * HEXTILE + x + w] == colour and not done[y * HEXTILE + x + w]:
+                w += 1
+            h = 1
+            while y + h < height:
+                same = True
+                for i in range(w):
+                    if tile[(y + h) * HEXTILE + x + i] != colour or done[(y + h) * HEXTILE + x + i]:
+                        same = False
+                        break
+                if not same:
+                    break
+                h += 1
+            for i in range(h):
+                memset(done + (y + i) * HEXTILE + x, 1, w)
+            if to + 6 > end or count[0] == 255:
+                return NULL
+            if coloured:
+                to = form.put(to, colour)
+            to[0], to[1] = <u8>(x << 4 | y), <u8>((w - 1) << 4 | (h - 1))
+            to += 2
+            count[0] += 1
+    return to
+
+
+def hextile(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
+    """RFC 6143 7.7.4."""
+    _inside(surface, x, y, width, height)
+    cdef u32 across = (width + 15) // 16, down = (height + 15) // 16, size = form.size
+    cdef bytearray out = bytearray(across * down * (1 + HEXTILE * HEXTILE * 4 + 16))
+    cdef u8 *start = out
+    cdef u8 *to = start
+    cdef u8 *begin
+    cdef u8 *end
+    cdef u32 tile[HEXTILE * HEXTILE]
+    cdef u32 left, top, w, h, line, i, back, front
+    cdef int found
+    cdef _Colours colours = _Colours()
+    with nogil:
+        for top in range(y, y + height, 16):
+            h = min(<u32>16, y + height - top)
+            for left in range(x, x + width, 16):
+                w = min(<u32>16, x + width - left)
+                for line in range(h):
+                    memcpy(tile + line * HEXTILE, surface.row(top + line) + left, w * 4)
+                found = colours.collect(surface, left, top, w, h, MOST_COLOURS)
+                back = 0
+                for i in range(1, colours.count):
+                    if colours.uses[i] > colours.uses[back]:
+                        back = i
+                back = colours.colour[back]
+                begin = to
+                end = begin + 1 + w * h * size          # where raw pixels would end
+                to[0] = HEXTILE_BACKGROUND
+                to = form.put(to + 1, back)
+                if found == 1:
+                    continue
+                if found == 2:
+                    front = colours.colour[0] if colours.colour[0] != back else colours.colour[1]
+                    begin[0] |= HEXTILE_FOREGROUND | HEXTILE_SUBRECTS
+                    to = form.put(to, front)
+                    to = _hextile_rects(colours, form, tile, w, h, back, False, to, end)
+                elif found > 0:
+                    begin[0] |= HEXTILE_SUBRECTS | HEXTILE_COLOURED
+                    to = _hextile_rects(colours, form, tile, w, h, back, True, to, end)
+                if found < 0 or to == NULL:
+                    begin[0] = HEXTILE_RAW
+                    to = begin + 1
+                    for line in range(h):
+                        for i in range(w):
+                            to = form.put(to, tile[line * HEXTILE + i])
+    del out[to - start:]
+    return out
+
+
+cdef u32 _bits(u32 count) noexcept nogil:
+    """Bits of an index into a palette of `count` colours in ZRLE's packed tiles."""
+    return 1 if count <= 2 else 2 if count <= 4 else 4
+
+
+def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
+    """RFC 6143 7.7.6, before it is deflated: solid, packed-palette, palette-RLE and raw tiles."""
+    _inside(surface, x, y, width, height)
+    cdef u32 across = (width + ZRLE_TILE - 1) // ZRLE_TILE, down = (height + ZRLE_TILE - 1) // ZRLE_TILE
+    cdef bytearray out = bytearray(across * down * (1 + 127 * 4) + width * height * 4 + 64 * down)
+    cdef u8 *start = out
+    cdef u8 *to = start
+    cdef u8 *begin
+    cdef u8 *limit
+    cdef u32 left, top, w, h, line, i, n, run, colour, bits, room, raw_size
+    cdef u32 *row
+    cdef int found, index
+    cdef u8 byte
+    cdef bint fits
+    cdef _Colours colours = _Colours()
+    with nogil:
+        for top in range(y, y + height, 64):
+            h = min(<u32>ZRLE_TILE, y + height - top)
+            for left in range(x, x + width, 64):
+                w = min(<u32>ZRLE_TILE, x + width - left)
+                found = colours.collect(surface, left, top, w, h, 127)
+                begin = to
+                raw_size = w * h * form.compact
+                fits = False
+                if found == 1:
+                    to[0] = ZRLE_SOLID
+                    to = form.put_compact(to + 1, colours.colour[0])
+                    continue
+                if 1 < found <= 16:
+                    fits = True
+                    bits = _bits(<u32>found)
+                    to[0] = <u8>found
+                    to += 1
+                    for i in range(<u32>found):
+                        to = form.put_compact(to, colours.colour[i])
+                    for line in range(h):
+                        row = surface.row(top + line) + left
+                        byte, n = 0, 0
+                        for i in range(w):
+                            byte = <u8>(byte << bits | colours.find(row[i], 127))
+                            n += bits
+                            if n == 8:
+                                to[0] = byte
+                                to += 1
+                                byte, n = 0, 0
+                        if n:
+                            to[0] = <u8>(byte << (8 - n))
+                            to += 1
+                elif found > 16 and raw_size > <u32>found * form.compact:
+                    fits = True
+                    limit = begin + raw_size
+                    to[0] = <u8>(ZRLE_RLE | found)
+                    to += 1
+                    for i in range(<u32>found):
+                        to = form.put_compact(to, colours.colour[i])
+                    run, colour = 0, 0
+                    for line in range(h):
+                        row = surface.row(top + line) + left
+                        for i in range(w):
+                            if run and row[i] == colour:
+                                run += 1
+                                continue
+                            if run:
+                                to = _run(to, <u8>colours.find(colour, 127), run)
+                            run, colour = 1, row[i]
+                            if to + 80 > limit:
+                                fits = False
+                                break
+                        if not fits:
+                            break
+                    if fits:
+                        to = _run(to, <u8>colours.find(colour, 127), run)
+                if not fits:
+                    to = begin
+                    to[0] = ZRLE_RAW
+                    to += 1
+                    for line in range(h):
+                        row = surface.row(top + line) + left
+                        for i in range(w):
+                            to = form.put_compact(to, row[i])
+    del out[to - start:]
+    return out
+
+
+cdef u8 *_run(u8 *to, u8 index, u32 length) noexcept nogil:
+    if length == 1:
+        to[0] = index
+        return to + 1
+    to[0] = index | 128
+    to += 1
+    length -= 1
+    while length >= 255:
+        to[0] = 255
+        to += 1
+        length -= 255
+    to[0] = <u8>length
+    return to + 1
+
+
+def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
+    """(palette, data) for tight's basic compression: palette is None for full colour, else bytes of TPIXELs and
+    data has an index a pixel (a bit a pixel for two colours). One colour: (its TPIXEL, b'').
+    """
+    _inside(surface, x, y, width, height)
+    cdef _Colours colours = _Colours()
+    cdef u32 line, column, most = 256 if width * height > 1024 else 32
+    cdef int found
+    cdef u32 *row
+    cdef u8 byte
+    cdef u8 *to
+    cdef bytearray palette = bytearray(MOST_COLOURS * 4), out
+    with nogil:
+        found = colours.collect(surface, x, y, width, height, most)
+    to = palette
+    for column in range(<u32>found if found > 0 else 0):
+        to = form.put_tight(to, colours.colour[column])
+    del palette[to - <u8 *>palette:]
+    if found == 1:
+        return palette, b""
+    if found == 2:
+        out = bytearray((width + 7) // 8 * height)
+        to = out
+        with nogil:
+            for line in range(y, y + height):
+                row = surface.row(line) + x
+                byte = 0
+                for column in range(width):
+                    byte = <u8>(byte << 1 | (row[column] == colours.colour[1]))
+                    if column & 7 == 7:
+                        to[0] = byte
+                        to += 1
+                if width & 7:
+                    to[0] = <u8>(byte << (8 - (width & 7)))
+                    to += 1
+        return palette, out
+    if found > 0:
+        out = bytearray(width * height)
+        to = out
+        with nogil:
+            for line in range(y, y + height):
+                row = surface.row(line) + x
+                for column in range(width):
+                    to[0] = <u8>colours.find(row[column], most)
+                    to += 1
+        return palette, out
+    out = bytearray(width * height * (3 if form.three else form.size))
+    to = out
+    with nogil:
+        for line in range(y, y + height):
+            row = surface.row(line) + x
+            for column in range(width):
+                to = form.put_tight(to, row[column])
+    return None, out

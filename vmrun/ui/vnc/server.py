@@ -1,0 +1,336 @@
+"""The VNC server: listening, who may look and for how long, and when the screen is looked at.
+
+`listen` is QEMU's: HOST:DISPLAY (port 5900 + DISPLAY), :DISPLAY, unix:PATH, or none; `to=` tries further displays. The
+screen is looked at INTERVAL after a client asked and more and more rarely while nothing moves; without a client that
+waits for an update there is no timer at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import os
+import socket
+import time
+
+from vmrun.errors import BackendError
+from vmrun.ui.vnc.client import Client, ProtocolError
+from vmrun.ui.vnc.stream import Stream, WebSocket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.core.console import Console
+    from vmrun.core.input import InputRouter
+    from vmrun.core.loop import Loop
+
+FIRST_PORT, FIRST_WEBSOCKET = 5900, 5700
+INTERVAL, SLOWEST = 1 / 30, 0.25  # seconds between looks
+MOST_CLIENTS = 64
+SHARES = ("allow-exclusive", "force-shared", "ignore")
+# After this many wrong passwords in a row nobody may try for a while.
+MOST_TRIES, PENALTY = 5, 2.0
+
+
+class VncServer:
+    """`tell(event, data)` hears VNC_CONNECTED, VNC_INITIALIZED and VNC_DISCONNECTED. BackendError when it cannot listen."""
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        name: str,
+        console: Console,
+        input: InputRouter,
+        loop: Loop,
+        tell: Callable[[str, dict[str, Any]], object] = lambda event, data: None,
+    ) -> None:
+        self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
+        self.share = str(settings.get("share") or "allow-exclusive")
+        self.needs_password = bool(settings.get("password"))
+        self.password: bytes | None = None
+        self.expires: float | None = None  # seconds of the wall clock
+        self.leds: int | None = None
+        self.clients: list[Client] = []
+        self.listeners: list[tuple[socket.socket, bool]] = []
+        self.address: tuple[str, str, str] = ("", "", "")  # host, service, family
+        self.websocket: tuple[str, str, str] | None = None
+        self.path = ""  # of a unix socket, removed at the end
+        self._wrong, self._blocked = 0, 0.0
+        self._timer: Any = None
+        self._wait = INTERVAL
+        listen = str(settings.get("listen") or ":0")
+        if settings.get("reverse"):
+            self._call(listen)
+            return
+        self._listen(listen, int(settings.get("to") or 0))
+        wanted = settings.get("websocket")
+        if wanted:
+            try:
+                self._listen_websocket(wanted)
+            except BaseException:
+                self.close()
+                raise
+
+    # --- listening ----------------------------------------------------------------------------------------
+
+    def _listen(self, listen: str, to: int) -> None:
+        if listen.startswith("unix:"):
+            self.path = listen[5:]
+            self.address = (self.path, "", "unix")
+            self._bind(socket.AF_UNIX, self.path, "unix:" + self.path)
+            return
+        host, display = split(listen)
+        last = max(display, to)
+        for number in range(display, last + 1):
+            try:
+                port = self._tcp(host, FIRST_PORT + number, False)
+            except BackendError as error:
+                if number == last or getattr(error, "errno", None) != errno.EADDRINUSE:
+                    raise
+                continue
+            self.address = (*port, "ipv6" if ":" in port[0] else "ipv4")
+            return
+
+    def _listen_websocket(self, wanted: Any) -> None:
+        host = self.address[0] if self.address[2] != "unix" else "127.0.0.1"
+        if wanted is True or wanted == "on":
+            port = FIRST_WEBSOCKET + int(self.address[1] or FIRST_PORT) - FIRST_PORT
+        else:
+            text = str(wanted)
+            if ":" in text:
+                host, _, text = text.rpartition(":")
+            port = int(text)
+        found = self._tcp(host, port, True)
+        self.websocket = (*found, "ipv6" if ":" in found[0] else "ipv4")
+
+    def _tcp(self, host: str, port: int, web: bool) -> tuple[str, str]:
+        """(address, port) that it listens on."""
+        try:
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (socket.gaierror, OverflowError) as error:
+            raise BackendError(f"vnc: '{host}:{port}' is no address: {error}", remedy="give an address, like 127.0.0.1:0") from None
+        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+        family, _, _, _, address = found[0]
+        bound = self._bind(family, address, f"{host or '0.0.0.0'}:{port}", web)
+        return str(bound[0]), str(bound[1])
+
+    def _bind(self, family: int, address: Any, what: str, web: bool = False) -> Any:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if family != socket.AF_UNIX:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(8)
+        except (OSError, OverflowError) as error:
+            listener.close()
+            if family == socket.AF_UNIX and getattr(error, "errno", 0) == errno.EADDRINUSE and _stale(address):
+                os.unlink(address)
+                return self._bind(family, address, what, web)
+            number = getattr(error, "errno", 0) or 0
+            remedy = {
+                errno.EADDRINUSE: "another program listens there: choose another display, or add `to:`",
+                errno.EACCES: "give this user the permission, or choose another display",
+                errno.EADDRNOTAVAIL: "this host has no such address",
+            }.get(number, "")
+            why = os.strerror(number) if number else str(error)
+            failure = BackendError(f"vnc: cannot listen on {what}: {why}", remedy=remedy)
+            failure.errno = number  # type: ignore[attr-defined]
+            raise failure from None
+        listener.setblocking(False)
+        self.listeners.append((listener, web))
+        self.loop.add_fd(listener.fileno(), lambda: self._accept(listener, web))
+        return listener.getsockname()
+
+    def _accept(self, listener: socket.socket, web: bool) -> None:
+        try:
+            peer, address = listener.accept()
+        except OSError:
+            return
+        if len(self.clients) >= MOST_CLIENTS:
+            peer.close()
+            return
+        self._add(peer, address, web)
+
+    def _call(self, where: str) -> None:
+        """Reverse: connect to a viewer that listens at HOST:PORT."""
+        if where.startswith("unix:"):
+            family, address = socket.AF_UNIX, where[5:]
+        else:
+            host, port = split(where)
+            family, address = socket.AF_INET, (host or "127.0.0.1", port)  # type: ignore[assignment]
+        peer = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            peer.settimeout(10)
+            peer.connect(address)
+        except OSError as error:
+            peer.close()
+            raise BackendError(
+                f"vnc: no viewer listens at {where}: {error.strerror or error}", remedy="start the viewer first"
+            ) from None
+        self._add(peer, address, False)
+
+    def _add(self, peer: socket.socket, address: Any, web: bool) -> None:
+        if peer.family == socket.AF_UNIX:
+            who = ("", "", "unix")
+        else:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            who = (str(address[0]), str(address[1]), "ipv6" if peer.family == socket.AF_INET6 else "ipv4")
+        holder: list[Client] = []
+
+        def heard(data: bytes) -> None:
+            try:
+                holder[0].feed(data)
+            except ProtocolError:
+                stream.end()
+
+        def gone() -> None:
+            if holder and holder[0] in self.clients:
+                self._remove(holder[0])
+
+        stream: Stream = (WebSocket if web else Stream)(peer, self.loop, heard, gone)
+        client = Client(self, stream, who)
+        holder.append(client)
+        stream.on_room = self.look_soon
+        self.clients.append(client)
+        self.tell("VNC_CONNECTED", {"server": self._server_info(), "client": self._client_info(client)})
+
+    def _remove(self, client: Client) -> None:
+        self.clients.remove(client)
+        client.close()
+        self.tell("VNC_DISCONNECTED", {"server": self._server_info(), "client": self._client_info(client)})
+
+    # --- who may look -------------------------------------------------------------------------------------
+
+    def admit(self, client: Client) -> None:
+        """The handshake is over: one that wants the screen for itself gets it, as `share` allows."""
+        if self.share == "allow-exclusive" and not client.shared:
+            for other in list(self.clients):
+                if other is not client and other.ready:
+                    other.stream.close()
+        elif self.share == "force-shared" and not client.shared:
+            raise ProtocolError("this server does not give the screen to one client alone")
+        self.tell("VNC_INITIALIZED", {"server": self._server_info(), "client": self._client_info(client)})
+
+    def set_password(self, password: str | None) -> None:
+        """None and an empty one let nobody in. Eight bytes count, the protocol has no more."""
+        self.needs_password = True
+        self.password = password.encode()[:8] if password else None
+
+    def check_password(self, challenge: bytes, answer: bytes) -> str:
+        """'' when it is right, else why the client is refused."""
+        now = time.monotonic()
+        if now < self._blocked:
+            return "Too many wrong passwords: try again later"
+        right = self.password is not None and (self.expires is None or time.time() < self.expires)
+        if right and hmac.compare_digest(cipher(self.password or b"", challenge), answer):
+            self._wrong = 0
+            return ""
+        self._wrong += 1
+        if self._wrong >= MOST_TRIES:
+            self._wrong, self._blocked = 0, now + PENALTY
+        return "Authentication failed"
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    @property
+    def absolute(self) -> bool:
+        return self.input.absolute
+
+    def look_soon(self) -> None:
+        """A client waits: look at the screen within INTERVAL, and often for a while."""
+        self._wait = INTERVAL
+        if self._timer is not None and self._next > time.monotonic() + INTERVAL:
+            self._timer.cancel()
+            self._timer = None
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is None and any(client.hungry for client in self.clients):
+            self._next = time.monotonic() + self._wait
+            self._timer = self.loop.call_later(self._wait, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        changed = self.console.refresh()
+        self._wait = INTERVAL if changed else min(self._wait * 1.25, SLOWEST)
+        for client in list(self.clients):
+            try:
+                client.update()
+            except ProtocolError:
+                client.stream.end()
+        self._arm()
+
+    # --- what monitors ask --------------------------------------------------------------------------------
+
+    def _server_info(self) -> dict[str, Any]:
+        host, service, family = self.address
+        return {"auth": self.auth, "host": host, "service": service, "family": family, "websocket": False}
+
+    @staticmethod
+    def _client_info(client: Client) -> dict[str, Any]:
+        host, service, family = client.peer
+        web = isinstance(client.stream, WebSocket)
+        return {"host": host, "service": service, "family": family, "websocket": web}
+
+    @property
+    def auth(self) -> str:
+        return "vnc" if self.needs_password else "none"
+
+    def info(self) -> dict[str, Any]:
+        """QMP's VncInfo."""
+        host, service, family = self.address
+        clients = [self._client_info(client) for client in self.clients if client.ready]
+        return {
+            "enabled": True, "auth": self.auth, "host": host, "service": service, "family": family, "clients": clients,
+        }
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for client in list(self.clients):
+            client.stream.close()
+        for listener, _ in self.listeners:
+            self.loop.remove_fd(listener.fileno())
+            listener.close()
+        self.listeners.clear()
+        if self.path:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+            self.path = ""
+
+
+def split(listen: str) -> tuple[str, int]:
+    """HOST:DISPLAY, [V6]:DISPLAY, :DISPLAY or DISPLAY."""
+    host, colon, number = listen.rpartition(":")
+    if not colon:
+        host, number = "", listen
+    if not number.isascii() or not number.isdigit() or int(number) > 65535 - FIRST_PORT:
+        raise BackendError(f"vnc: '{listen}' is no display", remedy="write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH")
+    return host.strip("[]"), int(number)
+
+
+def cipher(password: bytes, challenge: bytes) -> bytes:
+    """DES with the password's bytes mirrored, as the protocol has it (RFC 6143 7.2.2)."""
+    try:
+        from Crypto.Cipher import DES
+    except ImportError:
+        raise ProtocolError("VNC passwords need the package pycryptodome (vmrun's extra `vnc`)") from None
+    key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password[:8].ljust(8, b"\0"))
+    return bytes(DES.new(key, DES.MODE_ECB).encrypt(challenge))
+
+
+def _stale(path: str) -> bool:
+    """Whether a socket is in the way that nobody listens on."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+    return False
