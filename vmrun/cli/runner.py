@@ -66,6 +66,7 @@ class Runner:
         try:
             self.machine = self.build()
             self._signals()
+            self._viewers()
             monitors = Monitors(self.machine)
             listeners = list(self.open_monitors(monitors))
             for chardev in self.machine.board.awaited():
@@ -81,8 +82,21 @@ class Runner:
             if monitors is not None:
                 monitors.close()
             if self.machine is not None:
+                for server in self.machine.board.viewers.values():
+                    server.close()
                 self.machine.close()
         return self.conclude(outcome)
+
+    def _viewers(self) -> None:
+        """Open the machine's servers for remote viewers."""
+        machine = self.machine
+        settings = machine.config.get("vnc")
+        if settings:
+            from vmrun.ui.vnc import serve
+
+            machine.board.viewers["vnc"] = serve(
+                settings, machine.name, machine.board, lambda event, data: machine.tell(event, **data)
+            )
 
     def mux(self, loop: Any, lock: Any) -> Any:
         """The terminal, shared by the machine's consoles: for build(config, mux=self.mux)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+KINDS = {".png": "png", ".ppm": "ppm", ".jpg": "jpeg", ".jpeg": "jpeg"}
+
 
 def run(argv: list[str]) -> int:
     import argparse
@@ -9,7 +11,7 @@ def run(argv: list[str]) -> int:
 
     parser = argparse.ArgumentParser("vmrun screenshot", description="Write a picture of a machine's screen.")
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
-    parser.add_argument("file", metavar="FILE", nargs="?", help="where to: .png or .ppm (default: NAME.png here)")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="where to: .png, .ppm or .jpg (default: NAME.png here)")
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import write
@@ -18,7 +20,9 @@ def run(argv: list[str]) -> int:
 
     found = find(args.name)
     file = args.file or f"{found.name}.png"
-    kind = "ppm" if file.endswith(".ppm") else "png"
+    kind = KINDS.get(os.path.splitext(file)[1].lower())
+    if kind is None:
+        parser.error(f"what kind of picture is {file}? Names end in {', '.join(KINDS)}")
     with QmpClient(found.path) as qmp:
         qmp.execute("screendump", filename=os.path.abspath(file), format=kind)
     write(f"{file}\n")

@@ -7,6 +7,7 @@ import sys
 
 from vmrun.backends.chardev.base import RingChar
 from vmrun.backends.chardev.terminal import Terminal
+from vmrun.core.keys import keys_for
 from vmrun.ui.screen import Differ
 
 TYPE_CHECKING = False
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 INTERVAL = 0.05  # seconds between looks at the screen
 ESCAPE = 1  # Ctrl-A
 MOST_WAITING = 4096  # keys typed ahead of a busy guest
-# characters that need shift on the PC's keyboard, and the key below them
-SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
-NAMES = {
-    " ": "spc", "`": "grave_accent", "-": "minus", "=": "equal", "[": "bracket_left", "]": "bracket_right",
-    "\\": "backslash", ";": "semicolon", "'": "apostrophe", ",": "comma", ".": "dot", "/": "slash",
-    "\r": "ret", "\n": "ret", "\t": "tab", "\x1b": "esc", "\x7f": "backspace", "\b": "backspace",
-}  # fmt: skip
 SEQUENCES = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left", b"\x1b[H": "home",
     b"\x1b[F": "end", b"\x1b[2~": "insert", b"\x1b[3~": "delete", b"\x1b[5~": "pgup", b"\x1b[6~": "pgdn",
@@ -122,18 +116,3 @@ class ScreenConsole:
         if self.live:
             self.loop.remove_fd(0)
         self.terminal.close()
-
-
-def keys_for(character: str) -> list[str]:
-    """Keys to hold together for a character of a US keyboard; none for what it does not have."""
-    if character in SHIFTED:
-        return ["shift", *keys_for(SHIFTED[character])]
-    if character in NAMES:
-        return [NAMES[character]]
-    if character.isascii() and character.isalpha():
-        return ["shift", character.lower()] if character.isupper() else [character]
-    if character.isdigit():
-        return [character]
-    if 1 <= ord(character) <= 26:
-        return ["ctrl", chr(ord(character) + 96)]
-    return []

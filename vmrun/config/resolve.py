@@ -229,6 +229,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "chardevs": _sorted(work.chardevs),
         "netdevs": _sorted(work.netdevs),
         "monitors": _sorted({id: {"mode": "readline", **_plain(node)} for id, node in spec.monitors.items()}),
+        **settings.viewers(work),
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }

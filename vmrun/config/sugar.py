@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # Sections that machine files will have and this release does not act on yet.
 PLANNED = {
     "spice": "the SPICE server",
-    "vnc": "the VNC server",
     "include": "including QEMU's -readconfig files",
     "cdrom": "a CD-ROM drive",
     "floppies": "a floppy drive",

@@ -59,6 +59,7 @@ class InputRouter:
         self.held: dict[str, None] = {}  # keys that are down, in the order they were pressed
         self.buttons: dict[str, None] = {}
         self._touched: list[InputSink] = []
+        self._at = (0, 0)
 
     def add(self, sink: InputSink) -> None:
         """A new device takes its turn behind those that are there."""
@@ -97,7 +98,13 @@ class InputRouter:
 
     def position(self, x: int, y: int) -> None:
         """Nothing happens while no device wants positions."""
-        self._give("abs", "position", min(max(x, 0), AXIS_END), min(max(y, 0), AXIS_END))
+        self._at = (min(max(x, 0), AXIS_END), min(max(y, 0), AXIS_END))
+        self._give("abs", "position", *self._at)
+
+    def place(self, axis: str, value: int) -> None:
+        """A position on one axis, "x" or "y"; the other stays."""
+        x, y = (value, self._at[1]) if axis == "x" else (self._at[0], value)
+        self.position(x, y)
 
     def button(self, name: str, down: bool) -> None:
         if name not in BUTTONS:

@@ -64,6 +64,8 @@ class Board:
         self.option_roms: dict[str, Any] = {}
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
+        self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
+        self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc"
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug

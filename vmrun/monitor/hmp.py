@@ -188,6 +188,55 @@ def _reset(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
+def _sendkey(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.remote import HOLD_TIME, qcode_of, type_chords
+
+    if len(words) > 1 and not words[1].isascii() or len(words) > 1 and not words[1].isdigit():
+        raise QmpError(f"invalid hold time '{words[1]}'")
+    chord = []
+    for name in words[0].replace("--", "-minus").split("-"):
+        number = int(name, 16) if name[:2] == "0x" and len(name) < 6 else None
+        try:
+            value = {"type": "qcode", "data": name} if number is None else {"type": "number", "data": number}
+            chord.append(qcode_of(value))
+        except (QmpError, ValueError):
+            raise QmpError(f"invalid parameter: {name}") from None
+    type_chords(machine, [chord], (int(words[1]) if len(words) > 1 else HOLD_TIME) / 1000)
+    return ""
+
+
+def _mouse_move(machine: Any, words: list[str], cpu: int) -> str:
+    dx, dy, dz = (int(word, 0) for word in (*words[:3], *("0",) * (3 - len(words))))
+    hands = machine.board.input
+    hands.move(dx, dy)
+    if dz:
+        name = "wheel-up" if dz > 0 else "wheel-down"
+        hands.button(name, True)
+        hands.button(name, False)
+    hands.sync()
+    return ""
+
+
+def _mouse_button(machine: Any, words: list[str], cpu: int) -> str:
+    state, hands = int(words[0], 0), machine.board.input
+    for bit, name in ((1, "left"), (2, "middle"), (4, "right")):
+        if bool(state & bit) != (name in hands.buttons):
+            hands.button(name, bool(state & bit))
+    hands.sync()
+    return ""
+
+
+def _change(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.remote import change_vnc_password
+
+    if words[:2] not in (["vnc", "password"], ["vnc", "passwd"]):
+        raise QmpError(f"Device '{words[0]}' not found")
+    if len(words) < 3:
+        raise QmpError("say the password: change vnc password PASSWORD")
+    change_vnc_password(_Asker(machine), words[2])
+    return ""
+
+
 LINES = (
     Line("help|?", "[cmd]", "show the help", _help),
     Line("info", "[subcommand]", "show various information about the system state", _info),
@@ -202,6 +251,14 @@ LINES = (
     Line("qom-get", "path property", "print QOM property", _qom_get, 2),
     Line("i", "/fmt addr", "I/O port read", _read_port, 1),
     Line("o", "/fmt addr value", "I/O port write", _write_port, 2),
+    Line("sendkey", "keys [hold_ms]", "send keys to the VM (e.g. 'sendkey ctrl-alt-f1')", _sendkey, 1),
+    Line("mouse_move", "dx dy [dz]", "send mouse move events", _mouse_move, 2),
+    Line("mouse_button", "state", "change mouse button state (1=L, 2=M, 4=R)", _mouse_button, 1),
+    Line("change", "vnc password [password]", "change the password of the VNC server", _change, 2),
+    Line("set_password", "protocol password", "set spice/vnc password",
+         _qmp("set_password", "protocol", "password"), 2),
+    Line("expire_password", "protocol time", "set spice/vnc password expire-time",
+         _qmp("expire_password", "protocol", "time"), 2),
     Line("screendump", "filename [-f format]", "save screen to a file, as PPM or PNG", _screendump, 1),
     Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, 1),
     Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),

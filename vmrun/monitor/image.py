@@ -1,4 +1,4 @@
-"""A screen as a file: PPM and PNG.
+"""A screen as a file: PPM, PNG, and JPEG where Pillow is installed.
 
 Ref: netpbm's ppm(5); PNG (ISO/IEC 15948), colour type 2, no interlace.
 """
@@ -9,11 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.core.surface import Surface
 
-FORMATS = ("ppm", "png")
+FORMATS = ("ppm", "png", "jpeg")
 
 
 def encode(surface: Surface, kind: str) -> bytes:
-    """`kind` is one of FORMATS."""
+    """`kind` is one of FORMATS. ImportError for a JPEG without Pillow."""
+    if kind == "jpeg":
+        from vmrun.core.jpeg import encode_bgrx
+
+        return encode_bgrx(bytes(surface), surface.width, surface.height, 92)
     return _png(surface) if kind == "png" else _ppm(surface)
 
 

@@ -261,10 +261,50 @@ def _attributes(s: dict[str, Any]) -> int:
     return int(value | s.get("avl", 0) << 20 | s.get("l", 0) << 21 | s.get("db", 0) << 22 | s.get("g", 0) << 23)
 
 
+def _mice(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.remote import query_mice
+
+    found = query_mice(_Asks(machine))
+    if not found:
+        return "No mouse devices connected\n"
+    return "".join(
+        f"{'*' if mouse['current'] else ' '} Mouse #{mouse['index']}: {mouse['name']}"
+        f"{' (absolute)' if mouse['absolute'] else ''}\n"
+        for mouse in found
+    )
+
+
+def _vnc(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.remote import query_vnc_servers
+
+    servers = query_vnc_servers(_Asks(machine))
+    if not servers:
+        return "None\n"
+    out = []
+    for found in servers:
+        out.append(f"{found['id']}:\n")
+        for kind, rows in (("Server", found["server"]), ("Client", found["clients"])):
+            for row in rows:
+                where = f"{row['host']}:{row['service']} ({row['family']}{' (Websocket)' if row['websocket'] else ''})"
+                out.append(f"  {kind}: {where}\n")
+                if kind == "Server":
+                    out.append(f"    Auth: {row['auth']} (Sub: none)\n")
+        out.append(f"  Auth: {found['auth']} (Sub: none)\n")
+    return "".join(out)
+
+
+class _Asks:
+    """As much of a monitor as the queries need."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+
+
 VIEWS: dict[str, tuple[View, str]] = {
     "chardev": (_chardevs, "show the character devices"),
     "cpus": (_cpus, "show infos for each CPU"),
     "kvm": (_kvm, "show KVM information"),
+    "mice": (_mice, "show which guest mouse is receiving events"),
     "mtree": (_mtree, "show memory tree (-f: flat view)"),
     "name": (_name, "show the current VM name"),
     "pci": (_pci, "show PCI info"),
@@ -273,5 +313,6 @@ VIEWS: dict[str, tuple[View, str]] = {
     "registers": (_registers, "show the cpu registers (-a: all CPUs)"),
     "status": (_status, "show the current VM status"),
     "uuid": (_uuid, "show the current VM UUID"),
+    "vnc": (_vnc, "show the vnc server status"),
     "version": (_version, "show the version of QEMU"),
 }

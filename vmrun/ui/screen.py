@@ -6,7 +6,7 @@ or bright background), as TextScreen.snapshot() gives them.
 
 from __future__ import annotations
 
-from vmrun.ui.cp437 import text
+from vmrun.core.cp437 import text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from accel.clock import SteppedClock
 from accel.ram import RamBlock
 from vmrun.devices.display.vga import Vga, VgaPorts, VgaWindow
 
+from vmrun.core.cp437 import TABLE, text
 from vmrun.devices.display.textscreen import TextScreen
-from vmrun.ui.cp437 import TABLE, text
 from vmrun.ui.screen import Differ, plain, render
 
 # CR00..CR18 of mode 3 (80x25, 16 lines a character), from IBM's parameter table

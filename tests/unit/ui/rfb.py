@@ -52,12 +52,11 @@ class Rfb:
             self.send(bytes((kind,)))
         if kind == 2:
             self.send(answer(self.read(16)))
-        if kind == 2 or version == b"RFB 003.008\n":
-            if int.from_bytes(self.read(4), "big"):
-                reason = b""
-                if version == b"RFB 003.008\n":
-                    reason = self.read(int.from_bytes(self.read(4), "big"))
-                raise PermissionError(reason.decode())
+        if (kind == 2 or version == b"RFB 003.008\n") and int.from_bytes(self.read(4), "big"):
+            reason = b""
+            if version == b"RFB 003.008\n":
+                reason = self.read(int.from_bytes(self.read(4), "big"))
+            raise PermissionError(reason.decode())
         self.send(bytes((shared,)))
         self.width, self.height = struct.unpack(">HH", self.read(4))
         self.read(16)
@@ -96,9 +95,10 @@ class Rfb:
                 self._pseudo(encoding, (x, y, width, height))
             else:
                 found.append((x, y, width, height))
-                {RAW: self._raw, HEXTILE: self._hextile, ZLIB: self._zlib, TIGHT: self._tight, ZRLE: self._zrle}[encoding](
-                    x, y, width, height
-                )
+                known: dict[int, Any] = {
+                    RAW: self._raw, HEXTILE: self._hextile, ZLIB: self._zlib, TIGHT: self._tight, ZRLE: self._zrle
+                }  # fmt: skip
+                known[encoding](x, y, width, height)
         return found
 
     def _pseudo(self, encoding: int, where: tuple[int, int, int, int]) -> None:
@@ -260,7 +260,7 @@ class Rfb:
 
             picture = Image.open(io.BytesIO(self.read(self._length()))).convert("RGB")
             assert picture.size == (width, height)
-            for n, (red, green, blue) in enumerate(picture.getdata()):
+            for n, (red, green, blue) in enumerate(list(zip(*[iter(picture.tobytes())] * 3, strict=True))):
                 self.pixels[x + n % width, y + n // width] = red << 16 | green << 8 | blue
             return
         stream = kind >> 4 & 3

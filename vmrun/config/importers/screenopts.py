@@ -115,6 +115,10 @@ def vnc(line: Line, option: Option) -> None:
             table[key] = boolean(option, key, value)
         elif key == "share":
             table[key] = value
+        elif key == "to":
+            table[key] = number(option, key, value)
+        elif key == "websocket":
+            table[key] = True if value in ("", "on") else value
         else:
             line.no_equal(option, key)
     line.file["vnc"] = table

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from vmrun.core.cp437 import text
 from vmrun.monitor.errors import QmpError, no_device
 from vmrun.monitor.image import FORMATS, encode
-from vmrun.monitor.table import command, enums
+from vmrun.monitor.table import command, enums, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 enums["ImageFormat"] = FORMATS
+enums["X-ScreenMode"] = ("text", "graphics", "blank")
+struct("X-Screen", mode="X-ScreenMode", width="int", height="int", rows="[str]", attributes="[str]", cursor_="[int]")
 
 
-@command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
-def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> None:
-    """Write the screen to a file of the host, as PPM or PNG."""
-    machine = monitor.machine
+def _console(machine: Any, device: str, head: int) -> Any:
+    """The screen of `device`, or the first one. QmpError when there is none."""
     consoles = machine.board.consoles
     if device and device not in machine.devices:
         raise no_device(device)
@@ -28,11 +29,45 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
         raise QmpError("'head' must be specified together with 'device'")
     elif not consoles:
         raise QmpError("There is no console to take a screendump from")
-    consoles[0].refresh()
-    data = encode(consoles[0].surface, format)
+    return consoles[0]
+
+
+@command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
+def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> None:
+    """Write the screen to a file of the host, as PPM or PNG."""
+    console = _console(monitor.machine, device, head)
+    console.refresh()
+    try:
+        data = encode(console.surface, format)
+    except ImportError:
+        raise QmpError("JPEG needs the Python package Pillow (vmrun's extra `vnc`)") from None
     try:
         with open(filename, "wb") as file:
             file.write(data)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", "") or str(error)
         raise QmpError(f"failed to open file '{filename}': {why}") from None
+
+
+@command("x-query-screen", {"device?": "str", "head?": "int"}, "X-Screen")
+def query_screen(monitor: Any, device: str = "", head: int = 0) -> dict[str, Any]:
+    """A text screen as characters, read from video memory: rows as Unicode, attribute bytes of each row in hex, the
+    cursor's row and column while it is shown; width and height in cells, or in pixels of a graphics mode. vmrun's own.
+    """
+    console = _console(monitor.machine, device, head)
+    screen = console.characters()
+    if screen is None or screen.mode != "text":
+        mode = "graphics" if screen is None else screen.mode
+        console.refresh()
+        size = {"width": console.surface.width, "height": console.surface.height}
+        return {"mode": mode, **size, "rows": [], "attributes": []}
+    found: dict[str, Any] = {
+        "mode": "text",
+        "width": screen.columns,
+        "height": len(screen.rows),
+        "rows": [text(row[0::2]) for row in screen.rows],
+        "attributes": [bytes(row[1::2]).hex() for row in screen.rows],
+    }
+    if screen.cursor is not None:
+        found["cursor"] = list(screen.cursor)
+    return found

@@ -1,7 +1,7 @@
 """One VNC client: the protocol from its greeting to its last update.
 
-Ref: RFC 6143; the community's RFB specification (rfbproto) for tight, the extended key event, the LED state, the pointer
-motion change and the extended desktop size.
+Ref: RFC 6143; the community's RFB specification (rfbproto) for tight, the extended key event, the LED state, the
+pointer motion change and the extended desktop size.
 
 What a client sends is hostile: every message has a bounded length, text to be cut is skipped without being kept, and a
 client that does not read gets no more updates until it has (one update and MOST_OUTPUT bytes wait at most).
@@ -37,6 +37,7 @@ SIDE = 1024  # rectangles are cut to this, both ways
 BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down", "wheel-left", "wheel-right", "side")
 TIGHT_FILL, TIGHT_JPEG, TIGHT_FILTER = 0x80, 0x90, 0x40
 SMALLEST_JPEG = 4096  # pixels
+JPEG_QUALITY = (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)  # of the client's levels 0 to 9
 
 
 class ProtocolError(Exception):
@@ -454,7 +455,7 @@ def _jpeg(surface: Any, x: int, y: int, width: int, height: int, quality: int) -
     """A JPEG of a part, or None where Pillow is not installed."""
     if not _jpeg_of:
         try:
-            from vmrun.ui.jpeg import encode_bgrx
+            from vmrun.core.jpeg import encode_bgrx
 
             _jpeg_of.append(encode_bgrx)
         except ImportError:
@@ -462,4 +463,4 @@ def _jpeg(surface: Any, x: int, y: int, width: int, height: int, quality: int) -
     make = _jpeg_of[0]
     if make is None:
         return None
-    return make(bytes(surface.rectangle(x, y, width, height)), width, height, (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)[quality])
+    return make(bytes(surface.rectangle(x, y, width, height)), width, height, JPEG_QUALITY[quality])

@@ -35,7 +35,10 @@ MOST_TRIES, PENALTY = 5, 2.0
 
 
 class VncServer:
-    """`tell(event, data)` hears VNC_CONNECTED, VNC_INITIALIZED and VNC_DISCONNECTED. BackendError when it cannot listen."""
+    """`tell(event, data)` hears VNC_CONNECTED, VNC_INITIALIZED, VNC_DISCONNECTED.
+
+    BackendError when it cannot listen.
+    """
 
     def __init__(
         self,
@@ -110,7 +113,9 @@ class VncServer:
         try:
             found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except (socket.gaierror, OverflowError) as error:
-            raise BackendError(f"vnc: '{host}:{port}' is no address: {error}", remedy="give an address, like 127.0.0.1:0") from None
+            raise BackendError(
+                f"vnc: '{host}:{port}' is no address: {error}", remedy="give an address, like 127.0.0.1:0"
+            ) from None
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
         family, _, _, _, address = found[0]
         bound = self._bind(family, address, f"{host or '0.0.0.0'}:{port}", web)
@@ -286,6 +291,15 @@ class VncServer:
             "enabled": True, "auth": self.auth, "host": host, "service": service, "family": family, "clients": clients,
         }
 
+    def info2(self) -> dict[str, Any]:
+        """QMP's VncInfo2."""
+        servers = [{**self._server_info(), "auth": self.auth}]
+        if self.websocket is not None:
+            host, service, family = self.websocket
+            servers.append({"host": host, "service": service, "family": family, "websocket": True, "auth": self.auth})
+        clients = [self._client_info(client) for client in self.clients if client.ready]
+        return {"id": "default", "server": servers, "clients": clients, "auth": self.auth}
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -310,7 +324,8 @@ def split(listen: str) -> tuple[str, int]:
     if not colon:
         host, number = "", listen
     if not number.isascii() or not number.isdigit() or int(number) > 65535 - FIRST_PORT:
-        raise BackendError(f"vnc: '{listen}' is no display", remedy="write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH")
+        remedy = "write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH"
+        raise BackendError(f"vnc: '{listen}' is no display", remedy=remedy)
     return host.strip("[]"), int(number)
 
 

@@ -1,0 +1,223 @@
+"""The user's hands and remote viewers: keys, pointer, VNC."""
+
+from __future__ import annotations
+
+from vmrun.core.input import AXIS_END, BUTTONS
+from vmrun.core.keys import QCODES, SCANCODES, Typist, keys_for
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.table import command, enums, event, struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MOST_KEYS = 1024  # that may wait to be typed
+HOLD_TIME = 100  # ms, QEMU's
+FAR = 1 << 20
+
+enums["KeyValueKind"] = ("number", "qcode")
+enums["InputEventKind"] = ("key", "btn", "rel", "abs")
+enums["NetworkAddressFamily"] = ("ipv4", "ipv6", "unix", "vsock", "unknown")
+enums["VncPrimaryAuth"] = ("none", "vnc", "ra2", "ra2ne", "tight", "ultra", "tls", "vencrypt", "sasl")
+enums["DisplayProtocol"] = ("vnc", "spice")
+enums["SetPasswordAction"] = ("keep", "fail", "disconnect")
+struct("KeyValue", type="KeyValueKind", data="any")
+struct("InputEvent", type="InputEventKind", data="any")
+struct("MouseInfo", name="str", index="int", current="bool", absolute="bool")
+_ADDRESS = {"host": "str", "service": "str", "family": "NetworkAddressFamily", "websocket": "bool"}
+struct("VncClientInfo", {**_ADDRESS, "x509_dname?": "str", "sasl_username?": "str"})
+struct("VncServerInfo", {**_ADDRESS, "auth?": "str"})
+struct("VncServerInfo2", {**_ADDRESS, "auth": "VncPrimaryAuth"})
+struct(
+    "VncInfo",
+    enabled="bool",
+    host_="str",
+    family_="NetworkAddressFamily",
+    service_="str",
+    auth_="str",
+    clients_="[VncClientInfo]",
+)
+struct(
+    "VncInfo2",
+    id="str",
+    server="[VncServerInfo2]",
+    clients="[VncClientInfo]",
+    auth="VncPrimaryAuth",
+    display_="str",
+)
+_PEERS = {"server": "VncServerInfo", "client": "VncClientInfo"}
+event("VNC_CONNECTED", "A viewer connected.", _PEERS)
+event("VNC_INITIALIZED", "A viewer got in.", _PEERS)
+event("VNC_DISCONNECTED", "A viewer left.", _PEERS)
+
+
+def qcode_of(value: dict[str, Any]) -> str:
+    """The key that a KeyValue names. QmpError for one that no keyboard here has."""
+    data = value["data"]
+    if value["type"] == "qcode":
+        if not isinstance(data, str) or data not in QCODES:
+            raise QmpError(f"Parameter 'data' does not accept value '{data}'")
+        return data
+    found = SCANCODES.get(data & 0xFF) if isinstance(data, int) and not isinstance(data, bool) else None
+    if found is None:
+        raise QmpError(f"Parameter 'data' does not accept value '{data}'")
+    return found
+
+
+@command("send-key", {"keys": "[KeyValue]", "hold-time?": "int"})
+def send_key(monitor: Any, keys: list[dict[str, Any]], hold_time: int = HOLD_TIME) -> None:
+    """Press keys one after the other, hold them together for `hold-time` ms, let go of them."""
+    names = [qcode_of(key) for key in keys]
+    if not 0 <= hold_time <= 60_000:
+        raise QmpError("Parameter 'hold-time' expects a number of milliseconds from 0 to 60000")
+    if names:
+        type_chords(monitor.machine, [names], hold_time / 1000)
+
+
+def type_chords(machine: Any, chords: list[list[str]], hold: float = 0.0) -> None:
+    """Behind what is being typed already."""
+    board = machine.board
+    waiting = board.typing
+    if len(waiting) + len(chords) > MOST_KEYS:
+        raise QmpError("too many keys wait to be typed")
+    waiting += [(chord, hold) for chord in chords]
+    if len(waiting) == len(chords):
+        _type_next(board)
+
+
+def _type_next(board: Any) -> None:
+    def done(error: str) -> None:
+        if error:
+            board.typing.clear()
+        else:
+            board.typing.pop(0)
+        _type_next(board)
+
+    if board.typing:
+        chord, hold = board.typing[0]
+        Typist(board.input, board.loop, [chord], done, hold)
+
+
+@command("x-type-text", {"text": "str"}, "int")
+def type_text(monitor: Any, text: str) -> int:
+    """Type text on a US keyboard, no faster than the guest reads it; how many characters were taken. vmrun's own."""
+    chords = [keys_for(character) for character in text]
+    wrong = [character for character, chord in zip(text, chords, strict=True) if not chord]
+    if wrong:
+        raise QmpError(f"a US keyboard has no key for {wrong[0]!r}")
+    type_chords(monitor.machine, chords)
+    return len(chords)
+
+
+@command("input-send-event", {"device?": "str", "head?": "int", "events": "[InputEvent]"})
+def input_send_event(monitor: Any, events: list[dict[str, Any]], device: str = "", head: int = 0) -> None:
+    """Keys, buttons, movement and positions that belong together."""
+    hands = monitor.machine.board.input
+    steps = [_step(hands, entry["type"], entry["data"]) for entry in events]
+    for call, values in steps:
+        call(*values)
+    hands.sync()
+
+
+def _step(hands: Any, kind: str, data: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What one InputEvent does; checked before any of them is done."""
+    if not isinstance(data, dict):
+        raise QmpError("Invalid parameter type for 'data', expected: object")
+    if kind == "key":
+        key = data.get("key")
+        if not isinstance(key, dict) or set(key) != {"type", "data"}:
+            raise QmpError("Parameter 'key' is missing")
+        return hands.key, (qcode_of(key), _down(data))
+    if kind == "btn":
+        button = data.get("button")
+        if button not in BUTTONS:
+            raise QmpError(f"Parameter 'button' does not accept value '{button}'")
+        return hands.button, (button, _down(data))
+    axis, value = data.get("axis"), data.get("value")
+    if axis not in ("x", "y"):
+        raise QmpError(f"Parameter 'axis' does not accept value '{axis}'")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise QmpError("Invalid parameter type for 'value', expected: integer")
+    if kind == "rel":
+        value = min(max(value, -FAR), FAR)
+        return hands.move, ((value, 0) if axis == "x" else (0, value))
+    value = min(max(value, 0), AXIS_END)
+    return hands.place, (axis, value)
+
+
+def _down(data: dict[str, Any]) -> bool:
+    down = data.get("down")
+    if not isinstance(down, bool):
+        raise QmpError("Invalid parameter type for 'down', expected: boolean")
+    return down
+
+
+@command("query-mice", returns="[MouseInfo]")
+def query_mice(monitor: Any) -> list[dict[str, Any]]:
+    """The pointing devices; the current one gets what the user does."""
+    found = []
+    pointers = [sink for sink in monitor.machine.board.input.sinks if sink.kinds & {"rel", "abs"}]
+    for index, sink in enumerate(pointers):
+        found.append({"name": sink.title, "index": index, "current": index == 0, "absolute": "abs" in sink.kinds})
+    return found
+
+
+# --- VNC ----------------------------------------------------------------------------------------------------------
+
+
+def _server(monitor: Any) -> Any:
+    server = monitor.machine.board.viewers.get("vnc")
+    if server is None:
+        raise QmpError("Could not set password", kind="GenericError")
+    return server
+
+
+@command("query-vnc", returns="VncInfo")
+def query_vnc(monitor: Any) -> dict[str, Any]:
+    """The VNC server and its viewers."""
+    server = monitor.machine.board.viewers.get("vnc")
+    found: dict[str, Any] = server.info() if server is not None else {"enabled": False}
+    return found
+
+
+@command("query-vnc-servers", returns="[VncInfo2]")
+def query_vnc_servers(monitor: Any) -> list[dict[str, Any]]:
+    """Each VNC server."""
+    server = monitor.machine.board.viewers.get("vnc")
+    return [server.info2()] if server is not None else []
+
+
+@command("change-vnc-password", {"password": "str"})
+def change_vnc_password(monitor: Any, password: str) -> None:
+    """The password that viewers must know; an empty one lets nobody in."""
+    _server(monitor).set_password(password)
+
+
+@command("set_password", {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction"})
+def set_password(monitor: Any, protocol: str, password: str, connected: str = "keep") -> None:
+    """The password of a remote display."""
+    if protocol != "vnc":
+        raise QmpError("SPICE is not in use", kind="DeviceNotActive")
+    if connected not in ("keep",):
+        raise QmpError("Parameter 'connected' does not accept value '" + connected + "'")
+    _server(monitor).set_password(password)
+
+
+@command("expire_password", {"protocol": "DisplayProtocol", "time": "str"})
+def expire_password(monitor: Any, protocol: str, time: str) -> None:
+    """Until when the password holds: `now`, `never`, +SECONDS, or seconds since 1970."""
+    from time import time as clock
+
+    if protocol != "vnc":
+        raise QmpError("SPICE is not in use", kind="DeviceNotActive")
+    server = _server(monitor)
+    text = time.strip()
+    digits = text.removeprefix("+")
+    if text == "now":
+        server.expires = 0.0
+    elif text == "never":
+        server.expires = None
+    elif digits.isascii() and digits.isdigit() and len(digits) < 16:
+        server.expires = float(digits) + (clock() if text.startswith("+") else 0.0)
+    else:
+        raise QmpError(f"Parameter 'time' doesn't take value '{time}'")

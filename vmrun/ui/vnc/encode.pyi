@@ -1,0 +1,19 @@
+from vmrun.core.surface import Surface
+
+class PixelFormat:
+    bits: int
+    depth: int
+    big: bool
+    true_colour: bool
+    three: bool
+    def __init__(
+        self, bits: int, depth: int, big: bool, true_colour: bool, most: tuple[int, ...], shift: tuple[int, ...]
+    ) -> None: ...
+    def palette(self) -> bytes: ...
+
+def raw(surface: Surface, form: PixelFormat, x: int, y: int, width: int, height: int) -> bytearray: ...
+def hextile(surface: Surface, form: PixelFormat, x: int, y: int, width: int, height: int) -> bytearray: ...
+def zrle(surface: Surface, form: PixelFormat, x: int, y: int, width: int, height: int) -> bytearray: ...
+def tight(
+    surface: Surface, form: PixelFormat, x: int, y: int, width: int, height: int
+) -> tuple[bytearray | None, bytearray | bytes]: ...
