@@ -41,6 +41,7 @@ ALLOWED = {
         "accel.accelerator",
         "vmrun",
         "vmrun.errors",
+        "vmrun.core.keys",
         "vmrun.core.object",
         "vmrun.config",
         "vmrun.firmware",

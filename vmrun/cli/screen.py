@@ -24,6 +24,8 @@ def run(argv: list[str]) -> int:
     if args.format == "json":
         write(json.dumps(found, ensure_ascii=False) + "\n")
         return 0
+    if found["mode"] == "none":
+        raise MonitorError(f"{args.name} has no display", remedy="add `display: std` to its file")
     if found["mode"] == "graphics":
         raise MonitorError(
             f"the screen shows pictures now ({found['width']} x {found['height']} pixels), no text",

@@ -45,6 +45,10 @@ class InputSink:
     def sync(self) -> None:
         """What came since the last call belongs together: send it."""
 
+    def leds(self) -> int | None:
+        """The lamps that the guest has lit: bit 0 scroll lock, 1 num lock, 2 caps lock; None without any."""
+        return None
+
     def hungry(self) -> bool:
         """True when the guest has read what came before, so that another key is sure to arrive."""
         return True
@@ -129,6 +133,14 @@ class InputRouter:
         for name in list(self.buttons):
             self.button(name, False)
         self.sync()
+
+    def leds(self) -> int | None:
+        """Those of the keyboard that gets the keys; None without one."""
+        sink = self.taker("key")
+        if sink is None:
+            return None
+        with self.lock:
+            return sink.leds()
 
     def hungry(self) -> bool:
         """True when another key is sure to arrive; True as well when nobody takes keys."""

@@ -206,9 +206,10 @@ def _sendkey(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _mouse_move(machine: Any, words: list[str], cpu: int) -> str:
-    dx, dy, dz = (int(word, 0) for word in (*words[:3], *("0",) * (3 - len(words))))
+    dx, dy, dz = (_number(word) for word in (*words[:3], *("0",) * (3 - len(words))))
     hands = machine.board.input
-    hands.move(dx, dy)
+    far = 1 << 20
+    hands.move(*(min(max(step, -far), far) for step in (dx, dy)))
     if dz:
         name = "wheel-up" if dz > 0 else "wheel-down"
         hands.button(name, True)
@@ -218,7 +219,7 @@ def _mouse_move(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _mouse_button(machine: Any, words: list[str], cpu: int) -> str:
-    state, hands = int(words[0], 0), machine.board.input
+    state, hands = _number(words[0]), machine.board.input
     for bit, name in ((1, "left"), (2, "middle"), (4, "right")):
         if bool(state & bit) != (name in hands.buttons):
             hands.button(name, bool(state & bit))

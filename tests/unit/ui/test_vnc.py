@@ -284,6 +284,19 @@ def test_shift_that_is_held_stays_held(setup: Setup) -> None:
     ]  # fmt: skip
 
 
+def test_caps_lock_of_the_guest_turns_the_shift_of_letters(setup: Setup) -> None:
+    client = setup.client()
+    client.key(ord("A"), True)
+    setup.turn(2)
+    assert setup.hands.heard == [("shift", True), ("a", True), ("shift", False)]
+    setup.hands.heard.clear()
+    setup.hands.leds = lambda: 4  # type: ignore[method-assign]
+    client.key(ord("B"), True)
+    client.key(ord("c"), True)
+    setup.turn(2)
+    assert setup.hands.heard == [("b", True), ("shift", True), ("c", True), ("shift", False)]
+
+
 def test_extended_key_events_name_the_key_itself(setup: Setup) -> None:
     client = setup.client(RAW, -258)
     client.receive()

@@ -25,6 +25,9 @@ class KeyboardHands(InputSink):
         if qcode in KEYS:
             self.keyboard.key(qcode, down)
 
+    def leds(self) -> int | None:
+        return int(self.keyboard.leds)
+
     def hungry(self) -> bool:
         return not self.keyboard.waiting
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 enums["ImageFormat"] = FORMATS
-enums["X-ScreenMode"] = ("text", "graphics", "blank")
+enums["X-ScreenMode"] = ("text", "graphics", "blank", "none")
 struct("X-Screen", mode="X-ScreenMode", width="int", height="int", rows="[str]", attributes="[str]", cursor_="[int]")
 
 
@@ -54,6 +54,8 @@ def query_screen(monitor: Any, device: str = "", head: int = 0) -> dict[str, Any
     """A text screen as characters, read from video memory: rows as Unicode, attribute bytes of each row in hex, the
     cursor's row and column while it is shown; width and height in cells, or in pixels of a graphics mode. vmrun's own.
     """
+    if not monitor.machine.board.consoles:
+        return {"mode": "none", "width": 0, "height": 0, "rows": [], "attributes": []}
     console = _console(monitor.machine, device, head)
     screen = console.characters()
     if screen is None or screen.mode != "text":

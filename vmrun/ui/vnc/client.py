@@ -36,6 +36,7 @@ MOST_ENCODINGS = 1024
 SIDE = 1024  # rectangles are cut to this, both ways
 BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down", "wheel-left", "wheel-right", "side")
 TIGHT_FILL, TIGHT_JPEG, TIGHT_FILTER = 0x80, 0x90, 0x40
+CAPS_LOCK = 4  # of the LEDs
 SMALLEST_JPEG = 4096  # pixels
 JPEG_QUALITY = (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)  # of the client's levels 0 to 9
 
@@ -253,6 +254,8 @@ class Client:
             if found is None:
                 return
             key, shift = found
+            if shift is not None and len(key) == 1 and key.isalpha() and (hands.leds() or 0) & CAPS_LOCK:
+                shift = not shift
             held = "shift" in hands.held or "shift_r" in hands.held
             fix = shift is not None and shift != held
             if fix:
@@ -332,7 +335,7 @@ class Client:
         if CURSOR in self.pseudo and console.cursor is not None and self.cursor_seen != console.cursor_changes:
             self.cursor_seen = console.cursor_changes
             yield self._cursor(console.cursor)
-        leds = self.server.leds
+        leds = self.server.input.leds()
         if LED_STATE in self.pseudo and leds is not None and leds != self.leds_seen:
             self.leds_seen = leds
             yield self._head(0, 0, 0, 0, LED_STATE) + bytes((leds,))

@@ -31,8 +31,6 @@ def lookup(keysym: int) -> tuple[str, bool | None] | None:
     if not 0x20 <= keysym < 0x7F:
         return None
     *shift, key = keys_for(chr(keysym))
-    if chr(keysym).isalpha():
-        return key, None  # shift comes as a key of its own, or from Caps Lock
     return key, bool(shift)
 
 

@@ -54,7 +54,6 @@ class VncServer:
         self.needs_password = bool(settings.get("password"))
         self.password: bytes | None = None
         self.expires: float | None = None  # seconds of the wall clock
-        self.leds: int | None = None
         self.clients: list[Client] = []
         self.listeners: list[tuple[socket.socket, bool]] = []
         self.address: tuple[str, str, str] = ("", "", "")  # host, service, family
