@@ -6,6 +6,8 @@ the first processor directly.
 
 from __future__ import annotations
 
+import os
+
 from accel.accelerator import Accelerator
 from accel.api import IrqSink, Notifier
 from accel.errors import AccelFailure
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from accel.space import AddressSpace, FlatRange
 
 MAX_CPUS = 255
+TRANSLATE = os.environ.get("VMRUN_SOFT_TRANSLATE", "off")
+HOT = 40  # executions of a block before it is translated
+ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 32 << 20))  # bytes for translated code
 
 
 class Layout:
@@ -82,7 +87,9 @@ class SoftAccelerator(Accelerator):
             raise AccelFailure(reason, "", remedy)
         from accel.soft.vcpu import Machine
 
-        self.machine = Machine(memory, io, lock)
+        mode = (options or {}).get("translate", TRANSLATE)
+        hot = 0 if mode == "always" else HOT
+        self.machine = Machine(memory, io, lock, hot, ROOM if mode in ("on", "always") else 0)
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None
         self.messages = MsiSink()

@@ -15,24 +15,12 @@ from accel.soft.fused cimport emit_fused
 from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
 from accel.soft.mmu cimport ACCESS_FETCH, BUCKETS, PAGE_BUCKETS, Guest, bucket, forget_all, note_code, page_bucket, translate
+from accel.soft.native cimport translates
 from accel.soft.system cimport emit_system
 
 cdef enum:
-    MOST = 32               # instructions of a block
-    ROOM = MOST * MAX_UOPS + MAX_UOPS
     FAR = 20                # instructions looked at behind a block, all ways together
     DEEP = 3                # branches in a row
-
-# A processor's working space.
-cdef struct Scratch:
-    Insn insns[MOST]
-    Uop draft[ROOM]
-    Block block             # the one that is not kept,
-    Uop code[ROOM]          # and its operations
-    u8 bytes[32]
-    Insn ahead              # behind the block,
-    u32 left                # how many more may be looked at,
-    u32 low, high           # and what was, as offsets in the page
 
 SCRATCH_SIZE = sizeof(Scratch)
 
@@ -40,6 +28,67 @@ SCRATCH_SIZE = sizeof(Scratch)
 cdef void op_end(Cpu *c, Uop *u) noexcept nogil:
     """The block is over; its successor follows in memory."""
     jump(c, u, u.imm, 0)
+
+
+# --- into translated code (translate.pyx), which is entered where these stand: at a block's beginning, and behind
+# instructions that it leaves to the interpreter
+
+ctypedef u64 (*Enter)(Cpu *c, i64 code) noexcept nogil
+
+
+cdef void op_mark(Cpu *c, Uop *u) noexcept nogil:
+    """A place that translated code may begin at."""
+    next(c, u)
+
+
+cdef void op_count(Cpu *c, Uop *u) noexcept nogil:
+    """The same at the beginning of a block that has not run often yet. u.imm: how many times are left."""
+    u.imm -= 1
+    if likely(u.imm >= 0):
+        next(c, u)
+        return
+    op_hot(c, u)
+
+
+cdef void op_hot(Cpu *c, Uop *u) noexcept nogil:
+    cdef Block *block = <Block *>u - 1
+    cdef u64 count = block.count
+    if (<Guest *>c.guest).hotspot(c, block):
+        u.fn(c, u)
+        return
+    if c.block == NULL:                     # there was no room, and everything was forgotten
+        c.budget += count
+        c.rip = rip_of(c, u)
+        c.stop = STOP_NEXT
+        return
+    u.fn = op_mark
+    next(c, u)
+
+
+cdef void op_native(Cpu *c, Uop *u) noexcept nogil:
+    """Host code at u.imm. It returns an operation to go on with, a block (with bit 0 set), or nothing: c.rip is set."""
+    cdef u32 flags = status_flags(c)
+    cdef u64 result
+    cdef Uop *at
+    cdef Block *block
+    c.native_flags = ((flags & 0xD5) << 8) | (flags >> 11)
+    result = (<Enter><void *>(<Guest *>c.guest).native_run)(c, u.imm)
+    flags = c.native_flags
+    set_status_flags(c, (flags >> 8 & 0xD5) | (flags & 1) << 11)
+    if result == 0:
+        return
+    if result & 1:
+        block = <Block *>(result - 1)
+        c.budget -= block.count
+        if likely(c.budget >= 0):
+            enter(c, block)
+            return
+        c.budget += block.count
+        c.rip = c.regs[RIPB] + (block.host & 0xFFF)
+        c.stop = STOP_EVENT
+        return
+    at = <Uop *>result
+    at.fn(c, at)
 
 
 cdef void op_undefined(Cpu *c, Uop *u) noexcept nogil:
@@ -131,8 +180,11 @@ cdef u32 wanted(Scratch *s, const u8 *page, i64 at, u32 mode, u32 open, u32 dept
     return read | open
 
 
-cdef void flow(Scratch *s, u32 count, const u8 *page) noexcept nogil:
-    """Which flags somebody reads, from the last instruction to the first. `page` NULL: those behind read all."""
+cdef u32 flow(Scratch *s, u32 count, const u8 *page) noexcept nogil:
+    """Which flags somebody reads, from the last instruction to the first; those read behind the block.
+
+    `page` NULL: those behind read all.
+    """
     cdef u32 live = F_STATUS, behind, n
     cdef Insn *last = &s.insns[count - 1]
     cdef u32 mode = last.mode, after = <u32>last.off + last.len
@@ -151,14 +203,31 @@ cdef void flow(Scratch *s, u32 count, const u8 *page) noexcept nogil:
         live = (live & ~s.insns[n - 1].writes) | s.insns[n - 1].reads
     if last.ends == ENDS_COND:
         last.live = behind
+    return behind
 
 
-cdef u32 produce(Scratch *s, u32 *count, u32 *size) noexcept nogil:
-    """Operations of s.insns[0 … count - 1] into `draft`; how many. Cuts `count` where an emitter ends the block."""
+cdef void place(Uop *u, Handler fn, const Insn *i, i64 imm) noexcept nogil:
+    memset(u, 0, sizeof(Uop))
+    u.fn = fn
+    u.imm = imm
+    u.off = i.off
+
+
+cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g) noexcept nogil:
+    """Operations of s.insns[0 … count - 1] into `draft`; how many. Cuts `count` where an emitter ends the block.
+
+    `g`: with places for translated code, or NULL.
+    """
     cdef u32 n = 0, used = 0
     cdef int made
     cdef Insn *last = NULL
+    if g != NULL:
+        place(s.draft, op_count, s.insns, g.hot)
+        used = 1
     while n < count[0]:
+        if g != NULL and n and not translates(last):
+            place(s.draft + used, op_mark, &s.insns[n], 0)
+            used += 1
         last = &s.insns[n]
         if n + 1 < count[0] and s.insns[n + 1].ends == ENDS_COND and s.insns[n + 1].klass == K_INTEGER and last.klass == K_INTEGER:
             blank(s.draft + used, last)
@@ -195,7 +264,7 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     if count == 0:
         return NULL
     flow(s, count, host - off)
-    used = produce(s, &count, &size)
+    used = produce(s, &count, &size, g if g.native_write != NULL and mode & (MODE_64 | MODE_STEP) == MODE_64 else NULL)
     if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
         forget_all(g)
     if note_code(c, phys, host):
@@ -211,6 +280,7 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     block.dead = 0
     block.linked = s.draft[used - 1].fn == NULL
     block.places = NULL
+    block.native = g.cold
     at = bucket(block.host)
     block.next = g.buckets[at]
     g.buckets[at] = block
@@ -250,7 +320,7 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
         n = 1
     else:
         flow(s, 1, NULL)
-        n = produce(s, &count, &size)
+        n = produce(s, &count, &size, NULL)
     memcpy(s.code, s.draft, n * sizeof(Uop))
     s.block.host = 0
     s.block.mode = mode

@@ -58,12 +58,13 @@ ctypedef struct Block:
     Block *next             # in its hash bucket
     Block *page_next        # of the same page
     Block **places          # Link.ways that hold it
-    u64 spare[2]            # 64 bytes: each of the operations that follow lies in one cache line
+    u8 *native              # host code, or what leads to the interpreter (translate.pyx)
+    u64 spare               # 64 bytes: each of the operations that follow lies in one cache line
 
 ctypedef struct TlbEntry:
     u64 rtag                # linear address of the page when it may be read, else an address of another index
     u64 wtag                # the same for writes (only once the page is dirty, and holds no code)
-    u64 addend              # host address = linear + addend
+    u64 host                # address of the page in the host's memory
     u64 phys                # page address | TLB_…
 
 cdef enum:
@@ -318,6 +319,11 @@ ctypedef struct Cpu:
     bint fp_live            # the x87 state is in the host's FPU, not in fx
     bint fp_trap            # CR0.EM or CR0.TS: x87/MMX raise #NM
     bint sse_trap           # CR0.TS (#NM), CR0.EM or no CR4.OSFXSR (#UD)
+    # --- translated code (translate.pyx)
+    u64 host_sp             # the stack of the thread while RSP points here
+    u64 native_spare[2]
+    u32 native_flags        # status flags as lahf and seto leave them in AX
+    u32 native_xmm          # 1: the XMM registers are the host's
     # --- the rest is cold
     TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
     Walked walked[WALKED]
@@ -493,19 +499,21 @@ cdef inline u32 carry(Cpu *c) noexcept nogil:
 cdef inline u8 *readable(Cpu *c, u64 ea, u32 size) noexcept nogil:
     """Host address of `size` bytes at `ea` when the TLB allows reading them here, else NULL."""
     cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
-    if likely(ea - e.rtag <= 4096 - size):
-        if ea + e.addend == 0:
+    cdef u64 at = ea - e.rtag
+    if likely(at <= 4096 - size):
+        if at + e.host == 0:
             unreachable()
-        return <u8 *>(ea + e.addend)
+        return <u8 *>(at + e.host)
     return NULL
 
 cdef inline u8 *writable(Cpu *c, u64 ea, u32 size) noexcept nogil:
     """The same for writing (and reading: a read-modify-write in place)."""
     cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
-    if likely(ea - e.wtag <= 4096 - size):
-        if ea + e.addend == 0:
+    cdef u64 at = ea - e.wtag
+    if likely(at <= 4096 - size):
+        if at + e.host == 0:
             unreachable()
-        return <u8 *>(ea + e.addend)
+        return <u8 *>(at + e.host)
     return NULL
 
 cdef inline int ld64(Cpu *c, u64 ea, u64 *value) noexcept nogil:

@@ -381,6 +381,7 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
     if at + size > limit:
         return short_of
     take_immediate(i, bytes + at, op.imm, size)
+    i.imm_len = <u8>size
     at += size
     i.len = <u8>at
     if i.riprel:

@@ -63,6 +63,7 @@ ctypedef struct Insn:
     i64 imm                 # sign-extended as the operand size wants; of a relative branch: the displacement
     u64 imm2                # enter's level, selector of a far pointer
     u16 off                 # in the page
+    u8 imm_len              # bytes of all immediates; they are the last
     u32 mode                # MODE_…
     u32 reads, writes       # status flags (F_…) it needs, and it surely writes or leaves undefined
     u32 live                # set by the block builder: flags written here that somebody reads; of a conditional

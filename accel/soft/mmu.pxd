@@ -20,6 +20,13 @@ ctypedef struct Guest:
     Block **pages           # of blocks, by host page
     u8 *arena               # blocks and their operations, one after the other
     u64 used, size
+    # host code (translate.pyx): a room that is mapped twice
+    u8 *native_write        # to write; NULL: nothing is translated
+    u8 *native_run          # the same to execute
+    u64 native_used, native_first, native_size
+    u8 *cold                # in it: to a block that is not translated
+    u32 hot                 # executions before a block is translated
+    bint (*hotspot)(Cpu *c, Block *block) noexcept nogil    # translates it; False: it stays the interpreter's
     u64 code_writes         # bus masters' writes into cached code, as far as seen
     Entry near              # the memory that was used last, as the address space has it; start > last: unknown;
     u8 *near_base           # its RamBlock's host address

@@ -302,11 +302,11 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     cdef u64 number
     if e.rtag == linear & PAGE:
         if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
-            host[0] = <u8 *>(linear + e.addend)
+            host[0] = <u8 *>(e.host + (linear & 0xFFF))
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
         if access == ACCESS_WRITE and e.phys & TLB_WRITE:
-            host[0] = <u8 *>(linear + e.addend)
+            host[0] = <u8 *>(e.host + (linear & 0xFFF))
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
     c.fills += 1
@@ -322,7 +322,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     if not user and found.user and c.cr4 & CR4_SMAP:
         return 0                # allowed now, but not for long
     e.rtag = linear & PAGE
-    e.addend = <u64>page - (linear & PAGE)
+    e.host = <u64>page
     e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
     if found.level == 2:
         c.large[(linear >> 27) & 63] |= <u64>1 << ((linear >> 21) & 63)
@@ -700,7 +700,7 @@ cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
         for t in range(2):
             for i in range(TLB_SIZE):
                 if other.tlbs[t][i].wtag == other.tlbs[t][i].rtag and (
-                    <u8 *>(other.tlbs[t][i].wtag + other.tlbs[t][i].addend) == page
+                    <u8 *>other.tlbs[t][i].host == page
                 ):
                     other.tlbs[t][i].wtag = <u64>(i ^ 1) << 12
     return 0
@@ -722,6 +722,7 @@ cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
     if link[0] == block:
         link[0] = block.next
     block.dead = 1
+    block.native = g.cold
     code_of(block).fn = resync          # the jump cache may still lead here
     if runs != NULL and runs.block == block:
         for i in range(<u32>block.uops - block.linked):
@@ -795,6 +796,7 @@ cdef void forget_all(Guest *g) noexcept nogil:
     memset(g.buckets, 0, BUCKETS * sizeof(Block *))
     memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
     g.used = 0
+    g.native_used = g.native_first
     for n in range(g.count):
         new_map(g.cpus[n])
         g.cpus[n].block = NULL

@@ -26,6 +26,7 @@ from accel.soft.exception cimport after_step, before_step, deliver, interrupt, n
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
 from accel.soft.smm cimport enter_smi
+from accel.soft.translate cimport close_room, open_room
 from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
 from accel.space cimport AddressSpace
 
@@ -35,6 +36,10 @@ from accel.soft.block import SCRATCH_SIZE
 cdef extern from *:
     """
     #include <poll.h>
+    #include <sys/mman.h>
+    #ifndef MAP_32BIT
+    #define MAP_32BIT 0
+    #endif
     #include <string.h>
     #include <sys/eventfd.h>
     #include <sys/prctl.h>
@@ -63,6 +68,7 @@ cdef extern from *:
         prctl(PR_SET_NAME, "soft CPUs", 0, 0, 0);
     }
     """
+    int MAP_32BIT
     u32 vr_or32(u32 *, u32) nogil
     u32 vr_and32(u32 *, u32) nogil
     u32 vr_get32(u32 *) nogil
@@ -78,8 +84,10 @@ cdef enum:
     SLICE = 20000               # instructions: some 50 us
     LEAST = 200
     FX_SIZE = 4096
+    SIGNALS = 65536             # below a Cpu, which RSP points to in translated code: for the frames of signals
 
 cdef u64 ARENA = <u64>64 << 20
+cdef u64 CPU_ROOM = (SIGNALS + sizeof(Cpu) + 4095) & ~<u64>4095
 cdef i64 LONGEST_SLEEP = 500000000      # ns
 
 # MSRs of the KVM clock: the first two are the old numbers of the same
@@ -417,7 +425,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
 cdef class Machine:
     """What the processors share: address spaces, code cache, clock, bell."""
 
-    def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock):
+    def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, u32 hot=0, u64 room=0):
         self.memory, self.io, self.lock = memory, io, lock
         self.clock = SoftClock()
         self.cpus = []
@@ -429,16 +437,18 @@ cdef class Machine:
         self.guest.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
         self.guest.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
         cdef void *arena = mmap(
-            NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+            NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0
         )
         if arena == MAP_FAILED or self.guest.buckets == NULL or self.guest.pages == NULL or self.bell < 0:
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
         self.guest.arena = <u8 *>arena
+        self.translates = room and <u64>arena >> 31 == 0 and open_room(&self.guest, room, hot)
         self.guest.near.start = 1
 
     def __dealloc__(self):
         if self.guest.arena != NULL:
             munmap(self.guest.arena, ARENA)
+            close_room(&self.guest)
         PyMem_RawFree(self.guest.buckets)
         PyMem_RawFree(self.guest.pages)
         if self.bell >= 0:
@@ -484,7 +494,7 @@ cdef class Machine:
         return {
             "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
             "fills": c.fills, "faults": c.faults,
-            "cache": self.guest.used,
+            "cache": self.guest.used, "code": self.guest.native_used if self.translates else 0,
         }
 
 
@@ -524,9 +534,10 @@ cdef class SoftCpu(CpuThread):
     """A processor. The first one's thread runs all; `launch()` is called for it alone."""
 
     def __cinit__(self, RunControl control, u32 index, Machine machine, *args):
-        self.c = <Cpu *>PyMem_RawCalloc(1, sizeof(Cpu))
-        if self.c == NULL:
+        cdef void *room = mmap(NULL, CPU_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if room == MAP_FAILED:
             raise MemoryError
+        self.c = <Cpu *>(<u8 *>room + SIGNALS)
         self.c.owner = <void *>self
 
     def __init__(self, RunControl control, u32 index, Machine machine, cpuid):
@@ -594,7 +605,7 @@ cdef class SoftCpu(CpuThread):
             PyMem_RawFree(self.c.jcache)
             if self.c.fx != NULL:
                 munmap(self.c.fx, FX_SIZE)
-            PyMem_RawFree(self.c)
+            munmap(<u8 *>self.c - SIGNALS, CPU_ROOM)
 
 
     cdef bint owns_apic(self, u64 phys) noexcept nogil:

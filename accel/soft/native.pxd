@@ -1,0 +1,45 @@
+# Which instructions are translated to the host's, and how they use their operands. The documentation is in native.pyx.
+from accel.soft.insn cimport *
+
+cdef enum:                  # Form.kind
+    N_NOT = 0               # the interpreter's
+    N_NOTHING               # no effect
+    N_PLAIN                 # registers that the opcode implies, or none; the bytes are taken over
+    N_MODRM                 # the instruction with other operands
+    N_OPREG                 # its register is in the opcode
+    N_LEA
+    N_PUSH                  # of the register in the opcode
+    N_PUSH_IMM
+    N_POP
+    N_LEAVE
+    N_DIV                   # div, idiv
+    N_JCC
+    N_JMP
+    N_CALL
+    N_RET
+    N_JMP_TO                # indirect
+    N_CALL_TO
+
+cdef enum:                  # Form.use
+    RM_READ = 1
+    RM_WRITE = 2
+    REG = 4                 # modrm.reg is a register that is read
+    REG_WRITE = 8           # … or (also) written
+    TOUCHES = 16            # changes flags
+    XMM_RM = 32             # the operands are XMM registers
+    XMM_REG = 64
+    ALIGNED = 128           # memory on 16 bytes
+    LEGACY = 256            # AH, CH, DH or BH is among the operands
+
+ctypedef struct Form:
+    u32 kind
+    u32 use
+    u32 size                # of modrm.reg, or of the register in the opcode, in bytes
+    u32 rm_size             # of modrm.rm, in memory too
+
+cdef void form_of(const Insn *i, Form *form) noexcept nogil
+
+cdef inline bint translates(const Insn *i) noexcept nogil:
+    cdef Form form
+    form_of(i, &form)
+    return form.kind != N_NOT

@@ -1,0 +1,193 @@
+"""What of 64-bit code the translator takes over, and how each instruction uses its operands.
+
+Everything else is left to the interpreter, instruction by instruction: system instructions, x87 and MMX, strings with
+their counts and directions, the accumulator's moves to 64-bit addresses, and what depends on the declared processor.
+"""
+
+from accel.soft.insn cimport *
+
+
+cdef inline bint high(const Insn *i, u32 n) noexcept nogil:
+    """Is byte register `n` AH, CH, DH or BH?"""
+    return 4 <= n < 8 and not i.prefix & P_REX
+
+
+cdef inline bint elsewhere(u32 n) noexcept nogil:
+    """Register `n` needs a REX prefix when it is translated: it lies in another one of the host's."""
+    return n == 4 or n >= 8
+
+
+cdef void bytes_of(const Insn *i, Form *f) noexcept nogil:
+    """The operands when they are bytes: AH and its like exclude what needs a REX prefix."""
+    cdef bint rm_high = f.rm_size == 1 and not i.mem and f.use & (RM_READ | RM_WRITE) and high(i, i.rm)
+    cdef bint reg_high = f.size == 1 and f.use & (REG | REG_WRITE) and high(i, i.reg)
+    if not rm_high and not reg_high:
+        return
+    f.use |= LEGACY
+    if i.mem or i.prefix & P_REXW:
+        f.kind = N_NOT
+    elif not rm_high and f.use & (RM_READ | RM_WRITE) and (elsewhere(i.rm) or f.rm_size == 1 and i.rm >= 4):
+        f.kind = N_NOT
+    elif not reg_high and f.use & (REG | REG_WRITE) and (elsewhere(i.reg) or f.size == 1 and i.reg >= 4):
+        f.kind = N_NOT
+
+
+cdef void modrm(const Insn *i, Form *f, u32 use, u32 size, u32 rm_size) noexcept nogil:
+    f.kind, f.use, f.size, f.rm_size = N_MODRM, use, size, rm_size
+    if i.writes:
+        f.use |= TOUCHES
+    bytes_of(i, f)
+
+
+cdef void one(const Insn *i, Form *f) noexcept nogil:
+    cdef u32 op = i.op, size = i.osize, n = i.reg & 7
+    if op < 0x40:
+        size = 1 if not op & 1 else size
+        if op & 7 < 4:
+            if op & 2:
+                modrm(i, f, RM_READ | REG | (0 if op >= 0x38 else REG_WRITE), size, size)
+            else:
+                modrm(i, f, RM_READ | REG | (0 if op >= 0x38 else RM_WRITE), size, size)
+        elif op & 7 < 6:
+            f.kind, f.use, f.size = N_PLAIN, TOUCHES, size
+    elif 0x50 <= op <= 0x5F:
+        if size == 8:
+            f.kind = N_PUSH if op < 0x58 else N_POP
+    elif op == 0x63:
+        modrm(i, f, RM_READ | REG_WRITE, size, 4)
+        if size == 2:
+            f.kind = N_NOT
+    elif op == 0x68 or op == 0x6A:
+        if size == 8:
+            f.kind = N_PUSH_IMM
+    elif op == 0x69 or op == 0x6B:
+        modrm(i, f, RM_READ | REG_WRITE, size, size)
+    elif 0x70 <= op <= 0x7F:
+        f.kind = N_JCC
+    elif op == 0x80 or op == 0x81 or op == 0x83:
+        size = 1 if op == 0x80 else size
+        modrm(i, f, RM_READ | (0 if n == 7 else RM_WRITE), size, size)
+    elif op == 0x84 or op == 0x85:
+        size = 1 if op == 0x84 else size
+        modrm(i, f, RM_READ | REG, size, size)
+    elif op == 0x86 or op == 0x87:
+        size = 1 if op == 0x86 else size
+        modrm(i, f, RM_READ | RM_WRITE | REG | REG_WRITE, size, size)
+    elif op == 0x88 or op == 0x89:
+        size = 1 if op == 0x88 else size
+        modrm(i, f, RM_WRITE | REG, size, size)
+    elif op == 0x8A or op == 0x8B:
+        size = 1 if op == 0x8A else size
+        modrm(i, f, RM_READ | REG_WRITE, size, size)
+    elif op == 0x8D:
+        if size != 2:
+            f.kind, f.size = N_LEA, size
+    elif op == 0x90:
+        if not i.prefix & (P_F2 | P_F3) and i.opreg == 0:
+            f.kind = N_NOTHING
+        elif i.opreg:
+            f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
+    elif 0x91 <= op <= 0x97:
+        f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
+    elif op == 0x98 or op == 0x99:
+        f.kind, f.size = N_PLAIN, size
+    elif op == 0xA8 or op == 0xA9:
+        f.kind, f.use, f.size = N_PLAIN, TOUCHES, (1 if op == 0xA8 else size)
+    elif 0xB0 <= op <= 0xB7:
+        f.kind, f.use, f.size = N_OPREG, REG_WRITE, 1
+        if high(i, i.opreg):
+            f.use |= LEGACY
+    elif 0xB8 <= op <= 0xBF:
+        f.kind, f.use, f.size = N_OPREG, REG_WRITE, size
+    elif op == 0xC0 or op == 0xC1 or 0xD0 <= op <= 0xD3:
+        size = 1 if not op & 1 else size
+        modrm(i, f, RM_READ | RM_WRITE, size, size)
+        if op >= 0xD2:
+            f.use |= TOUCHES
+    elif op == 0xC2 or op == 0xC3:
+        f.kind = N_RET
+    elif op == 0xC6 or op == 0xC7:
+        size = 1 if op == 0xC6 else size
+        modrm(i, f, RM_WRITE, size, size)
+    elif op == 0xC9:
+        if size == 8:
+            f.kind = N_LEAVE
+    elif op == 0xE8:
+        f.kind = N_CALL
+    elif op == 0xE9 or op == 0xEB:
+        f.kind = N_JMP
+    elif op == 0xF5 or op == 0xF8 or op == 0xF9:
+        f.kind, f.use = N_PLAIN, TOUCHES
+    elif op == 0xF6 or op == 0xF7:
+        size = 1 if op == 0xF6 else size
+        if n < 2:
+            modrm(i, f, RM_READ, size, size)
+        elif n < 4:
+            modrm(i, f, RM_READ | RM_WRITE, size, size)
+        elif n < 6:
+            modrm(i, f, RM_READ, size, size)
+        elif size >= 4:
+            f.kind, f.use, f.size, f.rm_size = N_DIV, TOUCHES | RM_READ, size, size
+    elif op == 0xFE or (op == 0xFF and n < 2):
+        size = 1 if op == 0xFE else size
+        if n < 2:
+            modrm(i, f, RM_READ | RM_WRITE, size, size)
+    elif op == 0xFF and n == 2:
+        f.kind, f.rm_size = N_CALL_TO, 8
+    elif op == 0xFF and n == 4:
+        f.kind, f.rm_size = N_JMP_TO, 8
+
+
+cdef void two(const Insn *i, Form *f) noexcept nogil:
+    cdef u32 op = i.op, size = i.osize, n = i.reg & 7
+    if op == 0x0D or 0x18 <= op <= 0x1F:
+        f.kind = N_NOTHING
+    elif 0x40 <= op <= 0x4F:
+        modrm(i, f, RM_READ | REG | REG_WRITE, size, size)
+    elif 0x80 <= op <= 0x8F:
+        f.kind = N_JCC
+    elif 0x90 <= op <= 0x9F:
+        modrm(i, f, RM_WRITE, 1, 1)
+    elif op == 0xA3 or op == 0xAB or op == 0xB3 or op == 0xBB:
+        modrm(i, f, RM_READ | REG | (0 if op == 0xA3 else RM_WRITE), size, size)
+        if i.mem:                               # the bit may lie anywhere
+            f.kind = N_NOT
+    elif op == 0xA4 or op == 0xA5 or op == 0xAC or op == 0xAD:
+        modrm(i, f, RM_READ | RM_WRITE | REG, size, size)
+        f.use |= TOUCHES
+        if size == 2:                           # undefined for counts above 16, and hosts differ
+            f.kind = N_NOT
+    elif op == 0xAF:
+        modrm(i, f, RM_READ | REG | REG_WRITE, size, size)
+    elif op == 0xB0 or op == 0xB1:
+        size = 1 if op == 0xB0 else size
+        modrm(i, f, RM_READ | RM_WRITE | REG, size, size)
+    elif op == 0xB6 or op == 0xBE:
+        modrm(i, f, RM_READ | REG_WRITE, size, 1)
+    elif op == 0xB7 or op == 0xBF:
+        modrm(i, f, RM_READ | REG_WRITE, size, 2)
+    elif op == 0xBA:
+        modrm(i, f, RM_READ | (0 if n == 4 else RM_WRITE), size, size)
+    elif op == 0xBC or op == 0xBD:
+        if not i.prefix & P_F3:
+            modrm(i, f, RM_READ | REG | REG_WRITE, size, size)
+            if size == 2:
+                f.kind = N_NOT
+    elif op == 0xC0 or op == 0xC1:
+        size = 1 if op == 0xC0 else size
+        modrm(i, f, RM_READ | RM_WRITE | REG | REG_WRITE, size, size)
+    elif 0xC8 <= op <= 0xCF:
+        if size != 2:
+            f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
+
+
+cdef void form_of(const Insn *i, Form *form) noexcept nogil:
+    form.kind = N_NOT
+    form.use = 0
+    form.size = form.rm_size = 0
+    if i.klass != K_INTEGER or not i.mode & MODE_64 or i.mode & MODE_STEP:
+        return
+    if i.map == MAP_ONE:
+        one(i, form)
+    elif i.map == MAP_0F:
+        two(i, form)

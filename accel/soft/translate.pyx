@@ -1,0 +1,827 @@
+"""Hot blocks of 64-bit code become the host's instructions: the same ones, with other operands.
+
+Registers are the host's one to one but for four: RSP is in the host's R15, and R10, R11 and R15 stay in Cpu, for R10 and R11
+are what the code between the guest's instructions works with. RSP points to the Cpu, so its fields are operands; below
+it is room for what the host's kernel puts onto a stack. Status flags are the host's while an instruction's are wanted
+and nothing came between; else they lie in Cpu.native_flags, as lahf and seto leave them.
+
+A memory operand's address is computed into R10 and compared with the TLB, as `readable` does it. Whatever is not as it
+should be (a miss, a device, a page's border, code that is written to, a division that faults) leads back into the
+interpreter at the same instruction, of which nothing has been done yet. So no exception is ever raised here, and
+none of the host's: every operand has been looked at before.
+
+Blocks lead to each other by the links and the jump cache of the interpreter; Block.native says where a block's code is,
+or leads out. Each block takes its instructions from the budget when it is entered, like the interpreter's.
+
+The room for code is mapped twice, once to write and once to execute. When it is full everything begins anew.
+
+Ref: Intel SDM volume 2; System V ABI, AMD64 supplement, 3.2 (registers that a function keeps).
+Not translated: see native.pyx.
+"""
+
+from libc.string cimport memcpy
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, ftruncate
+
+from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
+from accel.soft.cpu cimport *
+from accel.soft.insn cimport *
+from accel.soft.mmu cimport Guest, forget_all
+from accel.soft.native cimport *
+
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #ifndef MAP_32BIT
+    #define MAP_32BIT 0
+    #endif
+    static int vr_room(void) { return memfd_create("vmrun-code", MFD_CLOEXEC); }
+    """
+    int vr_room() nogil
+    int MAP_32BIT
+
+cdef enum:
+    H_RAX = 0
+    H_RDX = 2
+    H_RSP = 4               # points to Cpu
+    H_RBP = 5
+    H_A = 10                # addresses, and what leads out
+    H_B = 11
+    H_SP = 15               # the guest's RSP
+    NOWHERE = 99            # a guest's register that is in Cpu
+    LEAST_ROOM = 16384      # for one block
+    FIXES = 160
+    PROLOGUE = 15           # bytes that take a block from the budget
+    OP_LEA = 0x8D
+    OP_LOAD = 0x8B
+    OP_STORE = 0x89
+    OP_ADD = 0x03
+    OP_SUB = 0x2B
+    OP_CMP = 0x3B
+
+# A block while it is translated.
+cdef struct Work:
+    u8 *at                  # where the next byte goes
+    i64 shift               # from there to where it is executed
+    Guest *g
+    Block *block
+    Insn *insns
+    u32 count
+    u32 now                 # the instruction
+    u32 live[MOST + 1]      # flags that somebody reads from here on
+    bint held               # the flags are the host's
+    bint kept               # they are in Cpu.native_flags
+    bint failed
+    u8 *fix[FIXES]          # places of displacements that lead back to the interpreter, and at which instruction
+    u32 fix_of[FIXES]
+    u32 fixes
+
+# Where things are in Cpu, and in the room
+cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP, AT_GLOBAL
+cdef u32 AT_NATIVE, AT_FX
+cdef u32 exit_at
+cdef u32 dispatch_at
+
+
+cdef void measure() noexcept nogil:
+    global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP
+    global AT_GLOBAL, AT_NATIVE, AT_FX
+    cdef Cpu *c = <Cpu *>4096
+    cdef Block *b = <Block *>4096
+    AT_BUDGET, AT_TLB, AT_RIP = <u32>(<u64>&c.budget - 4096), <u32>(<u64>&c.tlb - 4096), <u32>(<u64>&c.rip - 4096)
+    AT_BLOCK, AT_LINK = <u32>(<u64>&c.block - 4096), <u32>(<u64>&c.link - 4096)
+    AT_FALL, AT_MODE = <u32>(<u64>&c.link_fall - 4096), <u32>(<u64>&c.mode - 4096)
+    AT_FLAGS, AT_SP = <u32>(<u64>&c.native_flags - 4096), <u32>(<u64>&c.host_sp - 4096)
+    AT_JCACHE, AT_MAP = <u32>(<u64>&c.jcache - 4096), <u32>(<u64>&c.gen_map - 4096)
+    AT_GLOBAL, AT_FX = <u32>(<u64>&c.gen_global - 4096), <u32>(<u64>&c.fx - 4096)
+    AT_NATIVE = <u32>(<u64>&b.native - 4096)
+
+
+# --- bytes ---------------------------------------------------------------------------------------------------------------
+
+cdef inline void put(Work *t, u64 bytes, u32 count) noexcept nogil:
+    """`count` bytes, written as one number: 0x0F1007 is 0F 10 07."""
+    cdef u32 n
+    for n in range(count):
+        t.at[0] = <u8>(bytes >> (8 * (count - 1 - n)))
+        t.at += 1
+
+
+cdef inline void put32(Work *t, i64 value) noexcept nogil:
+    (<i32 *>t.at)[0] = <i32>value
+    t.at += 4
+
+
+cdef void modrm_mem(Work *t, u32 reg, u32 base, i64 disp) noexcept nogil:
+    """[base + disp] as the operand of an instruction; the upper bits of the registers are in its REX."""
+    cdef u32 mod = 2
+    if disp == 0 and base & 7 != 5:
+        mod = 0
+    elif -128 <= disp < 128:
+        mod = 1
+    put(t, mod << 6 | (reg & 7) << 3 | (base & 7), 1)
+    if base & 7 == 4:
+        put(t, 0x24, 1)
+    if mod == 1:
+        put(t, <u64>disp & 0xFF, 1)
+    elif mod == 2:
+        put32(t, disp)
+
+
+cdef inline u32 rex(bint wide, u32 reg, u32 index, u32 base) noexcept nogil:
+    return 0x40 | wide << 3 | (reg >> 3) << 2 | (index >> 3) << 1 | base >> 3
+
+
+cdef void with_mem(Work *t, u32 op, u32 reg, u32 base, i64 disp) noexcept nogil:
+    """A 64-bit instruction on `reg` and [base + disp]."""
+    put(t, rex(True, reg, 0, base), 1)
+    put(t, op, 1)
+    modrm_mem(t, reg, base, disp)
+
+
+cdef void with_reg(Work *t, bint wide, u32 op, u32 reg, u32 rm) noexcept nogil:
+    put(t, rex(wide, reg, 0, rm), 1)
+    put(t, op, 1)
+    put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
+
+
+cdef inline void from_cpu(Work *t, u32 reg, u32 at) noexcept nogil:
+    with_mem(t, OP_LOAD, reg, H_RSP, at)
+
+
+cdef inline void to_cpu(Work *t, u32 reg, u32 at) noexcept nogil:
+    with_mem(t, OP_STORE, reg, H_RSP, at)
+
+
+cdef inline void move(Work *t, u32 to, u32 source) noexcept nogil:
+    with_reg(t, True, OP_LOAD, to, source)
+
+
+cdef void number(Work *t, u32 reg, u64 value) noexcept nogil:
+    """A pointer below 4 GiB, or any number of 32 bits without a sign."""
+    if reg >> 3:
+        put(t, 0x41, 1)
+    put(t, 0xB8 | (reg & 7), 1)
+    put32(t, <i32>value)
+
+
+cdef void jump_to(Work *t, u8 *target) noexcept nogil:
+    """`target` in the room as it is executed."""
+    put(t, 0xE9, 1)
+    put32(t, <i64>target - <i64>(t.at + t.shift + 4))
+
+
+cdef void leads_out(Work *t) noexcept nogil:
+    """The displacement of a branch to the interpreter at this instruction."""
+    if t.fixes == FIXES:
+        t.failed = True
+        return
+    t.fix[t.fixes], t.fix_of[t.fixes] = t.at, t.now
+    t.fixes += 1
+    put32(t, 0)
+
+
+cdef inline u8 *branch(Work *t, u32 condition) noexcept nogil:
+    """A conditional branch forward; land() gives it its target."""
+    put(t, 0x0F80 | condition, 2)
+    put32(t, 0)
+    return t.at
+
+
+cdef inline void land(Work *t, u8 *behind) noexcept nogil:
+    (<i32 *>(behind - 4))[0] = <i32>(t.at - behind)
+
+
+# --- registers and flags ---------------------------------------------------------------------------------------------------
+
+cdef inline u32 host_of(u32 n) noexcept nogil:
+    if n == 4:
+        return H_SP
+    return NOWHERE if n == 10 or n == 11 or n == 15 else n
+
+
+cdef u32 read_reg(Work *t, u32 n, u32 scratch) noexcept nogil:
+    """The host's register with the guest's `n`: `scratch` when it had to be loaded."""
+    if host_of(n) != NOWHERE:
+        return host_of(n)
+    from_cpu(t, scratch, 8 * n)
+    return scratch
+
+
+cdef void keep_flags(Work *t) noexcept nogil:
+    """Into Cpu, if only the host has them. Uses R11, changes no flag."""
+    if t.held and not t.kept:
+        put(t, 0x4989C39F0F90C0, 7)             # mov r11, rax; lahf; seto al
+        put(t, 0x66898424, 4)                   # mov [rsp + …], ax
+        put32(t, AT_FLAGS)
+        put(t, 0x4C89D8, 3)                     # mov rax, r11
+        t.kept = True
+
+
+cdef void hold_flags(Work *t) noexcept nogil:
+    """From Cpu, if the host does not have them. Uses R11."""
+    if not t.held:
+        put(t, 0x4989C3, 3)                     # mov r11, rax
+        put(t, 0x8B8424, 3)                     # mov eax, [rsp + …]
+        put32(t, AT_FLAGS)
+        put(t, 0x047F9E4C89D8, 6)               # add al, 127; sahf; mov rax, r11
+        t.held = True
+
+
+cdef inline void disturb(Work *t) noexcept nogil:
+    """The host's flags are about to be lost."""
+    if t.live[t.now]:
+        keep_flags(t)
+    t.held = False
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------------
+
+cdef void offset_into(Work *t, const Insn *i, u32 to, bint wide) noexcept nogil:
+    """The operand's offset (cut to 32 bits unless `wide`); without the segment's base. Uses R10 and R11, no flags."""
+    cdef u32 base = NOWHERE, index = NOWHERE
+    cdef i64 disp = i.disp
+    if <i64><i32>disp != disp:
+        t.failed = True
+        return
+    if i.riprel:
+        from_cpu(t, H_A, R_RIPB)
+        base = H_A
+    elif i.base != R_ZERO:
+        base = read_reg(t, i.base >> 3, H_A)
+    if i.index != R_ZERO:
+        index = read_reg(t, i.index >> 3, H_B)
+    if index == NOWHERE and base == NOWHERE:
+        put(t, rex(wide, 0, 0, to), 1)          # mov to, imm32
+        put(t, 0xC7C0 | (to & 7), 2)
+        put32(t, disp)
+        return
+    if index == NOWHERE:
+        put(t, rex(wide, to, 0, base), 1)
+        put(t, OP_LEA, 1)
+        modrm_mem(t, to, base, disp)
+        return
+    put(t, rex(wide, to, index, 0 if base == NOWHERE else base), 1)
+    put(t, OP_LEA, 1)
+    put(t, (0x04 if base == NOWHERE else 0x84) | (to & 7) << 3, 1)
+    put(t, <u32>i.scale << 6 | (index & 7) << 3 | (5 if base == NOWHERE else base & 7), 1)
+    put32(t, disp)
+
+
+cdef void check(Work *t, u32 size, bint write) noexcept nogil:
+    """R10 from a linear address to the host's; or out. Uses R11 and flags."""
+    put(t, 0x4D89D349C1EB07, 7)                 # mov r11, r10; shr r11, 12 - 5
+    put(t, 0x4181E3, 3)                         # and r11d, …
+    put32(t, (TLB_SIZE - 1) * sizeof(TlbEntry))
+    with_mem(t, OP_ADD, H_B, H_RSP, AT_TLB)
+    with_mem(t, OP_SUB, H_A, H_B, 8 if write else 0)
+    put(t, 0x4981FA, 3)                         # cmp r10, …
+    put32(t, 4096 - <i64>size)
+    put(t, 0x0F87, 2)                           # ja
+    leads_out(t)
+    with_mem(t, OP_ADD, H_A, H_B, 16)
+
+
+cdef void reach(Work *t, const Insn *i, u32 size, bint write) noexcept nogil:
+    """R10 = the host's address of the instruction's operand."""
+    disturb(t)
+    offset_into(t, i, H_A, i.asize == 8)
+    if i.seg == FS or i.seg == GS:
+        with_mem(t, OP_ADD, H_A, H_RSP, R_FS if i.seg == FS else R_GS)
+    check(t, size, write)
+
+
+cdef void reach_stack(Work *t, i64 disp, bint write) noexcept nogil:
+    disturb(t)
+    with_mem(t, OP_LEA, H_A, H_SP, disp)
+    check(t, 8, write)
+
+
+cdef inline void move_stack(Work *t, i64 by) noexcept nogil:
+    with_mem(t, OP_LEA, H_SP, H_SP, by)
+
+
+# --- ways on ---------------------------------------------------------------------------------------------------------------
+
+cdef void canonical_or_out(Work *t) noexcept nogil:
+    """R10 may be RIP. Uses R11."""
+    put(t, 0x4D89D349C1FB2F, 7)                 # mov r11, r10; sar r11, 47
+    put(t, 0x49FFC3, 3)                         # inc r11
+    put(t, 0x4983FB01, 4)                       # cmp r11, 1
+    put(t, 0x0F87, 2)
+    leads_out(t)
+
+
+cdef void rip_into(Work *t, u32 reg, i64 offset) noexcept nogil:
+    """RIP of an offset in the page."""
+    from_cpu(t, reg, R_RIPB)
+    with_mem(t, OP_LEA, reg, reg, offset)
+
+
+cdef void go_to(Work *t, i64 target, u32 way, u8 *start) noexcept nogil:
+    """On to an offset from the page's beginning, by way 0 (taken) or 1 (fall) of the block's link."""
+    cdef Block *block = t.block
+    cdef Link *link = <Link *>&code_of(block)[block.uops - 1]
+    cdef u8 *known
+    if target == t.insns[0].off:
+        jump_to(t, start)
+        return
+    if not block.linked or not 0 <= target < 4096:
+        if <i64><i32>target != target:
+            t.failed = True
+        rip_into(t, H_A, target)
+        jump_to(t, t.g.native_run + dispatch_at)
+        return
+    put(t, 0x4C8B1425, 4)                       # mov r10, [link.ways[way]]
+    put32(t, <i64><u64>&link.ways[way])
+    put(t, 0x4D85D2, 3)                         # test r10, r10
+    known = branch(t, 4)
+    put(t, 0x41FF62, 3)                         # jmp [r10 + native]
+    put(t, AT_NATIVE, 1)
+    land(t, known)
+    rip_into(t, H_A, target)
+    to_cpu(t, H_A, AT_RIP)
+    number(t, H_A, <u64>link)
+    to_cpu(t, H_A, AT_LINK)
+    put(t, 0xC78424, 3)                         # mov dword [rsp + …], way
+    put32(t, AT_FALL)
+    put32(t, way)
+    number(t, H_A, <u64>block)
+    to_cpu(t, H_A, AT_BLOCK)
+    put(t, 0x4531D2, 3)                         # xor r10d, r10d
+    jump_to(t, t.g.native_run + exit_at)
+
+
+# --- instructions ------------------------------------------------------------------------------------------------------------
+
+cdef void instruction(Work *t, const Insn *i, const Form *f, u32 reg, u32 rm, bint mem) noexcept nogil:
+    """The instruction itself on host registers; `mem`: [rm] instead of rm."""
+    cdef bint wide = f.size == 8
+    cdef u32 prefix, n
+    cdef bint force = not f.use & LEGACY and (
+        f.size == 1 and f.use & (REG | REG_WRITE) and reg >= 4 or f.rm_size == 1 and not mem and rm >= 4
+    )
+    if f.size == 2:
+        put(t, 0x66, 1)
+    prefix = rex(wide, reg, 0, rm)
+    if prefix != 0x40 or force:
+        put(t, prefix, 1)
+    if i.map == MAP_0F:
+        put(t, 0x0F, 1)
+    put(t, i.op, 1)
+    if mem:
+        modrm_mem(t, reg, rm, 0)
+    else:
+        put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
+    for n in range(i.imm_len):
+        put(t, i.bytes[i.len - i.imm_len + n], 1)
+
+
+cdef void flags_for(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """The host's flags as this instruction needs them: what it reads, and what it leaves to others."""
+    if i.reads or f.use & TOUCHES and t.live[t.now + 1] & ~i.writes:
+        hold_flags(t)
+
+
+cdef inline void flags_of(Work *t, const Form *f) noexcept nogil:
+    if f.use & TOUCHES:
+        t.held, t.kept = True, False
+
+
+cdef inline u32 legacy_or(Work *t, const Form *f, u32 n, u32 size, u32 prefix, u32 scratch) noexcept nogil:
+    """A register operand; AH and its like are what they are."""
+    if size == 1 and 4 <= n < 8 and not prefix & P_REX:
+        return n
+    return read_reg(t, n, scratch)
+
+
+cdef void on_modrm(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    cdef u32 reg = i.reg & 7, rm = H_A
+    if i.mem:
+        reach(t, i, f.rm_size, f.use & RM_WRITE)
+    flags_for(t, i, f)
+    if f.use & (REG | REG_WRITE):
+        reg = legacy_or(t, f, i.reg, f.size, i.prefix, H_B)
+    if not i.mem:
+        rm = legacy_or(t, f, i.rm, f.rm_size, i.prefix, H_A)
+        if rm == H_A and reg == H_B and i.reg == i.rm:
+            rm = H_B                            # the same register twice
+    instruction(t, i, f, reg, rm, i.mem)
+    if not i.mem and f.use & RM_WRITE and host_of(i.rm) == NOWHERE:
+        to_cpu(t, rm, 8 * i.rm)
+    if f.use & REG_WRITE and reg == H_B:
+        to_cpu(t, reg, 8 * i.reg)
+    flags_of(t, f)
+
+
+cdef void on_opreg(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """mov, bswap, xchg of the register in the opcode."""
+    cdef u32 n = i.opreg, reg = n, j
+    cdef bint legacy = f.use & LEGACY
+    if not legacy:
+        reg = host_of(n)
+        if reg == NOWHERE:
+            reg = H_A
+            if f.use & REG or f.size < 4:
+                from_cpu(t, reg, 8 * n)
+    if f.size == 2:
+        put(t, 0x66, 1)
+    if f.size == 8 or reg >= 8 or f.size == 1 and reg >= 4 and not legacy:
+        put(t, rex(f.size == 8, 0, 0, reg), 1)
+    if i.map == MAP_0F:
+        put(t, 0x0F, 1)
+    put(t, (i.op & 0xF8) | (reg & 7), 1)
+    for j in range(i.imm_len):
+        put(t, i.bytes[i.len - i.imm_len + j], 1)
+    if reg == H_A:
+        to_cpu(t, reg, 8 * n)
+
+
+cdef void on_plain(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    cdef u32 j
+    flags_for(t, i, f)
+    if f.size == 2:
+        put(t, 0x66, 1)
+    if f.size == 8:
+        put(t, 0x48, 1)
+    put(t, i.op, 1)
+    for j in range(i.imm_len):
+        put(t, i.bytes[i.len - i.imm_len + j], 1)
+    flags_of(t, f)
+
+
+cdef void on_lea(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    cdef u32 to = host_of(i.reg)
+    offset_into(t, i, H_A if to == NOWHERE else to, f.size == 8 and i.asize == 8)
+    if to == NOWHERE:
+        to_cpu(t, H_A, 8 * i.reg)
+
+
+cdef void on_div(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """Nothing that would fault."""
+    cdef bint wide = f.size == 8
+    if i.mem:
+        reach(t, i, f.size, False)
+        put(t, rex(wide, H_B, 0, H_A), 1)
+        put(t, OP_LOAD, 1)
+        modrm_mem(t, H_B, H_A, 0)
+    else:
+        disturb(t)
+        with_reg(t, wide, OP_LOAD, H_B, read_reg(t, i.rm, H_B))
+    if i.reg & 7 == 6:
+        with_reg(t, wide, OP_CMP, H_RDX, H_B)
+        put(t, 0x0F83, 2)                       # jae
+        leads_out(t)
+    else:                                       # a dividend that is the sign-extended RAX, and not by -1 or 0
+        with_reg(t, wide, OP_LOAD, H_A, H_RAX)
+        put(t, rex(wide, 0, 0, H_A), 1)
+        put(t, 0xC1FA, 2)                       # sar r10, …
+        put(t, 63 if wide else 31, 1)
+        with_reg(t, wide, OP_CMP, H_A, H_RDX)
+        put(t, 0x0F85, 2)
+        leads_out(t)
+        put(t, rex(wide, H_A, 0, H_B), 1)
+        put(t, OP_LEA, 1)
+        modrm_mem(t, H_A, H_B, 1)
+        put(t, rex(wide, 0, 0, H_A), 1)
+        put(t, 0x83FA01, 3)                     # cmp r10, 1
+        put(t, 0x0F86, 2)
+        leads_out(t)
+    with_reg(t, wide, 0xF7, i.reg & 7, H_B)
+    t.held, t.kept = True, False
+
+
+cdef void on_push(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    reach_stack(t, -8, True)
+    if f.kind == N_PUSH_IMM:
+        put(t, 0x49C702, 3)                     # mov qword [r10], imm32
+        put32(t, i.imm)
+    else:
+        with_mem(t, OP_STORE, read_reg(t, i.opreg, H_B), H_A, 0)
+    move_stack(t, -8)
+
+
+cdef void on_pop(Work *t, const Insn *i) noexcept nogil:
+    cdef u32 to = host_of(i.opreg)
+    reach_stack(t, 0, False)
+    with_mem(t, OP_LOAD, H_B if to == NOWHERE else to, H_A, 0)
+    if to == NOWHERE:
+        to_cpu(t, H_B, 8 * i.opreg)
+    if to != H_SP:
+        move_stack(t, 8)
+
+
+cdef void on_leave(Work *t) noexcept nogil:
+    disturb(t)
+    move(t, H_A, H_RBP)
+    check(t, 8, False)
+    with_mem(t, OP_LEA, H_SP, H_RBP, 8)
+    with_mem(t, OP_LOAD, H_RBP, H_A, 0)
+
+
+cdef void return_address(Work *t, const Insn *i) noexcept nogil:
+    """Push it."""
+    reach_stack(t, -8, True)
+    rip_into(t, H_B, <i64>i.off + i.len)
+    with_mem(t, OP_STORE, H_B, H_A, 0)
+    move_stack(t, -8)
+
+
+cdef void on_indirect(Work *t, const Insn *i, bint calls) noexcept nogil:
+    if i.mem:
+        reach(t, i, 8, False)
+        with_mem(t, OP_LOAD, H_A, H_A, 0)
+    else:
+        disturb(t)
+        move(t, H_A, read_reg(t, i.rm, H_A))
+    canonical_or_out(t)
+    if calls:
+        to_cpu(t, H_A, R_T0)
+        return_address(t, i)
+        from_cpu(t, H_A, R_T0)
+    jump_to(t, t.g.native_run + dispatch_at)
+
+
+cdef void on_ret(Work *t, const Insn *i) noexcept nogil:
+    reach_stack(t, 0, False)
+    with_mem(t, OP_LOAD, H_A, H_A, 0)
+    canonical_or_out(t)
+    move_stack(t, 8 + (i.imm & 0xFFFF if i.op == 0xC2 else 0))
+    jump_to(t, t.g.native_run + dispatch_at)
+
+
+cdef void on_jcc(Work *t, const Insn *i, u8 *start) noexcept nogil:
+    cdef u8 *taken
+    cdef i64 behind = <i64>i.off + i.len
+    hold_flags(t)
+    if t.live[t.now + 1]:
+        keep_flags(t)
+    if behind + i.imm == t.insns[0].off:        # a loop
+        put(t, 0x0F80 | (i.op & 15), 2)
+        put32(t, <i64>start - <i64>(t.at + t.shift + 4))
+        go_to(t, behind, 1, start)
+        return
+    taken = branch(t, i.op & 15)
+    go_to(t, behind, 1, start)
+    land(t, taken)
+    go_to(t, behind + i.imm, 0, start)
+
+
+cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
+    if f.kind == N_PLAIN:
+        on_plain(t, i, f)
+    elif f.kind == N_MODRM:
+        on_modrm(t, i, f)
+    elif f.kind == N_OPREG:
+        on_opreg(t, i, f)
+    elif f.kind == N_LEA:
+        on_lea(t, i, f)
+    elif f.kind == N_PUSH or f.kind == N_PUSH_IMM:
+        on_push(t, i, f)
+    elif f.kind == N_POP:
+        on_pop(t, i)
+    elif f.kind == N_LEAVE:
+        on_leave(t)
+    elif f.kind == N_DIV:
+        on_div(t, i, f)
+    elif f.kind == N_JCC:
+        on_jcc(t, i, start)
+    elif f.kind == N_JMP:
+        if t.live[t.now + 1]:
+            keep_flags(t)
+        go_to(t, <i64>i.off + i.len + i.imm, 0, start)
+    elif f.kind == N_CALL:
+        return_address(t, i)
+        go_to(t, <i64>i.off + i.len + i.imm, 0, start)
+    elif f.kind == N_RET:
+        on_ret(t, i)
+    elif f.kind == N_JMP_TO or f.kind == N_CALL_TO:
+        on_indirect(t, i, f.kind == N_CALL_TO)
+
+
+# --- a block ---------------------------------------------------------------------------------------------------------------
+
+cdef Uop *operation(Block *block, u32 off, bint mark) noexcept nogil:
+    """The first of the instruction at `off`; or the mark in front of it."""
+    cdef Uop *u = code_of(block)
+    cdef u32 n
+    for n in range(<u32>block.uops - block.linked):
+        if u[n].off == off and (u[n].fn == op_mark) == mark and u[n].fn != op_count and u[n].fn != op_native:
+            return &u[n]
+    return NULL
+
+
+cdef bint worth(Work *t, u32 n) noexcept nogil:
+    """Enough instructions from the n-th on to enter the code here."""
+    cdef Form form
+    cdef u32 found = 0
+    while n < t.count:
+        form_of(&t.insns[n], &form)
+        if form.kind == N_NOT:
+            return found >= 4
+        if t.insns[n].ends != ENDS_NOT:
+            return True
+        found += 1
+        n += 1
+    return True
+
+
+cdef bint translate(Cpu *c, Block *block) noexcept nogil:
+    """Give the block host code. False: it has none at its beginning; c.block is NULL when everything was forgotten."""
+    cdef Guest *g = <Guest *>c.guest
+    cdef Scratch *s = <Scratch *>c.scratch
+    cdef Work t
+    cdef Form form
+    cdef u8 *start
+    cdef u8 *begin
+    cdef Uop *at
+    cdef Uop *marks[MOST]
+    cdef u8 *places[MOST]
+    cdef u32 n, k, found = 0, off = <u32>(block.host & 0xFFF)
+    cdef int failure = 0
+    cdef bint first, inside
+    if g.native_size - g.native_used < LEAST_ROOM:
+        forget_all(g)
+        return False
+    t.insns = s.insns
+    t.count = gather(s, <u8 *>block.host, 4096 - off, off, block.mode, block.count, &failure)
+    if t.count != block.count:
+        return False
+    t.live[t.count] = flow(s, t.count, <u8 *>block.host - off)
+    for n in range(t.count, 0, -1):
+        t.live[n - 1] = (t.live[n] & ~s.insns[n - 1].writes) | s.insns[n - 1].reads
+    t.at = g.native_write + g.native_used
+    t.shift = g.native_run - g.native_write
+    t.g, t.block, t.fixes, t.failed, t.now = g, block, 0, False, 0
+    begin = t.at
+    start = t.at + t.shift
+    put(&t, 0x4883AC24, 4)                      # sub qword [rsp + budget], count
+    put32(&t, AT_BUDGET)
+    put(&t, block.count, 1)
+    put(&t, 0x0F88, 2)                          # js
+    put32(&t, 0)
+    t.held, t.kept, inside = False, True, True
+    form_of(&s.insns[0], &form)
+    first = form.kind != N_NOT and worth(&t, 0)
+    inside = first
+    n = 0
+    while n < t.count:
+        t.now = n
+        form_of(&s.insns[n], &form)
+        if form.kind == N_NOT:
+            if inside:
+                if t.live[n]:
+                    keep_flags(&t)
+                put(&t, 0xE9, 1)
+                leads_out(&t)
+            inside = False
+            n += 1
+            if n < t.count:
+                at = operation(block, s.insns[n].off, True)
+                form_of(&s.insns[n], &form)
+                if at != NULL and form.kind != N_NOT and worth(&t, n):
+                    inside = True
+                    t.held, t.kept = False, True
+                    marks[found], places[found] = at, t.at + t.shift
+                    found += 1
+            continue
+        if inside:
+            one(&t, &s.insns[n], &form, start)
+        n += 1
+    t.now = t.count - 1
+    if inside and s.insns[t.count - 1].ends == ENDS_NOT:
+        if t.live[t.count]:
+            keep_flags(&t)
+        go_to(&t, <i64>s.insns[t.count - 1].off + s.insns[t.count - 1].len, 0, start)
+    if t.failed or not first and not found:
+        return False
+    # the budget is spent: out, in front of the block
+    (<i32 *>(begin + PROLOGUE - 4))[0] = <i32>(t.at - (begin + PROLOGUE))
+    put(&t, 0x48838424, 4)
+    put32(&t, AT_BUDGET)
+    put(&t, block.count, 1)
+    rip_into(&t, H_A, off)
+    to_cpu(&t, H_A, AT_RIP)
+    put(&t, 0x4531D2, 3)                        # xor r10d, r10d
+    jump_to(&t, g.native_run + exit_at)
+    # the interpreter's ways on
+    for n in range(t.count):
+        at = NULL
+        for k in range(t.fixes):
+            if t.fix_of[k] != n:
+                continue
+            if at == NULL:
+                at = operation(block, s.insns[n].off, False)
+                if at == NULL:
+                    return False
+                begin = t.at
+                number(&t, H_A, <u64>at)
+                number(&t, H_B, <u64>block)
+                to_cpu(&t, H_B, AT_BLOCK)
+                jump_to(&t, g.native_run + exit_at)
+            (<i32 *>t.fix[k])[0] = <i32>(begin - (t.fix[k] + 4))
+    g.native_used = (<u64>(t.at - g.native_write) + 15) & ~<u64>15
+    for k in range(found):
+        marks[k].imm = <i64>places[k]
+        marks[k].fn = op_native
+    if not first:
+        return False
+    block.native = start
+    code_of(block).imm = <i64>(start + PROLOGUE)
+    code_of(block).fn = op_native
+    return True
+
+
+# --- the room --------------------------------------------------------------------------------------------------------------
+
+cdef void trampolines(Guest *g) noexcept nogil:
+    """At its beginning: from C into the code, back, and from one block to another by RIP."""
+    global exit_at, dispatch_at
+    cdef Work t
+    cdef u8 *missed[3]
+    cdef u8 *same
+    cdef u32 n
+    t.at, t.shift, t.failed, t.fixes = g.native_write, g.native_run - g.native_write, False, 0
+    # u64 enter(Cpu *rdi, u8 *rsi)
+    put(&t, 0x535541544155, 6)                  # push rbx, rbp, r12, r13
+    put(&t, 0x41564157, 4)                      # push r14, r15
+    with_mem(&t, OP_STORE, H_RSP, 7, AT_SP)     # mov [rdi + host_sp], rsp
+    move(&t, H_RSP, 7)
+    move(&t, H_A, 6)
+    for n in range(16):
+        if host_of(n) != NOWHERE:
+            from_cpu(&t, host_of(n), 8 * n)
+    put(&t, 0x41FFE2, 3)                        # jmp r10
+    exit_at = <u32>(t.at - g.native_write)
+    for n in range(16):
+        if host_of(n) != NOWHERE:
+            to_cpu(&t, host_of(n), 8 * n)
+    move(&t, H_RAX, H_A)
+    from_cpu(&t, H_RSP, AT_SP)
+    put(&t, 0x415F415E415D415C, 8)              # pop r15, r14, r13, r12
+    put(&t, 0x5D5BC3, 3)                        # pop rbp, rbx; ret
+    # to a block without code: r10 is the block
+    g.cold = t.at + t.shift
+    with_mem(&t, OP_LEA, H_A, H_A, 1)
+    jump_to(&t, g.native_run + exit_at)
+    # to RIP r10, by the jump cache
+    dispatch_at = <u32>(t.at - g.native_write)
+    to_cpu(&t, H_A, AT_RIP)
+    put(&t, 0x4D89D349C1EB0C, 7)                # mov r11, r10; shr r11, 12
+    put(&t, 0x4D31D3, 3)                        # xor r11, r10
+    put(&t, 0x4181E3, 3)                        # and r11d, …
+    put32(&t, JCACHE_SIZE - 1)
+    put(&t, 0x4F8D1C9B, 4)                      # lea r11, [r11 + r11 * 4]
+    put(&t, 0x49C1E303, 4)                      # shl r11, 3
+    with_mem(&t, OP_ADD, H_B, H_RSP, AT_JCACHE)
+    with_mem(&t, OP_CMP, H_A, H_B, 0)
+    missed[0] = branch(&t, 5)
+    with_mem(&t, OP_LOAD, H_A, H_B, 8)
+    with_mem(&t, OP_CMP, H_A, H_RSP, AT_MAP)
+    same = branch(&t, 4)
+    with_mem(&t, OP_CMP, H_A, H_RSP, AT_GLOBAL)
+    missed[1] = branch(&t, 5)
+    land(&t, same)
+    put(&t, 0x458B5320, 4)                      # mov r10d, [r11 + mode]
+    put(&t, 0x443B9424, 4)                      # cmp r10d, [rsp + mode]
+    put32(&t, AT_MODE)
+    missed[2] = branch(&t, 5)
+    with_mem(&t, OP_LOAD, H_A, H_B, 24)
+    to_cpu(&t, H_A, R_RIPB)
+    with_mem(&t, OP_LOAD, H_A, H_B, 16)
+    put(&t, 0x41FF62, 3)                        # jmp [r10 + native]
+    put(&t, AT_NATIVE, 1)
+    for n in range(3):
+        land(&t, missed[n])
+    put(&t, 0x4531D2, 3)
+    jump_to(&t, g.native_run + exit_at)
+    g.native_first = g.native_used = (<u64>(t.at - g.native_write) + 63) & ~<u64>63
+
+
+cdef int open_room(Guest *g, u64 size, u32 hot) noexcept nogil:
+    """Memory for code; blocks are translated from now on. 0: the host refuses."""
+    cdef int fd = vr_room()
+    cdef void *first
+    cdef void *second
+    if fd < 0:
+        return 0
+    if ftruncate(fd, <i64>size) < 0:
+        close(fd)
+        return 0
+    first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    second = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_32BIT, fd, 0)
+    close(fd)
+    if first == MAP_FAILED or second == MAP_FAILED:
+        return 0
+    measure()
+    g.native_write, g.native_run, g.native_size, g.hot = <u8 *>first, <u8 *>second, size, hot
+    g.hotspot = translate
+    trampolines(g)
+    return 1
+
+
+cdef void close_room(Guest *g) noexcept nogil:
+    if g.native_write != NULL:
+        munmap(g.native_write, g.native_size)
+        munmap(g.native_run, g.native_size)
+        g.native_write = NULL
