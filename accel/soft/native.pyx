@@ -191,3 +191,5 @@ cdef void form_of(const Insn *i, Form *form) noexcept nogil:
         one(i, form)
     elif i.map == MAP_0F:
         two(i, form)
+
+

@@ -606,7 +606,7 @@ cdef Uop *operation(Block *block, u32 off, bint mark) noexcept nogil:
     cdef Uop *u = code_of(block)
     cdef u32 n
     for n in range(<u32>block.uops - block.linked):
-        if u[n].off == off and (u[n].fn == op_mark) == mark and u[n].fn != op_count and u[n].fn != op_native:
+        if u[n].off == off and (u[n].fn == op_mark) == mark and u[n].fn not in (NULL, op_count, op_native):
             return &u[n]
     return NULL
 
@@ -664,6 +664,9 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     form_of(&s.insns[0], &form)
     first = form.kind != N_NOT and worth(&t, 0)
     inside = first
+    if not first:                               # for loops back to the beginning
+        put(&t, 0xE9, 1)
+        leads_out(&t)
     n = 0
     while n < t.count:
         t.now = n
