@@ -19,6 +19,7 @@ cdef enum:                  # Form.kind
     N_RET
     N_JMP_TO                # indirect
     N_CALL_TO
+    N_SSE                   # XMM registers, which are the host's meanwhile
 
 cdef enum:                  # Form.use
     RM_READ = 1

@@ -1,6 +1,6 @@
 """What of 64-bit code the translator takes over, and how each instruction uses its operands.
 
-Everything else is left to the interpreter, instruction by instruction: system instructions, x87 and MMX, strings with
+Everything else is left to the interpreter, instruction by instruction: system instructions, x87, MMX and SSE3 onward, strings with
 their counts and directions, the accumulator's moves to 64-bit addresses, and what depends on the declared processor.
 """
 
@@ -181,11 +181,109 @@ cdef void two(const Insn *i, Form *f) noexcept nogil:
             f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
 
 
+cdef void packed(Form *f, u32 size) noexcept nogil:
+    """From an XMM register or memory; 16 bytes are aligned."""
+    f.kind, f.rm_size = N_SSE, size
+    f.use = XMM_REG | XMM_RM | RM_READ | (ALIGNED if size == 16 else 0)
+
+
+cdef void stored(Form *f, u32 size, bint aligned) noexcept nogil:
+    f.kind, f.rm_size = N_SSE, size
+    f.use = XMM_REG | XMM_RM | RM_WRITE | (ALIGNED if aligned else 0)
+
+
+cdef void vector(const Insn *i, Form *f) noexcept nogil:
+    """SSE and SSE2."""
+    cdef u32 op = i.op, lead = 0, size
+    if i.prefix & P_F2:
+        lead = 0xF2
+    elif i.prefix & P_F3:
+        lead = 0xF3
+    elif i.prefix & P_66:
+        lead = 0x66
+    size = 4 if lead == 0xF3 else (8 if lead == 0xF2 else 16)       # of what comes in all four kinds
+    if op == 0x10:
+        packed(f, size)
+        f.use &= ~<u32>ALIGNED
+    elif op == 0x11:
+        stored(f, size, False)
+    elif op == 0x12 or op == 0x16:
+        if size == 16:
+            packed(f, 8)
+    elif op == 0x13 or op == 0x17:
+        stored(f, 8, False)
+    elif op == 0x14 or op == 0x15 or op == 0x28 or 0x54 <= op <= 0x57 or op == 0xC6:
+        packed(f, 16)
+    elif op == 0x29:
+        stored(f, 16, True)
+    elif op == 0x2B:
+        if size == 16:
+            stored(f, 16, True)
+    elif op == 0x2A:
+        if size < 16:
+            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 8 if i.prefix & P_REXW else 4, i.osize
+    elif op == 0x2C or op == 0x2D:
+        if size < 16:
+            f.kind, f.use, f.rm_size, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, size, i.osize
+    elif op == 0x2E or op == 0x2F:
+        packed(f, 8 if lead else 4)
+        f.use |= TOUCHES
+    elif op == 0x50:
+        f.kind, f.use, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, 4
+    elif op == 0x51 or op == 0x52 or op == 0x53 or op == 0x58 or op == 0x59 or 0x5C <= op <= 0x5F or op == 0xC2:
+        packed(f, size)
+    elif op == 0x5A:
+        packed(f, 8 if lead == 0 or lead == 0xF2 else (4 if lead == 0xF3 else 16))
+    elif op == 0x5B:
+        packed(f, 16)
+    elif op == 0x6E:
+        if lead == 0x66:
+            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 8 if i.prefix & P_REXW else 4, i.osize
+    elif op == 0x6F:
+        if lead:
+            packed(f, 16)
+            if lead == 0xF3:
+                f.use &= ~<u32>ALIGNED
+    elif op == 0x7E:
+        if lead == 0xF3:
+            packed(f, 8)
+        elif lead == 0x66:
+            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_WRITE, 8 if i.prefix & P_REXW else 4, i.osize
+    elif op == 0x7F:
+        if lead:
+            stored(f, 16, lead == 0x66)
+    elif op == 0x70:
+        if lead:
+            packed(f, 16)
+    elif lead == 0x66:
+        if 0x60 <= op <= 0x6D or 0x74 <= op <= 0x76 or 0xD1 <= op <= 0xD5 or 0xD8 <= op <= 0xE5:
+            packed(f, 16)
+        elif 0xE8 <= op <= 0xEF or 0xF1 <= op <= 0xF6 or 0xF8 <= op <= 0xFE or op == 0xE6:
+            packed(f, 16)
+        elif 0x71 <= op <= 0x73:
+            f.kind, f.use = N_SSE, XMM_RM | RM_READ | RM_WRITE
+        elif op == 0xC4:
+            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 2, 4
+        elif op == 0xC5 or op == 0xD7:
+            f.kind, f.use, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, 4
+        elif op == 0xD6:
+            stored(f, 8, False)
+        elif op == 0xE7:
+            stored(f, 16, True)
+    elif op == 0xE6:
+        packed(f, 8 if lead == 0xF3 else 16)
+
+
 cdef void form_of(const Insn *i, Form *form) noexcept nogil:
     form.kind = N_NOT
     form.use = 0
     form.size = form.rm_size = 0
-    if i.klass != K_INTEGER or not i.mode & MODE_64 or i.mode & MODE_STEP:
+    if not i.mode & MODE_64 or i.mode & MODE_STEP:
+        return
+    if i.klass == K_FPU and i.map == MAP_0F:
+        vector(i, form)
+        return
+    if i.klass != K_INTEGER:
         return
     if i.map == MAP_ONE:
         one(i, form)

@@ -72,6 +72,7 @@ cdef struct Work:
     bint held               # the flags are the host's
     bint kept               # they are in Cpu.native_flags
     bint failed
+    bint vectors            # the XMM registers are the host's already
     u8 *fix[FIXES]          # places of displacements that lead back to the interpreter, and at which instruction
     u32 fix_of[FIXES]
     u32 fixes
@@ -79,13 +80,15 @@ cdef struct Work:
 # Where things are in Cpu, and in the room
 cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP, AT_GLOBAL
 cdef u32 AT_NATIVE, AT_FX
+cdef u32 AT_XMM, AT_MXCSR, AT_TRAP
+cdef u32 vectors_at
 cdef u32 exit_at
 cdef u32 dispatch_at
 
 
 cdef void measure() noexcept nogil:
     global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP
-    global AT_GLOBAL, AT_NATIVE, AT_FX
+    global AT_GLOBAL, AT_NATIVE, AT_FX, AT_XMM, AT_MXCSR, AT_TRAP
     cdef Cpu *c = <Cpu *>4096
     cdef Block *b = <Block *>4096
     AT_BUDGET, AT_TLB, AT_RIP = <u32>(<u64>&c.budget - 4096), <u32>(<u64>&c.tlb - 4096), <u32>(<u64>&c.rip - 4096)
@@ -94,6 +97,8 @@ cdef void measure() noexcept nogil:
     AT_FLAGS, AT_SP = <u32>(<u64>&c.native_flags - 4096), <u32>(<u64>&c.host_sp - 4096)
     AT_JCACHE, AT_MAP = <u32>(<u64>&c.jcache - 4096), <u32>(<u64>&c.gen_map - 4096)
     AT_GLOBAL, AT_FX = <u32>(<u64>&c.gen_global - 4096), <u32>(<u64>&c.fx - 4096)
+    AT_XMM, AT_MXCSR = <u32>(<u64>&c.native_xmm - 4096), <u32>(<u64>&c.mxcsr - 4096)
+    AT_TRAP = <u32>(<u64>&c.sse_trap - 4096)
     AT_NATIVE = <u32>(<u64>&b.native - 4096)
 
 
@@ -567,6 +572,61 @@ cdef void on_jcc(Work *t, const Insn *i, u8 *start) noexcept nogil:
     go_to(t, behind + i.imm, 0, start)
 
 
+cdef void hold_vectors(Work *t) noexcept nogil:
+    """The XMM registers are the host's from here on; out, when SSE is off or an exception not masked."""
+    if t.vectors:
+        return
+    disturb(t)
+    put(t, 0x80BC24, 3)                         # cmp byte [rsp + …], 0
+    put32(t, AT_XMM)
+    put(t, 0x00750B, 3)                         # jne over
+    put(t, 0xE8, 1)
+    put32(t, <i64>(t.g.native_run + vectors_at) - <i64>(t.at + t.shift + 4))
+    put(t, 0x0F85, 2)
+    leads_out(t)
+    t.vectors = True
+
+
+cdef void on_vector(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    cdef u32 reg = i.reg, rm = i.rm, prefix, n
+    hold_vectors(t)
+    if i.mem:
+        reach(t, i, f.rm_size, f.use & RM_WRITE)
+        rm = H_A
+        if f.use & ALIGNED:
+            put(t, 0x41F6C20F, 4)               # test r10b, 15
+            put(t, 0x0F85, 2)
+            leads_out(t)
+    elif not f.use & XMM_RM:
+        rm = read_reg(t, i.rm, H_A)
+    if f.use & REG_WRITE:
+        reg = host_of(i.reg)
+        if reg == NOWHERE:
+            reg = H_B
+    if i.prefix & P_F2:
+        put(t, 0xF2, 1)
+    elif i.prefix & P_F3:
+        put(t, 0xF3, 1)
+    elif i.prefix & P_66:
+        put(t, 0x66, 1)
+    prefix = rex(i.prefix & P_REXW != 0, reg, 0, rm)
+    if prefix != 0x40:
+        put(t, prefix, 1)
+    put(t, 0x0F, 1)
+    put(t, i.op, 1)
+    if i.mem:
+        modrm_mem(t, reg, rm, 0)
+    else:
+        put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
+    for n in range(i.imm_len):
+        put(t, i.bytes[i.len - i.imm_len + n], 1)
+    if f.use & REG_WRITE and reg == H_B:
+        to_cpu(t, reg, 8 * i.reg)
+    if not i.mem and not f.use & XMM_RM and f.use & RM_WRITE and rm == H_A:
+        to_cpu(t, rm, 8 * i.rm)
+    flags_of(t, f)
+
+
 cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
     if f.kind == N_PLAIN:
         on_plain(t, i, f)
@@ -584,6 +644,8 @@ cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
         on_leave(t)
     elif f.kind == N_DIV:
         on_div(t, i, f)
+    elif f.kind == N_SSE:
+        on_vector(t, i, f)
     elif f.kind == N_JCC:
         on_jcc(t, i, start)
     elif f.kind == N_JMP:
@@ -660,7 +722,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     put(&t, block.count, 1)
     put(&t, 0x0F88, 2)                          # js
     put32(&t, 0)
-    t.held, t.kept, inside = False, True, True
+    t.held, t.kept, t.vectors, inside = False, True, False, True
     form_of(&s.insns[0], &form)
     first = form.kind != N_NOT and worth(&t, 0)
     inside = first
@@ -684,7 +746,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
                 form_of(&s.insns[n], &form)
                 if at != NULL and form.kind != N_NOT and worth(&t, n):
                     inside = True
-                    t.held, t.kept = False, True
+                    t.held, t.kept, t.vectors = False, True, False
                     marks[found], places[found] = at, t.at + t.shift
                     found += 1
             continue
@@ -737,9 +799,17 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
 
 # --- the room --------------------------------------------------------------------------------------------------------------
 
+cdef void vector_at(Work *t, u32 op, u32 n) noexcept nogil:
+    """movaps between XMM `n` and the FXSAVE image at r11."""
+    put(t, rex(False, n, 0, H_B), 1)
+    put(t, 0x0F, 1)
+    put(t, op, 1)
+    modrm_mem(t, n, H_B, 160 + 16 * n)
+
+
 cdef void trampolines(Guest *g) noexcept nogil:
     """At its beginning: from C into the code, back, and from one block to another by RIP."""
-    global exit_at, dispatch_at
+    global exit_at, dispatch_at, vectors_at
     cdef Work t
     cdef u8 *missed[3]
     cdef u8 *same
@@ -759,10 +829,37 @@ cdef void trampolines(Guest *g) noexcept nogil:
     for n in range(16):
         if host_of(n) != NOWHERE:
             to_cpu(&t, host_of(n), 8 * n)
+    put(&t, 0x80BC24, 3)                        # cmp byte [rsp + …], 0
+    put32(&t, AT_XMM)
+    put(&t, 0, 1)
+    same = branch(&t, 4)
+    from_cpu(&t, H_B, AT_FX)
+    for n in range(16):
+        vector_at(&t, 0x29, n)
+    put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 0
+    put32(&t, AT_XMM)
+    put(&t, 0, 1)
+    land(&t, same)
     move(&t, H_RAX, H_A)
     from_cpu(&t, H_RSP, AT_SP)
     put(&t, 0x415F415E415D415C, 8)              # pop r15, r14, r13, r12
     put(&t, 0x5D5BC3, 3)                        # pop rbp, rbx; ret
+    # XMM registers into the host's. Not zero: SSE is off, or an exception not masked
+    vectors_at = <u32>(t.at - g.native_write)
+    put(&t, 0x448B9C24, 4)                      # mov r11d, [rsp + mxcsr]
+    put32(&t, AT_MXCSR)
+    put(&t, 0x41F7D34181E3, 6)                  # not r11d; and r11d, …
+    put32(&t, 0x1F80)
+    put(&t, 0x440B9C24, 4)                      # or r11d, [rsp + sse_trap]
+    put32(&t, AT_TRAP)
+    put(&t, 0x7401C3, 3)                        # jz over; ret
+    from_cpu(&t, H_B, AT_FX)
+    for n in range(16):
+        vector_at(&t, 0x28, n)
+    put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 1
+    put32(&t, AT_XMM)
+    put(&t, 0x01, 1)
+    put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
     # to a block without code: r10 is the block
     g.cold = t.at + t.shift
     with_mem(&t, OP_LEA, H_A, H_A, 1)
