@@ -208,7 +208,7 @@ cdef void vector(const Insn *i, Form *f) noexcept nogil:
     elif op == 0x11:
         stored(f, size, False)
     elif op == 0x12 or op == 0x16:
-        if size == 16:
+        if size == 16 and (i.mem or lead == 0):  # movlpd and movhpd have no form with two registers
             packed(f, 8)
     elif op == 0x13 or op == 0x17:
         stored(f, 8, False)

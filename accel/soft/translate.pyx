@@ -844,20 +844,20 @@ cdef void trampolines(Guest *g) noexcept nogil:
     from_cpu(&t, H_RSP, AT_SP)
     put(&t, 0x415F415E415D415C, 8)              # pop r15, r14, r13, r12
     put(&t, 0x5D5BC3, 3)                        # pop rbp, rbx; ret
-    # XMM registers into the host's. Not zero: SSE is off, or an exception not masked
+    # XMM registers into the host's. Not zero: SSE is off, or an exception not masked. It is called: RSP is 8 less
     vectors_at = <u32>(t.at - g.native_write)
     put(&t, 0x448B9C24, 4)                      # mov r11d, [rsp + mxcsr]
-    put32(&t, AT_MXCSR)
+    put32(&t, AT_MXCSR + 8)
     put(&t, 0x41F7D34181E3, 6)                  # not r11d; and r11d, …
     put32(&t, 0x1F80)
     put(&t, 0x440B9C24, 4)                      # or r11d, [rsp + sse_trap]
-    put32(&t, AT_TRAP)
+    put32(&t, AT_TRAP + 8)
     put(&t, 0x7401C3, 3)                        # jz over; ret
-    from_cpu(&t, H_B, AT_FX)
+    from_cpu(&t, H_B, AT_FX + 8)
     for n in range(16):
         vector_at(&t, 0x28, n)
     put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 1
-    put32(&t, AT_XMM)
+    put32(&t, AT_XMM + 8)
     put(&t, 0x01, 1)
     put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
     # to a block without code: r10 is the block
