@@ -20,7 +20,7 @@ Not translated: see native.pyx.
 """
 
 from libc.string cimport memcpy
-from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.mman cimport MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, ftruncate
 
 from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
@@ -32,13 +32,9 @@ from accel.soft.native cimport *
 cdef extern from *:
     """
     #include <sys/mman.h>
-    #ifndef MAP_32BIT
-    #define MAP_32BIT 0
-    #endif
     static int vr_room(void) { return memfd_create("vmrun-code", MFD_CLOEXEC); }
     """
     int vr_room() nogil
-    int MAP_32BIT
 
 cdef enum:
     H_RAX = 0
@@ -162,12 +158,12 @@ cdef inline void move(Work *t, u32 to, u32 source) noexcept nogil:
     with_reg(t, True, OP_LOAD, to, source)
 
 
-cdef void number(Work *t, u32 reg, u64 value) noexcept nogil:
-    """A pointer below 4 GiB, or any number of 32 bits without a sign."""
-    if reg >> 3:
-        put(t, 0x41, 1)
-    put(t, 0xB8 | (reg & 7), 1)
-    put32(t, <i32>value)
+cdef void pointer(Work *t, u32 op, u32 reg, void *to) noexcept nogil:
+    """`reg` and [to], which is as near as all blocks are."""
+    put(t, rex(True, reg, 0, 0), 1)
+    put(t, op, 1)
+    put(t, 5 | (reg & 7) << 3, 1)
+    put32(t, <i64>to - <i64>(t.at + t.shift + 4))
 
 
 cdef void jump_to(Work *t, u8 *target) noexcept nogil:
@@ -337,8 +333,7 @@ cdef void go_to(Work *t, i64 target, u32 way, u8 *start) noexcept nogil:
         rip_into(t, H_A, target)
         jump_to(t, t.g.native_run + dispatch_at)
         return
-    put(t, 0x4C8B1425, 4)                       # mov r10, [link.ways[way]]
-    put32(t, <i64><u64>&link.ways[way])
+    pointer(t, OP_LOAD, H_A, &link.ways[way])
     put(t, 0x4D85D2, 3)                         # test r10, r10
     known = branch(t, 4)
     put(t, 0x41FF62, 3)                         # jmp [r10 + native]
@@ -346,12 +341,12 @@ cdef void go_to(Work *t, i64 target, u32 way, u8 *start) noexcept nogil:
     land(t, known)
     rip_into(t, H_A, target)
     to_cpu(t, H_A, AT_RIP)
-    number(t, H_A, <u64>link)
+    pointer(t, OP_LEA, H_A, link)
     to_cpu(t, H_A, AT_LINK)
     put(t, 0xC78424, 3)                         # mov dword [rsp + …], way
     put32(t, AT_FALL)
     put32(t, way)
-    number(t, H_A, <u64>block)
+    pointer(t, OP_LEA, H_A, block)
     to_cpu(t, H_A, AT_BLOCK)
     put(t, 0x4531D2, 3)                         # xor r10d, r10d
     jump_to(t, t.g.native_run + exit_at)
@@ -780,8 +775,8 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
                 if at == NULL:
                     return False
                 begin = t.at
-                number(&t, H_A, <u64>at)
-                number(&t, H_B, <u64>block)
+                pointer(&t, OP_LEA, H_A, at)
+                pointer(&t, OP_LEA, H_B, block)
                 to_cpu(&t, H_B, AT_BLOCK)
                 jump_to(&t, g.native_run + exit_at)
             (<i32 *>t.fix[k])[0] = <i32>(begin - (t.fix[k] + 4))
@@ -898,8 +893,8 @@ cdef void trampolines(Guest *g) noexcept nogil:
     g.native_first = g.native_used = (<u64>(t.at - g.native_write) + 63) & ~<u64>63
 
 
-cdef int open_room(Guest *g, u64 size, u32 hot) noexcept nogil:
-    """Memory for code; blocks are translated from now on. 0: the host refuses."""
+cdef int open_room(Guest *g, u8 *run, u64 size, u32 hot) noexcept nogil:
+    """Memory for code at `run` (not far from the blocks), which are translated from now on. 0: the host refuses."""
     cdef int fd = vr_room()
     cdef void *first
     cdef void *second
@@ -909,7 +904,7 @@ cdef int open_room(Guest *g, u64 size, u32 hot) noexcept nogil:
         close(fd)
         return 0
     first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-    second = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_32BIT, fd, 0)
+    second = mmap(run, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0)
     close(fd)
     if first == MAP_FAILED or second == MAP_FAILED:
         return 0
@@ -923,5 +918,4 @@ cdef int open_room(Guest *g, u64 size, u32 hot) noexcept nogil:
 cdef void close_room(Guest *g) noexcept nogil:
     if g.native_write != NULL:
         munmap(g.native_write, g.native_size)
-        munmap(g.native_run, g.native_size)
         g.native_write = NULL

@@ -20,6 +20,7 @@ cdef class Machine:
     cdef int bell                       # eventfd that ends an idle sleep
     cdef int asleep
     cdef readonly bint translates
+    cdef u64 room
     cdef public bint off                # S3: the processors have no power, time goes on
     cdef public u64 tsc_hz
     cdef u64 ticks(self, i64 ns) noexcept nogil

@@ -36,10 +36,6 @@ from accel.soft.block import SCRATCH_SIZE
 cdef extern from *:
     """
     #include <poll.h>
-    #include <sys/mman.h>
-    #ifndef MAP_32BIT
-    #define MAP_32BIT 0
-    #endif
     #include <string.h>
     #include <sys/eventfd.h>
     #include <sys/prctl.h>
@@ -68,7 +64,6 @@ cdef extern from *:
         prctl(PR_SET_NAME, "soft CPUs", 0, 0, 0);
     }
     """
-    int MAP_32BIT
     u32 vr_or32(u32 *, u32) nogil
     u32 vr_and32(u32 *, u32) nogil
     u32 vr_get32(u32 *) nogil
@@ -436,18 +431,19 @@ cdef class Machine:
         self.guest.size = ARENA
         self.guest.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
         self.guest.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
+        self.room = room
         cdef void *arena = mmap(
-            NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_32BIT, -1, 0
+            NULL, ARENA + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
         )
         if arena == MAP_FAILED or self.guest.buckets == NULL or self.guest.pages == NULL or self.bell < 0:
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
         self.guest.arena = <u8 *>arena
-        self.translates = room and <u64>arena >> 31 == 0 and open_room(&self.guest, room, hot)
+        self.translates = room and open_room(&self.guest, <u8 *>arena + ARENA, room, hot)
         self.guest.near.start = 1
 
     def __dealloc__(self):
         if self.guest.arena != NULL:
-            munmap(self.guest.arena, ARENA)
+            munmap(self.guest.arena, ARENA + self.room)
             close_room(&self.guest)
         PyMem_RawFree(self.guest.buckets)
         PyMem_RawFree(self.guest.pages)
