@@ -46,8 +46,28 @@ class Action:
     IO_ERROR = ACTION_IO_ERROR    # stop: a disk request failed, and its drive's policy says so
 
 
+on_callback_error = None
+# (who, type of exception, file, line) → how often
+_reported = {}
+MOST_REPORTED = 256
+
+
 def _report(where, exc):
-    """A device's Python callback raised: a bug of ours. The guest sees all ones; the developer sees this."""
+    """A device's Python callback raised: a bug of ours. The guest sees all ones; the developer sees this.
+
+    Once: a guest that does it again and again fills no log. `where` begins with who it was, up to a colon.
+    """
+    at = exc.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    place = ("", 0) if at is None else (at.tb_frame.f_code.co_filename, at.tb_lineno)
+    key = (where.partition(":")[0], type(exc), *place)
+    if key in _reported:
+        _reported[key] += 1
+        return
+    if len(_reported) == MOST_REPORTED:
+        return
+    _reported[key] = 1
     handler = on_callback_error
     if handler is not None:
         handler(where, exc)
@@ -55,13 +75,16 @@ def _report(where, exc):
         print(f"vmrun: internal error in {where}: {exc!r}", file=sys.stderr)
 
 
-on_callback_error = None
-
-
 def set_callback_error_handler(handler):
-    """handler(where: str, exc: BaseException), or None for standard error."""
+    """handler(where: str, exc: BaseException), or None for standard error. What was reported before is new again."""
     global on_callback_error
     on_callback_error = handler
+    _reported.clear()
+
+
+def callback_errors():
+    """How many callbacks have raised, those that were not reported included."""
+    return sum(_reported.values())
 
 
 cdef class Notifier:

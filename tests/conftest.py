@@ -1,22 +1,75 @@
-"""The end of every run: what was skipped and why, whether that is in the list (a fault where CI is set), and whether
-the suite left the tree as it found it.
+"""For every test a time limit, so that a lost wake-up is a failure and not a run that hangs.
+
+The end of every run: what was skipped and why, whether that is in the list (a fault where CI is set), and whether the
+suite left the tree as it found it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import pathlib
 import re
+import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIST = ROOT / "tests" / "skips.txt"
 
+# Seconds of wall time, far beyond what a loaded host needs; for tests with real guests, and for the others.
+GUEST_LIMIT, LIMIT = 1500, 300
+# Whoever is so stuck that no Python runs any more is ended, with all its stacks shown.
+GRACE = 30
+
 _before = pytest.StashKey[set[str]]()
 _faults = pytest.StashKey[list[str]]()
+
+
+class TooLong(Exception):
+    """The time of a test is over."""
+
+
+@contextlib.contextmanager
+def limited(item: pytest.Item) -> Iterator[None]:
+    """TooLong, raised wherever the test is. SIGALRM is ours meanwhile."""
+    slow = any(item.get_closest_marker(name) for name in ("guest", "slow", "long"))
+    seconds = GUEST_LIMIT if slow else LIMIT
+
+    def over(number: int, frame: object) -> None:
+        raise TooLong(f"{item.nodeid}: not over after {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with limited(item):
+        yield
 
 
 def foreign_files() -> set[str]:
