@@ -122,7 +122,8 @@ class Accelerator:
         """State in KVM's own layouts: regs, sregs, msrs, lapic, xsave, … The machine is stopped."""
         raise NotImplementedError
 
-    def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
+    def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
+        """The MSRs that were refused."""
         raise NotImplementedError
 
     def report(self, index: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, P
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *, size_t, int)
     int MADV_DONTFORK
+    int MADV_DONTNEED
 
 cdef extern from *:
     """
@@ -99,6 +100,12 @@ cdef class RamBlock:
     def fill(self, u8 value=0):
         """All of it."""
         memset(self.host, value, self.size)
+        self.mark_dirty(0, self.size)
+
+    def clear(self):
+        """All zeros, as when it was new; the host has its pages back."""
+        if madvise(self.host, self.size, MADV_DONTNEED) < 0:
+            memset(self.host, 0, self.size)
         self.mark_dirty(0, self.size)
 
     # --- who wrote where ----------------------------------------------------------------------------------

@@ -160,8 +160,8 @@ class SoftAccelerator(Accelerator):
         state: dict[str, Any] = self.vcpus[index].save()
         return state
 
-    def load_vcpu(self, index: int, state: dict[str, Any]) -> None:
-        self.vcpus[index].load(state)
+    def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
+        return list(self.vcpus[index].load(state))
 
     def report(self, index: int) -> dict[str, Any]:
         found: dict[str, Any] = self.vcpus[index].describe()

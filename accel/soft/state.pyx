@@ -155,6 +155,10 @@ cdef int set_events_state(Cpu *c, bytes values) except -1:
     parts = EVENTS.unpack(values)
     c.shadow = parts[8] & 3
     c.nmi_blocked, c.sipi_vector, c.in_smm = parts[11], parts[13] & 0xFF, parts[15] & 1
+    if parts[10] & 1:
+        c.pending |= PEND_NMI
+    if parts[16] & 1:
+        c.pending |= PEND_SMI
     return 0
 
 

@@ -13,7 +13,7 @@ from accel.space import Region
 from accel.errors import AccelFailure
 from vmrun.core.loop import Loop
 from vmrun.errors import AccelError, BuildError
-from vmrun.machine import apics
+from vmrun.machine import apics, crossing
 from vmrun.machine.accelerators import choose
 from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
@@ -37,9 +37,11 @@ def build(
     accel: list[str] | None = None,
     mux: Any = None,
     drives: dict[str, Any] | None = None,
+    cpuid: list[list[dict[str, int]]] | None = None,
 ) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
-    as mux(loop, lock). `drives`: back ends that are open already.
+    as mux(loop, lock). `drives`: back ends that are open already. `cpuid`: that of the processors of a machine which
+    goes on; StateError when the host lacks a feature of it.
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
@@ -52,7 +54,7 @@ def build(
         if mux is not None:
             board.mux = mux(loop, lock)
             undo.append(board.mux.close)
-        return _Builder(config, board, undo).build(accel or config["accel"])
+        return _Builder(config, board, undo, cpuid).build(accel or config["accel"])
     except BaseException as exc:
         for step in reversed(undo):
             try:
@@ -65,8 +67,15 @@ def build(
 
 
 class _Builder:
-    def __init__(self, config: dict[str, Any], board: Board, undo: list[Callable[[], object]]) -> None:
-        self.config, self.board, self.undo = config, board, undo
+    def __init__(
+        self,
+        config: dict[str, Any],
+        board: Board,
+        undo: list[Callable[[], object]],
+        cpuid: list[list[dict[str, int]]] | None,
+    ) -> None:
+        self.config, self.board, self.undo, self.saved_cpuid = config, board, undo, cpuid
+        self.cpuid: list[list[dict[str, int]]] = []
         self.assembly = Assembly(board)
         self.direct: DirectBoot | None = None
 
@@ -106,6 +115,7 @@ class _Builder:
         missing = self._create_processors()
         machine = Machine(config, board, self.assembly, choice)
         machine.missing_features = missing
+        machine.cpuid = self.cpuid
         machine.bios = image
         machine.direct = self.direct
         self._fill_firmware(machine, firmware)
@@ -156,17 +166,21 @@ class _Builder:
             cpuid = make_cpuid(
                 cpus, cpus["model-data"], apic_id, host, kernel_apic=accelerator.has_local_apic
             )
+            entries = cpuid.entries
+            if self.saved_cpuid is not None:
+                entries = crossing.same_cpuid(self.saved_cpuid, index, entries)
+            self.cpuid.append(entries)
             if not index:
                 missing = cpuid.missing
-                self.processor = processor_of(cpuid.entries)
+                self.processor = processor_of(entries)
                 if self.direct is not None:
-                    self.direct.prepare(cpuid.entries)
-            accelerator.create_vcpu(index, apic_id, cpuid.entries)
+                    self.direct.prepare(entries)
+            accelerator.create_vcpu(index, apic_id, entries)
             self.assembly.board_parts.add_child(Processor(index, apic_id, cpus))
             if accelerator.own_apic:
                 with self.board.lock, self.board.memory.transaction():
                     frozen = cpus.get("apic", {})
-                    apics.add_apic(self.board, self.assembly.board_parts, self.apics, index, cpuid.entries, frozen)
+                    apics.add_apic(self.board, self.assembly.board_parts, self.apics, index, entries, frozen)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:

@@ -59,6 +59,8 @@ class Machine:
         self.bios: Any = None
         self.direct: Any = None  # a kernel without a firmware: vmrun.machine.direct.DirectBoot
         self.missing_features: list[str] = []
+        self.cpuid: list[list[dict[str, int]]] = []  # entries of each processor
+        self.restored = ""  # the run state of the saved machine that this one goes on from
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []

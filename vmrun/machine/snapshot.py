@@ -1,0 +1,256 @@
+"""A stopped machine into a file, and a machine out of it that goes on where that one stopped.
+
+    work = outgoing(machine, path); …          # the machine is in finish-migrate; may run on another thread
+    machine = restore(path)                    # a new process: built from the file alone
+    load(machine, reader)                      # or into a machine that was built from the same description
+
+The order of the file is that of loading: what machine it is and its clocks, memory, devices, processors. Devices whose
+lines others watch come before those that watch them (`controls_interrupts`). All states are looked at before the first is
+taken.
+
+Not saved: what is the host's (images, sockets, terminals) and devices that were put in while the machine ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from vmrun.errors import StateError, VmrunError
+from vmrun.machine import crossing, runstate
+from vmrun.machine.snapfile import PIECE, Reader, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from accel.ram import RamBlock
+
+    from vmrun.core.object import Device
+    from vmrun.machine.machine import Machine
+
+FORMAT = 1
+# entries of the resolved machine that say where the host has things; they may differ where a machine goes on
+HOSTS = ("accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline")
+
+
+def blocks(machine: Machine) -> dict[str, RamBlock]:
+    """All memory that a guest can change, by name."""
+    board = machine.board
+    found = {"pc.ram": board.ram, "pc.rom": board.low_rom_block}
+    for id, device in board.devices.items():
+        for block in device.ram_blocks:
+            found[f"{id}:{block.name}"] = block
+    return found
+
+
+def firmware(machine: Machine) -> dict[str, str]:
+    """SHA-256 of each image that the guest has as ROM."""
+    images = {"bios": machine.bios.data}
+    images |= {name: image.data for name, image in machine.board.option_roms.items()}
+    return {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
+
+
+# --- out ------------------------------------------------------------------------------------------------------
+
+
+class Outgoing:
+    """What a machine that stands still is, taken at once; memory is read by `write`, which may take its time."""
+
+    def __init__(self, machine: Machine, state: str) -> None:
+        """`state`: the run state to go on in. StateError when the machine cannot be saved."""
+        self.machine = machine
+        if runstate.mode(machine.state) != runstate.STILL:
+            raise StateError(f"a machine that is '{machine.state}' cannot be saved; pause it first")
+        self._settle()
+        board = machine.board
+        with board.lock:
+            self.blocks = blocks(machine)
+            devices = {id: {"driver": d.driver, "state": d.save()} for id, d in board.devices.items()}
+        processors = [machine.accelerator.save_vcpu(n) for n in range(len(board.apic_ids))]
+        self.state = {"devices": devices, "processors": processors}
+        self.manifest = {
+            "format": FORMAT,
+            "machine": machine.config,
+            "firmware": firmware(machine),
+            "accelerator": machine.accelerator.name,
+            "cpuid": machine.cpuid,
+            "run": {"state": state, "asleep": machine.asleep, "resets": machine.resets},
+            "clocks": {"virtual": board.virtual.time(), "guest": machine.accelerator.get_clock()},
+            "blocks": [{"name": name, "size": block.size} for name, block in self.blocks.items()],
+        }
+
+    def _settle(self) -> None:
+        """No request of a disk under way, no timer due: what happens next happens in the machine that goes on."""
+        machine = self.machine
+        board = machine.board
+        for id, device in board.devices.items():
+            if device.hotplugged:
+                raise StateError(f"{id} was put in while the machine ran; such a machine cannot be saved yet")
+        for entry in machine.config["devices"]:
+            if entry["id"] and entry["id"] not in board.devices:
+                raise StateError(f"{entry['id']} was taken out; such a machine cannot be saved yet")
+        for _ in range(100):
+            for id, drive in board.drives.items():
+                drive.drain()
+                if drive.has_parked():
+                    raise StateError(f"a request of drive {id} failed and waits; let the machine go on or reset it")
+            with board.lock:
+                ran = sum(int(queue.run()) for queue in (board.timers, board.host_timers))
+            if not ran:
+                return
+
+    def write(self, path: str, ended: Callable[[], bool] = lambda: False) -> None:
+        """StateError when it cannot be written; nothing is left then. `ended`: asks whether to give up."""
+        with Writer(path) as file:
+            file.manifest(self.manifest)
+            for number, block in enumerate(self.blocks.values()):
+                for offset in range(0, block.size, PIECE):
+                    if ended():
+                        raise StateError(f"{path} was given up")
+                    file.piece(number, offset, block.read(offset, min(PIECE, block.size - offset)))
+            file.state(self.state)
+
+
+def save(machine: Machine, path: str, state: str = runstate.PAUSED) -> None:
+    Outgoing(machine, state).write(path)
+
+
+# --- in -------------------------------------------------------------------------------------------------------
+
+
+def config_of(reader: Reader) -> dict[str, Any]:
+    """The resolved machine in the file. StateError when this vmrun cannot go on with it."""
+    manifest = reader.manifest
+    if manifest.get("format") != FORMAT:
+        raise StateError(f"{reader.path} has format {manifest.get('format')!r}, not {FORMAT}")
+    config = manifest.get("machine")
+    if not isinstance(config, dict):
+        raise StateError(f"{reader.path} does not say what machine it is")
+    return config
+
+
+def restore(
+    path: str, *, accel: list[str] | None = None, mux: Any = None, change: Callable[[dict[str, Any]], None] | None = None
+) -> Machine:
+    """A machine in state prelaunch that has all that the saved one had; `machine.restored` is the state to go on in.
+
+    `change` may alter the host's side of the resolved machine first (where images lie).
+    """
+    from vmrun.machine.builder import build
+
+    with Reader(path) as reader:
+        config = config_of(reader)
+        if change is not None:
+            change(config)
+        manifest = reader.manifest
+        try:
+            machine = build(config, accel=accel or preferred(config, manifest), mux=mux, cpuid=manifest.get("cpuid"))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+            raise StateError(f"{path} describes no machine: {type(exc).__name__}: {exc}") from None
+        try:
+            load(machine, reader)
+        except BaseException:
+            machine.close()
+            raise
+    return machine
+
+
+def preferred(config: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """The machine's accelerators, that of the saved machine first: another one needs more care."""
+    listed = [name for name in config["accel"] if isinstance(name, str)]
+    before = manifest.get("accelerator")
+    return sorted(listed, key=lambda name: name != before)
+
+
+def load(machine: Machine, reader: Reader) -> None:
+    """Into a machine that was built from the same description and has not run. StateError leaves it unfit to run."""
+    manifest = reader.manifest
+    _same_machine(machine, config_of(reader))
+    for name, digest in firmware(machine).items():
+        if (manifest.get("firmware") or {}).get(name) != digest:
+            raise StateError(
+                f"{name} is another image than the saved machine had", remedy="start it with the firmware of then"
+            )
+    try:
+        run, clocks = manifest["run"], manifest["clocks"]
+        state, asleep, resets = str(run["state"]), bool(run["asleep"]), int(run["resets"])
+        virtual, guest = int(clocks["virtual"]), int(clocks["guest"])
+        sizes = [(str(row["name"]), int(row["size"])) for row in manifest["blocks"]]
+    except (KeyError, TypeError, ValueError):
+        raise StateError(f"{reader.path} does not say how the machine was") from None
+    if state not in runstate.FOLLOWS or not 0 <= virtual < 1 << 62 or not 0 <= resets < 1 << 31:
+        raise StateError(f"{reader.path} does not say how the machine was")
+    held = blocks(machine)
+    if sizes != [(name, block.size) for name, block in held.items()]:
+        raise StateError(f"{reader.path}: the machine's memory was another")
+    whole = reader.state()
+    devices, processors = crossing.fit(whole, manifest.get("accelerator"), machine)
+    board = machine.board
+    board.virtual.set_time(virtual)
+    with board.lock:
+        checked = _check(board.devices, devices)
+        _load_memory(list(held.values()), reader)
+        with board.memory.transaction(), board.io.transaction():
+            for device, values in checked:
+                device.apply(values)
+    _load_processors(machine, processors)
+    machine.accelerator.set_clock(guest)
+    machine.asleep, machine.resets = asleep, resets
+    if resets >= 2:
+        machine.firmware.second_boot()
+    machine.restored = state
+
+
+def _same_machine(machine: Machine, saved: dict[str, Any]) -> None:
+    own = machine.config
+    for name in own.keys() | saved.keys():
+        if name not in HOSTS and own.get(name) != saved.get(name):
+            raise StateError(f"the saved machine is another one: its `{name}` differs")
+
+
+def _check(devices: dict[str, Device], states: dict[str, Any]) -> list[tuple[Device, dict[str, Any]]]:
+    """What to apply, in order."""
+    if set(states) != set(devices):
+        odd = sorted(set(states) ^ set(devices))
+        raise StateError(f"the saved machine had other devices: {', '.join(map(str, odd[:5]))}")
+    checked = []
+    for id, device in devices.items():
+        row = states[id]
+        if not isinstance(row, dict) or not isinstance(row.get("state"), dict):
+            raise StateError(f"{id}: there is no state of it")
+        checked.append((device, device.check(row["state"])))
+    return sorted(checked, key=lambda pair: pair[0].controls_interrupts)
+
+
+def _load_memory(held: list[RamBlock], reader: Reader) -> None:
+    for block in held:
+        block.clear()
+    for number, offset, data in reader.pieces():
+        if number >= len(held) or offset % PIECE or offset + len(data) > held[number].size:
+            raise StateError(f"{reader.path}: a piece of memory lies outside it")
+        held[number].write(offset, data)
+
+
+def _load_processors(machine: Machine, processors: list[Any]) -> None:
+    if len(processors) != len(machine.board.apic_ids):
+        raise StateError(f"the saved machine had {len(processors)} processors")
+    for n, state in enumerate(processors):
+        try:
+            refused = machine.accelerator.load_vcpu(n, state)
+        except VmrunError:
+            raise
+        except Exception as exc:  # a value that no processor can have: of Python's conversions, or the kernel's no
+            raise StateError(f"processor {n} cannot be in this state: {type(exc).__name__}: {exc}") from None
+        crossing.check_refused(n, state, refused or [])
+
+
+def go_on(machine: Machine, paused: bool = False) -> None:
+    """Let a restored machine run, or stand as the saved one stood."""
+    state = machine.restored or runstate.PAUSED
+    if paused and state in (runstate.RUNNING, runstate.SUSPENDED):
+        state = runstate.PAUSED
+    if state != machine.state:
+        if machine.state == runstate.PRELAUNCH:
+            machine.go(runstate.INMIGRATE)
+        machine.go(state if state in runstate.FOLLOWS[machine.state] else runstate.PAUSED)
