@@ -18,6 +18,7 @@ COMMANDS = {
     "up": ("vmrun.cli.up", "start a machine"),
     "ps": ("vmrun.cli.ps", "list the machines that run"),
     "stop": ("vmrun.cli.stop", "shut a machine down that runs"),
+    "save": ("vmrun.cli.save", "write a machine that runs to a file, to go on later"),
     "monitor": ("vmrun.cli.monitor", "talk to a machine that runs"),
     "console": ("vmrun.cli.console", "talk to a serial console of a machine that runs"),
     "screenshot": ("vmrun.cli.screenshot", "write a picture of a machine's screen"),

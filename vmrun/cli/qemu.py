@@ -125,7 +125,16 @@ class _Run(Runner):
         return None
 
     def ready(self) -> None:
-        """A daemon is up: leave the terminal, tell the parent."""
+        """The state that comes in is there; a daemon is up: leave the terminal, tell the parent."""
+        uri = self.option.get("incoming")
+        if uri and uri != "defer":
+            from vmrun.monitor.commands.migrate import incoming
+            from vmrun.monitor.errors import QmpError
+
+            try:
+                incoming(self.machine, uri)
+            except QmpError as error:
+                raise QemuError(f"-incoming {uri}: {error}") from None
         if self.started < 0:
             return
         os.chdir("/")
@@ -202,6 +211,8 @@ class _Run(Runner):
         except BackendError as error:
             raise self._backend_error(error) from None
         machine.policy |= self.wanted.actions
+        if self.option.get("incoming"):
+            machine.go("inmigrate")
         return machine
 
     def _build(self, config: dict[str, Any]) -> Any:

@@ -39,6 +39,36 @@ class Up(Runner):
         self.presses = 0
 
     def build(self) -> Machine:
+        machine = self._restore() if self.options.restore else self._build()
+        options = self.options
+        if options.no_reboot:
+            machine.policy["reboot"] = "shutdown"
+        if options.timeout is not None:
+            machine.loop.call_later(options.timeout, lambda: machine.end("timeout"))
+        machine.loop.call_soon(lambda: _introduce(machine, self.console, options))
+        return machine
+
+    def _mux(self, config: dict[str, Any]) -> Any:
+        options = self.options
+        if options.snapshot:
+            config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
+        self.console = options.screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
+        return self._screen if options.screen else self.mux if self.console else None
+
+    def _restore(self) -> Machine:
+        from vmrun.machine.snapshot import restore
+
+        machine = restore(self.options.restore, accel=self.options.accel, mux=self._mux)
+        machine.autostart = False  # go_on() decides
+        return machine
+
+    def ready(self) -> None:
+        if self.options.restore:
+            from vmrun.machine.snapshot import go_on
+
+            go_on(self.machine, self.options.paused)
+
+    def _build(self) -> Machine:
         from vmrun.config.cache import resolve_cached
         from vmrun.machine.builder import build
 
@@ -55,22 +85,13 @@ class Up(Runner):
             lock.check(resolved.data, lock.lock_path(options.file))
         if options.paused:
             config["paused"] = True
-        if options.snapshot:
-            config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
-        self.console = options.screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
-        mux = self._screen if options.screen else self.mux if self.console else None
-        machine = build(config, accel=options.accel, mux=mux)
+        machine = build(config, accel=options.accel, mux=self._mux(config))
         try:
             if options.locked:
                 lock.check_built(machine)
         except BaseException:
             machine.close()
             raise
-        if options.no_reboot:
-            machine.policy["reboot"] = "shutdown"
-        if options.timeout is not None:
-            machine.loop.call_later(options.timeout, lambda: machine.end("timeout"))
-        machine.loop.call_soon(lambda: _introduce(machine, self.console, options))
         return machine
 
     def _screen(self, loop: Any, lock: Any) -> Any:

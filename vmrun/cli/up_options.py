@@ -6,6 +6,7 @@ import sys
 
 USAGE = """\
 usage: vmrun up [options] FILE
+       vmrun up [options] --restore SAVED
 
 Start the machine that FILE describes. A console of type stdio is on this terminal: Ctrl-A x ends the machine,
 Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses the power button, a second one ends it; it
@@ -15,6 +16,7 @@ ends a machine that is paused at once.
   --set PATH=VALUE      change a value first, e.g. --set memory=1GiB (may be repeated)
   --locked              start only what the lock file beside FILE says (vmrun lock)
   --snapshot            leave the images as they are: what is written is gone with the machine
+  --restore SAVED       go on with the machine that `vmrun save` wrote, as it was then
   --paused              do not run the processors yet
   --screen              show the display's text screen here; the keyboard goes to the guest
   --timeout SECONDS     end the machine after this time, with exit code 4
@@ -33,6 +35,7 @@ class Options:
         self.accel: list[str] | None = None
         self.sets: list[str] = []
         self.timeout: float | None = None
+        self.restore = ""
         self.locked = self.snapshot = False
         self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = self.verbose = False
 
@@ -63,7 +66,7 @@ def parse(argv: list[str]) -> Options | int | None:
             return None
         if word in FLAGS:
             setattr(options, FLAGS[word], True)
-        elif name in ("--accel", "--set", "--timeout"):
+        elif name in ("--accel", "--set", "--timeout", "--restore"):
             if not equals:
                 if not rest:
                     return _wrong(f"{name} needs a value")
@@ -78,6 +81,10 @@ def parse(argv: list[str]) -> Options | int | None:
             return _wrong(f"there is no option {word}")
         else:
             files.append(word)
+    if options.restore:
+        if files or options.sets or options.locked:
+            return _wrong("--restore takes the machine from its file: no machine file, no --set, no --locked")
+        return options
     if len(files) != 1:
         return _wrong(
             "give one machine file" if not files else f"one machine file at a time, not {len(files)}"
@@ -93,6 +100,9 @@ def _take(options: Options, name: str, value: str) -> str:
     if name == "--set":
         options.sets.append(value)
         return ""
+    if name == "--restore":
+        options.restore = value
+        return "" if value else "--restore needs a file"
     try:
         options.timeout = float(value)
     except ValueError:

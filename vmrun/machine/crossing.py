@@ -1,8 +1,8 @@
 """Saved processors between accelerators: KVM has its local APICs and its extended state in other forms than `soft`.
 
 Both say a processor's state in KVM's layouts (accel.kvm.state). What differs: KVM keeps the floating-point state in an
-XSAVE area, and an APIC in its kernel as a page of registers beside the processor; `soft` has an FXSAVE area's parts, and
-the APIC as a device of the board.
+XSAVE area, and an APIC in its kernel as a page of registers beside the processor; `soft` has an FXSAVE area's parts,
+and the APIC as a device of the board.
 
 Ref: Intel SDM volume 1, 10.5 and 13.4 (FXSAVE, XSAVE); volume 3, table 10-1 (APIC registers).
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 X87, SSE = 1, 2
 APIC_PAGE = 0x400
 # MSRs of the host's processor that a guest does not see, or that nothing but their CPUID feature (compared) brings
-UNSEEN = {0x8B, 0x3A, 0x34, 0x1D9, 0x480, *range(0x480, 0x492), 0xC0010015, 0xC001001F, 0x10A, 0xCE, 0x140}
+UNSEEN = {0x4B564D05, 0x8B, 0x3A, 0x34, 0x1D9, 0x480, *range(0x480, 0x492), 0xC0010015, 0xC001001F, 0x10A, 0xCE, 0x140}
 
 
 def fit(whole: dict[str, Any], before: Any, machine: Machine) -> tuple[dict[str, Any], list[Any]]:
@@ -73,7 +73,7 @@ WORDS = {
 
 def same_cpuid(saved: Any, index: int, own: list[dict[str, int]]) -> list[dict[str, int]]:
     """The saved entries of processor `index`. StateError names what `own`, which the host can give, has not of them."""
-    from vmrun.machine.cpuid import REGISTERS, features
+    from vmrun.machine.cpuid import AMD_DUPLICATES, REGISTERS, features
 
     fields = ("function", "index", "flags", *REGISTERS)
     rows = saved[index] if isinstance(saved, list) and index < len(saved) else None
@@ -91,6 +91,8 @@ def same_cpuid(saved: Any, index: int, own: list[dict[str, int]]) -> list[dict[s
             place = (row["function"], row["index"], name)
             word = f"{place[0]:x}.{place[1]}.{name}"
             gone = row[name] & ~held.get(place, 0) if place in WORDS else 0
+            if place == (0x80000001, 0, "edx"):
+                gone &= ~AMD_DUPLICATES  # of 1.EDX, where the vendor is AMD
             names = features()["names"].get(word) or features()["names"].get(f"{place[0]:x}.{name}") or []
             for bit in range(32):
                 if gone >> bit & 1:
@@ -198,7 +200,8 @@ def page_of(state: dict[str, Any]) -> bytes:
     wide = bool(state["base"] & X2APIC)
     put(ID, state["id"] if wide else state["id"] << 24)
     put(VERSION, 0x50014)
-    for offset, name in ((TPR, "tpr_value"), (LDR, "ldr"), (DFR, "dfr"), (SVR, "svr"), (ESR, "esr"), (DIVIDE, "divide")):
+    for offset, name in ((TPR, "tpr_value"), (LDR, "ldr"), (DFR, "dfr"), (SVR, "svr"), (ESR, "esr"), (DIVIDE,
+    "divide")):
         put(offset, state[name])
     put(ICR, state["icr"])
     put(ICR_HIGH, state["icr"] >> 32)

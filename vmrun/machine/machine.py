@@ -61,6 +61,7 @@ class Machine:
         self.missing_features: list[str] = []
         self.cpuid: list[list[dict[str, int]]] = []  # entries of each processor
         self.restored = ""  # the run state of the saved machine that this one goes on from
+        self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []
@@ -165,6 +166,8 @@ class Machine:
         """`cont`: True when it runs now. A guest that sleeps has to be woken, one that is over to be reset."""
         if self.state == runstate.INMIGRATE:
             self.autostart = True
+        elif self.state == runstate.FINISH_MIGRATE:
+            return False  # what is being written must not change
         elif not self.needs_reset:
             self.go(runstate.SUSPENDED if self.asleep else runstate.RUNNING)
         return self.running
@@ -196,6 +199,9 @@ class Machine:
             control.answer(cpu)
 
     def _perform(self, action: int, cause: str) -> None:
+        if self.state == runstate.FINISH_MIGRATE and not action & REQUEST_FAILED:
+            self.loop.call_later(0.05, lambda: self.board.control.ask(action, CAUSES.index(cause)))
+            return
         if action & REQUEST_FAILED:
             self._on_failure(self.board.control.take_reports())
         elif action & Action.EXIT:

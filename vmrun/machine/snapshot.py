@@ -5,8 +5,8 @@
     load(machine, reader)                      # or into a machine that was built from the same description
 
 The order of the file is that of loading: what machine it is and its clocks, memory, devices, processors. Devices whose
-lines others watch come before those that watch them (`controls_interrupts`). All states are looked at before the first is
-taken.
+lines others watch come before those that watch them (`controls_interrupts`). All states are looked at before the first
+is taken.
 
 Not saved: what is the host's (images, sockets, terminals) and devices that were put in while the machine ran.
 """
@@ -131,21 +131,23 @@ def config_of(reader: Reader) -> dict[str, Any]:
 
 
 def restore(
-    path: str, *, accel: list[str] | None = None, mux: Any = None, change: Callable[[dict[str, Any]], None] | None = None
+    path: str,
+    *,
+    accel: list[str] | None = None,
+    mux: Callable[[dict[str, Any]], Any] = lambda config: None,
 ) -> Machine:
     """A machine in state prelaunch that has all that the saved one had; `machine.restored` is the state to go on in.
-
-    `change` may alter the host's side of the resolved machine first (where images lie).
+    `mux(config)` gives what build() takes as `mux`; it may change the host's side of the resolved machine.
     """
     from vmrun.machine.builder import build
 
     with Reader(path) as reader:
         config = config_of(reader)
-        if change is not None:
-            change(config)
+        terminal = mux(config)
         manifest = reader.manifest
         try:
-            machine = build(config, accel=accel or preferred(config, manifest), mux=mux, cpuid=manifest.get("cpuid"))
+            machine = build(config, accel=accel or preferred(config, manifest), mux=terminal,
+            cpuid=manifest.get("cpuid"))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
             raise StateError(f"{path} describes no machine: {type(exc).__name__}: {exc}") from None
         try:
@@ -167,6 +169,8 @@ def load(machine: Machine, reader: Reader) -> None:
     """Into a machine that was built from the same description and has not run. StateError leaves it unfit to run."""
     manifest = reader.manifest
     _same_machine(machine, config_of(reader))
+    for n, entries in enumerate(machine.cpuid):
+        crossing.same_cpuid(manifest.get("cpuid"), n, entries)
     for name, digest in firmware(machine).items():
         if (manifest.get("firmware") or {}).get(name) != digest:
             raise StateError(

@@ -508,7 +508,7 @@ OPTIONS = (
     Opt("sandbox", True, checked, "host policy"),
     Opt("runas", True, no_equal, "user to run as"),
     Opt("chroot", True, no_equal, "root directory"),
-    Opt("incoming", True, no_equal, "wait for migration"),
+    Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
     Opt("loadvm", True, no_equal, "start from a snapshot"),
     Opt("overcommit", True, checked, "host policy"),
     Opt("realtime", True, host_only, "host policy"),

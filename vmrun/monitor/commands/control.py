@@ -56,6 +56,8 @@ def cont(monitor: Any) -> None:
     machine = monitor.machine
     if machine.needs_reset:
         raise QmpError("Resetting the Virtual Machine is required")
+    if machine.state == "finish-migrate":
+        raise QmpError("Migration is not finalized yet")
     machine.resume()
 
 
