@@ -7,8 +7,8 @@ import io
 from PIL import Image
 
 
-def encode_bgrx(pixels: bytes, width: int, height: int, quality: int) -> bytes:
-    """`pixels` are four bytes each: blue, green, red and one that nobody looks at."""
+def encode(pixels: bytes, width: int, height: int, quality: int, order: str) -> bytes:
+    """`order` is that of a pixel's bytes: "RGB", or "BGRX" with one that nobody looks at."""
     out = io.BytesIO()
-    Image.frombuffer("RGB", (width, height), pixels, "raw", "BGRX", 0, 1).save(out, "JPEG", quality=quality)
+    Image.frombuffer("RGB", (width, height), pixels, "raw", order, 0, 1).save(out, "JPEG", quality=quality)
     return out.getvalue()

@@ -139,14 +139,14 @@ def _save_memory(machine: Any, words: list[str], cpu: int) -> Work:
     return save(machine, _number(words[0]), _number(words[1]), words[2]).map(lambda nothing: "")
 
 
-def _screendump(machine: Any, words: list[str], cpu: int) -> str:
+def _screendump(machine: Any, words: list[str], cpu: int) -> Work:
     from vmrun.monitor import table
 
     names = [word for word in words if word != "-f"]
     given = dict(zip(("filename", "format"), names, strict=False))
     command = table.load()["screendump"]
-    command.handler(_Asker(machine), **command.arguments(given))
-    return ""
+    work: Work = command.handler(_Asker(machine), **command.arguments(given))
+    return work.map(lambda nothing: "")
 
 
 def _info(machine: Any, words: list[str], cpu: int) -> str:

@@ -6,6 +6,7 @@ from vmrun.core.cp437 import text
 from vmrun.monitor.errors import QmpError, no_device
 from vmrun.monitor.image import FORMATS, encode
 from vmrun.monitor.table import command, enums, struct
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,20 +34,25 @@ def _console(machine: Any, device: str, head: int) -> Any:
 
 
 @command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
-def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> None:
-    """Write the screen to a file of the host, as PPM or PNG."""
+def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> Work:
+    """Write the screen to a file of the host, as PPM, PNG or JPEG."""
     console = _console(monitor.machine, device, head)
     console.refresh()
-    try:
-        data = encode(console.surface, format)
-    except ImportError:
-        raise QmpError("JPEG needs the Python package Pillow (vmrun's extra `vnc`)") from None
-    try:
-        with open(filename, "wb") as file:
-            file.write(data)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", "") or str(error)
-        raise QmpError(f"failed to open file '{filename}': {why}") from None
+    width, height, pixels = console.surface.width, console.surface.height, console.surface.rgb()
+
+    def write(work: Work) -> None:
+        try:
+            data = encode(width, height, pixels, format)
+        except ImportError:
+            raise QmpError("JPEG needs the Python package Pillow (vmrun's extra `vnc`)") from None
+        try:
+            with open(filename, "wb") as file:
+                file.write(data)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", "") or str(error)
+            raise QmpError(f"failed to open file '{filename}': {why}") from None
+
+    return Work(monitor.machine, write)
 
 
 @command("x-query-screen", {"device?": "str", "head?": "int"}, "X-Screen")

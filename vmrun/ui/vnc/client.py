@@ -458,12 +458,12 @@ def _jpeg(surface: Any, x: int, y: int, width: int, height: int, quality: int) -
     """A JPEG of a part, or None where Pillow is not installed."""
     if not _jpeg_of:
         try:
-            from vmrun.core.jpeg import encode_bgrx
+            from vmrun.core.jpeg import encode as jpeg
 
-            _jpeg_of.append(encode_bgrx)
+            _jpeg_of.append(jpeg)
         except ImportError:
             _jpeg_of.append(None)
     make = _jpeg_of[0]
     if make is None:
         return None
-    return make(bytes(surface.rectangle(x, y, width, height)), width, height, JPEG_QUALITY[quality])
+    return make(bytes(surface.rectangle(x, y, width, height)), width, height, JPEG_QUALITY[quality], "BGRX")
