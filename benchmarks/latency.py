@@ -1,0 +1,148 @@
+"""How long an exit of a processor waits for the machine, while a client takes screenshots as fast as it can and the disk
+reads 32 MiB by one DMA command after the other; and whether ticks of the clock are lost. QEMU beside it, in one run.
+
+The guest (beside/latency.c) times single port accesses itself. What is printed is for each kind how many there were, the
+share below 10 and 100 µs and 1 ms, and the longest.
+
+    python benchmarks/latency.py [--seconds N] [--accel kvm] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from vmrun.monitor.client import QmpClient
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SOURCE = pathlib.Path(__file__).parent / "beside" / "latency.c"
+KINDS = ("status", "start of a DMA", "clock")
+PM_TIMER = 3_579_545
+MIB = 1 << 20
+
+
+def compiled(directory: pathlib.Path) -> pathlib.Path:
+    """The guest, as a multiboot kernel."""
+    kernel = directory / "latency.elf"
+    script = directory / "latency.ld"
+    script.write_text(
+        "ENTRY(_start) SECTIONS { . = 1M; .text : { *(.multiboot) *(.text*) *(.rodata*) *(.data*) *(.bss*) } "
+        "/DISCARD/ : { *(.note*) *(.eh_frame*) *(.comment*) } }"
+    )
+    options = "-m32 -O2 -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector -mno-sse -mno-mmx"
+    linker = ["-Wl,-melf_i386", "-Wl,--build-id=none", f"-Wl,-T,{script}"]
+    subprocess.run(["gcc", *options.split(), *linker, "-o", str(kernel), str(SOURCE)], check=True)
+    return kernel
+
+
+def command(program: list[str], directory: pathlib.Path, kernel: pathlib.Path, accel: str, units: int) -> list[str]:
+    return [
+        *program, "-nodefaults", "-machine", "pc-i440fx-7.2", "-accel", accel, "-m", "128", "-vga", "std",
+        "-display", "none", "-kernel", str(kernel), "-append", f"latency {units}",
+        "-drive", f"file={directory / 'disk.img'},if=ide,format=raw,snapshot=on",
+        "-chardev", f"file,id=out,path={directory / 'out'}", "-device", "isa-debugcon,iobase=0x402,chardev=out",
+        "-device", "isa-debug-exit", "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off",
+    ]  # fmt: skip
+
+
+def measure(program: list[str], accel: str, seconds: int, screens: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        (directory / "disk.img").write_bytes(bytes(range(256)) * (33 * MIB // 256))
+        # The counter's pace is not known before: a unit is some 0.3 to 0.5 ms.
+        units = seconds * 2900
+        line = command(program, directory, compiled(directory), accel, units)
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        shots = [0]
+        if screens:
+            threading.Thread(target=look, args=(directory, process, shots), daemon=True).start()
+        try:
+            said = process.communicate(timeout=60 + 10 * seconds)[1]
+        finally:
+            process.kill()
+        text = (directory / "out").read_text() if (directory / "out").exists() else ""
+        if text.count("\n") < 4:
+            raise RuntimeError(f"{program[0]}: the guest said {text!r}; {said}")
+        return understood(text, shots[0])
+
+
+def look(directory: pathlib.Path, process: Any, shots: list[int]) -> None:
+    """Screenshots, one after the other."""
+    while not (directory / "qmp").exists():
+        time.sleep(0.01)
+    try:
+        with QmpClient(str(directory / "qmp")) as qmp:
+            while process.poll() is None:
+                qmp.execute("screendump", filename=str(directory / "shot.ppm"))
+                shots[0] += 1
+    except Exception:
+        return  # the machine is gone
+
+
+def understood(text: str, shots: int) -> dict[str, Any]:
+    head, *lines = [[int(word) for word in line.split()] for line in text.splitlines()[-4:]]
+    calibrated, seen, units, transfers = head
+    hertz = calibrated * PM_TIMER / (1 << 19)
+    seconds = units * (1 << 20) / hertz
+    found: dict[str, Any] = {
+        "seconds": round(seconds, 1), "screenshots": shots, "transfers": transfers,
+        "ticks": seen, "ticks expected": round(seconds * 1024),
+    }  # fmt: skip
+    for kind, (count, most, *less) in zip(KINDS, lines, strict=True):
+        shares = {}
+        for limit, label in ((10e-6, "10 µs"), (100e-6, "100 µs"), (1e-3, "1 ms")):
+            under = sum(number for n, number in enumerate(less) if (2 << n) / hertz <= limit)
+            shares[label] = under / count
+        found[kind] = {"count": count, "longest µs": round(most / hertz * 1e6, 1), **shares}
+    return found
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    print(
+        f"{name}: {found['seconds']} s, {found['screenshots']} screenshots, {found['transfers']} transfers of 32 MiB, "
+        f"{found['ticks']} of {found['ticks expected']} ticks seen"
+    )
+    for kind in KINDS:
+        row = found[kind]
+        shares = ", ".join(f"{row[label]:9.4%} < {label}" for label in ("10 µs", "100 µs", "1 ms"))
+        print(f"    {kind:<15} {row['count']:>9}: {shares}, longest {row['longest µs']} µs")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--accel", default="kvm")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    vmrun = [sys.executable, "-c", "from vmrun.cli.qemu import console; console()"]
+    programs = {"vmrun": vmrun, "QEMU": ["qemu-system-x86_64"]}
+    found = {}
+    for name, program in programs.items():
+        if shutil.which(program[0]) is None:
+            continue
+        for screens in (False, True):
+            label = f"{name}, {'with' if screens else 'without'} a client"
+            try:
+                found[label] = measure(program, args.accel, args.seconds, screens)
+            except (RuntimeError, subprocess.SubprocessError) as exc:
+                print(f"{label}: {exc}", file=sys.stderr)
+                continue
+            if not args.json:
+                show(label, found[label])
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return 0 if any(name.startswith("vmrun") for name in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
