@@ -1,8 +1,8 @@
-"""How long an exit of a processor waits for the machine, while a client takes screenshots as fast as it can and the disk
-reads 32 MiB by one DMA command after the other; and whether ticks of the clock are lost. QEMU beside it, in one run.
+"""How long an exit of a processor waits for the machine, while a client takes screenshots as fast as it can and
+the disk reads 32 MiB by one DMA command after the other; and whether ticks of the clock are lost. QEMU beside it.
 
-The guest (beside/latency.c) times single port accesses itself. What is printed is for each kind how many there were, the
-share below 10 and 100 µs and 1 ms, and the longest.
+The guest (beside/latency.c) times single port accesses itself. What is printed is for each kind how many there
+were, the share below 10 and 100 µs and 1 ms, and the longest.
 
     python benchmarks/latency.py [--seconds N] [--accel kvm] [--json]
 """
