@@ -43,7 +43,7 @@ class LinuxGuest(Guest):
             directory,
             accel,
             chardevs={"serial": {"type": "ringbuf", "size": 1 << 20}},
-            devices=[{"id": "com1", "driver": "isa-serial", "chardev": "serial"}],
+            devices=[{"id": "com1", "driver": "isa-serial", "chardev": "serial"}, *keys.pop("devices", [])],
             cmdline=f"console=ttyS0 panic=-1 {cmdline}",
             **{"memory": "256MiB", **keys},
         )
