@@ -41,6 +41,7 @@ def build() -> dict[str, dict[str, Any]]:
             "resources": cls.resources,
             "index": cls.index,
             "accel": cls.accel,
+            "parents": list(getattr(cls, "parents", ())),
             "hotpluggable": cls.hotpluggable,
         }
     return rows

@@ -1,0 +1,119 @@
+"""Virtio as stock Linux drives it on soft: ext4 on a disk of each kind (legacy, transitional, modern, packed rings),
+random numbers, MSI-X or the pin.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.guest.linux import LinuxGuest, initramfs, kernel
+
+pytestmark = [pytest.mark.guest, pytest.mark.slow]
+PATIENCE = 400.0
+MODULES = (
+    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci", "block/virtio_blk", "char/hw_random/virtio-rng",
+)  # fmt: skip
+LOAD = "for m in {names}; do busybox insmod /$m.ko || echo NO-MODULE $m; done\n"
+DISK = """
+busybox mkdir -p /mnt
+for d in /sys/bus/virtio/devices/*; do echo FEATURES $(cat $d/device) $(cat $d/features); done
+busybox mount -t ext4 /dev/vda /mnt || echo NOT-MOUNTED
+echo READ $(cat /mnt/greeting)
+busybox dd if=/dev/urandom of=/tmp/data bs=64k count=48 2>/dev/null
+busybox cp /tmp/data /mnt/data
+echo from the guest > /mnt/answer
+busybox sync
+echo 3 > /proc/sys/vm/drop_caches
+busybox cmp /tmp/data /mnt/data && echo SAME
+busybox fstrim /mnt 2>&1 && echo TRIMMED
+busybox umount /mnt
+cd /sys/block/vda
+echo SERIAL $(cat serial) CACHE $(cat queue/write_cache) QUEUES $(ls mq | busybox wc -l)
+grep virtio /proc/interrupts
+"""
+RANDOM = """
+echo RNG $(cat /sys/class/misc/hw_random/rng_current)
+busybox dd if=/dev/hwrng bs=1k count=16 2>/dev/null | busybox od -A n -v -t x1 | busybox sort -u | busybox wc -l
+grep virtio /proc/interrupts
+"""
+
+
+def image(directory: pathlib.Path) -> pathlib.Path:
+    """An ext4 image with a file, made without mounting it."""
+    mke2fs = shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin")
+    if mke2fs is None:
+        pytest.skip("no mke2fs: apt-get install e2fsprogs")
+    tree = directory / "tree"
+    tree.mkdir()
+    (tree / "greeting").write_text("hello from the host\n")
+    path = directory / "disk.img"
+    subprocess.run([mke2fs, "-q", "-t", "ext4", "-d", str(tree), str(path), "32M"], check=True, timeout=60)
+    return path
+
+
+def whole(path: pathlib.Path) -> bool:
+    e2fsck = shutil.which("e2fsck", path="/usr/sbin:/sbin:/usr/bin")
+    return subprocess.run([str(e2fsck), "-fn", str(path)], timeout=60, capture_output=True).returncode == 0
+
+
+def boot(directory: pathlib.Path, script: str, machine: str, **keys: Any) -> tuple[str, list[str]]:
+    """The console's text and what the kernel complained of."""
+    chosen = kernel()
+    drivers = pathlib.Path("/lib/modules") / chosen.partition("vmlinuz-")[2] / "kernel" / "drivers"
+    extra = {}
+    for name in MODULES:
+        extra[f"{name.rpartition('/')[2]}.ko"] = (stat.S_IFREG | 0o644, (drivers / f"{name}.ko").read_bytes())
+    names = " ".join(name.rpartition("/")[2] for name in MODULES)
+    initrd = initramfs(directory, LOAD.format(names=names) + script, extra)
+    with LinuxGuest(directory, "soft", "quiet", machine=machine, kernel=chosen, initrd=initrd, **keys) as guest:
+        guest.run_to_end(PATIENCE)
+        return guest.console(), guest.complaints()
+
+
+KINDS = [
+    pytest.param("rhel6.3.0", {}, "legacy", id="rhel6-legacy"),
+    pytest.param("pc-i440fx-2.0", {"vectors": 0}, "legacy", id="legacy-pin"),
+    pytest.param("pc-i440fx-7.2", {}, "modern", id="transitional"),
+    pytest.param("pc-i440fx-7.2", {"disable-legacy": "on", "num-queues": 2}, "modern", id="modern"),
+    pytest.param("pc-i440fx-7.2", {"disable-legacy": "on", "packed": True}, "packed", id="packed"),
+]
+
+
+@pytest.mark.parametrize(("machine", "props", "kind"), KINDS)
+def test_linux_keeps_a_file_system_on_a_virtio_disk(
+    machine: str, props: dict[str, Any], kind: str, tmp_path: pathlib.Path
+) -> None:
+    path = image(tmp_path)
+    disk = {"id": "disk", "driver": "virtio-blk-pci", "drive": "d0", "serial": "VRM-1", **props}
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    text, wrong = boot(tmp_path, DISK, machine, devices=[disk], drives=drives, cpus={"count": 2})
+    assert "READ hello from the host" in text and "\nSAME\n" in text, text[-3000:]
+    assert "SERIAL VRM-1 CACHE write back" in text
+    bits = re.search(r"FEATURES 0x\w+ (\d+)", text)
+    assert bits is not None
+    assert (bits[1][32] == "1") is (kind != "legacy") and (bits[1][34] == "1") is (kind == "packed")
+    msix = re.search(r"virtio0-req\.0$", text, re.M) is not None
+    assert msix is (props.get("vectors") != 0)
+    assert wrong == []
+    found = subprocess.run(
+        [str(shutil.which("debugfs", path="/usr/sbin:/sbin:/usr/bin")), "-R", "cat answer", str(path)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert found.stdout == "from the guest\n" and whole(path)
+
+
+@pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-7.2"])
+def test_linux_draws_random_numbers(machine: str, tmp_path: pathlib.Path) -> None:
+    text, wrong = boot(tmp_path, RANDOM, machine, devices=[{"id": "rng", "driver": "virtio-rng-pci"}])
+    assert re.search(r"^RNG virtio_rng", text, re.M), text[-3000:]
+    assert re.search(r"^1024$", text, re.M)  # 1,024 rows of 16 bytes, no two alike
+    assert (re.search(r"virtio0-input$", text, re.M) is not None) is (machine == "pc-i440fx-7.2")
+    assert wrong == []

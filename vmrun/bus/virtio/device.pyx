@@ -1,0 +1,487 @@
+"""A virtio device as its registers show it, compiled: features, status, queues, interrupts, and the layouts of those
+registers over PCI, legacy and modern.
+
+Ref: Virtual I/O Device (VIRTIO) 1.1, 2.1 to 2.4 and 4.1; Virtio PCI Card Specification 0.9.5, 2.2 (legacy).
+
+Devices subclass VirtioChip: `kicked(queue)` when the driver put something into a queue, `started()` and `stopped()` when it
+begins and ends, `config_written`. They take requests with queue.pop, answer with queue.push, then call interrupt(queue).
+
+Locks: the device lock is held.
+"""
+
+from libc.string cimport memcpy, memset
+
+from accel.api import IrqLine as _IrqLine
+
+from vmrun.bus.virtio.ring import VirtQueue as _VirtQueue
+
+cdef enum:
+    QUEUE_SHIFT = 12            # legacy: rings lie on pages
+    ALIGN = 4096
+    # legacy registers
+    L_FEATURES = 0
+    L_ACCEPTED = 4
+    L_PFN = 8
+    L_SIZE = 12
+    L_SELECT = 14
+    L_NOTIFY = 16
+    L_STATUS = 18
+    L_ISR = 19
+    L_CONFIG_VECTOR = 20
+    L_QUEUE_VECTOR = 22
+    # modern ones
+    C_FEATURE_SELECT = 0x00
+    C_FEATURES = 0x04
+    C_DRIVER_SELECT = 0x08
+    C_ACCEPTED = 0x0C
+    C_CONFIG_VECTOR = 0x10
+    C_QUEUES = 0x12
+    C_STATUS = 0x14
+    C_GENERATION = 0x15
+    C_SELECT = 0x16
+    C_SIZE = 0x18
+    C_VECTOR = 0x1A
+    C_ENABLE = 0x1C
+    C_NOTIFY_OFFSET = 0x1E
+    C_DESC = 0x20
+    C_AVAIL = 0x28
+    C_USED = 0x30
+    C_NOTIFY_DATA = 0x38
+    C_RESET = 0x3A
+    ISR_QUEUE = 1
+    ISR_CONFIG = 2
+
+cdef u64 NOTIFY_ON_EMPTY = <u64>1 << 24
+cdef u64 BAD_FEATURE = <u64>1 << 30
+cdef u64 EVENT_IDX = <u64>1 << 29
+cdef u64 VERSION_1 = <u64>1 << 32
+cdef u64 PACKED = <u64>1 << 34
+cdef u64 RING_RESET = <u64>1 << 40
+
+
+cdef class VirtioChip:
+    """`sizes`: entries of each queue. `msix` may be None; `intx` is the pin."""
+
+    def __init__(self, Dma dma, sizes):
+        if not 0 < len(sizes) <= MOST_QUEUES:
+            raise ValueError(f"a virtio device has 1 to {MOST_QUEUES} queues, not {len(sizes)}")
+        self.dma = dma
+        self.queues = [_VirtQueue(dma, n, size) for n, size in enumerate(sizes)]
+        self.queue_count = len(sizes)
+        for n in range(self.queue_count):
+            self.queue_of[n] = <void *>self.queues[n]
+        self.intx = _IrqLine()
+        self.has_legacy = self.has_modern = True
+        self.config_vector = NO_VECTOR
+
+    def connect(self, IrqLine intx, MsixChip msix):
+        self.intx, self.msix = intx, msix
+
+    # --- for devices --------------------------------------------------------------------------------------
+
+    cdef void kicked(self, u32 queue) noexcept nogil:
+        pass
+
+    cdef void started(self) noexcept nogil:
+        """DRIVER_OK: the features are settled."""
+
+    cdef void stopped(self) noexcept nogil:
+        """A reset: give up what is in flight."""
+
+    cdef void queue_stopped(self, u32 queue) noexcept nogil:
+        """One queue is reset: give up what is in flight of it."""
+
+    cdef void config_written(self, u32 offset, u32 size) noexcept nogil:
+        """The driver wrote to the device's configuration; self.config has it."""
+
+    cdef void interrupt(self, VirtQueue queue) noexcept nogil:
+        """Answers were pushed."""
+        if queue.should_notify():
+            self.isr |= ISR_QUEUE
+            self.raise_vector(queue.vector)
+
+    cdef void config_changed(self) noexcept nogil:
+        """self.config has changed by itself (a disk was resized)."""
+        if self.status & DRIVER_OK:
+            self.generation = (self.generation + 1) & 0xFF
+            self.isr |= ISR_QUEUE | ISR_CONFIG
+            self.raise_vector(self.config_vector)
+
+    cdef void fault(self) noexcept nogil:
+        """The driver broke a ring: the device has to be reset."""
+        if self.accepted & VERSION_1 and not self.status & NEEDS_RESET:
+            self.status |= NEEDS_RESET
+            self.config_changed()
+
+    cdef void raise_vector(self, u32 vector) noexcept nogil:
+        if self.msix is not None and self.msix.enabled():
+            if vector != NO_VECTOR:
+                self.msix.notify(vector)
+        elif self.isr:
+            self.intx.set(1)
+
+    # --- the transport ------------------------------------------------------------------------------------
+
+    cdef void kick(self, u32 queue) noexcept nogil:
+        if queue < self.queue_count and self.running:
+            self.kicked(queue)
+
+    cdef void reset_all(self) noexcept nogil:
+        if self.running:
+            self.running = False
+            self.stopped()
+        with gil:
+            for queue in self.queues:
+                queue.reset()
+        self.accepted = 0
+        self.status = self.isr = self.select = self.feature_select = self.driver_select = 0
+        self.config_vector = NO_VECTOR
+        self.legacy = False
+        self.intx.set(0)
+
+    cdef u64 shown(self, bint legacy) noexcept nogil:
+        """What is offered to this kind of driver."""
+        return self.offered & ~(self.modern_only if legacy else self.legacy_only)
+
+    cdef void set_status(self, u32 value) noexcept nogil:
+        cdef u32 n
+        cdef bint begin
+        value &= 0xFF
+        if value == 0:
+            self.reset_all()
+            return
+        if value & FEATURES_OK and not self.status & FEATURES_OK and not self.legacy:
+            if self.accepted & ~self.shown(False) or not self.accepted & VERSION_1:
+                value &= ~<u32>FEATURES_OK
+        begin = value & DRIVER_OK and not self.status & DRIVER_OK
+        self.status = value | (self.status & NEEDS_RESET)
+        if begin:
+            with gil:
+                for queue in self.queues:
+                    self._settle(queue)
+            self.running = True
+            self.started()
+            for n in range(self.queue_count):
+                self.kicked(n)                                  # what was put in before
+
+    cdef void set_legacy_pfn(self, u32 pfn) noexcept nogil:
+        cdef u64 base = <u64>pfn << QUEUE_SHIFT
+        if pfn == 0:
+            self.reset_all()
+            return
+        with gil:
+            queue = self.queues[self.select]
+            queue.size = queue.most
+            queue.desc, queue.avail = base, base + 16 * queue.size
+            queue.used = (queue.avail + 6 + 2 * queue.size + ALIGN - 1) & ~(ALIGN - 1)
+            queue.ready = True
+
+    cdef u32 read_isr(self) noexcept nogil:
+        cdef u32 value = self.isr
+        self.isr = 0
+        self.intx.set(0)
+        return value
+
+    cdef u32 vector(self, u32 value) noexcept nogil:
+        """A vector as the driver wrote it, or none when there is no such."""
+        return value if self.msix is not None and value < self.msix.vectors else NO_VECTOR
+
+    cdef u32 read_config(self, u32 offset, u32 size) noexcept nogil:
+        cdef u32 value = 0
+        if offset + size <= self.config_size:
+            memcpy(&value, self.config + offset, size)
+            return value
+        return 0xFFFFFFFF
+
+    cdef void write_config(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        if offset + size <= self.config_size:
+            memcpy(self.config + offset, &value, size)
+            self.config_written(offset, size)
+
+    # --- legacy -------------------------------------------------------------------------------------------
+
+    cdef u32 read_legacy(self, u32 offset, u32 size) noexcept nogil:
+        cdef u32 start = L_CONFIG_VECTOR
+        cdef u32 value
+        if self.msix is not None and self.msix.enabled():
+            start += 4
+            if L_CONFIG_VECTOR <= offset < start:
+                with gil:
+                    value = self.config_vector if offset < L_QUEUE_VECTOR else self._queue("vector", NO_VECTOR)
+                return value
+        if offset >= start:
+            return self.read_config(offset - start, size)
+        if offset == L_FEATURES:
+            return <u32>self.shown(True)
+        if offset == L_ACCEPTED:
+            return <u32>self.accepted
+        if offset == L_SELECT:
+            return self.select
+        if offset == L_STATUS:
+            return self.status
+        if offset == L_ISR:
+            return self.read_isr()
+        if offset == L_PFN or offset == L_SIZE:
+            with gil:
+                if offset == L_PFN:
+                    value = <u32>(<u64>self._queue("desc", 0) >> QUEUE_SHIFT)
+                else:
+                    value = self._queue("most", 0)
+            return value
+        return 0xFFFFFFFF
+
+    def _queue(self, name, otherwise):
+        return getattr(self.queues[self.select], name) if self.select < self.queue_count else otherwise
+
+    cdef void write_legacy(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        cdef u32 start = L_CONFIG_VECTOR
+        self.legacy = True
+        if self.msix is not None and self.msix.enabled():
+            start += 4
+            if offset == L_CONFIG_VECTOR:
+                self.config_vector = self.vector(value & 0xFFFF)
+                return
+            if offset == L_QUEUE_VECTOR:
+                if self.select < self.queue_count:
+                    with gil:
+                        self.queues[self.select].vector = self.vector(value & 0xFFFF)
+                return
+        if offset >= start:
+            self.write_config(offset - start, size, value)
+        elif offset == L_ACCEPTED:
+            if value & BAD_FEATURE:
+                value = 0                                       # who takes all takes nothing
+            self.accepted = value & self.shown(True)
+        elif offset == L_PFN:
+            if self.select < self.queue_count:
+                self.set_legacy_pfn(value)
+        elif offset == L_SELECT:
+            if (value & 0xFFFF) < MOST_QUEUES:
+                self.select = value & 0xFFFF
+        elif offset == L_NOTIFY:
+            self.kick(value & 0xFFFF)
+        elif offset == L_STATUS:
+            self.set_status(value)
+
+    # --- modern -------------------------------------------------------------------------------------------
+
+    cdef u32 read_common(self, u32 offset, u32 size) noexcept nogil:
+        if offset == C_FEATURE_SELECT:
+            return self.feature_select
+        if offset == C_FEATURES:
+            return <u32>(self.shown(False) >> (32 * self.feature_select)) if self.feature_select < 2 else 0
+        if offset == C_DRIVER_SELECT:
+            return self.driver_select
+        if offset == C_ACCEPTED:
+            return <u32>(self.accepted >> (32 * self.driver_select)) if self.driver_select < 2 else 0
+        if offset == C_CONFIG_VECTOR:
+            return self.config_vector
+        if offset == C_QUEUES:
+            return self.queue_count
+        if offset == C_STATUS:
+            return self.status
+        if offset == C_GENERATION:
+            return self.generation
+        if offset == C_SELECT:
+            return self.select
+        if self.select >= self.queue_count:
+            return 0
+        with gil:
+            return self._read_queue(offset)
+
+    def _read_queue(self, offset):
+        queue = self.queues[self.select]
+        if offset in (C_DESC, C_AVAIL, C_USED, C_DESC + 4, C_AVAIL + 4, C_USED + 4):
+            value = {C_DESC: queue.desc, C_AVAIL: queue.avail, C_USED: queue.used}[offset & ~7]
+            return value >> (32 if offset & 4 else 0) & 0xFFFFFFFF
+        return {
+            C_SIZE: queue.size, C_VECTOR: queue.vector, C_ENABLE: int(queue.ready), C_NOTIFY_OFFSET: self.select,
+        }.get(offset, 0)
+
+    cdef void write_common(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        if offset == C_FEATURE_SELECT:
+            self.feature_select = value
+        elif offset == C_DRIVER_SELECT:
+            self.driver_select = value
+        elif offset == C_ACCEPTED:
+            if self.driver_select < 2 and not self.status & FEATURES_OK:
+                self.accepted &= ~(<u64>0xFFFFFFFF << (32 * self.driver_select))
+                self.accepted |= <u64>value << (32 * self.driver_select)
+                self.accepted &= self.shown(False)
+        elif offset == C_CONFIG_VECTOR:
+            self.config_vector = self.vector(value & 0xFFFF)
+        elif offset == C_STATUS:
+            self.set_status(value)
+        elif offset == C_SELECT:
+            if (value & 0xFFFF) < MOST_QUEUES:
+                self.select = value & 0xFFFF
+        elif self.select < self.queue_count:
+            if offset == C_RESET and value & 0xFFFF == 1 and self.accepted & RING_RESET:
+                self.queue_stopped(self.select)
+            with gil:
+                self._write_queue(offset, value)
+
+    def _write_queue(self, offset, value):
+        queue = self.queues[self.select]
+        low = 0xFFFFFFFF
+        if offset == C_SIZE:
+            if 0 < value & 0xFFFF <= queue.most and not queue.ready:
+                queue.size = value & 0xFFFF
+        elif offset == C_VECTOR:
+            queue.vector = self.vector(value & 0xFFFF)
+        elif offset == C_ENABLE:
+            if value & 0xFFFF == 1:
+                queue.ready = True
+        elif offset == C_RESET:
+            if value & 0xFFFF == 1 and self.accepted & RING_RESET:
+                queue.reset()
+                self._settle(queue)
+        elif offset == C_DESC:
+            queue.desc = queue.desc & ~low | value
+        elif offset == C_DESC + 4:
+            queue.desc = queue.desc & low | value << 32
+        elif offset == C_AVAIL:
+            queue.avail = queue.avail & ~low | value
+        elif offset == C_AVAIL + 4:
+            queue.avail = queue.avail & low | value << 32
+        elif offset == C_USED:
+            queue.used = queue.used & ~low | value
+        elif offset == C_USED + 4:
+            queue.used = queue.used & low | value << 32
+
+    def _settle(self, queue):
+        """What the accepted features mean for a queue."""
+        queue.packed = bool(self.accepted & PACKED)
+        queue.event_idx = bool(self.accepted & EVENT_IDX)
+        queue.notify_on_empty = bool(self.accepted & NOTIFY_ON_EMPTY)
+
+    # --- for the glue and for tests -----------------------------------------------------------------------
+
+    def reset(self):
+        with nogil:
+            self.reset_all()
+
+    def set_config(self, bytes data):
+        """What the driver finds in the device's configuration."""
+        if len(data) > CONFIG_ROOM:
+            raise ValueError(f"{len(data)} bytes are more than {CONFIG_ROOM}")
+        memset(self.config, 0, CONFIG_ROOM)
+        memcpy(self.config, <const u8 *>data, len(data))
+        self.config_size = len(data)
+
+    def get_config(self):
+        return bytes(self.config[:self.config_size])
+
+    def tell_config_changed(self):
+        with nogil:
+            self.config_changed()
+
+    def access(self, u32 offset, u32 size, value=None):
+        """One access to the common registers, as the PCI configuration window makes it."""
+        if value is None:
+            return self.read_common(offset, size)
+        self.write_common(offset, size, value)
+
+    def save(self):
+        return {
+            "accepted": self.accepted, "status": self.status, "isr": self.isr, "select": self.select,
+            "feature_select": self.feature_select, "driver_select": self.driver_select, "legacy": bool(self.legacy),
+            "generation": self.generation, "config_vector": self.config_vector, "config": self.get_config(),
+            "queues": [queue.save() for queue in self.queues],
+        }
+
+    def wrong(self, state):
+        """What is wrong with a saved state, or ''."""
+        limits = {
+            "accepted": 2**64 - 1, "status": 0xFF, "isr": 3, "select": MOST_QUEUES - 1, "feature_select": 0xFFFFFFFF,
+            "driver_select": 0xFFFFFFFF, "generation": 0xFF, "config_vector": 0xFFFF,
+        }
+        if not isinstance(state, dict) or set(state) != {*limits, "legacy", "config", "queues"}:
+            return "a virtio device's fields are others"
+        for name, limit in limits.items():
+            if type(state[name]) is not int or not 0 <= state[name] <= limit:
+                return f"{name} cannot be {state[name]!r}"
+        if type(state["legacy"]) is not bool:
+            return "legacy is true or false"
+        if type(state["config"]) is not bytes or len(state["config"]) != self.config_size:
+            return f"config has {self.config_size} bytes"
+        if not isinstance(state["queues"], list) or len(state["queues"]) != len(self.queues):
+            return f"there are {len(self.queues)} queues"
+        faults = (_VirtQueue.wrong(saved, queue.most) for saved, queue in zip(state["queues"], self.queues))
+        return next((fault for fault in faults if fault), "")
+
+    def load(self, state):
+        """A state that `wrong` found nothing in."""
+        if self.running:
+            self.running = False
+            self.stopped()
+        self.accepted, self.status, self.isr = state["accepted"] & self.offered, state["status"], state["isr"]
+        self.select, self.feature_select = state["select"], state["feature_select"]
+        self.driver_select, self.legacy = state["driver_select"], state["legacy"]
+        self.generation, self.config_vector = state["generation"], state["config_vector"]
+        memcpy(self.config, <const u8 *><bytes>state["config"], self.config_size)
+        for queue, saved in zip(self.queues, state["queues"]):
+            queue.load(saved)
+            self._settle(queue)
+        self.running = bool(self.status & DRIVER_OK)
+        if self.running:
+            self.started()
+        if self.isr and (self.msix is None or not self.msix.enabled()):
+            self.intx.set(1)
+
+
+cdef class VirtioRegion(IoRegion):
+    def __init__(self, VirtioChip chip):
+        self.chip = chip
+
+
+cdef class LegacyRegion(VirtioRegion):
+    """The legacy registers, in a port BAR."""
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.chip.read_legacy(<u32>offset, size)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.chip.write_legacy(<u32>offset, size, <u32>value)
+        return 0
+
+
+cdef class CommonRegion(VirtioRegion):
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.chip.read_common(<u32>offset, size)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.chip.write_common(<u32>offset, size, <u32>value)
+        return 0
+
+
+cdef class IsrRegion(VirtioRegion):
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.chip.read_isr() if offset == 0 else 0
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        return 0
+
+
+cdef class ConfigRegion(VirtioRegion):
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return self.chip.read_config(<u32>offset, size)
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.chip.write_config(<u32>offset, size, <u32>value)
+        return 0
+
+
+cdef class NotifyRegion(VirtioRegion):
+    """A write at queue * multiplier, whatever the value."""
+
+    def __init__(self, VirtioChip chip, u32 multiplier):
+        self.chip = chip
+        self.multiplier = multiplier
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return 0
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.chip.kick(<u32>offset // self.multiplier)
+        return 0

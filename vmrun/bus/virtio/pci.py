@@ -1,0 +1,159 @@
+"""A virtio device on a PCI card: legacy, transitional or modern, as the machine type has it.
+
+Ref: Virtual I/O Device (VIRTIO) 1.1, 4.1; Virtio PCI Card Specification 0.9.5.
+
+    BAR 0  legacy registers (ports)          BAR 4  modern: common 0, ISR 0x1000, device 0x2000, notify 0x3000
+    BAR 1  MSI-X: table at 0, pending bits at 0x800 or behind the table
+
+Not modelled: access through configuration space (capability 5 is there, its data window reads what was written);
+a notify page per queue; iommu, ATS, AER.
+"""
+
+from __future__ import annotations
+
+from accel.space import Region
+
+from vmrun.bus.pci import Msix, PciDevice
+from vmrun.bus.pci.capability import Vendor
+from vmrun.bus.virtio.device import CommonRegion, ConfigRegion, IsrRegion, LegacyRegion, NotifyRegion
+from vmrun.core.props import Prop, named
+from vmrun.errors import BuildError, StateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.bus.virtio.device import VirtioChip
+    from vmrun.core.platform import Platform
+
+MODERN_SIZE, PART = 0x4000, 0x1000
+COMMON, ISR, CONFIG, NOTIFY = 0x0000, 0x1000, 0x2000, 0x3000
+NOTIFY_MULTIPLIER = 4
+COMMON_TYPE, NOTIFY_TYPE, ISR_TYPE, CONFIG_TYPE, WINDOW_TYPE = 1, 2, 3, 4, 5
+MSIX_BAR, MODERN_BAR, MSIX_PENDING = 1, 4, 0x800
+LEGACY_HEADER, LEGACY_VECTORS = 20, 4
+# feature bits that all devices share
+NOTIFY_ON_EMPTY, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, BAD_FEATURE = (1 << n for n in (24, 27, 28, 29, 30))
+VERSION_1, RING_PACKED, RING_RESET = 1 << 32, 1 << 34, 1 << 40
+UNSET = 0xFFFFFFFF
+
+
+class VirtioPci(PciDevice):
+    """Subclasses give `virtio_id`, `legacy_device_id`, `default_vectors`, and make their chip in `make_chip`."""
+
+    parents: tuple[str, ...] = ("virtio-pci", "virtio-device")
+    vendor_id = 0x1AF4
+    interrupt_pin = 1
+    virtio_id = 0
+    legacy_device_id = 0
+
+    any_layout = Prop("bool", True, "offer: requests may be cut into pieces anywhere")
+    event_idx = Prop("bool", True, "offer: interrupts and kicks are asked for by index")
+    indirect_desc = Prop("bool", True, "offer: a descriptor may point to a table of others")
+    notify_on_empty = Prop("bool", True, "offer: an interrupt when a queue runs empty, wanted or not")
+    packed = Prop("bool", False, "offer: packed rings")
+    disable_legacy = named(
+        "disable-legacy", "enum", "auto", "no legacy registers: a modern device only", choices=("auto", "on", "off")
+    )
+    disable_modern = named("disable-modern", "bool", False, "no modern registers: a legacy device only")
+    queue_reset = Prop("bool", True, "offer: one queue may be reset")
+    ioeventfd = Prop("bool", True, "kicks need not wait for the device", visible=False)
+    vectors = Prop("uint32", UNSET, "MSI-X vectors, 0 for none")
+
+    def make_chip(self, platform: Platform) -> VirtioChip:
+        """The device itself, its own features in `offered`, its configuration set."""
+        raise NotImplementedError
+
+    def default_vectors(self) -> int:
+        return 2
+
+    def pci_realize(self, platform: Platform) -> None:
+        modern, legacy = not self.disable_modern, self.disable_legacy != "on"
+        if not modern and not legacy:
+            raise BuildError(f"{self.path}: device cannot work as neither modern nor legacy mode is enabled")
+        self.chip: Any = self.make_chip(platform)
+        self.chip.offered |= self._features(modern)
+        self.chip.modern_only = ~0xFFFFFFFF & (1 << 64) - 1
+        self.chip.legacy_only |= NOTIFY_ON_EMPTY | ANY_LAYOUT | BAD_FEATURE
+        self._identify(legacy)
+        if modern:
+            self._add_modern()
+        self.msix = self._add_msix(self.default_vectors() if self.vectors == UNSET else self.vectors)
+        if legacy:
+            size = LEGACY_HEADER + (LEGACY_VECTORS if self.msix else 0) + self.chip.config_size
+            self.add_bar(0, LegacyRegion(self.chip), 1 << (size - 1).bit_length(), "io")
+        self.chip.connect(self.intx, self.msix.chip if self.msix else None)
+
+    def _features(self, modern: bool) -> int:
+        """Those that every device has."""
+        features = BAD_FEATURE
+        for wanted, bit in (
+            (self.notify_on_empty, NOTIFY_ON_EMPTY),
+            (self.any_layout, ANY_LAYOUT),
+            (self.indirect_desc, INDIRECT_DESC),
+            (self.event_idx, EVENT_IDX),
+            (modern, VERSION_1),
+            (modern and self.packed, RING_PACKED),
+            (modern and self.queue_reset, RING_RESET),
+        ):
+            features |= bit if wanted else 0
+        return features
+
+    def _identify(self, legacy: bool) -> None:
+        if legacy:
+            self.config.set_word(2, self.legacy_device_id)
+            self.config.set_word(0x2E, self.virtio_id)
+        else:
+            self.config.set_word(2, 0x1040 + self.virtio_id)
+            self.revision = 1
+
+    def _add_modern(self) -> None:
+        bar = Region.container(f"{self.name}.modern", MODERN_SIZE)
+        for type, offset, io in (
+            (COMMON_TYPE, COMMON, CommonRegion(self.chip)),
+            (ISR_TYPE, ISR, IsrRegion(self.chip)),
+            (CONFIG_TYPE, CONFIG, ConfigRegion(self.chip)),
+            (NOTIFY_TYPE, NOTIFY, NotifyRegion(self.chip, NOTIFY_MULTIPLIER)),
+        ):
+            bar.add(Region.device(f"virtio-{offset:x}", io, PART), offset)
+            body = _where(type, MODERN_BAR, offset, PART)
+            if type == NOTIFY_TYPE:
+                body += NOTIFY_MULTIPLIER.to_bytes(4, "little")
+            self.add_capability(Vendor(body))
+        window = b"\0\xff\0\0\0" + b"\xff" * 12
+        self.add_capability(Vendor(_where(WINDOW_TYPE, 0, 0, 0) + bytes(4), window))
+        self.add_bar(MODERN_BAR, bar, MODERN_SIZE, "mem64-pref")
+
+    def _add_msix(self, vectors: int) -> Msix | None:
+        if not vectors:
+            return None
+        pending = max(MSIX_PENDING, 16 * vectors)
+        size = max(0x1000, 1 << (pending + (vectors + 63) // 64 * 8 - 1).bit_length())
+        msix = Msix(vectors, MSIX_BAR, 0, MSIX_BAR, pending)
+        self.add_capability(msix)
+        bar = Region.container(f"{self.name}.msix", size)
+        msix.show(bar)
+        self.add_bar(MSIX_BAR, bar, size, "mem32")
+        return msix
+
+    def unrealize(self) -> None:
+        self.chip.reset()
+        super().unrealize()
+
+    def pci_reset(self) -> None:
+        self.chip.reset()
+
+    def save(self) -> dict[str, Any]:
+        return {**super().save(), "virtio": self.chip.save()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        wrong = self.chip.wrong(state.get("virtio"))
+        if wrong:
+            raise StateError(f"{self.path}: {wrong}")
+        super().load({name: value for name, value in state.items() if name != "virtio"})
+        self.chip.load(state["virtio"])
+
+
+def _where(type: int, bar: int, offset: int, size: int) -> bytes:
+    """What follows the length byte of a virtio capability."""
+    return bytes((type, bar, 0, 0, 0)) + offset.to_bytes(4, "little") + size.to_bytes(4, "little")

@@ -1,0 +1,1 @@
+"""Virtio devices: a compiled chip and its PCI card each."""

@@ -1,0 +1,57 @@
+"""virtio-rng-pci: the host's random numbers.
+
+Not modelled: a back end other than the host's own generator; `rng` may name one, it makes no difference.
+"""
+
+from __future__ import annotations
+
+from accel.clock import PyTimer
+
+from vmrun.bus.virtio.pci import VirtioPci
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.devices.virtio.rng import RngChip
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.core.platform import Platform
+
+QUEUE_SIZE = 8
+NO_LIMIT = 0x7FFFFFFFFFFFFFFF
+MILLISECOND = 1_000_000
+
+
+@register("virtio-rng-pci", "virtio-rng", description="virtio random numbers")
+class VirtioRng(VirtioPci):
+    parents = (*VirtioPci.parents, "virtio-rng-device")
+    class_code = 0x00FF00
+    virtio_id, legacy_device_id = 4, 0x1005
+
+    rng = Prop("str", "", "the back end; all are the host's generator", visible=False)
+    max_bytes = named("max-bytes", "uint64", NO_LIMIT, "bytes that a period gives at most", visible=False)
+    period = Prop("uint32", 65536, "of max-bytes", unit="ms", visible=False)
+
+    def make_chip(self, platform: Platform) -> RngChip:
+        if not self.max_bytes or not self.period:
+            raise BuildError(f"{self.path}: max-bytes and period are at least 1")
+        chip = RngChip(self.dma, [QUEUE_SIZE])
+        chip.set_config(b"")
+        self.timer = PyTimer(platform.timers, self._next_period)
+        if self.max_bytes < NO_LIMIT:
+            chip.limited, chip.quota = True, self.max_bytes
+        return chip
+
+    def pci_reset(self) -> None:
+        super().pci_reset()
+        self.timer.stop()
+        if self.chip.limited:
+            self._next_period()
+
+    def unrealize(self) -> None:
+        self.timer.stop()
+        super().unrealize()
+
+    def _next_period(self) -> None:
+        self.chip.refill(self.max_bytes)
+        self.timer.schedule(self.platform.virtual.time() + self.period * MILLISECOND)
