@@ -7,8 +7,6 @@ guest's decision: `ask` asks, the controller hears the answer (or a reset gives 
 
 from __future__ import annotations
 
-import re
-
 from vmrun.errors import ERROR, BuildError, ConfigError, Problem
 
 TYPE_CHECKING = False
@@ -25,8 +23,8 @@ _IN_QEMU_S_WORDS = (
     (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
     (r"^there is no free slot on \S+ for (\S+) .*$", r"PCI: no slot/function available for \1, all in use or reserved"),
 )
-_SHARED = re.compile(r"^(\S+) '.*' shares slot (\w+) with (\S+) '.*', which is not multifunction$")
-_TAKEN = re.compile(r"^(\S+) '(.*)' and (\S+) '(.*)' are both at (\w+)\.(\d) of \S+$")
+_SHARED = r"^(\S+) '.*' shares slot (\w+) with (\S+) '.*', which is not multifunction$"
+_TAKEN = r"^(\S+) '(.*)' and (\S+) '(.*)' are both at (\w+)\.(\d) of \S+$"
 
 
 def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -61,13 +59,15 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(message: str) -> str:
-    taken = _TAKEN.match(message)
+    import re
+
+    taken = re.match(_TAKEN, message)
     if taken:
         new, _, old, id, slot, function = taken.groups()
         return (
             f"PCI: slot {int(slot, 16)} function {function} not available for {new}, in use by {old},id={id}"
         )
-    shared = _SHARED.match(message)
+    shared = re.match(_SHARED, message)
     if shared:
         new, slot, old = shared.groups()
         where = f"PCI: slot {int(slot, 16)} function 0 already occupied by {old}"

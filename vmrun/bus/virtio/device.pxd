@@ -22,8 +22,8 @@ cdef class VirtioChip:
     cdef readonly u32 queue_count
     cdef public u64 offered, accepted           # feature bits
     cdef public u64 modern_only, legacy_only    # of the offered: those that one kind of driver alone is shown
-    cdef readonly u32 status, isr, select, feature_select, driver_select, generation, config_vector
-    cdef readonly bint legacy                   # the driver came by the legacy registers
+    cdef public u32 status, isr, select, feature_select, driver_select, generation, config_vector
+    cdef public bint legacy                   # the driver came by the legacy registers
     cdef public bint has_modern, has_legacy
     cdef public u32 config_size
     cdef u8 config[CONFIG_ROOM]

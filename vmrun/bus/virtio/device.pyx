@@ -14,6 +14,8 @@ from libc.string cimport memcpy, memset
 from accel.api import IrqLine as _IrqLine
 
 from vmrun.bus.virtio.ring import VirtQueue as _VirtQueue
+from vmrun.core.state import KEEP, U8, U16, U32, U64, Bytes, Flag, Parts, Table
+from vmrun.errors import StateError
 
 cdef enum:
     QUEUE_SHIFT = 12            # legacy: rings lie on pages
@@ -61,6 +63,14 @@ cdef u64 RING_RESET = <u64>1 << 40
 
 cdef class VirtioChip:
     """`sizes`: entries of each queue. `msix` may be None; `intx` is the pin."""
+
+    state = Table(
+        "virtio", 1,
+        U64("accepted"), U8("status"), U8("isr", most=3), U32("select", most=MOST_QUEUES - 1), U32("feature_select"),
+        U32("driver_select"), U8("generation"), U16("config_vector", 0xFFFF), Flag("legacy"),
+        Bytes("config_bytes", lambda chip: chip.config_size, KEEP), Parts("queues"),
+    )
+    save, load_state = state.methods()[1:]
 
     def __init__(self, Dma dma, sizes):
         if not 0 < len(sizes) <= MOST_QUEUES:
@@ -382,52 +392,29 @@ cdef class VirtioChip:
             return self.read_common(offset, size)
         self.write_common(offset, size, value)
 
-    def save(self):
-        return {
-            "accepted": self.accepted, "status": self.status, "isr": self.isr, "select": self.select,
-            "feature_select": self.feature_select, "driver_select": self.driver_select, "legacy": bool(self.legacy),
-            "generation": self.generation, "config_vector": self.config_vector, "config": self.get_config(),
-            "queues": [queue.save() for queue in self.queues],
-        }
+    @property
+    def config_bytes(self):
+        return self.get_config()
 
-    def wrong(self, state):
-        """What is wrong with a saved state, or ''."""
-        limits = {
-            "accepted": 2**64 - 1, "status": 0xFF, "isr": 3, "select": MOST_QUEUES - 1, "feature_select": 0xFFFFFFFF,
-            "driver_select": 0xFFFFFFFF, "generation": 0xFF, "config_vector": 0xFFFF,
-        }
-        if not isinstance(state, dict) or set(state) != {*limits, "legacy", "config", "queues"}:
-            return "a virtio device's fields are others"
-        for name, limit in limits.items():
-            if type(state[name]) is not int or not 0 <= state[name] <= limit:
-                return f"{name} cannot be {state[name]!r}"
-        if type(state["legacy"]) is not bool:
-            return "legacy is true or false"
-        if type(state["config"]) is not bytes or len(state["config"]) != self.config_size:
-            return f"config has {self.config_size} bytes"
-        if not isinstance(state["queues"], list) or len(state["queues"]) != len(self.queues):
-            return f"there are {len(self.queues)} queues"
-        faults = (_VirtQueue.wrong(saved, queue.most) for saved, queue in zip(state["queues"], self.queues))
-        return next((fault for fault in faults if fault), "")
+    @config_bytes.setter
+    def config_bytes(self, bytes data):
+        self.set_config(data)
 
-    def load(self, state):
-        """A state that `wrong` found nothing in."""
+    def check_state(self, values):
+        if values["accepted"] & ~self.offered:
+            raise StateError("a virtio device was given features that it does not offer")
+
+    def settle(self):
+        """A state was loaded."""
         if self.running:
             self.running = False
             self.stopped()
-        self.accepted, self.status, self.isr = state["accepted"] & self.offered, state["status"], state["isr"]
-        self.select, self.feature_select = state["select"], state["feature_select"]
-        self.driver_select, self.legacy = state["driver_select"], state["legacy"]
-        self.generation, self.config_vector = state["generation"], state["config_vector"]
-        memcpy(self.config, <const u8 *><bytes>state["config"], self.config_size)
-        for queue, saved in zip(self.queues, state["queues"]):
-            queue.load(saved)
+        for queue in self.queues:
             self._settle(queue)
         self.running = bool(self.status & DRIVER_OK)
         if self.running:
             self.started()
-        if self.isr and (self.msix is None or not self.msix.enabled()):
-            self.intx.set(1)
+        self.intx.drive(int(self.isr != 0 and (self.msix is None or not self.msix.enabled())))
 
 
 cdef class VirtioRegion(IoRegion):

@@ -17,12 +17,11 @@ from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Vendor
 from vmrun.bus.virtio.device import CommonRegion, ConfigRegion, IsrRegion, LegacyRegion, NotifyRegion
 from vmrun.core.props import Prop, named
-from vmrun.errors import BuildError, StateError
+from vmrun.core.state import Part
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmrun.bus.virtio.device import VirtioChip
     from vmrun.core.platform import Platform
 
@@ -41,6 +40,7 @@ UNSET = 0xFFFFFFFF
 class VirtioPci(PciDevice):
     """Subclasses give `virtio_id`, `legacy_device_id`, `default_vectors`, and make their chip in `make_chip`."""
 
+    state = PciDevice.state.extend("virtio-pci", 1, Part("chip"))
     parents: tuple[str, ...] = ("virtio-pci", "virtio-device")
     vendor_id = 0x1AF4
     interrupt_pin = 1
@@ -71,7 +71,7 @@ class VirtioPci(PciDevice):
         modern, legacy = not self.disable_modern, self.disable_legacy != "on"
         if not modern and not legacy:
             raise BuildError(f"{self.path}: device cannot work as neither modern nor legacy mode is enabled")
-        self.chip: Any = self.make_chip(platform)
+        self.chip = self.make_chip(platform)
         self.chip.offered |= self._features(modern)
         self.chip.modern_only = ~0xFFFFFFFF & (1 << 64) - 1
         self.chip.legacy_only |= NOTIFY_ON_EMPTY | ANY_LAYOUT | BAD_FEATURE
@@ -139,19 +139,6 @@ class VirtioPci(PciDevice):
     def unrealize(self) -> None:
         self.chip.reset()
         super().unrealize()
-
-    def pci_reset(self) -> None:
-        self.chip.reset()
-
-    def save(self) -> dict[str, Any]:
-        return {**super().save(), "virtio": self.chip.save()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        wrong = self.chip.wrong(state.get("virtio"))
-        if wrong:
-            raise StateError(f"{self.path}: {wrong}")
-        super().load({name: value for name, value in state.items() if name != "virtio"})
-        self.chip.load(state["virtio"])
 
 
 def _where(type: int, bar: int, offset: int, size: int) -> bytes:

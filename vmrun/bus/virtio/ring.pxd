@@ -31,8 +31,8 @@ cdef class VirtQueue:
     cdef public bint ready, packed, event_idx, notify_on_empty
     cdef public u32 vector
     cdef public bint broken
-    cdef u16 last_avail, used_idx, signalled
-    cdef bint avail_wrap, used_wrap, signalled_valid
+    cdef public u16 last_avail, used_idx, signalled
+    cdef public bint avail_wrap, used_wrap, signalled_valid
     cdef readonly u32 in_flight
     cdef Desc *pieces
     cdef int fetch(self, u64 table, u32 index, Desc *out) noexcept nogil

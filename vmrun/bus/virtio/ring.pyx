@@ -12,6 +12,9 @@ Locks: the device lock is held.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from vmrun.core.state import KEEP, U16, U64, Flag, Number, Table
+from vmrun.errors import StateError
+
 cdef extern from *:
     """
     static inline void ring_fence(void) { __sync_synchronize(); }
@@ -30,6 +33,14 @@ cdef enum:
 
 cdef class VirtQueue:
     """Queue `number` with up to `most` entries. `dma`: the device's way to memory."""
+
+    state = Table(
+        "virtqueue", 1,
+        Number("size", 1, MOST, KEEP), U64("desc"), U64("avail"), U64("used"), Flag("ready"), Flag("broken"),
+        U16("vector", 0xFFFF), U16("last_avail"), U16("used_idx"), U16("signalled"),
+        Flag("avail_wrap", True), Flag("used_wrap", True), Flag("signalled_valid"),
+    )
+    save, load_state = state.methods()[1:]
 
     def __cinit__(self, Dma dma, u32 number, u32 most):
         if not 0 < most <= MOST or most & (most - 1):
@@ -326,37 +337,9 @@ cdef class VirtQueue:
 
     # --- state --------------------------------------------------------------------------------------------
 
-    def save(self):
-        return {
-            "size": self.size, "desc": self.desc, "avail": self.avail, "used": self.used, "ready": bool(self.ready),
-            "vector": self.vector, "broken": bool(self.broken), "last_avail": self.last_avail,
-            "used_idx": self.used_idx, "signalled": self.signalled, "avail_wrap": bool(self.avail_wrap),
-            "used_wrap": bool(self.used_wrap), "signalled_valid": bool(self.signalled_valid),
-        }
+    def check_state(self, values):
+        if values["size"] > self.most:
+            raise StateError(f"a queue of {self.most} entries cannot have {values['size']}")
 
-    @staticmethod
-    def wrong(state, u32 most):
-        """What is wrong with a saved state, or ''."""
-        limits = {
-            "size": most, "desc": 2**64 - 1, "avail": 2**64 - 1, "used": 2**64 - 1, "vector": 0xFFFF,
-            "last_avail": 0xFFFF, "used_idx": 0xFFFF, "signalled": 0xFFFF,
-        }
-        flags = ("ready", "broken", "avail_wrap", "used_wrap", "signalled_valid")
-        if not isinstance(state, dict) or set(state) != {*limits, *flags}:
-            return "a queue's fields are others"
-        for name, limit in limits.items():
-            value = state[name]
-            if type(value) is not int or not 0 <= value <= limit:
-                return f"{name} of a queue cannot be {value!r}"
-        if any(type(state[name]) is not bool for name in flags):
-            return "a queue's flags are true or false"
-        return "" if state["size"] else "a queue has at least one entry"
-
-    def load(self, state):
-        """A state that `wrong` found nothing in."""
-        self.size, self.desc, self.avail, self.used = state["size"], state["desc"], state["avail"], state["used"]
-        self.ready, self.vector, self.broken = state["ready"], state["vector"], state["broken"]
-        self.last_avail, self.used_idx, self.signalled = state["last_avail"], state["used_idx"], state["signalled"]
-        self.avail_wrap, self.used_wrap = state["avail_wrap"], state["used_wrap"]
-        self.signalled_valid = state["signalled_valid"]
+    def settle(self):
         self.in_flight = 0

@@ -24,6 +24,7 @@ SEG_MAX, GEOMETRY, READ_ONLY, BLK_SIZE, SCSI, FLUSH, TOPOLOGY, CONFIG_WCE, MULTI
 )
 ERRORS = ("auto", "report", "ignore", "stop", "enospc")
 SECTOR = 512
+WCE_OFFSET = 32
 MOST_DISCARD = 0x7FFFFFFF // SECTOR
 AUTO_QUEUES = 0xFFFF
 OLD_SEG_MAX = 126
@@ -148,7 +149,9 @@ class VirtioBlk(VirtioPci):
 
     def _started(self, flushes: bool) -> None:
         """A driver that cannot switch the cache, and does not flush either, gets one that needs no flushing."""
-        if not self.chip.accepted & CONFIG_WCE:
+        if self.chip.accepted & CONFIG_WCE:
+            self._set_cache(bool(self.chip.get_config()[WCE_OFFSET]))
+        else:
             self._set_cache(flushes)
 
     def _set_cache(self, on: bool) -> None:

@@ -10,6 +10,7 @@ from accel.clock import PyTimer
 from vmrun.bus.virtio.pci import VirtioPci
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
+from vmrun.core.state import Deadline
 from vmrun.devices.virtio.rng import RngChip
 from vmrun.errors import BuildError
 
@@ -26,6 +27,7 @@ MILLISECOND = 1_000_000
 class VirtioRng(VirtioPci):
     parents = (*VirtioPci.parents, "virtio-rng-device")
     class_code = 0x00FF00
+    state = VirtioPci.state.extend("virtio-rng", 1, Deadline("timer"))
     virtio_id, legacy_device_id = 4, 0x1005
 
     rng = Prop("str", "", "the back end; all are the host's generator", visible=False)
@@ -42,10 +44,9 @@ class VirtioRng(VirtioPci):
             chip.limited, chip.quota = True, self.max_bytes
         return chip
 
-    def pci_reset(self) -> None:
-        super().pci_reset()
-        self.timer.stop()
-        if self.chip.limited:
+    def settle(self) -> None:
+        super().settle()
+        if self.chip.limited and self.timer.deadline < 0:
             self._next_period()
 
     def unrealize(self) -> None:
