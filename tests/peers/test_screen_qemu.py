@@ -15,7 +15,8 @@ import pytest
 from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.ram import RamBlock
-from vmrun.devices.display.vga import VbePorts, Vga, VgaPorts
+from vmrun.devices.display.vga import Vga
+from vmrun.devices.display.vga_regions import VbePorts, VgaPorts
 from vmrun.devices.display.vga_scanout import VgaScanout
 
 from tests.peers.oracle import Qemu, needs_qemu

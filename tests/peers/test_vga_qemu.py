@@ -9,7 +9,8 @@ import pytest
 from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.ram import RamBlock
-from vmrun.devices.display.vga import VbePorts, Vga, VgaPorts, VgaWindow
+from vmrun.devices.display.vga import Vga
+from vmrun.devices.display.vga_regions import VbePorts, VgaPorts, VgaWindow
 
 from tests.peers.oracle import Qemu, Running, needs_qemu, wait_for
 from vmrun.devices.display.textscreen import TextScreen

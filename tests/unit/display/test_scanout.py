@@ -37,7 +37,7 @@ class Chip:
     """The chip with ports as methods: 640 dots, 16 attributes that are the first 16 colours of the palette."""
 
     def __init__(self) -> None:
-        from vmrun.devices.display.vga_pci import VgaPorts
+        from vmrun.devices.display.vga_regions import VgaPorts
 
         self.vga = Vga(RamBlock("v", 1 << 20), SteppedClock())
         self.ports = VgaPorts(self.vga)
@@ -62,7 +62,7 @@ class Chip:
 
     def vbe(self, **registers: int) -> None:
         """Into a VBE mode that leaves memory as it is."""
-        from vmrun.devices.display.vga_pci import VbePorts
+        from vmrun.devices.display.vga_regions import VbePorts
 
         ports = VbePorts(self.vga)
         names = {"xres": 1, "yres": 2, "bpp": 3, "enable": 4}

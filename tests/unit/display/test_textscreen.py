@@ -6,7 +6,8 @@ import pytest
 from accel.api import DeviceLock
 from accel.clock import SteppedClock
 from accel.ram import RamBlock
-from vmrun.devices.display.vga import Vga, VgaPorts, VgaWindow
+from vmrun.devices.display.vga import Vga
+from vmrun.devices.display.vga_regions import VgaPorts, VgaWindow
 
 from vmrun.core.cp437 import TABLE, text
 from vmrun.devices.display.textscreen import TextScreen

@@ -7,7 +7,8 @@ from accel.clock import SteppedClock
 from accel.ram import RamBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
+from vmrun.devices.display.vga import Vga
+from vmrun.devices.display.vga_regions import ExtendedRegs, VbeMmio, VbePorts, VgaPorts, VgaWindow
 
 from vmrun.errors import StateError
 

@@ -3,6 +3,91 @@ from accel.clock cimport Clock
 from accel.ram cimport RamBlock
 
 
+cdef enum:
+    # ports
+    CRTC_INDEX_MONO = 0x3b4
+    CRTC_DATA_MONO = 0x3b5
+    STATUS_MONO = 0x3ba
+    ATTR_INDEX = 0x3c0
+    ATTR_DATA = 0x3c1
+    MISC_WRITE = 0x3c2
+    SEQ_INDEX = 0x3c4
+    SEQ_DATA = 0x3c5
+    DAC_MASK = 0x3c6
+    DAC_READ = 0x3c7
+    DAC_WRITE = 0x3c8
+    DAC_DATA = 0x3c9
+    FEATURE_READ = 0x3ca
+    MISC_READ = 0x3cc
+    GFX_INDEX = 0x3ce
+    GFX_DATA = 0x3cf
+    CRTC_INDEX = 0x3d4
+    CRTC_DATA = 0x3d5
+    STATUS = 0x3da
+
+    # sequencer
+    SR_CLOCKING = 1
+    SR_MAP_MASK = 2
+    SR_CHARACTER_MAP = 3
+    SR_MEMORY_MODE = 4
+
+    # graphics controller
+    GR_SET_RESET = 0
+    GR_ENABLE_SET_RESET = 1
+    GR_COLOUR_COMPARE = 2
+    GR_ROTATE = 3
+    GR_READ_MAP = 4
+    GR_MODE = 5
+    GR_MISC = 6
+    GR_DONT_CARE = 7
+    GR_BIT_MASK = 8
+
+    # attribute controller
+    AR_MODE = 0x10
+    AR_OVERSCAN = 0x11
+    AR_PLANE_ENABLE = 0x12
+    AR_PANNING = 0x13
+    AR_COLOUR_SELECT = 0x14
+
+    # CRT controller
+    CR_H_TOTAL = 0
+    CR_H_END = 1
+    CR_V_TOTAL = 6
+    CR_OVERFLOW = 7
+    CR_MAX_SCAN = 9
+    CR_CURSOR_START = 0xa
+    CR_CURSOR_END = 0xb
+    CR_START_HIGH = 0xc
+    CR_START_LOW = 0xd
+    CR_CURSOR_HIGH = 0xe
+    CR_CURSOR_LOW = 0xf
+    CR_V_SYNC_START = 0x10
+    CR_V_SYNC_END = 0x11
+    CR_V_END = 0x12
+    CR_OFFSET = 0x13
+    CR_MODE = 0x17
+    CR_LINE_COMPARE = 0x18
+
+    # VBE, by the index at 0x1ce
+    VBE_ID = 0
+    VBE_XRES = 1
+    VBE_YRES = 2
+    VBE_BPP = 3
+    VBE_ENABLE = 4
+    VBE_BANK = 5
+    VBE_VIRT_WIDTH = 6
+    VBE_VIRT_HEIGHT = 7
+    VBE_X_OFFSET = 8
+    VBE_Y_OFFSET = 9
+    VBE_MEMORY_64K = 10
+    VBE_COUNT = 11
+
+    VBE_ENABLED = 0x01
+    VBE_GETCAPS = 0x02
+    VBE_8BIT_DAC = 0x20
+    VBE_NOCLEARMEM = 0x80
+
+
 cdef class Vga:
     cdef readonly RamBlock vram
     cdef readonly Clock clock
@@ -54,24 +139,3 @@ cdef class Vga:
     cdef void planar_write(self, u32 dword, u8 value) noexcept nogil
     cdef void derive(self) noexcept nogil
     cdef void call_linear(self) noexcept with gil
-
-
-cdef class VgaPorts(IoRegion):
-    cdef Vga vga
-    cdef u32 base
-
-
-cdef class VgaWindow(IoRegion):
-    cdef Vga vga
-
-
-cdef class VbePorts(IoRegion):
-    cdef Vga vga
-
-
-cdef class VbeMmio(IoRegion):
-    cdef Vga vga
-
-
-cdef class ExtendedRegs(IoRegion):
-    cdef Vga vga

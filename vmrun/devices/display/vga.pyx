@@ -14,8 +14,6 @@ Video memory is a RAM block and saved as one; save() has the registers.
 
 from libc.string cimport memcpy, memset
 
-from accel.api cimport ACTION_NONE
-
 from vmrun.core.cells cimport cells
 
 from accel.api import _report
@@ -25,28 +23,9 @@ from vmrun.errors import StateError
 
 cdef u8[8] SR_MASK = vga_state.SR_MASK
 cdef u8[16] GR_MASK = vga_state.GR_MASK
-cdef u64 LITTLE = 0x1E1E1E1E, BIG = 0xBEBEBEBE      # byte orders of the frame buffer
 
 cdef enum:
     AR_COUNT = 21
-
-    VBE_ID = 0
-    VBE_XRES = 1
-    VBE_YRES = 2
-    VBE_BPP = 3
-    VBE_ENABLE = 4
-    VBE_BANK = 5
-    VBE_VIRT_WIDTH = 6
-    VBE_VIRT_HEIGHT = 7
-    VBE_X_OFFSET = 8
-    VBE_Y_OFFSET = 9
-    VBE_MEMORY_64K = 10
-    VBE_COUNT = 11
-
-    VBE_ENABLED = 0x01
-    VBE_GETCAPS = 0x02
-    VBE_8BIT_DAC = 0x20
-    VBE_NOCLEARMEM = 0x80
 
     MAX_XRES = 16000
     MAX_YRES = 12000
@@ -95,41 +74,41 @@ cdef class Vga:
         cdef u8 value
         if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
             return 0xFF                     # the other one of the monochrome and colour addresses is decoded
-        if port == 0x3C0:
+        if port == ATTR_INDEX:
             return self.attr_index if not self.attr_data else 0
-        if port == 0x3C1:
+        if port == ATTR_DATA:
             value = self.attr_index & 0x1F
             return self.attr[value] if value < AR_COUNT else 0
-        if port == 0x3C4:
+        if port == SEQ_INDEX:
             return self.seq_index
-        if port == 0x3C5:
+        if port == SEQ_DATA:
             return self.seq[self.seq_index]
-        if port == 0x3C6:
+        if port == DAC_MASK:
             return self.pel_mask
-        if port == 0x3C7:
+        if port == DAC_READ:
             return self.dac_state
-        if port == 0x3C8:
+        if port == DAC_WRITE:
             return self.dac_write
-        if port == 0x3C9:
+        if port == DAC_DATA:
             value = self.dac[self.dac_read * 3 + self.dac_part]
             self.dac_part += 1
             if self.dac_part == 3:
                 self.dac_part = 0
                 self.dac_read += 1
             return value
-        if port == 0x3CA:
+        if port == FEATURE_READ:
             return self.feature
-        if port == 0x3CC:
+        if port == MISC_READ:
             return self.misc
-        if port == 0x3CE:
+        if port == GFX_INDEX:
             return self.gfx_index
-        if port == 0x3CF:
+        if port == GFX_DATA:
             return self.gfx[self.gfx_index]
-        if port == 0x3B4 or port == 0x3D4:
+        if port == CRTC_INDEX_MONO or port == CRTC_INDEX:
             return self.crtc_index
-        if port == 0x3B5 or port == 0x3D5:
+        if port == CRTC_DATA_MONO or port == CRTC_DATA:
             return self.crtc[self.crtc_index]
-        if port == 0x3BA or port == 0x3DA:
+        if port == STATUS_MONO or port == STATUS:
             self.attr_data = False
             return self.input_status()
         return 0
@@ -137,41 +116,41 @@ cdef class Vga:
     cdef void port_write(self, u32 port, u8 value) noexcept nogil:
         if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
             return
-        if port == 0x3C0:
+        if port == ATTR_INDEX:
             if not self.attr_data:
                 self.attr_index = value & 0x3F
             else:
                 self.attr_write(value)
             self.attr_data = not self.attr_data
-        elif port == 0x3C2:
+        elif port == MISC_WRITE:
             self.misc = value & 0xEF
-        elif port == 0x3C4:
+        elif port == SEQ_INDEX:
             self.seq_index = value & 7
-        elif port == 0x3C5:
+        elif port == SEQ_DATA:
             self.seq_write(value)
-        elif port == 0x3C6:
+        elif port == DAC_MASK:
             self.pel_mask = value
-        elif port == 0x3C7:
+        elif port == DAC_READ:
             self.dac_read = value
             self.dac_part = 0
             self.dac_state = 3
-        elif port == 0x3C8:
+        elif port == DAC_WRITE:
             self.dac_write = value
             self.dac_part = 0
             self.dac_state = 0
-        elif port == 0x3C9:
+        elif port == DAC_DATA:
             self.dac_put(value)
-        elif port == 0x3CE:
+        elif port == GFX_INDEX:
             self.gfx_index = value & 0x0F
-        elif port == 0x3CF:
+        elif port == GFX_DATA:
             self.gfx[self.gfx_index] = value & GR_MASK[self.gfx_index]
             self.vbe_to_vga()
             self.derive()
-        elif port == 0x3B4 or port == 0x3D4:
+        elif port == CRTC_INDEX_MONO or port == CRTC_INDEX:
             self.crtc_index = value
-        elif port == 0x3B5 or port == 0x3D5:
+        elif port == CRTC_DATA_MONO or port == CRTC_DATA:
             self.crtc_write(value)
-        elif port == 0x3BA or port == 0x3DA:
+        elif port == STATUS_MONO or port == STATUS:
             self.feature = value & 0x10
 
     cdef void seq_write(self, u8 value) noexcept nogil:
@@ -183,20 +162,20 @@ cdef class Vga:
         cdef u8 index = self.attr_index & 0x1F
         if index < 16:
             self.attr[index] = value & 0x3F
-        elif index == 0x10:
+        elif index == AR_MODE:
             self.attr[index] = value & 0xEF
-        elif index == 0x11:
+        elif index == AR_OVERSCAN:
             self.attr[index] = value
-        elif index == 0x12:
+        elif index == AR_PLANE_ENABLE:
             self.attr[index] = value & 0x3F
-        elif index == 0x13 or index == 0x14:
+        elif index == AR_PANNING or index == AR_COLOUR_SELECT:
             self.attr[index] = value & 0x0F
 
     cdef void crtc_write(self, u8 value) noexcept nogil:
         cdef u8 index = self.crtc_index
-        if self.crtc[0x11] & 0x80 and index <= 7:
-            if index == 7:                  # bit 4, line compare, stays writable
-                self.crtc[7] = (self.crtc[7] & 0xEF) | (value & 0x10)
+        if self.crtc[CR_V_SYNC_END] & 0x80 and index <= CR_OVERFLOW:
+            if index == CR_OVERFLOW:        # bit 4, line compare, stays writable
+                self.crtc[CR_OVERFLOW] = (self.crtc[CR_OVERFLOW] & 0xEF) | (value & 0x10)
                 self.vbe_to_vga()
             return
         self.crtc[index] = value
@@ -217,25 +196,25 @@ cdef class Vga:
         cdef i64 shown, sync, sync_lines
         if (self.misc >> 2 & 3) == 1:
             dot = 35310                     # 28.322 MHz
-        if self.seq[1] & 8:
+        if self.seq[SR_CLOCKING] & 8:
             dot *= 2
-        chars = cr[0] + 5
-        total = (cr[6] | (cr[7] & 1) << 8 | (cr[7] & 0x20) << 4) + 2
-        shown = (cr[0x12] | (cr[7] & 2) << 7 | (cr[7] & 0x40) << 3) + 1
-        sync = cr[0x10] | (cr[7] & 4) << 6 | (cr[7] & 0x80) << 2
-        sync_lines = (cr[0x11] - sync) & 0x0F
+        chars = cr[CR_H_TOTAL] + 5
+        total = (cr[CR_V_TOTAL] | (cr[CR_OVERFLOW] & 1) << 8 | (cr[CR_OVERFLOW] & 0x20) << 4) + 2
+        shown = (cr[CR_V_END] | (cr[CR_OVERFLOW] & 2) << 7 | (cr[CR_OVERFLOW] & 0x40) << 3) + 1
+        sync = cr[CR_V_SYNC_START] | (cr[CR_OVERFLOW] & 4) << 6 | (cr[CR_OVERFLOW] & 0x80) << 2
+        sync_lines = (cr[CR_V_SYNC_END] - sync) & 0x0F
         if chars < 40 or total < 100 or sync >= total:
             chars, total, shown, sync = 100, 449, 400, 412     # not programmed: the timing of 720x400
         if sync_lines == 0:
             sync_lines = 2
-        line_ns = chars * (8 if self.seq[1] & 1 else 9) * dot // 1000
+        line_ns = chars * (8 if self.seq[SR_CLOCKING] & 1 else 9) * dot // 1000
         frame_ns = line_ns * total
         now = self.clock.now() % frame_ns
         line = now // line_ns
         column = (now % line_ns) * chars // line_ns
         if sync <= line < sync + sync_lines:
             return 0x09
-        return 0x01 if line >= shown or column > cr[1] else 0x00
+        return 0x01 if line >= shown or column > cr[CR_H_END] else 0x00
 
     # --- VBE ------------------------------------------------------------------------------------------------
 
@@ -317,31 +296,31 @@ cdef class Vga:
         cdef u8 shift
         if not self.vbe[VBE_ENABLE] & VBE_ENABLED:
             return
-        self.gfx[6] = (self.gfx[6] & 0xF3) | 0x05          # graphics, 64 KiB at 0xa0000
-        cr[0x17] |= 0x03                                    # no CGA interleave
-        cr[0x13] = <u8>(self.vbe_line_bytes >> 3)
-        cr[0x01] = <u8>((self.vbe[VBE_XRES] >> 3) - 1)
+        self.gfx[GR_MISC] = (self.gfx[GR_MISC] & 0xF3) | 0x05          # graphics, 64 KiB at 0xa0000
+        cr[CR_MODE] |= 0x03                                    # no CGA interleave
+        cr[CR_OFFSET] = <u8>(self.vbe_line_bytes >> 3)
+        cr[CR_H_END] = <u8>((self.vbe[VBE_XRES] >> 3) - 1)
         height = self.vbe[VBE_YRES] - 1
-        cr[0x12] = <u8>height
-        cr[0x07] = (cr[0x07] & 0xBD) | (height >> 7 & 0x02) | (height >> 3 & 0x40)
-        cr[0x18] = 0xFF                                     # line compare at the far end
-        cr[0x07] |= 0x10
-        cr[0x09] |= 0x40
+        cr[CR_V_END] = <u8>height
+        cr[CR_OVERFLOW] = (cr[CR_OVERFLOW] & 0xBD) | (height >> 7 & 0x02) | (height >> 3 & 0x40)
+        cr[CR_LINE_COMPARE] = 0xFF                                     # line compare at the far end
+        cr[CR_OVERFLOW] |= 0x10
+        cr[CR_MAX_SCAN] |= 0x40
         if self.vbe[VBE_BPP] == 4:
             shift = 0
-            self.seq[1] &= 0xF7
+            self.seq[SR_CLOCKING] &= 0xF7
         else:
             shift = 2
-            self.seq[4] |= 0x08                             # chain-4
-            self.seq[2] |= 0x0F
-        self.gfx[5] = (self.gfx[5] & 0x9F) | shift << 5
-        cr[0x09] &= 0x60                                    # no doubled or repeated lines
+            self.seq[SR_MEMORY_MODE] |= 0x08                             # chain-4
+            self.seq[SR_MAP_MASK] |= 0x0F
+        self.gfx[GR_MODE] = (self.gfx[GR_MODE] & 0x9F) | shift << 5
+        cr[CR_MAX_SCAN] &= 0x60                                    # no doubled or repeated lines
 
     cdef void derive(self) noexcept nogil:
         cdef u32 linear = 0
         self.dac_8bit = (self.vbe[VBE_ENABLE] & VBE_8BIT_DAC) != 0
-        if self.seq[4] & 0x08 and self.seq[2] == 0x0F:      # chain-4, all planes
-            linear = 1 | (self.gfx[6] & 0x0C)
+        if self.seq[SR_MEMORY_MODE] & 0x08 and self.seq[SR_MAP_MASK] == 0x0F:      # chain-4, all planes
+            linear = 1 | (self.gfx[GR_MISC] & 0x0C)
             if linear == 5:
                 linear |= self.bank_offset
         if linear != self.linear:
@@ -359,7 +338,7 @@ cdef class Vga:
 
     cdef i64 window_offset(self, u32 addr) noexcept nogil:
         """Offset in the 128 KiB window to address in video memory's terms; -1 where GR06 maps nothing."""
-        cdef u8 mapping = self.gfx[6] >> 2 & 3
+        cdef u8 mapping = self.gfx[GR_MISC] >> 2 & 3
         if mapping == 0:
             return addr
         if mapping == 1:
@@ -374,17 +353,17 @@ cdef class Vga:
         if at < 0:
             return 0xFF
         offset = <u32>at
-        if self.seq[4] & 0x08:                              # chain-4: linear
+        if self.seq[SR_MEMORY_MODE] & 0x08:                              # chain-4: linear
             return self.vram.host[offset] if offset <= self.vram_mask else 0xFF
-        if self.gfx[5] & 0x10:                              # odd/even: text
-            offset = (offset & ~<u32>1) << 1 | (self.gfx[4] & 2) | (offset & 1)
+        if self.gfx[GR_MODE] & 0x10:                              # odd/even: text
+            offset = (offset & ~<u32>1) << 1 | (self.gfx[GR_READ_MAP] & 2) | (offset & 1)
             return self.vram.host[offset] if offset <= self.vram_mask else 0xFF
         if offset >= self.vram_dwords:
             return 0xFF
         self.latch = (<u32 *>self.vram.host)[offset]
-        if not self.gfx[5] & 0x08:
-            return <u8>(self.latch >> (8 * self.gfx[4]))
-        differ = (self.latch ^ planes(self.gfx[2])) & planes(self.gfx[7])
+        if not self.gfx[GR_MODE] & 0x08:
+            return <u8>(self.latch >> (8 * self.gfx[GR_READ_MAP]))
+        differ = (self.latch ^ planes(self.gfx[GR_COLOUR_COMPARE])) & planes(self.gfx[GR_DONT_CARE])
         value = differ | differ >> 16
         value |= value >> 8
         return <u8>~value
@@ -395,19 +374,19 @@ cdef class Vga:
         if at < 0:
             return
         offset = <u32>at
-        if not self.seq[4] & 0x08:
-            if not self.gfx[5] & 0x10:
+        if not self.seq[SR_MEMORY_MODE] & 0x08:
+            if not self.gfx[GR_MODE] & 0x10:
                 if offset < self.vram_dwords:
                     self.planar_write(offset, value)
                 return
-            offset = (offset & ~<u32>1) << 1 | (self.gfx[4] & 2) | (offset & 1)
-        if offset <= self.vram_mask and self.seq[2] & 1 << (offset & 3):
+            offset = (offset & ~<u32>1) << 1 | (self.gfx[GR_READ_MAP] & 2) | (offset & 1)
+        if offset <= self.vram_mask and self.seq[SR_MAP_MASK] & 1 << (offset & 3):
             self.vram.host[offset] = value
             self.vram.mark_dirty(offset, 1)
 
     cdef void planar_write(self, u32 dword, u8 value) noexcept nogil:
-        cdef u8 mode = self.gfx[5] & 3, mask = self.gfx[8], function = self.gfx[3] >> 3 & 3
-        cdef u8 turn = self.gfx[3] & 7
+        cdef u8 mode = self.gfx[GR_MODE] & 3, mask = self.gfx[GR_BIT_MASK], function = self.gfx[GR_ROTATE] >> 3 & 3
+        cdef u8 turn = self.gfx[GR_ROTATE] & 7
         cdef u32 colour, bits, enabled
         cdef u32 *cell = &(<u32 *>self.vram.host)[dword]
         if mode == 1:
@@ -419,10 +398,10 @@ cdef class Vga:
                 value = value >> turn | <u8>(value << (8 - turn))
                 if mode == 3:
                     mask &= value
-                    colour = planes(self.gfx[0])
+                    colour = planes(self.gfx[GR_SET_RESET])
                 else:
-                    enabled = planes(self.gfx[1])
-                    colour = (spread(value) & ~enabled) | (planes(self.gfx[0]) & enabled)
+                    enabled = planes(self.gfx[GR_ENABLE_SET_RESET])
+                    colour = (spread(value) & ~enabled) | (planes(self.gfx[GR_SET_RESET]) & enabled)
             if function == 1:
                 colour &= self.latch
             elif function == 2:
@@ -431,7 +410,7 @@ cdef class Vga:
                 colour ^= self.latch
             bits = spread(mask)
             colour = (colour & bits) | (self.latch & ~bits)
-        enabled = planes(self.seq[2])
+        enabled = planes(self.seq[SR_MAP_MASK])
         cell[0] = (cell[0] & ~enabled) | (colour & enabled)
         self.vram.mark_dirty(<u64>dword * 4, 4)
 
@@ -521,102 +500,3 @@ cdef class Vga:
         self.vbe_limit()
         self.vbe_to_vga()
         self.derive()
-
-
-cdef class VgaPorts(IoRegion):
-    """Ports from `base` on: 0x3b0 for the bus, 0x3c0 for the copy in BAR 2. Byte registers; wider accesses are split."""
-
-    def __init__(self, Vga vga, u32 base=0x3B0):
-        self.vga = vga
-        self.base = base
-        self.name = "vga ports"
-        self.max_access = 1
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return self.vga.port_read(self.base + <u32>offset)
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        self.vga.port_write(self.base + <u32>offset, <u8>value)
-        return ACTION_NONE
-
-
-cdef class VgaWindow(IoRegion):
-    """128 KiB at 0xa0000."""
-
-    def __init__(self, Vga vga):
-        self.vga = vga
-        self.name = "vga window"
-        self.max_access = 8
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        cdef u64 value = 0
-        cdef u32 i
-        for i in range(size):
-            value |= <u64>self.vga.mem_read(<u32>offset + i) << (8 * i)
-        return value
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        cdef u32 i
-        for i in range(size):
-            self.vga.mem_write(<u32>offset + i, <u8>(value >> (8 * i)))
-        return ACTION_NONE
-
-
-cdef class VbePorts(IoRegion):
-    """Words: index at 0x1ce, data at 0x1cf and 0x1d0. Bytes are not decoded."""
-
-    def __init__(self, Vga vga):
-        self.vga = vga
-        self.name = "vbe ports"
-        self.max_access = 2
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        if size != 2 or offset > 2:
-            return <u64>-1
-        return self.vga.vbe_index if offset == 0 else self.vga.vbe_read(self.vga.vbe_index)
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        if size == 2 and offset <= 2:
-            if offset == 0:
-                self.vga.vbe_index = <u16>value
-            else:
-                self.vga.vbe_write(self.vga.vbe_index, <u16>value)
-        return ACTION_NONE
-
-
-cdef class VbeMmio(IoRegion):
-    """BAR 2 from 0x500: the VBE registers as an array of words. An access leaves its number in the index register."""
-
-    def __init__(self, Vga vga):
-        self.vga = vga
-        self.name = "vbe registers"
-        self.min_access = self.max_access = 2
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        self.vga.vbe_index = <u16>(offset >> 1)
-        return self.vga.vbe_read(self.vga.vbe_index)
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        self.vga.vbe_index = <u16>(offset >> 1)
-        self.vga.vbe_write(self.vga.vbe_index, <u16>value)
-        return ACTION_NONE
-
-
-cdef class ExtendedRegs(IoRegion):
-    """BAR 2 from 0x600: the size of this block, and the byte order of the frame buffer."""
-
-    def __init__(self, Vga vga):
-        self.vga = vga
-        self.name = "vga extended registers"
-
-    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        cdef u64 block = 8 | ((BIG if self.vga.big_endian else LITTLE)) << 32
-        return block >> (8 * (offset & 7))
-
-    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        if offset == 4 and size == 4:
-            if value == LITTLE:
-                self.vga.big_endian = False
-            elif value == BIG:
-                self.vga.big_endian = True
-        return ACTION_NONE

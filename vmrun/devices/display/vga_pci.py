@@ -16,7 +16,8 @@ from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
 from vmrun.devices.display.textscreen import TextScreen
-from vmrun.devices.display.vga import ExtendedRegs, VbeMmio, VbePorts, Vga, VgaPorts, VgaWindow
+from vmrun.devices.display.vga import Vga
+from vmrun.devices.display.vga_regions import ExtendedRegs, VbeMmio, VbePorts, VgaPorts, VgaWindow
 from vmrun.devices.display.vga_scanout import VgaScanout
 from vmrun.errors import BuildError
 

@@ -14,6 +14,8 @@ same time is seen half-way, and the next look sees the rest.
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from vmrun.devices.display.vga cimport *
+
 from vmrun.core.surface import MOST_PIXELS as _MOST_PIXELS
 
 cdef enum:
@@ -27,11 +29,6 @@ cdef enum:
     NOTHING = 0xFFFFFFFF        # no cell has this value
     MOST_CELLS = 65536          # the address counter has 16 bits
 
-    VBE_XRES = 1
-    VBE_YRES = 2
-    VBE_BPP = 3
-    VBE_ENABLE = 4
-    VBE_ENABLED = 0x01
 
 cdef u64 MOST_PIXELS = _MOST_PIXELS
 # The font that two bits of SR03 and its high bit choose, as an address in plane 2
@@ -174,29 +171,29 @@ cdef class VgaScanout(Scanout):
         cdef u8 *dac = self.vga.dac
         cdef u16 *vbe = self.vga.vbe
         cdef u32 i, found, shift
-        cdef u32 scan = (cr[9] & 0x1F) + 1
+        cdef u32 scan = (cr[CR_MAX_SCAN] & 0x1F) + 1
         for i in range(256):
             if self.vga.dac_8bit:
                 palette[i] = <u32>dac[3 * i] << 16 | <u32>dac[3 * i + 1] << 8 | dac[3 * i + 2]
             else:
                 palette[i] = _six(dac[3 * i]) << 16 | _six(dac[3 * i + 1]) << 8 | _six(dac[3 * i + 2])
         for i in range(16):
-            found = (ar[i] & 0x3F) | (ar[0x14] & 0x0C) << 4
-            if ar[0x10] & 0x80:
-                found = (found & 0xCF) | (ar[0x14] & 3) << 4
+            found = (ar[i] & 0x3F) | (ar[AR_COLOUR_SELECT] & 0x0C) << 4
+            if ar[AR_MODE] & 0x80:
+                found = (found & 0xCF) | (ar[AR_COLOUR_SELECT] & 3) << 4
             colours[i] = palette[found & self.vga.pel_mask]
         mode.big_endian = self.vga.big_endian
-        mode.plane_mask = ar[0x12] & 15
-        mode.width = (cr[1] + 1) * 8
-        mode.height = (cr[0x12] | (cr[7] & 0x02) << 7 | (cr[7] & 0x40) << 3) + 1
-        mode.pitch = <u32>cr[0x13] << 3
-        mode.start = (<u32>cr[0x0C] << 8 | cr[0x0D]) * 4
-        mode.line_compare = cr[0x18] | (cr[7] & 0x10) << 4 | (cr[9] & 0x40) << 3
+        mode.plane_mask = ar[AR_PLANE_ENABLE] & 15
+        mode.width = (cr[CR_H_END] + 1) * 8
+        mode.height = (cr[CR_V_END] | (cr[CR_OVERFLOW] & 0x02) << 7 | (cr[CR_OVERFLOW] & 0x40) << 3) + 1
+        mode.pitch = <u32>cr[CR_OFFSET] << 3
+        mode.start = (<u32>cr[CR_START_HIGH] << 8 | cr[CR_START_LOW]) * 4
+        mode.line_compare = cr[CR_LINE_COMPARE] | (cr[CR_OVERFLOW] & 0x10) << 4 | (cr[CR_MAX_SCAN] & 0x40) << 3
         if not self.vga.attr_index & 0x20:           # the palette is open for the processor: nothing is shown
             mode.kind = KIND_BLANK
             mode.width = mode.height = 0
             return
-        if not gr[6] & 1:
+        if not gr[GR_MISC] & 1:
             self._read_text(mode, sr, ar, cr, scan)
             return
         if vbe[VBE_ENABLE] & VBE_ENABLED:
@@ -204,14 +201,14 @@ cdef class VgaScanout(Scanout):
             mode.pitch, mode.start = self.vga.vbe_line_bytes, self.vga.vbe_start * 4
             mode.line_compare = 0xFFFF
             mode.bits = vbe[VBE_BPP]
-        shift = gr[5] >> 5 & 3
-        mode.repeat = (scan << (cr[9] >> 7)) - 1
+        shift = gr[GR_MODE] >> 5 & 3
+        mode.repeat = (scan << (cr[CR_MAX_SCAN] >> 7)) - 1
         if shift == 0:
             mode.kind = KIND_PLANAR
-            mode.double = sr[1] >> 3 & 1
+            mode.double = sr[SR_CLOCKING] >> 3 & 1
         elif shift == 1:
             mode.kind = KIND_CGA
-            mode.double = sr[1] >> 3 & 1
+            mode.double = sr[SR_CLOCKING] >> 3 & 1
         else:
             mode.kind = KIND_LINEAR
             if not mode.bits:
@@ -219,22 +216,22 @@ cdef class VgaScanout(Scanout):
                 mode.double = 1
         if mode.double and mode.kind != KIND_LINEAR:
             mode.width *= 2
-        mode.cga = ~cr[0x17] & 3
+        mode.cga = ~cr[CR_MODE] & 3
         if mode.cga:                            # the row counter goes into the address instead
-            mode.repeat = cr[9] >> 7
-        mode.cga_shift = 14 + (cr[0x17] >> 6 & 1)
+            mode.repeat = cr[CR_MAX_SCAN] >> 7
+        mode.cga_shift = 14 + (cr[CR_MODE] >> 6 & 1)
         if <u64>mode.width * mode.height > MOST_PIXELS:
             mode.height = <u32>(MOST_PIXELS // mode.width)
 
     cdef void _read_text(self, Mode *mode, u8 *sr, u8 *ar, u8 *cr, u32 scan) noexcept nogil:
         mode.kind = KIND_TEXT
         mode.cell_height = scan
-        mode.cell_width = 8 if sr[1] & 1 else 9
-        if sr[1] & 8:
+        mode.cell_width = 8 if sr[SR_CLOCKING] & 1 else 9
+        if sr[SR_CLOCKING] & 8:
             mode.cell_width = 16                # 40 columns: each dot twice
-        mode.columns = cr[1] + 1
+        mode.columns = cr[CR_H_END] + 1
         mode.rows = mode.height // scan
-        if cr[6] == 100:                        # CGA's 160 x 100 with characters of two lines
+        if cr[CR_V_TOTAL] == 100:                        # CGA's 160 x 100 with characters of two lines
             mode.rows = 100
         if mode.rows == 0 or mode.columns * mode.rows > MOST_CELLS or (
             <u64>mode.columns * mode.cell_width * mode.rows * scan > MOST_PIXELS
@@ -243,13 +240,13 @@ cdef class VgaScanout(Scanout):
             mode.width = mode.height = mode.columns = mode.rows = 0
             return
         mode.width, mode.height = mode.columns * mode.cell_width, mode.rows * scan
-        mode.cursor = NO_CURSOR if cr[0x0A] & 0x20 else <u32>cr[0x0E] << 8 | cr[0x0F]
-        mode.cursor_first = cr[0x0A] & 0x1F
-        mode.cursor_last = min(<u32>(cr[0x0B] & 0x1F), scan - 1)
-        mode.fonts[0] = FONTS[(sr[3] & 3) | (sr[3] >> 2 & 4)]
-        mode.fonts[1] = FONTS[(sr[3] >> 2 & 3) | (sr[3] >> 3 & 4)]
-        mode.back_mask = 7 if ar[0x10] & 8 else 15
-        mode.line_graphics = ar[0x10] >> 2 & 1
+        mode.cursor = NO_CURSOR if cr[CR_CURSOR_START] & 0x20 else <u32>cr[CR_CURSOR_HIGH] << 8 | cr[CR_CURSOR_LOW]
+        mode.cursor_first = cr[CR_CURSOR_START] & 0x1F
+        mode.cursor_last = min(<u32>(cr[CR_CURSOR_END] & 0x1F), scan - 1)
+        mode.fonts[0] = FONTS[(sr[SR_CHARACTER_MAP] & 3) | (sr[SR_CHARACTER_MAP] >> 2 & 4)]
+        mode.fonts[1] = FONTS[(sr[SR_CHARACTER_MAP] >> 2 & 3) | (sr[SR_CHARACTER_MAP] >> 3 & 4)]
+        mode.back_mask = 7 if ar[AR_MODE] & 8 else 15
+        mode.line_graphics = ar[AR_MODE] >> 2 & 1
 
     # --- text -----------------------------------------------------------------------------------------------
 
