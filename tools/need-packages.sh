@@ -38,6 +38,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need xz-utils /usr/bin/xz
         need busybox-static /bin/busybox /usr/bin/busybox
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
+        need libvirt-daemon /usr/sbin/libvirtd
+        need libvirt-daemon-driver-qemu /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so
+        need libvirt-clients /usr/bin/virsh
         need linux-image-amd64 /boot/vmlinuz-*[0-9]-amd64
         need linux-image-cloud-amd64 /boot/vmlinuz-*-cloud-amd64
         ;;

@@ -99,27 +99,34 @@ def test_an_exported_drive_names_its_format_and_a_serial_number_is_warned_of(tmp
 def test_a_domain_becomes_the_machine_it_describes() -> None:
     document, lost = import_domain(DOMAIN, "test.xml")
     assert document["drives"] == {
-        "drive-ide0": {"file": "/images/a,b.img", "format": "qcow2", "cache": "none"},
-        "drive-ide1": {"media": "cdrom", "readonly": True},
+        "drive-ide0-0-0": {"file": "/images/a,b.img", "format": "qcow2", "cache": "none"},
+        "drive-ide0-1-0": {"media": "cdrom", "readonly": True},
     }
     assert document["memory"] == "1GiB"
+    assert document["cpus"] == {"count": 2, "sockets": 2, "cores": 1, "threads": 1}
     assert document["rtc"] == {"base": "localtime", "driftfix": "slew"}
-    assert document["smbios"] == {
+    assert document["vnc"] == {"listen": "0.0.0.0:7"}
+    assert [device["driver"] for device in document["devices"]] == [
+        "piix3-usb-uhci", "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "cirrus-vga", "virtio-balloon-pci",
+        "pvpanic",
+    ]  # fmt: skip
+    assert document["devices"][-2] == {
+        "id": "balloon0", "driver": "virtio-balloon-pci", "bus": "pci.0", "addr": "05.0",
+    }  # fmt: skip
+    assert [(problem.message, problem.place.line) for problem in lost if problem.place] == [
+        ("<sysinfo> is not shown to the guest without <smbios mode='sysinfo'/> in <os>", 6),
+        ("<on_reboot>destroy</on_reboot> has no equal in a machine file", 7),
+        ("<hostdev type=''> has no equal in a machine file", 21),
+    ]
+
+
+def test_a_domains_table_of_its_system() -> None:
+    domain = DOMAIN.replace(b"<boot dev='hd'/>", b"<smbios mode='sysinfo'/>")
+    assert import_domain(domain, "test.xml")[0]["smbios"] == {
         "type1": {"serial": "1, 2"},
         "type3": {"asset": "7"},
         "type11": {"values": ["x", "y"]},
     }
-    assert document["vnc"] == {"listen": "0.0.0.0:7"}
-    assert [device["driver"] for device in document["devices"]] == [
-        "ide-drive", "ide-drive", "virtio-net-pci", "isa-serial", "pvpanic", "virtio-balloon-pci",
-    ]  # fmt: skip
-    assert document["devices"][-1] == {
-        "id": "balloon0", "driver": "virtio-balloon-pci", "bus": "pci.0", "addr": "05.0",
-    }  # fmt: skip
-    assert [(problem.message, problem.place.line) for problem in lost if problem.place] == [
-        ("<on_reboot> has no equal in a machine file", 7),
-        ("<hostdev> has no equal in a machine file", 21),
-    ]
 
 
 def test_the_command_line_of_a_running_process_is_read() -> None:

@@ -91,7 +91,7 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             result[key] = boolean(option, key, value)
         elif key == "size":
             result[key] = size(option, key, value)
-        elif key in _NUMBERS or key == "port" and str(value).isdecimal():
+        elif key in _NUMBERS or key in ("port", "localport") and str(value).isdecimal():
             result[key] = number(option, key, value)
         elif key in _TEXT:
             result[key] = str(value)

@@ -211,17 +211,22 @@ def node(line: Line, name: str) -> dict[str, Any]:
     while True:
         child = given.get("file")
         driver = given["driver"]
-        if driver not in ("file", "host_device", "host_cdrom") or not spec:
+        if driver == "copy-on-read":
+            line.no_equal(option, driver, host=True)
+        elif driver not in ("file", "host_device", "host_cdrom") or not spec:
             spec.setdefault("format", "raw" if driver == "file" else driver)
         for key in ("filename", "file.filename"):
             if key in given:
                 spec["file"] = str(given[key])
         if "read-only" in given:
             spec.setdefault("readonly", boolean(option, "read-only", given["read-only"]))
-        if given.get("discard") in ("unmap", "ignore"):
-            spec.setdefault("discard", given["discard"])
+        # libvirt lets every node's file discard; it is the format above that counts
+        if given.get("discard") == "unmap" and driver not in ("file", "host_device", "host_cdrom", "copy-on-read"):
+            _host_option(line, option, spec, "discard", "unmap")
+        if given.get("detect-zeroes", "off") != "off":
+            _host_option(line, option, spec, "detect-zeroes", given["detect-zeroes"])
         if "aio" in given:
-            spec["aio"] = given["aio"]
+            _host_option(line, option, spec, "aio", given["aio"])
         direct, flush = given.get("cache.direct"), given.get("cache.no-flush")
         if direct is not None or flush is not None:
             cache = {(True, False): "none", (False, True): "unsafe"}.get(
@@ -234,6 +239,27 @@ def node(line: Line, name: str) -> dict[str, Any]:
         option, given = line.blockdevs[child]
 
 
+def _host_option(line: Line, option: Option, spec: dict[str, Any], key: str, value: Any) -> None:
+    """What a drive says about the host's side, when vmrun does it."""
+    names = {prop["name"] for prop in line.catalogue.drives["props"]} - line.catalogue.planned_of_drives()
+    choices = line.catalogue.choices_of_drives(key)
+    if key in names and (not choices or value in choices):
+        spec.setdefault(key, value)
+    else:
+        line.no_equal(option, key, host=True)
+
+
+def _policies(line: Line) -> None:
+    """werror and rerror of a device are its drive's in a machine file."""
+    for device in line.devices:
+        spec = line.drives.get(str(device.get("drive")))
+        for key in ("werror", "rerror"):
+            if key in device and spec is not None:
+                value = str(device.pop(key))
+                if value != "auto":
+                    spec[key] = value
+
+
 def finish(line: Line) -> None:
     """Block nodes that devices name become drives; -snapshot; the drives that QEMU has by default."""
     for device in line.devices:
@@ -242,6 +268,7 @@ def finish(line: Line) -> None:
             line.drives[name] = node(line, name)
             if device["driver"] in ("ide-cd", "scsi-cd"):
                 line.drives[name].setdefault("media", "cdrom")
+    _policies(line)
     if line.has("snapshot"):
         for spec in line.drives.values():
             spec["snapshot"] = True

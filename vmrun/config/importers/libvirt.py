@@ -1,15 +1,15 @@
-"""libvirt's domain XML → a machine file's content, through the QEMU options that libvirt itself would write.
-
-The parser is expat alone: a document type is refused, so there are no entities of anyone's own to expand.
+"""libvirt's domain XML → a machine file's content, through the QEMU options that libvirt itself would write: the same
+names, places and properties. Every element and attribute is used, or named with its line.
 """
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element, SubElement, TreeBuilder, tostring
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, SubElement, tostring
 
+from vmrun.config.importers.libvirt_devices import Devices
 from vmrun.config.importers.line import parse_command_line
-from vmrun.config.importers.qemuopts import join
+from vmrun.config.importers.qemuopts import SOURCE, join
+from vmrun.config.importers.xmltree import Item, parse_xml, wrong
 from vmrun.config.scalar import parse_size
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
@@ -18,449 +18,498 @@ if TYPE_CHECKING:
     from typing import Any
 
 QEMU_NS = "http://libvirt.org/schemas/domain/qemu/1.0"
-_MOST, _DEPTH = 1 << 20, 64
-_UNITS = {
-    "b": 1,
-    "bytes": 1,
-    "KB": 1000,
-    "k": 1 << 10,
-    "KiB": 1 << 10,
-    "MB": 10**6,
-    "M": 1 << 20,
-    "MiB": 1 << 20,
-    "GB": 10**9,
-    "G": 1 << 30,
-    "GiB": 1 << 30,
-    "T": 1 << 40,
-    "TiB": 1 << 40,
+_UNITS = {"b": 1, "bytes": 1} | {
+    name: step**power
+    for power, letter in enumerate("kmgtpe", 1)
+    for name, step in ((letter, 1024), (f"{letter}ib", 1024), (f"{letter}b", 1000))
 }
 _BOOT = {"hd": "c", "cdrom": "d", "fd": "a", "network": "n"}
-_VIDEO = {"cirrus": "cirrus", "vga": "std", "qxl": "qxl", "vmvga": "vmware", "virtio": "virtio", "none": "none"}
-_SOUND = {"ac97": ["AC97"], "es1370": ["ES1370"], "sb16": ["sb16"], "ich6": ["intel-hda", "hda-duplex"], "pcspk": []}
-_USB = {
-    "piix3-uhci": "piix3-usb-uhci",
-    "piix4-uhci": "piix4-usb-uhci",
-    "ehci": "usb-ehci",
-    "ich9-ehci1": "ich9-usb-ehci1",
-    "ich9-uhci1": "ich9-usb-uhci1",
-    "ich9-uhci2": "ich9-usb-uhci2",
-    "ich9-uhci3": "ich9-usb-uhci3",
-    "nec-xhci": "nec-usb-xhci",
-    "qemu-xhci": "qemu-xhci",
-    "pci-ohci": "pci-ohci",
-}
-_BOARD = frozenset((("ide", ""), ("fdc", ""), ("pci", ""), ("pci", "pci-root"), ("usb", "none"), ("ide", "piix3")))
 _FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
-_OF_DISKS = frozenset(["driver", "source", "target", "serial", "readonly", "address", "boot", "alias", "backingStore"])
-_QUIET = frozenset(("emulator", "alias", "address", "hub"))
-
-
-def parse_xml(data: bytes, file: str) -> Element:
-    """The tree of an XML text of at most 1 MiB and 64 levels. ConfigError for anything else, and for any DTD."""
-    builder, depth = TreeBuilder(), 0
-    parser = expat.ParserCreate(namespace_separator="}")
-
-    def refuse(*_: Any) -> None:
-        raise _wrong("a document type is refused", file, parser.CurrentLineNumber)
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _DEPTH:
-            raise _wrong(f"more than {_DEPTH} levels of nesting", file, parser.CurrentLineNumber)
-        builder.start(tag, {**attributes, "\0line": str(parser.CurrentLineNumber)})
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
-    if len(data) > _MOST:
-        raise _wrong("larger than 1 MiB", file, 0)
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise _wrong(f"not well-formed XML: {expat.ErrorString(error.code)}", file, error.lineno) from None
-    except (LookupError, ValueError):
-        raise _wrong("of an unknown encoding", file, 0) from None
-    return builder.close()
-
-
-def _wrong(message: str, file: str, line: int) -> ConfigError:
-    return ConfigError(problems=[Problem("VR0122", message, Place(file, line, 1 if line else 0))])
+# Elements that say nothing about the machine: names for people, and what only a manager does.
+_NOTES = frozenset(("title", "description", "metadata", "currentMemory", "genid", "iothreads"))
+_HYPERV = {"vpindex": "vpindex", "synic": "synic", "runtime": "runtime", "reset": "reset", "relaxed": "relaxed"}
+_HYPERV |= {"vapic": "vapic", "frequencies": "frequencies", "reenlightenment": "reenlightenment", "ipi": "ipi"}
+_HYPERV |= {"tlbflush": "tlbflush", "evmcs": "evmcs", "avic": "avic"}
+_CPU_TIMERS = {"kvmclock": "kvmclock", "hypervclock": "hv-time"}
 
 
 def import_domain(data: bytes, file: str) -> tuple[dict[str, Any], tuple[Problem, ...]]:
     """(content of a machine file, what it has no equal for). Raises ConfigError."""
     domain = _Domain(parse_xml(data, file), file)
-    parsed = parse_command_line(domain.words, defaults=False)
-    return parsed.document, (*domain.problems, *parsed.warnings)
+    try:
+        parsed = parse_command_line(domain.words, defaults=False)
+    except ConfigError as error:
+        raise ConfigError(problems=[domain.placed(problem) for problem in error.problems]) from None
+    found = [*domain.problems, *(domain.placed(problem) for problem in parsed.warnings)]
+    found.sort(key=lambda problem: problem.place.line if problem.place is not None else 0)
+    return parsed.document, tuple(found)
 
 
 class _Domain:
-    def __init__(self, root: Element, file: str) -> None:
-        self.file = file
+    """words: the options that the elements are; lines: of each the line of its element."""
+
+    def __init__(self, root: Item, file: str) -> None:
+        self.file, self.root = file, root
         self.problems: list[Problem] = []
-        self.words: list[str] = ["-nodefaults"]
-        self.count: dict[str, int] = {}
+        self.words: list[str] = []
+        self.lines: list[int] = []
         if root.tag != "domain":
-            raise _wrong(f"<{root.tag}> is no domain", file, _line(root))
-        machine = root.find("os/type")
-        name = machine.get("machine", "pc") if machine is not None else "pc"
+            raise wrong(f"<{root.tag}> is no domain", file, root.line)
+        passage = [child for child in root.children if child.space == QEMU_NS]
+        # what stands there says more than the domain can
+        self.own = {arg.get("value") for child in passage if child.tag == "commandline" for arg in child.children}
+        self.given = "-nodefaults" in self.own  # as vmrun writes it: libvirt wants some elements all the same
+        root.ignore("type", "id")
+        machine = root.find("os", "type")
+        name = (machine.get("machine", "pc") if machine is not None else "pc") or "pc"
         arch = machine.get("arch", "x86_64") if machine is not None else "x86_64"
         if "q35" in name or name in _FOREIGN or arch not in ("x86_64", "i686"):
-            raise _wrong(f"machine '{name}' is no i440FX PC", file, _line(machine if machine is not None else root))
+            raise wrong(f"machine '{name}' is no i440FX PC", file, machine.line if machine is not None else root.line)
+        if machine is not None and machine.text not in ("hvm", ""):
+            self.lost(machine.line, f"<type>{machine.text}</type>")
         self.old = name.startswith("rhel6")
-        accel = {"kvm": "kvm", "qemu": "tcg"}.get(root.get("type", ""), "kvm")
-        passage = [child for child in root if child.tag == f"{QEMU_NS}}}commandline"]
-        # what stands there says more than the domain can
-        self.own = {str(arg.get("value")) for child in passage for arg in child}
-        self.add("-machine", join([("accel", accel)], name))
-        for child in root:
-            handler = getattr(self, f"_{child.tag}", None) if child.tag.isidentifier() else None
-            if child.tag == f"{QEMU_NS}}}commandline":
-                self.words += [arg.get("value", "") for arg in child if arg.tag == f"{QEMU_NS}}}arg"]
-            elif handler is not None:
-                handler(child)
-            elif child.tag not in (
-                "currentMemory",
-                "title",
-                "metadata",
-            ):
-                self.lost(child)
+        self.accel = {"kvm": "kvm", "qemu": "tcg"}.get(root.get("type"), "kvm")
+        if root.get("type") not in ("kvm", "qemu", ""):
+            self.lost(root.line, f"type='{root.get('type')}' of <domain>")
+        self.add(root.line, "-nodefaults")
+        self._machine(name, machine.line if machine is not None else root.line)
+        self._cpu()
+        self._memory()
+        self._processors()
+        self._identity()
+        self._clock()
+        self._power()
+        self._firmware()
+        devices = root.find("devices")
+        Devices(self, devices)
+        for child in passage:
+            self._passage(child)
+        for child in root.children:
+            if child.tag in _NOTES:
+                child.skip()
+        for line, what in root.unread():
+            self.lost(line, what)
 
-    def add(self, *words: str) -> None:
-        held = set(self.own)
-        if "-nodefaults" in held:  # as vmrun writes it: libvirt wants some elements all the same
-            held |= {"-m", "-smp"}
-        if words[0] not in held or words[0] in ("-device", "-drive", "-chardev", "-netdev"):
+    # --- words and what is lost -----------------------------------------------------------------------------------
+
+    def add(self, line: int, *words: str) -> None:
+        held = set(self.own) | ({"-m", "-smp"} if self.given else set())
+        if words[0] not in held or words[0] in ("-device", "-drive", "-chardev", "-netdev", "-global", "-object"):
             self.words += words
+            self.lines += [line] * len(words)
 
-    def lost(self, element: Element) -> None:
-        place = Place(self.file, _line(element), 1)
-        self.problems.append(
-            Problem(
-                "VR0121", f"<{element.tag.rpartition('}')[2]}> has no equal in a machine file", place, severity=WARNING
-            )
-        )
+    def lost(self, line: int, what: str) -> None:
+        place = Place(self.file, line, 1)
+        self.problems.append(Problem("VR0121", f"{what} has no equal in a machine file", place, severity=WARNING))
 
-    def next(self, kind: str) -> int:
-        self.count[kind] = self.count.get(kind, -1) + 1
-        return self.count[kind]
+    def note(self, line: int, text: str) -> None:
+        self.problems.append(Problem("VR0121", text, Place(self.file, line, 1), severity=WARNING))
 
-    def _name(self, element: Element) -> None:
-        self.add("-name", (element.text or "").replace(",", ",,"))
+    def placed(self, problem: Problem) -> Problem:
+        """With the element's line in place of the option's."""
+        if problem.place is None or problem.place.file != SOURCE:
+            return problem
+        index = min(max(problem.place.line - 1, 0), len(self.lines) - 1)
+        message = problem.message
+        if self.words[index][:1] == "-":
+            option = self.words[index]
+            value = self.words[index + 1] if index + 1 < len(self.words) else ""
+            for shown in (f"{option} {value}", option):
+                if message.startswith(f"{shown}: "):
+                    message = message[len(shown) + 2 :]
+                    break
+            else:
+                message = message.partition("…: ")[2] or message
+        place = Place(self.file, self.lines[index], 1)
+        return Problem(problem.code, message, place, nearest=problem.nearest, severity=problem.severity)
 
-    def _uuid(self, element: Element) -> None:
-        self.add("-uuid", (element.text or "").strip())
+    def number(self, item: Item, text: str, what: str) -> int:
+        try:
+            return int(text, 0)
+        except ValueError:
+            raise wrong(f"{what} of <{item.tag}> is '{text}', no number", self.file, item.line) from None
 
-    def _memory(self, element: Element) -> None:
-        text = (element.text or "").strip()
-        unit = _UNITS.get(element.get("unit", "KiB"))
-        if not text.isdecimal() or len(text) > 18 or unit is None:
-            raise _wrong(f"'{text}' is no amount of memory", self.file, _line(element))
-        self.add("-m", f"{int(text) * unit}B")
+    def amount(self, item: Item, text: str, unit: str) -> int:
+        """Bytes."""
+        factor = _UNITS.get((unit or "KiB").lower())
+        if not text.isdecimal() or len(text) > 18 or factor is None:
+            raise wrong(f"'{text}{unit}' is no amount of memory", self.file, item.line)
+        return int(text) * int(factor)
 
-    def _vcpu(self, element: Element) -> None:
-        most, now = (element.text or "").strip(), element.get("current")
-        self.add("-smp", f"{now},maxcpus={most}" if now and now != most else most)
+    def _passage(self, passage: Item) -> None:
+        if passage.tag != "commandline":
+            return
+        for child in passage.all("arg"):
+            self.words.append(child.get("value"))
+            self.lines.append(child.line)
 
-    def _features(self, element: Element) -> None:
-        for child in element:
-            if child.tag == "vmport" and child.get("state") == "off":
-                self.add("-machine", "vmport=off")
-            elif child.tag not in ("acpi", "apic", "pae"):
-                self.lost(child)
+    # --- the machine ------------------------------------------------------------------------------------------------
 
-    def _ends(self, element: Element) -> None:
-        if element.text not in (None, {"on_reboot": "restart"}.get(element.tag, "destroy")):
-            self.lost(element)  # it is what a manager does, and no machine file says it
+    def _machine(self, name: str, line: int) -> None:
+        pairs: list[tuple[str, str]] = []
+        features = self.root.find("features")
+        removed = []
+        if features is not None:
+            for tag, key in (("vmport", "vmport"), ("smm", "smm")):
+                state = features.attr(tag, "state")
+                if state:
+                    pairs.append((key, state))
+            driver = features.attr("ioapic", "driver")
+            if driver:
+                pairs.append(("kernel_irqchip", {"qemu": "split", "kvm": "on"}.get(driver, driver)))
+            for tag in ("acpi", "apic", "pae"):
+                features.find(tag)
+        if features is None or features.find("acpi") is None:
+            removed.append("-no-acpi")
+        self.add(line, "-machine", join([("accel", self.accel), *pairs], name))
+        for word in removed if not self.given and not self.old else ():
+            self.add(line, word)
 
-    _on_poweroff = _on_reboot = _on_crash = _ends
+    def _cpu(self) -> None:
+        item, features = self.root.find("cpu"), self.root.find("features")
+        pairs: list[tuple[str, str]] = []
+        name = ""
+        line = item.line if item is not None else self.root.line
+        if item is not None:
+            mode = item.get("mode") or "custom"
+            item.ignore("match", "check")
+            model = item.find("model")
+            name = {"host-passthrough": "host", "host-model": "host", "maximum": "max"}.get(mode, "")
+            if model is not None:
+                model.ignore("fallback")
+                name = name or model.text
+                if model.get("vendor_id"):
+                    pairs.append(("vendor", model.get("vendor_id")))
+            if mode == "host-model":
+                self.note(line, "mode='host-model' of <cpu> is what this host has: `host` here")
+            vendor = item.find("vendor")
+            if vendor is not None and vendor.text:
+                pass  # what the model is of anyhow
+            if item.get("migratable") and name in ("host", "max"):
+                pairs.append(("migratable", item.get("migratable")))
+            elif item.get("migratable"):
+                self.lost(line, f"migratable='{item.get('migratable')}' of <cpu>")
+            if mode not in ("custom", "host-passthrough", "host-model", "maximum"):
+                self.lost(line, f"mode='{mode}' of <cpu>")
+            policies = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
+            for each in item.all("feature"):
+                policy = each.get("policy", "require")
+                if policy in policies:
+                    pairs.append((each.get("name"), policies[policy]))
+                else:
+                    self.lost(each.line, f"policy='{policy}' of <feature>")
+        self.cpu_line = line
+        pairs += self._timers_of_processors()
+        if features is not None:
+            pairs += self._features_of_processors(features)
+        if item is not None:
+            pairs += self._rest_of_processors(item)
+        if pairs and not name:
+            name = "qemu64" if self.accel == "tcg" or not self.old else "cpu64-rhel6"
+        if name:
+            self.add(line, "-cpu", join(pairs, name.strip()))
 
-    def _sysinfo(self, element: Element) -> None:
+    def _timers_of_processors(self) -> list[tuple[str, str]]:
+        pairs = []
+        clock = self.root.find("clock")
+        for timer in clock.all("timer") if clock is not None else ():
+            name = timer.get("name")
+            if name in _CPU_TIMERS and timer.get("present"):
+                pairs.append((_CPU_TIMERS[name], "on" if timer.get("present") == "yes" else "off"))
+            elif name == "tsc":
+                if timer.get("frequency"):
+                    pairs.append(("tsc-frequency", timer.get("frequency")))
+                if timer.get("present") == "no":
+                    self.lost(timer.line, "present='no' of <timer name='tsc'>")
+                if timer.get("mode", "auto") != "auto":
+                    self.lost(timer.line, f"mode='{timer.get('mode')}' of <timer name='tsc'>")
+        return pairs
+
+    def _features_of_processors(self, features: Item) -> list[tuple[str, str]]:
+        pairs = []
+        eoi = features.attr("apic", "eoi")
+        if eoi:
+            pairs.append(("kvm-pv-eoi", eoi))
+        spinlock = features.find("pvspinlock")
+        if spinlock is not None:
+            pairs.append(("kvm-pv-unhalt", spinlock.get("state", "on")))
+        hyperv = features.find("hyperv")
+        if hyperv is not None:
+            if hyperv.get("mode") == "passthrough":
+                pairs.append(("hv-passthrough", "on"))
+            for child in hyperv.children:
+                if child.get("state") == "on" or child.tag == "vendor_id" and child.get("state") != "off":
+                    pairs += self._hyperv(child)
+        kvm = features.find("kvm")
+        if kvm is not None:
+            if kvm.attr("hidden", "state") == "on":
+                pairs.append(("kvm", "off"))
+            if kvm.attr("hint-dedicated", "state") == "on":
+                pairs.append(("kvm-hint-dedicated", "on"))
+            if kvm.attr("poll-control", "state") == "on":
+                pairs.append(("kvm-poll-control", "on"))
+            if kvm.attr("pv-ipi", "state"):
+                pairs.append(("kvm-pv-ipi", kvm.attr("pv-ipi", "state")))
+        state = features.attr("pmu", "state")
+        pmu = features.find("pmu")
+        if pmu is not None:
+            pairs.append(("pmu", state or "on"))
+        return pairs
+
+    def _hyperv(self, child: Item) -> list[tuple[str, str]]:
+        if child.tag == "spinlocks":
+            return [("hv-spinlocks", f"{self.number(child, child.get('retries', '4095'), 'retries'):#x}")]
+        if child.tag == "vendor_id":
+            return [("hv-vendor-id", child.get("value"))]
+        if child.tag == "stimer":
+            direct = child.attr("direct", "state") == "on"
+            return [("hv-stimer", "on"), *([("hv-stimer-direct", "on")] if direct else [])]
+        if child.tag in _HYPERV:
+            return [(f"hv-{_HYPERV[child.tag]}", "on")]
+        self.lost(child.line, f"<{child.tag}>")
+        return []
+
+    def _rest_of_processors(self, item: Item) -> list[tuple[str, str]]:
+        pairs = []
+        cache = item.find("cache")
+        if cache is not None:
+            mode, level = cache.get("mode"), cache.get("level")
+            if mode == "passthrough":
+                pairs += [("host-cache-info", "on"), ("l3-cache", "off")]
+            elif mode == "emulate" and level in ("", "3"):
+                pairs += [("l3-cache", "on")]
+            elif mode == "disable":
+                pairs += [("host-cache-info", "off"), ("l3-cache", "off")]
+            else:
+                self.lost(cache.line, f"level='{level}' of <cache>")
+        bits = item.find("maxphysaddr")
+        if bits is not None:
+            if bits.get("mode") == "passthrough":
+                pairs.append(("host-phys-bits", "on"))
+            elif bits.get("mode", "emulate") != "emulate":
+                self.lost(bits.line, f"mode='{bits.get('mode')}' of <maxphysaddr>")
+            if bits.get("bits"):
+                pairs.append(("phys-bits", bits.get("bits")))
+            if bits.get("limit"):
+                pairs.append(("host-phys-bits-limit", bits.get("limit")))
+        return pairs
+
+    def _memory(self) -> None:
+        item = self.root.find("memory")
+        if item is not None:
+            item.ignore("dumpCore")
+            self.add(item.line, "-m", f"{self.amount(item, item.text, item.get('unit'))}B")
+
+    def _processors(self) -> None:
+        vcpu = self.root.find("vcpu")
+        most = now = 1
+        line = self.root.line
+        if vcpu is not None:
+            most = self.number(vcpu, vcpu.text or "1", "text")
+            now = self.number(vcpu, vcpu.get("current") or str(most), "current")
+            vcpu.ignore("placement")
+            line = vcpu.line
+        vcpus = self.root.find("vcpus")
+        for each in vcpus.all("vcpu") if vcpus is not None else ():
+            each.ignore("id", "enabled", "hotpluggable", "order")
+        topology = self.root.find("cpu", "topology")
+        sockets = [("sockets", str(most)), ("cores", "1"), ("threads", "1")]
+        if topology is not None:
+            line = topology.line
+            dies = topology.get("dies", "1")
+            sockets = [(key, topology.get(key, "1")) for key in ("sockets", "cores", "threads")]
+            sockets.insert(1, ("dies", dies)) if dies != "1" else None
+        pairs = [("maxcpus", str(most))] if now != most else []
+        self.add(line, "-smp", join([*pairs, *sockets], str(now)))
+        self._nodes()
+
+    def _nodes(self) -> None:
+        numa = self.root.find("cpu", "numa")
+        if numa is None:
+            return
+        cells = numa.all("cell")
+        apart: dict[tuple[str, str], str] = {}
+        for n, cell in enumerate(cells):
+            id = cell.get("id", str(n))
+            size = self.amount(cell, cell.get("memory"), cell.get("unit"))
+            self.add(cell.line, "-object", f"memory-backend-ram,id=ram-node{id},size={size}")
+            cpus = [("cpus", part) for part in cell.get("cpus").split(",") if part]
+            if any(part.startswith("^") for _, part in cpus):
+                self.lost(cell.line, f"cpus='{cell.get('cpus')}' of <cell>")
+                cpus = []
+            self.add(cell.line, "-numa", join([("nodeid", id), *cpus, ("memdev", f"ram-node{id}")], "node"))
+            distances = cell.find("distances")
+            for sibling in distances.all("sibling") if distances is not None else ():
+                apart[id, sibling.get("id")] = sibling.get("value")
+        for (src, dst), value in apart.items():
+            self.add(numa.line, "-numa", f"dist,src={src},dst={dst},val={value}")
+
+    def _identity(self) -> None:
+        name, uuid = self.root.find("name"), self.root.find("uuid")
+        if name is not None:
+            self.add(name.line, "-name", name.text.replace(",", ",,"))
+        if uuid is not None:
+            self.add(uuid.line, "-uuid", uuid.text)
+        smbios, mode = self.root.find("os", "smbios"), self.root.attr("os", "smbios", "mode")
+        for item in [child for child in self.root.children if child.tag == "sysinfo"]:
+            kind = item.get("type", "smbios")
+            if kind == "fwcfg":
+                for entry in item.all("entry"):
+                    self.add(entry.line, "-fw_cfg", f"name={entry.get('name')},string={entry.text.replace(',', ',,')}")
+            elif mode == "sysinfo":
+                self._sysinfo(item)
+            else:
+                item.skip()
+                self.note(item.line, "<sysinfo> is not shown to the guest without <smbios mode='sysinfo'/> in <os>")
+        if smbios is not None and mode == "host":
+            self.lost(smbios.line, "mode='host' of <smbios>")
+
+    def _sysinfo(self, item: Item) -> None:
         kinds = {"bios": "0", "system": "1", "baseBoard": "2", "chassis": "3", "oemStrings": "11"}
         for tag, kind in kinds.items():
-            entries = element.findall(f"{tag}/entry")
-            pairs = [(entry.get("name", "value"), (entry.text or "").strip()) for entry in entries]
-            if pairs:
-                self.add("-smbios", join([("type", kind), *pairs]))
-        for child in element:
-            if child.tag not in kinds:
-                self.lost(child)
+            for table in item.all(tag):
+                pairs = [(entry.get("name", "value"), entry.text) for entry in table.all("entry")]
+                if pairs:
+                    self.add(table.line, "-smbios", join([("type", kind), *pairs]))
 
-    def _cpu(self, element: Element) -> None:
-        topology = element.find("topology")
-        if topology is not None:
-            self.add("-smp", join([(key, topology.get(key, "1")) for key in ("sockets", "cores", "threads")]))
-        model = element.find("model")
-        name = {"host-passthrough": "host", "host-model": "host"}.get(element.get("mode", ""))
-        name = name or (model.text if model is not None else None)
-        if name:
-            policies = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
-            features = [
-                (each.get("name", ""), policies.get(each.get("policy", "require"), "on"))
-                for each in element.iter("feature")
-            ]
-            self.add("-cpu", join(features, name.strip()))
+    # --- clock, power -----------------------------------------------------------------------------------------------
 
-    def _os(self, element: Element) -> None:
-        order = "".join(_BOOT.get(boot.get("dev", ""), "") for boot in element.iter("boot"))
-        menu = element.find("bootmenu")
-        for child in element:
-            if child.tag not in ("type", "boot", "bootmenu", "kernel", "initrd", "cmdline", "loader", "smbios"):
-                self.lost(child)
-        pairs = ([("order", order)] if order else []) + (
-            [("menu", "on")] if menu is not None and menu.get("enable") == "yes" else []
-        )
-        if pairs:
-            self.add("-boot", join(pairs))
-        for tag, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append"), ("loader", "-bios")):
-            found = element.find(tag)
-            if found is not None and found.text:
-                self.add(option, found.text.strip())
-
-    def _clock(self, element: Element) -> None:
-        pairs = [("base", "localtime" if element.get("offset") == "localtime" else "utc")]
-        for timer in element.iter("timer"):
-            if timer.get("name") == "rtc" and timer.get("tickpolicy") == "catchup":
-                pairs.append(("driftfix", "slew"))
-            elif timer.get("name") == "hpet" and timer.get("present") == "no":
-                self.add("-no-hpet")
-        self.add("-rtc", join(pairs))
-
-    def _devices(self, devices: Element) -> None:
-        for child in sorted(devices, key=lambda each: each.tag != "controller"):  # what others stand on comes first
-            handler = getattr(self, f"_dev_{child.tag}", None)
-            if handler is not None:
-                try:
-                    handler(child)
-                except ValueError:
-                    raise _wrong(f"a value in <{child.tag}> is no number", self.file, _line(child)) from None
-            elif child.tag not in _QUIET:
-                self.lost(child)
-
-    def device(self, element: Element, driver: str, pairs: list[tuple[str, str]], pci: bool = True) -> None:
-        place = element.find("address")
-        boot = element.find("boot")
-        if place is not None and place.get("type") == "pci" and pci:
-            slot, function = place.get("slot", "0x0"), place.get("function", "0x0")
-            pairs = [*pairs, ("bus", "pci.0"), ("addr", f"{int(slot, 16):#x}.{int(function, 16):#x}")]
-        if boot is not None:
-            pairs = [*pairs, ("bootindex", boot.get("order", "1"))]
-        self.add("-device", join(pairs, driver))
-
-    def _dev_controller(self, element: Element) -> None:
-        kind, index, model = element.get("type", ""), element.get("index", "0"), element.get("model", "")
-        if kind == "usb" and model in ("", *_USB):
-            name = "usb" if index == "0" else f"usb{index}"
-            master = element.find("master")
-            pairs = (
-                [("id", name)]
-                if master is None
-                else [("masterbus", f"{name}.0"), ("firstport", master.get("startport", "0"))]
-            )
-            self.device(element, _USB.get(model, "piix3-usb-uhci"), pairs)
-        elif kind == "virtio-serial":
-            self.device(element, "virtio-serial-pci", [("id", f"virtio-serial{index}")])
-        elif kind == "scsi":
-            self.device(
-                element, "virtio-scsi-pci" if model == "virtio-scsi" else "lsi53c895a", [("id", f"scsi{index}")]
-            )
-        elif (kind, model) not in _BOARD:
-            self.lost(element)
-
-    def _dev_disk(self, element: Element) -> None:
-        target, source, driver = element.find("target"), element.find("source"), element.find("driver")
-        bus = target.get("bus", "ide") if target is not None else "ide"
-        kind = element.get("device", "disk")
-        place = element.find("address")
-        number = self.next(bus)
-        spot = (
-            {"bus": str(number // 2), "unit": str(number % 2), "target": "0"}
-            if bus == "ide"
-            else {"bus": "0", "unit": str(number)}
-        )
-        if place is not None and place.get("type") == "drive":
-            spot |= {key: place.get(key, spot.get(key, "0")) for key in ("bus", "unit")}
-        id = f"drive-{bus}{number}"
-        pairs = [("if", "none"), ("id", id)] + ([("media", "cdrom")] if kind == "cdrom" else [])
-        path = next((source.get(key) for key in ("file", "dev") if source is not None and source.get(key)), None)
-        pairs += [("file", path)] if path else []
-        for child in element:
-            if child.tag not in _OF_DISKS or child.tag == "source" and child.attrib.keys() - {"\0line"} and not path:
-                self.lost(child)
-        if element.find("readonly") is not None or kind == "cdrom":
-            pairs.append(("readonly", "on"))
-        for key, name in (("type", "format"), ("cache", "cache"), ("io", "aio"), ("error_policy", "werror")):
-            value = driver.get(key) if driver is not None else None
-            pairs += [(name, value)] if value and value not in ("default", "threads") else []
-        self.add("-drive", join(pairs))
-        serial = element.find("serial")
-        props = [("drive", id), ("id", f"{bus}{number}")] + (
-            [("serial", serial.text)] if serial is not None and serial.text else []
-        )
-        if bus == "ide":
-            self.device(
-                element,
-                "ide-drive" if self.old else "ide-cd" if kind == "cdrom" else "ide-hd",
-                [("bus", f"ide.{spot['bus']}"), ("unit", spot["unit"]), *props],
-            )
-        elif bus == "virtio":
-            self.device(element, "virtio-blk-pci", props)
-        elif bus == "fdc" or kind == "floppy":
-            self.device(element, "floppy", [("unit", spot["unit"]), *props])
-        elif bus == "scsi":
-            self.device(
-                element,
-                "scsi-cd" if kind == "cdrom" else "scsi-hd",
-                [("bus", "scsi0.0"), ("scsi-id", spot["unit"]), *props],
-            )
-        elif bus == "usb":
-            self.device(element, "usb-storage", props)
-        else:
-            self.lost(element)
-
-    def _dev_interface(self, element: Element) -> None:
-        number = self.next("net")
-        model, mac = element.find("model"), element.find("mac")
-        name = model.get("type", "rtl8139") if model is not None else "rtl8139"
-        kind = "user" if element.get("type") == "user" else "tap"
-        source = element.find("source")
-        if source is not None and element.get("type") != "user":
-            self.lost(source)  # libvirt opens the tap and gives QEMU its descriptor
-        target = element.find("target")
-        tap = target.get("dev", "") if target is not None and kind == "tap" else ""
-        known = [("ifname", tap)] if tap else []
-        self.add("-netdev", join([("id", f"hostnet{number}"), *known], kind))
-        pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
-        pairs += [("mac", mac.get("address", ""))] if mac is not None else []
-        self.device(element, {"virtio": "virtio-net-pci"}.get(name, name), pairs)
-
-    def _characters(self, element: Element, id: str) -> bool:
-        source, kind = element.find("source"), element.get("type", "pty")
-        get = source.get if source is not None else (lambda key, default=None: default)
-        rest: list[tuple[str, Any]] = []
-        if kind == "unix":
-            rest, kind = [("path", get("path") or f"{id}.sock")], "socket"
-            rest += [("server", "on"), ("wait", "off")] if get("mode") == "bind" else []
-        elif kind == "tcp":
-            rest, kind = [("host", get("host", "localhost")), ("port", get("service", "0"))], "socket"
-            rest += [("server", "on"), ("wait", "off")] if get("mode") == "bind" else []
-        elif kind in ("file", "dev", "pipe"):
-            rest, kind = [("path", get("path", ""))], {"dev": "tty"}.get(kind, kind)
-        elif kind == "spicevmc":
-            target = element.find("target")
-            name = "usbredir" if element.tag == "redirdev" else "smartcard" if element.tag == "smartcard" else "vdagent"
-            rest = [("name", name)] if target is not None or element.tag == "redirdev" else []
-        elif kind not in ("pty", "null", "stdio", "vc"):
-            self.lost(element)
-            return False
-        self.add("-chardev", join([("id", id), *rest], kind))
-        return True
-
-    def _dev_serial(self, element: Element) -> None:
-        number = self.next("serial")
-        if self._characters(element, f"charserial{number}"):
-            self.add(
-                "-device",
-                join([("chardev", f"charserial{number}"), ("id", f"serial{number}"), ("index", number)], "isa-serial"),
-            )
-
-    def _dev_parallel(self, element: Element) -> None:
-        number = self.next("parallel")
-        if self._characters(element, f"charparallel{number}"):
-            pairs = [("chardev", f"charparallel{number}"), ("id", f"parallel{number}"), ("index", number)]
-            self.add("-device", join(pairs, "isa-parallel"))
-
-    def _dev_console(self, element: Element) -> None:
-        target = element.find("target")
-        if target is None or target.get("type", "serial") == "serial":
-            if not any(word.startswith("isa-serial") for word in self.words):
-                self._dev_serial(element)
-        else:
-            self.lost(element)
-
-    def _dev_channel(self, element: Element) -> None:
-        number, target = self.next("channel"), element.find("target")
-        if target is None or target.get("type") != "virtio":
-            self.lost(element)
-        elif self._characters(element, f"charchannel{number}"):
-            if not any(word.startswith("virtio-serial") for word in self.words):
-                self.add("-device", "virtio-serial-pci,id=virtio-serial0")
-            pairs = [
-                ("bus", "virtio-serial0.0"),
-                ("nr", number + 1),
-                ("chardev", f"charchannel{number}"),
-                ("id", f"channel{number}"),
-            ]
-            self.add(
-                "-device",
-                join([*pairs, *([("name", target.get("name"))] if target.get("name") else [])], "virtserialport"),
-            )
-
-    def _dev_redirdev(self, element: Element) -> None:
-        number = self.next("redir")
-        if self._characters(element, f"charredir{number}"):
-            self.add("-device", f"usb-redir,chardev=charredir{number},id=redir{number}")
-
-    def _dev_input(self, element: Element) -> None:
-        if element.get("bus") == "usb":
-            driver = {"tablet": "usb-tablet", "mouse": "usb-mouse", "keyboard": "usb-kbd"}.get(element.get("type", ""))
-            if driver:
-                self.add("-device", f"{driver},id=input{self.next('input')}")
-        elif element.get("bus", "ps2") != "ps2":
-            self.lost(element)
-
-    def _dev_graphics(self, element: Element) -> None:
-        listen, port = element.get("listen", "127.0.0.1"), element.get("port", "-1")
-        if element.get("type") == "vnc":
-            self.add("-vnc", f"{listen}:{max(int(port), 5900) - 5900}")
-        elif element.get("type") == "spice":
-            self.add(
-                "-spice",
-                join([("port", port if port != "-1" else "5900"), ("addr", listen), ("disable-ticketing", "on")]),
-            )
-        else:
-            self.lost(element)
-
-    def _dev_video(self, element: Element) -> None:
-        model = element.find("model")
-        kind = _VIDEO.get(model.get("type", "cirrus") if model is not None else "cirrus")
-        if kind is None or self.next("video"):
-            self.lost(element)
-        else:
-            self.add("-vga", kind)
-
-    def _dev_sound(self, element: Element) -> None:
-        drivers = _SOUND.get(element.get("model", ""))
-        if drivers is None:
-            self.lost(element)
+    def _clock(self) -> None:
+        clock = self.root.find("clock")
+        if clock is None:
             return
-        for place, driver in enumerate(drivers):
-            self.device(element, driver, [("id", f"sound{self.next('sound')}")] if not place else [], pci=not place)
+        offset = clock.get("offset", "utc")
+        base = "localtime" if offset in ("localtime", "timezone") else "utc"
+        if offset not in ("utc", "localtime", "timezone", "absolute", "variable"):
+            self.lost(clock.line, f"offset='{offset}' of <clock>")
+        if offset == "timezone":
+            self.note(
+                clock.line, f"timezone='{clock.get('timezone')}' of <clock>: `localtime` here, of the host's zone"
+            )
+        elif offset == "absolute":
+            base = _date(self.number(clock, clock.get("start", "0"), "start"))
+        elif offset == "variable":
+            base = "localtime" if clock.get("basis") == "localtime" else "utc"
+            if clock.get("adjustment", "0") not in ("0", "reset"):
+                self.lost(clock.line, f"adjustment='{clock.get('adjustment')}' of <clock>")
+        if clock.get("adjustment") == "reset" or offset != "variable" and clock.get("adjustment") == "0":
+            clock.ignore("adjustment")
+        elif offset != "variable" and clock.get("adjustment"):
+            self.lost(clock.line, f"adjustment='{clock.get('adjustment')}' of <clock>")
+        pairs = [("base", base)]
+        for timer in clock.all("timer"):
+            pairs += self._timer(timer)
+        self.add(clock.line, "-rtc", join(pairs))
 
-    def _dev_memballoon(self, element: Element) -> None:
-        if element.get("model") == "virtio":
-            self.device(element, "virtio-balloon-pci", [("id", f"balloon{self.next('balloon')}")])
+    def _timer(self, timer: Item) -> list[tuple[str, str]]:
+        name, policy, present = timer.get("name"), timer.get("tickpolicy"), timer.get("present")
+        what = f"of <timer name='{name}'>"
+        if name == "rtc":
+            track = {"guest": "vm", "wall": "host", "realtime": "rt"}.get(timer.get("track"), "")
+            pairs = [("clock", track)] if track else []
+            if policy in ("catchup", "delay"):
+                pairs.append(("driftfix", "slew" if policy == "catchup" else "none"))
+            elif policy:
+                self.lost(timer.line, f"tickpolicy='{policy}' {what}")
+            if timer.find("catchup") is not None:
+                catchup = timer.find("catchup")
+                assert catchup is not None
+                for key in ("threshold", "slew", "limit"):
+                    if catchup.get(key):
+                        self.lost(catchup.line, f"{key}='{catchup.get(key)}' of <catchup>")
+            if present == "no":
+                self.lost(timer.line, f"present='no' {what}")
+            return pairs
+        if name == "pit":
+            if policy in ("delay", "discard"):
+                self.add(timer.line, "-global", f"kvm-pit.lost_tick_policy={policy}")
+            elif policy == "merge":
+                self.lost(timer.line, f"tickpolicy='{policy}' {what}")
+            if present == "no":
+                self.lost(timer.line, f"present='no' {what}")
+        elif name == "hpet":
+            if present == "no":
+                self.add(timer.line, "-no-hpet")
+            if policy:
+                self.lost(timer.line, f"tickpolicy='{policy}' {what}")
+        elif name not in (*_CPU_TIMERS, "tsc"):
+            self.lost(timer.line, f"<timer name='{name}'>")
+        elif policy:
+            self.lost(timer.line, f"tickpolicy='{policy}' {what}")
+        return []
 
-    def _dev_panic(self, element: Element) -> None:
-        place = element.find("address")
-        if element.get("model", "isa") != "isa":
-            self.lost(element)
-        else:
-            port = [("ioport", place.get("iobase", "0x505"))] if place is not None else []
-            self.add("-device", join(port, "pvpanic"))
+    def _power(self) -> None:
+        pm = self.root.find("pm")
+        for tag, key in (("suspend-to-mem", "disable_s3"), ("suspend-to-disk", "disable_s4")):
+            item = pm.find(tag) if pm is not None else None
+            if item is not None and item.get("enabled"):
+                self.add(item.line, "-global", f"PIIX4_PM.{key}={int(item.get('enabled') == 'no')}")
+        features = self.root.find("features")
+        for parent in (pm, features, features.find("pci") if features is not None else None):
+            item = parent.find("acpi-bridge-hotplug") if parent is not None else None
+            if item is not None:
+                self.add(
+                    item.line, "-global", f"PIIX4_PM.acpi-pci-hotplug-with-bridge-support={item.get('state', 'on')}"
+                )
+        usual = {"on_poweroff": "destroy", "on_reboot": "restart", "on_crash": "destroy", "on_lockfailure": ""}
+        for tag, action in usual.items():
+            item = self.root.find(tag)
+            if item is not None and item.text != action:
+                self.lost(item.line, f"<{tag}>{item.text}</{tag}>")  # what a manager does; no machine file says it
 
-    def _dev_watchdog(self, element: Element) -> None:
-        self.device(element, element.get("model", "i6300esb"), [("id", f"watchdog{self.next('watchdog')}")])
+    def _firmware(self) -> None:
+        item = self.root.find("os")
+        if item is None:
+            return
+        pairs: list[tuple[str, str]] = []
+        menu = item.find("bootmenu")
+        self.boot_order = [boot.get("dev") for boot in item.all("boot")]
+        for boot in item.all("boot"):
+            if boot.get("dev") not in _BOOT:
+                self.lost(boot.line, f"dev='{boot.get('dev')}' of <boot>")
+        line = item.line
+        if menu is not None:
+            line = menu.line
+            pairs.append(("menu", "on" if menu.get("enable") == "yes" else "off"))
+            if menu.get("timeout"):
+                pairs.append(("splash-time", menu.get("timeout")))
+        bios = item.find("bios")
+        if bios is not None:
+            if bios.get("rebootTimeout"):
+                line = bios.line
+                pairs.append(("reboot-timeout", bios.get("rebootTimeout")))
+            if bios.get("useserial") == "yes":
+                if self.old:
+                    self.add(bios.line, "-device", "sga")
+                else:
+                    self.note(
+                        bios.line, "useserial='yes' of <bios>: SeaBIOS writes to the serial port without a display"
+                    )
+        pairs += [("strict", "on")] if not self.given else []
+        if pairs:
+            self.add(line, "-boot", join(pairs))
+        for tag, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append")):
+            found = item.find(tag)
+            if found is not None and found.text:
+                self.add(found.line, option, found.text)
+        loader = item.find("loader")
+        if loader is not None and loader.text:
+            loader.ignore("readonly", "secure")
+            if loader.get("type", "rom") == "pflash":
+                self.lost(loader.line, "type='pflash' of <loader>")
+            else:
+                self.add(loader.line, "-bios", loader.text)
 
 
-def _line(element: Element) -> int:
-    return int(element.get("\0line", "0"))
+def _date(seconds: int) -> str:
+    """UTC of seconds since 1970, as -rtc takes it."""
+    import datetime
+
+    try:
+        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+    except OverflowError:
+        return str(seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def export_domain(document: dict[str, Any], words: list[str]) -> str:
@@ -472,6 +521,7 @@ def export_domain(document: dict[str, Any], words: list[str]) -> str:
     if "uuid" in document:
         SubElement(domain, "uuid").text = str(document["uuid"])
     SubElement(SubElement(domain, "os"), "type", {"arch": "x86_64", "machine": str(document["machine"])}).text = "hvm"
+    SubElement(SubElement(domain, "features"), "acpi")  # libvirt turns it off otherwise
     size, cpus = document.get("memory", "128MiB"), document.get("cpus", {})
     SubElement(domain, "memory", {"unit": "bytes"}).text = str(parse_size(size))
     SubElement(domain, "vcpu").text = str(cpus.get("count", 1))

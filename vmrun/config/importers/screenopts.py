@@ -92,8 +92,10 @@ def spice(line: Line, option: Option) -> None:
     for key, value in settings(option).items():
         if key in ("port", "tls-port"):
             table[key] = number(option, key, value)
-            if not 0 < table[key] < 65536:
+            if not 0 <= table[key] < 65536:
                 raise option.wrong(f"spice {key} is out of range", key)
+            if not table[key]:
+                del table[key]
         elif key in _SPICE_FLAGS:
             table[key] = boolean(option, key, value)
         elif key in _SPICE_TEXT:
