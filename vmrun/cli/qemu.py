@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
-from vmrun.cli.qemu_machine import QemuError, Wanted
+from vmrun.cli.qemu_start import QemuError, Start, started
 from vmrun.cli.runner import Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from vmrun.errors import BackendError
@@ -61,20 +62,34 @@ def main(argv: list[str], program: str = "") -> int:
 
 
 def _main(argv: list[str], program: str) -> int:
-    from vmrun.cli import qemu_lists
-    from vmrun.config.importers.line import parse_options, read_options
+    asked: list[str] = []
 
-    options = read_options(argv)
-    text = qemu_lists.told(options, program)
-    if text is None:
-        text = qemu_lists.lists(options)
-    if text is not None:
-        sys.stdout.write(text)
+    def read() -> tuple[Start, Sequence[str], Sequence[str]]:
+        from vmrun.cli import qemu_lists
+        from vmrun.cli.qemu_machine import Wanted
+        from vmrun.config.importers.line import parse_options, read_options
+
+        options = read_options(argv)
+        text = qemu_lists.told(options, program)
+        if text is None:
+            text = qemu_lists.lists(options)
+        if text is not None:
+            asked.append(text)
+            raise _Asked
+        return Wanted(parse_options(options, defaults=True)).start()
+
+    try:
+        start = started(argv, read)
+    except _Asked:
+        sys.stdout.write(asked[0])
         return 0
-    wanted = Wanted(parse_options(options, defaults=True))
-    for warning in wanted.warnings():
+    for warning in start.warnings:
         sys.stderr.write(f"{program}: warning: {warning}\n")
-    return _Run(wanted, program).run()
+    return _Run(start, program).run()
+
+
+class _Asked(Exception):
+    """The line only asks."""
 
 
 class _Run(Runner):
@@ -82,10 +97,10 @@ class _Run(Runner):
 
     announce = False
 
-    def __init__(self, wanted: Wanted, program: str) -> None:
+    def __init__(self, start: Start, program: str) -> None:
         super().__init__()
-        self.wanted, self.program = wanted, program
-        self.option = wanted.run
+        self.wanted, self.program = start, program
+        self.option = start.run
         self.escape = self.option.get("echr", self.escape)
         self.started = -1  # where a daemon tells its parent that it is up
         self.early: dict[str, int] = {}
@@ -189,25 +204,13 @@ class _Run(Runner):
 
     def _source(self, chardev: str) -> str:
         """The option that a chardev came from."""
-        found = self.wanted.option(f"chardevs.{chardev}")
-        return found or f"chardev {chardev}"
-
-    def _config(self) -> dict[str, Any]:
-        wanted = self.wanted
-        if wanted.file["machine"] == "none":
-            return {"machine": "none", "name": self.option.get("name", "")}
-        config, warnings = wanted.resolved()
-        for text in warnings:
-            sys.stderr.write(f"{self.program}: warning: {text}\n")
-        config["name"] = self.option.get("name", "")  # as it was given, blanks and all
-        return config
+        return self.wanted.sources.get(f"chardevs.{chardev}") or f"chardev {chardev}"
 
     def build(self) -> Any:
         from vmrun.errors import BackendError
 
-        config = self._config()
         try:
-            machine = self._build(config)
+            machine = self._build(self.wanted.config)
         except BackendError as error:
             raise self._backend_error(error) from None
         machine.policy |= self.wanted.actions
@@ -215,18 +218,17 @@ class _Run(Runner):
             machine.go("inmigrate")
         return machine
 
-    def _build(self, config: dict[str, Any]) -> Any:
-        chardevs = self.wanted.chardevs
-        users = [device.get("chardev") for device in self.wanted.file.get("devices", ())]
+    def _build(self, config: dict[str, Any] | None) -> Any:
+        chardevs, users = self.wanted.chardevs, self.wanted.users
         on_terminal = [id for id, spec in chardevs.items() if spec["type"] == "stdio"]
         shared = any(chardevs[id].get("mux") or id in users for id in on_terminal)
         mux = self.mux if shared or len(on_terminal) > 1 else None
         if self.option.get("curses") or str(self.option.get("display", "")).startswith("curses"):
             mux = self._screen
-        if config["machine"] == "none":
+        if config is None:
             from vmrun.machine.empty import build_empty
 
-            machine = build_empty(config["name"], chardevs, mux)
+            machine = build_empty(self.option.get("name", ""), chardevs, mux)
             machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmrun.cli.qemu_machine import QemuError, catalogue, creatable
+from vmrun.cli.qemu_machine import catalogue, creatable
+from vmrun.cli.qemu_start import QemuError
 from vmrun.config.importers.line import OPTIONS
 from vmrun.config.importers.machineopts import newest
 from vmrun.config.importers.screenopts import ADAPTERS
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 CATEGORIES = {
     "chipset": "Controller/Bridge/Hub",
+    "bridge": "Controller/Bridge/Hub",
     "usb": "USB",
     "storage": "Storage",
     "net": "Network",

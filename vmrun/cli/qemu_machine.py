@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from vmrun.cli.qemu_start import QemuError, Start
 from vmrun.config import modules
 from vmrun.config.importers.screenopts import ADAPTERS
 
@@ -24,13 +25,9 @@ _DISKS = ("ide-hd", "ide-drive", "ide-cd")
 _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 # Devices that QEMU adds though nobody named them.
 _BY_ITSELF = ("sga",)
+# options that the process itself looks at
+_KEPT = ("name", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log")
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
-
-
-class QemuError(Exception):
-    """What is said after the program's name, on the way to exit code `code`."""
-
-    code = 1
 
 
 class Wanted:
@@ -72,6 +69,33 @@ class Wanted:
         if self.left_out and self.file["machine"] != "none":
             found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
         return found
+
+    def start(self) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:
+        """(all that the run needs, files that were read, files that were looked for in vain)."""
+        warnings, config = self.warnings(), None
+        files: tuple[str, ...] = ()
+        missing: tuple[str, ...] = ()
+        if self.file["machine"] != "none":
+            machine, more = self.resolved()
+            warnings += more
+            # as it was given, blanks and all
+            config = {**machine.data, "name": self.run.get("name", "")}
+            files, missing = machine.files, machine.missing
+        sources = {key: self.option(key) for key in self.parsed.sources}
+        return (
+            Start(
+                config=config,
+                run={key: value for key, value in self.run.items() if key in _KEPT},
+                chardevs=self.chardevs,
+                monitors=self.monitors,
+                users=[device.get("chardev") for device in self.file.get("devices", ())],
+                actions=self.actions,
+                sources=sources,
+                warnings=warnings,
+            ),
+            files,
+            missing,
+        )
 
     # --- what can't be had --------------------------------------------------------------------------------------
 
@@ -184,7 +208,7 @@ class Wanted:
 
     # --- the machine ----------------------------------------------------------------------------------------------
 
-    def resolved(self) -> tuple[dict[str, Any], list[str]]:
+    def resolved(self) -> tuple[Any, list[str]]:
         """(what the builder reads, warnings). QemuError for the first thing that is wrong, with its option."""
         import json
 
@@ -204,7 +228,7 @@ class Wanted:
             if problem.severity == ERROR:
                 raise self._error(problem)
         assert machine is not None
-        return dict(machine.data), [problem.message for problem in problems]
+        return machine, [problem.message for problem in problems]
 
     def _error(self, problem: Any) -> QemuError:
         path = problem.path

@@ -17,7 +17,7 @@ from vmrun.config.spec import ResolvedMachine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 try:
@@ -57,11 +57,23 @@ def resolve_cached(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
 def read_own(path: str) -> Any:
     """The contents of a JSON file of vmrun's own, without importing json when they are kept from an earlier run."""
     info = os.stat(path)
+    known = _own.get(path)
+    if known is not None and known[0] == info.st_mtime_ns:
+        return known[1]
+    data = _read_own(path, info)
+    _own[path] = info.st_mtime_ns, data
+    return data
+
+
+_own: dict[str, tuple[int, Any]] = {}
+
+
+def _read_own(path: str, info: os.stat_result) -> Any:
     stamp = (FORMAT, sys.version_info[:3], path, info.st_size, info.st_mtime_ns)
     directory = cache_dir()
-    entry_path = directory and os.path.join(directory, _digest(f"own\0{path}".encode())[:40])
+    entry_path = directory and os.path.join(directory, digest(f"own\0{path}".encode())[:40])
     if entry_path:
-        entry = _read_entry(entry_path)
+        entry = read_entry(entry_path)
         if isinstance(entry, dict) and entry.get("stamp") == stamp:
             return entry.get("data")
     import json
@@ -69,7 +81,23 @@ def read_own(path: str) -> Any:
     with open(path, encoding="utf-8") as file:
         data = json.load(file)
     if entry_path:
-        _write_entry(entry_path, {"stamp": stamp, "data": data})
+        write_entry(entry_path, {"stamp": stamp, "data": data})
+    return data
+
+
+def kept(kind: str, of: Any, directory: str, make: Callable[[], Any]) -> Any:
+    """What `make` makes of `of`, or made of its like in an earlier run. Both are plain data; `directory` (from here)
+    has the code that makes it.
+    """
+    place = cache_dir()
+    key = digest(f"{kind}\0{of!r}".encode("utf-8", "surrogateescape"))
+    path = place and os.path.join(place, key[:40])
+    entry = read_entry(path) if path else None
+    if isinstance(entry, dict) and entry.get("key") == key and entry.get("version") == version((directory,)):
+        return entry["data"]
+    data = make()
+    if path:
+        write_entry(path, {"version": version((directory,)), "key": key, "data": data})
     return data
 
 
@@ -91,35 +119,39 @@ def _entry_path(path: str, sets: Sequence[str]) -> str:
     if not directory:
         return ""
     key = "\0".join((os.path.abspath(path), path, *sets)).encode("utf-8", "surrogateescape")
-    return os.path.join(directory, _digest(key)[:40])
+    return os.path.join(directory, digest(key)[:40])
 
 
-def _version() -> tuple[Any, ...]:
+def version(directories: Sequence[str] = ("",)) -> tuple[Any, ...]:
+    """What an entry is of: this vmrun, this Python. `directories`: whose code it depends on, from here."""
     from vmrun import __version__
 
-    return FORMAT, __version__, sys.version_info[:3], _own_digest()
+    return FORMAT, __version__, sys.version_info[:3], _own_digest(directories)
 
 
-def _own_digest() -> str:
+def _own_digest(directories: Sequence[str]) -> str:
     """What stands for vmrun's code: in a source tree it changes without its version changing."""
-    directory = os.path.dirname(os.path.abspath(__file__))
     stamps = []
-    for name in sorted(os.listdir(directory)):
-        if name.endswith((".py", ".so")):
-            info = os.stat(os.path.join(directory, name))
-            stamps.append(f"{name} {info.st_size} {info.st_mtime_ns}")
-    return _digest("\n".join(stamps).encode())
+    for directory in directories:
+        here = os.path.join(os.path.dirname(os.path.abspath(__file__)), directory)
+        for entry in os.scandir(here):
+            if entry.name.endswith((".py", ".so")):
+                info = entry.stat()
+                stamps.append(f"{directory} {entry.name} {info.st_size} {info.st_mtime_ns}")
+    return digest("\n".join(sorted(stamps)).encode())
+
+
+def unchanged(entry: dict[str, Any]) -> bool:
+    """What went into an entry is as it was. OSError when a file is gone."""
+    return all(file_digest(name) == known for name, known in entry["files"].items()) and not any(
+        os.path.lexists(name) for name in entry["missing"]
+    )
 
 
 def _load(entry_path: str) -> ResolvedMachine | None:
     try:
-        entry = _read_entry(entry_path)
-        if entry is None or entry["version"] != _version():
-            return None
-        for name, digest in entry["files"].items():
-            if _file_digest(name) != digest:
-                return None
-        if any(os.path.lexists(name) for name in entry["missing"]):
+        entry = read_entry(entry_path)
+        if entry is None or entry["version"] != version() or not unchanged(entry):
             return None
         return ResolvedMachine(
             entry["data"], entry["places"], (), tuple(entry["files"]), tuple(entry["missing"])
@@ -128,8 +160,8 @@ def _load(entry_path: str) -> ResolvedMachine | None:
         return None
 
 
-def _read_entry(entry_path: str) -> Any:
-    """What _write_entry wrote, or None."""
+def read_entry(entry_path: str) -> Any:
+    """What write_entry wrote, or None."""
     try:
         with open(entry_path, "rb") as file:
             if os.fstat(file.fileno()).st_uid != os.geteuid():
@@ -148,18 +180,18 @@ def _store(entry_path: str, machine: ResolvedMachine, began: int) -> None:
         if any(os.stat(name).st_mtime_ns > began - _CLOCK for name in machine.files):
             return  # written while we read: the digest might be of other contents than those resolved
         entry = {
-            "version": _version(),
-            "files": {os.path.abspath(name): _file_digest(name) for name in machine.files},
+            "version": version(),
+            "files": {os.path.abspath(name): file_digest(name) for name in machine.files},
             "missing": [os.path.abspath(name) for name in machine.missing],
             "data": machine.data,
             "places": machine.places,
         }
     except OSError:
         return
-    _write_entry(entry_path, entry)
+    write_entry(entry_path, entry)
 
 
-def _write_entry(entry_path: str, entry: dict[str, Any]) -> None:
+def write_entry(entry_path: str, entry: dict[str, Any]) -> None:
     try:
         body = marshal.dumps(entry)
         if len(body) > MAX_ENTRY - _CHECK:
@@ -189,10 +221,10 @@ def _prune(directory: str) -> None:
         os.unlink(path)
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
     with open(path, "rb") as file:
-        return _digest(file.read())
+        return digest(file.read())
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
     return blake2b(data, digest_size=32).hexdigest()

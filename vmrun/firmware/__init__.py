@@ -66,6 +66,7 @@ def prepare(
     files: Mapping[str, bytes] | None = None,
     disk_size: Callable[[str], int] | None = None,
     processor: Processor | None = None,
+    kept: Callable[[Any, Callable[[], Any]], Any] = lambda of, make: make(),
 ) -> Prepared:
     """Fill the fw_cfg device and the CMOS memory. Called once, after all devices are realized.
 
@@ -73,6 +74,7 @@ def prepare(
     directory's order, and a callback gives the contents as they are when the guest selects the file.
     rtc: set_cmos(index, value). kvm: KVM runs the machine and has its pages below 4 GiB. files: what devices
     and the user add. disk_size: bytes of a drive by id. processor: what the tables say of the processors.
+    kept: kept(of, make) is what make() makes of `of`, perhaps from an earlier run.
     """
     done = Prepared(machine, rtc)
     done.processor = processor or done.processor
@@ -85,7 +87,7 @@ def prepare(
     found = {**fwcfg.files(machine, kvm, done.processor), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
-        tables = _Tables(platform, machine)
+        tables = _Tables(platform, machine, kept)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
@@ -132,18 +134,26 @@ class _Tables:
     and PCI memory above 4 GiB.
     """
 
-    def __init__(self, platform: Any, machine: dict[str, Any]) -> None:
-        self.platform, self.machine = platform, machine
+    def __init__(self, platform: Any, machine: dict[str, Any], kept: Callable[..., Any]) -> None:
+        self.platform, self.machine, self.kept = platform, machine, kept
         self.of: Any = None
         self.files: dict[str, bytes] = {}
 
     def now(self) -> dict[str, bytes]:
         told = pm_base(self.platform, self.machine), placed_above_4g(self.platform, self.machine)
         if told != self.of:
-            from vmrun.firmware import acpi
-
-            self.of, self.files = told, acpi.build(self.machine, *told).files()
+            # what a guest makes it move to is no machine that comes again
+            self.files = self.kept((self.machine, told), self._make) if self.of is None else self._build(told)
+            self.of = told
         return self.files
+
+    def _make(self) -> dict[str, bytes]:
+        return self._build((pm_base(self.platform, self.machine), placed_above_4g(self.platform, self.machine)))
+
+    def _build(self, told: Any) -> dict[str, bytes]:
+        from vmrun.firmware import acpi
+
+        return acpi.build(self.machine, *told).files()
 
     def file(self, name: str) -> Callable[[], bytes]:
         return lambda: self.now()[name]

@@ -184,6 +184,8 @@ class _Builder:
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:
+        from vmrun.config.cache import kept
+
         by_driver = {device.driver: device for device in self.board.devices.values()}
         fw_cfg, rtc = by_driver.get("fw_cfg_io"), by_driver.get("mc146818rtc")
         if fw_cfg is None or rtc is None:
@@ -197,6 +199,7 @@ class _Builder:
             files=self.board.fw_cfg_files,
             disk_size=lambda id: int(self.board.drive(id).size),
             processor=self.processor,
+            kept=lambda of, make: kept("acpi", of, "../firmware", make),
         )
         boot = machine.firmware.boot
         if boot is not None and boot.jumps_in_rom and self.board.accelerator.name == "kvm":
