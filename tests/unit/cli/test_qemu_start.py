@@ -62,9 +62,10 @@ def test_a_line_that_differs_in_file_names_alone_is_the_same(tmp_path: pathlib.P
     lines = []
     for name in ("a", "b"):
         (tmp_path / f"{name}.img").write_bytes(bytes(1 << 20))
+        place = tmp_path / name
         lines.append(
-            f"{LINE} -drive file={tmp_path}/{name}.img,format=raw,if=ide -qmp unix:{tmp_path}/{name}.q,server=on,wait=off"
-            f" -chardev file,id=c,path={tmp_path}/{name}.log -device isa-debugcon,chardev=c -pidfile {tmp_path}/{name}.pid"
+            f"{LINE} -drive file={place}.img,format=raw,if=ide -qmp unix:{place}.q,server=on,wait=off"
+            f" -chardev file,id=c,path={place}.log -device isa-debugcon,chardev=c -pidfile {place}.pid"
         )
     for line in lines:
         assert plain(reader(line).parts()) == plain(fresh(line))
