@@ -504,3 +504,20 @@ def test_bytes_close_together_go_out_in_one_piece(rig, server):
     rig.turns()
     assert b"".join(writes) == b"0123456789" and len(writes) < 8
     client.close()
+
+
+@pytest.mark.parametrize("kind", ["null", "socket"])
+def test_a_log_has_all_output_from_the_first_byte_on(rig, tmp_path, kind):
+    log = tmp_path / "log"
+    log.write_bytes(b"before\n")
+    spec = {"type": kind, "path": str(tmp_path / "s"), "server": True, "wait": False, "logfile": str(log)}
+    made = open_chardev("c", {**spec, "logappend": True}, rig.loop, rig.lock)
+    with rig.lock:
+        made.write(b"nobody listens")
+    rig.until(lambda: log.read_bytes() == b"before\nnobody listens")
+    made.close()
+    made = open_chardev("c", spec, rig.loop, rig.lock)
+    with rig.lock:
+        made.write(b"anew")
+    rig.until(lambda: log.read_bytes() == b"anew")
+    made.close()

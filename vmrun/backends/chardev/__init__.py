@@ -7,6 +7,8 @@ The device's half is compiled (base.pyx) and runs on a vCPU's thread; everything
 
 from __future__ import annotations
 
+import os
+
 from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
@@ -36,8 +38,9 @@ def open_chardev(
     backend: Any
     if kind == "null":
         from vmrun.backends.chardev.base import NullChar
+        from vmrun.backends.chardev.stream import StreamChar
 
-        backend = NullChar()
+        backend = StreamChar(name, loop, lock) if spec.get("logfile") else NullChar()
     elif kind == "ringbuf":
         from vmrun.backends.chardev.base import RingChar
 
@@ -55,7 +58,7 @@ def open_chardev(
 
         backend = PtyChar(name, loop, lock)
     elif kind == "stdio" and mux is not None:
-        return mux.add_port(name)
+        backend = mux.add_port(name)
     elif kind == "stdio":
         from vmrun.backends.chardev.terminal import StdioChar
 
@@ -69,7 +72,24 @@ def open_chardev(
             f"chardev '{name}': there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"
         )
     backend.name = name
+    if spec.get("logfile"):
+        log(backend, spec["logfile"], bool(spec.get("logappend")))
     return backend
+
+
+def log(backend: Any, path: str, append: bool) -> None:
+    """Copy all output of a chardev to a file, from the first byte on."""
+    from vmrun.backends.chardev.file import open_path
+
+    fd = open_path(backend.name, path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC))
+
+    def write(data: bytes) -> None:
+        try:
+            os.write(fd, data)
+        except OSError:
+            pass  # a full disk loses the copy, not the guest
+
+    backend.log_to(write)
 
 
 def _power_of_two(size: int) -> int:

@@ -17,8 +17,12 @@ cdef class HostChar(CharBackend):
         self.output = ByteRing(kwargs.get("capacity", 65536), Notifier())
         self.connected = True
 
+    def log_to(self, write):
+        """write(bytes) gets a copy of all output, whether anybody takes it or not; from the first byte on."""
+        self.log = write
+
     cdef int put(self, u8 byte) noexcept nogil:
-        if not self.connected:
+        if not self.connected and self.log is None:
             self.dropped += 1
             return 1
         return self.output.push(byte)
@@ -33,6 +37,8 @@ cdef class HostChar(CharBackend):
         """Take what the device wrote, and tell it that there is room."""
         cdef bytes data = self.output.take(limit)
         if data:
+            if self.log is not None:
+                self.log(data)
             with nogil:
                 self.frontend.event(CHAR_EVENT_DRAINED)
         return data
@@ -51,6 +57,8 @@ cdef class HostChar(CharBackend):
             return
         self.connected = connected
         if not connected:
+            if self.log is not None and len(self.output):
+                self.log(self.output.take(len(self.output)))
             self.output.clear()
             with nogil:
                 self.frontend.event(CHAR_EVENT_DRAINED)
@@ -74,6 +82,9 @@ cdef class RingChar(CharBackend):
 
     def __cinit__(self, *args, **kwargs):
         self.output = ByteRing(kwargs.get("capacity", 65536))
+
+    def log_to(self, write):
+        """Nothing is written: what is kept can be read."""
 
     cdef int put(self, u8 byte) noexcept nogil:
         if not self.output.push(byte):

@@ -82,8 +82,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
     for key, value in given.items():
         if key == "delay":
             result["nodelay"] = not boolean(option, key, value)
-        elif key in ("ipv4", "ipv6", "logfile", "logappend", "cols", "rows", "width", "height", "to"):
-            line.no_equal(option, key, host=key not in ("logfile", "to"))
+        elif key in ("ipv4", "ipv6", "cols", "rows", "width", "height", "to"):
+            line.no_equal(option, key, host=key != "to")
         elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket"):
             if boolean(option, key, value) == (key == "mux"):
                 line.no_equal(option, key)
