@@ -406,7 +406,8 @@ def test_words_for_character_devices(
 ) -> None:
     if "path" in expected:
         expected = {**expected, "path": str(tmp_path / expected["path"])}
-    assert {name: value for name, value in resolve(f"serial: {word}\n")["chardevs"]["serial0"].items() if not name.startswith("log")} == expected
+    found = resolve(f"serial: {word}\n")["chardevs"]["serial0"]
+    assert {name: value for name, value in found.items() if not name.startswith("log")} == expected
 
 
 def test_cache_mode_is_the_types_default(resolve: Resolve) -> None:
