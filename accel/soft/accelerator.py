@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from accel.space import AddressSpace, FlatRange
 
 MAX_CPUS = 255
-TRANSLATE = os.environ.get("VMRUN_SOFT_TRANSLATE", "off")
+# Translation to host code. Tests set the variables: `always`, to the least room, so that all of it is gone over often.
+TRANSLATE = os.environ.get("VMRUN_SOFT_TRANSLATE", "on")
 HOT = 40  # executions of a block before it is translated
-ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 32 << 20))  # bytes for translated code
+ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 32 << 20))  # bytes of code
 
 
 class Layout:
@@ -72,6 +73,13 @@ class SoftAccelerator(Accelerator):
             return False, "this build of vmrun does not have it", "build vmrun with its compiled modules"
         found: Outcome = fpu_available()
         return found
+
+    @classmethod
+    def weakness(cls) -> str:
+        """What makes guests slow here."""
+        from accel.soft.translate import available
+
+        return "" if available() else "the host gives no executable memory for translated code: all is interpreted"
 
     def __init__(
         self,

@@ -20,7 +20,9 @@ Not translated: see native.pyx.
 """
 
 from libc.string cimport memcpy
-from posix.mman cimport MAP_FAILED, MAP_FIXED, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE, mmap, munmap,
+)
 from posix.unistd cimport close, ftruncate
 
 from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
@@ -919,3 +921,18 @@ cdef void close_room(Guest *g) noexcept nogil:
     if g.native_write != NULL:
         munmap(g.native_write, g.native_size)
         g.native_write = NULL
+
+
+def available():
+    """Does this host give memory for translated code?"""
+    cdef Guest g
+    cdef u64 size = 65536
+    cdef void *run = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    cdef bint works
+    if run == MAP_FAILED:
+        return False
+    g.native_write = NULL
+    works = open_room(&g, <u8 *>run, size, 0)
+    close_room(&g)
+    munmap(run, size)
+    return works

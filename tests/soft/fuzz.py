@@ -75,6 +75,7 @@ class Bench:
 
     def close(self) -> None:
         self.soft.close()
+        self.host.close()
 
 
 ENVIRONMENTS = {"d9/4", "d9/6", "dd/4", "dd/6"}     # fldenv, fnstenv, frstor, fnsave: any byte may fault first

@@ -146,6 +146,10 @@ class Host:
             raise HostDied(f"the host's run ended with status {status:#x} at case {self.current()}")
         return ctypes.string_at(RECORDS, len(records))
 
+    def close(self) -> None:
+        self.libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self.libc.munmap(BASE, SIZE)
+
     def current(self) -> int:
         return (int.from_bytes(ctypes.string_at(DATA, 8), "little") - RECORDS) // RECORD
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from accel.soft import accelerator
 from accel.soft.accelerator import SoftAccelerator
+from tests.soft.conftest import WAYS
 from tests.soft.fuzz import Bench, describe, fuzz
 from tests.soft.fuzz_cases import Case
 
@@ -21,9 +23,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    bench = Bench(pathlib.Path(tmp_path_factory.mktemp("fuzz")))
+@pytest.fixture(scope="module", params=WAYS)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerator, "TRANSLATE", request.param)
+        bench = Bench(pathlib.Path(tmp_path_factory.mktemp("fuzz")))
     yield bench
     bench.close()
 

@@ -14,6 +14,7 @@ from tests.soft.lab import QEMU, TOOLS, SoftRun, assemble, qemu_run, words
 pytestmark = [
     pytest.mark.skipif(not TOOLS, reason="needs an assembler"),
     pytest.mark.skipif(not SoftAccelerator.probe()[0], reason="needs the soft accelerator"),
+    pytest.mark.usefixtures("either_way"),
 ]
 FRAME = pathlib.Path(__file__).with_name("hostile.s").read_text()
 END = "\nout $0xe0d\nmovb $1, %al\noutb %al, $0xf4\n1: hlt\njmp 1b\n"

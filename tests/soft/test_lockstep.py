@@ -34,7 +34,7 @@ def qemu(tmp_path: pathlib.Path) -> Iterator[GdbQemu]:
     qemu.close()
 
 
-def test_the_kernels_first_instructions_do_what_they_do_on_qemus_processor(qemu: GdbQemu) -> None:
+def test_the_kernels_first_instructions_do_what_they_do_on_qemus_processor(qemu: GdbQemu, either_way: str) -> None:
     both = Lockstep(qemu)
     both.run(20000)
     assert both.compared >= 20000

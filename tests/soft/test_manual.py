@@ -19,6 +19,7 @@ from tests.unit.kvm.pc import Pc
 pytestmark = [
     pytest.mark.skipif(not TOOLS, reason="needs an assembler"),
     pytest.mark.skipif(not SoftAccelerator.probe()[0], reason="needs the soft accelerator"),
+    pytest.mark.usefixtures("either_way"),
 ]
 DB, GP, SS, UD, NOTHING = 1, 13, 12, 6, 0x600D
 AMD = {"ebx": 0x68747541, "ecx": 0x444D4163, "edx": 0x69746E65}

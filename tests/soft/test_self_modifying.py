@@ -13,6 +13,7 @@ from tests.soft.lab import TOOLS, log_of
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64" or not TOOLS, reason="needs an x86-64 host and an assembler"),
     pytest.mark.skipif(not SoftAccelerator.probe()[0], reason="needs the soft accelerator"),
+    pytest.mark.usefixtures("either_way"),
 ]
 
 CALL = "testl %esp, %esp\n call first@\n log\n"

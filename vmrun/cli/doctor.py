@@ -63,12 +63,14 @@ def _accelerators() -> list[Finding]:
 
 
 def _weakness(name: str) -> list[Finding]:
-    """Whether stock kernels will run, where that does not follow from running a processor."""
-    if name != "kvm":
-        return []
+    """Whether stock kernels will run, where that does not follow from running a processor; what makes them slow."""
     from accel.accelerator import find
 
     lost = find(name).weakness()
+    if name == "soft":
+        remedy = "allow memfd_create and mmap with PROT_EXEC" if lost else ""
+        detail = lost or "hot code of the guest becomes the host's"
+        return [Finding("translation on soft", not lost, detail, remedy, False)]
     what = f"stock 64-bit kernels on {name}"
     if not lost:
         return [Finding(what, True, "what they do early works")]

@@ -88,6 +88,7 @@ class _Builder:
         kvm = config["memory-map"].get("kvm", {})
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
+            "translate": config.get("translate"),
             "tss": kvm.get("tss"),
             "identity_map": kvm.get("identity-map"),
             "kvmclock": bool(config["cpus"].get("kvmclock", True)),

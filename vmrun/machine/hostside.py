@@ -22,6 +22,8 @@ def host_side(config: dict[str, Any]) -> dict[str, Any]:
     """key → value of everything in a resolved machine that concerns the host alone."""
     catalogue = load_catalogue()
     found: dict[str, Any] = {name: config[name] for name in SETTINGS}
+    if "translate" in config:
+        found["translate"] = config["translate"]
     found |= {f"rtc.{name}": config["rtc"][name] for name in CLOCK}
     found["firmware.dirs"] = config["firmware"].get("dirs", [])
     found["firmware.bios"] = os.path.dirname(str(config["firmware"]["bios"]))

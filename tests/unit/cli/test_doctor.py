@@ -30,8 +30,12 @@ def test_a_kvm_without_a_weakness_is_fine(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.good
 
 
-def test_the_soft_accelerator_is_not_asked_for_a_weakness() -> None:
-    assert doctor._weakness("soft") == [] and find("soft").weakness() == ""
+def test_a_host_without_room_for_translated_code_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = doctor._weakness("soft")
+    assert found.good and find("soft").weakness() == ""
+    monkeypatch.setattr(find("soft"), "weakness", classmethod(lambda cls: "none"))
+    (found,) = doctor._weakness("soft")
+    assert not found.good and not found.needed and "PROT_EXEC" in found.remedy
 
 
 def test_missing_rom_for_kernels_is_told_and_does_not_fail(

@@ -1,0 +1,188 @@
+"""Translated code: exceptions in the middle of it are exact, and what it is made of may change or run out of room.
+
+Each guest runs interpreted, translated at first execution, and with room for a few blocks only; all write the same log.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import platform
+
+import pytest
+
+from accel.soft import accelerator
+from accel.soft.accelerator import SoftAccelerator
+from accel.soft.features import supported_cpuid
+from tests.soft.lab import TOOLS, SoftRun, assemble, words
+from tests.soft.test_hostile import END, FRAME
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64" or not TOOLS, reason="needs an x86-64 host and an assembler"),
+    pytest.mark.skipif(not SoftAccelerator.probe()[0], reason="needs the soft accelerator"),
+]
+
+# Exceptions 0, 6, 12, 13, 14 log vector, error code, RIP, flags, RSP, CR2 and a sum of registers; RIP is put on by RBX.
+HANDLERS = """
+        .macro  gate n
+        leaq    fault\\n(%rip), %rax
+        movw    %ax, 0x9000 + 16 * \\n
+        shrq    $16, %rax
+        movw    %ax, 0x9006 + 16 * \\n
+        .endm
+        gate 0
+        gate 6
+        gate 12
+        gate 13
+        gate 14
+        jmp     ready
+fault0: pushq   $0
+        pushq   $0
+        jmp     common
+fault6: pushq   $0
+        pushq   $6
+        jmp     common
+fault12: pushq  $12
+        jmp     common
+fault13: pushq  $13
+        jmp     common
+fault14: pushq  $14
+common: pushq   %rax
+        pushq   %rcx
+        .irp at, 16, 24, 32, 48, 56
+        movq    \\at(%rsp), %rax
+        call    log
+        .endr
+        movq    %cr2, %rax
+        call    log
+        movq    (%rsp), %rax
+        addq    8(%rsp), %rax
+        addq    %rdx, %rax
+        addq    %rsi, %rax
+        addq    %rdi, %rax
+        addq    %rbp, %rax
+        addq    %r8, %rax
+        addq    %r10, %rax
+        addq    %r11, %rax
+        addq    %r15, %rax
+        call    log
+        popq    %rcx
+        popq    %rax
+        addq    %rbx, 16(%rsp)
+        addq    $16, %rsp
+        iretq
+ready:
+"""
+SETTLE = "movl $0x5a5a5a, %eax\nmovq %rax, %r8\nmovq %rax, %r10\nmovq %rax, %r11\nmovq %rax, %r15\nmovq %rax, %rbp\n"
+LOOP = """
+        movl    $60, %edx
+        movl    $0x20000, %esi
+        movl    $0x21000, %edi
+9:      {body}
+        decl    %edx
+        jnz     9b
+        movq    %rdi, %rax
+        call    log
+"""
+# A page is taken away for the last rounds; RBX is the length of what faults
+GONE = "cmpl $5, %edx; jne 8f; movl $0, table + 8 * 0x20; invlpg 0x20000; 8: "
+CASES = {
+    "load": (
+        "movl $4, %ebx",
+        GONE + "addl $7, %r10d; movq 8(%rsi), %rcx; addq %rcx, %rdi; adcq $0, %r11",
+    ),
+    "store": (
+        "movl $4, %ebx",
+        GONE + "subq %rdx, %r15; movq %rdi, 8(%rsi); sbbq $0, %rdi",
+    ),
+    "read, modify, write": (
+        "movl $4, %ebx",
+        GONE + "cmpl $30, %edx; adcl %edx, 4(%rsi); adcq $3, %rdi; rcrq $1, %rdi; nop",
+    ),
+    "flags wanted behind": (
+        "movl $3, %ebx",
+        GONE + "cmpl $30, %edx; movq (%rsi), %rcx; setc %cl; addb %cl, %dil; setp %cl; addb %cl, %dil",
+    ),
+    "leave": (
+        "movl $1, %ebx; movq %rsp, %r8",
+        GONE + "leaq 8(%rsi), %rbp; leave; movq %r8, %rsp; leaq 1(%rdi,%rbp), %rdi",
+    ),
+    "division by zero": (
+        "movl $2, %ebx",
+        "movl %edx, %ecx; subl $3, %ecx; movl %edi, %eax; pushq %rdx; xorl %edx, %edx; divl %ecx; "
+        "popq %rdx; addl %eax, %edi",
+    ),
+    "signed division": (
+        "movl $3, %ebx",
+        "leaq -9(%rdx), %rcx; movq %rdi, %rax; pushq %rdx; cqto; idivq %rcx; popq %rdx; addq %rax, %rdi",
+    ),
+    "overflow of a quotient": (
+        "movl $2, %ebx",
+        "movl $1, %ecx; movl %edi, %eax; pushq %rdx; shrl $4, %edx; divl %ecx; popq %rdx; addl %eax, %edi",
+    ),
+    "address that is not canonical": (
+        "movl $3, %ebx",
+        "movl $0x20000, %esi; cmpl $4, %edx; ja 8f; movabsq $0x9000000000020000, %rsi; "
+        "8: movq (%rsi), %rcx; addq %rcx, %rdi",
+    ),
+    "vector not aligned": (
+        "movl $3, %ebx",
+        "leaq (%rsi,%rdx,8), %rax; movq %rdi, %xmm1; movaps (%rax), %xmm0; paddq %xmm1, %xmm0; "
+        "movq %xmm0, %rcx; addq %rcx, %rdi",
+    ),
+    "undefined instruction": (
+        "movl $2, %ebx",
+        "addq $3, %rdi; subl $1, %r10d; ud2; adcq $0, %rdi",
+    ),
+    "vectors of sixteen registers": (
+        "",
+        "movq %rdi, %xmm15; punpcklqdq %xmm15, %xmm15; paddd %xmm15, %xmm7; movups %xmm7, 0x20100; "
+        "cvtsi2sdq %rdx, %xmm3; mulsd %xmm3, %xmm3; cvttsd2si %xmm3, %rax; addq %rax, %rdi; "
+        "ucomisd %xmm3, %xmm15; adcq 0x20100, %rdi",
+    ),
+    "calls and returns": (
+        "jmp 1f; 2: addq %rdx, %rdi; ret; 3: leaq 2b(%rip), %r11; call *%r11; ret $8; 1:",
+        "pushq $3; call 3b; pushq %rdi; xorq %r15, (%rsp); popq %r15; addq %r15, %rdi",
+    ),
+    "bytes of all kinds": (
+        "",
+        "movb %dl, %ah; addb %ah, %bl; addb %bl, %dil; adcb %r10b, %r11b; xchgb %al, %ah; rolb $3, %r15b; "
+        "movzbl %ah, %ecx; movsbq %r11b, %r8; addq %rcx, %rdi; xaddq %rdi, %r8",
+    ),
+    "code that it writes": (
+        "",
+        "leaq 0x30000, %r11; movl $0xb0, (%r11); movb %dl, 1(%r11); movb $0xc3, 2(%r11); call *%r11; "
+        "addq %rax, %rdi",
+    ),
+}
+
+
+def run(source: str, directory: pathlib.Path, patch: pytest.MonkeyPatch, way: str, room: int) -> tuple[list[int], int]:
+    """The log as dwords, and how many bytes of code were made."""
+    patch.setattr(accelerator, "TRANSLATE", way)
+    patch.setattr(accelerator, "ROOM", room)
+    soft = SoftRun(assemble(FRAME + HANDLERS + source + END, directory), supported_cpuid(), 60)
+    found = words(soft.log)
+    assert soft.ended and found[-1] == 0xE0D, (found, soft.reports)
+    return found, soft.pc.accel.machine.statistics["code"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_translated_code_does_what_the_interpreter_does(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, body = CASES[name]
+    source = SETTLE + before + "\n" + LOOP.format(body=body)
+    expected, nothing = run(source, tmp_path, monkeypatch, "off", 1 << 20)
+    assert nothing == 0
+    found, code = run(source, tmp_path, monkeypatch, "always", 1 << 20)
+    assert code > 1024 and found == expected
+    assert run(source, tmp_path, monkeypatch, "always", 20 << 10)[0] == expected
+    if "ebx" in before:
+        assert len(expected) > 7                # it did fault
+
+
+def test_nothing_is_translated_until_it_has_run_often(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = SETTLE + "movl ${count}, %edx\n9: decl %edx\njnz 9b\n"
+    few = run(source.replace("{count}", "5"), tmp_path, monkeypatch, "on", 1 << 20)[1]
+    many = run(source.replace("{count}", "5000"), tmp_path, monkeypatch, "on", 1 << 20)[1]
+    assert few < many
