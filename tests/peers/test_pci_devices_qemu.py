@@ -51,7 +51,15 @@ def config(bus: int, slot: int, offset: int, value: int, width: str = "l") -> li
     return [select(bus, slot, offset), f"out{width} {0xCFC + (offset & 3):#x} {value:#x}"]
 
 
-CARDS = ["edu", "pci-testdev", "pci-testdev,membar=1M", "i82801b11-bridge"]
+CARDS = [
+    "edu",
+    "pci-testdev",
+    "pci-testdev,membar=1M",
+    "i82801b11-bridge",
+    "pci-bridge,chassis_nr=1",
+    "pci-bridge,chassis_nr=2,msi=off",
+    "pci-bridge,chassis_nr=3,shpc=off",
+]
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -170,3 +178,24 @@ def test_bridges_show_what_qemus_show(seed: int) -> None:
         for port in PORTS:
             lines += [f"outb {port:#x} 1", f"inl {port:#x}"]
     same(lines, *BRIDGED)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_hot_plug_controller_of_a_bridge_is_qemus(seed: int) -> None:
+    chosen = random.Random(seed)
+    lines = config(0, 5, 0x10, BAR) + config(0, 5, 0x14, 0) + config(0, 5, 4, 6, "w")
+    for _ in range(300):
+        kind = chosen.random()
+        if kind < 0.5:
+            code = chosen.choice([chosen.randrange(0x50), chosen.randrange(256), 0x0F, 0x3B, 6, 7, 0x0E])
+            lines.append(f"writew {BAR + 0x14:#x} {code | chosen.choice([1, 2, 3, 3, 31, 0]) << 8:#x}")
+        elif kind < 0.7:
+            lines.append(f"writel {BAR + 0x20:#x} {chosen.choice([0, 1, 4, 5, 0xF, 0x10000, 0x3000F]):#x}")
+        elif kind < 0.8:
+            lines.append(f"writel {BAR + 0x24 + 4 * chosen.randrange(31):#x} {chosen.getrandbits(32):#x}")
+        elif kind < 0.9:
+            lines += config(0, 5, 0x42, chosen.randrange(64), "b") + ["inl 0xcfc", select(0, 5, 0x44), "inl 0xcfc"]
+        else:
+            lines.append(f"write{chosen.choice('bwl')} {BAR + chosen.randrange(0xA0):#x} {chosen.getrandbits(32):#x}")
+        lines += [f"read {BAR:#x} 168", select(0, 5, 4), "inl 0xcfc"]
+    same(lines, "pci-bridge,id=pb,chassis_nr=1,addr=5", "edu,bus=pb,addr=3", "edu,bus=pb,addr=0x1f")
