@@ -10,14 +10,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 LEAVE = 0x1D  # Ctrl-]
+ATTACH = "Come back to the console of a machine that `vmrun up --detach` started. Ctrl-] leaves it."
+
+
+def attach(argv: list[str]) -> int:
+    return _talk(argv, "attach", ATTACH)
 
 
 def run(argv: list[str]) -> int:
+    return _talk(argv, "console", "Talk to a serial console of a machine that runs. Ctrl-] leaves it.")
+
+
+def _talk(argv: list[str], name: str, what: str) -> int:
     import argparse
 
-    parser = argparse.ArgumentParser(
-        "vmrun console", description="Talk to a serial console of a machine that runs. Ctrl-] leaves it."
-    )
+    parser = argparse.ArgumentParser(f"vmrun {name}", description=what)
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
     parser.add_argument("--chardev", metavar="ID", help="which one, when there are several on ptys or sockets")
     args = parser.parse_args(argv)

@@ -12,14 +12,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# name → (module with `run(argv) -> exit code`, what it does)
+# name → (module with `run(argv) -> exit code`, or module:function; what it does)
 COMMANDS = {
     "init": ("vmrun.cli.init", "write a machine file to start from"),
     "up": ("vmrun.cli.up", "start a machine"),
     "ps": ("vmrun.cli.ps", "list the machines that run"),
     "stop": ("vmrun.cli.stop", "shut a machine down that runs"),
     "save": ("vmrun.cli.save", "write a machine that runs to a file, to go on later"),
+    "pause": ("vmrun.cli.steer:pause", "hold a machine"),
+    "resume": ("vmrun.cli.steer:resume", "let a machine go on, or wake it"),
+    "reset": ("vmrun.cli.steer:reset", "press a machine's reset button"),
+    "logs": ("vmrun.cli.logs", "what a machine in the background has said"),
     "monitor": ("vmrun.cli.monitor", "talk to a machine that runs"),
+    "attach": ("vmrun.cli.console:attach", "come back to the console of a machine in the background"),
     "console": ("vmrun.cli.console", "talk to a serial console of a machine that runs"),
     "screenshot": ("vmrun.cli.screenshot", "write a picture of a machine's screen"),
     "screen": ("vmrun.cli.screen", "show a machine's text screen"),
@@ -70,6 +75,9 @@ def console() -> None:
     """
     import os
 
+    import vmrun.cli
+
+    vmrun.cli.owns_process = True
     code = main()
     try:
         sys.stdout.flush()
@@ -83,8 +91,9 @@ def _run(module: str, args: list[str]) -> int:
     from vmrun.errors import VmrunError
 
     try:
-        command = __import__(module, fromlist=["run"])
-        return int(command.run(args))
+        place, _, function = module.partition(":")
+        command = getattr(__import__(place, fromlist=["run"]), function or "run")
+        return int(command(args))
     except VmrunError as error:
         from vmrun.cli.out import print_problems
 

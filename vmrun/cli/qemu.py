@@ -24,6 +24,9 @@ PROGRAM = "vmrun-qemu"
 
 def console() -> None:
     """The command's end is the process's, without the interpreter's tidying up."""
+    import vmrun.cli
+
+    vmrun.cli.owns_process = True
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -102,7 +105,6 @@ class _Run(Runner):
         self.wanted, self.program = start, program
         self.option = start.run
         self.escape = self.option.get("echr", self.escape)
-        self.started = -1  # where a daemon tells its parent that it is up
         self.early: dict[str, int] = {}
         self.pidfile = ""
 
@@ -111,7 +113,7 @@ class _Run(Runner):
             for id, spec in self.wanted.chardevs.items():
                 if spec["type"] == "stdio":
                     raise QemuError(f"{self._source(id)}: cannot use stdio with -daemonize")
-            code = self._daemonize()
+            code = self.into_background()
             if code is not None:
                 return code
         lock = self._pidfile()
@@ -124,23 +126,8 @@ class _Run(Runner):
 
     # --- before there is a machine ------------------------------------------------------------------------------
 
-    def _daemonize(self) -> int | None:
-        """In the parent the exit code, once the child is up or has failed; None in the child."""
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid:
-            os.close(writer)
-            up = os.read(reader, 1)
-            if not up:
-                os.waitpid(pid, 0)
-            return 0 if up else 1
-        os.close(reader)
-        os.setsid()
-        self.started = writer
-        return None
-
     def ready(self) -> None:
-        """The state that comes in is there; a daemon is up: leave the terminal, tell the parent."""
+        """The state that comes in is there; a daemon is up: away from the terminal and the directory."""
         uri = self.option.get("incoming")
         if uri and uri != "defer":
             from vmrun.monitor.commands.migrate import incoming
@@ -150,15 +137,9 @@ class _Run(Runner):
                 incoming(self.machine, uri)
             except QmpError as error:
                 raise QemuError(f"-incoming {uri}: {error}") from None
-        if self.started < 0:
-            return
-        os.chdir("/")
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        os.close(null)
-        os.write(self.started, b"!")
-        os.close(self.started)
+        if self.option.get("daemonize"):
+            os.chdir("/")
+            self.leave_terminal()
 
     def _pidfile(self) -> int | None:
         path = self.option.get("pidfile")

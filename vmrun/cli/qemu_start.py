@@ -89,7 +89,8 @@ def keep(argv: Sequence[str], start: Start, files: Sequence[str], missing: Seque
         }
     except OSError:
         return
-    cache.write_entry(path, entry)
+    if not _mentions(entry["start"], holes):
+        cache.write_entry(path, entry)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -123,6 +124,15 @@ def _cut(value: Any, holes: dict[str, str], name: str = "") -> Any:
             for hole in sorted(holes, key=len, reverse=True):
                 value = value.replace(hole, holes[hole])
     return value
+
+
+def _mentions(value: Any, holes: Sequence[str]) -> bool:
+    """A path is left where no hole can be: another line's would be missed there."""
+    if isinstance(value, dict):
+        return any(_mentions(item, holes) for item in value.values())
+    if isinstance(value, list | tuple):
+        return any(_mentions(item, holes) for item in value)
+    return isinstance(value, str) and any(hole in value for hole in holes)
 
 
 def _fill(value: Any, holes: dict[str, str]) -> Any:

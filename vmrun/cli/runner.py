@@ -26,6 +26,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.machine: Machine = None  # type: ignore[assignment]
+        self._parent = -1  # where a child in the background tells its parent that it is up
 
     # --- what differs -------------------------------------------------------------------------------------------
 
@@ -104,10 +105,48 @@ class Runner:
 
         return Mux("terminal", loop, lock, self.commands(), escape=self.escape, announce=self.announce)
 
+    # --- in the background ----------------------------------------------------------------------------------------
+
+    def into_background(self) -> int | None:
+        """In the parent the exit code, once the child is up or has failed; None in the child."""
+        import os
+
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(reader)
+            os.setsid()
+            self._parent = writer
+            return None
+        os.close(writer)
+        up = os.read(reader, 1)
+        os.close(reader)
+        return 0 if up else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) or 1
+
+    def leave_terminal(self, output: int = -1) -> None:
+        """The child is up: standard streams lead to `output` or nowhere, and the parent returns."""
+        import os
+
+        if self._parent < 0:
+            return
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(output if fd and output >= 0 else null, fd)
+        os.close(null)
+        os.write(self._parent, b"!")
+        os.close(self._parent)
+        self._parent = -1
+
     def _signals(self) -> None:
         import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
 
+        import vmrun.cli
+
         def hear(number: int) -> None:
+            if vmrun.cli.owns_process:
+                # what the loop goes back to: one that comes when the machine has ended says nothing new
+                signal.signal(number, signal.SIG_IGN)
+
             def heard() -> None:
                 if self.machine.outcome is None:
                     self.on_signal(number)

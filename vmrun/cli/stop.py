@@ -5,9 +5,11 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.monitor.client import QmpClient
+    from vmrun.monitor.runtime import Running
 
 FINE, HOST, GUEST = 0, 3, 4
 PATIENCE = 5.0  # seconds that a guest may take before somebody wonders
+QUIT, TERM, KILL = 3.0, 2.0, 10.0  # seconds for each step of --force
 
 
 def run(argv: list[str]) -> int:
@@ -17,21 +19,21 @@ def run(argv: list[str]) -> int:
         "vmrun stop", description="Press a machine's power button and wait until its guest has shut down."
     )
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
-    parser.add_argument("--force", action="store_true", help="end it at once, whatever the guest does")
+    parser.add_argument("--force", action="store_true", help="end it at once, whatever the guest, or the process, does")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait so long; exit 4 if it still runs")
     args = parser.parse_args(argv)
 
     from vmrun.monitor.client import QmpClient
     from vmrun.monitor.runtime import find
 
-    with QmpClient(find(args.name).path) as qmp:
-        if args.force:
-            qmp.execute("quit")
-        else:
-            if qmp.execute("query-status")["status"] != "running":
-                _say(f"{args.name} is paused; its guest can't see the button")
-                return GUEST
-            qmp.execute("system_powerdown")
+    machine = find(args.name)
+    if args.force:
+        return _force(machine)
+    with QmpClient(machine.path) as qmp:
+        if qmp.execute("query-status")["status"] not in ("running", "suspended"):
+            _say(f"{args.name} is paused; its guest can't see the button")
+            return GUEST
+        qmp.execute("system_powerdown")
         rest = args.timeout
         if rest is None or rest > PATIENCE:
             if _ended(qmp, PATIENCE):
@@ -42,6 +44,47 @@ def run(argv: list[str]) -> int:
             _say(f"{args.name} still runs after {args.timeout:g} seconds")
             return GUEST
     return FINE
+
+
+def _force(machine: Running) -> int:
+    """The monitor's quit, then SIGTERM, then SIGKILL: each has its time."""
+    import os
+    import select
+    import signal
+
+    from vmrun.errors import MonitorError
+    from vmrun.monitor.client import QmpClient
+
+    def ask() -> None:
+        try:
+            with QmpClient(machine.path, timeout=QUIT) as qmp:
+                qmp.execute("quit")
+        except MonitorError:
+            pass  # it does not listen; the next step is harder
+
+    try:
+        handle = os.pidfd_open(machine.pid)
+    except ProcessLookupError:
+        return FINE
+    steps = (
+        ("", QUIT, ask),
+        ("does not answer; SIGTERM", TERM, lambda: signal.pidfd_send_signal(handle, signal.SIGTERM)),
+        ("does not heed SIGTERM; SIGKILL", KILL, lambda: signal.pidfd_send_signal(handle, signal.SIGKILL)),
+    )
+    try:
+        for words, seconds, step in steps:
+            if words:
+                _say(f"{machine.name} {words}")
+            try:
+                step()
+            except ProcessLookupError:
+                return FINE
+            if select.select([handle], (), (), seconds)[0]:
+                return FINE
+    finally:
+        os.close(handle)
+    _say(f"{machine.name} still runs: process {machine.pid} does not die")
+    return GUEST
 
 
 def _ended(qmp: QmpClient, seconds: float | None) -> bool:

@@ -52,6 +52,16 @@ class Up(Runner):
         options = self.options
         if options.snapshot:
             config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
+        if options.detach:
+            from vmrun.monitor.runtime import console_path, log_path
+
+            log = {"logfile": log_path(config["name"]), "logappend": True}
+            config["chardevs"] = {
+                id: {"type": "socket", "server": True, "wait": False, "path": console_path(config["name"], id), **log}
+                if spec.get("type") == "stdio"
+                else spec
+                for id, spec in config["chardevs"].items()
+            }
         self.console = options.screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
         return self._screen if options.screen else self.mux if self.console else None
 
@@ -62,11 +72,37 @@ class Up(Runner):
         machine.autostart = False  # go_on() decides
         return machine
 
+    def run(self) -> int:
+        if self.options.detach:
+            code = self.into_background()
+            if code is not None:
+                return code
+        return super().run()
+
     def ready(self) -> None:
         if self.options.restore:
             from vmrun.machine.snapshot import go_on
 
             go_on(self.machine, self.options.paused)
+        if self.options.detach:
+            self._detach()
+
+    def _detach(self) -> None:
+        """What is said from now on, and the consoles, are in the log."""
+        import os
+
+        from vmrun.monitor.runtime import forget_logs, log_path
+
+        name = self.machine.name
+        forget_logs(name)
+        sys.stdout.write(
+            f"vmrun: {name} runs in the background, process {os.getpid()}; "
+            f"`vmrun attach {name}`, `vmrun logs {name}`, `vmrun stop {name}`\n"
+        )
+        sys.stdout.flush()
+        log = os.open(log_path(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.leave_terminal(log)
+        os.close(log)
 
     def _build(self) -> Machine:
         from vmrun.config.cache import resolve_cached

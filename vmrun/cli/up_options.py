@@ -18,6 +18,7 @@ ends a machine that is paused at once.
   --snapshot            leave the images as they are: what is written is gone with the machine
   --restore SAVED       go on with the machine that `vmrun save` wrote, as it was then
   --paused              do not run the processors yet
+  --detach              in the background: come back when it runs; vmrun attach, logs, stop
   --screen              show the display's text screen here; the keyboard goes to the guest
   --timeout SECONDS     end the machine after this time, with exit code 4
   --no-reboot           end instead of resetting
@@ -38,12 +39,14 @@ class Options:
         self.restore = ""
         self.locked = self.snapshot = False
         self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = self.verbose = False
+        self.detach = False
 
 
 FLAGS = {
     "--locked": "locked",
     "--snapshot": "snapshot",
     "--paused": "paused",
+    "--detach": "detach",
     "--screen": "screen",
     "--no-reboot": "no_reboot",
     "--pass-exit-code": "pass_exit_code",
@@ -81,6 +84,8 @@ def parse(argv: list[str]) -> Options | int | None:
             return _wrong(f"there is no option {word}")
         else:
             files.append(word)
+    if options.detach and options.screen:
+        return _wrong("--detach leaves this terminal, --screen needs it")
     if options.restore:
         if files or options.sets or options.locked:
             return _wrong("--restore takes the machine from its file: no machine file, no --set, no --locked")

@@ -11,7 +11,7 @@ import stat
 
 from vmrun.errors import BackendError
 
-SUFFIX = ".qmp"
+SUFFIX, LOG = ".qmp", ".log"
 LONGEST = 107  # bytes of a unix socket's path
 
 
@@ -82,6 +82,43 @@ def running() -> list[Running]:
             except OSError:
                 pass
     return found
+
+
+def log_path(name: str) -> str:
+    """Where a machine of this process keeps what it says in the background."""
+    return socket_path(name).removesuffix(SUFFIX) + LOG
+
+
+def console_path(name: str, id: str) -> str:
+    """The socket of a console of this process's machine in the background."""
+    return socket_path(name).removesuffix(SUFFIX) + f".{id}"[:16]
+
+
+def log_of(name: str) -> Running:
+    """The newest log of a machine, by its name or process number, whether it runs or not. BackendError for none."""
+    where, found = directory(), []
+    for file in sorted(os.listdir(where) if os.path.isdir(where) else ()):
+        base, _, pid = file.removesuffix(LOG).rpartition(".")
+        if file.endswith(LOG) and pid.isdecimal() and name in (base, pid):
+            path = os.path.join(where, file)
+            found.append((os.stat(path).st_mtime_ns, Running(base, int(pid), path)))
+    if not found:
+        raise BackendError(
+            f"there is no log of '{name}'", remedy="machines that `vmrun up --detach` starts keep one; `vmrun ps` lists"
+        )
+    return max(found, key=lambda row: row[0])[1]
+
+
+def forget_logs(name: str) -> None:
+    """Of machines of this name that have ended."""
+    where = directory()
+    for file in os.listdir(where):
+        base, _, pid = file.removesuffix(LOG).rpartition(".")
+        if file.endswith(LOG) and base == name and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            try:
+                os.unlink(os.path.join(where, file))
+            except OSError:
+                pass
 
 
 def find(name: str) -> Running:

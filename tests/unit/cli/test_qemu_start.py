@@ -101,6 +101,13 @@ def test_another_directory_is_another_line(tmp_path: pathlib.Path, monkeypatch: 
     assert reader.count == 2
 
 
+def test_a_path_in_another_place_is_not_mistaken(tmp_path: pathlib.Path) -> None:
+    reader = Reader()
+    for name in ("a", "b"):
+        line = f"{LINE} -incoming file:{tmp_path}/{name} -name /{tmp_path.name}"
+        assert plain(reader(line).parts()) == plain(fresh(line))
+
+
 def test_a_broken_entry_is_passed_over(tmp_path: pathlib.Path) -> None:
     reader = Reader()
     reader(LINE)

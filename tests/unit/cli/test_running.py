@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+
+from vmrun.monitor.client import QmpClient
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -147,3 +150,66 @@ def test_stop_says_what_ends_a_guest_that_does_not_listen(host: Host) -> None:
     done = host.run("stop", "--timeout", "5.5", "lab")
     assert "lab has not shut down yet; `vmrun stop --force lab` ends it at once" in done.stderr
     assert (done.returncode, "lab still runs after 5.5 seconds" in done.stderr) == (4, True)
+
+
+def test_a_machine_that_does_not_answer_is_ended_by_force(host: Host) -> None:
+    child = host.up("lab")
+    os.kill(child.pid, signal.SIGSTOP)
+    done = host.run("stop", "--force", "lab")
+    assert done.returncode == 0, done.stderr
+    assert "does not answer; SIGTERM" in done.stderr and "SIGKILL" in done.stderr
+    assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_signal_right_after_the_end_changes_nothing(host: Host) -> None:
+    for _ in range(5):
+        child = host.up("lab")
+        (path,) = (host.directory / "vmrun").glob("lab.*.qmp")
+        with QmpClient(str(path)) as qmp:
+            qmp.execute("quit")
+            while child.poll() is None:
+                child.terminate()
+        assert child.returncode == 0
+
+
+def test_a_machine_is_paused_resumed_and_reset(host: Host) -> None:
+    host.up("lab")
+    assert host.run("pause", "lab").returncode == 0
+    assert host.run("monitor", "lab", "info", "status").stdout == "VM status: paused\n"
+    assert host.run("reset", "lab").returncode == 0
+    assert host.run("resume", "lab").returncode == 0
+    assert host.run("monitor", "lab", "info", "status").stdout == "VM status: running\n"
+    assert host.run("pause", "lob").returncode == 3
+
+
+def test_a_machine_in_the_background_is_attached_to_and_read(host: Host) -> None:
+    file = host.directory / "back.json"
+    content = {"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "memory": "16MiB", "serial": "stdio"}
+    file.write_text(json.dumps(content))
+    done = host.run("up", "--accel", "qtest", "--detach", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "back runs in the background" in done.stdout
+    (row,) = json.loads(host.run("ps", "--json").stdout)
+    assert row["status"] == "running"
+    assert host.run("monitor", "back", "o /b 0x3f8 0x41").returncode == 0
+    command = [sys.executable, "-m", "vmrun", "attach", "back"]
+    process = subprocess.Popen(
+        command, env=host.env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None and b"Ctrl-]" in process.stderr.readline()
+    assert host.run("monitor", "back", "o /b 0x3f8 0x42").returncode == 0
+    assert process.stdout is not None and process.stdout.read(1) == b"B"
+    process.communicate(timeout=60)
+    log = host.run("logs", "back").stdout
+    assert "AB" in log and "vmrun: back: rhel6.3.0" in log
+    assert host.run("stop", "--force", "back").returncode == 0
+    assert "AB" in host.run("logs", "--follow", "back").stdout  # after its end, too
+    assert [path.name for path in (host.directory / "vmrun").iterdir() if path.suffix != ".log"] == []
+
+
+def test_what_keeps_a_machine_from_the_background_is_said(host: Host) -> None:
+    file = host.directory / "back.json"
+    file.write_text(json.dumps({"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "kernel": "no/such"}))
+    done = host.run("up", "--accel", "qtest", "--detach", str(file))
+    assert done.returncode not in (0, None) and "no/such" in done.stderr
+    assert host.run("ps", "--json").stdout == "[]\n"
