@@ -93,7 +93,7 @@ class Outgoing:
         for _ in range(100):
             for id, drive in board.drives.items():
                 drive.drain()
-                if drive.has_parked():
+                if drive.has_parked:
                     raise StateError(f"a request of drive {id} failed and waits; let the machine go on or reset it")
             with board.lock:
                 ran = sum(int(queue.run()) for queue in (board.timers, board.host_timers))

@@ -6,6 +6,8 @@ from accel.space import AddressSpace, Region
 from vmrun.devices.intc.ioapic_chip import Ioapic, IoapicEoi, IoapicInputs
 from vmrun.devices.intc.lapic import ApicBus, Lapic
 
+from vmrun.errors import StateError
+
 SVR, EOI, LDR = 0xF0, 0xB0, 0xD0
 MASKED, LEVEL, REMOTE_IRR, LOGICAL = 1 << 16, 1 << 15, 1 << 14, 1 << 11
 
@@ -94,3 +96,11 @@ def test_state_comes_back(board):
     other = Board()
     other.chip.load_state(board.chip.save())
     assert other.chip.save() == board.chip.save()
+
+
+@pytest.mark.parametrize("change", [{"table": [None] * 24}, {"table": ["0"] * 24}, {"id": 1.0}, {"irr": 1 << 24}])
+def test_a_state_with_what_is_no_number_is_refused(board, change):
+    before = board.chip.save()
+    with pytest.raises(StateError):
+        board.chip.load_state({**before, **change})
+    assert board.chip.save() == before

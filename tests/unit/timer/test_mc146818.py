@@ -8,6 +8,8 @@ from accel.clock import SteppedClock, TimerQueue
 from accel.space import AddressSpace, Region
 from vmrun.devices.timer.mc146818 import Mc146818
 
+from vmrun.errors import StateError
+
 SECOND = 1_000_000_000
 A, B, C, D = 10, 11, 12, 13
 SET, PIE, AIE, UIE, DM, H24 = 0x80, 0x40, 0x20, 0x10, 0x04, 0x02
@@ -264,3 +266,23 @@ def test_state_comes_back(board):
     other.rtc.load_state(board.rtc.save())
     assert other.shown() == board.shown()
     assert other[0x40] == 0x5A
+
+
+@pytest.mark.parametrize(
+    "change", [{"offset": (1 << 63) - 1}, {"offset": -(1 << 63)}, {"checked": 1 << 62 << 1}, {"last": 1 << 50}]
+)
+def test_a_time_that_cannot_be_shown_is_refused_before_anything_changed(board, change):
+    board[0x40] = 0x5A
+    before = board.rtc.save()
+    with pytest.raises(StateError):
+        board.rtc.load_state({**before, "cells": bytes(128), **change})
+    assert board.rtc.save() == before
+    assert board[0x40] == 0x5A
+
+
+def test_a_date_that_64_bits_cannot_hold_stops_at_the_last_one(board):
+    board[B] = H24 | SET
+    board[0x32], board[9] = 0x99, 0x99
+    board[B] = H24
+    assert board.shown()[:2] == [0x22, 0x23]
+    board.rtc.load_state(board.rtc.save())

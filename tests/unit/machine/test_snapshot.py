@@ -1,0 +1,299 @@
+"""Saved machines without a guest: what comes back, and which files are refused."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.board import Driven
+from vmrun.errors import StateError
+from vmrun.machine import crossing, snapfile, snapshot
+from vmrun.machine.machine import Machine
+from vmrun.machine.snapfile import Reader, Writer
+
+KEYS: dict[str, Any] = {"machine": "rhel6.3.0", "memory": "32MiB", "display": "std", "serial": "null"}
+
+
+@pytest.fixture
+def pc(tmp_path: pathlib.Path) -> Iterator[Driven]:
+    (tmp_path / "disk.img").write_bytes(bytes(range(256)) * 4096)
+    with Driven(tmp_path, disks=["disk.img"], **KEYS) as pc:
+        yield pc
+
+
+@pytest.fixture
+def saved(pc: Driven, tmp_path: pathlib.Path) -> str:
+    """A file of a machine in which something happened."""
+    for port, value in ((0x70, 0x30), (0x71, 0x5A), (0x3C4, 2), (0x3C5, 5), (0x3FB, 0x83), (0x80, 0x12), (0x92, 2)):
+        pc.outb(port, value)
+    pc.machine.board.ram.write(0x123456, b"something of the guest's")
+    pc.machine.board.virtual.set_time(123_456_789)
+    path = str(tmp_path / "pc.vm")
+    snapshot.save(pc.machine, path)
+    BEFORE.update(memory=bytes(memoryview(pc.machine.board.ram)), states=states_of(pc.machine))
+    pc.machine.close()  # the image is one machine's at a time
+    return path
+
+
+BEFORE: dict[str, Any] = {}
+
+
+def states_of(machine: Machine) -> dict[str, Any]:
+    return {id: device.save() for id, device in machine.devices.items()}
+
+
+def again(path: str) -> Machine:
+    return snapshot.restore(path, accel=["qtest"])
+
+
+def test_everything_comes_back(saved: str) -> None:
+    machine = again(saved)
+    try:
+        assert states_of(machine) == BEFORE["states"]
+        assert machine.board.ram.read(0x123456, 24) == b"something of the guest's"
+        assert bytes(memoryview(machine.board.ram)) == BEFORE["memory"]
+        assert machine.board.virtual.time() == 123_456_789
+        assert machine.restored == "paused"
+        snapshot.go_on(machine)
+        assert machine.state == "paused"
+    finally:
+        machine.close()
+
+
+def test_two_saves_of_a_restored_machine_are_equal(saved: str, tmp_path: pathlib.Path) -> None:
+    machine = again(saved)
+    try:
+        for name in ("a", "b"):
+            snapshot.save(machine, str(tmp_path / name))
+    finally:
+        machine.close()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == pathlib.Path(saved).read_bytes()
+
+
+def test_memory_of_zeros_takes_no_room(pc: Driven, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "pc.vm")
+    snapshot.save(pc.machine, path)
+    assert os.path.getsize(path) < 1 << 20
+
+
+def test_what_was_in_memory_before_is_gone(saved: str) -> None:
+    with Reader(saved) as reader:
+        machine = again(saved)
+        try:
+            machine.board.ram.write(0x800000, b"of another life")
+            snapshot.load(machine, reader)
+            assert machine.board.ram.read(0x800000, 15) == bytes(15)
+        finally:
+            machine.close()
+
+
+def test_a_file_cut_anywhere_is_refused(saved: str, tmp_path: pathlib.Path) -> None:
+    data = pathlib.Path(saved).read_bytes()
+    rng = random.Random(1)
+    ends = {*range(120), *range(len(data) - 120, len(data)), *(rng.randrange(len(data)) for _ in range(300))}
+    short = tmp_path / "short.vm"
+    for end in ends:
+        short.write_bytes(data[:end])
+        with pytest.raises(StateError):
+            Reader(str(short))
+    short.write_bytes(data + b"\0")
+    with pytest.raises(StateError):
+        Reader(str(short))
+
+
+def test_a_file_with_a_changed_bit_is_refused(saved: str, tmp_path: pathlib.Path) -> None:
+    data = bytearray(pathlib.Path(saved).read_bytes())
+    rng = random.Random(2)
+    odd = tmp_path / "odd.vm"
+    for where in [*range(24), *(rng.randrange(len(data)) for _ in range(200))]:
+        bit = 1 << rng.randrange(8)
+        data[where] ^= bit
+        odd.write_bytes(data)
+        with pytest.raises(StateError):
+            Reader(str(odd))
+        data[where] ^= bit
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(pc: Driven, tmp_path: pathlib.Path) -> None:
+    before = sorted(os.listdir(tmp_path))
+    path = tmp_path / "pc.vm"
+    outgoing = snapshot.Outgoing(pc.machine, "paused")
+    with pytest.raises(StateError, match="given up"):
+        outgoing.write(str(path), lambda: True)
+    with pytest.raises(StateError, match="cannot be written"):
+        outgoing.write(str(tmp_path / "nowhere" / "pc.vm"))
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(pc: Driven, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "pc.vm"
+    path.write_bytes(b"the one before")
+    with pytest.raises(StateError):
+        snapshot.Outgoing(pc.machine, "paused").write(str(path), lambda: True)
+    assert path.read_bytes() == b"the one before"
+
+
+def rewritten(path: str, change: Any) -> str:
+    """The same file with its manifest and states changed."""
+    with Reader(path) as reader:
+        manifest, state = reader.manifest, reader.state()
+        pieces = list(reader.pieces())
+    change(manifest, state)
+    with Writer(f"{path}.changed") as file:
+        file.manifest(manifest)
+        for number, offset, data in pieces:
+            file.piece(number, offset, data)
+        file.state(state)
+    return f"{path}.changed"
+
+
+def other_firmware(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    manifest["firmware"]["bios"] = "0" * 64
+
+
+def other_format(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    manifest["format"] = 99
+
+
+def no_device(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    del state["devices"]["pit"]
+
+
+def wrong_field(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    state["devices"]["pit"]["state"]["counters"][1]["count"] = 0
+
+
+def no_processor(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    state["processors"] = []
+
+
+def other_memory(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    manifest["blocks"][0]["size"] *= 2
+
+
+def odd_run(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    manifest["run"]["state"] = "elsewhere"
+
+
+def no_machine(manifest: dict[str, Any], state: dict[str, Any]) -> None:
+    manifest["machine"] = {"accel": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (other_firmware, "bios is another image"),
+        (other_format, "format 99"),
+        (no_device, "other devices: pit"),
+        (wrong_field, r"pit.*count is 0"),
+        (no_processor, "0 processors"),
+        (other_memory, "memory was another"),
+        (odd_run, "how the machine was"),
+        (no_machine, "describes no machine"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(saved: str, change: Any, told: str) -> None:
+    with pytest.raises(StateError, match=told):
+        again(rewritten(saved, change))
+
+
+def test_a_machine_of_another_description_is_named(saved: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other").mkdir()
+    refused = pytest.raises(StateError, match="`(memory|devices|memory-map)` differs")
+    with Driven(tmp_path / "other", **{**KEYS, "memory": "64MiB"}) as other, Reader(saved) as reader, refused:
+        snapshot.load(other.machine, reader)
+
+
+def test_a_machine_with_hot_plugged_devices_is_refused(pc: Driven, tmp_path: pathlib.Path) -> None:
+    pc.machine.devices["pit"].hotplugged = True
+    with pytest.raises(StateError, match="pit was put in"):
+        snapshot.save(pc.machine, str(tmp_path / "pc.vm"))
+
+
+def test_a_frame_that_promises_more_than_there_may_be_is_refused(tmp_path: pathlib.Path) -> None:
+    """A small file must not ask for all of the host's memory."""
+    import zstandard
+
+    path = str(tmp_path / "bomb.vm")
+    with Writer(path) as file:
+        file.manifest({})
+        bomb = zstandard.ZstdCompressor(level=19).compress(bytes(64 << 20))
+        file._section(snapfile.BLOCK, snapfile.PIECE_HEAD.pack(0, 0, b"\1" + bytes(31)) + bomb)
+        file.state({})
+    with Reader(path) as reader, pytest.raises(StateError, match="not as large"):
+        list(reader.pieces())
+
+
+HOSTILE = [b"[" * 100_000, b'{"$": 3}', b'{"$": "?"}', b'{"#": [[1]]}', b'{"#": 1}', b"NaN", b"\xff"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_states_are_refused(text: bytes) -> None:
+    with pytest.raises(StateError):
+        snapfile.decode(text, "x.vm")
+
+
+def test_plain_values_come_back_as_they_were() -> None:
+    values = {"a": [1, -1, None, True, "é", b"\0\xff", {5: b"x", -3: {}}], "b": 1 << 63, "": {}}
+    assert snapfile.decode(snapfile.encode(values), "x.vm") == values
+
+
+# --- between accelerators -------------------------------------------------------------------------------------
+
+
+def test_floating_point_state_survives_the_crossing() -> None:
+    fpu = {
+        "fpr": [bytes([n] * 10 + [0] * 6) for n in range(8)],
+        "xmm": [bytes([n + 16] * 16) for n in range(16)],
+        "fcw": 0x27F,
+        "fsw": 0x3800,
+        "ftwx": 0x81,
+        "last_opcode": 0x123,
+        "last_ip": 0x1122334455667788,
+        "last_dp": 0x99,
+        "mxcsr": 0x1FA0,
+    }
+    assert crossing.fpu_of(crossing.xsave_of(fpu)) == fpu
+
+
+def test_state_that_only_xsave_has_is_refused_by_name() -> None:
+    area = bytearray(4096)
+    struct.pack_into("<Q", area, 512, 7)
+    area[576 + 5] = 1
+    with pytest.raises(StateError, match="avx"):
+        crossing.fpu_of(bytes(area))
+
+
+def test_an_apic_survives_the_crossing() -> None:
+    state = {
+        "of": "apic", "version": 1, "base": 0xFEE00900, "id": 3, "tpr_value": 0x20, "ldr": 0x08000000,
+        "dfr": 0xFFFFFFFF, "svr": 0x1FF, "esr": 0, "errors": 0, "icr": 0x3000000000C4500, "initial_count": 1000,
+        "divide": 3, "deadline": 0, "start": -400 * 16, "extint": 0,
+        "lvt": [0x200EF, 0x10000, 0x10000, 0x700, 0x400, 0xFE],
+        "irr": [0, 1, 2, 3, 4, 5, 6, 7], "isr": [7] * 8, "tmr": [9] * 8, "timer": 600 * 16,
+    }  # fmt: skip
+    processor = {"sregs": {"apic_base": 0xFEE00900}, "msrs": {}}
+    assert crossing.apic_of(crossing.page_of(state), processor) == state
+
+
+def leaf(function: int, **registers: int) -> dict[str, int]:
+    return {"function": function, "index": 0, "flags": 0, "eax": 0, "ebx": 0, "ecx": 0, "edx": 0, **registers}
+
+
+def test_features_that_the_host_lacks_are_named() -> None:
+    saved = [[leaf(1, ecx=1 << 19 | 1 << 20, edx=1)]]
+    with pytest.raises(StateError, match=r"sse4\.2"):
+        crossing.same_cpuid(saved, 0, [leaf(1, ecx=1 << 19, edx=1)])
+    assert crossing.same_cpuid(saved, 0, [leaf(1, ecx=0xFFFFFFFF, edx=3)]) == saved[0]
+
+
+@pytest.mark.parametrize("saved", [None, [], [None], [[{}]], [[leaf(1, eax=1 << 32)]], [[{**leaf(1), "eax": "x"}]]])
+def test_odd_cpuid_is_refused(saved: Any) -> None:
+    with pytest.raises(StateError):
+        crossing.same_cpuid(saved, 0, [leaf(1)])
