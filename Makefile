@@ -1,4 +1,5 @@
 # make demo    set everything up and run the main job, visibly
+# make test-long  what takes minutes each: many boots, a slow KVM
 # make test    set everything up and run all tests
 # make build   only the environment and the compiled modules
 # make bench   the benchmarks beside QEMU, as ratios
@@ -11,7 +12,7 @@ PY := $(VENV)/bin/python
 INSTALL := VMRUN_EXT=none $(PY) -m pip install --quiet --no-build-isolation --config-settings editable_mode=compat
 SOURCES := $(shell find accel vmrun -name '*.pyx' -o -name '*.pxd' -o -name '*.pyx.in') setup.py pyproject.toml
 
-.PHONY: demo test test-fast build bench lint clean distclean
+.PHONY: demo test test-fast test-long build bench lint clean distclean
 
 demo: build
 	@sh tools/need-packages.sh firmware
@@ -22,6 +23,9 @@ test: build
 	@sh tools/fetch-i386.sh
 	@$(INSTALL) -e '.[test,dev]'
 	$(PY) -m pytest -n 2 --dist loadfile
+
+test-long: build
+	$(PY) -m pytest -m long
 
 build: $(VENV)/.built
 
