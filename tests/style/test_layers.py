@@ -43,6 +43,7 @@ ALLOWED = {
         "vmrun.errors",
         "vmrun.core.keys",
         "vmrun.core.object",
+        "vmrun.backends.block",
         "vmrun.config",
         "vmrun.firmware",
         "vmrun.machine",

@@ -37,6 +37,7 @@ COMMANDS = {
     "import": ("vmrun.cli.import_cmd", "a machine file from a QEMU command line or a libvirt domain"),
     "export": ("vmrun.cli.export", "a machine as a QEMU command line or a libvirt domain"),
     "qemu": ("vmrun.cli.qemu", "run a QEMU command line; vmrun-qemu does too"),
+    "img": ("vmrun.cli.img", "make, look at, convert and export disk images; vmrun-img does too"),
     "types": ("vmrun.cli.types", "list the machine types, compare two"),
     "devices": ("vmrun.cli.devices", "list the drivers, or one driver's properties"),
     "schema": ("vmrun.cli.schema", "print a JSON Schema, for editors"),

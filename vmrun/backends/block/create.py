@@ -162,6 +162,8 @@ def create_qcow2(path: str, size: int, options: dict[str, Any]) -> None:
         os.pwrite(fd, text.ljust(cluster, b"\0"), 0)
     finally:
         os.close(fd)
+    if header.autoclear & headers.RAW_EXTERNAL and preallocation == "off":
+        preallocation = "metadata"  # who reads the data file alone sees what the image has
     if preallocation != "off" and size:
         node = open_node(path, "qcow2", Access(cache="unsafe"), backing=False)
         try:

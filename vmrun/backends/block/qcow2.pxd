@@ -62,6 +62,7 @@ cdef class Qcow2Node(Node):
     cdef public list snapshots
     cdef readonly bint external         # the data lies in a file of its own
     cdef readonly bint broken           # a corruption was found: nothing is read or written any more
+    cdef public int hollow              # chain.py's: whether the file has holes where data have a place; -1: not known
     cdef public bint passes_discards
     cdef readonly u32 cluster_bits, version
     cdef readonly u64 cluster_size

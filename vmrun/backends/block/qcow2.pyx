@@ -264,6 +264,7 @@ cdef class Qcow2Node(Node):
     def __init__(self, Node file, object header, Node backing=None, Node data=None, bint readonly=False):
         self.file, self.header, self.backing = file, header, backing
         self.external = data is not None
+        self.hollow = -1
         self.data = data if data is not None else file
         self.driver, self.readonly = "qcow2", readonly
         self.version, self.size = header.version, header.size
@@ -358,6 +359,17 @@ cdef class Qcow2Node(Node):
         if entries > self.l1_size:
             memset(grown + self.l1_size, 0, (entries - self.l1_size) * 8)
         self.l1, self.l1_offset, self.l1_size = grown, offset, entries
+
+    def stay_dirty(self, bint dirty):
+        self.is_dirty = dirty
+
+    def write_zeros_plainly(self, u64 offset, u64 bytes):
+        """Zeros as data, for versions without zero clusters."""
+        cdef int error
+        with nogil:
+            error = Node.zero(self, offset, bytes, 0)
+        if error:
+            raise OSError(error, os.strerror(error))
 
     def clean(self):
         """The counts are right again: the dirty bit goes."""

@@ -98,7 +98,7 @@ cdef class Counter:
                 continue
             data = self.node.file.read(table, self.node.cluster_size)
             l2 = data
-            at = 0
+            at, next_host = 0, 0
             while at < self.node.cluster_size:
                 entry = get64(l2 + at)
                 if entry & PACKED:
@@ -122,7 +122,7 @@ cdef class Counter:
                         self.say(f"ERROR offset={offset:x}: Cluster is not properly aligned; L2 entry corrupted.\n")
                         self.result.corruptions += 1
                     else:
-                        if active and (self.node.ext or not entry & 1):
+                        if active:
                             self.result.allocated_clusters += 1
                             if next_host and offset != next_host:
                                 self.result.fragmented_clusters += 1
@@ -223,7 +223,11 @@ cdef class Counter:
             if repair == "all":
                 self.rebuild()
             return
-        self.compare(repair)
+        before = result.leaks, result.corruptions
+        self.compare(None)
+        if repair and (result.leaks, result.corruptions) != before:
+            result.leaks, result.corruptions = before
+            self.compare(repair)
         self.copied_flags(node.l1_offset, node.l1_size, repair == "all")
         for n in range(self.clusters):
             if self.counts[n] or self.known(n):
@@ -253,7 +257,7 @@ cdef class Counter:
         cdef int error
         cdef Slot *slot
         cdef u64 per = self.node.blocks.slice * 8 >> self.node.refcount_order
-        cdef u64 most = self.clusters, covered = self.node.reftable_size * self.node.refblock_entries
+        cdef u64 most = self.clusters
         result = self.result
         for n in range(most):
             wanted = self.counts[n]
@@ -280,19 +284,6 @@ cdef class Counter:
                         result.corruptions_fixed += 1
                 else:
                     result.errors += 1
-        # what is counted beyond the end of the file
-        n = most
-        while n < covered and n < most + (1 << 22):
-            if self.node.reftable[n // self.node.refblock_entries] & ~<u64>511 == 0:
-                n = (n // self.node.refblock_entries + 1) * self.node.refblock_entries
-                continue
-            if self.node.get_refcount(n, &count) == 0 and count:
-                fixes = repair in ("all", "leaks")
-                self.say(f"{'Repairing' if fixes else 'Leaked'} cluster {n} refcount={count} reference=0\n")
-                result.leaks += 1
-                if fixes and self.set_count(n, 0) == 0:
-                    result.leaks_fixed += 1
-            n += 1
 
     cdef int set_count(self, u64 cluster, u64 count):
         cdef Slot *slot
@@ -628,6 +619,33 @@ cdef _resize(Qcow2Node node, u64 size):
     node.file.write(24, struct.pack(">Q", size))
     node.size = size
     flush_all(node)
+
+
+def view_snapshot(Qcow2Node node, snapshot):
+    """An image that is only read shows the disk as it was then, in the image's own size."""
+    cdef u64 n, entries
+    cdef const u8 *data
+    if not node.readonly:
+        raise OSError(22, "the image is open for writing")
+    raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+    data = raw
+    entries = min(<u64>snapshot.l1_size, node.l1_size)
+    with _Whole(node):
+        for n in range(node.l1_size):
+            node.l1[n] = get64(data + n * 8) if n < entries else 0
+
+
+def make_empty(Qcow2Node node):
+    """Give all clusters up: the backing image shows everywhere."""
+    cdef int error
+    cdef u64 end = (node.size + node.cluster_size - 1) & ~(node.cluster_size - 1)
+    with nogil:
+        pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+        error = node.inner_zero(0, end, 4, True, True)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+    if error:
+        raise OSError(error, os.strerror(error))
+    node.sync()
 
 
 def resize(Qcow2Node node, u64 size):

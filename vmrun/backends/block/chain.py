@@ -1,0 +1,99 @@
+"""A backing chain as one disk: what is where, and in which image of the chain."""
+
+from __future__ import annotations
+
+from vmrun.backends.block.node import EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmrun.backends.block.node import Node
+
+__all__ = ["Piece", "backing_of", "pieces", "images"]
+
+
+class Piece:
+    """`length` bytes from `start` on that are alike; `depth` images below the top, `node` is the one that has them."""
+
+    __slots__ = ("compressed", "data", "depth", "length", "node", "offset", "present", "start", "zero")
+
+    def __init__(self, start: int, length: int, depth: int, flags: int, host: int, node: Node) -> None:
+        self.start, self.length, self.depth, self.node = start, length, depth, node
+        self.data, self.zero = bool(flags & EXTENT_DATA), bool(flags & EXTENT_ZERO)
+        self.present = bool(flags & EXTENT_ALLOCATED)
+        self.compressed = bool(flags & EXTENT_COMPRESSED)
+        self.offset: int | None = host if flags & EXTENT_OFFSET else None
+
+    def follows(self, other: Piece) -> bool:
+        """Whether it only continues the one before."""
+        return (
+            (self.depth, self.data, self.zero, self.present, self.compressed, self.node is other.node)
+            == (other.depth, other.data, other.zero, other.present, other.compressed, True)
+            and (self.offset is None) == (other.offset is None)
+            and (self.offset is None or self.offset == (other.offset or 0) + other.length)
+        )
+
+
+def backing_of(node: Node) -> Node | None:
+    return next((child for role, child in node.children() if role == "backing"), None)
+
+
+def images(node: Node) -> Iterator[Node]:
+    """The node and those below it."""
+    at: Node | None = node
+    while at is not None:
+        yield at
+        at = backing_of(at)
+
+
+def _hollow(node: Node) -> bool:
+    """Whether much that has a place in the image was never written: then it is worth asking the file for its holes."""
+    known = getattr(node, "hollow", None)
+    if known is None:
+        return False
+    if known < 0:
+        import os
+
+        fd = getattr(node.file, "fd", -1)
+        cluster, there = node.cluster_size, os.fstat(fd).st_blocks * 512 if fd >= 0 else node.file.size
+        node.hollow = int(node.file.size // cluster >= max(there // cluster * 10 // 9, there // cluster + 2))
+    return bool(node.hollow)
+
+
+def _one(node: Node, start: int, length: int, base: Node | None) -> Piece:
+    depth = 0
+    while True:
+        found, flags, host = node.extent(start, length)
+        length = min(length, found)
+        if flags & EXTENT_DATA and flags & EXTENT_OFFSET and _hollow(node):
+            inner, below_flags, _ = node.data.extent(host, length)
+            return Piece(start, min(length, inner), depth, flags | below_flags & EXTENT_ZERO, host, node)
+        if flags & (EXTENT_DATA | EXTENT_ZERO):
+            return Piece(start, length, depth, flags, host, node)
+        below = backing_of(node)
+        if below is None or start >= below.size:
+            return Piece(start, length, depth, flags | EXTENT_ZERO, host, node)
+        if below is base:
+            return Piece(start, length, depth + 1, 0, 0, below)
+        if start + length > below.size:
+            length = below.size - start
+        node = below
+        depth += 1
+
+
+def pieces(node: Node, start: int = 0, length: int | None = None, base: Node | None = None) -> Iterator[Piece]:
+    """All of the disk from `start` on. What only `base` or images below it have comes with neither data nor zero."""
+    end = node.size if length is None else min(node.size, start + length)
+    pending: Piece | None = None
+    while start < end:
+        piece = _one(node, start, end - start, base)
+        start += piece.length
+        if pending is not None and piece.follows(pending):
+            pending.length += piece.length
+            continue
+        if pending is not None:
+            yield pending
+        pending = piece
+    if pending is not None:
+        yield pending

@@ -1,0 +1,113 @@
+"""`vmrun img COMMAND …` and `vmrun-img COMMAND …`: qemu-img's command line, and what it prints.
+
+Messages are qemu-img's where it has them; exit codes too: 0, 1 for failures, and those of `check` and `compare`.
+`serve` is not one of qemu-img's: it exports an image as a network block device.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from vmrun.cli.img.options import ImgError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# name → (module, function)
+COMMANDS = {
+    "amend": "change",
+    "bench": "change",
+    "check": "look",
+    "commit": "change",
+    "compare": "look",
+    "convert": "convert",
+    "create": "change",
+    "dd": "convert",
+    "info": "look",
+    "map": "look",
+    "measure": "look",
+    "rebase": "change",
+    "resize": "change",
+    "serve": "serve",
+    "snapshot": "change",
+}
+PROGRAM = "vmrun-img"
+
+
+def console() -> None:
+    """The command vmrun-img."""
+    import os
+
+    code = main(sys.argv[1:], os.path.basename(sys.argv[0]) or PROGRAM)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """`vmrun img ARGV…`."""
+    return main(argv, PROGRAM)
+
+
+def main(argv: list[str], program: str) -> int:
+    from vmrun import __version__
+
+    if argv[:1] in (["--help"], ["-h"]):
+        sys.stdout.write(_help(program))
+        return 0
+    if argv[:1] in (["--version"], ["-V"]):
+        sys.stdout.write(f"{program} version {__version__}\n")
+        return 0
+    try:
+        if not argv:
+            raise ImgError("Not enough arguments", usage=True)
+        if argv[0] not in COMMANDS:
+            raise ImgError(f"Command not found: {argv[0]}", usage=True)
+        module = __import__(f"vmrun.cli.img.{COMMANDS[argv[0]]}", fromlist=[argv[0]])
+        command: Callable[[list[str]], int] = getattr(module, argv[0])
+        return command(argv[1:])
+    except ImgError as error:
+        return _failed(program, str(error), error.code, error.usage)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return _other(program, error)
+
+
+def _failed(program: str, text: str, code: int, usage: bool = False) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"{program}: {text}\n")
+    if usage:
+        sys.stderr.write(f"Try '{program} --help' for more information\n")
+    return code
+
+
+def _other(program: str, error: Exception) -> int:
+    """What the block layer or the host says."""
+    import os
+
+    from vmrun.backends.block.images import ImageError
+
+    if isinstance(error, ImageError):
+        return _failed(program, error.text + (f"\n{error.remedy}" if error.remedy.startswith("Is ") else ""), 1)
+    if isinstance(error, OSError):
+        return _failed(program, error.strerror or str(error), 1)
+    if isinstance(error, MemoryError):
+        return _failed(program, "Cannot allocate memory", 1)
+    if os.environ.get("VMRUN_TRACEBACK"):
+        raise error
+    return _failed(program, f"a fault of vmrun's own: {type(error).__name__}: {error}", 1)
+
+
+def _help(program: str) -> str:
+    return (
+        f"usage: {program} COMMAND [OPTION…]\n\nThe command line is qemu-img's (see qemu-img(1)); the commands:\n\n  "
+        + "\n  ".join(COMMANDS)
+        + "\n\nSupported formats: nbd null-co qcow2 raw\n"
+    )

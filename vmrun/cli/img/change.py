@@ -1,0 +1,556 @@
+"""Commands that make or change images: create, resize, rebase, commit, snapshot, amend; and bench."""
+
+from __future__ import annotations
+
+import sys
+
+from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_size, open_image, options_of, program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+PREALLOCATIONS = ("off", "metadata", "falloc", "full")
+CREATE_OPTIONS: dict[str, dict[str, Any]] = {
+    "raw": {"size": "size", "preallocation": "str", "nocow": "bool"},
+    "qcow2": {
+        "cluster_size": "size", "extended_l2": "bool", "preallocation": "str", "compression_type": "str",
+        "size": "size", "compat": "str", "data_file": "str", "data_file_raw": "bool", "backing_file": "str",
+        "backing_fmt": "str", "lazy_refcounts": "bool", "refcount_bits": "int", "nocow": "bool",
+    },
+}  # fmt: skip
+# what `Formatting` shows, in QEMU's order; those with a value here are told when nobody gave them
+SHOWN = {
+    "raw": (("size", None), ("nocow", None), ("preallocation", None)),
+    "qcow2": (
+        ("cluster_size", 65536), ("extended_l2", False), ("preallocation", None), ("compression_type", "zlib"),
+        ("size", None), ("compat", None), ("data_file", None), ("data_file_raw", None), ("backing_file", None),
+        ("backing_fmt", None), ("lazy_refcounts", False), ("refcount_bits", 16), ("nocow", None),
+    ),
+}  # fmt: skip
+HELP = {
+    "backing_file=<str>": "File name of a base image", "backing_fmt=<str>": "Image format of the base image",
+    "cluster_size=<size>": "qcow2 cluster size", "compat=<str>": "Compatibility level (v2 [0.10] or v3 [1.1])",
+    "compression_type=<str>": "Compression method used for image cluster compression",
+    "data_file=<str>": "File name of an external data file",
+    "data_file_raw=<bool (on/off)>": "The external data file must stay valid as a raw image",
+    "extended_l2=<bool (on/off)>": "Extended L2 tables",
+    "lazy_refcounts=<bool (on/off)>": "Postpone refcount updates",
+    "preallocation=<str>": "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    "refcount_bits=<num>": "Width of a reference count entry in bits", "size=<size>": "Virtual disk size",
+}  # fmt: skip
+
+
+def option_help(format: str) -> str:
+    lines = [f"Supported {format} options:"]
+    for name, what in HELP.items():
+        if format == "qcow2" or name.startswith("size"):
+            lines.append(f"  {name:<22} - {what}")
+    lines += ["", "The protocol level may support further options."]
+    return "\n".join(lines) + "\nSpecify the target filename to include those options.\n"
+
+
+# --- create ---------------------------------------------------------------------------------------------------
+
+
+def create(argv: list[str]) -> int:
+    given = Given(argv, "F:b:f:o:qu")
+    format = given["f"] or "raw"
+    if format not in CREATE_OPTIONS:
+        name = given.args[0] if given.args else ""
+        raise ImgError(f"{name}: Unknown file format '{format}'")
+    if any(text in ("help", "?") for text in given.all.get("o", [])):
+        sys.stdout.write(option_help(format))
+        return 0
+    if not given.args:
+        raise ImgError("Expecting image file name", usage=True)
+    name = given.args[0]
+    size = image_size(given.args[1]) if len(given.args) >= 2 else None
+    if len(given.args) > 2:
+        raise ImgError(f"Unexpected argument: {given.args[2]}", usage=True)
+    make(
+        name, format, size, options_of(given, CREATE_OPTIONS[format], format, name), backing=given["b"],
+        backing_format=given["F"], unsafe="u" in given, quiet="q" in given,
+    )  # fmt: skip
+    return 0
+
+
+def make(
+    name: str, format: str, size: int | None, options: dict[str, Any], *, backing: str | None = None,
+    backing_format: str | None = None, unsafe: bool = False, quiet: bool = True,
+) -> None:  # fmt: skip
+    """A new image, and the line that says so."""
+    from vmrun.backends.block import create as creation
+    from vmrun.backends.block.images import FORMATS, ImageError, beside
+
+    if backing is not None:
+        if format == "raw":
+            raise ImgError(f"{name}: Backing file not supported for file format 'raw'")
+        options["backing_file"] = backing
+    if backing_format is not None:
+        options["backing_fmt"] = backing_format
+    below = options.get("backing_file")
+    if below == "":
+        raise ImgError(f"{name}: Expected backing file name, got empty string")
+    if below and below == name:
+        raise ImgError(f"{name}: Error: Trying to create an image with the same filename as the backing file")
+    if options.get("backing_fmt") and options["backing_fmt"] not in FORMATS:
+        raise ImgError(f"{name}: Unknown backing file format '{options['backing_fmt']}'")
+    if size is None:
+        size = options.get("size")
+    if below:
+        path = beside(name, below)
+        if not unsafe:
+            try:
+                node = open_image(path, options.get("backing_fmt"), share=True)
+            except ImgError as error:
+                text = str(error).removeprefix(f"Could not open '{path}': ")
+                raise ImgError(f"{name}: {text}\nCould not open backing image.") from None
+            found, kind = node.size, format_of(node)
+            node.close()
+            if not options.get("backing_fmt"):
+                raise ImgError(
+                    f"{name}: Backing file specified without backing format\nDetected format of {kind}."
+                )
+            size = found if size is None else size
+    if size is None:
+        raise ImgError(f"{name}: Image creation needs a size parameter")
+    options["size"] = size
+    if not quiet:
+        sys.stdout.write(f"Formatting '{name}', fmt={format}{shown(format, options)}\n")
+        sys.stdout.flush()
+    how = options.get("preallocation", "off")
+    if how not in PREALLOCATIONS or format == "raw" and how == "metadata":
+        if how in PREALLOCATIONS:
+            raise ImgError(f"{name}: Unsupported preallocation mode '{how}'")
+        raise ImgError(f"{name}: Parameter 'preallocation' does not accept value '{how}'")
+    for key, words, told in (
+        ("compat", ("0.10", "1.1", "v2", "v3"), "version"),
+        ("compression_type", ("zlib", "zstd"), "compression-type"),
+    ):
+        if key in options and options[key] not in words:
+            raise ImgError(f"{name}: Parameter '{told}' does not accept value '{options[key]}'")
+    path = name.removeprefix("file:")
+    try:
+        if format == "raw":
+            creation.new_file(path, (size + 511) & ~511, how)
+        else:
+            options["size"] = (size + 511) & ~511
+            creation.header_for(options["size"], options).pack()
+            creation.new_file(path, 0)
+            creation.create_qcow2(path, options["size"], options)
+    except ImageError as error:
+        raise ImgError(f"{name}: {error.text}" + (f"\n{error.remedy}" if error.remedy else "")) from None
+
+
+def shown(format: str, options: dict[str, Any]) -> str:
+    text = ""
+    for key, default in SHOWN[format]:
+        value = options.get(key, default)
+        if value is not None:
+            value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+            text += f" {key}={str(value).replace(',', ',,')}"
+    return text
+
+
+# --- resize ---------------------------------------------------------------------------------------------------
+
+
+def resize(argv: list[str]) -> int:
+    sign = ""
+    if argv and len(argv[-1]) > 1 and argv[-1][0] in "+-" and argv[-1][1].isdigit():
+        sign, argv = argv[-1][0], [*argv[:-1], argv[-1][1:]]
+    if not argv:
+        raise ImgError("Not enough arguments", usage=True)
+    given = Given(argv, "f:q", ("preallocation=", "shrink"))
+    if len(given.args) != 2:
+        raise ImgError("Expecting image file name and size", usage=True)
+    name, wanted = given.args[0], image_size(given.args[1])
+    how = given["preallocation"] or "off"
+    if how not in PREALLOCATIONS:
+        raise ImgError(f"Invalid preallocation mode '{how}'")
+    node = open_image(name, given["f"], write=True, options="image-opts" in given)
+    try:
+        total = {"+": node.size + wanted, "-": node.size - wanted}.get(sign, wanted)
+        if total <= 0:
+            raise ImgError("New image size must be positive")
+        if total <= node.size and how != "off":
+            raise ImgError("Preallocation can only be used for growing images")
+        if total < node.size and "shrink" not in given:
+            raise ImgError(
+                "Use the --shrink option to perform a shrink operation.\n"
+                f"{program()}: warning: Shrinking an image will delete all data beyond the shrunken image's end. "
+                "Before performing such an operation, make sure there is no important data there."
+            )
+        if getattr(node, "snapshots", None) and node.version < 3:
+            raise ImgError("Can't resize a version 2 image which has snapshots")
+        header = getattr(node, "header", None)
+        if header is not None and header.bitmaps:
+            raise ImgError("Can't resize an image which has bitmaps")
+        if header is not None and how != "off" and header.backing_file and how != "off":
+            raise ImgError("Preallocation not supported for images with backing files")
+        node.truncate((total + 511) & ~511, how)
+    finally:
+        node.close()
+    if "q" not in given:
+        sys.stdout.write("Image resized.\n")
+    return 0
+
+
+# --- snapshot ---------------------------------------------------------------------------------------------------
+
+
+def snapshot(argv: list[str]) -> int:
+    from vmrun.backends.block import qcow2_check as qcow2
+    from vmrun.cli.img.look import describe, snapshot_table
+
+    given = Given(argv, "la:c:d:qU")
+    actions = [letter for letter in "lacd" if letter in given]
+    if len(actions) > 1:
+        raise ImgError("Cannot mix '-l', '-a', '-c', '-d'", usage=True)
+    name = given.one()
+    action = actions[0] if actions else "l"
+    node: Any = open_image(name, None, write=action != "l", share="U" in given, options="image-opts" in given)
+    try:
+        if action == "l":
+            found = describe(name, node).get("snapshots")
+            if found:
+                sys.stdout.write(snapshot_table(found))
+            return 0
+        wanted = str(given[action])
+        known = getattr(node, "snapshots", None)
+        if known is None:
+            told = {"c": "create", "a": "apply", "d": "delete"}[action]
+            raise ImgError(f"Could not {told} snapshot '{wanted}': Operation not supported", 1)
+        found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
+        if action == "c":
+            _create_snapshot(node, wanted)
+        elif action == "d":
+            found = [one for one in known if one.name == wanted]
+            if not found:
+                raise ImgError(f"Could not delete snapshot '{wanted}': snapshot not found")
+            qcow2.delete_snapshot(node, found[0])
+        else:
+            if not found:
+                raise ImgError(
+                    f"Could not apply snapshot '{wanted}': Failed to load snapshot: No such file or directory"
+                )
+            qcow2.apply_snapshot(node, found[0])
+    finally:
+        node.close()
+    return 0
+
+
+def _create_snapshot(node: Any, name: str) -> None:
+    from time import time_ns
+
+    from vmrun.backends.block import qcow2_check as qcow2
+    from vmrun.backends.block.qcow2_header import Snapshot
+
+    now = time_ns()
+    numbers = [int(one.id) for one in node.snapshots if one.id.isdigit()]
+    one = Snapshot(
+        id=str(max(numbers, default=0) + 1), name=name, date_sec=now // 10**9, icount=0,
+        date_nsec=now % 10**9 // 1000 * 1000,
+    )  # fmt: skip
+    try:
+        qcow2.create_snapshot(node, one)
+    except OSError as error:
+        raise ImgError(f"Could not create snapshot '{name}': {error.strerror}") from None
+
+
+# --- rebase and commit --------------------------------------------------------------------------------------------
+
+
+def rebase(argv: list[str]) -> int:
+    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.copy import copy_range, first_difference
+    from vmrun.backends.block.images import beside
+    from vmrun.backends.block.null import NullNode
+
+    given = Given(argv, "f:F:b:upt:T:qU")
+    name = given.one()
+    if "b" not in given and "u" not in given:
+        raise ImgError("Use backing file (-b) option", usage=True)
+    unsafe, base, base_format = "u" in given, given["b"], given["F"]
+    source = given.cache("T", "writeback")
+    node: Any = open_image(
+        name, given["f"], cache=given.cache("t", "writeback"), write=True, backing=not unsafe,
+        options="image-opts" in given,
+    )  # fmt: skip
+    below: Node | None = None
+    try:
+        header = getattr(node, "header", None)
+        if header is None:
+            raise ImgError(f"Could not change the backing file to '{base or ''}': Operation not supported")
+        if base and header.autoclear & 2:
+            raise ImgError(f"Could not change the backing file to '{base}': Invalid argument")
+        if base and not base_format:
+            raise ImgError(
+                f"Could not change the backing file to '{base}': backing format must be specified"
+            )
+        if not unsafe:
+            if base:
+                try:
+                    below = open_image(beside(name, base), base_format, cache=source, share="U" in given)
+                except ImgError as error:
+                    text = str(error)
+                    raise ImgError(f"Could not open new backing file '{base}': {text.split(': ', 1)[-1]}") from None
+            new: Node = below if below is not None else NullNode(node.size)
+            progress = Progress("p" in given, node.size)
+            old = node.backing
+            for piece in pieces(node, 0, None, old):
+                if old is not None and piece.depth >= 1:
+                    _rebase_piece(node, old, new, piece.start, piece.length, copy_range, first_difference)
+                elif not piece.present and new.size and not isinstance(new, NullNode):
+                    # nothing shows here today; the new image might
+                    node.write_zeroes(piece.start, piece.length, True)
+                progress.add(piece.length)
+            progress.end()
+            node.sync()
+        header.backing_file, header.backing_format = base or "", (base_format or "") if base else ""
+        if header.backing_file and len(header.backing_file) > 1023:
+            raise ImgError("Backing file name too long")
+        node.update_header()
+        node.sync()
+        old, node_backing = node.backing, None
+        node.rebase(node_backing)
+        if old is not None:
+            old.close()
+    finally:
+        node.close()
+        if below is not None:
+            below.close()
+    return 0
+
+
+def _rebase_piece(node: Any, old: Any, new: Any, start: int, length: int, copy_range: Any, differs: Any) -> None:
+    """Where the backing images differ, the image gets what the old one has."""
+    cluster = node.cluster_size
+    end = start + length
+    while start < end:
+        step = min(end - start, max(cluster, 2 << 20) // cluster * cluster - start % cluster)
+        if differs(old, new, start, step) is not None:
+            at = start
+            while at < start + step:
+                piece = min(cluster - at % cluster, start + step - at)
+                if differs(old, new, at, piece) is not None:
+                    copy_range(old, node, at, at, piece, 0)
+                at += piece
+        start += step
+
+
+def commit(argv: list[str]) -> int:
+    from vmrun.backends.block.chain import images, pieces
+    from vmrun.backends.block.copy import copy_range
+    from vmrun.backends.block.images import beside
+
+    given = Given(argv, "f:b:dpqt:r:")
+    name = given.one()
+    cache = given.cache("t", "writeback")
+    top: Any = open_image(name, given["f"], cache=cache, write=True, options="image-opts" in given)
+    try:
+        header = getattr(top, "header", None)
+        if header is None or not header.backing_file:
+            raise ImgError("Image does not have a backing file")
+        names, at = [], name
+        for one in images(top):
+            inner = getattr(one, "header", None)
+            if inner is None or not inner.backing_file:
+                break
+            at = beside(at, inner.backing_file)
+            names.append((at, inner.backing_format or None, inner.backing_file))
+        target = 0
+        if "b" in given:
+            wanted = given["b"]
+            found = [n for n, (path, _, said) in enumerate(names) if wanted in (path, said)]
+            if not found:
+                raise ImgError(f"Did not find '{wanted}' in the backing chain of '{name}'")
+            target = found[0]
+        kept = [node for node in images(top)]
+        base_read = kept[target + 1]
+        progress = Progress("p" in given, top.size)
+        # The base is read below the top; its own file is written. What is written is never read again from there.
+        work = list(pieces(top, 0, None, base_read))
+        path, format, _ = names[target]
+        from vmrun.backends.block import images as names_of
+
+        base: Any = names_of.open_node(path, format, names_of.Access(readonly=False, lock=False))
+        try:
+            if base.size < top.size:
+                base.truncate(top.size)
+            for piece in work:
+                if piece.data and not (piece.zero or piece.node is base_read):
+                    copy_range(top, base, piece.start, piece.start, piece.length, 0)
+                elif piece.zero and piece.present and piece.depth <= target:
+                    base.write_zeroes(piece.start, piece.length, True)
+                progress.add(piece.length)
+            base.sync()
+        finally:
+            base.close()
+        progress.end()
+        if "d" not in given and "b" not in given:
+            _empty(top)
+    finally:
+        top.close()
+    if "q" not in given:
+        sys.stdout.write("Image committed.\n")
+    return 0
+
+
+def _empty(node: Any) -> None:
+    """Nothing of its own any more: the backing image shows everywhere."""
+    from vmrun.backends.block.qcow2_check import make_empty
+
+    if not node.snapshots and not node.external:
+        make_empty(node)
+
+
+# --- amend --------------------------------------------------------------------------------------------------------
+
+
+def amend(argv: list[str]) -> int:
+    from vmrun.backends.block import qcow2_header as headers
+
+    given = Given(argv, "f:o:pqt:", ("force",))
+    if not given.all.get("o"):
+        raise ImgError("Must specify options (-o)", usage=True)
+    if given["o"] in ("help", "?"):
+        sys.stdout.write(option_help("qcow2").replace("Supported", "Amend options for", 1).replace(" options:", ":"))
+        return 0
+    name = given.one()
+    node: Any = open_image(
+        name, given["f"], cache=given.cache("t", "writeback"), write=True, options="image-opts" in given
+    )
+    try:
+        header = getattr(node, "header", None)
+        if header is None:
+            raise ImgError(f"Format driver '{format_of(node)}' does not support option amendment")
+        options = options_of(given, CREATE_OPTIONS["qcow2"], "qcow2", "")
+        for key, now in (
+            ("cluster_size", header.cluster_size),
+            ("extended_l2", header.extended_l2),
+            ("compression_type", "zstd" if header.compression_type else "zlib"),
+            ("refcount_bits", 1 << header.refcount_order),
+        ):
+            if key in options and options[key] != now:
+                raise ImgError(f"Changing {key} is not modelled")
+        version = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3, None: header.version}.get(options.get("compat"))
+        if version is None:
+            raise ImgError(f"Unknown compatibility level {options['compat']}")
+        if options.get("lazy_refcounts") and version < 3:
+            raise ImgError(
+                "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)"
+            )
+        if options.get("size") not in (None, node.size):
+            node.truncate(options["size"])
+        if "lazy_refcounts" in options:
+            header.compatible = header.compatible & ~1 | (1 if options["lazy_refcounts"] else 0)
+        if version > header.version:
+            header.version, header.header_length = 3, 112
+        elif version < header.version:
+            _downgrade(node, header)
+        if "backing_file" in options:
+            header.backing_file = options["backing_file"]
+        if "backing_fmt" in options:
+            header.backing_format = options["backing_fmt"]
+        if header.version == 2:
+            header.compatible = header.autoclear = header.incompatible = 0
+        try:
+            node.update_header()
+        except headers.QcowError as error:
+            raise ImgError(str(error)) from None
+        node.sync()
+        node.stay_dirty(False)
+    finally:
+        node.close()
+    return 0
+
+
+def _downgrade(node: Any, header: Any) -> None:
+    from vmrun.backends.block.chain import pieces
+
+    if header.refcount_order != 4:
+        raise ImgError("compat=0.10 requires refcount_bits=16")
+    if header.incompatible & ~1:
+        raise ImgError("Cannot downgrade an image with incompatible features set")
+    if node.snapshots:
+        raise ImgError("Downgrading an image with snapshots is not modelled")
+    for piece in pieces(node):
+        if piece.zero and piece.present and piece.depth == 0:
+            node.write_zeros_plainly(piece.start, piece.length)
+    node.sync()
+    header.version, header.header_length, header.tail = 2, 72, b""
+
+
+# --- bench ----------------------------------------------------------------------------------------------------------
+
+
+def bench(argv: list[str]) -> int:
+    from time import monotonic
+
+    from accel.api import DeviceLock
+
+    from vmrun.backends.block.caller import Caller
+    from vmrun.backends.block.drive import Drive
+
+    given = Given(argv, "c:d:f:ni:o:qs:S:t:wU", ("pattern=", "flush-interval=", "no-drain"))
+    name = given.one()
+    count, depth = int(given["c"] or 75000), int(given["d"] or 64)
+    offset, length = image_size(given["o"] or "0"), image_size(given["s"] or "4096")
+    step = image_size(given["S"] or "0") or length
+    pattern, interval = int(given["pattern"] or "0", 0), int(given["flush-interval"] or 0)
+    write = "w" in given
+    if interval and not write:
+        raise ImgError("--flush-interval is only available in write tests")
+    node = open_image(
+        name, given["f"], cache="none" if "n" in given else given.cache("t", "writeback"), write=write,
+        share="U" in given, options="image-opts" in given,
+    )  # fmt: skip
+    drive = Drive("bench", node, DeviceLock())
+    caller = Caller(drive)
+    if length > node.size:
+        raise ImgError("The image is smaller than a request")
+    if "q" not in given:
+        sys.stdout.write(
+            f"Sending {count} {'write' if write else 'read'} requests, {length} bytes each, {depth} in parallel "
+            f"(starting at offset {offset}, step size {step})\n"
+        )
+        if interval:
+            drain = "" if "no-drain" not in given else "without draining "
+            sys.stdout.write(f"Sending flush every {interval} {drain}requests\n")
+        sys.stdout.flush()
+    data = bytes([pattern]) * length if write else None
+    begin = monotonic()
+    sent = over = 0
+    try:
+        while over < count:
+            while sent < count and caller.in_flight < depth:
+                caller.submit(1 if write else 0, offset, length, data)
+                sent += 1
+                offset += step
+                if offset > node.size - length:
+                    offset = 0
+                if interval and sent % interval == 0:
+                    if "no-drain" not in given:
+                        over += _collect(caller, caller.in_flight)
+                    caller.submit(2)
+                    over += _collect(caller, 1) - 1
+            if over < count:
+                over += _collect(caller, 1)
+        taken = monotonic() - begin
+    finally:
+        drive.drain()
+        drive.close()
+    sys.stdout.write(f"Run completed in {taken:.3f} seconds.\n")
+    return 0
+
+
+def _collect(caller: Any, count: int) -> int:
+    for _ in range(count):
+        _, error, _ = caller.wait(False)
+        if error:
+            raise OSError(error, f"Failed request: {__import__('os').strerror(error)}")
+    return count

@@ -1,0 +1,300 @@
+"""Commands that copy: convert and dd."""
+
+from __future__ import annotations
+
+import sys
+
+from vmrun.cli.img.change import CREATE_OPTIONS, make, option_help
+from vmrun.cli.img.options import Given, ImgError, Progress, open_image, options_of, pairs, program, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+WORKERS = 8
+
+
+def convert(argv: list[str]) -> int:
+    given = Given(
+        argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", ("target-image-opts", "salvage", "target-is-zero", "bitmaps")
+    )
+    target_format = given["O"] or "raw"
+    if target_format not in CREATE_OPTIONS and "n" not in given:
+        raise ImgError(f"Unknown file format '{target_format}'")
+    if any(text in ("help", "?") for text in given.all.get("o", [])):
+        sys.stdout.write(option_help(target_format))
+        return 0
+    sparse = _sparse(given["S"])
+    workers = _workers(given["m"])
+    if "bitmaps" in given:
+        raise ImgError("Format driver does not support bitmaps")
+    if len(given.args) < 2:
+        raise ImgError("Must specify image file name")
+    *sources, name = given.args
+    if "target-is-zero" in given and "n" not in given:
+        raise ImgError("--target-is-zero requires use of -n flag")
+    if "n" in given and "o" in given:
+        sys.stderr.write(f"{program()}: warning: -o has no effect when skipping image creation\n")
+    if "n" in given and "B" in given and "c" in given:
+        raise ImgError("Compression not supported for this file format")
+    nodes: list[Any] = []
+    target: Any = None
+    try:
+        for source in sources:
+            nodes.append(
+                open_image(
+                    source, given["f"], cache=given.cache("T", "writeback"), share="U" in given,
+                    options="image-opts" in given,
+                )  # fmt: skip
+            )
+        if "l" in given:
+            if len(nodes) > 1:
+                raise ImgError("No support for concatenating multiple snapshot")
+            _select(nodes, str(given["l"]))
+        total = sum(node.size for node in nodes)
+        backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, name)
+        backing = backing or options.get("backing_file")
+        if backing and len(nodes) > 1:
+            raise ImgError(
+                "Having a backing file for the target makes no sense when concatenating multiple input images"
+            )
+        if "c" in given:
+            if target_format == "raw":
+                raise ImgError("Compression not supported for this file format")
+            if options.get("preallocation", "off") != "off":
+                raise ImgError("Compression and preallocation not supported at the same time")
+        if "n" not in given:
+            if backing and not (given["F"] or options.get("backing_fmt")):
+                raise ImgError("Use of backing file requires explicit backing format")
+            try:
+                length = options.pop("size", total)
+                make(name, target_format, length, options, backing=given["B"], backing_format=given["F"])
+            except ImgError as error:
+                text = str(error).removeprefix(f"{name}: ")
+                raise ImgError(f"{name}: error while converting {target_format}: {text}") from None
+        target = open_image(
+            name, target_format, cache=given.cache("t", "unsafe"), write=True, options="target-image-opts" in given
+        )
+        if "n" in given and target.size < total:
+            raise ImgError("output file is smaller than input file")
+        blank = "n" not in given and not backing and options.get("preallocation", "off") != "full" or (
+            "target-is-zero" in given)
+        Copy(target, total, bool(backing), blank, sparse, "c" in given, "p" in given and "q" not in given, workers,
+             "salvage" in given).run(nodes)  # fmt: skip
+        target.sync()
+    finally:
+        for node in nodes:
+            node.close()
+        if target is not None:
+            target.close()
+    return 0
+
+
+def _sparse(text: str | None) -> int:
+    if text is None:
+        return 4096
+    found = size(text)
+    if found is None or found % 512 or found > 1 << 24:
+        raise ImgError(
+            "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 16777216. "
+            "Select 0 to disable sparse detection (fully allocates output)."
+        )
+    return 1 << (found.bit_length() - 1) if found else 0
+
+
+def _workers(text: str | None) -> int:
+    if text is None:
+        return WORKERS
+    if not text.isdigit() or not 1 <= int(text) <= 16:
+        raise ImgError("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
+    return int(text)
+
+
+def _select(nodes: list[Any], wanted: str) -> None:
+    """The source as one of its snapshots has it."""
+    from vmrun.backends.block.qcow2_check import view_snapshot
+
+    node = nodes[0]
+    known = getattr(node, "snapshots", [])
+    if wanted.startswith("snapshot."):
+        asked = pairs(wanted)
+        found = [
+            one for one in known
+            if asked.get("snapshot.id", one.id) == one.id and asked.get("snapshot.name", one.name) == one.name
+        ]  # fmt: skip
+    else:
+        found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
+    if not found:
+        raise ImgError("Failed to load snapshot: Can't find snapshot")
+    view_snapshot(node, found[0])
+
+
+class Copy:
+    """From sources, one after the other, to a target that is large enough."""
+
+    def __init__(
+        self, target: Any, total: int, backed: bool, blank: bool, sparse: int, compress: bool, shown: bool,
+        workers: int, salvage: bool,
+    ) -> None:  # fmt: skip
+        self.target, self.backed, self.blank, self.sparse, self.compress = target, backed, blank, sparse, compress
+        self.progress = Progress(shown, total)
+        self.workers, self.salvage = workers, salvage
+        cluster = getattr(target, "cluster_size", 0)
+        self.grain = sparse and max(sparse, min(cluster, 65536))
+
+    def run(self, sources: list[Any]) -> None:
+        start = 0
+        for source in sources:
+            if self.compress:
+                self.packed(source, start)
+            else:
+                self.plain(source, start)
+            start += source.size
+        self.progress.end()
+
+    def plain(self, source: Any, start: int) -> None:
+        from vmrun.backends.block.chain import backing_of, pieces
+        from vmrun.backends.block.copy import copy_range
+
+        base = backing_of(source) if self.backed else None
+        for piece in pieces(source, 0, None, base):
+            at = start + piece.start
+            if self.backed and (not piece.present or base is not None and piece.node is base):
+                pass
+            elif piece.zero and self.sparse:
+                if not self.blank:
+                    self.target.write_zeroes(at, piece.length, True)
+            else:
+                done = 0
+                while done < piece.length:
+                    step = min(piece.length - done, 16 << 20)
+                    self._copy(copy_range, source, piece.start + done, at + done, step)
+                    done += step
+                    self.progress.add(step)
+                continue
+            self.progress.add(piece.length)
+
+    def _copy(self, copy_range: Any, source: Any, offset: int, at: int, count: int) -> None:
+        try:
+            copy_range(source, self.target, offset, at, count, self.grain, self.blank)
+        except OSError as error:
+            if not self.salvage:
+                raise ImgError(f"error while reading at byte {offset}: {error.strerror}") from None
+            for piece in range(0, count, 512):
+                try:
+                    copy_range(source, self.target, offset + piece, at + piece, min(512, count - piece), 0, False)
+                except OSError as inner:
+                    where = offset + piece
+                    sys.stderr.write(f"{program()}: warning: error while reading offset {where}: {inner.strerror}\n")
+                    self.target.write_zeroes(at + piece, min(512, count - piece))
+
+    def packed(self, source: Any, start: int) -> None:
+        """Clusters, compressed by several threads."""
+        import threading
+
+        cluster = self.target.cluster_size
+        if start % cluster:
+            raise ImgError("Compression needs images whose sizes are whole clusters")
+        todo = iter(self.clusters(source, cluster))
+        lock = threading.Lock()
+        failures: list[OSError] = []
+
+        def work() -> None:
+            memory = bytearray(cluster)
+            zeros = bytes(cluster)
+            try:
+                while not failures:
+                    with lock:
+                        at = next(todo, None)
+                    if at is None:
+                        return
+                    count = min(cluster, source.size - at)
+                    view = memoryview(memory)[:count]
+                    source.read_into(at, view)
+                    if self.sparse and view == zeros[:count]:
+                        if not self.blank:
+                            self.target.write_zeroes(start + at, count, True)
+                    else:
+                        self.target.write_compressed(start + at, view)
+                    with lock:
+                        self.progress.add(count)
+            except OSError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(min(self.workers, 8))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def clusters(self, source: Any, cluster: int) -> Any:
+        """Offsets of those with contents."""
+        from vmrun.backends.block.chain import backing_of, pieces
+
+        last = -1
+        base = backing_of(source) if self.backed else None
+        for piece in pieces(source, 0, None, base):
+            skipped = self.backed and (not piece.present or base is not None and piece.node is base)
+            if skipped or piece.zero and self.sparse and self.blank:
+                self.progress.add(piece.length)
+                continue
+            for at in range(piece.start // cluster * cluster, piece.start + piece.length, cluster):
+                if at > last:
+                    last = at
+                    yield at
+
+
+# --- dd -----------------------------------------------------------------------------------------------------------
+
+
+def dd(argv: list[str]) -> int:
+    from vmrun.backends.block.copy import copy_range
+
+    given = Given(argv, "f:O:U")
+    words: dict[str, str] = {}
+    for text in given.args:
+        key, mark, value = text.partition("=")
+        if not mark or key not in ("bs", "count", "if", "of", "skip"):
+            raise ImgError(f"unrecognized operand {key}")
+        words[key] = value
+    if "if" not in words or "of" not in words:
+        raise ImgError("Must specify both input and output files")
+    if "image-opts" in given and "f" in given:
+        raise ImgError("--image-opts and --format are mutually exclusive")
+    numbers = {}
+    for key, default in (("bs", "512"), ("count", ""), ("skip", "0")):
+        text = words.get(key, default)
+        found = size(text) if text else None
+        if key == "bs" and found is not None and not 0 < found < 1 << 31:
+            raise ImgError("Invalid bs specified. Must be between 1 and 2147483647.")
+        if text and found is None:
+            raise ImgError(f"invalid number: '{text}'")
+        numbers[key] = found
+    format = given["O"] or "raw"
+    if format not in CREATE_OPTIONS:
+        raise ImgError(f"Unknown file format '{format}'")
+    source = open_image(words["if"], given["f"], share="U" in given, options="image-opts" in given)
+    block, skip = int(numbers["bs"] or 512), int(numbers["skip"] or 0)
+    try:
+        total = source.size
+        if numbers["count"] is not None:
+            total = min(total, int(numbers["count"]) * block)
+        begin = skip * block
+        length = 0 if begin > source.size else max(0, total - begin)
+        if begin > source.size:
+            sys.stderr.write(f"{program()}: {words['if']}: cannot skip to specified offset\n")
+        make(words["of"], format, length, {})
+        target: Node = open_image(words["of"], format, write=True)
+        try:
+            if length:
+                copy_range(source, target, begin, 0, length, 4096, True)
+            target.sync()
+        finally:
+            target.close()
+    finally:
+        source.close()
+    return 0

@@ -1,0 +1,489 @@
+"""Commands that only look: info, map, check, compare, measure."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_size, open_image, options_of, people
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+
+def dump(value: Any) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+
+
+# --- info ---------------------------------------------------------------------------------------------------
+
+
+def info(argv: list[str]) -> int:
+    given = Given(argv, "f:U", ("output=", "backing-chain"))
+    name, as_json = given.one(), given.json()
+    found: list[dict[str, Any]] = []
+    format, options = given["f"], "image-opts" in given
+    seen: set[str] = set()
+    at: str | None = name
+    while at is not None:
+        if at in seen:
+            raise ImgError(f"Backing file '{at}' creates an infinite loop.")
+        seen.add(at)
+        node = open_image(at, format, share="U" in given, backing=False, options=options)
+        try:
+            found.append(describe(_shown(at, node, options), node))
+        finally:
+            node.close()
+        at = None
+        if "backing-chain" in given and "backing-filename" in found[-1]:
+            at, format, options = found[-1]["full-backing-filename"], found[-1].get("backing-filename-format"), False
+    if as_json:
+        dump(found if "backing-chain" in given else found[0])
+    else:
+        sys.stdout.write("\n".join(human(one) for one in found))
+    return 0
+
+
+def _shown(name: str, node: Node, options: bool) -> str:
+    """The name of a file, when that is all that a longer name says."""
+    from vmrun.backends.block.images import node_name
+
+    if options or name.startswith("json:"):
+        return node_name(node)
+    return name.removeprefix("file:")
+
+
+def describe(name: str, node: Node) -> dict[str, Any]:
+    """QEMU's ImageInfo."""
+    from vmrun.backends.block.images import beside
+
+    header = getattr(node, "header", None)
+    found: dict[str, Any] = {}
+    if header is not None and header.backing_format:
+        found["backing-filename-format"] = header.backing_format
+    if header is not None and node.snapshots:
+        found["snapshots"] = [
+            {
+                "icount": snapshot.icount,
+                "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+                "name": snapshot.name,
+                "date-sec": snapshot.date_sec,
+                "date-nsec": snapshot.date_nsec,
+                "vm-clock-sec": snapshot.vm_clock_nsec // 1_000_000_000,
+                "id": snapshot.id,
+                "vm-state-size": snapshot.vm_state_size,
+            }
+            for snapshot in node.snapshots
+        ]
+        for snapshot in found["snapshots"]:
+            if snapshot["icount"] == (1 << 64) - 1:
+                del snapshot["icount"]
+    found["virtual-size"] = node.size
+    found["filename"] = name
+    if header is not None:
+        found["cluster-size"] = header.cluster_size
+    found["format"] = format_of(node)
+    used = allocated(node)
+    if used is not None:
+        found["actual-size"] = used
+    if header is not None:
+        found["format-specific"] = {"type": "qcow2", "data": _specific(node, header)}
+        if header.backing_file:
+            found["full-backing-filename"] = beside(name, header.backing_file)
+            found["backing-filename"] = header.backing_file
+    found["dirty-flag"] = bool(header is not None and header.incompatible & 1)
+    return found
+
+
+def _specific(node: Node, header: Any) -> dict[str, Any]:
+    from vmrun.backends.block import qcow2_header as headers
+
+    data: dict[str, Any] = {"compat": "1.1" if header.version >= 3 else "0.10"}
+    data["compression-type"] = "zstd" if header.compression_type else "zlib"
+    if header.version < 3:
+        data["refcount-bits"] = 1 << header.refcount_order
+        return data
+    data["lazy-refcounts"] = bool(header.compatible & headers.LAZY_REFCOUNTS)
+    data["refcount-bits"] = 1 << header.refcount_order
+    if header.incompatible & headers.DATA_FILE:
+        data["data-file"] = header.data_file
+        data["data-file-raw"] = bool(header.autoclear & headers.RAW_EXTERNAL)
+    bitmaps = headers.parse_bitmaps(header, node.children()[0][1].read) if header.bitmaps else []
+    if bitmaps:
+        data["bitmaps"] = [
+            {
+                "flags": [word for word in ("in-use", "auto") if bitmap[word]],
+                "name": bitmap["name"],
+                "granularity": bitmap["granularity"],
+            }
+            for bitmap in bitmaps
+        ]
+    data["corrupt"] = bool(header.incompatible & headers.CORRUPT)
+    data["extended-l2"] = header.extended_l2
+    return data
+
+
+def allocated(node: Node) -> int | None:
+    """Bytes of the host's disk that the image and its data file take."""
+    fd = getattr(node, "fd", None)
+    if fd is not None:
+        return os.fstat(fd).st_blocks * 512
+    sizes = [allocated(child) for role, child in node.children() if role != "backing"]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
+
+
+def human(found: dict[str, Any]) -> str:
+    lines = [
+        f"image: {found['filename']}",
+        f"file format: {found['format']}",
+        f"virtual size: {people(found['virtual-size'])} ({found['virtual-size']} bytes)",
+        f"disk size: {people(found['actual-size']) if 'actual-size' in found else 'unavailable'}",
+    ]
+    if found["dirty-flag"]:
+        lines.append("cleanly shut down: no")
+    if "cluster-size" in found:
+        lines.insert(4, f"cluster_size: {found['cluster-size']}")
+    if found["dirty-flag"]:
+        lines.remove("cleanly shut down: no")
+        lines.insert(4, "cleanly shut down: no")
+    if "backing-filename" in found:
+        name, full = found["backing-filename"], found["full-backing-filename"]
+        lines.append(f"backing file: {name}" + (f" (actual path: {full})" if name != full else ""))
+        if "backing-filename-format" in found:
+            lines.append(f"backing file format: {found['backing-filename-format']}")
+    text = "\n".join(lines) + "\n"
+    if "snapshots" in found:
+        text += snapshot_table(found["snapshots"])
+    if "format-specific" in found:
+        text += "Format specific information:\n"
+        for key, value in found["format-specific"]["data"].items():
+            text += _specific_line(key, value, 1)
+    return text
+
+
+def _specific_line(key: str, value: Any, depth: int) -> str:
+    pad = "    " * depth
+    key = key.replace("-", " ")
+    if isinstance(value, list):
+        text = f"{pad}{key}:\n"
+        for n, item in enumerate(value):
+            text += f"{pad}    [{n}]:\n"
+            for inner, at in item.items():
+                if isinstance(at, list):
+                    text += f"{pad}        {inner}:\n" + "".join(
+                        f"{pad}            [{m}]: {word}\n" for m, word in enumerate(at)
+                    )
+                else:
+                    text += f"{pad}        {inner}: {at}\n"
+        return text
+    word = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{pad}{key}: {word}\n"
+
+
+def snapshot_table(snapshots: list[dict[str, Any]]) -> str:
+    import time
+
+    text = "Snapshot list:\n"
+    text += f"{'ID':<9} {'TAG':<16} {'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}\n"
+    for one in snapshots:
+        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one["date-sec"]))
+        seconds, rest = one["vm-clock-sec"], one["vm-clock-nsec"] // 1_000_000
+        clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+        icount = str(one["icount"]) if "icount" in one else ""
+        text += (
+            f"{one['id']:<9} {one['name']:<16} {people(one['vm-state-size']):>8}{date:>20}{clock:>13}{icount:>11}\n"
+        )
+    return text
+
+
+# --- map ----------------------------------------------------------------------------------------------------
+
+
+def map(argv: list[str]) -> int:  # noqa: A001
+    from vmrun.backends.block.chain import pieces
+
+    given = Given(argv, "f:s:l:U", ("output=", "start-offset=", "max-length="))
+    name, as_json = given.one(), given.json()
+    start = image_size(given["start-offset"] or given["s"] or "0")
+    limit = given["max-length"] or given["l"]
+    node = open_image(name, given["f"], share="U" in given, options="image-opts" in given)
+    try:
+        found = pieces(node, start, None if limit is None else image_size(limit))
+        if as_json:
+            _map_json(found)
+        else:
+            sys.stdout.write(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n")
+            for piece in found:
+                if not piece.data or piece.zero:
+                    continue
+                if piece.offset is None:
+                    raise ImgError("File contains external, encrypted or compressed clusters.")
+                where = "".join(f"{n:#x}".replace("0x0", "0").ljust(16) if n == 0 else f"{n:<#16x}"
+                                for n in (piece.start, piece.length, piece.offset))  # fmt: skip
+                sys.stdout.write(f"{where}{_file_of(piece.node)}\n")
+    finally:
+        node.close()
+    return 0
+
+
+def _file_of(node: Node) -> str:
+    from vmrun.backends.block.images import node_name
+
+    if getattr(node, "external", False):
+        return node_name(node.data)
+    return node_name(node)
+
+
+def _map_json(found: Any) -> None:
+    mark = "["
+    for piece in found:
+        words = {True: "true", False: "false"}
+        text = (
+            f'{{ "start": {piece.start}, "length": {piece.length}, "depth": {piece.depth}, '
+            f'"present": {words[piece.present]}, "zero": {words[piece.zero]}, "data": {words[piece.data]}'
+        )
+        if piece.offset is not None:
+            text += f', "offset": {piece.offset}'
+        sys.stdout.write(mark + text + "}")
+        mark = ",\n"
+    sys.stdout.write("]\n" if mark != "[" else "[]\n")
+
+
+# --- check ----------------------------------------------------------------------------------------------------
+
+
+def check(argv: list[str]) -> int:
+    from vmrun.backends.block.qcow2 import Qcow2Node
+    from vmrun.backends.block.qcow2_check import check as count
+
+    given = Given(argv, "f:r:T:qU", ("output=", "repair="))
+    repair = given["r"] or given["repair"]
+    if repair not in (None, "leaks", "all"):
+        raise ImgError(f"--repair (-r) expects 'leaks' or 'all' not '{repair}'")
+    name, as_json, quiet = given.one(), given.json(), "q" in given
+    cache = given.cache("T", "writeback")
+    from vmrun.backends.block import images
+
+    images_prepare, images._prepare = images._prepare, _leave  # a check comes before any repair at opening
+    try:
+        node = open_image(
+            name, given["f"], cache=cache, write=repair is not None, share="U" in given, options="image-opts" in given
+        )
+    finally:
+        images._prepare = images_prepare
+    try:
+        if not isinstance(node, Qcow2Node):
+            raise ImgError("This image format does not support checks", 63)
+        told = (lambda line: None) if quiet else sys.stderr.write
+        result = count(node, repair, told)
+        fixed = result.corruptions_fixed or result.leaks_fixed
+        if repair and result.corruptions <= result.corruptions_fixed and not result.errors:
+            _repaired(node)
+        if fixed and not as_json and not quiet:
+            sys.stdout.write(
+                "The following inconsistencies were found and repaired:\n\n"
+                f"    {result.leaks_fixed} leaked clusters\n    {result.corruptions_fixed} corruptions\n\n"
+                "Double checking the fixed image now...\n"
+            )
+        result.corruptions -= result.corruptions_fixed
+        result.leaks -= result.leaks_fixed
+        if as_json:
+            _check_json(result, name, format_of(node))
+        elif not quiet:
+            sys.stdout.write(_check_text(result))
+    finally:
+        node.close()
+    if result.errors:
+        return 1
+    return 2 if result.corruptions else 3 if result.leaks else 0
+
+
+def _leave(node: Any, header: Any, name: str) -> None:
+    pass
+
+
+def _repaired(node: Any) -> None:
+    """What a whole image's header says."""
+    header = node.header
+    if header.version >= 3 and header.incompatible & 3:
+        header.incompatible &= ~2
+        node.clean()
+
+
+def _check_json(result: Any, name: str, format: str) -> None:
+    found: dict[str, Any] = {}
+    for key in (
+        "image_end_offset", "compressed_clusters", "total_clusters", "corruptions", "corruptions_fixed", "leaks",
+        "leaks_fixed", "check_errors", "allocated_clusters", "filename", "format", "fragmented_clusters",
+    ):  # fmt: skip
+        value = {"check_errors": result.errors, "filename": name, "format": format}.get(key)
+        value = getattr(result, key, 0) if value is None else value
+        if value or key == "check_errors":
+            found[key.replace("_", "-")] = value
+    dump(found)
+
+
+def _check_text(result: Any) -> str:
+    text = ""
+    if not (result.corruptions or result.leaks or result.errors):
+        text = "No errors were found on the image.\n"
+    if result.corruptions:
+        text += (
+            f"\n{result.corruptions} errors were found on the image.\n"
+            "Data may be corrupted, or further writes to the image may corrupt it.\n"
+        )
+    if result.leaks:
+        text += (
+            f"\n{result.leaks} leaked clusters were found on the image.\n"
+            "This means waste of disk space, but no harm to data.\n"
+        )
+    if result.errors:
+        text += f"\n{result.errors} internal errors have occurred during the check.\n"
+    if result.total_clusters and result.allocated_clusters:
+        there = result.allocated_clusters
+        text += (
+            f"{there}/{result.total_clusters} = {there * 100 / result.total_clusters:.2f}% allocated, "
+            f"{result.fragmented_clusters * 100 / there:.2f}% fragmented, "
+            f"{result.compressed_clusters * 100 / there:.2f}% compressed clusters\n"
+        )
+    if result.image_end_offset:
+        text += f"Image end offset: {result.image_end_offset}\n"
+    return text
+
+
+# --- compare ----------------------------------------------------------------------------------------------------
+
+
+def compare(argv: list[str]) -> int:
+    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.copy import first_difference
+
+    given = Given(argv, "f:F:T:pqsU")
+    if len(given.args) != 2:
+        raise ImgError("Expecting two image file names", usage=True)
+    cache, quiet, share = given.cache("T", "writeback"), "q" in given, "U" in given
+    try:
+        one = open_image(given.args[0], given["f"], cache=cache, share=share, options="image-opts" in given)
+    except ImgError as error:
+        raise ImgError(str(error), 2) from None
+    try:
+        other = open_image(given.args[1], given["F"], cache=cache, share=share, options="image-opts" in given)
+    except ImgError as error:
+        one.close()
+        raise ImgError(str(error), 2) from None
+
+    def say(text: str) -> None:
+        if not quiet:
+            sys.stdout.write(text)
+
+    try:
+        if "s" in given and one.size != other.size:
+            say("Strict mode: Image size mismatch!\n")
+            return 1
+        both = min(one.size, other.size)
+        progress = Progress("p" in given and not quiet, max(one.size, other.size))
+        left, right = pieces(one, 0, both), pieces(other, 0, both)
+        a, b = next(left, None), next(right, None)
+        at = 0
+        while at < both and a is not None and b is not None:
+            end = min(a.start + a.length, b.start + b.length)
+            if "s" in given and (a.present != b.present):
+                say(f"Strict mode: Offset {at} allocation mismatch!\n")
+                return 1
+            if not (a.zero and b.zero):
+                found = first_difference(one, other, at, end - at)
+                if found is not None:
+                    say(f"Content mismatch at offset {found // 512 * 512}!\n")
+                    return 1
+            progress.add(end - at)
+            at = end
+            if a.start + a.length == at:
+                a = next(left, None)
+            if b.start + b.length == at:
+                b = next(right, None)
+        if one.size != other.size:
+            say("Warning: Image size mismatch!\n")
+            longer = one if one.size > other.size else other
+            for piece in pieces(longer, both):
+                if not piece.zero:
+                    found = _first_data(longer, piece.start, piece.length)
+                    if found is not None:
+                        say(f"Content mismatch at offset {found // 512 * 512}!\n")
+                        return 1
+        say("Images are identical.\n")
+        progress.end()
+        return 0
+    except OSError as error:
+        raise ImgError(f"Error while reading: {error.strerror}", 4) from None
+    finally:
+        one.close()
+        other.close()
+
+
+def _first_data(node: Node, start: int, count: int) -> int | None:
+    from vmrun.backends.block.copy import first_difference
+    from vmrun.backends.block.null import NullNode
+
+    found: int | None = first_difference(node, NullNode(node.size), start, count)
+    return found
+
+
+# --- measure ----------------------------------------------------------------------------------------------------
+
+
+def measure(argv: list[str]) -> int:
+    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.create import header_for, metadata_size
+    from vmrun.cli.img.change import CREATE_OPTIONS
+
+    given = Given(argv, "O:o:f:l:U", ("output=", "size="))
+    as_json, target = given.json(), given["O"] or "raw"
+    if target not in CREATE_OPTIONS:
+        raise ImgError(f"Unknown file format '{target}'")
+    options = options_of(given, CREATE_OPTIONS[target], target, "")
+    if ("size" in given) == bool(given.args) or len(given.args) > 1:
+        raise ImgError("Either --size N or one filename must be specified.")
+    node = None
+    if given.args:
+        node = open_image(given.args[0], given["f"], share="U" in given, options="image-opts" in given)
+    try:
+        size = node.size if node is not None else image_size(given["size"] or "")
+        found: dict[str, int] = {}
+        if target == "raw":
+            found = {"required": (size + 511) & ~511, "fully-allocated": (size + 511) & ~511}
+        else:
+            header = header_for(size, options)
+            cluster = header.cluster_size
+            aligned = -(-size // cluster) * cluster
+            full = metadata_size(header) + aligned
+            used = 0
+            if options.get("preallocation", "off") in ("falloc", "full"):
+                used = aligned
+            elif node is not None:
+                end = 0
+                for piece in pieces(node):
+                    if piece.data and not piece.zero:
+                        first = max(piece.start // cluster * cluster, end)
+                        end = -(-(piece.start + piece.length) // cluster) * cluster
+                        used += max(0, end - first)
+            found = {"required": full - aligned + used, "fully-allocated": full}
+            if getattr(node, "header", None) is not None and node.header.version >= 3 and header.version >= 3:  # type: ignore[union-attr]
+                found["bitmaps"] = 0
+        if as_json:
+            dump({key: found[key] for key in ("bitmaps", "required", "fully-allocated") if key in found})
+        else:
+            sys.stdout.write(
+                f"required size: {found['required']}\nfully allocated size: {found['fully-allocated']}\n"
+            )
+            if "bitmaps" in found:
+                sys.stdout.write(f"bitmaps size: {found['bitmaps']}\n")
+    finally:
+        if node is not None:
+            node.close()
+    return 0

@@ -1,0 +1,245 @@
+"""What the commands of the image tool share: options, sizes, opening images, progress, sizes for people."""
+
+from __future__ import annotations
+
+import getopt
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+CACHES = {
+    "none": "none", "off": "none", "directsync": "directsync", "writeback": "writeback", "unsafe": "unsafe",
+    "writethrough": "writethrough",
+}  # fmt: skip
+SUFFIXES = {"b": 0} | {letter: 10 * (n // 2 + 1) for n, letter in enumerate("kKmMgGtTpPeE")}
+MOST = (1 << 63) - 1
+
+
+class ImgError(Exception):
+    """Printed after the program's name; `usage` adds where help is to be had."""
+
+    def __init__(self, text: str, code: int = 1, usage: bool = False) -> None:
+        super().__init__(text)
+        self.code, self.usage = code, usage
+
+
+class Given:
+    """The options of a command line: `given["f"]`, `"q" in given`, `given.args`; or `all`."""
+
+    def __init__(self, argv: list[str], short: str, long: tuple[str, ...] = ()) -> None:
+        common = ("object=", "image-opts", "force-share", "help")
+        short = short + "h"
+        try:
+            found, self.args = getopt.gnu_getopt(argv, short, [*long, *common])
+        except getopt.GetoptError as error:
+            name = f"-{error.opt}" if len(error.opt) == 1 else f"--{error.opt}"
+            if "requires argument" in error.msg:
+                raise ImgError(f"missing argument for option '{name}'", usage=True) from None
+            raise ImgError(f"unrecognized option '{name}'", usage=True) from None
+        self.all: dict[str, list[str]] = {}
+        for name, value in found:
+            self.all.setdefault(name.lstrip("-"), []).append(value)
+        if "object" in self:
+            raise ImgError("secrets and other objects are not modelled: encrypted images are refused")
+        if "force-share" in self:
+            self.all.setdefault("U", [""])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.all
+
+    def __getitem__(self, name: str) -> str | None:
+        return self.all[name][-1] if name in self.all else None
+
+    def cache(self, name: str, default: str) -> str:
+        value = self[name]
+        if value is None:
+            return default
+        if value not in CACHES:
+            kind = "source cache" if name == "T" else "cache"
+            raise ImgError(f"Invalid {kind} option: {value}")
+        return CACHES[value]
+
+    def one(self, what: str = "one image file name") -> str:
+        if len(self.args) != 1:
+            raise ImgError(f"Expecting {what}", usage=True)
+        return self.args[0]
+
+    def json(self) -> bool:
+        """--output."""
+        value = self["output"] or "human"
+        if value not in ("human", "json"):
+            raise ImgError("--output must be used with human or json as argument.")
+        return value == "json"
+
+
+def size(text: str, negative: bool = False) -> int | None:
+    """Bytes of `10G`, `1.5M`, `0x100`; None when it is not a size."""
+    import re
+
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]?)", text.strip())
+    if not match or match[2] and match[2] not in SUFFIXES:
+        return None
+    if match[1][:2] in ("0x", "0X"):
+        return int(match[1], 16) << (SUFFIXES[match[2]] if match[2] else 0)
+    whole, _, part = match[1].partition(".")
+    shift = SUFFIXES[match[2]] if match[2] else 0
+    found = int(whole or "0") << shift
+    if part.strip("0"):
+        if shift == 0:
+            return None
+        found += int(float("0." + part) * (1 << shift))
+    return found
+
+
+def image_size(text: str) -> int:
+    found = size(text)
+    if found is None:
+        raise ImgError(
+            "Invalid image size specified. You may use k, M, G, T, P or E suffixes for\n"
+            f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
+        )
+    if found > MOST:
+        raise ImgError(f"Invalid image size specified. Must be between 0 and {MOST}.")
+    return found
+
+
+def program() -> str:
+    import os
+
+    name = os.path.basename(sys.argv[0])
+    return name if "img" in name else "vmrun-img"
+
+
+def people(count: int) -> str:
+    """As QEMU writes sizes: three digits, from 1000 of a unit on the next."""
+    import math
+
+    _, exponent = math.frexp(count / (1000 / 1024))
+    unit = max(0, (exponent - 1) // 10)
+    value = count / (1 << (10 * unit))
+    return f"{value:.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[unit]}B"
+
+
+def pairs(text: str) -> dict[str, str]:
+    """`a=1,b=x,,y` as a dictionary; a double comma is one in the value."""
+    found: dict[str, str] = {}
+    for part in text.replace(",,", "\0").split(","):
+        part = part.replace("\0", ",")
+        if not part:
+            continue
+        key, mark, value = part.partition("=")
+        if not mark:
+            key, value = (key[2:], "off") if key.startswith("no") and key != "nocow" else (key, "on")
+        found[key] = value
+    return found
+
+
+def open_image(
+    name: str, format: str | None, *, cache: str = "writeback", write: bool = False, share: bool = False,
+    backing: bool = True, options: bool = False, discard: bool = True,
+) -> Node:  # fmt: skip
+    """The node of an image; ImgError in qemu-img's words."""
+    from vmrun.backends.block import images
+
+    access = images.Access(cache=cache, readonly=not write, share=share, discard=discard)
+    try:
+        if options:
+            return images.open_options(images.nested(dict(pairs(name))), access)
+        if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
+            raise images.ImageError(f"Could not open '{name}': Unknown driver '{format}'")
+        file = images.open_protocol(name, access)
+        if name.startswith("json:") and format is None and file.driver in images.FORMATS:
+            return file
+        try:
+            if format is None and write and images.probe(file) == "raw":
+                sys.stderr.write(
+                    f"WARNING: Image format was not specified for '{name}' and probing guessed raw.\n"
+                    "         Automatically detecting the format is dangerous for raw images, write operations on block"
+                    " 0 will be restricted.\n"
+                    "         Specify the 'raw' format explicitly to remove the restrictions.\n"
+                )
+            return images.over(file, name, "raw" if format == "nbd" else format, access, backing=backing)
+        except BaseException:
+            file.close()
+            raise
+    except images.ImageError as error:
+        text = error.text
+        said = text.startswith("Could not open")
+        if not said or text.startswith(f"Could not open '{name}': ") and _of_the_host(text):
+            text = f"Could not open '{name}': {text}"
+        if error.remedy.startswith("Is "):
+            text += f"\n{error.remedy}"
+        raise ImgError(text) from None
+
+
+def _of_the_host(text: str) -> bool:
+    """Whether the file itself could not be opened: QEMU says its name twice then."""
+    told = ("No such file", "Permission denied", "Is a directory", "driver requires", "O_DIRECT")
+    return "backing file" not in text and any(words in text for words in told)
+
+
+def format_of(node: Node) -> str:
+    return str(node.driver)
+
+
+class Progress:
+    """-p: `    (12.34/100%)` on one line."""
+
+    def __init__(self, shown: bool, total: int) -> None:
+        self.shown, self.total, self.done, self.last = shown, max(1, total), 0, -1.0
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if not self.shown:
+            return
+        percent = min(100.0, 100.0 * self.done / self.total)
+        if percent - self.last >= 1.0 or percent >= 100.0 > self.last:
+            self.last = percent
+            sys.stdout.write(f"    ({percent:3.2f}/100%)\r")
+            sys.stdout.flush()
+
+    def end(self) -> None:
+        if self.shown:
+            self.done = self.total
+            if self.last < 100.0:
+                self.add(0)
+            sys.stdout.write("\n")
+
+
+def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) -> dict[str, Any]:
+    """-o as values. `allowed`: name → kind (str, size, bool, int, or a tuple of words)."""
+    found: dict[str, Any] = {}
+    for text in given.all.get("o", []):
+        for key, value in pairs(text).items():
+            kind = allowed.get(key)
+            if kind is None:
+                raise ImgError(f"{name}: Invalid parameter '{key}'" if name else f"Invalid parameter '{key}'")
+            if kind == "size":
+                number = size(value)
+                if number is None:
+                    raise ImgError(
+                        f"{name}: Parameter '{key}' expects a non-negative number below 2^64\nOptional suffix k, M, G, "
+                        "T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+                    )
+                found[key] = number
+            elif kind == "bool":
+                if value not in ("on", "off", "yes", "no", "true", "false", "y", "n"):
+                    raise ImgError(f"{name}: Parameter '{key}' expects 'on' or 'off'")
+                found[key] = value in ("on", "yes", "true", "y")
+            elif kind == "int":
+                if not value.isdigit():
+                    raise ImgError(f"{name}: Parameter '{key}' expects a number")
+                found[key] = int(value)
+            elif isinstance(kind, tuple):
+                if value not in kind:
+                    parameter = {"preallocation": "preallocation"}.get(key, key)
+                    raise ImgError(f"{name}: Invalid parameter '{value}'" if parameter else "")
+                found[key] = value
+            else:
+                found[key] = value
+    return found
