@@ -491,10 +491,8 @@ def _downgrade(node: Any, header: Any) -> None:
 def bench(argv: list[str]) -> int:
     from time import monotonic
 
-    from accel.api import DeviceLock
-
+    from vmrun.backends.block import queue
     from vmrun.backends.block.caller import Caller
-    from vmrun.backends.block.drive import Drive
 
     given = Given(argv, "c:d:f:ni:o:qs:S:t:wU", ("pattern=", "flush-interval=", "no-drain"))
     name = given.one()
@@ -509,7 +507,7 @@ def bench(argv: list[str]) -> int:
         name, given["f"], cache="none" if "n" in given else given.cache("t", "writeback"), write=write,
         share="U" in given, options="image-opts" in given,
     )  # fmt: skip
-    drive = Drive("bench", node, DeviceLock())
+    drive = queue(node)
     caller = Caller(drive)
     if length > node.size:
         raise ImgError("The image is smaller than a request")

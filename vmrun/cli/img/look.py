@@ -320,7 +320,8 @@ def _check_json(result: Any, name: str, format: str) -> None:
     found: dict[str, Any] = {}
     for key in (
         "image_end_offset", "compressed_clusters", "total_clusters", "check_errors",
-        "corruptions", "corruptions_fixed", "leaks", "leaks_fixed", "allocated_clusters", "filename", "format", "fragmented_clusters",
+        "corruptions", "corruptions_fixed", "leaks", "leaks_fixed", "allocated_clusters", "filename", "format",
+        "fragmented_clusters",
     ):  # fmt: skip
         value = {"check_errors": result.errors, "filename": name, "format": format}.get(key)
         value = getattr(result, key, 0) if value is None else value
