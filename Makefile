@@ -48,7 +48,7 @@ bench: build
 lint: build
 	@$(INSTALL) -e '.[dev]'
 	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) tools/stubs.py
 
 clean:
 	rm -rf build dist *.egg-info

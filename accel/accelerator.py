@@ -86,7 +86,7 @@ class Accelerator:
     ) -> None:
         self.memory, self.io, self.lock, self.control = memory, io, lock, control
         self.options = dict(options or {})
-        self.vcpus: list[CpuThread] = []
+        self.vcpus: list[Any] = []  # CpuThread, of the accelerator's own kind
         # (address, size, region) that the builder maps into `memory`: where bus masters write their MSIs
         self.memory_regions: list[tuple[int, int, IoRegion]] = []
 

@@ -78,8 +78,8 @@ cdef class QtestLines:
     cdef bytes tail
     cdef list probes
 
-    def __init__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, TimerQueue timers, SteppedClock clock,
-                 rare, on_action):
+    def __init__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, TimerQueue timers,
+                 SteppedClock clock or None, rare, on_action):
         self.memory, self.io, self.lock, self.timers, self.clock = memory, io, lock, timers, clock
         self.rare, self.on_action = rare, on_action
         self.notifier = Notifier()

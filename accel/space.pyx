@@ -96,11 +96,11 @@ cdef class Region:
         self.spaces = []
 
     @staticmethod
-    def container(str name, u64 size):
+    def container(str name, u64 size) -> Region:
         return Region(name, size, KIND_CONTAINER)
 
     @staticmethod
-    def ram(str name, RamBlock block, u64 offset=0, size=None, bint readonly=False):
+    def ram(str name, RamBlock block, u64 offset=0, size=None, bint readonly=False) -> Region:
         """Memory of `block` from `offset`."""
         cdef Region region = Region(name, block.size - offset if size is None else size, KIND_ROM if readonly else KIND_RAM)
         if offset + region.size > block.size:
@@ -110,18 +110,18 @@ cdef class Region:
         return region
 
     @staticmethod
-    def rom(str name, RamBlock block, u64 offset=0, size=None):
+    def rom(str name, RamBlock block, u64 offset=0, size=None) -> Region:
         return Region.ram(name, block, offset, size, True)
 
     @staticmethod
-    def device(str name, IoRegion io, u64 size):
+    def device(str name, IoRegion io, u64 size) -> Region:
         """A range that `io` answers."""
         cdef Region region = Region(name, size, KIND_IO)
         region.io = io
         return region
 
     @staticmethod
-    def rom_device(str name, RamBlock block, IoRegion io, u64 size):
+    def rom_device(str name, RamBlock block, IoRegion io, u64 size) -> Region:
         """Reads are memory, writes are calls."""
         cdef Region region = Region(name, size, KIND_ROM_DEVICE)
         region.block = block
@@ -129,7 +129,7 @@ cdef class Region:
         return region
 
     @staticmethod
-    def alias(str name, Region target, u64 offset, u64 size):
+    def alias(str name, Region target, u64 offset, u64 size) -> Region:
         """`size` bytes of `target` from `offset`, to be shown elsewhere."""
         cdef Region region = Region(name, size, KIND_ALIAS)
         region.target = target
@@ -142,7 +142,7 @@ cdef class Region:
         """Offset of the last byte."""
         return self.size - 1 if self.size else FULL
 
-    def add(self, Region child, u64 addr, int priority=0):
+    def add(self, Region child, u64 addr, int priority=0) -> Region:
         """Put `child` at `addr` of this container."""
         if child.parent is not None:
             raise ValueError(f"region {child.name} is already part of {child.parent.name}")
@@ -547,21 +547,21 @@ cdef class AddressSpace:
 
     # --- from Python (tests, qtest, the monitor) ------------------------------------------------------------
 
-    def read(self, u64 addr, u32 size):
+    def read(self, u64 addr, u32 size) -> int:
         """One access of 1, 2, 4 or 8 bytes."""
         cdef u64 value
         with nogil:
             value = self.load(addr, size)
         return value
 
-    def write(self, u64 addr, u32 size, u64 value):
+    def write(self, u64 addr, u32 size, u64 value) -> int:
         """One access; returns the Action it asks for."""
         cdef u32 action
         with nogil:
             action = self.store(addr, size, value)
         return action
 
-    def read_bytes(self, u64 addr, u64 count):
+    def read_bytes(self, u64 addr, u64 count) -> bytes:
         """`count` bytes; what nobody answers is 0xff."""
         cdef bytearray out = bytearray(count)
         cdef u8 *data = <u8 *>out

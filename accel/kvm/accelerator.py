@@ -209,15 +209,18 @@ class KvmAccelerator(Accelerator):
         """The 8259A's interrupts go to LINT0 of the first processor's."""
         cpu: Any = self.vcpus[index]
         cpu.attach_apic(source)
-        source.port = cpu.port  # type: ignore[attr-defined]
-        source.pic = self.ack or IntAck()  # type: ignore[attr-defined]
+        apic: Any = source
+        apic.port = cpu.port
+        apic.pic = self.ack or IntAck()
         if index == 0:
-            self.cpu_input("intr").lead_to(lint)  # type: ignore[attr-defined]
+            pin: Any = self.cpu_input("intr")
+            pin.lead_to(lint)
 
     def set_eoi_handler(self, sink: IrqSink) -> None:
         self.eoi = sink
         if self.own_apic:
-            self.msi.set_eoi_handler(sink)  # type: ignore[attr-defined]
+            bus: Any = self.msi  # that of the local APICs
+            bus.set_eoi_handler(sink)
         for cpu in self.vcpus:
             cpu.connect(eoi=sink)
 

@@ -635,7 +635,7 @@ cdef class KvmPort(CpuPort):
 cdef class CpuPin(IrqSink):
     """INTR, NMI, SMI or A20M# of a processor. KVM has no A20 gate: address bit 20 always passes."""
 
-    def __init__(self, KvmVcpu cpu, str pin):
+    def __init__(self, KvmVcpu cpu or None, str pin):
         self.cpu = cpu
         self.pin = PINS[pin]
 

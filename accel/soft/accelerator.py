@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from accel.cpuport import InterruptSource
     from accel.ram import RamBlock
     from accel.run import IntAck, RunControl
-    from accel.soft.vcpu import SoftCpu, SoftPin
+    from accel.soft.vcpu import SoftPin
     from accel.space import AddressSpace, FlatRange
 
 MAX_CPUS = 255
@@ -117,7 +117,7 @@ class SoftAccelerator(Accelerator):
 
         if index >= MAX_CPUS:
             raise AccelFailure(f"cannot create processor {index}", f"the soft accelerator has at most {MAX_CPUS}")
-        cpu: SoftCpu = SoftCpu(self.control, index, self.machine, cpuid)
+        cpu: Any = SoftCpu(self.control, index, self.machine, cpuid)
         if index == 0:
             cpu.ack = self.ack
             for pin in self.pins.values():
@@ -126,14 +126,16 @@ class SoftAccelerator(Accelerator):
         else:
             cpu.leader = self.vcpus[0]
         self.vcpus.append(cpu)
-        return cpu
+        made: CpuThread = cpu
+        return made
 
     def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
         """The 8259A's interrupts go to LINT0 of the first processor's."""
         cpu: Any = self.vcpus[index]
         cpu.source = source
-        source.port = cpu.port  # type: ignore[attr-defined]
-        source.pic = self.ack  # type: ignore[attr-defined]
+        apic: Any = source
+        apic.port = cpu.port
+        apic.pic = self.ack
         if index == 0 and "intr" in self.pins:
             self.pins["intr"].lint = lint
 
@@ -194,7 +196,8 @@ class SoftAccelerator(Accelerator):
         self.messages = bus
 
     def set_eoi_handler(self, sink: IrqSink) -> None:
-        self.messages.set_eoi_handler(sink)  # type: ignore[attr-defined]
+        bus: Any = self.messages  # that of the local APICs
+        bus.set_eoi_handler(sink)
 
     def msi_sink(self) -> MsiSink:
         return self.messages

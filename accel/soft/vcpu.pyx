@@ -833,7 +833,7 @@ cdef class SoftCpu(CpuThread):
 cdef class SoftPin(IrqSink):
     """An input of the first processor: intr (through LINT0 of its APIC when it has one), nmi, smi, a20."""
 
-    def __init__(self, SoftCpu cpu, str name):
+    def __init__(self, SoftCpu cpu or None, str name):
         self.cpu = cpu
         self.name = name
         self.kind = PINS[name]

@@ -46,4 +46,5 @@ class IsaDevice(Device):
         return self.map(self.parent_bus.platform.system_io, io, base, size, name=name or self.driver, priority=priority)
 
     def isa_irq(self, n: int) -> IrqLine:
-        return self.parent_bus.irq(n)
+        line: IrqLine = self.parent_bus.irq(n)
+        return line

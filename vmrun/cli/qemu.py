@@ -285,6 +285,7 @@ class _Run(Runner):
             if listener is not None:
                 listener.shown = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
                 yield listener
+        chardev: Any
         for id, chardev in self.machine.board.chardevs.items():
             if self.wanted.chardevs.get(id, {}).get("type") == "pty":
                 sys.stdout.write(f"char device redirected to {chardev.address} (label {id})\n")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Read = Callable[[int, int], int]
-    Write = Callable[[int, int, int], None]
+    Write = Callable[[int, int, int], object]
 
 ADDRESS, DATA = 0xCF8, 0xCFC
 IO_WINDOW = (0xC000, 0x10000)

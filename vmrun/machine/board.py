@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IrqSink
+    from accel.clock import Clock
 
     from accel.accelerator import Accelerator
     from vmrun.backends.block.drive import Drive
@@ -50,7 +51,7 @@ class Board:
         self.io = AddressSpace("io", self.system_io, True)
         self.pci_memory = Region.container("pci", 0)
         self.virtual: Any = VirtualClock()
-        self.host = HostClock()
+        self.host: Clock = HostClock()
         self.timers = TimerQueue(self.virtual)
         self.host_timers = TimerQueue(self.host)
         self.iothread = IoThread(lock)

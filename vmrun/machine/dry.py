@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 
-class BlankDrive(BlockBackend):  # type: ignore[misc]
+class BlankDrive(BlockBackend):
     """Stands for an image that nobody opened: as large as it says, all zeros."""
 
     def __init__(self, size: int) -> None:

@@ -165,7 +165,7 @@ def create_qcow2(path: str, size: int, options: dict[str, Any]) -> None:
     if header.autoclear & headers.RAW_EXTERNAL and preallocation == "off":
         preallocation = "metadata"  # who reads the data file alone sees what the image has
     if preallocation != "off" and size:
-        node = open_node(path, "qcow2", Access(cache="unsafe"), backing=False)
+        node: Any = open_node(path, "qcow2", Access(cache="unsafe"), backing=False)
         try:
             node.preallocate(0, size, preallocation)
         finally:

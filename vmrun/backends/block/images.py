@@ -176,7 +176,8 @@ def open_protocol(name: str, access: Access) -> Node:
     if name.startswith(("nbd:", "nbd+")):
         from vmrun.backends.block.nbd import open_nbd
 
-        return open_nbd(name, access.readonly)
+        found: Node = open_nbd(name, access.readonly)
+        return found
     if name.startswith("null-co:") or name.startswith("null-aio:"):
         return open_options({"driver": name.split(":")[0]}, access)
     if name.startswith("file:"):
@@ -244,7 +245,8 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
     if driver == "nbd":
         from vmrun.backends.block.nbd import open_nbd_options
 
-        return open_nbd_options(options, readonly)
+        found: Node = open_nbd_options(options, readonly)
+        return found
     child = options.get("file", options.get("image") if driver == "blkdebug" else None)
     if child is None:
         raise ImageError("A block device must be specified for \"file\"")

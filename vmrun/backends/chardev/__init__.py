@@ -74,7 +74,8 @@ def open_chardev(
     backend.name = name
     if spec.get("logfile"):
         log(backend, spec["logfile"], bool(spec.get("logappend")))
-    return backend
+    made: CharBackend = backend
+    return made
 
 
 def log(backend: Any, path: str, append: bool) -> None:

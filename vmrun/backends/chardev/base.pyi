@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from typing import Any
 
-class HostChar:
-    name: str
+from vmrun.backends.protocols import CharBackend
+
+class HostChar(CharBackend):
     frontend: Any
-    output: Any
     connected: bool
     stalled: bool
     dropped: int

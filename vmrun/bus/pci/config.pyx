@@ -143,7 +143,7 @@ cdef class PciFunctions:
         self.held = [None] * 256
         self.held_behind = [None] * 256
 
-    def put(self, u32 devfn, PciConfig config, PciFunctions behind=None):
+    def put(self, u32 devfn, PciConfig config or None, PciFunctions behind=None):
         """`behind`: the secondary bus, of a bridge. None for `config` takes the function away."""
         cdef u32 n
         if not 0 <= devfn < 256:
