@@ -7,6 +7,7 @@ from vmrun.backends.block.node import EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTEN
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from vmrun.backends.block.node import Node
 
@@ -47,7 +48,7 @@ def images(node: Node) -> Iterator[Node]:
         at = backing_of(at)
 
 
-def _hollow(node: Node) -> bool:
+def _hollow(node: Any) -> bool:
     """Whether much that has a place in the image was never written: then it is worth asking the file for its holes."""
     known = getattr(node, "hollow", None)
     if known is None:
@@ -61,7 +62,7 @@ def _hollow(node: Node) -> bool:
     return bool(node.hollow)
 
 
-def _one(node: Node, start: int, length: int, base: Node | None) -> Piece:
+def _one(node: Any, start: int, length: int, base: Node | None) -> Piece:
     depth = 0
     while True:
         found, flags, host = node.extent(start, length)

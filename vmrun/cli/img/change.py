@@ -171,7 +171,7 @@ def resize(argv: list[str]) -> int:
     how = given["preallocation"] or "off"
     if how not in PREALLOCATIONS:
         raise ImgError(f"Invalid preallocation mode '{how}'")
-    node = open_image(name, given["f"], write=True, options="image-opts" in given)
+    node: Any = open_image(name, given["f"], write=True, options="image-opts" in given)
     try:
         total = {"+": node.size + wanted, "-": node.size - wanted}.get(sign, wanted)
         if total <= 0:

@@ -58,7 +58,7 @@ def _shown(name: str, node: Node, options: bool) -> str:
     return name.removeprefix("file:")
 
 
-def describe(name: str, node: Node) -> dict[str, Any]:
+def describe(name: str, node: Any) -> dict[str, Any]:
     """QEMU's ImageInfo."""
     from vmrun.backends.block.images import beside
 
@@ -232,7 +232,7 @@ def map(argv: list[str]) -> int:  # noqa: A001
     return 0
 
 
-def _file_of(node: Node) -> str:
+def _file_of(node: Any) -> str:
     from vmrun.backends.block.images import node_name
 
     if getattr(node, "external", False):
