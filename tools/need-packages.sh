@@ -30,6 +30,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
     guests)
         need qemu-system-x86 /usr/bin/qemu-system-x86_64
         need qemu-utils /usr/bin/qemu-img
+        need libnbd-bin /usr/bin/nbdinfo
         need acpica-tools /usr/bin/iasl
         need grub-pc-bin /usr/lib/grub/i386-pc/boot.img
         need grub-common /usr/bin/grub-mkimage

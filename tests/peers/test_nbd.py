@@ -1,0 +1,120 @@
+"""Network block devices: our client and qemu-nbd, our server and QEMU's client and libnbd's."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from vmrun.backends.block.images import Access, open_node
+from vmrun.errors import BackendError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+pytestmark = pytest.mark.peer
+
+
+@contextmanager
+def server(command: list[str], socket: pathlib.Path) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 30
+        while not socket.exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        yield f"nbd+unix:///?socket={socket}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def qemu_nbd(image: pathlib.Path, socket: pathlib.Path, *more: str) -> list[str]:
+    return ["qemu-nbd", "-f", "raw", "-k", str(socket), "-t", "-e", "8", *more, str(image)]
+
+
+def ours(image: pathlib.Path, socket: pathlib.Path, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "bin/vmrun-img"), "serve", "-f", "raw", "-k", str(socket), "-t", "-e", "0", *more, str(image)]  # noqa: E501
+
+
+@pytest.fixture
+def image(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "disk.img"
+    path.write_bytes(random.Random(3).randbytes(4 * MIB))
+    return path
+
+
+@pytest.mark.parametrize("serve", [qemu_nbd, ours], ids=["qemu-nbd", "ours"])
+def test_our_client(image: pathlib.Path, tmp_path: pathlib.Path, serve: object) -> None:
+    expected = bytearray(image.read_bytes())
+    with server(serve(image, tmp_path / "s"), tmp_path / "s") as address:  # type: ignore[operator]
+        node = open_node(address, "raw", Access())
+        assert node.size == 4 * MIB
+        assert node.read(0, 4 * MIB) == expected
+        node.write(MIB + 512, b"w" * 70000)
+        expected[MIB + 512 : MIB + 70512] = b"w" * 70000
+        node.write_zeroes(65536, 131072)
+        expected[65536:196608] = bytes(131072)
+        node.sync()
+        assert node.read(0, 4 * MIB) == expected
+        with pytest.raises(OSError):
+            node.write(4 * MIB, b"x" * 512)
+        node.close()
+    assert image.read_bytes() == expected
+
+
+def test_a_server_that_goes_away_is_an_error(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with server(qemu_nbd(image, tmp_path / "s"), tmp_path / "s") as address:
+        node = open_node(address, "raw", Access())
+        assert node.read(0, 512)
+    with pytest.raises(OSError):
+        node.read(0, 512)
+    node.close()
+    with pytest.raises(BackendError, match="Failed to connect"):
+        open_node(address, "raw", Access())
+
+
+def test_a_server_that_only_reads_is_not_written(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with server(qemu_nbd(image, tmp_path / "s", "-r"), tmp_path / "s") as address:
+        with pytest.raises(BackendError, match="write access denied"):
+            open_node(address, "raw", Access())
+        open_node(address, "raw", Access(readonly=True)).close()
+
+
+def test_qemus_client_and_libnbds_read_and_write_our_server(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with server(ours(image, tmp_path / "s"), tmp_path / "s") as address:
+        told = subprocess.run(["nbdinfo", "--json", address], capture_output=True, text=True, timeout=60)
+        assert f'"export-size": {4 * MIB}' in told.stdout, told.stderr
+        copied = subprocess.run(["nbdcopy", address, str(tmp_path / "copy")], timeout=60)
+        assert copied.returncode == 0
+        assert (tmp_path / "copy").read_bytes() == image.read_bytes()
+        commands = ("write -P 7 1M 300k", "write -z 0 64k", "discard 2M 64k", "read -P 7 1M 300k", "flush")
+        words = [word for command in commands for word in ("-c", command)]
+        done = subprocess.run(["qemu-io", "-f", "raw", *words, address], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "failed" not in done.stdout
+    data = image.read_bytes()
+    assert data[:65536] == bytes(65536)
+    assert data[MIB : MIB + 300 * 1024] == b"\7" * 300 * 1024
+
+
+def test_a_client_of_nonsense_ends_only_its_own_connection(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    import socket
+
+    rng = random.Random(5)
+    with server(ours(image, tmp_path / "s"), tmp_path / "s") as address:
+        for _ in range(50):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "s"))
+                try:
+                    client.sendall(rng.randbytes(4) + b"IHAVEOPT" + rng.randbytes(rng.randrange(200)))
+                except OSError:
+                    pass
+        node = open_node(address, "raw", Access(readonly=True))
+        assert node.read(0, 512) == image.read_bytes()[:512]
+        node.close()
