@@ -26,6 +26,12 @@ CATEGORIES = {
     "display": "Display",
     "audio": "Sound",
     "misc": "Misc",
+    "watchdog": "Watchdog",
+}
+# devices of a folder of several kinds, by file
+BY_FILE = {
+    **{"virtio_9p": "Storage", "virtio_blk": "Storage", "virtio_scsi": "Storage", "virtio_net": "Network"},
+    **{"virtio_input": "Input", "virtio_serial": "Input", "virtio_gpu": "Display", "virtio_sound": "Sound"},
 }
 
 
@@ -123,14 +129,19 @@ def devices() -> str:
     groups: dict[str, list[str]] = {name: [] for name in CATEGORIES.values()}
     for name in creatable():
         row = drivers()[name]
-        folder = row["module"].split(".")[2]
-        category = "Misc" if name == "isa-debugcon" else CATEGORIES.get(folder, "Misc")
-        groups[category].append(_line(name, row))
+        if row["module"] == drivers().get(f"{name}-pci", {}).get("module"):
+            continue  # an alias, told with the driver
+        folder, file = row["module"].split(".")[2:4]
+        category = "Misc" if name == "isa-debugcon" else BY_FILE.get(file) or CATEGORIES.get(folder, "Misc")
+        groups[category].append(_line(name, row, drivers()))
     return "\n".join(f"{title} devices:\n{''.join(lines)}" for title, lines in groups.items() if lines)
 
 
-def _line(name: str, row: dict[str, Any]) -> str:
+def _line(name: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
     bus = f", bus {row['bus']}" if row["bus"] else ""
+    alias = name.removesuffix("-pci")
+    if alias != name and rows.get(alias, {}).get("module") == row["module"]:
+        bus += f', alias "{alias}"'
     text = f', desc "{row["description"]}"' if row["description"] else ""
     return f'name "{name}"{bus}{text}\n'
 
