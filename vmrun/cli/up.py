@@ -39,8 +39,15 @@ class Up(Runner):
         self.presses = 0
 
     def build(self) -> Machine:
-        machine = self._restore() if self.options.restore else self._build()
+        from vmrun.errors import BackendError
+
         options = self.options
+        if options.screen and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise BackendError("--screen needs a terminal", remedy="`vmrun screen NAME` prints a machine's screen")
+        machine = self._restore() if options.restore else self._build()
+        if options.screen and not machine.board.consoles:
+            machine.close()
+            raise BackendError(f"{machine.name} has no display for --screen", remedy="add `display: std` to its file")
         if options.no_reboot:
             machine.policy["reboot"] = "shutdown"
         if options.timeout is not None:

@@ -213,3 +213,10 @@ def test_what_keeps_a_machine_from_the_background_is_said(host: Host) -> None:
     done = host.run("up", "--accel", "qtest", "--detach", str(file))
     assert done.returncode not in (0, None) and "no/such" in done.stderr
     assert host.run("ps", "--json").stdout == "[]\n"
+
+
+def test_a_screen_needs_a_terminal_and_a_display(host: Host) -> None:
+    file = host.directory / "lab.json"
+    file.write_text(json.dumps({"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "memory": "16MiB"}))
+    done = host.run("up", "--accel", "qtest", "--screen", str(file))
+    assert done.returncode == 3 and "--screen needs a terminal" in done.stderr
