@@ -199,3 +199,13 @@ def test_the_hot_plug_controller_of_a_bridge_is_qemus(seed: int) -> None:
             lines.append(f"write{chosen.choice('bwl')} {BAR + chosen.randrange(0xA0):#x} {chosen.getrandbits(32):#x}")
         lines += [f"read {BAR:#x} 168", select(0, 5, 4), "inl 0xcfc"]
     same(lines, "pci-bridge,id=pb,chassis_nr=1,addr=5", "edu,bus=pb,addr=3", "edu,bus=pb,addr=0x1f")
+
+
+@pytest.mark.parametrize("order", [(5, 6), (6, 5)])
+def test_of_two_bars_at_one_address_the_one_that_came_later_answers(order: tuple[int, int]) -> None:
+    looks = [f"readl {BAR + offset:#x}" for offset in (0, 4, 0x1000)]
+    lines = [line for slot in order for line in (*config(0, slot, 0x10, BAR), *config(0, slot, 4, 2, "w"), *looks)]
+    for slot in order:  # away and back: then it is the later one
+        lines += config(0, slot, 0x10, BAR + 0x1000000) + looks + config(0, slot, 0x10, BAR) + looks
+    lines += config(0, order[0], 4, 0, "w") + looks + config(0, order[0], 4, 2, "w") + looks
+    same(lines, "edu,addr=5", "pci-testdev,addr=6")

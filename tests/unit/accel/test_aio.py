@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from accel.aio import IO_HANGUP, IO_READ, IO_WRITE, EventHandler, IoThread, PyCompletion, PyIoHandler
-from accel.api import DeviceLock, set_callback_error_handler
+from accel.api import DeviceLock, IrqLine, set_callback_error_handler
 from accel.clock import HostClock, PyTimer, TimerQueue, VirtualClock
+from vmrun.devices.timer.i8254 import I8254
 
 MS = 1_000_000
 
@@ -534,3 +535,20 @@ def test_timers_taken_away_do_not_run(io: IoThread, lock: DeviceLock, clock: Vir
     io.remove_timers(timers)
     time.sleep(0.02)
     assert got == []
+
+
+def test_timers_of_chips_run_while_python_is_busy(
+    io: IoThread, lock: DeviceLock, clock: VirtualClock, timers: TimerQueue
+) -> None:
+    pit = I8254(clock, timers, IrqLine())
+    with lock:
+        for port, value in ((3, 0x34), (0, 0xA9), (0, 4)):  # counter 0 by 1193: 1 kHz
+            pit.store(port, 1, value)
+        clock.start()
+    before, ran = io.wakeups, 0
+    for _ in range(100):
+        _ = 3**200_000  # holds Python's own lock to its end
+        ran = io.wakeups - before
+        if ran > 10:
+            break
+    assert ran > 10

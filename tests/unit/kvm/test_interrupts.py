@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from accel.aio import IoThread, PyIoHandler
 from accel.api import IrqFan, Notifier, PyIrqSink
 from accel.dma import Dma
 from accel.run import PyIntAck
@@ -148,6 +149,24 @@ def test_ioeventfd_in_memory_and_taken_back(pc: type[Pc]) -> None:
     guest.accel.remove_ioeventfd(guest.memory, 0xD0010, 2, notifier)
     guest.go()
     assert seen == [2]
+
+
+def test_a_kick_by_ioeventfd_reaches_the_io_thread(pc: type[Pc]) -> None:
+    guest = pc("b80700 e790 b05a e6f4")
+    kicks: list[int] = []
+    notifier, thread = Notifier(), IoThread(guest.lock)
+
+    def kicked(events: int) -> None:
+        notifier.drain()
+        kicks.append(1)
+
+    handler = PyIoHandler(notifier.fileno(), kicked)
+    thread.add(handler)
+    thread.start()
+    assert guest.accel.add_ioeventfd(guest.io, 0x90, 2, notifier)
+    guest.run()
+    assert guest.until(lambda: kicks == [1])
+    thread.close()
 
 
 @pytest.mark.parametrize("irqchip", ["off", "split"])
