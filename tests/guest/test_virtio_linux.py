@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,8 +65,10 @@ def whole(path: pathlib.Path) -> bool:
     return subprocess.run([str(e2fsck), "-fn", str(path)], timeout=60, capture_output=True).returncode == 0
 
 
-def boot(directory: pathlib.Path, script: str, machine: str, **keys: Any) -> tuple[str, list[str]]:
-    """The console's text and what the kernel complained of."""
+def boot(
+    directory: pathlib.Path, script: str, machine: str, act: Callable[[LinuxGuest], None] | None = None, **keys: Any
+) -> tuple[str, list[str]]:
+    """The console's text and what the kernel complained of. `act` is done first, while it runs."""
     chosen = kernel()
     drivers = pathlib.Path("/lib/modules") / chosen.partition("vmlinuz-")[2] / "kernel" / "drivers"
     extra = {}
@@ -74,6 +77,8 @@ def boot(directory: pathlib.Path, script: str, machine: str, **keys: Any) -> tup
     names = " ".join(name.rpartition("/")[2] for name in MODULES)
     initrd = initramfs(directory, LOAD.format(names=names) + script, extra)
     with LinuxGuest(directory, "soft", "quiet", machine=machine, kernel=chosen, initrd=initrd, **keys) as guest:
+        if act is not None:
+            act(guest)
         guest.run_to_end(PATIENCE)
         return guest.console(), guest.complaints()
 
@@ -117,3 +122,34 @@ def test_linux_draws_random_numbers(machine: str, tmp_path: pathlib.Path) -> Non
     assert re.search(r"^1024$", text, re.M)  # 1,024 rows of 16 bytes, no two alike
     assert (re.search(r"virtio0-input$", text, re.M) is not None) is (machine == "pc-i440fx-7.2")
     assert wrong == []
+
+
+COMES_AND_GOES = """
+echo READY
+n=0
+while [ ! -e /dev/vda ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done
+busybox mkdir -p /mnt
+busybox mount -t ext4 /dev/vda /mnt && echo READ $(cat /mnt/greeting) && echo from the guest > /mnt/answer
+busybox umount /mnt && echo USED
+while [ -e /dev/vda ] && [ $n -lt 1200 ]; do sleep 0.1; n=$((n + 1)); done
+[ -e /dev/vda ] || echo GONE
+sleep 1
+"""
+
+
+@pytest.mark.parametrize("machine", ["rhel6.3.0", "pc-i440fx-7.2"])
+def test_a_disk_comes_and_goes(machine: str, tmp_path: pathlib.Path) -> None:
+    path = image(tmp_path)
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    told: list[str] = []
+
+    def act(guest: LinuxGuest) -> None:
+        guest.machine.listen(lambda name, **data: told.append(name))
+        guest.run_until(lambda: "READY" in guest.console(), PATIENCE)
+        disk = guest.machine.plug({"id": "disk", "driver": "virtio-blk-pci", "drive": "d0"})
+        guest.run_until(lambda: "USED" in guest.console(), PATIENCE)
+        guest.machine.unplug(disk)
+
+    text, wrong = boot(tmp_path, COMES_AND_GOES, machine, act, drives=drives)
+    assert "READ hello from the host" in text and "\nGONE\n" in text, text[-3000:]
+    assert "DEVICE_DELETED" in told and wrong == [] and whole(path)

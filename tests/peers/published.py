@@ -83,6 +83,20 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
             *("-object", "memory-backend-ram,id=b,size=4G,reserve=off", "-numa", "dist,src=0,dst=1,val=21"),
         ],
     ),
+    "bridges": (
+        {
+            "devices": [
+                {"id": "a", "driver": "pci-bridge", "chassis_nr": 1, "addr": "05.0"},
+                {"id": "b", "driver": "pci-bridge", "chassis_nr": 2, "addr": "04.0"},
+                {"id": "c", "driver": "pci-bridge", "chassis_nr": 3, "bus": "a", "addr": "02.0"},
+                {"id": "d", "driver": "pci-testdev", "bus": "c", "addr": "07.0"},
+            ]
+        },
+        [
+            *("-device", "pci-bridge,id=a,chassis_nr=1,addr=5", "-device", "pci-bridge,id=b,chassis_nr=2,addr=4"),
+            *("-device", "pci-bridge,id=c,chassis_nr=3,bus=a,addr=2", "-device", "pci-testdev,bus=c,addr=7"),
+        ],
+    ),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 

@@ -1,8 +1,7 @@
 """PCI slots in the DSDT: the hot-plug registers and their methods, the labels of devices, and a node per slot.
 
-With hot-plug on the root bus every slot has a node, empty or not; without it only what is there has one.
+On a bus with hot-plug every slot has a node, empty or not; without it only what is there has one.
 Ref: PCI Firmware specification 3.1, 4.6.7 (device labels); QEMU docs/specs/acpi_pci_hotplug.rst.
-Not modelled: slots behind bridges.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PCI_HOTPLUG, PCI_HOTPLUG_SIZE = 0xAE00, 0x18
-FIXED = ("i440FX", "PIIX3", "pci-bridge", *parts.DISPLAYS)  # slots that cannot be unplugged
+FIXED = ("i440FX", "PIIX3", "pci-bridge", "i82801b11-bridge", *parts.DISPLAYS)  # slots that cannot be unplugged
 LABELING = "e5c937d0-3553-4d7a-9117-ea4d19c3434d"  # _DSM of PCI device labelling
 
 
@@ -103,30 +102,69 @@ def event() -> bytes:
 
 
 def slots(machine: dict[str, Any]) -> bytes:
+    numbers = _numbers(machine)
+    return aml.scope("\\_SB", aml.scope("PCI0", *_bus(machine, "pci.0", numbers)))
+
+
+def _numbers(machine: dict[str, Any]) -> dict[str, int]:
+    """bus → the number that the hot-plug registers know it by: the root, then those behind bridges, depth first and the
+    youngest first, as the device counts them.
+    """
+    found: list[str] = []
+
+    def visit(bus: str) -> None:
+        found.append(bus)
+        for device in reversed(machine["devices"]):
+            if device.get("bus") == bus:
+                for name, kind in (device.get("provides") or {}).items():
+                    if kind == "PCI":
+                        visit(name)
+
+    if _setting(machine, "acpi-pci-hotplug-with-bridge-support"):
+        visit("pci.0")
+    else:
+        found.append("pci.0")
+    if not root_hotplug(machine):
+        found.remove("pci.0")
+    return {bus: number for number, bus in enumerate(found)}
+
+
+def _bus(machine: dict[str, Any], bus: str, numbers: dict[str, int]) -> list[bytes]:
+    """What a bus has in its node: slots, and the methods that tell of cards which come and go."""
     on_bus = {
         parts.slot(device)[0]: device
         for device in reversed(machine["devices"])
-        if device.get("bus") == "pci.0" and device.get("addr") and parts.slot(device)[1] == 0
+        if device.get("bus") == bus and device.get("addr") and parts.slot(device)[1] == 0
     }
-    pluggable = root_hotplug(machine)
-    body = [aml.name("BSEL", 0)] if pluggable else []
-    told = []
+    pluggable = bus in numbers
+    body = [aml.name("BSEL", numbers[bus])] if pluggable else []
+    told, behind = [], []
     for number in range(32) if pluggable else sorted(on_bus):
         device = on_bus.get(number)
         inside = _label(number) if pluggable else []
         inside += _inside(machine, device["driver"]) if device is not None else []
+        for name in _buses_behind(device):
+            if name in numbers:
+                inside += _bus(machine, name, numbers)
+                behind.append((machine["devices"].index(device), number))
         if pluggable and (device is None or device["driver"] not in FIXED):
             told.append(aml.when(aml.bit_and(ARG0, 1 << number), aml.notify(_name(number), ARG1)))
             eject = aml.method("_EJ0", 1, aml.call("PCEJ", "BSEL", "_SUN"))
             inside += [aml.name("_SUN", number), eject]
         body.append(aml.device(_name(number), aml.name("_ADR", number << 16), *inside))
-    scan: tuple[bytes, ...] = ()
+    scan: list[bytes] = []
     if pluggable:
         body.append(aml.method("DVNT", 2, *told))
-        scan = (aml.store(0, "BNUM"), aml.call("DVNT", "PCIU", 1), aml.call("DVNT", "PCID", 3))
+        scan = [aml.store(numbers[bus], "BNUM"), aml.call("DVNT", "PCIU", 1), aml.call("DVNT", "PCID", 3)]
+    scan += [aml.call(f"^{_name(number)}.PCNT") for _, number in sorted(behind, reverse=True)]
     if hotplug(machine):
         body.append(aml.method("PCNT", 0, *scan))
-    return aml.scope("\\_SB", aml.scope("PCI0", *body))
+    return body
+
+
+def _buses_behind(device: dict[str, Any] | None) -> list[str]:
+    provides = (device.get("provides") or {}) if device is not None else {}
+    return [name for name, kind in provides.items() if kind == "PCI"]
 
 
 def _name(number: int) -> str:

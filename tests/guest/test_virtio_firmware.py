@@ -1,0 +1,49 @@
+"""SeaBIOS starts a boot sector from a virtio disk, legacy and modern, on the root bus and behind a bridge."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.guest.machines import Guest
+from tests.guest.test_disk import demo
+
+pytestmark = pytest.mark.guest
+BRIDGE = {"id": "bridge", "driver": "pci-bridge", "chassis_nr": 1, "addr": "06.0"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "more", "props"),
+    [
+        pytest.param("rhel6.3.0", [], {}, id="rhel6"),
+        pytest.param("pc-i440fx-2.0", [], {}, id="legacy"),
+        pytest.param("pc-i440fx-7.2", [], {"disable-legacy": "on"}, id="modern"),
+        pytest.param("pc-i440fx-2.0", [BRIDGE], {"bus": "bridge", "addr": "03.0"}, id="behind-a-bridge"),
+    ],
+)
+def test_a_boot_sector_starts_from_a_virtio_disk(
+    machine: str, more: list[dict[str, Any]], props: dict[str, Any], tmp_path: pathlib.Path
+) -> None:
+    tool = demo()
+    before = tool.boot_sector() + bytes((1 << 20) - 512)
+    (tmp_path / "disk.img").write_bytes(before)
+    devices = [
+        {"id": "com1", "driver": "isa-serial", "chardev": "serial"},
+        *more,
+        {"id": "disk", "driver": "virtio-blk-pci", "drive": "d0", "bootindex": 0, **props},
+    ]
+    with Guest(
+        tmp_path,
+        "soft",
+        machine=machine,
+        memory="64MiB",
+        drives={"d0": {"file": "disk.img", "format": "raw"}},
+        chardevs={"serial": {"type": "ringbuf"}},
+        devices=devices,
+    ) as guest:
+        assert guest.run_to_end() == "shutdown", guest.output()[-1500:]
+        assert tool.GREETING.decode() in guest.output("serial")
+    after = (tmp_path / "disk.img").read_bytes()
+    assert after[512 : 512 + len(tool.PROOF)] == tool.PROOF and after[1024:] == before[1024:]
