@@ -127,8 +127,24 @@ def mistakes(session: Session) -> None:
     session.qmp("human-monitor-command", **{"command-line": "device_del nobody"})
 
 
+def buses_as_numbered(session: Session) -> None:
+    """query-pci and `info pci` before and after the guest numbers buses and opens a window."""
+
+    def write(bus: int, slot: int, offset: int, value: int) -> None:
+        session.qtest.outl(0xCF8, 0x80000000 | bus << 16 | slot << 11 | offset)
+        session.qtest.outl(0xCFC, value)
+
+    for _ in range(2):
+        session.qmp("query-pci")
+        session.qmp("human-monitor-command", **{"command-line": "info pci"})
+        for place in ((0, 4, 0x18, 0x020100), (0, 4, 0x20, 0xE010E000), (0, 4, 4, 7), (1, 1, 0x10, 0xE0000000)):
+            write(*place)
+        for place in ((1, 1, 4, 7), (0, 7, 0x18, 0x040300), (3, 3, 0x18, 0x040403)):
+            write(*place)
+
+
 @pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-1.7", "pc-i440fx-7.2"])
-@pytest.mark.parametrize("what", [come_and_go, mistakes])
+@pytest.mark.parametrize("what", [come_and_go, mistakes, buses_as_numbered])
 def test_hot_plug_is_qemus(machine: str, what: Any, tmp_path: pathlib.Path) -> None:
     sessions = []
     for name, command in (

@@ -130,7 +130,11 @@ def _irq(machine: Machine) -> Node:
         for device in bus.devices:
             pin = device.config.get(0x3D, 1)
             if pin:
-                line = ((device.devfn >> 3) + pin - 1 - bus.intx_first_slot) & 3
+                above, slot, pin_at = bus, device.devfn >> 3, pin - 1
+                while above.bridge is not None:  # a pin turns with each slot on its way
+                    pin_at = (slot + pin_at) & 3
+                    above, slot = above.bridge.parent_bus, above.bridge.devfn >> 3
+                line = (slot + pin_at - above.intx_first_slot) & 3
                 pci.children.append(Node(f"{device.name} INT{'?ABCD'[pin]}#", f"PIRQ{'ABCD'[line]}"))
     top.children += [isa, pci, wires]
     return top

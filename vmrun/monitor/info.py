@@ -94,7 +94,7 @@ def _device(device: Any, depth: int, lines: list[str]) -> None:
         lines.append(
             f"{pad}class {class_name(kind)}, addr 00:{row['slot']:02x}.{row['function']}"
             f", pci id {ids['vendor']:04x}:{ids['device']:04x}"
-            f" (sub {ids['subsystem-vendor']:04x}:{ids['subsystem']:04x})\n"
+            f" (sub {ids.get('subsystem-vendor', 0):04x}:{ids.get('subsystem', 0):04x})\n"
         )
         for region in row["regions"]:
             kind_name = "i/o" if region["type"] == "io" else "mem"
@@ -170,9 +170,9 @@ def _kind(region: Any) -> str:
 def _pci(machine: Any, words: list[str], cpu: int) -> str:
     lines: list[str] = []
     with machine.board.lock:
-        for number, bus in enumerate(buses(machine)):
+        for bus in buses(machine):
             for device in functions(bus):
-                lines += _function(function(device, number))
+                lines += _function(function(device, 0))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -180,9 +180,13 @@ def _function(row: dict[str, Any]) -> Iterator[str]:
     ids, kind = row["id"], row["class_info"]
     yield f"  Bus {row['bus']:2}, device {row['slot']:3}, function {row['function']}:"
     yield f"    {class_name(kind)}: PCI device {ids['vendor']:04x}:{ids['device']:04x}"
-    yield f"      PCI subsystem {ids['subsystem-vendor']:04x}:{ids['subsystem']:04x}"
+    if "subsystem" in ids:
+        yield f"      PCI subsystem {ids['subsystem-vendor']:04x}:{ids['subsystem']:04x}"
     if row["irq_pin"]:
         yield f"      IRQ {row['irq']}, pin {chr(ord('A') + row['irq_pin'] - 1)}"
+    bridge = row.get("pci_bridge")
+    if bridge is not None:
+        yield from _bridge(bridge["bus"])
     for region in row["regions"]:
         first = region["address"] & 0xFFFFFFFFFFFFFFFF
         last = (first + region["size"] - 1) & 0xFFFFFFFFFFFFFFFF
@@ -193,6 +197,17 @@ def _function(row: dict[str, Any]) -> Iterator[str]:
             pref = " prefetchable" if region["prefetch"] else ""
             yield f"      BAR{region['bar']}: {bits} bit{pref} memory at 0x{first:08x} [0x{last:08x}]."
     yield f'      id "{row["qdev_id"]}"'
+    for behind in bridge.get("devices", ()) if bridge is not None else ():
+        yield from _function(behind)
+
+
+def _bridge(bus: dict[str, Any]) -> Iterator[str]:
+    yield f"      BUS {bus['number']}."
+    yield f"      secondary bus {bus['secondary']}."
+    yield f"      subordinate bus {bus['subordinate']}."
+    for name, key, digits in (("IO", "io", 4), ("memory", "memory", 8), ("prefetchable memory", "prefetchable", 8)):
+        span = bus[f"{key}_range"]
+        yield f"      {name} range [0x{span['base']:0{digits}x}, 0x{span['limit']:0{digits}x}]"
 
 
 # --- processors ---------------------------------------------------------------------------------------------

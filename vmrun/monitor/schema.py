@@ -59,6 +59,8 @@ class _Schema:
         entry: dict[str, Any]
         if kind[0] == "[":
             inner = self.type(kind[1:-1])
+            if kind in self.names:  # a type that holds a list of itself
+                return self.names[kind]
             entry = {"name": f"[{inner}]", "meta-type": "array", "element-type": inner}
         elif kind in table.enums:
             values = table.enums[kind]

@@ -104,17 +104,27 @@ class PciBridge(PciDevice):
             self.secondary.reset()
         self.in_reset = reset
 
-    def _open_windows(self) -> None:
-        """Each window from its base to its limit, if that is not below the base and the command register lets it."""
-        get, command, control = self.config.get, self.config.get(COMMAND, 2), self.config.get(CONTROL, 2)
-        io, memory = bool(command & IO_ENABLE), bool(command & MEMORY_ENABLE)
-        vga = bool(control & VGA_ENABLE)
-        self._window("io", io, (get(IO_BASE, 1) & 0xF0) << 8, (get(IO_LIMIT, 1) & 0xF0) << 8 | 0xFFF)
-        base, limit = get(MEMORY_BASE, 2) & 0xFFF0, get(MEMORY_BASE + 2, 2) & 0xFFF0
-        self._window("memory", memory, base << 16, limit << 16 | 0xFFFFF)
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """(base, limit) of the windows `io`, `memory` and `prefetch` as the registers have them; a limit below its base
+        closes one.
+        """
+        get = self.config.get
+        memory, limit = get(MEMORY_BASE, 2) & 0xFFF0, get(MEMORY_BASE + 2, 2) & 0xFFF0
         base = (get(PREFETCH_BASE, 2) & 0xFFF0) << 16 | get(PREFETCH_HIGH, 4) << 32
-        limit = (get(PREFETCH_BASE + 2, 2) & 0xFFF0) << 16 | 0xFFFFF | get(PREFETCH_HIGH + 4, 4) << 32
-        self._window("prefetch", memory, base, limit)
+        last = (get(PREFETCH_BASE + 2, 2) & 0xFFF0) << 16 | 0xFFFFF | get(PREFETCH_HIGH + 4, 4) << 32
+        return {
+            "io": ((get(IO_BASE, 1) & 0xF0) << 8, (get(IO_LIMIT, 1) & 0xF0) << 8 | 0xFFF),
+            "memory": (memory << 16, limit << 16 | 0xFFFFF),
+            "prefetch": (base, last),
+        }
+
+    def _open_windows(self) -> None:
+        """Each window from its base to its limit, if the command register lets it."""
+        command = self.config.get(COMMAND, 2)
+        io, memory = bool(command & IO_ENABLE), bool(command & MEMORY_ENABLE)
+        vga = bool(self.config.get(CONTROL, 2) & VGA_ENABLE)
+        for name, (base, limit) in self.ranges().items():
+            self._window(name, io if name == "io" else memory, base, limit)
         self._show(self.windows["vga"], VGA_MEMORY[0] if vga and memory else None)
         for base, _ in VGA_PORTS:
             self._show(self.windows[f"vga-{base:x}"], base if vga and io else None)

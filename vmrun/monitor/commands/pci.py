@@ -26,9 +26,23 @@ struct(
         "irq?": "int",
         "irq_pin": "int",
         "qdev_id": "str",
+        "pci_bridge?": "PciBridgeInfo",
         "regions": "[PciMemoryRegion]",
     },
 )
+struct("PciMemoryRange", base="int", limit="int")
+struct(
+    "PciBusInfo",
+    {
+        "number": "int",
+        "secondary": "int",
+        "subordinate": "int",
+        "io_range": "PciMemoryRange",
+        "memory_range": "PciMemoryRange",
+        "prefetchable_range": "PciMemoryRange",
+    },
+)
+struct("PciBridgeInfo", {"bus": "PciBusInfo", "devices?": "[PciDeviceInfo]"})
 struct("PciInfo", bus="int", devices="[PciDeviceInfo]")
 
 # PCI Local Bus Specification 2.1, appendix D, in QEMU's words
@@ -66,18 +80,20 @@ NAMES = {
 
 @command("query-pci", returns="[PciInfo]")
 def query_pci(monitor: Any) -> list[dict[str, Any]]:
-    """Every bus with its functions: ids, class, interrupt, and the regions where the guest has put them."""
+    """The root bus with its functions, and behind each bridge that the guest has numbered those of its bus: ids, class,
+    interrupt, and the regions where the guest has put them.
+    """
     with monitor.machine.board.lock:
         return [
-            {"bus": number, "devices": [function(device, number) for device in functions(bus)]}
-            for number, bus in enumerate(buses(monitor.machine))
+            {"bus": 0, "devices": [function(device, 0) for device in functions(bus)]} for bus in buses(monitor.machine)
         ]
 
 
 def buses(machine: Any) -> Iterator[Any]:
+    """Root buses."""
     for device in machine.devices.values():
         for bus in device.buses.values():
-            if bus.kind == "PCI":
+            if bus.kind == "PCI" and bus.bridge is None:
                 yield bus
 
 
@@ -97,23 +113,34 @@ def function(device: Any, bus: int) -> dict[str, Any]:
         "slot": device.devfn >> 3,
         "function": device.devfn & 7,
         "class_info": kind,
-        "id": {
-            "vendor": config.get(0, 2),
-            "device": config.get(2, 2),
-            "subsystem-vendor": config.get(0x2C, 2),
-            "subsystem": config.get(0x2E, 2),
-        },
+        "id": {"vendor": config.get(0, 2), "device": config.get(2, 2)},
         "irq_pin": config.get(0x3D, 1),
         "qdev_id": "" if device.parent is None or device.parent.name != "peripheral" else device.name,
         "regions": [_region(bar) for bar in sorted(device.bars.values(), key=lambda bar: int(bar.n))],
     }
     if found["irq_pin"]:
         found["irq"] = config.get(0x3C, 1)
+    if device.header_type == 1:
+        found["pci_bridge"] = _bridge(device)
+    else:
+        found["id"] |= {"subsystem-vendor": config.get(0x2C, 2), "subsystem": config.get(0x2E, 2)}
     return found
 
 
+def _bridge(device: Any) -> dict[str, Any]:
+    primary, secondary, subordinate = (int(device.config.get(offset, 1)) for offset in (0x18, 0x19, 0x1A))
+    names = {"io": "io_range", "memory": "memory_range", "prefetch": "prefetchable_range"}
+    ranges = {names[name]: {"base": base, "limit": limit} for name, (base, limit) in device.ranges().items()}
+    row: dict[str, Any] = {
+        "bus": {"number": primary, "secondary": secondary, "subordinate": subordinate, **ranges},
+    }
+    if secondary:
+        row["devices"] = [function(behind, secondary) for behind in functions(device.secondary)]
+    return row
+
+
 def class_name(kind: dict[str, Any]) -> str:
-    return str(kind.get("desc") or f"Class {kind['class']:04x}")
+    return str(kind.get("desc") or f"Class {kind['class']:04d}")
 
 
 def _region(bar: Any) -> dict[str, Any]:
