@@ -13,8 +13,6 @@ from accel.run import CpuThread, MsiSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from accel.clock import Clock, TimerQueue
     from accel.cpuport import InterruptSource
     from accel.run import IntAck
@@ -35,12 +33,6 @@ class QtestAccelerator(Accelerator):
         self.bus: MsiSink | None = None
 
     # --- processors -----------------------------------------------------------------------------------------
-
-    def save_vcpu(self, index: int) -> dict[str, Any]:
-        return {}
-
-    def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
-        return []
 
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
         return CpuThread(self.control, index)  # never launched

@@ -293,6 +293,5 @@ def _driver(name: str) -> Any:
 
 def creatable() -> list[str]:
     """The drivers that -device takes."""
-    from vmrun.monitor.commands.device import BOARD_ONLY
-
-    return [name for name in catalogue().modelled_names() if name not in BOARD_ONLY and name != "piix3-ide"]
+    rows = catalogue()
+    return [name for name in rows.modelled_names() if rows.driver(name).user_creatable]

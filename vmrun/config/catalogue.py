@@ -42,6 +42,7 @@ class Driver:
         "props",
         "provides",
         "resources",
+        "user_creatable",
     )
 
     def __init__(self, name: str, data: dict[str, Any], planned: bool) -> None:
@@ -57,6 +58,7 @@ class Driver:
         }
         self.resources: dict[str, Any] = data.get("resources") or {}
         self.index: dict[str, Any] | None = data.get("index") or None
+        self.user_creatable = bool(data.get("user_creatable", True))  # False: only boards have it
         self.classes: tuple[str, ...] = (
             *_BUS_CLASSES.get(self.bus or "", ()),
             *(data.get("parents") or ()),

@@ -43,6 +43,7 @@ def build() -> dict[str, dict[str, Any]]:
             "accel": cls.accel,
             "parents": list(getattr(cls, "parents", ())),
             "hotpluggable": cls.hotpluggable,
+            "user_creatable": cls.user_creatable,
         }
     return rows
 

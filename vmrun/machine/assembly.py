@@ -7,6 +7,7 @@ realize. `create` leaves nothing behind when it fails; `discard` undoes it.
 from __future__ import annotations
 
 from vmrun.core import registry
+from vmrun.core.interfaces import BusOwner
 from vmrun.core.object import Object
 from vmrun.errors import BuildError
 from vmrun.machine.wiring import Wiring
@@ -77,10 +78,9 @@ class Assembly:
         raise BuildError(f"{device.path}: there is no bus '{entry['bus']}'")
 
     def _make_buses(self, device: Device, entry: dict[str, Any]) -> None:
-        make_buses = getattr(device, "make_buses", None)
-        if make_buses is None or not entry["provides"]:
+        if not isinstance(device, BusOwner) or not entry["provides"]:
             return
-        make_buses(list(entry["provides"]), self.board)
+        device.make_buses(list(entry["provides"]), self.board)
         for name, bus in device.buses.items():
             bus.owner = device
             if bus.kind == "ISA":

@@ -11,6 +11,7 @@ from accel.api import DeviceLock, IrqFan
 from accel.space import Region
 
 from accel.errors import AccelFailure
+from vmrun.core.interfaces import Coalesced
 from vmrun.core.loop import Loop
 from vmrun.errors import AccelError, BuildError
 from vmrun.machine import apics, crossing
@@ -120,8 +121,8 @@ class _Builder:
         machine.bios = image
         machine.direct = self.direct
         self._fill_firmware(machine, firmware)
-        for device in board.devices.values():
-            for space, addr, size in getattr(device, "coalesced", ()):
+        for device in machine.all(Coalesced):
+            for space, addr, size in device.coalesced:
                 zone = board.memory if space == "memory" else board.io
                 board.accelerator.add_coalesced(zone, addr, size)
         if not board.accelerator.run_timers(board.timers):

@@ -12,6 +12,7 @@ from time import monotonic
 from accel.api import Action
 from accel.run import REQUEST_FAILED
 
+from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
 from vmrun.errors import StateError
 from vmrun.machine import hotplug, runstate
 from vmrun.machine.ioerrors import IoErrors
@@ -20,7 +21,9 @@ from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Kind = TypeVar("Kind")
 
     from vmrun.core.object import Device
     from vmrun.machine.accelerators import Choice
@@ -79,6 +82,10 @@ class Machine:
     @property
     def devices(self) -> dict[str, Device]:
         return self.board.devices
+
+    def all(self, kind: type[Kind]) -> list[Kind]:
+        """The devices that are this as well (vmrun.core.interfaces), in the order of the board."""
+        return [device for device in self.board.devices.values() if isinstance(device, kind)]
 
     # --- who wants to hear ------------------------------------------------------------------------------
 
@@ -205,7 +212,7 @@ class Machine:
         if action & REQUEST_FAILED:
             self._on_failure(self.board.control.take_reports())
         elif action & Action.EXIT:
-            codes = [getattr(device, "exit_code", None) for device in self.devices.values()]
+            codes = [device.exit_code for device in self.all(GuestExit)]
             self.end("exit", next((code for code in codes if code is not None), 0))
         elif action & Action.PANIC:
             self._on_panic()
@@ -259,7 +266,8 @@ class Machine:
     def _reset_devices(self, keep_suspend_well: bool = False) -> None:
         with self.board.memory.transaction(), self.board.io.transaction():
             for device in list(self.board.devices.values()):
-                if device.realized and not (keep_suspend_well and getattr(device, "suspend_well", False)):
+                kept = keep_suspend_well and isinstance(device, Sleeper) and device.suspend_well
+                if device.realized and not kept:
                     device.reset()
 
     def _reset_processors(self, waking: bool = False) -> None:
@@ -285,10 +293,8 @@ class Machine:
         if self.running:
             self.go(runstate.SUSPENDED, told=False)
         with self.board.lock:
-            for device in self.devices.values():
-                sleep = getattr(device, "sleep", None)
-                if sleep is not None:
-                    sleep()
+            for device in self.all(Sleeper):
+                device.sleep()
         self.tell("SUSPEND")
 
     def wake(self, reason: str = "other") -> bool:
@@ -297,7 +303,7 @@ class Machine:
         """
         if self.state != runstate.SUSPENDED:
             return False
-        wakers: list[Any] = [device for device in self.devices.values() if hasattr(device, "wakes")]
+        wakers = self.all(Waker)
         if not all(device.wakes(reason) for device in wakers):
             return False
         self.accelerator.stop()
@@ -318,10 +324,8 @@ class Machine:
         if self.wake("other"):
             return
         with self.board.lock:
-            for device in self.board.devices.values():
-                press = getattr(device, "powerdown", None)
-                if press is not None:
-                    press()
+            for button in self.all(PowerButton):
+                button.powerdown()
         self.tell("POWERDOWN")
 
     # --- the end of a run -----------------------------------------------------------------------------------
@@ -399,10 +403,6 @@ class Machine:
         self.accelerator.close()
         self.board.control.close()
         self.board.iothread.close()
-        for device in reversed(list(self.board.devices.values())):
-            stop = getattr(device, "stop_io", None)
-            if stop is not None:
-                stop()
         self.board.close()
         if self.board.mux is not None:
             self.board.mux.close()

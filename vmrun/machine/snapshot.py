@@ -67,7 +67,7 @@ class Outgoing:
         with board.lock:
             self.blocks = blocks(machine)
             devices = {id: {"driver": d.driver, "state": d.save()} for id, d in board.devices.items()}
-        processors = [machine.accelerator.save_vcpu(n) for n in range(len(board.apic_ids))]
+        processors = [_processor(machine, n) for n in range(len(board.apic_ids))]
         self.state = {"devices": devices, "processors": processors}
         self.manifest = {
             "format": FORMAT,
@@ -110,6 +110,13 @@ class Outgoing:
                         raise StateError(f"{path} was given up")
                     file.piece(number, offset, block.read(offset, min(PIECE, block.size - offset)))
             file.state(self.state)
+
+
+def _processor(machine: Machine, n: int) -> dict[str, Any]:
+    try:
+        return machine.accelerator.save_vcpu(n)
+    except NotImplementedError:  # the accelerator has none
+        return {}
 
 
 def save(machine: Machine, path: str, state: str = runstate.PAUSED) -> None:
@@ -242,6 +249,8 @@ def _load_processors(machine: Machine, processors: list[Any]) -> None:
     for n, state in enumerate(processors):
         try:
             refused = machine.accelerator.load_vcpu(n, state)
+        except NotImplementedError:
+            refused = []
         except VmrunError:
             raise
         except Exception as exc:  # a value that no processor can have: of Python's conversions, or the kernel's no

@@ -14,6 +14,7 @@ import os
 
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.write import collapse
+from vmrun.core.interfaces import DiskGeometry, PciFunction
 from vmrun.errors import BuildError, Problem
 from vmrun.firmware import fwcfg
 from vmrun.machine.cpuid import REGISTERS, apic_ids, make_cpuid
@@ -110,7 +111,7 @@ def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Each function with its configuration space at reset: the dwords that are not zero."""
     device: Any
     for device in machine.devices.values():
-        if not hasattr(device, "devfn"):
+        if not isinstance(device, PciFunction):
             continue
         bus = device.parent_bus.name if device.parent_bus is not None else "pci.0"
         space = bytes(device.config.space)
@@ -277,7 +278,7 @@ def _disks(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]
         found["readonly"] = spec.get("readonly", False)
         found["serial"] = entry["props"].get("serial") or spec.get("serial")
         device: Any = machine.devices.get(entry["id"])
-        if hasattr(device, "geometry"):
+        if isinstance(device, DiskGeometry):
             found["bytes"] = device.backend.size
             found["geometry"] = "/".join(str(number) for number in device.geometry())
         yield entry["id"], found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.interfaces import PciFunction
 from vmrun.monitor.commands.machine import chardevs, cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
 from vmrun.monitor.errors import QmpError
@@ -88,7 +89,7 @@ def _device(device: Any, depth: int, lines: list[str]) -> None:
     values = device.get_props()
     for prop in declared(type(device)):
         lines.append(f"{pad}{prop.name} = {_value(prop, values[prop.name])}\n")
-    if hasattr(device, "devfn"):
+    if isinstance(device, PciFunction):
         row = function(device, 0)
         ids, kind = row["id"], row["class_info"]
         lines.append(

@@ -12,6 +12,7 @@ from accel.space import Region
 from vmrun.bus.pci.bus import SecondaryBus
 from vmrun.bus.pci.config import IntxBehind
 from vmrun.bus.pci.device import COMMAND, IO_ENABLE, MEMORY_ENABLE, PciDevice
+from vmrun.core.interfaces import BusOwner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ VGA_MEMORY, VGA_PORTS = (0xA0000, 0x20000), ((0x3B0, 0x0C), (0x3C0, 0x20))
 WINDOW_PRIORITY = 1
 
 
-class PciBridge(PciDevice):
+class PciBridge(PciDevice, BusOwner):
     """Subclasses give the ids and, in pci_realize, capabilities and BARs 0 and 1."""
 
     header_type = 1

@@ -11,6 +11,7 @@ from accel.dma import Dma
 from accel.space import Region
 
 from vmrun.bus.pci.config import IntxPin, PciConfig
+from vmrun.core.interfaces import PciFunction
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
 from vmrun.core.state import KEEP, Part, Parts, Table
@@ -54,7 +55,7 @@ class Bar:
         self.mapped: int | None = None
 
 
-class PciDevice(Device):
+class PciDevice(Device, PciFunction):
     """Base of PCI functions: subclasses give the ids, extend `state`, and override pci_realize, pci_reset,
     config_written and settle.
     """

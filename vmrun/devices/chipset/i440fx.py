@@ -12,6 +12,7 @@ from __future__ import annotations
 from accel.space import Region
 
 from vmrun.bus.pci import PciDevice
+from vmrun.core.interfaces import Sleeper
 from vmrun.core.props import named
 from vmrun.core.registry import register
 
@@ -30,7 +31,8 @@ SEGMENTS = [(0xF0000, 0x10000, PAM, 4)] + [
 
 
 @register("i440FX", description="82441FX PCI and memory controller: PAM and SMRAM")
-class I440fx(PciDevice):
+class I440fx(PciDevice, Sleeper):
+    user_creatable = False
     vendor_id = 0x8086
     device_id = 0x1237
     revision = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vmrun.bus.pci import RootBus
 from vmrun.bus.pci.config import ConfigAddress, ConfigData
+from vmrun.core.interfaces import BusOwner
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 @register(
     "i440FX-pcihost", description="host bridge of the 82441FX: PCI configuration ports and the root bus"
 )
-class I440fxPciHost(Device):
+class I440fxPciHost(Device, BusOwner):
+    user_creatable = False
     provides = ("PCI",)
     resources = {"ports": [["config-address", 4], ["config-data", 4]]}
 

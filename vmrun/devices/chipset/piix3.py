@@ -11,6 +11,7 @@ from accel.api import Action, PyIoRegion
 
 from vmrun.bus.isa import IsaBus
 from vmrun.bus.pci import PciDevice
+from vmrun.core.interfaces import BusOwner
 from vmrun.core.props import named
 from vmrun.core.registry import register
 from vmrun.core.state import U8
@@ -29,7 +30,8 @@ RESET = {
 
 
 @register("PIIX3", description="82371SB PCI-to-ISA bridge: interrupt routing, reset control")
-class Piix3(PciDevice):
+class Piix3(PciDevice, BusOwner):
+    user_creatable = False
     vendor_id = 0x8086
     device_id = 0x7000
     class_code = 0x060100

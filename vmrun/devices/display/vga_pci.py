@@ -12,6 +12,7 @@ from accel.ram import RamBlock
 from accel.space import Region
 
 from vmrun.bus.pci import PciDevice
+from vmrun.core.interfaces import Coalesced
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
@@ -35,7 +36,7 @@ MMIO_SIZE = 0x1000
 
 
 @register("VGA", description="standard VGA with Bochs' VBE registers")
-class VgaPci(PciDevice):
+class VgaPci(PciDevice, Coalesced):
     """Owns `vga` (the chip), `console` (what it shows)."""
 
     vendor_id = 0x1234

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class IsaI8042(IsaDevice):
     """The user's hands reach keyboard and mouse through the machine's InputRouter."""
 
+    user_creatable = False
     resources = {"ports": [["iobase", 1], ["iobase", 1, 4]], "irqs": ["kbd-irq", "mouse-irq"], "dmas": []}
 
     iobase = Prop("uint16", 0x60, doc="data port; the command port is 4 above", max=0xFFFB)

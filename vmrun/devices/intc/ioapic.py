@@ -16,6 +16,7 @@ WINDOW = 0x1000
 
 @register("ioapic", description="82093AA I/O APIC with 24 pins")
 class IoapicDevice(Device):
+    user_creatable = False
     controls_interrupts = True
 
     base = Prop("uint32", 0xFEC00000, "address of the window")

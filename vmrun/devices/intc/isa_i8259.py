@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @register("isa-i8259", description="8259A interrupt controller, one of the pair")
 class IsaI8259(IsaDevice):
+    user_creatable = False
     controls_interrupts = True
     resources = {"ports": [["iobase", 2], ["elcr_addr", 1]]}
 

@@ -151,6 +151,7 @@ class _InKernel(Device):
 class KvmIoapic(_InKernel):
     """Pin 2 is GSI 0, the timer; pin 0 leads nowhere."""
 
+    user_creatable = False
     base = Prop("uint32", default=0xFEC00000, doc="address of the register window")
     gsi_base = Prop("uint32", default=0, doc="GSI of pin 0; the kernel's is always 0")
     kernel_name = "ioapic"
@@ -182,6 +183,7 @@ class KvmIoapic(_InKernel):
 class KvmI8259(_InKernel, IsaDevice):
     """The master's input 2 is the cascade, which the kernel has wired itself."""
 
+    user_creatable = False
     state = Table(
         "kvm-i8259",
         1,
@@ -222,6 +224,7 @@ class KvmI8259(_InKernel, IsaDevice):
 class KvmPit(_InKernel, IsaDevice):
     """Channel 0 ticks on GSI 0. The kernel answers port 61h's speaker bits as well."""
 
+    user_creatable = False
     iobase = Prop("uint16", default=0x40, doc="first I/O port")
     irq = Prop("uint8", default=0, doc="ISA interrupt of channel 0")
     lost_tick_policy = Prop(

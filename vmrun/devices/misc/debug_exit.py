@@ -8,6 +8,7 @@ from __future__ import annotations
 from accel.api import Action, PyIoRegion
 
 from vmrun.bus.isa import IsaDevice
+from vmrun.core.interfaces import GuestExit
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
 
 
 @register("isa-debug-exit", description="port that ends vmrun with an exit status")
-class IsaDebugExit(IsaDevice):
+class IsaDebugExit(IsaDevice, GuestExit):
     """After Action.EXIT, `exit_code` is what the guest asked for."""
 
     resources = {"ports": [["iobase", "iosize"]], "irqs": [], "dmas": []}
 
     iobase = Prop("uint32", 0x501, doc="first port", max=0xFFFF)
     iosize = Prop("uint32", 2, doc="number of ports", min=1, max=4)
-
-    exit_code: int | None = None
 
     def realize(self, platform: Platform) -> None:
         self.map_io(PyIoRegion("isa-debug-exit", self.read, self.write), self.iobase, self.iosize)

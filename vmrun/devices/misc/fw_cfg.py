@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class FwCfgIo(Device):
     """`chip` holds the contents from realize on; add_bytes and add_file fill it."""
 
+    user_creatable = False
     resources = {"ports": [["iobase", 2], ["iobase", 8, 4]], "irqs": [], "dmas": []}
 
     iobase = Prop("uint16", 0x510, doc="selector port; data is 1 above, the DMA register 4", max=0xFFF4)

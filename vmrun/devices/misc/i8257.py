@@ -42,6 +42,7 @@ class Channel(Stateful):
 
 @register("i8257", description="ISA DMA controller with four channels")
 class I8257(IsaDevice):
+    user_creatable = False
     resources = {"ports": [["base", 16], ["page-base", 3, 1], ["page-base", 1, 7]]}
 
     state = Table(

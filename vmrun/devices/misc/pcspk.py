@@ -23,6 +23,7 @@ GATE2, SPEAKER, REFRESH, OUT2 = 0x01, 0x02, 0x10, 0x20
 
 @register("isa-pcspk", description="PC speaker and timer gate at port 61h")
 class PcSpeaker(IsaDevice):
+    user_creatable = False
     resources = {"ports": [["iobase", 1]]}
 
     state = Table("pcspk", 1, U8("speaker", only=(0, SPEAKER)), U8("refresh", only=(0, REFRESH)))

@@ -21,6 +21,7 @@ A20, FAST_RESET = 0x02, 0x01
 
 @register("port92", description="system control port A: A20 and fast reset")
 class Port92(IsaDevice):
+    user_creatable = False
     resources = {"ports": [["iobase", 1]]}
 
     state = Table("port92", 1, U8("value"))

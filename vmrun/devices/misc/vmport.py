@@ -36,6 +36,7 @@ GET_RAM_SIZE = 20
 class Vmport(IsaDevice):
     """Other devices add commands with `commands[number] = function(registers) -> eax`."""
 
+    user_creatable = False
     resources = {"ports": [[0x5658, 4]], "irqs": [], "dmas": []}
 
     read_set_eax = named("x-read-set-eax", "bool", True, doc="a read returns what the command left in EAX")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -10,7 +11,6 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
 
     from vmrun.core.platform import Platform
 
@@ -18,7 +18,7 @@ MOST_SECTORS = 1 << 48
 ERRORS = ("auto", "report", "ignore", "stop", "enospc")  # auto: as the drive says
 
 
-class IdeDisk(Device):
+class IdeDisk(Device, DiskGeometry):
     bus = "IDE"
 
     unit = Prop("uint32", None, "0 master, 1 slave; the first free one when it is not given", max=1)
@@ -43,7 +43,7 @@ class IdeDisk(Device):
     def realize(self, platform: Platform) -> None:
         if not self.drive:
             raise BuildError(f"{self.path}: {self.driver} needs a drive", remedy="add `drive: <id of a drive>`")
-        self.backend: Any = platform.drive(self.drive)
+        self.backend = platform.drive(self.drive)
         if self.backend.size // 512 > MOST_SECTORS:
             raise BuildError(f"{self.path}: the image is larger than ATA can address")
         self.backend.set_errors(self.rerror, self.werror)

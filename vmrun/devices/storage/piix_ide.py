@@ -10,6 +10,7 @@ from accel.api import IrqLine
 
 from vmrun.bus.ide import IdeBus
 from vmrun.bus.pci import PciDevice
+from vmrun.core.interfaces import BusOwner
 from vmrun.core.registry import register
 from vmrun.core.state import Parts
 from vmrun.devices.storage.ata import AtaChannel, BusMaster, CommandBlock, ControlBlock
@@ -24,7 +25,8 @@ LEGACY = ((0x1F0, 0x3F6), (0x170, 0x376))
 
 
 @register("piix3-ide", description="IDE controller of the PIIX3, two channels with bus mastering")
-class Piix3Ide(PciDevice):
+class Piix3Ide(PciDevice, BusOwner):
+    user_creatable = False
     vendor_id = 0x8086
     device_id = 0x7010
     class_code = 0x010180

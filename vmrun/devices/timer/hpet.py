@@ -19,6 +19,7 @@ WINDOW = 0x400
 class HpetDevice(Device):
     """Outputs `irq[0..23]` and `pit-enabled` (low: interrupt 0 is taken over), inputs `pit` and `rtc`."""
 
+    user_creatable = False
     base = Prop("uint32", 0xFED00000, "address of the window")
     timers = Prop("uint8", 3, "timers", min=3, max=32)
     intcap = named("hpet-intcap", "uint32", 0, "interrupt lines that a timer can be led to, one bit each")

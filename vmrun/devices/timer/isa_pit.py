@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @register("isa-pit", description="8254 interval timer")
 class IsaPit(IsaDevice):
+    user_creatable = False
     resources = {"ports": [["iobase", 4]], "irqs": ["irq"]}
 
     iobase = Prop("uint32", 0x40, "first of four ports", max=0xFFFF)

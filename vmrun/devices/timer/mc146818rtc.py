@@ -8,6 +8,7 @@ from accel.api import PyIrqSink
 from accel.clock import Clock
 
 from vmrun.bus.isa import IsaDevice
+from vmrun.core.interfaces import Sleeper
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.devices.timer.mc146818 import Mc146818
@@ -25,7 +26,8 @@ SHUTDOWN_STATUS, WOKEN = 0x0F, 0xFE
 
 
 @register("mc146818rtc", description="real-time clock and CMOS")
-class Mc146818Rtc(IsaDevice):
+class Mc146818Rtc(IsaDevice, Sleeper):
+    user_creatable = False
     resources = {"ports": [["iobase", 2]], "irqs": ["irq"]}
 
     iobase = Prop("uint16", 0x70, "first port")

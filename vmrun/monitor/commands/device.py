@@ -11,12 +11,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Parts of the board, which no user plugs at any time
-BOARD_ONLY = (
-    *("PIIX3", "PIIX4_PM", "i440FX", "i440FX-pcihost", "apic", "fw_cfg_io", "hpet", "ioapic", "mc146818rtc", "i8042"),
-    *("i8257", "isa-i8259", "isa-pcspk", "isa-pit", "kvm-i8259", "kvm-ioapic", "kvm-pit", "port92", "vmport"),
-)
-
 
 @command("device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False)
 def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: Any) -> None:
@@ -25,7 +19,7 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: 
     row = qom.drivers().get(driver)
     if row is None:
         raise QmpError(f"'{driver}' is not a valid device model name")
-    if driver in BOARD_ONLY or not row.get("hotpluggable", True):
+    if not row.get("user_creatable", True) or not row.get("hotpluggable", True):
         raise QmpError("Parameter 'driver' expects a pluggable device type")
     buses = {name: found for device in machine.devices.values() for name, found in device.buses.items()}
     if bus and bus not in buses:

@@ -1,0 +1,79 @@
+"""What a device can be beside a device: whoever needs one of these asks for the class, not for a method's name.
+
+    for button in machine.all(PowerButton): button.powerdown()
+
+A device declares it by deriving from it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+
+class PowerButton:
+    """The user's finger on it. The device lock is held."""
+
+    def powerdown(self) -> None:
+        raise NotImplementedError
+
+
+class Sleeper:
+    """Takes part in S3. The device lock is held."""
+
+    # It has power while the machine sleeps, and so is not reset on waking.
+    suspend_well = False
+
+    def sleep(self) -> None:
+        """The machine falls asleep."""
+
+
+class Waker(Sleeper):
+    """Decides what ends a sleep: rtc, pmtimer, other."""
+
+    def wakes(self, reason: str) -> bool:
+        raise NotImplementedError
+
+    def woken(self, reason: str) -> None:
+        raise NotImplementedError
+
+
+class GuestExit:
+    """Ends vmrun with a code of the guest's choice (Action.EXIT)."""
+
+    exit_code: int | None = None
+
+
+class Coalesced:
+    """Has zones whose writes may come late, as long as they come in order: (`memory` or `io`, address, size)."""
+
+    coalesced: tuple[tuple[str, int, int], ...] = ()
+
+
+class BusOwner:
+    """Provides buses: called before realize, it puts them into `buses` by the names of the machine file."""
+
+    def make_buses(self, names: list[str], platform: Platform) -> None:
+        raise NotImplementedError
+
+
+class PciFunction:
+    """Answers in configuration space: `devfn` is its slot and function, `config` the space, `bars` its windows."""
+
+    driver: str
+    parent_bus: Any
+    devfn: int
+    config: Any
+    bars: dict[int, Any]
+
+
+class DiskGeometry:
+    """A disk that tells cylinders, heads and sectors; `backend` is its medium."""
+
+    backend: Any
+
+    def geometry(self) -> tuple[int, int, int]:
+        raise NotImplementedError
