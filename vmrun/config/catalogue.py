@@ -116,6 +116,9 @@ class Catalogue:
     def modelled_names(self) -> list[str]:
         return sorted(self._devices)
 
+    def names_of_drives(self) -> set[str]:
+        return {prop["name"] for prop in self.drives["props"]} - self.planned_of_drives()
+
     def planned_of_drives(self) -> set[str]:
         """A drive's options that are not modelled yet."""
         return {prop["name"] for prop in self.drives["props"] if prop.get("planned")}

@@ -124,7 +124,7 @@ def test_a_domains_table_of_its_system() -> None:
     domain = DOMAIN.replace(b"<boot dev='hd'/>", b"<smbios mode='sysinfo'/>")
     assert import_domain(domain, "test.xml")[0]["smbios"] == {
         "type1": {"serial": "1, 2"},
-        "type3": {"asset": "7"},
+        "type3": {"manufacturer": "", "asset": "7"},
         "type11": {"values": ["x", "y"]},
     }
 

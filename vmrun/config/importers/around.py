@@ -57,6 +57,7 @@ class Around:
         self.line = max(self.line, start - _FAR)
         before = text[self.line : start]
         piece, outer, self.quote, at = segment(before)
+        self.opened = self.line + at
         self.before_quote = before[:at] if self.quote else ""
         self.format = re.search(r"(?<!\w)[rb]?f[rb]?$", self.before_quote, re.I) is not None
         self.remark = remark_level(before, outer)

@@ -87,6 +87,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
         elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket"):
             if boolean(option, key, value) == (key == "mux"):
                 line.no_equal(option, key)
+        elif kind == "udp" and (key, value) in (("localaddr", ""), ("localport", "0")):
+            continue  # any
         elif key in _FLAGS:
             result[key] = boolean(option, key, value)
         elif key == "size":

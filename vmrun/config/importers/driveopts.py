@@ -20,6 +20,8 @@ _CHOICES = {
     "cache": ("none", "off", "writeback", "writethrough", "directsync", "unsafe"),
     "detect-zeroes": ("off", "on", "unmap"),
 }
+# Options that a drive has where vmrun does them.
+_NEW = {"detect-zeroes": "detect-zeroes", "file.locking": "locking"}
 _AS_IS = {"detect-zeroes": ("off",), "file.locking": ("auto",)}
 _FLAGS = ("readonly", "read-only", "snapshot", "copy-on-read")
 _GEOMETRY = {"cyls": "cyls", "heads": "heads", "secs": "secs", "trans": "bios-chs-trans"}
@@ -149,8 +151,8 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             line.no_equal(option, f"aio={value}", host=True)
         elif key == "discard":
             spec[key] = {"on": "unmap", "off": "ignore"}.get(value, value)
-        elif key in _KEPT:
-            spec[key] = value
+        elif key in _KEPT or key in _NEW and _NEW[key] in line.catalogue.names_of_drives():
+            spec[_NEW.get(key, key)] = value
         elif key in ("boot", "file.driver") or key in _AS_IS and value in _AS_IS[key]:
             continue  # extboot of old, which every BIOS since does by itself
         elif key.startswith(
@@ -212,7 +214,7 @@ def node(line: Line, name: str) -> dict[str, Any]:
         child = given.get("file")
         driver = given["driver"]
         if driver == "copy-on-read":
-            line.no_equal(option, driver, host=True)
+            _host_option(line, option, spec, driver, True)
         elif driver not in ("file", "host_device", "host_cdrom") or not spec:
             spec.setdefault("format", "raw" if driver == "file" else driver)
         for key in ("filename", "file.filename"):
@@ -241,7 +243,7 @@ def node(line: Line, name: str) -> dict[str, Any]:
 
 def _host_option(line: Line, option: Option, spec: dict[str, Any], key: str, value: Any) -> None:
     """What a drive says about the host's side, when vmrun does it."""
-    names = {prop["name"] for prop in line.catalogue.drives["props"]} - line.catalogue.planned_of_drives()
+    names = line.catalogue.names_of_drives()
     choices = line.catalogue.choices_of_drives(key)
     if key in names and (not choices or value in choices):
         spec.setdefault(key, value)

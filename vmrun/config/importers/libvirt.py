@@ -194,6 +194,7 @@ class _Domain:
             policies = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
             for each in item.all("feature"):
                 policy = each.get("policy", "require")
+                each.get("name")
                 if policy in policies:
                     pairs.append((each.get("name"), policies[policy]))
                 else:
@@ -298,7 +299,8 @@ class _Domain:
         item = self.root.find("memory")
         if item is not None:
             item.ignore("dumpCore")
-            self.add(item.line, "-m", f"{self.amount(item, item.text, item.get('unit'))}B")
+            amount = self.amount(item, item.text, item.get("unit"))
+            self.add(item.line, "-m", str(-(-amount >> 20)))  # libvirt rounds up
 
     def _processors(self) -> None:
         vcpu = self.root.find("vcpu")
@@ -369,6 +371,8 @@ class _Domain:
         for tag, kind in kinds.items():
             for table in item.all(tag):
                 pairs = [(entry.get("name", "value"), entry.text) for entry in table.all("entry")]
+                if pairs and kind in "23" and "manufacturer" not in dict(pairs):
+                    pairs.insert(0, ("manufacturer", ""))  # libvirt writes it, and QEMU shows it
                 if pairs:
                     self.add(table.line, "-smbios", join([("type", kind), *pairs]))
 

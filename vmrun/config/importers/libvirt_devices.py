@@ -35,9 +35,8 @@ _NETS |= {"virtio-non-transitional": "virtio-net-pci-non-transitional"}
 _INPUTS = {"tablet": "usb-tablet", "mouse": "usb-mouse", "keyboard": "usb-kbd"}
 _WRITE_CACHE = {"none": "on", "writeback": "on", "unsafe": "on", "writethrough": "off", "directsync": "off"}
 _ADDRESSES = ("pci", "drive", "usb", "isa", "virtio-serial", "ccid", "unassigned", "")
-_ON_USB = ("disk", "interface", "sound", "hostdev", "controller", "smartcard", "serial", "input", "hub", "redirdev")
+_ON_USB = ("interface", "sound", "hostdev", "controller", "smartcard", "serial", "input", "hub", "redirdev")
 _USB_PORTS = {"ehci": 6, "ich9-ehci1": 6, "nec-xhci": 4, "qemu-xhci": 4, "pci-ohci": 3}
-_BUSES = ("ide", "fdc", "scsi", "virtio", "xen", "usb", "uml", "sata", "sd")
 # Slots of the board: the host bridge and the PIIX3.
 _TAKEN = (0, 1)
 
@@ -118,7 +117,9 @@ class Devices:
         items = list(devices.children) if devices is not None else []
         if any(child.tag == "boot" for item in items for child in item.children):
             return found
-        items.sort(key=lambda item: self._rank(item) if item.tag == "disk" else (len(_BUSES), 0))
+        items = self._in_order([item for item in items if item.tag == "disk"]) + [
+            item for item in items if item.tag != "disk"
+        ]
         kinds = getattr(self.domain, "boot_order", []) or ([] if self.domain.given else ["hd"])
         for order, kind in enumerate(kinds, 1):
             for item in items:
@@ -130,10 +131,19 @@ class Devices:
                     break
         return found
 
-    def _rank(self, item: Item) -> tuple[int, int]:
-        """libvirt puts disks in the order of their buses and names."""
-        bus = self._bus(item)
-        return _BUSES.index(bus) if bus in _BUSES else len(_BUSES), self._index(item)
+    def _in_order(self, disks: list[Item]) -> list[Item]:
+        """libvirt puts a disk beside those of its bus, by name."""
+        found: list[Item] = []
+        for disk in disks:
+            at = -1
+            for place in range(len(found) - 1, -1, -1):
+                if self._bus(found[place]) == self._bus(disk):
+                    if self._index(found[place]) > self._index(disk):
+                        at = place
+                    elif at < 0:
+                        at = place + 1
+            found.insert(at if at >= 0 else len(found), disk)
+        return found
 
     def _implicit(self, devices: Item) -> None:
         """What libvirt adds: controllers that devices need, a USB controller, a balloon."""
@@ -195,8 +205,7 @@ class Devices:
         waiting = [each for each in controllers if each.attributes.get("model") == "pci-bridge"]
         waiting += [*self._of("filesystem"), *self._of("interface"), *self._of("sound")]
         waiting += [each for each in controllers if each.attributes.get("type") in ("scsi", "virtio-serial", "usb")]
-        disks = [disk for disk in self._of("disk") if self._bus(disk) == "virtio"]
-        waiting += sorted(disks, key=self._rank)
+        waiting += [disk for disk in self._in_order(self._of("disk")) if self._bus(disk) == "virtio"]
         waiting += [*self._of("hostdev"), *self._of("memballoon"), *self._of("rng"), *self._of("watchdog"), *videos[1:]]
         waiting += [*self._of("shmem"), *self._of("input"), *self._of("serial"), *self._of("vsock")]
         for item in waiting:
@@ -317,7 +326,8 @@ class Devices:
                 get = child.attributes.get
                 if child.tag == "address" and get("type") == "usb" and not int(get("bus") or "0", 0):
                     said.add(get("port", ""))
-        waiting = [item for tag in _ON_USB for item in self._of(tag) if self._on_usb(item)]
+        order = [*self._in_order(self._of("disk")), *(item for tag in _ON_USB for item in self._of(tag))]
+        waiting = [item for item in order if self._on_usb(item)]
         models = [
             item.attributes.get("model") or ""
             for item in self._of("controller")
@@ -397,7 +407,10 @@ class Devices:
             self.device(item, "pci-bridge", [("chassis_nr", number), ("id", f"pci.{index}")])
         elif kind == "ccid":
             self.add(item.line, "-device", join([("id", f"ccid{index}"), *self._usb(item)], "usb-ccid"))
-        elif (kind, model) not in (("ide", ""), ("fdc", ""), ("ide", "piix3")):
+        elif (kind, model) in (("ide", ""), ("fdc", ""), ("ide", "piix3")):
+            for child in item.all("address"):
+                child.skip()  # the board's
+        else:
             self.domain.lost(item.line, f"<controller type='{kind}' model='{model}'>")
 
     def _hub(self, item: Item) -> None:

@@ -26,7 +26,7 @@ class Listing:
         joined = False
         while self.at < len(text):
             char = text[self.at]
-            if char == "\n" and line and not depth:
+            if line and not depth and (char == "\n" or re.compile(r"-[A-Za-z]").match(self.text, self.at)):
                 break
             if char.isspace() or char == "," or char == "@" and text[self.at + 1 : self.at + 2] == "(":
                 self.at += 1
@@ -112,6 +112,7 @@ class Listing:
         percent = re.compile(r"\s*%\s*(\((?:[^()]|\([^()]*\))*\)|[\w.\[\]]+)|\.format\([^()]*\)").match(text, self.at)
         if percent is not None:
             self.at, fills = percent.end(), True
+        fills = fills or "{}" in body and body != "{}"
         if not fills and not re.search(r"\$[\w({]|\{\{", body):
             return Word(body, quoted=True)
         inner = Shell('"' + re.sub(r'(["\\])', r"\\\1", body) + '"', self.shell.values, takes)

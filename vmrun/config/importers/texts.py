@@ -31,6 +31,7 @@ _ASSIGNED = re.compile(
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
 )
+_DEFAULT = re.compile(r"\$\{([A-Za-z_]\w*)(:?)=([^{}$`]*)\}")
 _VARIABLE = re.compile(
     r"[\"']?(?:\$\{?|\$\(|%)(?:env:)?([A-Za-z_]\w*)(?:\[[@*]\])?(?::[-=][^}]*)?[})%]?[\"']?(?=[\s\"'`;]|$)"
 )
@@ -165,6 +166,10 @@ class _Finder:
             if kind == "assigned":
                 self._assign(match)
                 continue
+            if kind == "default":
+                if self.values.get(match[1]) is None or match[2] and not self.values[match[1]]:
+                    self.values[match[1]] = match[3]
+                continue
             self.shell.notes = []
             if kind == "variable":
                 command = self._of_variable(match)
@@ -191,6 +196,7 @@ class _Finder:
 
     def _events(self) -> Iterator[tuple[str, re.Match[str]]]:
         events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
+        events += [(match.start(), "default", match) for match in _DEFAULT.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
         for _, kind, match in sorted(events, key=lambda event: event[0])[:EVENTS]:
@@ -200,7 +206,7 @@ class _Finder:
 
     def _assign(self, match: re.Match[str]) -> None:
         name, operator, at = match[1], match[2].strip(), match.end()
-        value, end = self._value(at, bool(match[2][:1].isspace()) or operator in (":=", "::=", "?="))
+        value, end = self._value(at, self._to_the_end(match, operator))
         if name in self.defines:
             return
         program = _PROGRAM.search(self.text, at, end)
@@ -225,6 +231,11 @@ class _Finder:
             self.values.pop(name, None)
         else:
             self.values[name] = value
+
+    def _to_the_end(self, match: re.Match[str], operator: str) -> bool:
+        """Whether a value is all the rest of its line, as make and most languages have it, and the shell has not."""
+        spaced = match[2][:1].isspace() or operator in (":=", "::=", "?=")
+        return bool(spaced) or self.shell.make and match[0][:1] not in (" ", "\t", ";", "&")
 
     def _option_before(self, at: int, start: int) -> bool:
         """`accel=kvm` in OPTS="-machine accel=kvm" is no program."""
@@ -417,13 +428,14 @@ class _Finder:
         text = self.text
         while True:
             match = re.compile(
-                r"[ \t]*(\.\.?(?=\s)|\+|\\)?\s*(?:([rfbuRFBU]{0,2})([\"'])|([A-Za-z_][\w.]*(?:\([^()\n]*\))?))?"
+                r"[ \t]*(\.\.?(?=\s)|\+|\\)?\s*(?:([rfbuRFBU]{0,2})([\"'])|(\$?[A-Za-z_][\w.]*\b(?:\([^()\n]*\))?))?"
             ).match(text, end)
             if match is None or not (match[3] or match[4] and match[1] in ("+", "..", ".")):
                 return body, end
             if match[4]:
-                value = self.values.get(match[4])
-                body += value if isinstance(value, str) else "{" + match[4].partition("(")[0] + "}"
+                name = match[4].lstrip("$").partition("(")[0]
+                value = self.values.get(name)
+                body += value if isinstance(value, str) else "{" + name + "}"
                 around.format = around.format or not isinstance(value, str)
                 end = match.end()
                 continue
@@ -438,7 +450,9 @@ class _Finder:
             if (
                 match[1] is None
                 and "\n" in match[0]
-                and not re.search(r"[(\[{,=][ \t]*\\?\s*[rfbuRFBU]?$", around.before_quote)
+                and not re.search(
+                    r"[(\[{,=][ \t]*\\?\s*[rfbuRFBU]?$", text[max(0, around.opened - 200) : around.opened]
+                )
             ):
                 return body, end
             more, end = inside(text, match.end(), match[3])

@@ -137,6 +137,8 @@ class Reader:
     def _end(self) -> None:
         if self.word is not None:
             word = self.word
+            if word.text.endswith("}") and "{" not in word.text and not word.quoted:
+                word.text = word.text.rstrip("}")  # what a text around it closes
             if word.text == "" and word.gaps and not word.quoted:
                 word.whole = len(word.gaps) == 1
             if word.text in ("...", "…", "[...]", "[…]") and not word.quoted:
@@ -159,7 +161,7 @@ class Reader:
 
     def _goes_on(self) -> bool:
         """A backslash, caret or backtick at a line's end."""
-        match = re.compile(r"[\\^`][ \t]*(?:#[^\n]*)?\n").match(self.text, self.at)
+        match = re.compile(r"(?:\\{1,2}|[\^`])[ \t]*(?:#[^\n]*)?\n").match(self.text, self.at)
         if match is None or self.text[self.at] == "`" and self.word is not None:
             if self.text[self.at] in "\\^" and not self.text[self.at + 1 :].strip():
                 self.at = len(self.text)
