@@ -239,6 +239,8 @@ def _registers(machine: Any, words: list[str], cpu: int) -> str:
 
 def _state(machine: Any, index: int) -> dict[str, Any]:
     state = machine.accelerator.save_vcpu(index)
+    if "regs" not in state:
+        raise NotImplementedError
     return {**state.get("sregs", {}), **state.get("regs", {}), "halted": state.get("mp_state") == HALTED}
 
 
