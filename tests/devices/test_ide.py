@@ -240,3 +240,23 @@ def test_nien_keeps_the_interrupt_back(timed):
     q.outb(CONTROL, 0x02)
     command(q, 0xEC)
     assert (6, 1) not in q.irq_log
+
+
+@pytest.mark.parametrize("letter", "bwl")
+def test_the_bus_master_s_ports_decode_accesses_of_every_size_alike(pair, letter):
+    ones = {"b": "0x5a", "w": "0x5a5a", "l": "0x5a5a5a5a"}[letter]
+    for offset in range(16):
+        answers = []
+        for q in pair:
+            q.outl(0xCF8, 0x80000920)
+            q.outl(0xCFC, BM | 1)
+            q.outl(0xCF8, 0x80000904)
+            q.outw(0xCFC, 5)
+            q.outl(BM + 4, 0x12345678)
+            q.outb(BM + 2, 0x66)
+            reads = [q.ask(f"in{letter} {BM + n:#x}") for n in range(16 if letter == "b" else 13)]
+            q.ask(f"out{letter} {BM + min(offset, 12):#x} {ones}")
+            answers.append((reads, [q.inb(BM + n) for n in range(16)]))
+            q.outb(BM, 0)
+            q.outb(BM + 8, 0)
+        assert answers[0] == answers[1], offset

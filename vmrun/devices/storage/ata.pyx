@@ -787,17 +787,36 @@ cdef class BusMaster(IoRegion):
         self.by_index[1] = <void *>secondary
         self.max_access = 4
 
+    cdef u32 wide(self, u64 offset, u32 left) noexcept nogil:
+        """Bytes of the aligned piece of an access that begins here. BMIC and BMIS are bytes: as in qemu-kvm a wider piece
+        reads all ones there and changes nothing.
+        """
+        cdef u32 piece = 1
+        if offset & 4:
+            return 1
+        while 2 * piece <= left and 2 * piece <= 4 - (offset & 3) and offset & (2 * piece - 1) == 0:
+            piece *= 2
+        return piece
+
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 value = 0
-        cdef u32 i
-        for i in range(size):
-            value |= <u64>read_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7) << (8 * i)
+        cdef u32 i = 0, piece
+        while i < size:
+            piece = self.wide(offset + i, size - i)
+            if piece == 1:
+                value |= <u64>read_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7) << (8 * i)
+            else:
+                value |= ((<u64>1 << 8 * piece) - 1) << (8 * i)
+            i += piece
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        cdef u32 i
-        for i in range(size):
-            write_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7, (value >> (8 * i)) & 0xFF)
+        cdef u32 i = 0, piece
+        while i < size:
+            piece = self.wide(offset + i, size - i)
+            if piece == 1:
+                write_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7, (value >> (8 * i)) & 0xFF)
+            i += piece
         return 0
 
 
