@@ -110,6 +110,19 @@ class Problem:
         }
 
 
+HOST_SIDE = ("VR0620", "VR0621", "VR0622", "VR0623", "VR0626", "VR063", "VR0900", "VR0901", "VR092", "VR093")
+
+
+def exit_code(problems: Iterable[Problem]) -> int:
+    """What a command ends with: 0 without an error, 3 when all errors are the host's (a missing image, too little
+    memory), 1 when there is one that the machine's file can be blamed for.
+    """
+    codes = [problem.code for problem in problems if problem.severity == ERROR]
+    if not codes:
+        return 0
+    return 3 if all(code.startswith(HOST_SIDE) for code in codes) else 1
+
+
 class VmrunError(Exception):
     """Something a user can act on; exit_code is what the command ends with, problems what it prints."""
 
@@ -132,6 +145,9 @@ class VmrunError(Exception):
         self.problems = found
         super().__init__(found[0].text())
 
+    def __str__(self) -> str:
+        return self.problems[0].text()
+
     @property
     def code(self) -> str:
         return self.problems[0].code
@@ -146,16 +162,41 @@ class VmrunError(Exception):
 
 
 class ConfigError(VmrunError):
-    """A machine or type file is wrong; carries every problem found in it."""
+    """A machine or type file is wrong, or names what the host does not have; carries every problem found."""
 
-    exit_code = 1
     default_code = "VR0100"
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        return exit_code(self.problems) or 1
 
 
 class BuildError(VmrunError):
     """The machine is well described but cannot be built here."""
 
     default_code = "VR0910"
+
+
+class about:  # noqa: N801  # read as a word: `with about("kernel", "VR0630"):`
+    """Errors that leave the block are about this path of the machine's file, and of this code, unless they say more
+    themselves. A path that begins with a dot is within this one.
+    """
+
+    __slots__ = ("code", "path")
+
+    def __init__(self, path: str, code: str = "") -> None:
+        self.path, self.code = path, code
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, VmrunError):
+            for problem in error.problems:
+                if not problem.path or problem.path[0] == ".":
+                    problem.path = self.path + problem.path
+                if self.code and problem.code == error.default_code:
+                    problem.code = self.code
 
 
 class BackendError(VmrunError):

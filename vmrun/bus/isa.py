@@ -43,6 +43,8 @@ class IsaDevice(Device):
 
     def map_io(self, io: IoRegion, base: int, size: int, name: str = "", priority: int = 0) -> Region:
         """Answer ports base … base+size-1."""
+        if base is None:
+            raise BuildError(f"{self.driver} is given no I/O port", remedy="add `iobase:`")
         return self.map(self.parent_bus.platform.system_io, io, base, size, name=name or self.driver, priority=priority)
 
     def isa_irq(self, n: int) -> IrqLine:

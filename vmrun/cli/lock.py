@@ -14,25 +14,24 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import write
-    from vmrun.config.files import check_files
     from vmrun.config.resolve import resolve_file
     from vmrun.errors import BackendError, ConfigError
     from vmrun.machine import lock
+    from vmrun.machine.examine import looking
 
     machine = resolve_file(args.file, args.set)
-    missing = [problem for problem in check_files(machine) if problem.severity == "error"]
-    if missing:  # an image's size is the disk's, which the guest sees
-        raise ConfigError(problems=missing)
     path = args.output or lock.lock_path(args.file)
     if args.check:
-        lock.check(machine.data, path)
+        with looking(machine):
+            lock.check(machine.data, path)
         write(f"{path}: holds\n")
         return 0
     if path != "-" and not lock.may_replace(path):
         raise ConfigError(
             f"'{path}' exists and is no lock of vmrun's", code="VR0110", remedy="--output names another file"
         )
-    made = lock.make(machine.data)
+    with looking(machine):
+        made = lock.make(machine.data)
     if path == "-":
         write(lock.text(made))
         return 0

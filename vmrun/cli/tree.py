@@ -25,8 +25,11 @@ def run(argv: list[str]) -> int:
     from vmrun.cli.tree_views import VIEWS as MAKERS
     from vmrun.config.cache import resolve_cached
     from vmrun.machine.dry import build_dry
+    from vmrun.machine.examine import looking
 
-    machine = build_dry(resolve_cached(args.file, args.set).data)
+    resolved = resolve_cached(args.file, args.set)
+    with looking(resolved):
+        machine = build_dry(resolved.data)
     try:
         found = MAKERS[args.view](machine)
     finally:

@@ -113,6 +113,7 @@ class Up(Runner):
 
     def _build(self) -> Machine:
         from vmrun.config.cache import resolve_cached
+        from vmrun.errors import VmrunError
         from vmrun.machine.builder import build
 
         options = self.options
@@ -128,7 +129,12 @@ class Up(Runner):
             lock.check(resolved.data, lock.lock_path(options.file))
         if options.paused:
             config["paused"] = True
-        machine = build(config, accel=options.accel, mux=self._mux(config))
+        try:
+            machine = build(config, accel=options.accel, mux=self._mux(config))
+        except VmrunError as error:
+            from vmrun.machine.examine import explained
+
+            raise explained(error, resolved) from None
         try:
             if options.locked:
                 lock.check_built(machine)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.errors import exit_code
+
     parser = argparse.ArgumentParser(
         "vmrun validate", description="Say everything that is wrong with machine files."
     )
@@ -28,7 +30,7 @@ def run(argv: list[str]) -> int:
         for _, problems in results:
             as_errors(problems)
     _SHOW[args.format](results)
-    return 1 if any(problem.severity == "error" for _, found in results for problem in found) else 0
+    return exit_code(problem for _, found in results for problem in found)
 
 
 def check(path: str, sets: list[str], files: bool) -> list[Problem]:
@@ -46,11 +48,10 @@ def check(path: str, sets: list[str], files: bool) -> list[Problem]:
 
         changed = changed_since_release(machine["machine"], os.path.dirname(os.path.abspath(path)))
         problems = problems + ([changed] if changed is not None else [])
-    if machine is not None and files:
-        from vmrun.config.files import check_files
-        from vmrun.firmware.romspace import check_roms
+    if machine is not None:
+        from vmrun.machine.examine import examine
 
-        problems = problems + check_files(machine) + check_roms(machine.data, machine.place)
+        problems = problems + examine(machine, files)
     return in_order(problems)
 
 

@@ -85,6 +85,8 @@ def _typed(work: Work, kind: str, id: str, node: Node, types: dict[str, Any], in
         code = "VR0802" if kind == "chardev" else "VR0803"
         work.problems.append(not_yet(f"{kind} type '{name}'", given.place, f"{path}.type", code))
     values = _options(work, node, table, path, f"{kind} type '{name}'", f"{kind} '{id}'", planned=entry.get("planned"))
+    if kind == "chardev" and name == "ringbuf":
+        _ring(work, id, node, values, path)
     if kind == "chardev" and name == "socket":
         _socket(work, id, node, values, path)
     if len(work.problems) > before:
@@ -142,6 +144,31 @@ def _is_address(name: str) -> bool:
 def absolute(work: Work, path: str) -> str:
     """A path of the file as the builder wants it: relative ones start at the file's directory."""
     return os.path.normpath(os.path.join(work.directory, os.path.expanduser(path)))
+
+
+def beside(work: Work, name: str) -> str:
+    """The path of a firmware or option ROM that the file names: a path is one from the file's directory, a mere name
+    a file that lies there. Any other name is looked for where the host has its firmware.
+    """
+    if not name or os.path.isabs(name):
+        return name
+    path = absolute(work, name)
+    if "/" in name or name.startswith("~") or os.path.isfile(path):
+        return path
+    work.missing.append(path)
+    return name
+
+
+def _ring(work: Work, id: str, node: Node, values: dict[str, Any], path: str) -> None:
+    size = values["size"]
+    if size < 2 or size & (size - 1):
+        work.wrong(
+            "VR0404",
+            f"'size' of chardev '{id}' is {size}, not a power of two",
+            (node.get("size") or node).place,
+            f"{path}.size",
+            nearest=str(1 << max(1, size.bit_length() - 1)),
+        )
 
 
 def _socket(work: Work, id: str, node: Node, values: dict[str, Any], path: str) -> None:

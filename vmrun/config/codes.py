@@ -137,6 +137,19 @@ CODES: dict[str, tuple[str, str]] = {
         "`remove:` takes ids of the machine type's own devices; `vmrun tree` shows them. What else stands in a file is "
         "left out by deleting its line.",
     ),
+    "VR0408": (
+        "a device that the board cannot do without",
+        "The firmware finds the machine through fw_cfg and the CMOS memory of the clock, so neither can be removed.",
+    ),
+    "VR0410": (
+        "a device that cannot be made",
+        "Each of its properties is allowed, but not all of them together, or not on this board. The message says why.",
+    ),
+    "VR0411": (
+        "a chip that KVM cannot move",
+        "With `kernel_irqchip: on` the interrupt controllers and the timer are in KVM's kernel, which has them where a "
+        "PC has them and nowhere else. `kernel_irqchip: off` uses vmrun's own.",
+    ),
     "VR0501": ("a bus that cannot be used", "The bus does not exist, or the device plugs into none."),
     "VR0502": ("a bus of the wrong kind", "A device plugs into one kind of bus: PCI, ISA, IDE, …"),
     "VR0503": (
@@ -204,6 +217,10 @@ CODES: dict[str, tuple[str, str]] = {
         'ROM that does not fit beside it is left out, and its device cannot be booted from. romfile: "" leaves a '
         "ROM out on purpose.",
     ),
+    "VR0523": (
+        "wires in a circle",
+        "Following wires from pin to pin comes back to the first. A level would run in circles for ever.",
+    ),
     "VR0601": (
         "an unknown backend type",
         "The message lists the types that there are; those that are still to come are told by a code of their own.",
@@ -256,6 +273,20 @@ CODES: dict[str, tuple[str, str]] = {
         "not a file but something else",
         "A FIFO, a socket or a device such as /dev/zero has no contents that could be a disk, kernel or firmware.",
     ),
+    "VR0630": (
+        "a kernel that cannot be started",
+        "The file named under `kernel` is of no kind that vmrun starts, is cut off, or asks of its loader what there "
+        "is not. docs/boot.md has the kinds.",
+    ),
+    "VR0632": (
+        "no firmware, or no option ROM",
+        "The file is there, but it cannot be what it is named for: a PC's firmware is a multiple of 64 KiB up to 8 MiB "
+        "with code at its end, an option ROM begins with 55 aa and has the length it says.",
+    ),
+    "VR0633": (
+        "more memory than the host has",
+        "The host does not give the machine as much address space. Less `memory:`, or fewer limits (ulimit -v).",
+    ),
     "VR0701": (
         "an impossible amount of memory",
         "At least 2 MiB, in steps of 4 KiB. A number without a unit means bytes.",
@@ -292,6 +323,27 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0712": (
         "SMBIOS structures that the firmware does not take",
         "Up to pc-i440fx-2.0 the firmware makes the SMBIOS tables; a machine can set fields of types 0 and 1 only.",
+    ),
+    "VR0713": (
+        "a clock that starts at no date",
+        "`rtc.base` is utc, localtime, or a date of the years 1700 to 2200: 2026-11-23 or 2026-11-23T10:00:00.",
+    ),
+    "VR0714": (
+        "a command line that is too long",
+        "A kernel says in its header how long a command line it takes; before version 2.06 of the boot protocol it is "
+        "255 bytes.",
+    ),
+    "VR0715": (
+        "too little memory for the kernel",
+        "A kernel's header says where it unpacks itself and how much room it needs there; an initrd comes on top.",
+    ),
+    "VR0716": (
+        "SMBIOS tables that cannot be made",
+        "All tables together have at most 65535 bytes, a processor's speed is a 16-bit number of MHz.",
+    ),
+    "VR0717": (
+        "a memory map that cannot be",
+        "Its parts are whole pages, each where a PC can have it, and RAM is not cut above the place where it must end.",
     ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),

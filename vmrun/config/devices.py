@@ -6,6 +6,7 @@ A property's value is, from weakest to strongest: the driver's default, the type
 
 from __future__ import annotations
 
+from vmrun.config.backends import beside
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
 from vmrun.config.spec import BOARD, SHORT, DeviceSpec
@@ -192,7 +193,7 @@ def _own(
         if prop is not None:
             value = convert(node, prop, dev.driver, path, work.problems)
             if value is not None:
-                props[name] = value
+                props[name] = beside(work, value) if name == "romfile" and not dev.board else value
         if kernel_prop is not None:
             value = convert(node, kernel_prop, dev.in_kernel, path, work.problems if prop is None else [])
             if value is not None:

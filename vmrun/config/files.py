@@ -23,6 +23,9 @@ UNIX_PATH_MAX = 107  # bytes, sun_path without its NUL
 def check_files(machine: ResolvedMachine) -> list[Problem]:
     """Every problem with the files that a resolved machine names, at the place where it names them."""
     problems: list[Problem] = []
+    most = host_memory()
+    if machine["memory"] > most:
+        _add(machine, problems, "VR0633", too_large(machine["memory"], most), "memory", ("memory",), LESS_MEMORY)
     for id, drive in machine["drives"].items():
         if "file" in drive:
             _image(machine, problems, id, drive)
@@ -54,6 +57,26 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
                 ("firmware",),
             )
     return problems
+
+
+def host_memory() -> int:
+    """Bytes that a machine can have here: memory and swap, or anything where the host is told to give out more."""
+    try:
+        with open("/proc/sys/vm/overcommit_memory", encoding="ascii") as file:
+            if file.read(1) == "1":
+                return 1 << 63
+        with open("/proc/meminfo", encoding="ascii") as file:
+            rows = dict(line.split(":", 1) for line in file if ":" in line)
+        return sum(int(rows[name].split()[0]) << 10 for name in ("MemTotal", "SwapTotal"))
+    except (OSError, ValueError, KeyError, IndexError):
+        return 1 << 63
+
+
+def too_large(wanted: int, most: int) -> str:
+    return f"the machine has {wanted >> 20} MiB of memory, more than the host's {most >> 20} MiB with swap"
+
+
+LESS_MEMORY = "give the machine less `memory:`"
 
 
 def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: dict[str, object]) -> None:

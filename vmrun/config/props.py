@@ -7,20 +7,13 @@ from __future__ import annotations
 from vmrun.config.near import nearest
 from vmrun.config.node import Node, kind
 from vmrun.config.scalar import parse_mac, parse_pci_addr, parse_size, pci_addr_text
+from vmrun.core.values import RANGES
 from vmrun.errors import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_BITS = {
-    "uint8": (0, 0xFF),
-    "uint16": (0, 0xFFFF),
-    "uint32": (0, 0xFFFFFFFF),
-    "uint64": (0, 0xFFFFFFFFFFFFFFFF),
-    "int32": (-0x80000000, 0x7FFFFFFF),
-    "size": (0, 0xFFFFFFFFFFFFFFFF),
-}
 _SWITCHES = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 NAMES = ("drive", "chardev", "netdev", "link")  # properties that name another object
 
@@ -53,7 +46,7 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
         return None, "has no value", "remove the key to get the default", ""
     if wanted == "bool":
         return _bool(value)
-    if wanted in _BITS:
+    if wanted in RANGES:
         return _number(value, prop, wanted)
     if wanted == "pci-addr":
         at = parse_pci_addr(value)
@@ -109,7 +102,7 @@ def _number(value: Any, prop: dict[str, Any], wanted: str) -> tuple[Any, str, st
         if type(value) is str and value[:1].isdigit() and value.isalnum():
             return None, f"is {shown(value)}, not a number", "decimal, or hexadecimal with 0x in front", ""
         return None, f"is {shown(value)}, not a number", "", ""
-    low, high = _BITS[wanted]
+    low, high = RANGES[wanted]
     low = prop["min"] if prop.get("min") is not None else low
     high = prop["max"] if prop.get("max") is not None else high
     if not low <= number <= high:

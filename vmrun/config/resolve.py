@@ -136,8 +136,17 @@ def resolve(
     backends.check_references(work)
     listeners.check(work)
     data = _assemble(work, name, wired)
+    _note_sections(work)
     read = (*files, *machine_type.files, *catalogue.files, *dict.fromkeys(work.files))
-    return ResolvedMachine(data, work.places, tuple(problems), read, tuple(machine_type.missing))
+    return ResolvedMachine(data, work.places, tuple(problems), read, (*machine_type.missing, *work.missing))
+
+
+def _note_sections(work: Work) -> None:
+    """Where each section begins, and each of its entries, for what is found wrong later and noted no closer."""
+    for key, node in work.spec.root.value.items():
+        work.places.setdefault(key, node.place.key())
+        for name, child in node.value.items() if type(node.value) is dict else ():
+            work.places.setdefault(f"{key}.{name}", child.place.key())
 
 
 def resolve_type(name: str, catalogue: Catalogue | None = None) -> ResolvedMachine:

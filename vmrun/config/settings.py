@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.config import modules
-from vmrun.config.backends import absolute
+from vmrun.config.backends import absolute, beside
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names, planned
 from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
@@ -11,6 +11,7 @@ from vmrun.config.node import Node, plain
 from vmrun.config.props import shown
 from vmrun.config.scalar import parse_size, size_text
 from vmrun.config.work import Work, not_yet
+from vmrun.core.values import FIRST_YEAR, LAST_YEAR, seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def memory(work: Work) -> tuple[int, dict[str, Any]]:
             work.wrong("VR0701", f"memory is {size_text(amount)}; the most is 64TiB", node.place, "memory")
         work.note("memory", node.place)
     layout = merged(work, "memory-map")
+    if not _map_fits(work, layout):
+        layout = _numbers(plain(work.machine_type.root.get("memory-map") or work.spec.root.at({})))
     limit, split = int(layout.get("low-ram-limit", 0xE0000000)), int(layout.get("low-ram-split", 0xE0000000))
     below = split if amount >= limit else amount
     for key, value in (("below-4g", below), ("above-4g", amount - below)):
@@ -68,6 +71,56 @@ def memory(work: Work) -> tuple[int, dict[str, Any]]:
             )
         layout[key] = value
     return amount, layout
+
+
+# part of the memory map → (least, greatest, step)
+_MAP = {
+    ("low-ram-limit",): (1 << 20, _HIGH, 4096),
+    ("low-ram-split",): (1 << 20, _HIGH, 4096),
+    ("high-ram",): (_HIGH, 1 << 46, 4096),
+    ("option-roms", "base"): (0xC0000, 0xFF000, 2048),
+    ("option-roms", "size"): (2048, 0x40000, 2048),
+    ("bios", "end"): (1 << 20, _HIGH, 4096),
+    ("bios", "isa-window"): (4096, 0x40000, 4096),
+    ("pci-hole", "base"): (0, _HIGH, 4096),
+    ("pci-hole", "size"): (4096, _HIGH, 4096),
+    ("kvm", "identity-map"): (4096, _HIGH - 4096, 4096),
+    ("kvm", "tss"): (4096, _HIGH - 3 * 4096, 4096),
+}
+
+
+def _map_fits(work: Work, layout: dict[str, Any]) -> bool:
+    """Whether what the machine's own file says of the memory map can be; else there is a problem."""
+    before = len(work.problems)
+    for path, (least, most, step) in _MAP.items():
+        node = work.spec.get("memory-map", *path)
+        value = parse_size(node.value) if node is not None else None
+        where = ".".join(("memory-map", *path))
+        if node is None or value is None:
+            continue
+        work.note(where, node.place)
+        if not least <= value <= most or value % step:
+            work.wrong(
+                "VR0717",
+                f"'{path[-1]}' is {value:#x}, not a multiple of {step:#x} from {least:#x} to {most:#x}",
+                node.place,
+                where,
+            )
+    limit, split = (int(layout.get(key, 0xE0000000)) for key in ("low-ram-limit", "low-ram-split"))
+    node = work.spec.get("memory-map", "low-ram-split") or work.spec.get("memory-map", "low-ram-limit")
+    if split > limit and node is not None and len(work.problems) == before:
+        work.wrong(
+            "VR0717",
+            f"'low-ram-split' {split:#x} is above 'low-ram-limit' {limit:#x}",
+            node.place,
+            "memory-map",
+            remedy="RAM that reaches the limit is cut at the split",
+        )
+    roms = layout.get("option-roms", {})
+    node = work.spec.get("memory-map", "option-roms")
+    if node is not None and int(roms.get("base", 0)) + int(roms.get("size", 0)) > 1 << 20:
+        work.wrong("VR0717", "the option ROMs' area ends above 1 MiB", node.place, "memory-map.option-roms")
+    return len(work.problems) == before
 
 
 def cpus(work: Work) -> dict[str, Any]:
@@ -196,7 +249,17 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
 
 
 def rtc(work: Work) -> dict[str, Any]:
-    return {"base": "utc", "clock": "host", "driftfix": "none", **_given(work, "rtc")}
+    values = {"base": "utc", "clock": "host", "driftfix": "none", **_given(work, "rtc")}
+    node = work.spec.get("rtc", "base")
+    if node is not None and values["base"] not in ("utc", "localtime") and seconds(values["base"]) is None:
+        work.wrong(
+            "VR0713",
+            f"'{values['base']}' is no date that the clock can start at",
+            node.place,
+            "rtc.base",
+            remedy=f"a date of the years {FIRST_YEAR} to {LAST_YEAR}, as in 2026-11-23T10:00:00",
+        )
+    return values
 
 
 def boot(work: Work) -> dict[str, Any]:
@@ -241,8 +304,8 @@ def firmware(work: Work) -> dict[str, Any]:
     if values["bios"] == "none" and work.spec.get("kernel") is None:
         place = own.place if own is not None else work.spec.type_name.place
         work.wrong("VR0710", "there is no firmware and no kernel", place, "firmware", remedy="add `kernel:`")
-    if work.spec.get("firmware", "bios") is not None and "/" in str(values["bios"]):
-        values["bios"] = absolute(work, str(values["bios"]))
+    if work.spec.get("firmware", "bios") is not None and values["bios"] != "none":
+        values["bios"] = beside(work, str(values["bios"]))
     values["dirs"] = [absolute(work, str(directory)) for directory in values.get("dirs", [])]
     return values
 
@@ -255,17 +318,25 @@ def accelerators(work: Work) -> list[str]:
 
 
 def kernel(work: Work) -> dict[str, Any]:
-    """kernel, initrd, cmdline (None when not given)."""
+    """kernel, initrd, cmdline (None when not given); with a kernel also what a multiboot kernel is told that the files
+    are called, which is what was written: nothing of the host's directories gets into the guest.
+    """
     values: dict[str, Any] = {}
+    names: dict[str, Any] = {}
     for key in ("kernel", "initrd"):
         node = work.spec.get(key)
         values[key] = None
         if node is not None:
-            text = str(node.value)
+            text = names[key] = str(node.value)
             listed = key == "initrd"
             values[key] = modules.moved(text, lambda path: absolute(work, path)) if listed else absolute(work, text)
             work.note(key, node.place)
     values["cmdline"] = work.spec.value("cmdline") or None
+    line = work.spec.get("cmdline")
+    if line is not None:
+        work.note("cmdline", line.place)
+    if values["kernel"] is not None:
+        values["kernel-names"] = {**names, **_given(work, "kernel-names")}
     for key in ("initrd", "cmdline"):
         node = work.spec.get(key)
         if node is not None and values["kernel"] is None:

@@ -150,14 +150,15 @@ class ResolvedMachine(Frozen):
         return str(self.data["name"])
 
     def place(self, *path: str) -> Place | None:
-        """Where the deepest known part of a path was written; None when no file said it."""
+        """Where the deepest known part of a path was written, or else `machine`; None when no file said it."""
         steps = list(path)
         while steps:
             found = self.places.get(".".join(steps))
             if found is not None:
                 return Place(*found)
             steps.pop()
-        return None
+        type_name = self.places.get("machine")
+        return Place(*type_name) if type_name is not None else None
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form (JSON types)."""

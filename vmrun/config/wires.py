@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.config.node import Node
 from vmrun.config.work import Work
+from vmrun.errors import Place
 
 Wire = tuple[str, str]
 _OUTSIDE = frozenset(("gsi", "cpus"))  # ends that are no device's: the interrupt numbers, the processors
@@ -13,7 +14,7 @@ MAX_WIRES = 16_384  # of one machine
 
 def expand(work: Work) -> list[Wire]:
     """Every wire of the type and of the file, one pin each, in order, without repetitions."""
-    wires: dict[Wire, None] = {}
+    wires: dict[Wire, str] = {}  # → path of the entry that says it
     made = 0
     own = work.spec.get("wires")
     known = {dev.id for dev in work.devices} | set(work.buses) | _OUTSIDE
@@ -28,8 +29,54 @@ def expand(work: Work) -> list[Wire]:
                 work.wrong("VR0520", f"more than {MAX_WIRES} wires", node.place, f"{path}[{index}]")
                 return list(wires)
             for pair in pairs:
-                wires[pair] = None
+                wires.setdefault(pair, f"{path}[{index}]")
+    _check_circles(work, wires)
     return list(wires)
+
+
+def _check_circles(work: Work, wires: dict[Wire, str]) -> None:
+    """Pins that pass on what reaches them (of a bus, of gsi) must not lead back to themselves."""
+    onward: dict[str, list[Wire]] = {}
+    for wire in wires:
+        onward.setdefault(_pin(wire[0]), []).append(wire)
+    done: set[str] = set()
+    for start in onward:
+        way: dict[str, None] = {}
+        stack = [(start, iter(onward[start]))]
+        while stack:
+            pin, rest = stack[-1]
+            way[pin] = None
+            try:
+                wire = next(rest)
+            except StopIteration:
+                stack.pop()
+                del way[pin]
+                done.add(pin)
+                continue
+            target = _pin(wire[1])
+            if target in way:
+                path = wires[wire]
+                work.wrong(
+                    "VR0523", f"wire {wire[0]} -> {wire[1]} leads back to where it comes from",
+                    _place(work, path), path, remedy="remove it",
+                )  # fmt: skip
+                return
+            if target in onward and target not in done:
+                stack.append((target, iter(onward[target])))
+
+
+def _pin(text: str) -> str:
+    """isa.0.irq and isa.0.irq[0] are one pin."""
+    return text if text.endswith("]") else f"{text}[0]"
+
+
+def _place(work: Work, path: str) -> Place | None:
+    own = work.spec.get("wires")
+    section, _, index = path.rstrip("]").rpartition("[")
+    if section != "wires" or own is None:
+        return work.spec.type_name.place
+    place: Place = own.value[int(index)].place
+    return place
 
 
 def _pairs(work: Work, node: Node, path: str, known: set[str]) -> list[Wire]:

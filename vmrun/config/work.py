@@ -80,7 +80,7 @@ class Work:
 
     __slots__ = (
         "buses", "catalogue", "chardevs", "devices", "directory", "drives", "idle_backends", "machine_type",
-        "files", "ide", "netdevs", "places", "problems", "spec",
+        "files", "ide", "missing", "netdevs", "places", "problems", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,7 @@ class Work:
         self.drives: dict[str, dict[str, Any]] = {}
         self.ide: dict[str, list[Dev]] = {}  # bus → drives that are on it or ask for it
         self.files: list[str] = []  # read on the way, beside those of the type and the catalogue
+        self.missing: list[str] = []  # looked for in vain
         self.chardevs: dict[str, dict[str, Any]] = {}
         self.netdevs: dict[str, dict[str, Any]] = {}
         self.idle_backends: set[tuple[str, str]] = set()  # (kind, id) of those not modelled or faulty

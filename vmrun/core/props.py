@@ -9,20 +9,13 @@ other things: drive, chardev, netdev, link (the id of another object).
 
 from __future__ import annotations
 
+from vmrun.core.values import RANGES
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-RANGES = {
-    "uint8": (0, 0xFF),
-    "uint16": (0, 0xFFFF),
-    "uint32": (0, 0xFFFFFFFF),
-    "uint64": (0, 0xFFFFFFFFFFFFFFFF),
-    "int32": (-0x80000000, 0x7FFFFFFF),
-    "size": (0, 0xFFFFFFFFFFFFFFFF),
-}
 TEXT = ("str", "pci-addr", "mac", "drive", "chardev", "netdev", "link")
 
 

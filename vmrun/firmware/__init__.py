@@ -7,7 +7,7 @@ concerned.
 
 from __future__ import annotations
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 from vmrun.firmware import bootorder, cmos, fwcfg, images, parts
 from vmrun.firmware.images import Image
 
@@ -171,10 +171,12 @@ def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
             # same.
             done.warnings.append(f"{error.problems[0].message}; the guest does without it")
     if done.boot is not None:
-        done.roms[f"genroms/{done.boot.rom}"] = images.load_rom(done.boot.rom, dirs)
+        with about("kernel"):
+            done.roms[f"genroms/{done.boot.rom}"] = images.load_rom(done.boot.rom, dirs)
     for device in machine["devices"]:
         props = device["props"]
         if props.get("rombar") == 0 and props.get("romfile"):
             kind = "vgaroms" if device["driver"] in parts.DISPLAYS else "genroms"
-            done.roms[f"{kind}/{props['romfile']}"] = images.load_rom(str(props["romfile"]), dirs)
+            with about(f"devices.{device['id']}"):
+                done.roms[f"{kind}/{props['romfile']}"] = images.load_rom(str(props["romfile"]), dirs)
     return {name: image.data for name, image in done.roms.items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 from vmrun.firmware import elf, linux, lowmem, multiboot
 from vmrun.firmware import kernel as kernels
 from vmrun.firmware.elf import Piece
@@ -59,6 +59,11 @@ class Plan:
 
 def plan(kernel: Kernel, low: LowMemory, long_mode: bool) -> Plan:
     """`long_mode`: the machine's processors have it. BuildError: the kernel cannot be started so."""
+    with about("kernel", "VR0630"):
+        return _plan(kernel, low, long_mode)
+
+
+def _plan(kernel: Kernel, low: LowMemory, long_mode: bool) -> Plan:
     if kernel.kind == kernels.LINUX:
         return _linux(kernel, low, long_mode)
     if kernel.kind == kernels.PVH:
@@ -79,6 +84,7 @@ def _linux(kernel: Kernel, low: LowMemory, long_mode: bool) -> Plan:
     where, needs = 0x1000, len(rest)
     if high:
         where, needs = _place_linux(setup, len(rest), low.top) if version >= 0x20A else (lowmem.MEBIBYTE, len(rest))
+        linux.check_memory(setup, version, where, len(rest), low.top)
     piece = Piece(where, rest)
     kernels.check_room([Piece(where, b"", needs)], low.free, "kernel")
     flags = struct.unpack_from("<H", setup, 0x236)[0] if version >= 0x20C else 0
@@ -136,15 +142,10 @@ def _parameters(low: LowMemory) -> bytearray:
 
 def _command_line(kernel: Kernel, params: bytearray, version: int, setup: bytearray | None = None) -> list[Piece]:
     most = lowmem.TEXTS_ROOM - 1
-    if setup is not None and version >= 0x206:
-        most = min(most, struct.unpack_from("<I", setup, 0x238)[0] or 255)
-    elif setup is not None:
-        most = 255
+    if setup is not None:
+        most = min(most, linux.longest_line(setup, version))
     if len(kernel.words) > most:
-        raise BuildError(
-            f"the kernel's command line has {len(kernel.words)} bytes; this kernel takes {most}",
-            remedy="shorten `cmdline:`",
-        )
+        raise linux.too_long(len(kernel.words), most)
     if version >= 0x202:
         struct.pack_into("<I", params, 0x228, lowmem.TEXTS_AT)
     else:
@@ -197,7 +198,7 @@ def _pvh(kernel: Kernel, low: LowMemory) -> Plan:
     pieces = list(found.pieces)
     line = kernel.words + b"\0"
     if len(line) > lowmem.TEXTS_ROOM:
-        raise BuildError(f"the kernel's command line has {len(line) - 1} bytes; {lowmem.TEXTS_ROOM - 1} can be given")
+        raise linux.too_long(len(line) - 1, lowmem.TEXTS_ROOM - 1)
     listed = b""
     if kernel.initrd:
         where = (low.top - len(kernel.initrd)) & ~(PAGE - 1)
@@ -224,7 +225,7 @@ def _multiboot(kernel: Kernel, low: LowMemory, version: int) -> Plan:
     kernels.check_room(found.pieces, low.free, "kernel")
     places = multiboot.place_modules(kernel.modules, max(found.high, lowmem.MEBIBYTE))
     kernels.check_room(places, low.free, "kernel with its modules")
-    words = kernel.path.encode() + (b" " + kernel.words if kernel.words else b"")
+    words = kernel.line
     if version == 1:
         texts_at = lowmem.TEXTS_AT + multiboot.INFO_SIZE
         info, texts = multiboot.information_1(lowmem.TEXTS_AT, texts_at, words, kernel.modules, places, low.rows)
@@ -232,7 +233,12 @@ def _multiboot(kernel: Kernel, low: LowMemory, version: int) -> Plan:
     else:
         told = multiboot.information_2(found.low, words, kernel.modules, places, low.rows, low.rsdp_bytes)
     if len(told) > lowmem.TEXTS_ROOM:
-        raise BuildError("the kernel's words and its modules' are too long together", remedy="shorten `cmdline:`")
+        raise BuildError(
+            f"the kernel's words and its modules' have {len(told)} bytes together; {lowmem.TEXTS_ROOM} can be given",
+            code="VR0714",
+            path="cmdline",
+            remedy="shorten `cmdline:`",
+        )
     pieces = [*found.pieces, *places, Piece(lowmem.TEXTS_AT, told)]
     magic = multiboot.FOUND_1 if version == 1 else multiboot.FOUND_2
     start = Start(found.entry, False, rax=magic, rbx=lowmem.TEXTS_AT)

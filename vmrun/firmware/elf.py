@@ -27,6 +27,7 @@ MOST_SEGMENTS = 256
 MOST_NOTES = 1 << 20  # bytes of one segment of notes that are looked at
 PHYS32_ENTRY = 18
 FOUR_GIB = 1 << 32
+ROMS_AT, ROMS_END = 0xC0000, 0x100000
 
 REMEDY = "give an uncompressed kernel for x86, as its build leaves it (vmlinux, not vmlinux.o)"
 
@@ -110,10 +111,24 @@ def parse(data: bytes | memoryview) -> Elf:
     if not pieces:
         raise _wrong("has no segment to load")
     pieces.sort(key=lambda piece: piece.addr)
+    pieces = _above_roms(pieces)
     for before, after in zip(pieces, pieces[1:], strict=False):
         if before.end > after.addr:
             raise _wrong(f"has segments that overlap: {before.addr:#x} to {before.end:#x}, and {after.addr:#x}")
     return Elf(64 if wide else 32, entry, pieces, pvh)
+
+
+def _above_roms(pieces: list[Piece]) -> list[Piece]:
+    """Without what would lie in the ROM area below 1 MiB: a linker told only -Ttext 0x100000 puts the file's headers
+    in front of the code, where a loader's writes are lost. The rest is the kernel.
+    """
+    found = []
+    for piece in pieces:
+        if ROMS_AT <= piece.addr < ROMS_END:
+            skip = min(ROMS_END, piece.end) - piece.addr
+            piece = Piece(ROMS_END, piece.data[skip:], piece.size - skip)
+        found.append(piece)
+    return [piece for piece in found if piece.size] or pieces
 
 
 def _pvh(notes: memoryview) -> int | None:

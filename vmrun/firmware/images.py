@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,15 +80,17 @@ def load(name: str, extra: Sequence[str] = (), most: int = ROM_MOST) -> Image:
     path = locate(name, extra)
     if path is None:
         where = name if "/" in name else ", ".join(directories(extra))
-        raise BuildError(f"there is no firmware image '{name}'; looked in {where}", remedy=_remedy(name))
+        raise BuildError(
+            f"there is no firmware image '{name}'; looked in {where}", code="VR0620", remedy=_remedy(name)
+        )
     try:
         size = os.stat(path).st_size
         if size > most:
-            raise BuildError(f"{path} has {size} bytes; a firmware image has at most {most}")
+            raise BuildError(f"{path} has {size} bytes; a firmware image has at most {most}", code="VR0632")
         with open(path, "rb") as file:
             data = file.read(most)
     except OSError as error:
-        raise BuildError(f"{path} cannot be read: {error.strerror}", remedy=_remedy(name)) from None
+        raise BuildError(f"{path} cannot be read: {error.strerror}", code="VR0622", remedy=_remedy(name)) from None
     if not data:
         raise BuildError(f"{path} is empty", remedy=_remedy(name))
     return Image(name, path, data)
@@ -96,6 +98,11 @@ def load(name: str, extra: Sequence[str] = (), most: int = ROM_MOST) -> Image:
 
 def load_bios_image(machine: dict[str, Any]) -> Image:
     """The machine's firmware: a multiple of 64 KiB, at most 8 MiB."""
+    with about("firmware.bios", "VR0632"):
+        return _load_bios(machine)
+
+
+def _load_bios(machine: dict[str, Any]) -> Image:
     firmware = machine["firmware"]
     image = load(str(firmware["bios"]), firmware.get("dirs", ()), BIOS_MOST)
     size = len(image.data)
@@ -114,10 +121,11 @@ def load_bios_image(machine: dict[str, Any]) -> Image:
 
 def load_rom(name: str, extra: Sequence[str] = ()) -> Image:
     """An option ROM: signature 55 aa, and a length that the file has."""
-    image = load(name, extra)
-    data = image.data
-    if data[:2] != b"\x55\xaa" or len(data) < 3 or data[2] * 512 > len(data):
-        raise BuildError(f"{image.path} is no option ROM", remedy=_remedy(name))
+    with about(".romfile", "VR0632"):
+        image = load(name, extra)
+        data = image.data
+        if data[:2] != b"\x55\xaa" or len(data) < 3 or data[2] * 512 > len(data):
+            raise BuildError(f"{image.path} is no option ROM", remedy=_remedy(name))
     return image
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 from vmrun.firmware import elf, fwcfg, linux, modules, multiboot, parts
 
 TYPE_CHECKING = False
@@ -30,17 +30,27 @@ HEAD = 8192  # of an ELF file, which pvh.bin reads
 class Kernel:
     """The files of a machine's kernel. kind: one of the names above."""
 
-    __slots__ = ("data", "kind", "modules", "path", "words")
+    __slots__ = ("data", "kind", "modules", "name", "path", "words")
 
-    def __init__(self, path: str, kind: str, data: bytes, found: list[modules.Module], words: bytes) -> None:
+    def __init__(
+        self, path: str, kind: str, data: bytes, found: list[modules.Module], words: bytes, name: str = ""
+    ) -> None:
         self.path, self.kind, self.data, self.modules, self.words = path, kind, data, found, words
+        self.name = name or path  # what a multiboot kernel is told
+
+    @property
+    def line(self) -> bytes:
+        """The command line of a multiboot kernel, which begins with the kernel's name."""
+        return self.name.encode() + (b" " + self.words if self.words else b"")
 
     @property
     def initrd(self) -> bytes:
         """The one initrd; BuildError when there are several, which is for multiboot kernels."""
         if len(self.modules) > 1:
             raise BuildError(
-                f"initrd names {len(self.modules)} files, and a {self.kind} kernel takes one",
+                f"initrd names {len(self.modules)} files, and {_a(self.kind)} kernel takes one",
+                code="VR0605",
+                path="initrd",
                 remedy="modules are for multiboot kernels; a comma in a name is written twice",
             )
         return self.modules[0].data if self.modules else b""
@@ -64,10 +74,15 @@ def read(machine: dict[str, Any]) -> Kernel:
     """The machine's kernel and initrd. BuildError: no such file, too large for the machine, no kernel."""
     room = parts.memory_below_4g(machine)
     path = str(machine["kernel"])
+    names = machine.get("kernel-names") or {}
     data = modules.read_file(path, "kernel", room)
-    kind = identify(data)
-    found = modules.read_all(str(machine["initrd"]), room) if machine.get("initrd") else []
-    return Kernel(path, kind, data, found, str(machine.get("cmdline") or "").encode())
+    with about("kernel", "VR0630"):
+        kind = identify(data)
+    found: list[modules.Module] = []
+    if machine.get("initrd"):
+        text = str(machine["initrd"])
+        found = modules.read_all(text, room, str(names.get("initrd", "")))
+    return Kernel(path, kind, data, found, str(machine.get("cmdline") or "").encode(), str(names.get("kernel", path)))
 
 
 def identify(data: bytes) -> str:
@@ -87,6 +102,11 @@ def identify(data: bytes) -> str:
 
 def through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
     """For the firmware and its option ROMs. BuildError: the kernel needs what this machine's firmware is not given."""
+    with about("kernel", "VR0630"):
+        return _through_firmware(machine, kernel)
+
+
+def _through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
     roms = machine["firmware"].get("kernel-roms", {})
     dma = bool(roms.get("dma")) and fwcfg.has_dma(machine)
     if kernel.kind == LINUX:
@@ -101,10 +121,17 @@ def through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
     why = "there is no option ROM for it"
     if kernel.kind == PVH:
         why = f"{machine['machine']} does not have pvh.bin, the option ROM for it"
+    if kernel.kind == ELF:  # in the words of QEMU's message, which is what people look for
+        why = "Error loading uncompressed kernel without PVH ELF Note"
     raise BuildError(
-        f"a {kernel.kind} kernel cannot be started through the firmware here: {why}",
-        remedy="start it without a firmware (`firmware: none`), or give a bzImage",
+        f"{_a(kernel.kind)} kernel cannot be started through the firmware here: {why}",
+        remedy="start it without a firmware (`firmware: none`), or give a bzImage"
+        + (", or build the kernel with CONFIG_PVH" if kernel.kind == ELF else ""),
     )
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "AEIOU" else f"a {kind}"
 
 
 def check_room(pieces: list[Piece], ranges: list[tuple[int, int]], what: str) -> None:
@@ -114,6 +141,7 @@ def check_room(pieces: list[Piece], ranges: list[tuple[int, int]], what: str) ->
             free = ", ".join(f"{start:#x} to {end:#x}" for start, end in ranges)
             raise BuildError(
                 f"the {what} wants {piece.addr:#x} to {piece.end:#x}, where the machine has no free memory ({free})",
+                code="VR0715",
                 remedy="give the machine more memory, or link the kernel for another address",
             )
 
@@ -126,7 +154,7 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
     if loaded.high - loaded.low > FLAT_MOST:
         raise BuildError(f"the multiboot kernel spans {loaded.high - loaded.low:#x} bytes, too many to hand over")
     texts_at = -(-loaded.high // multiboot.PAGE) * multiboot.PAGE
-    words = kernel.path.encode() + (b" " + kernel.words if kernel.words else b"")
+    words = kernel.line
     texts_room = len(words) + 1024 + sum(len(module.text.encode()) + 32 for module in kernel.modules)
     places = multiboot.place_modules(kernel.modules, texts_at + texts_room)
     # A kernel where the ROM puts the map overwrites it: it gets none, and its information behind it

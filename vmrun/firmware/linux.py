@@ -42,6 +42,10 @@ def load(kernel: bytes, initrd: bytes, command_line: bytes, top: int) -> dict[in
             0x100000 if high else 0x10000,
         )
     setup, rest = split(kernel)
+    most = longest_line(setup, version)
+    if len(command_line) - 1 > most:
+        raise too_long(len(command_line) - 1, most)
+    kernel_end = check_memory(setup, version, protected, len(rest), top)
     found = {CMDLINE_ADDR: line_at, CMDLINE_SIZE: len(command_line)}
     if version >= 0x202:
         struct.pack_into("<I", setup, 0x228, line_at)
@@ -59,7 +63,7 @@ def load(kernel: bytes, initrd: bytes, command_line: bytes, top: int) -> dict[in
         if version < 0x200:
             raise BuildError("the kernel is older than the boot protocol 2.00 and takes no initrd")
         where = (highest(kernel, version, top) - len(initrd)) & ~0xFFF
-        if where < protected + len(rest):
+        if where < kernel_end:
             raise no_room(len(initrd))
         struct.pack_into("<II", setup, 0x218, where, len(initrd))
         found |= {INITRD_ADDR: where, INITRD_SIZE: len(initrd)}
@@ -83,12 +87,58 @@ def split(kernel: bytes) -> tuple[bytearray, memoryview]:
     size = ((kernel[0x1F1] or 4) + 1) * 512
     if size > len(kernel):
         raise BuildError(f"the kernel is cut off: its setup alone has {size} bytes, the file {len(kernel)}")
-    return bytearray(kernel[:size]), memoryview(kernel)[size:]
+    rest = memoryview(kernel)[size:]
+    version, _ = protocol(kernel)
+    promised = struct.unpack_from("<I" if version >= 0x204 else "<H", kernel, 0x1F4)[0] * 16
+    if len(rest) < promised - 15 and (version >= 0x204 or not version):  # the field is short in between
+        raise BuildError(
+            f"the kernel is cut off: its header promises {promised} bytes behind the setup, the file has {len(rest)}",
+            remedy="copy it again",
+        )
+    return bytearray(kernel[:size]), rest
+
+
+def check_memory(setup: bytearray, version: int, where: int, size: int, top: int) -> int:
+    """Where the memory ends that a kernel loaded at `where`, `size` bytes, needs to unpack itself. BuildError: it is
+    more than there is.
+    """
+    end = where + size
+    if version >= 0x20A:
+        preferred, needs = struct.unpack_from("<QI", setup, 0x258)
+        end = max(end, max(where, preferred) + needs)  # one that is loaded lower moves itself up
+    if end > top:
+        raise BuildError(
+            f"the kernel needs memory up to {size_text(end)} to start; the machine has {size_text(top)} for it",
+            code="VR0715",
+            path="kernel",
+            remedy="give the machine more memory",
+        )
+    return end
+
+
+def size_text(count: int) -> str:
+    return f"{count / (1 << 20):.4g} MiB"
+
+
+def longest_line(setup: bytes | bytearray, version: int) -> int:
+    """Bytes of a command line that the kernel takes, without the NUL."""
+    return (struct.unpack_from("<I", setup, 0x238)[0] or 255) if version >= 0x206 else 255
+
+
+def too_long(size: int, most: int) -> BuildError:
+    return BuildError(
+        f"the kernel's command line has {size} bytes; this kernel takes {most}",
+        code="VR0714",
+        path="cmdline",
+        remedy="shorten `cmdline:`",
+    )
 
 
 def no_room(size: int) -> BuildError:
     return BuildError(
         f"the initrd of {size} bytes does not fit into memory behind the kernel",
+        code="VR0715",
+        path="initrd",
         remedy="give the machine more memory",
     )
 

@@ -57,7 +57,12 @@ class LowMemory:
             if name != acpi.RSDP:
                 places[name] = self.top = (self.top - len(data)) & ~0xFFF
         if self.top <= MEBIBYTE:
-            raise BuildError("there is no room above 1 MiB for a kernel", remedy="give the machine more memory")
+            raise BuildError(
+                "there is no room above 1 MiB for a kernel",
+                code="VR0715",
+                path="memory",
+                remedy="give the machine more memory",
+            )
         self.facs = places[acpi.TABLES]  # the first of them
         made = linker.run(script, files, places)
         self.rsdp_bytes = made[acpi.RSDP]

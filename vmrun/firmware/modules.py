@@ -29,17 +29,28 @@ def split(text: str) -> list[tuple[str, str]]:
     """(path, path and words) of each module."""
     if os.path.isfile(text):
         return [(text, text)]
-    parts = [part.replace("\0", ",").strip(" ") for part in text.replace(",,", "\0").split(",")]
-    return [(part.partition(" ")[0], part) for part in parts if part]
+    return [(part.partition(" ")[0], part) for part in _parts(text)]
 
 
-def read_all(text: str, room: int) -> list[Module]:
-    """`room`: bytes of memory that there are for all together. BuildError: no such file, too much."""
+def _parts(text: str) -> list[str]:
+    parts = (part.replace("\0", ",").strip(" ") for part in text.replace(",,", "\0").split(","))
+    return [part for part in parts if part]
+
+
+def read_all(text: str, room: int, told: str = "") -> list[Module]:
+    """`room`: bytes of memory that there are for all together. `told`: the same text with the names that the kernel is
+    told. BuildError: no such file, too much.
+    """
+    told = told or text
     names = split(text)
     if len(names) > MOST_MODULES:
-        raise BuildError(f"initrd names {len(names)} modules; a machine takes at most {MOST_MODULES}")
+        raise BuildError(
+            f"initrd names {len(names)} modules; a machine takes at most {MOST_MODULES}", code="VR0605", path="initrd"
+        )
+    words_of = [told] if names == [(text, text)] else _parts(told)
     found = []
-    for path, words in names:
+    for n, (path, words) in enumerate(names):
+        words = words_of[n] if len(words_of) == len(names) else words
         data = read_file(path, "initrd", room)
         room -= len(data)
         found.append(Module(path, words, data))
@@ -51,15 +62,21 @@ def read_file(path: str, what: str, most: int) -> bytes:
     try:
         info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):
-            raise BuildError(f"the {what} {path} is no ordinary file")
+            raise BuildError(f"the {what}, '{path}', is no ordinary file", code="VR0626", path=what)
         if info.st_size > most:
             raise BuildError(
                 f"the {what} {path} has {info.st_size} bytes; the machine has room for {max(most, 0)}",
+                code="VR0715",
+                path=what,
                 remedy="give the machine more memory",
             )
         with open(path, "rb") as file:
             return file.read(max(most, 0) + 1)[: max(most, 0)]
     except ValueError:
-        raise BuildError(f"the {what}'s name has a NUL in it") from None
+        raise BuildError(f"the {what}'s name has a NUL in it", code="VR0620", path=what) from None
+    except FileNotFoundError:
+        raise BuildError(f"the {what}, '{path}', does not exist", code="VR0620", path=what) from None
     except OSError as error:
-        raise BuildError(f"the {what} {path} cannot be read: {error.strerror}") from None
+        raise BuildError(
+            f"the {what}, '{path}', cannot be read: {error.strerror}", code="VR0622", path=what
+        ) from None

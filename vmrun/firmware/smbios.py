@@ -21,6 +21,7 @@ STRINGS = {
     1: {"manufacturer": 4, "product": 5, "version": 6, "serial": 7, "sku": 0x19, "family": 0x1A},
 }
 UUID_OFFSET, RELEASE_OFFSET = 8, 0x14
+LONGEST = 0xFFFF - 6  # bytes of a field: its length, with the head, is a 16-bit number
 
 
 def fields(machine: dict[str, Any]) -> bytes | None:
@@ -35,6 +36,8 @@ def fields(machine: dict[str, Any]) -> bytes | None:
         raise BuildError(
             f"smbios.{more[0]}: the firmware of {machine.get('machine', 'this machine type')} makes the SMBIOS tables, "
             "and takes no more than fields of type0 and type1",
+            code="VR0712",
+            path=f"smbios.{more[0]}",
             remedy="leave it out, or take pc-i440fx-2.1 or newer",
         )
     entries: list[bytes] = []
@@ -68,6 +71,12 @@ def _entries(kind: int, settings: dict[str, Any]) -> list[bytes]:
 
 
 def _field(kind: int, offset: int, data: bytes) -> bytes:
+    if len(data) > LONGEST:
+        raise BuildError(
+            f"a field of SMBIOS type {kind} has {len(data)} bytes; at most {LONGEST} are possible",
+            code="VR0716",
+            path=f"smbios.type{kind}",
+        )
     return struct.pack("<HBBH", 6 + len(data), 0, kind, offset) + data
 
 

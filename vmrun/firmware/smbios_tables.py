@@ -62,7 +62,12 @@ class _Table:
 
     def entry_point(self) -> bytes:
         if len(self.data) > 0xFFFF:
-            raise BuildError(f"the SMBIOS tables have {len(self.data)} bytes; at most 65535 are possible")
+            raise BuildError(
+                f"the SMBIOS tables have {len(self.data)} bytes; at most 65535 are possible",
+                code="VR0716",
+                path="smbios",
+                remedy="shorten the texts, or give the machine fewer processors or less memory",
+            )
         head = struct.pack("<4sBBBBHB5x", b"_SM_", 0, 31, 2, 8, self.longest, 0)
         return head + struct.pack("<5sBHIHB", b"_DMI_", 0, len(self.data), 0, self.count, 0x28)
 
@@ -148,13 +153,15 @@ def _processors(table: _Table, given: Mapping[str, Any], cpus: Mapping[str, Any]
     threads = cores * int(cpus.get("threads", 1))
     most = int(cpus.get("maxcpus") or cpus["count"])
     if max(cores, threads) > 0xFF:
-        raise BuildError("SMBIOS counts at most 255 cores and threads in a socket")
+        raise BuildError("SMBIOS counts at most 255 cores and threads in a socket", code="VR0704", path="cpus")
     id = int(str(given.get("processor-id") or 0), 0)
     if not id:
         id = processor.version | (processor.features & ~HTT) << 32
     speeds = [int(str(given.get(name) or SPEED), 0) for name in ("max-speed", "current-speed")]
     if not all(0 <= speed <= 0xFFFF for speed in speeds):
-        raise BuildError("SMBIOS says a processor's speed in MHz, at most 65535")
+        raise BuildError(
+            "SMBIOS says a processor's speed in MHz, at most 65535", code="VR0716", path="smbios.type4"
+        )
     maker, version = _named(given, "manufacturer", "version")
     for socket in range(-(-most // threads)):
         place = f"{given.get('sock_pfx', 'CPU')}{socket:2x}"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LOW_ROM, MEBIBYTE = 0xC0000, 1 << 20
 PAGE = 0xFFF
 GENERAL = {"eax": 0, "ecx": 1, "edx": 2, "ebx": 3, "esp": 4, "ebp": 5, "esi": 6, "edi": 7}
+SURELY_THERE = 1 << 30  # bytes of memory that no host is asked about
 
 
 class Board:
@@ -82,10 +83,23 @@ class Board:
         """RAM below and above the PCI hole, the firmware below 4 GiB and again below 1 MiB, the option-ROM area."""
         layout = self.memory_map
         low, high = int(layout["below-4g"]), int(layout["above-4g"])
+        if low + high > SURELY_THERE and self.accelerator.name != "qtest":
+            from vmrun.config import files
+
+            most = files.host_memory()
+            if low + high > most:
+                raise BuildError(
+                    files.too_large(low + high, most), code="VR0633", path="memory", remedy=files.LESS_MEMORY
+                )
         try:
             self.ram = RamBlock("pc.ram", (low + high + PAGE) & ~PAGE)
         except MemoryError as exc:
-            raise BuildError(str(exc), remedy="give the machine less `memory:`, or free some of the host's") from None
+            raise BuildError(
+                str(exc),
+                code="VR0633",
+                path="memory",
+                remedy="give the machine less `memory:`, or free some of the host's",
+            ) from None
         self.ram_low = Region.ram("pc.ram", self.ram)
         with self.memory.transaction():
             self.system_memory.add(self.pci_memory, 0, -1)

@@ -13,7 +13,7 @@ from accel.space import Region
 from accel.errors import AccelFailure
 from vmrun.core.interfaces import Coalesced
 from vmrun.core.loop import Loop
-from vmrun.errors import AccelError, BuildError
+from vmrun.errors import AccelError, BuildError, about
 from vmrun.machine import apics, crossing
 from vmrun.machine.accelerators import choose
 from vmrun.machine.assembly import Assembly
@@ -39,10 +39,12 @@ def build(
     mux: Any = None,
     drives: dict[str, Any] | None = None,
     cpuid: list[list[dict[str, int]]] | None = None,
+    bios: Any = None,
 ) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
     as mux(loop, lock). `drives`: back ends that are open already. `cpuid`: that of the processors of a machine which
-    goes on; StateError when the host lacks a feature of it.
+    goes on; StateError when the host lacks a feature of it. `bios`: a firmware (vmrun.firmware.images.Image) in place
+    of the machine's.
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
@@ -55,7 +57,7 @@ def build(
         if mux is not None:
             board.mux = mux(loop, lock)
             undo.append(board.mux.close)
-        return _Builder(config, board, undo, cpuid).build(accel or config["accel"])
+        return _Builder(config, board, undo, cpuid).build(accel or config["accel"], bios)
     except BaseException as exc:
         for step in reversed(undo):
             try:
@@ -80,12 +82,12 @@ class _Builder:
         self.assembly = Assembly(board)
         self.direct: DirectBoot | None = None
 
-    def build(self, accel: list[str]) -> Machine:
+    def build(self, accel: list[str], bios: Any = None) -> Machine:
         from vmrun import firmware
 
         board, config = self.board, self.config
         without = config["firmware"]["bios"] == firmware.NO_FIRMWARE
-        image = None if without else firmware.images.load_bios_image(config)
+        image = bios or (None if without else firmware.images.load_bios_image(config))
         kvm = config["memory-map"].get("kvm", {})
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
@@ -143,7 +145,8 @@ class _Builder:
 
     def _create_devices(self) -> None:
         for entry in self.config["devices"]:
-            device = self.assembly.create(entry)
+            with about(f"devices.{entry['id']}", "VR0410"):
+                device = self.assembly.create(entry)
             self.undo.append(device.unrealize)
 
     def _connect(self) -> None:
@@ -191,7 +194,9 @@ class _Builder:
         by_driver = {device.driver: device for device in self.board.devices.values()}
         fw_cfg, rtc = by_driver.get("fw_cfg_io"), by_driver.get("mc146818rtc")
         if fw_cfg is None or rtc is None:
-            raise BuildError("a PC needs a fw_cfg_io and an mc146818rtc for its firmware")
+            raise BuildError(
+                "a PC needs a fw_cfg_io and an mc146818rtc for its firmware", code="VR0408", path="remove"
+            )
         machine.firmware = firmware.prepare(
             self.board,
             fw_cfg,

@@ -32,6 +32,8 @@ class DirectBoot:
         if not config.get("kernel"):
             raise BuildError(
                 "there is no firmware and no kernel, so nothing would run",
+                code="VR0710",
+                path="firmware",
                 remedy="add `kernel:`, or take `firmware: none` away",
             )
         self.config = config

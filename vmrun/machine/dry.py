@@ -22,14 +22,30 @@ class BlankDrive(BlockBackend):
         return bytes(count)
 
 
-def build_dry(config: dict[str, Any], blank: int = 0) -> Machine:
+def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Machine:
     """The machine on no accelerator; chardevs lead nowhere, images are not opened, memory is not filled.
 
-    blank: bytes of every disk; 0 for the sizes of the images.
+    blank: bytes of every disk; 0 for the sizes of the images. files: read firmware, option ROMs and kernel; without
+    them the machine has a firmware of zeros.
     """
+    bios = None
+    if not files:
+        from vmrun.firmware.images import Image
+
+        config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
     drives = {name: BlankDrive(blank or _size(spec)) for name, spec in config["drives"].items()}
-    return build(plain, accel=["qtest"], drives=drives)
+    return build(plain, accel=["qtest"], drives=drives, bios=bios)
+
+
+def _without_files(config: dict[str, Any]) -> dict[str, Any]:
+    """The machine without what is read from the host."""
+    devices = [
+        {**device, "props": {**device["props"], "romfile": ""}} if "romfile" in device["props"] else device
+        for device in config["devices"]
+    ]
+    firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": []}
+    return {**config, "kernel": None, "devices": devices, "firmware": firmware}
 
 
 def _size(spec: dict[str, Any]) -> int:

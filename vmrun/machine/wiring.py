@@ -34,12 +34,18 @@ class Wiring:
                 sink = self._target(*split(target))
                 targets.setdefault(split(source), []).append(sink)
             except KeyError as exc:
-                raise BuildError(f"wire {source} -> {target}: there is no {exc.args[0]}") from None
+                raise BuildError(
+                    f"wire {source} -> {target}: there is no {exc.args[0]}", code="VR0521", path=f"wires.{source}"
+                ) from None
         for (name, n), sinks in targets.items():
             try:
                 self._leave(name, n, sinks)
+            except IndexError as exc:
+                raise BuildError(f"wire from {name}[{n}]: {exc}", code="VR0521", path="wires") from None
             except KeyError as exc:
-                raise BuildError(f"wire from {name}[{n}]: there is no {exc.args[0]}") from None
+                raise BuildError(
+                    f"wire from {name}[{n}]: there is no {exc.args[0]}", code="VR0521", path="wires"
+                ) from None
 
     def _target(self, name: str, n: int) -> tuple[IrqSink, int]:
         if name in self.fans:

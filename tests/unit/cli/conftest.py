@@ -1,4 +1,4 @@
-"""Running commands in this process, with the stand-in catalogue of the config tests."""
+"""Running commands in this process, with data files of their own, which a test may spoil."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def vmrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """(exit code, stdout, stderr) of a command line, run in an empty directory."""
     schema = tmp_path / ".schema"
     shutil.copytree(data.data_dir("schema"), schema)
-    shutil.copy(Path(__file__).parents[1] / "config" / "devices.json", schema / "devices.json")
     monkeypatch.setitem(data._found, "schema", str(schema))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

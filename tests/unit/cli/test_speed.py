@@ -46,7 +46,6 @@ def schema(tmp_path: Path) -> str:
     from vmrun.config.data import data_dir
 
     shutil.copytree(data_dir("schema"), tmp_path / "schema")
-    shutil.copy(ROOT / "tests/unit/config/devices.json", tmp_path / "schema/devices.json")
     return str(tmp_path / "schema")
 
 

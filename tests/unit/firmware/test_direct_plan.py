@@ -103,13 +103,12 @@ def test_setup_header_is_copied_as_far_as_the_kernel_says() -> None:
     assert struct.unpack_from("<I", params, 0x214) == (0x1000000,)
 
 
-def test_kernel_goes_where_it_fits_when_its_favourite_place_is_too_high() -> None:
-    assert plan(kernels.linux(), memory=16 * MIB).start.entry == 0x200200
-
-
-def test_kernel_that_fits_nowhere_asks_for_more_memory() -> None:
-    with pytest.raises(BuildError, match="no free memory") as refused:
-        plan(kernels.linux(init=64 * MIB))
+@pytest.mark.parametrize("memory, init", [(16 * MIB, 0x20000), (64 * MIB, 64 * MIB)])
+def test_kernel_whose_favourite_place_is_too_high_asks_for_more_memory(memory: int, init: int) -> None:
+    """Loaded lower it would move itself up there before it looks at anything."""
+    with pytest.raises(BuildError, match=f"needs memory up to {16 + init / MIB:.4g} MiB") as refused:
+        plan(kernels.linux(init=init), memory=memory)
+    assert refused.value.code == "VR0715"
     assert "memory" in refused.value.problems[0].remedy
 
 
@@ -270,3 +269,20 @@ def _check(pieces: list[Piece], memory: lowmem.LowMemory) -> None:
         assert piece.addr >= 0 and piece.end <= 64 * MIB
         assert piece.size >= len(piece.data)
         assert piece.addr >= MIB or piece.end <= 0xA0000
+
+
+@pytest.mark.parametrize("kind", ["ELF", "PVH", "multiboot"])
+def test_file_headers_in_front_of_the_code_are_left_out(kind: str) -> None:
+    """A plain `ld -Ttext 0x100000` loads them at 0xff000, where a PC has its ROMs."""
+    code = kernels.multiboot() if kind == "multiboot" else b"\xf4" * 64
+    segments = [(0xFF000, b"\x7fELF" + bytes(0x70), 0x74), (MIB, code, 0x2000)]
+    data = kernels.elf(segments, bits=32, entry=MIB, pvh=MIB if kind == "PVH" else None)
+    found = plan(data)
+    assert found.start.entry == MIB
+    assert image(found, MIB, len(code)) == code
+    assert all(piece.end <= 0xF0000 or piece.addr >= MIB for piece in found.pieces)
+
+
+def test_a_segment_that_reaches_into_the_roms_keeps_the_rest_in_its_place() -> None:
+    data = kernels.elf([(0xFF000, bytes(0x1000) + b"code", 0x1010)], entry=MIB)
+    assert image(plan(data), MIB, 5) == b"code\0"

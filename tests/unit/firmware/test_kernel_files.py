@@ -291,3 +291,53 @@ def test_multiboot_kernel_below_64_kib_is_started_without_the_map_that_would_lie
     (info_at,) = struct.unpack("<I", items[linux.INITRD_ADDR])
     (flags,) = struct.unpack_from("<I", items[linux.INITRD_DATA])
     assert where == 0x8000 and info_at >= 0x8000 + len(items[linux.KERNEL_DATA]) and not flags & 1 << 6
+
+
+# --- what is wrong is told before anything starts --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version, lost", [(0x204, 16), (0x20F, 4096)])
+def test_a_cut_kernel_is_told(version: int, lost: int) -> None:
+    data = bytearray(kernels.linux(version, size=8192))
+    struct.pack_into("<I", data, 0x1F4, 8192 // 16)
+    linux.split(bytes(data))
+    with pytest.raises(BuildError, match="cut off: its header promises 8192 bytes"):
+        linux.split(bytes(data[:-lost]))
+
+
+@pytest.mark.parametrize("version, most", [(0x20F, 2047), (0x205, 255)])
+def test_the_longest_command_line_is_the_protocol_s(version: int, most: int) -> None:
+    data = kernels.linux(version)
+    linux.load(data, b"", b"x" * most + b"\0", 64 << 20)
+    with pytest.raises(BuildError, match=f"has {most + 1} bytes; this kernel takes {most}") as refused:
+        linux.load(data, b"", b"x" * (most + 1) + b"\0", 64 << 20)
+    assert (refused.value.code, refused.value.problems[0].path) == ("VR0714", "cmdline")
+
+
+def test_a_kernel_too_large_for_the_memory_says_what_it_needs() -> None:
+    with pytest.raises(BuildError, match="needs memory up to 48 MiB to start; the machine has 32 MiB") as refused:
+        linux.load(kernels.linux(init=32 << 20), b"", b"\0", 32 << 20)
+    assert refused.value.code == "VR0715"
+
+
+def test_an_elf_without_the_note_is_told_in_the_words_that_people_look_for() -> None:
+    plain = kernel.Kernel("k", kernel.ELF, kernels.elf([(1 << 20, b"\xf4", 1)]), [], b"")
+    machine = {"firmware": {}, "machine": "pc", "memory-map": {"below-4g": 1 << 26, "above-4g": 0}}
+    with pytest.raises(BuildError, match="^error VR0630: an ELF kernel .* without PVH ELF Note") as refused:
+        kernel.through_firmware(machine, plain)
+    assert "firmware: none" in refused.value.remedy and "CONFIG_PVH" in refused.value.remedy
+
+
+def test_a_multiboot_kernel_is_told_the_names_that_were_written(tmp_path: Path) -> None:
+    """The host's directories are none of the guest's business."""
+    (tmp_path / "k").write_bytes(kernels.elf([(1 << 20, kernels.multiboot(), 0x100)], bits=32))
+    (tmp_path / "m").write_bytes(b"module")
+    machine = {
+        "kernel": f"{tmp_path}/k", "initrd": f"{tmp_path}/m one,{tmp_path}/m two", "cmdline": "words",
+        "kernel-names": {"kernel": "sub/k", "initrd": "sub/m one, sub/m two"}, "firmware": {},
+        "memory-map": {"below-4g": 1 << 26, "above-4g": 0},
+    }  # fmt: skip
+    items = kernel.through_firmware(machine, kernel.read(machine)).items
+    handed = items[linux.KERNEL_DATA]
+    assert b"sub/k words\0" in handed and b"sub/m one\0" in handed and b"sub/m two\0" in handed
+    assert str(tmp_path).encode() not in b"".join(items.values())

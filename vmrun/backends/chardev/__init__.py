@@ -44,7 +44,13 @@ def open_chardev(
     elif kind == "ringbuf":
         from vmrun.backends.chardev.base import RingChar
 
-        backend = RingChar(capacity=_power_of_two(spec.get("size", 65536)))
+        size = int(spec.get("size", 65536))
+        try:
+            backend = RingChar(capacity=size)
+        except MemoryError:
+            raise BackendError(
+                f"chardev '{name}': the host has no {size} bytes for it", code="VR0633", path=f"chardevs.{name}.size"
+            ) from None
     elif kind == "file":
         from vmrun.backends.chardev.file import FileChar
 
@@ -91,7 +97,3 @@ def log(backend: Any, path: str, append: bool) -> None:
             pass  # a full disk loses the copy, not the guest
 
     backend.log_to(write)
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << max(1, min(size, 1 << 24) - 1).bit_length()

@@ -34,6 +34,7 @@ _SETTINGS = {
     "boot",
     "firmware",
     "kernel",
+    "kernel-names",
     "initrd",
     "cmdline",
     "globals",

@@ -45,7 +45,12 @@ def _fixed(device: Device, name: str, allowed: tuple[int, ...]) -> None:
     value = device.get_props()[name]
     if value not in allowed:
         choices = " or ".join(f"{n:#x}" for n in allowed)
-        raise BuildError(f"{device.path}.{name}: KVM has its {device.driver} at {choices}, not at {value:#x}")
+        raise BuildError(
+            f"KVM has its {device.driver} at {choices}, not at {value:#x}",
+            code="VR0411",
+            path=f".{name}",
+            remedy="leave it where it is, or set `kernel_irqchip: off`",
+        )
 
 
 PIC_FLAGS = (
@@ -141,6 +146,9 @@ class _InKernel(Device):
     def registers(self, values: dict[str, Any]) -> None:
         self.irqchip.set_chip(self.kernel_name, values)
 
+    def check_place(self) -> None:
+        """BuildError when the chip is not where the kernel has it; the error's path is the property's name."""
+
     def reset(self) -> None:
         from accel.kvm.irq import RESET
 
@@ -169,10 +177,13 @@ class KvmIoapic(_InKernel):
         readers={("ioapic", 1): _from_ioapic},
     )
 
-    def realize(self, platform: Platform) -> None:
-        self.irqchip = _irqchip(self, platform)
+    def check_place(self) -> None:
         _fixed(self, "base", (0xFEC00000,))
         _fixed(self, "gsi_base", (0,))
+
+    def realize(self, platform: Platform) -> None:
+        self.irqchip = _irqchip(self, platform)
+        self.check_place()
         inputs = IrqFan(f"{self.id or self.driver}.in", IOAPIC_PINS)
         for pin in range(1, IOAPIC_PINS):
             inputs.connect(pin, self.irqchip.gsis, 0 if pin == 2 else pin)
@@ -203,10 +214,13 @@ class KvmI8259(_InKernel, IsaDevice):
     master = Prop("bool", default=True, doc="the one that interrupts the processor")
     resources = {"ports": [["iobase", 2], ["elcr_addr", 1]]}
 
-    def realize(self, platform: Platform) -> None:
-        self.irqchip = _irqchip(self, platform)
+    def check_place(self) -> None:
         _fixed(self, "iobase", (0x20,) if self.master else (0xA0,))
         _fixed(self, "elcr_addr", (0x4D0,) if self.master else (0x4D1,))
+
+    def realize(self, platform: Platform) -> None:
+        self.irqchip = _irqchip(self, platform)
+        self.check_place()
         self.kernel_name = "pic0" if self.master else "pic1"
         inputs = IrqFan(f"{self.id or self.driver}.in", 8)
         for pin in range(8):
@@ -256,9 +270,12 @@ class KvmPit(_InKernel, IsaDevice):
         readers={("i8254", 1): _from_i8254},
     )
 
+    def check_place(self) -> None:
+        _fixed(self, "iobase", (0x40,))
+
     def realize(self, platform: Platform) -> None:
         self.irqchip = _irqchip(self, platform)
-        _fixed(self, "iobase", (0x40,))
+        self.check_place()
         self.irqchip.want_pit = True
         self.irqchip.reinject = self.lost_tick_policy == "delay"
         self.add_output("irq")

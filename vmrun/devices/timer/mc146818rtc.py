@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 SECOND = 1_000_000_000
-FIRST_YEAR, LAST_YEAR = 1700, 2200  # of nanoseconds since 1970 in 64 bits
 SHUTDOWN_STATUS, WOKEN = 0x0F, 0xFE
 
 
@@ -76,17 +75,12 @@ def start_time(base: str, host: Clock, path: str) -> int:
         return now
     if base == "localtime":
         return now + time.localtime(now // SECOND).tm_gmtoff * SECOND
-    from calendar import timegm
+    from vmrun.core.values import FIRST_YEAR, LAST_YEAR, seconds
 
-    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"):
-        try:
-            date = time.strptime(base, form)
-        except ValueError:
-            continue
-        if not FIRST_YEAR <= date.tm_year <= LAST_YEAR:
-            break
-        return timegm(date) * SECOND
-    raise BuildError(
+    given = seconds(base)
+    if given is not None:
+        return given * SECOND
+    raise BuildError(  # rtc() in vmrun.config.settings says it with its line
         f"{path}: rtc base {base!r} is not utc, localtime or a date between {FIRST_YEAR} and {LAST_YEAR} "
         "like 2026-11-23T10:00:00"
     )

@@ -1,0 +1,30 @@
+"""What values may be, said once: for the classes of devices and for the checks of machine files."""
+
+from __future__ import annotations
+
+# kinds of whole numbers → (least, greatest)
+RANGES = {
+    "uint8": (0, 0xFF),
+    "uint16": (0, 0xFFFF),
+    "uint32": (0, 0xFFFFFFFF),
+    "uint64": (0, 0xFFFFFFFFFFFFFFFF),
+    "int32": (-0x80000000, 0x7FFFFFFF),
+    "size": (0, 0xFFFFFFFFFFFFFFFF),
+}
+
+DATES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
+FIRST_YEAR, LAST_YEAR = 1700, 2200  # a clock that counts ns since 1970 in 64 bits can hold them and go on
+
+
+def seconds(date: str) -> int | None:
+    """Seconds since 1970 of a date of DATES, in UTC; None for what is none, or too far away."""
+    import time
+    from calendar import timegm
+
+    for form in DATES:
+        try:
+            moment = time.strptime(date, form)
+        except ValueError:
+            continue
+        return timegm(moment) if FIRST_YEAR <= moment.tm_year <= LAST_YEAR else None
+    return None
