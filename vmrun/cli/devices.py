@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser(
         "vmrun devices", description="List the drivers, or one driver's properties."
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a driver")
     parser.add_argument("--all", action="store_true", help="also those that are not modelled yet")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="notation of the output")
+    add_format(parser, "text", "json")
     args = parser.parse_args(argv)
 
     from vmrun.config.catalogue import load_catalogue

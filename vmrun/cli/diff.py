@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser(
         "vmrun diff", description="Say what changes for a guest; exit 1 if anything that it sees."
     )
     parser.add_argument("a", metavar="A", help="machine file, lock file or machine type")
     parser.add_argument("b", metavar="B", help="machine file, lock file or machine type")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    add_format(parser, "text", "json")
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import print_json, write
@@ -25,7 +27,7 @@ def run(argv: list[str]) -> int:
 
     changes = compare(sections(args.a), sections(args.b))
     seen = any(change.severity != INVISIBLE for change in changes)
-    if args.json:
+    if args.format == "json":
         print_json({"a": args.a, "b": args.b, "changes": [change.to_dict() for change in changes]})
         return 1 if seen else 0
     severity = ""
@@ -74,4 +76,4 @@ def _is_type(source: str) -> bool:
 
     from vmrun.config.load import SUFFIXES
 
-    return "/" not in source and not source.endswith(SUFFIXES) and not os.path.exists(source)
+    return source != "-" and "/" not in source and not source.endswith(SUFFIXES) and not os.path.exists(source)

@@ -13,14 +13,16 @@ class Finding:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser("vmrun doctor", description="Say whether this host can run machines.")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    add_format(parser, "text", "json")
     args = parser.parse_args(argv)
 
     found = examine()
     from vmrun.cli.out import print_json, write
 
-    if args.json:
+    if args.format == "json":
         rows = [
             {"what": f.what, "ok": f.good, "needed": f.needed, "detail": f.detail, "remedy": f.remedy}
             for f in found

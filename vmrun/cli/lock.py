@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     from vmrun.machine.examine import looking
 
     machine = resolve_file(args.file, args.set)
-    path = args.output or lock.lock_path(args.file)
+    path = args.output or ("-" if args.file == "-" else lock.lock_path(args.file))
     if args.check:
         with looking(machine):
             lock.check(machine.data, path)

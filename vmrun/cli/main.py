@@ -46,19 +46,14 @@ COMMANDS = {
 }
 
 FINE, NO, USAGE, HOST = 0, 1, 2, 3
+STDOUT = "standard output"  # as an OSError's file name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name; default: the process's). Returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if not args or args[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_help())
-        return FINE if args else USAGE
-    if args[0] in ("-V", "--version"):
-        from vmrun import __version__
-
-        sys.stdout.write(f"vmrun {__version__}\n")
-        return FINE
+    if not args or args[0] in ("-h", "--help", "help", "-V", "--version"):
+        return _run("", args)
     entry = COMMANDS.get(args[0])
     if entry is None:
         from vmrun.config.near import nearest
@@ -79,26 +74,83 @@ def console() -> None:
     import vmrun.cli
 
     vmrun.cli.owns_process = True
+    closed = _open_closed_streams()
     code = main()
     try:
         sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read it has had enough
+            code = code or _refused(error, "standard output")
+    if code == FINE and any(stream.wanted for stream in closed):
+        code = HOST
+    try:
         sys.stderr.flush()
     except OSError:
-        code = code or NO
+        pass
     os._exit(code)
+
+
+class _Closed:
+    """A standard stream that was closed when the program began: what is written to it is lost, and that is told."""
+
+    encoding, wanted = "utf-8", False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def write(self, text: str) -> int:
+        if text and not self.wanted:
+            self.wanted = True
+            if self.name != "standard error":
+                sys.stderr.write(f"vmrun: {self.name} is closed; what is written to it is lost\n")
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return 1 if self.name == "standard output" else 2
+
+
+def _open_closed_streams() -> list[_Closed]:
+    """Descriptors 0 to 2 are taken, so that no file of the machine becomes one of them and gets what is said there."""
+    import os
+
+    closed = []
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+            continue
+        except OSError:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass
+        if number:
+            closed.append(_Closed("standard output" if number == 1 else "standard error"))
+            setattr(sys, name, closed[-1])
+        else:
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    return closed
 
 
 def _run(module: str, args: list[str]) -> int:
     from vmrun.errors import VmrunError
 
     try:
+        if not module:
+            return _introduce(args)
         place, _, function = module.partition(":")
         command = getattr(__import__(place, fromlist=["run"]), function or "run")
         return int(command(args))
     except VmrunError as error:
         from vmrun.cli.out import print_problems
 
-        print_problems(error.problems)
+        try:
+            print_problems(error.problems)
+        except OSError:
+            pass  # standard error is full; the exit code tells
         return error.exit_code
     except SystemExit as leave:  # argparse: 0 after --help, 2 after a wrong option
         return leave.code if isinstance(leave.code, int) else USAGE
@@ -110,8 +162,51 @@ def _run(module: str, args: list[str]) -> int:
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return FINE
+    except OSError as error:
+        return _refused(error)
+    except ImportError as error:
+        import errno
+
+        if os_says(errno.EMFILE) in str(error):
+            return _refused(OSError(errno.EMFILE, os_says(errno.EMFILE)))
+        return _bug(error)
+    except MemoryError:
+        sys.stderr.write("vmrun: the host has no memory left for this\n    free some, or raise the limit (ulimit -v)\n")
+        return HOST
     except Exception as error:
         return _bug(error)
+
+
+def os_says(number: int) -> str:
+    import os
+
+    return os.strerror(number)
+
+
+def _refused(error: OSError, what: str = "") -> int:
+    """What the host does not do, in its own words: no room, too few descriptors, a file larger than it may be."""
+    import errno
+    import os
+
+    if os.environ.get("VMRUN_TRACEBACK"):
+        raise error
+    remedy = {
+        errno.EMFILE: "raise the number of open files (ulimit -n)",
+        errno.ENFILE: "the host as a whole has too many open files",
+        errno.EFBIG: "raise the size that a file may have (ulimit -f)",
+        errno.ENOSPC: "make room there",
+        errno.EDQUOT: "make room there",
+        errno.ENOMEM: "free some memory, or raise the limit (ulimit -v)",
+        errno.EAGAIN: "raise the number of processes and threads (ulimit -u)",
+    }.get(error.errno or 0, "VMRUN_TRACEBACK=1 shows where it happened")
+    name = what or (error.filename if error.filename == STDOUT else "")
+    name = name or (f"'{os.fsdecode(error.filename)}'" if isinstance(error.filename, (str, bytes)) else "")
+    where = f"{name}: " if name else ""
+    try:
+        sys.stderr.write(f"vmrun: {where}{error.strerror or error}\n    {remedy}\n")
+    except OSError:
+        pass
+    return HOST
 
 
 def _bug(error: Exception) -> int:
@@ -124,6 +219,19 @@ def _bug(error: Exception) -> int:
         "    please report it, with what VMRUN_TRACEBACK=1 shows\n"
     )
     return HOST
+
+
+def _introduce(args: list[str]) -> int:
+    """--help and --version, which import nothing."""
+    from vmrun.cli.out import write
+
+    if args and args[0] in ("-V", "--version"):
+        from vmrun import __version__
+
+        write(f"vmrun {__version__}\n")
+        return FINE
+    write(_help())
+    return FINE if args else USAGE
 
 
 def _help() -> str:

@@ -6,6 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import Iterable, Sequence
     from typing import TextIO
 
@@ -23,6 +24,12 @@ def write(text: str, stream: TextIO | None = None) -> None:
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    except OSError as error:
+        if stream is sys.stdout and error.filename is None:
+            from vmrun.cli.main import STDOUT
+
+            error.filename = STDOUT
+        raise
 
 
 def print_problems(problems: Sequence[Problem], stream: TextIO | None = None) -> None:
@@ -52,6 +59,13 @@ def print_github(problems: Sequence[Problem]) -> None:
         first, *rest = problem.text().split("\n")
         message = "\n".join([first.partition(f"{problem.code}: ")[2] or first, *rest])
         write(f"::{problem.severity} {','.join(parts)}::{_data(message)}\n")
+
+
+def add_format(parser: ArgumentParser, *notations: str) -> None:
+    """`--format`, and `--json`, its short form, as every command that prints data has them. The first is the default.
+    """
+    parser.add_argument("--format", choices=notations, default=notations[0], help=f"{notations[0]} by default")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
 
 
 def print_json(value: object) -> None:

@@ -10,15 +10,17 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser("vmrun ps", description="List the machines that this user runs.")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    add_format(parser, "text", "json")
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import print_json, table
     from vmrun.monitor.runtime import running
 
     rows = [_row(one) for one in running()]
-    if args.json:
+    if args.format == "json":
         print_json(rows)
     else:
         table(

@@ -6,9 +6,11 @@ from __future__ import annotations
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser("vmrun resolve", description="Show a machine with everything filled in.")
     parser.add_argument("file", metavar="FILE", help="machine file (.yaml, .toml, .json)")
-    parser.add_argument("--format", choices=("yaml", "json"), default="yaml", help="notation of the output")
+    add_format(parser, "yaml", "json")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value first"
     )

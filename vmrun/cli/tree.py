@@ -7,17 +7,18 @@ if TYPE_CHECKING:
     from vmrun.cli.tree_views import Node
 
 VIEWS = ("qom", "pci", "memory", "io", "irq")
-FORMATS = ("text", "dot", "svg")
+FORMATS = ("text", "json", "dot", "svg")  # dot is a graph for Graphviz, svg a picture
 
 
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
+
     parser = argparse.ArgumentParser("vmrun tree", description="Show what a machine is made of.")
     parser.add_argument("file", metavar="FILE", help="machine file (.yaml, .toml, .json)")
     parser.add_argument("--view", choices=VIEWS, default="qom", help="what to show")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="text, a graph for Graphviz, or a picture")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    add_format(parser, *FORMATS)
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a value first")
     args = parser.parse_args(argv)
 
@@ -34,7 +35,7 @@ def run(argv: list[str]) -> int:
         found = MAKERS[args.view](machine)
     finally:
         machine.close()
-    if args.json:
+    if args.format == "json":
         print_json(found.plain())
     elif args.format == "dot":
         from vmrun.cli.tree_dot import dot

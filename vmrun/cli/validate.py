@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     import argparse
 
+    from vmrun.cli.out import add_format
     from vmrun.errors import exit_code
 
     parser = argparse.ArgumentParser(
         "vmrun validate", description="Say everything that is wrong with machine files."
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="machine files (.yaml, .toml, .json)")
-    parser.add_argument("--format", choices=("text", "json", "github", "sarif"), default="text", help="how to say it")
+    add_format(parser, "text", "json", "github", "sarif")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value first"
     )
@@ -56,10 +57,13 @@ def check(path: str, sets: list[str], files: bool) -> list[Problem]:
 
 
 def _text(results: list[tuple[str, list[Problem]]]) -> None:
+    """The answer is what the command prints: problems and sums on one stream."""
+    import sys
+
     from vmrun.cli.out import print_problems, write
 
     for path, problems in results:
-        print_problems(problems)
+        print_problems(problems, sys.stdout)
         errors = sum(problem.severity == "error" for problem in problems)
         counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
         write(f"{path}: {', '.join(filter(None, counts)) or 'fine'}\n")

@@ -38,7 +38,7 @@ def resolve_cached(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
     """What resolve_file(path, sets) returns, from the cache when nothing has changed. Raises the same
     errors.
     """
-    entry_path = _entry_path(path, sets)
+    entry_path = _entry_path(path, sets) if path != "-" else ""  # standard input is read once
     if entry_path:
         machine = _load(entry_path)
         if machine is not None:

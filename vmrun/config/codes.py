@@ -97,7 +97,10 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0301": (
         "an unknown machine type",
-        "A type is one of `vmrun types`, or a file of that name beside the machine file.",
+        "A type is one of those that `vmrun types` lists, or a file of your own beside the machine file: "
+        "`machine: mine` is mine.yaml there, with `schema: vmrun/machine-type/1`. A name is looked for in the file's "
+        "own directory first. Types of Q35 boards, of other processors and of other distributions are not there; "
+        "`pc` is an alias of the newest, and `vmrun diff A B` tells what another type changes for a guest.",
     ),
     "VR0302": (
         "a type that extends itself",
@@ -351,18 +354,27 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0804": ("a drive format or option that is not modelled yet", _TO_COME),
     "VR0805": ("a section that is not acted on yet", _TO_COME),
     "VR0806": ("a CPU feature that is not modelled yet", _TO_COME),
-    "VR0900": ("a fault of vmrun's own", "Please report it."),
+    "VR0900": (
+        "a fault of vmrun's own",
+        "Vmrun met something that it was not made for, and none of it is your file's fault. The message names it; "
+        "VMRUN_TRACEBACK=1 shows where it happened. Please report both, with the file and `vmrun doctor`. What the "
+        "host refuses (no room on the disk, too few descriptors, a closed stream) is told in its own words instead.",
+    ),
     "VR0901": (
         "a damaged installation",
         "One of vmrun's own data files is missing or broken; reinstall vmrun.",
     ),
     "VR0910": (
         "the machine cannot be built",
-        "The description is sound, but this host or this release cannot build it.",
+        "Each part of the description is sound, but this host or this release cannot make a machine of it: two parts "
+        "do not go together, or an accelerator refuses one. The message names the part; `vmrun validate` tells the "
+        "line where it can be known, and `vmrun tree` what the machine is made of.",
     ),
     "VR0920": (
         "a backend fails",
-        "A file, socket or terminal of the host does not do what the machine asks of it.",
+        "A file, socket or terminal of the host does not do what the machine asks of it: an image is locked by "
+        "another machine, a port is taken, a terminal has gone, a temporary file has no room. The message names it "
+        "and what the host said. It is found when the machine starts, since it may have changed a moment later.",
     ),
     "VR0921": (
         "a file cannot be written",
@@ -435,3 +447,8 @@ CODES: dict[str, tuple[str, str]] = {
         "pmu, host-phys-bits and host-cache-info show the guest what the host's processor has.",
     ),
 }
+
+
+def in_order() -> dict[str, tuple[str, str]]:
+    """CODES by number."""
+    return dict(sorted(CODES.items()))

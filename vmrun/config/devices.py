@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmrun.config.backends import beside
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
-from vmrun.config.spec import BOARD, SHORT, DeviceSpec
+from vmrun.config.spec import BOARD, FILE, SHORT, DeviceSpec
 from vmrun.config.work import Dev, Work, not_yet
 
 TYPE_CHECKING = False
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def collect(work: Work, short_forms: list[DeviceSpec]) -> None:
     """Fill work.devices: the board in its own order, then the rest by bus depth and id."""
+    from vmrun.config.machinetypes import merge
+
     board = [DeviceSpec(node, f"board device '{_id(node)}'", BOARD) for node in work.machine_type.items("devices")]
     originals = {spec.id: spec for spec in board}
     by_id = {spec.id: index for index, spec in enumerate(board)}
@@ -32,6 +34,9 @@ def collect(work: Work, short_forms: list[DeviceSpec]) -> None:
             nameless.append(spec)
         elif spec.id in by_id:
             _change_board(work, board, by_id[spec.id], spec, changed)
+        elif spec.id in others and spec.origin == SHORT and others[spec.id].driver is None:
+            # as with a board device: what the file says of it without a driver changes it
+            others[spec.id] = DeviceSpec(merge(spec.node, others[spec.id].node), others[spec.id].path, FILE, spec.id)
         elif spec.id in others:
             first = others[spec.id]
             work.wrong(

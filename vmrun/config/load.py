@@ -16,12 +16,14 @@ from vmrun.errors import ConfigError, Place, Problem
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from io import RawIOBase
+    from typing import Any
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_ENTRIES = 2048  # of one list or mapping
 MAX_NODES = 50_000  # of one file
 
+STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
 
 _MARKS = (
@@ -38,12 +40,29 @@ _own: dict[str, tuple[bytes, Node]] = {}  # read for every machine; nobody chang
 
 
 def load_file(path: str, problems: list[Problem] | None = None, shown: str = "") -> Node:
-    """Read the file at path. shown is the name to use in messages (default: path as given).
+    """Read the file at path; '-' is standard input. shown is the name to use in messages (default: path as given).
 
     Problems that leave something to go on with (duplicate keys) are added to problems; without such a list,
     and for all others, ConfigError is raised.
     """
+    if path == STDIN:
+        data = read_bytes("/dev/stdin", "standard input", pipes=True)
+        return load_bytes(data, "<stdin>", problems, _notation(data))
     return load_bytes(read_bytes(path, shown or path), shown or path, problems)
+
+
+def machine_name(path: str) -> str:
+    """The name of a machine that gives itself none."""
+    return os.path.basename(path).split(".")[0] if path != STDIN else "machine"
+
+
+def _notation(data: bytes) -> str:
+    """The suffix of what has no name, by how it begins."""
+    start = data.lstrip()
+    if start[:1] == b"{":
+        return ".json"
+    lines = (line.split(b"=")[0].rstrip() for line in start[:65536].splitlines() if b"=" in line)
+    return ".toml" if b"schema" in lines else ".yaml"
 
 
 def read_bytes(path: str, shown: str, pipes: bool = False, most: int = MAX_BYTES) -> bytes:
@@ -92,16 +111,16 @@ def _read_up_to(file: RawIOBase, most: int) -> bytes:
     return b"".join(parts)
 
 
-def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None) -> Node:
-    """Nodes of a file's contents; shown (a file name) says the notation by its suffix and is used in
-    messages.
+def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None, suffix: str = "") -> Node:
+    """Nodes of a file's contents; shown (a file name) is used in messages and says the notation by its suffix, unless
+    suffix does.
     """
     kept = _own.get(shown)
     if kept is not None and kept[0] == data:
         return kept[1]
     text = decode(data, shown)
     found: list[Problem] = []
-    suffix = os.path.splitext(shown)[1].lower()
+    suffix = suffix or os.path.splitext(shown)[1].lower()
     try:
         if suffix == ".toml":
             from vmrun.config.load_toml import load_toml as reader
@@ -211,10 +230,11 @@ def duplicate(key: str, file: str, second: tuple[int, int], first: tuple[int, in
 
 def apply_sets(root: Node, sets: list[str] | tuple[str, ...]) -> Node:
     """root with each 'path=value' of the command line put in. path: 'memory', 'cpus.count',
-    'devices.ID.PROP'.
+    'devices.ID.PROP', 'devices[0].PROP'.
 
-    In a list of mappings a name picks the entry with that id, a number the entry at that place (from 0).
-    Returns a changed copy; ConfigError when a path leads nowhere.
+    In a list of mappings a name picks the entry with that id, a number the entry at that place (from 0). A device that
+    the file does not name is one of the board or of a short form. Returns a changed copy; ConfigError when a path
+    leads nowhere.
     """
     for text in sets:
         path, equals, value = text.partition("=")
@@ -224,7 +244,7 @@ def apply_sets(root: Node, sets: list[str] | tuple[str, ...]) -> Node:
             )
         from vmrun.config.scalar import flow_value
 
-        steps = path.split(".")
+        steps = [step for step in path.replace("[", ".").replace("]", "").split(".") if step]
         root = _with(root, steps, 0, flow_value(value, f"--set {path}"), text)
     return root
 
@@ -245,7 +265,8 @@ def _with(node: Node, steps: list[str], at: int, value: Node, text: str) -> Node
         if last:
             changed[step] = value
         else:
-            changed[step] = _with(old if old is not None else value.at({}), steps, at + 1, value, text)
+            empty: Any = [] if step == "devices" and at == 0 else {}
+            changed[step] = _with(old if old is not None else value.at(empty), steps, at + 1, value, text)
         return node.at(changed)
     if type(here) is list:
         for index, entry in enumerate(here):
@@ -254,6 +275,9 @@ def _with(node: Node, steps: list[str], at: int, value: Node, text: str) -> Node
                 items = list(here)
                 items[index] = value if last else _with(entry, steps, at + 1, value, text)
                 return node.at(items)
+        if at == 1 and steps[0] == "devices" and not last and not step.isdecimal():
+            entry = value.at({"id": value.at(step)})
+            return node.at([*here, _with(entry, steps, at + 1, value, text)])
     raise ConfigError(
         f"'{text}': there is no '{step}' to set under '{'.'.join(steps[:at]) or 'the file'}'",
         code="VR0109",

@@ -12,7 +12,7 @@ import os
 from vmrun.config import addresses, backends, clashes, devices, listeners, numa, plugs, settings, sugar, wires
 from vmrun.config.catalogue import Catalogue, load_catalogue
 from vmrun.config.check import check_schema
-from vmrun.config.load import apply_sets, load_file
+from vmrun.config.load import STDIN, apply_sets, load_file, machine_name
 from vmrun.config.machinetypes import TypeSpec, load_type
 from vmrun.config.node import Node, plain
 from vmrun.config.spec import MachineSpec, ResolvedMachine
@@ -48,8 +48,9 @@ def check_file(
     machine = None
     try:
         root = apply_sets(load_file(path, problems), tuple(sets))
-        name = os.path.basename(path).split(".")[0]
-        machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, catalogue, (path,))
+        name = machine_name(path)
+        files = () if path == STDIN else (path,)
+        machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, catalogue, files)
     except ConfigError as error:
         problems.extend(error.problems)
     if any(problem.severity == ERROR for problem in problems):
@@ -63,7 +64,7 @@ def sketch_file(path: str, sets: Sequence[str] = ()) -> ResolvedMachine:
     """
     problems: list[Problem] = []
     root = apply_sets(load_file(path, problems), tuple(sets))
-    name = os.path.basename(path).split(".")[0]
+    name = machine_name(path)
     machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, None, (path,))
     faults = [p for p in problems if p.severity == ERROR and not p.code.startswith("VR08")]
     if machine is None or faults:

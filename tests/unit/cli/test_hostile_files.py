@@ -97,7 +97,7 @@ for name in files:
     began = time.process_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([name if word == "FILE" else word for word in argv])
-    found[name] = [code, time.process_time() - began, err.getvalue()[:4000]]
+    found[name] = [code, time.process_time() - began, err.getvalue()[:4000] + out.getvalue()[:4000]]
 most = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))  # getrusage counts the parent's
 print(json.dumps([found, int(most.split()[1])]))
 """

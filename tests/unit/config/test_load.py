@@ -264,6 +264,8 @@ def test_set_changes_a_copy() -> None:
         ("cpus.count=2", {"cpus": {"count": 2}}),
         ("devices.com1.irq=3", {"devices": [{"id": "com1", "irq": 3}]}),
         ("devices.0.irq=3", {"devices": [{"id": "com1", "irq": 3}]}),
+        ("devices[0].irq=3", {"devices": [{"id": "com1", "irq": 3}]}),
+        ("devices.com2.irq=3", {"devices": [{"id": "com1", "irq": 4}, {"id": "com2", "irq": 3}]}),
         ("disks=[a.img, b.img]", {"disks": ["a.img", "b.img"]}),
         ("cmdline=a=b c", {"cmdline": "a=b c"}),
     ],
@@ -273,7 +275,7 @@ def test_set_follows_paths(text: str, expected: dict[str, Any]) -> None:
     assert plain(apply_sets(node, [text])) == {"devices": [{"id": "com1", "irq": 4}], **expected}
 
 
-@pytest.mark.parametrize("text", ["memory", "=1", "devices.com2.irq=3", "devices.com1.irq.x=3"])
+@pytest.mark.parametrize("text", ["memory", "=1", "devices.7.irq=3", "devices.com2=3", "devices.com1.irq.x=3"])
 def test_set_that_leads_nowhere_is_refused(text: str) -> None:
     node = load_bytes(b"devices: [{id: com1, irq: 4}]\n", "m.yaml")
     with pytest.raises(ConfigError, match="VR0109"):
