@@ -21,6 +21,7 @@ demo: build
 test: build
 	@sh tools/need-packages.sh firmware guests
 	@sh tools/fetch-i386.sh
+	@sh tools/fetch-yaml-server.sh
 	@$(INSTALL) -e '.[test,dev]'
 	$(PY) -m pytest -n 2 --dist loadfile
 

@@ -21,19 +21,34 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import write
-    from vmrun.config.check import schema_path
     from vmrun.config.machinetypes import load_type
 
-    text = starter(load_type(args.type), schema_path("machine"))
+    text = starter(load_type(args.type))
     if args.output == "-":
         write(text)
         return 0
     _write(args.output, text, args.force)
+    _write_schema(args.output)
     write(f"{args.output} written; `vmrun validate {args.output}`, then `vmrun up {args.output}`\n")
     return 0
 
 
-def starter(spec: TypeSpec, schema: str) -> str:
+SCHEMA = "machine.schema.json"
+
+
+def _write_schema(path: str) -> None:
+    """What the file's first line names lies beside it, so that it is found wherever both are copied to."""
+    import json
+    import os
+
+    from vmrun.config.editors import editor_schema
+
+    directory = os.path.dirname(path) or "."
+    text = json.dumps(editor_schema("machine", directory), separators=(",", ":"), ensure_ascii=False) + "\n"
+    _write(os.path.join(directory, SCHEMA), text, True)
+
+
+def starter(spec: TypeSpec) -> str:
     """The text of a starter file for a type: what runs at once, and the rest in comments."""
     from vmrun.config.catalogue import load_catalogue
 
@@ -45,7 +60,7 @@ def starter(spec: TypeSpec, schema: str) -> str:
     note = "" if display == default else f"   # the type's default is {default}, which is not modelled yet"
     accel = spec.default("accel") or ["kvm", "soft"]
     return _TEXT.format(
-        schema=schema,
+        schema=SCHEMA,
         type=spec.name,
         description=spec.text("description"),
         accel=", ".join(accel),

@@ -25,6 +25,8 @@ def run(argv: list[str]) -> int:
     from vmrun.monitor.client import QmpClient
     from vmrun.monitor.runtime import find
 
+    if args.command[:1] == ["--qmp"]:  # after the name it is as good as before it
+        args.qmp, args.command = True, args.command[1:]
     with QmpClient(find(args.name).path) as qmp:
         if args.qmp:
             return _qmp(qmp, args.command)

@@ -22,5 +22,5 @@ def run(argv: list[str]) -> int:
     else:
         from vmrun.config.editors import editor_schema
 
-        print_json(editor_schema(args.name))
+        print_json(editor_schema(args.name, "."))
     return 0

@@ -59,6 +59,23 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
     return problems
 
 
+def _like(path: str) -> str:
+    """A kernel or initrd of the host for one that is not there: distributions keep them in / or in /boot, with a
+    version behind the name or without. The newest, in the file's own directory first.
+    """
+    directory, name = os.path.split(path)
+    stem = name.partition("-")[0]
+    for place in (directory or ".", "/", "/boot"):
+        try:
+            found = [os.path.join(place, other) for other in os.listdir(place) if other.startswith(stem)]
+            found = [other for other in found if os.path.isfile(other)]
+        except (OSError, ValueError):
+            continue
+        if found and stem:
+            return max(found, key=os.path.getmtime)
+    return ""
+
+
 def host_memory() -> int:
     """Bytes that a machine can have here: memory and swap, or anything where the host is told to give out more."""
     try:
@@ -128,7 +145,10 @@ def _regular(
         reason = (
             "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be had: {error.strerror}"
         )
-        _add(machine, problems, "VR0620", f"{what}, '{path}', {reason}", where, steps)
+        problem = Problem("VR0620", f"{what}, '{path}', {reason}", machine.place(*steps), path=where)
+        if steps[0] in ("kernel", "initrd"):
+            problem.nearest = _like(path)
+        problems.append(problem)
         return None
     if stat.S_ISDIR(info.st_mode):
         _add(machine, problems, "VR0621", f"{what}, '{path}', is a directory", where, steps)

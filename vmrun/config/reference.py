@@ -178,6 +178,19 @@ def main() -> None:
     for name, make in PAGES.items():
         with open(os.path.join(docs, name), "w", encoding="utf-8") as file:
             file.write(make())
+    with open(os.path.join(examples(), "machine.schema.json"), "w", encoding="utf-8") as file:
+        file.write(example_schema())
+
+
+def examples() -> str:
+    return os.path.join(os.path.dirname(data_dir("schema")), "examples")
+
+
+def example_schema() -> str:
+    """The schema that the examples name, for editors: `vmrun schema` in their directory, without the white space."""
+    from vmrun.config.editors import editor_schema
+
+    return json.dumps(editor_schema("machine", examples()), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

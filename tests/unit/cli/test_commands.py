@@ -249,6 +249,16 @@ def test_everything_that_init_comments_out_is_right_too(vmrun: Run) -> None:
     assert (code, err) == (0, "")
 
 
+def test_init_puts_the_schema_that_the_file_names_beside_it(vmrun: Run) -> None:
+    """It is found wherever the two are copied to, and knows the types that lie there."""
+    Path("sub").mkdir()
+    Path("sub/mine.yaml").write_text("schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n")
+    assert vmrun("init", "rhel6.3.0", "-o", "sub/m.yaml")[0] == 0
+    assert Path("sub/m.yaml").read_text().startswith("# yaml-language-server: $schema=machine.schema.json\n")
+    schema = json.loads(Path("sub/machine.schema.json").read_text())
+    assert "mine" in schema["properties"]["machine"]["enum"]
+
+
 def test_init_does_not_write_over_a_file(vmrun: Run) -> None:
     Path("machine.yaml").write_text("mine")
     code, _, err = vmrun("init", "rhel6.3.0")

@@ -19,7 +19,7 @@ HEAD = {"schema": "vmrun/machine/1", "machine": "rhel6.3.0"}
 
 @pytest.fixture(scope="module")
 def validator() -> Draft202012Validator:
-    schema = editor_schema("machine")
+    schema = editor_schema("machine", str(EXAMPLES))
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 

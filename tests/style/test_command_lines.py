@@ -1,0 +1,110 @@
+"""Every command line of README and docs is run, in a directory with what its page says is there."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
+COMMAND = re.compile(r"^(?: {4}|\$ |#   )((?:\.venv/bin/)?(?:vmrun|vmrun-qemu|truncate) .*)$", re.M)
+ENDS = {"types --diff": {1}, "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3}}
+LAB = "lab.yaml", "schema: vmrun/machine/1\nname: lab\nmachine: rhel6.3.0\ndisplay: std\nserial: pty\n"
+
+
+def lines() -> Iterator[tuple[pathlib.Path, str]]:
+    for page in [*PAGES, *sorted((ROOT / "examples").glob("*.yaml"))]:
+        for line in COMMAND.findall(page.read_text()):
+            yield page, re.split(r"\s{2,}#|\s#\s", line)[0].strip()
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
+    """A directory with the files that the pages make or name, and a machine called lab that runs."""
+    here = tmp_path_factory.mktemp("pages")
+    shutil.copytree(ROOT / "examples", here / "examples")
+    for name in ("disk.img", "examples/system.img", "examples/data.img"):
+        with open(here / name, "wb") as file:
+            file.truncate(64 << 20)
+    (here / "first.yaml").write_text(blocks("README.md")[0])
+    (here / "direct.yaml").write_text(blocks("docs/boot.md")[0])
+    (here / LAB[0]).write_text(LAB[1])
+    (here / "broken.yaml").write_text("schema: vmrun/machine/1\nmachine: rhel6.3.0\nmemroy: 1GiB\n")
+    own = next(block for block in blocks("docs/machine-types.md") if "vmrun/machine-type/1" in block)
+    (here / "office-pc.yaml").write_text(own)
+    (here / "start.sh").write_text("#!/bin/sh\nexec qemu-system-x86_64 -M pc-i440fx-2.0 -m 64 -nodefaults\n")
+    (here / "domain.xml").write_text(
+        "<domain type='kvm'><name>d</name><memory>65536</memory><vcpu>1</vcpu>"
+        "<os><type arch='x86_64' machine='pc-i440fx-2.0'>hvm</type></os></domain>"
+    )
+    for image in ("vmlinuz", "initrd.img"):
+        newest = sorted(pathlib.Path("/boot").glob(f"{image}-*"))
+        if newest:
+            (here / image).symlink_to(newest[-1])
+    env = environment(here)
+    run = [sys.executable, str(ROOT / "bin/vmrun"), "up", "--accel", "qtest", "--quiet", LAB[0]]
+    lab = subprocess.Popen(run, cwd=here, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not list((here / "vmrun").glob("lab*")):
+        time.sleep(0.05)
+    yield here
+    lab.kill()
+    lab.wait()
+
+
+def environment(here: pathlib.Path) -> dict[str, str]:
+    bin = here / "bin"
+    if not bin.exists():
+        bin.mkdir()
+        for name in ("vmrun", "vmrun-qemu"):
+            (bin / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/bin/{name}" "$@"\n')
+            (bin / name).chmod(0o755)
+        (here / ".venv").mkdir()
+        (here / ".venv/bin").symlink_to(bin)
+    path = f"{bin}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "XDG_RUNTIME_DIR": str(here), "XDG_CACHE_HOME": str(here / "cache")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page, line", lines(), ids=lambda value: getattr(value, "name", value))
+def test_a_command_line_of_the_pages_works(here: pathlib.Path, page: pathlib.Path, line: str) -> None:
+    asked = line.replace("4711", str(os.getpid())).replace("/tmp/", f"{here}/")
+    if re.match(r"\S*vmrun up ", asked):
+        asked = asked.replace(" up ", " up --accel soft --timeout 1 ")
+    asked = asked.replace("-enable-kvm", "-accel tcg")
+    if asked.startswith("vmrun stop"):
+        asked = asked.replace("stop", "stop --force")
+    waits = asked.startswith("vmrun-qemu") and "help" not in asked
+    if page.name == "lock.md" and ("lab.lock" in asked or "--check" in asked or "--locked" in asked):
+        subprocess.run(["vmrun", "lock", "lab.yaml"], cwd=here, env=environment(here), check=True, capture_output=True)
+    if "first.yaml" in asked and "office-pc.yaml" not in asked:
+        (here / "first.yaml").write_text(blocks("README.md")[0])
+    if "init " in asked:
+        (here / "first.yaml").unlink()
+    if "-qtest unix:" in asked:  # somebody listens there
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(here / "q"))
+        listener.listen()
+    if "machine.yaml" in asked:
+        (here / "machine.yaml").write_text(LAB[1])
+    shell = ["sh", "-c", asked] if not waits else ["timeout", "-k", "5", "2", "sh", "-c", f"exec {asked}"]
+    done = subprocess.run(
+        shell, cwd=here, env=environment(here), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said and "fault of vmrun's own" not in said, said
+    expected = next((codes for word, codes in ENDS.items() if f" {word} " in f" {asked} "), {0})
+    assert done.returncode in expected | ({124} if waits else set()), said
