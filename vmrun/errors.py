@@ -110,7 +110,7 @@ class Problem:
         }
 
 
-HOST_SIDE = ("VR0620", "VR0621", "VR0622", "VR0623", "VR0626", "VR063", "VR0900", "VR0901", "VR092", "VR093")
+HOST_SIDE = ("VR0620", "VR0621", "VR0622", "VR0623", "VR0626", "VR0628", "VR063", "VR0900", "VR0901", "VR092", "VR093")
 
 
 def exit_code(problems: Iterable[Problem]) -> int:
@@ -178,14 +178,14 @@ class BuildError(VmrunError):
 
 
 class about:  # noqa: N801  # read as a word: `with about("kernel", "VR0630"):`
-    """Errors that leave the block are about this path of the machine's file, and of this code, unless they say more
-    themselves. A path that begins with a dot is within this one.
+    """Errors that leave the block are about this path of the machine's file, and of this code (those of this kind),
+    unless they say more themselves. A path that begins with a dot is within this one.
     """
 
-    __slots__ = ("code", "path")
+    __slots__ = ("code", "kind", "path")
 
-    def __init__(self, path: str, code: str = "") -> None:
-        self.path, self.code = path, code
+    def __init__(self, path: str, code: str = "", kind: type[VmrunError] = VmrunError) -> None:
+        self.path, self.code, self.kind = path, code, kind
 
     def __enter__(self) -> None:
         pass
@@ -195,7 +195,7 @@ class about:  # noqa: N801  # read as a word: `with about("kernel", "VR0630"):`
             for problem in error.problems:
                 if not problem.path or problem.path[0] == ".":
                     problem.path = self.path + problem.path
-                if self.code and problem.code == error.default_code:
+                if self.code and isinstance(error, self.kind) and problem.code == error.default_code:
                     problem.code = self.code
 
 

@@ -26,7 +26,10 @@ def run(argv: list[str]) -> int:
     import gc
 
     gc.disable()  # nothing that is made before the guest runs is garbage; _introduce turns it on again
-    return Up(options).run()
+    try:
+        return Up(options).run()
+    finally:
+        gc.enable()  # of a process that goes on after a machine that could not be built
 
 
 class Up(Runner):

@@ -276,6 +276,12 @@ CODES: dict[str, tuple[str, str]] = {
         "not a file but something else",
         "A FIFO, a socket or a device such as /dev/zero has no contents that could be a disk, kernel or firmware.",
     ),
+    "VR0628": (
+        "an image that is not what the drive says",
+        "The file is no image of the drive's format, is damaged, names a backing file that is not there, or looks like "
+        "an image of another format while the drive says none. `vmrun img info FILE` and `vmrun img check FILE` tell "
+        "more.",
+    ),
     "VR0630": (
         "a kernel that cannot be started",
         "The file named under `kernel` is of no kind that vmrun starts, is cut off, or asks of its loader what there "

@@ -115,7 +115,7 @@ def _image(machine: ResolvedMachine, problems: list[Problem], id: str, drive: di
         if info.st_size == 0:
             remedy = f"`truncate -s 1G '{path}'` makes it a disk of 1 GiB"
             _add(machine, problems, "VR0623", f"'{path}' is empty", where, steps, remedy)
-        elif info.st_size % SECTOR:
+        elif info.st_size % SECTOR and drive.get("format") in (None, "raw", "auto"):
             lost = info.st_size % SECTOR
             _add(
                 machine,

@@ -10,7 +10,7 @@ from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
 from vmrun.core.input import InputRouter
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 from vmrun.machine.cpuid import apic_ids
 from vmrun.machine.runstate import CAUSES
 
@@ -157,7 +157,8 @@ class Board:
             spec = self.config["drives"].get(id)
             if spec is None:
                 raise BuildError(f"there is no drive '{id}'")
-            self.drives[id] = open_drive(id, spec, self.lock)
+            with about(f"drives.{id}"):
+                self.drives[id] = open_drive(id, spec, self.lock)
             self.drives[id].on_error = self._drive_failed
         return self.drives[id]
 

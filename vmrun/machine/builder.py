@@ -145,7 +145,7 @@ class _Builder:
 
     def _create_devices(self) -> None:
         for entry in self.config["devices"]:
-            with about(f"devices.{entry['id']}", "VR0410"):
+            with about(f"devices.{entry['id']}", "VR0410", BuildError):
                 device = self.assembly.create(entry)
             self.undo.append(device.unrealize)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from vmrun.backends.protocols import BlockBackend
+from vmrun.errors import BackendError
 from vmrun.machine.builder import build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.backends.block.drive import Drive
     from vmrun.machine.machine import Machine
 
 
@@ -48,11 +50,28 @@ def _without_files(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "kernel": None, "devices": devices, "firmware": firmware}
 
 
+def peek(id: str, spec: dict[str, Any]) -> Drive:
+    """The drive, opened for reading beside whoever has it. BackendError."""
+    from accel.api import DeviceLock
+
+    from vmrun.backends.block import open_drive
+
+    return open_drive(id, {**spec, "readonly": True, "snapshot": False, "locking": "off"}, DeviceLock())
+
+
 def _size(spec: dict[str, Any]) -> int:
     """Bytes of an image in whole sectors; 1 GiB when it cannot be had."""
     import os
     import stat
 
+    if spec.get("format", "raw") not in ("raw", "auto"):
+        try:
+            drive = peek("", spec)
+        except BackendError:
+            return 1 << 30
+        size = (int(drive.size) + 511) & ~511
+        drive.close()
+        return size
     try:
         info = os.stat(spec["file"])
         size = _device_size(spec["file"]) if stat.S_ISBLK(info.st_mode) else info.st_size

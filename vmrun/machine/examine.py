@@ -7,8 +7,8 @@ processor that the host has not, /dev/kvm without permission) is no matter of th
 
 from __future__ import annotations
 
-from vmrun.errors import ERROR, BuildError, ConfigError, VmrunError, about
-from vmrun.machine.dry import build_dry
+from vmrun.errors import ERROR, BackendError, BuildError, ConfigError, VmrunError, about
+from vmrun.machine.dry import build_dry, peek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 def examine(machine: ResolvedMachine, files: bool = True) -> list[Problem]:
     """Errors and warnings. files: look at the host's files too."""
-    from vmrun.config.files import check_files
     from vmrun.firmware.romspace import check_roms
 
-    problems = [*check_files(machine), *check_roms(machine.data, machine.place)] if files else []
+    problems = [*_files(machine), *check_roms(machine.data, machine.place)] if files else []
     problems += refused_by_kernel(machine)
     known = {problem.path for problem in problems if problem.severity == ERROR}
     try:
@@ -30,6 +29,24 @@ def examine(machine: ResolvedMachine, files: bool = True) -> list[Problem]:
     except VmrunError as error:
         problems += [problem for problem in located(error, machine) if problem.path not in known]
     return problems
+
+
+def _files(machine: ResolvedMachine) -> list[Problem]:
+    """Files that are not there or cannot be used, images that cannot be opened for what they are."""
+    from vmrun.config.files import check_files
+
+    found = check_files(machine)
+    told = {problem.path for problem in found if problem.severity == ERROR}
+    for id, spec in machine["drives"].items():
+        path = f"drives.{id}.file"
+        if path in told or not spec.get("file"):
+            continue
+        try:
+            with about(path, "VR0628"):
+                peek(id, spec).close()
+        except BackendError as error:
+            found += located(error, machine)
+    return found
 
 
 def explained(error: VmrunError, machine: ResolvedMachine) -> VmrunError:
@@ -48,9 +65,7 @@ class looking:  # noqa: N801  # `with looking(machine): …build_dry(machine.dat
         self.machine = machine
 
     def __enter__(self) -> None:
-        from vmrun.config.files import check_files
-
-        if any(problem.severity == ERROR for problem in check_files(self.machine)):
+        if any(problem.severity == ERROR for problem in _files(self.machine)):
             raise ConfigError(problems=[problem for problem in examine(self.machine) if problem.severity == ERROR])
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -25,6 +25,8 @@ FAULTS: dict[str, tuple[str, str, int]] = {
     "an image that is not there": ("disks: [no.img]", "m.yaml:3:9: error VR0620", 3),
     "an image that is a directory": ("disks: [dir]", "m.yaml:3:9: error VR0621", 3),
     "an empty image": ("disks: [empty.img]", "m.yaml:3:9: error VR0623", 3),
+    "an image of another format": ("disks: [q.img]", "m.yaml:3:9: error VR0628", 3),
+    "an image without its header": ("disks: [text.qcow2]", "m.yaml:3:9: error VR0628", 3),
     "a kernel that is not there": ("kernel: no", "m.yaml:3:9: error VR0620", 3),
     "a kernel that is none": ("kernel: text", "m.yaml:3:9: error VR0630", 3),
     "a cut kernel": ("kernel: cut", "m.yaml:3:9: error VR0630", 3),
@@ -60,6 +62,8 @@ def here(vmrun: Run) -> Run:
     Path("dir").mkdir()
     Path("empty.img").touch()
     Path("text").write_text("this is text " * 100)
+    Path("text.qcow2").write_text("this is text " * 100)
+    Path("q.img").write_bytes(b"QFI\xfb" + bytes(508))
     Path("zeros").write_bytes(bytes(0x20000))
     good = kernels.linux()
     Path("good").write_bytes(good)

@@ -16,7 +16,7 @@ EXAMPLES = pathlib.Path(__file__).parents[3] / "examples"
 # a machine without a firmware has no equal there, as export says
 MACHINES = [
     path
-    for path in sorted(EXAMPLES.glob("*.*"))
+    for path in sorted(EXAMPLES.glob("*.[ty]*ml"))
     if b"vmrun/machine/1" in path.read_bytes() and b"\nfirmware: none" not in path.read_bytes()
 ]
 
