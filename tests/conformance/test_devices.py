@@ -20,18 +20,25 @@ EXTRA = [
     {"id": "dbg", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "c2"},
     {"id": "exit", "driver": "isa-debug-exit"},
     {"id": "panic", "driver": "pvpanic"},
+    {"id": "edu", "driver": "edu"},
+    {"id": "testdev", "driver": "pci-testdev"},
+    {"id": "rng", "driver": "virtio-rng-pci"},
+    {"id": "vblk", "driver": "virtio-blk-pci", "drive": "vd"},
+    {"id": "bridge", "driver": "pci-bridge", "chassis_nr": 1},
 ]
 CHARDEVS = {"c1": {"type": "null"}, "c2": {"type": "null"}}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:
-    (directory / "disk.img").write_bytes(bytes(1 << 20))
+    for name in ("disk.img", "other.img"):
+        (directory / name).write_bytes(bytes(1 << 20))
     return Driven(
         directory,
         machine=machine,
         memory="64MiB",
         display="std",
         disks=["disk.img"],
+        drives={"vd": {"file": "other.img", "format": "raw"}},
         serial="null",
         devices=EXTRA,
         chardevs=CHARDEVS,

@@ -136,7 +136,7 @@ class _Run(Runner):
             try:
                 incoming(self.machine, uri)
             except QmpError as error:
-                raise QemuError(f"-incoming {uri}: {error}") from None
+                raise QemuError(f"-incoming {uri}: {error.problems[0].message}") from None
         if self.option.get("daemonize"):
             os.chdir("/")
             self.leave_terminal()

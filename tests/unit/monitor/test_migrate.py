@@ -1,0 +1,127 @@
+"""QMP's migrate and -incoming, with a file at the other end."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.board import Driven
+from tests.unit.monitor.test_qmp import Talk
+from vmrun.monitor.commands.migrate import incoming
+from vmrun.monitor.errors import QmpError
+
+KEYS = {"machine": "pc-i440fx-2.0", "memory": "16MiB"}
+
+
+@pytest.fixture
+def talk(tmp_path: pathlib.Path) -> Iterator[Talk]:
+    with Driven(tmp_path, **KEYS) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        yield talk
+        talk.monitors.close()
+
+
+def finish(talk: Talk) -> dict[str, str]:
+    """query-migrate when it is over."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        talk.machine.loop.run_once(0.01)
+        told: dict[str, str] = talk.result("query-migrate")
+        if told.get("status") not in ("setup", "active", "cancelling"):
+            return told
+    raise AssertionError("it does not end")
+
+
+def statuses(talk: Talk) -> list[str]:
+    return [event["data"]["status"] for event in talk.events() if event["event"] == "MIGRATION"]
+
+
+def test_a_machine_goes_out_to_a_file_and_comes_in_again(talk: Talk, tmp_path: pathlib.Path) -> None:
+    machine = talk.machine
+    machine.board.ram.write(0x2000, b"what the guest has")
+    machine.resume()
+    uri = f"file:{tmp_path}/pc.vm"
+    assert talk.result("query-migrate") == {}
+    talk.result("migrate", uri=uri)
+    assert finish(talk) == {"status": "completed"}
+    assert talk.result("query-status")["status"] == "postmigrate"
+    assert statuses(talk) == ["setup", "active", "completed"]
+    with Driven(tmp_path, **KEYS) as other:
+        other.machine.go("inmigrate")
+        incoming(other.machine, uri)
+        assert other.machine.board.ram.read(0x2000, 18) == b"what the guest has"
+        assert other.machine.state == "running"
+
+
+def test_what_was_paused_comes_in_paused(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.resume()
+    talk.machine.pause()
+    talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+    finish(talk)
+    with Driven(tmp_path, **KEYS) as other:
+        other.machine.go("inmigrate")
+        incoming(other.machine, f"file:{tmp_path}/pc.vm")
+        assert other.machine.state == "paused"
+
+
+def test_a_machine_whose_file_cannot_be_written_goes_on(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.resume()
+    assert "error" in talk.ask("migrate", uri=f"file:{tmp_path}/nowhere/pc.vm") or finish(talk)["status"] == "failed"
+    assert "cannot be written" in talk.result("query-migrate")["error-desc"]
+    assert talk.machine.state == "running"
+    assert statuses(talk)[-1] == "failed"
+
+
+def test_nothing_changes_while_the_state_goes_out(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.resume()
+    talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+    assert talk.result("query-status")["status"] == "finish-migrate"
+    assert talk.ask("cont")["error"]["desc"] == "Migration is not finalized yet"
+    again = talk.ask("migrate", uri=f"file:{tmp_path}/b.vm")
+    assert again["error"]["desc"] == "There's a migration process in progress"
+    assert not talk.machine.resume()
+    finish(talk)
+
+
+def test_a_migration_can_be_given_up(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.board.ram.write(0, bytes(range(256)) * 65536)  # something to write
+    talk.machine.resume()
+    talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+    talk.result("migrate_cancel")
+    assert finish(talk)["status"] in ("cancelled", "completed")
+    if talk.result("query-migrate")["status"] == "cancelled":
+        assert talk.machine.state == "running"
+        assert not (tmp_path / "pc.vm").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("exec:cat>x", "'exec:' is not there; vmrun migrates to files: file:PATH"),
+        ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH"),
+        ("fd:3", "'fd:' is not there; vmrun migrates to files: file:PATH"),
+        ("nothing", "unknown migration protocol: nothing"),
+        ("file:", "file: needs a path"),
+        ("file:/x,offset=4096", "file: takes no offset; the state has a file of its own"),
+    ],
+)
+def test_other_ends_are_refused(talk: Talk, uri: str, told: str) -> None:
+    assert talk.ask("migrate", uri=uri)["error"]["desc"] == told
+
+
+def test_a_machine_that_waits_for_nothing_takes_nothing_in(talk: Talk) -> None:
+    assert talk.ask("migrate-incoming", uri="file:/x")["error"]["desc"].startswith("'-incoming' was not specified")
+
+
+def test_a_machine_that_waits_tells_why_a_file_is_refused_and_waits_on(talk: Talk, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "odd.vm").write_bytes(b"vmrunsn1 and no more")
+    talk.machine.go("inmigrate")
+    told = talk.ask("migrate-incoming", uri=f"file:{tmp_path}/odd.vm")["error"]["desc"]
+    assert told == f"load of migration failed: {tmp_path}/odd.vm is not whole"
+    assert talk.machine.state == "inmigrate"
+    with pytest.raises(QmpError):
+        incoming(talk.machine, f"file:{tmp_path}/none.vm")
