@@ -20,7 +20,7 @@ def text() -> str:
             members = ", ".join(f"`{name}`: {kind}" for name, kind in row.args.items())
             lines += [f"**{row.name}**({members}) → {row.returns or 'nothing'}  ", f"{row.doc}", ""]
     lines += ["### Events", "", "| event | data | when |", "|---|---|---|"]
-    for name, payload in table.events.items():
+    for name, payload in sorted(table.events.items()):
         data = ", ".join(f"`{key}`: {kind}" for key, kind in payload.items())
         lines.append(f"| {name} | {data} | {table.event_docs[name]} |")
     lines += ["", "### Types", "", "A name with ? may be missing; [type] is a list of it.", ""]
