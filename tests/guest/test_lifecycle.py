@@ -123,3 +123,14 @@ def test_going_on_does_not_bring_a_guest_past_its_sleep(accel: str, tmp_path: pa
         assert not guest.machine.resume()
         assert not guest.run_until(lambda: guest.machine.outcome is not None, 0.3)
         assert guest.output() == ""
+
+
+@pytest.mark.kvm
+def test_writes_of_the_cmos_index_cost_no_exit_and_the_last_one_counts(tmp_path: pathlib.Path) -> None:
+    # ecx = 1000; loop: mov al, cl; out 70h, al; loop; mov al, 5fh; out 70h, al; mov al, 77h; out 71h, al;
+    # then cell 5f: in al, 71h to the debug console
+    code = "b9e8030000 88c8 e670 e2fa b05f e670 b077 e671 e471 66ba0204 ee" + EXIT_FINE
+    with kernel(tmp_path, "kvm", code) as guest:
+        assert guest.run_to_end() == "exit"
+        assert guest.output() == "w"
+        assert guest.machine.accelerator.vcpus[0].io_exits < 100

@@ -50,7 +50,8 @@ class VgaPci(PciDevice, Coalesced):
 
     # Writes that may reach the chip late, as long as they come in order: (space, address, size). Whoever looks at the
     # screen has them drained first.
-    coalesced = (("memory", WINDOW, WINDOW_SIZE),)
+    # the window, and the index registers, which do nothing until their data port is accessed
+    coalesced = (("memory", WINDOW, WINDOW_SIZE), *(("io", port, 1) for port in (0x3C4, 0x3CE, 0x3D4)))
 
     vgamem_mb = Prop("uint32", 16, "video memory", unit="MiB", min=1, max=256)
     romfile = Prop("str", "vgabios-stdvga.bin", "video BIOS; empty for none")

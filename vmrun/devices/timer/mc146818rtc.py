@@ -8,7 +8,7 @@ from accel.api import PyIrqSink
 from accel.clock import Clock
 
 from vmrun.bus.isa import IsaDevice
-from vmrun.core.interfaces import Sleeper
+from vmrun.core.interfaces import Coalesced, Sleeper
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.devices.timer.mc146818 import Mc146818
@@ -25,7 +25,7 @@ SHUTDOWN_STATUS, WOKEN = 0x0F, 0xFE
 
 
 @register("mc146818rtc", description="real-time clock and CMOS")
-class Mc146818Rtc(IsaDevice, Sleeper):
+class Mc146818Rtc(IsaDevice, Coalesced, Sleeper):
     user_creatable = False
     resources = {"ports": [["iobase", 2]], "irqs": ["irq"]}
 
@@ -55,6 +55,8 @@ class Mc146818Rtc(IsaDevice, Sleeper):
         self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
         self.rtc.alarm.connect(PyIrqSink(lambda n, level: platform.wakeup("rtc") if level else None), 0)
         self.map_io(self.rtc, self.iobase, 2)
+        # the index alone does nothing: it may wait for the access to the data port, which is an exit
+        self.coalesced = (("io", self.iobase, 1),)
 
     def sleep(self) -> None:
         """The firmware finds that the reset was the end of a sleep."""
