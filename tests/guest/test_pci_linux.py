@@ -75,3 +75,28 @@ def test_a_card_comes_and_goes_under_linux(machine: str, bus: str, tmp_path: pat
     assert set(came) - set(left) == {f"0000:00:{int(card.addr[:2], 16):02x}.0"}, text[-3000:]
     assert ("DEVICE_DELETED", {"device": "card", "path": "/machine/peripheral/card"}) in told
     assert wrong == []
+
+
+PROCESSOR = """
+echo READY $(nproc)
+n=0
+while [ ! -e /sys/devices/system/cpu/cpu1 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done
+sleep 0.5
+[ $(cat /sys/devices/system/cpu/cpu1/online) = 1 ] || echo 1 > /sys/devices/system/cpu/cpu1/online
+echo NOW $(nproc)
+"""
+
+
+@pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-7.2"])
+def test_a_processor_comes_under_linux(machine: str, tmp_path: pathlib.Path) -> None:
+    """By the bitmap and by the registers."""
+    initrd = initramfs(tmp_path, PROCESSOR)
+    cpus = {"count": 1, "maxcpus": 2, "sockets": 2}
+    with LinuxGuest(tmp_path, "soft", "quiet", machine=machine, kernel=kernel(), initrd=initrd, cpus=cpus) as pc:
+        pc.run_until(lambda: "READY 1" in pc.console(), PATIENCE)
+        pc.machine.plug_processor("second")
+        pc.run_to_end(PATIENCE)
+        text = pc.console()
+        wrong = pc.complaints()
+    assert "\nNOW 2\n" in text, text[-3000:]
+    assert wrong == []

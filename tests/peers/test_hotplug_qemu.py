@@ -162,3 +162,57 @@ def test_hot_plug_is_qemus(machine: str, what: Any, tmp_path: pathlib.Path) -> N
     theirs, ours = sessions
     assert [pair for pair in zip(theirs.log, ours.log, strict=True) if pair[0] != pair[1]] == []
     assert sorted(theirs.events, key=str) == sorted(ours.events, key=str)  # QEMU's come when a device is forgotten
+
+
+def processors(session: Session) -> None:
+    """device_add of processors, the registers at 0xaf00, and what firmware is told of how many there are."""
+    q = session.qtest
+
+    def look() -> None:
+        session.log.append([hex(q.inl(0xAF00)), hex(q.inb(0xAF04)), hex(q.inl(0xAF08)), hex(q.inl(0xAFE0))])
+
+    def write(offset: int, value: int, width: str = "b") -> None:
+        q.ask(f"out{width} {0xAF00 + offset:#x} {value:#x}")
+        look()
+
+    def add(number: int, **more: Any) -> None:
+        place = {"socket-id": number, "core-id": 0, "thread-id": 0, **more}
+        session.add(driver="qemu64-x86_64-cpu", id=f"c{number}", **place)
+        look()
+
+    for number in (0, 1, 1, 5):
+        add(number)
+    add(2, **{"core-id": 4})
+    session.add(driver="qemu64-x86_64-cpu", id="nowhere")
+    session.add(driver="486-x86_64-cpu", id="other")
+    write(0, 0, "l")  # from the bitmap to registers
+    write(5, 0)
+    write(4, 2)
+    add(2)
+    for offset, value, width in (
+        *((5, 0, "b"), (5, 3, "b"), (5, 1, "b"), (8, 7, "l"), (5, 2, "b"), (8, 9, "l"), (5, 9, "b")),
+        *((0, 9, "l"), (0, 2, "l"), (4, 2, "b"), (5, 0, "b")),
+    ):
+        write(offset, value, width)
+    q.outb(0x70, 0x5F)
+    session.log.append(q.inb(0x71))
+    q.outw(0x510, 5)
+    session.log.append([q.inb(0x511), q.inb(0x511)])
+
+
+@pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-7.2"])
+def test_processors_come_as_qemus(machine: str, tmp_path: pathlib.Path) -> None:
+    logs = []
+    for name, command in (
+        ("theirs", [str(QEMU), "-M", f"{machine},smm=off", "-accel", "tcg"]),
+        ("ours", [*PROGRAM, "-M", machine, "-accel", "qtest"]),
+    ):
+        directory = tmp_path / name
+        directory.mkdir()
+        session = Session([*command, *OPTIONS[:6], "-smp", "1,sockets=4,maxcpus=4"], directory)
+        try:
+            processors(session)
+        finally:
+            session.close()
+        logs.append(session.log)
+    assert [pair for pair in zip(*logs, strict=True) if pair[0] != pair[1]] == []

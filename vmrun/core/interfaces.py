@@ -21,6 +21,14 @@ class PowerButton:
         raise NotImplementedError
 
 
+class ProcessorSlots:
+    """Tells the guest of processors that come while it runs. The device lock is held."""
+
+    def processor_plugged(self) -> None:
+        """The next of those that there can be is there now."""
+        raise NotImplementedError
+
+
 class Sleeper:
     """Takes part in S3. The device lock is held."""
 

@@ -26,6 +26,7 @@ class Assembly:
     def __init__(self, board: Board) -> None:
         self.board = board
         self.wiring = Wiring()
+        self.apic_system: Any = None  # the bus of the APICs, where the accelerator has none inside
         self.root = Object("machine")
         self.board_parts = Object("unattached")
         self.peripheral = Object("peripheral")

@@ -14,12 +14,11 @@ from accel.errors import AccelFailure
 from vmrun.core.interfaces import Coalesced
 from vmrun.core.loop import Loop
 from vmrun.errors import AccelError, BuildError, about
-from vmrun.machine import apics, crossing
+from vmrun.machine import apics, crossing, processor
 from vmrun.machine.accelerators import choose
 from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
-from vmrun.machine.processor import Processor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,8 +101,8 @@ class _Builder:
         if choice.accelerator.clock is not None:
             board.use_clock(choice.accelerator.clock)
         if choice.accelerator.own_apic:
-            self.apics = apics.apic_system()
-            choice.accelerator.set_message_bus(self.apics.bus)
+            self.assembly.apic_system = apics.apic_system()
+            choice.accelerator.set_message_bus(self.assembly.apic_system.bus)
         if image is None:
             from vmrun.machine.direct import DirectBoot
 
@@ -180,12 +179,7 @@ class _Builder:
                 self.processor = processor_of(entries)
                 if self.direct is not None:
                     self.direct.prepare(entries)
-            accelerator.create_vcpu(index, apic_id, entries)
-            self.assembly.board_parts.add_child(Processor(index, apic_id, cpus))
-            if accelerator.own_apic:
-                with self.board.lock, self.board.memory.transaction():
-                    frozen = cpus.get("apic", {})
-                    apics.add_apic(self.board, self.assembly.board_parts, self.apics, index, entries, frozen)
+            processor.create(self.board, self.assembly, index, entries, system=self.assembly.apic_system)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:

@@ -23,6 +23,7 @@ _IN_QEMU_S_WORDS = (
     (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
     (r"^there is no free slot on \S+ for (\S+) .*$", r"PCI: no slot/function available for \1, all in use or reserved"),
 )
+CMOS_CPUS = 0x5F  # how many more than one processor there are, for the firmware
 _SHARED = r"^(\S+) '.*' shares slot (\w+) with (\S+) '.*', which is not multifunction$"
 _TAKEN = r"^(\S+) '(.*)' and (\S+) '(.*)' are both at (\w+)\.(\d) of \S+$"
 
@@ -131,3 +132,45 @@ def _gone(machine: Machine, device: Device) -> None:
 def _record(machine: Machine, devices: list[dict[str, Any]]) -> None:
     """The machine as it is now: what is saved, locked or shown is this."""
     machine.config = machine.board.config = {**machine.config, "devices": devices}
+
+
+# --- processors -----------------------------------------------------------------------------------------------
+
+
+def plug_processor(machine: Machine, id: str) -> None:
+    """The next processor of those that there can be, waiting for the guest to start it. They come in order. BuildError
+    when all are there.
+    """
+    from vmrun.core.interfaces import ProcessorSlots
+    from vmrun.firmware.fwcfg import CPUS
+    from vmrun.machine import processor
+    from vmrun.machine.cpuid import make_cpuid
+
+    board, cpus = machine.board, machine.config["cpus"]
+    index, accelerator = len(board.apic_ids), machine.accelerator
+    if index >= len(board.possible_apic_ids):
+        raise BuildError(f"all {index} processors are there")
+    apic_id = board.possible_apic_ids[index]
+    entries = make_cpuid(
+        cpus, cpus["model-data"], apic_id, accelerator.supported_cpuid(), kernel_apic=accelerator.has_local_apic
+    ).entries
+    goes_on = machine.running
+    if goes_on:
+        accelerator.stop()
+    try:
+        board.apic_ids.append(apic_id)
+        processor.create(board, machine.assembly, index, entries, id=id, system=machine.assembly.apic_system)
+        for cpu in accelerator.vcpus[index:]:
+            made: Any = cpu
+            made.reset()
+        machine.cpuid.append(entries)
+        machine.config = board.config = {**machine.config, "cpus": {**cpus, "count": index + 1}}
+        with board.lock:
+            by_driver: dict[str, Any] = {device.driver: device for device in board.devices.values()}
+            by_driver["fw_cfg_io"].add_bytes(CPUS, (index + 1).to_bytes(2, "little"))
+            by_driver["mc146818rtc"].set_cmos(CMOS_CPUS, index & 0xFF)
+            for slots in machine.all(ProcessorSlots):
+                slots.processor_plugged()
+    finally:
+        if goes_on:
+            accelerator.start()

@@ -107,6 +107,10 @@ class Machine:
         """Ask the guest to let go of a device; DEVICE_DELETED tells when it is gone. BuildError: its bus cannot."""
         hotplug.ask(self, device)
 
+    def plug_processor(self, id: str) -> None:
+        """Put in the next processor. BuildError when all are there."""
+        hotplug.plug_processor(self, id)
+
     # --- running ----------------------------------------------------------------------------------------
 
     def attach_loop(self) -> None:

@@ -8,16 +8,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.machine.assembly import Assembly
+    from vmrun.machine.board import Board
+
 
 class Processor(Object):
     """/machine/unattached/cpu[N]. `values`: its properties, all fixed."""
 
-    def __init__(self, index: int, apic_id: int, cpus: dict[str, Any]) -> None:
+    def __init__(self, index: int, apic_id: int, cpus: dict[str, Any], hotplugged: bool = False) -> None:
         super().__init__(f"cpu[{index}]")
+        self.index = index
         self.driver = f"{cpus['model']}-x86_64-cpu"
         self.values: dict[str, Any] = {
             "realized": True,
-            "hotplugged": False,
+            "hotplugged": hotplugged,
             "apic-id": apic_id,
             **place(index, cpus),
         }
@@ -31,3 +35,24 @@ def place(index: int, cpus: dict[str, Any]) -> dict[str, int]:
         "core-id": index // threads % cores,
         "thread-id": index % threads,
     }
+
+
+def create(
+    board: Board, assembly: Assembly, index: int, entries: list[dict[str, int]], *, id: str = "", system: Any = None
+) -> Processor:
+    """Processor `index` of those that the board has: a thread that waits, an APIC where the accelerator has none, a
+    node of the tree. `id`: of one that was plugged in. `system`: the bus of the APICs, where they are devices.
+    """
+    from vmrun.machine import apics
+
+    apic_id, cpus = board.apic_ids[index], board.config["cpus"]
+    board.accelerator.create_vcpu(index, apic_id, entries)
+    node = Processor(index, apic_id, cpus, bool(id))
+    if id:
+        assembly.peripheral.add_child(node, id)
+    else:
+        assembly.board_parts.add_child(node)
+    if board.accelerator.own_apic:
+        with board.lock, board.memory.transaction():
+            apics.add_apic(board, assembly.board_parts, system, index, entries, cpus.get("apic", {}))
+    return node

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GPE0, GPE0_SIZE = 0xAFE0, 4
 SLOTS, SLOTS_SIZE = 0xAE00, 0x18
 BUSES = 256
-PCI_EVENT = 0x02
+PCI_EVENT, CPU_EVENT = 0x02, 0x04
 UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
 ALL = 0xFFFFFFFF
 
@@ -150,6 +150,11 @@ class Gpe(Stateful):
 
     def _event(self) -> None:
         self.status |= PCI_EVENT
+        self.settle()
+
+    def processor_event(self) -> None:
+        """A processor came: the guest shall look."""
+        self.status |= CPU_EVENT
         self.settle()
 
     # --- for the guest ------------------------------------------------------------------------------------

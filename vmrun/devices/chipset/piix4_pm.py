@@ -11,7 +11,7 @@ from accel.api import PyIoRegion, PyIrqSink
 
 from vmrun.bus.i2c import I2cBus, SmbusTarget
 from vmrun.bus.pci import PciDevice
-from vmrun.core.interfaces import BusOwner, PowerButton, Waker
+from vmrun.core.interfaces import BusOwner, PowerButton, ProcessorSlots, Waker
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import U8, Part, Parts
@@ -34,7 +34,7 @@ APMC_EN = 0x02  # of byte 0x5b: a write to APMC raises an SMI
 
 
 @register("PIIX4_PM", description="82371AB power management: ACPI registers, SMBus, hot-plug")
-class Piix4Pm(PciDevice, BusOwner, PowerButton, Waker):
+class Piix4Pm(PciDevice, BusOwner, PowerButton, ProcessorSlots, Waker):
     user_creatable = False
     vendor_id = 0x8086
     device_id = 0x7113
@@ -86,7 +86,7 @@ class Piix4Pm(PciDevice, BusOwner, PowerButton, Waker):
         self.gpe = Gpe(
             self.parent_bus, self.root_hotplug, self.pci_hotplug, self.pm.set_gpe, lambda card: platform.let_go(card)
         )
-        self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids))
+        self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids), self.gpe.processor_event)
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
@@ -166,6 +166,9 @@ class Piix4Pm(PciDevice, BusOwner, PowerButton, Waker):
 
     def woken(self, reason: str) -> None:
         self.pm.woken(reason)
+
+    def processor_plugged(self) -> None:
+        self.cpus.plugged()
 
     def powerdown(self) -> None:
         """Somebody pressed the power button."""

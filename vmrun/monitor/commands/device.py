@@ -10,12 +10,17 @@ from vmrun.monitor.table import command
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+CPU_TYPE = "-x86_64-cpu"
+PLACE = ("socket-id", "core-id", "thread-id")
 
 
 @command("device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False)
 def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: Any) -> None:
     """Plug a device in. Its properties are further arguments."""
     machine = monitor.machine
+    if driver.endswith(CPU_TYPE):
+        _plug_processor(machine, driver, id, props)
+        return
     row = qom.drivers().get(driver)
     if row is None:
         raise QmpError(f"'{driver}' is not a valid device model name")
@@ -57,6 +62,38 @@ def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
         raise QmpError(message.replace("expects a number", "expects integer")) from None
     entry: dict[str, Any] = parsed.document["devices"][0]
     return entry
+
+
+def _plug_processor(machine: Any, driver: str, id: str, props: dict[str, Any]) -> None:
+    from vmrun.machine.processor import place
+
+    cpus, board = machine.config["cpus"], machine.board
+    wanted = f"{cpus['model']}{CPU_TYPE}"
+    if driver != wanted:
+        raise QmpError(f"Invalid CPU type, expected cpu type: '{wanted}'")
+    if id and id in machine.root.children["peripheral"].children:
+        raise QmpError(f"Duplicate device ID '{id}'")
+    last = place(len(board.possible_apic_ids) - 1, cpus)
+    asked = {}
+    for name in PLACE:
+        if name not in props:
+            raise QmpError(f"CPU {name} is not set")
+        asked[name] = int(props[name])
+        most = int(cpus.get({"socket-id": "sockets", "core-id": "cores", "thread-id": "threads"}[name]) or 1) - 1
+        most = max(most, last[name])
+        if not 0 <= asked[name] <= most:
+            raise QmpError(f"Invalid CPU {name}: {asked[name]} must be in range 0:{most}")
+    places = [place(index, cpus) for index in range(len(board.possible_apic_ids))]
+    index, there = places.index(asked), len(board.apic_ids)
+    if index < there:
+        raise QmpError(f"CPU[{index}] with APIC ID {board.apic_ids[index]} exists")
+    if index != there:
+        after = ", ".join(f"{name} {value}" for name, value in places[there].items())
+        raise QmpError(f"vmrun plugs processors in their order: the next is {after}")
+    try:
+        machine.plug_processor(id or f"cpu-{index}")
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
 
 
 @command("device_del", {"id": "str"})

@@ -98,7 +98,7 @@ def query_machines(monitor: Any) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "name": name,
             "cpu-max": int(spec.to_dict().get("limits", {}).get("cpus", 1)),
-            "hotpluggable-cpus": False,
+            "hotpluggable-cpus": True,
             "numa-mem-supported": False,
             "deprecated": False,
             "default-ram-id": "pc.ram",
@@ -148,6 +148,26 @@ def query_cpus_fast(monitor: Any) -> list[dict[str, Any]]:
     return cpus(monitor.machine)
 
 
+struct(
+    "HotpluggableCPU", {"type": "str", "vcpus-count": "int", "props": "CpuInstanceProperties", "qom-path?": "str"}
+)
+
+
+@command("query-hotpluggable-cpus", returns="[HotpluggableCPU]")
+def query_hotpluggable_cpus(monitor: Any) -> list[dict[str, Any]]:
+    """Every processor that there can be, the last first; those that are there with their place in the tree."""
+    from vmrun.machine.processor import Processor, place
+
+    machine = monitor.machine
+    cpus = machine.config["cpus"]
+    there = {node.index: node.path for node in machine.root.walk() if isinstance(node, Processor)}
+    rows = []
+    for index in reversed(range(len(machine.board.possible_apic_ids))):
+        row = {"type": f"{cpus['model']}-x86_64-cpu", "vcpus-count": 1, "props": place(index, cpus)}
+        rows.append({**row, "qom-path": there[index]} if index in there else row)
+    return rows
+
+
 @command("query-chardev", returns="[ChardevInfo]")
 def query_chardev(monitor: Any) -> list[dict[str, Any]]:
     """The character back ends."""
@@ -163,7 +183,8 @@ def cpus(machine: Any) -> list[dict[str, Any]]:
 
     from vmrun.machine.processor import Processor, place
 
-    nodes = [node for node in machine.root.walk() if isinstance(node, Processor)]
+    found = (node for node in machine.root.walk() if isinstance(node, Processor))
+    nodes = sorted(found, key=lambda node: node.index)
     return [
         {
             "cpu-index": index,
