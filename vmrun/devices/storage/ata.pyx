@@ -53,6 +53,77 @@ cdef enum:
     PRD_LARGEST = 0x10000           # bytes of an entry whose count is 0
     PRD_TABLE = 0x10000             # a table lies within 64 KiB
 
+# Commands, as ATA/ATAPI-6 names them; _RETRY, _OLD: obsolete codes of the same.
+cdef enum:
+    DATA_SET_MANAGEMENT = 0x06
+    RECALIBRATE = 0x10              # and all of 1xh
+    READ_SECTORS = 0x20
+    READ_SECTORS_RETRY = 0x21
+    READ_SECTORS_EXT = 0x24
+    READ_DMA_EXT = 0x25
+    READ_NATIVE_MAX_EXT = 0x27
+    READ_MULTIPLE_EXT = 0x29
+    WRITE_SECTORS = 0x30
+    WRITE_SECTORS_RETRY = 0x31
+    WRITE_SECTORS_EXT = 0x34
+    WRITE_DMA_EXT = 0x35
+    WRITE_MULTIPLE_EXT = 0x39
+    WRITE_VERIFY = 0x3C
+    READ_VERIFY = 0x40
+    READ_VERIFY_RETRY = 0x41
+    READ_VERIFY_EXT = 0x42
+    SEEK = 0x70                     # and all of 7xh
+    DEVICE_DIAGNOSTIC = 0x90
+    DEVICE_PARAMETERS = 0x91
+    STANDBY_IMMEDIATE_OLD = 0x94
+    IDLE_IMMEDIATE_OLD = 0x95
+    STANDBY_OLD = 0x96
+    IDLE_OLD = 0x97
+    CHECK_POWER_MODE_OLD = 0x98
+    SLEEP_OLD = 0x99
+    READ_MULTIPLE = 0xC4
+    WRITE_MULTIPLE = 0xC5
+    SET_MULTIPLE_MODE = 0xC6
+    READ_DMA = 0xC8
+    READ_DMA_RETRY = 0xC9
+    WRITE_DMA = 0xCA
+    WRITE_DMA_RETRY = 0xCB
+    STANDBY_IMMEDIATE = 0xE0
+    IDLE_IMMEDIATE = 0xE1
+    STANDBY = 0xE2
+    IDLE_COMMAND = 0xE3
+    CHECK_POWER_MODE = 0xE5
+    SLEEP = 0xE6
+    FLUSH_CACHE = 0xE7
+    FLUSH_CACHE_EXT = 0xEA
+    IDENTIFY_DEVICE = 0xEC
+    SET_FEATURES = 0xEF
+    READ_NATIVE_MAX = 0xF8
+
+# Features of SET FEATURES.
+cdef enum:
+    ENABLE_WRITE_CACHE = 0x02
+    TRANSFER_MODE = 0x03
+    DISABLE_WRITE_CACHE = 0x82
+
+# Registers of the command block by offset; the control block's alternate status is one more.
+cdef enum:
+    DATA = 0
+    ERROR_FEATURES = 1
+    SECTOR_COUNT = 2
+    SECTOR_NUMBER = 3
+    CYLINDER_LOW = 4
+    CYLINDER_HIGH = 5
+    DEVICE_HEAD = 6
+    STATUS_COMMAND = 7
+    ALTERNATE_STATUS = 8
+
+# Registers of the bus master, 8 bytes a channel.
+cdef enum:
+    BMIC = 0                        # command
+    BMIS = 2                        # status
+    BMIDTP = 4                      # descriptor table, 4 bytes
+
 cdef enum:
     MOST_MULTIPLE = 16
 
@@ -400,7 +471,7 @@ cdef class AtaChannel:
     cdef void command(self, u8 code) noexcept nogil:
         cdef Drive *d = self.drive()
         cdef u64 last
-        if not d.present and not (code == 0x90 and (self.drives[0].present or self.drives[1].present)):
+        if not d.present and not (code == DEVICE_DIAGNOSTIC and (self.drives[0].present or self.drives[1].present)):
             return
         if d.status & (BSY | DRQ) or block_settling(self.backend[self.unit]):
             return
@@ -408,7 +479,7 @@ cdef class AtaChannel:
         self.lba48 = False
         d.status = DRDY | DSC
         d.error = 0
-        if code == 0xEC:                                       # IDENTIFY DEVICE
+        if code == IDENTIFY_DEVICE:
             memcpy(self.buffer, self.identify[self.unit], 512)
             self.buffer[59 * 2] = d.mult
             self.buffer[59 * 2 + 1] = 1 if d.mult else 0
@@ -420,74 +491,74 @@ cdef class AtaChannel:
                 self.buffer[85 * 2] &= ~0x20
             self.left, self.block, self.filled, self.position, self.media = 0, 1, 512, 0, False
             self.offer()
-        elif code in (0x20, 0x21):                             # READ SECTORS
+        elif code in (READ_SECTORS, READ_SECTORS_RETRY):
             self.start_pio(False, 1)
-        elif code == 0x24:                                     # READ SECTORS EXT
+        elif code == READ_SECTORS_EXT:
             self.lba48 = True
             self.start_pio(False, 1)
-        elif code == 0xC4:                                     # READ MULTIPLE
+        elif code == READ_MULTIPLE:
             self.start_pio(False, d.mult)
-        elif code == 0x29:
+        elif code == READ_MULTIPLE_EXT:
             self.lba48 = True
             self.start_pio(False, d.mult)
-        elif code in (0x30, 0x31, 0x3C):                       # WRITE SECTORS, WRITE VERIFY
+        elif code in (WRITE_SECTORS, WRITE_SECTORS_RETRY, WRITE_VERIFY):
             self.start_pio(True, 1)
-        elif code == 0x34:
+        elif code == WRITE_SECTORS_EXT:
             self.lba48 = True
             self.start_pio(True, 1)
-        elif code == 0xC5:                                     # WRITE MULTIPLE
+        elif code == WRITE_MULTIPLE:
             self.start_pio(True, d.mult)
-        elif code == 0x39:
+        elif code == WRITE_MULTIPLE_EXT:
             self.lba48 = True
             self.start_pio(True, d.mult)
-        elif code in (0xC8, 0xC9):                             # READ DMA
+        elif code in (READ_DMA, READ_DMA_RETRY):
             self.start_dma(BLOCK_READ)
-        elif code == 0x25:
+        elif code == READ_DMA_EXT:
             self.lba48 = True
             self.start_dma(BLOCK_READ)
-        elif code in (0xCA, 0xCB):                             # WRITE DMA
+        elif code in (WRITE_DMA, WRITE_DMA_RETRY):
             self.start_dma(BLOCK_WRITE)
-        elif code == 0x35:
+        elif code == WRITE_DMA_EXT:
             self.lba48 = True
             self.start_dma(BLOCK_WRITE)
-        elif code == 0x06:                                     # DATA SET MANAGEMENT: only TRIM exists
+        elif code == DATA_SET_MANAGEMENT:                       # only TRIM exists
             if d.feature & 1 and self.identify[self.unit][169 * 2] & 1:
                 self.lba48 = True
                 self.start_dma(BLOCK_DISCARD)
             else:
                 self.abort()
-        elif code in (0x40, 0x41, 0x42):                       # READ VERIFY
-            self.lba48 = code == 0x42
+        elif code in (READ_VERIFY, READ_VERIFY_RETRY, READ_VERIFY_EXT):
+            self.lba48 = code == READ_VERIFY_EXT
             last = self.address()
             if self.check_range(last, self.count()):
                 self.finish()
             else:
                 self.abort()
-        elif code in (0xE7, 0xEA):                             # FLUSH CACHE (EXT)
+        elif code in (FLUSH_CACHE, FLUSH_CACHE_EXT):
             self.start_flush()
-        elif code == 0xC6:                                     # SET MULTIPLE MODE
+        elif code == SET_MULTIPLE_MODE:
             if d.nsector > MOST_MULTIPLE or d.nsector & (d.nsector - 1 if d.nsector else 0):
                 self.abort()
             else:
                 d.mult = d.nsector
                 self.finish()
-        elif code == 0x91:                                     # INITIALIZE DEVICE PARAMETERS
+        elif code == DEVICE_PARAMETERS:
             d.heads = (d.select & 15) + 1
             d.sectors = d.nsector if d.nsector else 1
             last = d.total // (<u64>d.heads * d.sectors)
             d.cylinders = <u16>(last if last < 16383 else 16383)
             self.finish()
-        elif code in (0xF8, 0x27):                             # READ NATIVE MAX ADDRESS (EXT)
-            self.lba48 = code == 0x27
+        elif code in (READ_NATIVE_MAX, READ_NATIVE_MAX_EXT):
+            self.lba48 = code == READ_NATIVE_MAX_EXT
             last = d.total - 1
             if not self.lba48 and last > 0xFFFFFFF:
                 last = 0xFFFFFFF
             d.select |= LBA
             self.set_address(last)
             self.finish()
-        elif code & 0xF0 == 0x10 or code & 0xF0 == 0x70:       # RECALIBRATE, SEEK
+        elif code & 0xF0 == RECALIBRATE or code & 0xF0 == SEEK:
             self.finish()
-        elif code == 0x90:                                     # EXECUTE DEVICE DIAGNOSTIC
+        elif code == DEVICE_DIAGNOSTIC:
             self.unit = 0
             self.signature(0)
             self.signature(1)
@@ -498,13 +569,14 @@ cdef class AtaChannel:
                 self.drives[1].status = DRDY | DSC
             self.phase = IDLE
             self.raise_irq()
-        elif code == 0xEF:
+        elif code == SET_FEATURES:
             self.set_features()
-        elif code in (0xE5, 0x98):                             # CHECK POWER MODE: active
+        elif code in (CHECK_POWER_MODE, CHECK_POWER_MODE_OLD):  # active
             d.nsector = 0xFF
             self.finish()
-        elif code in (0xE0, 0xE1, 0xE2, 0xE3, 0xE6, 0x94, 0x95, 0x96, 0x97, 0x99):
-            self.finish()                                      # STANDBY, IDLE, SLEEP: nothing spins
+        elif code in (STANDBY_IMMEDIATE, IDLE_IMMEDIATE, STANDBY, IDLE_COMMAND, SLEEP, STANDBY_IMMEDIATE_OLD,
+                      IDLE_IMMEDIATE_OLD, STANDBY_OLD, IDLE_OLD, SLEEP_OLD):
+            self.finish()                                      # nothing spins
             d.status = DRDY
         else:
             self.abort()
@@ -512,7 +584,7 @@ cdef class AtaChannel:
     cdef void set_features(self) noexcept nogil:
         cdef Drive *d = self.drive()
         cdef u8 mode = d.nsector & 7
-        if d.feature == 0x03:                                  # transfer mode
+        if d.feature == TRANSFER_MODE:
             if d.nsector >> 3 in (0, 1):
                 d.mdma = d.udma = 0
             elif d.nsector >> 3 == 4 and mode <= 2:
@@ -523,10 +595,10 @@ cdef class AtaChannel:
                 self.abort()
                 return
             self.finish()
-        elif d.feature == 0x02:
+        elif d.feature == ENABLE_WRITE_CACHE:
             d.write_cache = True
             self.finish()
-        elif d.feature == 0x82:
+        elif d.feature == DISABLE_WRITE_CACHE:
             d.write_cache = False
             self.start_flush()
         elif d.feature in (0xCC, 0x66, 0xAA, 0x55, 0x05, 0x85, 0x69, 0x67, 0x96, 0x9A, 0x42, 0xC2):
@@ -594,27 +666,27 @@ cdef class AtaChannel:
         cdef Drive *d = self.drive()
         cdef bint hob = (self.control & HOB) != 0
         cdef bint empty = not self.drives[0].present and not self.drives[1].present
-        if offset == 7 or offset == 8:
+        if offset == STATUS_COMMAND or offset == ALTERNATE_STATUS:
             if empty or not d.present:
                 return 0
-            if offset == 7:
+            if offset == STATUS_COMMAND:
                 self.lower_irq()
             if block_settling(self.backend[self.unit]):
                 return BSY                                     # what a reset has interrupted is not over yet
             return d.status
         if empty:
             return 0
-        if offset == 1:
+        if offset == ERROR_FEATURES:
             if not d.present:
                 return 0
             return d.hob_feature if hob else d.error
-        if offset == 2:
+        if offset == SECTOR_COUNT:
             return d.hob_nsector if hob else d.nsector
-        if offset == 3:
+        if offset == SECTOR_NUMBER:
             return d.hob_sector if hob else d.sector
-        if offset == 4:
+        if offset == CYLINDER_LOW:
             return d.hob_lcyl if hob else d.lcyl
-        if offset == 5:
+        if offset == CYLINDER_HIGH:
             return d.hob_hcyl if hob else d.hcyl
         return d.select
 
@@ -622,10 +694,10 @@ cdef class AtaChannel:
         cdef u32 n
         cdef Drive *d
         self.control &= ~HOB
-        if offset == 7:
+        if offset == STATUS_COMMAND:
             self.command(value)
             return
-        if offset == 6:
+        if offset == DEVICE_HEAD:
             for n in range(2):
                 self.drives[n].select = value | 0xA0
             if not (self.drives[self.unit].status & (BSY | DRQ)):
@@ -633,15 +705,15 @@ cdef class AtaChannel:
             return
         for n in range(2):
             d = &self.drives[n]
-            if offset == 1:
+            if offset == ERROR_FEATURES:
                 d.hob_feature, d.feature = d.feature, value
-            elif offset == 2:
+            elif offset == SECTOR_COUNT:
                 d.hob_nsector, d.nsector = d.nsector, value
-            elif offset == 3:
+            elif offset == SECTOR_NUMBER:
                 d.hob_sector, d.sector = d.sector, value
-            elif offset == 4:
+            elif offset == CYLINDER_LOW:
                 d.hob_lcyl, d.lcyl = d.lcyl, value
-            elif offset == 5:
+            elif offset == CYLINDER_HIGH:
                 d.hob_hcyl, d.hcyl = d.hcyl, value
 
     cdef void write_control(self, u8 value) noexcept nogil:
@@ -716,21 +788,21 @@ cdef class CommandBlock(IoRegion):
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 value = 0
         cdef u32 i
-        if offset == 0:
+        if offset == DATA:
             self.channel.move(<u8 *>&value, size, False)
             return value
         for i in range(size):
-            if offset + i < 8:
+            if offset + i <= STATUS_COMMAND:
                 value |= self.channel.read_register(offset + i) << (8 * i)
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         cdef u32 i
-        if offset == 0:
+        if offset == DATA:
             self.channel.move(<u8 *>&value, size, True)
             return 0
         for i in range(size):
-            if offset + i < 8:
+            if offset + i <= STATUS_COMMAND:
                 self.channel.write_register(offset + i, (value >> (8 * i)) & 0xFF)
         return 0
 
@@ -768,7 +840,7 @@ cdef class ControlBlock(IoRegion):
         self.max_access = 1
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return self.channel.read_register(8)
+        return self.channel.read_register(ALTERNATE_STATUS)
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         self.channel.write_control(value & 0xFF)
@@ -821,18 +893,18 @@ cdef class BusMaster(IoRegion):
 
 
 cdef u8 _read_bm(AtaChannel channel, u64 offset) noexcept nogil:
-    if offset == 0:
+    if offset == BMIC:
         return channel.bm_command
-    if offset == 2:
+    if offset == BMIS:
         return channel.bm_status
-    if offset >= 4:
-        return (channel.bm_table >> (8 * (offset - 4))) & 0xFF
+    if offset >= BMIDTP:
+        return (channel.bm_table >> (8 * (offset - BMIDTP))) & 0xFF
     return 0xFF
 
 
 cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
     cdef bint was = channel.bm_command & BM_START
-    if offset == 0:
+    if offset == BMIC:
         channel.bm_command = value & (BM_START | BM_TO_MEMORY)
         if value & BM_START and not was:
             channel.bm_status |= BM_ACTIVE
@@ -843,11 +915,11 @@ cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
                 # Stopping in mid-transfer: what is under way completes, as the chip lets its FIFO run out.
                 pass
             channel.bm_status &= ~BM_ACTIVE
-    elif offset == 2:
+    elif offset == BMIS:
         channel.bm_status = (value & 0x60) | (channel.bm_status & BM_ACTIVE) | (channel.bm_status & ~value & 0x06)
-    elif offset >= 4:
-        channel.bm_table &= ~(<u32>0xFF << (8 * (offset - 4)))
-        channel.bm_table |= <u32>value << (8 * (offset - 4))
+    elif offset >= BMIDTP:
+        channel.bm_table &= ~(<u32>0xFF << (8 * (offset - BMIDTP)))
+        channel.bm_table |= <u32>value << (8 * (offset - BMIDTP))
         channel.bm_table &= ~<u32>3
 
 
