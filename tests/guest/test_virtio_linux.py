@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.guest.linux import LinuxGuest, initramfs, kernel
+from tests.guest.test_snapshot import go_on
+from vmrun.machine import snapshot
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 PATIENCE = 400.0
@@ -69,18 +71,22 @@ def boot(
     directory: pathlib.Path, script: str, machine: str, act: Callable[[LinuxGuest], None] | None = None, **keys: Any
 ) -> tuple[str, list[str]]:
     """The console's text and what the kernel complained of. `act` is done first, while it runs."""
-    chosen = kernel()
-    drivers = pathlib.Path("/lib/modules") / chosen.partition("vmlinuz-")[2] / "kernel" / "drivers"
-    extra = {}
-    for name in MODULES:
-        extra[f"{name.rpartition('/')[2]}.ko"] = (stat.S_IFREG | 0o644, (drivers / f"{name}.ko").read_bytes())
-    names = " ".join(name.rpartition("/")[2] for name in MODULES)
-    initrd = initramfs(directory, LOAD.format(names=names) + script, extra)
+    chosen, initrd = kernel(), with_drivers(directory, script)
     with LinuxGuest(directory, "soft", "quiet", machine=machine, kernel=chosen, initrd=initrd, **keys) as guest:
         if act is not None:
             act(guest)
         guest.run_to_end(PATIENCE)
         return guest.console(), guest.complaints()
+
+
+def with_drivers(directory: pathlib.Path, script: str) -> str:
+    """An initramfs that loads virtio's drivers first."""
+    drivers = pathlib.Path("/lib/modules") / kernel().partition("vmlinuz-")[2] / "kernel" / "drivers"
+    extra = {}
+    for name in MODULES:
+        extra[f"{name.rpartition('/')[2]}.ko"] = (stat.S_IFREG | 0o644, (drivers / f"{name}.ko").read_bytes())
+    names = " ".join(name.rpartition("/")[2] for name in MODULES)
+    return initramfs(directory, LOAD.format(names=names) + script, extra)
 
 
 KINDS = [
@@ -153,3 +159,42 @@ def test_a_disk_comes_and_goes(machine: str, tmp_path: pathlib.Path) -> None:
     text, wrong = boot(tmp_path, COMES_AND_GOES, machine, act, drives=drives)
     assert "READ hello from the host" in text and "\nGONE\n" in text, text[-3000:]
     assert "DEVICE_DELETED" in told and wrong == [] and whole(path)
+
+
+BUSY = """
+busybox mkdir -p /mnt
+busybox mount -t ext4 /dev/vda /mnt && echo MOUNTED
+n=0
+while [ $n -lt 12 ]; do
+  busybox dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null
+  busybox cp /tmp/data /mnt/data$n && busybox sync
+  echo 3 > /proc/sys/vm/drop_caches
+  busybox cmp /tmp/data /mnt/data$n && echo SAME $n
+  n=$((n + 1))
+done
+busybox umount /mnt && echo UNMOUNTED
+"""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_machine_is_saved_while_its_disk_works(packed: bool, tmp_path: pathlib.Path) -> None:
+    path = image(tmp_path)
+    disk = {"id": "disk", "driver": "virtio-blk-pci", "drive": "d0", "packed": packed}
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    drawn = with_drivers(tmp_path, BUSY)
+    with LinuxGuest(
+        tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", kernel=kernel(), initrd=drawn, devices=[disk], drives=drives
+    ) as guest:
+        guest.run_until(lambda: "SAME 1" in guest.console(), PATIENCE)
+        guest.machine.pause()
+        text = guest.console()
+        saved = str(tmp_path / "0.vm")
+        snapshot.save(guest.machine, saved, "running")
+    for n, seconds in enumerate((0.4, 0.7, 0.0), 1):
+        reason, more = go_on(saved, "soft", "serial", str(tmp_path / f"{n}.vm"), seconds)
+        text += more
+        saved = str(tmp_path / f"{n}.vm")
+        if reason is not None:
+            break
+    assert [f"SAME {n}" in text for n in range(12)] == [True] * 12 and "UNMOUNTED" in text, text[-3000:]
+    assert whole(path)
