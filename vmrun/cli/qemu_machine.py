@@ -160,6 +160,9 @@ class Wanted:
             raise QemuError(f"{text}: Can't create {_CONSOLES[name]} device, empty char device")
         if name in _DISKS and "drive" not in device:
             raise QemuError(f"{text}: No drive specified")
+        spec = self.file.get("drives", {}).get(device.get("drive"), {})
+        if name == "ide-hd" and spec.get("readonly") and not spec.get("snapshot") and spec.get("media") != "cdrom":
+            raise QemuError(f"{text}: Block node is read-only")
         for key in device:
             if key not in ("id", "driver", "bus", "addr") and key not in driver.props:
                 raise QemuError(f"{text}: Property '{name}.{key}' not found")

@@ -226,3 +226,28 @@ def test_what_has_no_effect_is_said(line: str) -> None:
 )
 def test_what_asks_for_nothing_is_taken(line: str) -> None:
     assert parsed(line).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-smp 2,cores=4", r"sockets \(0\) \* dies \(1\) \* cores \(4\) \* threads \(1\) != maxcpus \(2\)"),
+        ("-smp 6,sockets=4", r"sockets \(4\) \* dies \(1\) \* cores \(1\) \* threads \(1\) != maxcpus \(6\)"),
+        ("-chardev ringbuf,id=a,size=3", "size of ringbuf chardev must be power of two"),
+        ("-device pci-testdev,addr=20", "Property 'pci-testdev.addr' doesn't take value '20'"),
+        ("-object foo,id=a", "Parameter 'qom-type' does not accept value 'foo'"),
+        ("-smbios type=99", "Don't know how to build fields for SMBIOS type 99"),
+        ("-drive file=x,index=1,bus=1", "index cannot be used with bus and unit"),
+    ],
+)
+def test_what_qemu_refuses(line: str, message: str) -> None:
+    with pytest.raises(LineError, match=message):
+        parse_command_line(line.split(), defaults=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-cpu qemu64,,", "-m 64,slots=0,maxmem=64M", "-smp 4,cores=2", "-smp 1,threads=0", "-drive file=x,index=0,bus=0"],
+)
+def test_what_qemu_takes(line: str) -> None:
+    assert parse_command_line(line.split(), defaults=True).lost == []

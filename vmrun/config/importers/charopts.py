@@ -93,6 +93,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             result[key] = boolean(option, key, value)
         elif key == "size":
             result[key] = size(option, key, value)
+            if kind in ("ringbuf", "memory") and result[key] & (result[key] - 1):
+                raise option.wrong("size of ringbuf chardev must be power of two", key)
         elif key in _NUMBERS or key in ("port", "localport") and str(value).isdecimal():
             result[key] = number(option, key, value)
         elif key in _TEXT:

@@ -40,6 +40,15 @@ _GROUPS = (
     "name",
     "object",
 )
+_OBJECT_WORDS = """
+authz-list authz-list-file authz-pam authz-simple can-bus can-host-socketcan colo-compare cryptodev-backend
+cryptodev-backend-builtin cryptodev-vhost-user dbus-vmstate filter-buffer filter-dump filter-mirror filter-redirector
+filter-replay filter-rewriter input-barrier input-linux iothread main-loop memory-backend-epc memory-backend-file
+memory-backend-memfd memory-backend-ram pr-manager-helper qtest rng-builtin rng-egd rng-random secret secret_keyring
+sev-guest thread-context throttle-group tls-cipher-suites tls-creds-anon tls-creds-psk tls-creds-x509 x-remote-object
+x-vfio-user-server cryptodev-backend-lkcf
+"""
+_OBJECTS = frozenset(_OBJECT_WORDS.split())
 _AS_OPTION = {"smp-opts": "smp", "memory": "m", "boot-opts": "boot"}
 _MOST = 1 << 20
 
@@ -121,6 +130,8 @@ def object_(line: Line, option: Option) -> None:
         raise option.wrong("Parameter 'qom-type' is missing")
     if str(given["qom-type"]).startswith("memory-backend-") and "id" in given and "size" in given:
         line.backends[str(given["id"])] = size(option, "size", given["size"])
+    if str(given["qom-type"]) not in _OBJECTS:
+        raise option.wrong(f"Parameter 'qom-type' does not accept value '{given['qom-type']}'", str(given["qom-type"]))
     if given["qom-type"] not in ("memory-backend-ram", "secret", "iothread", "main-loop"):
         line.no_equal(option, str(given["qom-type"]))
 

@@ -64,7 +64,7 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     if media not in ("disk", "cdrom"):
         raise source.wrong(f"'{media}' invalid media", media)
     place: dict[str, int] = {key: number(source, key, given.pop(key)) for key in _PLACE if key in given}
-    if "index" in place and len(place) > 1:
+    if "index" in place and (place.get("bus", 0) or "unit" in place):
         raise source.wrong("index cannot be used with bus and unit", "index")
     addr, own = given.pop("addr", None), str(given.pop("id", ""))
     props = {"serial": given.pop("serial")} if "serial" in given and kind != "none" else {}

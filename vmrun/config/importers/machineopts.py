@@ -192,7 +192,9 @@ def memory(line: Line, option: Option) -> None:
             amount = size(option, key, value, "m")
             if amount:  # none: the type's default
                 line.file["memory"] = size_text(amount)
-        else:
+        elif key == "slots" and not number(option, key, value):
+            continue
+        elif key == "slots" or size(option, key, value) != size(option, "size", given.get("size", "0"), "m"):
             line.no_equal(option, key)
 
 
@@ -202,6 +204,9 @@ def smp(line: Line, option: Option) -> None:
     cpus = line.file.setdefault("cpus", {})
     for key, value in given.items():
         count = number(option, key, value)
+        if not count and key != "cpus":
+            line.warn(option, "a part of a topology that is zero is as if it were not given", key)
+            continue
         if count < 1:
             raise option.wrong("Invalid CPU topology: CPU topology parameters must be greater than zero", key)
         if key in ("dies", "clusters"):
@@ -226,7 +231,7 @@ _TEXTS = ("vendor", "model-id", "hv-vendor-id")
 
 def cpu(line: Line, option: Option) -> None:
     """MODEL[,+FEATURE][,-FEATURE][,FEATURE[=VALUE]]: what has a sign counts more, and minus the most."""
-    model, *features = split(option.value or "")
+    model, *features = (option.value or "").split(",")
     if not model or "=" in model:
         raise option.wrong("a CPU model name is expected first", model)
     cpus = line.file.setdefault("cpus", {})
@@ -335,6 +340,8 @@ def smbios(line: Line, option: Option) -> None:
     given = settings(option)
     kind = f"type{given.pop('type', '')}"
     known = _smbios_fields().get(kind)
+    if kind[4:].isdecimal() and int(kind[4:]) not in (0, 1, 2, 3, 4, 8, 11, 17, 41):
+        raise option.wrong(f"Don't know how to build fields for SMBIOS type {kind[4:]}", kind[4:])
     if known is None:
         line.no_equal(option)
         return
@@ -448,8 +455,33 @@ def checked(line: Line, option: Option) -> None:
             line.no_equal(option, "" if option.name == "sandbox" else key, host=key != "cpu-pm")
 
 
+def _topology(line: Line) -> None:
+    """QEMU 7.2's own rule, for who wants to start what it starts: the parts make up all the processors."""
+    given = line.given.get("smp")
+    cpus = line.file.get("cpus", {})
+    parts = {key: int(cpus.get(key, 0)) for key in ("sockets", "cores", "threads")}
+    if not given or not any(parts.values()) or not str(line.file["machine"]).startswith("pc-i440fx-"):
+        return  # older ones took less
+    most = int(cpus.get("maxcpus", 0)) or int(cpus.get("count", 0))
+    threads = parts["threads"] or 1
+    if most:
+        first = "sockets" if parts["sockets"] == 0 and (parts["cores"] or parts["threads"]) else "cores"
+        if first == "sockets":
+            cores = parts["cores"] or 1
+            sockets = most // (cores * threads)
+        else:
+            sockets = parts["sockets"] or 1
+            cores = parts["cores"] or most // (sockets * threads)
+            threads = parts["threads"] or most // (sockets * cores) if cores else 1
+        if sockets * cores * threads != most:
+            text = f"sockets ({sockets}) * dies (1) * cores ({cores}) * threads ({threads}) != maxcpus ({most})"
+            raise given[-1].wrong(f"Invalid CPU topology: product of the hierarchy must match maxcpus: {text}")
+
+
 def finish(line: Line) -> None:
     line.file.setdefault("machine", newest())
+    if line.defaults:
+        _topology(line)
     if line.accel:
         line.file["accel"] = line.accel
     elif not line.old:

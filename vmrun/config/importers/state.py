@@ -122,8 +122,10 @@ class Line:
         kind = str(prop["type"]) if prop is not None else ""
         if key == "addr":
             place = parse_pci_addr(str(given))
-            if place is None and str(given).isdecimal():
-                place = (int(given), 0)
+            if place is None and isinstance(given, int):
+                place = (given >> 3, given & 7)
+            if place is None and entry is not None and entry.bus == "PCI":
+                raise option.wrong(f"Property '{driver}.addr' doesn't take value '{given}'", str(given))
             return pci_addr_text(*place) if place is not None else str(given)
         if not isinstance(given, str):
             return given
