@@ -108,6 +108,7 @@ cdef class Qcow2Node(Node):
     cdef int inner_write(self, u64 offset, u64 bytes, Cursor *source) noexcept nogil
     cdef int write_piece(self, u64 offset, u64 bytes, Cursor *source, u64 *done) noexcept nogil
     cdef int write_new(self, u64 offset, u64 bytes, Cursor *source, u64 host, bint fresh, u64 start, u64 end) noexcept nogil
+    cdef bint overlaps_table(self, u64 host, u64 bytes) noexcept nogil
     cdef bint overlaps(self, u64 host, u64 bytes) noexcept nogil
     cdef int refcount_slot(self, u64 cluster, Slot **found, bint make) noexcept nogil
     cdef int get_refcount(self, u64 cluster, u64 *count) noexcept nogil

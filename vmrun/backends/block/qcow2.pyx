@@ -598,7 +598,7 @@ cdef class Qcow2Node(Node):
         cdef int error
         if index >= self.l1_size:
             return EIO
-        if self.l1[index] & COPIED:
+        if self.l1[index] & COPIED and self.l1[index] & OFFSET:
             return self.find_l2(offset, found, at, False)
         old = self.l1[index] & OFFSET
         if old & (self.cluster_size - 1):
@@ -885,7 +885,7 @@ cdef class Qcow2Node(Node):
         cdef u64 at, value, per = self.blocks.slice * 8 >> self.refcount_order
         cdef u32 low, width = 1 << (self.refcount_order - 3) if self.refcount_order > 3 else 1
         while count:
-            error = self.refcount_slot(cluster, &slot, step > 0)
+            error = self.refcount_slot(cluster, &slot, False)
             if error:
                 return error
             if slot == NULL:
@@ -922,6 +922,8 @@ cdef class Qcow2Node(Node):
         cdef u8 field[8]
         cdef u64 place = cluster << self.cluster_bits
         cdef int error
+        if self.overlaps_table(place, self.cluster_size):
+            return self.corrupt()
         if index >= self.reftable_size:
             return self.grow_reftable(index, cluster)
         block = <u8 *>calloc(1, self.cluster_size)
@@ -960,6 +962,8 @@ cdef class Qcow2Node(Node):
         cdef int error
         wanted = index + 1 + index // 2
         clusters = (wanted * 8 + self.cluster_size - 1) >> self.cluster_bits
+        if clusters * self.cluster_size > MOST_REFTABLE:
+            return EFBIG
         first_block = cluster // entries
         blocks = 1
         while first_block + blocks < (cluster + blocks + clusters + entries - 1) // entries:
@@ -1039,6 +1043,8 @@ cdef class Qcow2Node(Node):
             else:
                 run = 0
             at += 1
+        if self.overlaps_table(first << self.cluster_bits, run << self.cluster_bits):
+            return self.corrupt()
         error = self.change_refcount(first, run, 1, True)
         if error:
             return error
@@ -1122,9 +1128,10 @@ cdef class Qcow2Node(Node):
 
     cdef bint overlaps(self, u64 host, u64 bytes) noexcept nogil:
         """Whether data would go over the header or a table: an image that says so is corrupt."""
+        return not self.external and self.overlaps_table(host, bytes)
+
+    cdef bint overlaps_table(self, u64 host, u64 bytes) noexcept nogil:
         cdef u64 end = host + bytes
-        if self.external:
-            return False
         return (host < self.cluster_size
                 or host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset
                 or host < self.reftable_offset + self.reftable_size * 8 and end > self.reftable_offset)
