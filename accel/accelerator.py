@@ -58,6 +58,7 @@ class Accelerator:
 
     name = "none"
     in_kernel: frozenset[str] = frozenset()  # drivers of devices that the accelerator has inside
+    irqchip: Any = None  # that chip, where it has one
     has_local_apic = False  # an APIC per processor exists; MSIs and SMP start-up work
     own_apic = False  # … but as a device that the builder makes for each processor and attaches
 

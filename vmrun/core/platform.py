@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from accel.aio import IoThread
     from accel.api import DeviceLock, IrqSink
     from accel.clock import Clock, TimerQueue
+    from accel.run import IntAck, MsiSink
     from accel.space import AddressSpace, Region
 
     from vmrun.core.console import Console, TextReader
@@ -19,11 +20,27 @@ if TYPE_CHECKING:
     from vmrun.core.surface import Scanout
 
 
+class InterruptHost(Protocol):
+    """What devices see of the accelerator."""
+
+    name: str
+    in_kernel: frozenset[str]       # drivers of interrupt controllers and timers that it has inside
+    irqchip: Any                    # the chip inside (accel.kvm.irq), where there is one
+
+    def msi_sink(self) -> MsiSink:
+        """Takes message-signalled interrupts without the GIL."""
+
+    def set_int_ack(self, source: IntAck) -> None:
+        """Who answers the interrupt acknowledge cycle."""
+
+    def set_eoi_handler(self, sink: IrqSink) -> None:
+        """sink.set_irq(vector, 1) for each broadcast end of interrupt."""
+
+
 class Platform(Protocol):
     """Lives as long as the machine. Everything here is used with the device lock held."""
 
     lock: DeviceLock
-    accelerator: Any                # accel.accelerator.Accelerator; for what it has in its kernel and offers devices
     memory: AddressSpace            # system memory: what processors and bus masters see
     io: AddressSpace                # 64 KiB of ports
     system_memory: Region           # root container of `memory`
@@ -41,7 +58,13 @@ class Platform(Protocol):
     apic_ids: list[int]             # of the processors that are there, in order
     possible_apic_ids: list[int]    # of those that there can be: these, and more behind them
     input: InputRouter              # where keyboards, mice and tablets take the user's events from
-    config: dict[str, Any]          # the resolved machine as plain data (rtc, boot, cpus, firmware, …)
+    rtc: dict[str, Any]             # the machine file's `rtc`: base, clock, driftfix
+    uuid: str                       # the machine's, all zeros when it was given none
+    hw_version: str                 # what disks of this machine type say their firmware is
+
+    @property
+    def accelerator(self) -> InterruptHost:
+        """Whoever delivers interrupts to the processors."""
 
     def device(self, id: str) -> Device:
         """Another device by id (link properties). BuildError when there is none."""

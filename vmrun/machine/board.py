@@ -43,6 +43,9 @@ class Board:
         self.config, self.loop, self.lock = config, loop, lock
         self.memory_map: dict[str, Any] = config["memory-map"]
         self.ram_size: int = config["memory"]
+        self.rtc: dict[str, Any] = config.get("rtc") or {}
+        self.uuid = str(config.get("uuid") or "00000000-0000-0000-0000-000000000000")
+        self.hw_version = str(config.get("hw-version") or "2.5+")
         self.possible_apic_ids = apic_ids(config["cpus"])
         self.apic_ids = self.possible_apic_ids[: config["cpus"]["count"]]
         self.control = RunControl(Notifier())

@@ -18,7 +18,7 @@ class Platform:
         self.io = AddressSpace("io", self.system_io, True)
         self.files = {}
         self.ram_size = 256 << 20
-        self.config = {"uuid": "00112233-4455-6677-8899-aabbccddeeff"}
+        self.uuid = "00112233-4455-6677-8899-aabbccddeeff"
         self.cpu_registers = lambda: registers
         self.wanted = 0
 

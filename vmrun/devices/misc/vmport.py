@@ -92,9 +92,7 @@ class Vmport(IsaDevice):
         return self.platform.ram_size & ALL_ONES
 
     def get_uuid(self, registers: Registers) -> int:
-        text = str(self.platform.config.get("uuid") or "00000000-0000-0000-0000-000000000000").replace(
-            "-", ""
-        )
+        text = self.platform.uuid.replace("-", "")
         words = [int.from_bytes(bytes.fromhex(text[i : i + 8]), "little") for i in range(0, 32, 8)]
         registers["ebx"], registers["ecx"], registers["edx"] = words[1], words[2], words[3]
         return words[0]

@@ -57,7 +57,7 @@ class IdeDisk(Device, DiskGeometry):
             geometry,
             serial=serial,
             model=self.shown_model(),
-            firmware=self.ver or str(platform.config.get("hw-version") or "2.5+"),
+            firmware=self.ver or platform.hw_version,
             physical_exponent=(self.physical_block_size // self.logical_block_size).bit_length() - 1,
             wwn=self.wwn,
             rotation_rate=self.shown_rotation(),

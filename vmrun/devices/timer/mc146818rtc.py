@@ -16,7 +16,6 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
 
     from vmrun.core.platform import Platform
 
@@ -39,7 +38,7 @@ class Mc146818Rtc(IsaDevice, Coalesced, Sleeper):
     )
 
     def realize(self, platform: Platform) -> None:
-        settings: dict[str, Any] = platform.config.get("rtc") or {}
+        settings = platform.rtc
         kind = settings.get("clock", "host")
         # `rt` is monotonic host time; nothing waits on it, so its timers may sit on the machine's queue.
         clock, timers = {
