@@ -87,6 +87,8 @@ class Outgoing:
         for id, device in board.devices.items():
             if device.hotplugged:
                 raise StateError(f"{id} was put in while the machine ran; such a machine cannot be saved yet")
+        if len(board.apic_ids) != machine.config["cpus"]["count"]:
+            raise StateError("processors were put in while the machine ran; such a machine cannot be saved yet")
         for entry in machine.config["devices"]:
             if entry["id"] and entry["id"] not in board.devices:
                 raise StateError(f"{entry['id']} was taken out; such a machine cannot be saved yet")
