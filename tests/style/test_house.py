@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import pathlib
 import re
@@ -98,3 +99,9 @@ def test_no_module_of_the_tests_hides_an_installed_package() -> None:
         if path.stem in installed and not (path.parent / "__init__.py").exists()
     ]
     assert hidden == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "vmrun").rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_every_room_says_what_it_is_for(path: pathlib.Path) -> None:
+    said = ast.get_docstring(ast.parse(path.read_text()))
+    assert said is not None and len(said) > 15

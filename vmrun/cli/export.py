@@ -17,10 +17,13 @@ def run(argv: list[str]) -> int:
     from vmrun.config.importers.export import command_line, long_form
     from vmrun.config.importers.qemuopts import PROGRAM
     from vmrun.config.load import load_file
+    from vmrun.config.resolve import refuse_type
     from vmrun.errors import WARNING, ConfigError, Problem
 
     problems: list[Problem] = []
-    root = check_schema(load_file(args.file, problems), "machine", problems)
+    loaded = load_file(args.file, problems)
+    refuse_type(loaded, args.file)
+    root = check_schema(loaded, "machine", problems)
     if problems:
         raise ConfigError(problems=problems)
     document, _ = long_form(root, os.path.dirname(os.path.abspath(args.file)))

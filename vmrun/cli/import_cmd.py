@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.errors import Problem
+
 _LONGEST = 1 << 20  # letters
 
 
@@ -86,14 +88,38 @@ def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> i
 
     print_problems(warnings)
     text = file_text(document, heading)
+    wrong = _faults(text)
     if not args.output:
         write(text)
-        return 0
+        return _judged(wrong, "result")
     try:
         with open(args.output, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise BackendError(f"'{args.output}' cannot be written: {error.strerror}", code="VR0921") from None
+    return _judged(wrong, args.output)
+
+
+def _faults(text: str) -> list[Problem]:
+    """What keeps the result from being a machine at all; what is only not modelled yet does not."""
+    from vmrun.config.api import TO_COME, validate
+    from vmrun.errors import ERROR
+
+    return [
+        problem for problem in validate(text) if problem.severity == ERROR and not problem.code.startswith(TO_COME)
+    ]
+
+
+def _judged(wrong: list[Problem], name: str) -> int:
+    """What was asked for is done, be it a machine or not."""
+    from vmrun.cli.out import print_problems, write
+
+    if wrong:
+        write("vmrun: the result does not validate:\n", sys.stderr)
+        for problem in wrong:
+            if problem.place is not None and problem.place.file.startswith("<text>"):
+                problem.place.file = name
+        print_problems(wrong)
     return 0
 
 

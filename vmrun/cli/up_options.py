@@ -100,7 +100,7 @@ def parse(argv: list[str]) -> Options | int | None:
 
 def _take(options: Options, name: str, value: str) -> str:
     if name == "--accel":
-        options.accel = [part for part in value.split(",") if part]
+        options.accel = list(dict.fromkeys(part for part in value.split(",") if part))
         return "" if options.accel else "--accel needs a name"
     if name == "--set":
         options.sets.append(value)

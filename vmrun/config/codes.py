@@ -448,6 +448,14 @@ CODES: dict[str, tuple[str, str]] = {
         "a device of the host",
         "What is passed through from the host is not there, or another one, on the next host.",
     ),
+    "VR1008": (
+        "a monitor that the network reaches",
+        "A monitor can read and write files as vmrun may. On a TCP port nobody is asked for a password.",
+    ),
+    "VR1009": (
+        "telnet without a password",
+        "Whoever reaches the port has the guest's console.",
+    ),
     "VR1007": (
         "a CPU setting that is the host's",
         "pmu, host-phys-bits and host-cache-info show the guest what the host's processor has.",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 OF_THE_HOST = ("host", "max")
 PASSED_THROUGH = ("usb-host", "vfio-pci", "pci-assign", "scsi-block", "scsi-generic")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 HOST_FEATURES = ("pmu", "host-phys-bits", "host-cache-info")
 
 
@@ -56,6 +57,24 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
             "rtc.base",
             "write `base: utc`",
         )
+    for id, monitor in machine["monitors"].items():
+        chardev = machine["chardevs"].get(monitor.get("chardev"), {})
+        if chardev.get("type") == "socket" and chardev.get("port") is not None:
+            what = "QMP" if monitor.get("mode") == "control" else "a monitor"
+            say(
+                "VR1008",
+                f"{what} on TCP port {chardev['port']} lets whoever reaches it do what vmrun may do on this host",
+                f"monitors.{id}",
+                "use a unix socket (`path:`); `vmrun monitor NAME` needs none",
+            )
+    for id, chardev in machine["chardevs"].items():
+        if chardev.get("telnet") and chardev.get("host") not in LOCAL:
+            say(
+                "VR1009",
+                f"telnet on chardev '{id}' has no password: whoever reaches the port has the console",
+                f"chardevs.{id}",
+                "listen on localhost, or on a unix socket",
+            )
     return found
 
 

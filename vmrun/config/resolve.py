@@ -100,17 +100,9 @@ def resolve(
     machine's when it has none. Adds to problems; None when something was so wrong that nothing could be
     resolved.
     """
-    given = root.get("schema")
-    if given is not None and str(given.value).startswith("vmrun/machine-"):
-        problems.append(
-            Problem(
-                "VR0206",
-                "this file is a machine type, not a machine",
-                given.place,
-                path="schema",
-                remedy=f"for a machine of it: `schema: vmrun/machine/1` and `machine: {name}` elsewhere",
-            )
-        )
+    foreign = _type_instead(root, name)
+    if foreign is not None:
+        problems.append(foreign)
         return None
     whole = root
     root = check_schema(root, "machine", problems)
@@ -148,6 +140,26 @@ def _note_sections(work: Work) -> None:
         work.places.setdefault(key, node.place.key())
         for name, child in node.value.items() if type(node.value) is dict else ():
             work.places.setdefault(f"{key}.{name}", child.place.key())
+
+
+def refuse_type(root: Node, path: str) -> None:
+    """ConfigError when a loaded file is a machine type."""
+    foreign = _type_instead(root, machine_name(path))
+    if foreign is not None:
+        raise ConfigError(problems=[foreign])
+
+
+def _type_instead(root: Node, name: str) -> Problem | None:
+    given = root.get("schema")
+    if given is None or not str(given.value).startswith("vmrun/machine-"):
+        return None
+    return Problem(
+        "VR0206",
+        "this file is a machine type, not a machine",
+        given.place,
+        path="schema",
+        remedy=f"for a machine of it: `schema: vmrun/machine/1` and `machine: {name}` elsewhere",
+    )
 
 
 def resolve_type(name: str, catalogue: Catalogue | None = None) -> ResolvedMachine:

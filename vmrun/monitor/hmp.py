@@ -110,18 +110,24 @@ def _write_port(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
+MOST_SHOWN = 4096  # values of one xp
+
+
 def _physical(machine: Any, words: list[str], cpu: int) -> str:
     count, shape, size, words = _split_format(words, "x")
     if not words:
         raise QmpError("xp: parameter 'addr' expected")
     addr, per_line, lines = _number(words[0]), {1: 8, 2: 8, 4: 4, 8: 2}[size], []
-    for first in range(0, min(count, 4096), per_line):
+    shown = min(count, MOST_SHOWN)
+    for first in range(0, shown, per_line):
         values = []
-        for n in range(first, min(first + per_line, count)):
+        for n in range(first, min(first + per_line, shown)):
             with machine.board.lock:
                 data = machine.board.memory.read_bytes((addr + n * size) & 0xFFFFFFFFFFFFFFFF, size)
             values.append(_shown(int.from_bytes(data, "little"), shape, size))
         lines.append(f"{addr + first * size:016x}: {' '.join(values)}\n")
+    if shown < count:
+        lines.append(f"{shown} of {count} are shown; the next begins at {addr + shown * size:#x}\n")
     return "".join(lines)
 
 

@@ -47,6 +47,7 @@ class Client:
         self.on_close = on_close
         self.pending = bytearray()
         self.closed = self.ending = False
+        self.heard = False  # anything from the peer
         self._watch: Delay | None = None
         self.session = make(self)
         if not self.closed:
@@ -146,12 +147,24 @@ class Client:
             return
         except OSError:
             data = b""
-        if data:
+        if data and not self.heard and _is_http(data):
+            self.close()
+        elif data:
+            self.heard = True
             self.session.feed(data)
             if getattr(self.session, "busy", False):
                 self._interest()
         else:
             self.close()
+
+
+METHODS = (b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE")
+
+
+def _is_http(data: bytes) -> bool:
+    """A request of a browser, which a page of the web may have sent here: none of its lines shall be a command."""
+    method, space, rest = data[:16].partition(b" ")
+    return bool(space) and method in METHODS and (rest[:1] in (b"/", b"*") or method == b"CONNECT")
 
 
 class Listener:

@@ -374,3 +374,38 @@ def test_codes_are_explained_in_order(vmrun: Run) -> None:
 @pytest.mark.parametrize("code", ["VR0301", "VR0900", "VR0910", "VR0920"])
 def test_the_codes_that_users_meet_first_have_more_than_a_sentence(vmrun: Run, code: str) -> None:
     assert len(vmrun("explain", code)[1]) > 250
+
+
+@pytest.mark.parametrize("kind", ["qemu", "libvirt"])
+def test_export_of_a_type_says_what_it_is(vmrun: Run, kind: str) -> None:
+    Path("mine.yaml").write_text("schema: vmrun/machine-type/1\nname: mine\nextends: rhel6.3.0\n")
+    code, _, err = vmrun("export", kind, "mine.yaml")
+    assert (code, err.partition(":")[0]) == (1, "mine.yaml") and "VR0206" in err
+
+
+@pytest.mark.parametrize("words", [["-M", "foo"], ["-smp", "1000000"]], ids=" ".join)
+def test_import_says_when_the_result_is_no_machine(vmrun: Run, words: list[str]) -> None:
+    code, out, err = vmrun("import", "qemu", "--", "-nodefaults", *words)
+    assert code == 0 and out.startswith("# imported")
+    assert "the result does not validate:\nresult:" in err
+
+
+def test_an_accelerator_named_twice_is_tried_once() -> None:
+    from vmrun.cli.up_options import parse
+
+    options = parse(["--accel", "kvm,kvm,soft", "m.yaml"])
+    assert options is not None and not isinstance(options, int)
+    assert options.accel == ["kvm", "soft"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("chardevs: {c: {type: socket, port: 4444, server: true}}\nmonitors: {m: {chardev: c}}", "VR1008"),
+        ("chardevs: {c: {type: socket, port: 4444, host: 0.0.0.0, server: true, telnet: true}}\nserial: c", "VR1009"),
+    ],
+)
+def test_what_the_network_reaches_is_advised_against(vmrun: Run, text: str, code: str) -> None:
+    Path("m.yaml").write_text(f"{HEAD}{text}\n")
+    assert f"warning {code}: " in vmrun("validate", "m.yaml")[1]
+    assert vmrun("validate", "--strict", "m.yaml")[0] == 1

@@ -400,3 +400,9 @@ def test_a_machine_with_nothing_in_it_answers_a_line() -> None:
         assert talk.hmp("info status") == "VM status: paused (prelaunch)\r\n"
     finally:
         machine.close()
+
+
+def test_a_dump_that_is_cut_off_says_so(talk: Talk) -> None:
+    last = talk.hmp("xp /5000xb 0x1000").splitlines()[-1]
+    assert last == "4096 of 5000 are shown; the next begins at 0x2000"
+    assert "shown" not in talk.hmp("xp /16xb 0x1000")

@@ -282,3 +282,18 @@ def test_a_monitor_may_be_on_any_chardev(tmp_path: pathlib.Path, kind: str, sess
                 assert (b'{"QMP": ' if session == "control" else b"QEMU ") in said
         finally:
             found.close()
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"OPTIONS * HTTP/1.1"])
+def test_a_browser_does_not_drive_a_machine(request_line: bytes) -> None:
+    """A page may send requests to any port; a command in one's body must not be done."""
+    from vmrun.monitor.transport import _is_http
+
+    assert _is_http(request_line + b"\r\nHost: localhost\r\n\r\n{\"execute\": \"quit\"}")
+
+
+@pytest.mark.parametrize("line", [b'{"execute": "quit"}', b"info pci\n", b"g\n", b"GET", b"GETTING /", b"get /"])
+def test_what_is_no_request_goes_on(line: bytes) -> None:
+    from vmrun.monitor.transport import _is_http
+
+    assert not _is_http(line)

@@ -1,1 +1,1 @@
-"""."""
+"""Ports that carry characters: serial, parallel, debug console."""
