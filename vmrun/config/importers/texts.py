@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PROGRAM = re.compile(
     r"(?:(?<![\w.%-])|(?<=[\t@=]-))(vmrun-qemu|qemu-system-\w+(?:-[\w.]*\w)?|qemu-kvm(?:-[\w.]*\w)?|kvm-spice|kvm|qemu-dm|qemu)(?:\.exe)?"
-    r"(?=[\s'\"`,;)\]}<|&]|\\+[\s\"'n]|$)",
+    r"(?=[\s'\"`,;)\]}<|&]|:[ \t]*\[\]string|\\+[\s\"'n]|$)",
     re.I,
 )
 _LOOSE = ("kvm", "qemu")  # names that are said more often than run
@@ -31,6 +31,7 @@ _ASSIGNED = re.compile(
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
 )
+_GIVEN = re.compile(r"^[ \t]*set[ \t]+--[ \t]+(?=\S)", re.M)
 _DEFAULT = re.compile(r"\$\{([A-Za-z_]\w*)(:?)=([^{}$`]*)\}")
 _VARIABLE = re.compile(
     r"[\"']?(?:\$\{?|\$\(|%)(?:env:)?([A-Za-z_]\w*)(?:\[[@*]\])?(?::[-=][^}]*)?[})%]?[\"']?(?=[\s\"'`;]|$)"
@@ -166,6 +167,9 @@ class _Finder:
             if kind == "assigned":
                 self._assign(match)
                 continue
+            if kind == "given":
+                self.values["@"] = self.values["*"] = self.shell.words(match.end())[0]
+                continue
             if kind == "default":
                 if self.values.get(match[1]) is None or match[2] and not self.values[match[1]]:
                     self.values[match[1]] = match[3]
@@ -197,6 +201,7 @@ class _Finder:
     def _events(self) -> Iterator[tuple[str, re.Match[str]]]:
         events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
         events += [(match.start(), "default", match) for match in _DEFAULT.finditer(self.text)]
+        events += [(match.start(), "given", match) for match in _GIVEN.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
         for _, kind, match in sorted(events, key=lambda event: event[0])[:EVENTS]:
@@ -231,6 +236,16 @@ class _Finder:
             self.values.pop(name, None)
         else:
             self.values[name] = value
+        self._assign_more(end)
+
+    def _assign_more(self, at: int) -> None:
+        """A=1 B=2: the next of one line."""
+        while (match := re.compile(r"[ \t]+([A-Za-z_]\w*)=(?=[^\s=(])").match(self.text, at)) is not None:
+            value, at = self._shell_value(match.end())
+            if match[1] not in self.defines and value is not None:
+                self.values[match[1]] = value
+            if at <= match.end():
+                return
 
     def _to_the_end(self, match: re.Match[str], operator: str) -> bool:
         """Whether a value is all the rest of its line, as make and most languages have it, and the shell has not."""
@@ -252,7 +267,8 @@ class _Finder:
             end = bracket(text, at)
             return self._array(at + 1, end), end + 1
         if text.startswith(("[", "@("), at):
-            return Listing(self.shell, at + (1 if text[at] == "[" else 2)).read()
+            typed = re.compile(r"\[\]\w+\{").match(text, at)
+            return Listing(self.shell, typed.end() if typed else at + (1 if text[at] == "[" else 2)).read()
         if re.compile(r"[rbfuRBFU]?(\"\"\"|''')").match(text, at):
             quote = re.compile(r"[rbfuRBFU]?(\"\"\"|''')").match(text, at)
             assert quote is not None
@@ -477,6 +493,9 @@ class _Finder:
         comma = re.compile(r"\s*(?:#[^\n]*\n\s*|//[^\n]*\n\s*)*,").match(text, end)
         if comma is not None and (around.quote or re.search(r"\[[ \t]*$", text[around.line : around.start])):
             return self._grown(Listing(self.shell, comma.end(), plain=not around.quote).read(), around)
+        typed = re.compile(r":[ \t]*\[\]string\{" if not around.quote else r"[ \t]*\[(?=\s*[\"'])").match(text, end)
+        if typed is not None:
+            return Listing(self.shell, typed.end()).read()
         after = re.compile(r"\s*\)\s*(?=\.args?\()").match(text, end)
         if after is not None and around.quote:
             return Listing(self.shell, after.end()).read()
@@ -567,6 +586,10 @@ class _Finder:
             words = value
         place = _program_at([word.text for word in words])
         rest = words[place + 1 :]
+        if place >= 0 and not rest:
+            apart = [self.values.get(f"{name}{tail}") for tail in ("_args", "_ARGS", "ARGS", "_opts", "_OPTS")]
+            said = next((each for each in apart if each), "")
+            rest = self.shell.inner(said, self.shell.line(start)) if isinstance(said, str) else said
         if place < 0 or not rest or not (rest[0].text[:1] == "-" or rest[0].gaps or "." in rest[0].text):
             return None
         around = Around(self.text, start)
