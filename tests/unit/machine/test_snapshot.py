@@ -297,3 +297,48 @@ def test_features_that_the_host_lacks_are_named() -> None:
 def test_odd_cpuid_is_refused(saved: Any) -> None:
     with pytest.raises(StateError):
         crossing.same_cpuid(saved, 0, [leaf(1)])
+
+
+# --- disks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_transfer_under_way_is_over_before_the_state_is_taken(pc: Driven, tmp_path: pathlib.Path) -> None:
+    """READ DMA of 256 sectors, saved at once: what was restored has the data, the interrupt and an idle drive."""
+    bus_master = 0xC000
+    slot = next(device for device in pc.machine.devices.values() if device.driver == "piix3-ide").devfn
+    for offset, value in ((0x20, bus_master), (4, 5)):
+        pc.outl(0xCF8, 0x80000000 | slot << 8 | offset)
+        pc.outl(0xCFC, value)
+    pc.write(0x8000, struct.pack("<II", 0x100000, 0) + struct.pack("<II", 0x110000, 0x80000000))  # twice 64 KiB
+    pc.outl(bus_master + 4, 0x8000)
+    pc.outb(bus_master, 8)
+    for port, value in ((0x1F2, 0), (0x1F3, 0), (0x1F4, 0), (0x1F5, 0), (0x1F6, 0xE0), (0x1F7, 0xC8)):
+        pc.outb(port, value)
+    pc.outb(bus_master, 9)
+    path = str(tmp_path / "pc.vm")
+    snapshot.save(pc.machine, path)
+    pc.machine.close()
+    machine = again(path)
+    try:
+        assert machine.board.ram.read(0x100000, 1 << 17) == bytes(range(256)) * 512
+        ide: Any = next(device for device in machine.devices.values() if device.driver == "piix3-ide")
+        channel = ide.channels[0]
+        assert (channel.phase, channel.drives[0]["status"], channel.pending) == (0, 0x50, True)
+        assert machine.board.io.read(bus_master + 2, 1) & 5 == 4
+    finally:
+        machine.close()
+
+
+def test_a_request_that_failed_and_waits_is_no_state_to_save(pc: Driven, tmp_path: pathlib.Path) -> None:
+    class Parked:
+        has_parked = True
+
+        def drain(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    pc.machine.board.drives["odd"] = Parked()  # type: ignore[assignment]
+    with pytest.raises(StateError, match="drive odd failed and waits"):
+        snapshot.save(pc.machine, str(tmp_path / "pc.vm"))
