@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.guest.linux import LinuxGuest, initramfs
+from tests.guest.linux import kernel as linux
 from tests.guest.machines import Guest
 from tests.unit.firmware.kernels import elf
 
@@ -134,3 +136,28 @@ def test_writes_of_the_cmos_index_cost_no_exit_and_the_last_one_counts(tmp_path:
         assert guest.run_to_end() == "exit"
         assert guest.output() == "w"
         assert guest.machine.accelerator.vcpus[0].io_exits < 100
+
+
+# Linux goes to sleep; the alarm is three seconds from now
+LINUX_SLEEPS = """
+echo STATES $(cat /sys/power/state)
+echo 0 > /sys/class/rtc/rtc0/wakealarm
+echo +3 > /sys/class/rtc/rtc0/wakealarm
+echo GOING
+echo deep > /sys/power/mem_sleep
+echo mem > /sys/power/state && echo BACK-AGAIN on $(cat /sys/devices/system/cpu/online)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_linux_sleeps_and_is_woken_by_the_clock(tmp_path: pathlib.Path, count: int) -> None:
+    told: list[str] = []
+    settings = {"machine": "pc-i440fx-7.2", "memory": "256MiB", "cpus": {"count": count}}
+    with LinuxGuest(tmp_path, "soft", kernel=linux(), initrd=initramfs(tmp_path, LINUX_SLEEPS), **settings) as guest:
+        guest.machine.listen(lambda name, **data: told.append(name))
+        assert guest.run_to_end(400) == "shutdown", guest.console()[-2000:]
+        text = guest.console()
+    online = "0" if count == 1 else f"0-{count - 1}"
+    assert f"BACK-AGAIN on {online}\n" in text and "ACPI: PM: Waking up from system sleep state S3" in text
+    assert told[:3] == ["RESUME", "SUSPEND", "WAKEUP"]
