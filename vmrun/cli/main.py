@@ -42,6 +42,7 @@ COMMANDS = {
     "devices": ("vmrun.cli.devices", "list the drivers, or one driver's properties"),
     "schema": ("vmrun.cli.schema", "print a JSON Schema, for editors"),
     "explain": ("vmrun.cli.explain", "explain an error code"),
+    "completion": ("vmrun.cli.completion", "completion for a shell, or manual pages"),
     "doctor": ("vmrun.cli.doctor", "say whether this host can run machines, and what to do if not"),
 }
 

@@ -45,8 +45,6 @@ class Up(Runner):
         from vmrun.errors import BackendError
 
         options = self.options
-        if options.screen and not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise BackendError("--screen needs a terminal", remedy="`vmrun screen NAME` prints a machine's screen")
         machine = self._restore() if options.restore else self._build()
         if options.screen and not machine.board.consoles:
             machine.close()
@@ -147,8 +145,10 @@ class Up(Runner):
         return machine
 
     def _screen(self, loop: Any, lock: Any) -> Any:
-        from vmrun.cli.up_screen import ScreenConsole
+        from vmrun.cli.up_screen import PlainScreen, ScreenConsole
 
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            return PlainScreen(self)
         return ScreenConsole(loop, lock, self)
 
     def commands(self) -> Commands:

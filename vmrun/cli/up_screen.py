@@ -6,10 +6,12 @@ The screen is one of the consoles that share the terminal: Ctrl-A c goes on to t
 from __future__ import annotations
 
 import os
+import sys
 
+from vmrun.backends.chardev.base import RingChar
 from vmrun.backends.chardev.mux import Mux
 from vmrun.core.keys import keys_for
-from vmrun.ui.screen import RESET, Differ
+from vmrun.ui.screen import RESET, Differ, plain
 from vmrun.ui.viewport import Part
 
 TYPE_CHECKING = False
@@ -32,6 +34,35 @@ SEQUENCES = {
     b"\x1b[18~": "f7", b"\x1b[19~": "f8", b"\x1b[20~": "f9", b"\x1b[21~": "f10", b"\x1b[23~": "f11",
     b"\x1b[24~": "f12",
 }  # fmt: skip
+
+
+class PlainScreen:
+    """In the terminal's place when there is none: what stands on the screen in the end is printed as text."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.closed = False
+
+    def add_port(self, name: str, focus: bool = False) -> Any:
+        port = RingChar(capacity=KEPT)
+        port.name = name
+        return port
+
+    def say(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        if self.closed or self.runner.machine is None:
+            return
+        self.closed = True
+        for console in self.runner.machine.board.consoles:
+            screen = console.characters()
+            if screen is not None:
+                text = plain(screen.rows) if screen.mode == "text" else f"[{screen.mode}]"
+                sys.stdout.write(f"{text.rstrip()}\n")
+                sys.stdout.flush()
+                return
 
 
 class ScreenConsole(Mux):

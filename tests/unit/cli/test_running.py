@@ -215,8 +215,16 @@ def test_what_keeps_a_machine_from_the_background_is_said(host: Host) -> None:
     assert host.run("ps", "--json").stdout == "[]\n"
 
 
-def test_a_screen_needs_a_terminal_and_a_display(host: Host) -> None:
+def test_a_screen_needs_a_display(host: Host) -> None:
     file = host.directory / "lab.json"
     file.write_text(json.dumps({"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "memory": "16MiB"}))
     done = host.run("up", "--accel", "qtest", "--screen", str(file))
-    assert done.returncode == 3 and "--screen needs a terminal" in done.stderr
+    assert done.returncode == 3 and "no display for --screen" in done.stderr
+
+
+def test_a_screen_that_is_not_on_a_terminal_is_printed_in_the_end(host: Host) -> None:
+    file = host.directory / "lab.json"
+    content = {"schema": "vmrun/machine/1", "machine": "rhel6.3.0", "memory": "16MiB", "display": "std"}
+    file.write_text(json.dumps(content))
+    done = host.run("up", "--accel", "qtest", "--screen", "--timeout", "0.2", str(file))
+    assert done.returncode == 4 and done.stdout == "[blank]\n"
