@@ -104,6 +104,9 @@ class KvmAccelerator(Accelerator):
         if self.has_local_apic:
             self.memory_regions.append((MSI_BASE, MSI_SIZE, MsiRegion(self.msi, MSI_BASE)))
         self.guest_clock: int | None = None
+        # KVM's time-stamp counters go on while the machine stands still: what a save said, and which were loaded
+        self.tsc: dict[int, int] = {}
+        self.tsc_loaded: set[int] = set()
         self.msrs: list[int] = []
 
     # --- processors -----------------------------------------------------------------------------------------
@@ -145,6 +148,8 @@ class KvmAccelerator(Accelerator):
 
     def reset_vcpus(self) -> None:
         self.guest_clock = None
+        self.tsc.clear()
+        self.tsc_loaded.clear()
         for cpu in self.vcpus:
             cpu.reset()
 
@@ -152,6 +157,10 @@ class KvmAccelerator(Accelerator):
         if self.guest_clock is not None and self.options.get("kvmclock", True):
             self.vm.set_clock(self.guest_clock)
         self.guest_clock = None
+        for index in self.tsc_loaded:
+            self.vcpus[index].set_msrs({_TSC: self.tsc[index]})
+        self.tsc.clear()
+        self.tsc_loaded.clear()
         self.irqchip.thaw_pit()
         self.control.start()
 
@@ -177,10 +186,17 @@ class KvmAccelerator(Accelerator):
 
     def save_vcpu(self, index: int) -> dict[str, Any]:
         state: dict[str, Any] = self.vcpus[index].save(self.msrs)
+        if _TSC in state["msrs"] and not self.control.running:
+            state["msrs"][_TSC] = self.tsc.setdefault(index, state["msrs"][_TSC])
         return state
 
     def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
-        return list(self.vcpus[index].load(state))
+        refused = list(self.vcpus[index].load(state))
+        tsc = state.get("msrs", {}).get(_TSC)
+        if tsc is not None:
+            self.tsc[index] = tsc
+            self.tsc_loaded.add(index)
+        return refused
 
     def report(self, index: int) -> dict[str, Any]:
         found: dict[str, Any] = self.vcpus[index].describe()

@@ -168,3 +168,17 @@ def test_grub_goes_on_on_another_accelerator(way: tuple[str, str], tmp_path: pat
         if "grub>" in text:
             break
     assert "grub>" in text, text[-800:]
+
+
+def test_two_saves_of_a_machine_that_has_not_gone_on_are_equal(accel: str, tmp_path: pathlib.Path) -> None:
+    with Guest(tmp_path, accel, machine="pc-i440fx-2.0", memory="64MiB") as guest:
+        assert guest.run_until(lambda: len(guest.output()) > 300), guest.output()
+        guest.keep()
+        snapshot.save(guest.machine, str(tmp_path / "0.vm"), "running")
+    machine = snapshot.restore(str(tmp_path / "0.vm"), accel=[accel])
+    try:
+        for name in ("a", "b"):
+            snapshot.save(machine, str(tmp_path / name))
+    finally:
+        machine.close()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
