@@ -95,8 +95,8 @@ def main() -> int:
                 *("-chardev", f"file,id=out,path={said}", "-device", f"isa-debugcon,iobase={CONSOLE:#x},chardev=out"),
             )
         found: dict[str, list[list[float]]] = {who: [] for who in commands}
-        for _ in range(options.runs):
-            for who, command in commands.items():
+        for run in range(options.runs):
+            for who, command in beside.turned(commands.items(), run):
                 said.write_bytes(b"")
                 beside.timed(command, env, [0, 1])
                 data = said.read_bytes()

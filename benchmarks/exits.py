@@ -1,7 +1,7 @@
 """Port and memory exits per second: a compiled device, a Python device, and QEMU with KVM, in one run.
 
 The guest is a ROM that times 20,000 accesses of each kind with its time-stamp counter and says the ticks at
-port 402h. The best of the rounds counts; a ratio above 1 means that vmrun is faster.
+port 402h. Medians of the rounds; a ratio is the median of theirs, and above 1 means that vmrun is faster.
 
     python benchmarks/exits.py [--runs N] [--json]
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import pathlib
-import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -119,7 +119,7 @@ def in_qemu(directory: pathlib.Path) -> list[int]:
 
 
 def main() -> int:
-    options = beside.options(__doc__ or "", 3)
+    options = beside.options(__doc__ or "", 8)
     why = beside.hindrance()
     if why:
         return beside.nothing("exits", why, options.json)
@@ -136,15 +136,22 @@ def main() -> int:
         }
         if qemu:
             sides["QEMU"] = lambda: (in_qemu(pathlib.Path(name)), khz)
-        chance = random.Random(1)
         for n in range(options.runs):
             # whoever follows QEMU finds a processor that has slept, so nobody always does
-            for who in chance.sample(list(sides), len(sides)) if n else sides:
+            for who in beside.turned(sides, n):
                 row, khz = sides[who]()
                 found[who].append(row)
     best = {
-        who: [min(row[n] for row in rows) for n in range(len(KINDS))] for who, rows in found.items() if rows
+        who: [statistics.median(row[n] for row in rows) for n in range(len(KINDS))]
+        for who, rows in found.items()
+        if rows
     }
+
+    def ratio(n: int, who: str) -> str:
+        """The median of the rounds' ratios, with a ? where it is not to be believed."""
+        middle, low, high = beside.compare([row[n] for row in found["QEMU"]], [row[n] for row in found[who]])
+        return f"{middle:.2f}x" + ("" if beside.believed(options.runs, middle, low, high) else "?")
+
     if options.json:
         rates = {
             who: {kind: round(COUNT * khz * 1000 / row[n]) for n, kind in enumerate(KINDS) if row[n]}
@@ -163,8 +170,7 @@ def main() -> int:
             rate = COUNT * khz * 1000 / best[who][n] if khz else 0
             line += f"{rate:>12,.0f} /s "
         if "QEMU" in best:
-            theirs = best["QEMU"][n]
-            line += f"{theirs / best['compiled'][n]:>13.2f}x{theirs / best['python'][n]:>12.2f}x"
+            line += f"{ratio(n, 'compiled'):>14}{ratio(n, 'python'):>13}"
         print(line)
     return 0
 

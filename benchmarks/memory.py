@@ -65,8 +65,8 @@ def main() -> int:
                 )
             found: dict[str, list[dict[str, float]]] = {who: [] for who in commands}
             resident(commands["vmrun"], env, fifo)  # from here on the machine is in the cache
-            for _ in range(options.runs):
-                for who, command in commands.items():
+            for n in range(options.runs):
+                for who, command in beside.turned(commands.items(), n):
                     found[who].append(resident(command, env, fifo))
             for kind in KINDS:
                 rows = {who: [run[kind] for run in runs] for who, runs in found.items()}

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import stat
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -90,18 +91,28 @@ class Guest:
 
 
 class Bench:
-    """Files, commands and figures: best[what][side] in seconds."""
+    """Files, commands and figures: rounds[what][side], seconds of each round."""
 
     def __init__(self, where: pathlib.Path) -> None:
         self.where = where
         self.env = beside.environment(where)
         self.sides = SIDES if beside.has_qemu() else SIDES[:1]
-        self.best: dict[str, dict[str, float]] = {}
+        self.rounds: dict[str, dict[str, list[float]]] = {}
         self.sums: dict[str, str] = {}
 
     def note(self, what: str, side: str, seconds: float) -> None:
-        row = self.best.setdefault(what, {})
-        row[side] = min(seconds, row.get(side, seconds))
+        self.rounds.setdefault(what, {}).setdefault(side, []).append(seconds)
+
+    def turn(self, n: int) -> None:
+        """The order of the sides in round n."""
+        sides = SIDES if beside.has_qemu() else SIDES[:1]
+        self.sides = tuple(beside.turned(sides, n))
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        return {
+            what: {side: statistics.median(row[side]) for side in ("native", *SIDES) if side in row}
+            for what, row in self.rounds.items()
+        }
 
     def compare(self, what: str, side: str, checksum: str) -> None:
         if self.sums.setdefault(what, checksum) != checksum:
@@ -174,8 +185,18 @@ class Bench:
     # --- the tables -----------------------------------------------------------------------------------------
 
     def ratio(self, what: str, side: str, to: str) -> float | None:
-        row = self.best.get(what, {})
-        return row[side] / row[to] if side in row and to in row else None
+        """The median of the rounds' ratios."""
+        row = self.rounds.get(what, {})
+        return beside.compare(row[side], row[to])[0] if side in row and to in row else None
+
+    def spread(self, what: str) -> str:
+        """Of soft to TCG, with a ? where it is not to be believed."""
+        row = self.rounds.get(what, {})
+        if not all(side in row for side in SIDES):
+            return ""
+        middle, low, high = beside.compare(*(row[side] for side in SIDES))
+        doubt = "" if beside.believed(len(row[SIDES[0]]), middle, low, high) else " ?"
+        return f"   {low:.2f} … {high:.2f}{doubt}"
 
     def mean(self, names: tuple[str, ...], side: str, to: str) -> float | None:
         """Geometric, of the ratios there are."""
@@ -186,10 +207,11 @@ class Bench:
         sides = ("native", *SIDES)
         ratios = (("soft", "native"), ("TCG", "native"), ("soft", "TCG"))
         heads = [f"{side:>11}" for side in sides] + [f"{side + '/' + to:>13}" for side, to in ratios]
-        print(f"{'CPU seconds, least of the runs':<30}" + "".join(heads))
-        for what, row in self.best.items():
+        print(f"{'CPU seconds, medians of rounds':<30}" + "".join(heads) + "   spread")
+        for what, row in self.medians().items():
             cells = [f"{row[side]:>11.3f}" if side in row else f"{'-':>11}" for side in sides]
-            print(f"{what:<30}" + "".join(cells) + "".join(cell(self.ratio(what, *pair)) for pair in ratios))
+            of_rounds = "".join(cell(self.ratio(what, *pair)) for pair in ratios)
+            print(f"{what:<30}" + "".join(cells) + of_rounds + self.spread(what))
         for title, names in MEANS:
             means = [self.mean(names, *pair) for pair in ratios]
             if means[0]:
@@ -222,7 +244,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(pathlib.Path(name))
         program, initrd = bench.compile() if kernels else ("", "")
-        for _ in range(options.runs):
+        for n in range(options.runs):
+            bench.turn(n)
             for what in wanted:
                 if what in BOOTS:
                     bench.boot(what)
@@ -231,7 +254,7 @@ def main() -> int:
             if kernels:
                 bench.compute(kernels, program, initrd)
     if options.json:
-        print(json.dumps({"benchmark": "soft", "unit": "s", "runs": options.runs, "rows": bench.best}))
+        print(json.dumps({"benchmark": "soft", "unit": "s", "runs": options.runs, "rows": bench.medians()}))
     else:
         bench.show()
     return 0

@@ -72,7 +72,6 @@ def main() -> int:
 
         found = beside.alternate(first, options.runs)
         lives = beside.alternate({**whole, "cold": cold}, options.runs, 1)
-        # warm runs just after a cold one find the entry that it wrote
         warm = beside.alternate(whole, options.runs)
         python = beside.alternate(
             {"python": lambda: beside.timed([sys.executable, "-c", "pass"], env, [0])}, options.runs

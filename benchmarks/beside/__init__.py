@@ -1,7 +1,10 @@
-"""What the benchmarks share: vmrun's and QEMU's command lines, alternating runs, medians, the table.
+"""What the benchmarks share: vmrun's and QEMU's command lines, rounds that alternate, medians and their spread.
 
-Figures are wall-clock milliseconds of whole processes unless a benchmark says otherwise. Runs alternate, so that a
-busy moment of the host falls on both sides; a ratio is of the medians, and below 1 means that vmrun needs less.
+Figures are wall-clock milliseconds of whole processes unless a benchmark says otherwise. A round has each side once,
+and the order turns from round to round (A B, B A, …), so that a host whose speed drifts slows down both. A ratio is the
+median of the rounds' own ratios, not the ratio of two medians, which such a drift moves; below 1 vmrun needs less.
+Beside it stands the spread, from the first quartile to the third. A row is to be believed when it has BELIEVED rounds
+and its spread is no more than SPREAD of the ratio; else a ? stands behind it.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
 QEMU = "qemu-system-x86_64"
 EXIT_PORT = 0x501
 PATIENCE = 120
+BELIEVED, SPREAD = 8, 0.10  # rounds; from the first quartile to the third, of the median
 
 
 def parser(doc: str, runs: int) -> argparse.ArgumentParser:
@@ -147,15 +151,34 @@ class Watched:
 
 
 def alternate(sides: dict[str, Callable[[], float]], runs: int, warm: int = 2) -> dict[str, list[float]]:
-    """Each side in turn, `runs` times, after `warm` runs that do not count."""
+    """Rounds of each side once, the order turned around each time, after `warm` rounds that do not count."""
     for _ in range(warm):
         for side in sides.values():
             side()
     found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(runs):
-        for name, side in sides.items():
+    for n in range(runs):
+        for name, side in turned(sides.items(), n):
             found[name].append(side())
     return found
+
+
+def turned(sides: Iterable[Any], n: int) -> list[Any]:
+    """The sides in the order of round n: A B, B A, …"""
+    listed = list(sides)
+    return listed[::-1] if n % 2 else listed
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """(median, first and third quartile) of the rounds' ratios."""
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True) if b)
+    if len(ratios) < 2:
+        return (ratios * 3)[0], *(ratios * 3)[1:3]  # type: ignore[return-value]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return middle, low, high
+
+
+def believed(rounds: int, middle: float, low: float, high: float) -> bool:
+    return rounds >= BELIEVED and high - low <= SPREAD * middle
 
 
 class Table:
@@ -168,13 +191,16 @@ class Table:
     def add(self, what: str, ours: Sequence[float], theirs: Sequence[float] | None, target: float | None) -> None:
         mine = statistics.median(ours)
         their = statistics.median(theirs) if theirs else None
+        middle, low, high = compare(ours, theirs) if theirs else (None, None, None)
         self.rows.append(
             {
                 "what": what,
                 "vmrun": round(mine, 2),
                 "best": round(min(ours), 2),
                 self.other: round(their, 2) if their is not None else None,
-                "ratio": round(mine / their, 2) if their else None,
+                "ratio": round(middle, 3) if middle is not None else None,
+                "spread": [round(low, 3), round(high, 3)] if low is not None and high is not None else None,
+                "believed": None if middle is None else believed(len(ours), middle, low or 0.0, high or 0.0),
                 "target": target,
                 "runs": len(ours),
             }
@@ -185,12 +211,17 @@ class Table:
             print(json.dumps({"benchmark": self.title, "unit": self.unit, "rows": self.rows}))
             return
         width = max([len(row["what"]) for row in self.rows] + [len(self.title)])
-        print(f"{self.title:<{width}}{'vmrun':>10}{self.other:>10}{'ratio':>9}{'target':>9}   ({self.unit}, medians)")
+        heads = f"{'vmrun':>10}{self.other:>10}{'ratio':>9}{'spread':>14}{'target':>9}"
+        print(f"{self.title:<{width}}{heads}   ({self.unit}; medians of rounds)")
         for row in self.rows:
             their = f"{row[self.other]:>10.1f}" if row[self.other] is not None else f"{'-':>10}"
             ratio = f"{row['ratio']:>8.2f}x" if row["ratio"] is not None else f"{'-':>9}"
             target = f"{row['target']:>8.2f}x" if row["target"] is not None else f"{'-':>9}"
-            print(f"{row['what']:<{width}}{row['vmrun']:>10.1f}{their}{ratio}{target}")
+            spread = "-" if row["spread"] is None else f"{row['spread'][0]:.2f} … {row['spread'][1]:.2f}"
+            doubt = "  ?" if row["believed"] is False else ""
+            print(f"{row['what']:<{width}}{row['vmrun']:>10.1f}{their}{ratio}{spread:>14}{target}{doubt}")
+        if any(row["believed"] is False for row in self.rows):
+            print(f"? needs {BELIEVED} rounds and a spread of at most {SPREAD:.0%} of the ratio (--runs, an idle host)")
 
 
 def nothing(name: str, why: str, as_json: bool) -> int:
