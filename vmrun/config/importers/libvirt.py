@@ -411,9 +411,9 @@ class _Domain:
         if name == "rtc":
             track = {"guest": "vm", "wall": "host", "realtime": "rt"}.get(timer.get("track"), "")
             pairs = [("clock", track)] if track else []
-            if policy in ("catchup", "delay"):
-                pairs.append(("driftfix", "slew" if policy == "catchup" else "none"))
-            elif policy:
+            if policy == "catchup":
+                pairs.append(("driftfix", "slew"))
+            elif policy not in ("", "delay"):
                 self.lost(timer.line, f"tickpolicy='{policy}' {what}")
             if timer.find("catchup") is not None:
                 catchup = timer.find("catchup")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vmrun.config.importers.qemuopts import join
+from vmrun.config.importers.qemuopts import join, split
 from vmrun.config.importers.xmltree import Item, wrong
 
 TYPE_CHECKING = False
@@ -86,17 +86,32 @@ class Devices:
         handler = getattr(self, f"_{tag}", None)
         for item in self.items:
             if item.tag == tag and handler is not None:
+                own = ""
                 for name in ("alias", "acpi"):
                     found = next((child for child in item.children if child.tag == name), None)
                     if found is not None:
                         found.skip()
+                        own = found.get("name") if name == "alias" else own
+                before = len(self.domain.words)
                 try:
                     handler(item)
+                    if own.startswith("ua-") and tag != "controller":
+                        self._rename(before, own)
                 except ValueError:
                     raise wrong(f"a value in <{tag}> is no number", self.domain.file, item.line) from None
                 for child in item.children:
                     if child.tag == "address" and child.used and child.get("type") not in _ADDRESSES:
                         self.domain.lost(child.line, f"type='{child.get('type')}' of <address>")
+
+    def _rename(self, start: int, name: str) -> None:
+        """A name that the user gave is the device's."""
+        words = self.domain.words
+        for at in range(len(words) - 1, start, -1):
+            if words[at - 1] == "-device":
+                driver, *parts = split(words[at])
+                pairs = [part.partition("=")[::2] for part in parts]
+                words[at] = join([(key, name if key == "id" else value) for key, value in pairs], driver)
+                return
 
     def _number(self, item: Item) -> int:
         """A controller's index."""
@@ -566,15 +581,17 @@ class Devices:
         cache = get("cache")
         names = (("cache", "cache"), ("io", "aio"), ("discard", "discard"), ("detect_zeroes", "detect-zeroes"))
         drive += [(name, get(key)) for key, name in names if get(key) and get(key) != "default"]
+        if get("detect_zeroes") == "unmap" and get("discard") != "unmap":
+            drive[-1] = ("detect-zeroes", "on")  # there is nothing that would be given back
         if get("copy_on_read"):
             drive.append(("copy-on-read", get("copy_on_read")))
         props: Pairs = []
         if cache in _WRITE_CACHE and not domain.old and kind == "disk":
             props.append(("write-cache", _WRITE_CACHE[cache]))
-        policy, read_policy = get("error_policy"), get("rerror_policy")
+        policy, read_policy = get("error_policy").replace("enospace", "enospc"), get("rerror_policy")
         if policy:
             drive.append(("werror", policy))
-        if read_policy or policy in ("ignore", "report", "stop"):
+        if read_policy or policy in ("ignore", "report", "stop"):  # enospc is about writing alone
             drive.append(("rerror", read_policy or policy))
         for key, name in (("ioeventfd", "ioeventfd"), ("event_idx", "event_idx")):
             props += [(name, get(key))] if get(key) else []

@@ -164,5 +164,7 @@ def options_table() -> str:
     for opt in sorted(OPTIONS.values(), key=lambda opt: opt.name.lower()):
         lost = opt.handler is not None and opt.handler.__name__ in ("no_equal", "special", "redir")
         effect = "named, left out" if lost else "taken"
+        if opt.handler is not None and opt.handler.__name__ in ("host_only", "log", "proxmox"):
+            effect = "taken with a note: no guest sees it"
         rows.append(f"| `-{opt.name}{' …' if opt.has_arg else ''}` | {opt.help} | {effect} |")
     return "\n".join(["| option | what, and where it goes | |", "|---|---|---|", *rows])
