@@ -17,14 +17,16 @@ def _bits(numbers: Iterable[int]) -> int:
 
 # FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2
 FEATURES_EDX = _bits((0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26))
-# SSE3 SSSE3 CX16 SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline hypervisor
-FEATURES_ECX = _bits((0, 9, 13, 19, 20, 21, 22, 23, 24, 31))
+# SSE3 SSSE3 CX16 PCID SSE4.1 SSE4.2 x2APIC MOVBE POPCNT TSC-deadline RDRAND hypervisor
+FEATURES_ECX = _bits((0, 9, 13, 17, 19, 20, 21, 22, 23, 24, 30, 31))
+# PCLMULQDQ AES, which are the host's
+CIPHERS_ECX = _bits((1, 25))
 # SYSCALL NX PDPE1GB RDTSCP LM, and what AMD repeats of 1.EDX
 EXTENDED_EDX = _bits((11, 20, 26, 27, 29)) | FEATURES_EDX & 0x0183F3FF
 # LAHF_LM ABM SSE4A 3DNOWPREFETCH
 EXTENDED_ECX = _bits((0, 5, 6, 8))
-# SMEP ERMS SMAP CLFLUSHOPT CLWB
-STRUCTURED_EBX = _bits((7, 9, 20, 23, 24))
+# FSGSBASE SMEP ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB
+STRUCTURED_EBX = _bits((0, 7, 9, 10, 18, 19, 20, 23, 24))
 STRUCTURED_ECX = _bits((2,))  # UMIP
 # KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever
 # making use of it: page faults told before they are resolved, stolen time (always none), interrupts that need no EOI
@@ -37,10 +39,13 @@ VENDOR = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel: EBX, ECX, EDX
 
 def supported_cpuid() -> list[dict[str, int]]:
     """Leaves as KVM_GET_SUPPORTED_CPUID gives them."""
+    from accel.soft.stub import host_has_aes
+
     ebx, ecx, edx = VENDOR
+    features = FEATURES_ECX | (CIPHERS_ECX if host_has_aes() else 0)
     leaves = [
         (0, 0, 0xD, ebx, ecx, edx),
-        (1, 0, 0x000306A9, 0x800, FEATURES_ECX, FEATURES_EDX),
+        (1, 0, 0x000306A9, 0x800, features, FEATURES_EDX),
         (6, 0, ARAT, 0, 0, 0),
         (7, 0, 0, STRUCTURED_EBX, STRUCTURED_ECX, 0),
         (0x40000000, 0, 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D),

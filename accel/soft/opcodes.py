@@ -207,6 +207,7 @@ C4: m ub fpu np 66
 C5: m reg ub fpu np 66
 C6: m ub fpu np 66
 C7/1: m mem lock w=z
+C7/6,7: m reg sys np 66 w=*
 C8-CF:
 D0: m fpu 66 f2
 D1-D5: m fpu np 66
@@ -230,6 +231,8 @@ THREE_38 = """
 2A: m mem fpu 66
 DB-DF: m fpu 66
 F0,F1: m np 66 f2
+82: m mem sys 66
+F6: m sys 66 f3
 """
 
 # 0F 3A

@@ -19,6 +19,9 @@ from accel.soft.segment cimport *
 from accel.soft.smm cimport resume
 from accel.soft.transfer cimport *
 
+cdef extern from "<sys/random.h>" nogil:
+    long vr_random "getrandom"(void *, size_t, unsigned)
+
 # 0: done, the block goes on; 1: an exception is noted, it belongs to this instruction; 2: c.rip and c.stop are set.
 ctypedef int (*Slow)(Cpu *c, Uop *u) noexcept nogil
 
@@ -487,6 +490,60 @@ cdef int do_fsgsbase(Cpu *c, Uop *u) noexcept nogil:
     return 0
 
 
+cdef int do_invpcid(Cpu *c, Uop *u) noexcept nogil:
+    """The TLB has the current PCID's entries only, so all that is not one address drops everything that is not global."""
+    cdef u64 at = address(c, u), low = 0, linear = 0
+    cdef u64 kind = r64(c, u.d)[0] if is_64(c) else r32(c, u.d)[0]
+    if not has(c, FEAT_7_EBX, 10):
+        return undefined(c)
+    if c.cpl != 0:
+        return failed(c, X_GP, 0)
+    if c.memory.load(c, at, 8, &low) or c.memory.load(c, at + 8, 8, &linear):
+        return 1
+    if kind > 3 or low >> 12 or kind < 2 and low and not c.cr4 & CR4_PCIDE or kind == 0 and not canonical(linear):
+        return failed(c, X_GP, 0)
+    if kind == 0:
+        c.memory.flush_page(c, linear)
+    else:
+        c.memory.flush(c, kind == 2)
+    return left(c, u)
+
+
+cdef int do_random(Cpu *c, Uop *u) noexcept nogil:
+    """rdrand, rdseed (b 1)."""
+    cdef u64 value = 0
+    if not (has(c, FEAT_7_EBX, 18) if u.b else has(c, FEAT_1_ECX, 30)):
+        return undefined(c)
+    if vr_random(&value, 8, 1) != 8:                # the host has none yet
+        value = 0
+        set_status_flags(c, 0)
+    else:
+        set_status_flags(c, F_CF)
+    set_reg(c, u.s, u.a, value)
+    return 0
+
+
+cdef int do_adx(Cpu *c, Uop *u) noexcept nogil:
+    """adcx, adox (b 1): one flag in and out, the others stay."""
+    cdef u32 flag = F_OF if u.b else F_CF, flags = status_flags(c)
+    cdef u64 a = r64(c, u.d)[0], b = 0, r, carried = flags & flag != 0
+    if not has(c, FEAT_7_EBX, 19):
+        return undefined(c)
+    if not u.x:
+        b = r64(c, u.s)[0]
+    elif c.memory.load(c, address(c, u), u.a, &b):
+        return 1
+    if u.a < 8:
+        r = (a & <u64>0xFFFFFFFF) + (b & <u64>0xFFFFFFFF) + carried
+        carried = r >> 32
+    else:
+        r = a + b + carried
+        carried = r < a or (carried and r == a)
+    set_reg(c, u.d, u.a, r)
+    set_status_flags(c, flags | flag if carried else flags & ~flag)
+    return 0
+
+
 cdef int do_hypercall(Cpu *c, Uop *u) noexcept nogil:
     """vmcall, vmmcall: KVM's guests may ask, and are told that there is no such call (or EPERM)."""
     cdef i64 result = -1000 if c.cpl == 0 else -1
@@ -693,6 +750,9 @@ cdef int emit_two(Insn *i, Uop *u) noexcept nogil:
         return transfer(u, do_rsm, 0)
     if op == 0xAE and not i.mem and i.mode & MODE_64:
         return word(i, u, do_fsgsbase, i.reg & 7, 8, False)
+    if op == 0xC7:
+        u.s = gpr(i, i.rm, 8)
+        return call(u, do_random, i.reg & 1)
     if op in (0xB2, 0xB4, 0xB5):
         return word(i, u, do_load_far, op & 7, i.osize + 2, False)
     return 0
@@ -700,8 +760,15 @@ cdef int emit_two(Insn *i, Uop *u) noexcept nogil:
 
 cdef int emit_system(Insn *i, Uop *u) noexcept nogil:
     """Operations of an instruction of class K_SYSTEM; 0: #UD."""
+    cdef int n
     if i.map == MAP_ONE:
         return emit_one(i, u)
     if i.map == MAP_0F:
         return emit_two(i, u)
+    if i.map == MAP_0F38 and i.op == 0x82:
+        return word(i, u, do_invpcid, 0, 16, False)
+    if i.map == MAP_0F38 and i.op == 0xF6:
+        n = word(i, u, do_adx, i.prefix & P_F3 != 0, 8 if i.prefix & P_REXW else 4, False)
+        u[n - 1].a = 8 if i.prefix & P_REXW else 4
+        return n
     return 0

@@ -28,7 +28,8 @@ from posix.unistd cimport close, ftruncate
 from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
 from accel.soft.cpu cimport *
 from accel.soft.insn cimport *
-from accel.soft.mmu cimport Guest, forget_all
+from accel.soft.mmu cimport ACCESS_READ, ACCESS_WRITE, Guest, forget_all
+from accel.soft.mmu cimport translate as lookup
 from accel.soft.native cimport *
 
 cdef extern from *:
@@ -73,6 +74,8 @@ cdef struct Work:
     bint vectors            # the XMM registers are the host's already
     u8 *fix[FIXES]          # places of displacements that lead back to the interpreter, and at which instruction
     u32 fix_of[FIXES]
+    u8 *fix_again[FIXES]    # where the access is tried anew once the TLB knows the page; NULL: it is none
+    u32 fix_how[FIXES]      # its size; 256: a write
     u32 fixes
 
 # Where things are in Cpu, and in the room
@@ -80,6 +83,7 @@ cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAG
 cdef u32 AT_NATIVE, AT_FX
 cdef u32 AT_XMM, AT_MXCSR, AT_TRAP
 cdef u32 vectors_at
+cdef u32 fill_at
 cdef u32 exit_at
 cdef u32 dispatch_at
 
@@ -179,7 +183,7 @@ cdef void leads_out(Work *t) noexcept nogil:
     if t.fixes == FIXES:
         t.failed = True
         return
-    t.fix[t.fixes], t.fix_of[t.fixes] = t.at, t.now
+    t.fix[t.fixes], t.fix_of[t.fixes], t.fix_again[t.fixes] = t.at, t.now, NULL
     t.fixes += 1
     put32(t, 0)
 
@@ -271,8 +275,8 @@ cdef void offset_into(Work *t, const Insn *i, u32 to, bint wide) noexcept nogil:
     put32(t, disp)
 
 
-cdef void check(Work *t, u32 size, bint write) noexcept nogil:
-    """R10 from a linear address to the host's; or out. Uses R11 and flags."""
+cdef void check(Work *t, u32 size, bint write, u8 *again) noexcept nogil:
+    """R10 from a linear address to the host's; or out. `again`: where R10 was computed. Uses R11 and flags."""
     put(t, 0x4D89D349C1EB07, 7)                 # mov r11, r10; shr r11, 12 - 5
     put(t, 0x4181E3, 3)                         # and r11d, …
     put32(t, (TLB_SIZE - 1) * sizeof(TlbEntry))
@@ -282,22 +286,28 @@ cdef void check(Work *t, u32 size, bint write) noexcept nogil:
     put32(t, 4096 - <i64>size)
     put(t, 0x0F87, 2)                           # ja
     leads_out(t)
+    if not t.failed:
+        t.fix_again[t.fixes - 1], t.fix_how[t.fixes - 1] = again, size | (256 if write else 0)
     with_mem(t, OP_ADD, H_A, H_B, 16)
 
 
 cdef void reach(Work *t, const Insn *i, u32 size, bint write) noexcept nogil:
     """R10 = the host's address of the instruction's operand."""
+    cdef u8 *again
     disturb(t)
+    again = t.at
     offset_into(t, i, H_A, i.asize == 8)
     if i.seg == FS or i.seg == GS:
         with_mem(t, OP_ADD, H_A, H_RSP, R_FS if i.seg == FS else R_GS)
-    check(t, size, write)
+    check(t, size, write, again)
 
 
 cdef void reach_stack(Work *t, i64 disp, bint write) noexcept nogil:
+    cdef u8 *again
     disturb(t)
+    again = t.at
     with_mem(t, OP_LEA, H_A, H_SP, disp)
-    check(t, 8, write)
+    check(t, 8, write, again)
 
 
 cdef inline void move_stack(Work *t, i64 by) noexcept nogil:
@@ -514,9 +524,11 @@ cdef void on_pop(Work *t, const Insn *i) noexcept nogil:
 
 
 cdef void on_leave(Work *t) noexcept nogil:
+    cdef u8 *again
     disturb(t)
+    again = t.at
     move(t, H_A, H_RBP)
-    check(t, 8, False)
+    check(t, 8, False, again)
     with_mem(t, OP_LEA, H_SP, H_RBP, 8)
     with_mem(t, OP_LOAD, H_RBP, H_A, 0)
 
@@ -781,7 +793,19 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
                 pointer(&t, OP_LEA, H_B, block)
                 to_cpu(&t, H_B, AT_BLOCK)
                 jump_to(&t, g.native_run + exit_at)
-            (<i32 *>t.fix[k])[0] = <i32>(begin - (t.fix[k] + 4))
+            if t.fix_again[k] == NULL:
+                (<i32 *>t.fix[k])[0] = <i32>(begin - (t.fix[k] + 4))
+                continue
+            (<i32 *>t.fix[k])[0] = <i32>(t.at - (t.fix[k] + 4))
+            with_mem(&t, OP_ADD, H_A, H_B, 8 if t.fix_how[k] & 256 else 0)      # the address again
+            put(&t, 0x41BB, 2)                  # mov r11d, size
+            put32(&t, t.fix_how[k])
+            put(&t, 0xE8, 1)
+            put32(&t, <i64>(g.native_run + fill_at) - <i64>(t.at + t.shift + 4))
+            put(&t, 0x0F85, 2)
+            put32(&t, t.fix_again[k] - (t.at + 4))
+            put(&t, 0xE9, 1)
+            put32(&t, begin - (t.at + 4))
     g.native_used = (<u64>(t.at - g.native_write) + 15) & ~<u64>15
     for k in range(found):
         marks[k].imm = <i64>places[k]
@@ -796,17 +820,31 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
 
 # --- the room --------------------------------------------------------------------------------------------------------------
 
-cdef void vector_at(Work *t, u32 op, u32 n) noexcept nogil:
-    """movaps between XMM `n` and the FXSAVE image at r11."""
-    put(t, rex(False, n, 0, H_B), 1)
+cdef u64 learn(Cpu *c, u64 ea, u32 how) noexcept nogil:
+    """The TLB's entry of an address that translated code missed. 0: it cannot be used, or the access faults."""
+    cdef TlbEntry *e = &c.tlb[(ea >> 12) & (TLB_SIZE - 1)]
+    cdef u8 *host = NULL
+    cdef u64 phys = 0
+    if c.tlb == c.tlbs[2] or (ea & 0xFFF) + (how & 255) > 4096:
+        return 0
+    if lookup(c, ea, ACCESS_WRITE if how & 256 else ACCESS_READ, c.cpl == 3, &host, &phys):
+        c.stop = STOP_NEXT
+        return 0
+    return (e.wtag if how & 256 else e.rtag) == ea & ~<u64>0xFFF
+
+
+cdef void vector_at(Work *t, u32 op, u32 n, u32 base) noexcept nogil:
+    """movaps between XMM `n` and the FXSAVE image at `base`."""
+    put(t, rex(False, n, 0, base), 1)
     put(t, 0x0F, 1)
     put(t, op, 1)
-    modrm_mem(t, n, H_B, 160 + 16 * n)
+    modrm_mem(t, n, base, 160 + 16 * n)
 
 
 cdef void trampolines(Guest *g) noexcept nogil:
     """At its beginning: from C into the code, back, and from one block to another by RIP."""
-    global exit_at, dispatch_at, vectors_at
+    global exit_at, dispatch_at, vectors_at, fill_at
+    cdef u8 *none
     cdef Work t
     cdef u8 *missed[3]
     cdef u8 *same
@@ -832,7 +870,7 @@ cdef void trampolines(Guest *g) noexcept nogil:
     same = branch(&t, 4)
     from_cpu(&t, H_B, AT_FX)
     for n in range(16):
-        vector_at(&t, 0x29, n)
+        vector_at(&t, 0x29, n, H_B)
     put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 0
     put32(&t, AT_XMM)
     put(&t, 0, 1)
@@ -852,11 +890,46 @@ cdef void trampolines(Guest *g) noexcept nogil:
     put(&t, 0x7401C3, 3)                        # jz over; ret
     from_cpu(&t, H_B, AT_FX + 8)
     for n in range(16):
-        vector_at(&t, 0x28, n)
+        vector_at(&t, 0x28, n, H_B)
     put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 1
     put32(&t, AT_XMM + 8)
     put(&t, 0x01, 1)
     put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
+    # the TLB learns of linear address r10; r11d as in Work.fix_how. Not zero: it is worth another try
+    fill_at = <u32>(t.at - g.native_write)
+    for n in range(10):
+        if n < 3 or n > 5:
+            to_cpu(&t, host_of(n), 8 * n + 8)
+    put(&t, 0x80BC24, 3)                        # cmp byte [rsp + …], 0
+    put32(&t, AT_XMM + 8)
+    put(&t, 0, 1)
+    same = branch(&t, 4)
+    from_cpu(&t, 7, AT_FX + 8)
+    for n in range(16):
+        vector_at(&t, 0x29, n, 7)
+    land(&t, same)
+    move(&t, 6, H_A)
+    with_reg(&t, False, OP_LOAD, H_RDX, H_B)
+    with_mem(&t, OP_LEA, 7, H_RSP, 8)
+    with_mem(&t, OP_LOAD, H_RSP, 7, AT_SP)
+    put(&t, 0x5748B8, 3)                        # push rdi; mov rax, …
+    (<u64 *>t.at)[0] = <u64><void *>learn
+    t.at += 8
+    put(&t, 0xFFD0415B, 4)                      # call rax; pop r11
+    with_mem(&t, OP_LEA, H_RSP, H_B, -8)
+    with_reg(&t, False, OP_LOAD, H_A, H_RAX)
+    put(&t, 0x80BC24, 3)
+    put32(&t, AT_XMM + 8)
+    put(&t, 0, 1)
+    none = branch(&t, 4)
+    from_cpu(&t, 7, AT_FX + 8)
+    for n in range(16):
+        vector_at(&t, 0x28, n, 7)
+    land(&t, none)
+    for n in range(10):
+        if n < 3 or n > 5:
+            from_cpu(&t, host_of(n), 8 * n + 8)
+    put(&t, 0x4585D2C3, 4)                      # test r10d, r10d; ret
     # to a block without code: r10 is the block
     g.cold = t.at + t.shift
     with_mem(&t, OP_LEA, H_A, H_A, 1)
