@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -172,3 +173,23 @@ def test_an_empty_machine_answers(tmp_path: pathlib.Path) -> None:
     )
     assert done.returncode == 0
     assert "rhel6.3.0" in done.stdout
+
+
+NODES = "-object memory-backend-ram,id=a,size=32M -object memory-backend-ram,id=b,size=32M "
+NODES += "-numa node,cpus=0,memdev=a -numa node,cpus=1,memdev=b"
+
+
+@needs_qemu
+@pytest.mark.parametrize("nodes", ["", NODES])
+def test_nodes_of_memory_are_told_alike(nodes: str) -> None:
+    line = '"human-monitor-command", "arguments": {"command-line": "info numa"}'
+    asks = ['"qmp_capabilities"', '"query-cpus-fast"', line]
+    text = "".join(f'{{"execute": {ask}}}\n' for ask in [*asks, '"quit"'])
+    told = []
+    for command in ([QEMU], OURS):
+        words = ["-S", "-nodefaults", "-display", "none", "-m", "64", "-smp", "2", *nodes.split(), "-qmp", "stdio"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*command, *words], input=text, capture_output=True, text=True, timeout=60, env=env)
+        answers = [json.loads(row)["return"] for row in done.stdout.splitlines() if '"return"' in row]
+        told.append(([cpu["props"] for cpu in answers[1]], answers[2]))
+    assert told[0] == told[1]

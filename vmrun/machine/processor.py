@@ -37,6 +37,12 @@ def place(index: int, cpus: dict[str, Any]) -> dict[str, int]:
     }
 
 
+def numa_node(index: int, config: dict[str, Any]) -> dict[str, int]:
+    """The NUMA node of processor `index`, when the machine has nodes."""
+    found = next((n for n, node in enumerate(config.get("numa") or ()) if index in node["cpus"]), None)
+    return {} if found is None else {"node-id": found}
+
+
 def create(
     board: Board, assembly: Assembly, index: int, entries: list[dict[str, int]], *, id: str = "", system: Any = None
 ) -> Processor:

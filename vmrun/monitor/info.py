@@ -126,6 +126,19 @@ def _size(value: int) -> str:
     return f"{value / (1 << 10 * power):.3g} {units[power]}"
 
 
+def _numa(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine.processor import Processor
+
+    nodes = machine.config.get("numa") or ()
+    there = {node.index for node in machine.root.walk() if isinstance(node, Processor)}
+    lines = [f"{len(nodes)} nodes\n"]
+    for n, node in enumerate(nodes):
+        lines.append(f"node {n} cpus:{''.join(f' {index}' for index in node['cpus'] if index in there)}\n")
+        lines.append(f"node {n} size: {int(node['memory']) >> 20} MB\n")
+        lines.append(f"node {n} plugged: 0 MB\n")
+    return "".join(lines)
+
+
 def _mtree(machine: Any, words: list[str], cpu: int) -> str:
     flat = "-f" in words
     lines: list[str] = []
@@ -325,6 +338,7 @@ VIEWS: dict[str, tuple[View, str]] = {
     "mice": (_mice, "show which guest mouse is receiving events"),
     "mtree": (_mtree, "show memory tree (-f: flat view)"),
     "name": (_name, "show the current VM name"),
+    "numa": (_numa, "show NUMA information"),
     "pci": (_pci, "show PCI info"),
     "qom-tree": (_qom_tree, "show QOM composition tree"),
     "qtree": (_qtree, "show device tree"),

@@ -35,7 +35,7 @@ struct(
     alias_of_="str",
     deprecated="bool",
 )
-struct("CpuInstanceProperties", socket_id_="int", core_id_="int", thread_id_="int")
+struct("CpuInstanceProperties", node_id_="int", socket_id_="int", core_id_="int", thread_id_="int")
 struct(
     "CpuInfoFast",
     cpu_index="int",
@@ -156,14 +156,15 @@ struct(
 @command("query-hotpluggable-cpus", returns="[HotpluggableCPU]")
 def query_hotpluggable_cpus(monitor: Any) -> list[dict[str, Any]]:
     """Every processor that there can be, the last first; those that are there with their place in the tree."""
-    from vmrun.machine.processor import Processor, place
+    from vmrun.machine.processor import Processor, numa_node, place
 
     machine = monitor.machine
     cpus = machine.config["cpus"]
     there = {node.index: node.path for node in machine.root.walk() if isinstance(node, Processor)}
     rows = []
     for index in reversed(range(len(machine.board.possible_apic_ids))):
-        row = {"type": f"{cpus['model']}-x86_64-cpu", "vcpus-count": 1, "props": place(index, cpus)}
+        props = {**place(index, cpus), **numa_node(index, machine.config)}
+        row = {"type": f"{cpus['model']}-x86_64-cpu", "vcpus-count": 1, "props": props}
         rows.append({**row, "qom-path": there[index]} if index in there else row)
     return rows
 
@@ -181,7 +182,7 @@ def uuid(machine: Any) -> str:
 def cpus(machine: Any) -> list[dict[str, Any]]:
     import os
 
-    from vmrun.machine.processor import Processor, place
+    from vmrun.machine.processor import Processor, numa_node, place
 
     found = (node for node in machine.root.walk() if isinstance(node, Processor))
     nodes = sorted(found, key=lambda node: node.index)
@@ -190,7 +191,7 @@ def cpus(machine: Any) -> list[dict[str, Any]]:
             "cpu-index": index,
             "qom-path": node.path,
             "thread-id": os.getpid(),
-            "props": place(index, machine.config["cpus"]),
+            "props": {**place(index, machine.config["cpus"]), **numa_node(index, machine.config)},
             "target": "x86_64",
         }
         for index, node in enumerate(nodes)
