@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 
+from vmrun.core.state import shown
 from vmrun.errors import StateError
 
 TYPE_CHECKING = False
@@ -50,6 +51,29 @@ def fit(whole: dict[str, Any], before: Any, machine: Machine) -> tuple[dict[str,
     except (KeyError, TypeError, ValueError, IndexError, struct.error) as exc:
         raise StateError(f"the state of a processor cannot be read: {type(exc).__name__}: {exc}") from None
     return devices, processors
+
+
+def check_shape(value: Any, own: Any, where: str) -> None:
+    """StateError unless a processor's state has the parts, lengths and kinds of values that this processor's has."""
+    if type(value) is not type(own):
+        raise StateError(f"{where} is {shown(value)}, which it cannot be")
+    if isinstance(own, dict):
+        registers = where.endswith((".msrs", ".xcrs"))  # by number; which there are depends on the processor
+        if not registers and set(value) != set(own):
+            odd = ", ".join(sorted(map(str, set(value) ^ set(own)))[:4])
+            raise StateError(f"{where} has not the parts that it has here: {odd}")
+        for key, item in value.items():
+            if registers and (type(key) is not int or not 0 <= key < 1 << 32):
+                raise StateError(f"{where}: there is no register {shown(key)}")
+            check_shape(item, 0 if registers else own[key], f"{where}.{key}")
+    elif isinstance(own, list | bytes):
+        if len(value) != len(own):
+            raise StateError(f"{where} is {shown(value)}, not of {len(own)}")
+        if isinstance(own, list):
+            for n, item in enumerate(value):
+                check_shape(item, own[n], f"{where}[{n}]")
+    elif isinstance(own, int) and not 0 <= value < 1 << 64:
+        raise StateError(f"{where} is {shown(value)}, not a number of 64 bits")
 
 
 def check_refused(n: int, state: dict[str, Any], refused: list[int]) -> None:

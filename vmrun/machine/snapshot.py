@@ -249,6 +249,10 @@ def _load_processors(machine: Machine, processors: list[Any]) -> None:
     if len(processors) != len(machine.board.apic_ids):
         raise StateError(f"the saved machine had {len(processors)} processors")
     for n, state in enumerate(processors):
+        own = _processor(machine, n)
+        if "xcrs" in own and "xcrs" not in state:  # from an accelerator that has no XSAVE
+            state = {**state, "xcrs": own["xcrs"]}
+        crossing.check_shape(state, own, f"processor {n}")
         try:
             refused = machine.accelerator.load_vcpu(n, state)
         except NotImplementedError:
