@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -125,6 +126,8 @@ def test_a_command_line_of_the_pages_works(place: tuple[pathlib.Path, Lab], page
         listener.listen()
     if "machine.yaml" in asked:
         (here / "machine.yaml").write_text(LAB[1])
+    if "--screen" in asked:  # it wants a terminal
+        asked = f"script -qec {shlex.quote(asked)} /dev/null"
     shell = ["sh", "-c", asked] if not waits else ["timeout", "-k", "5", "2", "sh", "-c", f"exec {asked}"]
     done = subprocess.run(
         shell, cwd=here, env=environment(here), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120

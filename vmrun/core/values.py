@@ -12,6 +12,13 @@ RANGES = {
     "size": (0, 0xFFFFFFFFFFFFFFFF),
 }
 
+# network cards of QEMU's PCs on a PCI bus, as its drivers are called
+PCI_NICS = (
+    "e1000", "e1000-82544gc", "e1000-82545em", "e1000e", "rtl8139", "pcnet", "ne2k_pci", "virtio-net-pci", "vmxnet3",
+    "i82550", "i82551", "i82557a", "i82557b", "i82557c", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c",
+    "i82559er", "i82562", "i82801",
+)  # fmt: skip
+
 DATES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d")
 FIRST_YEAR, LAST_YEAR = 1700, 2200  # a clock that counts ns since 1970 in 64 bits can hold them and go on
 

@@ -4,6 +4,7 @@ spelling.
 
 from __future__ import annotations
 
+from vmrun.core.values import PCI_NICS
 from vmrun.firmware import parts
 
 TYPE_CHECKING = False
@@ -12,30 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 ROOT = "/pci@i0cf8"
-NICS = [
-    "e1000",
-    "e1000-82544gc",
-    "e1000-82545em",
-    "e1000e",
-    "rtl8139",
-    "pcnet",
-    "ne2k_pci",
-    "virtio-net-pci",
-    "vmxnet3",
-    "i82550",
-    "i82551",
-    "i82557a",
-    "i82557b",
-    "i82557c",
-    "i82558a",
-    "i82558b",
-    "i82559a",
-    "i82559b",
-    "i82559c",
-    "i82559er",
-    "i82562",
-    "i82801",
-]
 SCSI_ADAPTERS = ("virtio-scsi-pci", "lsi53c895a", "lsi53c810", "megasas", "pvscsi", "virtio-blk-pci")
 
 
@@ -76,7 +53,7 @@ def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
         return f"{_pci(controller, 'scsi')}/channel@{place[0]:x}/disk@{place[1]:x},{place[2]:x}"
     if driver in ("virtio-blk-pci", "virtio-blk"):
         return f"{_pci(device, 'scsi')}/disk@0,0"
-    if driver in NICS:
+    if driver in PCI_NICS:
         return f"{_pci(device, 'ethernet')}/ethernet-phy@0"
     if driver == "usb-storage":
         controller = _owner(machine, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.config.importers.qemuopts import Option, number, settings
 from vmrun.config.importers.state import Line, Opt, guess
+from vmrun.core.values import PCI_NICS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,34 +27,7 @@ _TYPES = (
     "dump",
 )
 _MODELS = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}
-_KNOWN = (
-    "ne2k_pci",
-    "ne2k_isa",
-    "i82550",
-    "i82551",
-    "i82557a",
-    "i82557b",
-    "i82557c",
-    "i82558a",
-    "i82558b",
-    "i82559a",
-    "i82559b",
-    "i82559c",
-    "i82559er",
-    "i82562",
-    "i82801",
-    "rtl8139",
-    "e1000",
-    "e1000e",
-    "pcnet",
-    "vmxnet3",
-    "tulip",
-    "usb-net",
-    "virtio-net-pci",
-    "e1000-82544gc",
-    "e1000-82545em",
-    "igb",
-)
+_KNOWN = (*PCI_NICS, "ne2k_isa", "tulip", "usb-net", "igb")
 _NIC = {"macaddr": "mac", "mac": "mac", "addr": "addr", "vectors": "vectors"}
 
 
