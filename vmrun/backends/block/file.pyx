@@ -215,7 +215,7 @@ cdef class FileNode(Node):
         return self.transfer(offset, bytes, to, False, 0)
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        cdef int error, how = RWF_DSYNC if flags & NODE_FUA else 0
+        cdef int error, how = RWF_DSYNC if flags & NODE_FUA and not self.unsafe else 0
         if self.readonly:
             return EIO
         if self.align == 1:
@@ -233,7 +233,7 @@ cdef class FileNode(Node):
         return error
 
     cdef int flush(self) noexcept nogil:
-        if self.readonly or fdatasync(self.fd) == 0:
+        if self.readonly or self.unsafe or fdatasync(self.fd) == 0:
             return 0
         return errno
 

@@ -108,7 +108,9 @@ def open_file(path: str, access: Access) -> Node:
             raise ImageError(_not_a_file(path))
         if access.lock and not access.share:
             lock_file(path, fd, access.readonly)
-        return FileNode(fd, path, access.readonly, access.direct)
+        node = FileNode(fd, path, access.readonly, access.direct)
+        node.unsafe = access.cache == "unsafe"
+        return node
     except BaseException:
         os.close(fd)
         raise
