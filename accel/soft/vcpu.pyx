@@ -668,9 +668,12 @@ cdef class SoftCpu(CpuThread):
         cdef Cpu *c
         cdef u32 n, ran
         cdef i64 count, started
-        for n in range(self.machine.guest.count):
-            vr_and32(&self.machine.table[n].pending, ~<u32>PEND_STOP)
-        while not self.control.must_leave(self):
+        while True:
+            # A kick is answered by the looks that follow, at what it was for; one that comes after them stays.
+            for n in range(self.machine.guest.count):
+                vr_and32(&self.machine.table[n].pending, ~<u32>PEND_STOP)
+            if self.control.must_leave(self):
+                break
             self.control.enter_guest(self)
             ran = 0
             for n in range(self.machine.guest.count):
