@@ -6,7 +6,10 @@ cdef class PciConfig:
     cdef u8 writable[256]
     cdef u8 clear[256]          # write 1 to clear
     cdef u8 hooked[256]         # 1: tell the owner after a change, 2: after each write
+    cdef u8 shown[256]          # 1: ask `on_read` before these bytes are read
     cdef readonly object hook
+    cdef public object on_read
+    cdef void call_read(self, u32 offset, u32 size) noexcept with gil
     cdef u32 read(self, u32 offset, u32 size) noexcept nogil
     cdef void write(self, u32 offset, u32 size, u32 value) noexcept nogil
     cdef void show_interrupt(self, int level) noexcept nogil

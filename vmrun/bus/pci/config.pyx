@@ -28,8 +28,18 @@ cdef class PciConfig:
         """What lies beyond the last byte reads as 0."""
         cdef u32 value = 0
         if offset < 256:
+            if self.shown[offset]:
+                self.call_read(offset, size)
             memcpy(&value, self.data + offset, min(size, 256 - offset))
         return value
+
+    cdef void call_read(self, u32 offset, u32 size) noexcept with gil:
+        if self.on_read is None:
+            return
+        try:
+            self.on_read(offset, size)
+        except Exception as exc:
+            _report(f"PCI configuration read at {offset:#x}", exc)
 
     cdef void write(self, u32 offset, u32 size, u32 value) noexcept nogil:
         cdef u32 i, tell = 0
@@ -60,6 +70,10 @@ cdef class PciConfig:
     def watch(self, u32 offset, u32 size, bint always=False):
         """Call the hook when one of these bytes changes (`always`: when it is written)."""
         memset(self.hooked + offset, 2 if always else 1, size)
+
+    def watch_reads(self, u32 offset, u32 size):
+        """Call `on_read(offset, size)` before the guest reads these bytes."""
+        memset(self.shown + offset, 1, size)
 
     def allow(self, u32 offset, u32 size, u32 mask):
         """Bits of `mask` in the little-endian field at `offset` may be written by the guest."""

@@ -35,7 +35,7 @@ cdef class VirtioChip:
     cdef void stopped(self) noexcept nogil
     cdef void queue_stopped(self, u32 queue) noexcept nogil
     cdef void started(self) noexcept nogil
-    cdef void config_written(self, u32 offset, u32 size) noexcept nogil
+    cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil
     # what it calls
     cdef void interrupt(self, VirtQueue queue) noexcept nogil
     cdef void config_changed(self) noexcept nogil

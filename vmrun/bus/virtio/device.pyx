@@ -20,6 +20,7 @@ from vmrun.errors import StateError
 cdef enum:
     QUEUE_SHIFT = 12            # legacy: rings lie on pages
     ALIGN = 4096
+    MOST_SELECT = 1024          # what a queue selector takes, there or not
     # legacy registers
     L_FEATURES = 0
     L_ACCEPTED = 4
@@ -66,7 +67,7 @@ cdef class VirtioChip:
 
     state = Table(
         "virtio", 1,
-        U64("accepted"), U8("status"), U8("isr", most=3), U32("select", most=MOST_QUEUES - 1), U32("feature_select"),
+        U64("accepted"), U8("status"), U8("isr", most=3), U32("select", most=MOST_SELECT - 1), U32("feature_select"),
         U32("driver_select"), U8("generation"), U16("config_vector", 0xFFFF), Flag("legacy"),
         Bytes("config_bytes", lambda chip: chip.config_size, KEEP), Parts("queues"),
     )
@@ -101,8 +102,8 @@ cdef class VirtioChip:
     cdef void queue_stopped(self, u32 queue) noexcept nogil:
         """One queue is reset: give up what is in flight of it."""
 
-    cdef void config_written(self, u32 offset, u32 size) noexcept nogil:
-        """The driver wrote to the device's configuration; self.config has it."""
+    cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        """The driver wrote to the device's configuration, which has not changed."""
 
     cdef void interrupt(self, VirtQueue queue) noexcept nogil:
         """Answers were pushed."""
@@ -144,7 +145,7 @@ cdef class VirtioChip:
             for queue in self.queues:
                 queue.reset()
         self.accepted = 0
-        self.status = self.isr = self.select = self.feature_select = self.driver_select = 0
+        self.status = self.isr = self.select = 0
         self.config_vector = NO_VECTOR
         self.legacy = False
         self.intx.set(0)
@@ -161,7 +162,7 @@ cdef class VirtioChip:
             self.reset_all()
             return
         if value & FEATURES_OK and not self.status & FEATURES_OK and not self.legacy:
-            if self.accepted & ~self.shown(False) or not self.accepted & VERSION_1:
+            if self.accepted & ~self.shown(False):
                 value &= ~<u32>FEATURES_OK
         begin = value & DRIVER_OK and not self.status & DRIVER_OK
         self.status = value | (self.status & NEEDS_RESET)
@@ -204,9 +205,9 @@ cdef class VirtioChip:
         return 0xFFFFFFFF
 
     cdef void write_config(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        """What a device does not take in `config_written` is as it was."""
         if offset + size <= self.config_size:
-            memcpy(self.config + offset, &value, size)
-            self.config_written(offset, size)
+            self.config_written(offset, size, value)
 
     # --- legacy -------------------------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ cdef class VirtioChip:
             if self.select < self.queue_count:
                 self.set_legacy_pfn(value)
         elif offset == L_SELECT:
-            if (value & 0xFFFF) < MOST_QUEUES:
+            if (value & 0xFFFF) < MOST_SELECT:
                 self.select = value & 0xFFFF
         elif offset == L_NOTIFY:
             self.kick(value & 0xFFFF)
@@ -323,7 +324,7 @@ cdef class VirtioChip:
         elif offset == C_STATUS:
             self.set_status(value)
         elif offset == C_SELECT:
-            if (value & 0xFFFF) < MOST_QUEUES:
+            if (value & 0xFFFF) < MOST_SELECT:
                 self.select = value & 0xFFFF
         elif self.select < self.queue_count:
             if offset == C_RESET and value & 0xFFFF == 1 and self.accepted & RING_RESET:

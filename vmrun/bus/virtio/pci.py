@@ -5,8 +5,7 @@ Ref: Virtual I/O Device (VIRTIO) 1.1, 4.1; Virtio PCI Card Specification 0.9.5.
     BAR 0  legacy registers (ports)          BAR 4  modern: common 0, ISR 0x1000, device 0x2000, notify 0x3000
     BAR 1  MSI-X: table at 0, pending bits at 0x800 or behind the table
 
-Not modelled: access through configuration space (capability 5 is there, its data window reads what was written);
-a notify page per queue; iommu, ATS, AER.
+Not modelled: a notify page per queue; iommu, ATS, AER.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmrun.bus.virtio.device import VirtioChip
     from vmrun.core.platform import Platform
 
@@ -29,6 +30,7 @@ MODERN_SIZE, PART = 0x4000, 0x1000
 COMMON, ISR, CONFIG, NOTIFY = 0x0000, 0x1000, 0x2000, 0x3000
 NOTIFY_MULTIPLIER = 4
 COMMON_TYPE, NOTIFY_TYPE, ISR_TYPE, CONFIG_TYPE, WINDOW_TYPE = 1, 2, 3, 4, 5
+WINDOW_DATA = 16  # of the capability
 MSIX_BAR, MODERN_BAR, MSIX_PENDING = 1, 4, 0x800
 LEGACY_HEADER, LEGACY_VECTORS = 20, 4
 # feature bits that all devices share
@@ -109,19 +111,24 @@ class VirtioPci(PciDevice):
 
     def _add_modern(self) -> None:
         bar = Region.container(f"{self.name}.modern", MODERN_SIZE)
+        self.parts: dict[int, Any] = {}
         for type, offset, io in (
             (COMMON_TYPE, COMMON, CommonRegion(self.chip)),
             (ISR_TYPE, ISR, IsrRegion(self.chip)),
             (CONFIG_TYPE, CONFIG, ConfigRegion(self.chip)),
             (NOTIFY_TYPE, NOTIFY, NotifyRegion(self.chip, NOTIFY_MULTIPLIER)),
         ):
+            self.parts[offset] = io
             bar.add(Region.device(f"virtio-{offset:x}", io, PART), offset)
             body = _where(type, MODERN_BAR, offset, PART)
             if type == NOTIFY_TYPE:
                 body += NOTIFY_MULTIPLIER.to_bytes(4, "little")
             self.add_capability(Vendor(body))
         window = b"\0\xff\0\0\0" + b"\xff" * 12
-        self.add_capability(Vendor(_where(WINDOW_TYPE, 0, 0, 0) + bytes(4), window))
+        self.window = Vendor(_where(WINDOW_TYPE, 0, 0, 0) + bytes(4), window)
+        self.add_capability(self.window)
+        self.config.watch_reads(self.window.offset + WINDOW_DATA, 4)
+        self.config.on_read = lambda offset, size: self._through_window(False)
         self.add_bar(MODERN_BAR, bar, MODERN_SIZE, "mem64-pref")
 
     def _add_msix(self, vectors: int) -> Msix | None:
@@ -135,6 +142,31 @@ class VirtioPci(PciDevice):
         msix.show(bar)
         self.add_bar(MSIX_BAR, bar, size, "mem32")
         return msix
+
+    def config_written(self, offset: int, size: int) -> None:
+        super().config_written(offset, size)
+        if not self.disable_modern:
+            data = self.window.offset + WINDOW_DATA
+            if offset < data + 4 and offset + size > data:
+                self._through_window(True)
+
+    def _through_window(self, write: bool) -> None:
+        """The access to the modern registers that the capability describes: 1, 2 or 4 bytes, aligned."""
+        at, config = self.window.offset, self.config
+        offset, length = config.get(at + 8, 4), config.get(at + 12, 4)
+        if length not in (1, 2, 4):
+            return
+        offset &= ~(length - 1)
+        io = self.parts.get(offset & ~(PART - 1))
+        if io is None:
+            return
+        if write:
+            data = bytes(config.space[at + WINDOW_DATA : at + WINDOW_DATA + length])
+            io.store(offset & (PART - 1), length, int.from_bytes(data, "little"))
+        else:
+            value = io.load(offset & (PART - 1), length)
+            for n in range(length):
+                config.set_byte(at + WINDOW_DATA + n, value >> 8 * n & 0xFF)
 
     def unrealize(self) -> None:
         self.chip.reset()

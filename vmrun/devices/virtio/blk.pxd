@@ -21,8 +21,7 @@ cdef class BlkChip(VirtioChip):
     cdef u32 places
     cdef public u32 block_size, most_discard, most_zeroes
     cdef u8 serial[20]
-    cdef public object on_start, on_config
-    cdef bytes shown_config
+    cdef public object on_start, on_config, on_stop
     cdef readonly u32 in_flight
     cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef int begin(self, VirtQueue queue, Chain *chain, int op, u32 flags, u64 offset, u64 length, bint data) noexcept nogil

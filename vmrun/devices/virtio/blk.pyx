@@ -81,7 +81,7 @@ cdef void drive_done(BlockRequest *request) noexcept nogil:
 
 
 cdef class BlkChip(VirtioChip):
-    """`backend`: the drive. `on_start(flush)` and `on_config(wce)` tell the glue what the driver settled."""
+    """`backend`: the drive. `on_start(flush)`, `on_config(wce)` and `on_stop()` tell the glue what the driver settled."""
 
     def __init__(self, dma, sizes, backend):
         cdef u32 n
@@ -109,7 +109,6 @@ cdef class BlkChip(VirtioChip):
 
     cdef void started(self) noexcept nogil:
         with gil:
-            self.shown_config = self.get_config()
             if self.on_start is not None:
                 self.on_start(bool(self.accepted >> 9 & 1))
 
@@ -117,6 +116,9 @@ cdef class BlkChip(VirtioChip):
         cdef u32 n
         for n in range(self.queue_count):
             self.queue_stopped(n)
+        with gil:
+            if self.on_stop is not None:
+                self.on_stop()
 
     cdef void queue_stopped(self, u32 queue) noexcept nogil:
         cdef u32 n
@@ -128,18 +130,12 @@ cdef class BlkChip(VirtioChip):
                 self.free = &self.pending[n]
                 self.in_flight -= 1
 
-    cdef void config_written(self, u32 offset, u32 size) noexcept nogil:
-        """Only the write-cache byte can be written, and only by who accepted that it can."""
-        cdef u8 wanted = self.config[WCE_OFFSET]
-        with gil:
-            kept = self.shown_config if self.shown_config is not None else b""
-            if len(kept) == self.config_size:
-                self.set_config(kept)
-            if offset <= WCE_OFFSET < offset + size and self.accepted >> 11 & 1:
-                self.config[WCE_OFFSET] = wanted != 0
-                self.shown_config = self.get_config()
+    cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        """Only the write-cache byte can be written."""
+        if offset <= WCE_OFFSET < offset + size:
+            with gil:
                 if self.on_config is not None:
-                    self.on_config(bool(wanted))
+                    self.on_config(bool(value >> (8 * (WCE_OFFSET - offset)) & 0xFF))
 
     cdef void kicked(self, u32 number) noexcept nogil:
         call_serve_all(<void *>self, self.queue_of[number])

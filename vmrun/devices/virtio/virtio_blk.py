@@ -88,7 +88,8 @@ class VirtioBlk(VirtioPci):
         chip.set_serial((self.serial or self.backend.serial or "").encode("ascii", "replace")[:20])
         chip.offered = self._offered()
         chip.legacy_only = SCSI
-        chip.on_start, chip.on_config = self._started, self._set_cache
+        self.cached = bool(self.backend.write_cache)
+        chip.on_start, chip.on_config, chip.on_stop = self._started, self._set_cache, self._stopped
         chip.set_config(self._shown())
         return chip
 
@@ -149,13 +150,22 @@ class VirtioBlk(VirtioPci):
 
     def _started(self, flushes: bool) -> None:
         """A driver that cannot switch the cache, and does not flush either, gets one that needs no flushing."""
-        if self.chip.accepted & CONFIG_WCE:
-            self._set_cache(bool(self.chip.get_config()[WCE_OFFSET]))
-        else:
+        if not self.chip.accepted & CONFIG_WCE:
             self._set_cache(flushes)
+
+    def _stopped(self) -> None:
+        self._set_cache(self.cached)
 
     def _set_cache(self, on: bool) -> None:
         self.backend.write_cache = on
+        self.chip.set_config(self._shown())
+
+    def settle(self) -> None:
+        """What of a saved configuration is the driver's is the cache; the rest is as it is."""
+        super().settle()
+        if self.chip.accepted & CONFIG_WCE:
+            self.backend.write_cache = bool(self.chip.get_config()[WCE_OFFSET])
+        self.chip.set_config(self._shown())
 
     def resized(self) -> None:
         """The drive has another size: tell the guest."""

@@ -1,0 +1,105 @@
+"""Virtio cards beside QEMU's: configuration space, legacy and modern registers, the window in configuration space."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import pytest
+
+from tests.peers.oracle import QEMU, needs_qemu
+from vmrun.testing import QtestCommands, QtestProgram
+
+pytestmark = [needs_qemu, pytest.mark.peer]
+
+PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "bin" / "vmrun-qemu"
+PORTS, MODERN = 0xC000, 0xE0000000
+
+
+def programs(machine: str, device: str, directory: pathlib.Path) -> list[QtestProgram]:
+    made = []
+    for name, command in (
+        ("theirs", [str(QEMU), "-M", f"{machine},smm=off", "-accel", "tcg", "-S"]),
+        ("ours", [sys.executable, str(PROGRAM), "-M", machine, "-accel", "qtest"]),
+    ):
+        image = directory / f"{name}.img"
+        image.write_bytes(bytes(3 << 20))
+        options = ["-m", "64", "-display", "none", "-nodefaults"]
+        options += ["-drive", f"if=none,id=d0,file={image},format=raw", "-device", f"{device},addr=5"]
+        made.append(QtestProgram([*command, *options]))
+    return made
+
+
+def config(q: QtestCommands, offset: int, value: int | None = None) -> int:
+    q.outl(0xCF8, 0x80002800 | offset)
+    if value is not None:
+        q.outl(0xCFC, value)
+    return q.inl(0xCFC)
+
+
+def look(q: QtestCommands) -> list[tuple[str, int]]:
+    """All that a driver can read of a card, by name."""
+    found = [(f"config {offset:#x}", config(q, offset)) for offset in range(0, 256, 4) if offset != 0x94]
+    legacy, modern = config(q, 0x10) == 1, config(q, 0x20) == 0xC
+    config(q, 0x10, PORTS)
+    config(q, 0x20, MODERN)
+    config(q, 0x24, 0)
+    config(q, 4, 7)
+    if legacy:
+        found += [(f"inb {n:#x}", q.inb(PORTS + n)) for n in range(128)]
+        found += [(f"inw {n:#x}", q.inw(PORTS + n)) for n in range(0, 128, 2)]
+        found += [(f"inl {n:#x}", q.inl(PORTS + n)) for n in range(0, 128, 4)]
+    if modern:
+        for word in range(3):
+            q.writel(MODERN, word)
+            found.append((f"features {word}", q.readl(MODERN + 4)))
+        found += [(f"common {n:#x}", q.readl(MODERN + n)) for n in range(0, 0x38, 4)]
+        found += [(f"common word {n:#x}", q.readw(MODERN + n)) for n in range(0, 0x38, 2)]
+        found += [(f"device {n:#x}", q.readl(MODERN + 0x2000 + n)) for n in range(0, 64, 4)]
+    return found
+
+
+@pytest.mark.parametrize("machine", ["pc-i440fx-7.2", "pc-i440fx-4.2", "pc-i440fx-2.0"])
+@pytest.mark.parametrize("device", ["virtio-rng-pci", "virtio-blk-pci,drive=d0"])
+def test_registers_are_qemus(machine: str, device: str, tmp_path: pathlib.Path) -> None:
+    theirs, ours = programs(machine, device, tmp_path)
+    try:
+        wanted, found = look(theirs), look(ours)
+    finally:
+        theirs.close()
+        ours.close()
+    assert [pair for pair in zip(wanted, found, strict=True) if pair[0] != pair[1]] == []
+
+
+def test_registers_of_a_modern_card_with_packed_rings_are_qemus(tmp_path: pathlib.Path) -> None:
+    device = "virtio-blk-pci,drive=d0,disable-legacy=on,packed=on,serial=abc,num-queues=3"
+    theirs, ours = programs("pc-i440fx-7.2", device, tmp_path)
+    try:
+        wanted, found = look(theirs), look(ours)
+    finally:
+        theirs.close()
+        ours.close()
+    assert [pair for pair in zip(wanted, found, strict=True) if pair[0] != pair[1]] == []
+
+
+ACCESSES = (
+    *((0x08, 4, 1), (0x08, 2, 0), (0x08, 2, 1), (0x00, 4, 1), (0x04, 4, None), (0x24, 4, 5), (0x24, 1, 7)),
+    *((0x16, 2, 1), (0x16, 2, None), (0x16, 4, None), (0x14, 1, 3), (0x14, 1, None), (0x1E, 2, None)),
+    *((0x2000, 4, None), (0x20, 4, 0x1234), (0x4000, 4, None), (0x14, 3, 0)),
+)
+
+
+def test_the_window_in_configuration_space_is_qemus(tmp_path: pathlib.Path) -> None:
+    theirs, ours = programs("pc-i440fx-7.2", "virtio-blk-pci,drive=d0,num-queues=2", tmp_path)
+    logs = []
+    for q in (theirs, ours):
+        log = []
+        for offset, length, value in ACCESSES:
+            config(q, 0x8C, offset)
+            config(q, 0x90, length)
+            if value is not None:
+                config(q, 0x94, value)
+            log.append((offset, length, value, config(q, 0x94)))
+        logs.append(log)
+        q.close()
+    assert logs[0] == logs[1]
