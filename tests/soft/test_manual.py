@@ -195,3 +195,31 @@ def test_in_x2apic_mode_a_store_where_the_registers_were_is_no_message(tmp_path:
     window = "movl $0xfee0001f, table + 0x70 * 8\ninvlpg 0x70000\nmovl $0x41, 0x70000\n"
     ask = "movl $0x822, %ecx\nrdmsr\ncall log\n"            # vectors 40 to 5f that wait
     assert with_apic(on + window + ask, tmp_path) == [0]
+
+
+# --- instructions that come with a bit of CPUID -----------------------------------------------------------------
+
+TOLD = {
+    "adcx": ((0x7, "ebx", 19), "movl $-1, %eax; movl $5, %ecx; stc; adcx %ecx, %eax; setc %dl; movzbl %dl, %edx; "
+             "leal (%rax,%rdx,8), %eax; call log", [5 + 8]),
+    "adox": ((0x7, "ebx", 19), "movq $-1, %rax; movl $3, %ecx; xorl %edx, %edx; adoxq %rcx, %rax; seto %dl; setc %cl; "
+             "shll $4, %edx; orl %edx, %eax; orb %cl, %al; call log", [2 + 16]),
+    "rdrand": ((0x1, "ecx", 30), "rdrand %rax; setc %cl; rdrand %rdx; cmpq %rax, %rdx; setne %al; andb %cl, %al; "
+               "movzbl %al, %eax; call log", [1]),
+    "rdseed": ((0x7, "ebx", 18), "rdseed %eax; setc %al; movzbl %al, %eax; call log", [1]),
+    "invpcid": ((0x7, "ebx", 10), "movq $0, 0x8100; movq $0, 0x8108; movl $2, %eax; invpcid 0x8100, %rax", []),
+    "wrfsbase": ((0x7, "ebx", 0), "movq %cr4, %rax; orl $0x10000, %eax; movq %rax, %cr4; movl $0x12345, %eax; "
+                 "wrfsbase %rax; rdfsbase %rax; call log", [0x12345]),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_an_instruction_works_when_it_is_declared(name: str, tmp_path: pathlib.Path) -> None:
+    (leaf, register, bit), source, expected = TOLD[name]
+    assert run(tried(source), tmp_path) == [*expected, NOTHING]
+    without = {entry["function"]: entry[register] & ~(1 << bit) for entry in supported_cpuid()}[leaf]
+    assert run(tried(source), tmp_path, **{f"l{leaf:x}": {register: without}}) == [GP if name == "wrfsbase" else UD, 0]
+
+
+def test_invpcid_of_a_kind_that_does_not_exist_is_refused(tmp_path: pathlib.Path) -> None:
+    assert run(tried("movl $4, %eax; invpcid 0x8100, %rax"), tmp_path) == [GP, 0]
