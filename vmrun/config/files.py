@@ -55,6 +55,7 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
                 f"firmware directory '{directory}' does not exist",
                 "firmware.dirs",
                 ("firmware",),
+                severity=WARNING,  # the firmware may be elsewhere; when it is not, that is told
             )
     return problems
 
@@ -192,8 +193,13 @@ def _chardev(machine: ResolvedMachine, problems: list[Problem], id: str, chardev
         )
     elif listens and not os.path.isdir(directory):
         _add(machine, problems, "VR0620", f"directory '{directory}' does not exist", where, steps)
+    elif chardev["type"] == "pipe":
+        if not os.path.exists(path) and not all(os.path.exists(path + end) for end in (".in", ".out")):
+            remedy = f"`mkfifo '{path}.in' '{path}.out'` makes them"
+            _add(machine, problems, "VR0620", f"there is no FIFO '{path}'", where, steps, remedy)
     elif not listens and not os.path.exists(path):
-        _add(machine, problems, "VR0620", f"nothing listens at '{path}'", where, steps, severity=WARNING)
+        severity = WARNING if chardev.get("reconnect") else "error"  # it is tried again
+        _add(machine, problems, "VR0620", f"nothing listens at '{path}'", where, steps, severity=severity)
 
 
 def _add(

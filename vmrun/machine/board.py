@@ -179,7 +179,8 @@ class Board:
         if id not in self.chardevs:
             from vmrun.backends.chardev import open_chardev
 
-            self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
+            with about(f"chardevs.{id}"):
+                self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
         return self.chardevs[id]
 
     def _port(self, id: str, spec: dict[str, Any]) -> CharBackend:

@@ -51,6 +51,8 @@ FAULTS: dict[str, tuple[str, str, int]] = {
     ),
     "a wire from a pin that is not there": ('wires: [{from: "pit.nix", to: "gsi[5]"}]', "m.yaml:3:8: error VR0521", 1),
     "more memory than the host has": ("memory: 63TiB", "m.yaml:3:9: error VR0633", 3),
+    "a pipe that is not there": ("serial: {type: pipe, path: no}", "m.yaml:3:28: error VR0620", 3),
+    "a socket that nobody has": ("serial: {type: socket, path: no}", "m.yaml:3:30: error VR0620", 3),
     "a ring of 1 TiB": (
         "chardevs: {r: {type: ringbuf, size: 1TiB}}\nserial: r", "m.yaml:3:37: error VR0404", 1,
     ),

@@ -88,14 +88,18 @@ def test_unix_socket_name_that_is_too_long(resolve: Resolve) -> None:
     assert problem.code == "VR0625"
 
 
-def test_client_of_a_socket_that_is_not_there_is_a_warning(resolve: Resolve) -> None:
-    (problem,) = faults(resolve, "serial: unix:/nowhere/s\n")
-    assert (problem.code, problem.severity) == ("VR0620", "warning")
+@pytest.mark.parametrize(("more", "severity"), [("", "error"), (", reconnect: 1", "warning")])
+def test_client_of_a_socket_that_is_not_there_fails_unless_it_tries_again(
+    resolve: Resolve, more: str, severity: str
+) -> None:
+    (problem,) = faults(resolve, f"serial: {{type: socket, path: /nowhere/s{more}}}\n")
+    assert (problem.code, problem.severity) == ("VR0620", severity)
 
 
 def test_missing_firmware_directory(resolve: Resolve) -> None:
+    """The firmware may be elsewhere."""
     (problem,) = faults(resolve, "firmware: {dirs: [nowhere]}\n")
-    assert problem.code == "VR0620"
+    assert (problem.code, problem.severity) == ("VR0620", "warning")
 
 
 @pytest.mark.parametrize(
