@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getopt
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from vmrun.backends.block.node import Node
@@ -33,20 +33,49 @@ class Given:
     def __init__(self, argv: list[str], short: str, long: tuple[str, ...] = ()) -> None:
         common = ("object=", "image-opts", "force-share", "help")
         short = short + "h"
-        try:
-            found, self.args = getopt.gnu_getopt(argv, short, [*long, *common])
-        except getopt.GetoptError as error:
-            name = f"-{error.opt}" if len(error.opt) == 1 else f"--{error.opt}"
-            if "requires argument" in error.msg:
-                raise ImgError(f"missing argument for option '{name}'", usage=True) from None
-            raise ImgError(f"unrecognized option '{name}'", usage=True) from None
+        self.args: list[str] = []
         self.all: dict[str, list[str]] = {}
-        for name, value in found:
-            self.all.setdefault(name.lstrip("-"), []).append(value)
+        words = iter(argv)
+        for word in words:
+            if word == "--":
+                self.args += words
+            elif word.startswith("--"):
+                self._long(word[2:], words, (*long, *common))
+            elif word.startswith("-") and len(word) > 1:
+                self._short(word[1:], words, short)
+            else:
+                self.args.append(word)
         if "object" in self:
             raise ImgError("secrets and other objects are not modelled: encrypted images are refused")
         if "force-share" in self:
             self.all.setdefault("U", [""])
+
+    def _long(self, text: str, words: Iterator[str], known: tuple[str, ...]) -> None:
+        """`--name`, `--name=value`, `--name value`; what begins only one name stands for it."""
+        name, mark, value = text.partition("=")
+        found = [one for one in known if one.rstrip("=") == name] or [one for one in known if one.startswith(name)]
+        if len(found) != 1 or mark and not found[0].endswith("="):
+            raise ImgError(f"unrecognized option '--{name}'", usage=True)
+        self._add(found[0].rstrip("="), found[0].endswith("="), value if mark else None, words, f"--{name}")
+
+    def _short(self, text: str, words: Iterator[str], known: str) -> None:
+        """`-a`, `-ab`, `-fvalue`, `-f value`."""
+        while text:
+            letter, text = text[0], text[1:]
+            at = known.find(letter)
+            if at < 0 or letter == ":":
+                raise ImgError(f"unrecognized option '-{letter}'", usage=True)
+            wants = known[at + 1 : at + 2] == ":"
+            self._add(letter, wants, text if wants and text else None, words, f"-{letter}")
+            if wants:
+                return
+
+    def _add(self, name: str, wants: bool, value: str | None, words: Iterator[str], told: str) -> None:
+        if wants and value is None:
+            value = next(words, None)
+            if value is None:
+                raise ImgError(f"missing argument for option '{told}'", usage=True)
+        self.all.setdefault(name, []).append(value or "")
 
     def __contains__(self, name: str) -> bool:
         return name in self.all
