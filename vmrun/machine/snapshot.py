@@ -217,7 +217,7 @@ def load(machine: Machine, reader: Reader) -> None:
 
 def _same_machine(machine: Machine, saved: dict[str, Any]) -> None:
     own = machine.config
-    for name in own.keys() | saved.keys():
+    for name in sorted(own.keys() | saved.keys()):
         if name not in HOSTS and own.get(name) != saved.get(name):
             raise StateError(f"the saved machine is another one: its `{name}` differs")
 

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_by_name(saved: str, change: Any, told: str
 
 def test_a_machine_of_another_description_is_named(saved: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "other").mkdir()
-    refused = pytest.raises(StateError, match="`(memory|devices|memory-map)` differs")
+    refused = pytest.raises(StateError, match="`devices` differs")
     with Driven(tmp_path / "other", **{**KEYS, "memory": "64MiB"}) as other, Reader(saved) as reader, refused:
         snapshot.load(other.machine, reader)
 
