@@ -130,9 +130,8 @@ class Wanted:
             name = device["driver"]
             driver = _driver(name)
             by_itself = not text or name in _BY_ITSELF
-            cdrom = self.file.get("drives", {}).get(device.get("drive"), {}).get("media") == "cdrom"
-            if driver is not None and by_itself and (driver.planned or cdrom):
-                self.left_out.append("a CD-ROM drive" if cdrom else name)
+            if driver is not None and by_itself and driver.planned:
+                self.left_out.append(name)
                 for key, section in _SECTIONS.items():
                     self.file.get(section, {}).pop(device.get(key), None)
                 continue

@@ -231,12 +231,17 @@ def check_references(work: Work) -> None:
                 _use(work, dev, name, kind, node, users)
         drive = dev.spec.props.get("drive") if dev.entry.bus == "IDE" else None
         spec = work.drives.get(str(drive.value)) if drive is not None else None
-        if drive is not None and spec is not None and spec.get("media") == "disk" and spec.get("file") is None:
+        if drive is not None and spec is not None and spec.get("media") == "disk" and spec.get("file") is None and (
+            dev.driver != "ide-cd"
+        ):
             spot = work.places.get(f"drives.{drive.value}")
             place = Place(*spot) if spot is not None else drive.place
             text = f"drive '{drive.value}' has no file, and {dev.label} needs a medium"
             work.wrong("VR0605", text, place, f"drives.{drive.value}", remedy="add `file: IMAGE`")
-        if dev.entry.bus == "IDE" and not dev.idle and "drive" in dev.entry.props and dev.props.get("drive") is None:
+        if (
+            dev.entry.bus == "IDE" and not dev.idle and "drive" in dev.entry.props and dev.props.get("drive") is None
+            and dev.driver != "ide-cd"
+        ):
             work.wrong(
                 "VR0605",
                 f"{dev.label} has no drive",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PLANNED = {
     "spice": "the SPICE server",
     "include": "including QEMU's -readconfig files",
-    "cdrom": "a CD-ROM drive",
     "floppies": "a floppy drive",
     "nics": "a network card",
     "sound": "a sound card",
@@ -47,6 +46,7 @@ def expand(work: Work) -> list[DeviceSpec]:
     devices: list[DeviceSpec] = []
     _display(work, devices)
     _disks(work, devices)
+    _cdrom(work, devices)
     for key, driver, most in (("serial", "isa-serial", 4), ("parallel", "isa-parallel", 3)):
         _ports(work, devices, key, driver, most)
     _debugcon(work, devices)
@@ -106,6 +106,30 @@ def _disks(work: Work, devices: list[DeviceSpec]) -> None:
         _add_backend(work, "drives", f"drive-{name}", disk.at(drive), path)
         rest |= {"bus": disk.at(f"ide.{bus}"), "unit": disk.at(unit), "drive": disk.at(f"drive-{name}")}
         devices.append(_device(disk, name, driver, rest, path))
+
+
+def _cdrom(work: Work, devices: list[DeviceSpec]) -> None:
+    """The master of the second channel, as qemu-kvm has it; `cdrom: ""` or `empty` is a drive without a medium."""
+    node = work.spec.get("cdrom")
+    if node is None or node.value in (None, False, "none"):
+        return
+    driver = "ide-drive" if work.machine_type.default("disk") == "ide-drive" else "ide-cd"
+    name, fields = "ide0-1-0", {"media": node.at("cdrom"), "readonly": node.at(True), "format": node.at("raw")}
+    if node.value not in (True, "", "empty"):
+        fields["file"] = node
+    disks = work.spec.get("disks")
+    if disks is not None and len(disks.value) > 2:
+        work.wrong(
+            "VR0506",
+            "the third disk and the CD-ROM drive both want the master of the second IDE channel",
+            node.key_place,
+            "cdrom",
+            remedy="write one of them out under drives and devices, at another place",
+        )
+        return
+    _add_backend(work, "drives", f"drive-{name}", node.at(fields), "cdrom")
+    rest = {"bus": node.at("ide.1"), "unit": node.at(0), "drive": node.at(f"drive-{name}")}
+    devices.append(_device(node, name, driver, rest, "cdrom"))
 
 
 def _ports(work: Work, devices: list[DeviceSpec], key: str, driver: str, most: int) -> None:

@@ -31,14 +31,15 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     from vmrun.backends.block.images import Access
 
     cache = spec.get("cache") or "writeback"
-    readonly = bool(spec.get("readonly", False))
+    medium = spec.get("media") == "cdrom"
+    readonly = bool(spec.get("readonly", False)) or medium
     snapshot = bool(spec.get("snapshot", False)) and not readonly
     access = Access(
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
         lock=spec.get("locking") != "off",
     )  # fmt: skip
-    node = _open(name, spec, access)
-    if snapshot:
+    node = _open(name, spec, access) if spec.get("file") or not medium else None
+    if snapshot and node is not None:
         node = _overlay(name, node)
     drive = Drive(name, node, lock)
     drive.ignore_flush = cache == "unsafe" or snapshot

@@ -21,6 +21,8 @@ cdef class AtaChannel:
     cdef readonly IrqLine irq
     cdef public Drive drives[2]
     cdef u8 identify[2][512]
+    cdef readonly list packet_units # PacketUnit of each unit that is a packet device, or None
+    cdef void *packets[2]
     cdef readonly list backends
     cdef void *backend[2]
     cdef BlockRequest *request      # the one under way: a channel does one command at a time
@@ -37,6 +39,10 @@ cdef class AtaChannel:
     cdef public u32 block           # sectors per DRQ block
     cdef public u64 lba
     cdef public int phase
+    cdef public bint packet         # PACKET is under way
+    cdef public bint packet_dma     # ... and its data goes by bus master
+    cdef public bint listing        # ... and the host gives a parameter list
+    cdef public u32 limit           # ... and the bytes that a DRQ block may have
     cdef public bint lba48
     cdef public bint media          # the buffer holds sectors: the task file follows them
     # bus master
@@ -71,6 +77,14 @@ cdef class AtaChannel:
     cdef void set_features(self) noexcept nogil
     cdef void start_dma(self, int op) noexcept nogil
     cdef void run_dma(self) noexcept nogil
+    cdef void start_packet(self) noexcept nogil
+    cdef void run_packet(self) noexcept nogil
+    cdef void packet_fetch(self) noexcept nogil
+    cdef void packet_read(self, int error) noexcept nogil
+    cdef void packet_offer(self) noexcept nogil
+    cdef void packet_moved(self) noexcept nogil
+    cdef void packet_end(self, u8 status, u8 error) noexcept nogil
+    cdef bint packet_command(self, u8 code) noexcept nogil
     cdef u32 move(self, u8 *data, u32 size, bint out) noexcept nogil
     cdef u32 holding(self, int phase, u32 filled, u32 block_end) noexcept nogil
     cdef u64 read_register(self, u64 offset) noexcept nogil

@@ -1,7 +1,8 @@
 """An ATA channel with two disks, and the bus-master engine that moves their data; compiled.
 
 Ref: ATA/ATAPI-6 (T13 1410D): registers 7, protocols 9, commands 8; Intel 82371SB PIIX3 (290550) 2.7, bus-master IDE.
-Not modelled: packet devices, power states beyond their answers, SMART, security, queued commands, media access
+Packet devices (CD-ROM drives) are units whose commands atapi.pyx works out; this file moves their packets and data.
+Not modelled: power states beyond their answers, SMART, security, queued commands, media access
 timing. Commands that are not modelled end in ABRT, as ATA says.
 
 PIO reads fetch up to 256 sectors ahead into a buffer and offer them block by block; PIO writes go to the image block
@@ -16,6 +17,12 @@ from accel.api import IrqLine as _IrqLine
 from vmrun.backends.protocols cimport (
     BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, BlockRequest, block_buffer, block_release,
     block_request, block_settling, block_submit, block_take,
+)
+
+from vmrun.devices.storage.atapi cimport (
+    CD_BLOCK, CD_RAW, PACKET_ANSWER, PACKET_DONE, PACKET_ERROR, PACKET_LIST, PACKET_READ, PacketUnit, packet_answer,
+    packet_blocks, packet_failed, packet_lba, packet_length, packet_raw, packet_reset, packet_run, packet_sector,
+    packet_sense,
 )
 
 from vmrun.core.state import Bytes, Flag, Rows, Table, U8, U16, U32, U64
@@ -56,6 +63,7 @@ cdef enum:
 # Commands, as ATA/ATAPI-6 names them; _RETRY, _OLD: obsolete codes of the same.
 cdef enum:
     DATA_SET_MANAGEMENT = 0x06
+    DEVICE_RESET = 0x08
     RECALIBRATE = 0x10              # and all of 1xh
     READ_SECTORS = 0x20
     READ_SECTORS_RETRY = 0x21
@@ -81,6 +89,8 @@ cdef enum:
     IDLE_OLD = 0x97
     CHECK_POWER_MODE_OLD = 0x98
     SLEEP_OLD = 0x99
+    PACKET = 0xA0
+    IDENTIFY_PACKET_DEVICE = 0xA1
     READ_MULTIPLE = 0xC4
     WRITE_MULTIPLE = 0xC5
     SET_MULTIPLE_MODE = 0xC6
@@ -126,6 +136,14 @@ cdef enum:
 
 cdef enum:
     MOST_MULTIPLE = 16
+    PACKET_SIZE = 12
+    # NSECTOR as the interrupt reason of a packet device
+    REASON_PACKET = 1               # C/D: the host gives the packet
+    REASON_DATA = 2                 # I/O: data for the host
+    REASON_OVER = 3
+    PACKET_LCYL = 0x14              # the signature
+    PACKET_HCYL = 0xEB
+    RAW_AHEAD = BUFFER // CD_RAW    # whole sectors that the buffer holds
 
 
 cdef void _io_done(AtaChannel channel) noexcept nogil:
@@ -160,6 +178,7 @@ cdef class AtaChannel:
         U32("position", most=BUFFER), U32("block_end", most=BUFFER), U32("filled", most=BUFFER), U32("left", most=65536),
         U32("block", 1, least=1, most=MOST_MULTIPLE), U64("lba", most=1 << 48), Flag("lba48"), Flag("media"),
         U8("bm_command", most=BM_START | BM_TO_MEMORY), U8("bm_status", most=0x67), U32("bm_table"),
+        Flag("packet"), Flag("packet_dma"), Flag("listing"), U32("limit", most=0xFFFF),
         Flag("dma_waiting"), U8("dma_op", BLOCK_READ, only=(BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD)),
         Bytes("held", most=BUFFER),
     )
@@ -178,6 +197,7 @@ cdef class AtaChannel:
         self.dma = dma
         self.scatter = Scatter(dma, PIECES)
         self.backends = [None, None]
+        self.packet_units = [None, None]
         self.dma_op = BLOCK_READ
         for n in range(2):                  # no division by what no disk has told
             self.drives[n].cylinders = self.drives[n].heads = self.drives[n].sectors = 1
@@ -193,6 +213,17 @@ cdef class AtaChannel:
         d.total = backend.size // 512
         d.cylinders, d.heads, d.sectors = cylinders, heads, sectors
         d.write_cache = True
+        self.reset()
+
+    def attach_packet(self, u32 unit, PacketUnit packets, bytes identify):
+        """A packet device on `unit`; `identify` is its 512 bytes of IDENTIFY PACKET data."""
+        cdef Drive *d = &self.drives[unit & 1]
+        self.backends[unit & 1] = packets.backend
+        self.backend[unit & 1] = <void *>packets.backend
+        self.packet_units[unit & 1] = packets
+        self.packets[unit & 1] = <void *>packets
+        memcpy(self.identify[unit & 1], <const u8 *>identify, 512)
+        d.present = True
         self.reset()
 
     def reset(self):
@@ -234,6 +265,8 @@ cdef class AtaChannel:
         d.select &= 0xF0
         d.nsector = d.sector = 1
         d.lcyl = d.hcyl = 0 if d.present else 0xFF
+        if self.packets[n] != NULL:
+            d.lcyl, d.hcyl = PACKET_LCYL, PACKET_HCYL
         d.hob_nsector = d.hob_sector = d.hob_lcyl = d.hob_hcyl = d.hob_feature = 0
 
     cdef void soft_reset(self, bint software) noexcept nogil:
@@ -245,6 +278,10 @@ cdef class AtaChannel:
             self.signature(n)
             self.drives[n].error = 1 if software else 0
             self.drives[n].status = DRDY | DSC if self.drives[n].present else 0
+            if self.packets[n] != NULL:
+                packet_reset(self.packets[n])
+                if software:
+                    self.drives[n].status = 0                  # a packet device is not ready until it is told to
             self.drives[n].feature = 0
         self.pending = False
         self.drive_irq()
@@ -255,7 +292,7 @@ cdef class AtaChannel:
             block_release(self.requested, self.request)
             self.request = NULL
         self.phase = IDLE
-        self.dma_waiting = False
+        self.dma_waiting = self.packet = self.packet_dma = self.listing = False
         self.left = self.position = self.block_end = self.filled = 0
         self.block = 1
         self.bm_status &= ~BM_ACTIVE
@@ -405,7 +442,9 @@ cdef class AtaChannel:
             memcpy(self.buffer, self.request.vectors[0].base, self.filled)
         block_release(self.requested, self.request)
         self.request = NULL
-        if error:
+        if self.packet:
+            self.packet_read(error)
+        elif error:
             self.set_address(self.lba)
             self.bm_status &= ~BM_ACTIVE
             self.fail(UNC if phase == READING else ABRT)
@@ -440,7 +479,9 @@ cdef class AtaChannel:
 
     cdef void block_moved(self) noexcept nogil:
         """The host has moved the last byte of a DRQ block."""
-        if self.phase == HOST_WRITES:
+        if self.packet:
+            self.packet_moved()
+        elif self.phase == HOST_WRITES:
             self.store()
         elif self.position < self.filled:
             self.offer()
@@ -466,6 +507,174 @@ cdef class AtaChannel:
             self.block_moved()
         return n
 
+    # --- packet devices -------------------------------------------------------------------------------------
+
+    cdef bint packet_command(self, u8 code) noexcept nogil:
+        """A command for a packet device; True when that was all. The rest are commands that disks have too."""
+        cdef Drive *d = self.drive()
+        if code == PACKET:
+            self.start_packet()
+        elif code == IDENTIFY_PACKET_DEVICE:
+            memcpy(self.buffer, self.identify[self.unit], 512)
+            self.buffer[63 * 2 + 1] = d.mdma
+            self.buffer[88 * 2 + 1] = d.udma
+            self.left, self.block, self.filled, self.position, self.media = 0, 1, 512, 0, False
+            self.offer()
+        elif code == DEVICE_RESET:                             # without an interrupt
+            self.stop_io()
+            self.signature(self.unit)
+            packet_reset(self.packets[self.unit])
+            d.status, d.error = 0, 1
+        elif code in (IDENTIFY_DEVICE, READ_SECTORS):          # a disk's
+            self.signature(self.unit)
+            self.abort()
+        elif code in (SET_FEATURES, DEVICE_DIAGNOSTIC, CHECK_POWER_MODE, CHECK_POWER_MODE_OLD, STANDBY_IMMEDIATE,
+                      IDLE_IMMEDIATE, STANDBY, IDLE_COMMAND, SLEEP, STANDBY_IMMEDIATE_OLD, IDLE_IMMEDIATE_OLD,
+                      STANDBY_OLD, IDLE_OLD, SLEEP_OLD):
+            return False
+        else:
+            self.abort()
+        return True
+
+    cdef void start_packet(self) noexcept nogil:
+        cdef Drive *d = self.drive()
+        if d.feature & 2:                                      # overlapped
+            self.abort()
+            return
+        self.packet, self.packet_dma, self.listing = True, d.feature & 1, False
+        self.limit = <u32>d.hcyl << 8 | d.lcyl
+        d.nsector = (d.nsector & ~<u32>7) | REASON_PACKET
+        self.left = self.filled = self.position = 0
+        self.block_end = PACKET_SIZE
+        self.phase = HOST_WRITES
+        d.status = DRDY | DSC | DRQ
+
+    cdef void run_packet(self) noexcept nogil:
+        """The packet is whole."""
+        cdef Drive *d = self.drive()
+        cdef void *unit = self.packets[self.unit]
+        cdef int kind = packet_run(unit, self.buffer)
+        cdef bint raw
+        self.position = self.block_end = self.filled = self.left = 0
+        self.media = False
+        if kind == PACKET_ERROR:
+            self.packet_end(DRDY | ERR, packet_sense(unit) << 4)
+            return
+        if kind == PACKET_DONE:
+            self.packet_end(DRDY | DSC, 0)
+            return
+        if not self.packet_dma and self.limit == 0:
+            self.packet = False
+            self.abort()
+            return
+        if kind == PACKET_LIST:
+            self.listing = True
+            self.block_end = packet_length(unit)
+            d.nsector &= ~<u32>7
+            d.lcyl, d.hcyl = <u8>self.block_end, <u8>(self.block_end >> 8)
+            self.phase = HOST_WRITES
+            d.status = DRDY | DSC | DRQ
+            self.raise_irq()
+            return
+        if kind == PACKET_ANSWER:
+            self.filled = packet_length(unit)
+            memcpy(self.buffer, packet_answer(unit), self.filled)
+            if not self.packet_dma:
+                self.packet_offer()
+                return
+        else:
+            raw = packet_raw(unit)
+            self.lba = packet_lba(unit) * (CD_BLOCK // 512)
+            self.left = packet_blocks(unit) * (CD_BLOCK // 512)
+            if not self.packet_dma or raw:
+                if self.packet_dma and packet_blocks(unit) > RAW_AHEAD:
+                    # Departure: whole sectors by DMA go through the buffer, as many as it holds.
+                    packet_failed(unit, 5)
+                    self.packet_end(DRDY | ERR, packet_sense(unit) << 4)
+                    return
+                self.packet_fetch()
+                return
+            self.media = True
+        d.status = DRDY | DSC | BSY | DRQ
+        self.phase = DMA
+        self.dma_op = BLOCK_READ
+        self.dma_waiting = True
+        if self.bm_status & BM_ACTIVE:
+            self.run_dma()
+
+    cdef void packet_fetch(self) noexcept nogil:
+        """The next blocks of the medium into the buffer."""
+        cdef u32 most = RAW_AHEAD * (CD_BLOCK // 512) if packet_raw(self.packets[self.unit]) else BUFFER // 512
+        cdef u32 sectors = self.left if self.left < most else most
+        self.drive().status = DRDY | DSC | BSY
+        self.filled = sectors * 512
+        self.position = self.block_end = 0
+        self.submit(BLOCK_READ, self.lba, sectors, READING)
+
+    cdef void packet_read(self, int error) noexcept nogil:
+        """What the medium has is there, in the buffer or in the guest's memory."""
+        cdef void *unit = self.packets[self.unit]
+        cdef u8 sector[CD_RAW]
+        cdef u32 blocks
+        if error:
+            self.bm_status &= ~BM_ACTIVE
+            packet_failed(unit, error)
+            self.packet_end(DRDY | ERR, packet_sense(unit) << 4)
+        elif self.phase == DMA:
+            self.bm_status &= ~BM_ACTIVE
+            self.packet_end(DRDY | DSC, 0)
+        else:
+            blocks = self.filled // CD_BLOCK
+            self.lba += self.filled // 512
+            self.left -= self.filled // 512
+            if packet_raw(unit):                               # from the last one on, each grows in its place
+                self.filled = blocks * CD_RAW
+                while blocks:
+                    blocks -= 1
+                    packet_sector(sector, self.buffer + blocks * CD_BLOCK, packet_lba(unit) + blocks)
+                    memcpy(self.buffer + blocks * CD_RAW, sector, CD_RAW)
+            if not self.packet_dma:
+                self.packet_offer()
+                return
+            self.phase = DMA
+            self.drive().status = DRDY | DSC | BSY | DRQ
+            self.dma_op = BLOCK_READ
+            self.dma_waiting = True
+            if self.bm_status & BM_ACTIVE:
+                self.run_dma()
+
+    cdef void packet_offer(self) noexcept nogil:
+        """The next DRQ block: as much as the host said it takes at a time, an even number but for the last."""
+        cdef Drive *d = self.drive()
+        cdef u32 size = self.filled - self.position, most = self.limit if self.limit != 0xFFFF else 0xFFFE
+        if size > most:
+            size = most & ~<u32>1 if most > 1 else most
+        self.block_end = self.position + size
+        d.lcyl, d.hcyl = <u8>size, <u8>(size >> 8)
+        d.nsector = (d.nsector & ~<u32>7) | REASON_DATA
+        self.phase = HOST_READS
+        d.status = DRDY | DSC | DRQ
+        self.raise_irq()
+
+    cdef void packet_moved(self) noexcept nogil:
+        if self.phase == HOST_READS and self.position < self.filled:
+            self.packet_offer()
+        elif self.phase == HOST_READS and self.left:
+            self.packet_fetch()
+        elif self.phase == HOST_READS or self.listing:
+            self.packet_end(DRDY | DSC, 0)
+        else:
+            self.drive().status = DRDY | DSC | BSY
+            self.run_packet()
+
+    cdef void packet_end(self, u8 status, u8 error) noexcept nogil:
+        cdef Drive *d = self.drive()
+        d.status, d.error = status, error
+        d.nsector = (d.nsector & ~<u32>7) | REASON_OVER
+        self.packet = self.packet_dma = self.listing = self.dma_waiting = False
+        self.phase = IDLE
+        self.raise_irq()
+
     # --- commands -----------------------------------------------------------------------------------------
 
     cdef void command(self, u8 code) noexcept nogil:
@@ -479,6 +688,8 @@ cdef class AtaChannel:
         self.lba48 = False
         d.status = DRDY | DSC
         d.error = 0
+        if self.packets[self.unit] != NULL and self.packet_command(code):
+            return
         if code == IDENTIFY_DEVICE:
             memcpy(self.buffer, self.identify[self.unit], 512)
             self.buffer[59 * 2] = d.mult
@@ -564,9 +775,9 @@ cdef class AtaChannel:
             self.signature(1)
             self.drives[0].error = self.drives[1].error = 1
             if self.drives[0].present:
-                self.drives[0].status = DRDY | DSC
+                self.drives[0].status = DRDY | DSC if self.packets[0] == NULL else 0
             if self.drives[1].present:
-                self.drives[1].status = DRDY | DSC
+                self.drives[1].status = DRDY | DSC if self.packets[1] == NULL else 0
             self.phase = IDLE
             self.raise_irq()
         elif code == SET_FEATURES:
@@ -625,7 +836,8 @@ cdef class AtaChannel:
     cdef void run_dma(self) noexcept nogil:
         """Both sides are ready: walk the descriptor table and go."""
         cdef u8 entry[8]
-        cdef u32 at = self.bm_table, address, size, wanted = self.left * 512, flags
+        cdef u32 at = self.bm_table, address, size, flags
+        cdef u32 wanted = self.filled if self.packet and not self.media else self.left * 512
         cdef bint bad = False, last = False
         self.dma_waiting = False
         self.scatter.begin(self.dma_op == BLOCK_READ)
@@ -651,6 +863,12 @@ cdef class AtaChannel:
             if bad:
                 self.bm_status |= BM_ERROR
             self.abort()
+            return
+        if self.packet and not self.media:
+            self.scatter.put(0, self.buffer, wanted)
+            self.scatter.finish(wanted)
+            self.bm_status &= ~BM_ACTIVE
+            self.packet_end(DRDY | DSC, 0)
             return
         if self.dma_op == BLOCK_DISCARD:
             # TRIM is advice. It is not followed: what the guest trims it goes on reading, which ATA allows.
@@ -752,6 +970,9 @@ cdef class AtaChannel:
                 raise StateError("ATA: the disks are not those of the saved machine")
         phase, unit, lba, left = values["phase"], values["unit"], values["lba"], values["left"]
         position, block_end, filled = values["position"], values["block_end"], values["filled"]
+        if values["packet"]:
+            self.check_packet(values)
+            return
         if block_end % 512 or filled % 512 or position > block_end:
             raise StateError("ATA: the buffer's ends are none of sectors")
         if len(values["held"]) != self.holding(phase, filled, block_end):
@@ -772,6 +993,24 @@ cdef class AtaChannel:
             good = fits and left
         if not good:
             raise StateError("ATA: a transfer outside its buffer or the disk")
+
+    def check_packet(self, values):
+        """The same of PACKET."""
+        phase, unit, position = values["phase"], values["unit"], values["position"]
+        block_end, filled = values["block_end"], values["filled"]
+        packets = self.packet_units[unit]
+        if packets is None or len(values["held"]) != self.holding(phase, filled, block_end):
+            raise StateError("ATA: a packet for no packet device, or its buffer is not whole")
+        fits = (values["lba"] + values["left"]) * 512 <= packets.backend.size and not values["lba"] % 4 | values["left"] % 4
+        if phase == HOST_READS:
+            good = position < block_end <= filled
+        elif phase == HOST_WRITES:
+            good = position < block_end <= (1024 if values["listing"] else PACKET_SIZE)
+        else:
+            good = phase == DMA and values["dma_waiting"] and values["packet_dma"] and values["dma_op"] == BLOCK_READ
+            good = good and bool(values["left"] if values["media"] else filled) and not values["listing"]
+        if not fits or not good or values["dma_waiting"] != (phase == DMA):
+            raise StateError("ATA: a packet's transfer outside its buffer or the medium")
 
     def settle(self):
         self.drive_irq()

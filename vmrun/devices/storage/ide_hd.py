@@ -101,8 +101,3 @@ class IdeHd(IdeDisk):
 
     def shown_rotation(self) -> int:
         return int(self.rotation_rate)
-
-
-@register("ide-drive", description="IDE hard disk, as RHEL 6 names it")
-class IdeDrive(IdeDisk):
-    """RHEL 6 has this one driver for disks and CD-ROMs; the drive's medium decides."""

@@ -1,4 +1,4 @@
-"""IDENTIFY DEVICE data and disk geometry.
+"""IDENTIFY DEVICE and IDENTIFY PACKET DEVICE data, and disk geometry.
 
 Ref: ATA/ATAPI-6 8.15. The values are those that qemu-kvm's disks show, so that a guest finds the same disk.
 """
@@ -107,6 +107,42 @@ def identify(
         217: rotation_rate,
     }.items():
         put(word, value)
+    data[20:40] = words(serial, 20)
+    data[46:54] = words(firmware, 8)
+    data[54:94] = words(model, 40)
+    return bytes(data)
+
+
+def identify_packet(*, serial: str, model: str, firmware: str, wwn: int = 0) -> bytes:
+    """512 bytes for a CD-ROM drive: ATA/ATAPI-6 8.16."""
+    data = bytearray(SECTOR)
+    for word, value in {
+        0: 0x85C0,  # ATAPI, CD-ROM, removable, DRQ within 50 us, packets of 12 bytes
+        20: 3,
+        21: 512,
+        22: 4,
+        48: 1,
+        49: 0x0300,
+        53: 7,
+        62: 7,
+        63: 7,
+        64: 3,
+        65: 0xB4,
+        66: 0xB4,
+        67: 0x12C,
+        68: 0xB4,
+        71: 30,
+        72: 30,
+        80: 0x1E,
+        84: 0x0100 if wwn else 0,
+        87: 0x0100 if wwn else 0,
+        88: 0x203F,
+        108: wwn >> 48,
+        109: wwn >> 32,
+        110: wwn >> 16,
+        111: wwn,
+    }.items():
+        struct.pack_into("<H", data, 2 * word, value & 0xFFFF)
     data[20:40] = words(serial, 20)
     data[46:54] = words(firmware, 8)
     data[54:94] = words(model, 40)

@@ -1,0 +1,72 @@
+"""A CD-ROM drive on a unit of an IDE bus: the packet unit, its drive and its tray."""
+
+from __future__ import annotations
+
+from vmrun.backends.protocols import BlockBackend
+from vmrun.core.object import Device
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.devices.storage.atapi import PacketUnit
+from vmrun.devices.storage.ide_hd import ERRORS, IdeDisk
+from vmrun.devices.storage.identify import identify_packet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+MODEL = "QEMU DVD-ROM"
+
+
+def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
+    """Put a CD-ROM drive on `device`'s bus and unit."""
+    backend: Any = platform.drive(device.drive) if device.drive else BlockBackend()
+    backend.set_errors(device.rerror, device.werror)
+    unit = device.parent_bus.take_unit(device.unit, device)
+    number = 2 * list(device.parent_bus.owner.buses).index(device.parent_bus.name) + unit + 1
+    serial = device.serial or backend.serial or f"QM{number:05d}"
+    firmware = device.ver or str(platform.config.get("hw-version") or "2.5+")
+    text = f"QEMU    {MODEL:16}{firmware:4.4}".encode("ascii", "replace")
+    packets = PacketUnit(backend, text)
+    data = identify_packet(serial=serial, model=model, firmware=firmware, wwn=device.wwn)
+    device.parent_bus.channel.attach_packet(unit, packets, data)
+    return packets
+
+
+@register("ide-cd", description="CD-ROM drive on IDE")
+class IdeCd(Device):
+    """A drive without a medium, or without a `drive`, is empty. `chip` is its PacketUnit."""
+
+    bus = "IDE"
+
+    unit = Prop("uint32", None, "0 master, 1 slave; the first free one when it is not given", max=1)
+    drive = Prop("drive", None, "the drive whose image is the medium; none: an empty tray", visible=False)
+    bootindex = Prop("int32", None, "place in the boot order, 0 first")
+    serial = Prop("str", None, "serial number, 20 characters; QM0000n when it is not given")
+    ver = Prop("str", None, "firmware revision, 8 characters; the machine type's when it is not given")
+    model = Prop("str", None, "model name, 40 characters")
+    wwn = Prop("uint64", 0, "world-wide name, 0 for none")
+    logical_block_size = Prop("size", 512, "no effect", min=512, max=2048)
+    physical_block_size = Prop("size", 512, "no effect", min=512, max=32768)
+    min_io_size = Prop("size", 0, "told to nobody by an IDE drive")
+    opt_io_size = Prop("size", 0, "told to nobody by an IDE drive")
+    discard_granularity = Prop("size", None, "no effect")
+    rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
+    werror = Prop("enum", "auto", "what a write error would do", choices=ERRORS, visible=False)
+    write_cache = named("write-cache", "enum", "auto", "no effect", choices=("auto", "on", "off"))
+    share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
+
+    def realize(self, platform: Platform) -> None:
+        self.chip = attach(self, platform, self.model or MODEL)
+
+
+@register("ide-drive", description="IDE disk or CD-ROM drive, as RHEL 6 names it")
+class IdeDrive(IdeDisk):
+    """RHEL 6 has this one driver for disks and CD-ROMs; the drive's medium decides."""
+
+    def realize(self, platform: Platform) -> None:
+        if self.drive and platform.config["drives"].get(self.drive, {}).get("media") == "cdrom":
+            self.chip = attach(self, platform)
+        else:
+            super().realize(platform)
