@@ -5,12 +5,15 @@ from __future__ import annotations
 import pathlib
 import random
 import struct
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.peers.oracle import QEMU
+from vmrun.monitor import table
+from vmrun.monitor.errors import QmpError
 from vmrun.testing import QTest, QtestCommands, QtestProgram
 
 BASE, CONTROL, BM, TABLE, DATA = 0x170, 0x376, 0xC000, 0x10000, 0x20000
@@ -324,3 +327,62 @@ def test_random_packets_leave_the_drive_usable(iso: pathlib.Path, seed: int) -> 
         packet(q, bytes((0x1B, 0, 0, 0, 3)))
         settled(q), settled(q)
         assert packet(q, read10(1, 1))[0] == block(1)
+
+
+# --- media that come and go ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(iso: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[tuple[QTest, pathlib.Path]]:
+    other = tmp_path / "other.iso"
+    other.write_bytes(b"".join(block(1000 + n) for n in range(50)))
+    with machine("vmrun", iso) as q:
+        settled(q)
+        yield q, other
+
+
+def qmp(q: Any, name: str, **arguments: Any) -> Any:
+    command = table.load()[name]
+    return command.handler(types.SimpleNamespace(machine=q.machine), **command.arguments(arguments))
+
+
+def test_another_medium_is_told_once_and_read(two: Any) -> None:
+    q, other = two
+    qmp(q, "blockdev-change-medium", id="cd", filename=str(other))
+    assert packet(q, bytes((0x4A, 1, 0, 0, 0x10, 0, 0, 1, 0)))[0][4] == 2  # new medium
+    assert packet(q, bytes(12))[2] & ERR
+    assert sense(q) == (6, 0x28, 0)
+    assert packet(q, read10(0, 1))[0] == block(1000)
+    assert packet(q, bytes((0x25,)))[0] == struct.pack(">II", 49, 2048)
+
+
+def test_an_ejected_medium_is_gone(two: Any) -> None:
+    q, _ = two
+    qmp(q, "eject", device="d")
+    assert packet(q, read10(0, 1))[2] & ERR
+    assert sense(q)[:2] == (2, 0x3A)
+    assert packet(q, bytes((0x4A, 1, 0, 0, 0x10, 0, 0, 1, 0)))[0][5] == 1  # open, no medium
+
+
+def test_a_locked_drive_asks_the_guest(two: Any) -> None:
+    q, _ = two
+    packet(q, bytes((0x1E, 0, 0, 0, 1)))
+    with pytest.raises(QmpError, match="is locked and force was not specified"):
+        qmp(q, "eject", id="cd")
+    assert packet(q, bytes((0x4A, 1, 0, 0, 0x10, 0, 0, 1, 0)))[0][4] == 1  # eject request
+    assert packet(q, read10(0, 1))[0] == block(0)
+    qmp(q, "eject", id="cd", force=True)
+    assert packet(q, read10(0, 1))[2] & ERR
+
+
+def test_an_image_that_is_not_there_leaves_the_old_one(two: Any) -> None:
+    q, other = two
+    with pytest.raises(QmpError, match="nothere"):
+        qmp(q, "blockdev-change-medium", id="cd", filename=str(other.with_name("nothere.iso")))
+    assert packet(q, read10(0, 1))[0] == block(0)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"id": "cd", "device": "d"}, {"id": "nobody"}, {"device": "nobody"}])
+def test_a_drive_that_is_none_is_named(two: Any, arguments: dict[str, str]) -> None:
+    with pytest.raises(QmpError):
+        qmp(two[0], "eject", **arguments)

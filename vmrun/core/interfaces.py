@@ -85,3 +85,27 @@ class DiskGeometry:
 
     def geometry(self) -> tuple[int, int, int]:
         raise NotImplementedError
+
+
+class Removable:
+    """A drive whose medium goes in and out through a tray; `drive` is the id of its back end.
+
+    The device lock is held.
+    """
+
+    id: Any
+    drive: Any
+    path: Any
+    removable = True  # False: this one is none after all (RHEL 6's ide-drive with a disk)
+
+    @property
+    def tray_is_open(self) -> bool:
+        raise NotImplementedError
+
+    def open_tray(self, force: bool) -> tuple[bool, bool]:
+        """(whether it opened now, whether the guest holds it closed; it is told then)"""
+        raise NotImplementedError
+
+    def close_tray(self) -> bool:
+        """Whether it closed now; the guest is told of the medium."""
+        raise NotImplementedError

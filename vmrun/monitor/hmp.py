@@ -234,14 +234,33 @@ def _mouse_button(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _change(machine: Any, words: list[str], cpu: int) -> str:
-    from vmrun.monitor.commands.remote import change_vnc_password
+    if words[:1] == ["vnc"]:
+        from vmrun.monitor.commands.remote import change_vnc_password
 
-    if words[:2] not in (["vnc", "password"], ["vnc", "passwd"]):
-        raise QmpError(f"Device '{words[0]}' not found")
-    if len(words) < 3:
-        raise QmpError("say the password: change vnc password PASSWORD")
-    change_vnc_password(_Asker(machine), words[2])
+        if words[1] not in ("password", "passwd") or len(words) < 3:
+            raise QmpError("say the password: change vnc password PASSWORD")
+        change_vnc_password(_Asker(machine), words[2])
+        return ""
+    from vmrun.monitor.commands.media import change_medium
+
+    change_medium(_Asker(machine), words[1], device=_named(machine, words[0]), format=(words[2:3] or ["raw"])[0])
     return ""
+
+
+def _eject(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.media import eject
+
+    names = [word for word in words if word != "-f"]
+    if len(names) != 1:
+        raise QmpError("eject [-f] device expected")
+    eject(_Asker(machine), device=_named(machine, names[0]), force="-f" in words)
+    return ""
+
+
+def _named(machine: Any, name: str) -> str:
+    """The line monitor takes a device's id too."""
+    device = machine.devices.get(name)
+    return str(getattr(device, "drive", None) or name)
 
 
 LINES = (
@@ -261,7 +280,9 @@ LINES = (
     Line("sendkey", "keys [hold_ms]", "send keys to the VM (e.g. 'sendkey ctrl-alt-f1')", _sendkey, 1),
     Line("mouse_move", "dx dy [dz]", "send mouse move events", _mouse_move, 2),
     Line("mouse_button", "state", "change mouse button state (1=L, 2=M, 4=R)", _mouse_button, 1),
-    Line("change", "vnc password [password]", "change the password of the VNC server", _change, 2),
+    Line("change", "device filename [format] | vnc password PASSWORD", "change a removable medium, or the VNC password",
+         _change, 2),
+    Line("eject", "[-f] device", "eject a removable medium (use -f to force it)", _eject, 1),
     Line("set_password", "protocol password", "set spice/vnc password",
          _qmp("set_password", "protocol", "password"), 2),
     Line("expire_password", "protocol time", "set spice/vnc password expire-time",

@@ -60,6 +60,13 @@ def queue(node: Node) -> Drive:
     return Drive("", node, Lock())
 
 
+def open_medium(name: str, spec: dict[str, Any]) -> Node:
+    """The image of a removable drive: `spec` as a machine file's drive. BackendError when it cannot be had."""
+    from vmrun.backends.block.images import Access
+
+    return _open(name, spec, Access(cache=spec.get("cache") or "writeback", readonly=True))
+
+
 def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
     from vmrun.backends.block import images
 

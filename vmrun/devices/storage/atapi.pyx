@@ -135,7 +135,7 @@ cdef class PacketUnit:
     def medium_changed(self, bint loaded):
         """The tray closed over a medium (`loaded`), or opened. The device lock is held."""
         self.tray_open = not loaded
-        self.event_new = self.changed = loaded
+        self.event_new = self.changed = loaded and self.backend.size >= CD_BLOCK
         self.event_eject = False
 
     def eject_asked(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.backends.protocols import BlockBackend
+from vmrun.core.interfaces import Removable
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -34,8 +35,33 @@ def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     return packets
 
 
+class Tray(Removable):
+    """Of a device whose `chip` is a PacketUnit."""
+
+    chip: Any
+
+    @property
+    def tray_is_open(self) -> bool:
+        return bool(self.chip.tray_open)
+
+    def open_tray(self, force: bool) -> tuple[bool, bool]:
+        if self.chip.tray_open:
+            return False, False
+        if self.chip.locked and not force:
+            self.chip.eject_asked()
+            return False, True
+        self.chip.medium_changed(False)
+        return True, False
+
+    def close_tray(self) -> bool:
+        if not self.chip.tray_open:
+            return False
+        self.chip.medium_changed(True)
+        return True
+
+
 @register("ide-cd", description="CD-ROM drive on IDE")
-class IdeCd(Device):
+class IdeCd(Device, Tray):
     """A drive without a medium, or without a `drive`, is empty. `chip` is its PacketUnit."""
 
     bus = "IDE"
@@ -62,11 +88,14 @@ class IdeCd(Device):
 
 
 @register("ide-drive", description="IDE disk or CD-ROM drive, as RHEL 6 names it")
-class IdeDrive(IdeDisk):
+class IdeDrive(IdeDisk, Tray):
     """RHEL 6 has this one driver for disks and CD-ROMs; the drive's medium decides."""
+
+    removable = False
 
     def realize(self, platform: Platform) -> None:
         if self.drive and platform.config["drives"].get(self.drive, {}).get("media") == "cdrom":
             self.chip = attach(self, platform)
+            self.removable = True
         else:
             super().realize(platform)
