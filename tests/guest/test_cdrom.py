@@ -21,7 +21,8 @@ def test_a_bootable_disc_boots(tmp_path: pathlib.Path) -> None:
         seen.update(word for word in ("Booting from DVD/CD", "ISOLINUX", "iPXE initialising") if word in text)
         return "Open Source Network Boot Firmware" in text
 
-    with Guest(tmp_path, "soft", memory="128MiB", display="std", cdrom=IPXE) as guest:
+    keys = {"machine": "pc-i440fx-2.0", "memory": "128MiB", "display": "std"}
+    with Guest(tmp_path, "soft", cdrom=IPXE, **keys) as guest:
         assert guest.run_until(look, 60), guest.screen()
     assert {"Booting from DVD/CD", "ISOLINUX"} <= seen
 

@@ -75,7 +75,7 @@ def insert(machine: Machine, unit: Removable, file: str, format: str) -> None:
     try:
         node = open_medium(unit.drive, spec)
     except BackendError as error:
-        raise BuildError(str(error), remedy=error.remedy) from None
+        raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     machine.board.drive(unit.drive).change(node)
     _written_down(machine, unit, file, format)
 
@@ -89,7 +89,7 @@ def change(machine: Machine, unit: Removable, file: str, format: str, force: boo
         try:
             open_medium(unit.drive, spec).close()
         except BackendError as error:
-            raise BuildError(str(error), remedy=error.remedy) from None
+            raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     open_tray(machine, unit, force)
     remove(machine, unit)
     insert(machine, unit, file, format)

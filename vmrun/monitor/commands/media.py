@@ -25,7 +25,7 @@ def _do(act: Callable[..., None], monitor: Any, device: str, id: str, *more: Any
     try:
         act(monitor.machine, media.find(monitor.machine, device, id), *more)
     except BuildError as error:
-        text = error.args[0] if error.args else str(error)
+        text = error.problems[0].message
         raise QmpError(text, "DeviceNotFound" if text.endswith("' not found") else "GenericError") from None
 
 
