@@ -169,7 +169,7 @@ def test_events_wait_for_the_negotiation(pc: Driven) -> None:
 
 def test_every_command_without_parameters_answers(talk: Talk) -> None:
     for command in table.load().values():
-        if not command.required and command.name not in ("quit", "qmp_capabilities", "system_wakeup"):
+        if not command.required and command.name not in ("quit", "qmp_capabilities", "system_wakeup", "eject"):
             answer = talk.ask(command.name)
             assert "return" in answer, (command.name, answer)
 

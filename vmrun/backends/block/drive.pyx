@@ -100,7 +100,7 @@ cdef class Drive(BlockBackend):
         pthread_mutex_init(&self.mutex, NULL)
         pthread_cond_init(&self.settled, NULL)
 
-    def __init__(self, str name, Node node, DeviceLock lock):
+    def __init__(self, str name, Node node or None, DeviceLock lock):
         self.name, self.lock = name, lock
         self.write_cache = self.discards = True
         self.on_read_error, self.on_write_error = ERROR_REPORT, ERROR_ENOSPC
@@ -314,7 +314,7 @@ cdef class Drive(BlockBackend):
                 pthread_cond_wait(&self.settled, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
 
-    def change(self, Node node):
+    def change(self, Node node or None):
         """Another medium, or none; the old one is flushed and closed. Without the device lock."""
         with self.lock:
             old, self.node = self.node, None
