@@ -56,6 +56,7 @@ cdef class BlockBackend:
     cdef readonly u64 size
     cdef readonly bint readonly
     cdef public object serial
+    cdef public bint cdrom      # `media: cdrom`: what goes in and out is a disc
     cdef u32 settling           # requests given up by their device that are not over yet
     cdef u64 request_size
     cdef BlockRequest *spare

@@ -48,6 +48,7 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     drive.detect_zeroes = ZEROES[spec.get("detect-zeroes") or "off"]
     drive.set_errors(spec.get("rerror") or "report", spec.get("werror") or "enospc")
     drive.serial = spec.get("serial")
+    drive.cdrom = medium
     return drive
 
 

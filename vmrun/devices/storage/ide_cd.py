@@ -27,7 +27,7 @@ def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     unit = device.parent_bus.take_unit(device.unit, device)
     number = 2 * list(device.parent_bus.owner.buses).index(device.parent_bus.name) + unit + 1
     serial = device.serial or backend.serial or f"QM{number:05d}"
-    firmware = device.ver or str(platform.config.get("hw-version") or "2.5+")
+    firmware = device.ver or platform.hw_version
     text = f"QEMU    {MODEL:16}{firmware:4.4}".encode("ascii", "replace")
     packets = PacketUnit(backend, text)
     data = identify_packet(serial=serial, model=model, firmware=firmware, wwn=device.wwn)
@@ -94,7 +94,7 @@ class IdeDrive(IdeDisk, Tray):
     removable = False
 
     def realize(self, platform: Platform) -> None:
-        if self.drive and platform.config["drives"].get(self.drive, {}).get("media") == "cdrom":
+        if self.drive and platform.drive(self.drive).cdrom:
             self.chip = attach(self, platform)
             self.removable = True
         else:
