@@ -55,13 +55,6 @@ DIFFERENCES: dict[str, Difference] = {
         0x0000,
         "the bus takes a wide access apart, and nobody drives the rest; QEMU gives all of it to the first device",
     ),
-    "confadd-byte": Difference(
-        "i440FX",
-        "a byte at CF8h",
-        0xFF,
-        0x00,
-        "CONFADD answers double words only, and lets smaller ones pass to ISA; QEMU answers all",
-    ),
     "dma-masks": Difference(
         "i8257",
         "port 0Fh, all masks, after power-on",

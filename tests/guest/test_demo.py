@@ -32,7 +32,7 @@ def test_demo_boots_firmware_disk_and_linux_without_kvm() -> None:
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=500, check=False)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
-    assert "tried kvm, which was refused" in told and "soft runs instead" in told
+    assert "kvm was refused, soft runs instead" in told
     assert "Booted from the IDE disk of a declared rhel6.3.0." in told
     assert "switched itself off" in told
     if glob.glob("/boot/vmlinuz-*") and shutil.which("gcc"):

@@ -48,7 +48,7 @@ def check_state(lines: list[str], magic: str, paging: int = 0) -> None:
 
 
 def check_modules(lines: list[str], tmp_path: pathlib.Path) -> None:
-    assert value(lines, "module") == [f"[{tmp_path}/first words of its own]", f"[{tmp_path}/second]"]
+    assert value(lines, "module") == ["[first words of its own]", "[second]"]
     assert value(lines, "size") == [f"{len(data):x}" for data in MODULES.values()]
     assert value(lines, "sum") == [f"{sum(data):x}" for data in MODULES.values()]
     assert set(value(lines, "misaligned")) == {"0"}
@@ -63,7 +63,7 @@ def test_multiboot_kernel_gets_map_modules_and_command_line(
     lines = boot(tmp_path, accel, kernels.multiboot1(flags), initrd=initrd, **keys)
     check_state(lines, "2badb002")
     check_modules(lines, tmp_path)
-    assert value(lines, "cmdline") == [f"[{tmp_path}/kernel one two]"]
+    assert value(lines, "cmdline") == ["[kernel one two]"]
     assert value(lines, "memory")[:3] == USABLE
     assert value(lines, "lower") == ["27f"]
 
@@ -73,7 +73,7 @@ def test_multiboot2_kernel_gets_map_modules_command_line_and_rsdp(accel: str, tm
     lines = boot(tmp_path, accel, kernels.multiboot2(), initrd=initrd, firmware="none")
     check_state(lines, "36d76289")
     check_modules(lines, tmp_path)
-    assert value(lines, "cmdline") == [f"[{tmp_path}/kernel one two]"]
+    assert value(lines, "cmdline") == ["[kernel one two]"]
     assert value(lines, "memory")[:3] == USABLE
     assert value(lines, "rsdp") == ["2052545020445352"]
     assert value(lines, "base") == ["200000"]

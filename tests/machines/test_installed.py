@@ -30,7 +30,14 @@ def test_every_driver_of_the_board_is_modelled(name: str, catalogue: Catalogue) 
 @pytest.mark.parametrize("name", type_names())
 def test_compat_values_of_modelled_drivers_are_understood(name: str, catalogue: Catalogue) -> None:
     """A frozen value that a modelled driver does not look at makes another machine of it."""
-    known_gaps = {"pci-device.x-pcie-extcap-init", "pci-device.x-pcie-lnksta-dllla"}  # PCI Express only
+    express = ("pci-device.x-pcie-extcap-init", "pci-device.x-pcie-lnksta-dllla", "virtio-pci.x-pcie-flr-init",
+               "virtio-pci.x-pcie-deverr-init", "virtio-pci.x-pcie-lnkctl-init", "virtio-pci.x-pcie-pm-init",
+               "virtio-pci.x-disable-pcie", "virtio-pci.x-ats-page-aligned")  # fmt: skip
+    inside = ("virtio-device.x-disable-legacy-check", "virtio-device.use-disabled-flag", "virtio-device.use-started",
+              "virtio-pci.x-ignore-backend-features", "virtio-pci.migrate-extra",
+              "virtio-pci.virtio-pci-bus-master-bug-migration")  # fmt: skip
+    to_come = ("virtio-pci.page-per-vq",)  # seen only by who turns modern registers on in a type before 2.7
+    known_gaps = {*express, *inside, *to_come}  # PCI Express only; QEMU's own book-keeping; named by types --gaps
     found = [
         what for what, why in gaps(load_type(name), catalogue) if why == "the driver has no such property yet"
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import struct
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,10 @@ pytestmark = [pytest.mark.peer, needs_qemu]
 def in_qemu(directory: pathlib.Path, machine: str, *args: str) -> list[str]:
     command = [
         QEMU or "", "-M", machine, "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none", "-serial", "stdio",
-        "-device", "isa-debug-exit", "-kernel", str(directory / "kernel"), "-append", "one two", *args,
+        "-device", "isa-debug-exit", "-kernel", "kernel", "-append", "one two", *args,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
+    more: dict[str, Any] = {"capture_output": True, "timeout": 120, "stdin": subprocess.DEVNULL, "check": False}
+    done = subprocess.run(command, cwd=directory, **more)
     return done.stdout.decode().replace("\r", "").splitlines()
 
 
@@ -36,9 +38,7 @@ def told(lines: list[str]) -> list[str]:
 def test_multiboot_kernel_is_told_what_qemu_tells_it(flags: int, tmp_path: pathlib.Path) -> None:
     initrd = "first words of its own,second"
     own = boot(tmp_path, "soft", kernels.multiboot1(flags), initrd=initrd)
-    theirs = in_qemu(
-        tmp_path, "pc-i440fx-2.0", "-initrd", f"{tmp_path}/first words of its own,{tmp_path}/second"
-    )
+    theirs = in_qemu(tmp_path, "pc-i440fx-2.0", "-initrd", initrd)
     assert told(own) == told(theirs)
 
 

@@ -385,6 +385,7 @@ class Machine:
 
     def _on_failure(self, reports: list[dict[str, Any]]) -> None:
         """A processor gave up. A triple fault resets the machine, as the PC's board does; anything else is the end."""
+        reports = list({report.get("cpu", 0): report for report in reports}.values())  # the last word of each
         if all(report.get("exit") == "SHUTDOWN" for report in reports) and self.policy["reboot"] != "shutdown":
             now = monotonic()
             self.faults = [moment for moment in self.faults if now - moment < FAULT_WINDOW] + [now]

@@ -444,7 +444,6 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
         ("netdevs: {n: {type: user}}\n", "VR0803", "m.yaml:3:21"),
         ("disks: [a.vmdk]\n", "VR0804", "m.yaml:3:9"),
         ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
-        ("cdrom: x.iso\n", "VR0805", "m.yaml:3:1"),
         ("nics: [user]\n", "VR0805", "m.yaml:3:1"),
         ("floppies: [a]\n", "VR0805", "m.yaml:3:1"),
         ("spice: {port: 5900}\n", "VR0805", "m.yaml:3:1"),
