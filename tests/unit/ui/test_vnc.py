@@ -348,9 +348,10 @@ def secret(password: bytes) -> Any:
 
 
 def test_the_cipher_is_des_with_a_mirrored_key() -> None:
-    # RFC 6143 names DES only; the pair is what tigervnc's vncpasswd and libvncserver agree on
-    assert cipher(b"COW", bytes(range(16))).hex() == cipher(b"COW\0\0\0\0\0", bytes(range(16))).hex()
-    assert cipher(b"a", bytes(16)) != cipher(b"b", bytes(16))
+    # the worked example of DES in most textbooks: key 133457799bbcdff1, here with the bits of each byte the other way
+    key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in bytes.fromhex("133457799bbcdff1"))
+    assert cipher(key, bytes.fromhex("0123456789abcdef") * 2).hex() == "85e813540f0ab405" * 2
+    assert cipher(b"COW", bytes(16)) == cipher(b"COW\0\0\0\0\0", bytes(16))
 
 
 def test_a_password_lets_in_who_knows_it(tmp_path: pathlib.Path) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from vmrun.ui.vnc.stream import Stream
 
 VERSIONS = {b"RFB 003.003\n": 3, b"RFB 003.005\n": 3, b"RFB 003.007\n": 7, b"RFB 003.008\n": 8}
-RAW, COPYRECT, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 1, 5, 6, 7, 16
+RAW, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 5, 6, 7, 16
 CURSOR, DESKTOP_SIZE, POINTER_CHANGE, KEY_EVENT, LED_STATE = -239, -223, -257, -258, -261
-EXTENDED_DESKTOP_SIZE, DESKTOP_NAME = -308, -307
+EXTENDED_DESKTOP_SIZE = -308
 ENCODINGS = (TIGHT, ZRLE, ZLIB, HEXTILE, RAW)  # as far as the client's own order leaves a choice
 NO_SECURITY, VNC_AUTHENTICATION = 1, 2
 MOST_OUTPUT = 4 << 20  # bytes that may wait for a slow client before it gets another update
@@ -57,7 +57,6 @@ class Client:
         self.quality = -1  # of JPEG, 0 to 9; -1: none wanted
         self.level = 1  # of zlib
         self.wanted: tuple[int, int, int, int] | None = None  # an update was asked for: this part
-        self.full = False  # … whole
         self.shown = (0, 0)  # the size that the client knows
         self.cursor_seen = -1
         self.leds_seen = -1
@@ -226,7 +225,6 @@ class Client:
         self.wanted = (x, y, width, height)
         if not incremental and self.view is not None:
             self.view.add(x, y, width, height)
-            self.full = True
         self.server.look_soon()
 
     def _resize(self, width: int, height: int) -> None:
@@ -311,7 +309,7 @@ class Client:
                     rects += self._encode(*part)
         if not rects:
             return False
-        self.wanted, self.full = None, False
+        self.wanted = None
         self._send(rects)
         return True
 

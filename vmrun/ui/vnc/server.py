@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 FIRST_PORT, FIRST_WEBSOCKET = 5900, 5700
 INTERVAL, SLOWEST = 1 / 30, 0.25  # seconds between looks
 MOST_CLIENTS = 64
-SHARES = ("allow-exclusive", "force-shared", "ignore")
 # After this many wrong passwords in a row nobody may try for a while.
 MOST_TRIES, PENALTY = 5, 2.0
 
