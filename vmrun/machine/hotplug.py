@@ -65,9 +65,7 @@ def _said(message: str) -> str:
     taken = re.match(_TAKEN, message)
     if taken:
         new, _, old, id, slot, function = taken.groups()
-        return (
-            f"PCI: slot {int(slot, 16)} function {function} not available for {new}, in use by {old},id={id}"
-        )
+        return f"PCI: slot {int(slot, 16)} function {function} not available for {new}, in use by {old},id={id}"
     shared = re.match(_SHARED, message)
     if shared:
         new, slot, old = shared.groups()
@@ -132,6 +130,43 @@ def _gone(machine: Machine, device: Device) -> None:
 def _record(machine: Machine, devices: list[dict[str, Any]]) -> None:
     """The machine as it is now: what is saved, locked or shown is this."""
     machine.config = machine.board.config = {**machine.config, "devices": devices}
+
+
+# --- saved machines ---------------------------------------------------------------------------------------------
+
+
+def what_became(machine: Machine) -> dict[str, Any]:
+    """What came since the machine was built, as `become` takes it; plain values."""
+    from vmrun.machine.processor import Processor
+
+    devices, plugged = machine.board.devices, machine.assembly.peripheral.children
+    return {
+        "devices": machine.config["devices"],
+        "cpus": machine.config["cpus"],
+        "processors": [name for name, node in plugged.items() if isinstance(node, Processor)],
+        "hotplugged": [id for id, device in devices.items() if device.hotplugged],
+        "leaving": [id for id, device in devices.items() if device.leaving],
+    }
+
+
+def lasting(machine: Machine) -> list[dict[str, Any]]:
+    """The devices that are there since the machine was built."""
+    devices = machine.board.devices
+    return [entry for entry in machine.config["devices"] if not devices[entry["id"]].hotplugged]
+
+
+def become(machine: Machine, now: dict[str, Any]) -> None:
+    """Put in, unseen by the guest, what had come to the saved machine. BuildError."""
+    board, wanted = machine.board, now["devices"]
+    with board.lock, board.memory.transaction(), board.io.transaction():
+        for entry in wanted:
+            if entry["id"] not in board.devices:
+                machine.assembly.create(entry).hotplugged = True
+    _record(machine, wanted)
+    for id in now["processors"]:
+        plug_processor(machine, id)
+    if machine.config["cpus"] != now["cpus"]:
+        raise BuildError("its processors were others")
 
 
 # --- processors -----------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Machine:
 
     def __init__(self, config: dict[str, Any], board: Board, assembly: Assembly, choice: Choice) -> None:
         self.config, self.board, self.assembly, self.choice = config, board, assembly, choice
+        self.built = config  # as it was before anything came or went
         self.root = assembly.root
         board.let_go = lambda device: hotplug.let_go(self, device)
         self.accelerator = choice.accelerator

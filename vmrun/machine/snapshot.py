@@ -8,15 +8,18 @@ The order of the file is that of loading: what machine it is and its clocks, mem
 lines others watch come before those that watch them (`controls_interrupts`). All states are looked at before the first
 is taken.
 
-Not saved: what is the host's (images, sockets, terminals) and devices that were put in while the machine ran.
+A machine is built as the saved one was, without what went since; then the devices and processors that came while it ran
+come again. One that was built with all of them (as libvirt does) is as good.
+
+Not saved: what is the host's (images, sockets, terminals).
 """
 
 from __future__ import annotations
 
 import hashlib
 
-from vmrun.errors import StateError, VmrunError
-from vmrun.machine import crossing, runstate
+from vmrun.errors import BuildError, StateError, VmrunError
+from vmrun.machine import crossing, hotplug, runstate
 from vmrun.machine.snapfile import PIECE, Reader, Writer
 
 TYPE_CHECKING = False
@@ -71,7 +74,8 @@ class Outgoing:
         self.state = {"devices": devices, "processors": processors}
         self.manifest = {
             "format": FORMAT,
-            "machine": machine.config,
+            "machine": {**machine.config, "devices": hotplug.lasting(machine), "cpus": machine.built["cpus"]},
+            "now": hotplug.what_became(machine),
             "firmware": firmware(machine),
             "accelerator": machine.accelerator.name,
             "cpuid": machine.cpuid,
@@ -85,13 +89,8 @@ class Outgoing:
         machine = self.machine
         board = machine.board
         for id, device in board.devices.items():
-            if device.hotplugged:
-                raise StateError(f"{id} was put in while the machine ran; such a machine cannot be saved yet")
-        if len(board.apic_ids) != machine.config["cpus"]["count"]:
-            raise StateError("processors were put in while the machine ran; such a machine cannot be saved yet")
-        for entry in machine.config["devices"]:
-            if entry["id"] and entry["id"] not in board.devices:
-                raise StateError(f"{entry['id']} was taken out; such a machine cannot be saved yet")
+            if not device.realized:
+                raise StateError(f"{id} is just being taken out; try again")
         for _ in range(100):
             for id, drive in board.drives.items():
                 drive.drain()
@@ -155,8 +154,9 @@ def restore(
         terminal = mux(config)
         manifest = reader.manifest
         try:
-            machine = build(config, accel=accel or preferred(config, manifest), mux=terminal,
-            cpuid=manifest.get("cpuid"))
+            machine = build(
+                config, accel=accel or preferred(config, manifest), mux=terminal, cpuid=manifest.get("cpuid")
+            )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
             raise StateError(f"{path} describes no machine: {type(exc).__name__}: {exc}") from None
         try:
@@ -177,7 +177,18 @@ def preferred(config: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
 def load(machine: Machine, reader: Reader) -> None:
     """Into a machine that was built from the same description and has not run. StateError leaves it unfit to run."""
     manifest = reader.manifest
-    _same_machine(machine, config_of(reader))
+    now = manifest.get("now")
+    if not isinstance(now, dict):
+        raise StateError(f"{reader.path} does not say what the machine had become")
+    config = config_of(reader)
+    if not _is(machine, {**config, "devices": now.get("devices"), "cpus": now.get("cpus")}):
+        _same_machine(machine, config)
+        try:
+            hotplug.become(machine, now)
+        except (BuildError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
+            raise StateError(f"{reader.path}: the machine cannot become what it was: {exc}") from None
+    for id, device in machine.board.devices.items():
+        device.leaving = id in now.get("leaving", ())
     for n, entries in enumerate(machine.cpuid):
         crossing.same_cpuid(manifest.get("cpuid"), n, entries)
     for name, digest in firmware(machine).items():
@@ -213,6 +224,23 @@ def load(machine: Machine, reader: Reader) -> None:
     if resets >= 2:
         machine.firmware.second_boot()
     machine.restored = state
+
+
+def _is(machine: Machine, saved: dict[str, Any]) -> bool:
+    """Whether it was built as the saved machine was at its end; devices may come in another order."""
+    own = machine.config
+    return all(
+        _by_id(own.get(name)) == _by_id(saved.get(name)) if name == "devices" else own.get(name) == saved.get(name)
+        for name in own.keys() | saved.keys()
+        if name not in HOSTS
+    )
+
+
+def _by_id(rows: Any) -> Any:
+    try:
+        return {row["id"]: row for row in rows}
+    except (KeyError, TypeError):
+        return rows
 
 
 def _same_machine(machine: Machine, saved: dict[str, Any]) -> None:

@@ -97,8 +97,8 @@ class Tree:
             fixed = {
                 "parent_bus": "" if bus is None else f"{bus_owner(self.machine, bus)}/{bus.name}",
                 "realized": node.realized,
-                "hotplugged": False,
-                "hotpluggable": False,
+                "hotplugged": node.hotplugged,
+                "hotpluggable": node.hotpluggable,
             }
             if name in fixed:
                 return fixed[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import random
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from tests.board import Driven
+from vmrun.config.resolve import resolve_file
 from vmrun.errors import StateError
 from vmrun.machine import crossing, snapfile, snapshot
+from vmrun.machine.builder import build
 from vmrun.machine.machine import Machine
 from vmrun.machine.snapfile import Reader, Writer
 
@@ -210,10 +213,57 @@ def test_a_machine_of_another_description_is_named(saved: str, tmp_path: pathlib
         snapshot.load(other.machine, reader)
 
 
-def test_a_machine_with_hot_plugged_devices_is_refused(pc: Driven, tmp_path: pathlib.Path) -> None:
-    pc.machine.devices["pit"].hotplugged = True
-    with pytest.raises(StateError, match="pit was put in"):
-        snapshot.save(pc.machine, str(tmp_path / "pc.vm"))
+def test_devices_that_came_and_went_are_there_and_gone(tmp_path: pathlib.Path) -> None:
+    """A card put in, one taken out, one that the guest was asked to let go of."""
+    path = str(tmp_path / "pc.vm")
+    with Driven(
+        tmp_path,
+        **{**KEYS, "machine": "pc-i440fx-2.0"},
+        devices=[{"driver": "pci-testdev", "id": id} for id in ("stays", "goes")],
+    ) as pc:
+        machine = pc.machine
+        come = machine.plug({"driver": "edu", "id": "comes"})
+        machine.unplug(machine.devices["goes"])
+        pc.outl(0xAE08, 1 << (machine.devices["goes"].devfn >> 3))  # the guest's ejection
+        machine.loop.run_once()
+        machine.unplug(machine.devices["stays"])
+        pc.config(come.devfn >> 3, 0, 0x10, 0xE0000000)
+        pc.config(come.devfn >> 3, 0, 4, 2)
+        pc.write(0xE0000004, b"\1\0\0\0")
+        snapshot.save(machine, path)
+        before = states_of(machine)
+    after = again(path)
+    try:
+        assert states_of(after) == before
+        assert after.devices["comes"].hotplugged and after.devices["stays"].leaving and "goes" not in after.devices
+        assert not after.devices["stays"].hotplugged
+        with after.board.lock:
+            assert after.board.memory.read(0xE0000004, 4) == 0xFFFFFFFE  # edu gives the complement back
+        snapshot.save(after, str(tmp_path / "again.vm"))
+    finally:
+        after.close()
+
+
+def test_processors_that_came_are_there(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "pc.json"
+    cpus = {"count": 1, "maxcpus": 4}
+    keys = {"schema": "vmrun/machine/1", "name": "pc", "machine": "pc-i440fx-2.7", "memory": "32MiB", "cpus": cpus}
+    path.write_text(json.dumps(keys))
+    machine = build(resolve_file(str(path)).data, accel=["soft"])
+    try:
+        machine.plug_processor("second")
+        machine.plug_processor("third")
+        snapshot.save(machine, str(tmp_path / "pc.vm"))
+        before = states_of(machine)
+    finally:
+        machine.close()
+    machine = snapshot.restore(str(tmp_path / "pc.vm"), accel=["soft"])
+    try:
+        assert states_of(machine) == before
+        assert [*machine.assembly.peripheral.children] == ["second", "third"]
+        machine.plug_processor("fourth")
+    finally:
+        machine.close()
 
 
 def test_a_frame_that_promises_more_than_there_may_be_is_refused(tmp_path: pathlib.Path) -> None:
