@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 ERROR = "error"
@@ -45,10 +45,11 @@ class Problem:
     """One thing that is wrong.
 
     path is where in the file's structure ('devices[3].addr'); also holds the other owners of a clash as
-    (place, sentence); nearest is the known name that looks most like the one given.
+    (place, sentence); nearest is the known name that looks most like the one given. facts are the names that the
+    message speaks of, for those who say it in other words (vmrun.config.qemuwords).
     """
 
-    __slots__ = ("also", "code", "message", "nearest", "path", "place", "remedy", "severity")
+    __slots__ = ("also", "code", "facts", "message", "nearest", "path", "place", "remedy", "severity")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Problem:
         nearest: str = "",
         also: Sequence[tuple[Place, str]] = (),
         severity: str = ERROR,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         self.code = code
         self.message = message
@@ -70,6 +72,7 @@ class Problem:
         self.nearest = nearest
         self.also = tuple(also)
         self.severity = severity
+        self.facts = facts or {}
 
     def __str__(self) -> str:
         return self.text()
@@ -102,8 +105,7 @@ class Problem:
             "column": place.col,
             "path": self.path,
             "also": [
-                {"file": p.file, "line": p.line, "column": p.col, "message": sentence}
-                for p, sentence in self.also
+                {"file": p.file, "line": p.line, "column": p.col, "message": sentence} for p, sentence in self.also
             ],
             "nearest": self.nearest,
             "remedy": self.remedy,

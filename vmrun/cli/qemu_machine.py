@@ -233,6 +233,8 @@ class Wanted:
         return machine, [problem.message for problem in problems]
 
     def _error(self, problem: Any) -> QemuError:
+        from vmrun.config.qemuwords import said
+
         path = problem.path
         if path == "machine":
             return QemuError("unsupported machine type\nUse -machine help to list supported machines")
@@ -258,20 +260,10 @@ class Wanted:
             words["globals"] = "global"
             name = words.get(re.split(r"[.\[]", path)[0], "")
             text = next((option.shown() for option in reversed(self.parsed.options) if option.name == name), "")
-        message = problem.message
-        for pattern, said in _IN_QEMU_S_WORDS:
-            message = re.sub(pattern, said, message)
+        message = said(problem)
         if problem.code.startswith("VR08"):
             message = "vmrun does not have this yet" if text else message
         return QemuError(f"{text}: {message}" if text else message)
-
-
-# what the resolver says, as QEMU says it
-_IN_QEMU_S_WORDS = (
-    (r"^there is no bus '(.*)'$", r"Bus '\1' not found"),
-    (r"^(\S+) plugs into an? \S+ bus, but '.*' is an? (\S+) bus$", r"Device '\1' can't go on \2 bus"),
-    (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
-)
 
 
 def _refusal(option: Option, message: str) -> QemuError:

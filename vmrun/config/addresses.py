@@ -103,6 +103,7 @@ def _choose_bus(work: Work, dev: Dev) -> None:
             path,
             nearest=work.near(name, work.buses),
             remedy=f"{wanted} buses here: {', '.join(fitting) or 'none'}",
+            facts={"bus": name},
         )
         dev.idle = True
         return
@@ -114,6 +115,7 @@ def _choose_bus(work: Work, dev: Dev) -> None:
             path,
             also=[(bus.owner.spec.place, f"{bus.owner.label} provides '{name}'")],
             remedy=f"{wanted} buses here: {', '.join(fitting) or 'none'}",
+            facts={"driver": dev.driver, "kind": bus.kind},
         )
         dev.idle = True
         return
@@ -256,6 +258,7 @@ def _pci_slots(work: Work, bus: Bus) -> None:
                 dev.spec.place,
                 dev.spec.path,
                 remedy=f"it has {PCI_SLOTS} slots; remove a device or share a slot (multifunction: true)",
+                facts={"driver": dev.driver},
             )
             dev.idle = True
             continue
@@ -270,6 +273,7 @@ def _pci_slots(work: Work, bus: Bus) -> None:
             f"{dev.spec.path}.addr",
             also=[(_addr_place(other), f"{other.label} is here")],
             remedy=f'addr "{pci_addr_text(free, 0)}" is free' if free is not None else "",
+            facts={"driver": dev.driver, "slot": at[0], "function": at[1], "other": other.driver, "id": other.id},
         )
 
 
@@ -297,6 +301,7 @@ def _check_functions(work: Work, bus: Bus, taken: dict[tuple[int, int], Dev]) ->
                 path,
                 also=[(first.spec.place, f"{first.label} is function 0")],
                 remedy=f"set multifunction: true on '{first.id}', or move '{dev.id}' to another slot",
+                facts={"driver": dev.driver, "slot": slot, "function": function, "other": first.driver},
             )
 
 

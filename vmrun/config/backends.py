@@ -287,6 +287,7 @@ def _use_backend(
             path,
             nearest=work.near(id, table),
             remedy=f"{_SECTIONS[kind]} here: {', '.join(table) or 'none'}",
+            facts={"driver": user.partition(" ")[0], "property": path.rpartition(".")[2], "id": id},
         )
         return
     other = users.get((kind, id))
@@ -310,4 +311,5 @@ def _no_such(work: Work, dev: Dev, prop: str, what: str, id: str, node: Node, kn
         node.place,
         f"{dev.spec.path}.{prop}",
         nearest=work.near(id, known),
+        facts={"driver": dev.driver, "property": prop, "id": id},
     )

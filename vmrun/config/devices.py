@@ -219,7 +219,15 @@ def unknown_property(work: Work, name: str, entry: Driver, node: Node, path: str
         remedy = "it has no properties"
     else:
         remedy = f"its properties: {', '.join(sorted(known))}"
-    work.wrong("VR0405", f"{entry.name} has no property '{name}'", node.key_place, path, nearest=near, remedy=remedy)
+    work.wrong(
+        "VR0405",
+        f"{entry.name} has no property '{name}'",
+        node.key_place,
+        path,
+        nearest=near,
+        remedy=remedy,
+        facts={"driver": entry.name, "property": name},
+    )
 
 
 def check_globals(work: Work) -> None:

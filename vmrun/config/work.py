@@ -117,8 +117,11 @@ class Work:
         remedy: str = "",
         nearest: str = "",
         also: Sequence[tuple[Place, str]] = (),
+        facts: dict[str, object] | None = None,
     ) -> None:
-        self.problems.append(Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also))
+        self.problems.append(
+            Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also, facts=facts)
+        )
 
     def near(self, name: str, known: Iterable[str]) -> str:
         """The nearest known name, as long as there are not so many problems that nobody reads them."""

@@ -16,16 +16,7 @@ if TYPE_CHECKING:
     from vmrun.core.object import Device
     from vmrun.machine.machine import Machine
 
-# What the resolver says, as QEMU says it
-_IN_QEMU_S_WORDS = (
-    (r"^(\S+) has no property '(.*)'$", r"Property '\1.\2' not found"),
-    (r"^there is no bus '(.*)'$", r"Bus '\1' not found"),
-    (r"^(\S+) '[^']*' names (\S+) '(.*)', which does not exist$", r"Property '\1.\2' can't find value '\3'"),
-    (r"^there is no free slot on \S+ for (\S+) .*$", r"PCI: no slot/function available for \1, all in use or reserved"),
-)
 CMOS_CPUS = 0x5F  # how many more than one processor there are, for the firmware
-_SHARED = r"^(\S+) '.*' shares slot (\w+) with (\S+) '.*', which is not multifunction$"
-_TAKEN = r"^(\S+) '(.*)' and (\S+) '(.*)' are both at (\w+)\.(\d) of \S+$"
 
 
 def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +26,7 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
     import json
 
     from vmrun.config.load import load_bytes
+    from vmrun.config.qemuwords import said
     from vmrun.config.resolve import in_order, resolve
     from vmrun.config.write import flat
 
@@ -52,28 +44,11 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
         if problem.severity == ERROR:
             if problem.code == "VR0508" and "addr" in wanted:
                 raise BuildError(f"Property '{wanted['driver']}.addr' doesn't take value '{wanted['addr']}'")
-            raise BuildError(_said(problem.message))
+            raise BuildError(said(problem, plugged=True))
     assert found is not None
     known = {entry["id"] for entry in machine.config["devices"]}
     (entry,) = (entry for entry in found.data["devices"] if entry["id"] not in known)
     return dict(entry)
-
-
-def _said(message: str) -> str:
-    import re
-
-    taken = re.match(_TAKEN, message)
-    if taken:
-        new, _, old, id, slot, function = taken.groups()
-        return f"PCI: slot {int(slot, 16)} function {function} not available for {new}, in use by {old},id={id}"
-    shared = re.match(_SHARED, message)
-    if shared:
-        new, slot, old = shared.groups()
-        where = f"PCI: slot {int(slot, 16)} function 0 already occupied by {old}"
-        return f"{where}, new func {new} cannot be exposed to guest."
-    for pattern, said in _IN_QEMU_S_WORDS:
-        message = re.sub(pattern, said, message)
-    return message
 
 
 def plug(machine: Machine, entry: dict[str, Any]) -> Device:
