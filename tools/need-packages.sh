@@ -40,6 +40,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need openssl /usr/bin/openssl
         need xz-utils /usr/bin/xz
         need ipxe /usr/lib/ipxe/ipxe.iso
+        need ovmf /usr/share/OVMF/OVMF_CODE_4M.fd
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin

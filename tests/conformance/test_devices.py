@@ -30,8 +30,9 @@ CHARDEVS = {"c1": {"type": "null"}, "c2": {"type": "null"}}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:
-    for name in ("disk.img", "other.img"):
+    for name in ("disk.img", "other.img", "flash.img"):
         (directory / name).write_bytes(bytes(1 << 20))
+    flash = {} if machine.startswith("rhel") else {"pflash": "flash.img"}
     return Driven(
         directory,
         machine=machine,
@@ -42,6 +43,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         serial="null",
         devices=EXTRA,
         chardevs=CHARDEVS,
+        **flash,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.node import Node
+from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
 from vmrun.config.work import Dev, Work, not_yet
 from vmrun.errors import Place
@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+IN_FLASH = "flash"  # firmware.bios of a machine whose firmware is no ROM
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
 
@@ -263,6 +264,36 @@ def check_references(work: Work) -> None:
                     f"{section}.{id}",
                     f"add a device with `{kind}: {id}`, or remove it",
                 )
+
+
+def check_flash(work: Work) -> None:
+    """A machine has one firmware."""
+    flashes = [dev for dev in work.devices if dev.driver == "cfi.pflash01"]
+    for dev in flashes:
+        if work.machine_type.section("memory-map").get("low-rom-ram-backed") is not None and plain(
+            work.machine_type.section("memory-map")["low-rom-ram-backed"]
+        ):
+            text = f"{work.machine_type.name} has no flash: its firmware is copied to RAM below 1 MiB, 128 KiB of it"
+            work.wrong("VR0718", text, dev.spec.place, dev.spec.path, remedy="use a pc-i440fx type")
+        elif dev.props.get("below") is None and dev is not flashes[0]:
+            work.wrong(
+                "VR0718",
+                f"{dev.label} and {flashes[0].label} both end at 4 GiB",
+                dev.spec.place,
+                dev.spec.path,
+                also=[(flashes[0].spec.place, "the other is here")],
+                remedy=f"add `below: {flashes[0].id}`",
+            )
+    bios = work.spec.get("firmware", "bios")
+    if flashes and bios is not None and bios.value != IN_FLASH:
+        work.wrong(
+            "VR0718",
+            "`firmware.bios` and a flash: which of them is the firmware?",
+            bios.place,
+            "firmware.bios",
+            also=[(flashes[0].spec.place, "the flash is here")],
+            remedy="remove one of them",
+        )
 
 
 def _use(

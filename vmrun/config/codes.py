@@ -354,6 +354,11 @@ CODES: dict[str, tuple[str, str]] = {
         "a memory map that cannot be",
         "Its parts are whole pages, each where a PC can have it, and RAM is not cut above the place where it must end.",
     ),
+    "VR0718": (
+        "flash that cannot be the firmware",
+        "A machine has one firmware: `firmware.bios`, a ROM, or the flash that ends at 4 GiB; another flash lies below "
+        "it. Types whose firmware is copied to RAM (rhel6) have no flash.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

@@ -127,6 +127,7 @@ def resolve(
     clashes.check(work, wired)
     backends.resolve_backends(work)
     backends.check_references(work)
+    backends.check_flash(work)
     listeners.check(work)
     data = _assemble(work, name, wired)
     _note_sections(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.config import modules
-from vmrun.config.backends import absolute, beside
+from vmrun.config.backends import IN_FLASH, absolute, beside
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names, planned
 from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
@@ -304,7 +304,9 @@ def firmware(work: Work) -> dict[str, Any]:
     if values["bios"] == "none" and work.spec.get("kernel") is None:
         place = own.place if own is not None else work.spec.type_name.place
         work.wrong("VR0710", "there is no firmware and no kernel", place, "firmware", remedy="add `kernel:`")
-    if work.spec.get("firmware", "bios") is not None and values["bios"] != "none":
+    if any(dev.driver == "cfi.pflash01" for dev in work.devices):
+        values["bios"] = IN_FLASH
+    elif work.spec.get("firmware", "bios") is not None and values["bios"] != "none":
         values["bios"] = beside(work, str(values["bios"]))
     values["dirs"] = [absolute(work, str(directory)) for directory in values.get("dirs", [])]
     return values

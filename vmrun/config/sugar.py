@@ -47,6 +47,7 @@ def expand(work: Work) -> list[DeviceSpec]:
     _display(work, devices)
     _disks(work, devices)
     _cdrom(work, devices)
+    _pflash(work, devices)
     for key, driver, most in (("serial", "isa-serial", 4), ("parallel", "isa-parallel", 3)):
         _ports(work, devices, key, driver, most)
     _debugcon(work, devices)
@@ -130,6 +131,24 @@ def _cdrom(work: Work, devices: list[DeviceSpec]) -> None:
     _add_backend(work, "drives", f"drive-{name}", node.at(fields), "cdrom")
     rest = {"bus": node.at("ide.1"), "unit": node.at(0), "drive": node.at(f"drive-{name}")}
     devices.append(_device(node, name, driver, rest, "cdrom"))
+
+
+def _pflash(work: Work, devices: list[DeviceSpec]) -> None:
+    """One image, or two: the firmware, and below it the variables that it keeps."""
+    node = work.spec.get("pflash")
+    if node is None:
+        return
+    images: list[Node] = node.value if type(node.value) is list else [node]
+    for index, image in enumerate(images):
+        path = f"pflash[{index}]" if images[0] is not node else "pflash"
+        fields: dict[str, Node] = image.value if type(image.value) is dict else {"file": image}
+        fields = {"format": image.at("raw"), **fields}
+        _add_backend(work, "drives", f"pflash{index}", image.at(fields), path)
+        name = f"system.flash{index}"
+        rest = {"drive": image.at(f"pflash{index}"), "name": image.at(name)}
+        if index:
+            rest["below"] = image.at("system.flash0")
+        devices.append(_device(image, name, "cfi.pflash01", rest, path))
 
 
 def _ports(work: Work, devices: list[DeviceSpec], key: str, driver: str, most: int) -> None:

@@ -119,6 +119,15 @@ def _load_bios(machine: dict[str, Any]) -> Image:
     return image
 
 
+def of_flash(path: str, drive: Any) -> Image:
+    """The firmware that a flash holds when the machine starts."""
+    size = int(drive.size)
+    if not size or size > BIOS_MOST:
+        raise BuildError(f"{path} has {size} bytes; flash of a PC has 4 KiB to {BIOS_MOST >> 20} MiB")
+    data = drive.read_bytes(0, size)
+    return Image(os.path.basename(path), path, data)
+
+
 def load_rom(name: str, extra: Sequence[str] = ()) -> Image:
     """An option ROM: signature 55 aa, and a length that the file has."""
     with about(".romfile", "VR0632"):

@@ -39,6 +39,14 @@ def first(machine: dict[str, Any], *drivers: str) -> dict[str, Any] | None:
     return next(with_driver(machine, *drivers), None)
 
 
+def flash(machine: dict[str, Any]) -> str:
+    """The id of the drive that is the machine's firmware, in a flash below 4 GiB; '' when it is a ROM."""
+    for device in with_driver(machine, "cfi.pflash01"):
+        if not device["props"].get("below"):
+            return str(device["props"].get("drive") or "")
+    return ""
+
+
 def slot(device: dict[str, Any]) -> tuple[int, int]:
     """(device, function) of "01.3"."""
     number, _, function = str(device["addr"]).partition(".")

@@ -62,6 +62,7 @@ class Board:
         self.accelerator: Accelerator = None  # type: ignore[assignment]
         self.devices: dict[str, Device] = {}
         self.sinks: dict[str, IrqSink] = {}
+        self.flash = False  # whether the firmware is in a flash (cfi.pflash01)
         self.drives: dict[str, Drive] = {}
         self.chardevs: dict[str, CharBackend] = {}
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
@@ -82,8 +83,11 @@ class Board:
 
     # --- memory -----------------------------------------------------------------------------------------
 
-    def lay_out_memory(self, bios: bytes) -> None:
-        """RAM below and above the PCI hole, the firmware below 4 GiB and again below 1 MiB, the option-ROM area."""
+    def lay_out_memory(self, bios: bytes, flash: bool = False) -> None:
+        """RAM below and above the PCI hole, the firmware below 4 GiB and again below 1 MiB, the option-ROM area.
+
+        flash: the firmware is in a flash, which shows itself below 4 GiB; the copy below 1 MiB is a ROM all the same.
+        """
         layout = self.memory_map
         low, high = int(layout["below-4g"]), int(layout["above-4g"])
         if low + high > SURELY_THERE and self.accelerator.name != "qtest":
@@ -110,16 +114,19 @@ class Board:
             if high:
                 above = Region.alias("ram-above-4g", self.ram_low, low, high)
                 self.system_memory.add(above, int(layout["high-ram"]))
-            self._add_firmware(bios, layout)
+            self._add_firmware(bios, layout, flash)
 
-    def _add_firmware(self, bios: bytes, layout: dict[str, Any]) -> None:
+    def _add_firmware(self, bios: bytes, layout: dict[str, Any], flash: bool) -> None:
+        self.flash = flash
+        window = min(int(layout["bios"]["isa-window"]), len(bios))
+        if flash:
+            bios = bios[-window:]
         self.bios = bios
         block = RamBlock("pc.bios", len(bios))
         block.write(0, bios)
         rom = Region.rom("pc.bios", block)
-        end = int(layout["bios"]["end"])
-        self.pci_memory.add(rom, end - len(bios), 1)
-        window = min(int(layout["bios"]["isa-window"]), len(bios))
+        if not flash:
+            self.pci_memory.add(rom, int(layout["bios"]["end"]) - len(bios), 1)
         shadow = Region.alias("isa-bios", rom, len(bios) - window, window)
         self.pci_memory.add(shadow, MEBIBYTE - window, 1)
         roms = layout["option-roms"]

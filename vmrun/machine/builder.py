@@ -86,7 +86,10 @@ class _Builder:
 
         board, config = self.board, self.config
         without = config["firmware"]["bios"] == firmware.NO_FIRMWARE
-        image = bios or (None if without else firmware.images.load_bios_image(config))
+        flash = firmware.parts.flash(config)
+        image = bios or (None if without or flash else firmware.images.load_bios_image(config))
+        if flash and image is None:
+            image = firmware.images.of_flash(str(config["drives"][flash].get("file")), board.drive(flash))
         kvm = config["memory-map"].get("kvm", {})
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
@@ -110,7 +113,7 @@ class _Builder:
             image = firmware.images.Image(firmware.NO_FIRMWARE, "", self.direct.rom)
         with board.lock:
             with board.memory.transaction(), board.io.transaction():
-                board.lay_out_memory(image.data)
+                board.lay_out_memory(image.data, bool(flash))
                 for addr, size, io in choice.accelerator.memory_regions:
                     board.system_memory.add(Region.device(io.name, io, size), addr, 1)
                 self._create_devices()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.backends.protocols import BlockBackend
 from vmrun.errors import BackendError
+from vmrun.firmware import parts
 from vmrun.machine.builder import build
 
 TYPE_CHECKING = False
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.drive import Drive
     from vmrun.machine.machine import Machine
+
+
+FLASH = 1 << 20  # bytes of a flash whose image is not read
 
 
 class BlankDrive(BlockBackend):
@@ -36,8 +40,16 @@ def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Mac
 
         config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
-    drives = {name: BlankDrive(blank or _size(spec)) for name, spec in config["drives"].items()}
+    drives: dict[str, Any] = {name: BlankDrive(blank or _size(spec)) for name, spec in config["drives"].items()}
+    for name in flash_drives(config):  # what is in it is the firmware
+        drives[name] = peek(name, config["drives"][name]) if files else BlankDrive(FLASH)
     return build(plain, accel=["qtest"], drives=drives, bios=bios)
+
+
+def flash_drives(config: dict[str, Any]) -> list[str]:
+    """Ids of the drives that are in flash."""
+    found = [str(device["props"].get("drive")) for device in parts.with_driver(config, "cfi.pflash01")]
+    return [name for name in found if name in config["drives"]]
 
 
 def _without_files(config: dict[str, Any]) -> dict[str, Any]:

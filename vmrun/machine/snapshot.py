@@ -49,7 +49,7 @@ def blocks(machine: Machine) -> dict[str, RamBlock]:
 
 def firmware(machine: Machine) -> dict[str, str]:
     """SHA-256 of each image that the guest has as ROM."""
-    images = {"bios": machine.bios.data}
+    images = {} if machine.board.flash else {"bios": machine.bios.data}  # a flash is memory of its device
     images |= {name: image.data for name, image in machine.board.option_roms.items()}
     return {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
 

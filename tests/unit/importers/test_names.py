@@ -140,8 +140,29 @@ def test_interfaces_that_a_pc_lacks(kind: str) -> None:
         parsed(f"-drive if={kind},file=x")
 
 
-def test_flash_is_named() -> None:
-    assert [part for _, part in parsed("-drive if=pflash,file=x").lost] == ["if=pflash"]
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-drive if=pflash,unit=0,id=a,readonly=on,file=x -drive if=pflash,id=b,file=y",
+        "-blockdev driver=file,filename=x,node-name=a,read-only=on -machine pflash0=a "
+        "-drive if=pflash,unit=1,id=b,file=y",
+    ],
+)
+def test_flash_is_two_devices_one_below_the_other(line: str) -> None:
+    found = document(line)
+    assert {id: (drive["file"], drive.get("readonly", False)) for id, drive in found["drives"].items()} == {
+        "a": ("x", True), "b": ("y", False),
+    }  # fmt: skip
+    devices = [{key: device.get(key) for key in ("driver", "drive", "below")} for device in found["devices"]]
+    assert sorted(devices, key=lambda device: str(device["drive"])) == [
+        {"driver": "cfi.pflash01", "drive": "a", "below": None},
+        {"driver": "cfi.pflash01", "drive": "b", "below": "system.flash0"},
+    ]
+
+
+def test_the_second_flash_needs_the_first() -> None:
+    with pytest.raises(LineError, match="pflash1 requires pflash0"):
+        parsed("-drive if=pflash,unit=1,file=y")
 
 
 def test_the_default_place_of_a_sugar_gives_way_to_a_global() -> None:

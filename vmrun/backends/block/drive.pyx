@@ -332,6 +332,7 @@ cdef class Drive(BlockBackend):
         cdef DriveRequest *request
         if self.closing:
             return
+        self._wait()                                        # what a device still writes behind its guest's back, too
         self.closing = True
         self._wait()
         while self.parked != NULL:

@@ -71,7 +71,9 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     props |= {name: guess(given.pop(key)) for key, name in _GEOMETRY.items() if key in given}
     spec = _spec(line, source, given)
     if kind == "pflash":
-        line.no_equal(source, f"if={kind}")
+        bus, unit = _place(line, source, kind, place)
+        id = line.put(source, "drives", own or f"pflash{unit}", {"format": "raw", **spec})
+        line.add(option, _flash(id, unit))
         return
     if kind in ("sd", "mtd", "xen"):
         bus, unit = place.get("bus", 0), place.get("unit", place.get("index", 0))
@@ -88,6 +90,16 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     if addr is not None:
         device["addr"] = line.value(source, device["driver"], "addr", addr)
     line.add(option, device)
+
+
+def _flash(drive: str, unit: int) -> dict[str, Any]:
+    name = f"system.flash{unit}"
+    device = {"driver": "cfi.pflash01", "id": name, "name": name, "drive": drive}
+    return {**device, "below": "system.flash0"} if unit else device
+
+
+def pflash(line: Line, option: Option) -> None:
+    add(line, option, {"file": str(option.value), "if": "pflash"})
 
 
 def _device(line: Line, kind: str, media: str, bus: int, unit: int) -> dict[str, Any]:
@@ -118,8 +130,8 @@ def _place(line: Line, option: Option, kind: str, place: dict[str, int]) -> tupl
             unit += 1
             if per and unit >= per:
                 bus, unit = bus + 1, 0
-    most = {"ide": 2, "floppy": 1, "scsi": 4, "virtio": 1}[kind]
-    if per and unit >= per or kind == "floppy" and unit > 1:
+    most = {"ide": 2, "floppy": 1, "scsi": 4, "virtio": 1, "pflash": 1}[kind]
+    if per and unit >= per or kind in ("floppy", "pflash") and unit > 1:
         raise option.wrong(f"unit {unit} too big (max is {(per or 2) - 1})", "unit")
     if bus >= most or bus < 0:
         raise option.wrong(f"machine type does not support if={kind},bus={bus},unit={unit}")
@@ -270,6 +282,16 @@ def finish(line: Line) -> None:
             line.drives[name] = node(line, name)
             if device["driver"] in ("ide-cd", "scsi-cd"):
                 line.drives[name].setdefault("media", "cdrom")
+    for unit, (option, name) in sorted(line.run.pop("flash", {}).items()):
+        if name in line.blockdevs:
+            line.drives[name] = node(line, name)
+        elif name not in line.drives:
+            raise option.wrong(f"Cannot find device='' nor node-name='{name}'", name)
+        _place(line, option, "pflash", {"unit": unit})
+        line.add(option, _flash(name, unit))
+    flashes = line.run.get("places", {}).get("pflash", set())
+    if flashes and (0, 0) not in flashes:
+        raise _NOBODY.wrong("pflash1 requires pflash0")
     _policies(line)
     if line.has("snapshot"):
         for spec in line.drives.values():
@@ -313,7 +335,7 @@ OPTIONS = (
     Opt("fdb", True, floppy, "floppy disk B: drives, devices"),
     Opt("blockdev", True, blockdev, "an image by nodes: drives"),
     Opt("snapshot", False, None, "writes go to temporary overlays: drives.*.snapshot"),
-    Opt("pflash", True, special, "a flash image"),
+    Opt("pflash", True, pflash, "firmware in flash: drives, devices"),
     Opt("mtdblock", True, special, "a flash image"),
     Opt("sd", True, special, "an SD card"),
     Opt("fsdev", True, special, "a shared directory"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.backends import absolute
+from vmrun.config.backends import IN_FLASH, absolute
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.importers.qemuopts import join
 from vmrun.config.importers.screenopts import ADAPTERS
@@ -55,7 +55,9 @@ _SETTINGS = {
     "serial",
     "parallel",
     "debugcon",
+    "pflash",
 }
+FLASH = "cfi.pflash01"
 _BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
 
 
@@ -68,9 +70,8 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
     work = Work(spec, machine_type, load_catalogue(), directory, problems)
     made = [plain(device.node) for device in expand(work)]
-    document = {
-        key: plain(node) for key, node in content.items() if key not in ("disks", "serial", "parallel", "debugcon")
-    }
+    short = ("disks", "serial", "parallel", "debugcon", "pflash")
+    document = {key: plain(node) for key, node in content.items() if key not in short}
     document.setdefault("accel", machine_type.default("accel") or ["kvm", "soft"])  # QEMU's own default is another
     for section in ("drives", "chardevs", "netdevs"):
         table: dict[str, Node] = getattr(spec, section)
@@ -119,8 +120,10 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
             if entry is not None and entry.props.get(key, {}).get("type") == "size":
                 value = _bytes(value)
             words += ["-global", join([("driver", driver), ("property", key), ("value", value)])]
+    flash = {str(d.get("drive")): int("below" in d) for d in document.get("devices", []) if d["driver"] == FLASH}
     for id, drive in document.get("drives", {}).items():
-        words += ["-drive", join([("if", "none"), ("id", id), *drive.items()])]
+        place = [("if", "pflash"), ("unit", flash[id])] if id in flash else [("if", "none")]
+        words += ["-drive", join([*place, ("id", id), *drive.items()])]
     for id, chardev in document.get("chardevs", {}).items():
         rest = {key: _bytes(value) if key == "size" else value for key, value in chardev.items() if key != "type"}
         words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]
@@ -128,7 +131,8 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         rest = {key: value for key, value in netdev.items() if key != "type"}
         words += ["-netdev", join([("id", id), *rest.items()], str(netdev["type"]))]
     for device in document.get("devices", []):
-        words += ["-device", _device(device)]
+        if device["driver"] != FLASH:
+            words += ["-device", _device(device)]
     for name in document.get("include", []):
         words += ["-readconfig", name]
     for id, monitor in document.get("monitors", {}).items():
@@ -197,7 +201,7 @@ def _settings(document: dict[str, Any]) -> list[str]:
         if document.get(key):
             words += [f"-{key}", join(document[key].items())]
     firmware = {} if _without_firmware(document) else document.get("firmware", {})
-    words += ["-bios", firmware["bios"]] if "bios" in firmware else []
+    words += ["-bios", firmware["bios"]] if firmware.get("bios", IN_FLASH) != IN_FLASH else []
     for directory in firmware.get("dirs", []):
         words += ["-L", directory]
     for key, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append"), ("uuid", "-uuid")):

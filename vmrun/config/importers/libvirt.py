@@ -498,9 +498,16 @@ class _Domain:
                 self.add(found.line, option, found.text)
         loader = item.find("loader")
         if loader is not None and loader.text:
-            loader.ignore("readonly", "secure")
+            loader.ignore("secure")
             if loader.get("type", "rom") == "pflash":
-                self.lost(loader.line, "type='pflash' of <loader>")
+                fixed = [("readonly", "on")] if loader.get("readonly") == "yes" else []
+                pairs = [("if", "pflash"), ("unit", "0"), ("format", loader.get("format") or "raw"), *fixed]
+                self.add(loader.line, "-drive", join([("file", loader.text), *pairs]))
+                nvram = item.find("nvram")
+                if nvram is not None and nvram.text:
+                    nvram.ignore("template")
+                    pairs = [("if", "pflash"), ("unit", "1"), ("format", nvram.get("format") or "raw")]
+                    self.add(nvram.line, "-drive", join([("file", nvram.text), *pairs]))
             else:
                 self.add(loader.line, "-bios", loader.text)
 

@@ -46,8 +46,6 @@ _GUEST = frozenset(
         "max-fw-size",
         "fd-bootchk",
         "default-bus-bypass-iommu",
-        "pflash0",
-        "pflash1",
         "firmware",
         "kernel",
         "initrd",
@@ -118,6 +116,8 @@ def machine(line: Line, option: Option) -> None:
             continue
         elif key in _REMOVABLE and value == "off":
             remove(line, key)
+        elif key in ("pflash0", "pflash1"):
+            line.run.setdefault("flash", {})[int(key[-1])] = (option, str(value))
         elif key in _GUEST:
             if not (key in _AS_IS and value in _AS_IS[key]):
                 line.no_equal(option, key)
