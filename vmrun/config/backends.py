@@ -284,7 +284,8 @@ def check_flash(work: Work) -> None:
                 also=[(flashes[0].spec.place, "the other is here")],
                 remedy=f"add `below: {flashes[0].id}`",
             )
-    bios = work.spec.get("firmware", "bios")
+    own = work.spec.get("firmware")
+    bios = own if own is not None and own.value == "none" else work.spec.get("firmware", "bios")
     if flashes and bios is not None and bios.value != IN_FLASH:
         work.wrong(
             "VR0718",
