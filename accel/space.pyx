@@ -646,13 +646,3 @@ cdef list _join(list flat):
                 continue
         out.append(piece)
     return out
-
-
-
-def __getattr__(name):
-    # Dma lives in accel.dma; those who still look for it here find it.
-    if name == "Dma":
-        from accel.dma import Dma
-
-        return Dma
-    raise AttributeError(name)

@@ -49,7 +49,7 @@ class KvmAccelerator(Accelerator):
         from accel.kvm.trial import first_steps
 
         try:
-            first_steps()
+            first_steps(cls)
         except AccelFailure as exc:
             return False, str(exc), exc.remedy
         return True, "", ""
@@ -59,7 +59,7 @@ class KvmAccelerator(Accelerator):
         from accel.kvm.trial import kernel_steps
 
         try:
-            return kernel_steps()
+            return kernel_steps(cls)
         except AccelFailure as exc:
             return str(exc)
 
@@ -68,7 +68,7 @@ class KvmAccelerator(Accelerator):
         from accel.kvm.trial import dead_ends
 
         try:
-            return dead_ends()
+            return dead_ends(cls)
         except AccelFailure:
             return ""  # the machine's own attempt will tell
 

@@ -12,7 +12,6 @@ from time import perf_counter
 
 from accel.api import DeviceLock, PyIoRegion
 from accel.errors import AccelFailure
-from accel.kvm.accelerator import KvmAccelerator
 from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
@@ -20,6 +19,10 @@ from accel.space import AddressSpace, Region
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from accel.accelerator import Accelerator
+
+    Make = type[Accelerator]  # KVM's; given by its caller, which imports this module
 
 PORT, DONE, TRAPPED = 0x80, 0x7F, 0x7E
 PATIENCE = 3.0  # seconds
@@ -51,7 +54,7 @@ OSXSAVE = 1 << 18
 class _Guest:
     """64 KiB of memory and a port that notes what is written to it."""
 
-    def __init__(self, at: tuple[int, ...], last: int) -> None:
+    def __init__(self, make: Make, at: tuple[int, ...], last: int) -> None:
         self.seen: list[int] = []
         self.last = last
         root, ports = Region.container("memory", 0), Region.container("io", 65536)
@@ -61,7 +64,7 @@ class _Guest:
         self.control = RunControl()
         ports.add(Region.device("probe", PyIoRegion("probe", write=self._port), 1), PORT)
         memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
-        self.accel = KvmAccelerator(memory, io, DeviceLock(), self.control, {"kernel_irqchip": "off"})
+        self.accel = make(memory, io, DeviceLock(), self.control, {"kernel_irqchip": "off"})
 
     def _port(self, offset: int, size: int, value: int) -> int:
         self.seen.append(value)
@@ -78,9 +81,9 @@ class _Guest:
         return found
 
 
-def first_steps() -> None:
+def first_steps(make: Make) -> None:
     """AccelFailure when KVM is absent, forbidden, or does not execute three instructions."""
-    guest = _Guest((0xF0000, 0xFFFF0000), 0x42)
+    guest = _Guest(make, (0xF0000, 0xFFFF0000), 0x42)
     try:
         guest.ram.write(0xFFF0, FIRST)
         guest.accel.create_vcpu(0, 0, [])
@@ -92,40 +95,40 @@ def first_steps() -> None:
         guest.accel.close()
 
 
-def kernel_steps() -> str:
+def kernel_steps(make: Make) -> str:
     """The steps on which this KVM gives up, and how, separated by semicolons; '' when there are none."""
-    lost = lost_steps()
-    rate = speed()
+    lost = lost_steps(make)
+    rate = speed(make)
     if rate < SLOW:
         lost.append(f"kernel code runs at {rate / 1e6:.1f} million instructions a second, so KVM emulates it")
     return "; ".join(lost)
 
 
-def lost_steps() -> list[str]:
+def lost_steps(make: Make) -> list[str]:
     """The steps that do not end well, and how each ends."""
-    return [] if not take(STEPS) else [found for found in (take((step,)) for step in STEPS) if found]
+    return [] if not take(make, STEPS) else [found for found in (take(make, (step,)) for step in STEPS) if found]
 
 
-def dead_ends() -> str:
+def dead_ends(make: Make) -> str:
     """Those of them on which KVM itself gives up; what only takes long here is none."""
-    return "; ".join(found for found in lost_steps() if "INTERNAL_ERROR" in found)
+    return "; ".join(found for found in lost_steps(make) if "INTERNAL_ERROR" in found)
 
 
-def speed() -> float:
+def speed(make: Make) -> float:
     """Instructions a second of a small loop in 64-bit kernel code; infinite when the loop does not end well."""
     loop = (("a loop", "b9" + struct.pack("<I", LOOPS // 2).hex() + "ffc9 75fc", 0, 0),)  # dec ecx; jnz
     best = 0.0
     for _ in range(2):
         began = perf_counter()
-        if take(loop):
+        if take(make, loop):
             return float("inf")
         best = max(best, LOOPS / (perf_counter() - began))
     return best
 
 
-def take(steps: tuple[tuple[str, str, int, int], ...]) -> str:
+def take(make: Make, steps: tuple[tuple[str, str, int, int], ...]) -> str:
     """The first of these steps that does not end well, and how; '' when all do. AccelFailure: nothing starts."""
-    guest = _Guest((0,), DONE)
+    guest = _Guest(make, (0,), DONE)
     try:
         cpuid = guest.accel.supported_cpuid()
         leaf = next((entry for entry in cpuid if entry["function"] == 1), {"ecx": 0, "edx": 0})

@@ -114,3 +114,67 @@ def test_nothing_below_the_cli_prints_or_exits(path: str) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not calls & {"print", "exit", "quit"}
+
+
+# --- circles ------------------------------------------------------------------------------------------------------
+
+# One thing in two files: the second is what the first does seldom.
+PAIRS = (
+    {"vmrun.backends.block.qcow2", "vmrun.backends.block.qcow2_check"},
+    {"accel.soft.task", "accel.soft.transfer"},
+)
+
+
+def needs_of(path: str, modules: dict[str, str]) -> set[str]:
+    """Our modules that a file needs at any time: lazily too, but not for the sake of types."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    wanted: list[tuple[str, list[str]]] = []
+    if not path.endswith(".py"):
+        for module, names in re.findall(r"^\s*from\s+([\w.]+)\s+c?import\s+([\w, ]+)", text, re.M):
+            wanted.append((module, [name.split()[0] for name in names.split(",") if name.strip()]))
+    else:
+        tree = ast.parse(text)
+        blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+        typing = {id(node) for block in blocks for node in ast.walk(block)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and id(node) not in typing:
+                wanted.append((node.module, [alias.name for alias in node.names]))
+            elif isinstance(node, ast.Import) and id(node) not in typing:
+                wanted += [(alias.name, []) for alias in node.names]
+    found = set()
+    for module, names in wanted:
+        parts = {f"{module}.{name}" for name in names}
+        found |= parts & modules.keys()
+        if not parts or parts - modules.keys():  # a name of the module itself
+            found.add(module)
+    return found & modules.keys()
+
+
+def circles(needs: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules that need each other."""
+    reach = {name: set(others) for name, others in needs.items()}
+    changed = True
+    while changed:
+        changed = False
+        for others in reach.values():
+            more = set().union(*(reach[other] for other in others)) - others if others else set()
+            if more:
+                others |= more
+                changed = True
+    rings = {frozenset({name} | {o for o in reach[name] if name in reach[o]}) for name in reach if name in reach[name]}
+    return [set(ring) for ring in rings if len(ring) > 1]
+
+
+def test_modules_do_not_need_each_other_in_a_circle() -> None:
+    modules = {}
+    for path in SOURCES:
+        if not path.endswith(".pxd"):
+            name = path.rpartition(".")[0].replace("/", ".").removesuffix(".__init__")
+            modules[name] = path
+    needs = {name: needs_of(path, modules) - {name} for name, path in modules.items()}
+    assert len(needs) > 300
+    assert [sorted(ring) for ring in circles(needs) if ring not in PAIRS] == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]

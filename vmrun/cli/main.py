@@ -47,7 +47,6 @@ COMMANDS = {
 }
 
 FINE, NO, USAGE, HOST = 0, 1, 2, 3
-STDOUT = "standard output"  # as an OSError's file name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,6 +187,8 @@ def _refused(error: OSError, what: str = "") -> int:
     """What the host does not do, in its own words: no room, too few descriptors, a file larger than it may be."""
     import errno
     import os
+
+    from vmrun.cli import STDOUT
 
     if os.environ.get("VMRUN_TRACEBACK"):
         raise error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from vmrun.cli import STDOUT
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -26,8 +28,6 @@ def write(text: str, stream: TextIO | None = None) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     except OSError as error:
         if stream is sys.stdout and error.filename is None:
-            from vmrun.cli.main import STDOUT
-
             error.filename = STDOUT
         raise
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from vmrun.cli.qemu_machine import catalogue, creatable
 from vmrun.cli.qemu_start import QemuError
 from vmrun.config.importers.line import OPTIONS
-from vmrun.config.importers.machineopts import newest
 from vmrun.config.importers.screenopts import ADAPTERS
+from vmrun.config.machinetypes import newest_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def models() -> str:
 def machines() -> str:
     from vmrun.config.machinetypes import load_type, type_names
 
-    alias = {newest(short): short for short in ("pc", "rhel6")}
+    alias = {newest_type(short): short for short in ("pc", "rhel6")}
     rows = []
     for name in type_names():
         text = load_type(name).text("description") or ""
         if name in alias:
             rows.append((alias[name], f"{text} (alias of {name})"))
-        rows.append((name, text + (" (default)" if name == newest() else "")))
+        rows.append((name, text + (" (default)" if name == newest_type() else "")))
     rows.append(("none", "empty machine"))
     return "Supported machines are:\n" + "".join(f"{name:<20} {text}\n" for name, text in rows)
 

@@ -43,7 +43,8 @@ def validate(source: str | os.PathLike[str], *, notation: str = "yaml", strict: 
 
 def examine_file(path: str, sets: Sequence[str] = ()) -> tuple[ResolvedMachine | None, list[Problem]]:
     """(the resolved machine, or None when there are errors; errors, warnings and advice in no order)."""
-    from vmrun.config.load import apply_sets, load_file, machine_name
+    from vmrun.config.load import load_file, machine_name
+    from vmrun.config.sets import apply_sets
 
     directory, name = os.path.dirname(os.path.abspath(path)), machine_name(path)
     return _examine(lambda found: apply_sets(load_file(path, found), tuple(sets)), directory, name)

@@ -11,17 +11,14 @@ import os
 import stat
 
 from vmrun.config.node import Node
+from vmrun.config.reading import too_deep
 from vmrun.errors import ConfigError, Place, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from io import RawIOBase
-    from typing import Any
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_ENTRIES = 2048  # of one list or mapping
-MAX_NODES = 50_000  # of one file
 
 STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
@@ -185,104 +182,6 @@ def decode(data: bytes, shown: str) -> str:
             place=_byte_place(data, error.start, shown),
             remedy="save the file as UTF-8",
         ) from None
-
-
-class Budget:
-    """Counts what a reader has made and stops it when a file goes beyond the limits."""
-
-    __slots__ = ("file", "left")
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.left = MAX_NODES
-
-    def spend(self, line: int, col: int, depth: int, entries: int) -> None:
-        """Account for one value at depth in a container that has so many entries by now."""
-        self.left -= 1
-        if depth > MAX_DEPTH:
-            raise too_deep(Place(self.file, line, col))
-        if entries > MAX_ENTRIES:
-            raise ConfigError(
-                f"more than {MAX_ENTRIES} entries in one list or mapping",
-                code="VR0105",
-                place=Place(self.file, line, col),
-                remedy="no machine of this family can hold so many",
-            )
-        if self.left < 0:
-            raise ConfigError(
-                f"more than {MAX_NODES} values in one file", code="VR0105", place=Place(self.file, line, col)
-            )
-
-
-def too_deep(place: Place) -> ConfigError:
-    return ConfigError(f"more than {MAX_DEPTH} levels of nesting", code="VR0105", place=place)
-
-
-def duplicate(key: str, file: str, second: tuple[int, int], first: tuple[int, int]) -> Problem:
-    return Problem(
-        "VR0107",
-        f"key '{key}' is given twice",
-        Place(file, *second),
-        also=[(Place(file, *first), "the first one is here")],
-        remedy="keep one of the two",
-    )
-
-
-def apply_sets(root: Node, sets: list[str] | tuple[str, ...]) -> Node:
-    """root with each 'path=value' of the command line put in. path: 'memory', 'cpus.count',
-    'devices.ID.PROP', 'devices[0].PROP'.
-
-    In a list of mappings a name picks the entry with that id, a number the entry at that place (from 0). A device that
-    the file does not name is one of the board or of a short form. Returns a changed copy; ConfigError when a path
-    leads nowhere.
-    """
-    for text in sets:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise ConfigError(
-                f"'{text}' is not of the form path=value", code="VR0109", remedy="--set memory=512MiB"
-            )
-        from vmrun.config.scalar import flow_value
-
-        steps = [step for step in path.replace("[", ".").replace("]", "").split(".") if step]
-        root = _with(root, steps, 0, flow_value(value, f"--set {path}"), text)
-    return root
-
-
-def _with(node: Node, steps: list[str], at: int, value: Node, text: str) -> Node:
-    step = steps[at]
-    here = node.value
-    last = at == len(steps) - 1
-    if type(here) is dict:
-        # 'ide.0' and the like: names may hold dots, so the longest key that exists is taken
-        for end in range(len(steps), at + 1, -1):
-            joined = ".".join(steps[at:end])
-            if joined in here:
-                step, last, at = joined, end == len(steps), end - 1
-                break
-        changed = dict(here)
-        old = here.get(step)
-        if last:
-            changed[step] = value
-        else:
-            empty: Any = [] if step == "devices" and at == 0 else {}
-            changed[step] = _with(old if old is not None else value.at(empty), steps, at + 1, value, text)
-        return node.at(changed)
-    if type(here) is list:
-        for index, entry in enumerate(here):
-            name = entry.get("id")
-            if (name is not None and name.value == step) or str(index) == step:
-                items = list(here)
-                items[index] = value if last else _with(entry, steps, at + 1, value, text)
-                return node.at(items)
-        if at == 1 and steps[0] == "devices" and not last and not step.isdecimal():
-            entry = value.at({"id": value.at(step)})
-            return node.at([*here, _with(entry, steps, at + 1, value, text)])
-    raise ConfigError(
-        f"'{text}': there is no '{step}' to set under '{'.'.join(steps[:at]) or 'the file'}'",
-        code="VR0109",
-        place=node.place,
-    )
 
 
 def _too_big(shown: str, most: int) -> ConfigError:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from json.decoder import JSONDecodeError
 from json.decoder import scanstring as _scanstring  # type: ignore[attr-defined]
 
-from vmrun.config.load import Budget, duplicate
-from vmrun.config.load_yaml import nul
 from vmrun.config.node import Node
+from vmrun.config.reading import Budget, duplicate, fraction, nul
 from vmrun.errors import ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -68,9 +67,7 @@ class _Reader:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise ConfigError(
-                "half of a surrogate pair is not a character", code="VR0104", place=place
-            ) from None
+            raise ConfigError("half of a surrogate pair is not a character", code="VR0104", place=place) from None
         return value
 
     def value(self, at: int, depth: int, entries: int) -> Node:
@@ -151,12 +148,3 @@ class _Reader:
         if digits[:1].isdigit() and ("." in word or "e" in word.lower()):
             raise fraction(word, Place(self.file, *self.where(at)))
         raise self.wrong(f"{word or text[at : at + 1] or 'the end of the file'!r} is no value", at)
-
-
-def fraction(word: str, place: Place) -> ConfigError:
-    return ConfigError(
-        f"{word}: fractions are not used in machine files",
-        code="VR0106",
-        place=place,
-        remedy=f'write "{word}" in quotes if it is an address or a name',
-    )

@@ -4,10 +4,8 @@ the places.
 
 from __future__ import annotations
 
-from vmrun.config.load import Budget
-from vmrun.config.load_json import fraction
-from vmrun.config.load_yaml import nul
 from vmrun.config.node import Node
+from vmrun.config.reading import Budget, fraction, nul
 from vmrun.errors import ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -50,13 +48,11 @@ def _node(
     node = Node(value, budget.file, line, col, key_line, key_col)
     if type(value) is dict:
         node.value = {
-            key: _node(child, (*path, key), places, budget, depth + 1, len(value), at)
-            for key, child in value.items()
+            key: _node(child, (*path, key), places, budget, depth + 1, len(value), at) for key, child in value.items()
         }
     elif type(value) is list:
         node.value = [
-            _node(child, (*path, index), places, budget, depth + 1, len(value), at)
-            for index, child in enumerate(value)
+            _node(child, (*path, index), places, budget, depth + 1, len(value), at) for index, child in enumerate(value)
         ]
     elif type(value) is str:
         if "\0" in value:

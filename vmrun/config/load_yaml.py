@@ -8,8 +8,8 @@ documents are refused: they hide where a value is from.
 
 from __future__ import annotations
 
-from vmrun.config.load import MAX_DEPTH, MAX_ENTRIES, Budget, duplicate, too_deep
 from vmrun.config.node import Node
+from vmrun.config.reading import MAX_DEPTH, MAX_ENTRIES, Budget, duplicate, nul, too_deep
 from vmrun.config.scalar import plain_scalar
 from vmrun.errors import ConfigError, Place, Problem
 
@@ -45,9 +45,7 @@ def load_yaml(text: str, file: str, problems: list[Problem]) -> Node:
             raise too_deep(place) from None
         if error.context:
             what = f"{what} ({error.context})"
-        raise ConfigError(
-            f"not YAML: {what}", code="VR0106", place=place, remedy=_remedy(text, place)
-        ) from None
+        raise ConfigError(f"not YAML: {what}", code="VR0106", place=place, remedy=_remedy(text, place)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not YAML: {error}", code="VR0106", place=Place(file)) from None
 
@@ -144,10 +142,6 @@ def _refused(event: Any, alias: bool, place: Place) -> ConfigError:
         place=place,
         remedy="remove it; quote the value to make it text",
     )
-
-
-def nul(place: Place) -> ConfigError:
-    return ConfigError("a NUL character is not allowed in text", code="VR0104", place=place)
 
 
 def _key(event: Any, is_scalar: bool, file: str, line: int, col: int) -> str:

@@ -82,6 +82,11 @@ def type_names() -> list[str]:
     return sorted(names, key=_version_key)
 
 
+def newest_type(alias: str = "pc") -> str:
+    """The type that `pc`, `rhel6` and no -machine at all mean: our newest of that kind."""
+    return [name for name in type_names() if name.startswith({"pc": "pc-i440fx-", "rhel6": "rhel6."}[alias])][-1]
+
+
 def aliases() -> dict[str, str]:
     """Alias → the type of vmrun's own that it stands for."""
     found = {}

@@ -12,9 +12,10 @@ import os
 from vmrun.config import addresses, backends, clashes, devices, listeners, numa, plugs, settings, sugar, wires
 from vmrun.config.catalogue import Catalogue, load_catalogue
 from vmrun.config.check import check_schema
-from vmrun.config.load import STDIN, apply_sets, load_file, machine_name
+from vmrun.config.load import STDIN, load_file, machine_name
 from vmrun.config.machinetypes import TypeSpec, load_type
 from vmrun.config.node import Node, plain
+from vmrun.config.sets import apply_sets
 from vmrun.config.spec import MachineSpec, ResolvedMachine
 from vmrun.config.work import Dev, Work
 from vmrun.errors import ERROR, ConfigError, Problem

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from vmrun.config.node import Node
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -32,17 +30,6 @@ def plain_scalar(text: str) -> Any:
             return int(text[2:], 16)
         return text
     return _WORDS.get(text, text)
-
-
-def flow_value(text: str, source: str) -> Node:
-    """The Node of a value typed on a command line: a word, or YAML flow notation when it begins with [ or
-    {.
-    """
-    if text.lstrip()[:1] in ("[", "{", '"', "'"):
-        from vmrun.config.load_yaml import load_yaml
-
-        return load_yaml(text, source, [])
-    return Node(plain_scalar(text), source, 1, 1)
 
 
 def parse_size(value: Any) -> int | None:

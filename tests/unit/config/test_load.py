@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrun.config.load import apply_sets, load_bytes, load_file
+from vmrun.config.load import load_bytes, load_file
 from vmrun.config.node import Node, plain
+from vmrun.config.sets import apply_sets
 from vmrun.errors import ConfigError
 
 

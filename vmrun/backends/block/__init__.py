@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from accel.api import DeviceLock
 
     from vmrun.backends.block.drive import Drive
-    from vmrun.backends.block.images import Access, ImageError
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import Access
     from vmrun.backends.block.node import Node
 
 ZEROES = {"off": 0, "on": 1, "unmap": 2}
@@ -70,6 +71,7 @@ def open_medium(name: str, spec: dict[str, Any]) -> Node:
 
 def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
     from vmrun.backends.block import images
+    from vmrun.backends.block.errors import ImageError
 
     path, format = spec.get("file"), spec.get("format") or "auto"
     if format.startswith("null-"):
@@ -78,7 +80,7 @@ def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
         raise BackendError(f"drive {name}: no file is given", remedy="add `file:` to the drive")
     try:
         file = images.open_protocol(path, access)
-    except images.ImageError as error:
+    except ImageError as error:
         raise _told(name, path, spec, error) from None
     try:
         if file.size == 0:
@@ -95,7 +97,7 @@ def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
         if format == "nbd":
             format = "raw"
         return images.over(file, path, format, access)
-    except images.ImageError as error:
+    except ImageError as error:
         file.close()
         raise _told(name, path, spec, error) from None
     except BaseException:

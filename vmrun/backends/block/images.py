@@ -12,7 +12,7 @@ import stat
 import struct
 
 from vmrun.backends.block import qcow2_header as headers
-from vmrun.errors import BackendError
+from vmrun.backends.block.errors import ImageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ DEEPEST = 128  # images of a backing chain
 PERMISSIONS, UNSHARED = 100, 200
 CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
-
-
-class ImageError(BackendError):
-    """An image that cannot be opened, in QEMU's words: `text` without the name before it."""
-
-    def __init__(self, text: str, remedy: str = "") -> None:
-        super().__init__(text, remedy=remedy)
-        self.text = text
 
 
 class Access:

@@ -17,7 +17,7 @@ from vmrun.backends.block.node cimport (
     NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, Extent, Node, cursor_fill, cursor_get, cursor_put,
 )
 
-from vmrun.backends.block.images import ImageError
+from vmrun.backends.block.errors import ImageError
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:

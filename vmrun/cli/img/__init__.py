@@ -92,7 +92,7 @@ def _other(program: str, error: Exception) -> int:
     """What the block layer or the host says."""
     import os
 
-    from vmrun.backends.block.images import ImageError
+    from vmrun.backends.block.errors import ImageError
 
     if isinstance(error, ImageError):
         return _failed(program, error.text + (f"\n{error.remedy}" if error.remedy.startswith("Is ") else ""), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, option_help
 from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_size, open_image, options_of, program
 
 TYPE_CHECKING = False
@@ -13,43 +14,6 @@ if TYPE_CHECKING:
     from vmrun.backends.block.node import Node
 
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
-CREATE_OPTIONS: dict[str, dict[str, Any]] = {
-    "raw": {"size": "size", "preallocation": "str", "nocow": "bool"},
-    "qcow2": {
-        "cluster_size": "size", "extended_l2": "bool", "preallocation": "str", "compression_type": "str",
-        "size": "size", "compat": "str", "data_file": "str", "data_file_raw": "bool", "backing_file": "str",
-        "backing_fmt": "str", "lazy_refcounts": "bool", "refcount_bits": "int", "nocow": "bool",
-    },
-}  # fmt: skip
-# what `Formatting` shows, in QEMU's order; those with a value here are told when nobody gave them
-SHOWN = {
-    "raw": (("size", None), ("nocow", None), ("preallocation", None)),
-    "qcow2": (
-        ("cluster_size", 65536), ("extended_l2", False), ("preallocation", None), ("compression_type", "zlib"),
-        ("size", None), ("compat", None), ("data_file", None), ("data_file_raw", None), ("backing_file", None),
-        ("backing_fmt", None), ("lazy_refcounts", False), ("refcount_bits", 16), ("nocow", None),
-    ),
-}  # fmt: skip
-HELP = {
-    "backing_file=<str>": "File name of a base image", "backing_fmt=<str>": "Image format of the base image",
-    "cluster_size=<size>": "qcow2 cluster size", "compat=<str>": "Compatibility level (v2 [0.10] or v3 [1.1])",
-    "compression_type=<str>": "Compression method used for image cluster compression",
-    "data_file=<str>": "File name of an external data file",
-    "data_file_raw=<bool (on/off)>": "The external data file must stay valid as a raw image",
-    "extended_l2=<bool (on/off)>": "Extended L2 tables",
-    "lazy_refcounts=<bool (on/off)>": "Postpone refcount updates",
-    "preallocation=<str>": "Preallocation mode (allowed values: off, metadata, falloc, full)",
-    "refcount_bits=<num>": "Width of a reference count entry in bits", "size=<size>": "Virtual disk size",
-}  # fmt: skip
-
-
-def option_help(format: str) -> str:
-    lines = [f"Supported {format} options:"]
-    for name, what in HELP.items():
-        if format == "qcow2" or name.startswith("size"):
-            lines.append(f"  {name:<22} - {what}")
-    lines += ["", "The protocol level may support further options."]
-    return "\n".join(lines) + "\nSpecify the target filename to include those options.\n"
 
 
 # --- create ---------------------------------------------------------------------------------------------------
@@ -83,7 +47,8 @@ def make(
 ) -> None:  # fmt: skip
     """A new image, and the line that says so."""
     from vmrun.backends.block import create as creation
-    from vmrun.backends.block.images import FORMATS, ImageError, beside
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import FORMATS, beside
 
     if backing is not None:
         if format == "raw":
@@ -111,9 +76,7 @@ def make(
             found, kind = node.size, format_of(node)
             node.close()
             if not options.get("backing_fmt"):
-                raise ImgError(
-                    f"{name}: Backing file specified without backing format\nDetected format of {kind}."
-                )
+                raise ImgError(f"{name}: Backing file specified without backing format\nDetected format of {kind}.")
             size = found if size is None else size
     if size is None:
         raise ImgError(f"{name}: Image creation needs a size parameter")
@@ -288,9 +251,7 @@ def rebase(argv: list[str]) -> int:
         if base and header.autoclear & 2:
             raise ImgError(f"Could not change the backing file to '{base}': Invalid argument")
         if base and not base_format:
-            raise ImgError(
-                f"Could not change the backing file to '{base}': backing format must be specified"
-            )
+            raise ImgError(f"Could not change the backing file to '{base}': backing format must be specified")
         if not unsafe:
             if base:
                 try:

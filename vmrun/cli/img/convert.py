@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from vmrun.cli.img.change import CREATE_OPTIONS, make, option_help
+from vmrun.cli.img.change import make
+from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
 from vmrun.cli.img.options import Given, ImgError, Progress, open_image, options_of, pairs, program, size
 
 TYPE_CHECKING = False

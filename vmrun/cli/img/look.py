@@ -441,7 +441,7 @@ def _first_data(node: Node, start: int, count: int) -> int | None:
 def measure(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.create import header_for, metadata_size
-    from vmrun.cli.img.change import CREATE_OPTIONS
+    from vmrun.cli.img.formats import CREATE_OPTIONS
 
     given = Given(argv, "O:o:f:l:U", ("output=", "size="))
     as_json, target = given.json(), given["O"] or "raw"

@@ -173,13 +173,14 @@ def open_image(
 ) -> Node:  # fmt: skip
     """The node of an image; ImgError in qemu-img's words."""
     from vmrun.backends.block import images
+    from vmrun.backends.block.errors import ImageError
 
     access = images.Access(cache=cache, readonly=not write, share=share, discard=discard)
     try:
         if options:
             return images.open_options(images.nested(dict(pairs(name))), access)
         if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
-            raise images.ImageError(f"Could not open '{name}': Unknown driver '{format}'")
+            raise ImageError(f"Could not open '{name}': Unknown driver '{format}'")
         file = images.open_protocol(name, access)
         if name.startswith("json:") and format is None and file.driver in images.FORMATS:
             return file
@@ -195,7 +196,7 @@ def open_image(
         except BaseException:
             file.close()
             raise
-    except images.ImageError as error:
+    except ImageError as error:
         text = error.text
         said = text.startswith("Could not open")
         if not said or text.startswith(f"Could not open '{name}': ") and _of_the_host(text):

@@ -136,19 +136,12 @@ def object_(line: Line, option: Option) -> None:
         line.no_equal(option, str(given["qom-type"]))
 
 
-def readconfig(line: Line, option: Option) -> None:
-    name = str(option.value)
-    if os.path.basename(name) in KNOWN_CONFIGS and not line.defaults:
-        line.file.setdefault("include", []).append(os.path.basename(name))
-        return
-    for found in _read(option, name):
-        from vmrun.config.importers.line import apply
-
-        apply(line, found)
-
-
-def _read(option: Option, path: str) -> list[Option]:
-    """The groups of QEMU's INI as options. LineError names the line."""
+def config_file(line: Line, option: Option) -> list[Option]:
+    """The options that a -readconfig stands for: the groups of QEMU's INI. LineError names the line."""
+    path = str(option.value)
+    if os.path.basename(path) in KNOWN_CONFIGS and not line.defaults:
+        line.file.setdefault("include", []).append(os.path.basename(path))
+        return []
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST + 1)
@@ -196,6 +189,5 @@ OPTIONS = (
     Opt("global", True, global_, "a property of every device of a driver: globals"),
     Opt("set", True, None, "change an option given before"),
     Opt("object", True, object_, "an object of the host's side"),
-    Opt("readconfig", True, readconfig, "options from a file: include, or what it says"),
     Opt("add-fd", True, None, "file descriptors; name them where they are used"),
 )

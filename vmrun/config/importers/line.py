@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 AREAS = (machineopts, numaopts, driveopts, charopts, netopts, screenopts, deviceopts)
 OPTIONS: dict[str, Opt] = {opt.name: opt for area in AREAS for opt in area.OPTIONS}
+OPTIONS["readconfig"] = Opt("readconfig", True, None, "options from a file: include, or what it says")
 MOST_WORDS, LONGEST_WORD = 4096, 1 << 20
 # The meaning of the others depends on these.
 _FIRST = ("M", "machine", "nographic", "hdachs")
@@ -100,6 +101,10 @@ def apply(line: Line, option: Option) -> None:
     if earlier and option.name in _MERGED and earlier[-1].value != option.value:
         line.warn(option, f"-{option.name} is given more than once; for each setting the last counts")
     earlier.append(option)
+    if option.name == "readconfig":
+        for found in deviceopts.config_file(line, option):
+            apply(line, found)
+        return
     handler = OPTIONS[option.name].handler
     if handler is not None:
         handler(line, option)

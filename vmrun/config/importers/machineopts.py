@@ -6,6 +6,7 @@ import re
 
 from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt, guess
+from vmrun.config.machinetypes import newest_type
 from vmrun.config.scalar import size_text
 
 TYPE_CHECKING = False
@@ -82,13 +83,6 @@ def remove(line: Line, id: str) -> None:
         removed.sort()
 
 
-def newest(alias: str = "pc") -> str:
-    """The type that `pc`, `rhel6` and no -machine at all mean: our newest of that kind."""
-    from vmrun.config.machinetypes import type_names
-
-    return [name for name in type_names() if name.startswith({"pc": "pc-i440fx-", "rhel6": "rhel6."}[alias])][-1]
-
-
 def machine(line: Line, option: Option) -> None:
     given = settings(option, "type")
     for key in [key for key in given if key.startswith(("smp.", "memory.", "boot."))]:
@@ -122,7 +116,7 @@ def machine(line: Line, option: Option) -> None:
             if not (key in _AS_IS and value in _AS_IS[key]):
                 line.no_equal(option, key)
         else:
-            raise option.wrong(f"Property '{line.file.get('machine') or newest()}-machine.{key}' not found", key)
+            raise option.wrong(f"Property '{line.file.get('machine') or newest_type()}-machine.{key}' not found", key)
 
 
 # Ubuntu's types: the release's name → the QEMU that it has
@@ -147,7 +141,7 @@ def _type(line: Line, option: Option, given: str) -> str:
     if name.startswith("pc-i440fx-rhel"):
         remedy = "take the pc-i440fx type of its QEMU, 1.5 for rhel7.0.0 to 2.12 for rhel7.6.0, and compare"
         line.warn(option, f"'{given}' is Red Hat's own type, which vmrun does not have: {remedy}", given)
-    return newest(name) if name in ("pc", "rhel6") else name
+    return newest_type(name) if name in ("pc", "rhel6") else name
 
 
 def accel(line: Line, option: Option) -> None:
@@ -479,7 +473,7 @@ def _topology(line: Line) -> None:
 
 
 def finish(line: Line) -> None:
-    line.file.setdefault("machine", newest())
+    line.file.setdefault("machine", newest_type())
     if line.defaults:
         _topology(line)
     if line.accel:

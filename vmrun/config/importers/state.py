@@ -66,13 +66,11 @@ class Line:
 
     def default(self, name: str) -> str:
         """A default of the machine's type; '' when the type is not known."""
-        from vmrun.config.machinetypes import load_type
+        from vmrun.config.machinetypes import load_type, newest_type
         from vmrun.errors import ConfigError
 
         try:
-            from vmrun.config.importers.machineopts import newest
-
-            return str(load_type(str(self.file.get("machine") or newest()), ".").default(name) or "")
+            return str(load_type(str(self.file.get("machine") or newest_type()), ".").default(name) or "")
         except ConfigError:
             return ""
 

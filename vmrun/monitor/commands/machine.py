@@ -88,10 +88,9 @@ _NOTHING = {
 @command("query-machines", returns="[MachineInfo]")
 def query_machines(monitor: Any) -> list[dict[str, Any]]:
     """The machine types."""
-    from vmrun.config.importers.machineopts import newest
-    from vmrun.config.machinetypes import load_type, type_names
+    from vmrun.config.machinetypes import load_type, newest_type, type_names
 
-    aliases = {newest(alias): alias for alias in ("pc", "rhel6")}
+    aliases = {newest_type(alias): alias for alias in ("pc", "rhel6")}
     found: list[dict[str, Any]] = [dict(_NOTHING)]
     for name in type_names():
         spec = load_type(name)

@@ -1,0 +1,45 @@
+"""The options with which an image of each format is made, and what is said of them."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+CREATE_OPTIONS: dict[str, dict[str, Any]] = {
+    "raw": {"size": "size", "preallocation": "str", "nocow": "bool"},
+    "qcow2": {
+        "cluster_size": "size", "extended_l2": "bool", "preallocation": "str", "compression_type": "str",
+        "size": "size", "compat": "str", "data_file": "str", "data_file_raw": "bool", "backing_file": "str",
+        "backing_fmt": "str", "lazy_refcounts": "bool", "refcount_bits": "int", "nocow": "bool",
+    },
+}  # fmt: skip
+# what `Formatting` shows, in QEMU's order; those with a value here are told when nobody gave them
+SHOWN = {
+    "raw": (("size", None), ("nocow", None), ("preallocation", None)),
+    "qcow2": (
+        ("cluster_size", 65536), ("extended_l2", False), ("preallocation", None), ("compression_type", "zlib"),
+        ("size", None), ("compat", None), ("data_file", None), ("data_file_raw", None), ("backing_file", None),
+        ("backing_fmt", None), ("lazy_refcounts", False), ("refcount_bits", 16), ("nocow", None),
+    ),
+}  # fmt: skip
+HELP = {
+    "backing_file=<str>": "File name of a base image", "backing_fmt=<str>": "Image format of the base image",
+    "cluster_size=<size>": "qcow2 cluster size", "compat=<str>": "Compatibility level (v2 [0.10] or v3 [1.1])",
+    "compression_type=<str>": "Compression method used for image cluster compression",
+    "data_file=<str>": "File name of an external data file",
+    "data_file_raw=<bool (on/off)>": "The external data file must stay valid as a raw image",
+    "extended_l2=<bool (on/off)>": "Extended L2 tables",
+    "lazy_refcounts=<bool (on/off)>": "Postpone refcount updates",
+    "preallocation=<str>": "Preallocation mode (allowed values: off, metadata, falloc, full)",
+    "refcount_bits=<num>": "Width of a reference count entry in bits", "size=<size>": "Virtual disk size",
+}  # fmt: skip
+
+
+def option_help(format: str) -> str:
+    lines = [f"Supported {format} options:"]
+    for name, what in HELP.items():
+        if format == "qcow2" or name.startswith("size"):
+            lines.append(f"  {name:<22} - {what}")
+    lines += ["", "The protocol level may support further options."]
+    return "\n".join(lines) + "\nSpecify the target filename to include those options.\n"
