@@ -7,6 +7,8 @@ import re
 from vmrun.config.importers.around import takes
 from vmrun.config.importers.words import NAME, Gap, Shell, Word
 
+_CAST = re.compile(r"\((?:const )?(?:char|void) *(?:const)?\*\) *")  # C's, before a NULL
+
 
 def missing(text: str, kind: str, name: str, line: int) -> Word:
     word = Word("", [Gap(text, kind, name, line)])
@@ -17,12 +19,14 @@ def missing(text: str, kind: str, name: str, line: int) -> Word:
 class Listing:
     """The strings of a program's list, from inside its bracket to where that closes."""
 
-    def __init__(self, shell: Shell, at: int, plain: bool = False) -> None:
+    def __init__(self, shell: Shell, at: int, plain: bool = False, inside: bool = False) -> None:
+        """`inside`: at is behind the bracket of a first .arg( already."""
         self.shell, self.text, self.at, self.plain = shell, shell.text, at, plain
+        self.depth = int(inside)
 
     def read(self, one: bool = False, line: bool = False) -> tuple[list[Word], int]:
         words: list[Word] = []
-        depth, text = 0, self.text
+        depth, text = self.depth, self.text
         joined = False
         while self.at < len(text):
             char = text[self.at]
@@ -36,6 +40,8 @@ class Listing:
             elif text.startswith("/*", self.at):
                 end = text.find("*/", self.at)
                 self.at = end + 2 if end >= 0 else len(text)
+            elif char == "(" and (cast := _CAST.match(text, self.at)) is not None:
+                self.at = cast.end()
             elif char in "[({":
                 depth += 1
                 self.at += 1
@@ -143,6 +149,8 @@ class Listing:
         bare = said.lstrip("*$&").removesuffix("...")
         inner = re.fullmatch(r"(?:str|String|int|&?format!?|string)\(\s*(\w+)\s*\)", bare)
         bare = inner[1] if inner else bare
+        if bare in ("NULL", "nullptr"):
+            return Word()  # the end of C's arguments
         if re.fullmatch(r"\d+", bare):
             return Word(bare, quoted=True)
         name = bare if NAME.fullmatch(bare) else ""

@@ -31,6 +31,8 @@ _ASSIGNED = re.compile(
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
 )
+# fish and Tcl: `set -l img disk.img`
+_SET = re.compile(r"^[ \t]*set[ \t]+(?:-[a-zA-Z]+[ \t]+)*([A-Za-z_]\w*)[ \t]+(?=[\"'\w~/.$-])", re.M)
 _GIVEN = re.compile(r"^[ \t]*set[ \t]+--[ \t]+(?=\S)", re.M)
 _DEFAULT = re.compile(r"\$\{([A-Za-z_]\w*)(:?)=([^{}$`]*)\}")
 _VARIABLE = re.compile(
@@ -103,8 +105,24 @@ def clean(text: str) -> str:
             from html import unescape
 
             text = re.sub(r"&(?:#?\w{2,6});", lambda match: unescape(match[0]), text).replace("\u00a0", " ")
+    text = re.sub(r"<exec\b[^<>]*>.*?</exec>|<executable>.*?</arguments>", _of_ant, text, flags=re.S)
     text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
     return _here(text)
+
+
+def _of_ant(match: re.Match[str]) -> str:
+    """The command of an Ant <exec> or a Maven <executable> as a shell would have it; other tags of the name stay."""
+    import shlex
+
+    text = match[0]
+    program = re.search(r"""\bexecutable=["']([^"']+)["']|<executable>\s*([^<>\s]+)""", text)
+    if program is None:
+        return text
+    words = [program[1] or program[2]]
+    given = r"""<arg\s+(value|line|file|path)=(["'])(.*?)\2|<argument>\s*([^<>]*?)\s*</argument>"""
+    for found in re.finditer(given, text):
+        words.append(found[3] if found[1] == "line" else shlex.quote(found[3] or found[4] or ""))
+    return " ".join(words) + "\n" * max(1, text.count("\n"))
 
 
 def _here(text: str) -> str:
@@ -167,6 +185,9 @@ class _Finder:
             if kind == "assigned":
                 self._assign(match)
                 continue
+            if kind == "set":
+                self._set(match)
+                continue
             if kind == "given":
                 self.values["@"] = self.values["*"] = self.shell.words(match.end())[0]
                 continue
@@ -202,6 +223,8 @@ class _Finder:
         events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
         events += [(match.start(), "default", match) for match in _DEFAULT.finditer(self.text)]
         events += [(match.start(), "given", match) for match in _GIVEN.finditer(self.text)]
+        if not self.shell.windows:
+            events += [(match.start(1), "set", match) for match in _SET.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
         for _, kind, match in sorted(events, key=lambda event: event[0])[:EVENTS]:
@@ -237,6 +260,12 @@ class _Finder:
         else:
             self.values[name] = value
         self._assign_more(end)
+
+    def _set(self, match: re.Match[str]) -> None:
+        name, end = match[1], self.text.find("\n", match.end())
+        words = Shell(self.text[: end if end >= 0 else None], self.values, lambda name: None).words(match.end())[0]
+        if name not in self.defines and not any(word.gaps for word in words):
+            self.values[name] = words if len(words) > 1 else words[0].text if words else ""
 
     def _assign_more(self, at: int) -> None:
         """A=1 B=2: the next of one line."""
@@ -392,6 +421,8 @@ class _Finder:
             words, self.end = listing
             if words and _program_at([words[0].text]) == 0:
                 words = words[1:]  # execve has the name twice
+            if name in _LOOSE and words and words[0].text[:1] != "-" and not words[0].gaps:
+                return None  # a label
             return self._command(match, words, start, tier) if words else None
         words, self.end = self._read(match.end(), around)
         while words and words[0].text == "--":
@@ -499,6 +530,10 @@ class _Finder:
         after = re.compile(r"\s*\)\s*(?=\.args?\()").match(text, end)
         if after is not None and around.quote:
             return Listing(self.shell, after.end()).read()
+        built = re.compile(r"\s*\)\s*;?[ \t]*\n").match(text, end)
+        named = re.search(r"(\w+)\s*=\s*[\w:.]+\(\s*$", text[around.line : around.start - 1]) if built else None
+        if built is not None and named is not None and around.quote:
+            return self._built(named[1], built.end())
         closed = re.compile(r"\s*\]").match(text, end)
         if closed is not None and around.quote:
             words, at = self._grown(([], closed.end()), around)
@@ -546,6 +581,15 @@ class _Finder:
             self.kept.pop(name[1], None)
         added, end = self._args(end) or ([], end)
         return words + added, end
+
+    def _built(self, name: str, at: int) -> tuple[list[Word], int] | None:
+        """The arguments of `let cmd = Command::new("…");` in the statements `cmd.arg(…)` that follow."""
+        words: list[Word] = []
+        end = at
+        while (more := re.compile(rf"\b{name}\s*\.args?\(").search(self.text, end)) is not None:
+            added, end = Listing(self.shell, more.end(), inside=True).read()
+            words += added
+        return (words, end) if words else None
 
     def _args(self, end: int) -> tuple[list[Word], int] | None:
         match = re.compile(r"\s*\n\s*(?:args:|CMD)[ \t]*(\[|\n([ \t]*)(?=-[ \t]))").match(self.text, end)

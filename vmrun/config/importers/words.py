@@ -112,9 +112,7 @@ class Reader:
             elif char in _BLANK:
                 self._end()
                 self.at += 1
-            elif (
-                char == "#" and self.word is None and not (self.shell.windows and text[self.at + 1 : self.at + 2] > " ")
-            ):
+            elif char == "#" and self.word is None and self._is_remark(text[self.at + 1 : self.at + 2]):
                 self._comment()
             elif text.startswith(('"""', "'''"), self.at) and self.word is None:
                 break
@@ -223,6 +221,10 @@ class Reader:
             return True
         self.at += 1
         return False
+
+    def _is_remark(self, after: str) -> bool:
+        """Whether a # begins one: not Ruby's #{x}, nor a word of cmd.exe's."""
+        return after != "{" and not (self.shell.windows and after > " ")
 
     def _angle(self) -> bool:
         """A placeholder such as <image>."""
@@ -384,6 +386,12 @@ class Reader:
             match = re.compile(rf"{char}([A-Za-z_~]\w*){char}|%~?[a-z]*\d").match(text, self.at)
             if match is not None:
                 self._variable(match[0], match[1] or "", quoted, "a variable")
+                self.at = match.end()
+                return True
+        if char == "#":
+            match = re.compile(r"#\{([^{}]*)\}").match(text, self.at)  # Ruby's
+            if match is not None:
+                self._variable(match[0], match[1] if NAME.fullmatch(match[1]) else "", quoted, "a placeholder")
                 self.at = match.end()
                 return True
         if char == "%" and self.shell.systemd:
