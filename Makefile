@@ -40,6 +40,7 @@ $(VENV)/.created:
 $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	@echo "compiling the C-level modules (a few minutes the first time)"
 	@$(PY) tools/compile.py
+	@$(PY) -m compileall -q accel vmrun
 	@$(INSTALL) -e .
 	@touch $@
 

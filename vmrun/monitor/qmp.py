@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from vmrun.monitor import table
+from vmrun.monitor.commands import control  # noqa: F401  # what every client begins with
 from vmrun.monitor.commands.introspect import version
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.jsonstream import JsonError, JsonStream
@@ -37,7 +38,6 @@ class QmpSession:
         self._waiting: list[object] = []
         self.busy = False  # with a long command: nothing more is read from the client
         self.on_idle: Callable[[], object] = lambda: None
-        self._commands = table.load()
         greeting = {"version": version(), "capabilities": ["oob"]}
         self.send({"QMP": greeting})
 
@@ -113,7 +113,7 @@ class QmpSession:
             raise QmpError("QMP input lacks member 'execute'")
         if not self.negotiated and name != "qmp_capabilities":
             raise QmpError("Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound")
-        command = self._commands.get(name)
+        command = table.find(name)
         if command is None:
             raise QmpError(f"The command {name} has not been found", "CommandNotFound")
         if "exec-oob" in request and name not in OOB:

@@ -23,7 +23,7 @@ class _Schema:
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
         self.names: dict[str, str] = {}
-        for command in table.commands.values():
+        for command in table.load().values():
             entry = {
                 "name": command.name,
                 "meta-type": "command",

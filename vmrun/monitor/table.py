@@ -130,6 +130,13 @@ def _members(value: dict[str, Any], kind: str, path: str) -> dict[str, Any]:
     return {name: check(item, names[name][1], f"{path}.{name}") for name, item in value.items()}
 
 
+def find(name: str) -> Command | None:
+    """The row of a command. The areas come in when a command is asked for that is in none of those that are there:
+    most clients begin with the few that every conversation has, and the others would hold up the greeting.
+    """
+    return commands.get(name) or load().get(name)
+
+
 def load() -> dict[str, Command]:
     """The table, with every area in it."""
     from vmrun.monitor.commands import AREAS

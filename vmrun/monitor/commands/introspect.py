@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmrun.monitor import schema
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import command, commands, enums, struct
+from vmrun.monitor.table import command, enums, load, struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def qmp_capabilities(monitor: Any, enable: list[str] | None = None) -> dict[str,
 @command("query-commands", returns="[CommandInfo]")
 def query_commands(monitor: Any) -> list[dict[str, str]]:
     """The names of all commands."""
-    return [{"name": name} for name in commands]
+    return [{"name": name} for name in load()]
 
 
 @command("query-qmp-schema", returns="[SchemaInfo]")
