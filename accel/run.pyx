@@ -111,6 +111,11 @@ cdef class RunControl:
         """True between start() and stop()."""
         return bool(vr_load(&self.going))
 
+    def thread_ids(self):
+        """The host's number of each processor's thread, in the order of their making."""
+        cdef CpuThread cpu
+        return [cpu.tid for cpu in self.cpus]
+
     def start(self):
         """Resume all processors."""
         cdef CpuThread cpu

@@ -35,7 +35,8 @@ ALLOWED = {
         "vmrun.firmware",
         "vmrun",
     ),
-    "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev"),
+    "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev",
+                      "vmrun.backends.objects"),
     "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",

@@ -209,13 +209,14 @@ class _Run(Runner):
         if config is None:
             from vmrun.machine.empty import build_empty
 
-            machine = build_empty(self.option.get("name", ""), chardevs, mux)
+            machine = build_empty(self.option.get("name", ""), chardevs, mux, self._objects())
             machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build
 
             # those of the monitors too, which the resolver does not know
             config["chardevs"] = {**chardevs, **config["chardevs"]}
+            config["objects"] = self._objects()
             machine = build(config, mux=mux)
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
@@ -225,6 +226,9 @@ class _Run(Runner):
             machine.close()
             raise
         return machine
+
+    def _objects(self) -> list[dict[str, Any]]:
+        return [values for _, values in self.option.get("objects", ())]
 
     def _backend_error(self, error: BackendError) -> QemuError:
         """A chardev that can't be had, by its option and in QEMU's words."""
@@ -273,6 +277,7 @@ class _Run(Runner):
             spec = self.wanted.chardevs[id]
             kind = "pretty" if pretty and kind == "control" else kind
             if id in self.early:
+                self.machine.board.listened.add(id)
                 monitors.adopt(self.early[id], spec, kind)
                 continue
             try:

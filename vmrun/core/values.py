@@ -35,3 +35,9 @@ def seconds(date: str) -> int | None:
             continue
         return timegm(moment) if FIRST_YEAR <= moment.tm_year <= LAST_YEAR else None
     return None
+
+# the kinds of objects of the host's side (vmrun.backends.objects), by QEMU's names
+OBJECTS = frozenset((
+    "iothread", "main-loop", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram", "rng-builtin",
+    "rng-random", "secret",
+))  # fmt: skip

@@ -10,6 +10,7 @@ from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
 from vmrun.core.input import InputRouter
+from vmrun.core.object import Object
 from vmrun.errors import BuildError, about
 from vmrun.machine.cpuid import apic_ids
 from vmrun.machine.runstate import CAUSES
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vmrun.core.loop import Loop
     from vmrun.core.object import Device
     from vmrun.core.surface import Scanout
+    from vmrun.core.userobject import UserObject
 
 LOW_ROM, MEBIBYTE = 0xC0000, 1 << 20
 PAGE = 0xFFF
@@ -65,9 +67,12 @@ class Board:
         self.flash = False  # whether the firmware is in a flash (cfi.pflash01)
         self.drives: dict[str, Drive] = {}
         self.chardevs: dict[str, CharBackend] = {}
+        self.listened: set[str] = set()  # chardevs that monitors have
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
+        self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
+        self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
         self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
@@ -148,6 +153,35 @@ class Board:
         roms = self.memory_map["option-roms"]
         base, size = int(roms["base"]), int(roms["size"])
         self.system_memory.add(Region.alias("option-roms-writable", self.ram_low, base, size), base, 2)
+
+    # --- objects of the host's side -----------------------------------------------------------------------
+
+    def add_object(self, values: dict[str, Any]) -> UserObject:
+        """Make one, of `qom-type`, `id` and its properties. BuildError in QEMU's words."""
+        from vmrun.backends.objects import make
+
+        made = make(values)
+        if made.name in self.objects.children:
+            raise BuildError(f"attempt to add duplicate property '{made.name}' to object (type 'container')")
+        made.complete(self)
+        self.objects.add_child(made)
+        return made
+
+    def user_object(self, id: str) -> UserObject:
+        """BuildError when there is none."""
+        found: Any = self.objects.children.get(id)
+        if found is None:
+            raise BuildError(f"object '{id}' not found")
+        made: UserObject = found
+        return made
+
+    def delete_object(self, id: str) -> None:
+        """BuildError when somebody holds it, or there is none."""
+        made = self.user_object(id)
+        if made.users:
+            raise BuildError(f"object '{id}' is in use, can not be deleted")
+        del self.objects.children[id]
+        made.release()
 
     # --- what devices ask for -----------------------------------------------------------------------------
 
@@ -258,6 +292,10 @@ class Board:
                 chardev.close()
         self.chardevs.clear()
         self.shared.clear()
+        made: Any
+        for made in self.objects.children.values():
+            made.release()
+        self.objects.children.clear()
 
 
 class Registers:

@@ -106,6 +106,8 @@ class _Builder:
         if choice.accelerator.own_apic:
             self.assembly.apic_system = apics.apic_system()
             choice.accelerator.set_message_bus(self.assembly.apic_system.bus)
+        for wanted in config.get("objects", ()):
+            board.add_object(wanted)
         if image is None:
             from vmrun.machine.direct import DirectBoot
 

@@ -567,3 +567,31 @@ class _Maker:
         core = self.apic_id >> thread_bits & (1 << _width(self.cores)) - 1
         package = self.apic_id >> thread_bits + _width(self.cores)
         self.add(0x8000001E, self.apic_id, (self.threads - 1) << 8 | core, package & 0xFF, 0)
+
+
+def describe(
+    cpus: dict[str, Any], model: dict[str, Any], host: list[dict[str, int]], *, kernel_apic: bool = True
+) -> dict[str, Any]:
+    """What a processor comes to: feature → whether it has it, by QEMU's names, and what identifies it."""
+    able: Leaves = {(e["function"], e["index"]): (e["eax"], e["ebx"], e["ecx"], e["edx"]) for e in host}
+    maker = _Maker(cpus, model, 0, able, kernel_apic)
+    maker.collect()
+    maker.filter()
+    signature = maker.signature()
+    family, number = signature >> 8 & 15, signature >> 4 & 15
+    if family == 15:
+        family += signature >> 20 & 255
+    if family == 6 or family >= 15:
+        number |= signature >> 12 & 0xF0
+    return {
+        **{name: maker.has(name) for name in features()["bits"]},
+        "family": family,
+        "model": number,
+        "stepping": signature & 15,
+        "vendor": maker.vendor(),
+        "model-id": str(maker.settings.get("model-id", model.get("model-id", ""))),
+        "min-level": maker.level,
+        "min-xlevel": maker.xlevel,
+        "pmu": maker.flag("pmu"),
+        "lmce": maker.flag("lmce"),
+    }

@@ -11,6 +11,7 @@ from vmrun.machine.machine import Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 NOTHING: dict[str, Any] = {
@@ -32,7 +33,9 @@ class EmptyMachine(Machine):
         self.resets += 1
 
 
-def build_empty(name: str, chardevs: dict[str, Any], mux: Any = None) -> Machine:
+def build_empty(
+    name: str, chardevs: dict[str, Any], mux: Any = None, objects: Sequence[dict[str, Any]] = ()
+) -> Machine:
     """It runs, and answers; no memory, no processor."""
     from accel.api import DeviceLock
 
@@ -44,4 +47,6 @@ def build_empty(name: str, chardevs: dict[str, Any], mux: Any = None) -> Machine
     if mux is not None:
         board.mux = mux(loop, lock)
     machine.attach_loop()
+    for wanted in objects:
+        board.add_object(wanted)
     return machine

@@ -66,6 +66,9 @@ class Machine:
         self.cpuid: list[list[dict[str, int]]] = []  # entries of each processor
         self.restored = ""  # the run state of the saved machine that this one goes on from
         self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
+        self.migrate_capabilities: set[str] = set()
+        self.migrate_parameters: dict[str, Any] = {}
+        self.dump: dict[str, Any] = {}  # how the last dump of memory stands, as query-dump tells it
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []

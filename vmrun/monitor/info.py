@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vmrun.core.interfaces import PciFunction
-from vmrun.monitor.commands.machine import chardevs, cpus, uuid
+from vmrun.monitor.commands.chardevs import chardevs
+from vmrun.monitor.commands.machine import cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.qom import Tree, declared

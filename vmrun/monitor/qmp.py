@@ -22,27 +22,42 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 _encode = json.JSONEncoder(check_circular=False).encode
+MOST_WAITING = 8  # commands behind a long one
 _KNOWN = {"execute", "exec-oob", "arguments", "id"}
-# Commands that may overtake others; here none has to wait, so none is in need of it.
-OOB: frozenset[str] = frozenset()
 
 
 class QmpSession:
     """`feed` what the client sent; `send(bytes)` is called with what it shall get, the greeting first."""
 
-    def __init__(self, machine: Machine, send: Callable[[bytes], object], pretty: bool = False) -> None:
-        self.machine, self._send = machine, send
+    def __init__(
+        self, machine: Machine, send: Callable[[bytes], object], pretty: bool = False, client: Any = None
+    ) -> None:
+        self.machine, self._send, self._client = machine, send, client
+        self.fds: dict[str, int] = {}  # getfd's, by name
         self._encode = json.JSONEncoder(indent=4).encode if pretty else _encode
         self.negotiated = self.oob = False
         self._stream = JsonStream()
         self._waiting: list[object] = []
-        self.busy = False  # with a long command: nothing more is read from the client
+        self.working = False  # with a long command: the next one waits for its answer
         self.on_idle: Callable[[], object] = lambda: None
         greeting = {"version": version(), "capabilities": ["oob"]}
         self.send({"QMP": greeting})
 
     def send(self, message: dict[str, Any]) -> None:
         self._send(self._encode(message).encode() + b"\r\n")
+
+    def received(self) -> int:
+        """The descriptor that came with what was sent last, which is the caller's from now on; -1 for none."""
+        waiting: list[int] = getattr(self._client, "received", None) or []
+        return waiting.pop(0) if waiting else -1
+
+    def close(self) -> None:
+        """The client has gone."""
+        import os
+
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
 
     def event(self, line: bytes) -> None:
         """An event for everybody, encoded already; not before the negotiation."""
@@ -51,13 +66,22 @@ class QmpSession:
         elif self.negotiated:
             self.send(json.loads(line))
 
+    @property
+    def busy(self) -> bool:
+        """Nothing more is read from the client. With out-of-band commands a few may wait behind a long one."""
+        return self.working and (not self.oob or len(self._waiting) >= MOST_WAITING)
+
     def feed(self, data: bytes) -> None:
-        self._waiting += self._stream.feed(data)
+        for value in self._stream.feed(data):
+            if self.oob and isinstance(value, dict) and "exec-oob" in value and self.working:
+                self._answer(value)
+            else:
+                self._waiting.append(value)
         self._go_on()
 
     def _go_on(self) -> None:
         """One command after the other: what comes after a long one waits for its answer."""
-        while self._waiting and not self.busy:
+        while self._waiting and not self.working:
             value = self._waiting.pop(0)
             if isinstance(value, JsonError):
                 self.send({"error": QmpError(str(value)).plain()})
@@ -71,7 +95,7 @@ class QmpSession:
         try:
             result = self._execute(request)
             if isinstance(result, Work):
-                self.busy = True
+                self.working = True
                 result.start(lambda value, error: self._finish(reply, value, error))
                 return
             reply["return"] = result
@@ -88,7 +112,7 @@ class QmpSession:
             reply["return"] = {} if value is None else value
         else:
             reply["error"] = error.plain()
-        self.busy = False
+        self.working = False
         self.send(reply)
         self._go_on()
         if not self.busy:
@@ -116,7 +140,7 @@ class QmpSession:
         command = table.find(name)
         if command is None:
             raise QmpError(f"The command {name} has not been found", "CommandNotFound")
-        if "exec-oob" in request and name not in OOB:
+        if "exec-oob" in request and not command.oob:
             raise QmpError(f"The command {name} does not support OOB")
         result = command.handler(self, **command.arguments(given))
         return {} if result is None else result

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import vmrun.backends.objects as objects
 from vmrun.core.object import Device, Object
 from vmrun.core.props import props_of
+from vmrun.core.userobject import UserObject
+from vmrun.errors import BuildError
 from vmrun.machine.processor import Processor
 from vmrun.monitor.errors import QmpError, no_device
 
@@ -14,16 +17,44 @@ if TYPE_CHECKING:
 # vmrun's property types in QOM's words
 TYPES = {"size": "size", "enum": "str", "pci-addr": "int32", "mac": "str", "drive": "str", "chardev": "str"}
 TYPES |= {"netdev": "str", "link": "str"}
+_KIND = {bool: "bool", int: "int", str: "string", list: "X86CPUFeatureWordInfo"}
+DEVICE = (("parent_bus", "link<bus>"), ("realized", "bool"), ("hotplugged", "bool"), ("hotpluggable", "bool"))
+# what a machine tells beside its parts
+MACHINE = {
+    **{"usb": "bool", "graphics": "bool", "hpet": "bool", "acpi": "OnOffAuto", "smm": "OnOffAuto"},
+    **{"vmport": "OnOffAuto", "mem-merge": "bool", "dump-guest-core": "bool", "kernel": "string"},
+    **{"initrd": "string", "append": "string", "smp": "SMPConfiguration", "memory": "MemorySizeConfiguration"},
+    **{"memory-backend": "link<memory-backend>", "rtc-time": "struct tm", "pit": "OnOffAuto"},
+}
+FEATURE_LEAVES = {
+    **{(1, 0): ("edx", "ecx"), (7, 0): ("ebx", "ecx", "edx"), (7, 1): ("eax",), (6, 0): ("eax",)},
+    **{(0xD, 1): ("eax",), (0x80000001, 0): ("edx", "ecx"), (0x80000007, 0): ("edx",), (0x80000008, 0): ("ebx",)},
+    **{(0x8000000A, 0): ("edx",), (0x40000001, 0): ("eax", "edx")},
+}
 ABSTRACT = {"device": "object", "bus": "object", "pci-device": "device", "isa-device": "device"}
-ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device"}
+ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device", "machine": "object", "x86-machine": "machine"}
+ABSTRACT |= {"generic-pc-machine": "x86-machine", "memory-backend": "object", "rng-backend": "object"}
+ABSTRACT |= {"secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
 _PARENTS = {"PCI": "pci-device", "ISA": "isa-device", "IDE": "ide-device", None: "sys-bus-device"}
 
 
 class Tree:
-    """The tree of one machine: /machine is its root object; /chardevs and /objects stand beside it."""
+    """The tree of one machine: /machine is its root object; /objects and /chardevs stand beside it."""
 
     def __init__(self, machine: Any) -> None:
         self.machine = machine
+
+    def tops(self) -> dict[str, Object]:
+        """What stands in the root."""
+        return {"objects": self.machine.board.objects, "machine": self.machine.root, "chardevs": self._chardevs()}
+
+    def _chardevs(self) -> Object:
+        top = Object("chardevs")
+        for name, spec in self.machine.config["chardevs"].items():
+            child = Object(name)
+            child.driver = f"chardev-{spec['type']}"
+            top.add_child(child)
+        return top
 
     def resolve(self, path: str) -> Object | None:
         """An absolute path, or the end of one that fits exactly one object. None for the root. DeviceNotFound."""
@@ -31,9 +62,11 @@ class Tree:
         if path.startswith("/"):
             if not parts:
                 return None
-            found = [self._follow(self.machine.root, parts[1:])] if parts[0] == "machine" else [None]
+            top = self.tops().get(parts[0])
+            found = [self._follow(top, parts[1:]) if top is not None else None]
         else:
-            found = [self._follow(node, parts) for node in self.machine.root.walk()] if parts else []
+            tops = self.tops().values()
+            found = [self._follow(node, parts) for top in tops for node in top.walk()] if parts else []
         hits = {id(node): node for node in found if node is not None}
         if len(hits) != 1:
             raise no_device(path)
@@ -41,33 +74,38 @@ class Tree:
 
     def _follow(self, node: Object, parts: list[str]) -> Object | None:
         for part in parts:
-            below = node.children.get(part)
+            below = node.children.get(part) or self._numbered(node, part)
             if below is None:
                 return None
             node = below
         return node
 
+    def _numbered(self, node: Object, part: str) -> Object | None:
+        """/machine/unattached/device[N], as QEMU numbers what nobody named: the processors first."""
+        if node is not self.machine.assembly.board_parts or part[:7] != "device[" or part[-1] != "]":
+            return None
+        every = sorted(node.children.values(), key=lambda child: not isinstance(child, Processor))
+        number = part[7:-1]
+        return every[int(number)] if number.isdecimal() and int(number) < len(every) else None
+
     # --- properties -----------------------------------------------------------------------------------------
 
     def properties(self, path: str) -> list[dict[str, Any]]:
         node = self.resolve(path)
-        if node is None:
-            return [
-                {"name": "type", "type": "string"},
-                {"name": "machine", "type": f"child<{self.machine.config['machine']}-machine>"},
-            ]
         found = [{"name": "type", "type": "string"}]
+        if node is None:
+            return found + [{"name": name, "type": f"child<{self.type_of(top)}>"} for name, top in self.tops().items()]
+        if node is self.machine.root:
+            found += [{"name": name, "type": kind} for name, kind in MACHINE.items()]
         if isinstance(node, Device):
-            found += [
-                {"name": "parent_bus", "type": "link<bus>"},
-                {"name": "realized", "type": "bool"},
-                {"name": "hotplugged", "type": "bool"},
-                {"name": "hotpluggable", "type": "bool"},
-            ]
-            found += [describe(prop) for prop in declared(type(node))]
+            found += [{"name": name, "type": kind} for name, kind in DEVICE]
+            found += [described(prop) for prop in declared(type(node))]
+        if isinstance(node, UserObject):
+            found += [described(prop) for prop in declared(type(node))]
         if isinstance(node, Processor):
-            types = {bool: "bool", int: "int"}
-            found += [{"name": name, "type": types[type(value)]} for name, value in node.values.items()]
+            values = {**self.features(), **self.processor(node)}
+            found += [{"name": "parent_bus", "type": "link<bus>"}]
+            found += [{"name": name, "type": _KIND[type(value)]} for name, value in values.items()]
         found += [{"name": child.name, "type": f"child<{self.type_of(child)}>"} for child in node.children.values()]
         return found
 
@@ -76,18 +114,26 @@ class Tree:
             return "container"
         if node is self.machine.root:
             return f"{self.machine.config['machine']}-machine"
-        return node.driver if isinstance(node, Device | Processor) else "container"
+        return node.driver if node.driver != "object" else "container"
 
     def get(self, path: str, name: str) -> Any:
         node = self.resolve(path)
         if name == "type":
             return self.type_of(node)
-        if node is None and name == "machine":
-            return "/machine"
+        if node is None and name in self.tops():
+            return f"/{name}"
+        if node is self.machine.root and name in MACHINE:
+            return self._machine(name)
         if node is not None and name in node.children:
             return node.children[name].path
-        if isinstance(node, Processor) and name in node.values:
-            return node.values[name]
+        if isinstance(node, Processor):
+            values = {**self.features(), **self.processor(node)}
+            if name in values:
+                return values[name]
+        if isinstance(node, UserObject):
+            values = node.shown()
+            if name in values:
+                return "" if values[name] is None else values[name]
         if isinstance(node, Device):
             known = props_of(type(node))
             if name in known and name != "id":
@@ -102,17 +148,89 @@ class Tree:
             }
             if name in fixed:
                 return fixed[name]
+            more = getattr(node, "qom_values", None)  # what a device tells beside its properties
+            if more is not None and name in more():
+                return more()[name]
         raise QmpError(f"Property '{self.type_of(node)}.{name}' not found")
+
+    def features(self) -> dict[str, Any]:
+        """Every feature of the machine's processors by name, and what identifies them."""
+        from vmrun.monitor.commands.cpus import expand
+
+        cpus = self.machine.config["cpus"]
+        return expand(self.machine, cpus["model"], cpus.get("features", {}))
+
+    def processor(self, node: Processor) -> dict[str, Any]:
+        return {**node.values, "hotpluggable": True, "filtered-features": [], "feature-words": self._words(node.index)}
+
+    def _words(self, index: int) -> list[dict[str, Any]]:
+        """X86CPUFeatureWordInfo of the leaves that a processor has."""
+        entries = self.machine.cpuid[index] if index < len(self.machine.cpuid) else []
+        rows = []
+        for entry in entries:
+            if (entry["function"], entry["index"]) in FEATURE_LEAVES:
+                for register in FEATURE_LEAVES[entry["function"], entry["index"]]:
+                    row = {"cpuid-input-eax": entry["function"], "cpuid-register": register.upper()}
+                    if entry["flags"] & 1:
+                        row["cpuid-input-ecx"] = entry["index"]
+                    rows.append({**row, "features": entry[register]})
+        return rows
+
+    def _machine(self, name: str) -> Any:
+        config, board = self.machine.config, self.machine.board
+        cpus = config["cpus"]
+        if name == "smp":
+            kept = {key: int(cpus.get(key, 1)) for key in ("sockets", "cores", "threads")}
+            count = int(cpus["count"])
+            return {"cpus": count, "dies": 1, **kept, "maxcpus": int(cpus.get("maxcpus") or count)}
+        if name == "memory":
+            return {"size": board.ram_size, "max-size": board.ram_size, "slots": 0}
+        if name == "rtc-time":
+            clock = next((device for device in board.devices.values() if device.driver == "mc146818rtc"), None)
+            return clock_time(clock, board)
+        if name == "memory-backend":
+            return f"/objects/{config['memory-backend']}" if config.get("memory-backend") else ""
+        text = {"kernel": "kernel", "initrd": "initrd", "append": "append"}
+        if name in text:
+            return str(config.get(text[name]) or "")
+        values = {"usb": False, "graphics": bool(board.consoles), "hpet": "hpet" in self._drivers()}
+        return values.get(name, MACHINE[name] == "bool")
+
+    def _drivers(self) -> set[str]:
+        return {device.driver for device in self.machine.devices.values()}
 
     def set(self, path: str, name: str, value: Any) -> None:
         """No property of a device that the guest sees may change; what can is set by commands of its own."""
         node = self.resolve(path)
         self.get(path, name)
+        if isinstance(node, UserObject) and name in node.changeable:
+            try:
+                node.set_props({name: value})
+            except BuildError:
+                raise QmpError(f"Invalid parameter type for '{name}'") from None
+            node.changed(name)
+            return
+        changes = getattr(node, "qom_changes", None)  # name → function: what a device lets be changed while it runs
+        if changes is not None and name in changes():
+            changes()[name](value)
+            return
         if isinstance(node, Device) and name in props_of(type(node)):
             raise QmpError(
                 f"Attempt to set property '{name}' on {_label(node)} (type '{node.driver}') after it was realized"
             )
         raise QmpError("Insufficient permission to perform this operation")
+
+
+def clock_time(clock: Any, board: Any) -> dict[str, int]:
+    """The date and time of the guest's clock chip, as C's struct tm."""
+    import time
+
+    seconds = getattr(getattr(clock, "chip", None), "seconds", None)
+    moment = time.gmtime(int(seconds) if isinstance(seconds, int) else None)
+    return {
+        **{"tm_year": moment.tm_year - 1900, "tm_mon": moment.tm_mon - 1, "tm_mday": moment.tm_mday},
+        **{"tm_hour": moment.tm_hour, "tm_min": moment.tm_min, "tm_sec": moment.tm_sec},
+    }
 
 
 def _label(node: Device) -> str:
@@ -128,8 +246,13 @@ def declared(cls: type) -> list[Any]:
     return [prop for name, prop in props_of(cls).items() if name != "id"]
 
 
+def described(prop: Any) -> dict[str, Any]:
+    """ObjectPropertyInfo of a Prop, as an object has it."""
+    return {key: value for key, value in describe(prop).items() if key != "default-value"}
+
+
 def describe(prop: Any) -> dict[str, Any]:
-    """ObjectPropertyInfo of a Prop."""
+    """ObjectPropertyInfo of a Prop, as a type has it."""
     row = {"name": prop.name, "type": TYPES.get(prop.type, prop.type)}
     if prop.doc:
         row["description"] = prop.doc
@@ -153,17 +276,40 @@ def drivers() -> dict[str, Any]:
 def parent_of(name: str) -> str:
     if name in ABSTRACT:
         return ABSTRACT[name]
+    if name in objects.KINDS:
+        return objects.PARENTS.get(name, "object")
+    if name.endswith("-machine"):
+        return "generic-pc-machine" if name != "none-machine" else "machine"
+    if name.endswith("-x86_64-cpu"):
+        return "x86_64-cpu"
+    if name.startswith("chardev-"):
+        return "chardev"
     return _PARENTS.get(drivers()[name]["bus"], "device")
+
+
+def every() -> list[str]:
+    """The types that an object can have."""
+    from vmrun.config.cpumodels import model_names
+    from vmrun.config.machinetypes import type_names
+    from vmrun.monitor.commands.chardevs import KINDS
+
+    return [
+        *drivers(),
+        *objects.KINDS,
+        *(f"{name}-machine" for name in (*type_names(), "none")),
+        *(f"{name}-x86_64-cpu" for name in model_names("qemu") if name != "default"),
+        *(f"chardev-{name}" for name in KINDS),
+    ]
 
 
 def types(implements: str = "", abstract: bool = False) -> list[dict[str, Any]]:
     """ObjectTypeInfo of drivers and, if wanted, the classes above them; those below `implements` only."""
     found: list[dict[str, Any]] = []
-    for name in [*drivers(), *(ABSTRACT if abstract else ())]:
+    for name in [*every(), *(ABSTRACT if abstract else ())]:
         line = [name]
         while line[-1] != "object":
             line.append(parent_of(line[-1]))
-        if not implements or implements in line:
+        if not implements or implements in line or implements == "user-creatable" and name in objects.KINDS:
             row: dict[str, Any] = {"name": name, "parent": line[1]}
             if name in ABSTRACT:
                 row["abstract"] = True
@@ -177,5 +323,26 @@ def type_properties(name: str) -> list[dict[str, Any]]:
 
     row = drivers().get(name)
     if row is None:
+        if name in every():
+            raise QmpError("Parameter 'typename' expects a non-abstract device type")
         raise no_device(name)
     return [describe(prop) for prop in declared(registry.find(name, row["module"]))]
+
+
+def all_properties(name: str) -> list[dict[str, Any]]:
+    """Those that qom-list-properties tells: of devices, objects and machines. DeviceNotFound."""
+    first = [{"name": "type", "type": "string"}]
+    fixed = first + [{"name": word, "type": kind} for word, kind in DEVICE]
+    if name in ABSTRACT:
+        return fixed if "device" in name else first
+    if name in objects.KINDS:
+        rows = [described(prop) for prop in declared(objects.kind_class(name))]
+        return first + [{"name": row["name"], "type": row["type"]} for row in rows]
+    if name in drivers():
+        rows = type_properties(name)
+        return fixed + [{key: value for key, value in row.items() if key != "default-value"} for row in rows]
+    if name in every():
+        if name.endswith("-machine"):
+            return first + [{"name": word, "type": kind} for word, kind in MACHINE.items() if word != "rtc-time"]
+        return fixed if name.endswith("-cpu") else first
+    raise QmpError(f"Class '{name}' not found", "DeviceNotFound")

@@ -10,8 +10,27 @@ if TYPE_CHECKING:
 
 META = ("builtin", "enum", "array", "object", "alternate", "command", "event")
 table.enums["SchemaMetaType"] = META
-# SchemaInfo is a union by meta-type; clients read it as it comes.
-table.struct("SchemaInfo", name="str", meta_type="SchemaMetaType")
+table.enums["JSONType"] = ("string", "number", "int", "boolean", "null", "object", "array", "value")
+table.struct("SchemaInfoBuiltin", {"json-type": "JSONType"})
+table.struct("SchemaInfoEnumMember", {"name": "str", "features?": "[str]"})
+table.struct("SchemaInfoEnum", {"members": "[SchemaInfoEnumMember]", "values": "[str]"})
+table.struct("SchemaInfoArray", {"element-type": "str"})
+table.struct("SchemaInfoObjectMember", {"name": "str", "type": "str", "default?": "any", "features?": "[str]"})
+table.struct("SchemaInfoObjectVariant", {"case": "str", "type": "str"})
+table.struct(
+    "SchemaInfoObject",
+    {"members": "[SchemaInfoObjectMember]", "tag?": "str", "variants?": "[SchemaInfoObjectVariant]"},
+)
+table.struct("SchemaInfoAlternateMember", {"type": "str"})
+table.struct("SchemaInfoAlternate", {"members": "[SchemaInfoAlternateMember]"})
+table.struct("SchemaInfoCommand", {"arg-type": "str", "ret-type": "str", "allow-oob?": "bool"})
+table.struct("SchemaInfoEvent", {"arg-type": "str"})
+table.union(
+    "SchemaInfo",
+    "meta-type",
+    {"name": "str", "meta-type": "SchemaMetaType", "features?": "[str]"},
+    {kind: f"SchemaInfo{kind.capitalize()}" for kind in META},
+)
 
 
 def describe() -> list[dict[str, Any]]:
@@ -24,12 +43,19 @@ class _Schema:
         self.entries: list[dict[str, Any]] = []
         self.names: dict[str, str] = {}
         for command in table.load().values():
-            entry = {
+            entry: dict[str, Any] = {
                 "name": command.name,
                 "meta-type": "command",
-                "arg-type": self.members(f"{command.name}-arg", command.args),
                 "ret-type": self.type(command.returns) if command.returns else self.members("", {}),
             }
+            if command.shape:
+                entry["arg-type"] = self.type(command.shape)
+            else:
+                entry["arg-type"] = self.members(f"{command.name}-arg", command.args)
+            if command.features:
+                entry["features"] = list(command.features)
+            if command.oob:
+                entry["allow-oob"] = True
             self.entries.append(entry)
         for name, members in table.events.items():
             arg = self.members(f"{name}-arg", members)
@@ -42,13 +68,21 @@ class _Schema:
             return self.names[key]
         name = self.names[key] = str(len(self.names))
         rows: list[dict[str, Any]] = []
-        entry = {"name": name, "meta-type": "object", "members": rows}
+        entry: dict[str, Any] = {"name": name, "meta-type": "object", "members": rows}
         self.entries.append(entry)
         for member, kind in members.items():
             row: dict[str, Any] = {"name": member.removesuffix("?"), "type": self.type(kind)}
             if member.endswith("?"):
                 row["default"] = None
             rows.append(row)
+        if key in table.unions:
+            tag, cases = table.unions[key]
+            entry["tag"] = tag
+            entry["variants"] = [{"case": case, "type": self.type(of)} for case, of in cases.items()]
+            named = members.get(tag)
+            for case in table.enums.get(named or "", ()):
+                if case not in cases:
+                    entry["variants"].append({"case": case, "type": self.members("", {})})
         return name
 
     def type(self, kind: str) -> str:
@@ -57,6 +91,12 @@ class _Schema:
         if kind in self.names:
             return self.names[kind]
         entry: dict[str, Any]
+        if kind in table.alternates:
+            name = self.names[kind] = str(len(self.names))
+            entry = {"name": name, "meta-type": "alternate", "members": []}
+            self.entries.append(entry)
+            entry["members"] = [{"type": self.type(one)} for one in table.alternates[kind]]
+            return name
         if kind[0] == "[":
             inner = self.type(kind[1:-1])
             if kind in self.names:  # a type that holds a list of itself

@@ -39,6 +39,7 @@ class Monitors:
         """A monitor on a chardev of the machine file. A server socket takes any number of clients, and is returned if
         the machine shall wait for the first. BackendError says what is in the way.
         """
+        self.machine.board.listened.add(id)
         try:
             if spec["type"] == "socket" and not spec.get("telnet") and not spec.get("mux"):
                 if not spec.get("server"):
@@ -119,7 +120,7 @@ class Monitors:
         if kind in ("control", "pretty"):
             from vmrun.monitor.qmp import QmpSession
 
-            made = QmpSession(self.machine, send, pretty=kind == "pretty")
+            made = QmpSession(self.machine, send, kind == "pretty", client)
             if client is not None:
                 made.on_idle = client.look
             self.qmp[id(client if client is not None else made)] = made
@@ -136,7 +137,9 @@ class Monitors:
         return line
 
     def forget(self, key: Any) -> None:
-        self.qmp.pop(id(key), None)
+        session = self.qmp.pop(id(key), None)
+        if session is not None:
+            session.close()
 
     def _gone(self, client: Client) -> None:
         self.clients.discard(client)
@@ -162,6 +165,8 @@ class Monitors:
         for listener in self.listeners:
             listener.close()
         self.listeners.clear()
+        for session in self.qmp.values():
+            session.close()
         self.qmp.clear()
         if self.terminal is not None:
             self.terminal.close()

@@ -30,6 +30,10 @@ SIMPLE = {
 _PYTHON: dict[str, Any] = {"str": str, "int": int, "number": (int, float), "bool": bool}
 
 structs: dict[str, Members] = {}
+# of a structure whose further members depend on the value of one: (that member, value → structure with them)
+unions: dict[str, tuple[str, dict[str, str]]] = {}
+# one of several types
+alternates: dict[str, tuple[str, ...]] = {}
 enums: dict[str, tuple[str, ...]] = {}
 commands: dict[str, Command] = {}
 events: dict[str, Members] = {}
@@ -39,10 +43,15 @@ event_docs: dict[str, str] = {}
 class Command:
     """One row."""
 
-    __slots__ = ("area", "args", "doc", "gen", "handler", "name", "optional", "required", "returns")
+    __slots__ = (
+        "area", "args", "doc", "features", "gen", "handler", "name", "oob", "optional", "required", "returns", "shape",
+    )  # fmt: skip
 
     def __init__(self, name: str, args: Members, returns: str, handler: Callable[..., Any], gen: bool) -> None:
         self.name, self.args, self.returns, self.handler, self.gen = name, args, returns, handler, gen
+        self.shape = ""  # the structure that the schema tells of the arguments, where they are checked elsewhere
+        self.features: tuple[str, ...] = ()
+        self.oob = False
         self.required = {key: kind for key, kind in args.items() if not key.endswith("?")}
         self.optional = {key[:-1]: kind for key, kind in args.items() if key.endswith("?")}
         self.doc = " ".join((handler.__doc__ or "").split())
@@ -69,12 +78,22 @@ class Command:
 
 
 def command(
-    name: str, args: Members | None = None, returns: str = "", *, gen: bool = True
+    name: str,
+    args: Members | None = None,
+    returns: str = "",
+    *,
+    gen: bool = True,
+    shape: str = "",
+    features: tuple[str, ...] = (),
+    oob: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Put a handler into the table; it is called as handler(monitor, **arguments), dashes as underscores."""
+    """Put a handler into the table; it is called as handler(monitor, **arguments), dashes as underscores. `oob`: it
+    may overtake others, and neither waits nor takes the device lock.
+    """
 
     def put(handler: Callable[..., Any]) -> Callable[..., Any]:
-        commands[name] = Command(name, args or {}, returns, handler, gen)
+        row = commands[name] = Command(name, args or {}, returns, handler, gen)
+        row.shape, row.features, row.oob = shape, features, oob
         return handler
 
     return put
@@ -86,6 +105,19 @@ def struct(name: str, written: Members | None = None, /, **members: str) -> None
         (key[:-1].replace("_", "-") + "?" if key.endswith("_") else key.replace("_", "-")): kind
         for key, kind in members.items()
     }
+
+
+def union(name: str, tag: str, base: Members, cases: dict[str, str]) -> None:
+    """A structure whose member `tag`, of an enumeration, tells which further members there are."""
+    structs[name], unions[name] = base, (tag, cases)
+
+
+def wrapped(name: str, kinds: str, cases: dict[str, str]) -> None:
+    """The union {type, data}: the type of `data` by the value of `type`, which is of the enumeration `kinds`."""
+    enums[kinds] = tuple(cases)
+    for case, kind in cases.items():
+        structs[f"{name}-{case}"] = {"data": kind}
+    union(name, "type", {"type": kinds}, {case: f"{name}-{case}" for case in cases})
 
 
 def event(name: str, doc: str, members: Members | None = None) -> None:
@@ -103,8 +135,11 @@ def check(value: Any, kind: str, path: str) -> Any:
         if not isinstance(value, str):
             raise QmpError(f"Invalid parameter type for '{path}', expected: string")
         if value not in enums[kind]:
-            raise QmpError(f"Parameter '{path}' does not accept value '{value}'")
+            name = path.rpartition(".")[2]
+            raise QmpError(f"Parameter '{name}' does not accept value '{value}'")
         return value
+    if kind in alternates:
+        return _alternate(value, kind, path)
     if kind in structs:
         if not isinstance(value, dict):
             raise QmpError(f"Invalid parameter type for '{path}', expected: object")
@@ -119,15 +154,37 @@ def check(value: Any, kind: str, path: str) -> Any:
     return value
 
 
+def _alternate(value: Any, kind: str, path: str) -> Any:
+    """By the JSON type of the value."""
+    for one in alternates[kind]:
+        shape = dict if one in structs else str if one in enums else list if one[0] == "[" else _PYTHON.get(one)
+        if one == "null" and value is None:
+            return value
+        if shape is not None and isinstance(value, shape) and (not isinstance(value, bool) or one == "bool"):
+            return check(value, one, path)
+    raise QmpError(f"Invalid parameter type for '{path}', expected: {kind}")
+
+
 def _members(value: dict[str, Any], kind: str, path: str) -> dict[str, Any]:
-    names = {name.removesuffix("?"): (name[-1] != "?", of) for name, of in structs[kind].items()}
+    written, path = structs[kind], f"{path}." if path else ""
+    if kind in unions:
+        tag, cases = unions[kind]
+        of = written.get(tag)
+        if of is not None:
+            if tag not in value:
+                raise QmpError(f"Parameter '{path}{tag}' is missing")
+            case = cases.get(check(value[tag], of, f"{path}{tag}"))
+        else:
+            case = cases.get(value.get(tag, ""))
+        written = {**written, **(structs[case] if case is not None else {})}
+    names = {name.removesuffix("?"): (name[-1] != "?", of) for name, of in written.items()}
     for name, (needed, _) in names.items():
         if needed and name not in value:
-            raise QmpError(f"Parameter '{path}.{name}' is missing")
+            raise QmpError(f"Parameter '{path}{name}' is missing")
     for name in value:
         if name not in names:
-            raise QmpError(f"Parameter '{path}.{name}' is unexpected")
-    return {name: check(item, names[name][1], f"{path}.{name}") for name, item in value.items()}
+            raise QmpError(f"Parameter '{path}{name}' is unexpected")
+    return {name: check(item, names[name][1], f"{path}{name}") for name, item in value.items()}
 
 
 def find(name: str) -> Command | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Make = Callable[["Client"], Session]
 
 CHUNK = 65536
+MOST_FDS = 16
 BUSY = 1 << 16
 LIMIT = 8 << 20
 PATIENCE = 30.0
@@ -48,6 +49,8 @@ class Client:
         self.pending = bytearray()
         self.closed = self.ending = False
         self.heard = False  # anything from the peer
+        self.received: list[int] = []  # descriptors that came along, the newest MOST_FDS
+        self.channel: Any = _unix(read_fd) if owned else None
         self._watch: Delay | None = None
         self.session = make(self)
         if not self.closed:
@@ -100,8 +103,11 @@ class Client:
             self._watch.cancel()
         for fd in {self.read_fd, self.write_fd} - {-1}:
             self.loop.remove_fd(fd)
-        for fd in self.owned:
+        if self.channel is not None:
+            self.channel.close()
+        for fd in (*self.owned, *self.received):
             os.close(fd)
+        self.received.clear()
         if self.on_close is not None:
             self.on_close(self)
 
@@ -142,7 +148,7 @@ class Client:
 
     def _on_readable(self) -> None:
         try:
-            data = os.read(self.read_fd, CHUNK)
+            data = os.read(self.read_fd, CHUNK) if self.channel is None else self._receive()
         except BlockingIOError:
             return
         except OSError:
@@ -156,6 +162,32 @@ class Client:
                 self._interest()
         else:
             self.close()
+
+
+    def _receive(self) -> bytes:
+        """What was sent, and the descriptors with it."""
+        data, more, _, _ = self.channel.recvmsg(CHUNK, _socket.CMSG_SPACE(4 * MOST_FDS))
+        for level, kind, body in more:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                for at in range(0, len(body) // 4 * 4, 4):
+                    fd = int.from_bytes(body[at : at + 4], "little")
+                    os.set_inheritable(fd, False)
+                    self.received.append(fd)
+        while len(self.received) > MOST_FDS:
+            os.close(self.received.pop(0))
+        return bytes(data)
+
+
+def _unix(fd: int) -> Any:
+    """The descriptor as a socket that carries descriptors, a copy of its own; None for anything else."""
+    try:
+        found = _socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return None
+    if found.family == _socket.AF_UNIX:
+        return found
+    found.close()
+    return None
 
 
 METHODS = (b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE")

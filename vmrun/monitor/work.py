@@ -25,6 +25,7 @@ class Work:
         self.machine, self.function, self.then = machine, function, then
         self.ended = False
         self.told: Callable[[QmpError], Any] | None = None  # an answer made of an error
+        self.after: Callable[[QmpError | None], object] = lambda error: None  # before the answer, on the main loop
         self._over = _thread.allocate_lock()
 
     def map(self, then: Callable[[Any], Any]) -> Work:
@@ -40,6 +41,7 @@ class Work:
 
         def finish(value: Any, error: QmpError | None) -> None:
             self.machine.works.remove(self)
+            self.after(error)
             if error is None:
                 try:
                     value = self.then(value)

@@ -104,7 +104,7 @@ def test_a_migration_can_be_given_up(talk: Talk, tmp_path: pathlib.Path) -> None
         ("exec:cat>x", "'exec:' is not there; vmrun migrates to files: file:PATH"),
         ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH"),
         ("fd:3", "'fd:' is not there; vmrun migrates to files: file:PATH"),
-        ("nothing", "unknown migration protocol: nothing"),
+        ("nothing", "Parameter 'uri' expects a valid migration protocol"),
         ("file:", "file: needs a path"),
         ("file:/x,offset=4096", "file: takes no offset; the state has a file of its own"),
     ],

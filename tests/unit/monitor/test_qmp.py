@@ -169,11 +169,13 @@ def test_events_wait_for_the_negotiation(pc: Driven) -> None:
 
 # commands that need one of two parameters
 TRAYS = ("eject", "blockdev-open-tray", "blockdev-close-tray", "blockdev-change-medium")
+# … or something that this machine has not, or a descriptor
+LACKING = ("migrate-pause", "query-balloon", "query-vm-generation-id", "x-exit-preconfig", "add-fd", "system_wakeup")
 
 
 def test_every_command_without_parameters_answers(talk: Talk) -> None:
     for command in table.load().values():
-        if not command.required and command.name not in ("quit", "qmp_capabilities", "system_wakeup", *TRAYS):
+        if not command.required and command.name not in ("quit", "qmp_capabilities", *LACKING, *TRAYS):
             answer = talk.ask(command.name)
             assert "return" in answer, (command.name, answer)
 
@@ -189,7 +191,7 @@ def test_no_argument_of_any_kind_breaks_a_command(talk: Talk, value: object) -> 
 
 def test_what_commands_return_is_what_the_schema_says(talk: Talk) -> None:
     for command in table.load().values():
-        if not command.required and command.returns and command.name not in ("query-qmp-schema", "quit"):
+        if not command.required and command.returns and command.name not in ("quit", *LACKING):
             table.check(talk.result(command.name), command.returns, command.name)
 
 

@@ -92,6 +92,10 @@ cdef class RingChar(CharBackend):
             self.output.push(byte)
         return 1
 
+    def take(self, u32 count):
+        """The oldest bytes, taken out. With the device lock held."""
+        return self.output.take(count)
+
     def text(self):
         """All that is kept, left in place. With the device lock held."""
         return self.output.peek(len(self.output))

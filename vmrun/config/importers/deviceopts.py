@@ -6,6 +6,7 @@ import os
 
 from vmrun.config.importers.qemuopts import LineError, Option, number, settings, size
 from vmrun.config.importers.state import Line, Opt
+from vmrun.core.values import OBJECTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ def object_(line: Line, option: Option) -> None:
         line.backends[str(given["id"])] = size(option, "size", given["size"])
     if str(given["qom-type"]) not in _OBJECTS:
         raise option.wrong(f"Parameter 'qom-type' does not accept value '{given['qom-type']}'", str(given["qom-type"]))
-    if given["qom-type"] not in ("memory-backend-ram", "secret", "iothread", "main-loop"):
+    if given["qom-type"] in OBJECTS:
+        line.run.setdefault("objects", []).append((option.shown(), dict(given)))
+    else:
         line.no_equal(option, str(given["qom-type"]))
 
 

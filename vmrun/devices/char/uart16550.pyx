@@ -133,6 +133,13 @@ cdef class Uart16550(IoRegion):
             self.backend.frontend = CharFrontend()
         self.backend = None
 
+    def rewire(self, CharBackend backend):
+        """Another back end in the place of the one it has. The device lock is held."""
+        if self.backend is not None and self.backend.frontend is self.frontend:
+            self.backend.frontend = CharFrontend()
+        self.backend = backend
+        backend.frontend = self.frontend
+
     # --- interrupts -----------------------------------------------------------------------------------------
 
     cdef u8 interrupt(self) noexcept nogil:

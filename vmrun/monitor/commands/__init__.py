@@ -1,5 +1,6 @@
 """QMP's commands, a file for each area. table.load() brings them in."""
 
 AREAS = (
-    "introspect", "control", "machine", "memory", "qom", "device", "pci", "media", "screen", "remote", "migrate", "hmp",
+    "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
+    "media", "chardevs", "screen", "remote", "fds", "migrate", "hmp",
 )  # fmt: skip

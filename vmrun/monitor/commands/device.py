@@ -14,7 +14,9 @@ CPU_TYPE = "-x86_64-cpu"
 PLACE = ("socket-id", "core-id", "thread-id")
 
 
-@command("device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False)
+@command(
+    "device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False, features=("json-cli", "json-cli-hotplug")
+)
 def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: Any) -> None:
     """Plug a device in. Its properties are further arguments."""
     machine = monitor.machine
@@ -32,7 +34,9 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: 
     if bus and buses[bus].kind != row["bus"]:
         raise QmpError(f"Device '{driver}' can't go on {buses[bus].kind} bus")
     if not bus:
-        bus = next((name for name, found in buses.items() if found.kind == row["bus"]), "")
+        fits = [name for name, found in buses.items() if found.kind == row["bus"]]
+        room = (name for name in fits if buses[name].kind != "IDE" or len(buses[name].devices) < 2)
+        bus = next(room, fits[0] if fits else "")
         if not bus:
             raise QmpError(f"No '{row['bus']}' bus found for device '{driver}'")
     if id and id in machine.root.children["peripheral"].children:

@@ -44,7 +44,6 @@ struct(
     props_="CpuInstanceProperties",
     target="SysEmuTarget",
 )
-struct("ChardevInfo", label="str", filename="str", frontend_open="bool")
 
 
 @command("query-name", returns="NameInfo")
@@ -168,12 +167,6 @@ def query_hotpluggable_cpus(monitor: Any) -> list[dict[str, Any]]:
     return rows
 
 
-@command("query-chardev", returns="[ChardevInfo]")
-def query_chardev(monitor: Any) -> list[dict[str, Any]]:
-    """The character back ends."""
-    return chardevs(monitor.machine)
-
-
 def uuid(machine: Any) -> str:
     return str(machine.config.get("uuid") or "00000000-0000-0000-0000-000000000000")
 
@@ -183,33 +176,16 @@ def cpus(machine: Any) -> list[dict[str, Any]]:
 
     from vmrun.machine.processor import Processor, numa_node, place
 
+    threads = dict(enumerate(machine.board.control.thread_ids()))
     found = (node for node in machine.root.walk() if isinstance(node, Processor))
     nodes = sorted(found, key=lambda node: node.index)
     return [
         {
             "cpu-index": index,
             "qom-path": node.path,
-            "thread-id": os.getpid(),
+            "thread-id": threads.get(index) or os.getpid(),
             "props": {**place(index, machine.config["cpus"]), **numa_node(index, machine.config)},
             "target": "x86_64",
         }
         for index, node in enumerate(nodes)
     ]
-
-
-def chardevs(machine: Any) -> list[dict[str, Any]]:
-    """ChardevInfo of all, those of the monitors too, which open their sockets themselves."""
-    rows = []
-    for name, spec in machine.config["chardevs"].items():
-        backend = machine.board.chardevs.get(name)
-        where = str(getattr(backend, "address", "") or _address(spec))
-        where = f"pty:{where}" if spec["type"] == "pty" else where
-        rows.append({"label": name, "filename": where, "frontend-open": True})
-    return rows
-
-
-def _address(spec: dict[str, Any]) -> str:
-    if spec["type"] != "socket":
-        return str(spec.get("path") or spec["type"])
-    where = f"unix:{spec['path']}" if "path" in spec else f"tcp:{spec.get('host') or ''}:{spec.get('port')}"
-    return where + (",server=on" if spec.get("server") else "")

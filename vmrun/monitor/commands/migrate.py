@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmrun.errors import StateError
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import command, enums, event, struct
+from vmrun.monitor.table import alternates, command, enums, event, struct
 from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
@@ -29,6 +29,33 @@ enums["MigrationStatus"] = (
     "device",
     "wait-unplug",
 )
+CAPABILITIES = (
+    "xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events", "postcopy-ram", "x-colo",
+    "release-ram", "block", "return-path", "pause-before-switchover", "multifd", "dirty-bitmaps",
+    "postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot",
+    "zero-copy-send", "postcopy-preempt",
+)  # fmt: skip
+# those that a file as the other end can have: events are always told, the rest changes nothing of what is written
+ACCEPTED = ("events", "xbzrle", "auto-converge", "late-block-activate", "return-path", "zero-blocks", "release-ram")
+enums["MigrationCapability"] = CAPABILITIES
+struct("MigrationCapabilityStatus", capability="MigrationCapability", state="bool")
+# as QEMU's defaults; what has no meaning for a file is kept and told
+PARAMETERS: dict[str, Any] = {
+    **{"announce-initial": 50, "announce-max": 550, "announce-rounds": 5, "announce-step": 100},
+    **{"compress-level": 1, "compress-threads": 8, "compress-wait-thread": True, "decompress-threads": 2},
+    **{"throttle-trigger-threshold": 50, "cpu-throttle-initial": 20, "cpu-throttle-increment": 10},
+    **{"cpu-throttle-tailslow": False, "tls-creds": "", "tls-hostname": "", "max-bandwidth": 128 << 20},
+    **{"downtime-limit": 300, "x-checkpoint-delay": 20000, "block-incremental": False, "multifd-channels": 2},
+    **{"xbzrle-cache-size": 64 << 20, "max-postcopy-bandwidth": 0, "max-cpu-throttle": 99, "tls-authz": ""},
+    **{"multifd-compression": "none", "multifd-zlib-level": 1, "multifd-zstd-level": 1},
+}
+_KINDS = {bool: "bool", int: "int", str: "str"}
+_MIGRATION_PARAMETERS = {f"{name}?": _KINDS[type(value)] for name, value in PARAMETERS.items()}
+struct("MigrationParameters", _MIGRATION_PARAMETERS)
+enums["MultiFDCompression"] = ("none", "zlib", "zstd")
+alternates["StrOrNull"] = ("str", "null")
+_TEXTS = dict.fromkeys(("tls-creds?", "tls-hostname?", "tls-authz?"), "StrOrNull")
+_MIGRATION_PARAMETERS["multifd-compression?"] = "MultiFDCompression"
 struct("MigrationInfo", {"status?": "MigrationStatus", "error-desc?": "str"})
 event("MIGRATION", "The status of a migration changed.", {"status": "MigrationStatus"})
 
@@ -39,7 +66,7 @@ def path_of(uri: str) -> str:
     """QmpError for a URI that is none of a file."""
     scheme, colon, path = uri.partition(":")
     if not colon or scheme not in ("file", "exec", "fd", "tcp", "unix", "rdma", "vsock"):
-        raise QmpError(f"unknown migration protocol: {uri}")
+        raise QmpError("Parameter 'uri' expects a valid migration protocol")
     if scheme != "file":
         raise QmpError(f"'{scheme}:' is not there; {ONLY}")
     if ",offset=" in path:
@@ -140,3 +167,76 @@ def incoming(machine: Machine, uri: str) -> None:
         raise QmpError(f"load of migration failed: {error.problems[0].message}") from None
     tell(machine, "completed")
     go_on(machine, paused=not machine.autostart)
+
+
+@command("query-migrate-capabilities", returns="[MigrationCapabilityStatus]")
+def query_migrate_capabilities(monitor: Any) -> list[dict[str, Any]]:
+    """What of migration is on."""
+    on = monitor.machine.migrate_capabilities
+    return [{"capability": name, "state": name in on} for name in CAPABILITIES]
+
+
+@command("migrate-set-capabilities", {"capabilities": "[MigrationCapabilityStatus]"})
+def migrate_set_capabilities(monitor: Any, capabilities: list[dict[str, Any]]) -> None:
+    """Turn parts of migration on or off; those that a file cannot have are refused."""
+    if monitor.machine.migration.get("status") in ("active", "setup"):
+        raise QmpError("There's a migration process in progress")
+    for row in capabilities:
+        if row["state"] and row["capability"] not in ACCEPTED:
+            raise QmpError(f"'{row['capability']}' is not there; {ONLY}")
+    on = monitor.machine.migrate_capabilities
+    for row in capabilities:
+        (on.add if row["state"] else on.discard)(row["capability"])
+
+
+@command("query-migrate-parameters", returns="MigrationParameters")
+def query_migrate_parameters(monitor: Any) -> dict[str, Any]:
+    """Numbers of migration."""
+    return {**PARAMETERS, **monitor.machine.migrate_parameters}
+
+
+struct("BitmapMigrationNodeAlias", {"node-name": "str", "alias": "str", "bitmaps": "[any]"})
+
+
+@command(
+    "migrate-set-parameters",
+    {**_MIGRATION_PARAMETERS, **_TEXTS, "block-bitmap-mapping?": "[BitmapMigrationNodeAlias]"},
+)
+def migrate_set_parameters(monitor: Any, **values: Any) -> None:
+    """Set some of them. A file is written as fast as it goes, whatever they say."""
+    named = {name.replace("_", "-"): "" if value is None else value for name, value in values.items()}
+    if named.pop("block-bitmap-mapping", None):
+        raise QmpError("a file takes no bitmaps of images")
+    for name, value in named.items():
+        if isinstance(value, int) and value < 0:
+            raise QmpError(f"Parameter '{name}' expects a number that is not negative")
+    monitor.machine.migrate_parameters |= named
+
+
+@command("migrate-pause", oob=True)
+def migrate_pause(monitor: Any) -> None:
+    """Of a migration after which memory follows; there is none such."""
+    raise QmpError("migrate-pause is currently only supported during postcopy-active state")
+
+
+@command("migrate-recover", {"uri": "str"}, oob=True)
+def migrate_recover(monitor: Any, uri: str) -> None:
+    """Likewise."""
+    raise QmpError("Migrate recover can only be run when postcopy is paused.")
+
+
+@command("migrate-continue", {"state": "MigrationStatus"})
+def migrate_continue(monitor: Any, state: str) -> None:
+    """Go on with a migration that waits before the switch-over; none does."""
+    raise QmpError("Migration not in expected state: none")
+
+
+@command(
+    "client_migrate_info",
+    {"protocol": "str", "hostname": "str", "port?": "int", "tls-port?": "int", "cert-subject?": "str"},
+)
+def client_migrate_info(monitor: Any, protocol: str, **where: Any) -> None:
+    """Tell viewers where the machine goes; only SPICE could be told."""
+    if protocol != "spice":
+        raise QmpError("Parameter 'protocol' expects 'spice'")
+    raise QmpError("SPICE is not in use", "DeviceNotActive")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.monitor import qom
-from vmrun.monitor.errors import QmpError, no_device
+from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, struct
 
 TYPE_CHECKING = False
@@ -41,18 +41,12 @@ def qom_list_types(monitor: Any, implements: str = "", abstract: bool = False) -
 @command("qom-list-properties", {"typename": "str"}, "[ObjectPropertyInfo]")
 def qom_list_properties(monitor: Any, typename: str) -> list[dict[str, Any]]:
     """All properties of a type."""
-    fixed = [("type", "string"), ("parent_bus", "link<bus>"), ("realized", "bool"), ("hotplugged", "bool")]
-    rows = [{"name": name, "type": kind} for name, kind in [*fixed, ("hotpluggable", "bool")]]
-    if typename in qom.ABSTRACT:
-        return rows
-    if typename not in qom.drivers():
-        raise QmpError(f"Class '{typename}' not found", "DeviceNotFound")
-    return rows + qom.type_properties(typename)
+    return qom.all_properties(typename)
 
 
 @command("device-list-properties", {"typename": "str"}, "[ObjectPropertyInfo]")
 def device_list_properties(monitor: Any, typename: str) -> list[dict[str, Any]]:
     """Properties of a driver that -device may set."""
     if typename in qom.ABSTRACT:
-        raise no_device(typename)
+        raise QmpError("Parameter 'typename' expects a non-abstract device type")
     return qom.type_properties(typename)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.core.input import AXIS_END, BUTTONS
 from vmrun.core.keys import QCODES, SCANCODES, Typist, keys_for
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import command, enums, event, struct
+from vmrun.monitor.table import command, enums, event, struct, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,14 +15,23 @@ MOST_KEYS = 1024  # that may wait to be typed
 HOLD_TIME = 100  # ms, QEMU's
 FAR = 1 << 20
 
-enums["KeyValueKind"] = ("number", "qcode")
-enums["InputEventKind"] = ("key", "btn", "rel", "abs")
 enums["NetworkAddressFamily"] = ("ipv4", "ipv6", "unix", "vsock", "unknown")
 enums["VncPrimaryAuth"] = ("none", "vnc", "ra2", "ra2ne", "tight", "ultra", "tls", "vencrypt", "sasl")
 enums["DisplayProtocol"] = ("vnc", "spice")
 enums["SetPasswordAction"] = ("keep", "fail", "disconnect")
-struct("KeyValue", type="KeyValueKind", data="any")
-struct("InputEvent", type="InputEventKind", data="any")
+wrapped("KeyValue", "KeyValueKind", {"number": "int", "qcode": "str"})
+enums["InputButton"] = (
+    "left", "middle", "right", "wheel-up", "wheel-down", "side", "extra", "wheel-left", "wheel-right",
+)  # fmt: skip
+enums["InputAxis"] = ("x", "y")
+struct("InputKeyEvent", key="KeyValue", down="bool")
+struct("InputBtnEvent", button="InputButton", down="bool")
+struct("InputMoveEvent", axis="InputAxis", value="int")
+wrapped(
+    "InputEvent",
+    "InputEventKind",
+    {"key": "InputKeyEvent", "btn": "InputBtnEvent", "rel": "InputMoveEvent", "abs": "InputMoveEvent"},
+)
 struct("MouseInfo", name="str", index="int", current="bool", absolute="bool")
 _ADDRESS = {"host": "str", "service": "str", "family": "NetworkAddressFamily", "websocket": "bool"}
 struct("VncClientInfo", {**_ADDRESS, "x509_dname?": "str", "sasl_username?": "str"})
@@ -112,6 +121,8 @@ def type_text(monitor: Any, text: str) -> int:
 @command("input-send-event", {"device?": "str", "head?": "int", "events": "[InputEvent]"})
 def input_send_event(monitor: Any, events: list[dict[str, Any]], device: str = "", head: int = 0) -> None:
     """Keys, buttons, movement and positions that belong together."""
+    if monitor.machine.state not in ("running", "suspended"):
+        raise QmpError("VM not running")
     hands = monitor.machine.board.input
     steps = [_step(hands, entry["type"], entry["data"]) for entry in events]
     for call, values in steps:
@@ -165,10 +176,10 @@ def query_mice(monitor: Any) -> list[dict[str, Any]]:
 # --- VNC ----------------------------------------------------------------------------------------------------------
 
 
-def _server(monitor: Any) -> Any:
+def _server(monitor: Any, what: str = "password") -> Any:
     server = monitor.machine.board.viewers.get("vnc")
     if server is None:
-        raise QmpError("Could not set password", kind="GenericError")
+        raise QmpError(f"Could not set {what}", kind="GenericError")
     return server
 
 
@@ -210,7 +221,7 @@ def expire_password(monitor: Any, protocol: str, time: str) -> None:
 
     if protocol != "vnc":
         raise QmpError("SPICE is not in use", kind="DeviceNotActive")
-    server = _server(monitor)
+    server = _server(monitor, "password expire time")
     text = time.strip()
     digits = text.removeprefix("+")
     if text == "now":

@@ -1,0 +1,90 @@
+"""What an image is, in QEMU's words: ImageInfo, for `vmrun img info` and query-block."""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.backends.block import qcow2_header as headers
+from vmrun.backends.block.images import beside
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.backends.block.node import Node
+
+
+def describe(name: str, node: Any) -> dict[str, Any]:
+    """QEMU's ImageInfo."""
+    header = getattr(node, "header", None)
+    found: dict[str, Any] = {}
+    if header is not None and header.backing_format:
+        found["backing-filename-format"] = header.backing_format
+    if header is not None and node.snapshots:
+        found["snapshots"] = [
+            {
+                "icount": snapshot.icount,
+                "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+                "name": snapshot.name,
+                "date-sec": snapshot.date_sec,
+                "date-nsec": snapshot.date_nsec,
+                "vm-clock-sec": snapshot.vm_clock_nsec // 1_000_000_000,
+                "id": snapshot.id,
+                "vm-state-size": snapshot.vm_state_size,
+            }
+            for snapshot in node.snapshots
+        ]
+        for snapshot in found["snapshots"]:
+            if snapshot["icount"] == (1 << 64) - 1:
+                del snapshot["icount"]
+    found["virtual-size"] = node.size
+    found["filename"] = name
+    if header is not None:
+        found["cluster-size"] = header.cluster_size
+    found["format"] = str(node.driver)
+    used = allocated(node)
+    if used is not None:
+        found["actual-size"] = used
+    if header is not None:
+        found["format-specific"] = {"type": "qcow2", "data": _specific(node, header)}
+        if header.backing_file:
+            found["full-backing-filename"] = beside(name, header.backing_file)
+            found["backing-filename"] = header.backing_file
+    found["dirty-flag"] = bool(header is not None and header.incompatible & 1)
+    return found
+
+
+def _specific(node: Node, header: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {"compat": "1.1" if header.version >= 3 else "0.10"}
+    data["compression-type"] = "zstd" if header.compression_type else "zlib"
+    if header.version < 3:
+        data["refcount-bits"] = 1 << header.refcount_order
+        return data
+    data["lazy-refcounts"] = bool(header.compatible & headers.LAZY_REFCOUNTS)
+    data["refcount-bits"] = 1 << header.refcount_order
+    if header.incompatible & headers.DATA_FILE:
+        data["data-file"] = header.data_file
+        data["data-file-raw"] = bool(header.autoclear & headers.RAW_EXTERNAL)
+    bitmaps = headers.parse_bitmaps(header, node.children()[0][1].read) if header.bitmaps else []
+    if bitmaps:
+        data["bitmaps"] = [
+            {
+                "flags": [word for word in ("in-use", "auto") if bitmap[word]],
+                "name": bitmap["name"],
+                "granularity": bitmap["granularity"],
+            }
+            for bitmap in bitmaps
+        ]
+    data["corrupt"] = bool(header.incompatible & headers.CORRUPT)
+    data["extended-l2"] = header.extended_l2
+    return data
+
+
+def allocated(node: Node) -> int | None:
+    """Bytes of the host's disk that the image and its data file take."""
+    fd = getattr(node, "fd", None)
+    if fd is not None:
+        return os.fstat(fd).st_blocks * 512
+    sizes = [allocated(child) for role, child in node.children() if role != "backing"]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None

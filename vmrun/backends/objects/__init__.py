@@ -1,0 +1,56 @@
+"""The kinds of user objects (vmrun.core.userobject) and where each is: modules are imported when one is made."""
+
+from __future__ import annotations
+
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.userobject import UserObject
+
+# qom-type → (module, class)
+KINDS = {
+    "iothread": ("vmrun.backends.objects.iothread", "IoThreadObject"),
+    "main-loop": ("vmrun.backends.objects.iothread", "MainLoop"),
+    "memory-backend-file": ("vmrun.backends.objects.memory", "FileMemory"),
+    "memory-backend-memfd": ("vmrun.backends.objects.memory", "MemfdMemory"),
+    "memory-backend-ram": ("vmrun.backends.objects.memory", "RamMemory"),
+    "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
+    "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
+    "secret": ("vmrun.backends.objects.secret", "Secret"),
+}
+# the abstract types above them, in QOM's words
+PARENTS = {
+    "memory-backend-file": "memory-backend",
+    "memory-backend-memfd": "memory-backend",
+    "memory-backend-ram": "memory-backend",
+    "rng-builtin": "rng-backend",
+    "rng-random": "rng-backend",
+    "secret": "secret_common",
+}
+
+
+def kind_class(kind: str) -> type[UserObject]:
+    """KeyError for a kind that is not there."""
+    module, name = KINDS[kind]
+    found: type[UserObject] = getattr(__import__(module, fromlist=[name]), name)
+    return found
+
+
+def make(values: dict[str, Any]) -> UserObject:
+    """From `qom-type`, `id` and properties, not completed yet. BuildError in QEMU's words."""
+    from vmrun.core.userobject import fill
+
+    given = dict(values)
+    kind, id = given.pop("qom-type", None), given.pop("id", None)
+    if not kind:
+        raise BuildError("Parameter 'qom-type' is missing")
+    if not id:
+        raise BuildError("Parameter 'id' is missing")
+    if kind not in KINDS:
+        raise BuildError(f"Parameter 'qom-type' does not accept value '{kind}'")
+    made = kind_class(kind)(str(id))
+    fill(made, given)
+    return made

@@ -1,0 +1,79 @@
+"""Objects of the host's side that a user makes: what QEMU's -object and object-add make.
+
+    class Secret(UserObject):
+        driver = "secret"
+        data = Prop("str", doc="the secret itself")
+
+They live under /objects, by their id, for as long as nobody uses them.
+"""
+
+from __future__ import annotations
+
+from vmrun.core.object import Object
+from vmrun.core.props import props_of
+from vmrun.core.values import RANGES
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.platform import Platform
+
+_UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
+_ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")
+
+
+class UserObject(Object):
+    """`changeable`: properties that qom-set may change afterwards."""
+
+    changeable: tuple[str, ...] = ()
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.users: list[str] = []  # who holds it, in words; while there is one it stays
+
+    def complete(self, platform: Platform) -> None:
+        """All properties are set: take what they say. BuildError leaves nothing behind."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def changed(self, name: str) -> None:
+        """A property of `changeable` has a new value."""
+
+    def shown(self) -> dict[str, Any]:
+        """All that qom-get reads: the properties, and what a class knows besides."""
+        return self.get_props()
+
+
+def read_value(kind: str, value: Any) -> Any:
+    """A value as text, as options give it, for a property of type `kind`; others are left as they are."""
+    if not isinstance(value, str):
+        return value
+    if kind == "bool":
+        return True if value in _ON else False if value in _OFF else value
+    if kind == "size" or kind in RANGES:
+        unit = _UNITS.get(value[-1:].upper(), 0) if kind == "size" else 0
+        try:
+            return int(float(value[:-1]) * unit) if unit else int(value, 0)
+        except (ValueError, OverflowError):
+            return value
+    return value
+
+
+def fill(made: UserObject, values: dict[str, Any]) -> None:
+    """Set properties in QEMU's words of error."""
+    known = props_of(type(made))
+    for name, value in values.items():
+        prop = known.get(name)
+        if prop is None:
+            raise BuildError(f"Invalid parameter '{name}'")
+        try:
+            made.prop_values[name] = prop.check(read_value(prop.type, value), made)
+        except BuildError:
+            kinds = {"bool": "boolean", "str": "string", "enum": "string"}
+            kind = kinds.get(prop.type, "integer" if prop.type in RANGES or prop.type == "size" else "string")
+            if prop.type == "enum" and isinstance(value, str):
+                raise BuildError(f"Parameter '{name}' does not accept value '{value}'") from None
+            raise BuildError(f"Invalid parameter type for '{name}', expected: {kind}") from None

@@ -1,0 +1,330 @@
+"""Block nodes with names: those of blockdev-add and -blockdev, for as long as somebody wants them; and what query-block
+and its kin tell of drives and nodes. Errors are BuildError in QEMU's words. The main thread, without the device lock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.core.interfaces import Removable
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+PROTOCOLS = ("file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio")
+# members of a node's options that name other nodes
+CHILDREN = ("file", "backing", "image")
+_NONE = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+
+
+class Blocks:
+    """`known`: name → options of every node that was named, in order."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.known: dict[str, dict[str, Any]] = {}
+        for options in machine.config.get("blockdevs", ()):
+            self.known[options["node-name"]] = options
+        self.numbers: dict[int, int] = {}
+
+    # --- nodes that come and go ----------------------------------------------------------------------------
+
+    def add(self, options: dict[str, Any]) -> None:
+        """Name a node; what it is made of is opened once, to see that it can be."""
+        name, driver = options.get("node-name"), options.get("driver")
+        if not driver:
+            raise BuildError("Parameter 'driver' is missing")
+        if not name:
+            raise BuildError("'node-name' must be specified for the root node")
+        if name in self.known:
+            raise BuildError(f"Duplicate nodes with node-name='{name}'")
+        if name in self.machine.board.drives:
+            raise BuildError(f"node-name={name} is conflicting with a device id")
+        for key in CHILDREN:
+            child = options.get(key)
+            if isinstance(child, str) and child and child not in self.known:
+                raise BuildError(f"Cannot find device='' nor node-name='{child}'")
+        self._try(options)
+        self.known[name] = options
+        if driver not in (*PROTOCOLS, "copy-on-read", "throttle"):
+            self._offer(name)
+
+    def _try(self, options: dict[str, Any]) -> None:
+        from vmrun.backends.block.images import Access, ImageError, open_options
+
+        readonly = options.get("read-only") in (True, "on")
+        try:
+            open_options(self.nested(options), Access(readonly=readonly)).close()
+        except (ImageError, ValueError, KeyError, TypeError) as error:
+            raise BuildError(getattr(error, "text", "") or str(error)) from None
+        except OSError as error:
+            raise BuildError(error.strerror or str(error)) from None
+
+    def nested(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options with the nodes that they name in place."""
+        found = {key: value for key, value in options.items() if key not in ("node-name", "auto-read-only")}
+        for key in CHILDREN:
+            child = found.get(key)
+            if isinstance(child, str) and child in self.known:
+                found[key] = self.nested(self.known[child])
+        return found
+
+    def _offer(self, name: str) -> None:
+        """A drive that a device may name from now on; it is opened when one does."""
+        spec = self._spec(name)
+        config = self.machine.config
+        drives = {**config["drives"], name: spec}
+        self.machine.config = self.machine.board.config = {**config, "drives": drives}
+
+    def _spec(self, name: str) -> dict[str, Any]:
+        """As a machine file's drive."""
+        options: Any = self.nested(self.known[name])
+        spec: dict[str, Any] = {"file": None, "format": options["driver"], "media": "disk"}
+        if options.get("read-only") in (True, "on"):
+            spec["readonly"] = True
+        if options.get("discard") in ("unmap", "on"):
+            spec["discard"] = "unmap"
+        cache = options.get("cache")
+        while isinstance(options, dict):
+            if "filename" in options:
+                spec["file"] = str(options["filename"])
+            cache = cache or options.get("cache")
+            options = options.get("file")
+        if isinstance(cache, dict):
+            direct, lax = cache.get("direct") in (True, "on"), cache.get("no-flush") in (True, "on")
+            spec["cache"] = "unsafe" if lax else "none" if direct else "writeback"
+        return spec
+
+    def delete(self, name: str) -> None:
+        """Forget a node. BuildError while another or a device is built on it."""
+        if name not in self.known:
+            raise BuildError(f"Failed to find node with node-name='{name}'")
+        for other in self.known.values():
+            for key in CHILDREN:
+                if other.get(key) == name:
+                    raise BuildError(f"Node {name} is in use")
+        if name in self.users():
+            raise BuildError(f"Node {name} is in use")
+        del self.known[name]
+        board = self.machine.board
+        drive = board.drives.pop(name, None)
+        if drive is not None:
+            drive.close()
+        config = self.machine.config
+        drives = {id: spec for id, spec in config["drives"].items() if id != name}
+        self.machine.config = board.config = {**config, "drives": drives}
+
+    # --- what there is -------------------------------------------------------------------------------------
+
+    def users(self) -> dict[str, Any]:
+        """Drive → the device that shows it."""
+        found = {}
+        for device in self.machine.devices.values():
+            drive = device.get_props().get("drive")
+            if drive:
+                found[drive] = device
+        return found
+
+    def node_name(self, node: Any) -> str:
+        """A node's own, or one that is made up for it."""
+        if node.name:
+            return str(node.name)
+        number = self.numbers.setdefault(id(node), len(self.numbers) + 100)
+        return f"#block{number:03}"
+
+    def drives(self) -> Iterator[tuple[str, Any, Any]]:
+        """(id, drive, its device or None) in the order of the machine."""
+        users = self.users()
+        for id, drive in list(self.machine.board.drives.items()):
+            yield id, drive, users.get(id)
+
+    def nodes(self) -> Iterator[tuple[Any, Any]]:
+        """(node, drive) of all that are open, each once, the top first."""
+        seen: set[int] = set()
+
+        def below(node: Any, drive: Any) -> Iterator[tuple[Any, Any]]:
+            if id(node) in seen:
+                return
+            seen.add(id(node))
+            yield node, drive
+            for _, child in node.children():
+                yield from below(child, drive)
+
+        for name, drive, _ in self.drives():
+            if drive.node is not None:
+                self._name(name, drive.node)
+                yield from below(drive.node, drive)
+
+    def _name(self, name: str, node: Any) -> None:
+        """The names that -blockdev or blockdev-add gave the nodes of a drive."""
+        while name in self.known:
+            node.name = name
+            child = self.known[name].get("file")
+            below = next((inner for role, inner in node.children() if role == "file"), None)
+            if not isinstance(child, str) or below is None:
+                return
+            name, node = child, below
+
+    def device_info(self, node: Any, drive: Any) -> dict[str, Any]:
+        """BlockDeviceInfo."""
+        from vmrun.backends.block.chain import backing_of
+        from vmrun.backends.block.describe import describe
+        from vmrun.backends.block.images import node_name
+
+        path = node_name(node)
+        depth, below = 0, backing_of(node)
+        top = below
+        while below is not None:
+            depth, below = depth + 1, backing_of(below)
+        image = describe(path, node)
+        if image["format"] in PROTOCOLS and image["format"] != "nbd" and "file" in image["format"]:
+            image["virtual-size"] = node.size
+        if top is not None:
+            image["backing-image"] = describe(node_name(top), top)
+        cache = {"writeback": bool(drive.write_cache), "direct": self._direct(node)}
+        cache["no-flush"] = bool(drive.ignore_flush)
+        found = {
+            **_NONE,
+            "image": image,
+            "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes],
+            "ro": bool(node.readonly),
+            "node-name": self.node_name(node),
+            "backing_file_depth": depth,
+            "drv": str(node.driver),
+            "write_threshold": 0,
+            "encrypted": False,
+            "cache": cache,
+            "file": path,
+        }
+        if top is not None:
+            found["backing_file"] = node_name(top)
+        return found
+
+    def _direct(self, node: Any) -> bool:
+        while node is not None:
+            if hasattr(node, "direct"):
+                return bool(node.direct)
+            node = next((child for role, child in node.children() if role == "file"), None)
+        return False
+
+    def block_info(self) -> list[dict[str, Any]]:
+        """BlockInfo of each drive."""
+        rows = []
+        list(self.nodes())
+        for id, drive, device in self.drives():
+            removable = isinstance(device, Removable) and device.removable
+            row: dict[str, Any] = {
+                "device": "" if id in self.known else id,
+                "locked": bool(getattr(device, "locked", False)) if removable else False,
+                "removable": removable,
+                "type": "unknown",
+            }
+            if device is not None:
+                # QEMU says the id, and a path where there is none; block devices of virtio say the path of the proxy
+                named = device.parent is not None and device.parent.name == "peripheral"
+                row["qdev"] = device.path if not named or device.driver.startswith("virtio") else device.name
+                if device.driver.startswith("virtio"):
+                    row["qdev"] += "/virtio-backend"
+                row["io-status"] = "failed" if drive.has_parked else "ok"
+            if removable:
+                row["tray_open"] = device.tray_is_open
+            if drive.node is not None:
+                row["inserted"] = self.device_info(drive.node, drive)
+            rows.append(row)
+        return rows
+
+    def statistics(self, by_node: bool) -> list[dict[str, Any]]:
+        """BlockStats of each drive, or of each node."""
+        list(self.nodes())
+        if by_node:
+            return [self._node_stats(node, None) for node, _ in self.nodes()]
+        rows = []
+        for id, drive, device in self.drives():
+            row: dict[str, Any] = {"stats": _stats(drive)}
+            row["device"] = "" if id in self.known else id
+            if drive.node is not None:
+                row = {**self._node_stats(drive.node, drive), **row}
+            if device is not None:
+                named = device.parent is not None and device.parent.name == "peripheral"
+                row["qdev"] = device.name if named else device.path
+                if device.driver.startswith("virtio"):
+                    row["qdev"] = f"{device.path}/virtio-backend"
+            rows.append(row)
+        return rows
+
+    def _node_stats(self, node: Any, drive: Any) -> dict[str, Any]:
+        row: dict[str, Any] = {"stats": _stats(None), "node-name": self.node_name(node)}
+        if str(node.driver) in ("file", "host_device"):
+            row["driver-specific"] = {
+                "driver": str(node.driver),
+                "discard-nb-ok": 0,
+                "discard-nb-failed": 0,
+                "discard-bytes-ok": 0,
+            }
+        from vmrun.backends.block.chain import backing_of
+
+        parent = next((child for role, child in node.children() if role == "file"), None)
+        if parent is not None:
+            row["parent"] = self._node_stats(parent, None)
+        below = backing_of(node)
+        if below is not None:
+            row["backing"] = self._node_stats(below, None)
+        return row
+
+
+def _stats(drive: Any) -> dict[str, Any]:
+    """BlockDeviceStats. A node by itself counts nothing: transfers are counted where the guest asks for them."""
+    counted = drive.statistics() if drive is not None else {}
+    found: dict[str, Any] = {}
+    for name, kind in (("rd", "read"), ("wr", "write"), ("unmap", "discard"), ("flush", "flush")):
+        count, amount, failures, time = counted.get(kind, (0, 0, 0, 0))
+        found[f"{name}_operations" if name in ("flush", "unmap") else f"{name}_operations"] = count - failures
+        found[f"failed_{name}_operations"] = failures
+        found[f"invalid_{name}_operations"] = 0
+        found[f"{name}_total_time_ns"] = time
+        if name != "flush":
+            found[f"{name}_bytes"] = amount
+            found[f"{name}_merged"] = 0
+    found["wr_highest_offset"] = 0
+    found["account_invalid"] = found["account_failed"] = drive is not None
+    found["timed_stats"] = []
+    return found
+
+
+def blocks(machine: Machine) -> Blocks:
+    """The one of this machine."""
+    found: Blocks | None = machine.board.blocks
+    if found is None:
+        found = machine.board.blocks = Blocks(machine)
+    return found
+
+
+def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
+    """Another size for an image, and tell the guest."""
+    if bool(device) == bool(node_name):
+        raise BuildError("'device' and 'node-name' need exactly one")
+    table = blocks(machine)
+    drive = user = None
+    for id, one, shown in table.drives():
+        names = {id} if device else {table.node_name(one.node) if one.node is not None else ""}
+        if (device or node_name) in names:
+            drive, user = one, shown
+    if drive is None or drive.node is None:
+        raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'")
+    if size < 0:
+        raise BuildError("Parameter 'size' expects a >0 size")
+    drive.drain()
+    try:
+        drive.node.truncate((size + 511) & ~511)
+    except OSError as error:
+        raise BuildError(os.strerror(error.errno) if error.errno else str(error)) from None
+    drive.resized()
+    told = getattr(user, "resized", None)
+    if told is not None:
+        with machine.board.lock:
+            told()

@@ -1,0 +1,168 @@
+"""Disks: drives, the nodes they are made of, their sizes and their counters."""
+
+from __future__ import annotations
+
+from vmrun.errors import BuildError
+from vmrun.machine import blocks
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.table import alternates, check, command, enums, struct, union, wrapped
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+enums["BlockDeviceIoStatus"] = ("ok", "failed", "nospace")
+enums["BlockdevDetectZeroesOptions"] = ("off", "on", "unmap")
+struct("BlockdevCacheInfo", {"writeback": "bool", "direct": "bool", "no-flush": "bool"})
+struct(
+    "SnapshotInfo",
+    {
+        **{"id": "str", "name": "str", "vm-state-size": "int", "date-sec": "int", "date-nsec": "int"},
+        **{"vm-clock-sec": "int", "vm-clock-nsec": "int", "icount?": "int"},
+    },
+)
+enums["Qcow2CompressionType"] = ("zlib", "zstd")
+enums["Qcow2BitmapInfoFlags"] = ("in-use", "auto")
+struct("Qcow2BitmapInfo", {"name": "str", "granularity": "int", "flags": "[Qcow2BitmapInfoFlags]"})
+struct(
+    "ImageInfoSpecificQCow2",
+    {
+        **{"compat": "str", "data-file?": "str", "data-file-raw?": "bool", "extended-l2?": "bool"},
+        **{"lazy-refcounts?": "bool", "corrupt?": "bool", "refcount-bits": "int", "bitmaps?": "[Qcow2BitmapInfo]"},
+        **{"compression-type": "Qcow2CompressionType"},
+    },
+)
+wrapped("ImageInfoSpecific", "ImageInfoSpecificKind", {"qcow2": "ImageInfoSpecificQCow2"})
+struct(
+    "ImageInfo",
+    {
+        **{"filename": "str", "format": "str", "dirty-flag?": "bool", "actual-size?": "int", "virtual-size": "int"},
+        **{"cluster-size?": "int", "encrypted?": "bool", "compressed?": "bool", "backing-filename?": "str"},
+        **{"full-backing-filename?": "str", "backing-filename-format?": "str", "snapshots?": "[SnapshotInfo]"},
+        **{"backing-image?": "ImageInfo", "format-specific?": "ImageInfoSpecific"},
+    },
+)
+struct(
+    "BlockDeviceInfo",
+    {
+        **{"file": "str", "node-name?": "str", "ro": "bool", "drv": "str", "backing_file?": "str"},
+        **{"backing_file_depth": "int", "encrypted": "bool", "detect_zeroes": "BlockdevDetectZeroesOptions"},
+        **{"bps": "int", "bps_rd": "int", "bps_wr": "int", "iops": "int", "iops_rd": "int", "iops_wr": "int"},
+        **{"image": "ImageInfo", "cache": "BlockdevCacheInfo", "write_threshold": "int"},
+    },
+)
+struct(
+    "BlockInfo",
+    {
+        **{"device": "str", "qdev?": "str", "type": "str", "removable": "bool", "locked": "bool"},
+        **{"inserted?": "BlockDeviceInfo", "tray_open?": "bool", "io-status?": "BlockDeviceIoStatus"},
+    },
+)
+_WHAT = ("bytes", "operations", "merged", "total_time_ns")
+_COUNTS = {f"{name}_{what}": "int" for name in ("rd", "wr", "unmap") for what in _WHAT} | {
+    f"{state}_{name}_operations": "int" for state in ("failed", "invalid") for name in ("rd", "wr", "unmap", "flush")
+}
+struct(
+    "BlockDeviceStats",
+    {
+        **_COUNTS,
+        **{"flush_operations": "int", "flush_total_time_ns": "int", "wr_highest_offset": "int"},
+        **{"account_invalid": "bool", "account_failed": "bool", "timed_stats": "[any]"},
+    },
+)
+struct(
+    "BlockStats",
+    {
+        **{"device?": "str", "qdev?": "str", "node-name?": "str", "stats": "BlockDeviceStats"},
+        **{"driver-specific?": "any", "parent?": "BlockStats", "backing?": "BlockStats"},
+    },
+)
+
+
+_NODE = {
+    **{"driver": "BlockdevDriver", "node-name?": "str", "discard?": "BlockdevDiscardOptions"},
+    **{"cache?": "BlockdevCacheOptions", "read-only?": "bool", "auto-read-only?": "bool", "force-share?": "bool"},
+    **{"detect-zeroes?": "BlockdevDetectZeroesOptions"},
+}
+enums["BlockdevDiscardOptions"] = ("ignore", "unmap")
+enums["BlockdevDriver"] = ("blkdebug", "file", "host_device", "nbd", "null-aio", "null-co", "qcow2", "raw")
+enums["OnOffAuto"] = ("auto", "on", "off")
+enums["BlockdevAioOptions"] = ("threads", "native", "io_uring")
+struct("BlockdevCacheOptions", {"direct?": "bool", "no-flush?": "bool"})
+struct(
+    "BlockdevOptionsFile",
+    {"filename": "str", "pr-manager?": "str", "locking?": "OnOffAuto", "aio?": "BlockdevAioOptions"},
+)
+struct("BlockdevOptionsNull", {"size?": "int", "latency-ns?": "int", "read-zeroes?": "bool"})
+struct("BlockdevOptionsFormat", {"file": "BlockdevRef"})
+struct("BlockdevOptionsRaw", {"file": "BlockdevRef", "offset?": "int", "size?": "int"})
+struct("BlockdevOptionsQcow2", {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull"})
+union("SocketAddress", "type", {"type": "SocketAddressType"}, {
+    "inet": "InetSocketAddress", "unix": "UnixSocketAddress", "fd": "String",
+})  # fmt: skip
+struct("BlockdevOptionsNbd", {"server": "SocketAddress", "export?": "str"})
+struct("BlkdebugOptions", {"image": "BlockdevRef", "inject-error?": "[any]", "set-state?": "[any]"})
+alternates["BlockdevRef"] = ("BlockdevOptions", "str")
+alternates["BlockdevRefOrNull"] = ("BlockdevOptions", "str", "null")
+union(
+    "BlockdevOptions",
+    "driver",
+    _NODE,
+    {
+        **dict.fromkeys(("file", "host_device"), "BlockdevOptionsFile"),
+        **dict.fromkeys(("null-aio", "null-co"), "BlockdevOptionsNull"),
+        **{"qcow2": "BlockdevOptionsQcow2", "raw": "BlockdevOptionsRaw", "nbd": "BlockdevOptionsNbd"},
+        **{"blkdebug": "BlkdebugOptions"},
+    },
+)
+
+
+def _told(act: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return act(*arguments)
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
+
+
+@command("query-block", returns="[BlockInfo]")
+def query_block(monitor: Any) -> list[dict[str, Any]]:
+    """The drives, and what lies in them."""
+    return blocks.blocks(monitor.machine).block_info()
+
+
+@command("query-named-block-nodes", {"flat?": "bool"}, "[BlockDeviceInfo]")
+def query_named_block_nodes(monitor: Any, flat: bool = False) -> list[dict[str, Any]]:
+    """The nodes that drives are made of, the top ones first. `flat`: without those below inside each."""
+    table = blocks.blocks(monitor.machine)
+    found = [table.device_info(node, drive) for node, drive in table.nodes()]
+    if flat:
+        for row in found:
+            row["image"].pop("backing-image", None)
+    return found
+
+
+@command("query-blockstats", {"query-nodes?": "bool"}, "[BlockStats]")
+def query_blockstats(monitor: Any, query_nodes: bool = False) -> list[dict[str, Any]]:
+    """What guests have asked of their drives so far. Nodes by themselves count nothing."""
+    return blocks.blocks(monitor.machine).statistics(query_nodes)
+
+
+@command("block_resize", {"device?": "str", "node-name?": "str", "size": "int"})
+def block_resize(monitor: Any, size: int, device: str = "", node_name: str = "") -> None:
+    """Another size for an image that is in use; the guest is told."""
+    _told(blocks.resize, monitor.machine, device, node_name, size)
+
+
+@command("blockdev-add", {"driver": "str", "node-name?": "str"}, gen=False, shape="BlockdevOptions")
+def blockdev_add(monitor: Any, **options: Any) -> None:
+    """Name an image, or a part of what one is made of, for device_add. The driver's options are further arguments."""
+    options = {key.replace("_", "-") if key == "node_name" else key: value for key, value in options.items()}
+    check(options, "BlockdevOptions", "")
+    _told(blocks.blocks(monitor.machine).add, options)
+
+
+@command("blockdev-del", {"node-name": "str"})
+def blockdev_del(monitor: Any, node_name: str) -> None:
+    """Forget what blockdev-add named; not while something is built on it."""
+    _told(blocks.blocks(monitor.machine).delete, node_name)
