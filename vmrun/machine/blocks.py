@@ -55,7 +55,8 @@ class Blocks:
             self._offer(name)
 
     def _try(self, options: dict[str, Any]) -> None:
-        from vmrun.backends.block.images import Access, ImageError, open_options
+        from vmrun.backends.block.errors import ImageError
+        from vmrun.backends.block.images import Access, open_options
 
         readonly = options.get("read-only") in (True, "on")
         try:
