@@ -30,6 +30,7 @@ def assign(work: Work) -> None:
         if bus.kind == "PCI" and not bus.unknown:
             _pci_slots(work, bus)
     _ide_units(work)
+    _scsi_places(work)
     _indexes(work)
 
 
@@ -360,6 +361,30 @@ def _ide_units(work: Work) -> None:
             else:
                 taken[unit] = dev
                 dev.props["unit"] = unit
+
+
+def _scsi_places(work: Work) -> None:
+    """Ids and units that are not given: the first free id, unit 0; of a given id the first free unit."""
+    for bus in work.buses.values():
+        if bus.kind != "SCSI" or bus.unknown:
+            continue
+        units = [dev for dev in bus.members if dev.entry is not None and "scsi-id" in dev.entry.props]
+        taken = {_scsi_place(dev) for dev in units if None not in _scsi_place(dev)}
+        for dev in sorted(units, key=lambda dev: (dev.props.get("scsi-id") is None, dev.id)):
+            channel, target, lun = _scsi_place(dev)
+            if target is not None and lun is not None:
+                continue
+            places = ((channel, target, number) for number in range(len(units) + 1))
+            if target is None:
+                places = ((channel, number, lun or 0) for number in range(len(units) + len(taken) + 1))
+            free = next(place for place in places if place not in taken)
+            taken.add(free)
+            dev.props["scsi-id"], dev.props["lun"] = free[1], free[2]
+
+
+def _scsi_place(dev: Dev) -> tuple[int | None, int | None, int | None]:
+    channel, target, lun = (dev.props.get(name) for name in ("channel", "scsi-id", "lun"))
+    return channel or 0, target, lun
 
 
 def _ide_remedy(work: Work, full: Bus) -> str:

@@ -216,6 +216,10 @@ def _shared_images(work: Work) -> None:
             )
 
 
+_DISK_BUSES = ("IDE", "SCSI")
+_EMPTY = ("ide-cd", "scsi-cd")  # may be without a drive, or without a medium
+
+
 def check_references(work: Work) -> None:
     """Every backend a device names must exist and have one user; backends without a user get a warning."""
     users: dict[tuple[str, str], tuple[str, Place]] = {}
@@ -230,18 +234,18 @@ def check_references(work: Work) -> None:
                 _no_such(work, dev, name, "device", str(node.value), node, list(ids))
             if kind in _SECTIONS and node is not None:
                 _use(work, dev, name, kind, node, users)
-        drive = dev.spec.props.get("drive") if dev.entry.bus == "IDE" else None
+        drive = dev.spec.props.get("drive") if dev.entry.bus in _DISK_BUSES else None
         spec = work.drives.get(str(drive.value)) if drive is not None else None
         if drive is not None and spec is not None and spec.get("media") == "disk" and spec.get("file") is None and (
-            dev.driver != "ide-cd"
+            dev.driver not in _EMPTY
         ):
             spot = work.places.get(f"drives.{drive.value}")
             place = Place(*spot) if spot is not None else drive.place
             text = f"drive '{drive.value}' has no file, and {dev.label} needs a medium"
             work.wrong("VR0605", text, place, f"drives.{drive.value}", remedy="add `file: IMAGE`")
         if (
-            dev.entry.bus == "IDE" and not dev.idle and "drive" in dev.entry.props and dev.props.get("drive") is None
-            and dev.driver != "ide-cd"
+            dev.entry.bus in _DISK_BUSES and not dev.idle and "drive" in dev.entry.props
+            and dev.props.get("drive") is None and dev.driver not in _EMPTY
         ):
             work.wrong(
                 "VR0605",

@@ -95,6 +95,9 @@ class Platform(Protocol):
     def let_go(self, device: Device) -> None:
         """The guest let go of a device that it was asked for: take it out of the machine."""
 
+    def tray_moved(self, device: Any, opened: bool) -> None:
+        """The guest has moved a drive's tray; any thread, the device lock is held."""
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""
 

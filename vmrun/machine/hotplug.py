@@ -89,17 +89,29 @@ def let_go(machine: Machine, device: Device) -> None:
     if not device.realized:
         return
     with machine.board.memory.transaction(), machine.board.io.transaction():
-        machine.assembly.withdraw(device)
+        for each in _with_children(device):
+            machine.assembly.withdraw(each)
     machine.loop.call_soon(lambda: _gone(machine, device))
 
 
+def _with_children(device: Device) -> list[Device]:
+    """A device and all that sits on its buses, the last of them first. Cards behind a bridge have slots of their own."""
+    found: list[Device] = []
+    for bus in device.buses.values():
+        if bus.kind != "PCI":
+            for child in list(bus.devices):
+                found += _with_children(child)
+    return [*found, device]
+
+
 def _gone(machine: Machine, device: Device) -> None:
-    path, name = device.path, device.name
-    with machine.board.lock:
-        machine.assembly.discard(device)
-    _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != device.id])
-    named = device.parent is not None and device.parent.name == "peripheral"
-    machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)
+    for each in _with_children(device):
+        path, name, parent = each.path, each.name, each.parent
+        with machine.board.lock:
+            machine.assembly.discard(each)
+        _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != each.id])
+        named = parent is not None and parent.name == "peripheral"
+        machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)
 
 
 def _record(machine: Machine, devices: list[dict[str, Any]]) -> None:

@@ -55,6 +55,11 @@ def _tell(machine: Machine, unit: Removable, opened: bool) -> None:
     machine.tell("DEVICE_TRAY_MOVED", **{"device": unit.drive or "", "id": unit.path, "tray-open": opened})
 
 
+def moved(machine: Machine, unit: Removable, opened: bool) -> None:
+    """The guest has moved the tray itself. Any thread, the device lock held."""
+    machine.loop.call_soon(lambda: _tell(machine, unit, opened))
+
+
 def remove(machine: Machine, unit: Removable) -> None:
     """Take the medium out of an open tray."""
     with machine.board.lock:

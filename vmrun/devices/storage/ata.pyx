@@ -20,10 +20,10 @@ from vmrun.backends.protocols cimport (
 )
 
 from vmrun.devices.storage.atapi cimport (
-    CD_BLOCK, CD_RAW, PACKET_ANSWER, PACKET_DONE, PACKET_ERROR, PACKET_LIST, PACKET_READ, PacketUnit, packet_answer,
-    packet_blocks, packet_failed, packet_lba, packet_length, packet_raw, packet_reset, packet_run, packet_sector,
-    packet_sense,
+    PACKET_ANSWER, PACKET_DONE, PACKET_ERROR, PACKET_LIST, PACKET_READ, PacketUnit, packet_answer, packet_blocks,
+    packet_failed, packet_lba, packet_length, packet_raw, packet_reset, packet_run, packet_sense,
 )
+from vmrun.devices.storage.mmc cimport CD_BLOCK, CD_RAW, sector_of
 
 from vmrun.core.state import Bytes, Flag, Rows, Table, U8, U16, U32, U64
 from vmrun.errors import StateError
@@ -631,7 +631,7 @@ cdef class AtaChannel:
                 self.filled = blocks * CD_RAW
                 while blocks:
                     blocks -= 1
-                    packet_sector(sector, self.buffer + blocks * CD_BLOCK, packet_lba(unit) + blocks)
+                    sector_of(sector, self.buffer + blocks * CD_BLOCK, packet_lba(unit) + blocks)
                     memcpy(self.buffer + blocks * CD_RAW, sector, CD_RAW)
             if not self.packet_dma:
                 self.packet_offer()

@@ -1,9 +1,7 @@
-from accel.api cimport u8, u16, u32, u64
-from vmrun.backends.protocols cimport BlockBackend
+from accel.api cimport u8, u32, u64
+from vmrun.devices.storage.mmc cimport Mmc
 
 cpdef enum:
-    CD_BLOCK = 2048             # bytes of a data block
-    CD_RAW = 2352               # and of the whole sector
     CD_ANSWER = 65536           # bytes of the longest answer
 
 # what becomes of a packet
@@ -15,32 +13,22 @@ cpdef enum:
     PACKET_ERROR = 4            # the sense data says why
 
 
-cdef class PacketUnit:
-    cdef readonly BlockBackend backend
+cdef class PacketUnit(Mmc):
     cdef u8 text[28]            # INQUIRY's vendor, product and revision
     cdef u8 answer[CD_ANSWER]
     cdef readonly u32 length, blocks
     cdef readonly u64 lba
     cdef readonly bint raw
     cdef public u8 sense, asc, ascq
-    cdef public bint locked, tray_open, changed, event_new, event_eject
     cdef int packet(self, const u8 *cdb) noexcept nogil
     cdef int fail(self, u8 sense, u8 asc, u8 ascq) noexcept nogil
     cdef int give(self, u32 length, u32 room) noexcept nogil
+    cdef int tell(self, int length, u32 room) noexcept nogil
     cdef int read(self, u64 lba, u64 blocks, bint raw) noexcept nogil
-    cdef u64 total(self) noexcept nogil
     cdef int inquiry(self, const u8 *cdb) noexcept nogil
     cdef int request_sense(self, const u8 *cdb) noexcept nogil
-    cdef int read_toc(self, const u8 *cdb) noexcept nogil
-    cdef int get_configuration(self, const u8 *cdb) noexcept nogil
-    cdef int get_event_status(self, const u8 *cdb) noexcept nogil
     cdef int mode_sense(self, const u8 *cdb) noexcept nogil
     cdef int mode_select(self, const u8 *cdb) noexcept nogil
-    cdef int mechanism_status(self, const u8 *cdb) noexcept nogil
-    cdef int disc_information(self, const u8 *cdb) noexcept nogil
-    cdef int track_information(self, const u8 *cdb) noexcept nogil
-    cdef int dvd_structure(self, const u8 *cdb) noexcept nogil
-    cdef int start_stop(self, const u8 *cdb) noexcept nogil
     cdef int read_cd(self, const u8 *cdb) noexcept nogil
 
 
@@ -54,4 +42,3 @@ cdef bint packet_raw(void *unit) noexcept nogil
 cdef u8 packet_sense(void *unit) noexcept nogil
 cdef void packet_failed(void *unit, int error) noexcept nogil
 cdef void packet_reset(void *unit) noexcept nogil
-cdef void packet_sector(u8 *sector, const u8 *data, u64 lba) noexcept nogil

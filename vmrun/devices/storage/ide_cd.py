@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from vmrun.backends.protocols import BlockBackend
-from vmrun.core.interfaces import Removable
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.storage.atapi import PacketUnit
 from vmrun.devices.storage.ide_hd import ERRORS, IdeDisk
 from vmrun.devices.storage.identify import identify_packet
+from vmrun.devices.storage.tray import Tray
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,31 +33,6 @@ def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     data = identify_packet(serial=serial, model=model, firmware=firmware, wwn=device.wwn)
     device.parent_bus.channel.attach_packet(unit, packets, data)
     return packets
-
-
-class Tray(Removable):
-    """Of a device whose `chip` is a PacketUnit."""
-
-    chip: Any
-
-    @property
-    def tray_is_open(self) -> bool:
-        return bool(self.chip.tray_open)
-
-    def open_tray(self, force: bool) -> tuple[bool, bool]:
-        if self.chip.tray_open:
-            return False, False
-        if self.chip.locked and not force:
-            self.chip.eject_asked()
-            return False, True
-        self.chip.medium_changed(False)
-        return True, False
-
-    def close_tray(self) -> bool:
-        if not self.chip.tray_open:
-            return False
-        self.chip.medium_changed(True)
-        return True
 
 
 @register("ide-cd", description="CD-ROM drive on IDE")
@@ -85,6 +60,7 @@ class IdeCd(Device, Tray):
 
     def realize(self, platform: Platform) -> None:
         self.chip = attach(self, platform, self.model or MODEL)
+        self.watch_tray(platform)
 
 
 @register("ide-drive", description="IDE disk or CD-ROM drive, as RHEL 6 names it")
@@ -97,5 +73,6 @@ class IdeDrive(IdeDisk, Tray):
         if self.drive and platform.drive(self.drive).cdrom:
             self.chip = attach(self, platform)
             self.removable = True
+            self.watch_tray(platform)
         else:
             super().realize(platform)

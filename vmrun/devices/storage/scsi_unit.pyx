@@ -1,0 +1,684 @@
+"""Disks and CD-ROM drives as they answer SCSI commands: the interpreter alone. scsi.pyx moves its data, scsi_disk.py makes
+it and puts it on a bus.
+
+Ref: T10 SPC-3 (INQUIRY, mode pages, sense), SBC-3 (block commands, UNMAP, WRITE SAME), MMC-5 (in mmc.pyx). Values are those
+that qemu-kvm's units show.
+Not modelled: persistent reservations, protection information, VERIFY that compares, ORWRITE, XOR, COMPARE AND WRITE,
+self-tests, logs: each ends as an invalid command. RESERVE and RELEASE succeed: there is one initiator.
+
+INQUIRY's pages are made by the glue. Mode pages are here, as the cache bit and the door's lock change.
+"""
+
+from libc.string cimport memcpy, memset
+
+from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FUA, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO
+from vmrun.devices.storage.mmc cimport (
+    CD_BLOCK, MMC_FIELD, MMC_FORMAT, MMC_NO_MEDIUM, MMC_PREVENTED, MMC_SPAN_DATA, MMC_SPAN_NOTHING, be16, be32, be64,
+    put16, put32, put64,
+)
+from vmrun.devices.storage.scsi cimport SCSI_OWN, scsi_fail, scsi_good, scsi_io, scsi_own
+
+from vmrun.core.state import KEEP, Flag, Table, U8, U32
+from vmrun.errors import StateError
+
+cdef enum:
+    TEST_UNIT_READY = 0x00
+    REZERO_UNIT = 0x01
+    REQUEST_SENSE = 0x03
+    FORMAT_UNIT = 0x04
+    READ_6 = 0x08
+    WRITE_6 = 0x0A
+    INQUIRY = 0x12
+    MODE_SELECT = 0x15
+    RESERVE = 0x16
+    RELEASE = 0x17
+    MODE_SENSE = 0x1A
+    START_STOP = 0x1B
+    PREVENT_ALLOW = 0x1E
+    READ_CAPACITY_10 = 0x25
+    READ_10 = 0x28
+    WRITE_10 = 0x2A
+    SEEK_10 = 0x2B
+    WRITE_VERIFY_10 = 0x2E
+    VERIFY_10 = 0x2F
+    SYNCHRONIZE_CACHE = 0x35
+    WRITE_SAME_10 = 0x41
+    UNMAP = 0x42
+    READ_SUBCHANNEL = 0x42          # on a CD
+    READ_TOC = 0x43
+    GET_CONFIGURATION = 0x46
+    GET_EVENT_STATUS = 0x4A
+    STOP_PLAY = 0x4E
+    READ_DISC_INFORMATION = 0x51
+    READ_TRACK_INFORMATION = 0x52
+    MODE_SELECT_10 = 0x55
+    RESERVE_10 = 0x56
+    RELEASE_10 = 0x57
+    MODE_SENSE_10 = 0x5A
+    READ_16 = 0x88
+    WRITE_16 = 0x8A
+    WRITE_VERIFY_16 = 0x8E
+    VERIFY_16 = 0x8F
+    SYNCHRONIZE_CACHE_16 = 0x91
+    WRITE_SAME_16 = 0x93
+    SERVICE_ACTION_IN_16 = 0x9E
+    READ_12 = 0xA8
+    WRITE_12 = 0xAA
+    READ_DVD_STRUCTURE = 0xAD
+    WRITE_VERIFY_12 = 0xAE
+    VERIFY_12 = 0xAF
+    SET_SPEED = 0xBB
+    MECHANISM_STATUS = 0xBD
+    READ_CD = 0xBE
+
+    SAI_READ_CAPACITY_16 = 0x10
+
+    NOT_READY = 2
+    ILLEGAL_REQUEST = 5
+    DATA_PROTECT = 7
+
+    ASC_NOT_READY = 0x04            # 03: by hand
+    ASC_PARAMETER_LIST_LENGTH = 0x1A
+    ASC_ILLEGAL_OPCODE = 0x20
+    ASC_OUT_OF_RANGE = 0x21
+    ASC_INVALID_FIELD = 0x24
+    ASC_INVALID_PARAMETER = 0x26
+    ASC_WRITE_PROTECTED = 0x27
+    ASC_MEDIUM_CHANGED = 0x28
+    ASC_RESET = 0x29
+    ASC_INCOMPATIBLE_FORMAT = 0x30
+    ASC_SAVING_NOT_SUPPORTED = 0x39
+    ASC_NO_MEDIUM = 0x3A
+    ASC_REMOVAL_PREVENTED = 0x53
+
+    PAGE_ERROR_RECOVERY = 0x01
+    PAGE_GEOMETRY = 0x04
+    PAGE_FLEXIBLE = 0x05
+    PAGE_CACHING = 0x08
+    PAGE_AUDIO = 0x0E
+    PAGE_CAPABILITIES = 0x2A
+    PAGE_ALL = 0x3F
+
+    CURRENT = 0
+    CHANGEABLE = 1
+    SAVED = 3
+    WCE = 4
+
+    MOST_INQUIRY = 256
+    SAME_PIECE = 524288             # bytes of a pattern that are written at a time
+    # steps of commands that do I/O of their own
+    FLUSHING = 1
+    UNMAPPING = 2
+    SAMING = 3
+    SELECTED = 4
+
+
+cdef class DiskUnit(ScsiUnit):
+    """`cd` or disk on `drive`, with blocks of `block_size`. `inquiry`: the standard data, 36 bytes; `vital`: page → bytes of
+    each vital product data page, header and all; `geometry`, `flexible`: what those mode pages say behind their header.
+    """
+
+    state = Table(
+        "scsi-disk", 1,
+        Flag("attention", True), U8("attention_asc", ASC_RESET), U8("attention_ascq"), U8("sense_key", most=15),
+        U8("sense_asc"), U8("sense_ascq"), Flag("sense_is_attention"), U32("block_size", KEEP, least=256, most=0xFE00),
+        Flag("locked"), Flag("tray_open", KEEP), Flag("changed"), Flag("event_new"), Flag("event_eject"),
+        Flag("medium_to_tell"),
+    )
+    reset, save, load_state = state.methods()
+
+    def __init__(
+        self, BlockBackend drive, bint cd, u32 block_size, bytes inquiry, dict vital, bytes geometry, bytes flexible,
+        bint removable=False,
+    ):
+        if len(inquiry) != 36 or len(geometry) != 22 or len(flexible) != 30 or len(vital) > MOST_PAGES:
+            raise ValueError("a page has another size")
+        self.drive, self.cd, self.block_size, self.removable = drive, cd, block_size, removable or cd
+        self.backend = <void *>drive
+        self.mmc = Mmc()
+        self.mmc.backend = drive
+        memcpy(self.inquiry, <const u8 *>inquiry, 36)
+        memcpy(self.geometry, <const u8 *>geometry, 22)
+        memcpy(self.flexible, <const u8 *>flexible, 30)
+        self.vital_data = list(vital.values())
+        for n, code in enumerate(sorted(vital)):
+            self.pages[n] = VitalPage(code, len(vital[code]), <const u8 *><bytes>vital[code])
+        self.page_count = len(vital)
+        self.strict = True
+        self.reset()
+
+    # What of its state is the tray's.
+    @property
+    def locked(self):
+        return self.mmc.locked
+
+    @locked.setter
+    def locked(self, value):
+        self.mmc.locked = value
+
+    @property
+    def tray_open(self):
+        return self.mmc.tray_open
+
+    @tray_open.setter
+    def tray_open(self, value):
+        self.mmc.tray_open = value
+
+    @property
+    def changed(self):
+        return self.mmc.changed
+
+    @changed.setter
+    def changed(self, value):
+        self.mmc.changed = value
+
+    @property
+    def event_new(self):
+        return self.mmc.event_new
+
+    @event_new.setter
+    def event_new(self, value):
+        self.mmc.event_new = value
+
+    @property
+    def event_eject(self):
+        return self.mmc.event_eject
+
+    @event_eject.setter
+    def event_eject(self, value):
+        self.mmc.event_eject = value
+
+    @property
+    def on_tray(self):
+        return self.mmc.on_tray
+
+    @on_tray.setter
+    def on_tray(self, value):
+        self.mmc.on_tray = value
+
+    def check_state(self, values):
+        if values["block_size"] % 256:
+            raise StateError("a block is no multiple of 256 bytes")
+
+    # --- from the host ----------------------------------------------------------------------------------------
+
+    def medium_changed(self, bint loaded):
+        """The tray closed over a medium, or opened. The device lock is held."""
+        self.mmc.medium_changed(loaded)
+        self.mmc.changed = False
+        self.medium_to_tell = loaded
+        self.attend(ASC_NO_MEDIUM, 0)
+
+    def eject_asked(self):
+        self.mmc.eject_asked()
+
+    cdef void reset_unit(self) noexcept nogil:
+        self.mmc.locked = False
+        self.medium_to_tell = False
+        self.attend(ASC_RESET, 0)
+
+    cdef void attention_reported(self) noexcept nogil:
+        if self.medium_to_tell:
+            self.medium_to_tell = False
+            self.attend(ASC_MEDIUM_CHANGED, 0)
+
+    # --- commands ---------------------------------------------------------------------------------------------
+
+    cdef u32 block(self) noexcept nogil:
+        return self.block_size
+
+    cdef u64 blocks(self) noexcept nogil:
+        return self.drive.size // self.block_size
+
+    cdef bint here(self) noexcept nogil:
+        """Whether there is a medium to be read."""
+        return self.drive.size != 0 and not self.mmc.tray_open
+
+    cdef bint in_range(self, u64 lba, u64 count) noexcept nogil:
+        return lba <= self.blocks() and count <= self.blocks() - lba
+
+    cdef bint caches(self) noexcept nogil:
+        cdef bint on
+        with gil:
+            on = bool(getattr(self.drive, "write_cache", True))
+        return on
+
+    cdef u8 *room(self, ScsiRequest *request) noexcept nogil:
+        """Zeroed memory for an answer. NULL: the host has no memory."""
+        return scsi_own(request, request.expected)
+
+    cdef int answer(self, ScsiRequest *request, u64 length) noexcept nogil:
+        """As in qemu-kvm an answer fills the room that the command has for it, with zeros at its end."""
+        return ScsiUnit.answer(self, request, request.expected)
+
+    cdef int bad_field(self, ScsiRequest *request) noexcept nogil:
+        return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_FIELD, 0)
+
+    cdef int described(self, ScsiRequest *request, int length) noexcept nogil:
+        """Answer with what Mmc has written into `own`, or the sense of what it returned instead."""
+        if length == MMC_NO_MEDIUM:
+            return scsi_fail(request, NOT_READY, ASC_NO_MEDIUM, 0)
+        if length == MMC_FORMAT:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_INCOMPATIBLE_FORMAT, 0)
+        if length == MMC_PREVENTED:
+            return scsi_fail(request, ILLEGAL_REQUEST if self.here() else NOT_READY, ASC_REMOVAL_PREVENTED, 2)
+        if length < 0:
+            return self.bad_field(request)
+        return self.answer(request, <u64>length)
+
+    cdef int command(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 code = cdb[0]
+        cdef int result
+        if request.expected > SCSI_OWN and code not in (
+            READ_10, READ_12, READ_16, WRITE_10, WRITE_12, WRITE_16, WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16,
+            READ_6, WRITE_6,
+        ):
+            return self.bad_field(request)
+        # Without a medium too.
+        if code == INQUIRY:
+            return self.inquire(request)
+        if code == MODE_SENSE or code == MODE_SENSE_10:
+            return self.mode_sense(request)
+        if code == RESERVE or code == RELEASE:
+            return self.bad_field(request) if cdb[1] & 1 else scsi_good(request)
+        if code == RESERVE_10 or code == RELEASE_10:
+            return self.bad_field(request) if cdb[1] & 3 else scsi_good(request)
+        if code == PREVENT_ALLOW:
+            self.mmc.locked = cdb[4] & 1
+            return scsi_good(request)
+        if code == REQUEST_SENSE:                               # nothing to be told
+            if self.room(request) == NULL:
+                return scsi_fail(request, 4, 0x44, 0)
+            if cdb[1] & 1:
+                request.own[0] = 0x72
+                return self.answer(request, 8)
+            request.own[0], request.own[7] = 0x70, 10
+            return self.answer(request, 18)
+        if code == START_STOP:
+            if self.removable:
+                result = self.mmc.start_stop(cdb)
+                if result < 0:
+                    return self.described(request, result)
+            return scsi_good(request)
+        if self.cd and code in (GET_CONFIGURATION, GET_EVENT_STATUS, MECHANISM_STATUS, SET_SPEED, STOP_PLAY):
+            return self.cd_command(request)
+        if code == READ_DVD_STRUCTURE and self.cd and cdb[7] == 0xFF:
+            return self.cd_command(request)
+        if not self.here():
+            return scsi_fail(request, NOT_READY, ASC_NO_MEDIUM, 0)
+        if code in (READ_6, READ_10, READ_12, READ_16):
+            if code == READ_6:
+                return self.read_write(
+                    request, False, be32(cdb) & 0x1FFFFF, request.expected // self.block_size
+                )
+            return self.read_write(
+                request, False, be64(cdb + 2) if code == READ_16 else be32(cdb + 2), request.expected // self.block_size
+            )
+        if code == TEST_UNIT_READY:
+            return scsi_good(request)
+        if code == READ_CAPACITY_10:
+            return self.read_capacity(request, False)
+        if code == SYNCHRONIZE_CACHE or code == SYNCHRONIZE_CACHE_16:
+            request.step = FLUSHING
+            return self.flush(request)
+        if code == MODE_SELECT or code == MODE_SELECT_10:
+            return self.take_list(request, request.expected) if request.expected else scsi_good(request)
+        if code == SEEK_10:
+            if not self.in_range(be32(cdb + 2), 1):
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
+            return scsi_good(request)
+        if code == SERVICE_ACTION_IN_16 and cdb[1] & 31 == SAI_READ_CAPACITY_16:
+            return self.read_capacity(request, True)
+        if code == SERVICE_ACTION_IN_16:
+            return self.bad_field(request)
+        if code in (VERIFY_10, VERIFY_12, VERIFY_16):
+            if cdb[1] & 6:                                      # comparing
+                return self.bad_field(request)
+            if not self.in_range(
+                be64(cdb + 2) if code == VERIFY_16 else be32(cdb + 2),
+                be16(cdb + 7) if code == VERIFY_10 else be32(cdb + (6 if code == VERIFY_12 else 10)),
+            ):
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
+            return scsi_good(request)
+        return self.cd_command(request) if self.cd else self.disk_command(request)
+
+    cdef int disk_command(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 code = cdb[0]
+        if code in (WRITE_6, WRITE_10, WRITE_12, WRITE_16, WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16):
+            if code == WRITE_6:
+                return self.read_write(request, True, be32(cdb) & 0x1FFFFF, request.expected // self.block_size)
+            return self.read_write(
+                request, True, be64(cdb + 2) if code in (WRITE_16, WRITE_VERIFY_16) else be32(cdb + 2),
+                request.expected // self.block_size,
+            )
+        if code == WRITE_SAME_10 or code == WRITE_SAME_16:
+            return self.take_list(request, request.expected)
+        if code == UNMAP:
+            if not request.expected:
+                return scsi_good(request)
+            return self.take_list(request, request.expected)
+        if code == REZERO_UNIT or code == FORMAT_UNIT and not cdb[1]:
+            return scsi_good(request)
+        return scsi_fail(request, ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
+
+    cdef int cd_command(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 code = cdb[0]
+        cdef u64 lba = 0, count = 0
+        cdef u8 *out
+        cdef int kind
+        if code == SET_SPEED or code == STOP_PLAY:
+            return scsi_good(request)
+        out = self.room(request)
+        if out == NULL:
+            return scsi_fail(request, 4, 0x44, 0)
+        if code == GET_CONFIGURATION:
+            return self.described(request, self.mmc.configuration(cdb, True, out))
+        if code == GET_EVENT_STATUS:
+            return self.described(request, self.mmc.event_status(cdb, out))
+        if code == MECHANISM_STATUS:
+            return self.described(request, self.mmc.mechanism_status(out))
+        if code == READ_TOC:
+            return self.described(request, self.mmc.toc(cdb[2] & 15, cdb[1] & 2, cdb[6], out))
+        if code == READ_DISC_INFORMATION:
+            return self.described(request, self.mmc.disc_information(cdb, out))
+        if code == READ_TRACK_INFORMATION:
+            return self.described(request, self.mmc.track_information(cdb, out))
+        if code == READ_DVD_STRUCTURE:
+            return self.bad_field(request) if cdb[1] else self.described(request, self.mmc.dvd_structure(cdb, out))
+        if code == READ_SUBCHANNEL:
+            return self.described(request, self.mmc.subchannel(out))
+        if code == READ_CD:
+            kind = self.mmc.span(cdb, &lba, &count)
+            if kind == MMC_SPAN_NOTHING:
+                return scsi_good(request)
+            # Whole sectors are for ripping programs; the data of blocks that are not 2048 bytes nobody asks for.
+            if kind != MMC_SPAN_DATA or self.block_size != CD_BLOCK:
+                return self.bad_field(request)
+            request.expected = count * CD_BLOCK
+            return self.read_write(request, False, lba, count)
+        return scsi_fail(request, ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
+
+    cdef int inquire(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 *out
+        cdef u32 n, length
+        if cdb[1] & 2 or not cdb[1] & 1 and cdb[2]:
+            return self.bad_field(request)
+        out = self.room(request)
+        if out == NULL:
+            return scsi_fail(request, 4, 0x44, 0)
+        if cdb[1] & 1:
+            for n in range(self.page_count):
+                if self.pages[n].code == cdb[2]:
+                    memcpy(out, self.pages[n].data, self.pages[n].length)
+                    return self.answer(request, self.pages[n].length)
+            return self.bad_field(request)
+        length = <u32>min(request.expected, <u64>MOST_INQUIRY)
+        memcpy(out, self.inquiry, 36)
+        if length > 36:
+            out[4] = <u8>(length - 5)
+        return self.answer(request, length)
+
+    cdef int read_write(self, ScsiRequest *request, bint write, u64 lba, u64 count) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u32 flags = 0
+        if write and self.drive.readonly:
+            return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
+        if cdb[0] >> 5 and self.strict and cdb[1] & 0xE0 and cdb[0] != READ_CD:     # protection information
+            return self.bad_field(request)
+        if not self.in_range(lba, count):
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
+        if write and (cdb[0] in (WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16) or cdb[0] != WRITE_6 and cdb[1] & 8):
+            flags = BLOCK_FUA
+        return self.transfer(request, write, lba * self.block_size, count * self.block_size, flags)
+
+    cdef int read_capacity(self, ScsiRequest *request, bint long) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 *out = self.room(request)
+        cdef u64 last = self.blocks() - 1
+        if out == NULL:
+            return scsi_fail(request, 4, 0x44, 0)
+        if not self.blocks():
+            return scsi_fail(request, NOT_READY, ASC_NOT_READY, 3)
+        if long:
+            if not cdb[14] & 1 and be64(cdb + 2):
+                return self.bad_field(request)
+            put64(out, last)
+            put32(out + 8, self.block_size)
+            out[13] = self.physical_exponent
+            out[14] = 0x80 if self.thin else 0
+            return self.answer(request, request.expected if request.expected < 32 else 32)
+        if not cdb[8] & 1 and be32(cdb + 2):
+            return self.bad_field(request)
+        put32(out, <u32>min(last, <u64>0xFFFFFFFF))
+        put32(out + 4, self.block_size)
+        return self.answer(request, 8)
+
+    # --- mode pages -------------------------------------------------------------------------------------------
+
+    cdef int mode_page(self, u8 page, u8 control, u8 *out) noexcept nogil:
+        """The page with its header; its length, 0 when there is none."""
+        cdef u8 *p = out + 2
+        cdef u32 length
+        if page == PAGE_GEOMETRY and not self.cd:
+            length = 22
+            if control != CHANGEABLE:
+                memcpy(p, self.geometry, 22)
+        elif page == PAGE_FLEXIBLE and not self.cd:
+            length = 30
+            if control != CHANGEABLE:
+                memcpy(p, self.flexible, 30)
+        elif page == PAGE_CACHING:
+            length = 18
+            if control == CHANGEABLE or self.caches():
+                p[0] = WCE
+        elif page == PAGE_ERROR_RECOVERY:
+            length = 10
+            if control != CHANGEABLE or self.cd:
+                p[0] = 0x80                                     # writes are reallocated
+            if control != CHANGEABLE and self.cd:
+                p[1] = 0x20                                     # reads are tried again so often
+        elif page == PAGE_AUDIO and self.cd:
+            length = 14
+        elif page == PAGE_CAPABILITIES and self.cd:
+            length = 20
+            if control != CHANGEABLE:
+                p[0] = 0x3B                                     # reads CD-R, CD-RW, method 2, DVD-ROM, DVD-R
+                p[2], p[3] = 0x7F, 0xFF
+                p[4] = 0x2D | (2 if self.mmc.locked else 0)     # tray, ejects, locks
+                put16(p + 6, 50 * 176)                          # KB/s
+                put16(p + 8, 2)
+                put16(p + 10, 2048)                             # KiB of buffer
+                put16(p + 12, 16 * 176)
+                put16(p + 16, 16 * 176)
+                put16(p + 18, 16 * 176)
+        else:
+            return 0
+        out[0], out[1] = page, <u8>length
+        return <int>length + 2
+
+    cdef int mode_sense(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef u8 page = cdb[2] & 0x3F, control = cdb[2] >> 6
+        cdef bint short = cdb[0] == MODE_SENSE
+        cdef u32 at = 4 if short else 8, n
+        cdef u64 count = self.blocks() if self.here() else 0
+        cdef u8 *out = self.room(request)
+        if out == NULL:
+            return scsi_fail(request, 4, 0x44, 0)
+        if not self.cd:
+            out[2 if short else 3] = (0x10 if self.dpofua else 0) | (0x80 if self.drive.readonly else 0)
+        if not cdb[1] & 8 and count and not self.cd:            # a block descriptor
+            out[3 if short else 7] = 8
+            put32(out + at, <u32>(count if count <= 0xFFFFFF else 0))
+            put32(out + at + 4, self.block_size)
+            at += 8
+        if control == SAVED:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_SAVING_NOT_SUPPORTED, 0)
+        if page == PAGE_ALL:
+            for n in range(PAGE_ALL):
+                at += self.mode_page(<u8>n, control, out + at)
+        else:
+            n = self.mode_page(page, control, out + at)
+            if not n:
+                return self.bad_field(request)
+            at += n
+        if short:
+            out[0] = <u8>(at - 1)
+        else:
+            put16(out, at - 2)
+        return self.answer(request, at)
+
+    cdef int mode_select(self, ScsiRequest *request) noexcept nogil:
+        """The list is there: first all of it is looked at, then it is acted upon."""
+        cdef u8 *cdb = request.cdb
+        cdef u8 *list = request.own
+        cdef u8 now[64]
+        cdef u8 mask[64]
+        cdef bint short = cdb[0] == MODE_SELECT
+        cdef u32 total = <u32>request.expected, at = 4 if short else 8, descriptor, n, header, length, size
+        cdef int found, caching = -1
+        if cdb[1] & 0x11 != 0x10:                               # page format, nothing saved
+            return self.bad_field(request)
+        if total < at:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
+        descriptor = list[3] if short else be16(list + 6)
+        if total - at < descriptor:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
+        if descriptor != 0 and descriptor != 8:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
+        size = be32(list + at + 4) & 0xFFFFFF if descriptor else 0
+        at += descriptor
+        while at < total:
+            header = 4 if list[at] & 0x40 else 2
+            if total - at < header:
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
+            length = be16(list + at + 2) if header == 4 else list[at + 1]
+            if header == 4 and list[at + 1]:                    # a sub-page
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
+            if length > total - at - header:
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
+            memset(now, 0, 64)
+            memset(mask, 0, 64)
+            found = self.mode_page(list[at] & 0x3F, CURRENT, now)
+            self.mode_page(list[at] & 0x3F, CHANGEABLE, mask)
+            if not found or length != now[1]:
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
+            for n in range(length):
+                if (now[2 + n] ^ list[at + header + n]) & ~mask[2 + n]:
+                    return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
+            if list[at] & 0x3F == PAGE_CACHING:
+                caching = list[at + header] & WCE
+            at += header + length
+        if size and not size & ~<u32>0xFE00:
+            self.block_size = size
+        if caching >= 0:
+            with gil:
+                self.drive.write_cache = bool(caching)
+        if self.caches():
+            return scsi_good(request)
+        request.step = FLUSHING
+        return self.flush(request)
+
+    # --- parameter lists, and I/O of its own ------------------------------------------------------------------
+
+    cdef int listed(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 code = request.cdb[0]
+        if request.step == FLUSHING:
+            return scsi_good(request)
+        if request.step == UNMAPPING:
+            return self.unmap_more(request)
+        if request.step == SAMING:
+            return self.same_more(request)
+        if code == MODE_SELECT or code == MODE_SELECT_10:
+            return self.mode_select(request)
+        if code == UNMAP:
+            return self.unmap(request)
+        return self.write_same(request)
+
+    cdef int write_same(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *cdb = request.cdb
+        cdef bint wide = cdb[0] == WRITE_SAME_16
+        cdef u64 lba = be64(cdb + 2) if wide else be32(cdb + 2)
+        cdef u64 count = be32(cdb + 10) if wide else be16(cdb + 7)
+        cdef u32 n
+        cdef bint zero = True
+        if not count or cdb[1] & 0x16:                          # anchors, and patterns with addresses in them
+            return self.bad_field(request)
+        if self.drive.readonly:
+            return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
+        if not self.in_range(lba, count):
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
+        request.offset, request.span, request.step = lba * self.block_size, count * self.block_size, SAMING
+        if not cdb[1] & 1:
+            for n in range(self.block_size):
+                if request.own[n]:
+                    zero = False
+                    break
+        if zero:
+            n = BLOCK_UNMAP if cdb[1] & 8 else 0
+            count, request.span = request.span, 0
+            return scsi_io(request, BLOCK_ZERO, request.offset, count, n)
+        return self.same_more(request)
+
+    cdef int same_more(self, ScsiRequest *request) noexcept nogil:
+        """The next piece of a pattern: `own` has one block, then as many of it as are written at a time."""
+        cdef u64 size = request.span, at
+        cdef u32 most = SAME_PIECE // self.block_size * self.block_size
+        if not size:
+            return scsi_good(request)
+        if size > most:
+            size = most
+        if request.own_size < size:
+            if self.spread(request, size) != 0:
+                return scsi_fail(request, 4, 0x44, 0)
+        elif request.data == NULL:
+            at = self.block_size
+            while at < size:
+                memcpy(request.own + at, request.own, self.block_size)
+                at += self.block_size
+        request.data = request.own
+        at = request.offset
+        request.offset += size
+        request.span -= size
+        return scsi_io(request, BLOCK_WRITE, at, size, 0)
+
+    cdef int spread(self, ScsiRequest *request, u64 size) noexcept nogil:
+        """`own` becomes `size` bytes of the block that it begins with. 0, or -1: no memory."""
+        cdef u8 block[0xFE00]
+        cdef u64 at
+        memcpy(block, request.own, self.block_size)
+        if scsi_own(request, size) == NULL:
+            return -1
+        at = 0
+        while at < size:
+            memcpy(request.own + at, block, self.block_size)
+            at += self.block_size
+        return 0
+
+    cdef int unmap(self, ScsiRequest *request) noexcept nogil:
+        cdef u8 *list = request.own
+        cdef u32 total = <u32>request.expected, length
+        if total < 8 or total < be16(list) + 2 or total < be16(list + 2) + 8 or be16(list + 2) & 15:
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
+        if self.drive.readonly:
+            return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
+        length = be16(list + 2)
+        request.offset, request.span, request.step = 8, 8 + length, UNMAPPING
+        return self.unmap_more(request)
+
+    cdef int unmap_more(self, ScsiRequest *request) noexcept nogil:
+        """The next range of the list: `offset` is where it stands, `span` where the list ends."""
+        cdef u64 lba
+        cdef u32 count
+        while request.offset < request.span:
+            lba, count = be64(request.own + request.offset), be32(request.own + request.offset + 8)
+            request.offset += 16
+            if not self.in_range(lba, count):
+                return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
+            if count:
+                return scsi_io(request, BLOCK_DISCARD, lba * self.block_size, <u64>count * self.block_size, 0)
+        return scsi_good(request)
