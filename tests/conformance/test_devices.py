@@ -25,12 +25,15 @@ EXTRA = [
     {"id": "rng", "driver": "virtio-rng-pci"},
     {"id": "vblk", "driver": "virtio-blk-pci", "drive": "vd"},
     {"id": "bridge", "driver": "pci-bridge", "chassis_nr": 1},
+    {"id": "vscsi", "driver": "virtio-scsi-pci"},
+    {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
+    {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},
 ]
 CHARDEVS = {"c1": {"type": "null"}, "c2": {"type": "null"}}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:
-    for name in ("disk.img", "other.img", "flash.img"):
+    for name in ("disk.img", "other.img", "third.img", "flash.img"):
         (directory / name).write_bytes(bytes(1 << 20))
     flash = {} if machine.startswith("rhel") else {"pflash": "flash.img"}
     return Driven(
@@ -39,7 +42,11 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         memory="64MiB",
         display="std",
         disks=["disk.img"],
-        drives={"vd": {"file": "other.img", "format": "raw"}},
+        drives={
+            "vd": {"file": "other.img", "format": "raw"},
+            "sd0": {"file": "third.img", "format": "raw"},
+            "sr0": {"media": "cdrom"},
+        },
         serial="null",
         devices=EXTRA,
         chardevs=CHARDEVS,

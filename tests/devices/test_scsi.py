@@ -1,4 +1,4 @@
-"""SCSI units behind virtio-scsi: the same commands have the same answers on vmrun's and on QEMU's, sense data included."""
+"""SCSI units behind virtio-scsi: commands have the same answers on vmrun's and on QEMU's, sense data included."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from typing import Any
 import pytest
 
 from tests.devices.scsi import (
-    ANSWER, COMMANDS, CONTROL, DATA, EVENTS, HEAD, RINGS, UNIT, WRITE, Adapter, image, machine, unit,
+    ANSWER,
+    COMMANDS,
+    CONTROL,
+    DATA,
+    EVENTS,
+    HEAD,
+    RINGS,
+    UNIT,
+    WRITE,
+    Adapter,
+    image,
+    machine,
+    unit,
 )  # fmt: skip
 from vmrun.testing import QTest
 
 NEEDS_RESET = 0x40
 BLOCK = b"\xab" * 512
+HARD = {"id": "u", "driver": "scsi-hd", "drive": "d0"}
+COMPACT = {"id": "u", "driver": "scsi-cd", "drive": "d0"}
 
 
 def six(code: int, *rest: int) -> bytes:
@@ -56,7 +70,7 @@ SAME: list[tuple[str, bytes, bytes | int]] = [
     ("report luns", struct.pack(">B5xIxx", 0xA0, 64), 64),
     ("report luns, no room", struct.pack(">B5xIxx", 0xA0, 8), 8),
     ("report luns, selected", struct.pack(">BBB3xIxx", 0xA0, 0, 3, 64), 64),
-    *((f"mode page {page:x}, control {c}", six(0x1A, 0, page | c << 6, 0, 255), 255) for page in PAGES for c in range(4)),
+    *((f"mode page {p:x}, control {c}", six(0x1A, 0, p | c << 6, 0, 255), 255) for p in PAGES for c in range(4)),
     ("mode pages without descriptor", six(0x1A, 8, 0x3F, 0, 255), 255),
     ("mode pages, short", six(0x1A, 0, 0x3F, 0, 10), 10),
     *((f"mode page {page:x} by ten", ten(0x5A, 0, page << 24, 256), 256) for page in PAGES),
@@ -232,7 +246,8 @@ def test_a_response_is_written_whatever_its_pieces(disk: Adapter) -> None:
     disk.put(COMMANDS, [(HEAD, 51, 0), *pieces])
     disk.kick(COMMANDS)
     assert disk.answered(COMMANDS)
-    assert q.read(ANSWER, 30) == struct.pack("<IIHBB", 18, 0, 0, 2, 0) + bytes((0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x21)) + bytes(5)
+    sense = bytes((0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x21)).ljust(18, b"\0")
+    assert q.read(ANSWER, 30) == struct.pack("<IIHBB", 18, 0, 0, 2, 0) + sense
 
 
 BROKEN = [
@@ -272,7 +287,7 @@ def test_the_guest_is_told_of_disks_that_come_and_go(tmp_path: pathlib.Path) -> 
 
 
 def test_a_disk_goes_with_commands_under_way(tmp_path: pathlib.Path) -> None:
-    with machine("vmrun", drives("disk", image(tmp_path / "d.img")), [{"id": "u", "driver": "scsi-hd", "drive": "d0"}]) as q:
+    with machine("vmrun", drives("disk", image(tmp_path / "d.img")), [HARD]) as q:
         adapter = Adapter(q).ready()
         q.write(HEAD, UNIT + bytes(11) + ten(0x2A, 0, 0, 600).ljust(32, b"\0"))
         adapter.put(COMMANDS, [(HEAD, 51, 0), (DATA, 600 * 512, 0), (ANSWER, 108, WRITE)])
@@ -299,7 +314,7 @@ def test_another_size_is_told(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_guest_moves_the_tray(tmp_path: pathlib.Path) -> None:
-    with machine("vmrun", drives("cd", image(tmp_path / "d.iso")), [{"id": "u", "driver": "scsi-cd", "drive": "d0"}]) as q:
+    with machine("vmrun", drives("cd", image(tmp_path / "d.iso")), [COMPACT]) as q:
         told: list[tuple[str, Any]] = []
         q.machine.listen(lambda name, **data: told.append((name, data.get("tray-open"))))
         adapter = Adapter(q).ready()
@@ -315,7 +330,7 @@ def test_a_disc_is_changed_while_it_runs(tmp_path: pathlib.Path) -> None:
 
     other = tmp_path / "other.iso"
     other.write_bytes(b"other" * 4096)
-    with machine("vmrun", drives("cd", image(tmp_path / "d.iso")), [{"id": "u", "driver": "scsi-cd", "drive": "d0"}]) as q:
+    with machine("vmrun", drives("cd", image(tmp_path / "d.iso")), [COMPACT]) as q:
         adapter = Adapter(q).ready()
         media.change(q.machine, media.find(q.machine, "", "u"), str(other), "raw")
         senses = [adapter.command(six(0))[2][2:14:10] for _ in range(3)]
@@ -328,7 +343,8 @@ def test_a_disk_that_cannot_be_written_says_so(tmp_path: pathlib.Path) -> None:
     found = {"d0": {"file": str(image(tmp_path / "d.img")), "format": "raw", "readonly": True}}
     with machine("vmrun", found, [{"id": "u", "driver": "scsi-hd", "drive": "d0"}]) as q:
         adapter = Adapter(q).ready()
-        for cdb, data in ((ten(0x2A, 0, 5, 1), BLOCK), (ten(0x41, 0, 5, 1), BLOCK), (ten(0x42, 0, 0, 24), ranges((1, 1)))):
+        writes = (ten(0x2A, 0, 5, 1), BLOCK), (ten(0x41, 0, 5, 1), BLOCK), (ten(0x42, 0, 0, 24), ranges((1, 1)))
+        for cdb, data in writes:
             assert adapter.command(cdb, data)[2][2:14:10] == bytes((7, 0x27))
 
 

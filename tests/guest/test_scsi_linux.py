@@ -16,8 +16,9 @@ from tests.guest.test_virtio_linux import image, whole
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 PATIENCE = 600.0
 CORE = (
-    "crypto/crct10dif_common", "crypto/crct10dif_generic", "lib/crc-t10dif", "lib/crc64", "crypto/crc64_rocksoft_generic",
-    "lib/crc64-rocksoft", "lib/crc16", "crypto/crc32c_generic", "lib/libcrc32c", "fs/mbcache", "fs/jbd2/jbd2",
+    "crypto/crct10dif_common", "crypto/crct10dif_generic", "lib/crc-t10dif", "lib/crc64",
+    "crypto/crc64_rocksoft_generic", "lib/crc64-rocksoft", "lib/crc16", "crypto/crc32c_generic",
+    "lib/libcrc32c", "fs/mbcache", "fs/jbd2/jbd2",
     "fs/ext4/ext4", "block/t10-pi", "drivers/scsi/scsi_common", "drivers/scsi/scsi_mod", "drivers/scsi/sd_mod",
     "drivers/cdrom/cdrom", "drivers/scsi/sr_mod", "fs/isofs/isofs",
 )  # fmt: skip
@@ -66,7 +67,8 @@ echo SCSI $(cat /sys/block/sda/device/vendor) $(cat /sys/block/sda/device/model)
 
 def extra(driver: str) -> tuple[str, dict[str, tuple[int, bytes]]]:
     """The script that loads the drivers, and the files it needs."""
-    root = pathlib.Path("/lib/modules") / kernel(driver.startswith("virtio")).partition("vmlinuz-")[2] / "kernel"
+    chosen = kernel(driver.startswith("virtio"))
+    root = pathlib.Path("/lib/modules") / chosen.partition("vmlinuz-")[2] / "kernel"
     names, files = [], {}
     for name in (*CORE, *DRIVERS[driver]):
         found = root / f"{name}.ko"
@@ -83,7 +85,8 @@ def boot(
     """The console's text and what the kernel complained of. `act` is done first, while it runs."""
     load, files = extra(driver)
     initrd = initramfs(directory, load + script, files)
-    with LinuxGuest(directory, "soft", "quiet", kernel=kernel(driver.startswith("virtio")), initrd=initrd, **keys) as guest:
+    chosen = kernel(driver.startswith("virtio"))
+    with LinuxGuest(directory, "soft", "quiet", kernel=chosen, initrd=initrd, **keys) as guest:
         if act is not None:
             act(guest)
         guest.run_to_end(PATIENCE)

@@ -60,7 +60,7 @@ def look(q: QtestCommands) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("machine", ["pc-i440fx-7.2", "pc-i440fx-4.2", "pc-i440fx-2.0"])
-@pytest.mark.parametrize("device", ["virtio-rng-pci", "virtio-blk-pci,drive=d0"])
+@pytest.mark.parametrize("device", ["virtio-rng-pci", "virtio-blk-pci,drive=d0", "virtio-scsi-pci"])
 def test_registers_are_qemus(machine: str, device: str, tmp_path: pathlib.Path) -> None:
     theirs, ours = programs(machine, device, tmp_path)
     try:

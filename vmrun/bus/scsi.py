@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class ScsiBus:
-    """`units` is the adapter's table of units (add, remove); `channels`, `targets`, `luns`: the highest numbers that there
-    can be. The adapter may set `appeared` and `leaving`, which are called with a unit that comes or goes while the
-    machine runs. The device lock is held.
+    """`units` is the adapter's table of units (add, remove); `channels`, `targets`, `luns`: the highest numbers that
+    there can be. The adapter may set `appeared` and `leaving`, which are called with a unit that comes or goes while
+    the machine runs. The device lock is held.
     """
 
     kind = "SCSI"
@@ -35,7 +35,8 @@ class ScsiBus:
 
     def take_place(self, device: Device, channel: int, target: int | None, lun: int | None) -> tuple[int, int, int]:
         """Reserve a place, the first free one where something is not given. BuildError when there is none."""
-        for value, most, what in ((channel, self.channels, "channel"), (target, self.targets, "id"), (lun, self.luns, "lun")):
+        most_of = {"channel": (channel, self.channels), "id": (target, self.targets), "lun": (lun, self.luns)}
+        for what, (value, most) in most_of.items():
             if value is not None and value > most:
                 raise BuildError(f"{device.path}: bad scsi {what}: {value}; {self.name} has 0 to {most}")
         targets = range(self.targets + 1) if target is None else (target,)

@@ -95,7 +95,7 @@ def let_go(machine: Machine, device: Device) -> None:
 
 
 def _with_children(device: Device) -> list[Device]:
-    """A device and all that sits on its buses, the last of them first. Cards behind a bridge have slots of their own."""
+    """A device and all that sits on its buses, the last first. Cards behind a bridge have slots of their own."""
     found: list[Device] = []
     for bus in device.buses.values():
         if bus.kind != "PCI":

@@ -68,12 +68,13 @@ class ScsiDevice(Device, Tray):
     def realize(self, platform: Platform) -> None:
         if not self.drive and not self.cd:
             raise BuildError(f"{self.path}: drive property not set", remedy="add `drive: <id of a drive>`")
-        self.backend: Any = platform.drive(self.drive) if self.drive else BlockBackend()
+        backend: Any = platform.drive(self.drive) if self.drive else BlockBackend()
+        self.backend = backend
         self.backend.set_errors(self.rerror, self.werror)
         if self.physical_block_size < self.logical_block_size:
             raise BuildError(f"{self.path}: logical_block_size > physical_block_size not supported")
-        if self.write_cache != "auto":
-            self.backend.write_cache = self.write_cache == "on"
+        if self.drive and self.write_cache != "auto":
+            backend.write_cache = self.write_cache == "on"
         bus = self.parent_bus
         place = bus.take_place(self, self.channel, self.scsi_id, self.lun)
         try:
@@ -143,7 +144,8 @@ class ScsiDevice(Device, Tray):
             0x12 if self.parent_bus.units.queueing else 0x10,
         ))  # fmt: skip
         version = (self.ver or platform.hw_version).encode("ascii", "replace")[:4]
-        return data + text(self.vendor or "QEMU", 8) + text(self.product or self.product_name, 16) + version.ljust(4, b"\0")
+        names = text(self.vendor or "QEMU", 8) + text(self.product or self.product_name, 16)
+        return data + names + version.ljust(4, b"\0")
 
     def _vital(self, block: int) -> dict[int, bytes]:
         """Vital product data by page, with headers."""
@@ -210,7 +212,8 @@ class ScsiDevice(Device, Tray):
 def _geometry_page(cyls: int, heads: int) -> bytes:
     """Rigid disk geometry, 04h: cylinders, heads, step rate in ns, landing zone, revolutions per minute."""
     at = cyls.to_bytes(4, "big")[1:]
-    return at + bytes((heads & 0xFF,)) + at + at + bytes((0, 200, 0xFF, 0xFF, 0xFF, 0, 0, 0)) + (5400).to_bytes(2, "big") + bytes(2)
+    steps = bytes((0, 200, 0xFF, 0xFF, 0xFF, 0, 0, 0))
+    return at + bytes((heads & 0xFF,)) + at + at + steps + (5400).to_bytes(2, "big") + bytes(2)
 
 
 def _flexible_page(cyls: int, heads: int, secs: int, block: int) -> bytes:
