@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 COMMAND = re.compile(r"^(?: {4}|\$ |#   )((?:\.venv/bin/)?(?:vmrun|vmrun-qemu|truncate) .*)$", re.M)
 ENDS = {
-    "types --diff": {1}, "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3}, "password": {0, 1},
+    "types --diff": {1}, "wait": {0, 1}, "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3},
+    "password": {0, 1},
 }  # fmt: skip
 LAB = "lab.yaml", "schema: vmrun/machine/1\nname: lab\nmachine: rhel6.3.0\ndisplay: std\nserial: pty\n"
 
@@ -105,11 +106,13 @@ def environment(here: pathlib.Path) -> dict[str, str]:
 @pytest.mark.parametrize("page, line", lines(), ids=lambda value: getattr(value, "name", value))
 def test_a_command_line_of_the_pages_works(place: tuple[pathlib.Path, Lab], page: pathlib.Path, line: str) -> None:
     here, lab = place
-    if re.match(r"vmrun (monitor|console|screenshot|stop|save|screen|type|pause|resume|reset|logs|attach) ", line):
+    if re.match(r"vmrun (monitor|console|screenshot|stop|save|screen|wait|type|pause|resume|reset|logs|attach) ", line):
         lab.start()
     asked = line.replace("4711", str(os.getpid())).replace("/tmp/", f"{here}/")
     if re.match(r"\S*vmrun up ", asked):
         asked = asked.replace(" up ", " up --accel soft --timeout 1 ")
+    if asked.startswith("vmrun wait"):
+        asked += " --timeout 0.5"
     asked = asked.replace("-enable-kvm", "-accel tcg")
     if asked.startswith("vmrun stop"):
         asked = asked.replace("stop", "stop --force")

@@ -37,6 +37,7 @@ ALLOWED = {
     ),
     "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev",
                       "vmrun.backends.objects"),
+    "vmrun.screen": (*EVERYWHERE,),
     "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",
@@ -49,6 +50,7 @@ ALLOWED = {
         "vmrun.firmware",
         "vmrun.machine",
         "vmrun.monitor",
+        "vmrun.screen",
         "vmrun.ui",
     ),
     "vmrun.__main__": ("vmrun.cli",),

@@ -1,4 +1,4 @@
-"""vmrun screen: the text on a machine's screen, read exactly from its video memory."""
+"""vmrun screen: the text on a machine's screen, read from its video memory, or glyph by glyph off a picture."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def run(argv: list[str]) -> int:
         return 0
     if found["mode"] == "none":
         raise MonitorError(f"{args.name} has no display", remedy="add `display: std` to its file")
-    if found["mode"] == "graphics":
+    if found["mode"] == "graphics" and not found["rows"]:
         raise MonitorError(
-            f"the screen shows pictures now ({found['width']} x {found['height']} pixels), no text",
+            f"the screen shows a picture now ({found['width']} x {found['height']} pixels), no text in a known font",
             remedy=f"take one with `vmrun screenshot {args.name}`",
         )
     write("\n".join(row.rstrip() for row in found["rows"]).rstrip("\n") + "\n")

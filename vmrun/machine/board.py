@@ -77,6 +77,7 @@ class Board:
         self.input = InputRouter(lock)
         self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
         self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc"
+        self.reader: Any = None  # of text in pictures (vmrun.core.fonts), once somebody has asked
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug

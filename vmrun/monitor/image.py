@@ -18,21 +18,7 @@ def encode(width: int, height: int, pixels: bytes | bytearray, kind: str) -> byt
 
         return jpeg(bytes(pixels), width, height, JPEG_QUALITY, "RGB")
     if kind == "png":
-        return _png(width, height, memoryview(pixels))
+        from vmrun.core.png import encode as png
+
+        return png(width, height, pixels)
     return b"P6\n%d %d\n255\n" % (width, height) + pixels
-
-
-def _png(width: int, height: int, pixels: memoryview) -> bytes:
-    import struct
-    import zlib
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    packer = zlib.compressobj(1)
-    parts: list[bytes] = []
-    for at in range(0, len(pixels), 3 * width):
-        parts += (packer.compress(b"\0"), packer.compress(pixels[at : at + 3 * width]))
-    parts.append(packer.flush())
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"".join(parts)) + chunk(b"IEND", b"")

@@ -139,6 +139,39 @@ def test_a_screenshot_is_a_picture(host: Host) -> None:
     assert (host.directory / "shot.ppm").read_bytes()[:2] == b"P6"
 
 
+def test_a_wait_in_vain_says_why_and_leaves_a_picture(host: Host) -> None:
+    host.up("lab", "--set", "display=std")
+    done = host.run("wait", "lab", "login:", "--timeout", "0.3", "--save", str(host.directory))
+    assert done.returncode == 1
+    assert "waited in vain for 'login:': 0.3 s are over" in done.stderr
+    assert (host.directory / "lab-screen.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_wait_for_a_picture_ends_when_the_screen_looks_like_it(host: Host) -> None:
+    host.up("lab", "--set", "display=std")
+    file = str(host.directory / "shot.png")
+    assert host.run("screenshot", "lab", file).returncode == 0
+    assert host.run("wait", "lab", "--image", file, "--timeout", "20").returncode == 0
+    assert host.run("wait", "lab", "--still", "0.3").returncode == 0
+    assert host.run("wait", "lab", "login:", "--gone").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["--image", "/nowhere.png"], 3, "/nowhere.png: No such file or directory"),
+        (["--image", __file__], 3, "not a PNG picture"),
+        (["--regex", "("], 2, "no regular expression"),
+        (["--image", __file__, "--region", "1,2,3"], 2, "--region is X,Y,WIDTH,HEIGHT"),
+        ([], 2, "wait for what? One of TEXT, --image and --still"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_told(host: Host, words: list[str], code: int, why: str) -> None:
+    host.up("lab", "--set", "display=std")
+    done = host.run("wait", "lab", *words)
+    assert (done.returncode, why in done.stderr) == (code, True), done.stderr
+
+
 def test_without_a_display_there_is_no_screenshot(host: Host) -> None:
     host.up("lab")
     done = host.run("screenshot", "lab", str(host.directory / "x.png"))

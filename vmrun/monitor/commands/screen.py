@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 enums["ImageFormat"] = FORMATS
 enums["X-ScreenMode"] = ("text", "graphics", "blank", "none")
-struct("X-Screen", mode="X-ScreenMode", width="int", height="int", rows="[str]", attributes="[str]", cursor_="[int]")
+struct(
+    "X-Screen",
+    mode="X-ScreenMode",
+    width="int",
+    height="int",
+    rows="[str]",
+    attributes="[str]",
+    cursor_="[int]",
+    font_="str",
+    print_="int",
+)
 
 
 def _console(machine: Any, device: str, head: int) -> Any:
@@ -56,19 +66,18 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
 
 
 @command("x-query-screen", {"device?": "str", "head?": "int"}, "X-Screen")
-def query_screen(monitor: Any, device: str = "", head: int = 0) -> dict[str, Any]:
-    """A text screen as characters, read from video memory: rows as Unicode, attribute bytes of each row in hex, the
-    cursor's row and column while it is shown; width and height in cells, or in pixels of a graphics mode. vmrun's own.
+def query_screen(monitor: Any, device: str = "", head: int = 0) -> Any:
+    """The screen as text. A text screen is read from video memory: rows as Unicode, attribute bytes of each row in
+    hex, the cursor's row and column while it is shown, width and height in cells. A graphics screen is read by the
+    glyphs of the guest's own fonts: rows, in `font`, while there is text; U+FFFD is a cell that is no character; width
+    and height in pixels, and `print`, which is another when the picture is. vmrun's own.
     """
     if not monitor.machine.board.consoles:
         return {"mode": "none", "width": 0, "height": 0, "rows": [], "attributes": []}
     console = _console(monitor.machine, device, head)
     screen = console.characters()
     if screen is None or screen.mode != "text":
-        mode = "graphics" if screen is None else screen.mode
-        console.refresh()
-        size = {"width": console.surface.width, "height": console.surface.height}
-        return {"mode": mode, **size, "rows": [], "attributes": []}
+        return _graphics(monitor.machine, console, "graphics" if screen is None else screen.mode)
     found: dict[str, Any] = {
         "mode": "text",
         "width": screen.columns,
@@ -79,3 +88,34 @@ def query_screen(monitor: Any, device: str = "", head: int = 0) -> dict[str, Any
     if screen.cursor is not None:
         found["cursor"] = list(screen.cursor)
     return found
+
+
+def _graphics(machine: Any, console: Any, mode: str) -> Any:
+    """A picture; its text is read on a thread of its own: a font may have to be looked for in all guest memory."""
+    console.refresh()
+    surface = console.surface
+    width, height = surface.width, surface.height
+    found: dict[str, Any] = {"mode": mode, "width": width, "height": height, "rows": [], "attributes": []}
+    if mode != "graphics":
+        return found
+    board = machine.board
+    if board.reader is None:
+        from vmrun.core.fonts import LOW, LOW_SIZE, PictureReader
+
+        def low() -> bytes:
+            with board.lock:
+                data: bytes = board.memory.read_bytes(LOW, LOW_SIZE)
+            return data
+
+        board.reader = PictureReader(low, lambda: [board.ram])
+    pixels = surface.rectangle(0, 0, width, height)
+
+    def read(work: Work) -> dict[str, Any]:
+        from zlib import crc32
+
+        reading, font = board.reader.read(pixels, width, height)
+        if reading is not None:
+            found.update(rows=reading.rows, font=font)
+        return {**found, "print": crc32(pixels)}
+
+    return Work(machine, read)

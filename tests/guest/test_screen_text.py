@@ -1,0 +1,39 @@
+"""Text read off graphics screens of real guests: GRUB's terminal, Linux's console on a frame buffer."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+import pytest
+
+from tests.guest.screens import grub_disk, linux, watch
+from tests.up import Up
+
+pytestmark = [pytest.mark.guest, pytest.mark.slow]
+CONFIG = """
+set gfxmode={mode}
+terminal_output gfxterm
+"""
+
+
+@pytest.mark.parametrize("mode", ["640x480", "1024x768x16"])
+def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> None:
+    grub_disk(tmp_path, CONFIG.format(mode=mode))
+    keys = {"machine": "pc-i440fx-2.0", "accel": "soft", "memory": "64MiB", "display": "std"}
+    with Up(tmp_path, **keys, disks=["grub.img"]) as up:
+        screen = watch(up)
+        screen.wait_for("grub>", 240)
+        text = screen.read()
+        assert (text.mode, f"{text.width}x{text.height}") == ("graphics", mode[:8].rstrip("x"))
+        assert text.font == "Unifont Regular 16"
+        screen.type("echo typed-and-read\n")
+        screen.wait_for(re.compile("^ *typed-and-read$", re.MULTILINE))
+
+
+def test_linux_on_bochs_drm_is_read(tmp_path: pathlib.Path) -> None:
+    with linux(tmp_path, "bochs", display="std") as up:
+        screen = watch(up)
+        screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
+        text = screen.read()
+        assert (text.mode, text.font) == ("graphics", "console 8x16")
