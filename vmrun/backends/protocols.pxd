@@ -1,5 +1,5 @@
 # All that a device may see of the host, at C level. The documentation is in protocols.pyx.
-from accel.api cimport ByteRing, i64, pthread_mutex_t, u8, u32, u64
+from accel.api cimport ByteRing, i64, pthread_mutex_t, u8, u16, u32, u64
 from accel.dma cimport IoVec, Scatter
 
 cpdef enum:
@@ -91,3 +91,57 @@ cdef class CharBackend:
     cdef public CharFrontend frontend
     cdef int put(self, u8 byte) noexcept nogil
     cdef void input_room(self) noexcept nogil
+
+
+# What of a frame is left to do for whoever takes it: virtio's header, in the host's byte order.
+cdef struct NetHeader:
+    u8 flags                    # NET_NEEDS_CSUM, NET_DATA_VALID
+    u8 gso                      # NET_GSO_…
+    u16 header_length           # bytes before the payload that is cut into segments; a hint
+    u16 segment_size            # bytes of payload in each
+    u16 csum_start              # checksum everything from here on …
+    u16 csum_offset             # … into two bytes at csum_start + csum_offset
+
+cpdef enum:
+    NET_NEEDS_CSUM = 1
+    NET_DATA_VALID = 2
+    NET_GSO_NONE = 0
+    NET_GSO_TCP4 = 1
+    NET_GSO_UDP = 3
+    NET_GSO_TCP6 = 4
+    NET_GSO_ECN = 0x80          # with one of TCP's
+
+# What headers may ask of somebody.
+cpdef enum:
+    NET_CAN_CSUM = 1
+    NET_CAN_TSO4 = 2
+    NET_CAN_TSO6 = 4
+    NET_CAN_ECN = 8
+    NET_CAN_UFO = 16
+
+cpdef enum:
+    NET_MOST_FRAME = 65536 + 14 + 8     # bytes of the longest frame, segmentation left to do included
+
+
+cdef class NetFrontend:
+    cdef public u32 takes       # NET_CAN_…: 0 when it takes finished frames only
+    cdef bint can_receive(self) noexcept nogil
+    cdef int receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef void link_changed(self, bint up) noexcept nogil
+    cdef void sent(self) noexcept nogil
+
+
+cdef class NetBackend:
+    cdef public str name, kind
+    cdef readonly NetFrontend frontend
+    cdef readonly bint link, running
+    cdef readonly u32 can       # NET_CAN_…: what it does itself, without work of vmrun's
+    cdef readonly u64 frames_sent, bytes_sent, frames_received, bytes_received, dropped
+    cdef int send(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil
+    cdef void room(self) noexcept nogil
+
+
+# What a device calls; `backend` is a borrowed NetBackend, NULL: the cable leads nowhere.
+cdef int net_send(void *backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil
+cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nogil
+cdef void net_room(void *backend) noexcept nogil

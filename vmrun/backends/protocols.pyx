@@ -1,6 +1,6 @@
-"""All that a device may see of the host: block and character back ends.
+"""All that a device may see of the host: block, character and network back ends.
 
-Both are abstract; vmrun.backends.block and .chardev implement them, unit tests have their own. A device calls them
+All are abstract; vmrun.backends.block, .chardev and .net implement them, unit tests have their own. A device calls them
 without the GIL, and they never block.
 
 A disk's transfer is a BlockRequest, which the back end owns:
@@ -17,6 +17,17 @@ A disk's transfer is a BlockRequest, which the back end owns:
 block_release() of a request in flight gives it up: done will not come, nothing waits; what was under way goes on to its
 end, so its memory must stay mapped, and later requests of that back end start after it. block_settling() tells that
 there are such requests: a device that was reset in mid-transfer shows BSY meanwhile.
+
+A network card has a NetFrontend and is plugged into a NetBackend, everything with the device lock held:
+
+    backend.plug(frontend)                              # None: unplugged
+    net_send(backend, pieces, count, header)            # 1: it is gone; 0: no room. The frame is kept until `sent`, or dropped
+    frontend.receive(frame, length, header)             # 1: taken or dropped; 0: no room, it comes again after net_room()
+    net_room(backend)                                   # there may be room again: what was held back comes
+
+A frame has addresses, type and data, no FCS; it is the caller's memory and is not looked at after the call. `header` is NULL
+for a finished frame. What a card sends with a header is finished in software where the back end cannot do it; what it
+receives has one only when it `takes` that. Nothing is received while the machine is stopped.
 """
 
 from libc.stdlib cimport calloc, free, realloc
@@ -301,3 +312,91 @@ cdef class CharBackend:
 
     def close(self):
         """Release the host's side."""
+
+
+cdef class NetFrontend:
+    """A card's side of the wire."""
+
+    cdef bint can_receive(self) noexcept nogil:
+        """Whether `receive` would take or drop a frame now."""
+        return True
+
+    cdef int receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
+        """1: taken or dropped (a filter, a bad frame); 0: no room, it comes again after net_room()."""
+        return 1
+
+    cdef void link_changed(self, bint up) noexcept nogil:
+        """The cable's other end was pulled or put in (set_link of the netdev)."""
+
+    cdef void sent(self) noexcept nogil:
+        """There is room again for what net_send() refused."""
+
+
+cdef class NetBackend:
+    """A wire to the host. `link`: whether the cable is in, `running`: whether frames go to the card."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.name = self.kind = ""
+        self.link = True
+
+    cdef int send(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
+        return 1
+
+    cdef void room(self) noexcept nogil:
+        """The card may have room again; cheap, called often."""
+
+    def plug(self, NetFrontend frontend or None):
+        """The card at this end, None: nobody. The device lock is held."""
+        self.frontend = frontend
+        self.card_changed()
+
+    def card_changed(self):
+        """Another card is there, or it takes other headers now."""
+
+    def set_link(self, bint up):
+        """The cable is pulled or put in. The device lock is held."""
+        if up != self.link:
+            self.link = up
+            if self.frontend is not None:
+                self.frontend.link_changed(up)
+
+    def set_running(self, bint running):
+        """The machine goes on or stops. The device lock is held."""
+        self.running = running
+        if running:
+            self.room()
+
+    def close(self):
+        """Release the host's side."""
+
+
+cdef int _net_send(NetBackend backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
+    return backend.send(pieces, count, header)
+
+
+cdef void _net_room(NetBackend backend) noexcept nogil:
+    backend.room()
+
+
+ctypedef int (*net_send_fn)(void *, IoVec *, u32, const NetHeader *) noexcept nogil
+ctypedef void (*net_room_fn)(void *) noexcept nogil
+cdef net_send_fn call_net_send = <net_send_fn>_net_send
+cdef net_room_fn call_net_room = <net_room_fn>_net_room
+
+
+cdef int net_send(void *backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
+    """NetBackend.send of a borrowed back end. 1: the frame is gone, sent or lost; 0: no room, frontend.sent() follows."""
+    return 1 if backend == NULL else call_net_send(backend, pieces, count, header)
+
+
+cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nogil:
+    """A finished frame in one piece."""
+    cdef IoVec piece
+    piece.base, piece.length = <void *>frame, <u64>length
+    return net_send(backend, &piece, 1, NULL)
+
+
+cdef void net_room(void *backend) noexcept nogil:
+    """NetBackend.room of a borrowed back end."""
+    if backend != NULL:
+        call_net_room(backend)

@@ -78,6 +78,9 @@ class Platform(Protocol):
     def chardev(self, id: str) -> Any:
         """The character back end (vmrun.backends.protocols.CharBackend)."""
 
+    def netdev(self, id: str) -> Any:
+        """The network back end of that id (vmrun.backends.protocols.NetBackend). BuildError when there is none."""
+
     def add_fw_cfg_file(self, name: str, data: bytes) -> None:
         """A file that the firmware shall find (etc/pvpanic-port)."""
 

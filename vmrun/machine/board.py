@@ -68,6 +68,8 @@ class Board:
         self.drives: dict[str, Drive] = {}
         self.chardevs: dict[str, CharBackend] = {}
         self.listened: set[str] = set()  # chardevs that monitors have
+        self.netdevs: dict[str, Any] = {}
+        self.hubs: dict[int, Any] = {}  # vmrun.backends.net.hub.Hub by number
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
@@ -226,6 +228,18 @@ class Board:
                 self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
         return self.chardevs[id]
 
+    def netdev(self, id: str) -> Any:
+        """The network back end of that id (vmrun.backends.net.base.HostNet), opened when it is asked for first."""
+        if id not in self.netdevs:
+            from vmrun.backends.net import open_netdev
+
+            spec = self.config["netdevs"].get(id)
+            if spec is None:
+                raise BuildError(f"there is no netdev '{id}'")
+            with about(f"netdevs.{id}"):
+                self.netdevs[id] = open_netdev(id, spec, self)
+        return self.netdevs[id]
+
     def _port(self, id: str, spec: dict[str, Any]) -> CharBackend:
         if id not in self.shared:
             from vmrun.backends.chardev.mux import shared
@@ -286,6 +300,9 @@ class Board:
     def close(self) -> None:
         """Images are flushed, terminals restored."""
         self.iothread.close()
+        for netdev in self.netdevs.values():
+            netdev.close()
+        self.netdevs.clear()
         for drive in self.drives.values():
             drive.close()
         self.drives.clear()

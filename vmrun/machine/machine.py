@@ -165,18 +165,25 @@ class Machine:
                 self.board.iothread.pause()
                 with self.board.lock:
                     self.board.virtual.stop()
+                    self._wires(False)
         self.state = state
         if after == STILL:
             return
         if before == STILL:
             with self.board.lock:
                 self.board.virtual.start()
+                self._wires(True)
             self.board.iothread.resume()
             self.io_errors.retry()
         if after == SLEEP:
             self.accelerator.sleep()
             return
         self.accelerator.start()
+
+    def _wires(self, running: bool) -> None:
+        """Frames go to the network cards, or wait."""
+        for netdev in self.board.netdevs.values():
+            netdev.set_running(running)
 
     def resume(self) -> bool:
         """`cont`: True when it runs now. A guest that sleeps has to be woken, one that is over to be reset."""

@@ -1,0 +1,185 @@
+"""Both directions of a network back end: what waits, what is lost, what is finished in software."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from vmrun.backends.net.base import PyCard, PyNet, wire_pair
+
+FRAME = bytes(range(6)) + b"\x52\x54\x00\x12\x34\x56" + b"\x08\x00" + bytes(50)
+
+
+class Card:
+    """A card with room for `room` frames."""
+
+    def __init__(self, room: int = 1000, takes: int = 0) -> None:
+        self.room, self.frames, self.headers, self.links, self.sent = room, [], [], [], 0
+        self.port = PyCard(self.receive, lambda: self.room > 0, self.links.append, self.on_sent, takes)
+        self.frames: list[bytes]
+        self.headers: list[Any]
+        self.links: list[bool]
+
+    def receive(self, frame: bytes, header: Any) -> bool:
+        self.room -= 1
+        self.frames.append(frame)
+        self.headers.append(header)
+        return True
+
+    def on_sent(self) -> None:
+        self.sent += 1
+
+
+@pytest.fixture
+def net() -> PyNet:
+    return PyNet()
+
+
+def test_a_frame_reaches_the_card(net: PyNet) -> None:
+    card = Card()
+    net.plug(card.port)
+    assert net.incoming(FRAME)
+    assert card.frames == [FRAME]
+    assert net.frames_received == 1 and net.bytes_received == len(FRAME)
+
+
+def test_frames_wait_for_room_and_keep_their_order(net: PyNet) -> None:
+    card = Card(room=1)
+    net.plug(card.port)
+    for n in range(3):
+        net.incoming(FRAME + bytes([n]))
+    card.room = 2
+    net.room_again()
+    assert [frame[-1] for frame in card.frames] == [0, 1, 2]
+
+
+def test_what_waits_is_bounded(net: PyNet) -> None:
+    net.plug(Card(room=0).port)
+    taken = sum(net.incoming(FRAME) for _ in range(2000))
+    assert taken == net.held_count == 1024
+    assert net.dropped == 2000 - 1024
+
+
+def test_large_frames_that_wait_are_bounded_in_bytes(net: PyNet) -> None:
+    net.plug(Card(room=0).port)
+    for _ in range(100):
+        net.incoming(FRAME + bytes(60000))
+    assert net.held_bytes <= 1 << 21
+
+
+def test_a_stopped_machine_gets_its_frames_when_it_goes_on(net: PyNet) -> None:
+    card = Card()
+    net.plug(card.port)
+    net.set_running(False)
+    net.incoming(FRAME)
+    assert card.frames == []
+    net.set_running(True)
+    assert card.frames == [FRAME]
+
+
+def test_a_pulled_cable_loses_frames_both_ways_and_the_card_is_told(net: PyNet) -> None:
+    sent: list[bytes] = []
+    net = PyNet(lambda frame, header: sent.append(frame))
+    card = Card()
+    net.plug(card.port)
+    net.set_link(False)
+    net.incoming(FRAME)
+    net.transmit(FRAME)
+    assert (card.frames, sent, card.links) == ([], [], [False])
+    net.set_link(True)
+    net.transmit(FRAME)
+    assert (sent, card.links) == ([FRAME], [False, True])
+
+
+@pytest.mark.parametrize("size", [0, 1, 13, 65559, 70000])
+def test_frames_of_impossible_sizes_are_dropped(net: PyNet, size: int) -> None:
+    card = Card()
+    net.plug(card.port)
+    net.incoming(bytes(size))
+    net.transmit(bytes(size))
+    assert card.frames == []
+    assert net.dropped == 2
+
+
+def test_a_card_waits_while_the_back_end_is_full(net: PyNet) -> None:
+    card = Card()
+    net.plug(card.port)
+    net.block()
+    assert not net.transmit(FRAME)
+    assert card.sent == 0
+    net.release()
+    assert card.sent == 1 and net.transmit(FRAME)
+
+
+def test_what_waits_is_lost_when_the_card_goes(net: PyNet) -> None:
+    net.plug(Card(room=0).port)
+    net.incoming(FRAME)
+    net.plug(None)
+    assert net.held_count == 0
+
+
+def test_a_wire_joins_two_cards() -> None:
+    a, b = wire_pair()
+    left, right = Card(), Card()
+    for end, card in ((a, left), (b, right)):
+        end.plug(card.port)
+        end.set_running(True)
+    a.transmit(FRAME)
+    b.transmit(FRAME[::-1])
+    assert (left.frames, right.frames) == ([FRAME[::-1]], [FRAME])
+
+
+def test_a_card_that_takes_no_headers_gets_finished_frames(net: PyNet) -> None:
+    card = Card()
+    net.plug(card.port)
+    frame = FRAME[:14] + bytes(20) + b"\0\0" + b"\x12\x34" * 10
+    assert net.incoming_with(frame, (1, 0, 0, 0, 34, 0))
+    assert card.headers == [None]
+    assert sum(struct.unpack(">11H", card.frames[0][34:])) % 0xFFFF == 0
+
+
+def test_a_card_that_takes_headers_gets_the_frame_as_it_is(net: PyNet) -> None:
+    card = Card(takes=1)
+    net.plug(card.port)
+    net.incoming_with(FRAME, (1, 0, 0, 0, 34, 16))
+    assert (card.frames, card.headers) == ([FRAME], [(1, 0, 0, 0, 34, 16)])
+
+
+def test_a_checksum_outside_the_frame_drops_it(net: PyNet) -> None:
+    card = Card()
+    net.plug(card.port)
+    net.incoming_with(FRAME, (1, 0, 0, 0, 60, 16))
+    assert card.frames == [] and net.dropped == 1
+
+
+def test_a_capture_has_both_directions(net: PyNet, tmp_path: Any) -> None:
+    net.plug(Card().port)
+    net.capture(str(tmp_path / "net.pcap"), 40)
+    net.incoming(FRAME)
+    net.transmit(FRAME[::-1])
+    net.end_capture()
+    data = (tmp_path / "net.pcap").read_bytes()
+    assert struct.unpack_from("=IHHiIII", data) == (0xA1B2C3D4, 2, 4, 0, 0, 40, 1)
+    assert struct.unpack_from("=II", data, 24 + 8) == (40, 64)
+    assert data[40:80] == FRAME[:40]
+    assert data[96:136] == FRAME[::-1][:40]
+
+
+def test_a_filter_can_keep_a_frame_and_let_it_go_later(net: PyNet) -> None:
+    class Keeper:
+        def __init__(self) -> None:
+            self.kept: list[tuple[bool, bytes]] = []
+
+        def passes(self, outgoing: bool, frame: bytes) -> bool:
+            self.kept.append((outgoing, frame))
+            return False
+
+    card, keeper = Card(), Keeper()
+    net.plug(card.port)
+    net.add_filter(keeper)
+    net.incoming(FRAME)
+    assert card.frames == [] and keeper.kept == [(False, FRAME)]
+    net.inject(False, FRAME, keeper)
+    assert card.frames == [FRAME]

@@ -1,0 +1,61 @@
+from accel.api cimport pthread_mutex_t, u8, u32, u64
+from accel.dma cimport IoVec
+from vmrun.backends.protocols cimport NetBackend, NetFrontend, NetHeader
+
+ctypedef struct Held:           # a frame that waits for the card; its bytes follow
+    Held *next
+    u32 length
+    bint has_header
+    NetHeader header
+
+cdef enum:
+    MOST_HELD = 1024            # frames that wait for a card
+    MOST_HELD_BYTES = 1 << 21
+
+
+cdef class HostNet(NetBackend):
+    cdef Held *first
+    cdef Held *last
+    cdef readonly u32 held_count
+    cdef readonly u64 held_bytes
+    cdef bint flushing, blocked, refused
+    cdef u8 *scratch            # a whole frame, and one segment of it; made when they are needed
+    cdef int capture_fd
+    cdef u32 capture_most
+    cdef readonly int capture_error
+    cdef list taps              # filters, in order
+    cdef bint filtered
+    # what a kind of back end overrides
+    cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
+    cdef void resume_input(self) noexcept nogil
+    # what it calls, with the device lock held
+    cdef int deliver(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef bint accepts(self) noexcept nogil
+    cdef void unblock(self) noexcept nogil
+    # within
+    cdef int hand(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef int offer(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef int hold(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef bint memory(self) noexcept nogil
+    cdef void finish_and_put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
+    cdef void put_piece(self, u8 *frame, u32 length) noexcept nogil
+    cdef void pass_on(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
+    cdef void record(self, IoVec *pieces, u32 count, u64 total) noexcept nogil
+    cdef bint filter(self, bint outgoing, IoVec *pieces, u32 count, u64 total) noexcept nogil
+
+
+cdef class Wire(HostNet):
+    cdef public Wire other
+
+
+cdef class PyNet(HostNet):
+    cdef object on_frame
+    cdef void call(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept with gil
+
+
+cdef class PyCard(NetFrontend):
+    cdef object on_receive, on_room, on_link, on_sent
+    cdef int call_receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept with gil
+    cdef bint call_room(self) noexcept with gil
+    cdef void call_link(self, bint up) noexcept with gil
+    cdef void call_sent(self) noexcept with gil
