@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 import pytest
-
 from vmrun.backends.net.base import PyCard, PyNet, wire_pair
 
 FRAME = bytes(range(6)) + b"\x52\x54\x00\x12\x34\x56" + b"\x08\x00" + bytes(50)

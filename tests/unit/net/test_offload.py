@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 import pytest
-
 from vmrun.backends.net.offload import finish
 
 MACS = bytes.fromhex("525400123456" "525400123457")

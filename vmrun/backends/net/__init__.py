@@ -2,8 +2,8 @@
 
     backend = open_netdev("net0", {"type": "user"}, board)
 
-What a card sends and gets runs on processors' threads, the I/O thread, or a thread of the back end's; Python opens, closes and
-answers questions. A back end's module says which options it knows.
+What a card sends and gets runs on processors' threads, the I/O thread, or a thread of the back end's; Python opens,
+closes and answers questions. A back end's module says which options it knows.
 """
 
 from __future__ import annotations
