@@ -20,6 +20,10 @@ EXTRA = [
     {"id": "dbg", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "c2"},
     {"id": "exit", "driver": "isa-debug-exit"},
     {"id": "panic", "driver": "pvpanic"},
+    {"id": "panic-pci", "driver": "pvpanic-pci"},
+    {"id": "dog", "driver": "i6300esb"},
+    {"id": "isa-dog", "driver": "ib700"},
+    {"id": "ports", "driver": "pci-serial-2x", "chardev1": "c3"},
     {"id": "edu", "driver": "edu"},
     {"id": "testdev", "driver": "pci-testdev"},
     {"id": "rng", "driver": "virtio-rng-pci"},
@@ -29,7 +33,7 @@ EXTRA = [
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},
 ]
-CHARDEVS = {"c1": {"type": "null"}, "c2": {"type": "null"}}
+CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:

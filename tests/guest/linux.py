@@ -42,7 +42,7 @@ class LinuxGuest(Guest):
         super().__init__(
             directory,
             accel,
-            chardevs={"serial": {"type": "ringbuf", "size": 1 << 20}},
+            chardevs={"serial": {"type": "ringbuf", "size": 1 << 20}, **keys.pop("chardevs", {})},
             devices=[{"id": "com1", "driver": "isa-serial", "chardev": "serial"}, *keys.pop("devices", [])],
             cmdline=f"console=ttyS0 panic=-1 {cmdline}",
             **{"memory": "256MiB", **keys},

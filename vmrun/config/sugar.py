@@ -24,7 +24,6 @@ PLANNED = {
     "nics": "a network card",
     "sound": "a sound card",
     "usb": "a USB controller",
-    "watchdog": "a watchdog",
 }
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
@@ -51,6 +50,7 @@ def expand(work: Work) -> list[DeviceSpec]:
     for key, driver, most in (("serial", "isa-serial", 4), ("parallel", "isa-parallel", 3)):
         _ports(work, devices, key, driver, most)
     _debugcon(work, devices)
+    _watchdog(work, devices)
     return devices
 
 
@@ -185,6 +185,12 @@ def _debugcon(work: Work, devices: list[DeviceSpec]) -> None:
     if chardev:
         fields["chardev"] = target.at(chardev)
         devices.append(_device(node, "debugcon", "isa-debugcon", fields, "debugcon"))
+
+
+def _watchdog(work: Work, devices: list[DeviceSpec]) -> None:
+    node = work.spec.get("watchdog")
+    if node is not None and node.value != "none":
+        devices.append(_device(node, "watchdog", str(node.value), {}, "watchdog"))
 
 
 def _chardev(work: Work, node: Node, id: str, path: str) -> str:

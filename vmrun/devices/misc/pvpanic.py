@@ -1,4 +1,4 @@
-"""pvpanic: the guest's kernel says here that it crashed.
+"""pvpanic and pvpanic-pci: the guest's kernel says here that it crashed.
 
 Ref: QEMU docs/specs/pvpanic. A read tells which events the device knows, a write reports some.
 """
@@ -6,8 +6,10 @@ Ref: QEMU docs/specs/pvpanic. A read tells which events the device knows, a writ
 from __future__ import annotations
 
 from accel.api import Action, PyIoRegion
+from accel.space import Region
 
 from vmrun.bus.isa import IsaDevice
+from vmrun.bus.pci import PciDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.core.state import U8, Table
@@ -17,13 +19,26 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 PANICKED = 1
+SIZE = 16  # of the BAR, whose first two bytes there are
 CRASH_LOADED = 2  # a crash kernel has taken over: the guest looks after itself
 
 
-@register("pvpanic", description="port where a guest reports that it crashed")
-class Pvpanic(IsaDevice):
+class _Events:
     """`last_event` is what the guest wrote last; Action.PANIC follows PANICKED only."""
 
+    events: int
+    last_event = 0
+
+    def read(self, offset: int, size: int) -> int:
+        return self.events
+
+    def write(self, offset: int, size: int, value: int) -> int:
+        self.last_event = value
+        return int(Action.PANIC if value & PANICKED else Action.NONE)
+
+
+@register("pvpanic", description="port where a guest reports that it crashed")
+class Pvpanic(_Events, IsaDevice):
     resources = {"ports": [["ioport", 1]], "irqs": [], "dmas": []}
 
     ioport = Prop("uint16", 0x505, doc="the port")
@@ -31,16 +46,23 @@ class Pvpanic(IsaDevice):
 
     state = Table("pvpanic", 1, U8("last_event"))
 
-    last_event = 0
-
     def realize(self, platform: Platform) -> None:
         self.map_io(PyIoRegion("pvpanic", self.read, self.write, max_access=1), self.ioport, 1)
         platform.add_fw_cfg_file("etc/pvpanic-port", self.ioport.to_bytes(2, "little"))
 
-    def read(self, offset: int, size: int) -> int:
-        events: int = self.events
-        return events
 
-    def write(self, offset: int, size: int, value: int) -> int:
-        self.last_event = value
-        return int(Action.PANIC if value & PANICKED else Action.NONE)
+@register("pvpanic-pci", description="panic notification (PCI)")
+class PvpanicPci(_Events, PciDevice):
+    vendor_id = 0x1B36
+    device_id = 0x0011
+    revision = 1
+    class_code = 0x088000
+
+    events = Prop("uint8", PANICKED | CRASH_LOADED, doc="events that the guest may report", max=3)
+
+    state = PciDevice.state.extend("pvpanic-pci", 1, U8("last_event"))
+
+    def pci_realize(self, platform: Platform) -> None:
+        bar = Region.container("pvpanic-pci", SIZE)
+        bar.add(Region.device("pvpanic-event", PyIoRegion("pvpanic", self.read, self.write, max_access=1), 2), 0)
+        self.add_bar(0, bar, SIZE, "mem32")

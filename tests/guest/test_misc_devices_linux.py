@@ -1,0 +1,107 @@
+"""Watchdogs, pvpanic and PCI serial ports as a stock Linux drives them on soft."""
+
+from __future__ import annotations
+
+import pathlib
+import stat
+from typing import Any
+
+import pytest
+
+from tests.guest.linux import LinuxGuest, initramfs, kernel
+
+pytestmark = [pytest.mark.guest, pytest.mark.slow]
+PATIENCE = 200.0
+
+
+class Driven(LinuxGuest):
+    """A Debian kernel with modules of its own loaded, then `script`. `told`: what the machine told."""
+
+    def __init__(self, directory: pathlib.Path, modules: dict[str, str], script: str, **keys: Any) -> None:
+        chosen = kernel(cloud=False)
+        tree = pathlib.Path("/lib/modules") / pathlib.Path(chosen).name.removeprefix("vmlinuz-") / "kernel/drivers"
+        extra = {}
+        load = ""
+        for n, (name, options) in enumerate(modules.items()):
+            if not (tree / f"{name}.ko").exists():
+                pytest.skip(f"no module {name} for {chosen}")
+            extra[f"m{n}.ko"] = (stat.S_IFREG | 0o644, (tree / f"{name}.ko").read_bytes())
+            load += f"busybox insmod /m{n}.ko {options} || {{ echo NO-MODULE {name}; poweroff -f; }}\n"
+        initrd = initramfs(directory, load + script, extra)
+        cmdline = keys.pop("cmdline", "quiet")
+        super().__init__(directory, "soft", cmdline, machine="pc-i440fx-7.2", kernel=chosen, initrd=initrd, **keys)
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.machine.listen(lambda name, **data: self.told.append((name, data)))
+
+    def heard(self, name: str) -> list[dict[str, Any]]:
+        return [data for event, data in self.told if event == name]
+
+
+NEGLECT = """
+echo WATCHED $(cat /sys/class/watchdog/watchdog0/identity)
+exec 3>/dev/watchdog
+echo x >&3
+sleep 1
+echo x >&3
+echo NEGLECTED
+sleep 600
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "module", "option"),
+    [("i6300esb", "watchdog/i6300esb", "heartbeat=3"), ("ib700", "watchdog/ib700wdt", "timeout=4")],
+)
+def test_a_watchdog_that_linux_neglects_resets_the_machine(
+    driver: str, module: str, option: str, tmp_path: pathlib.Path
+) -> None:
+    modules = {"watchdog/watchdog": "", module: option}
+    with Driven(tmp_path, modules, NEGLECT, devices=[{"id": "dog", "driver": driver}]) as pc:
+        pc.run_until(lambda: pc.heard("RESET"), PATIENCE)
+        assert pc.heard("RESET"), pc.console()[-3000:]
+        assert "NEGLECTED" in pc.console(), pc.console()[-3000:]
+        assert pc.heard("WATCHDOG") == [{"action": "reset"}]
+        assert pc.complaints() == []
+
+
+def test_linux_sees_after_the_reset_that_it_was_the_watchdog(tmp_path: pathlib.Path) -> None:
+    script = "echo BOOT $(cat /sys/class/watchdog/watchdog0/bootstatus)\n" + NEGLECT
+    devices = [{"id": "dog", "driver": "i6300esb"}]
+    with Driven(tmp_path, {"watchdog/watchdog": "", "watchdog/i6300esb": "heartbeat=3"}, script, devices=devices) as pc:
+        assert pc.run_until(lambda: pc.console().count("BOOT ") == 2, PATIENCE), pc.console()[-3000:]
+        assert "BOOT 0\n" in pc.console() and "BOOT 32\n" in pc.console()  # WDIOF_CARDRESET
+
+
+CRASH = "echo c > /proc/sysrq-trigger\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "module"), [("pvpanic-pci", "misc/pvpanic/pvpanic-pci"), ("pvpanic", "misc/pvpanic/pvpanic-mmio")]
+)
+def test_linux_tells_that_it_panics(driver: str, module: str, tmp_path: pathlib.Path) -> None:
+    devices = [{"id": "panic", "driver": driver}]
+    with Driven(tmp_path, {"misc/pvpanic/pvpanic": "", module: ""}, CRASH, devices=devices) as pc:
+        assert pc.run_to_end(PATIENCE) == "panic", pc.console()[-3000:]
+        assert pc.heard("GUEST_PANICKED") == [{"action": "poweroff"}]
+        assert "Kernel panic" in pc.console()
+
+
+PORTS = """
+for t in /sys/class/tty/ttyS*; do
+  case $(busybox readlink -f $t/device) in *pci*) n="$n ${t##*/}";; esac
+done
+echo PORTS $n
+for t in $n; do echo hello from $t > /dev/$t; done
+sleep 1
+"""
+
+
+def test_linux_writes_to_ports_of_a_serial_card(tmp_path: pathlib.Path) -> None:
+    card = {"id": "card", "driver": "pci-serial-2x", "chardev1": "one", "chardev2": "two"}
+    chardevs = {name: {"type": "ringbuf", "size": 4096} for name in ("one", "two")}
+    with Driven(tmp_path, {}, PORTS, devices=[card], chardevs=chardevs, cmdline="quiet 8250.nr_uarts=8") as pc:
+        pc.run_to_end(PATIENCE)
+        names = pc.console().partition("PORTS ")[2].split("\n")[0].split()
+        assert len(names) == 2, pc.console()[-3000:]
+        assert [pc.output(name).strip() for name in ("one", "two")] == [f"hello from {name}" for name in names]
+        assert pc.complaints() == []
