@@ -209,15 +209,15 @@ class _Run(Runner):
         if config is None:
             from vmrun.machine.empty import build_empty
 
-            machine = build_empty(self.option.get("name", ""), chardevs, mux, self._objects())
+            machine = build_empty(self.option.get("name", ""), chardevs, mux, self._objects(), self.option.get("accel", ()))
             machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build
 
             # those of the monitors too, which the resolver does not know
             config["chardevs"] = {**chardevs, **config["chardevs"]}
-            config["objects"] = self._objects()
-            machine = build(config, mux=mux)
+            machine = build(config, mux=mux, objects=self._objects())
+            machine.board.blockdevs = list(self.option.get("blockdevs", ()))
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
                 if id not in machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:

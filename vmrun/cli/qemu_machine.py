@@ -26,7 +26,7 @@ _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 # Devices that QEMU adds though nobody named them.
 _BY_ITSELF = ("sga",)
 # options that the process itself looks at
-_KEPT = ("name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects")
+_KEPT = ("name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel", "blockdevs")
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
 
@@ -75,7 +75,9 @@ class Wanted:
         warnings, config = self.warnings(), None
         files: tuple[str, ...] = ()
         missing: tuple[str, ...] = ()
-        if self.file["machine"] != "none":
+        if self.file["machine"] == "none":
+            self.run["accel"] = self.file.get("accel") or ["soft"]
+        else:
             machine, more = self.resolved()
             warnings += more
             # as it was given, blanks and all

@@ -28,7 +28,7 @@ class Blocks:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.known: dict[str, dict[str, Any]] = {}
-        for options in machine.config.get("blockdevs", ()):
+        for options in machine.board.blockdevs:
             self.known[options["node-name"]] = options
         self.numbers: dict[int, int] = {}
 

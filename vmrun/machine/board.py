@@ -73,6 +73,7 @@ class Board:
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes] = {}
         self.option_roms: dict[str, Any] = {}
+        self.blockdevs: list[dict[str, Any]] = []  # nodes that were named before the start
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
         self.consoles: list[Console] = []

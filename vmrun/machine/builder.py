@@ -22,7 +22,7 @@ from vmrun.machine.machine import Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from vmrun.machine.direct import DirectBoot
@@ -39,11 +39,12 @@ def build(
     drives: dict[str, Any] | None = None,
     cpuid: list[list[dict[str, int]]] | None = None,
     bios: Any = None,
+    objects: Sequence[dict[str, Any]] = (),
 ) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
     as mux(loop, lock). `drives`: back ends that are open already. `cpuid`: that of the processors of a machine which
     goes on; StateError when the host lacks a feature of it. `bios`: a firmware (vmrun.firmware.images.Image) in place
-    of the machine's.
+    of the machine's. `objects`: of the host's side (vmrun.core.userobject), made before there is memory.
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
@@ -56,7 +57,7 @@ def build(
         if mux is not None:
             board.mux = mux(loop, lock)
             undo.append(board.mux.close)
-        return _Builder(config, board, undo, cpuid).build(accel or config["accel"], bios)
+        return _Builder(config, board, undo, cpuid, objects).build(accel or config["accel"], bios)
     except BaseException as exc:
         for step in reversed(undo):
             try:
@@ -75,7 +76,9 @@ class _Builder:
         board: Board,
         undo: list[Callable[[], object]],
         cpuid: list[list[dict[str, int]]] | None,
+        objects: Sequence[dict[str, Any]],
     ) -> None:
+        self.objects = objects
         self.config, self.board, self.undo, self.saved_cpuid = config, board, undo, cpuid
         self.cpuid: list[list[dict[str, int]]] = []
         self.assembly = Assembly(board)
@@ -106,7 +109,7 @@ class _Builder:
         if choice.accelerator.own_apic:
             self.assembly.apic_system = apics.apic_system()
             choice.accelerator.set_message_bus(self.assembly.apic_system.bus)
-        for wanted in config.get("objects", ()):
+        for wanted in self.objects:
             board.add_object(wanted)
         if image is None:
             from vmrun.machine.direct import DirectBoot

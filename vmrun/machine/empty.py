@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from accel.accelerator import find
 from vmrun.core.loop import Loop
-from vmrun.machine.accelerators import Choice
+from vmrun.machine.accelerators import choose
 from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
 from vmrun.machine.machine import Machine
@@ -34,16 +33,23 @@ class EmptyMachine(Machine):
 
 
 def build_empty(
-    name: str, chardevs: dict[str, Any], mux: Any = None, objects: Sequence[dict[str, Any]] = ()
+    name: str,
+    chardevs: dict[str, Any],
+    mux: Any = None,
+    objects: Sequence[dict[str, Any]] = (),
+    accel: Sequence[str] = (),
 ) -> Machine:
-    """It runs, and answers; no memory, no processor."""
+    """It runs, and answers; no memory, no processor. accel: those whose processors it is asked about, the first that
+    works.
+    """
     from accel.api import DeviceLock
 
     lock = DeviceLock()
     loop = Loop(lock)
     board = Board({**NOTHING, "name": name, "chardevs": chardevs}, loop, lock)
-    board.accelerator = find("qtest")(board.memory, board.io, lock, board.control)
-    machine = EmptyMachine(board.config, board, Assembly(board), Choice(board.accelerator, []))
+    choice = choose([*accel, "qtest"], board, {})
+    board.accelerator = choice.accelerator
+    machine = EmptyMachine(board.config, board, Assembly(board), choice)
     if mux is not None:
         board.mux = mux(loop, lock)
     machine.attach_loop()

@@ -67,6 +67,7 @@ class Machine:
         self.cpuid: list[list[dict[str, int]]] = []  # entries of each processor
         self.restored = ""  # the run state of the saved machine that this one goes on from
         self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
+        self.progress: Callable[[], dict[str, Any]] | None = None  # of that one, in numbers
         self.migrate_capabilities: set[str] = set()
         self.migrate_parameters: dict[str, Any] = {}
         self.dump: dict[str, Any] = {}  # how the last dump of memory stands, as query-dump tells it

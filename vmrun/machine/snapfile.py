@@ -40,14 +40,19 @@ MOST_STATE = 512 << 20  # bytes of STAT when it is unpacked
 
 
 class Writer:
-    """`with Writer(path) as file: file.manifest(…); file.piece(…)…; file.state(…)`; an exception leaves no file."""
+    """`with Writer(path) as file: file.manifest(…); file.piece(…)…; file.state(…)`; an exception leaves no file.
+    `fd`: a descriptor to write to from where it stands, which is the writer's from now on; `path` is its name then.
+    """
 
-    def __init__(self, path: str) -> None:
-        self.path, self.own = path, f"{path}.{os.getpid()}.part"
-        self.sections = 0
+    def __init__(self, path: str, fd: int = -1) -> None:
+        self.path, self.own = path, f"{path}.{os.getpid()}.part" if fd < 0 else ""
+        self.sections = self.written = 0
         self.packer = zstandard.ZstdCompressor(level=1)
         try:
-            self.file = os.fdopen(os.open(self.own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+            if fd < 0:
+                fd = os.open(self.own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.set_blocking(fd, True)
+            self.file = os.fdopen(fd, "wb")
             self.file.write(MAGIC)
         except OSError as error:
             raise StateError(f"{path} cannot be written: {error.strerror}") from None
@@ -62,6 +67,9 @@ class Writer:
         try:
             self._section(END, COUNT.pack(self.sections))
             self.file.flush()
+            if not self.own:
+                self.file.close()
+                return
             os.fsync(self.file.fileno())
             self.file.close()
             os.replace(self.own, self.path)
@@ -80,7 +88,8 @@ class Writer:
         except OSError:
             pass
         try:
-            os.unlink(self.own)
+            if self.own:
+                os.unlink(self.own)
         except OSError:
             pass
 
@@ -93,6 +102,7 @@ class Writer:
         except OSError as error:
             raise StateError(f"{self.path} cannot be written: {error.strerror}") from None
         self.sections += 1
+        self.written += len(head) + len(data) + SUM.size
 
     def manifest(self, values: dict[str, Any]) -> None:
         self._section(MANIFEST, encode(values))
@@ -115,13 +125,16 @@ class Writer:
 
 
 class Reader:
-    """Opening looks at all of the file. StateError: it is none, or not whole."""
+    """Opening looks at all of the file. StateError: it is none, or not whole. `fd`: a descriptor to read from where it
+    stands on, which is the reader's from now on; what comes out of a pipe waits in a file without a name.
+    """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, fd: int = -1) -> None:
         self.path = path
         self.unpacker = zstandard.ZstdDecompressor()
         try:
-            self.file: BinaryIO = open(path, "rb")
+            self.file: BinaryIO = open(path, "rb") if fd < 0 else _from(fd)
+            self.start = self.file.tell()
         except OSError as error:
             raise StateError(f"{path} cannot be read: {error.strerror}") from None
         try:
@@ -198,7 +211,7 @@ class Reader:
         raise StateError(f"{self.path} has no state of devices")
 
     def _again(self) -> Iterator[tuple[bytes, bytes]]:
-        self.file.seek(len(MAGIC))
+        self.file.seek(self.start + len(MAGIC))
         return self._sections()
 
     def _unpack(self, data: bytes, most: int, exactly: bool = False) -> bytes:
@@ -212,6 +225,23 @@ class Reader:
         if len(out) != size:
             raise StateError(f"{self.path}: a part of it is not as large as it says")
         return out
+
+
+def _from(fd: int) -> BinaryIO:
+    """A file that can be gone back in, of what a descriptor has to give."""
+    os.set_blocking(fd, True)
+    given: BinaryIO = os.fdopen(fd, "rb")
+    if given.seekable():
+        return given
+    import shutil
+    import tempfile
+
+    with given:
+        kept = tempfile.TemporaryFile()
+        shutil.copyfileobj(given, kept, PIECE)
+    kept.seek(0)
+    found: BinaryIO = kept  # type: ignore[assignment]
+    return found
 
 
 # --- plain values as JSON -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import hashlib
 
 from vmrun.errors import BuildError, StateError, VmrunError
 from vmrun.machine import crossing, hotplug, runstate
+from vmrun.machine.assembly import catalogue
 from vmrun.machine.snapfile import PIECE, Reader, Writer
 
 TYPE_CHECKING = False
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 # entries of the resolved machine that say where the host has things; they may differ where a machine goes on
+BACKENDS = ("drive", "chardev", "netdev")
 HOSTS = ("accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline")
 
 
@@ -101,15 +103,32 @@ class Outgoing:
             if not ran:
                 return
 
-    def write(self, path: str, ended: Callable[[], bool] = lambda: False) -> None:
-        """StateError when it cannot be written; nothing is left then. `ended`: asks whether to give up."""
-        with Writer(path) as file:
+    @property
+    def total(self) -> int:
+        """Bytes of memory."""
+        return sum(block.size for block in self.blocks.values())
+
+    def write(
+        self,
+        path: str,
+        ended: Callable[[], bool] = lambda: False,
+        fd: int = -1,
+        told: Callable[[int, int], object] = lambda done, written: None,
+    ) -> None:
+        """StateError when it cannot be written; nothing is left then. `ended`: asks whether to give up. `fd`: as of
+        Writer. `told(bytes of memory that are done, bytes written)`, now and then.
+        """
+        done = 0
+        with Writer(path, fd) as file:
             file.manifest(self.manifest)
             for number, block in enumerate(self.blocks.values()):
                 for offset in range(0, block.size, PIECE):
                     if ended():
                         raise StateError(f"{path} was given up")
-                    file.piece(number, offset, block.read(offset, min(PIECE, block.size - offset)))
+                    size = min(PIECE, block.size - offset)
+                    file.piece(number, offset, block.read(offset, size))
+                    done += size
+                    told(done, file.written)
             file.state(self.state)
 
 
@@ -190,7 +209,9 @@ def load(machine: Machine, reader: Reader) -> None:
     for id, device in machine.board.devices.items():
         device.leaving = id in now.get("leaving", ())
     for n, entries in enumerate(machine.cpuid):
-        crossing.same_cpuid(manifest.get("cpuid"), n, entries)
+        kept = crossing.same_cpuid(manifest.get("cpuid"), n, entries)
+        if machine.config["cpus"].get("features") != config["cpus"].get("features") and kept != entries:
+            raise StateError("the saved machine is another one: its `cpus` differs")
     for name, digest in firmware(machine).items():
         if (manifest.get("firmware") or {}).get(name) != digest:
             raise StateError(
@@ -230,23 +251,45 @@ def _is(machine: Machine, saved: dict[str, Any]) -> bool:
     """Whether it was built as the saved machine was at its end; devices may come in another order."""
     own = machine.config
     return all(
-        _by_id(own.get(name)) == _by_id(saved.get(name)) if name == "devices" else own.get(name) == saved.get(name)
+        _by_id(own.get(name)) == _by_id(saved.get(name)) if name == "devices" else _alike(name, own, saved)
         for name in own.keys() | saved.keys()
         if name not in HOSTS
     )
 
 
+def _alike(name: str, own: dict[str, Any], saved: dict[str, Any]) -> bool:
+    """Whether both say the same of one thing. Features of the processors may be written otherwise, when what the guest
+    sees is equal: `load` looks at that.
+    """
+    mine, theirs = own.get(name), saved.get(name)
+    if name == "cpus" and isinstance(mine, dict) and isinstance(theirs, dict):
+        mine, theirs = ({key: value for key, value in one.items() if key != "features"} for one in (mine, theirs))
+    if name == "devices":
+        try:
+            mine, theirs = ([_guest_side(row) for row in rows] for rows in (mine, theirs))
+        except (KeyError, TypeError, AttributeError):
+            pass
+    return bool(mine == theirs)
+
+
+def _guest_side(row: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a device without the names of its back ends."""
+    known = {prop["name"]: prop["type"] for prop in catalogue()[row["driver"]]["props"]}
+    props = {name: value for name, value in row["props"].items() if known.get(name) not in BACKENDS}
+    return {**row, "props": props}
+
+
 def _by_id(rows: Any) -> Any:
     try:
-        return {row["id"]: row for row in rows}
-    except (KeyError, TypeError):
+        return {row["id"]: _guest_side(row) for row in rows}
+    except (KeyError, TypeError, AttributeError):
         return rows
 
 
 def _same_machine(machine: Machine, saved: dict[str, Any]) -> None:
     own = machine.config
     for name in sorted(own.keys() | saved.keys()):
-        if name not in HOSTS and own.get(name) != saved.get(name):
+        if name not in HOSTS and not _alike(name, own, saved):
             raise StateError(f"the saved machine is another one: its `{name}` differs")
 
 

@@ -34,7 +34,8 @@ FEATURE_LEAVES = {
 ABSTRACT = {"device": "object", "bus": "object", "pci-device": "device", "isa-device": "device"}
 ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device", "machine": "object", "x86-machine": "machine"}
 ABSTRACT |= {"generic-pc-machine": "x86-machine", "memory-backend": "object", "rng-backend": "object"}
-ABSTRACT |= {"secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
+ACCELERATORS = ("kvm-accel", "qtest-accel", "tcg-accel")
+ABSTRACT |= {"accel": "object", "secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
 _PARENTS = {"PCI": "pci-device", "ISA": "isa-device", "IDE": "ide-device", None: "sys-bus-device"}
 
 
@@ -282,6 +283,8 @@ def parent_of(name: str) -> str:
         return "generic-pc-machine" if name != "none-machine" else "machine"
     if name.endswith("-x86_64-cpu"):
         return "x86_64-cpu"
+    if name in ACCELERATORS:
+        return "accel"
     if name.startswith("chardev-"):
         return "chardev"
     return _PARENTS.get(drivers()[name]["bus"], "device")
@@ -296,6 +299,7 @@ def every() -> list[str]:
     return [
         *drivers(),
         *objects.KINDS,
+        *ACCELERATORS,
         *(f"{name}-machine" for name in (*type_names(), "none")),
         *(f"{name}-x86_64-cpu" for name in model_names("qemu") if name != "default"),
         *(f"chardev-{name}" for name in KINDS),

@@ -215,6 +215,7 @@ def blockdev(line: Line, option: Option) -> None:
     if name in line.blockdevs:
         raise option.wrong(f"Duplicate nodes with node-name='{name}'", name)
     line.blockdevs[name] = (option, given)
+    line.run.setdefault("blockdevs", []).append({"node-name": name, **given})
 
 
 def node(line: Line, name: str) -> dict[str, Any]:

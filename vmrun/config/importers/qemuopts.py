@@ -132,6 +132,8 @@ def _json(option: Option, text: str) -> dict[str, Any]:
             name = f"{prefix}{key}"
             if isinstance(value, dict | list):
                 todo.append((f"{name}.", value))
+            elif value is None and key == "backing":
+                found[name] = None  # none, whatever the image says
             elif value is None or isinstance(value, float):
                 raise option.wrong(f"Invalid parameter type for '{name}'", str(key))
             else:

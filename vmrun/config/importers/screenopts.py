@@ -121,9 +121,18 @@ def vnc(line: Line, option: Option) -> None:
             table[key] = number(option, key, value)
         elif key == "websocket":
             table[key] = True if value in ("", "on") else value
-        else:
+        elif key != "audiodev" or not _silent(line, str(value)):
             line.no_equal(option, key)
     line.file["vnc"] = table
+
+
+def _silent(line: Line, id: str) -> bool:
+    """Whether an -audiodev is of the driver that plays nothing."""
+    for option in line.given.get("audiodev", ()):
+        given = settings(option, "driver", json=True)
+        if given.get("id") == id:
+            return bool(given.get("driver") == "none")
+    return False
 
 
 def display(line: Line, option: Option) -> None:

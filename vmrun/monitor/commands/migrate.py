@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from vmrun.errors import StateError
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import alternates, command, enums, event, struct
@@ -56,10 +58,39 @@ enums["MultiFDCompression"] = ("none", "zlib", "zstd")
 alternates["StrOrNull"] = ("str", "null")
 _TEXTS = dict.fromkeys(("tls-creds?", "tls-hostname?", "tls-authz?"), "StrOrNull")
 _MIGRATION_PARAMETERS["multifd-compression?"] = "MultiFDCompression"
-struct("MigrationInfo", {"status?": "MigrationStatus", "error-desc?": "str"})
+_COUNTS = (
+    *("transferred", "remaining", "total", "duplicate", "skipped", "normal", "normal-bytes", "dirty-pages-rate"),
+    *("dirty-sync-count", "postcopy-requests", "page-size", "multifd-bytes", "pages-per-second", "precopy-bytes"),
+    *("downtime-bytes", "postcopy-bytes", "dirty-sync-missed-zero-copy"),
+)
+struct("MigrationStats", {**dict.fromkeys(_COUNTS, "int"), "mbps": "number"})
+struct(
+    "MigrationInfo",
+    {
+        **{"status?": "MigrationStatus", "error-desc?": "str", "ram?": "MigrationStats", "total-time?": "int"},
+        **{"downtime?": "int", "setup-time?": "int"},
+    },
+)
 event("MIGRATION", "The status of a migration changed.", {"status": "MigrationStatus"})
 
-ONLY = "vmrun migrates to files: file:PATH"
+ONLY = "vmrun migrates to files: file:PATH, or fd:NAME"
+
+
+def target(monitor: Any, uri: str) -> tuple[str, int]:
+    """(the name in messages, a descriptor or -1 for a file of that name). QmpError for what is neither."""
+    scheme, _, name = uri.partition(":")
+    if scheme != "fd" or not name:
+        return path_of(uri), -1
+    from vmrun.monitor.commands.fds import take
+
+    if name.isdecimal():
+        import os
+
+        try:
+            return uri, os.dup(int(name))
+        except (OSError, OverflowError):
+            raise QmpError(f"File descriptor named '{name}' has not been found") from None
+    return uri, take(monitor, name)
 
 
 def path_of(uri: str) -> str:
@@ -90,14 +121,14 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
     from vmrun.machine.snapshot import Outgoing
 
     machine = monitor.machine
-    path = path_of(uri)
     if any(flags.get(name) for name in ("blk", "inc", "resume")):
         raise QmpError("a file takes the state alone: no blk, inc or resume")
     if machine.migration.get("status") in ("active", "setup"):
         raise QmpError("There's a migration process in progress")
     if machine.state == runstate.INMIGRATE:
         raise QmpError("Guest is waiting for an incoming migration")
-    before = machine.state
+    path, fd = target(monitor, uri)
+    before, began = machine.state, monotonic()
     try:
         machine.go(runstate.FINISH_MIGRATE)
         outgoing = Outgoing(machine, before if before != runstate.POSTMIGRATE else runstate.PAUSED)
@@ -105,16 +136,23 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
         if machine.state == runstate.FINISH_MIGRATE:
             machine.go(before)
         raise QmpError(error.problems[0].message) from None
+    progress = {"done": 0, "written": 0}
+    machine.progress = lambda: _ram(outgoing.total, monotonic() - began, **progress)
     tell(machine, "setup")
     tell(machine, "active")
 
     def write(work: Work) -> None:
+        def told(done: int, written: int) -> None:
+            progress.update(done=done, written=written)
+
         try:
-            outgoing.write(path, lambda: work.ended or machine.migration["status"] == "cancelling")
+            outgoing.write(path, lambda: work.ended or machine.migration["status"] == "cancelling", fd, told)
         except StateError as error:
             raise QmpError(error.problems[0].message) from None
 
     def done(answer: Any, error: QmpError | None) -> None:
+        took = int((monotonic() - began) * 1000)
+        machine.progress = lambda: {**_ram(outgoing.total, took / 1000, **progress), "downtime": took}
         if error is None:
             machine.go(runstate.POSTMIGRATE)
             tell(machine, "completed")
@@ -138,7 +176,25 @@ def migrate_cancel(monitor: Any) -> None:
 @command("query-migrate", returns="MigrationInfo")
 def query_migrate(monitor: Any) -> dict[str, Any]:
     """How the last migration stands."""
-    return dict(monitor.machine.migration)
+    machine = monitor.machine
+    found: dict[str, Any] = dict(machine.migration)
+    if found.get("status") in ("active", "completed", "cancelling", "device") and machine.progress is not None:
+        found |= machine.progress()
+    return found
+
+
+def _ram(total: int, seconds: float, done: int, written: int) -> dict[str, Any]:
+    """MigrationStats: all memory goes once, what is zero takes no room."""
+    rate = written * 8 / 1e6 / seconds if seconds > 0 else 0.0
+    counts = dict.fromkeys(("duplicate", "skipped", "dirty-pages-rate", "postcopy-requests", "multifd-bytes"), 0)
+    counts |= dict.fromkeys(("precopy-bytes", "postcopy-bytes", "dirty-sync-missed-zero-copy"), 0)
+    ram = {
+        **counts,
+        **{"transferred": written, "remaining": total - done, "total": total, "normal": done // 4096},
+        **{"normal-bytes": done, "mbps": rate, "dirty-sync-count": 1, "page-size": 4096},
+        **{"pages-per-second": int(done / 4096 / seconds) if seconds > 0 else 0, "downtime-bytes": written},
+    }
+    return {"ram": ram, "total-time": int(seconds * 1000), "setup-time": 0}
 
 
 @command("migrate-incoming", {"uri": "str"})
@@ -149,18 +205,19 @@ def migrate_incoming(monitor: Any, uri: str) -> None:
     machine = monitor.machine
     if machine.state != runstate.INMIGRATE or machine.restored:
         raise QmpError("'-incoming' was not specified on the command line")
-    incoming(machine, uri)
+    incoming(machine, uri, monitor)
 
 
-def incoming(machine: Machine, uri: str) -> None:
+def incoming(machine: Machine, uri: str, monitor: Any = None) -> None:
     """QmpError when the state is not taken; the machine waits on then."""
     from vmrun.machine.snapfile import Reader
     from vmrun.machine.snapshot import go_on, load
 
-    path = path_of(uri)
+    path, fd = target(monitor, uri)
+    tell(machine, "setup")
     tell(machine, "active")
     try:
-        with Reader(path) as reader:
+        with Reader(path, fd) as reader:
             load(machine, reader)
     except StateError as error:
         tell(machine, "failed", error.problems[0].message)
