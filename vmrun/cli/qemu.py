@@ -109,6 +109,7 @@ class _Run(Runner):
         self.pidfile = ""
 
     def run(self) -> int:
+        self._take_descriptors()
         if self.option.get("daemonize"):
             for id, spec in self.wanted.chardevs.items():
                 if spec["type"] == "stdio":
@@ -123,6 +124,17 @@ class _Run(Runner):
         finally:
             if lock is not None:
                 self._remove_pidfile()
+
+    def _take_descriptors(self) -> None:
+        """-add-fd: those that the process was started with."""
+        from vmrun.core import fdsets
+
+        for number, fd, opaque in self.option.get("fdsets", ()):
+            try:
+                os.set_inheritable(fd, False)
+            except OSError as error:
+                raise QemuError(f"-add-fd set={number},fd={fd}: error duplicating fd: {error.strerror}") from None
+            fdsets.add(number, fd, opaque)
 
     # --- before there is a machine ------------------------------------------------------------------------------
 
@@ -209,7 +221,8 @@ class _Run(Runner):
         if config is None:
             from vmrun.machine.empty import build_empty
 
-            machine = build_empty(self.option.get("name", ""), chardevs, mux, self._objects(), self.option.get("accel", ()))
+            name, accel = self.option.get("name", ""), self.option.get("accel", ())
+            machine = build_empty(name, chardevs, mux, self._objects(), accel)
             machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build

@@ -26,7 +26,10 @@ _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 # Devices that QEMU adds though nobody named them.
 _BY_ITSELF = ("sga",)
 # options that the process itself looks at
-_KEPT = ("name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel", "blockdevs")
+_KEPT = (
+    "name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
+    "blockdevs", "fdsets",
+)  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
 

@@ -240,8 +240,7 @@ def _from(fd: int) -> BinaryIO:
         kept = tempfile.TemporaryFile()
         shutil.copyfileobj(given, kept, PIECE)
     kept.seek(0)
-    found: BinaryIO = kept  # type: ignore[assignment]
-    return found
+    return kept
 
 
 # --- plain values as JSON -------------------------------------------------------------------------------------

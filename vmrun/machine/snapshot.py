@@ -266,7 +266,7 @@ def _alike(name: str, own: dict[str, Any], saved: dict[str, Any]) -> bool:
         mine, theirs = ({key: value for key, value in one.items() if key != "features"} for one in (mine, theirs))
     if name == "devices":
         try:
-            mine, theirs = ([_guest_side(row) for row in rows] for rows in (mine, theirs))
+            mine, theirs = ([_guest_side(row) for row in rows or ()] for rows in (mine, theirs))
         except (KeyError, TypeError, AttributeError):
             pass
     return bool(mine == theirs)

@@ -13,6 +13,7 @@ import struct
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
+from vmrun.core import fdsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def open_file(path: str, access: Access) -> Node:
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise ImageError(f"Could not open '{path}': Is a directory" if not access.readonly else _not_a_file(path))
-        fd = os.open(path, flags)
+        fd = fdsets.open_file(path, flags)
     except OSError as exc:
         if flags & os.O_DIRECT and exc.errno == errno.EINVAL:
             raise ImageError(

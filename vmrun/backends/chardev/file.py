@@ -6,6 +6,7 @@ import os
 import stat
 
 from vmrun.backends.chardev.stream import StreamChar
+from vmrun.core import fdsets
 from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def open_path(name: str, path: str, flags: int) -> int:
     """A descriptor; BackendError in the user's words."""
     try:
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o666)
+        return fdsets.open_file(path, flags | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         import errno
 

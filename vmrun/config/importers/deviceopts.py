@@ -139,6 +139,18 @@ def object_(line: Line, option: Option) -> None:
         line.no_equal(option, str(given["qom-type"]))
 
 
+def add_fd(line: Line, option: Option) -> None:
+    """A descriptor that the process was started with, for a set that /dev/fdset/N opens."""
+    given = settings(option)
+    for key in ("fd", "set"):
+        if key not in given:
+            raise option.wrong(f"{key} option is required and must be non-negative", key)
+    fd = number(option, "fd", given["fd"])
+    if fd < 3:
+        raise option.wrong("fd cannot be a standard I/O stream", "fd")
+    line.run.setdefault("fdsets", []).append([number(option, "set", given["set"]), fd, given.get("opaque")])
+
+
 def config_file(line: Line, option: Option) -> list[Option]:
     """The options that a -readconfig stands for: the groups of QEMU's INI. LineError names the line."""
     path = str(option.value)
@@ -192,5 +204,5 @@ OPTIONS = (
     Opt("global", True, global_, "a property of every device of a driver: globals"),
     Opt("set", True, None, "change an option given before"),
     Opt("object", True, object_, "an object of the host's side"),
-    Opt("add-fd", True, None, "file descriptors; name them where they are used"),
+    Opt("add-fd", True, add_fd, "a descriptor for a set: /dev/fdset/N opens it"),
 )

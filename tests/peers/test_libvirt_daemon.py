@@ -1,0 +1,220 @@
+"""libvirtd 9 and virsh with vmrun-qemu as <emulator>: probing, life, disks that come and go, saved states, dumps."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import stat
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.guest.linux import initramfs, kernel
+from tests.guest.screens import modules
+from tests.peers.libvirt_daemon import Daemon, disk, domain, emulator
+
+pytestmark = [
+    pytest.mark.libvirt,
+    pytest.mark.skipif(shutil.which("virsh") is None, reason="virsh is not installed"),
+]
+
+MODULES = ("virtio_pci", "virtio_blk", "evdev", "button")
+LOAD = "for m in {names}; do busybox insmod /$m || echo NO-MODULE $m; done\n"
+POWER_BUTTON = """
+for name in $(ls /sys/class/input); do
+  case $name in event*) grep -q "Power Button" /sys/class/input/$name/device/name && key=$name;; esac
+done
+echo READY $key
+dd if=/dev/input/$key of=/dev/null bs=24 count=1 2>/dev/null
+"""
+
+
+class Lab:
+    """A domain of that name, and the disk that it has."""
+
+    def __init__(self, libvirt: Daemon, directory: pathlib.Path) -> None:
+        self.libvirt, self.directory = libvirt, directory
+        self.program = emulator(directory)
+
+    def make(self, name: str, *, os_lines: str = "", devices: str = "") -> None:
+        path = self.directory / f"{name}.xml"
+        path.write_text(domain(name, self.program, os_lines=os_lines, devices=devices))
+        self.libvirt.virsh("define", str(path))
+
+    def file(self, name: str, text: str) -> str:
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+    def __call__(self, *words: str) -> str:
+        return self.libvirt.virsh(*words)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    directory = tmp_path_factory.mktemp("libvirt")
+    directory.chmod(0o755)
+    try:
+        libvirt = Daemon(directory)
+    except RuntimeError as error:
+        if "unshare" in str(error) or "mount:" in str(error):
+            pytest.skip("libvirtd cannot have a mount namespace here")
+        raise
+    with libvirt:
+        yield Lab(libvirt, directory)
+
+
+@pytest.fixture(scope="module")
+def running(lab: Lab) -> Lab:
+    """The domain `lab`, with a disk, started."""
+    image = lab.directory / "disk.img"
+    with open(image, "wb") as file:
+        file.truncate(16 << 20)
+    lab.make("lab", devices=disk(image, "vda"))
+    lab("start", "lab")
+    return lab
+
+
+def test_all_of_the_probing_passes(lab: Lab) -> None:
+    found = lab("domcapabilities", "--virttype", "qemu", "--emulatorbin", lab.program)
+    assert "<machine>pc-i440fx-7.2</machine>" in found
+    assert "<model usable='yes' vendor='AMD'>EPYC</model>" in found or "EPYC" in found
+    assert "<iothreads supported='yes'/>" in found
+
+
+def test_what_the_host_can_is_a_model_that_it_has(lab: Lab) -> None:
+    found = lab("domcapabilities", "--virttype", "qemu", "--emulatorbin", lab.program)
+    mode = re.search(r"<mode name='host-model' supported='yes'>(.*?)</mode>", found, re.S)
+    assert mode is not None
+    assert "policy='disable' name='fpu'" not in mode[1]
+
+
+def test_a_domain_runs_and_says_where_its_console_and_its_screen_are(running: Lab) -> None:
+    assert running("domstate", "lab") == "running"
+    assert running("ttyconsole", "lab").startswith("/dev/pts/")
+    assert running("domdisplay", "lab").startswith("vnc://127.0.0.1:")
+
+
+def test_a_screenshot_is_a_picture(running: Lab) -> None:
+    path = running.directory / "shot"
+    running("screenshot", "lab", str(path))
+    assert path.read_bytes()[:3] == b"P6\n" or path.read_bytes()[1:4] == b"PNG"
+
+
+def test_keys_and_the_nmi_button_are_pressed(running: Lab) -> None:
+    running("send-key", "lab", "KEY_LEFTCTRL", "KEY_A")
+    running("inject-nmi", "lab")
+
+
+def test_it_is_suspended_and_goes_on(running: Lab) -> None:
+    running("suspend", "lab")
+    assert running("domstate", "lab") == "paused"
+    running("resume", "lab")
+    assert running("domstate", "lab") == "running"
+
+
+def test_it_is_reset(running: Lab) -> None:
+    running("reset", "lab")
+    assert running("domstate", "lab") == "running"
+
+
+def test_statistics_are_told(running: Lab) -> None:
+    found = running("domstats", "lab")
+    assert "state.state=1" in found and "block.0.name=vda" in found and "vcpu.current=1" in found
+    assert "Capacity:       16777216" in running("domblkinfo", "lab", "vda")
+
+
+def test_a_disk_has_another_size(running: Lab) -> None:
+    running("blockresize", "lab", "vda", "32M")
+    assert "Capacity:       33554432" in running("domblkinfo", "lab", "vda")
+
+
+def test_monitor_commands_pass_through(running: Lab) -> None:
+    answer = json.loads(running("qemu-monitor-command", "lab", '{"execute": "query-status"}'))
+    assert answer["return"]["status"] == "running"
+    assert running("qemu-monitor-command", "lab", "--hmp", "info status") == "VM status: running"
+
+
+def test_memory_is_dumped_as_a_core(running: Lab) -> None:
+    path = running.directory / "core"
+    running("dump", "lab", str(path), "--memory-only", "--live")
+    with open(path, "rb") as file:
+        head = file.read(64)
+    assert head[:6] == b"\x7fELF\x02\x01" and struct.unpack_from("<H", head, 16)[0] == 4
+    assert running("domstate", "lab") == "running"
+    path.unlink()
+
+
+def test_a_saved_domain_goes_on_where_it_was(running: Lab) -> None:
+    path = running.directory / "saved"
+    running("suspend", "lab")
+    before = running("qemu-monitor-command", "lab", "--hmp", "xp /16xw 0x400")
+    running("save", "lab", str(path))
+    assert running("domstate", "lab") == "shut off"
+    running("restore", str(path), "--paused")
+    assert running("qemu-monitor-command", "lab", "--hmp", "xp /16xw 0x400") == before
+    running("resume", "lab")
+
+
+def test_a_managed_save_is_what_start_goes_on_with(running: Lab) -> None:
+    running("managedsave", "lab")
+    assert running("domstate", "lab") == "shut off"
+    running("start", "lab")
+    assert running("domstate", "lab") == "running"
+
+
+def test_a_domain_is_destroyed_and_forgotten(lab: Lab) -> None:
+    lab.make("gone")
+    lab("start", "gone")
+    lab("destroy", "gone")
+    assert lab("domstate", "gone") == "shut off"
+    lab("undefine", "gone")
+    assert "gone" not in lab("list", "--all")
+
+
+@pytest.mark.slow
+def test_linux_sees_a_disk_come_and_go_and_shuts_down(lab: Lab, tmp_path: pathlib.Path) -> None:
+    wait = "while [ ! -e /sys/block/vda ]; do sleep 0.2; done; echo CAME $(cat /sys/block/vda/size)\n"
+    wait += "while [ -e /sys/block/vda ]; do sleep 0.2; done; echo LEFT\n"
+    log = lab.directory / "linux.log"
+    image = kernel()
+    files = list(dict.fromkeys(path for name in MODULES for path in modules(image, name)))
+    extra = {path.name: (stat.S_IFREG | 0o644, path.read_bytes()) for path in files}
+    script = LOAD.format(names=" ".join(extra)) + wait + POWER_BUTTON
+    initrd = initramfs(lab.directory, script, extra)
+    boot = f"<kernel>{image}</kernel><initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet</cmdline>"
+    lab.make("linux", os_lines=boot)
+    text = lab("dumpxml", "linux").replace(
+        "<serial type='pty'>", f"<serial type='pty'><log file='{log}' append='off'/>"
+    )
+    lab("define", lab.file("linux.xml", text))
+    lab("start", "linux")
+
+    def said(word: str) -> bool:
+        return log.exists() and word in log.read_text(errors="replace")
+
+    until(lambda: said("GUEST-UP"), 300)
+    second = lab.directory / "second.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", second, "8M"], check=True)
+    xml = lab.file("second.xml", disk(second, "vda", "qcow2"))
+    lab("attach-device", "linux", xml, "--live")
+    until(lambda: said("CAME 16384"), 120)
+    lab("detach-device", "linux", xml, "--live")
+    until(lambda: said("LEFT"), 120)
+    until(lambda: "second.qcow2" not in lab("domblklist", "linux"))
+    until(lambda: said("READY event"), 60)
+    lab("shutdown", "linux")
+    until(lambda: lab("domstate", "linux") == "shut off", 120)
+    lab("undefine", "linux")

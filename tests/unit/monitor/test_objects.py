@@ -1,0 +1,313 @@
+"""Objects of the host's side, descriptors, block nodes, character back ends and dumps, by QMP."""
+
+from __future__ import annotations
+
+import array
+import base64
+import json
+import os
+import pathlib
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.board import Driven
+from tests.unit.monitor.test_qmp import Talk, finish
+from tests.unit.monitor.test_transport import read, turn
+from vmrun.core import fdsets
+from vmrun.machine.paging import walk
+from vmrun.monitor.server import Monitors
+
+
+@pytest.fixture
+def pc(tmp_path: pathlib.Path) -> Iterator[Driven]:
+    devices = [{"driver": "isa-serial", "id": "com", "chardev": "c"}]
+    chardevs = {"c": {"type": "null"}}
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", chardevs=chardevs, devices=devices) as pc:
+        yield pc
+
+
+@pytest.fixture
+def talk(pc: Driven) -> Talk:
+    talk = Talk(pc)
+    talk.ask("qmp_capabilities")
+    return talk
+
+
+def desc(answer: dict[str, Any]) -> str:
+    return str(answer["error"]["desc"])
+
+
+# --- objects ----------------------------------------------------------------------------------------------------
+
+
+def test_an_object_is_made_looked_at_changed_and_deleted(talk: Talk) -> None:
+    talk.result("object-add", qom_type="iothread", id="io", poll_max_ns=5)
+    assert talk.result("qom-get", path="/objects/io", property="poll-max-ns") == 5
+    talk.result("qom-set", path="/objects/io", property="poll-max-ns", value=9)
+    (row,) = talk.result("query-iothreads")
+    assert row["id"] == "io" and row["poll-max-ns"] == 9 and row["thread-id"] > 0
+    talk.result("object-del", id="io")
+    assert talk.result("query-iothreads") == []
+
+
+def test_an_object_that_somebody_holds_stays(pc: Driven, talk: Talk) -> None:
+    talk.result("object-add", qom_type="secret", id="s", data="x")
+    pc.machine.board.user_object("s").users.append("vnc")
+    assert desc(talk.ask("object-del", id="s")) == "object 's' is in use, can not be deleted"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"qom_type": "nothing", "id": "a"}, "Parameter 'qom-type' does not accept value 'nothing'"),
+        ({"qom_type": "iothread", "id": "a", "more": 1}, "Invalid parameter 'more'"),
+        ({"qom_type": "iothread", "id": "a", "poll_grow": "x"}, "Invalid parameter type for 'poll-grow', expected"),
+        ({"qom_type": "secret", "id": "a"}, "Must provide 'file' or 'data'"),
+        ({"qom_type": "secret", "id": "a", "data": "x", "file": "y"}, "'file' and 'data' are mutually exclusive"),
+        ({"qom_type": "secret", "id": "a", "data": "x", "format": "z"}, "Parameter 'format' does not accept"),
+        ({"qom_type": "rng-random", "id": "a", "filename": "/etc/passwd"}, "rng-random reads"),
+    ],
+)
+def test_what_is_no_object_is_refused_and_nothing_is_left(talk: Talk, given: dict[str, Any], words: str) -> None:
+    assert desc(talk.ask("object-add", **given)).startswith(words)
+    assert talk.result("qom-list", path="/objects") == [{"name": "type", "type": "string"}]
+
+
+def test_a_secret_is_never_told(pc: Driven, talk: Talk) -> None:
+    data = base64.b64encode(b"hush").decode()
+    talk.result("object-add", qom_type="secret", id="s", data=data, format="base64")
+    made: Any = pc.machine.board.user_object("s")
+    assert made.value == b"hush"
+    assert "error" in talk.ask("qom-get", path="/objects/s", property="data")
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------
+
+
+def with_fd(monitors: Monitors, peer: socket.socket, name: str, fd: int, **arguments: Any) -> dict[str, Any]:
+    """A command with a descriptor beside it; the answer."""
+    given = {key.replace("_", "-"): value for key, value in arguments.items()}
+    data = json.dumps({"execute": name, "arguments": given}).encode()
+    peer.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    return dict(read(monitors, peer)[-1])
+
+
+@pytest.fixture
+def peer(pc: Driven, tmp_path: pathlib.Path) -> Iterator[tuple[Monitors, socket.socket]]:
+    monitors = Monitors(pc.machine)
+    path = str(tmp_path / "m")
+    monitors.listen({"path": path})
+    with socket.socket(socket.AF_UNIX) as made:
+        made.connect(path)
+        made.setblocking(False)
+        read(monitors, made)
+        made.send(b'{"execute": "qmp_capabilities"}')
+        read(monitors, made)
+        yield monitors, made
+    monitors.close()
+
+
+def test_a_set_of_descriptors_opens_like_a_file(peer: tuple[Monitors, socket.socket], tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"inside")
+    with open(path, "rb") as file:
+        made = with_fd(*peer, "add-fd", file.fileno(), opaque="mine")["return"]
+    number = made["fdset-id"]
+    fd = fdsets.open_file(f"/dev/fdset/{number}", os.O_RDONLY)
+    assert os.pread(fd, 6, 0) == b"inside"
+    os.close(fd)
+    with pytest.raises(FileNotFoundError):  # there is none to write with
+        fdsets.open_file(f"/dev/fdset/{number}", os.O_WRONLY)
+    assert fdsets.remove(number, made["fd"]) and not fdsets.remove(number)
+
+
+def test_descriptors_go_with_their_client(peer: tuple[Monitors, socket.socket]) -> None:
+    monitors, made = peer
+    before = len(os.listdir("/proc/self/fd"))
+    with open("/dev/null", "rb") as file:
+        assert with_fd(monitors, made, "getfd", file.fileno(), fdname="n") == {"return": {}}
+        for _ in range(40):  # that no command asks for
+            with_fd(monitors, made, "query-name", file.fileno())
+    made.close()
+    turn(monitors, lambda: not monitors.listeners[0].clients)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_machine_goes_to_a_descriptor(
+    peer: tuple[Monitors, socket.socket], pc: Driven, tmp_path: pathlib.Path
+) -> None:
+    monitors, made = peer
+    path = tmp_path / "state"
+    with open(path, "wb") as file:
+        file.write(b"somebody's head")
+        file.flush()
+        with_fd(monitors, made, "getfd", file.fileno(), fdname="out")
+    made.send(b'{"execute": "migrate", "arguments": {"uri": "fd:out"}}')
+    turn(monitors, lambda: pc.machine.migration.get("status") == "completed")
+    assert path.read_bytes().startswith(b"somebody's head") and path.stat().st_size > 1000
+    made.send(b'{"execute": "query-migrate", "id": 1}')
+    told: dict[str, Any] = {}
+    while not told:
+        told = next((line["return"] for line in read(monitors, made) if line.get("id") == 1), {})
+    assert told["status"] == "completed" and told["ram"]["remaining"] == 0 and told["ram"]["transferred"] > 1000
+
+
+# --- block nodes ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def image(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "image.raw"
+    with open(path, "wb") as file:
+        file.truncate(1 << 20)
+    return path
+
+
+def test_named_nodes_become_a_disk_and_go_with_it(pc: Driven, talk: Talk, image: pathlib.Path) -> None:
+    talk.result("blockdev-add", driver="file", node_name="low", filename=str(image))
+    talk.result("blockdev-add", driver="raw", node_name="top", file="low")
+    assert desc(talk.ask("blockdev-del", node_name="low")) == "Node low is in use"
+    talk.result("device_add", driver="virtio-blk-pci", id="disk", drive="top")
+    assert desc(talk.ask("blockdev-del", node_name="top")) == "Node top is in use"
+    (row,) = [row for row in talk.result("query-block") if "disk" in row.get("qdev", "")]
+    assert row["inserted"]["node-name"] == "top" and row["inserted"]["image"]["virtual-size"] == 1 << 20
+    assert {row["node-name"] for row in talk.result("query-named-block-nodes")} == {"top", "low"}
+    talk.result("block_resize", node_name="top", size=2 << 20)
+    assert image.stat().st_size == 2 << 20
+    pc.machine.board.let_go(pc.machine.devices["disk"])
+    pc.machine.loop.run_once(0.0)
+    talk.result("blockdev-del", node_name="top")
+    talk.result("blockdev-del", node_name="low")
+    assert talk.result("query-named-block-nodes") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"driver": "file", "node_name": "n"}, "Parameter 'filename' is missing"),
+        ({"driver": "nothing", "node_name": "n"}, "Parameter 'driver' does not accept value 'nothing'"),
+        ({"driver": "raw", "node_name": "n", "file": "m"}, "Cannot find device='' nor node-name='m'"),
+        ({"driver": "file", "filename": "/no/such/place"}, "'node-name' must be specified for the root node"),
+        ({"driver": "file", "node_name": "n", "filename": "/no/such/place"}, "Could not open '/no/such/place': No such"),
+    ],
+)
+def test_what_is_no_node_is_refused(talk: Talk, given: dict[str, Any], words: str) -> None:
+    assert desc(talk.ask("blockdev-add", **given)).startswith(words)
+    assert desc(talk.ask("blockdev-del", node_name="n")) == "Failed to find node with node-name='n'"
+
+
+# --- character back ends -------------------------------------------------------------------------------------------
+
+
+def test_a_port_s_back_end_is_changed_while_it_runs(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "out"
+    pc.outb(0x3F8, ord("a"))
+    talk.result("chardev-change", id="c", backend={"type": "file", "data": {"out": str(path)}})
+    pc.outb(0x3F8, ord("b"))
+    pc.machine.board.chardevs["c"].flush()
+    assert path.read_bytes() == b"b"
+    assert desc(talk.ask("chardev-change", id="c", backend={"type": "file", "data": {"out": "/no/such/place"}}))
+    pc.outb(0x3F8, ord("c"))
+    pc.machine.board.chardevs["c"].flush()
+    assert path.read_bytes() == b"bc"
+
+
+def test_back_ends_come_and_go(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    address = {"type": "unix", "data": {"path": str(tmp_path / "s")}}
+    talk.result("chardev-add", id="s", backend={"type": "socket", "data": {"addr": address}})
+    assert talk.result("chardev-add", id="p", backend={"type": "pty", "data": {}})["pty"].startswith("/dev/pts/")
+    labels = {row["label"]: row["filename"] for row in talk.result("query-chardev")}
+    assert labels["s"] == f"disconnected:unix:{tmp_path}/s,server=on" and labels["p"].startswith("pty:/dev/pts/")
+    assert desc(talk.ask("chardev-remove", id="c")) == "Chardev 'c' is busy"
+    talk.result("chardev-remove", id="s")
+    talk.result("chardev-remove", id="p")
+    assert not (tmp_path / "s").exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_ring_is_written_and_read_in_two_forms(pc: Driven, talk: Talk) -> None:
+    talk.result("chardev-add", id="r", backend={"type": "ringbuf", "data": {"size": 8}})
+    talk.result("ringbuf-write", device="r", data="AAECAwQFBgcICQ==", format="base64")
+    assert talk.result("ringbuf-read", device="r", size=99, format="base64") == "AgMEBQYHCAk="
+    assert talk.result("ringbuf-read", device="r", size=99) == ""
+    assert desc(talk.ask("ringbuf-read", device="c", size=1)) == "c is not a ringbuf device"
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dump_is_an_elf_core_with_all_of_memory(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -> None:
+    pc.write(0x200000, b"find me")
+    path = tmp_path / "core"
+    given = {"paging": False, "protocol": f"file:{path}"}
+    talk.session.feed(json.dumps({"execute": "dump-guest-memory", "id": 1, "arguments": given}).encode())
+    finish(talk)
+    data = path.read_bytes()
+    assert data[:6] == b"\x7fELF\x02\x01" and struct.unpack_from("<HH", data, 16) == (4, 62)
+    offset, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    loads = []
+    for n in range(count):
+        kind, _, at, _, physical, size, _, _ = struct.unpack_from("<IIQQQQQQ", data, offset + 56 * n)
+        if kind == 1:
+            loads.append((physical, size, at))
+    assert sum(size for _, size, _ in loads) >= (16 << 20) - (1 << 18)
+    (at,) = [at + 0x200000 - first for first, size, at in loads if first <= 0x200000 < first + size]
+    assert data[at : at + 7] == b"find me"
+    assert [event["data"]["result"]["status"] for event in talk.events()] == ["completed"]
+
+
+def test_a_dump_that_cannot_be_written_says_so(talk: Talk) -> None:
+    assert desc(talk.ask("dump-guest-memory", paging=False, protocol="file:/no/such/place")).startswith("Could not open")
+    assert desc(talk.ask("dump-guest-memory", paging=False, protocol="tape:")) == "Invalid parameter 'protocol'"
+    assert "physical memory alone" in desc(talk.ask("dump-guest-memory", paging=True, protocol="file:x"))
+
+
+class Physical:
+    """Memory of numbers, by address."""
+
+    def __init__(self, words: dict[int, int]) -> None:
+        self.words = words
+
+    def __call__(self, addr: int, size: int) -> int:
+        return self.words.get(addr, 0)
+
+
+PG, PAE, PSE, LMA = 1 << 31, 1 << 5, 1 << 4, 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("words", "registers", "linear", "physical"),
+    [
+        ({}, {"cr0": 0, "cr4": 0, "efer": 0, "cr3": 0}, 0x12345678, 0x12345678),
+        # two levels, then a page of 4 MiB whose bits 20..13 are bits 39..32
+        ({0x1000: 0x2001, 0x2004: 0x5001}, {"cr0": PG, "cr4": 0, "efer": 0, "cr3": 0x1000}, 0x1234, 0x5234),
+        ({0x1000: 0x402081}, {"cr0": PG, "cr4": PSE, "efer": 0, "cr3": 0x1000}, 0x123456, 0x100523456),
+        # three levels
+        (
+            {0x1000: 0x2001, 0x2000: 0x3001, 0x3008: 0x8000001},
+            {"cr0": PG, "cr4": PAE, "efer": 0, "cr3": 0x1000}, 0x1042, 0x8000042,
+        ),
+        # four levels, and a page of 2 MiB
+        (
+            {0x1000: 0x2003, 0x2000: 0x3003, 0x3000: 0x4003, 0x4008: 0x9000003},
+            {"cr0": PG, "cr4": PAE, "efer": LMA, "cr3": 0x1000}, 0x1042, 0x9000042,
+        ),
+        (
+            {0x1FF8: 0x2003, 0x2FF0: 0x3003, 0x3000: 0x80000183},
+            {"cr0": PG, "cr4": PAE, "efer": LMA, "cr3": 0x1000}, 0xFFFFFFFF80012345, 0x80012345,
+        ),
+        ({}, {"cr0": PG, "cr4": PAE, "efer": LMA, "cr3": 0x1000}, 0x1000, None),
+        ({}, {"cr0": PG, "cr4": PAE, "efer": LMA, "cr3": 0x1000}, 0x8000000000000000, None),
+    ],
+)  # fmt: skip
+def test_tables_are_walked_as_the_manual_says(
+    words: dict[int, int], registers: dict[str, int], linear: int, physical: int | None
+) -> None:
+    assert walk(Physical(words), registers, linear) == physical
+
+
