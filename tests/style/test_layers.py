@@ -43,6 +43,7 @@ ALLOWED = {
         "accel.accelerator",
         "vmrun",
         "vmrun.errors",
+        "vmrun.core.fdsets",
         "vmrun.core.keys",
         "vmrun.core.object",
         "vmrun.backends.block",

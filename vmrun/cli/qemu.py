@@ -127,14 +127,14 @@ class _Run(Runner):
 
     def _take_descriptors(self) -> None:
         """-add-fd: those that the process was started with."""
-        from vmrun.core import fdsets
+        from vmrun.core.fdsets import add
 
         for number, fd, opaque in self.option.get("fdsets", ()):
             try:
                 os.set_inheritable(fd, False)
             except OSError as error:
                 raise QemuError(f"-add-fd set={number},fd={fd}: error duplicating fd: {error.strerror}") from None
-            fdsets.add(number, fd, opaque)
+            add(number, fd, opaque)
 
     # --- before there is a machine ------------------------------------------------------------------------------
 

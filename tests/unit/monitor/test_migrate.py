@@ -47,7 +47,7 @@ def test_a_machine_goes_out_to_a_file_and_comes_in_again(talk: Talk, tmp_path: p
     uri = f"file:{tmp_path}/pc.vm"
     assert talk.result("query-migrate") == {}
     talk.result("migrate", uri=uri)
-    assert finish(talk) == {"status": "completed"}
+    assert finish(talk)["status"] == "completed"
     assert talk.result("query-status")["status"] == "postmigrate"
     assert statuses(talk) == ["setup", "active", "completed"]
     with Driven(tmp_path, **KEYS) as other:
@@ -101,9 +101,10 @@ def test_a_migration_can_be_given_up(talk: Talk, tmp_path: pathlib.Path) -> None
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("exec:cat>x", "'exec:' is not there; vmrun migrates to files: file:PATH"),
-        ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH"),
-        ("fd:3", "'fd:' is not there; vmrun migrates to files: file:PATH"),
+        ("exec:cat>x", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("fd:nobody", "File descriptor named 'nobody' has not been found"),
+        ("fd:99999", "File descriptor named '99999' has not been found"),
         ("nothing", "Parameter 'uri' expects a valid migration protocol"),
         ("file:", "file: needs a path"),
         ("file:/x,offset=4096", "file: takes no offset; the state has a file of its own"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import base64
+import gc
 import json
 import os
 import pathlib
@@ -192,7 +193,7 @@ def test_named_nodes_become_a_disk_and_go_with_it(pc: Driven, talk: Talk, image:
         ({"driver": "nothing", "node_name": "n"}, "Parameter 'driver' does not accept value 'nothing'"),
         ({"driver": "raw", "node_name": "n", "file": "m"}, "Cannot find device='' nor node-name='m'"),
         ({"driver": "file", "filename": "/no/such/place"}, "'node-name' must be specified for the root node"),
-        ({"driver": "file", "node_name": "n", "filename": "/no/such/place"}, "Could not open '/no/such/place': No such"),
+        ({"driver": "file", "node_name": "n", "filename": "/no/such/place"}, "Could not open '/no/such/place'"),
     ],
 )
 def test_what_is_no_node_is_refused(talk: Talk, given: dict[str, Any], words: str) -> None:
@@ -217,6 +218,7 @@ def test_a_port_s_back_end_is_changed_while_it_runs(pc: Driven, talk: Talk, tmp_
 
 
 def test_back_ends_come_and_go(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     address = {"type": "unix", "data": {"path": str(tmp_path / "s")}}
     talk.result("chardev-add", id="s", backend={"type": "socket", "data": {"addr": address}})
@@ -227,7 +229,8 @@ def test_back_ends_come_and_go(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -
     talk.result("chardev-remove", id="s")
     talk.result("chardev-remove", id="p")
     assert not (tmp_path / "s").exists()
-    assert len(os.listdir("/proc/self/fd")) == before
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_ring_is_written_and_read_in_two_forms(pc: Driven, talk: Talk) -> None:
@@ -262,7 +265,8 @@ def test_a_dump_is_an_elf_core_with_all_of_memory(pc: Driven, talk: Talk, tmp_pa
 
 
 def test_a_dump_that_cannot_be_written_says_so(talk: Talk) -> None:
-    assert desc(talk.ask("dump-guest-memory", paging=False, protocol="file:/no/such/place")).startswith("Could not open")
+    answer = talk.ask("dump-guest-memory", paging=False, protocol="file:/no/such/place")
+    assert desc(answer).startswith("Could not open '/no/such/place'")
     assert desc(talk.ask("dump-guest-memory", paging=False, protocol="tape:")) == "Invalid parameter 'protocol'"
     assert "physical memory alone" in desc(talk.ask("dump-guest-memory", paging=True, protocol="file:x"))
 
