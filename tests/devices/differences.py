@@ -132,12 +132,19 @@ DIFFERENCES: dict[str, Difference] = {
         0,
         "vmrun answers with the first processor's; QEMU's qtest has no processor that asks",
     ),
-    "fdc-absent": Difference(
+    "fdc-format": Difference(
         "isa-fdc",
-        "3F4h, main status",
-        0xFF,
-        0x80,
-        "vmrun has no floppy controller yet; QEMU's is on the board",
+        "FORMAT TRACK",
+        "writes",
+        "nothing",
+        "the sectors get the fill byte; QEMU says that it did so",
+    ),
+    "fdc-end": Difference(
+        "isa-fdc",
+        "data through the FIFO over the end of a track",
+        "ends, EN in ST1",
+        "waits for ever",
+        "the data sheet's end of cylinder; QEMU's controller has to be reset",
     ),
     "rtc-pf": Difference(
         "mc146818rtc",

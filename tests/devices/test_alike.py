@@ -108,7 +108,3 @@ def test_the_beam_stands_still_with_time(q, side):
 
 def test_the_local_apic_answers_qtest(q, side):
     assert q.readl(0xFEE00030) == DIFFERENCES["lapic-mmio"].of(side)
-
-
-def test_the_floppy_controller_is_still_to_come(q, side):
-    assert q.inb(0x3F4) == DIFFERENCES["fdc-absent"].of(side)

@@ -26,8 +26,6 @@ TYPES = tuple(f"pc-i440fx-{version}" for version in VERSIONS)
 WITH_TABLES = TYPES[3:]  # the older ones leave ACPI to the firmware
 NAMED = tuple(f"pc-i440fx-{version}" for version in ("2.0", "2.6", "5.1", "7.2"))
 
-# QEMU's board always has a floppy controller and the tables say so; vmrun's has none yet.
-FDC = {"id": "fdc", "driver": "isa-fdc", "bus": "isa.0", "addr": None, "provides": {}, "props": {}}
 ALL_DEVICES: list[dict[str, Any]] = [
     {"id": "v", "driver": "VGA", "bus": "pci.0", "addr": "02.0", "romfile": ""},
     {"id": "n", "driver": "e1000", "bus": "pci.0", "addr": "03.0", "romfile": ""},
@@ -99,6 +97,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
             *("-device", "pci-bridge,id=c,chassis_nr=3,bus=a,addr=2", "-device", "pci-testdev,bus=c,addr=7"),
         ],
     ),
+    "floppies": ({"floppies": ["empty", "empty"]}, ["-drive", "if=floppy", "-drive", "if=floppy,index=1"]),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 
@@ -127,10 +126,6 @@ def config(type_name: str, case: str = "plain") -> dict[str, Any]:
         found = dict(sketch_file(str(path)).data)
     found["devices"] = [device for device in found["devices"] if device["id"] not in removed]
     return found
-
-
-def with_floppy_controller(machine: dict[str, Any]) -> dict[str, Any]:
-    return {**machine, "devices": [*machine["devices"], FDC]}
 
 
 class _Receiver:

@@ -27,7 +27,6 @@ from tests.peers.published import (
     own,
     theirs,
     theirs_in,
-    with_floppy_controller,
 )
 from vmrun.firmware import acpi, aml
 from vmrun.firmware.dsdt_cpus import madt_entry
@@ -40,7 +39,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "firmware.md"
 
 
 def built(type_name: str, case: str) -> dict[str, bytes]:
-    return split(acpi.build(with_floppy_controller(config(type_name, case))).tables)
+    return split(acpi.build(config(type_name, case)).tables)
 
 
 def test_iasl_disassembles_and_recompiles_the_tables_of_all_types(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_tables_of_other_machines_say_what_qemus_say(type_name: str, case: str, 
 
 
 def compare(type_name: str, case: str, directory: Path) -> None:
-    ours, his = own(with_floppy_controller(config(type_name, case))), theirs_in(type_name, case)
+    ours, his = own(config(type_name, case)), theirs_in(type_name, case)
     for name in (acpi.TABLES, acpi.RSDP, acpi.LOADER):
         assert ours.sizes[name] == his.sizes[name], name
     mine, qemus = ours.tables, his.tables
@@ -97,7 +96,7 @@ def compare(type_name: str, case: str, directory: Path) -> None:
 
 @needs_qemu
 def test_every_difference_to_qemu_is_in_the_documentation(tmp_path: Path) -> None:
-    """A machine as it is, beside QEMU's as it is: with its floppy controller and its system management mode."""
+    """A machine as it is, beside QEMU's as it is: with its system management mode."""
     section = PAGE.read_text().split("## Where the ACPI tables differ from QEMU's")[1].split("\n## ")[0]
     patterns = re.findall(r"^\| `([^`]+)` \|", section, re.M)
     found: set[str] = set()
@@ -131,7 +130,7 @@ def differences(ours: Published, his: Published, directory: Path) -> set[str]:
 def test_loader_script_has_the_same_commands(type_name: str) -> None:
     with Qemu(type_name, "-m", "256") as qemu:
         theirs = qemu.file(acpi.LOADER)
-    script = acpi.build(with_floppy_controller(config(type_name))).loader
+    script = acpi.build(config(type_name)).loader
     assert [row[:2] for row in commands(script)] == [row[:2] for row in commands(theirs)]
     assert [row[2] for row in commands(script)[:2]] == [row[2] for row in commands(theirs)[:2]]
 

@@ -72,11 +72,13 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
         return mac, "", "", ""
     if wanted == "usb-port" and type(value) is int and value > 0:
         return str(value), "", "", ""  # ports read as numbers but are paths: 1, 1.2
+    choices = prop.get("choices")
+    if choices and type(value) is int and str(value) in choices:
+        return str(value), "", "", ""
     if type(value) is bool or type(value) is not str:
         if type(value) is int or type(value) is bool:
             return None, f"is {kind(value)}, not text", f'write it in quotes: "{_as_written(value)}"', ""
         return None, f"is {kind(value)}, not text", "", ""
-    choices = prop.get("choices")
     if choices and value not in choices:
         return None, f"is {shown(value)}", f"one of: {', '.join(choices)}", nearest(value, choices)
     return value, "", "", ""

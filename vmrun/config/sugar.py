@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PLANNED = {
     "spice": "the SPICE server",
     "include": "including QEMU's -readconfig files",
-    "floppies": "a floppy drive",
     "nics": "a network card",
     "sound": "a sound card",
     "usb": "a USB controller",
@@ -46,6 +45,7 @@ def expand(work: Work) -> list[DeviceSpec]:
     _display(work, devices)
     _disks(work, devices)
     _cdrom(work, devices)
+    _floppies(work, devices)
     _pflash(work, devices)
     for key, driver, most in (("serial", "isa-serial", 4), ("parallel", "isa-parallel", 3)):
         _ports(work, devices, key, driver, most)
@@ -131,6 +131,22 @@ def _cdrom(work: Work, devices: list[DeviceSpec]) -> None:
     _add_backend(work, "drives", f"drive-{name}", node.at(fields), "cdrom")
     rest = {"bus": node.at("ide.1"), "unit": node.at(0), "drive": node.at(f"drive-{name}")}
     devices.append(_device(node, name, driver, rest, "cdrom"))
+
+
+def _floppies(work: Work, devices: list[DeviceSpec]) -> None:
+    """Drives A and B; `empty` is one without a disk."""
+    node = work.spec.get("floppies")
+    for index, image in enumerate(node.value if node is not None else ()):
+        path = f"floppies[{index}]"
+        fields: dict[str, Node] = image.value if type(image.value) is dict else {"file": image}
+        if image.value == "empty":
+            fields = {}
+        kinds = {key: fields[key] for key in ("drive-type",) if key in fields}
+        rest = {key: child for key, child in fields.items() if key not in kinds}
+        fields = {"format": image.at("raw"), "media": image.at("floppy"), **rest}
+        _add_backend(work, "drives", f"floppy{index}", image.at(fields), path)
+        rest = {"bus": image.at("floppy-bus.0"), "unit": image.at(index), "drive": image.at(f"floppy{index}"), **kinds}
+        devices.append(_device(image, f"fd{index}", "floppy", rest, path))
 
 
 def _pflash(work: Work, devices: list[DeviceSpec]) -> None:

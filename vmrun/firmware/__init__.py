@@ -87,7 +87,8 @@ def prepare(
     found = {**fwcfg.files(machine, kvm, done.processor), **_roms(machine, done), **(files or {})}
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
-        tables = _Tables(platform, machine, kept)
+        drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
+        tables = _Tables(platform, {**machine, "floppy-drives": drives}, kept)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM

@@ -28,6 +28,11 @@ def bootorder(machine: dict[str, Any], roms: Iterable[tuple[int, str]] = ()) -> 
             found = path(machine, device)
             if found is not None:
                 entries.append((int(index), found))
+        for unit, name in enumerate(("bootindexA", "bootindexB")) if device["driver"] == "isa-fdc" else ():
+            index = device["props"].get(name)
+            if index is not None and int(index) >= 0:
+                base = int(device["props"].get("iobase", 0x3F0))
+                entries.append((int(index), f"{ROOT}/isa@1/fdc@{base:04x}/floppy@{unit}"))
     lines = [line for _, line in sorted(entries, key=lambda entry: entry[0])]
     if not lines:
         return b""
@@ -60,8 +65,6 @@ def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
         if controller is None:
             return None
         return f"{_pci(controller, 'usb')}/storage@{props.get('port', '1')}/channel@0/disk@0,0"
-    if driver == "isa-fdc":
-        return f"{ROOT}/isa@1/fdc@{int(props.get('iobase', 0x3F0)):04x}/floppy@0"
     return None
 
 

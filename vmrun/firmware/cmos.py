@@ -2,13 +2,14 @@
 processors.
 
 Ref: IBM PC/AT Technical Reference (0x10-0x2f); Bochs' and SeaBIOS's use of 0x30-0x5f.
-Not modelled: floppy drives (no controller yet), so 0x10 is 0. The clock's own registers belong to the clock.
+The clock's own registers belong to the clock.
 """
 
 from __future__ import annotations
 
 import os
 
+from vmrun.core.floppies import CODES
 from vmrun.firmware import parts
 
 TYPE_CHECKING = False
@@ -27,7 +28,11 @@ def cells(machine: dict[str, Any], disk_size: Callable[[str], int] | None = None
     """
     found = {**memory(machine), **boot(_order(machine), machine.get("boot", {}).get("floppy-check", True))}
     equipment = 0x02 | 0x04 * (parts.first(machine, "i8042") is not None)
-    found |= {0x10: 0, 0x14: equipment, 0x5F: (int(machine["cpus"]["count"]) - 1) & 0xFF}
+    floppies = parts.floppy_drives(machine, disk_size)
+    if floppies:
+        equipment |= (len(floppies) - 1) << 6 | 0x01
+    kinds = sum(CODES[kind] << (4 if unit == 0 else 0) for unit, kind in floppies.items())
+    found |= {0x10: kinds, 0x14: equipment, 0x5F: (int(machine["cpus"]["count"]) - 1) & 0xFF}
     if disk_size is not None:
         found |= disks(machine, disk_size)
     return found

@@ -6,6 +6,7 @@ Ref: ACPI specification 6.4, chapters 6 and 9; the names and the order are those
 
 from __future__ import annotations
 
+from vmrun.core.floppies import CODES, limits
 from vmrun.firmware import aml, parts
 from vmrun.firmware.aml import ARG0
 
@@ -21,7 +22,11 @@ def isa_bridge(machine: dict[str, Any]) -> list[bytes]:
     for driver, describe in ISA.items():
         devices = [device for device in parts.with_driver(machine, driver) if device.get("bus") == "isa.0"]
         for number in range(len(devices), 0, -1):
-            found += describe(devices[number - 1]["props"], number)
+            props = devices[number - 1]["props"]
+            if driver == "isa-fdc":
+                drives = machine.get("floppy-drives")
+                props = {**props, "drives": parts.floppy_drives(machine, None).items() if drives is None else drives}
+            found += describe(props, number)
     return found
 
 
@@ -62,13 +67,17 @@ def _parallel(props: dict[str, Any], n: int) -> list[bytes]:
 def _floppy(props: dict[str, Any], n: int) -> list[bytes]:
     ports = (aml.io(0x3F2, 0x3F2, 0, 4), aml.io(0x3F7, 0x3F7, 0, 1))
     crs = aml.resources(*ports, aml.irq(int(props.get("irq", 6))), aml.dma(int(props.get("dma", 2))))
-    drives = bytes(16) + bytes([2, 0, 0, 0])  # no drive; a tape drive is never there
-    body = (
-        aml.name("_HID", aml.eisaid("PNP0700")),
-        aml.name("_CRS", crs),
-        aml.name("_FDE", aml.buffer(drives)),
-    )
-    return [aml.device("FDC0", *body)]
+    present = bytearray(16) + b"\2\0\0\0"  # a dword for each drive; the tape drive is never there
+    drives = []
+    for unit, kind in props["drives"]:
+        present[4 * unit] = 1
+        tracks, heads, sectors = limits(kind)
+        # as INT 13h, function 8 gives them: times, sizes, gaps
+        rest = (0xAF, 2, 0x25, 2, 0x12, 0x1B, 0xFF, 0x6C, 0xF6, 0x0F, 8)
+        info = aml.package(unit, CODES[kind], tracks, sectors, heads, *rest)
+        drives.append(aml.device(f"FLP{'AB'[unit]}", aml.name("_ADR", unit), aml.name("_FDI", info)))
+    body = (aml.name("_HID", aml.eisaid("PNP0700")), aml.name("_CRS", crs))
+    return [aml.device("FDC0", *body, *drives, aml.name("_FDE", aml.buffer(bytes(present))))]
 
 
 def _pvpanic(props: dict[str, Any], n: int) -> list[bytes]:

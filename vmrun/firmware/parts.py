@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 AMD = "AuthenticAMD"
@@ -45,6 +45,31 @@ def flash(machine: dict[str, Any]) -> str:
         if not device["props"].get("below"):
             return str(device["props"].get("drive") or "")
     return ""
+
+
+def floppy_drives(machine: dict[str, Any], disk_size: Callable[[str], int] | None) -> dict[int, str]:
+    """Unit → drive type ("120", "144", "288") of the board's floppy drives. disk_size: bytes of a drive by id."""
+    from vmrun.core.floppies import drive_type
+
+    controller = first(machine, "isa-fdc")
+    if controller is None:
+        return {}
+    props = controller["props"]
+    found = {
+        unit: (props.get(f"drive{letter}"), props.get(f"fdtype{letter}", "auto"))
+        for unit, letter in enumerate("AB")
+        if props.get(f"drive{letter}")
+    }
+    for device in with_driver(machine, "floppy"):
+        if device["bus"] in controller["provides"]:
+            unit = device["props"].get("unit")
+            unit = next((free for free in (0, 1) if free not in found), 2) if unit is None else int(unit)
+            found[unit] = device["props"].get("drive"), device["props"].get("drive-type", "auto")
+    kinds = {}
+    for unit, (drive, kind) in found.items():
+        size = disk_size(drive) if drive and disk_size is not None else 0
+        kinds[unit] = drive_type(str(kind), size // 512 if size else None, str(props.get("fallback", "288")))
+    return {unit: kind for unit, kind in sorted(kinds.items()) if kind != "none"}
 
 
 def slot(device: dict[str, Any]) -> tuple[int, int]:

@@ -40,10 +40,15 @@ def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Mac
 
         config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
-    drives: dict[str, Any] = {name: BlankDrive(blank or _size(spec)) for name, spec in config["drives"].items()}
+    drives: dict[str, Any] = {name: BlankDrive(_blank(spec, blank)) for name, spec in config["drives"].items()}
     for name in flash_drives(config):  # what is in it is the firmware
         drives[name] = peek(name, config["drives"][name]) if files else BlankDrive(FLASH)
     return build(plain, accel=["qtest"], drives=drives, bios=bios)
+
+
+def _blank(spec: dict[str, Any], size: int) -> int:
+    empty = spec.get("media", "disk") != "disk" and not spec.get("file")
+    return 0 if empty else size or _size(spec)
 
 
 def flash_drives(config: dict[str, Any]) -> list[str]:

@@ -32,14 +32,14 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     from vmrun.backends.block.images import Access
 
     cache = spec.get("cache") or "writeback"
-    medium = spec.get("media") == "cdrom"
-    readonly = bool(spec.get("readonly", False)) or medium
+    disc = spec.get("media") == "cdrom"
+    readonly = bool(spec.get("readonly", False)) or disc
     snapshot = bool(spec.get("snapshot", False)) and not readonly
     access = Access(
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
         lock=spec.get("locking") != "off",
     )  # fmt: skip
-    node = _open(name, spec, access) if spec.get("file") or not medium else None
+    node = _open(name, spec, access) if spec.get("file") or spec.get("media", "disk") == "disk" else None
     if snapshot and node is not None:
         node = _overlay(name, node)
     drive = Drive(name, node, lock)
@@ -49,7 +49,7 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     drive.detect_zeroes = ZEROES[spec.get("detect-zeroes") or "off"]
     drive.set_errors(spec.get("rerror") or "report", spec.get("werror") or "enospc")
     drive.serial = spec.get("serial")
-    drive.cdrom = medium
+    drive.cdrom = disc
     return drive
 
 
@@ -66,7 +66,9 @@ def open_medium(name: str, spec: dict[str, Any]) -> Node:
     """The image of a removable drive: `spec` as a machine file's drive. BackendError when it cannot be had."""
     from vmrun.backends.block.images import Access
 
-    return _open(name, spec, Access(cache=spec.get("cache") or "writeback", readonly=True))
+    readonly = spec.get("media") == "cdrom" or bool(spec.get("readonly"))
+    lock = spec.get("locking") != "off"
+    return _open(name, spec, Access(cache=spec.get("cache") or "writeback", readonly=readonly, lock=lock))
 
 
 def _open(name: str, spec: dict[str, Any], access: Access) -> Node:

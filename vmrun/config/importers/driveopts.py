@@ -70,6 +70,8 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     props = {"serial": given.pop("serial")} if "serial" in given and kind != "none" else {}
     props |= {name: guess(given.pop(key)) for key, name in _GEOMETRY.items() if key in given}
     spec = _spec(line, source, given)
+    if kind == "floppy":
+        spec["media"] = "floppy"
     if kind == "pflash":
         bus, unit = _place(line, source, kind, place)
         id = line.put(source, "drives", own or f"pflash{unit}", {"format": "raw", **spec})
@@ -293,6 +295,15 @@ def finish(line: Line) -> None:
     flashes = line.run.get("places", {}).get("pflash", set())
     if flashes and (0, 0) not in flashes:
         raise _NOBODY.wrong("pflash1 requires pflash0")
+    for device in line.devices:
+        for key in ("drive", "driveA", "driveB"):
+            if device["driver"] in ("floppy", "isa-fdc") and device.get(key) in line.drives:
+                line.drives[device[key]]["media"] = "floppy"
+        if device["driver"] == "isa-fdc":
+            device["id"] = "fdc"  # the board's
+    for key in ("driveA", "driveB"):
+        if (name := line.globals.get("isa-fdc", {}).get(key)) in line.drives:
+            line.drives[name]["media"] = "floppy"
     _policies(line)
     if line.has("snapshot"):
         for spec in line.drives.values():

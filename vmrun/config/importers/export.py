@@ -56,6 +56,7 @@ _SETTINGS = {
     "parallel",
     "debugcon",
     "pflash",
+    "floppies",
 }
 FLASH = "cfi.pflash01"
 _BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
@@ -70,7 +71,7 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
     work = Work(spec, machine_type, load_catalogue(), directory, problems)
     made = [plain(device.node) for device in expand(work)]
-    short = ("disks", "serial", "parallel", "debugcon", "pflash")
+    short = ("disks", "serial", "parallel", "debugcon", "pflash", "floppies")
     document = {key: plain(node) for key, node in content.items() if key not in short}
     document.setdefault("accel", machine_type.default("accel") or ["kvm", "soft"])  # QEMU's own default is another
     for section in ("drives", "chardevs", "netdevs"):
@@ -123,7 +124,8 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     flash = {str(d.get("drive")): int("below" in d) for d in document.get("devices", []) if d["driver"] == FLASH}
     for id, drive in document.get("drives", {}).items():
         place = [("if", "pflash"), ("unit", flash[id])] if id in flash else [("if", "none")]
-        words += ["-drive", join([*place, ("id", id), *drive.items()])]
+        options = [(key, value) for key, value in drive.items() if (key, value) != ("media", "floppy")]
+        words += ["-drive", join([*place, ("id", id), *options])]
     for id, chardev in document.get("chardevs", {}).items():
         rest = {key: _bytes(value) if key == "size" else value for key, value in chardev.items() if key != "type"}
         words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]

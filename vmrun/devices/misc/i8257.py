@@ -3,7 +3,8 @@
 Ref: Intel 8237A (231466); page registers: IBM AT technical reference. Not modelled: memory-to-memory,
 compressed timing, priorities (a transfer runs whole when its device asks), extended page registers.
 
-A device with a channel calls `transfer(channel, data)`: bytes go to or come from memory as the guest says.
+A device with a channel calls `transfer(channel, data)`: bytes go to or come from memory as the guest says. `wait` tells
+it when the channel is free.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from vmrun.core.state import KEEP, U8, U16, Flag, Parts, Stateful, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmrun.core.platform import Platform
 
 # page register of each channel, from page-base: 87h, 83h, 81h, 82h
@@ -80,6 +83,10 @@ class I8257(IsaDevice):
             self.parent_bus.dma[first + n] = (self, n)
         self.command = self.status = self.request = 0
         self.mask, self.high = 0xF, False
+        self.waiting: dict[int, Callable[[], None]] = {}
+
+    def settle(self) -> None:
+        self._look()
 
     # --- registers --------------------------------------------------------------------------------------
 
@@ -133,6 +140,7 @@ class I8257(IsaDevice):
             self.mask = 0
         elif offset == 7:
             self.mask = value & 0xF
+        self._look()
 
     def _read_page(self, offset: int, size: int) -> int:
         return self.channels[PAGE_PORTS[offset + 1]].page
@@ -141,6 +149,30 @@ class I8257(IsaDevice):
         self.channels[PAGE_PORTS[offset + 1]].page = value & 0xFF
 
     # --- transfers --------------------------------------------------------------------------------------
+
+    def wait(self, n: int, callback: Callable[[], None]) -> None:
+        """A device asks for channel `n`: it is called when the guest lets the channel go, maybe at once, until it says
+        `forget`.
+        """
+        self.waiting[n] = callback
+        self.drq(n, 1)
+        self._look()
+
+    def forget(self, n: int) -> None:
+        """The device asks no more."""
+        if self.waiting.pop(n, None) is not None:
+            self.drq(n, 0)
+
+    def _look(self) -> None:
+        for n in list(self.waiting):
+            if n in self.waiting and self.ready(n):
+                self.waiting[n]()
+
+    def move(self, n: int, data: bytes) -> int:
+        """`data` to memory; how many bytes the channel took."""
+        count = min(len(data), self.room(n)) if self.ready(n) else 0
+        self.transfer(n, data[:count])
+        return count
 
     def ready(self, n: int) -> bool:
         """The guest let channel `n` go (not masked, controller enabled)."""
