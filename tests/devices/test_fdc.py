@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.devices.differences import DIFFERENCES
 from tests.peers.oracle import QEMU
 from vmrun.testing import QTest, QtestCommands, QtestProgram
 
@@ -309,6 +310,26 @@ def test_read_id_takes_a_fiftieth_of_a_second(timed: QTest) -> None:
     assert not timed.inb(MSR) & RQM
     timed.clock_step(1_000_000)
     assert results(timed) == [0, 0, 0, 0, 0, 2, 2]
+
+
+def test_what_formatting_does(q: QtestCommands, tmp_path: pathlib.Path) -> None:
+    start(q)
+    q.write(0x10000, bytes((0, 0, 1, 2)))
+    dma(q, 0x10000, 4, 0x4A)
+    command(q, 0x4D, 0x00, 2, 1, 0x6C, 0xF6)
+    assert results(q)[0] & 0xC0 == 0
+    done = "writes" if (tmp_path / "a.img").read_bytes()[:512] == b"\xf6" * 512 else "nothing"
+    assert done == DIFFERENCES["fdc-format"].of("vmrun" if isinstance(q, QTest) else "qemu")
+
+
+def test_what_the_end_of_a_track_does(q: QtestCommands) -> None:
+    start(q, pio=True)
+    command(q, 0x46, 0x00, 0, 0, 18, 3, 18, 0x1B, 0xFF)
+    for _ in range(520):
+        q.inb(FIFO)
+    waits = q.inb(MSR) & 0x20
+    expected = DIFFERENCES["fdc-end"].of("vmrun" if isinstance(q, QTest) else "qemu")
+    assert bool(waits) == (expected == "waits for ever")
 
 
 def test_a_track_is_formatted(timed: QTest, tmp_path: pathlib.Path) -> None:
