@@ -32,6 +32,8 @@ EXTRA = [
     {"id": "vscsi", "driver": "virtio-scsi-pci"},
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},
+    {"id": "lsi", "driver": "lsi53c895a"},
+    {"id": "sd1", "driver": "scsi-cd", "bus": "lsi.0"},
 ]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 

@@ -54,6 +54,7 @@ cdef struct ScsiRequest:
     void *unit                  # NULL: the target answers for a unit that it does not have
     void *backend
     bint active, chunked
+    u32 step_done               # for adapters that move piece by piece: of the chunk, what has been
     int kind, step
     u64 offset, span
     u32 flags

@@ -1,0 +1,1131 @@
+"""LSI 53C895A: a SCSI controller with a processor of its own, compiled: registers, SCRIPTS, and the bus as its targets drive it.
+
+Ref: LSI Logic LSI53C895A PCI to Ultra2 SCSI Controller Technical Manual 2.2, chapters 4 (registers) and 5 (SCRIPTS).
+
+A driver writes the address of a program to DSP; the chip fetches its instructions with DMA, selects a target, and moves
+messages, the command, data and status as the target asks for them (the phase). A target that cannot go on at once
+disconnects, if it may, and comes back (reselection); one that may not lets the program wait.
+
+Programs are the guest's: a run ends after MOST_INSTRUCTIONS or MOST_COPIED bytes with an unexpected disconnect, as real
+drivers that spin expect it.
+
+A command that is under way when the machine is saved ends as BUSY in the machine that goes on; drivers repeat it.
+
+Not modelled: target role, low-level mode, parity, arbitration by hand, wide residue, phase mismatch jumps' byte counts beyond
+those of DBC, RBC, UA, ESA and SBC; general purpose timers elapse at once.
+"""
+
+from libc.string cimport memcpy, memmove, memset
+
+from accel.api cimport IoRegion, IrqLine, i64, u8, u16, u32, u64
+from accel.dma cimport Dma
+from vmrun.bus.pci.config cimport PciConfig
+from vmrun.core.cells cimport cells
+from vmrun.devices.storage.scsi cimport (
+    SCSI_DATA, SCSI_FROM_HOST, SCSI_LATER, SCSI_NOBODY, SCSI_OVER, TASK_BUSY, ScsiRequest, ScsiUnits, scsi_begin,
+    scsi_cancel, scsi_fetch, scsi_release,
+)
+
+from vmrun.core.state import KEEP, Bytes, Flag, Rows, Table, U8, U16, U32
+from vmrun.errors import StateError
+
+cdef enum:
+    MOST_INSTRUCTIONS = 20000
+    MOST_COPIED = 1 << 24
+    MOST_COMMANDS = 64              # that targets have at a time
+    MESSAGE = 16
+
+    # registers
+    SCNTL0 = 0x00
+    SCNTL1 = 0x01
+    SCNTL2 = 0x02
+    SCID = 0x04
+    SXFER = 0x05
+    SDID = 0x06
+    GPREG = 0x07
+    SFBR = 0x08
+    SOCL = 0x09
+    SSID = 0x0A
+    SBCL = 0x0B
+    DSTAT = 0x0C
+    SSTAT0 = 0x0D
+    SSTAT1 = 0x0E
+    SSTAT2 = 0x0F
+    DSA = 0x10
+    ISTAT0 = 0x14
+    ISTAT1 = 0x15
+    CTEST0 = 0x18
+    CTEST1 = 0x19
+    CTEST2 = 0x1A
+    CTEST3 = 0x1B
+    TEMP = 0x1C
+    DFIFO = 0x20
+    CTEST4 = 0x21
+    CTEST5 = 0x22
+    CTEST6 = 0x23
+    DBC = 0x24
+    DCMD = 0x27
+    DNAD = 0x28
+    DSP = 0x2C
+    DSPS = 0x30
+    DMODE = 0x38
+    DIEN = 0x39
+    DCNTL = 0x3B
+    ADDER = 0x3C
+    SIEN0 = 0x40
+    SIEN1 = 0x41
+    SIST0 = 0x42
+    SIST1 = 0x43
+    MACNTL = 0x46
+    GPCNTL = 0x47
+    STIME1 = 0x49
+    RESPID0 = 0x4A
+    STEST0 = 0x4C
+    STEST3 = 0x4F
+    SIDL = 0x50
+    STEST4 = 0x52
+    CCNTL0 = 0x56
+    CCNTL1 = 0x57
+    SBDL = 0x58
+    SCRATCHC = 0x60
+    MMRS = 0xA0
+    DBMS = 0xB4
+    PMJAD1 = 0xC0
+    PMJAD2 = 0xC4
+    RBC = 0xC8
+    UA = 0xCC
+    ESA = 0xD0
+    IA = 0xD4
+    SBC = 0xD8
+    CSBC = 0xDC
+
+    SCNTL1_RST = 0x08
+    SCNTL1_CON = 0x10
+    SCNTL2_WSR = 0x01
+    ATN = 0x08                      # of SOCL and SBCL
+    ACK = 0x40
+    BSY = 0x20
+    DSTAT_IID = 0x01
+    DSTAT_SIR = 0x04
+    DSTAT_SSI = 0x08
+    DSTAT_ABRT = 0x10
+    DSTAT_BF = 0x20
+    DSTAT_DFE = 0x80
+    SSTAT0_RST = 0x02
+    SSTAT0_WOA = 0x04
+    ISTAT0_DIP = 0x01
+    ISTAT0_SIP = 0x02
+    ISTAT0_INTF = 0x04
+    ISTAT0_CON = 0x08
+    ISTAT0_SIGP = 0x20
+    ISTAT0_SRST = 0x40
+    ISTAT0_ABRT = 0x80
+    ISTAT1_SRUN = 0x02
+    CTEST2_DACK = 0x01
+    CTEST2_CM = 0x10
+    CTEST2_SIGP = 0x40
+    DMODE_MAN = 0x01
+    DCNTL_COM = 0x01
+    DCNTL_STD = 0x04
+    DCNTL_SSM = 0x10
+    DCNTL_PFF = 0x40
+    SIST0_RST = 0x02
+    SIST0_UDC = 0x04
+    SIST0_RSL = 0x10
+    SIST0_SEL = 0x20
+    SIST0_CMP = 0x40
+    SIST0_MA = 0x80
+    SIST1_HTH = 0x01
+    SIST1_GEN = 0x02
+    SIST1_STO = 0x04
+    CCNTL0_PMJCTL = 0x40
+    CCNTL0_ENPMJ = 0x80
+    CCNTL1_EN64DBMV = 0x01
+    CCNTL1_EN64TIBMV = 0x02
+    CCNTL1_64TIMOD = 0x04
+
+    PHASE = 7
+    DATA_OUT = 0
+    DATA_IN = 1
+    COMMAND = 2
+    STATUS = 3
+    MESSAGE_OUT = 6
+    MESSAGE_IN = 7
+
+    # what the program waits for
+    NOTHING = 0
+    RESELECTION = 1
+    TARGET = 2                      # the connected target has not asked for anything yet, or has no data yet
+
+    # what follows a message
+    THEN_COMMAND = 0
+    THEN_FREE = 1
+    THEN_DATA_OUT = 2
+    THEN_DATA_IN = 3
+    THEN_STATUS = 4
+
+
+cdef struct LsiCommand:
+    ScsiRequest scsi                # first
+    bint used
+    bint tagged
+    bint ready                      # it has data, room or a status: it can come back
+    bint over
+    bint out
+    bint away                       # the target has disconnected
+    u8 status
+    u32 age
+
+
+cdef void _told(LsiChip chip, LsiCommand *command, bint over) noexcept nogil:
+    chip.told(command, over)
+
+
+ctypedef void (*told_fn)(void *, LsiCommand *, bint) noexcept nogil
+cdef told_fn call_told = <told_fn>_told
+
+
+cdef void command_done(ScsiRequest *request) noexcept nogil:
+    call_told(request.owner, <LsiCommand *>request, True)
+
+
+cdef void command_ready(ScsiRequest *request) noexcept nogil:
+    call_told(request.owner, <LsiCommand *>request, False)
+
+
+cdef class LsiChip:
+    """`irq` is INTA#; `config` knows where BAR 1 shows the registers, for programs that reach them by their addresses."""
+
+    state = Table(
+        "lsi53c895a", 1,
+        Bytes("registers", 256, KEEP), Flag("carry"), U8("waiting", most=TARGET), Bytes("message_bytes", MESSAGE),
+        U8("message_length", most=MESSAGE), U8("then", most=THEN_STATUS), U8("target", most=15), U8("unit", most=63),
+        U16("tag", most=0x1FF), Flag("may_leave"), U8("current_row", 0xFF), U32("ages"),
+        Rows(
+            "held", MOST_COMMANDS,
+            Flag("used"), U8("target", most=15), U8("lun", most=63), U8("tag"), Flag("tagged"), Flag("over"),
+            Flag("out"), Flag("away"), U8("status"), U32("age"),
+        ),
+    )
+    save, load_state = state.methods()[1:]
+
+    cdef Dma dma
+    cdef IrqLine irq
+    cdef PciConfig config
+    cdef readonly ScsiUnits units
+    cdef void *units_of
+    cdef u8 r[256]
+    cdef public bint carry, may_leave
+    cdef public u8 waiting, message_length, then, target, unit
+    cdef public u16 tag             # 0x100: it has one
+    cdef u8 message[MESSAGE]
+    cdef LsiCommand commands[MOST_COMMANDS]
+    cdef LsiCommand *current
+    cdef public u32 ages
+    cdef u64 copied
+    cdef bint running
+
+    def __init__(self, Dma dma, IrqLine irq, PciConfig config, ScsiUnits units):
+        self.dma, self.irq, self.config, self.units = dma, irq, config, units
+        self.units_of = <void *>units
+        self.reset()
+
+    def __dealloc__(self):
+        cdef u32 n
+        for n in range(MOST_COMMANDS):
+            scsi_release(&self.commands[n].scsi)
+
+    # --- state ------------------------------------------------------------------------------------------------
+
+    @property
+    def registers(self):
+        return cells(self, self.r, 256)
+
+    @property
+    def message_bytes(self):
+        return cells(self, self.message, MESSAGE)
+
+    @property
+    def current_row(self):
+        cdef u32 n
+        for n in range(MOST_COMMANDS):
+            if self.current == &self.commands[n]:
+                return n
+        return 0xFF
+
+    @current_row.setter
+    def current_row(self, value):
+        self.current = &self.commands[<u32>value] if value < MOST_COMMANDS else NULL
+
+    @property
+    def held(self):
+        """What targets have, as rows."""
+        cdef LsiCommand *c
+        rows = []
+        for n in range(MOST_COMMANDS):
+            c = &self.commands[<u32>n]
+            rows.append({
+                "used": bool(c.used), "target": c.scsi.target if c.used else 0, "lun": c.scsi.lun if c.used else 0,
+                "tag": c.scsi.tag & 0xFF if c.used else 0, "tagged": bool(c.tagged and c.used),
+                "over": bool(c.over and c.used), "out": bool(c.out and c.used), "away": bool(c.away and c.used),
+                "status": c.status if c.used else 0, "age": c.age if c.used else 0,
+            })  # fmt: skip
+        return rows
+
+    @held.setter
+    def held(self, rows):
+        """What was not over ends as BUSY: its data is not saved."""
+        cdef LsiCommand *c
+        for n, row in enumerate(rows):
+            c = &self.commands[<u32>n]
+            scsi_cancel(&c.scsi)
+            c.used, c.tagged, c.out, c.away, c.age = row["used"], row["tagged"], row["out"], row["away"], row["age"]
+            c.scsi.target, c.scsi.lun, c.scsi.tag = row["target"], row["lun"], row["tag"]
+            c.scsi.channel, c.scsi.owner = 0, <void *>self
+            c.ready = c.over = bool(row["used"])
+            c.status = row["status"] if row["over"] else TASK_BUSY
+
+    def check_state(self, values):
+        row = values["current_row"]
+        if row != 0xFF and (row >= MOST_COMMANDS or not values["held"][row]["used"] or values["held"][row]["away"]):
+            raise StateError("LSI: the target that is connected has no command")
+        phase = values["registers"][SSTAT1] & PHASE
+        if row == 0xFF and values["waiting"] == TARGET:
+            raise StateError("LSI: it waits for a target that is not there")
+        if phase == MESSAGE_IN and not values["message_length"] and row != 0xFF:
+            raise StateError("LSI: a message without bytes")
+
+    def settle(self):
+        """After a load the connected target, if its command was cut off, has a status to give."""
+        if self.current != NULL and self.current.over and self.r[SSTAT1] & PHASE in (DATA_OUT, DATA_IN):
+            self.phase(STATUS)
+        with nogil:
+            self.update_irq()
+
+    def reset(self):
+        """Power-on, RESET# and SRST."""
+        with nogil:
+            self.clear()
+        self.units.reset()
+
+    cdef void clear(self) noexcept nogil:
+        cdef u32 n
+        for n in range(MOST_COMMANDS):
+            scsi_cancel(&self.commands[n].scsi)
+            self.commands[n].used = False
+        self.current = NULL
+        memset(self.r, 0, 256)
+        self.r[SCNTL0], self.r[SCID], self.r[RESPID0] = 0xC0, 7, 0x80
+        self.r[CTEST2], self.r[DCMD] = CTEST2_DACK, 0x40
+        self.carry, self.waiting, self.message_length, self.then = False, NOTHING, 0, THEN_COMMAND
+        self.target = self.unit = 0
+        self.tag = 0
+        self.may_leave = False
+        self.irq.set(0)
+
+    # --- small things -----------------------------------------------------------------------------------------
+
+    cdef u32 get(self, u32 reg) noexcept nogil:
+        cdef u32 value
+        memcpy(&value, self.r + reg, 4)
+        return value
+
+    cdef void put(self, u32 reg, u32 value) noexcept nogil:
+        memcpy(self.r + reg, &value, 4)
+
+    cdef void put_count(self, u32 value) noexcept nogil:
+        """DBC, 24 bits."""
+        self.r[DBC], self.r[DBC + 1], self.r[DBC + 2] = value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF
+
+    cdef u32 count(self) noexcept nogil:
+        return self.get(DBC) & 0xFFFFFF
+
+    cdef void phase(self, u8 phase) noexcept nogil:
+        self.r[SSTAT1] = (self.r[SSTAT1] & ~<u32>PHASE) | phase
+        self.r[SBCL] = (self.r[SBCL] & ~<u32>PHASE) | phase
+
+    cdef u32 fetch(self, u64 address) noexcept nogil:
+        """A dword of memory; bus faults end the program."""
+        cdef u32 value = 0
+        if self.dma.read_into(address, <u8 *>&value, 4) != 0:
+            self.dma_interrupt(DSTAT_BF)
+        return value
+
+    # --- interrupts -------------------------------------------------------------------------------------------
+
+    cdef bint wanted(self) noexcept nogil:
+        """Whether the pin is driven."""
+        return (
+            self.r[DSTAT] & self.r[DIEN] or self.r[SIST0] & self.r[SIEN0] or self.r[SIST1] & self.r[SIEN1]
+            or self.r[ISTAT0] & ISTAT0_INTF
+        )
+
+    cdef void update_irq(self) noexcept nogil:
+        self.r[ISTAT0] &= ~<u32>(ISTAT0_DIP | ISTAT0_SIP)
+        if self.r[DSTAT]:
+            self.r[ISTAT0] |= ISTAT0_DIP
+        if self.r[SIST0] or self.r[SIST1]:
+            self.r[ISTAT0] |= ISTAT0_SIP
+        self.irq.set(1 if self.wanted() else 0)
+
+    cdef void dma_interrupt(self, u8 cause) noexcept nogil:
+        self.r[DSTAT] |= cause
+        self.stop()
+        self.update_irq()
+
+    cdef void scsi_interrupt(self, u8 first, u8 second) noexcept nogil:
+        """A selection that timed out stops the program only when it reaches for the bus again."""
+        cdef u8 fatal0 = self.r[SIEN0] | (0xFF ^ (SIST0_CMP | SIST0_SEL | SIST0_RSL))
+        cdef u8 fatal1 = (self.r[SIEN1] | (0xFF ^ (SIST1_GEN | SIST1_HTH))) & (0xFF ^ SIST1_STO)
+        self.r[SIST0] |= first
+        self.r[SIST1] |= second
+        if self.r[SIST0] & fatal0 or self.r[SIST1] & fatal1:
+            self.stop()
+        self.update_irq()
+
+    cdef void stop(self) noexcept nogil:
+        self.r[ISTAT1] &= ~<u32>ISTAT1_SRUN
+
+    # --- the bus ----------------------------------------------------------------------------------------------
+
+    cdef void free_bus(self) noexcept nogil:
+        self.r[SCNTL1] &= ~<u32>SCNTL1_CON
+        self.r[SSTAT1] &= ~<u32>PHASE
+        self.r[SBCL] = 0
+        self.message_length = 0
+
+    cdef void say(self, u8 byte) noexcept nogil:
+        """One more byte of the target's message."""
+        if self.message_length < MESSAGE:
+            self.message[self.message_length] = byte
+            self.message_length += 1
+
+    cdef void forget(self, LsiCommand *command) noexcept nogil:
+        scsi_cancel(&command.scsi)
+        command.used = False
+        if self.current == command:
+            self.current = NULL
+
+    cdef bint reselect(self) noexcept nogil:
+        """The oldest of those that can come back does; whether there is one."""
+        cdef LsiCommand *found = NULL
+        cdef LsiCommand *c
+        cdef u32 n
+        if self.current != NULL or self.r[SCNTL1] & SCNTL1_CON:
+            return False
+        for n in range(MOST_COMMANDS):
+            c = &self.commands[n]
+            if c.used and c.away and c.ready and (found == NULL or <int>(c.age - found.age) < 0):
+                found = c
+        if found == NULL:
+            return False
+        found.away = False
+        self.current = found
+        self.target, self.unit = <u8>found.scsi.target, <u8>found.scsi.lun
+        self.r[SSID] = self.target | 0x80
+        if not self.r[DCNTL] & DCNTL_COM:
+            self.r[SFBR] = <u8>(1 << (self.target & 7))
+        self.r[SCNTL1] |= SCNTL1_CON
+        self.r[SBCL] |= BSY
+        self.phase(MESSAGE_IN)
+        self.message_length = 0
+        self.say(0x80 | self.unit)
+        if found.tagged:
+            self.say(0x20)
+            self.say(found.scsi.tag & 0xFF)
+        self.then = THEN_STATUS if found.over else THEN_DATA_OUT if found.out else THEN_DATA_IN
+        self.waiting = NOTHING
+        return True
+
+    cdef void told(self, LsiCommand *command, bint over) noexcept nogil:
+        """A unit has data, room, or is done."""
+        command.ready, command.over = True, over
+        command.status = command.scsi.status
+        command.out = command.scsi.direction == SCSI_FROM_HOST
+        if command.away:
+            if self.waiting == RESELECTION and self.reselect():
+                self.resume()
+            return
+        if command == self.current and self.waiting == TARGET:
+            self.waiting = NOTHING
+            self.go_on()
+            self.resume()
+
+    cdef void go_on(self) noexcept nogil:
+        """The connected target asks for what comes next: the rest of a move, another phase."""
+        cdef u8 now = self.r[SSTAT1] & PHASE
+        cdef bint moving = now in (DATA_OUT, DATA_IN) and self.count()
+        if self.current.over:
+            if moving:
+                self.mismatch(STATUS)
+            else:
+                self.phase(STATUS)
+        elif moving and now == (DATA_OUT if self.current.out else DATA_IN):
+            self.move_data(now == DATA_OUT)
+        else:
+            self.phase(DATA_OUT if self.current.out else DATA_IN)
+
+    cdef void mismatch(self, u8 next) noexcept nogil:
+        """The target wants another phase than the program's."""
+        cdef bint out = self.r[SSTAT1] & PHASE == DATA_OUT
+        if self.r[CCNTL0] & CCNTL0_ENPMJ:
+            if self.r[CCNTL0] & CCNTL0_PMJCTL:
+                self.put(DSP, self.get(PMJAD1) if out else self.get(PMJAD2))
+            else:
+                self.put(DSP, self.get(PMJAD2) if self.r[SCNTL2] & SCNTL2_WSR else self.get(PMJAD1))
+        else:
+            self.scsi_interrupt(SIST0_MA, 0)
+            self.stop()
+        self.phase(next)
+
+    cdef void move_data(self, bint out) noexcept nogil:
+        """Between the target's data and memory, as much as DBC says or the target has."""
+        cdef ScsiRequest *scsi
+        cdef u64 address
+        cdef u32 left = self.count(), size, done
+        cdef int result
+        while left and self.current != NULL:
+            scsi = &self.current.scsi
+            if self.current.over or not self.current.ready:
+                break
+            done = self.current.scsi.step_done
+            size = scsi.chunk - done
+            if size > left:
+                size = left
+            address = self.get(DNAD) | <u64>self.high() << 32
+            if out:
+                result = self.dma.read_into(address, scsi.data + done, size)
+            else:
+                result = self.dma.write_from(address, scsi.data + done, size)
+            if result != 0:
+                self.dma_interrupt(DSTAT_BF)
+                return
+            self.r[SFBR] = scsi.data[done]
+            self.put(CSBC, self.get(CSBC) + size)
+            self.put(DNAD, self.get(DNAD) + size)
+            left -= size
+            self.put_count(left)
+            scsi.step_done += size
+            if scsi.step_done < scsi.chunk:
+                continue
+            scsi.step_done = 0
+            self.more()
+        if self.current == NULL:
+            return
+        if not self.current.ready:                              # it asks for nothing before the drive is done
+            self.waiting = TARGET
+        elif left and self.current.over:
+            self.mismatch(STATUS)
+
+    cdef void more(self) noexcept nogil:
+        """The target takes what it was given, or gets what it is to give next."""
+        cdef int result = scsi_fetch(&self.current.scsi)
+        self.current.ready = result != SCSI_LATER
+        self.current.over = result == SCSI_OVER
+        if result == SCSI_OVER:
+            self.current.status = self.current.scsi.status
+            if not self.count():
+                self.phase(STATUS)
+
+    cdef u32 high(self) noexcept nogil:
+        """The upper half of the address of a move."""
+        return self.get(DBMS) if self.r[CCNTL1] & (CCNTL1_EN64DBMV | CCNTL1_EN64TIBMV) else 0
+
+    cdef void take_command(self) noexcept nogil:
+        """The command phase: the unit gets its command."""
+        cdef LsiCommand *c = NULL
+        cdef u32 size = self.count(), n
+        cdef int result
+        if size > 16:
+            size = 16
+        for n in range(MOST_COMMANDS):
+            if not self.commands[n].used:
+                c = &self.commands[n]
+                break
+        if c == NULL:                                           # nobody has room: the bus falls silent
+            self.free_bus()
+            self.scsi_interrupt(SIST0_UDC, 0)
+            return
+        memset(c.scsi.cdb, 0, sizeof(c.scsi.cdb))
+        if self.dma.read_into(self.get(DNAD) | <u64>self.high() << 32, c.scsi.cdb, size) != 0:
+            self.dma_interrupt(DSTAT_BF)
+            return
+        self.put(DNAD, self.get(DNAD) + size)
+        self.put_count(self.count() - size)
+        self.r[SFBR] = c.scsi.cdb[0]
+        self.ages += 1
+        c.used, c.away, c.ready, c.over, c.tagged, c.age = True, False, False, False, self.tag > 0xFF, self.ages
+        c.scsi.owner, c.scsi.done, c.scsi.ready, c.scsi.autosense = <void *>self, command_done, command_ready, False
+        c.scsi.channel, c.scsi.target, c.scsi.lun, c.scsi.tag = 0, self.target, self.unit, self.tag & 0xFF
+        c.scsi.step_done = 0
+        self.current = c
+        result = scsi_begin(self.units_of, &c.scsi)
+        if result == SCSI_NOBODY:
+            self.forget(c)
+            self.no_answer()
+            return
+        if result == SCSI_DATA:
+            c.out = c.scsi.direction == SCSI_FROM_HOST
+            result = scsi_fetch(&c.scsi)
+        else:
+            c.out = False
+        c.ready, c.over = result != SCSI_LATER, result == SCSI_OVER
+        if c.over:
+            c.status = c.scsi.status
+            self.phase(STATUS)
+        elif c.ready:
+            self.phase(DATA_OUT if c.out else DATA_IN)
+        elif self.may_leave:
+            if c.scsi.length:
+                self.say(2)                                     # save data pointer
+            self.say(4)                                         # disconnect
+            self.phase(MESSAGE_IN)
+            self.then = THEN_FREE
+            c.away = True
+            self.current = NULL
+        else:
+            self.waiting = TARGET
+            self.put_count(0)
+
+    cdef void no_answer(self) noexcept nogil:
+        """A selection that nobody answers."""
+        self.scsi_interrupt(0, SIST1_STO)
+        self.free_bus()
+
+    cdef void give_status(self) noexcept nogil:
+        cdef u8 status
+        if self.current == NULL:
+            self.dma_interrupt(DSTAT_IID)
+            return
+        status = self.current.status
+        self.dma.write_from(self.get(DNAD) | <u64>self.high() << 32, &status, 1)
+        self.r[SFBR] = status
+        self.put(DNAD, self.get(DNAD) + 1)
+        self.put_count(0)
+        self.forget(self.current)
+        self.message_length = 0
+        self.say(0)                                             # command complete
+        self.then = THEN_FREE
+        self.phase(MESSAGE_IN)
+
+    cdef void give_message(self) noexcept nogil:
+        cdef u32 size = self.count()
+        if size > self.message_length:
+            size = self.message_length
+        if not size:
+            self.dma_interrupt(DSTAT_IID)
+            return
+        self.dma.write_from(self.get(DNAD) | <u64>self.high() << 32, self.message, size)
+        self.r[SFBR], self.r[SIDL] = self.message[0], self.message[size - 1]
+        self.message_length -= size
+        memmove(self.message, self.message + size, self.message_length)
+        self.put(DNAD, self.get(DNAD) + size)
+        self.put_count(self.count() - size)
+        if self.message_length:
+            return
+        if self.then == THEN_COMMAND:
+            self.phase(COMMAND)
+        elif self.then == THEN_FREE or self.current == NULL:
+            self.free_bus()
+        elif self.then == THEN_STATUS:
+            self.phase(STATUS)
+        else:
+            self.phase(DATA_OUT if self.then == THEN_DATA_OUT else DATA_IN)
+
+    cdef void take_message(self) noexcept nogil:
+        """The initiator's message: which unit, which tag, or what is to end."""
+        cdef u8 data[256]
+        cdef u32 size = self.count(), at = 0, length
+        cdef u8 byte
+        if size > 256:
+            size = 256
+        if not size or self.dma.read_into(self.get(DNAD) | <u64>self.high() << 32, data, size) != 0:
+            self.dma_interrupt(DSTAT_BF)
+            return
+        self.put(DNAD, self.get(DNAD) + size)
+        self.put_count(self.count() - size)
+        self.r[SOCL] &= ~<u32>ATN
+        self.r[SBCL] &= ~<u32>ATN
+        self.phase(COMMAND)
+        while at < size:
+            byte = data[at]
+            self.r[SFBR] = byte
+            at += 1
+            if byte & 0x80:                                     # identify
+                self.unit, self.may_leave = byte & 7, byte & 0x40
+            elif byte == 0x08:                                  # no operation
+                continue
+            elif byte == 0x01 and at < size:                    # extended: transfer parameters, which are not bargained
+                length = data[at] if data[at] else 256
+                at += 1 + length
+            elif byte in (0x20, 0x21, 0x22) and at < size:
+                self.tag = 0x100 | data[at]
+                at += 1
+            elif byte == 0x04:                                  # disconnect
+                self.free_bus()
+                return
+            elif byte in (0x06, 0x0C, 0x0D, 0x0E):              # abort, reset, abort tag, clear queue
+                self.end(byte)
+                self.free_bus()
+                return
+            else:
+                self.message_length = 0
+                self.say(7)                                     # reject
+                self.then = THEN_COMMAND
+                self.phase(MESSAGE_IN)
+                return
+
+    cdef void end(self, u8 byte) noexcept nogil:
+        """Commands of the connected target that are to be given up."""
+        cdef LsiCommand *c
+        cdef u32 n
+        for n in range(MOST_COMMANDS):
+            c = &self.commands[n]
+            if not c.used or c.scsi.target != self.target:
+                continue
+            if byte == 0x0D and not (c.tagged and self.tag > 0xFF and c.scsi.tag == self.tag & 0xFF) and c != self.current:
+                continue
+            if byte in (0x06, 0x0E) and c.scsi.lun != self.unit:
+                continue
+            self.forget(c)
+        if byte == 0x0C:
+            with gil:
+                for unit in self.units.members:
+                    if unit.target == self.target:
+                        unit.bus_reset()
+
+    # --- SCRIPTS ----------------------------------------------------------------------------------------------
+
+    cdef void resume(self) noexcept nogil:
+        """Go on with a program that has waited."""
+        if self.r[ISTAT1] & ISTAT1_SRUN and self.waiting == NOTHING:
+            self.run()
+
+    cdef void start(self) noexcept nogil:
+        if self.r[ISTAT1] & ISTAT1_SRUN:
+            return
+        self.waiting = NOTHING
+        self.run()
+
+    cdef void run(self) noexcept nogil:
+        cdef u32 left = MOST_INSTRUCTIONS
+        if self.running:                                        # it has come back to itself: the run below goes on
+            return
+        self.running = True
+        self.copied = 0
+        self.r[ISTAT1] |= ISTAT1_SRUN
+        while self.r[ISTAT1] & ISTAT1_SRUN and self.waiting == NOTHING:
+            if not left or self.copied > MOST_COPIED:
+                self.free_bus()
+                self.scsi_interrupt(SIST0_UDC, 0)
+                self.stop()
+                break
+            left -= 1
+            self.step()
+            if self.r[DCNTL] & DCNTL_SSM and self.r[ISTAT1] & ISTAT1_SRUN:
+                self.dma_interrupt(DSTAT_SSI)
+        self.running = False
+
+    cdef i64 near(self, u32 value) noexcept nogil:
+        """24 bits with their sign."""
+        return <i64>(<int>(value << 8) >> 8)
+
+    cdef void step(self) noexcept nogil:
+        cdef u32 at = self.get(DSP), insn, address
+        insn = self.fetch(at)
+        address = self.fetch(<u64>at + 4)
+        if not self.r[ISTAT1] & ISTAT1_SRUN:
+            return
+        self.put(DBC, insn)                                     # the upper byte is DCMD
+        self.put(DSPS, address)
+        self.put(DSP, at + 8)
+        if insn >> 30 == 0:
+            self.block_move(insn, address)
+        elif insn >> 30 == 1:
+            if insn >> 27 & 7 < 5:
+                self.bus_instruction(insn, address)
+            else:
+                self.register_instruction(insn)
+        elif insn >> 30 == 2:
+            self.transfer_control(insn, address)
+        elif insn >> 29 & 1:
+            self.load_store(insn, address)
+        else:
+            self.memory_move(insn, address)
+
+    cdef void block_move(self, u32 insn, u32 address) noexcept nogil:
+        cdef u32 row[2]
+        cdef u32 count = insn & 0xFFFFFF, high = 0, selector
+        cdef u8 now = self.r[SSTAT1] & PHASE
+        if self.r[SIST1] & SIST1_STO:                           # nobody was there
+            self.stop()
+            return
+        self.put(IA, self.get(DSP) - 8)
+        if insn >> 29 & 1:
+            address = self.fetch(address)
+        elif insn >> 28 & 1:
+            if self.dma.read_into(<u32>(self.get(DSA) + self.near(address)), <u8 *>row, 8) != 0:
+                self.dma_interrupt(DSTAT_BF)
+                return
+            count, address = row[0] & 0xFFFFFF, row[1]
+            if self.r[CCNTL1] & CCNTL1_EN64TIBMV:
+                if self.r[CCNTL1] & CCNTL1_64TIMOD:
+                    high = row[0] >> 24
+                else:
+                    selector = row[0] >> 24 & 31
+                    if selector < 16:
+                        high = self.get(SCRATCHC + 4 * selector)
+                    elif selector <= 0x15:
+                        high = self.get(MMRS + 4 * (selector - 16))
+        elif self.r[CCNTL1] & CCNTL1_EN64DBMV:
+            high = self.fetch(self.get(DSP))
+            self.put(DSP, self.get(DSP) + 4)
+            self.put(IA, self.get(DSP) - 12)
+        if not self.r[ISTAT1] & ISTAT1_SRUN:
+            return
+        self.put_count(count)
+        self.put(RBC, count)
+        self.put(DNAD, address)
+        self.put(DBMS, high)
+        if now != insn >> 24 & 7:
+            self.scsi_interrupt(SIST0_MA, 0)
+            self.stop()
+            return
+        if now == DATA_OUT or now == DATA_IN:
+            if self.current == NULL:
+                self.dma_interrupt(DSTAT_IID)
+                return
+            self.move_data(now == DATA_OUT)
+        elif now == COMMAND:
+            self.take_command()
+        elif now == STATUS:
+            self.give_status()
+        elif now == MESSAGE_OUT:
+            self.take_message()
+        elif now == MESSAGE_IN:
+            self.give_message()
+        self.r[DFIFO] = self.r[DBC]
+        self.put(SBC, self.count())
+        self.put(UA, address + self.count())
+        self.put(RBC, self.get(RBC) - self.count())
+
+    cdef void bus_instruction(self, u32 insn, u32 address) noexcept nogil:
+        cdef u32 opcode = insn >> 27 & 7, id = insn
+        cdef bint there = False
+        if insn >> 25 & 1:
+            id = self.fetch(<u32>(self.get(DSA) + self.near(insn)))
+        id = id >> 16 & 15
+        if insn >> 26 & 1:
+            address = <u32>(self.get(DSP) + self.near(address))
+        self.put(DNAD, address)
+        if not self.r[ISTAT1] & ISTAT1_SRUN:
+            return
+        if opcode == 0:                                         # select
+            self.r[SDID] = id
+            if self.r[SCNTL1] & SCNTL1_CON or self.reselect():
+                self.put(DSP, address)                          # somebody was first
+                return
+            self.r[SSTAT0] |= SSTAT0_WOA
+            self.units.find(0, id, 0, &there)
+            if not there:
+                self.no_answer()
+                return
+            self.target, self.unit, self.tag, self.may_leave = id, 0, 0, False
+            self.r[SCNTL1] |= SCNTL1_CON
+            if insn >> 24 & 1:
+                self.r[SOCL] |= ATN
+                self.r[SBCL] |= ATN
+            self.r[SBCL] |= BSY
+            self.phase(MESSAGE_OUT)                             # as qemu-kvm, with ATN or without
+        elif opcode == 1:                                       # wait for the target to disconnect
+            self.r[SCNTL1] &= ~<u32>SCNTL1_CON
+        elif opcode == 2:                                       # wait to be reselected
+            if self.r[ISTAT0] & ISTAT0_SIGP:
+                self.put(DSP, address)
+            elif not self.reselect():
+                self.waiting = RESELECTION
+        elif opcode == 3:                                       # set
+            if insn & ATN:
+                self.r[SOCL] |= ATN
+                self.r[SBCL] |= ATN
+                self.phase(MESSAGE_OUT)
+            if insn & ACK:
+                self.r[SOCL] |= ACK
+            if insn >> 10 & 1:
+                self.carry = True
+        else:                                                   # clear
+            if insn & ATN:
+                self.r[SOCL] &= ~<u32>ATN
+                self.r[SBCL] &= ~<u32>ATN
+            if insn & ACK:
+                self.r[SOCL] &= ~<u32>ACK
+            if insn >> 10 & 1:
+                self.carry = False
+
+    cdef void register_instruction(self, u32 insn) noexcept nogil:
+        cdef u32 reg = (insn >> 16 & 0x7F) | (insn & 0x80), opcode = insn >> 27 & 7, how = insn >> 24 & 7, sum
+        cdef u8 value = 0, other = insn >> 8 & 0xFF, out
+        if opcode == 5:
+            value = self.r[SFBR]
+        elif how:
+            value = self.read_byte(reg)
+        if opcode == 7 and insn >> 23 & 1:
+            other = self.r[SFBR]
+        if how == 0:
+            value = other
+        elif how == 1:
+            out = value >> 7
+            value = <u8>(value << 1) | (1 if self.carry else 0)
+            self.carry = out
+        elif how == 2:
+            value |= other
+        elif how == 3:
+            value ^= other
+        elif how == 4:
+            value &= other
+        elif how == 5:
+            out = value & 1
+            value = value >> 1 | (0x80 if self.carry else 0)
+            self.carry = out
+        else:
+            sum = <u32>value + other + (1 if how == 7 and self.carry else 0)
+            value, self.carry = <u8>sum, sum > 0xFF
+        if opcode == 6:
+            self.r[SFBR] = value
+        else:
+            self.write_byte(reg, value)
+
+    cdef void transfer_control(self, u32 insn, u32 address) noexcept nogil:
+        cdef bint true = insn >> 19 & 1, holds
+        cdef u8 mask
+        cdef u32 opcode = insn >> 27 & 7
+        if insn & 0x002E0000 == 0:                              # no operation
+            return
+        if self.r[SIST1] & SIST1_STO:
+            self.stop()
+            return
+        holds = true
+        if insn >> 21 & 1:
+            holds = self.carry
+        if holds == true and insn >> 17 & 1:
+            holds = self.r[SSTAT1] & PHASE == insn >> 24 & 7
+        if holds == true and insn >> 18 & 1:
+            mask = ~insn >> 8 & 0xFF
+            holds = self.r[SFBR] & mask == insn & mask
+        if holds != true:
+            return
+        if insn >> 23 & 1:
+            address = <u32>(self.get(DSP) + self.near(address))
+        if opcode == 0:                                         # jump
+            self.put(ADDER, address)
+            self.put(DSP, address)
+        elif opcode == 1:                                       # call
+            self.put(TEMP, self.get(DSP))
+            self.put(DSP, address)
+        elif opcode == 2:                                       # return
+            self.put(DSP, self.get(TEMP))
+        elif opcode == 3:                                       # interrupt
+            if insn >> 20 & 1:
+                self.r[ISTAT0] |= ISTAT0_INTF
+                self.update_irq()
+            else:
+                self.dma_interrupt(DSTAT_SIR)
+        else:
+            self.dma_interrupt(DSTAT_IID)
+
+    cdef int own(self, u32 address) noexcept nogil:
+        """The register at an address of memory, as BAR 1 shows them; -1: none."""
+        cdef u32 base
+        memcpy(&base, self.config.data + 0x14, 4)
+        base &= ~<u32>0xF
+        if base and self.config.data[4] & 2 and address - base < 0x400:
+            return (address - base) & 0xFF
+        return -1
+
+    cdef void load_store(self, u32 insn, u32 address) noexcept nogil:
+        cdef u8 data[8]
+        cdef u32 n, count = insn & 7, reg = insn >> 16 & 0xFF
+        cdef int from_own
+        if insn >> 28 & 1:
+            address = <u32>(self.get(DSA) + self.near(address))
+        from_own = self.own(address)
+        if insn >> 24 & 1:                                      # load
+            if from_own >= 0:
+                for n in range(count):
+                    data[n] = self.read_byte((from_own + n) & 0xFF)
+            elif self.dma.read_into(address, data, count) != 0:
+                self.dma_interrupt(DSTAT_BF)
+                return
+            for n in range(count):
+                self.write_byte((reg + n) & 0xFF, data[n])
+        else:
+            for n in range(count):
+                data[n] = self.read_byte((reg + n) & 0xFF)
+            if from_own >= 0:
+                for n in range(count):
+                    self.write_byte((from_own + n) & 0xFF, data[n])
+            elif self.dma.write_from(address, data, count) != 0:
+                self.dma_interrupt(DSTAT_BF)
+
+    cdef void memory_move(self, u32 insn, u32 source) noexcept nogil:
+        cdef u8 data[4096]
+        cdef u32 target = self.fetch(self.get(DSP)), left = insn & 0xFFFFFF, size, n
+        cdef int read_own, write_own
+        self.put(DSP, self.get(DSP) + 4)
+        self.put(TEMP, target)
+        while left and self.r[ISTAT1] & ISTAT1_SRUN and self.copied <= MOST_COPIED:
+            read_own, write_own = self.own(source), self.own(target)
+            size = min(left, <u32>1 if read_own >= 0 or write_own >= 0 else <u32>4096)
+            if read_own >= 0:
+                data[0] = self.read_byte(read_own)
+            elif self.dma.read_into(source, data, size) != 0:
+                self.dma_interrupt(DSTAT_BF)
+                return
+            if write_own >= 0:
+                self.write_byte(write_own, data[0])
+            elif self.dma.write_from(target, data, size) != 0:
+                self.dma_interrupt(DSTAT_BF)
+                return
+            source += size
+            target += size
+            left -= size
+            self.copied += size if size > 1 else 64
+
+    # --- registers --------------------------------------------------------------------------------------------
+
+    cdef u8 read_byte(self, u32 reg) noexcept nogil:
+        cdef u8 value = self.r[reg]
+        if reg == DSTAT:
+            value |= DSTAT_DFE
+            if not self.r[ISTAT0] & ISTAT0_INTF:
+                self.r[DSTAT] = 0
+            self.update_irq()
+            self.look_again()
+        elif reg == SIST0 or reg == SIST1:
+            self.r[reg] = 0
+            self.update_irq()
+            self.look_again()
+        elif reg == GPREG:
+            value = 0x7F
+        elif reg == SSTAT2:
+            value = 0 if self.r[SCNTL1] & SCNTL1_CON else 2
+        elif reg == ISTAT0:
+            value |= ISTAT0_CON if self.r[SCNTL1] & SCNTL1_CON else 0
+        elif reg == CTEST0:
+            value = 0xFF
+        elif reg == CTEST1:
+            value = 0
+        elif reg == CTEST2:
+            value |= CTEST2_DACK | CTEST2_CM
+            if self.r[ISTAT0] & ISTAT0_SIGP:
+                self.r[ISTAT0] &= ~<u32>ISTAT0_SIGP
+                value |= CTEST2_SIGP
+        elif reg == CTEST6:
+            value = 0
+        elif reg == MACNTL or reg == GPCNTL:
+            value = 0x0F
+        elif reg == STEST4:
+            value = 0xE0
+        elif reg >= 0xE0:                                       # reserved
+            value = 0xFF
+        elif reg == SBDL:
+            value = self.message[0] if self.r[SSTAT1] & PHASE == MESSAGE_IN and self.message_length else 0
+        return value
+
+    cdef void look_again(self) noexcept nogil:
+        """A driver that has served its interrupts hears of those that want to come back, if it asked for that."""
+        if self.r[SIEN0] & SIST0_RSL and not self.wanted() and not self.running and self.waiting != RESELECTION:
+            if self.r[SCID] & 0x40 and self.reselect():
+                self.scsi_interrupt(SIST0_RSL, 0)
+
+    cdef void write_byte(self, u32 reg, u8 value) noexcept nogil:
+        if reg in (SSID, SBCL, DSTAT, SSTAT0, SSTAT1, SSTAT2, GPREG, SIST0, SIST1, SIDL, SIDL + 1, STEST4, MACNTL, CTEST0):
+            return
+        if reg == SCNTL1:
+            self.r[reg] = (value & ~<u32>(1 | SCNTL1_CON)) | (self.r[reg] & SCNTL1_CON)
+            if not value & SCNTL1_CON and not self.running:
+                self.r[reg] &= ~<u32>SCNTL1_CON
+            if value & SCNTL1_RST:
+                if not self.r[SSTAT0] & SSTAT0_RST:
+                    self.reset_bus()
+            else:
+                self.r[SSTAT0] &= ~<u32>SSTAT0_RST
+        elif reg == SDID:
+            self.r[reg] = value & 15
+        elif reg == ISTAT0:
+            self.write_istat(value)
+        elif reg == ISTAT1:
+            return
+        elif reg == CTEST2:
+            self.r[reg] = value & 0x08
+        elif reg == CTEST3:
+            self.r[reg] = value & 0x0F
+        elif reg == DSP + 3:
+            self.r[reg] = value
+            if not self.r[DMODE] & DMODE_MAN and not self.running:
+                self.start()
+        elif reg == DIEN or reg == SIEN0 or reg == SIEN1:
+            self.r[reg] = value
+            self.update_irq()
+        elif reg == DCNTL:
+            self.r[reg] = value & ~<u32>(DCNTL_PFF | DCNTL_STD)
+            if value & DCNTL_STD and not self.running:
+                self.start()
+        elif reg == STIME1:
+            self.r[reg] = value
+            if value & 15:                                      # the general purpose timer: it elapses at once
+                self.scsi_interrupt(0, SIST1_GEN)
+        else:
+            self.r[reg] = value
+
+    cdef void reset_bus(self) noexcept nogil:
+        cdef u32 n
+        for n in range(MOST_COMMANDS):
+            if self.commands[n].used:
+                self.forget(&self.commands[n])
+        self.free_bus()
+        if self.waiting == TARGET:
+            self.waiting = NOTHING
+        with gil:
+            for unit in self.units.members:
+                unit.bus_reset()
+        self.r[SSTAT0] |= SSTAT0_RST
+        self.scsi_interrupt(SIST0_RST, 0)
+
+    cdef void write_istat(self, u8 value) noexcept nogil:
+        cdef bint reset = value & ISTAT0_SRST and not self.r[ISTAT0] & ISTAT0_SRST
+        self.r[ISTAT0] = (self.r[ISTAT0] & 0x0F) | (value & 0xF0)
+        if value & ISTAT0_ABRT:
+            self.dma_interrupt(DSTAT_ABRT)
+        if value & ISTAT0_INTF:
+            self.r[ISTAT0] &= ~<u32>ISTAT0_INTF
+            self.update_irq()
+        if self.waiting == RESELECTION and value & ISTAT0_SIGP and self.r[ISTAT1] & ISTAT1_SRUN:
+            self.waiting = NOTHING
+            self.put(DSP, self.get(DNAD))
+            self.run()
+        if reset:
+            self.clear()
+            self.r[ISTAT0] = value & ISTAT0_SRST
+
+
+cdef class LsiRegisters(IoRegion):
+    """256 bytes, of any access size."""
+
+    cdef LsiChip chip
+
+    def __init__(self, LsiChip chip):
+        self.chip = chip
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        cdef u32 n
+        for n in range(size):
+            value |= <u64>self.chip.read_byte((offset + n) & 0xFF) << (8 * n)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        cdef u32 n
+        for n in range(size):
+            self.chip.write_byte((offset + n) & 0xFF, value >> (8 * n) & 0xFF)
+        return 0
