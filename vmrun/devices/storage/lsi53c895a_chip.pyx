@@ -733,6 +733,9 @@ cdef class LsiChip:
     cdef void step(self) noexcept nogil:
         cdef u32 at = self.get(DSP), insn, address
         insn = self.fetch(at)
+        if insn == 0 and self.r[ISTAT1] & ISTAT1_SRUN:          # a hole, as SeaBIOS leaves one: the next dword counts
+            self.put(DSP, at + 4)
+            return
         address = self.fetch(<u64>at + 4)
         if not self.r[ISTAT1] & ISTAT1_SRUN:
             return
