@@ -43,6 +43,7 @@ cdef class DeviceLock:
 cdef class IoRegion:
     cdef public str name
     cdef public u32 min_access, max_access      # what the implementation takes; the dispatcher splits and widens
+    cdef public u32 widest                      # a wider access finds nobody at all
     cdef public u64 accesses
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil

@@ -149,12 +149,14 @@ cdef class IoRegion:
     """What answers a range of addresses. Subclasses override `read` and `write`; `write` returns an Action.
 
     Offsets are within the region, sizes 1, 2, 4 or 8 and never above `max_access`; a smaller access than
-    `min_access` arrives widened on reads (the dispatcher masks the answer) and as it is on writes.
+    `min_access` arrives widened on reads (the dispatcher masks the answer) and as it is on writes. One that is wider
+    than `widest` is not split: nobody answers it, as on qemu-kvm's boards for devices that decode words at most.
     """
 
     def __cinit__(self, *args, **kwargs):
         self.min_access = 1
         self.max_access = 4
+        self.widest = 8
         self.name = type(self).__name__
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
@@ -199,8 +201,9 @@ cdef class IoRegion:
 cdef class PyIoRegion(IoRegion):
     """A region in plain Python: `read(offset, size) -> int`, `write(offset, size, value) -> Action | None`."""
 
-    def __init__(self, str name, read=None, write=None, u32 min_access=1, u32 max_access=4):
+    def __init__(self, str name, read=None, write=None, u32 min_access=1, u32 max_access=4, u32 widest=8):
         self.name = name
+        self.widest = widest
         self.on_read = read
         self.on_write = write
         self.min_access = min_access

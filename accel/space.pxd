@@ -17,6 +17,7 @@ ctypedef struct Entry:
     u64 room                # bytes of the region from `offset` on, what others overlay included
     u8 *host                # host address of `start`, or NULL
     void *block             # RamBlock, borrowed; for the dirty log
+    u32 widest              # of an access that somebody answers
     bint writable
 
 

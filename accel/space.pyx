@@ -352,8 +352,10 @@ cdef class AddressSpace:
             if region.block is not None:
                 entry.host = region.block.host + region.offset + piece.offset
                 entry.block = <void *>region.block
+            entry.widest = 8
             if region.io is not None:
                 entry.region = <void *>region.io
+                entry.widest = region.io.widest
         # A running access may sit between two table look-ups: the old table lives until the next change.
         free(self.retired_table)
         self.retired_table = self.table
@@ -406,21 +408,23 @@ cdef class AddressSpace:
         cdef Entry *entry = self.find(addr)
         cdef u64 value = 0
         cdef u32 i = 0, part
-        if entry == NULL:
+        if entry == NULL and (not self.ports or size == 1 or not addr & (size - 1)) or (
+            entry != NULL and size > entry.widest
+        ):
             self.unassigned += 1
             return _mask(size)
-        if entry.region != NULL and entry.host == NULL and (
+        if entry != NULL and entry.region != NULL and entry.host == NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
         ):
             # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
             # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
             return region_load(entry.region, entry.offset + (addr - entry.start), size)
-        if size - 1 <= entry.last - addr and entry.host != NULL:
+        if entry != NULL and size - 1 <= entry.last - addr and entry.host != NULL:
             memcpy(&value, entry.host + (addr - entry.start), size)
             return value
         if size == 1:
             return 0xFF
-        # Over the end of memory, or of a device that would get it in pieces.
+        # Over the end of memory, of a device that would get it in pieces, or of ports that nobody has.
         while i < size:
             if i > FULL - addr:
                 return value | (FULL << (8 * i) & _mask(size))
@@ -441,14 +445,16 @@ cdef class AddressSpace:
     cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil:
         cdef Entry *entry = self.find(addr)
         cdef u32 i = 0, part, action = ACTION_NONE
-        if entry == NULL:
+        if entry == NULL and (not self.ports or size == 1 or not addr & (size - 1)) or (
+            entry != NULL and size > entry.widest
+        ):
             self.unassigned += 1
             return ACTION_NONE
-        if entry.region != NULL and (
+        if entry != NULL and entry.region != NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
         ):
             return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
-        if size - 1 <= entry.last - addr:
+        if entry != NULL and size - 1 <= entry.last - addr:
             if entry.writable:
                 memcpy(entry.host + (addr - entry.start), &value, size)
                 mark_dirty(entry.block, entry.host + (addr - entry.start), size)

@@ -156,6 +156,31 @@ def test_a_write_past_the_end_of_the_space_does_not_wrap(high: tuple[RamBlock, A
     assert low.read(0, 8) == bytes(8)
 
 
+def ports(largest: int = 4, widest: int = 8) -> AddressSpace:
+    """Two ports of a device at 0x20."""
+    root = Region.container("io", 0x10000)
+    io = PyIoRegion("device", lambda offset, size: 0x10 + offset, None, 1, largest, widest)
+    root.add(Region.device("device", io, 2), 0x20)
+    return AddressSpace("io", root, ports=True)
+
+
+def test_an_odd_access_that_begins_before_a_device_reaches_it() -> None:
+    space = ports(largest=1)
+    assert space.read(0x1F, 2) == 0x10FF
+    assert space.read(0x1F, 4) == 0xFF1110FF
+    assert space.read(0x1E, 2) == 0xFFFF
+
+
+def test_an_aligned_access_to_ports_that_nobody_has_is_one() -> None:
+    assert ports(largest=1).read(0x1C, 4) == 0xFFFFFFFF
+
+
+def test_an_access_wider_than_the_widest_finds_nobody() -> None:
+    space = ports(largest=1, widest=2)
+    assert space.read(0x20, 2) == 0x1110
+    assert space.read(0x20, 4) == 0xFFFFFFFF
+
+
 def test_ports_end_at_65536() -> None:
     root = Region.container("io", 0x10000)
     space = AddressSpace("io", root, True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vmrun.bus.pci.device import PciDevice
 
-SLOT_ID, MSI, VENDOR, BRIDGE_SUBSYSTEM, MSIX = 4, 5, 9, 0x0D, 0x11
+POWER, SLOT_ID, MSI, VENDOR, BRIDGE_SUBSYSTEM, EXPRESS, MSIX = 1, 4, 5, 9, 0x0D, 0x10, 0x11
 
 
 class Capability(Stateful):
@@ -139,3 +139,35 @@ class Vendor(Capability):
 
     def __init__(self, body: bytes, mask: bytes = b"") -> None:
         super().__init__(VENDOR, bytes((3 + len(body),)) + body, b"\0" + mask)
+
+
+class PowerManagement(Capability):
+    """`capabilities` is PMC, `mask` what a guest may write of PMCSR, the power state by default: the function's own
+    behaviour stays as it is in D0, as in qemu-kvm.
+    """
+
+    def __init__(self, capabilities: int = 0x0003, mask: int = 0x0003, control: int = 0) -> None:
+        body = capabilities.to_bytes(2, "little") + control.to_bytes(2, "little") + bytes(2)
+        super().__init__(POWER, body, bytes(2) + mask.to_bytes(2, "little"))
+
+
+class PcieEndpoint(Capability):
+    """A PCI Express endpoint, version 1 or 2, whose link of one lane at 2.5 GT/s is always up. `function_reset`: it says
+    that it can be reset alone.
+    """
+
+    def __init__(self, version: int = 2, function_reset: bool = False) -> None:
+        body = bytearray(0x3A if version == 2 else 0x12)
+        mask = bytearray(len(body))
+
+        def put(offset: int, value: int, size: int) -> None:
+            body[offset - 2 : offset - 2 + size] = value.to_bytes(size, "little")
+
+        put(0x02, version, 2)
+        put(0x04, 0x8000 | function_reset << 28, 4)  # device capabilities: role-based errors
+        put(0x0C, 0x0411, 4)  # link capabilities: L0s, one lane, 2.5 GT/s
+        put(0x12, 0x0011, 2)  # link status: the same, negotiated
+        if version == 2:
+            put(0x24, 0x00300000, 4)  # device capabilities 2: extended format, end-end TLP prefixes
+            mask[0x29 - 2] = 0x80  # device control 2: those prefixes blocked
+        super().__init__(EXPRESS, bytes(body), bytes(mask))

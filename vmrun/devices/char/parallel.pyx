@@ -40,7 +40,7 @@ cdef class ParallelPort(IoRegion):
     cdef public bint irq_pending
 
     def __init__(self, IrqLine irq, CharBackend backend=None):
-        self.max_access = 1
+        self.max_access, self.widest = 1, 2
         self.irq = irq
         self.backend = backend
         self.reset()

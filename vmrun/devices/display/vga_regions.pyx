@@ -20,7 +20,7 @@ cdef class VgaPorts(IoRegion):
         self.vga = vga
         self.base = base
         self.name = "vga ports"
-        self.max_access = 1
+        self.max_access, self.widest = 1, 2
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         return self.vga.port_read(self.base + <u32>offset)
@@ -62,7 +62,7 @@ cdef class VbePorts(IoRegion):
     def __init__(self, Vga vga):
         self.vga = vga
         self.name = "vbe ports"
-        self.max_access = 2
+        self.max_access = self.widest = 2
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         if size != 2 or offset > 2:

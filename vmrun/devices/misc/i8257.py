@@ -72,10 +72,10 @@ class I8257(IsaDevice):
         self.map_io(io, self.base, 8 * step)
         io = PyIoRegion("i8257-control", self._read_control, self._write_control, 1, 1)
         self.map_io(io, self.base + 8 * step, 8 * step)
-        page = PyIoRegion("i8257-page", self._read_page, self._write_page, 1, 1)
+        page = PyIoRegion("i8257-page", self._read_page, self._write_page, 1, 1, widest=2)
         self.map_io(page, self.page_base + 1, 3)
         single = PyIoRegion(
-            "i8257-page", lambda o, s: self._read_page(6, s), lambda o, s, v: self._write_page(6, s, v), 1, 1
+            "i8257-page", lambda o, s: self._read_page(6, s), lambda o, s, v: self._write_page(6, s, v), 1, 1, 2
         )
         self.map_io(single, self.page_base + 7, 1)
         first = 4 if self.dshift else 0

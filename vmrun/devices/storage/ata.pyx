@@ -1017,7 +1017,7 @@ cdef class AtaChannel:
 
 
 cdef class CommandBlock(IoRegion):
-    """Ports 0 to 7 of a channel; the data port takes words and dwords."""
+    """Ports 0 to 7 of a channel; the data port takes words and dwords, the others bytes, two in a word."""
 
     cdef AtaChannel channel
 
@@ -1030,6 +1030,8 @@ cdef class CommandBlock(IoRegion):
         if offset == DATA:
             self.channel.move(<u8 *>&value, size, False)
             return value
+        if size > 2:
+            return <u64>-1
         for i in range(size):
             if offset + i <= STATUS_COMMAND:
                 value |= self.channel.read_register(offset + i) << (8 * i)
@@ -1039,6 +1041,8 @@ cdef class CommandBlock(IoRegion):
         cdef u32 i
         if offset == DATA:
             self.channel.move(<u8 *>&value, size, True)
+            return 0
+        if size > 2:
             return 0
         for i in range(size):
             if offset + i <= STATUS_COMMAND:
@@ -1076,7 +1080,7 @@ cdef class ControlBlock(IoRegion):
 
     def __init__(self, AtaChannel channel):
         self.channel = channel
-        self.max_access = 1
+        self.max_access, self.widest = 1, 2
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         return self.channel.read_register(ALTERNATE_STATUS)
