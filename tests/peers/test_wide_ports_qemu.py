@@ -35,7 +35,8 @@ def test_wide_reads_find_the_bytes_that_qemus_find(letter: str, size: int) -> No
     ports = [
         port
         for port in PORTS
-        if not (MOVING | BYTES) & set(range(port, port + size)) and (size == 1 or not lone & set(range(port, port + size)))
+        if not (MOVING | BYTES) & set(range(port, port + size))
+        and (size == 1 or not lone & set(range(port, port + size)))
     ]
     lines = [f"in{letter} {port:#x}" for port in ports]
     with QtestProgram(THEIRS) as theirs:
