@@ -38,6 +38,7 @@ MANY = 64                               # iterations of a string instruction tha
 AHEAD = 40                              # instructions that QEMU is in front: more than a block has
 PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, *range(0x40, 0x50)))
 PORTS = frozenset((0xE4, 0xE5, 0xE6, 0xE7, 0xEC, 0xED, 0xEE, 0xEF, 0x6C, 0x6D, 0x6E, 0x6F))
+JUMPS = frozenset((0xE9, 0xEB, 0xFF))
 STRINGS = frozenset((0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
 # The MSRs that both have: EFER, SYSCALL's, bases, SYSENTER's, PAT
 MSRS = frozenset((0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102,
@@ -204,7 +205,9 @@ class Lockstep:
             while after.rip == before.rip:
                 self.qemu.step()
                 after = self.qemu.registers()
-                if not (repeats and op in STRINGS):
+                # QEMU's stub now and then answers a step that it has not taken: something else wanted its processor
+                idle = after == before and op not in JUMPS
+                if not idle and not (repeats and op in STRINGS):
                     break
         self.last = after
         self.ahead.append(Step(code, before, after))
