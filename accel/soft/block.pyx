@@ -9,6 +9,7 @@ one instruction that is not kept.
 
 from libc.string cimport memcpy, memset
 
+from accel.soft.avx cimport emit_vex
 from accel.soft.decode cimport decode
 from accel.soft.fpu cimport emit_fpu
 from accel.soft.fused cimport emit_fused
@@ -117,6 +118,8 @@ cdef u32 emit(Insn *i, Uop *u) noexcept nogil:
         n = emit_system(i, u)
     elif i.klass == K_FPU:
         n = emit_fpu(i, u)
+    elif i.klass == K_VEX:
+        n = emit_vex(i, u)
     if n <= 0:
         blank(u, i)
         u.fn = op_undefined

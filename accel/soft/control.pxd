@@ -9,6 +9,7 @@ cdef enum:                  # words of Cpu.features
     FEAT_7_EBX = 4
     FEAT_7_ECX = 5
     FEAT_7_EDX = 6
+    FEAT_EXT_8_EBX = 7
 
 cdef inline bint has(Cpu *c, u32 word, u32 bit) noexcept nogil:
     return c.features[word] >> bit & 1

@@ -3,7 +3,7 @@
 The TLB follows by itself: set_mode drops what a change of CR0, CR4 or EFER made wrong.
 
 Ref: Intel SDM volume 3, chapters 2.5 (control registers), 4.1 (paging modes), 10.1 (state after reset).
-Not modelled: PCIDs (a change of CR3 always flushes), XSAVE.
+Not modelled: PCIDs (a change of CR3 always flushes).
 """
 
 from libc.string cimport memset
@@ -23,6 +23,7 @@ cdef void set_cr0(Cpu *c, u64 value) noexcept nogil:
     c.cr0 = (value & CR0_BITS) | CR0_ET
     c.fp_trap = c.cr0 & (CR0_EM | CR0_TS) != 0
     c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
+    c.vex_trap = c.vex_trap & ~<u32>VEX_AWAY | (VEX_AWAY if c.cr0 & CR0_TS else 0)
 
 
 cdef int load_pdptes(Cpu *c, u64 cr3) noexcept nogil:
@@ -101,6 +102,8 @@ cdef u64 cr4_bits(Cpu *c) noexcept nogil:
         bits |= CR4_OSXMMEXCPT
     if has(c, FEAT_1_ECX, 17):
         bits |= CR4_PCIDE
+    if has(c, FEAT_1_ECX, 26):
+        bits |= CR4_OSXSAVE
     if has(c, FEAT_7_EBX, 0):
         bits |= CR4_FSGSBASE
     if has(c, FEAT_7_EBX, 7):
@@ -209,7 +212,7 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
     c.star, c.lstar, c.cstar, c.sfmask, c.kernel_gs = 0, 0, 0, 0, 0
     c.sysenter_cs, c.sysenter_esp, c.sysenter_eip = 0, 0, 0
     c.pat, c.misc_enable, c.tsc_aux, c.tsc_offset = DEFAULT_PAT, 1, 0, 0
-    c.mtrr_def, c.mcg_status = 0, 0
+    c.mtrr_def, c.mcg_status, c.spec_ctrl = 0, 0, 0
     for i in range(11):
         c.mtrr_fixed[i] = 0
     for i in range(10):
@@ -219,7 +222,8 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
         c.mtrr_mask[i] = 0
     c.fp_live = False
     c.mxcsr = 0x1F80
-    memset(c.fx, 0, 512)
+    c.xcr0 = 1
+    memset(c.fx, 0, 4096)
     (<u16 *>c.fx)[0] = 0x37F
     (<u32 *>c.fx)[6] = 0x1F80
     (<u32 *>c.fx)[7] = 0xFFFF

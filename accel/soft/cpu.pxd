@@ -205,6 +205,11 @@ cdef enum:                  # Cpu.stop: why the handlers returned
     STOP_SHUTDOWN = 4       # triple fault
     STOP_LEAVE = 5          # back to the scheduler (an Action was asked for)
 
+cdef enum:                  # Cpu.vex_trap
+    VEX_NONE = 1            # real or virtual-8086 mode: #UD
+    VEX_OFF = 2             # no CR4.OSXSAVE, or XCR0 without AVX: #UD for vectors
+    VEX_AWAY = 4            # CR0.TS: #NM
+
 cdef enum:                  # Cpu.pending: events that wait, set by any thread with pend()
     PEND_INTR = 1
     PEND_NMI = 2
@@ -213,8 +218,6 @@ cdef enum:                  # Cpu.pending: events that wait, set by any thread w
     PEND_SIPI = 16
     PEND_STOP = 32          # the scheduler wants the processor out
     PEND_FLUSH = 64         # memory layout changed: drop the TLB and all links
-    PEND_CODE = 128         # a device wrote to a page with cached code
-    PEND_DEBUG = 256        # DR6 conditions gathered in c.debug_hits: #DB after this instruction
 
 ctypedef struct Segment:    # the base is c.regs[BASE + n] for the six; for LDTR and TR it is here
     u64 base
@@ -297,7 +300,7 @@ ctypedef struct Cpu:
     Table gdt, idt
     u64 star, lstar, cstar, sfmask, kernel_gs
     u64 sysenter_cs, sysenter_esp, sysenter_eip
-    u64 pat, misc_enable, tsc_aux, tsc_offset, mtrr_def
+    u64 pat, misc_enable, tsc_aux, tsc_offset, mtrr_def, spec_ctrl
     u64 mtrr_fixed[11]
     u64 mtrr_base[8]
     u64 mtrr_mask[8]
@@ -312,13 +315,16 @@ ctypedef struct Cpu:
     # --- CPUID
     CpuidLeaf *cpuid
     u32 cpuid_count
-    u32 features[8]         # FEAT_… words: 1.edx, 1.ecx, 80000001.edx, 80000001.ecx, 7.ebx, 7.ecx, 7.edx, 0
-    # --- x87, MMX, SSE: an FXSAVE image (fpu.pyx)
-    u8 *fx                  # 512 bytes, 16-byte aligned
+    u32 features[8]         # FEAT_… words: 1.edx, 1.ecx, 80000001.edx, 80000001.ecx, 7.ebx, 7.ecx, 7.edx,
+                            # 80000008.ebx
+    # --- x87, MMX, SSE, AVX (fpu.pyx)
+    u8 *fx                  # XSAVE's area in its standard form: FXSAVE's 512 bytes, the header, YMM's upper halves
     u32 mxcsr
     bint fp_live            # the x87 state is in the host's FPU, not in fx
     bint fp_trap            # CR0.EM or CR0.TS: x87/MMX raise #NM
     bint sse_trap           # CR0.TS (#NM), CR0.EM or no CR4.OSFXSR (#UD)
+    u32 vex_trap            # VEX_…: why an instruction with VEX must not be executed
+    u64 xcr0, xcr_mask      # and what may be set in it
     # --- translated code (translate.pyx)
     u64 host_sp             # the stack of the thread while RSP points here
     u64 native_spare[2]

@@ -4,6 +4,7 @@ from libc.string cimport memset
 
 from accel.soft.cpu cimport *
 from accel.soft.insn cimport *
+from accel.soft.vex cimport *
 
 from accel.soft import opcodes
 
@@ -227,6 +228,13 @@ cdef u32 operand32(Insn *i, u32 sib, u32 rex) noexcept nogil:
     return 4 if i.mod == 2 else i.mod
 
 
+cdef inline void address_size(Insn *i) noexcept nogil:
+    if i.mode & MODE_64:
+        i.asize = 4 if i.prefix & P_67 else 8
+    else:
+        i.asize = 2 if ((i.mode & MODE_BITS) == MODE_16) != ((i.prefix & P_67) != 0) else 4
+
+
 cdef inline void sizes(Insn *i, u32 form) noexcept nogil:
     """Operand size from mode, prefixes and the opcode's default."""
     if i.mode & MODE_64:
@@ -249,7 +257,7 @@ cdef bint legal(const Insn *i, const Op *op) noexcept nogil:
         return False
     if op.form & OP_MEM and i.mod == 3 or op.form & OP_REG and i.mod != 3:
         return False
-    if i.prefix & P_LOCK and not (op.form & OP_LOCK and i.mem):
+    if i.prefix & P_LOCK and not (op.form & OP_LOCK and (i.mem or op.form & OP_CREG and i.reg == 0)):
         return False
     if op.prefixes:
         if i.prefix & P_F2:
@@ -271,6 +279,120 @@ cdef void flags(Insn *i, const Op *op) noexcept nogil:
         i.writes = 0
 
 
+cdef int invalid(Insn *i, u32 at) noexcept nogil:
+    i.klass = K_INVALID
+    i.ends = ENDS_JUMP
+    i.len = <u8>at
+    return <int>at
+
+
+cdef u32 memory_operand(Insn *i, const u8 *bytes, u32 at, u32 limit, u32 rex) noexcept nogil:
+    """SIB and displacement at bytes[at]; where they end. 0: they go beyond `limit`."""
+    cdef u32 given = i.seg, size, sib = 0       # an override goes before the default
+    if i.asize == 2:
+        size = operand16(i)
+    else:
+        if (i.modrm & 7) == 4:
+            if at == limit:
+                return 0
+            sib = bytes[at]
+            at += 1
+            i.vindex = <u8>((sib >> 3) & 7 | (rex & 2) << 2)
+        size = operand32(i, sib, rex)
+    if given != SEG_NONE:
+        i.seg = <u8>given
+    if at + size > limit:
+        return 0
+    if size:
+        i.disp = signed_at(bytes + at, size)
+    return at + size
+
+
+cdef inline bint fits(const Insn *i, const VexOp *op, u32 unused) noexcept nogil:
+    """Registers, VEX.L, VEX.W and vvvv are as the instruction allows."""
+    if op.use == 0 or not op.regs >> (i.reg & 7) & 1:
+        return False
+    if op.length == L_0 and i.wide or op.length == L_1 and not i.wide:
+        return False
+    if op.width and op.width != (2 if i.prefix & P_REXW else 1):
+        return False
+    if unused != 15 and not op.use & (H_READ | H_WRITE | B_READ | B_WRITE):
+        return False
+    return not op.use & V_GATHER or i.modrm & 7 == 4 and i.asize > 2
+
+
+cdef int decode_vex(const u8 *bytes, u32 at, u32 limit, u32 lead, Insn *i) noexcept nogil:
+    """The rest of an instruction behind `lead` (C4 or C5), which is bytes[at - 1]. As decode()."""
+    cdef int short_of = -1 if limit == 15 else 0
+    cdef u32 rex = 0, b, head = i.mode & MODE_64, given
+    cdef const VexOp *op
+    given = i.prefix & (P_66 | P_F2 | P_F3 | P_LOCK | P_REX)
+    i.map = MAP_0F
+    if at + (3 if lead == 0xC4 else 2) > limit:
+        return short_of
+    b = bytes[at]
+    if lead == 0xC4:
+        rex = ((b >> 7 ^ 1) << 2) | ((b >> 6 & 1 ^ 1) << 1) | (b >> 5 & 1 ^ 1)
+        i.map = <u8>(b & 31)
+        b = bytes[at + 1]
+        at += 1
+        rex |= b >> 4 & 8
+    else:
+        rex = (b >> 7 ^ 1) << 2
+    if not head:
+        rex &= 8
+    i.prefix |= P_REX | (P_REXW if rex & 8 else 0)
+    i.wide = b >> 2 & 1
+    i.vvvv = <u8>((b >> 3 & 15 ^ 15) & (15 if head else 7))
+    lead = b & 3
+    i.prefix |= P_66 if lead == 1 else (P_F3 if lead == 2 else (P_F2 if lead == 3 else 0))
+    given |= 0 if 1 <= i.map <= 3 else P_LOCK
+    i.op = bytes[at + 1]
+    at += 2
+    address_size(i)
+    i.osize = 8 if rex & 8 and head else 4
+    i.base = i.index = R_ZERO
+    if given:
+        return invalid(i, at)
+    if i.map == MAP_0F and i.op == 0x77:
+        op = vex_op(1, lead, 0x77, False)
+    else:
+        if at == limit:
+            return short_of
+        i.has_modrm = True
+        i.modrm = bytes[at]
+        i.mod = <u8>(i.modrm >> 6)
+        i.reg = <u8>((i.modrm >> 3 & 7) | (rex & 4) << 1)
+        i.rm = <u8>((i.modrm & 7) | (rex & 1) << 3)
+        i.mem = i.mod != 3
+        at += 1
+        op = vex_op(i.map, lead, i.op, i.mem)
+    if not fits(i, op, b >> 3 & 15):
+        return invalid(i, at)
+    if i.mem:
+        given = at
+        at = memory_operand(i, bytes, at, limit, rex)
+        if at == 0:
+            return short_of
+        if op.use & V_GATHER:
+            i.index, i.scale = R_ZERO, bytes[given] >> 6
+    if i.seg == SEG_NONE:
+        i.seg = DS
+    if op.imm:
+        if at == limit:
+            return short_of
+        i.imm = bytes[at]
+        i.imm_len = 1
+        at += 1
+    i.klass = K_VEX
+    i.len = <u8>at
+    if i.riprel:
+        i.disp += i.off + <i64>at
+    i.ends = ENDS_NOT
+    i.writes = op.writes
+    return <int>at
+
+
 cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept nogil:
     """One instruction at `bytes`. Its length; 0: more than `avail` bytes are needed; -1: it is longer than 15 bytes.
 
@@ -278,7 +400,7 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
     """
     cdef u32 limit = avail if avail < 15 else 15
     cdef int short_of = -1 if limit == 15 else 0
-    cdef u32 at = 0, b, kind, rex = 0, size, sib = 0
+    cdef u32 at = 0, b, kind, rex = 0, size
     cdef const Op *op
     memset(i, 0, sizeof(Insn))
     i.bytes = bytes
@@ -312,6 +434,10 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
         if rex & 8:
             i.prefix |= P_REXW
 
+    if (b == 0xC4 or b == 0xC5) and at == limit:
+        return short_of
+    if (b == 0xC4 or b == 0xC5) and (mode & MODE_64 or bytes[at] >= 0xC0):
+        return decode_vex(bytes, at, limit, b, i)
     if b == 0x0F:
         if at == limit:
             return short_of
@@ -329,10 +455,7 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
     op = &maps[i.map][b]
     if b == 0x63 and i.map == MAP_ONE and mode & MODE_64:
         op = &movsxd
-    if mode & MODE_64:
-        i.asize = 4 if i.prefix & P_67 else 8
-    else:
-        i.asize = 2 if ((mode & MODE_BITS) == MODE_16) != ((i.prefix & P_67) != 0) else 4
+    address_size(i)
     i.base = i.index = R_ZERO
 
     if op.form & OP_MODRM:
@@ -350,30 +473,13 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
             op = &groups[op.group][((b >> 3) & 7) | (0 if i.mem else 8)]
     i.klass = op.klass
     if op.klass == K_INVALID:
-        i.ends = ENDS_JUMP
-        i.len = <u8>at
-        return <int>at
+        return invalid(i, at)
     sizes(i, op.form)
 
     if i.mem:
-        kind = i.seg                        # an override goes before the default
-        size = 0
-        if i.asize == 2:
-            size = operand16(i)
-        else:
-            if (i.modrm & 7) == 4:
-                if at == limit:
-                    return short_of
-                sib = bytes[at]
-                at += 1
-            size = operand32(i, sib, rex)
-        if kind != SEG_NONE:
-            i.seg = <u8>kind
-        if at + size > limit:
+        at = memory_operand(i, bytes, at, limit, rex)
+        if at == 0:
             return short_of
-        if size:
-            i.disp = signed_at(bytes + at, size)
-            at += size
     if i.seg == SEG_NONE:
         i.seg = DS
 
@@ -387,15 +493,13 @@ cdef int decode(const u8 *bytes, u32 avail, u32 mode, u16 off, Insn *i) noexcept
     if i.riprel:
         i.disp += off + <i64>at
     if not legal(i, op):
-        i.klass = K_INVALID
-        i.ends = ENDS_JUMP
-        return <int>at
+        return invalid(i, at)
     i.ends = op.ends
     flags(i, op)
     return <int>at
 
 
-NAMES = ("invalid", "integer", "system", "fpu")
+NAMES = ("invalid", "integer", "system", "fpu", "vex")
 
 
 cdef int decode_python(object code, int bits, int off, Insn *i) except -2:

@@ -9,3 +9,5 @@ cdef bint before_step(Cpu *c, bint behind_ss) noexcept nogil
 cdef void merge_pending(Cpu *c) noexcept nogil
 cdef bint intel(Cpu *c) noexcept nogil
 cdef bint after_step(Cpu *c, bint stepped) noexcept nogil
+cdef int redirects(Cpu *c, u32 vector) noexcept nogil
+cdef int enter_redirected(Cpu *c, u32 vector) noexcept nogil

@@ -1,8 +1,7 @@
 """Exceptions and interrupts, from the vector to the first instruction of the handler; debug exceptions.
 
 Ref: Intel SDM volume 3, chapters 6 (interrupt and exception handling), 17.2 and 17.3 (debug registers and exceptions);
-volume 2, INT n; volume 3, 20.1.4 (real mode).
-Not modelled: software interrupts redirected under VME.
+volume 2, INT n; volume 3, 20.1.4 (real mode), 20.3.3 (software interrupts in virtual-8086 mode).
 """
 
 from accel.soft.cpu cimport *
@@ -10,7 +9,7 @@ from accel.soft.decode cimport decode
 from accel.soft.insn cimport MAP_0F, MAP_ONE, Insn
 from accel.soft.segment cimport *
 from accel.soft.task cimport TASK_GATE, task_switch
-from accel.soft.transfer cimport check_rip, set_cs, tss_stack
+from accel.soft.transfer cimport check_rip, set_cs, tss_stack, virtual_flags
 
 cdef enum:                  # where an interrupt comes from
     FROM_FAULT = 0          # an exception
@@ -25,26 +24,55 @@ cdef enum:
 
 # --- one delivery. 0 done; 1 an exception is noted, nothing has changed; 2 it is noted and belongs to c.rip --------------
 
-cdef int enter_real(Cpu *c, u32 vector) noexcept nogil:
+cdef int enter_table(Cpu *c, u64 at, u32 flags, u32 cleared) noexcept nogil:
+    """Through the entry (offset, segment) at linear address `at`, with these flags on the stack."""
     cdef Stack s
     cdef u64 entry = 0, base = c.regs[BASE + CS]
-    if vector * 4 + 3 > c.idt.limit:
-        return failed(c, X_GP, 0)
-    if c.memory.sys_load(c, (c.idt.base + vector * 4) & <u64>0xFFFFFFFF, 4, &entry):
+    if c.memory.sys_load(c, at & <u64>0xFFFFFFFF, 4, &entry):
         return 1
     stack_of(c, &s)
-    if put(c, &s, 2, get_eflags(c)) or put(c, &s, 2, c.seg[CS].sel) or put(c, &s, 2, c.rip):
+    if put(c, &s, 2, flags) or put(c, &s, 2, c.seg[CS].sel) or put(c, &s, 2, c.rip):
         return 1
     if (entry & 0xFFFF) > c.seg[CS].limit:
         return failed(c, X_GP, 0)
     set_sp(c, s.sp)
-    c.eflags &= ~<u32>(F_IF | F_TF | F_AC | F_RF)
+    c.eflags &= ~cleared
     set_seg_real(c, CS, <u32>(entry >> 16))
     c.memory.set_mode(c)
     if c.regs[BASE + CS] != base:
         new_map(c)
     c.rip = entry & 0xFFFF
     return 0
+
+
+cdef int enter_real(Cpu *c, u32 vector) noexcept nogil:
+    if vector * 4 + 3 > c.idt.limit:
+        return failed(c, X_GP, 0)
+    return enter_table(c, c.idt.base + vector * 4, get_eflags(c), F_IF | F_TF | F_AC | F_RF)
+
+
+cdef int redirects(Cpu *c, u32 vector) noexcept nogil:
+    """Does an int of virtual-8086 mode go to the program's own handler? By the bit map below that of ports. -1: #GP."""
+    cdef Segment *tr = &c.seg[TR]
+    cdef u64 at = 0, bits = 0
+    if tr.ar & (AR_UNUSABLE | AR_TYPE) not in (9, 11) or tr.limit < 103:
+        failed(c, X_GP, 0)
+        return -1
+    if c.memory.sys_load(c, tr.base + 102, 2, &at):
+        return -1
+    at += (vector >> 3) - <u64>32
+    if at > tr.limit:
+        failed(c, X_GP, 0)
+        return -1
+    if c.memory.sys_load(c, tr.base + at, 1, &bits):
+        return -1
+    return not bits >> (vector & 7) & 1
+
+
+cdef int enter_redirected(Cpu *c, u32 vector) noexcept nogil:
+    if iopl(c) == 3:
+        return enter_table(c, vector * 4, get_eflags(c), F_IF | F_TF | F_RF)
+    return enter_table(c, vector * 4, virtual_flags(c), F_VIF | F_TF | F_RF)
 
 
 ctypedef struct Entry:      # a gate of the IDT, and the code segment it names

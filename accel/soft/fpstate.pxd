@@ -14,7 +14,7 @@ cdef extern from *:
     #if defined(__x86_64__)
     #include <string.h>
     static inline unsigned vr_get_mxcsr(void) { unsigned v; __asm__ volatile("stmxcsr %0" : "=m"(v)); return v; }
-    static inline void vr_set_mxcsr(unsigned v) { __asm__ volatile("ldmxcsr %0" : : "m"(v)); }
+    static inline void vr_set_mxcsr(unsigned v) { v &= 0xFFFF; __asm__ volatile("ldmxcsr %0" : : "m"(v)); }
     static inline void vr_set_fcw(unsigned v) { unsigned short w = v | 0x3F; __asm__ volatile("fldcw %0" : : "m"(w)); }
     static inline unsigned vr_get_fsw(void) { unsigned short w; __asm__ volatile("fnstsw %0" : "=am"(w)); return w; }
     /* The x87 part of an FXSAVE image into the host's registers, with exceptions masked and none pending. */
@@ -66,16 +66,25 @@ cdef extern from *:
 
 cdef enum:
     XMM0 = 160              # in the image
+    YMM0 = 576              # the upper half
     MASKS = 0x1F80          # of MXCSR
+    MISALIGNED = 0x20000    # AMD's MM: operands of computing instructions need not be aligned. The host does not see it
 
 cdef inline u8 *xmm(Cpu *c, u32 n) noexcept nogil:
     return c.fx + XMM0 + n * 16
+
+cdef inline u8 *ymm_high(Cpu *c, u32 n) noexcept nogil:
+    return c.fx + YMM0 + n * 16
 
 cdef inline u16 *fcw(Cpu *c) noexcept nogil:
     return <u16 *>c.fx
 
 cdef inline u16 *fsw(Cpu *c) noexcept nogil:
     return <u16 *>(c.fx + 2)
+
+cdef inline u32 mxcsr_mask(Cpu *c) noexcept nogil:
+    """The bits that there are."""
+    return 0xFFFF | (c.features[3] >> 7 & 1) << 17
 
 cdef inline u16 control_word(u16 value) noexcept nogil:
     """Without the bits that cannot be changed."""

@@ -39,6 +39,8 @@ cdef int emit_fpu(Insn *i, Uop *u) noexcept nogil:
     cdef int n
     if i.map == MAP_ONE:
         return emit_x87(i, u)
+    if i.map == MAP_0F38 and 0xC8 <= i.op <= 0xCD or i.map == MAP_0F3A and i.op == 0xCC:
+        return emit_sse(i, u)               # SHA, of which there is no MMX
     n = emit_mmx(i, u)
     return n if n else emit_sse(i, u)
 

@@ -19,6 +19,7 @@ cdef enum:                  # Insn.klass
     K_INTEGER = 1
     K_SYSTEM = 2
     K_FPU = 3               # x87, MMX, SSE
+    K_VEX = 4               # with a VEX prefix
 
 cdef enum:                  # Insn.prefix
     P_66 = 1
@@ -66,6 +67,9 @@ ctypedef struct Insn:
     u8 imm_len              # bytes of all immediates; they are the last
     u32 mode                # MODE_…
     u32 reads, writes       # status flags (F_…) it needs, and it surely writes or leaves undefined
+    u8 vvvv                 # of a VEX prefix: the register, and bit L
+    bint wide
+    u8 vindex               # the vector of addresses of a gather
     u32 live                # set by the block builder: flags written here that somebody reads; of a conditional
                             # branch at the end of a block: flags that somebody reads behind it
 

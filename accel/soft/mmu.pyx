@@ -20,6 +20,7 @@ cdef enum:
     CR0_EM = 4
     CR0_TS = 8
     CR4_OSFXSR = 0x200
+    CR4_OSXSAVE = 0x40000
     CR0_WP = 0x10000
     CR0_AM = 0x40000
     CR4_PSE = 0x10
@@ -434,6 +435,11 @@ cdef void set_mode(Cpu *c) noexcept nogil:
                     looks = True
     c.mode = mode
     c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
+    c.vex_trap = (
+        (0 if c.cr0 & CR0_PE and not c.eflags & F_VM else VEX_NONE)
+        | (0 if c.cr4 & CR4_OSXSAVE and c.xcr0 & 6 == 6 else VEX_OFF)
+        | (VEX_AWAY if c.cr0 & CR0_TS else 0)
+    )
     c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]
     if (
         (c.cr0 ^ c.last_cr0) & (CR0_PG | CR0_WP | CR0_PE)

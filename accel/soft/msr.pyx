@@ -17,6 +17,8 @@ cdef enum:
     MSR_TSC_ADJUST = 0x3B
     MSR_UCODE = 0x8B
     MSR_MTRRCAP = 0xFE
+    MSR_SPEC_CTRL = 0x48        # kept; there is nothing to be afraid of
+    MSR_PRED_CMD = 0x49
     MSR_SYSENTER_CS = 0x174
     MSR_SYSENTER_ESP = 0x175
     MSR_SYSENTER_EIP = 0x176
@@ -27,9 +29,11 @@ cdef enum:
     MSR_PAT = 0x277
     MSR_MTRR_DEF = 0x2FF
     MSR_MC0_CTL = 0x400
+    MSR_XSS = 0xDA0             # of states that there are none of
     BANKS = 10
     MCG_CAP = BANKS | 1 << 24   # SER_P
 
+cdef u32 MSR_OSVW = <u32>0xC0010140              # no errata are told of
 cdef u32 MSR_EFER = <u32>0xC0000080
 cdef u32 MSR_STAR = <u32>0xC0000081
 cdef u32 MSR_LSTAR = <u32>0xC0000082
@@ -55,7 +59,7 @@ cdef int fixed_mtrr(u32 msr) noexcept nogil:
 cdef bint quiet(u32 msr) noexcept nogil:
     """Reads as 0 and takes 0: platform id, power-on configuration, DEBUGCTL; AMD's SYSCFG, HWCR, NB_CFG, INT_PENDING."""
     return (
-        msr == 0x17 or msr == 0x2A or msr == 0x1D9 or msr == <u32>0xC0010010 or msr == <u32>0xC0010015
+        msr == 0x17 or msr == 0x2A or msr == MSR_XSS or msr == MSR_OSVW or msr == MSR_OSVW + 1 or msr == 0x1D9 or msr == <u32>0xC0010010 or msr == <u32>0xC0010015
         or msr == <u32>0xC001001F or msr == <u32>0xC0010055
     )
 
@@ -65,12 +69,15 @@ cdef bint in_banks(Cpu *c, u32 msr) noexcept nogil:
 
 
 cdef bint counts(Cpu *c, u32 msr) noexcept nogil:
-    """The four performance counters that every AMD processor has, and their controls; here they never count."""
+    """The performance counters that every AMD processor has (four, or six), and their controls; here they never count."""
+    if <u32>0xC0010200 <= msr <= <u32>0xC001020B:
+        return has(c, FEAT_EXT_ECX, 23)
     return <u32>0xC0010000 <= msr <= <u32>0xC0010007 and not intel(c)
 
 
 cdef bint exists(Cpu *c, u32 msr) noexcept nogil:
     """Registers that come with a feature of CPUID."""
+    cdef CpuidLeaf *leaf
     if MSR_SYSENTER_CS <= msr <= MSR_SYSENTER_EIP:
         return has(c, FEAT_1_EDX, 11)
     if msr == MSR_MTRRCAP or msr == MSR_MTRR_DEF or MSR_MTRR_BASE0 <= msr < MSR_MTRR_BASE0 + 16 or fixed_mtrr(msr) >= 0:
@@ -85,6 +92,15 @@ cdef bint exists(Cpu *c, u32 msr) noexcept nogil:
         return has(c, FEAT_7_EBX, 1)
     if msr == MSR_TSC_AUX:
         return has(c, FEAT_EXT_EDX, 27) or has(c, FEAT_7_ECX, 22)
+    if msr == MSR_SPEC_CTRL:
+        return has(c, FEAT_7_EDX, 26) or c.features[FEAT_EXT_8_EBX] & (1 << 14 | 1 << 15 | 1 << 24) != 0
+    if msr == MSR_PRED_CMD:
+        return has(c, FEAT_7_EDX, 26) or has(c, FEAT_EXT_8_EBX, 12)
+    if msr == MSR_OSVW or msr == MSR_OSVW + 1:
+        return has(c, FEAT_EXT_ECX, 9)
+    if msr == MSR_XSS:
+        leaf = find_leaf(c, 0xD, 1)
+        return leaf != NULL and leaf.eax & 8
     if msr == MSR_STAR:
         return has(c, FEAT_EXT_EDX, 11)
     if MSR_LSTAR <= msr <= MSR_SFMASK or MSR_FS_BASE <= msr <= MSR_KERNEL_GS:
@@ -127,6 +143,10 @@ cdef int read_msr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
         v = c.sysenter_esp
     elif msr == MSR_SYSENTER_EIP:
         v = c.sysenter_eip
+    elif msr == MSR_SPEC_CTRL:
+        v = c.spec_ctrl
+    elif msr == MSR_PRED_CMD:
+        return failed(c, X_GP, 0)
     elif msr == MSR_PAT:
         v = c.pat
     elif msr == MSR_MISC_ENABLE:
@@ -235,6 +255,13 @@ cdef int write_msr(Cpu *c, u32 msr, u64 value) noexcept nogil:
         c.sysenter_esp = value
     elif msr == MSR_SYSENTER_EIP:
         c.sysenter_eip = value
+    elif msr == MSR_SPEC_CTRL:
+        if value & ~<u64>7:
+            return failed(c, X_GP, 0)
+        c.spec_ctrl = value
+    elif msr == MSR_PRED_CMD:
+        if value & ~<u64>1:
+            return failed(c, X_GP, 0)
     elif msr == MSR_PAT:
         if not memory_types(value, True):
             return failed(c, X_GP, 0)
@@ -307,7 +334,10 @@ cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
         if found == NULL:
             return
     out[0], out[1], out[2], out[3] = found.eax, found.ebx, found.ecx, found.edx
+    if found.function == 0xD and found.index < 2 and out[0 if found.index else 1]:
+        # the area for what XCR0 has on; of index 1, in its compact form
+        out[1] = 832 if c.xcr0 & 4 and (not found.index or out[0] & 10) else 576
     if found.function == 1:
-        out[2] &= ~<u32>(1 << 27)                       # OSXSAVE: CR4 has no such bit here
+        out[2] = out[2] & ~<u32>(1 << 27) | <u32>(c.cr4 & CR4_OSXSAVE) << 9
         if c.hooks.rdmsr(c, MSR_APIC_BASE, &base) == 0 and not base & 0x800:
             out[3] &= ~<u32>(1 << 9)                    # the APIC is off

@@ -1,4 +1,4 @@
-"""The opcode maps of x86 as a table of words, up to SSE4.2, SSE4a, AES, POPCNT, CX16 and RDTSCP.
+"""The opcode maps of x86 as a table of words, without those with a VEX prefix (vexcodes.py).
 
 A row is `opcodes: words`. Opcodes are hexadecimal, `80-83`, separated by commas; `/4` behind them is the modrm.reg of a
 group, `/4-7` several. A row with `mem` or `reg` in a group says only what that half (modrm.mod) of it does.
@@ -88,7 +88,9 @@ C2: iw jump f64
 C3: jump f64
 C4,C5: m mem no64 sys
 C6/0: m ib
+C6/7: m reg ib sys
 C7/0: m iz
+C7/7: m reg jz sys jump
 C8: enter d64
 C9: d64
 CA: iw sys jump
@@ -148,7 +150,8 @@ TWO = """
 14,15: m fpu np 66
 16: m fpu np 66 f3
 17: m mem fpu np 66
-20-23: m creg f64 sys
+20,22: m creg f64 sys lock
+21,23: m creg f64 sys
 28,29: m fpu np 66
 2A: m fpu np 66 f3 f2
 2B: m mem fpu np 66 f3 f2
@@ -188,7 +191,7 @@ AA: sys jump
 AB,B3,BB: m lock w=cpaso
 AE/0-3: m mem fpu np
 AE/4,5: m mem sys np
-AE/6: m mem 66
+AE/6: m mem sys np 66
 AE/7: m mem np 66
 AE/0-3: m reg sys f3
 AE/5-7: m reg np
@@ -207,7 +210,9 @@ C4: m ub fpu np 66
 C5: m reg ub fpu np 66
 C6: m ub fpu np 66
 C7/1: m mem lock w=z
-C7/6,7: m reg sys np 66 w=*
+C7/3-5: m mem sys np
+C7/6: m reg sys np 66 w=*
+C7/7: m reg sys np 66 f3
 C8-CF:
 D0: m fpu 66 f2
 D1-D5: m fpu np 66
@@ -232,6 +237,7 @@ THREE_38 = """
 DB-DF: m fpu 66
 F0,F1: m np 66 f2
 82: m mem sys 66
+C8-CD: m fpu np
 F6: m sys 66 f3
 """
 
@@ -239,6 +245,7 @@ F6: m sys 66 f3
 THREE_3A = """
 08-0E,14-17,20-22,40-42,44,DF: m ub fpu 66
 0F: m ub fpu np 66
+CC: m ub fpu np
 60-63: m ub fpu 66 w=*
 """
 

@@ -44,6 +44,7 @@ cdef enum:                  # CR0, CR4, EFER
     CR4_UMIP = 0x800
     CR4_FSGSBASE = 0x10000
     CR4_PCIDE = 0x20000
+    CR4_OSXSAVE = 0x40000
     CR4_SMEP = 0x100000
     CR4_SMAP = 0x200000
     EFER_SCE = 1

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from accel.soft.fpstate cimport *
 from accel.soft.insn cimport *
 from accel.soft.operand cimport *
-from accel.soft.segment cimport CR0_EM, CR4_OSFXSR, CR4_OSXMMEXCPT
+from accel.soft.segment cimport EFER_FFXSR, CR0_EM, CR4_OSFXSR, CR4_OSXMMEXCPT
 from accel.soft.shift cimport op_feature, op_nothing
 from accel.soft.ssedirect cimport direct, set_fallbacks
 from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, add, add_insn, finish, plain_immediate, prefix_of
@@ -51,7 +51,7 @@ cdef int apart(Cpu *c, Uop *u, u8 *to, const u8 *source, u64 value, u64 *result)
 cdef int fetch(Cpu *c, Uop *u, void *data) noexcept nogil:
     """The operand in memory, with its check of alignment."""
     cdef u64 ea = address(c, u)
-    if ea & u.a:
+    if ea & u.a and not c.mxcsr & MISALIGNED:
         raise_gp(c, u, 0)
         return 1
     if c.memory.load_bytes(c, ea, u.x, data):
@@ -204,6 +204,9 @@ cdef void op_insertq(Cpu *c, Uop *u) noexcept nogil:
 
 cdef int slow_load(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 data[2]
+    if address(c, u) & u.a:
+        raise_gp(c, u, 0)
+        return 1
     if fetch(c, u, data):
         return 1
     memcpy(xmm(c, u.d), data, 16)
@@ -402,7 +405,7 @@ cdef void op_ldmxcsr(Cpu *c, Uop *u) noexcept nogil:
     if c.memory.load(c, address(c, u), 4, &c.regs[SLOW]):
         fault(c, u)
         return
-    if <u32>c.regs[SLOW] & <u32>0xFFFF0000:
+    if <u32>c.regs[SLOW] & ~mxcsr_mask(c):
         raise_gp(c, u, 0)
         return
     put_mxcsr(c, <u32>c.regs[SLOW])
@@ -410,7 +413,9 @@ cdef void op_ldmxcsr(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef inline u32 image_size(Cpu *c) noexcept nogil:
-    """Without XMM8 … outside of 64-bit mode."""
+    """Without XMM8 … outside of 64-bit mode; without any for a kernel that does not want them (FFXSR)."""
+    if c.efer & EFER_FFXSR and c.cpl == 0 and c.mode & MODE_64:
+        return 160
     return 416 if c.mode & MODE_64 else 288
 
 
@@ -421,7 +426,7 @@ cdef int do_fxsave(Cpu *c, Uop *u) noexcept nogil:
         return 1
     settle(c)
     fetch_mxcsr(c)
-    (<u32 *>c.fx)[6], (<u32 *>c.fx)[7] = c.mxcsr, 0xFFFF
+    (<u32 *>c.fx)[6], (<u32 *>c.fx)[7] = c.mxcsr, mxcsr_mask(c)
     if c.memory.store_bytes(c, ea, image_size(c), c.fx):
         fault(c, u)
         return 1
@@ -437,7 +442,7 @@ cdef int do_fxrstor(Cpu *c, Uop *u) noexcept nogil:
     if c.memory.load_bytes(c, ea, 512, image):
         fault(c, u)
         return 1
-    if (<u32 *>image)[6] & <u32>0xFFFF0000:
+    if (<u32 *>image)[6] & ~mxcsr_mask(c):
         raise_gp(c, u, 0)
         return 1
     settle(c)
@@ -505,6 +510,9 @@ cdef bint unaligned(Insn *i, u32 prefix) noexcept nogil:
 cdef Uop *feature_of(Insn *i, Uop *u) noexcept nogil:
     """The check in front: CPUID 1.ECX."""
     cdef u32 bit = 19
+    if i.map == MAP_0F38 and 0xC8 <= i.op <= 0xCD or i.map == MAP_0F3A and i.op == 0xCC:
+        u.fn, u.a, u.b = op_feature, 4, 29      # SHA: CPUID 7.EBX
+        return u + 1
     if i.map == MAP_0F38:
         if i.op < 0x10 or 0x1C <= i.op <= 0x1E:
             bit = 9
@@ -738,7 +746,7 @@ cdef int emit_sse(Insn *i, Uop *u) noexcept nogil:
         add(&code, 0x0F2907, 3)
         u.fn = op_r
         return done(start, u, &code)
-    if i.map == MAP_0F38 and (op == 0x10 or op == 0x14 or op == 0x15):
+    if i.map == MAP_0F38 and (op == 0x10 or op == 0x14 or op == 0x15 or op == 0xCB):
         return emit_blend(i, start, u, &code)
     u.d = i.reg
     add_load(&code, 0, False)
@@ -800,7 +808,7 @@ cdef void fp_compare(Cpu *c, Uop *u) noexcept nogil:
     next(c, u)
 
 
-# --- blendv: the mask is XMM0 ------------------------------------------------------------------------------------------------
+# --- blendv and sha256rnds2: the mask is XMM0 ------------------------------------------------------------------------------------------------
 
 cdef int blend(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 room[8]

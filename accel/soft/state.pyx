@@ -1,11 +1,11 @@
 """A processor's state, in and out, as plain values in KVM's own layouts (accel.kvm.state's).
 
-    {"mp_state": n, "regs": {rax: …}, "sregs": {cs: {base: …}, cr0: …}, "fpu": {…}, "msrs": {index: value},
-     "events": 64 bytes, "debugregs": {…}}
+    {"mp_state": n, "regs": {rax: …}, "sregs": {cs: {base: …}, cr0: …}, "xsave": 4096 bytes, "xcrs": {0: value},
+     "msrs": {index: value}, "events": 64 bytes, "debugregs": {…}}
 
-The machine is stopped, so the x87 state lies in c.fx.
+The machine is stopped, so all of it lies in c.fx.
 
-Ref: Linux Documentation/virt/kvm/api.rst and <asm/kvm.h>; Intel SDM volume 1, table 10-2 (FXSAVE).
+Ref: Linux Documentation/virt/kvm/api.rst and <asm/kvm.h>; Intel SDM volume 1, 13.4 (XSAVE).
 """
 
 from libc.string cimport memcpy
@@ -25,7 +25,7 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldt", "tr")
 CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 # What a save holds beside sregs; a processor without one of them leaves it out.
 MSRS = (
-    0x10, 0x174, 0x175, 0x176, 0x17A, 0x1A0, *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x277,
+    0x10, 0x48, 0x174, 0x175, 0x176, 0x17A, 0x1A0, *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x277,
     0x2FF, *range(0x400, 0x428, 4), 0x6E0, 0x4B564D00, 0x4B564D01, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102, 0xC0000103,
 )
 RUNNABLE, UNINITIALIZED, HALTED = 0, 1, 3
@@ -101,29 +101,45 @@ cdef int set_sregs_state(Cpu *c, dict values) except -1:
     return 0
 
 
-cdef dict fpu_state(Cpu *c):
-    cdef bytes image = c.fx[:512]
-    fcw, fsw, ftw, fop, fip, fdp, mxcsr = struct.unpack_from("<HHBxHQQI", image)
-    return {
-        "fpr": [image[at:at + 16] for at in range(32, 160, 16)],
-        "xmm": [image[at:at + 16] for at in range(160, 416, 16)],
-        "fcw": fcw, "fsw": fsw, "ftwx": ftw, "last_opcode": fop, "last_ip": fip, "last_dp": fdp, "mxcsr": mxcsr,
-    }
+cdef bytes xsave_state(Cpu *c):
+    """The area in its standard form, with all that there is in use."""
+    area = bytearray(c.fx[:4096])
+    struct.pack_into("<II", area, 24, c.mxcsr, 0xFFFF)
+    struct.pack_into("<8Q", area, 512, c.xcr_mask | 3, *[0] * 7)
+    return bytes(area)
 
 
-cdef int set_fpu_state(Cpu *c, dict values) except -1:
-    image = bytearray(512)
-    struct.pack_into(
-        "<HHBxHQQII", image, 0, values["fcw"], values["fsw"], values["ftwx"], values["last_opcode"],
-        values["last_ip"], values["last_dp"], values["mxcsr"] & 0xFFFF, 0xFFFF,
-    )
-    for at, part in zip(range(32, 160, 16), values["fpr"], strict=True):
-        image[at:at + 16] = part[:16].ljust(16, b"\0")
-    for at, part in zip(range(160, 416, 16), values["xmm"], strict=True):
-        image[at:at + 16] = part[:16].ljust(16, b"\0")
-    memcpy(c.fx, <const u8 *>image, 512)
-    c.mxcsr = values["mxcsr"] & 0xFFFF
+cdef int set_xsave_state(Cpu *c, bytes values) except -1:
+    """ValueError: parts that there are none of here are in use."""
+    if len(values) != 4096:
+        raise ValueError("an XSAVE area has 4096 bytes")
+    area = bytearray(values)
+    used, = struct.unpack_from("<Q", area, 512)
+    if used & ~(c.xcr_mask | 3) and any(area[576:]):
+        raise ValueError("extended states that this processor has not")
+    area[832:] = bytes(4096 - 832)
+    area[416:576] = bytes(160)
+    if not used & 1:
+        area[:24] = struct.pack("<H22x", 0x37F)
+        area[32:160] = bytes(128)
+    if not used & 2:
+        area[160:416] = bytes(256)
+    if not used & 4:
+        area[576:832] = bytes(256)
+    c.mxcsr = struct.unpack_from("<I", area, 24)[0] & (0xFFFF | (c.features[3] >> 7 & 1) << 17)
+    struct.pack_into("<II", area, 24, c.mxcsr, 0xFFFF)
+    memcpy(c.fx, <const u8 *>area, 4096)
+    (<u16 *>c.fx)[0] = <u16>((<u16 *>c.fx)[0] & 0x1F3F | 0x40)
+    c.fx[5] = 0
     c.fp_live = False
+    return 0
+
+
+cdef int set_xcrs_state(Cpu *c, dict values) except -1:
+    cdef u64 value = values.get(0, 1)
+    if not value & 1 or value & ~(c.xcr_mask | 3) or value & 6 == 4:
+        raise ValueError("XCR0 cannot be so")
+    c.xcr0 = value
     return 0
 
 
@@ -166,8 +182,8 @@ cdef dict cpu_state(Cpu *c):
     """All parts."""
     return {
         "mp_state": UNINITIALIZED if c.wait_sipi else (HALTED if c.halted else RUNNABLE),
-        "regs": regs_state(c), "sregs": sregs_state(c), "fpu": fpu_state(c), "msrs": msrs_state(c),
-        "events": events_state(c),
+        "regs": regs_state(c), "sregs": sregs_state(c), "xsave": xsave_state(c), "xcrs": {0: c.xcr0},
+        "msrs": msrs_state(c), "events": events_state(c),
         "debugregs": {"db": [c.dr[n] for n in range(4)], "dr6": c.dr6, "dr7": c.dr7, "flags": 0},
     }
 
@@ -177,8 +193,10 @@ cdef list set_cpu_state(Cpu *c, dict state):
     refused = []
     if "regs" in state:
         set_regs_state(c, state["regs"])
-    if "fpu" in state:
-        set_fpu_state(c, state["fpu"])
+    if "xsave" in state:
+        set_xsave_state(c, state["xsave"])
+    if "xcrs" in state:
+        set_xcrs_state(c, state["xcrs"])
     if "sregs" in state:
         set_sregs_state(c, state["sregs"])
     if "msrs" in state:

@@ -3,7 +3,7 @@
 An x86-64 host executes a floating-point or SIMD instruction of the guest itself: the same opcode with fixed registers
 (xmm0, or memory at rsi) in a few bytes of code, which the handlers call. The code is kept for good and found again by
 its bytes; there are only as many as there are instructions with immediates that matter (some ten thousand, with the
-registers of MMX), so a guest cannot fill the room.
+registers of MMX, and forty thousand with VEX), so a guest cannot fill the room.
 
 The room is mapped twice, once to write and once to execute, so nothing is ever both.
 """
@@ -28,10 +28,23 @@ cdef extern from *:
         __builtin_cpu_init();
         return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
     }
+    #include <cpuid.h>
+    /* A word of CPUID, as far as the host's kernel lets programs use it: nothing when YMM registers are not its. */
+    static unsigned vr_host_word(unsigned leaf, unsigned which)
+    {
+        unsigned r[4] = {0, 0, 0, 0}, low, high;
+        if (!__get_cpuid_count(1, 0, r, r + 1, r + 2, r + 3) || !(r[2] >> 27 & 1))
+            return 0;
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        if ((low & 6) != 6 || !__get_cpuid_count(leaf, 0, r, r + 1, r + 2, r + 3))
+            return 0;
+        return r[which];
+    }
     #else
     #define VR_NATIVE 0
     static int vr_host_has(void) { return 0; }
     static int vr_host_aes(void) { return 0; }
+    static unsigned vr_host_word(unsigned leaf, unsigned which) { return 0; }
     #endif
     static int vr_memfd(void) { return memfd_create("vmrun-stubs", MFD_CLOEXEC); }
     static void vr_lock(int *l) { while (__atomic_exchange_n(l, 1, __ATOMIC_ACQUIRE)) ; }
@@ -40,14 +53,15 @@ cdef extern from *:
     const bint VR_NATIVE
     int vr_host_has() nogil
     int vr_host_aes() nogil
+    u32 vr_host_word(u32, u32) nogil
     int vr_memfd() nogil
     void vr_lock(int *) nogil
     void vr_unlock(int *) nogil
 
 cdef enum:
-    ROOM = 2 << 20
-    BUCKETS = 32768
-    LIMIT = 24000           # stubs
+    ROOM = 8 << 20
+    BUCKETS = 131072
+    LIMIT = 100000          # stubs
 
 cdef struct Entry:
     u32 at                  # in the room
@@ -115,6 +129,8 @@ cdef i64 plain_immediate(const Insn *i) noexcept nogil:
         return least(imm, 32)
     if op == 0x44:
         return imm & 0x11
+    if op == 0xCC:
+        return imm & 3
     return imm & 0x7F if 0x60 <= op <= 0x63 else imm
 
 
@@ -195,6 +211,11 @@ def stubs_available():
 def host_has_aes():
     """Do stubs of AES and PCLMULQDQ run here?"""
     return bool(vr_host_aes())
+
+
+def host_word(leaf, register):
+    """CPUID `leaf`, index 0: 1 EBX, 2 ECX, 3 EDX; 0 when the host's programs have no YMM registers."""
+    return int(vr_host_word(leaf, register))
 
 
 map_room()

@@ -4,20 +4,23 @@ Most are slow functions behind one operation (`op_call`), which keeps the block 
 use `op_transfer`, which goes straight on to the block at the new c.rip. The frequent ones have operations of their own.
 
 Ref: Intel SDM volumes 2 and 3; AMD64 volume 3.
-Not modelled: XSAVE, monitor/mwait (mwait does not wait), performance counters, VMX, SVM.
+Not modelled: monitor/mwait (mwait does not wait), performance counters, VMX, SVM.
 """
 
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
-from accel.soft.exception cimport merge_pending, soft_interrupt
+from accel.soft.exception cimport enter_redirected, merge_pending, redirects, soft_interrupt
 from accel.soft.insn cimport *
+from accel.soft.integer cimport emit_integer
 from accel.soft.msr cimport cpuid, has_kvm, read_msr, write_msr
 from accel.soft.operand cimport mem_operand
 from accel.soft.port cimport do_in, do_ins, do_out, do_outs
 from accel.soft.protect cimport *
 from accel.soft.segment cimport *
+from accel.soft.shift cimport op_feature
 from accel.soft.smm cimport resume
 from accel.soft.transfer cimport *
+from accel.soft.xsave cimport do_xcr, do_xrstor, do_xsave
 
 cdef extern from "<sys/random.h>" nogil:
     long vr_random "getrandom"(void *, size_t, unsigned)
@@ -63,9 +66,18 @@ cdef inline int if_mode(Cpu *c, Uop *u, u32 mode) noexcept nogil:
 
 # --- flags -----------------------------------------------------------------------------------------------------------
 
+cdef inline bint virtual_flag(Cpu *c) noexcept nogil:
+    """cli and sti are for VIF: in a program of virtual-8086 mode with VME, of other modes with PVI."""
+    return c.cpl == 3 and c.cr0 & CR0_PE and c.cr4 & (CR4_VME if is_v86(c) else CR4_PVI) != 0
+
+
 cdef void op_cli(Cpu *c, Uop *u) noexcept nogil:
     if c.cpl > iopl(c):
-        raise_gp(c, u, 0)
+        if not virtual_flag(c):
+            raise_gp(c, u, 0)
+            return
+        c.eflags &= ~<u32>F_VIF
+        next(c, u)
         return
     c.eflags &= ~<u32>F_IF
     next(c, u)
@@ -74,7 +86,11 @@ cdef void op_cli(Cpu *c, Uop *u) noexcept nogil:
 cdef void op_sti(Cpu *c, Uop *u) noexcept nogil:
     """The interrupt shadow only matters when something waits already; what comes later waits for the block's end."""
     if c.cpl > iopl(c):
-        raise_gp(c, u, 0)
+        if not virtual_flag(c) or c.eflags & F_VIP:
+            raise_gp(c, u, 0)
+            return
+        c.eflags |= F_VIF
+        next(c, u)
         return
     if c.pending and not c.eflags & F_IF:
         c.eflags |= F_IF
@@ -95,15 +111,25 @@ cdef void op_pushf64(Cpu *c, Uop *u) noexcept nogil:
 
 cdef int do_pushf(Cpu *c, Uop *u) noexcept nogil:
     if is_v86(c) and iopl(c) != 3:
-        return failed(c, X_GP, 0)
+        if u.a != 2 or not c.cr4 & CR4_VME:
+            return failed(c, X_GP, 0)
+        return push(c, 2, virtual_flags(c))
     return push(c, u.a, get_eflags(c) & ~<u32>(F_VM | F_RF))
 
 
 cdef int do_popf(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 value = 0
     cdef u32 mask = FLAGS_POP, before = c.eflags, mode = c.mode
+    cdef u64 sp = c.regs[4]
     if is_v86(c) and iopl(c) != 3:
-        return failed(c, X_GP, 0)
+        if u.a != 2 or not c.cr4 & CR4_VME:
+            return failed(c, X_GP, 0)
+        if pop(c, 2, &value):
+            return 1
+        if set_virtual_flags(c, <u32>value):
+            c.regs[4] = sp
+            return 1
+        return 0
     if pop(c, u.a, &value):
         return 1
     if c.cpl <= iopl(c):
@@ -242,12 +268,18 @@ cdef int do_sysexit(Cpu *c, Uop *u) noexcept nogil:
 
 cdef int do_int(Cpu *c, Uop *u) noexcept nogil:
     """int n (b), int3; x 1: IOPL counts in virtual-8086 mode."""
-    if u.x and is_v86(c) and iopl(c) != 3:
-        return failed(c, X_GP, 0)
+    cdef int redirected = 0
+    if u.x and is_v86(c):
+        if c.cr4 & CR4_VME:
+            redirected = redirects(c, u.b)
+            if redirected < 0:
+                return 1
+        if iopl(c) != 3 and not redirected:
+            return failed(c, X_GP, 0)
     if c.eflags & F_TF:
         c.shadow |= 2                               # no trap behind this instruction
     c.rip = rip_after(c, u) & rip_mask(c.mode)
-    return soft_interrupt(c, u.b)
+    return enter_redirected(c, u.b) if redirected else soft_interrupt(c, u.b)
 
 
 cdef int do_into(Cpu *c, Uop *u) noexcept nogil:
@@ -523,6 +555,24 @@ cdef int do_random(Cpu *c, Uop *u) noexcept nogil:
     return 0
 
 
+cdef int do_rdpid(Cpu *c, Uop *u) noexcept nogil:
+    if not has(c, FEAT_7_ECX, 22):
+        return undefined(c)
+    set_reg(c, u.s, 8 if is_64(c) else 4, c.tsc_aux & <u64>0xFFFFFFFF)
+    return 0
+
+
+cdef int do_clzero(Cpu *c, Uop *u) noexcept nogil:
+    """The 64 bytes that RAX lies in."""
+    cdef u64 zeros[8]
+    cdef u32 n
+    if not has(c, FEAT_EXT_8_EBX, 0):
+        return undefined(c)
+    for n in range(8):
+        zeros[n] = 0
+    return c.memory.store_bytes(c, address(c, u) & ~<u64>63, 64, zeros)
+
+
 cdef int do_adx(Cpu *c, Uop *u) noexcept nogil:
     """adcx, adox (b 1): one flag in and out, the others stay."""
     cdef u32 flag = F_OF if u.b else F_CF, flags = status_flags(c)
@@ -541,6 +591,36 @@ cdef int do_adx(Cpu *c, Uop *u) noexcept nogil:
         carried = r < a or (carried and r == a)
     set_reg(c, u.d, u.a, r)
     set_status_flags(c, flags | flag if carried else flags & ~flag)
+    return 0
+
+
+# --- transactions: each aborts as it begins, for no reason that is told ----------------------------------------------
+
+cdef void op_xbegin(Cpu *c, Uop *u) noexcept nogil:
+    if not has(c, FEAT_7_EBX, 11):
+        raise_at(c, u, X_UD)
+        return
+    c.regs[0] = 0
+    leave(c, u, STOP_NEXT)
+    c.rip = (c.rip + <u64>u.imm) & rip_mask(c.mode)
+
+
+cdef void op_xabort(Cpu *c, Uop *u) noexcept nogil:
+    """Outside of a transaction it does nothing."""
+    if not has(c, FEAT_7_EBX, 11):
+        raise_at(c, u, X_UD)
+        return
+    next(c, u)
+
+
+cdef int do_xend(Cpu *c, Uop *u) noexcept nogil:
+    return failed(c, X_GP, 0) if has(c, FEAT_7_EBX, 11) else undefined(c)
+
+
+cdef int do_xtest(Cpu *c, Uop *u) noexcept nogil:
+    if not c.features[FEAT_7_EBX] & (1 << 11 | 1 << 4):
+        return undefined(c)
+    set_status_flags(c, F_ZF)
     return 0
 
 
@@ -633,6 +713,12 @@ cdef int emit_one(Insn *i, Uop *u) noexcept nogil:
         return word(i, u, do_mov_from_seg, i.reg & 7, 2, True) if i.reg & 7 < 6 else 0
     if op == 0x8E:
         return word(i, u, do_mov_to_seg, i.reg & 7, 2, False) if i.reg & 7 < 6 and i.reg & 7 != CS else 0
+    if op == 0xC6 or op == 0xC7:                    # xabort, xbegin
+        if i.modrm != 0xF8:
+            return 0
+        u.imm = i.imm
+        u.fn = op_xbegin if op == 0xC7 else op_xabort
+        return 1
     if op == 0x9A:
         return direct(i, u, do_call)
     if op == 0xEA:
@@ -698,14 +784,29 @@ cdef int emit_tables(Insn *i, Uop *u) noexcept nogil:
         return call(u, do_hypercall, 0)
     if i.modrm == 0xC8 or i.modrm == 0xC9:
         return call(u, do_monitor, 0)
+    if i.modrm == 0xD0 or i.modrm == 0xD1:
+        return call(u, do_xcr, i.modrm & 1)
     if i.modrm == 0xCA or i.modrm == 0xCB:
         return call(u, do_ac, i.modrm & 1)
+    if i.modrm == 0xD5 or i.modrm == 0xD6:
+        return call(u, do_xend if i.modrm == 0xD5 else do_xtest, 0)
     if i.modrm == 0xF8 and i.mode & MODE_64:
         u.fn = op_swapgs
         return 1
     if i.modrm == 0xF9:
         return call(u, do_rdtsc, 1)
+    if i.modrm == 0xFC:
+        i.mem, i.base, i.index, i.disp, i.scale = True, RAX, R_ZERO, 0, 0
+        return word(i, u, do_clzero, 0, 64, True)
     return 0
+
+
+cdef int emit_states(Insn *i, Uop *u) noexcept nogil:
+    """0F AE /4 to /6: xsave, xrstor, xsaveopt; with 66 clwb."""
+    cdef u32 n = i.reg & 7
+    if i.prefix & P_66:
+        return emit_integer(i, u)
+    return word(i, u, do_xrstor if n == 5 else do_xsave, n == 6, 64, n != 5)
 
 
 cdef int emit_two(Insn *i, Uop *u) noexcept nogil:
@@ -724,6 +825,11 @@ cdef int emit_two(Insn *i, Uop *u) noexcept nogil:
     if op == 0x08 or op == 0x09:
         return call(u, do_privileged, 0)
     if 0x20 <= op <= 0x23:
+        if i.prefix & P_LOCK:                       # AMD's other way to CR8
+            u.fn, u.a, u.b = op_feature, FEAT_EXT_ECX, 4
+            u[1].d = u[1].s = gpr(i, i.rm, 8)
+            u[1].a = i.osize
+            return 1 + call(u + 1, do_mov_to_cr if op & 2 else do_mov_from_cr, 8)
         u.d = u.s = gpr(i, i.rm, 8)
         if op & 1:
             return call(u, do_mov_to_dr if op & 2 else do_mov_from_dr, i.reg)
@@ -748,11 +854,15 @@ cdef int emit_two(Insn *i, Uop *u) noexcept nogil:
         return call(u, do_cpuid, 0)
     if op == 0xAA:
         return transfer(u, do_rsm, 0)
-    if op == 0xAE and not i.mem and i.mode & MODE_64:
+    if op == 0xAE and i.mem:
+        return emit_states(i, u)
+    if op == 0xAE and i.mode & MODE_64:
         return word(i, u, do_fsgsbase, i.reg & 7, 8, False)
+    if op == 0xC7 and i.mem:
+        return word(i, u, do_xrstor if i.reg & 7 == 3 else do_xsave, (i.reg & 7) - 2, 64, i.reg & 7 > 3)
     if op == 0xC7:
         u.s = gpr(i, i.rm, 8)
-        return call(u, do_random, i.reg & 1)
+        return call(u, do_rdpid if i.prefix & P_F3 else do_random, i.reg & 1)
     if op in (0xB2, 0xB4, 0xB5):
         return word(i, u, do_load_far, op & 7, i.osize + 2, False)
     return 0

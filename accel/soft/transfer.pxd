@@ -17,3 +17,5 @@ cdef void set_cs(Cpu *c, u32 sel, Desc *d, u32 cpl) noexcept nogil
 cdef int check_rip(Cpu *c, Desc *d, u64 rip) noexcept nogil
 cdef int tss_stack(Cpu *c, u32 level, u64 *sp, u32 *ss) noexcept nogil
 cdef void set_eflags(Cpu *c, u32 value, u32 mask) noexcept nogil
+cdef u32 virtual_flags(Cpu *c) noexcept nogil
+cdef int set_virtual_flags(Cpu *c, u32 value) noexcept nogil

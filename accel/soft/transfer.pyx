@@ -56,6 +56,20 @@ cdef void set_eflags(Cpu *c, u32 value, u32 mask) noexcept nogil:
     c.eflags = (c.eflags & ~mask) | (value & mask)
 
 
+cdef u32 virtual_flags(Cpu *c) noexcept nogil:
+    """What a program of virtual-8086 mode with VME and IOPL below 3 sees: VIF for IF, IOPL 3."""
+    return get_eflags(c) & ~<u32>(F_VM | F_RF | F_IF) | F_IOPL | (F_IF if c.eflags & F_VIF else 0)
+
+
+cdef int set_virtual_flags(Cpu *c, u32 value) noexcept nogil:
+    """The other way. #GP for TF, and for IF when an interrupt waits for it."""
+    if value & F_TF or value & F_IF and c.eflags & F_VIP:
+        return failed(c, X_GP, 0)
+    set_eflags(c, value, (F_DF | F_NT) & 0xFFFF)
+    c.eflags = c.eflags & ~<u32>F_VIF | (F_VIF if value & F_IF else 0)
+    return 0
+
+
 cdef int check_rip(Cpu *c, Desc *d, u64 rip) noexcept nogil:
     """Does `rip` lie inside the code segment, or is it canonical? Else #GP(0)."""
     if is_long(c) and desc_ar(d) & AR_L:
@@ -449,10 +463,11 @@ cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
     cdef u64 rip = 0, sel64 = 0, flags64 = 0, sp = 0, ss64 = 0
     cdef u32 sel, flags, ss, mask
     cdef int null = 0
-    cdef bint stacked
+    cdef bint stacked, virtual
     if is_protected(c) and c.eflags & F_NT:
         return task_return(c, after)
-    if is_v86(c) and iopl(c) != 3:
+    virtual = is_v86(c) and iopl(c) != 3
+    if virtual and (osize != 2 or not c.cr4 & CR4_VME):
         return failed(c, X_GP, 0)
     stack_of(c, &s)
     if take(c, &s, osize, &rip) or take(c, &s, osize, &sel64) or take(c, &s, osize, &flags64):
@@ -468,8 +483,12 @@ cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
     if not is_protected(c):
         if rip > c.seg[CS].limit:
             return failed(c, X_GP, 0)
+        if virtual:
+            if set_virtual_flags(c, flags):
+                return 1
+        else:
+            set_eflags(c, flags, mask & ~<u32>(F_VIF | F_VIP))
         set_sp(c, s.sp)
-        set_eflags(c, flags, mask & ~<u32>(F_VIF | F_VIP))
         set_cs_real(c, sel)
         returned(c, rip)
         return 0

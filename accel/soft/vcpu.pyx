@@ -587,6 +587,9 @@ cdef class SoftCpu(CpuThread):
             c.features[4], c.features[5], c.features[6] = leaf.ebx, leaf.ecx, leaf.edx
         elif leaf.function == <u32>0x80000008:
             c.phys_mask = (<u64>1 << (leaf.eax & 0xFF)) - 1
+            c.features[7] = leaf.ebx
+        elif leaf.function == 0xD and leaf.index == 0:
+            c.xcr_mask = leaf.eax & 7
         elif leaf.function == 0x40000001:
             self.use_kvmclock = leaf.eax & 9
             self.kvm_features = leaf.eax

@@ -41,10 +41,11 @@ def load(count: int) -> Iterator[None]:
             process.join()
 
 
-def boot(directory: pathlib.Path, machine: str, cpus: int, cloud: bool, patience: float = 120.0) -> tuple[str, str]:
+def boot(directory: pathlib.Path, machine: str, cpus: int, cloud: bool, patience: float = 120.0,
+         model: str = "") -> tuple[str, str]:
     """What was wrong with one boot ('' when nothing), and the console's text."""
     initrd = initramfs(directory)
-    count = {"count": cpus}
+    count = {"count": cpus, **({"model": model} if model else {})}
     with LinuxGuest(directory, "soft", machine=machine, cpus=count, kernel=kernel(cloud), initrd=initrd) as guest:
         reason = guest.run_to_end(patience)
         text = guest.console()
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--machine", action="append", help="rhel6.3.0 and pc-i440fx-2.0 unless given")
     parser.add_argument("--cpus", type=int, action="append", help="1 and 4 unless given")
+    parser.add_argument("--model", default="", help="of the processors, instead of the machine type's")
     parser.add_argument("--load", type=int, default=0, help="busy processes beside")
     parser.add_argument("--generic", action="store_true", help="the generic kernel instead of the cloud one")
     options = parser.parse_args()
@@ -72,7 +74,8 @@ def main() -> int:
                 for run in range(options.runs):
                     with tempfile.TemporaryDirectory() as directory:
                         began = time.monotonic()
-                        wrong, text = boot(pathlib.Path(directory), machine, cpus, not options.generic)
+                        path = pathlib.Path(directory)
+                        wrong, text = boot(path, machine, cpus, not options.generic, model=options.model)
                         seconds.append(time.monotonic() - began)
                     good += not wrong
                     if wrong:

@@ -59,6 +59,7 @@ class Case:
     names: list[str] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)      # registers that may have changed: no addresses any more
 
+    upper: bytes = b""          # halves of the YMM registers
     undefined: int = 0          # status flags that are not compared
     loose: int = 0              # general registers that are not
     segments: list[int] = field(default_factory=lambda: [0x2B, 0x33, 0x2B, 0x2B])       # ES CS SS DS
@@ -414,6 +415,7 @@ class Generator:
         case = Case(bytearray(), self.registers(), self.flags(), b"", r.randbytes(WINDOW_SIZE))
         if self.fx:
             case.fx = self.state()
+            case.upper = self.state()[160:416] if r.random() < 0.8 else b""
             if r.random() < 0.6:
                 case.memory = self.state() if r.random() < 0.3 else case.fx[160:416] * 2
         fixed: set[int] = set()

@@ -125,9 +125,9 @@ class SoftSide:
         sregs = {**state["sregs"], **tables, **{name: system[name] for name in ("cr0", "cr2", "cr3", "cr4", "efer")}}
         sregs["gs"]["base"], sregs["fs"]["base"] = system["gs_base"], system["fs_base"]
         msrs = {index: qemu.rdmsr(index) for index in sorted(MSRS - {0xC0000080, 0xC0000100, 0xC0000101})}
-        xmm = [at.sse[n : n + 16] for n in range(0, 256, 16)]
-        fpu = {**state["fpu"], "xmm": xmm, "mxcsr": int.from_bytes(at.sse[256:260], "little")}
-        self.accel.load_vcpu(0, {"regs": self.regs(at), "sregs": sregs, "msrs": msrs, "fpu": fpu, "mp_state": 0})
+        area = state["xsave"]
+        area = area[:24] + at.sse[256:260] + area[28:160] + at.sse[:256] + area[416:]
+        self.accel.load_vcpu(0, {"regs": self.regs(at), "sregs": sregs, "msrs": msrs, "xsave": area, "mp_state": 0})
 
     def load(self, offset: int, size: int) -> int:
         self.loads += 1
@@ -162,7 +162,7 @@ class SoftSide:
         for name, value in zip(SYSTEM, other.system, strict=True):
             if mine.get(name, value) != value:
                 found.append(f"{name} {mine[name]:#x}, QEMU {value:#x}")
-        sse = b"".join(state["fpu"]["xmm"]) + state["fpu"]["mxcsr"].to_bytes(4, "little")
+        sse = state["xsave"][160:416] + state["xsave"][24:28]
         if sse != other.sse:
             n = next(n for n in range(260) if sse[n] != other.sse[n])
             found.append("mxcsr" if n >= 256 else f"xmm{n // 16}")
@@ -199,7 +199,10 @@ class Lockstep:
         code = self.qemu.code(before.rip)
         op, _, repeats = opcode(code)
         after = before
-        if repeats and op in STRINGS and before.general[2] > MANY and not before.flags & 0x100:
+        # One on a program's memory may fault, and behind the fault QEMU would take interrupts.
+        pointers = before.general[5:6] if op in (0xAA, 0xAB) else before.general[4:6]
+        certain = min(pointers) >= 1 << 63
+        if repeats and op in STRINGS and before.general[2] > MANY and not before.flags & 0x100 and certain:
             after = self.over(before, code)
         else:
             while after.rip == before.rip:

@@ -24,20 +24,21 @@ from accel.space import AddressSpace, Region
 
 from accel.soft.accelerator import SoftAccelerator
 
+AVX = "avx" in pathlib.Path("/proc/cpuinfo").read_text().split()
 SOURCE = pathlib.Path(__file__).with_name("native.s")
 # As in native.s
-BASE, RECORD = 0x20000000, 1216
+BASE, RECORD = 0x20000000, 1792
 DATA, GS = BASE + 0x8000, BASE + 0x11000
 IDT, GDT = BASE + 0x4000, BASE + 0x5000
 WINDOW, WINDOW_SIZE = BASE + 0x11F00, 512
-FX, MEMORY = 192, 704           # of a record
+FX, UPPER, MEMORY = 192, 192 + 576, 192 + 1024 + 64     # of a record
 # Pages without access, and one to read only
 HOLES = (0x10000, 0x13000, 0x15000)
 READ_ONLY = 0x14000
 CODE, SLOT = BASE + 0x20000, 64
 RECORDS = BASE + 0x40000
 MOST = 1024                     # cases of a run
-SIZE = 0x180000
+SIZE = 0x240000
 
 
 class Segment(NamedTuple):
@@ -87,7 +88,7 @@ class Program:
         image[: len(self.code)] = self.code
         local = [segment for selector, segment in SEGMENTS.items() if selector & 4]
         struct.pack_into(
-            "<7Q", image, DATA - BASE, RECORDS, RECORDS + len(records), guest, fx, 0, 0, len(local)
+            "<7Q", image, DATA - BASE, RECORDS, RECORDS + len(records), guest, fx, 0, fx and AVX, len(local)
         )
         for n, segment in enumerate(local):                 # struct user_desc
             kind = 2 if segment.code else int(segment.down)
@@ -177,15 +178,13 @@ def _state(selector: int, base: int, limit: int, kind: int, s: int = 1, long: in
 
 
 def cpuid() -> list[dict[str, int]]:
-    """All that it can do, and what it would do if it were declared: TZCNT, AES, PCLMULQDQ."""
+    """All that it can do, and what it would do if it were declared: AES, PCLMULQDQ."""
     from accel.soft.features import supported_cpuid
 
     leaves = supported_cpuid()
     for leaf in leaves:
         if leaf["function"] == 1:
             leaf["ecx"] |= 1 << 25 | 1 << 1
-        if leaf["function"] == 7:
-            leaf["ebx"] |= 8
     return leaves
 
 
@@ -246,7 +245,9 @@ class Soft:
         }
         regs = dict.fromkeys(state["regs"], 0)
         regs.update(rip=BASE, rflags=0x3002, rsp=BASE + 0xC000)
-        self.accel.load_vcpu(0, {"regs": regs, "sregs": sregs, "mp_state": 0})
+        if AVX:
+            sregs["cr4"] |= 1 << 18
+        self.accel.load_vcpu(0, {"regs": regs, "sregs": sregs, "xcrs": {0: 7 if AVX else 1}, "mp_state": 0})
         self.control.take()
         self.accel.start()
         requests = 0

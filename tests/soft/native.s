@@ -2,7 +2,8 @@
 # The same bytes run as a function of a host process and as a guest at the same linear addresses (native.py).
 #
 # A record: 0 registers by number, 128 flags, 136 entry, 32 bits and selector (in), outcome (out: 0 fell through, 1 branched, 0x100 + vector),
-# 144 error code, 152 CR2, 160 RIP of a fault, 168 ES SS DS (in), 192 FXSAVE image, 704 memory window.
+# 144 error code, 152 CR2, 160 RIP of a fault, 168 ES SS DS (in), 192 FXSAVE image with an XSAVE header and the upper halves of
+# YMM registers behind it (1024), then the memory window.
 
     .set BASE, 0x20000000
     .set DATA, BASE + 0x8000
@@ -11,6 +12,7 @@
     .set GUEST, DATA + 16           # 1: a guest
     .set USEFX, DATA + 24           # 1: with the FXSAVE image
     .set TARGET, DATA + 32
+    .set USEYMM, DATA + 40          # 1: with the upper halves
     .set LDT_COUNT, DATA + 48
     .set LDT, DATA + 0x400          # its user_desc entries
     .set SAVE, DATA + 0x100
@@ -18,7 +20,9 @@
     .set ALT, BASE + 0xC000
     .set WINDOW, BASE + 0x11F00
     .set GS, BASE + 0x11000
-    .set RECORD, 1216
+    .set RECORD, 1792
+    .set UPPER, 192 + 576
+    .set PLACE, 192 + 1024 + 64
 
     .code64
     .globl entry, after_fall, after_taken, vectors
@@ -31,13 +35,19 @@ next:
     cmp LAST, %rbx
     jae finish
     cld
-    lea 704(%rbx), %rsi
+    lea PLACE(%rbx), %rsi
     mov $WINDOW, %edi
     mov $64, %ecx
     rep movsq
     cmpb $0, USEFX
     je 1f
-    fxrstor64 192(%rbx)
+    cmpb $0, USEYMM
+    je 2f
+    mov $7, %eax
+    xor %edx, %edx
+    xrstor64 192(%rbx)
+    jmp 1f
+2:  fxrstor64 192(%rbx)
 1:  mov $STACK, %esp
     mov 168(%rbx), %es
     mov 170(%rbx), %ss
@@ -100,13 +110,18 @@ store:
     cmpb $0, USEFX
     je store_rest
     fxsave64 192(%rbx)
+    cmpb $0, USEYMM
+    je store_rest
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    vextractf128 $1, %ymm\n, UPPER+16*\n(%rbx)
+    .endr
 store_rest:
     cld
     mov %rbx, %rdi
     mov $SAVE, %esi
     mov $21, %ecx
     rep movsq
-    lea 704(%rbx), %rdi
+    lea PLACE(%rbx), %rdi
     mov $WINDOW, %esi
     mov $64, %ecx
     rep movsq
@@ -215,5 +230,15 @@ signalled:                          # rdx: ucontext
     mov $64, %ecx
     cld
     rep movsq
-    mov $STACK, %esp
+    cmpb $0, USEYMM
+    je 1f
+    add $64, %rsi                   # its state is XSAVE's; what it does not hold is zero
+    lea UPPER(%rbx), %rdi
+    mov $32, %ecx
+    testb $4, -64(%rsi)
+    jnz 2f
+    xor %eax, %eax
+    rep stosq
+2:  rep movsq
+1:  mov $STACK, %esp
     jmp store_rest

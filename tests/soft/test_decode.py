@@ -172,8 +172,14 @@ def test_more_than_15_bytes_are_too_long() -> None:
         (64, "7405", {"ends": COND, "imm": 5}),
         (64, "63c1", {"klass": "integer", "osize": 4}),
         (32, "63c1", {"klass": "system"}),
-        (64, "c5f877", {"klass": "invalid"}),
-        (32, "c5f877", {"klass": "invalid"}),
+        (64, "c5f877", {"klass": "vex", "len": 3}),
+        (32, "c5f877", {"klass": "vex", "len": 3}),
+        (64, "c5f077", {"klass": "invalid"}),  # vvvv is not used
+        (64, "66c5f877", {"klass": "invalid"}),
+        (64, "48c5f877", {"klass": "invalid"}),
+        (64, "c4e17d6fc1", {"klass": "vex", "len": 5}),
+        (64, "c4e07d6fc1", {"klass": "invalid"}),  # there is no map 0
+        (64, "c4e2799204" + "0d00000000", {"klass": "vex", "len": 10}),
         (32, "c500", {"klass": "system"}),
         (64, "06", {"klass": "invalid"}),
         (64, "0f3800c1", {"klass": "fpu"}),

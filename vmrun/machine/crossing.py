@@ -1,8 +1,8 @@
-"""Saved processors between accelerators: KVM has its local APICs and its extended state in other forms than `soft`.
+"""Saved processors between accelerators: KVM has its local APICs in another form than `soft`.
 
-Both say a processor's state in KVM's layouts (accel.kvm.state). What differs: KVM keeps the floating-point state in an
-XSAVE area, and an APIC in its kernel as a page of registers beside the processor; `soft` has an FXSAVE area's parts,
-and the APIC as a device of the board.
+Both say a processor's state in KVM's layouts (accel.kvm.state). What differs: KVM keeps an APIC in its kernel as a
+page of registers beside the processor, `soft` as a device of the board; `soft` has no extended states behind AVX; and
+what `soft` saved before it had XSAVE holds the parts of an FXSAVE area.
 
 Ref: Intel SDM volume 1, 10.5 and 13.4 (FXSAVE, XSAVE); volume 3, table 10-1 (APIC registers).
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vmrun.machine.machine import Machine
 
-X87, SSE = 1, 2
+X87, SSE, AVX = 1, 2, 4
 APIC_PAGE = 0x400
 # MSRs of the host's processor that a guest does not see, or that nothing but their CPUID feature (compared) brings
 UNSEEN = {0x4B564D05, 0x8B, 0x3A, 0x34, 0x1D9, 0x480, *range(0x480, 0x492), 0xC0010015, 0xC001001F, 0x10A, 0xCE, 0x140}
@@ -39,9 +39,8 @@ def fit(whole: dict[str, Any], before: Any, machine: Machine) -> tuple[dict[str,
     try:
         for n, state in enumerate(processors):
             if machine.accelerator.name == "soft" and "xsave" in state:
-                state["fpu"] = fpu_of(state.pop("xsave"))
-                state.pop("xcrs", None)
-            elif machine.accelerator.name == "kvm" and "fpu" in state and before != "kvm":
+                check_extended(state["xsave"])
+            elif "fpu" in state and before != "kvm":
                 state["xsave"] = xsave_of(state.pop("fpu"))
             id = f"lapic[{n}]"
             if own and "lapic" in state:
@@ -132,31 +131,17 @@ def same_cpuid(saved: Any, index: int, own: list[dict[str, int]]) -> list[dict[s
 # --- floating point -------------------------------------------------------------------------------------------
 
 
-def fpu_of(area: bytes) -> dict[str, Any]:
-    """KVM's fpu layout out of an XSAVE area. StateError when parts are in use that FXSAVE has no room for."""
-    fcw, fsw, ftw, fop, fip, fdp, mxcsr = struct.unpack_from("<HHBxHQQI", area)
+def check_extended(area: bytes) -> None:
+    """StateError when parts of an XSAVE area are in use that `soft` has not."""
     used = struct.unpack_from("<Q", area, 512)[0]
-    if used & ~(X87 | SSE) and any(area[576:]):
-        names = {2: "avx", 3: "mpx", 4: "mpx", 5: "avx512f", 6: "avx512f", 7: "avx512f", 9: "pku"}
-        lost = sorted({names.get(bit, f"component {bit}") for bit in range(2, 64) if used >> bit & 1})
+    if used & ~(X87 | SSE | AVX) and any(area[832:]):
+        names = {3: "mpx", 4: "mpx", 5: "avx512f", 6: "avx512f", 7: "avx512f", 9: "pku"}
+        lost = sorted({names.get(bit, f"component {bit}") for bit in range(3, 64) if used >> bit & 1})
         raise StateError(f"the guest uses {', '.join(lost)}, which the processor here has not")
-    if not used & X87:
-        fcw, fsw, ftw, fop, fip, fdp = 0x37F, 0, 0, 0, 0, 0
-    return {
-        "fpr": [area[at : at + 16] if used & X87 else bytes(16) for at in range(32, 160, 16)],
-        "xmm": [area[at : at + 16] if used & SSE else bytes(16) for at in range(160, 416, 16)],
-        "fcw": fcw,
-        "fsw": fsw,
-        "ftwx": ftw,
-        "last_opcode": fop,
-        "last_ip": fip,
-        "last_dp": fdp,
-        "mxcsr": mxcsr,
-    }
 
 
 def xsave_of(fpu: dict[str, Any]) -> bytes:
-    """The other way."""
+    """KVM's fpu layout as an XSAVE area."""
     area = bytearray(4096)
     names = ("fcw", "fsw", "ftwx", "last_opcode", "last_ip", "last_dp", "mxcsr")
     struct.pack_into("<HHBxHQQII", area, 0, *(fpu[name] for name in names), 0xFFFF)

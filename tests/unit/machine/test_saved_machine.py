@@ -297,7 +297,7 @@ def test_plain_values_come_back_as_they_were() -> None:
 # --- between accelerators -------------------------------------------------------------------------------------
 
 
-def test_floating_point_state_survives_the_crossing() -> None:
+def test_floating_point_state_of_before_becomes_an_area() -> None:
     fpu = {
         "fpr": [bytes([n] * 10 + [0] * 6) for n in range(8)],
         "xmm": [bytes([n + 16] * 16) for n in range(16)],
@@ -309,15 +309,21 @@ def test_floating_point_state_survives_the_crossing() -> None:
         "last_dp": 0x99,
         "mxcsr": 0x1FA0,
     }
-    assert crossing.fpu_of(crossing.xsave_of(fpu)) == fpu
+    area = crossing.xsave_of(fpu)
+    assert struct.unpack_from("<HHBxHQQI", area) == (0x27F, 0x3800, 0x81, 0x123, 0x1122334455667788, 0x99, 0x1FA0)
+    assert area[32 + 16 * 3 : 48 + 16 * 3] == fpu["fpr"][3]  # type: ignore[index]
+    assert area[160 + 16 * 15 : 416] == bytes([31] * 16)
+    assert (struct.unpack_from("<Q", area, 512)[0], any(area[576:])) == (3, False)
 
 
-def test_state_that_only_xsave_has_is_refused_by_name() -> None:
+def test_state_that_only_kvm_has_is_refused_by_name() -> None:
     area = bytearray(4096)
-    struct.pack_into("<Q", area, 512, 7)
+    struct.pack_into("<Q", area, 512, 0x27)
     area[576 + 5] = 1
-    with pytest.raises(StateError, match="avx"):
-        crossing.fpu_of(bytes(area))
+    crossing.check_extended(bytes(area))
+    area[1088] = 1
+    with pytest.raises(StateError, match="avx512f"):
+        crossing.check_extended(bytes(area))
 
 
 def test_an_apic_survives_the_crossing() -> None:
