@@ -152,8 +152,8 @@ class PowerManagement(Capability):
 
 
 class PcieEndpoint(Capability):
-    """A PCI Express endpoint, version 1 or 2, whose link of one lane at 2.5 GT/s is always up. `function_reset`: it says
-    that it can be reset alone.
+    """A PCI Express endpoint, version 1 or 2, whose link of one lane at 2.5 GT/s is always up. `function_reset`: it
+    says that it can be reset alone.
     """
 
     def __init__(self, version: int = 2, function_reset: bool = False) -> None:
