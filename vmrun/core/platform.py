@@ -75,6 +75,9 @@ class Platform(Protocol):
     def drive(self, id: str) -> Any:
         """The block back end of a drive (vmrun.backends.protocols.BlockBackend). BuildError when there is none."""
 
+    def user_object(self, id: str) -> Any:
+        """The object of the host's side of that id (vmrun.core.userobject). BuildError when there is none."""
+
     def chardev(self, id: str) -> Any:
         """The character back end (vmrun.backends.protocols.CharBackend)."""
 

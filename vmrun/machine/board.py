@@ -226,7 +226,7 @@ class Board:
             from vmrun.backends.chardev import open_chardev
 
             with about(f"chardevs.{id}"):
-                self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux)
+                self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux, self.tls(spec))
         return self.chardevs[id]
 
     def netdev(self, id: str) -> Any:
@@ -241,12 +241,27 @@ class Board:
                 self.netdevs[id] = open_netdev(id, spec, self)
         return self.netdevs[id]
 
+    def tls(self, spec: dict[str, Any]) -> Any:
+        """The context that the object of `tls-creds` has; None where none is asked for. BuildError."""
+        id = spec.get("tls-creds")
+        if not id:
+            return None
+        made: Any = self.objects.children.get(str(id))
+        if made is None or not hasattr(made, "context"):
+            raise BuildError(f"No TLS credentials with id '{id}'")
+        wanted = "server" if spec.get("server") else "client"
+        if made.endpoint != wanted:
+            raise BuildError(f"Expecting TLS credentials with a {wanted} endpoint")
+        return made.context
+
     def _port(self, id: str, spec: dict[str, Any]) -> CharBackend:
         if id not in self.shared:
             from vmrun.backends.chardev.mux import shared
 
             on_terminal = spec["type"] == "stdio" and self.mux is not None
-            self.shared[id] = self.mux if on_terminal else shared(id, spec, self.loop, self.lock, self.mux)
+            self.shared[id] = (
+                self.mux if on_terminal else shared(id, spec, self.loop, self.lock, self.mux, self.tls(spec))
+            )
         port: CharBackend = self.shared[id].add_port(id)
         self.chardevs.setdefault(id, port)
         return port

@@ -35,7 +35,8 @@ ABSTRACT = {"device": "object", "bus": "object", "pci-device": "device", "isa-de
 ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device", "machine": "object", "x86-machine": "machine"}
 ABSTRACT |= {"generic-pc-machine": "x86-machine", "memory-backend": "object", "rng-backend": "object"}
 ACCELERATORS = ("kvm-accel", "qtest-accel", "tcg-accel")
-ABSTRACT |= {"accel": "object", "secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
+ABSTRACT |= {"accel": "object", "tls-creds": "object"}
+ABSTRACT |= {"secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
 _PARENTS = {"PCI": "pci-device", "ISA": "isa-device", "IDE": "ide-device", None: "sys-bus-device"}
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Send = Callable[[bytes], object]
 
+# what of a socket is the chardev's to do, which then has one client at a time
+THROUGH_CHARDEV = ("telnet", "mux", "websocket", "tls-creds", "abstract", "logfile")
 CLOSED, OPENED = 0, 1  # CHAR_EVENT_… of vmrun.backends.protocols
 
 
@@ -41,7 +43,7 @@ class Monitors:
         """
         self.machine.board.listened.add(id)
         try:
-            if spec["type"] == "socket" and not spec.get("telnet") and not spec.get("mux"):
+            if spec["type"] == "socket" and not any(spec.get(name) for name in THROUGH_CHARDEV):
                 if not spec.get("server"):
                     self.reach(spec, kind)
                     return None

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 
-TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf")
+TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf", "udp", "tty", "serial")
 
 
 def open_chardev(
-    name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, mux: Mux | None = None
+    name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, mux: Mux | None = None, tls: Any = None
 ) -> CharBackend:
     """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in
     the way.
 
     Backends that something must happen to first have `wait()`; call it before the machine starts (a server
     socket waits for its client). `backend.address` says in words where the other end is; `close()` gives
-    everything back. `mux`: the terminal is shared; a stdio chardev becomes one of its consoles.
+    everything back. `mux`: the terminal is shared; a stdio chardev becomes one of its consoles. `tls`: the context of
+    a socket's TLS.
     """
     kind = spec.get("type")
     backend: Any
@@ -54,7 +55,7 @@ def open_chardev(
     elif kind == "file":
         from vmrun.backends.chardev.file import FileChar
 
-        backend = FileChar(name, spec["path"], bool(spec.get("append")), loop, lock)
+        backend = FileChar(name, spec["path"], bool(spec.get("append")), loop, lock, spec.get("input-path"))
     elif kind == "pipe":
         from vmrun.backends.chardev.file import PipeChar
 
@@ -72,7 +73,15 @@ def open_chardev(
     elif kind == "socket":
         from vmrun.backends.chardev.socket import open_socket
 
-        backend = open_socket(name, spec, loop, lock)
+        backend = open_socket(name, spec, loop, lock, tls)
+    elif kind == "udp":
+        from vmrun.backends.chardev.udp import UdpChar
+
+        backend = UdpChar(name, spec, loop, lock)
+    elif kind in ("tty", "serial"):
+        from vmrun.backends.chardev.tty import TtyChar
+
+        backend = TtyChar(name, spec["path"], loop, lock)
     else:
         raise BackendError(
             f"chardev '{name}': there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"

@@ -37,19 +37,37 @@ def open_path(name: str, path: str, flags: int) -> int:
 
 
 class FileChar(StreamChar):
-    """Output only. A full disk loses output, not the guest."""
+    """A full disk loses output, not the guest. `source`: a file whose content is the input."""
 
-    def __init__(self, name: str, path: str, append: bool, loop: Loop, lock: DeviceLock) -> None:
-        self.fd = open_path(name, path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC))
+    def __init__(
+        self, name: str, path: str, append: bool, loop: Loop, lock: DeviceLock, source: str | None = None
+    ) -> None:
+        self.source = open_path(name, source, os.O_RDONLY) if source else -1
+        try:
+            self.fd = open_path(name, path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC))
+        except BackendError:
+            if self.source >= 0:
+                os.close(self.source)
+            raise
         super().__init__(name, loop, lock)
         self.address = path
-        self.attach(-1, self.fd)
+        self.attach(self.source, self.fd)
+
+    def on_end(self) -> None:
+        """All input is read; output goes on. A disk that refuses output has the last word."""
+        if self.source < 0:
+            super().on_end()
+            return
+        self.loop.remove_fd(self.source)
+        os.close(self.source)
+        self.source = self.read_fd = -1
+        self.reading = False
 
     def close(self) -> None:
         super().close()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in {self.fd, self.source} - {-1}:
+            os.close(fd)
+        self.fd = self.source = -1
 
 
 class PipeChar(StreamChar):

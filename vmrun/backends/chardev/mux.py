@@ -154,7 +154,8 @@ class Shared(StreamChar):
         if not data:
             self.on_end()
             return
-        data = self.filter_input(data)
+        data = self.filter_input(data) + self.backlog
+        self.backlog = b""
         typed = bytearray()
         for byte in data:
             if self.escaped:
@@ -235,7 +236,9 @@ class Mux(Shared, StdioChar):
         super().__init__(name, loop, lock, signal=signal, input_fd=input_fd, output_fd=output_fd)
 
 
-def shared(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: Any = None) -> Shared:
+def shared(
+    name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: Any = None, tls: Any = None
+) -> Shared:
     """A chardev with `mux: true`; add_port makes its users, and it is closed with the last of them. like: the
     terminal's mux, whose escape and commands it takes.
     """
@@ -254,6 +257,14 @@ def shared(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: 
         from vmrun.backends.chardev.pty import PtyChar
 
         base, more = PtyChar, ()
+    elif kind == "udp":
+        from vmrun.backends.chardev.udp import UdpChar
+
+        base, more = UdpChar, (spec,)
+    elif kind in ("tty", "serial"):
+        from vmrun.backends.chardev.tty import TtyChar
+
+        base, more = TtyChar, (spec["path"],)
     else:
         from vmrun.errors import BackendError
 
@@ -265,5 +276,5 @@ def shared(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, like: 
     else:
         found.begin(announce=False)
     found.closes_itself = True
-    made.__init__(found, name, *more, loop, lock)
+    made.__init__(found, name, *more, loop, lock, *((tls,) if kind == "socket" else ()))
     return found

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 
-from vmrun.backends.chardev.stream import StreamChar
+from vmrun.backends.chardev.stream import CHUNK, StreamChar
 from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
@@ -26,11 +26,11 @@ ECHO, BINARY, SUPPRESS_GO_AHEAD = 1, 0, 3
 CONNECT_TIMEOUT = 10.0
 
 
-def open_socket(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> StreamChar:
-    """From `path`, or `host` and `port`, or an inherited `fd`; `server`, `wait`, `nodelay`, `telnet`, `reconnect` in
-    seconds.
+def open_socket(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> StreamChar:
+    """From `path` (with `abstract`, a name of the kernel's that is no file), or `host` and `port`, or an inherited
+    `fd`; `server`, `wait`, `nodelay`, `telnet`, `websocket`, `reconnect` in seconds. `tls`: an ssl.SSLContext.
     """
-    return (ServerChar if spec.get("server") else ClientChar)(name, spec, loop, lock)
+    return (ServerChar if spec.get("server") else ClientChar)(name, spec, loop, lock, tls)
 
 
 def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, str]:
@@ -48,6 +48,10 @@ def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, 
                 f"chardev '{name}': the socket path '{path}' is longer than 107 bytes",
                 remedy="choose a shorter one",
             )
+        if spec.get("abstract"):
+            name_ = b"\0" + os.fsencode(path)
+            # as QEMU does: the rest of the address is part of the name, unless it is to be tight
+            return socket.AF_UNIX, name_ if spec.get("tight", True) else name_.ljust(108, b"\0"), f"unix:@{path}"
         return socket.AF_UNIX, path, f"unix:{path}"
     host, port = spec.get("host") or "localhost", int(spec.get("port") or 0)
     try:
@@ -77,10 +81,13 @@ def _refusal(name: str, what: str, error: OSError) -> BackendError:
 class SocketChar(StreamChar):
     """A connected peer. Subclasses say how one comes about."""
 
-    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any) -> None:
         self.peer: socket.socket | None = None
         self.nodelay = bool(spec.get("nodelay"))
         self.telnet = _Telnet() if spec.get("telnet") else None
+        self.framed = bool(spec.get("websocket"))
+        self.web: Any = None  # a WebSocket, with a peer
+        self.tls, self.host = tls, spec.get("host") or ""
         super().__init__(name, loop, lock)
         with lock:
             self.set_connected(False)
@@ -89,24 +96,97 @@ class SocketChar(StreamChar):
         peer.setblocking(False)
         if self.nodelay and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls is not None:
+            server = isinstance(self, ServerChar)
+            name = None if server or not self.tls.check_hostname and not self.host else self.host or "localhost"
+            try:
+                peer = self.tls.wrap_socket(peer, server, do_handshake_on_connect=False, server_hostname=name)
+            except (OSError, ValueError):
+                peer.close()
+                self.on_end()
+                return
         self.peer = peer
+        if self.framed:
+            from vmrun.backends.chardev.websocket import WebSocket
+
+            self.web = WebSocket()
         self.attach(peer.fileno(), peer.fileno())
         if self.telnet is not None:
             self.telnet.reset()
             self.pending = self.telnet.GREETING + self.pending
             self._pump()
 
+    def set_connected(self, connected: bool) -> None:
+        """Nothing goes to a WebSocket before its handshake."""
+        super().set_connected(connected and (self.web is None or self.web.open))
+
+    @property
+    def filename(self) -> str:
+        """As QEMU tells of it."""
+        server = ",server=on" if isinstance(self, ServerChar) else ""
+        if self.peer is None:
+            return f"disconnected:{self.address}{server}"
+        if self.address.startswith("unix:") or self.address.startswith("fd:"):
+            return f"{self.address}{server}"
+        try:
+            other = self.peer.getpeername()
+        except OSError:
+            return f"{self.address}{server}"
+        return f"{self.address}{server} <-> {other[0]}:{other[1]}"
+
     def drop(self) -> None:
+        self.web = None
         self.detach()
         if self.peer is not None:
             self.peer.close()
             self.peer = None
 
+    def read(self, count: int) -> bytes:
+        if self.tls is None or self.peer is None:
+            return super().read(count)
+        import ssl
+
+        try:
+            data = self.peer.recv(count)
+            while self.peer.pending():  # type: ignore[attr-defined]  # what no descriptor tells of
+                self.backlog += self.filter_input(self.peer.recv(CHUNK))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        return data
+
     def write_some(self, data: bytes) -> int:
         # MSG_NOSIGNAL is Python's default: SIGPIPE is ignored.
-        return os.write(self.write_fd, data)
+        if self.tls is None or self.peer is None:
+            return os.write(self.write_fd, data)
+        import ssl
+
+        try:
+            return self.peer.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _unframed(self, data: bytes) -> bytes:
+        from vmrun.backends.chardev.websocket import Broken
+
+        was_open = self.web.open
+        try:
+            data, answer = self.web.feed(data)
+        except Broken as end:
+            self.pending += end.answer
+            self._pump()
+            if self.peer is not None:
+                self.loop.call_soon(self.on_end)
+            return b""
+        self.pending += answer
+        if self.web.open and not was_open:
+            with self.lock:
+                self.set_connected(True)
+        self._pump()
+        return data
 
     def filter_input(self, data: bytes) -> bytes:
+        if self.web is not None:
+            return self._unframed(data)
         if self.telnet is None:
             return data
         data, breaks = self.telnet.feed(data)
@@ -117,6 +197,8 @@ class SocketChar(StreamChar):
 
     def drain(self, limit: int = 65536) -> bytes:
         data: bytes = super().drain(limit)
+        if self.web is not None:
+            return self.web.frame(data) if data else data
         return data.replace(b"\xff", b"\xff\xff") if self.telnet is not None else data
 
     def close(self) -> None:
@@ -129,10 +211,10 @@ class SocketChar(StreamChar):
 class ServerChar(SocketChar):
     """Listens; `wait()` returns when the first client is there (or at once where that is not wanted)."""
 
-    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> None:
         family, address, self.address = _address(name, spec, True)
         self.must_wait = bool(spec.get("wait", True))
-        self.path = spec.get("path") or ""
+        self.path = "" if spec.get("abstract") else spec.get("path") or ""
         inherited = isinstance(address, socket.socket)
         self.listener = address if inherited else socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -146,7 +228,7 @@ class ServerChar(SocketChar):
             bound = self.listener.getsockname()
             self.address = f"tcp:{bound[0]}:{bound[1]}"
         self.listener.setblocking(False)
-        super().__init__(name, spec, loop, lock)
+        super().__init__(name, spec, loop, lock, tls)
         loop.add_fd(self.listener.fileno(), self._on_client)
 
     def _bind(self, name: str, family: int, address: Any) -> None:
@@ -157,7 +239,7 @@ class ServerChar(SocketChar):
         try:
             self.listener.bind(address)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _stale(address):
+            if error.errno != errno.EADDRINUSE or isinstance(address, bytes) or not _stale(address):
                 raise
             # Left behind by a program that died: nobody answers there.
             os.unlink(address)
@@ -207,9 +289,10 @@ class ClientChar(SocketChar):
     """Connects when it is created; that it works is part of opening, unless `reconnect` lets it come
     later."""
 
-    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
+    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> None:
         self.family, self.target, self.address = _address(name, spec, False)
         self.reconnect = float(spec.get("reconnect") or 0)
+        self.trying: socket.socket | None = None
         self.timer: Delay | None = None
         peer: socket.socket | None = None
         try:
@@ -217,7 +300,7 @@ class ClientChar(SocketChar):
         except OSError as error:
             if not self.reconnect:
                 raise _refusal(name, f"cannot connect to {self.address}", error) from None
-        super().__init__(name, spec, loop, lock)
+        super().__init__(name, spec, loop, lock, tls)
         if peer is not None:
             self.use(peer)
         else:
@@ -247,14 +330,40 @@ class ClientChar(SocketChar):
             self.timer = self.loop.call_later(self.reconnect, self._again)
 
     def _again(self) -> None:
-        try:
-            # On the main loop: short, for it holds up everything else.
-            self.use(self._connect(0.2))
-        except OSError:
+        """Begin to connect; the main loop goes on meanwhile."""
+        self._give_up()
+        if not isinstance(self.target, tuple | str | bytes):
+            return
+        self.trying = socket.socket(self.family, socket.SOCK_STREAM)
+        self.trying.setblocking(False)
+        if self.trying.connect_ex(self.target) in (0, errno.EINPROGRESS):
+            self.loop.add_fd(self.trying.fileno(), None, self._connected)
+            self.timer = self.loop.call_later(CONNECT_TIMEOUT, self._again)
+        else:
+            self._give_up()
             self._later()
+
+    def _connected(self) -> None:
+        peer, self.trying = self.trying, None
+        assert peer is not None
+        self.loop.remove_fd(peer.fileno())
+        if self.timer is not None:
+            self.timer.cancel()
+        if peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            peer.close()
+            self._later()
+        else:
+            self.use(peer)
+
+    def _give_up(self) -> None:
+        if self.trying is not None:
+            self.loop.remove_fd(self.trying.fileno())
+            self.trying.close()
+            self.trying = None
 
     def close(self) -> None:
         super().close()
+        self._give_up()
         if self.timer is not None:
             self.timer.cancel()
 

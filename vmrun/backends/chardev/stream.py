@@ -210,6 +210,8 @@ class StreamChar(HostChar):
         if data:
             with self.lock:
                 self.deliver(data)
+        if self.backlog:  # more came than the device has room for
+            self._deliver_backlog()
 
     def _on_hangup(self) -> None:
         """The peer went while the device has no room: keep what it sent, and be free for another."""

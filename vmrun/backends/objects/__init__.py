@@ -19,6 +19,7 @@ KINDS = {
     "memory-backend-ram": ("vmrun.backends.objects.memory", "RamMemory"),
     "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
     "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
+    "tls-creds-x509": ("vmrun.backends.objects.tls", "X509Creds"),
     "secret": ("vmrun.backends.objects.secret", "Secret"),
 }
 # the abstract types above them, in QOM's words
@@ -29,6 +30,7 @@ PARENTS = {
     "rng-builtin": "rng-backend",
     "rng-random": "rng-backend",
     "secret": "secret_common",
+    "tls-creds-x509": "tls-creds",
 }
 
 

@@ -71,6 +71,15 @@ def chardev(line: Line, option: Option) -> None:
     kind, id = str(given.pop("backend", "")), str(given.pop("id", ""))
     if not id:
         raise option.wrong("Parameter 'id' is missing")
+    if kind == "mux":
+        below = str(given.get("chardev", ""))
+        if not below:
+            raise option.wrong("chardev: mux: no chardev given")
+        if below not in line.chardevs:
+            raise option.wrong(f"mux: base chardev {below} not found", below)
+        line.chardevs[below]["mux"] = True
+        line.muxes[id] = below
+        return
     if kind not in _TYPES:
         raise option.wrong(f"'{kind}' is not a valid char driver name", kind)
     line.put(option, "chardevs", id, spec(line, option, kind, given))
@@ -84,7 +93,7 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             result["nodelay"] = not boolean(option, key, value)
         elif key in ("ipv4", "ipv6", "cols", "rows", "width", "height", "to"):
             line.no_equal(option, key, host=key != "to")
-        elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket"):
+        elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket", "udp", "serial", "tty"):
             if boolean(option, key, value) == (key == "mux"):
                 line.no_equal(option, key)
         elif kind == "udp" and (key, value) in (("localaddr", ""), ("localport", "0")):
@@ -245,6 +254,9 @@ def echr(line: Line, option: Option) -> None:
 
 def finish(line: Line) -> None:
     """The serial and parallel port and the monitor that QEMU has unless told otherwise."""
+    for user in (*line.devices, *line.monitors.values()):
+        if user.get("chardev") in line.muxes:
+            user["chardev"] = line.muxes[str(user["chardev"])]
     if line.has("nodefaults"):
         return
     drivers, screen = line.spoken_for(), not line.run.get("nographic")

@@ -1,0 +1,73 @@
+"""tls-creds-x509 and tls-creds-anon: what a TLS connection shows and trusts.
+
+The directory holds ca-cert.pem, server-cert.pem and server-key.pem, client-cert.pem and client-key.pem, as QEMU reads
+them. TLS itself is the standard library's.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.core.props import Prop, named
+from vmrun.core.userobject import UserObject
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+
+    from vmrun.core.platform import Platform
+
+
+class X509Creds(UserObject):
+    driver = "tls-creds-x509"
+
+    dir = Prop("str", doc="the directory of the files")
+    endpoint = Prop("enum", "client", "which end of a connection this is", choices=("client", "server"))
+    verify_peer = named("verify-peer", "bool", True, "the other end has to show a certificate of the authority")
+    priority = Prop("str", doc="GnuTLS's choice of ciphers; none but the default")
+    passwordid = Prop("str", doc="the secret that the key is encrypted with")
+    sanity_check = named("sanity-check", "bool", True, "look at the certificates at the start")
+
+    def complete(self, platform: Platform) -> None:
+        if not self.dir:
+            raise BuildError("Missing 'dir' property value")
+        if self.priority:
+            raise BuildError("vmrun has no GnuTLS, whose words 'priority' takes")
+        self.password: bytes | None = None
+        if self.passwordid:
+            secret = platform.user_object(self.passwordid)
+            self.password = bytes(secret.value)
+        self.made = self._make()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For wrap_socket or an SSLObject, on the side that `endpoint` says."""
+        return self.made
+
+    def _make(self) -> ssl.SSLContext:
+        import ssl
+
+        server = self.endpoint == "server"
+        found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        found.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not self.verify_peer:
+            found.check_hostname = False
+        found.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
+        authority = self._path("ca-cert.pem")
+        if not os.path.exists(authority):
+            raise BuildError(f"Unable to access credentials {authority}: No such file or directory")
+        try:
+            found.load_verify_locations(authority)
+            side = self.endpoint
+            certificate, key = self._path(f"{side}-cert.pem"), self._path(f"{side}-key.pem")
+            if os.path.exists(certificate):
+                found.load_cert_chain(certificate, key, self.password)
+            elif server:
+                raise BuildError(f"Unable to access credentials {certificate}: No such file or directory")
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise BuildError(f"the certificates in {self.dir} cannot be used: {error}") from None
+        return found
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.dir or "", name)
