@@ -13,6 +13,8 @@ from setuptools import Extension, find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 DATA = {"vmrun._data.machines": "machines", "vmrun._data.schema": "schema"}
+# Modules that need a library of the host's → (its name for the linker, a header of it).
+LIBRARIES = {"vmrun/backends/net/slirp.pyx": ("slirp", "slirp/libslirp.h")}
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -28,6 +30,13 @@ def expand_templates() -> None:
         text = Tempita.sub(template.read_text(encoding="utf-8"))
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             target.write_text(text, encoding="utf-8")
+
+
+def is_left_out(path: str) -> bool:
+    """Whether a module's library, or its header, is missing here: it is not built then; `vmrun doctor` says what is missing."""
+    header = LIBRARIES[path][1] if path in LIBRARIES else ""
+    places = ("/usr/include", "/usr/local/include", *os.environ.get("CPATH", "").split(":"))
+    return bool(header) and not any(os.path.exists(os.path.join(place or ".", header)) for place in places)
 
 
 def extensions() -> list[Extension]:
@@ -49,7 +58,10 @@ def extensions() -> list[Extension]:
                 extra += ["-fno-inline-functions-called-once", "-fno-inline-functions", "-fno-inline-small-functions"]
                 extra += ["--param=max-inline-insns-single=200"]
                 extra += ["--param=inline-min-speedup=1", "--param=inline-unit-growth=200"]
-            found.append(Extension(name, [path], extra_compile_args=extra))
+            if is_left_out(path):
+                continue
+            libraries = [LIBRARIES[path][0]] if path in LIBRARIES else []
+            found.append(Extension(name, [path], extra_compile_args=extra, libraries=libraries))
     return found
 
 

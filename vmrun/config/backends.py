@@ -90,10 +90,27 @@ def _typed(work: Work, kind: str, id: str, node: Node, types: dict[str, Any], in
         _ring(work, id, node, values, path)
     if kind == "chardev" and name == "socket":
         _socket(work, id, node, values, path)
+    if kind == "netdev" and name == "segment":
+        _segment(work, id, node, path)
     if len(work.problems) > before:
         work.idle_backends.add((kind, id))
     into[id] = {"type": name, **{key: value for key, value in values.items() if value is not None}}
     work.note(path, node.key_place)
+
+
+def _segment(work: Work, id: str, node: Node, path: str) -> None:
+    given = node.get("segment")
+    known = work.spec.get("segments")
+    names = list(known.value) if known is not None else []
+    if given is not None and given.value not in names:
+        work.wrong(
+            "VR0603",
+            f"netdev '{id}' names segment '{given.value}', which does not exist",
+            given.place,
+            f"{path}.segment",
+            nearest=work.near(str(given.value), names),
+            remedy=f"segments here: {', '.join(names)}" if names else f"add `segments: {{{given.value}: {{}}}}`",
+        )
 
 
 def _options(

@@ -6,6 +6,8 @@ Every clash is told once, at the device that comes later, with the other owner b
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from vmrun.config.wires import Wire
 from vmrun.config.work import Dev, Work
 from vmrun.errors import Place
@@ -19,17 +21,17 @@ DMA_CHANNELS = 8
 CASCADE_IRQ = 2
 CASCADE_DMA = 4
 MOST_OWN_LINES = 4  # of one device; one wired to more is the router of other devices' interrupts
-FIRST_MAC = 0x525400123456  # of cards without an address of their own, as QEMU counts
+MAC_PREFIX = 0x525400 << 24  # of cards without an address of their own
 
 
-def check(work: Work, wires: list[Wire]) -> None:
-    """Find every clash; give a MAC address to cards without one."""
+def check(work: Work, wires: list[Wire], name: str) -> None:
+    """Find every clash; give a MAC address to cards without one: one of the machine's `name` and the card's id."""
     active = [dev for dev in work.devices if not dev.idle or dev.planned]
     _ports(work, active)
     _irqs(work, active, wires)
     _dmas(work, active)
     _bootindexes(work, active)
-    _macs(work, active)
+    _macs(work, active, name)
 
 
 def _ports(work: Work, devices: list[Dev]) -> None:
@@ -221,7 +223,7 @@ def _bootindexes(work: Work, devices: list[Dev]) -> None:
             )
 
 
-def _macs(work: Work, devices: list[Dev]) -> None:
+def _macs(work: Work, devices: list[Dev], machine: str) -> None:
     owners: dict[str, tuple[Dev, str]] = {}
     waiting: list[tuple[Dev, str]] = []
     for dev in devices:
@@ -244,12 +246,12 @@ def _macs(work: Work, devices: list[Dev]) -> None:
                 )
             else:
                 owners[mac] = (dev, name)
-    number = FIRST_MAC
     for dev, name in sorted(waiting, key=lambda item: item[0].id):
-        while number.to_bytes(6, "big").hex(":") in owners:
-            number += 1
-        dev.props[name] = number.to_bytes(6, "big").hex(":")
-        owners[dev.props[name]] = (dev, name)
+        number = crc32(f"{machine}/{dev.id}".encode()) & 0xFFFFFF
+        while (mac := (MAC_PREFIX | number).to_bytes(6, "big").hex(":")) in owners:
+            number = (number + 1) & 0xFFFFFF
+        dev.props[name] = mac
+        owners[mac] = (dev, name)
 
 
 def _value(dev: Dev, claim: Any) -> int | None:

@@ -296,6 +296,17 @@ CODES: dict[str, tuple[str, str]] = {
         "more memory than the host has",
         "The host does not give the machine as much address space. Less `memory:`, or fewer limits (ulimit -v).",
     ),
+    "VR0640": (
+        "a network back end that this host does not have",
+        "A library, a program, a device file or a permission is missing; the remedy names it. `vmrun doctor` looks for all "
+        "of them.",
+    ),
+    "VR0641": ("an option of a network back end", "The option's value makes no sense; docs/network.md has them all."),
+    "VR0642": (
+        "a port that is not free",
+        "Somebody else on this host listens there, or it is below 1024 and for root. Port 0 takes a free one, which `vmrun "
+        "ps --json` tells.",
+    ),
     "VR0701": (
         "an impossible amount of memory",
         "At least 2 MiB, in steps of 4 KiB. A number without a unit means bytes.",
@@ -438,7 +449,7 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR1003": (
         "a network card without a MAC address of its own",
-        "It gets the next free one in the order of the ids, so that adding a card may change it.",
+        "It gets one made of the machine's name and the card's id, so that another name is another address.",
     ),
     "VR1004": (
         "a clock at the host's local time",

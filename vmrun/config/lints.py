@@ -85,7 +85,7 @@ def _device(machine: ResolvedMachine, device: dict[str, Any], say: Callable[[str
         if f"{path}.mac" not in machine.places:
             say(
                 "VR1003",
-                f"card '{id}' has no MAC address of its own: another card changes it",
+                f"card '{id}' has no MAC address of its own: another name of the machine changes it",
                 path,
                 f'write `mac: "{mac}"`',
             )

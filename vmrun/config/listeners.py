@@ -128,9 +128,10 @@ def _netdevs(work: Work) -> Iterator[_Claim]:
                 yield "fd", (netdev[key],), who, _at(work, path, key), f"{path}.{key}"
         for key in ("listen", "hostfwd"):
             node = work.spec.netdevs[id].get(key)
-            claim = _forward(node, key) if node is not None else None
-            if claim is not None:
-                yield *claim, who, _at(work, path, key), f"{path}.{key}"
+            for one in () if node is None else node.value if type(node.value) is list else (node,):
+                claim = _forward(one, key)
+                if claim is not None:
+                    yield *claim, who, one.place, f"{path}.{key}"
 
 
 def _forward(node: Node, key: str) -> tuple[str, tuple[Any, ...]] | None:

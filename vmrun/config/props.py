@@ -70,6 +70,11 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
                 "",
             )
         return mac, "", "", ""
+    if wanted == "strs":
+        values = [one.value for one in value] if type(value) is list else [value]
+        if any(type(one) is not str for one in values):
+            return None, "has something that is not text", "write each in quotes", ""
+        return values, "", "", ""
     if wanted == "usb-port" and type(value) is int and value > 0:
         return str(value), "", "", ""  # ports read as numbers but are paths: 1, 1.2
     choices = prop.get("choices")

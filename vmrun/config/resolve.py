@@ -125,7 +125,8 @@ def resolve(
     addresses.assign(work)
     plugs.check(work)
     wired = wires.expand(work)
-    clashes.check(work, wired)
+    given = spec.value("name")
+    clashes.check(work, wired, str(given) if given is not None else name)
     backends.resolve_backends(work)
     backends.check_references(work)
     backends.check_flash(work)
@@ -253,6 +254,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "drives": _sorted(work.drives),
         "chardevs": _sorted(work.chardevs),
         "netdevs": _sorted(work.netdevs),
+        **_segments(work),
         "monitors": _sorted({id: {"mode": "readline", **_plain(node)} for id, node in spec.monitors.items()}),
         **settings.viewers(work),
         "uuid": uuid.lower() if uuid else None,
@@ -263,6 +265,18 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
 def _removed(spec: MachineSpec) -> dict[str, list[str]]:
     given = spec.get("remove")
     return {"remove": sorted(str(node.value) for node in given.value)} if given is not None and given.value else {}
+
+
+def _segments(work: Work) -> dict[str, Any]:
+    """Name → the directory where its machines meet; of the user's own when none is said."""
+    given = work.spec.get("segments")
+    if given is None or not given.value:
+        return {}
+    found: dict[str, Any] = {}
+    for name, node in given.value.items():
+        dir = node.get("dir") if type(node.value) is dict else None
+        found[str(name)] = {"dir": backends.absolute(work, str(dir.value))} if dir is not None else {}
+    return {"segments": _sorted(found)}
 
 
 def _plain(node: Node) -> dict[str, Any]:

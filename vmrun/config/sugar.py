@@ -1,4 +1,4 @@
-"""The short forms (disks, serial, parallel, debugcon, display) written out as drives, chardevs and devices.
+"""The short forms (disks, serial, parallel, debugcon, display, nics) written out as drives, chardevs and devices.
 
 Each becomes exactly what a person would have written in full, and stands at the place of the short form.
 """
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PLANNED = {
     "spice": "the SPICE server",
     "include": "including QEMU's -readconfig files",
-    "nics": "a network card",
     "sound": "a sound card",
     "usb": "a USB controller",
 }
@@ -51,6 +50,7 @@ def expand(work: Work) -> list[DeviceSpec]:
         _ports(work, devices, key, driver, most)
     _debugcon(work, devices)
     _watchdog(work, devices)
+    _nics(work, devices)
     return devices
 
 
@@ -207,6 +207,32 @@ def _watchdog(work: Work, devices: list[DeviceSpec]) -> None:
     node = work.spec.get("watchdog")
     if node is not None and node.value != "none":
         devices.append(_device(node, "watchdog", str(node.value), {}, "watchdog"))
+
+
+def _nics(work: Work, devices: list[DeviceSpec]) -> None:
+    """A netdev's type (`user`), `segment:NAME`, the id of a netdev, or a card in full: what its netdev knows goes there."""
+    node = work.spec.get("nics")
+    for index, entry in enumerate(node.value if node is not None else ()):
+        path, name = f"nics[{index}]", f"net{index}"
+        given: dict[str, Node] = dict(entry.value) if type(entry.value) is dict else {"type": entry}
+        driver = given.pop("driver", None) or given.pop("model", None)
+        kind = given.pop("type", None) or entry.at("segment" if "segment" in given else "user")
+        if "netdev" not in given and (kind.value in work.spec.netdevs or ("netdev", str(kind.value)) in work.idle_backends):
+            given["netdev"] = kind
+        if "netdev" not in given and kind.value != "none":
+            word, colon, rest = str(kind.value).partition(":")
+            if colon and word == "segment":
+                kind = kind.at(word)
+                given.setdefault("segment", kind.at(rest))
+            known = {prop["name"] for prop in (work.catalogue.netdevs.get(str(kind.value)) or {"props": ()})["props"]}
+            netdev = {"type": kind, **{key: given.pop(key) for key in list(given) if key in known}}
+            made = _add_backend(work, "netdevs", f"hostnet{index}", entry.at(netdev), path)
+            if not made:
+                continue
+            given["netdev"] = entry.at(made)
+        model = str(driver.value) if driver is not None else str(work.machine_type.default("nic") or "e1000")
+        model = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}.get(model, model)
+        devices.append(_device(entry, name, model, given, path))
 
 
 def _chardev(work: Work, node: Node, id: str, path: str) -> str:

@@ -109,3 +109,29 @@ class Removable:
     def close_tray(self) -> bool:
         """Whether it closed now; the guest is told of the medium."""
         raise NotImplementedError
+
+
+class NetworkCard:
+    """Has a station address and a cable: `netdev` is the id of the host's side. The device lock is held."""
+
+    netdev: Any
+    address: bytes  # six bytes
+    tells_filters = False  # whether query-rx-filter knows it
+
+    def set_link(self, up: bool) -> None:
+        """The cable is plugged in or pulled."""
+        raise NotImplementedError
+
+    def filters(self) -> dict[str, Any]:
+        """What it receives, of cards with `tells_filters`: promiscuous, unicast and multicast (none, normal, all), broadcast,
+        unicasts and multicasts (lists of six bytes), their overflows, vlans (numbers; None: all).
+        """
+        raise NotImplementedError
+
+    def announce(self) -> bool:
+        """Ask the guest to announce itself. False: it cannot be asked, so that somebody else does it."""
+        return False
+
+    def current_address(self) -> bytes:
+        """The address that the guest has given it."""
+        return self.address

@@ -101,6 +101,9 @@ class Platform(Protocol):
     def let_go(self, device: Device) -> None:
         """The guest let go of a device that it was asked for: take it out of the machine."""
 
+    def filters_changed(self, device: Any) -> None:
+        """What a network card receives is another now."""
+
     def tray_moved(self, device: Any, opened: bool) -> None:
         """The guest has moved a drive's tray; any thread, the device lock is held."""
 

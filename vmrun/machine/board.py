@@ -84,6 +84,7 @@ class Board:
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
+        self.filters_changed: Callable[[Any], object] = lambda device: None  # the machine's: vmrun.machine.network
         self.tray_moved: Callable[[Any, bool], None] = lambda device, opened: None  # the machine's: vmrun.machine.media
 
     def use_clock(self, clock: Any) -> None:

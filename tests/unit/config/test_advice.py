@@ -53,9 +53,9 @@ def test_an_alias_of_the_newest_type_gets_advice() -> None:
 def test_advice_stands_at_its_line_and_says_what_to_write() -> None:
     (problem,) = advice(HEAD + "devices:\n  - {id: net0, driver: rtl8139, addr: 05.0}\n")
     assert problem.text().removeprefix("<text>.yaml:") == (
-        "4:5: warning VR1003: card 'net0' has no MAC address of its own: another card changes it\n"
+        "4:5: warning VR1003: card 'net0' has no MAC address of its own: another name of the machine changes it\n"
         "    at devices.net0\n"
-        '    write `mac: "52:54:00:12:34:56"`'
+        '    write `mac: "52:54:00:f3:d1:0f"`'
     )
 
 

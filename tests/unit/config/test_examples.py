@@ -51,7 +51,6 @@ def test_desktop_names_exactly_what_is_to_come_each_with_its_line(catalogue: Cat
         )
     assert told == [
         ("VR0801", "'qxl-vga'", "qxl-vga:"),
-        ("VR0803", "netdev type 'tap'", "tap"),
         ("VR0802", "chardev type 'spicevmc'", "spicevmc"),
         ("VR0802", "chardev type 'spicevmc'", "spicevmc"),
         ("VR0802", "chardev type 'spicevmc'", "spicevmc"),

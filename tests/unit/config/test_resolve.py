@@ -257,13 +257,15 @@ def test_serial_none_leaves_a_port_out(resolve: Resolve) -> None:
     assert device(machine, "serial1")["props"]["iobase"] == 0x2F8
 
 
-def test_mac_addresses_are_given_by_id_around_those_taken(resolve: Resolve) -> None:
-    machine = resolve(
-        "devices:\n  - {id: b, driver: test-nic}\n  - {id: a, driver: test-nic}\n"
-        "  - {id: c, driver: test-nic, mac: 52:54:00:12:34:57}\n"
-    )
-    macs = [device(machine, name)["props"]["mac"] for name in "abc"]
-    assert macs == ["52:54:00:12:34:56", "52:54:00:12:34:58", "52:54:00:12:34:57"]
+def test_mac_addresses_are_of_the_machines_name_and_the_cards_id(resolve: Resolve) -> None:
+    cards = "devices:\n  - {id: b, driver: test-nic}\n  - {id: a, driver: test-nic}\n"
+    machine, other = resolve(cards), resolve("name: other\n" + cards)
+    macs = [device(one, name)["props"]["mac"] for one in (machine, other) for name in "ab"]
+    assert len(set(macs)) == 4 and all(mac.startswith("52:54:00:") for mac in macs)
+    more = resolve(cards + "  - {id: 0, driver: test-nic}\n".replace("0,", "z0,"))
+    assert device(more, "a")["props"]["mac"] == macs[0]
+    taken = resolve(cards + f"  - {{id: c, driver: test-nic, mac: {macs[0]}}}\n")
+    assert device(taken, "a")["props"]["mac"] not in macs
 
 
 def test_devices_without_ids_are_named_by_driver(resolve: Resolve) -> None:
@@ -442,10 +444,8 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
     [
         ("devices:\n  - {driver: usb-ehci}\n", "VR0801", "m.yaml:4:14"),
         ("chardevs: {c: {type: spicevmc, name: x}}\n", "VR0802", "m.yaml:3:22"),
-        ("netdevs: {n: {type: user}}\n", "VR0803", "m.yaml:3:21"),
         ("disks: [a.vmdk]\n", "VR0804", "m.yaml:3:9"),
         ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
-        ("nics: [user]\n", "VR0805", "m.yaml:3:1"),
         ("spice: {port: 5900}\n", "VR0805", "m.yaml:3:1"),
         ("include: [x.cfg]\n", "VR0805", "m.yaml:3:1"),
         ("display: qxl\n", "VR0801", "m.yaml:3:10"),

@@ -115,6 +115,34 @@ cdef int net_checksum(u8 *frame, u32 length, const NetHeader *header) noexcept n
     return 0
 
 
+cdef int net_whole(u8 *frame, u32 length) noexcept nogil:
+    """The checksum of a TCP or UDP packet that is passed on uncut, however long it is. -1: it is no such packet."""
+    cdef u32 ip = ETHERNET, transport, protocol, sum, place, end
+    cdef bint six
+    if length < ETHERNET + 20:
+        return -1
+    six = get16(frame + 12) == 0x86DD
+    if six:
+        transport, protocol = ip + 40, frame[ip + 6]
+        end = ip + 40 + get16(frame + ip + 4)
+    elif get16(frame + 12) == 0x0800:
+        transport, protocol = ip + 4 * (frame[ip] & 15), frame[ip + 9]
+        end = ip + get16(frame + ip + 2)
+    else:
+        return -1
+    place = transport + (16 if protocol == TCP else 6)
+    if protocol != TCP and protocol != UDP or end > length or place + 2 > end:
+        return -1
+    put16(frame + place, 0)
+    sum = folded(
+        net_sum(frame + ip + (8 if six else 12), 32 if six else 8)
+        + protocol + (end - transport) + net_sum(frame + transport, end - transport)
+    )
+    sum = ~sum & 0xFFFF
+    put16(frame + place, sum if sum or protocol == TCP else 0xFFFF)
+    return 0
+
+
 cdef int cut_begin(Cut *cut, u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
     """Find the headers of a frame that is to be cut. -1: it is not what its header says.
 

@@ -43,6 +43,9 @@ cdef class VirtQueue:
     cdef int pop_split(self, Chain *chain) noexcept nogil
     cdef int pop_packed(self, Chain *chain) noexcept nogil
     cdef void push(self, Chain *chain, u32 written) noexcept nogil
+    cdef void push_many(self, Chain *chains, u32 *written, u32 count) noexcept nogil
+    cdef void mark_used(self, u32 place, bint wrap, Chain *chain, u32 written) noexcept nogil
+    cdef void pop_back(self, Chain *chain) noexcept nogil
     cdef bint should_notify(self) noexcept nogil
     cdef bint needs(self, u16 event, u16 old) noexcept nogil
     cdef int gather(self, Chain *chain, bint to_memory, u64 skip, u64 drop, Scatter scatter) noexcept nogil

@@ -234,6 +234,65 @@ cdef class VirtQueue:
             self.used_wrap = not self.used_wrap
             self.signalled_valid = False
 
+    cdef void push_many(self, Chain *chains, u32 *written, u32 count) noexcept nogil:
+        """Several at once: the driver sees all of them or none (the buffers of one frame)."""
+        cdef u32 element[2]
+        cdef u32 n, place, first
+        cdef bint wrap, first_wrap
+        if count == 1:
+            self.push(chains, written[0])
+            return
+        self.in_flight -= min(self.in_flight, count)
+        if self.broken or not self.ready or not count:
+            return
+        if not self.packed:
+            for n in range(count):
+                element[0], element[1] = chains[n].id, written[n]
+                self.dma.write_from(
+                    self.used + 4 + 8 * <u64>(<u16>(self.used_idx + n) % self.size), <const u8 *>element, 8
+                )
+            ring_fence()
+            if <u16>(self.signalled - self.used_idx - 1) < count:
+                self.signalled_valid = False
+            self.used_idx += <u16>count
+            self.dma.write_from(self.used + 2, <const u8 *>&self.used_idx, 2)
+            return
+        first, first_wrap = self.used_idx, self.used_wrap
+        place, wrap = first, first_wrap
+        for n in range(count):
+            if n:
+                self.mark_used(place, wrap, &chains[n], written[n])
+            place += chains[n].slots
+            if place >= self.size:
+                place -= self.size
+                wrap = not wrap
+                self.signalled_valid = False
+        self.used_idx, self.used_wrap = <u16>place, wrap
+        ring_fence()
+        self.mark_used(first, first_wrap, chains, written[0])
+
+    cdef void mark_used(self, u32 place, bint wrap, Chain *chain, u32 written) noexcept nogil:
+        """A packed descriptor becomes a used one."""
+        cdef u32 element[2]
+        cdef u16 flags = (AVAILABLE | USED) if wrap else 0
+        element[0], element[1] = written, chain.id
+        self.dma.write_from(self.desc + 16 * <u64>place + 8, <const u8 *>element, 6)
+        ring_fence()
+        if written:
+            flags |= DESC_WRITE
+        self.dma.write_from(self.desc + 16 * <u64>place + 14, <const u8 *>&flags, 2)
+
+    cdef void pop_back(self, Chain *chain) noexcept nogil:
+        """The request that was popped last was not taken: it comes again."""
+        self.in_flight -= min(self.in_flight, <u32>1)
+        if not self.packed:
+            self.last_avail -= 1
+            return
+        if self.last_avail < chain.slots:
+            self.last_avail += self.size
+            self.avail_wrap = not self.avail_wrap
+        self.last_avail -= chain.slots
+
     cdef bint needs(self, u16 event, u16 old) noexcept nogil:
         """Whether `event` lies in what was used since `old`."""
         return <u16>(self.used_idx - event - 1) < <u16>(self.used_idx - old)

@@ -71,7 +71,7 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
     work = Work(spec, machine_type, load_catalogue(), directory, problems)
     made = [plain(device.node) for device in expand(work)]
-    short = ("disks", "serial", "parallel", "debugcon", "pflash", "floppies")
+    short = ("disks", "serial", "parallel", "debugcon", "pflash", "floppies", "nics")
     document = {key: plain(node) for key, node in content.items() if key not in short}
     document.setdefault("accel", machine_type.default("accel") or ["kvm", "soft"])  # QEMU's own default is another
     for section in ("drives", "chardevs", "netdevs"):
@@ -130,8 +130,7 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         rest = {key: _bytes(value) if key == "size" else value for key, value in chardev.items() if key != "type"}
         words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]
     for id, netdev in document.get("netdevs", {}).items():
-        rest = {key: value for key, value in netdev.items() if key != "type"}
-        words += ["-netdev", join([("id", id), *rest.items()], str(netdev["type"]))]
+        words += ["-netdev", join([("id", id), *_netdev(netdev)], str(netdev["type"]))]
     for device in document.get("devices", []):
         if device["driver"] != FLASH:
             words += ["-device", _device(device)]
@@ -147,6 +146,23 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
     return words, problems
+
+
+def _netdev(netdev: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The options as QEMU writes them: each entry of a list by itself, the parts of an address with dots."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in netdev.items():
+        if key in ("type", "capture"):
+            continue
+        kind, colon, rest = str(value).partition(":")
+        if key in ("addr", "local", "remote") and colon:
+            pairs.append((f"{key}.type", kind))
+            host, _, port = rest.rpartition(":")
+            named = {"inet": [("host", host), ("port", port)], "unix": [("path", rest)]}.get(kind, [("str", rest)])
+            pairs += [(f"{key}.{name}", text) for name, text in named]
+        else:
+            pairs += [(key, one) for one in (value if isinstance(value, list) else [value])]
+    return pairs
 
 
 def _numa(document: dict[str, Any]) -> list[str]:

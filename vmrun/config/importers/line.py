@@ -129,6 +129,7 @@ def parse_options(options: list[Option], defaults: bool) -> Parsed:
 def _document(line: Line) -> dict[str, Any]:
     texts = [text for _, text in line.early]
     devices = [device for device, _ in line.early] + line.devices
+    netopts.count_macs(devices, line.has_mac)
     line.texts = texts + line.texts
     line.run.pop("places", None)
     order = (

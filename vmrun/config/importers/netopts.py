@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import Option, number, settings
+from vmrun.config.importers.qemuopts import Option, number, settings, split
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.core.values import PCI_NICS
 
@@ -31,23 +31,71 @@ _KNOWN = (*PCI_NICS, "ne2k_isa", "tulip", "usb-net", "igb")
 _NIC = {"macaddr": "mac", "mac": "mac", "addr": "addr", "vectors": "vectors"}
 
 
+_LISTS = ("hostfwd", "guestfwd", "dnssearch")  # options that may come more than once
+_ADDRESSES = ("addr", "local", "remote")  # of stream and dgram, whose parts QEMU writes with dots
+_FIRST_MAC = 0x525400123456
+
+
+def _read(option: Option, json: bool = False) -> dict[str, Any]:
+    """The settings, lists whole and addresses in one word."""
+    given = settings(option, "type", json=json)
+    text = option.value or ""
+    for key in _LISTS:
+        if text.startswith("{"):
+            rows = [name for name in given if name.startswith(f"{key}.")]
+            values = [str(given.pop(name)) for name in sorted(rows, key=lambda name: int(name.split(".")[1]))]
+        else:
+            values = [part[len(key) + 1 :] for part in split(text) if part.startswith(f"{key}=")]
+        if values:
+            given[key] = values[0] if len(values) == 1 else values
+    for key in _ADDRESSES:
+        parts = {name.partition(".")[2]: str(given.pop(name)) for name in list(given) if name.startswith(f"{key}.")}
+        if parts:
+            kind = parts.get("type", "")
+            where = {"unix": "path", "fd": "str"}.get(kind)
+            if kind == "inet":
+                given[key] = f"inet:{parts.get('host', '')}:{parts.get('port', '')}"
+            elif where is not None:
+                given[key] = f"{kind}:{parts.get(where, '')}"
+            else:
+                raise option.wrong(f"Parameter '{key}.type' does not accept value '{kind}'", kind)
+    return given
+
+
+def count_macs(devices: list[dict[str, Any]], has_mac: Any) -> None:
+    """Cards without an address get those that QEMU gives, counting from 52:54:00:12:34:56."""
+    taken = {str(device.get("mac", "")).lower().replace("-", ":") for device in devices}
+    number = _FIRST_MAC
+    for device in devices:
+        if "mac" in device or not has_mac(str(device["driver"])):
+            continue
+        while (mac := number.to_bytes(6, "big").hex(":")) in taken:
+            number += 1
+        device["mac"] = mac
+        taken.add(mac)
+
+
 def netdev(line: Line, option: Option) -> None:
-    given = settings(option, "type", json=True)
+    given = _read(option, json=True)
     kind, id = str(given.pop("type", "")), str(given.pop("id", ""))
     if kind not in _TYPES:
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
     if not id:
         raise option.wrong("Parameter 'id' is missing")
-    line.put(option, "netdevs", id, _spec(kind, given))
+    line.put(option, "netdevs", id, _spec(kind, given, line))
 
 
-def _spec(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    return {"type": kind, **{key: guess(value) for key, value in given.items()}}
+def _spec(kind: str, given: dict[str, Any], line: Line | None = None) -> dict[str, Any]:
+    """The netdev as a machine file has it: what is text stays text, whatever it looks like."""
+    rows = line.catalogue.netdevs.get(kind, {}).get("props", ()) if line is not None else ()
+    types = {row["name"]: row["type"] for row in rows}
+    text = ("str", "strs", "path")
+    return {"type": kind, **{key: value if types.get(key) in text else guess(value) for key, value in given.items()}}
 
 
 def net(line: Line, option: Option) -> None:
     """Gathered by VLAN, joined in finish()."""
-    given = settings(option, "type")
+    given = _read(option)
     kind = str(given.pop("type", ""))
     if kind == "none":
         return
@@ -60,7 +108,7 @@ def net(line: Line, option: Option) -> None:
 
 
 def nic(line: Line, option: Option) -> None:
-    given = settings(option, "type")
+    given = _read(option)
     kind = str(given.pop("type", ""))
     if kind == "none":
         return
@@ -68,7 +116,7 @@ def nic(line: Line, option: Option) -> None:
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
     card = {key: given.pop(key) for key in ("model", *_NIC) if key in given}
     id = str(given.pop("id", "") or _fresh(line, kind))
-    _card(line, option, card, line.put(option, "netdevs", id, _spec(kind, given)))
+    _card(line, option, card, line.put(option, "netdevs", id, _spec(kind, given, line)))
 
 
 def _fresh(line: Line, kind: str) -> str:
@@ -109,7 +157,7 @@ def finish(line: Line) -> None:
             elif place < len(backends):
                 source, kind, more = backends[place]
                 id = str(more.pop("id", "") or more.pop("name", "") or _fresh(line, kind))
-                peer = line.put(source, "netdevs", id, _spec(kind, more))
+                peer = line.put(source, "netdevs", id, _spec(kind, more, line))
             if role == "nic":
                 _card(line, option, given, peer)
             elif peer:

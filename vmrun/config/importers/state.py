@@ -90,6 +90,11 @@ class Line:
         self.lost.append((option, part))
         self.warn(option, f"{what} no equal in a machine file", part)
 
+    def has_mac(self, driver: str) -> bool:
+        """Whether devices of that driver are network cards."""
+        entry: Driver | None = self.catalogue.driver(driver)
+        return entry is not None and "mac" in entry.props
+
     def drivers(self) -> set[str]:
         return {str(device["driver"]) for device in self.devices} | {str(entry["driver"]) for entry, _ in self.early}
 

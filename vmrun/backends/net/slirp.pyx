@@ -1,0 +1,544 @@
+"""libslirp: a network stack inside vmrun, which turns a card's frames into the host's sockets and back.
+
+Ref: libslirp.h of libslirp 4.7 (configuration version 1 and up).
+
+The stack has a thread of its own, without the GIL. What the card sends is copied into a buffer under a small mutex (`put`, on
+a processor's thread, device lock held); the thread takes the buffer, feeds the stack with the stack's mutex held, and then
+delivers what came out with the device lock held, never both at once. Two buffers each way, bounded: a card that sends more
+than the stack has taken is told to wait; what comes for a card that has no room waits as with every back end.
+
+Locks, in this order: device lock, the stack's mutex, the mutex of the buffer.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+import _thread
+
+from accel.api cimport DeviceLock, Notifier, i64, pthread_mutex_t, u8, u32, u64
+from accel.dma cimport IoVec
+from vmrun.backends.net.base cimport HostNet
+from vmrun.backends.net.offload cimport net_needs, net_whole
+from vmrun.backends.protocols cimport NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NetHeader
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+    enum:
+        POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        uint32_t s_addr
+    struct in6_addr:
+        uint8_t s6_addr[16]
+
+cdef extern from "<slirp/libslirp.h>" nogil:
+    ctypedef struct SlirpStack "Slirp":
+        pass
+    enum:
+        SLIRP_POLL_IN, SLIRP_POLL_OUT, SLIRP_POLL_PRI, SLIRP_POLL_ERR, SLIRP_POLL_HUP
+    ctypedef void (*SlirpTimerCb)(void *) noexcept
+    struct SlirpCb:
+        ssize_t (*send_packet)(const void *, size_t, void *) noexcept
+        void (*guest_error)(const char *, void *) noexcept
+        i64 (*clock_get_ns)(void *) noexcept
+        void *(*timer_new)(SlirpTimerCb, void *, void *) noexcept
+        void (*timer_free)(void *, void *) noexcept
+        void (*timer_mod)(void *, i64, void *) noexcept
+        void (*register_poll_fd)(int, void *) noexcept
+        void (*unregister_poll_fd)(int, void *) noexcept
+        void (*notify)(void *) noexcept
+    struct SlirpConfig:
+        uint32_t version
+        int restricted
+        bint in_enabled
+        in_addr vnetwork
+        in_addr vnetmask
+        in_addr vhost
+        bint in6_enabled
+        in6_addr vprefix_addr6
+        uint8_t vprefix_len
+        in6_addr vhost6
+        const char *vhostname
+        const char *tftp_server_name
+        const char *tftp_path
+        const char *bootfile
+        in_addr vdhcp_start
+        in_addr vnameserver
+        in6_addr vnameserver6
+        const char **vdnssearch
+        const char *vdomainname
+    SlirpStack *slirp_new(const SlirpConfig *, const SlirpCb *, void *)
+    void slirp_cleanup(SlirpStack *)
+    void slirp_pollfds_fill(SlirpStack *, uint32_t *, int (*)(int, int, void *) noexcept, void *)
+    void slirp_pollfds_poll(SlirpStack *, int, int (*)(int, void *) noexcept, void *)
+    void slirp_input(SlirpStack *, const uint8_t *, int)
+    int slirp_add_hostfwd(SlirpStack *, int, in_addr, int, in_addr, int)
+    int slirp_remove_hostfwd(SlirpStack *, int, in_addr, int)
+    int slirp_add_exec(SlirpStack *, const char *, in_addr *, int)
+    int slirp_add_unix(SlirpStack *, const char *, in_addr *, int)
+    char *slirp_connection_info(SlirpStack *)
+    const char *slirp_version_string()
+
+cdef enum:
+    BUFFER = 1 << 20            # bytes that wait for the stack; more blocks the card
+    SLACK = 1 << 19             # of a buffer, for what is sent although it is full
+    OUT_MOST = 1 << 22          # bytes that the stack makes at once; more is lost, and TCP sends it again
+    FIRST_OUT = 1 << 18
+    MOST_TIMERS = 4
+    LONG_WAIT = 0xFFFFFFFF
+
+ctypedef struct StackTimer:
+    SlirpTimerCb callback
+    void *opaque
+    i64 expire                  # ms of the monotonic clock, -1: not set
+    bint used
+
+
+cdef i64 monotonic() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <i64>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef ssize_t on_packet(const void *data, size_t length, void *opaque) noexcept nogil:
+    call_out(opaque, <const u8 *>data, length)
+    return <ssize_t>length
+
+
+cdef void on_error(const char *message, void *opaque) noexcept nogil:
+    pass
+
+
+cdef i64 on_clock(void *opaque) noexcept nogil:
+    return monotonic()
+
+
+cdef void *on_timer_new(SlirpTimerCb callback, void *of, void *opaque) noexcept nogil:
+    return call_timer(opaque, callback, of)
+
+
+cdef void on_timer_free(void *timer, void *opaque) noexcept nogil:
+    if timer != NULL:
+        (<StackTimer *>timer).used = False
+
+
+cdef void on_timer_mod(void *timer, i64 expire, void *opaque) noexcept nogil:
+    if timer != NULL:
+        (<StackTimer *>timer).expire = expire
+
+
+cdef void on_fd(int fd, void *opaque) noexcept nogil:
+    pass
+
+
+cdef void on_notify(void *opaque) noexcept nogil:
+    call_wake(opaque)
+
+
+cdef int on_add_poll(int fd, int events, void *opaque) noexcept nogil:
+    return call_add_poll(opaque, fd, events)
+
+
+cdef int on_revents(int index, void *opaque) noexcept nogil:
+    return call_revents(opaque, index)
+
+
+cdef void _out(StackNet net, const u8 *data, u64 length) noexcept nogil:
+    net.came_out(data, length)
+
+
+cdef void *_timer(StackNet net, SlirpTimerCb callback, void *opaque) noexcept nogil:
+    return net.new_timer(callback, opaque)
+
+
+cdef void _wake(StackNet net) noexcept nogil:
+    net.notifier.signal()
+
+
+cdef int _add_poll(StackNet net, int fd, int events) noexcept nogil:
+    return net.add_poll(fd, events)
+
+
+cdef int _revents(StackNet net, int index) noexcept nogil:
+    return net.revents(index)
+
+
+ctypedef void (*out_fn)(void *, const u8 *, u64) noexcept nogil
+ctypedef void *(*timer_fn)(void *, SlirpTimerCb, void *) noexcept nogil
+ctypedef void (*wake_fn)(void *) noexcept nogil
+ctypedef int (*add_poll_fn)(void *, int, int) noexcept nogil
+ctypedef int (*revents_fn)(void *, int) noexcept nogil
+cdef out_fn call_out = <out_fn>_out
+cdef timer_fn call_timer = <timer_fn>_timer
+cdef wake_fn call_wake = <wake_fn>_wake
+cdef add_poll_fn call_add_poll = <add_poll_fn>_add_poll
+cdef revents_fn call_revents = <revents_fn>_revents
+
+cdef SlirpCb callbacks
+memset(&callbacks, 0, sizeof(SlirpCb))
+callbacks.send_packet = on_packet
+callbacks.guest_error = on_error
+callbacks.clock_get_ns = on_clock
+callbacks.timer_new = on_timer_new
+callbacks.timer_free = on_timer_free
+callbacks.timer_mod = on_timer_mod
+callbacks.register_poll_fd = on_fd
+callbacks.unregister_poll_fd = on_fd
+callbacks.notify = on_notify
+
+
+def version():
+    return (<bytes>slirp_version_string()).decode()
+
+
+cdef in_addr address4(bytes packed):
+    cdef in_addr address
+    memcpy(&address, <const char *>packed, 4)
+    return address
+
+
+cdef class StackNet(HostNet):
+    """`settings`: what vmrun.backends.net.user has worked out, addresses as packed bytes."""
+
+    cdef SlirpStack *stack
+    cdef pthread_mutex_t mutex, buffer_mutex
+    cdef DeviceLock lock
+    cdef Notifier notifier
+    cdef u8 *buffers[2]         # from the card: [u32 length][frame]…
+    cdef u64 filled             # bytes in buffers[0]
+    cdef u8 *out                # from the stack: likewise
+    cdef u64 out_filled, out_room
+    cdef readonly u64 lost      # frames that the stack made and nobody could keep
+    cdef pollfd *polls
+    cdef u32 poll_count, poll_room
+    cdef StackTimer timers[MOST_TIMERS]
+    cdef bint stopping
+    cdef object over            # held while the thread runs
+    cdef list kept              # memory that the stack points to
+    cdef public dict settings
+    cdef public list forwards   # (protocol, host address, host port, guest address, guest port)
+
+    def __cinit__(self, *args, **kwargs):
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_mutex_init(&self.buffer_mutex, NULL)
+        self.forwards = []
+        self.kept = []
+
+    def __init__(self, DeviceLock lock, dict settings):
+        cdef SlirpConfig config
+        cdef const char **names
+        cdef u32 n
+        self.lock, self.settings = lock, settings
+        self.notifier = Notifier()
+        self.can = NET_CAN_CSUM | NET_CAN_TSO4 | NET_CAN_TSO6 | NET_CAN_ECN
+        self.buffers[0] = <u8 *>calloc(1, BUFFER + SLACK)
+        self.buffers[1] = <u8 *>calloc(1, BUFFER + SLACK)
+        if self.buffers[0] == NULL or self.buffers[1] == NULL:
+            raise MemoryError
+        memset(&config, 0, sizeof(SlirpConfig))
+        config.version = 1
+        config.restricted = settings["restrict"]
+        config.in_enabled = settings["ipv4"]
+        config.vnetwork, config.vnetmask = address4(settings["net"]), address4(settings["mask"])
+        config.vhost, config.vdhcp_start = address4(settings["host"]), address4(settings["dhcpstart"])
+        config.vnameserver = address4(settings["dns"])
+        config.in6_enabled = settings["ipv6"]
+        config.vprefix_len = settings["prefix-length"]
+        memcpy(&config.vprefix_addr6, <const char *>(<bytes>settings["prefix"]), 16)
+        memcpy(&config.vhost6, <const char *>(<bytes>settings["host6"]), 16)
+        memcpy(&config.vnameserver6, <const char *>(<bytes>settings["dns6"]), 16)
+        config.vhostname = self._text("hostname")
+        config.tftp_server_name = self._text("tftp-server-name")
+        config.tftp_path = self._text("tftp")
+        config.bootfile = self._text("bootfile")
+        config.vdomainname = self._text("domainname")
+        search = [name.encode() for name in settings["dnssearch"]]
+        if search:
+            room = bytearray(8 * (len(search) + 1))
+            names = <const char **><char *>room
+            for n, name in enumerate(search):
+                names[n] = <const char *><bytes>name
+            self.kept += [room, search]
+            config.vdnssearch = names
+        self.stack = slirp_new(&config, &callbacks, <void *>self)
+        if self.stack == NULL:
+            raise ValueError("libslirp takes no such addresses")
+
+    cdef const char *_text(self, name) except? NULL:
+        value = self.settings.get(name)
+        if value is None:
+            return NULL
+        data = value.encode()
+        self.kept.append(data)
+        return <const char *>(<bytes>data)
+
+    def __dealloc__(self):
+        if self.stack != NULL:
+            slirp_cleanup(self.stack)
+        free(self.buffers[0])
+        free(self.buffers[1])
+        free(self.out)
+        free(self.polls)
+        pthread_mutex_destroy(&self.mutex)
+        pthread_mutex_destroy(&self.buffer_mutex)
+
+    # --- the card's side, with the device lock --------------------------------------------------------------
+
+    cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
+        cdef u8 *at
+        cdef u32 n
+        cdef bint first
+        pthread_mutex_lock(&self.buffer_mutex)
+        if self.filled + total + 4 > BUFFER + SLACK:
+            self.dropped += 1
+            pthread_mutex_unlock(&self.buffer_mutex)
+            return
+        first = self.filled == 0
+        at = self.buffers[0] + self.filled
+        (<u32 *>at)[0] = <u32>total
+        at += 4
+        for n in range(count):
+            memcpy(at, pieces[n].base, pieces[n].length)
+            at += pieces[n].length
+        if net_needs(header):
+            net_whole(at - total, <u32>total)
+        self.filled += (total + 4 + 3) & ~<u64>3
+        self.blocked = self.filled > BUFFER
+        pthread_mutex_unlock(&self.buffer_mutex)
+        if first:
+            self.notifier.signal()
+
+    # --- the stack's side, with its mutex ---------------------------------------------------------------------
+
+    cdef void came_out(self, const u8 *data, u64 length) noexcept nogil:
+        cdef u64 room = self.out_room if self.out_room else <u64>FIRST_OUT
+        cdef u64 wanted = self.out_filled + ((length + 4 + 3) & ~<u64>3)
+        cdef u8 *grown
+        if wanted > OUT_MOST:
+            self.lost += 1
+            return
+        while room < wanted:
+            room *= 2
+        if room != self.out_room:
+            grown = <u8 *>realloc(self.out, room)
+            if grown == NULL:
+                self.lost += 1
+                return
+            self.out, self.out_room = grown, room
+        (<u32 *>(self.out + self.out_filled))[0] = <u32>length
+        memcpy(self.out + self.out_filled + 4, data, length)
+        self.out_filled = wanted
+
+    cdef void *new_timer(self, SlirpTimerCb callback, void *opaque) noexcept nogil:
+        cdef u32 n
+        for n in range(MOST_TIMERS):
+            if not self.timers[n].used:
+                self.timers[n].used, self.timers[n].expire = True, -1
+                self.timers[n].callback, self.timers[n].opaque = callback, opaque
+                return &self.timers[n]
+        return NULL
+
+    cdef int add_poll(self, int fd, int events) noexcept nogil:
+        cdef pollfd *grown
+        cdef short wanted = 0
+        if self.poll_count == self.poll_room:
+            grown = <pollfd *>realloc(self.polls, (self.poll_room * 2 + 16) * sizeof(pollfd))
+            if grown == NULL:
+                return -1
+            self.polls, self.poll_room = grown, self.poll_room * 2 + 16
+        if events & SLIRP_POLL_IN:
+            wanted |= POLLIN
+        if events & SLIRP_POLL_OUT:
+            wanted |= POLLOUT
+        if events & SLIRP_POLL_PRI:
+            wanted |= POLLPRI
+        if events & SLIRP_POLL_ERR:
+            wanted |= POLLERR
+        if events & SLIRP_POLL_HUP:
+            wanted |= POLLHUP
+        self.polls[self.poll_count].fd = fd
+        self.polls[self.poll_count].events, self.polls[self.poll_count].revents = wanted, 0
+        self.poll_count += 1
+        return <int>self.poll_count - 1
+
+    cdef int revents(self, int index) noexcept nogil:
+        cdef int found = 0, had
+        if index < 0 or index >= <int>self.poll_count:
+            return 0
+        had = self.polls[index].revents
+        if had & POLLIN:
+            found |= SLIRP_POLL_IN
+        if had & POLLOUT:
+            found |= SLIRP_POLL_OUT
+        if had & POLLPRI:
+            found |= SLIRP_POLL_PRI
+        if had & POLLERR:
+            found |= SLIRP_POLL_ERR
+        if had & POLLHUP:
+            found |= SLIRP_POLL_HUP
+        return found
+
+    cdef void run_timers(self, u32 *timeout) noexcept nogil:
+        cdef i64 now = monotonic() // 1000000, left
+        cdef u32 n
+        for n in range(MOST_TIMERS):
+            if self.timers[n].used and self.timers[n].expire >= 0:
+                if self.timers[n].expire <= now:
+                    self.timers[n].expire = -1
+                    self.timers[n].callback(self.timers[n].opaque)
+                if self.timers[n].expire >= 0:
+                    left = max(self.timers[n].expire - now, <i64>0)
+                    if left < timeout[0]:
+                        timeout[0] = <u32>left
+
+    cdef void feed(self) noexcept nogil:
+        """Give the stack what the card sent."""
+        cdef u8 *at
+        cdef u8 *end
+        cdef bint was_blocked
+        pthread_mutex_lock(&self.buffer_mutex)
+        at, self.buffers[0], self.buffers[1] = self.buffers[0], self.buffers[1], self.buffers[0]
+        end = at + self.filled
+        was_blocked = self.blocked
+        self.filled = 0
+        pthread_mutex_unlock(&self.buffer_mutex)
+        if at == end:
+            return
+        pthread_mutex_lock(&self.mutex)
+        while at < end:
+            slirp_input(self.stack, at + 4, <int>(<u32 *>at)[0])
+            at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
+        pthread_mutex_unlock(&self.mutex)
+        if was_blocked:
+            self.lock.acquire()
+            self.unblock()
+            self.lock.release()
+
+    cdef void hand_out(self) noexcept nogil:
+        """Give the card what the stack made. Only this thread makes and takes it, but for answers to monitors."""
+        cdef u8 *at
+        cdef u8 *end
+        if not self.out_filled:
+            return
+        self.lock.acquire()
+        pthread_mutex_lock(&self.mutex)
+        at = self.out
+        end = at + self.out_filled
+        while at < end:
+            self.deliver(at + 4, (<u32 *>at)[0], NULL)
+            at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
+        self.out_filled = 0
+        pthread_mutex_unlock(&self.mutex)
+        self.lock.release()
+
+    cdef void main(self) noexcept nogil:
+        cdef u32 timeout
+        cdef int result
+        while not self.stopping:
+            timeout = LONG_WAIT
+            pthread_mutex_lock(&self.mutex)
+            self.poll_count = 0
+            self.add_poll(self.notifier.fd, SLIRP_POLL_IN)
+            slirp_pollfds_fill(self.stack, &timeout, on_add_poll, <void *>self)
+            self.run_timers(&timeout)
+            pthread_mutex_unlock(&self.mutex)
+            self.hand_out()
+            result = poll(self.polls, self.poll_count, -1 if timeout == LONG_WAIT else <int>timeout)
+            if self.stopping:
+                break
+            if self.polls[0].revents:
+                self.notifier.clear()
+            self.feed()
+            pthread_mutex_lock(&self.mutex)
+            slirp_pollfds_poll(self.stack, result < 0, on_revents, <void *>self)
+            pthread_mutex_unlock(&self.mutex)
+            self.hand_out()
+
+    # --- life, and what monitors ask: without the device lock ------------------------------------------------
+
+    def start(self):
+        self.over = _thread.allocate_lock()
+        self.over.acquire()
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self):
+        try:
+            with nogil:
+                self.main()
+        finally:
+            self.over.release()
+
+    def close(self):
+        if self.over is not None:
+            self.stopping = True
+            with nogil:
+                self.notifier.signal()
+            self.over.acquire()
+            self.over = None
+        if self.stack != NULL:
+            slirp_cleanup(self.stack)
+            self.stack = NULL
+        HostNet.close(self)
+
+    def connections(self):
+        """The stack's table of connections, as text."""
+        cdef char *text
+        pthread_mutex_lock(&self.mutex)
+        text = slirp_connection_info(self.stack)
+        pthread_mutex_unlock(&self.mutex)
+        found = (<bytes>text).decode("utf-8", "replace")
+        free(text)                                              # glib's allocator is the C library's
+        return found
+
+    def forward(self, bint udp, bytes host, int host_port, bytes guest, int guest_port):
+        """Listen on the host for the guest. False: the host refuses."""
+        cdef in_addr at = address4(host), to = address4(guest)
+        cdef int result
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            result = slirp_add_hostfwd(self.stack, udp, at, host_port, to, guest_port)
+            pthread_mutex_unlock(&self.mutex)
+            self.notifier.signal()
+        return result == 0
+
+    def unforward(self, bint udp, bytes host, int host_port):
+        cdef in_addr at = address4(host)
+        cdef int result
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            result = slirp_remove_hostfwd(self.stack, udp, at, host_port)
+            pthread_mutex_unlock(&self.mutex)
+            self.notifier.signal()
+        return result == 0
+
+    def serve(self, bytes guest, int port, bytes command=None, bytes unix=None):
+        """What guests find at an address of the network: a command of the host's for each connection, or a socket."""
+        cdef in_addr at = address4(guest)
+        cdef int result
+        pthread_mutex_lock(&self.mutex)
+        if command is not None:
+            result = slirp_add_exec(self.stack, <const char *>command, &at, port)
+        else:
+            result = slirp_add_unix(self.stack, <const char *>unix, &at, port)
+        pthread_mutex_unlock(&self.mutex)
+        return result == 0
+
+    def describe(self):
+        net, mask = self.settings["net"], self.settings["mask"]
+        return "net=%s,restrict=%s" % (
+            ".".join(str(byte) for byte in net) + "/" + str(bin(int.from_bytes(mask, "big")).count("1")),
+            "on" if self.settings["restrict"] else "off",
+        )
