@@ -34,6 +34,8 @@ EXTRA = [
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},
     {"id": "lsi", "driver": "lsi53c895a"},
     {"id": "sd1", "driver": "scsi-cd", "bus": "lsi.0"},
+    {"id": "mega", "driver": "megasas"},
+    {"id": "sd2", "driver": "scsi-cd", "bus": "mega.0"},
 ]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 

@@ -16,6 +16,7 @@ ADAPTERS = [
     pytest.param("rhel6.6.0", "virtio-scsi-pci", {}, id="virtio-rhel6"),
     pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on"}, id="virtio-modern"),
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
+    pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
 ]
 
 

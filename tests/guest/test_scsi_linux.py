@@ -97,6 +97,8 @@ KINDS = [
     pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on", "packed": True}, id="virtio-packed"),
     pytest.param("rhel6.6.0", "virtio-scsi-pci", {}, id="virtio-rhel6"),
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
+    pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
+    pytest.param("pc-i440fx-7.2", "megasas-gen2", {}, id="megasas-gen2"),
 ]
 
 

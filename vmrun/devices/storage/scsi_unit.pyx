@@ -196,6 +196,17 @@ cdef class DiskUnit(ScsiUnit):
     def on_tray(self, value):
         self.mmc.on_tray = value
 
+    def standard_inquiry(self):
+        """36 bytes."""
+        return bytes(self.inquiry[:36])
+
+    def vital_page(self, u8 code):
+        """With its header; nothing when there is no such page."""
+        for page in self.vital_data:
+            if page[1] == code:
+                return page
+        return b""
+
     def check_state(self, values):
         if values["block_size"] % 256:
             raise StateError("a block is no multiple of 256 bytes")
