@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import struct
+import time
 from typing import Any
 
 from tests.peers.oracle import QEMU
@@ -100,6 +101,8 @@ class Adapter:
                 return True
             if hasattr(self.q, "settle"):
                 self.q.settle()
+            else:
+                time.sleep(0.001)
         return False
 
     def command(
