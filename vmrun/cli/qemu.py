@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.errors import BackendError
+    from vmrun.monitor.early import Listening
 
 PROGRAM = "vmrun-qemu"
 
@@ -95,6 +96,10 @@ class _Asked(Exception):
     """The line only asks."""
 
 
+class _Ended(BaseException):
+    """A signal came before there was a machine."""
+
+
 class _Run(Runner):
     """From the command line to the exit code."""
 
@@ -105,7 +110,11 @@ class _Run(Runner):
         self.wanted, self.program = start, program
         self.option = start.run
         self.escape = self.option.get("echr", self.escape)
+        from vmrun.monitor.early import Early
+
         self.early: dict[str, int] = {}
+        self.greeter = Early()
+        self.listening: dict[str, Listening] = {}
         self.pidfile = ""
 
     def run(self) -> int:
@@ -119,11 +128,28 @@ class _Run(Runner):
                 return code
         lock = self._pidfile()
         try:
+            self._end_by_signal()
             self._connect()
             return super().run()
+        except _Ended as ended:
+            sys.stderr.write(f"{self.program}: terminating on signal {ended}\n")
+            return 0
         finally:
+            self.greeter.end()
+            for listening in self.listening.values():
+                listening.close()
             if lock is not None:
                 self._remove_pidfile()
+
+    def _end_by_signal(self) -> None:
+        """Whoever sees a socket of ours may end us: cleanly, while there is no machine yet that hears of signals."""
+        import _signal as signal  # type: ignore[import-not-found]
+
+        def end(number: int, frame: object) -> None:
+            raise _Ended(number)
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, end)
 
     def _take_descriptors(self) -> None:
         """-add-fd: those that the process was started with."""
@@ -182,18 +208,33 @@ class _Run(Runner):
         """Whoever started us may wait for these: connected before anything that takes time."""
         from vmrun.monitor.transport import connect
 
-        for _, id, _ in self.wanted.monitors:
+        for kind, id, pretty in self.wanted.monitors:
             spec = self.wanted.chardevs.get(id, {})
-            if spec.get("type") != "socket" or spec.get("server") or spec.get("mux") or id in self.early:
+            if spec.get("type") != "socket" or spec.get("mux") or id in self.early or id in self.listening:
+                continue
+            greets = kind == "control" and not pretty
+            if spec.get("server"):
+                if greets and not spec.get("telnet"):
+                    try:
+                        self.listening[id] = self.greeter.listen(spec)
+                    except OSError as error:
+                        raise self._not_bound(id, spec, error.strerror) from None
                 continue
             try:
                 self.early[id] = connect(spec)
+                if greets:
+                    self.greeter.connected(self.early[id])
             except OSError as error:
                 if spec.get("reconnect"):
                     continue
                 where = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
                 text = self._source(id)
                 raise QemuError(f"{text}: Failed to connect to '{where}': {error.strerror}") from None
+        self.greeter.begin()
+
+    def _not_bound(self, id: str, spec: dict[str, Any], why: str | None) -> QemuError:
+        where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
+        return QemuError(f"{self._source(id)}: Failed to bind socket to {where}: {why}")
 
     def _source(self, chardev: str) -> str:
         """The option that a chardev came from."""
@@ -275,7 +316,7 @@ class _Run(Runner):
     # --- with a machine -----------------------------------------------------------------------------------------
 
     def on_signal(self, number: int) -> None:
-        import _signal as signal  # type: ignore[import-not-found]
+        import _signal as signal
 
         if number != signal.SIGINT:
             sys.stderr.write(f"{self.program}: terminating on signal {number}\n")
@@ -286,6 +327,8 @@ class _Run(Runner):
 
         if any(kind == "qtest" for kind, _, _ in self.wanted.monitors):
             monitors.qtest_log = self._log_to()
+        self.greeter.end()
+        monitors.greeted |= self.greeter.greeted
         for kind, id, pretty in self.wanted.monitors:
             spec = self.wanted.chardevs[id]
             kind = "pretty" if pretty and kind == "control" else kind
@@ -294,12 +337,9 @@ class _Run(Runner):
                 monitors.adopt(self.early[id], spec, kind)
                 continue
             try:
-                listener = monitors.open(id, kind, spec)
+                listener = monitors.open(id, kind, spec, self.listening.pop(id, None))
             except BackendError as error:
-                why = error.problems[0].message.rpartition(": ")[2]
-                where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
-                text = self._source(id)
-                raise QemuError(f"{text}: Failed to bind socket to {where}: {why}") from None
+                raise self._not_bound(id, spec, error.problems[0].message.rpartition(": ")[2]) from None
             if listener is not None:
                 listener.shown = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
                 yield listener

@@ -30,7 +30,12 @@ class QmpSession:
     """`feed` what the client sent; `send(bytes)` is called with what it shall get, the greeting first."""
 
     def __init__(
-        self, machine: Machine, send: Callable[[bytes], object], pretty: bool = False, client: Any = None
+        self,
+        machine: Machine,
+        send: Callable[[bytes], object],
+        pretty: bool = False,
+        client: Any = None,
+        greeted: bool = False,
     ) -> None:
         self.machine, self._send, self._client = machine, send, client
         self.fds: dict[str, int] = {}  # getfd's, by name
@@ -41,7 +46,8 @@ class QmpSession:
         self.working = False  # with a long command: the next one waits for its answer
         self.on_idle: Callable[[], object] = lambda: None
         greeting = {"version": version(), "capabilities": ["oob"]}
-        self.send({"QMP": greeting})
+        if not greeted:
+            self.send({"QMP": greeting})
 
     def send(self, message: dict[str, Any]) -> None:
         self._send(self._encode(message).encode() + b"\r\n")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.machine.machine import Machine
+    from vmrun.monitor.early import Listening
 
     Send = Callable[[bytes], object]
 
@@ -30,6 +31,7 @@ class Monitors:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.qmp: dict[int, Any] = {}
+        self.greeted: set[int] = set()  # descriptors of clients that have QMP's greeting already
         self.listeners: list[Listener] = []
         self.clients: set[Client] = set()
         self.terminal: Any = None
@@ -37,9 +39,9 @@ class Monitors:
         self._ports: list[_Port] = []
         machine.listen(self._on_event)
 
-    def open(self, id: str, kind: str, spec: dict[str, Any]) -> Listener | None:
+    def open(self, id: str, kind: str, spec: dict[str, Any], early: Listening | None = None) -> Listener | None:
         """A monitor on a chardev of the machine file. A server socket takes any number of clients, and is returned if
-        the machine shall wait for the first. BackendError says what is in the way.
+        the machine shall wait for the first. BackendError says what is in the way. `early`: it listens already.
         """
         self.machine.board.listened.add(id)
         try:
@@ -47,7 +49,7 @@ class Monitors:
                 if not spec.get("server"):
                     self.reach(spec, kind)
                     return None
-                listener = self.listen(spec, kind)
+                listener = self.listen(spec, kind, early)
                 return listener if spec.get("wait", True) else None
         except OSError as error:
             where = spec.get("path") or f"{spec.get('host') or ''}:{spec.get('port')}"
@@ -65,13 +67,16 @@ class Monitors:
 
     # --- where they are ---------------------------------------------------------------------------------------
 
-    def listen(self, spec: dict[str, Any], kind: str = "control") -> Listener:
+    def listen(self, spec: dict[str, Any], kind: str = "control", early: Listening | None = None) -> Listener:
         """A server on `path`, or `host` and `port`. OSError when the address cannot be had."""
         def make(client: Client) -> Any:
             return self.session(kind, client.send, client)
 
-        listener = Listener(self.machine.loop, spec, make, self.forget)
+        given = (early.socket, early.address, early.path) if early is not None else None
+        listener = Listener(self.machine.loop, spec, make, self.forget, early=given)
         self.listeners.append(listener)
+        for fd in early.clients if early is not None else ():
+            listener.take(fd)
         return listener
 
     def connect(self, spec: dict[str, Any], kind: str = "control") -> Client:
@@ -122,7 +127,10 @@ class Monitors:
         if kind in ("control", "pretty"):
             from vmrun.monitor.qmp import QmpSession
 
-            made = QmpSession(self.machine, send, kind == "pretty", client)
+            greeted = client is not None and getattr(client, "write_fd", -1) in self.greeted
+            if greeted:
+                self.greeted.discard(client.write_fd)
+            made = QmpSession(self.machine, send, kind == "pretty", client, greeted)
             if client is not None:
                 made.on_idle = client.look
             self.qmp[id(client if client is not None else made)] = made

@@ -210,37 +210,25 @@ class Listener:
         on_close: Callable[[Client], object] = lambda client: None,
         *,
         patience: float = PATIENCE,
+        early: tuple[Any, Any, str] | None = None,
     ) -> None:
+        """`early`: what listen(spec) gave, of one that listens already."""
         self.loop, self.make, self.on_close, self.patience = loop, make, on_close, patience
         self.clients: set[Client] = set()
         self.waiting: list[Callable[[], object]] = []
-        inherited = spec.get("fd") is not None
-        if inherited:
-            self.socket = _socket.socket(fileno=os.dup(int(spec["fd"])))
-            family, address = self.socket.family, f"fd:{spec['fd']}"
-        else:
-            family, address = address_of(spec, passive=True)
-            self.socket = _socket.socket(family, _socket.SOCK_STREAM)
-        self.path = address if family == _socket.AF_UNIX and not inherited else ""
-        try:
-            if not inherited:
-                _bind(self.socket, family, address)
-            self.socket.listen(BACKLOG)
-        except BaseException:
-            self.socket.close()
-            raise
-        if family != _socket.AF_UNIX and not inherited:
-            address = self.socket.getsockname()
-        self.address = address
-        self.socket.setblocking(False)
+        self.socket, self.address, self.path = early if early is not None else listen(spec)
         loop.add_fd(self.socket.fileno(), self._on_client)
+
+    def take(self, fd: int) -> None:
+        """A client that has connected already."""
+        self.clients.add(adopt(self.loop, fd, self.make, self._gone, patience=self.patience))
 
     def _on_client(self) -> None:
         try:
-            fd, _ = self.socket._accept()  # type: ignore[attr-defined]
+            fd, _ = self.socket._accept()
         except OSError:  # gone again, or the process has no descriptor left; the others go on
             return
-        self.clients.add(adopt(self.loop, fd, self.make, self._gone, patience=self.patience))
+        self.take(fd)
         for call in self.waiting:
             call()
         self.waiting.clear()
@@ -260,6 +248,31 @@ class Listener:
                 os.unlink(self.path)
             except OSError:
                 pass
+
+
+def listen(spec: dict[str, Any]) -> tuple[Any, Any, str]:
+    """(a socket that listens on `path`, on `host` and `port`, or the inherited `fd`; its address; the path to remove at
+    the end, or ''). OSError when the address cannot be had.
+    """
+    inherited = spec.get("fd") is not None
+    if inherited:
+        made = _socket.socket(fileno=os.dup(int(spec["fd"])))
+        family, address = made.family, f"fd:{spec['fd']}"
+    else:
+        family, address = address_of(spec, passive=True)
+        made = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        if not inherited:
+            _bind(made, family, address)
+        made.listen(BACKLOG)
+    except BaseException:
+        made.close()
+        raise
+    path = address if family == _socket.AF_UNIX and not inherited else ""
+    if family != _socket.AF_UNIX and not inherited:
+        address = made.getsockname()
+    made.setblocking(False)
+    return made, address, path
 
 
 def adopt(
