@@ -33,7 +33,7 @@ def expand_templates() -> None:
 
 
 def is_left_out(path: str) -> bool:
-    """Whether a module's library, or its header, is missing here: it is not built then; `vmrun doctor` says what is missing."""
+    """Whether a module's library is missing here: it is not built then; `vmrun doctor` says what is missing."""
     header = LIBRARIES[path][1] if path in LIBRARIES else ""
     places = ("/usr/include", "/usr/local/include", *os.environ.get("CPATH", "").split(":"))
     return bool(header) and not any(os.path.exists(os.path.join(place or ".", header)) for place in places)

@@ -19,6 +19,7 @@ for what in "$@"; do
         command -v gcc >/dev/null 2>&1 || missing="$missing gcc"
         need zlib1g-dev /usr/include/zlib.h
         need libzstd-dev /usr/include/zstd.h
+        need libslirp-dev /usr/include/slirp/libslirp.h
         [ -e /usr/include/linux/kvm.h ] || missing="$missing linux-libc-dev libc6-dev"
         python3 -c 'import ensurepip, sysconfig, os, sys
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' 2>/dev/null ||
@@ -41,6 +42,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need xz-utils /usr/bin/xz
         need ipxe /usr/lib/ipxe/ipxe.iso
         need ovmf /usr/share/OVMF/OVMF_CODE_4M.fd
+        need tshark /usr/bin/tshark
+        need passt /usr/bin/passt
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin

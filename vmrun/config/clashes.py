@@ -248,10 +248,10 @@ def _macs(work: Work, devices: list[Dev], machine: str) -> None:
                 owners[mac] = (dev, name)
     for dev, name in sorted(waiting, key=lambda item: item[0].id):
         number = crc32(f"{machine}/{dev.id}".encode()) & 0xFFFFFF
-        while (mac := (MAC_PREFIX | number).to_bytes(6, "big").hex(":")) in owners:
+        while (own := (MAC_PREFIX | number).to_bytes(6, "big").hex(":")) in owners:
             number = (number + 1) & 0xFFFFFF
-        dev.props[name] = mac
-        owners[mac] = (dev, name)
+        dev.props[name] = own
+        owners[own] = (dev, name)
 
 
 def _value(dev: Dev, claim: Any) -> int | None:

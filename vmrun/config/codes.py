@@ -298,14 +298,14 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0640": (
         "a network back end that this host does not have",
-        "A library, a program, a device file or a permission is missing; the remedy names it. `vmrun doctor` looks for all "
-        "of them.",
+        "A library, a program, a device file or a permission is missing; the remedy names it. `vmrun doctor` looks for "
+        "them.",
     ),
     "VR0641": ("an option of a network back end", "The option's value makes no sense; docs/network.md has them all."),
     "VR0642": (
         "a port that is not free",
-        "Somebody else on this host listens there, or it is below 1024 and for root. Port 0 takes a free one, which `vmrun "
-        "ps --json` tells.",
+        "Somebody else on this host listens there, or it is below 1024 and for root. Port 0 takes a free one, which "
+        "`vmrun ps --json` tells.",
     ),
     "VR0701": (
         "an impossible amount of memory",

@@ -210,14 +210,15 @@ def _watchdog(work: Work, devices: list[DeviceSpec]) -> None:
 
 
 def _nics(work: Work, devices: list[DeviceSpec]) -> None:
-    """A netdev's type (`user`), `segment:NAME`, the id of a netdev, or a card in full: what its netdev knows goes there."""
+    """A netdev's type (`user`), `segment:NAME`, the id of a netdev, or a card in full: netdev's options go to it."""
     node = work.spec.get("nics")
     for index, entry in enumerate(node.value if node is not None else ()):
         path, name = f"nics[{index}]", f"net{index}"
         given: dict[str, Node] = dict(entry.value) if type(entry.value) is dict else {"type": entry}
         driver = given.pop("driver", None) or given.pop("model", None)
         kind = given.pop("type", None) or entry.at("segment" if "segment" in given else "user")
-        if "netdev" not in given and (kind.value in work.spec.netdevs or ("netdev", str(kind.value)) in work.idle_backends):
+        there = kind.value in work.spec.netdevs or ("netdev", str(kind.value)) in work.idle_backends
+        if "netdev" not in given and there:
             given["netdev"] = kind
         if "netdev" not in given and kind.value != "none":
             word, colon, rest = str(kind.value).partition(":")

@@ -123,8 +123,8 @@ class NetworkCard:
         raise NotImplementedError
 
     def filters(self) -> dict[str, Any]:
-        """What it receives, of cards with `tells_filters`: promiscuous, unicast and multicast (none, normal, all), broadcast,
-        unicasts and multicasts (lists of six bytes), their overflows, vlans (numbers; None: all).
+        """What it receives, of cards with `tells_filters`: promiscuous, unicast and multicast (none, normal, all),
+        broadcast, unicasts and multicasts (lists of six bytes), their overflows, vlans (numbers; None: all).
         """
         raise NotImplementedError
 

@@ -84,7 +84,7 @@ class Board:
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
-        self.filters_changed: Callable[[Any], object] = lambda device: None  # the machine's: vmrun.machine.network
+        self.on_filters: Callable[[Any], object] | None = None  # the machine's: a card receives something else
         self.tray_moved: Callable[[Any, bool], None] = lambda device, opened: None  # the machine's: vmrun.machine.media
 
     def use_clock(self, clock: Any) -> None:
@@ -296,6 +296,10 @@ class Board:
     def remove_console(self, console: Console) -> None:
         console.close()
         self.consoles.remove(console)
+
+    def filters_changed(self, device: Any) -> None:
+        if self.on_filters is not None:
+            self.on_filters(device)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.loop.call_soon(callback)

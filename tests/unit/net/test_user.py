@@ -11,12 +11,10 @@ from typing import Any
 
 import pytest
 from accel.api import DeviceLock
-
-from vmrun.backends.net import open_netdev
 from vmrun.backends.net.base import PyCard
-from vmrun.errors import BackendError
 
-from vmrun.backends.net import user
+from vmrun.backends.net import open_netdev, user
+from vmrun.errors import BackendError
 
 MAC = b"\x52\x54\x00\x12\x34\x56"
 ALL = b"\xff" * 6

@@ -1,6 +1,6 @@
 """netdev type `user`: a private network inside vmrun by libslirp; no rights needed. Names and defaults are QEMU's.
 
-Guests get 10.0.2.15 by DHCP, the host is 10.0.2.2, a name server 10.0.2.3; nobody reaches the guest but through `hostfwd`.
+Guests get 10.0.2.15 by DHCP, the host is 10.0.2.2, a name server 10.0.2.3; only `hostfwd` leads to the guest.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Settings:
 
 
 def parse_forward(text: str) -> tuple[bool, bytes, int, bytes, int]:
-    """(udp, host address, port, guest address, port) of `[tcp|udp]:[HOST]:PORT-[GUEST]:PORT`. ValueError says what is wrong.
+    """(udp, host address, port, guest address, port) of `[tcp|udp]:[HOST]:PORT-[GUEST]:PORT`. ValueError.
 
     A guest of 0.0.0.0 is the first that DHCP serves.
     """

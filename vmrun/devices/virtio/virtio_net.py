@@ -1,7 +1,7 @@
 """virtio-net-pci: a network card without the detours of real ones.
 
-Not modelled: receive-side scaling and hashes, coalescing of segments (guest_rsc_ext), failover pairs. `tx`, `x-txtimer` and
-`x-txburst` are taken and make no difference.
+Not modelled: receive-side scaling and hashes, coalescing of segments (guest_rsc_ext), failover pairs. `tx`, `x-txtimer`
+and `x-txburst` are taken and make no difference.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class VirtioNet(VirtioPci, NetworkCard):
     rsc_interval = Prop("uint32", 300000, "makes no difference", visible=False)
     failover = Prop("bool", False, "a stand-in for another card; only off")
     rhel620 = named(
-        "x-__com_redhat_rhel620_compat", "bool", False, "RHEL 6.2's way with macvtap; makes no difference", visible=False
+        "x-__com_redhat_rhel620_compat", "bool", False, "RHEL 6.2's way with macvtap, no matter here", visible=False
     )
     macvtap = named("__com_redhat_macvtap_compat", "bool", False, "likewise", visible=False)
     vlan = Prop("uint32", None, "RHEL 6's old networks; use netdev", visible=False)
