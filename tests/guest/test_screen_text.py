@@ -31,8 +31,9 @@ def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> 
         screen.wait_for(re.compile("^ *typed-and-read$", re.MULTILINE))
 
 
-def test_linux_on_bochs_drm_is_read(tmp_path: pathlib.Path) -> None:
-    with linux(tmp_path, "bochs", display="std") as up:
+@pytest.mark.parametrize(("driver", "display"), [("bochs", "std"), ("cirrus", "cirrus")])
+def test_linux_on_its_driver_is_read(driver: str, display: str, tmp_path: pathlib.Path) -> None:
+    with linux(tmp_path, driver, display=display) as up:
         screen = watch(up)
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()

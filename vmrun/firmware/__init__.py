@@ -176,6 +176,9 @@ def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
             done.roms[f"genroms/{done.boot.rom}"] = images.load_rom(done.boot.rom, dirs)
     for device in machine["devices"]:
         props = device["props"]
+        bios = parts.ISA_DISPLAYS.get(device["driver"])
+        if bios is not None:
+            done.roms[f"vgaroms/{bios}"] = images.load_rom(bios, dirs)
         if props.get("rombar") == 0 and props.get("romfile"):
             kind = "vgaroms" if device["driver"] in parts.DISPLAYS else "genroms"
             with about(f"devices.{device['id']}"):

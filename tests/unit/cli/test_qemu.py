@@ -55,7 +55,7 @@ def test_default_devices_that_are_not_modelled_are_left_out_and_named() -> None:
     ("line", "what"),
     [
         ("-nodefaults -device e1000", "vmrun has no e1000 yet"),
-        ("-nodefaults -vga cirrus", "vmrun has no cirrus-vga yet"),
+        ("-nodefaults -vga qxl", "vmrun has no qxl-vga yet"),
         ("-nodefaults -spice port=5901", "vmrun does not have this yet"),
         ("-nodefaults -mtdblock /dev/null", "vmrun does not have this yet"),
         ("-nodefaults -gdb tcp::1234", "vmrun does not have this yet"),

@@ -449,7 +449,7 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
         ("spice: {port: 5900}\n", "VR0805", "m.yaml:3:1"),
         ("include: [x.cfg]\n", "VR0805", "m.yaml:3:1"),
         ("display: qxl\n", "VR0801", "m.yaml:3:10"),
-        ("display: default\n", "VR0801", "m.yaml:3:10"),
+        ("display: qxl\n", "VR0801", "m.yaml:3:10"),
         ("serial: vc\n", "VR0802", "m.yaml:3:9"),
     ],
 )
@@ -459,9 +459,9 @@ def test_what_is_to_come_is_named_with_its_line(check: Check, body: str, code: s
     assert problem.message.endswith("is not modelled yet")
 
 
-def test_default_display_is_never_replaced(check: Check) -> None:
-    (problem,) = check("display: default\n")
-    assert problem.message == "'cirrus-vga' is not modelled yet"
+def test_a_display_that_is_not_modelled_is_never_replaced(check: Check) -> None:
+    (problem,) = check("display: qxl\n")
+    assert problem.message == "'qxl-vga' is not modelled yet"
 
 
 # The same output whatever the order, and from its own output

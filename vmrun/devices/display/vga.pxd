@@ -96,9 +96,9 @@ cdef class Vga:
     cdef public u8 misc
     cdef public u8 feature
     cdef public u8 seq_index
-    cdef u8 seq[8]
+    cdef u8 seq[32]                     # eight of them the VGA's own, and so on
     cdef public u8 gfx_index
-    cdef u8 gfx[16]
+    cdef u8 gfx[64]
     cdef public u8 attr_index
     cdef u8 attr[32]
     cdef public bint attr_data                 # the flip-flop: the next write to 0x3c0 is data

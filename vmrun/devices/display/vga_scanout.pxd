@@ -40,6 +40,9 @@ cdef class VgaScanout(Scanout):
     cdef bint _touched(self, const u8 *pages, u64 first, u64 last) noexcept nogil
     cdef u64 _span(self) noexcept nogil
     cdef void _read(self, Mode *mode, u32 *palette, u32 *colours) noexcept nogil
+    cdef void _extended(self, Mode *mode) noexcept nogil
+    cdef bint _covered(self, u32 y) noexcept nogil
+    cdef bint _overlay(self, u32 y) noexcept nogil
     cdef void _text(self, Surface surface, bint full) noexcept nogil
     cdef void _glyph(self, Surface surface, u32 column, u32 row, u32 cell, bint cursor) noexcept nogil
     cdef void _graphics(self, Surface surface, bint full, const u8 *pages) noexcept nogil

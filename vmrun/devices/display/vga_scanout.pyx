@@ -169,7 +169,6 @@ cdef class VgaScanout(Scanout):
         cdef u8 *ar = self.vga.attr
         cdef u8 *gr = self.vga.gfx
         cdef u8 *dac = self.vga.dac
-        cdef u16 *vbe = self.vga.vbe
         cdef u32 i, found, shift
         cdef u32 scan = (cr[CR_MAX_SCAN] & 0x1F) + 1
         for i in range(256):
@@ -193,14 +192,10 @@ cdef class VgaScanout(Scanout):
             mode.kind = KIND_BLANK
             mode.width = mode.height = 0
             return
+        self._extended(mode)
         if not gr[GR_MISC] & 1:
             self._read_text(mode, sr, ar, cr, scan)
             return
-        if vbe[VBE_ENABLE] & VBE_ENABLED:
-            mode.width, mode.height = vbe[VBE_XRES], vbe[VBE_YRES]
-            mode.pitch, mode.start = self.vga.vbe_line_bytes, self.vga.vbe_start * 4
-            mode.line_compare = 0xFFFF
-            mode.bits = vbe[VBE_BPP]
         shift = gr[GR_MODE] >> 5 & 3
         mode.repeat = (scan << (cr[CR_MAX_SCAN] >> 7)) - 1
         if shift == 0:
@@ -222,6 +217,23 @@ cdef class VgaScanout(Scanout):
         mode.cga_shift = 14 + (cr[CR_MODE] >> 6 & 1)
         if <u64>mode.width * mode.height > MOST_PIXELS:
             mode.height = <u32>(MOST_PIXELS // mode.width)
+
+    cdef void _extended(self, Mode *mode) noexcept nogil:
+        """What registers beyond the VGA's say: here those of VBE."""
+        cdef u16 *vbe = self.vga.vbe
+        if vbe[VBE_ENABLE] & VBE_ENABLED and self.vga.gfx[GR_MISC] & 1:
+            mode.width, mode.height = vbe[VBE_XRES], vbe[VBE_YRES]
+            mode.pitch, mode.start = self.vga.vbe_line_bytes, self.vga.vbe_start * 4
+            mode.line_compare = 0xFFFF
+            mode.bits = vbe[VBE_BPP]
+
+    cdef bint _covered(self, u32 y) noexcept nogil:
+        """Whether a line may differ for something else than video memory: a pointer that the chip draws."""
+        return False
+
+    cdef bint _overlay(self, u32 y) noexcept nogil:
+        """Draw such things over self.line; True when there were any."""
+        return False
 
     cdef void _read_text(self, Mode *mode, u8 *sr, u8 *ar, u8 *cr, u32 scan) noexcept nogil:
         mode.kind = KIND_TEXT
@@ -318,7 +330,7 @@ cdef class VgaScanout(Scanout):
             if mask & 2:
                 at = (at & ~<u64>0x8000) | <u64>(row & 2) << 14
             at &= size - 1
-            again = full or pages == NULL
+            again = self._covered(y) or full or pages == NULL
             if not again:
                 last = at + span - 1
                 again = self._touched(pages, at, min(last, size - 1))
@@ -328,6 +340,8 @@ cdef class VgaScanout(Scanout):
                 if at != previous:
                     self._draw_line(at)
                     previous = at
+                if self._overlay(y):
+                    previous = <u64>-1
                 surface.put_row(y, self.line)
             if left == 0:
                 if row & mask == mask:

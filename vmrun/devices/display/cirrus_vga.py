@@ -1,0 +1,122 @@
+"""The Cirrus adapters on their buses: cirrus-vga, a CL-GD5446 on PCI, and isa-cirrus-vga, a CL-GD5430.
+
+Ref: as cirrus.pyx. BAR 0 (32 MiB): video memory, and from 16 MiB bytes for blits; BAR 1: registers.
+"""
+
+from __future__ import annotations
+
+from accel.ram import RamBlock
+from accel.space import Region
+
+from vmrun.bus.isa import IsaDevice
+from vmrun.bus.pci import PciDevice
+from vmrun.core.interfaces import Coalesced
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.core.state import Part, Table
+from vmrun.devices.display.cirrus import Cirrus
+from vmrun.devices.display.cirrus_regions import CirrusFeed, CirrusLinear, CirrusRegisters
+from vmrun.devices.display.cirrus_scanout import CirrusScanout
+from vmrun.devices.display.textscreen import TextScreen
+from vmrun.devices.display.vga_pci import WINDOW, WINDOW_SIZE
+from vmrun.devices.display.vga_regions import VgaPorts, VgaWindow
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.console import Console
+    from vmrun.core.platform import Platform
+
+SIZES = (4, 8, 16)  # MiB of video memory, QEMU's
+PORTS, PORT_COUNT = 0x3B0, 0x30
+MEMORY_BAR, FEED_AT, FEED_SIZE, REGISTERS_BAR = 0x2000000, 0x1000000, 0x400000, 0x1000
+DECODED: Any = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1]]}
+
+
+def make(device: Any, platform: Platform, memory: int, pci: bool) -> Cirrus:
+    """The chip with its memory, ports, window and screen. BuildError for a size that there is none of."""
+    if memory not in SIZES:
+        raise BuildError(f"{device.path}: there is no Cirrus adapter with {memory} MiB", remedy="vgamem_mb: 4, 8 or 16")
+    device.vram = RamBlock(f"{device.name}.vram", memory << 20)
+    device.ram_blocks.append(device.vram)
+    chip = Cirrus(device.vram, platform.virtual, pci, device.blitter)
+    scanout, text = CirrusScanout(chip, platform.lock), TextScreen(chip, platform.lock)
+    device.console = platform.add_console(device, scanout, text=text)
+    device.map(platform.system_io, Region.device("cirrus.ports", VgaPorts(chip), PORT_COUNT), PORTS)
+    window = Region.device("cirrus.window", VgaWindow(chip), WINDOW_SIZE)
+    device.map(platform.pci_memory, window, WINDOW, priority=1)
+    return chip
+
+
+@register("cirrus-vga", description="Cirrus CLGD 5446 display")
+class CirrusVga(PciDevice, Coalesced):
+    """Owns `vga` (the chip), `console` (what it shows)."""
+
+    vram: RamBlock
+    console: Console
+
+    vendor_id = 0x1013
+    device_id = 0x00B8
+    class_code = 0x030000
+    hotpluggable = False
+    resources = DECODED
+
+    state = PciDevice.state.extend("cirrus-vga", 1, Part("vga"))
+    coalesced = (("memory", WINDOW, WINDOW_SIZE), *(("io", port, 1) for port in (0x3C4, 0x3CE, 0x3D4)))
+
+    vgamem_mb = Prop("uint32", 4, "video memory that BAR 0 shows; the chip uses 4 MiB", unit="MiB")
+    romfile = Prop("str", "vgabios-cirrus.bin", "video BIOS; empty for none")
+    rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
+    blitter = Prop("bool", True, "blits are done; without, they end at once with nothing drawn")
+    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
+
+    def pci_realize(self, platform: Platform) -> None:
+        self.vga = make(self, platform, self.vgamem_mb, True)
+        self.vga.reset()
+        size = self.vgamem_mb << 20
+        bar = Region.container("cirrus.bar0", MEMORY_BAR)
+        bar.add(Region.device("cirrus.linear", CirrusLinear(self.vga), size), 0)
+        self.direct = Region.ram("cirrus.vram", self.vram)
+        self.direct.set_enabled(self.vga.linear)
+        bar.add(self.direct, 0, 1)
+        bar.add(Region.device("cirrus.feed", CirrusFeed(self.vga), FEED_SIZE), FEED_AT)
+        self.add_bar(0, bar, MEMORY_BAR, "mem32-pref")
+        registers = Region.container("cirrus.bar1", REGISTERS_BAR)
+        registers.add(Region.device("cirrus.registers", CirrusRegisters(self.vga), REGISTERS_BAR), 0)
+        self.add_bar(1, registers, REGISTERS_BAR, "mem32")
+        self.vga.watch_window(self._memory_changed)
+
+    def _memory_changed(self) -> None:
+        """BAR 0 is memory, or must be asked."""
+        with self.platform.memory.transaction():
+            self.direct.set_enabled(self.vga.linear)
+
+    def unrealize(self) -> None:
+        self.platform.remove_console(self.console)
+        super().unrealize()
+
+
+@register("isa-cirrus-vga", description="Cirrus display (ISA)")
+class IsaCirrus(IsaDevice, Coalesced):
+    """Its memory is seen through the window alone; the firmware finds its video BIOS in fw_cfg."""
+
+    vram: RamBlock
+    console: Console
+
+    resources = DECODED
+    state = Table("isa-cirrus-vga", 1, Part("vga"))
+    coalesced = CirrusVga.coalesced
+
+    vgamem_mb = Prop("uint32", 4, "video memory; the chip uses 2 MiB", unit="MiB")
+    blitter = Prop("bool", True, "blits are done; without, they end at once with nothing drawn")
+
+    def realize(self, platform: Platform) -> None:
+        self.platform = platform
+        self.vga = make(self, platform, self.vgamem_mb, False)
+        self.vga.reset()
+
+    def unrealize(self) -> None:
+        self.platform.remove_console(self.console)
+        super().unrealize()
