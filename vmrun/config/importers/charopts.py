@@ -64,6 +64,7 @@ _TYPES = (
     "dbus",
     "qemu-vdagent",
 )
+SERIAL_PORTS, PARALLEL_PORTS = 4, 3  # that a PC has
 
 
 def chardev(line: Line, option: Option) -> None:
@@ -175,8 +176,12 @@ def _udp(option: Option, text: str) -> dict[str, Any]:
 def port(line: Line, option: Option) -> None:
     """-serial and -parallel: numbered by their order. `mon:` puts a monitor on the same chardev."""
     index = line.given[option.name].index(option)
+    if option.name == "parallel" and index >= PARALLEL_PORTS:
+        raise option.wrong("too many parallel ports")
     id = legacy(line, option, f"{option.name}{index}")
-    if id:
+    if option.name == "serial" and index >= SERIAL_PORTS:
+        line.warn(option, f"a PC has {SERIAL_PORTS} serial ports; this one is nobody's")
+    elif id:
         line.add(option, {"driver": f"isa-{option.name}", "index": index, "chardev": id})
     if str(option.value).startswith("mon:") and id:
         if line.chardevs[id]["type"] in ("stdio", "pty", "socket"):
