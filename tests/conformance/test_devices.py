@@ -36,12 +36,13 @@ EXTRA = [
     {"id": "sd1", "driver": "scsi-cd", "bus": "lsi.0"},
     {"id": "mega", "driver": "megasas"},
     {"id": "sd2", "driver": "scsi-cd", "bus": "mega.0"},
+    {"id": "nvme", "driver": "nvme", "drive": "nv", "serial": "1"},
 ]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 
 
 def board(directory: pathlib.Path, machine: str) -> Driven:
-    for name in ("disk.img", "other.img", "third.img", "flash.img"):
+    for name in ("disk.img", "other.img", "third.img", "fourth.img", "flash.img"):
         (directory / name).write_bytes(bytes(1 << 20))
     flash = {} if machine.startswith("rhel") else {"pflash": "flash.img"}
     return Driven(
@@ -54,8 +55,10 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
             "vd": {"file": "other.img", "format": "raw"},
             "sd0": {"file": "third.img", "format": "raw"},
             "sr0": {"media": "cdrom"},
+            "nv": {"file": "fourth.img", "format": "raw"},
         },
         serial="null",
+        floppies=["empty"],
         devices=EXTRA,
         chardevs=CHARDEVS,
         **flash,

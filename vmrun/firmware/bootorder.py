@@ -58,6 +58,9 @@ def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
         return f"{_pci(controller, 'scsi')}/channel@{place[0]:x}/disk@{place[1]:x},{place[2]:x}"
     if driver in ("virtio-blk-pci", "virtio-blk"):
         return f"{_pci(device, 'scsi')}/disk@0,0"
+    if driver == "nvme":
+        ids = "8086,5845" if props.get("use-intel-id") else "1b36,0010"
+        return f"{_pci(device, f'pci{ids}')}/namespace@1,0"
     if driver in PCI_NICS:
         return f"{_pci(device, 'ethernet')}/ethernet-phy@0"
     if driver == "usb-storage":

@@ -1,0 +1,163 @@
+"""nvme: an NVM Express controller on PCI, whose one namespace is a drive.
+
+Ref: NVM Express 1.4; PCI Express Base Specification 3.0, 7.8, for the capability that it shows. Not modelled: see
+nvme_chip.pyx; SR-IOV, memory buffers, zoned and further namespaces (`nvme-ns`), a bus of its own.
+"""
+
+from __future__ import annotations
+
+from accel.space import Region
+
+from vmrun.bus.pci import Msix, PciDevice
+from vmrun.bus.pci.capability import Capability
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.core.state import Part
+from vmrun.devices.storage.ide_hd import ERRORS
+from vmrun.devices.storage.nvme_chip import NvmeChip
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.core.platform import Platform
+
+POWER, EXPRESS = 0x01, 0x10
+RED_HAT, INTEL = (0x1B36, 0x0010), (0x8086, 0x5845)
+PAGE = 4096
+FIRMWARE = "7.2.0"
+NAMESPACES = 256
+
+
+class Express(Capability):
+    """PCI Express capability of an endpoint: version 2, function-level reset."""
+
+    def __init__(self) -> None:
+        body = bytearray(0x3A)
+        body[0:2] = b"\x02\x00"
+        body[2:6] = b"\x00\x80\x00\x10"     # device: role-based errors, function-level reset
+        body[10:14] = b"\x11\x04\x00\x00"   # link: x1, 2.5 GT/s, ASPM L0s
+        body[16:18] = b"\x11\x00"           # link status: as it can
+        body[34:38] = b"\x00\x00\x30\x00"   # device 2: end-to-end prefixes
+        mask = bytearray(0x3A)
+        mask[6:8] = b"\x0f\x80"
+        mask[38:40] = b"\x00\x80"
+        super().__init__(EXPRESS, bytes(body), bytes(mask))
+
+    def written(self) -> None:
+        config = self.device.config
+        if config.get(self.offset + 9, 1) & 0x80:
+            config.set_byte(self.offset + 9, 0)
+            self.device.reset()
+
+
+def identify(serial: str, vendor: int, subsystem: int, mdts: int) -> bytes:
+    """Identify Controller, 4096 bytes."""
+    data = bytearray(4096)
+
+    def put(offset: int, value: int, size: int) -> None:
+        data[offset : offset + size] = value.to_bytes(size, "little")
+
+    put(0x000, vendor, 2)
+    put(0x002, subsystem, 2)
+    data[0x004:0x018] = serial.encode("ascii", "replace")[:20].ljust(20)
+    data[0x018:0x040] = b"QEMU NVMe Ctrl".ljust(40)
+    data[0x040:0x048] = FIRMWARE.encode().ljust(8)
+    put(0x048, 6, 1)  # arbitration burst
+    data[0x049:0x04C] = b"\x00\x54\x52"
+    put(0x04D, mdts, 1)
+    put(0x050, 0x00010400, 4)
+    put(0x05C, 0x100, 4)  # events: namespace attributes
+    put(0x060, 0x8000, 4)
+    put(0x06F, 1, 1)  # an I/O controller
+    put(0x100, 0x010A, 2)  # format, attachment, shadow doorbells
+    put(0x102, 3, 1)  # aborts at once, less one
+    put(0x103, 3, 1)  # events waited for, less one
+    put(0x104, 3, 1)
+    put(0x105, 7, 1)
+    put(0x10A, 0x157, 2)
+    put(0x10C, 0x175, 2)
+    put(0x200, 0x66, 1)
+    put(0x201, 0x44, 1)
+    put(0x204, NAMESPACES, 4)
+    put(0x208, 0x015D, 2)  # compare, trim, zeroes, save, timestamp, copy
+    put(0x20D, 7, 1)
+    put(0x216, 3, 2)
+    put(0x218, 1, 4)  # scatter-gather lists
+    name = f"nqn.2019-08.org.qemu:{serial}".encode("ascii", "replace")[:255]
+    data[0x300 : 0x300 + len(name)] = name
+    put(0x800, 0x09C4, 2)
+    put(0x804, 0x10, 4)
+    put(0x808, 4, 4)
+    return bytes(data)
+
+
+@register("nvme", description="NVM Express controller with one namespace")
+class Nvme(PciDevice):
+    vendor_id, device_id = RED_HAT
+    class_code = 0x010802
+    revision = 2
+    interrupt_pin = 1
+
+    state = PciDevice.state.extend("nvme", 1, Part("chip"))
+
+    drive = Prop("drive", None, "the drive whose image is its namespace", visible=False)
+    serial = Prop("str", None, "serial number, 20 characters; it must be given")
+    bootindex = Prop("int32", None, "place in the boot order, 0 first")
+    max_ioqpairs = Prop("uint32", 64, "pairs of queues for I/O", min=1, max=64)
+    msix_qsize = Prop("uint16", 65, "interrupt vectors", min=1, max=65)
+    mdts = Prop("uint8", 7, "the most that one command moves: that power of two, in pages; 0: any", max=7)
+    logical_block_size = Prop("size", 512, "bytes per block: 512 or 4096", min=512, max=4096)
+    physical_block_size = Prop("size", 512, "told to nobody", min=512, max=32768)
+    min_io_size = Prop("size", 0, "told to nobody")
+    opt_io_size = Prop("size", 0, "told to nobody")
+    discard_granularity = Prop("size", None, "told to nobody; 4096")
+    rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
+    werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
+    write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
+    share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
+    use_intel_id = named("use-intel-id", "bool", False, "Intel's PCI ids, as before 5.2")
+    exclusive_bar = named("msix-exclusive-bar", "bool", False, "the vectors have a BAR of their own, as before 6.0")
+    ioeventfd = Prop("bool", False, "makes no difference: a doorbell is served at once", visible=False)
+
+    def pci_realize(self, platform: Platform) -> None:
+        if not self.drive:
+            raise BuildError(f"{self.path}: nvme needs a drive", remedy="add `drive: <id of a drive>`")
+        backend = platform.drive(self.drive)
+        serial = self.serial or backend.serial
+        if not serial:
+            raise BuildError(f"{self.path}: nvme needs a serial number", remedy="add `serial: …`")
+        if self.logical_block_size not in (512, 4096):
+            raise BuildError(f"{self.path}: blocks have 512 or 4096 bytes")
+        backend.set_errors(self.rerror, self.werror)
+        if self.write_cache != "auto":
+            backend.write_cache = self.write_cache == "on"
+        vendor, device = INTEL if self.use_intel_id else RED_HAT
+        self.config.set_word(0, vendor)
+        self.config.set_word(2, device)
+        data = identify(serial, vendor, self.subsystem_vendor_id, self.mdts)
+        queues = self.max_ioqpairs + 1
+        self.chip = NvmeChip(
+            self.dma, backend, data, self.intx, queues, self.msix_qsize, self.mdts, self.logical_block_size
+        )
+        registers = 2 * PAGE
+        table = 16 * self.msix_qsize
+        if self.exclusive_bar:
+            bar = Region.container("nvme", registers)
+            messages = Region.container("nvme-msix", PAGE)
+            self.msix = Msix(self.msix_qsize, 4, 0, 4, PAGE // 2)
+            self.add_bar(4, messages, PAGE, "mem32")
+        else:
+            pending = registers + (table + PAGE - 1) // PAGE * PAGE
+            bar = messages = Region.container("nvme", 4 * PAGE)
+            self.msix = Msix(self.msix_qsize, 0, registers, 0, pending)
+        bar.add(Region.device("nvme-registers", self.chip, registers), 0)
+        self.add_bar(0, bar, bar.size, "mem64")
+        self.add_capability(Capability(POWER, b"\x03\x00\x08\x00\x00\x00", b"\x00\x00\x03\x00\x00\x00"), 0x60)
+        self.add_capability(Express(), 0x80)
+        self.add_capability(self.msix, 0x40)
+        self.chip.msix = self.msix.chip
+        self.msix.show(messages)
+
+    def unrealize(self) -> None:
+        self.chip.detach()
+        super().unrealize()
