@@ -135,6 +135,35 @@ def test_firmware_goes_on_on_either_accelerator(accel: str, tmp_path: pathlib.Pa
     assert text.count("Found 1 cpu(s)") == text.count("No bootable device") == 1, text[-1500:]
 
 
+@pytest.mark.long
+@pytest.mark.kvm
+def test_firmware_on_kvm_is_stopped_at_many_moments(tmp_path: pathlib.Path) -> None:
+    """From its first instruction to "No bootable device": five cuts a start, what it says is said once."""
+    rng = random.Random()
+    left = int(os.environ.get("VMRUN_MOMENTS", "50"))
+    while left > 0:
+        path = str(tmp_path / f"{left}.vm")
+        with Guest(tmp_path, "kvm", machine="rhel6.3.0", memory="64MiB") as guest:
+            run_for(guest.machine, rng.uniform(0.01, 0.5))
+            guest.keep()
+            text = guest.output()
+            if guest.machine.outcome is None:
+                guest.machine.pause()
+            snapshot.save(guest.machine, path, "running")
+        left -= 1
+        for n in range(4):
+            _, more = go_on(path, "kvm", "debug", f"{path}.{n}", rng.uniform(0.05, 0.5))
+            text += more
+            path, left = f"{path}.{n}", left - 1
+        for n in range(10):
+            if "No bootable device" in text:
+                break
+            _, more = go_on(path, "kvm", "debug", f"{path}.{n}", 3.0)
+            text += more
+            path = f"{path}.{n}"
+        assert text.count("Found 1 cpu(s)") == text.count("No bootable device") == 1, text[-1500:]
+
+
 @pytest.mark.kvm
 @pytest.mark.skipif(not BOOT_IMAGE.exists(), reason="grub-pc-bin is not installed")
 @pytest.mark.parametrize(
