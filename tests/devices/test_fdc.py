@@ -10,6 +10,7 @@ import pytest
 
 from tests.devices.differences import DIFFERENCES
 from tests.peers.oracle import QEMU
+from vmrun.machine import media
 from vmrun.testing import QTest, QtestCommands, QtestProgram
 
 SRA, DOR, TDR, MSR, FIFO, DIR = 0x3F0, 0x3F2, 0x3F3, 0x3F4, 0x3F5, 0x3F7
@@ -400,3 +401,36 @@ def test_the_cmos_tells_the_drive_s_type(
             q.outb(0x70, index)
             found.append(q.inb(0x71))
     assert (found[0], found[1] & 0xC1) == cells
+
+
+def test_disks_are_changed_while_the_machine_runs(timed: QTest, tmp_path: pathlib.Path) -> None:
+    start(timed)
+    command(timed, SEEK, 0, 1)
+    assert not timed.inb(DIR) & 0x80
+    (tmp_path / "other.img").write_bytes(b"\x77" * 737280)
+    unit = media.find(timed.machine, "", "fd0")
+    told: list[str] = []
+    timed.machine.listen(lambda name, **data: told.append(name))
+    media.change(timed.machine, unit, str(tmp_path / "other.img"), "raw")
+    assert timed.inb(DIR) & 0x80 and told == []
+    timed.outb(DIR, 2)
+    dma(timed, 0x10000, 512, 0x46)
+    command(timed, READ, 0x00, 2, 0, 9, 2, 9, 0x1B, 0xFF)
+    assert results(timed)[0] & 0xC0 == 0
+    assert timed.read(0x10000, 512) == b"\x77" * 512
+    timed.write(0x10000, b"\x55" * 512)
+    dma(timed, 0x10000, 512, 0x4A)
+    command(timed, WRITE, 0x00, 2, 0, 9, 2, 9, 0x1B, 0xFF)
+    assert results(timed)[0] & 0xC0 == 0
+
+
+def test_an_empty_drive_finds_nothing(timed: QTest) -> None:
+    start(timed)
+    unit = media.find(timed.machine, "", "fd0")
+    media.open_tray(timed.machine, unit)
+    media.remove(timed.machine, unit)
+    command(timed, SEEK, 0, 3)
+    assert timed.inb(DIR) & 0x80
+    dma(timed, 0x10000, 512, 0x46)
+    command(timed, READ, 0x00, 0, 0, 1, 2, 18, 0x1B, 0xFF)
+    assert results(timed)[0] & 0xC0 == 0x40

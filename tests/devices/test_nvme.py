@@ -12,6 +12,7 @@ import pytest
 
 from tests.devices.nvme import ADMIN, BAR, CC, CSTS, DATA, IO, QUEUES, SLOT, Driver
 from tests.peers.oracle import QEMU
+from vmrun.machine import blocks
 from vmrun.testing import QTest, QtestProgram
 
 SIZE = 8 << 20
@@ -291,6 +292,16 @@ def test_any_register_takes_anything(alone: Driver) -> None:
     driver.enable()
     driver.make_io()
     assert driver.io(2, prp1=DATA) == (0, 0)
+
+
+def test_a_namespace_that_grows_is_told(alone: Driver, tmp_path: pathlib.Path) -> None:
+    assert isinstance(alone.q, QTest)
+    assert alone.admin(9, cdw10=0x0B, cdw11=0x100)[0] == 0
+    number = alone.post(ADMIN, 0x0C)
+    blocks.resize(alone.q.machine, "d", "", 2 * SIZE)
+    assert alone.reap(ADMIN) == (0, 0x00040002, number)
+    assert struct.unpack_from("<Q", alone.identify(0, 1)[1])[0] == 2 * SIZE // 512
+    assert alone.io(2, prp1=DATA, cdw10=2 * SIZE // 512 - 1) == (0, 0)
 
 
 def test_an_interrupt_reaches_the_pin_until_the_answer_is_taken(alone: Driver) -> None:

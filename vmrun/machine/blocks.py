@@ -232,7 +232,7 @@ class Blocks:
                 if device.driver.startswith("virtio"):
                     row["qdev"] += "/virtio-backend"
                 row["io-status"] = "failed" if drive.has_parked else "ok"
-            if removable:
+            if removable and device.has_tray:
                 row["tray_open"] = device.tray_is_open
             if drive.node is not None:
                 row["inserted"] = self.device_info(drive.node, drive)

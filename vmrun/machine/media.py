@@ -52,7 +52,8 @@ def close_tray(machine: Machine, unit: Removable) -> None:
 
 
 def _tell(machine: Machine, unit: Removable, opened: bool) -> None:
-    machine.tell("DEVICE_TRAY_MOVED", **{"device": unit.drive or "", "id": unit.path, "tray-open": opened})
+    if unit.has_tray:
+        machine.tell("DEVICE_TRAY_MOVED", **{"device": unit.drive or "", "id": unit.path, "tray-open": opened})
 
 
 def moved(machine: Machine, unit: Removable, opened: bool) -> None:
@@ -70,13 +71,13 @@ def remove(machine: Machine, unit: Removable) -> None:
         _written_down(machine, unit, None, None)
 
 
-def insert(machine: Machine, unit: Removable, file: str, format: str) -> None:
+def insert(machine: Machine, unit: Removable, file: str, format: str, mode: str = "retain") -> None:
     """Put an image into an open tray that is empty."""
     from vmrun.backends.block import open_medium
 
     if not unit.drive:
         raise BuildError(f"Device '{unit.id}' has no drive that could take a medium")
-    spec = {**machine.config["drives"][unit.drive], "file": file, "format": format}
+    spec = _spec(machine, unit, file, format, mode)
     try:
         node = open_medium(unit.drive, spec)
     except BackendError as error:
@@ -85,20 +86,32 @@ def insert(machine: Machine, unit: Removable, file: str, format: str) -> None:
     _written_down(machine, unit, file, format)
 
 
-def change(machine: Machine, unit: Removable, file: str, format: str, force: bool = False) -> None:
+def change(
+    machine: Machine, unit: Removable, file: str, format: str, force: bool = False, mode: str = "retain"
+) -> None:
     """Open, take out, put in, close. The old medium stays when the new one cannot be opened."""
     from vmrun.backends.block import open_medium
 
     if unit.drive:
-        spec = {**machine.config["drives"][unit.drive], "file": file, "format": format}
+        spec = _spec(machine, unit, file, format, mode)
         try:
             open_medium(unit.drive, spec).close()
         except BackendError as error:
             raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     open_tray(machine, unit, force)
     remove(machine, unit)
-    insert(machine, unit, file, format)
+    insert(machine, unit, file, format, mode)
     close_tray(machine, unit)
+
+
+def _spec(machine: Machine, unit: Removable, file: str, format: str, mode: str) -> dict[str, Any]:
+    """The drive with another image; mode: what becomes of its read-only switch."""
+    spec: dict[str, Any] = {**machine.config["drives"][unit.drive], "file": file, "format": format}
+    if mode != "retain":
+        if mode == "read-write" and spec.get("media") == "cdrom":
+            raise BuildError("a CD-ROM drive cannot write")
+        spec["readonly"] = mode == "read-only"
+    return spec
 
 
 def _written_down(machine: Machine, unit: Removable, file: str | None, format: str | None) -> None:

@@ -158,6 +158,10 @@ class Nvme(PciDevice):
         self.chip.msix = self.msix.chip
         self.msix.show(messages)
 
+    def resized(self) -> None:
+        """The drive has another size now."""
+        self.chip.resized()
+
     def unrealize(self) -> None:
         self.chip.detach()
         super().unrealize()

@@ -233,7 +233,8 @@ cdef class NvmeChip(IoRegion):
     def resized(self):
         """The drive has another size now."""
         self.size = self.backend.size
-        self.event(2, 0, 4)                                     # a notice: the namespace has changed
+        if self.event_config & 0x100:
+            self.event(2, 0, 4)                                 # a notice: the namespace has changed
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u8 registers[64]

@@ -72,6 +72,4 @@ def change_medium(
     read_only_mode: str = "retain",
 ) -> None:
     """Another image in a drive: open, take out, put in, close."""
-    if read_only_mode == "read-write":
-        raise QmpError("a CD-ROM drive cannot write")
-    _do(media.change, monitor, device, id, filename, format, force)
+    _do(media.change, monitor, device, id, filename, format, force, read_only_mode)
