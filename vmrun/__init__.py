@@ -8,15 +8,20 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.config.api import validate
+    from vmrun.handle import AsyncMachine, Machine, WaitFailed
 
-__all__ = ["validate"]
+__all__ = ["AsyncMachine", "Machine", "WaitFailed", "validate"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`validate` is imported when it is asked for: starting a machine does not need it."""
+    """These are imported when they are asked for: starting a machine does not need them."""
     if name == "validate":
         from vmrun.config.api import validate
 
         return validate
+    if name in ("AsyncMachine", "Machine", "WaitFailed"):
+        import vmrun.handle
+
+        return getattr(vmrun.handle, name)
     raise AttributeError(f"module 'vmrun' has no attribute '{name}'")

@@ -38,6 +38,7 @@ ALLOWED = {
     "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev",
                       "vmrun.backends.objects"),
     "vmrun.screen": (*EVERYWHERE,),
+    "vmrun.handle": (*EVERYWHERE, "vmrun.monitor"),
     "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",
@@ -52,10 +53,11 @@ ALLOWED = {
         "vmrun.machine",
         "vmrun.monitor",
         "vmrun.screen",
+        "vmrun.handle",
         "vmrun.ui",
     ),
     "vmrun.__main__": ("vmrun.cli",),
-    "vmrun": ("vmrun", "vmrun.config.api"),
+    "vmrun": ("vmrun", "vmrun.config.api", "vmrun.handle"),
 }
 
 

@@ -50,9 +50,10 @@ def _choose(args: Any, rows: list[dict[str, Any]]) -> str:
 
     # a monitor's own socket is told with server=on
     usable = {
-        row["label"]: row["filename"]
+        row["label"]: row["filename"].removeprefix("disconnected:").removesuffix(",server=on")
         for row in rows
-        if row["filename"].startswith(("pty:", "unix:", "tcp:")) and not row["filename"].endswith(",server=on")
+        # a monitor's server, or one that has a client already, is no console
+        if row["filename"].startswith(("pty:", "disconnected:unix:", "disconnected:tcp:"))
     }
     if args.chardev is not None:
         if args.chardev not in usable:

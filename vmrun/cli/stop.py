@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vmrun.monitor.client import QmpClient
+    from vmrun.handle import Machine
     from vmrun.monitor.runtime import Running
 
 FINE, HOST, GUEST = 0, 3, 4
@@ -23,24 +23,23 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait so long; exit 4 if it still runs")
     args = parser.parse_args(argv)
 
-    from vmrun.monitor.client import QmpClient
+    from vmrun.handle import Machine
     from vmrun.monitor.runtime import find
 
-    machine = find(args.name)
     if args.force:
-        return _force(machine)
-    with QmpClient(machine.path) as qmp:
-        if qmp.execute("query-status")["status"] not in ("running", "suspended"):
+        return _force(find(args.name))
+    with Machine.attach(args.name) as machine:
+        if machine.status() not in ("running", "suspended"):
             _say(f"{args.name} is paused; its guest can't see the button")
             return GUEST
-        qmp.execute("system_powerdown")
+        machine.powerdown()
         rest = args.timeout
         if rest is None or rest > PATIENCE:
-            if _ended(qmp, PATIENCE):
+            if _ended(machine, PATIENCE):
                 return FINE
             _say(f"{args.name} has not shut down yet; `vmrun stop --force {args.name}` ends it at once")
             rest = rest - PATIENCE if rest is not None else None
-        if not _ended(qmp, rest):
+        if not _ended(machine, rest):
             _say(f"{args.name} still runs after {args.timeout:g} seconds")
             return GUEST
     return FINE
@@ -87,15 +86,13 @@ def _force(machine: Running) -> int:
     return GUEST
 
 
-def _ended(qmp: QmpClient, seconds: float | None) -> bool:
+def _ended(machine: Machine, seconds: float | None) -> bool:
     """Wait for the end of the machine."""
-    from vmrun.errors import MonitorError
+    from vmrun.handle import WaitFailed
 
-    qmp.socket.settimeout(seconds)
     try:
-        while qmp.wait_for("SHUTDOWN") is not None:
-            qmp.events.clear()
-    except MonitorError:
+        machine.wait(seconds)
+    except WaitFailed:
         return False
     return True
 

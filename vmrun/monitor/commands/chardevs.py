@@ -104,7 +104,7 @@ def _address(spec: dict[str, Any]) -> str:
     where = f"unix:{spec['path']}" if "path" in spec else f"tcp:{spec.get('host') or ''}:{spec.get('port')}"
     if spec.get("fd") is not None:
         where = "unix:"
-    return ("disconnected:" if spec.get("server") else "") + where + (",server=on" if spec.get("server") else "")
+    return where + (",server=on" if spec.get("server") else "")
 
 
 def spec_of(backend: dict[str, Any]) -> dict[str, Any]:
