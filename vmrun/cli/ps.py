@@ -40,6 +40,22 @@ def _row(one: Any) -> dict[str, Any]:
             row["status"] = qmp.execute("query-status")["status"]
             row["name"] = qmp.execute("query-name").get("name", one.name)
             row["machine"] = qmp.execute("qom-get", path="/machine", property="type").removesuffix("-machine")
+        row["networks"] = _networks(one)
     except MonitorError:
         pass
     return row
+
+
+def _networks(one: Any) -> list[dict[str, Any]]:
+    """Its back ends; with the ports that lead to the guest."""
+    from vmrun.errors import MonitorError
+    from vmrun.monitor.client import QmpClient
+
+    try:
+        with QmpClient(one.path, timeout=2.0) as qmp:
+            return [
+                {key: row[key] for key in ("id", "type", "card", "link", "hostfwd") if key in row}
+                for row in qmp.execute("x-query-network")
+            ]
+    except MonitorError:
+        return []

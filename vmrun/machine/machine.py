@@ -14,7 +14,7 @@ from accel.run import REQUEST_FAILED
 
 from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
 from vmrun.errors import StateError
-from vmrun.machine import hotplug, media, runstate
+from vmrun.machine import hotplug, media, network, runstate
 from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
@@ -54,6 +54,7 @@ class Machine:
         self.built = config  # as it was before anything came or went
         self.root = assembly.root
         board.let_go = lambda device: hotplug.let_go(self, device)
+        network.watch(self)
         board.tray_moved = lambda device, opened: media.moved(self, device, opened)
         self.accelerator = choice.accelerator
         self.loop = board.loop

@@ -263,6 +263,59 @@ def _named(machine: Any, name: str) -> str:
     return str(getattr(device, "drive", None) or name)
 
 
+def _set_link(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.monitor.commands.network import set_link
+
+    if words[1] not in ("on", "off"):
+        raise QmpError("Parameter 'up' expects 'on' or 'off'")
+    set_link(_Asker(machine), words[0], words[1] == "on")
+    return ""
+
+
+def _netdev_add(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.config.importers.line import parse_command_line
+    from vmrun.config.importers.qemuopts import LineError
+    from vmrun.errors import BuildError
+    from vmrun.machine import network
+
+    try:
+        netdevs = parse_command_line(["-netdev", words[0]], defaults=False).document["netdevs"]
+        for id, spec in netdevs.items():
+            network.add(machine, id, spec)
+    except (LineError, BuildError) as error:
+        raise QmpError(error.problems[0].message) from None
+    return ""
+
+
+def _forward(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.errors import VmrunError
+    from vmrun.machine import network
+
+    try:
+        network.forward(machine, words[0] if len(words) > 1 else "", words[-1])
+    except VmrunError as error:
+        raise QmpError(error.problems[0].message) from None
+    return ""
+
+
+def _unforward(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.errors import VmrunError
+    from vmrun.machine import network
+
+    try:
+        found = network.unforward(machine, words[0] if len(words) > 1 else "", words[-1])
+    except VmrunError as error:
+        raise QmpError(error.problems[0].message) from None
+    return f"host forwarding rule for {words[-1]} {'removed' if found else 'not found'}\n"
+
+
+def _announce(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine import network
+
+    network.announce_often(machine, 50, 550, 5, 100, words[0].split(",") if words else None)
+    return ""
+
+
 LINES = (
     Line("help|?", "[cmd]", "show the help", _help),
     Line("info", "[subcommand]", "show various information about the system state", _info),
@@ -272,6 +325,15 @@ LINES = (
     Line("system_powerdown", "", "send system power down event", _qmp("system_powerdown")),
     Line("quit|q", "", "quit the emulator", _qmp("quit")),
     Line("device_add", "driver[,prop=value][,...]", "add device, like -device on the command line", _device_add, 1),
+    Line("set_link", "name on|off", "change the link status of a network adapter", _set_link, 2),
+    Line("netdev_add", "[user|tap|socket|stream|dgram|vde|bridge|hubport],id=str[,prop=value][,...]",
+         "add host network device", _netdev_add, 1),
+    Line("netdev_del", "id", "remove host network device", _qmp("netdev_del", "id"), 1),
+    Line("hostfwd_add", "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+         "redirect TCP or UDP connections from host to guest (requires -net user)", _forward, 1),
+    Line("hostfwd_remove", "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+         "remove host-to-guest TCP or UDP redirection", _unforward, 1),
+    Line("announce_self", "[interfaces] [id]", "Trigger GARP/RARP announcements", _announce),
     Line("device_del", "device", "remove device", _qmp("device_del", "id"), 1),
     Line("qom-list", "path", "list QOM properties", _qom_list),
     Line("qom-get", "path property", "print QOM property", _qom_get, 2),

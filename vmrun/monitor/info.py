@@ -306,6 +306,17 @@ def _mice(machine: Any, words: list[str], cpu: int) -> str:
     )
 
 
+def _network(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine import network
+
+    return network.text(machine)
+
+
+def _usernet(machine: Any, words: list[str], cpu: int) -> str:
+    found = (wire for wire in machine.board.netdevs.values() if wire.kind == "user")
+    return "".join(f"Hub -1 ({wire.name}):\n{wire.connections()}" for wire in found)
+
+
 def _vnc(machine: Any, words: list[str], cpu: int) -> str:
     from vmrun.monitor.commands.remote import query_vnc_servers
 
@@ -344,8 +355,10 @@ VIEWS: dict[str, tuple[View, str]] = {
     "qom-tree": (_qom_tree, "show QOM composition tree"),
     "qtree": (_qtree, "show device tree"),
     "registers": (_registers, "show the cpu registers (-a: all CPUs)"),
+    "network": (_network, "show the network state"),
     "status": (_status, "show the current VM status"),
     "uuid": (_uuid, "show the current VM UUID"),
+    "usernet": (_usernet, "show user network stack connection states"),
     "vnc": (_vnc, "show the vnc server status"),
     "version": (_version, "show the version of QEMU"),
 }

@@ -537,8 +537,8 @@ cdef class StackNet(HostNet):
         return result == 0
 
     def describe(self):
-        net, mask = self.settings["net"], self.settings["mask"]
+        net = self.settings["net"]
         return "net=%s,restrict=%s" % (
-            ".".join(str(byte) for byte in net) + "/" + str(bin(int.from_bytes(mask, "big")).count("1")),
+            ".".join(str(byte) for byte in net),
             "on" if self.settings["restrict"] else "off",
         )

@@ -2,5 +2,5 @@
 
 AREAS = (
     "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
-    "media", "chardevs", "screen", "remote", "fds", "migrate", "hmp",
+    "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "hmp",
 )  # fmt: skip

@@ -1,0 +1,46 @@
+from accel.aio cimport IoHandler, IoThread
+from accel.api cimport u8, u32, u64
+from accel.dma cimport IoVec
+from vmrun.backends.net.base cimport HostNet
+from vmrun.backends.protocols cimport NetHeader
+
+cdef enum:
+    ADDRESS = 128               # bytes of a socket address
+    STREAM_OUT = 1 << 20        # bytes that wait for a slow peer; more blocks the card
+
+
+cdef class FdHandler(IoHandler):
+    cdef void *owner            # borrowed: a FdNet, which removes it before it goes
+
+
+cdef class FdNet(HostNet):
+    cdef readonly int fd
+    cdef FdHandler handler
+    cdef IoThread thread
+    cdef u8 *incoming
+    cdef readonly bint connected
+    cdef bint paused
+    cdef public object on_gone
+    cdef void wants(self) noexcept nogil
+    cdef void ready(self, int fd, u32 events) noexcept nogil
+
+
+cdef class PacketNet(FdNet):
+    cdef u32 header_size        # of tap's vnet header; 0: none
+    cdef u8 peer[ADDRESS]
+    cdef u32 peer_size          # 0: the socket is connected, or a tap
+    cdef u8 own[ADDRESS]        # a multicast member does not hear itself
+    cdef u32 own_size
+    cdef list more              # handlers of further queues
+    cdef bint is_socket
+    cdef readonly u32 queue_fds
+
+
+cdef class StreamNet(FdNet):
+    cdef u8 *out
+    cdef u64 out_filled, out_sent
+    cdef u32 got, wanted        # bytes of the frame that is coming in; of its length at first
+    cdef bint in_length
+    cdef void flush(self) noexcept nogil
+    cdef void gone(self) noexcept nogil
+    cdef bint take(self, const u8 *data, u32 count) noexcept nogil

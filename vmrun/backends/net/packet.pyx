@@ -1,0 +1,379 @@
+"""Back ends that are a descriptor: a tap, datagrams, or a stream of frames, each after its length.
+
+The descriptor is read on the I/O thread with the device lock held, while the card has room: else it is left alone, and what
+comes waits in the kernel. A card's frame goes out at once where the kernel takes it; a datagram that it does not take is lost
+as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make the card wait.
+
+A stream is the peer's and may be anything: a length above NET_MOST_FRAME ends the connection, since nothing after it would
+make sense.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+import os
+import socket
+
+from accel.aio cimport IO_ERROR, IO_HANGUP, IO_READ, IO_WRITE
+from vmrun.backends.protocols cimport NET_MOST_FRAME
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t writev(int, const iovec *, int)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int, void *, size_t)
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        void *msg_name
+        unsigned int msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int, const msghdr *, int)
+    ssize_t recvfrom(int, void *, size_t, int, void *, unsigned int *)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef enum:
+    MOST_PIECES = 64
+    FRAMES_AT_ONCE = 64
+    VNET = 12
+    CHUNK = 1 << 17
+
+cdef extern from "<arpa/inet.h>" nogil:
+    u32 htonl(u32)
+    u32 ntohl(u32)
+
+
+cdef void _ready(FdNet net, int fd, u32 events) noexcept nogil:
+    net.ready(fd, events)
+
+
+ctypedef void (*ready_fn)(void *, int, u32) noexcept nogil
+cdef ready_fn call_ready = <ready_fn>_ready
+
+
+cdef class FdHandler(IoHandler):
+    def __init__(self, FdNet owner, int fd):
+        IoHandler.__init__(self, fd, IO_READ)
+        self.owner = <void *>owner
+
+    cdef void ready(self, u32 events) noexcept nogil:
+        call_ready(self.owner, self.fd, events)
+
+
+cdef class FdNet(HostNet):
+    """Takes over `fd`, which does not block. `on_gone()` is called when the peer has gone."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.fd = -1
+
+    def __dealloc__(self):
+        free(self.incoming)
+
+    def use(self, IoThread thread, int fd):
+        os.set_blocking(fd, False)
+        self.incoming = self.incoming if self.incoming != NULL else <u8 *>malloc(CHUNK)
+        if self.incoming == NULL:
+            raise MemoryError
+        self.fd, self.thread = fd, thread
+        self.handler = FdHandler(self, fd)
+        self.connected, self.paused = True, False
+        thread.add(self.handler)
+
+    def leave(self):
+        """The descriptor is closed; another may be used."""
+        if self.handler is not None:
+            self.thread.remove(self.handler)
+            self.handler = None
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self.connected = False
+
+    def close(self):
+        self.leave()
+        HostNet.close(self)
+
+    cdef void wants(self) noexcept nogil:
+        """Which events are waited for."""
+        if self.handler is not None:
+            self.handler.want(0 if self.paused else IO_READ)
+
+    cdef void resume_input(self) noexcept nogil:
+        if self.paused:
+            self.paused = False
+            self.wants()
+
+    cdef void ready(self, int fd, u32 events) noexcept nogil:
+        pass
+
+
+cdef u32 pieces_of(IoVec *pieces, u32 count, iovec *parts) noexcept nogil:
+    cdef u32 n
+    for n in range(count):
+        parts[n].iov_base, parts[n].iov_len = pieces[n].base, pieces[n].length
+    return count
+
+
+cdef class PacketNet(FdNet):
+    """A descriptor of whole frames: a tap, or a datagram socket (`peer`: where it sends to, `own`: what it ignores)."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.more = []
+        self.queue_fds = 1
+
+    @property
+    def queues(self):
+        return self.queue_fds
+
+    def send_to(self, bytes peer, bytes own=b""):
+        """Socket addresses as the kernel has them; datagrams of `own` are not received."""
+        if len(peer) > ADDRESS or len(own) > ADDRESS:
+            raise ValueError("a socket address is not so long")
+        self.is_socket = True
+        memcpy(self.peer, <const u8 *>peer, len(peer))
+        self.peer_size = len(peer)
+        memcpy(self.own, <const u8 *>own, len(own))
+        self.own_size = len(own)
+
+    def vnet(self, u32 can):
+        """A tap whose frames have virtio's header."""
+        self.header_size = VNET
+        self.can = can
+
+    def add_queue(self, int fd):
+        os.set_blocking(fd, False)
+        handler = FdHandler(self, fd)
+        self.more.append(handler)
+        self.queue_fds += 1
+        self.thread.add(handler)
+
+    def leave(self):
+        for handler in self.more:
+            self.thread.remove(handler)
+            os.close(handler.fd)
+        self.more = []
+        FdNet.leave(self)
+
+    cdef void wants(self) noexcept nogil:
+        cdef u32 events = 0 if self.paused else IO_READ
+        if self.handler is not None:
+            self.handler.want(events)
+        if self.queue_fds > 1:
+            with gil:
+                for handler in self.more:
+                    (<FdHandler>handler).want(events)
+
+    cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
+        cdef iovec parts[MOST_PIECES + 1]
+        cdef msghdr message
+        cdef u8 head[VNET]
+        cdef ssize_t done
+        if count > MOST_PIECES or self.fd < 0:
+            self.dropped += 1
+            return
+        if self.header_size:
+            memset(head, 0, VNET)
+            if header != NULL:
+                memcpy(head, header, sizeof(NetHeader))
+            parts[0].iov_base, parts[0].iov_len = head, self.header_size
+            done = writev(self.fd, parts, pieces_of(pieces, count, parts + 1) + 1)
+        elif self.is_socket:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov, message.msg_iovlen = parts, pieces_of(pieces, count, parts)
+            if self.peer_size:
+                message.msg_name, message.msg_namelen = self.peer, self.peer_size
+            done = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            done = writev(self.fd, parts, pieces_of(pieces, count, parts))
+        if done < 0:
+            self.dropped += 1
+
+    cdef void ready(self, int fd, u32 events) noexcept nogil:
+        cdef u8 source[ADDRESS]
+        cdef unsigned int source_size
+        cdef ssize_t got
+        cdef u32 left = FRAMES_AT_ONCE
+        while left:
+            if not self.accepts():
+                self.paused = True
+                self.wants()
+                return
+            if self.is_socket:
+                source_size = ADDRESS
+                got = recvfrom(fd, self.incoming, CHUNK, MSG_DONTWAIT, source, &source_size)
+            else:
+                got = read(fd, self.incoming, CHUNK)
+            if got < 0:
+                if errno == EINTR:
+                    continue
+                if errno != EAGAIN and not self.is_socket:
+                    self.paused = True                          # a tap that was taken away
+                    self.wants()
+                return
+            if self.is_socket and self.own_size and source_size == self.own_size:
+                if memcmp(source, self.own, self.own_size) == 0:
+                    continue
+            left -= 1
+            if self.header_size:
+                if got > <ssize_t>self.header_size:
+                    self.deliver(
+                        self.incoming + self.header_size, <u32>(got - self.header_size), <NetHeader *>self.incoming
+                    )
+            elif got:
+                self.deliver(self.incoming, <u32>got, NULL)
+
+
+cdef class StreamNet(FdNet):
+    """A connected stream socket: each frame after its length, four bytes, big-endian."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.in_length, self.wanted = True, 4
+
+    def __dealloc__(self):
+        free(self.out)
+
+    def use(self, IoThread thread, int fd):
+        if self.out == NULL:
+            self.out = <u8 *>malloc(STREAM_OUT + NET_MOST_FRAME * 2)
+            if self.out == NULL:
+                raise MemoryError
+        self.out_filled = self.out_sent = 0
+        self.got, self.wanted, self.in_length = 0, 4, True
+        FdNet.use(self, thread, fd)
+
+    def leave(self):
+        FdNet.leave(self)
+        self.unblock()
+
+    cdef void wants(self) noexcept nogil:
+        cdef u32 events = 0 if self.paused else IO_READ
+        if self.out_filled > self.out_sent:
+            events |= IO_WRITE
+        if self.handler is not None:
+            self.handler.want(events)
+
+    cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
+        cdef iovec parts[MOST_PIECES + 1]
+        cdef msghdr message
+        cdef u32 length = htonl(<u32>total), n
+        cdef ssize_t done = 0
+        cdef u64 skip
+        cdef u8 *at
+        if not self.connected or self.fd < 0 or count > MOST_PIECES:
+            self.dropped += 1
+            return
+        parts[0].iov_base, parts[0].iov_len = &length, 4
+        pieces_of(pieces, count, parts + 1)
+        if self.out_filled == self.out_sent:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov, message.msg_iovlen = parts, count + 1
+            done = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if done < 0:
+                if errno != EAGAIN and errno != EINTR and errno != ENOBUFS:
+                    self.dropped += 1
+                    return                                      # reading tells that the peer is gone
+                done = 0
+        if done == <ssize_t>(total + 4):
+            return
+        if self.out_sent:
+            memmove(self.out, self.out + self.out_sent, self.out_filled - self.out_sent)
+            self.out_filled -= self.out_sent
+            self.out_sent = 0
+        if self.out_filled + total + 4 > STREAM_OUT + NET_MOST_FRAME * 2:
+            if not done:
+                self.dropped += 1
+                return
+        skip = <u64>done
+        at = self.out + self.out_filled
+        for n in range(count + 1):
+            if skip >= parts[n].iov_len:
+                skip -= parts[n].iov_len
+                continue
+            memcpy(at, <u8 *>parts[n].iov_base + skip, parts[n].iov_len - skip)
+            at += parts[n].iov_len - skip
+            skip = 0
+        self.out_filled = <u64>(at - self.out)
+        self.blocked = self.out_filled > STREAM_OUT
+        self.wants()
+
+    cdef void flush(self) noexcept nogil:
+        cdef iovec part
+        cdef msghdr message
+        cdef ssize_t done
+        while self.out_sent < self.out_filled:
+            part.iov_base, part.iov_len = self.out + self.out_sent, self.out_filled - self.out_sent
+            memset(&message, 0, sizeof(message))
+            message.msg_iov, message.msg_iovlen = &part, 1
+            done = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if done <= 0:
+                if done < 0 and errno != EAGAIN and errno != EINTR:
+                    self.out_sent = self.out_filled
+                break
+            self.out_sent += done
+        if self.out_sent == self.out_filled:
+            self.out_sent = self.out_filled = 0
+        if self.blocked and self.out_filled - self.out_sent < STREAM_OUT // 2:
+            self.unblock()
+        self.wants()
+
+    cdef void ready(self, int fd, u32 events) noexcept nogil:
+        cdef ssize_t got
+        cdef u32 left = 8, room
+        if events & IO_WRITE:
+            self.flush()
+        if not events & (IO_READ | IO_HANGUP | IO_ERROR):
+            return
+        while left and self.connected:
+            left -= 1
+            if not self.accepts():
+                self.paused = True
+                self.wants()
+                return
+            room = self.wanted - self.got                       # no more than the frame that is coming
+            got = recvfrom(fd, self.incoming + self.got, room if self.in_length else min(room, <u32>CHUNK), MSG_DONTWAIT,
+                           NULL, NULL)
+            if got < 0 and errno == EINTR:
+                continue
+            if got < 0 and errno == EAGAIN:
+                return
+            if got <= 0:
+                self.gone()
+                return
+            self.got += <u32>got
+            if self.got < self.wanted:
+                continue
+            left += 1 if self.in_length else 0
+            if not self.take(self.incoming, self.got):
+                self.gone()
+                return
+
+    cdef bint take(self, const u8 *data, u32 count) noexcept nogil:
+        """A length, or a frame, is complete. False: there cannot be so long a frame."""
+        cdef u32 length
+        self.got = 0
+        if self.in_length:
+            length = ntohl((<const u32 *>data)[0])
+            if length > NET_MOST_FRAME:
+                return False
+            if length:
+                self.wanted, self.in_length = length, False
+            return True
+        self.wanted, self.in_length = 4, True
+        self.deliver(data, count, NULL)
+        return True
+
+    cdef void gone(self) noexcept nogil:
+        """The peer has gone, or speaks something else."""
+        self.connected, self.paused = False, True
+        self.out_filled = self.out_sent = 0
+        self.wants()
+        self.unblock()
+        with gil:
+            if self.on_gone is not None:
+                self.on_gone()
