@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
         lock: DeviceLock
         iothread: IoThread
+        loop: Any
         hubs: dict[int, Any]
         config: dict[str, Any]
 
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
 # type → the module with its `open(name, spec, host)`
 TYPES = {
     "user": "user",
-    "socket": "socket",
-    "stream": "socket",
-    "dgram": "socket",
+    "socket": "sockets",
+    "stream": "sockets",
+    "dgram": "sockets",
     "tap": "tap",
     "bridge": "tap",
     "hubport": "hub",
-    "segment": "segment",
-    "passt": "passt",
-    "vde": "vde",
+    "segment": "segments",
+    "passt": "others",
+    "vde": "others",
 }
 
 

@@ -20,7 +20,10 @@ cdef class FdNet(HostNet):
     cdef u8 *incoming
     cdef readonly bint connected
     cdef bint paused
-    cdef public object on_gone
+    cdef public object on_gone, on_close
+    cdef public str info
+    cdef public int port        # that a listener has; 0: none
+    cdef readonly bint closed
     cdef void wants(self) noexcept nogil
     cdef void ready(self, int fd, u32 events) noexcept nogil
 

@@ -13,7 +13,6 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 import os
-import socket
 
 from accel.aio cimport IO_ERROR, IO_HANGUP, IO_READ, IO_WRITE
 from vmrun.backends.protocols cimport NET_MOST_FRAME
@@ -34,7 +33,9 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec *msg_iov
         size_t msg_iovlen
     ssize_t sendmsg(int, const msghdr *, int)
-    ssize_t recvfrom(int, void *, size_t, int, void *, unsigned int *)
+    struct sockaddr:
+        pass
+    ssize_t recvfrom(int, void *, size_t, int, sockaddr *, unsigned int *)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
 
@@ -71,6 +72,7 @@ cdef class FdNet(HostNet):
 
     def __cinit__(self, *args, **kwargs):
         self.fd = -1
+        self.info = ""
 
     def __dealloc__(self):
         free(self.incoming)
@@ -95,8 +97,14 @@ cdef class FdNet(HostNet):
             self.fd = -1
         self.connected = False
 
+    def describe(self):
+        return self.info if self.connected else f"{self.info} (nobody there)"
+
     def close(self):
+        self.closed = True
         self.leave()
+        if self.on_close is not None:
+            self.on_close()
         HostNet.close(self)
 
     cdef void wants(self) noexcept nogil:
@@ -206,7 +214,7 @@ cdef class PacketNet(FdNet):
                 return
             if self.is_socket:
                 source_size = ADDRESS
-                got = recvfrom(fd, self.incoming, CHUNK, MSG_DONTWAIT, source, &source_size)
+                got = recvfrom(fd, self.incoming, CHUNK, MSG_DONTWAIT, <sockaddr *>source, &source_size)
             else:
                 got = read(fd, self.incoming, CHUNK)
             if got < 0:
