@@ -46,10 +46,10 @@ class TestHost:
         return net
 
     def close(self) -> None:
-        for net in self.nets.values():
-            net.close()
         self.loop.call_soon(self.loop.stop)
         self.thread.join(10)
+        for net in self.nets.values():
+            net.close()
         self.iothread.close()
         self.loop.close()
 

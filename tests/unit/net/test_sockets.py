@@ -57,7 +57,8 @@ def test_streams_by_descriptor(host: TestHost) -> None:
 
 def test_datagrams_through_paths(host: TestHost, tmp_path: pathlib.Path) -> None:
     one, two = f"unix:{tmp_path}/1", f"unix:{tmp_path}/2"
-    both_ways(host, host.open("a", type="dgram", local=one, remote=two), host.open("b", type="dgram", local=two, remote=one))
+    a = host.open("a", type="dgram", local=one, remote=two)
+    both_ways(host, a, host.open("b", type="dgram", local=two, remote=one))
 
 
 def test_udp(host: TestHost) -> None:
@@ -92,7 +93,7 @@ def test_a_peer_that_goes_may_come_again(host: TestHost, tmp_path: pathlib.Path)
 def test_half_frames_are_put_together(host: TestHost) -> None:
     ours, theirs = socket.socketpair()
     card = Card(host, host.open("a", type="stream", addr=f"fd:{ours.detach()}"))
-    data = struct.pack(">I", 60) + frame(A, B, b"x") + struct.pack(">I", 0) + struct.pack(">I", 70) + frame(A, B, b"y", 70)
+    data = struct.pack(">I", 60) + frame(A, B, b"x") + bytes(4) + struct.pack(">I", 70) + frame(A, B, b"y", 70)
     for byte in data:
         theirs.send(bytes([byte]))
     assert card.wait(2) == [frame(A, B, b"x"), frame(A, B, b"y", 70)]
@@ -186,7 +187,8 @@ def test_large_frames_cross_a_segment_uncut_or_cut(host: TestHost, segment: Any)
         b.port.takes = 3
     header = (1, 1, 54, 1000, 34, 16)
     total = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 2540, 1, 0, 64, 6, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
-    data = frame(ALL, A)[:12] + b"\x08\0" + total + struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 9, 0, 0) + bytes(2500)
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 9, 0, 0)
+    data = frame(ALL, A)[:12] + b"\x08\0" + total + tcp + bytes(2500)
     with host.lock:
         a.net.transmit_with(data, header)
     assert b.wait() == [data] and b.headers == [header]

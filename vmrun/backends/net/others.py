@@ -20,7 +20,7 @@ def open(name: str, spec: dict[str, Any], host: Any) -> StreamNet:
             f"netdev '{name}': vmrun has no binding to VDE's library",
             code="VR0640",
             path=f"netdevs.{name}.type",
-            remedy="a `segment` joins machines of this host; for a VDE switch take a `tap` that vde_plug2tap is joined to",
+            remedy="a `segment` joins machines of this host; a VDE switch takes a `tap` by vde_plug2tap",
         )
     net = StreamNet()
     if spec.get("socket"):

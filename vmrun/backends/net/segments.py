@@ -1,7 +1,8 @@
 """netdev type `segment`: how a port of a segment finds the others, in a directory that only its user may enter.
 
-Each port listens at `<pid>-<id>.sock` there. Joining is done with the directory locked: a port sees all that came before it and
-connects to them; those that come later connect to it. What a machine that crashed left behind is removed by the next.
+Each port listens at `<pid>-<id>.sock` there. Joining is done with the directory locked: a port sees all that came
+before it and connects to them; those that come later connect to it. What a machine that crashed left behind is removed
+by the next.
 """
 
 from __future__ import annotations

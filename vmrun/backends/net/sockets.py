@@ -63,6 +63,10 @@ def _inet(option: str, text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _text(at: tuple[str, int]) -> str:
+    return f"{at[0]}:{at[1]}"
+
+
 def _socket(spec: dict[str, Any], host: Any) -> Any:
     ways = [key for key in ("fd", "listen", "connect", "mcast", "udp") if spec.get(key) is not None]
     if len(ways) != 1:
@@ -135,7 +139,7 @@ def _listen(net: StreamNet, kind: str, at: Any, host: Any) -> StreamNet:
                 os.unlink(at)
 
     net.on_gone, net.on_close = gone, close
-    net.info = f"listening at {at if kind == 'unix' else '%s:%d' % listener.getsockname()}"
+    net.info = f"listening at {at if kind == 'unix' else _text(listener.getsockname())}"
     net.port = 0 if kind == "unix" else listener.getsockname()[1]
     loop.add_fd(listener.fileno(), accept)
     return net
@@ -165,8 +169,12 @@ def _connect(net: StreamNet, spec: dict[str, Any], kind: str, at: Any, host: Any
         if seconds and not net.closed:
             host.loop.call_later(seconds, again)
 
-    net.on_gone = lambda: host.loop.call_soon(lambda: (net.leave(), later()) and None)
-    net.info = f"connected to {at if kind == 'unix' else '%s:%d' % at}"
+    def lost() -> None:
+        net.leave()
+        later()
+
+    net.on_gone = lambda: host.loop.call_soon(lost)
+    net.info = f"connected to {at if kind == 'unix' else _text(at)}"
     try:
         attempt()
     except OSError:
@@ -220,7 +228,7 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
         one.close()
         raise
     net.use(host.iothread, one.detach())
-    net.info = f"to {to if kind == 'unix' else '%s:%d' % to}"
+    net.info = f"to {to if kind == 'unix' else _text(to)}"
     return net
 
 

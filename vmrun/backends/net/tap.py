@@ -1,6 +1,6 @@
 """netdev types `tap` and `bridge`: an interface of the host's kernel. Names and options are QEMU's.
 
-An own interface needs the right to make one (CAP_NET_ADMIN); a descriptor that libvirt or a helper program opened needs none.
+An own interface needs the right to make one (CAP_NET_ADMIN); a descriptor that libvirt or a helper opened needs none.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def open(name: str, spec: dict[str, Any], host: Any) -> TapNet:
         return BackendError(f"netdev '{name}': {text}", code="VR0640", path=path, remedy=remedy)
 
     given = [key for key in ("fd", "fds", "helper", "ifname") if spec.get(key) is not None]
-    if "fd" in given and len(given) > 1 or "fds" in given and len(given) > 1:
+    if len(given) > 1 and ("fd" in given or "fds" in given):
         raise wrong(f"{' and '.join(given)} do not go together", key=given[1])
     queues, made = int(spec.get("queues") or 1), ""
     fds: list[int] = []
@@ -83,7 +83,8 @@ def open(name: str, spec: dict[str, Any], host: Any) -> TapNet:
         if isinstance(exc, FileNotFoundError):
             raise wrong("this host has no /dev/net/tun", "modprobe tun") from None
         remedy = NO_RIGHT if isinstance(exc, PermissionError) else "docs/network.md"
-        raise wrong(f"the interface {made or spec.get('fd', spec.get('fds'))} cannot be had: {reason}", remedy) from None
+        what = made or spec.get("fd", spec.get("fds"))
+        raise wrong(f"the interface {what} cannot be had: {reason}", remedy) from None
     net = TapNet()
     if spec.get("vnet_hdr") is not False and _vnet(fds):
         net.header = True
