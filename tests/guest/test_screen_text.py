@@ -31,9 +31,9 @@ def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> 
         screen.wait_for(re.compile("^ *typed-and-read$", re.MULTILINE))
 
 
-@pytest.mark.parametrize(("driver", "display"), [("bochs", "std"), ("cirrus", "cirrus")])
-def test_linux_on_its_driver_is_read(driver: str, display: str, tmp_path: pathlib.Path) -> None:
-    with linux(tmp_path, driver, display=display) as up:
+@pytest.mark.parametrize(("driver", "card"), [("bochs", "VGA"), ("cirrus", "cirrus-vga"), ("bochs", "bochs-display")])
+def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.Path) -> None:
+    with linux(tmp_path, driver, devices=[{"id": "card", "driver": card}]) as up:
         screen = watch(up)
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()

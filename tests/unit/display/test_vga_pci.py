@@ -14,7 +14,7 @@ from vmrun.bus.pci import RootBus
 from vmrun.core.console import Console
 from vmrun.core.props import props_of
 from vmrun.devices.display.vga_pci import VgaPci
-from vmrun.errors import BuildError, StateError
+from vmrun.errors import StateError
 
 ROM = b"\x55\xaa\x01" + bytes(509)
 
@@ -175,9 +175,18 @@ def test_no_rom_bar_when_told_so(machine: Machine, props: dict[str, Any]) -> Non
     assert 6 not in machine.plug(**props).bars and machine.asked == []
 
 
-def test_edid_is_refused_plainly(machine: Machine) -> None:
-    with pytest.raises(BuildError, match="edid"):
-        machine.plug(edid=True)
+def test_the_monitor_is_described_in_the_second_bar_or_not_at_all(machine: Machine) -> None:
+    card = machine.plug(xres=1024, yres=768)
+    card.config.poke(0x18, 4, 0xE1000000)
+    card.config.poke(4, 2, 3)
+    assert machine.memory.read(0xE1000000, 8) == 0x00FFFFFFFFFFFF00
+    assert machine.memory.read(0xE1000038, 4) & 0xFF == 1024 & 0xFF
+    assert machine.memory.read(0xE1000180, 4) == 0xFFFFFFFF
+    card.unrealize()
+    card = machine.plug(edid=False)
+    card.config.poke(0x18, 4, 0xE1000000)
+    card.config.poke(4, 2, 3)
+    assert machine.memory.read(0xE1000000, 4) == 0xFFFFFFFF
 
 
 def test_unrealize_leaves_nothing_behind(machine: Machine) -> None:

@@ -5,6 +5,8 @@ Ref: as vga.pyx. Everything here only decodes; the chip is vmrun.devices.display
 
 from accel.api cimport ACTION_NONE, IoRegion, u8, u16, u32, u64
 
+from cpython.bytes cimport PyBytes_AS_STRING
+
 from vmrun.devices.display.vga cimport Vga
 
 cdef u64 LITTLE = 0x1E1E1E1E, BIG = 0xBEBEBEBE      # byte orders of the frame buffer
@@ -117,4 +119,29 @@ cdef class ExtendedRegs(IoRegion):
                 self.vga.big_endian = False
             elif value == BIG:
                 self.vga.big_endian = True
+        return ACTION_NONE
+
+
+cdef class Contents(IoRegion):
+    """Bytes that never change; beyond them everything is 0xff."""
+
+    cdef bytes data
+    cdef const u8 *start
+    cdef u64 length
+
+    def __init__(self, bytes data):
+        self.data = data
+        self.start = <const u8 *>PyBytes_AS_STRING(data)
+        self.length = len(data)
+        self.name = "contents"
+        self.max_access = 4
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        cdef u64 value = 0
+        cdef u32 i
+        for i in range(size):
+            value |= <u64>(self.start[offset + i] if offset + i < self.length else 0xFF) << (8 * i)
+        return value
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         return ACTION_NONE
