@@ -131,6 +131,26 @@ class Accelerator:
         """Registers, bytes at RIP and so on, for a person. The machine is stopped."""
         raise NotImplementedError
 
+    # --- a debugger -------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        index: int,
+        step: bool = False,
+        software: bool = False,
+        hardware: tuple[tuple[int, int, int], ...] = (),
+        frozen: bool = False,
+    ) -> None:
+        """What ends the next start() of processor `index` with REQUEST_DEBUG: one instruction (`step`, interrupts
+        held back), an int3, one of up to four `hardware` points: (0 execution, 1 write or 3 access; address; bytes).
+        `frozen`: it stays where it is. The machine is stopped. AccelFailure: not here.
+        """
+        raise NotImplementedError
+
+    def debug_stops(self) -> list[tuple[int, str, int]]:
+        """(processor, "step" | "software" | "hardware", point hit) of those that stopped so, taken."""
+        return []
+
     # --- interrupts -----------------------------------------------------------------------------------------
 
     def irq_sink(self, count: int) -> IrqSink:

@@ -7,11 +7,12 @@ cdef extern from "<pthread.h>" nogil:
 
 cpdef enum:
     REQUEST_FAILED = 1 << 30        # a processor gave up; RunControl.take_reports() says why
+    REQUEST_DEBUG = 1 << 29         # one stopped for a debugger; Accelerator.debug_stops() says where
 
 # After one of these the processor that asked stays out until it is answered.
 cdef enum:
     STOPPING = (ACTION_RESET | ACTION_SHUTDOWN | ACTION_SUSPEND | ACTION_PANIC | ACTION_EXIT | ACTION_INIT
-                | REQUEST_FAILED)
+                | REQUEST_FAILED | REQUEST_DEBUG)
     QUEUE = 1024                    # requests; the same one twice is in it once
 
 
@@ -65,6 +66,7 @@ cdef class CpuThread:
     cdef readonly bint alive
     cdef readonly object failure
     cdef int held, inside, woken, halting
+    cdef public int frozen          # a debugger keeps it where it is, whatever the others do; set while stopped
     cdef int tid
     cdef void kick(self) noexcept nogil
     cdef u64 read_register(self, u32 n) noexcept nogil

@@ -289,7 +289,7 @@ cdef class RunControl:
 
     cdef bint must_leave(self, CpuThread cpu) noexcept nogil:
         """True when `run` shall return."""
-        return not vr_load(&self.going) or vr_load(&cpu.held) or vr_load(&self.quitting)
+        return not vr_load(&self.going) or vr_load(&cpu.held) or cpu.frozen or vr_load(&self.quitting)
 
     cdef int wait_resumed(self, CpuThread cpu) noexcept nogil:
         """Wait for start(); 0 when the machine is being closed."""
@@ -297,7 +297,7 @@ cdef class RunControl:
         self.parked += 1
         if self.parked >= self.expected:            # one wake-up of stop(), not one for each processor
             pthread_cond_broadcast(&self.outside)
-        while (not vr_load(&self.going) or vr_load(&cpu.held)) and not vr_load(&self.quitting):
+        while (not vr_load(&self.going) or vr_load(&cpu.held) or cpu.frozen) and not vr_load(&self.quitting):
             pthread_cond_wait(&self.resumed, &self.mutex)
         self.parked -= 1
         pthread_mutex_unlock(&self.mutex)

@@ -583,6 +583,22 @@ cdef class AddressSpace:
                 self.copy_in(addr, <u8 *>view.buf, view.len)
         PyBuffer_Release(&view)
 
+    def poke(self, u64 addr, bytes data):
+        """Into memory, whether or not the guest can write there; what is no memory stays as it is."""
+        cdef u64 done = 0, part
+        cdef u64 count = len(data)
+        cdef const u8 *source = data
+        cdef Entry *entry
+        with nogil:
+            while done < count:
+                entry = self.find(addr + done)
+                part = 1
+                if entry != NULL and entry.host != NULL:
+                    part = min(count - done, entry.last - addr - done + 1)
+                    memcpy(entry.host + (addr + done - entry.start), source + done, part)
+                    mark_dirty(entry.block, entry.host + (addr + done - entry.start), part)
+                done += part
+
     def owner_at(self, u64 addr):
         """The leaf Region that answers `addr`, or None."""
         for piece in self.flat:

@@ -36,6 +36,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need grub-pc-bin /usr/lib/grub/i386-pc/boot.img
         need grub-common /usr/bin/grub-mkimage
         need graphviz /usr/bin/dot
+        need gdb /usr/bin/gdb
         need nodejs /usr/bin/node /usr/local/bin/node
         need npm /usr/bin/npm /usr/local/bin/npm
         need openssl /usr/bin/openssl

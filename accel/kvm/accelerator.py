@@ -202,6 +202,21 @@ class KvmAccelerator(Accelerator):
         found: dict[str, Any] = self.vcpus[index].describe()
         return found
 
+    def watch(
+        self,
+        index: int,
+        step: bool = False,
+        software: bool = False,
+        hardware: tuple[tuple[int, int, int], ...] = (),
+        frozen: bool = False,
+    ) -> None:
+        self.vcpus[index].watch(step, software, hardware)
+        self.vcpus[index].frozen = frozen
+
+    def debug_stops(self) -> list[tuple[int, str, int]]:
+        found = [(cpu.index, cpu.debug_stop()) for cpu in self.vcpus]
+        return [(index, *stop) for index, stop in found if stop is not None]
+
     # --- interrupts -----------------------------------------------------------------------------------------
 
     def irq_sink(self, count: int = PINS) -> IrqSink:

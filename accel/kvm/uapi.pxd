@@ -32,7 +32,7 @@ cdef extern from "<linux/kvm.h>" nogil:
     unsigned long KVM_RUN, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_SET_SREGS, KVM_INTERRUPT, KVM_NMI
     unsigned long KVM_SMI, KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_FPU, KVM_SET_FPU, KVM_GET_LAPIC, KVM_SET_LAPIC
     unsigned long KVM_SET_CPUID2, KVM_GET_MP_STATE, KVM_SET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS
-    unsigned long KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS
+    unsigned long KVM_SET_GUEST_DEBUG, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_XCRS
     unsigned long KVM_SET_XCRS, KVM_KVMCLOCK_CTRL, KVM_GET_TSC_KHZ, KVM_X86_SETUP_MCE
     unsigned long KVM_TRANSLATE
 
@@ -231,6 +231,22 @@ cdef extern from "<linux/kvm.h>" nogil:
         u32 suberror, ndata
         u64 data[16]
 
+    struct kvm_guest_debug_arch:
+        u64 debugreg[8]
+
+    struct kvm_guest_debug:
+        u32 control, pad
+        kvm_guest_debug_arch arch
+
+    u32 KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_SW_BP, KVM_GUESTDBG_USE_HW_BP
+
+    struct kvm_debug_exit_arch:
+        u32 exception
+        u64 pc, dr6, dr7
+
+    struct kvm_run_debug:
+        kvm_debug_exit_arch arch
+
     struct kvm_run_emulation:
         u64 flags
         u8 insn_size
@@ -261,6 +277,7 @@ cdef extern from "<linux/kvm.h>" nogil:
         kvm_run_io io
         kvm_run_mmio mmio
         kvm_run_internal internal
+        kvm_run_debug debug
         kvm_run_emulation emulation_failure
         kvm_run_event system_event
         kvm_run_eoi eoi

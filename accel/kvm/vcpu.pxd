@@ -44,6 +44,8 @@ cdef class KvmVcpu(CpuThread):
     cdef void before_entry(self) noexcept nogil
     cdef void after_exit(self) noexcept nogil
     cdef void start_up(self) noexcept with gil
+    cdef u64 debug_dr6                              # of the last KVM_EXIT_DEBUG, + 1 << 63: nobody has seen it yet
+    cdef u32 debug_exception
     cdef void give_up(self, u32 reason, int err) noexcept with gil
 
 

@@ -22,6 +22,7 @@ from accel.api cimport ACTION_NONE, ACTION_PANIC, ACTION_RESET, ACTION_SHUTDOWN,
 from accel.cpuport cimport CpuPort, InterruptSource
 from accel.kvm.uapi cimport *
 from accel.kvm.vm cimport check, failure
+from accel.run cimport REQUEST_DEBUG
 
 from accel.errors import AccelFailure
 from accel.kvm import state as cpu_state
@@ -70,6 +71,9 @@ cdef extern from *:
     void vr_set_flag(int *, int) nogil
     int vr_take_flag(int *) nogil
     void vr_set_exit(kvm_run *, u8) nogil
+
+cdef u64 NEWS = <u64>1 << 63
+cdef u32 BLOCKIRQ = 0x100000      # KVM_GUESTDBG_BLOCKIRQ, since Linux 5.16: older kernels refuse it
 
 # Pins of CpuPin
 PINS = {"intr": 0, "nmi": 1, "smi": 2, "a20": 3}
@@ -295,6 +299,10 @@ cdef class KvmVcpu(CpuThread):
             self.control.request(self, action)
             return 0
         self.control.request(self, action)
+        if reason == KVM_EXIT_DEBUG:
+            self.debug_exception, self.debug_dr6 = run.debug.arch.exception, run.debug.arch.dr6 | NEWS
+            self.control.request(self, REQUEST_DEBUG)
+            return 1
         if reason == KVM_EXIT_IOAPIC_EOI or reason == KVM_EXIT_SET_TPR:
             return 0
         self.give_up(reason, 0)
@@ -559,6 +567,44 @@ cdef class KvmVcpu(CpuThread):
         self.run_page.request_interrupt_window = 0
         cpu_state.clear_events(self.fd)
         self.load(self.reset_state)
+
+    # --- a debugger -------------------------------------------------------------------------------------------
+
+    def watch(self, bint step, bint software, hardware):
+        """KVM_SET_GUEST_DEBUG. `hardware`: up to four of (kind, address, bytes), in DR7's kinds."""
+        cdef kvm_guest_debug wanted
+        cdef u32 n = 0
+        memset(&wanted, 0, sizeof(wanted))
+        if step or software or hardware:
+            wanted.control = KVM_GUESTDBG_ENABLE
+        if step:
+            wanted.control |= KVM_GUESTDBG_SINGLESTEP | BLOCKIRQ
+        if software:
+            wanted.control |= KVM_GUESTDBG_USE_SW_BP
+        if hardware:
+            wanted.control |= KVM_GUESTDBG_USE_HW_BP
+            wanted.arch.debugreg[7] = 0x600
+            for kind, address, size in hardware:
+                wanted.arch.debugreg[n] = address
+                length = 2 if size == 8 else size - 1
+                wanted.arch.debugreg[7] |= <u64>(2 << 2 * n) | <u64>(kind | length << 2) << (16 + 4 * n)
+                n += 1
+        if ioctl(self.fd, KVM_SET_GUEST_DEBUG, &wanted) < 0:
+            wanted.control &= ~BLOCKIRQ
+            check(ioctl(self.fd, KVM_SET_GUEST_DEBUG, &wanted), f"cannot debug processor {self.index}")
+
+    def debug_stop(self):
+        """("step" | "software" | "hardware", point) since the last call, or None."""
+        cdef u64 dr6 = self.debug_dr6
+        if not dr6 & NEWS:
+            return None
+        self.debug_dr6 = 0
+        if self.debug_exception == 3:
+            return "software", 0
+        for n in range(4):
+            if dr6 >> n & 1:
+                return "hardware", n
+        return "step", 0
 
     def kvmclock_ctrl(self):
         """Tell the guest that it was stopped, so that its watchdogs do not bark."""

@@ -210,6 +210,11 @@ cdef enum:                  # Cpu.vex_trap
     VEX_OFF = 2             # no CR4.OSXSAVE, or XCR0 without AVX: #UD for vectors
     VEX_AWAY = 4            # CR0.TS: #NM
 
+cdef enum:                  # Cpu.host_stop
+    HOST_STEP = 1
+    HOST_SOFTWARE = 2
+    HOST_HARDWARE = 4
+
 cdef enum:                  # Cpu.pending: events that wait, set by any thread with pend()
     PEND_INTR = 1
     PEND_NMI = 2
@@ -347,6 +352,14 @@ ctypedef struct Cpu:
     u64 slice               # budget at the slice's start
     u64 executed            # instructions before this slice
     u32 index
+    # --- a debugger of the host's (vcpu.pyx): points in the form of DR0-3 and DR7, beside the guest's own
+    u64 host_dr[4]
+    u64 host_dr7
+    u32 host_hits           # points that the present instruction touched, a bit each
+    u32 host_stop           # HOST_…: the processor stopped for it
+    bint host_step          # one instruction, without interrupts
+    bint host_int3          # int3 is the debugger's
+    bint host_frozen        # it stays where it is
     u64 last_cr0, last_cr4, last_efer                   # what the TLB's contents depend on
     u64 faults, fills, builds, lookups, misses          # counts; misses: look-ups that the jump cache did not know
 

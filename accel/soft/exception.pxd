@@ -5,6 +5,7 @@ cdef void deliver(Cpu *c) noexcept nogil
 cdef void interrupt(Cpu *c, u32 vector) noexcept nogil
 cdef void nmi(Cpu *c) noexcept nogil
 cdef int soft_interrupt(Cpu *c, u32 vector) noexcept nogil
+cdef bint host_point(Cpu *c) noexcept nogil
 cdef bint before_step(Cpu *c, bint behind_ss) noexcept nogil
 cdef void merge_pending(Cpu *c) noexcept nogil
 cdef bint intel(Cpu *c) noexcept nogil

@@ -337,6 +337,18 @@ cdef void merge_pending(Cpu *c) noexcept nogil:
     c.debug_hits = 0
 
 
+cdef bint host_point(Cpu *c) noexcept nogil:
+    """True: a debugger of the host's wants to stop before the instruction at c.rip."""
+    cdef u64 linear = c.rip
+    cdef u32 i
+    if not is_64(c):
+        linear = (linear + c.regs[BASE + CS]) & <u64>0xFFFFFFFF
+    for i in range(4):
+        if (c.host_dr7 >> (2 * i)) & 3 and (c.host_dr7 >> (16 + 4 * i)) & 15 == 0 and c.host_dr[i] == linear:
+            c.host_hits |= <u32>1 << i
+    return c.host_hits != 0
+
+
 cdef bint before_step(Cpu *c, bint behind_ss) noexcept nogil:
     """True: an instruction breakpoint lies at c.rip, #DB is noted. RF lets one instruction pass, and is gone."""
     cdef u64 linear = c.rip

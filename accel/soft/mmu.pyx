@@ -427,11 +427,17 @@ cdef void set_mode(Cpu *c) noexcept nogil:
         looks = c.eflags & F_AC and c.cr0 & CR0_AM
     if c.eflags & F_TF:
         mode |= MODE_STEP
-    if c.dr7 & 0xFF:
+    if c.host_step:
+        mode |= MODE_STEP
+    if (c.dr7 | c.host_dr7) & 0xFF:
         for i in range(4):
             if c.dr7 >> (2 * i) & 3:
                 mode |= MODE_STEP
                 if (c.dr7 >> (16 + 4 * i)) & 3:
+                    looks = True
+            if c.host_dr7 >> (2 * i) & 3:
+                mode |= MODE_STEP
+                if (c.host_dr7 >> (16 + 4 * i)) & 3:
                     looks = True
     c.mode = mode
     c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
@@ -463,19 +469,27 @@ cdef int check_alignment(Cpu *c, u64 ea, u32 size) noexcept nogil:
     return 0
 
 
-cdef void note_watch(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil:
-    """Data breakpoints (DR7.RW 1: writes, 3: reads too) that this access touches."""
-    cdef u32 i, kind, length
+cdef u32 touched(const u64 *dr, u64 dr7, u64 ea, u32 size, bint write) noexcept nogil:
+    """A bit for each point that an access to data touches."""
+    cdef u32 i, kind, length, hits = 0
     cdef u64 start
     for i in range(4):
-        if not c.dr7 >> (2 * i) & 3:
+        if not dr7 >> (2 * i) & 3:
             continue
-        kind = (c.dr7 >> (16 + 4 * i)) & 3
-        length = (c.dr7 >> (18 + 4 * i)) & 3
+        kind = (dr7 >> (16 + 4 * i)) & 3
+        length = (dr7 >> (18 + 4 * i)) & 3
         length = 8 if length == 2 else length + 1
-        start = c.dr[i] & ~<u64>(length - 1)
+        start = dr[i] & ~<u64>(length - 1)
         if (kind == 3 or (kind == 1 and write)) and ea < start + length and start < ea + size:
-            c.debug_hits |= <u64>1 << i
+            hits |= <u32>1 << i
+    return hits
+
+
+cdef void note_watch(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil:
+    """Data breakpoints (DR7.RW 1: writes, 3: reads too) that this access touches, the guest's and the debugger's."""
+    c.debug_hits |= touched(c.dr, c.dr7, ea, size, write)
+    if c.host_dr7 & 0xFF:
+        c.host_hits |= touched(c.host_dr, c.host_dr7, ea, size, write)
 
 
 cdef int load(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:

@@ -269,6 +269,11 @@ cdef int do_sysexit(Cpu *c, Uop *u) noexcept nogil:
 cdef int do_int(Cpu *c, Uop *u) noexcept nogil:
     """int n (b), int3; x 1: IOPL counts in virtual-8086 mode."""
     cdef int redirected = 0
+    if c.host_int3 and u.b == 3:
+        c.host_stop = HOST_SOFTWARE
+        leave(c, u, STOP_LEAVE)
+        c.rip = rip_of(c, u)
+        return 2
     if u.x and is_v86(c):
         if c.cr4 & CR4_VME:
             redirected = redirects(c, u.b)

@@ -17,12 +17,12 @@ from posix.unistd cimport close, read, write
 
 from accel.api cimport ACTION_NONE, ACTION_RESET, DeviceLock, IrqSink
 from accel.clock cimport TimerQueue
-from accel.run cimport CpuThread, RunControl
+from accel.run cimport REQUEST_DEBUG, CpuThread, RunControl
 from accel.soft.block cimport find_block
 from accel.soft.branch cimport unlinked
 from accel.soft.control cimport reset_cpu, start_cpu
 from accel.soft.cpu cimport *
-from accel.soft.exception cimport after_step, before_step, deliver, interrupt, nmi
+from accel.soft.exception cimport after_step, before_step, deliver, host_point, interrupt, nmi
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
 from accel.soft.smm cimport enter_smi
@@ -349,6 +349,7 @@ cdef bint events(Cpu *c) noexcept nogil:
         return False
     if c.shadow:
         return not c.halted
+    # (one who steps is not led away by interrupts)
     if p & PEND_SMI and not c.in_smm:
         vr_and32(&c.pending, ~<u32>PEND_SMI)
         c.halted = False
@@ -357,7 +358,7 @@ cdef bint events(Cpu *c) noexcept nogil:
         vr_and32(&c.pending, ~<u32>PEND_NMI)
         c.halted = False
         nmi(c)
-    elif p & PEND_INTR and c.eflags & F_IF:
+    elif p & PEND_INTR and c.eflags & F_IF and (not c.host_step or c.halted):
         vector = c.hooks.acknowledge(c)
         if vector >= 0:
             c.halted = False
@@ -390,6 +391,11 @@ cdef void run_slice(Cpu *c) noexcept nogil:
         behind_ss = c.shadow & 4
         c.shadow = 0
         step = block.mode & MODE_STEP
+        if step and c.host_dr7 and host_point(c):
+            c.budget += block.count
+            c.shadow = 4 if behind_ss else 0
+            c.host_stop = HOST_HARDWARE
+            return
         if step and before_step(c, behind_ss):
             c.stop = STOP_EXCEPTION
         elif step:
@@ -404,7 +410,9 @@ cdef void run_slice(Cpu *c) noexcept nogil:
                 after_step(c, trap)
         else:
             code_of(block).fn(c, code_of(block))
-        if c.stop == STOP_NEXT:
+        if step and (c.host_step or c.host_hits) and not c.host_stop:
+            c.host_stop = HOST_HARDWARE if c.host_hits else HOST_STEP
+        if c.stop == STOP_NEXT and not c.host_stop:
             continue
         if c.stop == STOP_EXCEPTION:
             c.link = NULL
@@ -413,7 +421,7 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             forget_written(<Guest *>c.guest)
         elif c.stop == STOP_HALT:
             c.halted = True
-        elif c.stop == STOP_SHUTDOWN or c.stop == STOP_LEAVE:
+        if c.stop == STOP_SHUTDOWN or c.stop == STOP_LEAVE or c.host_stop:
             return
 
 
@@ -681,7 +689,7 @@ cdef class SoftCpu(CpuThread):
             ran = 0
             for n in range(self.machine.guest.count):
                 c = self.machine.table[n]
-                if self.machine.off or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
+                if self.machine.off or c.host_frozen or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
                     continue
                 count = self.run_timers()
                 forget_written(&self.machine.guest)
@@ -697,6 +705,8 @@ cdef class SoftCpu(CpuThread):
                 if c.stop == STOP_SHUTDOWN:
                     c.stop = STOP_NEXT
                     c_give_up(c.owner)
+                elif c.host_stop:
+                    self.control.request(self, REQUEST_DEBUG)
                 if not c.halted:
                     ran += 1
                 if self.control.must_leave(self):
@@ -804,6 +814,35 @@ cdef class SoftCpu(CpuThread):
     def describe(self):
         """Registers and the bytes at RIP, for a person; the machine is stopped."""
         return {**describe_cpu(self.c), "cpu": self.index}
+
+    # --- a debugger -------------------------------------------------------------------------------------------
+
+    def watch(self, bint step, bint software, hardware, bint frozen):
+        """Of a machine that is stopped: Accelerator.watch."""
+        cdef Cpu *c = self.c
+        cdef u32 n = 0
+        c.host_step, c.host_int3, c.host_frozen = step, software, frozen
+        c.host_dr7 = 0
+        for kind, address, size in hardware:
+            c.host_dr[n] = address
+            length = 2 if size == 8 else size - 1
+            c.host_dr7 |= <u64>(2 << 2 * n) | <u64>(kind | length << 2) << (16 + 4 * n)
+            n += 1
+        c.host_hits = c.host_stop = 0
+        c.link = NULL
+        with nogil:
+            flush(c, True)
+            set_mode(c)
+
+    def debug_stop(self):
+        """("step" | "software" | "hardware", point) since the last call, or None."""
+        cdef Cpu *c = self.c
+        stop, hits, c.host_stop, c.host_hits = c.host_stop, c.host_hits, 0, 0
+        if not stop:
+            return None
+        if stop == HOST_SOFTWARE:
+            return "software", 0
+        return ("step", 0) if stop == HOST_STEP else ("hardware", (hits & -hits).bit_length() - 1)
 
     def save(self):
         return cpu_state(self.c)

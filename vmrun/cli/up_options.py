@@ -20,6 +20,7 @@ ends a machine that is paused at once.
   --paused              do not run the processors yet
   --detach              in the background: come back when it runs; vmrun attach, logs, stop
   --screen              show the display's text screen here; the keyboard goes to the guest
+  --gdb[=WHERE]         gdb can connect to port 1234 of this host, another port, HOST:PORT or unix:PATH
   --timeout SECONDS     end the machine after this time, with exit code 4
   --no-reboot           end instead of resetting
   --pass-exit-code      a guest that ends through isa-debug-exit decides the exit code
@@ -67,7 +68,9 @@ def parse(argv: list[str]) -> Options | int | None:
         if word in ("-h", "--help"):
             sys.stdout.write(USAGE)
             return None
-        if word in FLAGS:
+        if name == "--gdb":
+            options.sets.append(f"gdb={value or 'true'}")
+        elif word in FLAGS:
             setattr(options, FLAGS[word], True)
         elif name in ("--accel", "--set", "--timeout", "--restore"):
             if not equals:

@@ -23,6 +23,7 @@ PLANNED = {
     "sound": "a sound card",
     "usb": "a USB controller",
 }
+GDB_PORT = 1234
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
     "discard", "copy-on-read", "bps", "iops"))  # fmt: skip
@@ -51,6 +52,7 @@ def expand(work: Work) -> list[DeviceSpec]:
     _debugcon(work, devices)
     _watchdog(work, devices)
     _nics(work, devices)
+    _gdb(work)
     return devices
 
 
@@ -234,6 +236,23 @@ def _nics(work: Work, devices: list[DeviceSpec]) -> None:
         model = str(driver.value) if driver is not None else str(work.machine_type.default("nic") or "e1000")
         model = {"virtio": "virtio-net-pci", "virtio-net": "virtio-net-pci"}.get(model, model)
         devices.append(_device(entry, name, model, given, path))
+
+
+def _gdb(work: Work) -> None:
+    """A monitor that speaks gdb's protocol, on a server socket unless it is given a chardev."""
+    node = work.spec.get("gdb")
+    if node is None or node.value in (False, "none"):
+        return
+    text = str(GDB_PORT if node.value is True else node.value)
+    if text.isdecimal():
+        text = f"tcp:127.0.0.1:{text}"
+    elif text not in work.spec.chardevs and text.rpartition(":")[2].isdecimal() and not text.startswith("tcp:"):
+        text = f"tcp:{text}"
+    if text.startswith(("tcp:", "unix:")) and "," not in text:
+        text += ",server,nowait,nodelay" if text.startswith("tcp:") else ",server,nowait"
+    chardev = _chardev(work, node.at(text), "gdb", "gdb")
+    if chardev:
+        work.spec.monitors["gdb"] = node.at({"chardev": node.at(chardev), "mode": node.at("gdb")})
 
 
 def _chardev(work: Work, node: Node, id: str, path: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from time import monotonic
 
 from accel.api import Action
-from accel.run import REQUEST_FAILED
+from accel.run import REQUEST_DEBUG, REQUEST_FAILED
 
 from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
 from vmrun.errors import StateError
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 MOST_FAULTS, FAULT_WINDOW = 10, 30.0
 # one after the other when several are asked for at once
 ORDER = (
-    REQUEST_FAILED, Action.EXIT, Action.PANIC, Action.WATCHDOG, Action.IO_ERROR, Action.SUSPEND, Action.SHUTDOWN,
-    Action.RESET | Action.INIT, Action.WAKEUP, Action.POWERDOWN,
+    REQUEST_FAILED, REQUEST_DEBUG, Action.EXIT, Action.PANIC, Action.WATCHDOG, Action.IO_ERROR, Action.SUSPEND,
+    Action.SHUTDOWN, Action.RESET | Action.INIT, Action.WAKEUP, Action.POWERDOWN,
 )  # fmt: skip
 
 
@@ -75,6 +75,7 @@ class Machine:
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
         self.listeners: list[Callable[..., object]] = []
+        self.debugger: Any = None  # vmrun.machine.debugger, while somebody debugs the guest
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
@@ -228,7 +229,12 @@ class Machine:
             self.loop.call_later(0.05, lambda: self.board.control.ask(action, CAUSES.index(cause)))
             return
         if action & REQUEST_FAILED:
-            self._on_failure(self.board.control.take_reports())
+            reports = self.board.control.take_reports()
+            if self.debugger is None or not self.debugger.gave_up(reports):
+                self._on_failure(reports)
+        elif action & REQUEST_DEBUG:
+            if self.debugger is not None:
+                self.debugger.stopped()
         elif action & Action.EXIT:
             codes = [device.exit_code for device in self.all(GuestExit)]
             self.end("exit", next((code for code in codes if code is not None), 0))
@@ -352,6 +358,8 @@ class Machine:
         """Stop for good: the main loop returns."""
         if self.outcome is None:
             self.outcome = Outcome(reason, code, reports)
+            if self.debugger is not None:
+                self.debugger.on_end(code or 0)
         self._switch(runstate.SHUTDOWN)
         self.loop.stop()
 

@@ -32,6 +32,7 @@ class Monitors:
         self.machine = machine
         self.qmp: dict[int, Any] = {}
         self.greeted: set[int] = set()  # descriptors of clients that have QMP's greeting already
+        self.debuggers: dict[int, Any] = {}
         self.listeners: list[Listener] = []
         self.clients: set[Client] = set()
         self.terminal: Any = None
@@ -123,7 +124,9 @@ class Monitors:
     # --- sessions -----------------------------------------------------------------------------------------------
 
     def session(self, kind: str, send: Send, client: Any = None) -> Any:
-        """`kind`: control (QMP), pretty (QMP in lines), readline (a person's), plain (no prompt, no echo), qtest."""
+        """`kind`: control (QMP), pretty (QMP in lines), readline (a person's), plain (no prompt, no echo), qtest, gdb
+        (gdb's remote protocol).
+        """
         if kind in ("control", "pretty"):
             from vmrun.monitor.qmp import QmpSession
 
@@ -135,6 +138,12 @@ class Monitors:
                 made.on_idle = client.look
             self.qmp[id(client if client is not None else made)] = made
             return made
+        if kind == "gdb":
+            from vmrun.monitor.gdb import GdbSession
+
+            debugger = GdbSession(self.machine, send, client)
+            self.debuggers[id(client if client is not None else debugger)] = debugger
+            return debugger
         if kind == "qtest":
             from vmrun.monitor.qtest import QtestSession
 
@@ -147,7 +156,7 @@ class Monitors:
         return line
 
     def forget(self, key: Any) -> None:
-        session = self.qmp.pop(id(key), None)
+        session = self.qmp.pop(id(key), None) or self.debuggers.pop(id(key), None)
         if session is not None:
             session.close()
 

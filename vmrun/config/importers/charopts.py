@@ -216,6 +216,23 @@ def qtest(line: Line, option: Option) -> None:
         del line.chardevs[id]
 
 
+def gdb(line: Line, option: Option) -> None:
+    """-gdb DEV: a monitor that speaks gdb's protocol. A socket is a server that nobody waits for."""
+    if option.value == "none":
+        return
+    id = legacy(line, option, "gdb")
+    if id:
+        spec = line.chardevs[id]
+        if spec["type"] == "socket":
+            spec |= {"server": True, "wait": False}
+        line.monitors["gdb"] = {"chardev": id, "mode": "gdb"}
+
+
+def gdb_port(line: Line, option: Option) -> None:
+    line.chardevs["gdb"] = {"type": "socket", "host": "0.0.0.0", "port": 1234, "server": True, "wait": False}
+    line.monitors["gdb"] = {"chardev": "gdb", "mode": "gdb"}
+
+
 def mon(line: Line, option: Option) -> None:
     given = settings(option, "chardev")
     for key in given:
@@ -294,6 +311,8 @@ OPTIONS = (
     Opt("qmp", True, monitor, "a monitor for programs: chardevs, monitors"),
     Opt("qmp-pretty", True, monitor, "a monitor for programs: chardevs, monitors"),
     Opt("mon", True, mon, "a monitor on a chardev: monitors"),
+    Opt("gdb", True, gdb, "a debugger's port: gdb"),
+    Opt("s", False, gdb_port, "a debugger's port: gdb"),
     Opt("qtest", True, qtest, "the qtest protocol on a chardev"),
     Opt("debugcon", True, debugcon, "debug console at port 0xe9: chardevs, devices"),
     Opt("virtioconsole", True, virtioconsole, "a virtio console: chardevs, devices"),

@@ -57,6 +57,8 @@ _SETTINGS = {
     "debugcon",
     "pflash",
     "floppies",
+    "watchdog",
+    "gdb",
 }
 FLASH = "cfi.pflash01"
 _BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
@@ -71,10 +73,10 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     machine_type = load_type(str(spec.type_name.value), directory, spec.type_name)
     work = Work(spec, machine_type, load_catalogue(), directory, problems)
     made = [plain(device.node) for device in expand(work)]
-    short = ("disks", "serial", "parallel", "debugcon", "pflash", "floppies", "nics")
+    short = ("disks", "serial", "parallel", "debugcon", "pflash", "floppies", "nics", "watchdog", "gdb")
     document = {key: plain(node) for key, node in content.items() if key not in short}
     document.setdefault("accel", machine_type.default("accel") or ["kvm", "soft"])  # QEMU's own default is another
-    for section in ("drives", "chardevs", "netdevs"):
+    for section in ("drives", "chardevs", "netdevs", "monitors"):
         table: dict[str, Node] = getattr(spec, section)
         if table:
             document[section] = {id: plain(node) for id, node in table.items()}
@@ -137,7 +139,10 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     for name in document.get("include", []):
         words += ["-readconfig", name]
     for id, monitor in document.get("monitors", {}).items():
-        words += ["-mon", join([*monitor.items(), ("id", id)])]
+        if monitor.get("mode") == "gdb":
+            words += ["-gdb", f"chardev:{monitor['chardev']}"]
+        else:
+            words += ["-mon", join([*monitor.items(), ("id", id)])]
     words += _numa(document)
     lost = [key for key in document if key not in _SETTINGS]
     lost += [f"remove: {id}" for id in document.get("remove", []) if id not in ("hpet", "vmport")]

@@ -551,8 +551,6 @@ OPTIONS = (
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, no_equal, "virtual time by instructions"),
     Opt("clock", True, None, "host timer"),
-    Opt("gdb", True, no_equal, "debugger's port"),
-    Opt("s", False, no_equal, "debugger's port"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
     Opt("dfilter", True, None, "QEMU's log"),
     Opt("singlestep", False, host_only, "host policy"),

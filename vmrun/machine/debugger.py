@@ -1,0 +1,274 @@
+"""A machine held by a debugger: break- and watchpoints, single steps, memory as the debugger wants to see it.
+
+Software breakpoints are int3 (CCh) in the guest's memory, at linear addresses; whoever reads through the debugger sees
+what was there before. An int3 of the guest's own is not the debugger's: the processor executes it as if nobody looked.
+Hardware points are the processor's, or are counted by vmrun's own; the guest's debug registers rest meanwhile on KVM.
+
+Main thread. One debugger for a machine, made when a client comes (vmrun.monitor.gdb).
+"""
+
+from __future__ import annotations
+
+from accel.errors import AccelFailure
+from vmrun.errors import StateError
+from vmrun.machine import runstate
+from vmrun.machine.paging import Standing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+EXECUTE, WRITE, ACCESS = 0, 1, 3  # kinds of hardware points, as DR7 has them
+INT3 = b"\xcc"
+MOST_HARDWARE = 4
+MOST_SOFTWARE = 4096
+
+
+IN_USE = 512  # of an XSAVE area: a bit for each part that is not as at the start
+
+
+def fxsave(area: bytes) -> dict[str, Any]:
+    """The x87 and SSE part of an XSAVE area, whatever else is in use."""
+    from vmrun.machine.crossing import fpu_of
+
+    return fpu_of(bytes(area[:IN_USE]) + (area[IN_USE] & 3).to_bytes(8, "little") + bytes(len(area) - IN_USE - 8))
+
+
+def with_fxsave(area: bytes, fpu: dict[str, Any]) -> bytes:
+    from vmrun.machine.crossing import xsave_of
+
+    return xsave_of(fpu)[:IN_USE] + bytes((area[IN_USE] | 3,)) + bytes(area[IN_USE + 1 :])
+
+
+class Stop:
+    """Why a processor stopped: `why` is step, software, hardware or asked; `point` a hardware point."""
+
+    def __init__(self, index: int, why: str, point: tuple[int, int, int] | None = None) -> None:
+        self.index, self.why, self.point = index, why, point
+
+
+class Debugger:
+    """`on_stop(Stop)` is called when the machine stopped for the debugger, `on_end(code)` at its end."""
+
+    def __init__(
+        self, machine: Machine, on_stop: Callable[[Stop], object], on_end: Callable[[int], object]
+    ) -> None:
+        self.machine, self.on_stop, self.on_end = machine, on_stop, on_end
+        self.software: dict[int, bytes] = {}  # linear address → the byte that the guest has there
+        self.hardware: list[tuple[int, int, int]] = []
+        self.passing: int | None = None  # the processor that executes an int3 of the guest's own
+        self.plan: tuple[frozenset[int], frozenset[int] | None] = (frozenset(), None)
+        machine.debugger = self
+
+    @property
+    def count(self) -> int:
+        """Of processors."""
+        return len(self.machine.accelerator.vcpus)
+
+    # --- the state of a processor -------------------------------------------------------------------------
+
+    def state(self, index: int) -> dict[str, Any]:
+        """As Accelerator.save_vcpu, and always with `fpu`; NotImplementedError without processors."""
+        with Standing(self.machine) as cpus:
+            state = cpus.state(index)
+        if "fpu" not in state:
+            state["fpu"] = fxsave(state["xsave"])
+        return state
+
+    def change(self, index: int, state: dict[str, Any]) -> None:
+        """Load some parts of it. AccelFailure, KeyError, OverflowError for what cannot be."""
+        with Standing(self.machine) as cpus:
+            if "fpu" in state and "xsave" in (whole := cpus.state(index)):
+                state = {**state, "xsave": with_fxsave(whole["xsave"], state["fpu"])}
+                del state["fpu"]
+            self.machine.accelerator.load_vcpu(index, state)
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    def read(self, index: int, linear: int, size: int, physical: bool = False) -> bytes:
+        """Up to `size` bytes, as far as they are mapped."""
+        found = b""
+        board = self.machine.board
+        for at, count in self._pages(index, linear, size, physical):
+            if at is None:
+                break
+            with board.lock:
+                data = bytearray(board.memory.read_bytes(at, count))
+            here = linear + len(found)
+            if not physical:
+                for place, byte in self.software.items():
+                    if here <= place < here + count:
+                        data[place - here : place - here + 1] = byte
+            found += data
+        return found
+
+    def write(self, index: int, linear: int, data: bytes, physical: bool = False) -> bool:
+        """All of it, or nothing: False where a page is not mapped."""
+        pages = self._pages(index, linear, len(data), physical)
+        if any(at is None for at, _ in pages):
+            return False
+        if not physical:
+            kept = bytearray(data)
+            for place in self.software:
+                if linear <= place < linear + len(data):  # the breakpoint stays, the byte below it changes
+                    self.software[place] = data[place - linear : place - linear + 1]
+                    kept[place - linear : place - linear + 1] = INT3
+            data = bytes(kept)
+        self._put(pages, data)
+        return True
+
+    def _pages(self, index: int, linear: int, size: int, physical: bool) -> list[tuple[int | None, int]]:
+        if physical:
+            return [(linear, size)]
+        with Standing(self.machine) as cpus:
+            return cpus.pages(index, linear, size)
+
+    def _put(self, pages: list[tuple[int | None, int]], data: bytes) -> None:
+        """Into RAM, and into ROM too, where a firmware's code is."""
+        board, done = self.machine.board, 0
+        for at, count in pages:
+            assert at is not None
+            with board.lock:
+                board.memory.poke(at, data[done : done + count])
+            done += count
+
+    # --- points -------------------------------------------------------------------------------------------
+
+    def insert(self, index: int, linear: int) -> bool:
+        """A software breakpoint; False where no memory is."""
+        if linear in self.software:
+            return True
+        byte = self.read(index, linear, 1)
+        pages = self._pages(index, linear, 1, False)
+        if not byte or len(self.software) >= MOST_SOFTWARE:
+            return False
+        self._put(pages, INT3)
+        if self._raw(pages) != INT3:
+            return False  # a ROM that cannot be changed, or a device's registers
+        self.software[linear] = byte
+        return True
+
+    def _raw(self, pages: list[tuple[int | None, int]]) -> bytes:
+        at, count = pages[0]
+        if at is None:
+            return b""
+        with self.machine.board.lock:
+            return bytes(self.machine.board.memory.read_bytes(at, count))
+
+    def remove(self, index: int, linear: int) -> bool:
+        byte = self.software.pop(linear, None)
+        if byte is None:
+            return False
+        pages = self._pages(index, linear, 1, False)
+        if pages[0][0] is not None and self._raw(pages) == INT3:  # else the guest has something else there now
+            self._put(pages, byte)
+        return True
+
+    def insert_hardware(self, kind: int, linear: int, size: int) -> bool:
+        """False when there is no room for another, or its address does not fit its size."""
+        point = (kind, linear, size)
+        if point in self.hardware:
+            return True
+        if len(self.hardware) >= MOST_HARDWARE or size not in (1, 2, 4, 8) or linear & (size - 1):
+            return False
+        if kind == EXECUTE and size != 1:
+            return False
+        self.hardware.append(point)
+        return True
+
+    def remove_hardware(self, kind: int, linear: int, size: int) -> bool:
+        if (kind, linear, size) not in self.hardware:
+            return False
+        self.hardware.remove((kind, linear, size))
+        return True
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def resume(self, step: Iterable[int] = (), run: Iterable[int] | None = None) -> bool:
+        """Processors of `step` execute one instruction, those of `run` (None: all others) go on, others stay. False
+        when the machine cannot go on: it is over, or was saved.
+        """
+        self.plan = (frozenset(step), None if run is None else frozenset(run))
+        self.machine.pause()
+        self._watch()
+        return self.machine.resume()
+
+    def _watch(self) -> None:
+        step, run = self.plan
+        for index in range(self.count):
+            going = index in step or run is None or index in run
+            alone = self.passing is not None
+            self.machine.accelerator.watch(
+                index,
+                step=index == self.passing if alone else index in step,
+                software=not alone,
+                hardware=() if alone else tuple(self.hardware),
+                frozen=index != self.passing if alone else not going,
+            )
+
+    def interrupt(self) -> None:
+        """Stop now, whatever the guest does."""
+        if self.machine.running:
+            self.machine.pause(runstate.DEBUG)
+            self.on_stop(Stop(0, "asked"))
+
+    def stopped(self) -> None:
+        """The accelerator says that processors stopped for us."""
+        accelerator = self.machine.accelerator
+        if not self.machine.running:
+            accelerator.debug_stops()
+            return
+        accelerator.stop()
+        stops = accelerator.debug_stops()
+        found = None
+        for index, why, n in stops:
+            if index == self.passing:
+                self.passing = None
+                if index in self.plan[0]:  # that was its step
+                    found = Stop(index, "step")
+            elif why == "software" and self._place(index) not in self.software:
+                self.passing = index
+            elif found is None:
+                found = Stop(index, why, self.hardware[n] if why == "hardware" and n < len(self.hardware) else None)
+        if found is None:
+            self._watch()
+            accelerator.start()
+            return
+        self.machine.pause(runstate.DEBUG)
+        self.on_stop(found)
+
+    def gave_up(self, reports: list[dict[str, Any]]) -> bool:
+        """True when it was a breakpoint of ours: a KVM that emulates the guest does not know int3."""
+        report = reports[0] if len(reports) == 1 else {}
+        if report.get("linear_rip") not in self.software:
+            return False
+        self.machine.pause(runstate.DEBUG)
+        self.on_stop(Stop(int(report.get("cpu", 0)), "software"))
+        return True
+
+    def _place(self, index: int) -> int:
+        """The linear address of the next instruction."""
+        state = self.machine.accelerator.save_vcpu(index)
+        rip: int = state["regs"]["rip"]
+        if state["sregs"]["efer"] & 0x400 and state["sregs"]["cs"]["l"]:
+            return rip
+        base: int = state["sregs"]["cs"]["base"]
+        return (base + rip) & 0xFFFFFFFF
+
+    def close(self) -> None:
+        """Take all points out; whether the machine runs is left as it is."""
+        for linear in list(self.software):
+            self.remove(0, linear)
+        self.hardware.clear()
+        self.passing = None
+        self.plan = (frozenset(), None)
+        try:
+            with Standing(self.machine):
+                for index in range(self.count):
+                    self.machine.accelerator.watch(index)
+        except (AccelFailure, NotImplementedError, StateError):
+            pass  # there is nothing to watch
+        self.machine.debugger = None
