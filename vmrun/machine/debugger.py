@@ -9,6 +9,8 @@ Main thread. One debugger for a machine, made when a client comes (vmrun.monitor
 
 from __future__ import annotations
 
+import struct
+
 from accel.errors import AccelFailure
 from vmrun.errors import StateError
 from vmrun.machine import runstate
@@ -30,17 +32,30 @@ MOST_SOFTWARE = 4096
 IN_USE = 512  # of an XSAVE area: a bit for each part that is not as at the start
 
 
-def fxsave(area: bytes) -> dict[str, Any]:
-    """The x87 and SSE part of an XSAVE area, whatever else is in use."""
-    from vmrun.machine.crossing import fpu_of
+NAMES = ("fcw", "fsw", "ftwx", "last_opcode", "last_ip", "last_dp", "mxcsr")
+HEAD = "<HHBxHQQI"  # of an FXSAVE image, in the order of NAMES
+X87, SSE = 1, 2
 
-    return fpu_of(bytes(area[:IN_USE]) + (area[IN_USE] & 3).to_bytes(8, "little") + bytes(len(area) - IN_USE - 8))
+
+def fxsave(area: bytes) -> dict[str, Any]:
+    """The x87 and SSE part of an XSAVE area, in KVM's layout; a part that is not in use is as after FNINIT."""
+    used = area[IN_USE]
+    fpu: dict[str, Any] = dict(zip(NAMES, struct.unpack_from(HEAD, area), strict=True))
+    if not used & X87:
+        fpu |= {**dict.fromkeys(NAMES[:-1], 0), "fcw": 0x37F}
+    fpu["fpr"] = [bytes(area[at : at + 16]) if used & X87 else bytes(16) for at in range(32, 160, 16)]
+    fpu["xmm"] = [bytes(area[at : at + 16]) if used & SSE else bytes(16) for at in range(160, 416, 16)]
+    return fpu
 
 
 def with_fxsave(area: bytes, fpu: dict[str, Any]) -> bytes:
-    from vmrun.machine.crossing import xsave_of
-
-    return xsave_of(fpu)[:IN_USE] + bytes((area[IN_USE] | 3,)) + bytes(area[IN_USE + 1 :])
+    """The area with that part of it changed."""
+    image = bytearray(area)
+    struct.pack_into(HEAD, image, 0, *(fpu[name] for name in NAMES))
+    for n, part in enumerate((*fpu["fpr"], *fpu["xmm"])):
+        image[32 + 16 * n : 48 + 16 * n] = part[:16].ljust(16, b"\0")
+    image[IN_USE] |= X87 | SSE
+    return bytes(image)
 
 
 class Stop:
