@@ -260,3 +260,46 @@ def test_the_bus_master_s_ports_decode_accesses_of_every_size_alike(pair, letter
             q.outb(BM, 0)
             q.outb(BM + 8, 0)
         assert answers[0] == answers[1], offset
+
+
+# --- TRIM -----------------------------------------------------------------------------------------------------
+
+
+def trim(q, ranges, sectors=1):
+    """DATA SET MANAGEMENT by DMA; the drive's status."""
+    rows = b"".join(struct.pack("<Q", lba | count << 48) for lba, count in ranges)
+    q.write(0x10000, rows.ljust(512 * sectors, b"\0"))
+    q.pci_write(1, 1, 0x20, BM)
+    q.pci_write(1, 1, 4, 5, 2)
+    q.write(0x8000, struct.pack("<II", 0x10000, END | 512 * sectors))
+    q.outl(BM + 4, 0x8000)
+    q.outb(BM + 2, 0x06)
+    q.outb(BASE + DEVICE, 0xE0)
+    for register, value in ((COUNT, sectors), (ERROR, 1), (LOW, 0), (MID, 0), (HIGH, 0)):
+        q.outb(BASE + register, 0)
+        q.outb(BASE + register, value)
+    q.outb(BM, 0)
+    q.outb(BASE + STATUS, 0x06)
+    q.outb(BM, 1)
+    for _ in range(5000):
+        status = wait(q)
+        if not status & DRQ:
+            break
+    return status
+
+
+def test_trim_takes_ranges_on_the_disk(q):
+    assert trim(q, [(0, 8), (100, 0), (SECTORS - 8, 8)]) & (BSY | DRQ | ERR) == 0
+
+
+def test_trim_behind_the_end_is_aborted(q):
+    assert trim(q, [(0, 8), (SECTORS - 7, 8)]) & (BSY | ERR) == ERR
+    assert q.inb(BASE + ERROR) & ABRT
+
+
+def test_a_trimmed_sector_is_given_back(timed, disk):
+    timed.machine.board.drives["d"].discards = True
+    assert trim(timed, [(16, 16), (2000, 1)]) & ERR == 0
+    data = disk.read_bytes()
+    assert data[16 * 512 : 32 * 512] == bytes(16 * 512)
+    assert data[15 * 512 : 16 * 512] == pattern(15) and data[32 * 512 : 33 * 512] == pattern(32)

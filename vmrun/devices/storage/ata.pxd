@@ -66,6 +66,7 @@ cdef class AtaChannel:
     cdef u32 count(self) noexcept nogil
     cdef void set_address(self, u64 lba) noexcept nogil
     cdef bint check_range(self, u64 lba, u32 count) noexcept nogil
+    cdef void trim(self) noexcept nogil
     cdef void start_pio(self, bint write, u32 block) noexcept nogil
     cdef void fetch(self) noexcept nogil
     cdef void offer(self) noexcept nogil

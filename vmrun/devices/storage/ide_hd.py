@@ -84,7 +84,7 @@ class IdeDisk(Device, DiskGeometry):
 @register("ide-hd", description="IDE hard disk")
 class IdeHd(IdeDisk):
     model = Prop("str", None, "model name, 40 characters")
-    discard_granularity = Prop("size", None, "0: the disk knows no TRIM; TRIM is taken and changes nothing")
+    discard_granularity = Prop("size", None, "0: the disk knows no TRIM")
     rotation_rate = Prop("uint16", 0, "1: solid state; revolutions per minute; 0: not told")
     trans = named(
         "bios-chs-trans",
