@@ -303,3 +303,41 @@ def test_a_trimmed_sector_is_given_back(timed, disk):
     data = disk.read_bytes()
     assert data[16 * 512 : 32 * 512] == bytes(16 * 512)
     assert data[15 * 512 : 16 * 512] == pattern(15) and data[32 * 512 : 33 * 512] == pattern(32)
+
+
+# --- SMART ----------------------------------------------------------------------------------------------------
+
+
+def smart(q, feature, sector=0, key=(0x4F, 0xC2)):
+    for register, value in ((ERROR, feature), (COUNT, 1), (LOW, sector), (MID, key[0]), (HIGH, key[1])):
+        q.outb(BASE + register, value)
+    q.outb(BASE + STATUS, 0xB0)
+    return wait(q)
+
+
+def test_smart_answers_as_qemu_s(pair):
+    found = []
+    for q in pair:
+        q.outb(BASE + DEVICE, 0xE0)
+        answers = []
+        for feature, sector in (
+            *((0xD0, 0), (0xD1, 0), (0xD5, 0), (0xD5, 1), (0xD5, 6), (0xDA, 0), (0xD3, 0), (0xD4, 0), (0xD4, 1), (0xD4, 2)),
+            *((0xD4, 3), (0xD5, 6), (0xD2, 0), (0xD0, 0), (0xD2, 0xF1), (0xD2, 1), (0xD0, 0), (0xD9, 0), (0xD0, 0)),
+            *((0xDA, 0), (0xD8, 0), (0xDA, 0), (0xD6, 0), (0xDB, 0), (0x00, 0)),
+        ):
+            status = smart(q, feature, sector)
+            answers.append((feature, sector, status, words(q).hex() if status & DRQ else ""))
+            answers.append([q.inb(BASE + n) for n in (ERROR, COUNT, LOW, MID, HIGH, STATUS)])
+        answers.append(smart(q, 0xDA, key=(0, 0)))
+        found.append(answers)
+    assert found[0] == found[1]
+
+
+def test_smart_remembers_self_tests(q):
+    q.outb(BASE + DEVICE, 0xE0)
+    for _ in range(2):
+        assert smart(q, 0xD4, 1) & ERR == 0
+    assert smart(q, 0xD5, 6) & DRQ
+    data = words(q)
+    assert data[508] == 2 and data[2] == data[26] == 1
+    assert sum(data) & 0xFF == 0

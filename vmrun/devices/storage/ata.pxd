@@ -1,6 +1,7 @@
 from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
 from accel.dma cimport Dma, Scatter
 from vmrun.backends.protocols cimport BlockBackend, BlockRequest
+from vmrun.devices.storage.smart cimport Health
 
 cdef enum:
     BUFFER = 131072                 # 256 sectors
@@ -28,6 +29,8 @@ cdef class AtaChannel:
     cdef BlockRequest *request      # the one under way: a channel does one command at a time
     cdef void *requested            # the back end it went to
     cdef Dma dma
+    cdef public Health health[2]
+    cdef u8 tested[2][21]           # kinds of self-tests, the latest last
     cdef public u8 control          # device control: SRST, nIEN
     cdef public u8 unit
     cdef public bint pending
@@ -66,6 +69,7 @@ cdef class AtaChannel:
     cdef u32 count(self) noexcept nogil
     cdef void set_address(self, u64 lba) noexcept nogil
     cdef bint check_range(self, u64 lba, u32 count) noexcept nogil
+    cdef void smart(self) noexcept nogil
     cdef void trim(self) noexcept nogil
     cdef void start_pio(self, bint write, u32 block) noexcept nogil
     cdef void fetch(self) noexcept nogil

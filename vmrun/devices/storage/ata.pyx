@@ -2,7 +2,7 @@
 
 Ref: ATA/ATAPI-6 (T13 1410D): registers 7, protocols 9, commands 8; Intel 82371SB PIIX3 (290550) 2.7, bus-master IDE.
 Packet devices (CD-ROM drives) are units whose commands atapi.pyx works out; this file moves their packets and data.
-Not modelled: power states beyond their answers, SMART, security, queued commands, media access
+Not modelled: power states beyond their answers, security, queued commands, media access
 timing. Commands that are not modelled end in ABRT, as ATA says.
 
 PIO reads fetch up to 256 sectors ahead into a buffer and offer them block by block; PIO writes go to the image block
@@ -24,6 +24,11 @@ from vmrun.devices.storage.atapi cimport (
     packet_failed, packet_lba, packet_length, packet_raw, packet_reset, packet_run, packet_sense,
 )
 from vmrun.devices.storage.mmc cimport CD_BLOCK, CD_RAW, sector_of
+
+from vmrun.core.cells cimport cells
+from vmrun.devices.storage.smart cimport (
+    TESTS, Health, smart_errors, smart_test, smart_tests, smart_thresholds, smart_values,
+)
 
 from vmrun.core.state import Bytes, Flag, Rows, Table, U8, U16, U32, U64
 from vmrun.errors import StateError
@@ -109,6 +114,7 @@ cdef enum:
     FLUSH_CACHE_EXT = 0xEA
     IDENTIFY_DEVICE = 0xEC
     SET_FEATURES = 0xEF
+    SMART = 0xB0
     READ_NATIVE_MAX = 0xF8
 
 # Features of SET FEATURES.
@@ -180,6 +186,7 @@ cdef class AtaChannel:
         U32("block", 1, least=1, most=MOST_MULTIPLE), U64("lba", most=1 << 48), Flag("lba48"), Flag("media"),
         U8("bm_command", most=BM_START | BM_TO_MEMORY), U8("bm_status", most=0x67), U32("bm_table"),
         Flag("packet"), Flag("packet_dma"), Flag("listing"), U32("limit", most=0xFFFF),
+        Rows("health", 2, Flag("enabled", True), Flag("saves", True), U32("tests", most=TESTS)), Bytes("test_log", 2 * TESTS),
         Flag("dma_waiting"), U8("dma_op", BLOCK_READ, only=(BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD)),
         Bytes("held", most=BUFFER),
     )
@@ -214,6 +221,7 @@ cdef class AtaChannel:
         d.total = backend.size // 512
         d.cylinders, d.heads, d.sectors = cylinders, heads, sectors
         d.write_cache = True
+        self.health[unit & 1].enabled = self.health[unit & 1].saves = True
         self.reset()
 
     def attach_packet(self, u32 unit, PacketUnit packets, bytes identify):
@@ -240,6 +248,10 @@ cdef class AtaChannel:
             self.soft_reset(False)
             self.bm_command = self.bm_status = 0
             self.bm_table = 0
+
+    @property
+    def test_log(self):
+        return cells(self, self.tested, 2 * TESTS)
 
     cdef Drive *drive(self) noexcept nogil:
         return &self.drives[self.unit]
@@ -816,6 +828,8 @@ cdef class AtaChannel:
             self.raise_irq()
         elif code == SET_FEATURES:
             self.set_features()
+        elif code == SMART:
+            self.smart()
         elif code in (CHECK_POWER_MODE, CHECK_POWER_MODE_OLD):  # active
             d.nsector = 0xFF
             self.finish()
@@ -825,6 +839,41 @@ cdef class AtaChannel:
             d.status = DRDY
         else:
             self.abort()
+
+    cdef void smart(self) noexcept nogil:
+        """What the disk tells of its health; the register of features says what is wanted."""
+        cdef Drive *d = self.drive()
+        cdef Health *health = &self.health[self.unit]
+        cdef u8 *kinds = self.tested[self.unit]
+        cdef u8 what = d.feature
+        if self.packets[self.unit] != NULL or d.lcyl != 0x4F or d.hcyl != 0xC2 or not health.enabled and what != 0xD8:
+            self.abort()
+            return
+        if what == 0xD8 or what == 0xD9:
+            health.enabled = what == 0xD8
+        elif what == 0xD2 and d.sector in (0, 0xF1):
+            health.saves = d.sector == 0xF1
+        elif what == 0xD4:
+            if not smart_test(health, kinds, d.sector):
+                self.abort()
+                return
+        elif what == 0xD0 or what == 0xD1 or what == 0xD5 and d.sector in (1, 6):
+            if what == 0xD0:
+                smart_values(health, self.buffer)
+            elif what == 0xD1:
+                smart_thresholds(self.buffer)
+            elif d.sector == 1:
+                smart_errors(self.buffer)
+            else:
+                smart_tests(health, kinds, self.buffer)
+            self.left, self.media, self.block = 0, False, 1
+            self.position, self.filled = 0, 512
+            self.offer()
+            return
+        elif what != 0xDA:                                      # its status: as good as the key that was given
+            self.abort()
+            return
+        self.finish()
 
     cdef void set_features(self) noexcept nogil:
         cdef Drive *d = self.drive()
