@@ -29,7 +29,7 @@ cdef class AtaChannel:
     cdef BlockRequest *request      # the one under way: a channel does one command at a time
     cdef void *requested            # the back end it went to
     cdef Dma dma
-    cdef public Health health[2]
+    cdef Health healths[2]
     cdef u8 tested[2][21]           # kinds of self-tests, the latest last
     cdef public u8 control          # device control: SRST, nIEN
     cdef public u8 unit

@@ -221,7 +221,7 @@ cdef class AtaChannel:
         d.total = backend.size // 512
         d.cylinders, d.heads, d.sectors = cylinders, heads, sectors
         d.write_cache = True
-        self.health[unit & 1].enabled = self.health[unit & 1].saves = True
+        self.healths[unit & 1].enabled = self.healths[unit & 1].saves = True
         self.reset()
 
     def attach_packet(self, u32 unit, PacketUnit packets, bytes identify):
@@ -248,6 +248,17 @@ cdef class AtaChannel:
             self.soft_reset(False)
             self.bm_command = self.bm_status = 0
             self.bm_table = 0
+
+    @property
+    def health(self):
+        return [{"enabled": h.enabled, "saves": h.saves, "tests": h.tests} for h in self.healths]
+
+    @health.setter
+    def health(self, rows):
+        for n, row in enumerate(rows):
+            self.healths[n].enabled, self.healths[n].saves, self.healths[n].tests = (
+                row["enabled"], row["saves"], row["tests"],
+            )
 
     @property
     def test_log(self):
@@ -843,7 +854,7 @@ cdef class AtaChannel:
     cdef void smart(self) noexcept nogil:
         """What the disk tells of its health; the register of features says what is wanted."""
         cdef Drive *d = self.drive()
-        cdef Health *health = &self.health[self.unit]
+        cdef Health *health = &self.healths[self.unit]
         cdef u8 *kinds = self.tested[self.unit]
         cdef u8 what = d.feature
         if self.packets[self.unit] != NULL or d.lcyl != 0x4F or d.hcyl != 0xC2 or not health.enabled and what != 0xD8:
