@@ -22,7 +22,11 @@ ENDS = {
     "types --diff": {1}, "wait": {0, 1}, "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3},
     "password": {0, 1},
 }  # fmt: skip
-LAB = "lab.yaml", "schema: vmrun/machine/1\nname: lab\nmachine: rhel6.3.0\ndisplay: std\nserial: pty\n"
+LAB = (
+    "lab.yaml",
+    "schema: vmrun/machine/1\nname: lab\nmachine: rhel6.3.0\ndisplay: std\nserial: pty\nnetdevs: {lan: {type: user}}\n"
+    'devices:\n  - {id: net0, driver: virtio-net-pci, netdev: lan, mac: "52:54:00:12:34:56", romfile: ""}\n',
+)
 
 
 def lines() -> Iterator[tuple[pathlib.Path, str]]:

@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def examine() -> list[Finding]:
-    return [*_accelerators(), *_firmware(), _disassembler(), _cache()]
+    return [*_accelerators(), *_firmware(), _network(), _disassembler(), _cache()]
 
 
 def _accelerators() -> list[Finding]:
@@ -100,6 +100,15 @@ def _firmware() -> list[Finding]:
         else:
             found.append(Finding(f"firmware {name}", True, f"{image.path} sha256:{image.sha256[:16]}…"))
     return found
+
+
+def _network() -> Finding:
+    from vmrun.machine.network import library
+
+    version = library()
+    remedy = "install libslirp-dev and build vmrun again; `segment`, `tap` and `socket` networks work without"
+    detail = f"libslirp {version}" if version else "this build of vmrun has no libslirp"
+    return Finding("user networks", bool(version), detail, remedy, False)
 
 
 def _disassembler() -> Finding:

@@ -202,6 +202,15 @@ def text(machine: Machine) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+def library() -> str:
+    """The version of the library that user networks need; '' when vmrun was built without it."""
+    try:
+        from vmrun.backends.net import slirp
+    except ImportError:
+        return ""
+    return str(slirp.version())
+
+
 # --- ports of the host that lead to the guest --------------------------------------------------------------------
 
 

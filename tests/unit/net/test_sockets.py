@@ -202,7 +202,7 @@ def test_what_a_crashed_machine_left_is_removed(host: TestHost, tmp_path: pathli
         dead.listen()
     host.config["segments"] = {"lan": {"dir": str(where)}}
     host.open("a", type="segment", segment="lan")
-    assert os.listdir(where) == [f"{os.getpid()}-a.sock"]
+    assert os.listdir(where) == [f"{os.getpid()}-a-0.sock"]
 
 
 @pytest.mark.parametrize(

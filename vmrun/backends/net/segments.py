@@ -1,6 +1,6 @@
 """netdev type `segment`: how a port of a segment finds the others, in a directory that only its user may enter.
 
-Each port listens at `<pid>-<id>.sock` there. Joining is done with the directory locked: a port sees all that came
+Each port listens at `<pid>-<id>-<n>.sock` there. Joining is done with the directory locked: a port sees all that came
 before it and connects to them; those that come later connect to it. What a machine that crashed left behind is removed
 by the next.
 """
@@ -56,7 +56,9 @@ def open(name: str, spec: dict[str, Any], host: Any) -> SegmentNet:
 
 
 def _join(net: SegmentNet, name: str, where: str, host: Any) -> None:
-    own = os.path.join(where, f"{os.getpid()}-{name}.sock")
+    number = 0
+    while os.path.exists(own := os.path.join(where, f"{os.getpid()}-{name}-{number}.sock")):
+        number += 1
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     _bind(listener, own)
     listener.listen(BACKLOG)

@@ -45,6 +45,7 @@ class VirtioNet(VirtioPci, NetworkCard):
     virtio_id, legacy_device_id = 1, 0x1000
     tells_filters = True
 
+    romfile = Prop("str", "efi-virtio.rom", "option ROM, found in the firmware directories")
     mac = Prop("mac", None, "station address")
     netdev = Prop("netdev", None, "the host's side of the wire; none: a card whose cable leads nowhere", visible=False)
     bootindex = Prop("int32", None, "place in the boot order, 0 first")
