@@ -42,6 +42,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need openssl /usr/bin/openssl
         need xz-utils /usr/bin/xz
         need ipxe /usr/lib/ipxe/ipxe.iso
+        need ipxe-qemu /usr/lib/ipxe/qemu/pxe-e1000.rom
         need ovmf /usr/share/OVMF/OVMF_CODE_4M.fd
         need tshark /usr/bin/tshark
         need passt /usr/bin/passt

@@ -68,11 +68,21 @@ def locate(name: str, extra: Sequence[str] = ()) -> str | None:
     """The path of an image, or None. A name with a slash is a path."""
     if "/" in name:
         return name if os.path.isfile(name) else None
-    for directory in directories(extra):
-        path = os.path.join(directory, name)
-        if os.path.isfile(path):
-            return path
+    for wanted in (name, _successor(name)):
+        for directory in directories(extra) if wanted else ():
+            path = os.path.join(directory, wanted)
+            if os.path.isfile(path):
+                return path
     return None
+
+
+def _successor(name: str) -> str:
+    """iPXE's name today of the network ROM that RHEL 6's and RHEL 7's qemu-kvm know by another, or ''."""
+    if name.startswith("pxe-") and name.endswith(".bin"):
+        return f"{name[:-4]}.rom"
+    if name.startswith("rhel6-") and name.endswith(".rom"):
+        return f"pxe-{name[6:]}"
+    return ""
 
 
 def load(name: str, extra: Sequence[str] = (), most: int = ROM_MOST) -> Image:

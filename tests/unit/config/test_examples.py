@@ -60,7 +60,6 @@ def test_desktop_names_exactly_what_is_to_come_each_with_its_line(catalogue: Cat
         ("VR0801", "'piix3-usb-uhci'", "piix3-usb-uhci"),
         ("VR0801", "'usb-ehci'", "usb-ehci"),
         ("VR0801", "'virtio-serial-pci'", "virtio-serial-pci"),
-        ("VR0801", "'e1000'", "e1000"),
         ("VR0801", "'virtserialport'", "virtserialport"),
         ("VR0801", "'usb-tablet'", "usb-tablet"),
         ("VR0801", "'AC97'", "AC97"),
