@@ -44,7 +44,7 @@ def modules(image: str, driver: str) -> list[pathlib.Path]:
 def linux(directory: pathlib.Path, driver: str, more: str = "", **keys: Any) -> Up:
     """A machine on soft whose kernel has loaded the driver, and said READY on its serial console."""
     image = kernel(cloud=False)
-    files = modules(image, driver) if driver else []
+    files = list(dict.fromkeys(file for name in driver.split() for file in modules(image, name)))
     script = SCRIPT.format(names=" ".join(path.name for path in files), more=more)
     initrd = initramfs(directory, script, {p.name: (stat.S_IFREG | 0o644, p.read_bytes()) for p in files})
     serial = {"serial": {"type": "file", "path": str(directory / "serial")}}

@@ -31,7 +31,15 @@ def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> 
         screen.wait_for(re.compile("^ *typed-and-read$", re.MULTILINE))
 
 
-@pytest.mark.parametrize(("driver", "card"), [("bochs", "VGA"), ("cirrus", "cirrus-vga"), ("bochs", "bochs-display")])
+@pytest.mark.parametrize(
+    ("driver", "card"),
+    [
+        ("bochs", "VGA"),
+        ("cirrus", "cirrus-vga"),
+        ("bochs", "bochs-display"),
+        ("virtio_pci virtio-gpu", "virtio-gpu-pci"),
+    ],
+)
 def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.Path) -> None:
     with linux(tmp_path, driver, devices=[{"id": "card", "driver": card}]) as up:
         screen = watch(up)

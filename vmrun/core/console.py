@@ -18,6 +18,7 @@ from vmrun.core.surface import Surface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from accel.ram import RamBlock
@@ -59,6 +60,7 @@ class Console:
     ) -> None:
         self.device, self.scanout, self.memory, self.head, self._text = device, scanout, memory, head, text
         self.surface = Surface()
+        self.on_resize: Callable[[int, int], bool] | None = None  # a viewer wants another size; True: the guest is told
         self.cursor: Cursor | None = None
         self.cursor_at: tuple[int, int] | None = None  # None: hidden
         self.cursor_changes = 0  # a number that grows: viewers compare it with the one they have seen

@@ -228,9 +228,11 @@ class Client:
         self.server.look_soon()
 
     def _resize(self, width: int, height: int) -> None:
-        """The client wants another size: the guest's driver decides, and this adapter has nobody to tell."""
+        """The client wants another size: the guest's driver decides, where the adapter can tell it."""
+        tell = self.server.console.on_resize
+        told = tell is not None and tell(width, height)
         if EXTENDED_DESKTOP_SIZE in self.pseudo:
-            self._send([self._desktop_size(reason=1, status=1)])
+            self._send([self._desktop_size(reason=1, status=0 if told else 1 if tell is None else 3)])
 
     # --- keys and pointer -----------------------------------------------------------------------------------
 

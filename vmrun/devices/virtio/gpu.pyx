@@ -1,0 +1,451 @@
+"""virtio-gpu's chip, 2D: pictures of the guest's in resources of the host's, shown on one screen.
+
+Ref: Virtual I/O Device (VIRTIO) 1.1, 5.7.
+Not modelled: 3D (VIRGL), several screens, blobs, the pointer in screenshots (it is the viewer's to draw).
+
+Requests are few and large: each is answered in Python, what touches pixels is compiled. The memory of all resources,
+their lists of guest memory included, is at most `room`; what is beyond is refused.
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from accel.api cimport DeviceLock, u8, u32, u64
+from accel.dma cimport Dma
+from accel.ram cimport DirtyLog
+from vmrun.bus.virtio.device cimport VirtioChip
+from vmrun.bus.virtio.ring cimport Chain, VirtQueue
+from vmrun.core.surface cimport Scanout, Surface
+
+import struct
+
+from vmrun.core.surface import MOST_PIXELS
+from vmrun.devices.display.edid import edid
+from vmrun.errors import StateError
+
+cdef enum:
+    HEADER = 24
+    MOST_REQUEST = 32 + 16 * 16384
+    MOST_ENTRIES = 16384
+    SMALLEST = 4096             # bytes that a resource counts as, at least
+    CURSOR_SIDE = 64
+
+GET_DISPLAY_INFO, CREATE_2D, UNREF, SET_SCANOUT, FLUSH, TRANSFER, ATTACH, DETACH = range(0x100, 0x108)
+GET_EDID = 0x10A
+UPDATE_CURSOR, MOVE_CURSOR = 0x300, 0x301
+OK, OK_DISPLAY_INFO, OK_EDID = 0x1100, 0x1101, 0x1104
+UNSPECIFIED, NO_MEMORY, NO_SCANOUT, NO_RESOURCE, _, WRONG = range(0x1200, 0x1206)
+FENCE = 1
+EVENT_DISPLAY = 1
+SCREENS = 16                    # that an answer describes
+# Where red, green and blue are in a pixel's bytes
+FORMATS = {
+    1: (2, 1, 0), 2: (2, 1, 0), 3: (1, 2, 3), 4: (1, 2, 3), 67: (0, 1, 2), 68: (3, 2, 1), 121: (3, 2, 1), 134: (0, 1, 2),
+}
+
+
+cdef struct Piece:
+    u64 start, addr, length     # of the resource's backing; of guest memory
+
+
+cdef class Resource:
+    """A picture: `width` × `height` pixels of four bytes, in the guest's order."""
+
+    cdef readonly u32 width, height, format
+    cdef u8 *data
+    cdef readonly u64 size
+    cdef Piece *pieces
+    cdef readonly u32 count
+
+    def __cinit__(self, u32 width, u32 height, u32 format):
+        self.width, self.height, self.format = width, height, format
+        self.size = <u64>width * height * 4
+        self.data = <u8 *>calloc(self.size, 1)
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.data)
+        free(self.pieces)
+
+    @property
+    def cost(self):
+        return max(self.size, SMALLEST) + sizeof(Piece) * self.count
+
+    def back(self, list entries):
+        """(address, length) of guest memory, one behind the other; an empty list takes it away."""
+        cdef u64 start = 0
+        cdef u32 n
+        free(self.pieces)
+        self.pieces, self.count = NULL, 0
+        if not entries:
+            return
+        self.pieces = <Piece *>calloc(len(entries), sizeof(Piece))
+        if self.pieces == NULL:
+            raise MemoryError
+        for n, (address, length) in enumerate(entries):
+            self.pieces[n].start, self.pieces[n].addr, self.pieces[n].length = start, address, length
+            start += length
+        self.count = len(entries)
+
+    def backing(self):
+        return [(self.pieces[n].addr, self.pieces[n].length) for n in range(self.count)]
+
+    cdef void fetch(self, Dma dma, u64 offset, u8 *to, u64 count) noexcept nogil:
+        """Bytes of the backing; what is behind its end, or no memory, stays as it is."""
+        cdef u32 n
+        cdef u64 skip, part
+        for n in range(self.count):
+            if not count:
+                return
+            if offset >= self.pieces[n].start + self.pieces[n].length:
+                continue
+            skip = offset - self.pieces[n].start
+            part = min(count, self.pieces[n].length - skip)
+            dma.read_into(self.pieces[n].addr + skip, to, part)
+            to += part
+            offset += part
+            count -= part
+
+    def pixels(self):
+        return self.data[:self.size]
+
+    def load(self, bytes data):
+        memcpy(self.data, <const u8 *>data, min(<u64>len(data), self.size))
+
+
+cdef class GpuChip(VirtioChip):
+    """`room`: bytes that resources may take; `screen`: (width, height) of the monitor, as the driver is told.
+    `on_pointer(moved only, picture, at)` hears of the pointer.
+    """
+
+    cdef public dict resources
+    cdef public u64 room, used
+    cdef public tuple screen, monitor
+    cdef public u32 shown               # the resource on the screen, 0 for none
+    cdef public tuple part              # (x, y, width, height) of it
+    cdef u32 top, bottom                # lines of the resource that were flushed since the last look
+    cdef public object on_pointer
+    cdef VirtQueue control, pointer
+
+    def __init__(self, dma, sizes, u64 room):
+        super().__init__(dma, sizes)
+        self.control, self.pointer = self.queues
+        self.room = room
+        self.screen, self.monitor = (1280, 800), (0, 0, 0, 0, 0)
+        self.forget()
+
+    def forget(self):
+        """No resources, nothing shown."""
+        self.resources, self.used, self.shown, self.part = {}, 0, 0, (0, 0, 0, 0)
+        self.top, self.bottom = 0, 0xFFFFFFFF
+
+    cdef void stopped(self) noexcept nogil:
+        with gil:
+            self.forget()
+
+    cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        """events_clear: those bits of events_read."""
+        if offset == 4:
+            (<u32 *>self.config)[0] &= ~value
+        (<u32 *>self.config)[1] = 0
+
+    def set_screen(self, u32 width, u32 height):
+        """Another size of the monitor: the driver is told."""
+        if (width, height) != self.screen:
+            self.screen = (width, height)
+            (<u32 *>self.config)[0] |= EVENT_DISPLAY
+            with nogil:
+                self.config_changed()
+
+    cdef void kicked(self, u32 queue) noexcept nogil:
+        with gil:
+            self.serve_all(self.control if queue == 0 else self.pointer)
+
+    cdef void serve_all(self, VirtQueue requests) noexcept:
+        cdef Chain chain
+        cdef int result
+        cdef u32 written
+        cdef bint some = False
+        while True:
+            result = requests.pop(&chain)
+            if result <= 0:
+                if result < 0:
+                    self.fault()
+                break
+            written = self.serve(requests, &chain)
+            requests.push(&chain, written)
+            some = True
+        if some:
+            self.interrupt(requests)
+
+    cdef u32 serve(self, VirtQueue queue, Chain *chain) noexcept:
+        """Bytes of the answer."""
+        cdef u32 size = <u32>min(chain.read_size, <u64>MOST_REQUEST)
+        cdef bytearray request = bytearray(size)
+        cdef bytes answer
+        try:
+            if size:
+                queue.copy_out(chain, 0, <u8 *>request, size)
+            answer = self.answer(bytes(request))
+        except Exception:               # a fault of ours is the request's end, not the machine's
+            answer = struct.pack("<IIQII", UNSPECIFIED, 0, 0, 0, 0)
+        if not chain.write_size:
+            return 0
+        answer = answer[:chain.write_size]
+        if queue.copy_in(chain, 0, <const u8 *>answer, <u32>len(answer)) != 0:
+            return 0
+        return <u32>len(answer)
+
+    def answer(self, bytes request):
+        """The answer to a request, both as they are in memory."""
+        if len(request) < HEADER:
+            return struct.pack("<IIQII", UNSPECIFIED, 0, 0, 0, 0)
+        kind, flags, fence, context, ring = struct.unpack_from("<IIQII", request)
+        body = request[HEADER:]
+        handler, form = COMMANDS.get(kind, (None, ""))
+        code, data = UNSPECIFIED, b""
+        if handler is not None:
+            if len(body) < struct.calcsize(form):
+                code = WRONG
+            else:
+                code, data = handler(self, body, *struct.unpack_from(form, body))
+        return struct.pack("<IIQII", code, flags & FENCE, fence if flags & FENCE else 0, context, ring) + data
+
+    # --- the control queue ------------------------------------------------------------------------------------
+
+    def _display_info(self, body):
+        width, height = self.screen
+        return OK_DISPLAY_INFO, struct.pack("<6I", 0, 0, width, height, 1, 0).ljust(24 * SCREENS, b"\0")
+
+    def _edid(self, body, scanout, _pad):
+        if scanout:
+            return WRONG, b""
+        xres, yres, xmax, ymax, refresh = self.monitor
+        data = edid(*self.screen, xmax, ymax, refresh)
+        return OK_EDID, struct.pack("<II", len(data), 0) + data.ljust(1024, b"\0")
+
+    def _create(self, body, number, format, width, height):
+        if not number or number in self.resources:
+            return NO_RESOURCE, b""
+        if format not in FORMATS or not width or not height:
+            return WRONG, b""
+        size = max(width * height * 4, SMALLEST)
+        if width * height > MOST_PIXELS or self.used + size > self.room:
+            return NO_MEMORY, b""
+        try:
+            self.resources[number] = Resource(width, height, format)
+        except MemoryError:
+            return NO_MEMORY, b""
+        self.used += size
+        return OK, b""
+
+    def _unref(self, body, number, _pad):
+        resource = self.resources.pop(number, None)
+        if resource is None:
+            return NO_RESOURCE, b""
+        self.used -= resource.cost
+        if self.shown == number:
+            self.shown = 0
+        return OK, b""
+
+    def _set_scanout(self, body, x, y, width, height, scanout, number):
+        if scanout:
+            return NO_SCANOUT, b""
+        if not number:
+            self.shown = 0
+            return OK, b""
+        resource = self.resources.get(number)
+        if resource is None:
+            return NO_RESOURCE, b""
+        if width < 16 or height < 16 or x + width > resource.width or y + height > resource.height:
+            return WRONG, b""
+        self.shown, self.part = number, (x, y, width, height)
+        self.top, self.bottom = 0, 0xFFFFFFFF
+        return OK, b""
+
+    def _flush(self, body, x, y, width, height, number, _pad):
+        resource = self.resources.get(number)
+        if resource is None:
+            return NO_RESOURCE, b""
+        if x + width > resource.width or y + height > resource.height:
+            return WRONG, b""
+        if number == self.shown and height:
+            self.top = min(self.top, <u32>y)
+            self.bottom = max(self.bottom, <u32>(y + height))
+        return OK, b""
+
+    def _transfer(self, body, x, y, width, height, offset, number, _pad):
+        cdef Resource resource = self.resources.get(number)
+        cdef u64 line, pitch, first, count, lines, start
+        if resource is None or not resource.count:
+            return NO_RESOURCE, b""
+        if x + width > resource.width or y + height > resource.height:
+            return WRONG, b""
+        pitch, count, lines, start = resource.width * 4, width * 4, height, offset
+        first = <u64>y * pitch + <u64>x * 4
+        if start >= <u64>1 << 40:
+            return WRONG, b""
+        with nogil:
+            if count == pitch:
+                resource.fetch(self.dma, start, resource.data + first, count * lines)
+            else:
+                for line in range(lines):
+                    resource.fetch(self.dma, start + line * pitch, resource.data + first + line * pitch, count)
+        return OK, b""
+
+    def _attach(self, body, number, count):
+        resource = self.resources.get(number)
+        if resource is None:
+            return NO_RESOURCE, b""
+        if resource.count or count > MOST_ENTRIES or len(body) < 8 + 16 * count:
+            return UNSPECIFIED, b""
+        if self.used + sizeof(Piece) * count > self.room:
+            return NO_MEMORY, b""
+        entries = [struct.unpack_from("<QI", body, 8 + 16 * n) for n in range(count)]
+        resource.back(entries)
+        self.used += sizeof(Piece) * count
+        return OK, b""
+
+    def _detach(self, body, number, _pad):
+        resource = self.resources.get(number)
+        if resource is None or not resource.count:
+            return NO_RESOURCE, b""
+        self.used -= sizeof(Piece) * resource.count
+        resource.back([])
+        return OK, b""
+
+    # --- the pointer's queue ------------------------------------------------------------------------------------
+
+    def _pointer(self, body, scanout, x, y, _pad, number, hot_x, hot_y, _pad2, move=False):
+        """A new picture of the pointer, and where it is; without a resource it is hidden."""
+        if self.on_pointer is None or scanout:
+            return OK, b""
+        picture = None
+        resource = self.resources.get(number)
+        if not move and resource is not None and resource.width == resource.height == CURSOR_SIDE:
+            hot_x, hot_y = min(hot_x, CURSOR_SIDE - 1), min(hot_y, CURSOR_SIDE - 1)
+            picture = (CURSOR_SIDE, CURSOR_SIDE, hot_x, hot_y, resource.pixels())
+        self.on_pointer(move, picture, (x, y) if number or move else None)
+        return OK, b""
+
+    def _move(self, body, *values):
+        return self._pointer(body, *values, move=True)
+
+    # --- what is shown ------------------------------------------------------------------------------------------
+
+    cdef bint draw(self, Surface surface, bint full, u32 *line) except -1:
+        """Lines that were flushed; the device lock is held. `line` has room for the widest."""
+        cdef Resource resource = self.resources.get(self.shown)
+        cdef u32 x, y, left, top, width, height, red, green, blue, first, last
+        cdef const u8 *data
+        left, top, width, height = self.part
+        red, green, blue = FORMATS[resource.format]
+        first = 0 if full or self.top <= top else self.top - top
+        last = height if full or self.bottom >= top + height else self.bottom - top if self.bottom > top else 0
+        self.top, self.bottom = 0xFFFFFFFF, 0
+        with nogil:
+            for y in range(first, last):
+                data = resource.data + (<u64>(top + y) * resource.width + left) * 4
+                for x in range(width):
+                    line[x] = <u32>data[red] << 16 | <u32>data[green] << 8 | data[blue]
+                    data += 4
+                surface.put_row(y, line)
+        return True
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    @property
+    def content(self):
+        """All resources and what is shown, as bytes."""
+        parts = [struct.pack("<3I6I", 1, self.shown, len(self.resources), *self.part, *self.screen)]
+        for number, resource in self.resources.items():
+            parts.append(struct.pack("<5I", number, resource.width, resource.height, resource.format, resource.count))
+            parts += [struct.pack("<QQ", *entry) for entry in resource.backing()]
+            parts.append(resource.pixels())
+        return b"".join(parts)
+
+    @content.setter
+    def content(self, bytes data):
+        self.forget()
+        if not data:
+            return
+        try:
+            _, shown, count, *rest = struct.unpack_from("<3I6I", data)
+            at = 36
+            for _ in range(count):
+                number, width, height, format, pieces = struct.unpack_from("<5I", data, at)
+                at += 20
+                if not number or number in self.resources or format not in FORMATS or (
+                    not 0 < width * height <= MOST_PIXELS
+                ):
+                    raise StateError("virtio-gpu: a resource that cannot be")
+                entries = [struct.unpack_from("<QQ", data, at + 16 * n) for n in range(min(pieces, MOST_ENTRIES))]
+                at += 16 * pieces
+                resource = Resource(width, height, format)
+                resource.load(data[at : at + resource.size])
+                at += resource.size
+                resource.back(entries)
+                self.used += resource.cost
+                if self.used > self.room + len(data):
+                    raise StateError("virtio-gpu: more resources than there is room for")
+                self.resources[number] = resource
+        except (struct.error, MemoryError):
+            raise StateError("virtio-gpu: resources that end too early") from None
+        if at != len(data):
+            raise StateError("virtio-gpu: resources that end too early or too late")
+        x, y, width, height, *screen = rest
+        resource = self.resources.get(shown)
+        if shown and (
+            resource is None or min(width, height) < 16 or x + width > resource.width or y + height > resource.height
+        ):
+            raise StateError("virtio-gpu: shows what is not there")
+        self.shown, self.part, self.screen = shown, (x, y, width, height), tuple(screen)
+
+
+COMMANDS = {
+    GET_DISPLAY_INFO: (GpuChip._display_info, ""), GET_EDID: (GpuChip._edid, "<II"), CREATE_2D: (GpuChip._create, "<4I"),
+    UNREF: (GpuChip._unref, "<II"), SET_SCANOUT: (GpuChip._set_scanout, "<6I"), FLUSH: (GpuChip._flush, "<6I"),
+    TRANSFER: (GpuChip._transfer, "<4IQII"), ATTACH: (GpuChip._attach, "<II"), DETACH: (GpuChip._detach, "<II"),
+    UPDATE_CURSOR: (GpuChip._pointer, "<8I"), MOVE_CURSOR: (GpuChip._move, "<8I"),
+}
+
+
+cdef class GpuScanout(Scanout):
+    """What the chip shows; black while it shows nothing."""
+
+    cdef GpuChip chip
+    cdef DeviceLock lock
+    cdef tuple shape
+
+    def __init__(self, GpuChip chip, DeviceLock lock):
+        self.chip, self.lock = chip, lock
+
+    @property
+    def active(self):
+        """Whether the driver has put something on the screen."""
+        return bool(self.chip.shown)
+
+    def update(self, Surface surface, bint full, DirtyLog log=None):
+        cdef u32 *line
+        cdef GpuChip chip = self.chip
+        with self.lock:
+            shape = (chip.shown, chip.part) if chip.shown else None
+        if shape is None:
+            if self.shape is not None or full:
+                surface.fill(0, 0, surface.width, surface.height, 0)
+            self.shape = None
+            return
+        if shape != self.shape:
+            full = True
+            surface.resize(shape[1][2], shape[1][3])
+        line = <u32 *>calloc(surface.width, 4)
+        if line == NULL:
+            raise MemoryError
+        try:
+            with self.lock:
+                if chip.shown and (chip.shown, chip.part) == shape:     # else the next look sees it
+                    chip.draw(surface, full, line)
+                    self.shape = shape
+        finally:
+            free(line)

@@ -1,0 +1,100 @@
+"""virtio-gpu-pci: virtio's display, 2D.
+
+Not modelled: several outputs (`max_outputs` is 1), 3D, blobs.
+"""
+
+from __future__ import annotations
+
+from vmrun.bus.virtio.pci import VirtioPci
+from vmrun.core.console import Cursor
+from vmrun.core.props import Prop, named
+from vmrun.core.registry import register
+from vmrun.core.state import Bytes
+from vmrun.devices.virtio.gpu import GpuChip, GpuScanout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.core.console import Console
+    from vmrun.core.platform import Platform
+
+QUEUES = [64, 16]  # control, pointer
+EDID_FEATURE = 1 << 1
+MOST_CONTENT = 1 << 30  # bytes of saved resources
+SMALLEST, LARGEST = 64, 8192  # pixels of a monitor, both ways
+
+
+@register("virtio-gpu-pci", description="virtio display")
+class VirtioGpu(VirtioPci):
+    """Owns `console`, what it shows."""
+
+    console: Console
+    parents = (*VirtioPci.parents, "virtio-gpu-device")
+    class_code = 0x038000
+    state = VirtioPci.state.extend("virtio-gpu", 1, Bytes("content", most=MOST_CONTENT))
+    virtio_id = 16
+
+    disable_legacy = named(
+        "disable-legacy", "enum", "on", "no legacy registers: it has none", choices=("auto", "on", "off")
+    )
+    max_outputs = Prop("uint32", 1, "screens; more than one is not modelled", min=1, max=1)
+    max_hostmem = Prop("size", 256 << 20, "memory for the guest's pictures", unit="B", visible=False)
+    edid = Prop("bool", True, "offer: a description of the monitor")
+    xres = Prop("uint32", 1280, "preferred width", min=SMALLEST, max=LARGEST)
+    yres = Prop("uint32", 800, "preferred height", min=SMALLEST, max=LARGEST)
+
+    def default_vectors(self) -> int:
+        return 3
+
+    def pci_realize(self, platform: Platform) -> None:
+        self.disable_modern, self.disable_legacy = False, "on"  # whatever the machine type says of virtio
+        super().pci_realize(platform)
+
+    def make_chip(self, platform: Platform) -> GpuChip:
+        chip = GpuChip(self.dma, QUEUES, self.max_hostmem)
+        chip.screen = (self.xres, self.yres)
+        chip.offered |= EDID_FEATURE if self.edid else 0
+        chip.set_config((0).to_bytes(8, "little") + (1).to_bytes(4, "little") + bytes(4))
+        chip.on_pointer = self._pointer_changed
+        self._pointer: list[Any] = []  # what the main loop has not done yet
+        self.console = platform.add_console(self, GpuScanout(chip, platform.lock))
+        self.console.on_resize = self._resize
+        return chip
+
+    def _resize(self, width: int, height: int) -> bool:
+        """A viewer wants another size: the driver may follow. False for one that cannot be."""
+        if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
+            return False
+        with self.platform.lock:
+            self.chip.set_screen(width, height)
+        return True
+
+    def _pointer_changed(self, move: bool, picture: Any, at: tuple[int, int] | None) -> None:
+        """On a processor's thread: the main loop does it, once for all that came meanwhile."""
+        waiting = bool(self._pointer)
+        kept = [entry for entry in self._pointer if move and not entry[0]][-1:]
+        self._pointer[:] = [*kept, (move, picture, at)]
+        if not waiting:
+            self.platform.call_soon(self._show_pointer)
+
+    def _show_pointer(self) -> None:
+        with self.platform.lock:
+            steps, self._pointer = self._pointer, []
+        for move, picture, at in steps:
+            if not move:
+                self.console.define_cursor(Cursor(*picture) if picture is not None else None)
+            self.console.move_cursor(at)
+
+    @property
+    def content(self) -> bytes:
+        data: bytes = self.chip.content
+        return data
+
+    @content.setter
+    def content(self, data: bytes) -> None:
+        self.chip.content = data
+
+    def unrealize(self) -> None:
+        self.platform.remove_console(self.console)
+        super().unrealize()
