@@ -190,6 +190,11 @@ cdef class NetChip(VirtioChip):
         free(self.chains)
         free(self.written)
 
+    def rewire(self, backend):
+        """Another wire; None: it leads nowhere."""
+        self.backend = backend
+        self.wire = <void *>backend if backend is not None else NULL
+
     # --- life -----------------------------------------------------------------------------------------------
 
     cdef void fresh_filters(self) noexcept nogil:
