@@ -74,6 +74,7 @@ busybox udhcpc -q -n -f -t 10 -T 2 -i eth0 -s /lease 2>/dev/null || echo NO-LEAS
 echo USED
 while [ -e /sys/class/net/eth0 ] && [ $n -lt 1200 ]; do sleep 0.1; n=$((n + 1)); done
 [ -e /sys/class/net/eth0 ] || echo GONE
+sleep 5
 """
 
 
@@ -88,8 +89,9 @@ def test_a_card_is_plugged_in_and_out(tmp_path: pathlib.Path) -> None:
         machine.plug({"driver": "virtio-net-pci", "id": "net0", "netdev": "lan", "romfile": ""})
         assert guest.run_until(lambda: "USED" in guest.console(), 200)
         machine.unplug(machine.devices["net0"])
+        assert guest.run_until(lambda: "net0" not in machine.devices, 200)
         guest.run_to_end(200)
         text = guest.console()
         assert "LEASE eth0 10.0.2.15" in text and "GONE" in text, text[-2000:]
-        assert "net0" not in machine.devices
         network.remove(machine, "lan")
+        assert machine.board.netdevs == {} and machine.config["netdevs"] == {}

@@ -13,7 +13,7 @@ from accel.space import Region
 from vmrun.bus.pci.config import IntxPin, PciConfig
 from vmrun.core.interfaces import PciFunction
 from vmrun.core.object import Device
-from vmrun.core.props import Prop
+from vmrun.core.props import Prop, props_of
 from vmrun.core.state import KEEP, Part, Parts, Table
 from vmrun.errors import BuildError
 
@@ -53,6 +53,20 @@ class Bar:
     def __init__(self, n: int, offset: int, size: int, flags: int, region: Region) -> None:
         self.n, self.offset, self.size, self.flags, self.region = n, offset, size, flags, region
         self.mapped: int | None = None
+
+
+def for_function(image: bytes, vendor: int, device: int) -> bytes:
+    """An option ROM that serves several cards, with the ids of this one: a firmware runs no ROM that is another's. QEMU
+    does so with the ROM that a card has by itself.
+    """
+    at = int.from_bytes(image[0x18:0x1A], "little")
+    if image[at : at + 4] != b"PCIR" or at + 8 > len(image):
+        return image
+    rom = bytearray(image)
+    fresh = vendor.to_bytes(2, "little") + device.to_bytes(2, "little")
+    rom[6] = (rom[6] + sum(rom[at + 4 : at + 8]) - sum(fresh)) & 0xFF  # the sum of all bytes stays what it is
+    rom[at + 4 : at + 8] = fresh
+    return bytes(rom)
 
 
 class PciDevice(Device, PciFunction):
@@ -106,7 +120,9 @@ class PciDevice(Device, PciFunction):
             self.pci_realize(platform)
             self.config.set_byte(8, self.revision)  # a property may have changed it
             if self.romfile and self.rombar and 6 not in self.bars:
-                self._add_rom(platform.add_option_rom(self.romfile))
+                image = platform.add_option_rom(self.romfile)
+                own = self.romfile == props_of(type(self))["romfile"].default
+                self._add_rom(for_function(image, self.config.get(0, 2), self.config.get(2, 2)) if own else image)
         except BaseException:
             self.parent_bus.unplug(self)
             raise
