@@ -26,7 +26,8 @@ PLANNED = {
 GDB_PORT = 1234
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
-    "discard", "copy-on-read", "bps", "iops"))  # fmt: skip
+    "discard", "detect-zeroes", "locking", "copy-on-read", "bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr",
+    "bps-max", "bps-rd-max", "bps-wr-max", "iops-max", "iops-rd-max", "iops-wr-max", "iops-size"))  # fmt: skip
 
 _DISK_SET = frozenset(("id", "driver", "in-kernel", "bus", "addr", "provides", "unit", "drive"))
 

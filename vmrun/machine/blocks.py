@@ -191,6 +191,7 @@ class Blocks:
         cache["no-flush"] = bool(drive.ignore_flush)
         found = {
             **_NONE,
+            **{name.replace("-", "_"): value for name, value in drive.limits.items()},
             "image": image,
             "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes],
             "ro": bool(node.readonly),
@@ -329,3 +330,19 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
     if told is not None:
         with machine.board.lock:
             told()
+
+
+def limit(machine: Machine, device: str, id: str, limits: dict[str, int]) -> None:
+    """Other limits for a drive: names as a machine file has them."""
+    if bool(device) == bool(id):
+        raise BuildError("Need exactly one of 'device' and 'id'")
+    for name, drive, user in blocks(machine).drives():
+        if name == device if device else user is not None and user.id == id:
+            if any(value < 0 for value in limits.values()):
+                raise BuildError("bps/iops/max values must be within [0, 1000000000000000]")
+            try:
+                drive.set_limits(limits)
+            except ValueError as error:
+                raise BuildError(str(error)) from None
+            return
+    raise BuildError(f"Device '{device or id}' not found")

@@ -121,6 +121,18 @@ HOST = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ("bps=1000000,iops_rd=5,iops_rd_max=50", {"bps": 1000000, "iops-rd": 5, "iops-rd-max": 50}),
+        ("throttling.bps-write=2M,throttling.iops-size=4096", {"bps-wr": 2 << 20, "iops-size": 4096}),
+    ],
+)
+def test_limits_of_a_disk_have_two_spellings(options: str, limits: dict[str, int]) -> None:
+    (drive,) = document(f"-drive if=none,id=d,file=x,format=raw,{options}")["drives"].values()
+    assert {key: value for key, value in drive.items() if key not in ("file", "format")} == limits
+
+
 @pytest.mark.parametrize("option", HOST)
 def test_what_only_the_host_sees_of_a_disk_ends_no_start(option: str) -> None:
     found = parsed(f"-drive file=x,format=raw,{option}")

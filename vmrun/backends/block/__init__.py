@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vmrun.backends.block.images import Access
     from vmrun.backends.block.node import Node
 
+RATES = ("bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr")
+LIMITS = (*RATES, *(f"{name}-max" for name in RATES), "iops-size")
 ZEROES = {"off": 0, "on": 1, "unmap": 2}
 
 
@@ -47,6 +49,11 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
     drive.write_cache = cache not in ("writethrough", "directsync")
     drive.discards = spec.get("discard") == "unmap"
     drive.detect_zeroes = ZEROES[spec.get("detect-zeroes") or "off"]
+    try:
+        drive.set_limits({name: int(spec.get(name) or 0) for name in LIMITS})
+    except ValueError as error:
+        drive.close()
+        raise BackendError(f"drive {name}: {error}") from None
     drive.set_errors(spec.get("rerror") or "report", spec.get("werror") or "enospc")
     drive.serial = spec.get("serial")
     drive.cdrom = disc

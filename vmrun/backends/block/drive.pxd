@@ -18,6 +18,7 @@ cpdef enum:
 
 cdef enum:
     OPS = 5
+    LIMITS = 6                      # bytes and requests per second: all, reads, writes
 
 cdef struct DriveRequest:
     BlockRequest base               # first: a DriveRequest is a BlockRequest
@@ -43,6 +44,12 @@ cdef class Drive(BlockBackend):
     cdef DriveRequest *held         # they wait for the settling ones
     cdef DriveRequest *parked       # they failed, and the machine stopped for it
     cdef readonly bint closing
+    cdef bint limited
+    cdef double rates[LIMITS]       # units per second; 0: no limit
+    cdef double bursts[LIMITS]      # units that may come at once
+    cdef u64 free_at[LIMITS]        # when what has passed so far is paid for
+    cdef u64 request_unit           # bytes that count as one request; 0: each is one
+    cdef dict given_limits
     cdef u64 counts[OPS]
     cdef u64 amounts[OPS]
     cdef u64 failures[OPS]
@@ -51,6 +58,7 @@ cdef class Drive(BlockBackend):
     cdef void _wait(self)
     cdef int perform(self, DriveRequest *request) noexcept nogil
     cdef void start(self, DriveRequest *request) noexcept nogil
+    cdef void put(self, DriveRequest *request) noexcept nogil
     cdef void finish(self, DriveRequest *request, int error) noexcept nogil
     cdef void settle_one(self) noexcept nogil
     cdef int policy(self, int op, int error) noexcept nogil

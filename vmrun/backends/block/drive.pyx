@@ -7,6 +7,9 @@ call done().
 A request that its device has given up (reset in mid-transfer, unplug) goes on to its end; those submitted after it are
 held until then, so that the disk never sees them in another order.
 
+Limits (bytes and requests per second) delay a request on its way to the workers: what is within a tenth of a second's
+worth, or within what a limit's `-max` allows at once, passes without delay. Flushes always do.
+
 Errors: `report` tells the device, `ignore` does as if nothing was, `stop` parks the request and has the machine paused;
 retry() starts what is parked again. `on_error` is told each time.
 
@@ -135,7 +138,7 @@ cdef class Drive(BlockBackend):
             return 1
         if op == BLOCK_FLUSH and self.ignore_flush or op == BLOCK_DISCARD and not self.discards:
             return 1
-        if op == BLOCK_READ and request.length <= INLINE and not self.settling:
+        if op == BLOCK_READ and request.length <= INLINE and not self.settling and not self.limited:
             if self.perform_now(request) == 0:
                 vr_count(&self.counts[op], 1)
                 vr_count(&self.amounts[op], request.length)
@@ -164,8 +167,34 @@ cdef class Drive(BlockBackend):
                 at = &at[0].after
             at[0] = request
         else:
-            request.state = QUEUED
-            pool_put(&request.job)
+            self.put(request)
+
+    cdef void put(self, DriveRequest *request) noexcept nogil:
+        """To the workers, now or when the limits let it. With the mutex."""
+        cdef u64 now, due, start
+        cdef double cost
+        cdef int n, kind
+        request.state = QUEUED
+        request.job.due = 0
+        if self.limited and request.base.op != BLOCK_FLUSH:
+            now = due = pool_now()
+            kind = 1 if request.base.op == BLOCK_READ else 2
+            for n in range(LIMITS):
+                if self.rates[n] == 0 or n % 3 != 0 and n % 3 != kind:
+                    continue
+                if n < 3:
+                    cost = <double>request.base.length
+                elif self.request_unit and request.base.length > self.request_unit:
+                    cost = <double>request.base.length / self.request_unit
+                else:
+                    cost = 1
+                start = max(now, self.free_at[n])
+                self.free_at[n] = start + <u64>(cost / self.rates[n] * 1e9)
+                if start > now + <u64>(self.bursts[n] / self.rates[n] * 1e9):
+                    due = max(due, start - <u64>(self.bursts[n] / self.rates[n] * 1e9))
+            if due > now:
+                request.job.due = due
+        pool_put(&request.job)
 
     cdef void abandon(self, BlockRequest *request) noexcept nogil:
         cdef DriveRequest *mine = <DriveRequest *>request
@@ -263,8 +292,7 @@ cdef class Drive(BlockBackend):
             while self.settling == 0 and self.held != NULL:
                 request = self.held
                 self.held = request.after
-                request.state = QUEUED
-                pool_put(&request.job)
+                self.put(request)
             pthread_mutex_unlock(&self.mutex)
         self.settle_one()
 
@@ -284,6 +312,37 @@ cdef class Drive(BlockBackend):
         policies = {"report": ERROR_REPORT, "ignore": ERROR_IGNORE, "stop": ERROR_STOP, "enospc": ERROR_ENOSPC}
         self.on_read_error = policies.get(on_read, self.on_read_error)
         self.on_write_error = policies.get(on_write, self.on_write_error)
+
+    @property
+    def limits(self):
+        """What set_limits was given."""
+        return dict(self.given_limits or {})
+
+    def set_limits(self, dict limits):
+        """`limits`: bps, bps-rd, bps-wr, iops, iops-rd, iops-wr per second; each with -max: how much may come at once;
+        iops-size: bytes that count as a request. ValueError: a total beside its parts.
+        """
+        cdef int n
+        for unit in ("bps", "iops"):
+            for end in ("", "-max"):
+                if limits.get(unit + end) and (limits.get(f"{unit}-rd{end}") or limits.get(f"{unit}-wr{end}")):
+                    raise ValueError("bps/iops/max total values and read/write values cannot be used at the same time")
+        names = ("bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr")
+        for name in names:
+            if limits.get(name + "-max") and not limits.get(name):
+                raise ValueError(f"{name}-max requires {name} to be set")
+        pthread_mutex_lock(&self.mutex)
+        self.limited = False
+        for n, name in enumerate(names):
+            rate = limits.get(name) or 0
+            self.rates[n] = rate
+            self.bursts[n] = max(limits.get(name + "-max") or 0, rate / 10)
+            self.free_at[n] = 0
+            if rate:
+                self.limited = True
+        self.request_unit = limits.get("iops-size") or 0
+        pthread_mutex_unlock(&self.mutex)
+        self.given_limits = {name: value for name, value in limits.items() if value}
 
     def retry(self):
         """Start again what an error has parked. True when there was something."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import boolean, number, settings
+from vmrun.config.importers.qemuopts import boolean, number, settings, size
 from vmrun.config.importers.state import Line, Opt, guess
 
 TYPE_CHECKING = False
@@ -23,6 +23,14 @@ _CHOICES = {
 # Options that a drive has where vmrun does them.
 _NEW = {"detect-zeroes": "detect-zeroes", "file.locking": "locking"}
 _AS_IS = {"detect-zeroes": ("off",), "file.locking": ("auto",)}
+# QEMU's two spellings of each limit → the machine file's
+_LIMITS = {"iops_size": "iops-size", "throttling.iops-size": "iops-size"} | {
+    old.format(unit=unit, which=which, long=long) + ending.replace("-", mark): f"{unit}{new}{ending}"
+    for unit in ("bps", "iops")
+    for which, long, new in (("", "-total", ""), ("_rd", "-read", "-rd"), ("_wr", "-write", "-wr"))
+    for ending in ("", "-max")
+    for old, mark in (("{unit}{which}", "_"), ("throttling.{unit}{long}", "-"))
+}
 _FLAGS = ("readonly", "read-only", "snapshot", "copy-on-read")
 _GEOMETRY = {"cyls": "cyls", "heads": "heads", "secs": "secs", "trans": "bios-chs-trans"}
 _BUSES = ("ide", "scsi", "floppy", "pflash", "virtio", "none", "sd", "mtd", "xen")
@@ -167,6 +175,8 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             spec[key] = {"on": "unmap", "off": "ignore"}.get(value, value)
         elif key in _KEPT or key in _NEW and _NEW[key] in line.catalogue.names_of_drives():
             spec[_NEW.get(key, key)] = value
+        elif key in _LIMITS:
+            spec[_LIMITS[key]] = size(option, key, value)
         elif key in ("boot", "file.driver") or key in _AS_IS and value in _AS_IS[key]:
             continue  # extboot of old, which every BIOS since does by itself
         elif key.startswith(

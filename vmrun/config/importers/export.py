@@ -61,6 +61,13 @@ _SETTINGS = {
     "gdb",
 }
 FLASH = "cfi.pflash01"
+# a drive's limits → QEMU's names of them
+LIMITS = {"iops-size": "throttling.iops-size"} | {
+    f"{unit}{short}{end}": f"throttling.{unit}-{long}{end}"
+    for unit in ("bps", "iops")
+    for short, long in (("", "total"), ("-rd", "read"), ("-wr", "write"))
+    for end in ("", "-max")
+}
 _BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
 
 
@@ -126,7 +133,11 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     flash = {str(d.get("drive")): int("below" in d) for d in document.get("devices", []) if d["driver"] == FLASH}
     for id, drive in document.get("drives", {}).items():
         place = [("if", "pflash"), ("unit", flash[id])] if id in flash else [("if", "none")]
-        options = [(key, value) for key, value in drive.items() if (key, value) != ("media", "floppy")]
+        options = [
+            (LIMITS.get(key, key), _bytes(value) if key in LIMITS else value)
+            for key, value in drive.items()
+            if (key, value) != ("media", "floppy")
+        ]
         words += ["-drive", join([*place, ("id", id), *options])]
     for id, chardev in document.get("chardevs", {}).items():
         rest = {key: _bytes(value) if key == "size" else value for key, value in chardev.items() if key != "type"}

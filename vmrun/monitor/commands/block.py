@@ -154,6 +154,23 @@ def block_resize(monitor: Any, size: int, device: str = "", node_name: str = "")
     _told(blocks.resize, monitor.machine, device, node_name, size)
 
 
+_LIMITS = [f"{unit}{kind}" for unit in ("bps", "iops") for kind in ("", "_rd", "_wr")]
+
+
+@command(
+    "block_set_io_throttle",
+    {
+        **{"device?": "str", "id?": "str", **dict.fromkeys(_LIMITS, "int")},
+        **dict.fromkeys((f"{name}_max?" for name in _LIMITS), "int"),
+        **{"iops_size?": "int"},
+    },
+)
+def block_set_io_throttle(monitor: Any, device: str = "", id: str = "", **limits: int) -> None:
+    """How many bytes and requests a drive moves per second at most; 0 is no limit."""
+    wanted = {name.replace("_", "-"): value for name, value in limits.items() if value is not None}
+    _told(blocks.limit, monitor.machine, device, id, wanted)
+
+
 @command("blockdev-add", {"driver": "str", "node-name?": "str"}, gen=False, shape="BlockdevOptions")
 def blockdev_add(monitor: Any, **options: Any) -> None:
     """Name an image, or a part of what one is made of, for device_add. The driver's options are further arguments."""

@@ -1,0 +1,85 @@
+"""Limits of a drive: what they delay, and what they do not."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+import pytest
+from accel.api import DeviceLock
+from vmrun.backends.block.caller import Caller
+
+from vmrun.backends.block import open_drive
+from vmrun.errors import BackendError
+
+READ, WRITE, FLUSH = 0, 1, 2
+KIB = 1024
+
+
+def drive(directory: pathlib.Path, **limits: int):
+    path = directory / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return open_drive("d", {"file": str(path), "format": "raw", **limits}, DeviceLock())
+
+
+def spent(found, op: int, count: int, size: int) -> float:
+    """Seconds for so many requests, all at once."""
+    caller = Caller(found)
+    begin = time.monotonic()
+    for n in range(count):
+        if op == WRITE:
+            caller.submit(op, n * size, data=bytes(size))
+        else:
+            caller.submit(op, n * size, size if op == READ else 0)
+    for _ in range(count):
+        assert caller.wait()[1] == 0
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("name", ["bps", "bps-wr"])
+def test_bytes_beyond_a_tenth_of_a_second_wait(tmp_path: pathlib.Path, name: str) -> None:
+    found = drive(tmp_path, **{name: 400 * KIB})
+    # 120 KiB, of which 40 go at once
+    assert spent(found, WRITE, 30, 4 * KIB) >= 0.15
+    found.close()
+
+
+def test_requests_wait_whatever_their_size(tmp_path: pathlib.Path) -> None:
+    found = drive(tmp_path, iops=100)
+    assert spent(found, READ, 30, 512) >= 0.15
+    found.close()
+
+
+def test_a_request_of_several_units_counts_as_several(tmp_path: pathlib.Path) -> None:
+    found = drive(tmp_path, **{"iops-rd": 100, "iops-size": 4 * KIB})
+    assert spent(found, READ, 2, 100 * KIB) >= 0.1
+    found.close()
+
+
+def test_a_limit_of_reads_lets_writes_and_flushes_pass(tmp_path: pathlib.Path) -> None:
+    found = drive(tmp_path, **{"iops-rd": 1})
+    caller = Caller(found)
+    for n in range(3):
+        caller.submit(READ, 4096 * n, 512)
+    caller.submit(WRITE, 0, data=bytes(512))
+    caller.submit(FLUSH)
+    over = [caller.wait()[0] for _ in range(3)]
+    assert {4, 5} <= set(over)  # before the second read
+    found.set_limits({})
+    spent(found, READ, 1, 512)
+    for _ in range(2):
+        caller.wait()
+    found.close()
+
+
+def test_a_burst_goes_at_once(tmp_path: pathlib.Path) -> None:
+    found = drive(tmp_path, **{"iops": 1, "iops-max": 40})
+    begin = time.monotonic()
+    spent(found, WRITE, 40, 512)
+    assert time.monotonic() - begin < 35  # one by one they took 39 seconds
+    found.close()
+
+
+def test_a_total_and_its_parts_are_too_much(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BackendError, match="cannot be used at the same time"):
+        drive(tmp_path, **{"bps": 1, "bps-rd": 1})
