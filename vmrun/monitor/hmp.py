@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from accel.api import Action
 
-from vmrun.monitor import info
+from vmrun.monitor import hmp_look, info
 from vmrun.monitor.errors import QmpError
+from vmrun.monitor.expression import ExpressionError, signed
+from vmrun.monitor.hmp_line import Asker, Line
+from vmrun.monitor.hmp_look import Format, number
 from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
@@ -19,21 +22,6 @@ if TYPE_CHECKING:
     Handler = Callable[[Any, list[str], int], str | Work]
 
 
-class Line:
-    """One row: all names of the command, what follows them, and what it does in a few words."""
-
-    def __init__(self, names: str, params: str, help: str, handler: Handler, least: int = 0) -> None:
-        self.names, self.params, self.help, self.handler, self.least = names.split("|"), params, help, handler, least
-
-
-class _Asker:
-    """What a QMP handler takes for its session."""
-
-    def __init__(self, machine: Any) -> None:
-        self.machine = machine
-        self.negotiated = True
-
-
 def _qmp(name: str, *params: str) -> Handler:
     """A handler that is a QMP command with its words as arguments; `key=value` words of device_add come along."""
 
@@ -41,7 +29,7 @@ def _qmp(name: str, *params: str) -> Handler:
         from vmrun.monitor import table
 
         command = table.load()[name]
-        command.handler(_Asker(machine), **command.arguments(dict(zip(params, words, strict=False))))
+        command.handler(Asker(machine), **command.arguments(dict(zip(params, words, strict=False))))
         return ""
 
     return handler
@@ -56,93 +44,43 @@ def _device_add(machine: Any, words: list[str], cpu: int) -> str:
         key, _, value = part.partition("=")
         given[key] = value
     command = table.load()["device_add"]
-    command.handler(_Asker(machine), **command.arguments(given))
+    command.handler(Asker(machine), **command.arguments(given))
     return ""
 
 
-def _number(word: str) -> int:
-    try:
-        return int(word, 0)
-    except ValueError:
-        raise QmpError(f"invalid char '{word[:1]}' in expression") from None
-
-
-def _split_format(words: list[str], default: str) -> tuple[int, str, int, list[str]]:
-    """(count, format, size, other words) of `/4xw addr`."""
-    count, shape, size = 1, default, 4
-    if words and words[0].startswith("/"):
-        word, words = words[0][1:], words[1:]
-        digits = len(word) - len(word.lstrip("0123456789"))
-        count = int(word[:digits] or 1)
-        for letter in word[digits:]:
-            if letter in "bhwg":
-                size = {"b": 1, "h": 2, "w": 4, "g": 8}[letter]
-            elif letter in "xduoc":
-                shape = letter
-            else:
-                raise QmpError(f"invalid char in format: '{letter}'")
-    return count, shape, size, words
-
-
 def _read_port(machine: Any, words: list[str], cpu: int) -> str:
-    _, _, size, words = _split_format(words, "x")
+    what = Format(machine, words)
+    size, words = min(what.size if what.size > 0 else 1, 4), what.words
     if not words:
         raise QmpError("i: parameter 'addr' expected")
     port, _, index = words[0].partition(".")
-    size = min(size, 4)
+    base, register = number(machine, cpu, port), number(machine, cpu, index) if index else 0
     with machine.board.lock:
         if index:
-            machine.board.io.write(_number(port) & 0xFFFF, 1, _number(index) & 0xFF)
-        where = (_number(port) + (1 if index else 0)) & 0xFFFF
+            machine.board.io.write(base & 0xFFFF, 1, register & 0xFF)
+        where = (base + (1 if index else 0)) & 0xFFFF
         value = machine.board.io.read(where, size)
     return f"port{'bwl'[size.bit_length() - 1]}[0x{where:04x}] = 0x{value:0{2 * size}x}\n"
 
 
 def _write_port(machine: Any, words: list[str], cpu: int) -> str:
-    _, _, size, words = _split_format(words, "x")
+    what = Format(machine, words)
+    size, words = min(what.size if what.size > 0 else 1, 4), what.words
     if len(words) < 2:
         raise QmpError("o: parameters 'addr' and 'val' expected")
-    size = min(size, 4)
+    port, value = (number(machine, cpu, word) for word in words[:2])
     with machine.board.lock:
-        action = machine.board.io.write(_number(words[0]) & 0xFFFF, size, _number(words[1]) & ((1 << 8 * size) - 1))
+        action = machine.board.io.write(port & 0xFFFF, size, value & ((1 << 8 * size) - 1))
     if action:
         machine.board.control.ask(action)
     return ""
 
 
-MOST_SHOWN = 4096  # values of one xp
-
-
-def _physical(machine: Any, words: list[str], cpu: int) -> str:
-    count, shape, size, words = _split_format(words, "x")
-    if not words:
-        raise QmpError("xp: parameter 'addr' expected")
-    addr, per_line, lines = _number(words[0]), {1: 8, 2: 8, 4: 4, 8: 2}[size], []
-    shown = min(count, MOST_SHOWN)
-    for first in range(0, shown, per_line):
-        values = []
-        for n in range(first, min(first + per_line, shown)):
-            with machine.board.lock:
-                data = machine.board.memory.read_bytes((addr + n * size) & 0xFFFFFFFFFFFFFFFF, size)
-            values.append(_shown(int.from_bytes(data, "little"), shape, size))
-        lines.append(f"{addr + first * size:016x}: {' '.join(values)}\n")
-    if shown < count:
-        lines.append(f"{shown} of {count} are shown; the next begins at {addr + shown * size:#x}\n")
-    return "".join(lines)
-
-
-def _shown(value: int, shape: str, size: int) -> str:
-    if shape == "d" and value >> (8 * size - 1):
-        value -= 1 << 8 * size
-    if shape == "c":
-        return f"'{chr(value)}'" if 32 <= value < 127 else f"'\\x{value & 0xFF:02x}'"
-    return {"x": f"0x{value:0{2 * size}x}", "o": f"0{value:o}"}.get(shape, str(value))
-
-
 def _save_memory(machine: Any, words: list[str], cpu: int) -> Work:
     from vmrun.monitor.commands.memory import save
 
-    return save(machine, _number(words[0]), _number(words[1]), words[2]).map(lambda nothing: "")
+    start, size = (number(machine, cpu, word) for word in words[:2])
+    return save(machine, start, size, words[2]).map(lambda nothing: "")
 
 
 def _screendump(machine: Any, words: list[str], cpu: int) -> Work:
@@ -151,7 +89,7 @@ def _screendump(machine: Any, words: list[str], cpu: int) -> Work:
     names = [word for word in words if word != "-f"]
     given = dict(zip(("filename", "format"), names, strict=False))
     command = table.load()["screendump"]
-    work: Work = command.handler(_Asker(machine), **command.arguments(given))
+    work: Work = command.handler(Asker(machine), **command.arguments(given))
     return work.map(lambda nothing: "")
 
 
@@ -168,6 +106,8 @@ def _help(machine: Any, words: list[str], cpu: int) -> str:
     if words and words[0] == "info":
         return _info(machine, words[1:2] and [], cpu)
     lines = [line for line in LINES if not words or words[0] in line.names]
+    if not lines:
+        raise QmpError(f"unknown command: '{words[0]}'")
     return "".join(
         f"{'|'.join(line.names)} {line.params} -- {line.help}\n" for line in lines
     )
@@ -212,7 +152,7 @@ def _sendkey(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _mouse_move(machine: Any, words: list[str], cpu: int) -> str:
-    dx, dy, dz = (_number(word) for word in (*words[:3], *("0",) * (3 - len(words))))
+    dx, dy, dz = (signed(number(machine, cpu, word)) for word in (*words[:3], *("0",) * (3 - len(words))))
     hands = machine.board.input
     far = 1 << 20
     hands.move(*(min(max(step, -far), far) for step in (dx, dy)))
@@ -225,7 +165,7 @@ def _mouse_move(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _mouse_button(machine: Any, words: list[str], cpu: int) -> str:
-    state, hands = _number(words[0]), machine.board.input
+    state, hands = number(machine, cpu, words[0]), machine.board.input
     for bit, name in ((1, "left"), (2, "middle"), (4, "right")):
         if bool(state & bit) != (name in hands.buttons):
             hands.button(name, bool(state & bit))
@@ -239,11 +179,11 @@ def _change(machine: Any, words: list[str], cpu: int) -> str:
 
         if words[1] not in ("password", "passwd") or len(words) < 3:
             raise QmpError("say the password: change vnc password PASSWORD")
-        change_vnc_password(_Asker(machine), words[2])
+        change_vnc_password(Asker(machine), words[2])
         return ""
     from vmrun.monitor.commands.media import change_medium
 
-    change_medium(_Asker(machine), words[1], device=_named(machine, words[0]), format=(words[2:3] or ["raw"])[0])
+    change_medium(Asker(machine), words[1], device=_named(machine, words[0]), format=(words[2:3] or ["raw"])[0])
     return ""
 
 
@@ -253,7 +193,7 @@ def _eject(machine: Any, words: list[str], cpu: int) -> str:
     names = [word for word in words if word != "-f"]
     if len(names) != 1:
         raise QmpError("eject [-f] device expected")
-    eject(_Asker(machine), device=_named(machine, names[0]), force="-f" in words)
+    eject(Asker(machine), device=_named(machine, names[0]), force="-f" in words)
     return ""
 
 
@@ -350,8 +290,8 @@ LINES = (
     Line("expire_password", "protocol time", "set spice/vnc password expire-time",
          _qmp("expire_password", "protocol", "time"), 2),
     Line("screendump", "filename [-f format]", "save screen to a file, as PPM or PNG", _screendump, 1),
-    Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, 1),
     Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),
+    *hmp_look.LINES,
 )
 
 
@@ -380,8 +320,11 @@ def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
         if isinstance(out, Work):
             out.told = lambda error: f"Error: {error.desc}\r\n"
             return out.map(lambda text: text.replace("\n", "\r\n"))
+    except ExpressionError as error:
+        out = f'{error.desc}\nTry "help {name}" for more information\n'
     except QmpError as error:
-        known = error.desc.startswith("unknown command")
+        # what is wrong with the line itself is said bare
+        known = error.kind == "CommandNotFound" or error.desc.startswith("unknown command")
         out = f"{error.desc}\n" if known else f"Error: {error.desc}\n"
     except (IndexError, OverflowError):
         out = f"Error: {name}: a parameter is missing or out of range\n"

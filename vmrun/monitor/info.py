@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.interfaces import PciFunction
+from vmrun.monitor import info_more
 from vmrun.monitor.commands.chardevs import chardevs
 from vmrun.monitor.commands.machine import cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
@@ -361,4 +362,5 @@ VIEWS: dict[str, tuple[View, str]] = {
     "usernet": (_usernet, "show user network stack connection states"),
     "vnc": (_vnc, "show the vnc server status"),
     "version": (_version, "show the version of QEMU"),
+    **info_more.VIEWS,
 }

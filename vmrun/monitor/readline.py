@@ -174,8 +174,10 @@ class LineMonitor:
         head = self.line[: self.cursor]
         words = head.split(" ")
         known = [name for line in hmp.LINES for name in line.names]
-        if words[0] == "info" and len(words) == 2:
-            known = list(info.VIEWS)
+        if words[0] in ("info", "help", "?") and len(words) == 2:
+            known = list(info.VIEWS) if words[0] == "info" else known
+        elif len(words) == 2:
+            known = self._names_for(words[0])
         elif len(words) != 1:
             return
         fits = sorted(name for name in known if name.startswith(words[-1]))
@@ -190,6 +192,28 @@ class LineMonitor:
         elif self.echo:
             self.show("\r\n" + "  ".join(fits) + "\r\n" + PROMPT)
             self._edit(self.line, self.cursor, again=True)
+
+    def _names_for(self, command: str) -> list[str]:
+        """What a command is about, of what there is."""
+        board = self.machine.board
+        if command in ("device_del", "qom-list"):
+            plugged = self.machine.root.children.get("peripheral")
+            return list(plugged.children) if plugged is not None else []
+        if command == "object_del":
+            return list(board.objects.children)
+        if command in ("chardev-remove", "chardev-change", "chardev-send-break", "ringbuf_read", "ringbuf_write"):
+            return list(self.machine.config["chardevs"])
+        if command in ("eject", "change", "block_resize"):
+            return list(board.drives)
+        if command == "device_add":
+            from vmrun.monitor.qom import drivers
+
+            return [name for name, row in drivers().items() if row.get("user_creatable", True)]
+        if command == "object_add":
+            from vmrun.backends.objects import KINDS
+
+            return list(KINDS)
+        return []
 
     # --- the screen -------------------------------------------------------------------------------------------
 

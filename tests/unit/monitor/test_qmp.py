@@ -265,7 +265,11 @@ def test_nothing_that_is_typed_raises(
     talk: Talk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, command: str, rest: str
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what saves something takes a word for a file's name
-    talk.hmp(command + rest)
+    given = {"command-line": command + rest}
+    talk.session.feed(json.dumps({"execute": "human-monitor-command", "id": 1, "arguments": given}).encode())
+    finish(talk)
+    assert [message["id"] for message in talk.sent if "id" in message] == [1]
+    assert "return" in talk.sent[-1] or "event" in talk.sent[-1]
 
 
 def test_a_handler_that_fails_is_an_error_for_its_client_only(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:

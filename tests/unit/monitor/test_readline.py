@@ -114,7 +114,7 @@ def test_tab_completes_what_is_certain(monitor: LineMonitor, typed: bytes, line:
 
 def test_a_second_tab_lists_what_it_could_be(monitor: LineMonitor, screen: Screen) -> None:
     monitor.feed(b"system_\t")
-    assert screen.lines[-2:] == ["system_powerdown  system_reset", "(qemu) system_"]
+    assert screen.lines[-2:] == ["system_powerdown  system_reset  system_wakeup", "(qemu) system_"]
 
 
 def test_a_line_has_an_end(monitor: LineMonitor) -> None:

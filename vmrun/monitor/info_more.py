@@ -1,0 +1,196 @@
+"""What `info …` shows of drives, objects, memory and migration, in QEMU's form."""
+
+from __future__ import annotations
+
+from vmrun.monitor.hmp_line import ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _onoff(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _block(machine: Any, words: list[str], cpu: int) -> str:
+    names = [word for word in words if not word.startswith("-")]
+    out = []
+    for row in ask(machine, "query-block"):
+        if not names or row["device"] in names:
+            out.append(_drive(row))
+    return "\n".join(out)
+
+
+def _drive(row: dict[str, Any]) -> str:
+    inserted = row.get("inserted")
+    title = row["device"] or (inserted or {}).get("node-name", "")
+    if inserted is None:
+        text = f"{title}: [not inserted]\n"
+    else:
+        if row["device"]:
+            title += f" ({inserted['node-name']})"
+        flags = f"{inserted['drv']}{', read-only' if inserted['ro'] else ''}"
+        text = f"{title}: {inserted['file']} ({flags})\n"
+    if "qdev" in row:
+        text += f"    Attached to:      {row['qdev']}\n"
+    if row["removable"]:
+        tray = f", tray {'open' if row['tray_open'] else 'closed'}" if "tray_open" in row else ""
+        text += f"    Removable device: {'' if row['locked'] else 'not '}locked{tray}\n"
+    if row.get("io-status", "ok") != "ok":
+        text += f"    I/O status:       {row['io-status']}\n"
+    if inserted is not None:
+        cache = inserted["cache"]
+        words = ["writeback" if cache["writeback"] else "writethrough"]
+        words += [name for name, on in (("direct", cache["direct"]), ("ignore flushes", cache["no-flush"])) if on]
+        text += f"    Cache mode:       {', '.join(words)}\n"
+        if inserted.get("backing_file"):
+            depth = inserted["backing_file_depth"]
+            text += f"    Backing file:     {inserted['backing_file']} (chain depth: {depth})\n"
+        if inserted["detect_zeroes"] != "off":
+            text += f"    Detect zeroes:    {inserted['detect_zeroes']}\n"
+    return text
+
+
+def _blockstats(machine: Any, words: list[str], cpu: int) -> str:
+    names = (
+        "rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations", "wr_total_time_ns",
+        "rd_total_time_ns", "flush_total_time_ns", "rd_merged", "wr_merged",
+    )  # fmt: skip
+    out = ""
+    for row in ask(machine, "query-blockstats"):
+        told = " ".join(f"{name}={row['stats'][name]}" for name in names)
+        title, idle = row.get("device") or row.get("node-name", ""), row["stats"].get("idle_time_ns", 0)
+        out += f"{title}: {told} idle_time_ns={idle}\n"
+    return out
+
+
+def _iothreads(machine: Any, words: list[str], cpu: int) -> str:
+    out = ""
+    for row in ask(machine, "query-iothreads"):
+        out += f"{row['id']}:\n  thread_id={row['thread-id']}\n"
+        names = ("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch")
+        out += "".join(f"  {name}={row[name]}\n" for name in names)
+    return out
+
+
+def _memdev(machine: Any, words: list[str], cpu: int) -> str:
+    out = ""
+    for row in ask(machine, "query-memdev"):
+        out += f"memory backend: {row['id']}\n  size:  {row['size']}\n"
+        out += "".join(f"  {name}: {_truth(row[name])}\n" for name in ("merge", "dump", "prealloc", "share", "reserve"))
+        out += f"  policy: {row['policy']}\n  host nodes: {','.join(map(str, row['host-nodes']))}\n\n"
+    return out
+
+
+def _memory_size(machine: Any, words: list[str], cpu: int) -> str:
+    found = ask(machine, "query-memory-size-summary")
+    return f"base memory: {found['base-memory']}\nplugged memory: {found['plugged-memory']}\n"
+
+
+def _memory_devices(machine: Any, words: list[str], cpu: int) -> str:
+    out = ""
+    for row in ask(machine, "query-memory-devices"):
+        data = row["data"]
+        out += f"Memory device [{row['type']}]: \"{data.get('id', '')}\"\n"
+        out += f"  addr: 0x{data.get('addr', 0):x}\n  slot: {data.get('slot', 0)}\n  node: {data.get('node', 0)}\n"
+        out += f"  size: {data.get('size', 0)}\n  memdev: {data.get('memdev', '')}\n"
+        out += f"  hotplugged: {_truth(data.get('hotplugged', False))}\n"
+        out += f"  hotpluggable: {_truth(data.get('hotpluggable', True))}\n"
+    return out
+
+
+def _migrate(machine: Any, words: list[str], cpu: int) -> str:
+    found = ask(machine, "query-migrate")
+    if "status" not in found:
+        return "No migration\n"
+    out = f"Migration status: {found['status']}\n"
+    if found.get("error-desc"):
+        out += f"  {found['error-desc']}\n"
+    if "ram" in found:
+        ram = found["ram"]
+        out += f"total time: {found['total-time']} ms\n"
+        for name in ("transferred", "remaining", "total"):
+            out += f"{name} ram: {ram[name] >> 10} kbytes\n"
+    return out
+
+
+def _capabilities(machine: Any, words: list[str], cpu: int) -> str:
+    rows = ask(machine, "query-migrate-capabilities")
+    return "".join(f"{row['capability']}: {_onoff(row['state'])}\n" for row in rows)
+
+
+_UNITS = {
+    **dict.fromkeys(("announce-initial", "announce-max", "announce-step", "downtime-limit"), " ms"),
+    **{"x-checkpoint-delay": " ms", "max-bandwidth": " bytes/second", "xbzrle-cache-size": " bytes"},
+}
+_PARAMETERS = (
+    "announce-initial", "announce-max", "announce-rounds", "announce-step", "compress-level", "compress-threads",
+    "compress-wait-thread", "decompress-threads", "throttle-trigger-threshold", "cpu-throttle-initial",
+    "cpu-throttle-increment", "cpu-throttle-tailslow", "max-cpu-throttle", "tls-creds", "tls-hostname",
+    "max-bandwidth", "downtime-limit", "x-checkpoint-delay", "block-incremental", "multifd-channels",
+    "multifd-compression", "xbzrle-cache-size", "max-postcopy-bandwidth", "tls-authz",
+)  # fmt: skip
+
+
+def _parameters(machine: Any, words: list[str], cpu: int) -> str:
+    found = ask(machine, "query-migrate-parameters")
+    out = ""
+    for name in _PARAMETERS:
+        value = found[name]
+        if isinstance(value, bool):
+            value = _onoff(value)
+        elif name.startswith("tls-"):
+            value = f"'{value}'"
+        out += f"{name}: {value}{_UNITS.get(name, '')}\n"
+    return out
+
+
+def _balloon(machine: Any, words: list[str], cpu: int) -> str:
+    return f"balloon: actual={ask(machine, 'query-balloon')['actual'] >> 20}\n"
+
+
+def _hotpluggable(machine: Any, words: list[str], cpu: int) -> str:
+    out = "Hotpluggable CPUs:\n"
+    for row in ask(machine, "query-hotpluggable-cpus"):
+        out += f"  type: \"{row['type']}\"\n  vcpus_count: \"{row['vcpus-count']}\"\n"
+        if "qom-path" in row:
+            out += f"  qom_path: \"{row['qom-path']}\"\n"
+        out += "  CPUInstance Properties:\n"
+        for name in ("node-id", "socket-id", "die-id", "cluster-id", "core-id", "thread-id"):
+            if name in row["props"]:
+                out += f"    {name}: \"{row['props'][name]}\"\n"
+    return out
+
+
+def _generation(machine: Any, words: list[str], cpu: int) -> str:
+    return f"{ask(machine, 'query-vm-generation-id')['guid']}\n"
+
+
+def _dump(machine: Any, words: list[str], cpu: int) -> str:
+    found = ask(machine, "query-dump")
+    out = f"Status: {found['status']}\n"
+    if found["status"] == "active":
+        out += f"Finished: {100.0 * found['completed'] / max(1, found['total']):.2f} %\n"
+    return out
+
+
+VIEWS: dict[str, tuple[Any, str]] = {
+    "balloon": (_balloon, "show balloon information"),
+    "block": (_block, "show info of one block device or all block devices"),
+    "blockstats": (_blockstats, "show block device statistics"),
+    "dump": (_dump, "Display the latest dump status"),
+    "hotpluggable-cpus": (_hotpluggable, "Show information about hotpluggable CPUs"),
+    "iothreads": (_iothreads, "show iothreads"),
+    "memdev": (_memdev, "show memory backends"),
+    "memory-devices": (_memory_devices, "show memory devices"),
+    "memory_size_summary": (_memory_size, "show the amount of initially allocated and present hotpluggable memory"),
+    "migrate": (_migrate, "show migration status"),
+    "migrate_capabilities": (_capabilities, "show current migration capabilities"),
+    "migrate_parameters": (_parameters, "show current migration parameters"),
+    "vm-generation-id": (_generation, "Show Virtual Machine Generation ID"),
+}
