@@ -208,7 +208,7 @@ def _set_link(machine: Any, words: list[str], cpu: int) -> str:
 
     if words[1] not in ("on", "off"):
         raise QmpError("Parameter 'up' expects 'on' or 'off'")
-    set_link(_Asker(machine), words[0], words[1] == "on")
+    set_link(Asker(machine), words[0], words[1] == "on")
     return ""
 
 
