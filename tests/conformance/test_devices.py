@@ -42,6 +42,8 @@ EXTRA = [
     {"id": "mega", "driver": "megasas"},
     {"id": "sd2", "driver": "scsi-cd", "bus": "mega.0"},
     {"id": "nvme", "driver": "nvme", "drive": "nv", "serial": "1"},
+    {"id": "esp", "driver": "am53c974"},
+    {"id": "sd3", "driver": "scsi-cd", "bus": "esp.0"},
 ]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 

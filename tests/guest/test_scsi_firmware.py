@@ -17,6 +17,7 @@ ADAPTERS = [
     pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on"}, id="virtio-modern"),
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
+    pytest.param("pc-i440fx-2.0", "am53c974", {}, id="am53c974"),
 ]
 
 

@@ -34,7 +34,6 @@ DRIVERS = {
     "virtio-scsi-pci": VIRTIO,
     "lsi53c895a": (*SPI, "drivers/scsi/sym53c8xx_2/sym53c8xx"),
     "am53c974": (*SPI, "drivers/scsi/esp_scsi", "drivers/scsi/am53c974"),
-    "dc390": (*SPI, "drivers/scsi/esp_scsi", "drivers/scsi/am53c974"),
     "megasas": ("drivers/scsi/megaraid/megaraid_sas",),
     "megasas-gen2": ("drivers/scsi/megaraid/megaraid_sas",),
     "piix3-ide": ("drivers/ata/libata", "drivers/ata/ata_piix"),
@@ -99,6 +98,7 @@ KINDS = [
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
     pytest.param("pc-i440fx-7.2", "megasas-gen2", {}, id="megasas-gen2"),
+    pytest.param("pc-i440fx-2.0", "am53c974", {}, id="am53c974"),
 ]
 
 
