@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples/README.md"]
 COMMAND = re.compile(r"^(?: {4}|\$ |#   )((?:\.venv/bin/)?(?:vmrun|vmrun-qemu|truncate) .*)$", re.M)
 ENDS = {
-    "types --diff": {1}, "wait": {0, 1}, "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3},
+    "types --diff": {1}, "wait": {0, 1}, "view": {0, 3},
+    "--pid": {0, 1, 3}, "up": {0, 4}, "broken.yaml": {1}, "console": {0, 3},
     "password": {0, 1},
 }  # fmt: skip
 LAB = (
@@ -110,7 +111,8 @@ def environment(here: pathlib.Path) -> dict[str, str]:
 @pytest.mark.parametrize("page, line", lines(), ids=lambda value: getattr(value, "name", value))
 def test_a_command_line_of_the_pages_works(place: tuple[pathlib.Path, Lab], page: pathlib.Path, line: str) -> None:
     here, lab = place
-    if re.match(r"vmrun (monitor|console|screenshot|stop|save|screen|wait|type|pause|resume|reset|logs|attach) ", line):
+    talks = "monitor|console|screenshot|stop|save|screen|wait|view|type|pause|resume|reset|logs|attach"
+    if re.match(f"vmrun ({talks}) ", line):
         lab.start()
     asked = line.replace("4711", str(os.getpid())).replace("/tmp/", f"{here}/")
     if re.match(r"\S*vmrun up ", asked):

@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def examine() -> list[Finding]:
-    return [*_accelerators(), *_firmware(), _network(), _disassembler(), _cache()]
+    return [*_accelerators(), *_firmware(), _network(), _page(), _disassembler(), _cache()]
 
 
 def _accelerators() -> list[Finding]:
@@ -109,6 +109,16 @@ def _network() -> Finding:
     remedy = "install libslirp-dev and build vmrun again; `segment`, `tap` and `socket` networks work without"
     detail = f"libslirp {version}" if version else "this build of vmrun has no libslirp"
     return Finding("user networks", bool(version), detail, remedy, False)
+
+
+def _page() -> Finding:
+    from vmrun.errors import BackendError
+    from vmrun.ui.vnc.page import novnc
+
+    try:
+        return Finding("vmrun view", True, f"noVNC in {novnc()}", "", False)
+    except BackendError as error:
+        return Finding("vmrun view", False, error.problems[0].message, error.remedy, False)
 
 
 def _disassembler() -> Finding:

@@ -28,6 +28,7 @@ COMMANDS = {
     "console": ("vmrun.cli.console", "talk to a serial console of a machine that runs"),
     "screenshot": ("vmrun.cli.screenshot", "write a picture of a machine's screen"),
     "screen": ("vmrun.cli.screen", "show a machine's text screen"),
+    "view": ("vmrun.cli.view", "show a machine's screen in the browser"),
     "wait": ("vmrun.cli.wait", "wait until a machine's screen shows something"),
     "type": ("vmrun.cli.type_cmd", "type text on a machine's keyboard"),
     "validate": ("vmrun.cli.validate", "say everything that is wrong with machine files"),

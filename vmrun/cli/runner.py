@@ -93,11 +93,24 @@ class Runner:
         machine = self.machine
         settings = machine.config.get("vnc")
         if settings:
-            from vmrun.ui.vnc import serve
+            self._serve("vnc", settings)
+        machine.board.open_page = self._page
 
-            machine.board.viewers["vnc"] = serve(
-                settings, machine.name, machine.board, lambda event, data: machine.tell(event, **data)
-            )
+    def _serve(self, kind: str, settings: dict[str, Any]) -> Any:
+        from vmrun.ui.vnc import serve
+
+        machine = self.machine
+        server = serve(settings, machine.name, machine.board, lambda event, data: machine.tell(event, **data))
+        machine.board.viewers[kind] = server
+        return server
+
+    def _page(self) -> str:
+        """The address of a page that shows the screen once."""
+        from vmrun.ui.vnc.page import Page
+
+        viewers = self.machine.board.viewers
+        server = viewers.get("vnc") or viewers.get("page") or self._serve("page", {"listen": "none"})
+        return Page(server).url
 
     def mux(self, loop: Any, lock: Any) -> Any:
         """The terminal, shared by the machine's consoles: for build(config, mux=self.mux)."""

@@ -79,6 +79,7 @@ class Board:
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
         self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
+        self.open_page: Callable[[], str] | None = None  # the address of a page with the screen; its runner sets it
         self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc"
         self.reader: Any = None  # of text in pictures (vmrun.core.fonts), once somebody has asked
         self.mux: Any = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.core.input import AXIS_END, BUTTONS
 from vmrun.core.keys import QCODES, SCANCODES, Typist, keys_for
+from vmrun.errors import VmrunError
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, event, struct, wrapped
 
@@ -33,6 +34,7 @@ wrapped(
     {"key": "InputKeyEvent", "btn": "InputBtnEvent", "rel": "InputMoveEvent", "abs": "InputMoveEvent"},
 )
 struct("MouseInfo", name="str", index="int", current="bool", absolute="bool")
+struct("X-Page", url="str")
 _ADDRESS = {"host": "str", "service": "str", "family": "NetworkAddressFamily", "websocket": "bool"}
 struct("VncClientInfo", {**_ADDRESS, "x509_dname?": "str", "sasl_username?": "str"})
 struct("VncServerInfo", {**_ADDRESS, "auth?": "str"})
@@ -196,6 +198,19 @@ def query_vnc_servers(monitor: Any) -> list[dict[str, Any]]:
     """Each VNC server."""
     server = monitor.machine.board.viewers.get("vnc")
     return [server.info2()] if server is not None else []
+
+
+@command("x-open-page", returns="X-Page")
+def open_page(monitor: Any) -> dict[str, str]:
+    """A page for a browser on this host that shows the screen, once, to whom knows its address. vmrun's own."""
+    board = monitor.machine.board
+    if board.open_page is None:
+        raise QmpError("nobody serves pages here")
+    try:
+        return {"url": board.open_page()}
+    except VmrunError as error:
+        problem = error.problems[0]
+        raise QmpError(f"{problem.message}: {problem.remedy}" if problem.remedy else problem.message) from None
 
 
 @command("change-vnc-password", {"password": "str"})

@@ -48,8 +48,11 @@ class ProtocolError(Exception):
 class Client:
     """`stream` is the connected peer; `server` has the console, the input and the policy."""
 
-    def __init__(self, server: VncServer, stream: Stream, peer: tuple[str, str, str]) -> None:
+    def __init__(
+        self, server: VncServer, stream: Stream, peer: tuple[str, str, str], trusted: bool = False
+    ) -> None:
         self.server, self.stream, self.peer = server, stream, peer  # (host, service, family)
+        self.trusted = trusted  # needs no password
         self.view: View | None = None
         self.format = encode.PixelFormat(32, 24, False, True, (255, 255, 255), (16, 8, 0))
         self.encodings: tuple[int, ...] = (RAW,)
@@ -153,7 +156,7 @@ class Client:
                 raise ProtocolError(f"an unknown message: {kind}")
 
     def _security(self, version: int) -> Iterator[int]:
-        kind = VNC_AUTHENTICATION if self.server.needs_password else NO_SECURITY
+        kind = VNC_AUTHENTICATION if self.server.needs_password and not self.trusted else NO_SECURITY
         if version == 3:
             self.stream.write(kind.to_bytes(4, "big"))
         else:

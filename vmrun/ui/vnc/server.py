@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmrun.core.console import Console
     from vmrun.core.input import InputRouter
     from vmrun.core.loop import Loop
+    from vmrun.ui.vnc.page import Page
 
 FIRST_PORT, FIRST_WEBSOCKET = 5900, 5700
 INTERVAL, SLOWEST = 1 / 30, 0.25  # seconds between looks
@@ -58,10 +59,13 @@ class VncServer:
         self.address: tuple[str, str, str] = ("", "", "")  # host, service, family
         self.websocket: tuple[str, str, str] | None = None
         self.path = ""  # of a unix socket, removed at the end
+        self.pages: list[Page] = []  # for browsers on this host
         self._wrong, self._blocked = 0, 0.0
         self._timer: Any = None
         self._wait = INTERVAL
         listen = str(settings.get("listen") or ":0")
+        if listen == "none":
+            return
         if settings.get("reverse"):
             self._call(listen)
             return
@@ -181,19 +185,31 @@ class VncServer:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             who = (str(address[0]), str(address[1]), "ipv6" if peer.family == socket.AF_INET6 else "ipv4")
         holder: list[Client] = []
+        stream = (WebSocket if web else Stream)(
+            peer, self.loop, lambda data: self._heard(holder, data), lambda: self._gone(holder)
+        )
+        self._welcome(holder, stream, who)
 
-        def heard(data: bytes) -> None:
-            try:
-                holder[0].feed(data)
-            except ProtocolError:
-                stream.end()
+    def take(
+        self, stream: Stream, address: Any
+    ) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """A viewer that has shown already that it may look; what hears its bytes and its end."""
+        holder: list[Client] = []
+        self._welcome(holder, stream, (str(address[0]), str(address[1]), "ipv4"), trusted=True)
+        return lambda data: self._heard(holder, data), lambda: self._gone(holder)
 
-        def gone() -> None:
-            if holder and holder[0] in self.clients:
-                self._remove(holder[0])
+    def _heard(self, holder: list[Client], data: bytes) -> None:
+        try:
+            holder[0].feed(data)
+        except ProtocolError:
+            holder[0].stream.end()
 
-        stream: Stream = (WebSocket if web else Stream)(peer, self.loop, heard, gone)
-        client = Client(self, stream, who)
+    def _gone(self, holder: list[Client]) -> None:
+        if holder and holder[0] in self.clients:
+            self._remove(holder[0])
+
+    def _welcome(self, holder: list[Client], stream: Stream, who: tuple[str, str, str], trusted: bool = False) -> None:
+        client = Client(self, stream, who, trusted)
         holder.append(client)
         stream.on_room = self.look_soon
         self.clients.append(client)
@@ -302,6 +318,8 @@ class VncServer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for page in list(self.pages):
+            page.close()
         for client in list(self.clients):
             client.stream.close()
         for listener, _ in self.listeners:

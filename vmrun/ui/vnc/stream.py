@@ -145,6 +145,8 @@ class WebSocket(Stream):
         for line in head.split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
             fields[name.strip().lower()] = value.strip()
+        if not self._request(head, fields):
+            return False
         key = fields.get(b"sec-websocket-key")
         if key is None or not head.startswith(b"GET "):
             super().write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -161,6 +163,14 @@ class WebSocket(Stream):
             self.write(data)
         self._early.clear()
         return True
+
+    def _request(self, head: bytes, fields: dict[bytes, bytes]) -> bool:
+        """Whether this request may become a WebSocket; a subclass answers others itself."""
+        return True
+
+    def _plain(self, data: bytes) -> None:
+        """Bytes outside of frames."""
+        super().write(data)
 
     def _next(self) -> bool:
         """Take one frame off the buffer; False when there is no whole one."""
