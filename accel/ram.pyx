@@ -7,12 +7,16 @@ accelerator notes, while there is a log.
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINVAL, errno
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
+from os import strerror
+
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *, size_t, int)
+    int MAP_FIXED, MAP_SHARED
     int MADV_DONTFORK
     int MADV_DONTNEED
 
@@ -23,6 +27,22 @@ cdef extern from *:
     """
     int vr_add(int *, int) nogil
     u8 vr_take(u8 *) nogil
+
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #define vr_mbind(p, n, mode, mask, bits) syscall(SYS_mbind, (p), (n), (mode), (mask), (bits), 0UL)
+    """
+    long vr_mbind(void *, unsigned long, int, unsigned long *, unsigned long) nogil
+
+cdef extern from *:
+    ctypedef u8 volatile_u8 "volatile unsigned char"
+
+cdef enum:
+    MADV_POPULATE_WRITE = 23        # since Linux 5.14
+
+BACKED = set()                      # host addresses of blocks with parts that MADV_DONTNEED does not clear
 
 cdef u64 OFFSET_IN_PAGE = PAGE_SIZE - 1
 
@@ -48,6 +68,7 @@ cdef class RamBlock:
         cdef u32 n
         if self.host != NULL:
             munmap(self.host, self.size)
+            BACKED.discard(<u64>self.host)
         for n in range(MOST_LOGS):
             free(self.logs[n])
         free(self.code)
@@ -104,9 +125,53 @@ cdef class RamBlock:
 
     def clear(self):
         """All zeros, as when it was new; the host has its pages back."""
-        if madvise(self.host, self.size, MADV_DONTNEED) < 0:
+        if <u64>self.host in BACKED or madvise(self.host, self.size, MADV_DONTNEED) < 0:
             memset(self.host, 0, self.size)
         self.mark_dirty(0, self.size)
+
+    # --- how the host keeps it: before the block is in any address space ----------------------------------
+
+    def back(self, u64 offset, u64 size, int fd, u64 file_offset, bint shared):
+        """Lay a file under a part of it; fd -1: memory that shares with children alone. OSError."""
+        cdef int flags = MAP_FIXED | MAP_NORESERVE | (MAP_SHARED if shared else MAP_PRIVATE)
+        self._check(offset, size)
+        if fd < 0:
+            flags |= MAP_ANONYMOUS
+        if mmap(self.host + offset, size, PROT_READ | PROT_WRITE, flags, fd, file_offset) == MAP_FAILED:
+            raise OSError(errno, strerror(errno))
+        BACKED.add(<u64>self.host)
+        madvise(self.host + offset, size, MADV_DONTFORK)
+
+    def advise(self, u64 offset, u64 size, int advice):
+        """madvise. OSError."""
+        self._check(offset, size)
+        if madvise(self.host + offset, size, advice) < 0:
+            raise OSError(errno, strerror(errno))
+
+    def bind(self, u64 offset, u64 size, int mode, nodes):
+        """mbind: 1 preferred, 2 bind, 3 interleave, on NUMA nodes below 128. OSError."""
+        cdef unsigned long mask[2]
+        self._check(offset, size)
+        mask[0] = mask[1] = 0
+        for node in nodes:
+            mask[<int>node // 64] |= <unsigned long>1 << <int>node % 64
+        if vr_mbind(self.host + offset, size, mode, mask, 129) < 0:
+            raise OSError(errno, strerror(errno))
+
+    def populate(self, u64 offset, u64 size):
+        """Have the host give all pages now. OSError when it has not so many."""
+        cdef u64 at = offset
+        cdef int result
+        self._check(offset, size)
+        with nogil:
+            result = madvise(self.host + offset, size, MADV_POPULATE_WRITE)
+        if result < 0 and errno == EINVAL:          # an older kernel: touch each
+            with nogil:
+                while at < offset + size:
+                    (<volatile_u8 *>self.host)[at] = self.host[at]
+                    at += PAGE_SIZE
+        elif result < 0:
+            raise OSError(errno, strerror(errno))
 
     # --- who wrote where ----------------------------------------------------------------------------------
 

@@ -243,6 +243,8 @@ class _Run(Runner):
     def build(self) -> Any:
         from vmrun.errors import BackendError
 
+        if self.option.get("mem-lock"):
+            _lock_memory()
         try:
             machine = self._build(self.wanted.config)
         except BackendError as error:
@@ -270,6 +272,8 @@ class _Run(Runner):
 
             # those of the monitors too, which the resolver does not know
             config["chardevs"] = {**chardevs, **config["chardevs"]}
+            if self.option.get("memdevs"):
+                config = {**config, "memory-backing": {"memdevs": self.option["memdevs"]}}
             machine = build(config, mux=mux, objects=self._objects())
             machine.board.blockdevs = list(self.option.get("blockdevs", ()))
         try:
@@ -377,3 +381,13 @@ class _Run(Runner):
                 print_report(report)
             return 1
         return 0
+
+
+def _lock_memory() -> None:
+    """-overcommit mem-lock=on: nothing of the process leaves the host's memory."""
+    import ctypes
+
+    present_and_future = 3
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(present_and_future):
+        raise QemuError(f"locking memory failed: {os.strerror(ctypes.get_errno())}")

@@ -173,6 +173,12 @@ def accelerators() -> str:
     return "Accelerators supported in QEMU binary:\ntcg\nkvm\nqtest\n"
 
 
+def objects() -> str:
+    from vmrun.config.importers.deviceopts import OBJECTS
+
+    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in sorted(OBJECTS))
+
+
 def chardevs() -> str:
     names = [name for name, row in catalogue().chardevs.items() if not row.get("planned")]
     return "Available chardev backend types: \n" + "".join(f"  {name}\n" for name in names)
@@ -207,7 +213,7 @@ LISTS: dict[str, Callable[[], str]] = {
     "vga": adapters,
     "netdev": lambda: "Available netdev backend types:\n"
     + "".join(f"{name}\n" for name, row in catalogue().netdevs.items() if not row.get("planned")),
-    "object": lambda: "List of user creatable objects:\n  iothread\n  memory-backend-ram\n  secret\n",
+    "object": objects,
     "audiodev": lambda: "Available audio drivers:\nnone\n",
     "audio": lambda: "Available audio drivers:\nnone\n",
     "soundhw": lambda: "No sound cards are there yet\n",

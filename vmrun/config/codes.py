@@ -296,6 +296,11 @@ CODES: dict[str, tuple[str, str]] = {
         "more memory than the host has",
         "The host does not give the machine as much address space. Less `memory:`, or fewer limits (ulimit -v).",
     ),
+    "VR0634": (
+        "memory that the host cannot give as asked",
+        "`memory-backing:` wants a file, huge pages, a NUMA node or pages at once that this host has not; or the backends "
+        "do not add up to `memory:`.",
+    ),
     "VR0640": (
         "a network back end that this host does not have",
         "A library, a program, a device file or a permission is missing; the remedy names it. `vmrun doctor` looks for "

@@ -405,3 +405,14 @@ def viewers(work: Work) -> dict[str, Any]:
     if listen.startswith("unix:") and listen[5:]:
         table["listen"] = "unix:" + absolute(work, listen[5:])
     return {"vnc": table}
+
+
+def memory_backing(work: Work) -> dict[str, Any]:
+    """How the host keeps the memory; a path is the file's directory's."""
+    node = work.spec.get("memory-backing")
+    if node is None or not node.value:
+        return {}
+    found = {name: value.value for name, value in node.value.items()}
+    if "mem-path" in found:
+        found["mem-path"] = absolute(work, str(found["mem-path"]))
+    return {"memory-backing": found}

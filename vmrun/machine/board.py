@@ -119,6 +119,7 @@ class Board:
                 path="memory",
                 remedy="give the machine less `memory:`, or free some of the host's",
             ) from None
+        self._back_memory(low + high)
         self.ram_low = Region.ram("pc.ram", self.ram)
         with self.memory.transaction():
             self.system_memory.add(self.pci_memory, 0, -1)
@@ -127,6 +128,37 @@ class Board:
                 above = Region.alias("ram-above-4g", self.ram_low, low, high)
                 self.system_memory.add(above, int(layout["high-ram"]))
             self._add_firmware(bios, layout, flash)
+
+    def _back_memory(self, size: int) -> None:
+        """What `memory-backing` says of the host's side: objects by their ids, or how it shall be in itself."""
+        wanted = dict(self.config.get("memory-backing") or {})
+        if not wanted:
+            return
+        ids = wanted.get("memdevs") or ([wanted["memdev"]] if "memdev" in wanted else [])
+        with about("memory-backing", "VR0634"):
+            if ids:
+                parts = [self._memory_object(id) for id in ids]
+            else:
+                from vmrun.backends.objects import make
+
+                kind = "file" if "mem-path" in wanted else "memfd" if wanted.get("share") else "ram"
+                parts = [make({"qom-type": f"memory-backend-{kind}", "id": "pc.ram", "size": size, **wanted})]
+                parts[0].complete(self)
+            if sum(part.size for part in parts) != size:
+                raise BuildError("Machine memory size does not match the size of the memory backend")
+            offset = 0
+            for part in parts:
+                part.lay_under(self.ram, offset, part.size)
+                part.users.append("the machine's memory")
+                offset += part.size
+
+    def _memory_object(self, id: str) -> Any:
+        found = self.user_object(id)
+        if not found.driver.startswith("memory-backend-"):
+            raise BuildError(f"object '{id}' is no memory backend")
+        if found.users:
+            raise BuildError(f"memory backend '{id}' is in use")
+        return found
 
     def _add_firmware(self, bios: bytes, layout: dict[str, Any], flash: bool) -> None:
         self.flash = flash

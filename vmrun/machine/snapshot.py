@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 # entries of the resolved machine that say where the host has things; they may differ where a machine goes on
 BACKENDS = ("drive", "chardev", "netdev")
-HOSTS = ("accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline")
+HOSTS = (
+    "accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline",
+    "memory-backing",
+)  # fmt: skip
 
 
 def blocks(machine: Machine) -> dict[str, RamBlock]:

@@ -57,7 +57,6 @@ def test_default_devices_are_there() -> None:
         ("-nodefaults -vga qxl", "vmrun has no qxl-vga yet"),
         ("-nodefaults -spice port=5901", "vmrun does not have this yet"),
         ("-nodefaults -mtdblock /dev/null", "vmrun does not have this yet"),
-        ("-nodefaults -gdb tcp::1234", "vmrun does not have this yet"),
         ("-nodefaults -machine smbus=off", "vmrun does not have smbus yet"),
     ],
 )

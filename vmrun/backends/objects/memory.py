@@ -1,6 +1,13 @@
-"""memory-backend-ram, -file and -memfd: memory of the host under a name."""
+"""memory-backend-ram, -file and -memfd: memory of the host under a name, and how the host shall keep it.
+
+A machine's memory is one block; a backend is laid under a part of it (`lay_under`), or is the block of a device of its
+own (`own_block`). What the host cannot do (huge pages, a NUMA node) is an error, never left out.
+"""
 
 from __future__ import annotations
+
+import errno
+import os
 
 from vmrun.core.props import Prop, named
 from vmrun.core.userobject import UserObject
@@ -8,13 +15,50 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from accel.ram import RamBlock
+
     from vmrun.core.platform import Platform
 
-POLICIES = ("default", "preferred", "bind", "interleave")
+POLICIES = ("default", "preferred", "bind", "interleave")  # in the order of mbind's modes
+MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTDUMP, MADV_DODUMP = 12, 13, 16, 17
+MFD_HUGETLB, HUGE_SHIFT = 4, 26
+F_ADD_SEALS, SEAL_SIZE = 1033, 7  # no more seals, no shrinking, no growing
+MOST_NODES = 128
+
+
+class _Nodes(Prop):
+    """NUMA nodes of the host: a list, or text such as 0-1,3."""
+
+    __slots__ = ()
+
+    def check(self, value: Any, obj: Any = None) -> Any:
+        if isinstance(value, str):
+            value = [n for part in value.split(",") for n in _range(part)]
+        if isinstance(value, int):
+            value = [value]
+        if not isinstance(value, (list, tuple)) or not all(type(n) is int and 0 <= n < MOST_NODES for n in value):
+            raise BuildError(f"{self.name}: {value!r} is no list of NUMA nodes")
+        return sorted(set(value))
+
+
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not first.isdecimal() or (last and not last.isdecimal()) or int(last or first) >= MOST_NODES:
+        raise BuildError(f"host-nodes: {text!r} is no NUMA node")
+    return range(int(first), int(last or first) + 1)
+
+
+def _nodes() -> _Nodes:
+    prop = _Nodes("str", None, "NUMA nodes of the host that it comes from")
+    prop.name = "host-nodes"
+    return prop
 
 
 class Memory(UserObject):
     changeable = ("merge", "dump", "prealloc")
+    shares = False
 
     size = Prop("size", 0, "bytes", unit="bytes")
     share = Prop("bool", False, "other processes may see it")
@@ -23,11 +67,92 @@ class Memory(UserObject):
     merge = Prop("bool", True, "the host may share equal pages")
     dump = Prop("bool", True, "part of a core dump of the process")
     policy = Prop("enum", "default", "where on a NUMA host", choices=POLICIES)
+    host_nodes = _nodes()
     reserve = Prop("bool", True, "reserve swap space")
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.placed: list[tuple[RamBlock, int, int]] = []  # block, offset, size of what it is laid under
+        self._block: RamBlock | None = None
 
     def complete(self, platform: Platform) -> None:
         if not self.size:
             raise BuildError("can't create backend with size 0")
+        if not self.reserve:
+            raise BuildError("vmrun reserves nothing for memory in any case: leave out 'reserve=off'")
+        if self.policy == "default" and self.host_nodes:
+            raise BuildError("host-nodes must be empty for policy default, or you should explicitly specify a policy "
+                             "other than default")  # fmt: skip
+        if self.policy != "default" and not self.host_nodes:
+            raise BuildError("host-nodes must be set for policy " + self.policy)
+        for node in self.host_nodes or ():
+            if not os.path.isdir(f"/sys/devices/system/node/node{node}"):
+                raise BuildError(f"cannot bind memory to host NUMA nodes: there is no node {node} here")
+        self.prepare()
+
+    def prepare(self) -> None:
+        """What can fail without any block."""
+
+    def descriptor(self) -> int:
+        """Of what lies under it; -1: nothing but memory. The caller closes it."""
+        return -1
+
+    def lay_under(self, block: RamBlock, offset: int, size: int) -> None:
+        """Give `block` this memory at `offset`. BuildError leaves the block as it was, or unusable."""
+        fd = self.descriptor()
+        try:
+            if fd >= 0:
+                block.back(offset, size, fd, 0, self.share or self.shares)
+            elif self.share:
+                block.back(offset, size, -1, 0, True)
+            self._advise(block, offset, size)
+        except OSError as error:
+            raise BuildError(f"memory backend '{self.name}': {error.strerror}") from None
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        self.placed.append((block, offset, size))
+
+    def _advise(self, block: RamBlock, offset: int, size: int) -> None:
+        if self.policy != "default":
+            block.bind(offset, size, POLICIES.index(self.policy), self.host_nodes)
+        if self.merge:
+            self._may(block, offset, size, MADV_MERGEABLE)
+        if not self.dump:
+            block.advise(offset, size, MADV_DONTDUMP)
+        if self.prealloc:
+            block.populate(offset, size)
+
+    def _may(self, block: RamBlock, offset: int, size: int, advice: int) -> None:
+        """A host whose kernel does not merge pages is none the worse."""
+        try:
+            block.advise(offset, size, advice)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+
+    def changed(self, name: str) -> None:
+        for block, offset, size in self.placed:
+            if name == "prealloc" and self.prealloc:
+                block.populate(offset, size)
+            elif name == "merge":
+                self._may(block, offset, size, MADV_MERGEABLE if self.merge else MADV_UNMERGEABLE)
+            elif name == "dump":
+                block.advise(offset, size, MADV_DODUMP if self.dump else MADV_DONTDUMP)
+
+    def own_block(self) -> RamBlock:
+        """A block that is this memory alone, for a device."""
+        from accel.ram import RamBlock
+
+        if self._block is None:
+            if self.size & 0xFFF:
+                raise BuildError(f"memory backend '{self.name}': {self.size} bytes are no whole pages")
+            try:
+                self._block = RamBlock(self.name, self.size)
+            except MemoryError as error:
+                raise BuildError(str(error)) from None
+            self.lay_under(self._block, 0, self.size)
+        return self._block
 
 
 class RamMemory(Memory):
@@ -37,9 +162,26 @@ class RamMemory(Memory):
 class MemfdMemory(Memory):
     driver = "memory-backend-memfd"
 
+    share = Prop("bool", True, "other processes may see it")
     hugetlb = Prop("bool", False, "huge pages")
     hugetlbsize = Prop("size", 0, "their size", unit="bytes")
     seal = Prop("bool", True, "its size is fixed")
+
+    def descriptor(self) -> int:
+        import fcntl
+
+        flags = os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if self.seal else 0)
+        if self.hugetlb:
+            flags |= MFD_HUGETLB | (self.hugetlbsize.bit_length() - 1 << HUGE_SHIFT if self.hugetlbsize else 0)
+        fd = os.memfd_create(self.name, flags)
+        try:
+            os.ftruncate(fd, self.size)
+            if self.seal:
+                fcntl.fcntl(fd, F_ADD_SEALS, SEAL_SIZE)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
 
 class FileMemory(Memory):
@@ -51,7 +193,42 @@ class FileMemory(Memory):
     pmem = Prop("bool", False, "the file lies in persistent memory")
     readonly = Prop("bool", False, "the guest cannot write")
 
-    def complete(self, platform: Platform) -> None:
+    made = False  # the file is this object's
+
+    def prepare(self) -> None:
         if not self.mem_path:
             raise BuildError("mem-path property not set")
-        super().complete(platform)
+        if self.readonly:
+            raise BuildError("vmrun's memory can be written: leave out 'readonly'")
+        if self.pmem:
+            raise BuildError("vmrun was built without libpmem: leave out 'pmem'")
+
+    def descriptor(self) -> int:
+        path = str(self.mem_path)
+        try:
+            if os.path.isdir(path):
+                import tempfile
+
+                fd, name = tempfile.mkstemp(prefix="vmrun_back_mem.", dir=path)
+                os.unlink(name)
+                self.made = True
+            else:
+                self.made = not os.path.exists(path)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BuildError(f"can't open backing store {path} for guest RAM: {error.strerror}") from None
+        try:
+            there = os.fstat(fd).st_size
+            if 0 < there < self.size:
+                raise BuildError(f"backing store size {there:#x} does not match 'size' option {self.size:#x}")
+            if there < self.size:
+                os.ftruncate(fd, self.size)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def release(self) -> None:
+        if self.discard_data:
+            for block, offset, size in self.placed:
+                block.advise(offset, size, 9)  # MADV_REMOVE

@@ -17,12 +17,9 @@ ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
 # Properties of -machine that say how the host shall behave, not what the guest sees.
 _HOST = frozenset(
     (
-        "dump-guest-core",
-        "mem-merge",
         "graphics",
         "kvm-shadow-mem",
         "enforce-config-section",
-        "memory-backend",
         "suppress-vmdesc",
         "phandle-start",
         "dtb",
@@ -106,6 +103,11 @@ def machine(line: Line, option: Option) -> None:
         elif key == "usb":
             if boolean(option, key, value):
                 line.given.setdefault("usb", [option])
+        elif key == "memory-backend":
+            line.run["memdevs"] = [value]
+        elif key in ("mem-merge", "dump-guest-core"):
+            if not boolean(option, key, value):
+                line.file.setdefault("memory-backing", {})["merge" if key == "mem-merge" else "dump"] = False
         elif key == "pcspk-audiodev" or key in _HOST or key == "hpet" and line.old and value == "off":
             continue
         elif key in _REMOVABLE and value == "off":
@@ -389,6 +391,14 @@ def proxmox(line: Line, option: Option) -> None:
     line.warn(option, "this is Proxmox's own word, which QEMU does not have; no guest sees it")
 
 
+def memory_path(line: Line, option: Option) -> None:
+    line.file.setdefault("memory-backing", {})["mem-path"] = str(option.value)
+
+
+def memory_now(line: Line, option: Option) -> None:
+    line.file.setdefault("memory-backing", {})["prealloc"] = True
+
+
 def host_only(line: Line, option: Option) -> None:
     line.no_equal(option, host=True)
 
@@ -441,10 +451,12 @@ _CHECKED = {
 
 
 def checked(line: Line, option: Option) -> None:
-    """Without effect, but not anything will do."""
+    """mem-lock is done; the rest is without effect, but not anything will do."""
     given = settings(option, "enable" if option.name == "sandbox" else "")
     only(option, given, _CHECKED[option.name])
-    for key in given.keys() & {"enable", "mem-lock", "cpu-pm", "timestamp", "guest-name"}:
+    if boolean(option, "mem-lock", given.pop("mem-lock", "off")):
+        line.run["mem-lock"] = True
+    for key in given.keys() & {"enable", "cpu-pm", "timestamp", "guest-name"}:
         if boolean(option, key, given[key]) and option.name != "msg":
             line.no_equal(option, "" if option.name == "sandbox" else key, host=key != "cpu-pm")
 
@@ -538,8 +550,8 @@ OPTIONS = (
     Opt("loadvm", True, no_equal, "start from a snapshot"),
     Opt("overcommit", True, checked, "host policy"),
     Opt("realtime", True, host_only, "host policy"),
-    Opt("mem-path", True, host_only, "host policy"),
-    Opt("mem-prealloc", False, host_only, "host policy"),
+    Opt("mem-path", True, memory_path, "a file under the memory: memory-backing"),
+    Opt("mem-prealloc", False, memory_now, "all memory at the start: memory-backing"),
     Opt("redhat-disable-KSM", False, host_only, "host policy"),
     Opt("kvm-shadow-memory", True, host_only, "host policy"),
     Opt("enable-fips", False, None, "host policy"),

@@ -64,6 +64,10 @@ def finish(line: Line) -> None:
             raise option.wrong(f"object '{backend}' is no memory backend of a size that is given here", backend)
         line.nodes[id]["memory"] = line.backends[backend]
     ids = sorted(line.nodes)
+    if line.memory_of:
+        if len(line.memory_of) != len(ids):
+            raise next(iter(line.memory_of.values()))[0].wrong("numa nodes: all of them have a memdev, or none")
+        line.run["memdevs"] = [line.memory_of[id][1] for id in ids]
     total = parse_size(line.file.get("memory") or line.default("memory")) or 0
     if not any("memory" in node for node in line.nodes.values()):
         each = total // len(ids) // STEP * STEP
