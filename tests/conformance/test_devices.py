@@ -24,6 +24,7 @@ EXTRA = [
     {"id": "dog", "driver": "i6300esb"},
     {"id": "isa-dog", "driver": "ib700"},
     {"id": "ports", "driver": "pci-serial-2x", "chardev1": "c3"},
+    {"id": "shared", "driver": "ivshmem-plain", "memdev": "shm"},
     {"id": "edu", "driver": "edu"},
     {"id": "testdev", "driver": "pci-testdev"},
     {"id": "rng", "driver": "virtio-rng-pci"},
@@ -68,6 +69,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         floppies=["empty"],
         devices=EXTRA,
         chardevs=CHARDEVS,
+        objects={"shm": {"type": "memory-backend-ram", "size": "1MiB"}},
         **flash,
     )
 

@@ -105,3 +105,22 @@ def test_linux_writes_to_ports_of_a_serial_card(tmp_path: pathlib.Path) -> None:
         assert len(names) == 2, pc.console()[-3000:]
         assert [pc.output(name).strip() for name in ("one", "two")] == [f"hello from {name}" for name in names]
         assert pc.complaints() == []
+
+
+BUTTON = """
+for name in /sys/class/input/event*/device/name; do
+  [ "$(cat $name)" = "Power Button" ] && event=${name#/sys/class/input/}
+done
+echo WAITING ${event%%/*}
+busybox dd if=/dev/input/${event%%/*} of=/tmp/event bs=24 count=1 && echo PRESSED
+"""
+
+
+def test_linux_powers_off_when_the_button_is_pressed(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, {"acpi/button": "", "input/evdev": ""}, BUTTON) as pc:
+        pc.run_until(lambda: "WAITING" in pc.console(), PATIENCE)
+        pc.run_until(lambda: False, 2.0)
+        pc.machine.powerdown()
+        assert pc.run_to_end(60) == "shutdown", pc.console()[-3000:]
+        assert "PRESSED" in pc.console() and "POWERDOWN" in [name for name, _ in pc.told]
+        assert pc.complaints() == []

@@ -76,6 +76,7 @@ def marked(q: QtestProgram) -> bool:
 CARDS = ["i6300esb", "pvpanic-pci", "pvpanic-pci,events=1", "pci-serial", "pci-serial,prog_if=6", "pci-serial-2x",
          "pci-serial-4x"]  # fmt: skip
 # registers of their own, and pvpanic's BAR, which QEMU declares two bytes wide
+IVSHMEM = ["-object", "memory-backend-memfd,id=m,size=1M", "-device", "ivshmem-plain,memdev=m,addr=5"]
 OWN = {"i6300esb": (0x60, 0x68), "pvpanic-pci": (0x10,)}
 
 
@@ -121,6 +122,39 @@ def test_pvpanic_pci_tells_its_events_and_pauses(side: str, events: int) -> None
         assert q.readb(BAR) == events
         q.writeb(BAR, 2)  # a crash kernel takes over: nothing happens
         assert q.readb(BAR) == events
+
+
+def test_ivshmem_plain_is_qemus() -> None:
+    lines = []
+    for value in (None, 0xFFFFFFFF, 0, 0x5A5A5A5A):
+        for offset in range(0, 256, 4):
+            lines.append(f"outl 0xcf8 {0x80002800 | offset:#x}")
+            if value is not None:
+                lines.append(f"outl 0xcfc {value:#x}")
+            lines.append("inl 0xcfc")
+    for offset, value in ((0x10, BAR), (0x18, BAR + 0x1000000), (0x1C, 0), (4, 2)):
+        lines += [f"outl 0xcf8 {0x80002800 | offset:#x}", f"outl 0xcfc {value:#x}"]
+    for offset in (0, 4, 8, 12, 0x10, 0xFC):
+        lines += [f"readl {BAR + offset:#x}", f"writel {BAR + offset:#x} 0x12345678", f"readl {BAR + offset:#x}"]
+    lines += [f"readl {BAR + 4:#x}", f"writeq {BAR + 0x10FFFF8:#x} 0x1122334455667788", f"readq {BAR + 0x10FFFF8:#x}"]
+    answers = []
+    for side in SIDES:
+        with machine(side, *IVSHMEM) as q:
+            answers.append(q.ask_all(lines))
+    assert [row for row in zip(lines, *answers, strict=True) if row[1] != row[2]] == []
+
+
+def test_two_machines_share_a_file(tmp_path: pathlib.Path) -> None:
+    shared = ["-object", f"memory-backend-file,id=m,size=1M,share=on,mem-path={tmp_path / 'm'}", *IVSHMEM[2:]]
+    with machine("qemu", *shared) as theirs, machine("vmrun", *shared) as ours:
+        for q in (theirs, ours):
+            config(q, 0x18, BAR)
+            config(q, 0x1C, 0)
+            config(q, 4, 2, "w")
+        theirs.writel(BAR + 0x100, 0xCAFE)
+        assert ours.readl(BAR + 0x100) == 0xCAFE
+        ours.writel(BAR + 0x200, 0xF00D)
+        assert theirs.readl(BAR + 0x200) == 0xF00D
 
 
 class Esb:

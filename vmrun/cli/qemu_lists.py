@@ -174,9 +174,9 @@ def accelerators() -> str:
 
 
 def objects() -> str:
-    from vmrun.config.importers.deviceopts import OBJECTS
+    from vmrun.config.importers.deviceopts import object_kinds
 
-    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in sorted(OBJECTS))
+    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in object_kinds())
 
 
 def chardevs() -> str:

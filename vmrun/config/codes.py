@@ -298,8 +298,12 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0634": (
         "memory that the host cannot give as asked",
-        "`memory-backing:` wants a file, huge pages, a NUMA node or pages at once that this host has not; or the backends "
-        "do not add up to `memory:`.",
+        "`memory-backing:` wants a file, huge pages, a NUMA node or pages at once that this host has not; or the "
+        "backends do not add up to `memory:`.",
+    ),
+    "VR0635": (
+        "an object of the host's side that cannot be made",
+        "`objects:` are made as QEMU's -object makes them; the message is QEMU's, or names what the host has not.",
     ),
     "VR0640": (
         "a network back end that this host does not have",

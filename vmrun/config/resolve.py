@@ -258,6 +258,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "monitors": _sorted({id: {"mode": "readline", **_plain(node)} for id, node in spec.monitors.items()}),
         **settings.viewers(work),
         **settings.memory_backing(work),
+        **settings.objects(work),
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }

@@ -416,3 +416,20 @@ def memory_backing(work: Work) -> dict[str, Any]:
     if "mem-path" in found:
         found["mem-path"] = absolute(work, str(found["mem-path"]))
     return {"memory-backing": found}
+
+
+def objects(work: Work) -> dict[str, Any]:
+    """Objects of the host's side by id; sizes in bytes, a backend's file from the file's directory."""
+    node = work.spec.get("objects")
+    if node is None or not node.value:
+        return {}
+    found = {}
+    for id, entry in node.value.items():
+        values = plain(entry)
+        assert isinstance(values, dict)
+        if "size" in values:
+            values["size"] = parse_size(values["size"]) or values["size"]
+        if "mem-path" in values:
+            values["mem-path"] = absolute(work, str(values["mem-path"]))
+        found[id] = values
+    return {"objects": found}

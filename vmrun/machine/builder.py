@@ -109,6 +109,10 @@ class _Builder:
         if choice.accelerator.own_apic:
             self.assembly.apic_system = apics.apic_system()
             choice.accelerator.set_message_bus(self.assembly.apic_system.bus)
+        for id, values in config.get("objects", {}).items():
+            rest = {name: value for name, value in values.items() if name != "type"}
+            with about(f"objects.{id}", "VR0635", BuildError):
+                board.add_object({"qom-type": values["type"], "id": id, **rest})
         for wanted in self.objects:
             board.add_object(wanted)
         if image is None:

@@ -24,8 +24,9 @@ def host_side(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: config[name] for name in SETTINGS}
     if "translate" in config:
         found["translate"] = config["translate"]
-    if "memory-backing" in config:
-        found["memory-backing"] = config["memory-backing"]
+    for name in ("memory-backing", "objects"):
+        if name in config:
+            found[name] = config[name]
     found |= {f"rtc.{name}": config["rtc"][name] for name in CLOCK}
     found["firmware.dirs"] = config["firmware"].get("dirs", [])
     found["firmware.bios"] = os.path.dirname(str(config["firmware"]["bios"]))

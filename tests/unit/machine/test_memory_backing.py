@@ -127,3 +127,21 @@ def test_mem_path_and_mem_prealloc(tmp_path: pathlib.Path) -> None:
 def test_mem_lock_locks_all_or_says_that_it_cannot(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path, "-M", "pc-i440fx-7.2", "-m", "8", "-overcommit", "mem-lock=on")
     assert done.returncode == 0 or "locking memory failed" in done.stderr
+
+
+def test_objects_of_a_machine_file_are_there_for_its_devices(tmp_path: pathlib.Path) -> None:
+    objects = {"shm": {"type": "memory-backend-file", "size": "1MiB", "mem-path": "shm", "share": True}}
+    devices = [{"driver": "ivshmem-plain", "id": "card", "memdev": "shm"}]
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="8MiB", objects=objects, devices=devices) as pc:
+        assert (tmp_path / "shm").stat().st_size == MIB
+        with pytest.raises(BuildError, match="object 'shm' is in use"):
+            pc.board.delete_object("shm")
+        pc.machine.board.devices["card"].unrealize()
+        pc.board.delete_object("shm")
+
+
+def test_an_object_that_cannot_be_says_where(tmp_path: pathlib.Path) -> None:
+    objects = {"a": {"type": "memory-backend-ram"}}
+    with pytest.raises(BuildError, match="can't create backend with size 0") as found:
+        Driven(tmp_path, machine="pc-i440fx-7.2", memory="8MiB", objects=objects)
+    assert found.value.problems[0].code == "VR0635" and found.value.problems[0].path == "objects.a"

@@ -125,6 +125,11 @@ def set_(line: Line, option: Option) -> None:
     entry[key] = line.value(option, str(entry.get("driver", "")), key, value)
 
 
+def object_kinds() -> list[str]:
+    """Those that can be made."""
+    return sorted(OBJECTS)
+
+
 def object_(line: Line, option: Option) -> None:
     given = settings(option, "qom-type", json=True)
     if not given.get("qom-type"):
