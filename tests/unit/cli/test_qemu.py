@@ -53,7 +53,6 @@ def test_default_devices_are_there() -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("-nodefaults -device e1000", "vmrun has no e1000 yet"),
         ("-nodefaults -vga qxl", "vmrun has no qxl-vga yet"),
         ("-nodefaults -spice port=5901", "vmrun does not have this yet"),
         ("-nodefaults -mtdblock /dev/null", "vmrun does not have this yet"),

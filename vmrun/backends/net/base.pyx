@@ -300,9 +300,9 @@ cdef class HostNet(NetBackend):
                 _report("network filter", exc)
         return on
 
-    def add_filter(self, tap):
-        """`tap.passes(outgoing, frame)`: whether the frame goes on."""
-        self.taps.append(tap)
+    def add_filter(self, tap, bint first=False):
+        """`tap.passes(outgoing, frame)`: whether the frame goes on. Behind the others, or before them."""
+        self.taps.insert(0 if first else len(self.taps), tap)
         self.filtered = True
 
     def remove_filter(self, tap):

@@ -17,6 +17,10 @@ KINDS = {
     "memory-backend-file": ("vmrun.backends.objects.memory", "FileMemory"),
     "memory-backend-memfd": ("vmrun.backends.objects.memory", "MemfdMemory"),
     "memory-backend-ram": ("vmrun.backends.objects.memory", "RamMemory"),
+    "filter-buffer": ("vmrun.backends.objects.netfilter", "FilterBuffer"),
+    "filter-dump": ("vmrun.backends.objects.netfilter", "FilterDump"),
+    "filter-mirror": ("vmrun.backends.objects.netfilter", "FilterMirror"),
+    "filter-redirector": ("vmrun.backends.objects.netfilter", "FilterRedirector"),
     "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
     "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
     "tls-creds-x509": ("vmrun.backends.objects.tls", "X509Creds"),
@@ -24,6 +28,10 @@ KINDS = {
 }
 # the abstract types above them, in QOM's words
 PARENTS = {
+    "filter-buffer": "netfilter",
+    "filter-dump": "netfilter",
+    "filter-mirror": "netfilter",
+    "filter-redirector": "netfilter",
     "memory-backend-file": "memory-backend",
     "memory-backend-memfd": "memory-backend",
     "memory-backend-ram": "memory-backend",
