@@ -11,9 +11,9 @@ import pytest
 
 from tests.peers.oracle import Qemu, needs_qemu
 from tests.unit.display.test_vga_pci import Machine
+from vmrun.core.edid import edid
 from vmrun.core.surface import Surface
 from vmrun.devices.display.bochs_display import BochsDisplay
-from vmrun.devices.display.edid import edid
 from vmrun.devices.display.vga_pci import SecondaryVga
 
 pytestmark = [pytest.mark.peer, needs_qemu]

@@ -11,11 +11,11 @@ from accel.ram import RamBlock
 from accel.space import Region
 
 from vmrun.bus.pci import PciDevice
+from vmrun.core.edid import edid
 from vmrun.core.interfaces import Coalesced
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
-from vmrun.devices.display.edid import edid
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import Vga
 from vmrun.devices.display.vga_regions import Contents, ExtendedRegs, VbeMmio, VbePorts, VgaPorts, VgaWindow

@@ -20,7 +20,7 @@ from vmrun.core.surface cimport Scanout, Surface
 import struct
 
 from vmrun.core.surface import MOST_PIXELS
-from vmrun.devices.display.edid import edid
+from vmrun.core.edid import edid
 from vmrun.errors import StateError
 
 cdef enum:
