@@ -141,6 +141,15 @@ def test_a_disk_has_another_size(running: Lab) -> None:
     assert "Capacity:       33554432" in running("domblkinfo", "lab", "vda")
 
 
+def test_a_network_card_comes_and_its_cable_is_pulled(running: Lab) -> None:
+    mac = "52:54:00:11:22:33"
+    xml = f"<interface type='user'><mac address='{mac}'/><model type='e1000'/></interface>"
+    running("attach-device", "lab", running.file("nic.xml", xml), "--live")
+    assert mac in running("domiflist", "lab")
+    assert f"model=e1000,macaddr={mac}" in running("qemu-monitor-command", "lab", "--hmp", "info network")
+    running("domif-setlink", "lab", mac, "down")
+
+
 def test_monitor_commands_pass_through(running: Lab) -> None:
     answer = json.loads(running("qemu-monitor-command", "lab", '{"execute": "query-status"}'))
     assert answer["return"]["status"] == "running"

@@ -71,6 +71,21 @@ def test_the_official_client_works_unchanged(served: tuple[subprocess.Popen[byte
     assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize("people", [False, True])
+def test_qmp_shell_works_unchanged(served: tuple[subprocess.Popen[bytes], str], people: bool) -> None:
+    _, path = served
+    shell = pathlib.Path(sys.executable).parent / "qmp-shell"
+    typed = "info status\n" if people else "query-status\nqom-get path=/machine property=type\nnothing\n"
+    done = subprocess.run(
+        [shell, *(["-H"] if people else []), path], input=typed, capture_output=True, text=True, timeout=60
+    )
+    assert "Connected to QEMU 7.2.0" in done.stdout
+    wanted = ["VM status: paused (prelaunch)"] if people else [
+        '"status": "prelaunch"', '"return": "pc-i440fx-2.0-machine"', "The command nothing has not been found",
+    ]  # fmt: skip
+    assert [words for words in wanted if words not in done.stdout] == []
+
+
 def test_junk_and_broken_connections_leave_the_machine_running(served: tuple[subprocess.Popen[bytes], str]) -> None:
     import socket
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "up": ("vmrun.cli.up", "start a machine"),
     "ps": ("vmrun.cli.ps", "list the machines that run"),
     "stop": ("vmrun.cli.stop", "shut a machine down that runs"),
+    "kill": ("vmrun.cli.stop:kill", "end a machine at once"),
+    "gc": ("vmrun.cli.gc", "clear away what machines left that have ended"),
     "save": ("vmrun.cli.save", "write a machine that runs to a file, to go on later"),
     "pause": ("vmrun.cli.steer:pause", "hold a machine"),
     "resume": ("vmrun.cli.steer:resume", "let a machine go on, or wake it"),

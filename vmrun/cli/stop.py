@@ -45,6 +45,20 @@ def run(argv: list[str]) -> int:
     return FINE
 
 
+def kill(argv: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "vmrun kill", description="End a machine at once, whatever its guest or its process does: `vmrun stop --force`."
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
+    args = parser.parse_args(argv)
+
+    from vmrun.monitor.runtime import find
+
+    return _force(find(args.name))
+
+
 def _force(machine: Running) -> int:
     """The monitor's quit, then SIGTERM, then SIGKILL: each has its time."""
     import os

@@ -84,6 +84,22 @@ def running() -> list[Running]:
     return found
 
 
+def clear() -> list[str]:
+    """Remove what processes left here that are gone: sockets, consoles, logs. The paths that were removed."""
+    where, removed = directory(), []
+    for file in sorted(os.listdir(where) if os.path.isdir(where) else ()):
+        pids = [part for part in file.split(".")[1:] if part.isdecimal()]
+        if not pids or any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            continue
+        path = os.path.join(where, file)
+        try:
+            os.unlink(path)
+        except OSError:
+            continue
+        removed.append(path)
+    return removed
+
+
 def log_path(name: str) -> str:
     """Where a machine of this process keeps what it says in the background."""
     return socket_path(name).removesuffix(SUFFIX) + LOG

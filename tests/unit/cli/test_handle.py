@@ -165,3 +165,25 @@ def test_nothing_is_left_of_ten_machines_in_turn(tmp_path: pathlib.Path) -> None
 def test_the_module_is_not_imported_for_a_start() -> None:
     script = "import sys, vmrun.cli.up, vmrun.cli.qemu; sys.exit('vmrun.handle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+def test_what_an_ended_machine_left_is_cleared_away(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrun.cli.main import main
+    from vmrun.monitor import runtime
+
+    with vmrun.Machine.start(machine(tmp_path, LOGIN)) as lab:
+        where = runtime.directory()
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        for name in (f"old.{gone.pid}.qmp", f"old.{gone.pid}.log", f"a.b.{gone.pid}.serial0", "somebody's"):
+            pathlib.Path(where, name).write_bytes(b"")
+        assert main(["gc"]) == 0
+        assert sorted(os.listdir(where)) == sorted(["somebody's", os.path.basename(lab.core.path)])
+        os.unlink(os.path.join(where, "somebody's"))
+
+
+def test_kill_ends_a_machine_whose_guest_hears_nothing(tmp_path: pathlib.Path) -> None:
+    from vmrun.cli.main import main
+
+    with vmrun.Machine.start(machine(tmp_path, LOGIN)) as lab:
+        assert main(["kill", "handled"]) == 0
+        assert lab.wait(10).reason == "quit"
