@@ -178,6 +178,13 @@ class _Run(Runner):
         if self.option.get("daemonize"):
             os.chdir("/")
             self.leave_terminal()
+        if self.option.get("sandbox") is not None:
+            from vmrun.cli.sandbox import enter
+
+            try:
+                enter(self.option["sandbox"])
+            except OSError as error:
+                raise QemuError(f"-sandbox on: failed to install seccomp syscall filter: {error.strerror}") from None
 
     def _pidfile(self) -> int | None:
         path = self.option.get("pidfile")

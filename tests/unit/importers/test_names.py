@@ -248,7 +248,7 @@ def test_proxmoxs_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["-sandbox on", "-d int", "-trace x"]
+    "line", ["-d int", "-trace x"]
 )
 def test_what_has_no_effect_is_said(line: str) -> None:
     assert "no effect here" in parsed(line).warnings[0].message

@@ -451,14 +451,26 @@ _CHECKED = {
 
 
 def checked(line: Line, option: Option) -> None:
-    """mem-lock is done; the rest is without effect, but not anything will do."""
+    """mem-lock and the sandbox are done; the rest is without effect, but not anything will do."""
     given = settings(option, "enable" if option.name == "sandbox" else "")
     only(option, given, _CHECKED[option.name])
+    if option.name == "sandbox":
+        _sandbox(line, option, given)
+        return
     if boolean(option, "mem-lock", given.pop("mem-lock", "off")):
         line.run["mem-lock"] = True
-    for key in given.keys() & {"enable", "cpu-pm", "timestamp", "guest-name"}:
+    for key in given.keys() & {"cpu-pm", "timestamp", "guest-name"}:
         if boolean(option, key, given[key]) and option.name != "msg":
-            line.no_equal(option, "" if option.name == "sandbox" else key, host=key != "cpu-pm")
+            line.no_equal(option, key)
+
+
+def _sandbox(line: Line, option: Option, given: dict[str, str]) -> None:
+    on = boolean(option, "enable", given.pop("enable", "off"))
+    for key, value in given.items():
+        if value not in (("allow", "deny", "children") if key == "elevateprivileges" else ("allow", "deny")):
+            raise option.wrong(f"invalid argument for {key}", value)
+    if on:
+        line.run["sandbox"] = given
 
 
 def _topology(line: Line) -> None:
