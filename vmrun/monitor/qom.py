@@ -288,7 +288,10 @@ def parent_of(name: str) -> str:
         return "accel"
     if name.startswith("chardev-"):
         return "chardev"
-    return _PARENTS.get(drivers()[name]["bus"], "device")
+    row = drivers().get(name)
+    if row is None:  # an abstract type that only kinds of objects name
+        return "object"
+    return _PARENTS.get(row["bus"], "device")
 
 
 def every() -> list[str]:
