@@ -34,6 +34,21 @@ def station_address(text: str | None, where: str) -> bytes:
     return address
 
 
+def with_ids(image: bytes, vendor_id: int, device_id: int) -> bytes:
+    """An option ROM whose PCI data structure names this card: one of iPXE's ROMs drives many, a firmware runs it for the
+    one that it names. Its checksum stays 0.
+
+    Ref: PCI Firmware Specification 3.0, 5.1.
+    """
+    at = int.from_bytes(image[0x18:0x1A], "little")
+    if image[:2] != b"\x55\xaa" or image[at : at + 4] != b"PCIR" or len(image) < at + 8:
+        return image
+    data = bytearray(image)
+    data[at + 4 : at + 8] = vendor_id.to_bytes(2, "little") + device_id.to_bytes(2, "little")
+    data[6] = (data[6] - sum(data[at + 4 : at + 8]) + sum(image[at + 4 : at + 8])) & 0xFF
+    return bytes(data)
+
+
 class PciNic(PciDevice, NetworkCard):
     """Base of PCI network cards: subclasses give ids and `make_chip`, which also adds the BARs."""
 
@@ -51,6 +66,9 @@ class PciNic(PciDevice, NetworkCard):
         if self.netdev:
             self.chip.attach(platform.netdev(self.netdev))
 
+    def _add_rom(self, image: bytes) -> None:
+        super()._add_rom(with_ids(image, self.vendor_id, self.device_id))
+
     def make_chip(self, platform: Platform) -> Any:
         raise NotImplementedError
 
@@ -63,4 +81,4 @@ class PciNic(PciDevice, NetworkCard):
         self.chip.set_link(up)
 
 
-__all__ = ["PciNic", "station_address"]
+__all__ = ["PciNic", "station_address", "with_ids"]

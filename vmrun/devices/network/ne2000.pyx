@@ -6,7 +6,8 @@ two id registers and page 3. Register names are DP8390's.
 Not modelled: loopback, network statistics counters, the send-packet command, 16-bit modes other than DCR.WTS.
 
 Departures, as guests have met them on qemu-kvm's card: a unicast frame is compared with the PROM, not with PAR0-5; a
-frame needs room for the longest one; remote DMA ends as soon as its count is 0.
+frame needs room for the longest one; remote DMA ends as soon as its count is 0. A frame that has no room waits on the
+host's side instead of being lost, so a full ring keeps ISR.PRX set: no overflow warning comes that would wake a driver.
 """
 
 from libc.string cimport memcpy, memset
@@ -14,7 +15,8 @@ from libc.string cimport memcpy, memset
 from vmrun.core.cells cimport cells
 from vmrun.devices.network.frames cimport BROADCAST, FCS, MULTICAST, SHORTEST, crc_first, kind
 
-from vmrun.core.state import Bytes, Table, U8, U16
+from vmrun.core.state import Bytes, Deadline, Table, U8, U16
+from vmrun.devices.network.nic import NicTimer as _NicTimer
 from vmrun.errors import StateError
 
 cdef enum:
@@ -39,6 +41,9 @@ cdef enum:
     TSR_PTX = 0x01
     DCR_WTS = 0x01
     LONGEST = 1514
+    PAGES_OF_LONGEST = 6
+
+cdef i64 WIRE_TIME = 200000             # ns
 
 
 cdef class Ne2000(NicChip):
@@ -48,15 +53,19 @@ cdef class Ne2000(NicChip):
         "ne2000", 1,
         Bytes("memory_cells", MEMORY), Bytes("par_cells", 6), Bytes("mar_cells", 8), U8("cr"), U16("pstart"), U16("pstop"),
         U8("bnry"), U8("tpsr"), U8("tsr"), U16("tbcr"), U16("rsar"), U16("rbcr"), U8("rcr"), U8("rsr"), U8("dcr"),
-        U8("isr", ISR_RST), U8("imr"), U8("curr"),
+        U8("isr", ISR_RST), U8("imr"), U8("curr"), Deadline("timer"),
     )
     _, save, load_state = state.methods()
 
-    def __init__(self, irq, address, bint rtl8029=False):
+    def __init__(self, irq, timers, address, bint rtl8029=False):
         self.min_access, self.max_access = 1, 4
         self.irq, self.rtl8029 = irq, rtl8029
         self.address = bytes(address)
+        self.clock, self.timer = timers.clock, _NicTimer(timers, self, 0)
         self.reset()
+
+    def stop(self):
+        self.timer.stop()
 
     def reset(self):
         type(self).state.reset(self)
@@ -155,7 +164,7 @@ cdef class Ne2000(NicChip):
         elif at == 0x03:
             if value << 8 < MEMORY:
                 self.bnry = value
-                self.room()
+                self.room_soon()
         elif at == 0x04:
             self.tpsr = value
         elif at == 0x05:
@@ -164,6 +173,8 @@ cdef class Ne2000(NicChip):
             self.tbcr = self.tbcr & 0x00FF | value << 8
         elif at == 0x07:
             self.isr &= ~(value & 0x7F)
+            if value & ISR_PRX and not self.cr & CR_STP and self.pstop > self.pstart and self.full():
+                self.isr |= ISR_PRX                             # frames wait: none that comes would say so again
             self.update()
         elif at == 0x08:
             self.rsar = self.rsar & 0xFF00 | value
@@ -205,6 +216,14 @@ cdef class Ne2000(NicChip):
             self.tsr = TSR_PTX
             self.cr &= ~<u32>CR_TXP
             self.interrupt(ISR_PTX)
+        self.room_soon()
+
+    cdef void room_soon(self) noexcept nogil:
+        """A wire takes its time. Frames that came at once would do so inside a driver's loop, whose end clears ISR.PRX."""
+        if not self.timer.pending():
+            self.timer.arm(self.clock.now() + WIRE_TIME)
+
+    cdef void timed(self, u32 which) noexcept nogil:
         self.room()
 
     # --- remote DMA -----------------------------------------------------------------------------------------
@@ -252,7 +271,7 @@ cdef class Ne2000(NicChip):
             return True
         else:
             free = (self.pstop - self.pstart) - (now - limit)
-        return free < LONGEST + FCS
+        return free <= PAGES_OF_LONGEST * 256                   # CURR must not come to BNRY: that is an empty ring
 
     cdef bint ready(self) noexcept nogil:
         return self.cr & CR_STP != 0 or not self.full()         # what comes while it is stopped is lost

@@ -28,13 +28,14 @@ class Ne2kIsa(IsaDevice, NetworkCard):
 
     def realize(self, platform: Platform) -> None:
         self.address = station_address(self.mac, f"{self.path}.mac")
-        self.chip = Ne2000(self.isa_irq(self.irq), self.address)
+        self.chip = Ne2000(self.isa_irq(self.irq), platform.timers, self.address)
         self.map_io(self.chip, self.iobase, PORTS, "ne2000")
         if self.netdev:
             self.chip.attach(platform.netdev(self.netdev))
 
     def unrealize(self) -> None:
         self.chip.detach()
+        self.chip.stop()
         super().unrealize()
 
     def set_link(self, up: bool) -> None:

@@ -23,6 +23,6 @@ class Ne2kPci(PciNic):
     romfile = Prop("str", "efi-ne2k_pci.rom", "option ROM, found in the firmware directories")
 
     def make_chip(self, platform: Platform) -> Ne2000:
-        chip = Ne2000(self.intx, self.address, True)
+        chip = Ne2000(self.intx, platform.timers, self.address, True)
         self.add_bar(0, Region.device(f"{self.name}.ports", chip, BAR), BAR, "io")
         return chip
