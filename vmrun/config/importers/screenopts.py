@@ -115,7 +115,7 @@ def vnc(line: Line, option: Option) -> None:
     for key, value in given.items():
         if key in ("password", "reverse"):
             table[key] = boolean(option, key, value)
-        elif key == "share":
+        elif key in ("share", "tls-creds"):
             table[key] = value
         elif key == "to":
             table[key] = number(option, key, value)

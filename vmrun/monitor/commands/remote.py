@@ -38,7 +38,10 @@ struct("X-Page", url="str")
 _ADDRESS = {"host": "str", "service": "str", "family": "NetworkAddressFamily", "websocket": "bool"}
 struct("VncClientInfo", {**_ADDRESS, "x509_dname?": "str", "sasl_username?": "str"})
 struct("VncServerInfo", {**_ADDRESS, "auth?": "str"})
-struct("VncServerInfo2", {**_ADDRESS, "auth": "VncPrimaryAuth"})
+enums["VncVencryptSubAuth"] = (
+    "plain", "tls-none", "x509-none", "tls-vnc", "x509-vnc", "tls-plain", "x509-plain", "tls-sasl", "x509-sasl",
+)  # fmt: skip
+struct("VncServerInfo2", {**_ADDRESS, "auth": "VncPrimaryAuth", "vencrypt?": "VncVencryptSubAuth"})
 struct(
     "VncInfo",
     enabled="bool",
@@ -54,6 +57,7 @@ struct(
     server="[VncServerInfo2]",
     clients="[VncClientInfo]",
     auth="VncPrimaryAuth",
+    vencrypt_="VncVencryptSubAuth",
     display_="str",
 )
 _PEERS = {"server": "VncServerInfo", "client": "VncClientInfo"}

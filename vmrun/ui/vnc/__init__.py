@@ -22,4 +22,5 @@ def serve(
     from vmrun.ui.vnc.server import VncServer
 
     console = board.consoles[0] if board.consoles else Console(None, Scanout(), board.accelerator)
-    return VncServer(settings, name, console, board.input, board.loop, tell)
+    tls = board.tls({"tls-creds": settings.get("tls-creds"), "server": True})
+    return VncServer(settings, name, console, board.input, board.loop, tell, tls)

@@ -29,7 +29,8 @@ RAW, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 5, 6, 7, 16
 CURSOR, DESKTOP_SIZE, POINTER_CHANGE, KEY_EVENT, LED_STATE = -239, -223, -257, -258, -261
 EXTENDED_DESKTOP_SIZE = -308
 ENCODINGS = (TIGHT, ZRLE, ZLIB, HEXTILE, RAW)  # as far as the client's own order leaves a choice
-NO_SECURITY, VNC_AUTHENTICATION = 1, 2
+NO_SECURITY, VNC_AUTHENTICATION, VENCRYPT = 1, 2, 19
+X509_NONE, X509_VNC = 260, 261  # what is done inside of TLS
 MOST_OUTPUT = 4 << 20  # bytes that may wait for a slow client before it gets another update
 MOST_TEXT = 1 << 20  # bytes of cut text that are looked at; the rest is read and dropped
 MOST_ENCODINGS = 1024
@@ -157,7 +158,9 @@ class Client:
 
     def _security(self, version: int) -> Iterator[int]:
         kind = VNC_AUTHENTICATION if self.server.needs_password and not self.trusted else NO_SECURITY
-        if version == 3:
+        if self.server.tls is not None and not self.trusted:
+            yield from self._encrypt(version, kind)
+        elif version == 3:
             self.stream.write(kind.to_bytes(4, "big"))
         else:
             self.stream.write(bytes((1, kind)))
@@ -174,6 +177,30 @@ class Client:
             self.stream.write(bytes(4))
         elif version == 8:
             self.stream.write(bytes(4))
+
+    def _encrypt(self, version: int, kind: int) -> Iterator[int]:
+        """VeNCrypt 0.2 with certificates: nothing else is offered."""
+        if version == 3:
+            self.stream.write(bytes(4))
+            self._refuse(8, "this server wants TLS, which this version of the protocol cannot ask for")
+        self.stream.write(bytes((1, VENCRYPT)))
+        yield 1
+        if self._data[0] != VENCRYPT:
+            self._refuse(version, "that security type was not offered")
+        self.stream.write(b"\0\2")
+        yield 2
+        if self._data != b"\0\2":
+            self.stream.write(b"\xff")
+            raise ProtocolError("another version of VeNCrypt")
+        wanted = X509_VNC if kind == VNC_AUTHENTICATION else X509_NONE
+        self.stream.write(b"\0\1" + wanted.to_bytes(4, "big"))
+        yield 4
+        if int.from_bytes(self._data, "big") != wanted or self._input:
+            # what was sent before TLS began must never count as said inside of it
+            self.stream.write(b"\0")
+            raise ProtocolError("that kind of VeNCrypt was not offered")
+        self.stream.write(b"\1")
+        self.stream.start_tls(self.server.tls)
 
     def _refuse(self, version: int, why: str) -> None:
         text = why.encode() if version == 8 else b""

@@ -48,7 +48,9 @@ class VncServer:
         input: InputRouter,
         loop: Loop,
         tell: Callable[[str, dict[str, Any]], object] = lambda event, data: None,
+        tls: Any = None,
     ) -> None:
+        self.tls = tls  # an ssl.SSLContext that viewers must speak TLS with
         self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
         self.share = str(settings.get("share") or "allow-exclusive")
         self.needs_password = bool(settings.get("password"))
@@ -285,7 +287,7 @@ class VncServer:
 
     def _server_info(self) -> dict[str, Any]:
         host, service, family = self.address
-        return {"auth": self.auth, "host": host, "service": service, "family": family, "websocket": False}
+        return {"auth": self.kind, "host": host, "service": service, "family": family, "websocket": False}
 
     @staticmethod
     def _client_info(client: Client) -> dict[str, Any]:
@@ -295,7 +297,17 @@ class VncServer:
 
     @property
     def auth(self) -> str:
-        return "vnc" if self.needs_password else "none"
+        """QMP's word for what a viewer has to do."""
+        plain = "vnc" if self.needs_password else "none"
+        return f"vencrypt+x509+{plain}" if self.tls is not None else plain
+
+    @property
+    def kind(self) -> str:
+        """The same as one of VncPrimaryAuth."""
+        return "vencrypt" if self.tls is not None else self.auth
+
+    def _sub(self) -> dict[str, str]:
+        return {"vencrypt": "x509-vnc" if self.needs_password else "x509-none"} if self.tls is not None else {}
 
     def info(self) -> dict[str, Any]:
         """QMP's VncInfo."""
@@ -307,12 +319,12 @@ class VncServer:
 
     def info2(self) -> dict[str, Any]:
         """QMP's VncInfo2."""
-        servers = [{**self._server_info(), "auth": self.auth}]
+        servers = [{**self._server_info(), "auth": self.kind, **self._sub()}]
         if self.websocket is not None:
             host, service, family = self.websocket
-            servers.append({"host": host, "service": service, "family": family, "websocket": True, "auth": self.auth})
+            servers.append({"host": host, "service": service, "family": family, "websocket": True, "auth": self.kind})
         clients = [self._client_info(client) for client in self.clients if client.ready]
-        return {"id": "default", "server": servers, "clients": clients, "auth": self.auth}
+        return {"id": "default", "server": servers, "clients": clients, "auth": self.kind, **self._sub()}
 
     def close(self) -> None:
         if self._timer is not None:

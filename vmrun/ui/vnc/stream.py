@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from typing import Any
 
     from vmrun.core.loop import Loop
 
@@ -34,6 +35,10 @@ class Stream:
         self._output: list[bytes] = []
         self.waiting = 0  # bytes that the peer has not taken
         self._ending = False
+        self._tls: Any = None  # an SSLObject, once the peer has asked for it
+        self._in: Any = None
+        self._out: Any = None
+        self._clear: list[bytes] | None = None  # what waits for the end of TLS's handshake
         peer.setblocking(False)
         self._watch()
 
@@ -41,9 +46,53 @@ class Stream:
         """Sent when the peer takes it."""
         if self.closed or not data:
             return
+        if self._clear is not None:
+            self._clear.append(data)
+            return
+        if self._tls is not None:
+            self._tls.write(data)
+            data = self._out.read()
+        self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        """Bytes as they go out."""
+        if not data:
+            return
         self._output.append(data)
         self.waiting += len(data)
         self._flush()
+
+    def start_tls(self, context: Any) -> None:
+        """From now on all is encrypted; `context` is an ssl.SSLContext. A peer that cannot is closed."""
+        import ssl
+
+        self._in, self._out, self._clear = ssl.MemoryBIO(), ssl.MemoryBIO(), []
+        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+
+    def _encrypted(self, data: bytes) -> None:
+        import ssl
+
+        self._in.write(data)
+        try:
+            if self._clear is not None:
+                try:
+                    self._tls.do_handshake()
+                finally:
+                    self._put(self._out.read())
+                waiting, self._clear = self._clear, None
+                for part in waiting:
+                    self.write(part)
+            while not self.closed and not self._ending:
+                part = self._tls.read(MOST_READ)
+                if not part:
+                    self.close()
+                    return
+                self.on_data(part)
+        except ssl.SSLWantReadError:
+            if not self.closed:
+                self._put(self._out.read())
+        except (ssl.SSLError, OSError):
+            self.close()
 
     def end(self) -> None:
         """Close when everything has been sent."""
@@ -70,6 +119,8 @@ class Stream:
             data = b""
         if not data:
             self.close()
+        elif self._tls is not None:
+            self._encrypted(data)
         elif not self._ending:
             self.on_data(data)
 
