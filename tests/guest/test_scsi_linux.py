@@ -120,3 +120,89 @@ def test_linux_keeps_a_file_system_on_a_scsi_disk(
         ["/usr/sbin/debugfs", "-R", "cat answer", str(path)], capture_output=True, text=True, timeout=60
     )
     assert found.stdout == "from the guest\n" and whole(path)
+
+
+COMES_AND_GOES = """
+[ -e /sys/class/scsi_host/host0 ] && echo READY
+n=0
+while [ ! -e /dev/sda ] && [ $n -lt 300 ]; do
+  {scan}
+  sleep 0.2
+  n=$((n + 1))
+done
+busybox mkdir -p /mnt
+busybox mount -t ext4 /dev/sda /mnt && echo READ $(cat /mnt/greeting) && echo from the guest > /mnt/answer
+busybox umount /mnt
+{forget}
+echo USED
+n=0
+while [ -e /dev/sda ] && [ $n -lt 300 ]; do sleep 0.2; n=$((n + 1)); done
+[ -e /dev/sda ] || echo GONE
+sleep 1
+"""
+BY_HAND = {"scan": "echo - - - > /sys/class/scsi_host/host0/scan", "forget": "echo 1 > /sys/block/sda/device/delete"}
+BY_ITSELF = {"scan": ":", "forget": ":"}
+
+
+@pytest.mark.parametrize(
+    ("driver", "how"),
+    [("virtio-scsi-pci", BY_ITSELF), ("megasas", BY_ITSELF), ("lsi53c895a", BY_HAND), ("am53c974", BY_HAND)],
+)
+def test_a_disk_comes_and_goes(driver: str, how: dict[str, str], tmp_path: pathlib.Path) -> None:
+    path = image(tmp_path)
+    told: list[str] = []
+
+    def act(guest: LinuxGuest) -> None:
+        guest.machine.listen(lambda name, **data: told.append(name))
+        guest.run_until(lambda: "READY" in guest.console(), PATIENCE)
+        disk = guest.machine.plug({"id": "disk", "driver": "scsi-hd", "drive": "d0", "bus": "s.0", "scsi-id": 2})
+        guest.run_until(lambda: "USED" in guest.console(), PATIENCE)
+        guest.machine.unplug(disk)
+
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    text, wrong = boot(
+        tmp_path, driver, COMES_AND_GOES.format(**how), act, machine="pc-i440fx-7.2", devices=[adapter(driver)],
+        drives=drives,
+    )  # fmt: skip
+    assert "READ hello from the host" in text and "\nGONE\n" in text, text[-3000:]
+    assert "DEVICE_DELETED" in told and wrong == [] and whole(path)
+
+
+DISCS = """
+await /dev/sr0
+first() {{ busybox dd if=/dev/sr0 bs=2048 count=1 2>/dev/null | busybox head -c 12; }}
+echo DISC $(first)
+echo READY
+n=0
+while [ "$(first)" != "second disc!" ] && [ $n -lt 300 ]; do sleep 0.2; n=$((n + 1)); done
+echo DISC $(first)
+busybox eject /dev/sr0 && echo EJECTED
+busybox eject -t /dev/sr0 && echo LOADED
+echo AGAIN $(first)
+"""
+
+
+@pytest.mark.parametrize("driver", ["virtio-scsi-pci", "piix3-ide"])
+def test_a_disc_is_changed_while_it_runs(driver: str, tmp_path: pathlib.Path) -> None:
+    from vmrun.machine import media
+
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(f"{name} disc!".ljust(2048).encode() * 64)
+    moved: list[Any] = []
+
+    def act(guest: LinuxGuest) -> None:
+        guest.machine.listen(lambda name, **data: moved.append(data.get("tray-open")))
+        guest.run_until(lambda: "READY" in guest.console(), PATIENCE)
+        media.change(guest.machine, media.find(guest.machine, "", "cd"), str(tmp_path / "second"), "raw", True)
+
+    drives = {"d0": {"file": str(tmp_path / "first"), "media": "cdrom", "readonly": True, "format": "raw"}}
+    if driver == "piix3-ide":
+        devices = [{"id": "cd", "driver": "ide-cd", "bus": "ide.1", "unit": 0, "drive": "d0"}]
+    else:
+        devices = [adapter(driver), {"id": "cd", "driver": "scsi-cd", "drive": "d0"}]
+    text, wrong = boot(
+        tmp_path, driver, DISCS.format(), act, machine="pc-i440fx-7.2", devices=devices, drives=drives
+    )
+    assert "DISC first disc!" in text and "DISC second disc!" in text, text[-2000:]
+    assert "EJECTED" in text and "LOADED" in text and "AGAIN second disc!" in text, text[-2000:]
+    assert [way for way in moved if way is not None] == [True, False, True, False] and wrong == []

@@ -150,7 +150,9 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
         return Dev(spec, name, None)
     dev = Dev(spec, name, entry)
     if entry.planned:
-        work.problems.append(not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801", entry.plan))
+        instead = str(entry.data.get("instead", ""))
+        problem = not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801", entry.plan, instead)
+        work.problems.append(problem)
         dev.provides = dev.provides or entry.buses(dev.id)
         dev.props = inherited(work, entry)
         _own(work, dev, entry, None, dev.props, {})

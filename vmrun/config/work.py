@@ -135,7 +135,11 @@ class Work:
         self.places[path] = place.key()
 
 
-def not_yet(what: str, place: Place, path: str, code: str, plan: str = "") -> Problem:
-    """The problem of something that QEMU has and vmrun does not model yet. plan: a part of docs/planned.md."""
+def not_yet(what: str, place: Place, path: str, code: str, plan: str = "", instead: str = "") -> Problem:
+    """The problem of something that QEMU has and vmrun does not model yet. plan: a part of docs/planned.md; instead: what
+    serves as well.
+    """
     remedy = f"docs/planned.md says what becomes of it, under '{plan.replace('-', ' ')}'" if plan else ""
+    if instead:
+        remedy = f"{instead}; {remedy}" if remedy else instead
     return Problem(code, f"{what} is not modelled yet", place, path=path, remedy=remedy)

@@ -322,6 +322,7 @@ cdef class EspChip:
         cdef bint there = False
         cdef u32 at = 0, size
         self.bus_free()
+        self.terminal = False
         self.target, self.unit = self.r[STAT_BUSID] & 7, 0
         self.units.find(0, self.target, 0, &there)
         if not there:                                           # the time-out
