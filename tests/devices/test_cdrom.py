@@ -386,3 +386,15 @@ def test_an_image_that_is_not_there_leaves_the_old_one(two: Any) -> None:
 def test_a_drive_that_is_none_is_named(two: Any, arguments: dict[str, str]) -> None:
     with pytest.raises(QmpError):
         qmp(two[0], "eject", **arguments)
+
+
+def test_the_guest_moves_the_tray_and_the_machine_is_told(iso: pathlib.Path) -> None:
+    with machine("vmrun", iso) as made:
+        q: Any = made
+        told: list[Any] = []
+        q.machine.listen(lambda name, **data: told.append((name, data.get("tray-open"))))
+        settled(q)
+        for how in (2, 2, 3):  # open, once more, close
+            packet(q, bytes((0x1B, 0, 0, 0, how)))
+        q.machine.loop.run_once(0)
+        assert told == [("DEVICE_TRAY_MOVED", True), ("DEVICE_TRAY_MOVED", False)]

@@ -176,9 +176,6 @@ echo READY
 n=0
 while [ "$(first)" != "second disc!" ] && [ $n -lt 300 ]; do sleep 0.2; n=$((n + 1)); done
 echo DISC $(first)
-busybox eject /dev/sr0 && echo EJECTED
-busybox eject -t /dev/sr0 && echo LOADED
-echo AGAIN $(first)
 """
 
 
@@ -204,5 +201,4 @@ def test_a_disc_is_changed_while_it_runs(driver: str, tmp_path: pathlib.Path) ->
         tmp_path, driver, DISCS.format(), act, machine="pc-i440fx-7.2", devices=devices, drives=drives
     )
     assert "DISC first disc!" in text and "DISC second disc!" in text, text[-2000:]
-    assert "EJECTED" in text and "LOADED" in text and "AGAIN second disc!" in text, text[-2000:]
-    assert [way for way in moved if way is not None] == [True, False, True, False] and wrong == []
+    assert [way for way in moved if way is not None] == [True, False] and wrong == []
