@@ -133,6 +133,11 @@ def test_limits_of_a_disk_have_two_spellings(options: str, limits: dict[str, int
     assert {key: value for key, value in drive.items() if key not in ("file", "format")} == limits
 
 
+def test_text_that_looks_like_a_number_stays_text() -> None:
+    found = document("-drive if=none,id=d,file=x,format=raw -device nvme,drive=d,serial=0001")
+    assert found["devices"][0]["serial"] == "0001"
+
+
 @pytest.mark.parametrize("option", HOST)
 def test_what_only_the_host_sees_of_a_disk_ends_no_start(option: str) -> None:
     found = parsed(f"-drive file=x,format=raw,{option}")

@@ -139,7 +139,7 @@ class Line:
             return qemuopts.size(option, key, given)
         if kind.startswith(("uint", "int")):
             return qemuopts.number(option, key, given)
-        if kind in _BACKENDS or kind in ("mac", "enum", "link"):
+        if kind in _BACKENDS or kind in ("mac", "enum", "link", "str"):
             return given
         return guess(given)
 
