@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from vmrun.cli.runner import Runner
@@ -27,6 +28,8 @@ def run(argv: list[str]) -> int:
 
     gc.disable()  # nothing that is made before the guest runs is garbage; _introduce turns it on again
     try:
+        if options.with_parent:
+            _end_with_parent()
         return Up(options).run()
     finally:
         gc.enable()  # of a process that goes on after a machine that could not be built
@@ -268,3 +271,15 @@ def _conclude(outcome: Outcome, options: Any) -> int:
             print_report(report)
         return GAVE_UP if any(of_kvm(report) for report in outcome.reports) else GUEST
     return FINE
+
+
+def _end_with_parent() -> None:
+    """SIGTERM, which ends a machine cleanly, when the thread that started this process is gone; at once when it is."""
+    import _signal as signal
+    import ctypes
+
+    set_parent_death_signal = 1
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent or parent == 1:
+        os.kill(os.getpid(), signal.SIGTERM)

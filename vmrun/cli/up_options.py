@@ -20,6 +20,7 @@ ends a machine that is paused at once.
   --paused              do not run the processors yet
   --detach              in the background: come back when it runs; vmrun attach, logs, stop
   --screen              show the display's text screen here; the keyboard goes to the guest
+  --with-parent         end with the process that started this one
   --gdb[=WHERE]         gdb can connect to port 1234 of this host, another port, HOST:PORT or unix:PATH
   --timeout SECONDS     end the machine after this time, with exit code 4
   --no-reboot           end instead of resetting
@@ -40,7 +41,7 @@ class Options:
         self.restore = ""
         self.locked = self.snapshot = False
         self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = self.verbose = False
-        self.detach = False
+        self.detach = self.with_parent = False
 
 
 FLAGS = {
@@ -49,6 +50,7 @@ FLAGS = {
     "--paused": "paused",
     "--detach": "detach",
     "--screen": "screen",
+    "--with-parent": "with_parent",
     "--no-reboot": "no_reboot",
     "--pass-exit-code": "pass_exit_code",
     "--quiet": "quiet",
@@ -89,6 +91,8 @@ def parse(argv: list[str]) -> Options | int | None:
             files.append(word)
     if options.detach and options.screen:
         return _wrong("--detach leaves this terminal, --screen needs it")
+    if options.detach and options.with_parent:
+        return _wrong("--detach leaves the process that started it, --with-parent ends with it")
     if options.restore:
         if files or options.sets or options.locked:
             return _wrong("--restore takes the machine from its file: no machine file, no --set, no --locked")

@@ -259,6 +259,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         **settings.viewers(work),
         **settings.memory_backing(work),
         **settings.objects(work),
+        **settings.policies(work),
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }

@@ -433,3 +433,9 @@ def objects(work: Work) -> dict[str, Any]:
             values["mem-path"] = absolute(work, str(values["mem-path"]))
         found[id] = values
     return {"objects": found}
+
+
+def policies(work: Work) -> dict[str, Any]:
+    """What becomes of events: `on`, as the file has it."""
+    node = work.spec.get("on")
+    return {"on": plain(node)} if node is not None and node.value else {}

@@ -24,7 +24,7 @@ def host_side(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {name: config[name] for name in SETTINGS}
     if "translate" in config:
         found["translate"] = config["translate"]
-    for name in ("memory-backing", "objects"):
+    for name in ("memory-backing", "objects", "on"):
         if name in config:
             found[name] = config[name]
     found |= {f"rtc.{name}": config["rtc"][name] for name in CLOCK}

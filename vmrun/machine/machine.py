@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # this many triple faults within so many seconds: the guest gets nowhere
 MOST_FAULTS, FAULT_WINDOW = 10, 30.0
+# events of a machine file's `on:`, in the words of set-action
+EVENTS = {"poweroff": "shutdown", "reboot": "reboot", "crash": "panic", "watchdog": "watchdog"}
 # one after the other when several are asked for at once
 ORDER = (
     REQUEST_FAILED, REQUEST_DEBUG, Action.EXIT, Action.PANIC, Action.WATCHDOG, Action.IO_ERROR, Action.SUSPEND,
@@ -74,6 +76,8 @@ class Machine:
         self.dump: dict[str, Any] = {}  # how the last dump of memory stands, as query-dump tells it
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
+        for event, action in config.get("on", {}).items():
+            self.policy[EVENTS[event]] = action
         self.listeners: list[Callable[..., object]] = []
         self.debugger: Any = None  # vmrun.machine.debugger, while somebody debugs the guest
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own

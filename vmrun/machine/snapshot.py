@@ -38,7 +38,7 @@ FORMAT = 1
 BACKENDS = ("drive", "chardev", "netdev")
 HOSTS = (
     "accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline",
-    "memory-backing", "objects",
+    "memory-backing", "objects", "on",
 )  # fmt: skip
 
 
