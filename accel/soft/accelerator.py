@@ -97,7 +97,9 @@ class SoftAccelerator(Accelerator):
 
         mode = (options or {}).get("translate", TRANSLATE)
         hot = 0 if mode == "always" else HOT
-        self.machine = Machine(memory, io, lock, hot, ROOM if mode in ("on", "always") else 0)
+        room = ROOM if mode in ("on", "always") else 0
+        exact = (options or {}).get("clock") == "instructions"
+        self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1))
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None
         self.messages = MsiSink()

@@ -12,6 +12,9 @@ cdef class SoftClock(Clock):
     cdef u64 pace           # virtual ns an instruction, 32.32 fixed point
     cdef Cpu *cpu           # whose slice runs, NULL: none
     cdef readonly bint running
+    cdef bint exact         # time is what was executed: 1 ns an instruction
+    cdef i64 slept          # of the host's time, since all processors halted
+    cdef void rest(self, i64 spent, bint called) noexcept nogil
     cdef i64 host_now(self) noexcept nogil
     cdef i64 ideal(self) noexcept nogil
     cdef void begin(self, Cpu *cpu, i64 count) noexcept nogil

@@ -20,13 +20,15 @@ cdef i64 MOST_LAG = 600000000000
 
 # ns an instruction until it has been measured: 2, as 32.32
 cdef u64 FIRST_PACE = <u64>2 << 32
+cdef u64 EXACT_PACE = <u64>1 << 32
 
 
 cdef class SoftClock(Clock):
     """now() may be asked by any thread that holds the device lock; only the processors' thread moves it."""
 
-    def __cinit__(self):
-        self.pace = FIRST_PACE
+    def __cinit__(self, bint exact=False):
+        self.exact = exact
+        self.pace = EXACT_PACE if exact else FIRST_PACE
         self.due = -1
 
     cdef i64 host_now(self) noexcept nogil:
@@ -54,6 +56,9 @@ cdef class SoftClock(Clock):
         cdef i64 behind = self.ideal() - self.at, jump
         if self.told > self.at:
             self.at = self.told
+        if self.exact:
+            self.limit, self.cpu = <i64>1 << 62, cpu
+            return
         if behind > 0:
             # as much of the lag as may be caught up in this slice
             jump = behind if behind < (FASTEST - 1) * most else (FASTEST - 1) * most
@@ -71,7 +76,7 @@ cdef class SoftClock(Clock):
         cdef u64 measured
         self.at = self.now()
         self.cpu = NULL
-        if executed > 1000 and spent > 0:
+        if executed > 1000 and spent > 0 and not self.exact:
             measured = (<u64>spent << 32) // executed
             if measured > 16 * self.pace:
                 measured = 16 * self.pace           # the host was elsewhere
@@ -92,6 +97,21 @@ cdef class SoftClock(Clock):
             to = self.due if self.due > to - MOST_LAG else to - MOST_LAG
         if to > self.at:
             self.at = to
+        if self.at > self.told:
+            self.told = self.at
+
+    cdef void rest(self, i64 spent, bint called) noexcept nogil:
+        """Exactly: all processors slept for `spent` ns of the host's. The next timer's time comes when as much has passed;
+        `called`: somebody wants a processor before that."""
+        self.slept += spent
+        if 0 <= self.due <= self.at + self.slept:
+            if self.due > self.at:
+                self.at = self.due
+        elif called:
+            self.at += self.slept
+        else:
+            return
+        self.slept = 0
         if self.at > self.told:
             self.told = self.at
 

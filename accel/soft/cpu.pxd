@@ -349,6 +349,8 @@ ctypedef struct Cpu:
     void *owner             # SoftCpu
     void *guest             # Guest (mmu.pxd)
     void *scratch           # for blocks that are not kept (block.pyx)
+    u64 seed                # of rdrand, where runs are to be repeatable; 0: the host's numbers
+    bint exact              # by the clock of instructions: a slice is never cut short from outside
     u64 slice               # budget at the slice's start
     u64 executed            # instructions before this slice
     u32 index

@@ -551,7 +551,13 @@ cdef int do_random(Cpu *c, Uop *u) noexcept nogil:
     cdef u64 value = 0
     if not (has(c, FEAT_7_EBX, 18) if u.b else has(c, FEAT_1_ECX, 30)):
         return undefined(c)
-    if vr_random(&value, 8, 1) != 8:                # the host has none yet
+    if c.seed:
+        c.seed ^= c.seed << 13                      # xorshift
+        c.seed ^= c.seed >> 7
+        c.seed ^= c.seed << 17
+        value = c.seed
+        set_status_flags(c, F_CF)
+    elif vr_random(&value, 8, 1) != 8:                # the host has none yet
         value = 0
         set_status_flags(c, 0)
     else:

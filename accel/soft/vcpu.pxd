@@ -20,6 +20,9 @@ cdef class Machine:
     cdef int bell                       # eventfd that ends an idle sleep
     cdef int asleep
     cdef readonly bint translates
+    cdef readonly bint exact
+    cdef i64 started                    # the wall clock's seconds as the machine is made; negative: the host's
+    cdef u32 turn                       # the processor whose slice is next, where that must be the same in each run
     cdef u64 room
     cdef public bint off                # S3: the processors have no power, time goes on
     cdef public u64 tsc_hz
@@ -51,6 +54,8 @@ cdef class SoftCpu(CpuThread):
     cdef int set_kvmclock(self, u64 value) noexcept nogil
     cdef int set_wall(self, u64 value) noexcept nogil
     cdef void idle(self) noexcept nogil
+    cdef bint slice_of(self, Cpu *c) noexcept nogil
+    cdef void rest(self, i64 deadline, bint awake, int timers) noexcept nogil
     cdef i64 run_timers(self) noexcept nogil
 
 

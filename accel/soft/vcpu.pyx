@@ -106,7 +106,7 @@ cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
         else:
             cpu.control.request(cpu.leader, action)
     cdef u32 waits = vr_get32(&cpu.c.pending)
-    if waits and (waits != PEND_INTR or cpu.c.eflags & F_IF):
+    if action and cpu.c.exact or waits and (waits != PEND_INTR or cpu.c.eflags & F_IF):
         cpu.c.slice -= cpu.c.budget
         cpu.c.budget = 0
 
@@ -428,9 +428,11 @@ cdef void run_slice(Cpu *c) noexcept nogil:
 cdef class Machine:
     """What the processors share: address spaces, code cache, clock, bell."""
 
-    def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, u32 hot=0, u64 room=0):
+    def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, u32 hot=0, u64 room=0, bint exact=False,
+                  i64 started=-1):
         self.memory, self.io, self.lock = memory, io, lock
-        self.clock = SoftClock()
+        self.clock = SoftClock(exact)
+        self.exact, self.started = exact, started
         self.cpus = []
         self.tsc_hz = 1000000000
         self.bell = vr_bell()
@@ -553,6 +555,7 @@ cdef class SoftCpu(CpuThread):
         self.port = SoftPort(self)
         self.leaves = list(cpuid)
         c.index = index
+        c.exact = machine.exact
         c.guest = <void *>&machine.guest
         c.a20_mask = ~<u64>0
         c.phys_mask = (<u64>1 << 40) - 1
@@ -636,9 +639,11 @@ cdef class SoftCpu(CpuThread):
         self.machine.ring()
 
     cdef void kick(self) noexcept nogil:
+        """Where runs are to be repeatable the slice ends as it would have ended."""
         cdef u32 n
-        for n in range(self.machine.guest.count):
-            vr_or32(&self.machine.table[n].pending, PEND_STOP)
+        if not self.machine.exact:
+            for n in range(self.machine.guest.count):
+                vr_or32(&self.machine.table[n].pending, PEND_STOP)
         self.machine.ring()
 
     cdef void pin(self, int kind, int level, int before) noexcept nogil:
@@ -660,6 +665,8 @@ cdef class SoftCpu(CpuThread):
     def reset(self):
         """As after power-on; the machine is stopped."""
         self.c.pending = 0
+        self.c.seed = <u64>0x9E3779B97F4A7C15 * (self.index + 1) if self.machine.exact else 0
+        self.machine.turn = 0
         reset_cpu(self.c, False)
         self.c.tsc_offset = 0 - self.machine.ticks(self.machine.clock.now())
         self.c.halted = False
@@ -676,9 +683,7 @@ cdef class SoftCpu(CpuThread):
     # --- the thread -----------------------------------------------------------------------------------------
 
     cdef void run(self) noexcept nogil:
-        cdef Cpu *c
         cdef u32 n, ran
-        cdef i64 count, started
         while True:
             # A kick is answered by the looks that follow, at what it was for; one that comes after them stays.
             for n in range(self.machine.guest.count):
@@ -687,33 +692,40 @@ cdef class SoftCpu(CpuThread):
                 break
             self.control.enter_guest(self)
             ran = 0
-            for n in range(self.machine.guest.count):
-                c = self.machine.table[n]
-                if self.machine.off or c.host_frozen or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
-                    continue
-                count = self.run_timers()
-                forget_written(&self.machine.guest)
-                started = self.machine.clock.host_now()
-                c.slice = count
-                c.budget = count
-                self.machine.clock.begin(c, count)
-                fpu_enter_slice(c)
-                run_slice(c)
-                fpu_leave_slice(c)
-                c.executed += <u64>(<i64>c.slice - c.budget)
-                self.machine.clock.end(<u64>(<i64>c.slice - c.budget), self.machine.clock.host_now() - started)
-                if c.stop == STOP_SHUTDOWN:
-                    c.stop = STOP_NEXT
-                    c_give_up(c.owner)
-                elif c.host_stop:
-                    self.control.request(self, REQUEST_DEBUG)
-                if not c.halted:
-                    ran += 1
-                if self.control.must_leave(self):
+            while True:
+                n = self.machine.turn
+                self.machine.turn = n + 1 if n + 1 < self.machine.guest.count else 0
+                ran += self.slice_of(self.machine.table[n])
+                if self.machine.turn == 0 or self.control.must_leave(self):
                     break
+            if not self.machine.exact:
+                self.machine.turn = 0
             self.control.leave_guest(self)
-            if not ran and not self.control.must_leave(self):
+            if not ran and self.machine.turn == 0 and not self.control.must_leave(self):
                 self.idle()
+
+    cdef bint slice_of(self, Cpu *c) noexcept nogil:
+        """A turn of one processor. Does it go on?"""
+        cdef i64 count, started
+        if self.machine.off or c.host_frozen or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
+            return False
+        count = self.run_timers()
+        forget_written(&self.machine.guest)
+        started = self.machine.clock.host_now()
+        c.slice = count
+        c.budget = count
+        self.machine.clock.begin(c, count)
+        fpu_enter_slice(c)
+        run_slice(c)
+        fpu_leave_slice(c)
+        c.executed += <u64>(<i64>c.slice - c.budget)
+        self.machine.clock.end(<u64>(<i64>c.slice - c.budget), self.machine.clock.host_now() - started)
+        if c.stop == STOP_SHUTDOWN:
+            c.stop = STOP_NEXT
+            c_give_up(c.owner)
+        elif c.host_stop:
+            self.control.request(self, REQUEST_DEBUG)
+        return not c.halted
 
     cdef i64 run_timers(self) noexcept nogil:
         """Those that are due; then how many instructions the next slice may have."""
@@ -730,6 +742,8 @@ cdef class SoftCpu(CpuThread):
         if deadline < 0:
             return SLICE
         count = self.machine.clock.instructions(deadline - now)
+        if self.machine.exact:
+            return SLICE if count > SLICE else (1 if count < 1 else count)
         return SLICE if count > SLICE else (LEAST if count < LEAST else count)
 
     cdef void idle(self) noexcept nogil:
@@ -750,6 +764,9 @@ cdef class SoftCpu(CpuThread):
             if self.machine.timers.notifier is not None:
                 timers = self.machine.timers.notifier.fd
             self.machine.lock.release()
+        if self.machine.exact:
+            self.rest(deadline, awake and not self.machine.off, timers)
+            return
         if deadline >= 0 and deadline - self.machine.clock.ideal() < sleep:
             sleep = deadline - self.machine.clock.ideal()
         if (not awake or self.machine.off) and sleep > 0:
@@ -763,6 +780,27 @@ cdef class SoftCpu(CpuThread):
             self.machine.clock.due = self.machine.timers.next_deadline()
             self.machine.lock.release()
         self.machine.clock.catch_up()
+        self.run_timers()
+
+    cdef void rest(self, i64 deadline, bint awake, int timers) noexcept nogil:
+        """The same by the clock of instructions: as long as it takes, but to the timer's time exactly."""
+        cdef i64 began = self.machine.clock.host_now(), sleep = LONGEST_SLEEP
+        cdef u64 rung
+        cdef u32 n
+        if deadline >= 0 and deadline - self.machine.clock.at - self.machine.clock.slept < sleep:
+            sleep = deadline - self.machine.clock.at - self.machine.clock.slept
+        if not awake and sleep > 0:
+            vr_sleep(self.machine.bell, timers, sleep)
+        vr_set32i(&self.machine.asleep, 0)
+        read(self.machine.bell, &rung, 8)
+        if timers >= 0:
+            self.machine.timers.notifier.clear()
+        if awake:
+            return                      # one has got an interrupt since its turn: no time has passed
+        self.machine.clock.due = deadline
+        for n in range(self.machine.guest.count):
+            awake = awake or vr_get32(&self.machine.table[n].pending) != 0
+        self.machine.clock.rest(self.machine.clock.host_now() - began, awake)
         self.run_timers()
 
     # --- the KVM clock --------------------------------------------------------------------------------------
@@ -802,6 +840,8 @@ cdef class SoftCpu(CpuThread):
         cdef i64 boot
         clock_gettime(CLOCK_REALTIME, &t)
         boot = <i64>t.tv_sec * 1000000000 + t.tv_nsec - self.machine.clock.now()
+        if self.machine.started >= 0:
+            boot = self.machine.started * 1000000000
         self.wall_msr = value
         words[0] = 2
         words[1] = <u32>(boot // 1000000000)
@@ -865,6 +905,17 @@ cdef class SoftCpu(CpuThread):
             fpu_leave_slice(c)
             c.executed += <u64>(<i64>c.slice - c.budget)
         return <i64>c.slice - c.budget
+
+    def advance(self, u64 count):
+        """The first processor of a stopped machine: all run as they always do, until it has executed `count` in all."""
+        cdef u32 n
+        with nogil:
+            while self.c.executed < count:
+                n = self.machine.turn
+                self.machine.turn = n + 1 if n + 1 < self.machine.guest.count else 0
+                if not self.slice_of(self.machine.table[n]) and self.c.halted:
+                    self.idle()
+        return self.c.executed
 
     def registers(self):
         """General registers, RIP and RFLAGS by name."""

@@ -248,8 +248,13 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
             )
 
 
+def clock(work: Work) -> dict[str, Any]:
+    return {"mode": "host", **_given(work, "clock")}
+
+
 def rtc(work: Work) -> dict[str, Any]:
-    values = {"base": "utc", "clock": "host", "driftfix": "none", **_given(work, "rtc")}
+    counted = clock(work)["mode"] == "instructions"
+    values = {"base": "utc", "clock": "vm" if counted else "host", "driftfix": "none", **_given(work, "rtc")}
     node = work.spec.get("rtc", "base")
     if node is not None and values["base"] not in ("utc", "localtime") and seconds(values["base"]) is None:
         work.wrong(

@@ -39,6 +39,10 @@ def choose(names: list[str], board: Board, options: dict[str, Any]) -> Choice:
         except ImportError:
             refused.append((name, "this build of vmrun does not have it"))
             continue
+        if options.get("clock") == "instructions" and name != "soft":
+            refused.append((name, "its processors do not say how many instructions they execute"))
+            remedies.append("`accel: soft`, or no `clock: {mode: instructions}`")
+            continue
         ends = _dead_ends(name, cls) if position + 1 < len(names) else ""
         if ends:
             last.append((name, cls, f"gives up on what stock kernels do: {ends}"))

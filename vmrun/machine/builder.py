@@ -13,6 +13,7 @@ from accel.space import Region
 from accel.errors import AccelFailure
 from vmrun.core.interfaces import Coalesced
 from vmrun.core.loop import Loop
+from vmrun.core.values import seconds
 from vmrun.errors import AccelError, BuildError, about
 from vmrun.machine import apics, crossing, processor
 from vmrun.machine.accelerators import choose
@@ -97,6 +98,8 @@ class _Builder:
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
             "translate": config.get("translate"),
+            "clock": config.get("clock", {}).get("mode"),
+            "started": seconds(config["rtc"]["base"]) if "clock" in config else None,
             "tss": kvm.get("tss"),
             "identity_map": kvm.get("identity-map"),
             "kvmclock": bool(config["cpus"].get("kvmclock", True)),
