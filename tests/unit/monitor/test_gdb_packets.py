@@ -141,3 +141,42 @@ def test_nonsense_of_every_kind_is_survived(wire: Wire) -> None:
         wire.machine.pause()
     assert not wire.session.over
     wire.raw(bytes(chosen.randrange(256) for _ in range(5000)).replace(b"k", b"").replace(b"D", b""))
+
+
+def wait_for(wire: Wire, text: bytes) -> None:
+    for _ in range(100):
+        if text in wire.sent:
+            return
+        wire.machine.loop.run_once(0.1)
+    raise AssertionError(wire.sent)
+
+
+def test_a_guest_that_runs_is_interrupted(wire: Wire) -> None:
+    assert wire.raw(b"$c#63") == b"+"
+    assert wire.machine.running
+    wire.machine.loop.run_once(0.1)
+    wire.session.feed(b"\x03")
+    wait_for(wire, b"$T02thread:01;#")
+    assert wire.machine.state == "debug"
+
+
+def test_one_processor_steps_alone(wire: Wire) -> None:
+    assert wire.ask("vCont?") == "vCont;c;C;s;S"
+    assert wire.ask("vCont;s:1") == ""
+    wait_for(wire, b"$T05thread:01;#")
+    assert wire.ask("p10") == "5be0000000000000"  # behind the jump at the reset vector
+    assert wire.ask("Hg2") == "OK" and wire.ask("p10") == "f0ff000000000000"
+
+
+def test_a_step_that_never_ends_is_interrupted(wire: Wire) -> None:
+    assert wire.ask("vCont;s:2") == ""  # it waits for the first one's start-up message
+    wire.machine.loop.run_once(0.2)
+    assert wire.machine.running
+    wire.session.feed(b"\x03")
+    wait_for(wire, b"$T02thread:01;#")
+
+
+def test_a_monitor_that_stops_the_machine_is_told_to_gdb(wire: Wire) -> None:
+    wire.raw(b"$c#63")
+    wire.machine.pause()
+    wait_for(wire, b"$T02thread:01;#")
