@@ -174,3 +174,19 @@ def test_what_nobody_uses_is_named(xml: str, line: int, what: str) -> None:
 def test_what_is_for_people_is_no_loss() -> None:
     more = "<title>x</title><description>y</description><metadata><a xmlns='u'><b/></a></metadata>"
     assert told("<serial type='pty'><alias name='x'/></serial>", ACPI + more) == []
+
+
+def test_a_loader_in_flash_has_its_variables_below_it() -> None:
+    os = "<loader readonly='yes' type='pflash'>/code.fd</loader><nvram template='/t'>/vars.fd</nvram>"
+    found = imported("", ACPI, os=os)
+    assert found["drives"]["pflash0"] == {"format": "raw", "file": "/code.fd", "readonly": True}
+    assert found["drives"]["pflash1"] == {"format": "raw", "file": "/vars.fd"}
+    flashes = [device for device in found["devices"] if device["driver"] == "cfi.pflash01"]
+    assert [device.get("below") for device in flashes] == [None, "system.flash0"]
+
+
+def test_a_floppy_may_be_empty() -> None:
+    disk = "<disk type='file' device='floppy'><target dev='fda' bus='fdc'/></disk>"
+    found = imported(disk, ACPI)
+    assert [device["unit"] for device in found["devices"] if device["driver"] == "floppy"] == [0]
+    assert "drive" not in next(device for device in found["devices"] if device["driver"] == "floppy")

@@ -10,7 +10,9 @@ from accel.api import DeviceLock
 from vmrun.backends.block.caller import Caller
 
 from vmrun.backends.block import open_drive
-from vmrun.errors import BackendError
+from vmrun.errors import BackendError, BuildError
+from vmrun.machine import blocks
+from vmrun.testing import QTest
 
 READ, WRITE, FLUSH = 0, 1, 2
 KIB = 1024
@@ -83,3 +85,18 @@ def test_a_burst_goes_at_once(tmp_path: pathlib.Path) -> None:
 def test_a_total_and_its_parts_are_too_much(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BackendError, match="cannot be used at the same time"):
         drive(tmp_path, **{"bps": 1, "bps-rd": 1})
+
+
+def test_the_monitor_sets_and_tells_them(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.img").write_bytes(bytes(1 << 20))
+    config = {"machine": "pc-i440fx-7.2", "memory": "64MiB", "disks": [str(tmp_path / "a.img")]}
+    with QTest(config) as q:
+        (id,) = q.machine.config["drives"]
+        blocks.limit(q.machine, id, "", {"bps": 1000, "iops-rd": 7, "iops-rd-max": 70})
+        (row,) = blocks.blocks(q.machine).block_info()
+        told = row["inserted"]
+        assert (told["bps"], told["iops_rd"], told["iops_rd_max"], told["iops"]) == (1000, 7, 70, 0)
+        with pytest.raises(BuildError, match="cannot be used at the same time"):
+            blocks.limit(q.machine, id, "", {"bps": 1, "bps-wr": 1})
+        with pytest.raises(BuildError, match="not found"):
+            blocks.limit(q.machine, "nobody", "", {})
