@@ -223,3 +223,39 @@ def test_frames_of_every_kind_do_no_harm(guest: Any, size: int) -> None:
     for kind in (b"\x08\x00\x45", b"\x08\x06\0\1", b"\x86\xdd\x60", b"\x81\0\0\5\x08\0", b"\0\0"):
         one.send((ALL + MAC + kind + b"\xff" * size)[:size])
     assert one.dhcp()[0] == bytes([10, 0, 2, 15])
+
+
+def test_a_stream_reaches_a_card_that_takes_large_frames_in_large_frames(guest: Any) -> None:
+    one = guest(hostfwd="tcp:127.0.0.1:0-:22")
+    headers: list[Any] = []
+
+    def take(frame: bytes, header: Any) -> None:
+        headers.append(header)
+        one.frames.append(frame)
+
+    card = PyCard(take, takes=3)
+    with one.lock:
+        one.net.plug(card)
+    data = bytes(n * 13 & 0xFF for n in range(60000))
+    with socket.create_connection(("127.0.0.1", one.net.forwards[0]["port"])) as peer:
+        syn = one.wait(lambda f: f[12:14] == b"\x08\0" and f[23] == 6)
+        ports, start = syn[34:38], struct.unpack_from(">I", syn, 38)[0] + 1
+
+        def answer(flags: int, seq: int, ack: int) -> None:
+            head = ports[2:] + ports[:2] + struct.pack(">IIBBHHH", seq, ack, 0x50, flags, 65535, 0, 0)
+            pseudo = socket.inet_aton("10.0.2.15") + syn[26:30] + struct.pack(">HH", 6, 20)
+            one.ip(6, "10.0.2.15", socket.inet_ntoa(syn[26:30]), head[:16] + checksum(pseudo + head) + head[18:])
+
+        answer(0x12, 100, start)
+        peer.sendall(data)
+        got, large = b"", 0
+        while len(got) < len(data):
+            frame = one.wait(lambda f: f[12:14] == b"\x08\0" and f[23] == 6 and len(f) > 60)
+            assert struct.unpack_from(">I", frame, 38)[0] == start + len(got)
+            size = struct.unpack_from(">H", frame, 16)[0] - 40
+            assert checksum(frame[14:34]) == b"\0\0"
+            got += frame[54 : 54 + size]
+            large = max(large, size)
+            answer(0x10, 101, start + len(got))
+    assert got == data and large > 1460
+    assert any(header is not None and header[:2] == (1, 1) and header[4:] == (34, 16) for header in headers)

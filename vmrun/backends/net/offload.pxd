@@ -12,5 +12,6 @@ ctypedef struct Cut:            # a frame that is being cut into segments
 cdef u32 net_needs(const NetHeader *header) noexcept nogil
 cdef int net_checksum(u8 *frame, u32 length, const NetHeader *header) noexcept nogil
 cdef int net_whole(u8 *frame, u32 length) noexcept nogil
+cdef void net_join(u8 *frame, u32 length) noexcept nogil
 cdef int cut_begin(Cut *cut, u8 *frame, u32 length, const NetHeader *header) noexcept nogil
 cdef u32 cut_next(Cut *cut, u8 *out) noexcept nogil

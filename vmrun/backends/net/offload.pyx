@@ -143,6 +143,14 @@ cdef int net_whole(u8 *frame, u32 length) noexcept nogil:
     return 0
 
 
+cdef void net_join(u8 *frame, u32 length) noexcept nogil:
+    """The lengths and checksums of a TCP/IPv4 frame without options that was made of several: TCP's is left to do."""
+    put16(frame + 16, length - ETHERNET)
+    put16(frame + 24, 0)
+    put16(frame + 24, ~folded(net_sum(frame + 14, 20)) & 0xFFFF)
+    put16(frame + 50, folded(net_sum(frame + 26, 8) + TCP + (length - 34)))
+
+
 cdef int cut_begin(Cut *cut, u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
     """Find the headers of a frame that is to be cut. -1: it is not what its header says.
 

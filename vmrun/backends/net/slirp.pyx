@@ -12,7 +12,7 @@ Locks, in this order: device lock, the stack's mutex, the mutex of the buffer.
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import _thread
@@ -20,8 +20,10 @@ import _thread
 from accel.api cimport DeviceLock, Notifier, i64, pthread_mutex_t, u8, u32, u64
 from accel.dma cimport IoVec
 from vmrun.backends.net.base cimport HostNet
-from vmrun.backends.net.offload cimport net_needs, net_whole
-from vmrun.backends.protocols cimport NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NetHeader
+from vmrun.backends.net.offload cimport net_join, net_needs, net_whole
+from vmrun.backends.protocols cimport (
+    NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_DATA_VALID, NET_GSO_TCP4, NET_NEEDS_CSUM, NetHeader,
+)
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, void *)
@@ -99,6 +101,10 @@ cdef enum:
     FIRST_OUT = 1 << 18
     MOST_TIMERS = 4
     LONG_WAIT = 0xFFFFFFFF
+    HEADERS = 54                # Ethernet's, IPv4's and TCP's without options
+    MOST_JOINED = 65000
+    ACK = 0x10
+    PSH = 0x08
 
 ctypedef struct StackTimer:
     SlirpTimerCb callback
@@ -210,6 +216,28 @@ cdef in_addr address4(bytes packed):
     return address
 
 
+cdef u32 stream_part(const u8 *frame, u32 length) noexcept nogil:
+    """Bytes of data in a plain segment of TCP over IPv4: no options, no flags but ACK and PSH. 0: it is something else."""
+    if length <= HEADERS or frame[12] != 8 or frame[13] != 0 or frame[14] != 0x45 or frame[23] != 6:
+        return 0
+    if frame[20] & 0x3F or frame[21] or frame[46] != 0x50 or (frame[47] & ~<u8>PSH) != ACK:
+        return 0
+    if (<u32>frame[16] << 8 | frame[17]) + 14 != length:
+        return 0
+    return length - HEADERS
+
+
+cdef bint follows(const u8 *first, const u8 *frame, u32 offset) noexcept nogil:
+    """Whether a segment goes on `offset` bytes behind the first one's, all else being the same."""
+    cdef u32 sequence = <u32>first[38] << 24 | <u32>first[39] << 16 | <u32>first[40] << 8 | first[41]
+    sequence += offset
+    if memcmp(first, frame, 14) != 0 or memcmp(first + 26, frame + 26, 12) != 0 or memcmp(first + 42, frame + 42, 4) != 0:
+        return False
+    if memcmp(first + 48, frame + 48, 2) != 0:
+        return False
+    return (<u32>frame[38] << 24 | <u32>frame[39] << 16 | <u32>frame[40] << 8 | frame[41]) == sequence
+
+
 cdef class StackNet(HostNet):
     """`settings`: what vmrun.backends.net.user has worked out, addresses as packed bytes."""
 
@@ -221,6 +249,7 @@ cdef class StackNet(HostNet):
     cdef u64 filled             # bytes in buffers[0]
     cdef u8 *out                # from the stack: likewise
     cdef u64 out_filled, out_room
+    cdef u8 joined[65536]       # a large frame for the card
     cdef readonly u64 lost      # frames that the stack made and nobody could keep
     cdef pollfd *polls
     cdef u32 poll_count, poll_room
@@ -438,11 +467,47 @@ cdef class StackNet(HostNet):
         at = self.out
         end = at + self.out_filled
         while at < end:
-            self.deliver(at + 4, (<u32 *>at)[0], NULL)
-            at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
+            at = self.hand_on(at, end)
         self.out_filled = 0
         pthread_mutex_unlock(&self.mutex)
         self.lock.release()
+
+    cdef u8 *hand_on(self, u8 *at, u8 *end) noexcept nogil:
+        """Deliver a frame, as one with those behind it that continue its stream where the card takes that. The next one."""
+        cdef NetHeader header
+        cdef u32 takes = self.frontend.takes if self.frontend is not None else 0
+        cdef u32 length = (<u32 *>at)[0], size, part, filled, count = 1
+        cdef u8 *frame = at + 4
+        cdef u8 *next = at + ((length + 4 + 3) & ~<u32>3)
+        cdef u8 *other
+        memset(&header, 0, sizeof(header))
+        if takes & NET_CAN_CSUM:
+            header.flags = NET_DATA_VALID                       # the stack has made it
+        size = stream_part(frame, length) if takes & NET_CAN_TSO4 and next < end else 0
+        if not size or frame[47] & PSH:
+            self.deliver(frame, length, &header if takes & NET_CAN_CSUM else NULL)
+            return next
+        filled = HEADERS + size
+        memcpy(self.joined, frame, filled)
+        while next < end:
+            other = next + 4
+            part = stream_part(other, (<u32 *>next)[0])
+            if not part or part > size or filled + part > MOST_JOINED or not follows(self.joined, other, filled - HEADERS):
+                break
+            memcpy(self.joined + filled, other + HEADERS, part)
+            filled += part
+            count += 1
+            self.joined[47] |= other[47] & PSH
+            next += ((<u32 *>next)[0] + 4 + 3) & ~<u32>3
+            if part < size or other[47] & PSH:
+                break
+        if count > 1:
+            net_join(self.joined, filled)
+            header.flags, header.gso = NET_NEEDS_CSUM, NET_GSO_TCP4
+            header.header_length, header.segment_size = HEADERS, size
+            header.csum_start, header.csum_offset = 34, 16
+        self.deliver(self.joined, filled, &header)
+        return next
 
     cdef void main(self) noexcept nogil:
         cdef u32 timeout
