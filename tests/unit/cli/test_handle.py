@@ -13,6 +13,7 @@ import pytest
 
 import vmrun
 from vmrun.errors import MonitorError, VmrunError
+from vmrun.monitor import runtime
 
 
 def machine(tmp_path: pathlib.Path, code: str, **keys: Any) -> dict[str, Any]:
@@ -187,3 +188,30 @@ def test_kill_ends_a_machine_whose_guest_hears_nothing(tmp_path: pathlib.Path) -
     with vmrun.Machine.start(machine(tmp_path, LOGIN)) as lab:
         assert main(["kill", "handled"]) == 0
         assert lab.wait(10).reason == "quit"
+
+
+@pytest.mark.long
+def test_nothing_is_left_of_a_hundred_machines_and_ten_run_at_once(tmp_path: pathlib.Path) -> None:
+    def memory() -> int:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * 4096
+
+    gone = len(os.listdir("/proc/self/fd"))
+    for n in range(100):
+        with vmrun.Machine.start(machine(tmp_path, LOGIN)) as lab:
+            lab.expect("login: ")
+            assert [one.pid for one in runtime.running()] == [lab.pid]
+            assert lab.quit().reason == "quit"
+        if n == 9:
+            before = memory()
+    assert len(os.listdir("/proc/self/fd")) == gone
+    assert os.listdir(tmp_path / "run" / "vmrun") == []
+    assert memory() - before < 4 << 20
+    many = [vmrun.Machine.start(machine(tmp_path, LOGIN, name=f"lab{n}")) for n in range(10)]
+    try:
+        for lab in many:
+            lab.expect("login: ")
+        assert len(runtime.running()) == 10
+    finally:
+        for lab in many:
+            lab.close()

@@ -170,7 +170,10 @@ def test_events_wait_for_the_negotiation(pc: Driven) -> None:
 # commands that need one of two parameters
 TRAYS = ("eject", "blockdev-open-tray", "blockdev-close-tray", "blockdev-change-medium")
 # … or something that this machine has not, or a descriptor
-LACKING = ("migrate-pause", "query-balloon", "query-vm-generation-id", "x-exit-preconfig", "add-fd", "system_wakeup")
+LACKING = (
+    "migrate-pause", "query-balloon", "query-vm-generation-id", "x-exit-preconfig", "add-fd", "system_wakeup",
+    "x-open-page",
+)  # fmt: skip
 
 
 def test_every_command_without_parameters_answers(talk: Talk) -> None:
