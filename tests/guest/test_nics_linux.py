@@ -1,4 +1,4 @@
-"""Stock Linux's drivers on the network cards of old: an address by DHCP, 16 MiB each way, two cards, the cable pulled."""
+"""Stock Linux's drivers on network cards of old: an address by DHCP, 16 MiB each way, two cards, the cable pulled."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def station_address(text: str | None, where: str) -> bytes:
 
 
 def with_ids(image: bytes, vendor_id: int, device_id: int) -> bytes:
-    """An option ROM whose PCI data structure names this card: one of iPXE's ROMs drives many, a firmware runs it for the
-    one that it names. Its checksum stays 0.
+    """An option ROM whose PCI data structure names this card: one of iPXE's ROMs drives many, but a firmware runs it
+    for the one that it names. Its checksum stays 0.
 
     Ref: PCI Firmware Specification 3.0, 5.1.
     """

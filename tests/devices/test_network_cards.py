@@ -1,0 +1,202 @@
+"""Network cards of vmrun with a test at the other end of the cable: what hostile guests and peers send, what waits,
+what is saved.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+from typing import Any
+
+import pytest
+
+from tests.devices.differences import DIFFERENCES
+from tests.peers.nics import BAR, PORTS, STATION, Ours, frame, pci_enable
+
+# driver → (bar of ports, of memory), size of the registers in memory or of the ports
+CARDS: dict[str, tuple[int | None, int | None, int]] = {
+    "e1000": (1, 0, 0x20000),
+    "e1000-82544gc": (1, 0, 0x20000),
+    "rtl8139": (0, 1, 0x100),
+    "pcnet": (0, 1, 0x20),
+    "ne2k_pci": (0, None, 0x20),
+}
+LENGTHS = (0, 1, 6, 13, 14, 59, 60, 64, 1514, 1518, 1522, 4096, 8192, 16384, 16385, 65535, 65536, 70000)
+RDBAL, RDLEN, RDH, RDT, TDBAL, TDLEN, TDH, TDT = 0x2800, 0x2808, 0x2810, 0x2818, 0x3800, 0x3808, 0x3810, 0x3818
+RCTL, TCTL, CTRL, STATUS = 0x100, 0x400, 0, 8
+RING, DATA = 0x100000, 0x200000
+E1000_OFTEN = (0, 0x38, 0x100, 0x400, *range(0x2800, 0x281C, 4), *range(0x3800, 0x381C, 4), 0xC0, 0xD0, 0x20)
+RTL_OFTEN = (*range(0x10, 0x60, 2), 0xD9, 0xE0, 0xE4, 0xE8)
+
+
+def access(card: Ours, driver: str, chosen: random.Random) -> None:
+    """One write of a driver that makes no sense."""
+    bars = CARDS[driver]
+    at = chosen.randrange(bars[2]) & ~3
+    if driver.startswith("e1000") and chosen.random() < 0.8:
+        at = chosen.choice(E1000_OFTEN)
+    if driver == "rtl8139" and chosen.random() < 0.8:
+        at = chosen.choice(RTL_OFTEN)
+    size = 4 if driver.startswith("e1000") else chosen.choice([1, 2, 2, 4])
+    value = chosen.choice([0, 0xFFFFFFFF, RING, RING + chosen.randrange(4096), DATA, 0x0C, chosen.getrandbits(32)])
+    board = card.machine.machine.board
+    with board.lock:
+        if bars[1] is None or chosen.random() < 0.3 and not driver.startswith("e1000"):
+            board.io.write(PORTS + at % 0x100, size, value & (1 << 8 * size) - 1)
+            board.io.read(PORTS + chosen.randrange(0x20), size)
+        else:
+            board.memory.write(BAR + at, size, value & (1 << 8 * size) - 1)
+            board.memory.read(BAR + chosen.randrange(bars[2]) // 4 * 4, size)
+
+
+@pytest.mark.parametrize("driver", CARDS)
+def test_nothing_that_a_guest_or_a_peer_does_is_too_much(driver: str) -> None:
+    """Registers, rings in memory that changes, and frames of all lengths, for two seconds; the state stays a state."""
+    chosen = random.Random(driver)
+    with Ours(driver) as card:
+        pci_enable(card.q, *CARDS[driver][:2])
+        board, end = card.machine.machine.board, time.monotonic() + 2.0
+        while time.monotonic() < end:
+            with board.lock:
+                board.memory.write_bytes(RING, chosen.randbytes(4096))
+                for n in range(0, 4096, 16):  # descriptors with addresses that often are ones
+                    if chosen.random() < 0.7:
+                        where = chosen.choice([0, DATA, RING, 0xFEE00000, 64 << 20, 0xFFFFFFFFFFFFFFF0])
+                        board.memory.write_bytes(RING + n, where.to_bytes(8, "little"))
+                board.virtual.set_time(board.virtual.time() + chosen.choice([0, 10**6, 10**9]))
+                board.timers.run()
+            for _ in range(60):
+                access(card, driver, chosen)
+            for length in chosen.sample(LENGTHS, 4):
+                card.deliver(frame(length, chosen.choice([STATION, b"\xff" * 6]), length))
+            with board.lock:
+                card.card.load(card.card.save())
+            card.frames.clear()
+        assert card.q.pci_read(5, 0, 0) & 0xFFFF in (0x8086, 0x10EC, 0x1022)
+
+
+def e1000(card: Ours) -> None:
+    """Rings of 64 descriptors; what there is to receive goes to DATA and on, 2 KiB each."""
+    pci_enable(card.q, 1, 0)
+    for at, value in ((TDBAL, RING), (TDLEN, 1024), (TDH, 0), (TDT, 0), (RDBAL, RING + 4096), (RDLEN, 1024), (RDH, 0)):
+        card.q.writel(BAR + at, value)
+    for n in range(64):
+        card.q.write(RING + 4096 + 16 * n, struct.pack("<QQ", DATA + 2048 * n, 0))
+    card.q.writel(BAR + TCTL, 2)
+    card.q.writel(BAR + RCTL, 0x801A)
+    card.wait(1.0)
+
+
+def test_a_frame_waits_for_a_machine_that_is_stopped() -> None:
+    with Ours("e1000") as card:
+        e1000(card)
+        card.q.writel(BAR + RDT, 63)
+        with card.machine.machine.board.lock:
+            card.net.set_running(False)
+        card.deliver(frame(100, STATION))
+        assert card.q.readl(BAR + RDH) == 0
+        with card.machine.machine.board.lock:
+            card.net.set_running(True)
+        assert card.q.readl(BAR + RDH) == 1
+        assert card.q.read(DATA, 100) == frame(100, STATION)
+
+
+def test_frames_wait_until_there_are_buffers() -> None:
+    with Ours("e1000") as card:
+        e1000(card)
+        for n in range(5):
+            card.deliver(frame(200, STATION, n))
+        assert card.q.readl(BAR + RDH) == 0
+        card.q.writel(BAR + RDT, 3)
+        assert card.q.readl(BAR + RDH) == 3
+        card.q.writel(BAR + RDT, 10)
+        assert [card.q.read(DATA + 2048 * n, 200) for n in range(5)] == [frame(200, STATION, n) for n in range(5)]
+
+
+def test_a_frame_of_more_than_64_kib_is_cut_off() -> None:
+    with Ours("e1000") as card:
+        e1000(card)
+        for n in range(8):
+            command = 0x01 if n == 7 else 0
+            card.q.write(RING + 16 * n, struct.pack("<QII", DATA, command << 24 | 0x3000, 0))
+        card.q.writel(BAR + TDT, 8)
+        assert [len(sent) for sent in card.sent()] == [0x10000]
+        assert card.q.readl(BAR + TDH) == 8
+
+
+def test_half_a_frame_is_saved_and_goes_on() -> None:
+    with Ours("e1000") as card:
+        e1000(card)
+        card.q.write(DATA, frame(300))
+        for n, (at, size, command) in enumerate(((0, 100, 0), (100, 200, 0x01))):
+            card.q.write(RING + 16 * n, struct.pack("<QII", DATA + at, command << 24 | size, 0))
+        card.q.writel(BAR + TDT, 1)
+        with card.machine.machine.board.lock:
+            saved = card.card.save()
+            card.card.reset()
+            card.card.load(saved)
+        card.q.writel(BAR + TDT, 2)
+        assert card.sent() == [frame(300)]
+
+
+def test_one_access_does_not_send_without_end() -> None:
+    """Segments of a byte each, from 60 descriptors: the rest follows when time passes."""
+    with Ours("e1000") as card:
+        e1000(card)
+        context = struct.pack("<BBHBBHIBBH", 14, 24, 33, 34, 50, 0, 0x27 << 24 | 0xFFFF, 0, 54, 1)
+        card.q.write(RING, context)
+        for n in range(1, 60):
+            card.q.write(RING + 16 * n, struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
+        with card.machine.machine.board.lock:
+            card.machine.machine.board.memory.write(BAR + TDT, 4, 60)
+            first = len(card.frames)
+        assert 2946 <= first < 9000
+        for _ in range(60):
+            card.q.clock_step(1)
+        assert card.q.readl(BAR + TDH) == 60
+        assert len(card.sent()) > 59 * 2900
+
+
+def test_the_cable_takes_the_link_with_it() -> None:
+    with Ours("e1000") as card:
+        e1000(card)
+        card.link(False)
+        assert not card.q.readl(BAR + STATUS) & 2 and card.q.readl(BAR + 0xC8) & 4
+        card.link(True)
+        assert not card.q.readl(BAR + STATUS) & 2  # it negotiates
+        card.wait(0.5)
+        assert card.q.readl(BAR + STATUS) & 2
+
+
+def test_the_last_segment_alone_has_psh_and_fin() -> None:
+    with Ours("rtl8139") as card:
+        pci_enable(card.q, 0, 1)
+        ip = struct.pack(">BBHHHBBHII", 0x45, 0, 3040, 7, 0, 64, 6, 0, 1, 2)
+        tcp = struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 0x50, 0x19, 100, 0, 0)
+        card.q.write(DATA, bytes(12) + b"\x08\0" + ip + tcp + bytes(3000))
+        card.q.write(RING, struct.pack("<IIQ", 0xF8000000 | 1460 << 16 | 3054, 0, DATA))
+        for write in ("w 0xe0 3", "b 0x37 12", f"l 0x20 {RING}", "l 0x24 0", "b 0xd9 0x40"):
+            width, at, value = write.split()
+            card.q.ask(f"out{width} {PORTS + int(at, 0):#x} {value}")
+        sent: list[Any] = card.sent()
+        assert [len(one) for one in sent] == [1514, 1514, 134]
+        assert [one[47] for one in sent] == [0x10, 0x10, DIFFERENCES["rtl8139-flags"].vmrun]
+        assert [int.from_bytes(one[38:42], "big") for one in sent] == [1000, 2460, 3920]
+
+
+def test_a_full_ring_of_an_ne2000_keeps_its_interrupt() -> None:
+    with Ours("ne2k_pci") as card:
+        pci_enable(card.q, 0, None)
+        start = ((0, 0x21), (14, 0x49), (1, 0x46), (2, 0x60), (3, 0x46), (12, 4), (0, 0x61), (7, 0x47), (0, 0x22))
+        for at, value in start:
+            card.q.outb(PORTS + at, value)
+        for n in range(8):
+            card.deliver(frame(1514, seed=n))
+        assert card.net.held_count > 0
+        card.q.outb(PORTS + 7, 1)
+        assert card.q.inb(PORTS + 7) & 1 == DIFFERENCES["ne2000-full"].vmrun
+        card.q.outb(PORTS + 3, 0x5E)  # the driver has read nearly all
+        card.q.clock_step(1_000_000)
+        assert card.q.inb(PORTS + 7) & 1 == 1
+        card.q.outb(PORTS + 7, 1)
