@@ -1,7 +1,7 @@
 """A stock Linux moves bytes to and from the host through a network card on a user network: soft beside TCG.
 
 Milliseconds for each transfer as the host sees it, from the connection to its end; the guest's nc, its kernel and its
-processor are in it, as they are for users. `ping`: the guest's round trip to the host's address, in microseconds, by the
+processor are in it, as they are for users. `ping`: the guest's round trip to the host, in microseconds, by the
 guest's own clock.
 
     python benchmarks/net.py [--runs N] [--size MIB] [--card virtio-net-pci] [--json]
