@@ -136,8 +136,8 @@ class Work:
 
 
 def not_yet(what: str, place: Place, path: str, code: str, plan: str = "", instead: str = "") -> Problem:
-    """The problem of something that QEMU has and vmrun does not model yet. plan: a part of docs/planned.md; instead: what
-    serves as well.
+    """The problem of something that QEMU has and vmrun does not model yet. plan: a part of docs/planned.md; instead:
+    what serves as well.
     """
     remedy = f"docs/planned.md says what becomes of it, under '{plan.replace('-', ' ')}'" if plan else ""
     if instead:
