@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from accel.api import DeviceLock
+from accel.run import RunControl
+from accel.space import AddressSpace, Region
 
 from accel.soft.accelerator import SoftAccelerator
 from accel.soft.features import supported_cpuid
@@ -149,3 +155,44 @@ def test_mm_of_mxcsr_is_for_operands_of_computations(tmp_path: pathlib.Path) -> 
     on = "movl $0x21f80, 0x20000\nldmxcsr 0x20000\nstmxcsr 0x20004\nout 0x20004\n"
     computes = "movl $7, 0x20008\npxor %xmm1, %xmm1\npor 0x20008, %xmm1\nmovd %xmm1, %ebx\nout %ebx\n"
     assert run(on + computes + "try\nmovaps 0x20008, %xmm2\ndone\n", tmp_path) == [0x21F80, 7, GP, 0]
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Any]:
+    root, ports = Region.container("memory", 0), Region.container("io", 65536)
+    memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
+    made: Any = SoftAccelerator(memory, io, DeviceLock(), RunControl(), {})
+    made.create_vcpu(0, 0, supported_cpuid())
+    yield made
+    made.close()
+
+
+def area(used: int, **parts: bytes) -> bytes:
+    """An XSAVE area; parts by name and offset: `at576`."""
+    made = bytearray(4096)
+    struct.pack_into("<H", made, 0, 0x37F)
+    struct.pack_into("<II", made, 24, 0x1F80, 0xFFFF)
+    struct.pack_into("<Q", made, 512, used)
+    for name, data in parts.items():
+        made[int(name[2:]) : int(name[2:]) + len(data)] = data
+    return bytes(made)
+
+
+def test_a_saved_processor_keeps_its_ymm_registers(accelerator: Any) -> None:
+    vectors = {"at160": bytes(range(256)), "at576": bytes(reversed(range(256)))}
+    accelerator.load_vcpu(0, {"xsave": area(7, **vectors), "xcrs": {0: 7}})
+    state = accelerator.save_vcpu(0)
+    assert (state["xsave"][160:416], state["xsave"][576:832]) == (vectors["at160"], vectors["at576"])
+    assert state["xcrs"] == {0: 7}
+
+
+def test_states_that_are_not_in_use_are_in_their_initial_form(accelerator: Any) -> None:
+    accelerator.load_vcpu(0, {"xsave": area(1, at160=b"\1" * 256, at576=b"\2" * 256)})
+    state = accelerator.save_vcpu(0)
+    assert not any(state["xsave"][160:416]) and not any(state["xsave"][576:832])
+
+
+@pytest.mark.parametrize("wrong", ({"xcrs": {0: 2}}, {"xcrs": {0: 0xE7}}, {"xsave": area(0xE0, at1088=b"\1")}))
+def test_states_that_there_are_not_are_refused(wrong: dict[str, Any], accelerator: Any) -> None:
+    with pytest.raises(ValueError, match=r"XCR0|extended"):
+        accelerator.load_vcpu(0, wrong)
