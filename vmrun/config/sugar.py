@@ -29,6 +29,8 @@ _DISK_DRIVE = frozenset((
     "discard", "detect-zeroes", "locking", "copy-on-read", "bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr",
     "bps-max", "bps-rd-max", "bps-wr-max", "iops-max", "iops-rd-max", "iops-wr-max", "iops-size"))  # fmt: skip
 
+# bus that a disk's short form may name → its driver; the machine type says which disk IDE has
+_DISK_BUSES = {"ide": "", "scsi": "scsi-hd", "virtio": "virtio-blk-pci"}
 _DISK_SET = frozenset(("id", "driver", "in-kernel", "bus", "addr", "provides", "unit", "drive"))
 
 
@@ -82,10 +84,23 @@ def _disks(work: Work, devices: list[DeviceSpec]) -> None:
     node = work.spec.get("disks")
     if node is None:
         return
-    driver = str(work.machine_type.default("disk") or "ide-hd")
-    for index, disk in enumerate(node.value):
-        path = f"disks[{index}]"
-        if index >= 4:
+    counts = dict.fromkeys(_DISK_BUSES, 0)
+    for number, disk in enumerate(node.value):
+        path = f"disks[{number}]"
+        where = _disk_bus(disk)
+        if where not in counts:
+            work.wrong(
+                "VR0406",
+                f"a disk is on no bus '{where}'",
+                disk.value["bus"].place,
+                f"{path}.bus",
+                nearest=work.near(where, list(counts)),
+                remedy=f"one of: {', '.join(counts)}; or write the disk out under drives and devices",
+            )
+            continue
+        index = counts[where]
+        counts[where] += 1
+        if where == "ide" and index >= 4:
             work.wrong(
                 "VR0506",
                 "four disks fit on the two IDE channels",
@@ -95,8 +110,10 @@ def _disks(work: Work, devices: list[DeviceSpec]) -> None:
             )
             break
         fields: dict[str, Node] = disk.value if type(disk.value) is dict else {"file": disk}
+        fields = {key: value for key, value in fields.items() if key != "bus"}
         bus, unit = divmod(index, 2)
-        name = f"ide0-{bus}-{unit}"
+        driver = _DISK_BUSES[where] or str(work.machine_type.default("disk") or "ide-hd")
+        name = {"ide": f"ide0-{bus}-{unit}", "scsi": f"scsi0-0-{index}", "virtio": f"virtio-disk{index}"}[where]
         drive = {key: value for key, value in fields.items() if key in _DISK_DRIVE}
         rest = {key: value for key, value in fields.items() if key not in _DISK_DRIVE}
         for key in _DISK_SET.intersection(rest):
@@ -108,8 +125,17 @@ def _disks(work: Work, devices: list[DeviceSpec]) -> None:
                 remedy="remove it, or write the disk out under drives and devices",
             )
         _add_backend(work, "drives", f"drive-{name}", disk.at(drive), path)
-        rest |= {"bus": disk.at(f"ide.{bus}"), "unit": disk.at(unit), "drive": disk.at(f"drive-{name}")}
+        if where == "ide":
+            rest |= {"bus": disk.at(f"ide.{bus}"), "unit": disk.at(unit)}
+        elif where == "scsi":
+            rest.setdefault("scsi-id", disk.at(index))
+        rest["drive"] = disk.at(f"drive-{name}")
         devices.append(_device(disk, name, driver, rest, path))
+
+
+def _disk_bus(disk: Node) -> str:
+    given = disk.value.get("bus") if type(disk.value) is dict else None
+    return str(given.value) if given is not None else "ide"
 
 
 def _cdrom(work: Work, devices: list[DeviceSpec]) -> None:
@@ -122,7 +148,7 @@ def _cdrom(work: Work, devices: list[DeviceSpec]) -> None:
     if node.value not in (True, "", "empty"):
         fields["file"] = node
     disks = work.spec.get("disks")
-    if disks is not None and len(disks.value) > 2:
+    if disks is not None and sum(_disk_bus(disk) == "ide" for disk in disks.value) > 2:
         work.wrong(
             "VR0506",
             "the third disk and the CD-ROM drive both want the master of the second IDE channel",

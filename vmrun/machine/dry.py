@@ -21,8 +21,9 @@ FLASH = 1 << 20  # bytes of a flash whose image is not read
 class BlankDrive(BlockBackend):
     """Stands for an image that nobody opened: as large as it says, all zeros."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, cdrom: bool = False) -> None:
         self.set_size(size)
+        self.cdrom, self.write_cache = cdrom, True
 
     def read_bytes(self, offset: int, count: int) -> bytes:
         return bytes(count)
@@ -40,7 +41,9 @@ def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Mac
 
         config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
-    drives: dict[str, Any] = {name: BlankDrive(_blank(spec, blank)) for name, spec in config["drives"].items()}
+    drives: dict[str, Any] = {
+        name: BlankDrive(_blank(spec, blank), spec.get("media") == "cdrom") for name, spec in config["drives"].items()
+    }
     for name in flash_drives(config):  # what is in it is the firmware
         drives[name] = peek(name, config["drives"][name]) if files else BlankDrive(FLASH)
     return build(plain, accel=["qtest"], drives=drives, bios=bios)
