@@ -16,10 +16,15 @@ pytestmark = [pytest.mark.guest, pytest.mark.slow]
 HOTPLUG = VIRTIO
 KINDS = [
     pytest.param("pc-i440fx-2.0", {}, id="legacy"),
-    pytest.param("pc-i440fx-7.2", {}, id="transitional"),
+    pytest.param("pc-i440fx-7.2", {}, id="transitional", marks=pytest.mark.long),
     pytest.param("pc-i440fx-7.2", {"disable-legacy": "on"}, id="modern"),
     pytest.param("pc-i440fx-7.2", {"disable-legacy": "on", "packed": True}, id="packed"),
-    pytest.param("pc-i440fx-7.2", {"mrg_rxbuf": False, "guest_tso4": False, "csum": False, "vectors": 0}, id="plain"),
+    pytest.param(
+        "pc-i440fx-7.2",
+        {"mrg_rxbuf": False, "guest_tso4": False, "csum": False, "vectors": 0},
+        id="plain",
+        marks=pytest.mark.long,
+    ),
 ]
 
 
