@@ -138,11 +138,10 @@ class Vex(Generator):
                 break
             row, code = made
             case.code += code
-            case.touched |= set(range(16))
             case.names.append(row.name)
             case.undefined |= lost(row)
-            if row.words & {"mxcsr"}:
-                break
+            if row.words & {"mxcsr", "G", "wB", "oE"} or "strings" in row.words:
+                break                       # addresses of another one would not be what they were
         return case if case.names else None
 
 
