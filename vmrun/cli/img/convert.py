@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from time import monotonic, sleep
 
 from vmrun.cli.img.change import make
 from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
@@ -31,6 +32,7 @@ def convert(argv: list[str]) -> int:
     workers = _workers(given["m"])
     if "bitmaps" in given:
         raise ImgError("Format driver does not support bitmaps")
+    rate = _rate(given["r"])
     if len(given.args) < 2:
         raise ImgError("Must specify image file name")
     *sources, name = given.args
@@ -83,7 +85,7 @@ def convert(argv: list[str]) -> int:
         blank = "n" not in given and not backing and options.get("preallocation", "off") != "full" or (
             "target-is-zero" in given)
         Copy(target, total, bool(backing), blank, sparse, "c" in given, "p" in given and "q" not in given, workers,
-             "salvage" in given).run(nodes)  # fmt: skip
+             "salvage" in given, rate).run(nodes)  # fmt: skip
         target.sync()
     finally:
         for node in nodes:
@@ -113,6 +115,19 @@ def _workers(text: str | None) -> int:
     return int(text)
 
 
+def _rate(text: str | None) -> int:
+    """Bytes per second; 0: as fast as it goes."""
+    if text is None:
+        return 0
+    found = size(text)
+    if not found:
+        raise ImgError(
+            "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n"
+            f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
+        )
+    return found
+
+
 def _select(nodes: list[Any], wanted: str) -> None:
     """The source as one of its snapshots has it."""
     from vmrun.backends.block.qcow2_check import view_snapshot
@@ -137,8 +152,10 @@ class Copy:
 
     def __init__(
         self, target: Any, total: int, backed: bool, blank: bool, sparse: int, compress: bool, shown: bool,
-        workers: int, salvage: bool,
+        workers: int, salvage: bool, rate: int = 0,
     ) -> None:  # fmt: skip
+        self.rate, self.ready = rate, monotonic()
+        self.step = min(16 << 20, max(rate // 8, 65536)) if rate else 16 << 20
         self.target, self.backed, self.blank, self.sparse, self.compress = target, backed, blank, sparse, compress
         self.progress = Progress(shown, total)
         self.workers, self.salvage = workers, salvage
@@ -155,6 +172,12 @@ class Copy:
             start += source.size
         self.progress.end()
 
+    def pace(self, count: int) -> None:
+        """Wait until so many more bytes are within the rate."""
+        if self.rate:
+            self.ready = max(self.ready, monotonic()) + count / self.rate
+            sleep(max(0.0, self.ready - monotonic()))
+
     def plain(self, source: Any, start: int) -> None:
         from vmrun.backends.block.chain import backing_of, pieces
         from vmrun.backends.block.copy import copy_range
@@ -170,7 +193,8 @@ class Copy:
             else:
                 done = 0
                 while done < piece.length:
-                    step = min(piece.length - done, 16 << 20)
+                    step = min(piece.length - done, self.step)
+                    self.pace(step)
                     self._copy(copy_range, source, piece.start + done, at + done, step)
                     done += step
                     self.progress.add(step)
@@ -209,9 +233,10 @@ class Copy:
                 while not failures:
                     with lock:
                         at = next(todo, None)
-                    if at is None:
-                        return
-                    count = min(cluster, source.size - at)
+                        if at is None:
+                            return
+                        count = min(cluster, source.size - at)
+                        self.pace(count)
                     view = memoryview(memory)[:count]
                     source.read_into(at, view)
                     if self.sparse and view == zeros[:count]:
