@@ -34,6 +34,8 @@ def flat(data: dict[str, Any]) -> dict[str, Any]:
             result[key] = {
                 name: child for name, child in value.items() if name != "model-data"
             }  # found by the name
+        elif key == "memory-backing" and value and "memdevs" in value:
+            continue  # objects of a command line, which no machine file has
         elif value is not None and value != {} and value != [] and value != "":
             result[key] = (
                 {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value

@@ -315,3 +315,8 @@ def test_tables_are_walked_as_the_manual_says(
     assert walk(Physical(words), registers, linear) == physical
 
 
+
+
+def test_a_device_is_plugged_into_a_machine_whose_memory_is_an_object(pc: Driven, talk: Talk) -> None:
+    pc.machine.config = pc.machine.board.config = {**pc.machine.config, "memory-backing": {"memdevs": ["pc.ram"]}}
+    talk.result("device_add", driver="virtio-rng-pci", id="rng")
