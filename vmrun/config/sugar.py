@@ -249,6 +249,10 @@ def _nics(work: Work, devices: list[DeviceSpec]) -> None:
         there = kind.value in work.spec.netdevs or ("netdev", str(kind.value)) in work.idle_backends
         if "netdev" not in given and there:
             given["netdev"] = kind
+        named = str(given["netdev"].value) if "netdev" in given else ""
+        if "capture" in given and named in work.spec.netdevs:
+            netdev = work.spec.netdevs[named]
+            work.spec.netdevs[named] = netdev.at({**netdev.value, "capture": given.pop("capture")})
         if "netdev" not in given and kind.value != "none":
             word, colon, rest = str(kind.value).partition(":")
             if colon and word == "segment":

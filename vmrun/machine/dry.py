@@ -30,7 +30,7 @@ class BlankDrive(BlockBackend):
 
 
 def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Machine:
-    """The machine on no accelerator; chardevs lead nowhere, images are not opened, memory is not filled.
+    """The machine on no accelerator; chardevs and netdevs lead nowhere, images are not opened, memory is not filled.
 
     blank: bytes of every disk; 0 for the sizes of the images. files: read firmware, option ROMs and kernel; without
     them the machine has a firmware of zeros.
@@ -41,6 +41,10 @@ def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Mac
 
         config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
     plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
+    plain["netdevs"] = {
+        name: {"type": "blank", "queues": spec.get("queues"), "fds": spec.get("fds")}
+        for name, spec in config["netdevs"].items()
+    }
     drives: dict[str, Any] = {
         name: BlankDrive(_blank(spec, blank), spec.get("media") == "cdrom") for name, spec in config["drives"].items()
     }

@@ -182,3 +182,17 @@ def test_a_filter_can_keep_a_frame_and_let_it_go_later(net: PyNet) -> None:
     assert card.frames == [] and keeper.kept == [(False, FRAME)]
     net.inject(False, FRAME, keeper)
     assert card.frames == [FRAME]
+
+
+def test_views_and_checks_open_no_network(tmp_path: Any) -> None:
+    from vmrun.config.resolve import resolve_file
+    from vmrun.machine.examine import examine
+
+    path = tmp_path / "m.json"
+    path.write_text(
+        '{"schema": "vmrun/machine/1", "machine": "pc-i440fx-7.2", "netdevs": {"a": {"type": "stream", "addr": "unix:/no",'
+        ' "capture": "x.pcap"}, "b": {"type": "tap", "fds": "77:78"}}, "devices": [{"driver": "virtio-net-pci",'
+        ' "netdev": "a", "romfile": ""}, {"driver": "virtio-net-pci", "netdev": "b", "mq": true, "romfile": ""}]}'
+    )
+    assert examine(resolve_file(str(path))) == []
+    assert not (tmp_path / "x.pcap").exists()
