@@ -251,8 +251,8 @@ def _nics(work: Work, devices: list[DeviceSpec]) -> None:
             given["netdev"] = kind
         named = str(given["netdev"].value) if "netdev" in given else ""
         if "capture" in given and named in work.spec.netdevs:
-            netdev = work.spec.netdevs[named]
-            work.spec.netdevs[named] = netdev.at({**netdev.value, "capture": given.pop("capture")})
+            there_is = work.spec.netdevs[named]
+            work.spec.netdevs[named] = there_is.at({**there_is.value, "capture": given.pop("capture")})
         if "netdev" not in given and kind.value != "none":
             word, colon, rest = str(kind.value).partition(":")
             if colon and word == "segment":

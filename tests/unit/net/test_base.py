@@ -190,8 +190,8 @@ def test_views_and_checks_open_no_network(tmp_path: Any) -> None:
 
     path = tmp_path / "m.json"
     path.write_text(
-        '{"schema": "vmrun/machine/1", "machine": "pc-i440fx-7.2", "netdevs": {"a": {"type": "stream", "addr": "unix:/no",'
-        ' "capture": "x.pcap"}, "b": {"type": "tap", "fds": "77:78"}}, "devices": [{"driver": "virtio-net-pci",'
+        '{"schema": "vmrun/machine/1", "machine": "pc-i440fx-7.2", "netdevs": {"a": {"type": "stream",'
+        ' "addr": "unix:/no", "capture": "x.pcap"}, "b": {"type": "tap", "fds": "77:78"}}, "devices": [{"driver": "virtio-net-pci",'
         ' "netdev": "a", "romfile": ""}, {"driver": "virtio-net-pci", "netdev": "b", "mq": true, "romfile": ""}]}'
     )
     assert examine(resolve_file(str(path))) == []

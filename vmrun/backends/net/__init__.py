@@ -49,7 +49,8 @@ def open_netdev(name: str, spec: dict[str, Any], host: Host) -> Any:
     """The back end that `spec` (one entry of a machine's netdevs) describes. BackendError says what is in the way."""
     kind = str(spec.get("type"))
     if kind not in TYPES:
-        raise BackendError(f"netdev '{name}': there is no netdev type '{kind}'", remedy=f"one of: {', '.join(list(TYPES)[:-1])}")
+        known = ", ".join(list(TYPES)[:-1])
+        raise BackendError(f"netdev '{name}': there is no netdev type '{kind}'", remedy=f"one of: {known}")
     module = __import__(f"vmrun.backends.net.{TYPES[kind]}", fromlist=["open"])
     backend: Any = module.open(name, spec, host)
     backend.name, backend.kind = name, kind
