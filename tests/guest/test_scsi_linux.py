@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.guest.linux import LinuxGuest, initramfs, kernel
+from tests.guest.test_snapshot import go_on
 from tests.guest.test_virtio_linux import image, whole
+from vmrun.machine import snapshot
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 PATIENCE = 600.0
@@ -202,3 +204,46 @@ def test_a_disc_is_changed_while_it_runs(driver: str, tmp_path: pathlib.Path) ->
     )
     assert "DISC first disc!" in text and "DISC second disc!" in text, text[-2000:]
     assert [way for way in moved if way is not None] == [True, False] and wrong == []
+
+
+BUSY = """
+await /dev/sda
+busybox mkdir -p /mnt
+busybox mount -t ext4 /dev/sda /mnt && echo MOUNTED
+n=0
+while [ $n -lt 12 ]; do
+  busybox dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null
+  busybox cp /tmp/data /mnt/data$n && busybox sync
+  echo 3 > /proc/sys/vm/drop_caches
+  busybox cmp /tmp/data /mnt/data$n && echo SAME $n
+  n=$((n + 1))
+done
+busybox umount /mnt && echo UNMOUNTED
+"""
+
+
+@pytest.mark.parametrize("driver", ["virtio-scsi-pci", "lsi53c895a", "megasas", "am53c974"])
+def test_a_machine_is_saved_while_its_disk_works(driver: str, tmp_path: pathlib.Path) -> None:
+    path = image(tmp_path)
+    load, files = extra(driver)
+    initrd = initramfs(tmp_path, load + BUSY, files)
+    disk = {"id": "disk", "driver": "scsi-hd", "drive": "d0"}
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    chosen = kernel(driver.startswith("virtio"))
+    with LinuxGuest(
+        tmp_path, "soft", "quiet", machine="pc-i440fx-2.0", kernel=chosen, initrd=initrd,
+        devices=[adapter(driver), disk], drives=drives,
+    ) as guest:  # fmt: skip
+        guest.run_until(lambda: "SAME 1" in guest.console(), PATIENCE)
+        guest.machine.pause()
+        text = guest.console()
+        saved = str(tmp_path / "0.vm")
+        snapshot.save(guest.machine, saved, "running")
+    for n, seconds in enumerate((0.4, 0.7, 0.0), 1):
+        reason, more = go_on(saved, "soft", "serial", str(tmp_path / f"{n}.vm"), seconds)
+        text += more
+        saved = str(tmp_path / f"{n}.vm")
+        if reason is not None:
+            break
+    assert [f"SAME {n}" in text for n in range(12)] == [True] * 12 and "UNMOUNTED" in text, text[-3000:]
+    assert whole(path)
