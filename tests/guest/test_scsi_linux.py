@@ -95,11 +95,11 @@ def adapter(driver: str, **props: Any) -> dict[str, Any]:
 
 KINDS = [
     pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {}, id="virtio"),
-    pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on", "packed": True}, id="virtio-packed"),
-    pytest.param("rhel6.6.0", "virtio-scsi-pci", {}, id="virtio-rhel6"),
+    pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on", "packed": True}, id="virtio-packed", marks=pytest.mark.long),
+    pytest.param("rhel6.6.0", "virtio-scsi-pci", {}, id="virtio-rhel6", marks=pytest.mark.long),
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
-    pytest.param("pc-i440fx-7.2", "megasas-gen2", {}, id="megasas-gen2"),
+    pytest.param("pc-i440fx-7.2", "megasas-gen2", {}, id="megasas-gen2", marks=pytest.mark.long),
     pytest.param("pc-i440fx-2.0", "am53c974", {}, id="am53c974"),
 ]
 
@@ -148,7 +148,12 @@ BY_ITSELF = {"scan": ":", "forget": ":"}
 
 @pytest.mark.parametrize(
     ("driver", "how"),
-    [("virtio-scsi-pci", BY_ITSELF), ("megasas", BY_ITSELF), ("lsi53c895a", BY_HAND), ("am53c974", BY_HAND)],
+    [
+        ("virtio-scsi-pci", BY_ITSELF),
+        pytest.param("megasas", BY_ITSELF, marks=pytest.mark.long),
+        pytest.param("lsi53c895a", BY_HAND, marks=pytest.mark.long),
+        pytest.param("am53c974", BY_HAND, marks=pytest.mark.long),
+    ],
 )
 def test_a_disk_comes_and_goes(driver: str, how: dict[str, str], tmp_path: pathlib.Path) -> None:
     path = image(tmp_path)
@@ -206,6 +211,7 @@ def test_a_disc_is_changed_while_it_runs(driver: str, tmp_path: pathlib.Path) ->
     assert [way for way in moved if way is not None] == [True, False] and wrong == []
 
 
+SAVED = ("virtio-scsi-pci", "megasas", "am53c974")
 BUSY = """
 await /dev/sda
 busybox mkdir -p /mnt
@@ -222,7 +228,7 @@ busybox umount /mnt && echo UNMOUNTED
 """
 
 
-@pytest.mark.parametrize("driver", ["virtio-scsi-pci", "lsi53c895a", "megasas", "am53c974"])
+@pytest.mark.parametrize("driver", ["lsi53c895a", *(pytest.param(name, marks=pytest.mark.long) for name in SAVED)])
 def test_a_machine_is_saved_while_its_disk_works(driver: str, tmp_path: pathlib.Path) -> None:
     path = image(tmp_path)
     load, files = extra(driver)
