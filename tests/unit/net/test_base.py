@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -189,10 +190,9 @@ def test_views_and_checks_open_no_network(tmp_path: Any) -> None:
     from vmrun.machine.examine import examine
 
     path = tmp_path / "m.json"
-    path.write_text(
-        '{"schema": "vmrun/machine/1", "machine": "pc-i440fx-7.2", "netdevs": {"a": {"type": "stream",'
-        ' "addr": "unix:/no", "capture": "x.pcap"}, "b": {"type": "tap", "fds": "77:78"}}, "devices": [{"driver": "virtio-net-pci",'
-        ' "netdev": "a", "romfile": ""}, {"driver": "virtio-net-pci", "netdev": "b", "mq": true, "romfile": ""}]}'
-    )
+    cards = [{"driver": "virtio-net-pci", "netdev": id, "mq": True, "romfile": ""} for id in "ab"]
+    netdevs = {"a": {"type": "stream", "addr": "unix:/no", "capture": "x.pcap"}, "b": {"type": "tap", "fds": "77:78"}}
+    document = {"schema": "vmrun/machine/1", "machine": "pc-i440fx-7.2", "netdevs": netdevs, "devices": cards}
+    path.write_text(json.dumps(document))
     assert examine(resolve_file(str(path))) == []
     assert not (tmp_path / "x.pcap").exists()
