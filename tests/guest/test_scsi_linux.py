@@ -93,9 +93,10 @@ def adapter(driver: str, **props: Any) -> dict[str, Any]:
     return {"id": "s", "driver": driver, **props}
 
 
+PACKED = {"disable-legacy": "on", "packed": True}
 KINDS = [
     pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {}, id="virtio"),
-    pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", {"disable-legacy": "on", "packed": True}, id="virtio-packed", marks=pytest.mark.long),
+    pytest.param("pc-i440fx-7.2", "virtio-scsi-pci", PACKED, id="virtio-packed", marks=pytest.mark.long),
     pytest.param("rhel6.6.0", "virtio-scsi-pci", {}, id="virtio-rhel6", marks=pytest.mark.long),
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
