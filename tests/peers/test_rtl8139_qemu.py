@@ -105,7 +105,7 @@ def test_c_mode_sends_what_qemu_sends(seed: int, tmp_path: pathlib.Path) -> None
     both(tmp_path, steps, "rtl8139", BARS)
 
 
-@pytest.mark.parametrize(("seed", "rcr"), [(1, 0x8F), (2, 0x0E), (3, 0x0A | 3 << 11), (4, 0x8E | 1 << 11), (5, 0x00)])
+@pytest.mark.parametrize(("seed", "rcr"), [(2, 0x0E), (3, 0x0A | 3 << 11), (4, 0x8E | 1 << 11), (5, 0x00)])
 def test_c_mode_puts_frames_where_qemu_puts_them(seed: int, rcr: int, tmp_path: pathlib.Path) -> None:
     def steps(side: Any) -> list[Any]:
         chosen = random.Random(seed)
