@@ -120,6 +120,16 @@ def _irqs(work: Work, devices: list[Dev], wires: list[Wire]) -> None:
                 if dev is owner or _both_untouched(dev, owner) or _shares(dev, owner, irq):
                     continue
                 (first, first_prop), (last, last_prop) = _later_dev((owner, owner_prop), (dev, prop))
+                if first.board and not last.board and last_prop not in last.spec.props:
+                    # ne2k_isa's 9 is the power management's: QEMU's users have it so
+                    work.warn(
+                        "VR0513",
+                        f"{last.label} has IRQ {irq} by default, which is {first.label}'s",
+                        last.spec.place,
+                        last.spec.path,
+                        remedy=f"give it one of its own (`irq:`); {_free_irqs(owners)}",
+                    )
+                    break
                 work.wrong(
                     "VR0513",
                     f"{last.label} and {first.label} both have IRQ {irq}, which cannot be shared on ISA",

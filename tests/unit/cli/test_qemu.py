@@ -303,3 +303,11 @@ def test_a_fifth_serial_port_is_nobodys() -> None:
 def test_a_fourth_parallel_port_is_refused_as_qemu_does() -> None:
     with pytest.raises(LineError, match="too many parallel ports"):
         wanted("-nodefaults " + "-parallel null " * 4)
+
+
+def test_a_default_interrupt_that_the_board_has_too_is_taken_with_a_word() -> None:
+    """ne2k_isa's 9 is the power management's; QEMU takes it."""
+    found = wanted("-nodefaults -device ne2k_isa")
+    _, warnings = found.resolved()
+    assert any("IRQ 9 by default" in warning for warning in warnings)
+    assert "both have IRQ 9" in refused("-nodefaults -device ne2k_isa,irq=9")
