@@ -20,7 +20,7 @@ CATEGORIES = {
     "bridge": "Controller/Bridge/Hub",
     "usb": "USB",
     "storage": "Storage",
-    "net": "Network",
+    "network": "Network",
     "input": "Input",
     "char": "Input",
     "display": "Display",
@@ -32,7 +32,10 @@ CATEGORIES = {
 BY_FILE = {
     **{"virtio_9p": "Storage", "virtio_blk": "Storage", "virtio_scsi": "Storage", "virtio_net": "Network"},
     **{"virtio_input": "Input", "virtio_serial": "Input", "virtio_gpu": "Display", "virtio_sound": "Sound"},
+    **{"i6300esb": "Watchdog", "ib700": "Watchdog"},
 }
+ALIASES = {"e1000-82540em": "e1000", "lsi": "lsi53c895a"}  # beside those that end in -pci
+BUSES = {"floppy": "floppy-bus"}  # kinds by QEMU's names of their classes
 
 
 def version() -> str:
@@ -129,7 +132,7 @@ def devices() -> str:
     groups: dict[str, list[str]] = {name: [] for name in CATEGORIES.values()}
     for name in creatable():
         row = drivers()[name]
-        if row["module"] == drivers().get(f"{name}-pci", {}).get("module"):
+        if name in ALIASES or row["module"] == drivers().get(f"{name}-pci", {}).get("module"):
             continue  # an alias, told with the driver
         folder, file = row["module"].split(".")[2:4]
         category = "Misc" if name == "isa-debugcon" else BY_FILE.get(file) or CATEGORIES.get(folder, "Misc")
@@ -138,7 +141,8 @@ def devices() -> str:
 
 
 def _line(name: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
-    bus = f", bus {row['bus']}" if row["bus"] else ""
+    bus = f", bus {BUSES.get(row['bus'], row['bus'])}" if row["bus"] else ""
+    bus += "".join(f', alias "{alias}"' for alias, of in ALIASES.items() if of == name)
     alias = name.removesuffix("-pci")
     if alias != name and rows.get(alias, {}).get("module") == row["module"]:
         bus += f', alias "{alias}"'

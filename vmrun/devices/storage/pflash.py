@@ -27,6 +27,7 @@ class Pflash(Device):
     """`below` puts it under another one; without, it ends at 4 GiB and is the machine's firmware."""
 
     hotpluggable = False
+    user_creatable = False  # `pflash:` makes them
 
     drive = Prop("drive", None, "the drive whose image are its contents", visible=False)
     below = Prop("link", None, "the flash that it lies under; none: it ends at 4 GiB")

@@ -162,11 +162,19 @@ _LIMITS = [f"{unit}{kind}" for unit in ("bps", "iops") for kind in ("", "_rd", "
     {
         **{"device?": "str", "id?": "str", **dict.fromkeys(_LIMITS, "int")},
         **dict.fromkeys((f"{name}_max?" for name in _LIMITS), "int"),
-        **{"iops_size?": "int"},
+        **dict.fromkeys((f"{name}_max_length?" for name in _LIMITS), "int"),
+        **{"iops_size?": "int", "group?": "str"},
     },
 )
-def block_set_io_throttle(monitor: Any, device: str = "", id: str = "", **limits: int) -> None:
-    """How many bytes and requests a drive moves per second at most; 0 is no limit."""
+def block_set_io_throttle(monitor: Any, device: str = "", id: str = "", group: str = "", **limits: int) -> None:
+    """How many bytes and requests a drive moves per second at most; 0 is no limit. A group of drives, and bursts longer
+    than a second, are refused.
+    """
+    if group and group != (id or device):
+        raise QmpError("throttle groups of several drives are not there yet")
+    for name in [name for name in limits if name.endswith("_max_length")]:
+        if limits.pop(name) != 1:
+            raise QmpError(f"Parameter '{name}': bursts last one second here")
     wanted = {name.replace("_", "-"): value for name, value in limits.items() if value is not None}
     _told(blocks.limit, monitor.machine, device, id, wanted)
 

@@ -53,7 +53,13 @@ def query_rx_filter(monitor: Any, name: str | None = None) -> list[dict[str, Any
         raise QmpError(error.problems[0].message) from None
 
 
-@command("netdev_add", {"type": "str", "id": "str"}, gen=False)
+enums["NetClientType"] = (
+    "none", "nic", "user", "tap", "l2tpv3", "socket", "stream", "dgram", "vde", "bridge", "hubport", "netmap",
+    "vhost-user", "vhost-vdpa", "segment", "passt",
+)  # fmt: skip
+
+
+@command("netdev_add", {"type": "NetClientType", "id": "str"}, gen=False)
 def netdev_add(monitor: Any, type: str, id: str, **options: Any) -> None:
     """A new back end. Its options are further arguments."""
     import json
