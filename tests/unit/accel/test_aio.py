@@ -323,7 +323,8 @@ def test_pause_waits_for_a_call_that_is_under_way(io: IoThread, pipe: Pipe) -> N
 def test_completions_go_on_while_handlers_are_held(io: IoThread) -> None:
     got: list[int] = []
     io.pause()
-    io.submit(PyCompletion(lambda: got.append(1)))
+    completion = PyCompletion(lambda: got.append(1))  # the thread borrows it: who submits keeps it
+    io.submit(completion)
     until(lambda: got)
 
 
