@@ -70,7 +70,7 @@ d-i grub-installer/only_debian boolean true
 d-i grub-installer/with_other_os boolean false
 d-i grub-installer/bootdev string /dev/sda
 d-i debian-installer/add-kernel-opts string console=ttyS0
-d-i preseed/late_command string mkdir -m 700 -p /target/root/.ssh; echo '{key}' > /target/root/.ssh/authorized_keys
+d-i preseed/late_command string cd /target; mkdir -m 700 -p root/.ssh; echo '{key}' > root/.ssh/authorized_keys
 d-i finish-install/reboot_in_progress note
 """
 SAID = re.compile(r"[A-Z][\w ,/'\"().-]+\.\.\.\s*$|\[ +0\.0+\] Linux version")

@@ -145,3 +145,12 @@ def test_an_object_that_cannot_be_says_where(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BuildError, match="can't create backend with size 0") as found:
         Driven(tmp_path, machine="pc-i440fx-7.2", memory="8MiB", objects=objects)
     assert found.value.problems[0].code == "VR0635" and found.value.problems[0].path == "objects.a"
+
+
+def test_an_alignment_beyond_pages_is_refused_not_ignored(tmp_path: pathlib.Path) -> None:
+    from vmrun.backends.objects.memory import FileMemory
+
+    made = FileMemory("mem")
+    made.set_props({"mem-path": str(tmp_path / "ram"), "align": 2 << 20, "size": 4 << 20})
+    with pytest.raises(BuildError, match="aligns memory to pages"):
+        made.prepare()

@@ -202,6 +202,8 @@ class FileMemory(Memory):
             raise BuildError("vmrun's memory can be written: leave out 'readonly'")
         if self.pmem:
             raise BuildError("vmrun was built without libpmem: leave out 'pmem'")
+        if self.align > os.sysconf("SC_PAGE_SIZE"):
+            raise BuildError(f"vmrun aligns memory to pages: 'align' of {self.align:#x} cannot be had")
 
     def descriptor(self) -> int:
         path = str(self.mem_path)
