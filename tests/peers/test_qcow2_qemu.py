@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vmrun.backends.block import qcow2_check
+from vmrun.backends.block import qcow2_snapshots
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.images import Access, open_node
 from vmrun.backends.block.qcow2_header import Snapshot
@@ -112,12 +112,12 @@ def test_an_image_of_ours_with_snapshots_is_whole(tmp_path: pathlib.Path, option
         node.write_compressed(at, data)
         now[at : at + len(data)] = data
         if step == 3:
-            qcow2_check.apply_snapshot(node, node.snapshots[0])
+            qcow2_snapshots.apply_snapshot(node, node.snapshots[0])
             now = bytearray(then["s0"])
         elif step == 2:
-            qcow2_check.delete_snapshot(node, node.snapshots[1])
+            qcow2_snapshots.delete_snapshot(node, node.snapshots[1])
             del then["s1"]
-        qcow2_check.create_snapshot(node, Snapshot(id=str(step + 1), name=f"s{step}", date_sec=1))
+        qcow2_snapshots.create_snapshot(node, Snapshot(id=str(step + 1), name=f"s{step}", date_sec=1))
         then[f"s{step}"] = bytes(now)
     if options.get("compat") != "0.10":
         size += 3 * MIB

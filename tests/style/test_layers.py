@@ -126,7 +126,7 @@ def test_nothing_below_the_cli_prints_or_exits(path: str) -> None:
 
 # One thing in two files: the second is what the first does seldom.
 PAIRS = (
-    {"vmrun.backends.block.qcow2", "vmrun.backends.block.qcow2_check"},
+    {"vmrun.backends.block.qcow2", "vmrun.backends.block.qcow2_snapshots"},
     {"accel.soft.task", "accel.soft.transfer"},
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vmrun.backends.block import qcow2_check
+from vmrun.backends.block import qcow2_check, qcow2_snapshots
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.images import Access, open_node
 from vmrun.errors import BackendError
@@ -34,13 +34,13 @@ def sample(path: pathlib.Path, options: dict[str, Any]) -> bytes:
     node.write_compressed(20 * node.cluster_size, b"c" * node.cluster_size)
     node.write_zeroes(30 * node.cluster_size, node.cluster_size)
     if options.get("refcount_bits") != 1:
-        qcow2_check.create_snapshot(node, qcow2_check_snapshot())
+        qcow2_snapshots.create_snapshot(node, a_snapshot())
         node.write(0, b"e" * 9000)
     node.close()
     return path.read_bytes()
 
 
-def qcow2_check_snapshot() -> Any:
+def a_snapshot() -> Any:
     from vmrun.backends.block.qcow2_header import Snapshot
 
     return Snapshot(id="1", name="s", date_sec=1)
@@ -81,9 +81,9 @@ def use(path: pathlib.Path) -> None:
             lambda: node.trim(0, 300000),
             lambda: node.extent(0, node.size),
             lambda: node.sync(),
-            lambda: qcow2_check.create_snapshot(node, qcow2_check_snapshot()),
-            lambda: [qcow2_check.apply_snapshot(node, one) for one in node.snapshots[:2]],
-            lambda: [qcow2_check.delete_snapshot(node, one) for one in node.snapshots[:2]],
+            lambda: qcow2_snapshots.create_snapshot(node, a_snapshot()),
+            lambda: [qcow2_snapshots.apply_snapshot(node, one) for one in node.snapshots[:2]],
+            lambda: [qcow2_snapshots.delete_snapshot(node, one) for one in node.snapshots[:2]],
             lambda: qcow2_check.check(node, None, lambda line: None),
             lambda: qcow2_check.check(node, "all" if not node.readonly else None, lambda line: None),
         ):

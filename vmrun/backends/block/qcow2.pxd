@@ -1,132 +1,16 @@
-from accel.api cimport u8, u16, u32, u64
-from vmrun.backends.block.node cimport Cursor, Extent, Node
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_rwlock_t:
-        pass
-
-cdef enum:
-    ENOUGH_FREED = 1024
-
-# what a piece of the disk is
-cdef enum:
-    UNALLOCATED = 0
-    ZERO_PLAIN = 1
-    ZERO_ALLOCATED = 2
-    NORMAL = 3
-    COMPRESSED = 4
-
-cdef struct Slot:
-    u64 offset                      # in the file; 0: empty
-    u64 used
-    u32 low, high                   # bytes that are not written yet; high 0: none
-    int next
-    u8 *data
-
-cdef struct Mapping:
-    int type
-    bint copied                     # nobody else refers to the cluster
-    u64 length                      # bytes from the offset on that are all like this, contiguous in the file
-    u64 host                        # where, of NORMAL and ZERO_ALLOCATED
-    u64 entry                       # the first L2 entry
-
-cdef struct Allocation:
-    u64 first, last                 # clusters of the disk that are being given a place
-    Allocation *next
-
-cdef struct Freed:
-    u64 offset, count               # bytes of the file, clusters
+from accel.api cimport u8, u32, u64
+from vmrun.backends.block.node cimport Cursor
+from vmrun.backends.block.qcow2_tables cimport Qcow2Tables
 
 
-cdef class MetaCache:
-    cdef Slot *slots
-    cdef int *buckets
-    cdef u32 count, mask
-    cdef u64 slice, clock
-    cdef u32 dirty
-    cdef Slot *find(self, u64 offset) noexcept nogil
-    cdef Slot *oldest(self) noexcept nogil
-    cdef int place(self, Slot *slot, u64 offset) noexcept nogil
-    cdef void unlink(self, Slot *slot) noexcept nogil
-    cdef void drop(self, u64 offset, u64 bytes) noexcept nogil
-    cdef void mark(self, Slot *slot, u32 low, u32 high) noexcept nogil
-
-
-cdef class Qcow2Node(Node):
-    cdef readonly Node file, backing, data
-    cdef public object header
-    cdef public list snapshots
-    cdef readonly bint external         # the data lies in a file of its own
-    cdef readonly bint broken           # a corruption was found: nothing is read or written any more
-    cdef public int hollow              # chain.py's: whether the file has holes where data have a place; -1: not known
-    cdef public bint passes_discards
-    cdef readonly u32 cluster_bits, version
-    cdef readonly u64 cluster_size
-    cdef bint ext, lazy, is_dirty
-    cdef readonly bint zstd
-    cdef u64 gran                       # bytes of a subcluster; a cluster's without extended L2 entries
-    cdef u32 l2_bits, refcount_order, entry_size
-    cdef u64 *l1
-    cdef readonly u64 l1_size, l1_offset
-    cdef u64 *reftable
-    cdef readonly u64 reftable_size, reftable_offset
-    cdef u64 refblock_entries, most_refcount
-    cdef u64 hint                       # where to look for a free cluster first
-    cdef u64 byte_hint                  # where compressed data may go on, 0: nowhere
-    cdef MetaCache l2, blocks
-    cdef pthread_mutex_t mutex
-    cdef pthread_cond_t settled
-    cdef pthread_rwlock_t graph         # shared: reads and writes; exclusive: what frees clusters or moves tables
-    cdef Allocation *allocations
-    cdef Freed *freed
-    cdef u32 freed_count, freed_room
-    cdef pthread_mutex_t inflate_mutex
-    cdef u64 inflated_entry
-    cdef u8 *inflated
-    cdef u64 fuzzy                      # how often something was freed: what was inflated may be something else now
-
-    cdef int flush_meta(self) noexcept nogil
-    cdef int write_slots(self, MetaCache cache, int what) noexcept nogil
-    cdef int load(self, MetaCache cache, u64 offset, Slot **found, bint nowait) noexcept nogil
-    cdef int find_l2(self, u64 offset, Slot **found, u32 *at, bint nowait) noexcept nogil
-    cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil
-    cdef int write_l1(self, u64 index) noexcept nogil
-    cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait) noexcept nogil
-    cdef int kind(self, u64 entry, u64 bitmap, u32 sub) noexcept nogil
-    cdef bint placed(self, u64 entry) noexcept nogil
-    cdef int settle(self) noexcept nogil
-    cdef int apply_freed(self) noexcept nogil
-    cdef int corrupt(self) noexcept nogil
+cdef class Qcow2Node(Qcow2Tables):
     cdef int inner_read(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int read_backing(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int read_compressed(self, u64 entry, u64 within, u64 bytes, Cursor *to, u32 flags) noexcept nogil
-    cdef int inflate(self, u64 entry, u8 *into) noexcept nogil
     cdef int inner_write(self, u64 offset, u64 bytes, Cursor *source) noexcept nogil
     cdef int write_piece(self, u64 offset, u64 bytes, Cursor *source, u64 *done) noexcept nogil
     cdef int write_new(self, u64 offset, u64 bytes, Cursor *source, u64 host, bint fresh, u64 start, u64 end) noexcept nogil
-    cdef bint overlaps_table(self, u64 host, u64 bytes) noexcept nogil
-    cdef bint overlaps(self, u64 host, u64 bytes) noexcept nogil
-    cdef int refcount_slot(self, u64 cluster, Slot **found, bint make) noexcept nogil
-    cdef int get_refcount(self, u64 cluster, u64 *count) noexcept nogil
-    cdef int change_refcount(self, u64 cluster, u64 count, int step, bint now) noexcept nogil
-    cdef int new_refblock(self, u64 index, u64 cluster) noexcept nogil
-    cdef int grow_reftable(self, u64 index, u64 cluster) noexcept nogil
-    cdef int allocate(self, u64 wanted, bint exactly, u64 *offset, u64 *got) noexcept nogil
-    cdef int allocate_bytes(self, u64 bytes, u64 *offset) noexcept nogil
-    cdef int free_clusters(self, u64 offset, u64 count) noexcept nogil
-    cdef int free_entry(self, u64 entry) noexcept nogil
-    cdef int set_dirty(self) noexcept nogil
     cdef int inner_zero(self, u64 offset, u64 bytes, u32 flags, bint discard, bint full) noexcept nogil
     cdef int zero_slowly(self, u64 offset, u64 bytes, u32 flags) noexcept nogil
     cdef int deflate_cluster(self, u64 offset, const u8 *data, u64 size) noexcept nogil
-    cdef int header_field(self, u64 offset, const u8 *data, u64 size) noexcept nogil
-
-
-cdef u64 get64(const u8 *data) noexcept nogil
-cdef void put64(u8 *data, u64 value) noexcept nogil
-cdef u64 get_count(const u8 *block, u64 index, u32 order) noexcept nogil
-cdef void put_count(u8 *block, u64 index, u32 order, u64 value) noexcept nogil
+    cdef int inflate(self, u64 entry, u8 *into) noexcept nogil

@@ -166,7 +166,7 @@ def resize(argv: list[str]) -> int:
 
 
 def snapshot(argv: list[str]) -> int:
-    from vmrun.backends.block import qcow2_check as qcow2
+    from vmrun.backends.block import qcow2_snapshots as qcow2
     from vmrun.backends.block.describe import describe
     from vmrun.cli.img.look import snapshot_table
 
@@ -210,7 +210,7 @@ def snapshot(argv: list[str]) -> int:
 def _create_snapshot(node: Any, name: str) -> None:
     from time import time_ns
 
-    from vmrun.backends.block import qcow2_check as qcow2
+    from vmrun.backends.block import qcow2_snapshots as qcow2
     from vmrun.backends.block.qcow2_header import Snapshot
 
     now = time_ns()
@@ -364,7 +364,7 @@ def commit(argv: list[str]) -> int:
 
 def _empty(node: Any) -> None:
     """Nothing of its own any more: the backing image shows everywhere."""
-    from vmrun.backends.block.qcow2_check import make_empty
+    from vmrun.backends.block.qcow2_snapshots import make_empty
 
     if not node.snapshots and not node.external:
         make_empty(node)

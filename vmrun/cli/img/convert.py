@@ -130,7 +130,7 @@ def _rate(text: str | None) -> int:
 
 def _select(nodes: list[Any], wanted: str) -> None:
     """The source as one of its snapshots has it."""
-    from vmrun.backends.block.qcow2_check import view_snapshot
+    from vmrun.backends.block.qcow2_snapshots import view_snapshot
 
     node = nodes[0]
     known = getattr(node, "snapshots", [])

@@ -1,0 +1,299 @@
+"""Snapshots inside a qcow2 image, and other sizes of it: what changes the tables as a whole, with nothing else going on."""
+
+import os
+import struct
+
+from accel.api cimport u8, u32, u64
+from vmrun.backends.block.qcow2 cimport Qcow2Node
+from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, get64, put64
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_rwlock_wrlock(pthread_rwlock_t *)
+    int pthread_rwlock_unlock(pthread_rwlock_t *)
+
+
+cdef int raise_counts(Qcow2Node node, const u8 *l1, u64 l1_size, int step, bint copied) except -1:
+    """One reference more or less of all that an L1 table reaches, and of its L2 tables; COPIED flags of the active tables
+    follow when `copied`. With all locks.
+    """
+    cdef u64 n, table, entry, offset, first, last, mask = node.cluster_size - 1, count, wanted
+    cdef u32 at, shift = 62 - (node.cluster_bits - 8)
+    cdef u8 *l2
+    cdef int error = 0
+    for n in range(l1_size):
+        table = get64(l1 + n * 8) & OFFSET
+        if table == 0:
+            continue
+        if table & mask:
+            raise OSError(5, "an L2 table is not aligned")
+        data = bytearray(node.file.read(table, node.cluster_size))
+        l2 = data
+        at = 0
+        while at < node.cluster_size and step:
+            entry = get64(l2 + at)
+            if entry & PACKED:
+                offset = entry & ((<u64>1 << shift) - 1)
+                first = offset >> node.cluster_bits
+                last = ((offset & ~<u64>511) + ((entry >> shift & ((<u64>1 << (node.cluster_bits - 8)) - 1)) + 1) * 512 - 1)
+                last >>= node.cluster_bits
+                error = node.change_refcount(first, last - first + 1, step, True)
+            elif entry & OFFSET and not node.external:
+                if entry & OFFSET & mask:
+                    raise OSError(5, "a cluster is not aligned")
+                error = node.change_refcount((entry & OFFSET) >> node.cluster_bits, 1, step, True)
+            if error:
+                raise OSError(error, "Reference counts cannot be changed: " + os.strerror(error))
+            at += node.entry_size
+        if step:
+            error = node.change_refcount(table >> node.cluster_bits, 1, step, True)
+            if error:
+                raise OSError(error, os.strerror(error))
+    return 0
+
+
+cdef int fix_flags(Qcow2Node node) except -1:
+    """COPIED of the active tables as the counts say."""
+    cdef u64 n, table, entry, count = 0, fixed, mask = node.cluster_size - 1
+    cdef u32 at
+    cdef u8 *l2
+    for n in range(node.l1_size):
+        table = node.l1[n] & OFFSET
+        if table == 0 or table & mask:
+            continue
+        data = bytearray(node.file.read(table, node.cluster_size))
+        l2 = data
+        changed = False
+        at = 0
+        while at < node.cluster_size:
+            entry = get64(l2 + at)
+            if entry & OFFSET and not entry & PACKED and not node.external:
+                node.get_refcount((entry & OFFSET) >> node.cluster_bits, &count)
+                fixed = entry & ~COPIED | (COPIED if count == 1 else 0)
+                if fixed != entry:
+                    put64(l2 + at, fixed)
+                    changed = True
+            at += node.entry_size
+        if changed:
+            node.l2.drop(table, node.cluster_size)
+            node.file.write(table, data)
+        node.get_refcount(table >> node.cluster_bits, &count)
+        node.l1[n] = table | (COPIED if count == 1 else 0)
+    return 0
+
+
+cdef write_active_l1(Qcow2Node node):
+    cdef u64 n
+    raw = bytearray(node.l1_size * 8)
+    cdef u8 *data = raw
+    for n in range(node.l1_size):
+        put64(data + n * 8, node.l1[n])
+    if raw:
+        node.file.write(node.l1_offset, raw)
+
+
+cdef u64 place(Qcow2Node node, u64 size) except? 0:
+    """Clusters for a table of `size` bytes."""
+    cdef u64 offset = 0, got = 0
+    cdef int error
+    if size == 0:
+        return 0
+    error = node.allocate((size + node.cluster_size - 1) >> node.cluster_bits, True, &offset, &got)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return offset
+
+
+cdef forget(Qcow2Node node, u64 offset, u64 size):
+    cdef int error
+    if size:
+        error = node.change_refcount(offset >> node.cluster_bits, (size + node.cluster_size - 1) >> node.cluster_bits, -1, True)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+
+cdef flush_all(Qcow2Node node):
+    cdef int error = node.apply_freed()
+    if error == 0:
+        error = node.flush_meta()
+    if error == 0:
+        error = node.write_slots(node.blocks, 0)
+    if error == 0:
+        error = node.file.flush()
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+cdef write_snapshots(Qcow2Node node, list snapshots):
+    """The table anew, then the header, then the old one is free."""
+    cdef u64 old = node.header.snapshots_offset, offset
+    old_size = sum(len(snapshot.pack()) for snapshot in node.snapshots)
+    data = b"".join(snapshot.pack() for snapshot in snapshots)
+    if len(data) > 64 << 20 or len(snapshots) > 65536:
+        raise OSError(27, "Too many snapshots")
+    offset = place(node, len(data))
+    if data:
+        node.file.write(offset, data.ljust(-(-len(data) // node.cluster_size) * node.cluster_size, b"\0"))
+    flush_all(node)
+    node.file.write(60, struct.pack(">IQ", len(snapshots), offset))
+    node.file.sync()
+    node.header.nb_snapshots, node.header.snapshots_offset = len(snapshots), offset
+    node.snapshots = snapshots
+    forget(node, old, old_size)
+
+
+class _Whole:
+    """Nothing else goes on in the image meanwhile."""
+
+    def __init__(self, Qcow2Node node):
+        self.node = node
+
+    def __enter__(self):
+        cdef Qcow2Node node = self.node
+        with nogil:
+            pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+            pthread_mutex_lock(<pthread_mutex_t *>&node.mutex)
+
+    def __exit__(self, *exc):
+        cdef Qcow2Node node = self.node
+        pthread_mutex_unlock(<pthread_mutex_t *>&node.mutex)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+
+
+def create_snapshot(Qcow2Node node, snapshot):
+    """Keep the disk as it is now. `snapshot`: id, name and dates are filled in."""
+    cdef u64 offset
+    if node.external:
+        raise OSError(95, "snapshots of images with an external data file are not supported")
+    with _Whole(node):
+        flush_all(node)
+        raw = node.file.read(node.l1_offset, node.l1_size * 8)
+        offset = place(node, len(raw))
+        node.file.write(offset, raw)
+        raise_counts(node, raw, node.l1_size, 1, False)
+        flush_all(node)
+        snapshot.l1_table_offset, snapshot.l1_size, snapshot.disk_size = offset, node.l1_size, node.size
+        fix_flags(node)
+        write_active_l1(node)
+        write_snapshots(node, [*node.snapshots, snapshot])
+        flush_all(node)
+
+
+def delete_snapshot(Qcow2Node node, snapshot):
+    with _Whole(node):
+        flush_all(node)
+        raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+        write_snapshots(node, [other for other in node.snapshots if other is not snapshot])
+        raise_counts(node, raw, snapshot.l1_size, -1, False)
+        forget(node, snapshot.l1_table_offset, snapshot.l1_size * 8)
+        flush_all(node)
+        fix_flags(node)
+        write_active_l1(node)
+        flush_all(node)
+
+
+def apply_snapshot(Qcow2Node node, snapshot):
+    """The disk as it was then."""
+    cdef u64 n
+    cdef const u8 *data
+    cdef bytes then, now
+    with _Whole(node):
+        flush_all(node)
+        if snapshot.disk_size != node.size:
+            _resize(node, snapshot.disk_size)
+        now = node.file.read(node.l1_offset, node.l1_size * 8)
+        then = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+        if snapshot.l1_size > node.l1_size and any(then[node.l1_size * 8:]):
+            raise OSError(22, "the snapshot's tables are longer than the image's")
+        then = then[: node.l1_size * 8].ljust(node.l1_size * 8, b"\0")
+        raise_counts(node, then, node.l1_size, 1, False)
+        flush_all(node)
+        data = then
+        for n in range(node.l1_size):
+            node.l1[n] = get64(data + n * 8) & OFFSET
+        write_active_l1(node)
+        flush_all(node)
+        raise_counts(node, now, node.l1_size, -1, False)
+        flush_all(node)
+        fix_flags(node)
+        write_active_l1(node)
+        flush_all(node)
+
+
+cdef _resize(Qcow2Node node, u64 size):
+    """Header and L1 for another size; with all locks."""
+    cdef u64 needed = node.header.l1_needed(size), offset, n, old_offset, old_size
+    if needed * 8 > 32 << 20:
+        raise OSError(27, "Image size too large")
+    if needed > node.l1_size:
+        needed = max(needed, min(node.l1_size * 3 // 2, (32 << 20) // 8))
+        raw = node.file.read(node.l1_offset, node.l1_size * 8)
+        offset = place(node, needed * 8)
+        node.file.write(offset, raw.ljust((needed * 8 + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0"))
+        flush_all(node)
+        old_offset, old_size = node.l1_offset, node.l1_size * 8
+        node.header.l1_size, node.header.l1_table_offset = needed, offset
+        node.file.write(36, struct.pack(">IQ", needed, offset))
+        node.file.sync()
+        node.set_l1(offset, needed)
+        forget(node, old_offset, old_size)
+    node.header.size = size
+    node.file.write(24, struct.pack(">Q", size))
+    node.size = size
+    flush_all(node)
+
+
+def view_snapshot(Qcow2Node node, snapshot):
+    """An image that is only read shows the disk as it was then, in the image's own size."""
+    cdef u64 n, entries
+    cdef const u8 *data
+    if not node.readonly:
+        raise OSError(22, "the image is open for writing")
+    raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+    data = raw
+    entries = min(<u64>snapshot.l1_size, node.l1_size)
+    with _Whole(node):
+        for n in range(node.l1_size):
+            node.l1[n] = get64(data + n * 8) if n < entries else 0
+
+
+def make_empty(Qcow2Node node):
+    """Give all clusters up: the backing image shows everywhere."""
+    cdef int error
+    cdef u64 end = (node.size + node.cluster_size - 1) & ~(node.cluster_size - 1)
+    with nogil:
+        pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+        error = node.inner_zero(0, end, 4, True, True)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+    if error:
+        raise OSError(error, os.strerror(error))
+    node.sync()
+
+
+def resize(Qcow2Node node, u64 size):
+    """Another size. What is cut off is given up; what is new reads as zeros."""
+    cdef u64 old = node.size, end, mask = node.cluster_size - 1
+    cdef int error
+    if size < old:
+        end = (old + mask) & ~mask
+        with nogil:
+            pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+            error = node.inner_zero((size + mask) & ~mask, end - ((size + mask) & ~mask), 4, True, True)
+            pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+        if error:
+            raise OSError(error, os.strerror(error))
+        if size & mask:
+            node.write_zeroes(size, min(old, (size + mask) & ~mask) - size)
+        node.sync()
+    with _Whole(node):
+        _resize(node, size)
+    if node.external and node.data.size < size:
+        node.data.truncate(size)
+    elif size > old and node.backing is not None and node.backing.size > old:
+        node.write_zeroes(old, min(size, node.backing.size) - old)
+    node.sync()
