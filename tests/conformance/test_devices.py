@@ -35,6 +35,8 @@ EXTRA = [
     {"id": "nic2", "driver": "pcnet"},
     {"id": "nic3", "driver": "ne2k_pci"},
     {"id": "nic4", "driver": "ne2k_isa", "irq": 5},
+    {"id": "nic5", "driver": "i82551"},
+    {"id": "nic6", "driver": "i82557c"},
     {"id": "vscsi", "driver": "virtio-scsi-pci"},
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},

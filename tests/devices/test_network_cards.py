@@ -21,6 +21,8 @@ CARDS: dict[str, tuple[int | None, int | None, int]] = {
     "rtl8139": (0, 1, 0x100),
     "pcnet": (0, 1, 0x20),
     "ne2k_pci": (0, None, 0x20),
+    "i82551": (1, 0, 0x40),
+    "i82557b": (1, 0, 0x40),
 }
 LENGTHS = (0, 1, 6, 13, 14, 59, 60, 64, 1514, 1518, 1522, 4096, 8192, 16384, 16385, 65535, 65536, 70000)
 RDBAL, RDLEN, RDH, RDT, TDBAL, TDLEN, TDH, TDT = 0x2800, 0x2808, 0x2810, 0x2818, 0x3800, 0x3808, 0x3810, 0x3818

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.slow]
 
 NET = "drivers/net/ethernet"
 MODULES = {
+    "i82559c": ("drivers/net/mii", f"{NET}/intel/e100"),
     "e1000": (f"{NET}/intel/e1000/e1000",),
     "e1000-82544gc": (f"{NET}/intel/e1000/e1000",),
     "e1000-82545em": (f"{NET}/intel/e1000/e1000",),
@@ -107,7 +108,7 @@ def test_e1000_goes_on_in_the_middle_of_traffic(tmp_path: pathlib.Path) -> None:
 SCRIPT = "#!ipxe\necho VMRUN SCRIPT OF ${net0/ip}\nsleep 60\n"
 
 
-@pytest.mark.parametrize("driver", ["e1000", "rtl8139", "pcnet", "ne2k_pci"])
+@pytest.mark.parametrize("driver", ["e1000", "rtl8139", "pcnet", "ne2k_pci", "i82559c"])
 def test_a_card_s_option_rom_boots_from_the_network(driver: str, tmp_path: pathlib.Path) -> None:
     """SeaBIOS finds the ROM, iPXE drives the card, TFTP gives it a script."""
     (tmp_path / "boot.ipxe").write_text(SCRIPT)
