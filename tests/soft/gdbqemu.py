@@ -23,6 +23,7 @@ SELECTORS = ("cs", "ss", "ds", "es", "fs", "gs")
 SYSTEM = ("fs_base", "gs_base", "kernel_gs", "cr0", "cr2", "cr3", "cr4", "cr8", "efer")
 LAYOUT = struct.Struct("<17Q 7I 9Q")            # then ST0-7 (10 bytes each), 8 control words, XMM0-15, MXCSR
 XMM_AT = LAYOUT.size + 80 + 32
+MOST_STOPS = 1000                               # for nothing, on the way to an address
 
 
 class Registers(NamedTuple):
@@ -133,8 +134,13 @@ class GdbQemu:
     def go_to(self, address: int) -> None:
         """Run to a linear address."""
         self.ask(f"Z1,{address:x},1")
-        self.send("c")
-        self.receive()
+        for _ in range(MOST_STOPS):
+            self.send("c")
+            self.receive()
+            if self.registers().rip == address:     # else it stopped for something else
+                break
+        else:
+            raise Gone(f"{address:#x} is not reached")
         self.ask(f"z1,{address:x},1")
 
     def go_for(self, seconds: float) -> None:

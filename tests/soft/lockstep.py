@@ -38,7 +38,7 @@ MANY = 64                               # iterations of a string instruction tha
 AHEAD = 40                              # instructions that QEMU is in front: more than a block has
 PREFIXES = frozenset((0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, *range(0x40, 0x50)))
 PORTS = frozenset((0xE4, 0xE5, 0xE6, 0xE7, 0xEC, 0xED, 0xEE, 0xEF, 0x6C, 0x6D, 0x6E, 0x6F))
-JUMPS = frozenset((0xE9, 0xEB, 0xFF))
+MOST_IDLE = 10000                       # steps in a row that QEMU may answer without taking them
 STRINGS = frozenset((0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF))
 # The MSRs that both have: EFER, SYSCALL's, bases, SYSENTER's, PAT
 MSRS = frozenset((0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102,
@@ -77,6 +77,19 @@ def undefined(code: bytes) -> int:
         return OF | SF | AF | PF
     logic = op < 0x40 and op & 7 < 6 and op >> 3 in (1, 4, 6) or 0x80 <= op <= 0x83 and group in (1, 4, 6)
     return AF if logic or op in (0x84, 0x85, 0xA8, 0xA9) or op in (0xF6, 0xF7) and group < 2 else 0
+
+
+def stays(code: bytes, at: Registers) -> bool:
+    """May this instruction lead to itself and change nothing: a jump or a branch whose target is its own address?"""
+    op, modrm, _ = opcode(code)
+    start = next(n for n, byte in enumerate(code) if byte not in PREFIXES)
+    if op == 0xEB or 0x70 <= op <= 0x7F or op == 0xE3:
+        return code[start + 1] == (-start - 2) & 0xFF
+    if op == 0xE9:
+        return code[start + 1 : start + 5] == (-start - 5).to_bytes(4, "little", signed=True)
+    if 0x0F80 <= op <= 0x0F8F:
+        return code[start + 2 : start + 6] == (-start - 6).to_bytes(4, "little", signed=True)
+    return op == 0xFF and modrm >> 3 == 0o34 and at.rip in at.general[:16]      # (none jumps to itself through memory)
 
 
 class Different(Exception):
@@ -205,13 +218,18 @@ class Lockstep:
         if repeats and op in STRINGS and before.general[2] > MANY and not before.flags & 0x100 and certain:
             after = self.over(before, code)
         else:
+            # QEMU's stub now and then answers a step that it has not taken: something else wanted its processor. Only
+            # an instruction that leads to itself leaves everything as it was; any other is asked for again.
+            self_loop, idle = stays(code, before), 0
             while after.rip == before.rip:
+                last = after
                 self.qemu.step()
                 after = self.qemu.registers()
-                # QEMU's stub now and then answers a step that it has not taken: something else wanted its processor
-                idle = after == before and op not in JUMPS
-                if not idle and not (repeats and op in STRINGS):
+                idle = idle + 1 if after == last else 0
+                if idle and self_loop or not idle and not (repeats and op in STRINGS):
                     break
+                if idle > MOST_IDLE:
+                    raise Gone(f"{idle} steps at {before.rip:#x} changed nothing")
         self.last = after
         self.ahead.append(Step(code, before, after))
 

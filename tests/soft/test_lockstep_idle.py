@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import pytest
+
 from tests.soft.gdbqemu import Registers
 from tests.soft.lockstep import Lockstep
 
@@ -39,6 +41,25 @@ def stepped(code: bytes, answers: list[Registers]) -> Any:
 def test_a_step_that_was_not_taken_is_asked_for_again() -> None:
     both = stepped(b"\x90", [registers(0x1000), registers(0x1000), registers(0x1001)])
     assert (both.qemu.steps, both.ahead[0].after.rip) == (3, 0x1001)
+
+
+@pytest.mark.parametrize(
+    "code", [b"\xeb\xf0", b"\xe9\x00\xf0\xff\xff", b"\xff\xe0", b"\xff\x20", b"\xff\x00", b"\xff\xc9"]
+)
+def test_a_jump_that_was_not_taken_is_asked_for_again(code: bytes) -> None:
+    both = stepped(code, [registers(0x1000), registers(0x2000)])
+    assert (both.qemu.steps, both.ahead[0].after.rip) == (2, 0x2000)
+
+
+@pytest.mark.parametrize("code", [b"\x74\xfe", b"\xe9\xfb\xff\xff\xff", b"\x0f\x84\xfa\xff\xff\xff", b"\xe3\xfe"])
+def test_a_branch_to_itself_is_a_step(code: bytes) -> None:
+    assert stepped(code, [registers(0x1000)]).qemu.steps == 1
+
+
+def test_an_iteration_that_was_not_made_is_asked_for_again() -> None:
+    answers = [registers(0x1000), registers(0x1000, 4), registers(0x1000, 4), registers(0x1002, 0)]
+    both = stepped(b"\xf3\xa4", answers)
+    assert (both.qemu.steps, both.last.general[1]) == (4, 0)
 
 
 def test_a_jump_to_itself_is_a_step() -> None:
