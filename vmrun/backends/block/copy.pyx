@@ -1,100 +1,193 @@
-"""Copies and comparisons between nodes, without the GIL: what the image tool does for hours."""
+"""Copies and comparisons between nodes, without the GIL: what the image tool does for hours.
+
+A Lane is what one thread of such a work has: memory for a window of the disk. Several lanes read at the same time; where
+an Order is given they write in the order of their turns, so that an image whose clusters get their places as they are
+written comes out the same every time.
+"""
 
 from libc.errno cimport ENOMEM
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcmp
+from posix.stdlib cimport posix_memalign
 
 import os
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_destroy(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
 
 from accel.api cimport u8, u64
 from vmrun.backends.block.node cimport NODE_UNMAP, Node, memory_zero
 
 cdef enum:
-    WINDOW = 2 << 20
+    ROOM = 1 << 20              # bytes of a lane's window: it stays in the processor's cache
+
+WINDOW = <int>ROOM              # what a turn covers at most
 
 
-cdef int copy(Node source, Node target, u64 offset, u64 at, u64 count, u64 grain, bint blank) noexcept nogil:
-    cdef u8 *memory = <u8 *>malloc(WINDOW)
-    cdef u64 step, done, run, piece
-    cdef int error = 0
-    cdef bint zero, same
-    if memory == NULL:
-        return ENOMEM
-    while count and error == 0:
-        step = WINDOW - (at & (WINDOW - 1))
-        if step > count:
-            step = count
-        error = source.pread(memory, step, offset)
-        done = 0
-        while done < step and error == 0:
-            if grain == 0:
-                run, zero = step, False
-            else:
-                # a run of pieces that are all zero, or none of them
-                run = 0
-                zero = False
-                while done + run < step:
-                    piece = grain - ((at + done + run) & (grain - 1))
-                    if piece > step - done - run:
-                        piece = step - done - run
-                    same = memory_zero(memory + done + run, piece)
-                    if run == 0:
-                        zero = same
-                    elif same != zero:
-                        break
-                    run += piece
+cdef class Order:
+    """Turns 0, 1, 2, …: each is waited for and passed on exactly once."""
+
+    cdef pthread_mutex_t mutex
+    cdef pthread_cond_t moved
+    cdef u64 turn
+
+    def __cinit__(self):
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_cond_init(&self.moved, NULL)
+
+    def __dealloc__(self):
+        pthread_cond_destroy(&self.moved)
+        pthread_mutex_destroy(&self.mutex)
+
+    cdef void wait(self, u64 turn) noexcept nogil:
+        pthread_mutex_lock(&self.mutex)
+        while self.turn != turn:
+            pthread_cond_wait(&self.moved, &self.mutex)
+        pthread_mutex_unlock(&self.mutex)
+
+    cdef void pass_on(self) noexcept nogil:
+        pthread_mutex_lock(&self.mutex)
+        self.turn += 1
+        pthread_cond_broadcast(&self.moved)
+        pthread_mutex_unlock(&self.mutex)
+
+    def skip(self, u64 turn):
+        """Wait for a turn and pass it on."""
+        with nogil:
+            self.wait(turn)
+            self.pass_on()
+
+
+cdef class Lane:
+    """Not for several threads at once. MemoryError."""
+
+    cdef u8 *memory
+    cdef u8 *other
+
+    def __cinit__(self):
+        cdef void *memory = NULL
+        if posix_memalign(&memory, 4096, 2 * ROOM) != 0:
+            raise MemoryError
+        self.memory = <u8 *>memory
+        self.other = self.memory + ROOM
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    cdef int put(self, Node target, u64 at, u64 count, u64 grain, bint blank) noexcept nogil:
+        """The window's first bytes to `at`; runs of pieces that are all zeros are not written."""
+        cdef u64 done = 0, run, piece
+        cdef bint zero = False, same
+        cdef int error = 0
+        while done < count and error == 0:
+            run = 0
+            while done + run < count:
+                piece = count - done - run
+                if grain:
+                    if piece > grain - ((at + done + run) & (grain - 1)):
+                        piece = grain - ((at + done + run) & (grain - 1))
+                    same = memory_zero(self.memory + done + run, piece)
+                else:
+                    same = False
+                if run == 0:
+                    zero = same
+                elif same != zero:
+                    break
+                run += piece
             if not zero:
-                error = target.pwrite(memory + done, run, at + done)
+                error = target.pwrite(self.memory + done, run, at + done)
             elif not blank:
                 error = target.zero(at + done, run, NODE_UNMAP)
             done += run
-        offset += step
-        at += step
-        count -= step
-    free(memory)
-    return error
+        return error
+
+    cdef int move(self, Node source, Node target, u64 offset, u64 at, u64 count, u64 grain, bint blank) noexcept nogil:
+        cdef u64 step
+        cdef int error = 0
+        while count and error == 0:
+            step = ROOM - (at & (ROOM - 1))
+            if step > count:
+                step = count
+            error = source.pread(self.memory, step, offset)
+            if error == 0:
+                error = self.put(target, at, step, grain, blank)
+            offset += step
+            at += step
+            count -= step
+        return error
+
+    def copy(self, Node source, Node target, u64 offset, u64 at, u64 count, u64 grain=4096, bint blank=False,
+             Order order or None=None, u64 turn=0):
+        """`count` bytes of `source` from `offset` on to `at` in `target`. Pieces of `grain` bytes (a power of two, 0:
+        none) that are all zero are not written when the target is `blank`, else made zeros. With an order at most
+        WINDOW bytes, written when `turn` has come; it is passed on in any case. OSError.
+        """
+        cdef int error
+        with nogil:
+            if order is None:
+                error = self.move(source, target, offset, at, count, grain, blank)
+            else:
+                error = source.pread(self.memory, count, offset) if count <= ROOM else ENOMEM
+                order.wait(turn)
+                if error == 0:
+                    error = self.put(target, at, count, grain, blank)
+                order.pass_on()
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def fill(self, Node source, u64 offset, u64 count):
+        """At most 2 * WINDOW bytes of `source`: the lane's memory, as a buffer that is good until its next work."""
+        cdef int error
+        if count == 0 or count > 2 * ROOM:
+            raise ValueError("more than a lane holds")
+        with nogil:
+            error = source.pread(self.memory, count, offset)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return <u8[:count]>self.memory
+
+    def empty(self, u64 count):
+        """Whether the first bytes of what fill() has read are all zeros."""
+        return memory_zero(self.memory, count)
+
+    def difference(self, Node one, Node other, u64 offset, u64 count):
+        """Where they differ first, None when they do not. OSError."""
+        cdef u64 step, n, found = <u64>-1
+        cdef int error = 0
+        with nogil:
+            while count and error == 0 and found == <u64>-1:
+                step = ROOM if ROOM < count else count
+                error = one.pread(self.memory, step, offset)
+                if error == 0:
+                    error = other.pread(self.other, step, offset)
+                if error == 0 and memcmp(self.memory, self.other, step) != 0:
+                    for n in range(step):
+                        if self.memory[n] != self.other[n]:
+                            found = offset + n
+                            break
+                offset += step
+                count -= step
+        if error:
+            raise OSError(error, os.strerror(error))
+        return None if found == <u64>-1 else found
 
 
 def copy_range(Node source, Node target, u64 offset, u64 at, u64 count, u64 grain=4096, bint blank=False):
-    """`count` bytes of `source` from `offset` on to `at` in `target`. Pieces of `grain` bytes (a power of two, 0: none)
-    that are all zero are not written when the target is `blank`, else made zeros. OSError.
-    """
-    cdef int error
-    with nogil:
-        error = copy(source, target, offset, at, count, grain, blank)
-    if error:
-        raise OSError(error, os.strerror(error))
-
-
-cdef u64 compare(Node one, Node other, u64 offset, u64 count, int *error) noexcept nogil:
-    cdef u8 *memory = <u8 *>malloc(WINDOW * 2)
-    cdef u64 step, n, found = <u64>-1
-    if memory == NULL:
-        error[0] = ENOMEM
-        return found
-    error[0] = 0
-    while count and error[0] == 0 and found == <u64>-1:
-        step = WINDOW if WINDOW < count else count
-        error[0] = one.pread(memory, step, offset)
-        if error[0] == 0:
-            error[0] = other.pread(memory + WINDOW, step, offset)
-        if error[0] == 0 and memcmp(memory, memory + WINDOW, step) != 0:
-            for n in range(step):
-                if memory[n] != memory[WINDOW + n]:
-                    found = offset + n
-                    break
-        offset += step
-        count -= step
-    free(memory)
-    return found
+    """A copy by a lane of its own."""
+    Lane().copy(source, target, offset, at, count, grain, blank)
 
 
 def first_difference(Node one, Node other, u64 offset, u64 count):
-    """Where they differ, None when they do not."""
-    cdef int error = 0
-    cdef u64 found
-    with nogil:
-        found = compare(one, other, offset, count, &error)
-    if error:
-        raise OSError(error, os.strerror(error))
-    return None if found == <u64>-1 else found
+    """A comparison by a lane of its own."""
+    return Lane().difference(one, other, offset, count)

@@ -11,6 +11,7 @@ from vmrun.cli.img.options import Given, ImgError, Progress, open_image, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from vmrun.backends.block.node import Node
@@ -19,9 +20,7 @@ WORKERS = 8
 
 
 def convert(argv: list[str]) -> int:
-    given = Given(
-        argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", ("target-image-opts", "salvage", "target-is-zero", "bitmaps")
-    )
+    given = Given(argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", ("target-image-opts", "salvage", "target-is-zero", "bitmaps"))
     target_format = given["O"] or "raw"
     if target_format not in CREATE_OPTIONS and "n" not in given:
         raise ImgError(f"Unknown file format '{target_format}'")
@@ -48,7 +47,10 @@ def convert(argv: list[str]) -> int:
         for source in sources:
             nodes.append(
                 open_image(
-                    source, given["f"], cache=given.cache("T", "writeback"), share="U" in given,
+                    source,
+                    given["f"],
+                    cache=given.cache("T", "writeback"),
+                    share="U" in given,
                     options="image-opts" in given,
                 )  # fmt: skip
             )
@@ -82,10 +84,14 @@ def convert(argv: list[str]) -> int:
         )
         if "n" in given and target.size < total:
             raise ImgError("output file is smaller than input file")
-        blank = "n" not in given and not backing and options.get("preallocation", "off") != "full" or (
-            "target-is-zero" in given)
+        blank = (
+            "n" not in given
+            and not backing
+            and options.get("preallocation", "off") != "full"
+            or ("target-is-zero" in given)
+        )
         Copy(target, total, bool(backing), blank, sparse, "c" in given, "p" in given and "q" not in given, workers,
-             "salvage" in given, rate).run(nodes)  # fmt: skip
+             "salvage" in given, rate, "W" not in given).run(nodes)  # fmt: skip
         target.sync()
     finally:
         for node in nodes:
@@ -152,13 +158,15 @@ class Copy:
 
     def __init__(
         self, target: Any, total: int, backed: bool, blank: bool, sparse: int, compress: bool, shown: bool,
-        workers: int, salvage: bool, rate: int = 0,
+        workers: int, salvage: bool, rate: int = 0, ordered: bool = True,
     ) -> None:  # fmt: skip
+        from vmrun.backends.block.copy import WINDOW
+
         self.rate, self.ready = rate, monotonic()
-        self.step = min(16 << 20, max(rate // 8, 65536)) if rate else 16 << 20
+        self.step = min(WINDOW, max(rate // 8, 65536) // 65536 * 65536) if rate else WINDOW
         self.target, self.backed, self.blank, self.sparse, self.compress = target, backed, blank, sparse, compress
         self.progress = Progress(shown, total)
-        self.workers, self.salvage = workers, salvage
+        self.workers, self.salvage, self.ordered = workers, salvage, ordered
         cluster = getattr(target, "cluster_size", 0)
         self.grain = sparse and max(sparse, min(cluster, 65536))
 
@@ -179,37 +187,52 @@ class Copy:
             sleep(max(0.0, self.ready - monotonic()))
 
     def plain(self, source: Any, start: int) -> None:
+        from vmrun.backends.block.copy import Order
+        from vmrun.cli.img.lanes import lanes, share
+
+        # A raw target's bytes have their places already.
+        order = Order() if self.ordered and self.target.driver != "raw" else None
+
+        def work(lane: Any, turn: int, task: tuple[int, int, bool]) -> None:
+            offset, count, zero = task
+            if zero:
+                if order is not None:
+                    order.skip(turn)
+                self.target.write_zeroes(start + offset, count, True)
+            else:
+                self._copy(lane, source, offset, start + offset, count, order, turn)
+            self.progress.add(count)
+
+        share(self.tasks(source, start), work, lanes(self.workers))
+
+    def tasks(self, source: Any, start: int) -> Iterator[tuple[int, int, bool]]:
+        """(offset, bytes, whether they are zeros) of what has to be written."""
         from vmrun.backends.block.chain import backing_of, pieces
-        from vmrun.backends.block.copy import copy_range
 
         base = backing_of(source) if self.backed else None
         for piece in pieces(source, 0, None, base):
-            at = start + piece.start
-            if self.backed and (not piece.present or base is not None and piece.node is base):
-                pass
+            skipped = self.backed and (not piece.present or base is not None and piece.node is base)
+            if skipped or piece.zero and self.sparse and self.blank:
+                self.progress.add(piece.length)
             elif piece.zero and self.sparse:
-                if not self.blank:
-                    self.target.write_zeroes(at, piece.length, True)
+                yield piece.start, piece.length, True
             else:
-                done = 0
-                while done < piece.length:
-                    step = min(piece.length - done, self.step)
+                at, end = piece.start, piece.start + piece.length
+                while at < end:
+                    step = min(end - at, self.step - (start + at) % self.step)
                     self.pace(step)
-                    self._copy(copy_range, source, piece.start + done, at + done, step)
-                    done += step
-                    self.progress.add(step)
-                continue
-            self.progress.add(piece.length)
+                    yield at, step, False
+                    at += step
 
-    def _copy(self, copy_range: Any, source: Any, offset: int, at: int, count: int) -> None:
+    def _copy(self, lane: Any, source: Any, offset: int, at: int, count: int, order: Any, turn: int) -> None:
         try:
-            copy_range(source, self.target, offset, at, count, self.grain, self.blank)
+            lane.copy(source, self.target, offset, at, count, self.grain, self.blank, order, turn)
         except OSError as error:
             if not self.salvage:
                 raise ImgError(f"error while reading at byte {offset}: {error.strerror}") from None
             for piece in range(0, count, 512):
                 try:
-                    copy_range(source, self.target, offset + piece, at + piece, min(512, count - piece), 0, False)
+                    lane.copy(source, self.target, offset + piece, at + piece, min(512, count - piece), 0, False)
                 except OSError as inner:
                     where = offset + piece
                     sys.stderr.write(f"{program()}: warning: error while reading offset {where}: {inner.strerror}\n")
@@ -217,45 +240,22 @@ class Copy:
 
     def packed(self, source: Any, start: int) -> None:
         """Clusters, compressed by several threads."""
-        import threading
+        from vmrun.cli.img.lanes import lanes, share
 
         cluster = self.target.cluster_size
         if start % cluster:
             raise ImgError("Compression needs images whose sizes are whole clusters")
-        todo = iter(self.clusters(source, cluster))
-        lock = threading.Lock()
-        failures: list[OSError] = []
 
-        def work() -> None:
-            memory = bytearray(cluster)
-            zeros = bytes(cluster)
-            try:
-                while not failures:
-                    with lock:
-                        at = next(todo, None)
-                        if at is None:
-                            return
-                        count = min(cluster, source.size - at)
-                        self.pace(count)
-                    view = memoryview(memory)[:count]
-                    source.read_into(at, view)
-                    if self.sparse and view == zeros[:count]:
-                        if not self.blank:
-                            self.target.write_zeroes(start + at, count, True)
-                    else:
-                        self.target.write_compressed(start + at, view)
-                    with lock:
-                        self.progress.add(count)
-            except OSError as error:
-                failures.append(error)
+        def work(lane: Any, number: int, at: int) -> None:
+            count = min(cluster, source.size - at)
+            view = lane.fill(source, at, count)
+            if not (self.sparse and lane.empty(count)):
+                self.target.write_compressed(start + at, view)
+            elif not self.blank:
+                self.target.write_zeroes(start + at, count, True)
+            self.progress.add(count)
 
-        threads = [threading.Thread(target=work) for _ in range(min(self.workers, 8))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        share(self.clusters(source, cluster), work, lanes(self.workers))
 
     def clusters(self, source: Any, cluster: int) -> Any:
         """Offsets of those with contents."""
@@ -271,6 +271,7 @@ class Copy:
             for at in range(piece.start // cluster * cluster, piece.start + piece.length, cluster):
                 if at > last:
                     last = at
+                    self.pace(min(cluster, source.size - at))
                     yield at
 
 

@@ -9,8 +9,10 @@ from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_si
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
+    from vmrun.backends.block.copy import Lane
     from vmrun.backends.block.node import Node
 
 
@@ -116,9 +118,7 @@ def snapshot_table(snapshots: list[dict[str, Any]]) -> str:
         seconds, rest = one["vm-clock-sec"], one["vm-clock-nsec"] // 1_000_000
         clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
         icount = str(one["icount"]) if "icount" in one else ""
-        text += (
-            f"{one['id']:<9} {one['name']:<16} {people(one['vm-state-size']):>8}{date:>20}{clock:>13}{icount:>11}\n"
-        )
+        text += f"{one['id']:<9} {one['name']:<16} {people(one['vm-state-size']):>8}{date:>20}{clock:>13}{icount:>11}\n"
     return text
 
 
@@ -283,7 +283,6 @@ def _check_text(result: Any) -> str:
 
 def compare(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
-    from vmrun.backends.block.copy import first_difference
 
     given = Given(argv, "f:F:T:pqsU")
     if len(given.args) != 2:
@@ -309,25 +308,10 @@ def compare(argv: list[str]) -> int:
             return 1
         both = min(one.size, other.size)
         progress = Progress("p" in given and not quiet, max(one.size, other.size))
-        left, right = pieces(one, 0, both), pieces(other, 0, both)
-        a, b = next(left, None), next(right, None)
-        at = 0
-        while at < both and a is not None and b is not None:
-            end = min(a.start + a.length, b.start + b.length)
-            if "s" in given and (a.present != b.present):
-                say(f"Strict mode: Offset {at} allocation mismatch!\n")
-                return 1
-            if not (a.zero and b.zero):
-                found = first_difference(one, other, at, end - at)
-                if found is not None:
-                    say(f"Content mismatch at offset {found // 512 * 512}!\n")
-                    return 1
-            progress.add(end - at)
-            at = end
-            if a.start + a.length == at:
-                a = next(left, None)
-            if b.start + b.length == at:
-                b = next(right, None)
+        told = _differences(one, other, both, "s" in given, progress)
+        if told:
+            say(told)
+            return 1
         if one.size != other.size:
             say("Warning: Image size mismatch!\n")
             longer = one if one.size > other.size else other
@@ -345,6 +329,50 @@ def compare(argv: list[str]) -> int:
     finally:
         one.close()
         other.close()
+
+
+def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progress) -> str:
+    """What is said of the first one, '' when there is none; several threads read."""
+    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.copy import WINDOW
+    from vmrun.cli.img.lanes import lanes, share
+
+    found: list[int] = []
+    mismatch: list[int] = []
+
+    def tasks() -> Iterator[tuple[int, int]]:
+        left, right = pieces(one, 0, both), pieces(other, 0, both)
+        a, b = next(left, None), next(right, None)
+        at = 0
+        while at < both and a is not None and b is not None and not found:
+            end = min(a.start + a.length, b.start + b.length)
+            if strict and a.present != b.present:
+                mismatch.append(at)
+                return
+            while at < end and not found:
+                step = min(end - at, WINDOW)
+                if a.zero and b.zero:
+                    step = end - at
+                    progress.add(step)
+                else:
+                    yield at, step
+                at += step
+            if a.start + a.length == at:
+                a = next(left, None)
+            if b.start + b.length == at:
+                b = next(right, None)
+
+    def work(lane: Lane, number: int, task: tuple[int, int]) -> None:
+        where = lane.difference(one, other, *task)
+        if where is not None:
+            found.append(where)
+        progress.add(task[1])
+
+    # Pieces are handed out in their order and all that were come back: the least is the first difference.
+    share(tasks(), work, lanes(8))
+    if found:
+        return f"Content mismatch at offset {min(found) // 512 * 512}!\n"
+    return f"Strict mode: Offset {mismatch[0]} allocation mismatch!\n" if mismatch else ""
 
 
 def _first_data(node: Node, start: int, count: int) -> int | None:
@@ -399,9 +427,7 @@ def measure(argv: list[str]) -> int:
         if as_json:
             dump({key: found[key] for key in ("bitmaps", "required", "fully-allocated") if key in found})
         else:
-            sys.stdout.write(
-                f"required size: {found['required']}\nfully allocated size: {found['fully-allocated']}\n"
-            )
+            sys.stdout.write(f"required size: {found['required']}\nfully allocated size: {found['fully-allocated']}\n")
             if "bitmaps" in found:
                 sys.stdout.write(f"bitmaps size: {found['bitmaps']}\n")
     finally:

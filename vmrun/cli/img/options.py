@@ -217,16 +217,22 @@ def format_of(node: Node) -> str:
 
 
 class Progress:
-    """-p: `    (12.34/100%)` on one line."""
+    """-p: `    (12.34/100%)` on one line. Any thread adds to it."""
 
     def __init__(self, shown: bool, total: int) -> None:
+        import _thread
+
         self.shown, self.total, self.done, self.last = shown, max(1, total), 0, -1.0
+        self.lock = _thread.allocate_lock()
         self.add(0)
 
     def add(self, count: int) -> None:
+        if self.shown:
+            with self.lock:
+                self._add(count)
+
+    def _add(self, count: int) -> None:
         self.done += count
-        if not self.shown:
-            return
         percent = min(100.0, 100.0 * self.done / self.total)
         if percent - self.last >= 1.0 or percent >= 100.0 > self.last:
             self.last = percent
