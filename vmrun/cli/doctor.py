@@ -135,7 +135,7 @@ def _disassembler() -> Finding:
 def _cache() -> Finding:
     import os
 
-    from vmrun.config.cache import cache_dir
+    from vmrun.config.kept import cache_dir
 
     path = cache_dir()
     if not path:

@@ -55,11 +55,11 @@ class Start:
 
 def recall(argv: Sequence[str]) -> Start | None:
     """What an earlier run made of a line like this one."""
-    from vmrun.config import cache
+    from vmrun.config import cache, kept
 
     skeleton, holes = _split(argv)
     path = _entry_path(skeleton)
-    entry = cache.read_entry(path) if path else None
+    entry = kept.read_entry(path) if path else None
     try:
         if entry is None or entry["version"] != _version() or entry["skeleton"] != skeleton:
             return None
@@ -73,7 +73,7 @@ def recall(argv: Sequence[str]) -> Start | None:
 
 def keep(argv: Sequence[str], start: Start, files: Sequence[str], missing: Sequence[str]) -> None:
     """Remember what came of a line."""
-    from vmrun.config import cache
+    from vmrun.config import kept
 
     skeleton, holes = _split(argv)
     path = _entry_path(skeleton)
@@ -83,14 +83,14 @@ def keep(argv: Sequence[str], start: Start, files: Sequence[str], missing: Seque
         entry = {
             "version": _version(),
             "skeleton": skeleton,
-            "files": {os.path.abspath(name): cache.file_digest(name) for name in files},
+            "files": {os.path.abspath(name): kept.file_digest(name) for name in files},
             "missing": [os.path.abspath(name) for name in missing],
             "start": _cut(start.parts(), {hole: HOLE.format(n) for n, hole in enumerate(holes)}),
         }
     except OSError:
         return
     if not _mentions(entry["start"], holes):
-        cache.write_entry(path, entry)
+        kept.write_entry(path, entry)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -160,11 +160,11 @@ def _is_there(value: Any) -> bool:
 
 
 def _entry_path(skeleton: Sequence[str]) -> str:
-    from vmrun.config import cache
+    from vmrun.config import kept
 
-    directory = cache.cache_dir()
+    directory = kept.cache_dir()
     key = "\0".join(("qemu", os.getcwd(), *skeleton)).encode("utf-8", "surrogateescape")
-    return os.path.join(directory, cache.digest(key)[:40]) if directory else ""
+    return os.path.join(directory, kept.digest(key)[:40]) if directory else ""
 
 
 def _version() -> tuple[Any, ...]:

@@ -43,15 +43,16 @@ def validate(source: str | os.PathLike[str], *, notation: str = "yaml", strict: 
 
 def examine_file(path: str, sets: Sequence[str] = ()) -> tuple[ResolvedMachine | None, list[Problem]]:
     """(the resolved machine, or None when there are errors; errors, warnings and advice in no order)."""
-    from vmrun.config.load import load_file, machine_name
+    from vmrun.config.load import STDIN, load_file, machine_name
     from vmrun.config.sets import apply_sets
 
     directory, name = os.path.dirname(os.path.abspath(path)), machine_name(path)
-    return _examine(lambda found: apply_sets(load_file(path, found), tuple(sets)), directory, name)
+    files = () if path == STDIN else (path,)
+    return _examine(lambda found: apply_sets(load_file(path, found), tuple(sets)), directory, name, files)
 
 
 def _examine(
-    load: Callable[[list[Problem]], Node], directory: str, name: str
+    load: Callable[[list[Problem]], Node], directory: str, name: str, files: Sequence[str] = ()
 ) -> tuple[ResolvedMachine | None, list[Problem]]:
     from vmrun.config.resolve import resolve
 
@@ -59,7 +60,7 @@ def _examine(
     machine = None
     try:
         root = load(problems)
-        machine = resolve(root, problems, directory, name)
+        machine = resolve(root, problems, directory, name, None, files)
     except ConfigError as error:
         problems.extend(error.problems)
     faults = [problem for problem in problems if problem.severity == ERROR]

@@ -12,7 +12,6 @@ that come in a row (COM1, COM2, …): sets gives for each of some properties the
 
 from __future__ import annotations
 
-import json
 import os
 
 from vmrun.config.data import data_dir
@@ -163,9 +162,10 @@ def _stamp(path: str) -> tuple[int, int]:
 
 def read_json(path: str) -> Any:
     """A data file of our own; BuildError when the installation is damaged."""
+    from vmrun.config.kept import read_own
+
     try:
-        with open(path, "rb") as file:
-            return json.loads(file.read())
+        return read_own(path)
     except (OSError, ValueError) as error:
         raise BuildError(
             f"vmrun's own data file '{path}' cannot be read: {error}",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 
 from vmrun.config.catalogue import read_json
@@ -20,8 +18,11 @@ if TYPE_CHECKING:
 
 def digest(value: Any) -> str:
     """SHA-256 (hex) of a plain value, whatever the order of its keys."""
+    import json
+    from hashlib import sha256
+
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode()).hexdigest()
 
 
 def type_digests() -> dict[str, str]:
@@ -37,11 +38,14 @@ def type_digest(spec: TypeSpec) -> str:
     return digest(value)
 
 
+def digests_path() -> str:
+    return os.path.join(data_dir("machines"), "digests.json")
+
+
 def released() -> dict[str, str]:
     """Name → digest of each type as it was released; empty when the installation has no list of them."""
-    path = os.path.join(data_dir("machines"), "digests.json")
     try:
-        found: dict[str, str] = read_json(path)
+        found: dict[str, str] = read_json(digests_path())
     except BuildError:
         return {}
     return found

@@ -69,7 +69,7 @@ def _dead_ends(name: str, cls: type[Accelerator]) -> str:
     if name != "kvm":
         return cls.dead_ends()
     from vmrun import __version__
-    from vmrun.config.cache import cache_dir
+    from vmrun.config.kept import cache_dir
 
     path = os.path.join(os.path.dirname(cache_dir()), "kvm-dead-ends") if cache_dir() else ""
     key = ""

@@ -113,8 +113,8 @@ class Assembly:
 
 def catalogue() -> dict[str, Any]:
     """The rows of schema/devices.json: which module has a driver."""
-    from vmrun.config.cache import read_own
     from vmrun.config.data import data_dir
+    from vmrun.config.kept import read_own
 
     rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
     return rows

@@ -98,7 +98,7 @@ _features: dict[str, Any] = {}
 def features() -> dict[str, Any]:
     """{"bits": name → [(word, bit), …], "names": word → names by bit, "aliases": spelling → name}."""
     if not _features:
-        from vmrun.config.cache import read_own
+        from vmrun.config.kept import read_own
 
         table = read_own(os.path.join(_directory(), "features.json"))
         bits: dict[str, list[tuple[str, int]]] = {}

@@ -268,8 +268,8 @@ def describe(prop: Any) -> dict[str, Any]:
 
 def drivers() -> dict[str, Any]:
     """The rows of the catalogue: what vmrun models."""
-    from vmrun.config.cache import read_own
     from vmrun.config.data import data_dir
+    from vmrun.config.kept import read_own
 
     rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
     return rows

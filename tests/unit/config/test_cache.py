@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import vmrun.config.cache as cache
+import vmrun.config.kept as kept
 from vmrun.config.cache import resolve_cached
 from vmrun.errors import ConfigError
 
@@ -32,7 +32,7 @@ def long_ago(path: Path) -> None:
 
 
 def entries(tmp_path: Path) -> list[Path]:
-    return [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    return [path for path in (tmp_path / "cache" / "vmrun" / "resolved").rglob("*") if path.is_file()]
 
 
 def refuse_resolving(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_damaged_entry_is_rebuilt(file: Path, tmp_path: Path, damage: str) -> No
         entry.write_bytes(raw)
     elif damage == "rubbish":
         body = b"rubbish"
-        entry.write_bytes(cache.blake2b(body, digest_size=32).digest() + body)
+        entry.write_bytes(kept.blake2b(body, digest_size=32).digest() + body)
     else:
         entry.unlink()
         entry.mkdir()
@@ -162,7 +162,7 @@ def test_faulty_file_raises_and_leaves_nothing(file: Path, tmp_path: Path) -> No
 def test_old_entries_go_when_there_are_too_many(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "MOST_ENTRIES", 4)
+    monkeypatch.setattr(kept, "MOST_ENTRIES", 4)
     for size in range(1, 6):
         resolve_cached(str(file), [f"memory={size}GiB"])
         for entry in entries(tmp_path):
@@ -183,19 +183,19 @@ def test_own_data_is_read_once_and_again_when_it_has_changed(tmp_path: Path, mon
     path = tmp_path / "own.json"
     path.write_text('{"a": 1}')
     long_ago(path)
-    assert cache.read_own(str(path)) == {"a": 1}
+    assert kept.read_own(str(path)) == {"a": 1}
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "json", None)  # an import of it fails
-        assert cache.read_own(str(path)) == {"a": 1}
+        assert kept.read_own(str(path)) == {"a": 1}
     path.write_text('{"b": 2}')
-    assert cache.read_own(str(path)) == {"b": 2}
+    assert kept.read_own(str(path)) == {"b": 2}
 
 
 def test_damaged_copy_of_own_data_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "own.json"
     path.write_text('{"a": 1}')
-    cache.read_own(str(path))
-    (kept,) = entries(tmp_path)
-    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
-    assert cache.read_own(str(path)) == {"a": 1}
+    kept.read_own(str(path))
+    (entry,) = (tmp_path / "cache" / "vmrun" / "own").iterdir()
+    entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    assert kept.read_own(str(path)) == {"a": 1}

@@ -1,0 +1,123 @@
+"""What earlier runs of vmrun worked out, in the user's cache directory: entries of plain data.
+
+An entry is trusted only if this user wrote it and its own checksum holds; who reads it looks whether it is of this
+version of vmrun and Python and of what it was made from. The directory can be removed, or unwritable, at any time.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+try:
+    from _blake2 import (
+        blake2b,
+    )  # hashlib would bring in OpenSSL, which takes longer than all the rest of this
+except ImportError:
+    from hashlib import blake2b
+
+FORMAT = 1
+_CHECK = 32  # bytes of checksum in front of an entry
+MAX_ENTRY = 8 << 20
+MOST_ENTRIES = 256  # of a kind
+
+
+def read_own(path: str) -> Any:
+    """The contents of a JSON file of vmrun's own, without importing json when they are kept from an earlier run."""
+    info = os.stat(path)
+    known = _own.get(path)
+    if known is not None and known[0] == info.st_mtime_ns:
+        return known[1]
+    data = _read_own(path, info)
+    _own[path] = info.st_mtime_ns, data
+    return data
+
+
+_own: dict[str, tuple[int, Any]] = {}
+
+
+def _read_own(path: str, info: os.stat_result) -> Any:
+    stamp = (FORMAT, sys.version_info[:3], path, info.st_size, info.st_mtime_ns)
+    directory = cache_dir("own")
+    entry_path = directory and os.path.join(directory, digest(f"own\0{path}".encode())[:40])
+    if entry_path:
+        entry = read_entry(entry_path)
+        if isinstance(entry, dict) and entry.get("stamp") == stamp:
+            return entry.get("data")
+    import json
+
+    with open(path, encoding="utf-8") as file:
+        data = json.load(file)
+    if entry_path:
+        write_entry(entry_path, {"stamp": stamp, "data": data})
+    return data
+
+
+def cache_dir(kind: str = "resolved") -> str:
+    """Directory of the entries of a kind: $XDG_CACHE_HOME/vmrun/KIND, or under ~/.cache; '' when there is no home."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return ""
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "vmrun", kind)
+
+
+def read_entry(entry_path: str) -> Any:
+    """What write_entry wrote, or None."""
+    try:
+        with open(entry_path, "rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None  # marshal is not for data of others
+            raw = file.read(MAX_ENTRY + 1)
+        body = raw[_CHECK:]
+        if len(raw) > MAX_ENTRY or blake2b(body, digest_size=_CHECK).digest() != raw[:_CHECK]:
+            return None
+        return marshal.loads(body)
+    except (OSError, ValueError, EOFError, TypeError):
+        return None
+
+
+def write_entry(entry_path: str, entry: dict[str, Any]) -> None:
+    try:
+        body = marshal.dumps(entry)
+        if len(body) > MAX_ENTRY - _CHECK:
+            return
+        os.makedirs(os.path.dirname(entry_path), mode=0o700, exist_ok=True)
+        part = f"{entry_path}.{os.getpid()}"
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(blake2b(body, digest_size=_CHECK).digest() + body)
+            os.replace(part, entry_path)
+            _prune(os.path.dirname(entry_path))
+        except OSError:
+            os.unlink(part)
+    except (OSError, ValueError):
+        return
+
+
+def _prune(directory: str) -> None:
+    """Remove the older half of the entries when there are too many."""
+    names = os.listdir(directory)
+    if len(names) <= MOST_ENTRIES:
+        return
+    paths = [os.path.join(directory, name) for name in names]
+    paths.sort(key=lambda path: os.lstat(path).st_mtime_ns)
+    for path in paths[: len(paths) // 2]:
+        os.unlink(path)
+
+
+def file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return digest(file.read())
+
+
+def digest(data: bytes) -> str:
+    return blake2b(data, digest_size=32).hexdigest()
