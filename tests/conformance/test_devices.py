@@ -14,7 +14,7 @@ import pytest
 from tests.board import Driven
 from vmrun.errors import BackendError, StateError
 
-TYPES = ["rhel6.3.0", "pc-i440fx-2.0"]
+TYPES = ["rhel6.3.0", "pc-i440fx-2.0", "pc-i440fx-7.2"]
 EXTRA = [
     {"id": "lpt", "driver": "isa-parallel", "chardev": "c1"},
     {"id": "dbg", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "c2"},
@@ -48,6 +48,7 @@ EXTRA = [
     {"id": "esp", "driver": "am53c974"},
     {"id": "sd3", "driver": "scsi-cd", "bus": "esp.0"},
 ]
+NEWER = [{"id": "generation", "driver": "vmgenid"}, {"id": "coreinfo", "driver": "vmcoreinfo"}]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}
 
 
@@ -69,7 +70,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         },
         serial="null",
         floppies=["empty"],
-        devices=EXTRA,
+        devices=EXTRA + (NEWER if machine == "pc-i440fx-7.2" else []),
         chardevs=CHARDEVS,
         objects={"shm": {"type": "memory-backend-ram", "size": "1MiB"}},
         **flash,

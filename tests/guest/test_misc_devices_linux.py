@@ -124,3 +124,27 @@ def test_linux_powers_off_when_the_button_is_pressed(tmp_path: pathlib.Path) -> 
         assert pc.run_to_end(60) == "shutdown", pc.console()[-3000:]
         assert "PRESSED" in pc.console() and "POWERDOWN" in [name for name, _ in pc.told]
         assert pc.complaints() == []
+
+
+GENERATION = """
+echo DRIVER $(ls -d /sys/bus/acpi/drivers/vmgenid/*:00)
+echo READY
+sleep 600
+"""
+
+
+def test_linux_hears_of_a_new_generation_and_leaves_its_note(tmp_path: pathlib.Path) -> None:
+    from vmrun.machine import memorydump
+
+    devices = [{"id": "generation", "driver": "vmgenid"}, {"id": "note", "driver": "vmcoreinfo"}]
+    # with RDRAND: nothing is reseeded that was not seeded
+    keys: dict[str, Any] = {"cpus": {"model": "IvyBridge"}, "cmdline": "loglevel=6"}
+    with Driven(tmp_path, {"firmware/qemu_fw_cfg": ""}, GENERATION, devices=devices, **keys) as pc:
+        pc.run_until(lambda: "READY" in pc.console(), PATIENCE)
+        assert "DRIVER /sys/bus/acpi/drivers/vmgenid/QEMUVGID:00" in pc.console()
+        assert b"OSRELEASE=6." in memorydump.notes(pc.machine, [])
+        with pc.machine.board.lock:
+            device: Any = pc.machine.devices["generation"]
+            device.generation = "00112233-4455-6677-8899-aabbccddeeff"
+            device.load(device.save())
+        assert pc.run_until(lambda: "reseeded due to virtual machine fork" in pc.console(), PATIENCE)

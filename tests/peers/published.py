@@ -20,8 +20,9 @@ VERSIONS = (
     *("1.4", "1.5", "1.6", "1.7", "2.0", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6", "2.7", "2.8", "2.9", "2.10", "2.11"),
     *("2.12", "3.0", "3.1", "4.0", "4.1", "4.2", "5.0", "5.1", "5.2", "6.0", "6.1", "6.2", "7.0", "7.1", "7.2"),
 )
-# QEMU keeps the size that this type's tables once had, which cuts a bridge's description off; ours are whole.
-CUT = {("pc-i440fx-2.0", "bridges")}
+# QEMU keeps the size that this type's tables once had, which cuts a bridge's description off; ours are whole. And a
+# guest of this type cannot write to fw_cfg.
+CUT = {("pc-i440fx-2.0", "bridges"), ("pc-i440fx-2.0", "generation")}
 TYPES = tuple(f"pc-i440fx-{version}" for version in VERSIONS)
 WITH_TABLES = TYPES[3:]  # the older ones leave ACPI to the firmware
 NAMED = tuple(f"pc-i440fx-{version}" for version in ("2.0", "2.6", "5.1", "7.2"))
@@ -38,6 +39,8 @@ ALL_ARGS = [
     *("-device", "VGA,addr=2,romfile=", "-device", "e1000,addr=3,romfile="),
     *("-serial", "null", "-serial", "null", "-parallel", "null", "-device", "pvpanic"),
 ]
+
+GUID = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
 
 # name → (keys of the machine file, QEMU's arguments). System management mode is off in both unless a case says so:
 # vmrun's board has none.
@@ -98,6 +101,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "floppies": ({"floppies": ["empty", "empty"]}, ["-drive", "if=floppy", "-drive", "if=floppy,index=1"]),
+    "generation": (
+        {"devices": [{"id": "g", "driver": "vmgenid", "guid": GUID}, {"id": "c", "driver": "vmcoreinfo"}]},
+        ["-device", f"vmgenid,guid={GUID}", "-device", "vmcoreinfo"],
+    ),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 

@@ -29,6 +29,28 @@ class ProcessorSlots:
         raise NotImplementedError
 
 
+class AcpiEvents:
+    """Has the general-purpose events that the firmware's tables name. The device lock is held."""
+
+    def acpi_event(self, bits: int) -> None:
+        """These bits of the status are set now, and the guest hears of it."""
+        raise NotImplementedError
+
+
+class Generation:
+    """Tells a guest that it is a copy: `generation` is a UUID that no other run of the machine has."""
+
+    generation: str
+
+
+class CoreInfo:
+    """Where a guest says what tools need to read a dump of it."""
+
+    def note(self) -> tuple[int, int] | None:
+        """(address, bytes) of an ELF note in guest memory; None when the guest has said nothing usable."""
+        raise NotImplementedError
+
+
 class Sleeper:
     """Takes part in S3. The device lock is held."""
 

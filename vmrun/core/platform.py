@@ -84,8 +84,16 @@ class Platform(Protocol):
     def netdev(self, id: str) -> Any:
         """The network back end of that id (vmrun.backends.protocols.NetBackend). BuildError when there is none."""
 
-    def add_fw_cfg_file(self, name: str, data: bytes) -> None:
-        """A file that the firmware shall find (etc/pvpanic-port)."""
+    def add_fw_cfg_file(self, name: str, data: bytes | bytearray) -> None:
+        """A file that the firmware shall find (etc/pvpanic-port). The guest can write to a bytearray, where the machine
+        type's firmware interface has DMA (`writes_to_fw_cfg`).
+        """
+
+    def writes_to_fw_cfg(self) -> bool:
+        """Whether the guest can write to files."""
+
+    def acpi_event(self, bits: int) -> None:
+        """Set these bits of the general-purpose events' status; nothing comes of it on a board without them."""
 
     def add_option_rom(self, file: str) -> bytes:
         """Contents of a ROM file found in the firmware directories. BuildError names where it was looked for."""

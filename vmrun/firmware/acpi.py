@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import parts, srat
+from vmrun.firmware import generation, parts, srat
 from vmrun.firmware.dsdt import GPE0, Window, dsdt
 from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader"
@@ -54,8 +55,19 @@ class _Blob:
         self.creator = _padded(settings, "creator-id", "BXPC", 4)
         self.creator_revision = int(settings.get("creator-revision", 1))
 
-    def add(self, signature: bytes, revision: int, body: bytes, pointers: tuple[int, ...] = ()) -> int:
-        """Append a table; its offset. `pointers`: offsets in the body of addresses within this file."""
+    def add(
+        self,
+        signature: bytes,
+        revision: int,
+        body: bytes,
+        pointers: tuple[int, ...] = (),
+        *,
+        name: bytes = b"",
+        between: Callable[[int], None] = lambda start: None,
+    ) -> int:
+        """Append a table; its offset. `pointers`: offsets in the body of addresses within this file. `name`: its own,
+        instead of the type's. `between(offset of the body)`: what else the loader does before it sums the table up.
+        """
         start = len(self.data)
         size = HEADER.size + len(body)
         head = (
@@ -64,7 +76,7 @@ class _Blob:
             revision,
             0,
             self.oem_id,
-            self.oem_table_id,
+            name or self.oem_table_id,
             1,
             self.creator,
             self.creator_revision,
@@ -72,6 +84,7 @@ class _Blob:
         self.data += HEADER.pack(*head) + body
         for offset in pointers:
             self.linker.add_pointer(TABLES, start + HEADER.size + offset, 4, TABLES)
+        between(start + HEADER.size)
         self.linker.add_checksum(TABLES, start + 9, start, size)
         return start
 
@@ -84,6 +97,9 @@ def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None =
     blob = _Blob(settings)
     linker = blob.linker
     linker.allocate(RSDP, 16, FSEG)
+    counter = generation.ssdt(machine)
+    if counter is not None:
+        linker.allocate(generation.GUID_FILE, 4096, HIGH)
     linker.allocate(TABLES, 64, HIGH)
     facs = len(blob.data)
     blob.data += struct.pack("<4sI", b"FACS", 64).ljust(64, b"\0")
@@ -91,6 +107,13 @@ def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None =
     listed = [blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4))]
     fixed = len(blob.data) - described  # what the old types' size counts with a number of its own
     listed.append(blob.add(b"APIC", 1, _madt(machine)))
+    if counter is not None:
+
+        def point(body: int) -> None:
+            linker.write_pointer(generation.ADDRESS_FILE, 0, 8, generation.GUID_FILE, generation.GUID_OFFSET)
+            linker.add_pointer(TABLES, body + generation.ADDRESS_AT, 4, generation.GUID_FILE)
+
+        listed.append(blob.add(b"SSDT", 1, counter, name=generation.OEM_TABLE_ID, between=point))
     hpet = parts.first(machine, "hpet")
     if hpet is not None:
         listed.append(blob.add(b"HPET", 1, _hpet(int(hpet["props"].get("base", 0xFED00000)))))

@@ -29,6 +29,10 @@ class Linker:
         """Set the byte at `offset` so that `length` bytes from `start` sum to 0."""
         self._add(struct.pack("<I56sIII", 3, _name(file), offset, start, length))
 
+    def write_pointer(self, file: str, offset: int, size: int, target: str, within: int) -> None:
+        """Write the address of byte `within` of `target` to `file`, which stays with the machine."""
+        self._add(struct.pack("<I56s56sIIB", 4, _name(file), _name(target), offset, within, size))
+
     def to_bytes(self, align: int) -> bytes:
         """The script, padded with zeros (which end it) to a multiple of `align`."""
         data = b"".join(self.commands)

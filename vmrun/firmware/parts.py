@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 AMD = "AuthenticAMD"
 DISPLAYS = ("VGA", "cirrus-vga", "qxl-vga", "vmware-svga", "virtio-vga")
-# Displays without a ROM of their own: the firmware is handed their video BIOS.
-ISA_DISPLAYS = {"isa-vga": "vgabios.bin", "isa-cirrus-vga": "vgabios-cirrus.bin"}
+# ISA displays without a ROM of their own: the firmware is handed their video BIOS (sga's shows text on a serial port).
+ISA_DISPLAYS = {"isa-vga": "vgabios.bin", "isa-cirrus-vga": "vgabios-cirrus.bin", "sga": "sgabios.bin"}
 
 
 class Processor:

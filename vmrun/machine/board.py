@@ -10,6 +10,7 @@ from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
 from vmrun.core.input import InputRouter
+from vmrun.core.interfaces import AcpiEvents
 from vmrun.core.object import Object
 from vmrun.errors import BuildError, about
 from vmrun.machine.cpuid import apic_ids
@@ -71,7 +72,7 @@ class Board:
         self.netdevs: dict[str, Any] = {}
         self.hubs: dict[int, Any] = {}  # vmrun.backends.net.hub.Hub by number
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
-        self.fw_cfg_files: dict[str, bytes] = {}
+        self.fw_cfg_files: dict[str, bytes | bytearray] = {}
         self.option_roms: dict[str, Any] = {}
         self.blockdevs: list[dict[str, Any]] = []  # nodes that were named before the start
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
@@ -307,8 +308,18 @@ class Board:
             if getattr(found, "must_wait", False):
                 yield found
 
-    def add_fw_cfg_file(self, name: str, data: bytes) -> None:
+    def add_fw_cfg_file(self, name: str, data: bytes | bytearray) -> None:
         self.fw_cfg_files[name] = data
+
+    def writes_to_fw_cfg(self) -> bool:
+        from vmrun.firmware import fwcfg
+
+        return fwcfg.has_dma(self.config)
+
+    def acpi_event(self, bits: int) -> None:
+        for device in self.devices.values():
+            if isinstance(device, AcpiEvents):
+                device.acpi_event(bits)
 
     def add_option_rom(self, file: str) -> bytes:
         from vmrun.firmware import images

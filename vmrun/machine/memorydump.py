@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 
+from vmrun.core.interfaces import CoreInfo
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ PRSTATUS = 336          # bytes of struct elf_prstatus; the registers begin at 1
 PID, REGISTERS = 32, 112
 MSR_KERNEL_GS, MSR_FS, MSR_GS = 0xC0000102, 0xC0000100, 0xC0000101
 PART = 1 << 20
+MOST_NOTE = 1 << 20
 _ORDER = (
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
 )  # fmt: skip
@@ -55,10 +58,25 @@ def spans(machine: Machine, begin: int = 0, length: int = 1 << 64) -> list[Span]
 
 
 def notes(machine: Machine, states: list[dict[str, Any]]) -> bytes:
-    """PRSTATUS of each processor, then QEMU's own note of each."""
-    return b"".join(_note(b"CORE", NT_PRSTATUS, _prstatus(n, state)) for n, state in enumerate(states)) + b"".join(
-        _note(b"QEMU", 0, _qemu_state(state)) for state in states
-    )
+    """PRSTATUS of each processor, QEMU's own note of each, and what the guest's kernel says of itself."""
+    found = [_note(b"CORE", NT_PRSTATUS, _prstatus(n, state)) for n, state in enumerate(states)]
+    found += [_note(b"QEMU", 0, _qemu_state(state)) for state in states]
+    return b"".join(found) + _guests_note(machine)
+
+
+def _guests_note(machine: Machine) -> bytes:
+    """The note that the guest has pointed to (vmcoreinfo); nothing when there is none, or it is none."""
+    for device in machine.all(CoreInfo):
+        told = device.note()
+        if told is None or not 12 <= told[1] <= MOST_NOTE:
+            continue
+        with machine.board.lock:
+            data = machine.board.memory.read_bytes(*told)
+        name, body, _ = struct.unpack_from("<III", data)
+        whole = 12 + -(-name // 4) * 4 + -(-body // 4) * 4
+        if whole <= len(data):
+            return bytes(data[:whole])
+    return b""
 
 
 def _note(name: bytes, kind: int, body: bytes) -> bytes:

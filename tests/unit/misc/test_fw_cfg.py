@@ -270,3 +270,45 @@ def test_any_access_returns(script):
         else:
             assert 0 <= board.io.read(port, size) < 1 << (8 * size)
     board.chip.load_state(board.chip.save())
+
+
+# --- files that the guest writes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(board):
+    """A file of eight bytes that the guest can write, selected."""
+    contents = bytearray(b"abcdefgh")
+    board.chip.add_file("w", contents)
+    board.read(0x20, 0)
+    board.ram.write(0x8000, b"ABCDEFGHI")
+    return contents
+
+
+def test_the_guest_writes_to_a_bytearray(board, written):
+    assert board.dma(WRITE | SELECT | 0x20 << 16, 8) == 0
+    assert written == b"ABCDEFGH"
+    assert board.read(0x20, 8) == b"ABCDEFGH"
+
+
+def test_a_write_goes_on_where_the_last_access_stopped(board, written):
+    assert board.dma(SKIP | SELECT | 0x20 << 16, 2) == 0
+    assert board.dma(WRITE, 3) == 0
+    assert written == b"abABCfgh"
+
+
+@pytest.mark.parametrize("length", [9, 0xFFFFFFFF])
+def test_a_write_past_the_end_writes_nothing(board, written, length):
+    assert board.dma(WRITE | SELECT | 0x20 << 16, length) == ERROR
+    assert written == b"abcdefgh"
+
+
+def test_a_write_from_nowhere_is_an_error(board, written):
+    assert board.dma(WRITE | SELECT | 0x20 << 16, 8, 1 << 40) == ERROR
+    assert written == b"abcdefgh"
+
+
+def test_other_files_cannot_be_written(board):
+    board.chip.add_file("r", b"abcd")
+    assert board.dma(WRITE | SELECT | 0x20 << 16, 4) == ERROR
+    assert board.read(0x20, 4) == b"abcd"

@@ -141,21 +141,21 @@ class Gpe(Stateful):
     def plugged(self, device: PciDevice) -> None:
         """A card was put in: tell the guest."""
         self._slots_of(device).up |= 1 << (device.devfn >> 3)
-        self._event()
+        self.event(PCI_EVENT)
 
     def ask_unplug(self, device: PciDevice) -> None:
         """Ask the guest to let go of a card; it answers by writing EJECT."""
         self._slots_of(device).down |= 1 << (device.devfn >> 3)
-        self._event()
+        self.event(PCI_EVENT)
 
-    def _event(self) -> None:
-        self.status |= PCI_EVENT
+    def event(self, bits: int) -> None:
+        """Something happened that the guest shall look at."""
+        self.status |= bits
         self.settle()
 
     def processor_event(self) -> None:
-        """A processor came: the guest shall look."""
-        self.status |= CPU_EVENT
-        self.settle()
+        """A processor came."""
+        self.event(CPU_EVENT)
 
     # --- for the guest ------------------------------------------------------------------------------------
 

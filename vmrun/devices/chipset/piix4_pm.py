@@ -11,7 +11,7 @@ from accel.api import PyIoRegion, PyIrqSink
 
 from vmrun.bus.i2c import I2cBus, SmbusTarget
 from vmrun.bus.pci import PciDevice
-from vmrun.core.interfaces import BusOwner, PowerButton, ProcessorSlots, Waker
+from vmrun.core.interfaces import AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Waker
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import U8, Part, Parts
@@ -34,7 +34,7 @@ APMC_EN = 0x02  # of byte 0x5b: a write to APMC raises an SMI
 
 
 @register("PIIX4_PM", description="82371AB power management: ACPI registers, SMBus, hot-plug")
-class Piix4Pm(PciDevice, BusOwner, PowerButton, ProcessorSlots, Waker):
+class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Waker):
     user_creatable = False
     vendor_id = 0x8086
     device_id = 0x7113
@@ -169,6 +169,9 @@ class Piix4Pm(PciDevice, BusOwner, PowerButton, ProcessorSlots, Waker):
 
     def processor_plugged(self) -> None:
         self.cpus.plugged()
+
+    def acpi_event(self, bits: int) -> None:
+        self.gpe.event(bits)
 
     def powerdown(self) -> None:
         """Somebody pressed the power button."""

@@ -2,15 +2,16 @@ from accel.api cimport IoRegion, u8, u32, u64
 from accel.dma cimport Dma, Scatter
 
 ctypedef struct Item:
-    const u8 *data          # NULL: there is none
+    u8 *data                # NULL: there is none
     u32 size
+    bint writable           # by the guest
     bint computed           # a callback gives the contents when the item is selected
 
 
 cdef class FwCfg(IoRegion):
     cdef Item *items
     cdef u32 per_side, slots
-    cdef dict contents      # key → bytes
+    cdef dict contents      # key → bytes, or a bytearray that the guest can write
     cdef dict callbacks     # key → callable
     cdef dict files         # name → [order, number, data, callback]
     cdef Dma dma

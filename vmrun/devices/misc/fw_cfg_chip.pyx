@@ -2,9 +2,11 @@
 
 Ref: QEMU docs/specs/fw_cfg. What the items hold is not decided here.
 The region itself is ports +0 (selector, 16-bit writes) and +1 (data); `dma_port` is the eight bytes at +4.
-Not modelled: writes of the guest (legacy writes were dropped in QEMU 2.4, no file is writable yet).
+A file whose contents are a bytearray can be written by the guest, through DMA; its owner keeps it.
+Not modelled: writes through the data port (dropped in QEMU 2.4).
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -152,13 +154,15 @@ cdef class FwCfg(IoRegion):
     # --- contents -------------------------------------------------------------------------------------------
 
     def add_bytes(self, u32 key, data, callback=None):
-        """Item `key` (0x8000 and up: of this architecture) holds `data`; adding again replaces it.
+        """Item `key` (0x8000 and up: of this architecture) holds `data`; adding again replaces it. The guest can write
+        to a bytearray, which keeps its size.
 
         callback() is called when the guest selects the item, and may return new contents. BuildError: no such key.
         """
         cdef Item *item = self.item(key)
-        cdef bytes held = bytes(data)
-        cdef const u8 *start = held
+        cdef bint writable = isinstance(data, bytearray)
+        held = data if writable else bytes(data)
+        cdef u8 *start = <u8 *>PyByteArray_AS_STRING(held) if writable else <u8 *><const u8 *>held
         if item == NULL or key & WRITE_CHANNEL:
             raise BuildError(f"fw_cfg has no item {key:#x}")
         if len(held) > 0xFFFFFFFF:
@@ -166,6 +170,7 @@ cdef class FwCfg(IoRegion):
         self.contents[key] = held
         item.data = start
         item.size = <u32>len(held)
+        item.writable = writable
         item.computed = callback is not None
         if callback is not None:
             self.callbacks[key] = callback
@@ -201,7 +206,7 @@ cdef class FwCfg(IoRegion):
         if order is None:
             order = ORDER.get(name) or ORDER.get(name.partition("/")[0] + "/", ORDER_LAST)
         number = old[1] if old is not None else len(self.files)
-        self.files[name] = [order, number, bytes(data), callback]
+        self.files[name] = [order, number, data if isinstance(data, bytearray) else bytes(data), callback]
         self._number_files()
 
     def _number_files(self):
@@ -320,10 +325,20 @@ cdef class FwCfg(IoRegion):
         cdef u32 have = 0
         if not control & (DMA_READ | DMA_WRITE | DMA_SKIP):
             return 0
-        if not control & DMA_READ and control & DMA_WRITE:
-            return DMA_ERROR if length else 0
         if item != NULL and item.data != NULL and self.offset < item.size:
             have = min(length, item.size - self.offset)
+        if not control & DMA_READ and control & DMA_WRITE:
+            if length == 0:
+                return 0
+            self.offset += have
+            if not have or not item.writable or have != length:
+                return DMA_ERROR
+            self.target.begin(False)
+            if self.target.add(address, length) != 0:
+                return DMA_ERROR
+            self.target.get(0, item.data + self.offset - have, have)
+            self.target.finish(0)
+            return 0
         if control & DMA_READ:
             self.target.begin(True)
             if self.target.add(address, length) != 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.core.interfaces import Sleeper
+from vmrun.core.interfaces import Generation, Sleeper
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import check, command, enums, event, struct, union
 
@@ -107,10 +107,10 @@ def query_display_options(monitor: Any) -> dict[str, str]:
 @command("query-vm-generation-id", returns="GuidInfo")
 def query_vm_generation_id(monitor: Any) -> dict[str, str]:
     """The number that tells a guest that it was copied."""
-    found = next((device for device in monitor.machine.devices.values() if device.driver == "vmgenid"), None)
-    if found is None:
+    found = monitor.machine.all(Generation)
+    if not found:
         raise QmpError("VM Generation ID device not found")
-    return {"guid": str(getattr(found, "current", None) or found.get_props().get("guid"))}
+    return {"guid": found[0].generation}
 
 
 @command("x-exit-preconfig")
