@@ -130,8 +130,9 @@ def _told(name: str, path: str, spec: dict[str, Any], error: ImageError) -> Back
     elif text.endswith("to be a regular file"):
         text = f"{path} is neither a file nor a block device"
     elif "lock" in text:
-        text, remedy = f"{path} is in use by another process", (
-            "stop the other machine, or add `readonly: true` to both"
+        text, remedy = (
+            f"{path} is in use by another process",
+            ("stop the other machine, or add `readonly: true` to both"),
         )
     else:
         text = f"{path}: {text}"
@@ -168,5 +169,3 @@ def _temporary(name: str) -> int:
             f"drive {name}: no temporary file in {directory}: {exc.strerror}",
             remedy="set TMPDIR to a directory with room for what the guest writes",
         ) from None
-
-

@@ -78,6 +78,7 @@ def probe(node: Node) -> str:
 
 # --- files --------------------------------------------------------------------------------------------------
 
+
 def open_file(path: str, access: Access) -> Node:
     """The protocol node of a file or block device."""
     from vmrun.backends.block.file import FileNode
@@ -123,7 +124,7 @@ def lock_file(path: str, fd: int, readonly: bool, resize: bool = False) -> None:
 
     set_lock, get_lock = 37, 36  # F_OFD_SETLK, F_OFD_GETLK: they belong to the open file, not to the process
     held = [CONSISTENT_READ] if readonly else [CONSISTENT_READ, WRITE]
-    unshared = [] if readonly else [WRITE, RESIZE]
+    unshared = [WRITE, RESIZE]
     if resize:
         held.append(RESIZE)
     names = {CONSISTENT_READ: "consistent read", WRITE: "write", RESIZE: "resize"}
@@ -136,20 +137,21 @@ def lock_file(path: str, fd: int, readonly: bool, resize: bool = False) -> None:
         for base, byte in against:
             found = struct.unpack("hhqqi4x", lock(fcntl.F_WRLCK, base + byte, get_lock))
             if found[0] != fcntl.F_UNLCK:
-                share = "shared " if base == UNSHARED else ""
+                share = "shared " if base == PERMISSIONS else ""
                 raise ImageError(
                     f"Could not open '{path}': Failed to get {share}\"{names[byte]}\" lock",
-                    "Is another process using the image?",
+                    f"Is another process using the image [{path}]?",
                 )
     except OSError as exc:
         if exc.errno in (errno.EACCES, errno.EAGAIN):
             raise ImageError(
-                f"Could not open '{path}': Failed to lock byte 100", "Is another process using the image?"
+                f"Could not open '{path}': Failed to lock byte 100", f"Is another process using the image [{path}]?"
             ) from None
         # File systems without locks exist; QEMU goes on there as well.
 
 
 # --- names --------------------------------------------------------------------------------------------------
+
 
 def open_node(
     name: str, format: str | None, access: Access, *, backing: bool = True, depth: int = 0,
@@ -244,7 +246,7 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         return found
     child = options.get("file", options.get("image") if driver == "blkdebug" else None)
     if child is None:
-        raise ImageError("A block device must be specified for \"file\"")
+        raise ImageError('A block device must be specified for "file"')
     node = open_options(child, access, depth + 1) if isinstance(child, dict) else open_protocol(str(child), access)
     try:
         if driver == "blkdebug":
@@ -346,9 +348,7 @@ def _identity(file: Node) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _qcow2(
-    file: Node, name: str, access: Access, backing: bool, depth: int, seen: tuple[tuple[int, int], ...]
-) -> Node:
+def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, seen: tuple[tuple[int, int], ...]) -> Node:
     from vmrun.backends.block.qcow2 import Qcow2Node
 
     opened: list[Node] = []
@@ -410,9 +410,7 @@ def open_backing(
     """The image below one."""
     path = beside(name, header.backing_file)
     try:
-        return open_node(
-            path, header.backing_format or None, access.read_only(), depth=depth + 1, seen=seen
-        )
+        return open_node(path, header.backing_format or None, access.read_only(), depth=depth + 1, seen=seen)
     except ImageError as error:
         raise ImageError(f"Could not open backing file: {error.text}") from None
 

@@ -219,9 +219,7 @@ def _table(offset: int, length: int, cluster: int, most: int, what: str) -> None
         raise QcowError(f"{what} offset invalid")
 
 
-def _extensions(
-    h: Header, read: Callable[[int, int], bytes], at: int, end: int
-) -> dict[tuple[int, int], str]:
+def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int) -> dict[tuple[int, int], str]:
     names: dict[tuple[int, int], str] = {}
     while at < end:
         if at + 8 > end:
@@ -291,9 +289,7 @@ def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapsh
         at = (at + 7) & ~7
         if at + 40 > end:
             raise QcowError("Snapshot table is too large")
-        l1, l1_size, id_size, name_size, sec, nsec, clock, small, extra_size = struct.unpack(
-            ">QIHHIIQII", read(at, 40)
-        )
+        l1, l1_size, id_size, name_size, sec, nsec, clock, small, extra_size = struct.unpack(">QIHHIIQII", read(at, 40))
         if extra_size > 1024:
             raise QcowError(f"Too much extra metadata in snapshot table entry {len(found)}")
         rest = read(at + 40, extra_size + id_size + name_size)

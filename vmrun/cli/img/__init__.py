@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from vmrun.cli.img.options import ImgError
+from vmrun.cli.img.options import HelpAsked, ImgError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ COMMANDS = {
     "snapshot": "change",
 }
 PROGRAM = "vmrun-img"
+LIKE = "7.2.0"  # the qemu-img whose command line and words these are: scripts ask for it
 
 
 def console() -> None:
@@ -56,13 +57,14 @@ def run(argv: list[str]) -> int:
 def main(argv: list[str], program: str) -> int:
     from vmrun import __version__
 
-    if argv[:1] in (["--help"], ["-h"]):
-        sys.stdout.write(_help(program))
-        return 0
-    if argv[:1] in (["--version"], ["-V"]):
-        sys.stdout.write(f"{program} version {__version__}\n")
-        return 0
     try:
+        argv = _standard(argv, program)
+        if argv[:1] in (["--help"], ["-h"]):
+            sys.stdout.write(_help(program))
+            return 0
+        if argv[:1] in (["--version"], ["-V"]):
+            sys.stdout.write(f"{program} version {LIKE} (vmrun {__version__})\n")
+            return 0
         if not argv:
             raise ImgError("Not enough arguments", usage=True)
         if argv[0] not in COMMANDS:
@@ -70,6 +72,9 @@ def main(argv: list[str], program: str) -> int:
         module = __import__(f"vmrun.cli.img.{COMMANDS[argv[0]]}", fromlist=[argv[0]])
         command: Callable[[list[str]], int] = getattr(module, argv[0])
         return command(argv[1:])
+    except HelpAsked:
+        sys.stdout.write(_help(program))
+        return 0
     except ImgError as error:
         return _failed(program, str(error), error.code, error.usage)
     except KeyboardInterrupt:
@@ -78,6 +83,21 @@ def main(argv: list[str], program: str) -> int:
         raise
     except Exception as error:
         return _other(program, error)
+
+
+def _standard(argv: list[str], program: str) -> list[str]:
+    """What stands before the command: events to trace, of which there are none."""
+    while argv and (argv[0].startswith("-T") or argv[0].split("=")[0] == "--trace"):
+        word, *argv = argv
+        pattern = word[2:] if word.startswith("-T") else word.partition("=")[2]
+        if not pattern and "=" not in word:
+            if not argv:
+                raise ImgError(f"missing argument for option '{word}'", usage=True)
+            pattern, *argv = argv
+        name = pattern.removeprefix("enable=")
+        if "=" not in name:
+            sys.stderr.write(f"{program}: warning: trace event '{name}' does not exist\n")
+    return argv
 
 
 def _failed(program: str, text: str, code: int, usage: bool = False) -> int:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import sys
 
 from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, option_help
-from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_size, open_image, options_of, program
+from vmrun.cli.img.options import (
+    Given,
+    ImgError,
+    Progress,
+    asks_help,
+    format_of,
+    image_size,
+    open_image,
+    options_of,
+    program,
+)  # fmt: skip
+from vmrun.cli.img.options import (
+    size as size_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +38,7 @@ def create(argv: list[str]) -> int:
     if format not in CREATE_OPTIONS:
         name = given.args[0] if given.args else ""
         raise ImgError(f"{name}: Unknown file format '{format}'")
-    if any(text in ("help", "?") for text in given.all.get("o", [])):
+    if asks_help(given):
         sys.stdout.write(option_help(format))
         return 0
     if not given.args:
@@ -34,8 +47,11 @@ def create(argv: list[str]) -> int:
     size = image_size(given.args[1]) if len(given.args) >= 2 else None
     if len(given.args) > 2:
         raise ImgError(f"Unexpected argument: {given.args[2]}", usage=True)
+    options = options_of(given, CREATE_OPTIONS[format], format, name)
+    if size is not None and "size" in options:
+        raise ImgError(f"{name}: The image size must be specified only once")
     make(
-        name, format, size, options_of(given, CREATE_OPTIONS[format], format, name), backing=given["b"],
+        name, format, size, options, backing=given["b"],
         backing_format=given["F"], unsafe="u" in given, quiet="q" in given,
     )  # fmt: skip
     return 0
@@ -62,7 +78,9 @@ def make(
     if below and below == name:
         raise ImgError(f"{name}: Error: Trying to create an image with the same filename as the backing file")
     if options.get("backing_fmt") and options["backing_fmt"] not in FORMATS:
-        raise ImgError(f"{name}: Unknown backing file format '{options['backing_fmt']}'")
+        raise ImgError(f"{name}: Unknown driver '{options['backing_fmt']}'\nCould not open backing image.")
+    if below and unsafe and not options.get("backing_fmt"):
+        raise ImgError(f"{name}: Backing file specified without backing format")
     if size is None:
         size = options.get("size")
     if below:
@@ -122,15 +140,21 @@ def shown(format: str, options: dict[str, Any]) -> str:
 
 
 def resize(argv: list[str]) -> int:
-    sign = ""
-    if argv and len(argv[-1]) > 1 and argv[-1][0] in "+-" and argv[-1][1].isdigit():
-        sign, argv = argv[-1][0], [*argv[:-1], argv[-1][1:]]
-    if not argv:
+    if len(argv) < 2 and not any(word in ("-h", "--help") for word in argv):
         raise ImgError("Not enough arguments", usage=True)
-    given = Given(argv, "f:q", ("preallocation=", "shrink"))
-    if len(given.args) != 2:
+    text, sign = argv[-1], ""
+    given = Given(argv[:-1] if len(argv) > 1 else argv, "f:q", ("preallocation=", "shrink"))
+    if len(given.args) != 1:
         raise ImgError("Expecting image file name and size", usage=True)
-    name, wanted = given.args[0], image_size(given.args[1])
+    if text[:1] in ("+", "-"):
+        sign, text = text[0], text[1:]
+    number, name = size_of(text), given.args[0]
+    if number is None:
+        raise ImgError(
+            "Parameter 'size' expects a non-negative number below 2^64\nOptional suffix k, M, G, T, P or E means "
+            "kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+        )
+    wanted = number
     how = given["preallocation"] or "off"
     if how not in PREALLOCATIONS:
         raise ImgError(f"Invalid preallocation mode '{how}'")
@@ -175,9 +199,11 @@ def snapshot(argv: list[str]) -> int:
     if len(actions) > 1:
         raise ImgError("Cannot mix '-l', '-a', '-c', '-d'", usage=True)
     name = given.one()
-    action = actions[0] if actions else "l"
-    node: Any = open_image(name, None, write=action != "l", share="U" in given, options="image-opts" in given)
+    action = actions[0] if actions else "-"
+    node: Any = open_image(name, None, write=action not in "l-", share="U" in given, options="image-opts" in given)
     try:
+        if action == "-":
+            return 0
         if action == "l":
             found = describe(name, node).get("snapshots")
             if found:
@@ -187,7 +213,8 @@ def snapshot(argv: list[str]) -> int:
         known = getattr(node, "snapshots", None)
         if known is None:
             told = {"c": "create", "a": "apply", "d": "delete"}[action]
-            raise ImgError(f"Could not {told} snapshot '{wanted}': Operation not supported", 1)
+            number = {"c": "-95 (Operation not supported)"}.get(action, "Operation not supported")
+            raise ImgError(f"Could not {told} snapshot '{wanted}': {number}")
         found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
         if action == "c":
             _create_snapshot(node, wanted)
@@ -231,7 +258,7 @@ def _create_snapshot(node: Any, name: str) -> None:
 def rebase(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.copy import copy_range, first_difference
-    from vmrun.backends.block.images import beside
+    from vmrun.backends.block.images import FORMATS, beside
     from vmrun.backends.block.null import NullNode
 
     given = Given(argv, "f:F:b:upt:T:qU")
@@ -239,6 +266,8 @@ def rebase(argv: list[str]) -> int:
     if "b" not in given and "u" not in given:
         raise ImgError("Use backing file (-b) option", usage=True)
     unsafe, base, base_format = "u" in given, given["b"], given["F"]
+    if base_format is not None and base_format not in FORMATS:
+        raise ImgError(f"Invalid format name: '{base_format}'")
     source = given.cache("T", "writeback")
     node: Any = open_image(
         name, given["f"], cache=given.cache("t", "writeback"), write=True, backing=not unsafe,
@@ -379,8 +408,8 @@ def amend(argv: list[str]) -> int:
     given = Given(argv, "f:o:pqt:", ("force",))
     if not given.all.get("o"):
         raise ImgError("Must specify options (-o)", usage=True)
-    if given["o"] in ("help", "?"):
-        sys.stdout.write(option_help("qcow2").replace("Supported", "Amend options for", 1).replace(" options:", ":"))
+    if asks_help(given):
+        sys.stdout.write(option_help("qcow2").replace("Supported qcow2 options:", "Amend options for 'qcow2':", 1))
         return 0
     name = given.one()
     node: Any = open_image(
@@ -391,14 +420,13 @@ def amend(argv: list[str]) -> int:
         if header is None:
             raise ImgError(f"Format driver '{format_of(node)}' does not support option amendment")
         options = options_of(given, CREATE_OPTIONS["qcow2"], "qcow2", "")
-        for key, now in (
-            ("cluster_size", header.cluster_size),
-            ("extended_l2", header.extended_l2),
-            ("compression_type", "zstd" if header.compression_type else "zlib"),
-            ("refcount_bits", 1 << header.refcount_order),
-        ):
-            if key in options and options[key] != now:
-                raise ImgError(f"Changing {key} is not modelled")
+        for key in ("cluster_size", "extended_l2", "compression_type", "preallocation", "nocow"):
+            if key in options:
+                raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")
+        if options.get("backing_file", header.backing_file) != header.backing_file:
+            raise ImgError(f"Cannot amend the backing file\nYou can use '{program()} rebase' instead.")
+        if options.get("refcount_bits", 1 << header.refcount_order) != 1 << header.refcount_order:
+            raise ImgError("Changing refcount_bits is not modelled")
         version = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3, None: header.version}.get(options.get("compat"))
         if version is None:
             raise ImgError(f"Unknown compatibility level {options['compat']}")
@@ -414,10 +442,6 @@ def amend(argv: list[str]) -> int:
             header.version, header.header_length = 3, 112
         elif version < header.version:
             _downgrade(node, header)
-        if "backing_file" in options:
-            header.backing_file = options["backing_file"]
-        if "backing_fmt" in options:
-            header.backing_format = options["backing_fmt"]
         if header.version == 2:
             header.compatible = header.autoclear = header.incompatible = 0
         try:
@@ -426,6 +450,7 @@ def amend(argv: list[str]) -> int:
             raise ImgError(str(error)) from None
         node.sync()
         node.stay_dirty(False)
+        Progress("p" in given, 1).end()
     finally:
         node.close()
     return 0
@@ -458,15 +483,23 @@ def bench(argv: list[str]) -> int:
 
     given = Given(argv, "c:d:f:ni:o:qs:S:t:wU", ("pattern=", "flush-interval=", "no-drain"))
     name = given.one()
-    count, depth = int(given["c"] or 75000), int(given["d"] or 64)
-    offset, length = image_size(given["o"] or "0"), image_size(given["s"] or "4096")
-    step = image_size(given["S"] or "0") or length
-    pattern, interval = int(given["pattern"] or "0", 0), int(given["flush-interval"] or 0)
+    count, depth = _number(given["c"], 75000, "request count"), _number(given["d"], 64, "queue depth")
+    offset, length = image_size(given["o"] or "0", "offset"), image_size(given["s"] or "4096", "buffer size")
+    step = image_size(given["S"] or "0", "step size") or length
+    pattern = _number(given["pattern"], 0, "pattern byte")
+    interval = _number(given["flush-interval"], 0, "flush interval")
+    if given["i"] not in (None, "threads", "native", "io_uring"):
+        raise ImgError(f"Invalid aio option: {given['i']}")
+    if (given["i"] == "native" or "n" in given) and given["t"] not in ("none", "off", "directsync"):
+        raise ImgError(
+            f"Could not open '{name}': aio=native was specified, but it requires cache.direct=on, which was not "
+            "specified."
+        )
     write = "w" in given
     if interval and not write:
         raise ImgError("--flush-interval is only available in write tests")
     node = open_image(
-        name, given["f"], cache="none" if "n" in given else given.cache("t", "writeback"), write=write,
+        name, given["f"], cache=given.cache("t", "writeback"), write=write,
         share="U" in given, options="image-opts" in given,
     )  # fmt: skip
     drive = queue(node)
@@ -506,6 +539,18 @@ def bench(argv: list[str]) -> int:
         drive.close()
     sys.stdout.write(f"Run completed in {taken:.3f} seconds.\n")
     return 0
+
+
+def _number(text: str | None, default: int, what: str) -> int:
+    if text is None:
+        return default
+    try:
+        found = int(text, 0)
+    except ValueError:
+        found = -1
+    if not 0 <= found < 1 << 31 or what == "queue depth" and not found or what == "pattern byte" and found > 255:
+        raise ImgError(f"Invalid {what} specified")
+    return found
 
 
 def _collect(caller: Any, count: int) -> int:

@@ -7,7 +7,7 @@ from time import monotonic, sleep
 
 from vmrun.cli.img.change import make
 from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
-from vmrun.cli.img.options import Given, ImgError, Progress, open_image, options_of, pairs, program, size
+from vmrun.cli.img.options import Given, ImgError, Progress, asks_help, open_image, options_of, pairs, program, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +22,20 @@ WORKERS = 8
 def convert(argv: list[str]) -> int:
     given = Given(argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", ("target-image-opts", "salvage", "target-is-zero", "bitmaps"))
     target_format = given["O"] or "raw"
+    if target_format == "help":
+        raise ImgError("Must specify image file name")
     if target_format not in CREATE_OPTIONS and "n" not in given:
         raise ImgError(f"Unknown file format '{target_format}'")
-    if any(text in ("help", "?") for text in given.all.get("o", [])):
+    if asks_help(given):
         sys.stdout.write(option_help(target_format))
         return 0
     sparse = _sparse(given["S"])
     workers = _workers(given["m"])
-    if "bitmaps" in given:
-        raise ImgError("Format driver does not support bitmaps")
+    for letter in "Sc":
+        if "C" in given and letter in given:
+            raise ImgError(f"Cannot enable copy offloading when -{letter} is used")
+    if "target-image-opts" in given and "n" not in given:
+        raise ImgError("--target-image-opts requires use of -n flag")
     rate = _rate(given["r"])
     if len(given.args) < 2:
         raise ImgError("Must specify image file name")
@@ -54,10 +59,15 @@ def convert(argv: list[str]) -> int:
                     options="image-opts" in given,
                 )  # fmt: skip
             )
+        if "bitmaps" in given:
+            if not getattr(nodes[0], "version", 0) >= 3:
+                raise ImgError("Source lacks bitmap support")
+            if nodes[0].header.bitmaps:
+                raise ImgError("copying bitmaps is not modelled")
         if "l" in given:
             if len(nodes) > 1:
                 raise ImgError("No support for concatenating multiple snapshot")
-            _select(nodes, str(given["l"]))
+            select(nodes, str(given["l"]))
         total = sum(node.size for node in nodes)
         backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, name)
         backing = backing or options.get("backing_file")
@@ -78,6 +88,8 @@ def convert(argv: list[str]) -> int:
                 make(name, target_format, length, options, backing=given["B"], backing_format=given["F"])
             except ImgError as error:
                 text = str(error).removeprefix(f"{name}: ")
+                if text.startswith("Backing file not supported"):
+                    raise ImgError(text) from None
                 raise ImgError(f"{name}: error while converting {target_format}: {text}") from None
         target = open_image(
             name, target_format, cache=given.cache("t", "unsafe"), write=True, options="target-image-opts" in given
@@ -134,7 +146,7 @@ def _rate(text: str | None) -> int:
     return found
 
 
-def _select(nodes: list[Any], wanted: str) -> None:
+def select(nodes: list[Any], wanted: str) -> None:
     """The source as one of its snapshots has it."""
     from vmrun.backends.block.qcow2_snapshots import view_snapshot
 
@@ -142,6 +154,10 @@ def _select(nodes: list[Any], wanted: str) -> None:
     known = getattr(node, "snapshots", [])
     if wanted.startswith("snapshot."):
         asked = pairs(wanted)
+        for key in asked:
+            if key not in ("snapshot.id", "snapshot.name"):
+                sys.stderr.write(f"{program()}: Invalid parameter '{key}'\n")
+                raise ImgError(f"Failed in parsing snapshot param '{wanted}'")
         found = [
             one for one in known
             if asked.get("snapshot.id", one.id) == one.id and asked.get("snapshot.name", one.name) == one.name
@@ -296,10 +312,13 @@ def dd(argv: list[str]) -> int:
     for key, default in (("bs", "512"), ("count", ""), ("skip", "0")):
         text = words.get(key, default)
         found = size(text) if text else None
+        if text and found is None:
+            raise ImgError(
+                f"Invalid {key} specified. You may use k, M, G, T, P or E suffixes for\n"
+                f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
+            )
         if key == "bs" and found is not None and not 0 < found < 1 << 31:
             raise ImgError("Invalid bs specified. Must be between 1 and 2147483647.")
-        if text and found is None:
-            raise ImgError(f"invalid number: '{text}'")
         numbers[key] = found
     format = given["O"] or "raw"
     if format not in CREATE_OPTIONS:

@@ -130,12 +130,16 @@ def map(argv: list[str]) -> int:  # noqa: A001
 
     given = Given(argv, "f:s:l:U", ("output=", "start-offset=", "max-length="))
     name, as_json = given.one(), given.json()
-    start = image_size(given["start-offset"] or given["s"] or "0")
+    start = image_size(given["start-offset"] or given["s"] or "0", "start offset")
     limit = given["max-length"] or given["l"]
     node = open_image(name, given["f"], share="U" in given, options="image-opts" in given)
     try:
-        found = pieces(node, start, None if limit is None else image_size(limit))
-        if as_json:
+        found = pieces(node, start, None if limit is None else image_size(limit, "max length"))
+        if as_json and start >= node.size:
+            sys.stdout.write(
+                f'[{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}}]\n'
+            )
+        elif as_json:
             _map_json(found)
         else:
             sys.stdout.write(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n")
@@ -185,7 +189,7 @@ def check(argv: list[str]) -> int:
     given = Given(argv, "f:r:T:qU", ("output=", "repair="))
     repair = given["r"] or given["repair"]
     if repair not in (None, "leaks", "all"):
-        raise ImgError(f"--repair (-r) expects 'leaks' or 'all' not '{repair}'")
+        raise ImgError(f"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}", usage=True)
     name, as_json, quiet = given.one(), given.json(), "q" in given
     cache = given.cache("T", "writeback")
     from vmrun.backends.block import images
@@ -396,12 +400,18 @@ def measure(argv: list[str]) -> int:
     if target not in CREATE_OPTIONS:
         raise ImgError(f"Unknown file format '{target}'")
     options = options_of(given, CREATE_OPTIONS[target], target, "")
+    if "size" in given and given.args:
+        raise ImgError("--size N cannot be used together with a filename.")
     if ("size" in given) == bool(given.args) or len(given.args) > 1:
         raise ImgError("Either --size N or one filename must be specified.")
     node = None
     if given.args:
         node = open_image(given.args[0], given["f"], share="U" in given, options="image-opts" in given)
     try:
+        if node is not None and "l" in given:
+            from vmrun.cli.img.convert import select
+
+            select([node], str(given["l"]))
         size = node.size if node is not None else image_size(given["size"] or "")
         found: dict[str, int] = {}
         if target == "raw":

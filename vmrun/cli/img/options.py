@@ -27,6 +27,10 @@ class ImgError(Exception):
         self.code, self.usage = code, usage
 
 
+class HelpAsked(Exception):
+    """-h, --help: nothing else counts."""
+
+
 class Given:
     """The options of a command line: `given["f"]`, `"q" in given`, `given.args`; or `all`."""
 
@@ -45,8 +49,13 @@ class Given:
                 self._short(word[1:], words, short)
             else:
                 self.args.append(word)
-        if "object" in self:
-            raise ImgError("secrets and other objects are not modelled: encrypted images are refused")
+        if "h" in self or "help" in self:
+            raise HelpAsked
+        for text in self.all.get("object", []):
+            _object(text)
+        for other, format in (("image-opts", "f"), ("target-image-opts", "O")):
+            if other in self and format in self:
+                raise ImgError("--image-opts and --format are mutually exclusive")
         if "force-share" in self:
             self.all.setdefault("U", [""])
 
@@ -105,6 +114,20 @@ class Given:
         return value == "json"
 
 
+def _object(text: str) -> None:
+    """A secret may be given: nothing that is opened here needs one."""
+    found = pairs(text if "=" in text.split(",")[0] else f"qom-type={text}")
+    kind = found.get("qom-type", "")
+    if kind not in ("secret", "secret_keyring", "iothread", "tls-creds-x509", "tls-creds-psk", "tls-creds-anon"):
+        raise ImgError(f"Parameter 'qom-type' does not accept value '{kind}'")
+    if "id" not in found:
+        raise ImgError("Parameter 'id' is missing")
+    if kind == "secret" and ("data" in found) == ("file" in found):
+        raise ImgError(
+            "'file' and 'data' are mutually exclusive" if "data" in found else "Must provide 'file' or 'data'"
+        )
+
+
 def size(text: str, negative: bool = False) -> int | None:
     """Bytes of `10G`, `1.5M`, `0x100`; None when it is not a size."""
     import re
@@ -124,15 +147,15 @@ def size(text: str, negative: bool = False) -> int | None:
     return found
 
 
-def image_size(text: str) -> int:
+def image_size(text: str, what: str = "image size") -> int:
     found = size(text)
     if found is None:
         raise ImgError(
-            "Invalid image size specified. You may use k, M, G, T, P or E suffixes for\n"
+            f"Invalid {what} specified. You may use k, M, G, T, P or E suffixes for\n"
             f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
         )
     if found > MOST:
-        raise ImgError(f"Invalid image size specified. Must be between 0 and {MOST}.")
+        raise ImgError(f"Invalid {what} specified. Must be between 0 and {MOST}.")
     return found
 
 
@@ -175,6 +198,8 @@ def open_image(
     from vmrun.backends.block import images
     from vmrun.backends.block.errors import ImageError
 
+    if not name:
+        raise ImgError("Could not open '': The 'file' block driver requires a file name")
     access = images.Access(cache=cache, readonly=not write, share=share, discard=discard)
     try:
         if options:
@@ -208,7 +233,7 @@ def open_image(
 
 def _of_the_host(text: str) -> bool:
     """Whether the file itself could not be opened: QEMU says its name twice then."""
-    told = ("No such file", "Permission denied", "Is a directory", "driver requires", "O_DIRECT")
+    told = ("No such file", "Permission denied", "Is a directory", "O_DIRECT")
     return "backing file" not in text and any(words in text for words in told)
 
 
@@ -247,12 +272,19 @@ class Progress:
             sys.stdout.write("\n")
 
 
+def asks_help(given: Given) -> bool:
+    """Whether `help` is among the words of -o."""
+    return any(word in ("help", "?") for text in given.all.get("o", []) for word in text.split(","))
+
+
 def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) -> dict[str, Any]:
     """-o as values. `allowed`: name → kind (str, size, bool, int, or a tuple of words)."""
     found: dict[str, Any] = {}
     for text in given.all.get("o", []):
         for key, value in pairs(text).items():
             kind = allowed.get(key)
+            if kind is None and key.startswith("encrypt"):
+                raise ImgError((f"{name}: " if name else "") + "encrypted images are not modelled")
             if kind is None:
                 raise ImgError(f"{name}: Invalid parameter '{key}'" if name else f"Invalid parameter '{key}'")
             if kind == "size":
