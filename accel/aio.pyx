@@ -92,38 +92,29 @@ cdef i64 NEVER = 0x7FFFFFFFFFFFFFFF
 cdef i64 SECOND = 1000000000
 
 
-# Objects in C arrays are borrowed `void *`: a call through these pointers takes no reference and no GIL.
-cdef void _ready(IoHandler handler, u32 events) noexcept nogil:
-    handler.ready(events)
+cdef void *following(void *completion) noexcept nogil:
+    return (<Completion>completion).following
 
 
-cdef void _complete(Completion completion) noexcept nogil:
-    completion.complete()
-
-
-cdef void *_following(Completion completion) noexcept nogil:
-    return completion.following
-
-
-cdef void *_unlink(Completion completion) noexcept nogil:
+cdef void *unlink(Completion completion) noexcept nogil:
     """The next; this one may be posted again."""
     completion.posted = False
     return completion.following
 
 
-cdef int _handler_fd(IoHandler handler) noexcept nogil:
-    return handler.fd
+cdef int handler_fd(void *handler) noexcept nogil:
+    return (<IoHandler>handler).fd
 
 
-cdef bint _handler_locked(IoHandler handler) noexcept nogil:
-    return handler.locked
+cdef bint handler_locked(void *handler) noexcept nogil:
+    return (<IoHandler>handler).locked
 
 
-cdef void _link(Completion completion, void *following) noexcept nogil:
-    completion.following = following
+cdef void link(void *completion, void *following) noexcept nogil:
+    (<Completion>completion).following = following
 
 
-cdef i64 _run_queue(TimerQueue queue) noexcept nogil:
+cdef i64 run_queue(TimerQueue queue) noexcept nogil:
     """Run what is due; ns until the next timer, NEVER when none comes by itself."""
     cdef i64 left
     queue.armed = 0                                         # nobody needs to wake us: we look again before we sleep
@@ -138,27 +129,8 @@ cdef i64 _run_queue(TimerQueue queue) noexcept nogil:
     return left if left > 0 else 0
 
 
-cdef bint _is_wall(TimerQueue queue) noexcept nogil:
-    return queue.clock.wall()
-
-
-ctypedef void (*ready_fn)(void *, u32) noexcept nogil
-ctypedef void (*complete_fn)(void *) noexcept nogil
-ctypedef void *(*following_fn)(void *) noexcept nogil
-ctypedef void (*link_fn)(void *, void *) noexcept nogil
-ctypedef i64 (*run_fn)(void *) noexcept nogil
-ctypedef bint (*wall_fn)(void *) noexcept nogil
-cdef ready_fn call_ready = <ready_fn>_ready
-cdef complete_fn call_complete = <complete_fn>_complete
-ctypedef int (*fd_fn)(void *) noexcept nogil
-ctypedef bint (*locked_fn)(void *) noexcept nogil
-cdef following_fn following = <following_fn>_following
-cdef following_fn unlink = <following_fn>_unlink
-cdef fd_fn handler_fd = <fd_fn>_handler_fd
-cdef locked_fn handler_locked = <locked_fn>_handler_locked
-cdef link_fn link = <link_fn>_link
-cdef run_fn run_queue = <run_fn>_run_queue
-cdef wall_fn is_wall = <wall_fn>_is_wall
+cdef bint is_wall(void *queue) noexcept nogil:
+    return (<TimerQueue>queue).clock.wall()
 
 
 cdef class IoHandler:
@@ -559,7 +531,7 @@ cdef class IoThread:
         cdef u32 n
         self.lock.acquire()
         for n in range(self.queue_count):
-            left = run_queue(self.queues[n])
+            left = run_queue(<TimerQueue>self.queues[n])
             if left == NEVER:
                 continue
             if is_wall(self.queues[n]):
@@ -587,11 +559,11 @@ cdef class IoThread:
                 pthread_mutex_lock(&self.mutex)
                 completion = self.first
                 if completion != NULL:
-                    self.first = unlink(completion)
+                    self.first = unlink(<Completion>completion)
                 pthread_mutex_unlock(&self.mutex)
                 if completion == NULL:
                     break
-                call_complete(completion)
+                (<Completion>completion).complete()
             more = self.first != NULL
             self.lock.release()
 
@@ -610,7 +582,7 @@ cdef class IoThread:
         if handler == NULL:
             return
         if not locked:
-            call_ready(handler, events)
+            (<IoHandler>handler).ready(events)
             pthread_mutex_lock(&self.mutex)
             self.current = NULL
             pthread_cond_broadcast(&self.changed)
@@ -622,7 +594,7 @@ cdef class IoThread:
         handler = self.slots[n].handler if self.slots[n].generation == generation else NULL
         pthread_mutex_unlock(&self.mutex)
         if handler != NULL:
-            call_ready(handler, events)
+            (<IoHandler>handler).ready(events)
         self.lock.release()
 
 

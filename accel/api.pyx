@@ -300,15 +300,6 @@ cdef class IrqLine:
             self.sink.set_irq(self.n, self.level)
 
 
-cdef void _line_set(IrqLine line, int level) noexcept nogil:
-    line.set(level)
-
-
-# Objects behind C arrays are borrowed `void *`; a call through such a pointer takes no reference and no GIL.
-ctypedef void (*line_fn)(void *, int) noexcept nogil
-cdef line_fn line_set = <line_fn>_line_set
-
-
 cdef class IrqFan(IrqSink):
     """`count` inputs, each wired-OR of all the lines that end there, each driving any number of targets.
 
@@ -362,7 +353,7 @@ cdef class IrqFan(IrqSink):
         level = self.asserted[n] != 0
         if level != was and self.lines != NULL:
             for i in range(self.line_start[n], self.line_start[n + 1]):
-                line_set(self.lines[i], level)
+                (<IrqLine>self.lines[i]).set(level)
 
     def level(self, u32 n):
         """The level of input `n`, 0 or 1."""

@@ -25,20 +25,6 @@ from accel.space cimport Entry, mark_dirty
 cdef u64 LAST = <u64>-1
 
 
-# Blocks are borrowed `void *`: a call through these pointers takes no reference and no GIL.
-cdef void _pin(RamBlock block) noexcept nogil:
-    block.pin()
-
-
-cdef void _unpin(RamBlock block) noexcept nogil:
-    block.unpin()
-
-
-ctypedef void (*pin_fn)(void *) noexcept nogil
-cdef pin_fn pin = <pin_fn>_pin
-cdef pin_fn unpin = <pin_fn>_unpin
-
-
 cdef void dma_unmap(IoVec *pieces, void **blocks, u32 count, bint to_memory, u64 written) noexcept nogil:
     """A transfer is over; of one to memory the first `written` bytes have landed. A piece without a block is not pinned."""
     cdef u32 n
@@ -49,7 +35,7 @@ cdef void dma_unmap(IoVec *pieces, void **blocks, u32 count, bint to_memory, u64
         if blocks[n] != NULL:
             if to_memory and part:
                 mark_dirty(blocks[n], <u8 *>pieces[n].base, part)
-            unpin(blocks[n])
+            (<RamBlock>blocks[n]).unpin()
 
 
 cdef class Dma:
@@ -136,7 +122,7 @@ cdef class Dma:
             pieces[n].base = entry.host + (addr - entry.start)
             pieces[n].length = part
             blocks[n] = entry.block
-            pin(entry.block)
+            (<RamBlock>entry.block).pin()
             n += 1
             addr += part
             count -= part
@@ -205,7 +191,7 @@ cdef class Scatter:
             before = &self.pieces[last - 1]
             if <u8 *>before.base + before.length == <u8 *>self.pieces[last].base:
                 before.length += self.pieces[last].length
-                unpin(self.blocks[last])
+                (<RamBlock>self.blocks[last]).unpin()
                 n -= 1
                 for i in range(last, last + <u32>n):
                     self.pieces[i] = self.pieces[i + 1]

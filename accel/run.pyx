@@ -244,11 +244,11 @@ cdef class RunControl:
     cdef u64 get_register(self, u32 n) noexcept nogil:
         """General register `n` (0 rax, 1 rcx, 2 rdx, 3 rbx, 4 rsp, 5 rbp, 6 rsi, 7 rdi, 8 … 15) of the processor
         whose access is being dispatched; 0 when none is. The device lock is held."""
-        return cpu_read_register(self.current, n) if self.current != NULL else 0
+        return (<CpuThread>self.current).read_register(n) if self.current != NULL else 0
 
     cdef void set_register(self, u32 n, u64 value) noexcept nogil:
         if self.current != NULL:
-            cpu_write_register(self.current, n, value)
+            (<CpuThread>self.current).write_register(n, value)
 
     @property
     def accessing(self):
@@ -417,18 +417,3 @@ cdef class CpuThread:
         self.alive = False
         pthread_cond_broadcast(&self.control.outside)
         pthread_mutex_unlock(&self.control.mutex)
-
-
-cdef u64 _cpu_read_register(CpuThread cpu, u32 n) noexcept nogil:
-    return cpu.read_register(n)
-
-
-cdef void _cpu_write_register(CpuThread cpu, u32 n, u64 value) noexcept nogil:
-    cpu.write_register(n, value)
-
-
-# `RunControl.current` is a borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef u64 (*read_fn)(void *, u32) noexcept nogil
-ctypedef void (*write_fn)(void *, u32, u64) noexcept nogil
-cdef read_fn cpu_read_register = <read_fn>_cpu_read_register
-cdef write_fn cpu_write_register = <write_fn>_cpu_write_register

@@ -75,6 +75,4 @@ cdef class AddressSpace:
     cdef int copy_out(self, u64 addr, u8 *data, u64 count) noexcept nogil
 
 
-# Entries hold borrowed `void *`: a call through these pointers takes no reference and no GIL.
-ctypedef void (*dirty_fn)(void *, u8 *, u64) noexcept nogil
-cdef dirty_fn mark_dirty
+cdef void mark_dirty(void *block, u8 *host, u64 count) noexcept nogil

@@ -19,12 +19,12 @@ from accel.api cimport ACTION_NONE
 cdef u64 FULL = <u64>-1
 
 
-cdef u32 _io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+cdef u32 io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
     region.accesses += count
     return region.read_string(offset, size, data, count)
 
 
-cdef u32 _io_write_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
+cdef u32 io_write_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
     region.accesses += count
     return region.write_string(offset, size, data, count)
 
@@ -33,7 +33,7 @@ cdef u64 _mask(u32 size) noexcept nogil:
     return FULL if size >= 8 else (<u64>1 << (8 * size)) - 1
 
 
-cdef u64 _region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
+cdef u64 region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
     """One access of the guest, split or widened to what the region takes."""
     cdef u32 part = size, i = 0
     cdef u64 value = 0
@@ -48,7 +48,7 @@ cdef u64 _region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
     return value & _mask(size)
 
 
-cdef u32 _region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcept nogil:
+cdef u32 region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcept nogil:
     cdef u32 part = size, i = 0, action = ACTION_NONE
     region.accesses += 1
     if part > region.max_access:
@@ -59,8 +59,8 @@ cdef u32 _region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcep
     return action
 
 
-cdef bint _region_takes(IoRegion region, u32 size) noexcept nogil:
-    return size <= region.max_access
+cdef bint region_takes(void *region, u32 size) noexcept nogil:
+    return size <= (<IoRegion>region).max_access
 
 
 cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
@@ -68,17 +68,8 @@ cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
         block.mark_dirty(<u64>(host - block.host), count)
 
 
-# The tables hold borrowed `void *`: a call through these pointers takes no reference and no GIL.
-ctypedef u64 (*load_fn)(void *, u64, u32) noexcept nogil
-ctypedef u32 (*store_fn)(void *, u64, u32, u64) noexcept nogil
-ctypedef u32 (*string_fn)(void *, u64, u32, u8 *, u32) noexcept nogil
-ctypedef bint (*takes_fn)(void *, u32) noexcept nogil
-cdef takes_fn region_takes = <takes_fn>_region_takes
-cdef load_fn region_load = <load_fn>_region_load
-cdef store_fn region_store = <store_fn>_region_store
-cdef string_fn io_read_string = <string_fn>_io_read_string
-cdef string_fn io_write_string = <string_fn>_io_write_string
-mark_dirty = <dirty_fn>_mark_dirty
+cdef void mark_dirty(void *block, u8 *host, u64 count) noexcept nogil:
+    _mark_dirty(<RamBlock>block, host, count)
 
 
 cdef class Region:
@@ -418,7 +409,7 @@ cdef class AddressSpace:
         ):
             # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
             # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
-            return region_load(entry.region, entry.offset + (addr - entry.start), size)
+            return region_load(<IoRegion>entry.region, entry.offset + (addr - entry.start), size)
         if entry != NULL and size - 1 <= entry.last - addr and entry.host != NULL:
             memcpy(&value, entry.host + (addr - entry.start), size)
             return value
@@ -453,7 +444,7 @@ cdef class AddressSpace:
         if entry != NULL and entry.region != NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
         ):
-            return region_store(entry.region, entry.offset + (addr - entry.start), size, value)
+            return region_store(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, value)
         if entry != NULL and size - 1 <= entry.last - addr:
             if entry.writable:
                 memcpy(entry.host + (addr - entry.start), &value, size)
@@ -475,7 +466,7 @@ cdef class AddressSpace:
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
             size - 1 <= entry.last - addr
         ):
-            return io_read_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
+            return io_read_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = self.load(addr, size)
             memcpy(data + i * size, &value, size)
@@ -488,7 +479,7 @@ cdef class AddressSpace:
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
             size - 1 <= entry.last - addr
         ):
-            return io_write_string(entry.region, entry.offset + (addr - entry.start), size, data, count)
+            return io_write_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = 0
             memcpy(&value, data + i * size, size)

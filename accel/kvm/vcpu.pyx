@@ -629,13 +629,13 @@ cdef class KvmVcpu(CpuThread):
             self.eoi = eoi
 
 
-cdef void _set_intr(KvmVcpu cpu, int level) noexcept nogil:
+cdef void c_set_intr(KvmVcpu cpu, int level) noexcept nogil:
     vr_set_flag(&cpu.intr, level != 0)
     if level:
         cpu.call_out()
 
 
-cdef void _set_flag(KvmVcpu cpu, int what, int value) noexcept nogil:
+cdef void c_set_flag(KvmVcpu cpu, int what, int value) noexcept nogil:
     if what == 0:
         vr_set_flag(&cpu.nmi_pending, value)
     elif what == 1:
@@ -646,33 +646,24 @@ cdef void _set_flag(KvmVcpu cpu, int what, int value) noexcept nogil:
     cpu.call_out()
 
 
-cdef void _smi(KvmVcpu cpu) noexcept nogil:
-    ioctl(cpu.fd, KVM_SMI, 0)
-
-
-# KvmPort.owner is a borrowed `void *`; calls through these take no reference.
-ctypedef void (*level_fn)(void *, int) noexcept nogil
-ctypedef void (*flag_fn)(void *, int, int) noexcept nogil
-ctypedef void (*plain_fn)(void *) noexcept nogil
-cdef level_fn c_set_intr = <level_fn>_set_intr
-cdef flag_fn c_set_flag = <flag_fn>_set_flag
-cdef plain_fn c_smi = <plain_fn>_smi
+cdef void c_smi(void *cpu) noexcept nogil:
+    ioctl((<KvmVcpu>cpu).fd, KVM_SMI, 0)
 
 
 cdef class KvmPort(CpuPort):
     """Pins of a processor, for a local APIC of ours. The device lock is held."""
 
     cdef void set_intr(self, int level) noexcept nogil:
-        c_set_intr(self.owner, level)
+        c_set_intr(<KvmVcpu>self.owner, level)
 
     cdef void set_nmi(self) noexcept nogil:
-        c_set_flag(self.owner, 0, 1)
+        c_set_flag(<KvmVcpu>self.owner, 0, 1)
 
     cdef void init(self) noexcept nogil:
-        c_set_flag(self.owner, 1, 1)
+        c_set_flag(<KvmVcpu>self.owner, 1, 1)
 
     cdef void sipi(self, u8 vector) noexcept nogil:
-        c_set_flag(self.owner, 2, vector + 1)
+        c_set_flag(<KvmVcpu>self.owner, 2, vector + 1)
 
     cdef void smi(self) noexcept nogil:
         c_smi(self.owner)

@@ -48,42 +48,25 @@ cdef u64 NX = <u64>1 << 63
 cdef u64 PAGE = ~<u64>0xFFF
 
 
-cdef Entry *_find(AddressSpace space, u64 addr) noexcept nogil:
-    return space.find(addr)
+cdef u8 *code_map(void *block) noexcept nogil:
+    return (<RamBlock>block).code if (<RamBlock>block).code != NULL or (<RamBlock>block).watch_code() == 0 else NULL
 
 
-cdef u8 *_code_map(RamBlock block) noexcept nogil:
-    return block.code if block.code != NULL or block.watch_code() == 0 else NULL
+cdef u8 *host_of(void *block) noexcept nogil:
+    return (<RamBlock>block).host
 
 
-cdef u8 *_host_of(RamBlock block) noexcept nogil:
-    return block.host
+cdef u64 pages_of(void *block) noexcept nogil:
+    return (<RamBlock>block).size >> 12
 
 
-cdef u64 _pages_of(RamBlock block) noexcept nogil:
-    return block.size >> 12
+cdef u64 writes_of(void *block) noexcept nogil:
+    return (<RamBlock>block).code_writes
 
 
-cdef u64 _writes_of(RamBlock block) noexcept nogil:
-    return block.code_writes
-
-
-cdef void _mark(RamBlock block, u64 offset, u64 size) noexcept nogil:
+cdef void mark(RamBlock block, u64 offset, u64 size) noexcept nogil:
     if block.logging:
         block.mark_dirty(offset, size)
-
-
-# Borrowed `void *`: calls through these take no reference.
-ctypedef Entry *(*find_fn)(void *, u64) noexcept nogil
-ctypedef u8 *(*bytes_fn)(void *) noexcept nogil
-ctypedef void (*mark_fn)(void *, u64, u64) noexcept nogil
-cdef find_fn space_find = <find_fn>_find
-cdef bytes_fn code_map = <bytes_fn>_code_map
-cdef bytes_fn host_of = <bytes_fn>_host_of
-cdef mark_fn mark = <mark_fn>_mark
-ctypedef u64 (*number_fn)(void *) noexcept nogil
-cdef number_fn pages_of = <number_fn>_pages_of
-cdef number_fn writes_of = <number_fn>_writes_of
 
 
 ctypedef struct AddressSpaceTable:
@@ -91,13 +74,9 @@ ctypedef struct AddressSpaceTable:
     u32 count
 
 
-cdef void _table(AddressSpace space, AddressSpaceTable *out) noexcept nogil:
+cdef void space_table(AddressSpace space, AddressSpaceTable *out) noexcept nogil:
     out.entries = space.table
     out.count = space.entries
-
-
-ctypedef void (*table_fn)(void *, AddressSpaceTable *) noexcept nogil
-cdef table_fn space_table = <table_fn>_table
 
 
 # --- physical memory -----------------------------------------------------------------------------------------------
@@ -107,7 +86,7 @@ cdef u8 *plain(Cpu *c, u64 phys, Entry **found) noexcept nogil:
     cdef Guest *g = <Guest *>c.guest
     cdef Entry *entry = &g.near
     if unlikely((phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last):
-        entry = space_find(g.memory, phys)
+        entry = (<AddressSpace>g.memory).find(phys)
         if entry == NULL or entry.host == NULL or (phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last:
             found[0] = entry
             return NULL
@@ -134,7 +113,7 @@ cdef void table_mark(Cpu *c, u64 phys, u32 bits) noexcept nogil:
     if host == NULL or not entry.writable:
         return
     (<u32 *>host)[0] |= bits
-    mark(entry.block, <u64>(host - host_of(entry.block)), 4)
+    mark(<RamBlock>entry.block, <u64>(host - host_of(entry.block)), 4)
 
 
 # --- the walk ------------------------------------------------------------------------------------------------------
@@ -342,7 +321,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
             code, number = code_map(entry.block), <u64>(page - host_of(entry.block)) >> 12
         if code != NULL and code[number] == 0:
             e.wtag = e.rtag
-            mark(entry.block, number << 12, 1)
+            mark(<RamBlock>entry.block, number << 12, 1)
     return 0
 
 
@@ -570,7 +549,7 @@ cdef void write_part(Cpu *c, u64 phys, u32 size, const void *data) noexcept nogi
     if host != NULL and entry.writable and entry.region == NULL:
         memcpy(host, data, size)
         number = <u64>(host - host_of(entry.block))
-        mark(entry.block, number, size)
+        mark(<RamBlock>entry.block, number, size)
         code = code_map(entry.block)
         if code != NULL and code[number >> 12]:
             forget_range(<Guest *>c.guest, c, host, size)
@@ -780,7 +759,7 @@ cdef void forget_written(Guest *g) noexcept nogil:
     cdef u64 number
     cdef AddressSpaceTable table
     cdef u64 writes = 0
-    space_table(g.memory, &table)
+    space_table(<AddressSpace>g.memory, &table)
     for i in range(table.count):
         if table.entries[i].block != NULL:
             writes += writes_of(table.entries[i].block)
@@ -806,7 +785,7 @@ cdef void forget_all(Guest *g) noexcept nogil:
     cdef u32 n, i
     cdef u8 *code
     cdef AddressSpaceTable table
-    space_table(g.memory, &table)
+    space_table(<AddressSpace>g.memory, &table)
     for i in range(table.count):
         if table.entries[i].host != NULL and table.entries[i].block != NULL:
             code = code_map(table.entries[i].block)

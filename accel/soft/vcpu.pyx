@@ -111,7 +111,7 @@ cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
         cpu.c.budget = 0
 
 
-cdef u64 _port_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
+cdef u64 c_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
     cdef u64 value
     fpu_suspend(c)
     cpu.machine.lock.acquire()
@@ -124,7 +124,7 @@ cdef u64 _port_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
     return value
 
 
-cdef void _port_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
+cdef void c_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
     cdef u32 action
     fpu_suspend(c)
     cpu.machine.lock.acquire()
@@ -136,7 +136,7 @@ cdef void _port_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept
     finish(cpu, action)
 
 
-cdef void _port_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 count, bint out) noexcept nogil:
+cdef void c_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 count, bint out) noexcept nogil:
     cdef u32 action
     fpu_suspend(c)
     cpu.machine.lock.acquire()
@@ -149,7 +149,7 @@ cdef void _port_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 co
     finish(cpu, action)
 
 
-cdef u64 _phys_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
+cdef u64 c_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
     cdef u64 value
     if cpu.owns_apic(phys):
         cpu.machine.lock.acquire()
@@ -169,7 +169,7 @@ cdef u64 _phys_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
     return value
 
 
-cdef void _phys_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
+cdef void c_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
     cdef u32 action = 0
     if cpu.owns_apic(phys):
         cpu.machine.lock.acquire()
@@ -190,11 +190,11 @@ cdef void _phys_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexce
     finish(cpu, action)
 
 
-cdef u64 _tsc(SoftCpu cpu, Cpu *c) noexcept nogil:
-    return cpu.machine.ticks(cpu.machine.clock.now())
+cdef u64 c_tsc(void *cpu, Cpu *c) noexcept nogil:
+    return (<SoftCpu>cpu).machine.ticks((<SoftCpu>cpu).machine.clock.now())
 
 
-cdef int _rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
+cdef int c_rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
     cdef int result = -1
     if msr == MSR_CLOCK or msr == MSR_CLOCK_OLD:
         value[0] = cpu.kvmclock_msr
@@ -212,7 +212,7 @@ cdef int _rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
     return result
 
 
-cdef int _wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
+cdef int c_wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
     cdef int result = -1
     if msr == MSR_CLOCK or msr == MSR_CLOCK_OLD:
         return cpu.set_kvmclock(value) if cpu.use_kvmclock else -1
@@ -231,11 +231,11 @@ cdef int _wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
     return result
 
 
-cdef u32 _get_tpr(SoftCpu cpu, Cpu *c) noexcept nogil:
-    return cpu.source.get_tpr() >> 4 if cpu.source is not None else 0
+cdef u32 c_get_tpr(void *cpu, Cpu *c) noexcept nogil:
+    return (<SoftCpu>cpu).source.get_tpr() >> 4 if (<SoftCpu>cpu).source is not None else 0
 
 
-cdef void _set_tpr(SoftCpu cpu, Cpu *c, u32 value) noexcept nogil:
+cdef void c_set_tpr(SoftCpu cpu, Cpu *c, u32 value) noexcept nogil:
     if cpu.source is not None:
         cpu.machine.lock.acquire()
         cpu.source.set_tpr(<u8>(value << 4))
@@ -243,7 +243,7 @@ cdef void _set_tpr(SoftCpu cpu, Cpu *c, u32 value) noexcept nogil:
         finish(cpu, 0)
 
 
-cdef int _acknowledge(SoftCpu cpu, Cpu *c) noexcept nogil:
+cdef int c_ack(SoftCpu cpu, Cpu *c) noexcept nogil:
     cdef int vector = -1
     fpu_suspend(c)
     cpu.machine.lock.acquire()
@@ -256,72 +256,46 @@ cdef int _acknowledge(SoftCpu cpu, Cpu *c) noexcept nogil:
     return vector
 
 
-cdef void _give_up(SoftCpu cpu) noexcept with gil:
+cdef void give_up(SoftCpu cpu) noexcept with gil:
     """A triple fault."""
     cpu.control.report(cpu if cpu.leader is None else cpu.leader, {**cpu.describe(), "exit": "SHUTDOWN", "why": "triple fault"})
 
 
-# c.owner is a borrowed `void *`; calls through these take no reference.
-ctypedef u64 (*in_fn)(void *, Cpu *, u32, u32) noexcept nogil
-ctypedef void (*out_fn)(void *, Cpu *, u32, u32, u64) noexcept nogil
-ctypedef void (*string_fn)(void *, Cpu *, u32, u32, u8 *, u32, bint) noexcept nogil
-ctypedef u64 (*load_fn)(void *, Cpu *, u64, u32) noexcept nogil
-ctypedef void (*store_fn)(void *, Cpu *, u64, u32, u64) noexcept nogil
-ctypedef u64 (*tsc_fn)(void *, Cpu *) noexcept nogil
-ctypedef int (*rdmsr_fn)(void *, Cpu *, u32, u64 *) noexcept nogil
-ctypedef int (*wrmsr_fn)(void *, Cpu *, u32, u64) noexcept nogil
-ctypedef u32 (*get_fn)(void *, Cpu *) noexcept nogil
-ctypedef void (*set_fn)(void *, Cpu *, u32) noexcept nogil
-ctypedef int (*ack_fn)(void *, Cpu *) noexcept nogil
-cdef in_fn c_in = <in_fn>_port_in
-cdef out_fn c_out = <out_fn>_port_out
-cdef string_fn c_string = <string_fn>_port_string
-cdef load_fn c_load = <load_fn>_phys_load
-cdef store_fn c_store = <store_fn>_phys_store
-cdef tsc_fn c_tsc = <tsc_fn>_tsc
-cdef rdmsr_fn c_rdmsr = <rdmsr_fn>_rdmsr
-cdef wrmsr_fn c_wrmsr = <wrmsr_fn>_wrmsr
-cdef get_fn c_get_tpr = <get_fn>_get_tpr
-cdef set_fn c_set_tpr = <set_fn>_set_tpr
-cdef ack_fn c_ack = <ack_fn>_acknowledge
-ctypedef void (*owner_fn)(void *) noexcept nogil
-cdef owner_fn c_give_up = <owner_fn>_give_up
-
 cdef u64 port_in(Cpu *c, u32 port, u32 size) noexcept nogil:
-    return c_in(c.owner, c, port, size)
+    return c_in(<SoftCpu>c.owner, c, port, size)
 
 cdef void port_out(Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
-    c_out(c.owner, c, port, size, value)
+    c_out(<SoftCpu>c.owner, c, port, size, value)
 
 cdef void port_in_string(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil:
-    c_string(c.owner, c, port, size, data, count, False)
+    c_string(<SoftCpu>c.owner, c, port, size, data, count, False)
 
 cdef void port_out_string(Cpu *c, u32 port, u32 size, u8 *data, u32 count) noexcept nogil:
-    c_string(c.owner, c, port, size, data, count, True)
+    c_string(<SoftCpu>c.owner, c, port, size, data, count, True)
 
 cdef u64 phys_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
-    return c_load(c.owner, c, phys, size)
+    return c_load(<SoftCpu>c.owner, c, phys, size)
 
 cdef void phys_store(Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
-    c_store(c.owner, c, phys, size, value)
+    c_store(<SoftCpu>c.owner, c, phys, size, value)
 
 cdef u64 tsc(Cpu *c) noexcept nogil:
     return c_tsc(c.owner, c)
 
 cdef int rdmsr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
-    return c_rdmsr(c.owner, c, msr, value)
+    return c_rdmsr(<SoftCpu>c.owner, c, msr, value)
 
 cdef int wrmsr(Cpu *c, u32 msr, u64 value) noexcept nogil:
-    return c_wrmsr(c.owner, c, msr, value)
+    return c_wrmsr(<SoftCpu>c.owner, c, msr, value)
 
 cdef u32 get_tpr(Cpu *c) noexcept nogil:
     return c_get_tpr(c.owner, c)
 
 cdef void set_tpr(Cpu *c, u32 value) noexcept nogil:
-    c_set_tpr(c.owner, c, value)
+    c_set_tpr(<SoftCpu>c.owner, c, value)
 
 cdef int acknowledge(Cpu *c) noexcept nogil:
-    return c_ack(c.owner, c)
+    return c_ack(<SoftCpu>c.owner, c)
 
 
 # --- a slice -------------------------------------------------------------------------------------------------------------
@@ -722,7 +696,7 @@ cdef class SoftCpu(CpuThread):
         self.machine.clock.end(<u64>(<i64>c.slice - c.budget), self.machine.clock.host_now() - started)
         if c.stop == STOP_SHUTDOWN:
             c.stop = STOP_NEXT
-            c_give_up(c.owner)
+            give_up(<SoftCpu>c.owner)
         elif c.host_stop:
             self.control.request(self, REQUEST_DEBUG)
         return not c.halted

@@ -140,36 +140,13 @@ cdef class BlockBackend:
         """Flush and release the image."""
 
 
-# A borrowed pointer is called through these: no reference is taken, the GIL is not needed.
-cdef BlockRequest *_request(BlockBackend backend, void *owner, block_done done) noexcept nogil:
-    return backend.request(owner, done)
-
-
-cdef int _submit(BlockBackend backend, BlockRequest *request) noexcept nogil:
-    return backend.submit(request)
-
-
-cdef void _release(BlockBackend backend, BlockRequest *request) noexcept nogil:
-    backend.release(request)
-
-
-cdef bint _settling(BlockBackend backend) noexcept nogil:
-    return backend.settling != 0
-
-
-ctypedef BlockRequest *(*request_fn)(void *, void *, block_done) noexcept nogil
-ctypedef int (*submit_fn)(void *, BlockRequest *) noexcept nogil
-ctypedef void (*release_fn)(void *, BlockRequest *) noexcept nogil
-ctypedef bint (*settling_fn)(void *) noexcept nogil
-cdef request_fn call_request = <request_fn>_request
-cdef submit_fn call_submit = <submit_fn>_submit
-cdef release_fn call_release = <release_fn>_release
-cdef settling_fn call_settling = <settling_fn>_settling
+cdef bint call_settling(void *backend) noexcept nogil:
+    return (<BlockBackend>backend).settling != 0
 
 
 cdef BlockRequest *block_request(void *backend, void *owner, block_done done) noexcept nogil:
     """A request of `backend`'s; NULL when there is no memory."""
-    return call_request(backend, owner, done) if backend != NULL else NULL
+    return (<BlockBackend>backend).request(owner, done) if backend != NULL else NULL
 
 
 cdef int _append(BlockRequest *request, void *base, u64 length, void *block) noexcept nogil:
@@ -241,13 +218,13 @@ cdef u8 *block_buffer(BlockRequest *request, u64 length) noexcept nogil:
 
 cdef int block_submit(void *backend, BlockRequest *request) noexcept nogil:
     """BlockBackend.submit of a borrowed back end."""
-    return call_submit(backend, request)
+    return (<BlockBackend>backend).submit(request)
 
 
 cdef void block_release(void *backend, BlockRequest *request) noexcept nogil:
     """The request is the back end's again. In flight, it is given up: done will not be called."""
     if request != NULL:
-        call_release(backend, request)
+        (<BlockBackend>backend).release(request)
 
 
 cdef bint block_settling(void *backend) noexcept nogil:
@@ -370,23 +347,9 @@ cdef class NetBackend:
         """Release the host's side."""
 
 
-cdef int _net_send(NetBackend backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
-    return backend.send(pieces, count, header)
-
-
-cdef void _net_room(NetBackend backend) noexcept nogil:
-    backend.room()
-
-
-ctypedef int (*net_send_fn)(void *, IoVec *, u32, const NetHeader *) noexcept nogil
-ctypedef void (*net_room_fn)(void *) noexcept nogil
-cdef net_send_fn call_net_send = <net_send_fn>_net_send
-cdef net_room_fn call_net_room = <net_room_fn>_net_room
-
-
 cdef int net_send(void *backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
     """NetBackend.send of a borrowed back end. 1: the frame is gone, sent or lost; 0: no room, frontend.sent() follows."""
-    return 1 if backend == NULL else call_net_send(backend, pieces, count, header)
+    return 1 if backend == NULL else (<NetBackend>backend).send(pieces, count, header)
 
 
 cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nogil:
@@ -399,4 +362,4 @@ cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nog
 cdef void net_room(void *backend) noexcept nogil:
     """NetBackend.room of a borrowed back end."""
     if backend != NULL:
-        call_net_room(backend)
+        (<NetBackend>backend).room()

@@ -23,19 +23,15 @@ cdef enum:
 
 
 cdef void ended(BlockRequest *request) noexcept nogil:
-    call_ended(request.owner, request)
+    call_ended(<Caller>request.owner, request)
 
 
-cdef void _ended(Caller caller, BlockRequest *request) noexcept nogil:
+cdef void call_ended(Caller caller, BlockRequest *request) noexcept nogil:
     pthread_mutex_lock(&caller.mutex)
     caller.over[caller.tail % DEPTH] = request
     caller.tail += 1
     pthread_cond_signal(&caller.some)
     pthread_mutex_unlock(&caller.mutex)
-
-
-ctypedef void (*ended_fn)(void *, BlockRequest *) noexcept nogil
-cdef ended_fn call_ended = <ended_fn>_ended
 
 
 cdef class Caller:

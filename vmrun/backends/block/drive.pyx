@@ -49,15 +49,7 @@ cdef enum:
 
 
 # Workers hold a drive as a borrowed pointer: `running` keeps close() waiting for them.
-cdef int _perform(Drive drive, DriveRequest *request) noexcept nogil:
-    return drive.perform(request)
-
-
-cdef void _finish(Drive drive, DriveRequest *request, int error) noexcept nogil:
-    drive.finish(request, error)
-
-
-cdef bint _begin(Drive drive, DriveRequest *request) noexcept nogil:
+cdef bint call_begin(Drive drive, DriveRequest *request) noexcept nogil:
     """Whether the I/O is still wanted."""
     cdef bint wanted
     pthread_mutex_lock(&drive.mutex)
@@ -67,32 +59,13 @@ cdef bint _begin(Drive drive, DriveRequest *request) noexcept nogil:
     return wanted
 
 
-cdef void _acquire(DeviceLock lock) noexcept nogil:
-    lock.acquire()
-
-
-cdef void _release(DeviceLock lock) noexcept nogil:
-    lock.release()
-
-
-ctypedef int (*perform_fn)(void *, DriveRequest *) noexcept nogil
-ctypedef void (*finish_fn)(void *, DriveRequest *, int) noexcept nogil
-ctypedef bint (*begin_fn)(void *, DriveRequest *) noexcept nogil
-ctypedef void (*lock_fn)(void *) noexcept nogil
-cdef perform_fn call_perform = <perform_fn>_perform
-cdef finish_fn call_finish = <finish_fn>_finish
-cdef begin_fn call_begin = <begin_fn>_begin
-cdef lock_fn call_acquire = <lock_fn>_acquire
-cdef lock_fn call_release = <lock_fn>_release
-
-
 cdef void run(Job *job) noexcept nogil:
     """On a worker."""
     cdef DriveRequest *request = <DriveRequest *>(<char *>job - <size_t>&(<DriveRequest *>NULL).job)
     cdef int error = 0
-    if call_begin(request.drive, request):
-        error = call_perform(request.drive, request)
-    call_finish(request.drive, request, error)
+    if call_begin(<Drive>request.drive, request):
+        error = (<Drive>request.drive).perform(request)
+    (<Drive>request.drive).finish(request, error)
 
 
 cdef class Drive(BlockBackend):
@@ -277,14 +250,14 @@ cdef class Drive(BlockBackend):
             vr_count(&self.counts[op], 1)
             vr_count(&self.amounts[op], r.length)
             vr_count(&self.times[op], pool_now() - request.since)
-        call_acquire(lock)
+        (<DeviceLock>lock).acquire()
         # A device gives a request up with this lock held, so that it either was in time or finds it over.
         abandoned = r.abandoned
         r.in_flight = False
         if not abandoned:
             r.error = error
             r.done(r)
-        call_release(lock)
+        (<DeviceLock>lock).release()
         if abandoned:
             self.recycle(r)
             pthread_mutex_lock(&self.mutex)

@@ -15,14 +15,6 @@ cdef enum:
     MOST_PORTS = 64
 
 
-cdef void _flood(HubPort port, HubPort source, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-    port.out(frame, length, header)
-
-
-ctypedef void (*flood_fn)(void *, void *, const u8 *, u32, const NetHeader *) noexcept nogil
-cdef flood_fn call_flood = <flood_fn>_flood
-
-
 cdef class Hub:
     cdef void *ports[MOST_PORTS]
     cdef u32 count
@@ -57,7 +49,7 @@ cdef class Hub:
         cdef u32 n
         for n in range(self.count):
             if self.ports[n] != source:
-                call_flood(self.ports[n], source, frame, length, header)
+                (<HubPort>self.ports[n]).out(frame, length, header)
 
 
 cdef class HubCard(NetFrontend):

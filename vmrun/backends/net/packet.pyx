@@ -50,21 +50,13 @@ cdef extern from "<arpa/inet.h>" nogil:
     u32 ntohl(u32)
 
 
-cdef void _ready(FdNet net, int fd, u32 events) noexcept nogil:
-    net.ready(fd, events)
-
-
-ctypedef void (*ready_fn)(void *, int, u32) noexcept nogil
-cdef ready_fn call_ready = <ready_fn>_ready
-
-
 cdef class FdHandler(IoHandler):
     def __init__(self, FdNet owner, int fd):
         IoHandler.__init__(self, fd, IO_READ)
         self.owner = <void *>owner
 
     cdef void ready(self, u32 events) noexcept nogil:
-        call_ready(self.owner, self.fd, events)
+        (<FdNet>self.owner).ready(self.fd, events)
 
 
 cdef class FdNet(HostNet):

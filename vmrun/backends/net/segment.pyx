@@ -46,14 +46,6 @@ ctypedef struct Known:
     u16 peer                    # 1 and up; 0: empty
 
 
-cdef void _ready(SegmentNet net, u32 place, int fd) noexcept nogil:
-    net.ready(place, fd)
-
-
-ctypedef void (*ready_fn)(void *, u32, int) noexcept nogil
-cdef ready_fn call_ready = <ready_fn>_ready
-
-
 cdef class Link(IoHandler):
     cdef void *owner
     cdef u32 place
@@ -63,7 +55,7 @@ cdef class Link(IoHandler):
         self.owner, self.place = <void *>owner, place
 
     cdef void ready(self, u32 events) noexcept nogil:
-        call_ready(self.owner, self.place, self.fd)
+        (<SegmentNet>self.owner).ready(self.place, self.fd)
 
 
 cdef class SegmentNet(HostNet):

@@ -120,7 +120,7 @@ cdef i64 monotonic() noexcept nogil:
 
 
 cdef ssize_t on_packet(const void *data, size_t length, void *opaque) noexcept nogil:
-    call_out(opaque, <const u8 *>data, length)
+    (<StackNet>opaque).came_out(<const u8 *>data, length)
     return <ssize_t>length
 
 
@@ -133,7 +133,7 @@ cdef i64 on_clock(void *opaque) noexcept nogil:
 
 
 cdef void *on_timer_new(SlirpTimerCb callback, void *of, void *opaque) noexcept nogil:
-    return call_timer(opaque, callback, of)
+    return (<StackNet>opaque).new_timer(callback, of)
 
 
 cdef void on_timer_free(void *timer, void *opaque) noexcept nogil:
@@ -155,43 +155,16 @@ cdef void on_notify(void *opaque) noexcept nogil:
 
 
 cdef int on_add_poll(int fd, int events, void *opaque) noexcept nogil:
-    return call_add_poll(opaque, fd, events)
+    return (<StackNet>opaque).add_poll(fd, events)
 
 
 cdef int on_revents(int index, void *opaque) noexcept nogil:
-    return call_revents(opaque, index)
+    return (<StackNet>opaque).revents(index)
 
 
-cdef void _out(StackNet net, const u8 *data, u64 length) noexcept nogil:
-    net.came_out(data, length)
+cdef void call_wake(void *net) noexcept nogil:
+    (<StackNet>net).notifier.signal()
 
-
-cdef void *_timer(StackNet net, SlirpTimerCb callback, void *opaque) noexcept nogil:
-    return net.new_timer(callback, opaque)
-
-
-cdef void _wake(StackNet net) noexcept nogil:
-    net.notifier.signal()
-
-
-cdef int _add_poll(StackNet net, int fd, int events) noexcept nogil:
-    return net.add_poll(fd, events)
-
-
-cdef int _revents(StackNet net, int index) noexcept nogil:
-    return net.revents(index)
-
-
-ctypedef void (*out_fn)(void *, const u8 *, u64) noexcept nogil
-ctypedef void *(*timer_fn)(void *, SlirpTimerCb, void *) noexcept nogil
-ctypedef void (*wake_fn)(void *) noexcept nogil
-ctypedef int (*add_poll_fn)(void *, int, int) noexcept nogil
-ctypedef int (*revents_fn)(void *, int) noexcept nogil
-cdef out_fn call_out = <out_fn>_out
-cdef timer_fn call_timer = <timer_fn>_timer
-cdef wake_fn call_wake = <wake_fn>_wake
-cdef add_poll_fn call_add_poll = <add_poll_fn>_add_poll
-cdef revents_fn call_revents = <revents_fn>_revents
 
 cdef SlirpCb callbacks
 memset(&callbacks, 0, sizeof(SlirpCb))

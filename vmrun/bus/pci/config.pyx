@@ -110,37 +110,12 @@ cdef class PciConfig:
             raise StateError("the saved configuration space is another device's")
 
 
-cdef u8 _config_byte(PciConfig config, u32 offset) noexcept nogil:
-    return config.data[offset]
+cdef u8 config_byte(void *config, u32 offset) noexcept nogil:
+    return (<PciConfig>config).data[offset]
 
 
-cdef u32 _config_read(PciConfig config, u32 offset, u32 size) noexcept nogil:
-    return config.read(offset, size)
-
-
-cdef void _config_write(PciConfig config, u32 offset, u32 size, u32 value) noexcept nogil:
-    config.write(offset, size, value)
-
-
-cdef void *_bus_next(PciFunctions bus, u32 number, bint *found) noexcept nogil:
-    return bus.towards(number, found)
-
-
-cdef void *_bus_function(PciFunctions bus, u32 devfn) noexcept nogil:
-    return bus.by_devfn[devfn]
-
-
-# Functions and buses are kept as borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef u8 (*config_byte_fn)(void *, u32) noexcept nogil
-ctypedef u32 (*config_read_fn)(void *, u32, u32) noexcept nogil
-ctypedef void (*config_write_fn)(void *, u32, u32, u32) noexcept nogil
-ctypedef void *(*bus_next_fn)(void *, u32, bint *) noexcept nogil
-ctypedef void *(*bus_function_fn)(void *, u32) noexcept nogil
-cdef config_byte_fn config_byte = <config_byte_fn>_config_byte
-cdef config_read_fn config_read = <config_read_fn>_config_read
-cdef config_write_fn config_write = <config_write_fn>_config_write
-cdef bus_next_fn bus_next = <bus_next_fn>_bus_next
-cdef bus_function_fn bus_function = <bus_function_fn>_bus_function
+cdef void *bus_function(void *bus, u32 devfn) noexcept nogil:
+    return (<PciFunctions>bus).by_devfn[devfn]
 
 
 cdef enum:
@@ -198,7 +173,7 @@ cdef class PciFunctions:
             return self.by_devfn[devfn]
         bus = self.towards(number, &found)
         while bus != NULL and not found:
-            bus = bus_next(bus, number, &found)
+            bus = (<PciFunctions>bus).towards(number, &found)
         return bus_function(bus, devfn) if bus != NULL else NULL
 
 
@@ -250,7 +225,7 @@ cdef class ConfigData(IoRegion):
             return <u64>-1
         while i < size:
             part = _aligned(<u32>offset + i, size - i)
-            value |= <u64>config_read(config, (self.address.latch | <u32>offset + i) & 0xFF, part) << (8 * i)
+            value |= <u64>(<PciConfig>config).read((self.address.latch | <u32>offset + i) & 0xFF, part) << (8 * i)
             i += part
         return value
 
@@ -261,17 +236,9 @@ cdef class ConfigData(IoRegion):
             return 0
         while i < size:
             part = _aligned(<u32>offset + i, size - i)
-            config_write(config, (self.address.latch | <u32>offset + i) & 0xFF, part, <u32>(value >> (8 * i)))
+            (<PciConfig>config).write((self.address.latch | <u32>offset + i) & 0xFF, part, <u32>(value >> (8 * i)))
             i += part
         return 0
-
-
-cdef void _line_set(IrqLine line, int level) noexcept nogil:
-    line.set(level)
-
-
-ctypedef void (*line_fn)(void *, int) noexcept nogil
-cdef line_fn line_set = <line_fn>_line_set
 
 
 cdef class IntxPin(IrqSink):
@@ -326,4 +293,4 @@ cdef class IntxRouter(IrqSink):
             self.asserted[line] += 1
         elif self.asserted[line] > 0:
             self.asserted[line] -= 1
-        line_set(self.lines[line], self.asserted[line] != 0)
+        (<IrqLine>self.lines[line]).set(self.asserted[line] != 0)

@@ -203,42 +203,35 @@ cdef class MsixChip(Messages):
         return cells(self, self.pending, (self.vectors + 7) // 8)
 
 
-cdef u32 _table_read(MsixChip chip, u32 offset) noexcept nogil:
+cdef u32 table_read(MsixChip chip, u32 offset) noexcept nogil:
     cdef u32 value = 0
     if offset + 4 <= chip.vectors * ENTRY:
         memcpy(&value, chip.table + offset, 4)
     return value
 
 
-cdef void _table_write(MsixChip chip, u32 offset, u32 value) noexcept nogil:
+cdef void table_write(MsixChip chip, u32 offset, u32 value) noexcept nogil:
     if offset + 4 <= chip.vectors * ENTRY:
         memcpy(chip.table + offset, &value, 4)
         chip.flush_vector(offset // ENTRY)
 
 
-cdef u32 _pending_read(MsixChip chip, u32 offset) noexcept nogil:
+cdef u32 pending_read(MsixChip chip, u32 offset) noexcept nogil:
     cdef u32 value = 0
     if offset + 4 <= (chip.vectors + 63) // 64 * 8:
         memcpy(&value, chip.pending + offset, 4)
     return value
 
 
-ctypedef u32 (*read_fn)(void *, u32) noexcept nogil
-ctypedef void (*write_fn)(void *, u32, u32) noexcept nogil
-cdef read_fn table_read = <read_fn>_table_read
-cdef write_fn table_write = <write_fn>_table_write
-cdef read_fn pending_read = <read_fn>_pending_read
-
-
 cdef class MsixTable(IoRegion):
     """Entries of 16 bytes: address, data, vector control. Taken as dwords, or pairs of them."""
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return table_read(self.chip, <u32>offset) if size == 4 and offset & 3 == 0 and self.chip != NULL else 0
+        return table_read(<MsixChip>self.chip, <u32>offset) if size == 4 and offset & 3 == 0 and self.chip != NULL else 0
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         if size == 4 and offset & 3 == 0 and self.chip != NULL:
-            table_write(self.chip, <u32>offset, <u32>value)
+            table_write(<MsixChip>self.chip, <u32>offset, <u32>value)
         return 0
 
 
@@ -246,7 +239,7 @@ cdef class MsixPending(IoRegion):
     """A bit for each vector; read only."""
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return pending_read(self.chip, <u32>offset) if size == 4 and offset & 3 == 0 and self.chip != NULL else 0
+        return pending_read(<MsixChip>self.chip, <u32>offset) if size == 4 and offset & 3 == 0 and self.chip != NULL else 0
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         return 0

@@ -8,14 +8,6 @@ from accel.api cimport IrqLine, IrqSink, u8, u32
 from accel.api import IrqLine as _IrqLine
 
 
-cdef void _line_set(IrqLine line, int level) noexcept nogil:
-    line.set(level)
-
-
-ctypedef void (*line_fn)(void *, int) noexcept nogil
-cdef line_fn line_set = <line_fn>_line_set
-
-
 cdef class PirqRouter(IrqSink):
     """Inputs 0..3 are PIRQA..D. `irq` are 16 outputs; an ISA interrupt is high while a PIRQ routed to it is."""
 
@@ -44,7 +36,7 @@ cdef class PirqRouter(IrqSink):
             for p in range(4):
                 if self.route[p] == n and self.level[p]:
                     level = 1
-            line_set(self.lines[n], level)
+            (<IrqLine>self.lines[n]).set(level)
 
     cdef void set_irq(self, u32 n, int level) noexcept nogil:
         if n < 4:

@@ -72,26 +72,9 @@ cdef bint _test(u32 *bits, u32 n) noexcept nogil:
     return bits[n >> 5] >> (n & 31) & 1
 
 
-# The bus keeps borrowed `void *`; a call through these pointers takes no reference and no GIL.
-cdef bint _matches(Lapic apic, u32 dest, bint logical, bint wide) noexcept nogil:
-    return apic.matches(dest, logical, wide)
-
-
-cdef int _accept(Lapic apic, u32 mode, u32 vector, bint level) noexcept nogil:
-    return apic.accept(mode, vector, level)
-
-
-cdef int _priority(Lapic apic) noexcept nogil:
+cdef int priority(Lapic apic) noexcept nogil:
     """For the arbitration of the lowest priority; -1 where the APIC cannot take part."""
     return <int>apic.ppr() if apic.svr & ENABLED else -1
-
-
-ctypedef bint (*matches_fn)(void *, u32, bint, bint) noexcept nogil
-ctypedef int (*accept_fn)(void *, u32, u32, bint) noexcept nogil
-ctypedef int (*priority_fn)(void *) noexcept nogil
-cdef matches_fn matches = <matches_fn>_matches
-cdef accept_fn accept = <accept_fn>_accept
-cdef priority_fn priority = <priority_fn>_priority
 
 
 cdef class ApicBus(MsiSink):
@@ -128,17 +111,17 @@ cdef class ApicBus(MsiSink):
         for i in range(self.count):
             # Turn by turn, so that equals share the work.
             n = (self.turn + i) % self.count if mode == LOWEST else i
-            if n == exclude or not matches(self.units[n], dest, logical, wide):
+            if n == exclude or not (<Lapic>self.units[n]).matches(dest, logical, wide):
                 continue
             if mode != LOWEST:
-                result |= accept(self.units[n], mode, vector, level)
+                result |= (<Lapic>self.units[n]).accept(mode, vector, level)
                 continue
-            found = priority(self.units[n])
+            found = priority(<Lapic>self.units[n])
             if 0 <= found < best:
                 best, chosen = found, n
         if chosen >= 0:
             self.turn = <u32>(chosen + 1) % self.count
-            result = accept(self.units[chosen], FIXED, vector, level)
+            result = (<Lapic>self.units[chosen]).accept(FIXED, vector, level)
         return result
 
     cdef int send(self, u64 addr, u32 data) noexcept nogil:

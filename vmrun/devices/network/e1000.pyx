@@ -238,22 +238,10 @@ def _fill():
 _fill()
 
 cdef void _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
-    call_emitted(owner, frame, size)
+    (<E1000>owner).emitted(frame, size)
 
 cdef void _segmented(void *owner) noexcept nogil:
-    call_count(owner, TSCTC)
-
-cdef void _chip_emitted(E1000 chip, u8 *frame, u32 size) noexcept nogil:
-    chip.emitted(frame, size)
-
-cdef void _chip_count(E1000 chip, u32 n) noexcept nogil:
-    chip.count(n)
-
-# The transmitter knows its chip as a borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef void (*emitted_fn)(void *, u8 *, u32) noexcept nogil
-ctypedef void (*count_fn)(void *, u32) noexcept nogil
-cdef emitted_fn call_emitted = <emitted_fn>_chip_emitted
-cdef count_fn call_count = <count_fn>_chip_count
+    (<E1000>owner).count(TSCTC)
 
 cdef class E1000(NicChip):
     """128 KiB of registers. `address`: the station's, six bytes, which reset puts into the first receive address."""

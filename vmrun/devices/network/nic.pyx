@@ -6,33 +6,6 @@ Everything here runs with the device lock held. A frame is one piece of memory: 
 from accel.clock import Timer
 
 
-cdef int _receive(NicChip chip, const u8 *frame, u32 size) noexcept nogil:
-    return chip.receive(frame, size)
-
-
-cdef bint _ready(NicChip chip) noexcept nogil:
-    return chip.ready()
-
-
-cdef void _link(NicChip chip, bint up) noexcept nogil:
-    chip.cable(up)
-
-
-cdef void _timed(NicChip chip, u32 which) noexcept nogil:
-    chip.timed(which)
-
-
-# Chips are known as borrowed `void *` here; a call through these takes no reference and no GIL.
-ctypedef int (*receive_fn)(void *, const u8 *, u32) noexcept nogil
-ctypedef bint (*ready_fn)(void *) noexcept nogil
-ctypedef void (*link_fn)(void *, bint) noexcept nogil
-ctypedef void (*timed_fn)(void *, u32) noexcept nogil
-cdef receive_fn call_receive = <receive_fn>_receive
-cdef ready_fn call_ready = <ready_fn>_ready
-cdef link_fn call_link = <link_fn>_link
-cdef timed_fn call_timed = <timed_fn>_timed
-
-
 cdef class NicPort(NetFrontend):
     """The chip's end of the cable."""
 
@@ -40,13 +13,13 @@ cdef class NicPort(NetFrontend):
         self.chip = <void *>chip
 
     cdef bint can_receive(self) noexcept nogil:
-        return call_ready(self.chip)
+        return (<NicChip>self.chip).ready()
 
     cdef int receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-        return call_receive(self.chip, frame, length)
+        return (<NicChip>self.chip).receive(frame, length)
 
     cdef void link_changed(self, bint up) noexcept nogil:
-        call_link(self.chip, up)
+        (<NicChip>self.chip).cable(up)
 
 
 cdef class NicChip(IoRegion):
@@ -125,4 +98,4 @@ cdef class NicTimer(Timer):
         self.which = which
 
     cdef void expire(self) noexcept nogil:
-        call_timed(self.chip, self.which)
+        (<NicChip>self.chip).timed(self.which)

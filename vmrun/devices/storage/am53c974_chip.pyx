@@ -98,20 +98,12 @@ cdef enum:
 cdef u32 STATUS_KEPT = 1 << 24      # of SBAC: DMA status bits go by writing, not by reading
 
 
-cdef void _told(EspChip chip, bint over) noexcept nogil:
-    chip.told(over)
-
-
-ctypedef void (*told_fn)(void *, bint) noexcept nogil
-cdef told_fn call_told = <told_fn>_told
-
-
 cdef void command_done(ScsiRequest *request) noexcept nogil:
-    call_told(request.owner, True)
+    (<EspChip>request.owner).told(True)
 
 
 cdef void command_ready(ScsiRequest *request) noexcept nogil:
-    call_told(request.owner, False)
+    (<EspChip>request.owner).told(False)
 
 
 cdef class EspChip:

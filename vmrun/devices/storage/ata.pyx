@@ -153,16 +153,8 @@ cdef enum:
     RAW_AHEAD = BUFFER // CD_RAW    # whole sectors that the buffer holds
 
 
-cdef void _io_done(AtaChannel channel) noexcept nogil:
-    channel.io_done()
-
-
-ctypedef void (*io_done_fn)(void *) noexcept nogil
-cdef io_done_fn call_io_done = <io_done_fn>_io_done
-
-
 cdef void request_done(BlockRequest *request) noexcept nogil:
-    call_io_done(request.owner)
+    (<AtaChannel>request.owner).io_done()
 
 
 cdef class AtaChannel:
@@ -1213,7 +1205,7 @@ cdef class BusMaster(IoRegion):
         while i < size:
             piece = self.wide(offset + i, size - i)
             if piece == 1:
-                value |= <u64>read_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7) << (8 * i)
+                value |= <u64>read_bm(<AtaChannel>self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7) << (8 * i)
             else:
                 value |= ((<u64>1 << 8 * piece) - 1) << (8 * i)
             i += piece
@@ -1224,12 +1216,12 @@ cdef class BusMaster(IoRegion):
         while i < size:
             piece = self.wide(offset + i, size - i)
             if piece == 1:
-                write_bm(self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7, (value >> (8 * i)) & 0xFF)
+                write_bm(<AtaChannel>self.by_index[(offset + i) >> 3 & 1], (offset + i) & 7, (value >> (8 * i)) & 0xFF)
             i += piece
         return 0
 
 
-cdef u8 _read_bm(AtaChannel channel, u64 offset) noexcept nogil:
+cdef u8 read_bm(AtaChannel channel, u64 offset) noexcept nogil:
     if offset == BMIC:
         return channel.bm_command
     if offset == BMIS:
@@ -1239,7 +1231,7 @@ cdef u8 _read_bm(AtaChannel channel, u64 offset) noexcept nogil:
     return 0xFF
 
 
-cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
+cdef void write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
     cdef bint was = channel.bm_command & BM_START
     if offset == BMIC:
         channel.bm_command = value & (BM_START | BM_TO_MEMORY)
@@ -1260,7 +1252,3 @@ cdef void _write_bm(AtaChannel channel, u64 offset, u8 value) noexcept nogil:
         channel.bm_table &= ~<u32>3
 
 
-ctypedef u8 (*read_bm_fn)(void *, u64) noexcept nogil
-ctypedef void (*write_bm_fn)(void *, u64, u8) noexcept nogil
-cdef read_bm_fn read_bm = <read_bm_fn>_read_bm
-cdef write_bm_fn write_bm = <write_bm_fn>_write_bm

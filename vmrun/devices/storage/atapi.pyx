@@ -261,50 +261,32 @@ cdef class PacketUnit(Mmc):
         return PACKET_LIST if self.length else PACKET_DONE
 
 
-cdef int _run(PacketUnit unit, const u8 *cdb) noexcept nogil:
-    return unit.packet(cdb)
+cdef u64 call_lba(void *unit) noexcept nogil:
+    return (<PacketUnit>unit).lba
 
 
-cdef u64 _lba(PacketUnit unit) noexcept nogil:
-    return unit.lba
+cdef u32 call_number(void *unit, int which) noexcept nogil:
+    return (<PacketUnit>unit).length if which == 0 else (<PacketUnit>unit).blocks if which == 1 else (<PacketUnit>unit).raw if which == 2 else (<PacketUnit>unit).sense
 
 
-cdef u32 _number(PacketUnit unit, int which) noexcept nogil:
-    return unit.length if which == 0 else unit.blocks if which == 1 else unit.raw if which == 2 else unit.sense
+cdef u8 *call_answer(void *unit) noexcept nogil:
+    return (<PacketUnit>unit).answer
 
 
-cdef u8 *_answer(PacketUnit unit) noexcept nogil:
-    return unit.answer
-
-
-cdef void _failed(PacketUnit unit, int error) noexcept nogil:
+cdef void call_failed(PacketUnit unit, int error) noexcept nogil:
     if error == 123:                            # ENOMEDIUM
         unit.fail(NOT_READY, ASC_NO_MEDIUM, 0)
     else:
         unit.fail(MEDIUM_ERROR, ASC_UNRECOVERED, 0)
 
 
-cdef void _reset(PacketUnit unit) noexcept nogil:
+cdef void call_reset(PacketUnit unit) noexcept nogil:
     unit.sense = unit.asc = unit.ascq = 0
     unit.length = unit.blocks = 0
 
 
-ctypedef int (*run_fn)(void *, const u8 *) noexcept nogil
-ctypedef u64 (*lba_fn)(void *) noexcept nogil
-ctypedef u32 (*number_fn)(void *, int) noexcept nogil
-ctypedef u8 *(*answer_fn)(void *) noexcept nogil
-ctypedef void (*failed_fn)(void *, int) noexcept nogil
-ctypedef void (*reset_fn)(void *) noexcept nogil
-cdef run_fn call_run = <run_fn>_run
-cdef lba_fn call_lba = <lba_fn>_lba
-cdef number_fn call_number = <number_fn>_number
-cdef answer_fn call_answer = <answer_fn>_answer
-cdef failed_fn call_failed = <failed_fn>_failed
-cdef reset_fn call_reset = <reset_fn>_reset
-
-
 cdef int packet_run(void *unit, const u8 *cdb) noexcept nogil:
-    return call_run(unit, cdb)
+    return (<PacketUnit>unit).packet(cdb)
 
 
 cdef u32 packet_length(void *unit) noexcept nogil:
@@ -332,8 +314,8 @@ cdef u8 *packet_answer(void *unit) noexcept nogil:
 
 
 cdef void packet_failed(void *unit, int error) noexcept nogil:
-    call_failed(unit, error)
+    call_failed(<PacketUnit>unit, error)
 
 
 cdef void packet_reset(void *unit) noexcept nogil:
-    call_reset(unit)
+    call_reset(<PacketUnit>unit)

@@ -41,7 +41,7 @@ cdef enum:
     NO_BUFFER = 0x7FFFFFFF
 
 
-cdef void _over(CfiFlash chip, BlockRequest *request) noexcept nogil:
+cdef void call_over(CfiFlash chip, BlockRequest *request) noexcept nogil:
     if request.error:
         chip.failures += 1
     block_release(chip.drive, request)
@@ -49,12 +49,8 @@ cdef void _over(CfiFlash chip, BlockRequest *request) noexcept nogil:
     chip.write_back()
 
 
-ctypedef void (*over_fn)(void *, BlockRequest *) noexcept nogil
-cdef over_fn call_over = <over_fn>_over
-
-
 cdef void written(BlockRequest *request) noexcept nogil:
-    call_over(request.owner, request)
+    call_over(<CfiFlash>request.owner, request)
 
 
 def query_table(u64 size, u32 sector):

@@ -158,16 +158,8 @@ cdef Row _find(u8 byte) noexcept nogil:
     return none
 
 
-cdef void _landed(Fdc fdc, BlockRequest *request) noexcept nogil:
-    fdc.landed(request)
-
-
-ctypedef void (*landed_fn)(void *, BlockRequest *) noexcept nogil
-cdef landed_fn call_landed = <landed_fn>_landed
-
-
 cdef void drive_done(BlockRequest *request) noexcept nogil:
-    call_landed(request.owner, request)
+    (<Fdc>request.owner).landed(request)
 
 
 cdef u32 _sector(Disk *d) noexcept nogil:

@@ -177,20 +177,12 @@ cdef struct LsiCommand:
     u32 age
 
 
-cdef void _told(LsiChip chip, LsiCommand *command, bint over) noexcept nogil:
-    chip.told(command, over)
-
-
-ctypedef void (*told_fn)(void *, LsiCommand *, bint) noexcept nogil
-cdef told_fn call_told = <told_fn>_told
-
-
 cdef void command_done(ScsiRequest *request) noexcept nogil:
-    call_told(request.owner, <LsiCommand *>request, True)
+    (<LsiChip>request.owner).told(<LsiCommand *>request, True)
 
 
 cdef void command_ready(ScsiRequest *request) noexcept nogil:
-    call_told(request.owner, <LsiCommand *>request, False)
+    (<LsiChip>request.owner).told(<LsiCommand *>request, False)
 
 
 cdef class LsiChip:

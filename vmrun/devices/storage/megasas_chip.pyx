@@ -94,16 +94,8 @@ cdef struct MfiCommand:
     MfiCommand *next
 
 
-cdef void _over(MegasasChip chip, MfiCommand *command) noexcept nogil:
-    chip.over(command)
-
-
-ctypedef void (*over_fn)(void *, MfiCommand *) noexcept nogil
-cdef over_fn call_over = <over_fn>_over
-
-
 cdef void unit_done(ScsiRequest *request) noexcept nogil:
-    call_over(request.owner, <MfiCommand *>request)
+    (<MegasasChip>request.owner).over(<MfiCommand *>request)
 
 
 cdef class MegasasChip:

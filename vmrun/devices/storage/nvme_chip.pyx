@@ -122,16 +122,8 @@ cdef u64 _half(u64 old, u32 value, bint high) noexcept nogil:
     return old
 
 
-cdef void _over(NvmeChip chip, Place *place) noexcept nogil:
-    chip.over(place)
-
-
-ctypedef void (*over_fn)(void *, Place *) noexcept nogil
-cdef over_fn call_over = <over_fn>_over
-
-
 cdef void drive_done(BlockRequest *request) noexcept nogil:
-    call_over(request.owner, <Place *><size_t>request.tag)
+    (<NvmeChip>request.owner).over(<Place *><size_t>request.tag)
 
 
 cdef class NvmeChip(IoRegion):

@@ -95,7 +95,7 @@ cdef void _stop(ScsiRequest *request) noexcept nogil:
         request.own, request.own_size = NULL, 0
     if request.active:
         request.active = False
-        call_unlink(request.units, request)
+        call_unlink(<ScsiUnits>request.units, request)
 
 
 cdef void _fixed(u8 *out, u8 key, u8 asc, u8 ascq) noexcept nogil:
@@ -154,15 +154,15 @@ cdef int scsi_begin(void *units, ScsiRequest *request) noexcept nogil:
     request.status, request.sense_length, request.flags = GOOD, 0, 0
     request.data, request.chunk, request.io = NULL, 0, NULL
     request.backend, request.chunked = NULL, False
-    request.unit = call_find(units, request.channel, request.target, request.lun, &there)
+    request.unit = (<ScsiUnits>units).find(request.channel, request.target, request.lun, &there)
     if not there:
         return SCSI_NOBODY
     request.active = True
-    call_link(units, request)
+    call_link(<ScsiUnits>units, request)
     return call_start(request.unit, units, request)
 
 
-cdef int _start(ScsiUnit unit, ScsiUnits units, ScsiRequest *request) noexcept nogil:
+cdef int start_unit(ScsiUnit unit, ScsiUnits units, ScsiRequest *request) noexcept nogil:
     """A command for a unit that is there."""
     cdef u8 code = request.cdb[0]
     request.backend = unit.backend
@@ -224,7 +224,7 @@ cdef u32 _sense_data(u8 *out, bint descriptors, u8 key, u8 asc, u8 ascq) noexcep
 # --- what a target answers for units that it does not have --------------------------------------------------------
 
 
-cdef int _start_nobody(ScsiUnits units, ScsiRequest *request) noexcept nogil:
+cdef int start_nobody(ScsiUnits units, ScsiRequest *request) noexcept nogil:
     cdef u8 code = request.cdb[0]
     cdef u8 *out = scsi_own(request, KEPT)
     cdef u32 length
@@ -330,7 +330,7 @@ cdef int scsi_run(ScsiRequest *request, Scatter scatter) noexcept nogil:
         scatter.get(0, request.own, request.length)
         scatter.finish(0)
         request.moved = request.length
-        return call_listed(request.unit, request)
+        return (<ScsiUnit>request.unit).listed(request)
     request.io = block_request(request.backend, <void *>request, _io_done)
     if request.io == NULL or block_take(request.io, scatter) != 0:
         scatter.finish(0)
@@ -349,7 +349,7 @@ cdef int scsi_fetch(ScsiRequest *request) noexcept nogil:
             return SCSI_DATA
         request.moved = request.length
         request.data, request.chunk = NULL, 0
-        return scsi_good(request) if request.kind == ANSWER else call_listed(request.unit, request)
+        return scsi_good(request) if request.kind == ANSWER else (<ScsiUnit>request.unit).listed(request)
     if request.kind == WRITE and request.data != NULL:           # it is filled
         request.data = NULL
         return _chunk(request) if block_submit(request.backend, request.io) else SCSI_LATER
@@ -397,7 +397,7 @@ cdef int _go_on(ScsiRequest *request) noexcept nogil:
     if error:
         return _errno(request, error)
     if request.kind == INTERNAL:
-        return call_listed(request.unit, request)
+        return (<ScsiUnit>request.unit).listed(request)
     request.moved = request.length
     return scsi_good(request)
 
@@ -493,7 +493,7 @@ cdef class ScsiUnit:
         if scsi_own(request, length) == NULL:
             return _errno(request, 12)
         if not length:
-            return call_listed(request.unit, request)
+            return (<ScsiUnit>request.unit).listed(request)
         request.kind, request.direction, request.length = LIST, SCSI_FROM_HOST, length
         return SCSI_DATA
 
@@ -582,21 +582,14 @@ cdef class ScsiUnits:
         return NULL
 
 
-# A borrowed pointer is called through these: no reference is taken, the GIL is not needed.
-
-
-cdef void *_find(ScsiUnits units, u32 channel, u32 target, u32 lun, bint *there) noexcept nogil:
-    return units.find(channel, target, lun, there)
-
-
-cdef void _link(ScsiUnits units, ScsiRequest *request) noexcept nogil:
+cdef void call_link(ScsiUnits units, ScsiRequest *request) noexcept nogil:
     request.before, request.next = NULL, units.first
     if units.first != NULL:
         units.first.before = request
     units.first = request
 
 
-cdef void _unlink(ScsiUnits units, ScsiRequest *request) noexcept nogil:
+cdef void call_unlink(ScsiUnits units, ScsiRequest *request) noexcept nogil:
     if request.before != NULL:
         request.before.next = request.next
     else:
@@ -606,38 +599,16 @@ cdef void _unlink(ScsiUnits units, ScsiRequest *request) noexcept nogil:
     request.before = request.next = NULL
 
 
-cdef int _listed(ScsiUnit unit, ScsiRequest *request) noexcept nogil:
-    return unit.listed(request)
-
-
-cdef void _keep_sense(ScsiUnit unit, u8 key, u8 asc, u8 ascq) noexcept nogil:
-    unit.sense_key, unit.sense_asc, unit.sense_ascq, unit.sense_is_attention = key, asc, ascq, False
-
-
-cdef void _unit_reset(ScsiUnit unit) noexcept nogil:
-    unit.reset_unit()
-
-
-ctypedef void *(*find_fn)(void *, u32, u32, u32, bint *) noexcept nogil
-ctypedef void (*link_fn)(void *, ScsiRequest *) noexcept nogil
-ctypedef int (*listed_fn)(void *, ScsiRequest *) noexcept nogil
-ctypedef void (*keep_fn)(void *, u8, u8, u8) noexcept nogil
-ctypedef void (*reset_fn)(void *) noexcept nogil
-ctypedef int (*start_fn)(void *, void *, ScsiRequest *) noexcept nogil
-cdef find_fn call_find = <find_fn>_find
-cdef link_fn call_link = <link_fn>_link
-cdef link_fn call_unlink = <link_fn>_unlink
-cdef listed_fn call_listed = <listed_fn>_listed
-cdef keep_fn call_keep_sense = <keep_fn>_keep_sense
-cdef listed_fn start_nobody = <listed_fn>_start_nobody
-cdef start_fn start_unit = <start_fn>_start
-cdef reset_fn call_unit_reset = <reset_fn>_unit_reset
+cdef void call_keep_sense(void *unit, u8 key, u8 asc, u8 ascq) noexcept nogil:
+    (<ScsiUnit>unit).sense_key, (<ScsiUnit>unit).sense_asc, (<ScsiUnit>unit).sense_ascq, (<ScsiUnit>unit).sense_is_attention = key, asc, ascq, False
 
 
 cdef void scsi_unit_reset(void *unit) noexcept nogil:
     """ScsiUnit.reset_unit of a borrowed unit."""
-    call_unit_reset(unit)
+    (<ScsiUnit>unit).reset_unit()
 
 
 cdef int call_start(void *unit, void *units, ScsiRequest *request) noexcept nogil:
-    return start_nobody(units, request) if unit == NULL else start_unit(unit, units, request)
+    if unit == NULL:
+        return start_nobody(<ScsiUnits>units, request)
+    return start_unit(<ScsiUnit>unit, <ScsiUnits>units, request)

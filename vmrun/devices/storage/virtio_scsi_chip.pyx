@@ -67,45 +67,9 @@ cdef enum:
 cdef u32 E_MISSED = 0x80000000
 
 
-cdef void _serve_requests(ScsiChip chip, VirtQueue queue) noexcept nogil:
-    chip.serve_requests(queue)
-
-
-cdef void _serve_control(ScsiChip chip, VirtQueue queue) noexcept nogil:
-    chip.serve_control(queue)
-
-
-cdef void _missed(ScsiChip chip, VirtQueue queue) noexcept nogil:
-    chip.event(queue, E_NOTHING, NULL, 0)
-
-
-cdef void _over(ScsiChip chip, Command *command) noexcept nogil:
-    call_queue_over(<void *>chip, chip.queue_of[command.queue], command)
-
-
-cdef void _queue_over(ScsiChip chip, VirtQueue queue, Command *command) noexcept nogil:
-    chip.over(queue, command)
-
-
-cdef void _task_over(ScsiChip chip, VirtQueue queue, Task *task) noexcept nogil:
-    chip.task_over(queue, task)
-
-
-# Queues are kept as borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef void (*serve_fn)(void *, void *) noexcept nogil
-ctypedef void (*over_fn)(void *, Command *) noexcept nogil
-ctypedef void (*queue_over_fn)(void *, void *, Command *) noexcept nogil
-ctypedef void (*task_over_fn)(void *, void *, Task *) noexcept nogil
-cdef serve_fn call_serve_requests = <serve_fn>_serve_requests
-cdef serve_fn call_serve_control = <serve_fn>_serve_control
-cdef serve_fn call_missed = <serve_fn>_missed
-cdef over_fn call_over = <over_fn>_over
-cdef queue_over_fn call_queue_over = <queue_over_fn>_queue_over
-cdef task_over_fn call_task_over = <task_over_fn>_task_over
-
-
 cdef void unit_done(ScsiRequest *request) noexcept nogil:
-    call_over(request.owner, <Command *>request)
+    cdef Command *command = <Command *>request
+    (<ScsiChip>request.owner).over(<VirtQueue>(<ScsiChip>request.owner).queue_of[command.queue], command)
 
 
 cdef class ScsiChip(VirtioChip):
@@ -197,16 +161,16 @@ cdef class ScsiChip(VirtioChip):
         if task != NULL:
             task.waiting -= 1
             if not task.waiting:
-                call_task_over(<void *>self, self.queue_of[CONTROL], task)
+                self.task_over(<VirtQueue>self.queue_of[CONTROL], task)
 
     cdef void kicked(self, u32 number) noexcept nogil:
         if number == CONTROL:
-            call_serve_control(<void *>self, self.queue_of[number])
+            self.serve_control(<VirtQueue>self.queue_of[number])
         elif number == EVENTS:
             if self.missed:
-                call_missed(<void *>self, self.queue_of[number])
+                self.event(<VirtQueue>self.queue_of[number], E_NOTHING, NULL, 0)
         else:
-            call_serve_requests(<void *>self, self.queue_of[number])
+            self.serve_requests(<VirtQueue>self.queue_of[number])
 
     cdef bint address(self, const u8 *lun, u32 *target, u32 *unit) noexcept nogil:
         """Target and unit of the eight bytes that name them; whether they are of a kind that there is."""

@@ -299,33 +299,13 @@ cdef class HpetOutputs:
             self.ticks[n] = <void *>ticks[n]
 
     cdef void set(self, u32 n, int level) noexcept nogil:
-        line_set(self.lines[n], level)
+        (<IrqLine>self.lines[n]).set(level)
 
     cdef void arm(self, u32 n, i64 deadline) noexcept nogil:
-        tick_arm(self.ticks[n], deadline)
+        (<HpetTick>self.ticks[n]).arm(deadline)
 
     cdef void cancel(self, u32 n) noexcept nogil:
-        tick_cancel(self.ticks[n])
-
-
-cdef void _line_set(IrqLine line, int level) noexcept nogil:
-    line.set(level)
-
-
-cdef void _tick_arm(HpetTick tick, i64 deadline) noexcept nogil:
-    tick.arm(deadline)
-
-
-cdef void _tick_cancel(HpetTick tick) noexcept nogil:
-    tick.cancel()
-
-
-ctypedef void (*line_fn)(void *, int) noexcept nogil
-ctypedef void (*arm_fn)(void *, i64) noexcept nogil
-ctypedef void (*cancel_fn)(void *) noexcept nogil
-cdef line_fn line_set = <line_fn>_line_set
-cdef arm_fn tick_arm = <arm_fn>_tick_arm
-cdef cancel_fn tick_cancel = <cancel_fn>_tick_cancel
+        (<HpetTick>self.ticks[n]).cancel()
 
 
 cdef class HpetTick(Timer):

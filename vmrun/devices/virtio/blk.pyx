@@ -54,30 +54,9 @@ ctypedef struct Range:
     u32 flags
 
 
-cdef void _serve_all(BlkChip chip, VirtQueue queue) noexcept nogil:
-    chip.serve_all(queue)
-
-
-cdef void *_queue_of(BlkChip chip, u32 queue) noexcept nogil:
-    return chip.queue_of[queue]
-
-
-cdef void _over(BlkChip chip, VirtQueue queue, Pending *place) noexcept nogil:
-    chip.over(queue, place)
-
-
-# Queues are kept as borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef void (*serve_all_fn)(void *, void *) noexcept nogil
-ctypedef void *(*queue_of_fn)(void *, u32) noexcept nogil
-ctypedef void (*over_fn)(void *, void *, Pending *) noexcept nogil
-cdef serve_all_fn call_serve_all = <serve_all_fn>_serve_all
-cdef queue_of_fn call_queue_of = <queue_of_fn>_queue_of
-cdef over_fn call_over = <over_fn>_over
-
-
 cdef void drive_done(BlockRequest *request) noexcept nogil:
     cdef Pending *place = <Pending *><size_t>request.tag
-    call_over(request.owner, call_queue_of(request.owner, place.queue), place)
+    (<BlkChip>request.owner).over(<VirtQueue>(<BlkChip>request.owner).queue_of[place.queue], place)
 
 
 cdef class BlkChip(VirtioChip):
@@ -138,7 +117,7 @@ cdef class BlkChip(VirtioChip):
                     self.on_config(bool(value >> (8 * (WCE_OFFSET - offset)) & 0xFF))
 
     cdef void kicked(self, u32 number) noexcept nogil:
-        call_serve_all(<void *>self, self.queue_of[number])
+        self.serve_all(<VirtQueue>self.queue_of[number])
 
     cdef void serve_all(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain

@@ -62,53 +62,8 @@ ctypedef struct WireHeader:     # what lies before a frame in the guest's memory
     u16 buffers
 
 
-# Queues are kept as borrowed `void *`; a call through these takes no reference and no GIL.
-cdef void _transmit(NetChip chip, VirtQueue queue) noexcept nogil:
-    chip.transmit(queue)
-
-
-cdef void _control(NetChip chip, VirtQueue queue) noexcept nogil:
-    chip.control(queue)
-
-
-cdef int _fill(NetChip chip, VirtQueue queue, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-    return chip.fill(queue, frame, length, header)
-
-
-cdef bint _ready(VirtQueue queue) noexcept nogil:
-    return queue.ready and not queue.broken
-
-
-cdef bint _can_take(NetChip chip) noexcept nogil:
-    return chip.can_take()
-
-
-cdef int _take(NetChip chip, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-    return chip.take(frame, length, header)
-
-
-cdef void _link(NetChip chip, bint up) noexcept nogil:
-    chip.link(up)
-
-
-cdef void _sent(NetChip chip) noexcept nogil:
-    chip.sent_room()
-
-
-ctypedef void (*queue_fn)(void *, void *) noexcept nogil
-ctypedef int (*fill_fn)(void *, void *, const u8 *, u32, const NetHeader *) noexcept nogil
-ctypedef bint (*ask_fn)(void *) noexcept nogil
-ctypedef int (*take_fn)(void *, const u8 *, u32, const NetHeader *) noexcept nogil
-ctypedef void (*link_fn)(void *, bint) noexcept nogil
-ctypedef void (*tell_fn)(void *) noexcept nogil
-cdef queue_fn call_transmit = <queue_fn>_transmit
-cdef queue_fn call_control = <queue_fn>_control
-cdef fill_fn call_fill = <fill_fn>_fill
-cdef ask_fn call_ready = <ask_fn>_ready
-cdef ask_fn call_can_take = <ask_fn>_can_take
-cdef take_fn call_take = <take_fn>_take
-cdef link_fn call_link = <link_fn>_link
-cdef tell_fn call_sent = <tell_fn>_sent
+cdef bint call_ready(void *queue) noexcept nogil:
+    return (<VirtQueue>queue).ready and not (<VirtQueue>queue).broken
 
 
 cdef class NetPort(NetFrontend):
@@ -116,16 +71,16 @@ cdef class NetPort(NetFrontend):
         self.chip = <void *>chip
 
     cdef bint can_receive(self) noexcept nogil:
-        return call_can_take(self.chip)
+        return (<NetChip>self.chip).can_take()
 
     cdef int receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-        return call_take(self.chip, frame, length, header)
+        return (<NetChip>self.chip).take(frame, length, header)
 
     cdef void link_changed(self, bint up) noexcept nogil:
-        call_link(self.chip, up)
+        (<NetChip>self.chip).link(up)
 
     cdef void sent(self) noexcept nogil:
-        call_sent(self.chip)
+        (<NetChip>self.chip).sent_room()
 
 
 cdef class TxLater(EventHandler):
@@ -136,7 +91,7 @@ cdef class TxLater(EventHandler):
         self.chip = <void *>chip
 
     cdef void kicked(self) noexcept nogil:
-        call_sent(self.chip)
+        (<NetChip>self.chip).sent_room()
 
 
 cdef u32 flow(const u8 *frame, u32 length) noexcept nogil:
@@ -261,9 +216,9 @@ cdef class NetChip(VirtioChip):
 
     cdef void kicked(self, u32 number) noexcept nogil:
         if number >= 2 * self.pairs:
-            call_control(<void *>self, self.queue_of[number])
+            self.control(<VirtQueue>self.queue_of[number])
         elif number & 1:
-            call_transmit(<void *>self, self.queue_of[number])
+            self.transmit(<VirtQueue>self.queue_of[number])
         else:
             net_room(self.wire)
 
@@ -274,7 +229,7 @@ cdef class NetChip(VirtioChip):
         cdef u32 n
         if self.running:
             for n in range(self.pairs):
-                call_transmit(<void *>self, self.queue_of[2 * n + 1])
+                self.transmit(<VirtQueue>self.queue_of[2 * n + 1])
 
     cdef void transmit(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain
@@ -342,7 +297,7 @@ cdef class NetChip(VirtioChip):
             if pair >= self.current or not call_ready(self.queue_of[2 * pair]):
                 pair = 0
         self.receiving = True
-        result = call_fill(<void *>self, self.queue_of[2 * pair], frame, length, header)
+        result = self.fill(<VirtQueue>self.queue_of[2 * pair], frame, length, header)
         self.receiving = False
         return result
 
