@@ -49,6 +49,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs
         need novnc /usr/share/novnc/vnc.html
+        need console-setup /usr/bin/ckbcomp
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
         need libvirt-daemon /usr/sbin/libvirtd
         need libvirt-daemon-driver-qemu /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from vmrun.screen import Screen
+
     T = TypeVar("T")
     Operation = Generator[float | None, None, T]
     Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
@@ -470,6 +472,7 @@ class Machine(_Looks):
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self._screen: Screen | None = None
 
     @classmethod
     def start(
@@ -528,6 +531,15 @@ class Machine(_Looks):
         return self._drive(self.core.ask(command, _arguments(arguments), timeout))
 
     execute = qmp  # as clients of vmrun.screen call it
+
+    @property
+    def screen(self) -> Screen:
+        """What its display shows, to be read, waited for and typed to. Files of waits in vain go to its `artifacts`."""
+        if self._screen is None:
+            from vmrun.screen import Screen
+
+            self._screen = Screen(self, self.name)
+        return self._screen
 
     def wait_event(self, *names: str, timeout: float = EXPECT) -> dict[str, Any]:
         """The first such event, one that came already too."""

@@ -30,14 +30,25 @@ if TYPE_CHECKING:
     class Monitor(Protocol):
         """What is asked: vmrun.monitor.client.QmpClient, or what behaves like it."""
 
-        events: list[dict[str, Any]]
+        @property
+        def events(self) -> list[dict[str, Any]]: ...
 
         def execute(self, command: str, **arguments: Any) -> Any: ...
 
 
 INTERVAL = 0.1  # seconds between looks
+MOST_TYPED = 256  # characters in one command
 MOST_FRAMES = 32  # of the strip
 GONE = "the guest is off"
+
+
+def type_all(monitor: Monitor, text: str, **more: str) -> None:
+    """All of a text, as the machine has room for it."""
+    while text:
+        taken = monitor.execute("x-type-text", text=text[:MOST_TYPED], **more)
+        text = text[taken:]
+        if not taken:
+            time.sleep(INTERVAL)
 
 
 class ScreenError(MonitorError):
@@ -158,10 +169,10 @@ class Screen:
         with open(path, "wb") as file:
             file.write(picture.png())
 
-    def type(self, text: str) -> None:
-        """On the keyboard, no faster than the guest reads it."""
-        for at in range(0, len(text), 256):
-            self.monitor.execute("x-type-text", text=text[at : at + 256])
+    def type(self, text: str, layout: str = "") -> None:
+        """On the keyboard, no faster than the guest reads it; `layout` is the guest's, when its file does not say."""
+        more = {"layout": layout} if layout else {}
+        type_all(self.monitor, text, **more)
 
     # --- waiting ----------------------------------------------------------------------------------------------
 

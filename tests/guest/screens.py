@@ -74,8 +74,10 @@ def need_grub() -> None:
         pytest.skip("grub-pc-bin is not installed")
 
 
-def grub_disk(directory: pathlib.Path, config: str, *more: str) -> pathlib.Path:
-    """A disk whose GRUB has its configuration, and a font, in memory."""
+def grub_disk(
+    directory: pathlib.Path, config: str, *more: str, files: tuple[pathlib.Path, ...] = ()
+) -> pathlib.Path:
+    """A disk whose GRUB has its configuration, a font and `files` in memory."""
     import io
     import struct
     import tarfile
@@ -83,7 +85,8 @@ def grub_disk(directory: pathlib.Path, config: str, *more: str) -> pathlib.Path:
     need_grub()
     archive = directory / "memdisk.tar"
     with tarfile.open(archive, "w") as tar:
-        for name, data in (("grub.cfg", config.encode()), ("unicode.pf2", UNIFONT.read_bytes())):
+        inside = {"grub.cfg": config.encode(), "unicode.pf2": UNIFONT.read_bytes()}
+        for name, data in (inside | {path.name: path.read_bytes() for path in files}).items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.guest.machines import Guest
-from vmrun.core.keys import Typist, keys_for
+from vmrun.core.keys import Typist
 
 pytestmark = pytest.mark.guest
 FIRMWARE = pathlib.Path("/usr/share/OVMF")
@@ -32,7 +32,7 @@ def machine(directory: pathlib.Path, pflash: list[Any], type_name: str = "pc-i44
 def say(guest: Guest, text: str) -> None:
     """On its keyboard; the machine must run afterwards."""
     board = guest.machine.board
-    chords = [*(keys_for(character) for character in text), ["ret"]]
+    chords = [chord for character in f"{text}\n" for chord in board.layout.chords(character)]
     Typist(board.input, board.loop, chords, lambda error: None)
 
 

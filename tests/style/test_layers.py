@@ -38,7 +38,7 @@ ALLOWED = {
     "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev",
                       "vmrun.backends.objects"),
     "vmrun.screen": (*EVERYWHERE,),
-    "vmrun.handle": (*EVERYWHERE, "vmrun.monitor"),
+    "vmrun.handle": (*EVERYWHERE, "vmrun.monitor", "vmrun.screen"),
     "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",

@@ -13,17 +13,19 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
     parser.add_argument("text", metavar="TEXT", help="what to type; - for standard input, as it is")
+    parser.add_argument("--layout", help="the guest's keyboard layout, instead of `keyboard:` of the machine's file")
     args = parser.parse_args(argv)
 
     import sys
 
     from vmrun.monitor.client import QmpClient
     from vmrun.monitor.runtime import find
+    from vmrun.screen import type_all
 
     text = sys.stdin.read() if args.text == "-" else _escapes(args.text)
+    layout = {"layout": args.layout} if args.layout else {}
     with QmpClient(find(args.name).path) as qmp:
-        for at in range(0, len(text), 256):
-            qmp.execute("x-type-text", text=text[at : at + 256])
+        type_all(qmp, text, **layout)
     return 0
 
 

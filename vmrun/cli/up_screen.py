@@ -10,8 +10,8 @@ import sys
 
 from vmrun.backends.chardev.base import RingChar
 from vmrun.backends.chardev.mux import Mux
-from vmrun.core.keys import keys_for
 from vmrun.ui.screen import RESET, Differ, plain
+from vmrun.ui.terminal import MOUSE_OFF, MOUSE_ON, Char, Chord, Keys, position
 from vmrun.ui.viewport import Part
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.chardev.mux import MuxPort
     from vmrun.cli.runner import Runner
+    from vmrun.ui.terminal import Mouse
 
 SIGWINCH = 28
 INTERVAL = 0.05  # seconds between looks at the screen
@@ -27,13 +28,7 @@ WORDS_STAY = 5.0  # seconds that a line of vmrun's own stands on the screen
 MOST_WAITING = 4096  # keys typed ahead of a busy guest
 KEPT = 65536  # bytes of a console that is not shown
 CLEAR = f"{RESET}\x1b[2J\x1b[1;1H"
-SEQUENCES = {
-    b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left", b"\x1b[H": "home",
-    b"\x1b[F": "end", b"\x1b[2~": "insert", b"\x1b[3~": "delete", b"\x1b[5~": "pgup", b"\x1b[6~": "pgdn",
-    b"\x1bOP": "f1", b"\x1bOQ": "f2", b"\x1bOR": "f3", b"\x1bOS": "f4", b"\x1b[15~": "f5", b"\x1b[17~": "f6",
-    b"\x1b[18~": "f7", b"\x1b[19~": "f8", b"\x1b[20~": "f9", b"\x1b[21~": "f10", b"\x1b[23~": "f11",
-    b"\x1b[24~": "f12",
-}  # fmt: skip
+CELL = (8, 16)  # pixels of a character, for the way that a mouse went
 
 
 class PlainScreen:
@@ -74,11 +69,16 @@ class ScreenConsole(Mux):
         self.place = (0, 0)  # of what is shown on the whole screen
         self.waiting: list[list[str]] = []
         self.kept: dict[MuxPort, bytes] = {}
+        self.keys = Keys()
+        self.fresh = False  # what it holds back came since the last look
+        self.pointer = (0, 0)
+        self.cells = (80, 25)
         self.words: list[str] = []  # vmrun's own, and whether they stand on the screen
         self.over: Any = None
         own: dict[str, Any] = {"escape": runner.escape, "announce": False, "input_fd": input_fd, "output_fd": output_fd}
         super().__init__("terminal", loop, lock, runner.commands(), **own)
         loop.add_signal(SIGWINCH, self._again)
+        self._write(MOUSE_ON)
         loop.call_later(INTERVAL, self._look)
 
     # --- consoles ---------------------------------------------------------------------------------------------
@@ -113,9 +113,10 @@ class ScreenConsole(Mux):
         every = [None, *self.ports]
         self.focus = every[(every.index(self.focus) + 1) % len(every)]
         if self.focus is None:
+            self._write(MOUSE_ON)
             self._again()
         else:
-            self.pending += f"{CLEAR}\x1b[?25h[{self.focus.name}]\r\n".encode() + self.kept[self.focus]
+            self.pending += f"{MOUSE_OFF}{CLEAR}\x1b[?25h[{self.focus.name}]\r\n".encode() + self.kept[self.focus]
             self._pump()
 
     def say(self, text: str) -> None:
@@ -161,6 +162,9 @@ class ScreenConsole(Mux):
     def _look(self) -> None:
         if self.focus is None:
             self._draw()
+        if self.keys.held and not self.fresh:
+            self._do(self.keys.flush())
+        self.fresh = False
         if self.runner.machine is not None:
             self._feed()
         if not self.closed:
@@ -174,6 +178,7 @@ class ScreenConsole(Mux):
             if screen is None:
                 continue
             columns, rows = self._size()
+            self.cells = max(screen.columns, 1), max(len(screen.rows), 1)
             part = Part(screen, columns, rows, self.place)
             if part.at != self.place:
                 self.differ, self.place = Differ(), part.at
@@ -197,14 +202,36 @@ class ScreenConsole(Mux):
             return
         if self.words and data:
             self._unsay()
-        while data:
-            sequence = next((s for s in SEQUENCES if data.startswith(s)), None)
-            if sequence is not None:
-                self._press([SEQUENCES[sequence]])
-                data = data[len(sequence) :]
+        self._do(self.keys.feed(data))
+        self.fresh = bool(self.keys.held)
+
+    def _do(self, events: list[Any]) -> None:
+        if self.runner.machine is None:
+            return
+        layout = self.runner.machine.board.layout
+        for event in events:
+            if isinstance(event, Chord):
+                self._press(list(event.keys))
+            elif isinstance(event, Char):
+                for chord in layout.chords(event.text):
+                    self._press(["alt", *chord] if event.alt else chord)
             else:
-                self._press(keys_for(chr(data[0])))
-                data = data[1:]
+                self._point(event)
+
+    def _point(self, event: Mouse) -> None:
+        """To the place for a tablet, for a mouse by the way from the last cell."""
+        hands = self.runner.machine.board.input
+        column, row = event.column + self.place[1], event.row + self.place[0]
+        if hands.absolute:
+            hands.position(*position(column, row, self.cells))
+        elif (column, row) != self.pointer:
+            hands.move((column - self.pointer[0]) * CELL[0], (row - self.pointer[1]) * CELL[1])
+        self.pointer = column, row
+        if event.button is not None:
+            hands.button(event.button, event.down)
+            if event.button.startswith("wheel"):
+                hands.button(event.button, False)
+        hands.sync()
 
     def _press(self, keys: list[str]) -> None:
         """A PS/2 keyboard holds 16 bytes: keys wait here until the guest has read what came before."""
@@ -228,5 +255,5 @@ class ScreenConsole(Mux):
         self.loop.remove_signal(SIGWINCH)
         if self.focus is None:
             self._draw()
-        self._write(f"{RESET}\x1b[?25h\r\n")
+        self._write(f"{MOUSE_OFF}{RESET}\x1b[?25h\r\n")
         super().close()

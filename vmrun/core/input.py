@@ -45,6 +45,9 @@ class InputSink:
     def sync(self) -> None:
         """What came since the last call belongs together: send it."""
 
+    def unrepeated(self) -> None:
+        """The key that is down now does not repeat, however long it stays down."""
+
     def leds(self) -> int | None:
         """The lamps that the guest has lit: bit 0 scroll lock, 1 num lock, 2 caps lock; None without any."""
         return None
@@ -96,6 +99,10 @@ class InputRouter:
         else:
             self.held.pop(qcode, None)
         self._give("key", "key", qcode, down)
+
+    def unrepeated(self) -> None:
+        """The key pressed last does not repeat: whoever pressed it lets go of it soon, be the host busy or not."""
+        self._give("key", "unrepeated")
 
     def move(self, dx: int, dy: int) -> None:
         self._give("rel", "move", dx, dy)

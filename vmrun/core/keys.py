@@ -1,4 +1,4 @@
-"""Characters as keys of a US keyboard, and a typist who presses them no faster than the guest reads."""
+"""Keys by QEMU's names and numbers, and a typist who presses them no faster than the guest reads."""
 
 from __future__ import annotations
 
@@ -9,30 +9,9 @@ if TYPE_CHECKING:
     from vmrun.core.input import InputRouter
     from vmrun.core.loop import Loop
 
-# characters that need shift on the PC's keyboard, and the key below them
-SHIFTED = dict(zip('~!@#$%^&*()_+{}|:"<>?', "`1234567890-=[]\\;',./", strict=True))
-NAMES = {
-    " ": "spc", "`": "grave_accent", "-": "minus", "=": "equal", "[": "bracket_left", "]": "bracket_right",
-    "\\": "backslash", ";": "semicolon", "'": "apostrophe", ",": "comma", ".": "dot", "/": "slash",
-    "\r": "ret", "\n": "ret", "\t": "tab", "\x1b": "esc", "\x7f": "backspace", "\b": "backspace",
-}  # fmt: skip
 KEY_TIME = 0.02  # seconds from one key to the next, at least
+REPEATS = 0.25  # seconds until a keyboard may repeat a key at the earliest
 PATIENCE = 60.0  # seconds that a guest may leave a key unread
-
-
-def keys_for(character: str) -> list[str]:
-    """Keys to hold together for a character of a US keyboard; none for what it does not have."""
-    if character in SHIFTED:
-        return ["shift", *keys_for(SHIFTED[character])]
-    if character in NAMES:
-        return [NAMES[character]]
-    if character.isascii() and character.isalpha():
-        return ["shift", character.lower()] if character.isupper() else [character]
-    if character.isascii() and character.isdigit():
-        return [character]
-    if 1 <= ord(character) <= 26:
-        return ["ctrl", chr(ord(character) + 96)]
-    return []
 
 
 # PC scan codes of set 1, bit 7 set for those behind 0xE0: QEMU's numbers of keys.
@@ -63,7 +42,8 @@ QCODES = frozenset((
 
 
 class Typist:
-    """Presses chords one after the other; the next one waits until the guest has read all of the one before.
+    """Presses chords one after the other; the next one waits until the guest has read all of the one before. A chord that
+    is not to be held is let go at once, so that a host that is busy just then does not make the keyboard repeat it.
 
     `done(error)` is called on the loop at the end, with "" or what went wrong.
     """
@@ -101,7 +81,12 @@ class Typist:
         self._down = self.chords.pop(0)
         for key in self._down:
             self.hands.key(key, True)
-        self.hands.sync()
+        if not self.hold:
+            self._release()
+        else:
+            if self.hold < REPEATS:
+                self.hands.unrepeated()
+            self.hands.sync()
         self.loop.call_later(max(self.hold, KEY_TIME / 2), self._step)
 
     def _release(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.console import Console, TextReader
+    from vmrun.core.keymap import Layout
     from vmrun.core.loop import Loop
     from vmrun.core.object import Device
     from vmrun.core.surface import Scanout
@@ -88,6 +89,13 @@ class Board:
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
         self.on_filters: Callable[[Any], object] | None = None  # the machine's: a card receives something else
         self.tray_moved: Callable[[Any, bool], None] = lambda device, opened: None  # the machine's: vmrun.machine.media
+
+    @property
+    def layout(self) -> Layout:
+        """The keyboard layout that the guest is believed to have."""
+        from vmrun.machine import keyboards
+
+        return keyboards.load(str(self.config.get("keyboard") or ""))
 
     def use_clock(self, clock: Any) -> None:
         """The accelerator's own virtual time instead of the host's; before there are devices."""

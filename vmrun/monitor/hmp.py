@@ -139,7 +139,14 @@ def _sendkey(machine: Any, words: list[str], cpu: int) -> str:
 
     if len(words) > 1 and not words[1].isascii() or len(words) > 1 and not words[1].isdigit():
         raise QmpError(f"invalid hold time '{words[1]}'")
-    chord = []
+    chord: list[str] = []
+    if len(words[0]) == 1 and not words[0].isalnum() or not words[0].isascii():
+        # QEMU has no such key: a character of the layout
+        strokes = machine.board.layout.chords(words[0])
+        if strokes:
+            hold = (int(words[1]) if len(words) > 1 else HOLD_TIME) / 1000
+            type_chords(machine, strokes, hold)
+            return ""
     for name in words[0].replace("--", "-minus").split("-"):
         number = int(name, 16) if name[:2] == "0x" and len(name) < 6 else None
         try:

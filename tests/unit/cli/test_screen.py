@@ -17,6 +17,7 @@ import pytest
 from tests.unit.chardev.test_chardev import rig, terminal
 from vmrun.cli.up_screen import ScreenConsole
 from vmrun.devices.display.textscreen import Screen
+from vmrun.machine.keyboards import load
 
 
 def picture(columns: int = 80, rows: int = 25, cursor: tuple[int, int] | None = (0, 0)) -> Screen:
@@ -73,10 +74,17 @@ class Show:
         self.screen = picture()
         self.keys: list[tuple[str, bool]] = []
         hands = types.SimpleNamespace(
-            hungry=lambda: True, key=lambda name, down: self.keys.append((name, down)), sync=lambda: None
+            hungry=lambda: True,
+            key=lambda name, down: self.keys.append((name, down)),
+            sync=lambda: None,
+            absolute=False,
+            move=lambda dx, dy: self.mouse.append((dx, dy)),
+            position=lambda x, y: self.mouse.append((x, y)),
+            button=lambda name, down: self.mouse.append((name, down)),
         )
+        self.hands, self.mouse = hands, list[Any]()
         consoles = [types.SimpleNamespace(characters=lambda: self.screen)]
-        machine = types.SimpleNamespace(board=types.SimpleNamespace(consoles=consoles, input=hands))
+        machine = types.SimpleNamespace(board=types.SimpleNamespace(consoles=consoles, input=hands, layout=load("de")))
         self.done: list[str] = []
         runner: Any = types.SimpleNamespace(
             machine=machine, escape=1, commands=lambda: {"x": ("end it", lambda: self.done.append("x"))}
@@ -147,6 +155,23 @@ def test_keys_go_to_the_guest(show: Show) -> None:
         ("a", True), ("a", False), ("shift", True), ("b", True), ("b", False), ("shift", False),
         ("up", True), ("up", False), ("ctrl", True), ("c", True), ("c", False), ("ctrl", False),
     ]  # fmt: skip
+
+
+def test_characters_are_typed_by_the_layout_and_a_lone_escape_is_a_key(show: Show) -> None:
+    show.type("ö\x1bz\x1b[1;5P\x1b".encode())
+    show.console._look()
+    show.console._look()
+    assert [name for name, down in show.keys if down] == ["semicolon", "alt", "y", "ctrl", "f1", "esc"]
+
+
+def test_the_mouse_goes_where_the_terminal_says(show: Show) -> None:
+    show.look()
+    show.type(b"\x1b[<0;3;2M\x1b[<0;3;2m\x1b[<64;3;2M")
+    assert show.mouse == [(16, 16), ("left", True), ("left", False), ("wheel-up", True), ("wheel-up", False)]
+    show.mouse.clear()
+    show.hands.absolute = True
+    show.type(b"\x1b[<32;80;25M")
+    assert show.mouse == [(0x7FFF * 159 // 160, 0x7FFF * 49 // 50)]
 
 
 def test_the_escape_leads_to_commands_and_help(show: Show) -> None:

@@ -377,3 +377,11 @@ def test_movement_of_one_sync_is_one_packet() -> None:
     hands.button("left", True)
     hands.sync()
     assert chip.receive() == bytes((0x09, 3, 4))
+
+
+def test_a_key_pressed_by_a_program_does_not_repeat(keyboard):
+    keyboard.chip.key("a", True)
+    keyboard.chip.unrepeated()
+    keyboard.chip.receive()
+    keyboard.pass_time(2000)
+    assert keyboard.chip.receive() == b""

@@ -21,6 +21,7 @@ from vmrun.core.input import InputRouter, InputSink
 from vmrun.core.loop import Loop
 from vmrun.core.surface import Scanout, Surface
 from vmrun.errors import BackendError
+from vmrun.machine.keyboards import load
 from vmrun.ui.vnc import server as server_module
 from vmrun.ui.vnc.client import MOST_OUTPUT
 from vmrun.ui.vnc.server import VncServer, cipher
@@ -80,7 +81,7 @@ class Setup:
         self.path = str(path / "vnc")
         settings.setdefault("listen", f"unix:{self.path}")
         self.server = VncServer(
-            settings, "lab", self.console, self.input, self.loop, lambda event, data: self.events.append(event)
+            settings, "lab", self.console, self.input, self.loop, load(), lambda event, data: self.events.append(event)
         )
         self.peers: list[socket.socket] = []
 
@@ -295,6 +296,30 @@ def test_caps_lock_of_the_guest_turns_the_shift_of_letters(setup: Setup) -> None
     client.key(ord("c"), True)
     setup.turn(2)
     assert setup.hands.heard == [("b", True), ("shift", True), ("c", True), ("shift", False)]
+
+
+@pytest.mark.parametrize(
+    "layout, pressed, heard",
+    [
+        ("de", [ord("z")], [("y", True)]),
+        ("de", [ord("@")], [("alt_r", True), ("q", True), ("alt_r", False)]),
+        ("de", [0xFE03, ord("@")], [("alt_r", True), ("q", True)]),
+        ("de", [0xE9], [("equal", True), ("equal", False), ("e", True)]),
+        ("fr", [ord("1")], [("shift", True), ("1", True), ("shift", False)]),
+        ("fr", [0xFFE1, ord("1")], [("shift", True), ("1", True)]),
+        ("ru", [0x6CA], [("q", True)]),
+        ("en-us", [0xFE03, ord("@")], [
+            ("alt_r", True), ("shift", True), ("alt_r", False), ("2", True), ("alt_r", True), ("shift", False)]),
+        ("en-us", [0xFFEA, ord("x")], [("alt_r", True), ("x", True)]),
+    ],
+)  # fmt: skip
+def test_keysyms_become_keys_of_the_layout(setup: Setup, layout: str, pressed: list[int], heard: list[Any]) -> None:
+    setup.server.layout = load(layout)
+    client = setup.client()
+    for keysym in pressed:
+        client.key(keysym, True)
+    setup.turn(3)
+    assert setup.hands.heard == heard
 
 
 def test_extended_key_events_name_the_key_itself(setup: Setup) -> None:

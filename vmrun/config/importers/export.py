@@ -45,6 +45,7 @@ _SETTINGS = {
     "spice",
     "vnc",
     "display",
+    "keyboard",
     "devices",
     "remove",
     "include",
@@ -243,6 +244,7 @@ def _settings(document: dict[str, Any]) -> list[str]:
     if "vnc" in document:
         rest = {key: value for key, value in document["vnc"].items() if key != "listen"}
         words += ["-vnc", join(rest.items(), str(document["vnc"].get("listen", ":0")))]
+    words += ["-k", document["keyboard"]] if "keyboard" in document else []
     display = document.get("display", "none")
     return [*words, "-vga", display if display in ADAPTERS else "none"]
 

@@ -149,6 +149,14 @@ def window(line: Line, option: Option) -> None:
     line.run["display"] = option.name
 
 
+def keyboard(line: Line, option: Option) -> None:
+    from vmrun.config import keymaps
+
+    if option.value not in keymaps.names():
+        raise option.wrong(f"could not read keymap file: '{option.value}'", str(option.value))
+    line.file["keyboard"] = option.value
+
+
 def usb_host(line: Line, option: Option | None = None) -> None:
     """The PIIX3's USB controller, once."""
     if not any(device["driver"] == "piix3-usb-uhci" for device, _ in line.early):
@@ -248,7 +256,7 @@ OPTIONS = (
     Opt("alt-grab", False, None, "the host's window"),
     Opt("ctrl-grab", False, None, "the host's window"),
     Opt("show-cursor", False, None, "the host's window"),
-    Opt("k", True, None, "the host's keyboard"),
+    Opt("k", True, keyboard, "keyboard layout: keyboard"),
     Opt("usb", False, usb, "USB controller: devices"),
     Opt("usbdevice", True, usbdevice, "USB device: devices"),
     Opt("soundhw", True, sound, "sound cards: devices"),

@@ -25,6 +25,9 @@ class KeyboardHands(InputSink):
         if qcode in KEYS:
             self.keyboard.key(qcode, down)
 
+    def unrepeated(self) -> None:
+        self.keyboard.unrepeated()
+
     def leds(self) -> int | None:
         return int(self.keyboard.leds)
 

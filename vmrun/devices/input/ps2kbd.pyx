@@ -102,6 +102,11 @@ cdef class Ps2Keyboard(Ps2Device):
         with nogil:
             self.event(code2, code3, down)
 
+    def unrepeated(self):
+        """The key that is down does not repeat; the device lock is held."""
+        self.repeat2 = 0
+        self.typematic.cancel()
+
     cdef void event(self, u32 code2, u32 code3, bint pressed) noexcept nogil:
         cdef u32 slot = code2 >> 3 & 63
         cdef u8 bit = 1 << (code2 & 7)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from vmrun.config import keymaps
 from vmrun.core.input import AXIS_END, BUTTONS
-from vmrun.core.keys import QCODES, SCANCODES, Typist, keys_for
+from vmrun.core.keys import QCODES, SCANCODES, Typist
 from vmrun.errors import VmrunError
+from vmrun.machine import keyboards
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, event, struct, wrapped
 
@@ -113,15 +115,27 @@ def _type_next(board: Any) -> None:
         Typist(board.input, board.loop, [chord], done, hold)
 
 
-@command("x-type-text", {"text": "str"}, "int")
-def type_text(monitor: Any, text: str) -> int:
-    """Type text on a US keyboard, no faster than the guest reads it; how many characters were taken. vmrun's own."""
-    chords = [keys_for(character) for character in text]
-    wrong = [character for character, chord in zip(text, chords, strict=True) if not chord]
+@command("x-type-text", {"text": "str", "layout?": "str"}, "int")
+def type_text(monitor: Any, text: str, layout: str = "") -> int:
+    """Type text as fast as the guest reads it; how many characters there was room for. vmrun's own."""
+    try:
+        keyboard = keyboards.load(layout) if layout else monitor.machine.board.layout
+    except KeyError:
+        raise QmpError(f"no keyboard layout is called '{layout}': {', '.join(keymaps.names())}") from None
+    found = [keyboard.chords(character) for character in text]
+    wrong = [character for character, chords in zip(text, found, strict=True) if not chords]
     if wrong:
-        raise QmpError(f"a US keyboard has no key for {wrong[0]!r}")
-    type_chords(monitor.machine, chords)
-    return len(chords)
+        raise QmpError(f"a keyboard of the layout {keyboard.name} has no key for {wrong[0]!r}")
+    room, taken = MOST_KEYS - len(monitor.machine.board.typing), 0
+    typed: list[list[str]] = []
+    for chords in found:
+        if len(typed) + len(chords) > room:
+            break
+        typed += chords
+        taken += 1
+    if typed:
+        type_chords(monitor.machine, typed)
+    return taken
 
 
 @command("input-send-event", {"device?": "str", "head?": "int", "events": "[InputEvent]"})

@@ -23,4 +23,4 @@ def serve(
 
     console = board.consoles[0] if board.consoles else Console(None, Scanout(), board.accelerator)
     tls = board.tls({"tls-creds": settings.get("tls-creds"), "server": True})
-    return VncServer(settings, name, console, board.input, board.loop, tell, tls)
+    return VncServer(settings, name, console, board.input, board.loop, board.layout, tell, tls)

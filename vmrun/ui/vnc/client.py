@@ -13,13 +13,14 @@ import os
 import zlib
 
 from vmrun.ui.vnc import encode
-from vmrun.ui.vnc.keysyms import lookup, scancode
+from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from vmrun.core.keymap import Stroke
     from vmrun.core.surface import View
     from vmrun.ui.vnc.server import VncServer
     from vmrun.ui.vnc.stream import Stream
@@ -280,31 +281,34 @@ class Client:
             if key is not None:
                 hands.key(key, False)
         else:
-            found = lookup(keysym)
-            if found is None:
-                return
-            key, shift = found
-            if shift is not None and len(key) == 1 and key.isalpha() and (hands.leds() or 0) & CAPS_LOCK:
-                shift = not shift
-            held = "shift" in hands.held or "shift_r" in hands.held
-            fix = shift is not None and shift != held
-            if fix:
-                self._shift(bool(shift))
-            self.keys[keysym] = key
-            hands.key(key, True)
-            if fix:
-                self._shift(held)
+            strokes = lookup(keysym, self.server.layout)
+            for dead in strokes[:-1]:
+                self._strike(dead)
+                hands.key(dead.key, False)
+            for stroke in strokes[-1:]:
+                self.keys[keysym] = stroke.key
+                self._strike(stroke)
         hands.sync()
         self.server.look_soon()
 
-    def _shift(self, down: bool) -> None:
-        hands = self.server.input
-        if down:
-            hands.key("shift", True)
-            return
-        for key in ("shift", "shift_r"):
-            if key in hands.held:
-                hands.key(key, False)
+    def _strike(self, stroke: Stroke) -> None:
+        """Press a key with Shift and AltGr as the layout wants them, which are then as the client holds them."""
+        hands, shift = self.server.input, stroke.shift
+        if shift is not None and (hands.leds() or 0) & CAPS_LOCK:
+            shift ^= self.server.layout.shifted_by_caps_lock(stroke.key)
+        held = [key for key in ("shift", "shift_r") if key in hands.held]
+        # the key AltGr may be plain Alt to a client, with which it wants other things than characters
+        chosen = any(keysym in self.keys for keysym in ALTGR)
+        changed = []
+        if shift is not None and shift != bool(held):
+            changed += [(key, shift) for key in held or ("shift",)]
+        if stroke.altgr is not None and (chosen if not stroke.altgr else "alt_r" not in hands.held):
+            changed.append(("alt_r", stroke.altgr))
+        for key, down in changed:
+            hands.key(key, down)
+        hands.key(stroke.key, True)
+        for key, down in reversed(changed):
+            hands.key(key, not down)
 
     def _pointer(self, mask: int, x: int, y: int) -> None:
         hands, surface = self.server.input, self.server.console.surface

@@ -1,4 +1,4 @@
-"""X11 keysyms, as VNC clients send them, to keys by QEMU's names on a US keyboard.
+"""X11 keysyms, as VNC clients send them, of keys that no layout moves; characters are the layout's (vmrun.core.keymap).
 
 Ref: RFC 6143 7.5.4; X11's keysymdef.h for the numbers. A client that speaks the extended key event (QEMU's) sends the
 key itself, whatever the layout, as a PC scan code.
@@ -6,7 +6,12 @@ key itself, whatever the layout, as a PC scan code.
 
 from __future__ import annotations
 
-from vmrun.core.keys import SCANCODES, keys_for
+from vmrun.core.keymap import Stroke
+from vmrun.core.keys import SCANCODES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.core.keymap import Layout
 
 _SPECIAL = {
     0xFF08: "backspace", 0xFF09: "tab", 0xFE20: "tab", 0xFF0A: "ret", 0xFF0D: "ret", 0xFF13: "pause",
@@ -19,19 +24,17 @@ _SPECIAL = {
     0xFFAA: "kp_multiply", 0xFFAB: "kp_add", 0xFFAC: "kp_comma", 0xFFAD: "kp_subtract", 0xFFAE: "kp_decimal",
     0xFFAF: "kp_divide", 0xFFBD: "kp_equals", 0xFFE1: "shift", 0xFFE2: "shift_r", 0xFFE3: "ctrl", 0xFFE4: "ctrl_r",
     0xFFE5: "caps_lock", 0xFFE7: "meta_l", 0xFFE8: "meta_r", 0xFFE9: "alt", 0xFFEA: "alt_r", 0xFFEB: "meta_l",
-    0xFFEC: "meta_r", 0xFFFF: "delete", 0xFE03: "alt_r", 0xFF21: "muhenkan", 0xFF23: "henkan",
+    0xFFEC: "meta_r", 0xFFFF: "delete", 0xFE03: "alt_r", 0xFF7E: "alt_r", 0xFF21: "muhenkan", 0xFF23: "henkan",
     **{0xFFB0 + n: f"kp_{n}" for n in range(10)}, **{0xFFBE + n: f"f{n + 1}" for n in range(12)},
 }  # fmt: skip
+ALTGR = (0xFE03, 0xFF7E)  # ISO_Level3_Shift, Mode_switch
 
 
-def lookup(keysym: int) -> tuple[str, bool | None] | None:
-    """(key, whether shift must be down, None when it does not matter) for a keysym; None for one no key has."""
+def lookup(keysym: int, layout: Layout) -> list[Stroke]:
+    """What to strike for a keysym, the last one to be held; nothing for one that the layout has no key for."""
     if keysym in _SPECIAL:
-        return _SPECIAL[keysym], None
-    if not 0x20 <= keysym < 0x7F:
-        return None
-    *shift, key = keys_for(chr(keysym))
-    return key, bool(shift)
+        return [Stroke(_SPECIAL[keysym], None, None)]
+    return layout.strokes(layout.character(keysym))
 
 
 def scancode(number: int) -> str | None:

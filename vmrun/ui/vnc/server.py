@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vmrun.core.console import Console
     from vmrun.core.input import InputRouter
+    from vmrun.core.keymap import Layout
     from vmrun.core.loop import Loop
     from vmrun.ui.vnc.page import Page
 
@@ -47,9 +48,11 @@ class VncServer:
         console: Console,
         input: InputRouter,
         loop: Loop,
+        layout: Layout,
         tell: Callable[[str, dict[str, Any]], object] = lambda event, data: None,
         tls: Any = None,
     ) -> None:
+        self.layout = layout  # of clients that send characters and no keys
         self.tls = tls  # an ssl.SSLContext that viewers must speak TLS with
         self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
         self.share = str(settings.get("share") or "allow-exclusive")
