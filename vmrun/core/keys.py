@@ -42,9 +42,9 @@ QCODES = frozenset((
 
 
 class Typist:
-    """Presses chords one after the other; the next one waits until the guest has read all of the one before. A chord that
-    is not to be held is let go at once, so that a host that is busy just then does not make the keyboard repeat it.
+    """Presses chords one after the other; the next one waits until the guest has read all of the one before.
 
+    A chord that is not to be held is let go at once, so that no keyboard repeats it because the host is busy just then.
     `done(error)` is called on the loop at the end, with "" or what went wrong.
     """
 
