@@ -76,9 +76,11 @@ def console() -> None:
     import os
 
     import vmrun.cli
+    from vmrun.cli import bundle
 
     vmrun.cli.owns_process = True
     closed = _open_closed_streams()
+    bundle.install()
     code = main()
     try:
         sys.stdout.flush()
@@ -91,6 +93,7 @@ def console() -> None:
         sys.stderr.flush()
     except OSError:
         pass
+    bundle.keep()
     os._exit(code)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.errors import BackendError
-    from vmrun.monitor.early import Listening
+    from vmrun.monitor.early import Early, Listening
 
 PROGRAM = "vmrun-qemu"
 
@@ -26,14 +26,17 @@ PROGRAM = "vmrun-qemu"
 def console() -> None:
     """The command's end is the process's, without the interpreter's tidying up."""
     import vmrun.cli
+    from vmrun.cli import bundle
 
     vmrun.cli.owns_process = True
+    bundle.install()
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         code = code or 1
+    bundle.keep()
     os._exit(code)
 
 
@@ -110,10 +113,8 @@ class _Run(Runner):
         self.wanted, self.program = start, program
         self.option = start.run
         self.escape = self.option.get("echr", self.escape)
-        from vmrun.monitor.early import Early
-
         self.early: dict[str, int] = {}
-        self.greeter = Early()
+        self.greeter: Early | None = None
         self.listening: dict[str, Listening] = {}
         self.pidfile = ""
 
@@ -135,7 +136,8 @@ class _Run(Runner):
             sys.stderr.write(f"{self.program}: terminating on signal {ended}\n")
             return 0
         finally:
-            self.greeter.end()
+            if self.greeter is not None:
+                self.greeter.end()
             for listening in self.listening.values():
                 listening.close()
             if lock is not None:
@@ -213,8 +215,12 @@ class _Run(Runner):
 
     def _connect(self) -> None:
         """Whoever started us may wait for these: connected before anything that takes time."""
+        if not self.wanted.monitors:
+            return
+        from vmrun.monitor.early import Early
         from vmrun.monitor.transport import connect
 
+        self.greeter = Early()
         for kind, id, pretty in self.wanted.monitors:
             spec = self.wanted.chardevs.get(id, {})
             if spec.get("type") != "socket" or spec.get("mux") or id in self.early or id in self.listening:
@@ -338,8 +344,9 @@ class _Run(Runner):
 
         if any(kind == "qtest" for kind, _, _ in self.wanted.monitors):
             monitors.qtest_log = self._log_to()
-        self.greeter.end()
-        monitors.greeted |= self.greeter.greeted
+        if self.greeter is not None:
+            self.greeter.end()
+            monitors.greeted |= self.greeter.greeted
         for kind, id, pretty in self.wanted.monitors:
             spec = self.wanted.chardevs[id]
             kind = "pretty" if pretty and kind == "control" else kind

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 HOLE = "\x02{}\x02"
 # what a hole's file name may stand in, beside the texts of options
-_NAMES = ("path", "file", "pidfile", "logfile", "kernel", "initrd", "bios", "qtest-log", "fd")
+_NAMES = (
+    "path", "file", "pidfile", "logfile", "kernel", "initrd", "bios", "qtest-log", "fd", "mem-path", "dir", "tftp",
+    "smb", "script", "downscript", "helper",
+)  # fmt: skip
 _NEEDED = ("file", "kernel", "initrd", "bios")  # files that have to be there
 
 
@@ -65,31 +68,34 @@ def recall(argv: Sequence[str]) -> Start | None:
             return None
         if not cache.unchanged(entry):
             return None
-        parts = _fill(entry["start"], {HOLE.format(n): hole for n, hole in enumerate(holes)})
+        parts = entry["start"]
+        _fill(parts, entry["places"], {HOLE.format(n): hole for n, hole in enumerate(holes)})
         return Start(**parts) if _is_there(parts["config"]) else None
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, IndexError):
         return None
 
 
 def keep(argv: Sequence[str], start: Start, files: Sequence[str], missing: Sequence[str]) -> None:
     """Remember what came of a line."""
-    from vmrun.config import kept
+    from vmrun.config import cache, kept
 
     skeleton, holes = _split(argv)
     path = _entry_path(skeleton)
     if not path:
         return
+    cut = _cut(start.parts(), {hole: HOLE.format(n) for n, hole in enumerate(holes)})
     try:
         entry = {
             "version": _version(),
             "skeleton": skeleton,
-            "files": {os.path.abspath(name): kept.file_digest(name) for name in files},
+            "files": {name: cache.stand(name) for name in map(os.path.abspath, files)},
             "missing": [os.path.abspath(name) for name in missing],
-            "start": _cut(start.parts(), {hole: HOLE.format(n) for n, hole in enumerate(holes)}),
+            "start": cut,
+            "places": _places(cut, ()),
         }
     except OSError:
         return
-    if not _mentions(entry["start"], holes):
+    if not _mentions(cut, holes):
         kept.write_entry(path, entry)
 
 
@@ -135,17 +141,23 @@ def _mentions(value: Any, holes: Sequence[str]) -> bool:
     return isinstance(value, str) and any(hole in value for hole in holes)
 
 
-def _fill(value: Any, holes: dict[str, str]) -> Any:
-    if not holes:
-        return value
-    if isinstance(value, dict):
-        return {key: _fill(item, holes) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_fill(item, holes) for item in value)
-    if isinstance(value, str) and "\x02" in value:
+def _places(value: Any, at: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Where the holes are: (key, index, …) of each text with one."""
+    if isinstance(value, str):
+        return [at] if "\x02" in value else []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return [place for key, item in pairs for place in _places(item, (*at, key))]
+
+
+def _fill(parts: dict[str, Any], places: Sequence[tuple[Any, ...]], holes: dict[str, str]) -> None:
+    for place in places:
+        inside: Any = parts
+        for step in place[:-1]:
+            inside = inside[step]
+        value = inside[place[-1]]
         for token, hole in holes.items():
             value = value.replace(token, hole)
-    return value
+        inside[place[-1]] = value
 
 
 def _is_there(value: Any) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 TYPE_CHECKING = False
@@ -61,6 +62,7 @@ class Runner:
     def run(self) -> int:
         from vmrun.monitor.server import Monitors
 
+        gc.disable()  # nothing that is made before the guest runs is garbage
         # The interpreter's default of 5 ms would let a busy Python thread hold up a device's callback that long.
         sys.setswitchinterval(1e-4)
         monitors = None
@@ -78,8 +80,11 @@ class Runner:
                 self.waiting_for(listener)
                 self.machine.wait_for(listener, "clients")
             self.ready()
+            gc.freeze()  # what a machine is made of lives as long as it
+            gc.enable()
             outcome = self.machine.run()
         finally:
+            gc.enable()
             if monitors is not None:
                 monitors.close()
             if self.machine is not None:

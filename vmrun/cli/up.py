@@ -24,15 +24,9 @@ def run(argv: list[str]) -> int:
         return 0
     if isinstance(options, int):
         return options
-    import gc
-
-    gc.disable()  # nothing that is made before the guest runs is garbage; _introduce turns it on again
-    try:
-        if options.with_parent:
-            _end_with_parent()
-        return Up(options).run()
-    finally:
-        gc.enable()  # of a process that goes on after a machine that could not be built
+    if options.with_parent:
+        _end_with_parent()
+    return Up(options).run()
 
 
 class Up(Runner):
@@ -195,10 +189,6 @@ class Up(Runner):
 
 
 def _introduce(machine: Machine, console: bool, options: Any) -> None:
-    import gc
-
-    gc.freeze()
-    gc.enable()
     if options.quiet:
         return
     for name, why in machine.choice.refused:

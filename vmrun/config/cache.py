@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
+from vmrun.config.data import data_dir
 from vmrun.config.kept import FORMAT, cache_dir, digest, file_digest, read_entry, write_entry
 from vmrun.config.spec import ResolvedMachine
 
@@ -68,9 +69,17 @@ def _entry_path(kind: str, path: str, sets: Sequence[str]) -> str:
 
 def unchanged(entry: dict[str, Any]) -> bool:
     """What went into an entry is as it was. OSError when a file is gone."""
-    return all(file_digest(name) == known for name, known in entry["files"].items()) and not any(
+    return all(stand(name) == known for name, known in entry["files"].items()) and not any(
         os.path.lexists(name) for name in entry["missing"]
     )
+
+
+def stand(name: str) -> Any:
+    """What a file's contents are known by: their digest; size and time of vmrun's own data. OSError when it is gone."""
+    if name.startswith((data_dir("machines") + os.sep, data_dir("schema") + os.sep)):
+        info = os.stat(name)
+        return info.st_size, info.st_mtime_ns
+    return file_digest(name)
 
 
 def _load(entry_path: str) -> ResolvedMachine | None:
@@ -92,7 +101,7 @@ def _store(entry_path: str, machine: ResolvedMachine, began: int, more: Sequence
             return  # written while we read: the digest might be of other contents than those resolved
         entry = {
             "version": version(),
-            "files": {os.path.abspath(name): file_digest(name) for name in files},
+            "files": {name: stand(name) for name in map(os.path.abspath, files)},
             "missing": [os.path.abspath(name) for name in machine.missing],
             "data": machine.data,
             "places": machine.places,

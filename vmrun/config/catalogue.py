@@ -152,6 +152,12 @@ def load_catalogue(devices: str = "") -> Catalogue:
     return catalogue
 
 
+def device_rows() -> dict[str, Any]:
+    """The rows of what vmrun models, as the code has them."""
+    rows: dict[str, Any] = read_json(os.path.join(data_dir("schema"), "devices.json"))
+    return rows
+
+
 def _stamp(path: str) -> tuple[int, int]:
     try:
         info = os.stat(path)

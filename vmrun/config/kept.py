@@ -12,6 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 try:
@@ -21,38 +22,44 @@ try:
 except ImportError:
     from hashlib import blake2b
 
-FORMAT = 1
+FORMAT = 2
 _CHECK = 32  # bytes of checksum in front of an entry
 MAX_ENTRY = 8 << 20
 MOST_ENTRIES = 256  # of a kind
 
 
-def read_own(path: str) -> Any:
-    """The contents of a JSON file of vmrun's own, without importing json when they are kept from an earlier run."""
+def read_own(path: str, part: str = "", pick: Callable[[Any], Any] | None = None) -> Any:
+    """The contents of a JSON file of vmrun's own, without importing json when they are kept from an earlier run.
+
+    part, pick: pick(contents) alone, under that name: a start that needs little of much need not read it all.
+    """
     info = os.stat(path)
-    known = _own.get(path)
+    known = _own.get((path, part))
     if known is not None and known[0] == info.st_mtime_ns:
         return known[1]
-    data = _read_own(path, info)
-    _own[path] = info.st_mtime_ns, data
+    data = _read_own(path, part, pick, info)
+    _own[path, part] = info.st_mtime_ns, data
     return data
 
 
-_own: dict[str, tuple[int, Any]] = {}
+_own: dict[tuple[str, str], tuple[int, Any]] = {}
 
 
-def _read_own(path: str, info: os.stat_result) -> Any:
+def _read_own(path: str, part: str, pick: Callable[[Any], Any] | None, info: os.stat_result) -> Any:
     stamp = (FORMAT, sys.version_info[:3], path, info.st_size, info.st_mtime_ns)
     directory = cache_dir("own")
-    entry_path = directory and os.path.join(directory, digest(f"own\0{path}".encode())[:40])
+    entry_path = directory and os.path.join(directory, digest(f"own\0{path}\0{part}".encode())[:40])
     if entry_path:
         entry = read_entry(entry_path)
         if isinstance(entry, dict) and entry.get("stamp") == stamp:
             return entry.get("data")
-    import json
+    if pick is not None:
+        data = pick(read_own(path))
+    else:
+        import json
 
-    with open(path, encoding="utf-8") as file:
-        data = json.load(file)
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
     if entry_path:
         write_entry(entry_path, {"stamp": stamp, "data": data})
     return data

@@ -40,10 +40,10 @@ class Assembly:
         twin = entry.get("in-kernel")
         if twin and twin in self.board.accelerator.in_kernel:
             driver, values = twin, entry.get("in-kernel-props", values)
-        row = catalogue().get(driver)
-        if row is None:
+        module = modules().get(driver)
+        if module is None:
             raise BuildError(f"{entry['id']}: driver {driver} is not modelled yet")
-        device = registry.find(driver, row["module"])(entry["id"])
+        device = registry.find(driver, module)(entry["id"])
         if entry.get("board"):
             self.board_parts.add_child(device)
         elif entry["id"]:
@@ -111,10 +111,13 @@ class Assembly:
                 del table[id]
 
 
-def catalogue() -> dict[str, Any]:
-    """The rows of schema/devices.json: which module has a driver."""
+def modules() -> dict[str, str]:
+    """Driver → the module that has it, of schema/devices.json."""
     from vmrun.config.data import data_dir
     from vmrun.config.kept import read_own
 
-    rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
-    return rows
+    def pick(rows: dict[str, Any]) -> dict[str, str]:
+        return {driver: row["module"] for driver, row in rows.items()}
+
+    found: dict[str, str] = read_own(f"{data_dir('schema')}/devices.json", "modules", pick)
+    return found

@@ -15,7 +15,7 @@ from vmrun.core.interfaces import Coalesced
 from vmrun.core.loop import Loop
 from vmrun.core.values import seconds
 from vmrun.errors import AccelError, BuildError, about
-from vmrun.machine import apics, crossing, processor
+from vmrun.machine import processor
 from vmrun.machine.accelerators import choose
 from vmrun.machine.assembly import Assembly
 from vmrun.machine.board import Board
@@ -110,6 +110,8 @@ class _Builder:
         if choice.accelerator.clock is not None:
             board.use_clock(choice.accelerator.clock)
         if choice.accelerator.own_apic:
+            from vmrun.machine import apics
+
             self.assembly.apic_system = apics.apic_system()
             choice.accelerator.set_message_bus(self.assembly.apic_system.bus)
         for id, values in config.get("objects", {}).items():
@@ -187,6 +189,8 @@ class _Builder:
             )
             entries = cpuid.entries
             if self.saved_cpuid is not None:
+                from vmrun.machine import crossing
+
                 entries = crossing.same_cpuid(self.saved_cpuid, index, entries)
             self.cpuid.append(entries)
             if not index:

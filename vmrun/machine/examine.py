@@ -87,14 +87,14 @@ def refused_by_kernel(machine: ResolvedMachine) -> list[Problem]:
         return []
     from accel.kvm.accelerator import IN_KERNEL
     from vmrun.core import registry
-    from vmrun.machine.assembly import catalogue
+    from vmrun.machine.assembly import modules
 
-    rows, found = catalogue(), []
+    where, found = modules(), []
     for device in machine["devices"]:
         twin = device.get("in-kernel")
         if not twin or twin not in IN_KERNEL[machine["kernel_irqchip"]]:
             continue
-        chip: Any = registry.find(twin, rows[twin]["module"])(device["id"])
+        chip: Any = registry.find(twin, where[twin])(device["id"])
         try:
             with about(f"devices.{device['id']}"):
                 chip.set_props(device.get("in-kernel-props", device["props"]))

@@ -49,8 +49,6 @@ def create(
     """Processor `index` of those that the board has: a thread that waits, an APIC where the accelerator has none, a
     node of the tree. `id`: of one that was plugged in. `system`: the bus of the APICs, where they are devices.
     """
-    from vmrun.machine import apics
-
     apic_id, cpus = board.apic_ids[index], board.config["cpus"]
     board.accelerator.create_vcpu(index, apic_id, entries)
     node = Processor(index, apic_id, cpus, bool(id))
@@ -59,6 +57,8 @@ def create(
     else:
         assembly.board_parts.add_child(node)
     if board.accelerator.own_apic:
+        from vmrun.machine import apics
+
         with board.lock, board.memory.transaction():
             apics.add_apic(board, assembly.board_parts, system, index, entries, cpus.get("apic", {}))
     return node

@@ -20,7 +20,6 @@ import hashlib
 
 from vmrun.errors import BuildError, StateError, VmrunError
 from vmrun.machine import crossing, hotplug, runstate
-from vmrun.machine.assembly import catalogue
 from vmrun.machine.snapfile import PIECE, Reader, Writer
 
 TYPE_CHECKING = False
@@ -277,7 +276,9 @@ def _alike(name: str, own: dict[str, Any], saved: dict[str, Any]) -> bool:
 
 def _guest_side(row: dict[str, Any]) -> dict[str, Any]:
     """An entry of a device without the names of its back ends."""
-    known = {prop["name"]: prop["type"] for prop in catalogue()[row["driver"]]["props"]}
+    from vmrun.config.catalogue import device_rows
+
+    known = {prop["name"]: prop["type"] for prop in device_rows()[row["driver"]]["props"]}
     props = {name: value for name, value in row["props"].items() if known.get(name) not in BACKENDS}
     return {**row, "props": props}
 

@@ -268,11 +268,9 @@ def describe(prop: Any) -> dict[str, Any]:
 
 def drivers() -> dict[str, Any]:
     """The rows of the catalogue: what vmrun models."""
-    from vmrun.config.data import data_dir
-    from vmrun.config.kept import read_own
+    from vmrun.config.catalogue import device_rows
 
-    rows: dict[str, Any] = read_own(f"{data_dir('schema')}/devices.json")
-    return rows
+    return device_rows()
 
 
 def parent_of(name: str) -> str:

@@ -1,0 +1,180 @@
+"""The code of the modules that a command imports, in one file of the user's cache.
+
+A start needs a hundred small modules. Python looks each of them up in half a dozen directories, then opens and reads
+its byte code: that takes longer than running them all. What was imported once is found here by name, with the size and
+time of its source and the path of its shared object; a module whose source has changed is looked up anew, and all of
+them when anything is wrong with the file. The byte code is what Python itself has kept: without it there is none here.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from _frozen_importlib_external import (  # what importlib is made of; `import importlib.machinery` takes a millisecond
+    ExtensionFileLoader,
+    SourceFileLoader,
+    cache_from_source,
+    spec_from_file_location,
+)
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from vmrun.config.kept import cache_dir, digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import CodeType
+    from typing import Any
+
+    # path, time of the source in ns, its size, whether it is a package, where its byte code is in the file, how much
+    # that is (0: a shared object)
+    Entry = tuple[str, int, int, bool, int, int]
+
+MAX_BYTES = 16 << 20
+_HEAD = 16  # bytes that say how long the index behind them is; the byte code follows
+_ABOVE = 200  # its descriptor is none that a user counts on, or gives us
+_HEADER = 16  # bytes of a .pyc before its code
+_OTHERS_WRITE = 0o022
+
+_table: dict[str, Entry] = {}
+_file = -1  # descriptor of the bundle
+_start = 0  # where its byte code begins
+_EARLY = frozenset(sys.modules)  # what is imported by now never comes from it
+
+
+class _Loader(SourceFileLoader):
+    """A module's source file, with its code at hand."""
+
+    code: CodeType
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.code
+
+
+class _Finder:
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        entry = _table.get(name)
+        if entry is None:
+            return None
+        loader: Any
+        try:
+            file, when, size, package, _, length = entry
+            info = os.stat(file)
+            if not length:
+                loader = ExtensionFileLoader(name, file)
+            elif info.st_mtime_ns == when and info.st_size == size:
+                loader = _Loader(name, file)
+                loader.code = marshal.loads(_code(entry))
+            else:
+                return None
+        except (OSError, ValueError, EOFError, TypeError):
+            return None
+        inside = [os.path.dirname(file)] if package else None
+        return spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
+
+
+def install() -> None:
+    """Modules are taken from the bundle from now on, if there is one."""
+    global _file, _start
+    try:
+        low = os.open(_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _file = fcntl(low, F_DUPFD_CLOEXEC, _ABOVE)
+        finally:
+            os.close(low)
+        info = os.fstat(_file)
+        if info.st_uid != os.geteuid() or info.st_mode & _OTHERS_WRITE or info.st_size > MAX_BYTES:
+            return  # code is not taken from others
+        length = int(os.pread(_file, _HEAD, 0))
+        state, table = marshal.loads(os.pread(_file, length, _HEAD))
+        _start = _HEAD + length
+        if state == _state() and isinstance(table, dict):
+            _table.update(table)
+            sys.meta_path.insert(0, _Finder)
+    except (OSError, ValueError, EOFError, TypeError):
+        return
+
+
+def keep() -> None:
+    """Bundle what this process has imported, if some of it is not in the bundle."""
+    modules = [(name, sys.modules[name]) for name in [*sys.modules] if name not in _EARLY]
+    found = {name: own for name, module in modules if (own := _own(name, module)) is not None}
+    path = _path()
+    if not found or not path:
+        return
+    for name, entry in _table.items():
+        if name not in found and _is_current(entry):
+            found[name] = (*entry[:4], _code(entry))
+    _write(path, found)
+
+
+def _write(path: str, found: dict[str, tuple[str, int, int, bool, bytes]]) -> None:
+    """The modules as the new bundle, in one step. One that would be too large is not written."""
+    table: dict[str, Entry] = {}
+    at = 0
+    for name, (file, when, size, package, code) in found.items():
+        table[name] = (file, when, size, package, at, len(code))
+        at += len(code)
+    index = marshal.dumps((_state(), table))
+    body = b"".join((f"{len(index):<{_HEAD}}".encode(), index, *(entry[4] for entry in found.values())))
+    if len(body) > MAX_BYTES:
+        return
+    part = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb", buffering=0) as out:
+                out.write(body)
+            os.replace(part, path)
+        except OSError:
+            os.unlink(part)
+    except (OSError, ValueError):
+        return
+
+
+def _own(name: str, module: Any) -> tuple[str, int, int, bool, bytes] | None:
+    """What Python found for a module; None for one that is in the bundle, in the interpreter, or without byte code."""
+    loader: Any = getattr(getattr(module, "__spec__", None), "loader", None)
+    kind = type(loader)
+    if kind is ExtensionFileLoader:
+        return (loader.path, 0, 0, False, b"") if name not in _table else None
+    if kind is not SourceFileLoader:
+        return None
+    try:
+        info = os.stat(loader.path)
+        with open(cache_from_source(loader.path), "rb", buffering=0) as file:
+            code = file.read()
+    except OSError:
+        return None
+    if code[4:8] != bytes(4):  # kept under the digest of the source instead of its time
+        return None
+    seconds, size = int.from_bytes(code[8:12], "little"), int.from_bytes(code[12:16], "little")
+    if (seconds, size) != (int(info.st_mtime) & 0xFFFFFFFF, info.st_size & 0xFFFFFFFF):
+        return None
+    package = module.__spec__.submodule_search_locations is not None
+    return loader.path, info.st_mtime_ns, info.st_size, package, code[_HEADER:]
+
+
+def _code(entry: Entry) -> bytes:
+    return os.pread(_file, entry[5], _start + entry[4]) if entry[5] else b""
+
+
+def _is_current(entry: Entry) -> bool:
+    try:
+        info = os.stat(entry[0])
+    except OSError:
+        return False
+    return not entry[5] or (info.st_mtime_ns, info.st_size) == entry[1:3]
+
+
+def _state() -> tuple[Any, ...]:
+    """What decides which file a name stands for, and what its code means."""
+    return sys.version, sys.flags.optimize, sys.path[1:]
+
+
+def _path() -> str:
+    directory = cache_dir("code")
+    return os.path.join(directory, digest(repr(_state()).encode())[:40]) if directory else ""
