@@ -409,7 +409,7 @@ def measure(argv: list[str]) -> int:
         node = open_image(given.args[0], given["f"], share="U" in given, options="image-opts" in given)
     try:
         if node is not None and "l" in given:
-            from vmrun.cli.img.convert import select
+            from vmrun.cli.img.options import select
 
             select([node], str(given["l"]))
         size = node.size if node is not None else image_size(given["size"] or "")

@@ -311,3 +311,26 @@ def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) ->
             else:
                 found[key] = value
     return found
+
+
+def select(nodes: list[Any], wanted: str) -> None:
+    """The source as one of its snapshots has it."""
+    from vmrun.backends.block.qcow2_snapshots import view_snapshot
+
+    node = nodes[0]
+    known = getattr(node, "snapshots", [])
+    if wanted.startswith("snapshot."):
+        asked = pairs(wanted)
+        for key in asked:
+            if key not in ("snapshot.id", "snapshot.name"):
+                sys.stderr.write(f"{program()}: Invalid parameter '{key}'\n")
+                raise ImgError(f"Failed in parsing snapshot param '{wanted}'")
+        found = [
+            one for one in known
+            if asked.get("snapshot.id", one.id) == one.id and asked.get("snapshot.name", one.name) == one.name
+        ]  # fmt: skip
+    else:
+        found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
+    if not found:
+        raise ImgError("Failed to load snapshot: Can't find snapshot")
+    view_snapshot(node, found[0])
