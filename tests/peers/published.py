@@ -21,8 +21,11 @@ VERSIONS = (
     *("2.12", "3.0", "3.1", "4.0", "4.1", "4.2", "5.0", "5.1", "5.2", "6.0", "6.1", "6.2", "7.0", "7.1", "7.2"),
 )
 # QEMU keeps the size that this type's tables once had, which cuts a bridge's description off; ours are whole. And a
-# guest of this type cannot write to fw_cfg.
-CUT = {("pc-i440fx-2.0", "bridges"), ("pc-i440fx-2.0", "generation")}
+# guest of this type cannot write to fw_cfg, and has no memory slots.
+CUT = {
+    ("pc-i440fx-1.7", "memory-slots"),
+    *(("pc-i440fx-2.0", case) for case in ("bridges", "generation", "memory-slots")),
+}
 TYPES = tuple(f"pc-i440fx-{version}" for version in VERSIONS)
 WITH_TABLES = TYPES[3:]  # the older ones leave ACPI to the firmware
 NAMED = tuple(f"pc-i440fx-{version}" for version in ("2.0", "2.6", "5.1", "7.2"))
@@ -101,6 +104,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "floppies": ({"floppies": ["empty", "empty"]}, ["-drive", "if=floppy", "-drive", "if=floppy,index=1"]),
+    "memory-slots": (
+        {"memory": "5GiB", "memory-slots": {"count": 3, "maxmem": "8GiB"}},
+        ["-m", "5G,slots=3,maxmem=8G"],
+    ),
     "generation": (
         {"devices": [{"id": "g", "driver": "vmgenid", "guid": GUID}, {"id": "c", "driver": "vmcoreinfo"}]},
         ["-device", f"vmgenid,guid={GUID}", "-device", "vmcoreinfo"],

@@ -48,6 +48,8 @@ def test_iasl_disassembles_and_recompiles_the_tables_of_all_types(tmp_path: Path
     found: dict[bytes, str] = {}
     for type_name in WITH_TABLES:
         for case in CASES:
+            if case == "memory-slots" and (type_name, case) in CUT:
+                continue
             for name, table in built(type_name, case).items():
                 if name not in UNREAD:
                     found.setdefault(table, f"{name}-{type_name}-{case}")

@@ -26,6 +26,11 @@ _BUS_CLASSES = {"PCI": ("PCI", "pci-device"), "USB": ("USB", "usb-device"), "ISA
 STRUCTURE = frozenset(("id", "driver", "bus", "addr", "in-kernel", "provides"))
 
 
+def _is_property(prop: dict[str, Any]) -> bool:
+    """Not part of where a device is; a memory module's `addr` is no place on a bus."""
+    return prop["name"] not in STRUCTURE or (prop["name"] == "addr" and prop["type"] == "uint64")
+
+
 class Driver:
     """One driver: its bus (None: on no bus), what buses it provides, and its properties by name."""
 
@@ -53,7 +58,7 @@ class Driver:
         self.description: str = data.get("description", "")
         self.provides: tuple[str, ...] = tuple(data.get("provides") or ())
         self.props: dict[str, dict[str, Any]] = {
-            prop["name"]: prop for prop in data.get("props", ()) if prop["name"] not in STRUCTURE
+            prop["name"]: prop for prop in data.get("props", ()) if _is_property(prop)
         }
         self.resources: dict[str, Any] = data.get("resources") or {}
         self.index: dict[str, Any] | None = data.get("index") or None

@@ -379,6 +379,11 @@ CODES: dict[str, tuple[str, str]] = {
         "A machine has one firmware: `firmware.bios`, a ROM, or the flash that ends at 4 GiB; another flash lies below "
         "it. Types whose firmware is copied to RAM (rhel6) have no flash.",
     ),
+    "VR0719": (
+        "memory slots that cannot be",
+        "`memory-slots` has a number of slots that the machine type does not have, or a `maxmem` that leaves no room "
+        "for modules: it counts the memory that the machine starts with. Types before pc-i440fx-2.1 have no slots.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

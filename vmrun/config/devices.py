@@ -148,7 +148,7 @@ def _device(work: Work, spec: DeviceSpec) -> Dev:
             remedy="`vmrun devices` lists what there is",
         )
         return Dev(spec, name, None)
-    dev = Dev(spec, name, entry)
+    dev = Dev(spec.with_addr() if entry.bus is None and "addr" in entry.props else spec, name, entry)
     if entry.planned:
         instead = str(entry.data.get("instead", ""))
         problem = not_yet(f"'{name}'", spec.driver.place, _driver_path(spec), "VR0801", entry.plan, instead)

@@ -228,6 +228,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
     amount, layout = settings.memory(work)
     cpus, firmware = settings.cpus(work), settings.firmware(work)
     settings.address_space(work, amount, layout, cpus)
+    slots = settings.memory_slots(work, amount, layout)
     uuid = spec.value("uuid")
     return {
         "schema": "vmrun/machine/1",
@@ -243,7 +244,8 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "memory": amount,
         "memory-map": layout,
         "cpus": cpus,
-        **numa.nodes(work, amount, cpus),
+        **slots,
+        **(numa.nodes(work, amount, cpus) or (settings.one_node(work, amount, cpus) if slots else {})),
         "rtc": settings.rtc(work),
         "boot": settings.boot(work),
         "firmware": firmware,

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+GIB = 1 << 30
 _HIGH = 1 << 32
 _LEAST = 1 << 20
 _TOPOLOGY = ("sockets", "cores", "threads")
@@ -381,6 +382,58 @@ def _given(work: Work, section: str) -> dict[str, Any]:
     value = plain(node)
     assert isinstance(value, dict)
     return value
+
+
+def memory_slots(work: Work, amount: int, layout: dict[str, Any]) -> dict[str, Any]:
+    """{"memory-slots": {count, maxmem, base, size, reserved-end, node}}: the range kept free for modules, and where all
+    that is reserved ends as the firmware is told; {} when the file has none.
+    """
+    node = work.spec.get("memory-slots")
+    if node is None or not node.value:
+        return {}
+    limits = work.machine_type.section("limits")
+    most = _limit(limits, "memory-slots", 0)
+    count = int(node.value["count"].value)
+    maxmem = parse_size(node.value["maxmem"].value) or 0
+
+    def wrong(name: str, message: str, remedy: str = "") -> dict[str, Any]:
+        work.wrong("VR0719", message, node.value[name].place, f"memory-slots.{name}", remedy=remedy)
+        return {}
+
+    if not most:
+        return wrong("count", f"{work.machine_type.name} has no memory slots", "take pc-i440fx-2.1 or newer")
+    if count > most:
+        return wrong("count", f"{count} memory slots; {work.machine_type.name} has at most {most}")
+    if maxmem <= amount:
+        return wrong(
+            "maxmem",
+            f"maxmem is {size_text(maxmem)}, no more than the {size_text(amount)} it starts with",
+            "`maxmem` counts `memory:` too",
+        )
+    if maxmem % 4096 or maxmem > 1 << 46:
+        return wrong("maxmem", f"maxmem is {maxmem}: a multiple of 4KiB, up to 64TiB")
+    base = -(-(int(layout.get("high-ram") or _HIGH) + int(layout["above-4g"])) // GIB) * GIB
+    size = maxmem - amount + count * _limit(limits, "memory-slot-padding", 0)
+    end = base + size if _flag(limits, "memory-reserved-end") else base
+    found = {"base": base, "size": size, "reserved-end": -(-end // GIB) * GIB}
+    for name, value in found.items():
+        given = node.value.get(name)
+        if given is not None and parse_size(given.value) != value:
+            return wrong(name, f"'{name}' is {given.value}, but this machine makes it {value}", "remove it")
+    work.note("memory-slots", node.place)
+    return {"memory-slots": {"count": count, "maxmem": maxmem, **found}}
+
+
+def _flag(limits: dict[str, Node], name: str) -> bool:
+    node = limits.get(name)
+    return node is None or bool(node.value)
+
+
+def one_node(work: Work, memory: int, cpus: dict[str, Any]) -> dict[str, Any]:
+    """Machines with memory slots and no nodes of their own have one: guests need it for modules that come."""
+    if not _flag(work.machine_type.section("limits"), "memory-slots-node"):
+        return {}
+    return {"numa": [{"cpus": list(range(int(cpus.get("maxcpus", cpus["count"])))), "memory": memory}]}
 
 
 def _limit(limits: dict[str, Node], name: str, default: int) -> int:

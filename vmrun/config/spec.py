@@ -60,6 +60,14 @@ class DeviceSpec(Frozen):
         put(self, "path", path)
         put(self, "origin", origin)
 
+    def with_addr(self) -> DeviceSpec:
+        """The same of a driver whose `addr` is an ordinary property."""
+        made = DeviceSpec(self.node, self.path, self.origin, self.id)
+        if self.addr is not None:
+            object.__setattr__(made, "addr", None)
+            object.__setattr__(made, "props", {**self.props, "addr": self.addr})
+        return made
+
     @property
     def place(self) -> Place:
         return self.node.place

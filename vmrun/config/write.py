@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 HEX = frozenset((
     "iobase", "base", "page-base", "elcr_addr", "elcr_mask", "smb_io_base", "config-address", "config-data",
     "readback",
-    "ioport", "low-ram-limit", "low-ram-split", "high-ram", "end", "identity-map", "tss",
+    "ioport", "reserved-end", "low-ram-limit", "low-ram-split", "high-ram", "end", "identity-map", "tss",
 ))  # fmt: skip
-_SIZES = frozenset(("memory", "size", "isa-window", "below-4g", "above-4g", "data-size"))
+_SIZES = frozenset(("memory", "size", "isa-window", "below-4g", "above-4g", "data-size", "maxmem"))
 _SAFE_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/_0123456789")
 _SAFE = _SAFE_FIRST | frozenset("-.+ ()~")
 _WIDTH = 118

@@ -37,6 +37,22 @@ class AcpiEvents:
         raise NotImplementedError
 
 
+class MemoryModule:
+    """Memory that is plugged in: its `address` and `size`, `slot_number` and `node`; `hotplug` is the controller that
+    tells of it.
+    """
+
+    id: Any
+    address: int
+    size: int
+    slot_number: int
+    hotplug: Any
+
+    def memory_info(self) -> dict[str, Any]:
+        """A row of query-memory-devices."""
+        raise NotImplementedError
+
+
 class Generation:
     """Tells a guest that it is a copy: `generation` is a UUID that no other run of the machine has."""
 

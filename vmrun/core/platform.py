@@ -92,6 +92,11 @@ class Platform(Protocol):
     def writes_to_fw_cfg(self) -> bool:
         """Whether the guest can write to files."""
 
+    memory_slots: Any               # who is where in the range kept free for modules (vmrun.machine.memoryslots)
+
+    def ospm_told(self, row: dict[str, Any]) -> None:
+        """The guest said what became of something that ACPI told it of; any thread, the device lock is held."""
+
     def acpi_event(self, bits: int) -> None:
         """Set these bits of the general-purpose events' status; nothing comes of it on a board without them."""
 

@@ -6,7 +6,7 @@ third tells the firmware where to put them, which pointers to set and what to su
 type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
 Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
 Microsoft WAET.
-Not modelled: memory hot-plug, BIOS tables of the user (-acpitable).
+Not modelled: BIOS tables of the user (-acpitable).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def pci_window(machine: dict[str, Any], placed: Window | None = None) -> Window 
     props = host["props"] if host is not None else {}
     if not props.get("x-pci-hole64-fix", True):
         return placed
-    first = placed[0] if placed is not None else _whole_gib(parts.end_of_memory(machine))
+    first = placed[0] if placed is not None else _whole_gib(parts.reserved_end(machine))
     end = _whole_gib(first + int(props.get("pci-hole64-size", 2 << 30)))
     last = max(end - 1, placed[1] if placed is not None else 0)
     return (first, last) if last > first else None

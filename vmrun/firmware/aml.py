@@ -302,6 +302,10 @@ def to_buffer(what: Term, target: Term) -> bytes:
     return b"\x96" + term(what) + term(target)
 
 
+def to_integer(what: Term) -> bytes:
+    return b"\x99" + term(what) + ZERO
+
+
 def to_hex(what: Term, target: Term) -> bytes:
     return b"\x98" + term(what) + term(target)
 

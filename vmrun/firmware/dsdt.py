@@ -10,6 +10,7 @@ from __future__ import annotations
 from vmrun.firmware import aml, parts
 from vmrun.firmware.aml import ARG0, LOCAL0, LOCAL1, LOCAL2, LOCAL3
 from vmrun.firmware.dsdt_cpus import processors
+from vmrun.firmware.dsdt_memory import memory_modules
 from vmrun.firmware.dsdt_slots import PCI_HOTPLUG, PCI_HOTPLUG_SIZE, event, hotplug, registers, slots
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ def dsdt(machine: dict[str, Any], window: Window | None = None) -> bytes:
     if hotplug(machine):
         body.append(registers())
     body += [_routing(), *_hpet(machine), aml.scope("_GPE", aml.name("_HID", aml.text("ACPI0006")))]
-    body += [processors(machine)]
+    body += [processors(machine), *memory_modules(machine)]
     body += [_resources(machine, window), _sleep(machine), *_fw_cfg(machine), slots(machine)]
     if hotplug(machine):
         body.append(event())

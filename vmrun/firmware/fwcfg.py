@@ -108,6 +108,8 @@ def files(
         found["etc/boot-fail-wait"] = struct.pack("<i", int(boot.get("reboot-timeout", -1)))
     if wanted.get("e820"):
         found["etc/e820"] = e820(machine, kvm, processor)
+    if parts.memory_slots(machine):
+        found["etc/reserved-memory-end"] = struct.pack("<Q", parts.reserved_end(machine))
     if wanted.get("system-states", True) and parts.first(machine, "PIIX4_PM") is not None:
         found["etc/system-states"] = system_states(machine)
     if (machine["firmware"].get("smbios") or {}).get("form") == "tables":

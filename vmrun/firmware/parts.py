@@ -98,6 +98,17 @@ def end_of_memory(machine: dict[str, Any]) -> int:
     return max(high_ram(machine) + memory_above_4g(machine), 1 << 32)
 
 
+def reserved_end(machine: dict[str, Any]) -> int:
+    """Where memory of PCI devices can begin above 4 GiB: behind RAM, and behind what is kept for modules."""
+    slots = machine.get("memory-slots")
+    return int(slots["reserved-end"]) if slots else end_of_memory(machine)
+
+
+def memory_slots(machine: dict[str, Any]) -> int:
+    """How many modules there can be."""
+    return int((machine.get("memory-slots") or {}).get("count", 0))
+
+
 def memory_ranges(machine: dict[str, Any]) -> list[tuple[int, int]]:
     """First and last address of RAM below and above 4 GiB."""
     found = [(0, memory_below_4g(machine) - 1)]

@@ -1,7 +1,7 @@
 """SRAT and SLIT: which processors and which memory belong to which NUMA node, and how far apart nodes are.
 
 Ref: ACPI specification 6.4, 5.2.16 and 5.2.17.
-Not modelled: memory that can be plugged in later.
+The range for memory modules belongs to the last node until one comes, which says its own (_PXM).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BASE_END, EXTENDED = 0xA0000, 0x100000  # RAM ends at the first and goes on at the second
-ENABLED = 1
+ENABLED, HOT_PLUGGABLE = 1, 2
 SPARE = 2  # ranges for the two holes that a node can be cut by; unused ones are there, disabled
 
 
@@ -42,6 +42,10 @@ def _srat(machine: dict[str, Any]) -> bytes:
             body += struct.pack("<BBHIIIII", 2, 24, 0, node, id, ENABLED, 0, 0)
     pieces = [(start, size, node, ENABLED) for start, size, node in ranges(machine)]
     pieces += [(0, 0, 0, 0)] * (len(parts.numa(machine)) + SPARE - len(pieces))
+    slots = machine.get("memory-slots")
+    if slots:
+        last = len(parts.numa(machine)) - 1
+        pieces.append((int(slots["base"]), int(slots["size"]), last, ENABLED | HOT_PLUGGABLE))
     for start, size, node, flags in pieces:
         body += struct.pack("<BBIHQQIIQ", 1, 40, node, 0, start, size, 0, flags, 0)
     return body

@@ -14,6 +14,7 @@ from vmrun.core.interfaces import AcpiEvents
 from vmrun.core.object import Object
 from vmrun.errors import BuildError, about
 from vmrun.machine.cpuid import apic_ids
+from vmrun.machine.memoryslots import MemorySlots
 from vmrun.machine.runstate import CAUSES
 
 TYPE_CHECKING = False
@@ -80,6 +81,8 @@ class Board:
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
+        self.memory_slots = MemorySlots(self)
+        self.ospm_told: Callable[[dict[str, Any]], None] = lambda row: None  # the machine's
         self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
         self.open_page: Callable[[], str] | None = None  # the address of a page with the screen; its runner sets it
         self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc"

@@ -7,6 +7,7 @@ guest's decision: `ask` asks, the controller hears the answer (or a reset gives 
 
 from __future__ import annotations
 
+from vmrun.core.interfaces import MemoryModule
 from vmrun.errors import ERROR, BuildError, ConfigError, Problem
 
 TYPE_CHECKING = False
@@ -59,7 +60,7 @@ def plug(machine: Machine, entry: dict[str, Any]) -> Device:
             device = machine.assembly.create(entry)
             device.hotplugged = True
             try:
-                controller = getattr(device.parent_bus, "hotplug", None)
+                controller = controller_of(device)
                 if controller is not None:
                     controller.check(device)
                 device.reset()
@@ -68,18 +69,25 @@ def plug(machine: Machine, entry: dict[str, Any]) -> Device:
                 raise
         if controller is not None:
             controller.plugged(device)
+    if isinstance(device, MemoryModule):  # where it is, whatever comes and goes before it
+        entry = {**entry, "props": {**entry["props"], "addr": device.address, "slot": device.slot_number}}
     _record(machine, [*machine.config["devices"], entry])
     return device
 
 
 def ask(machine: Machine, device: Device) -> None:
     """Ask the guest to let go of a device. BuildError when its bus has nobody who could ask."""
-    controller = getattr(device.parent_bus, "hotplug", None)
+    controller = controller_of(device)
     if controller is None:
         raise BuildError(f"Bus '{device.parent_bus.name}' does not support hotplugging")
     with machine.board.lock:
         controller.ask_unplug(device)
-        device.leaving = True
+        device.leaving = not isinstance(device, MemoryModule)  # the guest may keep a module, and be asked again
+
+
+def controller_of(device: Device) -> Any:
+    """Who tells the guest of a device that comes, and asks for it; None where nobody does."""
+    return device.hotplug if isinstance(device, MemoryModule) else getattr(device.parent_bus, "hotplug", None)
 
 
 def let_go(machine: Machine, device: Device) -> None:

@@ -56,6 +56,7 @@ class Machine:
         self.built = config  # as it was before anything came or went
         self.root = assembly.root
         board.let_go = lambda device: hotplug.let_go(self, device)
+        board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
         network.watch(self)
         board.tray_moved = lambda device, opened: media.moved(self, device, opened)
         self.accelerator = choice.accelerator

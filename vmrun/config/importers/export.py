@@ -50,6 +50,7 @@ _SETTINGS = {
     "remove",
     "include",
     "uuid",
+    "memory-slots",
     "numa",
     "smbios",
     "disks",
@@ -223,7 +224,9 @@ def _settings(document: dict[str, Any]) -> list[str]:
     words = ["-name", document["name"]] if "name" in document else []
     words += ["-S"] if document.get("paused") else []
     if "memory" in document:
-        words += ["-m", f"{parse_size(document['memory']) or 0}B"]
+        slots = document.get("memory-slots")
+        room = f",slots={slots['count']},maxmem={parse_size(slots['maxmem']) or 0}B" if slots else ""
+        words += ["-m", f"{parse_size(document['memory']) or 0}B{room}"]
     cpus = dict(document.get("cpus", {}))
     model, features = cpus.pop("model", None), cpus.pop("features", {})
     if model is not None:
@@ -262,7 +265,7 @@ def _device(device: dict[str, Any]) -> str:
     for key, value in device.items():
         if key in sizes:
             value = _bytes(value)
-        if key == "addr":
+        if key == "addr" and isinstance(value, str):
             place = parse_pci_addr(value)
             value = f"{place[0]:#x}.{place[1]:#x}" if place is not None else value
         if key != "driver":

@@ -141,6 +141,7 @@ def _document(line: Line) -> dict[str, Any]:
         "paused",
         "uuid",
         "memory",
+        "memory-slots",
         "cpus",
         "numa",
         "rtc",

@@ -7,7 +7,7 @@ import re
 from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.config.machinetypes import newest_type
-from vmrun.config.scalar import size_text
+from vmrun.config.scalar import parse_size, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,15 +183,43 @@ def no_kvm_irqchip(line: Line, option: Option) -> None:
 def memory(line: Line, option: Option) -> None:
     given = settings(option, "size")
     only(option, given, ("size", "slots", "maxmem"))
-    for key, value in given.items():
-        if key == "size":
-            amount = size(option, key, value, "m")
-            if amount:  # none: the type's default
-                line.file["memory"] = size_text(amount)
-        elif key == "slots" and not number(option, key, value):
-            continue
-        elif key == "slots" or size(option, key, value) != size(option, "size", given.get("size", "0"), "m"):
-            line.no_equal(option, key)
+    if "size" in given:
+        amount = size(option, "size", given["size"], "m")
+        if amount:  # none: the type's default
+            line.file["memory"] = size_text(amount)
+    if "slots" in given or "maxmem" in given:
+        _memory_slots(line, option, given)
+
+
+def _memory_slots(line: Line, option: Option, given: dict[str, str]) -> None:
+    """Checked as QEMU does, in its words; what the machine type allows is the resolver's."""
+    slots = number(option, "slots", given.get("slots", "0"))
+    start = parse_size(line.file.get("memory") or line.default("memory")) or 0
+    if "maxmem" not in given:
+        if slots:
+            raise option.wrong("slots specified but no max-size", "slots")
+        return
+    most = size(option, "maxmem", given["maxmem"])
+    if most < start:
+        raise option.wrong(
+            f"invalid value of maxmem: maximum memory size ({most:#x}) must be at least the initial memory size "
+            f"({start:#x})",
+            "maxmem",
+        )
+    if slots and most == start:
+        raise option.wrong(
+            f"invalid value of maxmem: memory slots were specified but maximum memory size ({most:#x}) is equal to the "
+            f"initial memory size ({start:#x})",
+            "maxmem",
+        )
+    if slots > 256:
+        raise option.wrong(f"unsupported amount of memory slots: {slots}", "slots")
+    if most % 4096:
+        raise option.wrong("maximum memory size must by aligned to multiple of 4096 bytes", "maxmem")
+    if slots:
+        line.file["memory-slots"] = {"count": slots, "maxmem": size_text(most)}
+    elif most != start:
+        line.no_equal(option, "maxmem", host=True)
 
 
 def smp(line: Line, option: Option) -> None:

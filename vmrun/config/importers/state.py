@@ -124,7 +124,7 @@ class Line:
         entry: Driver | None = self.catalogue.driver(driver)
         prop = entry.props.get(key) if entry is not None else None
         kind = str(prop["type"]) if prop is not None else ""
-        if key == "addr":
+        if key == "addr" and prop is None:
             place = parse_pci_addr(str(given))
             if place is None and isinstance(given, int):
                 place = (given >> 3, given & 7)

@@ -2,7 +2,7 @@
 
 Ref: Intel 82371AB PIIX4 (290562) chapter 7; ACPI 1.0b. The hot-plug registers at 0xae00 and 0xaf00 are qemu-kvm's
 own (QEMU docs/specs/acpi_pci_hotplug.txt, acpi_cpu_hotplug.txt).
-Not modelled: device monitors, throttling, thermal events; memory hot-plug (0xa00).
+Not modelled: device monitors, throttling, thermal events.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from vmrun.core.state import U8, Part, Parts
 from vmrun.devices.chipset.acpi_pm import AcpiPm
 from vmrun.devices.chipset.cpu_hotplug import CpuHotplug
 from vmrun.devices.chipset.gpe import Gpe
+from vmrun.devices.chipset.memory_hotplug import MemoryHotplug
 from vmrun.devices.chipset.smbus import SmbusHost
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from accel.api import IoRegion
     from accel.space import Region
 
@@ -60,7 +63,7 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
     s4_val = Prop("uint8", 2, "SLP_TYP that means S4", max=7)
     smm_enabled = named("smm-enabled", "bool", False, "processors have system-management mode")
     smm_compat = named("smm-compat", "bool", False, "a legacy mode, left by the SMI command port, even without SMM")
-    memory_hotplug = named("memory-hotplug-support", "bool", True, "memory slots at 0xa00; not modelled")
+    memory_hotplug = named("memory-hotplug-support", "bool", True, "memory slots at 0xa00, where the machine has any")
     pci_hotplug = named(
         "acpi-pci-hotplug-with-bridge-support", "bool", True, "hot-plug registers with bus selection"
     )
@@ -87,6 +90,13 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
             self.parent_bus, self.root_hotplug, self.pci_hotplug, self.pm.set_gpe, lambda card: platform.let_go(card)
         )
         self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids), self.gpe.processor_event)
+        slots = platform.memory_slots
+        self.memory: MemoryHotplug | None = None
+        if slots.count and self.memory_hotplug:
+            self.memory = slots.controller = MemoryHotplug(
+                slots.count, self.gpe.event, lambda module: platform.let_go(module), lambda row: platform.ospm_told(row)
+            )
+            self.state = self.state.extend("PIIX4_PM", 1, Part("memory"))
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
@@ -94,7 +104,8 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         self.apmc = self.apms = 0
         apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1)
         self._port(apm, APMC, APM_SIZE)
-        for io, base, size in (*self.gpe.regions(), self.cpus.region()):
+        memory = (self.memory.region(),) if self.memory is not None else ()
+        for io, base, size in (*self.gpe.regions(), self.cpus.region(), *memory):
             self._port(io, base, size)
         self.pm_region = self._port(self.pm, 0, 64)
         smb = PyIoRegion("piix4-smbus", self.smbus.read, self.smbus.write, 1, 1)
@@ -166,6 +177,10 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
 
     def woken(self, reason: str) -> None:
         self.pm.woken(reason)
+
+    def ospm_status(self) -> list[dict[str, Any]]:
+        """Rows of query-acpi-ospm-status."""
+        return self.memory.ospm_status() if self.memory is not None else []
 
     def processor_plugged(self) -> None:
         self.cpus.plugged()

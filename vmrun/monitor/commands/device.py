@@ -33,6 +33,11 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: 
         raise QmpError(f"Bus '{bus}' not found")
     if bus and buses[bus].kind != row["bus"]:
         raise QmpError(f"Device '{driver}' can't go on {buses[bus].kind} bus")
+    if row["bus"] is None:
+        if id and id in machine.root.children["peripheral"].children:
+            raise QmpError(f"Duplicate device ID '{id}'")
+        _plug(machine, _entry(driver, {**({"id": id} if id else {}), **props}))
+        return
     if not bus:
         fits = [name for name, found in buses.items() if found.kind == row["bus"]]
         room = (name for name in fits if buses[name].kind != "IDE" or len(buses[name].devices) < 2)
@@ -43,10 +48,17 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: 
         raise QmpError(f"Duplicate device ID '{id}'")
     if getattr(buses[bus], "hotplug", None) is None:
         raise QmpError(f"Bus '{bus}' does not support hotplugging")
+    _plug(machine, _entry(driver, {**({"id": id} if id else {}), "bus": bus, **props}))
+
+
+def _plug(machine: Any, entry: dict[str, Any]) -> None:
     try:
-        machine.plug(_entry(driver, {**({"id": id} if id else {}), "bus": bus, **props}))
+        machine.plug(entry)
     except BuildError as error:
-        raise QmpError(error.problems[0].message) from None
+        message = error.problems[0].message
+        if message.startswith("object '") and message.endswith("' not found"):
+            raise no_device(message.split("'")[1]) from None
+        raise QmpError(message) from None
 
 
 def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
     from vmrun.config.importers.qemuopts import LineError
 
     addr = given.get("addr")
-    if isinstance(addr, int):
+    if isinstance(addr, int) and qom.drivers()[driver]["bus"] == "PCI":
         given = {**given, "addr": f"{addr >> 3:x}.{addr & 7}"}
     try:
         parsed = parse_command_line(["-device", json.dumps({"driver": driver, **given})], defaults=False)

@@ -71,6 +71,9 @@ def balloon(monitor: Any, value: int) -> None:
         device.set_target(value)
 
 
+event("ACPI_DEVICE_OST", "The guest said what became of something that it was told of.", {"info": "ACPIOSTInfo"})
+
+
 @command("query-acpi-ospm-status", returns="[ACPIOSTInfo]")
 def query_acpi_ospm_status(monitor: Any) -> list[dict[str, Any]]:
     """What the guest said of devices that it was told of through ACPI."""

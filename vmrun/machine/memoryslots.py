@@ -1,0 +1,74 @@
+"""The range of addresses that a machine keeps free for memory modules, and who is where in it."""
+
+from __future__ import annotations
+
+from vmrun.core.interfaces import MemoryModule
+from vmrun.errors import BuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.machine.board import Board
+
+ALIGNMENT = 0x200000
+
+
+class MemorySlots:
+    """`controller`: the chip with the slots' registers (devices.chipset.memory_hotplug), None on a board without."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.controller: Any = None
+        self.count = int((board.config.get("memory-slots") or {}).get("count", 0))
+
+    @property
+    def nodes(self) -> int:
+        return len(self.board.config.get("numa") or ())
+
+    def take(self, device: Any, wanted: int) -> int:
+        if self.controller is None or not self.count:
+            raise BuildError("no slots where allocated, please specify the 'slots' option")
+        return int(self.controller.take(device, wanted))
+
+    def give_back(self, device: Any) -> None:
+        if self.controller is not None:
+            self.controller.give_back(device)
+
+    def place(self, device: Any, wanted: int) -> int:
+        """The address of a module; the first that is free for 0. BuildError in QEMU's words."""
+        settings = self.board.config["memory-slots"]
+        base, size = int(settings["base"]), int(settings["size"])
+        most = int(settings["maxmem"]) - self.board.ram_size
+        others = sorted(
+            (other.address, other.address + other.size, other)
+            for other in self.board.devices.values()
+            if isinstance(other, MemoryModule) and other is not device
+        )
+        used = sum(end - start for start, end, _ in others)
+        if used + device.size > most:
+            raise BuildError(
+                f"not enough space, currently {used:#x} in use of total space for memory devices {most:#x}"
+            )
+        if wanted:
+            if wanted % ALIGNMENT:
+                raise BuildError(f"address must be aligned to {ALIGNMENT:#x} bytes")
+            if not base <= wanted <= base + size - device.size:
+                raise BuildError(
+                    f"can't add memory device [{wanted:#x}:{device.size:#x}], usable range for memory devices "
+                    f"[{base:#x}:{size:#x}]"
+                )
+            for start, end, other in others:
+                if start < wanted + device.size and wanted < end:
+                    raise BuildError(f"address range conflicts with memory device id='{other.id}'")
+            return wanted
+        at = base
+        for start, end, _ in others:
+            if at + device.size <= start:
+                break
+            at = -(-max(at, end) // ALIGNMENT) * ALIGNMENT
+        if at + device.size > base + size:
+            raise BuildError(
+                "could not find position in guest address space for memory device - memory fragmented due to alignments"
+            )
+        return at
