@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.slow]
 NET = "drivers/net/ethernet"
 MODULES = {
     "i82559c": ("drivers/net/mii", f"{NET}/intel/e100"),
+    "e1000e": (f"{NET}/intel/e1000e/e1000e",),
     "e1000": (f"{NET}/intel/e1000/e1000",),
     "e1000-82544gc": (f"{NET}/intel/e1000/e1000",),
     "e1000-82545em": (f"{NET}/intel/e1000/e1000",),
