@@ -37,6 +37,8 @@ EXTRA = [
     {"id": "nic4", "driver": "ne2k_isa", "irq": 5},
     {"id": "nic5", "driver": "i82551"},
     {"id": "nic6", "driver": "i82557c"},
+    {"id": "nic7", "driver": "e1000e"},
+    {"id": "nic8", "driver": "vmxnet3"},
     {"id": "vscsi", "driver": "virtio-scsi-pci"},
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},

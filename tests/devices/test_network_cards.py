@@ -18,6 +18,8 @@ from tests.peers.nics import BAR, PORTS, STATION, Ours, frame, pci_enable
 CARDS: dict[str, tuple[int | None, int | None, int]] = {
     "e1000": (1, 0, 0x20000),
     "e1000-82544gc": (1, 0, 0x20000),
+    "e1000e": (2, 0, 0x20000),
+    "vmxnet3": (None, 1, 0x1000),
     "rtl8139": (0, 1, 0x100),
     "pcnet": (0, 1, 0x20),
     "ne2k_pci": (0, None, 0x20),
@@ -29,6 +31,7 @@ RDBAL, RDLEN, RDH, RDT, TDBAL, TDLEN, TDH, TDT = 0x2800, 0x2808, 0x2810, 0x2818,
 RCTL, TCTL, CTRL, STATUS = 0x100, 0x400, 0, 8
 RING, DATA = 0x100000, 0x200000
 E1000_OFTEN = (0, 0x38, 0x100, 0x400, *range(0x2800, 0x281C, 4), *range(0x3800, 0x381C, 4), 0xC0, 0xD0, 0x20)
+LONG_ONLY = ("e1000", "e1000-82544gc", "e1000e", "vmxnet3")
 RTL_OFTEN = (*range(0x10, 0x60, 2), 0xD9, 0xE0, 0xE4, 0xE8)
 
 
@@ -36,15 +39,17 @@ def access(card: Ours, driver: str, chosen: random.Random) -> None:
     """One write of a driver that makes no sense."""
     bars = CARDS[driver]
     at = chosen.randrange(bars[2]) & ~3
-    if driver.startswith("e1000") and chosen.random() < 0.8:
+    if driver == "e1000e" and chosen.random() < 0.1:
+        at = chosen.choice([0x2170, 0x5008, 0x5818, 0xE4, 0x5000, 0x2C00])
+    elif driver.startswith("e1000") and chosen.random() < 0.8:
         at = chosen.choice(E1000_OFTEN)
     if driver == "rtl8139" and chosen.random() < 0.8:
         at = chosen.choice(RTL_OFTEN)
-    size = 4 if driver.startswith("e1000") else chosen.choice([1, 2, 2, 4])
+    size = 4 if driver in LONG_ONLY else chosen.choice([1, 2, 2, 4])
     value = chosen.choice([0, 0xFFFFFFFF, RING, RING + chosen.randrange(4096), DATA, 0x0C, chosen.getrandbits(32)])
     board = card.machine.machine.board
     with board.lock:
-        if bars[1] is None or chosen.random() < 0.3 and not driver.startswith("e1000"):
+        if bars[1] is None or chosen.random() < 0.3 and driver not in LONG_ONLY:
             board.io.write(PORTS + at % 0x100, size, value & (1 << 8 * size) - 1)
             board.io.read(PORTS + chosen.randrange(0x20), size)
         else:
@@ -75,7 +80,7 @@ def test_nothing_that_a_guest_or_a_peer_does_is_too_much(driver: str) -> None:
             with board.lock:
                 card.card.load(card.card.save())
             card.frames.clear()
-        assert card.q.pci_read(5, 0, 0) & 0xFFFF in (0x8086, 0x10EC, 0x1022)
+        assert card.q.pci_read(5, 0, 0) & 0xFFFF in (0x8086, 0x10EC, 0x1022, 0x15AD)
 
 
 def e1000(card: Ours) -> None:
@@ -202,3 +207,53 @@ def test_a_full_ring_of_an_ne2000_keeps_its_interrupt() -> None:
         card.q.clock_step(1_000_000)
         assert card.q.inb(PORTS + 7) & 1 == 1
         card.q.outb(PORTS + 7, 1)
+
+
+def vmxnet3_area(chosen: random.Random) -> bytes:
+    """A shared area that nearly makes sense: rings of all sizes, anywhere."""
+    area = bytearray(0x1000)
+    struct.pack_into("<I", area, 0, 0xBABEFEE1)
+    struct.pack_into("<QQQ", area, 24, chosen.getrandbits(4), 0, RING + 0x400)
+    area[62], area[63] = chosen.choice([1, 1, 2, 8, 0, 255]), chosen.choice([1, 1, 2, 8, 0, 255])
+    area[80:83] = bytes((chosen.randrange(2), chosen.randrange(30), chosen.randrange(30)))
+    struct.pack_into("<I", area, 120, chosen.getrandbits(5))
+    struct.pack_into("<HHQ", area, 124, chosen.choice([0, 6, 600, 65535]), 0, DATA)
+    struct.pack_into("<IIQ", area, 648, 1, 176, RING + chosen.randrange(0x1000))
+    for n in range(12):
+        base = 0x400 + 256 * n
+        for at in (16, 24, 32):
+            struct.pack_into("<Q", area, base + at, chosen.choice([RING + 0xC00, DATA, 0, 63 << 20, 0xFFFFFFFFFFFFF000]))
+        for at in (56, 60, 64):
+            struct.pack_into("<I", area, base + at, chosen.choice([0, 1, 32, 512, 8192, 8193, 0xFFFFFFFF]))
+        area[base + 72] = chosen.choice([0, 1, 24, 25, 255])
+    return bytes(area)
+
+
+def test_no_shared_area_of_a_vmxnet3_is_too_much() -> None:
+    chosen = random.Random(3)
+    with Ours("vmxnet3") as card:
+        pci_enable(card.q)
+        for bar in range(2):
+            card.q.pci_write(5, 0, 0x10 + 4 * bar, BAR + 0x1000 * bar)
+        board, end, started = card.machine.machine.board, time.monotonic() + 2.0, 0
+        while time.monotonic() < end:
+            with board.lock:
+                memory = board.memory
+                memory.write_bytes(RING, vmxnet3_area(chosen))
+                memory.write_bytes(RING + 0xC00, chosen.randbytes(0x400))
+                for at, value in ((0x10, RING), (0x18, 0), (0x20, 0xCAFE0000)):
+                    memory.write(BAR + 0x1000 + at, 4, value)
+                started += memory.read(BAR + 0x1020, 4) == 0
+                for _ in range(20):
+                    at = chosen.choice([0, 8 * chosen.randrange(25), 0x600, 0x638, 0x800, 0x808, 0xA00])
+                    memory.write(BAR + at, 4, chosen.getrandbits(13))
+                    memory.write(BAR + 0x1020, 4, chosen.choice([0xCAFE0000, 0xF00D0000]) + chosen.randrange(12))
+                    memory.read(BAR + 0x1020, 4)
+                board.virtual.set_time(board.virtual.time() + 1000)
+                board.timers.run()
+            for length in chosen.sample(LENGTHS, 4):
+                card.deliver(frame(length, chosen.choice([STATION, b"\xff" * 6]), length))
+            with board.lock:
+                card.card.load(card.card.save())
+            card.frames.clear()
+        assert started > 3

@@ -19,6 +19,7 @@ NET = "drivers/net/ethernet"
 MODULES = {
     "i82559c": ("drivers/net/mii", f"{NET}/intel/e100"),
     "e1000e": (f"{NET}/intel/e1000e/e1000e",),
+    "vmxnet3": ("drivers/net/vmxnet3/vmxnet3",),
     "e1000": (f"{NET}/intel/e1000/e1000",),
     "e1000-82544gc": (f"{NET}/intel/e1000/e1000",),
     "e1000-82545em": (f"{NET}/intel/e1000/e1000",),
@@ -26,6 +27,8 @@ MODULES = {
     "pcnet": ("drivers/net/mii", f"{NET}/amd/pcnet32"),
     "ne2k_pci": (f"{NET}/8390/8390", f"{NET}/8390/ne2k-pci"),
 }
+
+SOME = ["e1000", *(pytest.param(name, marks=pytest.mark.long) for name in ("e1000e", "vmxnet3", "i82559c", "pcnet"))]
 
 
 def cards(drivers: list[str]) -> dict[str, Any]:
@@ -39,13 +42,13 @@ def cards(drivers: list[str]) -> dict[str, Any]:
 
 
 def test_linux_has_a_card_of_each_kind_at_once(tmp_path: pathlib.Path) -> None:
-    drivers = ["e1000", "rtl8139", "pcnet", "ne2k_pci"]
+    drivers = ["e1000", "rtl8139", "pcnet", "ne2k_pci", "e1000e", "vmxnet3", "i82559c"]
     modules = tuple(dict.fromkeys(module for driver in drivers for module in MODULES[driver]))
     peer = Peer(1 << 20)
     script = UP.format() + BOTH_WAYS.format(source=peer.source, sink=peer.sink)
     text, wrong = run(tmp_path, script, {}, modules=modules, machine="pc-i440fx-7.2", **cards(drivers))
     peer.close()
-    for n in range(4):
+    for n in range(len(drivers)):
         assert f".{2 + n}.15 10.0.{2 + n}.2 10.0.{2 + n}.3" in text, text[-3000:]
     assert f"CAME {peer.digest}" in text and peer.got == peer.digest, text[-3000:]
     assert wrong == []
@@ -75,9 +78,10 @@ echo CARRIER $(cat /sys/class/net/eth0/carrier)
 """
 
 
-def test_linux_sees_the_cable_of_e1000_pulled_and_put_back(tmp_path: pathlib.Path) -> None:
-    initrd = with_network(tmp_path, WATCH.format(), MODULES["e1000"])
-    one = cards(["e1000"])
+@pytest.mark.parametrize("driver", SOME)
+def test_linux_sees_the_cable_pulled_and_put_back(driver: str, tmp_path: pathlib.Path) -> None:
+    initrd = with_network(tmp_path, WATCH.format(), MODULES[driver])
+    one = cards([driver])
     keys = {"netdevs": one["netdevs"], "devices": one["cards"], "kernel": kernel(False), "initrd": initrd}
     with LinuxGuest(tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", **keys) as guest:
         for up, said in ((False, "READY"), (True, "CARRIER 0")):
@@ -89,11 +93,12 @@ def test_linux_sees_the_cable_of_e1000_pulled_and_put_back(tmp_path: pathlib.Pat
         assert guest.complaints() == []
 
 
-def test_e1000_goes_on_in_the_middle_of_traffic(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("driver", SOME)
+def test_a_card_goes_on_in_the_middle_of_traffic(driver: str, tmp_path: pathlib.Path) -> None:
     """Pings while the machine is saved, and loaded by another process."""
     script = UP.format() + "busybox ping -c 60 -i 0.1 -W 3 10.0.2.2 > /tmp/pings\nbusybox tail -n 3 /tmp/pings\n"
-    initrd = with_network(tmp_path, script, MODULES["e1000"])
-    one = cards(["e1000"])
+    initrd = with_network(tmp_path, script, MODULES[driver])
+    one = cards([driver])
     keys = {"netdevs": one["netdevs"], "devices": one["cards"], "kernel": kernel(False), "initrd": initrd}
     path = str(tmp_path / "saved.vm")
     with LinuxGuest(tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", **keys) as guest:
@@ -109,7 +114,7 @@ def test_e1000_goes_on_in_the_middle_of_traffic(tmp_path: pathlib.Path) -> None:
 SCRIPT = "#!ipxe\necho VMRUN SCRIPT OF ${net0/ip}\nsleep 60\n"
 
 
-@pytest.mark.parametrize("driver", ["e1000", "rtl8139", "pcnet", "ne2k_pci", "i82559c"])
+@pytest.mark.parametrize("driver", ["e1000", "rtl8139", "pcnet", "ne2k_pci", "i82559c", "e1000e", "vmxnet3"])
 def test_a_card_s_option_rom_boots_from_the_network(driver: str, tmp_path: pathlib.Path) -> None:
     """SeaBIOS finds the ROM, iPXE drives the card, TFTP gives it a script."""
     (tmp_path / "boot.ipxe").write_text(SCRIPT)

@@ -59,6 +59,13 @@ CARDS = [
     "pci-bridge,chassis_nr=1",
     "pci-bridge,chassis_nr=2,msi=off",
     "pci-bridge,chassis_nr=3,shpc=off",
+    "e1000e,romfile=",
+    "vmxnet3,romfile=",
+    "vmxnet3,romfile=,x-old-msi-offsets=on",
+    "i82551,romfile=",
+    "i82557a,romfile=",
+    "i82559c,romfile=",
+    "i82801,romfile=",
 ]
 
 

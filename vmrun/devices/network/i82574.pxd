@@ -4,20 +4,12 @@ from accel.clock cimport Clock
 from accel.dma cimport Dma
 from vmrun.bus.pci.msi cimport MsiChip, MsixChip
 from vmrun.devices.network.intel_tx cimport Transmitter
+from vmrun.devices.network.layers cimport Layers
 from vmrun.devices.network.nic cimport NicChip, NicTimer
 
 cdef enum:
     PAGES = 8                   # of the PHY's registers
     VECTORS = 5
-
-ctypedef struct Layers:         # what a frame carries
-    u32 l3                      # where IP begins, 0: not IP
-    u32 l4                      # where TCP or UDP begins, 0: neither, or a fragment
-    u32 payload
-    u32 version                 # of IP
-    u32 protocol
-    u32 end                     # behind IP's last byte
-
 
 cdef class I82574(NicChip):
     cdef u32 mac[0x8000]

@@ -15,7 +15,10 @@ from libc.string cimport memcpy, memset
 from vmrun.core.cells cimport cells
 
 from vmrun.devices.network.frames cimport (
-    BROADCAST, FCS, MULTICAST, SHORTEST, UNICAST, add_up, be16, be32, folded, kind, le16, le32, le64, put_le16, put_le32,
+    BROADCAST, FCS, MULTICAST, SHORTEST, UNICAST, be16, kind, le16, le32, le64, put_le16, put_le32,
+)
+from vmrun.devices.network.layers cimport (
+    TCP, UDP, Layers, header_sum_right, look, toeplitz, transport_sum_right,
 )
 from vmrun.devices.network.intel_tx cimport TXD_RPS, TXD_RS, TXD_STAT_DD
 
@@ -166,8 +169,6 @@ cdef enum:
     TRANSMIT_ON = 2
     EITR_OVER = 3
     TURN = 4096                 # frames that one access sends
-    TCP = 6
-    UDP = 17
 
 cdef u32 RAH_AV = 0x80000000U
 cdef u32 INT_ASSERTED = 0x80000000U
@@ -284,47 +285,6 @@ cdef u32 buffer_size(u32 rctl) noexcept nogil:
     if rctl & RCTL_BSEX and code:
         return <u32>32768 >> code
     return 2048 if rctl & RCTL_BSEX else <u32>2048 >> code
-
-
-cdef void look(const u8 *frame, u32 size, Layers *found) noexcept nogil:
-    """What a frame of at least 60 bytes carries, a VLAN tag left out of account."""
-    cdef u32 at = 14, type = be16(frame + 12), length
-    memset(found, 0, sizeof(Layers))
-    if type == 0x8100 and size >= 22:
-        type, at = be16(frame + 16), 18
-    if type == 0x0800 and size >= at + 20 and frame[at] >> 4 == 4:
-        length = (frame[at] & 15) * 4
-        if length < 20 or at + length > size:
-            return
-        found.l3, found.version, found.protocol = at, 4, frame[at + 9]
-        found.end = min(size, at + be16(frame + at + 2))
-        if be16(frame + at + 6) & 0x3FFF or found.end < at + length:
-            found.end = max(found.end, at + length)
-            return                                              # a fragment
-        at += length
-    elif type == 0x86DD and size >= at + 40 and frame[at] >> 4 == 6:
-        found.l3, found.version, found.protocol = at, 6, frame[at + 6]
-        found.end = min(size, at + 40 + be16(frame + at + 4))
-        at += 40
-    else:
-        return
-    if found.protocol == TCP and found.end >= at + 20:
-        length = (frame[at + 12] >> 4) * 4
-        if length >= 20 and at + length <= found.end:
-            found.l4, found.payload = at, at + length
-    elif found.protocol == UDP and found.end >= at + 8:
-        found.l4, found.payload = at, at + 8
-
-
-cdef u32 toeplitz(const u8 *key, const u8 *data, u32 count) noexcept nogil:
-    cdef u32 result = 0, window = be32(key), n, bit, next = 4
-    for n in range(count):
-        for bit in range(8):
-            if data[n] >> (7 - bit) & 1:
-                result ^= window
-            window = window << 1 | key[next] >> (7 - bit) & 1
-        next = next + 1 if next < 39 else 0
-    return result
 
 
 cdef class I82574(NicChip):
@@ -793,20 +753,14 @@ cdef class I82574(NicChip):
 
     cdef u32 sums(self, const u8 *frame, Layers *found) noexcept nogil:
         """Status and errors of the checksums that RXCSUM asks for."""
-        cdef u32 status = 0, total, rxcsum = self.mac[RXCSUM]
-        if found.version == 4:
-            if rxcsum & IPOFL:
-                status |= RXD_IPCS
-                if add_up(frame + found.l3, (frame[found.l3] & 15) * 4, 0) != 0xFFFF:
-                    status |= RXD_IPE
+        cdef u32 status = 0, rxcsum = self.mac[RXCSUM]
+        if found.version == 4 and rxcsum & IPOFL:
+            status |= RXD_IPCS
+            if not header_sum_right(frame, found):
+                status |= RXD_IPE
         if found.l4 and rxcsum & TUOFL and not (found.protocol == UDP and be16(frame + found.l4 + 6) == 0):
             status |= RXD_TCPCS if found.protocol == TCP else RXD_TCPCS | RXD_UDPCS
-            if found.version == 4:
-                total = add_up(frame + found.l3 + 12, 8, 0)
-            else:
-                total = add_up(frame + found.l3 + 8, 32, 0)
-            total = folded(total + found.protocol + (found.end - found.l4))
-            if add_up(frame + found.l4, found.end - found.l4, total) != 0xFFFF:
+            if not transport_sum_right(frame, found):
                 status |= RXD_TCPE
         if not status & (RXD_IPCS | RXD_TCPCS):
             status |= RXD_IXSM

@@ -1,0 +1,75 @@
+# The chip of vmxnet3. The documentation is in vmxnet3_chip.pyx.
+from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64, i64
+from accel.clock cimport Clock
+from accel.dma cimport Dma
+from vmrun.bus.pci.msi cimport MsiChip, MsixChip
+from vmrun.devices.network.layers cimport Layers
+from vmrun.devices.network.nic cimport NicChip, NicTimer
+
+cdef enum:
+    QUEUES = 8
+    VECTORS = 25
+    RINGS = 5                   # of a queue: what goes out and its completions; two for what comes in and theirs
+    MOST = 0x10000 + 64         # bytes of a frame, its headers included
+    GROUPS = 256                # multicast addresses
+    COUNTERS = 10
+
+ctypedef struct Ring:
+    u64 base
+    u64 size                    # descriptors
+    u64 next
+    u64 gen
+
+
+cdef class Vmxnet3(NicChip):
+    cdef u8 frame[MOST]
+    cdef Ring rings[QUEUES * RINGS]
+    cdef u64 sent_counts[QUEUES * COUNTERS]
+    cdef u64 come_counts[QUEUES * COUNTERS]
+    cdef u8 tx_vector[QUEUES]
+    cdef u8 rx_vector[QUEUES]
+    cdef u8 starved[QUEUES]
+    cdef u8 masks[VECTORS]
+    cdef u8 waiting[VECTORS]
+    cdef u8 station[6]
+    cdef u8 permanent[6]
+    cdef u8 group[GROUPS * 6]
+    cdef u8 vlans[512]
+    cdef u8 key[40]
+    cdef u8 table[128]
+    cdef readonly Dma dma
+    cdef readonly IrqLine irq
+    cdef readonly NicTimer timer
+    cdef readonly IoRegion passthrough
+    cdef Clock clock
+    cdef public MsixChip msix
+    cdef public MsiChip msi
+    cdef public bytes address
+    cdef public bint active, auto_mask, raised
+    cdef public u64 shared, queues_at, features
+    cdef public u32 shared_low, mac_low, last, tx_queues, rx_queues, event_vector, intr_control, rx_mode, groups, hash_type, table_size
+    cdef public u32 busy, used, sending, dropping, om, hlen, mss, tagged, tag
+    cdef u32 result(self) noexcept nogil
+    cdef void command(self, u32 what) noexcept nogil
+    cdef u32 activate(self) noexcept nogil
+    cdef bint take_ring(self, u32 which, u64 base, u32 size) noexcept nogil
+    cdef void quiet(self) noexcept nogil
+    cdef void clear(self) noexcept nogil
+    cdef void read_features(self) noexcept nogil
+    cdef void read_interrupts(self) noexcept nogil
+    cdef void read_mode(self) noexcept nogil
+    cdef void read_groups(self) noexcept nogil
+    cdef void read_vlans(self) noexcept nogil
+    cdef void read_rss(self) noexcept nogil
+    cdef void write_statistics(self, bint status_only) noexcept nogil
+    cdef void event(self, u32 bits) noexcept nogil
+    cdef void fire(self, u32 vector) noexcept nogil
+    cdef void settle_vector(self, u32 vector) noexcept nogil
+    cdef void mask(self, u32 vector, bint on) noexcept nogil
+    cdef u64 descriptor(self, u32 which, u8 *data) noexcept nogil
+    cdef void step(self, u32 which) noexcept nogil
+    cdef void complete(self, u32 which, u8 *data) noexcept nogil
+    cdef void transmit_queue(self, u32 queue) noexcept nogil
+    cdef void send(self, u32 queue) noexcept nogil
+    cdef bint wanted(self, const u8 *frame) noexcept nogil
+    cdef void renew(self, u32 queue) noexcept nogil
