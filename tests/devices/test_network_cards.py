@@ -222,7 +222,8 @@ def vmxnet3_area(chosen: random.Random) -> bytes:
     for n in range(12):
         base = 0x400 + 256 * n
         for at in (16, 24, 32):
-            struct.pack_into("<Q", area, base + at, chosen.choice([RING + 0xC00, DATA, 0, 63 << 20, 0xFFFFFFFFFFFFF000]))
+            ring = chosen.choice([RING + 0xC00, DATA, 0, 63 << 20, 0xFFFFFFFFFFFFF000])
+            struct.pack_into("<Q", area, base + at, ring)
         for at in (56, 60, 64):
             struct.pack_into("<I", area, base + at, chosen.choice([0, 1, 32, 512, 8192, 8193, 0xFFFFFFFF]))
         area[base + 72] = chosen.choice([0, 1, 24, 25, 255])

@@ -68,7 +68,9 @@ def test_linux_moves_16_mib_each_way(driver: str, machine: str, tmp_path: pathli
     assert wrong == []
 
 
-WATCH = UP + """
+WATCH = (
+    UP
+    + """
 echo READY
 n=0
 while [ $(cat /sys/class/net/eth0/carrier) = 1 ] && [ $n -lt 300 ]; do busybox sleep 0.1; n=$((n + 1)); done
@@ -76,6 +78,7 @@ echo CARRIER $(cat /sys/class/net/eth0/carrier)
 while [ $(cat /sys/class/net/eth0/carrier) = 0 ] && [ $n -lt 600 ]; do busybox sleep 0.1; n=$((n + 1)); done
 echo CARRIER $(cat /sys/class/net/eth0/carrier)
 """
+)
 
 
 @pytest.mark.parametrize("driver", SOME)

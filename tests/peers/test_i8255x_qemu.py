@@ -17,7 +17,7 @@ pytestmark = [needs_qemu, pytest.mark.peer]
 BARS = (1, 0)
 STATUS, COMMAND, POINTER, PORT, EEPROM, MDI = 0, 2, 4, 8, 14, 16
 BLOCKS, FRAMES, DATA, COUNTERS = 0x100000, 0x110000, 0x200000, 0x120000
-EL, S, I, SF = 0x8000, 0x4000, 0x2000, 8
+EL, S, TELL, SF = 0x8000, 0x4000, 0x2000, 8
 CONFIGURE = bytes((22, 8, 0, 1, 0, 0, 0x32, 3, 1, 0, 0x2E, 0, 0x60, 0, 0xF2, 0x48, 0, 0x40, 0xF2, 0x80, 0x3F, 5))
 ALONE = 0xFFFFFFFF
 
@@ -86,13 +86,14 @@ def test_command_blocks_send_what_qemus_send(driver: str, tmp_path: pathlib.Path
         side.q.write(DATA, chosen.randbytes(0x4000))
         for turn in range(20):
             for n in range(3):
-                what = 4 | chosen.choice([0, I]) | (S if n == 2 and turn % 2 else EL if n == 2 else 0)
+                what = 4 | chosen.choice([0, TELL]) | (S if n == 2 and turn % 2 else EL if n == 2 else 0)
                 if chosen.random() < 0.5:
                     length = chosen.choice([60, 61, 200, 1000, 1514])
                     data = struct.pack("<IHBB", ALONE, 0x8000 | length, 0, 0) + frame(length, seed=turn * 3 + n)
                 else:
                     count = chosen.randrange(1, 4)
-                    parts = [struct.pack("<IHH", DATA + chosen.randrange(0x3000), 300, k == count - 1) for k in range(count)]
+                    parts = [struct.pack("<IHH", DATA + chosen.randrange(0x3000), 300, 0) for _ in range(count)]
+                    parts[-1] = parts[-1][:6] + b"\1\0"
                     side.q.write(DATA + 0x5000 + 64 * n, b"".join(parts))
                     data, what = struct.pack("<IHBB", DATA + 0x5000 + 64 * n, 0x8000, 0, count), what | SF
                 block(side, n, what, data)
@@ -114,9 +115,9 @@ def test_what_arrives_is_where_qemu_puts_it(tmp_path: pathlib.Path) -> None:
         start(side, 0x10, BLOCKS)
         buffers(side, 8)
         start(side, 1, FRAMES)
-        for n, (to, length) in enumerate(
-            [(STATION, 60), (b"\xff" * 6, 200), (group, 1514), (b"\x52\x54\0\0\0\x99", 100), (STATION, 1000), (STATION, 61)]
-        ):
+        other, everyone = b"\x52\x54\0\0\0\x99", b"\xff" * 6
+        came = [(STATION, 60), (everyone, 200), (group, 1514), (other, 100), (STATION, 1000), (STATION, 61)]
+        for n, (to, length) in enumerate(came):
             side.deliver(frame(length, to, n, b"\x08\0"))
             found += [to, length, side.q.readb(BAR + 1) & 0x50, side.q.readb(BAR) & 0x3C]
         for n in range(8):

@@ -255,27 +255,13 @@ def _fill():
 _fill()
 
 
+# A transmitter knows its chip as a borrowed `void *`.
 cdef void _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
-    call_emitted(owner, frame, size)
+    (<I82574>owner).emitted(frame, size)
 
 
 cdef void _segmented(void *owner) noexcept nogil:
-    call_count(owner, TSCTC)
-
-
-cdef void _chip_emitted(I82574 chip, u8 *frame, u32 size) noexcept nogil:
-    chip.emitted(frame, size)
-
-
-cdef void _chip_count(I82574 chip, u32 n) noexcept nogil:
-    chip.count(n)
-
-
-# The transmitters know their chip as a borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef void (*emitted_fn)(void *, u8 *, u32) noexcept nogil
-ctypedef void (*count_fn)(void *, u32) noexcept nogil
-cdef emitted_fn call_emitted = <emitted_fn>_chip_emitted
-cdef count_fn call_count = <count_fn>_chip_count
+    (<I82574>owner).count(TSCTC)
 
 
 cdef u32 buffer_size(u32 rctl) noexcept nogil:

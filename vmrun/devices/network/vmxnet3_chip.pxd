@@ -49,6 +49,8 @@ cdef class Vmxnet3(NicChip):
     cdef public u64 shared, queues_at, features
     cdef public u32 shared_low, mac_low, last, tx_queues, rx_queues, event_vector, intr_control, rx_mode, groups, hash_type, table_size
     cdef public u32 busy, used, sending, dropping, om, hlen, mss, tagged, tag
+    cdef u32 mask_of(self, u32 at) noexcept nogil
+    cdef void doorbell(self, u32 at, u32 value) noexcept nogil
     cdef u32 result(self) noexcept nogil
     cdef void command(self, u32 what) noexcept nogil
     cdef u32 activate(self) noexcept nogil

@@ -116,40 +116,16 @@ cdef u32 GET = 0xF00D0000U
 cdef u32 SPEED = 10000                      # Mbit/s
 
 
-cdef u32 _pt_read(Vmxnet3 chip, u32 at) noexcept nogil:
-    return chip.masks[at >> 3] if at < 8 * VECTORS and not at & 7 else 0
-
-
-cdef void _pt_write(Vmxnet3 chip, u32 at, u32 value) noexcept nogil:
-    if at & 7:
-        return
-    if at < 8 * VECTORS:
-        chip.mask(at >> 3, value & 1)
-    elif TXPROD <= at < TXPROD + 8 * QUEUES:
-        chip.transmit_queue((at - TXPROD) >> 3)
-    elif RXPROD <= at < RXPROD + 8 * QUEUES:
-        chip.renew((at - RXPROD) >> 3)
-    elif RXPROD2 <= at < RXPROD2 + 8 * QUEUES:
-        chip.renew((at - RXPROD2) >> 3)
-
-
-# The window knows its chip as a borrowed `void *`; a call through these takes no reference and no GIL.
-ctypedef u32 (*read_fn)(void *, u32) noexcept nogil
-ctypedef void (*write_fn)(void *, u32, u32) noexcept nogil
-cdef read_fn pt_read = <read_fn>_pt_read
-cdef write_fn pt_write = <write_fn>_pt_write
-
-
 cdef class _PassThrough(IoRegion):
     """BAR 0."""
-    cdef void *chip
+    cdef void *chip             # borrowed: the chip owns its window
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
-        return pt_read(self.chip, <u32>offset) if self.chip != NULL else 0
+        return (<Vmxnet3>self.chip).mask_of(<u32>offset) if self.chip != NULL else 0
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         if self.chip != NULL:
-            pt_write(self.chip, <u32>offset, <u32>value)
+            (<Vmxnet3>self.chip).doorbell(<u32>offset, <u32>value)
         return 0
 
 
@@ -245,6 +221,21 @@ cdef class Vmxnet3(NicChip):
                 put_le32(events, le32(events) & ~<u32>value)
                 self.dma.write_from(self.shared + ECR_AT, events, 4)
         return 0
+
+    cdef u32 mask_of(self, u32 at) noexcept nogil:
+        return self.masks[at >> 3] if at < 8 * VECTORS and not at & 7 else 0
+
+    cdef void doorbell(self, u32 at, u32 value) noexcept nogil:
+        if at & 7:
+            return
+        if at < 8 * VECTORS:
+            self.mask(at >> 3, value & 1)
+        elif TXPROD <= at < TXPROD + 8 * QUEUES:
+            self.transmit_queue((at - TXPROD) >> 3)
+        elif RXPROD <= at < RXPROD + 8 * QUEUES:
+            self.renew((at - RXPROD) >> 3)
+        elif RXPROD2 <= at < RXPROD2 + 8 * QUEUES:
+            self.renew((at - RXPROD2) >> 3)
 
     cdef u32 result(self) noexcept nogil:
         """What the last command says."""
