@@ -24,9 +24,17 @@ cdef extern from *:
     """
     #define vr_add(p, n) __atomic_add_fetch((p), (n), __ATOMIC_SEQ_CST)
     #define vr_take(p) __atomic_exchange_n((p), 0, __ATOMIC_SEQ_CST)
+    #define vr_count(p) __atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST)
+    static int vr_first(unsigned char **p, void *value)
+    {
+        unsigned char *none = 0;
+        return __atomic_compare_exchange_n(p, &none, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
     """
     int vr_add(int *, int) nogil
     u8 vr_take(u8 *) nogil
+    u64 vr_count(u64 *) nogil
+    bint vr_first(u8 **, void *) nogil
 
 cdef extern from *:
     """
@@ -190,12 +198,15 @@ cdef class RamBlock:
             for page in range(first, end):
                 if self.code[page] == CODE_CACHED:
                     self.code[page] = CODE_WRITTEN
-                    self.code_writes += 1
+                    vr_count(&self.code_writes)
 
     cdef int watch_code(self) noexcept nogil:
-        """From now on `code` exists. -1: no memory for it."""
+        """From now on `code` exists. -1: no memory for it. Any thread."""
+        cdef void *made
         if self.code == NULL:
-            self.code = <u8 *>calloc(self.size >> PAGE_BITS, 1)
+            made = calloc(self.size >> PAGE_BITS, 1)
+            if made != NULL and not vr_first(&self.code, made):
+                free(made)
         return 0 if self.code != NULL else -1
 
     def note_dirty(self, u64 offset, u64 size):

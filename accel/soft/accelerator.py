@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_CPUS = 255
 # Translation to host code. Tests set the variables: `always`, to the least room, so that all of it is gone over often.
 TRANSLATE = os.environ.get("VMRUN_SOFT_TRANSLATE", "on")
+THREAD = os.environ.get("VMRUN_SOFT_THREAD", "single")
 HOT = 40  # executions of a block before it is translated
 ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 32 << 20))  # bytes of code
 
@@ -50,7 +51,7 @@ class Layout:
             return
         self.changed = False
         control, machine = self.accelerator.control, self.accelerator.machine
-        if not control.running:
+        if not control.running and not machine.threads:
             machine.flush()
             return
         control.inhibit()
@@ -99,7 +100,8 @@ class SoftAccelerator(Accelerator):
         hot = 0 if mode == "always" else HOT
         room = ROOM if mode in ("on", "always") else 0
         exact = (options or {}).get("clock") == "instructions"
-        self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1))
+        threads = (options or {}).get("thread", THREAD) == "multi" and not exact
+        self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1), threads)
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None
         self.messages = MsiSink()
@@ -124,6 +126,7 @@ class SoftAccelerator(Accelerator):
             cpu.ack = self.ack
             for pin in self.pins.values():
                 pin.cpu = cpu
+        if index == 0 or self.machine.threads:
             cpu.launch()
         else:
             cpu.leader = self.vcpus[0]
@@ -147,16 +150,18 @@ class SoftAccelerator(Accelerator):
         self.machine.drop_now()
 
     def start(self) -> None:
-        self.machine.clock.start()
+        with self.lock:
+            self.machine.clock.start()
         self.control.start()
 
     def stop(self) -> None:
         self.control.stop()
-        self.machine.clock.stop()
+        with self.lock:
+            self.machine.clock.stop()
         self.machine.off = False
 
     def sleep(self) -> None:
-        """Their thread moves the clock and runs the timers, and nothing else."""
+        """One thread for all moves the clock and runs the timers, and nothing else."""
         self.machine.off = True
         self.start()
 
@@ -235,11 +240,13 @@ class SoftAccelerator(Accelerator):
 
     @property
     def clock(self) -> Clock:
-        """Moved by the processors' thread alone."""
+        """Moved by the processors' thread alone, where there is but one; else the host's time."""
         clock: Clock = self.machine.clock
         return clock
 
     def run_timers(self, timers: TimerQueue) -> bool:
+        if self.machine.threads:
+            return False
         timers.drive(Notifier())
         self.machine.timers = timers
         return True

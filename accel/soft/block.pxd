@@ -4,7 +4,7 @@ from accel.soft.insn cimport *
 
 cdef enum:
     MOST = 32               # instructions of a block
-    DRAFT = MOST * (MAX_UOPS + 1) + MAX_UOPS + 1
+    DRAFT = (MOST + 1) * (MAX_UOPS + 3)
 
 # A processor's working space.
 ctypedef struct Scratch:
@@ -13,6 +13,7 @@ ctypedef struct Scratch:
     Block block             # the one that is not kept,
     Uop code[DRAFT]         # and its operations
     u8 bytes[32]
+    u8 page[4096]           # a copy, where others may write to it
     Insn ahead              # behind the block,
     u32 left                # how many more may be looked at,
     u32 low, high           # and what was, as offsets in the page

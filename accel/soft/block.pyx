@@ -10,12 +10,14 @@ one instruction that is not kept.
 from libc.string cimport memcpy, memset
 
 from accel.soft.avx cimport emit_vex
+from accel.soft.code cimport digest, forget_all, note_code
 from accel.soft.decode cimport decode
 from accel.soft.fpu cimport emit_fpu
 from accel.soft.fused cimport emit_fused
+from accel.soft.guest cimport *
 from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
-from accel.soft.mmu cimport ACCESS_FETCH, BUCKETS, PAGE_BUCKETS, Guest, bucket, forget_all, note_code, page_bucket, translate
+from accel.soft.mmu cimport ACCESS_FETCH, translate
 from accel.soft.native cimport translates
 from accel.soft.system cimport emit_system
 
@@ -54,16 +56,18 @@ cdef void op_count(Cpu *c, Uop *u) noexcept nogil:
 cdef void op_hot(Cpu *c, Uop *u) noexcept nogil:
     cdef Block *block = <Block *>u - 1
     cdef u64 count = block.count
-    if (<Guest *>c.guest).hotspot(c, block):
-        u.fn(c, u)
-        return
-    if c.block == NULL:                     # there was no room, and everything was forgotten
-        c.budget += count
-        c.rip = rip_of(c, u)
-        c.stop = STOP_NEXT
-        return
-    u.fn = op_mark
-    next(c, u)
+    cdef Guest *g = <Guest *>c.guest
+    take(g)
+    if not block.dead and not g.hotspot(c, block):
+        if c.block == NULL:                 # there was no room, and everything was forgotten
+            give(g)
+            c.budget += count
+            c.rip = rip_of(c, u)
+            c.stop = STOP_NEXT
+            return
+        u.fn = op_mark
+    give(g)
+    u.fn(c, u)
 
 
 cdef void op_native(Cpu *c, Uop *u) noexcept nogil:
@@ -92,6 +96,25 @@ cdef void op_native(Cpu *c, Uop *u) noexcept nogil:
     at.fn(c, at)
 
 
+# --- LOCK, where processors have threads: before and behind the instruction's own operations
+
+cdef void op_lock(Cpu *c, Uop *u) noexcept nogil:
+    """All of its accesses look (mmu.pyx), and its store is made only if nobody else's came between.
+
+    Else the operation leaves as if it had faulted, and the run loop begins it anew.
+    """
+    c.locked = 1
+    c.lock_tlb = c.tlb
+    c.tlb = c.tlbs[2]
+    next(c, u)
+
+
+cdef void op_unlock(Cpu *c, Uop *u) noexcept nogil:
+    c.locked = 0
+    c.tlb = c.lock_tlb
+    next(c, u)
+
+
 cdef void op_undefined(Cpu *c, Uop *u) noexcept nogil:
     raise_at(c, u, X_UD)
 
@@ -109,8 +132,20 @@ cdef void blank(Uop *u, Insn *i) noexcept nogil:
         u[n].base = u[n].index = u[n].seg = R_ZERO
 
 
-cdef u32 emit(Insn *i, Uop *u) noexcept nogil:
+cdef inline bint locks(const Insn *i) noexcept nogil:
+    """With LOCK, or xchg with memory."""
+    return i.klass == K_INTEGER and i.mem and (i.prefix & P_LOCK or i.map == MAP_ONE and i.op | 1 == 0x87)
+
+
+cdef u32 emit(Insn *i, Uop *u, bint threads) noexcept nogil:
     cdef int n = 0
+    if threads and locks(i):
+        blank(u, i)
+        u.fn = op_lock
+        n = <int>emit(i, u + 1, False) + 1
+        blank(u + n, i)
+        u[n].fn = op_unlock
+        return n + 1
     blank(u, i)
     if i.klass == K_INTEGER:
         n = emit_integer(i, u)
@@ -216,7 +251,7 @@ cdef void place(Uop *u, Handler fn, const Insn *i, i64 imm) noexcept nogil:
     u.off = i.off
 
 
-cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g) noexcept nogil:
+cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g, bint threads) noexcept nogil:
     """Operations of s.insns[0 … count - 1] into `draft`; how many. Cuts `count` where an emitter ends the block.
 
     `g`: with places for translated code, or NULL.
@@ -232,7 +267,9 @@ cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g) noexcept nogil:
             place(s.draft + used, op_mark, &s.insns[n], 0)
             used += 1
         last = &s.insns[n]
-        if n + 1 < count[0] and s.insns[n + 1].ends == ENDS_COND and s.insns[n + 1].klass == K_INTEGER and last.klass == K_INTEGER:
+        if n + 1 < count[0] and s.insns[n + 1].ends == ENDS_COND and s.insns[n + 1].klass == K_INTEGER and last.klass == K_INTEGER and (
+            not threads or not locks(last)
+        ):
             blank(s.draft + used, last)
             made = emit_fused(last, last + 1, s.draft + used)
             if made > 0:
@@ -240,7 +277,7 @@ cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g) noexcept nogil:
                 n += 2
                 last = &s.insns[n - 1]
                 continue
-        used += emit(last, s.draft + used)
+        used += emit(last, s.draft + used, threads)
         n += 1
         if last.ends == ENDS_JUMP:
             break
@@ -263,15 +300,22 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     cdef u32 off = <u32>(<u64>host & 0xFFF), count, size = 0, used, at
     cdef int failure = 0
     cdef Block *block
-    count = gather(s, host, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
+    cdef bint threads = g.world.threads
+    cdef const u8 *bytes = host
+    if threads:                             # others may write there: all looks are at the same bytes
+        memcpy(s.page, host - off, 4096)
+        bytes = s.page + off
+    count = gather(s, bytes, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
     if count == 0:
         return NULL
-    flow(s, count, host - off)
-    used = produce(s, &count, &size, g if g.native_write != NULL and mode & (MODE_64 | MODE_STEP) == MODE_64 else NULL)
+    flow(s, count, bytes - off)
+    used = produce(
+        s, &count, &size, g if g.native_write != NULL and mode & (MODE_64 | MODE_STEP) == MODE_64 else NULL, threads
+    )
     if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
         forget_all(g)
-    if note_code(c, phys, host):
-        return NULL
+        if not threads and note_code(c, phys, host):
+            return NULL
     block = <Block *>(g.arena + g.used)
     g.used += sizeof(Block) + used * sizeof(Uop)
     memcpy(code_of(block), s.draft, used * sizeof(Uop))
@@ -280,6 +324,8 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     block.count = <u16>count
     block.uops = <u16>used
     block.low, block.high = <u16>s.low, <u16>s.high
+    if threads:
+        block.digest = digest(bytes - off + block.low, block.high - block.low)
     block.dead = 0
     block.linked = s.draft[used - 1].fn == NULL
     block.places = NULL
@@ -323,7 +369,7 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
         n = 1
     else:
         flow(s, 1, NULL)
-        n = produce(s, &count, &size, NULL)
+        n = produce(s, &count, &size, NULL, (<Guest *>c.guest).world.threads)
     memcpy(s.code, s.draft, n * sizeof(Uop))
     s.block.host = 0
     s.block.mode = mode
@@ -331,6 +377,13 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
     s.block.uops = <u16>n
     s.block.low = s.block.high = 0
     return &s.block
+
+
+cdef inline Block *known(Guest *g, u8 *host, u32 mode) noexcept nogil:
+    cdef Block *block = g.buckets[bucket(<u64>host)]
+    while block != NULL and (block.host != <u64>host or block.mode != mode):
+        block = block.next
+    return block
 
 
 cdef Block *find_block(Cpu *c) noexcept nogil:
@@ -366,12 +419,18 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
     c.regs[RIPB] = c.rip - (linear & 0xFFF)
     if host == NULL:
         return build_apart(c, linear, NULL, phys, mode)
-    block = g.buckets[bucket(<u64>host)]
-    while block != NULL and (block.host != <u64>host or block.mode != mode):
-        block = block.next
+    take(g)
+    block = known(g, host, mode)
     if block == NULL:
+        give(g)
+        if note_code(c, phys, host):        # (its lock comes first)
+            g.building = NULL
+            return build_apart(c, linear, host, phys, mode)
+        take(g)
         block = build(c, host, phys, mode)
+        g.building = NULL
         if block == NULL:
+            give(g)
             return build_apart(c, linear, host, phys, mode)
         if c.block == NULL:
             link = NULL             # everything was forgotten
@@ -383,6 +442,7 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
             place[0] = block
             (<Block ***>place)[2] = block.places        # Link.more, beside it
             block.places = place
+    give(g)
     if mode == c.mode:
         n = code_page(linear)
         c.code_pages[n >> 6] |= <u64>1 << (n & 63)

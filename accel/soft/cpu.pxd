@@ -59,7 +59,8 @@ ctypedef struct Block:
     Block *page_next        # of the same page
     Block **places          # Link.ways that hold it
     u8 *native              # host code, or what leads to the interpreter (translate.pyx)
-    u64 spare               # 64 bytes: each of the operations that follow lies in one cache line
+    u64 digest              # of the bytes low … high, where processors have threads (code.pyx)
+                            # 64 bytes: each of the operations that follow lies in one cache line
 
 ctypedef struct TlbEntry:
     u64 rtag                # linear address of the page when it may be read, else an address of another index
@@ -364,6 +365,12 @@ ctypedef struct Cpu:
     bint host_frozen        # it stays where it is
     u64 last_cr0, last_cr4, last_efer                   # what the TLB's contents depend on
     u64 faults, fills, builds, lookups, misses          # counts; misses: look-ups that the jump cache did not know
+    # an instruction with LOCK, where processors have threads (block.pyx)
+    u32 locked              # it runs: a store is one only if memory is what it was at the load
+    u32 pauses
+    u64 lock_old
+    TlbEntry *lock_tlb      # Cpu.tlb, which is the empty one meanwhile
+    int (*exchange16)(Cpu *c, u64 ea, u64 *found, const u64 *value) noexcept nogil      # cmpxchg16b (mmu.pyx)
 
 
 # --- registers ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from accel.soft.alu cimport emit_alu
 from accel.soft.branch cimport emit_branch
+from accel.soft.guest cimport *
 from accel.soft.insn cimport *
-from accel.soft.mmu cimport Guest
 from accel.soft.move cimport emit_move
 from accel.soft.operand cimport *
 from accel.soft.shift cimport emit_shift, op_nothing
@@ -102,9 +102,21 @@ cdef void op_aad(Cpu *c, Uop *u) noexcept nogil:
 
 # --- hints -----------------------------------------------------------------------------------------------------------------
 
+cdef void op_fence(Cpu *c, Uop *u) noexcept nogil:
+    vr_fence()
+    next(c, u)
+
+
 cdef void op_pause(Cpu *c, Uop *u) noexcept nogil:
-    """Waits for another processor: gives up the rest of the slice, at once (a lock it has just released stays free)."""
+    """Waits for another processor: gives up the rest of the slice, at once (a lock it has just released stays free).
+
+    One with a thread of its own gives way now and then, as the other may be waiting for the host's.
+    """
     if (<Guest *>c.guest).count == 1:
+        if (<Guest *>c.guest).world.threads:
+            c.pauses += 1
+            if c.pauses & 63 == 0:
+                vr_yield()
         next(c, u)
         return
     if c.budget > 0:
@@ -147,6 +159,8 @@ cdef int emit_rest(Insn *i, Uop *u) noexcept nogil:
             u = mem_operand(i, u, 1, False)
             u.fn = op_clflush
             u.a = 0 if not i.prefix & P_66 else (24 if (i.reg & 7) == 6 else 23)
+        elif i.reg & 7 == 6:
+            u.fn = op_fence
         return <int>(u - start) + 1
     return i.op == 0x0D or 0x18 <= i.op <= 0x1F
 

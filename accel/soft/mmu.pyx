@@ -4,16 +4,40 @@ The fast path (cpu.pxd) compares an address with the tag of one TLB entry; every
 over the end of a page, devices, pages with cached code, watched addresses. A TLB entry is filled with only those
 rights that need no further check: no write tag while the page is clean or holds code.
 
-Blocks are found by host address. A page with cached code is marked in its RamBlock, so that bus masters' writes are
-noticed too (RamBlock.mark_dirty); the run loop then calls forget_written().
+What lies at a physical address is in physical.pyx, cached code and writes into it in code.pyx.
 
 Ref: Intel SDM vol. 3, chapter 4 (paging), 17.2 (debug registers).
 """
 
 from libc.string cimport memcpy, memset
 
-from accel.ram cimport RamBlock
-from accel.space cimport AddressSpace, Entry
+from accel.soft.code cimport written
+from accel.soft.physical cimport *
+
+cdef extern from *:
+    """
+    static inline int vr_cas(void *p, unsigned size, unsigned long long old, unsigned long long value)
+    {
+        unsigned char a = old; unsigned short b = old; unsigned c = old;
+        switch (size) {
+        case 1: return __atomic_compare_exchange_n((unsigned char *)p, &a, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        case 2: return __atomic_compare_exchange_n((unsigned short *)p, &b, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        case 4: return __atomic_compare_exchange_n((unsigned *)p, &c, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        default: return __atomic_compare_exchange_n((unsigned long long *)p, &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        }
+    }
+    /* found: what was there */
+    static inline int vr_cas16(void *p, unsigned long long *found, const unsigned long long *value)
+    {
+        unsigned char same;
+        __asm__ volatile("lock cmpxchg16b %1; setz %0"
+                         : "=q"(same), "+m"(*(unsigned __int128 *)p), "+a"(found[0]), "+d"(found[1])
+                         : "b"(value[0]), "c"(value[1]) : "cc", "memory");
+        return same;
+    }
+    """
+    bint vr_cas(void *, u32, u64, u64) nogil
+    bint vr_cas16(void *, u64 *, const u64 *) nogil
 
 cdef enum:
     CR0_PE = 1
@@ -48,55 +72,7 @@ cdef u64 NX = <u64>1 << 63
 cdef u64 PAGE = ~<u64>0xFFF
 
 
-cdef u8 *code_map(void *block) noexcept nogil:
-    return (<RamBlock>block).code if (<RamBlock>block).code != NULL or (<RamBlock>block).watch_code() == 0 else NULL
-
-
-cdef u8 *host_of(void *block) noexcept nogil:
-    return (<RamBlock>block).host
-
-
-cdef u64 pages_of(void *block) noexcept nogil:
-    return (<RamBlock>block).size >> 12
-
-
-cdef u64 writes_of(void *block) noexcept nogil:
-    return (<RamBlock>block).code_writes
-
-
-cdef void mark(RamBlock block, u64 offset, u64 size) noexcept nogil:
-    if block.logging:
-        block.mark_dirty(offset, size)
-
-
-ctypedef struct AddressSpaceTable:
-    Entry *entries
-    u32 count
-
-
-cdef void space_table(AddressSpace space, AddressSpaceTable *out) noexcept nogil:
-    out.entries = space.table
-    out.count = space.entries
-
-
-# --- physical memory -----------------------------------------------------------------------------------------------
-
-cdef u8 *plain(Cpu *c, u64 phys, Entry **found) noexcept nogil:
-    """Host address of a physical one where plain memory is, for reading; `found` says what else it is."""
-    cdef Guest *g = <Guest *>c.guest
-    cdef Entry *entry = &g.near
-    if unlikely((phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last):
-        entry = (<AddressSpace>g.memory).find(phys)
-        if entry == NULL or entry.host == NULL or (phys & PAGE) < entry.start or (phys | 0xFFF) > entry.last:
-            found[0] = entry
-            return NULL
-        if entry.writable and entry.region == NULL:
-            g.near = entry[0]
-            g.near_base, g.near_code = host_of(entry.block), code_map(entry.block)
-            entry = &g.near
-    found[0] = entry
-    return entry.host + (phys - entry.start)
-
+# --- the walk ------------------------------------------------------------------------------------------------------
 
 cdef u64 table_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
     cdef Entry *entry
@@ -106,17 +82,19 @@ cdef u64 table_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
     return (<u64 *>host)[0] if size == 8 else (<u32 *>host)[0]
 
 
-cdef void table_mark(Cpu *c, u64 phys, u32 bits) noexcept nogil:
-    """Set A and D."""
+cdef bint table_mark(Cpu *c, u64 phys, u32 was, u32 bits) noexcept nogil:
+    """Set A and D, unless the entry is no longer what it was: False."""
     cdef Entry *entry
     cdef u8 *host = plain(c, phys, &entry)
     if host == NULL or not entry.writable:
-        return
-    (<u32 *>host)[0] |= bits
-    mark(<RamBlock>entry.block, <u64>(host - host_of(entry.block)), 4)
+        return True
+    if not (<Guest *>c.guest).world.threads:
+        (<u32 *>host)[0] |= bits
+    elif not vr_cas(host, 4, was, was | bits):
+        return False
+    mark(entry.block, <u64>(host - host_of(entry.block)), 4)
+    return True
 
-
-# --- the walk ------------------------------------------------------------------------------------------------------
 
 ctypedef struct Walk:
     u64 phys                # of the 4 KiB page
@@ -242,7 +220,8 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     for i in range(count):
         level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
         if lows[i] & level != level:
-            table_mark(c, places[i], level)
+            if not table_mark(c, places[i], lows[i], level):
+                return AGAIN
     out.dirty = entry & PTE_D or access == ACCESS_WRITE
     out.all_pages = entry & PTE_G and c.cr4 & CR4_PGE
     out.phys = table
@@ -258,7 +237,10 @@ cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nog
         if result != AGAIN:
             return result
         known.gen = 0
-    return walk_tables(c, linear, access, user, out, False)
+    result = AGAIN
+    while result == AGAIN:                  # another processor changes the tables meanwhile
+        result = walk_tables(c, linear, access, user, out, False)
+    return result
 
 
 # --- the TLB -------------------------------------------------------------------------------------------------------
@@ -270,22 +252,41 @@ cdef inline void drop(TlbEntry *tlb, u32 i) noexcept nogil:
     tlb[i].phys = 0
 
 
+cdef inline void writable_again(Cpu *c, TlbEntry *e, u32 i, Entry *entry) noexcept nogil:
+    """A write tag for an entry whose page may be written, while it holds no code."""
+    cdef Guest *g = <Guest *>c.guest
+    cdef u8 *code
+    cdef u64 number
+    if entry == &g.near:
+        code, number = g.near_code, (e.host - <u64>g.near_base) >> 12
+    else:
+        code, number = code_map(entry.block), (e.host - <u64>host_of(entry.block)) >> 12
+    if code == NULL or code[number]:
+        return
+    e.wtag = e.rtag
+    if g.world.threads:
+        vr_fence()                          # whoever marks the page either is seen here or sees the tag
+        if code[number]:
+            e.wtag = <u64>(i ^ 1) << 12
+            return
+    mark(entry.block, number << 12, 1)
+
+
 cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil:
     """To a physical address, and to the host's where plain memory may be accessed so (else NULL). Fills the TLB."""
     cdef u32 i = (linear >> 12) & (TLB_SIZE - 1)
     cdef TlbEntry *e = &c.tlbs[1 if user else 0][i]
-    cdef Guest *g = <Guest *>c.guest
     cdef Entry *entry
     cdef Walk found
-    cdef u8 *code
     cdef u8 *page
-    cdef u64 number
     if e.rtag == linear & PAGE:
         if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
             host[0] = <u8 *>(e.host + (linear & 0xFFF))
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
         if access == ACCESS_WRITE and e.phys & TLB_WRITE:
+            if e.wtag != e.rtag and plain(c, e.phys & PAGE, &entry) != NULL:
+                writable_again(c, e, i, entry)
             host[0] = <u8 *>(e.host + (linear & 0xFFF))
             phys[0] = (e.phys & PAGE) | (linear & 0xFFF)
             return 0
@@ -315,13 +316,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     e.wtag = <u64>(i ^ 1) << 12
     if found.writable and found.dirty and entry.region == NULL and entry.writable:
         e.phys |= TLB_WRITE
-        if entry == &g.near:
-            code, number = g.near_code, <u64>(page - g.near_base) >> 12
-        else:
-            code, number = code_map(entry.block), <u64>(page - host_of(entry.block)) >> 12
-        if code != NULL and code[number] == 0:
-            e.wtag = e.rtag
-            mark(<RamBlock>entry.block, number << 12, 1)
+        writable_again(c, e, i, entry)
     return 0
 
 
@@ -487,7 +482,14 @@ cdef u64 read_part(Cpu *c, u8 *host, u64 phys, u32 size) noexcept nogil:
     cdef u64 value = 0
     cdef u32 i
     if host != NULL:
-        memcpy(&value, host, size)
+        if size == 8:
+            value = (<u64 *>host)[0]
+        elif size == 4:
+            value = (<u32 *>host)[0]
+        elif size == 2:
+            value = (<u16 *>host)[0]
+        else:
+            memcpy(&value, host, size)
     elif size == 1 or size == 2 or size == 4 or size == 8:
         value = c.hooks.phys_load(c, phys, size)
     else:
@@ -517,6 +519,8 @@ cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) n
             value[0] = (<u64 *>host)[0]
         else:
             value[0] = read_part(c, host, phys, size)
+        if c.locked:
+            c.lock_old = value[0]
         return 0
     first = 4096 - <u32>(ea & 0xFFF)
     part = ea + first
@@ -539,26 +543,65 @@ cdef int sys_store(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil:
     return any_store(c, ea, size, value, False)
 
 
+cdef inline void put_part(u8 *host, u32 size, const void *data) noexcept nogil:
+    """In one piece, for others who look."""
+    if size == 8:
+        (<u64 *>host)[0] = (<u64 *>data)[0]
+    elif size == 4:
+        (<u32 *>host)[0] = (<u32 *>data)[0]
+    elif size == 2:
+        (<u16 *>host)[0] = (<u16 *>data)[0]
+    elif size == 1:
+        host[0] = (<u8 *>data)[0]
+    else:
+        memcpy(host, data, size)
+
+
 cdef void write_part(Cpu *c, u64 phys, u32 size, const void *data) noexcept nogil:
     """Into memory, seeing to cached code; or to a device."""
     cdef Entry *entry
     cdef u8 *host = plain(c, phys, &entry)
-    cdef u8 *code
-    cdef u64 value = 0, number
+    cdef u64 value = 0
     cdef u32 i
     if host != NULL and entry.writable and entry.region == NULL:
-        memcpy(host, data, size)
-        number = <u64>(host - host_of(entry.block))
-        mark(<RamBlock>entry.block, number, size)
-        code = code_map(entry.block)
-        if code != NULL and code[number >> 12]:
-            forget_range(<Guest *>c.guest, c, host, size)
+        put_part(host, size, data)
+        written(c, entry, host, size)
     elif size == 1 or size == 2 or size == 4 or size == 8:
         memcpy(&value, data, size)
         c.hooks.phys_store(c, phys, size, value)
     else:
         for i in range(size):
             c.hooks.phys_store(c, phys + i, 1, (<u8 *>data)[i])
+
+
+cdef int exchange(Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
+    """The store of an instruction with LOCK: if memory is what it was at its load. Not 0: the instruction begins anew."""
+    cdef Entry *entry
+    cdef u8 *host = plain(c, phys, &entry)
+    if host == NULL or not entry.writable or entry.region != NULL:
+        write_part(c, phys, size, &value)
+        return 0
+    if not vr_cas(host, size, c.lock_old, value):
+        c.stop = STOP_NEXT
+        return 1
+    written(c, entry, host, size)
+    return 0
+
+
+cdef int exchange16(Cpu *c, u64 ea, u64 *found, const u64 *value) noexcept nogil:
+    """cmpxchg16b on one page: 1 stored, 0 not, `found` is what was there. -1: an exception is noted, -2: not on memory."""
+    cdef Entry *entry
+    cdef u8 *host = NULL
+    cdef u64 phys = 0
+    cdef bint same
+    if translate(c, ea, ACCESS_WRITE, c.cpl == 3, &host, &phys):
+        return -1
+    host = plain(c, phys, &entry)
+    if host == NULL or not entry.writable or entry.region != NULL:
+        return -2
+    same = vr_cas16(host, found, value)
+    written(c, entry, host, 16)
+    return same
 
 
 cdef int any_store(Cpu *c, u64 ea, u32 size, u64 value, bint user) noexcept nogil:
@@ -574,7 +617,11 @@ cdef int any_store(Cpu *c, u64 ea, u32 size, u64 value, bint user) noexcept nogi
     if (ea & 0xFFF) + size <= 4096:
         if translate(c, ea, ACCESS_WRITE, user, &host, &phys):
             return 1
-        write_part(c, phys, size, &value)
+        if c.locked:
+            if exchange(c, phys, size, value):
+                return 1
+        else:
+            write_part(c, phys, size, &value)
     else:
         first = 4096 - <u32>(ea & 0xFFF)
         part = ea + first
@@ -663,6 +710,7 @@ cdef void install(Cpu *c) noexcept nogil:
     c.memory.flush = flush
     c.memory.flush_page = flush_page
     c.memory.set_mode = set_mode
+    c.exchange16 = exchange16
     c.last_cr0 = ~<u64>0
     memset(c.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
     c.gen_last = 0
@@ -672,131 +720,3 @@ cdef void install(Cpu *c) noexcept nogil:
     for i in range(TLB_SIZE):
         drop(c.tlbs[2], i)
     flush(c, True)
-
-
-# --- cached code ---------------------------------------------------------------------------------------------------------
-
-cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
-    """The page of `host` holds cached code from now on: writes to it must be seen. -1: they cannot be."""
-    cdef Entry *entry
-    cdef u8 *page = plain(c, phys & PAGE, &entry)
-    cdef Guest *g = <Guest *>c.guest
-    cdef u8 *code
-    cdef u32 n, t, i
-    cdef Cpu *other
-    cdef u64 number
-    if page == NULL:
-        return -1
-    code = code_map(entry.block)
-    if code == NULL:
-        return -1
-    number = <u64>(page - host_of(entry.block)) >> 12
-    if code[number] == 1:
-        return 0
-    code[number] = 1
-    for n in range(g.count):
-        other = g.cpus[n]
-        for t in range(2):
-            for i in range(TLB_SIZE):
-                if other.tlbs[t][i].wtag == other.tlbs[t][i].rtag and (
-                    <u8 *>other.tlbs[t][i].host == page
-                ):
-                    other.tlbs[t][i].wtag = <u64>(i ^ 1) << 12
-    return 0
-
-
-cdef void resync(Cpu *c, Uop *u) noexcept nogil:
-    """In place of the operations of a block whose code was written: look it, or the rest of it, up again."""
-    c.rip = rip_of(c, u)
-    c.stop = STOP_NEXT
-
-
-cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
-    cdef Block **link = &g.buckets[bucket(block.host)]
-    cdef Block **place = block.places
-    cdef Block **more
-    cdef u32 i
-    while link[0] != NULL and link[0] != block:
-        link = &link[0].next
-    if link[0] == block:
-        link[0] = block.next
-    block.dead = 1
-    block.native = g.cold
-    code_of(block).fn = resync          # the jump cache may still lead here
-    if runs != NULL and runs.block == block:
-        for i in range(<u32>block.uops - block.linked):
-            code_of(block)[i].fn = resync
-    block.places = NULL
-    while place != NULL:
-        more = (<Block ***>place)[2]    # Link.more, beside it
-        place[0] = NULL
-        place = more
-
-
-cdef void forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
-    """Blocks that overlap the bytes written are gone; `runs`: the processor that wrote them."""
-    cdef u64 page = <u64>host & PAGE
-    cdef Block **link = &g.pages[page_bucket(page)]
-    cdef Block *block
-    while link[0] != NULL:
-        block = link[0]
-        if block.host & PAGE == page and page + block.low < <u64>host + size and <u64>host < page + block.high:
-            link[0] = block.page_next
-            kill(g, block, runs)
-        else:
-            link = &block.page_next
-
-
-cdef void forget_page(Guest *g, u8 *page) noexcept nogil:
-    forget_range(g, NULL, page, 4096)
-
-
-cdef void forget_written(Guest *g) noexcept nogil:
-    """Bus masters wrote to pages with code (RamBlock.code is 2 there)."""
-    cdef u32 i
-    cdef Entry *entry
-    cdef u8 *code
-    cdef u64 number
-    cdef AddressSpaceTable table
-    cdef u64 writes = 0
-    space_table(<AddressSpace>g.memory, &table)
-    for i in range(table.count):
-        if table.entries[i].block != NULL:
-            writes += writes_of(table.entries[i].block)
-    if writes == g.code_writes:
-        return
-    g.code_writes = writes
-    for i in range(table.count):
-        entry = &table.entries[i]
-        if entry.host == NULL or entry.block == NULL:
-            continue
-        code = code_map(entry.block)
-        if code == NULL:
-            continue
-        for number in range(<u64>(entry.host - host_of(entry.block)) >> 12,
-                            (<u64>(entry.host - host_of(entry.block)) + (entry.last - entry.start)) // 4096 + 1):
-            if code[number] == 2:
-                code[number] = 1
-                forget_page(g, host_of(entry.block) + (number << 12))
-
-
-cdef void forget_all(Guest *g) noexcept nogil:
-    """The arena is full, or the layout of memory changed: begin anew."""
-    cdef u32 n, i
-    cdef u8 *code
-    cdef AddressSpaceTable table
-    space_table(<AddressSpace>g.memory, &table)
-    for i in range(table.count):
-        if table.entries[i].host != NULL and table.entries[i].block != NULL:
-            code = code_map(table.entries[i].block)
-            if code != NULL:
-                memset(code, 0, pages_of(table.entries[i].block))
-    g.near.start, g.near.last = 1, 0
-    memset(g.buckets, 0, BUCKETS * sizeof(Block *))
-    memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
-    g.used = 0
-    g.native_used = g.native_first
-    for n in range(g.count):
-        new_map(g.cpus[n])
-        g.cpus[n].block = NULL
-        g.cpus[n].link = NULL

@@ -26,9 +26,11 @@ from posix.mman cimport (
 from posix.unistd cimport close, ftruncate
 
 from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
+from accel.soft.code cimport forget_all
 from accel.soft.cpu cimport *
+from accel.soft.guest cimport Guest
 from accel.soft.insn cimport *
-from accel.soft.mmu cimport ACCESS_READ, ACCESS_WRITE, Guest, forget_all
+from accel.soft.mmu cimport ACCESS_READ, ACCESS_WRITE
 from accel.soft.mmu cimport translate as lookup
 from accel.soft.native cimport *
 
@@ -373,6 +375,8 @@ cdef void instruction(Work *t, const Insn *i, const Form *f, u32 reg, u32 rm, bi
     cdef bint force = not f.use & LEGACY and (
         f.size == 1 and f.use & (REG | REG_WRITE) and reg >= 4 or f.rm_size == 1 and not mem and rm >= 4
     )
+    if mem and i.prefix & P_LOCK and t.g.world.threads:
+        put(t, 0xF0, 1)
     if f.size == 2:
         put(t, 0x66, 1)
     prefix = rex(wide, reg, 0, rm)

@@ -1,22 +1,26 @@
 # Processors of the soft accelerator and the thread that runs them. The documentation is in vcpu.pyx.
 from accel.api cimport DeviceLock, IrqSink, i64, u8, u32, u64
-from accel.clock cimport TimerQueue
+from accel.clock cimport Clock, TimerQueue
 from accel.cpuport cimport CpuPort, InterruptSource
 from accel.run cimport CpuThread, IntAck
 from accel.soft.clock cimport SoftClock
 from accel.soft.cpu cimport Cpu, CpuidLeaf
-from accel.soft.mmu cimport Guest
+from accel.soft.guest cimport Guest, World
 from accel.space cimport AddressSpace
 
 
 cdef class Machine:
     cdef readonly AddressSpace memory, io
     cdef readonly DeviceLock lock
-    cdef readonly SoftClock clock
+    cdef readonly Clock clock
+    cdef SoftClock paced                # the same, where the processors take turns on one thread
+    cdef readonly bint threads          # each has its own
     cdef public TimerQueue timers
     cdef readonly list cpus
-    cdef Guest guest
+    cdef World world
     cdef Cpu *table[256]
+    cdef u32 count
+    cdef u32 hot
     cdef int bell                       # eventfd that ends an idle sleep
     cdef int asleep
     cdef readonly bint translates
@@ -28,6 +32,8 @@ cdef class Machine:
     cdef public u64 tsc_hz
     cdef u64 ticks(self, i64 ns) noexcept nogil
     cdef void ring(self) noexcept nogil
+    cdef Guest *guest_of(self, u32 index) except NULL
+    cdef void drop_guest(self, Guest *g) noexcept
 
 
 cdef class SoftPort(CpuPort):
@@ -53,6 +59,13 @@ cdef class SoftCpu(CpuThread):
     cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil
     cdef int set_kvmclock(self, u64 value) noexcept nogil
     cdef int set_wall(self, u64 value) noexcept nogil
+    cdef int asleep
+    cdef void take_lock(self) noexcept nogil
+    cdef void give_lock(self) noexcept nogil
+    cdef void run_alone(self) noexcept nogil
+    cdef void run_all(self) noexcept nogil
+    cdef bint waits(self) noexcept nogil
+    cdef void ended(self, Cpu *c) noexcept nogil
     cdef void idle(self) noexcept nogil
     cdef bint slice_of(self, Cpu *c) noexcept nogil
     cdef void rest(self, i64 deadline, bint awake, int timers) noexcept nogil

@@ -1,8 +1,12 @@
-"""Processors of the soft accelerator, and the one thread that runs them all.
+"""Processors of the soft accelerator, and the threads that run them.
 
-The thread is the first processor's (accel.run tells its course). It runs the machine's timers, then gives each
+One thread for all is the first processor's (accel.run tells its course). It runs the machine's timers, then gives each
 processor that is not halted a slice of instructions in turn, and sleeps when all are halted, until a timer is due or
 somebody rings. A slice ends early at the next deadline, so timers are on time to within a block of instructions.
+
+With a thread for each processor (Machine.threads) time is the host's and the timers are run by others. Such a thread
+runs slices too, and looks around between them: for interrupts, and for whoever wants it out. While it waits for the
+device lock it counts as outside, as the layout of memory is changed by one who holds the lock and waits for all others.
 
 Within a slice the loop is: events that wait (interrupts, INIT, stop), then find the block at RIP and run it; its
 handlers lead from block to block until the budget is spent or something needs the loop. No lock is held and the GIL
@@ -10,21 +14,25 @@ is not needed; devices are called through hooks that take the device lock.
 """
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close, read, write
 
 from accel.api cimport ACTION_NONE, ACTION_RESET, DeviceLock, IrqSink
-from accel.clock cimport TimerQueue
+from accel.clock cimport TimerQueue, VirtualClock
 from accel.run cimport REQUEST_DEBUG, CpuThread, RunControl
 from accel.soft.block cimport find_block
 from accel.soft.branch cimport unlinked
+from accel.soft.code cimport forget_all, forget_world, forget_written, look_again
 from accel.soft.control cimport reset_cpu, start_cpu
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport after_step, before_step, deliver, host_point, interrupt, nmi
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
-from accel.soft.mmu cimport BUCKETS, PAGE_BUCKETS, Guest, flush, forget_all, forget_written, install, set_mode
+from accel.soft.guest cimport *
+from accel.soft.mmu cimport flush, install, set_mode
+from accel.soft.physical cimport keep_layout
 from accel.soft.smm cimport enter_smi
 from accel.soft.translate cimport close_room, open_room
 from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
@@ -114,11 +122,11 @@ cdef void finish(SoftCpu cpu, u32 action) noexcept nogil:
 cdef u64 c_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
     cdef u64 value
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     cpu.control.current = <void *>cpu
     value = cpu.machine.io.load(port, size)
     cpu.control.current = NULL
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     finish(cpu, 0)
     return value
@@ -127,11 +135,11 @@ cdef u64 c_in(SoftCpu cpu, Cpu *c, u32 port, u32 size) noexcept nogil:
 cdef void c_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept nogil:
     cdef u32 action
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     cpu.control.current = <void *>cpu
     action = cpu.machine.io.store(port, size, value)
     cpu.control.current = NULL
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     finish(cpu, action)
 
@@ -139,12 +147,12 @@ cdef void c_out(SoftCpu cpu, Cpu *c, u32 port, u32 size, u64 value) noexcept nog
 cdef void c_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 count, bint out) noexcept nogil:
     cdef u32 action
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     if out:
         action = cpu.machine.io.store_string(port, size, data, count)
     else:
         action = cpu.machine.io.load_string(port, size, data, count)
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     finish(cpu, action)
 
@@ -152,18 +160,18 @@ cdef void c_string(SoftCpu cpu, Cpu *c, u32 port, u32 size, u8 *data, u32 count,
 cdef u64 c_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
     cdef u64 value
     if cpu.owns_apic(phys):
-        cpu.machine.lock.acquire()
+        cpu.take_lock()
         value = cpu.source.mmio_read(<u32>phys & 0xFFC)
-        cpu.machine.lock.release()
+        cpu.give_lock()
         return value >> (8 * (phys & 3))
     if cpu.hides_apic(phys):
         return ~<u64>0
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     cpu.control.current = <void *>cpu
     value = cpu.machine.memory.load(phys, size)
     cpu.control.current = NULL
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     finish(cpu, 0)
     return value
@@ -172,20 +180,20 @@ cdef u64 c_load(SoftCpu cpu, Cpu *c, u64 phys, u32 size) noexcept nogil:
 cdef void c_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
     cdef u32 action = 0
     if cpu.owns_apic(phys):
-        cpu.machine.lock.acquire()
+        cpu.take_lock()
         if not phys & 3:
             cpu.source.mmio_write(<u32>phys & 0xFFC, <u32>value)
-        cpu.machine.lock.release()
+        cpu.give_lock()
         finish(cpu, 0)
         return
     if cpu.hides_apic(phys):
         return
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     cpu.control.current = <void *>cpu
     action = cpu.machine.memory.store(phys, size, value)
     cpu.control.current = NULL
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     finish(cpu, action)
 
@@ -206,9 +214,9 @@ cdef int c_rdmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 *value) noexcept nogil:
         value[0] = cpu.offers[msr - MSR_ASYNC_PF]
         return 0 if cpu.kvm_features >> (4 + msr - MSR_ASYNC_PF) & 1 else -1
     if cpu.source is not None:
-        cpu.machine.lock.acquire()
+        cpu.take_lock()
         result = cpu.source.rdmsr(msr, value)
-        cpu.machine.lock.release()
+        cpu.give_lock()
     return result
 
 
@@ -224,9 +232,9 @@ cdef int c_wrmsr(SoftCpu cpu, Cpu *c, u32 msr, u64 value) noexcept nogil:
         cpu.offers[msr - MSR_ASYNC_PF] = value
         return 0
     if cpu.source is not None:
-        cpu.machine.lock.acquire()
+        cpu.take_lock()
         result = cpu.source.wrmsr(msr, value)
-        cpu.machine.lock.release()
+        cpu.give_lock()
         finish(cpu, 0)
     return result
 
@@ -237,21 +245,21 @@ cdef u32 c_get_tpr(void *cpu, Cpu *c) noexcept nogil:
 
 cdef void c_set_tpr(SoftCpu cpu, Cpu *c, u32 value) noexcept nogil:
     if cpu.source is not None:
-        cpu.machine.lock.acquire()
+        cpu.take_lock()
         cpu.source.set_tpr(<u8>(value << 4))
-        cpu.machine.lock.release()
+        cpu.give_lock()
         finish(cpu, 0)
 
 
 cdef int c_ack(SoftCpu cpu, Cpu *c) noexcept nogil:
     cdef int vector = -1
     fpu_suspend(c)
-    cpu.machine.lock.acquire()
+    cpu.take_lock()
     if cpu.source is not None:
         vector = cpu.source.acknowledge()
     elif cpu.ack is not None:
         vector = cpu.ack.acknowledge()
-    cpu.machine.lock.release()
+    cpu.give_lock()
     fpu_resume(c)
     return vector
 
@@ -380,10 +388,17 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             code_of(block).fn(c, code_of(block))
             c.budget += kept
             c.slice += kept
+            if c.locked and c.stop == STOP_NEXT:
+                c.locked = 0                # another processor's store came between: once more
+                c.tlb = c.lock_tlb
+                continue
             if c.stop != STOP_EXCEPTION:
                 after_step(c, trap)
         else:
             code_of(block).fn(c, code_of(block))
+        if c.locked:
+            c.locked = 0
+            c.tlb = c.lock_tlb
         if step and (c.host_step or c.host_hits) and not c.host_stop:
             c.host_stop = HOST_HARDWARE if c.host_hits else HOST_STEP
         if c.stop == STOP_NEXT and not c.host_stop:
@@ -403,34 +418,62 @@ cdef class Machine:
     """What the processors share: address spaces, code cache, clock, bell."""
 
     def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, u32 hot=0, u64 room=0, bint exact=False,
-                  i64 started=-1):
+                  i64 started=-1, bint threads=False):
         self.memory, self.io, self.lock = memory, io, lock
-        self.clock = SoftClock(exact)
+        self.threads = threads
+        self.world.threads = threads
+        self.world.memory = <void *>memory
+        self.paced = None if threads else SoftClock(exact)
+        self.clock = VirtualClock() if threads else self.paced
         self.exact, self.started = exact, started
         self.cpus = []
         self.tsc_hz = 1000000000
         self.bell = vr_bell()
-        self.guest.cpus = self.table
-        self.guest.memory = <void *>memory
-        self.guest.size = ARENA
-        self.guest.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
-        self.guest.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
-        self.room = room
-        cdef void *arena = mmap(
-            NULL, ARENA + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
-        )
-        if arena == MAP_FAILED or self.guest.buckets == NULL or self.guest.pages == NULL or self.bell < 0:
+        self.room, self.hot = room, hot
+        if self.bell < 0 or keep_layout(&self.world):
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
-        self.guest.arena = <u8 *>arena
-        self.translates = room and open_room(&self.guest, <u8 *>arena + ARENA, room, hot)
-        self.guest.near.start = 1
+
+    cdef Guest *guest_of(self, u32 index) except NULL:
+        """Where processor `index` keeps its blocks: with the first one, unless it has a thread of its own."""
+        cdef u32 n = index if self.threads else 0
+        cdef Guest *g = self.world.guests[n]
+        cdef void *arena
+        if g != NULL:
+            return g
+        g = <Guest *>PyMem_RawCalloc(1, sizeof(Guest))
+        if g == NULL:
+            raise MemoryError
+        g.world = &self.world
+        g.size = ARENA
+        g.near.start = 1
+        g.cpus = &self.table[n]
+        g.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
+        g.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
+        arena = mmap(
+            NULL, ARENA + self.room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
+        )
+        if arena != MAP_FAILED:
+            g.arena = <u8 *>arena
+        if g.arena == NULL or g.buckets == NULL or g.pages == NULL:
+            self.drop_guest(g)
+            raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
+        self.translates = self.room and open_room(g, g.arena + ARENA, self.room, self.hot)
+        return g
+
+    cdef void drop_guest(self, Guest *g) noexcept:
+        if g.arena != NULL:
+            munmap(g.arena, ARENA + self.room)
+            close_room(g)
+        PyMem_RawFree(g.buckets)
+        PyMem_RawFree(g.pages)
+        PyMem_RawFree(g)
 
     def __dealloc__(self):
-        if self.guest.arena != NULL:
-            munmap(self.guest.arena, ARENA + self.room)
-            close_room(&self.guest)
-        PyMem_RawFree(self.guest.buckets)
-        PyMem_RawFree(self.guest.pages)
+        cdef u32 n
+        for n in range(MOST_GUESTS):
+            if self.world.guests[n] != NULL:
+                self.drop_guest(self.world.guests[n])
+        free(self.world.map)
         if self.bell >= 0:
             close(self.bell)
 
@@ -449,21 +492,24 @@ cdef class Machine:
     def flush(self):
         """The layout of memory changed, or somebody looks for writes: nothing cached stays."""
         cdef u32 n
-        self.guest.near.start, self.guest.near.last = 1, 0
-        for n in range(self.guest.count):
+        for n in range(self.world.count):
+            self.world.guests[n].near.start, self.world.guests[n].near.last = 1, 0
+        for n in range(self.count):
             vr_or32(&self.table[n].pending, PEND_FLUSH)
 
     def flush_now(self):
         """The TLBs, at once: no processor is executing."""
         cdef u32 n
-        for n in range(self.guest.count):
+        for n in range(self.count):
             flush(self.table[n], True)
 
     def drop_now(self):
         """The same at once: no processor is executing, or this is their thread."""
         cdef u32 n
-        forget_all(&self.guest)
-        for n in range(self.guest.count):
+        if keep_layout(&self.world):
+            raise MemoryError
+        forget_world(&self.world)
+        for n in range(self.count):
             flush(self.table[n], True)
             vr_or32(&self.table[n].pending, PEND_FLUSH)     # the block that runs must not go on to others
 
@@ -474,7 +520,8 @@ cdef class Machine:
         return {
             "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
             "fills": c.fills, "faults": c.faults,
-            "cache": self.guest.used, "code": self.guest.native_used if self.translates else 0,
+            "cache": sum(self.world.guests[n].used for n in range(self.world.count)),
+            "code": sum(self.world.guests[n].native_used for n in range(self.world.count)) if self.translates else 0,
         }
 
 
@@ -525,12 +572,13 @@ cdef class SoftCpu(CpuThread):
         cdef Cpu *c = self.c
         cdef CpuidLeaf *leaf
         cdef u32 n
+        cdef Guest *g = machine.guest_of(index)
         self.machine = machine
         self.port = SoftPort(self)
         self.leaves = list(cpuid)
         c.index = index
         c.exact = machine.exact
-        c.guest = <void *>&machine.guest
+        c.guest = <void *>g
         c.a20_mask = ~<u64>0
         c.phys_mask = (<u64>1 << 40) - 1
         c.cpuid = <CpuidLeaf *>PyMem_RawCalloc(len(cpuid) + 1, sizeof(CpuidLeaf))
@@ -557,7 +605,11 @@ cdef class SoftCpu(CpuThread):
         install(c)
         c.unlinked = unlinked
         machine.table[index] = c
-        machine.guest.count = max(machine.guest.count, index + 1)
+        machine.count = max(machine.count, index + 1)
+        g.count = 1 if machine.threads else machine.count
+        n = index if machine.threads else 0
+        machine.world.guests[n] = g
+        machine.world.count = max(machine.world.count, n + 1)
         machine.cpus.append(self)
         reset_cpu(c, False)
         c.wait_sipi = index != 0
@@ -592,6 +644,17 @@ cdef class SoftCpu(CpuThread):
             munmap(<u8 *>self.c - SIGNALS, CPU_ROOM)
 
 
+    cdef void take_lock(self) noexcept nogil:
+        """The device lock."""
+        if self.machine.threads:
+            self.control.leave_guest(self)
+        self.machine.lock.acquire()
+
+    cdef void give_lock(self) noexcept nogil:
+        self.machine.lock.release()
+        if self.machine.threads:
+            self.control.enter_guest(self)
+
     cdef bint owns_apic(self, u64 phys) noexcept nogil:
         cdef u64 base
         if self.source is None:
@@ -610,13 +673,19 @@ cdef class SoftCpu(CpuThread):
     cdef void pend(self, u32 flags) noexcept nogil:
         """Something waits for this processor; from any thread."""
         vr_or32(&self.c.pending, flags)
-        self.machine.ring()
+        if not self.machine.threads:
+            self.machine.ring()
+        elif vr_get32i(&self.asleep):
+            self.control.wake(self)
 
     cdef void kick(self) noexcept nogil:
         """Where runs are to be repeatable the slice ends as it would have ended."""
         cdef u32 n
+        if self.machine.threads:
+            self.pend(PEND_STOP)
+            return
         if not self.machine.exact:
-            for n in range(self.machine.guest.count):
+            for n in range(self.machine.count):
                 vr_or32(&self.machine.table[n].pending, PEND_STOP)
         self.machine.ring()
 
@@ -629,7 +698,7 @@ cdef class SoftCpu(CpuThread):
         elif kind == 2 and level and not before:
             self.port.smi()
         elif kind == 3:
-            for n in range(self.machine.guest.count):
+            for n in range(self.machine.count):
                 self.machine.table[n].a20_mask = ~<u64>0 if level else ~(<u64>1 << 20)
                 vr_or32(&self.machine.table[n].pending, PEND_FLUSH)
 
@@ -657,10 +726,69 @@ cdef class SoftCpu(CpuThread):
     # --- the thread -----------------------------------------------------------------------------------------
 
     cdef void run(self) noexcept nogil:
+        if self.machine.threads:
+            self.run_alone()
+        else:
+            self.run_all()
+
+    cdef void run_alone(self) noexcept nogil:
+        """The thread of this processor and no other."""
+        cdef Cpu *c = self.c
+        cdef Guest *g = <Guest *>c.guest
+        while True:
+            vr_and32(&c.pending, ~<u32>PEND_STOP)
+            if self.control.must_leave(self):
+                break
+            if self.waits():
+                vr_set32i(&self.asleep, 1)
+                if self.waits():
+                    self.control.halt(self)
+                vr_set32i(&self.asleep, 0)
+                continue
+            self.control.enter_guest(self)
+            forget_written(g)
+            look_again(g)
+            c.slice = SLICE
+            c.budget = SLICE
+            fpu_enter_slice(c)
+            run_slice(c)
+            fpu_leave_slice(c)
+            c.executed += <u64>(<i64>c.slice - c.budget)
+            self.control.leave_guest(self)
+            self.ended(c)
+
+    cdef bint waits(self) noexcept nogil:
+        """There is nothing to do for this processor until something comes for it."""
+        cdef Cpu *c = self.c
+        cdef u32 reasons = ~<u32>0
+        if self.machine.off:
+            return True
+        if c.wait_sipi:
+            reasons = PEND_INIT | PEND_SIPI | PEND_FLUSH | PEND_STOP
+        elif not c.halted:
+            return False
+        else:
+            if not c.eflags & F_IF:
+                reasons &= ~<u32>PEND_INTR      # an interrupt that IF keeps out is no reason to wake
+            if c.nmi_blocked:
+                reasons &= ~<u32>PEND_NMI
+            if c.in_smm:
+                reasons &= ~<u32>PEND_SMI
+        return not vr_get32(&c.pending) & reasons
+
+    cdef void ended(self, Cpu *c) noexcept nogil:
+        """A slice is over: was it the last one?"""
+        if c.stop == STOP_SHUTDOWN:
+            c.stop = STOP_NEXT
+            give_up(<SoftCpu>c.owner)
+        elif c.host_stop:
+            self.control.request(self, REQUEST_DEBUG)
+
+    cdef void run_all(self) noexcept nogil:
         cdef u32 n, ran
         while True:
             # A kick is answered by the looks that follow, at what it was for; one that comes after them stays.
-            for n in range(self.machine.guest.count):
+            for n in range(self.machine.count):
                 vr_and32(&self.machine.table[n].pending, ~<u32>PEND_STOP)
             if self.control.must_leave(self):
                 break
@@ -668,7 +796,7 @@ cdef class SoftCpu(CpuThread):
             ran = 0
             while True:
                 n = self.machine.turn
-                self.machine.turn = n + 1 if n + 1 < self.machine.guest.count else 0
+                self.machine.turn = n + 1 if n + 1 < self.machine.count else 0
                 ran += self.slice_of(self.machine.table[n])
                 if self.machine.turn == 0 or self.control.must_leave(self):
                     break
@@ -684,26 +812,22 @@ cdef class SoftCpu(CpuThread):
         if self.machine.off or c.host_frozen or (c.halted or c.wait_sipi) and not vr_get32(&c.pending):
             return False
         count = self.run_timers()
-        forget_written(&self.machine.guest)
-        started = self.machine.clock.host_now()
+        forget_written(<Guest *>c.guest)
+        started = self.machine.paced.host_now()
         c.slice = count
         c.budget = count
-        self.machine.clock.begin(c, count)
+        self.machine.paced.begin(c, count)
         fpu_enter_slice(c)
         run_slice(c)
         fpu_leave_slice(c)
         c.executed += <u64>(<i64>c.slice - c.budget)
-        self.machine.clock.end(<u64>(<i64>c.slice - c.budget), self.machine.clock.host_now() - started)
-        if c.stop == STOP_SHUTDOWN:
-            c.stop = STOP_NEXT
-            give_up(<SoftCpu>c.owner)
-        elif c.host_stop:
-            self.control.request(self, REQUEST_DEBUG)
+        self.machine.paced.end(<u64>(<i64>c.slice - c.budget), self.machine.paced.host_now() - started)
+        self.ended(c)
         return not c.halted
 
     cdef i64 run_timers(self) noexcept nogil:
         """Those that are due; then how many instructions the next slice may have."""
-        cdef i64 now = self.machine.clock.now(), deadline, count
+        cdef i64 now = self.machine.paced.now(), deadline, count
         if self.machine.timers is None:
             return SLICE
         self.machine.lock.acquire()
@@ -712,10 +836,10 @@ cdef class SoftCpu(CpuThread):
             self.machine.timers.run_expired(now)
             deadline = self.machine.timers.next_deadline()
         self.machine.lock.release()
-        self.machine.clock.due = deadline
+        self.machine.paced.due = deadline
         if deadline < 0:
             return SLICE
-        count = self.machine.clock.instructions(deadline - now)
+        count = self.machine.paced.instructions(deadline - now)
         if self.machine.exact:
             return SLICE if count > SLICE else (1 if count < 1 else count)
         return SLICE if count > SLICE else (LEAST if count < LEAST else count)
@@ -728,7 +852,7 @@ cdef class SoftCpu(CpuThread):
         cdef int timers = -1
         cdef bint awake = False
         vr_set32i(&self.machine.asleep, 1)
-        for n in range(self.machine.guest.count):
+        for n in range(self.machine.count):
             # An interrupt that IF keeps out is no reason to wake.
             if vr_get32(&self.machine.table[n].pending) & (~<u32>PEND_INTR if not self.machine.table[n].eflags & F_IF else ~<u32>0):
                 awake = True
@@ -741,8 +865,8 @@ cdef class SoftCpu(CpuThread):
         if self.machine.exact:
             self.rest(deadline, awake and not self.machine.off, timers)
             return
-        if deadline >= 0 and deadline - self.machine.clock.ideal() < sleep:
-            sleep = deadline - self.machine.clock.ideal()
+        if deadline >= 0 and deadline - self.machine.paced.ideal() < sleep:
+            sleep = deadline - self.machine.paced.ideal()
         if (not awake or self.machine.off) and sleep > 0:
             vr_sleep(self.machine.bell, timers, sleep)
         vr_set32i(&self.machine.asleep, 0)
@@ -751,18 +875,18 @@ cdef class SoftCpu(CpuThread):
             self.machine.timers.notifier.clear()
         if self.machine.timers is not None:     # others may have changed them meanwhile
             self.machine.lock.acquire()
-            self.machine.clock.due = self.machine.timers.next_deadline()
+            self.machine.paced.due = self.machine.timers.next_deadline()
             self.machine.lock.release()
-        self.machine.clock.catch_up()
+        self.machine.paced.catch_up()
         self.run_timers()
 
     cdef void rest(self, i64 deadline, bint awake, int timers) noexcept nogil:
         """The same by the clock of instructions: as long as it takes, but to the timer's time exactly."""
-        cdef i64 began = self.machine.clock.host_now(), sleep = LONGEST_SLEEP
+        cdef i64 began = self.machine.paced.host_now(), sleep = LONGEST_SLEEP
         cdef u64 rung
         cdef u32 n
-        if deadline >= 0 and deadline - self.machine.clock.at - self.machine.clock.slept < sleep:
-            sleep = deadline - self.machine.clock.at - self.machine.clock.slept
+        if deadline >= 0 and deadline - self.machine.paced.at - self.machine.paced.slept < sleep:
+            sleep = deadline - self.machine.paced.at - self.machine.paced.slept
         if not awake and sleep > 0:
             vr_sleep(self.machine.bell, timers, sleep)
         vr_set32i(&self.machine.asleep, 0)
@@ -771,10 +895,10 @@ cdef class SoftCpu(CpuThread):
             self.machine.timers.notifier.clear()
         if awake:
             return                      # one has got an interrupt since its turn: no time has passed
-        self.machine.clock.due = deadline
-        for n in range(self.machine.guest.count):
+        self.machine.paced.due = deadline
+        for n in range(self.machine.count):
             awake = awake or vr_get32(&self.machine.table[n].pending) != 0
-        self.machine.clock.rest(self.machine.clock.host_now() - began, awake)
+        self.machine.paced.rest(self.machine.paced.host_now() - began, awake)
         self.run_timers()
 
     # --- the KVM clock --------------------------------------------------------------------------------------
@@ -802,9 +926,9 @@ cdef class SoftCpu(CpuThread):
         (<u32 *>page)[6] = <u32>((<u64>1000000000 << 32) // hz)
         page[28] = <u8>shift
         page[29] = 1                # stable: the same for all processors
-        self.machine.lock.acquire()
+        self.take_lock()
         self.machine.memory.copy_in(value & ~<u64>1, page, 32)
-        self.machine.lock.release()
+        self.give_lock()
         return 0
 
     cdef int set_wall(self, u64 value) noexcept nogil:
@@ -820,9 +944,9 @@ cdef class SoftCpu(CpuThread):
         words[0] = 2
         words[1] = <u32>(boot // 1000000000)
         words[2] = <u32>(boot % 1000000000)
-        self.machine.lock.acquire()
+        self.take_lock()
         self.machine.memory.copy_in(value, <u8 *>words, 12)
-        self.machine.lock.release()
+        self.give_lock()
         return 0
 
     def describe(self):
@@ -836,6 +960,7 @@ cdef class SoftCpu(CpuThread):
         cdef Cpu *c = self.c
         cdef u32 n = 0
         c.host_step, c.host_int3, c.host_frozen = step, software, frozen
+        self.frozen = frozen and self.machine.threads
         c.host_dr7 = 0
         for kind, address, size in hardware:
             c.host_dr[n] = address
@@ -870,7 +995,8 @@ cdef class SoftCpu(CpuThread):
         """One block, or one instruction, of a machine that is stopped; how many instructions."""
         cdef Cpu *c = self.c
         with nogil:
-            forget_written(&self.machine.guest)
+            forget_written(<Guest *>c.guest)
+            look_again(<Guest *>c.guest)
             if one:
                 c.shadow = 1            # blocks of one instruction
             c.slice = c.budget = 1
@@ -886,7 +1012,7 @@ cdef class SoftCpu(CpuThread):
         with nogil:
             while self.c.executed < count:
                 n = self.machine.turn
-                self.machine.turn = n + 1 if n + 1 < self.machine.guest.count else 0
+                self.machine.turn = n + 1 if n + 1 < self.machine.count else 0
                 if not self.slice_of(self.machine.table[n]) and self.c.halted:
                     self.idle()
         return self.c.executed

@@ -98,6 +98,7 @@ class _Builder:
         options = {
             "kernel_irqchip": config.get("kernel_irqchip", "on"),
             "translate": config.get("translate"),
+            "thread": config.get("thread"),
             "clock": config.get("clock", {}).get("mode"),
             "started": seconds(config["rtc"]["base"]) if "clock" in config else None,
             "tss": kvm.get("tss"),

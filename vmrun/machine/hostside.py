@@ -22,7 +22,7 @@ def host_side(config: dict[str, Any]) -> dict[str, Any]:
     """key → value of everything in a resolved machine that concerns the host alone."""
     catalogue = load_catalogue()
     found: dict[str, Any] = {name: config[name] for name in SETTINGS}
-    for name in ("translate", "clock", "memory-backing", "objects", "on"):
+    for name in ("translate", "thread", "clock", "memory-backing", "objects", "on"):
         if name in config:
             found[name] = config[name]
     found |= {f"rtc.{name}": config["rtc"][name] for name in CLOCK}

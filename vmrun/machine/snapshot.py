@@ -37,7 +37,7 @@ FORMAT = 1
 BACKENDS = ("drive", "chardev", "netdev")
 HOSTS = (
     "accel", "drives", "chardevs", "monitors", "netdevs", "paused", "name", "kernel", "initrd", "cmdline",
-    "memory-backing", "objects", "on",
+    "memory-backing", "objects", "on", "translate", "thread",
 )  # fmt: skip
 
 

@@ -82,6 +82,13 @@ def test_enable_kvm_means_kvm_and_nothing_else() -> None:
     assert wanted("-enable-kvm -no-kvm").file["accel"] == ["soft"]
 
 
+def test_threads_of_tcgs_processors_are_taken() -> None:
+    assert wanted("-accel tcg,thread=multi -smp 2").file["thread"] == "multi"
+    assert "thread" not in wanted("-accel tcg").file
+    with pytest.raises(LineError, match="Invalid 'thread' setting some"):
+        wanted("-accel tcg,thread=some")
+
+
 def test_the_name_stays_as_it_was_given() -> None:
     found = wanted("-name a_b,process=x")
     assert found.run["name"] == "a_b"

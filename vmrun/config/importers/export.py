@@ -26,6 +26,7 @@ _SETTINGS = {
     "description",
     "machine",
     "accel",
+    "thread",
     "kernel_irqchip",
     "paused",
     "memory",

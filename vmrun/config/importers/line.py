@@ -137,6 +137,7 @@ def _document(line: Line) -> dict[str, Any]:
         "machine",
         "remove",
         "accel",
+        "thread",
         "kernel_irqchip",
         "paused",
         "uuid",

@@ -152,8 +152,12 @@ def accel(line: Line, option: Option) -> None:
     for key in given:
         if key in ("kernel-irqchip", "kernel_irqchip"):
             line.file["kernel_irqchip"] = given[key]
+        elif key == "thread":
+            if given[key] not in ("single", "multi"):
+                raise option.wrong(f"Invalid 'thread' setting {given[key]}", given[key])
+            line.file["thread"] = given[key]
         elif key not in (
-            "thread", "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size",
+            "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size",
             "igd-passthru", "notify-vmexit", "notify-window",
         ):  # fmt: skip
             raise option.wrong(f"Property '{line.accel[-1]}-accel.{key}' not found", key)
