@@ -30,13 +30,27 @@ class Talk:
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
         self.pending = b""
+        self.text = ""  # what came beside the messages
         self.events: list[dict[str, Any]] = []
         self.greeting = self.message()
         self.ask("qmp_capabilities")
 
     def message(self, seconds: float = 60.0) -> dict[str, Any]:
-        assert self.process.stdout is not None and self.process.stderr is not None
         end = time.monotonic() + seconds
+        while True:
+            line = self._line(end)
+            try:
+                found: dict[str, Any] = json.loads(line)
+                return found
+            except ValueError:  # QEMU's qemu-io prints beside the answers
+                at = line.find(b'{"')
+                self.text += line[: at if at > 0 else len(line)].decode() + "\n"
+                if at > 0:
+                    found = json.loads(line[at:])
+                    return found
+
+    def _line(self, end: float) -> bytes:
+        assert self.process.stdout is not None and self.process.stderr is not None
         while b"\n" not in self.pending:
             if not self.selector.select(max(0.0, end - time.monotonic())):
                 raise TimeoutError("no answer")
@@ -45,8 +59,7 @@ class Talk:
                 raise RuntimeError(self.process.stderr.read().decode())
             self.pending += more
         line, _, self.pending = self.pending.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        return line
 
     def ask(self, name: str, /, **arguments: Any) -> dict[str, Any]:
         """The whole answer; events that come before it are kept."""

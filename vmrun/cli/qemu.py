@@ -287,8 +287,8 @@ class _Run(Runner):
             config["chardevs"] = {**chardevs, **config["chardevs"]}
             if self.option.get("memdevs"):
                 config = {**config, "memory-backing": {"memdevs": self.option["memdevs"]}}
-            machine = build(config, mux=mux, objects=self._objects())
-            machine.board.blockdevs = list(self.option.get("blockdevs", ()))
+            blockdevs = list(self.option.get("blockdevs", ()))
+            machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
                 if id not in machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:

@@ -8,63 +8,49 @@ import os
 
 from vmrun.core.interfaces import Removable
 from vmrun.errors import BuildError
+from vmrun.machine.nodes import CHILDREN, Nodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from vmrun.backends.block.drive import Drive
+    from vmrun.backends.block.tap import TapNode
     from vmrun.machine.machine import Machine
 
 PROTOCOLS = ("file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio")
-# members of a node's options that name other nodes
-CHILDREN = ("file", "backing", "image")
 _NONE = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
 
 
 class Blocks:
-    """`known`: name → options of every node that was named, in order."""
+    """The block graph of a machine as monitors see it."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.known: dict[str, dict[str, Any]] = {}
-        for options in machine.board.blockdevs:
-            self.known[options["node-name"]] = options
-        self.numbers: dict[int, int] = {}
+        self.named: Nodes = machine.board.nodes
+        self.taps: dict[int, TapNode] = {}  # of nodes that somebody watches, by id()
+        self.queues: list[Drive] = []  # drives that no device shows: exports
+        self.bitmaps: dict[int, dict[str, Any]] = {}  # vmrun.machine.bitmaps: of nodes, by id()
+        self.busy: dict[int, str] = {}  # nodes that a job works with, by id(), and what it is
+        self.numbers = 100
+
+    @property
+    def known(self) -> dict[str, dict[str, Any]]:
+        """Name → options of every node that was named, in order."""
+        return self.named.known
 
     # --- nodes that come and go ----------------------------------------------------------------------------
 
     def add(self, options: dict[str, Any]) -> None:
-        """Name a node; what it is made of is opened once, to see that it can be."""
-        name, driver = options.get("node-name"), options.get("driver")
-        if not driver:
-            raise BuildError("Parameter 'driver' is missing")
-        if not name:
-            raise BuildError("'node-name' must be specified for the root node")
-        if name in self.known:
-            raise BuildError(f"Duplicate nodes with node-name='{name}'")
-        if name in self.machine.board.drives:
+        """Name a node."""
+        name = options.get("node-name")
+        if name in self.machine.board.drives and name not in self.machine.board.node_drives:
             raise BuildError(f"node-name={name} is conflicting with a device id")
-        for key in CHILDREN:
-            child = options.get(key)
-            if isinstance(child, str) and child and child not in self.known:
-                raise BuildError(f"Cannot find device='' nor node-name='{child}'")
-        self._try(options)
-        self.known[name] = options
-        if driver not in (*PROTOCOLS, "copy-on-read", "throttle"):
-            self._offer(name)
-
-    def _try(self, options: dict[str, Any]) -> None:
-        from vmrun.backends.block.errors import ImageError
-        from vmrun.backends.block.images import Access, open_options
-
-        readonly = options.get("read-only") in (True, "on")
-        try:
-            open_options(self.nested(options), Access(readonly=readonly)).close()
-        except (ImageError, ValueError, KeyError, TypeError) as error:
-            raise BuildError(getattr(error, "text", "") or str(error)) from None
-        except OSError as error:
-            raise BuildError(error.strerror or str(error)) from None
+        before = set(self.known)
+        self.named.add(options)
+        for made in self.known.keys() - before:
+            self._offer(made)
 
     def nested(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options with the nodes that they name in place."""
@@ -85,7 +71,8 @@ class Blocks:
     def _spec(self, name: str) -> dict[str, Any]:
         """As a machine file's drive."""
         options: Any = self.nested(self.known[name])
-        spec: dict[str, Any] = {"file": None, "format": options["driver"], "media": "disk"}
+        format = options["driver"] if options["driver"] in ("qcow2", "null-co", "null-aio") else "raw"
+        spec: dict[str, Any] = {"file": None, "format": format, "media": "disk"}
         if options.get("read-only") in (True, "on"):
             spec["readonly"] = True
         if options.get("discard") in ("unmap", "on"):
@@ -102,23 +89,111 @@ class Blocks:
         return spec
 
     def delete(self, name: str) -> None:
-        """Forget a node. BuildError while another or a device is built on it."""
-        if name not in self.known:
+        """Forget a node. BuildError while another, a device or a job is built on it."""
+        node: Any = self.named.open.get(name)
+        if node is None:
             raise BuildError(f"Failed to find node with node-name='{name}'")
-        for other in self.known.values():
-            for key in CHILDREN:
-                if other.get(key) == name:
-                    raise BuildError(f"Node {name} is in use")
-        if name in self.users():
-            raise BuildError(f"Node {name} is in use")
-        del self.known[name]
         board = self.machine.board
+        users = self.users()
+        if id(node) in self.busy or any(
+            getattr(drive, "node", None) is node for drive in self.all_drives() if drive.name != name or name in users
+        ):
+            raise BuildError(f"Node {name} is in use")
+        self.named.delete(name)
+        if name in users:
+            return  # a device began with it, and shows another by now
         drive = board.drives.pop(name, None)
         if drive is not None:
             drive.close()
         config = self.machine.config
         drives = {id: spec for id, spec in config["drives"].items() if id != name}
         self.machine.config = board.config = {**config, "drives": drives}
+
+    # --- a graph that changes while it is used -----------------------------------------------------------------
+
+    def all_drives(self) -> list[Drive]:
+        return [*self.machine.board.drives.values(), *self.queues]
+
+    def over(self, *nodes: Any) -> list[Drive]:
+        """The drives whose graphs have one of the nodes."""
+        wanted = {id(node) for node in nodes}
+        return [
+            drive
+            for drive in self.all_drives()
+            if getattr(drive, "node", None) is not None and wanted & {id(node) for node in graph(drive.node)}
+        ]
+
+    def quiet(self, *nodes: Any) -> Quiet:
+        """`with`: nothing that uses one of the nodes is under way meanwhile."""
+        return Quiet(self.over(*nodes))
+
+    def tap(self, node: Any) -> TapNode:
+        """What watches a node, for whoever has something to be noted or copied."""
+        from vmrun.backends.block.tap import TapNode
+
+        found = self.taps.get(id(node))
+        if found is None:
+            found = self.taps[id(node)] = TapNode(node)
+            self._retop(node)
+        return found
+
+    def untap(self, node: Any) -> None:
+        """Somebody has no use for it any more."""
+        found = self.taps.get(id(node))
+        if found is not None and found.idle:
+            del self.taps[id(node)]
+            self._retop(node)
+
+    def _retop(self, node: Any) -> None:
+        drive: Any
+        for drive in self.all_drives():
+            if getattr(drive, "node", None) is node:
+                with Quiet([drive]):
+                    drive.replace(node, self.taps.get(id(node)))
+
+    def replace(self, old: Any, new: Any, but: tuple[Any, ...] = ()) -> None:
+        """Whoever used `old` uses `new`, but the nodes of `but`; with nothing under way."""
+        drive: Any
+        for drive in self.all_drives():
+            if getattr(drive, "node", old) is old and hasattr(drive, "node"):
+                drive.replace(new.hold(), self.taps.get(id(new)))
+                old.close()
+                self._written_down(drive, new)
+        for node, _ in self.nodes():
+            if node is not new and all(node is not other for other in but):
+                for role, child in node.children():
+                    if child is old and role == "backing":
+                        node.rebase(new.hold())
+                        old.close()
+
+    def _written_down(self, drive: Drive, node: Any) -> None:
+        """The drive as it is now: what a saved state of the machine names."""
+        from vmrun.backends.block.images import node_name
+
+        config = self.machine.config
+        spec = config["drives"].get(drive.name)
+        if spec is None:
+            return
+        format = str(node.driver) if str(node.driver) in ("qcow2", "raw") else "raw"
+        drives = {**config["drives"], drive.name: {**spec, "file": node_name(node), "format": format}}
+        self.machine.config = self.machine.board.config = {**config, "drives": drives}
+
+    def find(self, name: str) -> tuple[Any, Drive | None]:
+        """(node, its drive or None) by the name of a drive or of a node. BuildError."""
+        drive: Any = self.machine.board.drives.get(name)
+        if drive is not None and name not in self.machine.board.node_drives:
+            if drive.node is None:
+                raise BuildError(f"Device '{name}' has no medium")
+            list(self.nodes())
+            return drive.node, drive
+        node = self.node(name)
+        if node is None:
+            raise BuildError(f"Cannot find device='{name}' nor node-name='{name}'")
+        return node, next((one for one in self.all_drives() if getattr(one, "node", None) is node), None)
+
+    def node(self, name: str) -> Any:
+        """The node of that name, made-up ones too; None when there is none."""
+        return next((node for node, _ in self.nodes() if node.name == name), None)
 
     # --- what there is -------------------------------------------------------------------------------------
 
@@ -133,10 +208,10 @@ class Blocks:
 
     def node_name(self, node: Any) -> str:
         """A node's own, or one that is made up for it."""
-        if node.name:
-            return str(node.name)
-        number = self.numbers.setdefault(id(node), len(self.numbers) + 100)
-        return f"#block{number:03}"
+        if not node.name:
+            self.numbers += 1
+            node.name = f"#block{self.numbers:03}"
+        return str(node.name)
 
     def drives(self) -> Iterator[tuple[str, Any, Any]]:
         """(id, drive, its device or None) in the order of the machine."""
@@ -152,24 +227,16 @@ class Blocks:
             if id(node) in seen:
                 return
             seen.add(id(node))
+            self.node_name(node)
             yield node, drive
             for _, child in node.children():
                 yield from below(child, drive)
 
-        for name, drive, _ in self.drives():
+        for _, drive, _ in self.drives():
             if drive.node is not None:
-                self._name(name, drive.node)
                 yield from below(drive.node, drive)
-
-    def _name(self, name: str, node: Any) -> None:
-        """The names that -blockdev or blockdev-add gave the nodes of a drive."""
-        while name in self.known:
-            node.name = name
-            child = self.known[name].get("file")
-            below = next((inner for role, inner in node.children() if role == "file"), None)
-            if not isinstance(child, str) or below is None:
-                return
-            name, node = child, below
+        for node in list(self.named.open.values()):
+            yield from below(node, None)
 
     def device_info(self, node: Any, drive: Any) -> dict[str, Any]:
         """BlockDeviceInfo."""
@@ -187,13 +254,13 @@ class Blocks:
             image["virtual-size"] = node.size
         if top is not None:
             image["backing-image"] = describe(node_name(top), top)
-        cache = {"writeback": bool(drive.write_cache), "direct": self._direct(node)}
-        cache["no-flush"] = bool(drive.ignore_flush)
+        cache = {"writeback": drive is None or bool(drive.write_cache), "direct": self._direct(node)}
+        cache["no-flush"] = drive is not None and bool(drive.ignore_flush)
         found = {
             **_NONE,
-            **{name.replace("-", "_"): value for name, value in drive.limits.items()},
+            **{name.replace("-", "_"): value for name, value in (drive.limits.items() if drive is not None else ())},
             "image": image,
-            "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes],
+            "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes if drive is not None else 0],
             "ro": bool(node.readonly),
             "node-name": self.node_name(node),
             "backing_file_depth": depth,
@@ -205,12 +272,15 @@ class Blocks:
         }
         if top is not None:
             found["backing_file"] = node_name(top)
+        rows = [bitmap.info() for bitmap in self.bitmaps.get(id(node), {}).values()]
+        if rows:
+            found["dirty-bitmaps"] = rows
         return found
 
     def _direct(self, node: Any) -> bool:
         while node is not None:
-            if hasattr(node, "direct"):
-                return bool(node.direct)
+            if hasattr(node, "align"):
+                return bool(node.align > 1)
             node = next((child for role, child in node.children() if role == "file"), None)
         return False
 
@@ -221,7 +291,7 @@ class Blocks:
         for id, drive, device in self.drives():
             removable = isinstance(device, Removable) and device.removable
             row: dict[str, Any] = {
-                "device": "" if id in self.known else id,
+                "device": "" if id in self.machine.board.node_drives else id,
                 "locked": bool(getattr(device, "locked", False)) if removable else False,
                 "removable": removable,
                 "type": "unknown",
@@ -248,7 +318,7 @@ class Blocks:
         rows = []
         for id, drive, device in self.drives():
             row: dict[str, Any] = {"stats": _stats(drive)}
-            row["device"] = "" if id in self.known else id
+            row["device"] = "" if id in self.machine.board.node_drives else id
             if drive.node is not None:
                 row = {**self._node_stats(drive.node, drive), **row}
             if device is not None:
@@ -277,6 +347,28 @@ class Blocks:
         if below is not None:
             row["backing"] = self._node_stats(below, None)
         return row
+
+
+class Quiet:
+    """Nothing of the drives is under way within; what their devices submit waits."""
+
+    def __init__(self, drives: list[Any]) -> None:
+        self.drives = drives
+
+    def __enter__(self) -> None:
+        for drive in self.drives:
+            drive.pause()
+
+    def __exit__(self, *exc: object) -> None:
+        for drive in self.drives:
+            drive.go_on()
+
+
+def graph(node: Any) -> Iterator[Any]:
+    """A node and all below it."""
+    yield node
+    for _, child in node.children():
+        yield from graph(child)
 
 
 def _stats(drive: Any) -> dict[str, Any]:

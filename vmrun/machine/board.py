@@ -12,9 +12,10 @@ from accel.space import AddressSpace, Region
 from vmrun.core.input import InputRouter
 from vmrun.core.interfaces import AcpiEvents
 from vmrun.core.object import Object
-from vmrun.errors import BuildError, about
+from vmrun.errors import BackendError, BuildError, about
 from vmrun.machine.cpuid import apic_ids
 from vmrun.machine.memoryslots import MemorySlots
+from vmrun.machine.nodes import Nodes
 from vmrun.machine.runstate import CAUSES
 
 TYPE_CHECKING = False
@@ -76,9 +77,11 @@ class Board:
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes | bytearray] = {}
         self.option_roms: dict[str, Any] = {}
-        self.blockdevs: list[dict[str, Any]] = []  # nodes that were named before the start
+        self.node_drives: set[str] = set()  # drives that began with a node of their name
+        self.jobs: Any = None  # vmrun.machine.jobs
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
+        self.nodes = Nodes(self.objects.children)  # of -blockdev and blockdev-add
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
         self.memory_slots = MemorySlots(self)
@@ -253,9 +256,25 @@ class Board:
             if spec is None:
                 raise BuildError(f"there is no drive '{id}'")
             with about(f"drives.{id}"):
-                self.drives[id] = open_drive(id, spec, self.lock)
+                self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec))
             self.drives[id].on_error = self._drive_failed
         return self.drives[id]
+
+    def _node(self, id: str, spec: dict[str, Any]) -> Any:
+        """The node that a drive of its name shows, None for a drive with an image of its own."""
+        node = self.nodes.held(id)
+        if node is not None:
+            self.node_drives.add(id)
+        if node is not None and node.lazy and not spec.get("readonly") and spec.get("media") != "cdrom":
+            from vmrun.backends.block.errors import ImageError
+            from vmrun.backends.block.images import reopen
+
+            try:
+                reopen(node, False)
+            except ImageError as error:
+                node.close()
+                raise BackendError(f"drive {id}: {error.text}", remedy=error.remedy) from None
+        return node
 
     def _drive_failed(self, *what: Any) -> None:
         if self.on_drive_error is not None:
@@ -382,6 +401,7 @@ class Board:
         for drive in self.drives.values():
             drive.close()
         self.drives.clear()
+        self.nodes.close()
         for chardev in (*self.shared.values(), *self.chardevs.values()):
             if chardev is not self.mux:
                 chardev.close()

@@ -41,11 +41,13 @@ def build(
     cpuid: list[list[dict[str, int]]] | None = None,
     bios: Any = None,
     objects: Sequence[dict[str, Any]] = (),
+    blockdevs: Sequence[dict[str, Any]] = (),
 ) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
     as mux(loop, lock). `drives`: back ends that are open already. `cpuid`: that of the processors of a machine which
     goes on; StateError when the host lacks a feature of it. `bios`: a firmware (vmrun.firmware.images.Image) in place
-    of the machine's. `objects`: of the host's side (vmrun.core.userobject), made before there is memory.
+    of the machine's. `objects`: of the host's side (vmrun.core.userobject), made before there is memory. `blockdevs`:
+    nodes with names (vmrun.machine.nodes), opened before there are drives.
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
@@ -58,7 +60,7 @@ def build(
         if mux is not None:
             board.mux = mux(loop, lock)
             undo.append(board.mux.close)
-        return _Builder(config, board, undo, cpuid, objects).build(accel or config["accel"], bios)
+        return _Builder(config, board, undo, cpuid, objects, blockdevs).build(accel or config["accel"], bios)
     except BaseException as exc:
         for step in reversed(undo):
             try:
@@ -78,8 +80,9 @@ class _Builder:
         undo: list[Callable[[], object]],
         cpuid: list[list[dict[str, int]]] | None,
         objects: Sequence[dict[str, Any]],
+        blockdevs: Sequence[dict[str, Any]],
     ) -> None:
-        self.objects = objects
+        self.objects, self.blockdevs = objects, blockdevs
         self.config, self.board, self.undo, self.saved_cpuid = config, board, undo, cpuid
         self.cpuid: list[list[dict[str, int]]] = []
         self.assembly = Assembly(board)
@@ -89,6 +92,11 @@ class _Builder:
         from vmrun import firmware
 
         board, config = self.board, self.config
+        early = [wanted for wanted in self.objects if wanted.get("qom-type") == "throttle-group"]
+        for wanted in early:
+            board.add_object(wanted)
+        for options in self.blockdevs:
+            board.nodes.add(options)
         without = config["firmware"]["bios"] == firmware.NO_FIRMWARE
         flash = firmware.parts.flash(config)
         image = bios or (None if without or flash else firmware.images.load_bios_image(config))
@@ -120,7 +128,8 @@ class _Builder:
             with about(f"objects.{id}", "VR0635", BuildError):
                 board.add_object({"qom-type": values["type"], "id": id, **rest})
         for wanted in self.objects:
-            board.add_object(wanted)
+            if wanted not in early:
+                board.add_object(wanted)
         if image is None:
             from vmrun.machine.direct import DirectBoot
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from accel.api import Action
 
-from vmrun.monitor import hmp_look, info
+from vmrun.monitor import hmp_block, hmp_look, info
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.expression import ExpressionError, signed
 from vmrun.monitor.hmp_line import Asker, Line
@@ -299,6 +299,7 @@ LINES = (
     Line("screendump", "filename [-f format]", "save screen to a file, as PPM or PNG", _screendump, 1),
     Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),
     *hmp_look.LINES,
+    *hmp_block.LINES,
 )
 
 

@@ -28,8 +28,10 @@ LIMITS = (*RATES, *(f"{name}-max" for name in RATES), "iops-size")
 ZEROES = {"off": 0, "on": 1, "unmap": 2}
 
 
-def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
-    """The back end of drive `name`. BackendError says why the image cannot be had and what to do."""
+def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | None = None) -> Drive:
+    """The back end of drive `name`, on a `node` that is there already or on what `spec` says. BackendError says why the
+    image cannot be had and what to do.
+    """
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.block.images import Access
 
@@ -41,9 +43,10 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock) -> Drive:
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
         lock=spec.get("locking") != "off",
     )  # fmt: skip
-    node = _open(name, spec, access) if spec.get("file") or spec.get("media", "disk") == "disk" else None
-    if snapshot and node is not None:
-        node = _overlay(name, node)
+    if node is None and (spec.get("file") or spec.get("media", "disk") == "disk"):
+        node = _open(name, spec, access)
+        if snapshot:
+            node = _overlay(name, node)
     drive = Drive(name, node, lock)
     drive.ignore_flush = cache == "unsafe" or snapshot
     drive.write_cache = cache not in ("writethrough", "directsync")

@@ -19,7 +19,22 @@ cdef struct Rule:
     u64 offset                      # bytes
 
 
+# Of a breakpoint: the next that comes to `event` waits under this tag.
+cdef struct Break:
+    int event                       # -1: none
+    u32 tag
+
+# Of one that waits, on its own stack.
+cdef struct Held:
+    u32 tag
+    bint resumed
+    Held *next
+
+
 cdef class DebugNode(Filter):
+    cdef Break breaks[RULES]
+    cdef Held *waiting
+    cdef dict tags                  # name → number
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t resumed
     cdef Rule rules[RULES]

@@ -43,6 +43,9 @@ cdef class DebugNode(Filter):
         self.driver = "blkdebug"
         self.stops_at = -1
         self.state = 1
+        self.tags = {}
+        for n in range(RULES):
+            self.breaks[n].event = -1
         pthread_mutex_init(&self.mutex, NULL)
         pthread_cond_init(&self.resumed, NULL)
 
@@ -88,8 +91,57 @@ cdef class DebugNode(Filter):
         pthread_cond_broadcast(&self.resumed)
         pthread_mutex_unlock(&self.mutex)
 
+    def add_break(self, str event, str tag):
+        """The next request that comes to `event` waits until resume_tag(). ValueError: there is no such event."""
+        number = self.tags.setdefault(tag, len(self.tags) + 1)
+        what = EVENTS.index(event)
+        for n in range(RULES):
+            if self.breaks[n].event < 0:
+                self.breaks[n].tag, self.breaks[n].event = number, what
+                return
+        raise ValueError("too many breakpoints")
+
+    def waits(self, str tag):
+        """Whether a request waits under the tag."""
+        cdef Held *held
+        cdef bint found = False
+        cdef u32 number = self.tags.get(tag, 0)
+        pthread_mutex_lock(&self.mutex)
+        held = self.waiting
+        while held != NULL:
+            found = found or held.tag == number and not held.resumed
+            held = held.next
+        pthread_mutex_unlock(&self.mutex)
+        return found
+
+    def resume_tag(self, str tag, bint drop=False):
+        """Let go who waits under the tag; `drop`: the breakpoints of that tag are gone, too. False: there was neither."""
+        cdef Held *held
+        cdef bint found = False
+        cdef u32 number = self.tags.get(tag, 0)
+        pthread_mutex_lock(&self.mutex)
+        for n in range(RULES):
+            if drop and self.breaks[n].event >= 0 and self.breaks[n].tag == number:
+                self.breaks[n].event, found = -1, True
+        held = self.waiting
+        while held != NULL:
+            if held.tag == number and not held.resumed and (drop or not found):
+                held.resumed = found = True
+            held = held.next
+        pthread_cond_broadcast(&self.resumed)
+        pthread_mutex_unlock(&self.mutex)
+        return found
+
+    def let_all_go(self):
+        """No breakpoint any more, and nobody waits."""
+        for tag in self.tags:
+            self.resume_tag(tag, True)
+        self.resume()
+
     cdef void event(self, int what) noexcept nogil:
         cdef int n, state
+        cdef Held me
+        cdef Held **at
         pthread_mutex_lock(&self.mutex)
         state = self.state
         for n in range(RULES):
@@ -98,6 +150,18 @@ cdef class DebugNode(Filter):
                     self.state = self.rules[n].new_state
                 else:
                     self.rules[n].active = True
+        for n in range(RULES):
+            if self.breaks[n].event == what:
+                self.breaks[n].event = -1
+                me.tag, me.resumed, me.next = self.breaks[n].tag, False, self.waiting
+                self.waiting = &me
+                while not me.resumed:
+                    pthread_cond_wait(&self.resumed, &self.mutex)
+                at = &self.waiting
+                while at[0] != &me:
+                    at = &at[0].next
+                at[0] = me.next
+                break
         while self.stops_at == what:
             self.suspended += 1
             pthread_cond_wait(&self.resumed, &self.mutex)

@@ -31,6 +31,7 @@ cdef struct DriveRequest:
 
 cdef class Drive(BlockBackend):
     cdef readonly Node node
+    cdef Node top                   # what requests go to: the node, or what watches it (tap.pyx)
     cdef readonly DeviceLock lock
     cdef public bint write_cache    # off: every write is on stable storage when it is over
     cdef public bint ignore_flush, discards
@@ -40,7 +41,10 @@ cdef class Drive(BlockBackend):
     cdef public dict options
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t settled
-    cdef u32 running                # queued or under way
+    cdef u32 running                # held, queued or under way
+    cdef u32 busy                   # of those, what the workers have
+    cdef u32 inside                 # callers that read by themselves just now
+    cdef u32 quiet                  # how many want nothing to be under way
     cdef DriveRequest *held         # they wait for the settling ones
     cdef DriveRequest *parked       # they failed, and the machine stopped for it
     cdef readonly bint closing
@@ -61,5 +65,6 @@ cdef class Drive(BlockBackend):
     cdef void put(self, DriveRequest *request) noexcept nogil
     cdef void finish(self, DriveRequest *request, int error) noexcept nogil
     cdef void settle_one(self) noexcept nogil
+    cdef void let_go(self) noexcept nogil
     cdef int policy(self, int op, int error) noexcept nogil
     cdef void tell(self, int op, int error, int policy) noexcept with gil

@@ -28,11 +28,20 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
     int pthread_cond_broadcast(pthread_cond_t *)
 
+cdef extern from "<unistd.h>" nogil:
+    int usleep(unsigned int)
+
 cdef extern from *:
     """
     #define vr_count(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
+    #define vr_count32(p) __atomic_fetch_add((p), 1, __ATOMIC_SEQ_CST)
+    #define vr_leave32(p) __atomic_fetch_sub((p), 1, __ATOMIC_SEQ_CST)
+    #define vr_look32(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     """
     void vr_count(u64 *, u64) nogil
+    void vr_enter "vr_count32"(u32 *) nogil
+    void vr_leave "vr_leave32"(u32 *) nogil
+    u32 vr_look "vr_look32"(u32 *) nogil
 
 from vmrun.backends.block.node cimport NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
 from vmrun.backends.block.pool cimport pool_now, pool_put
@@ -88,8 +97,8 @@ cdef class Drive(BlockBackend):
         pthread_mutex_destroy(&self.mutex)
         pthread_cond_destroy(&self.settled)
 
-    def _insert(self, Node node):
-        self.node = node
+    def _insert(self, Node node, Node top=None):
+        self.node, self.top = node, node if top is None else top
         self.size = 0 if node is None else (node.size + 511) & ~<u64>511
         self.readonly = node is not None and node.readonly
 
@@ -128,13 +137,18 @@ cdef class Drive(BlockBackend):
 
     cdef int perform_now(self, BlockRequest *request) noexcept nogil:
         cdef Cursor cursor
+        cdef int error = EAGAIN
         cursor.at, cursor.left, cursor.skip = request.vectors, request.count, 0
-        return self.node.readv(request.offset, request.length, &cursor, NODE_NOWAIT)
+        vr_enter(&self.inside)
+        if vr_look(&self.quiet) == 0 and self.top is not None:
+            error = self.top.readv(request.offset, request.length, &cursor, NODE_NOWAIT)
+        vr_leave(&self.inside)
+        return error
 
     cdef void start(self, DriveRequest *request) noexcept nogil:
         """Hand it to the workers, or hold it. With the mutex."""
         cdef DriveRequest **at = &self.held
-        if self.settling:
+        if self.settling or self.quiet:
             request.state, request.after = HELD, NULL
             while at[0] != NULL:
                 at = &at[0].after
@@ -149,6 +163,7 @@ cdef class Drive(BlockBackend):
         cdef int n, kind
         request.state = QUEUED
         request.job.due = 0
+        self.busy += 1
         if self.limited and request.base.op != BLOCK_FLUSH:
             now = due = pool_now()
             kind = 1 if request.base.op == BLOCK_READ else 2
@@ -199,23 +214,25 @@ cdef class Drive(BlockBackend):
         cdef u32 flags = 0
         cdef int error
         cursor.at, cursor.left, cursor.skip = r.vectors, r.count, 0
+        if self.top is None:
+            return BLOCK_NO_MEDIUM
         if r.op == BLOCK_READ:
-            return self.node.readv(r.offset, r.length, &cursor, 0)
+            return self.top.readv(r.offset, r.length, &cursor, 0)
         if r.op == BLOCK_FLUSH:
-            return self.node.flush()
+            return self.top.flush()
         if r.op == BLOCK_DISCARD:
-            return self.node.discard(r.offset, r.length)
+            return self.top.discard(r.offset, r.length)
         if (r.flags & BLOCK_FUA or not self.write_cache) and not self.ignore_flush:
             flags = NODE_FUA
         if r.op == BLOCK_ZERO:
             if r.flags & BLOCK_UNMAP and self.discards:
                 flags |= NODE_UNMAP
-            return self.node.zero(r.offset, r.length, flags)
+            return self.top.zero(r.offset, r.length, flags)
         if self.detect_zeroes and cursor_zero(&cursor, r.length):
             if self.detect_zeroes == 2:
                 flags |= NODE_UNMAP
-            return self.node.zero(r.offset, r.length, flags)
-        return self.node.writev(r.offset, r.length, &cursor, flags)
+            return self.top.zero(r.offset, r.length, flags)
+        return self.top.writev(r.offset, r.length, &cursor, flags)
 
     cdef int policy(self, int op, int error) noexcept nogil:
         """What this error leads to: ERROR_REPORT, ERROR_IGNORE or ERROR_STOP."""
@@ -262,16 +279,22 @@ cdef class Drive(BlockBackend):
             self.recycle(r)
             pthread_mutex_lock(&self.mutex)
             self.settling -= 1
-            while self.settling == 0 and self.held != NULL:
-                request = self.held
-                self.held = request.after
-                self.put(request)
+            self.let_go()
             pthread_mutex_unlock(&self.mutex)
         self.settle_one()
+
+    cdef void let_go(self) noexcept nogil:
+        """What was held, when nothing holds it any more. With the mutex."""
+        cdef DriveRequest *request
+        while self.settling == 0 and self.quiet == 0 and self.held != NULL:
+            request = self.held
+            self.held = request.after
+            self.put(request)
 
     cdef void settle_one(self) noexcept nogil:
         pthread_mutex_lock(&self.mutex)
         self.running -= 1
+        self.busy -= 1
         pthread_cond_broadcast(&self.settled)
         pthread_mutex_unlock(&self.mutex)
 
@@ -339,6 +362,28 @@ cdef class Drive(BlockBackend):
         """Wait until nothing is queued or under way and every done() has returned. Without the device lock."""
         self._wait()
 
+    def pause(self):
+        """When it returns nothing is under way, and what is submitted waits for go_on(). Without the device lock."""
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            vr_enter(&self.quiet)
+            while self.busy:
+                pthread_cond_wait(&self.settled, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
+            while vr_look(&self.inside):
+                usleep(10)
+
+    def go_on(self):
+        """The end of a pause()."""
+        pthread_mutex_lock(&self.mutex)
+        vr_leave(&self.quiet)
+        self.let_go()
+        pthread_mutex_unlock(&self.mutex)
+
+    def replace(self, Node node not None, Node top=None):
+        """Another node, with nothing under way; `top`: what watches it. The caller closes the old one."""
+        self._insert(node, top)
+
     cdef void _wait(self):
         with nogil:
             pthread_mutex_lock(&self.mutex)
@@ -351,13 +396,15 @@ cdef class Drive(BlockBackend):
         with self.lock:
             old, self.node = self.node, None
         self._wait()
+        self.pause()
         self._insert(node)
+        self.go_on()
         if old is not None:
             old.close()
 
     def resized(self):
         """The node's size has changed."""
-        self._insert(self.node)
+        self._insert(self.node, self.top)
 
     def close(self):
         """Finish what is queued, flush, release the image. Safe to call twice; OSError: the flush failed."""

@@ -12,6 +12,7 @@ cdef class FileNode(Node):
     cdef readonly u64 align         # what O_DIRECT asks of offsets, lengths and memory; 1: nothing
     cdef readonly bint device       # a block device: it cannot grow
     cdef public bint unsafe         # cache=unsafe: nothing is ever forced to the disk
+    cdef public bint unlocked       # other processes are not kept out
     cdef bint nowait, sparse, drops, zeroes
     cdef pthread_rwlock_t edges     # shared: aligned writes; exclusive: a read, change and write of a block's part
     cdef int transfer(self, u64 offset, u64 bytes, Cursor *cursor, bint write, int flags) noexcept nogil

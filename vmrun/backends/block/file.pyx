@@ -103,6 +103,16 @@ cdef class FileNode(Node):
             free(memory)
         return 4096
 
+    def adopt(self, int fd, bint readonly):
+        """The same file, opened otherwise: `fd` takes the place of the node's descriptor, whose locks are gone then."""
+        os.dup2(fd, self.fd, False)
+        os.close(fd)
+        self.readonly = readonly
+
+    def measure(self):
+        """Somebody else has made the file longer or shorter."""
+        self.size = os.lseek(self.fd, 0, os.SEEK_END)
+
     def shut(self):
         fd, self.fd = self.fd, -1
         if fd >= 0:

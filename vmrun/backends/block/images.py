@@ -17,6 +17,7 @@ from vmrun.core import fdsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from vmrun.backends.block.node import Node
@@ -51,12 +52,21 @@ class Access:
 
     def __init__(
         self, *, cache: str = "writeback", readonly: bool = False, share: bool = False, discard: bool = False,
-        lock: bool = True,
+        lock: bool = True, known: Callable[[str], Node | None] | None = None,
     ) -> None:  # fmt: skip
+        """`known`: gives nodes that have names, held for the caller."""
         self.cache, self.readonly, self.share, self.discard, self.lock = cache, readonly, share, discard, lock
+        self.known = known
+        self.objects: dict[str, Any] = {}
 
     def read_only(self) -> Access:
-        return Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock)
+        made = Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known)
+        return made.with_objects(self.objects)
+
+    def with_objects(self, objects: dict[str, Any]) -> Access:
+        """`objects`: those of the host's side that nodes may name."""
+        self.objects = objects
+        return self
 
     @property
     def direct(self) -> bool:
@@ -104,6 +114,7 @@ def open_file(path: str, access: Access) -> Node:
             lock_file(path, fd, access.readonly)
         node = FileNode(fd, path, access.readonly, access.direct)
         node.unsafe = access.cache == "unsafe"
+        node.unlocked = access.share or not access.lock
         return node
     except BaseException:
         os.close(fd)
@@ -148,6 +159,17 @@ def lock_file(path: str, fd: int, readonly: bool, resize: bool = False) -> None:
                 f"Could not open '{path}': Failed to lock byte 100", f"Is another process using the image [{path}]?"
             ) from None
         # File systems without locks exist; QEMU goes on there as well.
+
+
+def unlock_file(fd: int) -> None:
+    """Nothing is kept from others by this descriptor any more."""
+    import fcntl
+
+    try:
+        for base in (PERMISSIONS, UNSHARED):
+            fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, base, 64, 0))
+    except OSError:
+        pass  # a file system without locks
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -224,49 +246,161 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         raise ImageError("too many nodes")
     options = dict(options)
     driver = options.pop("driver", None)
+    said = "read-only" in options
     readonly = flag(options.get("read-only", access.readonly))
     access = Access(
-        cache=_cache(options.get("cache"), access.cache), readonly=readonly, share=access.share,
+        cache=_cache(options.get("cache"), access.cache), readonly=readonly, share=access.share, known=access.known,
         discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
-    )  # fmt: skip
+    ).with_objects(access.objects)  # fmt: skip
     if options.get("locking") == "off":
         access.lock = False
-    if driver in ("file", "host_device") or driver is None and "filename" in options:
-        if "filename" not in options:
-            raise ImageError(f"The '{driver or 'file'}' block driver requires a file name")
-        return open_file(str(options["filename"]), access)
-    if driver in ("null-co", "null-aio"):
-        from vmrun.backends.block.null import NullNode
+    opener = PROTOCOLS.get(str(driver)) if driver is not None or "filename" not in options else _open_file
+    node = opener(options, access, driver) if opener is not None else _format(options, access, driver, depth)
+    if readonly and said and not node.readonly and driver in FILTERS:
+        node.turn(True)
+    return node
 
-        return NullNode(int(options.get("size", 1 << 30)), flag(options.get("read-zeroes", False)))
-    if driver == "nbd":
-        from vmrun.backends.block.nbd import open_nbd_options
 
-        found: Node = open_nbd_options(options, readonly)
-        return found
+def _open_file(options: dict[str, Any], access: Access, driver: str | None) -> Node:
+    if "filename" not in options:
+        raise ImageError(f"The '{driver or 'file'}' block driver requires a file name")
+    path = str(options["filename"])
+    lazy = access.known is not None and not access.readonly
+    if not lazy:
+        return open_file(path, access)
+    # A node with a name may be for reading, for writing, or for nobody: it is opened for writing when somebody asks.
+    if not os.access(path, os.W_OK) and os.path.exists(path) and not flag(options.get("auto-read-only")):
+        raise ImageError(f"Could not open '{path}': Permission denied")
+    node = open_file(path, access.read_only())
+    node.lazy = True
+    return node
+
+
+def _open_null(options: dict[str, Any], access: Access, driver: str | None) -> Node:
+    from vmrun.backends.block.null import NullNode
+
+    node: Node = NullNode(int(options.get("size", 1 << 30)), flag(options.get("read-zeroes", False)))
+    return node
+
+
+def _open_nbd(options: dict[str, Any], access: Access, driver: str | None) -> Node:
+    from vmrun.backends.block.nbd import open_nbd_options
+
+    found: Node = open_nbd_options(options, access.readonly)
+    return found
+
+
+PROTOCOLS: dict[str, Callable[[dict[str, Any], Access, str | None], Node]] = {
+    "file": _open_file, "host_device": _open_file, "null-co": _open_null, "null-aio": _open_null, "nbd": _open_nbd,
+}  # fmt: skip
+FILTERS = ("blkdebug", "copy-on-read", "throttle", "raw")
+
+
+def _child(given: Any, access: Access, depth: int) -> Node:
+    """What a node is built on: options, or the name of a node, or of a file."""
+    if isinstance(given, dict):
+        return open_options(given, access, depth + 1)
+    known = access.known(str(given)) if access.known is not None else None
+    if known is None:
+        return open_protocol(str(given), access)
+    try:
+        if not access.readonly:
+            reopen(known, False)
+        return known
+    except BaseException:
+        known.close()
+        raise
+
+
+def _format(options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
+    """What lies on another node."""
     child = options.get("file", options.get("image") if driver == "blkdebug" else None)
     if child is None:
         raise ImageError('A block device must be specified for "file"')
-    node = open_options(child, access, depth + 1) if isinstance(child, dict) else open_protocol(str(child), access)
+    lazy = access.known is not None and driver in FILTERS
+    node = _child(child, access.read_only() if lazy and isinstance(child, str) else access, depth)
     try:
-        if driver == "blkdebug":
-            return _debug(node, options)
-        name = node_name(node)
-        if driver == "raw":
-            return raw(node, options)
-        backing = options.get("backing", True)
-        if isinstance(backing, dict):
-            from vmrun.backends.block.qcow2 import Qcow2Node
-
-            below = open_options(backing, access.read_only(), depth + 1)
-            top = over(node, name, driver, access, backing=False)
-            if isinstance(top, Qcow2Node):
-                top.rebase(below)
-            return top
-        return over(node, name, driver, access, backing=backing is not None, depth=depth)
+        made = _on(node, options, access, driver, depth)
+        made.lazy = lazy and node.lazy
+        return made
     except BaseException:
         node.close()
         raise
+
+
+def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
+    if driver == "blkdebug":
+        return _debug(node, options)
+    if driver == "copy-on-read":
+        from vmrun.backends.block.tap import CopyOnReadNode
+
+        found: Node = CopyOnReadNode(node)
+        return found
+    name = node_name(node)
+    if driver == "raw":
+        return raw(node, options)
+    if node.readonly and not access.readonly:
+        reopen(node, False)
+    backing = options.get("backing", True)
+    if isinstance(backing, dict) or isinstance(backing, str) and backing and access.known is not None:
+        from vmrun.backends.block.qcow2 import Qcow2Node
+
+        below = _child(backing, access.read_only(), depth)
+        try:
+            top = over(node, name, driver, access, backing=False)
+        except BaseException:
+            below.close()
+            raise
+        if isinstance(top, Qcow2Node):
+            top.rebase(below)
+        return top
+    return over(node, name, driver, access, backing=backing is not None and backing != "", depth=depth)
+
+
+def reopen(node: Node, readonly: bool) -> None:
+    """Let what only reads an image write it, or the other way; backing images stay as they are. ImageError."""
+    if bool(node.readonly) == readonly:
+        return
+    below = [child for role, child in node.children() if role in ("file", "data-file")]
+    if readonly:
+        if hasattr(node, "adopt"):
+            _reopen_file(node, True)
+        else:
+            node.turn(True)
+        for child in below:
+            reopen(child, True)
+        return
+    header = getattr(node, "header", None)
+    if header is not None and header.incompatible & headers.CORRUPT:
+        raise ImageError(f"Could not open '{node_name(node)}': qcow2: Image is corrupt; cannot be opened read/write")
+    for child in below:
+        reopen(child, False)
+    if hasattr(node, "adopt"):
+        _reopen_file(node, False)
+    else:
+        node.turn(False)
+    if header is not None:
+        _prepare(node, header, node_name(node))
+
+
+def _reopen_file(node: Any, readonly: bool) -> None:
+    flags = os.O_CLOEXEC | (os.O_RDONLY if readonly else os.O_RDWR) | (os.O_DIRECT if node.align > 1 else 0)
+    try:
+        if node.path.startswith("/dev/fdset/"):
+            fd = fdsets.open_file(node.path, flags)
+        else:
+            fd = os.open(f"/proc/self/fd/{node.fd}", flags)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"Could not reopen '{node.path}': {getattr(error, 'strerror', error)}") from None
+    try:
+        if not node.unlocked:
+            unlock_file(node.fd)  # what it holds would keep us out, too
+            lock_file(node.path, fd, readonly)
+    except BaseException:
+        os.close(fd)
+        lock_file(node.path, node.fd, bool(node.readonly))
+        raise
+    node.adopt(fd, readonly)
 
 
 def _cache(given: Any, default: str) -> str:

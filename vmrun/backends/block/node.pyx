@@ -235,9 +235,22 @@ cdef class Node:
         """Make it `size` bytes long."""
         raise OSError(EOPNOTSUPP, f"{self.driver} cannot be resized")
 
+    def hold(self):
+        """One more holder: close() is to be called once more. The node itself."""
+        self.held += 1
+        return self
+
+    def turn(self, bint readonly):
+        """images.reopen's: its children can be written, or need not be any more."""
+        self.readonly = readonly
+
     def close(self):
-        """Write what is kept back, release the host's resources, then the children's. Safe to call twice."""
-        if not self.closed:
+        """The last holder's: write what is kept back, release the host's resources, then let go of the children. Safe
+        to call twice when nobody else holds it.
+        """
+        if self.held:
+            self.held -= 1
+        elif not self.closed:
             self.closed = True
             try:
                 self.shut()
@@ -256,6 +269,9 @@ cdef _check(int error):
 
 cdef class Filter(Node):
     """A node that passes everything on to `file`; subclasses change what they are about."""
+
+    cdef void event(self, int what) noexcept nogil:
+        self.file.event(what)
 
     def __init__(self, Node file):
         self.file = file

@@ -78,6 +78,11 @@ cdef class Qcow2Node(Qcow2Tables):
         if error:
             raise OSError(error, os.strerror(error))
 
+    def turn(self, bint readonly):
+        if readonly:
+            self.shut()
+        self.readonly = readonly
+
     def write_zeros_plainly(self, u64 offset, u64 bytes):
         """Zeros as data, for versions without zero clusters."""
         cdef int error
@@ -151,8 +156,8 @@ cdef class Qcow2Node(Qcow2Tables):
         if most > target.size:
             target.truncate(most, "off" if how == "metadata" else how)
 
-    def rebase(self, Node backing):
-        """Another backing node; the header is the caller's to change."""
+    def rebase(self, Node backing or None):
+        """Another backing node, with nothing under way; the header is the caller's to change, the old one to close."""
         self.backing = backing
 
     # --- reading ---------------------------------------------------------------------------------------------

@@ -2,5 +2,5 @@
 
 AREAS = (
     "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
-    "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "hmp",
+    "jobs", "blockjobs", "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "hmp",
 )  # fmt: skip

@@ -44,12 +44,20 @@ struct(
     },
 )
 struct(
+    "BlockDirtyInfo",
+    {
+        **{"name?": "str", "count": "int", "granularity": "int", "recording": "bool", "busy": "bool"},
+        **{"persistent": "bool", "inconsistent?": "bool"},
+    },
+)
+struct(
     "BlockDeviceInfo",
     {
         **{"file": "str", "node-name?": "str", "ro": "bool", "drv": "str", "backing_file?": "str"},
         **{"backing_file_depth": "int", "encrypted": "bool", "detect_zeroes": "BlockdevDetectZeroesOptions"},
         **{"bps": "int", "bps_rd": "int", "bps_wr": "int", "iops": "int", "iops_rd": "int", "iops_wr": "int"},
         **{"image": "ImageInfo", "cache": "BlockdevCacheInfo", "write_threshold": "int"},
+        **{"dirty-bitmaps?": "[BlockDirtyInfo]"},
     },
 )
 struct(

@@ -1,0 +1,273 @@
+"""The same block jobs on the same disks, by QEMU 7.2 and by vmrun-qemu, with writes between: equal answers, events in
+equal order, and every image that either leaves is sound and has the same contents.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.peers.oracle import QEMU, needs_qemu
+from tests.peers.qmp_session import ROOT, Talk
+
+pytestmark = [pytest.mark.peer, needs_qemu]
+
+LINE = [
+    *("-machine", "pc-i440fx-7.2,accel=tcg", "-m", "16", "-S", "-nodefaults", "-display", "none", "-qmp", "stdio"),
+]
+DISK = ["-drive", "if=none,id=d0,file=a.qcow2,format=qcow2", "-device", "virtio-blk-pci,drive=d0,id=x0"]
+
+
+class Side:
+    """One of both, and what it said; `log` is compared."""
+
+    def __init__(self, name: str, top: pathlib.Path, line: list[str]) -> None:
+        self.directory, self.log = top / name, []  # type: tuple[pathlib.Path, list[Any]]
+        self.directory.mkdir()
+        self.image("base.qcow2", "16M")
+        self.io_tool("base.qcow2", "write -P 1 0 2M")
+        self.image("a.qcow2", "-F", "qcow2", "-b", "base.qcow2")
+        self.io_tool("a.qcow2", "write -P 2 1M 2M")
+        program = [QEMU or ""] if name == "qemu" else [sys.executable, str(ROOT / "bin" / "vmrun-qemu")]
+        self.talk = Talk([*program, *LINE, *line], self.directory)
+
+    def image(self, name: str, *more: str) -> None:
+        where = [word for word in more if not word[0].isdigit()]
+        size = [word for word in more if word[0].isdigit()]
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", *where, name, *size], cwd=self.directory, check=True
+        )
+
+    def io_tool(self, name: str, command: str) -> None:
+        words = ["qemu-io", "-f", "qcow2", "-c", command, name]
+        subprocess.run(words, cwd=self.directory, check=True, capture_output=True)
+
+    def io(self, command: str, device: str = "d0") -> str:
+        """What the guest would do."""
+        self.talk.text = ""
+        line = f'qemu-io {device} "{command}"'
+        answer = self.talk.ask("human-monitor-command", **{"command-line": line})
+        return self.talk.text + str(answer["return"])
+
+    def ask(self, name: str, /, **arguments: Any) -> Any:
+        answer = self.talk.ask(name, **arguments)
+        found = answer.get("error") or answer.get("return")
+        self.log.append((name, found))
+        return found
+
+    def until(self, event: str, **data: Any) -> None:
+        """Events up to this one; how far a job was, and pauses of QEMU's own, are left out."""
+        seen = []
+        while True:
+            found = self.talk.events.pop(0) if self.talk.events else self.talk.message()
+            if "event" not in found:
+                continue
+            rest = {key: value for key, value in found.get("data", {}).items() if key not in ("offset", "len")}
+            seen.append((found["event"], rest))
+            if found["event"] == event and all(rest.get(key) == value for key, value in data.items()):
+                break
+        calm, at = ("paused", "standby"), 0
+        while at < len(seen):
+            if seen[at][0] == "JOB_STATUS_CHANGE" and seen[at][1]["status"] in calm:
+                del seen[at : at + 2]
+            else:
+                at += 1
+        self.log.append(seen)
+
+    def over(self, id: str = "d0") -> None:
+        self.until("JOB_STATUS_CHANGE", id=id, status="null")
+
+    def end(self) -> None:
+        self.talk.ask("quit")
+        self.talk.process.wait(60)
+        self.talk.close()
+
+
+def both(tmp_path: pathlib.Path, scenario: Callable[[Side], None], images: tuple[str, ...], line: Any = None) -> None:
+    sides = []
+    for name in ("qemu", "vmrun"):
+        side = Side(name, tmp_path, line or DISK)
+        try:
+            scenario(side)
+            side.end()
+        except BaseException:
+            side.talk.close()
+            raise
+        sides.append(side)
+    theirs, ours = sides
+    for mine, his in zip(ours.log, theirs.log, strict=True):
+        assert mine == his
+    for image in images:
+        for side in sides:
+            subprocess.run(["qemu-img", "check", "-q", image], cwd=side.directory, check=True)
+        subprocess.run(["qemu-img", "compare", "-q", *(side.directory / image for side in sides)], check=True)
+
+
+def test_mirror_until_ready_then_the_guest_uses_the_copy(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.io("write -P 3 4M 1M")
+        side.ask("drive-mirror", device="d0", target="m.qcow2", sync="full", format="qcow2")
+        side.until("BLOCK_JOB_READY")
+        side.io("write -P 4 5M 1M")
+        side.ask("block-job-complete", device="d0")
+        side.over()
+        side.io("write -P 5 6M 1M")
+        assert "Pattern" not in side.io("read -P 4 5M 1M")
+
+    both(tmp_path, scenario, ("a.qcow2", "m.qcow2"))
+
+
+@pytest.mark.parametrize("sync", ("top", "none"))
+def test_mirror_of_a_part_has_the_rest_below(tmp_path: pathlib.Path, sync: str) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("drive-mirror", device="d0", target="m.qcow2", sync=sync, format="qcow2")
+        side.until("BLOCK_JOB_READY")
+        side.io("write -P 4 5M 1M")
+        side.io("write -z 1M 64k")
+        side.ask("block-job-complete", device="d0")
+        side.over()
+        side.io("write -P 5 6M 1M")
+
+    both(tmp_path, scenario, ("m.qcow2", "a.qcow2"))
+
+
+def test_a_mirror_cancelled_when_ready_leaves_a_copy_of_then(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("drive-mirror", device="d0", target="m.qcow2", sync="full", format="qcow2")
+        side.until("BLOCK_JOB_READY")
+        side.io("write -P 4 5M 1M")
+        side.ask("block-job-cancel", device="d0")
+        side.over()
+        side.io("write -P 9 5M 1M")
+
+    both(tmp_path, scenario, ("m.qcow2", "a.qcow2"))
+
+
+def test_backup_has_the_disk_as_it_was(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("drive-backup", device="d0", target="b.qcow2", sync="full", format="qcow2", speed=4 << 20)
+        side.io("write -P 6 1M 2M")
+        side.io("write -P 7 14M 2M")
+        side.io("discard 0 1M")
+        side.ask("block-job-set-speed", device="d0", speed=0)
+        side.over()
+
+    both(tmp_path, scenario, ("b.qcow2", "a.qcow2"))
+
+
+def test_backup_of_what_a_bitmap_has(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("block-dirty-bitmap-add", node="d0", name="b0")
+        side.io("write -P 6 3M 1M")
+        side.ask("drive-backup", device="d0", target="i.qcow2", sync="incremental", bitmap="b0", format="qcow2")
+        side.over()
+        side.io("write -P 7 5M 64k")
+        side.ask("block-dirty-bitmap-add", node="d0", name="b1", granularity=4096)
+        side.io("write -P 7 6M 4k")
+        side.ask("block-dirty-bitmap-disable", node="d0", name="b0")
+        side.io("write -P 7 7M 4k")
+        side.ask("block-dirty-bitmap-merge", node="d0", target="b0", bitmaps=["b1"])
+        side.ask("block-dirty-bitmap-add", node="d0", name="b1")
+        side.ask("block-dirty-bitmap-remove", node="d0", name="nix")
+        inserted = side.talk.ask("query-block")["return"][0]["inserted"]
+        rows = sorted(inserted["dirty-bitmaps"], key=lambda row: str(row["name"]))
+        side.log.append([(row["name"], row["recording"], row["count"], row["granularity"]) for row in rows])
+        side.ask("block-dirty-bitmap-clear", node="d0", name="b0")
+        side.ask("block-dirty-bitmap-remove", node="d0", name="b1")
+
+    both(tmp_path, scenario, ("a.qcow2", "i.qcow2"))
+
+
+def test_snapshots_committed_and_streamed(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("blockdev-snapshot-sync", device="d0", **{"snapshot-file": "s1.qcow2"})
+        side.io("write -P 7 7M 1M")
+        side.ask("blockdev-snapshot-sync", device="d0", **{"snapshot-file": "s2.qcow2"})
+        side.io("write -P 8 8M 1M")
+        side.ask("block-commit", device="d0", top="s1.qcow2", base="a.qcow2")
+        side.over()
+        side.io("write -P 9 9M 1M")
+        side.ask("block-commit", device="d0", base="a.qcow2")
+        side.until("BLOCK_JOB_READY")
+        side.io("write -P 9 10M 1M")
+        side.ask("block-job-complete", device="d0")
+        side.over()
+        side.io("write -P 10 11M 1M")
+        side.ask("blockdev-snapshot-sync", device="d0", **{"snapshot-file": "s3.qcow2"})
+        side.ask("block-stream", device="d0", base="base.qcow2")
+        side.over()
+        side.io("write -P 11 12M 1M")
+        side.ask("block-stream", device="d0", **{"job-id": "whole"})
+        side.over("whole")
+
+    both(tmp_path, scenario, ("s1.qcow2", "a.qcow2", "s3.qcow2"))
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        first = {"type": "blockdev-snapshot-sync", "data": {"device": "d0", "snapshot-file": "t1.qcow2"}}
+        side.ask("transaction", actions=[first, {"type": "abort", "data": {}}])
+        side.io("write -P 3 3M 1M")
+        bitmap = {"type": "block-dirty-bitmap-add", "data": {"node": "d0", "name": "since"}}
+        copy = {"device": "d0", "target": "b.qcow2", "sync": "full", "format": "qcow2"}
+        side.ask("transaction", actions=[bitmap, {"type": "drive-backup", "data": copy}])
+        side.io("write -P 4 4M 1M")
+        side.over()
+
+    both(tmp_path, scenario, ("a.qcow2", "b.qcow2"))
+
+
+def test_jobs_by_hand(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        by_hand = {"auto-finalize": False, "auto-dismiss": False, "job-id": "j"}
+        side.ask("drive-backup", device="d0", target="b.qcow2", sync="full", format="qcow2", **by_hand)
+        side.until("JOB_STATUS_CHANGE", status="pending")
+        side.ask("job-dismiss", id="j")
+        side.ask("job-finalize", id="j")
+        side.until("JOB_STATUS_CHANGE", status="concluded")
+        side.ask("drive-mirror", device="d0", target="x.qcow2", sync="full", format="qcow2", **by_hand)
+        side.ask("job-dismiss", id="j")
+        side.until("JOB_STATUS_CHANGE", status="null")
+        side.ask("block-job-cancel", device="j")
+        side.ask("job-pause", id="j")
+        side.ask("drive-mirror", device="nix", target="x", sync="full")
+        side.ask("block-commit", device="nix")
+        side.ask("block-stream", device="d0", base="nix")
+        side.ask("query-jobs")
+
+    both(tmp_path, scenario, ("b.qcow2",))
+
+
+GUEST = "-d /machine/peripheral/x0/virtio-backend"
+NODES = [
+    *("-blockdev", "driver=file,filename=a.qcow2,node-name=f0"),
+    *("-blockdev", "driver=qcow2,file=f0,node-name=n0", "-device", "virtio-blk-pci,drive=n0,id=x0"),
+]
+
+
+def test_nodes_with_names(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.image("o.qcow2", "16M")
+        side.image("t.qcow2", "16M")
+        o, t = ({"driver": "file", "filename": f"{name}.qcow2"} for name in "ot")
+        side.ask("blockdev-add", driver="qcow2", **{"node-name": "o0"}, file=o, backing=None)
+        side.ask("blockdev-snapshot", node="n0", overlay="o0")
+        side.io("write -P 3 3M 1M", GUEST)
+        side.ask("blockdev-del", **{"node-name": "n0"})
+        side.ask("blockdev-add", driver="qcow2", **{"node-name": "t0"}, file=t)
+        side.ask("blockdev-mirror", device="o0", target="t0", sync="full", **{"job-id": "j0"})
+        side.until("BLOCK_JOB_READY")
+        side.io("write -P 4 4M 1M", GUEST)
+        side.ask("job-complete", id="j0")
+        side.over("j0")
+        side.io("write -P 5 5M 1M", GUEST)
+        side.ask("blockdev-del", **{"node-name": "o0"})
+        side.ask("blockdev-del", **{"node-name": "t0"})
+        side.ask("blockdev-del", **{"node-name": "nix"})
+
+    both(tmp_path, scenario, ("a.qcow2", "t.qcow2"), NODES)

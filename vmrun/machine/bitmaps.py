@@ -1,0 +1,111 @@
+"""Dirty bitmaps of block nodes: what was written since they were made or cleared. BuildError in QEMU's words."""
+
+from __future__ import annotations
+
+from vmrun.errors import BuildError
+from vmrun.machine.blocks import blocks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.machine.blocks import Blocks
+    from vmrun.machine.machine import Machine
+
+
+class DirtyBitmap:
+    def __init__(self, node: Any, name: str, bits: Any, persistent: bool) -> None:
+        self.node, self.name, self.bits, self.persistent = node, name, bits, persistent
+        self.busy = self.inconsistent = False
+
+    def info(self) -> dict[str, Any]:
+        """BlockDirtyInfo."""
+        row = {
+            "name": self.name, "recording": bool(self.bits.enabled) and not self.inconsistent, "busy": self.busy,
+            "persistent": self.persistent, "granularity": self.bits.granularity, "count": self.bits.count,
+        }  # fmt: skip
+        return {**row, "inconsistent": True} if self.inconsistent else row
+
+
+def of(table: Blocks, node: Any) -> dict[str, DirtyBitmap]:
+    found: dict[str, DirtyBitmap] = table.bitmaps.get(id(node), {})
+    return found
+
+
+def find(machine: Machine, node: str, name: str, busy: bool = True) -> DirtyBitmap:
+    """`busy`: whether one that a job works with is refused."""
+    table = blocks(machine)
+    found, _ = table.find(node)
+    bitmap = of(table, found).get(name)
+    if bitmap is None:
+        raise BuildError(f"Dirty bitmap '{name}' not found")
+    if busy and bitmap.busy:
+        raise BuildError(f"Bitmap '{name}' is currently in use by another operation and cannot be used")
+    return bitmap
+
+
+def usable(bitmap: DirtyBitmap) -> DirtyBitmap:
+    if bitmap.inconsistent:
+        raise BuildError(f"Bitmap '{bitmap.name}' is inconsistent and cannot be used")
+    return bitmap
+
+
+def add(
+    machine: Machine, node: str, name: str, granularity: int = 0, persistent: bool = False, disabled: bool = False
+) -> DirtyBitmap:
+    table = blocks(machine)
+    found, _ = table.find(node)
+    if not name:
+        raise BuildError("Bitmap name cannot be empty")
+    if granularity and (granularity < 512 or granularity & (granularity - 1)):
+        raise BuildError(
+            "Granularity must be at least 512" if granularity < 512 else "Granularity must be power of 2"
+        )
+    if len(name) > 1023:
+        raise BuildError(f"Bitmap name is too long: {name}")
+    if name in of(table, found):
+        raise BuildError(f"Bitmap already exists: {name}")
+    if persistent and (getattr(found, "header", None) is None or found.readonly):
+        raise BuildError(
+            f"Cannot store dirty bitmaps in file '{found.name}'" if getattr(found, "header", None) is not None
+            else f"Cannot store dirty bitmaps in format '{found.driver}'"
+        )
+    from vmrun.backends.block.bitmap import Bitmap
+
+    grain = granularity or min(max(getattr(found, "cluster_size", 65536), 4096), 65536)
+    bits = Bitmap(found.size, grain)
+    bits.enabled = not disabled
+    return attach(table, DirtyBitmap(found, name, bits, persistent))
+
+
+def attach(table: Blocks, bitmap: DirtyBitmap) -> DirtyBitmap:
+    """Let it note what is written from now on."""
+    node = bitmap.node
+    tap = table.tap(node)
+    with table.quiet(node):
+        tap.add_bitmap(bitmap.bits)
+    table.bitmaps.setdefault(id(node), {})[bitmap.name] = bitmap
+    node.kept_bitmaps = list(table.bitmaps[id(node)].values())
+    return bitmap
+
+
+def remove(machine: Machine, bitmap: DirtyBitmap) -> None:
+    table, node = blocks(machine), bitmap.node
+    with table.quiet(node):
+        table.tap(node).drop_bitmap(bitmap.bits)
+    del table.bitmaps[id(node)][bitmap.name]
+    node.kept_bitmaps = list(table.bitmaps[id(node)].values())
+    table.untap(node)
+
+
+def merge(machine: Machine, target: DirtyBitmap, sources: list[Any], node: str) -> None:
+    """`sources`: names of the same node's, or {node, name}."""
+    found = []
+    for source in sources:
+        one = (node, source) if isinstance(source, str) else (source["node"], source["name"])
+        found.append(usable(find(machine, *one)))
+    for bitmap in found:
+        if bitmap.bits.size != target.bits.size:
+            raise BuildError("Bitmaps are of different sizes and can't be merged")
+    for bitmap in found:
+        target.bits.merge(bitmap.bits)

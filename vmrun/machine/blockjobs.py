@@ -1,0 +1,519 @@
+"""Jobs on the block graph: mirror, backup, commit, stream. What copies is vmrun/backends/block/tap.pyx.
+
+Each is made and started by a function that checks what it was given; errors are BuildError in QEMU's words.
+"""
+
+from __future__ import annotations
+
+from time import sleep
+
+from vmrun.errors import BuildError
+from vmrun.machine.blocks import Blocks, blocks
+from vmrun.machine.jobs import Cancelled, Job, Transaction, jobs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+WINDOW = 1 << 20
+CALM = 0.01  # seconds between two looks at a disk that is in step
+NEARLY = 16 << 20  # bytes that may be left when a mirror's guest is held for the last of them
+
+
+class BlockJob(Job):
+    """`source` is what the guest uses, `target` what is written; both stay as long as the job."""
+
+    def __init__(
+        self, machine: Machine, id: str, source: Any, target: Any = None, *, on_source_error: str = "report",
+        on_target_error: str = "report", **how: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(machine, id, **how)
+        self.blocks: Blocks = blocks(machine)
+        self.source: Any = source.hold()
+        self.target: Any = target.hold() if target is not None else None
+        self.on_source_error, self.on_target_error = on_source_error, on_target_error
+        self.nodes = [self.source] + ([self.target] if self.target is not None else [])
+        for node in self.nodes:
+            self.blocks.busy[id_of(node)] = self.kind
+
+    def use(self, *nodes: Any) -> None:
+        """Nobody else's job may work with these either."""
+        for node in nodes:
+            self.nodes.append(node.hold())
+            self.blocks.busy[id_of(node)] = self.kind
+
+    def begin(self) -> None:
+        """Before the thread starts, on the main loop, at the moment that counts."""
+
+    def clean(self) -> None:
+        for node in self.nodes:
+            self.blocks.busy.pop(id_of(node), None)
+        for node in self.nodes:
+            node.close()
+        self.nodes = []
+
+    def failed_at(self, error: OSError, target: bool) -> None:
+        """Go on where the policy of that side says so; else raise."""
+        import errno
+
+        policy = self.on_target_error if target else self.on_source_error
+        action = policy
+        if policy in ("enospc", "auto"):
+            action = "stop" if error.errno == errno.ENOSPC else "report"
+        data = {"device": self.id, "operation": "write" if target else "read", "action": action}
+        self.machine.loop.call_soon(lambda: self.machine.tell("BLOCK_JOB_ERROR", **data))
+        if action == "report":
+            raise error
+        if action == "stop":
+            self.io_status = "nospace" if error.errno == errno.ENOSPC else "failed"
+            if not self.user_paused:
+                self.user_paused = True
+                self.pauses += 1
+
+
+def id_of(node: Any) -> int:
+    return id(node)
+
+
+def free(machine: Machine, node: Any, name: str) -> None:
+    """BuildError while a job works with the node."""
+    job = blocks(machine).busy.get(id(node))
+    if job is not None:
+        raise BuildError(f"Node '{name}' is busy: block device is in use by block job: {job}")
+
+
+# --- mirror -----------------------------------------------------------------------------------------------------
+
+
+class Mirror(BlockJob):
+    kind = "mirror"
+
+    def __init__(
+        self, *args: Any, sync: str, base: Any = None, granularity: int = 65536, blank: bool = False,
+        copy_mode: str = "background", replaces: Any = None, **how: Any,
+    ) -> None:  # fmt: skip
+        """`base`: copy what lies above it, None for all. `blank`: the target is all zeros."""
+        super().__init__(*args, **how)
+        from vmrun.backends.block.bitmap import Bitmap
+
+        self.sync, self.base, self.blank, self.copy_mode = sync, base, blank, copy_mode
+        self.replaces = replaces
+        self.dirty: Any = Bitmap(self.source.size, granularity)
+        self.tap: Any = None
+
+    def begin(self) -> None:
+        self.tap = self.blocks.tap(self.source)
+        with self.blocks.quiet(self.source):
+            self.tap.add_bitmap(self.dirty)
+
+    def work(self) -> None:
+        if self.sync != "none":
+            self._plan()
+        at = moved = 0
+        while True:
+            self.total = self.current + self.dirty.count
+            self.check(moved)
+            moved = 0
+            try:
+                found = self.tap.copy_marked(self.target, self.dirty, at, WINDOW)
+            except OSError as error:
+                self.failed_at(error, self.tap.target_failed)
+                sleep(CALM)
+                at = 0
+                continue
+            if found is not None:
+                at, moved = found
+                self.current += moved
+                if self.completing and self.dirty.count <= NEARLY:
+                    return
+                continue
+            if at:
+                at = 0
+                continue
+            if not self.is_ready:
+                self.total = self.current + self.dirty.count
+                self._in_step()
+            if self.completing or self.cancelled:
+                return
+            sleep(CALM)
+
+    def _plan(self) -> None:
+        """Mark what is to be copied."""
+        from vmrun.backends.block.chain import pieces
+
+        for piece in pieces(self.source, 0, None, self.base):
+            self.check()
+            if self.base is not None and not (piece.data or piece.zero):
+                continue
+            if piece.zero and not piece.data and self.blank and not piece.present:
+                continue
+            self.dirty.set(piece.start, piece.length)
+            self.total = self.dirty.count
+
+    def _in_step(self) -> None:
+        if self.copy_mode == "write-blocking":
+
+            def join() -> None:
+                with self.blocks.quiet(self.source):
+                    self.tap.begin_twin(self.target, self.dirty)
+
+            self.machine.loop.call_soon(lambda: None if self.done else join())
+        self.ready()
+
+    def finish(self) -> None:
+        """The last of it, with the guest held."""
+        at = 0
+        while True:
+            found = self.tap.copy_marked(self.target, self.dirty, at, WINDOW)
+            if found is None:
+                if not at:
+                    break
+                at = 0
+                continue
+            at, moved = found
+            self.current += moved
+        self.total = self.current
+        self.target.sync()
+
+    def prepare(self) -> None:
+        with self.blocks.quiet(self.source, self.target):
+            self.finish()
+            if self.completing:
+                self.pivot()
+            self._end()
+
+    def pivot(self) -> None:
+        if self.replaces is not None:
+            self.blocks.replace(self.replaces, self.target)
+        else:
+            self.blocks.replace(self.source, self.target, but=(self.target,))
+
+    def _end(self) -> None:
+        if self.tap is not None:
+            with self.blocks.quiet(self.source):
+                self.tap.end_twin()
+                if self.dirty in self.tap.bitmaps:
+                    self.tap.drop_bitmap(self.dirty)
+            self.blocks.untap(self.source)
+            self.tap = None
+
+    def abort(self) -> None:
+        self._end()
+
+
+class ActiveCommit(Mirror):
+    """What lies above a backing image goes into it while the guest writes on; then the guest uses that one."""
+
+    kind = "commit"
+
+    def __init__(self, *args: Any, was_readonly: bool, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.was_readonly = was_readonly
+
+    def prepare(self) -> None:
+        super().prepare()
+        if not self.completing:
+            self.back()
+
+    def abort(self) -> None:
+        super().abort()
+        self.back()
+
+    def back(self) -> None:
+        from vmrun.backends.block.images import reopen
+
+        if self.was_readonly:
+            self.target.sync()
+            reopen(self.target, True)
+
+
+# --- backup -----------------------------------------------------------------------------------------------------
+
+
+class Backup(BlockJob):
+    kind = "backup"
+
+    def __init__(
+        self, *args: Any, sync: str, base: Any = None, bitmap: Any = None, bitmap_mode: str = "on-success",
+        must: bool = True, **how: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(*args, **how)
+        from vmrun.backends.block.bitmap import Bitmap
+
+        grain = max(65536, getattr(self.target, "cluster_size", 0) or 0)
+        self.sync, self.base, self.bitmap, self.bitmap_mode, self.must = sync, base, bitmap, bitmap_mode, must
+        self.wanted: Any = Bitmap(self.source.size, grain)
+        self.before: Any = None  # what the bitmap had
+        self.tap: Any = None
+
+    def begin(self) -> None:
+        self.tap = self.blocks.tap(self.source)
+        with self.blocks.quiet(self.source):
+            if self.bitmap is not None:
+                self.before = self.bitmap.bits.copy()
+                self.wanted.merge(self.bitmap.bits)
+                if self.bitmap_mode != "never":
+                    self.bitmap.bits.clear()
+                self.bitmap.busy = True
+            else:
+                self.wanted.set(0, self.source.size)
+            self.tap.begin_saving(self.target, self.wanted, self.must)
+        self.total = self.source.size if self.sync != "none" else 0
+
+    def work(self) -> None:
+        if self.sync == "none":
+            while True:
+                self.check()
+                sleep(CALM)
+        if self.base is not None:
+            from vmrun.backends.block.chain import pieces
+
+            for piece in pieces(self.source, 0, None, self.base):
+                self.check()
+                if not (piece.data or piece.zero) or piece.depth == 0 and not piece.present and not piece.data:
+                    self.wanted.clear(piece.start, piece.length)
+        self.total = max(self.wanted.count, 0)
+        if self.bitmap is None and self.base is None:
+            self.total = self.source.size
+        whole = self.total
+        at = 0
+        while True:
+            left = self.wanted.count
+            try:
+                found = self.tap.save_next(at, WINDOW)
+            except OSError as error:
+                self.failed_at(error, self.tap.target_failed)
+                self.tap.forgive()
+                sleep(CALM)
+                self.check()
+                continue
+            if found is None:
+                break
+            at = found
+            moved = max(left - self.wanted.count, 0)
+            self.current = max(min(whole, whole - self.wanted.count), 0)
+            self.check(moved)
+        self.current = self.total
+
+    def prepare(self) -> None:
+        with self.blocks.quiet(self.source):
+            if self.tap.save_error:
+                raise OSError(self.tap.save_error, "")
+        self.target.sync()
+
+    def commit(self) -> None:
+        self._end(True)
+
+    def abort(self) -> None:
+        self._end(False)
+
+    def _end(self, well: bool) -> None:
+        if self.tap is None:
+            return
+        with self.blocks.quiet(self.source):
+            self.tap.end_saving()
+            if self.bitmap is not None:
+                if not well and self.bitmap_mode == "on-success":
+                    self.bitmap.bits.merge(self.before)
+                elif not well and self.bitmap_mode == "always":
+                    self.bitmap.bits.merge(self.wanted)
+                self.bitmap.busy = False
+        self.blocks.untap(self.source)
+        self.tap = None
+
+
+# --- commit of an image that is not on top ----------------------------------------------------------------------
+
+
+class Commit(BlockJob):
+    """What lies from `source` down to above `target` goes into that one; `above` gets it as its backing image."""
+
+    kind = "commit"
+
+    def __init__(self, *args: Any, above: Any, backing_file: str, was_readonly: bool, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.above, self.backing_file, self.was_readonly = above, backing_file, was_readonly
+        self.use(above)
+
+    def work(self) -> None:
+        from vmrun.backends.block.chain import pieces
+        from vmrun.backends.block.copy import copy_range
+
+        self.total = self.source.size
+        for piece in pieces(self.source, 0, None, self.target):
+            start, end = piece.start, piece.start + piece.length
+            while start < end:
+                length = min(end - start, WINDOW)
+                moved = 0
+                while True:
+                    try:
+                        if piece.data:
+                            copy_range(self.source, self.target, start, start, length, 0)
+                            moved = length
+                        elif piece.zero:
+                            self.target.write_zeroes(start, length, True)
+                        break
+                    except OSError as error:
+                        self.failed_at(error, True)
+                        self.check()
+                        sleep(CALM)
+                start += length
+                self.current = start
+                self.check(moved)
+        self.target.sync()
+
+    def prepare(self) -> None:
+        with self.blocks.quiet(self.above, self.source, self.target):
+            set_backing(self.above, self.backing_file, format_of(self.target))
+            old = backing_of(self.above)
+            self.above.rebase(self.target.hold())
+            old.close()
+            self.back()
+
+    def abort(self) -> None:
+        self.back()
+
+    def back(self) -> None:
+        from vmrun.backends.block.images import reopen
+
+        if self.was_readonly:
+            self.target.sync()
+            reopen(self.target, True)
+
+
+# --- stream -----------------------------------------------------------------------------------------------------
+
+
+class Stream(BlockJob):
+    """What lies between `source` and `base` comes into `source`, which gets `base` as its backing image."""
+
+    kind = "stream"
+
+    def __init__(self, *args: Any, base: Any, backing_file: str, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.base, self.backing_file = base, backing_file
+        self.tap: Any = None
+        if base is not None:
+            self.use(base)
+
+    def begin(self) -> None:
+        from vmrun.backends.block.bitmap import Bitmap
+
+        self.tap = self.blocks.tap(self.source)
+        self.mark = Bitmap(512, 512)  # keeps the tap
+        self.tap.add_bitmap(self.mark)
+
+    def work(self) -> None:
+        from vmrun.backends.block.chain import pieces
+
+        self.total = self.source.size
+        grain = getattr(self.source, "cluster_size", 65536)
+        for piece in pieces(self.source, 0, None, self.base):
+            start, end = piece.start, piece.start + piece.length
+            wanted = piece.depth > 0 and (piece.data or piece.zero and self.base is not None)
+            while start < end:
+                length = min(end - start, WINDOW // grain * grain or grain)
+                while wanted:
+                    try:
+                        self.tap.pull_up(start, length)
+                        break
+                    except OSError as error:
+                        self.failed_at(error, False)
+                        self.check()
+                        sleep(CALM)
+                start += length
+                self.current = start
+                self.check(length if wanted else 0)
+        self.source.sync()
+
+    def prepare(self) -> None:
+        with self.blocks.quiet(self.source):
+            self.source.sync()
+            format = format_of(self.base) if self.base is not None else ""
+            set_backing(self.source, self.backing_file if self.base is not None else "", format)
+            old = backing_of(self.source)
+            self.source.rebase(self.base.hold() if self.base is not None else None)
+            if old is not None:
+                old.close()
+            self._end()
+
+    def abort(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self.tap is not None:
+            with self.blocks.quiet(self.source):
+                self.tap.drop_bitmap(self.mark)
+            self.blocks.untap(self.source)
+            self.tap = None
+
+
+# --- backing images ------------------------------------------------------------------------------------------------
+
+
+def backing_of(node: Any) -> Any:
+    from vmrun.backends.block.chain import backing_of as below
+
+    return below(node)
+
+
+def format_of(node: Any) -> str:
+    return "qcow2" if getattr(node, "header", None) is not None else "raw"
+
+
+def set_backing(node: Any, file: str, format: str) -> None:
+    """Write down what lies below an image. OSError, BuildError."""
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    header = getattr(node, "header", None)
+    if header is None:
+        return
+    readonly = bool(node.readonly)
+    try:
+        if readonly:
+            reopen(node, False)
+        try:
+            header.backing_file, header.backing_format = file, format if file else ""
+            node.update_header()
+            node.sync()
+        finally:
+            if readonly:
+                reopen(node, True)
+    except ImageError as error:
+        raise BuildError(error.text) from None
+
+
+def chain_of(node: Any) -> list[Any]:
+    """The node and its backing images, the top first."""
+    from vmrun.backends.block.chain import images
+
+    return list(images(node))
+
+
+def overlay_of(top: Any, node: Any) -> Any:
+    """What has `node` as its backing image, in the chain of `top`."""
+    return next((one for one in chain_of(top) if backing_of(one) is node), None)
+
+
+def started(machine: Machine, make: Callable[[], BlockJob], id: str) -> BlockJob:
+    """Make a job, begin and start it; nothing is left of one that could not."""
+    jobs(machine).check_id(id)
+    job = make()
+    try:
+        job.begin()
+    except BaseException:
+        job.abort()
+        job.clean()
+        raise
+    job.start()
+    return job
+
+
+__all__ = [
+    "ActiveCommit", "Backup", "BlockJob", "Cancelled", "Commit", "Mirror", "Stream", "Transaction", "backing_of",
+    "chain_of", "format_of", "free", "overlay_of", "set_backing", "started",
+]  # fmt: skip

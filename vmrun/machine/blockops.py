@@ -1,0 +1,564 @@
+"""What changes a block graph in use: snapshots, and the jobs with all that can be said of them. BuildError in QEMU's
+words; the main thread, without the device lock.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmrun.errors import BuildError
+from vmrun.machine import bitmaps
+from vmrun.machine.blockjobs import (
+    ActiveCommit,
+    Backup,
+    BlockJob,
+    Commit,
+    Mirror,
+    Stream,
+    backing_of,
+    chain_of,
+    format_of,
+    free,
+    overlay_of,
+    set_backing,
+    started,
+)  # fmt: skip
+from vmrun.machine.blocks import blocks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmrun.machine.jobs import Transaction
+    from vmrun.machine.machine import Machine
+
+
+def open_image(path: str, format: str, *, readonly: bool = False, backing: bool = True) -> Any:
+    """An image that a command names by its file."""
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import Access, open_node
+
+    try:
+        return open_node(path, format or None, Access(readonly=readonly), backing=backing)
+    except ImageError as error:
+        raise BuildError(error.text) from None
+
+
+def make_image(path: str, format: str, size: int, backing: str = "", backing_format: str = "") -> None:
+    from vmrun.backends.block import create
+    from vmrun.backends.block.errors import ImageError
+
+    if format not in ("raw", "qcow2"):
+        raise BuildError(f"Unknown driver '{format}'")
+    if backing and format == "raw":
+        raise BuildError("Backing file not supported for file format 'raw'")
+    try:
+        if format == "raw":
+            create.new_file(path, size)
+        else:
+            create.new_file(path, 0)
+            create.create_qcow2(path, size, {"backing_file": backing, "backing_fmt": backing_format, "size": size})
+    except ImageError as error:
+        raise BuildError(error.text) from None
+
+
+def file_of(node: Any) -> str:
+    from vmrun.backends.block.images import node_name
+
+    return node_name(node)
+
+
+# --- snapshots -----------------------------------------------------------------------------------------------------
+
+
+def put_on_top(machine: Machine, old: Any, new: Any) -> None:
+    """`new`, whose backing image is `old`, takes its place."""
+    table = blocks(machine)
+    with table.quiet(old, new):
+        new.rebase(old.hold())
+        table.replace(old, new, but=(new,))
+
+
+class SnapshotSync:
+    """blockdev-snapshot-sync, in the steps of a transaction."""
+
+    def __init__(
+        self, machine: Machine, device: str, node_name: str, snapshot_file: str, snapshot_node_name: str, format: str,
+        mode: str,
+    ) -> None:  # fmt: skip
+        self.machine = machine
+        table = blocks(machine)
+        if bool(device) == bool(node_name):
+            raise BuildError("Cannot find device='' nor node-name=''" if not device else "device and node-name")
+        self.old, drive = table.find(device or node_name)
+        if drive is None and not any(child is self.old for n, _ in table.nodes() for _, child in n.children()):
+            pass
+        name = device or node_name
+        free(machine, self.old, name)
+        if node_name and not snapshot_node_name and device == "":
+            raise BuildError("New overlay node-name missing")
+        if snapshot_node_name and (snapshot_node_name in table.known or table.node(snapshot_node_name) is not None):
+            raise BuildError("New overlay node-name already in use")
+        if format not in ("qcow2",):
+            raise BuildError(
+                "The overlay does not support backing images" if format == "raw" else f"Unknown driver '{format}'"
+            )
+        if not self.old.readonly:
+            self.old.sync()
+        if mode != "existing":
+            if os.path.abspath(snapshot_file) == os.path.abspath(file_of(self.old)):
+                raise BuildError(f"{snapshot_file}: the image cannot be its own backing file")
+            make_image(snapshot_file, format, self.old.size, os.path.abspath(file_of(self.old)), format_of(self.old))
+        self.new = open_image(snapshot_file, format, backing=False)
+        self.name = snapshot_node_name
+
+    def commit(self) -> None:
+        table = blocks(self.machine)
+        put_on_top(self.machine, self.old, self.new)
+        if self.name:
+            self.new.name = self.name
+            table.named.known[self.name] = {"node-name": self.name, "driver": "qcow2", "file": file_of(self.new)}
+            table.named.open[self.name] = self.new  # the name's hold is ours
+        else:
+            self.new.close()
+        settle_below(self.machine, self.old)
+
+    def abort(self) -> None:
+        self.new.close()
+
+
+def settle_below(machine: Machine, node: Any) -> None:
+    """An image that nobody writes any more is only read: others may read it as well."""
+    from vmrun.backends.block.images import reopen
+
+    if not node.readonly:
+        with blocks(machine).quiet(node):
+            reopen(node, True)
+
+
+class Snapshot:
+    """blockdev-snapshot: a node that is there becomes the overlay of another."""
+
+    def __init__(self, machine: Machine, node: str, overlay: str) -> None:
+        self.machine = machine
+        table = blocks(machine)
+        self.old, _ = table.find(node)
+        self.new, drive = table.find(overlay)
+        free(machine, self.old, node)
+        if drive is not None or any(
+            child is self.new for other, _ in table.nodes() for _, child in other.children()
+        ):
+            raise BuildError("The overlay is already in use")
+        if getattr(self.new, "header", None) is None:
+            raise BuildError("The overlay does not support backing images")
+        if backing_of(self.new) is not None:
+            raise BuildError("The overlay already has a backing image")
+        if any(one is self.new for one in chain_of(self.old)):
+            raise BuildError(f"Making '{self.old.name}' a backing child of '{self.new.name}' would create a cycle")
+        if not self.old.readonly:
+            self.old.sync()
+
+    def commit(self) -> None:
+        put_on_top(self.machine, self.old, self.new)
+        settle_below(self.machine, self.old)
+
+    def abort(self) -> None:
+        pass
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+class How:
+    """What every block job can be told."""
+
+    def __init__(self, given: dict[str, Any], transaction: Transaction | None = None) -> None:
+        self.id = str(given.get("job_id") or "")
+        self.speed = given.get("speed") or 0
+        self.keywords: dict[str, Any] = {
+            "speed": self.speed,
+            "auto_finalize": given.get("auto_finalize", True) is not False,
+            "auto_dismiss": given.get("auto_dismiss", True) is not False,
+            "transaction": transaction,
+        }
+        if self.speed < 0:
+            raise BuildError("Parameter 'speed' expects a non-negative value")
+        for side in ("on_source_error", "on_target_error"):
+            if given.get(side):
+                self.keywords[side] = given[side]
+        if given.get("on_error"):
+            self.keywords["on_source_error"] = self.keywords["on_target_error"] = given["on_error"]
+
+    def name(self, device: str, node: Any, machine: Machine) -> str:
+        if self.id:
+            return self.id
+        if device in machine.board.drives and device not in machine.board.node_drives:
+            return device
+        raise BuildError("An explicit job ID is required for this node")
+
+
+def same_size(source: Any, target: Any) -> None:
+    if target.size < source.size:
+        raise BuildError("Source and target image have different sizes")
+
+
+def _granularity(given: int, target: Any) -> int:
+    if given:
+        if given < 512 or given > 64 << 20:
+            raise BuildError("Parameter 'granularity' expects a value in range [512B, 64MB]")
+        if given & (given - 1):
+            raise BuildError("Parameter 'granularity' expects a power of 2")
+        return given
+    return max(4096, min(65536, getattr(target, "cluster_size", 65536)))
+
+
+def drive_mirror(
+    machine: Machine, device: str, target: str, sync: str, *, format: str = "", node_name: str = "",
+    replaces: str = "", mode: str = "absolute-paths", granularity: int = 0, copy_mode: str = "background",
+    **given: Any,
+) -> BlockJob:  # fmt: skip
+    how, table = How(given), blocks(machine)
+    source, drive = table.find(device)
+    free(machine, source, device)
+    base = backing_of(source) if sync == "top" else None
+    if sync == "top" and base is None:
+        sync = "full"
+    if sync == "none":
+        base = source
+    below = base if sync == "top" else source if sync == "none" else None
+    made = mode == "absolute-paths"
+    format = format or (format_of(source) if made else "")
+    id = how.name(device, source, machine)
+    if made:
+        path = file_of(below) if below is not None else ""
+        make_image(
+            target, format, source.size, os.path.abspath(path) if path else "", format_of(below) if path else ""
+        )
+    image = open_image(target, format, backing=not made and sync == "top")
+    try:
+        if replaces:
+            _check_replaces(table, source, replaces)
+        if made and below is not None:
+            image.rebase(below.hold())
+        if not made:
+            same_size(source, image)
+        if node_name:
+            _name(table, image, node_name)
+        grain = _granularity(granularity, image)
+        other = table.find(replaces)[0] if replaces else None
+        return started(
+            machine,
+            lambda: Mirror(
+                machine, id, source, image, sync=sync, base=base if sync == "top" else None, granularity=grain,
+                blank=made and sync == "full", copy_mode=copy_mode, replaces=other, **how.keywords,
+            ),
+            id,
+        )  # fmt: skip
+    finally:
+        image.close()
+
+
+def _name(table: Any, node: Any, name: str) -> None:
+    if name in table.known or table.node(name) is not None:
+        raise BuildError(f"Duplicate nodes with node-name='{name}'")
+    node.name = name
+
+
+def _check_replaces(table: Any, source: Any, replaces: str) -> None:
+    other, _ = table.find(replaces)
+    if other.size != source.size:
+        raise BuildError("cannot replace image with a mirror image of different size")
+
+
+def blockdev_mirror(
+    machine: Machine, device: str, target: str, sync: str, *, replaces: str = "", granularity: int = 0,
+    copy_mode: str = "background", filter_node_name: str = "", **given: Any,
+) -> BlockJob:  # fmt: skip
+    how, table = How(given), blocks(machine)
+    source, _ = table.find(device)
+    image, user = table.find(target)
+    free(machine, source, device)
+    free(machine, image, target)
+    if image is source:
+        raise BuildError("Can't mirror node into itself")
+    if user is not None and user.name in table.users():
+        raise BuildError(f"Conflicts with use by {user.name} as 'root', which does not allow 'write' on {image.name}")
+    base = backing_of(source) if sync == "top" else None
+    if sync == "top" and base is None:
+        sync = "full"
+    writable(image)
+    if image.size != source.size:
+        raise BuildError("Source and target image have different sizes")
+    grain = _granularity(granularity, image)
+    id = how.name(device, source, machine)
+    other = table.find(replaces)[0] if replaces else None
+    return started(
+        machine,
+        lambda: Mirror(
+            machine, id, source, image, sync=sync, base=base, granularity=grain, copy_mode=copy_mode,
+            replaces=other, **how.keywords,
+        ),
+        id,
+    )  # fmt: skip
+
+
+def writable(node: Any) -> None:
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    if node.readonly:
+        if not node.lazy:
+            raise BuildError("Block node is read-only")
+        try:
+            reopen(node, False)
+        except ImageError as error:
+            raise BuildError(error.text) from None
+
+
+def _backup(
+    machine: Machine, source: Any, image: Any, id: str, sync: str, bitmap: Any, bitmap_mode: str, how: How
+) -> BlockJob:
+    base = backing_of(source) if sync == "top" else None
+    return started(
+        machine,
+        lambda: Backup(
+            machine, id, source, image, sync=sync, base=base, bitmap=bitmap, bitmap_mode=bitmap_mode, **how.keywords
+        ),
+        id,
+    )
+
+
+def _bitmap_for(machine: Machine, device: str, sync: str, name: str, mode: str) -> tuple[str, Any, str]:
+    """(sync, bitmap or None, its mode)."""
+    if sync == "incremental":
+        if mode and mode != "on-success":
+            raise BuildError("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
+        mode = "on-success"
+    if sync in ("bitmap", "incremental"):
+        if not name:
+            raise BuildError(f"must provide a valid bitmap name for '{sync}' sync mode")
+        if not mode:
+            raise BuildError("Bitmap sync mode must be given when providing a bitmap")
+        return sync, bitmaps.usable(bitmaps.find(machine, device, name)), mode
+    if name or mode:
+        raise BuildError(
+            "Cannot specify bitmap sync mode without a bitmap" if not name
+            else f"Bitmap sync mode '{mode}' has no meaningful effect when combined with sync mode '{sync}'"
+        )
+    return sync, None, ""
+
+
+def drive_backup(
+    machine: Machine, device: str, target: str, sync: str, *, format: str = "", mode: str = "absolute-paths",
+    bitmap: str = "", bitmap_mode: str = "", transaction: Transaction | None = None, **given: Any,
+) -> BlockJob:  # fmt: skip
+    how, table = How(given, transaction), blocks(machine)
+    source, _ = table.find(device)
+    free(machine, source, device)
+    sync, bits, kind = _bitmap_for(machine, device, sync, bitmap, bitmap_mode)
+    if sync == "top" and backing_of(source) is None:
+        sync = "full"
+    made = mode == "absolute-paths"
+    format = format or (format_of(source) if made else "")
+    id = how.name(device, source, machine)
+    below = backing_of(source) if sync == "top" else source if sync == "none" else None
+    if made:
+        path = os.path.abspath(file_of(below)) if below is not None else ""
+        make_image(target, format, source.size, path, format_of(below) if path else "")
+    image = open_image(target, format, backing=False)
+    try:
+        if made and below is not None:
+            image.rebase(below.hold())
+        same_size(source, image)
+        return _backup(machine, source, image, id, sync, bits, kind, how)
+    finally:
+        image.close()
+
+
+def blockdev_backup(
+    machine: Machine, device: str, target: str, sync: str, *, bitmap: str = "", bitmap_mode: str = "",
+    filter_node_name: str = "", transaction: Transaction | None = None, **given: Any,
+) -> BlockJob:  # fmt: skip
+    how, table = How(given, transaction), blocks(machine)
+    source, _ = table.find(device)
+    image, _ = table.find(target)
+    free(machine, source, device)
+    free(machine, image, target)
+    if image is source:
+        raise BuildError("Source and target cannot be the same")
+    sync, bits, kind = _bitmap_for(machine, device, sync, bitmap, bitmap_mode)
+    if sync == "top" and backing_of(source) is None:
+        sync = "full"
+    writable(image)
+    if image.size != source.size:
+        raise BuildError("Source and target image have different sizes")
+    return _backup(machine, source, image, how.name(device, source, machine), sync, bits, kind, how)
+
+
+def _base(machine: Machine, top: Any, base: str, base_node: str, what: str) -> Any:
+    """The image of the chain below `top` that a command names; None when it names none."""
+    table = blocks(machine)
+    if base and base_node:
+        raise BuildError("'base' and 'base-node' cannot be specified at the same time")
+    if base_node:
+        node, _ = table.find(base_node)
+        if not any(one is node for one in chain_of(top)):
+            raise BuildError(f"Node '{base_node}' is not a backing image of '{what}'")
+        return node
+    if base:
+        wanted = os.path.abspath(base)
+        for one in chain_of(top):
+            if base in (file_of(one), one.name) or os.path.abspath(file_of(one)) == wanted:
+                return one
+        raise BuildError(f"Can't find '{base}' in the backing chain")
+    return None
+
+
+def block_stream(
+    machine: Machine, device: str, *, base: str = "", base_node: str = "", backing_file: str = "", bottom: str = "",
+    **given: Any,
+) -> BlockJob:  # fmt: skip
+    how, table = How(given), blocks(machine)
+    source, _ = table.find(device)
+    for one in chain_of(source):
+        free(machine, one, device)
+    if bottom and (base or base_node):
+        raise BuildError("'bottom' and 'base' cannot be specified at the same time")
+    if bottom:
+        lowest, _ = table.find(bottom)
+        if not any(one is lowest for one in chain_of(source)):
+            raise BuildError(f"Node '{bottom}' is not in a chain starting from '{device}'")
+        below = backing_of(lowest)
+    else:
+        below = _base(machine, source, base, base_node, device)
+        if below is source:
+            raise BuildError(f"Node '{base_node or base}' is not a backing image of '{device}'")
+    if backing_file and below is None:
+        raise BuildError("backing file specified, but streaming the entire chain")
+    writable(source)
+    id = how.name(device, source, machine)
+    name = backing_file or (os.path.abspath(file_of(below)) if below is not None else "")
+    return started(
+        machine, lambda: Stream(machine, id, source, None, base=below, backing_file=name, **how.keywords), id
+    )
+
+
+def block_commit(
+    machine: Machine, device: str, *, base: str = "", base_node: str = "", top: str = "", top_node: str = "",
+    backing_file: str = "", filter_node_name: str = "", **given: Any,
+) -> BlockJob:  # fmt: skip
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    how, table = How(given), blocks(machine)
+    active, drive = table.find(device)
+    if top and top_node:
+        raise BuildError("'top-node' and 'top' are mutually exclusive")
+    upper = _base(machine, active, top, top_node, device)
+    if upper is None:
+        if top or top_node:
+            raise BuildError(f"Top image file {top} not found")
+        upper = active
+    if base or base_node:
+        lower = _base(machine, upper, base, base_node, device)
+    else:
+        lower = chain_of(upper)[-1]
+    if lower is upper:
+        raise BuildError("cannot commit an image into itself")
+    if lower is None:
+        raise BuildError("There is no backing image")
+    for one in chain_of(active):
+        free(machine, one, device)
+    id = how.name(device, active, machine)
+    was = bool(lower.readonly)
+    try:
+        with table.quiet(lower):
+            reopen(lower, False)
+        if lower.size < upper.size:
+            lower.truncate(upper.size)
+    except (ImageError, OSError) as error:
+        if was and not lower.readonly:
+            reopen(lower, True)
+        raise BuildError(getattr(error, "text", "") or str(error)) from None
+    keywords = dict(how.keywords)
+    try:
+        if upper is active and not active.readonly:
+            if backing_file:
+                raise BuildError("'backing-file' specified, but 'top' is the active layer")
+            grain = max(4096, min(65536, getattr(lower, "cluster_size", 65536)))
+            return started(
+                machine,
+                lambda: ActiveCommit(
+                    machine, id, active, lower, sync="top", base=lower, granularity=grain, was_readonly=was, **keywords
+                ),
+                id,
+            )
+        above = overlay_of(active, upper)
+        if above is None:
+            raise BuildError(f"Could not find overlay image for {file_of(upper)}")
+        name = backing_file or os.path.abspath(file_of(lower))
+        return started(
+            machine,
+            lambda: Commit(
+                machine, id, upper, lower, above=above, backing_file=name, was_readonly=was, **keywords
+            ),
+            id,
+        )
+    except BaseException:
+        if was and not lower.readonly:
+            reopen(lower, True)
+        raise
+
+
+def change_backing_file(machine: Machine, device: str, node: str, file: str) -> None:
+    table = blocks(machine)
+    top, _ = table.find(device)
+    image, _ = table.find(node)
+    if not any(one is image for one in chain_of(top)):
+        raise BuildError(f"'{node}' not found in the backing chain of '{device}'")
+    below = backing_of(image)
+    if below is None:
+        raise BuildError("not allowing backing file change on an image without a backing file")
+    with table.quiet(image):
+        set_backing(image, file, format_of(below))
+
+
+def commit_now(machine: Machine, device: str) -> None:
+    """HMP's commit: what lies above a drive's backing image goes into it, while the guest's requests wait."""
+    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.copy import copy_range
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.qcow2_snapshots import make_empty
+
+    table = blocks(machine)
+    if device == "all":
+        names = [id for id, drive, _ in table.drives() if drive.node is not None and backing_of(drive.node) is not None]
+    else:
+        names = [device]
+    for name in names:
+        top, _ = table.find(name)
+        below = backing_of(top)
+        if below is None:
+            raise BuildError(f"'commit' error for '{name}': No medium found" if device != "all" else "")
+        free(machine, top, name)
+        was = bool(below.readonly)
+        with table.quiet(top):
+            try:
+                reopen(below, False)
+                if below.size < top.size:
+                    below.truncate(top.size)
+                for piece in pieces(top, 0, None, below):
+                    if piece.data:
+                        copy_range(top, below, piece.start, piece.start, piece.length, 0)
+                    elif piece.zero:
+                        below.write_zeroes(piece.start, piece.length, True)
+                below.sync()
+                if hasattr(top, "cluster_size"):
+                    make_empty(top)
+            except (ImageError, OSError) as error:
+                text = getattr(error, "text", "") or str(error)
+                raise BuildError(f"'commit' error for '{name}': {text}") from None
+            finally:
+                if was and not below.readonly:
+                    reopen(below, True)

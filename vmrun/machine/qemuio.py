@@ -1,0 +1,377 @@
+"""HMP's qemu-io: reads, writes and more of a disk from the monitor, in that program's words. What it prints comes back
+as the command's answer.
+
+    qemu-io d0 "write -P 5 0 64k"
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import monotonic, sleep
+
+from vmrun.errors import BuildError
+from vmrun.machine.blocks import blocks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+READ, WRITE, FLUSH, DISCARD, ZERO = range(5)
+UNITS = {"b": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60}
+MOST = 1 << 30  # bytes that one command moves
+PIECE = 8 << 20
+
+
+class Refused(Exception):
+    """What the command prints instead."""
+
+
+def number(text: str) -> int:
+    tail = text[-1:].lower()
+    try:
+        if tail in UNITS and not text.lower().startswith("0x"):
+            return int(float(text[:-1]) * UNITS[tail]) if "." in text else int(text[:-1], 0) * UNITS[tail]
+        return int(text, 0)
+    except (ValueError, OverflowError):
+        raise Refused(f"Invalid argument -- {text}") from None
+
+
+def amount(value: float) -> str:
+    """Bytes for people: three digits and their unit, as qemu-io has it."""
+    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")):
+        if value < 1024 or unit == "EiB":
+            text = f"{value:.3f}".rstrip("0").rstrip(".") if power else f"{value:.3f}".rstrip("0").rstrip(".")
+            return f"{text} {unit}"
+        value /= 1024
+    return ""
+
+
+def _options(words: list[str], flags: str, with_value: str) -> tuple[dict[str, str], list[str]]:
+    """getopt's way: letters before the rest."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest and rest[0].startswith("-") and len(rest[0]) > 1 and not rest[0][1].isdigit():
+        letters = rest.pop(0)[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter in with_value:
+                found[letter] = letters or (rest.pop(0) if rest else "")
+                letters = ""
+            elif letter in flags:
+                found[letter] = ""
+            else:
+                raise Refused(f"invalid option -- '{letter}'")
+    return found, rest
+
+
+class Io:
+    """One node, through the drive that shows it, or one of its own."""
+
+    def __init__(self, machine: Any, name: str, drive: Any = None) -> None:
+        self.machine = machine
+        table = blocks(machine)
+        self.drive: Any = drive
+        if drive is None:
+            self.node, self.drive = table.find(name)
+        elif drive.node is None:
+            raise BuildError(f"Device '{name}' has no medium")
+        else:
+            self.node = drive.node
+        if self.drive is None:
+            from vmrun.backends.block import queue
+
+            self.drive = queue(self.node)
+            self.drive.replace(self.node, table.taps.get(id(self.node)))
+
+    def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
+        """OSError."""
+        from vmrun.backends.block.caller import Caller
+
+        caller = Caller(self.drive)
+        caller.submit(op, offset, count, data, flags)
+        _, error, found = caller.wait()
+        if error:
+            raise OSError(error, os.strerror(error))
+        return bytes(found)
+
+
+def _span(words: list[str], name: str) -> tuple[int, int]:
+    if len(words) != 2:
+        raise Refused(f"bad argument count {len(words)} to {name}, expected exactly 2 arguments")
+    offset, count = number(words[0]), number(words[1])
+    if offset < 0 or count < 0:
+        raise Refused(f"Argument '{words[0] if offset < 0 else words[1]}' is negative")
+    if count > MOST:
+        raise Refused(f"length cannot exceed {MOST}, given {words[1]}")
+    return offset, count
+
+
+def _report(what: str, done: int, asked: int, offset: int, seconds: float) -> str:
+    seconds = max(seconds, 1e-9)
+    rates = f"{amount(done / seconds)}/sec and {1 / seconds:.4f} ops/sec"
+    first = f"{what} {done}/{asked} bytes at offset {offset}\n"
+    return first + f"{amount(done)}, 1 ops; {seconds:05.2f} sec ({rates})\n"
+
+
+def _pattern(text: str) -> int:
+    value = number(text)
+    if not 0 <= value <= 255:
+        raise Refused(f"{text} is not a valid pattern byte")
+    return value
+
+
+def _read(io: Io, words: list[str], name: str) -> str:
+    given, rest = _options(words, "abCiqv", "Psl")
+    if name in ("readv", "aio_read") and len(rest) > 2:
+        rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
+    offset, count = _span(rest, name)
+    began, out = monotonic(), ""
+    data = b"".join(_pieces(io, offset, count))
+    spent = monotonic() - began
+    if "P" in given:
+        start = number(given.get("s") or "0")
+        length = number(given["l"]) if "l" in given else count - start
+        want = bytes([_pattern(given["P"])]) * length
+        if data[start : start + length] != want:
+            out += f"Pattern verification failed at offset {offset + start}, {length} bytes\n"
+    if "v" in given:
+        for at in range(0, count, 16):
+            row = data[at : at + 16]
+            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+            out += f"{offset + at:08x}:  {' '.join(f'{byte:02x}' for byte in row)}  {text}\n"
+    return out if "q" in given else out + _report("read", count, count, offset, spent)
+
+
+def _pieces(io: Io, offset: int, count: int) -> list[bytes]:
+    return [
+        io.request(READ, at, min(PIECE, offset + count - at)) for at in range(offset, offset + count, PIECE)
+    ]
+
+
+def _write(io: Io, words: list[str], name: str) -> str:
+    given, rest = _options(words, "bcCfinquz", "Ps")
+    if name in ("writev", "aio_write") and len(rest) > 2:
+        rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
+    offset, count = _span(rest, name)
+    if "z" in given and "P" in given:
+        raise Refused("-z and -P cannot be specified at the same time")
+    byte = _pattern(given["P"]) if "P" in given else 0xCD
+    fua = 1 if "f" in given else 0
+    began = monotonic()
+    if "z" in given:
+        io.request(ZERO, offset, count, None, fua | (2 if "u" in given else 0))
+    else:
+        for at in range(offset, offset + count, PIECE):
+            io.request(WRITE, at, 0, bytes([byte]) * min(PIECE, offset + count - at), fua)
+    return "" if "q" in given else _report("wrote", count, count, offset, monotonic() - began)
+
+
+def _discard(io: Io, words: list[str], name: str) -> str:
+    given, rest = _options(words, "Cq", "")
+    offset, count = _span(rest, name)
+    began = monotonic()
+    io.request(DISCARD, offset, count)
+    return "" if "q" in given else _report("discard", count, count, offset, monotonic() - began)
+
+
+def _flush(io: Io, words: list[str], name: str) -> str:
+    io.request(FLUSH)
+    return ""
+
+
+def _length(io: Io, words: list[str], name: str) -> str:
+    return f"{amount(io.node.size)}\n"
+
+
+def _truncate(io: Io, words: list[str], name: str) -> str:
+    given, rest = _options(words, "", "m")
+    if len(rest) != 1:
+        raise Refused(f"bad argument count {len(rest)} to truncate, expected exactly 1 arguments")
+    with blocks(io.machine).quiet(io.node):
+        io.node.truncate(number(rest[0]), given.get("m") or "off")
+        io.drive.resized()
+    return ""
+
+
+def _extents(io: Io, offset: int, end: int) -> Any:
+    """(start, length, whether the node has it) of each run."""
+    pending = None
+    while offset < end:
+        length, flags, _ = io.node.extent(offset, end - offset)
+        length = min(length, end - offset)
+        here = bool(flags & 7)
+        if pending is not None and pending[2] == here:
+            pending = (pending[0], pending[1] + length, here)
+        else:
+            if pending is not None:
+                yield pending
+            pending = (offset, length, here)
+        offset += length
+    if pending is not None:
+        yield pending
+
+
+def _map(io: Io, words: list[str], name: str) -> str:
+    return "".join(
+        f"{amount(length)} (0x{length:x}) bytes {'    ' if here else 'not '}allocated at offset "
+        f"{amount(start)} (0x{start:x})\n"
+        for start, length, here in _extents(io, 0, io.node.size)
+    )
+
+
+def _alloc(io: Io, words: list[str], name: str) -> str:
+    if not 1 <= len(words) <= 2:
+        raise Refused(f"bad argument count {len(words)} to alloc, expected between 1 and 2 arguments")
+    offset, count = number(words[0]), number(words[1]) if len(words) > 1 else 512
+    there = sum(length for _, length, here in _extents(io, offset, min(offset + count, io.node.size)) if here)
+    return f"{there}/{count} bytes allocated at offset {amount(offset)}\n"
+
+
+def _sleep(io: Io, words: list[str], name: str) -> str:
+    sleep(min(number(words[0]), 60000) / 1000)
+    return ""
+
+
+def _debugged(io: Io) -> Any:
+    """The blkdebug node at or below."""
+    from vmrun.machine.blocks import graph
+
+    return next((node for node in graph(io.node) if str(node.driver) == "blkdebug"), None)
+
+
+def _break(io: Io, words: list[str], name: str) -> str:
+    if len(words) != 2:
+        raise Refused(f"bad argument count {len(words)} to break, expected exactly 2 arguments")
+    node = _debugged(io)
+    if node is None:
+        raise Refused("Could not set breakpoint: Operation not supported")
+    try:
+        node.add_break(words[0], words[1])
+    except ValueError:
+        raise Refused("Could not set breakpoint: No such file or directory") from None
+    return ""
+
+
+def _resume(io: Io, words: list[str], name: str) -> str:
+    node = _debugged(io)
+    if node is None:
+        raise Refused("Could not resume request: Operation not supported")
+    if not node.resume_tag(words[0] if words else ""):
+        raise Refused("Could not resume request: No such file or directory")
+    return ""
+
+
+def _remove_break(io: Io, words: list[str], name: str) -> str:
+    node = _debugged(io)
+    if node is None:
+        raise Refused(f"Could not remove breakpoint {words[0] if words else ''}: Operation not supported")
+    if not node.resume_tag(words[0] if words else "", True):
+        raise Refused(f"Could not remove breakpoint {words[0]}: No such file or directory")
+    return ""
+
+
+def _wait_break(io: Io, words: list[str], name: str, work: Any = None) -> str:
+    node = _debugged(io)
+    while node is not None and not node.waits(words[0] if words else "") and not (work is not None and work.ended):
+        sleep(0.005)
+    return ""
+
+
+def _info(io: Io, words: list[str], name: str) -> str:
+    out = f"format name: {io.node.driver}\n"
+    size = getattr(io.node, "cluster_size", 0)
+    if size:
+        out += f"cluster size: {amount(size)}\n"
+    return out
+
+
+def _help(io: Io, words: list[str], name: str) -> str:
+    return "".join(f"{row} -- {text}\n" for row, text in HELP)
+
+
+def _reopen(io: Io, words: list[str], name: str) -> str:
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    given, _ = _options(words, "rw", "co")
+    if "r" in given or "w" in given:
+        with blocks(io.machine).quiet(io.node):
+            try:
+                reopen(io.node, "r" in given)
+            except ImageError as error:
+                raise Refused(error.text) from None
+            io.drive.resized()
+    return ""
+
+
+COMMANDS = {
+    "aio_read": _read, "aio_write": _write, "alloc": _alloc, "break": _break, "discard": _discard, "d": _discard,
+    "flush": _flush, "f": _flush, "help": _help, "info": _info, "i": _info, "length": _length, "l": _length,
+    "map": _map, "read": _read, "r": _read, "readv": _read, "rv": _read, "remove_break": _remove_break,
+    "reopen": _reopen, "resume": _resume, "sleep": _sleep, "truncate": _truncate, "t": _truncate,
+    "wait_break": _wait_break, "write": _write, "w": _write, "writev": _write, "wv": _write,
+}  # fmt: skip
+HELP = (
+    ("aio_flush", "completes all outstanding aio requests"),
+    ("aio_read [-Ciqv] [-P pattern] off len [len..]", "asynchronously reads a number of bytes"),
+    ("aio_write [-Cfiquz] [-P pattern] off len [len..]", "asynchronously writes a number of bytes"),
+    ("alloc offset [count]", "checks if offset is allocated in the file"),
+    ("break event tag", "sets a breakpoint on event and tags the stopped request as tag"),
+    ("discard [-Cq] off len", "discards a number of bytes at a specified offset"),
+    ("flush", "flush all in-core file state to disk"),
+    ("help", "this list"),
+    ("info", "prints information about the current file"),
+    ("length", "gets the length of the current file"),
+    ("map", "prints the allocated areas of a file"),
+    ("read [-qv] [-P pattern [-s off] [-l len]] off len", "reads a number of bytes at a specified offset"),
+    ("remove_break tag", "remove a breakpoint by tag"),
+    ("reopen [(-r|-w)]", "reopens an image for reading, or for writing"),
+    ("resume tag", "resumes the request tagged as tag"),
+    ("sleep", "waits for the given value in milliseconds"),
+    ("truncate [-m prealloc_mode] off", "truncates the current file at the given offset"),
+    ("wait_break tag", "waits for the suspension of a request"),
+    ("write [-fquz] [-P pattern] off len", "writes a number of bytes at a specified offset"),
+)
+
+
+def command(machine: Any, name: str, line: list[str], by_device: bool = False) -> str | Callable[[Any], str]:
+    """What one line does: its text, or what tells it, which may wait and wants to be called on a thread of its own, with
+    something that has `ended`. `by_device`: the name is a device's.
+    """
+    if by_device:
+        device = next((machine.devices[part] for part in name.split("/") if part in machine.devices), None)
+        drive = str(device.get_props().get("drive")) if device is not None else name
+        if drive not in machine.board.drives:
+            raise BuildError(f"Device '{name}' not found")
+        io = Io(machine, drive, machine.board.drives[drive])
+    else:
+        io = Io(machine, name)
+    if not line:
+        return ""
+    verb, rest = line[0], line[1:]
+    if verb == "aio_flush":
+        return lambda work: io.drive.drain() or ""
+    act: Any = COMMANDS.get(verb)
+    if act is None:
+        return f'command "{verb}" not found\n'
+
+    def run(work: Any) -> Any:
+        try:
+            if act is _wait_break:
+                return _wait_break(io, rest, verb, work)
+            return act(io, rest, verb)
+        except Refused as error:
+            return f"{error}\n"
+        except OSError as error:
+            code = errno.EIO if error.errno == errno.EINVAL else error.errno
+            what = {"r": "read", "w": "write"}.get(verb, verb.removeprefix("aio_").rstrip("v"))
+            return f"{what} failed: {os.strerror(code or errno.EIO)}\n"
+
+    if verb.startswith("aio_"):
+        import _thread
+
+        _thread.start_new_thread(run, (None,))  # it goes on by itself; who wants to know says aio_flush
+        return ""
+    return run

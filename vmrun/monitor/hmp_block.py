@@ -1,0 +1,138 @@
+"""The line monitor's commands about disks in use: jobs, snapshots, qemu-io."""
+
+from __future__ import annotations
+
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.hmp_line import Line, ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmrun.monitor.work import Work
+
+
+def _flags(words: list[str], letters: str) -> tuple[set[str], list[str]]:
+    """The single letters with a dash, and the rest."""
+    found: set[str] = set()
+    rest = []
+    for word in words:
+        if word.startswith("-") and len(word) > 1 and set(word[1:]) <= set(letters):
+            found |= set(word[1:])
+        else:
+            rest.append(word)
+    return found, rest
+
+
+def size(text: str) -> int:
+    """Bytes; a plain number is bytes, too, as HMP's speeds are."""
+    units = {"k": 10, "m": 20, "g": 30, "t": 40}
+    try:
+        return int(float(text[:-1]) * (1 << units[text[-1].lower()])) if text[-1:].lower() in units else int(text, 0)
+    except (ValueError, OverflowError, IndexError):
+        raise QmpError(f"invalid size '{text}'") from None
+
+
+def _qemu_io(machine: Any, words: list[str], cpu: int) -> str | Work:
+    from vmrun.errors import BuildError
+    from vmrun.machine.qemuio import command
+    from vmrun.monitor.hmp import _words
+    from vmrun.monitor.work import Work
+
+    by_device = words[:1] == ["-d"]
+    name, *line = words[1:] if by_device else words
+    try:
+        found = command(machine, name, _words(" ".join(line)), by_device)
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
+    return found if isinstance(found, str) else Work(machine, found)
+
+
+def _mirror(machine: Any, words: list[str], cpu: int) -> str:
+    flags, rest = _flags(words, "nf")
+    ask(
+        machine, "drive-mirror", device=rest[0], target=rest[1], sync="full" if "f" in flags else "top",
+        mode="existing" if "n" in flags else "absolute-paths", **({"format": rest[2]} if rest[2:] else {}),
+    )  # fmt: skip
+    return ""
+
+
+def _backup(machine: Any, words: list[str], cpu: int) -> str:
+    flags, rest = _flags(words, "nfc")
+    ask(
+        machine, "drive-backup", device=rest[0], target=rest[1], sync="full" if "f" in flags else "top",
+        mode="existing" if "n" in flags else "absolute-paths", **({"compress": True} if "c" in flags else {}),
+        **({"format": rest[2]} if rest[2:] else {}),
+    )  # fmt: skip
+    return ""
+
+
+def _stream(machine: Any, words: list[str], cpu: int) -> str:
+    ask(
+        machine, "block-stream", device=words[0], **({"speed": size(words[1])} if words[1:] else {}),
+        **({"base": words[2]} if words[2:] else {}),
+    )  # fmt: skip
+    return ""
+
+
+def _snapshot(machine: Any, words: list[str], cpu: int) -> str:
+    flags, rest = _flags(words, "n")
+    if len(rest) < 2:
+        raise QmpError("Parameter 'snapshot-file' is missing")
+    ask(
+        machine, "blockdev-snapshot-sync", device=rest[0], snapshot_file=rest[1],
+        mode="existing" if "n" in flags else "absolute-paths", **({"format": rest[2]} if rest[2:] else {}),
+    )  # fmt: skip
+    return ""
+
+
+def _job(name: str, *more: str) -> Callable[[Any, list[str], int], str]:
+    def handler(machine: Any, words: list[str], cpu: int) -> str:
+        flags, rest = _flags(words, "f")
+        given: dict[str, Any] = {"device": rest[0]}
+        if "speed" in more:
+            given["speed"] = size(rest[1])
+        if "force" in more and "f" in flags:
+            given["force"] = True
+        ask(machine, name, **given)
+        return ""
+
+    return handler
+
+
+def _commit(machine: Any, words: list[str], cpu: int) -> str | Work:
+    from vmrun.errors import BuildError
+    from vmrun.machine import blockops
+    from vmrun.monitor.work import Work
+
+    def run(work: Any) -> str:
+        try:
+            blockops.commit_now(machine, words[0])
+        except BuildError as error:
+            raise QmpError(error.problems[0].message) from None
+        return ""
+
+    return Work(machine, run)
+
+
+LINES = (
+    Line("commit", "device|all",
+         "commit changes to the disk images (if -snapshot is used) or backing files", _commit, 1),
+    Line("qemu-io", "[-d] [device] \"[command]\"", "run a qemu-io command on a block device", _qemu_io, 2),
+    Line("block_stream", "device [speed [base]]", "copy data from a backing file into a block device", _stream, 1),
+    Line("block_job_set_speed", "device speed", "set maximum speed for a background block operation",
+         _job("block-job-set-speed", "speed"), 2),
+    Line("block_job_cancel", "[-f] device",
+         "stop an active background block operation (use -f if you want to abort the operation immediately instead of "
+         "keep running until data is in sync)", _job("block-job-cancel", "force"), 1),
+    Line("block_job_complete", "device", "stop an active background block operation", _job("block-job-complete"), 1),
+    Line("block_job_pause", "device", "pause an active background block operation", _job("block-job-pause"), 1),
+    Line("block_job_resume", "device", "resume a paused background block operation", _job("block-job-resume"), 1),
+    Line("snapshot_blkdev", "[-n] device [new-image-file] [format]",
+         "initiates a live snapshot of device", _snapshot, 1),
+    Line("drive_mirror", "[-n] [-f] device target [format]",
+         "initiates live storage migration for a device", _mirror, 2),
+    Line("drive_backup", "[-n] [-f] [-c] device target [format]",
+         "initiates a point-in-time copy for a device", _backup, 2),
+)  # fmt: skip
