@@ -51,6 +51,7 @@ class Blocks:
         self.named.add(options)
         for made in self.known.keys() - before:
             self._offer(made)
+        self._withdraw(self.named.open[str(name)])
 
     def nested(self, options: dict[str, Any]) -> dict[str, Any]:
         """The options with the nodes that they name in place."""
@@ -66,6 +67,13 @@ class Blocks:
         spec = self._spec(name)
         config = self.machine.config
         drives = {**config["drives"], name: spec}
+        self.machine.config = self.machine.board.config = {**config, "drives": drives}
+
+    def _withdraw(self, top: Any) -> None:
+        """What lies below a node is no drive by itself, unless a device shows it."""
+        users, config = self.users(), self.machine.config
+        below = {node.name for _, child in top.children() for node in graph(child)} & self.known.keys() - users.keys()
+        drives = {id: spec for id, spec in config["drives"].items() if id not in below}
         self.machine.config = self.machine.board.config = {**config, "drives": drives}
 
     def _spec(self, name: str) -> dict[str, Any]:
@@ -99,6 +107,7 @@ class Blocks:
             getattr(drive, "node", None) is node for drive in self.all_drives() if drive.name != name or name in users
         ):
             raise BuildError(f"Node {name} is in use")
+        below = [child.name for _, child in node.children() if child.name in self.known]
         self.named.delete(name)
         if name in users:
             return  # a device began with it, and shows another by now
@@ -108,6 +117,8 @@ class Blocks:
         config = self.machine.config
         drives = {id: spec for id, spec in config["drives"].items() if id != name}
         self.machine.config = board.config = {**config, "drives": drives}
+        for child in below:
+            self._offer(child)
 
     # --- a graph that changes while it is used -----------------------------------------------------------------
 

@@ -337,8 +337,8 @@ HELP = (
 
 
 def command(machine: Any, name: str, line: list[str], by_device: bool = False) -> str | Callable[[Any], str]:
-    """What one line does: its text, or what tells it, which may wait and wants to be called on a thread of its own, with
-    something that has `ended`. `by_device`: the name is a device's.
+    """What one line does: its text, or what tells it, which may wait and wants a thread of its own and something that
+    has `ended`. `by_device`: the name is a device's.
     """
     if by_device:
         device = next((machine.devices[part] for part in name.split("/") if part in machine.devices), None)

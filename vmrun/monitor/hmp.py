@@ -10,7 +10,7 @@ from accel.api import Action
 from vmrun.monitor import hmp_block, hmp_look, info
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.expression import ExpressionError, signed
-from vmrun.monitor.hmp_line import Asker, Line
+from vmrun.monitor.hmp_line import Asker, Line, words_of
 from vmrun.monitor.hmp_look import Format, number
 from vmrun.monitor.work import Work
 
@@ -309,7 +309,7 @@ def find(name: str) -> Line | None:
 
 def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
     """What a line prints, or the Work that tells. Nothing that is typed raises."""
-    words = _words(text)
+    words = words_of(text)
     if not words:
         return ""
     name, rest = words[0], words[1:]
@@ -337,19 +337,3 @@ def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
     except (IndexError, OverflowError):
         out = f"Error: {name}: a parameter is missing or out of range\n"
     return out.replace("\n", "\r\n")
-
-
-def _words(text: str) -> list[str]:
-    """Separated by blanks; double quotes keep blanks together."""
-    words: list[str] = []
-    word, quoted, started = "", False, False
-    for char in text.strip():
-        if char == '"':
-            quoted, started = not quoted, True
-        elif char.isspace() and not quoted:
-            if word or started:
-                words.append(word)
-            word, started = "", False
-        else:
-            word += char
-    return [*words, word] if word or started else words

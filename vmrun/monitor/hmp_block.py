@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.hmp_line import Line, ask
+from vmrun.monitor.hmp_line import Line, ask, words_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +37,12 @@ def size(text: str) -> int:
 def _qemu_io(machine: Any, words: list[str], cpu: int) -> str | Work:
     from vmrun.errors import BuildError
     from vmrun.machine.qemuio import command
-    from vmrun.monitor.hmp import _words
     from vmrun.monitor.work import Work
 
     by_device = words[:1] == ["-d"]
     name, *line = words[1:] if by_device else words
     try:
-        found = command(machine, name, _words(" ".join(line)), by_device)
+        found = command(machine, name, words_of(" ".join(line)), by_device)
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
     return found if isinstance(found, str) else Work(machine, found)

@@ -38,3 +38,19 @@ def ask(machine: Any, name: str, **given: Any) -> Any:
     command = table.load()[name]
     named = {key.replace("_", "-"): value for key, value in given.items()}
     return command.handler(Asker(machine), **command.arguments(named))
+
+
+def words_of(text: str) -> list[str]:
+    """Separated by blanks; double quotes keep blanks together."""
+    words: list[str] = []
+    word, quoted, started = "", False, False
+    for char in text.strip():
+        if char == '"':
+            quoted, started = not quoted, True
+        elif char.isspace() and not quoted:
+            if word or started:
+                words.append(word)
+            word, started = "", False
+        else:
+            word += char
+    return [*words, word] if word or started else words
