@@ -45,6 +45,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need ipxe-qemu /usr/lib/ipxe/qemu/pxe-e1000.rom
         need ovmf /usr/share/OVMF/OVMF_CODE_4M.fd
         need tshark /usr/bin/tshark
+        need swtpm /usr/bin/swtpm
         need passt /usr/bin/passt
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs

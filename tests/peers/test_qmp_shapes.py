@@ -263,7 +263,6 @@ EXPLAINED: dict[str, str] = {
 # to come with what they are about
 COMING: dict[str, str] = {
     **dict.fromkeys(("query-block-jobs", "query-jobs", "job-dismiss", "block-job-cancel"), "block jobs are to come"),
-    **dict.fromkeys(("query-tpm", "query-tpm-models", "query-tpm-types"), "TPM is to come"),
 }
 
 

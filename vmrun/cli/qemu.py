@@ -291,6 +291,8 @@ class _Run(Runner):
             machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
+                if id in machine.board.listened:
+                    continue  # a TPM's, which has its own connection
                 if id not in machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:
                     machine.board.chardev(id)
         except BaseException:

@@ -53,6 +53,16 @@ class MemoryModule:
         raise NotImplementedError
 
 
+class TrustedModule:
+    """A TPM: `version` 1 or 2."""
+
+    version: int
+
+    def module(self) -> dict[str, Any]:
+        """A row of query-tpm."""
+        raise NotImplementedError
+
+
 class Generation:
     """Tells a guest that it is a copy: `generation` is a UUID that no other run of the machine has."""
 

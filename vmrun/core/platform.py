@@ -81,6 +81,12 @@ class Platform(Protocol):
     def chardev(self, id: str) -> Any:
         """The character back end (vmrun.backends.protocols.CharBackend)."""
 
+    def chardev_spec(self, id: str) -> dict[str, Any] | None:
+        """What a chardev shall be, for an object that opens it itself."""
+
+    def watch_descriptor(self, fd: int, ready: Callable[[], None] | None) -> None:
+        """ready() on the main thread, without the device lock, while `fd` can be read; None ends it."""
+
     def netdev(self, id: str) -> Any:
         """The network back end of that id (vmrun.backends.protocols.NetBackend). BuildError when there is none."""
 

@@ -39,5 +39,5 @@ def seconds(date: str) -> int | None:
 # the kinds of objects of the host's side (vmrun.backends.objects), by QEMU's names
 OBJECTS = frozenset((
     "iothread", "main-loop", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram", "rng-builtin",
-    "rng-random", "secret", "tls-creds-x509",
+    "rng-random", "secret", "tls-creds-x509", "tpm-emulator",
 ))  # fmt: skip

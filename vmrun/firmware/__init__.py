@@ -88,10 +88,12 @@ def prepare(
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
-        tables = _Tables(platform, {**machine, "floppy-drives": drives}, kept)
+        more = {"floppy-drives": drives, **_tpm(platform, machine)}
+        tables = _Tables(platform, {**machine, **more}, kept)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
-        found["etc/tpm/log"] = b""  # listed by these types; empty without a TPM
+        # listed by these types; empty without a TPM
+        found["etc/tpm/log"] = bytes(parts.TPM_LOG) if "tpm-version" in more else b""
     kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
     found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
     if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
@@ -107,6 +109,14 @@ def prepare(
     for index, value in sorted(done.cells.items()):
         rtc.set_cmos(index, value)
     return done
+
+
+def _tpm(platform: Any, machine: dict[str, Any]) -> dict[str, int]:
+    """Which TPM there is: what its program says."""
+    found = parts.first(machine, *parts.TPMS)
+    if found is None:
+        return {}
+    return {"tpm-version": int(platform.device(found["id"]).version) if platform is not None else 2}
 
 
 def pm_base(platform: Any, machine: dict[str, Any]) -> int:

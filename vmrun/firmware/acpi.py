@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import generation, parts, srat
+from vmrun.firmware import generation, parts, srat, tpm
 from vmrun.firmware.dsdt import GPE0, Window, dsdt
 from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
@@ -100,6 +100,9 @@ def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None =
     counter = generation.ssdt(machine)
     if counter is not None:
         linker.allocate(generation.GUID_FILE, 4096, HIGH)
+    module = tpm.table(machine)
+    if module is not None:
+        linker.allocate(tpm.LOG_FILE, 1, HIGH)
     linker.allocate(TABLES, 64, HIGH)
     facs = len(blob.data)
     blob.data += struct.pack("<4sI", b"FACS", 64).ljust(64, b"\0")
@@ -117,6 +120,13 @@ def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None =
     hpet = parts.first(machine, "hpet")
     if hpet is not None:
         listed.append(blob.add(b"HPET", 1, _hpet(int(hpet["props"].get("base", 0xFED00000)))))
+    if module is not None:
+        signature, revision, body, at = module
+
+        def log(start: int) -> None:
+            linker.add_pointer(TABLES, start + at, 8, tpm.LOG_FILE)
+
+        listed.append(blob.add(signature, revision, body, between=log))
     listed += [blob.add(signature, 1, body) for signature, body in srat.tables(machine)]
     listed.append(blob.add(b"WAET", 1, struct.pack("<I", 2)))  # the PM timer needs to be read but once
     pointers = tuple(4 * n for n in range(len(listed)))

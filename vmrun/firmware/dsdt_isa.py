@@ -7,7 +7,7 @@ Ref: ACPI specification 6.4, chapters 6 and 9; the names and the order are those
 from __future__ import annotations
 
 from vmrun.core.floppies import CODES, limits
-from vmrun.firmware import aml, parts
+from vmrun.firmware import aml, parts, tpm
 from vmrun.firmware.aml import ARG0
 
 TYPE_CHECKING = False
@@ -26,6 +26,8 @@ def isa_bridge(machine: dict[str, Any]) -> list[bytes]:
             if driver == "isa-fdc":
                 drives = machine.get("floppy-drives")
                 props = {**props, "drives": parts.floppy_drives(machine, None).items() if drives is None else drives}
+            elif driver == "tpm-tis":
+                props = {**props, "version": machine.get("tpm-version", 2)}
             found += describe(props, number)
     return found
 
@@ -103,4 +105,5 @@ ISA = {
     "isa-parallel": _parallel,
     "isa-serial": _serial,
     "mc146818rtc": _rtc,
+    "tpm-tis": tpm.fifo,
 }

@@ -13,6 +13,10 @@ DISPLAYS = ("VGA", "cirrus-vga", "qxl-vga", "vmware-svga", "virtio-vga")
 ISA_DISPLAYS = {"isa-vga": "vgabios.bin", "isa-cirrus-vga": "vgabios-cirrus.bin", "sga": "sgabios.bin"}
 
 
+TPMS = ("tpm-tis", "tpm-crb")
+TPM_LOG = 64 << 10  # bytes that the firmware's log of measurements gets
+
+
 class Processor:
     """What the firmware's data say of a processor: CPUID's vendor, leaf 1's EAX and EDX, width of addresses."""
 

@@ -294,6 +294,17 @@ class Board:
                 self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux, self.tls(spec))
         return self.chardevs[id]
 
+    def chardev_spec(self, id: str) -> dict[str, Any] | None:
+        spec: dict[str, Any] | None = self.config["chardevs"].get(id)
+        self.listened.add(id)
+        return spec
+
+    def watch_descriptor(self, fd: int, ready: Callable[[], None] | None) -> None:
+        if ready is None:
+            self.loop.remove_fd(fd)
+        else:
+            self.loop.add_fd(fd, ready)
+
     def netdev(self, id: str) -> Any:
         """The network back end of that id (vmrun.backends.net.base.HostNet), opened when it is asked for first."""
         if id not in self.netdevs:

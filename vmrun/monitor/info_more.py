@@ -171,6 +171,15 @@ def _generation(machine: Any, words: list[str], cpu: int) -> str:
     return f"{ask(machine, 'query-vm-generation-id')['guid']}\n"
 
 
+def _tpm(machine: Any, words: list[str], cpu: int) -> str:
+    rows = ask(machine, "query-tpm")
+    out = "TPM device:\n" if rows else ""
+    for n, row in enumerate(rows):
+        out += f" tpm{n}: model={row['model']}\n"
+        out += f"  \\ {row['id']}: type={row['options']['type']},chardev={row['options']['data']['chardev']}\n"
+    return out
+
+
 def _dump(machine: Any, words: list[str], cpu: int) -> str:
     found = ask(machine, "query-dump")
     out = f"Status: {found['status']}\n"
@@ -192,5 +201,6 @@ VIEWS: dict[str, tuple[Any, str]] = {
     "migrate": (_migrate, "show migration status"),
     "migrate_capabilities": (_capabilities, "show current migration capabilities"),
     "migrate_parameters": (_parameters, "show current migration parameters"),
+    "tpm": (_tpm, "show the TPM device"),
     "vm-generation-id": (_generation, "Show Virtual Machine Generation ID"),
 }

@@ -24,6 +24,7 @@ KINDS = {
     "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
     "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
     "tls-creds-x509": ("vmrun.backends.objects.tls", "X509Creds"),
+    "tpm-emulator": ("vmrun.backends.objects.tpm", "TpmEmulator"),
     "secret": ("vmrun.backends.objects.secret", "Secret"),
 }
 # the abstract types above them, in QOM's words
@@ -39,6 +40,7 @@ PARENTS = {
     "rng-random": "rng-backend",
     "secret": "secret_common",
     "tls-creds-x509": "tls-creds",
+    "tpm-emulator": "tpm-backend",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import boolean, number, settings
+from vmrun.config.importers.qemuopts import boolean, number, only, settings
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -233,6 +233,19 @@ def no_equal(line: Line, option: Option) -> None:
     line.no_equal(option)
 
 
+def tpmdev(line: Line, option: Option) -> None:
+    given = settings(option, "type")
+    kind = given.pop("type", "")
+    if kind == "passthrough":
+        raise option.wrong("vmrun passes no TPM of the host through: use 'emulator'", kind)
+    if kind != "emulator":
+        raise option.wrong("Parameter 'type' expects a TPM backend type", kind)
+    only(option, given, ("id", "chardev"))
+    if "id" not in given:
+        raise option.wrong("Parameter 'id' is missing")
+    line.run.setdefault("objects", []).append((option.shown(), {"qom-type": "tpm-emulator", **given}))
+
+
 def finish(line: Line) -> None:
     if line.has("usb"):
         usb_host(line)
@@ -269,6 +282,6 @@ OPTIONS = (
     Opt("portrait", False, None, "the host's window"),
     Opt("rotate", True, None, "the host's window"),
     Opt("bt", True, no_equal, "Bluetooth"),
-    Opt("tpmdev", True, no_equal, "the host's side of a TPM"),
+    Opt("tpmdev", True, tpmdev, "a TPM in another program: objects of type tpm-emulator"),
     Opt("prom-env", True, no_equal, "OpenBIOS variables"),
 )
