@@ -239,7 +239,7 @@ class TpmTis(Tpm, IsaDevice):
     def _give(self) -> int:
         if self.phase != GIVING or self.at >= len(self.buffer):
             return 0xFF
-        byte = int(self.buffer[self.at])
+        byte: int = self.buffer[self.at]
         self.at += 1
         if self.at == len(self.buffer):
             self._tell(STATUS_VALID)
