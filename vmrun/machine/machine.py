@@ -81,6 +81,7 @@ class Machine:
             self.policy[EVENTS[event]] = action
         self.listeners: list[Callable[..., object]] = []
         self.debugger: Any = None  # vmrun.machine.debugger, while somebody debugs the guest
+        self.monitors: Any = None  # vmrun.monitor.server, once there is one
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from accel.api import Action
 
-from vmrun.monitor import hmp_block, hmp_look, info
+from vmrun.monitor import hmp_block, hmp_look, hmp_machine, info
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.expression import ExpressionError, signed
 from vmrun.monitor.hmp_line import Asker, Line, words_of
@@ -300,6 +300,7 @@ LINES = (
     Line("pmemsave", "addr size file", "save to disk physical memory dump", _save_memory, 3),
     *hmp_look.LINES,
     *hmp_block.LINES,
+    *hmp_machine.LINES,
 )
 
 

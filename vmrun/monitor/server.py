@@ -38,6 +38,8 @@ class Monitors:
         self.terminal: Any = None
         self.qtest_log: Callable[[str], object] | None = None
         self._ports: list[_Port] = []
+        self._gdb: Listener | None = None  # that a person has opened
+        machine.monitors = self
         machine.listen(self._on_event)
 
     def open(self, id: str, kind: str, spec: dict[str, Any], early: Listening | None = None) -> Listener | None:
@@ -79,6 +81,17 @@ class Monitors:
         for fd in early.clients if early is not None else ():
             listener.take(fd)
         return listener
+
+    def open_gdb(self, spec: dict[str, Any]) -> None:
+        """A port for gdb, instead of the one that was opened so before. OSError."""
+        self.close_gdb()
+        self._gdb = self.listen(spec, "gdb")
+
+    def close_gdb(self) -> None:
+        if self._gdb is not None:
+            self._gdb.close()
+            self.listeners.remove(self._gdb)
+            self._gdb = None
 
     def connect(self, spec: dict[str, Any], kind: str = "control") -> Client:
         """As the client of a server that waits for us. OSError when it does not. `reconnect`: seconds."""
