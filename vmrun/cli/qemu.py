@@ -263,9 +263,28 @@ class _Run(Runner):
         except BackendError as error:
             raise self._backend_error(error) from None
         machine.policy |= self.wanted.actions
+        if "cpu_reset" in self.option.get("log", ()):
+            self._log_resets(machine)
         if self.option.get("incoming"):
             machine.go("inmigrate")
         return machine
+
+    def _log_resets(self, machine: Any) -> None:
+        """-d cpu_reset: the processors as they are before each reset, to -D's file or standard error."""
+        write = sys.stderr.write
+        if self.option.get("D"):
+            try:
+                write = open(self.option["D"], "w", encoding="utf-8", buffering=1).write
+            except OSError as error:
+                raise QemuError(f"-D {self.option['D']}: {error.strerror}") from None
+
+        def told() -> None:
+            from vmrun.monitor import info
+
+            for n in range(len(machine.board.apic_ids)):
+                write(f"CPU Reset (CPU {n})\n{info.registers_of(machine, n)}")
+
+        machine.before_reset.append(told)
 
     def _build(self, config: dict[str, Any] | None) -> Any:
         chardevs, users = self.wanted.chardevs, self.wanted.users

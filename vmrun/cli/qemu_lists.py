@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrun.cli.qemu_machine import catalogue, creatable
 from vmrun.cli.qemu_start import QemuError
 from vmrun.config.importers.line import OPTIONS
+from vmrun.config.importers.machineopts import LOG_ITEMS
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import newest_type
 
@@ -230,7 +231,8 @@ LISTS: dict[str, Callable[[], str]] = {
     "rtc": options_of("rtc", f"base={_STR}", f"clock={_STR}", f"driftfix={_STR}"),
     "global": options_of("global", f"driver={_STR}", f"property={_STR}", f"value={_STR}"),
     "m": options_of("memory", "size=<size>"),
-    "d": lambda: "Log items (comma separated):\n",
+    "d": lambda: "Log items (comma separated):\nnone            remove all logs\n"
+    + "".join(f"{name:<16}{text}\n" for name, text in LOG_ITEMS.items()),
     "trace": lambda: "",
     "tpmdev": lambda: "",
 }

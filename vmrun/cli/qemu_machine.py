@@ -28,7 +28,7 @@ _BY_ITSELF = ("sga",)
 # options that the process itself looks at
 _KEPT = (
     "name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
-    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox",
+    "D", "blockdevs", "fdsets", "log", "memdevs", "mem-lock", "sandbox",
 )  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 

@@ -82,6 +82,7 @@ class Machine:
         self.listeners: list[Callable[..., object]] = []
         self.debugger: Any = None  # vmrun.machine.debugger, while somebody debugs the guest
         self.monitors: Any = None  # vmrun.monitor.server, once there is one
+        self.before_reset: list[Callable[[], object]] = []  # who looks at it before it is gone
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
@@ -281,6 +282,8 @@ class Machine:
 
     def cold_reset(self) -> None:
         """As after power-on: devices in the order of the board, then the processors. Disk transfers end before."""
+        for told in self.before_reset:
+            told()
         for drive in self.board.drives.values():
             drive.drain()
         with self.board.lock:

@@ -77,7 +77,8 @@ def _width(registers: dict[str, Any]) -> int:
 
 def _tlb(machine: Any, words: list[str], cpu: int) -> str:
     def show(registers: dict[str, Any], pages: Iterator[tuple[int, int, int]]) -> str:
-        out, width = [], _width(registers)
+        out: list[str] = []
+        width = _width(registers)
         for linear, size, entry in pages:
             if len(out) == MOST_ROWS:
                 out.append("…")
@@ -291,7 +292,8 @@ VIEWS: dict[str, tuple[Any, str]] = {
 
 LINES = (
     Line("boot_set", "bootdevice", "define new values for the boot device list", _boot_set, 1),
-    Line("gdbserver", "[device]", "start gdbserver on given device (default 'tcp::1234'), stop with 'none'", _gdbserver),
+    Line("gdbserver", "[device]", "start gdbserver on given device (default 'tcp::1234'), stop with 'none'",
+         _gdbserver),
     Line("mouse_set", "index", "set which mouse device receives events", _mouse_set, 1),
     Line("sum", "addr size", "compute the checksum of a memory region", _sum, 2),
-)
+)  # fmt: skip

@@ -252,6 +252,14 @@ def _registers(machine: Any, words: list[str], cpu: int) -> str:
             machine.accelerator.start()
 
 
+def registers_of(machine: Any, index: int) -> str:
+    """Those of a processor that stands still; nothing where the accelerator has none."""
+    try:
+        return _cpu(_state(machine, index))
+    except NotImplementedError:
+        return ""
+
+
 def _state(machine: Any, index: int) -> dict[str, Any]:
     state = machine.accelerator.save_vcpu(index)
     if "regs" not in state:

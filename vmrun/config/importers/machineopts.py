@@ -435,10 +435,28 @@ def host_only(line: Line, option: Option) -> None:
     line.no_equal(option, host=True)
 
 
+LOG_ITEMS = {"cpu_reset": "show CPU state before CPU resets"}
+# what QEMU's translator and devices write down besides
+_QEMUS_LOG = frozenset((
+    "all", "out_asm", "in_asm", "op", "op_opt", "op_ind", "int", "exec", "cpu", "fpu", "mmu", "pcall", "unimp",
+    "guest_errors", "page", "nochain", "plugin", "strace", "tid", "vpu",
+))  # fmt: skip
+
+
 def log(line: Line, option: Option) -> None:
-    """-d and -trace: what QEMU would write down of itself. none asks for nothing."""
-    if option.value != "none":
-        line.no_equal(option, host=True)
+    """-d: what is written down of a run. none asks for nothing."""
+    for item in str(option.value).split(","):
+        if item in LOG_ITEMS:
+            line.run.setdefault("log", []).append(item)
+        elif item in _QEMUS_LOG or item.startswith("trace:"):
+            line.no_equal(option, item)
+        elif item != "none":
+            raise option.wrong(f"'{item}' is no log item; there is {', '.join(LOG_ITEMS)}", item)
+
+
+def trace(line: Line, option: Option) -> None:
+    """-trace, -dfilter: there are no events to trace, and nothing to filter."""
+    line.no_equal(option)
 
 
 def no_hpet(line: Line, option: Option) -> None:
@@ -601,14 +619,14 @@ OPTIONS = (
     Opt("enable-fips", False, None, "host policy"),
     Opt("only-migratable", False, host_only, "host policy"),
     Opt("msg", True, checked, "form of messages"),
-    Opt("D", True, None, "QEMU's log"),
-    Opt("d", True, log, "QEMU's log"),
-    Opt("trace", True, log, "QEMU's log"),
+    Opt("D", True, process, "the file of the log; standard error without"),
+    Opt("d", True, log, "what to log: cpu_reset"),
+    Opt("trace", True, trace, "events of QEMU's own code"),
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, no_equal, "virtual time by instructions"),
     Opt("clock", True, None, "host timer"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
-    Opt("dfilter", True, None, "QEMU's log"),
+    Opt("dfilter", True, trace, "addresses of QEMU's log"),
     Opt("singlestep", False, host_only, "host policy"),
     Opt("async-teardown", False, None, "host policy"),
     Opt("enable-sync-profile", False, None, "host policy"),

@@ -213,7 +213,7 @@ class TpmTis(Tpm, IsaDevice):
         """How many bytes the command has, as far as it says."""
         if len(self.buffer) < 6:
             return len(self.buffer) + 1
-        return min(int.from_bytes(self.buffer[2:6], "big"), self.backend.buffer_size)
+        return min(int.from_bytes(self.buffer[2:6], "big"), int(self.backend.buffer_size))
 
     def _take(self, byte: int) -> None:
         if self.phase != TAKING or len(self.buffer) >= self.backend.buffer_size:

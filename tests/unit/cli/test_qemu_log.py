@@ -1,0 +1,42 @@
+"""-d, -D and -trace of vmrun-qemu: what is logged, and what is refused by its name."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from vmrun.cli import qemu
+
+QUIET = ["-S", "-nodefaults", "-display", "none", "-accel", "qtest"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-d", "int"], "-d int: vmrun does not have int yet"),
+        (["-d", "cpu_reset,guest_errors"], "vmrun does not have guest_errors yet"),
+        (["-d", "nonsense"], "'nonsense' is no log item; there is cpu_reset"),
+        (["-trace", "enable=ide*"], "-trace enable=ide*: vmrun does not have this yet"),
+        (["-dfilter", "0x100+8"], "-dfilter 0x100+8: vmrun does not have this yet"),
+        (["-d", "cpu_reset", "-D", "/nowhere/log"], "-D /nowhere/log: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_logged_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert qemu.main([*QUIET, *words], "vmrun-qemu") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_help_lists_the_items(capsys: pytest.CaptureFixture[str]) -> None:
+    assert qemu.main(["-d", "help"], "vmrun-qemu") == 0
+    assert "cpu_reset       show CPU state before CPU resets" in capsys.readouterr().out
+
+
+def test_the_processors_are_logged_before_a_reset(tmp_path: pathlib.Path) -> None:
+    from vmrun.testing import QTest
+
+    with QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB"}) as q:
+        seen: list[int] = []
+        q.machine.before_reset.append(lambda: seen.append(q.machine.resets))
+        q.machine.cold_reset()
+        assert seen == [1]
