@@ -223,3 +223,42 @@ def test_garbage_harms_nobody(ours: Chip) -> None:
     q.outb(DMA_CMD, 0)
     q.outl(PORTS + 0x70, 0)
     assert again.ready().command(bytes(6))[0] == 0
+
+
+# --- the EEPROM of a DC-390 -------------------------------------------------------------------------------------
+
+
+def eeprom(q: Any) -> list[int]:
+    """All words, bit by bit through configuration space, as its driver reads them."""
+
+    def bit(value: int) -> None:
+        for clock in (0, 0x80):
+            q.pci_write(5, 0, 0x80, clock | value << 6, 1)
+
+    words = []
+    for address in range(64):
+        q.pci_write(5, 0, 0xC0, 0, 1)
+        for value in (1, 1, 0, *(address >> n & 1 for n in range(5, -1, -1))):
+            bit(value)
+        word = 0
+        for _ in range(16):
+            bit(0)
+            word = word << 1 | (q.pci_read(5, 0, 0, 1) != 0)
+        words.append(word)
+    q.pci_write(5, 0, 0xC0, 0, 1)
+    return words
+
+
+@pytest.mark.peer
+def test_the_settings_and_registers_of_a_dc390_are_qemus(tmp_path: pathlib.Path) -> None:
+    found = []
+    for side in ("vmrun", "qemu"):
+        with machine(side, image(tmp_path / f"{side}.img"), "dc390") as q:
+            found.append((eeprom(q), [q.pci_read(5, 0, n) for n in range(0, 256, 4)]))
+    assert found[0] == found[1]
+
+
+def test_the_settings_of_a_dc390_have_their_check_sum(tmp_path: pathlib.Path) -> None:
+    with machine("vmrun", image(tmp_path / "d.img"), "dc390") as q:
+        assert sum(eeprom(q)) & 0xFFFF == 0x1234
+        assert q.pci_read(5, 0, 0) == 0x20201022  # a wider read shows the vendor whatever the wire says

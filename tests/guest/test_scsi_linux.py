@@ -36,6 +36,8 @@ DRIVERS = {
     "virtio-scsi-pci": VIRTIO,
     "lsi53c895a": (*SPI, "drivers/scsi/sym53c8xx_2/sym53c8xx"),
     "am53c974": (*SPI, "drivers/scsi/esp_scsi", "drivers/scsi/am53c974"),
+    "dc390": (*SPI, "drivers/scsi/esp_scsi", "drivers/scsi/am53c974"),
+    "pvscsi": ("drivers/scsi/vmw_pvscsi",),
     "megasas": ("drivers/scsi/megaraid/megaraid_sas",),
     "megasas-gen2": ("drivers/scsi/megaraid/megaraid_sas",),
     "piix3-ide": ("drivers/ata/libata", "drivers/ata/ata_piix"),
@@ -102,6 +104,9 @@ KINDS = [
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
     pytest.param("pc-i440fx-7.2", "megasas-gen2", {}, id="megasas-gen2", marks=pytest.mark.long),
     pytest.param("pc-i440fx-2.0", "am53c974", {}, id="am53c974"),
+    pytest.param("pc-i440fx-2.0", "dc390", {}, id="dc390", marks=pytest.mark.long),
+    pytest.param("pc-i440fx-7.2", "pvscsi", {}, id="pvscsi"),
+    pytest.param("pc-i440fx-2.0", "pvscsi", {}, id="pvscsi-old", marks=pytest.mark.long),
 ]
 
 
@@ -152,6 +157,7 @@ BY_ITSELF = {"scan": ":", "forget": ":"}
     [
         ("virtio-scsi-pci", BY_ITSELF),
         pytest.param("megasas", BY_ITSELF, marks=pytest.mark.long),
+        pytest.param("pvscsi", BY_ITSELF, marks=pytest.mark.long),
         pytest.param("lsi53c895a", BY_HAND, marks=pytest.mark.long),
         pytest.param("am53c974", BY_HAND, marks=pytest.mark.long),
     ],
@@ -205,9 +211,7 @@ def test_a_disc_is_changed_while_it_runs(driver: str, tmp_path: pathlib.Path) ->
         devices = [{"id": "cd", "driver": "ide-cd", "bus": "ide.1", "unit": 0, "drive": "d0"}]
     else:
         devices = [adapter(driver), {"id": "cd", "driver": "scsi-cd", "drive": "d0"}]
-    text, wrong = boot(
-        tmp_path, driver, DISCS.format(), act, machine="pc-i440fx-7.2", devices=devices, drives=drives
-    )
+    text, wrong = boot(tmp_path, driver, DISCS.format(), act, machine="pc-i440fx-7.2", devices=devices, drives=drives)
     assert "DISC first disc!" in text and "DISC second disc!" in text, text[-2000:]
     assert [way for way in moved if way is not None] == [True, False] and wrong == []
 

@@ -5,7 +5,9 @@ Ref: Virtual I/O Device (VIRTIO) 1.1, 4.1; Virtio PCI Card Specification 0.9.5.
     BAR 0  legacy registers (ports)          BAR 4  modern: common 0, ISR 0x1000, device 0x2000, notify 0x3000
     BAR 1  MSI-X: table at 0, pending bits at 0x800 or behind the table
 
-Not modelled: a notify page per queue; iommu, ATS, AER.
+With page-per-vq each of 1024 queues has a page of its own to be kicked at, and BAR 4 is 8 MiB.
+
+Not modelled: iommu, ATS, AER.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     from vmrun.bus.virtio.device import VirtioChip
     from vmrun.core.platform import Platform
 
-MODERN_SIZE, PART = 0x4000, 0x1000
+PART = 0x1000
 COMMON, ISR, CONFIG, NOTIFY = 0x0000, 0x1000, 0x2000, 0x3000
-NOTIFY_MULTIPLIER = 4
+NOTIFY_MULTIPLIER, MOST_QUEUES = 4, 1024
 COMMON_TYPE, NOTIFY_TYPE, ISR_TYPE, CONFIG_TYPE, WINDOW_TYPE = 1, 2, 3, 4, 5
 WINDOW_DATA = 16  # of the capability
 MSIX_BAR, MODERN_BAR, MSIX_PENDING = 1, 4, 0x800
@@ -60,6 +62,7 @@ class VirtioPci(PciDevice):
     disable_modern = named("disable-modern", "bool", False, "no modern registers: a legacy device only")
     queue_reset = Prop("bool", True, "offer: one queue may be reset")
     ioeventfd = Prop("bool", True, "kicks need not wait for the device", visible=False)
+    page_per_vq = named("page-per-vq", "bool", False, "each queue has a page of its own to be kicked at")
     vectors = Prop("uint32", UNSET, "MSI-X vectors, 0 for none")
 
     def make_chip(self, platform: Platform) -> VirtioChip:
@@ -110,26 +113,30 @@ class VirtioPci(PciDevice):
             self.revision = 1
 
     def _add_modern(self) -> None:
-        bar = Region.container(f"{self.name}.modern", MODERN_SIZE)
+        multiplier = PART if self.page_per_vq else NOTIFY_MULTIPLIER
+        kicks = self.kicks = multiplier * MOST_QUEUES
+        bar_size = 1 << (NOTIFY + kicks - 1).bit_length()
+        bar = Region.container(f"{self.name}.modern", bar_size)
         self.parts: dict[int, Any] = {}
         for type, offset, io in (
             (COMMON_TYPE, COMMON, CommonRegion(self.chip)),
             (ISR_TYPE, ISR, IsrRegion(self.chip)),
             (CONFIG_TYPE, CONFIG, ConfigRegion(self.chip)),
-            (NOTIFY_TYPE, NOTIFY, NotifyRegion(self.chip, NOTIFY_MULTIPLIER)),
+            (NOTIFY_TYPE, NOTIFY, NotifyRegion(self.chip, multiplier)),
         ):
+            size = kicks if type == NOTIFY_TYPE else PART
             self.parts[offset] = io
-            bar.add(Region.device(f"virtio-{offset:x}", io, PART), offset)
-            body = _where(type, MODERN_BAR, offset, PART)
+            bar.add(Region.device(f"virtio-{offset:x}", io, size), offset)
+            body = _where(type, MODERN_BAR, offset, size)
             if type == NOTIFY_TYPE:
-                body += NOTIFY_MULTIPLIER.to_bytes(4, "little")
+                body += multiplier.to_bytes(4, "little")
             self.add_capability(Vendor(body))
         window = b"\0\xff\0\0\0" + b"\xff" * 12
         self.window = Vendor(_where(WINDOW_TYPE, 0, 0, 0) + bytes(4), window)
         self.add_capability(self.window)
         self.config.watch_reads(self.window.offset + WINDOW_DATA, 4)
         self.config.on_read = lambda offset, size: self._through_window(False)
-        self.add_bar(MODERN_BAR, bar, MODERN_SIZE, "mem64-pref")
+        self.add_bar(MODERN_BAR, bar, bar_size, "mem64-pref")
 
     def _add_msix(self, vectors: int) -> Msix | None:
         if not vectors:
@@ -157,20 +164,36 @@ class VirtioPci(PciDevice):
         if length not in (1, 2, 4):
             return
         offset &= ~(length - 1)
-        io = self.parts.get(offset & ~(PART - 1))
-        if io is None:
+        start = min(offset & ~(PART - 1), NOTIFY)
+        io = self.parts[start]
+        offset -= start
+        if offset >= (self.kicks if start == NOTIFY else PART):
             return
         if write:
             data = bytes(config.space[at + WINDOW_DATA : at + WINDOW_DATA + length])
-            io.store(offset & (PART - 1), length, int.from_bytes(data, "little"))
+            io.store(offset, length, int.from_bytes(data, "little"))
         else:
-            value = io.load(offset & (PART - 1), length)
+            value = io.load(offset, length)
             for n in range(length):
                 config.set_byte(at + WINDOW_DATA + n, value >> 8 * n & 0xFF)
 
     def unrealize(self) -> None:
         self.chip.reset()
         super().unrealize()
+
+
+class Transitional(VirtioPci):
+    """Mixed into a card that has legacy and modern registers whatever the machine type says."""
+
+    without = ("disable-legacy", "disable-modern")
+    disable_legacy, disable_modern = "off", False
+
+
+class NonTransitional(VirtioPci):
+    """Mixed into a card that has modern registers alone."""
+
+    without = ("disable-legacy", "disable-modern")
+    disable_legacy, disable_modern = "on", False
 
 
 def _where(type: int, bar: int, offset: int, size: int) -> bytes:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 
 from vmrun.backends.block.describe import describe
-from vmrun.cli.img.options import Given, ImgError, Progress, format_of, image_size, open_image, options_of, people
+from vmrun.cli.img.options import (
+    Given,
+    ImgError,
+    Progress,
+    format_of,
+    image_size,
+    open_image,
+    options_of,
+    people,
+    select,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -409,8 +419,6 @@ def measure(argv: list[str]) -> int:
         node = open_image(given.args[0], given["f"], share="U" in given, options="image-opts" in given)
     try:
         if node is not None and "l" in given:
-            from vmrun.cli.img.options import select
-
             select([node], str(given["l"]))
         size = node.size if node is not None else image_size(given["size"] or "")
         found: dict[str, int] = {}

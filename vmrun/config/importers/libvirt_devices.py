@@ -22,8 +22,9 @@ _USB = {
     "nec-xhci": "nec-usb-xhci", "qemu-xhci": "qemu-xhci",
 }  # fmt: skip
 _SCSI = {"": "lsi", "auto": "lsi", "lsilogic": "lsi", "virtio-scsi": "virtio-scsi-pci", "lsisas1068": "mptsas1068"}
-_SCSI |= {"lsisas1078": "megasas", "vmpvscsi": "pvscsi", "am53c974": "am53c974", "dc390": "dc-390"}
+_SCSI |= {"lsisas1078": "megasas", "vmpvscsi": "pvscsi", "am53c974": "am53c974", "dc390": "dc390"}
 _SCSI |= {"virtio-transitional": "virtio-scsi-pci-transitional"}
+_SCSI |= {"virtio-non-transitional": "virtio-scsi-pci-non-transitional"}
 _SOUND = {"ac97": "AC97", "es1370": "ES1370", "sb16": "sb16", "ich6": "intel-hda", "ich7": "ich9-intel-hda"}
 _SOUND |= {"ich9": "ich9-intel-hda", "usb": "usb-audio"}
 _VIDEO = {"cirrus": "cirrus-vga", "vga": "VGA", "qxl": "qxl-vga", "vmvga": "vmware-svga", "virtio": "virtio-vga"}

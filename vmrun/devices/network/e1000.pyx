@@ -24,7 +24,7 @@ from vmrun.devices.network.intel_tx cimport TXD_IDE, TXD_RPS, TXD_RS, TXD_STAT_D
 from vmrun.core.cells cimport cells
 
 from vmrun.core.state import Bytes, Deadline, Flag, Part, Table, U32, Words
-from vmrun.devices.network.eeprom93 import Eeprom93 as _Eeprom93
+from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
 from vmrun.devices.network.intel_tx import Transmitter as _Transmitter
 from vmrun.devices.network.nic import NicTimer as _NicTimer
 from vmrun.errors import StateError

@@ -20,7 +20,7 @@ from vmrun.devices.network.frames cimport (
 )
 
 from vmrun.core.state import Bytes, Deadline, Part, Table, U8, U32, Words
-from vmrun.devices.network.eeprom93 import Eeprom93 as _Eeprom93
+from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
 from vmrun.devices.network.nic import NicTimer as _NicTimer
 
 cdef enum:

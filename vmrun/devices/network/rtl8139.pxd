@@ -2,7 +2,7 @@
 from accel.api cimport IrqLine, u8, u16, u32, u64, i64
 from accel.clock cimport Clock
 from accel.dma cimport Dma
-from vmrun.devices.network.eeprom93 cimport Eeprom93
+from vmrun.core.eeprom93 cimport Eeprom93
 from vmrun.devices.network.nic cimport NicChip, NicTimer
 
 cdef enum:

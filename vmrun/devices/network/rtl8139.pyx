@@ -19,7 +19,7 @@ from vmrun.devices.network.frames cimport (
 )
 
 from vmrun.core.state import Bytes, Deadline, Flag, Moment, Part, Table, U8, U16, U32, Words
-from vmrun.devices.network.eeprom93 import Eeprom93 as _Eeprom93
+from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
 from vmrun.devices.network.nic import NicTimer as _NicTimer
 from vmrun.errors import StateError
 

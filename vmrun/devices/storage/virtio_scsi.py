@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.bus.scsi import ScsiBus
-from vmrun.bus.virtio.pci import UNSET, VirtioPci
+from vmrun.bus.virtio.pci import UNSET, NonTransitional, Transitional, VirtioPci
 from vmrun.core.interfaces import BusOwner
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -81,3 +81,13 @@ class VirtioScsi(VirtioPci, BusOwner):
 
     def default_vectors(self) -> int:
         return self.queues + FIXED_QUEUES + 1
+
+
+@register("virtio-scsi-pci-transitional", description="virtio SCSI adapter, legacy and modern")
+class VirtioScsiTransitional(Transitional, VirtioScsi):
+    """The same; registers of both kinds."""
+
+
+@register("virtio-scsi-pci-non-transitional", description="virtio SCSI adapter, modern")
+class VirtioScsiNonTransitional(NonTransitional, VirtioScsi):
+    """The same, without legacy registers."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.bus.virtio.pci import UNSET, VirtioPci
+from vmrun.bus.virtio.pci import UNSET, NonTransitional, Transitional, VirtioPci
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.virtio.blk import BlkChip
@@ -174,3 +174,13 @@ class VirtioBlk(VirtioPci):
 
 
 __all__ = ["UNSET", "VirtioBlk"]
+
+
+@register("virtio-blk-pci-transitional", description="virtio disk, legacy and modern")
+class VirtioBlkTransitional(Transitional, VirtioBlk):
+    """The same; registers of both kinds."""
+
+
+@register("virtio-blk-pci-non-transitional", description="virtio disk, modern")
+class VirtioBlkNonTransitional(NonTransitional, VirtioBlk):
+    """The same, without legacy registers."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.bus.virtio.pci import VirtioPci
+from vmrun.bus.virtio.pci import NonTransitional, Transitional, VirtioPci
 from vmrun.core.interfaces import NetworkCard
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -194,3 +194,13 @@ class VirtioNet(VirtioPci, NetworkCard):
 
 
 __all__ = ["VirtioNet"]
+
+
+@register("virtio-net-pci-transitional", description="virtio network card, legacy and modern")
+class VirtioNetTransitional(Transitional, VirtioNet):
+    """The same; registers of both kinds."""
+
+
+@register("virtio-net-pci-non-transitional", description="virtio network card, modern")
+class VirtioNetNonTransitional(NonTransitional, VirtioNet):
+    """The same, without legacy registers."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from accel.clock import PyTimer
 
-from vmrun.bus.virtio.pci import VirtioPci
+from vmrun.bus.virtio.pci import NonTransitional, Transitional, VirtioPci
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Deadline
@@ -56,3 +56,13 @@ class VirtioRng(VirtioPci):
     def _next_period(self) -> None:
         self.chip.refill(self.max_bytes)
         self.timer.schedule(self.platform.virtual.time() + self.period * MILLISECOND)
+
+
+@register("virtio-rng-pci-transitional", description="virtio random numbers, legacy and modern")
+class VirtioRngTransitional(Transitional, VirtioRng):
+    """The same; registers of both kinds."""
+
+
+@register("virtio-rng-pci-non-transitional", description="virtio random numbers, modern")
+class VirtioRngNonTransitional(NonTransitional, VirtioRng):
+    """The same, without legacy registers."""
