@@ -28,7 +28,7 @@ class Side:
 
     def __init__(self, name: str, top: pathlib.Path, line: list[str]) -> None:
         self.directory, self.log = top / name, []  # type: tuple[pathlib.Path, list[Any]]
-        self.directory.mkdir()
+        self.directory.mkdir(exist_ok=True)
         self.image("base.qcow2", "16M")
         self.io_tool("base.qcow2", "write -P 1 0 2M")
         self.image("a.qcow2", "-F", "qcow2", "-b", "base.qcow2")
@@ -271,3 +271,50 @@ def test_nodes_with_names(tmp_path: pathlib.Path) -> None:
         side.ask("blockdev-del", **{"node-name": "nix"})
 
     both(tmp_path, scenario, ("a.qcow2", "t.qcow2"), NODES)
+
+
+TWO = [*DISK, "-drive", "if=none,id=d1,file=base.qcow2,format=qcow2", "-device", "virtio-blk-pci,drive=d1,id=x1"]
+TWO[1] = "if=none,id=d0,file=c.qcow2,format=qcow2"
+
+
+def test_savevm_loadvm_delvm_and_their_jobs(tmp_path: pathlib.Path) -> None:
+    import re
+
+    def scenario(side: Side) -> None:
+        def hmp(line: str) -> None:
+            text = str(side.talk.ask("human-monitor-command", **{"command-line": line})["return"])
+            text = re.sub(r"vm-\d{14}", "vm-N", text)  # by the clock
+            side.log.append((line, re.sub(r" +[\d.]+ [KM]iB.*", " …", text)))
+
+        for line in ("info snapshots", "savevm s1", "info snapshots"):
+            hmp(line)
+        side.io("write -P 2 0 1M")
+        side.io("write -P 2 0 1M", "d1")
+        for line in ("loadvm nix", "loadvm s1"):
+            hmp(line)
+        assert "Pattern" not in side.io("read -P 0 0 1M") + side.io("read -P 1 0 1M", "d1")
+        for line in ("delvm nix", "savevm s1", "savevm", "info snapshots", "delvm s1", "info block-jobs"):
+            hmp(line)
+        nodes = [row["inserted"]["node-name"] for row in side.talk.ask("query-block")["return"]]
+        named = {"job-id": "j", "tag": "q", "devices": nodes}
+        for name, more in (("save", {"vmstate": nodes[0]}), ("load", {"vmstate": nodes[0]}), ("delete", {})):
+            side.ask(f"snapshot-{name}", **named, **more)
+            side.until("JOB_STATUS_CHANGE", status="concluded")
+            side.ask("query-jobs")
+            side.ask("job-dismiss", id="j")
+        side.ask("query-status")
+        side.ask("blockdev-snapshot-internal-sync", device="d0", name="i")
+        side.ask("blockdev-snapshot-internal-sync", device="d0", name="i")
+        side.talk.ask("blockdev-snapshot-delete-internal-sync", device="d0", name="i")
+        side.ask("blockdev-snapshot-delete-internal-sync", device="d0", name="i")
+
+    original = Side.__init__
+
+    def prepared(self: Side, name: str, top: pathlib.Path, line: list[str]) -> None:
+        (top / name).mkdir()
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", top / name / "c.qcow2", "16M"], check=True)
+        original(self, name, top, line)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Side, "__init__", prepared)
+        both(tmp_path, scenario, ("c.qcow2", "base.qcow2"), TWO)

@@ -177,6 +177,14 @@ class _Run(Runner):
                 incoming(self.machine, uri)
             except QmpError as error:
                 raise QemuError(f"-incoming {uri}: {error.problems[0].message}") from None
+        if self.option.get("loadvm"):
+            from vmrun.errors import BuildError
+            from vmrun.machine.internal import load
+
+            try:
+                load(self.machine, str(self.option["loadvm"]))
+            except BuildError as error:
+                raise QemuError(error.problems[0].message) from None
         if self.option.get("daemonize"):
             os.chdir("/")
             self.leave_terminal()

@@ -27,8 +27,9 @@ _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 _BY_ITSELF = ("sga",)
 # options that the process itself looks at
 _KEPT = (
-    "name", "incoming", "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
-    "D", "blockdevs", "fdsets", "log", "memdevs", "mem-lock", "sandbox",
+    "name", "incoming", "loadvm", "D", "log",
+    "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
+    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox",
 )  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 

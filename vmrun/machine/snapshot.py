@@ -195,8 +195,10 @@ def preferred(config: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
     return sorted(listed, key=lambda name: name != before)
 
 
-def load(machine: Machine, reader: Reader) -> None:
-    """Into a machine that was built from the same description and has not run. StateError leaves it unfit to run."""
+def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda: None) -> None:
+    """Into a machine that was built from the same description and has not run; or has, then `before` resets it. It is
+    called when all that can be checked is right. StateError leaves the machine unfit to run from then on.
+    """
     manifest = reader.manifest
     now = manifest.get("now")
     if not isinstance(now, dict):
@@ -234,9 +236,11 @@ def load(machine: Machine, reader: Reader) -> None:
     whole = reader.state()
     devices, processors = crossing.fit(whole, manifest.get("accelerator"), machine)
     board = machine.board
-    board.virtual.set_time(virtual)
     with board.lock:
         checked = _check(board.devices, devices)
+    before()
+    board.virtual.set_time(virtual)
+    with board.lock:
         _load_memory(list(held.values()), reader)
         with board.memory.transaction(), board.io.transaction():
             for device, values in checked:

@@ -115,7 +115,78 @@ def _commit(machine: Any, words: list[str], cpu: int) -> str | Work:
     return Work(machine, run)
 
 
+def _told(act: Callable[..., Any], *given: Any) -> Any:
+    from vmrun.errors import BuildError
+
+    try:
+        return act(*given)
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
+
+
+def _savevm(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine import internal
+
+    _told(internal.save, machine, words[0] if words else "")
+    return ""
+
+
+def _loadvm(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine import internal
+
+    _told(internal.load, machine, words[0])
+    return ""
+
+
+def _delvm(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.machine import internal
+
+    _told(internal.delete, machine, words[0])
+    return ""
+
+
+def snapshots(machine: Any, words: list[str], cpu: int) -> str:
+    """info snapshots"""
+    from vmrun.errors import BuildError
+    from vmrun.machine import internal
+
+    try:
+        return internal.table(machine)
+    except BuildError as error:
+        return f"{error.problems[0].message}\n"
+
+
+def _internal(machine: Any, words: list[str], cpu: int) -> str:
+    ask(machine, "blockdev-snapshot-internal-sync", device=words[0], name=words[1])
+    return ""
+
+
+def _drop_internal(machine: Any, words: list[str], cpu: int) -> str:
+    given = {"id": words[2]} if words[2:] else {}
+    ask(machine, "blockdev-snapshot-delete-internal-sync", device=words[0], name=words[1], **given)
+    return ""
+
+
+def block_jobs(machine: Any, words: list[str], cpu: int) -> str:
+    """info block-jobs"""
+    rows = ask(machine, "query-block-jobs")
+    text = ""
+    for row in rows:
+        done = f"Completed {row['offset']} of {row['len']} bytes, speed limit {row['speed']} bytes/s\n"
+        if row["type"] == "stream":
+            text += f"Streaming device {row['device']}: {done}"
+        else:
+            text += f"Type {row['type']}, device {row['device']}: {done}"
+    return text or "No active jobs\n"
+
+
 LINES = (
+    Line("savevm", "tag", "save a VM snapshot. If no tag is provided, a new snapshot is created", _savevm),
+    Line("loadvm", "tag", "restore a VM snapshot from its tag", _loadvm, 1),
+    Line("delvm", "tag", "delete a VM snapshot from its tag", _delvm, 1),
+    Line("snapshot_blkdev_internal", "device name", "take an internal snapshot of device", _internal, 2),
+    Line("snapshot_delete_blkdev_internal", "device name [id]", "delete an internal snapshot of device",
+         _drop_internal, 2),
     Line("commit", "device|all",
          "commit changes to the disk images (if -snapshot is used) or backing files", _commit, 1),
     Line("qemu-io", "[-d] [device] \"[command]\"", "run a qemu-io command on a block device", _qemu_io, 2),

@@ -31,7 +31,7 @@ class Asker:
         return -1
 
 
-def ask(machine: Any, name: str, **given: Any) -> Any:
+def ask(machine: Any, name: str, /, **given: Any) -> Any:
     """The answer of a QMP command. QmpError."""
     from vmrun.monitor import table
 

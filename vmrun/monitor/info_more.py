@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.monitor.hmp_block import block_jobs, snapshots
 from vmrun.monitor.hmp_line import ask
 
 TYPE_CHECKING = False
@@ -190,6 +191,8 @@ def _dump(machine: Any, words: list[str], cpu: int) -> str:
 
 VIEWS: dict[str, tuple[Any, str]] = {
     "balloon": (_balloon, "show balloon information"),
+    "block-jobs": (block_jobs, "show progress of ongoing block device operations"),
+    "snapshots": (snapshots, "show the currently saved VM snapshots"),
     "block": (_block, "show info of one block device or all block devices"),
     "blockstats": (_blockstats, "show block device statistics"),
     "dump": (_dump, "Display the latest dump status"),

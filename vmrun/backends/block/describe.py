@@ -6,6 +6,7 @@ import os
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.images import beside
+from vmrun.core.sizes import people
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,3 +89,18 @@ def allocated(node: Node) -> int | None:
     sizes = [allocated(child) for role, child in node.children() if role != "backing"]
     known = [size for size in sizes if size is not None]
     return sum(known) if known else None
+
+
+def snapshot_rows(snapshots: list[Any], id: str = "") -> str:
+    """A table of snapshots (qcow2_header.Snapshot), with its head; `id` in place of each one's own."""
+    import time
+
+    text = f"{'ID':<9} {'TAG':<16} {'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}\n"
+    for one in snapshots:
+        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.date_sec))
+        seconds, rest = divmod(one.vm_clock_nsec // 1_000_000, 1000)
+        clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
+        icount = "" if one.icount == (1 << 64) - 1 else str(one.icount)
+        size = people(one.vm_state_size)
+        text += f"{id or one.id:<9} {one.name:<16} {size:>8}{date:>20}{clock:>13}{icount:>11}\n"
+    return text

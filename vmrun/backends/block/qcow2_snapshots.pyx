@@ -4,8 +4,10 @@ import os
 import struct
 
 from accel.api cimport u8, u32, u64
+from vmrun.backends.block.node cimport NODE_UNMAP, Cursor, cursor_memory
 from vmrun.backends.block.qcow2 cimport Qcow2Node
 from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, get64, put64
+from vmrun.backends.protocols cimport IoVec
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -14,6 +16,7 @@ cdef extern from "<pthread.h>" nogil:
         pass
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_rwlock_rdlock(pthread_rwlock_t *)
     int pthread_rwlock_wrlock(pthread_rwlock_t *)
     int pthread_rwlock_unlock(pthread_rwlock_t *)
 
@@ -184,6 +187,89 @@ def create_snapshot(Qcow2Node node, snapshot):
         flush_all(node)
 
 
+def write_state(Qcow2Node node, read, u64 size):
+    """Keep `size` bytes behind the disk's end, where the next snapshot takes them along; read(n) gives the next n. They
+    are the snapshot's alone after drop_state().
+    """
+    cdef u64 span = node.cluster_size * node.header.l2_entries, first = node.header.l1_needed(node.size) * span, at = 0
+    cdef u64 needed = first // span + (size + span - 1) // span, step
+    cdef const u8 *data
+    cdef Cursor cursor
+    cdef IoVec vector
+    cdef int error
+    if needed * 8 > 32 << 20:
+        raise OSError(27, "the state is too large for the image")
+    with _Whole(node):
+        if needed > node.l1_size:
+            _grow_l1(node, needed)
+    while at < size:
+        step = min(size - at, max(<u64>1 << 20, node.cluster_size))
+        held = read(step).ljust((step + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0")
+        data = held
+        step = len(held)
+        with nogil:
+            cursor_memory(&cursor, &vector, <void *>data, step)
+            pthread_rwlock_rdlock(<pthread_rwlock_t *>&node.graph)
+            error = node.inner_write(first + at, step, &cursor)
+            pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+        if error:
+            raise OSError(error, os.strerror(error))
+        at += step
+    node.sync()
+
+
+def drop_state(Qcow2Node node):
+    """What lies behind the disk's end belongs to snapshots alone from now on."""
+    cdef u64 span = node.cluster_size * node.header.l2_entries, first = node.header.l1_needed(node.size) * span
+    cdef int error = 0
+    if first < node.l1_size * span:
+        with nogil:
+            pthread_rwlock_wrlock(<pthread_rwlock_t *>&node.graph)
+            error = node.inner_zero(first, node.l1_size * span - first, NODE_UNMAP, True, True)
+            pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+    if error:
+        raise OSError(error, os.strerror(error))
+    node.sync()
+
+
+def read_state(Qcow2Node node, snapshot):
+    """The pieces of what write_state() kept with a snapshot."""
+    cdef u64 span = node.cluster_size * node.header.l2_entries, left = snapshot.vm_state_size, place
+    cdef u64 index = node.header.l1_needed(snapshot.disk_size)
+    cdef u32 at
+    cdef const u8 *table
+    raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+    while left:
+        place = get64(<const u8 *><char *>raw + index * 8) & OFFSET if index < snapshot.l1_size else 0
+        held = node.file.read(place, node.cluster_size) if place else bytes(node.cluster_size)
+        table = held
+        index += 1
+        at = 0
+        while at < node.cluster_size and left:
+            place = get64(table + at) & OFFSET
+            if get64(table + at) & PACKED or place & (node.cluster_size - 1):
+                raise OSError(5, "the snapshot's state is damaged")
+            piece = node.file.read(place, min(left, node.cluster_size)) if place else bytes(min(left, node.cluster_size))
+            left -= len(piece)
+            yield piece
+            at += node.entry_size
+
+
+cdef _grow_l1(Qcow2Node node, u64 needed):
+    """A longer L1 table, in its own place; with all locks."""
+    cdef u64 offset, old_offset, old_size
+    raw = node.file.read(node.l1_offset, node.l1_size * 8)
+    offset = place(node, needed * 8)
+    node.file.write(offset, raw.ljust((needed * 8 + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0"))
+    flush_all(node)
+    old_offset, old_size = node.l1_offset, node.l1_size * 8
+    node.header.l1_size, node.header.l1_table_offset = needed, offset
+    node.file.write(36, struct.pack(">IQ", needed, offset))
+    node.file.sync()
+    node.set_l1(offset, needed)
+    forget(node, old_offset, old_size)
+
+
 def delete_snapshot(Qcow2Node node, snapshot):
     with _Whole(node):
         flush_all(node)
@@ -206,6 +292,8 @@ def apply_snapshot(Qcow2Node node, snapshot):
         flush_all(node)
         if snapshot.disk_size != node.size:
             _resize(node, snapshot.disk_size)
+        if snapshot.l1_size > node.l1_size:
+            _grow_l1(node, snapshot.l1_size)
         now = node.file.read(node.l1_offset, node.l1_size * 8)
         then = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
         if snapshot.l1_size > node.l1_size and any(then[node.l1_size * 8:]):
@@ -227,21 +315,12 @@ def apply_snapshot(Qcow2Node node, snapshot):
 
 cdef _resize(Qcow2Node node, u64 size):
     """Header and L1 for another size; with all locks."""
-    cdef u64 needed = node.header.l1_needed(size), offset, n, old_offset, old_size
+    cdef u64 needed = node.header.l1_needed(size)
     if needed * 8 > 32 << 20:
         raise OSError(27, "Image size too large")
     if needed > node.l1_size:
         needed = max(needed, min(node.l1_size * 3 // 2, (32 << 20) // 8))
-        raw = node.file.read(node.l1_offset, node.l1_size * 8)
-        offset = place(node, needed * 8)
-        node.file.write(offset, raw.ljust((needed * 8 + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0"))
-        flush_all(node)
-        old_offset, old_size = node.l1_offset, node.l1_size * 8
-        node.header.l1_size, node.header.l1_table_offset = needed, offset
-        node.file.write(36, struct.pack(">IQ", needed, offset))
-        node.file.sync()
-        node.set_l1(offset, needed)
-        forget(node, old_offset, old_size)
+        _grow_l1(node, needed)
     node.header.size = size
     node.file.write(24, struct.pack(">Q", size))
     node.size = size

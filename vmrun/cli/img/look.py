@@ -13,9 +13,9 @@ from vmrun.cli.img.options import (
     image_size,
     open_image,
     options_of,
-    people,
     select,
 )
+from vmrun.core.sizes import people
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the commands of the image tool share: options, sizes, opening images, progress, sizes for people."""
+"""What the commands of the image tool share: options, sizes, opening images, progress."""
 
 from __future__ import annotations
 
@@ -164,16 +164,6 @@ def program() -> str:
 
     name = os.path.basename(sys.argv[0])
     return name if "img" in name else "vmrun-img"
-
-
-def people(count: int) -> str:
-    """As QEMU writes sizes: three digits, from 1000 of a unit on the next."""
-    import math
-
-    _, exponent = math.frexp(count / (1000 / 1024))
-    unit = max(0, (exponent - 1) // 10)
-    value = count / (1 << (10 * unit))
-    return f"{value:.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[unit]}B"
 
 
 def pairs(text: str) -> dict[str, str]:

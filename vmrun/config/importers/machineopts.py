@@ -609,7 +609,7 @@ OPTIONS = (
     Opt("runas", True, no_equal, "user to run as"),
     Opt("chroot", True, no_equal, "root directory"),
     Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
-    Opt("loadvm", True, no_equal, "start from a snapshot"),
+    Opt("loadvm", True, process, "start from a snapshot inside the images"),
     Opt("overcommit", True, checked, "host policy"),
     Opt("realtime", True, host_only, "host policy"),
     Opt("mem-path", True, memory_path, "a file under the memory: memory-backing"),

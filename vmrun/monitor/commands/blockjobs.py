@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.errors import BuildError
-from vmrun.machine import bitmaps, blockops
+from vmrun.machine import bitmaps, blockops, internal
 from vmrun.machine.blocks import blocks
 from vmrun.machine.jobs import Transaction
 from vmrun.monitor.errors import QmpError
@@ -161,6 +161,44 @@ def snapshot(monitor: Any, node: str, overlay: str) -> None:
     _told(lambda: blockops.Snapshot(monitor.machine, node, overlay).commit())
 
 
+@command("blockdev-snapshot-internal-sync", INTERNAL)
+def snapshot_internal(monitor: Any, device: str, name: str) -> None:
+    """A snapshot of a disk inside its image."""
+    _told(internal.keep, monitor.machine, device, name)
+
+
+@command("blockdev-snapshot-delete-internal-sync", {"device": "str", "id?": "str", "name?": "str"}, "SnapshotInfo")
+def snapshot_delete_internal(monitor: Any, device: str, id: str = "", name: str = "") -> dict[str, Any]:
+    """Delete it; what it was is told."""
+    found = _told(internal.drop, monitor.machine, device, id, name)
+    return {
+        "id": found.id, "name": found.name, "vm-state-size": found.vm_state_size, "date-sec": found.date_sec,
+        "date-nsec": found.date_nsec, "vm-clock-sec": found.vm_clock_nsec // 10**9,
+        "vm-clock-nsec": found.vm_clock_nsec % 10**9,
+    }  # fmt: skip
+
+
+_STATE = {"job-id": "str", "tag": "str", "devices": "[str]"}
+
+
+@command("snapshot-save", {**_STATE, "vmstate": "str"})
+def snapshot_save(monitor: Any, job_id: str, tag: str, vmstate: str, devices: list[str]) -> None:
+    """A job: the machine's state and the disks that are named, inside the images."""
+    _told(internal.save_job, monitor.machine, job_id, tag, vmstate, devices)
+
+
+@command("snapshot-load", {**_STATE, "vmstate": "str"})
+def snapshot_load(monitor: Any, job_id: str, tag: str, vmstate: str, devices: list[str]) -> None:
+    """A job: back to such a snapshot."""
+    _told(internal.load_job, monitor.machine, job_id, tag, vmstate, devices)
+
+
+@command("snapshot-delete", _STATE)
+def snapshot_delete(monitor: Any, job_id: str, tag: str, devices: list[str]) -> None:
+    """A job: such a snapshot is gone."""
+    _told(internal.delete_job, monitor.machine, job_id, tag, devices)
+
+
 # --- bitmaps ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,8 +312,6 @@ def _abort_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
 
 
 def _internal_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
-    from vmrun.machine import internal
-
     made = internal.keep(machine, given["device"], given["name"])
     return _Step(lambda: internal.drop(machine, given["device"], made.id, made.name))
 
