@@ -6,7 +6,7 @@ import os
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.images import beside
-from vmrun.core.sizes import people
+from vmrun.backends.block.sizes import people
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

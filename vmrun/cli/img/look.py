@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from vmrun.backends.block.describe import describe
+from vmrun.backends.block.sizes import people
 from vmrun.cli.img.options import (
     Given,
     ImgError,
@@ -15,7 +16,6 @@ from vmrun.cli.img.options import (
     options_of,
     select,
 )
-from vmrun.core.sizes import people
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
