@@ -54,7 +54,7 @@ lint: build
 
 clean:
 	rm -rf build dist *.egg-info
-	find accel vmrun -name '*.so' -delete -o -name '*.c' -delete
+	find accel vmrun -name '*.so' -delete -o -name '*.c' -delete -o -name together.txt -delete
 
 distclean: clean
 	rm -rf $(VENV)

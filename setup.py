@@ -4,17 +4,25 @@
 """
 
 import fnmatch
+import hashlib
 import os
 import pathlib
 
 from Cython import Tempita
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = pathlib.Path(__file__).parent
 DATA = {"vmrun._data.machines": "machines", "vmrun._data.schema": "schema"}
 # Modules that need a library of the host's → (its name for the linker, a header of it).
 LIBRARIES = {"vmrun/backends/net/slirp.pyx": ("slirp", "slirp/libslirp.h")}
+# Compiled modules that are linked a second time, all in one `together.so`: directory → which. Starts load that one
+# (vmrun/cli/bundle.py). No two of one directory may have the same last name.
+TOGETHER = {
+    "vmrun": ("accel/*", "vmrun/core/*", "vmrun/bus/*", "vmrun/devices/*", "vmrun/backends/protocols*"),
+    "accel/soft": ("accel/soft/*",),
+}
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -65,6 +73,37 @@ def extensions() -> list[Extension]:
     return found
 
 
+class BuildTogether(build_ext):
+    """Compiles the modules, then links those of TOGETHER once more."""
+
+    def run(self) -> None:
+        super().run()
+        for place, patterns in TOGETHER.items() if self.extensions else ():
+            self.link(place, patterns)
+
+    def link(self, place: str, patterns: tuple[str, ...]) -> None:
+        sources = [path for top in ("accel", "vmrun") for path in sorted((ROOT / top).rglob("*.pyx"))]
+        paths = [path.relative_to(ROOT) for path in sources]
+        paths = [path for path in paths if is_together(path.as_posix(), place, patterns)]
+        objects = [pathlib.Path(self.build_temp, path.with_suffix(".o")) for path in paths]
+        names = [path.as_posix().removesuffix(".pyx").replace("/", ".") for path in paths]
+        own = [pathlib.Path(self.get_ext_fullpath(name)) for name in names]
+        if not all(path.exists() for path in [*objects, *own]):
+            return  # some are not built here
+        target = ROOT if self.inplace else pathlib.Path(self.build_lib)
+        target = target / place / "together.so"
+        if not target.exists() or any(path.stat().st_mtime > target.stat().st_mtime for path in objects):
+            self.compiler.link_shared_object([str(path) for path in objects], str(target))
+        digests = [hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest() for path in own]
+        lines = [f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True)]
+        target.with_suffix(".txt").write_text("".join(lines), encoding="utf-8")
+
+
+def is_together(path: str, place: str, patterns: tuple[str, ...]) -> bool:
+    soft = place.startswith("accel/soft") == path.startswith("accel/soft/")
+    return soft and any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
+
+
 def data_files(directory: str) -> list[str]:
     root = ROOT / directory
     return [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_file()]
@@ -73,6 +112,7 @@ def data_files(directory: str) -> list[str]:
 packages = find_packages(include=["accel", "accel.*", "vmrun", "vmrun.*"])
 
 setup(
+    cmdclass={"build_ext": BuildTogether},
     packages=packages + list(DATA),
     package_dir={package: directory for package, directory in DATA.items()},
     package_data={package: data_files(directory) for package, directory in DATA.items()},

@@ -2,8 +2,12 @@
 
 A start needs a hundred small modules. Python looks each of them up in half a dozen directories, then opens and reads
 its byte code: that takes longer than running them all. What was imported once is found here by name, with the size and
-time of its source and the path of its shared object; a module whose source has changed is looked up anew, and all of
-them when anything is wrong with the file. The byte code is what Python itself has kept: without it there is none here.
+time of its source; a module whose source has changed is looked up anew, and all of them when anything is wrong with the
+file. The byte code is what Python itself has kept: without it there is none here.
+
+Compiled modules are linked a second time, many in one shared object (setup.py's TOGETHER): the loader of shared objects
+takes as long for each as the module's own code does. A module is taken from there while its own file is the one that
+was linked with the others.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from _frozen_importlib_external import (  # what importlib is made of; `import i
 )
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from vmrun.config.kept import cache_dir, digest
+from vmrun.config.kept import cache_dir, digest, file_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +31,9 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any
 
-    # path, time of the source in ns, its size, whether it is a package, where its byte code is in the file, how much
-    # that is (0: a shared object)
-    Entry = tuple[str, int, int, bool, int, int]
+    # path, its time in ns, its size, a package's directory or the shared object that has a compiled module too, where
+    # the byte code is in the file, how much that is (0: a compiled module)
+    Entry = tuple[str, int, int, str, int, int]
 
 MAX_BYTES = 16 << 20
 _HEAD = 16  # bytes that say how long the index behind them is; the byte code follows
@@ -40,6 +44,7 @@ _OTHERS_WRITE = 0o022
 _table: dict[str, Entry] = {}
 _file = -1  # descriptor of the bundle
 _start = 0  # where its byte code begins
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _EARLY = frozenset(sys.modules)  # what is imported by now never comes from it
 
 
@@ -58,20 +63,19 @@ class _Finder:
         entry = _table.get(name)
         if entry is None:
             return None
-        loader: Any
         try:
-            file, when, size, package, _, length = entry
+            file, when, size, place, _, length = entry
             info = os.stat(file)
-            if not length:
-                loader = ExtensionFileLoader(name, file)
-            elif info.st_mtime_ns == when and info.st_size == size:
-                loader = _Loader(name, file)
-                loader.code = marshal.loads(_code(entry))
-            else:
+            if (info.st_mtime_ns, info.st_size) != (when, size):
                 return None
+            if not length:
+                file = place or file
+                return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+            loader = _Loader(name, file)
+            loader.code = marshal.loads(_code(entry))
         except (OSError, ValueError, EOFError, TypeError):
             return None
-        inside = [os.path.dirname(file)] if package else None
+        inside = [place] if place else None
         return spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
 
 
@@ -104,18 +108,24 @@ def keep() -> None:
     path = _path()
     if not found or not path:
         return
+    together = _together()
+    for name in found.keys() & together.keys():
+        file, when, size, _, code = found[name]
+        place, linked = together[name]
+        if file_digest(file) == linked:
+            found[name] = (file, when, size, place, code)
     for name, entry in _table.items():
         if name not in found and _is_current(entry):
             found[name] = (*entry[:4], _code(entry))
     _write(path, found)
 
 
-def _write(path: str, found: dict[str, tuple[str, int, int, bool, bytes]]) -> None:
+def _write(path: str, found: dict[str, tuple[str, int, int, str, bytes]]) -> None:
     """The modules as the new bundle, in one step. One that would be too large is not written."""
     table: dict[str, Entry] = {}
     at = 0
-    for name, (file, when, size, package, code) in found.items():
-        table[name] = (file, when, size, package, at, len(code))
+    for name, (file, when, size, place, code) in found.items():
+        table[name] = (file, when, size, place, at, len(code))
         at += len(code)
     index = marshal.dumps((_state(), table))
     body = b"".join((f"{len(index):<{_HEAD}}".encode(), index, *(entry[4] for entry in found.values())))
@@ -135,15 +145,16 @@ def _write(path: str, found: dict[str, tuple[str, int, int, bool, bytes]]) -> No
         return
 
 
-def _own(name: str, module: Any) -> tuple[str, int, int, bool, bytes] | None:
+def _own(name: str, module: Any) -> tuple[str, int, int, str, bytes] | None:
     """What Python found for a module; None for one that is in the bundle, in the interpreter, or without byte code."""
     loader: Any = getattr(getattr(module, "__spec__", None), "loader", None)
-    kind = type(loader)
-    if kind is ExtensionFileLoader:
-        return (loader.path, 0, 0, False, b"") if name not in _table else None
-    if kind is not SourceFileLoader:
-        return None
+    kind, code = type(loader), b""
     try:
+        if kind is ExtensionFileLoader and not (name in _table and _is_current(_table[name])):
+            info = os.stat(loader.path)
+            return loader.path, info.st_mtime_ns, info.st_size, "", b""
+        if kind is not SourceFileLoader:
+            return None
         info = os.stat(loader.path)
         with open(cache_from_source(loader.path), "rb", buffering=0) as file:
             code = file.read()
@@ -154,8 +165,26 @@ def _own(name: str, module: Any) -> tuple[str, int, int, bool, bytes] | None:
     seconds, size = int.from_bytes(code[8:12], "little"), int.from_bytes(code[12:16], "little")
     if (seconds, size) != (int(info.st_mtime) & 0xFFFFFFFF, info.st_size & 0xFFFFFFFF):
         return None
-    package = module.__spec__.submodule_search_locations is not None
-    return loader.path, info.st_mtime_ns, info.st_size, package, code[_HEADER:]
+    place = os.path.dirname(loader.path) if module.__spec__.submodule_search_locations is not None else ""
+    return loader.path, info.st_mtime_ns, info.st_size, place, code[_HEADER:]
+
+
+def _together() -> dict[str, tuple[str, str]]:
+    """Module → (the shared object that has it with others, the digest of the module's own), as setup.py wrote it."""
+    found = {}
+    for path in filter(os.path.exists, _objects()):
+        try:
+            with open(f"{path[:-3]}.txt", encoding="utf-8") as file:
+                for line in file:
+                    name, linked = line.split()
+                    found[name] = (path, linked)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _objects() -> list[str]:
+    return [os.path.join(_ROOT, place, "together.so") for place in ("vmrun", "accel/soft")]
 
 
 def _code(entry: Entry) -> bytes:
@@ -167,14 +196,21 @@ def _is_current(entry: Entry) -> bool:
         info = os.stat(entry[0])
     except OSError:
         return False
-    return not entry[5] or (info.st_mtime_ns, info.st_size) == entry[1:3]
+    return (info.st_mtime_ns, info.st_size) == entry[1:3]
 
 
 def _state() -> tuple[Any, ...]:
     """What decides which file a name stands for, and what its code means."""
-    return sys.version, sys.flags.optimize, sys.path[1:]
+    stamps = []
+    for path in _objects():
+        try:
+            info = os.stat(path)
+            stamps.append((info.st_mtime_ns, info.st_size))
+        except OSError:
+            pass
+    return sys.version, sys.flags.optimize, sys.path[1:], stamps
 
 
 def _path() -> str:
     directory = cache_dir("code")
-    return os.path.join(directory, digest(repr(_state()).encode())[:40]) if directory else ""
+    return os.path.join(directory, digest(repr(_state()[:3]).encode())[:40]) if directory else ""

@@ -95,6 +95,28 @@ def test_damaged_bundle_is_not_believed(go: Go, tmp_path: Path, damage: str) -> 
     assert go()[:2] == ["1", "SourceFileLoader"]
 
 
+@pytest.mark.parametrize("digest, name", [("own", "together.so"), ("another", "accel/ram.")])
+def test_compiled_module_is_taken_from_the_many_while_it_is_what_was_linked(
+    tmp_path: Path, digest: str, name: str
+) -> None:
+    import accel.ram
+
+    from vmrun.cli import bundle
+    from vmrun.config.kept import file_digest
+
+    (tmp_path / "together.so").symlink_to(bundle._objects()[0])
+    linked = file_digest(accel.ram.__file__) if digest == "own" else "0" * 64
+    (tmp_path / "together.txt").write_text(f"accel.ram {linked}\n")
+    script = (
+        f"from vmrun.cli import bundle; bundle._objects = lambda: [{str(tmp_path / 'together.so')!r}]\n"
+        "bundle.install(); import accel.ram; bundle.keep(); print(accel.ram.__file__)"
+    )
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert name in done.stdout
+
+
 def test_its_descriptor_is_none_that_a_user_gives(go: Go, tmp_path: Path) -> None:
     go()
     script = "from vmrun.cli import bundle; bundle.install(); import os"
