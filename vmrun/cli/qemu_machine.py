@@ -7,7 +7,6 @@ are left out.
 from __future__ import annotations
 
 import os
-import re
 
 from vmrun.cli.qemu_start import QemuError, Start
 from vmrun.config import modules
@@ -218,17 +217,14 @@ class Wanted:
 
     def resolved(self) -> tuple[Any, list[str]]:
         """(what the builder reads, warnings). QemuError for the first thing that is wrong, with its option."""
-        import json
-
-        from vmrun.config.load import load_bytes
+        from vmrun.config.node import nodes
         from vmrun.config.resolve import in_order, resolve
         from vmrun.errors import ERROR, ConfigError, Problem
 
         problems: list[Problem] = []
         machine = None
         try:
-            root = load_bytes(json.dumps(self.file).encode(), "command-line.json", problems)
-            machine = resolve(root, problems, os.getcwd(), "qemu")
+            machine = resolve(nodes(self.file, "the command line"), problems, os.getcwd(), "qemu")
         except ConfigError as error:
             problems.extend(error.problems)
         problems = in_order(problems)
@@ -254,17 +250,16 @@ class Wanted:
         if path.startswith("cpus.model"):
             return QemuError(f"unable to find CPU model '{self.file['cpus']['model']}'")
         text = ""
-        device = re.match(r"devices\[(\d+)\]", path)
-        backend = re.match(r"(drives|chardevs|netdevs)\.([^.]+)", path)
-        if device:
-            text = self.texts[int(device[1])]
-        elif backend:
-            text = self.option(backend[0])
+        section, _, rest = path.partition(".")
+        if section.startswith("devices["):
+            text = self.texts[int(section[8:].partition("]")[0])]
+        elif section in ("drives", "chardevs", "netdevs") and rest:
+            text = self.option(f"{section}.{rest.partition('.')[0]}")
         else:
             words = {"memory": "m", "cpus": "smp", "rtc": "rtc", "boot": "boot", "firmware": "bios"}
             words |= {name: name for name in ("spice", "vnc", "smbios", "global")} | {"display": "vga"}
             words["globals"] = "global"
-            name = words.get(re.split(r"[.\[]", path)[0], "")
+            name = words.get(section.partition("[")[0], "")
             text = next((option.shown() for option in reversed(self.parsed.options) if option.name == name), "")
         message = said(problem)
         if problem.code.startswith("VR08"):

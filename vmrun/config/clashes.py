@@ -6,8 +6,6 @@ Every clash is told once, at the device that comes later, with the other owner b
 
 from __future__ import annotations
 
-from zlib import crc32
-
 from vmrun.config.wires import Wire
 from vmrun.config.work import Dev, Work
 from vmrun.errors import Place
@@ -257,6 +255,8 @@ def _macs(work: Work, devices: list[Dev], machine: str) -> None:
             else:
                 owners[mac] = (dev, name)
     for dev, name in sorted(waiting, key=lambda item: item[0].id):
+        from zlib import crc32
+
         number = crc32(f"{machine}/{dev.id}".encode()) & 0xFFFFFF
         while (own := (MAC_PREFIX | number).to_bytes(6, "big").hex(":")) in owners:
             number = (number + 1) & 0xFFFFFF

@@ -106,11 +106,20 @@ def _named(specs: list[DeviceSpec], taken: set[str]) -> list[DeviceSpec]:
     """Devices without an id get DRIVER-0, DRIVER-1, …, by content so that their order in the file does not
     matter.
     """
-    import json
-
     result = []
     numbers: dict[str, int] = {}
-    for spec in sorted(specs, key=lambda s: (_driver_name(s), json.dumps(plain(s.node), sort_keys=True))):
+    count: dict[str, int] = {}
+    for spec in specs:
+        count[_driver_name(spec)] = count.get(_driver_name(spec), 0) + 1
+
+    def content(spec: DeviceSpec) -> str:
+        if count[_driver_name(spec)] == 1:
+            return ""  # json is a tenth of a first start
+        import json
+
+        return json.dumps(plain(spec.node), sort_keys=True)
+
+    for spec in sorted(specs, key=lambda s: (_driver_name(s), content(s))):
         name = _driver_name(spec)
         number = numbers.get(name, 0)
         while f"{name}-{number}" in taken:

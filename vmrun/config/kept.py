@@ -65,6 +65,25 @@ def _read_own(path: str, part: str, pick: Callable[[Any], Any] | None, info: os.
     return data
 
 
+def read_part(kind: str, of: bytes) -> Any:
+    """What write_part kept of these bytes; None when there is nothing."""
+    entry_path = _part_path(kind, of)
+    entry = read_entry(entry_path) if entry_path else None
+    return entry[1] if isinstance(entry, tuple) and entry[0] == (FORMAT, sys.version_info[:3]) else None
+
+
+def write_part(kind: str, of: bytes, data: Any) -> None:
+    """Keep what a pure function that does not change makes of some bytes."""
+    entry_path = _part_path(kind, of)
+    if entry_path:
+        write_entry(entry_path, ((FORMAT, sys.version_info[:3]), data))
+
+
+def _part_path(kind: str, of: bytes) -> str:
+    directory = cache_dir("own")
+    return os.path.join(directory, digest(kind.encode() + b"\0" + of)[:40]) if directory else ""
+
+
 def cache_dir(kind: str = "resolved") -> str:
     """Directory of the entries of a kind: $XDG_CACHE_HOME/vmrun/KIND, or under ~/.cache; '' when there is no home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -91,7 +110,7 @@ def read_entry(entry_path: str) -> Any:
         return None
 
 
-def write_entry(entry_path: str, entry: dict[str, Any]) -> None:
+def write_entry(entry_path: str, entry: Any) -> None:
     try:
         body = marshal.dumps(entry)
         if len(body) > MAX_ENTRY - _CHECK:

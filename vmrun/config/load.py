@@ -112,9 +112,14 @@ def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None, s
     """Nodes of a file's contents; shown (a file name) is used in messages and says the notation by its suffix, unless
     suffix does.
     """
-    kept = _own.get(shown)
-    if kept is not None and kept[0] == data:
-        return kept[1]
+    own = shown.startswith(_OWN)
+    if own:
+        kept = _own.get(shown)
+        if kept is not None and kept[0] == data:
+            return kept[1]
+        node = _from_earlier(data, shown)
+        if node is not None:
+            return node
     text = decode(data, shown)
     found: list[Problem] = []
     suffix = suffix or os.path.splitext(shown)[1].lower()
@@ -143,14 +148,37 @@ def load_bytes(data: bytes, shown: str, problems: list[Problem] | None = None, s
             code="VR0103",
             place=node.place,
         )
-    if not found and shown.startswith(_OWN) and len(_own) < _MOST_OWN:
-        _own[shown] = (data, node)
+    if own and not found:
+        _remember(data, shown, node)
     if problems is None:
         if found:
             raise ConfigError(problems=found)
     else:
         problems.extend(found)
     return node
+
+
+def _from_earlier(data: bytes, shown: str) -> Node | None:
+    """One of vmrun's own files as an earlier run read it: reading it anew takes longer than all the rest of a start."""
+    from vmrun.config.kept import read_part
+    from vmrun.config.node import unpacked
+
+    try:
+        node = unpacked(read_part("nodes", shown.encode() + data), shown)
+    except (TypeError, ValueError):
+        return None
+    if len(_own) < _MOST_OWN:
+        _own[shown] = (data, node)
+    return node
+
+
+def _remember(data: bytes, shown: str, node: Node) -> None:
+    from vmrun.config.kept import write_part
+    from vmrun.config.node import packed
+
+    if len(_own) < _MOST_OWN:
+        _own[shown] = (data, node)
+    write_part("nodes", shown.encode() + data, packed(node))
 
 
 def decode(data: bytes, shown: str) -> str:

@@ -58,6 +58,43 @@ def plain(node: Node) -> Any:
     return value
 
 
+def nodes(value: Any, file: str) -> Node:
+    """A plain value as nodes; those of a mapping or list stand in one line, in their order."""
+    column = 0
+
+    def make(value: Any) -> Node:
+        nonlocal column
+        column += 1
+        node = Node(value, file, 1, column)
+        if isinstance(value, dict):
+            node.value = {key: make(child) for key, child in value.items()}
+        elif isinstance(value, list | tuple):
+            node.value = [make(child) for child in value]
+        return node
+
+    return make(value)
+
+
+def packed(node: Node) -> Any:
+    """The node as plain data: (value, line, column, the key's), without its file."""
+    value = node.value
+    if type(value) is dict:
+        value = {key: packed(child) for key, child in value.items()}
+    elif type(value) is list:
+        value = [packed(child) for child in value]
+    return value, node.line, node.col, node.key_line, node.key_col
+
+
+def unpacked(data: Any, file: str) -> Node:
+    """What packed made of a node of that file. TypeError or ValueError for anything else."""
+    value, line, col, key_line, key_col = data
+    if type(value) is dict:
+        value = {key: unpacked(child, file) for key, child in value.items()}
+    elif type(value) is list:
+        value = [unpacked(child, file) for child in value]
+    return Node(value, file, line, col, key_line, key_col)
+
+
 def kind(value: Any) -> str:
     """What a value is, in the words of an error message."""
     if value is None:

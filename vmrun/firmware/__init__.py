@@ -89,7 +89,7 @@ def prepare(
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
         more = {"floppy-drives": drives, **_tpm(platform, machine)}
-        tables = _Tables(platform, {**machine, **more}, kept)
+        tables = _Tables(platform, {**_described(machine), **more}, kept)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         # listed by these types; empty without a TPM
@@ -138,6 +138,23 @@ def placed_above_4g(platform: Any, machine: dict[str, Any]) -> tuple[int, int] |
             if bar.mapped is not None and bar.mapped >= 1 << 32:
                 found.append((bar.mapped, bar.mapped + bar.size - 1))
     return (min(first for first, _ in found), max(last for _, last in found)) if found else None
+
+
+_TOLD = ("firmware", "cpus", "memory-map", "memory-slots", "numa")
+
+
+def _described(machine: dict[str, Any]) -> dict[str, Any]:
+    """The part of a machine that its tables tell of: machines that differ in names, files and addresses have the same.
+
+    Devices without their texts, which name back ends and the like; ports, interrupts and switches are numbers.
+    """
+    told = {key: machine[key] for key in _TOLD if key in machine}
+    told["firmware"] = {key: value for key, value in told["firmware"].items() if key not in ("bios", "dirs")}
+    told["devices"] = [
+        {**device, "props": {name: value for name, value in device["props"].items() if not isinstance(value, str)}}
+        for device in machine["devices"]
+    ]
+    return told
 
 
 class _Tables:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.config.machinetypes import newest_type
@@ -122,6 +120,7 @@ def machine(line: Line, option: Option) -> None:
 
 
 # Ubuntu's types: the release's name → the QEMU that it has
+_HEX = frozenset("0123456789abcdefABCDEF")
 _UBUNTU = {
     "trusty": "2.0", "utopic": "2.1", "vivid": "2.2", "wily": "2.3", "xenial": "2.5", "yakkety": "2.6", "zesty": "2.8",
     "artful": "2.10", "bionic": "2.11", "cosmic": "2.12", "disco": "3.1", "eoan": "4.0", "focal": "4.2",
@@ -132,13 +131,13 @@ _UBUNTU = {
 def _type(line: Line, option: Option, given: str) -> str:
     """The type that a name means here; what a distribution added to it is said."""
     name, plus, patch = given.partition("+")
-    if plus and re.fullmatch(r"pve\d+", patch):
+    if plus and patch.startswith("pve") and patch[3:].isdecimal():
         line.warn(option, f"'+{patch}' is Proxmox's own word; the type is '{name}' here", given)
     else:
         name = given
-    ubuntu = re.fullmatch(r"pc-(?:i440fx-|1\.\d-)?([a-z]+)(?:-hpb|-v\d|-maas)?", name)
-    if ubuntu is not None and ubuntu[1] in _UBUNTU:
-        name = f"pc-i440fx-{_UBUNTU[ubuntu[1]]}"
+    ubuntu = next((release for release in _UBUNTU if release in name.split("-")), "")
+    if ubuntu and name.startswith("pc-"):
+        name = f"pc-i440fx-{_UBUNTU[ubuntu]}"
         line.warn(option, f"'{given}' is Ubuntu's own type; '{name}' is QEMU's of that version", given)
     if name.startswith("pc-i440fx-rhel"):
         remedy = "take the pc-i440fx type of its QEMU, 1.5 for rhel7.0.0 to 2.12 for rhel7.6.0, and compare"
@@ -349,8 +348,11 @@ def boot(line: Line, option: Option) -> None:
 def name(line: Line, option: Option) -> None:
     given = settings(option, "guest")
     only(option, given, ("guest", "process", "debug-threads"))
-    text = str(given.get("guest", ""))
-    clean = re.sub(r"[^A-Za-z0-9_.~-]+", "-", text).strip("-._~")[:128]
+    text = clean = str(given.get("guest", ""))
+    if not text.isalnum() or not text.isascii() or len(text) > 128:
+        import re
+
+        clean = re.sub(r"[^A-Za-z0-9_.~-]+", "-", text).strip("-._~")[:128]
     if clean != text:
         line.warn(option, f"a machine is named with letters, digits, and _.~-; it is '{clean or 'imported'}' now")
     line.file["name"] = clean or "imported"
@@ -359,7 +361,8 @@ def name(line: Line, option: Option) -> None:
 
 def uuid(line: Line, option: Option) -> None:
     text = str(option.value)
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text):
+    parts = text.split("-")
+    if [len(part) for part in parts] != [8, 4, 4, 4, 12] or set("".join(parts)) - _HEX:
         raise option.wrong("failed to parse UUID string: wrong format", text)
     line.file["uuid"] = text.lower()
 

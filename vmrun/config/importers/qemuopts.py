@@ -5,8 +5,6 @@ A value is QemuOpts notation (`kind,key=value,flag`, `,,` for a comma) or, for s
 
 from __future__ import annotations
 
-import re
-
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -143,6 +141,7 @@ def _json(option: Option, text: str) -> dict[str, Any]:
 
 def _double_quoted(text: str) -> str:
     """QEMU's JSON takes strings in single quotes too."""
+    import re
 
     def string(match: re.Match[str]) -> str:
         body = match[0][1:-1]
