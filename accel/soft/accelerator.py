@@ -150,14 +150,16 @@ class SoftAccelerator(Accelerator):
         self.machine.drop_now()
 
     def start(self) -> None:
+        clock: Any = self.machine.clock  # the virtual one, which can be held
         with self.lock:
-            self.machine.clock.start()
+            clock.start()
         self.control.start()
 
     def stop(self) -> None:
         self.control.stop()
+        clock: Any = self.machine.clock
         with self.lock:
-            self.machine.clock.stop()
+            clock.stop()
         self.machine.off = False
 
     def sleep(self) -> None:
