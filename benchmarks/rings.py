@@ -1,8 +1,10 @@
-"""Reads of 4 KiB through queues in memory, driven over qtest: virtio-blk and NVMe, vmrun and QEMU in turn.
+"""Requests through queues in memory, driven over qtest: IDE DMA, virtio-blk and NVMe, vmrun and QEMU in turn.
 
 No guest runs (a processor that has halted, as QEMU's NVMe works on its time). 'QD 1' puts one request into the queue,
-rings, and polls until it is answered; 'QD 32' puts 32 at once. The client and its socket are the same for both sides
-and in both figures: a request costs less than what is shown. The raw image is in the host's page cache.
+rings, and polls until it is answered; 'QD 32' puts 32 at once. Random ones are of 4 KiB, sequential ones of 64 KiB. The
+client and its socket are the same for both sides and in all figures: a request costs less than what is shown. Images
+are in the host's page cache. 'cold': the first requests of a machine that has just started, each for another part of
+the tables of a qcow2 image with clusters of 4 KiB; 'warm': those tables are known.
 
     python benchmarks/rings.py [--runs N] [--json]
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import pathlib
 import random
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +28,43 @@ sys.path.insert(0, str(beside.ROOT))
 from vmrun.testing import QtestProgram
 
 REQUESTS, IMAGE, BLOCK = 256, 64 << 20, 4096
+LARGE = 65536
 DATA = 0x200000
+TABLE = 2 << 20  # bytes of the disk that a table of a qcow2 image with clusters of 4 KiB is for
+
+
+class Ide:
+    """The primary channel's first disk by the PIIX3's bus master, one command at a time."""
+
+    OPTIONS = ("-device", "ide-hd,drive=d,bus=ide.0,unit=0")
+    IO, MASTER, TABLE = 0x1F0, 0xC000, 0x100000
+
+    def __init__(self, q: QtestProgram) -> None:
+        self.q = q
+        q.pci_write(1, 1, 0x20, self.MASTER)
+        q.pci_write(1, 1, 4, 5, 2)
+
+    def run(self, blocks: list[int], write: bool = False, size: int = BLOCK) -> None:
+        for block in blocks:
+            lba = block * (BLOCK // 512)
+            entry = struct.pack("<IHH", DATA, size & 0xFFFF, 0x8000)
+            lines = [f"write {self.TABLE:#x} 8 0x{entry.hex()}", f"outl {self.MASTER + 4:#x} {self.TABLE:#x}"]
+            command = (
+                size // 512,
+                lba & 255,
+                lba >> 8 & 255,
+                lba >> 16 & 255,
+                0xE0 | lba >> 24,
+                0xCA if write else 0xC8,
+            )
+            lines += [f"outb {self.IO + 2 + n:#x} {value:#x}" for n, value in enumerate(command)]
+            lines += [f"outb {self.MASTER:#x} {1 if write else 9}", f"inb {self.MASTER + 2:#x}"]
+            status = int(self.q.ask_all(lines)[-1], 16)
+            while not status & 4:
+                status = self.q.inb(self.MASTER + 2)
+            ends = [f"inb {self.IO + 7:#x}", f"outb {self.MASTER:#x} 0", f"outb {self.MASTER + 2:#x} 0x64"]
+            if int(self.q.ask_all(ends)[0], 16) & 1:
+                raise SystemExit("the disk reports an error")
 
 
 class Virtio:
@@ -40,7 +79,7 @@ class Virtio:
         q.pci_write(4, 0, 4, 0x405, 2)
         for status in (1, 3):
             q.outb(self.IO + 18, status)
-        q.outl(self.IO + 4, 0)
+        q.outl(self.IO + 4, 1 << 9)  # flushes: else each write waits for the host's disk
         q.outw(self.IO + 14, 0)
         self.size = q.inw(self.IO + 12)
         q.memset(self.RING, 0x8000)
@@ -48,20 +87,26 @@ class Virtio:
         q.outb(self.IO + 18, 7)
         self.avail = self.RING + 16 * self.size
         self.used = (self.avail + 6 + 2 * self.size + 4095) & ~4095
+        self.how: tuple[bool, int] | None = None
+        q.write(self.avail, struct.pack("<H", 1))  # no interrupts
+        self.count = 0
+
+    def prepare(self, write: bool, size: int) -> None:
         rows = b""
         for n in range(32):
             at = self.HEADS + 64 * n
             rows += struct.pack("<QIHH", at, 16, 1, 3 * n + 1)
-            rows += struct.pack("<QIHH", DATA + BLOCK * n, BLOCK, 3, 3 * n + 2)
+            rows += struct.pack("<QIHH", DATA + size * n, size, 1 if write else 3, 3 * n + 2)
             rows += struct.pack("<QIHH", at + 16, 1, 2, 0)
-        q.write(self.RING, rows)
-        q.write(self.avail, struct.pack("<H", 1))  # no interrupts
-        self.count = 0
+        self.q.write(self.RING, rows)
+        self.how = write, size
 
-    def read(self, blocks: list[int]) -> None:
+    def run(self, blocks: list[int], write: bool = False, size: int = BLOCK) -> None:
+        if self.how != (write, size):
+            self.prepare(write, size)
         lines = []
         for n, block in enumerate(blocks):
-            head = struct.pack("<IIQ", 0, 0, block * (BLOCK // 512))
+            head = struct.pack("<IIQ", write, 0, block * (BLOCK // 512))
             lines.append(f"write {self.HEADS + 64 * n:#x} 16 0x{head.hex()}")
             lines.append(f"writew {self.avail + 4 + 2 * ((self.count + n) % self.size):#x} {3 * n:#x}")
         self.count = (self.count + len(blocks)) & 0xFFFF
@@ -78,7 +123,8 @@ class Nvme:
 
     OPTIONS = ("-device", "nvme,drive=d,serial=1,addr=4")
     BAR, ADMIN, IO = 0xFE000000, (0x100000, 0x101000), (0x102000, 0x104000)
-    SIZE = 64
+    SIZE, PAGES = 64, 0x110000
+    listed = False
 
     def __init__(self, q: QtestProgram) -> None:
         self.q = q
@@ -99,10 +145,16 @@ class Nvme:
         self.tail = self.head = 0
         self.phase = 1
 
-    def read(self, blocks: list[int]) -> None:
+    def run(self, blocks: list[int], write: bool = False, size: int = BLOCK) -> None:
         lines = []
+        if size > 2 * BLOCK and not self.listed:  # pages of a long one
+            pages = b"".join(struct.pack("<Q", DATA + BLOCK * n) for n in range(1, LARGE // BLOCK))
+            self.q.write(self.PAGES, pages)
+            self.listed = True
         for n, block in enumerate(blocks):
-            entry = struct.pack("<II16xQQIIII", 2 | n << 16, 1, DATA + BLOCK * n, 0, block * 8, 0, 7, 0)
+            second, at = (self.PAGES, DATA) if size > 2 * BLOCK else (0, DATA + BLOCK * n)
+            last = size // 512 - 1
+            entry = struct.pack("<II16xQQIIII", (1 if write else 2) | n << 16, 1, at, second, block * 8, 0, last, 0)
             lines.append(f"write {self.IO[0] + 64 * self.tail:#x} 64 0x{entry.ljust(64, bytes(1)).hex()}")
             self.tail = (self.tail + 1) % self.SIZE
         lines.append(f"writel {self.BAR + 0x1008:#x} {self.tail:#x}")
@@ -117,45 +169,91 @@ class Nvme:
         self.q.writel(self.BAR + 0x100C, self.head)
 
 
-def spent(driver: Virtio | Nvme, depth: int) -> float:
+Driver = Ide | Virtio | Nvme
+# name, (depth, writing, sequential), the ratio aimed at; of raw images
+WORK = (
+    ("random read, QD 1", (1, False, False), 0.5),
+    ("random read, QD 32", (32, False, False), 0.8),
+    ("random write, QD 1", (1, True, False), 0.5),
+    ("random write, QD 32", (32, True, False), 0.8),
+    ("sequential read", (1, False, True), 0.8),
+    ("sequential write", (1, True, True), 0.8),
+)
+
+
+def spent(driver: Driver, depth: int, write: bool, sequential: bool) -> float:
     """Microseconds a request."""
     rng = random.Random(1)
+    size = LARGE if sequential else BLOCK
+    count = REQUESTS // 4 if sequential else REQUESTS
     began = time.perf_counter()
-    for _ in range(REQUESTS // depth):
-        driver.read([rng.randrange(IMAGE // BLOCK) for _ in range(depth)])
-    return (time.perf_counter() - began) / REQUESTS * 1e6
+    for n in range(0, count, depth):
+        if sequential:
+            driver.run([n * (LARGE // BLOCK)], write, size)
+        else:
+            driver.run([rng.randrange(IMAGE // BLOCK) for _ in range(depth)], write, size)
+    return (time.perf_counter() - began) / count * 1e6
+
+
+def cold(command: list[str], kind: type[Driver]) -> float:
+    """Microseconds a request of a new machine, a table of the image for each."""
+    q = QtestProgram(command)
+    try:
+        driver = kind(q)
+        driver.run([0])
+        blocks = [at // BLOCK for at in range(TABLE, IMAGE, TABLE)]
+        random.Random(3).shuffle(blocks)
+        began = time.perf_counter()
+        for block in blocks:
+            driver.run([block])
+        return (time.perf_counter() - began) / len(blocks) * 1e6
+    finally:
+        q.close()
 
 
 def main() -> int:
     options = beside.options(__doc__ or "", 9)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         where = pathlib.Path(name)
-        image, firmware = where / "disk.img", where / "halt.bin"
-        image.write_bytes(random.Random(2).randbytes(IMAGE))
+        firmware = where / "halt.bin"
         firmware.write_bytes((b"\xf4" * 0xFFF0 + b"\xfa\xf4\xeb\xfd").ljust(0x10000, b"\xf4"))
-        common = ["-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", "-m", "64", "-bios", str(firmware)]
-        common += ["-accel", "tcg", "-drive", f"if=none,id=d,format=raw,file={image},file.locking=off"]
+        sides = {"vmrun": [sys.executable, str(beside.ROOT / "bin" / "vmrun-qemu")]}
+        if beside.has_qemu():
+            sides["QEMU"] = [beside.QEMU]
+        commands: dict[tuple[str, str], list[str]] = {}
+        for side, words in sides.items():
+            raw, qcow2 = where / f"{side}.raw", where / f"{side}.qcow2"
+            raw.write_bytes(random.Random(2).randbytes(IMAGE))
+            make = [sys.executable, str(beside.ROOT / "bin" / "vmrun-img"), "convert", "-f", "raw", "-O", "qcow2"]
+            subprocess.run([*make, "-o", "cluster_size=4k", raw, qcow2], check=True)
+            for format, path in (("raw", raw), ("qcow2", qcow2)):
+                common = ["-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", "-m", "64", "-bios", str(firmware)]
+                common += ["-accel", "tcg", "-drive", f"if=none,id=d,format={format},file={path}"]
+                commands[side, format] = [*words, *common]
         table = beside.Table("rings", "microseconds a request; less is better")
-        for kind in (Virtio, Nvme):
-            sides = {"vmrun": [sys.executable, str(beside.ROOT / "bin" / "vmrun-qemu")]}
-            if beside.has_qemu():
-                sides["QEMU"] = [beside.QEMU]
-            peers = {side: QtestProgram([*words, *common, *kind.OPTIONS]) for side, words in sides.items()}
-            drivers = {side: kind(q) for side, q in peers.items()}
-            try:
-                for depth in (1, 32):
-                    found = beside.alternate(
-                        {side: lambda d=driver, n=depth: spent(d, n) for side, driver in drivers.items()}, options.runs
-                    )
-                    table.add(
-                        f"{kind.__name__.lower()}, QD {depth}",
-                        found["vmrun"],
-                        found.get("QEMU"),
-                        0.5 if depth == 1 else 0.8,
-                    )
-            finally:
-                for q in peers.values():
-                    q.close()
+        for kind in (Ide, Virtio, Nvme):
+            for format in ("raw", "qcow2"):
+                peers = {side: QtestProgram([*commands[side, format], *kind.OPTIONS]) for side in sides}
+                drivers = {side: kind(q) for side, q in peers.items()}
+                try:
+                    for what, work, target in WORK:
+                        if kind is Ide and work[0] > 1 or format == "qcow2" and work[2]:
+                            continue
+                        found = beside.alternate(
+                            {side: lambda d=driver, w=work: spent(d, *w) for side, driver in drivers.items()},
+                            options.runs,
+                        )
+                        name = f"{kind.__name__.lower()}, {format}, {what}" + (", warm" if format == "qcow2" else "")
+                        aim = 1.0 if format == "qcow2" else target
+                        table.add(name, found["vmrun"], found.get("QEMU"), aim)
+                finally:
+                    for q in peers.values():
+                        q.close()
+            found = beside.alternate(
+                {side: lambda s=side, k=kind: cold([*commands[s, "qcow2"], *k.OPTIONS], k) for side in sides},
+                options.runs,
+            )
+            table.add(f"{kind.__name__.lower()}, qcow2, random read, cold", found["vmrun"], found.get("QEMU"), 1.0)
         table.show(options.json)
     return 0
 

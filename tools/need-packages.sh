@@ -49,6 +49,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need passt /usr/bin/passt
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs
+        need fio /usr/bin/fio
+        need xorriso /usr/bin/xorriso
+        need mtools /usr/bin/mformat
         need novnc /usr/share/novnc/vnc.html
         need console-setup /usr/bin/ckbcomp
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin

@@ -41,6 +41,8 @@ DRIVERS = {
     "megasas": ("drivers/scsi/megaraid/megaraid_sas",),
     "megasas-gen2": ("drivers/scsi/megaraid/megaraid_sas",),
     "piix3-ide": ("drivers/ata/libata", "drivers/ata/ata_piix"),
+    "virtio-blk-pci": (*VIRTIO[:-1], "drivers/block/virtio_blk"),
+    "nvme": ("drivers/nvme/common/nvme-common", "drivers/nvme/host/nvme-core", "drivers/nvme/host/nvme"),
 }
 WAIT = """
 await() {{ n=0; while [ ! -e $1 ] && [ $n -lt 900 ]; do sleep 0.1; n=$((n + 1)); done; }}
