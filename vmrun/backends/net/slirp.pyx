@@ -4,7 +4,9 @@ Ref: libslirp.h of libslirp 4.7 (configuration version 1 and up).
 
 The stack has a thread of its own, without the GIL. What the card sends is copied into a buffer under a small mutex (`put`, on
 a processor's thread, device lock held); the thread takes the buffer, feeds the stack with the stack's mutex held, and then
-delivers what came out with the device lock held, never both at once. Two buffers each way, bounded: a card that sends more
+delivers what came out with the device lock held. A short frame that the stack answers at once (a ping, a key typed into a
+connection) goes in on the card's own thread, when the stack has nothing else to do, and its answer comes back with it. Two
+buffers each way, bounded: a card that sends more
 than the stack has taken is told to wait; what comes for a card that has no room waits as with every back end.
 
 Locks, in this order: device lock, the stack's mutex, the mutex of the buffer.
@@ -29,6 +31,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, void *)
     int pthread_mutex_destroy(pthread_mutex_t *)
     int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_trylock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef extern from "<poll.h>" nogil:
@@ -96,6 +99,9 @@ cdef extern from "<slirp/libslirp.h>" nogil:
 
 cdef enum:
     BUFFER = 1 << 20            # bytes that wait for the stack; more blocks the card
+    SHORT = 256                 # bytes of a frame that the card's thread gives to the stack itself
+    WHOLE = 1
+    HALF = 2
     SLACK = 1 << 19             # of a buffer, for what is sent although it is full
     OUT_MOST = 1 << 22          # bytes that the stack makes at once; more is lost, and TCP sends it again
     FIRST_OUT = 1 << 18
@@ -200,6 +206,23 @@ cdef u32 stream_part(const u8 *frame, u32 length) noexcept nogil:
     return length - HEADERS
 
 
+cdef int short_sort(const u8 *frame, u32 length) noexcept nogil:
+    """WHOLE: an address that is asked for; HALF: a ping, or a segment of a few bytes within a TCP connection; 0: anything
+    else, which may take the stack a while, acknowledgements too: they let go as much data as the window has room for.
+    """
+    if length < 42:
+        return 0
+    if frame[12] == 8 and frame[13] == 6:
+        return WHOLE if frame[21] == 1 else HALF                # what it learns may be what something waits for
+    if frame[12] != 8 or frame[13] != 0 or frame[14] != 0x45 or frame[20] & 0x3F or frame[21]:
+        return 0
+    if frame[23] == 1:
+        return HALF if frame[34] == 8 else 0
+    if frame[23] == 6 and length > HEADERS + 12 and frame[47] == ACK | PSH:
+        return HALF
+    return 0
+
+
 cdef bint follows(const u8 *first, const u8 *frame, u32 offset) noexcept nogil:
     """Whether a segment goes on `offset` bytes behind the first one's, all else being the same."""
     cdef u32 sequence = <u32>first[38] << 24 | <u32>first[39] << 16 | <u32>first[40] << 8 | first[41]
@@ -227,6 +250,7 @@ cdef class StackNet(HostNet):
     cdef pollfd *polls
     cdef u32 poll_count, poll_room
     cdef StackTimer timers[MOST_TIMERS]
+    cdef bint feeding           # what the card sent before is on its way to the stack
     cdef bint stopping
     cdef object over            # held while the thread runs
     cdef list kept              # memory that the stack points to
@@ -299,10 +323,44 @@ cdef class StackNet(HostNet):
 
     # --- the card's side, with the device lock --------------------------------------------------------------
 
+    cdef bint at_once(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
+        """Give the stack a short frame that is quickly answered, without its thread: False when that has something to do."""
+        cdef u8 frame[SHORT]
+        cdef u64 done = 0
+        cdef u32 n
+        cdef int sort
+        if pthread_mutex_trylock(&self.mutex) != 0:
+            return False
+        pthread_mutex_lock(&self.buffer_mutex)
+        n = self.filled != 0 or self.feeding or self.out_filled != 0
+        pthread_mutex_unlock(&self.buffer_mutex)
+        if n or self.stopping:
+            pthread_mutex_unlock(&self.mutex)
+            return False
+        for n in range(count):
+            memcpy(frame + done, pieces[n].base, pieces[n].length)
+            done += pieces[n].length
+        sort = short_sort(frame, <u32>total)
+        if not sort:
+            pthread_mutex_unlock(&self.mutex)
+            return False
+        if net_needs(header):
+            net_whole(frame, <u32>total)
+        slirp_input(self.stack, frame, <int>total)
+        if self.out_filled and frame[23] == 1 and self.out[17] == 0:    # IP came, not a question for the guest's address
+            sort = WHOLE                                        # a ping of its own address
+        self.pass_out()
+        pthread_mutex_unlock(&self.mutex)
+        if sort == HALF:                                        # there may be other descriptors and times to wait for
+            self.notifier.signal()
+        return True
+
     cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
         cdef u8 *at
         cdef u32 n
         cdef bint first
+        if total <= SHORT and self.at_once(pieces, count, total, header):
+            return
         pthread_mutex_lock(&self.buffer_mutex)
         if self.filled + total + 4 > BUFFER + SLACK:
             self.dropped += 1
@@ -416,6 +474,7 @@ cdef class StackNet(HostNet):
         end = at + self.filled
         was_blocked = self.blocked
         self.filled = 0
+        self.feeding = at != end
         pthread_mutex_unlock(&self.buffer_mutex)
         if at == end:
             return
@@ -423,6 +482,7 @@ cdef class StackNet(HostNet):
         while at < end:
             slirp_input(self.stack, at + 4, <int>(<u32 *>at)[0])
             at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
+        self.feeding = False
         pthread_mutex_unlock(&self.mutex)
         if was_blocked:
             self.lock.acquire()
@@ -430,20 +490,22 @@ cdef class StackNet(HostNet):
             self.lock.release()
 
     cdef void hand_out(self) noexcept nogil:
-        """Give the card what the stack made. Only this thread makes and takes it, but for answers to monitors."""
-        cdef u8 *at
-        cdef u8 *end
+        """Give the card what the stack made."""
         if not self.out_filled:
             return
         self.lock.acquire()
         pthread_mutex_lock(&self.mutex)
-        at = self.out
-        end = at + self.out_filled
+        self.pass_out()
+        pthread_mutex_unlock(&self.mutex)
+        self.lock.release()
+
+    cdef void pass_out(self) noexcept nogil:
+        """The same with both locks held."""
+        cdef u8 *at = self.out
+        cdef u8 *end = at + self.out_filled
         while at < end:
             at = self.hand_on(at, end)
         self.out_filled = 0
-        pthread_mutex_unlock(&self.mutex)
-        self.lock.release()
 
     cdef u8 *hand_on(self, u8 *at, u8 *end) noexcept nogil:
         """Deliver a frame, as one with those behind it that continue its stream where the card takes that. The next one."""
@@ -534,9 +596,10 @@ cdef class StackNet(HostNet):
     def connections(self):
         """The stack's table of connections, as text."""
         cdef char *text
-        pthread_mutex_lock(&self.mutex)
-        text = slirp_connection_info(self.stack)
-        pthread_mutex_unlock(&self.mutex)
+        with nogil:                                             # who has the mutex may wait for the GIL
+            pthread_mutex_lock(&self.mutex)
+            text = slirp_connection_info(self.stack)
+            pthread_mutex_unlock(&self.mutex)
         found = (<bytes>text).decode("utf-8", "replace")
         free(text)                                              # glib's allocator is the C library's
         return found
@@ -565,13 +628,20 @@ cdef class StackNet(HostNet):
     def serve(self, bytes guest, int port, bytes command=None, bytes unix=None):
         """What guests find at an address of the network: a command of the host's for each connection, or a socket."""
         cdef in_addr at = address4(guest)
+        cdef const char *program = NULL
+        cdef const char *path = NULL
         cdef int result
-        pthread_mutex_lock(&self.mutex)
         if command is not None:
-            result = slirp_add_exec(self.stack, <const char *>command, &at, port)
+            program = command
         else:
-            result = slirp_add_unix(self.stack, <const char *>unix, &at, port)
-        pthread_mutex_unlock(&self.mutex)
+            path = unix
+        with nogil:                                             # who has the mutex may wait for the GIL
+            pthread_mutex_lock(&self.mutex)
+            if program != NULL:
+                result = slirp_add_exec(self.stack, program, &at, port)
+            else:
+                result = slirp_add_unix(self.stack, path, &at, port)
+            pthread_mutex_unlock(&self.mutex)
         return result == 0
 
     def describe(self):
