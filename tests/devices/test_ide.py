@@ -342,3 +342,15 @@ def test_smart_remembers_self_tests(q):
     data = words(q)
     assert data[508] == 2 and data[2] == data[26] == 1
     assert sum(data) & 0xFF == 0
+
+
+def test_diagnostics_leave_the_first_device_selected(q, side):
+    q.outb(BASE + DEVICE, 0xE5)
+    q.outb(BASE + STATUS, 0x90)
+    wait(q)
+    assert [q.inb(BASE + n) for n in (ERROR, COUNT, LOW, MID, HIGH, DEVICE)] == [1, 1, 1, 0, 0, 0xA0]
+    if side == "vmrun":  # QEMU's absent device hears nothing
+        q.outb(BASE + DEVICE, 0xF5)
+        q.outb(BASE + STATUS, 0x90)
+        wait(q)
+        assert q.inb(BASE + DEVICE) == 0xA0

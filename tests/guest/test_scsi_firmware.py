@@ -18,6 +18,8 @@ ADAPTERS = [
     pytest.param("pc-i440fx-2.0", "lsi53c895a", {}, id="lsi"),
     pytest.param("pc-i440fx-2.0", "megasas", {}, id="megasas"),
     pytest.param("pc-i440fx-2.0", "am53c974", {}, id="am53c974"),
+    pytest.param("pc-i440fx-2.0", "dc390", {}, id="dc390", marks=pytest.mark.long),
+    pytest.param("pc-i440fx-7.2", "pvscsi", {}, id="pvscsi"),
 ]
 
 

@@ -820,6 +820,7 @@ cdef class AtaChannel:
             self.finish()
         elif code == DEVICE_DIAGNOSTIC:
             self.unit = 0
+            self.drives[0].select = self.drives[1].select = 0xA0
             self.signature(0)
             self.signature(1)
             self.drives[0].error = self.drives[1].error = 1
