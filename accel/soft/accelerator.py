@@ -102,6 +102,7 @@ class SoftAccelerator(Accelerator):
         exact = (options or {}).get("clock") == "instructions"
         threads = (options or {}).get("thread", THREAD) == "multi" and not exact
         self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1), threads)
+        self.parked: dict[int, Any] = {}  # processors that were taken out
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None
         self.messages = MsiSink()
@@ -119,6 +120,10 @@ class SoftAccelerator(Accelerator):
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
         from accel.soft.vcpu import SoftCpu
 
+        if index in self.parked:
+            back: CpuThread = self.parked.pop(index)
+            self.vcpus.append(back)
+            return back
         if index >= MAX_CPUS:
             raise AccelFailure(f"cannot create processor {index}", f"the soft accelerator has at most {MAX_CPUS}")
         cpu: Any = SoftCpu(self.control, index, self.machine, cpuid)
@@ -143,6 +148,11 @@ class SoftAccelerator(Accelerator):
         apic.pic = self.ack
         if index == 0 and "intr" in self.pins:
             self.pins["intr"].lint = lint
+
+    def park_vcpu(self) -> None:
+        cpu = self.vcpus.pop()
+        cpu.reset()  # it waits to be started, and nobody can
+        self.parked[cpu.index] = cpu
 
     def reset_vcpus(self) -> None:
         for cpu in self.vcpus:
@@ -174,6 +184,7 @@ class SoftAccelerator(Accelerator):
         self.control.close()
         self.memory.remove_listener(self.layout)
         self.vcpus.clear()
+        self.parked.clear()
 
     def save_vcpu(self, index: int) -> dict[str, Any]:
         state: dict[str, Any] = self.vcpus[index].save()

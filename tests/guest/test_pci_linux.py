@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.guest.linux import LinuxGuest, initramfs, kernel
+from vmrun.machine.processor import Processor
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 PATIENCE = 300.0
@@ -85,6 +86,11 @@ sleep 0.5
 [ $(cat /sys/devices/system/cpu/cpu1/online) = 1 ] || echo 1 > /sys/devices/system/cpu/cpu1/online
 echo NOW $(nproc)
 """
+AND_GOES = PROCESSOR + """
+n=0
+while [ -e /sys/devices/system/cpu/cpu1 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done
+echo LEFT $(nproc)
+"""
 
 
 @pytest.mark.parametrize("machine", ["pc-i440fx-2.0", "pc-i440fx-7.2"])
@@ -99,4 +105,28 @@ def test_a_processor_comes_under_linux(machine: str, tmp_path: pathlib.Path) -> 
         text = pc.console()
         wrong = pc.complaints()
     assert "\nNOW 2\n" in text, text[-3000:]
+    assert wrong == []
+
+
+def test_a_processor_goes_under_linux(tmp_path: pathlib.Path) -> None:
+    """Linux takes it off line and ejects it."""
+    initrd = initramfs(tmp_path, AND_GOES)
+    cpus = {"count": 1, "maxcpus": 2, "sockets": 2}
+    told: list[str] = []
+    with LinuxGuest(
+        tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", kernel=kernel(), initrd=initrd, cpus=cpus
+    ) as pc:
+        pc.machine.listen(lambda name, **data: told.append(name))
+        pc.run_until(lambda: "READY 1" in pc.console(), PATIENCE)
+        pc.machine.plug_processor("second")
+        pc.run_until(lambda: "NOW 2" in pc.console(), PATIENCE)
+        node = pc.machine.root.children["peripheral"].children["second"]
+        assert isinstance(node, Processor)
+        pc.machine.unplug_processor(node)
+        pc.run_to_end(PATIENCE)
+        text = pc.console()
+        wrong = pc.complaints()
+        left = len(pc.machine.accelerator.vcpus)
+    assert "\nLEFT 1\n" in text, text[-3000:]
+    assert "DEVICE_DELETED" in told and left == 1
     assert wrong == []

@@ -36,6 +36,14 @@ def add_apic(
     apic.lapic.x2apic_allowed = bool(features & X2APIC)
     apic.lapic.deadline_allowed = bool(features & TSC_DEADLINE)
     board.accelerator.attach_apic(index, apic.lapic, apic.inputs["lint"])
-    board.devices[f"lapic[{index}]"] = apic
+    board.devices[apic.name] = apic
     device: Device = apic
     return device
+
+
+def remove_apic(board: Board, parent: Object, index: int) -> None:
+    """That of the last processor."""
+    apic = board.devices.pop(f"lapic[{index}]", None)
+    if apic is not None:
+        apic.unrealize()
+        parent.children.pop(apic.name)

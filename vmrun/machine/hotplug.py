@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmrun.core.object import Device
     from vmrun.machine.machine import Machine
+    from vmrun.machine.processor import Processor
 
 CMOS_CPUS = 0x5F  # how many more than one processor there are, for the firmware
 
@@ -204,3 +205,49 @@ def plug_processor(machine: Machine, id: str) -> None:
     finally:
         if goes_on:
             accelerator.start()
+
+
+def ask_processor(machine: Machine, node: Processor) -> None:
+    """Ask the guest to let go of a processor: the last one that is there. BuildError."""
+    from vmrun.core.interfaces import ProcessorSlots
+
+    there = len(machine.board.apic_ids)
+    if not node.index:
+        raise BuildError("Boot CPU is unpluggable")
+    if node.index != there - 1:
+        raise BuildError(f"processors go in the opposite order of their coming: the next is number {there - 1}")
+    with machine.board.lock:
+        if not all(slots.ask_processor(node.index) for slots in machine.all(ProcessorSlots)):
+            raise BuildError(f"acpi: device unplug request for not supported device type: {node.driver}")
+
+
+def processor_gone(machine: Machine, index: int) -> None:
+    """The guest let go of the last processor. On the main thread."""
+    from vmrun.firmware.fwcfg import CPUS
+    from vmrun.machine import apics, processor
+
+    board, accelerator = machine.board, machine.accelerator
+    goes_on = machine.running
+    if goes_on:
+        accelerator.stop()
+    try:
+        accelerator.park_vcpu()
+        board.apic_ids.pop()
+        machine.cpuid.pop()
+        cpus = machine.config["cpus"]
+        machine.config = board.config = {**machine.config, "cpus": {**cpus, "count": index}}
+        with board.lock, board.memory.transaction():
+            apics.remove_apic(board, machine.assembly.board_parts, index)
+            by_driver: dict[str, Any] = {device.driver: device for device in board.devices.values()}
+            by_driver["fw_cfg_io"].add_bytes(CPUS, index.to_bytes(2, "little"))
+            by_driver["mc146818rtc"].set_cmos(CMOS_CPUS, index - 1 & 0xFF)
+    finally:
+        if goes_on:
+            accelerator.start()
+    node = processor.find(machine, index)
+    path, parent = node.path, node.parent
+    if parent is not None:
+        parent.children.pop(node.name)
+    named = parent is not None and parent.name == "peripheral"
+    machine.tell("DEVICE_DELETED", **({"device": node.name} if named else {}), path=path)
+

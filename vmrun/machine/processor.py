@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from vmrun.machine.assembly import Assembly
     from vmrun.machine.board import Board
+    from vmrun.machine.machine import Machine
 
 
 class Processor(Object):
@@ -25,6 +26,16 @@ class Processor(Object):
             "apic-id": apic_id,
             **place(index, cpus),
         }
+        self.hotpluggable = True
+
+
+def find(machine: Machine, index: int) -> Processor:
+    """The node of processor `index`, the newest of that number."""
+    for parent in (machine.assembly.peripheral, machine.assembly.board_parts):
+        for node in parent.children.values():
+            if isinstance(node, Processor) and node.index == index:
+                return node
+    raise KeyError(index)
 
 
 def place(index: int, cpus: dict[str, Any]) -> dict[str, int]:

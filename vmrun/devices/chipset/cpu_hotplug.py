@@ -5,12 +5,14 @@ so they stay: one processor is selected, then asked about. With a selector that 
 
     offset  read                       write
     0       command data 2 (32 bits)   selector (32 bits)
-    4       status: 1 if it is there   control: clears events, ejects
+    4       status: 1 if it is there,  control: 2, 4 clear those events, 8 ejects
+            2 it came, 4 it shall go
     5                                  command
     8       command data (32 bits)     command data
 
 Ref: QEMU docs/specs/acpi_cpu_hotplug.rst.
-Not modelled: taking processors out: what would ask for it, or do it, is ignored.
+Processors go in the opposite order of their coming: only the last of them can be asked for or ejected.
+Not modelled: ejection by firmware (bit 4).
 """
 
 from __future__ import annotations
@@ -26,26 +28,34 @@ if TYPE_CHECKING:
 BASE, SIZE, REGISTERS_SIZE = 0xAF00, 32, 12
 SELECTOR, STATUS, COMMAND, DATA = 0, 4, 5, 8
 NEXT_EVENT, OST_EVENT, OST_STATUS, ARCH_ID = 0, 1, 2, 3  # commands: what the data are then
-MOST_COMMAND, INSERTING = 3, 2
+MOST_COMMAND, INSERTING, REMOVING, EJECT = 3, 2, 4, 8
 
 
 class CpuHotplug(Stateful):
     """`ids`: APIC ids of all processors that there can be; the first `present` of them are there. `event` tells the
-    guest that one has come.
+    guest that there is something to ask about, `let_go(index)` the machine that the guest has ejected one.
     """
 
     # QEMU's registers, too, live on over a reset.
     state = Table(
-        "cpu-hotplug", 1,
+        "cpu-hotplug", 2,
         Flag("bitmap", KEEP), U32("selector", KEEP), U8("command", KEEP, most=MOST_COMMAND),
         U32("ost_event", KEEP), U32("ost_status", KEEP), Bytes("inserting", lambda chip: len(chip.ids), KEEP, each=1),
+        Bytes("removing", lambda chip: len(chip.ids), KEEP, each=1),
+        readers={1: lambda old: {**old, "removing": bytes(len(old["inserting"]))}},
     )  # fmt: skip
 
-    def __init__(self, ids: Sequence[int], present: int, event: Callable[[], None] = lambda: None) -> None:
-        self.ids, self.present, self.event = list(ids), present, event
+    def __init__(
+        self,
+        ids: Sequence[int],
+        present: int,
+        event: Callable[[], None] = lambda: None,
+        let_go: Callable[[int], None] = lambda index: None,
+    ) -> None:
+        self.ids, self.present, self.event, self.let_go = list(ids), present, event, let_go
         self.bitmap = True
         self.selector = self.command = self.ost_event = self.ost_status = 0
-        self.inserting = bytearray(len(self.ids))
+        self.inserting, self.removing = bytearray(len(self.ids)), bytearray(len(self.ids))
 
     def region(self) -> tuple[PyIoRegion, int, int]:
         return PyIoRegion("acpi-cpu-hotplug", self.read, self.write, 1, 4), BASE, SIZE
@@ -55,6 +65,13 @@ class CpuHotplug(Stateful):
         self.inserting[self.present] = not self.bitmap  # the bitmap has no events of its own
         self.present += 1
         self.event()
+
+    def ask(self, index: int) -> bool:
+        """Ask the guest to let go of one. False: the bitmap cannot."""
+        if not self.bitmap:
+            self.removing[index] = 1
+            self.event()
+        return not self.bitmap
 
     def read(self, offset: int, size: int) -> int:
         if self.bitmap:
@@ -68,7 +85,9 @@ class CpuHotplug(Stateful):
         if offset == SELECTOR:
             return id >> 32 if self.command == ARCH_ID else 0
         if offset == STATUS:
-            return int(self.selector < self.present) | (INSERTING if self.inserting[self.selector] else 0)
+            inserting, removing = self.inserting[self.selector], self.removing[self.selector]
+            there = self.selector < self.present
+            return int(there) | (INSERTING if inserting else 0) | (REMOVING if removing else 0)
         if offset == DATA:
             return {NEXT_EVENT: self.selector, ARCH_ID: id & 0xFFFFFFFF}.get(self.command, 0)
         return 0
@@ -81,8 +100,7 @@ class CpuHotplug(Stateful):
         elif self.selector >= len(self.ids):
             return
         elif offset == STATUS:
-            if value & INSERTING:
-                self.inserting[self.selector] = 0
+            self._control(value)
         elif offset == COMMAND:
             if value & 0xFF <= MOST_COMMAND:
                 self.command = value & 0xFF
@@ -94,11 +112,22 @@ class CpuHotplug(Stateful):
             elif self.command == OST_STATUS:
                 self.ost_status = value & 0xFFFFFFFF
 
+    def _control(self, value: int) -> None:
+        index = self.selector
+        if value & INSERTING:
+            self.inserting[index] = 0
+        elif value & REMOVING:
+            self.removing[index] = 0
+        elif value & EJECT and 0 < index == self.present - 1:
+            self.inserting[index] = self.removing[index] = 0
+            self.present -= 1
+            self.let_go(index)
+
     def _find_event(self) -> None:
         """Select the next processor, from the selected one on, that has something to tell."""
         count = len(self.ids)
         for step in range(count):
             index = (self.selector + step) % count
-            if self.inserting[index]:
+            if self.inserting[index] or self.removing[index]:
                 self.selector = index
                 return

@@ -89,7 +89,12 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         self.gpe = Gpe(
             self.parent_bus, self.root_hotplug, self.pci_hotplug, self.pm.set_gpe, lambda card: platform.let_go(card)
         )
-        self.cpus = CpuHotplug(platform.possible_apic_ids, len(platform.apic_ids), self.gpe.processor_event)
+        self.cpus = CpuHotplug(
+            platform.possible_apic_ids,
+            len(platform.apic_ids),
+            self.gpe.processor_event,
+            lambda index: platform.processor_let_go(index),
+        )
         slots = platform.memory_slots
         self.memory: MemoryHotplug | None = None
         if slots.count and self.memory_hotplug:
@@ -187,6 +192,9 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
 
     def acpi_event(self, bits: int) -> None:
         self.gpe.event(bits)
+
+    def ask_processor(self, index: int) -> bool:
+        return self.cpus.ask(index)
 
     def powerdown(self) -> None:
         """Somebody pressed the power button."""

@@ -62,3 +62,9 @@ class ApicDevice(Device):
         )
         self.add_input("lint", LapicPins(self.lapic))
         self.system.attach(self.lapic, platform)
+
+    def unrealize(self) -> None:
+        assert self.system is not None
+        self.lapic.reset()
+        self.system.bus.remove(self.lapic)
+        super().unrealize()

@@ -96,6 +96,13 @@ cdef class ApicBus(MsiSink):
         self.units[self.count] = <void *>apic
         self.count += 1
 
+    def remove(self, Lapic apic):
+        """The one that came last goes."""
+        if self.apics and self.apics[-1] is apic:
+            self.count -= 1
+            self.turn = 0
+            self.apics.pop()
+
     def set_eoi_handler(self, IrqSink sink):
         """sink.set_irq(vector, 1) for each end of a level-triggered interrupt."""
         self.eoi_sink = sink

@@ -128,7 +128,12 @@ def device_del(monitor: Any, id: str) -> None:
         raise QmpError(f"Device '{tree.type_of(node)}' does not support hotplugging")
     if getattr(node, "leaving", False):
         raise QmpError(f"Device {id} is already in the process of unplug")
+    from vmrun.machine.processor import Processor
+
     try:
-        monitor.machine.unplug(node)
+        if isinstance(node, Processor):
+            monitor.machine.unplug_processor(node)
+        else:
+            monitor.machine.unplug(node)
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
