@@ -61,6 +61,7 @@ class Accelerator:
     irqchip: Any = None  # that chip, where it has one
     has_local_apic = False  # an APIC per processor exists; MSIs and SMP start-up work
     own_apic = False  # … but as a device that the builder makes for each processor and attaches
+    doorbells = False  # guests' writes to a region's doorbells signal their notifiers, without an exit
 
     @classmethod
     def probe(cls) -> Outcome:
@@ -100,6 +101,9 @@ class Accelerator:
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
         """Start a processor's thread, wait for 'created'. `cpuid`: entries as supported_cpuid gives them."""
         raise NotImplementedError
+
+    def park_vcpu(self) -> None:
+        """Take the last processor out; create_vcpu() of its index brings it back, as new. The machine is stopped."""
 
     def reset_vcpus(self) -> None:
         """As after power-on: the first at the reset vector, the others waiting for INIT; stopped."""

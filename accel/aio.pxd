@@ -60,6 +60,7 @@ cdef class IoThread:
     cdef readonly str name
     cdef readonly u64 wakeups, errors
     cdef readonly bint running
+    cdef readonly int tid                   # the host's number of the thread; 0 before it has begun
     cdef Notifier notifier
     cdef int watched, control               # epoll: everything; all but the handlers, while they are held
     cdef int steady, wall                   # timerfds: of clocks that run evenly, of the host's wall clock

@@ -77,6 +77,14 @@ cdef extern from *:
     int vr_load(int *) nogil
     void vr_store(int *, int) nogil
 
+cdef extern from *:
+    """
+    #include <unistd.h>
+    #include <sys/syscall.h>
+    #define vr_gettid() ((int)syscall(SYS_gettid))
+    """
+    int vr_gettid() nogil
+
 cdef enum:
     EVENTS = 64                 # taken from the kernel at once
     BATCH = 64                  # completions run before others get the device lock
@@ -272,12 +280,20 @@ cdef class IoThread:
             raise OSError(f"I/O thread: {exc}") from None
         finally:
             _thread.stack_size(before)
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            while not self.tid:
+                pthread_cond_wait(&self.changed, &self.mutex)
+            pthread_mutex_unlock(&self.mutex)
 
     def _thread(self):
         cdef bytes title = self.name.encode()
         cdef const char *text = title
         with nogil:
-            self.own = pthread_self()
+            pthread_mutex_lock(&self.mutex)
+            self.own, self.tid = pthread_self(), vr_gettid()
+            pthread_cond_broadcast(&self.changed)
+            pthread_mutex_unlock(&self.mutex)
             prctl(PR_SET_NAME, text, 0, 0, 0)
             self.main()
             pthread_mutex_lock(&self.mutex)
@@ -452,7 +468,7 @@ cdef class IoThread:
                 link(self.last, <void *>completion)
             self.last = <void *>completion
         pthread_mutex_unlock(&self.mutex)
-        if first:
+        if first and self.own != pthread_self():            # a handler's: looked at when it has returned
             self.notifier.signal()
 
     cdef void forget(self, Completion completion) noexcept nogil:
@@ -514,6 +530,7 @@ cdef class IoThread:
                     look = True
                 elif not vr_load(&self.held):
                     self.dispatch(tag, events[n].events)
+                    look = look or self.first != NULL
 
     cdef void settle(self) noexcept nogil:
         """Timers that are due, what was completed, and whether the handlers are held."""

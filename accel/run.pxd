@@ -32,6 +32,7 @@ cdef class PyIntAck(IntAck):
 
 
 cdef class MsiSink:
+    cdef readonly bint anywhere     # send() needs no device lock
     cdef int send(self, u64 addr, u32 data) noexcept nogil
 
 

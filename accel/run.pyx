@@ -75,7 +75,7 @@ cdef class PyIntAck(IntAck):
 
 
 cdef class MsiSink:
-    """Whoever takes message-signalled interrupts."""
+    """Whoever takes message-signalled interrupts, with the device lock held unless it says that it needs none."""
 
     cdef int send(self, u64 addr, u32 data) noexcept nogil:
         """A device's write of `data` to `addr` in 0xfee00000…; 1 delivered, 0 masked, -1 refused."""

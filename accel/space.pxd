@@ -20,6 +20,12 @@ ctypedef struct Entry:
     u32 widest              # of an access that somebody answers
     bint writable
 
+ctypedef struct View:       # a FlatView as it is looked up; older ones live while somebody without the device lock looks
+    View *older
+    u32 count
+    u32 near                # the entry that was found last
+    Entry entries[1]
+
 
 cdef class Region:
     cdef readonly str name
@@ -37,6 +43,7 @@ cdef class Region:
     cdef readonly list children
     cdef public object owner
     cdef list spaces
+    cdef readonly list doorbells        # (offset, size, value or None, Notifier)
     cdef _place(self, Region child)
 
 
@@ -55,16 +62,24 @@ cdef class AddressSpace:
     cdef int transactions
     cdef bint stale
     cdef bint ports
-    cdef Entry *table
+    cdef View *view
+    cdef View *retired
+    cdef Entry *table               # those of `view`
     cdef u32 entries
-    cdef u32 last_hit
+    cdef int readers
     cdef unsigned short *port_index
-    cdef void *retired_table
-    cdef list retired_flat
+    cdef list retired_flats
     cdef readonly list kept
+    cdef readonly dict doorbells    # (address, size, value or None, descriptor) → Notifier
+    cdef public object on_doorbells
     cpdef invalidate(self)
     cpdef commit(self)
     cdef _build(self, list flat)
+    cdef _retire(self)
+    cdef _keep(self, list flat, set shown)
+    cdef _hang_doorbells(self, list flat)
+    cdef void enter(self) noexcept nogil
+    cdef void leave(self) noexcept nogil
     cdef Entry *find(self, u64 addr) noexcept nogil
     cdef u64 load(self, u64 addr, u32 size) noexcept nogil
     cdef u32 store(self, u64 addr, u32 size, u64 value) noexcept nogil

@@ -7,7 +7,8 @@ renders its tree into a FlatView, a sorted list of ranges that do not overlap, e
 one index for 65,536 ports, one sorted array with a last-hit cache for memory.
 
 The device lock is held for dispatch and for changes alike; a table that a running access may still be using
-is kept until the next change.
+is kept until the next change. Who only looks memory up (a bus master's ring, accel/dma.pyx) may do without the lock,
+between `enter` and `leave`: what it may have found stays until a change that finds nobody there. Nobody waits.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -16,7 +17,21 @@ from libc.string cimport memcpy, memset
 
 from accel.api cimport ACTION_NONE
 
+cdef extern from *:
+    """
+    #include <sched.h>
+    #define vr_add(p, n) __atomic_add_fetch((p), (n), __ATOMIC_SEQ_CST)
+    #define vr_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define vr_publish(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+    """
+    int vr_add(int *, int) nogil
+    int vr_load(int *) nogil
+    View *vr_view "vr_load"(View **) nogil
+    void vr_publish(View **, View *) nogil
+    int sched_yield() nogil
+
 cdef u64 FULL = <u64>-1
+cdef int MOST_RETIRED = 64          # views kept for who looks without the lock, which is never long
 
 
 cdef u32 io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
@@ -85,6 +100,7 @@ cdef class Region:
         self.enabled = True
         self.children = []
         self.spaces = []
+        self.doorbells = []
 
     @staticmethod
     def container(str name, u64 size) -> Region:
@@ -188,6 +204,19 @@ cdef class Region:
             self.target, self.offset, self.size = target, offset, wanted
             self._changed()
 
+    def add_doorbell(self, u64 offset, u32 size, notifier, match=None):
+        """Of an I/O region: a write of `size` bytes (0: any) at `offset`, of the value `match` if one is given, need only
+        signal `notifier`. An accelerator that can spare the guest the way out does so (AddressSpace.on_doorbells);
+        otherwise the region is written to.
+        """
+        self.doorbells.append((offset, size, match, notifier))
+        self._changed()
+
+    def remove_doorbells(self):
+        if self.doorbells:
+            self.doorbells = []
+            self._changed()
+
     def _changed(self):
         """Tell every space that this region is part of, directly or through aliases."""
         seen = set()
@@ -244,6 +273,7 @@ cdef class AddressSpace:
     """A tree rendered. `ports=True` makes it a 64 KiB I/O space with an index by port.
 
     Listeners have methods region_add(FlatRange), region_del(FlatRange), commit(); a new listener is told all there is.
+    `on_doorbells(gone, new)` hears of the doorbells that are to be seen: [(address, size, value or None, Notifier)].
     `with space.transaction():` joins changes into one. Missing addresses read all ones and count in `unassigned`.
     """
 
@@ -252,8 +282,9 @@ cdef class AddressSpace:
         self.root = root
         self.ports = ports
         self.flat = []
-        self.retired_flat = []
+        self.retired_flats = []
         self.kept = []
+        self.doorbells = {}
         self.listeners = []
         if ports:
             self.port_index = <unsigned short *>calloc(65536, sizeof(unsigned short))
@@ -264,8 +295,12 @@ cdef class AddressSpace:
         self.commit()
 
     def __dealloc__(self):
-        free(self.table)
-        free(self.retired_table)
+        cdef View *view
+        if self.view != NULL:
+            self.view.older, self.retired = self.retired, self.view
+        while self.retired != NULL:
+            view, self.retired = self.retired, self.retired.older
+            free(view)
         free(self.port_index)
 
     # --- layout -------------------------------------------------------------------------------------------
@@ -321,16 +356,66 @@ cdef class AddressSpace:
                 for piece in new:
                     listener.region_add(piece)
                 listener.commit()
+        self._hang_doorbells(flat)
+
+    cdef _hang_doorbells(self, list flat):
+        """Tell of the doorbells that have come and gone."""
+        cdef FlatRange piece
+        if self.on_doorbells is None:
+            return
+        found = {}
+        for piece in flat:
+            for offset, size, match, notifier in piece.region.doorbells:
+                if piece.offset <= offset < piece.offset + piece.size:
+                    found[piece.start + offset - piece.offset, size, match, notifier.fd] = notifier
+        if found or self.doorbells:
+            before, self.doorbells = self.doorbells, found
+            gone = [(*key[:3], before[key]) for key in before if key not in found]
+            new = [(*key[:3], found[key]) for key in found if key not in before]
+            if gone or new:
+                self.on_doorbells(gone, new)
+
+    cdef void enter(self) noexcept nogil:
+        """Look memory up without the device lock until `leave`, for a few microseconds and without waiting for anybody."""
+        vr_add(&self.readers, 1)
+
+    cdef void leave(self) noexcept nogil:
+        vr_add(&self.readers, -1)
+
+    cdef _retire(self):
+        """Let go of earlier views that nobody can be looking at: whoever enters after this sees the newest."""
+        cdef View *view
+        if len(self.retired_flats) >= MOST_RETIRED:
+            with nogil:
+                while vr_load(&self.readers):
+                    sched_yield()
+        if vr_load(&self.readers):
+            return
+        while self.retired != NULL:
+            view, self.retired = self.retired, self.retired.older
+            free(view)
+        self.retired_flats = []
+
+    cdef _keep(self, list flat, set shown):
+        """Memory of `flat` that a transfer works on."""
+        cdef Region region
+        for piece in flat:
+            region = (<FlatRange>piece).region
+            if region.block is not None and region.block.pin_count and id(region.block) not in shown:
+                shown.add(id(region.block))
+                self.kept.append(region.block)
 
     cdef _build(self, list flat):
         cdef u32 i, count = <u32>len(flat)
         cdef u64 port
-        cdef Entry *table = <Entry *>calloc(count + 1, sizeof(Entry))
+        cdef View *view = <View *>calloc(1, sizeof(View) + count * sizeof(Entry))
+        cdef Entry *table
         cdef Entry *entry
         cdef FlatRange piece
         cdef Region region
-        if table == NULL:
+        if view == NULL:
             raise MemoryError
+        view.count, table = count, view.entries
         for i in range(count):
             piece = flat[i]
             region = piece.region
@@ -347,22 +432,22 @@ cdef class AddressSpace:
             if region.io is not None:
                 entry.region = <void *>region.io
                 entry.widest = region.io.widest
-        # A running access may sit between two table look-ups: the old table lives until the next change.
-        free(self.retired_table)
-        self.retired_table = self.table
         # Memory that a transfer works on is kept when it leaves the view, until a later change finds the transfer over.
         shown = {id((<FlatRange>piece).region.block) for piece in flat}
         self.kept = [block for block in self.kept if (<RamBlock>block).pin_count]
         shown.update(map(id, self.kept))
-        for piece in self.flat:
-            region = (<FlatRange>piece).region
-            if region.block is not None and region.block.pin_count and id(region.block) not in shown:
-                shown.add(id(region.block))
-                self.kept.append(region.block)
-        self.retired_flat = self.flat
-        self.table = table
-        self.entries = count
-        self.last_hit = 0
+        before = self.retired_flats
+        self._retire()
+        if before is not self.retired_flats:
+            for gone in before:
+                self._keep(gone, shown)
+        self._keep(self.flat, shown)
+        # A running access may sit between two look-ups: the old view lives until the next change at least.
+        if self.view != NULL:
+            self.view.older, self.retired = self.retired, self.view
+            self.retired_flats.append(self.flat)
+        vr_publish(&self.view, view)
+        self.table, self.entries = table, count
         if self.ports:
             memset(self.port_index, 0, 65536 * sizeof(unsigned short))
             for i in range(count):
@@ -373,25 +458,28 @@ cdef class AddressSpace:
 
     cdef Entry *find(self, u64 addr) noexcept nogil:
         cdef u32 low, high, middle
+        cdef View *view
         cdef Entry *entry
         if self.ports:
             if addr > 0xFFFF or self.port_index[addr] == 0:
                 return NULL
             return &self.table[self.port_index[addr] - 1]
-        if self.last_hit < self.entries:
-            entry = &self.table[self.last_hit]
+        view = vr_view(&self.view)
+        middle = view.near
+        if middle < view.count:
+            entry = &view.entries[middle]
             if entry.start <= addr <= entry.last:
                 return entry
-        low, high = 0, self.entries
+        low, high = 0, view.count
         while low < high:
             middle = (low + high) // 2
-            entry = &self.table[middle]
+            entry = &view.entries[middle]
             if addr < entry.start:
                 high = middle
             elif addr > entry.last:
                 low = middle + 1
             else:
-                self.last_hit = middle
+                view.near = middle
                 return entry
         return NULL
 

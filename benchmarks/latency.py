@@ -2,7 +2,8 @@
 the disk reads 32 MiB by one DMA command after the other; and whether ticks of the clock are lost. QEMU beside it.
 
 The guest (beside/latency.c) times single port accesses itself. What is printed is for each kind how many there
-were, the share below 10 and 100 µs and 1 ms, and the longest.
+were, the share below 10 and 100 µs and 1 ms, and the longest. An exit is also long when the host has no core for the
+processor's thread: how often that was, and for how long in all, the kernel tells (schedstat).
 
     python benchmarks/latency.py [--seconds N] [--accel kvm] [--json]
 """
@@ -63,9 +64,8 @@ def measure(program: list[str], accel: str, seconds: int, screens: bool) -> dict
         units = seconds * 2900
         line = command(program, directory, compiled(directory), accel, units)
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        shots = [0]
-        if screens:
-            threading.Thread(target=look, args=(directory, process, shots), daemon=True).start()
+        shots, cores = [0], [0, 0]
+        threading.Thread(target=look, args=(directory, process, screens, shots, cores), daemon=True).start()
         try:
             said = process.communicate(timeout=60 + 10 * seconds)[1]
         finally:
@@ -73,18 +73,24 @@ def measure(program: list[str], accel: str, seconds: int, screens: bool) -> dict
         text = (directory / "out").read_text() if (directory / "out").exists() else ""
         if text.count("\n") < 4:
             raise RuntimeError(f"{program[0]}: the guest said {text!r}; {said}")
-        return understood(text, shots[0])
+        return {**understood(text, shots[0]), "waits for a core": cores[0], "waited ms": round(cores[1] / 1e6, 1)}
 
 
-def look(directory: pathlib.Path, process: Any, shots: list[int]) -> None:
-    """Screenshots, one after the other."""
+def look(directory: pathlib.Path, process: Any, screens: bool, shots: list[int], cores: list[int]) -> None:
+    """Screenshots, one after the other; and how often the processor's thread waited for a core, for how many ns."""
     while not (directory / "qmp").exists():
         time.sleep(0.01)
     try:
         with QmpClient(str(directory / "qmp")) as qmp:
+            thread = qmp.execute("query-cpus-fast")[0]["thread-id"]
+            schedstat = pathlib.Path(f"/proc/{process.pid}/task/{thread}/schedstat")
             while process.poll() is None:
-                qmp.execute("screendump", filename=str(directory / "shot.ppm"))
-                shots[0] += 1
+                _, cores[1], cores[0] = map(int, schedstat.read_text().split())
+                if screens:
+                    qmp.execute("screendump", filename=str(directory / "shot.ppm"))
+                    shots[0] += 1
+                else:
+                    time.sleep(0.1)
     except Exception:
         return  # the machine is gone
 
@@ -110,7 +116,8 @@ def understood(text: str, shots: int) -> dict[str, Any]:
 def show(name: str, found: dict[str, Any]) -> None:
     print(
         f"{name}: {found['seconds']} s, {found['screenshots']} screenshots, {found['transfers']} transfers of 32 MiB, "
-        f"{found['ticks']} of {found['ticks expected']} ticks seen"
+        f"{found['ticks']} of {found['ticks expected']} ticks seen; the host had no core for its processor "
+        f"{found['waits for a core']} times, {found['waited ms']} ms in all"
     )
     for kind in KINDS:
         row = found[kind]

@@ -12,10 +12,17 @@ options: vmrun-qemu, or QEMU beside it.
 
 from __future__ import annotations
 
+import _thread
+
+from accel.aio import PyIoHandler
+from accel.api import Notifier
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
+
+    from accel.aio import IoThread
 
     from vmrun.machine.machine import Machine
 
@@ -168,6 +175,8 @@ class QTest(QtestCommands):
         else:
             config = resolve_file(str(file), list(sets)).data
         self.machine: Machine = build(config, accel=["qtest"])
+        for thread in self._threads():
+            thread.resume()
         self._sent: list[bytes] = []
         self._session = QtestSession(self.machine, self._sent.append)
 
@@ -190,14 +199,37 @@ class QTest(QtestCommands):
         return found
 
     def settle(self) -> None:
-        """Wait until all disk I/O is over and told."""
+        """Wait until all kicks so far are served, and all disk I/O is over and told."""
+        self._serve()
         for drive in self.machine.board.drives.values():
             drive.drain()
+        self._serve()
         self.machine.loop.run_once(0)
         self._text += self._exchange(b"")
         *whole, self._text = self._text.split(b"\n")
         for line in whole:
             self._told(line.decode().partition(" ")[2])
+
+
+    def _threads(self) -> list[IoThread]:
+        """Those of objects. The machine's own stands still: wall-clock time does not move either."""
+        return self.machine.board.iothreads[1:]
+
+    def _serve(self) -> None:
+        """Wait until the I/O threads have looked at what was ready before."""
+        for thread in self._threads():
+            notifier, done = Notifier(), _thread.allocate_lock()
+            done.acquire()
+
+            def ready(events: int, notifier: Notifier = notifier, done: Any = done) -> None:
+                notifier.drain()
+                done.release()
+
+            handler = PyIoHandler(notifier.fileno(), ready, locked=False)
+            thread.add(handler)
+            notifier.notify()
+            done.acquire()
+            thread.remove(handler)
 
 
 class QtestProgram(QtestCommands):

@@ -42,6 +42,7 @@ class KvmAccelerator(Accelerator):
     """configure_accelerator → kvm_init: open /dev/kvm, create the VM, listen to memory."""
 
     name = "kvm"
+    doorbells = True
 
     @classmethod
     def probe(cls) -> Outcome:
@@ -96,6 +97,7 @@ class KvmAccelerator(Accelerator):
         self.in_kernel = IN_KERNEL[mode]
         self.has_local_apic = mode != "off"
         self.own_apic = mode == "off"  # the local APICs are devices, which the builder makes
+        self.parked: dict[int, Any] = {}  # processors that were taken out
         self.pins: dict[str, CpuPin] = {}
         self.ack: IntAck | None = None
         self.eoi: IrqSink | None = None
@@ -128,6 +130,12 @@ class KvmAccelerator(Accelerator):
                 f"its APIC id is {apic_id}, and interrupts reach ids up to {MAX_APIC_ID}",
                 "use fewer processors, or counts of cores and threads that are powers of two",
             )
+        if index in self.parked:
+            back = self.parked.pop(index)
+            back.frozen = False
+            self.vcpus.append(back)
+            made: CpuThread = back
+            return made
         self.irqchip.create()
         cpu = KvmVcpu(self.vm, self.irqchip, index, apic_id, cpuid)
         cpu.connect(self.ack if index == 0 else None, self.eoi)
@@ -145,6 +153,13 @@ class KvmAccelerator(Accelerator):
         cpu.set_msrs({_MISC_ENABLE: 1})
         self.vcpus.append(cpu)
         return cpu
+
+    def park_vcpu(self) -> None:
+        """KVM has no way to give a processor back."""
+        cpu = self.vcpus.pop()
+        cpu.reset()
+        cpu.frozen = True
+        self.parked[cpu.index] = cpu
 
     def reset_vcpus(self) -> None:
         self.guest_clock = None
@@ -179,9 +194,10 @@ class KvmAccelerator(Accelerator):
             return
         self.closed = True
         self.control.close()
-        for cpu in self.vcpus:
+        for cpu in (*self.vcpus, *self.parked.values()):
             cpu.release()
         self.vcpus.clear()
+        self.parked.clear()
         self.vm.close()
 
     def save_vcpu(self, index: int) -> dict[str, Any]:

@@ -115,6 +115,7 @@ cdef class KvmMsiSink(MsiSink):
     def __init__(self, KvmVm vm, irqchip=None):
         self.vm = vm
         self.irqchip = irqchip
+        self.anywhere = True
 
     cdef bint known(self, u64 addr, u32 data) noexcept nogil:
         cdef u32 i

@@ -87,6 +87,7 @@ cdef class KvmVm:
         if self.memory_listener is not None and self.fd >= 0:
             self.memory.listeners.remove(self.memory_listener)
             self.memory_listener = None
+            self.memory.on_doorbells = self.io.on_doorbells = None
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
@@ -153,6 +154,15 @@ cdef class KvmVm:
     def register_memory_listener(self):
         self.memory_listener = MemoryListener(self)
         self.memory.add_listener(self.memory_listener)
+        self.memory.on_doorbells = lambda gone, new: self.hang_doorbells(self.memory, gone, new)
+        self.io.on_doorbells = lambda gone, new: self.hang_doorbells(self.io, gone, new)
+
+    def hang_doorbells(self, space, gone, new):
+        """AddressSpace.on_doorbells. One that the kernel refuses is rung by the exit, as before."""
+        for addr, size, match, notifier in gone:
+            self.ioeventfd(space, addr, size, notifier, match, False)
+        for addr, size, match, notifier in new:
+            self.ioeventfd(space, addr, size, notifier, match, True)
 
     def enable_cap(self, u32 cap, u64 arg0):
         cdef kvm_enable_cap request

@@ -39,6 +39,11 @@ EXTRA = [
     {"id": "nic6", "driver": "i82557c"},
     {"id": "nic7", "driver": "e1000e"},
     {"id": "nic8", "driver": "vmxnet3"},
+    {"id": "nic9", "driver": "virtio-net-pci"},
+    {"id": "gpu", "driver": "virtio-gpu-pci"},
+    {"id": "second", "driver": "secondary-vga"},
+    {"id": "bochs", "driver": "bochs-display"},
+    {"id": "apart", "driver": "virtio-scsi-pci", "iothread": "io"},
     {"id": "vscsi", "driver": "virtio-scsi-pci"},
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
     {"id": "sr", "driver": "scsi-cd", "bus": "vscsi.0", "drive": "sr0"},
@@ -74,7 +79,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         floppies=["empty"],
         devices=EXTRA + (NEWER if machine == "pc-i440fx-7.2" else []),
         chardevs=CHARDEVS,
-        objects={"shm": {"type": "memory-backend-ram", "size": "1MiB"}},
+        objects={"shm": {"type": "memory-backend-ram", "size": "1MiB"}, "io": {"type": "iothread"}},
         **flash,
     )
 

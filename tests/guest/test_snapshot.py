@@ -199,6 +199,49 @@ def test_grub_goes_on_on_another_accelerator(way: tuple[str, str], tmp_path: pat
     assert "grub>" in text, text[-800:]
 
 
+@pytest.mark.long
+@pytest.mark.kvm
+@pytest.mark.skipif(not BOOT_IMAGE.exists(), reason="grub-pc-bin is not installed")
+def test_grub_on_kvm_is_stopped_at_many_moments(tmp_path: pathlib.Path) -> None:
+    """From a virtio disk, whose kicks leave the guest by themselves: cut at random from SeaBIOS's start to GRUB's
+    prompt, then go on to it; its sentence is said once.
+    """
+    rng = random.Random()
+    grub_disk(tmp_path / "grub.img")
+    left = int(os.environ.get("VMRUN_MOMENTS", "50"))
+    while left > 0:
+        directory = tmp_path / str(left)
+        directory.mkdir()
+        with Guest(
+            directory,
+            "kvm",
+            machine="pc-i440fx-2.0",
+            memory="64MiB",
+            drives={"d0": {"file": str(tmp_path / "grub.img"), "format": "raw"}},
+            chardevs={"serial": {"type": "ringbuf", "size": 1 << 16}},
+            devices=[
+                {"id": "com1", "driver": "isa-serial", "chardev": "serial"},
+                {"id": "disk", "driver": "virtio-blk-pci", "drive": "d0", "bootindex": 0},
+            ],
+        ) as guest:
+            run_for(guest.machine, rng.uniform(0.05, 3))
+            guest.keep()
+            text = guest.output("serial")
+            path = str(directory / "0.vm")
+            snapshot.save(guest.machine, path, "running")
+        left -= 1
+        for n in range(1, 300):
+            cut = left > 0 and n < 10
+            left -= cut
+            _, more = go_on(path, "kvm", "serial", str(directory / f"{n}.vm"), rng.uniform(0.05, 5) if cut else 20.0)
+            text += more
+            os.unlink(path)
+            path = str(directory / f"{n}.vm")
+            if "grub>" in text and "GRUB-IS-UP" in text:
+                break
+        assert text.count("GRUB-IS-UP") == 1 and "grub>" in text, text[-1500:]
+
+
 def test_two_saves_of_a_machine_that_has_not_gone_on_are_equal(accel: str, tmp_path: pathlib.Path) -> None:
     with Guest(tmp_path, accel, machine="pc-i440fx-2.0", memory="64MiB") as guest:
         assert guest.run_until(lambda: len(guest.output()) > 300), guest.output()

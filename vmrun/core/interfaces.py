@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from accel.aio import IoThread
+
     from vmrun.core.platform import Platform
 
 
@@ -21,11 +23,22 @@ class PowerButton:
         raise NotImplementedError
 
 
+class ThreadOwner:
+    """An object with an I/O thread that devices may have to themselves; `users` names them."""
+
+    thread: IoThread
+    users: list[str]
+
+
 class ProcessorSlots:
-    """Tells the guest of processors that come while it runs. The device lock is held."""
+    """Tells the guest of processors that come and go while it runs. The device lock is held."""
 
     def processor_plugged(self) -> None:
         """The next of those that there can be is there now."""
+        raise NotImplementedError
+
+    def ask_processor(self, index: int) -> bool:
+        """Ask the guest to let go of one; platform.processor_let_go() follows when it does. False: it cannot be."""
         raise NotImplementedError
 
 

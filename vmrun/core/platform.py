@@ -26,6 +26,7 @@ class InterruptHost(Protocol):
     name: str
     in_kernel: frozenset[str]       # drivers of interrupt controllers and timers that it has inside
     irqchip: Any                    # the chip inside (accel.kvm.irq), where there is one
+    doorbells: bool                 # guests' writes to a region's doorbells signal their notifiers, without an exit
 
     def msi_sink(self) -> MsiSink:
         """Takes message-signalled interrupts without the GIL."""
@@ -87,6 +88,12 @@ class Platform(Protocol):
     def watch_descriptor(self, fd: int, ready: Callable[[], None] | None) -> None:
         """ready() on the main thread, without the device lock, while `fd` can be read; None ends it."""
 
+    def add_iothread(self, name: str) -> IoThread:
+        """One more, for devices that shall have it to themselves. It stands still while the machine does."""
+
+    def remove_iothread(self, thread: IoThread) -> None:
+        """Nobody uses it any more."""
+
     def netdev(self, id: str) -> Any:
         """The network back end of that id (vmrun.backends.protocols.NetBackend). BuildError when there is none."""
 
@@ -119,6 +126,9 @@ class Platform(Protocol):
 
     def let_go(self, device: Device) -> None:
         """The guest let go of a device that it was asked for: take it out of the machine."""
+
+    def processor_let_go(self, index: int) -> None:
+        """The guest let go of a processor, the last of those that are there: take it out of the machine."""
 
     def filters_changed(self, device: Any) -> None:
         """What a network card receives is another now."""

@@ -65,6 +65,7 @@ class Board:
         self.timers = TimerQueue(self.virtual)
         self.host_timers = TimerQueue(self.host)
         self.iothread = IoThread(lock)
+        self.iothreads = [self.iothread]  # and those of objects
         self.accelerator: Accelerator = None  # type: ignore[assignment]
         self.devices: dict[str, Device] = {}
         self.sinks: dict[str, IrqSink] = {}
@@ -92,6 +93,7 @@ class Board:
         self.reader: Any = None  # of text in pictures (vmrun.core.fonts), once somebody has asked
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
+        self.processor_let_go: Callable[[int], None] = lambda index: None  # likewise
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
         self.on_filters: Callable[[Any], object] | None = None  # the machine's: a card receives something else
         self.tray_moved: Callable[[Any, bool], None] = lambda device, opened: None  # the machine's: vmrun.machine.media
@@ -209,6 +211,19 @@ class Board:
         self.system_memory.add(Region.alias("option-roms-writable", self.ram_low, base, size), base, 2)
 
     # --- objects of the host's side -----------------------------------------------------------------------
+
+    def add_iothread(self, name: str) -> IoThread:
+        thread = IoThread(self.lock, name)
+        self.iothreads.append(thread)
+        thread.pause()
+        thread.start()
+        if self.control.running:
+            thread.resume()
+        return thread
+
+    def remove_iothread(self, thread: IoThread) -> None:
+        self.iothreads.remove(thread)
+        thread.close()
 
     def add_object(self, values: dict[str, Any]) -> UserObject:
         """Make one, of `qom-type`, `id` and its properties. BuildError in QEMU's words."""
@@ -405,7 +420,8 @@ class Board:
 
     def close(self) -> None:
         """Images are flushed, terminals restored."""
-        self.iothread.close()
+        for thread in self.iothreads:
+            thread.close()
         for netdev in self.netdevs.values():
             netdev.close()
         self.netdevs.clear()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vmrun.machine.accelerators import Choice
     from vmrun.machine.assembly import Assembly
     from vmrun.machine.board import Board
+    from vmrun.machine.processor import Processor
 
 # this many triple faults within so many seconds: the guest gets nowhere
 MOST_FAULTS, FAULT_WINDOW = 10, 30.0
@@ -57,6 +58,7 @@ class Machine:
         self.root = assembly.root
         board.let_go = lambda device: hotplug.let_go(self, device)
         board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
+        board.processor_let_go = lambda index: self.loop.call_soon(lambda: hotplug.processor_gone(self, index))
         network.watch(self)
         board.tray_moved = lambda device, opened: media.moved(self, device, opened)
         self.accelerator = choice.accelerator
@@ -122,6 +124,10 @@ class Machine:
         """Ask the guest to let go of a device; DEVICE_DELETED tells when it is gone. BuildError: its bus cannot."""
         hotplug.ask(self, device)
 
+    def unplug_processor(self, node: Processor) -> None:
+        """Ask the guest to let go of the last processor. BuildError: it is another, or the guest cannot."""
+        hotplug.ask_processor(self, node)
+
     def plug_processor(self, id: str) -> None:
         """Put in the next processor. BuildError when all are there."""
         hotplug.plug_processor(self, id)
@@ -172,7 +178,8 @@ class Machine:
         if before != STILL:
             self.accelerator.stop()
             if after == STILL:
-                self.board.iothread.pause()
+                for thread in self.board.iothreads:
+                    thread.pause()
                 with self.board.lock:
                     self.board.virtual.stop()
                     self._wires(False)
@@ -183,7 +190,8 @@ class Machine:
             with self.board.lock:
                 self.board.virtual.start()
                 self._wires(True)
-            self.board.iothread.resume()
+            for thread in self.board.iothreads:
+                thread.resume()
             self.io_errors.retry()
         if after == SLEEP:
             self.accelerator.sleep()
@@ -438,7 +446,8 @@ class Machine:
             work.end()
         self.accelerator.close()
         self.board.control.close()
-        self.board.iothread.close()
+        for thread in self.board.iothreads:
+            thread.close()
         self.board.close()
         if self.board.mux is not None:
             self.board.mux.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from accel.api import PyIoRegion
+from accel.api import Notifier, PyIoRegion
 from accel.ram import DirtyLog, RamBlock
 from accel.space import AddressSpace, FlatRange, Region
 
@@ -224,3 +224,26 @@ def test_a_change_without_effect_tells_nobody_of_ranges() -> None:
     listener.events.clear()
     root.add(Device(2).region, 0x1000)
     assert listener.events == ["commit"]
+
+
+def test_doorbells_are_told_where_they_are_to_be_seen() -> None:
+    told: list[tuple[list[object], list[object]]] = []
+    root = Region.container("root", 0x10000)
+    space = AddressSpace("memory", root)
+    space.on_doorbells = lambda gone, new: told.append((gone, new))
+    bells = Region.device("bells", PyIoRegion("bells", lambda *_: 0, lambda *_: None), 0x100)
+    notifier = Notifier()
+    bells.add_doorbell(0x10, 2, notifier, 7)
+    assert told == []
+    root.add(bells, 0x1000)
+    assert told.pop() == ([], [(0x1010, 2, 7, notifier)])
+    bells.set_address(0x2000)
+    assert told.pop() == ([(0x1010, 2, 7, notifier)], [(0x2010, 2, 7, notifier)])
+    cover = Region.device("cover", PyIoRegion("cover", lambda *_: 0, lambda *_: None), 0x20)
+    root.add(cover, 0x2000, 1)
+    assert told.pop() == ([(0x2010, 2, 7, notifier)], [])
+    root.remove(cover)
+    bells.remove_doorbells()
+    assert [told.pop(0) for _ in range(2)] == [
+        ([], [(0x2010, 2, 7, notifier)]), ([(0x2010, 2, 7, notifier)], [])
+    ]  # fmt: skip

@@ -19,11 +19,14 @@ class Disk:
     """A modern virtio-blk-pci at 05.0 with one queue of `size` entries, set up as a driver does it."""
 
     def __init__(self, path: pathlib.Path, features: int = VERSION_1, size: int = 16, **props: Any) -> None:
+        """`iothread`: its queue is served there."""
+        thread = {"t0": {"type": "iothread"}} if "iothread" in props else {}
         device = {"id": "disk", "driver": "virtio-blk-pci", "drive": "d0", "addr": "05.0", "packed": True, **props}
         self.q = QTest(
             {
                 "machine": "pc-i440fx-7.2",
                 "memory": "16MiB",
+                "objects": thread,
                 "drives": {"d0": {"file": str(path), "format": "raw"}},
                 "devices": [{**device, "num-queues": 1}],
             }
@@ -66,6 +69,15 @@ class Disk:
 
     def status(self) -> int:
         return self.q.readb(COMMON + 0x14)
+
+    def pause(self) -> None:
+        """Hold the threads that serve the queue, as a machine that stops does."""
+        for thread in self.q.machine.board.iothreads[1:]:
+            thread.pause()
+
+    def resume(self) -> None:
+        for thread in self.q.machine.board.iothreads[1:]:
+            thread.resume()
 
     def kick(self) -> None:
         self.q.writew(NOTIFY, 0)

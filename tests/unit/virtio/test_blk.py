@@ -35,10 +35,12 @@ SECTORS = 512
 OK, ERROR, UNSUPPORTED = 0, 1, 2
 NEEDS_RESET = 0x40
 KINDS = [
-    pytest.param(VERSION_1, id="split"),
-    pytest.param(VERSION_1 | EVENT_IDX | INDIRECT, id="split-event"),
-    pytest.param(VERSION_1 | PACKED | INDIRECT, id="packed"),
-    pytest.param(VERSION_1 | PACKED | EVENT_IDX | INDIRECT, id="packed-event"),
+    pytest.param((VERSION_1, ""), id="split"),
+    pytest.param((VERSION_1 | EVENT_IDX | INDIRECT, ""), id="split-event"),
+    pytest.param((VERSION_1 | PACKED | INDIRECT, ""), id="packed"),
+    pytest.param((VERSION_1 | PACKED | EVENT_IDX | INDIRECT, ""), id="packed-event"),
+    pytest.param((VERSION_1, "t0"), id="thread"),
+    pytest.param((VERSION_1 | PACKED | EVENT_IDX | INDIRECT, "t0"), id="thread-packed-event"),
 ]
 
 
@@ -51,7 +53,8 @@ def image(tmp_path: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(params=KINDS)
 def disk(request: pytest.FixtureRequest, image: pathlib.Path) -> Iterator[Disk]:
-    with Disk(image, request.param, serial="SN-42") as made:
+    features, thread = request.param
+    with Disk(image, features, serial="SN-42", **({"iothread": thread} if thread else {})) as made:
         yield made
 
 
@@ -148,10 +151,12 @@ def test_a_reset_starts_over(disk: Disk) -> None:
 def test_state_goes_round(disk: Disk) -> None:
     disk.request(IN, 0, 512)
     device = disk.q.machine.devices["disk"]
+    disk.pause()
     state = device.save()
     device.reset()
     device.load(state)
     assert device.save() == state
+    disk.resume()
     assert disk.request(IN, 2, 512) == (OK, b"\2" * 512)
 
 

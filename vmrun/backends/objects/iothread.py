@@ -1,13 +1,10 @@
-"""iothread and main-loop: names for the threads that a machine has anyway.
-
-Devices' descriptors and completions are all served by the machine's one I/O thread, which holds no GIL; an `iothread`
-is a handle to it. Polling parameters are kept and told; the thread never polls.
+"""iothread: a thread for the queues of devices that name it (`iothread=`), beside the machine's own I/O thread, which
+serves all others. main-loop: a name for what a machine has anyway. Polling parameters are kept and told; nobody polls.
 """
 
 from __future__ import annotations
 
-import os
-
+from vmrun.core.interfaces import ThreadOwner
 from vmrun.core.props import named
 from vmrun.core.userobject import UserObject
 
@@ -29,7 +26,7 @@ class MainLoop(UserObject):
     thread_pool_max = named("thread-pool-max", "uint64", 64, "most threads", max=_MOST)
 
 
-class IoThreadObject(UserObject):
+class IoThreadObject(UserObject, ThreadOwner):
     driver = "iothread"
     changeable = (
         "poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", "thread-pool-min", "thread-pool-max"
@@ -43,19 +40,11 @@ class IoThreadObject(UserObject):
     thread_pool_max = named("thread-pool-max", "uint64", 64, "most threads", max=_MOST)
 
     def complete(self, platform: Platform) -> None:
-        self.thread_name = platform.iothread.name
+        self.platform = platform
+        self.thread = platform.add_iothread(f"IO {self.name}")
+
+    def release(self) -> None:
+        self.platform.remove_iothread(self.thread)
 
     def shown(self) -> dict[str, Any]:
-        return {**self.get_props(), "thread-id": thread_of(self.thread_name)}
-
-
-def thread_of(name: str) -> int:
-    """The thread of this process that has that name; that of the main loop before it has begun."""
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            with open(f"/proc/self/task/{thread}/comm", encoding="ascii", errors="replace") as file:
-                if file.read().strip() == name:
-                    return int(thread)
-        except OSError:
-            pass  # ended meanwhile
-    return os.getpid()
+        return {**self.get_props(), "thread-id": self.thread.tid}

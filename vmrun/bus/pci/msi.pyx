@@ -1,4 +1,6 @@
-"""Message-signalled interrupts, compiled: a function raises vector n with `notify`, the device lock held.
+"""Message-signalled interrupts, compiled: a function raises vector n with `notify`, the device lock held. Where the
+accelerator takes messages from any thread (`anywhere`), an MSI-X vector may be raised without it: table and pending bits have
+a mutex of their own, the innermost of all locks.
 
 Ref: PCI Local Bus Specification 3.0, 6.8.1 (MSI), 6.8.2 (MSI-X).
 A message is a write of a bus master: without bus mastering none leaves. One to 0xfee00000 goes straight to the
@@ -11,6 +13,12 @@ from libc.string cimport memcpy, memset
 from vmrun.core.cells cimport cells
 
 from vmrun.core.state import KEEP, Bytes, Table
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef enum:
     CONTROL = 2
@@ -34,7 +42,13 @@ cdef class Messages:
         if addr >> 20 == 0xFEE:
             self.sink.send(addr, data)
         else:
+            self.dma.space.enter()
             self.dma.write_from(addr, <const u8 *>&data, 4)
+            self.dma.space.leave()
+
+    cdef bint anywhere(self) noexcept nogil:
+        """Whether `notify` needs no device lock."""
+        return self.sink.anywhere
 
     cdef bint enabled(self) noexcept nogil:
         return False
@@ -125,6 +139,7 @@ cdef class MsixChip(Messages):
     def __cinit__(self, PciConfig config, Dma dma, MsiSink sink, u32 offset, u32 vectors):
         if not 0 < vectors <= 2048:
             raise ValueError(f"MSI-X has 1 to 2048 vectors, not {vectors}")
+        pthread_mutex_init(&self.mutex, NULL)
         self.config, self.dma, self.sink = config, dma, sink
         self.offset, self.vectors = offset, vectors
         self.table = <u8 *>calloc(vectors, ENTRY)
@@ -139,6 +154,7 @@ cdef class MsixChip(Messages):
     def __dealloc__(self):
         free(self.table)
         free(self.pending)
+        pthread_mutex_destroy(&self.mutex)
         # Whoever still holds a region of an unplugged device finds nothing behind it.
         if self.table_io is not None:
             (<MsixTable>self.table_io).chip = NULL
@@ -148,10 +164,13 @@ cdef class MsixChip(Messages):
     def reset(self):
         """All vectors masked, nothing pending."""
         cdef u32 vector
-        memset(self.table, 0, self.vectors * ENTRY)
-        memset(self.pending, 0, (self.vectors + 63) // 64 * 8)
-        for vector in range(self.vectors):
-            self.table[vector * ENTRY + VECTOR_CONTROL] = 1
+        with nogil:
+            pthread_mutex_lock(&self.mutex)
+            memset(self.table, 0, self.vectors * ENTRY)
+            memset(self.pending, 0, (self.vectors + 63) // 64 * 8)
+            for vector in range(self.vectors):
+                self.table[vector * ENTRY + VECTOR_CONTROL] = 1
+            pthread_mutex_unlock(&self.mutex)
 
     cdef bint enabled(self) noexcept nogil:
         return self.config.data[self.offset + CONTROL + 1] & MSIX_ENABLE
@@ -163,10 +182,15 @@ cdef class MsixChip(Messages):
         )
 
     cdef void notify(self, u32 vector) noexcept nogil:
+        if vector < self.vectors:
+            pthread_mutex_lock(&self.mutex)
+            self.raise_one(vector)
+            pthread_mutex_unlock(&self.mutex)
+
+    cdef void raise_one(self, u32 vector) noexcept nogil:
+        """With the mutex, so that a vector that was masked a moment ago is silent."""
         cdef u64 addr
         cdef u32 data
-        if vector >= self.vectors:
-            return
         if self.masked(vector):
             self.pending[vector >> 3] |= 1 << (vector & 7)
             return
@@ -175,14 +199,17 @@ cdef class MsixChip(Messages):
         self.send(addr, data)
 
     cdef void flush_vector(self, u32 vector) noexcept nogil:
+        """With the mutex."""
         if self.pending[vector >> 3] >> (vector & 7) & 1 and not self.masked(vector):
             self.pending[vector >> 3] &= ~(1 << (vector & 7))
-            self.notify(vector)
+            self.raise_one(vector)
 
     cdef void flush(self) noexcept nogil:
         cdef u32 vector
+        pthread_mutex_lock(&self.mutex)
         for vector in range(self.vectors):
             self.flush_vector(vector)
+        pthread_mutex_unlock(&self.mutex)
 
     def message(self, u32 vector):
         """(address, data, masked) of a vector: what a route in the kernel needs to know."""
@@ -212,8 +239,10 @@ cdef u32 table_read(MsixChip chip, u32 offset) noexcept nogil:
 
 cdef void table_write(MsixChip chip, u32 offset, u32 value) noexcept nogil:
     if offset + 4 <= chip.vectors * ENTRY:
+        pthread_mutex_lock(&chip.mutex)
         memcpy(chip.table + offset, &value, 4)
         chip.flush_vector(offset // ENTRY)
+        pthread_mutex_unlock(&chip.mutex)
 
 
 cdef u32 pending_read(MsixChip chip, u32 offset) noexcept nogil:

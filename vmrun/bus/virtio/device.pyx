@@ -6,7 +6,14 @@ Ref: Virtual I/O Device (VIRTIO) 1.1, 2.1 to 2.4 and 4.1; Virtio PCI Card Specif
 Devices subclass VirtioChip: `kicked(queue)` when the driver put something into a queue, `started()` and `stopped()` when it
 begins and ends, `config_written`. They take requests with queue.pop, answer with queue.push, then call interrupt(queue).
 
-Locks: the device lock is held.
+Kicks are served by whoever makes them, the device lock held, or on an I/O thread (`serve_on`): there with the device lock,
+or, of a device that can (`own_locks`), with a lock of the queue alone. Then no processor waits for a disk's rings, nor
+they for it.
+
+Locks, in this order: device lock; lock of a queue (several in the order of the queues); mutex of the MSI-X table. Registers,
+reset, `started` and `stopped` come with the device lock, the two latter with the locks of all queues too; `kicked` and
+whatever answers with the device lock or, of such a device, the queue's. Who holds only a queue's lock never waits for the device
+lock: a pin or message that needs it is owed, and paid by whoever comes with it (`pay`), the I/O thread at the latest.
 """
 
 from libc.string cimport memcpy, memset
@@ -54,12 +61,46 @@ cdef enum:
     ISR_QUEUE = 1
     ISR_CONFIG = 2
 
+cdef extern from *:
+    """
+    #define vr_load(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+    #define vr_store(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+    #define vr_take(p) __atomic_exchange_n((p), 0, __ATOMIC_SEQ_CST)
+    """
+    int vr_load(int *) nogil
+    void vr_store(int *, int) nogil
+    int vr_take(int *) nogil
+    u32 vr_or(u32 *, u32) nogil
+    u32 vr_take32 "vr_take"(u32 *) nogil
+    u64 vr_or64 "vr_or"(u64 *, u64) nogil
+    u64 vr_take64 "vr_take"(u64 *) nogil
+
 cdef u64 NOTIFY_ON_EMPTY = <u64>1 << 24
 cdef u64 BAD_FEATURE = <u64>1 << 30
 cdef u64 EVENT_IDX = <u64>1 << 29
 cdef u64 VERSION_1 = <u64>1 << 32
 cdef u64 PACKED = <u64>1 << 34
 cdef u64 RING_RESET = <u64>1 << 40
+
+
+cdef class QueueKick(EventHandler):
+    """A kick of one queue, on the I/O thread."""
+
+    def __init__(self, VirtioChip chip, u32 queue):
+        EventHandler.__init__(self, locked=not chip.own_locks)
+        self.chip, self.queue = <void *>chip, queue
+
+    cdef void kicked(self) noexcept nogil:
+        (<VirtioChip>self.chip).take_kick(self.queue)
+
+
+cdef class Debt(Completion):
+    def __init__(self, VirtioChip chip):
+        self.chip = <void *>chip
+
+    cdef void complete(self) noexcept nogil:
+        (<VirtioChip>self.chip).pay()
 
 
 cdef class VirtioChip:
@@ -84,9 +125,33 @@ cdef class VirtioChip:
         self.intx = _IrqLine()
         self.has_legacy = self.has_modern = True
         self.config_vector = NO_VECTOR
+        self.kicks = []
 
     def connect(self, IrqLine intx, MsixChip msix):
         self.intx, self.msix = intx, msix
+
+    def serve_on(self, IoThread thread, bint offloads, bint own_locks=False):
+        """Kicks are served on `thread` from now on: those that an accelerator turns into signals of `kicks` alone, or
+        (`offloads`) all. `own_locks`: without the device lock. Before the machine runs; `quit` ends it.
+        """
+        self.thread, self.offloads, self.own_locks = thread, offloads, own_locks
+        self.debt = Debt(self)
+        for queue in self.queues:
+            queue.own_lock(own_locks)
+            kick = QueueKick(self, queue.number)
+            self.kick_of[queue.number] = <void *>kick
+            self.kicks.append(kick)
+            thread.add(kick)
+
+    def quit(self):
+        """Nothing comes from the I/O thread any more. The device lock is held."""
+        for kick in self.kicks:
+            self.thread.remove(kick)
+        if self.debt is not None:
+            self.thread.withdraw(self.debt)
+        for queue in self.queues:
+            queue.own_lock(False)
+        self.own_locks = self.offloads = False
 
     # --- for devices --------------------------------------------------------------------------------------
 
@@ -107,19 +172,46 @@ cdef class VirtioChip:
 
     cdef void interrupt(self, VirtQueue queue) noexcept nogil:
         """Answers were pushed."""
-        if queue.should_notify():
-            self.isr |= ISR_QUEUE
+        if not queue.should_notify():
+            return
+        vr_or(&self.isr, ISR_QUEUE)
+        if not self.own_locks:
             self.raise_vector(queue.vector)
+        elif self.msix is not None and self.msix.anywhere() and self.msix.enabled():
+            if queue.vector != NO_VECTOR:
+                self.msix.notify(queue.vector)
+        else:
+            vr_or64(&self.owed, <u64>1 << queue.number)
+            if not queue.attended:
+                self.thread.post(self.debt)
+
+    cdef void pay(self) noexcept nogil:
+        """What was owed, with the device lock held."""
+        cdef u64 owed
+        cdef u32 n
+        if vr_take(&self.faulty):
+            self.need_reset()
+        owed = vr_take64(&self.owed)
+        for n in range(self.queue_count):
+            if owed >> n & 1:
+                self.raise_vector((<VirtQueue>self.queue_of[n]).vector)
 
     cdef void config_changed(self) noexcept nogil:
-        """self.config has changed by itself (a disk was resized)."""
+        """self.config has changed by itself (a disk was resized). The device lock is held."""
         if self.status & DRIVER_OK:
             self.generation = (self.generation + 1) & 0xFF
-            self.isr |= ISR_QUEUE | ISR_CONFIG
+            vr_or(&self.isr, ISR_QUEUE | ISR_CONFIG)
             self.raise_vector(self.config_vector)
 
     cdef void fault(self) noexcept nogil:
         """The driver broke a ring: the device has to be reset."""
+        if self.own_locks:
+            vr_store(&self.faulty, 1)
+            self.thread.post(self.debt)
+        else:
+            self.need_reset()
+
+    cdef void need_reset(self) noexcept nogil:
         if self.accepted & VERSION_1 and not self.status & NEEDS_RESET:
             self.status |= NEEDS_RESET
             self.config_changed()
@@ -134,16 +226,64 @@ cdef class VirtioChip:
     # --- the transport ------------------------------------------------------------------------------------
 
     cdef void kick(self, u32 queue) noexcept nogil:
+        """A processor's, by a register."""
+        self.exits += 1
         if queue < self.queue_count and self.running:
+            if self.offloads:
+                (<QueueKick>self.kick_of[queue]).notifier.signal()
+            else:
+                self.attend(queue)
+
+    cdef void attend(self, u32 queue) noexcept nogil:
+        """Serve a queue here and now, with the device lock held."""
+        if not self.own_locks:
             self.kicked(queue)
+            return
+        (<VirtQueue>self.queue_of[queue]).enter()
+        (<VirtQueue>self.queue_of[queue]).attended = True
+        self.kicked(queue)
+        (<VirtQueue>self.queue_of[queue]).attended = False
+        (<VirtQueue>self.queue_of[queue]).leave()
+        self.pay()
+
+    cdef void take_kick(self, u32 queue) noexcept nogil:
+        """On the I/O thread."""
+        (<VirtQueue>self.queue_of[queue]).enter()
+        if vr_load(&self.running):
+            self.served += 1
+            self.kicked(queue)
+        (<VirtQueue>self.queue_of[queue]).leave()
+
+    cdef bint has_thread(self) noexcept nogil:
+        """Whether serve_later() leads anywhere: a test may do without."""
+        return self.thread is not None and self.thread.running
+
+    cdef void serve_later(self, u32 queue) noexcept nogil:
+        """The rest of a long queue: after whatever else waits for the I/O thread."""
+        (<QueueKick>self.kick_of[queue]).notifier.signal()
+
+    cdef void lock_queues(self, bint lock) noexcept nogil:
+        cdef u32 n
+        for n in range(self.queue_count):
+            if lock:
+                (<VirtQueue>self.queue_of[n]).enter()
+            else:
+                (<VirtQueue>self.queue_of[n]).leave()
 
     cdef void reset_all(self) noexcept nogil:
-        if self.running:
-            self.running = False
+        cdef bint ran = self.running
+        vr_store(&self.running, 0)                              # who serves a queue leaves it after the request at hand
+        self.lock_queues(True)
+        if ran:
             self.stopped()
         with gil:
             for queue in self.queues:
                 queue.reset()
+        self.lock_queues(False)
+        self.owed, self.faulty = 0, 0
+        if ran and self.on_running is not None:
+            with gil:
+                self.on_running(False)
         self.accepted = 0
         self.status = self.isr = self.select = 0
         self.config_vector = NO_VECTOR
@@ -170,26 +310,37 @@ cdef class VirtioChip:
             with gil:
                 for queue in self.queues:
                     self._settle(queue)
-            self.running = True
+            self.lock_queues(True)
+            vr_store(&self.running, 1)
             self.started()
-            for n in range(self.queue_count):
-                self.kicked(n)                                  # what was put in before
+            self.lock_queues(False)
+            if self.on_running is not None:
+                with gil:
+                    self.on_running(True)
+            for n in range(self.queue_count):                   # what was put in before
+                if self.offloads:
+                    (<QueueKick>self.kick_of[n]).notifier.signal()
+                else:
+                    self.attend(n)
 
     cdef void set_legacy_pfn(self, u32 pfn) noexcept nogil:
         cdef u64 base = <u64>pfn << QUEUE_SHIFT
         if pfn == 0:
             self.reset_all()
             return
+        (<VirtQueue>self.queue_of[self.select]).enter()
         with gil:
             queue = self.queues[self.select]
             queue.size = queue.most
             queue.desc, queue.avail = base, base + 16 * queue.size
             queue.used = (queue.avail + 6 + 2 * queue.size + ALIGN - 1) & ~(ALIGN - 1)
             queue.ready = True
+        (<VirtQueue>self.queue_of[self.select]).leave()
 
     cdef u32 read_isr(self) noexcept nogil:
-        cdef u32 value = self.isr
-        self.isr = 0
+        cdef u32 value
+        self.pay()                                              # before a processor learns of what was answered
+        value = vr_take32(&self.isr)
         self.intx.set(0)
         return value
 
@@ -327,10 +478,12 @@ cdef class VirtioChip:
             if (value & 0xFFFF) < MOST_SELECT:
                 self.select = value & 0xFFFF
         elif self.select < self.queue_count:
+            (<VirtQueue>self.queue_of[self.select]).enter()
             if offset == C_RESET and value & 0xFFFF == 1 and self.accepted & RING_RESET:
                 self.queue_stopped(self.select)
             with gil:
                 self._write_queue(offset, value)
+            (<VirtQueue>self.queue_of[self.select]).leave()
 
     def _write_queue(self, offset, value):
         queue = self.queues[self.select]
@@ -401,20 +554,34 @@ cdef class VirtioChip:
     def config_bytes(self, bytes data):
         self.set_config(data)
 
+    def before_save(self):
+        with nogil:
+            self.pay()
+
     def check_state(self, values):
         if values["accepted"] & ~self.offered:
             raise StateError("a virtio device was given features that it does not offer")
 
     def settle(self):
-        """A state was loaded."""
-        if self.running:
-            self.running = False
-            self.stopped()
+        """A state was loaded. What a queue holds is served when the machine goes on: its kick may have been lost."""
+        cdef bint runs = self.status & DRIVER_OK != 0
+        with nogil:
+            self.lock_queues(True)
+            if self.running:
+                vr_store(&self.running, 0)
+                self.stopped()
+            self.owed, self.faulty = 0, 0
         for queue in self.queues:
             self._settle(queue)
-        self.running = bool(self.status & DRIVER_OK)
-        if self.running:
-            self.started()
+        with nogil:
+            vr_store(&self.running, runs)
+            if runs:
+                self.started()
+            self.lock_queues(False)
+        if self.on_running is not None:
+            self.on_running(runs)
+        for kick in self.kicks if runs else ():
+            kick.notifier.notify()
         self.intx.drive(int(self.isr != 0 and (self.msix is None or not self.msix.enabled())))
 
 

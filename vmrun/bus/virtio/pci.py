@@ -17,6 +17,7 @@ from accel.space import Region
 from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Vendor
 from vmrun.bus.virtio.device import CommonRegion, ConfigRegion, IsrRegion, LegacyRegion, NotifyRegion
+from vmrun.core.interfaces import ThreadOwner
 from vmrun.core.props import Prop, named
 from vmrun.core.state import Part
 from vmrun.errors import BuildError
@@ -34,7 +35,7 @@ NOTIFY_MULTIPLIER, MOST_QUEUES = 4, 1024
 COMMON_TYPE, NOTIFY_TYPE, ISR_TYPE, CONFIG_TYPE, WINDOW_TYPE = 1, 2, 3, 4, 5
 WINDOW_DATA = 16  # of the capability
 MSIX_BAR, MODERN_BAR, MSIX_PENDING = 1, 4, 0x800
-LEGACY_HEADER, LEGACY_VECTORS = 20, 4
+LEGACY_HEADER, LEGACY_VECTORS, LEGACY_NOTIFY = 20, 4, 16
 # feature bits that all devices share
 NOTIFY_ON_EMPTY, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, BAD_FEATURE = (1 << n for n in (24, 27, 28, 29, 30))
 VERSION_1, RING_PACKED, RING_RESET = 1 << 32, 1 << 34, 1 << 40
@@ -61,9 +62,12 @@ class VirtioPci(PciDevice):
     )
     disable_modern = named("disable-modern", "bool", False, "no modern registers: a legacy device only")
     queue_reset = Prop("bool", True, "offer: one queue may be reset")
-    ioeventfd = Prop("bool", True, "kicks need not wait for the device", visible=False)
+    ioeventfd = Prop("bool", True, "kicks are served by the I/O thread where no exit is needed for it", visible=False)
     page_per_vq = named("page-per-vq", "bool", False, "each queue has a page of its own to be kicked at")
     vectors = Prop("uint32", UNSET, "MSI-X vectors, 0 for none")
+
+    own_locks = False  # whether its queues can be served without the device lock
+    iothread: str | None = None
 
     def make_chip(self, platform: Platform) -> VirtioChip:
         """The device itself, its own features in `offered`, its configuration set."""
@@ -76,6 +80,8 @@ class VirtioPci(PciDevice):
         modern, legacy = not self.disable_modern, self.disable_legacy != "on"
         if not modern and not legacy:
             raise BuildError(f"{self.path}: device cannot work as neither modern nor legacy mode is enabled")
+        self.ports: Region | None = None
+        self.notify: Region | None = None
         self.chip = self.make_chip(platform)
         self.chip.offered |= self._features(modern)
         self.chip.modern_only = ~0xFFFFFFFF & (1 << 64) - 1
@@ -85,9 +91,45 @@ class VirtioPci(PciDevice):
             self._add_modern()
         self.msix = self._add_msix(self.default_vectors() if self.vectors == UNSET else self.vectors)
         if legacy:
-            size = LEGACY_HEADER + (LEGACY_VECTORS if self.msix else 0) + self.chip.config_size
-            self.add_bar(0, LegacyRegion(self.chip), 1 << (size - 1).bit_length(), "io")
+            used = LEGACY_HEADER + (LEGACY_VECTORS if self.msix else 0) + self.chip.config_size
+            size = 1 << (used - 1).bit_length()
+            self.ports = Region.device(f"{self.name}.legacy", LegacyRegion(self.chip), size)
+            self.add_bar(0, self.ports, size, "io")
         self.chip.connect(self.intx, self.msix.chip if self.msix else None)
+        self._serve_kicks(platform)
+
+    def _serve_kicks(self, platform: Platform) -> None:
+        """By whom: an `iothread`, which has all of them; or the machine's I/O thread, where the accelerator lets a kick
+        signal it; or else whoever makes them. The rest of a long queue is always the thread's.
+        """
+        doorbells = self.ioeventfd and platform.accelerator.doorbells
+        self.thread_object: Any = None
+        thread = platform.iothread
+        if self.iothread:
+            self.thread_object = platform.user_object(self.iothread)
+            if not isinstance(self.thread_object, ThreadOwner):
+                raise BuildError(f"{self.path}: object '{self.iothread}' is no iothread")
+            thread = self.thread_object.thread
+            self.thread_object.users.append(self.path)
+        apart = self.iothread is not None or doorbells
+        self.chip.serve_on(thread, self.iothread is not None, apart and self.own_locks)
+        if doorbells:
+            self.chip.on_running = self._hang_doorbells
+
+    def _hang_doorbells(self, on: bool) -> None:
+        """While the driver runs, a write to a queue's notify register need only signal."""
+        chip, platform = self.chip, self.platform
+        with platform.memory.transaction(), platform.io.transaction():
+            for region in (self.notify, self.ports):
+                if region is not None:
+                    region.remove_doorbells()
+            if not on:
+                return
+            for n, kick in enumerate(chip.kicks):
+                if chip.legacy and self.ports is not None:
+                    self.ports.add_doorbell(LEGACY_NOTIFY, 2, kick.notifier, n)
+                elif self.notify is not None:
+                    self.notify.add_doorbell(n * self.multiplier, 2, kick.notifier)
 
     def _features(self, modern: bool) -> int:
         """Those that every device has."""
@@ -113,7 +155,7 @@ class VirtioPci(PciDevice):
             self.revision = 1
 
     def _add_modern(self) -> None:
-        multiplier = PART if self.page_per_vq else NOTIFY_MULTIPLIER
+        multiplier = self.multiplier = PART if self.page_per_vq else NOTIFY_MULTIPLIER
         kicks = self.kicks = multiplier * MOST_QUEUES
         bar_size = 1 << (NOTIFY + kicks - 1).bit_length()
         bar = Region.container(f"{self.name}.modern", bar_size)
@@ -126,7 +168,10 @@ class VirtioPci(PciDevice):
         ):
             size = kicks if type == NOTIFY_TYPE else PART
             self.parts[offset] = io
-            bar.add(Region.device(f"virtio-{offset:x}", io, size), offset)
+            region = Region.device(f"virtio-{offset:x}", io, size)
+            bar.add(region, offset)
+            if type == NOTIFY_TYPE:
+                self.notify = region
             body = _where(type, MODERN_BAR, offset, size)
             if type == NOTIFY_TYPE:
                 body += multiplier.to_bytes(4, "little")
@@ -179,6 +224,9 @@ class VirtioPci(PciDevice):
 
     def unrealize(self) -> None:
         self.chip.reset()
+        self.chip.quit()
+        if self.thread_object is not None:
+            self.thread_object.users.remove(self.path)
         super().unrealize()
 
 

@@ -1,4 +1,4 @@
-from accel.api cimport u8, u16, u32, u64
+from accel.api cimport DeviceLock, u8, u16, u32, u64
 from accel.dma cimport Dma, Scatter
 
 cdef enum:
@@ -25,6 +25,10 @@ ctypedef struct Chain:          # a request that was taken off a queue
 
 cdef class VirtQueue:
     cdef Dma dma
+    cdef readonly DeviceLock lock               # the queue's own; None: the device lock
+    cdef bint attended                          # whoever serves it just now has the device lock too
+    cdef Scatter scatter                        # the device's, for this queue's requests
+    cdef void *places                           # likewise: where it keeps them
     cdef readonly u32 number, most
     cdef public u32 size
     cdef public u64 desc, avail, used           # guest addresses; packed: ring, driver's and device's event areas
@@ -35,6 +39,8 @@ cdef class VirtQueue:
     cdef public bint avail_wrap, used_wrap, signalled_valid
     cdef readonly u32 in_flight
     cdef Desc *pieces
+    cdef void enter(self) noexcept nogil
+    cdef void leave(self) noexcept nogil
     cdef int fetch(self, u64 table, u32 index, Desc *out) noexcept nogil
     cdef int take_piece(self, Chain *chain, Desc *piece) noexcept nogil
     cdef int take_table(self, Chain *chain, Desc *indirect) noexcept nogil

@@ -6,11 +6,13 @@ Everything in a ring is the guest's and may be anything. A ring that makes no se
 outside, loops, indirect tables in indirect tables) is `broken` until the device is reset: nothing more is taken off it.
 A request has at most 1024 pieces; nothing is allocated for one.
 
-Locks: the device lock is held.
+Locks: the device lock is held, or the queue has a lock of its own (VirtioChip.serve_on) and that is: `enter` and `leave`.
 """
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+
+from accel.api import DeviceLock as _DeviceLock
 
 from vmrun.core.state import KEEP, U16, U64, Flag, Number, Table
 from vmrun.errors import StateError
@@ -29,6 +31,9 @@ cdef enum:
     EVENT_ENABLE = 0
     EVENT_DISABLE = 1
     EVENT_DESC = 2
+
+# A worker may still wait for the lock of a queue whose device is gone, to find its transfer given up: locks are not freed.
+_SPARE_LOCKS = []
 
 
 cdef class VirtQueue:
@@ -63,6 +68,25 @@ cdef class VirtQueue:
         self.avail_wrap = self.used_wrap = True
         self.signalled_valid = False
         self.in_flight = 0
+
+    def own_lock(self, bint own):
+        """Have a lock of its own, or no more."""
+        if own and self.lock is None:
+            self.lock = _SPARE_LOCKS.pop() if _SPARE_LOCKS else _DeviceLock()
+        elif not own and self.lock is not None:
+            _SPARE_LOCKS.append(self.lock)
+            self.lock = None
+
+    cdef void enter(self) noexcept nogil:
+        """With a lock of its own: take it, and look memory up without the device lock."""
+        if self.lock is not None:
+            self.lock.acquire()
+            self.dma.space.enter()
+
+    cdef void leave(self) noexcept nogil:
+        if self.lock is not None:
+            self.dma.space.leave()
+            self.lock.release()
 
     cdef int fail(self) noexcept nogil:
         self.broken = True

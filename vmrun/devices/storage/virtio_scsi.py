@@ -1,6 +1,6 @@
 """virtio-scsi-pci: a SCSI bus behind virtio.
 
-Not modelled: commands that move data both ways, protection information, iothreads.
+Not modelled: commands that move data both ways, protection information.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class VirtioScsi(VirtioPci, BusOwner):
     virtio_id, legacy_device_id = 8, 0x1004
     provides = ("SCSI",)
 
+    iothread = Prop("str", None, "the iothread that serves its queues", visible=False)
     num_queues = Prop("uint32", UNSET, "queues for commands; as many as processors when it is not given")
     virtqueue_size = Prop("uint32", 256, "entries of a queue", min=4, max=1024)
     max_sectors = Prop("uint32", 0xFFFF, "of one command, as a hint")

@@ -6,7 +6,7 @@ A request is a header (type, sector), data, and a status byte at its end. What i
 status, a header cut short) breaks the device until its reset; what is only wrong (a sector outside, an unknown type)
 gets its status. Data moves between image and guest memory directly.
 
-Locks: the device lock is held; the drive's completions take it.
+Locks: the device lock is held, or the queue's own; the drive's completions take the same.
 """
 
 from libc.stdlib cimport calloc, free
@@ -39,6 +39,8 @@ cdef enum:
     RANGE_UNMAP = 1
     WCE_OFFSET = 32
     MOST_PIECES = 1026          # of one request, its memory not being in one block
+    BURST = 64                  # requests served at one go, and bytes that they move
+    BURST_BYTES = 1 << 20
 
 cdef u64 F_DISCARD = <u64>1 << 13
 cdef u64 F_WRITE_ZEROES = <u64>1 << 14
@@ -54,9 +56,15 @@ ctypedef struct Range:
     u32 flags
 
 
+cdef void add_place(VirtQueue queue, Pending *place) noexcept nogil:
+    place.next = <Pending *>queue.places
+    queue.places = <void *>place
+
+
 cdef void drive_done(BlockRequest *request) noexcept nogil:
+    """On the drive's worker, with the lock that guards the queue."""
     cdef Pending *place = <Pending *><size_t>request.tag
-    (<BlkChip>request.owner).over(<VirtQueue>(<BlkChip>request.owner).queue_of[place.queue], place)
+    (<BlkChip>request.owner).done(<VirtQueue>(<BlkChip>request.owner).queue_of[place.queue], place)
 
 
 cdef class BlkChip(VirtioChip):
@@ -64,18 +72,19 @@ cdef class BlkChip(VirtioChip):
 
     def __init__(self, dma, sizes, backend):
         cdef u32 n
+        cdef VirtQueue queue
         super().__init__(dma, sizes)
         self.backend = backend
         self.drive = <void *>backend
-        self.scatter = _Scatter(dma, MOST_PIECES)
         self.block_size = SECTOR
-        self.places = sum(sizes)
-        self.pending = <Pending *>calloc(self.places, sizeof(Pending))
+        self.pending = <Pending *>calloc(sum(sizes), sizeof(Pending))
         if self.pending == NULL:
             raise MemoryError
-        for n in range(self.places):
-            self.pending[n].next = self.free
-            self.free = &self.pending[n]
+        for queue in self.queues:
+            queue.scatter = _Scatter(dma, MOST_PIECES)
+            self.first[queue.number + 1] = self.first[queue.number] + sizes[queue.number]
+            for n in range(self.first[queue.number], self.first[queue.number + 1]):
+                add_place(queue, &self.pending[n])
 
     def __dealloc__(self):
         free(self.pending)
@@ -101,13 +110,11 @@ cdef class BlkChip(VirtioChip):
 
     cdef void queue_stopped(self, u32 queue) noexcept nogil:
         cdef u32 n
-        for n in range(self.places):
-            if self.pending[n].request != NULL and self.pending[n].queue == queue:
+        for n in range(self.first[queue], self.first[queue + 1]):
+            if self.pending[n].request != NULL:
                 block_release(self.drive, self.pending[n].request)
                 self.pending[n].request = NULL
-                self.pending[n].next = self.free
-                self.free = &self.pending[n]
-                self.in_flight -= 1
+                add_place(<VirtQueue>self.queue_of[queue], &self.pending[n])
 
     cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
         """Only the write-cache byte can be written."""
@@ -122,13 +129,20 @@ cdef class BlkChip(VirtioChip):
     cdef void serve_all(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain
         cdef int result
-        cdef bint some = False
-        while True:
+        cdef bint some = False, later = False
+        cdef u32 count = 0
+        cdef u64 moved = 0
+        while self.running:
+            if self.has_thread() and (count == BURST or moved >= BURST_BYTES):
+                later = True
+                break
             chain.count = 0
             result = queue.pop(&chain)
             if result > 0:
                 result = self.serve(queue, &chain)
                 some = some or result > 0
+                count += 1
+                moved += chain.read_size + chain.write_size
             if result < 0:
                 self.fault()
                 break
@@ -136,6 +150,8 @@ cdef class BlkChip(VirtioChip):
                 break
         if some:
             self.interrupt(queue)
+        if later:
+            self.serve_later(queue.number)
 
     cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil:
         """1: it is answered; 0: the drive has it; -1: out of protocol."""
@@ -195,8 +211,8 @@ cdef class BlkChip(VirtioChip):
         return sector <= sectors and length // SECTOR <= sectors - sector
 
     cdef int begin(self, VirtQueue queue, Chain *chain, int op, u32 flags, u64 offset, u64 length, bint data) noexcept nogil:
-        """Give it to the drive. 0, or 1 when it is over already; `data`: the pieces hold what is moved."""
-        cdef Pending *place = self.free
+        """Give it to the drive. 0, or 1 when it is answered already; `data`: the pieces hold what is moved."""
+        cdef Pending *place = <Pending *>queue.places
         cdef u64 status = queue.pieces[chain.count - 1].addr + queue.pieces[chain.count - 1].len - 1
         cdef BlockRequest *request
         cdef int failed = 0
@@ -209,25 +225,27 @@ cdef class BlkChip(VirtioChip):
             return 1
         if data and length:
             failed = queue.gather(
-                chain, op == BLOCK_READ, 0 if op == BLOCK_READ else HEADER, 1 if op == BLOCK_READ else 0, self.scatter
+                chain, op == BLOCK_READ, 0 if op == BLOCK_READ else HEADER, 1 if op == BLOCK_READ else 0, queue.scatter
             )
             if failed == 0:
-                failed = block_take(request, self.scatter)
+                failed = block_take(request, queue.scatter)
         if failed != 0:
-            self.scatter.finish(0)
+            queue.scatter.finish(0)
             block_release(self.drive, request)
             self.answer(queue, chain, status, S_IOERR)
             return 1
-        self.free = place.next
+        queue.places = <void *>place.next
         place.chain, place.status, place.queue, place.request = chain[0], status, queue.number, request
         request.op, request.flags, request.offset = op, flags, offset
         if not data:
             request.length = length
         request.tag = <u64><size_t>place
-        self.in_flight += 1
-        if block_submit(self.drive, request):
-            self.over(queue, place)
-        return 0
+        if queue.lock is not None:
+            request.lock = <void *>queue.lock
+        if not block_submit(self.drive, request):
+            return 0
+        self.over(queue, place)
+        return 1
 
     cdef void answer(self, VirtQueue queue, Chain *chain, u64 status, u8 value) noexcept nogil:
         queue.dma.write_from(status, &value, 1)
@@ -236,12 +254,23 @@ cdef class BlkChip(VirtioChip):
     # --- the drive's side ---------------------------------------------------------------------------------
 
     cdef void over(self, VirtQueue queue, Pending *place) noexcept nogil:
-        """The drive is done with a request: status, used ring, interrupt."""
+        """The drive is done with a request: status and used ring."""
         cdef u8 value = S_IOERR if place.request.error else S_OK
         block_release(self.drive, place.request)                # marks what was read as written
         place.request = NULL
-        place.next = self.free
-        self.free = place
-        self.in_flight -= 1
+        add_place(queue, place)
         self.answer(queue, &place.chain, place.status, value)
+
+    cdef void done(self, VirtQueue queue, Pending *place) noexcept nogil:
+        self.dma.space.enter()
+        self.over(queue, place)
         self.interrupt(queue)
+        self.dma.space.leave()
+
+    @property
+    def in_flight(self):
+        """Requests that the drive has."""
+        cdef u32 n, count = 0
+        for n in range(self.first[self.queue_count]):
+            count += self.pending[n].request != NULL
+        return count

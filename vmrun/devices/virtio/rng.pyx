@@ -60,7 +60,9 @@ cdef class RngChip(VirtioChip):
 
     def refill(self, u64 quota):
         """A new period."""
-        self.quota = quota
-        if self.running:
-            with nogil:
-                self.kicked(0)
+        with nogil:
+            self.requests.enter()
+            self.quota = quota
+            self.requests.leave()
+            if self.running:
+                self.attend(0)

@@ -1,6 +1,6 @@
 """virtio-blk-pci: a drive as a virtio disk.
 
-Not modelled: SCSI commands (the feature of old types is offered and each is answered 'unsupported'); iothreads.
+Not modelled: SCSI commands (the feature of old types is offered and each is answered 'unsupported').
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class VirtioBlk(VirtioPci):
     parents = (*VirtioPci.parents, "virtio-blk-device")
     class_code = 0x010000
     virtio_id, legacy_device_id = 2, 0x1001
+    own_locks = True
 
+    iothread = Prop("str", None, "the iothread that serves its queues", visible=False)
     drive = Prop("drive", None, "the drive whose image it shows", visible=False)
     bootindex = Prop("int32", None, "place in the boot order, 0 first")
     serial = Prop("str", None, "serial number, 20 characters")

@@ -29,6 +29,7 @@ class VirtioRng(VirtioPci):
     class_code = 0x00FF00
     state = VirtioPci.state.extend("virtio-rng", 1, Deadline("timer"))
     virtio_id, legacy_device_id = 4, 0x1005
+    own_locks = True
 
     rng = Prop("str", "", "the back end; all are the host's generator", visible=False)
     max_bytes = named("max-bytes", "uint64", NO_LIMIT, "bytes that a period gives at most", visible=False)

@@ -74,7 +74,7 @@ def made(machine: Any, prefix: str) -> list[UserObject]:
 
 @command("query-iothreads", returns="[IOThreadInfo]")
 def query_iothreads(monitor: Any) -> list[dict[str, Any]]:
-    """The iothread objects. All of them are the machine's one I/O thread."""
+    """The iothread objects."""
     told = ("thread-id", "poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch")
     return [
         {"id": one.name, **{name: one.shown()[name] for name in told}} for one in made(monitor.machine, "iothread")
