@@ -52,6 +52,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need fio /usr/bin/fio
         need xorriso /usr/bin/xorriso
         need mtools /usr/bin/mformat
+        need dosfstools /usr/sbin/fsck.vfat
         need novnc /usr/share/novnc/vnc.html
         need console-setup /usr/bin/ckbcomp
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from vmrun.cli.qemu_start import QemuError, Start
-from vmrun.config import modules
+from vmrun.config import files, modules
 from vmrun.config.importers.screenopts import ADAPTERS
 
 TYPE_CHECKING = False
@@ -199,7 +199,7 @@ class Wanted:
                 self.chardevs[id] = {**spec, "path": os.path.abspath(spec["path"])}
         for id, drive in self.file.get("drives", {}).items():
             path = drive.get("file")
-            if path and not os.path.exists(path):
+            if path and not files.is_address(path) and not os.path.exists(path):
                 text = self.option(f"drives.{id}")
                 raise QemuError(f"{text}: Could not open '{path}': No such file or directory")
         kernel, initrd = self.file.get("kernel"), self.file.get("initrd") or ""

@@ -7,6 +7,7 @@ import os
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
 from vmrun.config.work import Dev, Work, not_yet
+from vmrun.core.values import ADDRESSES
 from vmrun.errors import Place
 
 TYPE_CHECKING = False
@@ -141,7 +142,7 @@ def _options(
             if not value:
                 work.wrong("VR0605", f"'{name}' of {whose} is empty", child.place, f"{path}.{name}")
                 continue
-            if not (kind == "str" and path.startswith("drives.") and _is_address(value)):
+            if not (kind == "str" and path.startswith("drives.") and value.startswith(ADDRESSES)):
                 value = absolute(work, value)
         values[name] = value
         work.note(f"{path}.{name}", child.place)
@@ -152,11 +153,6 @@ def _options(
         if prop.get("planned") and not planned and name not in node.value:
             values.pop(name)
     return values
-
-
-def _is_address(name: str) -> bool:
-    """Images that are not files: network block devices, and blocks of options."""
-    return name.startswith(("nbd:", "nbd+", "json:"))
 
 
 def absolute(work: Work, path: str) -> str:

@@ -10,6 +10,7 @@ import os
 import stat
 
 from vmrun.config import modules
+from vmrun.core.values import ADDRESSES
 from vmrun.errors import WARNING, Problem
 
 TYPE_CHECKING = False
@@ -27,7 +28,7 @@ def check_files(machine: ResolvedMachine) -> list[Problem]:
     if machine["memory"] > most:
         _add(machine, problems, "VR0633", too_large(machine["memory"], most), "memory", ("memory",), LESS_MEMORY)
     for id, drive in machine["drives"].items():
-        if "file" in drive:
+        if "file" in drive and not is_address(drive["file"]):
             _image(machine, problems, id, drive)
     if machine["kernel"] is not None:
         _regular(machine, problems, machine["kernel"], "the kernel", "kernel", ("kernel",))
@@ -92,6 +93,11 @@ def host_memory() -> int:
 
 def too_large(wanted: int, most: int) -> str:
     return f"the machine has {wanted >> 20} MiB of memory, more than the host's {most >> 20} MiB with swap"
+
+
+def is_address(name: str) -> bool:
+    """An image that is no file of the host's."""
+    return name.startswith(ADDRESSES)
 
 
 LESS_MEMORY = "give the machine less `memory:`"

@@ -33,6 +33,10 @@ class UserObject(Object):
         super().__init__(name)
         self.users: list[str] = []  # who holds it, in words; while there is one it stays
 
+    def prepared(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values as they were given, for fill(); a class may read some of them otherwise. BuildError."""
+        return values
+
     def complete(self, platform: Platform) -> None:
         """All properties are set: take what they say. BuildError leaves nothing behind."""
 
@@ -65,7 +69,7 @@ def read_value(kind: str, value: Any) -> Any:
 def fill(made: UserObject, values: dict[str, Any]) -> None:
     """Set properties in QEMU's words of error."""
     known = props_of(type(made))
-    for name, value in values.items():
+    for name, value in made.prepared(values).items():
         prop = known.get(name)
         if prop is None:
             raise BuildError(f"Invalid parameter '{name}'")

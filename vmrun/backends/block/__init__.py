@@ -47,6 +47,10 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | N
         node = _open(name, spec, access)
         if snapshot:
             node = _overlay(name, node)
+        elif spec.get("copy-on-read") and not readonly:
+            from vmrun.backends.block.tap import CopyOnReadNode
+
+            node = CopyOnReadNode(node)
     drive = Drive(name, node, lock)
     drive.ignore_flush = cache == "unsafe" or snapshot
     drive.write_cache = cache not in ("writethrough", "directsync")

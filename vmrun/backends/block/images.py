@@ -197,6 +197,14 @@ def open_protocol(name: str, access: Access) -> Node:
 
         found: Node = open_nbd(name, access.readonly)
         return found
+    if name.startswith(("http://", "https://")):
+        from vmrun.backends.block.http import open_http
+
+        return open_http(name, {}, access.readonly)
+    if name.startswith("fat:"):
+        from vmrun.backends.block.vvfat import named, open_vvfat
+
+        return open_vvfat(named(name), access.readonly)
     if name.startswith("null-co:") or name.startswith("null-aio:"):
         return open_options({"driver": name.split(":")[0]}, access)
     if name.startswith("file:"):
@@ -290,8 +298,21 @@ def _open_nbd(options: dict[str, Any], access: Access, driver: str | None) -> No
     return found
 
 
+def _open_http(options: dict[str, Any], access: Access, driver: str | None) -> Node:
+    from vmrun.backends.block.http import open_http
+
+    return open_http(str(options.get("url") or ""), options, access.readonly)
+
+
+def _open_fat(options: dict[str, Any], access: Access, driver: str | None) -> Node:
+    from vmrun.backends.block.vvfat import open_vvfat
+
+    return open_vvfat(options, access.readonly)
+
+
 PROTOCOLS: dict[str, Callable[[dict[str, Any], Access, str | None], Node]] = {
     "file": _open_file, "host_device": _open_file, "null-co": _open_null, "null-aio": _open_null, "nbd": _open_nbd,
+    "http": _open_http, "https": _open_http, "vvfat": _open_fat,
 }  # fmt: skip
 FILTERS = ("blkdebug", "copy-on-read", "throttle", "raw")
 
@@ -331,6 +352,16 @@ def _format(options: dict[str, Any], access: Access, driver: str | None, depth: 
 def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
     if driver == "blkdebug":
         return _debug(node, options)
+    if driver == "throttle":
+        from vmrun.backends.block.throttle import ThrottleNode
+
+        group = getattr(access.objects.get(str(options.get("throttle-group"))), "group", None)
+        if "throttle-group" not in options:
+            raise ImageError("Please specify a throttle group")
+        if group is None:
+            raise ImageError(f"Throttle group '{options['throttle-group']}' does not exist")
+        limited: Node = ThrottleNode(node, group)
+        return limited
     if driver == "copy-on-read":
         from vmrun.backends.block.tap import CopyOnReadNode
 

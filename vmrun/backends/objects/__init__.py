@@ -23,6 +23,7 @@ KINDS = {
     "filter-redirector": ("vmrun.backends.objects.netfilter", "FilterRedirector"),
     "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
     "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
+    "throttle-group": ("vmrun.backends.objects.throttle", "ThrottleGroup"),
     "tls-creds-x509": ("vmrun.backends.objects.tls", "X509Creds"),
     "tpm-emulator": ("vmrun.backends.objects.tpm", "TpmEmulator"),
     "secret": ("vmrun.backends.objects.secret", "Secret"),

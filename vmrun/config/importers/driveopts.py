@@ -206,6 +206,9 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
         head, _, rest = spec["file"].partition(":")
         if head == "file":
             spec["file"] = rest
+        elif head in ("nbd", "http", "https", "fat"):
+            if head == "fat":
+                spec.setdefault("format", "raw")
         else:
             line.warn(option, f"the protocol '{head}:' has no equal in a machine file", head)
     return spec
@@ -230,6 +233,9 @@ def blockdev(line: Line, option: Option) -> None:
     line.run.setdefault("blockdevs", []).append({"node-name": name, **given})
 
 
+_FORMATS = ("qcow2", "raw", "nbd", "null-co", "null-aio")
+
+
 def node(line: Line, name: str) -> dict[str, Any]:
     """The drive that a chain of -blockdev nodes is, from its top."""
     option, given = line.blockdevs[name]
@@ -240,8 +246,8 @@ def node(line: Line, name: str) -> dict[str, Any]:
         driver = given["driver"]
         if driver == "copy-on-read":
             _host_option(line, option, spec, driver, True)
-        elif driver not in ("file", "host_device", "host_cdrom") or not spec:
-            spec.setdefault("format", "raw" if driver == "file" else driver)
+        elif driver in _FORMATS:
+            spec.setdefault("format", driver)
         for key in ("filename", "file.filename"):
             if key in given:
                 spec["file"] = str(given[key])
@@ -262,6 +268,8 @@ def node(line: Line, name: str) -> dict[str, Any]:
             spec.setdefault("cache", cache or "writeback")
         depth += 1
         if child is None or child not in line.blockdevs or depth > len(line.blockdevs):
+            # what else a node is made of the machine has of the node itself
+            spec.setdefault("format", "raw" if "file" in spec else "null-co")
             return spec
         option, given = line.blockdevs[child]
 

@@ -94,7 +94,10 @@ _NODE = {
     **{"detect-zeroes?": "BlockdevDetectZeroesOptions"},
 }
 enums["BlockdevDiscardOptions"] = ("ignore", "unmap")
-enums["BlockdevDriver"] = ("blkdebug", "file", "host_device", "nbd", "null-aio", "null-co", "qcow2", "raw")
+enums["BlockdevDriver"] = (
+    "blkdebug", "copy-on-read", "file", "host_device", "http", "https", "nbd", "null-aio", "null-co", "qcow2", "raw",
+    "throttle", "vvfat",
+)  # fmt: skip
 enums["OnOffAuto"] = ("auto", "on", "off")
 enums["BlockdevAioOptions"] = ("threads", "native", "io_uring")
 struct("BlockdevCacheOptions", {"direct?": "bool", "no-flush?": "bool"})
@@ -105,12 +108,25 @@ struct(
 struct("BlockdevOptionsNull", {"size?": "int", "latency-ns?": "int", "read-zeroes?": "bool"})
 struct("BlockdevOptionsFormat", {"file": "BlockdevRef"})
 struct("BlockdevOptionsRaw", {"file": "BlockdevRef", "offset?": "int", "size?": "int"})
-struct("BlockdevOptionsQcow2", {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull"})
+struct(
+    "BlockdevOptionsQcow2",
+    {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull", "lazy-refcounts?": "bool"},
+)
+struct("BlockdevOptionsThrottle", {"file": "BlockdevRef", "throttle-group": "str"})
+struct("BlockdevOptionsCor", {"file": "BlockdevRef", "bottom?": "str"})
+struct(
+    "BlockdevOptionsHttp",
+    {"url": "str", "timeout?": "int", "cookie?": "str", "sslverify?": "bool", "readahead?": "int"},
+)
+struct(
+    "BlockdevOptionsVVFAT",
+    {"dir": "str", "fat-type?": "int", "floppy?": "bool", "label?": "str", "rw?": "bool"},
+)
 union("SocketAddress", "type", {"type": "SocketAddressType"}, {
     "inet": "InetSocketAddress", "unix": "UnixSocketAddress", "fd": "String",
 })  # fmt: skip
 struct("BlockdevOptionsNbd", {"server": "SocketAddress", "export?": "str"})
-struct("BlkdebugOptions", {"image": "BlockdevRef", "inject-error?": "[any]", "set-state?": "[any]"})
+struct("BlkdebugOptions", {"image": "BlockdevRef", "config?": "str", "inject-error?": "[any]", "set-state?": "[any]"})
 alternates["BlockdevRef"] = ("BlockdevOptions", "str")
 alternates["BlockdevRefOrNull"] = ("BlockdevOptions", "str", "null")
 union(
@@ -121,7 +137,8 @@ union(
         **dict.fromkeys(("file", "host_device"), "BlockdevOptionsFile"),
         **dict.fromkeys(("null-aio", "null-co"), "BlockdevOptionsNull"),
         **{"qcow2": "BlockdevOptionsQcow2", "raw": "BlockdevOptionsRaw", "nbd": "BlockdevOptionsNbd"},
-        **{"blkdebug": "BlkdebugOptions"},
+        **{"blkdebug": "BlkdebugOptions", "throttle": "BlockdevOptionsThrottle", "copy-on-read": "BlockdevOptionsCor"},
+        **{"http": "BlockdevOptionsHttp", "https": "BlockdevOptionsHttp", "vvfat": "BlockdevOptionsVVFAT"},
     },
 )
 

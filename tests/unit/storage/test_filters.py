@@ -1,0 +1,137 @@
+"""Nodes on top of others: throttle, copy-on-read; and images on web servers."""
+
+from __future__ import annotations
+
+import http.server
+import pathlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.board import Driven
+from vmrun.backends.block.create import create_qcow2, new_file
+from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.images import Access, open_node, open_options
+from vmrun.errors import BuildError
+from vmrun.machine.blocks import blocks
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def raw(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "disk.img").write_bytes(bytes(range(256)) * (4 * MIB // 256))
+    return tmp_path / "disk.img"
+
+
+@pytest.fixture
+def pc(tmp_path: pathlib.Path) -> Iterator[Driven]:
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB") as pc:
+        yield pc
+
+
+def test_nodes_of_a_throttle_group_share_its_budget(pc: Driven, raw: pathlib.Path) -> None:
+    machine = pc.machine
+    machine.board.add_object({"qom-type": "throttle-group", "id": "g", "limits": {"bps-total": MIB}})
+    table = blocks(machine)
+    for name in ("a", "b"):
+        file = {"driver": "file", "filename": str(raw), "read-only": True}
+        table.add({"driver": "throttle", "node-name": name, "throttle-group": "g", "file": file, "read-only": True})
+    began = time.monotonic()
+    for name in ("a", "b"):
+        assert len(table.named.open[name].read(0, MIB // 2)) == MIB // 2
+    table.named.open["a"].read(0, 4096)  # the one after pays for them: a second's worth, less a burst of a tenth
+    assert time.monotonic() - began > 0.85
+
+
+def test_a_throttle_group_says_what_is_wrong(pc: Driven) -> None:
+    def refused(**limits: int) -> str:
+        with pytest.raises(BuildError) as told:
+            pc.machine.board.add_object({"qom-type": "throttle-group", "id": "g", "limits": limits})
+        return str(told.value)
+
+    assert "same time" in refused(**{"bps-total": 1, "bps-read": 1})
+    assert "require" in refused(**{"iops-total-max": 5})
+    assert "unexpected" in refused(nix=5)
+    with pytest.raises(BuildError, match="does not exist"):
+        options = {"driver": "throttle", "node-name": "n", "throttle-group": "nix", "file": {"driver": "null-co"}}
+        blocks(pc.machine).add(options)
+
+
+def test_copy_on_read_keeps_what_was_read(tmp_path: pathlib.Path) -> None:
+    for name, below in (("base.qcow2", ""), ("top.qcow2", str(tmp_path / "base.qcow2"))):
+        new_file(str(tmp_path / name), 0)
+        options = {"size": 4 * MIB, "backing_file": below, "backing_fmt": "qcow2" if below else ""}
+        create_qcow2(str(tmp_path / name), 4 * MIB, options)
+        if not below:
+            base = open_node(str(tmp_path / name), "qcow2", Access())
+            base.write(0, b"b" * 2 * MIB)
+            base.close()
+    file = {"driver": "qcow2", "file": {"driver": "file", "filename": str(tmp_path / "top.qcow2")}}
+    node: Any = open_options({"driver": "copy-on-read", "file": file}, Access())
+    assert node.read(MIB, 100) == b"b" * 100
+    node.write(MIB + 10, b"top")
+    assert node.read(MIB, 20) == b"b" * 10 + b"top" + b"b" * 7
+    top = node.children()[0][1]
+    assert top.extent(MIB, 65536)[1] & 4 and not top.extent(0, 65536)[1] & 4
+    node.close()
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    data = b""
+    ranges = True
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path == "/disk.img" else 404)
+        self.send_header("Content-Length", str(len(self.data)))
+        if self.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        first, last = (int(word) for word in self.headers["Range"].removeprefix("bytes=").split("-"))
+        part = self.data[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *what: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(raw: pathlib.Path) -> Iterator[tuple[str, type[Ranges]]]:
+    handler = type("Handler", (Ranges,), {"data": raw.read_bytes()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_image_on_a_web_server_is_read_by_ranges(web: tuple[str, type[Ranges]], raw: pathlib.Path) -> None:
+    url, handler = web
+    node = open_node(f"{url}/disk.img", "raw", Access(readonly=True))
+    data = raw.read_bytes()
+    assert node.size == len(data)
+    for offset, count in ((0, 512), (MIB - 100, 300000), (len(data) - 700, 700)):
+        assert node.read(offset, count) == data[offset : offset + count]
+    handler.data = data[:MIB]
+    with pytest.raises(OSError):
+        node.read(3 * MIB, 4096)
+    node.close()
+
+
+def test_what_a_web_server_cannot_do_is_said(web: tuple[str, type[Ranges]]) -> None:
+    url, handler = web
+    with pytest.raises(ImageError, match="404"):
+        open_node(f"{url}/nix", "raw", Access(readonly=True))
+    with pytest.raises(ImageError, match="writes"):
+        open_node(f"{url}/disk.img", "raw", Access())
+    handler.ranges = False
+    with pytest.raises(ImageError, match="range"):
+        open_node(f"{url}/disk.img", "raw", Access(readonly=True))
