@@ -14,6 +14,7 @@ from vmrun.cli.img.options import (
     image_size,
     open_image,
     options_of,
+    pairs,
     program,
 )  # fmt: skip
 from vmrun.cli.img.options import (
@@ -163,6 +164,8 @@ def resize(argv: list[str]) -> int:
         total = {"+": node.size + wanted, "-": node.size - wanted}.get(sign, wanted)
         if total <= 0:
             raise ImgError("New image size must be positive")
+        if how == "metadata" and getattr(node, "header", None) is None and total > node.size:
+            raise ImgError("Unsupported preallocation mode: metadata")
         if total <= node.size and how != "off":
             raise ImgError("Preallocation can only be used for growing images")
         if total < node.size and "shrink" not in given:
@@ -172,7 +175,7 @@ def resize(argv: list[str]) -> int:
                 "Before performing such an operation, make sure there is no important data there."
             )
         if getattr(node, "snapshots", None) and node.version < 3:
-            raise ImgError("Can't resize a version 2 image which has snapshots")
+            raise ImgError("Can't resize a v2 image which has snapshots")
         header = getattr(node, "header", None)
         if header is not None and header.bitmaps:
             raise ImgError("Can't resize an image which has bitmaps")
@@ -419,12 +422,18 @@ def amend(argv: list[str]) -> int:
         header = getattr(node, "header", None)
         if header is None:
             raise ImgError(f"Format driver '{format_of(node)}' does not support option amendment")
+        for text in given.all["o"]:
+            for key in pairs(text):
+                if key.startswith("encryption"):
+                    raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")
         options = options_of(given, CREATE_OPTIONS["qcow2"], "qcow2", "")
         for key in ("cluster_size", "extended_l2", "compression_type", "preallocation", "nocow"):
             if key in options:
                 raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")
         if options.get("backing_file", header.backing_file) != header.backing_file:
             raise ImgError(f"Cannot amend the backing file\nYou can use '{program()} rebase' instead.")
+        if options.get("refcount_bits", 1) not in (1, 2, 4, 8, 16, 32, 64):
+            raise ImgError("Refcount width must be a power of two and may not exceed 64 bits")
         if options.get("refcount_bits", 1 << header.refcount_order) != 1 << header.refcount_order:
             raise ImgError("Changing refcount_bits is not modelled")
         version = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3, None: header.version}.get(options.get("compat"))
@@ -462,7 +471,8 @@ def _downgrade(node: Any, header: Any) -> None:
     if header.refcount_order != 4:
         raise ImgError("compat=0.10 requires refcount_bits=16")
     if header.incompatible & ~1:
-        raise ImgError("Cannot downgrade an image with incompatible features set")
+        told = header.incompatible & ~1
+        raise ImgError(f"Cannot downgrade an image with incompatible features {told:#x} set")
     if node.snapshots:
         raise ImgError("Downgrading an image with snapshots is not modelled")
     for piece in pieces(node):

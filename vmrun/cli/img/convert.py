@@ -317,8 +317,8 @@ def dd(argv: list[str]) -> int:
         if numbers["count"] is not None:
             total = min(total, int(numbers["count"]) * block)
         begin = skip * block
-        length = 0 if begin > source.size else max(0, total - begin)
-        if begin > source.size:
+        length = max(0, total - begin)
+        if begin > total:
             sys.stderr.write(f"{program()}: {words['if']}: cannot skip to specified offset\n")
         make(words["of"], format, length, {})
         target: Node = open_image(words["of"], format, write=True)

@@ -18,6 +18,7 @@ CREATE_OPTIONS: dict[str, dict[str, Any]] = {
 SHOWN = {
     "raw": (("size", None), ("nocow", None), ("preallocation", None)),
     "qcow2": (
+        ("encryption", None),
         ("cluster_size", 65536), ("extended_l2", False), ("preallocation", None), ("compression_type", "zlib"),
         ("size", None), ("compat", None), ("data_file", None), ("data_file_raw", None), ("backing_file", None),
         ("backing_fmt", None), ("lazy_refcounts", False), ("refcount_bits", 16), ("nocow", None),

@@ -213,7 +213,7 @@ def open_image(
             raise
     except ImageError as error:
         text = error.text
-        said = text.startswith("Could not open")
+        said = text.startswith("Could not open '")
         if not said or text.startswith(f"Could not open '{name}': ") and _of_the_host(text):
             text = f"Could not open '{name}': {text}"
         if error.remedy.startswith("Is "):
@@ -264,7 +264,12 @@ class Progress:
 
 def asks_help(given: Given) -> bool:
     """Whether `help` is among the words of -o."""
-    return any(word in ("help", "?") for text in given.all.get("o", []) for word in text.split(","))
+    for text in given.all.get("o", []):
+        if not text or text[0] == "," or text[-1] == ",":
+            raise ImgError(f"Invalid option list: {text}")
+    return any(
+        word in ("help", "?") for text in given.all.get("o", []) for word in text.replace(",,", "\0").split(",")
+    )
 
 
 def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) -> dict[str, Any]:
@@ -273,6 +278,9 @@ def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) ->
     for text in given.all.get("o", []):
         for key, value in pairs(text).items():
             kind = allowed.get(key)
+            if key == "encryption" and value in ("off", "no", "false", "n"):
+                found[key] = False
+                continue
             if kind is None and key.startswith("encrypt"):
                 raise ImgError((f"{name}: " if name else "") + "encrypted images are not modelled")
             if kind is None:
