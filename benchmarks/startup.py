@@ -1,20 +1,23 @@
-"""From process start to the guest's first instruction, vmrun and QEMU with KVM in turn.
+"""From process start to the guest's first instruction, vmrun and QEMU in turn: `vmrun up`, and vmrun-qemu with QEMU's
+own line, on KVM and on each one's processor of its own.
 
 The guest is a firmware image whose first instructions write a byte to a debug console, a pipe to this script, and
 then to isa-debug-exit. 'to the first exit' ends when that byte is here; 'to the end' is the life of the whole
 process, without the console. Nothing is subtracted. vmrun's machine is in its cache of resolved machines, as it is
-from the second run of a file on; 'cold' is the first one.
+from the second run of a file on; a line's first run is one that differs from all before; 'cold' is without any cache.
 
     python benchmarks/startup.py [--runs N] [--json]
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -31,6 +34,16 @@ def image() -> bytes:
     rom = bytearray(bytes.fromhex(GUEST).ljust(0x10000, b"\xf4"))
     rom[0xFFF0:0xFFF5] = bytes.fromhex("ea000000f0")
     return bytes(rom)
+
+
+def pair(words: list[str], env: dict[str, str], numbers: Iterator[int] | None = None) -> dict[str, Callable[[], float]]:
+    """The same line by both; `numbers`: with another amount of memory each time."""
+
+    def run(program: list[str]) -> Callable[[], float]:
+        return lambda: beside.timed([*program, *words, *(["-m", str(next(numbers))] if numbers else [])], env, [67])
+
+    ours = run([sys.executable, str(beside.ROOT / "bin" / "vmrun-qemu")])
+    return {"vmrun": ours, **({"QEMU": run([beside.QEMU])} if beside.has_qemu() else {})}
 
 
 def main() -> int:
@@ -66,6 +79,14 @@ def main() -> int:
         else:
             print("startup: QEMU is not installed; vmrun alone", file=sys.stderr)
 
+        numbers = itertools.count(MEMORY + 1)
+        lines: dict[str, dict[str, Callable[[], float]]] = {}
+        for title, accel in (("vmrun-qemu, to the end, KVM", "kvm"), ("vmrun-qemu, to the end, soft and TCG", "tcg")):
+            words = ["-accel", accel, "-M", "pc-i440fx-2.0", "-nodefaults", "-display", "none", *exit_words]
+            lines[title] = pair([*words, "-m", str(MEMORY)], env)
+            if accel == "kvm":
+                lines["… first run of a line"] = pair(words, env, numbers)
+
         def cold() -> float:
             shutil.rmtree(where / "cache", ignore_errors=True)
             return beside.timed(beside.up(plain), env, [0])
@@ -79,7 +100,10 @@ def main() -> int:
         table = beside.Table("start-up", "ms")
         table.add("to the first exit", found["vmrun"], found.get("QEMU"), 1.0)
         table.add("to the end of the process", warm["vmrun"], warm.get("QEMU"), 1.0)
-        table.add("… first run of a file (cold)", lives["cold"], lives.get("QEMU"), None)
+        table.add("… first run of a file (cold)", lives["cold"], lives.get("QEMU"), 1.5)
+        for title, sides in lines.items():
+            rounds = beside.alternate(sides, options.runs)
+            table.add(title, rounds["vmrun"], rounds.get("QEMU"), 1.0 if "first" not in title else 1.5)
         table.add("… of which `python -c pass`", python["python"], None, None)
         table.show(options.json)
     return 0
