@@ -150,7 +150,8 @@ cdef class IoRegion:
 
     Offsets are within the region, sizes 1, 2, 4 or 8 and never above `max_access`; a smaller access than
     `min_access` arrives widened on reads (the dispatcher masks the answer) and as it is on writes. One that is wider
-    than `widest` is not split: nobody answers it, as on qemu-kvm's boards for devices that decode words at most.
+    than `widest` is not split: nobody answers it, as on qemu-kvm's boards for devices that decode words at most;
+    accel.space.ALONE there takes accesses beyond the region's end too.
     """
 
     def __cinit__(self, *args, **kwargs):

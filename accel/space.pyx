@@ -48,6 +48,18 @@ cdef u64 _mask(u32 size) noexcept nogil:
     return FULL if size >= 8 else (<u64>1 << (8 * size)) - 1
 
 
+cdef enum:
+    _ALONE = 0x100
+    _ANYHOW = 0x200
+# IoRegion.widest of a device of few ports that has the whole of a wider access which begins there, as on qemu-kvm's
+# boards (ANYHOW: at an odd place, too); of others such an access is the next port's too, as on an ISA bus
+ALONE, ANYHOW = _ALONE, _ANYHOW
+
+
+cdef inline bint alone(Entry *entry, u64 offset, u32 size) noexcept nogil:
+    return entry.widest >= _ANYHOW or entry.widest >= _ALONE and not offset & (size - 1)
+
+
 cdef u64 region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
     """One access of the guest, split or widened to what the region takes."""
     cdef u32 part = size, i = 0
@@ -494,6 +506,7 @@ cdef class AddressSpace:
             return _mask(size)
         if entry != NULL and entry.region != NULL and entry.host == NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
+            or alone(entry, entry.offset + (addr - entry.start), size)
         ):
             # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
             # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
@@ -531,6 +544,7 @@ cdef class AddressSpace:
             return ACTION_NONE
         if entry != NULL and entry.region != NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
+            or alone(entry, entry.offset + (addr - entry.start), size)
         ):
             return region_store(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, value)
         if entry != NULL and size - 1 <= entry.last - addr:

@@ -8,6 +8,7 @@ Not modelled: device monitors, throttling, thermal events.
 from __future__ import annotations
 
 from accel.api import PyIoRegion, PyIrqSink
+from accel.space import ALONE
 
 from vmrun.bus.i2c import I2cBus, SmbusTarget
 from vmrun.bus.pci import PciDevice
@@ -107,7 +108,7 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0
-        apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1)
+        apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1, widest=ALONE)
         self._port(apm, APMC, APM_SIZE)
         memory = (self.memory.region(),) if self.memory is not None else ()
         for io, base, size in (*self.gpe.regions(), self.cpus.region(), *memory):
@@ -162,10 +163,10 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
     # --- the SMI command port ------------------------------------------------------------------------------
 
     def _read_apm(self, offset: int, size: int) -> int:
-        return self.apms if offset else self.apmc
+        return self.apms if offset & 1 else self.apmc
 
     def _write_apm(self, offset: int, size: int, value: int) -> None:
-        if offset:
+        if offset & 1:
             self.apms = value & 0xFF
             return
         self.apmc = value & 0xFF

@@ -6,6 +6,7 @@ Not modelled: the controller's RAM beyond the command byte (commands 21h-3Fh, 61
 Departures, as in QEMU: status bit 3 stays set; status bit 2 comes with the self test, not with bit 2 of the command byte.
 """
 
+from accel.space import ALONE
 from accel.api cimport ACTION_NONE, ACTION_RESET, IoRegion, IrqLine, u8, u32, u64
 from accel.clock cimport TimerQueue
 from vmrun.devices.input.ps2 cimport Ps2Device, Ps2Host
@@ -69,10 +70,12 @@ cdef class I8042(IoRegion):
         cdef _CommandPort command_port = _CommandPort()
         cdef u32 i
         self.max_access = 1
+        self.widest = ALONE
         self.kbd_irq, self.aux_irq, self.a20 = kbd_irq, aux_irq, a20
         self.keyboard = Ps2Keyboard(timers)
         self.mouse = Ps2Mouse()
         command_port.max_access = 1
+        command_port.widest = ALONE
         command_port.controller = self
         self.command_port = command_port
         for i in range(256):

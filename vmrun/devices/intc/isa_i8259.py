@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from accel.api import PyIoRegion
+from accel.space import ALONE
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
@@ -28,10 +29,11 @@ class IsaI8259(IsaDevice):
     def realize(self, platform: Platform) -> None:
         self.chip = I8259()
         self.chip.elcr_mask = self.elcr_mask
+        self.chip.widest = ALONE
         self.add_input("in", I8259Inputs(self.chip))
         self.outputs["int"] = [self.chip.output]
         self.map_io(self.chip, self.iobase, 2)
-        elcr = PyIoRegion("elcr", lambda o, s: self.chip.get_elcr(), self._write_elcr, 1, 1)
+        elcr = PyIoRegion("elcr", lambda o, s: self.chip.get_elcr(), self._write_elcr, 1, 1, widest=ALONE)
         self.map_io(elcr, self.elcr_addr, 1)
         pair: list[IsaI8259] = [
             d for d in self.parent_bus.devices if isinstance(d, IsaI8259) and d.realized or d is self

@@ -6,6 +6,7 @@ Ref: IBM PS/2 hardware interface reference, system control port A. Not modelled:
 from __future__ import annotations
 
 from accel.api import Action, PyIoRegion
+from accel.space import ALONE
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop, named
@@ -32,7 +33,7 @@ class Port92(IsaDevice):
     def realize(self, platform: Platform) -> None:
         self.a20 = self.add_output("a20")[0]
         self.value = 0
-        self.map_io(PyIoRegion("port92", self._read, self._write, 1, 1), self.iobase, 1)
+        self.map_io(PyIoRegion("port92", self._read, self._write, 1, 1, widest=ALONE), self.iobase, 1)
 
     def settle(self) -> None:
         self.a20.drive(1 if self.value & A20 else 0)

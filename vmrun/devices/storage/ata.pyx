@@ -13,6 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from accel.api import IrqLine as _IrqLine
+from accel.space import ANYHOW
 
 from vmrun.backends.protocols cimport (
     BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, BlockRequest, block_buffer, block_release,
@@ -1110,6 +1111,7 @@ cdef class CommandBlock(IoRegion):
 
     def __init__(self, AtaChannel channel):
         self.channel = channel
+        self.widest = ANYHOW
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 value = 0
@@ -1122,6 +1124,8 @@ cdef class CommandBlock(IoRegion):
         for i in range(size):
             if offset + i <= STATUS_COMMAND:
                 value |= self.channel.read_register(offset + i) << (8 * i)
+            else:
+                value |= 0xFF << (8 * i)
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
