@@ -287,9 +287,9 @@ def _check_functions(work: Work, bus: Bus, taken: dict[tuple[int, int], Dev]) ->
         place = _addr_place(dev)
         path = f"{dev.spec.path}.addr"
         if first is None:
-            work.wrong(
+            work.warn(
                 "VR0511",
-                f"{dev.label} is function {function} of slot {slot:02x}, which has no function 0",
+                f"{dev.label} is function {function} of slot {slot:02x}, which has no function 0: no guest looks there",
                 place,
                 path,
                 remedy=f'use addr "{slot:02x}.0", or put a device there with multifunction: true',

@@ -35,6 +35,8 @@ def memory(work: Work) -> tuple[int, dict[str, Any]]:
     least = min(_limit(limits, "memory-min", _LEAST), _LEAST)  # older types say more; no guest sees it
     step = _limit(limits, "memory-step", 4096)
     if node is not None:
+        if type(node.value) is not int:
+            least = min(least, step)  # who names a unit means it
         if amount < least:
             work.wrong(
                 "VR0701",

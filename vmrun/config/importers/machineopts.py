@@ -183,13 +183,16 @@ def no_kvm_irqchip(line: Line, option: Option) -> None:
     line.file["kernel_irqchip"] = "off"
 
 
+MEMORY_STEP = 8192  # QEMU rounds up to it
+
+
 def memory(line: Line, option: Option) -> None:
     given = settings(option, "size")
     only(option, given, ("size", "slots", "maxmem"))
     if "size" in given:
         amount = size(option, "size", given["size"], "m")
         if amount:  # none: the type's default
-            line.file["memory"] = size_text(amount)
+            line.file["memory"] = size_text(-(-amount // MEMORY_STEP) * MEMORY_STEP)
     if "slots" in given or "maxmem" in given:
         _memory_slots(line, option, given)
 
