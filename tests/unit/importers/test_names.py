@@ -255,8 +255,8 @@ def test_proxmoxs_number() -> None:
 @pytest.mark.parametrize(
     "line", ["-d int", "-trace x"]
 )
-def test_what_has_no_effect_is_said(line: str) -> None:
-    assert "no effect here" in parsed(line).warnings[0].message
+def test_what_is_not_logged_is_said(line: str) -> None:
+    assert "no equal in a machine file" in parsed(line).warnings[0].message
 
 
 @pytest.mark.parametrize(
