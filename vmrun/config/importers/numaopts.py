@@ -1,5 +1,6 @@
 """-numa: nodes with memory and processors, and the distances between them. A node's memory stands there (mem=) or with
-the -object that memdev= names.
+the -object that memdev= names; processors are given by number, or by socket, core and thread (-numa cpu). Memory
+attributes (-numa hmat-lb, hmat-cache) have no equal.
 """
 
 from __future__ import annotations
@@ -29,8 +30,61 @@ def numa(line: Line, option: Option) -> None:
         if not 0 <= src < MOST or not 0 <= dst < MOST:
             raise option.wrong(f"Invalid node {max(src, dst)}, max possible could be {MOST - 1}")
         line.distances[src, dst] = value
+    elif kind == "cpu":
+        _place(line, option, given)
+    elif kind in ("hmat-lb", "hmat-cache"):
+        line.no_equal(option, kind)
     else:
-        line.no_equal(option)
+        raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+
+
+def _place(line: Line, option: Option, given: dict[str, Any]) -> None:
+    """-numa cpu: kept until all of the line is read; the topology may come after it."""
+    only(option, given, ("node-id", "socket-id", "die-id", "cluster-id", "core-id", "thread-id"))
+    if "node-id" not in given:
+        raise option.wrong("Missing mandatory node-id property")
+    for key in ("die-id", "cluster-id"):
+        if key in given:
+            raise option.wrong(f"{key} is not supported", key)
+    wanted = {key: number(option, key, value) for key, value in given.items()}
+    node = wanted.pop("node-id")
+    if node not in line.nodes:
+        raise option.wrong(
+            f"Invalid node-id={node}, NUMA node must be defined with -numa node,nodeid=ID before it's used with "
+            "-numa cpu,node-id=ID"
+        )
+    line.places.append((option, node, wanted))
+
+
+def _placed(line: Line) -> None:
+    """Which processors -numa cpu meant."""
+    if not line.places:
+        return
+    cpus = line.file.get("cpus", {})
+    most = int(cpus.get("maxcpus") or cpus.get("count") or 1)
+    sockets, cores, threads = (int(cpus.get(name) or 0) for name in ("sockets", "cores", "threads"))
+    threads = threads or 1
+    if not cores:
+        # a count alone is cores since pc-i440fx-6.2, sockets before
+        cores = most // ((sockets or 1) * threads) if line.prefers_cores() or sockets else 1
+    taken = {cpu: id for id, node in line.nodes.items() for cpu in node.get("cpus", ())}
+    for option, node, wanted in line.places:
+        found = []
+        for index in range(most):
+            place = {
+                "socket-id": index // (max(cores, 1) * threads),
+                "core-id": index // threads % max(cores, 1),
+                "thread-id": index % threads,
+            }
+            if all(place[key] == value for key, value in wanted.items()):
+                found.append(index)
+        if not found:
+            raise option.wrong("no match found")
+        for index in found:
+            if taken.setdefault(index, node) != node:
+                raise option.wrong(f"CPU is already assigned to node-id: {taken[index]}")
+        cpus_of = line.nodes[node].setdefault("cpus", [])
+        cpus_of.extend(index for index in found if index not in cpus_of)
 
 
 def _node(line: Line, option: Option, given: dict[str, Any]) -> None:
@@ -63,6 +117,7 @@ def finish(line: Line) -> None:
         if backend not in line.backends:
             raise option.wrong(f"object '{backend}' is no memory backend of a size that is given here", backend)
         line.nodes[id]["memory"] = line.backends[backend]
+    _placed(line)
     ids = sorted(line.nodes)
     if line.memory_of:
         if len(line.memory_of) != len(ids):

@@ -58,6 +58,7 @@ class Line:
         self.memory_of: dict[int, tuple[Option, str]] = {}  # node → the memory backend that it is made of
         self.backends: dict[str, int] = {}  # bytes of memory backends
         self.distances: dict[tuple[int, int], int] = {}
+        self.places: list[tuple[Option, int, dict[str, int]]] = []  # -numa cpu: node, and where its processors are
         self.lost: list[tuple[Option, str]] = []  # what a guest or a client could tell and no machine file says
 
     @property
@@ -74,6 +75,17 @@ class Line:
             return str(load_type(str(self.file.get("machine") or newest_type()), ".").default(name) or "")
         except ConfigError:
             return ""
+
+    def prefers_cores(self) -> bool:
+        """Whether a count of processors is as many cores, not sockets."""
+        from vmrun.config.machinetypes import load_type, newest_type
+        from vmrun.errors import ConfigError
+
+        try:
+            table = load_type(str(self.file.get("machine") or newest_type()), ".").section("cpus")
+        except ConfigError:
+            return False
+        return "topology-fill" in table and table["topology-fill"].value == "cores"
 
     def has(self, name: str) -> bool:
         return name in self.given
