@@ -52,19 +52,20 @@ def main(argv: list[str], program: str = "") -> int:
     from vmrun.errors import VmrunError
 
     program = program or os.path.basename(sys.argv[0]) or PROGRAM
+    _Run.stamp, _Run.named = False, ""
     try:
         return _main(argv, program)
     except QemuError as error:
-        sys.stderr.write(f"{program}: {error}\n")
+        _say(program, str(error))
         return error.code
     except VmrunError as error:
-        sys.stderr.write(f"{program}: {error.problems[0].message}\n")
+        _say(program, error.problems[0].message)
     except KeyboardInterrupt:
         return 0
     except Exception as error:
         if os.environ.get("VMRUN_TRACEBACK"):
             raise
-        sys.stderr.write(f"{program}: a fault of vmrun's own: {type(error).__name__}: {error}\n")
+        _say(program, f"a fault of vmrun's own: {type(error).__name__}: {error}")
     return 1
 
 
@@ -90,9 +91,23 @@ def _main(argv: list[str], program: str) -> int:
     except _Asked:
         sys.stdout.write(asked[0])
         return 0
+    _Run.stamp = "timestamp" in start.run.get("msg", ())
+    _Run.named = str(start.run.get("name") or "") if "guest-name" in start.run.get("msg", ()) else ""
     for warning in start.warnings:
-        sys.stderr.write(f"{program}: warning: {warning}\n")
+        _say(program, f"warning: {warning}")
     return _Run(start, program).run()
+
+
+def _say(program: str, text: str) -> None:
+    """One message; after -msg it begins with the time (UTC) and the machine's name."""
+    stamp = ""
+    if _Run.stamp:
+        import time
+
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1000:06d}Z "
+    name = f"{_Run.named} " if _Run.named else ""
+    sys.stderr.write(f"{stamp}{name}{program}: {text}\n")
 
 
 class _Asked(Exception):
@@ -107,6 +122,7 @@ class _Run(Runner):
     """From the command line to the exit code."""
 
     announce = False
+    stamp, named = False, ""  # what -msg puts before messages
 
     def __init__(self, start: Start, program: str) -> None:
         super().__init__()
@@ -133,7 +149,7 @@ class _Run(Runner):
             self._connect()
             return super().run()
         except _Ended as ended:
-            sys.stderr.write(f"{self.program}: terminating on signal {ended}\n")
+            _say(self.program, f"terminating on signal {ended}")
             return 0
         finally:
             if self.greeter is not None:
@@ -365,7 +381,7 @@ class _Run(Runner):
         import _signal as signal
 
         if number != signal.SIGINT:
-            sys.stderr.write(f"{self.program}: terminating on signal {number}\n")
+            _say(self.program, f"terminating on signal {number}")
         self.machine.finish("quit", "host-signal")
 
     def open_monitors(self, monitors: Any) -> Any:
@@ -398,7 +414,7 @@ class _Run(Runner):
 
     def waiting_for(self, peer: Any) -> None:
         where = getattr(peer, "shown", "") or peer.address.removeprefix("unix:").removeprefix("tcp:")
-        sys.stderr.write(f"{self.program}: info: QEMU waiting for connection on: {where},server=on\n")
+        _say(self.program, f"info: QEMU waiting for connection on: {where},server=on")
 
     def _log_to(self) -> Any:
         """Where -qtest-log says; standard error when it says nothing."""

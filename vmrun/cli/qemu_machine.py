@@ -26,7 +26,7 @@ _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 _BY_ITSELF = ("sga",)
 # options that the process itself looks at
 _KEPT = (
-    "name", "incoming", "loadvm", "D", "log",
+    "name", "incoming", "loadvm", "D", "log", "msg",
     "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
     "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox",
 )  # fmt: skip

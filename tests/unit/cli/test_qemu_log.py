@@ -40,3 +40,12 @@ def test_the_processors_are_logged_before_a_reset(tmp_path: pathlib.Path) -> Non
         q.machine.before_reset.append(lambda: seen.append(q.machine.resets))
         q.machine.cold_reset()
         assert seen == [1]
+
+
+def test_messages_begin_with_the_time_and_the_name(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    words = ["-msg", "timestamp=on,guest-name=on", "-name", "box", "-pidfile", str(tmp_path / "no" / "where")]
+    assert qemu.main([*QUIET, *words], "vmrun-qemu") == 1
+    said = capsys.readouterr().err
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z box vmrun-qemu: cannot create PID file", said), said

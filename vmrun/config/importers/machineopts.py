@@ -516,8 +516,11 @@ def checked(line: Line, option: Option) -> None:
     if boolean(option, "mem-lock", given.pop("mem-lock", "off")):
         line.run["mem-lock"] = True
     for key in given.keys() & {"cpu-pm", "timestamp", "guest-name"}:
-        if boolean(option, key, given[key]) and option.name != "msg":
-            line.no_equal(option, key)
+        if boolean(option, key, given[key]):
+            if option.name == "msg":
+                line.run.setdefault("msg", []).append(key)
+            else:
+                line.no_equal(option, key)
 
 
 def _sandbox(line: Line, option: Option, given: dict[str, str]) -> None:
