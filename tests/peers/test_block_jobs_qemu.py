@@ -318,3 +318,24 @@ def test_savevm_loadvm_delvm_and_their_jobs(tmp_path: pathlib.Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Side, "__init__", prepared)
         both(tmp_path, scenario, ("c.qcow2", "base.qcow2"), TWO)
+
+
+def test_images_made_and_reopened_by_node(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        def done() -> None:
+            side.until("JOB_STATUS_CHANGE", status="concluded")
+            side.ask("job-dismiss", id="c")
+            side.until("JOB_STATUS_CHANGE", status="null")
+
+        side.ask("blockdev-create", **{"job-id": "c"}, options={"driver": "file", "filename": "n.qcow2", "size": 0})
+        done()
+        side.ask("blockdev-add", driver="file", filename="n.qcow2", **{"node-name": "nf"})
+        made = {"driver": "qcow2", "file": "nf", "size": 16 << 20, "cluster-size": 4096, "lazy-refcounts": True}
+        side.ask("blockdev-create", **{"job-id": "c"}, options=made)
+        done()
+        side.ask("blockdev-add", driver="qcow2", file="nf", **{"node-name": "n1"}, backing=None)
+        side.ask("blockdev-snapshot", node="n0", overlay="n1")
+        side.io("write -P 9 9M 1M", GUEST)
+        side.ask("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "nix", "file": "nf"}])
+
+    both(tmp_path, scenario, ("a.qcow2", "n.qcow2"), NODES)

@@ -79,6 +79,7 @@ class Board:
         self.fw_cfg_files: dict[str, bytes | bytearray] = {}
         self.option_roms: dict[str, Any] = {}
         self.node_drives: set[str] = set()  # drives that began with a node of their name
+        self.nbd: Any = None  # vmrun.machine.exports
         self.jobs: Any = None  # vmrun.machine.jobs
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject

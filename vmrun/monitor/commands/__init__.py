@@ -2,5 +2,5 @@
 
 AREAS = (
     "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
-    "jobs", "blockjobs", "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "tpm", "hmp",
+    "jobs", "blockjobs", "exports", "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "tpm", "hmp",
 )  # fmt: skip

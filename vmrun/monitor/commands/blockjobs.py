@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vmrun.errors import BuildError
-from vmrun.machine import bitmaps, blockops, internal
+from vmrun.machine import bitmaps, blockops, internal, jobs
 from vmrun.machine.blocks import blocks
 from vmrun.machine.jobs import Transaction
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import alternates, check, command, enums, struct, wrapped
+from vmrun.monitor.table import alternates, check, command, enums, struct, union, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ struct("BlockDirtyBitmap", BITMAP)
 struct("BlockDirtyBitmapAdd", BITMAP_ADD)
 struct("BlockDirtyBitmapMerge", BITMAP_MERGE)
 struct("Abort", {})
+enums["PreallocMode"] = ("off", "metadata", "falloc", "full")
+enums["BlockdevQcow2Version"] = ("v2", "v3")
+struct(
+    "BlockdevCreateOptionsFile",
+    {"filename": "str", "size": "int", "preallocation?": "PreallocMode", "nocow?": "bool"},
+)
+struct(
+    "BlockdevCreateOptionsQcow2",
+    {
+        **{"file": "BlockdevRef", "data-file?": "BlockdevRef", "data-file-raw?": "bool", "extended-l2?": "bool"},
+        **{"size": "int", "version?": "BlockdevQcow2Version", "backing-file?": "str", "backing-fmt?": "BlockdevDriver"},
+        **{"cluster-size?": "int", "preallocation?": "PreallocMode", "lazy-refcounts?": "bool"},
+        **{"refcount-bits?": "int", "compression-type?": "Qcow2CompressionType"},
+    },
+)
+union(
+    "BlockdevCreateOptions",
+    "driver",
+    {"driver": "BlockdevDriver"},
+    {"file": "BlockdevCreateOptionsFile", "qcow2": "BlockdevCreateOptionsQcow2"},
+)
 enums["ActionCompletionMode"] = ("individual", "grouped")
 struct("TransactionProperties", {"completion-mode?": "ActionCompletionMode"})
 
@@ -197,6 +218,19 @@ def snapshot_load(monitor: Any, job_id: str, tag: str, vmstate: str, devices: li
 def snapshot_delete(monitor: Any, job_id: str, tag: str, devices: list[str]) -> None:
     """A job: such a snapshot is gone."""
     _told(internal.delete_job, monitor.machine, job_id, tag, devices)
+
+
+@command("blockdev-create", {"job-id": "str", "options": "BlockdevCreateOptions"})
+def blockdev_create(monitor: Any, job_id: str, options: dict[str, Any]) -> None:
+    """A job: a new image, of driver `file` or `qcow2`."""
+    _told(jobs.jobs(monitor.machine).check_id, job_id)
+    _told(blockops.blockdev_create, monitor.machine, job_id, options)
+
+
+@command("blockdev-reopen", {"options": "[BlockdevOptions]"})
+def blockdev_reopen(monitor: Any, options: list[dict[str, Any]]) -> None:
+    """Other options for nodes that are open: read-only, backing."""
+    _told(blockops.blockdev_reopen, monitor.machine, options)
 
 
 # --- bitmaps ---------------------------------------------------------------------------------------------------------

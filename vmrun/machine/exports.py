@@ -1,0 +1,187 @@
+"""Disks of a machine that runs, for NBD clients: nbd-server-start and its kin. BuildError in QEMU's words.
+
+Clients are answered by threads; what they ask goes through a queue like a device's, so that jobs, bitmaps and changes
+of the graph know of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from vmrun.errors import BuildError
+from vmrun.machine.blocks import blocks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from vmrun.machine.machine import Machine
+
+
+class LiveDisk:
+    """A node in use, as Export wants it."""
+
+    def __init__(self, machine: Machine, node: Any) -> None:
+        from vmrun.backends.block import queue
+
+        table = blocks(machine)
+        self.drive: Any = queue(node.hold())
+        self.drive.replace(node, table.taps.get(id(node)))
+        self.size = node.size
+        table.queues.append(self.drive)
+
+    def _ask(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None) -> bytes:
+        from vmrun.backends.block.caller import Caller
+
+        caller = Caller(self.drive)
+        caller.submit(op, offset, count, data)
+        _, error, found = caller.wait()
+        if error:
+            raise OSError(error, os.strerror(error))
+        return bytes(found)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self._ask(0, offset, count)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._ask(1, offset, 0, data)
+
+    def sync(self) -> None:
+        self._ask(2)
+
+    def trim(self, offset: int, count: int) -> None:
+        self._ask(3, offset, count)
+
+    def write_zeroes(self, offset: int, count: int, unmap: bool) -> None:
+        self._ask(4, offset, count)
+
+
+class Server:
+    """`exports`: by the names that clients say; `ids`: id → (name, its export)."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.exports: dict[str, Any] = {}
+        self.ids: dict[str, tuple[str, Any, Any]] = {}
+        self.listener: socket.socket | None = None
+        self.path = ""
+        self.clients: set[socket.socket] = set()
+        self.most = 0
+
+    def start(self, address: dict[str, Any], most: int) -> None:
+        import socket
+
+        if self.listener is not None:
+            raise BuildError("NBD server already running")
+        kind, data = address["type"], address.get("data", address)
+        try:
+            if kind == "unix":
+                self.listener = socket.socket(socket.AF_UNIX)
+                self.listener.bind(data["path"])
+                self.path = os.path.abspath(data["path"])
+                self.listener.listen(16)
+            elif kind == "inet":
+                self.listener = socket.create_server((data["host"], int(data["port"])))
+            else:
+                raise BuildError(f"an NBD server listens on unix or inet, not on {kind}")
+        except (OSError, ValueError, OverflowError) as error:
+            if self.listener is not None:
+                self.listener.close()
+                self.listener = None
+            where = data.get("path") or f"{data.get('host')}:{data.get('port')}"
+            raise BuildError(
+                f"Failed to bind socket to {where}: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        self.most = most
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True, name="nbd").start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        from vmrun.backends.block.nbd_server import Export
+
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            if self.listener is not listener or self.most and len(self.clients) >= self.most:
+                client.close()
+                if self.listener is not listener:
+                    return
+                continue
+            self.clients.add(client)
+            first = Export(_Nobody, "", True, self.exports)
+            threading.Thread(target=self._talk, args=(first, client), daemon=True, name="nbd client").start()
+
+    def _talk(self, export: Any, client: socket.socket) -> None:
+        try:
+            export.talk(client)
+        finally:
+            self.clients.discard(client)
+
+    def add(self, id: str, node_name: str, name: str, writable: bool) -> None:
+        from vmrun.backends.block.nbd_server import Export
+        from vmrun.machine.blockops import writable as make_writable
+
+        if self.listener is None:
+            raise BuildError("NBD server not running")
+        if id in self.ids:
+            raise BuildError(f"Block export id '{id}' is already in use")
+        if len(name) > 4096:
+            raise BuildError(f"export name '{name}' too long")
+        if name in self.exports:
+            raise BuildError(f"NBD server already has export named '{name}'")
+        node, _ = blocks(self.machine).find(node_name)
+        if writable:
+            make_writable(node)
+        disk = LiveDisk(self.machine, node)
+        self.ids[id] = (name, disk, node)
+        self.exports[name] = Export(disk, name, not writable, self.exports)
+
+    def remove(self, id: str) -> None:
+        if id not in self.ids:
+            raise BuildError(f"Export '{id}' is not found")
+        name, disk, _ = self.ids.pop(id)
+        del self.exports[name]
+        blocks(self.machine).queues.remove(disk.drive)
+        disk.drive.close()
+        self.machine.tell("BLOCK_EXPORT_DELETED", id=id)
+
+    def stop(self) -> None:
+        import socket
+
+        if self.listener is None:
+            raise BuildError("NBD server not running")
+        listener, self.listener = self.listener, None
+        for open_one in (listener, *self.clients):
+            try:
+                open_one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        listener.close()
+        if self.path:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+            self.path = ""
+        for id in list(self.ids):
+            self.remove(id)
+
+    def end(self) -> None:
+        """The machine's end (machine.works)."""
+        if self.listener is not None:
+            self.stop()
+
+
+class _Nobody:
+    size = 0
+
+
+def server(machine: Machine) -> Server:
+    found: Server | None = machine.board.nbd
+    if found is None:
+        found = machine.board.nbd = Server(machine)
+        machine.works.append(found)
+    return found
