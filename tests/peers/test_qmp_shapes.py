@@ -251,19 +251,17 @@ EXPLAINED: dict[str, str] = {
     "qom-list-properties": "machines' properties have no descriptions",
     **dict.fromkeys(
         (
-            *("query-block-exports", "query-pr-managers", "query-replay", "query-colo-status", "query-sev"),
+            *("query-pr-managers", "query-replay", "query-colo-status", "query-sev"),
             *("query-sgx",),
             *("query-xen-replication-status", "query-sev-capabilities", "query-sgx-capabilities", "query-dirty-rate"),
             *("query-vcpu-dirty-limit", "query-rocker", "query-yank", "x-query-virtio", "x-query-virtio-status"),
-            *("block_set_io_throttle", "nbd-server-stop", "trace-event-get-state", "add_client"),
+            *("block_set_io_throttle", "trace-event-get-state", "add_client"),
         ),
         NOT_THERE,
     ),
 }
 # to come with what they are about
-COMING: dict[str, str] = {
-    **dict.fromkeys(("query-block-jobs", "query-jobs", "job-dismiss", "block-job-cancel"), "block jobs are to come"),
-}
+COMING: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
