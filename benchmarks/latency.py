@@ -32,7 +32,7 @@ PM_TIMER = 3_579_545
 MIB = 1 << 20
 
 
-def compiled(directory: pathlib.Path) -> pathlib.Path:
+def compiled(directory: pathlib.Path, source: pathlib.Path = SOURCE) -> pathlib.Path:
     """The guest, as a multiboot kernel."""
     kernel = directory / "latency.elf"
     script = directory / "latency.ld"
@@ -42,7 +42,7 @@ def compiled(directory: pathlib.Path) -> pathlib.Path:
     )
     options = "-m32 -O2 -ffreestanding -nostdlib -static -fno-pie -no-pie -fno-stack-protector -mno-sse -mno-mmx"
     linker = ["-Wl,-melf_i386", "-Wl,--build-id=none", f"-Wl,-T,{script}"]
-    subprocess.run(["gcc", *options.split(), *linker, "-o", str(kernel), str(SOURCE)], check=True)
+    subprocess.run(["gcc", *options.split(), *linker, "-o", str(kernel), str(source)], check=True)
     return kernel
 
 

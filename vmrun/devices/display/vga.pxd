@@ -121,6 +121,8 @@ cdef class Vga:
     cdef public bint big_endian
     cdef public bint starts_big_endian  # what reset makes of it
     cdef u32 linear                     # what `linear_window` says, as one number
+    cdef u32 used                       # accesses to the window since it became linear
+    cdef public bint mapped             # it is shown as memory
     cdef object on_linear
     cdef u8 port_read(self, u32 port) noexcept nogil
     cdef void port_write(self, u32 port, u8 value) noexcept nogil
@@ -139,3 +141,4 @@ cdef class Vga:
     cdef void planar_write(self, u32 dword, u8 value) noexcept nogil
     cdef void derive(self) noexcept nogil
     cdef void call_linear(self) noexcept with gil
+    cdef void count(self) noexcept nogil

@@ -34,6 +34,8 @@ cdef enum:
     ID_FIRST = 0xB0C0
     ID_LAST = 0xB0C5
 
+    OFTEN = 256
+
 
 cdef u32 planes(u8 bits) noexcept nogil:
     """Plane bits 3..0 to a dword with 0xff in each named plane's byte."""
@@ -325,7 +327,18 @@ cdef class Vga:
                 linear |= self.bank_offset
         if linear != self.linear:
             self.linear = linear
-            if self.on_linear is not None:
+            self.used = 0
+            if self.mapped:
+                self.mapped = False
+                self.call_linear()
+
+    cdef void count(self) noexcept nogil:
+        """An access to the window. One that is used OFTEN while it is linear is worth a change of the memory map."""
+        if self.linear and not self.mapped and self.on_linear is not None:
+            self.used += 1
+            if self.used >= OFTEN:
+                self.used = 0
+                self.mapped = True
                 self.call_linear()
 
     cdef void call_linear(self) noexcept with gil:
@@ -427,13 +440,14 @@ cdef class Vga:
         }
 
     def watch_window(self, callback):
-        """Call back, with the device lock held, whenever `linear_window` has changed."""
+        """Call back, with the device lock held, whenever `linear_window` has changed; who cannot follow then sets `mapped`
+        to False and is called again later."""
         self.on_linear = callback
 
     @property
     def linear_window(self):
-        """(mapping 0..3 of GR06, first byte) while the window shows the memory byte for byte, else None."""
-        return (self.linear >> 2 & 3, self.linear & 0xFFFF0000) if self.linear else None
+        """(mapping 0..3 of GR06, first byte) while the window shows the memory byte for byte and is used a lot, else None."""
+        return (self.linear >> 2 & 3, self.linear & 0xFFFF0000) if self.mapped else None
 
     @property
     def blank(self):

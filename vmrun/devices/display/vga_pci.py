@@ -7,6 +7,8 @@ the monitor's description from 0, the VGA's ports from 0x400, VBE from 0x500, th
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from accel.ram import RamBlock
 from accel.space import Region
 
@@ -126,7 +128,7 @@ class VgaPci(VgaCard, Coalesced):
     romfile = Prop("str", "vgabios-stdvga.bin", "video BIOS; empty for none")
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     mmio = Prop("bool", True, "registers in BAR 2")
-    linear_window = named("x-linear-window", "bool", False, "map a linear window as memory", visible=False)
+    linear_window = named("x-linear-window", "bool", True, "a linear window used a lot is memory", visible=False)
     pci_revision = named("pci-revision", "uint8", 2, "PCI revision; 0 in RHEL 6")
     global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
 
@@ -151,6 +153,7 @@ class VgaPci(VgaCard, Coalesced):
 
     def _map_linear(self, platform: Platform, memory: Region) -> None:
         """Over the window, memory itself for each of GR06's mappings; at most one is enabled."""
+        self.main_thread = get_ident()
         self.linear: list[Region] = []
         for offset, size in MAPPINGS:
             region = Region.alias("vga.linear", memory, 0, size)
@@ -161,6 +164,10 @@ class VgaPci(VgaCard, Coalesced):
 
     def _window_changed(self) -> None:
         now = self.vga.linear_window
+        if now is not None and get_ident() == self.main_thread:
+            # writes that were kept back are being done: a processor may be writing there now, which must not come first
+            self.vga.mapped = False
+            return
         with self.platform.memory.transaction():
             for mapping, region in enumerate(self.linear):
                 region.set_enabled(now is not None and mapping == now[0])

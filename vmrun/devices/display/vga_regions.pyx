@@ -47,12 +47,14 @@ cdef class VgaWindow(IoRegion):
         cdef u32 i
         for i in range(size):
             value |= <u64>self.vga.mem_read(<u32>offset + i) << (8 * i)
+        self.vga.count()
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         cdef u32 i
         for i in range(size):
             self.vga.mem_write(<u32>offset + i, <u8>(value >> (8 * i)))
+        self.vga.count()
         return ACTION_NONE
 
 
