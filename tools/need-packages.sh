@@ -55,6 +55,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need dosfstools /usr/sbin/fsck.vfat
         need novnc /usr/share/novnc/vnc.html
         need console-setup /usr/bin/ckbcomp
+        need tigervnc-viewer /usr/bin/xtigervncviewer
+        need xvfb /usr/bin/Xvfb
+        need xdotool /usr/bin/xdotool
         need memtest86+ /boot/memtest86+x64.bin /boot/memtest86+.bin
         need libvirt-daemon /usr/sbin/libvirtd
         need libvirt-daemon-driver-qemu /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so

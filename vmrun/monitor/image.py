@@ -9,16 +9,16 @@ FORMATS = ("ppm", "png", "jpeg")
 JPEG_QUALITY = 92
 
 
-def encode(width: int, height: int, pixels: bytes | bytearray, kind: str) -> bytes:
-    """`pixels`: red, green, blue, a byte each, line by line. `kind` is one of FORMATS. ImportError for a JPEG without
-    Pillow.
+def encode(width: int, height: int, pixels: bytes | bytearray, kind: str) -> list[bytes | bytearray]:
+    """The file in parts. `pixels`: red, green, blue, a byte each, line by line. `kind` is one of FORMATS. ImportError
+    for a JPEG without Pillow.
     """
     if kind == "jpeg":
         from vmrun.core.jpeg import encode as jpeg
 
-        return jpeg(bytes(pixels), width, height, JPEG_QUALITY, "RGB")
+        return [jpeg(bytes(pixels), width, height, JPEG_QUALITY, "RGB")]
     if kind == "png":
         from vmrun.core.png import encode as png
 
-        return png(width, height, pixels)
-    return b"P6\n%d %d\n255\n" % (width, height) + pixels
+        return [png(width, height, pixels)]
+    return [b"P6\n%d %d\n255\n" % (width, height), pixels]

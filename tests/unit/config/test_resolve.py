@@ -37,6 +37,7 @@ BOARD = [
     "port92",
     "ide",
     "pm",
+    "vmmouse",
 ]
 
 

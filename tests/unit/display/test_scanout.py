@@ -230,8 +230,8 @@ def test_png_and_ppm_hold_the_pixels() -> None:
     surface = Surface(2, 1)
     surface.fill(0, 0, 1, 1, 0x000102)
     surface.fill(1, 0, 1, 1, 0x030405)
-    assert encode(2, 1, surface.rgb(), "ppm") == b"P6\n2 1\n255\n" + bytes(range(6))
-    png = encode(2, 1, surface.rgb(), "png")
+    assert b"".join(encode(2, 1, surface.rgb(), "ppm")) == b"P6\n2 1\n255\n" + bytes(range(6))
+    png = b"".join(encode(2, 1, surface.rgb(), "png"))
     assert struct.unpack(">II", png[16:24]) == (2, 1)
     length, at = struct.unpack(">I", png[33:37])[0], 41
     assert zlib.decompress(png[at : at + length]) == b"\0" + bytes(range(6))
@@ -240,5 +240,5 @@ def test_png_and_ppm_hold_the_pixels() -> None:
 def test_jpeg_is_jpeg() -> None:
     surface = Surface(16, 16)
     surface.fill(0, 0, 16, 16, 0xFF0000)
-    data = encode(16, 16, surface.rgb(), "jpeg")
+    data = b"".join(encode(16, 16, surface.rgb(), "jpeg"))
     assert data.startswith(b"\xff\xd8\xff")

@@ -4,7 +4,7 @@ Ref: open-vm-tools, backdoor_def.h (magic, command numbers).
 A command is in the processor's registers: EAX the magic, ECX the number; the answer goes back in EAX to EDX.
 They come from `platform.cpu_registers()`; an access that no processor makes finds every command unknown and reads all
 ones, as on a machine without the port.
-Not modelled: the mouse commands (vmmouse is a device of its own), time and processor commands.
+The mouse's commands are vmmouse's. Not modelled: time and processor commands.
 """
 
 from __future__ import annotations

@@ -52,12 +52,12 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
 
     def write(work: Work) -> None:
         try:
-            data = encode(width, height, pixels, format)
+            parts = encode(width, height, pixels, format)
         except ImportError:
             raise QmpError("JPEG needs the Python package Pillow (vmrun's extra `vnc`)") from None
         try:
             with open(filename, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
             raise QmpError(f"failed to open file '{filename}': {why}") from None
