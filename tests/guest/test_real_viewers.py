@@ -92,10 +92,10 @@ class Desk:
         return mine is not None and its is not None and desk.crop(mine).tobytes() == picture.crop(its).tobytes()
 
     def press(self, *keys: str) -> None:
-        subprocess.run(["xdotool", "key", "--delay", "50", *keys], env=self.env, check=True, timeout=PATIENCE)
-
-    def type(self, text: str) -> None:
-        subprocess.run(["xdotool", "type", "--delay", "30", text], env=self.env, check=True, timeout=PATIENCE)
+        """With the pointer in the viewer and its window in focus, which no window manager does here."""
+        window = ["search", "--onlyvisible", "--name", "TigerVNC", "windowfocus"]
+        words = [*window, "mousemove", "200", "200", "sleep", "0.5", "key", "--delay", "50", *keys]
+        subprocess.run(["xdotool", *words], env=self.env, check=True, timeout=PATIENCE)
 
     def close(self) -> None:
         for process in (self.viewer, self.server):

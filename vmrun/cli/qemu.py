@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmrun.monitor.early import Early, Listening
 
 PROGRAM = "vmrun-qemu"
+WINDOWS = ("gtk", "sdl")  # of -display, and -sdl
 
 
 def console() -> None:
@@ -282,6 +283,7 @@ class _Run(Runner):
 
         if self.option.get("mem-lock"):
             _lock_memory()
+        self._find_window()
         try:
             machine = self._build(self.wanted.config)
         except BackendError as error:
@@ -309,6 +311,20 @@ class _Run(Runner):
                 write(f"CPU Reset (CPU {n})\n{info.registers_of(machine, n)}")
 
         machine.before_reset.append(told)
+
+    def _find_window(self) -> None:
+        """-display gtk and sdl: a viewer in their place, or why there is none."""
+        kind = str(self.option.get("display", "")).partition(",")[0]
+        if kind not in WINDOWS:
+            return
+        from vmrun.cli.window import find
+        from vmrun.errors import BackendError
+
+        try:
+            self.window = find(os.environ)
+        except BackendError as error:
+            problem = error.problems[0]
+            raise QemuError(f"-display {kind}: {problem.message}; {problem.remedy}") from None
 
     def _build(self, config: dict[str, Any] | None) -> Any:
         chardevs, users = self.wanted.chardevs, self.wanted.users

@@ -214,7 +214,7 @@ LISTS: dict[str, Callable[[], str]] = {
     "device": devices,
     "accel": accelerators,
     "chardev": chardevs,
-    "display": lambda: "Available display backend types:\nnone\ncurses\n",
+    "display": lambda: "Available display backend types:\nnone\ngtk\nsdl\ncurses\n",
     "vga": adapters,
     "netdev": lambda: "Available netdev backend types:\n"
     + "".join(f"{name}\n" for name, row in catalogue().netdevs.items() if not row.get("planned")),

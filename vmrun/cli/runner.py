@@ -27,6 +27,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.machine: Machine = None  # type: ignore[assignment]
+        self.window = ""  # the viewer to open one with
         self._parent = -1  # where a child in the background tells its parent that it is up
 
     # --- what differs -------------------------------------------------------------------------------------------
@@ -100,6 +101,10 @@ class Runner:
         if settings:
             self._serve("vnc", settings)
         machine.board.open_page = self._page
+        if self.window:
+            from vmrun.cli.window import Window
+
+            machine.board.viewers["window"] = Window(self, self.window)
 
     def _serve(self, kind: str, settings: dict[str, Any]) -> Any:
         from vmrun.ui.vnc import serve
