@@ -1,7 +1,7 @@
-"""A window of the host for a machine's screen: the VNC viewer that is installed, for `-display gtk`, `sdl` and the like.
+"""A window of the host for a machine's screen: the VNC viewer that is installed, for `-display gtk` and `sdl`.
 
-The viewer talks to a server on this host's loopback address that only it knows the password of. When its window is closed
-the machine ends, as with QEMU's own window.
+The viewer talks to a server on this host's loopback address that only it knows the password of. When its window is
+closed the machine ends, as with QEMU's own window.
 """
 
 from __future__ import annotations
