@@ -10,6 +10,7 @@ import pytest
 from vmrun.backends.net.base import PyCard, PyNet
 
 from tests.unit.net.host import ALL, A, B, frame
+from vmrun.errors import BuildError
 from vmrun.testing import QTest
 
 COMMON, NOTIFY, CONFIG = 0xE0000000, 0xE0003000, 0xE0002000
@@ -344,3 +345,18 @@ def test_features_are_those_of_qemu_and_all_offloads() -> None:
     offered = net.chip.offered & 0xFFFFFFFF & ~(1 << 34)
     assert offered & 0x79BF8064 == 0x79BF8064 and offered & 0x7F83 == 0x7F83
     net.close()
+
+
+@pytest.mark.parametrize(
+    ("prop", "value"), [("tx", "timer"), ("rss", True), ("hash", True), ("guest_rsc_ext", True), ("failover", True)]
+)
+def test_what_is_not_modelled_is_refused(prop: str, value: Any) -> None:
+    devices = [{"id": "net", "driver": "virtio-net-pci", "romfile": "", prop: value}]
+    with pytest.raises(BuildError, match="not modelled"):
+        QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "devices": devices})
+
+
+def test_a_burst_is_as_long_as_x_txburst_says() -> None:
+    devices = [{"id": "net", "driver": "virtio-net-pci", "romfile": "", "x-txburst": 3}]
+    with QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "devices": devices}) as q:
+        assert q.machine.devices["net"].chip.burst == 3

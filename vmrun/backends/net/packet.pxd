@@ -42,8 +42,8 @@ cdef class PacketNet(FdNet):
 cdef class StreamNet(FdNet):
     cdef u8 *out
     cdef u64 out_filled, out_sent
-    cdef u32 got, wanted        # bytes of the frame that is coming in; of its length at first
-    cdef bint in_length
+    cdef u32 in_start, in_end   # of `incoming`: what has come and is not delivered
+    cdef bint draining
     cdef void flush(self) noexcept nogil
     cdef void gone(self) noexcept nogil
-    cdef bint take(self, const u8 *data, u32 count) noexcept nogil
+    cdef int drain(self) noexcept nogil

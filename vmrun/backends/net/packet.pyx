@@ -43,7 +43,8 @@ cdef enum:
     MOST_PIECES = 64
     FRAMES_AT_ONCE = 64
     VNET = 12
-    CHUNK = 1 << 17
+    CHUNK = 1 << 17             # of an incoming buffer: a frame and its length fit in any case
+    READS_AT_ONCE = 4
 
 cdef extern from "<arpa/inet.h>" nogil:
     u32 htonl(u32)
@@ -233,7 +234,7 @@ cdef class StreamNet(FdNet):
     """A connected stream socket: each frame after its length, four bytes, big-endian."""
 
     def __cinit__(self, *args, **kwargs):
-        self.in_length, self.wanted = True, 4
+        self.in_start = self.in_end = 0
 
     def __dealloc__(self):
         free(self.out)
@@ -244,7 +245,8 @@ cdef class StreamNet(FdNet):
             if self.out == NULL:
                 raise MemoryError
         self.out_filled = self.out_sent = 0
-        self.got, self.wanted, self.in_length = 0, 4, True
+        self.in_start = self.in_end = 0
+        self.draining = False
         FdNet.use(self, thread, fd)
 
     def leave(self):
@@ -281,7 +283,7 @@ cdef class StreamNet(FdNet):
                 done = 0
         if done == <ssize_t>(total + 4):
             return
-        if self.out_sent:
+        if self.out_sent and self.out_filled + total + 4 > STREAM_OUT + NET_MOST_FRAME:
             memmove(self.out, self.out + self.out_sent, self.out_filled - self.out_sent)
             self.out_filled -= self.out_sent
             self.out_sent = 0
@@ -299,7 +301,7 @@ cdef class StreamNet(FdNet):
             at += parts[n].iov_len - skip
             skip = 0
         self.out_filled = <u64>(at - self.out)
-        self.blocked = self.out_filled > STREAM_OUT
+        self.blocked = self.out_filled - self.out_sent > STREAM_OUT
         self.wants()
 
     cdef void flush(self) noexcept nogil:
@@ -322,9 +324,14 @@ cdef class StreamNet(FdNet):
             self.unblock()
         self.wants()
 
+    cdef void resume_input(self) noexcept nogil:
+        if self.paused and self.connected and self.drain() == 1:
+            self.paused = False
+            self.wants()
+
     cdef void ready(self, int fd, u32 events) noexcept nogil:
         cdef ssize_t got
-        cdef u32 left = 8, room
+        cdef u32 left = READS_AT_ONCE, room
         if events & IO_WRITE:
             self.flush()
         if not events & (IO_READ | IO_HANGUP | IO_ERROR):
@@ -335,9 +342,12 @@ cdef class StreamNet(FdNet):
                 self.paused = True
                 self.wants()
                 return
-            room = self.wanted - self.got                       # no more than the frame that is coming
-            got = recvfrom(fd, self.incoming + self.got, room if self.in_length else min(room, <u32>CHUNK), MSG_DONTWAIT,
-                           NULL, NULL)
+            if self.in_start:                                   # what is left is less than a frame
+                memmove(self.incoming, self.incoming + self.in_start, self.in_end - self.in_start)
+                self.in_end -= self.in_start
+                self.in_start = 0
+            room = CHUNK - self.in_end
+            got = recvfrom(fd, self.incoming + self.in_end, room, MSG_DONTWAIT, NULL, NULL)
             if got < 0 and errno == EINTR:
                 continue
             if got < 0 and errno == EAGAIN:
@@ -345,33 +355,47 @@ cdef class StreamNet(FdNet):
             if got <= 0:
                 self.gone()
                 return
-            self.got += <u32>got
-            if self.got < self.wanted:
-                continue
-            left += 1 if self.in_length else 0
-            if not self.take(self.incoming, self.got):
-                self.gone()
+            self.in_end += <u32>got
+            if self.drain() != 1:
                 return
+            if <u32>got < room:
+                return                                          # that was all
 
-    cdef bint take(self, const u8 *data, u32 count) noexcept nogil:
-        """A length, or a frame, is complete. False: there cannot be so long a frame."""
+    cdef int drain(self) noexcept nogil:
+        """Deliver the frames that are whole. 1: all of them; 0: the card has no room, or somebody is at it; -1: the peer
+        says a length that no frame has.
+        """
         cdef u32 length
-        self.got = 0
-        if self.in_length:
-            length = ntohl((<const u32 *>data)[0])
+        if self.draining:
+            return 0
+        self.draining = True
+        while self.in_end - self.in_start >= 4:
+            memcpy(&length, self.incoming + self.in_start, 4)
+            length = ntohl(length)
             if length > NET_MOST_FRAME:
-                return False
+                self.draining = False
+                self.gone()
+                return -1
+            if self.in_end - self.in_start - 4 < length:
+                break
+            if not self.accepts():
+                self.draining = False
+                self.paused = True
+                self.wants()
+                return 0
+            self.in_start += 4 + length
             if length:
-                self.wanted, self.in_length = length, False
-            return True
-        self.wanted, self.in_length = 4, True
-        self.deliver(data, count, NULL)
-        return True
+                self.deliver(self.incoming + self.in_start - length, length, NULL)
+        if self.in_start == self.in_end:
+            self.in_start = self.in_end = 0
+        self.draining = False
+        return 1
 
     cdef void gone(self) noexcept nogil:
         """The peer has gone, or speaks something else."""
         self.connected, self.paused = False, True
         self.out_filled = self.out_sent = 0
+        self.in_start = self.in_end = 0
         self.wants()
         self.unblock()
         with gil:

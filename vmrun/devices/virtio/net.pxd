@@ -25,6 +25,7 @@ cdef class NetChip(VirtioChip):
     cdef bint keep_filters
     cdef bint receiving
     cdef public bint cable, promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast
+    cdef public u32 burst       # frames sent at one go
     cdef public bint unicast_overflow, multicast_overflow
     cdef public u32 unicasts, multicasts
     cdef u8 table[TABLE * 6]    # unicast addresses, then multicast ones

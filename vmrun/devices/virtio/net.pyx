@@ -137,6 +137,7 @@ cdef class NetChip(VirtioChip):
         memcpy(self.own_mac, <const u8 *>mac, 6)
         self.pairs = self.current = (self.queue_count - 1) // 2
         self.cable = True
+        self.burst = BURST
         self.port = NetPort(self)
         self.later = TxLater(self)
         self.fresh_filters()
@@ -234,7 +235,7 @@ cdef class NetChip(VirtioChip):
     cdef void transmit(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain
         cdef int result
-        cdef u32 left = BURST
+        cdef u32 left = self.burst
         cdef bint some = False
         while left:
             result = queue.pop(&chain)

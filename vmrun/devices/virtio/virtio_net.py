@@ -1,7 +1,7 @@
 """virtio-net-pci: a network card without the detours of real ones.
 
-Not modelled: receive-side scaling and hashes, coalescing of segments (guest_rsc_ext), failover pairs. `tx`, `x-txtimer`
-and `x-txburst` are taken and make no difference.
+Not modelled, and refused: receive-side scaling and hashes, coalescing of segments (guest_rsc_ext), failover pairs,
+sending by a timer (`tx=timer` and its x-txtimer).
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class VirtioNet(VirtioPci, NetworkCard):
     host_mtu = Prop("uint16", 0, "bytes of the largest packet, told to the guest; 0: nothing is told")
     speed = Prop("int32", NO_SPEED, "Mbit/s, told to the guest; -1: nothing is told", min=-1)
     duplex = Prop("str", None, "half or full, told to the guest")
-    tx = Prop("str", None, "timer or bh; makes no difference", visible=False)
-    txtimer = named("x-txtimer", "uint32", 150000, "makes no difference", visible=False)
-    txburst = named("x-txburst", "int32", 256, "makes no difference", visible=False)
+    tx = Prop("str", None, "bh: at once, as without it; timer is not modelled", visible=False)
+    txtimer = named("x-txtimer", "uint32", 150000, "ns that tx=timer would wait", visible=False)
+    txburst = named("x-txburst", "int32", 256, "frames sent at one go", visible=False)
     mtu_bypass = named("x-mtu-bypass-backend", "bool", True, "makes no difference", visible=False)
     hash = Prop("bool", False, "hashes of received frames; only off")
     rss = Prop("bool", False, "receive-side scaling; only off")
@@ -94,6 +94,8 @@ class VirtioNet(VirtioPci, NetworkCard):
         for name in ("hash", "rss", "guest_rsc_ext", "failover"):
             if getattr(self, name):
                 raise BuildError(f"{self.path}: {name} is not modelled", remedy=f"leave `{name}` off")
+        if self.tx == "timer":
+            raise BuildError(f"{self.path}: tx=timer is not modelled", remedy="leave `tx` out: frames are sent at once")
         if self.duplex not in (None, *DUPLEX):
             raise BuildError(f"{self.path}: 'duplex' must be 'half' or 'full'")
         for name in ("rx_queue_size", "tx_queue_size"):
@@ -105,6 +107,8 @@ class VirtioNet(VirtioPci, NetworkCard):
         pairs = int(getattr(self.wire, "queues", 1)) if self.mq else 1
         sizes = [self.rx_queue_size, self.tx_queue_size] * pairs + [CTRL_SIZE]
         chip = NetChip(self.dma, sizes, self.wire, self.address)
+        if self.txburst > 0:
+            chip.burst = self.txburst
         chip.offered = self._offered()
         chip.on_filter, chip.on_offloads = self._filter_changed, self._offloads_changed
         self.pairs = pairs
