@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 MOST = 1 << 20
+MOST_ENCRYPTED = 64 << 10
+
+
+def _plain(text: bytes) -> bytes:
+    """What base64 says."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=False)
+    except binascii.Error:
+        raise BuildError("Base64 data is not valid") from None
 
 
 class Secret(UserObject):
@@ -44,16 +53,38 @@ class Secret(UserObject):
                 raise BuildError(f"Unable to read {self.file}: {error.strerror}") from None
         else:
             raise BuildError("Must provide 'file' or 'data'")
-        if self.keyid is not None:
-            raise BuildError("vmrun has no encrypted secrets: give the secret without 'keyid'")
-        if self.iv is not None:
+        if self.keyid is None and self.iv is not None:
             raise BuildError("'iv' goes with 'keyid'")
         if self.format == "base64":
-            try:
-                raw = binascii.a2b_base64(raw, strict_mode=False)
-            except binascii.Error:
-                raise BuildError("Base64 data is not valid") from None
-        self.value = raw
+            raw = _plain(raw)
+        self.value = raw if self.keyid is None else self._decrypted(raw, platform)
+
+    def _decrypted(self, data: bytes, platform: Platform) -> bytes:
+        from vmrun.backends.objects import aes
+
+        try:
+            master: Any = platform.user_object(str(self.keyid))
+        except BuildError:
+            raise BuildError(f"No secret with id '{self.keyid}'") from None
+        key = getattr(master, "value", None)
+        if not isinstance(key, bytes):
+            raise BuildError(f"Object with id '{self.keyid}' is not a secret")
+        if len(key) != aes.KEY:
+            raise BuildError(f"Key should be {aes.KEY} bytes in length")
+        if self.iv is None:
+            raise BuildError("IV is required to decrypt secret")
+        iv = _plain(self.iv.encode())
+        if len(iv) != aes.BLOCK:
+            raise BuildError(f"IV should be {aes.BLOCK} bytes in length not {len(iv)}")
+        if not data or len(data) % aes.BLOCK:
+            raise BuildError(f"Length {len(data)} must be a multiple of block size {aes.BLOCK}")
+        if len(data) > MOST_ENCRYPTED:
+            raise BuildError(f"an encrypted secret has at most {MOST_ENCRYPTED} bytes")
+        plain = aes.decrypted(data, key, iv)
+        padding = plain[-1]
+        if not 0 < padding <= aes.BLOCK:
+            raise BuildError(f"Incorrect number of padding bytes ({padding}) found on decrypted data")
+        return plain[:-padding]
 
     def shown(self) -> dict[str, Any]:
         return {"format": self.format, "loaded": True}
