@@ -53,6 +53,11 @@ def test_it_is_refused_in_qemus_form(line: str) -> None:
     assert caught.value.said == f"qemu-system-x86_64: {BAD[line]}"
 
 
+def test_accelerator_of_another_host_is_said_and_left_out() -> None:
+    parsed = parse_command_line(["-accel", "whpx"], defaults=False)
+    assert parsed.document["accel"] == ["kvm", "soft"]
+
+
 def test_the_command_ends_with_1_and_starts_nothing() -> None:
     command = [sys.executable, "-m", "vmrun", "import", "qemu", "--", "-m", "64", "-devic", "x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

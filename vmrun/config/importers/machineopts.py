@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ACCELERATORS = {"kvm": "kvm", "tcg": "soft", "qtest": "qtest"}
+_OTHER_HOSTS = ("whpx", "hax", "hvf", "nvmm", "xen")  # accelerators of Windows, macOS, NetBSD and Xen
 # Properties of -machine that say how the host shall behave, not what the guest sees.
 _HOST = frozenset(
     (
@@ -159,10 +160,13 @@ def accel(line: Line, option: Option) -> None:
             "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size",
             "igd-passthru", "notify-vmexit", "notify-window",
         ):  # fmt: skip
-            raise option.wrong(f"Property '{line.accel[-1]}-accel.{key}' not found", key)
+            raise option.wrong(f"Property '{(line.accel or ['none'])[-1]}-accel.{key}' not found", key)
 
 
 def accelerator(line: Line, option: Option, name: str) -> None:
+    if name in _OTHER_HOSTS:
+        line.elsewhere.append((option, name))
+        return
     if name not in ACCELERATORS:
         raise option.wrong(f"invalid accelerator {name}", name)
     if ACCELERATORS[name] not in line.accel:
@@ -559,8 +563,12 @@ def finish(line: Line) -> None:
     line.file.setdefault("machine", newest_type())
     if line.defaults:
         _topology(line)
-    if line.accel:
-        line.file["accel"] = line.accel
+    for option, name in line.elsewhere:
+        if line.defaults and not line.accel:  # it shall run here
+            raise option.wrong(f"invalid accelerator {name}", name)
+        line.warn(option, f"'{name}' is an accelerator of other host systems; vmrun has kvm and soft", name)
+    if line.accel or line.elsewhere:
+        line.file["accel"] = line.accel or ["kvm", "soft"]
     elif not line.old:
         line.file["accel"] = ["soft"]  # QEMU's own default is TCG; qemu-kvm's is KVM, which is ours
     for key in ("initrd", "append"):

@@ -50,6 +50,7 @@ class Line:
         self.given: dict[str, list[Option]] = {}
         self.blockdevs: dict[str, tuple[Option, dict[str, Any]]] = {}
         self.accel: list[str] = []
+        self.elsewhere: list[tuple[Option, str]] = []  # accelerators that only other host systems have
         self.muxes: dict[str, str] = {}  # -chardev mux: its id → the chardev that is shared
         self.named: set[str] = set()  # drivers that -global names
         self.skipped: list[str] = []  # what QEMU adds by default and this reading leaves out

@@ -25,7 +25,8 @@ _LOOSE = ("kvm", "qemu")  # names that are said more often than run
 _FOREIGN = re.compile(r"qemu-system-(?!x86|i[3-6]86)", re.I)
 _FILE = re.compile(r"[/$]|\.[A-Za-z]\w{0,7}$")
 _ASSIGNED = re.compile(
-    r"(?:^|(?<=[;&|(]))[ \t]*(?:[-@+]?(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|Environment=|const|"
+    r"(?:^|(?<=[;&|(])|(?:(?<=\{)|(?<=\bthen)|(?<=\bdo)|(?<=\belse))(?=[ \t]))[ \t]*"
+    r"(?:[-@+]?(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|Environment=|const|"
     r"let|var|my|override|define)[ \t]*(?:-\w+[ \t]+)*)?[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*)[\"']?"
     r"(?::[ \t]*[\w\[\], ]+(?= =))?"
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
@@ -318,7 +319,8 @@ class _Finder:
         if self.shell.windows and re.match(r"\s*@?setx?\s", line, re.I):
             end = text.find("\n", at)
             end = end if end >= 0 else len(text)
-            return text[at:end].strip().rstrip('"'), end
+            value = text[at:end].strip()  # set "A=…" is quoted as a whole, set A="…" its value
+            return value.rstrip('"') if value.count('"') % 2 else value, end
         return self._shell_value(at)
 
     def _shell_value(self, at: int) -> tuple[str | None, int]:

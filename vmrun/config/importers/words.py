@@ -369,10 +369,17 @@ class Reader:
                 self._gap(text[self.at : end + 1], "a command substitution")
             self.at = end + 1
             return True
+        if char == "@" and not quoted and self.word is None:
+            splat = NAME.match(text, self.at + 1)  # PowerShell's: the list is the arguments
+            if splat is not None and isinstance(self.shell.values.get(splat[0]), list):
+                self.at = splat.end()
+                self._variable(f"@{splat[0]}", splat[0], quoted)
+                return True
         if char in "{@" or char == "%" and self.shell.python:
             match = _TEMPLATE.match(text, self.at) if char != "%" else None
             if match is not None:
-                self._gap(match[0], "a placeholder")
+                inner = match[0].strip("{}@ ")
+                self._variable(match[0], inner if NAME.fullmatch(inner) else "", quoted, "a placeholder")
                 self.at = match.end()
                 return True
             match = _PLACEHOLDER.match(text, self.at) if self.shell.python else None
@@ -384,6 +391,11 @@ class Reader:
                 return True
         if char in "%!" and self.shell.windows:
             match = re.compile(rf"{char}([A-Za-z_~]\w*){char}|%~?[a-z]*\d").match(text, self.at)
+            if match is not None and match[0].lower() == "%~dp0":
+                self.shell.notes.append(f"{match[0]} is the script's own directory; taken as nothing")
+                self._put("")
+                self.at = match.end()
+                return True
             if match is not None:
                 self._variable(match[0], match[1] or "", quoted, "a variable")
                 self.at = match.end()
