@@ -542,6 +542,9 @@ cdef class IoThread:
             pthread_mutex_unlock(&self.mutex)
         self.run_completions()
         self.run_queues()
+        while self.first != NULL:                           # a timer's: nobody wakes this thread for what it posts itself
+            self.run_completions()
+            self.run_queues()
 
     cdef void run_queues(self) noexcept nogil:
         cdef i64 left, steady = NEVER, wall = NEVER

@@ -553,3 +553,30 @@ def test_timers_of_chips_run_while_python_is_busy(
         if ran > 10:
             break
     assert ran > 10
+
+
+def test_what_a_handler_submits_completes(io: IoThread, pipe: Pipe) -> None:
+    got: list[str] = []
+    completion = PyCompletion(lambda: got.append("completed"))
+
+    def ready(events: int) -> None:
+        pipe.get()
+        io.submit(completion)
+        got.append("ready")
+
+    io.add(PyIoHandler(pipe.out, ready))
+    for n in range(1, 4):
+        pipe.put()
+        until(lambda n=n: got == ["ready", "completed"] * n)  # type: ignore[misc]
+
+
+def test_what_a_timer_submits_completes(
+    io: IoThread, lock: DeviceLock, clock: VirtualClock, timers: TimerQueue
+) -> None:
+    got: list[int] = []
+    completion = PyCompletion(lambda: got.append(1))
+    timer = PyTimer(timers, lambda: io.submit(completion))
+    with lock:
+        clock.start()
+        timer.schedule(clock.time() + MS)
+    until(lambda: got == [1])

@@ -214,7 +214,8 @@ def test_a_state_that_cannot_be_is_refused(card: Card) -> None:
     content = card.chip.content
     for wrong in (content[:-40], content[:30], content[:36] + bytes(20) + content[56:], _with(content, 4, 99)):
         with pytest.raises(StateError):
-            Card().chip.content = wrong
+            card.chip.content = wrong
+        assert card.chip.content == content
 
 
 def _with(content: bytes, at: int, value: Any) -> bytes:

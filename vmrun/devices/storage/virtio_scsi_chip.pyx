@@ -33,6 +33,8 @@ cdef enum:
     SENSE_DEFAULT = 96
     CDB_DEFAULT = 32
     MOST_PIECES = 1026
+    BURST = 64                  # requests served at one go, and bytes that they move
+    BURST_BYTES = 1 << 20
     # responses
     S_OK = 0
     S_OVERRUN = 1
@@ -184,13 +186,20 @@ cdef class ScsiChip(VirtioChip):
     cdef void serve_requests(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain
         cdef int result
-        cdef bint some = False
+        cdef bint some = False, later = False
+        cdef u32 count = 0
+        cdef u64 moved = 0
         while True:
+            if self.has_thread() and (count == BURST or moved >= BURST_BYTES):
+                later = True
+                break
             chain.count = 0
             result = queue.pop(&chain)
             if result > 0:
                 result = self.serve(queue, &chain)
                 some = some or result > 0
+                count += 1
+                moved += chain.read_size + chain.write_size
             if result < 0:
                 self.fault()
                 break
@@ -198,6 +207,8 @@ cdef class ScsiChip(VirtioChip):
                 break
         if some:
             self.interrupt(queue)
+        if later:
+            self.serve_later(queue.number)
 
     cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil:
         """1: it is answered; 0: a unit has it; -1: out of protocol."""

@@ -367,16 +367,27 @@ cdef class GpuChip(VirtioChip):
 
     @content.setter
     def content(self, bytes data):
+        resources, used, shown, part, screen = self.read_content(data)
         self.forget()
+        self.resources.update(resources)
+        self.used = used
+        if shown is not None:
+            self.shown, self.part, self.screen = shown, part, screen
+
+    def read_content(self, bytes data):
+        """(resources, bytes that they take, which is shown, what of it, the screen) of bytes that `content` gave; the last
+        three None for none. StateError.
+        """
         if not data:
-            return
+            return {}, 0, None, None, None
+        resources, used = {}, 0
         try:
             _, shown, count, *rest = struct.unpack_from("<3I6I", data)
             at = 36
             for _ in range(count):
                 number, width, height, format, pieces = struct.unpack_from("<5I", data, at)
                 at += 20
-                if not number or number in self.resources or format not in FORMATS or (
+                if not number or number in resources or format not in FORMATS or (
                     not 0 < width * height <= MOST_PIXELS
                 ):
                     raise StateError("virtio-gpu: a resource that cannot be")
@@ -386,21 +397,21 @@ cdef class GpuChip(VirtioChip):
                 resource.load(data[at : at + resource.size])
                 at += resource.size
                 resource.back(entries)
-                self.used += resource.cost
-                if self.used > self.room + len(data):
+                used += resource.cost
+                if used > self.room + len(data):
                     raise StateError("virtio-gpu: more resources than there is room for")
-                self.resources[number] = resource
+                resources[number] = resource
         except (struct.error, MemoryError):
             raise StateError("virtio-gpu: resources that end too early") from None
         if at != len(data):
             raise StateError("virtio-gpu: resources that end too early or too late")
         x, y, width, height, *screen = rest
-        resource = self.resources.get(shown)
+        resource = resources.get(shown)
         if shown and (
             resource is None or min(width, height) < 16 or x + width > resource.width or y + height > resource.height
         ):
             raise StateError("virtio-gpu: shows what is not there")
-        self.shown, self.part, self.screen = shown, (x, y, width, height), tuple(screen)
+        return resources, used, shown, (x, y, width, height), tuple(screen)
 
 
 COMMANDS = {

@@ -95,6 +95,9 @@ class VirtioGpu(VirtioPci):
     def content(self, data: bytes) -> None:
         self.chip.content = data
 
+    def check_state(self, values: dict[str, Any]) -> None:
+        self.chip.read_content(values["content"])
+
     def unrealize(self) -> None:
         self.platform.remove_console(self.console)
         super().unrealize()
