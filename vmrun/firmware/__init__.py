@@ -40,13 +40,17 @@ class Prepared:
         self.boot: Boot | None = None
         self.processor = parts.Processor()
 
+    def set_boot(self, order: str) -> None:
+        """Boot letters, from the next reset on."""
+        for index, value in cmos.boot(order).items():
+            self.cells[index] = value
+            self.rtc.set_cmos(index, value)
+
     def second_boot(self) -> None:
         """The machine is reset for the second time: `boot.once` has had its turn."""
         boot = self.machine.get("boot", {})
         if boot.get("once"):
-            for index, value in cmos.boot(str(boot.get("order") or "cad")).items():
-                self.cells[index] = value
-                self.rtc.set_cmos(index, value)
+            self.set_boot(str(boot.get("order") or "cad"))
 
 
 def load_bios(machine: dict[str, Any]) -> bytes:

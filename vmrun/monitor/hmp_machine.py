@@ -212,8 +212,6 @@ def _sum(machine: Any, words: list[str], cpu: int) -> str:
 
 
 def _boot_set(machine: Any, words: list[str], cpu: int) -> str:
-    from vmrun.firmware import cmos
-
     order = words[0]
     wrong = sorted(set(order) - set("abcdefghijklmnop"))
     if wrong:
@@ -226,8 +224,7 @@ def _boot_set(machine: Any, words: list[str], cpu: int) -> str:
     if firmware is None:
         raise QmpError("no function defined to set boot device list for this architecture")
     with machine.board.lock:
-        for index, value in cmos.boot(order).items():
-            firmware.rtc.set_cmos(index, value)
+        firmware.set_boot(order)
     return f"boot device list now set to {order}\n"
 
 
