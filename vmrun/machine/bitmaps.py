@@ -65,11 +65,8 @@ def add(
         raise BuildError(f"Bitmap name is too long: {name}")
     if name in of(table, found):
         raise BuildError(f"Bitmap already exists: {name}")
-    if persistent and (getattr(found, "header", None) is None or found.readonly):
-        raise BuildError(
-            f"Cannot store dirty bitmaps in file '{found.name}'" if getattr(found, "header", None) is not None
-            else f"Cannot store dirty bitmaps in format '{found.driver}'"
-        )
+    if persistent:
+        raise BuildError(f"Bitmap '{name}' cannot be persistent: bitmaps last as long as the machine here")
     from vmrun.backends.block.bitmap import Bitmap
 
     grain = granularity or min(max(getattr(found, "cluster_size", 65536), 4096), 65536)
@@ -85,7 +82,6 @@ def attach(table: Blocks, bitmap: DirtyBitmap) -> DirtyBitmap:
     with table.quiet(node):
         tap.add_bitmap(bitmap.bits)
     table.bitmaps.setdefault(id(node), {})[bitmap.name] = bitmap
-    node.kept_bitmaps = list(table.bitmaps[id(node)].values())
     return bitmap
 
 
@@ -94,7 +90,6 @@ def remove(machine: Machine, bitmap: DirtyBitmap) -> None:
     with table.quiet(node):
         table.tap(node).drop_bitmap(bitmap.bits)
     del table.bitmaps[id(node)][bitmap.name]
-    node.kept_bitmaps = list(table.bitmaps[id(node)].values())
     table.untap(node)
 
 

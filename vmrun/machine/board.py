@@ -427,6 +427,7 @@ class Board:
             netdev.close()
         self.netdevs.clear()
         for drive in self.drives.values():
+            _let_go(getattr(drive, "node", None))
             drive.close()
         self.drives.clear()
         self.nodes.close()
@@ -439,6 +440,15 @@ class Board:
         for made in self.objects.children.values():
             made.release()
         self.objects.children.clear()
+
+
+def _let_go(node: Any) -> None:
+    """Requests that a breakpoint of blkdebug holds would never end."""
+    if node is not None:
+        if str(node.driver) == "blkdebug":
+            node.let_all_go()
+        for _, child in node.children():
+            _let_go(child)
 
 
 class Registers:

@@ -135,3 +135,32 @@ def test_what_a_web_server_cannot_do_is_said(web: tuple[str, type[Ranges]]) -> N
     handler.ranges = False
     with pytest.raises(ImageError, match="range"):
         open_node(f"{url}/disk.img", "raw", Access(readonly=True))
+
+
+def test_a_breakpoint_holds_a_request_until_it_is_let_go(pc: Driven, raw: pathlib.Path) -> None:
+    from vmrun.machine import qemuio
+
+    file = {"driver": "file", "filename": str(raw)}
+    blocks(pc.machine).add({"driver": "blkdebug", "node-name": "d", "image": file})
+    drive = pc.machine.board.drive("d")
+
+    def io(*words: str) -> str:
+        found: Any = qemuio.command(pc.machine, "d", list(words))
+        return found if isinstance(found, str) else str(found(None))
+
+    assert "No such file" in io("break", "nix", "a") and "No such file" in io("resume", "a")
+    for tag in ("a", "b"):
+        io("break", "write_aio", tag)
+    io("aio_write", "-P", "7", "0", "4k")
+    io("wait_break", "a")
+    io("aio_write", "-P", "8", "8k", "4k")
+    io("wait_break", "b")
+    assert raw.read_bytes()[:1] == b"\0" and "Pattern" in io("read", "-P", "7", "0", "4k")
+    assert io("resume", "a") == "" and "No such file" in io("resume", "a")
+    end = time.monotonic() + 60
+    while "Pattern" in io("read", "-P", "7", "0", "4k"):
+        assert time.monotonic() < end
+    assert "Pattern" in io("read", "-P", "8", "8k", "4k")
+    assert drive.node.waits("b")
+    pc.machine.close()  # lets it go
+    assert raw.read_bytes()[8192:8196] == b"\x08" * 4

@@ -62,7 +62,6 @@ cdef class Node:
     cdef readonly bint readonly
     cdef readonly bint closed
     cdef readonly u32 held          # holders besides the first: each calls close()
-    cdef public object kept_bitmaps # a list of vmrun.machine.bitmaps: those that the image stores when it is closed
     cdef public bint lazy           # opened for reading only until somebody wants to write
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
