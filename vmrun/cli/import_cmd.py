@@ -78,7 +78,7 @@ def _import_qemu(args: Any, words: list[str]) -> int:
             write(f"vmrun: the directory of process {args.pid} is not known; its relative paths stay\n", sys.stderr)
     for what in parsed.skipped:
         write(f"vmrun: left out: {what}, which QEMU adds by itself; `--defaults` keeps it\n", sys.stderr)
-    return _give(args, parsed.document, parsed.warnings, "imported from a QEMU command line")
+    return _give(args, parsed.machine(), parsed.warnings, "imported from a QEMU command line")
 
 
 def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> int:

@@ -58,6 +58,12 @@ def test_accelerator_of_another_host_is_said_and_left_out() -> None:
     assert parsed.document["accel"] == ["kvm", "soft"]
 
 
+def test_objects_that_a_device_names_are_in_the_file() -> None:
+    line = "-object rng-random,id=r,filename=/dev/urandom -object iothread,id=unused -device virtio-rng-pci,rng=r"
+    machine = parse_command_line(line.split(), defaults=False).machine()
+    assert machine["objects"] == {"r": {"type": "rng-random", "filename": "/dev/urandom"}}
+
+
 def test_the_command_ends_with_1_and_starts_nothing() -> None:
     command = [sys.executable, "-m", "vmrun", "import", "qemu", "--", "-m", "64", "-devic", "x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -42,7 +42,7 @@ def import_domain(data: bytes, file: str) -> tuple[dict[str, Any], tuple[Problem
         raise ConfigError(problems=[domain.placed(problem) for problem in error.problems]) from None
     found = [*domain.problems, *(domain.placed(problem) for problem in parsed.warnings)]
     found.sort(key=lambda problem: problem.place.line if problem.place is not None else 0)
-    return parsed.document, tuple(found)
+    return parsed.machine(), tuple(found)
 
 
 class _Domain:

@@ -8,7 +8,7 @@ from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from vmrun.errors import Problem
@@ -59,6 +59,19 @@ class Parsed:
         self.skipped = tuple(line.skipped)
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
+    def machine(self) -> dict[str, Any]:
+        """document with the objects that something in it names, or that name something in it."""
+        used = set(_texts(self.document))
+        ids = {id for section in ("drives", "netdevs", "chardevs") for id in self.document.get(section, ())}
+        found: dict[str, dict[str, Any]] = {}
+        for _, given in self.run.get("objects", ()):
+            rest = {key: value for key, value in given.items() if key not in ("id", "qom-type")}
+            kind = str(given["qom-type"])
+            if str(given.get("id")) in used or kind.startswith("filter-") and str(rest.get("netdev")) in ids:
+                found[str(given["id"])] = {"type": kind, **rest}
+        return {**self.document, "objects": found} if found else self.document
+
+
 
 def read_options(argv: Sequence[str]) -> list[Option]:
     """The options of argv (without the program). LineError for what is none, or lacks its value."""
@@ -108,6 +121,14 @@ def apply(line: Line, option: Option) -> None:
     handler = OPTIONS[option.name].handler
     if handler is not None:
         handler(line, option)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def parse_command_line(argv: Sequence[str], defaults: bool = True) -> Parsed:
