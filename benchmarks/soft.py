@@ -8,10 +8,13 @@ counts, so that a busy host disturbs little; 'native' is the same program on the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import pathlib
+import re
+import resource
 import shutil
 import stat
 import statistics
@@ -34,6 +37,9 @@ INTEGER = ("dhrystone", "sha256", "quicksort", "bytecode", "memory", "chase")
 FLOAT = ("nbody", "packed")
 SYSTEM = ("syscalls", "faults", "forks", "execs")
 KERNELS = INTEGER + FLOAT + SYSTEM
+COMPILER = "gcc"
+CC1 = "-quiet -fpreprocessed -march=x86-64"
+SOURCE, LEVELS = "kernels.c", ("-O2", "-O0")
 BOOTS = ("boot quiet", "boot verbose")
 FIRMWARE = ("SeaBIOS", "SeaBIOS VGA")
 SIDES = ("soft", "TCG")
@@ -182,6 +188,45 @@ class Bench:
                     self.note(name, side, guest.spent() - began)
                     self.compare(name, side, guest.until(b"\n").decode().strip())
 
+    def compiler(self) -> str:
+        """An archive whose init compiles the benchmarks' own program with the host's compiler, and tells the sum."""
+        done = subprocess.run(["gcc", "-print-prog-name=cc1"], capture_output=True, text=True, check=True)
+        cc1 = done.stdout.strip()
+        found = subprocess.run(["ldd", cc1], capture_output=True, text=True, check=True).stdout
+        files: dict[str, tuple[int, bytes]] = {}
+        for path in (cc1, *re.findall(r"(/\S+) \(0x", found)):
+            name = "cc1" if path == cc1 else path.lstrip("/").removeprefix("usr/")
+            for n in range(1, name.count("/") + 1):
+                files.setdefault("/".join(name.split("/")[:n]), (stat.S_IFDIR | 0o755, b""))
+            files[name] = (stat.S_IFREG | 0o755, pathlib.Path(path).read_bytes())
+        source = pathlib.Path(beside.__file__).with_name(SOURCE)
+        text = subprocess.run(["gcc", "-E", "-P", str(source)], capture_output=True, check=True).stdout
+        (self.where / "source.i").write_bytes(text)
+        files["source.i"] = (stat.S_IFREG | 0o644, text)
+        self.cc1 = cc1
+        script = "busybox stty -echo; echo ready; read line; cd /\n"
+        compiles = " && ".join(f"/cc1 {CC1} {level} source.i -o {level[1:]}.s" for level in LEVELS)
+        script += f"{compiles}\necho done $(busybox cat *.s | busybox md5sum); read line"
+        return linux.initramfs(self.where, script, files)
+
+    def compile_in_guests(self, initrd: str) -> None:
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for level in LEVELS:
+            command = [self.cc1, *CC1.split(), level, "source.i", "-o", f"{level[1:]}.s"]
+            subprocess.run(command, cwd=self.where, check=True)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.note(COMPILER, "native", ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
+        made = b"".join((self.where / f"{level[1:]}.s").read_bytes() for level in sorted(LEVELS))
+        self.compare(COMPILER, "native", hashlib.md5(made).hexdigest())
+        for side in self.sides:
+            with Guest(self.linux_command(side, linux.kernel(), initrd, CMDLINE), self.env) as guest:
+                guest.until(b"ready")
+                began_at = guest.spent()
+                guest.say("go")
+                guest.until(b"done ")
+                self.note(COMPILER, side, guest.spent() - began_at)
+                self.compare(COMPILER, side, guest.until(b" ").decode().strip())
+
     # --- the tables -----------------------------------------------------------------------------------------
 
     def ratio(self, what: str, side: str, to: str) -> float | None:
@@ -226,9 +271,9 @@ def main() -> int:
     parser = beside.parser(__doc__ or "", 3)
     parser.add_argument("--only", metavar="WORD", help="only what has WORD in its name (boot, SeaBIOS, sha256 …)")
     options = parser.parse_args()
-    wanted = [what for what in BOOTS + FIRMWARE + KERNELS if not options.only or options.only in what]
+    wanted = [what for what in BOOTS + FIRMWARE + KERNELS + (COMPILER,) if not options.only or options.only in what]
     if not wanted:
-        parser.error(f"nothing is called {options.only!r}: {', '.join(BOOTS + FIRMWARE + KERNELS)}")
+        parser.error(f"nothing is called {options.only!r}: {', '.join(BOOTS + FIRMWARE + KERNELS + (COMPILER,))}")
     why = beside.hindrance("soft")
     if not why and shutil.which("gcc") is None:
         why = "no gcc"
@@ -244,6 +289,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(pathlib.Path(name))
         program, initrd = bench.compile() if kernels else ("", "")
+        compiler = bench.compiler() if COMPILER in wanted else ""
         for n in range(options.runs):
             bench.turn(n)
             for what in wanted:
@@ -253,6 +299,8 @@ def main() -> int:
                     bench.firmware(what)
             if kernels:
                 bench.compute(kernels, program, initrd)
+            if compiler:
+                bench.compile_in_guests(compiler)
     if options.json:
         print(json.dumps({"benchmark": "soft", "unit": "s", "runs": options.runs, "rows": bench.medians()}))
     else:

@@ -47,7 +47,7 @@ class Layout:
     region_del = region_add
 
     def commit(self) -> None:
-        if not self.changed:
+        if not self.changed or self.accelerator.closed:
             return
         self.changed = False
         control, machine = self.accelerator.control, self.accelerator.machine
@@ -106,9 +106,9 @@ class SoftAccelerator(Accelerator):
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None
         self.messages = MsiSink()
+        self.closed = False
         self.layout = Layout(self)
         memory.add_listener(self.layout)
-        self.closed = False
 
     # --- processors -----------------------------------------------------------------------------------------
 

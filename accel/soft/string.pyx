@@ -88,10 +88,14 @@ cdef int item(Cpu *c, Work *w) noexcept nogil:
     """One item with all checks: w.a and w.b are set, memory is written. 1: a fault is noted."""
     cdef u64 from_ = 0, to = 0
     w.a = cut(c.regs[0], w.size)
+    if w.op == CMPS and (                       # as processors do: ES:DI is the first to fault
+        place(c, w, ES, w.di, False, &to) or c.memory.load(c, to, w.size, &w.b)
+    ):
+        return 1
     if has_source(w):
         if place(c, w, w.seg, w.si, False, &from_) or c.memory.load(c, from_, w.size, &w.a):
             return 1
-    if w.op == LODS:
+    if w.op == LODS or w.op == CMPS:
         return 0
     if place(c, w, ES, w.di, writes(w), &to):
         return 1
@@ -166,12 +170,12 @@ cdef i64 stretch(Cpu *c, Work *w) noexcept nogil:
         return 0
     if has_source(w):
         if place(c, w, w.seg, w.si, False, &from_):
-            return -1
+            return 0 if w.op == CMPS else -1
         most = room(c, w, w.seg, w.si, from_)
         bytes = most if most < bytes else bytes
     if w.op != LODS:
         if place(c, w, ES, w.di, writes(w), &to):
-            return 0 if has_source(w) else -1       # the source's page fault comes first
+            return 0 if has_source(w) else -1       # whose fault comes first is for item() to say
         most = room(c, w, ES, w.di, to)
         bytes = most if most < bytes else bytes
     n = bytes // w.size
