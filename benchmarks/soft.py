@@ -207,7 +207,8 @@ class Bench:
         script = "busybox stty -echo; echo ready; read line; cd /\n"
         compiles = " && ".join(f"/cc1 {CC1} {level} source.i -o {level[1:]}.s" for level in LEVELS)
         script += f"{compiles}\necho done $(busybox cat *.s | busybox md5sum); read line"
-        return linux.initramfs(self.where, script, files)
+        path: str = linux.initramfs(self.where, script, files)
+        return path
 
     def compile_in_guests(self, initrd: str) -> None:
         began = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -380,9 +380,17 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
 
 
 cdef inline Block *known(Guest *g, u8 *host, u32 mode) noexcept nogil:
-    cdef Block *block = g.buckets[bucket(<u64>host)]
+    """The block is the first of its bucket afterwards: what is looked for again is at hand."""
+    cdef Block **first = &g.buckets[bucket(<u64>host)]
+    cdef Block **link = first
+    cdef Block *block = first[0]
     while block != NULL and (block.host != <u64>host or block.mode != mode):
+        link = &block.next
         block = block.next
+    if block != NULL and link != first:
+        link[0] = block.next
+        block.next = first[0]
+        first[0] = block
     return block
 
 

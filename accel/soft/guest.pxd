@@ -33,7 +33,7 @@ cdef extern from *:
     void vr_yield "sched_yield"() nogil
 
 cdef enum:
-    BUCKETS = 65536
+    BUCKETS = 131072
     PAGE_BUCKETS = 16384
     RECENT = 1024
     MOST_GUESTS = 256
@@ -76,7 +76,7 @@ cdef inline u32 page_bucket(u64 page) noexcept nogil:
     return <u32>((page >> 12) ^ (page >> 26)) & (PAGE_BUCKETS - 1)
 
 cdef inline u32 bucket(u64 host) noexcept nogil:
-    return <u32>(host ^ (host >> 16)) & (BUCKETS - 1)
+    return <u32>((host * <u64>0x9E3779B97F4A7C15) >> 40) & (BUCKETS - 1)
 
 cdef inline void take(Guest *g) noexcept nogil:
     if g.world.threads:

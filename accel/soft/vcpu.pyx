@@ -89,7 +89,7 @@ cdef enum:
     FX_SIZE = 4096
     SIGNALS = 65536             # below a Cpu, which RSP points to in translated code: for the frames of signals
 
-cdef u64 ARENA = <u64>64 << 20
+cdef u64 ARENA = <u64>96 << 20
 cdef u64 CPU_ROOM = (SIGNALS + sizeof(Cpu) + 4095) & ~<u64>4095
 cdef i64 LONGEST_SLEEP = 500000000      # ns
 
