@@ -121,7 +121,7 @@ def differences(case: Case, slot: int, host: bytes, soft: bytes) -> list[str]:
     if host[MEMORY:] != soft[MEMORY:] and not ENVIRONMENTS & set(case.names):       # x87 pointers
         n = next(k for k in range(MEMORY, RECORD) if host[k] != soft[k])
         found.append(f"memory at {n - MEMORY:#x}: {host[n:n + 16].hex()}, not {soft[n:n + 16].hex()}")
-    pointers = sum(name in ENVIRONMENTS for name in case.names) > 1         # x87 pointers stored may be loaded as numbers
+    pointers = sum(name in ENVIRONMENTS for name in case.names) > 1         # what was stored may be loaded as numbers
     if case.fx and not pointers and not (faulted and "np 0ff7" in case.names):
         a, b = bytearray(host[FX : FX + 512]), bytearray(soft[FX : FX + 512])
         a[6:24] = b[6:24] = bytes(18)
