@@ -140,3 +140,14 @@ def test_every_attribute_of_the_schema_is_used_or_named() -> None:
             ):
                 silent.append(f"{'/'.join(path)}@{name}")
     assert sorted(silent) == sorted(KNOWN)
+
+
+def test_io_threads_of_a_domain_are_objects_that_its_disks_name() -> None:
+    disk = "<disk type='file' device='disk'><driver name='qemu' type='raw' iothread='3'/><source file='/a'/>"
+    head = "<domain type='kvm'><name>t</name><memory>65536</memory><iothreads>2</iothreads>"
+    ids = "<iothreadids><iothread id='3'/></iothreadids>"
+    document, _ = import_domain(
+        f"{head}{ids}<devices>{disk}<target dev='vda' bus='virtio'/></disk></devices></domain>".encode(), "m.xml"
+    )
+    assert document["objects"] == {name: {"type": "iothread"} for name in ("iothread3", "iothread1")}
+    assert [entry["iothread"] for entry in document["devices"] if "iothread" in entry] == ["iothread3"]

@@ -138,7 +138,10 @@ def object_(line: Line, option: Option) -> None:
         line.backends[str(given["id"])] = size(option, "size", given["size"])
     if str(given["qom-type"]) not in _OBJECTS:
         raise option.wrong(f"Parameter 'qom-type' does not accept value '{given['qom-type']}'", str(given["qom-type"]))
-    if given["qom-type"] in OBJECTS:
+    if given["qom-type"] == "iothread" and given.get("id"):  # devices name it: a machine file has it too
+        rest = {key: value for key, value in given.items() if key not in ("qom-type", "id")}
+        line.file.setdefault("objects", {})[str(given["id"])] = {"type": "iothread", **rest}
+    elif given["qom-type"] in OBJECTS:
         line.run.setdefault("objects", []).append((option.shown(), dict(given)))
     else:
         line.no_equal(option, str(given["qom-type"]))

@@ -26,7 +26,7 @@ _UNITS = {"b": 1, "bytes": 1} | {
 _BOOT = {"hd": "c", "cdrom": "d", "fd": "a", "network": "n"}
 _FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
 # Elements that say nothing about the machine: names for people, and what only a manager does.
-_NOTES = frozenset(("title", "description", "metadata", "currentMemory", "genid", "iothreads"))
+_NOTES = frozenset(("title", "description", "metadata", "currentMemory", "genid"))
 _HYPERV = {"vpindex": "vpindex", "synic": "synic", "runtime": "runtime", "reset": "reset", "relaxed": "relaxed"}
 _HYPERV |= {"vapic": "vapic", "frequencies": "frequencies", "reenlightenment": "reenlightenment", "ipi": "ipi"}
 _HYPERV |= {"tlbflush": "tlbflush", "evmcs": "evmcs", "avic": "avic"}
@@ -76,6 +76,7 @@ class _Domain:
         self._cpu()
         self._memory()
         self._processors()
+        self._threads()
         self._identity()
         self._clock()
         self._power()
@@ -324,6 +325,18 @@ class _Domain:
         pairs = [("maxcpus", str(most))] if now != most else []
         self.add(line, "-smp", join([*pairs, *sockets], str(now)))
         self._nodes()
+
+    def _threads(self) -> None:
+        """I/O threads that disks may have: so many, or those of given numbers."""
+        count, named = self.root.find("iothreads"), self.root.find("iothreadids")
+        given = named.all("iothread") if named is not None else []
+        numbers = [self.number(each, each.get("id"), "id") for each in given if each.get("id")]
+        many = self.number(count, count.text or "0", "text") if count is not None else 0
+        fresh = (n for n in range(1, 1025) if n not in numbers)
+        while len(numbers) < min(many, 1024):
+            numbers.append(next(fresh))
+        for number in numbers:
+            self.add((count or named or self.root).line, "-object", f"iothread,id=iothread{number}")
 
     def _nodes(self) -> None:
         numa = self.root.find("cpu", "numa")

@@ -408,8 +408,10 @@ class Devices:
             driver = item.find("driver")
             if driver is not None:
                 names = {"queues": "num_queues", "cmd_per_lun": "cmd_per_lun", "max_sectors": "max_sectors"}
-                names |= {"ioeventfd": "ioeventfd", "iothread": "iothread"}
+                names |= {"ioeventfd": "ioeventfd"}
                 pairs += [(name, driver.get(key)) for key, name in names.items() if driver.get(key)]
+                if driver.get("iothread"):
+                    pairs.append(("iothread", f"iothread{driver.get('iothread')}"))
             self.device(item, _SCSI[model], pairs)
         elif kind == "pci" and model in ("", "pci-root"):
             target = item.find("target")

@@ -178,6 +178,7 @@ def _document(line: Line) -> dict[str, Any]:
     document |= {key: line.file[key] for key in order if key in line.file}
     sections: dict[str, Any] = {
         "globals": line.globals,
+        "objects": line.file.get("objects"),
         "drives": line.drives,
         "netdevs": line.netdevs,
         "chardevs": line.chardevs,
