@@ -110,9 +110,18 @@ class Runner:
         from vmrun.ui.vnc import serve
 
         machine = self.machine
-        server = serve(settings, machine.name, machine.board, lambda event, data: machine.tell(event, **data))
+        server = serve(
+            settings, machine.name, machine.board, lambda event, data: machine.tell(event, **data), self._press
+        )
         machine.board.viewers[kind] = server
         return server
+
+    def _press(self, button: str) -> None:
+        """A viewer's finger on one of the machine's buttons: "powerdown" or "reset"."""
+        if button == "reset":
+            self.machine.press_reset()
+        else:
+            self.machine.loop.call_soon(self.machine.powerdown)
 
     def _page(self) -> str:
         """The address of a page that shows the screen once."""

@@ -360,6 +360,10 @@ class Machine:
         self.tell("WAKEUP")
         return True
 
+    def press_reset(self, cause: str = "host-ui") -> None:
+        """The reset button; the main loop does it."""
+        self.ask(Action.RESET, cause)
+
     def powerdown(self) -> None:
         """Press the power button; it also ends a sleep."""
         if self.wake("other"):

@@ -81,7 +81,8 @@ class Setup:
         self.path = str(path / "vnc")
         settings.setdefault("listen", f"unix:{self.path}")
         self.server = VncServer(
-            settings, "lab", self.console, self.input, self.loop, load(), lambda event, data: self.events.append(event)
+            settings, "lab", self.console, self.input, self.loop, load(), lambda event, data: self.events.append(event),
+            power=lambda button: self.events.append(button),
         )
         self.peers: list[socket.socket] = []
 
@@ -544,6 +545,58 @@ def test_a_client_that_does_not_read_makes_nothing_grow(setup: Setup) -> None:
         setup.painter.paint = lambda surface: surface.fill(0, 0, 1024, 1024, rng.randrange(1 << 24))
         setup.turn()
     assert setup.server.clients[0].stream.waiting <= MOST_OUTPUT + (5 << 20)
+
+
+def test_a_thousand_guesses_are_hardly_looked_at(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(tmp_path, password=True)
+    try:
+        now = [1000.0]
+        monkeypatch.setattr(server_module.time, "monotonic", lambda: now[0])
+        setup.server.set_password("geheim")
+        answers = []
+        for n in range(1000):
+            now[0] += 0.01  # ten seconds in all
+            answers.append(setup.server.check_password(bytes(16), cipher(b"%08d" % n, bytes(16))))
+        assert answers.count("Authentication failed") <= 30 and "" not in answers
+        now[0] += 3
+        assert setup.server.check_password(bytes(16), cipher(b"geheim", bytes(16))) == ""
+    finally:
+        setup.close()
+
+
+def test_fifty_clients_see_the_same_and_go(setup: Setup) -> None:
+    setup.painter.paint = lambda surface: surface.fill(3, 4, 50, 30, 0x123456)
+    clients = [setup.client(ZRLE) for _ in range(50)]
+    for client in clients:
+        client.update()
+        assert client.pixels == clients[0].pixels
+    for client in clients[1:]:
+        client.peer.close()
+    setup.turn(60)
+    assert len(setup.server.clients) == 1
+    setup.painter.paint = lambda surface: surface.fill(0, 0, 9, 9, 0x654321)
+    clients[0].update(1)
+    assert clients[0].pixels[(8, 8)] == 0x654321
+
+
+def test_the_machines_buttons_where_they_are_given_away(tmp_path: pathlib.Path) -> None:
+    setup = Setup(tmp_path, **{"power-control": True})
+    try:
+        client = setup.client(RAW, -309)
+        assert client.read(4) == bytes((250, 0, 1, 1))
+        client.send(bytes((250, 0, 1, 2, 250, 0, 1, 4, 250, 0, 1, 3)))
+        assert client.read(4) == bytes((250, 0, 1, 0))  # reboot is no button
+        assert setup.events[-2:] == ["powerdown", "reset"]
+    finally:
+        setup.close()
+
+
+def test_the_machines_buttons_are_nobodys_otherwise(setup: Setup) -> None:
+    client = setup.client(RAW, -309)
+    client.send(bytes((250, 0, 1, 4)))
+    with pytest.raises(EOFError):
+        client.read(1 << 20)
+    assert "reset" not in setup.events
 
 
 def test_random_bytes_never_raise(setup: Setup) -> None:

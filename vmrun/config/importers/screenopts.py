@@ -113,7 +113,7 @@ def vnc(line: Line, option: Option) -> None:
         return
     table: dict[str, Any] = {"listen": listen}
     for key, value in given.items():
-        if key in ("password", "reverse"):
+        if key in ("password", "reverse", "power-control"):
             table[key] = boolean(option, key, value)
         elif key in ("share", "tls-creds"):
             table[key] = value

@@ -64,7 +64,7 @@ def cont(monitor: Any) -> None:
 @command("system_reset")
 def system_reset(monitor: Any) -> None:
     """As the reset button: the answer first, RESET when it is done."""
-    monitor.machine.ask(Action.RESET, "host-qmp-system-reset")
+    monitor.machine.press_reset("host-qmp-system-reset")
 
 
 @command("system_wakeup")

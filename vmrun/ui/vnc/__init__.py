@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def serve(
-    settings: dict[str, Any], name: str, board: Any, tell: Callable[[str, dict[str, Any]], object]
+    settings: dict[str, Any],
+    name: str,
+    board: Any,
+    tell: Callable[[str, dict[str, Any]], object],
+    power: Callable[[str], object] | None = None,
 ) -> VncServer:
     """The server of a machine (`vnc:` of its file) on its first screen; a machine without a display shows black.
 
@@ -23,4 +27,4 @@ def serve(
 
     console = board.consoles[0] if board.consoles else Console(None, Scanout(), board.accelerator)
     tls = board.tls({"tls-creds": settings.get("tls-creds"), "server": True})
-    return VncServer(settings, name, console, board.input, board.loop, board.layout, tell, tls)
+    return VncServer(settings, name, console, board.input, board.loop, board.layout, tell, tls, power)

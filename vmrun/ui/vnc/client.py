@@ -29,6 +29,9 @@ VERSIONS = {b"RFB 003.003\n": 3, b"RFB 003.005\n": 3, b"RFB 003.007\n": 7, b"RFB
 RAW, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 5, 6, 7, 16
 CURSOR, DESKTOP_SIZE, POINTER_CHANGE, KEY_EVENT, LED_STATE = -239, -223, -257, -258, -261
 EXTENDED_DESKTOP_SIZE = -308
+POWER_CONTROL = -309
+POWER, POWER_VERSION, POWER_FAIL, POWER_INIT = 250, 1, 0, 1
+POWER_KEYS = {2: "powerdown", 4: "reset"}  # 3, reboot, is nothing that a machine's button does
 ENCODINGS = (TIGHT, ZRLE, ZLIB, HEXTILE, RAW)  # as far as the client's own order leaves a choice
 NO_SECURITY, VNC_AUTHENTICATION, VENCRYPT = 1, 2, 19
 X509_NONE, X509_VNC = 260, 261  # what is done inside of TLS
@@ -142,6 +145,9 @@ class Client:
                 yield 7
                 (length,) = self._take(">xxxi")
                 self._skip = min(abs(length), 0x7FFFFFFF)
+            elif kind == POWER:
+                yield 3
+                self._power(*self._take(">xBB"))
             elif kind == 251:
                 yield 7
                 width, height, screens = self._take(">xHHBx")
@@ -238,6 +244,8 @@ class Client:
         self.pseudo = frozenset(code for code in wanted if code < 0)
         self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1)
         self.level = next((code + 256 for code in wanted if -256 <= code <= -247), 1)
+        if POWER_CONTROL in self.pseudo and self.server.power is not None:
+            self.stream.write(bytes((POWER, 0, POWER_VERSION, POWER_INIT)))
         rects = []
         if KEY_EVENT in self.pseudo and not self.extended_keys:
             self.extended_keys = True
@@ -246,6 +254,15 @@ class Client:
             rects.append(self._pointer_kind())
         if rects:
             self._send(rects)
+
+    def _power(self, version: int, code: int) -> None:
+        """The machine's buttons, where the server gives them away (`power-control`)."""
+        if self.server.power is None or POWER_CONTROL not in self.pseudo:
+            raise ProtocolError("power control was not offered")
+        if version == POWER_VERSION and code in POWER_KEYS:
+            self.server.power(POWER_KEYS[code])
+        else:
+            self.stream.write(bytes((POWER, 0, POWER_VERSION, POWER_FAIL)))
 
     def _pointer_kind(self) -> bytes:
         self.absolute = self.server.absolute

@@ -51,7 +51,10 @@ class VncServer:
         layout: Layout,
         tell: Callable[[str, dict[str, Any]], object] = lambda event, data: None,
         tls: Any = None,
+        power: Callable[[str], object] | None = None,
     ) -> None:
+        # "powerdown" and "reset" of clients that may press the machine's buttons; None: no client may
+        self.power = power if settings.get("power-control") else None
         self.layout = layout  # of clients that send characters and no keys
         self.tls = tls  # an ssl.SSLContext that viewers must speak TLS with
         self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
