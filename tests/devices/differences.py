@@ -62,13 +62,6 @@ DIFFERENCES: dict[str, Difference] = {
         0,
         "the palette's mask exists on every VGA; QEMU has none",
     ),
-    "isa-wide": Difference(
-        "ISA bus",
-        "a word at 92h, whose second byte no device has",
-        0xFF00,
-        0x0000,
-        "the bus takes a wide access apart, and nobody drives the rest; QEMU gives all of it to the first device",
-    ),
     "dma-masks": Difference(
         "i8257",
         "port 0Fh, all masks, after power-on",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 
+# files that devices bring, as they are before a guest writes to them
+DEVICES_OWN = {
+    "pvpanic": {"etc/pvpanic-port": b"\x05\x05"},
+    "vmgenid": {
+        "etc/vmgenid_guid": bytes(40) + uuid.UUID(GUID).bytes_le + bytes(4096 - 56),
+        "etc/vmgenid_addr": bytes(8),
+    },
+    "vmcoreinfo": {"etc/vmcoreinfo": b"\1" + bytes(15)},
+}
+
 
 class Published:
     """files: contents by name (of QEMU's ACPI tables only as much as is used). sizes: as the directory says."""
@@ -166,8 +177,9 @@ def own(machine: dict[str, Any]) -> Published:
     """vmrun's, with the processors that the model says, whatever an accelerator would take from it."""
     receiver = _Receiver()
     cpuid = make_cpuid(machine["cpus"], machine["cpus"]["model-data"], 0, [])
-    panic = any(device["driver"] == "pvpanic" for device in machine["devices"])
-    files = {"etc/pvpanic-port": b"\x05\x05"} if panic else {}  # the device's own file
+    files: dict[str, bytes] = {}
+    for device in machine["devices"]:
+        files |= DEVICES_OWN.get(device["driver"], {})
     firmware.prepare(None, receiver, receiver, machine, processor=processor_of(cpuid.entries), files=files)
     return Published(receiver.files, {name: len(data) for name, data in receiver.files.items()}, receiver.items)
 

@@ -37,7 +37,7 @@ def domain_text(path: pathlib.Path) -> str:
 
 
 def imported(words: list[str]) -> dict[str, Any]:
-    return parse_command_line(words, defaults=False).document
+    return parse_command_line(words, defaults=False).machine()
 
 
 def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def test_what_a_type_publishes_equals_qemus(type_name: str) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("plain", "full")])
 @pytest.mark.parametrize("type_name", ["pc-i440fx-2.0", "pc-i440fx-7.2"])
 def test_what_other_machines_publish_equals_qemus(type_name: str, case: str) -> None:
+    if type_name == "pc-i440fx-2.0" and case in ("memory-slots", "generation"):
+        return  # it has neither
     ours, his = own(config(type_name, case)), theirs_in(type_name, case)
     if (type_name, case) in CUT:  # QEMU's tables end in the middle there; ours are whole, and twice as long
         his.sizes[acpi.TABLES] = ours.sizes[acpi.TABLES]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Make = Callable[["Client"], Session]
 
-CHUNK = 65536
+CHUNK = 8192  # what is read at once: the answers to so many short commands stay far below LIMIT
 MOST_FDS = 16
 BUSY = 1 << 16
 LIMIT = 8 << 20

@@ -172,7 +172,7 @@ TRAYS = ("eject", "blockdev-open-tray", "blockdev-close-tray", "blockdev-change-
 # … or something that this machine has not, or a descriptor
 LACKING = (
     "migrate-pause", "query-balloon", "query-vm-generation-id", "x-exit-preconfig", "add-fd", "system_wakeup",
-    "x-open-page",
+    "x-open-page", "nbd-server-stop",
 )  # fmt: skip
 
 

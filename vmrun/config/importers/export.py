@@ -52,6 +52,7 @@ _SETTINGS = {
     "include",
     "uuid",
     "memory-slots",
+    "objects",
     "numa",
     "smbios",
     "disks",
@@ -133,6 +134,9 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
             if entry is not None and entry.props.get(key, {}).get("type") == "size":
                 value = _bytes(value)
             words += ["-global", join([("driver", driver), ("property", key), ("value", value)])]
+    for id, given in document.get("objects", {}).items():
+        pairs = [(key, _bytes(value) if key == "size" else value) for key, value in given.items() if key != "type"]
+        words += ["-object", join([("id", id), *pairs], str(given["type"]))]
     flash = {str(d.get("drive")): int("below" in d) for d in document.get("devices", []) if d["driver"] == FLASH}
     for id, drive in document.get("drives", {}).items():
         place = [("if", "pflash"), ("unit", flash[id])] if id in flash else [("if", "none")]

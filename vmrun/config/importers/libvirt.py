@@ -301,7 +301,12 @@ class _Domain:
         if item is not None:
             item.ignore("dumpCore")
             amount = self.amount(item, item.text, item.get("unit"))
-            self.add(item.line, "-m", str(-(-amount >> 20)))  # libvirt rounds up
+            size = str(-(-amount >> 20))  # libvirt rounds up
+            most = self.root.find("maxMemory")
+            if most is not None and most.get("slots"):
+                room = self.amount(most, most.text, most.get("unit"))
+                size = f"size={size}M,slots={most.get('slots')},maxmem={-(-room >> 20)}M"
+            self.add(item.line, "-m", size)
 
     def _processors(self) -> None:
         vcpu = self.root.find("vcpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.errors import BuildError
 from vmrun.machine import exports
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import command, enums, event, struct
+from vmrun.monitor.table import check, command, enums, event, struct, union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 enums["BlockExportRemoveMode"] = ("safe", "hard")
 enums["BlockExportType"] = ("nbd",)
+struct("BlockExportOptionsNbd", {"name?": "str", "description?": "str", "bitmaps?": "[str]"})
+union(
+    "BlockExportOptions",
+    "type",
+    {
+        **{"type": "BlockExportType", "id": "str", "fixed-iothread?": "bool", "iothread?": "str", "node-name": "str"},
+        **{"writable?": "bool", "writethrough?": "bool"},
+    },
+    {"nbd": "BlockExportOptionsNbd"},
+)
 struct("BlockExportInfo", {"id": "str", "type": "BlockExportType", "node-name": "str", "shutting-down": "bool"})
 event("BLOCK_EXPORT_DELETED", "An export is gone.", {"id": "str"})
 
@@ -60,18 +70,20 @@ def nbd_server_stop(monitor: Any) -> None:
 
 @command(
     "block-export-add",
-    {
-        **{"type": "BlockExportType", "id": "str", "node-name": "str", "writable?": "bool", "writethrough?": "bool"},
-        **{"name?": "str", "description?": "str", "iothread?": "str", "fixed-iothread?": "bool", "bitmaps?": "[str]"},
-    },
+    {"type": "BlockExportType", "id": "str", "node-name": "str"},
+    gen=False,
+    shape="BlockExportOptions",
 )
-def block_export_add(
-    monitor: Any, type: str, id: str, node_name: str, writable: bool = False, name: str = "", **rest: Any
-) -> None:
-    """Let clients have a node."""
-    if rest.get("bitmaps"):
-        raise QmpError("bitmaps are not shown to NBD clients")
-    _told(exports.server(monitor.machine).add, id, node_name, name or node_name, writable)
+def block_export_add(monitor: Any, **options: Any) -> None:
+    """Let clients have a node. Further arguments: writable, and the export's name, which is the node's otherwise."""
+    options = {key.replace("_", "-"): value for key, value in options.items()}
+    check(options, "BlockExportOptions", "")
+    for name in ("bitmaps", "iothread"):
+        if options.get(name):
+            raise QmpError(f"'{name}' of an export is not modelled")
+    node = options["node-name"]
+    server = exports.server(monitor.machine)
+    _told(server.add, options["id"], node, options.get("name") or node, options.get("writable", False))
 
 
 @command("block-export-del", {"id": "str", "mode?": "BlockExportRemoveMode"})
