@@ -20,7 +20,11 @@ from vmrun.machine.builder import build
 from vmrun.machine.machine import Machine
 from vmrun.machine.snapfile import Reader, Writer
 
-KEYS: dict[str, Any] = {"machine": "rhel6.3.0", "memory": "32MiB", "display": "std", "serial": "null"}
+# a clock that counts the machine's time: the host's goes on between the save and the look
+KEYS: dict[str, Any] = {
+    **{"machine": "rhel6.3.0", "memory": "32MiB", "display": "std", "serial": "null"},
+    "rtc": {"base": "2012-06-20T00:00:00", "clock": "vm"},
+}
 
 
 @pytest.fixture
