@@ -134,6 +134,7 @@ class _Run(Runner):
         self.greeter: Early | None = None
         self.listening: dict[str, Listening] = {}
         self.pidfile = ""
+        self.ended = 0  # by which signal, before there was a machine
 
     def run(self) -> int:
         self._take_descriptors()
@@ -149,8 +150,10 @@ class _Run(Runner):
             self._end_by_signal()
             self._connect()
             return super().run()
-        except _Ended as ended:
-            _say(self.program, f"terminating on signal {ended}")
+        except BaseException:
+            if not self.ended:
+                raise
+            _say(self.program, f"terminating on signal {self.ended}")  # Python hides _Ended behind errors of its own
             return 0
         finally:
             if self.greeter is not None:
@@ -165,10 +168,16 @@ class _Run(Runner):
         import _signal as signal  # type: ignore[import-not-found]
 
         def end(number: int, frame: object) -> None:
-            raise _Ended(number)
+            self.ended = number
+            raise _Ended
 
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end)
+
+    def _signals(self) -> None:
+        super()._signals()
+        if self.ended:  # some finalizer swallowed it
+            raise _Ended
 
     def _take_descriptors(self) -> None:
         """-add-fd: those that the process was started with."""
