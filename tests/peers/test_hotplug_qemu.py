@@ -63,16 +63,6 @@ class Session:
                 return
             self.events.append((answer["event"], answer["data"]))
 
-    def wait_for_reset(self) -> None:
-        """The event comes when it has been done."""
-        for _ in range(2000):
-            self.qmp("query-status")
-            self.log.pop()
-            if any(name == "RESET" for name, _ in self.events):
-                return
-            time.sleep(0.01)
-        raise AssertionError("no RESET")
-
     def registers(self, *buses: int) -> None:
         """Those of each bus; `up` last, because reading it may clear it."""
         for bus in buses:
@@ -110,7 +100,7 @@ def come_and_go(session: Session) -> None:
     session.remove("e0")
     session.add(driver="edu", id="last")
     session.qmp("system_reset")
-    session.wait_for_reset()
+    time.sleep(0.3)
     session.qmp("query-status")
     session.registers(0, 1, 2, 3)
 
