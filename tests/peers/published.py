@@ -29,6 +29,8 @@ CUT = {
 }
 TYPES = tuple(f"pc-i440fx-{version}" for version in VERSIONS)
 WITH_TABLES = TYPES[3:]  # the older ones leave ACPI to the firmware
+# of those, what the type has not at all
+LACKING = {case for case in CUT if case[1] != "bridges"}
 NAMED = tuple(f"pc-i440fx-{version}" for version in ("2.0", "2.6", "5.1", "7.2"))
 
 ALL_DEVICES: list[dict[str, Any]] = [

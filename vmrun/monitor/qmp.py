@@ -45,6 +45,7 @@ class QmpSession:
         self._waiting: list[object] = []
         self.working = False  # with a long command: the next one waits for its answer
         self.on_idle: Callable[[], object] = lambda: None
+        self.full: Callable[[], bool] = lambda: False  # whether the client has much to read first
         greeting = {"version": version(), "capabilities": ["oob"]}
         if not greeted:
             self.send({"QMP": greeting})
@@ -85,9 +86,15 @@ class QmpSession:
                 self._waiting.append(value)
         self._go_on()
 
+    def resume(self) -> None:
+        """The client has read."""
+        self._go_on()
+
     def _go_on(self) -> None:
-        """One command after the other: what comes after a long one waits for its answer."""
-        while self._waiting and not self.working:
+        """One command after the other: what comes after a long one waits for its answer, and all for a client that does
+        not read: short commands may have long answers.
+        """
+        while self._waiting and not self.working and not self.full():
             value = self._waiting.pop(0)
             if isinstance(value, JsonError):
                 self.send({"error": QmpError(str(value)).plain()})

@@ -34,6 +34,7 @@ class LineMonitor:
         self.busy = False  # with a long command: what is typed meanwhile waits
         self.waiting = b""
         self.on_idle: Callable[[], object] = lambda: None
+        self.full: Callable[[], bool] = lambda: False  # whether the client has much to read first
         self.line = ""
         self.cursor = 0
         self.history: list[str] = []
@@ -60,7 +61,7 @@ class LineMonitor:
 
     def feed(self, data: bytes) -> None:
         for n, byte in enumerate(data):
-            if self.busy:
+            if self.busy or self.full():
                 self.waiting += data[n:]
                 return
             char = chr(byte)
@@ -77,6 +78,12 @@ class LineMonitor:
             else:
                 self._control(byte)
             self.was_return = char == "\r"
+
+    def resume(self) -> None:
+        """The client has read."""
+        if not self.busy:
+            waiting, self.waiting = self.waiting, b""
+            self.feed(waiting)
 
     # --- keys -----------------------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ class Monitors:
                 self.greeted.discard(client.write_fd)
             made = QmpSession(self.machine, send, kind == "pretty", client, greeted)
             if client is not None:
-                made.on_idle = client.look
+                made.on_idle, made.full = client.look, client.full
             self.qmp[id(client if client is not None else made)] = made
             return made
         if kind == "gdb":
@@ -165,7 +165,7 @@ class Monitors:
 
         line = LineMonitor(self.machine, send, self, client, echo=kind == "readline")
         if client is not None:
-            line.on_idle = client.look
+            line.on_idle, line.full = client.look, client.full
         return line
 
     def forget(self, key: Any) -> None:
@@ -253,6 +253,16 @@ class _Port:
         self.pending = self.pending[count:]
         self.look()
 
+    def _drain(self) -> None:
+        """The back end takes more."""
+        self._pump()
+        if not self.full() and hasattr(self.session, "resume"):
+            self.session.resume()
+
+    def full(self) -> bool:
+        """So much waits for the peer that nothing more should be answered."""
+        return len(self.pending) > BUSY
+
     def look(self) -> None:
         """Take input again that had to wait."""
         if self.starved and self._room():
@@ -263,7 +273,7 @@ class _Port:
     # These are called with the device lock held, which a command may want to take.
 
     def _room(self) -> int:
-        if self.input or len(self.pending) > BUSY or getattr(self.session, "busy", False):
+        if self.input or self.full() or getattr(self.session, "busy", False):
             self.starved = True
             return 0
         return 4096
@@ -285,4 +295,4 @@ class _Port:
         elif what == CLOSED:
             self._over()
         elif self.pending:
-            self.loop.call_soon(self._pump)
+            self.loop.call_soon(self._drain)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Make = Callable[["Client"], Session]
 
-CHUNK = 8192  # what is read at once: the answers to so many short commands stay far below LIMIT
+CHUNK = 65536
 MOST_FDS = 16
 BUSY = 1 << 16
 LIMIT = 8 << 20
@@ -115,10 +115,14 @@ class Client:
         """The session may have become busy, or free again."""
         self._interest()
 
+    def full(self) -> bool:
+        """So much waits for the peer that nothing more should be answered."""
+        return len(self.pending) > BUSY
+
     def _interest(self) -> None:
         if self.closed:
             return
-        busy = len(self.pending) > BUSY or getattr(self.session, "busy", False)
+        busy = self.full() or getattr(self.session, "busy", False)
         reader = self._on_readable if not busy else None
         writer = self._on_writable if self.pending else None
         if self.read_fd == self.write_fd:
@@ -141,6 +145,8 @@ class Client:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = self.loop.call_later(self.patience, self.close) if self.pending else None
+        if not self.ending and not self.full() and hasattr(self.session, "resume"):
+            self.session.resume()
         if self.ending and not self.pending:
             self.close()
         else:
@@ -162,7 +168,6 @@ class Client:
                 self._interest()
         else:
             self.close()
-
 
     def _receive(self) -> bytes:
         """What was sent, and the descriptors with it."""
