@@ -54,12 +54,14 @@ cdef class VirtioChip:
     cdef void kicked(self, u32 queue) noexcept nogil
     cdef void stopped(self) noexcept nogil
     cdef void queue_stopped(self, u32 queue) noexcept nogil
+    cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef void started(self) noexcept nogil
     cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil
     # what it calls
     cdef void interrupt(self, VirtQueue queue) noexcept nogil
     cdef bint has_thread(self) noexcept nogil
     cdef void serve_later(self, u32 queue) noexcept nogil
+    cdef void serve_queue(self, VirtQueue queue) noexcept nogil
     cdef void config_changed(self) noexcept nogil
     cdef void fault(self) noexcept nogil
     # the transport's

@@ -28,6 +28,8 @@ cdef enum:
     QUEUE_SHIFT = 12            # legacy: rings lie on pages
     ALIGN = 4096
     MOST_SELECT = 1024          # what a queue selector takes, there or not
+    BURST = 64                  # requests served at one go, and bytes that they move
+    BURST_BYTES = 1 << 20
     # legacy registers
     L_FEATURES = 0
     L_ACCEPTED = 4
@@ -157,6 +159,38 @@ cdef class VirtioChip:
 
     cdef void kicked(self, u32 queue) noexcept nogil:
         pass
+
+    cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil:
+        """One request of serve_queue's. 1: it is answered; 0: it will be; -1: out of protocol."""
+        return -1
+
+    cdef void serve_queue(self, VirtQueue queue) noexcept nogil:
+        """Every request that waits in a queue; with a thread so many at a time, the rest a moment later."""
+        cdef Chain chain
+        cdef int result
+        cdef bint some = False, later = False
+        cdef u32 count = 0
+        cdef u64 moved = 0
+        while self.running:
+            if self.has_thread() and (count == BURST or moved >= BURST_BYTES):
+                later = True
+                break
+            chain.count = 0
+            result = queue.pop(&chain)
+            if result > 0:
+                result = self.serve_chain(queue, &chain)
+                some = some or result > 0
+                count += 1
+                moved += chain.read_size + chain.write_size
+            if result < 0:
+                self.fault()
+                break
+            if result == 0 and not chain.count:
+                break
+        if some:
+            self.interrupt(queue)
+        if later:
+            self.serve_later(queue.number)
 
     cdef void started(self) noexcept nogil:
         """DRIVER_OK: the features are settled."""

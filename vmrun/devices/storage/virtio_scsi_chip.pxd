@@ -42,8 +42,6 @@ cdef class ScsiChip(VirtioChip):
     cdef u32 sense_size(self) noexcept nogil
     cdef u32 cdb_size(self) noexcept nogil
     cdef bint address(self, const u8 *lun, u32 *target, u32 *unit) noexcept nogil
-    cdef void serve_requests(self, VirtQueue queue) noexcept nogil
-    cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef void respond(self, VirtQueue queue, Command *command, u8 response) noexcept nogil
     cdef void over(self, VirtQueue queue, Command *command) noexcept nogil
     cdef void serve_control(self, VirtQueue queue) noexcept nogil

@@ -33,8 +33,6 @@ cdef enum:
     SENSE_DEFAULT = 96
     CDB_DEFAULT = 32
     MOST_PIECES = 1026
-    BURST = 64                  # requests served at one go, and bytes that they move
-    BURST_BYTES = 1 << 20
     # responses
     S_OK = 0
     S_OVERRUN = 1
@@ -172,7 +170,7 @@ cdef class ScsiChip(VirtioChip):
             if self.missed:
                 self.event(<VirtQueue>self.queue_of[number], E_NOTHING, NULL, 0)
         else:
-            self.serve_requests(<VirtQueue>self.queue_of[number])
+            self.serve_queue(<VirtQueue>self.queue_of[number])
 
     cdef bint address(self, const u8 *lun, u32 *target, u32 *unit) noexcept nogil:
         """Target and unit of the eight bytes that name them; whether they are of a kind that there is."""
@@ -183,34 +181,7 @@ cdef class ScsiChip(VirtioChip):
 
     # --- commands -----------------------------------------------------------------------------------------
 
-    cdef void serve_requests(self, VirtQueue queue) noexcept nogil:
-        cdef Chain chain
-        cdef int result
-        cdef bint some = False, later = False
-        cdef u32 count = 0
-        cdef u64 moved = 0
-        while True:
-            if self.has_thread() and (count == BURST or moved >= BURST_BYTES):
-                later = True
-                break
-            chain.count = 0
-            result = queue.pop(&chain)
-            if result > 0:
-                result = self.serve(queue, &chain)
-                some = some or result > 0
-                count += 1
-                moved += chain.read_size + chain.write_size
-            if result < 0:
-                self.fault()
-                break
-            if result == 0 and not chain.count:
-                break
-        if some:
-            self.interrupt(queue)
-        if later:
-            self.serve_later(queue.number)
-
-    cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil:
+    cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil:
         """1: it is answered; 0: a unit has it; -1: out of protocol."""
         cdef Command *command = self.free
         cdef u8 head[HEAD + SCSI_CDB]

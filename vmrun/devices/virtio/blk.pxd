@@ -20,10 +20,8 @@ cdef class BlkChip(VirtioChip):
     cdef public u32 block_size, most_discard, most_zeroes
     cdef u8 serial[20]
     cdef public object on_start, on_config, on_stop
-    cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef int begin(self, VirtQueue queue, Chain *chain, int op, u32 flags, u64 offset, u64 length, bint data) noexcept nogil
     cdef void answer(self, VirtQueue queue, Chain *chain, u64 status, u8 value) noexcept nogil
     cdef void done(self, VirtQueue queue, Pending *place) noexcept nogil
     cdef void over(self, VirtQueue queue, Pending *place) noexcept nogil
-    cdef void serve_all(self, VirtQueue queue) noexcept nogil
     cdef bint fits(self, u64 sector, u64 length) noexcept nogil

@@ -39,8 +39,6 @@ cdef enum:
     RANGE_UNMAP = 1
     WCE_OFFSET = 32
     MOST_PIECES = 1026          # of one request, its memory not being in one block
-    BURST = 64                  # requests served at one go, and bytes that they move
-    BURST_BYTES = 1 << 20
 
 cdef u64 F_DISCARD = <u64>1 << 13
 cdef u64 F_WRITE_ZEROES = <u64>1 << 14
@@ -124,36 +122,9 @@ cdef class BlkChip(VirtioChip):
                     self.on_config(bool(value >> (8 * (WCE_OFFSET - offset)) & 0xFF))
 
     cdef void kicked(self, u32 number) noexcept nogil:
-        self.serve_all(<VirtQueue>self.queue_of[number])
+        self.serve_queue(<VirtQueue>self.queue_of[number])
 
-    cdef void serve_all(self, VirtQueue queue) noexcept nogil:
-        cdef Chain chain
-        cdef int result
-        cdef bint some = False, later = False
-        cdef u32 count = 0
-        cdef u64 moved = 0
-        while self.running:
-            if self.has_thread() and (count == BURST or moved >= BURST_BYTES):
-                later = True
-                break
-            chain.count = 0
-            result = queue.pop(&chain)
-            if result > 0:
-                result = self.serve(queue, &chain)
-                some = some or result > 0
-                count += 1
-                moved += chain.read_size + chain.write_size
-            if result < 0:
-                self.fault()
-                break
-            if result == 0 and not chain.count:
-                break
-        if some:
-            self.interrupt(queue)
-        if later:
-            self.serve_later(queue.number)
-
-    cdef int serve(self, VirtQueue queue, Chain *chain) noexcept nogil:
+    cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil:
         """1: it is answered; 0: the drive has it; -1: out of protocol."""
         cdef Header header
         cdef Range span
