@@ -207,7 +207,9 @@ class Bench:
         script = "busybox stty -echo; echo ready; read line; cd /\n"
         compiles = " && ".join(f"/cc1 {CC1} {level} source.i -o {level[1:]}.s" for level in LEVELS)
         script += f"{compiles}\necho done $(busybox cat *.s | busybox md5sum); read line"
-        path: str = linux.initramfs(self.where, script, files)
+        own = self.where / COMPILER  # the boots' archive has the same name
+        own.mkdir()
+        path: str = linux.initramfs(own, script, files)
         return path
 
     def compile_in_guests(self, initrd: str) -> None:
