@@ -75,7 +75,7 @@ echo MODULES=list > $T/etc/initramfs-tools/conf.d/driver-policy
 printf 'ata_piix\\nsd_mod\\next4\\n' > $T/etc/initramfs-tools/modules
 say "Installing the base system"
 DEBIAN_FRONTEND=noninteractive chroot $K debootstrap --no-check-gpg --variant=minbase \\
-  --include=linux-image-6.1.0-50-amd64,grub-pc,openssh-server,systemd-sysv,udev,iproute2 \\
+  --include=linux-image-amd64,grub-pc,openssh-server,systemd-sysv,udev,iproute2 \\
   bookworm /target @MIRROR@
 say "Configuring the system"
 echo guest > $T/etc/hostname

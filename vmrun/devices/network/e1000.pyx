@@ -17,79 +17,32 @@ A write to TDT sends at most TURN frames, the rest follows from a timer: no gues
 from libc.string cimport memcpy, memset
 
 from vmrun.devices.network.frames cimport (
-    BROADCAST, FCS, MULTICAST, SHORTEST, UNICAST, be16, kind, le16, le32, le64, put_le16,
+    FCS, SHORTEST, be16, le64, put_le16,
 )
-from vmrun.devices.network.intel_tx cimport TXD_IDE, TXD_RPS, TXD_RS, TXD_STAT_DD
-
-from vmrun.core.cells cimport cells
+from vmrun.devices.network.intel_mac cimport (
+    BMCR, BMCR_ANRESTART, BMCR_LOOPBACK, CTRL, CTRL_RST, CTRL_VME, DESCRIPTOR, EECD, EERD, ICR, ICS, IMC, IMS,
+    INT_MDAC, INT_RXO, INT_RXT0, INT_TXDW, INT_TXQE, ITR, MDIC, MDIC_E, MDIC_I, MDIC_READ, MDIC_READY, MDIC_WRITE,
+    MPC, RA, RAH_AV, RCTL, RCTL_EN, RCTL_SECRC, RDBAL, RDH, RDLEN, RDT, REGISTERS, RNBC, ROC, RXD_DD, RXD_EOP,
+    RXD_IXSM, RXD_VP, STATUS, STATUS_LU, TCTL, TCTL_EN, TDT, VET, IntelMac, buffer_size,
+)
+from vmrun.devices.network.intel_tx cimport TXD_IDE
 
 from vmrun.core.state import Bytes, Deadline, Flag, Part, Table, U32, Words
 from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
+from vmrun.devices.network.intel_mac import eeprom_words
 from vmrun.devices.network.intel_tx import Transmitter as _Transmitter
 from vmrun.devices.network.nic import NicTimer as _NicTimer
-from vmrun.errors import StateError
 
 cdef enum:                      # registers by number: offset / 4
-    CTRL = 0x0000 >> 2
-    STATUS = 0x0008 >> 2
-    EECD = 0x0010 >> 2
-    EERD = 0x0014 >> 2
-    MDIC = 0x0020 >> 2
-    VET = 0x0038 >> 2
-    ICR = 0x00C0 >> 2
-    ITR = 0x00C4 >> 2
-    ICS = 0x00C8 >> 2
-    IMS = 0x00D0 >> 2
-    IMC = 0x00D8 >> 2
-    RCTL = 0x0100 >> 2
-    TCTL = 0x0400 >> 2
-    AIT = 0x0458 >> 2
     LEDCTL = 0x0E00 >> 2
     PBA = 0x1000 >> 2
-    RDFH = 0x2410 >> 2
-    RDBAL = 0x2800 >> 2
-    RDBAH = 0x2804 >> 2
-    RDLEN = 0x2808 >> 2
-    RDH = 0x2810 >> 2
-    RDT = 0x2818 >> 2
     RDTR = 0x2820 >> 2
     RADV = 0x282C >> 2
-    TDFH = 0x3410 >> 2
-    TDBAL = 0x3800 >> 2
-    TDBAH = 0x3804 >> 2
-    TDLEN = 0x3808 >> 2
-    TDH = 0x3810 >> 2
-    TDT = 0x3818 >> 2
-    TXDCTL = 0x3828 >> 2
     TADV = 0x382C >> 2
-    MPC = 0x4010 >> 2
-    PRC64 = 0x405C >> 2
-    GPRC = 0x4074 >> 2
-    BPRC = 0x4078 >> 2
-    MPRC = 0x407C >> 2
-    GPTC = 0x4080 >> 2
-    GORCL = 0x4088 >> 2
-    GOTCL = 0x4090 >> 2
-    RNBC = 0x40A0 >> 2
-    ROC = 0x40AC >> 2
-    TORL = 0x40C0 >> 2
-    TOTL = 0x40C8 >> 2
-    TPR = 0x40D0 >> 2
-    TPT = 0x40D4 >> 2
-    PTC64 = 0x40D8 >> 2
-    MPTC = 0x40F0 >> 2
-    BPTC = 0x40F4 >> 2
-    TSCTC = 0x40F8 >> 2
-    MTA = 0x5200 >> 2
-    RA = 0x5400 >> 2
-    VFTA = 0x5600 >> 2
     MANC = 0x5820 >> 2
-    REGISTERS = 0x8000
 
 cdef enum:
-    CTRL_RST = 1 << 26
-    CTRL_VME = 1 << 30
-    STATUS_LU = 2
+    RCTL_SIZES = 0x07FFFFFF     # without the 82574's FLXBUF
     EECD_SK = 1
     EECD_CS = 2
     EECD_DI = 4
@@ -99,55 +52,13 @@ cdef enum:
     EECD_KEPT = 0x77            # SK, CS, DI, FWE, REQ
     EERD_START = 1
     EERD_DONE = 0x10
-    MDIC_WRITE = 1 << 26
-    MDIC_READ = 1 << 27
-    MDIC_READY = 1 << 28
-    MDIC_I = 1 << 29
-    MDIC_E = 1 << 30
-    INT_TXDW = 0x01
-    INT_TXQE = 0x02
-    INT_LSC = 0x04
-    INT_RXDMT0 = 0x10
-    INT_RXO = 0x40
-    INT_RXT0 = 0x80
-    INT_MDAC = 0x200
-    RCTL_EN = 0x02
-    RCTL_SBP = 0x04
-    RCTL_UPE = 0x08
-    RCTL_MPE = 0x10
-    RCTL_LPE = 0x20
-    RCTL_BAM = 0x8000
-    RCTL_VFE = 1 << 18
-    RCTL_BSEX = 1 << 25
-    RCTL_SECRC = 1 << 26
-    TCTL_EN = 2
-    RAH_AV = 0x80000000
-    RXD_DD = 1
-    RXD_EOP = 2
-    RXD_IXSM = 4
-    RXD_VP = 8
-    DESCRIPTOR = 16
-    LONGEST = 1522              # of a frame with a tag, while RCTL.LPE is off
-    JUMBO = 16384
-    # MII
-    BMCR = 0
-    BMSR = 1
     PHYID2 = 3
-    ANLPAR = 5
-    BMCR_ANRESTART = 0x0200
-    BMCR_AUTOEN = 0x1000
-    BMCR_LOOPBACK = 0x4000
-    BMSR_LINK = 0x0004
-    BMSR_AN_COMP = 0x0020
-    ANLPAR_ACK = 0x4000
     # which timer
     AUTONEG_OVER = 0
     MITIGATION_OVER = 1
     RECEIVE_AGAIN = 2
     TRANSMIT_ON = 3
-    TURN = 4096                 # frames that one access sends
 
-cdef i64 NEGOTIATION = 500000000            # ns
 cdef i64 RECEIVE_DELAY = 1000000000
 cdef u32 LEAST_DELAY = 500                  # in units of 256 ns: 7,813 interrupts a second
 
@@ -211,25 +122,12 @@ _PHY_AT_RESET = {
 }
 cdef u32 PHY_READS = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 17 | 1 << 20 | 1 << 21
 cdef u32 PHY_WRITES = 1 | 1 << 4 | 1 << 9 | 1 << 16 | 1 << 20
-cdef u32 ADDRESS_SHIFT[4]       # of the multicast address, by RCTL.MO
-ADDRESS_SHIFT[:] = [4, 3, 2, 0]
 
-# Words 0-2 are the address, 11 and 13 the device id, 63 makes the sum 0xBABA.
 _EEPROM = (
     0, 0, 0, 0, 0xFFFF, 0, 0, 0, 0x3000, 0x1000, 0x6403, 0, 0x8086, 0, 0x8086, 0x3040, 0x0008, 0x2000, 0x7E14, 0x0048,
     0x1000, 0x00D8, 0, 0x2700, 0x6CC9, 0x3150, 0x0722, 0x040B, 0x0984, 0, 0xC000, 0x0706, 0x1008, 0, 0x0F04, 0x7FFF,
     0x4D01, *[0xFFFF] * 11, 0x0100, 0x4000, 0x121C, *[0xFFFF] * 12,
 )  # fmt: skip
-EEPROM_SUM = 0xBABA
-
-def eeprom_words(device_id, address, template=_EEPROM):
-    """The 64 words of a card with this id and station address (six bytes)."""
-    words = [*template][:63]
-    for n in range(3):
-        words[n] = address[2 * n] | address[2 * n + 1] << 8
-    words[11] = words[13] = device_id
-    return [*words, (EEPROM_SUM - sum(words)) & 0xFFFF]
-
 def _fill():
     for offset, count, read, write, needs in _MAP:
         for n in range(offset >> 2, (offset >> 2) + count):
@@ -237,13 +135,7 @@ def _fill():
 
 _fill()
 
-cdef void _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
-    (<E1000>owner).emitted(frame, size)
-
-cdef void _segmented(void *owner) noexcept nogil:
-    (<E1000>owner).count(TSCTC)
-
-cdef class E1000(NicChip):
+cdef class E1000(IntelMac):
     """128 KiB of registers. `address`: the station's, six bytes, which reset puts into the first receive address."""
 
     state = Table(
@@ -258,11 +150,11 @@ cdef class E1000(NicChip):
         self.min_access = self.max_access = 4
         self.dma, self.irq, self.clock = dma, irq, timers.clock
         self.address, self.phy_id2 = bytes(address), phy_id2
-        self.autonegotiation = self.mitigation = self.extra = self.tag_type_at_reset = True
+        self.mitigation = self.extra = True
         self.eeprom = _Eeprom93(64)
-        self.eeprom.words = eeprom_words(device_id, self.address)
+        self.eeprom.words = eeprom_words(_EEPROM, device_id, self.address)
         self.tx = _Transmitter()
-        self.tx.owner, self.tx.emit, self.tx.segmented = <void *>self, _emit, _segmented
+        self.serve(self.tx)
         self.autoneg_timer = _NicTimer(timers, self, AUTONEG_OVER)
         self.mitigation_timer = _NicTimer(timers, self, MITIGATION_OVER)
         self.receive_timer = _NicTimer(timers, self, RECEIVE_AGAIN)
@@ -419,131 +311,34 @@ cdef class E1000(NicChip):
             self.room()
         elif which == TRANSMIT_ON:
             self.transmit_ring()
-        elif self.link_up:
-            self.link_registers(True)
-            self.phy_cells[ANLPAR] |= ANLPAR_ACK
-            self.phy_cells[BMSR] |= BMSR_AN_COMP
-            self.cause(INT_LSC)
-            self.room()
-
-    # --- link -----------------------------------------------------------------------------------------------
-
-    cdef bint negotiates(self) noexcept nogil:
-        return self.autonegotiation and self.phy_cells[BMCR] & BMCR_AUTOEN != 0
-
-    cdef void negotiate(self) noexcept nogil:
-        self.link_registers(False)
-        self.autoneg_timer.arm(self.clock.now() + NEGOTIATION)
-
-    cdef void link_registers(self, bint up) noexcept nogil:
-        if up:
-            self.mac[STATUS] |= STATUS_LU
-            self.phy_cells[BMSR] |= BMSR_LINK
         else:
-            self.mac[STATUS] &= ~<u32>STATUS_LU
-            self.phy_cells[BMSR] &= 0xFFFF & ~(BMSR_LINK | BMSR_AN_COMP)
-            self.phy_cells[ANLPAR] &= 0xFFFF & ~ANLPAR_ACK
-
-    cdef void link_changed(self) noexcept nogil:
-        cdef u32 before = self.mac[STATUS]
-        if not self.link_up:
-            self.link_registers(False)
-        elif self.negotiates() and not self.phy_cells[BMSR] & BMSR_AN_COMP:
-            self.negotiate()
-        else:
-            self.link_registers(True)
-            self.room()
-        if self.mac[STATUS] != before:
-            self.cause(INT_LSC)
-
-    # --- statistics -----------------------------------------------------------------------------------------
-
-    cdef void count(self, u32 n) noexcept nogil:
-        if self.mac[n] != 0xFFFFFFFFU:
-            self.mac[n] += 1
-
-    cdef void count_octets(self, u32 low, u32 octets) noexcept nogil:
-        cdef u64 sum = self.mac[low] | <u64>self.mac[low + 1] << 32
-        sum = sum + octets if sum + octets >= sum else <u64>-1
-        self.mac[low] = <u32>sum
-        self.mac[low + 1] = <u32>(sum >> 32)
-
-    cdef void count_size(self, u32 first, u32 octets) noexcept nogil:
-        """One of six counters: 64, 65-127, 128-255, 256-511, 512-1023 and more octets; shorter ones count nowhere."""
-        if octets > 1023:
-            self.count(first + 5)
-        elif octets > 511:
-            self.count(first + 4)
-        elif octets > 255:
-            self.count(first + 3)
-        elif octets > 127:
-            self.count(first + 2)
-        elif octets > 64:
-            self.count(first + 1)
-        elif octets == 64:
-            self.count(first)
+            self.negotiated()
 
     # --- transmit -------------------------------------------------------------------------------------------
 
     cdef void transmit_ring(self) noexcept nogil:
-        """Descriptors from TDH to TDT, at most once around a ring whose registers make no sense."""
-        cdef u8 descriptor[DESCRIPTOR]
-        cdef u32 first = self.mac[TDH], causes = INT_TXQE, lower
-        cdef u64 at
+        cdef u32 commands, causes
         if not self.mac[TCTL] & TCTL_EN:
             return
         self.transmit_timer.cancel()
-        self.tx.emitted = 0
-        while self.mac[TDH] != self.mac[TDT]:
-            at = (<u64>self.mac[TDBAH] << 32 | self.mac[TDBAL] & 0xFFFFFFF0U) + DESCRIPTOR * <u64>self.mac[TDH]
-            self.dma.read_into(at, descriptor, DESCRIPTOR)
-            lower = le32(descriptor + 8)
-            if lower & TXD_IDE:
-                self.delayed_tx = True
-            self.tx.process(self.dma, descriptor, self.mac[CTRL] & CTRL_VME != 0, self.mac[VET])
-            if lower & (TXD_RS | TXD_RPS):
-                descriptor[12] = (descriptor[12] | TXD_STAT_DD) & 0xF1     # no collisions, no underrun
-                self.dma.write_from(at + 12, descriptor + 12, 4)
-                causes |= INT_TXDW
-            self.mac[TDH] += 1
-            if self.mac[TDH] * DESCRIPTOR >= self.mac[TDLEN]:
-                self.mac[TDH] = 0
-            if self.mac[TDH] == first or first >= self.mac[TDLEN] // DESCRIPTOR:
-                break
-            if self.tx.emitted >= TURN and self.mac[TDH] != self.mac[TDT]:
-                self.transmit_timer.arm(self.clock.now())
-                causes &= ~<u32>INT_TXQE
-                break
+        causes = self.send_ring(self.tx, self.mac, &commands)
+        if commands & TXD_IDE:
+            self.delayed_tx = True
         self.cause(causes)
 
     cdef void emitted(self, u8 *frame, u32 size) noexcept nogil:
-        cdef int to = kind(frame)
         if self.phy_cells[BMCR] & BMCR_LOOPBACK:
             if self.ready():
                 self.receive(frame, size)
         else:
             self.transmit(frame, size)
-        if to == BROADCAST:
-            self.count(BPTC)
-        elif to == MULTICAST:
-            self.count(MPTC)
-        self.count_size(PTC64, size + FCS)
-        self.count(TPT)
-        self.count(GPTC)
-        self.count_octets(TOTL, self.tx.size + FCS)
-        self.count_octets(GOTCL, self.tx.size + FCS)
+        self.count_sent(frame, size, self.tx.size)              # octets are without a tag
 
     # --- receive --------------------------------------------------------------------------------------------
 
-    cdef u32 buffer_size(self) noexcept nogil:
-        cdef u32 code = self.mac[RCTL] >> 16 & 3
-        if self.mac[RCTL] & RCTL_BSEX and code:
-            return <u32>32768 >> code
-        return 2048 if self.mac[RCTL] & RCTL_BSEX else <u32>2048 >> code
-
     cdef bint has_room(self, u32 octets) noexcept nogil:
         """Whether the descriptors from RDH to RDT hold so many."""
-        cdef u32 head = self.mac[RDH], tail = self.mac[RDT], size = self.buffer_size(), free
+        cdef u32 head = self.mac[RDH], tail = self.mac[RDT], size = buffer_size(self.mac[RCTL] & RCTL_SIZES), free
         if octets <= size:
             return head != tail
         if head < tail:
@@ -567,32 +362,6 @@ cdef class E1000(NicChip):
             and not self.receive_timer.pending()
         )
 
-    cdef bint wanted(self, const u8 *frame) noexcept nogil:
-        """Whether the filters let a frame through."""
-        cdef u32 rctl = self.mac[RCTL], n, tag, low, high
-        cdef int to = kind(frame)
-        if rctl & RCTL_VFE and be16(frame + 12) == self.mac[VET] & 0xFFFF:
-            tag = be16(frame + 14)
-            if not self.mac[VFTA + (tag >> 5 & 127)] >> (tag & 31) & 1:
-                return False
-        if to == UNICAST and rctl & RCTL_UPE:
-            return True
-        if to != UNICAST and rctl & RCTL_MPE:
-            self.count(MPRC)
-            return True
-        if to == BROADCAST and rctl & RCTL_BAM:
-            self.count(BPRC)
-            return True
-        low, high = le32(frame), le16(frame + 4)
-        for n in range(RA, RA + 32, 2):
-            if self.mac[n + 1] & RAH_AV and self.mac[n] == low and self.mac[n + 1] & 0xFFFF == high:
-                return True
-        n = high >> ADDRESS_SHIFT[rctl >> 12 & 3] & 0xFFF
-        if self.mac[MTA + (n >> 5)] >> (n & 31) & 1:
-            self.count(MPRC)
-            return True
-        return False
-
     cdef int receive(self, const u8 *frame, u32 size) noexcept nogil:
         cdef u8 padded[SHORTEST]
         cdef u8 descriptor[DESCRIPTOR]
@@ -607,7 +376,7 @@ cdef class E1000(NicChip):
             memcpy(padded, frame, size)
             memset(padded + size, 0, SHORTEST - size)
             frame, size = padded, SHORTEST
-        if not self.mac[RCTL] & RCTL_SBP and size > (JUMBO if self.mac[RCTL] & RCTL_LPE else LONGEST):
+        if self.too_long(size):
             self.count(ROC)
             return 1
         if not self.wanted(frame):
@@ -621,20 +390,15 @@ cdef class E1000(NicChip):
             self.overrun()
             return 1
         while done < total:
-            part = min(total - done, self.buffer_size())
-            at = (<u64>self.mac[RDBAH] << 32 | self.mac[RDBAL] & 0xFFFFFFF0U) + DESCRIPTOR * <u64>self.mac[RDH]
+            part = min(total - done, buffer_size(self.mac[RCTL] & RCTL_SIZES))
+            at = (<u64>self.mac[RDBAL + 1] << 32 | self.mac[RDBAL] & 0xFFFFFFF0U) + DESCRIPTOR * <u64>self.mac[RDH]
             self.dma.read_into(at, descriptor, DESCRIPTOR)
             to = le64(descriptor)
             put_le16(descriptor + 14, tag)
             descriptor[12] &= 0xFF & ~RXD_DD
             if to:
                 if done < size:
-                    copy = min(part, size - done)
-                    if skip and done < 12:                      # a buffer has 256 bytes at least
-                        self.dma.write_from(to, frame, 12)
-                        self.dma.write_from(to + 12, frame + 12 + skip, copy - 12)
-                    else:
-                        self.dma.write_from(to, frame + done + skip, copy)
+                    self.put_piece(to, frame, done, min(part, size - done), skip)
                 done += part
                 put_le16(descriptor + 8, part)
                 if done >= total:
@@ -650,42 +414,23 @@ cdef class E1000(NicChip):
             if self.mac[RDH] == first or first >= self.mac[RDLEN] // DESCRIPTOR:
                 self.overrun()
                 return 1
-        self.count_size(PRC64, total)
-        self.count(TPR)
-        self.count(GPRC)
-        self.count_octets(TORL, size + FCS)
-        self.count_octets(GORCL, size + FCS)
-        causes = INT_RXT0
-        tail = self.mac[RDT]
-        if tail < self.mac[RDH]:
-            tail += self.mac[RDLEN] // DESCRIPTOR
-        if (tail - self.mac[RDH]) * DESCRIPTOR <= self.mac[RDLEN] >> ((self.mac[RCTL] >> 8 & 3) + 1):
-            causes |= INT_RXDMT0
-        self.cause(causes)
+        self.count_received(total, size)
+        self.cause(self.received(self.mac, DESCRIPTOR))
         return 1
 
     # --- state ------------------------------------------------------------------------------------------------
 
     @property
-    def registers(self):
-        return cells(self, self.mac, 4 * REGISTERS)
-
-    @property
     def phy(self):
-        return self.phy_cells
+        return [self.phy_cells[n] for n in range(32)]
 
     @phy.setter
     def phy(self, values):
-        self.phy_cells = values
+        for n in range(32):
+            self.phy_cells[n] = values[n]
 
     def check_state(self, values):
-        read = values["registers"]
-        for n in (RDH, RDT, TDH, TDT):
-            if int.from_bytes(read[4 * n : 4 * n + 4], "little") > 0xFFFF:
-                raise StateError("e1000: a ring's head or tail has 16 bits")
-        for n in (RDLEN, TDLEN):
-            if int.from_bytes(read[4 * n : 4 * n + 4], "little") & ~0xFFF80:
-                raise StateError("e1000: no length of a ring")
+        self.check_rings(values, (0,))
 
     def settle(self):
         self.irq.set(self.raised)

@@ -20,9 +20,9 @@ POWER = 0xDC
 
 
 class EePro100(PciNic):
-    """A subclass is a version: `extended` from the 82558, `tco` from the 82559 on."""
+    """A subclass is a version: `extended` and `power` management from the 82558, `tco` from the 82559 on."""
 
-    vendor_id, device_id = 0x8086, 0x1209
+    vendor_id = 0x8086
     parents: tuple[str, ...] = ()
     extended = tco = power = True
 
@@ -45,69 +45,33 @@ class EePro100(PciNic):
         return chip
 
 
-@register("i82550", description="Intel 82550 Fast Ethernet")
-class I82550(EePro100):
-    revision = 0x0E
+# name, device id, revision, generation: 7, 8 and 9 are the 82557, the 82558, and the 82559 with all that came after it
+VERSIONS = (
+    ("i82550", 0x1209, 0x0E, 9),
+    ("i82551", 0x1209, 0x0F, 9),
+    ("i82557a", 0x1229, 0x01, 7),
+    ("i82557b", 0x1229, 0x02, 7),
+    ("i82557c", 0x1229, 0x03, 7),
+    ("i82558a", 0x1229, 0x04, 8),
+    ("i82558b", 0x1229, 0x05, 8),
+    ("i82559a", 0x1229, 0x06, 9),
+    ("i82559b", 0x1229, 0x07, 9),
+    ("i82559c", 0x1229, 0x0C, 9),
+    ("i82559er", 0x1209, 0x09, 9),
+    ("i82562", 0x1209, 0x0E, 9),
+    ("i82801", 0x2449, 0x03, 9),
+)
 
 
-@register("i82551", description="Intel 82551 Fast Ethernet")
-class I82551(EePro100):
-    revision = 0x0F
+def _version(name: str, device_id: int, revision: int, generation: int) -> type[EePro100]:
+    later = generation > 7
+    facts = {"device_id": device_id, "revision": revision, "extended": later, "power": later, "tco": generation > 8}
+    if name == "i82559c":
+        facts.update(subsystem_vendor_id=0x8086, subsystem_id=0x0040)
+    kind = type(name.capitalize(), (EePro100,), {**facts, "__module__": __name__})
+    shown = name[1:6] + (f" {name[6:].upper()}" if len(name) == 7 else name[6:].upper())
+    return register(name, description=f"Intel {shown} Fast Ethernet")(kind)
 
 
-@register("i82557a", description="Intel 82557 A Fast Ethernet")
-class I82557a(EePro100):
-    device_id, revision = 0x1229, 0x01
-    extended = tco = power = False
-
-
-@register("i82557b", description="Intel 82557 B Fast Ethernet")
-class I82557b(I82557a):
-    revision = 0x02
-
-
-@register("i82557c", description="Intel 82557 C Fast Ethernet")
-class I82557c(I82557a):
-    revision = 0x03
-
-
-@register("i82558a", description="Intel 82558 A Fast Ethernet")
-class I82558a(EePro100):
-    device_id, revision = 0x1229, 0x04
-    tco = False
-
-
-@register("i82558b", description="Intel 82558 B Fast Ethernet")
-class I82558b(I82558a):
-    revision = 0x05
-
-
-@register("i82559a", description="Intel 82559 A Fast Ethernet")
-class I82559a(EePro100):
-    device_id, revision = 0x1229, 0x06
-
-
-@register("i82559b", description="Intel 82559 B Fast Ethernet")
-class I82559b(I82559a):
-    revision = 0x07
-
-
-@register("i82559c", description="Intel 82559 C Fast Ethernet")
-class I82559c(I82559a):
-    revision = 0x0C
-    subsystem_vendor_id, subsystem_id = 0x8086, 0x0040
-
-
-@register("i82559er", description="Intel 82559ER Fast Ethernet")
-class I82559er(EePro100):
-    revision = 0x09
-
-
-@register("i82562", description="Intel 82562 Fast Ethernet")
-class I82562(EePro100):
-    revision = 0x0E
-
-
-@register("i82801", description="Intel 82801 Fast Ethernet")
-class I82801(EePro100):
-    device_id, revision = 0x2449, 0x03
+for _row in VERSIONS:
+    globals()[_row[0].capitalize()] = _version(*_row)

@@ -15,8 +15,8 @@ cdef class I8255x(NicChip):
     cdef u8 config[22]
     cdef u8 station[6]
     cdef u8 hash[8]
-    cdef u16 phy_cells[32]
-    cdef u32 counted[20]
+    cdef public u16 phy[32]
+    cdef public u32 counts[20]
     cdef readonly Dma dma
     cdef readonly IrqLine irq
     cdef readonly Eeprom93 eeprom

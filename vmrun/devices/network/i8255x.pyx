@@ -138,7 +138,7 @@ cdef class I8255x(NicChip):
     def reset(self):
         type(self).state.reset(self)
         for n, value in _PHY_AT_RESET.items():
-            self.phy_cells[n] = value
+            self.phy[n] = value
         put_le32(self.cells + MDI, 1 << 28 | 1 << 21)
         self.link_registers()
         self.settle()
@@ -153,9 +153,9 @@ cdef class I8255x(NicChip):
         self.link_changed()
 
     cdef void link_changed(self) noexcept nogil:
-        self.phy_cells[BMSR] &= 0xFFFF & ~(BMSR_LINK | BMSR_DONE)
+        self.phy[BMSR] &= 0xFFFF & ~(BMSR_LINK | BMSR_DONE)
         if self.link_up:
-            self.phy_cells[BMSR] |= BMSR_LINK | BMSR_DONE
+            self.phy[BMSR] |= BMSR_LINK | BMSR_DONE
 
     # --- interrupts -------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ cdef class I8255x(NicChip):
         self.halt()
         self.status = self.mask = 0
         self.cu_base = self.cu_offset = self.ru_base = self.ru_offset = self.counters = 0
-        memset(self.counted, 0, sizeof(self.counted))
+        memset(self.counts, 0, sizeof(self.counts))
         memset(self.hash, 0, 8)
         memset(self.cells, 0, MDI)
         memcpy(self.config, DEFAULTS, 22)
@@ -253,12 +253,12 @@ cdef class I8255x(NicChip):
         if value >> 21 & 31 != 1:                               # there is one PHY
             data = 0
         elif op == MDI_READ:
-            data = self.phy_cells[which]
+            data = self.phy[which]
         elif op == MDI_WRITE:
             if which == BMCR and data & 0x8000:
-                self.phy_cells[BMCR], self.phy_cells[4] = 0x3000, 0x05E1
+                self.phy[BMCR], self.phy[4] = 0x3000, 0x05E1
             else:
-                self.phy_cells[which] = self.phy_cells[which] & ~PHY_WRITABLE[which] & 0xFFFF | data & PHY_WRITABLE[which]
+                self.phy[which] = self.phy[which] & ~PHY_WRITABLE[which] & 0xFFFF | data & PHY_WRITABLE[which]
         put_le32(self.cells + MDI, value & 0xEFFF0000U | MDI_READY | data)
         if value & MDI_IE:
             self.interrupt(INT_MDI)
@@ -302,11 +302,11 @@ cdef class I8255x(NicChip):
         elif self.extended and not self.config[6] & 0x20:
             count = 19
         for n in range(count):
-            put_le32(data + 4 * n, self.counted[n])
+            put_le32(data + 4 * n, self.counts[n])
         put_le32(data + 4 * count, 0xA007 if reset else 0xA005)
         self.dma.write_from(self.counters, data, 4 * count + 4)
         if reset:
-            memset(self.counted, 0, sizeof(self.counted))
+            memset(self.counts, 0, sizeof(self.counts))
 
     # --- command unit -----------------------------------------------------------------------------------------
 
@@ -412,7 +412,7 @@ cdef class I8255x(NicChip):
                     self.receive(self.frame, used)
             else:
                 self.transmit(self.frame, used)
-            self.counted[TX_GOOD] += 1
+            self.counts[TX_GOOD] += 1
 
     # --- receive unit -----------------------------------------------------------------------------------------
 
@@ -462,18 +462,18 @@ cdef class I8255x(NicChip):
             memset(padded + size, 0, SHORTEST - size)
             frame, size = padded, SHORTEST
         if size > LONGEST and not self.config[18] & 0x08 or size + FCS >= MOST:
-            self.counted[RX_SHORT] += 1
+            self.counts[RX_SHORT] += 1
             return 1
         if not self.wanted(frame, &status):
             return 1
         at = self.ru_base + self.ru_offset
         if self.dma.read_into(at, block, BLOCK) < 0:
-            self.counted[RX_STARVED] += 1
+            self.counts[RX_STARVED] += 1
             self.starved(RU_STARVED)
             return 0
         what, room = le16(block + 2), le16(block + 14) & 0x3FFE
         if not room and what & CB_EL:                           # the end of the list is not written to
-            self.counted[RX_STARVED] += 1
+            self.counts[RX_STARVED] += 1
             self.starved(RU_STARVED)
             return 0
         status |= CB_C | CB_OK
@@ -493,7 +493,7 @@ cdef class I8255x(NicChip):
         put_le16(block + 12, RFD_EOF | RFD_F | total)
         self.dma.write_from(at + 12, block + 12, 2)
         self.dma.write_from(at, block, 2)                       # last: a driver may look at any time
-        self.counted[RX_GOOD] += 1
+        self.counts[RX_GOOD] += 1
         self.ru_offset = le32(block + 4)
         self.status |= INT_FR
         if what & CB_EL:
@@ -522,20 +522,4 @@ cdef class I8255x(NicChip):
     @property
     def multicast(self):
         return cells(self, self.hash, 8)
-
-    @property
-    def phy(self):
-        return self.phy_cells
-
-    @phy.setter
-    def phy(self, values):
-        self.phy_cells = values
-
-    @property
-    def counts(self):
-        return self.counted
-
-    @counts.setter
-    def counts(self, values):
-        self.counted = values
 

@@ -12,89 +12,45 @@ and the causes go. A write to TDT sends at most TURN frames, the rest follows fr
 
 from libc.string cimport memcpy, memset
 
-from vmrun.core.cells cimport cells
-
 from vmrun.devices.network.frames cimport (
-    BROADCAST, FCS, MULTICAST, SHORTEST, UNICAST, be16, kind, le16, le32, le64, put_le16, put_le32,
+    FCS, SHORTEST, be16, le64, put_le16, put_le32,
 )
 from vmrun.devices.network.layers cimport (
     TCP, UDP, Layers, header_sum_right, look, toeplitz, transport_sum_right,
 )
-from vmrun.devices.network.intel_tx cimport TXD_RPS, TXD_RS, TXD_STAT_DD
+from vmrun.devices.network.intel_mac cimport (
+    BMCR, BMCR_ANRESTART, BMCR_AUTOEN, BMCR_LOOPBACK, CTRL, CTRL_RST, CTRL_VME, EECD, EERD, GORCL, GOTCL, ICR, ICS,
+    IMC, IMS, INT_LSC, INT_MDAC, INT_RXO, INT_TXDW, ITR, MDIC, MDIC_E, MDIC_I, MDIC_READ, MDIC_READY, MDIC_WRITE,
+    MPC, PHY_PAGES, QUEUE, RA, RAH_AV, RCTL, RCTL_EN, RCTL_SECRC, RDBAL, RDH, RDLEN, RDT, REGISTERS, RNBC, ROC, RXD_DD,
+    RXD_EOP, RXD_IXSM, RXD_VP, STATUS, STATUS_LU, TCTL, TCTL_EN, TDH, TDLEN, TDT, TORL, TOTL, VET, IntelMac,
+    buffer_size,
+)
 
 from vmrun.core.state import KEEP, Bytes, Deadline, Flag, Part, Table, U32, Words
+from vmrun.devices.network.intel_mac import eeprom_words
 from vmrun.devices.network.intel_tx import Transmitter as _Transmitter
 from vmrun.devices.network.nic import NicTimer as _NicTimer
-from vmrun.errors import StateError
 
 cdef enum:                      # registers by number: offset / 4
-    CTRL = 0x0000 >> 2
     CTRL_DUP = 0x0004 >> 2
-    STATUS = 0x0008 >> 2
-    EECD = 0x0010 >> 2
-    EERD = 0x0014 >> 2
     CTRL_EXT = 0x0018 >> 2
-    MDIC = 0x0020 >> 2
-    VET = 0x0038 >> 2
-    ICR = 0x00C0 >> 2
-    ITR = 0x00C4 >> 2
-    ICS = 0x00C8 >> 2
-    IMS = 0x00D0 >> 2
-    IMC = 0x00D8 >> 2
     EIAC = 0x00DC >> 2
     IAM = 0x00E0 >> 2
     IVAR = 0x00E4 >> 2
     EITR = 0x00E8 >> 2
-    RCTL = 0x0100 >> 2
-    TCTL = 0x0400 >> 2
     PSRCTL = 0x2170 >> 2
-    RDBAL = 0x2800 >> 2
-    RDLEN = 0x2808 >> 2
-    RDH = 0x2810 >> 2
-    RDT = 0x2818 >> 2
     RSRPD = 0x2C00 >> 2
-    TDBAL = 0x3800 >> 2
-    TDLEN = 0x3808 >> 2
-    TDH = 0x3810 >> 2
-    TDT = 0x3818 >> 2
-    QUEUE = 0x100 >> 2          # from a ring's registers to those of the next
-    MPC = 0x4010 >> 2
-    PRC64 = 0x405C >> 2
-    GPRC = 0x4074 >> 2
-    BPRC = 0x4078 >> 2
-    MPRC = 0x407C >> 2
-    GPTC = 0x4080 >> 2
-    GORCL = 0x4088 >> 2
-    GOTCL = 0x4090 >> 2
-    RNBC = 0x40A0 >> 2
-    ROC = 0x40AC >> 2
-    TORL = 0x40C0 >> 2
-    TOTL = 0x40C8 >> 2
-    TPR = 0x40D0 >> 2
-    TPT = 0x40D4 >> 2
-    PTC64 = 0x40D8 >> 2
-    MPTC = 0x40F0 >> 2
-    BPTC = 0x40F4 >> 2
-    TSCTC = 0x40F8 >> 2
-    IAC = 0x4100 >> 2
     STATISTICS_END = 0x4128 >> 2
     RXCSUM = 0x5000 >> 2
     RFCTL = 0x5008 >> 2
-    MTA = 0x5200 >> 2
-    RA = 0x5400 >> 2
-    VFTA = 0x5600 >> 2
     MRQC = 0x5818 >> 2
     SWSM = 0x5B50 >> 2
     RETA = 0x5C00 >> 2
     RSSRK = 0x5C80 >> 2
-    REGISTERS = 0x8000
 
 cdef enum:
-    CTRL_RST = 1 << 26
-    CTRL_VME = 1 << 30
     EXT_EIAME = 1 << 24
     EXT_IAME = 1 << 27
-    STATUS_LU = 2
     STATUS_PHYRA = 0x400
     EECD_REQ = 0x40
     EECD_GNT = 0x80
@@ -102,77 +58,34 @@ cdef enum:
     EECD_AUTO_RD = 0x200
     EERD_START = 1
     EERD_DONE = 2
-    MDIC_WRITE = 1 << 26
-    MDIC_READ = 1 << 27
-    MDIC_READY = 1 << 28
-    MDIC_I = 1 << 29
-    MDIC_E = 1 << 30
-    INT_TXDW = 0x01
-    INT_TXQE = 0x02
-    INT_LSC = 0x04
-    INT_RXDMT0 = 0x10
-    INT_RXO = 0x40
-    INT_RXT0 = 0x80
-    INT_MDAC = 0x200
     INT_SRPD = 0x10000
     INT_RXQ0 = 1 << 20
     INT_TXQ0 = 1 << 22
     INT_OTHER = 1 << 24
     OTHERS = INT_LSC | INT_RXO | INT_MDAC | INT_SRPD | 1 << 17 | 1 << 18
     QUEUES = 0x1F << 20         # the causes that have vectors
-    RCTL_EN = 0x02
-    RCTL_SBP = 0x04
-    RCTL_UPE = 0x08
-    RCTL_MPE = 0x10
-    RCTL_LPE = 0x20
     RCTL_DTYP_PS = 0x400
-    RCTL_BAM = 0x8000
-    RCTL_VFE = 1 << 18
-    RCTL_BSEX = 1 << 25
-    RCTL_SECRC = 1 << 26
     RFCTL_EXTEN = 0x8000
     IPOFL = 0x100
     TUOFL = 0x200
     PCSD = 0x2000
-    TCTL_EN = 2
     # status of a received frame, and its errors (extended place)
-    RXD_DD = 1
-    RXD_EOP = 2
-    RXD_IXSM = 4
-    RXD_VP = 8
     RXD_UDPCS = 0x10
     RXD_TCPCS = 0x20
     RXD_IPCS = 0x40
-    RXD_PIF = 0x80
     RXD_IPIDV = 0x200
     RXD_TCPE = 1 << 29
     RXD_IPE = 1 << 30
     HDRSP = 0x8000
-    DESCRIPTOR = 16
-    LONGEST = 1522              # of a frame with a tag, while RCTL.LPE is off
-    JUMBO = 16384
-    # MII
-    BMCR = 0
-    BMSR = 1
-    ANLPAR = 5
     PAGE = 22
-    BMCR_ANRESTART = 0x0200
-    BMCR_AUTOEN = 0x1000
-    BMCR_LOOPBACK = 0x4000
     BMCR_RESET = 0x8000
-    BMSR_LINK = 0x0004
-    BMSR_AN_COMP = 0x0020
-    ANLPAR_ACK = 0x4000
     # which timer
     AUTONEG_OVER = 0
     ITR_OVER = 1
     TRANSMIT_ON = 2
     EITR_OVER = 3
-    TURN = 4096                 # frames that one access sends
 
-cdef u32 RAH_AV = 0x80000000U
 cdef u32 INT_ASSERTED = 0x80000000U
-cdef i64 NEGOTIATION = 500000000            # ns
 
 # Bits of each register that a write changes; what is not named reads as 0 and stays so.
 cdef u32 WRITABLE[REGISTERS]
@@ -214,29 +127,15 @@ _PHY_AT_RESET = {
     (5, 20): 0, (5, 21): 0, (6, 17): 0,
 }  # fmt: skip
 _PHY_READ_ONLY = {(0, 1), (0, 2), (0, 3), (0, 5), (0, 6), (0, 8), (0, 10), (0, 15), (0, 17), (0, 19), (0, 21)}
-cdef u16 PHY_RESET[PAGES * 32]
-cdef u8 PHY_HOW[PAGES * 32]                 # 0: not there, 1: read only, 2: written too
-cdef u32 ADDRESS_SHIFT[4]                   # of the multicast address, by RCTL.MO
-ADDRESS_SHIFT[:] = [4, 3, 2, 0]
+cdef u16 PHY_RESET[PHY_PAGES * 32]
+cdef u8 PHY_HOW[PHY_PAGES * 32]                 # 0: not there, 1: read only, 2: written too
 
-# Words 0 to 2 are the address; 11 to 13 say which device and subsystem; word 63 makes the sum 0xBABA.
+DEVICE_ID = 0x10D3
 _NVM = (
     0, 0, 0, 0x0420, 0xF746, 0x2010, 0xFFFF, 0xFFFF, 0, 0, 0x026B, 0x10D3, 0x8086, 0x10D3, 0, 0x8058, 0, 0x2001, 0x7E7C, 0xFFFF,
     0x1000, 0x00C8, 0, 0x2704, 0x6CC9, 0x3150, 0x070E, 0x460B, 0x2D84, 0x0100, 0xF000, 0x0706, 0x6000, 0x0080, 0x0F04, 0x7FFF,
     0x4F01, 0xC600, 0, 0x20FF, 0x0028, 3, 0, 0, 0, 3, 0, 0xFFFF, 0x0100, 0xC000, 0x121C, 0xC007, *[0xFFFF] * 8, 0, 0x0120, 0xFFFF,
 )  # fmt: skip
-NVM_SUM = 0xBABA
-
-
-def nvm_words(address, device_id=0x10D3, template=_NVM):
-    """The 64 words of a card with this station address (six bytes)."""
-    words = [*template]
-    for n in range(3):
-        words[n] = address[2 * n] | address[2 * n + 1] << 8
-    words[11] = words[13] = device_id
-    return [*words, (NVM_SUM - sum(words)) & 0xFFFF]
-
-
 def _fill():
     for offset, count, mask in _MASKS:
         for n in range(offset >> 2, (offset >> 2) + count):
@@ -255,31 +154,13 @@ def _fill():
 _fill()
 
 
-# A transmitter knows its chip as a borrowed `void *`.
-cdef void _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
-    (<I82574>owner).emitted(frame, size)
-
-
-cdef void _segmented(void *owner) noexcept nogil:
-    (<I82574>owner).count(TSCTC)
-
-
-cdef u32 buffer_size(u32 rctl) noexcept nogil:
-    cdef u32 code = rctl >> 16 & 3, flex = rctl >> 27 & 15
-    if flex:
-        return flex * 1024
-    if rctl & RCTL_BSEX and code:
-        return <u32>32768 >> code
-    return 2048 if rctl & RCTL_BSEX else <u32>2048 >> code
-
-
-cdef class I82574(NicChip):
+cdef class I82574(IntelMac):
     """128 KiB of registers. `address`: the station's, six bytes, which reset puts into the first receive address. `msix`
     and `msi` are set by the glue."""
 
     state = Table(
         "i82574", 1,
-        Bytes("registers", 4 * REGISTERS), Words("phy", PAGES * 32, 0xFFFF), Words("nvm", 64, 0xFFFF, KEEP), Flag("raised"),
+        Bytes("registers", 4 * REGISTERS), Words("phy", PHY_PAGES * 32, 0xFFFF), Words("nvm", 64, 0xFFFF, KEEP), Flag("raised"),
         U32("fresh"), U32("ioaddr"), U32("sending", most=3), Part("tx0"), Part("tx1"), Deadline("autoneg_timer"), Deadline("itr_timer"),
         Deadline("transmit_timer"),
     )  # fmt: skip
@@ -290,12 +171,11 @@ cdef class I82574(NicChip):
         self.dma, self.irq, self.clock = dma, irq, timers.clock
         self.address = bytes(address)
         memcpy(self.station, <const u8 *><bytes>self.address, 6)
-        self.tag_type_at_reset = True
-        for n, word in enumerate(nvm_words(self.address)):
-            self.nvm_cells[n] = word
+        for n, word in enumerate(eeprom_words(_NVM, DEVICE_ID, self.address)):
+            self.nvm[n] = word
         self.tx0, self.tx1 = _Transmitter(), _Transmitter()
-        self.tx0.owner, self.tx0.emit, self.tx0.segmented = <void *>self, _emit, _segmented
-        self.tx1.owner, self.tx1.emit, self.tx1.segmented = <void *>self, _emit, _segmented
+        self.serve(self.tx0)
+        self.serve(self.tx1)
         self.autoneg_timer = _NicTimer(timers, self, AUTONEG_OVER)
         self.itr_timer = _NicTimer(timers, self, ITR_OVER)
         self.transmit_timer = _NicTimer(timers, self, TRANSMIT_ON)
@@ -382,7 +262,7 @@ cdef class I82574(NicChip):
             self.mac[EECD] = value & 0x3E7F | EECD_PRES | EECD_AUTO_RD | (EECD_GNT if value & EECD_REQ else 0)
         elif n == EERD:
             if value & EERD_START:
-                value = value & 0xFFFC | EERD_DONE | (<u32>self.nvm_cells[value >> 2 & 63] << 16 if value >> 2 & 0x3FFF < 64 else 0)
+                value = value & 0xFFFC | EERD_DONE | (<u32>self.nvm[value >> 2 & 63] << 16 if value >> 2 & 0x3FFF < 64 else 0)
             self.mac[EERD] = value
         elif n == MDIC:
             self.mdic(value)
@@ -426,7 +306,7 @@ cdef class I82574(NicChip):
 
     cdef u32 phy_place(self, u32 which) noexcept nogil:
         """Registers 0 to 15 are the same on every page."""
-        return which if which < 16 else (self.phy_cells[PAGE] & (PAGES - 1)) * 32 + which
+        return which if which < 16 else (self.phy_cells[PAGE] & (PHY_PAGES - 1)) * 32 + which
 
     cdef void phy_reset(self) noexcept nogil:
         memcpy(self.phy_cells, PHY_RESET, sizeof(self.phy_cells))
@@ -520,68 +400,14 @@ cdef class I82574(NicChip):
             self.update()
         elif which == TRANSMIT_ON:
             self.transmit_rings()
-        elif self.link_up:
-            self.link_registers(True)
-            self.phy_cells[ANLPAR] |= ANLPAR_ACK
-            self.phy_cells[BMSR] |= BMSR_AN_COMP
-            self.cause(INT_LSC)
-            self.room()
+        else:
+            self.negotiated()
 
     # --- link -----------------------------------------------------------------------------------------------
 
-    cdef void negotiate(self) noexcept nogil:
-        self.link_registers(False)
-        self.autoneg_timer.arm(self.clock.now() + NEGOTIATION)
-
     cdef void link_registers(self, bint up) noexcept nogil:
-        if up:
-            self.mac[STATUS] |= STATUS_LU
-            self.phy_cells[BMSR] |= BMSR_LINK
-            self.phy_cells[17] = 0xAC08
-        else:
-            self.mac[STATUS] &= ~<u32>STATUS_LU
-            self.phy_cells[BMSR] &= 0xFFFF & ~(BMSR_LINK | BMSR_AN_COMP)
-            self.phy_cells[ANLPAR] &= 0xFFFF & ~ANLPAR_ACK
-            self.phy_cells[17] = 0xA000
-
-    cdef void link_changed(self) noexcept nogil:
-        cdef u32 before = self.mac[STATUS]
-        if not self.link_up:
-            self.link_registers(False)
-        elif self.phy_cells[BMCR] & BMCR_AUTOEN and not self.phy_cells[BMSR] & BMSR_AN_COMP:
-            self.negotiate()
-        else:
-            self.link_registers(True)
-            self.room()
-        if self.mac[STATUS] != before:
-            self.cause(INT_LSC)
-
-    # --- statistics -----------------------------------------------------------------------------------------
-
-    cdef void count(self, u32 n) noexcept nogil:
-        if self.mac[n] != 0xFFFFFFFFU:
-            self.mac[n] += 1
-
-    cdef void count_octets(self, u32 low, u32 octets) noexcept nogil:
-        cdef u64 sum = self.mac[low] | <u64>self.mac[low + 1] << 32
-        sum = sum + octets if sum + octets >= sum else <u64>-1
-        self.mac[low] = <u32>sum
-        self.mac[low + 1] = <u32>(sum >> 32)
-
-    cdef void count_size(self, u32 first, u32 octets) noexcept nogil:
-        """One of six counters: 64, 65-127, 128-255, 256-511, 512-1023 and more octets; shorter ones count nowhere."""
-        if octets > 1023:
-            self.count(first + 5)
-        elif octets > 511:
-            self.count(first + 4)
-        elif octets > 255:
-            self.count(first + 3)
-        elif octets > 127:
-            self.count(first + 2)
-        elif octets > 64:
-            self.count(first + 1)
-        elif octets == 64:
-            self.count(first)
+        IntelMac.link_registers(self, up)
+        self.phy_cells[17] = 0xAC08 if up else 0xA000
 
     # --- transmit -------------------------------------------------------------------------------------------
 
@@ -596,62 +422,26 @@ cdef class I82574(NicChip):
             self.cause(causes)
 
     cdef u32 transmit_ring(self, u32 queue) noexcept nogil:
-        """Descriptors from TDH to TDT, at most once around a ring whose registers make no sense."""
-        cdef u8 descriptor[DESCRIPTOR]
         cdef u32 *ring = self.mac + QUEUE * queue
-        cdef u32 first = ring[TDH], causes = INT_TXQE, lower, emitted
-        cdef bint vlan = self.mac[CTRL] & CTRL_VME != 0
-        cdef u64 at
+        cdef u32 commands, causes
         if ring[TDH] == ring[TDT] or not ring[TDLEN]:
             return 0
-        if queue:
-            self.tx1.emitted = 0
-        else:
-            self.tx0.emitted = 0
         self.sending = queue
-        while ring[TDH] != ring[TDT]:
-            at = (<u64>ring[TDBAL + 1] << 32 | ring[TDBAL]) + DESCRIPTOR * <u64>ring[TDH]
-            self.dma.read_into(at, descriptor, DESCRIPTOR)
-            lower = le32(descriptor + 8)
-            if queue:
-                self.tx1.process(self.dma, descriptor, vlan, self.mac[VET])
-                emitted = self.tx1.emitted
-            else:
-                self.tx0.process(self.dma, descriptor, vlan, self.mac[VET])
-                emitted = self.tx0.emitted
-            if lower & (TXD_RS | TXD_RPS):
-                descriptor[12] = (descriptor[12] | TXD_STAT_DD) & 0xF1     # no collisions, no underrun
-                self.dma.write_from(at + 12, descriptor + 12, 4)
-                causes |= INT_TXDW | INT_TXQ0 << queue
-            ring[TDH] += 1
-            if ring[TDH] * DESCRIPTOR >= ring[TDLEN]:
-                ring[TDH] = 0
-            if ring[TDH] == first or first >= ring[TDLEN] // DESCRIPTOR:
-                break
-            if emitted >= TURN and ring[TDH] != ring[TDT]:
-                self.transmit_timer.arm(self.clock.now())
-                return causes & ~<u32>INT_TXQE
-        return causes
+        if queue:
+            causes = self.send_ring(self.tx1, ring, &commands)
+        else:
+            causes = self.send_ring(self.tx0, ring, &commands)
+        return causes | INT_TXQ0 << queue if causes & INT_TXDW else causes
 
     cdef void emitted(self, u8 *frame, u32 size) noexcept nogil:
-        cdef int to
         if size < 14:
             return
-        to = kind(frame)
         if self.phy_cells[BMCR] & BMCR_LOOPBACK or self.mac[RCTL] & 0xC0 == 0x40:
             if self.ready():
                 self.receive(frame, size)
         else:
             self.transmit(frame, size)
-        if to == BROADCAST:
-            self.count(BPTC)
-        elif to == MULTICAST:
-            self.count(MPTC)
-        self.count_size(PTC64, size + FCS)
-        self.count(TPT)
-        self.count(GPTC)
-        self.count_octets(TOTL, size + FCS)
-        self.count_octets(GOTCL, size + FCS)
+        self.count_sent(frame, size, size)
 
     # --- receive --------------------------------------------------------------------------------------------
 
@@ -683,32 +473,6 @@ cdef class I82574(NicChip):
             self.mac[STATUS] & STATUS_LU and self.mac[RCTL] & RCTL_EN and self.dma.enabled
             and (self.has_room(0, 1) or self.has_room(1, 1))
         )
-
-    cdef bint wanted(self, const u8 *frame) noexcept nogil:
-        """Whether the filters let a frame through."""
-        cdef u32 rctl = self.mac[RCTL], n, tag, low, high
-        cdef int to = kind(frame)
-        if rctl & RCTL_VFE and be16(frame + 12) == self.mac[VET] & 0xFFFF:
-            tag = be16(frame + 14)
-            if not self.mac[VFTA + (tag >> 5 & 127)] >> (tag & 31) & 1:
-                return False
-        if to == UNICAST and rctl & RCTL_UPE:
-            return True
-        if to != UNICAST and rctl & RCTL_MPE:
-            self.count(MPRC)
-            return True
-        if to == BROADCAST and rctl & RCTL_BAM:
-            self.count(BPRC)
-            return True
-        low, high = le32(frame), le16(frame + 4)
-        for n in range(RA, RA + 32, 2):
-            if self.mac[n + 1] & RAH_AV and self.mac[n] == low and self.mac[n + 1] & 0xFFFF == high:
-                return True
-        n = high >> ADDRESS_SHIFT[rctl >> 12 & 3] & 0xFFF
-        if self.mac[MTA + (n >> 5)] >> (n & 31) & 1:
-            self.count(MPRC)
-            return True
-        return False
 
     cdef u32 hashed(self, const u8 *frame, Layers *found, u32 *kind) noexcept nogil:
         """RSS: the hash, and of what it is."""
@@ -760,7 +524,7 @@ cdef class I82574(NicChip):
         cdef u32 lengths[4]
         cdef Layers found
         cdef u32 *ring
-        cdef u32 tag = 0, skip = 0, status, type, hash, queue = 0, total, left, at_frame, first, step, n, part, take, causes, tail, header, fit
+        cdef u32 tag = 0, skip = 0, status, type, hash, queue = 0, total, left, at_frame, first, step, n, part, take, causes, header, fit
         cdef u64 at, to
         cdef bint split, extended, last
         if not self.mac[STATUS] & STATUS_LU or not self.mac[RCTL] & RCTL_EN or not self.dma.enabled:
@@ -769,7 +533,7 @@ cdef class I82574(NicChip):
             memcpy(padded, frame, size)
             memset(padded + size, 0, SHORTEST - size)
             frame, size = padded, SHORTEST
-        if not self.mac[RCTL] & RCTL_SBP and size > (JUMBO if self.mac[RCTL] & RCTL_LPE else LONGEST):
+        if self.too_long(size):
             self.count(ROC)
             return 1
         if not self.wanted(frame):
@@ -814,12 +578,8 @@ cdef class I82574(NicChip):
                     continue                                    # a buffer that is not there
                 lengths[n] = part
                 take = min(part, size - skip - at_frame) if at_frame < size - skip else 0   # of the frame; no FCS is made
-                if take and skip and at_frame < 12:
-                    self.dma.write_from(to, frame + at_frame, min(take, 12 - at_frame))
-                    if take > 12 - at_frame:
-                        self.dma.write_from(to + 12 - at_frame, frame + 16, take - (12 - at_frame))
-                elif take:
-                    self.dma.write_from(to, frame + at_frame + skip, take)
+                if take:
+                    self.put_piece(to, frame, at_frame, take, skip)
                 at_frame += part
                 left -= part
             last = left == 0
@@ -859,27 +619,14 @@ cdef class I82574(NicChip):
             if ring[RDH] == first or not lengths[0] | lengths[1] | lengths[2] | lengths[3] and ring[RDH] == ring[RDT]:
                 self.cause(INT_RXO)                             # the buffers hold nothing
                 return 1
-        self.count_size(PRC64, total)
-        self.count(TPR)
-        self.count(GPRC)
-        self.count_octets(TORL, size + FCS)
-        self.count_octets(GORCL, size + FCS)
-        causes = INT_RXT0 | INT_RXQ0 << queue
+        self.count_received(total, size)
+        causes = self.received(ring, step) | INT_RXQ0 << queue
         if size <= self.mac[RSRPD]:
             causes |= INT_SRPD
-        tail = ring[RDT]
-        if tail < ring[RDH]:
-            tail += ring[RDLEN] // step
-        if (tail - ring[RDH]) * step <= ring[RDLEN] >> ((self.mac[RCTL] >> 8 & 3) + 1):
-            causes |= INT_RXDMT0
         self.cause(causes)
         return 1
 
     # --- state ------------------------------------------------------------------------------------------------
-
-    @property
-    def registers(self):
-        return cells(self, self.mac, 4 * REGISTERS)
 
     @property
     def phy(self):
@@ -889,23 +636,8 @@ cdef class I82574(NicChip):
     def phy(self, values):
         self.phy_cells = values
 
-    @property
-    def nvm(self):
-        return self.nvm_cells
-
-    @nvm.setter
-    def nvm(self, values):
-        self.nvm_cells = values
-
     def check_state(self, values):
-        read = values["registers"]
-        for ring in (0, QUEUE):
-            for n in (RDH, RDT, TDH, TDT):
-                if int.from_bytes(read[4 * (ring + n) : 4 * (ring + n) + 4], "little") > 0xFFFF:
-                    raise StateError("e1000e: a ring's head or tail has 16 bits")
-            for n in (RDLEN, TDLEN):
-                if int.from_bytes(read[4 * (ring + n) : 4 * (ring + n) + 4], "little") & ~0xFFF80:
-                    raise StateError("e1000e: no length of a ring")
+        self.check_rings(values, (0, QUEUE))
 
     def settle(self):
         self.irq.set(self.raised and not (self.msi is not None and self.msi.is_enabled()))

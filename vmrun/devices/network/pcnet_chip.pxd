@@ -16,8 +16,8 @@ ctypedef struct Descriptor:     # of any software style
 
 
 cdef class Pcnet(NicChip):
-    cdef u16 csr[128]
-    cdef u16 bcr[32]
+    cdef public u16 csrs[128]
+    cdef public u16 bcrs[32]
     cdef u8 aprom[16]
     cdef u8 frame[MOST + 8]
     cdef public i64 frame_size          # -1: no frame has begun

@@ -151,36 +151,36 @@ cdef class Pcnet(NicChip):
         """A read of the reset port."""
         cdef u32 n
         self.rdra = self.tdra = self.rap = 0
-        self.bcr[BSBC] &= 0xFFFF & ~DWIO
+        self.bcrs[BSBC] &= 0xFFFF & ~DWIO
         for n in range(128):
             if CSR_VALUES[n] < 0x10000:
-                self.csr[n] = CSR_VALUES[n]
+                self.csrs[n] = CSR_VALUES[n]
         for n in range(3):
-            self.csr[12 + n] = le16(self.aprom + 2 * n)
-        self.csr[15] &= 0x21C4
+            self.csrs[12 + n] = le16(self.aprom + 2 * n)
+        self.csrs[15] &= 0x21C4
         self.timer.cancel()
 
     # --- interrupts and time ------------------------------------------------------------------------------
 
     cdef void update(self) noexcept nogil:
-        cdef u32 c0 = self.csr[0] & ~<u32>INTR, c4 = self.csr[4], c5 = self.csr[5]
+        cdef u32 c0 = self.csrs[0] & ~<u32>INTR, c4 = self.csrs[4], c5 = self.csrs[5]
         cdef bint out = False
-        if c0 & ~<u32>self.csr[3] & 0x5F00 or c4 >> 1 & ~c4 & 0x0115 or c5 >> 1 & c5 & 0x0048:
+        if c0 & ~<u32>self.csrs[3] & 0x5F00 or c4 >> 1 & ~c4 & 0x0115 or c5 >> 1 & c5 & 0x0048:
             out = c0 & IENA != 0
             c0 |= INTR
         if c4 & 0x0080 and c0 & IENA:                           # UINTCMD
-            self.csr[4] = c4 & 0xFF7F | 0x0040
+            self.csrs[4] = c4 & 0xFF7F | 0x0040
             c0 |= INTR
             out = True
         if c5 >> 1 & c5 & 0x0500:
             c0 |= INTR
             out = True
-        self.csr[0] = c0
+        self.csrs[0] = c0
         self.raised = out
         self.irq.set(out)
 
     cdef void poll_later(self) noexcept nogil:
-        if not self.csr[0] & STOP and not self.csr[5] & SPND and not self.csr[4] & DPOLL:
+        if not self.csrs[0] & STOP and not self.csrs[5] & SPND and not self.csrs[4] & DPOLL:
             if not self.timer.pending():
                 self.timer.arm(self.clock.now() + POLL_EVERY)
         else:
@@ -192,16 +192,16 @@ cdef class Pcnet(NicChip):
         self.poll_later()
 
     cdef void poll(self) noexcept nogil:
-        if self.csr[0] & RXON:
+        if self.csrs[0] & RXON:
             self.look_at_receive()
-        if self.csr[0] & TDMD or self.csr[0] & TXON and not self.csr[4] & DPOLL and self.look_at_transmit():
+        if self.csrs[0] & TDMD or self.csrs[0] & TXON and not self.csrs[4] & DPOLL and self.look_at_transmit():
             self.transmit_all()
 
     # --- ports ------------------------------------------------------------------------------------------------
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u32 at = <u32>offset & 0x1F, value = 0xFFFFFFFFU, n
-        cdef bint wide = self.bcr[BSBC] & DWIO != 0
+        cdef bint wide = self.bcrs[BSBC] & DWIO != 0
         if at < 0x10:
             if (size < 4) != wide and not at & (size - 1):
                 value = 0
@@ -225,15 +225,15 @@ cdef class Pcnet(NicChip):
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         cdef u32 at = <u32>offset & 0x1F, n
-        cdef bint wide = self.bcr[BSBC] & DWIO != 0
+        cdef bint wide = self.bcrs[BSBC] & DWIO != 0
         if at < 0x10:
-            if (size < 4) != wide and not at & (size - 1) and self.bcr[MC] & APROMWE:
+            if (size < 4) != wide and not at & (size - 1) and self.bcrs[MC] & APROMWE:
                 for n in range(size):
                     self.aprom[at + n] = value >> (8 * n) & 0xFF
             return 0
         if size == 4 and not wide:
             if at == 0x10:                                      # this is how a driver chooses wide accesses
-                self.bcr[BSBC] |= DWIO
+                self.bcrs[BSBC] |= DWIO
         elif size == 2 and not wide or size == 4 and wide:
             at = at & 0xF if not wide else (at & 0xF) >> 1
             if at == 0:
@@ -249,47 +249,47 @@ cdef class Pcnet(NicChip):
     cdef u32 read_csr(self, u32 n) noexcept nogil:
         if n == 0:
             self.update()
-            return self.csr[0] | (0x8000 if self.csr[0] & 0x7800 else 0)
+            return self.csrs[0] | (0x8000 if self.csrs[0] & 0x7800 else 0)
         if n == 16 or n == 17:
-            return self.csr[n - 15]
+            return self.csrs[n - 15]
         if n == 58:
             return self.read_bcr(SWS)
         if n == 88:
-            return <u32>self.csr[89] << 16 | self.csr[88]
-        return self.csr[n]
+            return <u32>self.csrs[89] << 16 | self.csrs[88]
+        return self.csrs[n]
 
     cdef void write_csr(self, u32 n, u32 value) noexcept nogil:
         cdef u32 kept
         if n == 0:
-            kept = self.csr[0] & ~(value & 0x7F00)
-            self.csr[0] = kept & ~<u32>IENA | value & (IENA | TDMD)
+            kept = self.csrs[0] & ~(value & 0x7F00)
+            self.csrs[0] = kept & ~<u32>IENA | value & (IENA | TDMD)
             value = value & 0x7F
             if value & 7 == 7:
                 value &= ~<u32>(INIT | STRT)
-            if value & STOP and not self.csr[0] & STOP:
+            if value & STOP and not self.csrs[0] & STOP:
                 self.halt()
-            if value & INIT and not self.csr[0] & INIT:
+            if value & INIT and not self.csrs[0] & INIT:
                 self.initialize()
-            if value & STRT and not self.csr[0] & STRT:
+            if value & STRT and not self.csrs[0] & STRT:
                 self.start()
-            if self.csr[0] & TDMD:
+            if self.csrs[0] & TDMD:
                 self.transmit_all()
             return
         if n == 16 or n == 17:
             n -= 15
         if n == 58:
             self.write_bcr(SWS, value)
-            self.csr[58] = value
+            self.csrs[58] = value
             return
-        if not CSR_WRITABLE[n] or CSR_WRITABLE[n] == 2 and not (self.csr[0] & STOP or self.csr[5] & SPND):
+        if not CSR_WRITABLE[n] or CSR_WRITABLE[n] == 2 and not (self.csrs[0] & STOP or self.csrs[5] & SPND):
             return
         if n == 4:
-            value = value & ~<u32>0x026A | self.csr[4] & ~value & 0x026A
+            value = value & ~<u32>0x026A | self.csrs[4] & ~value & 0x026A
         elif n == 5:
-            value = value & ~<u32>0x0A90 | self.csr[5] & ~value & 0x0A90
+            value = value & ~<u32>0x0A90 | self.csrs[5] & ~value & 0x0A90
         elif (n == RCVRL or n == XMTRL) and not value:
             value = 512
-        self.csr[n] = value
+        self.csrs[n] = value
         if n == 5:
             self.room()
 
@@ -297,7 +297,7 @@ cdef class Pcnet(NicChip):
         cdef u32 value
         if n >= 32:
             return 0
-        value = self.bcr[n]
+        value = self.bcrs[n]
         if 4 <= n <= 7:                                         # LEDs: bit 15 is whether one is on
             value = value & 0x7FFF | (0x8000 if value & 0x40 and self.link_up else 0)
         return value
@@ -307,7 +307,7 @@ cdef class Pcnet(NicChip):
         if n >= 32 or not BCR_WRITABLE >> n & 1:
             return
         if n == SWS:
-            if not (self.csr[0] & STOP or self.csr[5] & SPND):
+            if not (self.csrs[0] & STOP or self.csrs[5] & SPND):
                 return
             value &= ~<u32>0x0300
             if style == 0:
@@ -318,27 +318,27 @@ cdef class Pcnet(NicChip):
                 value |= 0x0300
             else:
                 value = 0x0200
-        self.bcr[n] = value
+        self.bcrs[n] = value
 
     # --- start and stop -----------------------------------------------------------------------------------
 
     cdef u32 pair(self, u32 n) noexcept nogil:
-        return self.csr[n] | <u32>self.csr[n + 1] << 16
+        return self.csrs[n] | <u32>self.csrs[n + 1] << 16
 
     cdef void set_pair(self, u32 n, u32 value) noexcept nogil:
-        self.csr[n], self.csr[n + 1] = value & 0xFFFF, value >> 16
+        self.csrs[n], self.csrs[n + 1] = value & 0xFFFF, value >> 16
 
     cdef u32 physical(self, u32 address) noexcept nogil:
         """With 16-bit structures addresses have 24 bits; CSR2 gives the rest."""
-        if self.bcr[SWS] & SSIZE32:
+        if self.bcrs[SWS] & SSIZE32:
             return address
-        return address & 0x00FFFFFF | <u32>(self.csr[2] & 0xFF00) << 16
+        return address & 0x00FFFFFF | <u32>(self.csrs[2] & 0xFF00) << 16
 
     cdef void initialize(self) noexcept nogil:
         """Read the initialization block."""
         cdef u8 block[28]
         cdef u32 rlen, tlen, rdra, tdra, n, at
-        cdef bint wide = self.bcr[SWS] & SSIZE32 != 0
+        cdef bint wide = self.bcrs[SWS] & SSIZE32 != 0
         self.dma.read_into(self.physical(self.pair(1)), block, 28 if wide else 24)
         if wide:
             rlen, tlen = block[2] >> 4, block[3] >> 4
@@ -348,42 +348,42 @@ cdef class Pcnet(NicChip):
             rlen, tlen = rdra >> 29, tdra >> 29
             rdra &= 0xFFFFFF
             tdra &= 0xFFFFFF
-        self.csr[15] = le16(block)
+        self.csrs[15] = le16(block)
         for n in range(3):
-            self.csr[12 + n] = le16(block + at + 2 * n)
+            self.csrs[12 + n] = le16(block + at + 2 * n)
         at += 8 if wide else 6
         for n in range(4):
-            self.csr[8 + n] = le16(block + at + 2 * n)
-        self.csr[RCVRL] = 1 << rlen if rlen < 9 else 512
-        self.csr[XMTRL] = 1 << tlen if tlen < 9 else 512
-        self.csr[RCVRC], self.csr[XMTRC] = self.csr[RCVRL], self.csr[XMTRL]
-        self.csr[6] = tlen << 12 | rlen << 8
+            self.csrs[8 + n] = le16(block + at + 2 * n)
+        self.csrs[RCVRL] = 1 << rlen if rlen < 9 else 512
+        self.csrs[XMTRL] = 1 << tlen if tlen < 9 else 512
+        self.csrs[RCVRC], self.csrs[XMTRC] = self.csrs[RCVRL], self.csrs[XMTRL]
+        self.csrs[6] = tlen << 12 | rlen << 8
         self.rdra, self.tdra = self.physical(rdra), self.physical(tdra)
-        self.csr[0] = (self.csr[0] | IDON | INIT) & 0xFFFF & ~STOP
+        self.csrs[0] = (self.csrs[0] | IDON | INIT) & 0xFFFF & ~STOP
         self.room()
 
     cdef void start(self) noexcept nogil:
-        if not self.csr[15] & DTX:
-            self.csr[0] |= TXON
-        if not self.csr[15] & DRX:
-            self.csr[0] |= RXON
-        self.csr[0] = (self.csr[0] | STRT) & 0xFFFF & ~STOP
+        if not self.csrs[15] & DTX:
+            self.csrs[0] |= TXON
+        if not self.csrs[15] & DRX:
+            self.csrs[0] |= RXON
+        self.csrs[0] = (self.csrs[0] | STRT) & 0xFFFF & ~STOP
         self.frame_size = -1
         self.room()
 
     cdef void halt(self) noexcept nogil:
-        self.csr[0] = self.csr[0] & 0x0014 | 0x0014
-        self.csr[4] &= 0xFFFF & ~0x02C2
-        self.csr[5] &= 0xFFFF & ~0x0011
+        self.csrs[0] = self.csrs[0] & 0x0014 | 0x0014
+        self.csrs[4] &= 0xFFFF & ~0x02C2
+        self.csrs[5] &= 0xFFFF & ~0x0011
 
     # --- descriptors ----------------------------------------------------------------------------------------
 
     cdef u32 stride(self) noexcept nogil:
-        return 16 if self.bcr[SWS] & 0xFF else 8
+        return 16 if self.bcrs[SWS] & 0xFF else 8
 
     cdef void load(self, u32 at, Descriptor *found, bint transmit) noexcept nogil:
         cdef u8 raw[16]
-        if not self.bcr[SWS] & SSIZE32:
+        if not self.bcrs[SWS] & SSIZE32:
             self.dma.read_into(at, raw, 8)
             found.address, found.status = le32(raw) & 0xFFFFFF, <u32>raw[3] << 8
             found.length, found.more = le16(raw + 4), le16(raw + 6) << (16 if transmit else 0)
@@ -392,14 +392,14 @@ cdef class Pcnet(NicChip):
         self.dma.read_into(at, raw, 16)
         found.address, found.length, found.status = le32(raw), le16(raw + 4), le16(raw + 6)
         found.more, found.user = le32(raw + 8), le32(raw + 12)
-        if self.bcr[SWS] & 0xFF == 3:
+        if self.bcrs[SWS] & 0xFF == 3:
             found.address, found.more = found.more, found.address
 
     cdef void store(self, u32 at, Descriptor *what, bint transmit) noexcept nogil:
         """The words without OWN first: a driver may look at any time."""
         cdef u8 raw[16]
-        cdef bint third = self.bcr[SWS] & 0xFF == 3
-        if not self.bcr[SWS] & SSIZE32:
+        cdef bint third = self.bcrs[SWS] & 0xFF == 3
+        if not self.bcrs[SWS] & SSIZE32:
             put_le32(raw, what.address & 0xFFFFFF | (what.status & 0xFF00) << 16)
             put_le16(raw + 4, what.length)
             put_le16(raw + 6, what.more >> (16 if transmit else 0))
@@ -423,7 +423,7 @@ cdef class Pcnet(NicChip):
 
     cdef u32 receive_place(self, i64 back) noexcept nogil:
         """Address of the receive descriptor whose count is `back`, however far below 1."""
-        cdef i64 length = self.csr[RCVRL] if self.csr[RCVRL] else 512
+        cdef i64 length = self.csrs[RCVRL] if self.csrs[RCVRL] else 512
         if back < 1:
             back += length * ((length - back) // length)
         return self.rdra + <u32>((length - back) * self.stride())
@@ -435,9 +435,9 @@ cdef class Pcnet(NicChip):
         cdef bint wrong
         self.set_pair(CURRENT_RECEIVE, 0)
         if self.rdra:
-            now = self.receive_place(self.csr[RCVRC])
-            following = self.receive_place(<i64>self.csr[RCVRC] - 1)
-            after = self.receive_place(<i64>self.csr[RCVRC] - 2)
+            now = self.receive_place(self.csrs[RCVRC])
+            following = self.receive_place(<i64>self.csrs[RCVRC] - 1)
+            after = self.receive_place(<i64>self.csrs[RCVRC] - 2)
             if not self.bad(now, False):
                 wrong = self.bad(following, False)
                 if wrong or following == now:
@@ -448,13 +448,13 @@ cdef class Pcnet(NicChip):
                 self.set_pair(CURRENT_RECEIVE, now)
                 self.set_pair(NEXT_RECEIVE, following)
                 self.set_pair(AFTER_NEXT_RECEIVE, after)
-        self.csr[40] = self.csr[41] = self.csr[44] = self.csr[45] = 0
+        self.csrs[40] = self.csrs[41] = self.csrs[44] = self.csrs[45] = 0
         if self.pair(CURRENT_RECEIVE):
             self.load(self.physical(self.pair(CURRENT_RECEIVE)), &found, False)
-            self.csr[40], self.csr[41] = found.length & BCNT, found.status & 0xFFFF
+            self.csrs[40], self.csrs[41] = found.length & BCNT, found.status & 0xFFFF
         if self.pair(NEXT_RECEIVE):
             self.load(self.physical(self.pair(NEXT_RECEIVE)), &found, False)
-            self.csr[44], self.csr[45] = found.length & BCNT, found.status & 0xFFFF
+            self.csrs[44], self.csrs[45] = found.length & BCNT, found.status & 0xFFFF
 
     cdef bint look_at_transmit(self) noexcept nogil:
         """The current descriptor into its CSRs; whether it is the chip's."""
@@ -462,17 +462,17 @@ cdef class Pcnet(NicChip):
         cdef u32 now
         self.set_pair(CURRENT_TRANSMIT, 0)
         if self.tdra:
-            now = self.tdra + <u32>(self.csr[XMTRL] - self.csr[XMTRC]) * self.stride()
+            now = self.tdra + <u32>(self.csrs[XMTRL] - self.csrs[XMTRC]) * self.stride()
             if not self.bad(now, True):
                 if now:
-                    self.csr[60] = self.csr[61] = 0
-                    self.csr[62], self.csr[63] = self.csr[42], self.csr[43]
+                    self.csrs[60] = self.csrs[61] = 0
+                    self.csrs[62], self.csrs[63] = self.csrs[42], self.csrs[43]
                 self.set_pair(CURRENT_TRANSMIT, now)
-        self.csr[42] = self.csr[43] = 0
+        self.csrs[42] = self.csrs[43] = 0
         if self.pair(CURRENT_TRANSMIT):
             self.load(self.physical(self.pair(CURRENT_TRANSMIT)), &found, True)
-            self.csr[42], self.csr[43] = found.length & BCNT, found.status & 0xFFFF
-        return self.csr[43] & OWN != 0
+            self.csrs[42], self.csrs[43] = found.length & BCNT, found.status & 0xFFFF
+        return self.csrs[43] & OWN != 0
 
     # --- transmit -------------------------------------------------------------------------------------------
 
@@ -484,13 +484,13 @@ cdef class Pcnet(NicChip):
     cdef void transmit_all(self) noexcept nogil:
         """Descriptors from the current one on, at most once around the ring."""
         cdef Descriptor now
-        cdef u32 left = max(<u32>self.csr[XMTRL], <u32>1), at, begin = 0
+        cdef u32 left = max(<u32>self.csrs[XMTRL], <u32>1), at, begin = 0
         cdef bint fcs = False
         if self.transmitting:
             return
         self.frame_size = -1
-        if not self.csr[0] & TXON:
-            self.csr[0] &= 0xFFFF & ~TDMD
+        if not self.csrs[0] & TXON:
+            self.csrs[0] &= 0xFFFF & ~TDMD
             return
         self.transmitting = True
         while left and self.look_at_transmit():
@@ -499,57 +499,57 @@ cdef class Pcnet(NicChip):
             self.load(at, &now, True)
             if now.status & STP:
                 self.frame_size, begin = 0, at
-                if self.bcr[SWS] & 0xFF != 1:
+                if self.bcrs[SWS] & 0xFF != 1:
                     fcs = now.status & T_ADD_FCS != 0
             if not self.link_up and (
-                not self.csr[15] & LOOP or not self.csr[15] & INTL and not self.bcr[MC] & TMAULOOP
+                not self.csrs[15] & LOOP or not self.csrs[15] & INTL and not self.bcrs[MC] & TMAULOOP
             ):
                 now.more |= T_LCAR
                 now.status |= ERR
-                self.csr[0] |= 0x8000 | CERR
+                self.csrs[0] |= 0x8000 | CERR
                 self.frame_size = -1
             elif self.frame_size >= 0:
                 self.fetch(&now)
                 if now.status & ENP:
-                    if self.csr[15] & LOOP:
-                        if self.bcr[SWS] & 0xFF == 1:
+                    if self.csrs[15] & LOOP:
+                        if self.bcrs[SWS] & 0xFF == 1:
                             fcs = not now.status & T_ADD_FCS
                         self.loop_test = WITH_CRC if fcs else WITHOUT_CRC
                         self.receive(self.frame, <u32>self.frame_size)
                         self.loop_test = 0
                     else:
                         self.transmit(self.frame, <u32>self.frame_size)
-                    self.csr[0] &= 0xFFFF & ~TDMD
-                    self.csr[4] |= TXSTRTM
+                    self.csrs[0] &= 0xFFFF & ~TDMD
+                    self.csrs[4] |= TXSTRTM
                     self.frame_size = -1
             now.status &= ~<u32>OWN
             self.store(at, &now, True)
-            if not self.csr[5] & TOKINTD or self.csr[5] & LTINTEN and now.status & T_LTINT:
-                self.csr[0] |= TINT
-            self.csr[XMTRC] = self.csr[XMTRL] if self.csr[XMTRC] <= 1 else self.csr[XMTRC] - 1
-        if self.frame_size >= 0 and not self.csr[43] & OWN:     # a frame whose end is not there: underflow
+            if not self.csrs[5] & TOKINTD or self.csrs[5] & LTINTEN and now.status & T_LTINT:
+                self.csrs[0] |= TINT
+            self.csrs[XMTRC] = self.csrs[XMTRL] if self.csrs[XMTRC] <= 1 else self.csrs[XMTRC] - 1
+        if self.frame_size >= 0 and not self.csrs[43] & OWN:     # a frame whose end is not there: underflow
             self.load(begin, &now, True)
             now.more |= T_BUFF | T_UFLO
             now.status = (now.status | ERR) & ~<u32>OWN
             self.store(begin, &now, True)
-            self.csr[0] |= TINT
+            self.csrs[0] |= TINT
             self.frame_size = -1
-            if not self.csr[3] & DXSUFLO:
-                self.csr[0] &= 0xFFFF & ~(TXON | TDMD)
+            if not self.csrs[3] & DXSUFLO:
+                self.csrs[0] &= 0xFFFF & ~(TXON | TDMD)
         self.transmitting = False
 
     # --- receive ----------------------------------------------------------------------------------------------
 
     cdef bint ready(self) noexcept nogil:
-        return not (self.csr[0] & STOP or self.csr[5] & SPND)
+        return not (self.csrs[0] & STOP or self.csrs[5] & SPND)
 
     cdef u32 taken(self, const u8 *frame) noexcept nogil:
         """By which match a frame is received, as its status has it; 0: it is not."""
-        cdef u32 n, mode = self.csr[15]
+        cdef u32 n, mode = self.csrs[15]
         cdef int to = kind(frame)
         if not mode & DRCVPA:
             n = 0
-            while n < 3 and le16(frame + 2 * n) == self.csr[12 + n]:
+            while n < 3 and le16(frame + 2 * n) == self.csrs[12 + n]:
                 n += 1
             if n == 3:
                 return R_PAM
@@ -557,7 +557,7 @@ cdef class Pcnet(NicChip):
             return R_BAM
         if to != UNICAST:
             n = crc_last(frame, 6) >> 26
-            if self.csr[8 + (n >> 4)] >> (n & 15) & 1:
+            if self.csrs[8 + (n >> 4)] >> (n & 15) & 1:
                 return R_LAFM
         return 0
 
@@ -574,9 +574,9 @@ cdef class Pcnet(NicChip):
         cdef u32 how = 0, at, done, used, n, place, crc
         cdef u32 following[2]
         cdef bint wrong = False
-        if self.csr[15] & DRX or self.csr[0] & STOP or self.csr[5] & SPND or not size:
+        if self.csrs[15] & DRX or self.csrs[0] & STOP or self.csrs[5] & SPND or not size:
             return 1
-        if self.csr[15] & LOOP and not self.loop_test:
+        if self.csrs[15] & LOOP and not self.loop_test:
             return 1
         if size > MOST:
             return 1
@@ -585,32 +585,32 @@ cdef class Pcnet(NicChip):
         if size < SHORTEST:
             memset(self.frame + size, 0, SHORTEST - size)
             size = SHORTEST
-        if not self.csr[15] & PROM:
+        if not self.csrs[15] & PROM:
             how = self.taken(self.frame)
             if not how:
                 self.poll()
                 self.update()
                 return 1
         self.look_at_receive()
-        if not self.csr[41] & OWN and self.rdra:
-            place = self.csr[RCVRC] - 1
-            for n in range(1, self.csr[RCVRL]):
+        if not self.csrs[41] & OWN and self.rdra:
+            place = self.csrs[RCVRC] - 1
+            for n in range(1, self.csrs[RCVRL]):
                 if <int>place <= 1:
-                    place = self.csr[RCVRL]
-                self.load(self.rdra + (self.csr[RCVRL] - place) * self.stride(), &now, False)
+                    place = self.csrs[RCVRL]
+                self.load(self.rdra + (self.csrs[RCVRL] - place) * self.stride(), &now, False)
                 if now.status & OWN:
-                    self.csr[RCVRC] = place
+                    self.csrs[RCVRC] = place
                     self.look_at_receive()
                     break
                 place -= 1
-        if not self.csr[41] & OWN:
-            self.csr[0] |= MISS
-            self.csr[MFC] += 1
+        if not self.csrs[41] & OWN:
+            self.csrs[0] |= MISS
+            self.csrs[MFC] += 1
         else:
             if not self.loop_test:
                 memset(self.frame + size, 0, FCS)
                 size += FCS
-            elif self.loop_test == WITH_CRC or not self.csr[15] & DXMTFCS or size < SHORTEST + FCS:
+            elif self.loop_test == WITH_CRC or not self.csrs[15] & DXMTFCS or size < SHORTEST + FCS:
                 crc = crc_last(self.frame, size)
                 for n in range(4):
                     self.frame[size + n] = crc >> (24 - 8 * n) & 0xFF
@@ -641,31 +641,15 @@ cdef class Pcnet(NicChip):
             else:
                 now.status |= R_OFLO | R_BUFF | ERR
             self.store(at, &now, False)
-            self.csr[0] |= RINT
+            self.csrs[0] |= RINT
             for n in range(used):
-                self.csr[RCVRC] = self.csr[RCVRL] if self.csr[RCVRC] <= 1 else self.csr[RCVRC] - 1
+                self.csrs[RCVRC] = self.csrs[RCVRL] if self.csrs[RCVRC] <= 1 else self.csrs[RCVRC] - 1
             self.look_at_receive()
         self.poll()
         self.update()
         return 1
 
     # --- state ------------------------------------------------------------------------------------------------
-
-    @property
-    def csrs(self):
-        return self.csr
-
-    @csrs.setter
-    def csrs(self, values):
-        self.csr = values
-
-    @property
-    def bcrs(self):
-        return self.bcr
-
-    @bcrs.setter
-    def bcrs(self, values):
-        self.bcr = values
 
     @property
     def aprom_cells(self):

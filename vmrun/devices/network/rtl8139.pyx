@@ -23,106 +23,6 @@ from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
 from vmrun.devices.network.nic import NicTimer as _NicTimer
 from vmrun.errors import StateError
 
-cdef enum:                      # offsets
-    IDR0 = 0x00
-    MAR0 = 0x08
-    TSD0 = 0x10                 # DTCCR in C+ mode
-    TSAD0 = 0x20                # TNPDS in C+ mode
-    RBSTART = 0x30
-    CR = 0x37
-    CAPR = 0x38
-    CBR = 0x3A
-    IMR = 0x3C
-    ISR = 0x3E
-    TCR = 0x40
-    RCR = 0x44
-    TCTR = 0x48
-    MPC = 0x4C
-    CR93C46 = 0x50
-    CONFIG0 = 0x51
-    CONFIG1 = 0x52
-    TIMERINT = 0x54
-    MSR = 0x58
-    CONFIG3 = 0x59
-    CONFIG4 = 0x5A
-    HLTCLK = 0x5B
-    MULINT = 0x5C
-    RERID = 0x5E
-    TSAD = 0x60
-    BMCR = 0x62
-    BMSR = 0x64
-    ANAR = 0x66
-    ANLPAR = 0x68
-    ANER = 0x6A
-    CSCR = 0x74
-    CONFIG5 = 0xD8
-    TPPOLL = 0xD9
-    CPCR = 0xE0
-    INTRMITIGATE = 0xE2
-    RDSAR = 0xE4
-    MTPS = 0xEC
-
-cdef enum:
-    CR_BUFE = 0x01
-    CR_TE = 0x04
-    CR_RE = 0x08
-    CR_RST = 0x10
-    INT_ROK = 0x0001
-    INT_TOK = 0x0004
-    INT_RXOVW = 0x0010
-    INT_LINK = 0x0020           # PUN/LinkChg
-    INT_TIMEOUT = 0x4000
-    INT_KEPT = 0x1E00           # reserved bits
-    RCR_AAP = 0x01
-    RCR_APM = 0x02
-    RCR_AM = 0x04
-    RCR_AB = 0x08
-    RCR_WRAP = 0x80
-    TCR_LBK = 0x60000
-    TSD_SIZE = 0x1FFF
-    TSD_OWN = 0x2000
-    TSD_TUN = 0x4000
-    TSD_TOK = 0x8000
-    TSD_TABT = 0x40000000
-    DTCCR_CMD = 8
-    CPCR_TXEN = 1
-    CPCR_RXEN = 2
-    CPCR_RXVLAN = 0x40
-    BMSR_LINK = 4
-    RX_ROK = 0x0001             # status before a frame in the ring
-    RX_BAR = 0x2000
-    RX_PAM = 0x4000
-    RX_MAR = 0x8000
-    # C+ descriptors
-    D_EOR = 0x40000000
-    D_FS = 0x20000000
-    D_LS = 0x10000000
-    D_LGSEN = 0x08000000
-    D_MAR = 0x04000000
-    D_PAM = 0x02000000
-    D_BAR = 0x01000000
-    D_IPCS = 0x40000
-    D_UDPCS = 0x20000
-    D_TCPCS = 0x10000
-    D_RX_SIZE = 0x1FFF
-    D_TAVA = 0x10000
-    D_TAGC = 0x20000
-    DESCRIPTORS = 64
-    DESCRIPTOR = 16
-    IPV4 = 0x0800
-    VLAN = 0x8100
-    TCP = 6
-    UDP = 17
-    # tally, in the order of the dump
-    TX_OK = 0
-    RX_OK = 1
-    TX_ERR = 2
-    RX_ERR = 3
-    MISSED = 4
-    RX_OK_PHYSICAL = 8
-    RX_OK_BROADCAST = 9
-    RX_OK_MULTICAST = 10
-
 cdef u32 D_OWN = 0x80000000U
 cdef u32 TX_ERRORS = 0x02F00000         # bits of a transmit descriptor that the chip sets
 cdef u32 VERSION = 0x74800000           # in TCR: an RTL8139C+
@@ -177,7 +77,7 @@ cdef class Rtl8139(NicChip):
         memcpy(self.idr, self.station, 6)
         self.isr = self.imr = 0
         for n in range(4):
-            self.tsd[n] = TSD_OWN
+            self.status[n] = TSD_OWN
         self.tx_now = self.rx_descriptor = self.tx_descriptor = 0
         self.rds_low = self.rds_high = self.rbstart = 0
         self.rx_size, self.capr, self.cbr = 8192, 0, 0
@@ -187,7 +87,7 @@ cdef class Rtl8139(NicChip):
         self.bmcr, self.bmsr = 0x1000, 0x7829 | (BMSR_LINK if self.link_up else 0)
         self.anar, self.anlpar, self.aner = 0x05E1, 0x05E1, 1
         self.timer_int, self.started, self.waiting = 0, self.clock.now(), False
-        memset(self.tally, 0, sizeof(self.tally))
+        memset(self.tallies, 0, sizeof(self.tallies))
         self.frame_size = 0
         self.timer.cancel()
         self.update()
@@ -265,7 +165,7 @@ cdef class Rtl8139(NicChip):
         if MAR0 <= at < MAR0 + 8:
             return self.mar[at - MAR0]
         if TSD0 <= at < TSD0 + 16:
-            return self.part(self.tsd, at - TSD0, 1)
+            return self.part(self.status, at - TSD0, 1)
         if at == CR:
             return self.command | (CR_BUFE if self.capr == self.cbr else 0)
         if at == CR93C46:
@@ -297,7 +197,7 @@ cdef class Rtl8139(NicChip):
 
     cdef u32 read_word(self, u32 at) noexcept nogil:
         if TSAD0 <= at < TSAD0 + 16:
-            return self.part(self.tsad, at - TSAD0, 2)
+            return self.part(self.addresses, at - TSAD0, 2)
         if at == IMR:
             return self.imr
         if at == ISR:
@@ -337,9 +237,9 @@ cdef class Rtl8139(NicChip):
         if at == RCR:
             return self.rcr
         if TSD0 <= at < TSD0 + 16:
-            return self.part(self.tsd, at - TSD0, 4)
+            return self.part(self.status, at - TSD0, 4)
         if TSAD0 <= at < TSAD0 + 16:
-            return self.tsad[at - TSAD0 >> 2]
+            return self.addresses[at - TSAD0 >> 2]
         if at == RBSTART:
             return self.rbstart
         if at == RDSAR:
@@ -360,8 +260,8 @@ cdef class Rtl8139(NicChip):
         cdef u32 n, value = 0
         for n in range(4):
             value |= (
-                (self.tsd[n] & TSD_TOK != 0) << (12 + n) | (self.tsd[n] & TSD_TUN != 0) << (8 + n)
-                | (self.tsd[n] & TSD_TABT != 0) << (4 + n) | (self.tsd[n] & TSD_OWN != 0) << n
+                (self.status[n] & TSD_TOK != 0) << (12 + n) | (self.status[n] & TSD_TUN != 0) << (8 + n)
+                | (self.status[n] & TSD_TABT != 0) << (4 + n) | (self.status[n] & TSD_OWN != 0) << n
             )
         return value
 
@@ -461,14 +361,14 @@ cdef class Rtl8139(NicChip):
         elif TSD0 <= at < TSD0 + 16:
             n = at - TSD0 >> 2
             if self.cplus:
-                self.tsd[n] = value
+                self.status[n] = value
                 if n == 0 and value & DTCCR_CMD:
                     self.dump_tally()
                 return
-            self.tsd[n] = value & 0x003F3FFF | self.tsd[n] & 0x00C00000
+            self.status[n] = value & 0x003F3FFF | self.status[n] & 0x00C00000
             self.transmit_one()
         elif TSAD0 <= at < TSAD0 + 16:
-            self.tsad[at - TSAD0 >> 2] = value
+            self.addresses[at - TSAD0 >> 2] = value
         elif at == RBSTART:
             self.rbstart = value
         elif at == RDSAR:
@@ -487,22 +387,22 @@ cdef class Rtl8139(NicChip):
                 self.write_byte(at + n & 0xFF, value >> (8 * n) & 0xFF)
 
     cdef void dump_tally(self) noexcept nogil:
-        cdef u64 at = self.tsd[0] & 0xFFFFFFC0U | <u64>self.tsd[1] << 32
+        cdef u64 at = self.status[0] & 0xFFFFFFC0U | <u64>self.status[1] << 32
         cdef u32 n
         for n in range(13):
-            self.dma.write_from(at, <u8 *>&self.tally[n], TALLY_BYTES[n])   # little-endian, the low bytes
+            self.dma.write_from(at, <u8 *>&self.tallies[n], TALLY_BYTES[n])   # little-endian, the low bytes
             at += TALLY_BYTES[n]
-        self.tsd[0] &= ~<u32>DTCCR_CMD
+        self.status[0] &= ~<u32>DTCCR_CMD
 
     # --- transmit -------------------------------------------------------------------------------------------
 
     cdef void transmit_one(self) noexcept nogil:
         """C mode: the frame of the descriptor whose turn it is, when it is the chip's."""
-        cdef u32 n = self.tx_now, size = self.tsd[n] & TSD_SIZE
-        if not self.command & CR_TE or self.tsd[n] & TSD_OWN:
+        cdef u32 n = self.tx_now, size = self.status[n] & TSD_SIZE
+        if not self.command & CR_TE or self.status[n] & TSD_OWN:
             return
-        self.dma.read_into(self.tsad[n], self.frame, size)
-        self.tsd[n] |= TSD_OWN | TSD_TOK
+        self.dma.read_into(self.addresses[n], self.frame, size)
+        self.status[n] |= TSD_OWN | TSD_TOK
         self.tx_now = (n + 1) & 3
         self.send(size, NULL)
         self.frame_size = 0
@@ -530,7 +430,7 @@ cdef class Rtl8139(NicChip):
         """C+ mode: the next descriptor, when it is the chip's."""
         cdef u8 descriptor[DESCRIPTOR]
         cdef u8 tag[4]
-        cdef u64 at = (self.tsad[0] | <u64>self.tsad[1] << 32) + DESCRIPTOR * <u64>self.tx_descriptor
+        cdef u64 at = (self.addresses[0] | <u64>self.addresses[1] << 32) + DESCRIPTOR * <u64>self.tx_descriptor
         cdef u32 word0, word1, size
         if not self.command & CR_TE or not self.cpcr & CPCR_TXEN:
             return False
@@ -559,7 +459,7 @@ cdef class Rtl8139(NicChip):
         cdef u8 *ip = self.frame + HEADER
         cdef u32 size = self.frame_size, header, length, mss = word0 >> 16 & 0x7FF
         cdef bint segment = word0 & D_LGSEN != 0
-        self.tally[TX_OK] += 1
+        self.tallies[TX_OK] += 1
         if (
             size < HEADER + 20 or be16(self.frame + 12) != IPV4 or ip[0] >> 4 != 4
             or not word0 & (D_LGSEN | D_IPCS | D_UDPCS | D_TCPCS)
@@ -637,13 +537,13 @@ cdef class Rtl8139(NicChip):
             if not self.rcr & RCR_AB:
                 return False
             status[0] |= RX_BAR
-            self.tally[RX_OK_BROADCAST] += 1
+            self.tallies[RX_OK_BROADCAST] += 1
         elif to == MULTICAST:
             n = crc_first(frame, 6) >> 26
             if not self.rcr & RCR_AM or not self.mar[n >> 3] >> (n & 7) & 1:
                 return False
             status[0] |= RX_MAR
-            self.tally[RX_OK_MULTICAST] += 1
+            self.tallies[RX_OK_MULTICAST] += 1
         else:
             for n in range(6):
                 if frame[n] != self.idr[n]:
@@ -651,7 +551,7 @@ cdef class Rtl8139(NicChip):
             if not self.rcr & RCR_APM:
                 return False
             status[0] |= RX_PAM
-            self.tally[RX_OK_PHYSICAL] += 1
+            self.tallies[RX_OK_PHYSICAL] += 1
         return True
 
     cdef int receive(self, const u8 *frame, u32 size) noexcept nogil:
@@ -664,7 +564,7 @@ cdef class Rtl8139(NicChip):
             memset(padded + size, 0, SHORTEST + 4 - size)
             frame, size = padded, max(size, <u32>SHORTEST)
         if not self.wanted(frame, &status):
-            self.tally[RX_ERR] += 1
+            self.tallies[RX_ERR] += 1
         elif not self.cpcr & CPCR_RXEN:
             self.receive_ring(frame, size, status)
         elif self.rds_low or self.rds_high:
@@ -689,8 +589,8 @@ cdef class Rtl8139(NicChip):
         else:
             word1 &= ~<u32>D_TAVA
         if not word0 & D_OWN or size + 4 > word0 & D_RX_SIZE:
-            self.tally[RX_ERR] += 1
-            self.tally[MISSED] += 1
+            self.tallies[RX_ERR] += 1
+            self.tallies[MISSED] += 1
             self.missed()
             return
         to = le32(descriptor + 8) | <u64>le32(descriptor + 12) << 32
@@ -709,7 +609,7 @@ cdef class Rtl8139(NicChip):
         put_le32(descriptor + 4, word1)
         self.dma.write_from(at + 4, descriptor + 4, 4)
         self.dma.write_from(at, descriptor, 4)                  # last: it gives the descriptor back
-        self.tally[RX_OK] += 1
+        self.tallies[RX_OK] += 1
         self.rx_descriptor = 0 if word0 & D_EOR else self.rx_descriptor + 1
         self.interrupt(INT_ROK)
 
@@ -756,30 +656,6 @@ cdef class Rtl8139(NicChip):
     def frame_cells(self, bytes value):
         self.frame_size = <u32>len(value)
         memcpy(self.frame, <const u8 *>value, self.frame_size)
-
-    @property
-    def status(self):
-        return self.tsd
-
-    @status.setter
-    def status(self, values):
-        self.tsd = values
-
-    @property
-    def addresses(self):
-        return self.tsad
-
-    @addresses.setter
-    def addresses(self, values):
-        self.tsad = values
-
-    @property
-    def tallies(self):
-        return self.tally
-
-    @tallies.setter
-    def tallies(self, values):
-        self.tally = values
 
     def check_state(self, values):
         size = values["rx_size"]

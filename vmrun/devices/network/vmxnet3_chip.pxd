@@ -7,6 +7,89 @@ from vmrun.devices.network.layers cimport Layers
 from vmrun.devices.network.nic cimport NicChip, NicTimer
 
 cdef enum:
+    # BAR 0: interrupt masks, producer indexes
+    IMR = 0x000
+    TXPROD = 0x600
+    RXPROD = 0x800
+    RXPROD2 = 0xA00
+    # BAR 1
+    VRRS = 0x00
+    UVRS = 0x08
+    DSAL = 0x10
+    DSAH = 0x18
+    CMD = 0x20
+    MACL = 0x28
+    MACH = 0x30
+    ICR = 0x38
+    ECR = 0x40
+    # the shared area
+    MAGIC_AT = 0
+    FEATURES_AT = 24
+    QUEUES_AT = 40
+    TX_QUEUES_AT = 62
+    RX_QUEUES_AT = 63
+    INTERRUPTS_AT = 80
+    INTR_CTRL_AT = 108
+    RX_MODE_AT = 120
+    VLANS_AT = 136
+    RSS_AT = 648
+    ECR_AT = 696
+    # a queue's descriptor
+    QUEUE_DESCRIPTOR = 256
+    UPDATE_RX_PROD_AT = 0
+    STATUS_AT = 80
+    STATISTICS_AT = 88
+    # modes, features, events
+    MODE_UCAST = 1
+    MODE_MCAST = 2
+    MODE_BCAST = 4
+    MODE_ALL_MULTI = 8
+    MODE_PROMISC = 16
+    F_RXCSUM = 1
+    F_RSS = 2
+    F_RXVLAN = 4
+    EVENT_LINK = 4
+    DISABLE_ALL = 1
+    # descriptors
+    DESCRIPTOR = 16
+    TX_GEN = 1 << 14
+    TX_EOP = 1 << 12
+    TX_CQ = 1 << 13
+    TX_TI = 1 << 15
+    OM_CSUM = 2
+    OM_TSO = 3
+    RX_BODY = 1 << 14
+    RXC_EOP = 1 << 14
+    RXC_SOP = 1 << 15
+    RXC_CNC = 1 << 30
+    RXC_TS = 1 << 15
+    RXC_TUC = 1 << 16
+    RXC_UDP = 1 << 17
+    RXC_TCP = 1 << 18
+    RXC_IPC = 1 << 19
+    RXC_V6 = 1 << 20
+    RXC_V4 = 1 << 21
+    RXC_FRAGMENT = 1 << 22
+    RXC_FCS = 1 << 23
+    RXC_TYPE = 3 << 24
+    # rings of a queue
+    TX = 0
+    TX_DONE = 1
+    RX_HEAD = 2
+    RX_BODY_RING = 3
+    RX_DONE = 4
+    LONGEST_RING = 8192
+    # counters
+    TSO = 0
+    UCAST = 2
+    MCAST = 4
+    BCAST = 6
+    NO_BUFFER = 8
+    TX_DISCARDED = 9
+    VLAN = 0x8100
+    TURN = 4096
+
+cdef enum:
     QUEUES = 8
     VECTORS = 25
     RINGS = 5                   # of a queue: what goes out and its completions; two for what comes in and theirs
