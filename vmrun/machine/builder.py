@@ -7,7 +7,8 @@ firmware's data be filled in. A failure takes everything back.
 
 from __future__ import annotations
 
-from accel.api import DeviceLock, IrqFan
+from accel.api import IrqFan
+from accel.errands import ErrandLock
 from accel.space import Region
 
 from accel.errors import AccelFailure
@@ -51,7 +52,7 @@ def build(
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
-    lock = DeviceLock()
+    lock = ErrandLock()
     loop = Loop(lock)
     board = Board(config, loop, lock)
     board.drives.update(drives or {})

@@ -199,6 +199,9 @@ cdef class DebugNode(Filter):
         error = self.check(WRITE, offset, bytes)
         return error if error else self.file.writev(offset, bytes, source, flags)
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return EAGAIN
+
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef int error = self.check(ZERO, offset, bytes)
         return error if error else self.file.zero(offset, bytes, flags)

@@ -1,4 +1,5 @@
 from accel.api cimport DeviceLock, u8, u32, u64
+from accel.errands cimport Errand
 from vmrun.backends.block.node cimport Node
 from vmrun.backends.block.pool cimport Job
 from vmrun.backends.protocols cimport BlockBackend, BlockRequest
@@ -23,6 +24,7 @@ cdef enum:
 cdef struct DriveRequest:
     BlockRequest base               # first: a DriveRequest is a BlockRequest
     Job job
+    Errand errand
     void *drive
     int state                       # HELD, QUEUED, RUNNING, PARKED
     DriveRequest *after
@@ -33,6 +35,7 @@ cdef class Drive(BlockBackend):
     cdef readonly Node node
     cdef Node top                   # what requests go to: the node, or what watches it (tap.pyx)
     cdef readonly DeviceLock lock
+    cdef void *errands              # the same, when it is an ErrandLock
     cdef public bint write_cache    # off: every write is on stable storage when it is over
     cdef public bint ignore_flush, discards
     cdef public int detect_zeroes   # 0 off, 1 on, 2 unmap
@@ -58,7 +61,9 @@ cdef class Drive(BlockBackend):
     cdef u64 amounts[OPS]
     cdef u64 failures[OPS]
     cdef u64 times[OPS]
-    cdef int perform_now(self, BlockRequest *request) noexcept nogil
+    cdef int perform_now(self, BlockRequest *request, u32 flags) noexcept nogil
+    cdef bint is_brief(self, BlockRequest *request) noexcept nogil
+    cdef bint put_off(self, DriveRequest *request) noexcept nogil
     cdef void _wait(self)
     cdef int perform(self, DriveRequest *request) noexcept nogil
     cdef void start(self, DriveRequest *request) noexcept nogil

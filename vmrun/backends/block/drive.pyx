@@ -1,8 +1,10 @@
 """A drive: what a device submits its requests to, on top of a block graph.
 
 Reads that the host's page cache can answer are done at once, on the caller's thread, up to 256 KiB (more would keep
-the caller's lock for long); everything else goes to the shared workers (pool.pyx), which take the request's lock only to
-call done().
+the caller's lock for long). So are small writes that the page cache takes: at once where the kernel says beforehand whether
+it takes them or the request has a lock of its own, else by the same thread when it has let the device lock go
+(accel/errands.pyx), as they may wait after all. Everything else goes to the shared workers (pool.pyx), which take the
+request's lock only to call done().
 
 A request that its device has given up (reset in mid-transfer, unplug) goes on to its end; those submitted after it are
 held until then, so that the disk never sees them in another order.
@@ -43,7 +45,8 @@ cdef extern from *:
     void vr_leave "vr_leave32"(u32 *) nogil
     u32 vr_look "vr_look32"(u32 *) nogil
 
-from vmrun.backends.block.node cimport NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
+from accel.errands cimport ErrandLock
+from vmrun.backends.block.node cimport NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
 from vmrun.backends.block.pool cimport pool_now, pool_put
 from vmrun.backends.protocols cimport (
     BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_FUA, BLOCK_NO_MEDIUM, BLOCK_READ, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO,
@@ -55,6 +58,7 @@ cdef enum:
     RUNNING = 3
     PARKED = 4
     INLINE = 262144             # bytes that are read on the caller's thread when they are cached
+    SMALL = 65536               # and written, when they come into the cache without waiting
 
 
 # Workers hold a drive as a borrowed pointer: `running` keeps close() waiting for them.
@@ -77,6 +81,17 @@ cdef void run(Job *job) noexcept nogil:
     (<Drive>request.drive).finish(request, error)
 
 
+cdef void run_errand(Errand *errand) noexcept nogil:
+    """On the thread that submitted it, which has let the device lock go."""
+    cdef DriveRequest *request = <DriveRequest *>(<char *>errand - <size_t>&(<DriveRequest *>NULL).errand)
+    if not (<Drive>request.drive).is_brief(&request.base):          # somebody may have begun to watch, or given it up
+        pool_put(&request.job)
+    elif (<Drive>request.drive).perform_now(&request.base, NODE_BRIEF) == 0:
+        (<Drive>request.drive).finish(request, 0)
+    else:
+        pool_put(&request.job)
+
+
 cdef class Drive(BlockBackend):
     """`node` is the root of its graph, None without a medium. `lock` is what done() is called with."""
 
@@ -87,6 +102,7 @@ cdef class Drive(BlockBackend):
 
     def __init__(self, str name, Node node or None, DeviceLock lock):
         self.name, self.lock = name, lock
+        self.errands = <void *>lock if isinstance(lock, ErrandLock) else NULL
         self.write_cache = self.discards = True
         self.on_read_error, self.on_write_error = ERROR_REPORT, ERROR_ENOSPC
         self.options = {}
@@ -107,6 +123,7 @@ cdef class Drive(BlockBackend):
     cdef int submit(self, BlockRequest *request) noexcept nogil:
         cdef DriveRequest *mine = <DriveRequest *>request
         cdef int op = request.op
+        cdef bint held = False
         request.error = 0
         mine.since = pool_now()
         if self.node is None or self.closing:
@@ -120,8 +137,9 @@ cdef class Drive(BlockBackend):
             return 1
         if op == BLOCK_FLUSH and self.ignore_flush or op == BLOCK_DISCARD and not self.discards:
             return 1
-        if op == BLOCK_READ and request.length <= INLINE and not self.settling and not self.limited:
-            if self.perform_now(request) == 0:
+        if self.is_brief(request):
+            held = self.errands != NULL and (<ErrandLock>self.errands).mine()
+            if self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF) == 0:
                 vr_count(&self.counts[op], 1)
                 vr_count(&self.amounts[op], request.length)
                 vr_count(&self.times[op], pool_now() - mine.since)
@@ -131,17 +149,39 @@ cdef class Drive(BlockBackend):
         mine.job.run, mine.job.due = run, 0
         pthread_mutex_lock(&self.mutex)
         self.running += 1
-        self.start(mine)
+        if not (held and op == BLOCK_WRITE and self.put_off(mine)):
+            self.start(mine)
         pthread_mutex_unlock(&self.mutex)
         return 0
 
-    cdef int perform_now(self, BlockRequest *request) noexcept nogil:
+    cdef bint is_brief(self, BlockRequest *request) noexcept nogil:
+        """Whether it may be over as soon as the host's page cache is asked."""
+        if self.settling or self.limited or request.abandoned:
+            return False
+        if request.op == BLOCK_READ:
+            return request.length <= INLINE
+        return (request.op == BLOCK_WRITE and request.length <= SMALL and not self.detect_zeroes
+                and (self.ignore_flush or self.write_cache and not request.flags & BLOCK_FUA))
+
+    cdef bint put_off(self, DriveRequest *request) noexcept nogil:
+        """Until this thread has let the device lock go. With the mutex."""
+        if self.quiet or not (<ErrandLock>self.errands).put_off(&request.errand):
+            return False
+        request.errand.run = run_errand
+        request.state = QUEUED
+        self.busy += 1
+        return True
+
+    cdef int perform_now(self, BlockRequest *request, u32 flags) noexcept nogil:
         cdef Cursor cursor
         cdef int error = EAGAIN
         cursor.at, cursor.left, cursor.skip = request.vectors, request.count, 0
         vr_enter(&self.inside)
         if vr_look(&self.quiet) == 0 and self.top is not None:
-            error = self.top.readv(request.offset, request.length, &cursor, NODE_NOWAIT)
+            if request.op == BLOCK_READ:
+                error = self.top.readv(request.offset, request.length, &cursor, NODE_NOWAIT)
+            else:
+                error = self.top.write_now(request.offset, request.length, &cursor, flags)
         vr_leave(&self.inside)
         return error
 

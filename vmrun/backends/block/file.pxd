@@ -14,6 +14,9 @@ cdef class FileNode(Node):
     cdef public bint unsafe         # cache=unsafe: nothing is ever forced to the disk
     cdef public bint unlocked       # other processes are not kept out
     cdef bint nowait, sparse, drops, zeroes
+    cdef bint hurries               # writes with RWF_NOWAIT work
+    cdef bint near                  # the host's own disk or memory: as a rule a small write is a matter of moments
+    cdef u64 rests_until            # when such writes may be tried again, in ns of the pool's clock
     cdef pthread_rwlock_t edges     # shared: aligned writes; exclusive: a read, change and write of a block's part
     cdef int transfer(self, u64 offset, u64 bytes, Cursor *cursor, bint write, int flags) noexcept nogil
     cdef bint aligned(self, u64 offset, u64 bytes, const Cursor *cursor) noexcept nogil

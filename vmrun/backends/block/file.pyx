@@ -35,6 +35,14 @@ cdef extern from "<fcntl.h>" nogil:
     int FALLOC_FL_KEEP_SIZE
     int FALLOC_FL_ZERO_RANGE
 
+cdef extern from "<sys/vfs.h>" nogil:
+    struct statfs_t "statfs":
+        long f_type
+    int fstatfs(int, statfs_t *)
+
+cdef extern from "<linux/magic.h>" nogil:
+    long EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC
+
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int)
     off_t lseek(int, off_t, int)
@@ -43,6 +51,12 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from *:
     """
+    #include <sys/resource.h>
+    static inline long vr_sleeps(void)      /* how often this thread has waited; being preempted is not that */
+    {
+        struct rusage use;
+        return getrusage(RUSAGE_THREAD, &use) == 0 ? use.ru_nvcsw : 0;
+    }
     static inline void vr_most(unsigned long long *p, unsigned long long v)
     {
         unsigned long long old = __atomic_load_n(p, __ATOMIC_RELAXED);
@@ -50,17 +64,31 @@ cdef extern from *:
             ;
     }
     """
+    long vr_sleeps() nogil
     void vr_most(u64 *, u64) nogil
 
 from vmrun.backends.block.node cimport (
-    EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, cursor_advance,
-    cursor_fill, cursor_get, cursor_memory, cursor_put,
+    EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP,
+    cursor_advance, cursor_fill, cursor_get, cursor_memory, cursor_put,
 )
+from vmrun.backends.block.pool cimport pool_now
 from vmrun.backends.protocols cimport IoVec
 
 cdef enum:
     PARTS = 64
+    PAGE = 4096
     WINDOW = 1 << 20            # bytes of a bounce buffer
+    SMALL = 65536               # bytes that one copies while others wait
+    LONG = 1_000_000            # ns: a write that slept and took longer did not find the page cache ready,
+cdef u64 REST = 1_000_000_000   # and the writes of so many ns after it are others' work
+
+
+cdef bint is_near(int fd) noexcept nogil:
+    """Whether what is written there lands in this host's page cache, with nobody else to be asked."""
+    cdef statfs_t found
+    return fstatfs(fd, &found) == 0 and found.f_type in (
+        EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC,
+    )
 
 
 cdef class FileNode(Node):
@@ -78,7 +106,8 @@ cdef class FileNode(Node):
         self.path, self.readonly, self.driver = path, readonly, "host_device" if self.device else "file"
         self.size = os.lseek(fd, 0, os.SEEK_END)
         self.align = self.probe(fd) if direct else 1
-        self.nowait = self.sparse = self.drops = self.zeroes = True
+        self.nowait = self.sparse = self.drops = self.zeroes = self.hurries = True
+        self.near = not self.device and is_near(fd)
         self.fd = fd
 
     def __dealloc__(self):
@@ -240,6 +269,31 @@ cdef class FileNode(Node):
             pthread_rwlock_rdlock(&self.edges)
             error = self.bounce(offset, bytes, source, True, how)
         pthread_rwlock_unlock(&self.edges)
+        return error
+
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        """Into the page cache. Where the kernel does not say whether that waits (ext4), a write says it of the next ones: the
+        host makes writers wait when too much is to be written to its disk, and goes on with that for a while.
+        """
+        cdef int error
+        cdef u64 began
+        cdef long slept
+        if self.readonly or self.align > 1 or bytes > SMALL:
+            return EAGAIN
+        if self.hurries:
+            error = self.transfer(offset, bytes, source, True, RWF_NOWAIT)
+            if error != EOPNOTSUPP:
+                return error
+            self.hurries = False
+        if not flags & NODE_BRIEF or not self.near or (offset | bytes) & (PAGE - 1):
+            return EAGAIN                           # part of a page: the rest of it may have to be read
+        began = pool_now()
+        if began < self.rests_until:
+            return EAGAIN
+        slept = vr_sleeps()
+        error = self.transfer(offset, bytes, source, True, 0)
+        if pool_now() - began > LONG and vr_sleeps() != slept:
+            self.rests_until = pool_now() + REST
         return error
 
     cdef int flush(self) noexcept nogil:

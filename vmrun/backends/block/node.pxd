@@ -7,6 +7,7 @@ cdef enum:
     NODE_NOWAIT = 1             # readv: EAGAIN rather than wait for the host's disk or a lock
     NODE_FUA = 2                # writev, zero: on stable storage when it returns
     NODE_UNMAP = 4              # zero: the space may be given back
+    NODE_BRIEF = 8              # write_now: waiting for what as a rule is a moment is fine
 
 cpdef enum:
     EXTENT_DATA = 1             # reads as what is stored
@@ -65,6 +66,7 @@ cdef class Node:
     cdef public bint lazy           # opened for reading only until somebody wants to write
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
     cdef int flush(self) noexcept nogil
     cdef int discard(self, u64 offset, u64 bytes) noexcept nogil
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil

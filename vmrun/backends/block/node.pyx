@@ -117,6 +117,10 @@ cdef class Node:
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         return EIO
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        """A writev that waits for nothing, or EAGAIN; some of it may be written then. `flags`: NODE_BRIEF or 0."""
+        return EAGAIN
+
     cdef int flush(self) noexcept nogil:
         """What was written before is on stable storage."""
         return 0
@@ -285,6 +289,9 @@ cdef class Filter(Node):
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         return self.file.writev(offset, bytes, source, flags)
+
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return self.file.write_now(offset, bytes, source, flags)
 
     cdef int flush(self) noexcept nogil:
         return self.file.flush()

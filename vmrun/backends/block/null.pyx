@@ -25,6 +25,9 @@ cdef class NullNode(Node):
         cursor_advance(source, bytes)
         return 0
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return 0
+
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         return 0
 
@@ -57,6 +60,11 @@ cdef class WindowNode(Filter):
         if offset > self.size or bytes > self.size - offset:
             return 5
         return self.file.writev(self.start + offset, bytes, source, flags)
+
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        if offset > self.size or bytes > self.size - offset:
+            return 5
+        return self.file.write_now(self.start + offset, bytes, source, flags)
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         if offset > self.size or bytes > self.size - offset:

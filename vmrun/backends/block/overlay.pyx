@@ -88,6 +88,15 @@ cdef class OverlayNode(Node):
             self.note(offset, bytes)
         return error
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        cdef int error
+        if (offset | bytes) & (SECTOR - 1) or offset + bytes > (self.size + SECTOR - 1 & ~<u64>(SECTOR - 1)):
+            return EINVAL
+        error = self.file.write_now(offset, bytes, source, flags)
+        if error == 0:
+            self.note(offset, bytes)
+        return error
+
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef int error
         if (offset | bytes) & (SECTOR - 1):

@@ -87,7 +87,7 @@ cdef u64 pool_now() noexcept nogil:
 cdef void pool_put(Job *job) noexcept nogil:
     global head, tail, threads
     cdef Job **at
-    cdef bint grow = False
+    cdef bint grow = False, wake = False
     pthread_mutex_lock(&mutex)
     if tail == NULL or tail.due <= job.due or job.due == 0 and tail.due == 0:
         job.next = NULL
@@ -105,11 +105,13 @@ cdef void pool_put(Job *job) noexcept nogil:
         if job.next == NULL:
             tail = job
     if idle:
-        pthread_cond_signal(&work)
+        wake = True
     elif threads < MOST:
         threads += 1
         grow = True
     pthread_mutex_unlock(&mutex)
+    if wake:
+        pthread_cond_signal(&work)                  # without the mutex, which is what a woken thread wants first
     if grow and not start_thread():
         pthread_mutex_lock(&mutex)
         threads -= 1

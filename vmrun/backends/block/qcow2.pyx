@@ -452,6 +452,29 @@ cdef class Qcow2Node(Qcow2Tables):
             error = self.flush()
         return error
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        """Into clusters that are the disk's alone, by what is known of the tables."""
+        cdef Mapping m
+        cdef int error = 0
+        if self.readonly or self.broken or offset > self.size or bytes > self.size - offset:
+            return EAGAIN
+        if pthread_rwlock_tryrdlock(&self.graph) != 0:
+            return EAGAIN
+        while bytes and error == 0:
+            if pthread_mutex_trylock(&self.mutex) != 0:
+                error = EAGAIN
+                break
+            error = self.map(offset, bytes, &m, True)
+            if error == 0 and (m.type != NORMAL or not m.copied or self.overlaps(m.host, m.length)):
+                error = EAGAIN
+            pthread_mutex_unlock(&self.mutex)
+            if error == 0:
+                error = self.data.write_now(m.host, m.length, source, flags)
+            offset += m.length
+            bytes -= m.length
+        pthread_rwlock_unlock(&self.graph)
+        return error
+
     cdef int flush(self) noexcept nogil:
         cdef int error
         if self.readonly:

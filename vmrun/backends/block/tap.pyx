@@ -107,6 +107,9 @@ cdef class TapNode(Filter):
         self.leave(&range)
         return error
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return EAGAIN
+
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef Range range
         cdef int error = self.save(offset, bytes)

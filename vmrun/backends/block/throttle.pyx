@@ -122,6 +122,9 @@ cdef class ThrottleNode(Filter):
             self.wait(True, bytes)
         return self.file.writev(offset, bytes, source, flags)
 
+    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        return EAGAIN if self.group.limited else self.file.write_now(offset, bytes, source, flags)
+
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         if self.group.limited:
             self.wait(True, bytes)
