@@ -14,7 +14,7 @@ import pytest
 from tests.board import Driven
 from vmrun.errors import BackendError, StateError
 
-TYPES = ["rhel6.3.0", "pc-i440fx-2.0", "pc-i440fx-7.2"]
+TYPES = {"rhel6.3.0": "cirrus", "pc-i440fx-2.0": "std", "pc-i440fx-7.2": "virtio"}  # and the display of each
 EXTRA = [
     {"id": "lpt", "driver": "isa-parallel", "chardev": "c1"},
     {"id": "dbg", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "c2"},
@@ -67,7 +67,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         directory,
         machine=machine,
         memory="64MiB",
-        display="std",
+        display=TYPES[machine],
         disks=["disk.img"],
         drives={
             "vd": {"file": "other.img", "format": "raw"},

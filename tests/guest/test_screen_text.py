@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pathlib
 import re
+import socket
+import struct
+import time
 
 import pytest
 
 from tests.guest.screens import grub_disk, linux, watch
+from tests.unit.ui.rfb import RAW, Rfb
 from tests.up import Up
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
+EXTENDED_DESKTOP_SIZE, SET_DESKTOP_SIZE = -308, 251
 CONFIG = """
 set gfxmode={mode}
 terminal_output gfxterm
@@ -38,6 +43,7 @@ def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> 
         ("cirrus", "cirrus-vga"),
         ("bochs", "bochs-display"),
         ("virtio_pci virtio-gpu", "virtio-gpu-pci"),
+        ("virtio_pci virtio-gpu", "virtio-vga"),
     ],
 )
 def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.Path) -> None:
@@ -46,3 +52,19 @@ def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.P
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()
         assert (text.mode, text.font) == ("graphics", "console 8x16")
+
+
+def test_a_viewer_chooses_the_size_of_virtios_display(tmp_path: pathlib.Path) -> None:
+    vnc = {"listen": f"unix:{tmp_path / 'vnc'}"}
+    with (
+        linux(tmp_path, "virtio_pci virtio-gpu", devices=[{"id": "card", "driver": "virtio-vga"}], vnc=vnc) as up,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        peer.connect(str(tmp_path / "vnc"))
+        viewer = Rfb(peer, lambda: time.sleep(0.01))
+        viewer.connect()
+        assert (viewer.width, viewer.height) == (1280, 800)
+        viewer.encodings(RAW, EXTENDED_DESKTOP_SIZE)
+        viewer.send(struct.pack(">BxHHBx", SET_DESKTOP_SIZE, 800, 600, 1) + struct.pack(">I4HI", 0, 0, 0, 800, 600, 0))
+        screen = watch(up)
+        up.until(lambda: (screen.read().width, screen.read().height) == (800, 600), 60)

@@ -13,7 +13,7 @@ from vmrun.testing import QtestCommands, QtestProgram
 pytestmark = [needs_qemu, pytest.mark.peer]
 
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "bin" / "vmrun-qemu"
-PORTS, MODERN = 0xC000, 0xE0000000
+PORTS, MODERN, FRAME_BUFFER = 0xC000, 0xE0000000, 0xD0000000
 
 
 OLD = "pc-i440fx-2.0"
@@ -43,27 +43,44 @@ def config(q: QtestCommands, offset: int, value: int | None = None) -> int:
 def look(q: QtestCommands) -> list[tuple[str, int]]:
     """All that a driver can read of a card, by name."""
     found = [(f"config {offset:#x}", config(q, offset)) for offset in range(0, 256, 4) if offset != 0x94]
-    legacy, modern = config(q, 0x10) == 1, config(q, 0x20) == 0xC
-    config(q, 0x10, PORTS)
-    config(q, 0x20, MODERN)
-    config(q, 0x24, 0)
+    legacy, bar = config(q, 0x10) == 1, next((bar for bar in (0x20, 0x18) if config(q, bar) == 0xC), 0)
+    config(q, 0x10, PORTS if legacy else FRAME_BUFFER)
+    config(q, bar or 0x20, MODERN)
+    config(q, (bar or 0x20) + 4, 0)
     config(q, 4, 7)
     if legacy:
         found += [(f"inb {n:#x}", q.inb(PORTS + n)) for n in range(128)]
         found += [(f"inw {n:#x}", q.inw(PORTS + n)) for n in range(0, 128, 2)]
         found += [(f"inl {n:#x}", q.inl(PORTS + n)) for n in range(0, 128, 4)]
-    if modern:
+    if bar:
+        common, device = MODERN + config(q, 0x48), MODERN + config(q, 0x68)
         for word in range(3):
-            q.writel(MODERN, word)
-            found.append((f"features {word}", q.readl(MODERN + 4)))
-        found += [(f"common {n:#x}", q.readl(MODERN + n)) for n in range(0, 0x38, 4)]
-        found += [(f"common word {n:#x}", q.readw(MODERN + n)) for n in range(0, 0x38, 2)]
-        found += [(f"device {n:#x}", q.readl(MODERN + 0x2000 + n)) for n in range(0, 64, 4)]
+            q.writel(common, word)
+            found.append((f"features {word}", q.readl(common + 4)))
+        found += [(f"common {n:#x}", q.readl(common + n)) for n in range(0, 0x38, 4)]
+        found += [(f"common word {n:#x}", q.readw(common + n)) for n in range(0, 0x38, 2)]
+        found += [(f"device {n:#x}", q.readl(device + n)) for n in range(0, 64, 4)]
+    if bar == 0x18:  # a VGA's registers are in front
+        q.outb(0x3C2, 0x67)
+        # all but the PEL mask, which QEMU has not
+        where = [*range(0x400, 0x406), *range(0x407, 0x41A), *range(0x500, 0x516), *range(0x600, 0x608)]
+        found += [(f"VGA {n:#x}", q.readb(MODERN + n)) for n in where]
+        found += [(f"word {n:#x}", q.readw(MODERN + n)) for n in range(0x500, 0x516, 2)]
+        found += [(f"long {n:#x}", q.readl(MODERN + n)) for n in (0x600, 0x604)]
+        found += [(f"port {n:#x}", q.inb(n)) for n in where[:19]]
+        q.writeb(FRAME_BUFFER + (8 << 20) - 1, 0x5A)
+        found.append(("memory", q.readl(FRAME_BUFFER + (8 << 20) - 4)))
     return found
 
 
+DEVICES = (
+    "virtio-rng-pci", "virtio-gpu-pci", "virtio-vga", "virtio-vga,page-per-vq=on", "virtio-blk-pci,drive=d0",
+    "virtio-scsi-pci",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("machine", ["pc-i440fx-7.2", "pc-i440fx-4.2", "pc-i440fx-2.0"])
-@pytest.mark.parametrize("device", ["virtio-rng-pci", "virtio-gpu-pci", "virtio-blk-pci,drive=d0", "virtio-scsi-pci"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_registers_are_qemus(machine: str, device: str, tmp_path: pathlib.Path) -> None:
     theirs, ours = programs(machine, device, tmp_path)
     try:

@@ -53,7 +53,7 @@ def starter(spec: TypeSpec) -> str:
     from vmrun.config.catalogue import load_catalogue
 
     catalogue = load_catalogue()
-    displays: dict[str, str] = spec.default("displays") or {}
+    displays = spec.displays()
     default = str(spec.default("display"))
     modelled = [name for name, driver in displays.items() if catalogue.modelled(driver) is not None]
     display = default if default in modelled else (modelled or ["none"])[0]

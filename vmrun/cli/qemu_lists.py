@@ -191,6 +191,7 @@ def chardevs() -> str:
 
 def adapters() -> str:
     titles = {"std": "standard VGA", "cirrus": "Cirrus VGA", "qxl": "QXL VGA", "vmware": "VMWare SVGA"}
+    titles["virtio"] = "Virtio VGA"
     there = {kind: titles[kind] for kind, driver in ADAPTERS.items() if not catalogue().driver(driver).planned}
     rows = [("none", "no graphic card"), *there.items()]
     return "".join(f"{kind:<20} {title}{' (default)' if kind == 'std' else ''}\n" for kind, title in rows)

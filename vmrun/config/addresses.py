@@ -248,7 +248,7 @@ def _pci_slots(work: Work, bus: Bus) -> None:
         taken[at] = dev
         dev.addr = pci_addr_text(*at)
     _check_functions(work, bus, taken)
-    displays = set((work.machine_type.default("displays") or {}).values())
+    displays = set(work.machine_type.displays().values())
     waiting.sort(key=lambda dev: (dev.driver not in displays, dev.id))
     for dev in waiting:
         slot = _free_slot(taken)

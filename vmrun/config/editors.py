@@ -79,7 +79,7 @@ MOST_LOOKED_AT = 65536  # characters of a file in which its schema stands
 def _displays() -> list[str]:
     found = {"default": None, "none": None}
     for name in type_names():
-        found |= dict.fromkeys(load_type(name).default("displays") or {})
+        found |= dict.fromkeys(load_type(name).displays())
     return list(found)
 
 

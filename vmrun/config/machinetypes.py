@@ -65,6 +65,10 @@ class TypeSpec:
         node = self.section("defaults").get(name)
         return None if node is None else plain(node)
 
+    def displays(self) -> dict[str, str]:
+        """The driver for each word of `display:`; virtio's is the same for all types, which need not know it."""
+        return {**(self.default("displays") or {}), "virtio": "virtio-vga"}
+
     def without(self, removed: Node) -> TypeSpec:
         """The type without the devices whose ids are listed, and without their wires."""
         root = _merge_type(self.root, removed.at({"remove": removed}))

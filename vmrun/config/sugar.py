@@ -64,7 +64,7 @@ def _display(work: Work, devices: list[DeviceSpec]) -> None:
     if node is None or node.value == "none":
         return
     name = str(work.machine_type.default("display")) if node.value == "default" else str(node.value)
-    drivers: dict[str, str] = work.machine_type.default("displays") or {}
+    drivers = work.machine_type.displays()
     driver = drivers.get(name)
     if driver is None:
         known = ["default", "none", *drivers]

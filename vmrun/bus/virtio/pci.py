@@ -30,11 +30,10 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 PART = 0x1000
-COMMON, ISR, CONFIG, NOTIFY = 0x0000, 0x1000, 0x2000, 0x3000
 NOTIFY_MULTIPLIER, MOST_QUEUES = 4, 1024
 COMMON_TYPE, NOTIFY_TYPE, ISR_TYPE, CONFIG_TYPE, WINDOW_TYPE = 1, 2, 3, 4, 5
 WINDOW_DATA = 16  # of the capability
-MSIX_BAR, MODERN_BAR, MSIX_PENDING = 1, 4, 0x800
+MSIX_PENDING = 0x800
 LEGACY_HEADER, LEGACY_VECTORS, LEGACY_NOTIFY = 20, 4, 16
 # feature bits that all devices share
 NOTIFY_ON_EMPTY, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, BAD_FEATURE = (1 << n for n in (24, 27, 28, 29, 30))
@@ -66,6 +65,7 @@ class VirtioPci(PciDevice):
     page_per_vq = named("page-per-vq", "bool", False, "each queue has a page of its own to be kicked at")
     vectors = Prop("uint32", UNSET, "MSI-X vectors, 0 for none")
 
+    modern_bar, msix_bar = 4, 1
     own_locks = False  # whether its queues can be served without the device lock
     iothread: str | None = None
 
@@ -75,6 +75,13 @@ class VirtioPci(PciDevice):
 
     def default_vectors(self) -> int:
         return 2
+
+    def modern_parts(self, kicks: int) -> dict[int, tuple[int, int]]:
+        """Where the parts of the modern BAR are, by type: (offset, size), in the order of their capabilities. `kicks`
+        is the size of the last.
+        """
+        parts = {type: (n * PART, PART) for n, type in enumerate((COMMON_TYPE, ISR_TYPE, CONFIG_TYPE))}
+        return {**parts, NOTIFY_TYPE: (len(parts) * PART, kicks)}
 
     def pci_realize(self, platform: Platform) -> None:
         modern, legacy = not self.disable_modern, self.disable_legacy != "on"
@@ -156,24 +163,22 @@ class VirtioPci(PciDevice):
 
     def _add_modern(self) -> None:
         multiplier = self.multiplier = PART if self.page_per_vq else NOTIFY_MULTIPLIER
-        kicks = self.kicks = multiplier * MOST_QUEUES
-        bar_size = 1 << (NOTIFY + kicks - 1).bit_length()
-        bar = Region.container(f"{self.name}.modern", bar_size)
-        self.parts: dict[int, Any] = {}
-        for type, offset, io in (
-            (COMMON_TYPE, COMMON, CommonRegion(self.chip)),
-            (ISR_TYPE, ISR, IsrRegion(self.chip)),
-            (CONFIG_TYPE, CONFIG, ConfigRegion(self.chip)),
-            (NOTIFY_TYPE, NOTIFY, NotifyRegion(self.chip, multiplier)),
-        ):
-            size = kicks if type == NOTIFY_TYPE else PART
-            self.parts[offset] = io
+        places = self.modern_parts(multiplier * MOST_QUEUES)
+        bar_size = 1 << (sum(places[NOTIFY_TYPE]) - 1).bit_length()
+        bar = self.modern = Region.container(f"{self.name}.modern", bar_size)
+        self.parts: list[tuple[int, int, Any]] = []  # offset, size, registers
+        for type, (offset, size) in places.items():
+            io: Any
+            if type == NOTIFY_TYPE:
+                io = NotifyRegion(self.chip, multiplier)
+            else:
+                io = {COMMON_TYPE: CommonRegion, ISR_TYPE: IsrRegion, CONFIG_TYPE: ConfigRegion}[type](self.chip)
+            self.parts.append((offset, size, io))
             region = Region.device(f"virtio-{offset:x}", io, size)
             bar.add(region, offset)
+            body = _where(type, self.modern_bar, offset, size)
             if type == NOTIFY_TYPE:
                 self.notify = region
-            body = _where(type, MODERN_BAR, offset, size)
-            if type == NOTIFY_TYPE:
                 body += multiplier.to_bytes(4, "little")
             self.add_capability(Vendor(body))
         window = b"\0\xff\0\0\0" + b"\xff" * 12
@@ -181,18 +186,18 @@ class VirtioPci(PciDevice):
         self.add_capability(self.window)
         self.config.watch_reads(self.window.offset + WINDOW_DATA, 4)
         self.config.on_read = lambda offset, size: self._through_window(False)
-        self.add_bar(MODERN_BAR, bar, bar_size, "mem64-pref")
+        self.add_bar(self.modern_bar, bar, bar_size, "mem64-pref")
 
     def _add_msix(self, vectors: int) -> Msix | None:
         if not vectors:
             return None
         pending = max(MSIX_PENDING, 16 * vectors)
         size = max(0x1000, 1 << (pending + (vectors + 63) // 64 * 8 - 1).bit_length())
-        msix = Msix(vectors, MSIX_BAR, 0, MSIX_BAR, pending)
+        msix = Msix(vectors, self.msix_bar, 0, self.msix_bar, pending)
         self.add_capability(msix)
         bar = Region.container(f"{self.name}.msix", size)
         msix.show(bar)
-        self.add_bar(MSIX_BAR, bar, size, "mem32")
+        self.add_bar(self.msix_bar, bar, size, "mem32")
         return msix
 
     def config_written(self, offset: int, size: int) -> None:
@@ -209,11 +214,12 @@ class VirtioPci(PciDevice):
         if length not in (1, 2, 4):
             return
         offset &= ~(length - 1)
-        start = min(offset & ~(PART - 1), NOTIFY)
-        io = self.parts[start]
-        offset -= start
-        if offset >= (self.kicks if start == NOTIFY else PART):
+        start, _, io = next(
+            (part for part in self.parts if part[0] <= offset < part[0] + part[1]), (0, 0, None)
+        )  # fmt: skip
+        if io is None:
             return
+        offset -= start
         if write:
             data = bytes(config.space[at + WINDOW_DATA : at + WINDOW_DATA + length])
             io.store(offset, length, int.from_bytes(data, "little"))

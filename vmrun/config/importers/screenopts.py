@@ -77,9 +77,7 @@ def vga(line: Line, option: Option) -> None:
             raise option.wrong(f"Invalid parameter '{key}'", key)
         line.no_equal(option, key)
     line.file.pop("display", None)
-    if kind == "virtio":
-        line.add(option, {"driver": "virtio-vga"})
-    elif kind in ADAPTERS:
+    if kind in ADAPTERS:
         line.file["display"] = kind
 
 

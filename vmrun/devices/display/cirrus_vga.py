@@ -10,15 +10,15 @@ from accel.space import Region
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.bus.pci import PciDevice
-from vmrun.core.interfaces import Coalesced
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part, Table
 from vmrun.devices.display.cirrus import Cirrus
 from vmrun.devices.display.cirrus_regions import CirrusFeed, CirrusLinear, CirrusRegisters
 from vmrun.devices.display.cirrus_scanout import CirrusScanout
+from vmrun.devices.display.legacy_vga import PORTS as VGA_PORTS
+from vmrun.devices.display.legacy_vga import WINDOW, WINDOW_SIZE, LegacyVga
 from vmrun.devices.display.textscreen import TextScreen
-from vmrun.devices.display.vga_pci import WINDOW, WINDOW_SIZE
 from vmrun.devices.display.vga_regions import VgaPorts, VgaWindow
 from vmrun.errors import BuildError
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SIZES = (4, 8, 16)  # MiB of video memory, QEMU's
 PORTS, PORT_COUNT = 0x3B0, 0x30
 MEMORY_BAR, FEED_AT, FEED_SIZE, REGISTERS_BAR = 0x2000000, 0x1000000, 0x400000, 0x1000
-DECODED: Any = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1]]}
+DECODED: Any = {"ports": [list(ports) for ports in VGA_PORTS]}
 
 
 def make(device: Any, platform: Platform, memory: int, pci: bool) -> Cirrus:
@@ -51,9 +51,10 @@ def make(device: Any, platform: Platform, memory: int, pci: bool) -> Cirrus:
 
 
 @register("cirrus-vga", description="Cirrus CLGD 5446 display")
-class CirrusVga(PciDevice, Coalesced):
+class CirrusVga(LegacyVga, PciDevice):
     """Owns `vga` (the chip), `console` (what it shows)."""
 
+    vga: Cirrus
     vram: RamBlock
     console: Console
 
@@ -64,7 +65,6 @@ class CirrusVga(PciDevice, Coalesced):
     resources = DECODED
 
     state = PciDevice.state.extend("cirrus-vga", 1, Part("vga"))
-    coalesced = (("memory", WINDOW, WINDOW_SIZE), *(("io", port, 1) for port in (0x3C4, 0x3CE, 0x3D4)))
 
     vgamem_mb = Prop("uint32", 4, "video memory that BAR 0 shows; the chip uses 4 MiB", unit="MiB")
     romfile = Prop("str", "vgabios-cirrus.bin", "video BIOS; empty for none")
@@ -99,7 +99,7 @@ class CirrusVga(PciDevice, Coalesced):
 
 
 @register("isa-cirrus-vga", description="Cirrus display (ISA)")
-class IsaCirrus(IsaDevice, Coalesced):
+class IsaCirrus(LegacyVga, IsaDevice):
     """Its memory is seen through the window alone; the firmware finds its video BIOS in fw_cfg."""
 
     vram: RamBlock
@@ -107,7 +107,6 @@ class IsaCirrus(IsaDevice, Coalesced):
 
     resources = DECODED
     state = Table("isa-cirrus-vga", 1, Part("vga"))
-    coalesced = CirrusVga.coalesced
 
     vgamem_mb = Prop("uint32", 4, "video memory; the chip uses 2 MiB", unit="MiB")
     blitter = Prop("bool", True, "blits are done; without, they end at once with nothing drawn")

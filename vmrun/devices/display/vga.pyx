@@ -7,8 +7,8 @@ Register names: sequencer SR, graphics controller GR, attribute controller AR, C
 Video memory is one array of dwords; byte p of dword n is address n of plane p, so the linear frame buffer, chain-4
 and the planes all see the same bytes (a real VGA spreads chain-4 over every fourth address).
 
-Not modelled: rendering (text is read by textscreen.py), the switch-sense comparator (input status 0 is always 0),
-CRT interrupt, light pen, asynchronous and synchronous reset of the sequencer, EDID.
+Drawn by vga_scanout.pyx, read as text by textscreen.py. Not modelled: the switch-sense comparator (input status 0 is always 0),
+CRT interrupt, light pen, asynchronous and synchronous reset of the sequencer.
 Video memory is a RAM block and saved as one; save() has the registers.
 """
 

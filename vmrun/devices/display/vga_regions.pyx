@@ -103,7 +103,7 @@ cdef class VbeMmio(IoRegion):
 
 
 cdef class ExtendedRegs(IoRegion):
-    """BAR 2 from 0x600: the size of this block, and the byte order of the frame buffer."""
+    """BAR 2 from 0x600: the size of this block, and the byte order of the frame buffer. Narrow accesses find nothing."""
 
     cdef Vga vga
 
@@ -113,7 +113,7 @@ cdef class ExtendedRegs(IoRegion):
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u64 block = 8 | ((BIG if self.vga.big_endian else LITTLE)) << 32
-        return block >> (8 * (offset & 7))
+        return block >> (8 * (offset & 7)) if size >= 4 else 0
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         if offset == 4 and size == 4:

@@ -10,7 +10,7 @@ from vmrun.core.console import Cursor
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Bytes
-from vmrun.devices.virtio.gpu import GpuChip, GpuScanout
+from vmrun.devices.display.virtio_gpu_chip import GpuChip, GpuScanout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MOST_CONTENT = 1 << 30  # bytes of saved resources
 SMALLEST, LARGEST = 64, 8192  # pixels of a monitor, both ways
 
 
-@register("virtio-gpu-pci", description="virtio display")
+@register("virtio-gpu-pci", "virtio-gpu", description="virtio display")
 class VirtioGpu(VirtioPci):
     """Owns `console`, what it shows."""
 
@@ -58,9 +58,13 @@ class VirtioGpu(VirtioPci):
         chip.set_config((0).to_bytes(8, "little") + (1).to_bytes(4, "little") + bytes(4))
         chip.on_pointer = self._pointer_changed
         self._pointer: list[Any] = []  # what the main loop has not done yet
-        self.console = platform.add_console(self, GpuScanout(chip, platform.lock))
+        self.console = self.add_console(GpuScanout(chip, platform.lock))
         self.console.on_resize = self._resize
         return chip
+
+    def add_console(self, scanout: GpuScanout) -> Any:
+        """What it shows, as the machine's viewers reach it."""
+        return self.platform.add_console(self, scanout)
 
     def _resize(self, width: int, height: int) -> bool:
         """A viewer wants another size: the driver may follow. False for one that cannot be."""

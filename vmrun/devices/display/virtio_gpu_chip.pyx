@@ -37,6 +37,7 @@ OK, OK_DISPLAY_INFO, OK_EDID = 0x1100, 0x1101, 0x1104
 UNSPECIFIED, NO_MEMORY, NO_SCANOUT, NO_RESOURCE, _, WRONG = range(0x1200, 0x1206)
 FENCE = 1
 EVENT_DISPLAY = 1
+IDLE, ACTIVE = 1, 3             # at the beginning of saved content
 SCREENS = 16                    # that an answer describes
 # Where red, green and blue are in a pixel's bytes
 FORMATS = {
@@ -122,6 +123,7 @@ cdef class GpuChip(VirtioChip):
     cdef public dict resources
     cdef public u64 room, used
     cdef public tuple screen, monitor
+    cdef public bint active             # the driver has taken the screen, if only to show nothing on it
     cdef public u32 shown               # the resource on the screen, 0 for none
     cdef public tuple part              # (x, y, width, height) of it
     cdef u32 top, bottom                # lines of the resource that were flushed since the last look
@@ -136,7 +138,8 @@ cdef class GpuChip(VirtioChip):
         self.forget()
 
     def forget(self):
-        """No resources, nothing shown."""
+        """No resources, nothing shown, the screen left to whoever had it before."""
+        self.active = False
         self.resources, self.used, self.shown, self.part = {}, 0, 0, (0, 0, 0, 0)
         self.top, self.bottom = 0, 0xFFFFFFFF
 
@@ -252,6 +255,7 @@ cdef class GpuChip(VirtioChip):
     def _set_scanout(self, body, x, y, width, height, scanout, number):
         if scanout:
             return NO_SCANOUT, b""
+        self.active = True
         if not number:
             self.shown = 0
             return OK, b""
@@ -358,7 +362,7 @@ cdef class GpuChip(VirtioChip):
     @property
     def content(self):
         """All resources and what is shown, as bytes."""
-        parts = [struct.pack("<3I6I", 1, self.shown, len(self.resources), *self.part, *self.screen)]
+        parts = [struct.pack("<3I6I", ACTIVE if self.active else IDLE, self.shown, len(self.resources), *self.part, *self.screen)]
         for number, resource in self.resources.items():
             parts.append(struct.pack("<5I", number, resource.width, resource.height, resource.format, resource.count))
             parts += [struct.pack("<QQ", *entry) for entry in resource.backing()]
@@ -373,6 +377,7 @@ cdef class GpuChip(VirtioChip):
         self.used = used
         if shown is not None:
             self.shown, self.part, self.screen = shown, part, screen
+            self.active = bool(shown) or int.from_bytes(data[:4], "little") == ACTIVE
 
     def read_content(self, bytes data):
         """(resources, bytes that they take, which is shown, what of it, the screen) of bytes that `content` gave; the last
@@ -382,7 +387,9 @@ cdef class GpuChip(VirtioChip):
             return {}, 0, None, None, None
         resources, used = {}, 0
         try:
-            _, shown, count, *rest = struct.unpack_from("<3I6I", data)
+            active, shown, count, *rest = struct.unpack_from("<3I6I", data)
+            if active not in (IDLE, ACTIVE):
+                raise StateError("virtio-gpu: a screen that is neither its own nor another's")
             at = 36
             for _ in range(count):
                 number, width, height, format, pieces = struct.unpack_from("<5I", data, at)
@@ -434,8 +441,8 @@ cdef class GpuScanout(Scanout):
 
     @property
     def active(self):
-        """Whether the driver has put something on the screen."""
-        return bool(self.chip.shown)
+        """Whether the driver has taken the screen."""
+        return self.chip.active
 
     def update(self, Surface surface, bint full, DirtyLog log=None):
         cdef u32 *line

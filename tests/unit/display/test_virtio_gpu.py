@@ -11,9 +11,10 @@ from accel.api import DeviceLock
 from accel.dma import Dma
 from accel.ram import RamBlock
 from accel.space import AddressSpace, Region
-from vmrun.devices.virtio.gpu import GpuChip, GpuScanout
+from vmrun.devices.display.virtio_gpu_chip import GpuChip, GpuScanout
 
-from vmrun.core.surface import Surface
+from vmrun.core.surface import Scanout, Surface
+from vmrun.devices.display.virtio_vga import EitherScanout
 from vmrun.errors import StateError
 
 OK, UNSPECIFIED, NO_MEMORY, NO_SCANOUT, NO_RESOURCE, WRONG = 0x1100, 0x1200, 0x1201, 0x1202, 0x1203, 0x1205
@@ -220,3 +221,35 @@ def test_a_state_that_cannot_be_is_refused(card: Card) -> None:
 
 def _with(content: bytes, at: int, value: Any) -> bytes:
     return content[:at] + struct.pack("<I", value) + content[at + 4 :]
+
+
+class OneColour(Scanout):
+    def __init__(self, colour: int) -> None:
+        self.colour = colour
+
+    def update(self, surface: Surface, full: bool, log: object = None) -> None:
+        if full:
+            surface.fill(0, 0, surface.width, surface.height, self.colour)
+
+
+def test_the_vga_has_the_screen_until_the_driver_takes_it_and_after_its_reset(card: Card) -> None:
+    gpu, surface = GpuScanout(card.chip, DeviceLock()), Surface(64, 32)
+    either = EitherScanout(OneColour(0x112233), gpu)
+    either.update(surface, True)
+    assert surface.pixel(0, 0) == 0x112233
+    card.picture()
+    assert not gpu.active
+    card.ram.write(0x1000, b"\x66\x55\x44\0" * 64 * 32)
+    card.transfer(0, 0, 64, 32)
+    card.show()
+    either.update(surface, False)
+    assert surface.pixel(0, 0) == 0x445566
+    assert card.ask(0x103, "<6I", 0, 0, 0, 0, 0, 0) == OK  # it shows nothing, and keeps the screen
+    saved = card.chip.content
+    either.update(surface, False)
+    assert surface.pixel(0, 0) == 0 and gpu.active
+    card.chip.forget()
+    either.update(surface, False)
+    assert surface.pixel(0, 0) == 0x112233
+    card.chip.content = saved
+    assert gpu.active
