@@ -54,6 +54,12 @@ EXTRA = [
     {"id": "nvme", "driver": "nvme", "drive": "nv", "serial": "1"},
     {"id": "esp", "driver": "am53c974"},
     {"id": "sd3", "driver": "scsi-cd", "bus": "esp.0"},
+    {"id": "bmc0", "driver": "ipmi-bmc-sim"},
+    {"id": "bmc1", "driver": "ipmi-bmc-sim"},
+    {"id": "bmc2", "driver": "ipmi-bmc-sim"},
+    {"id": "kcs", "driver": "isa-ipmi-kcs", "bmc": "bmc0"},
+    {"id": "bt", "driver": "isa-ipmi-bt", "bmc": "bmc1"},
+    {"id": "kcs-card", "driver": "pci-ipmi-kcs", "bmc": "bmc2"},
 ]
 NEWER = [{"id": "generation", "driver": "vmgenid"}, {"id": "coreinfo", "driver": "vmcoreinfo"}]
 CHARDEVS = {name: {"type": "null"} for name in ("c1", "c2", "c3")}

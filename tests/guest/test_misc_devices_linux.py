@@ -148,3 +148,28 @@ def test_linux_hears_of_a_new_generation_and_leaves_its_note(tmp_path: pathlib.P
             device.generation = "00112233-4455-6677-8899-aabbccddeeff"
             device.load(device.save())
         assert pc.run_until(lambda: "reseeded due to virtual machine fork" in pc.console(), PATIENCE)
+
+
+# --- management controllers ------------------------------------------------------------------------------
+
+WHO = """
+sleep 1
+echo IPMI $(cat /sys/class/ipmi/ipmi0/device/bmc/firmware_revision) $(ls /dev/ipmi0)
+exec 3>/dev/watchdog && echo x >&3 && echo WATCHED
+sleep 600
+"""
+IPMI = ("char/ipmi/ipmi_msghandler", "char/ipmi/ipmi_devintf", "char/ipmi/ipmi_si", "char/ipmi/ipmi_watchdog")
+
+
+@pytest.mark.parametrize("driver", ["isa-ipmi-kcs", "isa-ipmi-bt", "pci-ipmi-kcs"])
+def test_linux_finds_the_management_controller_and_its_watchdog_resets(driver: str, tmp_path: pathlib.Path) -> None:
+    modules = dict.fromkeys(IPMI, "")
+    modules["char/ipmi/ipmi_watchdog"] = "timeout=3 action=reset"
+    devices = [
+        {"id": "bmc", "driver": "ipmi-bmc-sim", "fwrev1": 7, "fwrev2": 3},
+        {"id": "ipmi", "driver": driver, "bmc": "bmc"},
+    ]
+    with Driven(tmp_path, modules, WHO, devices=devices) as pc:
+        assert pc.run_until(lambda: pc.heard("RESET"), PATIENCE), pc.console()[-4000:]
+        assert "IPMI 7.3 /dev/ipmi0" in pc.console(), pc.console()[-4000:]
+        assert "WATCHED" in pc.console()

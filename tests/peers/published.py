@@ -115,6 +115,20 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"devices": [{"id": "g", "driver": "vmgenid", "guid": GUID}, {"id": "c", "driver": "vmcoreinfo"}]},
         ["-device", f"vmgenid,guid={GUID}", "-device", "vmcoreinfo"],
     ),
+    "management": (
+        {
+            "devices": [
+                {"id": "b", "driver": "ipmi-bmc-sim"},
+                {"id": "k", "driver": "isa-ipmi-kcs", "bmc": "b"},
+                {"id": "c", "driver": "ipmi-bmc-sim", "slave_addr": 0x22},
+                {"id": "t", "driver": "isa-ipmi-bt", "bmc": "c", "irq": 0},
+            ]
+        },
+        [
+            *("-device", "ipmi-bmc-sim,id=b", "-device", "isa-ipmi-kcs,bmc=b"),
+            *("-device", "ipmi-bmc-sim,id=c,slave_addr=0x22", "-device", "isa-ipmi-bt,bmc=c,irq=0"),
+        ],
+    ),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),
 }
 

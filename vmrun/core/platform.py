@@ -147,6 +147,9 @@ class Platform(Protocol):
         processor makes it.
         """
 
+    def inject_nmi(self) -> None:
+        """Pin NMI of the first processor, for a moment."""
+
     def wakeup(self, reason: str) -> None:
         """Something that may end S3 happened: "rtc", "pmtimer" or "other". Nothing comes of it at other times."""
 

@@ -19,11 +19,13 @@ def isa_bridge(machine: dict[str, Any]) -> list[bytes]:
     """The PIRQ registers, and what is behind the bridge: by kind, the last of a kind first."""
     registers = aml.field("PCI0.S08.P40C", aml.BYTE_ACCESS, *((f"PRQ{n}", 8) for n in range(4)))
     found = [aml.region("P40C", aml.PCI_CONFIG, 0x60, 4), aml.scope("\\_SB", registers)]
-    for driver, describe in ISA.items():
-        devices = [device for device in parts.with_driver(machine, driver) if device.get("bus") == "isa.0"]
+    for drivers, describe in ISA.items():
+        devices = [device for device in parts.with_driver(machine, *drivers) if device.get("bus") == "isa.0"]
         for number in range(len(devices), 0, -1):
-            props = devices[number - 1]["props"]
-            if driver == "isa-fdc":
+            driver, props = devices[number - 1]["driver"], devices[number - 1]["props"]
+            if driver in IPMI:
+                props = {**props, "driver": driver}
+            elif driver == "isa-fdc":
                 drives = machine.get("floppy-drives")
                 props = {**props, "drives": parts.floppy_drives(machine, None).items() if drives is None else drives}
             elif driver == "tpm-tis":
@@ -98,12 +100,34 @@ def _pvpanic(props: dict[str, Any], n: int) -> list[bytes]:
     ]
 
 
+IPMI = {"isa-ipmi-kcs": ("ipmi_kcs", 1, 0xCA2, 2), "isa-ipmi-bt": ("ipmi_bt", 3, 0xE4, 3)}
+
+
+def _ipmi(props: dict[str, Any], n: int) -> list[bytes]:
+    """Ref: IPMI v2.0 rev. 1.1, Appendix C3. The interface's type, and the version of the specification, 2.0."""
+    text, kind, usual, count = IPMI[props["driver"]]
+    base, irq = int(props.get("ioport") or usual), int(props.get("irq", 5))
+    crs = [aml.io(base, base + count - 1, 1, count)] + ([aml.irq(irq)] if irq > 0 else [])
+    return [
+        aml.device(
+            f"MI{n}",
+            aml.name("_HID", aml.eisaid("IPI0001")),
+            aml.name("_STR", aml.text(text)),
+            aml.name("_UID", n),
+            aml.name("_CRS", aml.resources(*crs)),
+            aml.name("_IFT", kind),
+            aml.name("_SRV", 0x0200),
+        )
+    ]
+
+
 ISA = {
-    "pvpanic": _pvpanic,
-    "i8042": _keyboard,
-    "isa-fdc": _floppy,
-    "isa-parallel": _parallel,
-    "isa-serial": _serial,
-    "mc146818rtc": _rtc,
-    "tpm-tis": tpm.fifo,
+    tuple(IPMI): _ipmi,
+    ("pvpanic",): _pvpanic,
+    ("i8042",): _keyboard,
+    ("isa-fdc",): _floppy,
+    ("isa-parallel",): _parallel,
+    ("isa-serial",): _serial,
+    ("mc146818rtc",): _rtc,
+    ("tpm-tis",): tpm.fifo,
 }

@@ -30,6 +30,7 @@ BIG_ARRAY = 0x80000000  # KiB: from here on the size stands in the extended fiel
 BIG_DIMM = 0x7FFF  # MiB, likewise
 POWER_SWITCH = 6  # what woke the system up
 SPEED = 2000  # MHz of every processor
+IPMI = {"isa-ipmi-kcs": (1, 0xCA2), "isa-ipmi-bt": (3, 0xE4)}  # kind of interface, its usual port
 HTT = 1 << 28  # of the feature word: follows from the topology, not from the model
 
 
@@ -90,6 +91,7 @@ def files(machine: dict[str, Any], processor: Processor) -> dict[str, bytes]:
         table.add(11, "B", len(strings), number=0x300, texts=some)  # handle 0xe00, as QEMU numbers it
     _memory(table, texts.of(17), machine)
     table.add(32, "6xB", 0)  # no boot errors detected
+    _management(table, machine)
     table.add(127, "")
     return {TABLES: table.data, ANCHOR: table.entry_point()}
 
@@ -173,6 +175,18 @@ def _processors(table: _Table, given: Mapping[str, Any], cpus: Mapping[str, Any]
             *_values(cores, cores, threads, 0x02, 1),
             number=socket,
         )
+
+
+def _management(table: _Table, machine: dict[str, Any]) -> None:
+    """The interfaces of management controllers, the last first."""
+    controllers = {row["id"]: row["props"] for row in parts.with_driver(machine, "ipmi-bmc-sim")}
+    for row in reversed(list(parts.with_driver(machine, *IPMI))):
+        kind, usual = IPMI[row["driver"]]
+        props = row["props"]
+        address = int(controllers.get(props.get("bmc"), {}).get("slave_addr", 0x20))
+        port, irq = int(props.get("ioport") or usual), max(int(props.get("irq", 5)), 0)
+        # IPMI 2.0; no other storage; in I/O space, a byte apart; level-triggered (as QEMU has it)
+        table.add(38, "BBBBQBB", kind, 0x20, address, 0, port | 1, 0x01, irq, number=0xA00)  # handle 0x3000
 
 
 def _memory(table: _Table, given: Mapping[str, Any], machine: dict[str, Any]) -> None:

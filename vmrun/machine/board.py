@@ -414,6 +414,11 @@ class Board:
     def want_registers(self) -> None:
         self.accelerator.want_registers()
 
+    def inject_nmi(self) -> None:
+        pin = self.accelerator.cpu_input("nmi")
+        pin.drive(0, 1)
+        pin.drive(0, 0)
+
     def wakeup(self, reason: str) -> None:
         self.control.ask(Action.WAKEUP, CAUSES.index(reason))
 

@@ -422,9 +422,7 @@ class Machine:
     def inject_nmi(self) -> None:
         """The NMI button: pin NMI of the first processor."""
         with self.board.lock:
-            pin = self.accelerator.cpu_input("nmi")
-            pin.drive(0, 1)
-            pin.drive(0, 0)
+            self.board.inject_nmi()
 
     def _on_failure(self, reports: list[dict[str, Any]]) -> None:
         """A processor gave up. A triple fault resets the machine, as the PC's board does; anything else is the end."""
