@@ -61,6 +61,7 @@ class Accelerator:
     irqchip: Any = None  # that chip, where it has one
     has_local_apic = False  # an APIC per processor exists; MSIs and SMP start-up work
     own_apic = False  # … but as a device that the builder makes for each processor and attaches
+    own_threads = True  # each processor has a thread of its own
     doorbells = False  # guests' writes to a region's doorbells signal their notifiers, without an exit
 
     @classmethod

@@ -102,6 +102,7 @@ class SoftAccelerator(Accelerator):
         exact = (options or {}).get("clock") == "instructions"
         threads = (options or {}).get("thread", THREAD) == "multi" and not exact
         self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1), threads)
+        self.own_threads = threads
         self.parked: dict[int, Any] = {}  # processors that were taken out
         self.pins: dict[str, SoftPin] = {}
         self.ack: IntAck | None = None

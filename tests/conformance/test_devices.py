@@ -28,6 +28,7 @@ EXTRA = [
     {"id": "edu", "driver": "edu"},
     {"id": "testdev", "driver": "pci-testdev"},
     {"id": "rng", "driver": "virtio-rng-pci"},
+    {"id": "balloon", "driver": "virtio-balloon-pci", "free-page-reporting": True},
     {"id": "vblk", "driver": "virtio-blk-pci", "drive": "vd"},
     {"id": "bridge", "driver": "pci-bridge", "chassis_nr": 1},
     {"id": "nic0", "driver": "e1000"},

@@ -124,12 +124,14 @@ def emulator(directory: pathlib.Path) -> str:
     return str(path)
 
 
-def domain(name: str, program: str, *, os_lines: str = "", devices: str = "", memory: int = 256) -> str:
-    """The XML of a small PC with a serial console and a screen."""
+def domain(
+    name: str, program: str, *, os_lines: str = "", devices: str = "", memory: int = 256, vcpu: str = "<vcpu>1</vcpu>"
+) -> str:
+    """The XML of a small PC with a serial console, a screen and a balloon."""
     return f"""<domain type='qemu'>
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
-  <vcpu>1</vcpu>
+  {vcpu}
   <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>{os_lines}</os>
   <features><acpi/><apic/></features>
   <on_reboot>restart</on_reboot>
@@ -140,7 +142,7 @@ def domain(name: str, program: str, *, os_lines: str = "", devices: str = "", me
     <console type='pty'><target type='serial' port='0'/></console>
     <graphics type='vnc' port='-1' autoport='yes'/>
     <video><model type='vga'/></video>
-    <memballoon model='none'/>
+    <memballoon model='virtio'><stats period='1'/></memballoon>
     {devices}
   </devices>
 </domain>

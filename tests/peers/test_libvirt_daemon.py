@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("virsh") is None, reason="virsh is not installed"),
 ]
 
-MODULES = ("virtio_pci", "virtio_blk", "evdev", "button")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_balloon", "virtio_net", "evdev", "button")
 LOAD = "for m in {names}; do busybox insmod /$m || echo NO-MODULE $m; done\n"
 POWER_BUTTON = """
 for name in $(ls /sys/class/input); do
@@ -41,9 +41,9 @@ class Lab:
         self.libvirt, self.directory = libvirt, directory
         self.program = emulator(directory)
 
-    def make(self, name: str, *, os_lines: str = "", devices: str = "") -> None:
+    def make(self, name: str, **parts: str) -> None:
         path = self.directory / f"{name}.xml"
-        path.write_text(domain(name, self.program, os_lines=os_lines, devices=devices))
+        path.write_text(domain(name, self.program, **parts))
         self.libvirt.virsh("define", str(path))
 
     def file(self, name: str, text: str) -> str:
@@ -184,6 +184,65 @@ def test_a_managed_save_is_what_start_goes_on_with(running: Lab) -> None:
     assert running("domstate", "lab") == "running"
 
 
+@pytest.fixture(scope="module")
+def layered(lab: Lab) -> Iterator[Lab]:
+    """The domain `layered`, with a disk in a qcow2 image, started."""
+    image = lab.directory / "base.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "16M"], check=True)
+    lab.make("layered", devices=disk(image, "vda", "qcow2"))
+    lab("start", "layered")
+    yield lab
+    lab("destroy", "layered")
+    lab("undefine", "layered", "--snapshots-metadata")
+
+
+def image_of(lab: Lab, name: str) -> str:
+    """The file that the domain's vda is in."""
+    return pathlib.Path(lab("domblklist", name).split()[-1]).name
+
+
+def test_a_snapshot_inside_the_image_is_gone_back_to(layered: Lab) -> None:
+    layered("suspend", "layered")
+    before = layered("qemu-monitor-command", "layered", "--hmp", "xp /16xw 0x400")
+    layered("snapshot-create-as", "layered", "inside")
+    layered("resume", "layered")
+    layered("reset", "layered")
+    assert "inside" in layered("qemu-monitor-command", "layered", "--hmp", "info snapshots")
+    layered("snapshot-revert", "layered", "inside", "--paused")
+    assert layered("qemu-monitor-command", "layered", "--hmp", "xp /16xw 0x400") == before
+    layered("resume", "layered")
+    layered("snapshot-delete", "layered", "inside")
+    assert layered("snapshot-list", "layered") == ""
+    assert "inside" not in layered("qemu-monitor-command", "layered", "--hmp", "info snapshots")
+
+
+def test_a_snapshot_beside_the_image_is_committed_into_it(layered: Lab) -> None:
+    layered("snapshot-create-as", "layered", "beside", "--disk-only", "--no-metadata")
+    assert image_of(layered, "layered") == "base.beside"
+    layered("blockcommit", "layered", "vda", "--active", "--pivot")
+    assert image_of(layered, "layered") == "base.qcow2"
+
+
+def test_what_lies_below_an_image_is_pulled_into_it(layered: Lab) -> None:
+    layered("snapshot-create-as", "layered", "pulled", "--disk-only", "--no-metadata")
+    assert "base.qcow2" in layered("qemu-monitor-command", "layered", "--hmp", "info block")
+    layered("blockpull", "layered", "vda", "--wait")
+    assert image_of(layered, "layered") == "base.pulled"
+    assert "base.qcow2" not in layered("qemu-monitor-command", "layered", "--hmp", "info block")
+
+
+def test_a_disk_is_held_to_limits(layered: Lab) -> None:
+    layered("blkdeviotune", "layered", "vda", "--total-iops-sec", "500", "--live")
+    found = layered("blkdeviotune", "layered", "vda")
+    assert re.search(r"^total_iops_sec *: 500$", found, re.M), found
+
+
+def test_a_full_copy_of_a_disk_is_made_while_it_is_used(layered: Lab) -> None:
+    layered("backup-begin", "layered")
+    until(lambda: "None" in layered("domjobinfo", "layered"))
+    assert "Completed" in layered("domjobinfo", "layered", "--completed")
+
+
 def test_a_domain_is_destroyed_and_forgotten(lab: Lab) -> None:
     lab.make("gone")
     lab("start", "gone")
@@ -193,18 +252,28 @@ def test_a_domain_is_destroyed_and_forgotten(lab: Lab) -> None:
     assert "gone" not in lab("list", "--all")
 
 
+WAIT = """
+wait_for() { while ! eval "$1"; do sleep 0.2; done; }
+wait_for "[ -e /sys/block/vda ]"; echo CAME $(cat /sys/block/vda/size)
+wait_for "[ ! -e /sys/block/vda ]"; echo LEFT
+wait_for "[ -e /sys/class/net/eth0 ]"; echo CARD $(cat /sys/class/net/eth0/address)
+wait_for "[ ! -e /sys/class/net/eth0 ]"; echo NO-CARD
+wait_for "[ -e /sys/devices/system/cpu/cpu1 ]"; echo 1 >/sys/devices/system/cpu/cpu1/online; echo CPUS $(nproc)
+"""
+CARD = "<interface type='user'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>"
+KIB = 1024
+
+
 @pytest.mark.slow
-def test_linux_sees_a_disk_come_and_go_and_shuts_down(lab: Lab, tmp_path: pathlib.Path) -> None:
-    wait = "while [ ! -e /sys/block/vda ]; do sleep 0.2; done; echo CAME $(cat /sys/block/vda/size)\n"
-    wait += "while [ -e /sys/block/vda ]; do sleep 0.2; done; echo LEFT\n"
+def test_linux_sees_what_comes_and_goes_gives_memory_and_shuts_down(lab: Lab, tmp_path: pathlib.Path) -> None:
     log = lab.directory / "linux.log"
     image = kernel()
     files = list(dict.fromkeys(path for name in MODULES for path in modules(image, name)))
     extra = {path.name: (stat.S_IFREG | 0o644, path.read_bytes()) for path in files}
-    script = LOAD.format(names=" ".join(extra)) + wait + POWER_BUTTON
+    script = LOAD.format(names=" ".join(extra)) + WAIT + POWER_BUTTON
     initrd = initramfs(lab.directory, script, extra)
     boot = f"<kernel>{image}</kernel><initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet</cmdline>"
-    lab.make("linux", os_lines=boot)
+    lab.make("linux", os_lines=boot, vcpu="<vcpu current='1'>2</vcpu>")
     text = lab("dumpxml", "linux").replace(
         "<serial type='pty'>", f"<serial type='pty'><log file='{log}' append='off'/>"
     )
@@ -213,6 +282,11 @@ def test_linux_sees_a_disk_come_and_go_and_shuts_down(lab: Lab, tmp_path: pathli
 
     def said(word: str) -> bool:
         return log.exists() and word in log.read_text(errors="replace")
+
+    def memory(name: str) -> int:
+        """KiB of dommemstat's line, 0 while there is none."""
+        found = re.search(rf"^{name} (\d+)$", lab("dommemstat", "linux"), re.M)
+        return int(found[1]) if found else 0
 
     until(lambda: said("GUEST-UP"), 300)
     second = lab.directory / "second.qcow2"
@@ -223,6 +297,21 @@ def test_linux_sees_a_disk_come_and_go_and_shuts_down(lab: Lab, tmp_path: pathli
     lab("detach-device", "linux", xml, "--live")
     until(lambda: said("LEFT"), 120)
     until(lambda: "second.qcow2" not in lab("domblklist", "linux"))
+    card = lab.file("card.xml", CARD)
+    lab("attach-device", "linux", card, "--live")
+    until(lambda: said("CARD 52:54:00:11:22:33"), 120)
+    lab("detach-device", "linux", card, "--live")
+    until(lambda: said("NO-CARD"), 120)
+    until(lambda: "52:54:00:11:22:33" not in lab("domiflist", "linux"))
+    lab("setvcpus", "linux", "2", "--live")
+    until(lambda: said("CPUS 2"), 120)
+    until(lambda: memory("unused") > 0 and memory("last_update") > 0)  # the guest tells once a second
+    free = memory("unused")
+    lab("setmem", "linux", "160M", "--live")
+    until(lambda: memory("actual") == 160 * KIB, 120)
+    until(lambda: memory("unused") < free - 64 * KIB, 120)
+    lab("setmem", "linux", "256M", "--live")
+    until(lambda: memory("actual") == 256 * KIB, 120)
     until(lambda: said("READY event"), 60)
     lab("shutdown", "linux")
     until(lambda: lab("domstate", "linux") == "shut off", 120)

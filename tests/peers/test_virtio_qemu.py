@@ -75,7 +75,7 @@ def look(q: QtestCommands) -> list[tuple[str, int]]:
 
 DEVICES = (
     "virtio-rng-pci", "virtio-gpu-pci", "virtio-vga", "virtio-vga,page-per-vq=on", "virtio-blk-pci,drive=d0",
-    "virtio-scsi-pci",
+    "virtio-scsi-pci", "virtio-balloon-pci",
 )  # fmt: skip
 
 
@@ -95,6 +95,8 @@ def test_registers_are_qemus(machine: str, device: str, tmp_path: pathlib.Path) 
     ("machine", "device"),
     [
         ("pc-i440fx-2.6", "virtio-rng-pci-transitional"),
+        ("pc-i440fx-4.0", "virtio-balloon-pci"),  # a configuration of 16 bytes
+        ("pc-i440fx-7.2", "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,page-poison=off"),
         ("pc-i440fx-2.7", "virtio-rng-pci"),  # a page for each queue
         ("pc-i440fx-2.7", "virtio-scsi-pci-non-transitional"),
         ("pc-i440fx-7.2", "virtio-blk-pci-non-transitional,drive=d0"),

@@ -133,6 +133,9 @@ class Platform(Protocol):
     def filters_changed(self, device: Any) -> None:
         """What a network card receives is another now."""
 
+    def balloon_changed(self, device: Any) -> None:
+        """The guest gave memory back, or took some again. On a processor's thread."""
+
     def tray_moved(self, device: Any, opened: bool) -> None:
         """The guest has moved a drive's tray; any thread, the device lock is held."""
 

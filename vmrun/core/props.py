@@ -99,12 +99,13 @@ def named(name: str, type: str, default: Any = None, doc: str = "", **more: Any)
 
 
 def props_of(cls: type) -> dict[str, Prop]:
-    """QEMU name → Prop of a class and its bases, in order of declaration; `without` names those that it has not."""
+    """QEMU name → Prop of a class and its bases, in order of declaration, but what `without` of any of them names."""
     found: dict[str, Prop] = {}
     for base in reversed(cls.__mro__):
         for value in vars(base).values():
             if isinstance(value, Prop):
                 found[value.name] = value
-    for name in getattr(cls, "without", ()):
-        found.pop(name, None)
+    for base in cls.__mro__:
+        for name in vars(base).get("without", ()):
+            found.pop(name, None)
     return found

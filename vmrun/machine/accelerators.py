@@ -23,10 +23,11 @@ class Choice:
         self.accelerator, self.refused = accelerator, refused
 
 
-def choose(names: list[str], board: Board, options: dict[str, Any]) -> Choice:
+def choose(names: list[str], board: Board, options: dict[str, Any], *, guests: bool = True) -> Choice:
     """AccelError with every refusal and its remedy when none of the list works here.
 
     One that runs, but ends guests at what stock kernels do, gives way to the next of the list; the last way out is it.
+    guests: there will be some; a machine without processors is only asked what there is, and KVM is there.
     """
     refused: list[tuple[str, str]] = []
     remedies: list[str] = []
@@ -43,7 +44,7 @@ def choose(names: list[str], board: Board, options: dict[str, Any]) -> Choice:
             refused.append((name, "its processors do not say how many instructions they execute"))
             remedies.append("`accel: soft`, or no `clock: {mode: instructions}`")
             continue
-        ends = _dead_ends(name, cls) if position + 1 < len(names) else ""
+        ends = _dead_ends(name, cls) if guests and position + 1 < len(names) else ""
         if ends:
             last.append((name, cls, f"gives up on what stock kernels do: {ends}"))
             continue

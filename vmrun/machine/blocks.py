@@ -435,12 +435,17 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
             told()
 
 
+def is_named(device: Any, name: str) -> bool:
+    """Whether `name` is a device's id or its path; that of a virtio device may be its back end's, as QEMU has it."""
+    return bool(name) and name in (device.id, device.path, f"{device.path}/virtio-backend")
+
+
 def limit(machine: Machine, device: str, id: str, limits: dict[str, int]) -> None:
     """Other limits for a drive: names as a machine file has them."""
     if bool(device) == bool(id):
         raise BuildError("Need exactly one of 'device' and 'id'")
     for name, drive, user in blocks(machine).drives():
-        if name == device if device else user is not None and user.id == id:
+        if name == device if device else user is not None and is_named(user, id):
             if any(value < 0 for value in limits.values()):
                 raise BuildError("bps/iops/max values must be within [0, 1000000000000000]")
             try:

@@ -47,7 +47,7 @@ def build_empty(
     lock = DeviceLock()
     loop = Loop(lock)
     board = Board({**NOTHING, "name": name, "chardevs": chardevs}, loop, lock)
-    choice = choose([*accel, "qtest"], board, {})
+    choice = choose([*accel, "qtest"], board, {}, guests=False)
     board.accelerator = choice.accelerator
     machine = EmptyMachine(board.config, board, Assembly(board), choice)
     if mux is not None:

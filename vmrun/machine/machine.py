@@ -14,7 +14,7 @@ from accel.run import REQUEST_DEBUG, REQUEST_FAILED
 
 from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
 from vmrun.errors import StateError
-from vmrun.machine import hotplug, media, network, runstate
+from vmrun.machine import balloon, hotplug, media, network, runstate
 from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
@@ -60,6 +60,7 @@ class Machine:
         board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
         board.processor_let_go = lambda index: self.loop.call_soon(lambda: hotplug.processor_gone(self, index))
         network.watch(self)
+        balloon.watch(self)
         board.tray_moved = lambda device, opened: media.moved(self, device, opened)
         self.accelerator = choice.accelerator
         self.loop = board.loop

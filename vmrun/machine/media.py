@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vmrun.core.interfaces import Removable
 from vmrun.errors import BackendError, BuildError
+from vmrun.machine.blocks import is_named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def find(machine: Machine, device: str, id: str) -> Removable:
     if bool(device) == bool(id):
         raise BuildError("Need exactly one of 'device' and 'id'")
     for one in machine.all(Removable):
-        if one.removable and (one.id == id if id else one.drive == device):
+        if one.removable and (is_named(one, id) if id else one.drive == device):
             return one
     name = id or device
     if name in machine.devices or name in machine.config["drives"]:

@@ -26,6 +26,11 @@ class MemorySlots:
     def nodes(self) -> int:
         return len(self.board.config.get("numa") or ())
 
+    @property
+    def plugged(self) -> int:
+        """Bytes of all modules."""
+        return sum(device.size for device in self.board.devices.values() if isinstance(device, MemoryModule))
+
     def take(self, device: Any, wanted: int) -> int:
         if self.controller is None or not self.count:
             raise BuildError("no slots where allocated, please specify the 'slots' option")

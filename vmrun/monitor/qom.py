@@ -102,6 +102,8 @@ class Tree:
         if isinstance(node, Device):
             found += [{"name": name, "type": kind} for name, kind in DEVICE]
             found += [described(prop) for prop in declared(type(node))]
+            more: dict[str, Any] = getattr(node, "qom_values", dict)()
+            found += [{"name": name, "type": _KIND.get(type(value), "struct")} for name, value in more.items()]
         if isinstance(node, UserObject):
             found += [described(prop) for prop in declared(type(node))]
         if isinstance(node, Processor):
@@ -214,7 +216,10 @@ class Tree:
             return
         changes = getattr(node, "qom_changes", None)  # name → function: what a device lets be changed while it runs
         if changes is not None and name in changes():
-            changes()[name](value)
+            try:
+                changes()[name](value)
+            except BuildError as error:
+                raise QmpError(error.problems[0].message) from None
             return
         if isinstance(node, Device) and name in props_of(type(node)):
             raise QmpError(

@@ -63,7 +63,6 @@ def test_desktop_names_exactly_what_is_to_come_each_with_its_line(catalogue: Cat
         ("VR0801", "'virtserialport'", "virtserialport"),
         ("VR0801", "'usb-tablet'", "usb-tablet"),
         ("VR0801", "'AC97'", "AC97"),
-        ("VR0801", "'virtio-balloon-pci'", "virtio-balloon-pci"),
         ("VR0801", "'usb-redir'", "usb-redir"),
         ("VR0801", "'usb-redir'", "usb-redir"),
         ("VR0801", "'usb-redir'", "usb-redir"),

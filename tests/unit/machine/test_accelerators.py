@@ -91,3 +91,8 @@ def test_a_damaged_note_is_not_believed(found: dict[str, type[Fake]], tmp_path: 
     (tmp_path / "vmrun" / "kvm-dead-ends").write_bytes(junk)
     assert type(accelerators.choose(["kvm", "soft"], BOARD, {}).accelerator) is found["soft"]
     assert Fake.tried == 1
+
+
+def test_a_machine_without_processors_takes_what_there_is(found: dict[str, type[Fake]]) -> None:
+    choice = accelerators.choose(["kvm", "soft"], BOARD, {}, guests=False)
+    assert (type(choice.accelerator), Fake.tried) == (found["kvm"], 0)

@@ -239,14 +239,14 @@ class VirtioPci(PciDevice):
 class Transitional(VirtioPci):
     """Mixed into a card that has legacy and modern registers whatever the machine type says."""
 
-    without = ("disable-legacy", "disable-modern")
+    without: tuple[str, ...] = ("disable-legacy", "disable-modern")
     disable_legacy, disable_modern = "off", False
 
 
 class NonTransitional(VirtioPci):
     """Mixed into a card that has modern registers alone."""
 
-    without = ("disable-legacy", "disable-modern")
+    without: tuple[str, ...] = ("disable-legacy", "disable-modern")
     disable_legacy, disable_modern = "on", False
 
 

@@ -1,0 +1,215 @@
+"""virtio-balloon's chip: pages that the guest gives back go to the host; its statistics are kept as it tells them.
+
+Ref: Virtual I/O Device (VIRTIO) 1.1, 5.5; 1.2, 5.5.6.7 (free page reporting).
+
+A page that was given is all zeros when the guest touches it again, and costs the host nothing until then.
+
+Locks: the device lock.
+"""
+
+from libc.string cimport memcpy
+
+from accel.api cimport u8, u16, u32, u64
+from accel.dma cimport IoVec, dma_unmap
+from vmrun.bus.virtio.device cimport VirtioChip
+from vmrun.bus.virtio.ring cimport Chain, VirtQueue
+
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *, size_t, int)
+    int MADV_DONTNEED
+    int MADV_REMOVE
+
+cdef enum:
+    PAGE_BITS = 12
+    PAGE = 1 << PAGE_BITS
+    INFLATE = 0                 # queues
+    DEFLATE = 1
+    STATS = 2
+    REPORTING = 3
+    CALL = 64                   # page numbers that are read at one go
+    STAT = 10                   # bytes: tag, value
+    KINDS = 10
+    MOST_STATS = 64             # of one message; more are not looked at
+    PIECES = 16                 # of the host's memory, for one range of the guest's
+    # configuration
+    NUM_PAGES = 0
+    ACTUAL = 4
+    POISON = 12
+
+cdef u64 UNKNOWN = <u64>-1
+
+
+cdef class BalloonChip(VirtioChip):
+    """`stats`: values by tag, all ones for what the guest did not tell. `on_actual()`: it has another size; `on_stats()`:
+    a message came. Both on a processor's thread, the device lock held.
+    """
+
+    cdef u64 values[KINDS]
+    cdef VirtQueue messages
+    cdef Chain message          # the guest's, which it has back when it is asked again
+    cdef bint has_message
+    cdef readonly u64 given     # pages that went to the host
+    cdef public object on_actual, on_stats
+
+    def __init__(self, dma, sizes):
+        cdef int n
+        super().__init__(dma, sizes)
+        self.messages = self.queues[STATS]
+        for n in range(KINDS):
+            self.values[n] = UNKNOWN
+
+    @property
+    def stats(self):
+        return [self.values[n] for n in range(KINDS)]
+
+    cdef void kicked(self, u32 queue) noexcept nogil:
+        if queue == STATS:
+            self.take_message()
+        else:
+            self.serve_queue(<VirtQueue>self.queue_of[queue])
+
+    cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil:
+        if queue.number == REPORTING:
+            self.report(queue, chain)
+        elif queue.number == INFLATE:
+            self.inflate(queue, chain)
+        queue.push(chain, 0)
+        return 1
+
+    cdef void inflate(self, VirtQueue queue, Chain *chain) noexcept nogil:
+        """Page numbers, 32 bits each; those beside each other are given at once."""
+        cdef u32 numbers[CALL]
+        cdef u64 done = 0, first = 0, count = 0, page
+        cdef u32 part, n
+        while done + 4 <= chain.read_size:
+            part = <u32>min((chain.read_size - done) // 4, <u64>CALL)
+            if queue.copy_out(chain, done, <u8 *>numbers, 4 * part) != 0:
+                break
+            for n in range(part):
+                page = numbers[n]
+                if count and page == first + count:
+                    count += 1
+                elif count and page + 1 == first:
+                    first, count = page, count + 1
+                else:
+                    self.give_pages(first, count)
+                    first, count = page, 1
+            done += 4 * part
+        self.give_pages(first, count)
+
+    cdef void report(self, VirtQueue queue, Chain *chain) noexcept nogil:
+        """Free ranges: the pieces that could be written. Not while they have to keep a pattern."""
+        cdef u32 n, poison = 0
+        if self.config_size >= POISON + 4:
+            memcpy(&poison, self.config + POISON, 4)
+        if poison:
+            return
+        for n in range(chain.readable, chain.count):
+            if queue.pieces[n].len and not (queue.pieces[n].addr | queue.pieces[n].len) & (PAGE - 1):
+                self.give(queue.pieces[n].addr, queue.pieces[n].len)
+
+    cdef bint give(self, u64 addr, u64 size) noexcept nogil:
+        """Whole pages of memory go to the host. False, and nothing done, when some are no memory."""
+        cdef IoVec pieces[PIECES]
+        cdef void *blocks[PIECES]
+        cdef int count, n
+        count = self.dma.map(addr, size, True, pieces, blocks, PIECES)
+        if count < 0:
+            return False
+        for n in range(count):
+            if madvise(pieces[n].base, pieces[n].length, MADV_REMOVE) != 0:         # memory shared with others
+                madvise(pieces[n].base, pieces[n].length, MADV_DONTNEED)
+        self.given += size >> PAGE_BITS
+        dma_unmap(pieces, blocks, count, True, size)
+        return True
+
+    cdef void give_pages(self, u64 first, u64 count) noexcept nogil:
+        """Neighbours at once, or, with holes among them, each by itself."""
+        cdef u64 n
+        if not count or self.give(first << PAGE_BITS, count << PAGE_BITS):
+            return
+        for n in range(count if count > 1 else 0):
+            self.give((first + n) << PAGE_BITS, PAGE)
+
+    # --- statistics ---------------------------------------------------------------------------------------
+
+    cdef void take_message(self) noexcept nogil:
+        cdef Chain chain
+        cdef int result, n
+        cdef u32 count
+        cdef u16 tag
+        cdef u8 row[STAT]
+        chain.count = 0
+        result = self.messages.pop(&chain)
+        if result <= 0:
+            if result < 0:
+                self.fault()
+            return
+        if self.has_message:                                    # a second one: the first goes back
+            self.messages.push(&self.message, 0)
+            self.interrupt(self.messages)
+        self.message, self.has_message = chain, True
+        for n in range(KINDS):
+            self.values[n] = UNKNOWN
+        count = <u32>min(chain.read_size // STAT, <u64>MOST_STATS)
+        for n in range(<int>count):
+            if self.messages.copy_out(&chain, n * STAT, row, STAT) != 0:
+                break
+            memcpy(&tag, row, 2)
+            if tag < KINDS:
+                memcpy(&self.values[tag], row + 2, 8)
+        if self.on_stats is not None:
+            with gil:
+                self.on_stats()
+
+    def ask(self):
+        """Have the guest tell its statistics again, if it has told any yet."""
+        with nogil:
+            if self.running and self.has_message:
+                self.has_message = False
+                self.messages.push(&self.message, 0)
+                self.interrupt(self.messages)
+            elif self.running:
+                self.take_message()                             # one that was put back when the machine was saved
+
+    def before_save(self):
+        super().before_save()
+        if self.has_message:
+            self.messages.pop_back(&self.message)
+            self.has_message = False
+
+    cdef void stopped(self) noexcept nogil:
+        self.has_message = False
+
+    cdef void queue_stopped(self, u32 queue) noexcept nogil:
+        if queue == STATS:
+            self.has_message = False
+
+    # --- configuration ------------------------------------------------------------------------------------
+
+    cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
+        """What the driver may write: how much it has given, and the pattern of its free pages."""
+        cdef u32 before, now
+        memcpy(&before, self.config + ACTUAL, 4)
+        if offset >= ACTUAL and offset + size <= ACTUAL + 4 or offset >= POISON:
+            memcpy(self.config + offset, &value, size)
+        memcpy(&now, self.config + ACTUAL, 4)
+        if now != before and self.on_actual is not None:
+            with gil:
+                self.on_actual()
+
+    @property
+    def wanted(self):
+        """Pages that the guest is asked for."""
+        return int.from_bytes(self.config[NUM_PAGES:NUM_PAGES + 4], "little")
+
+    @wanted.setter
+    def wanted(self, u32 pages):
+        memcpy(self.config + NUM_PAGES, &pages, 4)
+        self.tell_config_changed()
+
+    @property
+    def actual(self):
+        """Pages that it says to have given."""
+        return int.from_bytes(self.config[ACTUAL:ACTUAL + 4], "little")
+
