@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def examine() -> list[Finding]:
-    return [*_accelerators(), *_firmware(), _network(), _page(), _disassembler(), _cache()]
+    return [*_accelerators(), *_firmware(), *_transfers(), _network(), _page(), _disassembler(), _cache()]
 
 
 def _accelerators() -> list[Finding]:
@@ -99,6 +99,22 @@ def _firmware() -> list[Finding]:
             found.append(Finding(f"firmware {name}", False, problem.message, problem.remedy, needed))
         else:
             found.append(Finding(f"firmware {name}", True, f"{image.path} sha256:{image.sha256[:16]}…"))
+    return found
+
+
+def _transfers() -> list[Finding]:
+    from vmrun.backends.block.engine import KINDS, engine
+
+    found = []
+    for name in KINDS:
+        try:
+            engine(name)
+            found.append(Finding(f"aio: {name}", True, "the kernel moves disks' data by itself", "", False))
+        except OSError as error:
+            remedy = "take `aio: threads`; sysctl kernel.io_uring_disabled and seccomp rules of containers forbid it"
+            if name == "native":
+                remedy = "take `aio: threads`; sysctl fs.aio-max-nr says how many requests there may be"
+            found.append(Finding(f"aio: {name}", False, str(error.strerror), remedy, False))
     return found
 
 

@@ -58,6 +58,16 @@ def _drive(work: Work, id: str, node: Node) -> None:
             work.problems.append(not_yet(what, given.place, f"{path}.{key}", "VR0804"))
     if values.get("cache") is None:
         values["cache"] = str(work.machine_type.default("cache") or "writeback")
+    if values.get("aio") == "native" and values["cache"] not in ("none", "directsync"):
+        given = node.get("aio") or node
+        work.wrong(
+            "VR0612",
+            f"'aio' of drive '{id}' is 'native', which goes past the host's page cache, "
+            f"and its cache is '{values['cache']}'",
+            given.place,
+            f"{path}.aio",
+            remedy="add `cache: none`, or take `aio: threads`",
+        )
     if len(work.problems) > before:
         work.idle_backends.add(("drive", id))
     work.drives[id] = {key: value for key, value in values.items() if value is not None}

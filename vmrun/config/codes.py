@@ -257,6 +257,11 @@ CODES: dict[str, tuple[str, str]] = {
         "a backend that nothing uses",
         "A drive, chardev or netdev that no device names does nothing.",
     ),
+    "VR0612": (
+        "options of a drive that exclude each other",
+        "Linux's own asynchronous transfers (aio: native) go past the host's page cache: they need cache none or "
+        "directsync.",
+    ),
     "VR0620": (
         "a file that does not exist",
         "The machine names a file or directory that this host does not have.",

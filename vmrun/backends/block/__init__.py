@@ -41,7 +41,7 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | N
     snapshot = bool(spec.get("snapshot", False)) and not readonly
     access = Access(
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
-        lock=spec.get("locking") != "off",
+        lock=spec.get("locking") != "off", aio=spec.get("aio") or "threads",
     )  # fmt: skip
     if node is None and (spec.get("file") or spec.get("media", "disk") == "disk"):
         node = _open(name, spec, access)
@@ -81,8 +81,11 @@ def open_medium(name: str, spec: dict[str, Any]) -> Node:
     from vmrun.backends.block.images import Access
 
     readonly = spec.get("media") == "cdrom" or bool(spec.get("readonly"))
-    lock = spec.get("locking") != "off"
-    return _open(name, spec, Access(cache=spec.get("cache") or "writeback", readonly=readonly, lock=lock))
+    access = Access(
+        cache=spec.get("cache") or "writeback", readonly=readonly, lock=spec.get("locking") != "off",
+        aio=spec.get("aio") or "threads",
+    )  # fmt: skip
+    return _open(name, spec, access)
 
 
 def _open(name: str, spec: dict[str, Any], access: Access) -> Node:

@@ -4,7 +4,7 @@ A rule waits for an event (`read_aio`, `l2_update` …; `none`: at once) in a st
 requests of its kinds at its place, once or always. A set-state rule makes another state of the machine of states.
 """
 
-from libc.errno cimport EIO
+from libc.errno cimport EIO, EOPNOTSUPP
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *, void *)
@@ -16,6 +16,7 @@ cdef extern from "<pthread.h>" nogil:
 
 from libc.errno cimport EAGAIN
 
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport (
     EVENT_FLUSH_TO_DISK, EVENT_NONE, EVENT_READ_AIO, EVENT_WRITE_AIO, Extent, NODE_NOWAIT,
 )
@@ -200,7 +201,10 @@ cdef class DebugNode(Filter):
         return error if error else self.file.writev(offset, bytes, source, flags)
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        return EAGAIN
+        return EOPNOTSUPP
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        return False
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef int error = self.check(ZERO, offset, bytes)

@@ -1,5 +1,6 @@
 from accel.api cimport DeviceLock, u8, u32, u64
 from accel.errands cimport Errand
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport Node
 from vmrun.backends.block.pool cimport Job
 from vmrun.backends.protocols cimport BlockBackend, BlockRequest
@@ -25,6 +26,7 @@ cdef struct DriveRequest:
     BlockRequest base               # first: a DriveRequest is a BlockRequest
     Job job
     Errand errand
+    Transfer transfer
     void *drive
     int state                       # HELD, QUEUED, RUNNING, PARKED
     DriveRequest *after
@@ -68,6 +70,7 @@ cdef class Drive(BlockBackend):
     cdef int perform(self, DriveRequest *request) noexcept nogil
     cdef void start(self, DriveRequest *request) noexcept nogil
     cdef void put(self, DriveRequest *request) noexcept nogil
+    cdef bint begin(self, DriveRequest *request) noexcept nogil
     cdef void finish(self, DriveRequest *request, int error) noexcept nogil
     cdef void settle_one(self) noexcept nogil
     cdef void let_go(self) noexcept nogil

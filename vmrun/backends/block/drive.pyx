@@ -46,6 +46,7 @@ cdef extern from *:
     u32 vr_look "vr_look32"(u32 *) nogil
 
 from accel.errands cimport ErrandLock
+from vmrun.backends.block.engine cimport TRANSFER_READ, TRANSFER_WRITE
 from vmrun.backends.block.node cimport NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
 from vmrun.backends.block.pool cimport pool_now, pool_put
 from vmrun.backends.protocols cimport (
@@ -84,12 +85,20 @@ cdef void run(Job *job) noexcept nogil:
 cdef void run_errand(Errand *errand) noexcept nogil:
     """On the thread that submitted it, which has let the device lock go."""
     cdef DriveRequest *request = <DriveRequest *>(<char *>errand - <size_t>&(<DriveRequest *>NULL).errand)
-    if not (<Drive>request.drive).is_brief(&request.base):          # somebody may have begun to watch, or given it up
-        pool_put(&request.job)
-    elif (<Drive>request.drive).perform_now(&request.base, NODE_BRIEF) == 0:
+    if (<Drive>request.drive).is_brief(&request.base) \
+            and (<Drive>request.drive).perform_now(&request.base, NODE_BRIEF) == 0:
         (<Drive>request.drive).finish(request, 0)
-    else:
+    else:                                                           # somebody may have given it up meanwhile
         pool_put(&request.job)
+
+
+cdef void transferred(Transfer *transfer, int error) noexcept nogil:
+    """On an engine's thread. What is not there as a whole a worker does again."""
+    cdef DriveRequest *request = <DriveRequest *>(<char *>transfer - <size_t>&(<DriveRequest *>NULL).transfer)
+    if error:
+        pool_put(&request.job)
+    else:
+        (<Drive>request.drive).finish(request, 0)
 
 
 cdef class Drive(BlockBackend):
@@ -122,7 +131,7 @@ cdef class Drive(BlockBackend):
 
     cdef int submit(self, BlockRequest *request) noexcept nogil:
         cdef DriveRequest *mine = <DriveRequest *>request
-        cdef int op = request.op
+        cdef int op = request.op, error = 0
         cdef bint held = False
         request.error = 0
         mine.since = pool_now()
@@ -139,7 +148,8 @@ cdef class Drive(BlockBackend):
             return 1
         if self.is_brief(request):
             held = self.errands != NULL and (<ErrandLock>self.errands).mine()
-            if self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF) == 0:
+            error = self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF)
+            if error == 0:
                 vr_count(&self.counts[op], 1)
                 vr_count(&self.amounts[op], request.length)
                 vr_count(&self.times[op], pool_now() - mine.since)
@@ -149,7 +159,7 @@ cdef class Drive(BlockBackend):
         mine.job.run, mine.job.due = run, 0
         pthread_mutex_lock(&self.mutex)
         self.running += 1
-        if not (held and op == BLOCK_WRITE and self.put_off(mine)):
+        if not (held and op == BLOCK_WRITE and error == EAGAIN and self.put_off(mine)):
             self.start(mine)
         pthread_mutex_unlock(&self.mutex)
         return 0
@@ -222,7 +232,28 @@ cdef class Drive(BlockBackend):
                     due = max(due, start - <u64>(self.bursts[n] / self.rates[n] * 1e9))
             if due > now:
                 request.job.due = due
-        pool_put(&request.job)
+        if request.job.due or not self.begin(request):
+            pool_put(&request.job)
+
+    cdef bint begin(self, DriveRequest *request) noexcept nogil:
+        """By the kernel, where the graph has an engine (engine.pyx): it may be over when this returns. With the mutex."""
+        cdef BlockRequest *r = &request.base
+        cdef Transfer *transfer = &request.transfer
+        if r.op == BLOCK_WRITE:
+            if self.detect_zeroes or (r.flags & BLOCK_FUA or not self.write_cache) and not self.ignore_flush:
+                return False
+        elif r.op != BLOCK_READ:
+            return False
+        if self.top is None:
+            return False
+        transfer.kind = TRANSFER_WRITE if r.op == BLOCK_WRITE else TRANSFER_READ
+        transfer.offset, transfer.bytes, transfer.vectors, transfer.count = r.offset, r.length, r.vectors, r.count
+        transfer.then = transferred
+        request.state = RUNNING
+        if self.top.begin(transfer):
+            return True
+        request.state = QUEUED
+        return False
 
     cdef void abandon(self, BlockRequest *request) noexcept nogil:
         cdef DriveRequest *mine = <DriveRequest *>request

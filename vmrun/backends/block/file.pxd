@@ -1,4 +1,5 @@
 from accel.api cimport u8, u32, u64
+from vmrun.backends.block.engine cimport Engine, Transfer
 from vmrun.backends.block.node cimport Cursor, Extent, Node
 
 cdef extern from "<pthread.h>" nogil:
@@ -13,6 +14,8 @@ cdef class FileNode(Node):
     cdef readonly bint device       # a block device: it cannot grow
     cdef public bint unsafe         # cache=unsafe: nothing is ever forced to the disk
     cdef public bint unlocked       # other processes are not kept out
+    cdef public Engine engine       # who transfers by itself, None: threads do
+    cdef u32 flying                 # its writes under way
     cdef bint nowait, sparse, drops, zeroes
     cdef bint hurries               # writes with RWF_NOWAIT work
     cdef bint near                  # the host's own disk or memory: as a rule a small write is a matter of moments

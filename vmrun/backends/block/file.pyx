@@ -16,6 +16,7 @@ import stat as modes
 cdef extern from "<pthread.h>" nogil:
     int pthread_rwlock_init(pthread_rwlock_t *, void *)
     int pthread_rwlock_rdlock(pthread_rwlock_t *)
+    int pthread_rwlock_tryrdlock(pthread_rwlock_t *)
     int pthread_rwlock_wrlock(pthread_rwlock_t *)
     int pthread_rwlock_unlock(pthread_rwlock_t *)
     int pthread_rwlock_destroy(pthread_rwlock_t *)
@@ -45,6 +46,7 @@ cdef extern from "<linux/magic.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int)
+    int usleep(unsigned int)
     off_t lseek(int, off_t, int)
     int SEEK_DATA
     int SEEK_HOLE
@@ -57,6 +59,9 @@ cdef extern from *:
         struct rusage use;
         return getrusage(RUSAGE_THREAD, &use) == 0 ? use.ru_nvcsw : 0;
     }
+    #define vr_more(p) __atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST)
+    #define vr_less(p) __atomic_sub_fetch((p), 1, __ATOMIC_SEQ_CST)
+    #define vr_look(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
     static inline void vr_most(unsigned long long *p, unsigned long long v)
     {
         unsigned long long old = __atomic_load_n(p, __ATOMIC_RELAXED);
@@ -65,8 +70,12 @@ cdef extern from *:
     }
     """
     long vr_sleeps() nogil
+    void vr_more(u32 *) nogil
+    void vr_less(u32 *) nogil
+    u32 vr_look(u32 *) nogil
     void vr_most(u64 *, u64) nogil
 
+from vmrun.backends.block.engine cimport TRANSFER_WRITE
 from vmrun.backends.block.node cimport (
     EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP,
     cursor_advance, cursor_fill, cursor_get, cursor_memory, cursor_put,
@@ -89,6 +98,19 @@ cdef bint is_near(int fd) noexcept nogil:
     return fstatfs(fd, &found) == 0 and found.f_type in (
         EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC,
     )
+
+
+cdef void landed(Transfer *transfer, int error) noexcept nogil:
+    """On the engine's thread."""
+    if transfer.kind == TRANSFER_WRITE:
+        if error == 0:
+            (<FileNode>transfer.node).grow(transfer.offset + transfer.bytes)
+        leave_flight(transfer.node)
+    transfer.then(transfer, error)
+
+
+cdef void leave_flight(void *node) noexcept nogil:
+    vr_less(&(<FileNode>node).flying)
 
 
 cdef class FileNode(Node):
@@ -264,6 +286,8 @@ cdef class FileNode(Node):
             error = self.transfer(offset, bytes, source, True, how)
         elif (offset | bytes) & (self.align - 1):
             pthread_rwlock_wrlock(&self.edges)
+            while vr_look(&self.flying):
+                usleep(50)
             error = self.bounce(offset, bytes, source, True, how)
         else:
             pthread_rwlock_rdlock(&self.edges)
@@ -279,22 +303,41 @@ cdef class FileNode(Node):
         cdef u64 began
         cdef long slept
         if self.readonly or self.align > 1 or bytes > SMALL:
-            return EAGAIN
+            return EOPNOTSUPP
         if self.hurries:
             error = self.transfer(offset, bytes, source, True, RWF_NOWAIT)
             if error != EOPNOTSUPP:
                 return error
             self.hurries = False
-        if not flags & NODE_BRIEF or not self.near or (offset | bytes) & (PAGE - 1):
-            return EAGAIN                           # part of a page: the rest of it may have to be read
         began = pool_now()
-        if began < self.rests_until:
+        if not self.near or began < self.rests_until or (offset | bytes) & (PAGE - 1):
+            return EOPNOTSUPP                       # of a part of a page the rest may have to be read
+        if not flags & NODE_BRIEF:
             return EAGAIN
         slept = vr_sleeps()
         error = self.transfer(offset, bytes, source, True, 0)
         if pool_now() - began > LONG and vr_sleeps() != slept:
             self.rests_until = pool_now() + REST
         return error
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        cdef Cursor cursor
+        if self.engine is None or transfer.bytes == 0 or transfer.kind == TRANSFER_WRITE and self.readonly:
+            return False
+        cursor.at, cursor.left, cursor.skip = transfer.vectors, transfer.count, 0
+        if self.align > 1 and not self.aligned(transfer.offset, transfer.bytes, &cursor):
+            return False
+        if transfer.kind == TRANSFER_WRITE:
+            if pthread_rwlock_tryrdlock(&self.edges) != 0:
+                return False
+            vr_more(&self.flying)                   # who changes a part of a block waits for these
+            pthread_rwlock_unlock(&self.edges)
+        transfer.fd, transfer.node, transfer.landed = self.fd, <void *>self, landed
+        if self.engine.submit(transfer):
+            return True
+        if transfer.kind == TRANSFER_WRITE:
+            vr_less(&self.flying)
+        return False
 
     cdef int flush(self) noexcept nogil:
         if self.readonly or self.unsafe or fdatasync(self.fd) == 0:

@@ -45,6 +45,7 @@ DEEPEST = 128  # images of a backing chain
 PERMISSIONS, UNSHARED = 100, 200
 CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
+AIO = ("threads", "native", "io_uring")
 
 
 class Access:
@@ -52,15 +53,16 @@ class Access:
 
     def __init__(
         self, *, cache: str = "writeback", readonly: bool = False, share: bool = False, discard: bool = False,
-        lock: bool = True, known: Callable[[str], Node | None] | None = None,
+        lock: bool = True, known: Callable[[str], Node | None] | None = None, aio: str = "threads",
     ) -> None:  # fmt: skip
-        """`known`: gives nodes that have names, held for the caller."""
+        """`known`: gives nodes that have names, held for the caller. `aio`: one of AIO, of files that are opened."""
+        self.aio = aio
         self.cache, self.readonly, self.share, self.discard, self.lock = cache, readonly, share, discard, lock
         self.known = known
         self.objects: dict[str, Any] = {}
 
     def read_only(self) -> Access:
-        made = Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known)
+        made = Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known, aio=self.aio)
         return made.with_objects(self.objects)
 
     def with_objects(self, objects: dict[str, Any]) -> Access:
@@ -94,6 +96,7 @@ def open_file(path: str, access: Access) -> Node:
     from vmrun.backends.block.file import FileNode
 
     flags = os.O_CLOEXEC | (os.O_RDONLY if access.readonly else os.O_RDWR) | (os.O_DIRECT if access.direct else 0)
+    engine = _engine(path, access)
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise ImageError(f"Could not open '{path}': Is a directory" if not access.readonly else _not_a_file(path))
@@ -115,10 +118,31 @@ def open_file(path: str, access: Access) -> Node:
         node = FileNode(fd, path, access.readonly, access.direct)
         node.unsafe = access.cache == "unsafe"
         node.unlocked = access.share or not access.lock
+        node.engine = engine
         return node
     except BaseException:
         os.close(fd)
         raise
+
+
+def _engine(path: str, access: Access) -> Any:
+    """Who makes the file's transfers: None for vmrun's own threads."""
+    if access.aio == "threads":
+        return None
+    if access.aio == "native" and not access.direct:
+        raise ImageError(
+            "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+            "add `cache: none`, or take `aio: threads`",
+        )
+    from vmrun.backends.block.engine import engine
+
+    try:
+        return engine(access.aio)
+    except OSError as exc:
+        what = "native AIO" if access.aio == "native" else access.aio
+        raise ImageError(
+            f"Unable to use {what}: {exc.strerror}", "take `aio: threads`"
+        ) from None
 
 
 def _not_a_file(path: str) -> str:
@@ -259,7 +283,10 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
     access = Access(
         cache=_cache(options.get("cache"), access.cache), readonly=readonly, share=access.share, known=access.known,
         discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
+        aio=str(options.get("aio", access.aio)),
     ).with_objects(access.objects)  # fmt: skip
+    if access.aio not in AIO:
+        raise ImageError(f"Parameter 'aio' does not accept value '{access.aio}'")
     if options.get("locking") == "off":
         access.lock = False
     opener = PROTOCOLS.get(str(driver)) if driver is not None or "filename" not in options else _open_file

@@ -1,5 +1,6 @@
 # A node of the block graph, at C level. The documentation is in node.pyx.
 from accel.api cimport u8, u32, u64
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.protocols cimport IoVec
 
 # flags of readv and writev
@@ -67,6 +68,7 @@ cdef class Node:
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
+    cdef bint begin(self, Transfer *transfer) noexcept nogil
     cdef int flush(self) noexcept nogil
     cdef int discard(self, u64 offset, u64 bytes) noexcept nogil
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil

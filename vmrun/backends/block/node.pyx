@@ -118,8 +118,14 @@ cdef class Node:
         return EIO
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        """A writev that waits for nothing, or EAGAIN; some of it may be written then. `flags`: NODE_BRIEF or 0."""
-        return EAGAIN
+        """A writev that waits for nothing. EAGAIN: it might wait; EOPNOTSUPP: it does, NODE_BRIEF in `flags` or not. Some of
+        it may be written then.
+        """
+        return EOPNOTSUPP
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        """Have the kernel do a readv or writev by itself; transfer.then is called when it is over. False: not this way."""
+        return False
 
     cdef int flush(self) noexcept nogil:
         """What was written before is on stable storage."""
@@ -292,6 +298,9 @@ cdef class Filter(Node):
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         return self.file.write_now(offset, bytes, source, flags)
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        return self.file.begin(transfer)
 
     cdef int flush(self) noexcept nogil:
         return self.file.flush()

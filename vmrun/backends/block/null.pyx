@@ -1,6 +1,7 @@
 """null-co, a disk that keeps nothing, and a window on a part of another node."""
 
 from accel.api cimport u32, u64
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport (
     EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_ZERO, Cursor, Extent, Filter, Node, cursor_advance, cursor_fill,
 )
@@ -65,6 +66,9 @@ cdef class WindowNode(Filter):
         if offset > self.size or bytes > self.size - offset:
             return 5
         return self.file.write_now(self.start + offset, bytes, source, flags)
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        return False
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         if offset > self.size or bytes > self.size - offset:

@@ -457,7 +457,7 @@ cdef class Qcow2Node(Qcow2Tables):
         cdef Mapping m
         cdef int error = 0
         if self.readonly or self.broken or offset > self.size or bytes > self.size - offset:
-            return EAGAIN
+            return EOPNOTSUPP
         if pthread_rwlock_tryrdlock(&self.graph) != 0:
             return EAGAIN
         while bytes and error == 0:
@@ -466,7 +466,7 @@ cdef class Qcow2Node(Qcow2Tables):
                 break
             error = self.map(offset, bytes, &m, True)
             if error == 0 and (m.type != NORMAL or not m.copied or self.overlaps(m.host, m.length)):
-                error = EAGAIN
+                error = EOPNOTSUPP
             pthread_mutex_unlock(&self.mutex)
             if error == 0:
                 error = self.data.write_now(m.host, m.length, source, flags)

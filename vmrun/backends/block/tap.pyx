@@ -7,7 +7,7 @@ what a job reads after it has taken a mark is what was written, or is marked aga
 A backup's copy goes first: before a part is overwritten that has not been copied yet, it is copied to the target.
 """
 
-from libc.errno cimport EAGAIN, ENOMEM
+from libc.errno cimport EAGAIN, ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport free, malloc
 
 import os
@@ -25,6 +25,7 @@ cdef extern from "<pthread.h>" nogil:
 from vmrun.backends.block.node cimport (
     EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_ZERO, NODE_NOWAIT, NODE_UNMAP, cursor_memory, memory_zero,
 )
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.protocols cimport IoVec
 
 cdef enum:
@@ -108,7 +109,10 @@ cdef class TapNode(Filter):
         return error
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        return EAGAIN
+        return EOPNOTSUPP
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        return False
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef Range range

@@ -4,9 +4,10 @@ A group's limits are one budget for all its nodes: bytes and requests per second
 within a burst passes at once.
 """
 
-from libc.errno cimport EAGAIN
+from libc.errno cimport EAGAIN, EOPNOTSUPP
 
 from accel.api cimport u32, u64
+from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport NODE_NOWAIT, Cursor, Filter
 from vmrun.backends.block.pool cimport pool_now
 
@@ -123,7 +124,10 @@ cdef class ThrottleNode(Filter):
         return self.file.writev(offset, bytes, source, flags)
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        return EAGAIN if self.group.limited else self.file.write_now(offset, bytes, source, flags)
+        return EOPNOTSUPP if self.group.limited else self.file.write_now(offset, bytes, source, flags)
+
+    cdef bint begin(self, Transfer *transfer) noexcept nogil:
+        return not self.group.limited and self.file.begin(transfer)
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         if self.group.limited:
