@@ -275,6 +275,13 @@ cdef class CharBackend:
             count += 1
         return count
 
+    def send(self, bytes data, lock):
+        """Output of the main loop's own users, such as monitors: the number of bytes taken. CHAR_EVENT_DRAINED comes when
+        there is room for what was not. `lock`: the device lock, not held.
+        """
+        with lock:
+            return self.write(data)
+
     def deliver(self, bytes data):
         """Bytes from the host for the device; the number taken. The device lock is held."""
         cdef u32 room, count = <u32>len(data)

@@ -69,17 +69,17 @@ def _choose(args: Any, rows: list[dict[str, Any]]) -> str:
 
 
 def _open(where: str) -> int:
+    from vmrun.backends.chardev.sockets import connect
     from vmrun.errors import BackendError
-    from vmrun.monitor.transport import connect
 
     try:
         kind, _, rest = where.partition(":")
         if kind == "pty":
             return os.open(rest, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         if kind == "unix":
-            return connect({"path": rest})
+            return int(connect({"path": rest}).detach())
         host, _, port = rest.rpartition(":")
-        return connect({"host": host, "port": port})
+        return int(connect({"host": host, "port": port}).detach())
     except OSError as error:
         raise BackendError(f"cannot open {where}: {error.strerror}") from None
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from vmrun.backends.chardev.socket import Given
     from vmrun.errors import BackendError
-    from vmrun.monitor.early import Early, Listening
+    from vmrun.monitor.early import Early
 
 PROGRAM = "vmrun-qemu"
+NOT_PLAIN = ("telnet", "websocket", "tls-creds", "logfile")  # a socket's bytes are more than a monitor's words
 WINDOWS = ("gtk", "sdl")  # of -display, and -sdl
 
 
@@ -130,9 +132,8 @@ class _Run(Runner):
         self.wanted, self.program = start, program
         self.option = start.run
         self.escape = self.option.get("echr", self.escape)
-        self.early: dict[str, int] = {}
+        self.early: dict[str, Given] = {}  # of monitors, by chardev
         self.greeter: Early | None = None
-        self.listening: dict[str, Listening] = {}
         self.pidfile = ""
         self.ended = 0  # by which signal, before there was a machine
 
@@ -158,8 +159,8 @@ class _Run(Runner):
         finally:
             if self.greeter is not None:
                 self.greeter.end()
-            for listening in self.listening.values():
-                listening.close()
+            for given in self.early.values():
+                (given[0] if isinstance(given, tuple) else given).close()
             if lock is not None:
                 self._remove_pidfile()
 
@@ -252,25 +253,22 @@ class _Run(Runner):
         if not self.wanted.monitors:
             return
         from vmrun.monitor.early import Early
-        from vmrun.monitor.transport import connect
 
         self.greeter = Early()
         for kind, id, pretty in self.wanted.monitors:
             spec = self.wanted.chardevs.get(id, {})
-            if spec.get("type") != "socket" or spec.get("mux") or id in self.early or id in self.listening:
+            if spec.get("type") != "socket" or spec.get("mux") or id in self.early:
                 continue
-            greets = kind == "control" and not pretty
+            greets = kind == "control" and not pretty and not any(spec.get(name) for name in NOT_PLAIN)
             if spec.get("server"):
-                if greets and not spec.get("telnet"):
+                if greets:
                     try:
-                        self.listening[id] = self.greeter.listen(spec)
+                        self.early[id] = self.greeter.listen(spec)
                     except OSError as error:
                         raise self._not_bound(id, spec, error.strerror) from None
                 continue
             try:
-                self.early[id] = connect(spec)
-                if greets:
-                    self.greeter.connected(self.early[id])
+                self.early[id] = self.greeter.connect(spec, greets)
             except OSError as error:
                 if spec.get("reconnect"):
                     continue
@@ -373,20 +371,11 @@ class _Run(Runner):
 
     def _backend_error(self, error: BackendError) -> QemuError:
         """A chardev that can't be had, by its option and in QEMU's words."""
-        import re
+        from vmrun.config.qemuwords import of_chardev
 
-        text = error.problems[0].message
-        match = re.match(r"chardev '([^']+)': (.*)", text)
-        if match is None:
-            return QemuError(text)
-        said = match[2]
-        for pattern, words in (
-            (r"^cannot open ", "Could not open "),
-            (r"^cannot connect to (?:unix|tcp):(\S+): ", r"Failed to connect to '\1': "),
-            (r"^cannot listen on (?:unix|tcp):(\S+): ", r"Failed to bind socket to \1: "),
-        ):
-            said = re.sub(pattern, words, said)
-        return QemuError(f"{self._source(match[1])}: {said}")
+        problem = error.problems[0]
+        name = problem.facts.get("chardev")
+        return QemuError(f"{self._source(str(name))}: {of_chardev(problem)}" if name else problem.message)
 
     def commands(self) -> dict[str, Any]:
         def end() -> None:
@@ -416,21 +405,12 @@ class _Run(Runner):
             monitors.qtest_log = self._log_to()
         if self.greeter is not None:
             self.greeter.end()
-            monitors.greeted |= self.greeter.greeted
         for kind, id, pretty in self.wanted.monitors:
-            spec = self.wanted.chardevs[id]
             kind = "pretty" if pretty and kind == "control" else kind
-            if id in self.early:
-                self.machine.board.listened.add(id)
-                monitors.adopt(self.early[id], spec, kind)
-                continue
             try:
-                listener = monitors.open(id, kind, spec, self.listening.pop(id, None))
+                monitors.open(id, kind, self.early.pop(id, None))
             except BackendError as error:
-                raise self._not_bound(id, spec, error.problems[0].message.rpartition(": ")[2]) from None
-            if listener is not None:
-                listener.shown = spec.get("path") or f"{spec.get('host')}:{spec.get('port')}"
-                yield listener
+                raise self._backend_error(error) from None
         chardev: Any
         for id, chardev in self.machine.board.chardevs.items():
             if self.wanted.chardevs.get(id, {}).get("type") == "pty":

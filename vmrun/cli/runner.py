@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from vmrun.machine.machine import Machine, Outcome
@@ -35,8 +35,7 @@ class Runner:
     def build(self) -> Machine:
         raise NotImplementedError
 
-    def open_monitors(self, monitors: Monitors) -> Iterable[Any]:
-        """Open all; those whose first client the machine waits for."""
+    def open_monitors(self, monitors: Monitors) -> None:
         raise NotImplementedError
 
     def waiting_for(self, peer: Any) -> None:
@@ -72,14 +71,11 @@ class Runner:
             self._signals()
             self._viewers()
             monitors = Monitors(self.machine)
-            listeners = list(self.open_monitors(monitors))
+            self.open_monitors(monitors)
             for chardev in self.machine.board.awaited():
                 if chardev.peer is None:
                     self.waiting_for(chardev)
                     self.machine.wait_for(chardev, "peer")
-            for listener in listeners:
-                self.waiting_for(listener)
-                self.machine.wait_for(listener, "clients")
             self.ready()
             gc.freeze()  # what a machine is made of lives as long as it
             gc.enable()

@@ -161,10 +161,10 @@ class Up(Runner):
         elif not machine.resume():
             machine.board.mux.say(f"\n[the machine stays as it is: {machine.state}]\n")
 
-    def open_monitors(self, monitors: Any) -> Any:
+    def open_monitors(self, monitors: Any) -> None:
         from vmrun.cli.up_monitors import open_monitors
 
-        return open_monitors(self.machine, monitors, lambda text: _note(self.machine, text))
+        open_monitors(self.machine, monitors, lambda text: _note(self.machine, text))
 
     def waiting_for(self, peer: Any) -> None:
         _note(self.machine, f"waiting for a client on {peer.address}")

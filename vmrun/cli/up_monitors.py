@@ -4,28 +4,20 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Callable
 
     from vmrun.machine.machine import Machine
     from vmrun.monitor.server import Monitors
 
 
-def open_monitors(machine: Machine, monitors: Monitors, note: Callable[[str], object]) -> Iterator[Any]:
-    """Those whose first client the machine waits for, when all are open. BackendError when one of the file's can't be
-    had; the machine runs without the user's own too.
-    """
+def open_monitors(machine: Machine, monitors: Monitors, note: Callable[[str], object]) -> None:
+    """BackendError when one of the file's can't be had; the machine runs without the user's own too."""
     from vmrun.errors import BackendError
     from vmrun.monitor.runtime import socket_path
 
     for spec in machine.config["monitors"].values():
-        id = spec["chardev"]
-        chardev = machine.config["chardevs"][id]
-        listener = monitors.open(id, spec.get("mode", "readline"), chardev)
-        if listener is not None:
-            yield listener
+        monitors.open(spec["chardev"], spec.get("mode", "readline"))
     try:
         monitors.listen({"path": socket_path(machine.name)})
-    except (OSError, BackendError) as error:
-        why = error.problems[0].message if isinstance(error, BackendError) else error.strerror
-        note(f"`vmrun ps` and `vmrun stop` will not find this machine: {why}")
+    except BackendError as error:
+        note(f"`vmrun ps` and `vmrun stop` will not find this machine: {error.problems[0].message}")

@@ -19,6 +19,20 @@ _WORDS = {
 _WORDS_OF_PLUGGED = {
     "VR0511": "PCI: slot {slot} function 0 already occupied by {other}, new func {driver} cannot be exposed to guest.",
 }
+# what could not be done with a chardev
+_ACTS = {
+    "open": "Could not open {where}: {why}",
+    "connect to": "Failed to connect to '{address}': {why}",
+    "listen on": "Failed to bind socket to {address}: {why}",
+}
+
+
+def of_chardev(problem: Problem) -> str:
+    """What is wrong with a chardev, without its name; the whole message where it is something else."""
+    facts = {key: str(value) for key, value in problem.facts.items()}
+    if "chardev" not in facts:
+        return problem.message
+    return _ACTS.get(facts["act"], "{said}").format(address=facts["where"].partition(":")[2], **facts)
 
 
 def said(problem: Problem, plugged: bool = False) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from accel.accelerator import Accelerator
     from vmrun.backends.block.drive import Drive
+    from vmrun.backends.chardev.socket import Given
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.console import Console, TextReader
     from vmrun.core.keymap import Layout
@@ -297,8 +298,10 @@ class Board:
         if self.on_drive_error is not None:
             self.on_drive_error(*what)
 
-    def chardev(self, id: str) -> CharBackend:
-        """The chardev of that id; of one with `mux: true` a port of its own for each who asks."""
+    def chardev(self, id: str, *, many: bool = False, given: Given | None = None) -> CharBackend:
+        """The chardev of that id; of one with `mux: true` a port of its own for each who asks. many: whoever asks can
+        serve any number of clients of a server socket; given: that socket, where there is one already.
+        """
         spec = self.config["chardevs"].get(id)
         if spec is None:
             raise BuildError(f"there is no chardev '{id}'")
@@ -308,7 +311,9 @@ class Board:
             from vmrun.backends.chardev import open_chardev
 
             with about(f"chardevs.{id}"):
-                self.chardevs[id] = open_chardev(id, spec, self.loop, self.lock, self.mux, self.tls(spec))
+                self.chardevs[id] = open_chardev(
+                    id, spec, self.loop, self.lock, self.mux, self.tls(spec), many=many, given=given
+                )
         return self.chardevs[id]
 
     def chardev_spec(self, id: str) -> dict[str, Any] | None:

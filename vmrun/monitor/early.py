@@ -3,10 +3,10 @@
 What clients say meanwhile waits in their sockets until the machine's loop runs. QEMU greets from a thread of its own.
 
     early = Early()
-    early.connected(fd)                      # greeted
-    listening = early.listen({"path": …})    # whoever connects is greeted, by a thread
+    given = early.connect({"path": …})       # connected, and greeted; for open_chardev
+    given = early.listen({"path": …})        # whoever connects is greeted, by a thread
     …
-    early.end()                              # the thread is gone; listening.clients: descriptors that were greeted
+    early.end()                              # the thread is gone; given.clients: who has come
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import select
 
 from vmrun import __version__
-from vmrun.monitor.transport import listen
+from vmrun.backends.chardev.sockets import Listening, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,39 +27,19 @@ _VERSION = f'{{"qemu": {{"major": 7, "minor": 2, "micro": 0}}, "package": "vmrun
 GREETING = f'{{"QMP": {{"version": {_VERSION}, "capabilities": ["oob"]}}}}\r\n'.encode()
 
 
-class Listening:
-    """A server socket; `path` of a unix one, '' of others; clients: descriptors that connected early."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.socket, self.address, self.path = listen(spec)
-        self.clients: list[int] = []
-
-    def close(self) -> None:
-        """Nobody took it over."""
-        for fd in self.clients:
-            os.close(fd)
-        self.socket.close()
-        if self.path:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass
-
-
 class Early:
     def __init__(self) -> None:
-        self.greeted: set[int] = set()
         self.listening: list[Listening] = []
         self._stop: tuple[int, int] | None = None
         self._ended: Any = None
 
-    def connected(self, fd: int) -> None:
-        """Greet who is on a connected descriptor. One that is gone or does not take it is greeted later, as usual."""
-        try:
-            if os.write(fd, GREETING) == len(GREETING):
-                self.greeted.add(fd)
-        except OSError:
-            pass
+    def connect(self, spec: dict[str, Any], greets: bool = True) -> tuple[Any, bool]:
+        """(a connected socket, whether its other end was greeted). One that is gone or does not take it is greeted
+        later, as usual. OSError when nobody is there.
+        """
+        peer = connect(spec)
+        peer.setblocking(False)
+        return peer, greets and _greet(peer.fileno())
 
     def listen(self, spec: dict[str, Any]) -> Listening:
         """OSError when the address cannot be had."""
@@ -91,8 +71,7 @@ class Early:
                     except OSError:
                         continue
                     os.set_blocking(fd, False)
-                    by_fd[ready].clients.append(fd)
-                    self.connected(fd)
+                    by_fd[ready].clients.append((fd, _greet(fd)))
         finally:
             self._ended.release()
 
@@ -104,3 +83,10 @@ class Early:
             for fd in self._stop:
                 os.close(fd)
             self._stop = None
+
+
+def _greet(fd: int) -> bool:
+    try:
+        return os.write(fd, GREETING) == len(GREETING)
+    except OSError:
+        return False

@@ -261,7 +261,7 @@ def _gdbserver(machine: Any, words: list[str], cpu: int) -> str:
         raise QmpError(f"Could not open gdbserver on device '{where}'")
     try:
         monitors.open_gdb(spec)
-    except (OSError, VmrunError):
+    except VmrunError:
         return f"Could not open gdbserver on device '{where}'\n"
     return f"Waiting for gdb connection on device '{where}'\n"
 

@@ -86,7 +86,7 @@ def test_an_abstract_name_is_no_file(rig: Rig, tmp_path: pathlib.Path) -> None:
     other = rig.open(type="socket", path=name + "2", abstract=True, tight=False, server=True, wait=False)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect((b"\0" + name.encode() + b"2").ljust(108, b"\0"))
-    assert other.filename == f"disconnected:unix:@{name}2,server=on"
+    assert other.filename == f"disconnected:unix:{name}2,abstract=on,tight=off,server=on"
 
 
 def test_a_file_is_read_as_fast_as_the_device_takes_it(rig: Rig, tmp_path: pathlib.Path) -> None:
@@ -168,7 +168,7 @@ def test_what_does_not_speak_it_is_gone_and_the_next_is_served(rig: Rig, web: An
     rig.until(lambda: backend.peer is None)
     assert device.got == b""
     with socket.socket(socket.AF_UNIX) as other:
-        other.connect(backend.path)
+        other.connect(backend.listening.path)
         other.sendall(HELLO + frame(b"next"))
         rig.until(lambda: device.got == b"next")
 

@@ -30,7 +30,7 @@ def test_a_client_of_a_server_is_greeted_while_nothing_else_runs(tmp_path: pathl
         client.connect(str(tmp_path / "qmp"))
         assert client.recv(4096) == GREETING
         early.end()
-        assert set(listening.clients) == early.greeted
+        assert [greeted for _, greeted in listening.clients] == [True]
     listening.close()
     assert not (tmp_path / "qmp").exists()
 
@@ -38,10 +38,10 @@ def test_a_client_of_a_server_is_greeted_while_nothing_else_runs(tmp_path: pathl
 def test_who_is_not_there_any_more_is_not_taken_for_greeted() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
-    early = Early()
-    early.connected(ours.fileno())
+    given, greeted = Early().connect({"fd": ours.fileno()})
+    assert not greeted
+    given.close()
     ours.close()
-    assert early.greeted == set()
 
 
 def test_each_client_has_one_greeting_and_its_answers(tmp_path: pathlib.Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.board import Driven
+from tests.unit.monitor.test_ports import read, turn
 from tests.unit.monitor.test_qmp import Talk, finish
-from tests.unit.monitor.test_transport import read, turn
 from vmrun.core import fdsets
 from vmrun.machine.paging import walk
 from vmrun.monitor.server import Monitors
@@ -134,7 +134,7 @@ def test_descriptors_go_with_their_client(peer: tuple[Monitors, socket.socket]) 
         for _ in range(40):  # that no command asks for
             with_fd(monitors, made, "query-name", file.fileno())
     made.close()
-    turn(monitors, lambda: not monitors.listeners[0].clients)
+    turn(monitors, lambda: not monitors.ports)
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

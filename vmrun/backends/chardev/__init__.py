@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.errors import BackendError
+from vmrun.backends.chardev.errors import refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from accel.api import DeviceLock
 
     from vmrun.backends.chardev.mux import Mux
+    from vmrun.backends.chardev.socket import Given
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 
@@ -25,7 +26,15 @@ TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf", "udp", "tt
 
 
 def open_chardev(
-    name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, mux: Mux | None = None, tls: Any = None
+    name: str,
+    spec: dict[str, Any],
+    loop: Loop,
+    lock: DeviceLock,
+    mux: Mux | None = None,
+    tls: Any = None,
+    *,
+    many: bool = False,
+    given: Given | None = None,
 ) -> CharBackend:
     """The back end that `spec` (one entry of a machine's chardevs) describes. BackendError says what is in
     the way.
@@ -33,7 +42,7 @@ def open_chardev(
     Backends that something must happen to first have `wait()`; call it before the machine starts (a server
     socket waits for its client). `backend.address` says in words where the other end is; `close()` gives
     everything back. `mux`: the terminal is shared; a stdio chardev becomes one of its consoles. `tls`: the context of
-    a socket's TLS.
+    a socket's TLS. many, given: of a monitor's socket (vmrun.backends.chardev.socket.open_socket).
     """
     kind = spec.get("type")
     backend: Any
@@ -49,8 +58,8 @@ def open_chardev(
         try:
             backend = RingChar(capacity=size)
         except MemoryError:
-            raise BackendError(
-                f"chardev '{name}': the host has no {size} bytes for it", code="VR0633", path=f"chardevs.{name}.size"
+            raise refused(
+                name, f"the host has no {size} bytes for it", code="VR0633"
             ) from None
     elif kind == "file":
         from vmrun.backends.chardev.file import FileChar
@@ -73,7 +82,7 @@ def open_chardev(
     elif kind == "socket":
         from vmrun.backends.chardev.socket import open_socket
 
-        backend = open_socket(name, spec, loop, lock, tls)
+        backend = open_socket(name, spec, loop, lock, tls, many=many, given=given)
     elif kind == "udp":
         from vmrun.backends.chardev.udp import UdpChar
 
@@ -83,8 +92,8 @@ def open_chardev(
 
         backend = TtyChar(name, spec["path"], loop, lock)
     else:
-        raise BackendError(
-            f"chardev '{name}': there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"
+        raise refused(
+            name, f"there is no chardev type '{kind}'", remedy=f"one of: {', '.join(TYPES)}"
         )
     backend.name = name
     if spec.get("logfile"):

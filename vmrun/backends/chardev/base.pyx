@@ -37,11 +37,19 @@ cdef class HostChar(CharBackend):
         """Take what the device wrote, and tell it that there is room."""
         cdef bytes data = self.output.take(limit)
         if data:
-            if self.log is not None:
-                self.log(data)
-            with nogil:
-                self.frontend.event(CHAR_EVENT_DRAINED)
+            self.note(data)
+            self.drained()
         return data
+
+    def note(self, bytes data):
+        """Output that goes past the ring, for the copy."""
+        if self.log is not None:
+            self.log(data)
+
+    def drained(self):
+        """There is room for output again."""
+        with nogil:
+            self.frontend.event(CHAR_EVENT_DRAINED)
 
     def room(self):
         """How many bytes of input the device takes now; 0 also notes that input waits."""
@@ -60,8 +68,7 @@ cdef class HostChar(CharBackend):
             if self.log is not None and len(self.output):
                 self.log(self.output.take(len(self.output)))
             self.output.clear()
-            with nogil:
-                self.frontend.event(CHAR_EVENT_DRAINED)
+            self.drained()
         with nogil:
             self.frontend.event(CHAR_EVENT_OPENED if connected else CHAR_EVENT_CLOSED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.stream import StreamChar
 from vmrun.core import fdsets
 from vmrun.errors import BackendError
@@ -33,7 +34,7 @@ def open_path(name: str, path: str, flags: int) -> int:
             errno.ENOSPC: "free some space on it",
         }.get(error.errno or 0, "")
         why = "nothing reads this pipe" if error.errno == errno.ENXIO else os.strerror(error.errno or 0)
-        raise BackendError(f"chardev '{name}': cannot open '{path}': {why}", remedy=remedy) from None
+        raise refused(name, remedy=remedy, act="open", where=f"'{path}'", why=why) from None
 
 
 class FileChar(StreamChar):
@@ -88,8 +89,8 @@ class PipeChar(StreamChar):
             if not stat.S_ISFIFO(os.fstat(fd).st_mode):
                 for other in self.fds:
                     os.close(other)
-                raise BackendError(
-                    f"chardev '{name}': '{path}' is no named pipe", remedy=f"mkfifo {path}.in {path}.out"
+                raise refused(
+                    name, f"'{path}' is no named pipe", remedy=f"mkfifo {path}.in {path}.out"
                 )
         super().__init__(name, loop, lock)
         self.address = path

@@ -99,7 +99,7 @@ class Shared(StreamChar):
 
     def say(self, text: str) -> None:
         """A line of vmrun's own between the guest's."""
-        self.pending += text.replace("\n", "\r\n").encode()
+        self.pending += self.encode(text.replace("\n", "\r\n").encode())
         self._pump()
 
     # --- output: ports → pending → terminal -----------------------------------------------------------------
@@ -116,7 +116,7 @@ class Shared(StreamChar):
                 continue
             with self.lock:
                 data = port.drain()
-            self.pending += self._stamped(port, data) if self.stamps is not None else data
+            self.pending += self.encode(self._stamped(port, data) if self.stamps is not None else data)
 
     def _pump(self) -> None:
         for _ in range(16):
@@ -266,9 +266,9 @@ def shared(
 
         base, more = TtyChar, (spec["path"],)
     else:
-        from vmrun.errors import BackendError
+        from vmrun.backends.chardev.errors import refused
 
-        raise BackendError(f"chardev '{name}': a {kind} can't be shared", remedy="remove `mux`, or use a socket or pty")
+        raise refused(name, f"a {kind} can't be shared", remedy="remove `mux`, or use a socket or pty")
     made: Any = type("Shared" + base.__name__, (Shared, base), {})
     found: Shared = made.__new__(made, name)
     if like is not None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
+from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.stream import StreamChar
-from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class PtyChar(StreamChar):
         try:
             self.master, slave = os.openpty()
         except OSError as error:
-            raise BackendError(
-                f"chardev '{name}': the host has no pseudo-terminal left: {error.strerror}",
+            raise refused(
+                name, f"the host has no pseudo-terminal left: {error.strerror}",
                 remedy="close some terminals, or raise /proc/sys/kernel/pty/max",
             ) from None
         self.address = os.ttyname(slave)

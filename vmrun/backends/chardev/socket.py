@@ -1,4 +1,5 @@
-"""A chardev over a unix or TCP socket: one peer at a time, as a server or as a client.
+"""A chardev over a unix or TCP socket: as a server with one client at a time, as a server whose clients each have a
+conversation of their own (monitors), or as a client.
 
 Without a peer output vanishes. A client that loses its server tries again every `reconnect` seconds, if that
 is given.
@@ -6,84 +7,90 @@ is given.
 
 from __future__ import annotations
 
+import _socket  # `socket` itself brings in enum and selectors: 5 ms
 import errno
 import os
-import socket
 
+from vmrun.backends.chardev.errors import refused
+from vmrun.backends.chardev.sockets import Listening, address_of, connect, text_of
 from vmrun.backends.chardev.stream import CHUNK, StreamChar
-from vmrun.errors import BackendError
+from vmrun.backends.protocols import CharFrontend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from accel.api import DeviceLock
 
     from vmrun.core.loop import Delay, Loop
+    from vmrun.errors import BackendError
+
+    # what listens or is connected already (vmrun.monitor.early): a server, or a peer and whether it was greeted
+    Given = Listening | tuple[Any, bool]
 
 IAC, WILL, WONT, DO, DONT, SB, SE, BREAK = 255, 251, 252, 253, 254, 250, 240, 243
 ECHO, BINARY, SUPPRESS_GO_AHEAD = 1, 0, 3
 CONNECT_TIMEOUT = 10.0
+MOST_FDS = 16
 
 
-def open_socket(name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> StreamChar:
-    """From `path` (with `abstract`, a name of the kernel's that is no file), or `host` and `port`, or an inherited
-    `fd`; `server`, `wait`, `nodelay`, `telnet`, `websocket`, `reconnect` in seconds. `tls`: an ssl.SSLContext.
+def open_socket(
+    name: str,
+    spec: dict[str, Any],
+    loop: Loop,
+    lock: DeviceLock,
+    tls: Any = None,
+    *,
+    many: bool = False,
+    given: Given | None = None,
+) -> StreamChar | ManyChar:
+    """From an address (vmrun.backends.chardev.sockets); `server`, `wait`, `telnet`, `websocket`, `reconnect` in
+    seconds. `tls`: an ssl.SSLContext. many: a server is a ManyChar.
     """
-    return (ServerChar if spec.get("server") else ClientChar)(name, spec, loop, lock, tls)
+    if not spec.get("server"):
+        return ClientChar(name, spec, loop, lock, tls, given)
+    return (ManyChar if many else ServerChar)(name, spec, loop, lock, tls, given)
 
 
-def _address(name: str, spec: dict[str, Any], passive: bool) -> tuple[int, Any, str]:
-    """(family, address, text)"""
-    if spec.get("fd") is not None:
-        try:
-            inherited = socket.socket(fileno=os.dup(int(spec["fd"])))
-        except OSError as error:
-            raise _refusal(name, f"descriptor {spec['fd']} is no socket", error) from None
-        return inherited.family, inherited, f"fd:{spec['fd']}"
-    if spec.get("path"):
-        path = spec["path"]
-        if len(os.fsencode(path)) > 107:
-            raise BackendError(
-                f"chardev '{name}': the socket path '{path}' is longer than 107 bytes",
-                remedy="choose a shorter one",
-            )
-        if spec.get("abstract"):
-            name_ = b"\0" + os.fsencode(path)
-            # as QEMU does: the rest of the address is part of the name, unless it is to be tight
-            return socket.AF_UNIX, name_ if spec.get("tight", True) else name_.ljust(108, b"\0"), f"unix:@{path}"
-        return socket.AF_UNIX, path, f"unix:{path}"
-    host, port = spec.get("host") or "localhost", int(spec.get("port") or 0)
-    try:
-        flags = socket.AI_PASSIVE if passive else 0
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except socket.gaierror as error:
-        raise BackendError(
-            f"chardev '{name}': the host name '{host}' is not known: {error.strerror}",
-            remedy="give an address instead",
-        ) from None
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return found[0][0], found[0][4], f"tcp:{host}:{port}"
-
-
-def _refusal(name: str, what: str, error: OSError) -> BackendError:
+def _refusal(name: str, act: str, spec: dict[str, Any], error: OSError) -> BackendError:
+    """`act`: "listen on" or "connect to"."""
     remedy = {
         errno.EADDRINUSE: "another program listens there: stop it, or choose another address",
         errno.EACCES: "give this user the permission, or choose another address",
         errno.ECONNREFUSED: "start the server first, or make this side the server",
         errno.ENOENT: "start the server first, or make this side the server",
         errno.EADDRNOTAVAIL: "this host has no such address",
+        errno.ENAMETOOLONG: "choose a shorter one: the kernel allows 107 bytes",
     }.get(error.errno or 0, "")
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return BackendError(f"chardev '{name}': {what}: {why}", remedy=remedy)
+    if error.errno in (errno.ENOTSOCK, errno.EBADF):
+        return refused(name, f"descriptor {spec['fd']} is no socket", "give the number of one that is")
+    if isinstance(error, _socket.gaierror):
+        remedy = "give an address instead"
+    return refused(name, remedy=remedy, act=act, where=text_of(spec), why=error.strerror or str(error))
+
+
+def _told(spec: dict[str, Any], address: str) -> str:
+    """An address in QEMU's words."""
+    kind, _, where = address.partition(":")
+    if kind == "tcp":
+        kind = "telnet" if spec.get("telnet") else "websocket" if spec.get("websocket") else kind
+    elif spec.get("abstract"):
+        where = f"{spec['path']},abstract=on,tight={'on' if spec.get('tight', True) else 'off'}"
+    return f"{kind}:{where}{',server=on' if spec.get('server') else ''}"
 
 
 class SocketChar(StreamChar):
     """A connected peer. Subclasses say how one comes about."""
 
+    hangs_up = True
+
     def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any) -> None:
-        self.peer: socket.socket | None = None
-        self.nodelay = bool(spec.get("nodelay"))
+        self.spec = spec
+        self.peer: Any = None
+        self.finish: Callable[[], object] | None = None  # of a front end that has more to say to who says no more
+        self.greeted = False  # the peer has had QMP's greeting
+        self.received: list[int] | None = None  # a list: descriptors that came along are kept, the newest MOST_FDS
         self.telnet = _Telnet() if spec.get("telnet") else None
         self.framed = bool(spec.get("websocket"))
         self.web: Any = None  # a WebSocket, with a peer
@@ -92,13 +99,18 @@ class SocketChar(StreamChar):
         with lock:
             self.set_connected(False)
 
-    def use(self, peer: socket.socket) -> None:
+    def use(self, peer: Any) -> None:
         peer.setblocking(False)
-        if self.nodelay and peer.family != socket.AF_UNIX:
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if peer.family != _socket.AF_UNIX:
+            # whatever `nodelay` says: bytes are gathered before they come here
+            peer.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         if self.tls is not None:
-            server = isinstance(self, ServerChar)
+            server = not isinstance(self, ClientChar)
             name = None if server or not self.tls.check_hostname and not self.host else self.host or "localhost"
+            import socket
+
+            peer = socket.socket(fileno=peer.detach())
+            peer.setblocking(False)  # the new object believes otherwise
             try:
                 peer = self.tls.wrap_socket(peer, server, do_handshake_on_connect=False, server_hostname=name)
             except (OSError, ValueError):
@@ -123,36 +135,72 @@ class SocketChar(StreamChar):
     @property
     def filename(self) -> str:
         """As QEMU tells of it."""
-        server = ",server=on" if isinstance(self, ServerChar) else ""
+        where = _told(self.spec, self.address)
         if self.peer is None:
-            return f"disconnected:{self.address}{server}"
-        if self.address.startswith("unix:") or self.address.startswith("fd:"):
-            return f"{self.address}{server}"
+            return f"disconnected:{where}"
+        if self.peer.family == _socket.AF_UNIX:
+            return where
         try:
             other = self.peer.getpeername()
         except OSError:
-            return f"{self.address}{server}"
-        return f"{self.address}{server} <-> {other[0]}:{other[1]}"
+            return where
+        return f"{where} <-> {other[0]}:{other[1]}"
 
     def drop(self) -> None:
         self.web = None
         self.detach()
+        self.greeted = False
+        while self.received:
+            os.close(self.received.pop())
         if self.peer is not None:
             self.peer.close()
             self.peer = None
 
+    def hang_up(self) -> None:
+        peer = self.peer
+
+        def end() -> None:
+            if self.peer is peer and peer is not None:
+                self.on_end()
+
+        self.loop.call_soon(end)
+
+    def on_eof(self) -> None:
+        if self.finish is None:
+            self.on_end()
+            return
+        self.reading = False
+        self._interest()
+        self.finish()
+
     def read(self, count: int) -> bytes:
         if self.tls is None or self.peer is None:
+            if self.peer is not None and self.received is not None and self.peer.family == _socket.AF_UNIX:
+                return self._with_descriptors(count)
             return super().read(count)
         import ssl
 
         try:
-            data = self.peer.recv(count)
-            while self.peer.pending():  # type: ignore[attr-defined]  # what no descriptor tells of
+            data: bytes = self.peer.recv(count)
+            while self.peer.pending():  # what no descriptor tells of
                 self.backlog += self.filter_input(self.peer.recv(CHUNK))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         return data
+
+    def _with_descriptors(self, count: int) -> bytes:
+        kept = self.received
+        assert kept is not None
+        data, more, _, _ = self.peer.recvmsg(count, _socket.CMSG_SPACE(4 * MOST_FDS))
+        for level, kind, body in more:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                for at in range(0, len(body) // 4 * 4, 4):
+                    fd = int.from_bytes(body[at : at + 4], "little")
+                    os.set_inheritable(fd, False)
+                    kept.append(fd)
+        while len(kept) > MOST_FDS:
+            os.close(kept.pop(0))
+        return bytes(data)
 
     def write_some(self, data: bytes) -> int:
         # MSG_NOSIGNAL is Python's default: SIGPIPE is ignored.
@@ -161,7 +209,7 @@ class SocketChar(StreamChar):
         import ssl
 
         try:
-            return self.peer.send(data)
+            return int(self.peer.send(data))
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
@@ -174,8 +222,7 @@ class SocketChar(StreamChar):
         except Broken as end:
             self.pending += end.answer
             self._pump()
-            if self.peer is not None:
-                self.loop.call_soon(self.on_end)
+            self.hang_up()
             return b""
         self.pending += answer
         if self.web.open and not was_open:
@@ -195,65 +242,36 @@ class SocketChar(StreamChar):
                 self.send_break()
         return data
 
-    def drain(self, limit: int = 65536) -> bytes:
-        data: bytes = super().drain(limit)
+    def encode(self, data: bytes) -> bytes:
         if self.web is not None:
             return self.web.frame(data) if data else data
         return data.replace(b"\xff", b"\xff\xff") if self.telnet is not None else data
 
     def close(self) -> None:
         super().close()
-        if self.peer is not None:
-            self.peer.close()
-            self.peer = None
+        self.drop()
 
 
 class ServerChar(SocketChar):
     """Listens; `wait()` returns when the first client is there (or at once where that is not wanted)."""
 
-    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> None:
-        family, address, self.address = _address(name, spec, True)
+    def __init__(
+        self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None, given: Any = None
+    ) -> None:
+        self.listening = given or _listen(name, spec)
+        self.address = self.listening.text
         self.must_wait = bool(spec.get("wait", True))
-        self.path = "" if spec.get("abstract") else spec.get("path") or ""
-        inherited = isinstance(address, socket.socket)
-        self.listener = address if inherited else socket.socket(family, socket.SOCK_STREAM)
-        try:
-            if not inherited:
-                self._bind(name, family, address)
-            self.listener.listen(1)
-        except OSError as error:
-            self.listener.close()
-            raise _refusal(name, f"cannot listen on {self.address}", error) from None
-        if family != socket.AF_UNIX and not inherited:
-            bound = self.listener.getsockname()
-            self.address = f"tcp:{bound[0]}:{bound[1]}"
-        self.listener.setblocking(False)
         super().__init__(name, spec, loop, lock, tls)
-        loop.add_fd(self.listener.fileno(), self._on_client)
-
-    def _bind(self, name: str, family: int, address: Any) -> None:
-        if family != socket.AF_UNIX:
-            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.listener.bind(address)
-            return
-        try:
-            self.listener.bind(address)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or isinstance(address, bytes) or not _stale(address):
-                raise
-            # Left behind by a program that died: nobody answers there.
-            os.unlink(address)
-            self.listener.bind(address)
+        loop.add_fd(self.listening.socket.fileno(), self._on_client)
 
     def _on_client(self) -> None:
-        try:
-            peer, _ = self.listener.accept()
-        except OSError:
+        peer = self.listening.accept()
+        if peer is None:
             return
         if self.peer is not None:
             peer.close()
             return
-        self.loop.remove_fd(self.listener.fileno())
+        self.loop.remove_fd(self.listening.socket.fileno())
         self.use(peer)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -262,7 +280,7 @@ class ServerChar(SocketChar):
             return True
         import select
 
-        if not select.select((self.listener,), (), (), timeout)[0]:
+        if not select.select((self.listening.socket,), (), (), timeout)[0]:
             return False
         self._on_client()
         return self.peer is not None
@@ -270,56 +288,135 @@ class ServerChar(SocketChar):
     def on_end(self) -> None:
         self.drop()
         if not self.closed:
-            self.loop.add_fd(self.listener.fileno(), self._on_client)
+            self.loop.add_fd(self.listening.socket.fileno(), self._on_client)
 
     def close(self) -> None:
         if self.closed:
             return
         super().close()
-        self.loop.remove_fd(self.listener.fileno())
-        self.listener.close()
-        if self.path:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass
+        self.loop.remove_fd(self.listening.socket.fileno())
+        self.listening.close()
+
+
+def _listen(name: str, spec: dict[str, Any]) -> Listening:
+    try:
+        return Listening(spec)
+    except OSError as error:
+        raise _refusal(name, "listen on", spec, error) from None
+
+
+class PeerChar(SocketChar):
+    """One of the clients of a ManyChar."""
+
+    def __init__(self, server: ManyChar, peer: Any, greeted: bool) -> None:
+        self.server = server
+        self.address = server.address
+        super().__init__(server.name, server.spec, server.loop, server.lock, server.tls)
+        if server.log is not None:
+            self.log_to(server.log)
+        self.greeted = greeted
+        self.client = peer
+
+    def begin(self) -> None:
+        self.use(self.client)
+
+    # What a client sent before it went is heard when there is time for it: nobody takes its place.
+    _on_hangup = None  # type: ignore[assignment]
+
+    def on_end(self) -> None:
+        self.server.peers.discard(self)
+        self.close()
+        self.delivered = self.finish = None
+        self.frontend = CharFrontend()
+
+
+class ManyChar:
+    """A server socket that takes any number of clients: `welcome` is told of the chardev of each, and sets its front
+    end. Monitors have it, so that one client more is no client less.
+    """
+
+    def __init__(
+        self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None, given: Any = None
+    ) -> None:
+        self.name, self.spec, self.loop, self.lock, self.tls = name, spec, loop, lock, tls
+        self.listening: Listening = given or _listen(name, spec)
+        self.address = self.listening.text
+        self.must_wait = bool(spec.get("wait", True))
+        self.peers: set[PeerChar] = set()
+        self.log: Callable[[bytes], object] | None = None
+        self._welcome: Callable[[PeerChar], object] | None = None
+        self.closed = False
+
+    def serve(self, welcome: Callable[[PeerChar], object]) -> None:
+        """From now on; those who have come already are the first."""
+        self._welcome = welcome
+        self.loop.add_fd(self.listening.socket.fileno(), self._on_client)
+        for fd, greeted in self.listening.clients:
+            self._take(_socket.socket(fileno=fd), greeted)
+        self.listening.clients.clear()
+
+    def _on_client(self) -> None:
+        peer = self.listening.accept()
+        if peer is not None:
+            self._take(peer, False)
+
+    def _take(self, peer: Any, greeted: bool) -> None:
+        assert self._welcome is not None
+        made = PeerChar(self, peer, greeted)
+        self.peers.add(made)
+        self._welcome(made)
+        made.begin()
+
+    @property
+    def peer(self) -> PeerChar | None:
+        """One of the clients; None without any."""
+        return next(iter(self.peers), None)
+
+    @property
+    def filename(self) -> str:
+        """As QEMU tells of it."""
+        peer = self.peer
+        return f"disconnected:{_told(self.spec, self.address)}" if peer is None else peer.filename
+
+    def log_to(self, write: Callable[[bytes], object]) -> None:
+        self.log = write
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        for peer in list(self.peers):
+            peer.close()
+        self.peers.clear()
+        self.loop.remove_fd(self.listening.socket.fileno())
+        self.listening.close()
 
 
 class ClientChar(SocketChar):
     """Connects when it is created; that it works is part of opening, unless `reconnect` lets it come
-    later."""
+    later.
+    """
 
-    def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None) -> None:
-        self.family, self.target, self.address = _address(name, spec, False)
+    def __init__(
+        self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any = None, given: Any = None
+    ) -> None:
+        self.spec = spec
+        self.address = text_of(spec)
         self.reconnect = float(spec.get("reconnect") or 0)
-        self.trying: socket.socket | None = None
+        self.trying: Any = None
         self.timer: Delay | None = None
-        peer: socket.socket | None = None
+        peer, greeted = given or (None, False)
         try:
-            peer = self._connect(CONNECT_TIMEOUT)
+            peer = peer or connect(spec, CONNECT_TIMEOUT)
         except OSError as error:
             if not self.reconnect:
-                raise _refusal(name, f"cannot connect to {self.address}", error) from None
+                raise _refusal(name, "connect to", spec, error) from None
         super().__init__(name, spec, loop, lock, tls)
+        self.greeted = greeted
         if peer is not None:
             self.use(peer)
         else:
             self._later()
-
-    def _connect(self, timeout: float) -> socket.socket:
-        if isinstance(self.target, socket.socket):
-            peer, self.target = self.target, None
-            return peer
-        if self.target is None:
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-        peer = socket.socket(self.family, socket.SOCK_STREAM)
-        peer.settimeout(timeout)
-        try:
-            peer.connect(self.target)
-        except OSError:
-            peer.close()
-            raise
-        return peer
 
     def on_end(self) -> None:
         self.drop()
@@ -332,11 +429,16 @@ class ClientChar(SocketChar):
     def _again(self) -> None:
         """Begin to connect; the main loop goes on meanwhile."""
         self._give_up()
-        if not isinstance(self.target, tuple | str | bytes):
+        if self.spec.get("fd") is not None:
+            return  # there is only one
+        try:
+            family, address = address_of(self.spec, passive=False)
+        except OSError:
+            self._later()
             return
-        self.trying = socket.socket(self.family, socket.SOCK_STREAM)
+        self.trying = _socket.socket(family, _socket.SOCK_STREAM)
         self.trying.setblocking(False)
-        if self.trying.connect_ex(self.target) in (0, errno.EINPROGRESS):
+        if self.trying.connect_ex(address) in (0, errno.EINPROGRESS):
             self.loop.add_fd(self.trying.fileno(), None, self._connected)
             self.timer = self.loop.call_later(CONNECT_TIMEOUT, self._again)
         else:
@@ -345,11 +447,10 @@ class ClientChar(SocketChar):
 
     def _connected(self) -> None:
         peer, self.trying = self.trying, None
-        assert peer is not None
         self.loop.remove_fd(peer.fileno())
         if self.timer is not None:
             self.timer.cancel()
-        if peer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if peer.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
             peer.close()
             self._later()
         else:
@@ -366,20 +467,6 @@ class ClientChar(SocketChar):
         self._give_up()
         if self.timer is not None:
             self.timer.cancel()
-
-
-def _stale(path: str) -> bool:
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.settimeout(1.0)
-    try:
-        probe.connect(path)
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    finally:
-        probe.close()
-    return False
 
 
 class _Telnet:

@@ -16,11 +16,13 @@ from vmrun.backends.chardev.base import HostChar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from accel.api import DeviceLock
 
     from vmrun.core.loop import Delay, Loop
 
-CHUNK = 4096
+CHUNK = 65536
 # A guest prints byte by byte. What follows a byte this soon waits that long and goes out in one piece,
 # instead of waking the main thread for each: the ring speaks up only when it was empty.
 GATHER = 0.001
@@ -32,6 +34,7 @@ class StreamChar(HostChar):
     needed."""
 
     address = ""
+    hangs_up = False  # hang_up() ends the conversation and lets another begin
 
     def __init__(self, name: str, loop: Loop, lock: DeviceLock) -> None:
         self.name = name
@@ -41,9 +44,11 @@ class StreamChar(HostChar):
         self.backlog = b""  # left by a peer that went while the device had no room
         self.reading = False  # what the loop watches for us
         self.writing = False
+        self.owed = False  # send() has refused bytes: CHAR_EVENT_DRAINED follows
         self.closed = False
         self.pumped_at = 0
         self.gathering: Delay | None = None
+        self.delivered: Callable[[], object] | None = None  # for front ends that want to be called without the lock too
         loop.add_fd(self.output.notifier.fileno(), self._on_wake)
 
     # --- to override ----------------------------------------------------------------------------------------
@@ -51,6 +56,10 @@ class StreamChar(HostChar):
     def on_end(self) -> None:
         """The other side is gone. The default: no more input, output vanishes."""
         self.detach()
+
+    def on_eof(self) -> None:
+        """The other side has said all that it will."""
+        self.on_end()
 
     def read(self, count: int) -> bytes:
         return os.read(self.read_fd, count)
@@ -60,6 +69,16 @@ class StreamChar(HostChar):
 
     def filter_input(self, data: bytes) -> bytes:
         return data
+
+    def encode(self, data: bytes) -> bytes:
+        """Output as it goes over the descriptor."""
+        return data
+
+    def hang_up(self) -> None:
+        """End this conversation, in the loop's next turn."""
+
+    def set_echo(self, on: bool) -> None:
+        """Whether a terminal shows what is typed, a line at a time; a person's monitor does that itself."""
 
     # --- descriptors ----------------------------------------------------------------------------------------
 
@@ -139,13 +158,27 @@ class StreamChar(HostChar):
         self.pumped_at = monotonic_ns()
         self._pump()
 
+    def send(self, data: bytes, lock: DeviceLock) -> int:
+        """Past the ring, which is for other threads, and at once."""
+        if self.write_fd < 0:
+            return len(data)
+        if self.pending or len(self.output):
+            self.owed = True
+            return 0
+        part = data[:CHUNK]
+        self.note(part)
+        self.pending = self.encode(part)
+        self._pump()
+        self.owed = bool(self.pending)
+        return len(part)
+
     def _pump(self) -> None:
         for _ in range(16):
             if not self.pending:
                 if not len(self.output):
                     break
                 with self.lock:
-                    self.pending = self.drain()
+                    self.pending = self.encode(self.drain())
             if self.write_fd < 0:
                 self.pending = b""
                 break
@@ -164,6 +197,10 @@ class StreamChar(HostChar):
             self.output.notifier.notify()
         if self.writing != bool(self.pending):
             self._interest()
+        if self.owed and not self.pending:
+            self.owed = False
+            with self.lock:
+                self.drained()
 
     # --- input ----------------------------------------------------------------------------------------------
 
@@ -181,12 +218,17 @@ class StreamChar(HostChar):
         while self.backlog:
             with self.lock:
                 count = min(self.room(), len(self.backlog))
-                if count:
-                    self.deliver(self.backlog[:count])
             if not count:
                 return False
-            self.backlog = self.backlog[count:]
+            part, self.backlog = self.backlog[:count], self.backlog[count:]
+            self._give(part)
         return True
+
+    def _give(self, data: bytes) -> None:
+        with self.lock:
+            self.deliver(data)
+        if self.delivered is not None:
+            self.delivered()
 
     def _on_readable(self) -> None:
         room = 0
@@ -204,12 +246,11 @@ class StreamChar(HostChar):
         except OSError:
             data = b""
         if not data:
-            self.on_end()
+            self.on_eof()
             return
         data = self.filter_input(data)
         if data:
-            with self.lock:
-                self.deliver(data)
+            self._give(data)
         if self.backlog:  # more came than the device has room for
             self._deliver_backlog()
 

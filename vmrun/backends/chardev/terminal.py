@@ -144,6 +144,12 @@ class StdioChar(StreamChar):
         except ValueError:
             pass  # not the main thread: then nobody stops us by Ctrl-Z either
 
+    def set_echo(self, on: bool) -> None:
+        if on:
+            self.terminal.leave()
+        else:
+            self.terminal.enter()
+
     def on_end(self) -> None:
         """No more input; output goes on as long as it can."""
         if self.read_fd >= 0:

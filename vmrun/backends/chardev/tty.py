@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 
+from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.file import open_path
 from vmrun.backends.chardev.pty import make_raw
 from vmrun.backends.chardev.stream import StreamChar
-from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class TtyChar(StreamChar):
             termios.tcsetattr(self.fd, termios.TCSANOW, settings)
         except termios.error:
             os.close(self.fd)
-            raise BackendError(
-                f"chardev '{name}': '{path}' is no serial port or terminal",
+            raise refused(
+                name, f"'{path}' is no serial port or terminal",
                 remedy="name one, such as /dev/ttyS0, or use type `file` or `pipe`",
             ) from None
         super().__init__(name, loop, lock)

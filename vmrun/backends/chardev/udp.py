@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import socket
 
+from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.stream import StreamChar
-from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class UdpChar(StreamChar):
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except socket.gaierror as error:
-            raise BackendError(
-                f"chardev '{name}': the host name '{host}' is not known: {error.strerror}",
+            raise refused(
+                name, f"the host name '{host}' is not known: {error.strerror}",
                 remedy="give an address instead",
             ) from None
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
@@ -42,8 +42,8 @@ class UdpChar(StreamChar):
             self.socket.connect(address)
         except OSError as error:
             self.socket.close()
-            raise BackendError(
-                f"chardev '{name}': cannot send to udp:{host}:{port}: {error.strerror or error}",
+            raise refused(
+                name, f"cannot send to udp:{host}:{port}: {error.strerror or error}",
                 remedy="choose another address or port",
             ) from None
         self.socket.setblocking(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config.qemuwords import of_chardev
 from vmrun.errors import BackendError, BuildError
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, struct, wrapped
@@ -164,9 +165,7 @@ def _open(monitor: Any, id: str, spec: dict[str, Any]) -> Any:
                 table[id] = before
         if kept is not None:
             machine.board.chardevs[id] = kept
-        text = error.problems[0].message.removeprefix(f"chardev '{id}': ")
-        text = text.replace("cannot open '", "Could not open '", 1)
-        raise QmpError(f"Failed to add chardev '{id}': {text}") from None
+        raise QmpError(f"Failed to add chardev '{id}': {of_chardev(error.problems[0])}") from None
     finally:
         if "fd" in spec and before is not spec:
             import os
@@ -207,7 +206,8 @@ def chardev_change(monitor: Any, id: str, backend: dict[str, Any]) -> dict[str, 
     _exists(machine, id)
     old = machine.board.chardevs.get(id)
     chips = [device.chip for device in machine.devices.values() if device.get_props().get("chardev") == id]
-    if old is None or id in machine.board.shared or not all(hasattr(chip, "rewire") for chip in chips):
+    monitors = id in machine.board.shared or id in machine.board.listened
+    if old is None or monitors or not all(hasattr(chip, "rewire") for chip in chips):
         raise QmpError("Chardev user does not support chardev hotswap")
     made = _open(monitor, id, spec_of(backend))
     with machine.board.lock:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.board import Driven
-from vmrun.monitor import transport
+from vmrun.backends.chardev.socket import ManyChar
+from vmrun.errors import BackendError
+from vmrun.monitor import port
 from vmrun.monitor.server import Monitors
 
 
@@ -58,6 +60,30 @@ def read(monitors: Monitors, peer: socket.socket, lines: int = 1) -> list[dict]:
     return [json.loads(line) for line in data.splitlines()]
 
 
+def shown(monitors: Monitors, peer: socket.socket) -> bytes:
+    """All that a person's monitor says until it prompts."""
+    data = b""
+
+    def more() -> bool:
+        nonlocal data
+        try:
+            data += peer.recv(1 << 16)
+        except BlockingIOError:
+            pass
+        return data.endswith(b"(qemu) ")
+
+    turn(monitors, more)
+    return data
+
+
+def serve(pc: Driven, path: str, make: port.Make, patience: float = port.PATIENCE) -> ManyChar:
+    """A server whose clients have sessions of the test's."""
+    loop, lock = pc.machine.loop, pc.board.lock
+    found = ManyChar("c", {"path": path, "server": True}, loop, lock)
+    found.serve(lambda peer: port.Port(loop, lock, peer, make, patience=patience))
+    return found
+
+
 def gone(monitors: Monitors, peer: socket.socket) -> bool:
     """True when our side has closed it; what it sent before is thrown away."""
     try:
@@ -76,13 +102,13 @@ def test_two_hundred_clients_are_served(monitors: Monitors, tmp_path: pathlib.Pa
     peers = []
     for _ in range(200):
         peers.append(dial(path))
-        turn(monitors, lambda: len(listener.clients) == len(peers))
+        turn(monitors, lambda: len(listener.peers) == len(peers))
     for peer in peers:
         peer.sendall(b'{"execute": "qmp_capabilities"}\n{"execute": "query-name", "id": 1}\n')
     for peer in peers:
         assert read(monitors, peer, 3)[2] == {"id": 1, "return": {"name": "driven"}}
         peer.close()
-    turn(monitors, lambda: not listener.clients)
+    turn(monitors, lambda: not listener.peers)
     assert monitors.qmp == {}
 
 
@@ -90,39 +116,39 @@ def test_a_client_that_does_not_read_is_closed_in_the_end(pc: Driven, tmp_path: 
     path = str(tmp_path / "s")
 
     class Chatty:
-        def __init__(self, client: transport.Client) -> None:
+        def __init__(self, client: port.Port) -> None:
             self.client = client
 
         def feed(self, data: bytes) -> None:
             self.client.send(b"x" * (1 << 20))
 
-    listener = transport.Listener(pc.machine.loop, {"path": path}, Chatty, patience=0.05)
+    listener = serve(pc, path, Chatty, patience=0.05)
     peer = dial(path)
     monitors = Monitors(pc.machine)
-    turn(monitors, lambda: listener.clients)
+    turn(monitors, lambda: listener.peers)
     peer.sendall(b"say\n")
-    turn(monitors, lambda: not listener.clients)
+    turn(monitors, lambda: not listener.peers)
     listener.close()
 
 
 def test_what_waits_for_a_client_has_a_limit(pc: Driven, tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "s")
-    clients: list[transport.Client] = []
+    clients: list[port.Port] = []
 
     class Quiet:
-        def __init__(self, client: transport.Client) -> None:
+        def __init__(self, client: port.Port) -> None:
             clients.append(client)
 
         def feed(self, data: bytes) -> None: ...
 
-    listener = transport.Listener(pc.machine.loop, {"path": path}, Quiet)
+    listener = serve(pc, path, Quiet)
     peer = dial(path)
     monitors = Monitors(pc.machine)
     turn(monitors, lambda: clients)
     for _ in range(100):
         clients[0].send(b"x" * (1 << 20))
-        assert len(clients[0].pending) <= transport.LIMIT + (1 << 20)
-    turn(monitors, lambda: clients[0].closed)
+        assert len(clients[0].pending) <= port.LIMIT + (1 << 20)
+    turn(monitors, lambda: not listener.peers)
     turn(monitors, lambda: gone(monitors, peer))
     listener.close()
 
@@ -132,8 +158,9 @@ def test_commands_of_a_client_that_does_not_read_wait(monitors: Monitors, tmp_pa
     path = str(tmp_path / "qmp")
     listener = monitors.listen({"path": path})
     peer = dial(path)
-    turn(monitors, lambda: listener.clients)
-    (client,) = listener.clients
+    turn(monitors, lambda: listener.peers)
+    (peer_of,) = listener.peers
+    (client,) = monitors.ports
     asked = [
         b'{"execute": "qmp_capabilities"}',
         *(b'{"execute": "%s", "id": %d}' % (command.encode(), n) for n in range(200)),
@@ -145,8 +172,8 @@ def test_commands_of_a_client_that_does_not_read_wait(monitors: Monitors, tmp_pa
         except BlockingIOError:
             pass
         monitors.machine.loop.run_once(0)
-    assert not client.closed
-    assert len(client.pending) < transport.BUSY + (1 << 20)  # one answer is as long as it is
+    assert peer_of in listener.peers
+    assert len(client.pending) < port.BUSY + (1 << 20)  # one answer is as long as it is
     got = bytearray()
 
     def read() -> bool:
@@ -166,7 +193,7 @@ def test_a_hundred_megabytes_are_refused_and_the_next_command_is_heard(
     path = str(tmp_path / "qmp")
     listener = monitors.listen({"path": path})
     peer = dial(path)
-    turn(monitors, lambda: listener.clients)
+    turn(monitors, lambda: listener.peers)
     text, sent = b'{"execute": "' + b"x" * (100 << 20) + b'"}\n', 0
     view = memoryview(text)
 
@@ -192,11 +219,11 @@ def test_a_client_that_goes_abruptly_leaves_nothing_behind(
     path = str(tmp_path / "qmp")
     listener = monitors.listen({"path": path})
     peer = dial(path)
-    turn(monitors, lambda: listener.clients)
+    turn(monitors, lambda: listener.peers)
     peer.sendall(last)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer.close()
-    turn(monitors, lambda: not listener.clients)
+    turn(monitors, lambda: not listener.peers)
     assert monitors.qmp == {}
 
 
@@ -212,13 +239,13 @@ def test_the_socket_of_a_dead_program_is_taken_over(monitors: Monitors, tmp_path
 def test_a_socket_in_use_is_not(monitors: Monitors, tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "qmp")
     monitors.listen({"path": path})
-    with pytest.raises(OSError):
+    with pytest.raises(BackendError, match="Address already in use"):
         monitors.listen({"path": path})
 
 
 def test_tcp_is_served_too(monitors: Monitors) -> None:
     listener = monitors.listen({"host": "127.0.0.1", "port": 0})
-    peer = socket.create_connection(listener.address[:2])
+    peer = socket.create_connection(listener.listening.address[:2])
     peer.setblocking(False)
     assert "QMP" in read(monitors, peer)[0]
     peer.close()
@@ -230,7 +257,7 @@ def test_a_server_that_waits_for_us_is_called_again_when_it_went(monitors: Monit
     server.bind(path)
     server.listen(2)
     server.setblocking(False)
-    monitors.connect({"path": path, "reconnect": 0.01})
+    monitors.reach({"path": path, "reconnect": 0.01})
     first, _ = server.accept()
     first.setblocking(False)
     assert "QMP" in read(monitors, first)[0]
@@ -258,8 +285,7 @@ def test_the_end_of_the_machine_takes_the_socket_away(pc: Driven, tmp_path: path
 
 def test_a_client_with_reconnect_waits_and_comes_back(monitors: Monitors, tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "later")
-    spec = {"type": "socket", "path": path, "reconnect": 0.01}
-    monitors.open("c", "control", spec)
+    monitors.reach({"path": path, "reconnect": 0.01})
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
@@ -288,10 +314,10 @@ def test_a_monitor_may_be_on_any_chardev(tmp_path: pathlib.Path, kind: str, sess
     with Driven(tmp_path, machine="pc-i440fx-2.0", chardevs={"c": {"type": kind}}, devices=[device]) as pc:
         found = Monitors(pc.machine)
         try:
-            assert found.open("c", session, {"type": kind}) is None
-            port = found._ports[0]
-            turn(found, lambda: port.session is not None)
-            assert port.pending == b""
+            found.open("c", session)
+            (one,) = found.ports
+            turn(found, lambda: one.session is not None)
+            assert one.pending == b""
             if kind == "ringbuf":
                 said = pc.board.chardevs["c"].text()
                 assert (b'{"QMP": ' if session == "control" else b"QEMU ") in said
@@ -299,16 +325,88 @@ def test_a_monitor_may_be_on_any_chardev(tmp_path: pathlib.Path, kind: str, sess
             found.close()
 
 
+def test_a_monitor_may_be_on_telnet_with_any_number_of_clients(monitors: Monitors) -> None:
+    listener = monitors.listen({"host": "127.0.0.1", "port": 0, "telnet": True}, "readline")
+    peers = [socket.create_connection(listener.listening.address) for _ in range(2)]
+    for number, peer in enumerate(peers):
+        peer.setblocking(False)
+        data = shown(monitors, peer)
+        assert data.startswith(b"\xff\xfb\x01") and b"QEMU 7.2" in data  # IAC WILL ECHO, then the monitor
+        peer.sendall(b"\xff\xfd\x01info name\r\n")  # IAC DO ECHO is not typed
+        assert b"driven" in shown(monitors, peer), number
+    assert listener.filename.startswith("telnet:127.0.0.1:")
+    for peer in peers:
+        peer.close()
+    turn(monitors, lambda: not listener.peers)
+    assert listener.filename == f"disconnected:{listener.address.replace('tcp', 'telnet')},server=on"
+
+
+def test_what_a_client_sent_before_it_ended_is_answered(monitors: Monitors, tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "qmp")
+    listener = monitors.listen({"path": path})
+    peer = dial(path)
+    turn(monitors, lambda: listener.peers)
+    peer.sendall(b'{"execute": "qmp_capabilities"}' + b'{"execute": "query-name", "id": 1}' * 500)
+    peer.shutdown(socket.SHUT_WR)
+    assert len(read(monitors, peer, 502)) == 502
+    turn(monitors, lambda: not listener.peers)
+
+
+def test_all_that_a_monitor_says_is_in_its_log(tmp_path: pathlib.Path) -> None:
+    """Also what nobody at the other end has taken yet."""
+    spec = {"type": "socket", "path": str(tmp_path / "s"), "server": True, "wait": False}
+    spec["logfile"] = str(tmp_path / "l")
+    with Driven(tmp_path, machine="pc-i440fx-2.0", chardevs={"c": spec}, monitors={"m": {"chardev": "c"}}) as pc:
+        found = Monitors(pc.machine)
+        try:
+            listener = found.open("c", "control")
+            peer = dial(spec["path"])
+            assert "QMP" in read(found, peer)[0]
+            assert (tmp_path / "l").read_bytes().startswith(b'{"QMP": ')
+            peer.close()
+            turn(found, lambda: not listener.peers)
+        finally:
+            found.close()
+
+
+def test_the_last_words_of_a_monitor_are_sent_before_the_connection_ends(pc: Driven, tmp_path: pathlib.Path) -> None:
+    """More than a socket takes at once."""
+    words = b"w" * (3 << 20)
+
+    class Last:
+        def __init__(self, client: port.Port) -> None:
+            client.send(words)
+            client.finish()
+
+        def feed(self, data: bytes) -> None: ...
+
+    listener = serve(pc, str(tmp_path / "s"), Last)
+    peer = dial(str(tmp_path / "s"))
+    got = bytearray()
+
+    def all_of_it() -> bool:
+        try:
+            while data := peer.recv(1 << 20):
+                got.extend(data)
+            return True
+        except BlockingIOError:
+            return False
+
+    turn(Monitors(pc.machine), all_of_it)
+    assert got == words
+    listener.close()
+
+
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"POST /x HTTP/1.0", b"OPTIONS * HTTP/1.1"])
 def test_a_browser_does_not_drive_a_machine(request_line: bytes) -> None:
     """A page may send requests to any port; a command in one's body must not be done."""
-    from vmrun.monitor.transport import _is_http
+    from vmrun.monitor.port import is_http
 
-    assert _is_http(request_line + b'\r\nHost: localhost\r\n\r\n{"execute": "quit"}')
+    assert is_http(request_line + b'\r\nHost: localhost\r\n\r\n{"execute": "quit"}')
 
 
 @pytest.mark.parametrize("line", [b'{"execute": "quit"}', b"info pci\n", b"g\n", b"GET", b"GETTING /", b"get /"])
 def test_what_is_no_request_goes_on(line: bytes) -> None:
-    from vmrun.monitor.transport import _is_http
+    from vmrun.monitor.port import is_http
 
-    assert not _is_http(line)
+    assert not is_http(line)
