@@ -88,7 +88,6 @@ class SocketChar(StreamChar):
     def __init__(self, name: str, spec: dict[str, Any], loop: Loop, lock: DeviceLock, tls: Any) -> None:
         self.spec = spec
         self.peer: Any = None
-        self.finish: Callable[[], object] | None = None  # of a front end that has more to say to who says no more
         self.greeted = False  # the peer has had QMP's greeting
         self.received: list[int] | None = None  # a list: descriptors that came along are kept, the newest MOST_FDS
         self.telnet = _Telnet() if spec.get("telnet") else None

@@ -48,6 +48,7 @@ class StreamChar(HostChar):
         self.closed = False
         self.pumped_at = 0
         self.gathering: Delay | None = None
+        self.finish: Callable[[], object] | None = None  # of one that has more to say to who says no more
         self.delivered: Callable[[], object] | None = None  # for front ends that want to be called without the lock too
         loop.add_fd(self.output.notifier.fileno(), self._on_wake)
 
