@@ -67,6 +67,7 @@ EXTRA = [
     {"id": "bmc2", "driver": "ipmi-bmc-sim"},
     {"id": "kcs", "driver": "isa-ipmi-kcs", "bmc": "bmc0"},
     {"id": "bt", "driver": "isa-ipmi-bt", "bmc": "bmc1"},
+    {"id": "erst", "driver": "acpi-erst", "memdev": "records"},
     {"id": "kcs-card", "driver": "pci-ipmi-kcs", "bmc": "bmc2"},
 ]
 NEWER = [{"id": "generation", "driver": "vmgenid"}, {"id": "coreinfo", "driver": "vmcoreinfo"}]
@@ -135,7 +136,11 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         floppies=["empty"],
         devices=EXTRA + (NEWER if machine == "pc-i440fx-7.2" else []),
         chardevs=CHARDEVS,
-        objects={"shm": {"type": "memory-backend-ram", "size": "1MiB"}, "io": {"type": "iothread"}},
+        objects={
+            "shm": {"type": "memory-backend-ram", "size": "1MiB"},
+            "io": {"type": "iothread"},
+            "records": {"type": "memory-backend-ram", "size": "64KiB"},
+        },
         **flash,
     )
 

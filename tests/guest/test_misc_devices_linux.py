@@ -173,3 +173,26 @@ def test_linux_finds_the_management_controller_and_its_watchdog_resets(driver: s
         assert pc.run_until(lambda: pc.heard("RESET"), PATIENCE), pc.console()[-4000:]
         assert "IPMI 7.3 /dev/ipmi0" in pc.console(), pc.console()[-4000:]
         assert "WATCHED" in pc.console()
+
+
+# --- records of a crash ----------------------------------------------------------------------------------
+
+REMEMBER = """
+mount -t pstore pstore /tmp
+for found in /tmp/dmesg-erst-*; do
+    [ -e $found ] && { echo KEPT $(grep -c sysrq $found); busybox rm $found; ls /tmp; poweroff -f; }
+done
+echo FORGOTTEN
+echo c > /proc/sysrq-trigger
+"""
+
+
+def test_linux_finds_after_the_reset_what_it_said_as_it_crashed(tmp_path: pathlib.Path) -> None:
+    store = tmp_path / "records"
+    memory = {"type": "memory-backend-file", "mem-path": str(store), "size": "64KiB", "share": True}
+    devices = [{"id": "erst", "driver": "acpi-erst", "memdev": "records"}]
+    with Driven(tmp_path, {}, REMEMBER, devices=devices, objects={"records": memory}) as pc:
+        assert pc.run_until(lambda: "KEPT" in pc.console(), PATIENCE), pc.console()[-3000:]
+        assert pc.console().count("FORGOTTEN") == 1
+        assert int(pc.console().split("KEPT ")[1].split()[0]) > 0  # lines that tell of it
+    assert store.read_bytes().startswith(b"ERSTSTOR")

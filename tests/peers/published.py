@@ -25,7 +25,7 @@ VERSIONS = (
 # guest of this type cannot write to fw_cfg, and has no memory slots.
 CUT = {
     ("pc-i440fx-1.7", "memory-slots"),
-    *(("pc-i440fx-2.0", case) for case in ("bridges", "generation", "memory-slots")),
+    *(("pc-i440fx-2.0", case) for case in ("bridges", "error-records", "generation", "memory-slots")),
 }
 TYPES = tuple(f"pc-i440fx-{version}" for version in VERSIONS)
 WITH_TABLES = TYPES[3:]  # the older ones leave ACPI to the firmware
@@ -47,6 +47,8 @@ ALL_ARGS = [
 ]
 
 GUID = "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87"
+
+GENERATION = [{"id": "g", "driver": "vmgenid", "guid": GUID}, {"id": "c", "driver": "vmcoreinfo"}]
 
 # name → (keys of the machine file, QEMU's arguments). System management mode is off in both unless a case says so:
 # vmrun's board has none.
@@ -112,7 +114,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["-m", "5G,slots=3,maxmem=8G"],
     ),
     "generation": (
-        {"devices": [{"id": "g", "driver": "vmgenid", "guid": GUID}, {"id": "c", "driver": "vmcoreinfo"}]},
+        {"devices": GENERATION},
         ["-device", f"vmgenid,guid={GUID}", "-device", "vmcoreinfo"],
     ),
     "management": (
@@ -127,6 +129,16 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         [
             *("-device", "ipmi-bmc-sim,id=b", "-device", "isa-ipmi-kcs,bmc=b"),
             *("-device", "ipmi-bmc-sim,id=c,slave_addr=0x22", "-device", "isa-ipmi-bt,bmc=c,irq=0"),
+        ],
+    ),
+    "error-records": (
+        {
+            "objects": {"m": {"type": "memory-backend-ram", "size": "64KiB"}},
+            "devices": [{"id": "e", "driver": "acpi-erst", "memdev": "m", "addr": "04.0"}, *GENERATION],
+        },
+        [
+            *("-object", "memory-backend-ram,id=m,size=64K", "-device", "acpi-erst,memdev=m,addr=4"),
+            *("-device", f"vmgenid,guid={GUID}", "-device", "vmcoreinfo"),
         ],
     ),
     "smm": ({"globals": {"PIIX4_PM": {"smm-enabled": True}}}, ["-M", "smm=on"]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vmrun.errors import BuildError, about
 from vmrun.firmware import bootorder, cmos, fwcfg, images, parts
+from vmrun.firmware.erst import NOWHERE
 from vmrun.firmware.images import Image
 
 TYPE_CHECKING = False
@@ -144,6 +145,13 @@ def placed_above_4g(platform: Any, machine: dict[str, Any]) -> tuple[int, int] |
     return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
 
+def record_registers(platform: Any, machine: dict[str, Any]) -> int:
+    """Where the guest has put the registers of the error records' store."""
+    described = parts.first(machine, "acpi-erst") if platform is not None else None
+    mapped = platform.device(described["id"]).bars[0].mapped if described is not None else None
+    return NOWHERE if mapped is None else int(mapped)
+
+
 _TOLD = ("firmware", "cpus", "memory-map", "memory-slots", "numa")
 
 
@@ -163,7 +171,7 @@ def _described(machine: dict[str, Any]) -> dict[str, Any]:
 
 class _Tables:
     """The ACPI files, made anew when the guest has moved what they tell of since: the power management registers,
-    and PCI memory above 4 GiB.
+    PCI memory above 4 GiB, and the registers of the error records' store.
     """
 
     def __init__(self, platform: Any, machine: dict[str, Any], kept: Callable[..., Any]) -> None:
@@ -172,7 +180,7 @@ class _Tables:
         self.files: dict[str, bytes] = {}
 
     def now(self) -> dict[str, bytes]:
-        told = pm_base(self.platform, self.machine), placed_above_4g(self.platform, self.machine)
+        told = self._moved()
         if told != self.of:
             # what a guest makes it move to is no machine that comes again
             self.files = self.kept((self.machine, told), self._make) if self.of is None else self._build(told)
@@ -180,7 +188,11 @@ class _Tables:
         return self.files
 
     def _make(self) -> dict[str, bytes]:
-        return self._build((pm_base(self.platform, self.machine), placed_above_4g(self.platform, self.machine)))
+        return self._build(self._moved())
+
+    def _moved(self) -> tuple[Any, ...]:
+        where = self.platform, self.machine
+        return pm_base(*where), placed_above_4g(*where), record_registers(*where)
 
     def _build(self, told: Any) -> dict[str, bytes]:
         from vmrun.firmware import acpi

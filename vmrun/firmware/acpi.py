@@ -1,7 +1,7 @@
 """The ACPI tables of types whose machine publishes them (`firmware.acpi: tables`), and the script that
 loads them.
 
-One file holds FACS, DSDT, FADT, MADT, HPET, SRAT, SLIT, WAET and RSDT one after another; a second the RSDP; the
+One file holds FACS, DSDT, FADT, MADT, ERST, HPET, SRAT, SLIT, WAET and RSDT one after another; a second the RSDP; the
 third tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with the
 type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
 Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import generation, parts, srat, tpm
+from vmrun.firmware import erst, generation, parts, srat, tpm
 from vmrun.firmware.dsdt import GPE0, Window, dsdt
 from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
@@ -89,9 +89,12 @@ class _Blob:
         return start
 
 
-def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None = None) -> AcpiFiles:
+def build(
+    machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None = None, records: int = erst.NOWHERE
+) -> AcpiFiles:
     """The tables of a resolved machine. `pm_base`: where the power management registers are now. `placed`: the
-    first and last address above 4 GiB that PCI devices have been given, if any.
+    first and last address above 4 GiB that PCI devices have been given, if any. `records`: where the registers of
+    the error records' store are.
     """
     settings = machine["firmware"].get("acpi-settings", {})
     blob = _Blob(settings)
@@ -110,6 +113,9 @@ def build(machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None =
     listed = [blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4))]
     fixed = len(blob.data) - described  # what the old types' size counts with a number of its own
     listed.append(blob.add(b"APIC", 1, _madt(machine)))
+    store = erst.table(machine, records)
+    if store is not None:
+        listed.append(blob.add(b"ERST", 1, store))
     if counter is not None:
 
         def point(body: int) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 PCI_HOTPLUG, PCI_HOTPLUG_SIZE = 0xAE00, 0x18
-FIXED = ("i440FX", "PIIX3", "pci-bridge", "i82801b11-bridge", *parts.DISPLAYS)  # slots that cannot be unplugged
+# slots that cannot be unplugged
+FIXED = ("i440FX", "PIIX3", "pci-bridge", "i82801b11-bridge", "acpi-erst", *parts.DISPLAYS)
 LABELING = "e5c937d0-3553-4d7a-9117-ea4d19c3434d"  # _DSM of PCI device labelling
 
 
