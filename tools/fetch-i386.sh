@@ -1,10 +1,10 @@
 #!/bin/sh
-# Fetches Debian's 32-bit kernel and busybox into build/i386 for the guest tests, without touching the system's own
-# packages or architectures. Says why when it cannot; the tests that want them are then skipped.
+# Fetches Debian's 32-bit kernel, its driver of ISA's NE2000 and busybox into build/i386 for the guest tests, without
+# touching the system's own packages or architectures. Says why when it cannot; the tests that want them are then skipped.
 set -u
 
 place=build/i386
-[ -e "$place/busybox" ] && exit 0
+[ -e "$place/busybox" ] && [ -e "$place/modules" ] && exit 0
 command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 || exit 0
 work=$(mktemp -d) || exit 0
 trap 'rm -rf "$work"' EXIT
@@ -22,8 +22,10 @@ echo "fetching 32-bit guests: ${kernel:-none found}"
     echo "no 32-bit guests: $(tail -n 1 "$work/log")" >&2
     exit 0
 }
-mkdir -p "$place"
+mkdir -p "$place/modules"
 dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb | tar -x -C "$work" --wildcards './boot/vmlinuz-*' &&
     mv "$work"/boot/vmlinuz-* "$place/vmlinuz" &&
+    dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb | tar -x -C "$work" --wildcards '*/8390p.ko' '*/8390/ne.ko' &&
+    find "$work" -name '*.ko' -exec mv {} "$place/modules" \; &&
     dpkg-deb --fsys-tarfile "$work"/busybox-static*.deb | tar -x -C "$work" --wildcards '*/busybox' &&
     find "$work" -type f -name busybox -exec mv {} "$place/busybox" \;

@@ -47,6 +47,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need tshark /usr/bin/tshark
         need swtpm /usr/bin/swtpm
         need passt /usr/bin/passt
+        need vde-switch /usr/bin/vde_switch
+        need iproute2 /usr/sbin/ip /sbin/ip /bin/ip
         need busybox-static /bin/busybox /usr/bin/busybox
         need e2fsprogs /usr/sbin/mke2fs /sbin/mke2fs
         need fio /usr/bin/fio

@@ -49,8 +49,10 @@ exec busybox wget -q "$@"
 
 SCRIPT = """\
 #!/bin/sh
-# Runs within the installer, before its own steps.
-exec > /dev/ttyS0 2>&1
+# Runs within the installer, before its own steps. Packages that ask debconf must not find the installer's: it
+# would wait for them, and they for it.
+exec > /dev/ttyS0 2>&1 < /dev/null
+unset DEBIAN_HAS_FRONTEND DEBCONF_REDIR DEBCONF_OLD_FD_BASE
 set -e
 K=/kit T=/kit/target
 say() { echo "KIT: $* ..."; }

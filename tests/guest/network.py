@@ -13,6 +13,7 @@ from typing import Any
 from tests.guest.linux import LinuxGuest, initramfs, kernel
 
 SIZE = 16 << 20
+I386 = pathlib.Path(__file__).resolve().parents[2] / "build" / "i386"  # tools/fetch-i386.sh
 VIRTIO = (
     "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci_modern_dev", "drivers/virtio/virtio_pci", "net/core/failover",
@@ -42,16 +43,22 @@ echo WENT
 """
 
 
-def with_network(directory: pathlib.Path, script: str, modules: tuple[str, ...] = VIRTIO, cloud: bool = False) -> str:
-    """An initramfs that loads the drivers, and has a script for DHCP's client."""
+def with_network(
+    directory: pathlib.Path, script: str, modules: tuple[str, ...] = VIRTIO, cloud: bool = False, pae: bool = False
+) -> str:
+    """An initramfs that loads the drivers, and has a script for DHCP's client. A module is a path below the kernel's
+    own, perhaps with parameters behind it; `pae`: for Debian's 32-bit kernel."""
     root = pathlib.Path("/lib/modules") / kernel(cloud).partition("vmlinuz-")[2] / "kernel"
     extra: dict[str, tuple[int, bytes]] = {"lease": (stat.S_IFREG | 0o755, LEASE.encode())}
-    names = []
+    if pae:
+        extra["bin/busybox"] = (stat.S_IFREG | 0o755, (I386 / "busybox").read_bytes())
+    load = ""
     for module in modules:
-        name = module.rpartition("/")[2]
-        extra[f"{name}.ko"] = (stat.S_IFREG | 0o644, (root / f"{module}.ko").read_bytes())
-        names.append(name)
-    load = f"for m in {' '.join(names)}; do busybox insmod /$m.ko || echo NO-MODULE $m; done\n"
+        path, _, parameters = module.partition(" ")
+        name = path.rpartition("/")[2]
+        file = I386 / "modules" / f"{name}.ko" if pae else root / f"{path}.ko"
+        extra[f"{name}.ko"] = (stat.S_IFREG | 0o644, file.read_bytes())
+        load += f"busybox insmod /{name}.ko {parameters} || echo NO-MODULE {name}\n"
     return initramfs(directory, load + script, extra)
 
 

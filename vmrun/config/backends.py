@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 IN_FLASH = "flash"  # firmware.bios of a machine whose firmware is no ROM
+# QEMU's netdev types that vmrun has not, and what does the same.
+ELSEWHERE = {
+    "vhost-user": "a process that serves rings has no equal here: `stream`, `segment` and `passt` carry frames to one",
+    "vhost-vdpa": "hardware that serves rings has no equal here: a `tap` joined to its interface",
+    "l2tpv3": "the host's kernel speaks it: `ip l2tp`, and a `tap` on the same bridge",
+    "netmap": "a `tap`, or a `segment` between machines",
+    "af-xdp": "a `tap` on the same bridge as the interface",
+}
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
 
@@ -88,7 +96,7 @@ def _typed(work: Work, kind: str, id: str, node: Node, types: dict[str, Any], in
             given.place,
             f"{path}.type",
             nearest=work.near(name, types),
-            remedy=f"one of: {', '.join(modelled or sorted(types))}",
+            remedy=ELSEWHERE.get(name) or f"one of: {', '.join(modelled or sorted(types))}",
         )
         work.idle_backends.add((kind, id))
         return
@@ -103,6 +111,14 @@ def _typed(work: Work, kind: str, id: str, node: Node, types: dict[str, Any], in
         _socket(work, id, node, values, path)
     if kind == "netdev" and name == "segment":
         _segment(work, id, node, path)
+    if kind == "netdev" and values.get("vhost"):
+        work.warn(
+            "VR0643",
+            f"vhost of netdev '{id}': vmrun serves the rings itself, the host's kernel does not",
+            node.value["vhost"].place,
+            f"{path}.vhost",
+            "leave it out: it has no effect",
+        )
     if len(work.problems) > before:
         work.idle_backends.add((kind, id))
     into[id] = {"type": name, **{key: value for key, value in values.items() if value is not None}}

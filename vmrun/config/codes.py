@@ -321,6 +321,10 @@ CODES: dict[str, tuple[str, str]] = {
         "Somebody else on this host listens there, or it is below 1024 and for root. Port 0 takes a free one, which "
         "`vmrun ps --json` tells.",
     ),
+    "VR0643": (
+        "an option of a network back end without effect",
+        "QEMU may leave virtio-net's rings to the host's kernel (vhost). vmrun serves them itself, in compiled code.",
+    ),
     "VR0701": (
         "an impossible amount of memory",
         "At least 2 MiB, in steps of 4 KiB. A number without a unit means bytes.",

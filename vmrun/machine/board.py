@@ -99,6 +99,7 @@ class Board:
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
         self.on_filters: Callable[[Any], object] | None = None  # the machine's: a card receives something else
         self.balloon_changed: Callable[[Any], None] = lambda device: None  # the machine's
+        self.on_stream: Callable[[str, dict[str, str] | None], object] | None = None  # … a netdev's peer came or went
         self.tray_moved: Callable[[Any, bool], None] = lambda device, opened: None  # the machine's: vmrun.machine.media
 
     @property

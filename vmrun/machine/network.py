@@ -20,7 +20,7 @@ ALL = b"\xff" * 6
 
 
 def watch(machine: Machine) -> None:
-    """Changes of filters become events; of the main loop, since the guest makes them on a processor's thread."""
+    """Changes of filters and of streams' peers become events; of the main loop, whoever's thread makes them."""
 
     def changed(device: Any) -> None:
         machine.loop.call_soon(
@@ -29,7 +29,15 @@ def watch(machine: Machine) -> None:
             )
         )
 
-    machine.board.on_filters = changed
+    def peer(netdev: str, address: dict[str, str] | None) -> None:
+        if address is None:
+            machine.loop.call_soon(lambda: machine.tell("NETDEV_STREAM_DISCONNECTED", **{"netdev-id": netdev}))
+        else:
+            machine.loop.call_soon(
+                lambda: machine.tell("NETDEV_STREAM_CONNECTED", **{"netdev-id": netdev, "addr": address})
+            )
+
+    machine.board.on_filters, machine.board.on_stream = changed, peer
 
 
 def cards(machine: Machine) -> list[Any]:

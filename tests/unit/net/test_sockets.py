@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,52 @@ def test_udp(host: TestHost) -> None:
     one, two = (f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}" for _ in range(2))
     a = host.open("a", type="socket", udp=one, localaddr=two)
     both_ways(host, a, host.open("b", type="socket", udp=two, localaddr=one))
+
+
+def test_streams_and_datagrams_over_ipv6(host: TestHost) -> None:
+    port, one, two = free_port(), free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
+    try:
+        a = host.open("a", type="stream", server=True, addr=f"inet:[::1]:{port}")
+    except BackendError as error:
+        pytest.skip(f"no IPv6 on this host: {error}")
+    both_ways(host, a, host.open("b", type="stream", addr=f"inet:::1:{port}"))
+    c = host.open("c", type="dgram", local=f"inet:[::1]:{one}", remote=f"inet:[::1]:{two}")
+    both_ways(host, c, host.open("d", type="dgram", local=f"inet:[::1]:{two}", remote=f"inet:[::1]:{one}"))
+
+
+def test_datagrams_by_descriptor(host: TestHost) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    a = host.open("a", type="dgram", local=f"fd:{ours.detach()}")
+    both_ways(host, a, host.open("b", type="socket", fd=theirs.fileno()))
+    theirs.detach()
+
+
+@pytest.mark.parametrize("kind", ["unix", "inet"])
+def test_who_reconnects_waits_for_nobody_and_finds_a_peer_that_comes_late_and_again(
+    host: TestHost, tmp_path: pathlib.Path, kind: str
+) -> None:
+    where = f"unix:{tmp_path}/s" if kind == "unix" else f"inet:127.0.0.1:{free_port()}"
+    told: list[Any] = []
+    host.on_stream = lambda name, peer: told.append((name, peer and peer["type"]))  # type: ignore[attr-defined]
+    a = host.open("a", type="stream", addr=where, reconnect=1)
+    host.loop.call_soon(lambda: None)  # its thread is another one here: it looks for timers anew
+    assert not a.connected
+    for n in range(2):
+        b = host.open(f"b{n}", type="stream", server=True, addr=where)
+        until(lambda: a.connected)
+        both_ways(host, a, b)
+        b.close()
+        until(lambda: not a.connected)
+    assert [row for row in told if row[0] == "a"] == [("a", kind), ("a", None)] * 2
+
+
+def test_nobody_waits_for_a_host_that_does_not_answer(host: TestHost) -> None:
+    """198.51.100.0/24 is nobody's (RFC 5737): packets to it are lost, or the network is unreachable."""
+    a = host.open("a", type="stream", addr="inet:198.51.100.1:9", reconnect=1)
+    answered = threading.Event()
+    host.loop.call_soon(answered.set)
+    assert answered.wait(3)
+    a.close()
 
 
 def test_multicast(host: TestHost) -> None:
@@ -220,7 +267,7 @@ def test_what_a_crashed_machine_left_is_removed(host: TestHost, tmp_path: pathli
         ({"type": "tap", "fd": 3, "ifname": "x"}, "do not go together"),
         ({"type": "tap", "ifname": "a-name-that-is-too-long"}, "cannot be had"),
         ({"type": "bridge", "helper": "/nowhere/helper"}, "no bridge helper"),
-        ({"type": "vde"}, "no binding"),
+        ({"type": "vde", "sock": "/nowhere"}, "no VDE switch lets us in at /nowhere"),
         ({"type": "passt", "path": "/nowhere/passt"}, "no program"),
     ],
 )

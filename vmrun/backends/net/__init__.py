@@ -39,8 +39,8 @@ TYPES = {
     "bridge": "tap",
     "hubport": "hub",
     "segment": "segments",
-    "passt": "others",
-    "vde": "others",
+    "passt": "passt",
+    "vde": "vde",
     "blank": "blank",
 }
 

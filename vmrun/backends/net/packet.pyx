@@ -95,10 +95,12 @@ cdef class FdNet(HostNet):
 
     def close(self):
         self.closed = True
-        self.leave()
-        if self.on_close is not None:
-            self.on_close()
-        HostNet.close(self)
+        try:
+            if self.on_close is not None:                       # first: a tap's script finds its interface
+                self.on_close()
+        finally:
+            self.leave()
+            HostNet.close(self)
 
     cdef void wants(self) noexcept nogil:
         """Which events are waited for."""

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     Address = tuple[str, Any]  # ("unix", path), ("inet", (host, port)), ("fd", number)
 
 
+CONNECT_TIMEOUT = 5  # seconds, while a machine starts
+
+
 class Wrong(Exception):
     """(option, sentence, remedy)"""
 
 
 def open(name: str, spec: dict[str, Any], host: Any) -> Any:
+    spec = {**spec, "id": name}
     try:
         if spec["type"] == "stream":
             return _stream(spec, _parse("addr", spec.get("addr")), bool(spec.get("server")), host)
@@ -59,12 +63,19 @@ def _parse(option: str, text: Any) -> Address:
 def _inet(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise Wrong(option, f"'{text}' is not HOST:PORT", "like 127.0.0.1:1234")
-    return host, int(port)
+        raise Wrong(option, f"'{text}' is not HOST:PORT", "like 127.0.0.1:1234 or [::1]:1234")
+    return host.strip("[]"), int(port)
 
 
 def _text(at: tuple[str, int]) -> str:
-    return f"{at[0]}:{at[1]}"
+    return f"[{at[0]}]:{at[1]}" if ":" in at[0] else f"{at[0]}:{at[1]}"
+
+
+def _found(at: tuple[str, int], kind: sockets.SocketKind, passive: bool) -> tuple[sockets.AddressFamily, Any]:
+    """The family and address of the kernel's, of a host by name or number. Raises OSError."""
+    host = at[0] or ("0.0.0.0" if passive else "127.0.0.1")
+    row = sockets.getaddrinfo(host, at[1], type=kind, flags=sockets.AI_PASSIVE if passive else 0)[0]
+    return row[0], row[4]
 
 
 def _socket(spec: dict[str, Any], host: Any) -> Any:
@@ -91,12 +102,17 @@ def _socket(spec: dict[str, Any], host: Any) -> Any:
 # --- streams ------------------------------------------------------------------------------------------------------
 
 
-def _made(family: str) -> sockets.socket:
-    return sockets.socket(sockets.AF_UNIX if family == "unix" else sockets.AF_INET, sockets.SOCK_STREAM)
+def _made(kind: str, at: Any, passive: bool = False) -> tuple[sockets.socket, Any]:
+    """A stream socket of the address's family, and the address as the kernel has it."""
+    if kind == "unix":
+        return sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM), at
+    family, place = _found(at, sockets.SOCK_STREAM, passive)
+    return sockets.socket(family, sockets.SOCK_STREAM), place
 
 
 def _stream(spec: dict[str, Any], where: Address, server: bool, host: Any) -> StreamNet:
     net = StreamNet()
+    net.name = spec.get("id", "")
     kind, at = where
     if kind == "fd":
         net.use(host.iothread, at)
@@ -106,12 +122,16 @@ def _stream(spec: dict[str, Any], where: Address, server: bool, host: Any) -> St
 
 def _listen(net: StreamNet, kind: str, at: Any, host: Any) -> StreamNet:
     """One peer at a time; when it goes, the next may come."""
-    listener = _made(kind)
+    listener, place = _made(kind, at, passive=True)
     listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
     if kind == "unix" and os.path.exists(at):
         os.unlink(at)
-    listener.bind(at if kind == "unix" else (at[0] or "0.0.0.0", at[1]))
-    listener.listen(1)
+    try:
+        listener.bind(place)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
     listener.setblocking(False)
     loop = host.loop
 
@@ -124,6 +144,7 @@ def _listen(net: StreamNet, kind: str, at: Any, host: Any) -> StreamNet:
         _ready(net, kind, peer, host)
 
     def gone() -> None:
+        _tell(net, host)
         loop.call_soon(again)
 
     def again() -> None:
@@ -139,55 +160,97 @@ def _listen(net: StreamNet, kind: str, at: Any, host: Any) -> StreamNet:
                 os.unlink(at)
 
     net.on_gone, net.on_close = gone, close
-    net.info = f"listening at {at if kind == 'unix' else _text(listener.getsockname())}"
+    net.info = f"listening at {at if kind == 'unix' else _text(listener.getsockname()[:2])}"
     net.port = 0 if kind == "unix" else listener.getsockname()[1]
     loop.add_fd(listener.fileno(), accept)
     return net
 
 
 def _connect(net: StreamNet, spec: dict[str, Any], kind: str, at: Any, host: Any) -> StreamNet:
+    """With `reconnect` nobody need be there yet, and nothing waits for it: every attempt is watched by the loop."""
     seconds = int(spec.get("reconnect") or 0)
+    under_way: list[sockets.socket] = []
 
     def attempt() -> None:
-        peer = _made(kind)
+        if net.closed:
+            return
         try:
-            peer.settimeout(5)
-            peer.connect(at if kind == "unix" else (at[0] or "127.0.0.1", at[1]))
-        except OSError:
-            peer.close()
-            raise
-        _ready(net, kind, peer, host)
+            peer, place = _made(kind, at)
+            under_way.append(peer)
+            peer.setblocking(False)
+            peer.connect(place)
+        except BlockingIOError as exc:
+            if kind == "unix":  # its queue is full
+                failed(exc)
+            else:
+                host.loop.add_fd(peer.fileno(), on_writable=decided)
+        except OSError as exc:
+            failed(exc)
+        else:
+            _ready(net, kind, under_way.pop(), host)
 
-    def again() -> None:
-        net.leave()
-        try:
-            attempt()
-        except OSError:
-            later()
+    def decided() -> None:
+        peer = under_way[-1]
+        host.loop.remove_fd(peer.fileno())
+        if peer.getsockopt(sockets.SOL_SOCKET, sockets.SO_ERROR):
+            failed(None)
+        else:
+            _ready(net, kind, under_way.pop(), host)
 
-    def later() -> None:
-        if seconds and not net.closed:
-            host.loop.call_later(seconds, again)
+    def failed(why: OSError | None) -> None:
+        while under_way:
+            under_way.pop().close()
+        host.loop.call_later(seconds, attempt)
 
     def lost() -> None:
         net.leave()
-        later()
+        if seconds and not net.closed:
+            host.loop.call_later(seconds, attempt)
 
-    net.on_gone = lambda: host.loop.call_soon(lost)
+    def gone() -> None:
+        _tell(net, host)
+        host.loop.call_soon(lost)
+
+    def close() -> None:
+        while under_way:
+            host.loop.remove_fd(under_way[-1].fileno())
+            under_way.pop().close()
+
+    net.on_gone, net.on_close = gone, close
     net.info = f"connected to {at if kind == 'unix' else _text(at)}"
-    try:
+    if seconds:
         attempt()
+        return net
+    peer, place = _made(kind, at)
+    try:
+        peer.settimeout(CONNECT_TIMEOUT)
+        peer.connect(place)
     except OSError:
-        if not seconds:
-            raise
-        later()
+        peer.close()
+        raise
+    _ready(net, kind, peer, host)
     return net
 
 
 def _ready(net: StreamNet, kind: str, peer: sockets.socket, host: Any) -> None:
     if kind == "inet":
         peer.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+    try:
+        there = peer.getpeername()
+    except OSError:
+        there = ""  # gone already: reading tells
     net.use(host.iothread, peer.detach())
+    if kind == "unix":
+        _tell(net, host, {"type": "unix", "path": there if isinstance(there, str) else ""})
+    elif there:
+        _tell(net, host, {"type": "inet", "host": there[0], "port": str(there[1])})
+
+
+def _tell(net: StreamNet, host: Any, peer: dict[str, str] | None = None) -> None:
+    """A peer has come, or gone: the machine's monitors hear of it."""
+    tell = getattr(host, "on_stream", None)
+    if tell is not None:
+        tell(net.name, peer)
 
 
 # --- datagrams ------------------------------------------------------------------------------------------------------
@@ -205,10 +268,12 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
     if remote is None:
         raise Wrong("remote", "is needed", "where the frames go to: unix:PATH or inet:HOST:PORT")
     kind, to = remote
-    group = kind == "inet" and 224 <= int(to[0].partition(".")[0] or 0) < 240
+    first = to[0].partition(".")[0] if kind == "inet" else ""
+    group = first.isdecimal() and 224 <= int(first) < 240
     if local is None and not group:
         raise Wrong("local", "is needed", "where the other sends to: unix:PATH or inet:HOST:PORT")
-    one = sockets.socket(sockets.AF_UNIX if kind == "unix" else sockets.AF_INET, sockets.SOCK_DGRAM)
+    family = sockets.AF_UNIX if kind == "unix" else _found(to, sockets.SOCK_DGRAM, False)[0]
+    one = sockets.socket(family, sockets.SOCK_DGRAM)
     try:
         if group:
             own = _member(one, to, spec.get("from") or (local[1][0] if local is not None else None))
@@ -222,7 +287,7 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
         else:
             assert local is not None
             one.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-            one.bind((local[1][0] or "0.0.0.0", local[1][1]))
+            one.bind(_found(local[1], sockets.SOCK_DGRAM, True)[1])
             net.send_to(_inet_bytes(to))
     except BaseException:
         one.close()
@@ -233,8 +298,12 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
 
 
 def _inet_bytes(at: tuple[str, int]) -> bytes:
-    host = sockets.gethostbyname(at[0] or "127.0.0.1")
-    return struct.pack("=H", sockets.AF_INET) + struct.pack(">H", at[1]) + sockets.inet_aton(host) + bytes(8)
+    """A sockaddr_in or sockaddr_in6."""
+    family, place = _found(at, sockets.SOCK_DGRAM, False)
+    port = struct.pack("=H", family) + struct.pack(">H", place[1])
+    if family == sockets.AF_INET:
+        return port + sockets.inet_aton(place[0]) + bytes(8)
+    return port + bytes(4) + sockets.inet_pton(family, place[0].partition("%")[0]) + struct.pack("=I", place[3])
 
 
 def _member(one: sockets.socket, group: tuple[str, int], source: str | None) -> bytes:

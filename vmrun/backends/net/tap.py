@@ -98,10 +98,15 @@ def open(name: str, spec: dict[str, Any], host: Any) -> TapNet:
     net.info = f"ifname={made or _name(fds[0])}"
     if made:
         down = spec.get("downscript")
-        net.on_close = (lambda: _run(str(down), made)) if down not in (None, "no", "") else None
+        net.on_close = (lambda: _farewell(str(down), made)) if down not in (None, "no", "") else None
         script = spec.get("script")
         if script not in (None, "no", ""):
-            status = _run(str(script), made)
+            try:
+                status = _run(str(script), made)
+            except BackendError:
+                net.on_close = None
+                net.close()
+                raise
             if status:
                 net.close()
                 raise wrong(f"the script {script} ended with {status}", "`script: no` for none", "script")
@@ -155,6 +160,16 @@ def _run(script: str, interface: str) -> int:
         return subprocess.run([script, interface], stdin=subprocess.DEVNULL, timeout=60).returncode
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise BackendError(f"the script {script} cannot be run: {exc}", code="VR0640", remedy="`script: no`") from None
+
+
+def _farewell(script: str, interface: str) -> None:
+    """A machine that ends says what is wrong with its script, and goes on ending."""
+    import sys
+
+    try:
+        _run(script, interface)
+    except BackendError as error:
+        sys.stderr.write(f"vmrun: {error}\n")
 
 
 def _by_helper(helper: str | None, bridge: str, wrong: Any) -> int:

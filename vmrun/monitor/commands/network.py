@@ -22,6 +22,8 @@ struct(
 )
 event("NIC_RX_FILTER_CHANGED", "What a card receives is another now; told once until it is asked for.",
       {"name?": "str", "path": "str"})  # fmt: skip
+event("NETDEV_STREAM_CONNECTED", "A stream's peer is there.", {"netdev-id": "str", "addr": "SocketAddress"})
+event("NETDEV_STREAM_DISCONNECTED", "A stream's peer has gone.", {"netdev-id": "str"})
 struct(
     "NetworkInfo",
     {

@@ -1,4 +1,4 @@
-"""netdev types `passt`, a program that gives guests the host's own network without rights, and `vde`."""
+"""netdev type `passt`: a program that gives guests the host's own network without rights; started, or one that runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 
 def open(name: str, spec: dict[str, Any], host: Any) -> StreamNet:
-    if spec["type"] == "vde":
-        raise BackendError(
-            f"netdev '{name}': vmrun has no binding to VDE's library",
-            code="VR0640",
-            path=f"netdevs.{name}.type",
-            remedy="a `segment` joins machines of this host; a VDE switch takes a `tap` by vde_plug2tap",
-        )
     net = StreamNet()
     if spec.get("socket"):
         one = socket.socket(socket.AF_UNIX)
