@@ -39,6 +39,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
         need gdb /usr/bin/gdb
         need nodejs /usr/bin/node /usr/local/bin/node
         need npm /usr/bin/npm /usr/local/bin/npm
+        need crash /usr/bin/crash
+        need makedumpfile /usr/bin/makedumpfile
+        need elfutils /usr/bin/eu-readelf
         need openssl /usr/bin/openssl
         need xz-utils /usr/bin/xz
         need ipxe /usr/lib/ipxe/ipxe.iso

@@ -6,6 +6,7 @@ crash needs for a kernel that was placed at random.
 
 from __future__ import annotations
 
+import re
 import struct
 
 from vmrun.core.interfaces import CoreInfo
@@ -58,13 +59,18 @@ def spans(machine: Machine, begin: int = 0, length: int = 1 << 64) -> list[Span]
 
 
 def notes(machine: Machine, states: list[dict[str, Any]]) -> bytes:
-    """PRSTATUS of each processor, QEMU's own note of each, and what the guest's kernel says of itself."""
+    """Those of the processors, and what the guest's kernel says of itself."""
+    return notes_of_processors(machine, states) + guests_note(machine)
+
+
+def notes_of_processors(machine: Machine, states: list[dict[str, Any]]) -> bytes:
+    """PRSTATUS of each, then QEMU's own note of each."""
     found = [_note(b"CORE", NT_PRSTATUS, _prstatus(n, state)) for n, state in enumerate(states)]
     found += [_note(b"QEMU", 0, _qemu_state(state)) for state in states]
-    return b"".join(found) + _guests_note(machine)
+    return b"".join(found)
 
 
-def _guests_note(machine: Machine) -> bytes:
+def guests_note(machine: Machine) -> bytes:
     """The note that the guest has pointed to (vmcoreinfo); nothing when there is none, or it is none."""
     for device in machine.all(CoreInfo):
         told = device.note()
@@ -77,6 +83,12 @@ def _guests_note(machine: Machine) -> bytes:
         if whole <= len(data):
             return bytes(data[:whole])
     return b""
+
+
+def physical_base(note: bytes) -> int:
+    """Where its kernel lies, as the guest's note says; 0 when it does not."""
+    found = re.search(rb"NUMBER\(phys_base\)=(-?[0-9]{1,19})\n", note)
+    return int(found[1]) & (1 << 64) - 1 if found else 0
 
 
 def _note(name: bytes, kind: int, body: bytes) -> bytes:

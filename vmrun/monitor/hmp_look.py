@@ -288,12 +288,19 @@ def _memsave(machine: Any, words: list[str], cpu: int) -> Work:
     return work.map(lambda nothing: "")
 
 
+DUMPS = {"z": "kdump-zlib", "l": "kdump-lzo", "s": "kdump-snappy", "w": "win-dmp"}
+
+
 def _dump_memory(machine: Any, words: list[str], cpu: int) -> str | Work:
     names = [word for word in words if not word.startswith("-")]
     flags = "".join(word[1:] for word in words if word.startswith("-"))
-    if set(flags) - set("dp"):
-        raise QmpError("vmrun writes ELF alone: no -z, -l, -s, -w, -R")
+    if unknown := set(flags) - set("dp") - set(DUMPS):
+        raise QmpError(f"unsupported option -{sorted(unknown)[0]}")
+    formats = [DUMPS[letter] for letter in flags if letter in DUMPS]
+    if len(formats) > 1:
+        raise QmpError("only one of '-z|-l|-s|-w' can be set")
     given: dict[str, Any] = {"paging": "p" in flags, "protocol": f"file:{names[0]}", "detach": "d" in flags}
+    given |= {"format": formats[0]} if formats else {}
     if len(names) == 3:
         given |= {"begin": number(machine, cpu, names[1]), "length": number(machine, cpu, names[2])}
     work: Work | None = ask(machine, "dump-guest-memory", **given)
@@ -377,8 +384,8 @@ LINES = (
     Line("balloon", "target", "request VM to change its memory allocation (in MB)", _balloon, 1),
     Line("memsave", "addr size file", "save to disk virtual memory dump starting at 'addr' of size 'size'",
          _memsave, 3),
-    Line("dump-guest-memory", "[-p] [-d] filename [begin length]", "dump guest memory into file 'filename'",
-         _dump_memory, 1),
+    Line("dump-guest-memory", "[-p] [-d] [-z|-l|-s|-w] filename [begin length]",
+         "dump guest memory into file 'filename'", _dump_memory, 1),
     Line("migrate", "[-d] uri", "migrate to URI (a file: file:PATH)", _migrate, 1),
     Line("migrate_cancel", "", "cancel the current VM migration", _simple("migrate_cancel")),
     Line("migrate_incoming", "uri", "Continue an incoming migration from an -incoming defer",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from time import time
 
 from vmrun.errors import BackendError
 
 SUFFIX, LOG = ".qmp", ".log"
 LONGEST = 107  # bytes of a unix socket's path
+STARTED = 19  # the word of /proc/PID/stat, behind the name, that says when it began
+SLACK = 2.0  # seconds between two ways to tell the time
 
 
 def directory(create: bool = False) -> str:
@@ -74,7 +77,7 @@ def running() -> list[Running]:
         if not file.endswith(SUFFIX) or not pid.isdigit():
             continue
         path = os.path.join(where, file)
-        if os.path.exists(f"/proc/{pid}"):
+        if not _is_left(int(pid), path) or _answers(path):
             found.append(Running(name, int(pid), path))
         else:
             try:
@@ -84,16 +87,49 @@ def running() -> list[Running]:
     return found
 
 
+def _is_left(pid: int, path: str) -> bool:
+    """Whether `path` was left by a process that is gone. Its number may be another's by now, who began after it."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            words = file.read().rpartition(")")[2].split()
+        written = os.lstat(path).st_mtime
+    except (OSError, ValueError):
+        return True
+    with open("/proc/uptime", encoding="ascii") as file:
+        up = float(file.read().split()[0])
+    began = time() - up + int(words[STARTED]) / os.sysconf("SC_CLK_TCK")
+    return words[0] in "ZX" or began > written + SLACK
+
+
+def _answers(path: str) -> bool:
+    """Whether somebody listens at a socket; the host's clock may have been set since it was made."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except BlockingIOError:  # so many wait that there is no room for us
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def clear() -> list[str]:
     """Remove what processes left here that are gone: sockets, consoles, logs. The paths that were removed."""
     where, removed = directory(), []
-    for file in sorted(os.listdir(where) if os.path.isdir(where) else ()):
+    every = sorted(os.listdir(where) if os.path.isdir(where) else ())
+    lives = {str(one.pid) for one in running()}
+    for file in every:
         pids = [part for part in file.split(".")[1:] if part.isdecimal()]
-        if not pids or any(os.path.exists(f"/proc/{pid}") for pid in pids):
-            continue
         path = os.path.join(where, file)
+        if not pids or lives.intersection(pids) or not all(_is_left(int(pid), path) for pid in pids):
+            continue
         try:
             os.unlink(path)
+        except FileNotFoundError:
+            pass  # a socket: the listing has cleared it away
         except OSError:
             continue
         removed.append(path)

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -261,3 +262,29 @@ def test_a_screen_that_is_not_on_a_terminal_is_printed_in_the_end(host: Host) ->
     file.write_text(json.dumps(content))
     done = host.run("up", "--accel", "qtest", "--screen", "--timeout", "0.2", str(file))
     assert done.returncode == 4 and done.stdout == "[blank]\n"
+
+
+def test_what_was_left_is_known_although_another_process_has_the_number(host: Host) -> None:
+    where = host.directory / "vmrun"
+    where.mkdir(mode=0o700)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        made = [where / f"old.{other.pid}{suffix}" for suffix in (".qmp", ".log", ".com1")]
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(made[0]))
+        for path in made:
+            path.touch()
+            os.utime(path, (1e9, 1e9))
+        new = where / f"new.{other.pid}.log"  # as if it were one of ours on its way
+        new.touch()
+        assert host.run("ps", "--json").stdout == "[]\n" and not made[0].exists()
+        assert host.run("gc").returncode == 0
+        other.kill()
+    assert list(where.iterdir()) == [new]
+
+
+def test_a_machine_that_answers_is_kept_although_the_clock_was_set(host: Host) -> None:
+    child = host.up("lab")
+    (path,) = (host.directory / "vmrun").glob("*.qmp")
+    os.utime(path, (1e9, 1e9))
+    (row,) = json.loads(host.run("ps", "--json").stdout)
+    assert row["pid"] == child.pid and path.exists()

@@ -10,6 +10,7 @@ import os
 import pathlib
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -262,6 +263,55 @@ def test_a_dump_is_an_elf_core_with_all_of_memory(pc: Driven, talk: Talk, tmp_pa
     (at,) = [at + 0x200000 - first for first, size, at in loads if first <= 0x200000 < first + size]
     assert data[at : at + 7] == b"find me"
     assert [event["data"]["result"]["status"] for event in talk.events()] == ["completed"]
+
+
+def flat(data: bytes) -> bytes:
+    """makedumpfile -R: a flattened file in order."""
+    assert data[:16] == b"makedumpfile\0\0\0\0" and struct.unpack_from(">qq", data, 16) == (1, 1)
+    whole, at = bytearray(), 4096
+    while True:
+        offset, size = struct.unpack_from(">qq", data, at)
+        if offset == -1:
+            assert at + 16 == len(data)
+            return bytes(whole)
+        whole.extend(bytes(max(0, offset + size - len(whole))))
+        whole[offset : offset + size] = data[at + 16 : at + 16 + size]
+        at += 16 + size
+
+
+def test_a_compressed_dump_has_every_page(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -> None:
+    noise = os.urandom(4096)
+    pc.write(0x200000, b"find me")
+    pc.write(0x300000, noise)
+    path = tmp_path / "core"
+    given = {"paging": False, "protocol": f"file:{path}", "format": "kdump-zlib"}
+    talk.session.feed(json.dumps({"execute": "dump-guest-memory", "id": 1, "arguments": given}).encode())
+    finish(talk)
+    data = flat(path.read_bytes())
+    assert data[:8] == b"KDUMP   " and struct.unpack_from("<I", data, 8)[0] == 6
+    status, block, sub_blocks, map_blocks, most = struct.unpack_from("<5I", data, 424)
+    assert (status, block) == (1, 4096)
+    bitmap = data[(1 + sub_blocks) * 4096 :][: map_blocks * 2048]
+    pages = [n for n in range(most) if bitmap[n // 8] >> n % 8 & 1]
+    assert set(range(0x200, 0x1000)) <= set(pages)
+    table = (1 + sub_blocks + map_blocks) * 4096
+
+    def page(number: int) -> bytes:
+        at, size, flags, _ = struct.unpack_from("<QIIQ", data, table + 24 * pages.index(number))
+        return zlib.decompress(data[at : at + size]) if flags else data[at : at + size]
+
+    assert page(0x200) == b"find me".ljust(4096, b"\0") and page(0x300) == noise and page(0x400) == bytes(4096)
+    assert [event["data"]["result"]["status"] for event in talk.events()] == ["completed"]
+
+
+def test_dumps_have_the_formats_that_they_say(talk: Talk) -> None:
+    assert talk.result("query-dump-guest-memory-capability") == {"formats": ["elf", "kdump-zlib"]}
+    given = {"paging": False, "protocol": "file:/no/such/place"}
+    assert desc(talk.ask("dump-guest-memory", format="kdump-lzo", **given)) == "kdump-lzo is not available now"
+    part = talk.ask("dump-guest-memory", format="kdump-zlib", begin=0, length=4096, **given)
+    assert desc(part) == "kdump-compressed format doesn't support paging or filter"
+    assert "kdump-snappy is not available now" in talk.hmp("dump-guest-memory -s /no/such/place")
+    assert "only one of" in talk.hmp("dump-guest-memory -s -z /no/such/place")
 
 
 def test_a_dump_that_cannot_be_written_says_so(talk: Talk) -> None:

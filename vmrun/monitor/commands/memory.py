@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.machine import memorydump, runstate
+from vmrun.machine import kdump, memorydump, runstate
 from vmrun.machine.paging import Standing
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, event, struct
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 PART = 1 << 16  # bytes that are copied with the device lock held
 FOUR_GIB = 1 << 32
 
-enums["DumpGuestMemoryFormat"] = ("elf",)
+enums["DumpGuestMemoryFormat"] = ("elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp")
+FORMATS = ("elf", "kdump-zlib")  # that are written
 enums["DumpStatus"] = ("none", "active", "completed", "failed")
 struct("DumpQueryResult", {"status": "DumpStatus", "completed": "int", "total": "int"})
 struct("DumpGuestMemoryCapability", {"formats": "[DumpGuestMemoryFormat]"})
@@ -107,8 +108,8 @@ def dump_guest_memory(
     monitor: Any, paging: bool, protocol: str, detach: bool = False, begin: int | None = None,
     length: int | None = None, format: str = "elf",
 ) -> Work | None:  # fmt: skip
-    """Write all of the guest's memory and its processors' registers as an ELF core, for crash and gdb. The machine
-    stands still meanwhile. `protocol` is file:PATH or fd:NAME.
+    """Write all of the guest's memory and its processors' registers as an ELF core, or compressed as kdump's file, for
+    crash and gdb. The machine stands still meanwhile. `protocol` is file:PATH or fd:NAME.
     """
     machine = monitor.machine
     if (begin is None) != (length is None):
@@ -119,6 +120,10 @@ def dump_guest_memory(
         raise QmpError("Dump not allowed during incoming migration")
     if paging:
         raise QmpError("vmrun dumps physical memory alone: 'paging' is to be false")
+    if format != "elf" and begin is not None:
+        raise QmpError("kdump-compressed format doesn't support paging or filter")
+    if format not in FORMATS:
+        raise QmpError(f"{format} is not available now")
     if not machine.board.ram_size:
         raise QmpError("this machine has no memory")
     fd = _target(monitor, protocol)
@@ -148,7 +153,7 @@ def dump_guest_memory(
             return work.ended
 
         try:
-            memorydump.write(machine, put, states, spans, told)
+            (memorydump if format == "elf" else kdump).write(machine, put, states, spans, told)
         except OSError as error:
             raise QmpError(f"dump: failed to save memory: {error.strerror}") from None
         finally:
@@ -193,4 +198,4 @@ def query_dump(monitor: Any) -> dict[str, Any]:
 @command("query-dump-guest-memory-capability", returns="DumpGuestMemoryCapability")
 def query_dump_guest_memory_capability(monitor: Any) -> dict[str, list[str]]:
     """The formats that there are."""
-    return {"formats": ["elf"]}
+    return {"formats": list(FORMATS)}
