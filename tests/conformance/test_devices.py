@@ -20,8 +20,8 @@ from vmrun.errors import BackendError, StateError
 
 TYPES = {"rhel6.3.0": "cirrus", "pc-i440fx-2.0": "std", "pc-i440fx-7.2": "virtio"}  # and the display of each
 NEWEST = "pc-i440fx-7.2"
-CARDS, OTHERS = "cards", "others"  # boards of the newest type with what the others have no room for
-BOARDS = (*TYPES, CARDS, OTHERS)
+CARDS, OTHERS, SCREEN = "cards", "others", "screen"  # boards of the newest type with what the others have no room for
+BOARDS = (*TYPES, CARDS, OTHERS, SCREEN)
 EXTRA = [
     {"id": "lpt", "driver": "isa-parallel", "chardev": "c1"},
     {"id": "dbg", "driver": "isa-debugcon", "iobase": 0x402, "chardev": "c2"},
@@ -48,9 +48,6 @@ EXTRA = [
     {"id": "nic7", "driver": "e1000e"},
     {"id": "nic8", "driver": "vmxnet3"},
     {"id": "nic9", "driver": "virtio-net-pci"},
-    {"id": "gpu", "driver": "virtio-gpu-pci"},
-    {"id": "second", "driver": "secondary-vga"},
-    {"id": "bochs", "driver": "bochs-display"},
     {"id": "apart", "driver": "virtio-scsi-pci", "iothread": "io"},
     {"id": "vscsi", "driver": "virtio-scsi-pci"},
     {"id": "sd", "driver": "scsi-hd", "bus": "vscsi.0", "drive": "sd0"},
@@ -86,6 +83,11 @@ CARDS_OF = [
     {"id": "rng-pci", "driver": "virtio-rng"},
     {"id": "screen", "driver": "isa-cirrus-vga"},
 ]  # fmt: skip
+SCREENS_OF = [
+    {"id": "gpu", "driver": "virtio-gpu-pci"},
+    {"id": "second", "driver": "secondary-vga"},
+    {"id": "bochs", "driver": "bochs-display"},
+]
 OTHERS_OF = [
     *(
         {"id": f"disk{n}", "driver": driver, "drive": f"d{n}"}
@@ -117,6 +119,8 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         return Driven(directory, machine=NEWEST, memory="64MiB", display="none", devices=CARDS_OF)
     if machine == OTHERS:
         return others(directory)
+    if machine == SCREEN:
+        return Driven(directory, machine=NEWEST, memory="64MiB", display="vmware", devices=SCREENS_OF)
     for name in ("disk.img", "other.img", "third.img", "fourth.img", "flash.img"):
         (directory / name).write_bytes(bytes(1 << 20))
     flash = {} if machine.startswith("rhel") else {"pflash": "flash.img"}

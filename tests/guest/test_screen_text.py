@@ -44,10 +44,12 @@ def test_grubs_graphical_terminal_is_read(mode: str, tmp_path: pathlib.Path) -> 
         ("bochs", "bochs-display"),
         ("virtio_pci virtio-gpu", "virtio-gpu-pci"),
         ("virtio_pci virtio-gpu", "virtio-vga"),
+        ("vmwgfx", "vmware-svga,vmwgfx"),
     ],
 )
 def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.Path) -> None:
-    with linux(tmp_path, driver, devices=[{"id": "card", "driver": card}]) as up:
+    card, *options = card.split(",")
+    with linux(tmp_path, driver, devices=[{"id": "card", "driver": card, **dict.fromkeys(options, True)}]) as up:
         screen = watch(up)
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()

@@ -14,7 +14,7 @@ from accel.space import AddressSpace, Region
 from vmrun.devices.display.virtio_gpu_chip import GpuChip, GpuScanout
 
 from vmrun.core.surface import Scanout, Surface
-from vmrun.devices.display.virtio_vga import EitherScanout
+from vmrun.devices.display.either import EitherScanout
 from vmrun.errors import StateError
 
 OK, UNSPECIFIED, NO_MEMORY, NO_SCANOUT, NO_RESOURCE, WRONG = 0x1100, 0x1200, 0x1201, 0x1202, 0x1203, 0x1205

@@ -6,10 +6,10 @@ Not modelled: several outputs (`max_outputs` is 1), 3D, blobs.
 from __future__ import annotations
 
 from vmrun.bus.virtio.pci import VirtioPci
-from vmrun.core.console import Cursor
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Bytes
+from vmrun.devices.display.pointer import HardwarePointer
 from vmrun.devices.display.virtio_gpu_chip import GpuChip, GpuScanout
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ SMALLEST, LARGEST = 64, 8192  # pixels of a monitor, both ways
 
 
 @register("virtio-gpu-pci", "virtio-gpu", description="virtio display")
-class VirtioGpu(VirtioPci):
+class VirtioGpu(HardwarePointer, VirtioPci):
     """Owns `console`, what it shows."""
 
     console: Console
@@ -56,8 +56,8 @@ class VirtioGpu(VirtioPci):
         chip.screen = (self.xres, self.yres)
         chip.offered |= EDID_FEATURE if self.edid else 0
         chip.set_config((0).to_bytes(8, "little") + (1).to_bytes(4, "little") + bytes(4))
-        chip.on_pointer = self._pointer_changed
-        self._pointer: list[Any] = []  # what the main loop has not done yet
+        chip.on_pointer = self.pointer_changed
+        self.waiting_pointer = []
         self.console = self.add_console(GpuScanout(chip, platform.lock))
         self.console.on_resize = self._resize
         return chip
@@ -73,22 +73,6 @@ class VirtioGpu(VirtioPci):
         with self.platform.lock:
             self.chip.set_screen(width, height)
         return True
-
-    def _pointer_changed(self, move: bool, picture: Any, at: tuple[int, int] | None) -> None:
-        """On a processor's thread: the main loop does it, once for all that came meanwhile."""
-        waiting = bool(self._pointer)
-        kept = [entry for entry in self._pointer if move and not entry[0]][-1:]
-        self._pointer[:] = [*kept, (move, picture, at)]
-        if not waiting:
-            self.platform.call_soon(self._show_pointer)
-
-    def _show_pointer(self) -> None:
-        with self.platform.lock:
-            steps, self._pointer = self._pointer, []
-        for move, picture, at in steps:
-            if not move:
-                self.console.define_cursor(Cursor(*picture) if picture is not None else None)
-            self.console.move_cursor(at)
 
     @property
     def content(self) -> bytes:

@@ -15,7 +15,7 @@ from vmrun.bus.virtio.pci import COMMON_TYPE, CONFIG_TYPE, ISR_TYPE, NOTIFY_TYPE
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
-from vmrun.core.surface import Scanout
+from vmrun.devices.display.either import EitherScanout, EitherText
 from vmrun.devices.display.legacy_vga import LegacyVga, video_memory
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.devices.display.vga import Vga
@@ -28,42 +28,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from accel.ram import DirtyLog, RamBlock
+    from accel.ram import RamBlock
 
     from vmrun.core.platform import Platform
-    from vmrun.core.surface import Surface
 
 MEMORY = 8  # MiB
 HALF = PART // 2  # common and ISR registers share a page, so that the VGA's have one
-
-
-class EitherScanout(Scanout):
-    """The VGA's picture until the driver takes the screen; `vga` and `gpu` are scanouts."""
-
-    def __init__(self, vga: Any, gpu: Any) -> None:
-        self.vga, self.gpu = vga, gpu
-        self.was_active = False
-
-    def update(self, surface: Surface, full: bool, log: DirtyLog | None = None) -> None:
-        """See Scanout.update."""
-        active = self.gpu.active
-        full = full or active != self.was_active
-        self.was_active = active
-        (self.gpu if active else self.vga).update(surface, full, log)
-
-    @property
-    def memory(self) -> Any:
-        return self.vga.memory
-
-
-class EitherText:
-    """Characters of the VGA's text modes; None while the driver has the screen."""
-
-    def __init__(self, vga: TextScreen, gpu: Any) -> None:
-        self.vga, self.gpu = vga, gpu
-
-    def snapshot(self) -> Any:
-        return None if self.gpu.active else self.vga.snapshot()
 
 
 @register("virtio-vga", description="virtio display with VGA")
