@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from typing import Any
 
 import pytest
 
 from tests.guest.linux import LinuxGuest, kernel
 from tests.guest.machines import Guest
-from tests.guest.network import BOTH_WAYS, UP, Peer, run, with_network
+from tests.guest.network import BOTH_WAYS, UP, VIRTIO, Peer, run, with_network
 from tests.guest.test_snapshot import go_on
-from vmrun.machine import snapshot
+from vmrun.machine import network, snapshot
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 
@@ -54,17 +55,73 @@ def test_linux_has_a_card_of_each_kind_at_once(tmp_path: pathlib.Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("machine", ["rhel6.3.0", "pc-i440fx-7.2"])
-@pytest.mark.parametrize("driver", MODULES)
-def test_linux_moves_16_mib_each_way(driver: str, machine: str, tmp_path: pathlib.Path) -> None:
-    peer = Peer()
-    script = UP.format() + BOTH_WAYS.format(source=peer.source, sink=peer.sink)
-    two = cards([driver, driver])
-    text, wrong = run(tmp_path, script, {}, modules=MODULES[driver], machine=machine, **two)
+PLUGGED = """
+busybox mkdir -p /tmp
+n=0
+while [ $n -lt {count} ]; do
+  echo READY $n
+  until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
+  busybox ip link set eth0 up
+  busybox udhcpc -q -n -f -t 10 -T 2 -i eth0 -s /lease 2>/dev/null || echo NO-LEASE $n
+  busybox ping -c 3 -W 3 10.0.2.2 | grep received
+  echo USED $n $(busybox readlink /sys/class/net/eth0/device/driver)
+  while [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
+  n=$((n + 1))
+done
+echo READY $n
+sleep 5
+"""
+PLUGGABLE = {  # driver → Linux's name of its own
+    "virtio-net-pci": "virtio_net", "e1000": "e1000", "e1000-82545em": "e1000", "e1000e": "e1000e",
+    "vmxnet3": "vmxnet3", "i82559c": "e100", "rtl8139": "8139cp", "pcnet": "pcnet32", "ne2k_pci": "ne2k-pci",
+}  # fmt: skip
+
+
+def test_linux_uses_each_card_that_is_plugged_in_and_lets_it_go(tmp_path: pathlib.Path) -> None:
+    drivers = [*PLUGGABLE]
+    modules = (*VIRTIO, *dict.fromkeys(module for driver in drivers for module in MODULES.get(driver, ())))
+    initrd = with_network(tmp_path, PLUGGED.format(count=len(drivers)), modules)
+    keys = {"netdevs": {}, "kernel": kernel(False), "initrd": initrd}
+    with LinuxGuest(tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", **keys) as guest:
+        machine = guest.machine
+        for n, driver in enumerate(drivers):
+            assert guest.run_until(lambda n=n: f"READY {n}\n" in guest.console(), 200.0), guest.console()[-2000:]
+            network.add(machine, f"lan{n}", {"type": "user"})
+            machine.plug({"driver": driver, "id": f"net{n}", "netdev": f"lan{n}", "romfile": ""})
+            assert guest.run_until(lambda n=n: f"USED {n} " in guest.console(), 200.0), guest.console()[-2000:]
+            machine.unplug(machine.devices[f"net{n}"])
+            assert guest.run_until(lambda n=n: f"net{n}" not in machine.devices, 200.0), guest.console()[-2000:]
+            network.remove(machine, f"lan{n}")
+        guest.run_to_end(200.0)
+        text = guest.console()
+        assert machine.board.netdevs == {}
+        assert guest.complaints() == []
+    assert text.count("LEASE eth0 10.0.2.15") == len(drivers) and "NO-LEASE" not in text, text[-3000:]
+    assert text.count("3 packets received") == len(drivers)
+    for n, name in enumerate(PLUGGABLE.values()):
+        assert re.search(rf"USED {n} \S+/{name}\n", text), text[-3000:]
+
+
+FLOWS = """
+busybox ip link set lo up
+busybox ip link set eth0 up
+busybox ip addr add 10.0.2.15/24 dev eth0
+n=0
+while [ $n -lt 24 ]; do busybox nc 10.0.2.2 {source} < /dev/null > /dev/null; n=$((n + 1)); done
+grep eth0 /proc/interrupts
+"""
+
+
+def test_vmxnet3_spreads_flows_over_its_queues(tmp_path: pathlib.Path) -> None:
+    """Receive-side scaling: the driver has a queue for each processor, the hash of a flow chooses one."""
+    peer = Peer(64 << 10)
+    text, wrong = run(
+        tmp_path, FLOWS.format(source=peer.source), {}, modules=MODULES["vmxnet3"], machine="pc-i440fx-7.2",
+        cpus={"count": 2}, **cards(["vmxnet3"]),
+    )  # fmt: skip
     peer.close()
-    assert "LEASE eth0 10.0.2.15 10.0.2.2 10.0.2.3" in text and "LEASE eth1 10.0.3.15" in text, text[-3000:]
-    assert f"CAME {peer.digest}" in text and peer.got == peer.digest, text[-3000:]
+    counts = [sum(map(int, row.split()[1:3])) for row in text.splitlines() if "eth0-rxtx-" in row]
+    assert len(counts) == 2 and min(counts) > 20, text[-3000:]
     assert wrong == []
 
 
