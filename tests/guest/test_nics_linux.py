@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -47,12 +49,20 @@ def test_linux_has_a_card_of_each_kind_at_once(tmp_path: pathlib.Path) -> None:
     modules = tuple(dict.fromkeys(module for driver in drivers for module in MODULES[driver]))
     peer = Peer(1 << 20)
     script = UP.format() + BOTH_WAYS.format(source=peer.source, sink=peer.sink)
-    text, wrong = run(tmp_path, script, {}, modules=modules, machine="pc-i440fx-7.2", **cards(drivers))
+    keys = cards(drivers)
+    for name, net in keys["netdevs"].items():
+        net["capture"] = str(tmp_path / f"{name}.pcap")
+    text, wrong = run(tmp_path, script, {}, modules=modules, machine="pc-i440fx-7.2", **keys)
     peer.close()
     for n in range(len(drivers)):
         assert f".{2 + n}.15 10.0.{2 + n}.2 10.0.{2 + n}.3" in text, text[-3000:]
     assert f"CAME {peer.digest}" in text and peer.got == peer.digest, text[-3000:]
     assert wrong == []
+    tshark = shutil.which("tshark")
+    for name in keys["netdevs"] if tshark is not None else ():
+        words = [tshark, "-r", str(tmp_path / f"{name}.pcap"), "-T", "fields", "-e", "frame.protocols"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and "malformed" not in done.stdout and "dhcp" in done.stdout, done.stdout[-2000:]
 
 
 PLUGGED = """
