@@ -24,7 +24,7 @@ ALLOWED = {
     "vmrun.backends": EVERYWHERE,
     "vmrun.bus": EVERYWHERE,
     "vmrun.config": ("vmrun.errors", "vmrun.core.values", "vmrun.__version__", "vmrun"),
-    "vmrun.firmware": (*EVERYWHERE, "vmrun.config.data"),
+    "vmrun.firmware": (*EVERYWHERE, "vmrun.config.data", "vmrun.config.sections"),
     "vmrun.devices": (*EVERYWHERE, "vmrun.bus", "vmrun.backends.protocols"),
     "vmrun.ui": (*EVERYWHERE,),
     "vmrun.machine": (

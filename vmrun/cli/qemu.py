@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.backends.chardev.socket import Given
+    from vmrun.config.sections import MachineData
     from vmrun.errors import BackendError
     from vmrun.monitor.early import Early
 
@@ -333,7 +334,7 @@ class _Run(Runner):
             problem = error.problems[0]
             raise QemuError(f"-display {kind}: {problem.message}; {problem.remedy}") from None
 
-    def _build(self, config: dict[str, Any] | None) -> Any:
+    def _build(self, config: MachineData | None) -> Any:
         chardevs, users = self.wanted.chardevs, self.wanted.users
         on_terminal = [id for id, spec in chardevs.items() if spec["type"] == "stdio"]
         shared = any(chardevs[id].get("mux") or id in users for id in on_terminal)

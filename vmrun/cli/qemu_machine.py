@@ -75,7 +75,8 @@ class Wanted:
 
     def start(self) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:
         """(all that the run needs, files that were read, files that were looked for in vain)."""
-        warnings, config = self.warnings(), None
+        warnings = self.warnings()
+        config: Any = None
         files: tuple[str, ...] = ()
         missing: tuple[str, ...] = ()
         if self.file["machine"] == "none":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 FORMAT = 2
 HOLE = "\x02{}\x02"
 # what a hole's file name may stand in, beside the texts of options
@@ -40,7 +42,7 @@ class Start:
 
     def __init__(
         self,
-        config: dict[str, Any] | None,
+        config: MachineData | None,
         run: dict[str, Any],
         chardevs: dict[str, dict[str, Any]],
         monitors: list[tuple[str, str, bool]],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.cli.runner import Commands
+    from vmrun.config.sections import MachineData
     from vmrun.machine.machine import Machine, Outcome
 
 FINE, HOST, GUEST, GAVE_UP = 0, 3, 4, 5
@@ -53,8 +54,12 @@ class Up(Runner):
         machine.loop.call_soon(lambda: _introduce(machine, self.console, options))
         return machine
 
-    def _mux(self, config: dict[str, Any]) -> Any:
+    def _varied(self, resolved: MachineData) -> MachineData:
+        """The machine as the command's options have it."""
         options = self.options
+        config: MachineData = {**resolved}
+        if options.paused:
+            config["paused"] = True
         if options.snapshot:
             config["drives"] = {name: {**spec, "snapshot": True} for name, spec in config["drives"].items()}
         if options.detach:
@@ -67,13 +72,17 @@ class Up(Runner):
                 else spec
                 for id, spec in config["chardevs"].items()
             }
+        return config
+
+    def _mux(self, config: MachineData) -> Any:
+        options = self.options
         self.console = options.screen or any(spec.get("type") == "stdio" for spec in config["chardevs"].values())
         return self._screen if options.screen else self.mux if self.console else None
 
     def _restore(self) -> Machine:
         from vmrun.machine.snapshot import restore
 
-        machine = restore(self.options.restore, accel=self.options.accel, mux=self._mux)
+        machine = restore(self.options.restore, accel=self.options.accel, mux=self._mux, vary=self._varied)
         machine.autostart = False  # go_on() decides
         return machine
 
@@ -120,13 +129,11 @@ class Up(Runner):
             from vmrun.cli.out import print_problems
 
             print_problems(resolved.warnings)
-        config = dict(resolved.data)
+        config = self._varied(resolved.data)
         if options.locked:
             from vmrun.machine import lock
 
             lock.check(resolved.data, lock.lock_path(options.file))
-        if options.paused:
-            config["paused"] = True
         try:
             machine = build(config, accel=options.accel, mux=self._mux(config))
         except VmrunError as error:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 
 def resolve_file(
     path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None
@@ -220,7 +222,7 @@ def _dropped(whole: Node, good: Node) -> set[tuple[str, str]]:
     return result
 
 
-def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, Any]:
+def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> MachineData:
     spec, machine_type = work.spec, work.machine_type
     given = spec.get("name")
     if given is not None:
@@ -230,7 +232,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
     settings.address_space(work, amount, layout, cpus)
     slots = settings.memory_slots(work, amount, layout)
     uuid = spec.value("uuid")
-    return {
+    data: Any = {  # optional keys come by `**`, which mypy does not follow
         "schema": "vmrun/machine/1",
         "name": str(given.value) if given is not None else name,
         "machine": machine_type.name,
@@ -268,6 +270,8 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> dict[str, 
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),
     }
+    made: MachineData = data
+    return made
 
 
 def _removed(spec: MachineSpec) -> dict[str, list[str]]:

@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 BOARD, FILE, SHORT = "board", "file", "short form"
 _STRUCTURE = ("id", "driver", "in-kernel", "bus", "addr", "provides")
 
@@ -129,7 +131,7 @@ class ResolvedMachine(Frozen):
     """
 
     __slots__ = ("data", "files", "missing", "places", "warnings")
-    data: dict[str, Any]
+    data: MachineData
     places: dict[str, tuple[str, int, int]]
     warnings: tuple[Any, ...]
     files: tuple[str, ...]
@@ -137,7 +139,7 @@ class ResolvedMachine(Frozen):
 
     def __init__(
         self,
-        data: dict[str, Any],
+        data: MachineData,
         places: dict[str, tuple[str, int, int]] | None = None,
         warnings: tuple[Any, ...] = (),
         files: tuple[str, ...] = (),
@@ -151,7 +153,7 @@ class ResolvedMachine(Frozen):
         put(self, "missing", missing)
 
     def __getitem__(self, key: str) -> Any:
-        return self.data[key]
+        return self.to_dict()[key]
 
     @property
     def name(self) -> str:
@@ -170,8 +172,8 @@ class ResolvedMachine(Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form (JSON types)."""
-        return self.data
+        return {**self.data}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ResolvedMachine:
+    def from_dict(cls, data: MachineData) -> ResolvedMachine:
         return cls(data)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.firmware.kernel import Boot
     from vmrun.firmware.parts import Processor
 
@@ -31,7 +32,7 @@ class Prepared:
     each. boot: how the firmware starts the machine's kernel.
     """
 
-    def __init__(self, machine: dict[str, Any], rtc: Any) -> None:
+    def __init__(self, machine: MachineData, rtc: Any) -> None:
         self.machine, self.rtc = machine, rtc
         self.items: dict[int, bytes] = {}
         self.files: list[tuple[str, bytes]] = []
@@ -54,7 +55,7 @@ class Prepared:
             self.set_boot(str(boot.get("order") or "cad"))
 
 
-def load_bios(machine: dict[str, Any]) -> bytes:
+def load_bios(machine: MachineData) -> bytes:
     """The firmware image; BuildError when it is missing or cannot be one. `images.load_bios_image` tells
     its digest.
     """
@@ -65,7 +66,7 @@ def prepare(
     platform: Any,
     fw_cfg: Any,
     rtc: Any,
-    machine: dict[str, Any],
+    machine: MachineData,
     *,
     kvm: bool = False,
     files: Mapping[str, bytes] | None = None,
@@ -94,7 +95,8 @@ def prepare(
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
         more = {"floppy-drives": drives, **_tpm(platform, machine)}
-        tables = _Tables(platform, {**_described(machine), **more}, kept)
+        described: Any = {**_described(machine), **more}
+        tables = _Tables(platform, described, kept)
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         # listed by these types; empty without a TPM
@@ -116,7 +118,7 @@ def prepare(
     return done
 
 
-def _tpm(platform: Any, machine: dict[str, Any]) -> dict[str, int]:
+def _tpm(platform: Any, machine: MachineData) -> dict[str, int]:
     """Which TPM there is: what its program says."""
     found = parts.first(machine, *parts.TPMS)
     if found is None:
@@ -124,7 +126,7 @@ def _tpm(platform: Any, machine: dict[str, Any]) -> dict[str, int]:
     return {"tpm-version": int(platform.device(found["id"]).version) if platform is not None else 2}
 
 
-def pm_base(platform: Any, machine: dict[str, Any]) -> int:
+def pm_base(platform: Any, machine: MachineData) -> int:
     """Where the guest has put the power management registers; where SeaBIOS will put them before it has."""
     described = parts.first(machine, "PIIX4_PM")
     if described is None or platform is None:
@@ -133,7 +135,7 @@ def pm_base(platform: Any, machine: dict[str, Any]) -> int:
     return base or PM_BASE
 
 
-def placed_above_4g(platform: Any, machine: dict[str, Any]) -> tuple[int, int] | None:
+def placed_above_4g(platform: Any, machine: MachineData) -> tuple[int, int] | None:
     """First and last address above 4 GiB that the guest has given to PCI devices; None when there is none."""
     found: list[tuple[int, int]] = []
     for entry in machine["devices"] if platform is not None else ():
@@ -155,12 +157,12 @@ def record_registers(platform: Any, machine: dict[str, Any]) -> int:
 _TOLD = ("firmware", "cpus", "memory-map", "memory-slots", "numa")
 
 
-def _described(machine: dict[str, Any]) -> dict[str, Any]:
+def _described(machine: MachineData) -> dict[str, Any]:
     """The part of a machine that its tables tell of: machines that differ in names, files and addresses have the same.
 
     Devices without their texts, which name back ends and the like; ports, interrupts and switches are numbers.
     """
-    told = {key: machine[key] for key in _TOLD if key in machine}
+    told: dict[str, Any] = {key: value for key, value in machine.items() if key in _TOLD}
     told["firmware"] = {key: value for key, value in told["firmware"].items() if key not in ("bios", "dirs")}
     told["devices"] = [
         {**device, "props": {name: value for name, value in device["props"].items() if not isinstance(value, str)}}
@@ -174,7 +176,7 @@ class _Tables:
     PCI memory above 4 GiB, and the registers of the error records' store.
     """
 
-    def __init__(self, platform: Any, machine: dict[str, Any], kept: Callable[..., Any]) -> None:
+    def __init__(self, platform: Any, machine: MachineData, kept: Callable[..., Any]) -> None:
         self.platform, self.machine, self.kept = platform, machine, kept
         self.of: Any = None
         self.files: dict[str, bytes] = {}
@@ -203,7 +205,7 @@ class _Tables:
         return lambda: self.now()[name]
 
 
-def _roms(machine: dict[str, Any], done: Prepared) -> dict[str, bytes]:
+def _roms(machine: MachineData, done: Prepared) -> dict[str, bytes]:
     """Option ROMs by file: those of the type, then those of PCI cards that have no ROM BAR."""
     firmware = machine["firmware"]
     dirs = firmware.get("dirs", ())

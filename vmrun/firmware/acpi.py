@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 TABLES, RSDP, LOADER = "etc/acpi/tables", "etc/acpi/rsdp", "etc/table-loader"
 HEADER = struct.Struct("<4sIBB6s8sI4sI")
 
@@ -90,13 +92,13 @@ class _Blob:
 
 
 def build(
-    machine: dict[str, Any], pm_base: int = 0x600, placed: Window | None = None, records: int = erst.NOWHERE
+    machine: MachineData, pm_base: int = 0x600, placed: Window | None = None, records: int = erst.NOWHERE
 ) -> AcpiFiles:
     """The tables of a resolved machine. `pm_base`: where the power management registers are now. `placed`: the
     first and last address above 4 GiB that PCI devices have been given, if any. `records`: where the registers of
     the error records' store are.
     """
-    settings = machine["firmware"].get("acpi-settings", {})
+    settings: dict[str, Any] = {**machine["firmware"].get("acpi-settings", {})}
     blob = _Blob(settings)
     linker = blob.linker
     linker.allocate(RSDP, 16, FSEG)
@@ -146,7 +148,7 @@ def build(
     )
 
 
-def pci_window(machine: dict[str, Any], placed: Window | None = None) -> Window | None:
+def pci_window(machine: MachineData, placed: Window | None = None) -> Window | None:
     """64-bit memory that the host bridge hands on: what devices have been given, and with `x-pci-hole64-fix`
     always a window of `pci-hole64-size` above all RAM.
     """
@@ -168,7 +170,7 @@ def _padded(settings: dict[str, Any], key: str, default: str, size: int) -> byte
     return str(settings.get(key, default)).encode("ascii").ljust(size)[:size]
 
 
-def _fadt(machine: dict[str, Any], pm_base: int, facs: int, described: int) -> bytes:
+def _fadt(machine: MachineData, pm_base: int, facs: int, described: int) -> bytes:
     """Revision 1: 116 bytes with the header."""
     flags = FADT_FLAGS
     if len(parts.apic_ids(machine)) > 8:
@@ -183,7 +185,7 @@ def _fadt(machine: dict[str, Any], pm_base: int, facs: int, described: int) -> b
     return body + struct.pack("<I", flags)
 
 
-def _madt(machine: dict[str, Any]) -> bytes:
+def _madt(machine: MachineData) -> bytes:
     """Processors by APIC id, the IOAPIC, where ISA interrupts differ from the identity, and NMI on LINT1."""
     count = int(machine["cpus"]["count"])
     body = struct.pack("<II", 0xFEE00000, 1)  # and two 8259s
@@ -212,7 +214,7 @@ def _rsdp(oem_id: bytes, root: int, short: bool) -> bytes:
     return struct.pack("<8sB6sBI", b"RSD PTR ", 0, oem_id, 0, root).ljust(20 if short else 36, b"\0")
 
 
-def _file_size(machine: dict[str, Any], settings: dict[str, Any], used: int, fixed: int) -> int:
+def _file_size(machine: MachineData, settings: dict[str, Any], used: int, fixed: int) -> int:
     """Old types have a size that followed from fixed sizes of DSDT and FADT, `fixed` bytes now; the others a
     multiple of a fixed one. Never less than is used.
     """

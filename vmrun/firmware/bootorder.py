@@ -10,13 +10,14 @@ from vmrun.firmware import parts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+
+    from vmrun.config.sections import DeviceRow, MachineData
 
 ROOT = "/pci@i0cf8"
 SCSI_ADAPTERS = ("virtio-scsi-pci", "lsi53c895a", "lsi53c810", "megasas", "pvscsi", "virtio-blk-pci")
 
 
-def bootorder(machine: dict[str, Any], roms: Iterable[tuple[int, str]] = ()) -> bytes:
+def bootorder(machine: MachineData, roms: Iterable[tuple[int, str]] = ()) -> bytes:
     """Paths, newline-separated with a final NUL; b'' when no device has a bootindex.
 
     roms: (bootindex, fw_cfg name) of option ROMs that are booted themselves, such as genroms/linuxboot.bin.
@@ -41,7 +42,7 @@ def bootorder(machine: dict[str, Any], roms: Iterable[tuple[int, str]] = ()) -> 
     return "\n".join(lines).encode() + b"\0"
 
 
-def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
+def path(machine: MachineData, device: DeviceRow) -> str | None:
     """The path of a device that can be booted from; None when its kind has none."""
     driver, props = device["driver"], device["props"]
     if driver in ("ide-hd", "ide-cd", "ide-drive"):
@@ -71,14 +72,14 @@ def path(machine: dict[str, Any], device: dict[str, Any]) -> str | None:
     return None
 
 
-def _pci(device: dict[str, Any], name: str) -> str:
+def _pci(device: DeviceRow, name: str) -> str:
     number, function = parts.slot(device)
     return f"{ROOT}/{name}@{number:x}" + (f",{function:x}" if function else "")
 
 
-def _owner(machine: dict[str, Any], device: dict[str, Any]) -> dict[str, Any] | None:
+def _owner(machine: MachineData, device: DeviceRow) -> DeviceRow | None:
     """The device that provides the bus this one sits on."""
     for other in machine["devices"]:
         if device.get("bus") in (other.get("provides") or {}) and other.get("addr"):
-            return other  # type: ignore[no-any-return]
+            return other
     return None

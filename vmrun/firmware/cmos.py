@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vmrun.config.sections import DeviceRow, MachineData
+
 BOOT_CODES = {"a": 1, "b": 1, "c": 2, "d": 3, "n": 4}
 NONE, LBA, LARGE, RECHS = 0, 1, 2, 3  # translation of a disk's geometry, as 0x39 counts
 _TRANSLATIONS = {"none": NONE, "lba": LBA, "large": LARGE, "rechs": RECHS}
 
 
-def cells(machine: dict[str, Any], disk_size: Callable[[str], int] | None = None) -> dict[int, int]:
+def cells(machine: MachineData, disk_size: Callable[[str], int] | None = None) -> dict[int, int]:
     """Index → value of every cell that is written. `disk_size` gives a drive's bytes; without it there are
     no disks.
     """
-    found = {**memory(machine), **boot(_order(machine), machine.get("boot", {}).get("floppy-check", True))}
+    found = {**memory(machine), **boot(_order(machine), machine["boot"].get("floppy-check", True))}
     equipment = 0x02 | 0x04 * (parts.first(machine, "i8042") is not None)
     floppies = parts.floppy_drives(machine, disk_size)
     if floppies:
@@ -38,7 +40,7 @@ def cells(machine: dict[str, Any], disk_size: Callable[[str], int] | None = None
     return found
 
 
-def memory(machine: dict[str, Any]) -> dict[int, int]:
+def memory(machine: MachineData) -> dict[int, int]:
     """Base and extended memory in KiB, then what is above 16 MiB and above 4 GiB in 64 KiB."""
     low, high = parts.memory_below_4g(machine), parts.memory_above_4g(machine)
     base = min(low // 1024, 640)
@@ -58,7 +60,7 @@ def boot(order: str, floppy_check: bool = True) -> dict[int, int]:
     return {0x3D: codes[1] << 4 | codes[0], 0x38: codes[2] << 4 | (not floppy_check)}
 
 
-def _order(machine: dict[str, Any]) -> str:
+def _order(machine: MachineData) -> str:
     boot = machine.get("boot", {})
     return str(boot.get("once") or boot.get("order", "cad"))
 
@@ -66,7 +68,7 @@ def _order(machine: dict[str, Any]) -> str:
 # --- disks ----------------------------------------------------------------------------------------
 
 
-def disks(machine: dict[str, Any], disk_size: Callable[[str], int]) -> dict[int, int]:
+def disks(machine: MachineData, disk_size: Callable[[str], int]) -> dict[int, int]:
     """Type 47 with its geometry for the disks of the first channel, and the translation of all four."""
     by_unit = bool(machine["firmware"].get("cmos", {}).get("disk-geometry") == "unit")
     found = {0x12: 0, 0x39: 0}
@@ -104,7 +106,7 @@ def disks(machine: dict[str, Any], disk_size: Callable[[str], int]) -> dict[int,
     return {index: value & 0xFF for index, value in found.items()}
 
 
-def _place(machine: dict[str, Any], device: dict[str, Any]) -> int | None:
+def _place(machine: MachineData, device: DeviceRow) -> int | None:
     """0 to 3: primary master … secondary slave."""
     for controller in parts.with_driver(machine, "piix3-ide"):
         buses = list(controller.get("provides") or {})

@@ -15,7 +15,8 @@ from vmrun.firmware.dsdt_slots import PCI_HOTPLUG, PCI_HOTPLUG_SIZE, event, hotp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 Window = tuple[int, int]
 
@@ -25,7 +26,7 @@ LINKS = ("LNKA", "LNKB", "LNKC", "LNKD")
 ROTATION = ("LNKD", "LNKA", "LNKB", "LNKC")
 
 
-def dsdt(machine: dict[str, Any], window: Window | None = None) -> bytes:
+def dsdt(machine: MachineData, window: Window | None = None) -> bytes:
     """The body of the table, without its header. `window`: 64-bit PCI memory, (first, last) address."""
     body = [_debug(), _pci_root(machine)]
     if hotplug(machine):
@@ -58,7 +59,7 @@ def _debug() -> bytes:
     )
 
 
-def _pci_root(machine: dict[str, Any]) -> bytes:
+def _pci_root(machine: MachineData) -> bytes:
     uid = machine["firmware"].get("acpi-settings", {}).get("pci-root-uid", 1)
     root = aml.device(
         "PCI0", aml.name("_HID", aml.eisaid("PNP0A03")), aml.name("_ADR", 0), aml.name("_UID", uid)
@@ -148,7 +149,7 @@ def _sci_link() -> bytes:
 # --- the board ------------------------------------------------------
 
 
-def _hpet(machine: dict[str, Any]) -> list[bytes]:
+def _hpet(machine: MachineData) -> list[bytes]:
     hpet = parts.first(machine, "hpet")
     if hpet is None:
         return []
@@ -185,7 +186,7 @@ def _occupied(name: str, uid: str, port: int, count: int, hid: bytes) -> bytes:
     )
 
 
-def _resources(machine: dict[str, Any], window: Window | None) -> bytes:
+def _resources(machine: MachineData, window: Window | None) -> bytes:
     """What the host bridge hands on: all buses, ports but its own, the VGA window, the hole below the
     IOAPIC, and a window above 4 GiB.
     """
@@ -206,13 +207,13 @@ def _resources(machine: dict[str, Any], window: Window | None) -> bytes:
     return aml.scope("\\_SB.PCI0", aml.name("_CRS", aml.resources(*windows)), *body)
 
 
-def _sleep(machine: dict[str, Any]) -> bytes:
+def _sleep(machine: MachineData) -> bytes:
     s3, s4, s4_type = parts.sleep_states(machine)
     states = [("_S3", 1)] * s3 + [("_S4", s4_type)] * s4 + [("_S5", 0)]
     return aml.scope("\\", *(aml.name(state, aml.package(kind, kind, 0, 0)) for state, kind in states))
 
 
-def _fw_cfg(machine: dict[str, Any]) -> list[bytes]:
+def _fw_cfg(machine: MachineData) -> list[bytes]:
     device = parts.first(machine, "fw_cfg_io")
     if device is None:
         return []

@@ -15,7 +15,8 @@ from vmrun.firmware.aml import ARG0, ARG1, ARG2, LOCAL0, LOCAL1, LOCAL3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 CPU_HOTPLUG, BITMAP_SIZE, REGISTERS_SIZE = 0xAF00, 32, 12
 INSERTED, EJECT_ASKED = 1, 3  # values of Notify
@@ -24,7 +25,7 @@ LOCAL_APIC_IDS = 255  # from here on ids only fit into x2APIC entries
 UID_ANY = 0xFFFFFFFF
 
 
-def processors(machine: dict[str, Any]) -> bytes:
+def processors(machine: MachineData) -> bytes:
     """The scope of the processors and the event that makes the guest look at them again."""
     if machine["firmware"].get("acpi-settings", {}).get("legacy-cpu-hotplug", True):
         return _bitmap(machine) + aml.method("\\_GPE._E02", 0, aml.call("\\_SB.PRSC"))
@@ -45,7 +46,7 @@ def _ports(size: int) -> bytes:
 # --- the bitmap ------------------------------------------------------
 
 
-def _bitmap(machine: dict[str, Any]) -> bytes:
+def _bitmap(machine: MachineData) -> bytes:
     """Processors by APIC id: CPON says who is there, PRS is the bitmap that the machine keeps."""
     ids = parts.apic_ids(machine)
     present = set(ids[: int(machine["cpus"]["count"])])
@@ -118,7 +119,7 @@ def _register(name: str) -> str:
     return f"{_REGISTERS}.{name}"
 
 
-def _registers(machine: dict[str, Any]) -> bytes:
+def _registers(machine: MachineData) -> bytes:
     """Processors by index. CSEL selects one; CPEN, CINS and CRMV tell of it, CCMD and CDAT give orders."""
     ids = parts.apic_ids(machine)
     flags = (("", 32), ("CPEN", 1), ("CINS", 1), ("CRMV", 1), ("CEJ0", 1), ("CEJF", 1), ("", 3), ("CCMD", 8))

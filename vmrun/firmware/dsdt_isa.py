@@ -14,8 +14,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
 
-def isa_bridge(machine: dict[str, Any]) -> list[bytes]:
+
+def isa_bridge(machine: MachineData) -> list[bytes]:
     """The PIRQ registers, and what is behind the bridge: by kind, the last of a kind first."""
     registers = aml.field("PCI0.S08.P40C", aml.BYTE_ACCESS, *((f"PRQ{n}", 8) for n in range(4)))
     found = [aml.region("P40C", aml.PCI_CONFIG, 0x60, 4), aml.scope("\\_SB", registers)]

@@ -11,14 +11,15 @@ from vmrun.firmware.aml import ARG0, ARG1, ARG2, LOCAL0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 PORTS, SIZE = 0xA00, 0x18
 CAME, EJECT_ASKED = 1, 3  # values of Notify
 WHOLE = 0xFFFFFFFFFFFFFFFF
 
 
-def memory_modules(machine: dict[str, Any]) -> list[bytes]:
+def memory_modules(machine: MachineData) -> list[bytes]:
     """Nothing for a machine without slots."""
     count = parts.memory_slots(machine)
     if not count:

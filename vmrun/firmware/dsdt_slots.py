@@ -14,23 +14,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import DeviceRow, MachineData
+
 PCI_HOTPLUG, PCI_HOTPLUG_SIZE = 0xAE00, 0x18
 # slots that cannot be unplugged
 FIXED = ("i440FX", "PIIX3", "pci-bridge", "i82801b11-bridge", "acpi-erst", *parts.DISPLAYS)
 LABELING = "e5c937d0-3553-4d7a-9117-ea4d19c3434d"  # _DSM of PCI device labelling
 
 
-def root_hotplug(machine: dict[str, Any]) -> bool:
+def root_hotplug(machine: MachineData) -> bool:
     """Cards can come and go on the root bus."""
     return bool(_setting(machine, "acpi-root-pci-hotplug"))
 
 
-def hotplug(machine: dict[str, Any]) -> bool:
+def hotplug(machine: MachineData) -> bool:
     """The hot-plug registers are there, be it for buses behind bridges only."""
     return root_hotplug(machine) or bool(_setting(machine, "acpi-pci-hotplug-with-bridge-support"))
 
 
-def _setting(machine: dict[str, Any], name: str) -> Any:
+def _setting(machine: MachineData, name: str) -> Any:
     pm = parts.first(machine, "PIIX4_PM")
     return pm is not None and pm["props"].get(name, True)
 
@@ -102,12 +104,12 @@ def event() -> bytes:
     return aml.scope("_GPE", aml.method("_E01", 0, *scan))
 
 
-def slots(machine: dict[str, Any]) -> bytes:
+def slots(machine: MachineData) -> bytes:
     numbers = _numbers(machine)
     return aml.scope("\\_SB", aml.scope("PCI0", *_bus(machine, "pci.0", numbers)))
 
 
-def _numbers(machine: dict[str, Any]) -> dict[str, int]:
+def _numbers(machine: MachineData) -> dict[str, int]:
     """bus → the number that the hot-plug registers know it by: the root, then those behind bridges, depth first and the
     youngest first, as the device counts them.
     """
@@ -130,7 +132,7 @@ def _numbers(machine: dict[str, Any]) -> dict[str, int]:
     return {bus: number for number, bus in enumerate(found)}
 
 
-def _bus(machine: dict[str, Any], bus: str, numbers: dict[str, int]) -> list[bytes]:
+def _bus(machine: MachineData, bus: str, numbers: dict[str, int]) -> list[bytes]:
     """What a bus has in its node: slots, and the methods that tell of cards which come and go."""
     on_bus = {
         parts.slot(device)[0]: device
@@ -145,7 +147,7 @@ def _bus(machine: dict[str, Any], bus: str, numbers: dict[str, int]) -> list[byt
         inside = _label(number) if pluggable else []
         inside += _inside(machine, device["driver"]) if device is not None else []
         for name in _buses_behind(device):
-            if name in numbers:
+            if device is not None and name in numbers:
                 inside += _bus(machine, name, numbers)
                 behind.append((machine["devices"].index(device), number))
         if pluggable and (device is None or device["driver"] not in FIXED):
@@ -163,7 +165,7 @@ def _bus(machine: dict[str, Any], bus: str, numbers: dict[str, int]) -> list[byt
     return body
 
 
-def _buses_behind(device: dict[str, Any] | None) -> list[str]:
+def _buses_behind(device: DeviceRow | None) -> list[str]:
     provides = (device.get("provides") or {}) if device is not None else {}
     return [name for name, kind in provides.items() if kind == "PCI"]
 
@@ -178,7 +180,7 @@ def _label(number: int) -> list[bytes]:
     return [aml.name("ASUN", number), aml.method("_DSM", 4, place, answer, serialized=True)]
 
 
-def _inside(machine: dict[str, Any], driver: str) -> list[bytes]:
+def _inside(machine: MachineData, driver: str) -> list[bytes]:
     """What a function has in its node beside its place."""
     if driver == "PIIX3":
         return isa_bridge(machine)

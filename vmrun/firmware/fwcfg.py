@@ -12,8 +12,8 @@ from vmrun.firmware import parts, smbios
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.firmware.parts import Processor
 
 ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
@@ -49,7 +49,7 @@ PRIORITY = {
 VGA_ROM, NIC_ROM, USER_FILE, DEVICE_FILE = 70, 80, 100, 110
 
 
-def items(machine: dict[str, Any]) -> dict[int, bytes]:
+def items(machine: MachineData) -> dict[int, bytes]:
     """Key → value of what is no file. Key 0, the signature, and 0x19, the directory, are the device's own."""
     wanted = machine["firmware"].get("fw_cfg", {})
     limit = parts.apic_limit(machine)
@@ -80,7 +80,7 @@ def items(machine: dict[str, Any]) -> dict[int, bytes]:
     return found
 
 
-def _numa(machine: dict[str, Any], limit: int) -> bytes:
+def _numa(machine: MachineData, limit: int) -> bytes:
     """Number of nodes, the node of each APIC id, the bytes of each node."""
     nodes, of = parts.numa(machine), parts.nodes_of_processors(machine)
     by_id = dict.fromkeys(range(limit), 0) | {id: of.get(n, 0) for n, id in enumerate(parts.apic_ids(machine))}
@@ -88,14 +88,14 @@ def _numa(machine: dict[str, Any], limit: int) -> bytes:
     return struct.pack(f"<{1 + limit + len(nodes)}Q", len(nodes), *by_id.values(), *sizes)
 
 
-def has_dma(machine: dict[str, Any]) -> bool:
+def has_dma(machine: MachineData) -> bool:
     """The fw_cfg device moves data by itself, which some option ROMs need."""
     device = parts.first(machine, "fw_cfg_io")
     return bool(device is not None and device["props"].get("dma_enabled", True))
 
 
 def files(
-    machine: dict[str, Any], kvm: bool = False, processor: Processor | None = None
+    machine: MachineData, kvm: bool = False, processor: Processor | None = None
 ) -> dict[str, bytes]:
     """The small files that follow from the machine alone (not ROMs, ACPI tables or the boot order)."""
     processor = processor or parts.Processor()
@@ -119,7 +119,7 @@ def files(
     return found
 
 
-def e820(machine: dict[str, Any], kvm: bool, processor: Processor) -> bytes:
+def e820(machine: MachineData, kvm: bool, processor: Processor) -> bytes:
     """(address, length, type) of what is not where the firmware would expect it: KVM's own pages, what AMD's
     processors keep for HyperTransport, then RAM.
     """
@@ -134,12 +134,12 @@ def e820(machine: dict[str, Any], kvm: bool, processor: Processor) -> bytes:
     return b"".join(struct.pack("<QQI", *row) for row in rows)
 
 
-def kvm_pages(machine: dict[str, Any]) -> tuple[int, int, int]:
+def kvm_pages(machine: MachineData) -> tuple[int, int, int]:
     """(address, length, type) of the pages that KVM takes: an identity map and a task state, for real mode."""
     return int(machine["memory-map"].get("kvm", {}).get("identity-map", 0xFEFFC000)), KVM_PAGES, RESERVED
 
 
-def system_states(machine: dict[str, Any]) -> bytes:
+def system_states(machine: MachineData) -> bytes:
     """A byte per sleep state S0 to S5: bit 7 offered, below it the sleep type."""
     s3, s4, s4_type = parts.sleep_states(machine)
     return bytes([0x80, 0, 0, 1 | s3 << 7, s4_type | s4 << 7, 0x80])

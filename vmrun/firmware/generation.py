@@ -10,7 +10,8 @@ from vmrun.firmware.aml import LOCAL0
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 GUID_FILE, ADDRESS_FILE = "etc/vmgenid_guid", "etc/vmgenid_addr"
 GUID_OFFSET = 40  # in its page, which the firmware may keep for itself until there
@@ -18,7 +19,7 @@ OEM_TABLE_ID = b"VMGENID\0"
 ADDRESS_AT = 6  # in the body: the value of VGIA
 
 
-def ssdt(machine: dict[str, Any]) -> bytes | None:
+def ssdt(machine: MachineData) -> bytes | None:
     """The body; None without the device. The firmware makes the dword at ADDRESS_AT the page's address."""
     if parts.first(machine, "vmgenid") is None:
         return None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 DIRECTORIES = (
     "/usr/share/seabios",
     "/usr/share/qemu",
@@ -106,13 +108,13 @@ def load(name: str, extra: Sequence[str] = (), most: int = ROM_MOST) -> Image:
     return Image(name, path, data)
 
 
-def load_bios_image(machine: dict[str, Any]) -> Image:
+def load_bios_image(machine: MachineData) -> Image:
     """The machine's firmware: a multiple of 64 KiB, at most 8 MiB."""
     with about("firmware.bios", "VR0632"):
         return _load_bios(machine)
 
 
-def _load_bios(machine: dict[str, Any]) -> Image:
+def _load_bios(machine: MachineData) -> Image:
     firmware = machine["firmware"]
     image = load(str(firmware["bios"]), firmware.get("dirs", ()), BIOS_MOST)
     size = len(image.data)

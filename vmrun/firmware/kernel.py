@@ -13,8 +13,8 @@ from vmrun.firmware import elf, fwcfg, linux, modules, multiboot, parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.firmware.elf import Piece
 
 LINUX, MULTIBOOT_1, MULTIBOOT_2, PVH, ELF = "Linux", "multiboot", "multiboot 2", "PVH", "ELF"
@@ -70,7 +70,7 @@ class Boot:
         return not self.rom.startswith("linuxboot")
 
 
-def read(machine: dict[str, Any]) -> Kernel:
+def read(machine: MachineData) -> Kernel:
     """The machine's kernel and initrd. BuildError: no such file, too large for the machine, no kernel."""
     room = parts.memory_below_4g(machine)
     path = str(machine["kernel"])
@@ -100,13 +100,13 @@ def identify(data: bytes) -> str:
     )
 
 
-def through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
+def through_firmware(machine: MachineData, kernel: Kernel) -> Boot:
     """For the firmware and its option ROMs. BuildError: the kernel needs what this machine's firmware is not given."""
     with about("kernel", "VR0630"):
         return _through_firmware(machine, kernel)
 
 
-def _through_firmware(machine: dict[str, Any], kernel: Kernel) -> Boot:
+def _through_firmware(machine: MachineData, kernel: Kernel) -> Boot:
     roms = machine["firmware"].get("kernel-roms", {})
     dma = bool(roms.get("dma")) and fwcfg.has_dma(machine)
     if kernel.kind == LINUX:
@@ -146,7 +146,7 @@ def check_room(pieces: list[Piece], ranges: list[tuple[int, int]], what: str) ->
             )
 
 
-def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
+def _multiboot(machine: MachineData, kernel: Kernel) -> dict[int, bytes]:
     """Kernel, modules and texts in one piece, and the information that the ROM completes with the firmware's map."""
     loaded = multiboot.load(kernel.data, 1)
     top = parts.memory_below_4g(machine)
@@ -184,7 +184,7 @@ def _multiboot(machine: dict[str, Any], kernel: Kernel) -> dict[int, bytes]:
     }
 
 
-def _pvh(machine: dict[str, Any], kernel: Kernel) -> Boot:
+def _pvh(machine: MachineData, kernel: Kernel) -> Boot:
     """The kernel lies in memory from reset on; pvh.bin hands it command line, initrd and the firmware's map."""
     loaded = elf.parse(kernel.data)
     data_size = int(machine["firmware"].get("acpi-settings", {}).get("data-size", 0x10000))

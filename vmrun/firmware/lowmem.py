@@ -18,7 +18,8 @@ from vmrun.firmware.elf import Piece
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
     Row = tuple[int, int, int]
 
@@ -46,7 +47,7 @@ class LowMemory:
 
     __slots__ = ("facs", "pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "top")
 
-    def __init__(self, machine: dict[str, Any], kvm: bool) -> None:
+    def __init__(self, machine: MachineData, kvm: bool) -> None:
         settled = machine["firmware"].get("acpi") == "tables"
         self.pm_base = PM_WITH_TABLES if settled else PM_WITHOUT
         files = acpi.build(machine, self.pm_base).files()
@@ -77,7 +78,7 @@ class LowMemory:
         ]
         self.rows = self._map(machine, kvm)
 
-    def _map(self, machine: dict[str, Any], kvm: bool) -> list[Row]:
+    def _map(self, machine: MachineData, kvm: bool) -> list[Row]:
         below, above = parts.memory_below_4g(machine), parts.memory_above_4g(machine)
         rows = [
             (0, EBDA_AT, RAM),

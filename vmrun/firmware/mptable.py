@@ -11,7 +11,8 @@ from vmrun.firmware import parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 ISA_BUS, PCI_BUS = 1, 0
 PCI_IRQS = (10, 10, 11, 11)  # of PIRQA# to PIRQD#
@@ -19,7 +20,7 @@ ACTIVE_HIGH_LEVEL = 0x000D
 MOST_ID = 254
 
 
-def build(machine: dict[str, Any], at: int) -> bytes:
+def build(machine: MachineData, at: int) -> bytes:
     """The floating pointer, for address `at`, and the table right behind it."""
     table = _table(machine)
     pointer = bytearray(struct.pack("<4sIBBB5s", b"_MP_", at + 16, 1, 4, 0, bytes(5)))
@@ -32,7 +33,7 @@ def pirq(slot: int, pin: int) -> int:
     return (slot + pin - 2) & 3
 
 
-def _table(machine: dict[str, Any]) -> bytes:
+def _table(machine: MachineData) -> bytes:
     count = int(machine["cpus"]["count"])
     signature, features = 0x600, 0x201  # processor family 6; FPU and APIC
     entries = []

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from vmrun.config.sections import Cpus, DeviceRow, MachineData
+
 AMD = "AuthenticAMD"
 DISPLAYS = ("VGA", "cirrus-vga", "qxl-vga", "vmware-svga", "virtio-vga")
 # ISA displays without a ROM of their own: the firmware is handed their video BIOS (sga's shows text on a serial port).
@@ -36,16 +38,16 @@ def processor_of(leaves: Iterable[dict[str, int]]) -> Processor:
     )
 
 
-def with_driver(machine: dict[str, Any], *drivers: str) -> Iterator[dict[str, Any]]:
+def with_driver(machine: MachineData, *drivers: str) -> Iterator[DeviceRow]:
     """The devices of these drivers, in the machine's order."""
     return (device for device in machine["devices"] if device["driver"] in drivers)
 
 
-def first(machine: dict[str, Any], *drivers: str) -> dict[str, Any] | None:
+def first(machine: MachineData, *drivers: str) -> DeviceRow | None:
     return next(with_driver(machine, *drivers), None)
 
 
-def flash(machine: dict[str, Any]) -> str:
+def flash(machine: MachineData) -> str:
     """The id of the drive that is the machine's firmware, in a flash below 4 GiB; '' when it is a ROM."""
     for device in with_driver(machine, "cfi.pflash01"):
         if not device["props"].get("below"):
@@ -53,7 +55,7 @@ def flash(machine: dict[str, Any]) -> str:
     return ""
 
 
-def floppy_drives(machine: dict[str, Any], disk_size: Callable[[str], int] | None) -> dict[int, str]:
+def floppy_drives(machine: MachineData, disk_size: Callable[[str], int] | None) -> dict[int, str]:
     """Unit → drive type ("120", "144", "288") of the board's floppy drives. disk_size: bytes of a drive by id."""
     from vmrun.core.floppies import drive_type
 
@@ -78,42 +80,42 @@ def floppy_drives(machine: dict[str, Any], disk_size: Callable[[str], int] | Non
     return {unit: kind for unit, kind in sorted(kinds.items()) if kind != "none"}
 
 
-def slot(device: dict[str, Any]) -> tuple[int, int]:
+def slot(device: DeviceRow) -> tuple[int, int]:
     """(device, function) of "01.3"."""
     number, _, function = str(device["addr"]).partition(".")
     return int(number, 16), int(function or "0", 16)
 
 
-def memory_below_4g(machine: dict[str, Any]) -> int:
+def memory_below_4g(machine: MachineData) -> int:
     return int(machine["memory-map"]["below-4g"])
 
 
-def memory_above_4g(machine: dict[str, Any]) -> int:
+def memory_above_4g(machine: MachineData) -> int:
     return int(machine["memory-map"]["above-4g"])
 
 
-def high_ram(machine: dict[str, Any]) -> int:
+def high_ram(machine: MachineData) -> int:
     """Where RAM goes on that does not lie below 4 GiB."""
     return int(machine["memory-map"].get("high-ram", 1 << 32))
 
 
-def end_of_memory(machine: dict[str, Any]) -> int:
+def end_of_memory(machine: MachineData) -> int:
     """The first address behind all RAM, 4 GiB at least."""
     return max(high_ram(machine) + memory_above_4g(machine), 1 << 32)
 
 
-def reserved_end(machine: dict[str, Any]) -> int:
+def reserved_end(machine: MachineData) -> int:
     """Where memory of PCI devices can begin above 4 GiB: behind RAM, and behind what is kept for modules."""
     slots = machine.get("memory-slots")
     return int(slots["reserved-end"]) if slots else end_of_memory(machine)
 
 
-def memory_slots(machine: dict[str, Any]) -> int:
+def memory_slots(machine: MachineData) -> int:
     """How many modules there can be."""
-    return int((machine.get("memory-slots") or {}).get("count", 0))
+    return machine["memory-slots"]["count"] if "memory-slots" in machine else 0
 
 
-def memory_ranges(machine: dict[str, Any]) -> list[tuple[int, int]]:
+def memory_ranges(machine: MachineData) -> list[tuple[int, int]]:
     """First and last address of RAM below and above 4 GiB."""
     found = [(0, memory_below_4g(machine) - 1)]
     if memory_above_4g(machine):
@@ -121,17 +123,17 @@ def memory_ranges(machine: dict[str, Any]) -> list[tuple[int, int]]:
     return found
 
 
-def numa(machine: dict[str, Any]) -> list[dict[str, Any]]:
+def numa(machine: MachineData) -> list[dict[str, Any]]:
     """NUMA nodes: their processors by index, their bytes of memory, their distances to all nodes."""
     return list(machine.get("numa") or ())
 
 
-def nodes_of_processors(machine: dict[str, Any]) -> dict[int, int]:
+def nodes_of_processors(machine: MachineData) -> dict[int, int]:
     """Index of a processor → its node; {} without nodes."""
     return {int(cpu): n for n, node in enumerate(numa(machine)) for cpu in node.get("cpus", ())}
 
 
-def apic_id(index: int, cpus: dict[str, Any]) -> int:
+def apic_id(index: int, cpus: Cpus) -> int:
     """APIC id of a processor: its index, or socket, core and thread each in as many bits as they need."""
     if cpus.get("apic-ids", "topology") == "contiguous":
         return index
@@ -141,25 +143,25 @@ def apic_id(index: int, cpus: dict[str, Any]) -> int:
     return (index // (threads * cores) << core_bits | core) << thread_bits | thread
 
 
-def apic_ids(machine: dict[str, Any]) -> list[int]:
+def apic_ids(machine: MachineData) -> list[int]:
     """APIC ids of all processors that there can be; the first `count` are there at power-on."""
     cpus = machine["cpus"]
     return [apic_id(index, cpus) for index in range(int(cpus.get("maxcpus") or cpus["count"]))]
 
 
-def apic_limit(machine: dict[str, Any]) -> int:
+def apic_limit(machine: MachineData) -> int:
     """One more than the highest APIC id."""
     return max(apic_ids(machine)) + 1
 
 
-def always_acpi(machine: dict[str, Any]) -> bool:
+def always_acpi(machine: MachineData) -> bool:
     """The power management function has no legacy mode: nothing answers at the SMI command port."""
     pm = first(machine, "PIIX4_PM")
     props = pm["props"] if pm is not None else {}
     return not (props.get("smm-enabled", False) or props.get("smm-compat", False))
 
 
-def sleep_states(machine: dict[str, Any]) -> tuple[bool, bool, int]:
+def sleep_states(machine: MachineData) -> tuple[bool, bool, int]:
     """(S3 offered, S4 offered, sleep type of S4), from the power management function."""
     pm = first(machine, "PIIX4_PM")
     props = pm["props"] if pm is not None else {}

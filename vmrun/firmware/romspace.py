@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.errors import Place
 
 BLOCK = 512  # the unit of a ROM's own length, its third byte
@@ -28,7 +29,7 @@ class _Rom:
         return f"{self.file} of {self.owner} ({self.size / 1024:g} KiB)"
 
 
-def check_roms(machine: dict[str, Any], place: Callable[..., Place | None]) -> list[Problem]:
+def check_roms(machine: MachineData, place: Callable[..., Place | None]) -> list[Problem]:
     """Problems with ROM space. place: ResolvedMachine.place, which says where a path of the file was written."""
     room = int(machine["memory-map"].get("option-roms", {}).get("size", 0))
     roms = _roms(machine)
@@ -56,7 +57,7 @@ def check_roms(machine: dict[str, Any], place: Callable[..., Place | None]) -> l
     return problems
 
 
-def _roms(machine: dict[str, Any]) -> list[tuple[_Rom, bool]]:
+def _roms(machine: MachineData) -> list[tuple[_Rom, bool]]:
     """Each ROM, and whether it is that of the first display."""
     dirs = machine["firmware"].get("dirs", ())
     found: list[tuple[_Rom, bool]] = []

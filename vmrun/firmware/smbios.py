@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 # name of a setting → offset in the structure, in the order in which they are handed over
 STRINGS = {
     0: {"vendor": 4, "version": 5, "date": 8},
@@ -24,9 +26,9 @@ UUID_OFFSET, RELEASE_OFFSET = 8, 0x14
 LONGEST = 0xFFFF - 6  # bytes of a field: its length, with the head, is a 16-bit number
 
 
-def fields(machine: dict[str, Any]) -> bytes | None:
+def fields(machine: MachineData) -> bytes | None:
     """The value of key 0x8001, or None where the type has no such key."""
-    own = machine["firmware"].get("smbios") or {"form": "none"}
+    own: dict[str, Any] = {**(machine["firmware"].get("smbios") or {"form": "none"})}
     form = own.get("form", "none")
     if form != "fields":
         return None
@@ -80,7 +82,7 @@ def _field(kind: int, offset: int, data: bytes) -> bytes:
     return struct.pack("<HBBH", 6 + len(data), 0, kind, offset) + data
 
 
-def uuid(machine: dict[str, Any]) -> str | None:
+def uuid(machine: MachineData) -> str | None:
     """The machine's UUID: one given for the system structure counts for all."""
     given = (machine.get("smbios") or {}).get("type1") or {}
     return given.get("uuid") or machine.get("uuid")

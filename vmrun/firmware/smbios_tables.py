@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.firmware.parts import Processor
 
 Value = int | str | bytes
@@ -73,7 +74,7 @@ class _Table:
         return head + struct.pack("<5sBHIHB", b"_DMI_", 0, len(self.data), 0, self.count, 0x28)
 
 
-def files(machine: dict[str, Any], processor: Processor) -> dict[str, bytes]:
+def files(machine: MachineData, processor: Processor) -> dict[str, bytes]:
     """The two files."""
     own, given = machine["firmware"]["smbios"], machine.get("smbios") or {}
     texts = _Texts(own, given)
@@ -177,7 +178,7 @@ def _processors(table: _Table, given: Mapping[str, Any], cpus: Mapping[str, Any]
         )
 
 
-def _management(table: _Table, machine: dict[str, Any]) -> None:
+def _management(table: _Table, machine: MachineData) -> None:
     """The interfaces of management controllers, the last first."""
     controllers = {row["id"]: row["props"] for row in parts.with_driver(machine, "ipmi-bmc-sim")}
     for row in reversed(list(parts.with_driver(machine, *IPMI))):
@@ -189,7 +190,7 @@ def _management(table: _Table, machine: dict[str, Any]) -> None:
         table.add(38, "BBBBQBB", kind, 0x20, address, 0, port | 1, 0x01, irq, number=0xA00)  # handle 0x3000
 
 
-def _memory(table: _Table, given: Mapping[str, Any], machine: dict[str, Any]) -> None:
+def _memory(table: _Table, given: Mapping[str, Any], machine: MachineData) -> None:
     """The array, its modules of at most 16 GiB, and where they appear."""
     total = int(machine["memory"])
     modules = -(-total // DIMM)

@@ -15,12 +15,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 BASE_END, EXTENDED = 0xA0000, 0x100000  # RAM ends at the first and goes on at the second
 ENABLED, HOT_PLUGGABLE = 1, 2
 SPARE = 2  # ranges for the two holes that a node can be cut by; unused ones are there, disabled
 
 
-def tables(machine: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+def tables(machine: MachineData) -> list[tuple[bytes, bytes]]:
     """(signature, body) of each; none without nodes, no SLIT without distances."""
     nodes = parts.numa(machine)
     if not nodes:
@@ -31,7 +33,7 @@ def tables(machine: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _srat(machine: dict[str, Any]) -> bytes:
+def _srat(machine: MachineData) -> bytes:
     of = parts.nodes_of_processors(machine)
     body = struct.pack("<IQ", 1, 0)
     for index, id in enumerate(parts.apic_ids(machine)):
@@ -51,7 +53,7 @@ def _srat(machine: dict[str, Any]) -> bytes:
     return body
 
 
-def ranges(machine: dict[str, Any]) -> list[tuple[int, int, int]]:
+def ranges(machine: MachineData) -> list[tuple[int, int, int]]:
     """(address, bytes, node) of all RAM: nodes follow one another around the holes at 640 KiB and below 4 GiB."""
     low = parts.memory_below_4g(machine)
     areas = [(0, BASE_END), (EXTENDED, low), (parts.high_ram(machine), parts.end_of_memory(machine))]

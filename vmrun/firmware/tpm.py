@@ -13,13 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 LOG_FILE = "etc/tpm/log"
 BASE = 0xFED40000
 FIFO, CRB = 6, 7  # start methods
 CRB_CONTROL = BASE + 0x40
 
 
-def table(machine: dict[str, Any]) -> tuple[bytes, int, bytes, int] | None:
+def table(machine: MachineData) -> tuple[bytes, int, bytes, int] | None:
     """(signature, revision, body, where in it the address of the log is, as 64 bits); None without a TPM."""
     found = parts.first(machine, *parts.TPMS)
     if found is None:
@@ -42,7 +44,7 @@ def fifo(props: dict[str, Any], n: int) -> list[bytes]:
     return [aml.device("TPM", *ids, aml.name("_UID", n), aml.name("_STA", 0x0F), place)]
 
 
-def crb(machine: dict[str, Any]) -> list[bytes]:
+def crb(machine: MachineData) -> list[bytes]:
     """Below the root of the system bus."""
     if parts.first(machine, "tpm-crb") is None:
         return []

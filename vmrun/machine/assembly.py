@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import DeviceRow
     from vmrun.core.object import Device
     from vmrun.machine.board import Board
 
@@ -34,7 +35,7 @@ class Assembly:
         for node in (self.board_parts, self.peripheral, self.anonymous):
             self.root.add_child(node)
 
-    def create(self, entry: dict[str, Any]) -> Device:
+    def create(self, entry: DeviceRow) -> Device:
         """`entry`: a row of the resolved machine's devices. The device lock is held. BuildError."""
         driver, values = entry["driver"], entry["props"]
         twin = entry.get("in-kernel")
@@ -66,7 +67,7 @@ class Assembly:
         self.wiring.devices[entry["id"]] = device
         return device
 
-    def _attach(self, device: Device, entry: dict[str, Any]) -> None:
+    def _attach(self, device: Device, entry: DeviceRow) -> None:
         if entry.get("bus") is None:
             return
         for owner in self.board.devices.values():
@@ -78,7 +79,7 @@ class Assembly:
                 return
         raise BuildError(f"{device.path}: there is no bus '{entry['bus']}'")
 
-    def _make_buses(self, device: Device, entry: dict[str, Any]) -> None:
+    def _make_buses(self, device: Device, entry: DeviceRow) -> None:
         if not isinstance(device, BusOwner) or not entry["provides"]:
             return
         device.make_buses(list(entry["provides"]), self.board)

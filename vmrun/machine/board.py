@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.chardev.socket import Given
     from vmrun.backends.protocols import CharBackend
+    from vmrun.config.sections import MachineData
     from vmrun.core.console import Console, TextReader
     from vmrun.core.keymap import Layout
     from vmrun.core.loop import Loop
@@ -46,11 +47,11 @@ SURELY_THERE = 1 << 30  # bytes of memory that no host is asked about
 class Board:
     """Everything around the devices. `close` gives it all back, in the opposite order."""
 
-    def __init__(self, config: dict[str, Any], loop: Loop, lock: DeviceLock) -> None:
+    def __init__(self, config: MachineData, loop: Loop, lock: DeviceLock) -> None:
         self.config, self.loop, self.lock = config, loop, lock
-        self.memory_map: dict[str, Any] = config["memory-map"]
+        self.memory_map: dict[str, Any] = {**config["memory-map"]}
         self.ram_size: int = config["memory"]
-        self.rtc: dict[str, Any] = config.get("rtc") or {}
+        self.rtc: dict[str, Any] = {**config.get("rtc", {})}
         self.uuid = str(config.get("uuid") or "00000000-0000-0000-0000-000000000000")
         self.hw_version = str(config.get("hw-version") or "2.5+")
         self.possible_apic_ids = apic_ids(config["cpus"])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.machine.direct import DirectBoot
 
 GSIS = 24
@@ -34,7 +35,7 @@ CPU_PINS = ("intr", "nmi", "smi", "a20")
 
 
 def build(
-    config: dict[str, Any],
+    config: MachineData,
     *,
     accel: list[str] | None = None,
     mux: Any = None,
@@ -76,7 +77,7 @@ def build(
 class _Builder:
     def __init__(
         self,
-        config: dict[str, Any],
+        config: MachineData,
         board: Board,
         undo: list[Callable[[], object]],
         cpuid: list[list[dict[str, int]]] | None,

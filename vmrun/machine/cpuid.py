@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import Cpus, MachineData
+
     Leaves = dict[tuple[int, int], tuple[int, int, int, int]]
 
 INDEXED = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
@@ -135,7 +137,7 @@ def _width(count: int) -> int:
     return (count - 1).bit_length()
 
 
-def apic_ids(cpus: dict[str, Any]) -> list[int]:
+def apic_ids(cpus: Cpus) -> list[int]:
     """The APIC id of each processor: fields of thread, core and socket, or simply the index."""
     count = int(cpus.get("maxcpus", cpus.get("count", 1)))
     if cpus.get("apic-ids", "topology") == "contiguous":
@@ -155,7 +157,7 @@ def apic_ids(cpus: dict[str, Any]) -> list[int]:
 
 
 def make_cpuid(
-    cpus: dict[str, Any],
+    cpus: Cpus,
     model: dict[str, Any],
     apic_id: int,
     host: list[dict[str, int]],
@@ -167,12 +169,11 @@ def make_cpuid(
     return _Maker(cpus, model, apic_id, able, kernel_apic).make()
 
 
-def missing_features(name: str, config: dict[str, Any], accelerator: Any) -> list[str]:
+def missing_features(name: str, config: MachineData, accelerator: Any) -> list[str]:
     """What the accelerator lacks of a model as the machine's type has it."""
     from vmrun.config.machinetypes import frozen_features
 
-    cpus = {key: value for key, value in config["cpus"].items() if key not in ("compat", "features")}
-    cpus["compat"] = frozen_features(config["machine"], name)
+    cpus: Cpus = {**config["cpus"], "features": {}, "compat": frozen_features(config["machine"], name)}
     host = accelerator.supported_cpuid()
     model = load_model(name, cpus["family"])
     return make_cpuid(cpus, model, 0, host, kernel_apic=accelerator.has_local_apic).missing
@@ -182,7 +183,7 @@ class _Maker:
     """One run of make_cpuid: settings and words first, then the leaves."""
 
     def __init__(
-        self, cpus: dict[str, Any], model: dict[str, Any], apic_id: int, host: Leaves, kernel_apic: bool
+        self, cpus: Cpus, model: dict[str, Any], apic_id: int, host: Leaves, kernel_apic: bool
     ) -> None:
         self.cpus, self.model, self.apic_id, self.host = cpus, model, apic_id, host
         self.rules: dict[str, Any] = model["rules"]
@@ -570,7 +571,7 @@ class _Maker:
 
 
 def describe(
-    cpus: dict[str, Any], model: dict[str, Any], host: list[dict[str, int]], *, kernel_apic: bool = True
+    cpus: Cpus, model: dict[str, Any], host: list[dict[str, int]], *, kernel_apic: bool = True
 ) -> dict[str, Any]:
     """What a processor comes to: feature → whether it has it, by QEMU's names, and what identifies it."""
     able: Leaves = {(e["function"], e["index"]): (e["eax"], e["ebx"], e["ecx"], e["edx"]) for e in host}

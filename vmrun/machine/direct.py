@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.machine.board import Board
 
 CR0_PE, CR0_ET, CR0_PG = 1, 1 << 4, 1 << 31
@@ -28,7 +29,7 @@ DEF_TYPE, FIXED_64K, FIXED_16K, FIXED_4K, FIRST_BASE = 0x2FF, 0x250, (0x258, 0x2
 class DirectBoot:
     """Of a machine without a firmware. `rom` is known at once, the rest when there are processors."""
 
-    def __init__(self, config: dict[str, Any], kvm: bool) -> None:
+    def __init__(self, config: MachineData, kvm: bool) -> None:
         if not config.get("kernel"):
             raise BuildError(
                 "there is no firmware and no kernel, so nothing would run",

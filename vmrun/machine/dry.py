@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.backends.block.drive import Drive
+    from vmrun.config.sections import DeviceRow, Firmware, MachineData
     from vmrun.machine.machine import Machine
 
 
@@ -29,7 +30,7 @@ class BlankDrive(BlockBackend):
         return bytes(count)
 
 
-def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Machine:
+def build_dry(config: MachineData, blank: int = 0, files: bool = True) -> Machine:
     """The machine on no accelerator; chardevs and netdevs lead nowhere, images are not opened, memory is not filled.
 
     blank: bytes of every disk; 0 for the sizes of the images. files: read firmware, option ROMs and kernel; without
@@ -40,7 +41,7 @@ def build_dry(config: dict[str, Any], blank: int = 0, files: bool = True) -> Mac
         from vmrun.firmware.images import Image
 
         config, bios, blank = _without_files(config), Image("none", "", bytes(0x10000)), blank or 1 << 30
-    plain = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
+    plain: MachineData = {**config, "chardevs": {name: {"type": "null"} for name in config["chardevs"]}}
     plain["netdevs"] = {
         name: {"type": "blank", "queues": spec.get("queues"), "fds": spec.get("fds")}
         for name, spec in config["netdevs"].items()
@@ -58,19 +59,19 @@ def _blank(spec: dict[str, Any], size: int) -> int:
     return 0 if empty else size or _size(spec)
 
 
-def flash_drives(config: dict[str, Any]) -> list[str]:
+def flash_drives(config: MachineData) -> list[str]:
     """Ids of the drives that are in flash."""
     found = [str(device["props"].get("drive")) for device in parts.with_driver(config, "cfi.pflash01")]
     return [name for name in found if name in config["drives"]]
 
 
-def _without_files(config: dict[str, Any]) -> dict[str, Any]:
+def _without_files(config: MachineData) -> MachineData:
     """The machine without what is read from the host."""
-    devices = [
+    devices: list[DeviceRow] = [
         {**device, "props": {**device["props"], "romfile": ""}} if "romfile" in device["props"] else device
         for device in config["devices"]
     ]
-    firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": []}
+    firmware: Firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": []}
     return {**config, "kernel": None, "devices": devices, "firmware": firmware}
 
 

@@ -46,7 +46,8 @@ def build_empty(
 
     lock = DeviceLock()
     loop = Loop(lock)
-    board = Board({**NOTHING, "name": name, "chardevs": chardevs}, loop, lock)
+    config: Any = {**NOTHING, "name": name, "chardevs": chardevs}  # far from whole
+    board = Board(config, loop, lock)
     choice = choose([*accel, "qtest"], board, {}, guests=False)
     board.accelerator = choice.accelerator
     machine = EmptyMachine(board.config, board, Assembly(board), choice)

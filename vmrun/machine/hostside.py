@@ -13,19 +13,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
+
 SETTINGS = ("name", "accel", "kernel_irqchip", "paused", "netdevs", "chardevs", "monitors")
 CLOCK = ("clock", "driftfix")
 GUEST_SEES = ("readonly", "media", "serial")  # options of a drive
 
 
-def host_side(config: dict[str, Any]) -> dict[str, Any]:
+def host_side(config: MachineData) -> dict[str, Any]:
     """key → value of everything in a resolved machine that concerns the host alone."""
     catalogue = load_catalogue()
-    found: dict[str, Any] = {name: config[name] for name in SETTINGS}
+    whole: dict[str, Any] = {**config}
+    found = {name: whole[name] for name in SETTINGS}
     for name in ("translate", "thread", "clock", "memory-backing", "objects", "on"):
-        if name in config:
-            found[name] = config[name]
-    found |= {f"rtc.{name}": config["rtc"][name] for name in CLOCK}
+        if name in whole:
+            found[name] = whole[name]
+    found |= {f"rtc.{name}": whole["rtc"][name] for name in CLOCK}
     found["firmware.dirs"] = config["firmware"].get("dirs", [])
     found["firmware.bios"] = os.path.dirname(str(config["firmware"]["bios"]))
     for key in ("kernel", "initrd"):

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import DeviceRow
     from vmrun.core.object import Device
     from vmrun.machine.machine import Machine
     from vmrun.machine.processor import Processor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CMOS_CPUS = 0x5F  # how many more than one processor there are, for the firmware
 
 
-def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
+def plan(machine: Machine, wanted: dict[str, Any]) -> DeviceRow:
     """The entry of a device (`driver`, `id`, `bus`, `addr` and properties, as a machine file has them) with all filled
     in. BuildError in QEMU's words.
     """
@@ -32,8 +33,7 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
     from vmrun.config.resolve import in_order, resolve
     from vmrun.config.write import flat
 
-    config = {**machine.config, "drives": {**machine.config["drives"]}}
-    document = flat(config)
+    document = flat({**machine.config})
     document["devices"] = [*document["devices"], wanted]
     problems: list[Problem] = []
     found = None
@@ -50,10 +50,11 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> dict[str, Any]:
     assert found is not None
     known = {entry["id"] for entry in machine.config["devices"]}
     (entry,) = (entry for entry in found.data["devices"] if entry["id"] not in known)
-    return dict(entry)
+    made: DeviceRow = {**entry}
+    return made
 
 
-def plug(machine: Machine, entry: dict[str, Any]) -> Device:
+def plug(machine: Machine, entry: DeviceRow) -> Device:
     """Make the device and tell the guest. BuildError, with nothing changed."""
     board = machine.board
     with board.lock:
@@ -123,7 +124,7 @@ def _gone(machine: Machine, device: Device) -> None:
         machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)
 
 
-def _record(machine: Machine, devices: list[dict[str, Any]]) -> None:
+def _record(machine: Machine, devices: list[DeviceRow]) -> None:
     """The machine as it is now: what is saved, locked or shown is this."""
     machine.config = machine.board.config = {**machine.config, "devices": devices}
 
@@ -145,7 +146,7 @@ def what_became(machine: Machine) -> dict[str, Any]:
     }
 
 
-def lasting(machine: Machine) -> list[dict[str, Any]]:
+def lasting(machine: Machine) -> list[DeviceRow]:
     """The devices that are there since the machine was built."""
     devices = machine.board.devices
     return [entry for entry in machine.config["devices"] if not devices[entry["id"]].hotplugged]

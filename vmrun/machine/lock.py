@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import MachineData
     from vmrun.machine.machine import Machine
 
 SCHEMA = "vmrun/lock/1"
@@ -33,7 +34,7 @@ def lock_path(machine_file: str) -> str:
     return os.path.splitext(machine_file)[0] + SUFFIX
 
 
-def make(config: dict[str, Any]) -> dict[str, Any]:
+def make(config: MachineData) -> dict[str, Any]:
     """The lock of a resolved machine. BuildError when the machine cannot be built."""
     _check_type(config)
     sections = visible(config)
@@ -120,7 +121,7 @@ def _is_leaf(key: str, value: Any) -> bool:
     )
 
 
-def check(config: dict[str, Any], path: str) -> None:
+def check(config: MachineData, path: str) -> None:
     """Hold a resolved machine to the lock file at path. ConfigError tells every difference."""
     lock = read(path)
     if (lock["name"], lock["machine"]) != (config["name"], config["machine"]):
@@ -144,7 +145,7 @@ def check(config: dict[str, Any], path: str) -> None:
         raise ConfigError(problems=problems)
 
 
-def _check_type(config: dict[str, Any]) -> None:
+def _check_type(config: MachineData) -> None:
     """ConfigError when the machine's type is one of vmrun's and not as it was released."""
     if config["machine"] in released():
         changed = changed_since_release(config["machine"])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
+    from vmrun.config.sections import MachineData
+
     Kind = TypeVar("Kind")
 
     from vmrun.core.object import Device
@@ -52,7 +54,7 @@ class Outcome:
 class Machine:
     """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread, but `ask`."""
 
-    def __init__(self, config: dict[str, Any], board: Board, assembly: Assembly, choice: Choice) -> None:
+    def __init__(self, config: MachineData, board: Board, assembly: Assembly, choice: Choice) -> None:
         self.config, self.board, self.assembly, self.choice = config, board, assembly, choice
         self.built = config  # as it was before anything came or went
         self.root = assembly.root

@@ -20,7 +20,7 @@ class MemorySlots:
     def __init__(self, board: Board) -> None:
         self.board = board
         self.controller: Any = None
-        self.count = int((board.config.get("memory-slots") or {}).get("count", 0))
+        self.count = board.config["memory-slots"]["count"] if "memory-slots" in board.config else 0
 
     @property
     def nodes(self) -> int:

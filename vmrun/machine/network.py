@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import DeviceRow
     from vmrun.machine.machine import Machine
 
 RARP, REQUEST_REVERSE = b"\x80\x35", 3
@@ -102,7 +103,7 @@ def remove(machine: Machine, id: str) -> None:
             del machine.board.netdevs[id]
         backend.close()
     left = {name: spec for name, spec in machine.config["netdevs"].items() if name != id}
-    devices = [
+    devices: list[DeviceRow] = [
         {**row, "props": {**row["props"], "netdev": None}} if row["props"].get("netdev") == id else row
         for row in machine.config["devices"]
     ]

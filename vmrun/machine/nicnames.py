@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.config.catalogue import Catalogue
+    from vmrun.config.sections import DeviceRow, MachineData
 
 FIRST_HOTPLUG_SLOT = 2
 
 
-def predict(config: dict[str, Any], catalogue: Catalogue) -> dict[str, dict[str, Any]]:
+def predict(config: MachineData, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
     """Device id → mac, PCI address and the three names, for each card with a MAC address."""
     cards = []
     for device in config["devices"]:
@@ -34,7 +35,7 @@ def predict(config: dict[str, Any], catalogue: Catalogue) -> dict[str, dict[str,
     return found
 
 
-def _names(card: dict[str, Any], hotplug: bool) -> dict[str, str]:
+def _names(card: DeviceRow, hotplug: bool) -> dict[str, str]:
     slot, function = (int(part, 16) for part in card["addr"].split("."))
     tail = f"f{function}" if function or card["props"].get("multifunction") else ""
     path = f"enp0s{slot}{tail}"
@@ -45,6 +46,6 @@ def _names(card: dict[str, Any], hotplug: bool) -> dict[str, str]:
     return {"addr": card["addr"], "path": path, "udev": udev}
 
 
-def _hotplug(config: dict[str, Any]) -> bool:
+def _hotplug(config: MachineData) -> bool:
     power = next((device for device in config["devices"] if device["driver"] == "PIIX4_PM"), None)
     return power is not None and bool(power["props"].get("acpi-root-pci-hotplug", True))

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.sections import Cpus, MachineData
     from vmrun.machine.assembly import Assembly
     from vmrun.machine.board import Board
     from vmrun.machine.machine import Machine
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Processor(Object):
     """/machine/unattached/cpu[N]. `values`: its properties, all fixed."""
 
-    def __init__(self, index: int, apic_id: int, cpus: dict[str, Any], hotplugged: bool = False) -> None:
+    def __init__(self, index: int, apic_id: int, cpus: Cpus, hotplugged: bool = False) -> None:
         super().__init__(f"cpu[{index}]")
         self.index = index
         self.driver = f"{cpus['model']}-x86_64-cpu"
@@ -38,7 +39,7 @@ def find(machine: Machine, index: int) -> Processor:
     raise KeyError(index)
 
 
-def place(index: int, cpus: dict[str, Any]) -> dict[str, int]:
+def place(index: int, cpus: Cpus) -> dict[str, int]:
     """The socket, core and thread that processor `index` is."""
     cores, threads = int(cpus.get("cores", 1)), int(cpus.get("threads", 1))
     return {
@@ -48,7 +49,7 @@ def place(index: int, cpus: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def numa_node(index: int, config: dict[str, Any]) -> dict[str, int]:
+def numa_node(index: int, config: MachineData) -> dict[str, int]:
     """The NUMA node of processor `index`, when the machine has nodes."""
     found = next((n for n, node in enumerate(config.get("numa") or ()) if index in node["cpus"]), None)
     return {} if found is None else {"node-id": found}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from accel.ram import RamBlock
 
+    from vmrun.config.sections import MachineData
     from vmrun.core.object import Device
     from vmrun.machine.machine import Machine
 
@@ -148,7 +149,7 @@ def save(machine: Machine, path: str, state: str = runstate.PAUSED) -> None:
 # --- in -------------------------------------------------------------------------------------------------------
 
 
-def config_of(reader: Reader) -> dict[str, Any]:
+def config_of(reader: Reader) -> MachineData:
     """The resolved machine in the file. StateError when this vmrun cannot go on with it."""
     manifest = reader.manifest
     if manifest.get("format") != FORMAT:
@@ -156,23 +157,29 @@ def config_of(reader: Reader) -> dict[str, Any]:
     config = manifest.get("machine")
     if not isinstance(config, dict):
         raise StateError(f"{reader.path} does not say what machine it is")
-    return config
+    found: MachineData = config  # type: ignore[assignment]  # of whatever shape: it is held against a machine that was built
+    return found
 
 
 def restore(
     path: str,
     *,
     accel: list[str] | None = None,
-    mux: Callable[[dict[str, Any]], Any] = lambda config: None,
+    mux: Callable[[MachineData], Any] = lambda config: None,
+    vary: Callable[[MachineData], MachineData] = lambda config: config,
 ) -> Machine:
     """A machine in state prelaunch that has all that the saved one had; `machine.restored` is the state to go on in.
-    `mux(config)` gives what build() takes as `mux`; it may change the host's side of the resolved machine.
+    `mux(config)` gives what build() takes as `mux`; vary(config) is the resolved machine with another host's side.
     """
     from vmrun.machine.builder import build
 
     with Reader(path) as reader:
         config = config_of(reader)
-        terminal = mux(config)
+        try:
+            config = vary(config)
+            terminal = mux(config)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise StateError(f"{path} describes no machine: {type(exc).__name__}: {exc}") from None
         manifest = reader.manifest
         try:
             machine = build(
@@ -188,7 +195,7 @@ def restore(
     return machine
 
 
-def preferred(config: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+def preferred(config: MachineData, manifest: dict[str, Any]) -> list[str]:
     """The machine's accelerators, that of the saved machine first: another one needs more care."""
     listed = [name for name in config["accel"] if isinstance(name, str)]
     before = manifest.get("accelerator")
@@ -205,7 +212,7 @@ def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda
         raise StateError(f"{reader.path} does not say what the machine had become")
     config = config_of(reader)
     if not _is(machine, {**config, "devices": now.get("devices"), "cpus": now.get("cpus")}):
-        _same_machine(machine, config)
+        _same_machine(machine, {**config})
         try:
             hotplug.become(machine, now)
         except (BuildError, KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
@@ -255,7 +262,7 @@ def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda
 
 def _is(machine: Machine, saved: dict[str, Any]) -> bool:
     """Whether it was built as the saved machine was at its end; devices may come in another order."""
-    own = machine.config
+    own: dict[str, Any] = {**machine.config}
     return all(
         _by_id(own.get(name)) == _by_id(saved.get(name)) if name == "devices" else _alike(name, own, saved)
         for name in own.keys() | saved.keys()
@@ -295,7 +302,7 @@ def _by_id(rows: Any) -> Any:
 
 
 def _same_machine(machine: Machine, saved: dict[str, Any]) -> None:
-    own = machine.config
+    own: dict[str, Any] = {**machine.config}
     for name in sorted(own.keys() | saved.keys()):
         if name not in HOSTS and not _alike(name, own, saved):
             raise StateError(f"the saved machine is another one: its `{name}` differs")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.config.catalogue import Catalogue
+    from vmrun.config.sections import Cpus, MachineData
     from vmrun.machine.machine import Machine
 
     Sections = dict[str, dict[str, Any]]
@@ -40,7 +41,7 @@ ROM_FOLDERS = ("genroms/", "vgaroms/")
 SHORT, SHORT_TEXT = 32, 400  # bytes of a fw_cfg item that are shown as they are
 
 
-def visible(config: dict[str, Any], blank: int = 0) -> Sections:
+def visible(config: MachineData, blank: int = 0) -> Sections:
     """The sections of a resolved machine (ResolvedMachine.data). Raises BuildError when it cannot be built.
 
     blank: bytes of every disk, in place of its image's size.
@@ -77,7 +78,7 @@ def visible(config: dict[str, Any], blank: int = 0) -> Sections:
         machine.close()
 
 
-def _modelled(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+def _modelled(config: MachineData, catalogue: Catalogue) -> MachineData:
     """The machine without the devices that nothing can be built of, and without what hangs on them."""
     gone: set[str] = set()
     buses: set[str] = set()
@@ -92,7 +93,7 @@ def _modelled(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     return {**config, "devices": kept, "wires": wires} if gone else config
 
 
-def _machine(config: dict[str, Any]) -> dict[str, Any]:
+def _machine(config: MachineData) -> dict[str, Any]:
     cpus = config["cpus"]
     topology = {key: cpus[key] for key in ("count", "maxcpus", "sockets", "cores", "threads")}
     return {
@@ -128,7 +129,7 @@ def _pci(machine: Machine) -> Iterator[tuple[str, Any]]:
         yield key, {"driver": device.driver, "bars": bars, "config": dwords}
 
 
-def _planned_pci(config: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
+def _planned_pci(config: MachineData, catalogue: Catalogue) -> dict[str, Any]:
     """Functions that are declared only: their place and driver are known, their configuration space is not."""
     return {
         f"{device['bus']} {device['addr']}": {"driver": device["driver"], "not modelled": True}
@@ -152,7 +153,7 @@ def _space(space: Any, digits: int) -> Iterator[tuple[str, str]]:
         yield f"{start:0{digits}x}-{end - 1:0{digits}x}", what
 
 
-def _irqs(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _irqs(machine: Machine, config: MachineData) -> Iterator[tuple[str, Any]]:
     lines: dict[str, list[str]] = {}
     for device in machine.devices.values():
         for pin in device.resources.get("irqs", ()):
@@ -175,7 +176,7 @@ def _by_number(wire: list[str]) -> list[tuple[str, int]]:
     return [(stem, int(number or "0")) for stem, _, number in ends]
 
 
-def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _cpuid(config: MachineData) -> Iterator[tuple[str, str]]:
     """CPUID of the model as it is meant, whatever this host's processor has; a register that the type leaves to the
     host says `host`. Processors differ in their APIC ids only, so the first one stands for all.
     """
@@ -188,7 +189,7 @@ def _cpuid(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield key, " ".join("host" if name in hosts else f"{entry[name]:08x}" for name in REGISTERS)
 
 
-def left_to_host(cpus: dict[str, Any]) -> dict[int, tuple[str, ...]]:
+def left_to_host(cpus: Cpus) -> dict[int, tuple[str, ...]]:
     """Function → registers of CPUID that are the host's by the rules of the type and the settings of the file."""
     rules = cpus["model-data"]["rules"]
     given = {
@@ -224,7 +225,7 @@ def _image(image: Any) -> dict[str, Any]:
     return {"name": os.path.basename(image.name), "size": len(image.data), "sha256": image.sha256}
 
 
-def _fw_cfg(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _fw_cfg(machine: Machine, config: MachineData) -> Iterator[tuple[str, str]]:
     prepared = machine.firmware
     for key, data in sorted(prepared.items.items()):
         yield f"item {key:04x}", _bytes(data)
@@ -263,12 +264,12 @@ def _acpi(machine: Machine) -> Iterator[tuple[str, str]]:
         at += size
 
 
-def _smbios(config: dict[str, Any]) -> dict[str, Any]:
+def _smbios(config: MachineData) -> dict[str, Any]:
     given = {f"file's {key}": value for key, value in sorted(config["smbios"].items())}
     return {**dict(sorted(config["firmware"].get("smbios", {}).items())), **given}
 
 
-def _disks(machine: Machine, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _disks(machine: Machine, config: MachineData) -> Iterator[tuple[str, Any]]:
     for entry in config["devices"]:
         drive = entry["props"].get("drive")
         if drive is None:
@@ -289,7 +290,7 @@ def seen(name: str, prop: dict[str, Any]) -> bool:
     return name not in NOT_SEEN and prop.get("type") not in BACKENDS and bool(prop.get("visible", True))
 
 
-def _devices(config: dict[str, Any], catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
+def _devices(config: MachineData, catalogue: Catalogue) -> Iterator[tuple[str, Any]]:
     """The driver of each device and those of its properties that reach the guest."""
     for device in config["devices"]:
         entry = catalogue.driver(device["driver"])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         iothread: IoThread
         loop: Any
         hubs: dict[int, Any]
-        config: dict[str, Any]
+        config: Any
 
         def netdev(self, id: str) -> Any: ...
 

@@ -39,7 +39,7 @@ def expand(machine: Any, name: str, props: dict[str, Any]) -> dict[str, Any]:
     from vmrun.machine import cpuid
 
     config = machine.config
-    cpus = {key: value for key, value in config["cpus"].items() if key not in ("compat", "features")}
+    cpus: Any = {**config["cpus"]}
     cpus["compat"] = frozen_features(config["machine"], name) if config["machine"] != "none" else {}
     table = cpuid.features()
     known = {*table["bits"], *table["aliases"]}
