@@ -147,7 +147,7 @@ def placed_above_4g(platform: Any, machine: MachineData) -> tuple[int, int] | No
     return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
 
-def record_registers(platform: Any, machine: dict[str, Any]) -> int:
+def record_registers(platform: Any, machine: MachineData) -> int:
     """Where the guest has put the registers of the error records' store."""
     described = parts.first(machine, "acpi-erst") if platform is not None else None
     mapped = platform.device(described["id"]).bars[0].mapped if described is not None else None

@@ -12,7 +12,8 @@ from vmrun.firmware import parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+
+    from vmrun.config.sections import MachineData
 
 READ, READ_VALUE, WRITE, WRITE_VALUE = range(4)  # instructions; the last one writes a value that the table has
 ACTION, VALUE = 0, 8  # registers
@@ -38,7 +39,7 @@ ACTIONS: dict[int, tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]
 }
 
 
-def table(machine: dict[str, Any], registers: int) -> bytes | None:
+def table(machine: MachineData, registers: int) -> bytes | None:
     """The body; None without the device. `registers`: where its first BAR is."""
     if parts.first(machine, "acpi-erst") is None:
         return None
