@@ -20,6 +20,7 @@ VARIES = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "date"),
     (r'"date-n?sec": \d+', "date"),
     (r"completed in .* sec", "completed"),
+    (r"#block\d+", "#block"),
 )
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]

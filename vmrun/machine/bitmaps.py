@@ -28,7 +28,21 @@ class DirtyBitmap:
 
 
 def of(table: Blocks, node: Any) -> dict[str, DirtyBitmap]:
-    found: dict[str, DirtyBitmap] = table.bitmaps.get(id(node), {})
+    """Name → bitmap, with those that the node's image keeps."""
+    found: dict[str, DirtyBitmap] = table.bitmaps.setdefault(id(node), {})
+    header = getattr(node, "header", None)
+    if header is not None and (header.bitmaps or node.bitmaps):
+        from vmrun.backends.block.qcow2_bitmaps import known
+        from vmrun.backends.block.qcow2_header import QcowError
+
+        try:
+            kept = known(node)
+        except QcowError as error:
+            raise BuildError(str(error)) from None
+        for one in kept:
+            if one.name not in found:
+                found[one.name] = DirtyBitmap(node, one.name, one.bits, True)
+                found[one.name].inconsistent = one.inconsistent
     return found
 
 
@@ -50,6 +64,12 @@ def usable(bitmap: DirtyBitmap) -> DirtyBitmap:
     return bitmap
 
 
+def changeable(bitmap: DirtyBitmap) -> DirtyBitmap:
+    if bitmap.persistent and bitmap.node.readonly:
+        raise BuildError(f"Bitmap '{bitmap.name}' is readonly and cannot be modified")
+    return usable(bitmap)
+
+
 def add(
     machine: Machine, node: str, name: str, granularity: int = 0, persistent: bool = False, disabled: bool = False
 ) -> DirtyBitmap:
@@ -65,19 +85,37 @@ def add(
         raise BuildError(f"Bitmap name is too long: {name}")
     if name in of(table, found):
         raise BuildError(f"Bitmap already exists: {name}")
-    if persistent:
-        raise BuildError(f"Bitmap '{name}' cannot be persistent: bitmaps last as long as the machine here")
     from vmrun.backends.block.bitmap import Bitmap
 
     grain = granularity or min(max(getattr(found, "cluster_size", 65536), 4096), 65536)
     bits = Bitmap(found.size, grain)
     bits.enabled = not disabled
+    if persistent:
+        keep(found, name, bits)
     return attach(table, DirtyBitmap(found, name, bits, persistent))
+
+
+def keep(node: Any, name: str, bits: Any) -> None:
+    """In the node's image, which notes in it what is written."""
+    where = f"Can't make bitmap '{name}' persistent in '{node.name}'"
+    if not hasattr(node, "bitmaps"):
+        raise BuildError(f"Can't store persistent bitmaps to {node.name}: Operation not supported")
+    if node.readonly:
+        raise BuildError(f"{where}: the image is read-only")
+    from vmrun.backends.block.qcow2_bitmaps import add as add_kept
+
+    try:
+        add_kept(node, name, bits)
+    except ValueError as error:
+        raise BuildError(f"{where}: {error}") from None
 
 
 def attach(table: Blocks, bitmap: DirtyBitmap) -> DirtyBitmap:
     """Let it note what is written from now on."""
     node = bitmap.node
+    if bitmap.persistent:
+        table.bitmaps.setdefault(id(node), {})[bitmap.name] = bitmap
+        return bitmap
     tap = table.tap(node)
     with table.quiet(node):
         tap.add_bitmap(bitmap.bits)
@@ -87,6 +125,14 @@ def attach(table: Blocks, bitmap: DirtyBitmap) -> DirtyBitmap:
 
 def remove(machine: Machine, bitmap: DirtyBitmap) -> None:
     table, node = blocks(machine), bitmap.node
+    if bitmap.persistent:
+        from vmrun.backends.block.qcow2_bitmaps import drop
+
+        if node.readonly:
+            raise BuildError(f"Bitmap '{bitmap.name}' is readonly and cannot be modified")
+        drop(node, bitmap.name)
+        del table.bitmaps[id(node)][bitmap.name]
+        return
     with table.quiet(node):
         table.tap(node).drop_bitmap(bitmap.bits)
     del table.bitmaps[id(node)][bitmap.name]

@@ -283,7 +283,9 @@ class Blocks:
         }
         if top is not None:
             found["backing_file"] = node_name(top)
-        rows = [bitmap.info() for bitmap in self.bitmaps.get(id(node), {}).values()]
+        from vmrun.machine.bitmaps import of
+
+        rows = [bitmap.info() for bitmap in of(self, node).values()]
         if rows:
             found["dirty-bitmaps"] = rows
         return found

@@ -62,10 +62,6 @@ def _specific(node: Node, header: Any) -> dict[str, Any]:
         data["refcount-bits"] = 1 << header.refcount_order
         return data
     data["lazy-refcounts"] = bool(header.compatible & headers.LAZY_REFCOUNTS)
-    data["refcount-bits"] = 1 << header.refcount_order
-    if header.incompatible & headers.DATA_FILE:
-        data["data-file"] = header.data_file
-        data["data-file-raw"] = bool(header.autoclear & headers.RAW_EXTERNAL)
     bitmaps = headers.parse_bitmaps(header, node.children()[0][1].read) if header.bitmaps else []
     if bitmaps:
         data["bitmaps"] = [
@@ -76,6 +72,10 @@ def _specific(node: Node, header: Any) -> dict[str, Any]:
             }
             for bitmap in bitmaps
         ]
+    data["refcount-bits"] = 1 << header.refcount_order
+    if header.incompatible & headers.DATA_FILE:
+        data["data-file"] = header.data_file
+        data["data-file-raw"] = bool(header.autoclear & headers.RAW_EXTERNAL)
     data["corrupt"] = bool(header.incompatible & headers.CORRUPT)
     data["extended-l2"] = header.extended_l2
     return data

@@ -583,7 +583,7 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
 
 def _prepare(node: Any, header: Any, name: str) -> None:
     """Before the first write: counts made anew after a crash, and what only those who know it may keep said."""
-    keep = headers.RAW_EXTERNAL if node.external else 0
+    keep = (headers.RAW_EXTERNAL if node.external else 0) | headers.BITMAPS
     if header.incompatible & headers.DIRTY:
         from vmrun.backends.block.qcow2_check import check
 
@@ -591,9 +591,16 @@ def _prepare(node: Any, header: Any, name: str) -> None:
         if found.corruptions - found.corruptions_fixed > 0 or found.errors:
             raise ImageError(f"Could not open '{name}': Could not repair dirty image: Input/output error")
         node.clean()
-    if header.version >= 3 and header.autoclear & ~keep:
+    if header.stale or header.version >= 3 and header.autoclear & ~keep:
         header.autoclear &= keep
         node.update_header()
+    if header.bitmaps:
+        from vmrun.backends.block.qcow2_bitmaps import take
+
+        try:
+            take(node)
+        except headers.QcowError as error:
+            raise ImageError(f"Could not open '{name}': {error}") from None
 
 
 def open_backing(

@@ -4,6 +4,12 @@ from vmrun.backends.block.qcow2_tables cimport Qcow2Tables
 
 
 cdef class Qcow2Node(Qcow2Tables):
+    cdef public list bitmaps            # Kept, of qcow2_bitmaps.pyx; None: not looked at yet
+    cdef public list gone               # rows of removed ones that the file still has
+    cdef public list marked
+    cdef void **marks                   # the Bitmaps of `marked`
+    cdef u32 mark_count
+    cdef void note(self, u64 offset, u64 bytes) noexcept nogil
     cdef int inner_read(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int read_backing(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int read_compressed(self, u64 entry, u64 within, u64 bytes, Cursor *to, u32 flags) noexcept nogil

@@ -1,7 +1,6 @@
 """qcow2, versions 2 and 3: a disk in clusters that are given a place in the file when they are first written.
 
-Ref: QEMU docs/interop/qcow2.txt. Not modelled: encryption; bitmaps are listed and kept, not updated (their autoclear
-bit goes when the image is written, as the specification asks).
+Ref: QEMU docs/interop/qcow2.txt. Not modelled: encryption.
 
 What a crash leaves: metadata reaches the file in one order, counted references first, then the tables that refer
 (L2), then references that are gone; a table is whole in the file before another points to it. So a process that is
@@ -15,7 +14,7 @@ A hostile image: tables are read through bounded caches, every offset is checked
 lies past the end of the file reads as zeros. The first corruption that a write comes upon sets the corrupt bit.
 
 The tables and the places in the file are qcow2_tables.pyx, their cache qcow2_cache.pyx; checks and repairs are
-qcow2_check.pyx, snapshots qcow2_snapshots.pyx, what compresses qcow2_packed.pyx.
+qcow2_check.pyx, snapshots qcow2_snapshots.pyx, dirty bitmaps qcow2_bitmaps.pyx, what compresses qcow2_packed.pyx.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -27,6 +26,7 @@ import os
 
 from vmrun.backends.block import qcow2_header as headers
 
+from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport (
     EVENT_COW_READ, EVENT_COW_WRITE, EVENT_READ_BACKING_AIO, EVENT_READ_COMPRESSED, EVENT_REFBLOCK_UPDATE,
     EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_FUA,
@@ -57,6 +57,23 @@ cdef u64 MOST_RUN = 64 << 20        # bytes that one write gives a place at once
 cdef class Qcow2Node(Qcow2Tables):
     """An open image."""
 
+    def __cinit__(self, *args, **kwargs):
+        self.gone, self.marked = [], []
+
+    def __dealloc__(self):
+        free(self.marks)
+
+    cdef void note(self, u64 offset, u64 bytes) noexcept nogil:
+        """In the bitmaps: this was written."""
+        cdef u32 n
+        if self.mark_count == 0:
+            return
+        pthread_mutex_lock(&self.mutex)
+        for n in range(self.mark_count):
+            if (<Bitmap>self.marks[n]).enabled:
+                (<Bitmap>self.marks[n]).mark(offset, bytes)
+        pthread_mutex_unlock(&self.mutex)
+
     def children(self):
         found = [("file", self.file)]
         if self.external:
@@ -69,6 +86,10 @@ cdef class Qcow2Node(Qcow2Tables):
         cdef int error
         if self.readonly:
             return
+        if self.bitmaps and not self.broken or self.gone:
+            from vmrun.backends.block.qcow2_bitmaps import store
+
+            store(self)
         with nogil:
             error = self.flush()
         if error == 0 and self.is_dirty and not self.broken:
@@ -103,6 +124,10 @@ cdef class Qcow2Node(Qcow2Tables):
 
         before = self.size
         resize(self, size)
+        if self.bitmaps:
+            from vmrun.backends.block.qcow2_bitmaps import resized
+
+            resized(self)
         if preallocation != "off" and size > before:
             self.preallocate(before, size - before, preallocation)
 
@@ -446,6 +471,7 @@ cdef class Qcow2Node(Qcow2Tables):
         pthread_rwlock_rdlock(&self.graph)
         error = self.inner_write(offset, bytes, source)
         pthread_rwlock_unlock(&self.graph)
+        self.note(offset, bytes)
         if error == 0 and self.freed_count > ENOUGH_FREED:
             error = self.settle()
         if error == 0 and flags & NODE_FUA:
@@ -456,7 +482,7 @@ cdef class Qcow2Node(Qcow2Tables):
         """Into clusters that are the disk's alone, by what is known of the tables."""
         cdef Mapping m
         cdef int error = 0
-        if self.readonly or self.broken or offset > self.size or bytes > self.size - offset:
+        if self.readonly or self.broken or self.mark_count or offset > self.size or bytes > self.size - offset:
             return EOPNOTSUPP
         if pthread_rwlock_tryrdlock(&self.graph) != 0:
             return EAGAIN
@@ -581,6 +607,7 @@ cdef class Qcow2Node(Qcow2Tables):
         pthread_rwlock_wrlock(&self.graph)
         error = self.inner_zero(offset, end - offset, NODE_UNMAP, True, self.version < 3)
         pthread_rwlock_unlock(&self.graph)
+        self.note(offset, end - offset)
         if error == 0 and self.external and self.passes_discards:
             error = self.data.discard(offset, end - offset)
         return error
@@ -611,6 +638,7 @@ cdef class Qcow2Node(Qcow2Tables):
                 error = self.zero_slowly(first, (last if last < self.size else self.size) - first, 0)
         if error == 0 and end > last:
             error = self.zero_slowly(last, end - last, 0)
+        self.note(offset, bytes)
         if error == 0 and flags & NODE_FUA:
             error = self.flush()
         return error
@@ -674,6 +702,7 @@ cdef class Qcow2Node(Qcow2Tables):
         if not offset & (self.cluster_size - 1) and 0 < <u64>view.len <= self.cluster_size and not self.external:
             with nogil:
                 error = self.deflate_cluster(offset, <const u8 *>view.buf, <u64>view.len)
+                self.note(offset, <u64>view.len)
         PyBuffer_Release(&view)
         if error:
             raise OSError(error, os.strerror(error))

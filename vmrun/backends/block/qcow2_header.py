@@ -66,6 +66,7 @@ class Header:
         self.backing_format = ""
         self.data_file = ""
         self.bitmaps: tuple[int, int, int] | None = None  # number, size of the directory, its offset
+        self.stale = False  # somebody who does not know bitmaps has written the image: it has none any more
         self.extensions: list[tuple[int, bytes]] = []
         self.tail = b""  # of a longer header: fields that nobody here knows
         self.__dict__.update(fields)
@@ -161,6 +162,8 @@ def parse(read: Callable[[int, int], bytes]) -> Header:
     end = name_offset or h.cluster_size
     names = _extensions(h, read, h.header_length, end)
     _features(h, names)
+    if h.bitmaps and not h.autoclear & BITMAPS:
+        h.bitmaps, h.stale = None, True
     if h.crypt_method:
         raise QcowError(
             {1: "AES-encrypted images are not supported", 2: "LUKS-encrypted images are not supported"}.get(
@@ -312,7 +315,7 @@ def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapsh
 
 
 def parse_bitmaps(h: Header, read: Callable[[int, int], bytes]) -> list[dict[str, Any]]:
-    """The dirty bitmaps' names, granularities and flags."""
+    """The dirty bitmaps' names, granularities, flags and places; `at`: where the row is in the file."""
     if h.bitmaps is None:
         return []
     number, size, offset = h.bitmaps
@@ -321,6 +324,7 @@ def parse_bitmaps(h: Header, read: Callable[[int, int], bytes]) -> list[dict[str
     for _ in range(number):
         if at + 24 > len(raw):
             raise QcowError("Broken bitmap directory")
+        start = at
         table, entries, flags, kind, bits, name_size, extra = struct.unpack(">QIIBBHI", raw[at : at + 24])
         total = 24 + extra + name_size
         if at + total > len(raw) or bits > 31:
@@ -328,7 +332,8 @@ def parse_bitmaps(h: Header, read: Callable[[int, int], bytes]) -> list[dict[str
         name = raw[at + 24 + extra : at + total].decode(errors="replace")
         found.append(
             {"name": name, "granularity": 1 << bits, "in-use": bool(flags & 1), "auto": bool(flags & 2),
-             "table": table, "entries": entries, "type": kind}
+             "table": table, "entries": entries, "type": kind, "at": offset + start, "reserved": flags & ~7,
+             "extra": raw[at + 24 : at + 24 + extra]}
         )  # fmt: skip
         at += (total + 7) & ~7
     return found

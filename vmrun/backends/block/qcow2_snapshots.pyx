@@ -150,7 +150,7 @@ cdef write_snapshots(Qcow2Node node, list snapshots):
     forget(node, old, old_size)
 
 
-class _Whole:
+class Whole:
     """Nothing else goes on in the image meanwhile."""
 
     def __init__(self, Qcow2Node node):
@@ -173,7 +173,7 @@ def create_snapshot(Qcow2Node node, snapshot):
     cdef u64 offset
     if node.external:
         raise OSError(95, "snapshots of images with an external data file are not supported")
-    with _Whole(node):
+    with Whole(node):
         flush_all(node)
         raw = node.file.read(node.l1_offset, node.l1_size * 8)
         offset = place(node, len(raw))
@@ -199,7 +199,7 @@ def write_state(Qcow2Node node, read, u64 size):
     cdef int error
     if needed * 8 > 32 << 20:
         raise OSError(27, "the state is too large for the image")
-    with _Whole(node):
+    with Whole(node):
         if needed > node.l1_size:
             _grow_l1(node, needed)
     while at < size:
@@ -271,7 +271,7 @@ cdef _grow_l1(Qcow2Node node, u64 needed):
 
 
 def delete_snapshot(Qcow2Node node, snapshot):
-    with _Whole(node):
+    with Whole(node):
         flush_all(node)
         raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
         write_snapshots(node, [other for other in node.snapshots if other is not snapshot])
@@ -288,7 +288,7 @@ def apply_snapshot(Qcow2Node node, snapshot):
     cdef u64 n
     cdef const u8 *data
     cdef bytes then, now
-    with _Whole(node):
+    with Whole(node):
         flush_all(node)
         if snapshot.disk_size != node.size:
             _resize(node, snapshot.disk_size)
@@ -336,7 +336,7 @@ def view_snapshot(Qcow2Node node, snapshot):
     raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
     data = raw
     entries = min(<u64>snapshot.l1_size, node.l1_size)
-    with _Whole(node):
+    with Whole(node):
         for n in range(node.l1_size):
             node.l1[n] = get64(data + n * 8) if n < entries else 0
 
@@ -369,7 +369,7 @@ def resize(Qcow2Node node, u64 size):
         if size & mask:
             node.write_zeroes(size, min(old, (size + mask) & ~mask) - size)
         node.sync()
-    with _Whole(node):
+    with Whole(node):
         _resize(node, size)
     if node.external and node.data.size < size:
         node.data.truncate(size)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "amend": "change",
     "bench": "change",
+    "bitmap": "bitmap",
     "check": "look",
     "commit": "change",
     "compare": "look",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, option_help
+from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, amend_help, option_help
 from vmrun.cli.img.options import (
     Given,
     ImgError,
@@ -177,8 +177,11 @@ def resize(argv: list[str]) -> int:
         if getattr(node, "snapshots", None) and node.version < 3:
             raise ImgError("Can't resize a v2 image which has snapshots")
         header = getattr(node, "header", None)
-        if header is not None and header.bitmaps:
-            raise ImgError("Can't resize an image which has bitmaps")
+        from vmrun.cli.img import bitmap
+
+        broken = [one.name for one in bitmap.of(node) if one.inconsistent]
+        if broken:
+            raise ImgError(bitmap.UNUSABLE.format(broken[0]))
         if header is not None and how != "off" and header.backing_file and how != "off":
             raise ImgError("Preallocation not supported for images with backing files")
         node.truncate((total + 511) & ~511, how)
@@ -231,6 +234,8 @@ def snapshot(argv: list[str]) -> int:
                 raise ImgError(
                     f"Could not apply snapshot '{wanted}': Failed to load snapshot: No such file or directory"
                 )
+            if node.bitmaps:
+                raise ImgError(f"Could not apply snapshot '{wanted}': Device has active dirty bitmaps")
             qcow2.apply_snapshot(node, found[0])
     finally:
         node.close()
@@ -412,7 +417,7 @@ def amend(argv: list[str]) -> int:
     if not given.all.get("o"):
         raise ImgError("Must specify options (-o)", usage=True)
     if asks_help(given):
-        sys.stdout.write(option_help("qcow2").replace("Supported qcow2 options:", "Amend options for 'qcow2':", 1))
+        sys.stdout.write(amend_help())
         return 0
     name = given.one()
     node: Any = open_image(
@@ -430,15 +435,23 @@ def amend(argv: list[str]) -> int:
         for key in ("cluster_size", "extended_l2", "compression_type", "preallocation", "nocow"):
             if key in options:
                 raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")
-        if options.get("backing_file", header.backing_file) != header.backing_file:
+        if options.get("data_file_raw") and not header.autoclear & headers.RAW_EXTERNAL:
+            raise ImgError("data-file-raw cannot be set on existing images")
+        if options.get("data_file") and not header.incompatible & headers.DATA_FILE:
+            raise ImgError("data-file can only be set for images that use an external data file")
+        if (
+            options.get("backing_file", header.backing_file) != header.backing_file
+            or options.get("backing_fmt", header.backing_format) != header.backing_format
+        ):
             raise ImgError(f"Cannot amend the backing file\nYou can use '{program()} rebase' instead.")
         if options.get("refcount_bits", 1) not in (1, 2, 4, 8, 16, 32, 64):
             raise ImgError("Refcount width must be a power of two and may not exceed 64 bits")
-        if options.get("refcount_bits", 1 << header.refcount_order) != 1 << header.refcount_order:
-            raise ImgError("Changing refcount_bits is not modelled")
+        width = options.get("refcount_bits", 1 << header.refcount_order)
         version = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3, None: header.version}.get(options.get("compat"))
         if version is None:
             raise ImgError(f"Unknown compatibility level {options['compat']}")
+        if version < 3 and width != 16 and "refcount_bits" not in options:
+            raise ImgError("compat=0.10 requires refcount_bits=16")
         if options.get("lazy_refcounts") and version < 3:
             raise ImgError(
                 "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)"
@@ -447,16 +460,23 @@ def amend(argv: list[str]) -> int:
             node.truncate(options["size"])
         if "lazy_refcounts" in options:
             header.compatible = header.compatible & ~1 | (1 if options["lazy_refcounts"] else 0)
+        if width != 16 and version < 3:
+            raise ImgError(
+                "Refcount widths other than 16 bits require compatibility level 1.1 or above "
+                "(use compat=1.1 or greater)"
+            )
         if version > header.version:
             header.version, header.header_length = 3, 112
-        elif version < header.version:
-            _downgrade(node, header)
-        if header.version == 2:
+        _write_header(node)
+        if width != 1 << header.refcount_order:
+            _change_width(node, width)
+            node.close()
+            node = open_image(name, given["f"], write=True, options="image-opts" in given)
+            header = node.header
+        if version < header.version:
+            _downgrade(node, header, name)
             header.compatible = header.autoclear = header.incompatible = 0
-        try:
-            node.update_header()
-        except headers.QcowError as error:
-            raise ImgError(str(error)) from None
+            _write_header(node)
         node.sync()
         node.stay_dirty(False)
         Progress("p" in given, 1).end()
@@ -465,16 +485,45 @@ def amend(argv: list[str]) -> int:
     return 0
 
 
-def _downgrade(node: Any, header: Any) -> None:
+def _write_header(node: Any) -> None:
+    from vmrun.backends.block.qcow2_header import QcowError
+
+    try:
+        node.update_header()
+    except QcowError as error:
+        raise ImgError(str(error)) from None
+
+
+def _change_width(node: Any, width: int) -> None:
+    from vmrun.backends.block.qcow2_width import change_width
+
+    try:
+        change_width(node, width.bit_length() - 1)
+    except ValueError as error:
+        raise ImgError(str(error)) from None
+
+
+def _downgrade(node: Any, header: Any, name: str) -> None:
     from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.qcow2_snapshots import view_snapshot
 
     if header.refcount_order != 4:
         raise ImgError("compat=0.10 requires refcount_bits=16")
     if header.incompatible & ~1:
         told = header.incompatible & ~1
         raise ImgError(f"Cannot downgrade an image with incompatible features {told:#x} set")
-    if node.snapshots:
-        raise ImgError("Downgrading an image with snapshots is not modelled")
+    if any(one.vm_state_size >> 32 or one.disk_size != node.size for one in node.snapshots):
+        raise ImgError("Internal snapshots prevent downgrade of image")
+    node.sync()
+    for one in node.snapshots:
+        then: Any = open_image(name, "qcow2", share=True)
+        try:
+            view_snapshot(then, one)
+            zeros = any(piece.zero and piece.present and piece.depth == 0 for piece in pieces(then))
+        finally:
+            then.close()
+        if zeros:
+            raise ImgError(f"Downgrading an image whose snapshot '{one.name}' has clusters of zeros is not modelled")
     for piece in pieces(node):
         if piece.zero and piece.present and piece.depth == 0:
             node.write_zeros_plainly(piece.start, piece.length)

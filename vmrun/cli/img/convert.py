@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from time import monotonic, sleep
 
+from vmrun.cli.img import bitmap
 from vmrun.cli.img.change import make
 from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
 from vmrun.cli.img.options import (
@@ -30,7 +31,8 @@ WORKERS = 8
 
 
 def convert(argv: list[str]) -> int:
-    given = Given(argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", ("target-image-opts", "salvage", "target-is-zero", "bitmaps"))
+    long = ("target-image-opts", "salvage", "target-is-zero", "bitmaps", "skip-broken-bitmaps")
+    given = Given(argv, "f:O:B:CcF:o:l:S:pt:T:qnm:Wr:U", long)
     target_format = given["O"] or "raw"
     if target_format == "help":
         raise ImgError("Must specify image file name")
@@ -47,6 +49,8 @@ def convert(argv: list[str]) -> int:
     if "target-image-opts" in given and "n" not in given:
         raise ImgError("--target-image-opts requires use of -n flag")
     rate = _rate(given["r"])
+    if "skip-broken-bitmaps" in given and "bitmaps" not in given:
+        raise ImgError("Use of --skip-broken-bitmaps requires --bitmaps")
     if len(given.args) < 2:
         raise ImgError("Must specify image file name")
     *sources, name = given.args
@@ -70,10 +74,7 @@ def convert(argv: list[str]) -> int:
                 )  # fmt: skip
             )
         if "bitmaps" in given:
-            if not getattr(nodes[0], "version", 0) >= 3:
-                raise ImgError("Source lacks bitmap support")
-            if nodes[0].header.bitmaps:
-                raise ImgError("copying bitmaps is not modelled")
+            bitmap.check(nodes[0], target_format, "skip-broken-bitmaps" in given)
         if "l" in given:
             if len(nodes) > 1:
                 raise ImgError("No support for concatenating multiple snapshot")
@@ -114,6 +115,8 @@ def convert(argv: list[str]) -> int:
         )
         Copy(target, total, bool(backing), blank, sparse, "c" in given, "p" in given and "q" not in given, workers,
              "salvage" in given, rate, "W" not in given).run(nodes)  # fmt: skip
+        if "bitmaps" in given:
+            bitmap.copy(nodes[0], target, "skip-broken-bitmaps" in given)
         target.sync()
     finally:
         for node in nodes:

@@ -44,3 +44,12 @@ def option_help(format: str) -> str:
             lines.append(f"  {name:<22} - {what}")
     lines += ["", "The protocol level may support further options."]
     return "\n".join(lines) + "\nSpecify the target filename to include those options.\n"
+
+
+def amend_help() -> str:
+    names = (
+        "backing_file", "backing_fmt", "compat", "data_file", "data_file_raw", "lazy_refcounts", "refcount_bits",
+        "size",
+    )  # fmt: skip
+    lines = [f"  {name:<22} - {what}" for name, what in HELP.items() if name.partition("=")[0] in names]
+    return "\n".join(["Amend options for 'qcow2':", *lines, ""])

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 def dump(value: Any) -> None:
     import json
+    import re
 
-    sys.stdout.write(json.dumps(value, indent=4, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=4, ensure_ascii=False)
+    # an empty list or object has a line of its own for its end
+    sys.stdout.write(re.sub(r"(?m)^( *)(.*)([\[{])([\]}])(,?)$", r"\1\2\3\n\1\4\5", text) + "\n")
 
 
 # --- info ---------------------------------------------------------------------------------------------------
@@ -441,7 +444,9 @@ def measure(argv: list[str]) -> int:
                         used += max(0, end - first)
             found = {"required": full - aligned + used, "fully-allocated": full}
             if getattr(node, "header", None) is not None and node.header.version >= 3 and header.version >= 3:  # type: ignore[union-attr]
-                found["bitmaps"] = 0
+                from vmrun.cli.img.bitmap import needed
+
+                found["bitmaps"] = needed(node, header.cluster_size)  # type: ignore[union-attr]
         if as_json:
             dump({key: found[key] for key in ("bitmaps", "required", "fully-allocated") if key in found})
         else:

@@ -251,11 +251,11 @@ def bitmap_remove(monitor: Any, node: str, name: str) -> None:
 @command("block-dirty-bitmap-clear", BITMAP)
 def bitmap_clear(monitor: Any, node: str, name: str) -> None:
     """As if nothing had been written."""
-    _told(lambda: bitmaps.usable(bitmaps.find(monitor.machine, node, name)).bits.clear())
+    _told(lambda: bitmaps.changeable(bitmaps.find(monitor.machine, node, name)).bits.clear())
 
 
 def _enable(machine: Any, node: str, name: str, enabled: bool) -> None:
-    bitmaps.usable(bitmaps.find(machine, node, name)).bits.enabled = enabled
+    bitmaps.changeable(bitmaps.find(machine, node, name)).bits.enabled = enabled
 
 
 @command("block-dirty-bitmap-enable", BITMAP)
@@ -271,7 +271,7 @@ def bitmap_disable(monitor: Any, node: str, name: str) -> None:
 
 
 def _merge(machine: Any, node: str, target: str, sources: list[Any]) -> None:
-    bitmaps.merge(machine, bitmaps.usable(bitmaps.find(machine, node, target)), sources, node)
+    bitmaps.merge(machine, bitmaps.changeable(bitmaps.find(machine, node, target)), sources, node)
 
 
 @command("block-dirty-bitmap-merge", BITMAP_MERGE)
@@ -308,7 +308,7 @@ def _add_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
 
 
 def _clear_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
-    found = bitmaps.usable(bitmaps.find(machine, given["node"], given["name"]))
+    found = bitmaps.changeable(bitmaps.find(machine, given["node"], given["name"]))
     kept = found.bits.copy()
     found.bits.clear()
     return _Step(lambda: found.bits.merge(kept))
@@ -316,7 +316,7 @@ def _clear_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
 
 def _switch_step(enabled: bool) -> Callable[..., Any]:
     def act(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
-        found = bitmaps.usable(bitmaps.find(machine, given["node"], given["name"]))
+        found = bitmaps.changeable(bitmaps.find(machine, given["node"], given["name"]))
         before = found.bits.enabled
         found.bits.enabled = enabled
         return _Step(lambda: setattr(found.bits, "enabled", before))
@@ -325,7 +325,7 @@ def _switch_step(enabled: bool) -> Callable[..., Any]:
 
 
 def _merge_step(machine: Any, given: dict[str, Any], transaction: Any) -> _Step:
-    found = bitmaps.usable(bitmaps.find(machine, given["node"], given["target"]))
+    found = bitmaps.changeable(bitmaps.find(machine, given["node"], given["target"]))
     kept = found.bits.copy()
     bitmaps.merge(machine, found, given["bitmaps"], given["node"])
 
