@@ -446,7 +446,7 @@ def measure(argv: list[str]) -> int:
             if getattr(node, "header", None) is not None and node.header.version >= 3 and header.version >= 3:  # type: ignore[union-attr]
                 from vmrun.cli.img.bitmap import needed
 
-                found["bitmaps"] = needed(node, header.cluster_size)  # type: ignore[union-attr]
+                found["bitmaps"] = needed(node, header.cluster_size)
         if as_json:
             dump({key: found[key] for key in ("bitmaps", "required", "fully-allocated") if key in found})
         else:
