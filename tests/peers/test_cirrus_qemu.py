@@ -379,6 +379,18 @@ def show(both: Both, seven: int, dac: int, pitch: int, width: int = 640, height:
 DEPTHS = [(0x01, 0, 1), (0x07, 0xC0, 2), (0x07, 0xC1, 2), (0x05, 0xC5, 3), (0x09, 0xC5, 4)]
 
 
+@pytest.mark.parametrize("name", ["03h", "04h", "0dh", "12h", "13h"])
+def test_the_vgas_own_modes_look_the_same(both: Both, name: str) -> None:
+    rng = begin(both, 13000)
+    cells = [(rng.choice([*range(0xB0), *range(0xC0, 256)]), rng.randrange(128)) for _ in range(8192)]
+    font = rng.randbytes(8192)
+    both.fill(0, b"".join(bytes((*cell, font[n], 0)) for n, cell in enumerate(cells)) + rng.randbytes(0x20000))
+    both.run([*both.pairs(0x3C4, {6: 0x12, 7: 0}), *both.pairs(0x3D4, {0x1A: 0, 0x1B: 0, 0x1D: 0})])
+    steps = [("outb", port, value) for port, value in ports_of(MODES[name], random.Random(9).randbytes(768))]
+    both.run([("inb", 0x3DA, 0), *steps])
+    picture(both)
+
+
 @pytest.mark.parametrize(("seven", "dac", "size"), DEPTHS)
 def test_packed_modes_look_the_same(both: Both, seven: int, dac: int, size: int) -> None:
     rng = begin(both, 11000)

@@ -809,5 +809,6 @@ cdef class Cirrus(Vga):
             raise StateError("cirrus: a blit of pixels without a size")
 
     def settle(self):
+        self.pel_mask = 0xFF                    # at its port is the hidden register
         self.banks()
         self.access()
