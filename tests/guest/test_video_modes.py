@@ -1,9 +1,9 @@
-"""A guest sets every mode that the video BIOS has, of the VGA's and of VBE's, and fills its memory: the picture is QEMU's,
-pixel by pixel.
+"""A guest sets every mode that the video BIOS has, of the VGA's and of VBE's, and fills its memory: the picture is
+QEMU's, pixel by pixel.
 
 Kept out of the guest's pattern, for they are drawn differently on purpose: the ninth dot of characters B0 to BF,
-attributes that blink, the cursor. Different: VBE's modes of 4 bits on the standard VGA. Here the map mask and chain-4 are
-the sequencer's; in QEMU, once a VBE mode is on, what the last mode of more bits left of them.
+attributes that blink, the cursor. Different: VBE's modes of 4 bits on the standard VGA. Here the map mask and chain-4
+are the sequencer's; in QEMU, once a VBE mode is on, what the last mode of more bits left of them.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Side:
         socket = directory / f"{name}.qmp"
         words = [
             *program, "-machine", "pc-i440fx-7.2", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none",
-            "-device", card, "-drive", f"file={image},format=raw,snapshot=on", "-chardev", f"file,id=out,path={self.out}",
-            "-device", "isa-debugcon,iobase=0xe9,chardev=out", "-qmp", f"unix:{socket},server=on,wait=off",
+            "-device", card, "-drive", f"file={image},format=raw,snapshot=on",
+            "-chardev", f"file,id=out,path={self.out}", "-device", "isa-debugcon,iobase=0xe9,chardev=out", "-qmp", f"unix:{socket},server=on,wait=off",
         ]  # fmt: skip
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
         self.wait(lambda: self.connect(str(socket)))
@@ -57,6 +57,10 @@ class Side:
     def lines(self) -> list[str]:
         """Those that are whole."""
         return self.out.read_text().split("\n")[:-1] if self.out.exists() else []
+
+    def line(self, number: int) -> str:
+        self.wait(lambda: len(self.lines()) > number)
+        return self.lines()[number]
 
     def picture(self) -> bytes:
         self.monitor.execute("screendump", filename=str(self.shot))
@@ -101,17 +105,15 @@ def differing(mine: bytes, theirs: bytes) -> str:
     width = int(heads[0].split()[0])
     wrong = [n // 3 for n in range(0, len(own), 3) if own[n : n + 3] != other[n : n + 3]]
     at = 3 * wrong[0]
-    where = f"{wrong[0] % width},{wrong[0] // width}"
-    return f"{len(wrong)} pixels of {heads[0]}, first at {where}: {own[at : at + 3].hex()} for {other[at : at + 3].hex()}"
+    where, pair = f"{wrong[0] % width},{wrong[0] // width}", [data[at : at + 3].hex() for data in (own, other)]
+    return f"{len(wrong)} pixels of {heads[0]}, first at {where}: {pair[0]} for {pair[1]}"
 
 
 def test_every_mode_looks_as_in_qemu(request: pytest.FixtureRequest, sides: list[Side]) -> None:
     card = request.node.callspec.params["sides"]
     wrong, shown, drawn = [], 0, 0
     while True:
-        for side in sides:
-            side.wait(lambda side=side: len(side.lines()) > shown)
-        said = [side.lines()[shown] for side in sides]
+        said = [side.line(shown) for side in sides]
         assert said[0] == said[1]
         if said[0] == "END":
             break
