@@ -19,6 +19,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int MAP_FIXED, MAP_SHARED
     int MADV_DONTFORK
     int MADV_DONTNEED
+    int MADV_HUGEPAGE
 
 cdef extern from *:
     """
@@ -71,6 +72,7 @@ cdef class RamBlock:
             raise MemoryError(f"the host cannot give {size >> 20} MiB of memory for {name}")
         self.host = <u8 *>host
         madvise(host, size, MADV_DONTFORK)
+        madvise(host, size, MADV_HUGEPAGE)      # where the host leaves it to the program; small blocks have none
 
     def __dealloc__(self):
         cdef u32 n

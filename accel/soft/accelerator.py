@@ -31,7 +31,7 @@ MAX_CPUS = 255
 TRANSLATE = os.environ.get("VMRUN_SOFT_TRANSLATE", "on")
 THREAD = os.environ.get("VMRUN_SOFT_THREAD", "single")
 HOT = 40  # executions of a block before it is translated
-ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 64 << 20))  # bytes of code
+ROOM = int(os.environ.get("VMRUN_SOFT_ROOM", 48 << 20))  # bytes of code
 
 
 class Layout:

@@ -17,7 +17,7 @@ from accel.soft.fused cimport emit_fused
 from accel.soft.guest cimport *
 from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
-from accel.soft.mmu cimport ACCESS_FETCH, translate
+from accel.soft.mmu cimport ACCESS_FETCH, note_fetch, translate
 from accel.soft.native cimport translates
 from accel.soft.system cimport emit_system
 
@@ -328,6 +328,8 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
         block.digest = digest(bytes - off + block.low, block.high - block.low)
     block.dead = 0
     block.linked = s.draft[used - 1].fn == NULL
+    if block.linked:
+        memset(&code_of(block)[used - 1], 0, sizeof(Link))
     block.places = NULL
     block.native = g.cold
     at = bucket(block.host)
@@ -402,18 +404,14 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
     cdef Block *block
     cdef Link *link = c.link
     cdef Block **place
-    cdef TlbEntry *t
     cdef Block *before = c.block
-    cdef JumpEntry *e
-    cdef u32 mode = c.mode, n
+    cdef u32 mode = c.mode
     c.link = NULL
     c.lookups += 1
-    e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
-    if link == NULL and not c.shadow and e.rip == c.rip and e.mode == mode and (
-        e.gen == c.gen_map or e.gen == c.gen_global
-    ) and not e.block.dead:
-        c.regs[RIPB] = e.ripb
-        return e.block
+    if link == NULL and not c.shadow:
+        block = at_hand(c, &c.regs[RIPB])
+        if block != NULL and not block.dead:
+            return block
     c.misses += 1
     if not mode & MODE_64:
         if c.rip > c.seg[CS].limit:
@@ -448,14 +446,11 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
         place = &link.ways[c.link_fall]
         if place[0] == NULL:
             place[0] = block
-            (<Block ***>place)[2] = block.places        # Link.more, beside it
-            block.places = place
-    give(g)
+            add_place(g, block, place)
+            if block.native != g.cold:
+                patch(g, place, block.native)
     if mode == c.mode:
-        n = code_page(linear)
-        c.code_pages[n >> 6] |= <u64>1 << (n & 63)
-        e.rip, e.gen, e.block, e.ripb, e.mode = c.rip, c.gen_map, block, c.regs[RIPB], mode
-        t = &c.tlbs[c.cpl == 3][(linear >> 12) & (TLB_SIZE - 1)]
-        if t.phys & TLB_GLOBAL and linear - t.rtag < 4096:
-            e.gen = c.gen_global
+        note_fetch(c, linear, host)
+        keep_at_hand(g, block)
+    give(g)
     return block

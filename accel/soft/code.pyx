@@ -78,7 +78,7 @@ cdef void resync(Cpu *c, Uop *u) noexcept nogil:
 cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
     cdef Block **link = &g.buckets[bucket(block.host)]
     cdef Block **place = block.places
-    cdef Block **more
+    cdef JumpEntry *e = &g.jcache[jump_slot(block.host)]
     cdef u32 i
     while link[0] != NULL and link[0] != block:
         link = &link[0].next
@@ -86,15 +86,17 @@ cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
         link[0] = block.next
     block.dead = 1
     block.native = g.cold
-    code_of(block).fn = resync          # the jump cache may still lead here
+    if e.key == block_key(block.host, block.mode):
+        e.key = 0
+    code_of(block).fn = resync          # others' links may still lead here
     if runs != NULL and runs.block == block:
         for i in range(<u32>block.uops - block.linked):
             code_of(block)[i].fn = resync
     block.places = NULL
     while place != NULL:
-        more = (<Block ***>place)[2]    # Link.more, beside it
         place[0] = NULL
-        place = more
+        unpatch(g, place)
+        place = next_place(g, place)
 
 
 cdef u32 forget_range(Guest *g, Cpu *runs, u8 *host, u64 size) noexcept nogil:
@@ -246,9 +248,9 @@ cdef void forget_blocks(Guest *g) noexcept nogil:
     memset(g.buckets, 0, BUCKETS * sizeof(Block *))
     memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
     g.used = 0
-    g.native_used = g.native_first
+    g.native_used, g.apart_used = g.native_first, g.apart_first
+    memset(g.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
     for n in range(g.count):
-        new_map(g.cpus[n])
         g.cpus[n].block = NULL
         g.cpus[n].link = NULL
 

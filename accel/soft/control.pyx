@@ -235,5 +235,4 @@ cdef void start_cpu(Cpu *c, u8 vector) noexcept nogil:
     c.regs[BASE + CS] = <u64>vector << 12
     c.rip = 0
     c.wait_sipi = False
-    new_map(c)
     c.memory.set_mode(c)

@@ -45,7 +45,8 @@ ctypedef struct Uop:
 # A branch at the end of a block is followed by one of these in place of a Uop (the same 32 bytes).
 ctypedef struct Link:
     Block *ways[2]          # blocks in the same page it leads to: taken, fall. NULL: not known yet, or not any more
-    Block **more[2]         # the next of the places that hold the same block (Block.places)
+    u32 more[2]             # the next of the places that hold the same block (Block.places), from the arena's beginning
+    u32 stub[2]             # of the host's code for it (translate.pyx), from the room's beginning; 0: there is none
 
 ctypedef struct Block:
     u64 host                # host address of the first byte: the same memory under another address is the same code
@@ -76,7 +77,9 @@ cdef enum:
     TLB_WRITE = 4           # may be written, and D is set; there is no write tag all the same when it holds code
     FRESH = 512             # entries that a change of address space drops one by one
     WALKED = 64
-    JCACHE_SIZE = 4096
+    JCACHE_SIZE = 65536
+    ITLB_SIZE = 1024
+    ITLB_FRESH = 64
 
 # Where a walk through the page tables ended, so that the next one in the same 2 MiB begins there (long mode).
 ctypedef struct Walked:
@@ -87,13 +90,16 @@ ctypedef struct Walked:
     u32 rights
     u32 level               # 1: of pages of 4 KiB; 2, 3: of greater ones
 
+# Where blocks are by host address: the jump cache, of all processors that share a Guest. Mappings of the guest's do not
+# matter to it. What a page of linear addresses is to the fetch of instructions says the other table.
 ctypedef struct JumpEntry:
-    u64 rip
-    u64 gen                 # valid while equal to c.gen_map or c.gen_global
-    Block *block
-    u64 ripb
-    u32 mode
-    u32 pad
+    u64 key                 # block_key(); 0: none
+    u32 block               # from the arena's beginning
+    u32 native              # Block.native, from the room's
+
+ctypedef struct ItlbEntry:
+    u64 tag                 # linear address of the page, else that of a page with another index
+    u64 host                # of the page
 
 # Segment attributes as in VMX and KVM: type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
 cdef enum:
@@ -276,9 +282,8 @@ ctypedef struct Cpu:
     u64 fc
     i64 budget              # instructions left in this slice; a block is entered while >= 0
     TlbEntry *tlb           # tlbs[CPL == 3]
-    u64 gen_map             # the jump cache: changes with every change of mapping, or of the base of CS
-    u64 gen_global          # the same for code in global pages. No two values of the two are ever the same
-    u64 gen_last            # the greatest value yet
+    ItlbEntry *itlb         # itlbs[CPL == 3]
+    u64 mode_key            # of c.mode in block_key()
     Memory memory
     void (*unlinked)(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil  # jump() without a link, or at a slice's end
     Block *block            # that runs (the last one entered by the run loop or a link)
@@ -342,10 +347,13 @@ ctypedef struct Cpu:
     u64 gen_walk            # changes with everything that drops a translation
     u64 large[64]           # a bit for each 2 MiB (number & 4095) with parts of a page of that size in the TLB
     u64 huge                # the same for 1 GiB (number & 63) and greater pages
-    u64 code_pages[64]      # a bit for each page (code_page()) that the jump cache may lead to
     u16 fresh[2][FRESH]     # entries filled since the last flush that are not global
     u32 fresh_count[2]      # more than FRESH: any entry
-    JumpEntry *jcache
+    JumpEntry *jcache       # Guest.jcache
+    u8 *arena               # Guest.arena
+    ItlbEntry *itlbs[2]     # supervisor, user
+    u16 itlb_fresh[2][ITLB_FRESH]       # entries filled since the last flush that are not global
+    u32 itlb_count[2]       # more than ITLB_FRESH: any entry
     Hooks hooks
     void *owner             # SoftCpu
     void *guest             # Guest (mmu.pxd)
@@ -447,27 +455,42 @@ cdef inline void enter(Cpu *c, Block *block) noexcept nogil:
     c.block = block
     code_of(block).fn(c, code_of(block))
 
-cdef inline u32 code_page(u64 linear) noexcept nogil:
-    return <u32>((linear >> 12) ^ (linear >> 24)) & 4095
+cdef inline u64 block_key(u64 host, u32 mode) noexcept nogil:
+    return host | <u64>mode << 48
 
-cdef inline void new_map(Cpu *c) noexcept nogil:
-    """The jump cache knows nothing any more."""
-    cdef u32 n
-    for n in range(64):
-        c.code_pages[n] = 0
-    c.gen_last += 2
-    c.gen_map, c.gen_global = c.gen_last - 1, c.gen_last
+cdef inline u32 jump_slot(u64 host) noexcept nogil:
+    return <u32>(host ^ (host >> 16)) & (JCACHE_SIZE - 1)
+
+cdef inline Block *at_hand(Cpu *c, u64 *ripb) noexcept nogil:
+    """The block at c.rip when both caches know the way, and what RIPB is there; else NULL."""
+    cdef u64 linear = c.rip, host
+    cdef ItlbEntry *page
+    cdef JumpEntry *e
+    if not c.mode & MODE_64:
+        if c.rip > c.seg[CS].limit:
+            return NULL
+        linear = (linear + c.regs[BASE + CS]) & <u64>0xFFFFFFFF
+    page = &c.itlb[(linear >> 12) & (ITLB_SIZE - 1)]
+    if unlikely(linear - page.tag > 4095):
+        return NULL
+    host = linear - page.tag + page.host
+    e = &c.jcache[jump_slot(host)]
+    if unlikely(e.key != host | c.mode_key):
+        return NULL
+    ripb[0] = c.rip - (linear & 0xFFF)
+    return <Block *>(c.arena + e.block)
 
 cdef inline void go(Cpu *c) noexcept nogil:
     """To c.rip, anywhere: through the jump cache when it knows the way, else by the run loop. A tail call."""
-    cdef JumpEntry *e = &c.jcache[(c.rip ^ (c.rip >> 12)) & (JCACHE_SIZE - 1)]
-    if likely(e.rip == c.rip and e.mode == c.mode and (e.gen == c.gen_map or e.gen == c.gen_global)):
-        c.budget -= e.block.count
+    cdef u64 ripb = 0
+    cdef Block *block = at_hand(c, &ripb)
+    if likely(block != NULL):
+        c.budget -= block.count
         if likely(c.budget >= 0):
-            c.regs[RIPB] = e.ripb
-            enter(c, e.block)
+            c.regs[RIPB] = ripb
+            enter(c, block)
             return
-        c.budget += e.block.count
+        c.budget += block.count
         c.stop = STOP_EVENT
         return
     c.stop = STOP_NEXT

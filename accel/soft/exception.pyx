@@ -27,7 +27,7 @@ cdef enum:
 cdef int enter_table(Cpu *c, u64 at, u32 flags, u32 cleared) noexcept nogil:
     """Through the entry (offset, segment) at linear address `at`, with these flags on the stack."""
     cdef Stack s
-    cdef u64 entry = 0, base = c.regs[BASE + CS]
+    cdef u64 entry = 0
     if c.memory.sys_load(c, at & <u64>0xFFFFFFFF, 4, &entry):
         return 1
     stack_of(c, &s)
@@ -39,8 +39,6 @@ cdef int enter_table(Cpu *c, u64 at, u32 flags, u32 cleared) noexcept nogil:
     c.eflags &= ~cleared
     set_seg_real(c, CS, <u32>(entry >> 16))
     c.memory.set_mode(c)
-    if c.regs[BASE + CS] != base:
-        new_map(c)
     c.rip = entry & 0xFFFF
     return 0
 

@@ -59,13 +59,18 @@ ctypedef struct Guest:
     u32 count
     Block **buckets         # of blocks, by host address
     Block **pages           # of blocks, by host page
+    JumpEntry *jcache
+    u8 *memory              # all that is mapped for these:
     u8 *arena               # blocks and their operations, one after the other
     u64 used, size
     # host code (translate.pyx): a room that is mapped twice
     u8 *native_write        # to write; NULL: nothing is translated
     u8 *native_run          # the same to execute
     u64 native_used, native_first, native_size
-    u8 *cold                # in it: to a block that is not translated
+    u64 apart_used, apart_first         # of its second part: what is seldom executed
+    u64 great[2]            # of each part: as far as it has been asked for in great pages
+    u8 *cold                # in it: to a block that is not translated, which is in R10,
+    u32 cold_entry          # or in the entry of the jump cache that R10 points to
     u32 hot                 # executions before a block is translated
     bint (*hotspot)(Cpu *c, Block *block) noexcept nogil    # translates it; False: it stays the interpreter's
     Entry near              # the memory that was used last, as the address space has it; start > last: unknown;
@@ -77,6 +82,39 @@ cdef inline u32 page_bucket(u64 page) noexcept nogil:
 
 cdef inline u32 bucket(u64 host) noexcept nogil:
     return <u32>((host * <u64>0x9E3779B97F4A7C15) >> 40) & (BUCKETS - 1)
+
+# --- places (Link.ways) that lead to a block, a list; and the jumps of the host's code that belong to them. The word in front
+# --- of a stub says where its jump's displacement is, from the room's beginning
+
+cdef inline Link *link_of(Block **place) noexcept nogil:
+    return <Link *>(<u64>place & ~<u64>(sizeof(Link) - 1))
+
+cdef inline u32 way_of(Block **place) noexcept nogil:
+    return <u32>(<u64>place >> 3) & 1
+
+cdef inline Block **next_place(Guest *g, Block **place) noexcept nogil:
+    cdef u32 at = link_of(place).more[way_of(place)]
+    return <Block **>(g.arena + at) if at else NULL
+
+cdef inline void add_place(Guest *g, Block *block, Block **place) noexcept nogil:
+    link_of(place).more[way_of(place)] = <u32>(<u8 *>block.places - g.arena) if block.places != NULL else 0
+    block.places = place
+
+cdef inline void patch(Guest *g, Block **place, u8 *target) noexcept nogil:
+    """Let the host's code jump to `target` there, if it is the code of one thread alone."""
+    cdef u32 stub = link_of(place).stub[way_of(place)], site
+    if stub and not g.world.threads:
+        site = (<u32 *>(g.native_write + stub))[-1]
+        (<i32 *>(g.native_write + site))[0] = <i32>(target - (g.native_run + site + 4))
+
+cdef inline void unpatch(Guest *g, Block **place) noexcept nogil:
+    patch(g, place, g.native_run + link_of(place).stub[way_of(place)])
+
+cdef inline void keep_at_hand(Guest *g, Block *block) noexcept nogil:
+    """In the jump cache."""
+    cdef JumpEntry *e = &g.jcache[jump_slot(block.host)]
+    e.key, e.block = block_key(block.host, block.mode), <u32>(<u8 *>block - g.arena)
+    e.native = <u32>(block.native - g.native_run) if block.native != g.cold else g.cold_entry
 
 cdef inline void take(Guest *g) noexcept nogil:
     if g.world.threads:

@@ -7,6 +7,7 @@ cdef enum:
     ACCESS_FETCH = 2
 
 cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil
+cdef void note_fetch(Cpu *c, u64 linear, u8 *host) noexcept nogil
 cdef void install(Cpu *c) noexcept nogil
 cdef void set_mode(Cpu *c) noexcept nogil
 cdef void flush(Cpu *c, bint globals_too) noexcept nogil

@@ -252,6 +252,23 @@ cdef inline void drop(TlbEntry *tlb, u32 i) noexcept nogil:
     tlb[i].phys = 0
 
 
+cdef inline void drop_code(ItlbEntry *itlb, u32 i) noexcept nogil:
+    itlb[i].tag = <u64>(i ^ 1) << 12
+
+
+cdef void note_fetch(Cpu *c, u64 linear, u8 *host) noexcept nogil:
+    """Code at this linear address lies there: translate() has just said so."""
+    cdef u32 t = c.cpl == 3, i = (linear >> 12) & (ITLB_SIZE - 1)
+    cdef TlbEntry *e = &c.tlbs[t][(linear >> 12) & (TLB_SIZE - 1)]
+    if e.rtag != linear & PAGE:
+        return                  # the TLB does not keep it either (SMAP)
+    c.itlbs[t][i].tag, c.itlbs[t][i].host = linear & PAGE, <u64>host & PAGE
+    if not e.phys & TLB_GLOBAL:
+        if c.itlb_count[t] < ITLB_FRESH:
+            c.itlb_fresh[t][c.itlb_count[t]] = <u16>i
+        c.itlb_count[t] += 1
+
+
 cdef inline void writable_again(Cpu *c, TlbEntry *e, u32 i, Entry *entry) noexcept nogil:
     """A write tag for an entry whose page may be written, while it holds no code."""
     cdef Guest *g = <Guest *>c.guest
@@ -333,14 +350,17 @@ cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
                 if not c.tlbs[t][i].phys & TLB_GLOBAL:
                     drop(c.tlbs[t], i)
         c.fresh_count[t] = 0
+        if globals_too or c.itlb_count[t] > ITLB_FRESH:
+            for i in range(ITLB_SIZE):
+                drop_code(c.itlbs[t], i)
+        else:
+            for n in range(c.itlb_count[t]):
+                drop_code(c.itlbs[t], c.itlb_fresh[t][n])
+        c.itlb_count[t] = 0
     c.gen_walk += 1
     if globals_too:
         memset(c.large, 0, sizeof(c.large))
         c.huge = 0
-        new_map(c)
-    else:
-        c.gen_last += 1
-        c.gen_map = c.gen_last
 
 
 cdef void flush_part(Cpu *c, u64 linear, u32 shift) noexcept nogil:
@@ -352,14 +372,18 @@ cdef void flush_part(Cpu *c, u64 linear, u32 shift) noexcept nogil:
         for i in range(first, first + count):
             if c.tlbs[t][i].rtag >> shift == linear >> shift:
                 drop(c.tlbs[t], i)
-    new_map(c)
+        for i in range(ITLB_SIZE):
+            if c.itlbs[t][i].tag >> shift == linear >> shift:
+                drop_code(c.itlbs[t], i)
 
 
 cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
-    cdef u32 t, i = (linear >> 12) & (TLB_SIZE - 1)
+    cdef u32 t, i = (linear >> 12) & (TLB_SIZE - 1), k = (linear >> 12) & (ITLB_SIZE - 1)
     for t in range(2):
         if c.tlbs[t][i].rtag == linear & PAGE:
             drop(c.tlbs[t], i)
+        if c.itlbs[t][k].tag == linear & PAGE:
+            drop_code(c.itlbs[t], k)
     c.gen_walk += 1
     # One address stands for the whole of a great page, of which the TLB has parts.
     if c.huge >> ((linear >> 30) & 63) & 1:
@@ -367,10 +391,6 @@ cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
         return
     if c.large[(linear >> 27) & 63] >> ((linear >> 21) & 63) & 1:
         flush_part(c, linear, 21)
-        return
-    i = code_page(linear)
-    if c.code_pages[i >> 6] >> (i & 63) & 1:
-        new_map(c)
 
 
 cdef bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
@@ -414,6 +434,8 @@ cdef void set_mode(Cpu *c) noexcept nogil:
                 if (c.host_dr7 >> (16 + 4 * i)) & 3:
                     looks = True
     c.mode = mode
+    c.mode_key = block_key(0, mode)
+    c.itlb = c.itlbs[c.cpl == 3]
     c.sse_trap = c.cr0 & (CR0_EM | CR0_TS) != 0 or not c.cr4 & CR4_OSFXSR
     c.vex_trap = (
         (0 if c.cr0 & CR0_PE and not c.eflags & F_VM else VEX_NONE)
@@ -712,10 +734,7 @@ cdef void install(Cpu *c) noexcept nogil:
     c.memory.set_mode = set_mode
     c.exchange16 = exchange16
     c.last_cr0 = ~<u64>0
-    memset(c.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
-    c.gen_last = 0
     c.gen_walk = 1
-    new_map(c)
     cdef u32 i
     for i in range(TLB_SIZE):
         drop(c.tlbs[2], i)

@@ -170,7 +170,6 @@ cdef int task_switch(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, bint has_erro
     for i in range(8):
         c.regs[i] = t.general[i]
     c.dr7 &= ~<u64>DR7_LOCAL
-    new_map(c)
     for i in range(6):
         c.seg[i].sel = <u16>t.sel[i]
         if c.eflags & F_VM:

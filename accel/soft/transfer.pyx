@@ -25,27 +25,15 @@ cdef enum:
 
 cdef void set_cs(Cpu *c, u32 sel, Desc *d, u32 cpl) noexcept nogil:
     """CS and CPL, after all checks. SS, when it changes too, is set before."""
-    cdef u64 base = c.regs[BASE + CS]
-    cdef u32 limit = c.seg[CS].limit
     set_seg(c, CS, (sel & 0xFFFC) | cpl, d)
     c.cpl = cpl
     if is_long(c) and c.seg[CS].ar & AR_L:
         c.regs[BASE + CS] = 0
-    code_moved(c, base, limit)
     c.memory.set_mode(c)
 
 
-cdef inline void code_moved(Cpu *c, u64 base, u32 limit) noexcept nogil:
-    """What the jump cache knows is of no use under another base or limit."""
-    if c.regs[BASE + CS] != base or c.seg[CS].limit != limit:
-        new_map(c)
-
-
 cdef void set_cs_real(Cpu *c, u32 sel) noexcept nogil:
-    cdef u64 base = c.regs[BASE + CS]
-    cdef u32 limit = c.seg[CS].limit
     set_seg_real(c, CS, sel)
-    code_moved(c, base, limit)
     c.memory.set_mode(c)
 
 
@@ -426,7 +414,6 @@ cdef int return_v86(Cpu *c, Stack *s, u32 sel, u32 flags) noexcept nogil:
     c.regs[4] = values[0]
     c.cpl = 3
     c.memory.set_mode(c)
-    new_map(c)
     return 0
 
 
@@ -523,14 +510,11 @@ cdef int interrupt_return(Cpu *c, u32 osize, u64 after) noexcept nogil:
 
 cdef void flat_cs(Cpu *c, u32 sel, u32 cpl, u32 kind) noexcept nogil:
     """A code segment that no descriptor was read for; `kind`: AR_L, AR_DB."""
-    cdef u64 base = c.regs[BASE + CS]
-    cdef u32 limit = c.seg[CS].limit
     c.seg[CS].sel = <u16>sel
     c.seg[CS].limit = <u32>0xFFFFFFFF
     c.seg[CS].ar = AR_G | AR_P | AR_S | 11 | (cpl << 5) | kind
     c.regs[BASE + CS] = 0
     c.cpl = cpl
-    code_moved(c, base, limit)
 
 
 cdef void flat_ss(Cpu *c, u32 sel, u32 cpl) noexcept nogil:

@@ -2,5 +2,4 @@
 from accel.soft.cpu cimport *
 from accel.soft.mmu cimport Guest
 
-cdef int open_room(Guest *g, u8 *run, u64 size, u32 hot) noexcept nogil
-cdef void close_room(Guest *g) noexcept nogil
+cdef int open_room(Guest *g, u8 *run, u8 *write, u64 size, u32 hot) noexcept nogil

@@ -11,9 +11,11 @@ interpreter at the same instruction, of which nothing has been done yet. So no e
 none of the host's: every operand has been looked at before.
 
 Blocks lead to each other by the links and the jump cache of the interpreter; Block.native says where a block's code is,
-or leads out. Each block takes its instructions from the budget when it is entered, like the interpreter's.
+or leads out. A jump whose link is known is patched to lead there at once, where no other thread writes to links; else it
+leads to a stub that looks. Each block takes its instructions from the budget when it is entered, like the interpreter's.
 
-The room for code is mapped twice, once to write and once to execute. When it is full everything begins anew.
+The room for code is mapped twice, once to write and once to execute. In its second part lie stubs and ways out, so that
+the first is dense. When one is full everything begins anew.
 
 Ref: Intel SDM volume 2; System V ABI, AMD64 supplement, 3.2 (registers that a function keeps).
 Not translated: see native.pyx.
@@ -28,7 +30,7 @@ from posix.unistd cimport close, ftruncate
 from accel.soft.block cimport MOST, Scratch, flow, gather, op_count, op_mark, op_native
 from accel.soft.code cimport forget_all
 from accel.soft.cpu cimport *
-from accel.soft.guest cimport Guest
+from accel.soft.guest cimport Guest, keep_at_hand, next_place, patch
 from accel.soft.insn cimport *
 from accel.soft.mmu cimport ACCESS_READ, ACCESS_WRITE
 from accel.soft.mmu cimport translate as lookup
@@ -37,9 +39,14 @@ from accel.soft.native cimport *
 cdef extern from *:
     """
     #include <sys/mman.h>
+    #ifndef MADV_COLLAPSE
+    #define MADV_COLLAPSE 25    /* since Linux 6.1 */
+    #endif
     static int vr_room(void) { return memfd_create("vmrun-code", MFD_CLOEXEC); }
     """
     int vr_room() nogil
+    int madvise(void *, size_t, int) nogil
+    int MADV_COLLAPSE
 
 cdef enum:
     H_RAX = 0
@@ -50,13 +57,16 @@ cdef enum:
     H_B = 11
     H_SP = 15               # the guest's RSP
     NOWHERE = 99            # a guest's register that is in Cpu
-    LEAST_ROOM = 16384      # for one block
+    LEAST_ROOM = 8192       # for one block, in both parts
+    GREAT = 2 << 20         # bytes of a great page
+    SIZES = 5               # of accesses: 1 … 16 bytes
     FIXES = 160
     PROLOGUE = 15           # bytes that take a block from the budget
     OP_LEA = 0x8D
     OP_LOAD = 0x8B
     OP_STORE = 0x89
     OP_ADD = 0x03
+    OP_OR = 0x0B
     OP_SUB = 0x2B
     OP_CMP = 0x3B
 
@@ -77,30 +87,33 @@ cdef struct Work:
     u8 *fix[FIXES]          # places of displacements that lead back to the interpreter, and at which instruction
     u32 fix_of[FIXES]
     u8 *fix_again[FIXES]    # where the access is tried anew once the TLB knows the page; NULL: it is none
-    u32 fix_how[FIXES]      # its size; 256: a write
+    u32 fix_how[FIXES]      # which of FILLS
     u32 fixes
+    u8 *site[2]             # the displacement of the jump to the block's link, taken and fall; NULL: there is none
+    i64 leads[2]            # its target, as an offset from the page's beginning
 
 # Where things are in Cpu, and in the room
-cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP, AT_GLOBAL
-cdef u32 AT_NATIVE, AT_FX
+cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
+cdef u32 AT_NATIVE, AT_FX, AT_ARENA
 cdef u32 AT_XMM, AT_MXCSR, AT_TRAP
 cdef u32 vectors_at
-cdef u32 fill_at
+cdef u32 fill_at[2 * SIZES]         # for accesses of 1, 2 … 16 bytes; then for writes
 cdef u32 exit_at
-cdef u32 dispatch_at
+cdef u32 find_at
+cdef u32 follow_at
 
 
 cdef void measure() noexcept nogil:
-    global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_MODE, AT_FLAGS, AT_SP, AT_JCACHE, AT_MAP
-    global AT_GLOBAL, AT_NATIVE, AT_FX, AT_XMM, AT_MXCSR, AT_TRAP
+    global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
+    global AT_NATIVE, AT_FX, AT_ARENA, AT_XMM, AT_MXCSR, AT_TRAP
     cdef Cpu *c = <Cpu *>4096
     cdef Block *b = <Block *>4096
     AT_BUDGET, AT_TLB, AT_RIP = <u32>(<u64>&c.budget - 4096), <u32>(<u64>&c.tlb - 4096), <u32>(<u64>&c.rip - 4096)
     AT_BLOCK, AT_LINK = <u32>(<u64>&c.block - 4096), <u32>(<u64>&c.link - 4096)
-    AT_FALL, AT_MODE = <u32>(<u64>&c.link_fall - 4096), <u32>(<u64>&c.mode - 4096)
+    AT_FALL, AT_KEY = <u32>(<u64>&c.link_fall - 4096), <u32>(<u64>&c.mode_key - 4096)
     AT_FLAGS, AT_SP = <u32>(<u64>&c.native_flags - 4096), <u32>(<u64>&c.host_sp - 4096)
-    AT_JCACHE, AT_MAP = <u32>(<u64>&c.jcache - 4096), <u32>(<u64>&c.gen_map - 4096)
-    AT_GLOBAL, AT_FX = <u32>(<u64>&c.gen_global - 4096), <u32>(<u64>&c.fx - 4096)
+    AT_JCACHE, AT_ITLB = <u32>(<u64>&c.jcache - 4096), <u32>(<u64>&c.itlb - 4096)
+    AT_FX, AT_ARENA = <u32>(<u64>&c.fx - 4096), <u32>(<u64>&c.arena - 4096)
     AT_XMM, AT_MXCSR = <u32>(<u64>&c.native_xmm - 4096), <u32>(<u64>&c.mxcsr - 4096)
     AT_TRAP = <u32>(<u64>&c.sse_trap - 4096)
     AT_NATIVE = <u32>(<u64>&b.native - 4096)
@@ -289,7 +302,10 @@ cdef void check(Work *t, u32 size, bint write, u8 *again) noexcept nogil:
     put(t, 0x0F87, 2)                           # ja
     leads_out(t)
     if not t.failed:
-        t.fix_again[t.fixes - 1], t.fix_how[t.fixes - 1] = again, size | (256 if write else 0)
+        t.fix_again[t.fixes - 1], t.fix_how[t.fixes - 1] = again, SIZES if write else 0
+        while size > 1:
+            t.fix_how[t.fixes - 1] += 1
+            size >>= 1
     with_mem(t, OP_ADD, H_A, H_B, 16)
 
 
@@ -333,37 +349,58 @@ cdef void rip_into(Work *t, u32 reg, i64 offset) noexcept nogil:
     with_mem(t, OP_LEA, reg, reg, offset)
 
 
+cdef void find(Work *t) noexcept nogil:
+    """On to RIP R10."""
+    put(t, 0xE8, 1)
+    put32(t, <i64>(t.g.native_run + find_at) - <i64>(t.at + t.shift + 4))
+    put(t, 0x41FFE3, 3)                         # jmp r11
+
+
+cdef bint by_link(Work *t, i64 target, u32 way) noexcept nogil:
+    """A displacement for the jump to an offset from the page's beginning that the block's link leads to, if it does."""
+    if not t.block.linked or not 0 <= target < 4096 or target == t.insns[0].off:
+        return False
+    t.site[way], t.leads[way] = t.at, target
+    return True
+
+
 cdef void go_to(Work *t, i64 target, u32 way, u8 *start) noexcept nogil:
     """On to an offset from the page's beginning, by way 0 (taken) or 1 (fall) of the block's link."""
-    cdef Block *block = t.block
-    cdef Link *link = <Link *>&code_of(block)[block.uops - 1]
-    cdef u8 *known
     if target == t.insns[0].off:
         jump_to(t, start)
         return
-    if not block.linked or not 0 <= target < 4096:
-        if <i64><i32>target != target:
-            t.failed = True
-        rip_into(t, H_A, target)
-        jump_to(t, t.g.native_run + dispatch_at)
+    put(t, 0xE9, 1)
+    if by_link(t, target, way):
+        put32(t, 0)
         return
-    pointer(t, OP_LOAD, H_A, &link.ways[way])
-    put(t, 0x4D85D2, 3)                         # test r10, r10
-    known = branch(t, 4)
-    put(t, 0x41FF62, 3)                         # jmp [r10 + native]
-    put(t, AT_NATIVE, 1)
-    land(t, known)
+    t.at -= 1
+    if <i64><i32>target != target:
+        t.failed = True
     rip_into(t, H_A, target)
-    to_cpu(t, H_A, AT_RIP)
-    pointer(t, OP_LEA, H_A, link)
-    to_cpu(t, H_A, AT_LINK)
-    put(t, 0xC78424, 3)                         # mov dword [rsp + …], way
-    put32(t, AT_FALL)
-    put32(t, way)
-    pointer(t, OP_LEA, H_A, block)
-    to_cpu(t, H_A, AT_BLOCK)
-    put(t, 0x4531D2, 3)                         # xor r10d, r10d
-    jump_to(t, t.g.native_run + exit_at)
+    find(t)
+
+
+cdef void stubs(Work *t) noexcept nogil:
+    """Where the ways of the block's link lead while they are not patched."""
+    cdef Link *link = <Link *>&code_of(t.block)[t.block.uops - 1]
+    cdef u8 *tail = t.at
+    cdef u32 way
+    if t.site[0] == NULL and t.site[1] == NULL:
+        return
+    to_cpu(t, H_B, AT_LINK)
+    pointer(t, OP_LEA, H_B, t.block)
+    to_cpu(t, H_B, AT_BLOCK)
+    jump_to(t, t.g.native_run + follow_at)
+    for way in range(2):
+        if t.site[way] == NULL:
+            continue
+        put32(t, t.site[way] - t.g.native_write)
+        link.stub[way] = <u32>(t.at - t.g.native_write)
+        (<i32 *>t.site[way])[0] = <i32>(t.at - (t.site[way] + 4))
+        pointer(t, OP_LEA, H_B, &link.ways[way])
+        put(t, 0x41BA, 2)                       # mov r10d, …
+        put32(t, t.leads[way])
+        jump_to(t, tail + t.shift)
 
 
 # --- instructions ------------------------------------------------------------------------------------------------------------
@@ -557,7 +594,7 @@ cdef void on_indirect(Work *t, const Insn *i, bint calls) noexcept nogil:
         to_cpu(t, H_A, R_T0)
         return_address(t, i)
         from_cpu(t, H_A, R_T0)
-    jump_to(t, t.g.native_run + dispatch_at)
+    find(t)
 
 
 cdef void on_ret(Work *t, const Insn *i) noexcept nogil:
@@ -565,7 +602,7 @@ cdef void on_ret(Work *t, const Insn *i) noexcept nogil:
     with_mem(t, OP_LOAD, H_A, H_A, 0)
     canonical_or_out(t)
     move_stack(t, 8 + (i.imm & 0xFFFF if i.op == 0xC2 else 0))
-    jump_to(t, t.g.native_run + dispatch_at)
+    find(t)
 
 
 cdef void on_jcc(Work *t, const Insn *i, u8 *start) noexcept nogil:
@@ -579,6 +616,12 @@ cdef void on_jcc(Work *t, const Insn *i, u8 *start) noexcept nogil:
         put32(t, <i64>start - <i64>(t.at + t.shift + 4))
         go_to(t, behind, 1, start)
         return
+    put(t, 0x0F80 | (i.op & 15), 2)
+    if by_link(t, behind + i.imm, 0):
+        put32(t, 0)
+        go_to(t, behind, 1, start)
+        return
+    t.at -= 2
     taken = branch(t, i.op & 15)
     go_to(t, behind, 1, start)
     land(t, taken)
@@ -709,15 +752,20 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     cdef Form form
     cdef u8 *start
     cdef u8 *begin
+    cdef u8 *end
+    cdef u8 *tail
     cdef Uop *at
     cdef Uop *marks[MOST]
     cdef u8 *places[MOST]
+    cdef Block **place
+    cdef Link *link = <Link *>&code_of(block)[block.uops - 1]
     cdef u32 n, k, found = 0, off = <u32>(block.host & 0xFFF)
     cdef int failure = 0
     cdef bint first, inside
-    if g.native_size - g.native_used < LEAST_ROOM:
+    if g.apart_first - g.native_used < LEAST_ROOM or g.native_size - g.apart_used < LEAST_ROOM:
         forget_all(g)
         return False
+    enlarge(g)
     t.insns = s.insns
     t.count = gather(s, <u8 *>block.host, 4096 - off, off, block.mode, block.count, &failure)
     if t.count != block.count:
@@ -728,6 +776,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     t.at = g.native_write + g.native_used
     t.shift = g.native_run - g.native_write
     t.g, t.block, t.fixes, t.failed, t.now = g, block, 0, False, 0
+    t.site[0] = t.site[1] = NULL
     begin = t.at
     start = t.at + t.shift
     put(&t, 0x4883AC24, 4)                      # sub qword [rsp + budget], count
@@ -773,6 +822,8 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
         go_to(&t, <i64>s.insns[t.count - 1].off + s.insns[t.count - 1].len, 0, start)
     if t.failed or not first and not found:
         return False
+    end = t.at
+    t.at = g.native_write + g.apart_used
     # the budget is spent: out, in front of the block
     (<i32 *>(begin + PROLOGUE - 4))[0] = <i32>(t.at - (begin + PROLOGUE))
     put(&t, 0x48838424, 4)
@@ -783,6 +834,10 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     put(&t, 0x4531D2, 3)                        # xor r10d, r10d
     jump_to(&t, g.native_run + exit_at)
     # the interpreter's ways on
+    tail = t.at
+    pointer(&t, OP_LEA, H_B, block)
+    to_cpu(&t, H_B, AT_BLOCK)
+    jump_to(&t, g.native_run + exit_at)
     for n in range(t.count):
         at = NULL
         for k in range(t.fixes):
@@ -794,23 +849,23 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
                     return False
                 begin = t.at
                 pointer(&t, OP_LEA, H_A, at)
-                pointer(&t, OP_LEA, H_B, block)
-                to_cpu(&t, H_B, AT_BLOCK)
-                jump_to(&t, g.native_run + exit_at)
+                jump_to(&t, tail + t.shift)
             if t.fix_again[k] == NULL:
                 (<i32 *>t.fix[k])[0] = <i32>(begin - (t.fix[k] + 4))
                 continue
             (<i32 *>t.fix[k])[0] = <i32>(t.at - (t.fix[k] + 4))
-            with_mem(&t, OP_ADD, H_A, H_B, 8 if t.fix_how[k] & 256 else 0)      # the address again
-            put(&t, 0x41BB, 2)                  # mov r11d, size
-            put32(&t, t.fix_how[k])
             put(&t, 0xE8, 1)
-            put32(&t, <i64>(g.native_run + fill_at) - <i64>(t.at + t.shift + 4))
+            put32(&t, <i64>(g.native_run + fill_at[t.fix_how[k]]) - <i64>(t.at + t.shift + 4))
             put(&t, 0x0F85, 2)
             put32(&t, t.fix_again[k] - (t.at + 4))
             put(&t, 0xE9, 1)
             put32(&t, begin - (t.at + 4))
-    g.native_used = (<u64>(t.at - g.native_write) + 15) & ~<u64>15
+    stubs(&t)
+    g.native_used = (<u64>(end - g.native_write) + 15) & ~<u64>15
+    g.apart_used = <u64>(t.at - g.native_write)
+    for n in range(2):
+        if t.site[n] != NULL and link.ways[n] != NULL and link.ways[n].native != g.cold:
+            patch(g, &link.ways[n], link.ways[n].native)
     for k in range(found):
         marks[k].imm = <i64>places[k]
         marks[k].fn = op_native
@@ -819,6 +874,12 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     block.native = start
     code_of(block).imm = <i64>(start + PROLOGUE)
     code_of(block).fn = op_native
+    if g.jcache[jump_slot(block.host)].key == block_key(block.host, block.mode):
+        keep_at_hand(g, block)
+    place = block.places
+    while place != NULL:
+        patch(g, place, start)
+        place = next_place(g, place)
     return True
 
 
@@ -845,13 +906,29 @@ cdef void vector_at(Work *t, u32 op, u32 n, u32 base) noexcept nogil:
     modrm_mem(t, n, base, 160 + 16 * n)
 
 
+cdef void enlarge(Guest *g) noexcept nogil:
+    """Great pages where code is about to be written, if the host has some: what runs is spread over all of it."""
+    cdef u64 part, at, used
+    for part in range(2):
+        used = (g.native_used if part == 0 else g.apart_used) + LEAST_ROOM
+        at = g.great[part]
+        while at <= used and at + GREAT <= (g.apart_first if part == 0 else g.native_size):
+            g.native_write[at + GREAT - 1] = 0      # where nothing is there is nothing to collapse
+            if madvise(g.native_write + at, GREAT, MADV_COLLAPSE) or madvise(g.native_run + at, GREAT, MADV_COLLAPSE):
+                at = g.native_size
+            at += GREAT
+        g.great[part] = at
+
+
 cdef void trampolines(Guest *g) noexcept nogil:
     """At its beginning: from C into the code, back, and from one block to another by RIP."""
-    global exit_at, dispatch_at, vectors_at, fill_at
+    global exit_at, find_at, follow_at, vectors_at
     cdef u8 *none
     cdef Work t
-    cdef u8 *missed[3]
+    cdef u8 *missed[2]
     cdef u8 *same
+    cdef u8 *fill
+    cdef u8 *base
     cdef u32 n
     t.at, t.shift, t.failed, t.fixes = g.native_write, g.native_run - g.native_write, False, 0
     # u64 enter(Cpu *rdi, u8 *rsi)
@@ -899,8 +976,8 @@ cdef void trampolines(Guest *g) noexcept nogil:
     put32(&t, AT_XMM + 8)
     put(&t, 0x01, 1)
     put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
-    # the TLB learns of linear address r10; r11d as in Work.fix_how. Not zero: it is worth another try
-    fill_at = <u32>(t.at - g.native_write)
+    # the TLB learns of linear address r10; r11d: the access, its size or 256. Not zero: it is worth another try
+    fill = t.at
     for n in range(10):
         if n < 3 or n > 5:
             to_cpu(&t, host_of(n), 8 * n + 8)
@@ -934,46 +1011,92 @@ cdef void trampolines(Guest *g) noexcept nogil:
         if n < 3 or n > 5:
             from_cpu(&t, host_of(n), 8 * n + 8)
     put(&t, 0x4585D2C3, 4)                      # test r10d, r10d; ret
-    # to a block without code: r10 is the block
+    # to it, where r10 is the address less the TLB's entry's, which r11 points to
+    for n in range(2 * SIZES):
+        fill_at[n] = <u32>(t.at - g.native_write)
+        with_mem(&t, OP_ADD, H_A, H_B, 8 if n >= SIZES else 0)
+        put(&t, 0x41BB, 2)                      # mov r11d, …
+        put32(&t, 1 << n % SIZES | (256 if n >= SIZES else 0))
+        jump_to(&t, fill + t.shift)
+    # to a block without code: r10 is the block, or it is in the jump cache's entry at r10
+    g.cold_entry = <u32>(t.at - g.native_write)
+    put(&t, 0x458B5208, 4)                      # mov r10d, [r10 + block]
+    with_mem(&t, OP_ADD, H_A, H_RSP, AT_ARENA)
+    put(&t, 0x41FF62, 3)                        # jmp [r10 + native]
+    put(&t, AT_NATIVE, 1)
     g.cold = t.at + t.shift
     with_mem(&t, OP_LEA, H_A, H_A, 1)
     jump_to(&t, g.native_run + exit_at)
-    # to RIP r10, by the jump cache
-    dispatch_at = <u32>(t.at - g.native_write)
+    # by the place that Cpu.link points to, to offset r10 in the page: its block's code, or to the interpreter to find one
+    follow_at = <u32>(t.at - g.native_write)
+    from_cpu(&t, H_B, AT_LINK)
+    with_mem(&t, OP_LOAD, H_B, H_B, 0)
+    put(&t, 0x4D85DB, 3)                        # test r11, r11
+    same = branch(&t, 4)
+    move(&t, H_A, H_B)
+    put(&t, 0x4531DB, 3)                        # xor r11d, r11d
+    to_cpu(&t, H_B, AT_LINK)
+    put(&t, 0x41FF62, 3)                        # jmp [r10 + native]
+    put(&t, AT_NATIVE, 1)
+    land(&t, same)
+    with_mem(&t, OP_ADD, H_A, H_RSP, R_RIPB)
     to_cpu(&t, H_A, AT_RIP)
-    put(&t, 0x4D89D349C1EB0C, 7)                # mov r11, r10; shr r11, 12
+    from_cpu(&t, H_B, AT_LINK)
+    move(&t, H_A, H_B)
+    put(&t, 0x4983E2E0, 4)                      # and r10, -32: a Link's size
+    to_cpu(&t, H_A, AT_LINK)
+    put(&t, 0x41C1EB034183E301, 8)              # shr r11d, 3; and r11d, 1
+    put(&t, 0x44899C24, 4)                      # mov [rsp + …], r11d
+    put32(&t, AT_FALL)
+    put(&t, 0x4531D2, 3)                        # xor r10d, r10d
+    jump_to(&t, g.native_run + exit_at)
+    # called: r11 is where to go on to RIP r10
+    base = t.at + t.shift
+    (<u64 *>t.at)[0] = <u64>g.native_run
+    t.at += 8
+    find_at = <u32>(t.at - g.native_write)
+    to_cpu(&t, H_A, AT_RIP + 8)
+    put(&t, 0x4D89D349C1EB08, 7)                # mov r11, r10; shr r11, 12 - 4
+    put(&t, 0x4181E3, 3)                        # and r11d, …
+    put32(&t, (ITLB_SIZE - 1) * sizeof(ItlbEntry))
+    with_mem(&t, OP_ADD, H_B, H_RSP, AT_ITLB + 8)
+    with_mem(&t, OP_SUB, H_A, H_B, 0)
+    put(&t, 0x4981FA, 3)                        # cmp r10, 4095
+    put32(&t, 4095)
+    missed[0] = branch(&t, 7)
+    with_mem(&t, OP_ADD, H_A, H_B, 8)
+    put(&t, 0x4D89D349C1EB10, 7)                # mov r11, r10; shr r11, 16
     put(&t, 0x4D31D3, 3)                        # xor r11, r10
     put(&t, 0x4181E3, 3)                        # and r11d, …
     put32(&t, JCACHE_SIZE - 1)
-    put(&t, 0x4F8D1C9B, 4)                      # lea r11, [r11 + r11 * 4]
-    put(&t, 0x49C1E303, 4)                      # shl r11, 3
-    with_mem(&t, OP_ADD, H_B, H_RSP, AT_JCACHE)
+    put(&t, 0x49C1E304, 4)                      # shl r11, 4
+    with_mem(&t, OP_ADD, H_B, H_RSP, AT_JCACHE + 8)
+    with_mem(&t, OP_OR, H_A, H_RSP, AT_KEY + 8)
     with_mem(&t, OP_CMP, H_A, H_B, 0)
-    missed[0] = branch(&t, 5)
-    with_mem(&t, OP_LOAD, H_A, H_B, 8)
-    with_mem(&t, OP_CMP, H_A, H_RSP, AT_MAP)
-    same = branch(&t, 4)
-    with_mem(&t, OP_CMP, H_A, H_RSP, AT_GLOBAL)
     missed[1] = branch(&t, 5)
-    land(&t, same)
-    put(&t, 0x458B5320, 4)                      # mov r10d, [r11 + mode]
-    put(&t, 0x443B9424, 4)                      # cmp r10d, [rsp + mode]
-    put32(&t, AT_MODE)
-    missed[2] = branch(&t, 5)
-    with_mem(&t, OP_LOAD, H_A, H_B, 24)
-    to_cpu(&t, H_A, R_RIPB)
-    with_mem(&t, OP_LOAD, H_A, H_B, 16)
-    put(&t, 0x41FF62, 3)                        # jmp [r10 + native]
-    put(&t, AT_NATIVE, 1)
-    for n in range(3):
+    from_cpu(&t, H_A, AT_RIP + 8)
+    put(&t, 0x4981E2, 3)                        # and r10, -4096
+    put32(&t, -4096)
+    to_cpu(&t, H_A, R_RIPB + 8)
+    move(&t, H_A, H_B)
+    put(&t, 0x458B5A0C, 4)                      # mov r11d, [r10 + native]
+    pointer(&t, OP_ADD, H_B, base)
+    put(&t, 0xC3, 1)                            # ret
+    for n in range(2):
         land(&t, missed[n])
-    put(&t, 0x4531D2, 3)
-    jump_to(&t, g.native_run + exit_at)
+    put(&t, 0x4531D2, 3)                        # xor r10d, r10d
+    pointer(&t, OP_LEA, H_B, g.native_run + exit_at)
+    put(&t, 0xC3, 1)
     g.native_first = g.native_used = (<u64>(t.at - g.native_write) + 63) & ~<u64>63
+    g.apart_first = g.apart_used = g.native_size // 2
+    g.great[0], g.great[1] = 0, g.apart_first
 
 
-cdef int open_room(Guest *g, u8 *run, u64 size, u32 hot) noexcept nogil:
-    """Memory for code at `run` (not far from the blocks), which are translated from now on. 0: the host refuses."""
+cdef int open_room(Guest *g, u8 *run, u8 *write, u64 size, u32 hot) noexcept nogil:
+    """Memory for code at `run` (not far from the blocks), which are translated from now on. 0: the host refuses.
+
+    `run` and `write`, where it is written: addresses that are taken.
+    """
     cdef int fd = vr_room()
     cdef void *first
     cdef void *second
@@ -982,7 +1105,7 @@ cdef int open_room(Guest *g, u8 *run, u64 size, u32 hot) noexcept nogil:
     if ftruncate(fd, <i64>size) < 0:
         close(fd)
         return 0
-    first = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+    first = mmap(write, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0)
     second = mmap(run, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0)
     close(fd)
     if first == MAP_FAILED or second == MAP_FAILED:
@@ -994,22 +1117,14 @@ cdef int open_room(Guest *g, u8 *run, u64 size, u32 hot) noexcept nogil:
     return 1
 
 
-cdef void close_room(Guest *g) noexcept nogil:
-    if g.native_write != NULL:
-        munmap(g.native_write, g.native_size)
-        g.native_write = NULL
-
-
 def available():
     """Does this host give memory for translated code?"""
     cdef Guest g
     cdef u64 size = 65536
-    cdef void *run = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    cdef void *run = mmap(NULL, 2 * size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     cdef bint works
     if run == MAP_FAILED:
         return False
-    g.native_write = NULL
-    works = open_room(&g, <u8 *>run, size, 0)
-    close_room(&g)
-    munmap(run, size)
+    works = open_room(&g, <u8 *>run, <u8 *>run + size, size, 0)
+    munmap(run, 2 * size)
     return works

@@ -27,7 +27,7 @@ cdef class Machine:
     cdef readonly bint exact
     cdef i64 started                    # the wall clock's seconds as the machine is made; negative: the host's
     cdef u32 turn                       # the processor whose slice is next, where that must be the same in each run
-    cdef u64 room
+    cdef u64 room, taken
     cdef public bint off                # S3: the processors have no power, time goes on
     cdef public u64 tsc_hz
     cdef u64 ticks(self, i64 ns) noexcept nogil

@@ -34,7 +34,7 @@ from accel.soft.guest cimport *
 from accel.soft.mmu cimport flush, install, set_mode
 from accel.soft.physical cimport keep_layout
 from accel.soft.smm cimport enter_smi
-from accel.soft.translate cimport close_room, open_room
+from accel.soft.translate cimport open_room
 from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
 from accel.space cimport AddressSpace
 
@@ -46,6 +46,7 @@ cdef extern from *:
     #include <poll.h>
     #include <string.h>
     #include <sys/eventfd.h>
+    #include <sys/mman.h>
     #include <sys/prctl.h>
     #include <signal.h>
     #define vr_or32(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
@@ -80,6 +81,8 @@ cdef extern from *:
     int vr_bell() nogil
     void vr_sleep(int, int, long long) nogil
     void vr_quiet() nogil
+    int madvise(void *, size_t, int) nogil
+    int MADV_HUGEPAGE
 
 PINS = {"intr": 0, "nmi": 1, "smi": 2, "a20": 3}
 
@@ -90,6 +93,7 @@ cdef enum:
     SIGNALS = 65536             # below a Cpu, which RSP points to in translated code: for the frames of signals
 
 cdef u64 ARENA = <u64>96 << 20
+cdef u64 GREAT = <u64>2 << 20
 cdef u64 CPU_ROOM = (SIGNALS + sizeof(Cpu) + 4095) & ~<u64>4095
 cdef i64 LONGEST_SLEEP = 500000000      # ns
 
@@ -414,6 +418,11 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             return
 
 
+cdef u64 code_of_guest(Guest *g) noexcept:
+    """Bytes of translated code."""
+    return g.native_used + g.apart_used - g.apart_first
+
+
 cdef class Machine:
     """What the processors share: address spaces, code cache, clock, bell."""
 
@@ -449,23 +458,28 @@ cdef class Machine:
         g.cpus = &self.table[n]
         g.buckets = <Block **>PyMem_RawCalloc(BUCKETS, sizeof(Block *))
         g.pages = <Block **>PyMem_RawCalloc(PAGE_BUCKETS, sizeof(Block *))
-        arena = mmap(
-            NULL, ARENA + self.room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0
-        )
+        g.jcache = <JumpEntry *>PyMem_RawCalloc(JCACHE_SIZE, sizeof(JumpEntry))
+        # blocks, code to execute, the same to write; at an address for great pages
+        self.taken = ARENA + 2 * self.room + GREAT
+        arena = mmap(NULL, self.taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if arena != MAP_FAILED:
-            g.arena = <u8 *>arena
-        if g.arena == NULL or g.buckets == NULL or g.pages == NULL:
+            g.memory = <u8 *>arena
+            g.arena = <u8 *>((<u64>arena + GREAT - 1) & ~<u64>(GREAT - 1))
+            madvise(g.arena, ARENA, MADV_HUGEPAGE)
+        if g.arena == NULL or g.buckets == NULL or g.pages == NULL or g.jcache == NULL:
             self.drop_guest(g)
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
-        self.translates = self.room and open_room(g, g.arena + ARENA, self.room, self.hot)
+        self.translates = self.room and open_room(
+            g, g.arena + ARENA, g.arena + ARENA + self.room, self.room, self.hot
+        )
         return g
 
     cdef void drop_guest(self, Guest *g) noexcept:
-        if g.arena != NULL:
-            munmap(g.arena, ARENA + self.room)
-            close_room(g)
+        if g.memory != NULL:
+            munmap(g.memory, self.taken)
         PyMem_RawFree(g.buckets)
         PyMem_RawFree(g.pages)
+        PyMem_RawFree(g.jcache)
         PyMem_RawFree(g)
 
     def __dealloc__(self):
@@ -521,7 +535,7 @@ cdef class Machine:
             "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
             "fills": c.fills, "faults": c.faults,
             "cache": sum(self.world.guests[n].used for n in range(self.world.count)),
-            "code": sum(self.world.guests[n].native_used for n in range(self.world.count)) if self.translates else 0,
+            "code": sum(code_of_guest(self.world.guests[n]) for n in range(self.world.count)) if self.translates else 0,
         }
 
 
@@ -583,13 +597,17 @@ cdef class SoftCpu(CpuThread):
         c.phys_mask = (<u64>1 << 40) - 1
         c.cpuid = <CpuidLeaf *>PyMem_RawCalloc(len(cpuid) + 1, sizeof(CpuidLeaf))
         c.scratch = PyMem_RawCalloc(1, SCRATCH_SIZE)
-        c.jcache = <JumpEntry *>PyMem_RawCalloc(JCACHE_SIZE, sizeof(JumpEntry))
+        c.jcache, c.arena = g.jcache, g.arena
+        for n in range(2):
+            c.itlbs[n] = <ItlbEntry *>PyMem_RawCalloc(ITLB_SIZE, sizeof(ItlbEntry))
+            if c.itlbs[n] == NULL:
+                raise MemoryError
         c.fx = <u8 *>mmap(NULL, FX_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         for n in range(3):
             c.tlbs[n] = <TlbEntry *>PyMem_RawCalloc(TLB_SIZE, sizeof(TlbEntry))
             if c.tlbs[n] == NULL:
                 raise MemoryError
-        if c.cpuid == NULL or c.scratch == NULL or c.jcache == NULL or c.fx == MAP_FAILED:
+        if c.cpuid == NULL or c.scratch == NULL or c.fx == MAP_FAILED:
             raise MemoryError
         for n, entry in enumerate(cpuid):
             leaf = &c.cpuid[n]
@@ -638,7 +656,8 @@ cdef class SoftCpu(CpuThread):
                 PyMem_RawFree(self.c.tlbs[n])
             PyMem_RawFree(self.c.cpuid)
             PyMem_RawFree(self.c.scratch)
-            PyMem_RawFree(self.c.jcache)
+            for n in range(2):
+                PyMem_RawFree(self.c.itlbs[n])
             if self.c.fx != NULL:
                 munmap(self.c.fx, FX_SIZE)
             munmap(<u8 *>self.c - SIGNALS, CPU_ROOM)
