@@ -82,6 +82,8 @@ CARDS_OF = [
     {"id": "net-pci", "driver": "virtio-net"},
     {"id": "rng-pci", "driver": "virtio-rng"},
     {"id": "screen", "driver": "isa-cirrus-vga"},
+    {"id": "bmc", "driver": "ipmi-bmc-sim"},
+    {"id": "bt-card", "driver": "pci-ipmi-bt", "bmc": "bmc"},
 ]  # fmt: skip
 SCREENS_OF = [
     {"id": "gpu", "driver": "virtio-gpu-pci"},

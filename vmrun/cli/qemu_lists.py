@@ -154,24 +154,14 @@ def _line(name: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
 def device(option: Option, driver: str) -> str:
     """The properties of a driver."""
     from vmrun.monitor.errors import QmpError
-    from vmrun.monitor.qom import type_properties
+    from vmrun.monitor.qom import help_of
 
     try:
-        rows = type_properties(driver)
+        return help_of(driver)
     except QmpError:
         refusal = QemuError(f"{option.shown()}: Device '{driver}' not found")
         refusal.code = 0  # as QEMU, to which asking is no failure
         raise refusal from None
-    lines = [f"{driver} options:"]
-    for row in sorted(rows, key=lambda row: str(row["name"])):
-        head = f"  {row['name']}=<{row['type']}>"
-        text = row.get("description", "")
-        if "default-value" in row:
-            value = row["default-value"]
-            shown = str(value).lower() if isinstance(value, bool) else value if value != "" else '""'
-            text += f" (default: {shown})"
-        lines.append(f"{head:<24} - {text}" if text else head)
-    return "\n".join(lines) + "\n"
 
 
 def accelerators() -> str:

@@ -43,6 +43,10 @@ def _device_add(machine: Any, words: list[str], cpu: int) -> str:
     for part in rest:
         key, _, value = part.partition("=")
         given[key] = value
+    if "help" in given:
+        from vmrun.monitor import qom
+
+        return qom.help_of(given["driver"])
     command = table.load()["device_add"]
     command.handler(Asker(machine), **command.arguments(given))
     return ""

@@ -229,7 +229,9 @@ _DATA = {
 def _backend(text: str) -> tuple[str, dict[str, Any]]:
     """(id, ChardevBackend) of what -chardev takes."""
     given = _pairs(text, "backend")
-    kind, id = given.pop("backend"), given.pop("id", "")
+    kind, id = given.pop("backend", ""), given.pop("id", "")
+    if not kind:
+        raise QmpError(f'chardev: "{id}" missing backend')
     data: dict[str, Any] = {}
     for key, word in list(given.items()):
         if key in ("server", "wait", "nodelay", "telnet", "websocket", "append", "signal", "logappend"):

@@ -6,12 +6,14 @@ import vmrun.backends.objects as objects
 from vmrun.core.object import Device, Object
 from vmrun.core.props import props_of
 from vmrun.core.userobject import UserObject
+from vmrun.core.values import RANGES
 from vmrun.errors import BuildError
 from vmrun.machine.processor import Processor
 from vmrun.monitor.errors import QmpError, no_device
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 # vmrun's property types in QOM's words
@@ -33,11 +35,22 @@ FEATURE_LEAVES = {
 }
 ABSTRACT = {"device": "object", "bus": "object", "pci-device": "device", "isa-device": "device"}
 ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device", "machine": "object", "x86-machine": "machine"}
+ABSTRACT |= dict.fromkeys(objects.PARENTS.values(), "object")
 ABSTRACT |= {"generic-pc-machine": "x86-machine", "memory-backend": "object", "rng-backend": "object"}
+BUSES = {"I2C": "i2c-bus", "floppy": "floppy-bus"}  # kinds that are called otherwise here
 ACCELERATORS = ("kvm-accel", "qtest-accel", "tcg-accel")
 ABSTRACT |= {"accel": "object", "tls-creds": "object"}
 ABSTRACT |= {"secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
 _PARENTS = {"PCI": "pci-device", "ISA": "isa-device", "IDE": "ide-device", None: "sys-bus-device"}
+
+
+class Bus(Object):
+    """A bus as it is seen below the device that provides it."""
+
+    def __init__(self, owner: Object, name: str, bus: Any) -> None:
+        super().__init__(name)
+        self.parent, self.bus = owner, bus
+        self.driver = BUSES.get(bus.kind, bus.kind)
 
 
 class Tree:
@@ -68,15 +81,25 @@ class Tree:
             found = [self._follow(top, parts[1:]) if top is not None else None]
         else:
             tops = self.tops().values()
-            found = [self._follow(node, parts) for top in tops for node in top.walk()] if parts else []
-        hits = {id(node): node for node in found if node is not None}
+            found = [self._follow(node, parts) for top in tops for node in self._walk(top)] if parts else []
+        hits = {node.path: node for node in found if node is not None}
         if len(hits) != 1:
             raise no_device(path)
         return hits.popitem()[1]
 
+    def _below(self, node: Object) -> dict[str, Object]:
+        """An object's children, and the buses of a device."""
+        buses = node.buses if isinstance(node, Device) else {}
+        return {**node.children, **{name: Bus(node, name, bus) for name, bus in buses.items()}}
+
+    def _walk(self, node: Object) -> Iterator[Object]:
+        yield node
+        for child in self._below(node).values():
+            yield from self._walk(child)
+
     def _follow(self, node: Object, parts: list[str]) -> Object | None:
         for part in parts:
-            below = node.children.get(part) or self._numbered(node, part)
+            below = self._below(node).get(part) or self._numbered(node, part)
             if below is None:
                 return None
             node = below
@@ -101,17 +124,31 @@ class Tree:
             found += [{"name": name, "type": kind} for name, kind in MACHINE.items()]
         if isinstance(node, Device):
             found += [{"name": name, "type": kind} for name, kind in DEVICE]
-            found += [described(prop) for prop in declared(type(node))]
+            rows = [described(prop) for prop in declared(type(node))]
             more: dict[str, Any] = getattr(node, "qom_values", dict)()
-            found += [{"name": name, "type": _KIND.get(type(value), "struct")} for name, value in more.items()]
+            known = {row["name"] for row in rows}
+            found += rows
+            found += [
+                {"name": name, "type": _KIND.get(type(value), "struct")}
+                for name, value in more.items()
+                if name not in known
+            ]
         if isinstance(node, UserObject):
             found += [described(prop) for prop in declared(type(node))]
         if isinstance(node, Processor):
             values = {**self.features(), **self.processor(node)}
             found += [{"name": "parent_bus", "type": "link<bus>"}]
             found += [{"name": name, "type": _KIND[type(value)]} for name, value in values.items()]
-        found += [{"name": child.name, "type": f"child<{self.type_of(child)}>"} for child in node.children.values()]
-        return found
+        if isinstance(node, Bus):
+            found += [{"name": "realized", "type": "bool"}]
+            found += [{"name": name, "type": f"link<{device.driver}>"} for name, device in self._plugged(node).items()]
+        below = self._below(node).items()
+        return found + [{"name": name, "type": f"child<{self.type_of(child)}>"} for name, child in below]
+
+    def _plugged(self, node: Bus) -> dict[str, Device]:
+        """The devices of a bus, by the names of its links."""
+        found = [device for device in self.machine.devices.values() if device.parent_bus is node.bus]
+        return {f"child[{n}]": device for n, device in enumerate(found)}
 
     def type_of(self, node: Object | None) -> str:
         if node is None:
@@ -128,21 +165,30 @@ class Tree:
             return f"/{name}"
         if node is self.machine.root and name in MACHINE:
             return self._machine(name)
-        if node is not None and name in node.children:
-            return node.children[name].path
+        if node is not None and name in (below := self._below(node)):
+            return below[name].path
+        if isinstance(node, Bus):
+            if name == "realized":
+                return True
+            if name in (plugged := self._plugged(node)):
+                return plugged[name].path
         if isinstance(node, Processor):
             values = {**self.features(), **self.processor(node)}
             if name in values:
                 return values[name]
+            if name == "parent_bus":
+                return ""
         if isinstance(node, UserObject):
             values = node.shown()
             if name in values:
                 return "" if values[name] is None else values[name]
         if isinstance(node, Device):
             known = props_of(type(node))
+            more: dict[str, Any] = getattr(node, "qom_values", dict)()  # what a device tells beside its properties
+            if name in more:
+                return more[name]
             if name in known and name != "id":
-                value = node.get_props()[name]
-                return "" if value is None else value
+                return as_read(known[name].type, node.get_props()[name])
             bus = node.parent_bus
             fixed = {
                 "parent_bus": "" if bus is None else f"{bus_owner(self.machine, bus)}/{bus.name}",
@@ -152,9 +198,6 @@ class Tree:
             }
             if name in fixed:
                 return fixed[name]
-            more = getattr(node, "qom_values", None)  # what a device tells beside its properties
-            if more is not None and name in more():
-                return more()[name]
         raise QmpError(f"Property '{self.type_of(node)}.{name}' not found")
 
     def features(self) -> dict[str, Any]:
@@ -226,6 +269,18 @@ class Tree:
                 f"Attempt to set property '{name}' on {_label(node)} (type '{node.driver}') after it was realized"
             )
         raise QmpError("Insufficient permission to perform this operation")
+
+
+def as_read(kind: str, value: Any) -> Any:
+    """A property's value as QOM has it: slot and function are one number, numbers that nobody gave are -1."""
+    if kind == "pci-addr" and value:
+        slot, _, function = str(value).partition(".")
+        return int(slot, 16) << 3 | int(function or "0", 16)
+    if value is not None:
+        return value
+    if kind in ("pci-addr", "int32"):
+        return -1
+    return 0xFFFFFFFF if kind in RANGES or kind == "size" else ""
 
 
 def clock_time(clock: Any, board: Any) -> dict[str, int]:
@@ -338,6 +393,20 @@ def type_properties(name: str) -> list[dict[str, Any]]:
             raise QmpError("Parameter 'typename' expects a non-abstract device type")
         raise no_device(name)
     return [describe(prop) for prop in declared(registry.find(name, row["module"]))]
+
+
+def help_of(driver: str) -> str:
+    """What `-device driver,help` and `device_add driver,help` print. DeviceNotFound."""
+    lines = [f"{driver} options:"]
+    for row in sorted(type_properties(driver), key=lambda row: str(row["name"])):
+        head = f"  {row['name']}=<{row['type']}>"
+        text = row.get("description", "")
+        if "default-value" in row:
+            value = row["default-value"]
+            shown = str(value).lower() if isinstance(value, bool) else value if value != "" else '""'
+            text += f" (default: {shown})"
+        lines.append(f"{head:<24} - {text}" if text else head)
+    return "\n".join(lines) + "\n"
 
 
 def all_properties(name: str) -> list[dict[str, Any]]:

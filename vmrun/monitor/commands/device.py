@@ -76,6 +76,8 @@ def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
     except LineError as error:
         message = error.problems[0].message.rpartition(": ")[2]
         raise QmpError(message.replace("expects a number", "expects integer")) from None
+    if "devices" not in parsed.document:  # `help` among them, which a line of options asks with
+        raise QmpError(f"Property '{driver}.help' not found")
     entry: dict[str, Any] = parsed.document["devices"][0]
     return entry
 

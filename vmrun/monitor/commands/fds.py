@@ -41,7 +41,10 @@ def getfd(monitor: Any, fdname: str) -> None:
 @command("closefd", {"fdname": "str"})
 def closefd(monitor: Any, fdname: str) -> None:
     """Close a descriptor that getfd kept."""
-    os.close(take(monitor, fdname, "File descriptor named '{}' not found"))
+    fd = monitor.fds.pop(fdname, None)
+    if fd is None:  # a number is none of these
+        raise QmpError(f"File descriptor named '{fdname}' not found")
+    os.close(fd)
 
 
 def take(monitor: Any, name: str, missing: str = "File descriptor named '{}' has not been found") -> int:
