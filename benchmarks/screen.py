@@ -2,7 +2,7 @@
 updates and their bytes, what a scrolling console and a moving window cost, how long a key takes to its echo, what an
 idle screen costs with a client and without, screenshots.
 
-A client asks for ZRLE and for the next update when it has the last one. CPU is that of all threads but the busiest,
+A client asks for ZRLE and CopyRect, and for the next update when it has the last one. CPU is that of all threads but the busiest,
 which is the guest's own processor, in hundredths of a core; of an idle guest it is that of all. Everything waits LIMIT
 seconds at most.
 
@@ -36,7 +36,7 @@ from vmrun.monitor.client import QmpClient
 SOURCE = pathlib.Path(__file__).parent / "beside" / "screen.c"
 LIMIT = 60.0  # seconds that anything may take
 FILLS = ("text", "13h", "planar", "frame buffer")
-ZRLE, DESKTOP_SIZE = 16, -223
+COPY_RECT, ZRLE, DESKTOP_SIZE = 1, 16, -223
 HERTZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,7 +62,7 @@ class Client:
         self.size = struct.unpack(">HH", self.read(4))
         self.read(16)
         self.read(int.from_bytes(self.read(4), "big"))
-        self.peer.sendall(struct.pack(">BxHii", 2, 2, ZRLE, DESKTOP_SIZE))
+        self.peer.sendall(struct.pack(">BxHiii", 2, 3, COPY_RECT, ZRLE, DESKTOP_SIZE))
         self.bytes = 0
 
     def read(self, count: int) -> bytes:
@@ -99,6 +99,8 @@ class Client:
                 _, _, width, height, encoding = struct.unpack(">HHHHi", self.read(12))
                 if encoding == ZRLE:
                     self.read(int.from_bytes(self.read(4), "big"))
+                elif encoding == COPY_RECT:
+                    self.read(4)
                 elif encoding == DESKTOP_SIZE:
                     self.size = (width, height)
                 else:

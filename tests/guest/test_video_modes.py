@@ -36,7 +36,8 @@ class Side:
         words = [
             *program, "-machine", "pc-i440fx-7.2", "-accel", "tcg", "-m", "64", "-nodefaults", "-display", "none",
             "-device", card, "-drive", f"file={image},format=raw,snapshot=on",
-            "-chardev", f"file,id=out,path={self.out}", "-device", "isa-debugcon,iobase=0xe9,chardev=out", "-qmp", f"unix:{socket},server=on,wait=off",
+            "-chardev", f"file,id=out,path={self.out}",
+            "-device", "isa-debugcon,iobase=0xe9,chardev=out", "-qmp", f"unix:{socket},server=on,wait=off",
         ]  # fmt: skip
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
         self.wait(lambda: self.connect(str(socket)))

@@ -7,7 +7,7 @@ import struct
 import zlib
 from typing import Any
 
-RAW, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 5, 6, 7, 16
+RAW, COPY_RECT, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 1, 5, 6, 7, 16
 
 
 class Rfb:
@@ -22,6 +22,7 @@ class Rfb:
         self.bits, self.big, self.most, self.shift = 32, False, (255, 255, 255), (16, 8, 0)
         self.depth = 24
         self.inflate: dict[object, Any] = {}
+        self.copied: list[tuple[int, int, int]] = []  # from, to, lines
         self.heard: list[tuple[int, tuple[int, int, int, int], bytes]] = []
 
     def read(self, count: int) -> bytes:
@@ -96,10 +97,17 @@ class Rfb:
             else:
                 found.append((x, y, width, height))
                 known: dict[int, Any] = {
-                    RAW: self._raw, HEXTILE: self._hextile, ZLIB: self._zlib, TIGHT: self._tight, ZRLE: self._zrle
+                    RAW: self._raw, COPY_RECT: self._copy, HEXTILE: self._hextile, ZLIB: self._zlib, TIGHT: self._tight, ZRLE: self._zrle
                 }  # fmt: skip
                 known[encoding](x, y, width, height)
         return found
+
+    def _copy(self, x: int, y: int, width: int, height: int) -> None:
+        left, top = struct.unpack(">HH", self.read(4))
+        places = [(column, line) for line in range(height) for column in range(width)]
+        old = {at: self.pixels[left + at[0], top + at[1]] for at in places}
+        self.pixels.update({(x + at[0], y + at[1]): value for at, value in old.items()})
+        self.copied.append((top, y, height))
 
     def _pseudo(self, encoding: int, where: tuple[int, int, int, int]) -> None:
         data = b""

@@ -14,6 +14,7 @@ import zlib
 
 from vmrun.ui.vnc import encode
 from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
+from vmrun.ui.vnc.scroll import Rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vmrun.ui.vnc.stream import Stream
 
 VERSIONS = {b"RFB 003.003\n": 3, b"RFB 003.005\n": 3, b"RFB 003.007\n": 7, b"RFB 003.008\n": 8}
-RAW, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 5, 6, 7, 16
+RAW, COPY_RECT, HEXTILE, ZLIB, TIGHT, ZRLE = 0, 1, 5, 6, 7, 16
 CURSOR, DESKTOP_SIZE, POINTER_CHANGE, KEY_EVENT, LED_STATE = -239, -223, -257, -258, -261
 EXTENDED_DESKTOP_SIZE = -308
 POWER_CONTROL = -309
@@ -62,6 +63,7 @@ class Client:
         self.format = encode.PixelFormat(32, 24, False, True, (255, 255, 255), (16, 8, 0))
         self.encodings: tuple[int, ...] = (RAW,)
         self.pseudo: frozenset[int] = frozenset()
+        self.rows: Rows | None = None  # what can be copied, for a client that does
         self.quality = -1  # of JPEG, 0 to 9; -1: none wanted
         self.level = 1  # of zlib
         self.wanted: tuple[int, int, int, int] | None = None  # an update was asked for: this part
@@ -242,6 +244,10 @@ class Client:
     def _set_encodings(self, wanted: tuple[int, ...]) -> None:
         self.encodings = tuple(dict.fromkeys(code for code in wanted if code in ENCODINGS)) or (RAW,)
         self.pseudo = frozenset(code for code in wanted if code < 0)
+        if COPY_RECT not in wanted:
+            self.rows = None
+        elif self.rows is None:
+            self.rows = Rows()
         self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1)
         self.level = next((code + 256 for code in wanted if -256 <= code <= -247), 1)
         if POWER_CONTROL in self.pseudo and self.server.power is not None:
@@ -273,6 +279,8 @@ class Client:
         self.wanted = (x, y, width, height)
         if not incremental and self.view is not None:
             self.view.add(x, y, width, height)
+            if self.rows is not None:
+                self.rows.forget()
         self.server.look_soon()
 
     def _resize(self, width: int, height: int) -> None:
@@ -357,7 +365,10 @@ class Client:
         rects = list(self._news())
         surface = self.server.console.surface
         if (surface.width, surface.height) == self.shown:
-            for rectangle in self.view.take():
+            parts = self.view.take()
+            if self.rows is not None and parts:
+                parts = self._move(self.rows, parts, rects)
+            for rectangle in parts:
                 for part in _pieces(*rectangle):
                     rects += self._encode(*part)
         if not rects:
@@ -365,6 +376,17 @@ class Client:
         self.wanted = None
         self._send(rects)
         return True
+
+    def _move(self, rows: Rows, parts: list[Any], rects: list[bytes]) -> list[Any]:
+        """Have rows copied that only moved; what is left of `parts`."""
+        surface = self.server.console.surface
+        width = surface.width
+        moves = rows.moves(surface, parts)
+        rows.note(surface, parts)
+        for to, source, count in moves:
+            rects.append(self._head(0, to, width, count, COPY_RECT) + b"\0\0" + source.to_bytes(2, "big"))
+            parts = [left for part in parts for left in _without(part, to, to + count)]
+        return parts
 
     def _news(self) -> Iterator[bytes]:
         """Pseudo-rectangles: another size, cursor, pointer or LEDs."""
@@ -485,6 +507,16 @@ class Client:
         for bit, name in enumerate(BUTTONS):
             if self.buttons >> bit & 1:
                 self.server.input.button(name, False)
+
+
+def _without(part: tuple[int, int, int, int], first: int, behind: int) -> Iterator[tuple[int, int, int, int]]:
+    """What of a rectangle is not in rows from `first` to `behind`."""
+    x, y, width, height = part
+    if y < first:
+        yield x, y, width, min(height, first - y)
+    if y + height > behind:
+        top = max(y, behind)
+        yield x, top, width, y + height - top
 
 
 def _pieces(x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int, int]]:

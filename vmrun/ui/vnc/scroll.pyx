@@ -1,0 +1,144 @@
+"""What a client's picture can be made of by copying within it: rows that only moved up or down.
+
+A viewer's picture is what it was last sent, so a number for each row of it is enough to find rows again; nothing of the
+picture is kept. Whole rows alone: text that scrolls, consoles on frame buffers. Windows that move would need the old
+pixels, three megabytes for each client.
+"""
+
+from libc.stdlib cimport calloc, free
+
+from accel.api cimport u8, u32, u64
+from vmrun.core.surface cimport Surface
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    /* Two rows with one number are taken to be the same: 64 bits, each pixel multiplied into them. */
+    static uint64_t vmrun_row_number(const uint32_t *row, size_t count)
+    {
+        uint64_t a = 0x9e3779b97f4a7c15u, b = count;
+        for (; count >= 2; count -= 2, row += 2) {
+            uint64_t pair;
+            memcpy(&pair, row, 8);
+            a = (a ^ pair) * 0xff51afd7ed558ccdu;
+            b += (a >> 32) ^ a;
+        }
+        if (count)
+            b += (a ^ *row) * 0xc4ceb9fe1a85ec53u;
+        return (b ^ b >> 29) * 0xbf58476d1ce4e5b9u;
+    }
+    """
+    u64 vmrun_row_number(const u32 *row, size_t count) nogil
+
+cdef enum:
+    SAMPLES = 24                # rows that are looked for where they came from
+    SHORTEST = 8                # rows that are worth a copy
+
+
+cdef class Rows:
+    """The rows that a client has. `note` what was sent, then `moves` finds what of it can be copied."""
+
+    cdef u64 *seen              # numbers of the rows that it has
+    cdef u64 *now
+    cdef readonly u32 width, height
+    cdef bint whole             # it has the whole picture
+
+    def __dealloc__(self):
+        free(self.seen)
+        free(self.now)
+
+    def forget(self):
+        """The client may have lost its picture."""
+        self.whole = False
+
+    def _fit(self, Surface surface):
+        """Another size: nothing is known of it."""
+        if self.seen != NULL and (self.width, self.height) == (surface.width, surface.height):
+            return
+        free(self.seen)
+        free(self.now)
+        self.seen, self.now = <u64 *>calloc(surface.height, 8), <u64 *>calloc(surface.height, 8)
+        if self.seen == NULL or self.now == NULL:
+            raise MemoryError
+        self.width, self.height, self.whole = surface.width, surface.height, False
+
+    def note(self, Surface surface, rectangles):
+        """The client has been sent these parts, (x, y, width, height) each, and has all the others as they are."""
+        cdef u32 y
+        self._fit(surface)
+        if not self.whole:
+            rectangles = [(0, 0, surface.width, surface.height)]
+            self.whole = True
+        for _, top, _, height in rectangles:
+            for y in range(top, min(<u32>(top + height), self.height)):
+                self.seen[y] = vmrun_row_number(surface.row(y), self.width)
+
+    def moves(self, Surface surface, rectangles):
+        """[(to, from, rows)], in an order in which none spoils another's source, of what is in the rectangles; [] when less
+        than half of the rows that changed came from elsewhere.
+        """
+        cdef u32 y, top = surface.height, behind = 0, sample, start, step, changed = 0, found, best_found = 0, at
+        cdef long move, best = 0, other
+        cdef u8 *dirty
+        self._fit(surface)
+        if not self.whole:
+            return []
+        dirty = <u8 *>calloc(self.height + 1, 1)
+        if dirty == NULL:
+            raise MemoryError
+        try:
+            for _, first, _, height in rectangles:
+                for y in range(first, min(<u32>(first + height), self.height)):
+                    dirty[y] = 1
+            for y in range(self.height):
+                self.now[y] = vmrun_row_number(surface.row(y), self.width) if dirty[y] else self.seen[y]
+                if self.now[y] != self.seen[y]:
+                    changed += 1
+                    top, behind = min(top, y), y + 1
+            if changed < 2 * SHORTEST:
+                return []
+            step = max(changed // SAMPLES, <u32>1)
+            sample = 0
+            for y in range(top, behind):
+                # a row that differs from what is above it, so that it can be told from its neighbours
+                if self.now[y] == self.seen[y] or y and self.now[y] == self.now[y - 1]:
+                    continue
+                sample += 1
+                if sample % step and step > 1:
+                    continue
+                for at in range(self.height):
+                    move = <long>at - <long>y
+                    if self.seen[at] != self.now[y] or not move or move == best:
+                        continue
+                    found = self._count(move)
+                    if found > best_found:
+                        best, best_found = move, found
+                    break
+            if 2 * best_found < changed:
+                return []
+            runs = []
+            start = self.height
+            for y in range(self.height + 1):
+                other = <long>y + best
+                if y < self.height and 0 <= other < <long>self.height and self.now[y] == self.seen[other] and (
+                    self.now[y] != self.seen[y] or start < self.height
+                ):
+                    start = min(start, y)
+                    continue
+                if start < self.height and y - start >= SHORTEST:
+                    runs.append((start, start + best, y - start))
+                start = self.height
+        finally:
+            free(dirty)
+        return runs if best > 0 else runs[::-1]
+
+    cdef u32 _count(self, long move):
+        """Changed rows that are `move` further down in what the client has."""
+        cdef u32 y, count = 0
+        cdef long other
+        for y in range(self.height):
+            other = <long>y + move
+            if 0 <= other < <long>self.height and self.now[y] != self.seen[y] and self.now[y] == self.seen[other]:
+                count += 1
+        return count
