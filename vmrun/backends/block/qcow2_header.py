@@ -164,6 +164,7 @@ def parse(read: Callable[[int, int], bytes]) -> Header:
     _features(h, names)
     if h.bitmaps and not h.autoclear & BITMAPS:
         h.bitmaps, h.stale = None, True
+    _tables(h)
     if h.crypt_method:
         raise QcowError(
             {1: "AES-encrypted images are not supported", 2: "LUKS-encrypted images are not supported"}.get(
@@ -171,7 +172,6 @@ def parse(read: Callable[[int, int], bytes]) -> Header:
             ),
             True,
         )
-    _tables(h)
     if name_offset:
         if name_size > min(1023, h.cluster_size - name_offset):
             raise QcowError("Backing file name too long")
@@ -182,11 +182,10 @@ def parse(read: Callable[[int, int], bytes]) -> Header:
 def _features(h: Header, names: dict[tuple[int, int], str]) -> None:
     unknown = h.incompatible & ~KNOWN
     if unknown:
-        told = [
-            names.get((0, bit)) or f"Unknown incompatible feature: {1 << bit:x}"
-            for bit in range(64)
-            if unknown >> bit & 1
-        ]
+        told = [names[0, bit] for bit in range(64) if unknown >> bit & 1 and names.get((0, bit))]
+        nameless = sum(1 << bit for bit in range(64) if unknown >> bit & 1 and not names.get((0, bit)))
+        if nameless:
+            told.append(f"Unknown incompatible feature: {nameless:x}")
         raise QcowError(f"Unsupported qcow2 feature(s): {', '.join(told)}", True)
     if h.refcount_order > 6:
         raise QcowError("Reference count entry width too large; may not exceed 64 bits")
@@ -218,7 +217,7 @@ def _tables(h: Header) -> None:
 def _table(offset: int, length: int, cluster: int, most: int, what: str) -> None:
     if length > most:
         raise QcowError(f"{what} too large")
-    if length and (offset % cluster or offset + length > 1 << 63):
+    if offset % cluster or offset + length > 1 << 63:
         raise QcowError(f"{what} offset invalid")
 
 

@@ -16,6 +16,7 @@ from vmrun.cli.img.options import (
     options_of,
     pairs,
     program,
+    rate_of,
 )  # fmt: skip
 from vmrun.cli.img.options import (
     size as size_of,
@@ -40,7 +41,7 @@ def create(argv: list[str]) -> int:
         name = given.args[0] if given.args else ""
         raise ImgError(f"{name}: Unknown file format '{format}'")
     if asks_help(given):
-        sys.stdout.write(option_help(format))
+        sys.stdout.write(option_help(format, bool(given.args)))
         return 0
     if not given.args:
         raise ImgError("Expecting image file name", usage=True)
@@ -182,6 +183,8 @@ def resize(argv: list[str]) -> int:
         broken = [one.name for one in bitmap.of(node) if one.inconsistent]
         if broken:
             raise ImgError(bitmap.UNUSABLE.format(broken[0]))
+        if header is not None and total % 512:
+            raise ImgError("The new size must be a multiple of 512")
         if header is not None and how != "off" and header.backing_file and how != "off":
             raise ImgError("Preallocation not supported for images with backing files")
         node.truncate((total + 511) & ~511, how)
@@ -272,7 +275,7 @@ def rebase(argv: list[str]) -> int:
     given = Given(argv, "f:F:b:upt:T:qU")
     name = given.one()
     if "b" not in given and "u" not in given:
-        raise ImgError("Use backing file (-b) option", usage=True)
+        raise ImgError("Must specify backing file (-b) or use unsafe mode (-u)", usage=True)
     unsafe, base, base_format = "u" in given, given["b"], given["F"]
     if base_format is not None and base_format not in FORMATS:
         raise ImgError(f"Invalid format name: '{base_format}'")
@@ -347,6 +350,7 @@ def commit(argv: list[str]) -> int:
     from vmrun.backends.block.images import beside
 
     given = Given(argv, "f:b:dpqt:r:")
+    rate_of(given["r"])
     name = given.one()
     cache = given.cache("t", "writeback")
     top: Any = open_image(name, given["f"], cache=cache, write=True, options="image-opts" in given)
@@ -370,7 +374,7 @@ def commit(argv: list[str]) -> int:
             target = found[0]
         kept = [node for node in images(top)]
         base_read = kept[target + 1]
-        progress = Progress("p" in given, top.size)
+        progress = Progress("p" in given and "q" not in given, top.size)
         # The base is read below the top; its own file is written. What is written is never read again from there.
         work = list(pieces(top, 0, None, base_read))
         path, format, _ = names[target]

@@ -13,9 +13,11 @@ from vmrun.cli.img.options import (
     ImgError,
     Progress,
     asks_help,
+    image_size,
     open_image,
     options_of,
     program,
+    rate_of,
     select,
     size,
 )
@@ -39,7 +41,7 @@ def convert(argv: list[str]) -> int:
     if target_format not in CREATE_OPTIONS and "n" not in given:
         raise ImgError(f"Unknown file format '{target_format}'")
     if asks_help(given):
-        sys.stdout.write(option_help(target_format))
+        sys.stdout.write(option_help(target_format, bool(given.args)))
         return 0
     sparse = _sparse(given["S"])
     workers = _workers(given["m"])
@@ -48,7 +50,7 @@ def convert(argv: list[str]) -> int:
             raise ImgError(f"Cannot enable copy offloading when -{letter} is used")
     if "target-image-opts" in given and "n" not in given:
         raise ImgError("--target-image-opts requires use of -n flag")
-    rate = _rate(given["r"])
+    rate = rate_of(given["r"])
     if "skip-broken-bitmaps" in given and "bitmaps" not in given:
         raise ImgError("Use of --skip-broken-bitmaps requires --bitmaps")
     if len(given.args) < 2:
@@ -80,7 +82,7 @@ def convert(argv: list[str]) -> int:
                 raise ImgError("No support for concatenating multiple snapshot")
             select(nodes, str(given["l"]))
         total = sum(node.size for node in nodes)
-        backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, name)
+        backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, "")
         backing = backing or options.get("backing_file")
         if backing and len(nodes) > 1:
             raise ImgError(
@@ -130,6 +132,8 @@ def _sparse(text: str | None) -> int:
     if text is None:
         return 4096
     found = size(text)
+    if found is None:
+        image_size(text, "buffer size for sparse output")  # says so
     if found is None or found % 512 or found > 1 << 24:
         raise ImgError(
             "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 16777216. "
@@ -144,19 +148,6 @@ def _workers(text: str | None) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 16:
         raise ImgError("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
     return int(text)
-
-
-def _rate(text: str | None) -> int:
-    """Bytes per second; 0: as fast as it goes."""
-    if text is None:
-        return 0
-    found = size(text)
-    if not found:
-        raise ImgError(
-            "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n"
-            f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
-        )
-    return found
 
 
 class Copy:
@@ -312,7 +303,7 @@ def dd(argv: list[str]) -> int:
         numbers[key] = found
     format = given["O"] or "raw"
     if format not in CREATE_OPTIONS:
-        raise ImgError(f"Unknown file format '{format}'")
+        raise ImgError("Unknown file format")
     source = open_image(words["if"], given["f"], share="U" in given, options="image-opts" in given)
     block, skip = int(numbers["bs"] or 512), int(numbers["skip"] or 0)
     try:

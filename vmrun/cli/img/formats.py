@@ -37,11 +37,14 @@ HELP = {
 }  # fmt: skip
 
 
-def option_help(format: str) -> str:
-    lines = [f"Supported {format} options:"]
+def option_help(format: str, named: bool = False) -> str:
+    """`named`: a file was given, whose own options are meant, too."""
+    lines = ["Supported options:" if named else f"Supported {format} options:"]
     for name, what in HELP.items():
         if format == "qcow2" or name.startswith("size"):
             lines.append(f"  {name:<22} - {what}")
+    if named:
+        return "\n".join([*lines, ""])
     lines += ["", "The protocol level may support further options."]
     return "\n".join(lines) + "\nSpecify the target filename to include those options.\n"
 

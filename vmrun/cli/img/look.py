@@ -14,6 +14,7 @@ from vmrun.cli.img.options import (
     image_size,
     open_image,
     options_of,
+    program,
     select,
 )
 
@@ -412,7 +413,10 @@ def measure(argv: list[str]) -> int:
     as_json, target = given.json(), given["O"] or "raw"
     if target not in CREATE_OPTIONS:
         raise ImgError(f"Unknown file format '{target}'")
-    options = options_of(given, CREATE_OPTIONS[target], target, "")
+    try:
+        options = options_of(given, CREATE_OPTIONS[target], target, "")
+    except ImgError as error:
+        raise ImgError(f"{error}\n{program()}: Invalid options for file format '{target}'") from None
     if "size" in given and given.args:
         raise ImgError("--size N cannot be used together with a filename.")
     if ("size" in given) == bool(given.args) or len(given.args) > 1:

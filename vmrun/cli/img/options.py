@@ -159,6 +159,19 @@ def image_size(text: str, what: str = "image size") -> int:
     return found
 
 
+def rate_of(text: str | None) -> int:
+    """Bytes per second; 0: as fast as it goes."""
+    if text is None:
+        return 0
+    found = size(text)
+    if not found:
+        raise ImgError(
+            "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n"
+            f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
+        )
+    return found
+
+
 def program() -> str:
     import os
 
