@@ -5,11 +5,13 @@ from __future__ import annotations
 import pathlib
 import random
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from accel.qtest import QtestAccelerator
 from tests.devices.nvme import ADMIN, BAR, CC, CSTS, DATA, IO, QUEUES, SLOT, Driver
 from tests.peers.oracle import QEMU
 from vmrun.machine import blocks
@@ -24,9 +26,9 @@ def image(directory: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def ours(directory: pathlib.Path, machine: str = "pc-i440fx-7.2") -> QTest:
+def ours(directory: pathlib.Path, machine: str = "pc-i440fx-7.2", **more: Any) -> QTest:
     drive = {"file": str(image(directory)), "format": "raw", "discard": "unmap"}
-    device = {"id": "n", "driver": "nvme", "drive": "d", "serial": "abc", "addr": f"{SLOT:02x}.0"}
+    device = {"id": "n", "driver": "nvme", "drive": "d", "serial": "abc", "addr": f"{SLOT:02x}.0", **more}
     return QTest({"machine": machine, "memory": "64MiB", "drives": {"d": drive}, "devices": [device]})
 
 
@@ -313,3 +315,71 @@ def test_an_interrupt_reaches_the_pin_until_the_answer_is_taken(alone: Driver) -
     assert alone.reap(IO)[2] == number
     alone.q.writel(BAR + 0x10, 1)
     assert not chip.raised & 1 and QUEUES
+
+
+SHADOW, EVENTS = 0x104000, 0x105000
+
+
+@pytest.fixture
+def shared(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    """Doorbells that need no exit, as on kvm; nothing rings them here but the test."""
+    monkeypatch.setattr(QtestAccelerator, "doorbells", True)
+    with ours(tmp_path, ioeventfd=True) as machine:
+        machine.machine.board.iothread.start()
+        driver = Driver(machine)
+        driver.enable()
+        yield driver
+
+
+def bells(driver: Driver) -> dict[int, Any]:
+    """Offset → notifier of the doorbells that need no exit just now."""
+    (device,) = (each for each in driver.q.machine.devices.values() if each.driver == "nvme")
+    return {offset: notifier for offset, _, _, notifier in device.registers.doorbells}
+
+
+def test_doorbells_need_no_exit_while_the_driver_shares_them(shared: Driver) -> None:
+    shared.make_io()
+    assert not bells(shared)
+    assert shared.admin(0x7C, prp1=SHADOW, prp2=EVENTS)[0] == 0
+    assert sorted(bells(shared)) == [0x1008, 0x100C]
+    assert shared.admin(0x00, cdw10=IO)[0] == 0  # the submission queue goes
+    assert sorted(bells(shared)) == [0x100C]
+    shared.q.writel(BAR + CC, 0)
+    assert not bells(shared)
+
+
+def test_a_signal_serves_what_the_shadow_says(shared: Driver) -> None:
+    shared.make_io()
+    shared.q.memset(SHADOW, 8192)
+    assert shared.admin(0x7C, prp1=SHADOW, prp2=EVENTS)[0] == 0
+    entry = struct.pack("<BBHI", 2, 0, 77, 1) + bytes(16) + struct.pack("<QQQI", DATA, 0, 5, 0) + bytes(12)
+    shared.q.write(QUEUES[IO][0], entry)
+    shared.q.writel(SHADOW + 8 * IO, 1)
+    bells(shared)[0x1008].notify()
+    assert shared.reap(IO)[::2] == (0, 77)
+    assert shared.q.read(DATA, 512) == random.Random(7).randbytes(SIZE)[5 * 512 : 6 * 512]
+    assert int.from_bytes(shared.q.read(EVENTS + 8 * IO, 4), "little") == 1  # told when the tail passes this
+
+
+def test_a_signal_of_what_has_gone_or_is_nonsense_does_nothing(shared: Driver) -> None:
+    shared.make_io()
+    (device,) = (each for each in shared.q.machine.devices.values() if each.driver == "nvme")
+    shared.q.memset(SHADOW, 8192, 0xFF)  # no place in any queue
+    assert shared.admin(0x7C, prp1=SHADOW, prp2=EVENTS)[0] == 0
+    every = [bell.notifier for bell in device.chip.bells]
+
+    def ring() -> None:
+        before = device.chip.rung
+        for notifier in every:
+            notifier.notify()
+        if device.chip.shadow:
+            deadline = time.monotonic() + 10
+            while device.chip.rung < before + len(every):
+                assert time.monotonic() < deadline
+
+    ring()
+    assert shared.admin(0x06, cdw10=1, prp1=DATA)[0] == 0
+    shared.q.writel(BAR + CC, 0)
+    ring()
+    shared.enable()
+    assert shared.admin(0x06, cdw10=1, prp1=DATA)[0] == 0

@@ -19,6 +19,8 @@ from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmrun.core.platform import Platform
 
 POWER, EXPRESS = 0x01, 0x10
@@ -117,7 +119,7 @@ class Nvme(PciDevice):
     share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
     use_intel_id = named("use-intel-id", "bool", False, "Intel's PCI ids, as before 5.2")
     exclusive_bar = named("msix-exclusive-bar", "bool", False, "the vectors have a BAR of their own, as before 6.0")
-    ioeventfd = Prop("bool", False, "makes no difference: a doorbell is served at once", visible=False)
+    ioeventfd = Prop("bool", False, "kvm: shared doorbells of I/O queues are served by the I/O thread", visible=False)
 
     def pci_realize(self, platform: Platform) -> None:
         if not self.drive:
@@ -150,13 +152,21 @@ class Nvme(PciDevice):
             pending = registers + (table + PAGE - 1) // PAGE * PAGE
             bar = messages = Region.container("nvme", 4 * PAGE)
             self.msix = Msix(self.msix_qsize, 0, registers, 0, pending)
-        bar.add(Region.device("nvme-registers", self.chip, registers), 0)
+        self.registers = Region.device("nvme-registers", self.chip, registers)
+        bar.add(self.registers, 0)
+        if self.ioeventfd and platform.accelerator.doorbells:
+            self.chip.serve_on(platform.iothread, self._hang_doorbells)
         self.add_bar(0, bar, bar.size, "mem64")
         self.add_capability(Capability(POWER, b"\x03\x00\x08\x00\x00\x00", b"\x00\x00\x03\x00\x00\x00"), 0x60)
         self.add_capability(Express(), 0x80)
         self.add_capability(self.msix, 0x40)
         self.chip.msix = self.msix.chip
         self.msix.show(messages)
+
+    def _hang_doorbells(self, bells: list[tuple[int, Any]]) -> None:
+        self.registers.remove_doorbells()
+        for offset, notifier in bells:
+            self.registers.add_doorbell(offset, 4, notifier)
 
     def resized(self) -> None:
         """The drive has another size now."""

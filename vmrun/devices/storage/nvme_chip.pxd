@@ -1,4 +1,5 @@
 from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
+from accel.aio cimport EventHandler
 from accel.dma cimport Dma, Scatter
 from vmrun.backends.protocols cimport BlockRequest
 from vmrun.bus.pci.msi cimport MsixChip
@@ -40,6 +41,11 @@ ctypedef struct Place:
     Range *ranges                   # of a trim; of a compare, what the host has
 
 
+cdef class NvmeDoorbell(EventHandler):
+    cdef void *chip                 # borrowed: the chip has us in `bells`
+    cdef readonly u32 number        # twice the queue, and 1 for its completions
+
+
 cdef class NvmeChip(IoRegion):
     cdef readonly Dma dma
     cdef readonly object backend
@@ -65,6 +71,10 @@ cdef class NvmeChip(IoRegion):
     cdef public u64 timestamp
     cdef u16 event_ids[AER_MOST]
     cdef u32 event_list[EVENTS]
+    cdef readonly list bells        # an NvmeDoorbell each, where doorbells are served by a thread
+    cdef object thread
+    cdef public object on_bells     # on_bells(offsets and notifiers of those that need no exit now)
+    cdef readonly u64 rung          # doorbells that the thread served
     cdef public u64 reads, writes, blocks_read, blocks_written
 
     cdef u64 page(self) noexcept nogil
@@ -73,6 +83,9 @@ cdef class NvmeChip(IoRegion):
     cdef bint begin(self, u32 value) noexcept nogil
     cdef void stop(self) noexcept nogil
     cdef void doorbell(self, u64 offset, u32 value) noexcept nogil
+    cdef void ring(self, u32 number) noexcept nogil
+    cdef void head_moved(self, u32 queue) noexcept nogil
+    cdef void hang_bells(self) noexcept nogil
     cdef void serve(self, u32 queue) noexcept nogil
     cdef void serve_all(self, u32 completion) noexcept nogil
     cdef u32 room(self, u32 queue) noexcept nogil

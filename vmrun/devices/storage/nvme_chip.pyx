@@ -5,7 +5,9 @@ the phase: 0x4000 is 'do not retry'.
 Not modelled: metadata and protection (formats that have them are listed and refused), namespaces that come and go,
 copies (the namespace's limit for them is 0), reservations, firmware download, memory buffers, virtual functions.
 
-A doorbell is served at once, on the processor that rings it, with the device lock held: a command is fetched when its
+A doorbell is served at once, on the processor that rings it, with the device lock held; or, when the driver has given the
+addresses of shadow doorbells (command 7Ch) and the accelerator makes signals of them, on the I/O thread, which finds in
+the shadow how far the queue goes: the value that was written is nobody's then. A command is fetched when its
 completion queue has room for the answer, and data moves between image and guest memory directly. Everything that a
 guest gives (queue addresses, PRP and SGL lists, ranges) is bounded and checked when it is used.
 """
@@ -126,6 +128,17 @@ cdef void drive_done(BlockRequest *request) noexcept nogil:
     (<NvmeChip>request.owner).over(<Place *><size_t>request.tag)
 
 
+cdef class NvmeDoorbell(EventHandler):
+    """A doorbell that is rung without an exit, on the I/O thread with the device lock held."""
+
+    def __init__(self, NvmeChip chip, u32 number):
+        EventHandler.__init__(self, locked=True)
+        self.chip, self.number = <void *>chip, number
+
+    cdef void kicked(self) noexcept nogil:
+        (<NvmeChip>self.chip).ring(self.number)
+
+
 cdef class NvmeChip(IoRegion):
     """`controller`: the 4096 bytes of Identify Controller. `intx`: the pin. `msix` is set by the glue."""
 
@@ -192,6 +205,18 @@ cdef class NvmeChip(IoRegion):
 
     def detach(self):
         self.stop()
+        for bell in self.bells or ():
+            self.thread.remove(bell)
+        self.bells = None
+
+    def serve_on(self, thread, on_bells):
+        """Doorbells of queues for I/O may be rung by signals of `bells` on `thread`, once the driver has shadows of them.
+        on_bells([(offset, notifier)]) hears which. Before the machine runs.
+        """
+        self.thread, self.on_bells = thread, on_bells
+        self.bells = [NvmeDoorbell(self, number) for number in range(2 * self.queue_count)]
+        for bell in self.bells:
+            thread.add(bell)
 
     def check_state(self, values):
         """Queues that belong to each other, places within them."""
@@ -213,6 +238,10 @@ cdef class NvmeChip(IoRegion):
 
     def settle(self):
         self.check_pin()
+        with nogil:
+            self.hang_bells()
+        for bell in self.bells or () if self.shadow else ():
+            bell.notifier.notify()                              # one may have been rung when the machine stopped
 
     # --- registers --------------------------------------------------------------------------------------------
 
@@ -314,9 +343,11 @@ cdef class NvmeChip(IoRegion):
             self.submission[n].used = self.completion[n].used = False
             self.waiting[n], self.told[n] = 0, False
         self.event_count = self.waiting_events = self.masked_events = 0
-        self.shadow = self.event_index = 0
         self.raised = 0
         self.check_pin()
+        if self.shadow:
+            self.shadow = self.event_index = 0
+            self.hang_bells()
 
     cdef void doorbell(self, u64 offset, u32 value) noexcept nogil:
         cdef u32 queue = <u32>(offset >> 3)
@@ -332,20 +363,49 @@ cdef class NvmeChip(IoRegion):
                 self.event(0, 1, 1)
                 return
             cq.head = value
-            if cq.head == cq.tail and cq.interrupts and not self.msix.enabled():
-                self.raised &= ~(<u32>1 << (cq.vector & 31))
-                self.check_pin()
-            elif cq.head != cq.tail:
-                self.told[queue] = True
-            self.serve_all(queue)
-            if self.told[queue] and cq.head != cq.tail:
-                self.tell(queue)
+            self.head_moved(queue)
         else:
             if value >= self.submission[queue].size:
                 self.event(0, 1, 1)
                 return
             self.submission[queue].tail = value
             self.serve(queue)
+
+    cdef void head_moved(self, u32 queue) noexcept nogil:
+        """The driver has taken answers."""
+        cdef Completion *cq = &self.completion[queue]
+        if cq.head == cq.tail and cq.interrupts and not self.msix.enabled():
+            self.raised &= ~(<u32>1 << (cq.vector & 31))
+            self.check_pin()
+        elif cq.head != cq.tail:
+            self.told[queue] = True
+        self.serve_all(queue)
+        if self.told[queue] and cq.head != cq.tail:
+            self.tell(queue)
+
+    cdef void ring(self, u32 number) noexcept nogil:
+        """On the I/O thread; the queue may be gone by now."""
+        cdef u32 queue = number >> 1
+        if not self.shadow or not self.csts & CSTS_READY:
+            return
+        self.rung += 1
+        if number & 1:
+            if self.completion[queue].used:
+                self.shadow_head(queue)
+                self.head_moved(queue)
+        elif self.submission[queue].used:
+            self.serve(queue)
+
+    cdef void hang_bells(self) noexcept nogil:
+        """Other doorbells than before need no exit."""
+        if self.bells is not None:
+            with gil:
+                self._tell_bells()
+
+    def _tell_bells(self):
+        used = [number for number in range(2, 2 * self.queue_count) if
+                (self.completion[number >> 1].used if number & 1 else self.submission[number >> 1].used)]
+        self.on_bells([(DOORBELLS + 4 * number, self.bells[number].notifier) for number in used if self.shadow])
 
     # --- queues -----------------------------------------------------------------------------------------------
 
@@ -783,6 +843,7 @@ cdef class NvmeChip(IoRegion):
             if (c.prp1 | c.prp2) & (self.page() - 1):
                 return INVALID_FIELD
             self.shadow, self.event_index = c.prp1, c.prp2
+            self.hang_bells()
             return OK
         if op == A_FORMAT:
             if c.nsid != 1 and c.nsid != EVERY:
@@ -812,6 +873,7 @@ cdef class NvmeChip(IoRegion):
         cq.interrupts = c.cdw11 & 2 != 0
         cq.addr, cq.size, cq.vector = c.prp1, size + 1, vector
         self.waiting[number], self.told[number] = 0, False
+        self.hang_bells()
         return OK
 
     cdef int create_submission(self, Command *c) noexcept nogil:
@@ -830,6 +892,7 @@ cdef class NvmeChip(IoRegion):
         sq = &self.submission[number]
         memset(sq, 0, sizeof(Submission))
         sq.used, sq.addr, sq.size, sq.completion = True, c.prp1, size + 1, completion
+        self.hang_bells()
         return OK
 
     cdef int delete_queue(self, Command *c) noexcept nogil:
@@ -839,6 +902,7 @@ cdef class NvmeChip(IoRegion):
                 return INVALID_QID
             self.drop(number)
             self.submission[number].used = False
+            self.hang_bells()
             return OK
         if not number or number >= self.queue_count or not self.completion[number].used:
             return INVALID_CQID
@@ -846,6 +910,7 @@ cdef class NvmeChip(IoRegion):
             if self.submission[n].used and self.submission[n].completion == number:
                 return QUEUE_IN_USE
         self.completion[number].used = False
+        self.hang_bells()
         return OK
 
     cdef int identify(self, Command *c) noexcept nogil:
