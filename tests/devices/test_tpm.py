@@ -205,13 +205,61 @@ def test_crb_runs_a_command_in_its_buffer(tmp_path: pathlib.Path, program: Progr
         assert program.commands[-1] == GET_RANDOM
 
 
-def test_a_machine_with_a_tpm_is_not_saved(tis: QTest, tmp_path: pathlib.Path) -> None:
+# --- saved and restored -----------------------------------------------------------------------------------
+
+
+def swtpm(directory: pathlib.Path, name: str) -> str:
+    """The socket of a TPM that has just been made."""
+    path, state = str(directory / name), directory / f"{name}-state"
+    state.mkdir()
+    command = [SWTPM or "", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--ctrl", f"type=unixio,path={path}"]
+    process: Any = subprocess.Popen([*command, "--daemon", "--terminate"])
+    assert process.wait(60) == 0
+    return path
+
+
+STARTUP, EXTEND = struct.pack(">HIIH", 0x8001, 12, 0x144, 0), bytes.fromhex(
+    "8002 00000041 00000182 00000010 00000009 40000009 0000 00 0000 00000001 000b" + "5a" * 32
+)
+READ_PCR = bytes.fromhex("8001 00000014 0000017e 00000001 000b 03 000001")  # number 16
+
+
+@pytest.mark.skipif(SWTPM is None, reason="swtpm is not installed")
+def test_a_restored_machine_has_its_tpm_as_it_was(tmp_path: pathlib.Path) -> None:
+    with machine(swtpm(tmp_path, "first"), "tpm-tis") as q:
+        for command in (STARTUP, EXTEND):
+            give_command(q, command=command)
+            assert response(q)[6:10] == bytes(4), command.hex()
+        q.writeb(0xFED45000, 0x42)  # a request to the firmware
+        give_command(q, command=READ_PCR)
+        before = response(q)
+        q.writel(BASE + STATUS, 0x02)  # the response is there to be read again
+        saved = q.machine.devices["tpm"].save()
+    with machine(swtpm(tmp_path, "second"), "tpm-tis") as q:
+        q.machine.devices["tpm"].load(saved)
+        assert response(q) == before
+        assert q.readb(0xFED45000) == 0x42
+        give_command(q, command=READ_PCR)
+        after = response(q)
+        assert after[-32:] == before[-32:] != bytes(32)
+
+
+def test_a_program_that_keeps_its_state_to_itself_is_said(tis: QTest, tmp_path: pathlib.Path) -> None:
     from vmrun.errors import StateError
     from vmrun.machine import snapshot
 
     tis.machine.pause()
-    with pytest.raises(StateError, match="cannot be saved"):
+    ORDERS[12] = (12, struct.pack(">IIII", 9, 0, 0, 0))
+    with pytest.raises(StateError, match="CMD_GET_STATEBLOB: 0x9"):
         snapshot.save(tis.machine, str(tmp_path / "saved"))
+
+
+def test_a_command_under_way_is_waited_for_by_whoever_saves(tis: QTest) -> None:
+    from vmrun.errors import StateError
+
+    give_command(tis)
+    with pytest.raises(StateError, match="a moment later"):
+        tis.machine.devices["tpm"].save()
 
 
 # --- beside QEMU ----------------------------------------------------------------------------------------------

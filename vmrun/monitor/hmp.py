@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from accel.api import Action
 
-from vmrun.monitor import hmp_block, hmp_look, hmp_machine, info
+from vmrun.monitor import hmp_block, hmp_look, hmp_machine, hmp_more, info
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.expression import ExpressionError, signed
 from vmrun.monitor.hmp_line import Asker, Line, words_of
@@ -305,6 +305,7 @@ LINES = (
     *hmp_look.LINES,
     *hmp_block.LINES,
     *hmp_machine.LINES,
+    *hmp_more.LINES,
 )
 
 

@@ -36,7 +36,7 @@ def ask(machine: Any, name: str, /, **given: Any) -> Any:
     from vmrun.monitor import table
 
     command = table.load()[name]
-    named = {key.replace("_", "-"): value for key, value in given.items()}
+    named = {key if "_" in name else key.replace("_", "-"): value for key, value in given.items()}  # old commands: _
     return command.handler(Asker(machine), **command.arguments(named))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.interfaces import PciFunction
-from vmrun.monitor import hmp_machine, info_more
+from vmrun.monitor import hmp_machine, hmp_more, info_more
 from vmrun.monitor.commands.chardevs import chardevs
 from vmrun.monitor.commands.machine import cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
@@ -372,4 +372,5 @@ VIEWS: dict[str, tuple[View, str]] = {
     "version": (_version, "show the version of QEMU"),
     **info_more.VIEWS,
     **hmp_machine.VIEWS,
+    **hmp_more.VIEWS,
 }

@@ -121,6 +121,8 @@ class LineMonitor:
                 self.cpu = int(words[1])
                 return ""
             return "Error: invalid CPU index\r\n"
+        if words == ["info", "history"]:
+            return "".join(f"{n}: '{old}'\n" for n, old in enumerate(self.history))
         return hmp.run(self.machine, line, self.cpu)
 
     def _control(self, byte: int) -> None:

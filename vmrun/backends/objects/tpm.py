@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from vmrun.core.platform import Platform
 
+GET_STATE, SET_STATE, DECRYPTED = 12, 13, 1
+STATES = {"permanent": 1, "volatile": 2, "savestate": 3}  # of the TPM, as the program gives and takes them
+LARGEST_STATE, NO_SUCH_STATE = 1 << 20, 0x800
 GET_CAPABILITY, INIT, SHUTDOWN, ESTABLISHED, SET_LOCALITY = 1, 2, 3, 4, 5
 CANCEL, RESET_ESTABLISHED, STOP, SET_DATA_FD, SET_BUFFER_SIZE = 9, 11, 14, 16, 17
 NEEDED = 1 | 4 | 1 << 11 | 1 << 12  # init, established, stop, data socket
@@ -123,6 +126,44 @@ class TpmEmulator(UserObject):
         self.buffer_size = min(max(int.from_bytes(answer[4:8], "big"), HEADER.size), LARGEST)
         self._result(self._order(INIT, bytes(4), 4), "CMD_INIT")
         self.locality = -1
+
+    # --- the TPM's own state, for a saved machine ---------------------------------------------------------
+
+    def states(self) -> dict[str, bytes]:
+        """By the names of STATES. BuildError: the program does not give them."""
+        try:
+            return {name: self._get_state(kind) for name, kind in STATES.items()}
+        except OSError as error:
+            raise BuildError(f"tpm-emulator: the TPM's program does not give its state: {error}") from None
+
+    def _get_state(self, kind: int) -> bytes:
+        found = b""
+        while True:
+            answer = self._order(GET_STATE, struct.pack(">III", DECRYPTED, kind, len(found)), 16)
+            if int.from_bytes(answer[:4], "big") == NO_SUCH_STATE:
+                return b""
+            self._result(answer, "CMD_GET_STATEBLOB")
+            _, _, total, count = struct.unpack(">IIII", answer)
+            if total > LARGEST_STATE or count > total - len(found):
+                raise OSError(f"a state of {total} bytes")
+            found += self._exact(count)
+            if len(found) >= total or not count:
+                return found
+
+    def set_states(self, states: dict[str, bytes]) -> None:
+        """Put back what states() gave, and power on with it. BuildError."""
+        try:
+            self._result(self._order(STOP, b"", 4), "CMD_STOP")
+            for name, kind in STATES.items():
+                data = states[name]
+                if data:
+                    head = struct.pack(">III", DECRYPTED, kind, len(data))
+                    self._result(self._order(SET_STATE, head + data, 4), "CMD_SET_STATEBLOB")
+            self._result(self._order(INIT, bytes(4), 4), "CMD_INIT")
+        except OSError as error:
+            raise BuildError(f"tpm-emulator: the TPM's program does not take its state: {error}") from None
+        self.locality = -1
+        self.failed = False
 
     # --- for the device -----------------------------------------------------------------------------------
 

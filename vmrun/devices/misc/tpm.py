@@ -9,6 +9,7 @@ from accel.api import PyIoRegion
 from vmrun.core.interfaces import TrustedModule
 from vmrun.core.object import Device
 from vmrun.core.props import Prop
+from vmrun.core.state import KEEP, Bytes
 from vmrun.errors import BuildError, StateError
 
 TYPE_CHECKING = False
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 BASE = 0xFED40000
 PRESENCE, PRESENCE_SIZE = 0xFED45000, 0x400
 NOT_THERE = 0xFFFFFFFF
+STATES = ("permanent", "volatile", "savestate")
+LARGEST_STATE = 1 << 20
+TPM_FIELDS = (
+    Bytes("presence", PRESENCE_SIZE, KEEP),
+    *(Bytes(name, reset=KEEP, most=LARGEST_STATE) for name in STATES),
+)
 
 
 class Tpm(Device, TrustedModule):
@@ -44,6 +51,7 @@ class Tpm(Device, TrustedModule):
         backend.model = self.driver
         self.backend, self.version = backend, int(backend.version)
         self.presence = bytearray(PRESENCE_SIZE)
+        self.states: dict[str, bytes] = dict.fromkeys(STATES, b"")
         if self.ppi:
             io = PyIoRegion("tpm-ppi", self._read_presence, self._write_presence, 1, 1)
             self.map(platform.system_memory, io, PRESENCE, PRESENCE_SIZE, name="tpm-ppi")
@@ -55,8 +63,31 @@ class Tpm(Device, TrustedModule):
         super().unrealize()
         self.backend.users.remove(self.path)
 
-    def save(self) -> dict[str, Any]:
-        raise StateError(f"{self.path}: the state of a TPM is its program's: a machine with one cannot be saved")
+    # --- state: the interface's, and the TPM's own, which its program gives and takes ----------------------
+
+    def under_way(self) -> bool:
+        """A command has gone off whose response has not come."""
+        raise NotImplementedError
+
+    def before_save(self) -> None:
+        if self.under_way():
+            raise StateError(f"{self.path}: a TPM command is under way: save the machine a moment later")
+        try:
+            self.states = self.backend.states()
+        except BuildError as error:
+            raise StateError(f"{self.path}: {error.problems[0].message}") from None
+
+    def apply(self, checked: dict[str, Any]) -> None:
+        """The program takes its part first: when it does not, nothing has changed here."""
+        try:
+            self.backend.set_states({name: checked[name] for name in STATES})
+        except BuildError as error:
+            raise StateError(f"{self.path}: {error.problems[0].message}") from None
+        super().apply(checked)
+
+    permanent = property(lambda self: self.states["permanent"], lambda self, data: self.states.update(permanent=data))
+    volatile = property(lambda self: self.states["volatile"], lambda self, data: self.states.update(volatile=data))
+    savestate = property(lambda self: self.states["savestate"], lambda self, data: self.states.update(savestate=data))
 
     def module(self) -> dict[str, Any]:
         """A row of query-tpm."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from accel.api import PyIoRegion
 
 from vmrun.core.registry import register
-from vmrun.core.state import Table
-from vmrun.devices.misc.tpm import BASE, Tpm
+from vmrun.core.state import Bytes, Flag, Table
+from vmrun.devices.misc.tpm import BASE, TPM_FIELDS, Tpm
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -34,7 +34,22 @@ INTERFACE_ID = 1 | 1 << 4 | 3 << 11 | 1 << 14 | 1 << 17 | 0x1014 << 32
 
 @register("tpm-crb", description="TPM 2 with the command response buffer (CRB)")
 class TpmCrb(Tpm):
-    state = Table("tpm-crb", 1)
+    state = Table(
+        "tpm-crb",
+        2,
+        Flag("granted"),
+        Flag("fatal"),
+        Flag("idle", True),
+        Flag("established"),
+        Bytes("buffer", ROOM),
+        *TPM_FIELDS,
+    )
+
+    def under_way(self) -> bool:
+        return self.running
+
+    def settle(self) -> None:
+        self.running = False
 
     def realize(self, platform: Platform) -> None:
         self.platform = platform

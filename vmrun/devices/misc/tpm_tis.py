@@ -12,8 +12,9 @@ from accel.api import PyIoRegion
 from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
-from vmrun.core.state import Table
-from vmrun.devices.misc.tpm import BASE, NOT_THERE, Tpm
+from vmrun.core.state import U8, U16, Bytes, Flag, Signed, Table, Words
+from vmrun.devices.misc.tpm import BASE, NOT_THERE, TPM_FIELDS, Tpm
+from vmrun.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ CAPABILITIES = {1: 2 << 28 | 3 << 9 | 1 << 4 | CAUSES, 2: 3 << 28 | 3 << 9 | 1 <
 # FIFO, version 0 (1.2: none), five localities, FIFO is there; a guest can lock the choice, which is none
 INTERFACE_ID, LOCKED = {1: 0xF, 2: 1 << 8 | 1 << 13}, 1 << 19
 VENDOR_DEVICE, REVISION = 0x0001_1014, 1
-IDLE, TAKING, RUNNING, GIVING = "idle", "taking", "running", "giving"
+PHASES = IDLE, TAKING, RUNNING, GIVING = "idle", "taking", "running", "giving"
+LARGEST = 4096  # bytes of a command or a response
 
 
 @register("tpm-tis", description="TPM with the FIFO interface (TIS)")
@@ -48,7 +50,46 @@ class TpmTis(Tpm, IsaDevice):
 
     irq = Prop("uint32", 5, "interrupt; 16 and up: none", max=0xFFFFFFFF)
 
-    state = Table("tpm-tis", 1)
+    state = Table(
+        "tpm-tis",
+        2,
+        Signed("active", -1, LOCALITIES - 1, -1),
+        Words("requests", LOCALITIES, 1),
+        Words("seized", LOCALITIES, 1),
+        Words("enable", LOCALITIES, NOT_THERE),
+        Words("pending", LOCALITIES, CAUSES),
+        U8("phase_number", most=3),
+        Flag("valid"),
+        Flag("ready"),
+        Bytes("buffer", most=LARGEST),
+        U16("at", most=LARGEST),
+        Flag("established"),
+        Flag("locked"),
+        *TPM_FIELDS,
+    )
+
+    @property
+    def phase_number(self) -> int:
+        return PHASES.index(self.phase)
+
+    @phase_number.setter
+    def phase_number(self, number: int) -> None:
+        self.phase = PHASES[number]
+
+    def under_way(self) -> bool:
+        return self.phase == RUNNING
+
+    def check_state(self, values: dict[str, Any]) -> None:
+        if PHASES[values["phase_number"]] == RUNNING:
+            raise StateError("tpm-tis: a command under way, which no program knows of")
+
+    def settle(self) -> None:
+        self.buffer = bytearray(self.buffer)
+        self.next_active = None
+        self._settle_line()
+
+    buffer: bytearray
+    next_active: int | None  # who gets the TPM when the command that is given up has ended
 
     def realize(self, platform: Platform) -> None:
         self.platform = platform
@@ -60,10 +101,10 @@ class TpmTis(Tpm, IsaDevice):
 
     def _clear(self) -> None:
         self.active = -1
-        self.requests, self.seized = [False] * LOCALITIES, [False] * LOCALITIES
+        self.requests, self.seized = [0] * LOCALITIES, [0] * LOCALITIES
         self.enable, self.pending = [LEVEL_LOW] * LOCALITIES, [0] * LOCALITIES
         self.vector = [self.irq if self.irq < 16 else 0] * LOCALITIES
-        self.next_active: int | None = None  # who gets the TPM when the command that is given up has ended
+        self.next_active = None
         self.phase, self.valid, self.ready = IDLE, False, False
         self.buffer, self.at = bytearray(), 0
         self.established = self.locked = False
@@ -157,17 +198,17 @@ class TpmTis(Tpm, IsaDevice):
                 waiting = [n for n in range(LOCALITIES) if self.requests[n]]
                 self._hand_to(max(waiting) if waiting else -1)
             else:
-                self.requests[who] = False
+                self.requests[who] = 0
         if value & SEIZED:
-            self.seized[who] = False
+            self.seized[who] = 0
         if value & SEIZE and who > self.active and self.active >= 0:
-            self.seized[self.active] = True
+            self.seized[self.active] = 1
             self._hand_to(who)
         if value & REQUEST and self.active != who:
             if self.active < 0:
                 self._hand_to(who)
             else:
-                self.requests[who] = True
+                self.requests[who] = 1
 
     def _hand_to(self, who: int) -> None:
         """The TPM is this locality's now, or as soon as the command under way has ended."""
@@ -179,7 +220,7 @@ class TpmTis(Tpm, IsaDevice):
         self.phase, self.valid, self.ready = IDLE, False, False
         self.buffer, self.at = bytearray(), 0
         if who >= 0:
-            self.requests[who] = False
+            self.requests[who] = 0
             self._tell(LOCALITY_CHANGED)
 
     # --- a command and its response -----------------------------------------------------------------------

@@ -3,4 +3,5 @@
 AREAS = (
     "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
     "jobs", "blockjobs", "exports", "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "tpm", "hmp",
+    "texts",
 )  # fmt: skip

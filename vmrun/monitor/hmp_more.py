@@ -1,0 +1,215 @@
+"""The line monitor: local APICs, virtio devices, and drives that come, go, are slowed or served."""
+
+from __future__ import annotations
+
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.hmp_line import Line, ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# --- local APICs ------------------------------------------------------------------------------------------
+
+LOCAL_VECTORS = {"LVT0": 3, "LVT1": 4, "LVTPC": 2, "LVTERR": 5, "LVTTHMR": 1, "LVTT": 0}
+TIMERS = ("one-shot", "periodic", "tsc-deadline", "?")
+MODES = ("Fixed", "...", "SMI", "...", "NMI", "INIT", "...", "ExtINT")
+SENT = ("Fixed", "LowestPri", "SMI", "...", "NMI", "INIT", "SIPI", "...")
+SHORTHANDS = ("no-shorthand", "self", "all-self", "all")
+X2APIC = 1 << 10  # of the base
+
+
+def _lapic(machine: Any, words: list[str], cpu: int) -> str:
+    chips = [device.lapic for device in machine.devices.values() if hasattr(device, "lapic")]
+    wanted = int(words[0]) if words and words[0].isdecimal() else None
+    if words and wanted is None:
+        raise QmpError(f"invalid char '{words[0][:1]}' in expression")
+    if not chips:
+        return "the local APICs are in KVM's kernel part: see kernel_irqchip\n"
+    found = [chip for chip in chips if chip.id == wanted] if words else chips[cpu : cpu + 1]
+    if not found:
+        return "No CPU available\n"
+    with machine.board.lock:
+        return _dump(found[0])
+
+
+def _dump(apic: Any) -> str:
+    """All of one, in QEMU's columns."""
+    out = [f"dumping local APIC state for CPU {apic.index} \n"]
+    for name, n in LOCAL_VECTORS.items():
+        out.append(_vector(name, apic.lvt[n], timer=n == 0))
+    divisor = 1 << ((apic.divide & 3 | apic.divide >> 1 & 4) + 1 & 7)
+    initial = apic.initial_count
+    passed = max(apic.clock.time() - apic.start, 0) // divisor  # it counts nanoseconds
+    periodic = apic.lvt[0] >> 17 & 3 == 1
+    current = (initial - passed % initial if periodic else max(initial - passed, 0)) if initial else 0
+    out.append(
+        f"Timer\t DCR={apic.divide:#x} (divide by {divisor}) initial_count = {initial} current_count = {current}"
+    )
+    enabled, focus = "enabled" if apic.svr & 0x100 else "disabled", "on" if apic.svr & 0x200 else "off"
+    out.append(f"SPIV\t 0x{apic.svr:08x} APIC {enabled}, focus={focus}, spurious vec {apic.svr & 0xFF}")
+    out += _command(apic.icr & 0xFFFFFFFF, apic.icr >> 32, bool(apic.base & X2APIC))
+    out.append(f"ESR\t 0x{apic.esr:08x}")
+    out += [_vectors("ISR", apic.isr, apic.tmr), _vectors("IRR", apic.irr, apic.tmr)]
+    serviced = max((n for n in range(256) if apic.isr[n >> 5] >> (n & 31) & 1), default=0)
+    task = apic.tpr_value
+    priority = task if task >> 4 >= serviced >> 4 else serviced & 0xF0
+    place = f"DFR 0x{apic.dfr >> 28:02x} LDR 0x{apic.ldr >> 24:02x}"
+    out.append(f"\nAPR 0x00 TPR 0x{task:02x} {place} PPR 0x{priority:02x}")
+    return "\n".join(out) + "\n"
+
+
+def _vector(name: str, value: int, timer: bool) -> str:
+    level, low = value >> 15 & 1, value >> 13 & 1
+    masked, pending = "masked" if value >> 16 & 1 else "", "pending" if value >> 12 & 1 else ""
+    mode = MODES[value >> 8 & 7]
+    text = f"{name}\t 0x{value:08x} active-{'lo' if low else 'hi'} {'level' if level else 'edge '} {masked:<6} "
+    text += f"{pending:<7} {TIMERS[value >> 17 & 3] if timer else '':<12} {mode:<6}"
+    return text + (f" (vec {value & 0xFF})" if mode == "Fixed" else "")
+
+
+def _command(low: int, high: int, wide: bool) -> list[str]:
+    """The interrupt command register; where it goes is told without a shorthand only."""
+    shorthand, logical = SHORTHANDS[low >> 18 & 3], low >> 11 & 1
+    kind, level = "logical" if logical else "physical", "level" if low >> 15 & 1 else "edge"
+    text = f"ICR\t 0x{low:08x} {kind} {level} {'assert' if low >> 14 & 1 else 'de-assert'} {shorthand}"
+    to = ""
+    if shorthand == "no-shorthand":
+        target = high if wide else high >> 24
+        to = f" mask {target:#x}" if logical else f" cpu {target} ({'X2APIC' if wide else 'APIC'} ID)"
+    return [text, f"ICR2\t 0x{high:08x}{to}"]
+
+
+def _vectors(name: str, bits: Any, levels: Any) -> str:
+    found = [
+        f"{n}{'(level)' if levels[n >> 5] >> (n & 31) & 1 else ''}" for n in range(256) if bits[n >> 5] >> (n & 31) & 1
+    ]
+    return f"{name}\t {' '.join(found) or '(none)'}"
+
+
+def _history(machine: Any, words: list[str], cpu: int) -> str:
+    """A line that a program gave has none before it; a person's session answers by itself (`readline.py`)."""
+    return ""
+
+
+# --- virtio -----------------------------------------------------------------------------------------------
+
+
+def _virtio(machine: Any, words: list[str], cpu: int) -> str:
+    rows = ask(machine, "x-query-virtio")
+    return "".join(f"{row['path']} [{row['name']}]\n" for row in rows) or "No VirtIO devices\n"
+
+
+# --- drives -----------------------------------------------------------------------------------------------
+
+
+def _numbers(words: list[str]) -> list[int]:
+    try:
+        return [int(word, 0) for word in words]
+    except ValueError:
+        raise QmpError("a limit is a number of bytes or requests per second") from None
+
+
+def _throttle(machine: Any, words: list[str], cpu: int) -> str:
+    names = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+    ask(machine, "block_set_io_throttle", device=words[0], **dict(zip(names, _numbers(words[1:7]), strict=True)))
+    return ""
+
+
+def _drive_add(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.config.importers.line import parse_command_line
+    from vmrun.errors import BuildError
+
+    options = next((word for word in words if "=" in word), "")
+    kind = next((part.partition("=")[2] for part in options.split(",") if part.startswith("if=")), "")
+    if kind != "none":
+        raise QmpError(f"Can't hot-add drive to type '{kind or 'ide'}': give if=none, and device_add what shows it")
+    try:
+        parsed = parse_command_line(["-drive", options], defaults=False)
+        drives = parsed.document.get("drives", {})
+        for id, spec in drives.items():
+            if id in machine.config["drives"]:
+                raise QmpError(f"Duplicate ID '{id}' for drive")
+            machine.config["drives"][id] = dict(spec)
+            try:
+                machine.board.drive(id)
+            except BaseException:
+                del machine.config["drives"][id]
+                machine.board.drives.pop(id, None)
+                raise
+    except BuildError as error:
+        raise QmpError(error.problems[0].message) from None
+    return "OK\n" if drives else ""
+
+
+def _drive_del(machine: Any, words: list[str], cpu: int) -> str:
+    board, id = machine.board, words[0]
+    if id not in machine.config["drives"]:
+        raise QmpError(f"Device '{id}' not found")
+    user = next((device for device in board.devices.values() if getattr(device, "drive", None) == id), None)
+    if user is not None:
+        raise QmpError(f"Drive '{id}' is in use by {user.path}: device_del that first")
+    drive = board.drives.pop(id, None)
+    del machine.config["drives"][id]
+    if drive is not None:
+        drive.close()
+    return ""
+
+
+def _serve(machine: Any, words: list[str], cpu: int) -> str:
+    flags = [word for word in words if word in ("-a", "-w", "-aw", "-wa")]
+    where = [word for word in words if word not in flags]
+    host, colon, port = (where[0] if where else "").rpartition(":")
+    if host == "unix":
+        address: dict[str, Any] = {"type": "unix", "data": {"path": port}}
+    elif colon and port.isdecimal():
+        address = {"type": "inet", "data": {"host": host, "port": port}}
+    else:
+        raise QmpError(f"error parsing address '{where[0] if where else ''}'")
+    ask(machine, "nbd-server-start", addr=address)
+    if any("a" in flag for flag in flags):
+        for row in ask(machine, "query-block"):
+            if "inserted" in row:
+                ask(machine, "nbd-server-add", device=row["device"], writable=any("w" in flag for flag in flags))
+    return ""
+
+
+def _export(machine: Any, words: list[str], cpu: int) -> str:
+    rest = [word for word in words if word != "-w"]
+    if not rest:
+        raise QmpError("nbd_server_add: block device name expected")
+    named = {"name": rest[1]} if len(rest) > 1 else {}
+    ask(machine, "nbd-server-add", device=rest[0], writable="-w" in words, **named)
+    return ""
+
+
+def _unexport(machine: Any, words: list[str], cpu: int) -> str:
+    rest = [word for word in words if word != "-f"]
+    if not rest:
+        raise QmpError("nbd_server_remove: string expected")
+    ask(machine, "nbd-server-remove", name=rest[0], mode="hard" if "-f" in words else "safe")
+    return ""
+
+
+def _unserve(machine: Any, words: list[str], cpu: int) -> str:
+    ask(machine, "nbd-server-stop")
+    return ""
+
+
+LINES = (
+    Line("block_set_io_throttle", "device bps bps_rd bps_wr iops iops_rd iops_wr",
+         "change I/O throttle limits for a block drive", _throttle, 7),
+    Line("drive_add", "[slot] if=none[,id=name][,file=file][,format=f][,media=d][,snapshot=on|off][,readonly=on|off]",
+         "add a drive, which device_add can name", _drive_add, 1),
+    Line("drive_del", "device", "remove host block device", _drive_del, 1),
+    Line("nbd_server_start", "[-a] [-w] host:port", "serve block devices on the given host and port", _serve, 1),
+    Line("nbd_server_add", "[-w] device [name]", "export a block device via NBD", _export, 1),
+    Line("nbd_server_remove", "[-f] name", "remove an export previously exposed via NBD", _unexport, 1),
+    Line("nbd_server_stop", "", "stop serving block devices using the NBD protocol", _unserve),
+)  # fmt: skip
+
+VIEWS: dict[str, tuple[Any, str]] = {
+    "history": (_history, "show the command line history"),
+    "lapic": (_lapic, "show local apic state (apic-id: local apic to read, default is which of current CPU)"),
+    "virtio": (_virtio, "List all available virtio devices"),
+}
