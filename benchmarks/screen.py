@@ -2,9 +2,9 @@
 updates and their bytes, what a scrolling console and a moving window cost, how long a key takes to its echo, what an
 idle screen costs with a client and without, screenshots.
 
-A client asks for ZRLE and CopyRect, and for the next update when it has the last one. CPU is that of all threads but the busiest,
-which is the guest's own processor, in hundredths of a core; of an idle guest it is that of all. Everything waits LIMIT
-seconds at most.
+A client asks for ZRLE and CopyRect, and for the next update when it has the last one. CPU is that of all threads but
+the busiest, which is the guest's own processor, in hundredths of a core; of an idle guest it is that of all. Everything
+waits LIMIT seconds at most.
 
     python benchmarks/screen.py [--runs N] [--seconds N] [--accel kvm|soft] [--only fills,full,…] [--json]
 """

@@ -97,7 +97,8 @@ class Rfb:
             else:
                 found.append((x, y, width, height))
                 known: dict[int, Any] = {
-                    RAW: self._raw, COPY_RECT: self._copy, HEXTILE: self._hextile, ZLIB: self._zlib, TIGHT: self._tight, ZRLE: self._zrle
+                    RAW: self._raw, COPY_RECT: self._copy, HEXTILE: self._hextile, ZLIB: self._zlib,
+                    TIGHT: self._tight, ZRLE: self._zrle,
                 }  # fmt: skip
                 known[encoding](x, y, width, height)
         return found

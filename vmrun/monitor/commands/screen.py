@@ -27,6 +27,9 @@ struct(
 )
 
 
+_spare: list[bytearray] = []  # what the last screenshot was put together in: at most one
+
+
 def _console(machine: Any, device: str, head: int) -> Any:
     """The screen of `device`, or the first one. QmpError when there is none."""
     consoles = machine.board.consoles
@@ -48,7 +51,8 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
     """Write the screen to a file of the host, as PPM, PNG or JPEG."""
     console = _console(monitor.machine, device, head)
     console.refresh()
-    width, height, pixels = console.surface.width, console.surface.height, console.surface.rgb()
+    width, height = console.surface.width, console.surface.height
+    pixels = console.surface.rgb(_spare.pop() if _spare else None)
 
     def write(work: Work) -> None:
         try:
@@ -61,6 +65,7 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
             raise QmpError(f"failed to open file '{filename}': {why}") from None
+        _spare[:] = [pixels]
 
     return Work(monitor.machine, write)
 
