@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.peer, needs_qemu]
 
 LINES = """
 info iothreads
-info lapic
 info memdev
 info memory-devices
 info memory_size_summary
