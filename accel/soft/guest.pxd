@@ -53,6 +53,7 @@ ctypedef struct World:
 ctypedef struct Guest:
     World *world
     int lock                # of its blocks, where World.threads
+    u32 alone               # 1: its processor wants to execute an instruction while all others stand still; 2: it does
     u8 *building            # the page that a block is being made of
     u64 seen                # of World.noted
     Cpu **cpus

@@ -544,6 +544,10 @@ cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) n
         if c.locked:
             c.lock_old = value[0]
         return 0
+    if c.locked and (<Guest *>c.guest).alone != 2:
+        (<Guest *>c.guest).alone = 1            # no instruction of the host's is atomic there: begin anew, alone
+        c.stop = STOP_NEXT
+        return 1
     first = 4096 - <u32>(ea & 0xFFF)
     part = ea + first
     if not (c.efer & EFER_LMA):

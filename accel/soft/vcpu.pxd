@@ -60,6 +60,8 @@ cdef class SoftCpu(CpuThread):
     cdef int set_kvmclock(self, u64 value) noexcept nogil
     cdef int set_wall(self, u64 value) noexcept nogil
     cdef int asleep
+    cdef bint alone                 # all others are outside
+    cdef void run_one_alone(self) noexcept nogil
     cdef void take_lock(self) noexcept nogil
     cdef void give_lock(self) noexcept nogil
     cdef void run_alone(self) noexcept nogil

@@ -395,6 +395,8 @@ cdef void run_slice(Cpu *c) noexcept nogil:
             if c.locked and c.stop == STOP_NEXT:
                 c.locked = 0                # another processor's store came between: once more
                 c.tlb = c.lock_tlb
+                if (<Guest *>c.guest).alone == 1:
+                    return
                 continue
             if c.stop != STOP_EXCEPTION:
                 after_step(c, trap)
@@ -403,6 +405,8 @@ cdef void run_slice(Cpu *c) noexcept nogil:
         if c.locked:
             c.locked = 0
             c.tlb = c.lock_tlb
+            if (<Guest *>c.guest).alone == 1:
+                return
         if step and (c.host_step or c.host_hits) and not c.host_stop:
             c.host_stop = HOST_HARDWARE if c.host_hits else HOST_STEP
         if c.stop == STOP_NEXT and not c.host_stop:
@@ -665,13 +669,13 @@ cdef class SoftCpu(CpuThread):
 
     cdef void take_lock(self) noexcept nogil:
         """The device lock."""
-        if self.machine.threads:
+        if self.machine.threads and not self.alone:
             self.control.leave_guest(self)
         self.machine.lock.acquire()
 
     cdef void give_lock(self) noexcept nogil:
         self.machine.lock.release()
-        if self.machine.threads:
+        if self.machine.threads and not self.alone:
             self.control.enter_guest(self)
 
     cdef bint owns_apic(self, u64 phys) noexcept nogil:
@@ -775,6 +779,33 @@ cdef class SoftCpu(CpuThread):
             c.executed += <u64>(<i64>c.slice - c.budget)
             self.control.leave_guest(self)
             self.ended(c)
+            if g.alone:
+                self.run_one_alone()
+
+    cdef void run_one_alone(self) noexcept nogil:
+        """One instruction while all others are outside: one with LOCK over the end of a page, as a bus lock would be.
+
+        The device lock is what one who changes the layout has, so nobody else stops them meanwhile.
+        """
+        cdef Cpu *c = self.c
+        cdef Guest *g = <Guest *>c.guest
+        self.machine.lock.acquire()
+        with gil:
+            self.control.inhibit()
+        self.alone = True
+        g.alone = 2
+        c.shadow |= 1                       # blocks of one instruction
+        c.slice = c.budget = 1
+        fpu_enter_slice(c)
+        run_slice(c)
+        fpu_leave_slice(c)
+        c.executed += <u64>(<i64>c.slice - c.budget)
+        g.alone = 0
+        self.alone = False
+        with gil:
+            self.control.allow()
+        self.machine.lock.release()
+        self.ended(c)
 
     cdef bint waits(self) noexcept nogil:
         """There is nothing to do for this processor until something comes for it."""

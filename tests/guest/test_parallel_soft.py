@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.slow]
 
 SOURCE = pathlib.Path(__file__).parent / "userland" / "parallel.c"
 RULES = (
-    "inc", "add", "incw", "incb", "dec", "xadd", "adc", "xor", "neg", "skewed", "bts", "xchg", "cmpxchg16b", "fence",
+    "inc", "add", "incw", "incb", "dec", "xadd", "adc", "xor", "neg", "skewed", "split", "bts", "xchg", "cmpxchg16b", "fence",
     "order", "unmapped", "code",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #define ROUNDS 20000
+#define SPLITS 200
 #define THREADS 16
 
 static int threads;
@@ -42,6 +43,12 @@ static void tell(const char *name, long wrong)
 
 static struct { uint64_t q; uint32_t d; uint16_t w; uint8_t b[2]; uint64_t sub, xadd, adc, neg, odd; } sums;
 static struct { char pad[3]; uint32_t d; } __attribute__((packed)) skewed;
+static struct {
+    char pad[4094];
+    union { uint32_t d; struct { uint16_t before, behind; } __attribute__((packed)); } __attribute__((packed));
+} __attribute__((packed, aligned(4096))) split;
+static volatile int split_done;
+static uint16_t split_sum = SPLITS;
 static uint64_t bits[64];
 
 static void *add(void *arg)
@@ -63,6 +70,22 @@ static void *add(void *arg)
         __asm__ volatile("lock btsq %1, %0" : "+m"(bits) : "r"((uint64_t)(n & 63) * 64 + me));
         __asm__ volatile("lock btrq %1, %0" : "+m"(bits) : "r"((uint64_t)((n + 1) & 63) * 64 + me));
     }
+    /* one adds over the end of a page, which others stand still for; they add to what lies behind it */
+    pthread_barrier_wait(&barrier);
+    if (me == 0) {
+        for (int n = 0; n < SPLITS; n++) {
+            uint16_t seen = *(volatile uint16_t *)&split.behind;
+            while (threads > 1 && seen == *(volatile uint16_t *)&split.behind)
+                ;                               /* somebody else is at it now */
+            __asm__ volatile("lock addl $0x10000, %0" : "+m"(split.d));
+        }
+        split_done = 1;
+        return NULL;
+    }
+    uint16_t mine = 0;
+    for (; !split_done; mine++)
+        __asm__ volatile("lock incw %0" : "+m"(split.behind));
+    __atomic_fetch_add(&split_sum, mine, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -81,6 +104,7 @@ static void check_add(void)
     tell("xor", sums.odd != 0);
     tell("neg", sums.neg != (all & 1 ? (uint64_t)-5 : 5));
     tell("skewed", skewed.d != (uint32_t)all);
+    tell("split", split.behind != split_sum || split.before);
     for (int n = 0; n < 64; n++)
         set += __builtin_popcountll(bits[n]);
     tell("bts", set != 63ull * threads);        /* each thread has taken back one of its 64 */
