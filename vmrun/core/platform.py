@@ -139,6 +139,9 @@ class Platform(Protocol):
     def tray_moved(self, device: Any, opened: bool) -> None:
         """The guest has moved a drive's tray; any thread, the device lock is held."""
 
+    def tell(self, event: str, **data: Any) -> None:
+        """An event for monitors, by QEMU's name; any thread, the device lock may be held."""
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run on the main thread, without the device lock."""
 

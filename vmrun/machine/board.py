@@ -97,6 +97,7 @@ class Board:
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id
         self.processor_let_go: Callable[[int], None] = lambda index: None  # likewise
+        self.tell: Callable[..., None] = lambda event, **data: None  # likewise
         self.let_go: Callable[[Device], None] = lambda device: None  # the machine's: vmrun.machine.hotplug
         self.on_filters: Callable[[Any], object] | None = None  # the machine's: a card receives something else
         self.balloon_changed: Callable[[Any], None] = lambda device: None  # the machine's

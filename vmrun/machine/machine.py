@@ -61,6 +61,7 @@ class Machine:
         board.let_go = lambda device: hotplug.let_go(self, device)
         board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
         board.processor_let_go = lambda index: self.loop.call_soon(lambda: hotplug.processor_gone(self, index))
+        board.tell = lambda event, **data: self.loop.call_soon(lambda: self.tell(event, **data))
         network.watch(self)
         balloon.watch(self)
         board.tray_moved = lambda device, opened: media.moved(self, device, opened)

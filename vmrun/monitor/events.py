@@ -40,6 +40,9 @@ event("SUSPEND", "The guest sleeps.")
 event("WAKEUP", "The guest was woken.")
 _PANIC = {"action": "GuestPanicAction", "info?": "GuestPanicInformation"}
 event("GUEST_PANICKED", "The guest says that it crashed.", _PANIC)
+event("GUEST_CRASHLOADED", "The guest crashed, and a kernel for that case runs.", _PANIC)
+_MOVED = {"offset": "int", "qom-path": "str"}
+event("RTC_CHANGE", "The guest has set its clock: seconds from where it would be.", _MOVED)
 event("WATCHDOG", "A watchdog timer ran out.", {"action": "WatchdogAction"})
 enums["IoOperationType"] = ("read", "write")
 enums["BlockErrorAction"] = ("ignore", "report", "stop")

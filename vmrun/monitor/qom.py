@@ -287,8 +287,7 @@ def clock_time(clock: Any, board: Any) -> dict[str, int]:
     """The date and time of the guest's clock chip, as C's struct tm."""
     import time
 
-    seconds = getattr(getattr(clock, "chip", None), "seconds", None)
-    moment = time.gmtime(int(seconds) if isinstance(seconds, int) else None)
+    moment = time.gmtime(clock.seconds() if clock is not None else None)
     return {
         **{"tm_year": moment.tm_year - 1900, "tm_mon": moment.tm_mon - 1, "tm_mday": moment.tm_mday},
         **{"tm_hour": moment.tm_hour, "tm_min": moment.tm_min, "tm_sec": moment.tm_sec},

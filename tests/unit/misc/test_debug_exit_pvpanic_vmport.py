@@ -22,6 +22,9 @@ class Platform:
         self.cpu_registers = lambda: registers
         self.wanted = 0
 
+    def tell(self, event, **data):
+        self.files[event] = data
+
     def want_registers(self):
         self.wanted += 1
 

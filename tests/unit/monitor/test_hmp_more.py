@@ -90,3 +90,43 @@ def test_a_local_apic_is_shown(tmp_path: pathlib.Path) -> None:
         "LVTT\t 0x000200ef active-hi edge                 periodic     Fixed  (vec 239)"
     )
     assert hmp_more._command(0x000C4630, 0x01000000, False)[0] == "ICR\t 0x000c4630 physical edge assert all"
+
+
+# --- what the guest does, told to clients ------------------------------------------------------------------
+
+
+def told(talk: Talk, name: str) -> list[dict[str, object]]:
+    loop = talk.machine.loop
+    loop.call_later(0.01, loop.stop)
+    loop.run()
+    return [event["data"] for event in talk.events() if event["event"] == name]
+
+
+def cmos(pc: Driven, index: int, value: int) -> None:
+    pc.outb(0x70, index)
+    pc.outb(0x71, value)
+
+
+def test_a_guest_that_sets_its_clock_is_told_of_once(tmp_path: pathlib.Path) -> None:
+    rtc = {"base": "2020-05-06T07:08:09", "clock": "vm"}
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", rtc=rtc) as pc:
+        talk = Talk(pc)
+        talk.ask("qmp_capabilities")
+        cmos(pc, 0x0B, 0x82)  # SET: the clock stands still while its cells are written
+        cmos(pc, 0x04, 0x08)  # an hour later
+        cmos(pc, 0x02, 0x09)  # and a minute
+        assert told(talk, "RTC_CHANGE") == []
+        cmos(pc, 0x0B, 0x02)
+        assert told(talk, "RTC_CHANGE") == [{"offset": 3660, "qom-path": "/machine/unattached/rtc"}]
+        cmos(pc, 0x04, 0x07)  # without SET
+        assert told(talk, "RTC_CHANGE")[1:] == [{"offset": 60, "qom-path": "/machine/unattached/rtc"}]
+        assert talk.result("qom-get", path="/machine", property="rtc-time")["tm_hour"] == 7
+
+
+def test_a_crash_kernel_that_took_over_is_told_of(tmp_path: pathlib.Path) -> None:
+    devices = [{"driver": "pvpanic", "id": "p"}]
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", devices=devices) as pc:
+        talk = Talk(pc)
+        talk.ask("qmp_capabilities")
+        pc.outb(0x505, 2)
+        assert told(talk, "GUEST_CRASHLOADED") == [{"action": "run"}]

@@ -16,6 +16,8 @@ from vmrun.core.state import U8, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmrun.core.platform import Platform
 
 PANICKED = 1
@@ -28,13 +30,18 @@ class _Events:
 
     events: int
     last_event = 0
+    platform: Any
 
     def read(self, offset: int, size: int) -> int:
         return self.events
 
     def write(self, offset: int, size: int, value: int) -> int:
         self.last_event = value
-        return int(Action.PANIC if value & PANICKED else Action.NONE)
+        if value & PANICKED:
+            return int(Action.PANIC)
+        if value & CRASH_LOADED:
+            self.platform.tell("GUEST_CRASHLOADED", action="run")
+        return int(Action.NONE)
 
 
 @register("pvpanic", description="port where a guest reports that it crashed")
@@ -47,6 +54,7 @@ class Pvpanic(_Events, IsaDevice):
     state = Table("pvpanic", 1, U8("last_event"))
 
     def realize(self, platform: Platform) -> None:
+        self.platform = platform
         self.map_io(PyIoRegion("pvpanic", self.read, self.write, max_access=1), self.ioport, 1)
         platform.add_fw_cfg_file("etc/pvpanic-port", self.ioport.to_bytes(2, "little"))
 

@@ -71,6 +71,7 @@ cdef class Mc146818(IoRegion):
     cdef readonly Clock clock
     cdef readonly IrqLine line
     cdef readonly IrqLine alarm      # pulses at an alarm whose interrupt is enabled
+    cdef readonly IrqLine moved      # pulses when software has set the time
     cdef u8 cmos[128]
     cdef public u8 index
     cdef public i64 offset
@@ -86,6 +87,7 @@ cdef class Mc146818(IoRegion):
         self.clock = clock
         self.line = line
         self.alarm = _IrqLine()
+        self.moved = _IrqLine()
         self.max_access = 1
         self.periodic = PeriodicTick(timers)
         self.periodic.rtc = self
@@ -182,6 +184,8 @@ cdef class Mc146818(IoRegion):
         cdef i64 fraction = (now + self.offset) % SECOND
         self.offset = self.told() * SECOND + fraction - now
         self.checked = now + self.offset
+        self.moved.set(1)
+        self.moved.set(0)
 
     # --- interrupts -------------------------------------------------------------------------------------
 
@@ -331,6 +335,8 @@ cdef class Mc146818(IoRegion):
                 self.offset = self.told() * SECOND + SECOND // 2 - self.clock.now()
                 self.checked = self.now()
                 self.last = self.ticks()
+                self.moved.set(1)
+                self.moved.set(0)
             self.rearm()
         elif self.index == REG_B:
             self.catch_up()

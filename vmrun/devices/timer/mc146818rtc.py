@@ -53,9 +53,24 @@ class Mc146818Rtc(IsaDevice, Coalesced, Sleeper):
         self.rtc.base_year = 0 if self.base_year == 2000 else self.base_year
         self.rtc.set_time_of_day(start_time(settings.get("base", "utc"), platform.host, self.path))
         self.rtc.alarm.connect(PyIrqSink(lambda n, level: platform.wakeup("rtc") if level else None), 0)
+        self.platform = platform
+        self.first_offset, self.told_offset = self.rtc.offset, 0
+        self.clock = clock
+        self.rtc.moved.connect(PyIrqSink(lambda n, level: self._moved() if level else None), 0)
         self.map_io(self.rtc, self.iobase, 2)
         # the index alone does nothing: it may wait for the access to the data port, which is an exit
         self.coalesced = (("io", self.iobase, 1),)
+
+    def _moved(self) -> None:
+        """The guest has set the clock: how far it is now from where it would be, in seconds."""
+        away = (self.rtc.offset - self.first_offset) // SECOND
+        if away != self.told_offset:
+            self.told_offset = away
+            self.platform.tell("RTC_CHANGE", offset=away, **{"qom-path": self.path})
+
+    def seconds(self) -> int:
+        """Since 1970, as the guest's clock goes."""
+        return int(self.clock.time() + self.rtc.offset) // SECOND
 
     def sleep(self) -> None:
         """The firmware finds that the reset was the end of a sleep."""
