@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import random
@@ -205,3 +206,33 @@ def test_a_killed_writer_leaves_a_whole_image(tmp_path: pathlib.Path, lazy: bool
 def test_two_hundred_killed_writers(tmp_path: pathlib.Path, lazy: bool) -> None:
     for seed in range(100, 200):
         killed(tmp_path, seed, lazy_refcounts=lazy, cluster_size=4096 if seed % 3 == 0 else 65536)
+
+
+def dirty(path: pathlib.Path) -> dict[str, int]:
+    """What QEMU finds in an image's bitmaps: bytes by name."""
+    asked = "".join(
+        json.dumps({"execute": name}) for name in ("qmp_capabilities", "query-named-block-nodes", "quit")
+    )
+    node = f"driver=qcow2,node-name=a,read-only=on,file.driver=file,file.filename={path}"
+    done = subprocess.run(
+        ["qemu-system-x86_64", "-display", "none", "-S", "-nodefaults", "-qmp", "stdio", "-blockdev", node],
+        input=asked, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    for line in done.stdout.splitlines():
+        for row in json.loads(line).get("return") or () if line.startswith('{"return": [') else ():
+            if row.get("node-name") == "a":
+                return {one["name"]: one["count"] for one in row["dirty-bitmaps"]}
+    raise AssertionError(done.stdout + done.stderr)
+
+
+def test_qemu_reads_what_we_have_marked_in_an_images_bitmaps(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True)
+    for words in (["-g", "64k", path, "coarse"], ["-g", "512", path, "fine"], ["--disable", path, "off"]):
+        subprocess.run(["qemu-img", "bitmap", "--add", *words], check=True)
+    node: Any = open_node(str(path), "qcow2", Access(readonly=False))
+    for at in (0, 5 << 20, 63 << 20):
+        node.write(at + 512, b"x" * 1024)
+    node.close()
+    assert dirty(path) == {"coarse": 3 * 65536, "fine": 3 * 1024, "off": 0}
+    subprocess.run(["qemu-img", "check", "-q", path], check=True)
