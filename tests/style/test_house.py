@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def test_the_catalogue_of_devices_is_what_the_classes_say() -> None:
     assert (ROOT / "schema" / "devices.json").read_text() == catalogue.text()
+    assert (ROOT / "schema" / "objects.json").read_text() == catalogue.objects_text()
 
 
 def test_ruff_finds_nothing() -> None:

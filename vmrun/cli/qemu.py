@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.chardev.socket import Given
     from vmrun.config.sections import MachineData
-    from vmrun.errors import BackendError
+    from vmrun.errors import VmrunError
     from vmrun.monitor.early import Early
 
 PROGRAM = "vmrun-qemu"
@@ -287,15 +287,15 @@ class _Run(Runner):
         return self.wanted.sources.get(f"chardevs.{chardev}") or f"chardev {chardev}"
 
     def build(self) -> Any:
-        from vmrun.errors import BackendError
+        from vmrun.errors import BackendError, BuildError
 
         if self.option.get("mem-lock"):
             _lock_memory()
         self._find_window()
         try:
             machine = self._build(self.wanted.config)
-        except BackendError as error:
-            raise self._backend_error(error) from None
+        except (BackendError, BuildError) as error:
+            raise self._named(error) from None
         machine.policy |= self.wanted.actions
         if "cpu_reset" in self.option.get("log", ()):
             self._log_resets(machine)
@@ -370,13 +370,16 @@ class _Run(Runner):
     def _objects(self) -> list[dict[str, Any]]:
         return [values for _, values in self.option.get("objects", ())]
 
-    def _backend_error(self, error: BackendError) -> QemuError:
-        """A chardev that can't be had, by its option and in QEMU's words."""
+    def _named(self, error: VmrunError) -> QemuError:
+        """What cannot be made, by the option that asks for it and in QEMU's words."""
         from vmrun.config.qemuwords import of_chardev
 
         problem = error.problems[0]
         name = problem.facts.get("chardev")
-        return QemuError(f"{self._source(str(name))}: {of_chardev(problem)}" if name else problem.message)
+        if name:
+            return QemuError(f"{self._source(str(name))}: {of_chardev(problem)}")
+        source = self.wanted.sources.get(problem.path or "")
+        return QemuError(f"{source}: {problem.message}" if source else problem.message)
 
     def commands(self) -> dict[str, Any]:
         def end() -> None:

@@ -88,6 +88,7 @@ class Wanted:
             config = {**machine.data, "name": self.run.get("name", "")}
             files, missing = machine.files, machine.missing
         sources = {key: self.option(key) for key in self.parsed.sources}
+        sources |= self._device_sources()
         return (
             Start(
                 config=config,
@@ -102,6 +103,18 @@ class Wanted:
             files,
             missing,
         )
+
+    def _device_sources(self) -> dict[str, str]:
+        """'devices.ID' → its option, of those with an id and of those that are the only one of their driver."""
+        devices = self.file.get("devices", ())
+        count: dict[str, int] = {}
+        for device in devices:
+            count[device["driver"]] = count.get(device["driver"], 0) + 1
+        return {
+            f"devices.{device.get('id') or device['driver'] + '-0'}": text
+            for device, text in zip(devices, self.texts, strict=True)
+            if text and ("id" in device or count[device["driver"]] == 1)
+        }
 
     # --- what can't be had --------------------------------------------------------------------------------------
 
@@ -225,7 +238,10 @@ class Wanted:
         problems: list[Problem] = []
         machine = None
         try:
-            machine = resolve(nodes(self.file, "the command line"), problems, os.getcwd(), "qemu")
+            given = [values for _, values in self.run.get("objects", ())]
+            kinds = {str(values.get("id")): str(values["qom-type"]) for values in given}
+            root = nodes(self.file, "the command line")
+            machine = resolve(root, problems, os.getcwd(), "qemu", objects=kinds)
         except ConfigError as error:
             problems.extend(error.problems)
         problems = in_order(problems)

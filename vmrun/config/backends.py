@@ -164,6 +164,10 @@ def _options(
             continue
         if prop.get("planned") and not planned and value != prop.get("default"):
             work.problems.append(not_yet(f"'{name}' of a {what}", child.key_place, f"{path}.{name}", "VR0804"))
+        if kind == "object":
+            from vmrun.config.objects import check_named
+
+            check_named(work, child, prop, whose, f"{path}.{name}")
         if prop["type"] == "path":
             if not value:
                 work.wrong("VR0605", f"'{name}' of {whose} is empty", child.place, f"{path}.{name}")
@@ -271,6 +275,10 @@ def check_references(work: Work) -> None:
             node = dev.spec.props.get(name)
             if kind == "link" and node is not None and not dev.idle and node.value not in ids:
                 _no_such(work, dev, name, "device", str(node.value), node, list(ids))
+            if kind == "object" and node is not None and not dev.idle and type(node.value) is str:
+                from vmrun.config.objects import check_named
+
+                check_named(work, node, prop, dev.label, f"{dev.spec.path}.{name}", dev.driver)
             if kind in _SECTIONS and node is not None:
                 _use(work, dev, name, kind, node, users)
         drive = dev.spec.props.get("drive") if dev.entry.bus in _DISK_BUSES else None
@@ -293,6 +301,7 @@ def check_references(work: Work) -> None:
                 dev.spec.path,
                 remedy="add `drive:` with the id of one under `drives`",
             )
+    _objects_use(work, users)
     for id, node in work.spec.monitors.items():
         target = node.get("chardev")
         if target is not None:
@@ -338,6 +347,22 @@ def check_flash(work: Work) -> None:
             also=[(flashes[0].spec.place, "the flash is here")],
             remedy="remove one of them",
         )
+
+
+def _objects_use(work: Work, users: dict[tuple[str, str], tuple[str, Place]]) -> None:
+    """What objects name, and hubs: a chardev has one user, a netdev's filters are none."""
+    for id, values in work.objects.items():
+        for prop in work.catalogue.objects[values["type"]]:
+            name, kind = prop["name"], prop["type"]
+            node = work.spec.get("objects", id, name)
+            if kind not in _SECTIONS or node is None or not node.value:
+                continue
+            user, path = f"{values['type']} '{id}'", f"objects.{id}.{name}"
+            _use_backend(work, kind, node, path, user, users if kind == "chardev" else {})
+    for id, node in work.spec.netdevs.items():
+        target = node.get("netdev")
+        if target is not None and work.netdevs.get(id, {}).get("type") == "hubport":
+            _use_backend(work, "netdev", target, f"netdevs.{id}.netdev", f"hubport '{id}'", users)
 
 
 def _use(

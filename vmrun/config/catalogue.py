@@ -83,6 +83,7 @@ class Catalogue:
     def __init__(self, devices: dict[str, Any], planned: dict[str, Any] | None, backends: dict[str, Any]) -> None:
         self._devices = devices
         self._planned = planned
+        self._objects: dict[str, Any] | None = None
         self._drivers: dict[str, Driver] = {}
         self.chardevs: dict[str, Any] = backends["chardevs"]
         self.netdevs: dict[str, Any] = backends["netdevs"]
@@ -95,6 +96,13 @@ class Catalogue:
         if self._planned is None:
             self._planned = self._read("planned.json")
         return self._planned
+
+    @property
+    def objects(self) -> dict[str, Any]:
+        """Kinds of the host's objects → their properties; read only when a machine has some."""
+        if self._objects is None:
+            self._objects = self._read("objects.json")
+        return self._objects
 
     def driver(self, name: str) -> Driver | None:
         """The driver of that name, modelled or planned; None when nobody knows it."""

@@ -262,6 +262,11 @@ CODES: dict[str, tuple[str, str]] = {
         "Linux's own asynchronous transfers (aio: native) go past the host's page cache: they need cache none or "
         "directsync.",
     ),
+    "VR0613": (
+        "an object of another kind",
+        "A device names an object that is there but cannot serve it: `rng:` takes an rng-random or rng-builtin, "
+        "`memdev:` a memory-backend-…, `iothread:` an iothread.",
+    ),
     "VR0620": (
         "a file that does not exist",
         "The machine names a file or directory that this host does not have.",
@@ -494,6 +499,11 @@ CODES: dict[str, tuple[str, str]] = {
     "VR1009": (
         "telnet without a password",
         "Whoever reaches the port has the guest's console.",
+    ),
+    "VR1010": (
+        "a value of which nothing comes",
+        "The driver has the property for the sake of files that name it; here it changes nothing, for the reason that "
+        "the message gives. No guest can tell.",
     ),
     "VR1007": (
         "a CPU setting that is the host's",

@@ -35,12 +35,14 @@ def editor_schema(name: str, directory: str | None = None) -> dict[str, Any]:
     properties["machine"] = {**properties["machine"], "enum": types}
     properties["display"] = {**properties["display"], "enum": _displays()}
     drive = _backend(catalogue.drives["props"])
+    objects = {kind: {"props": rows} for kind, rows in catalogue.objects.items()}
     drive["properties"]["format"]["enum"] = list(catalogue.drives["formats"])
     drive["properties"]["media"]["enum"] = list(catalogue.drives["media"])
     for section, entry in (
         ("drives", {**_inner(properties, "drives"), **drive}),
         ("chardevs", _by_type(_inner(properties, "chardevs"), catalogue.chardevs)),
         ("netdevs", _by_type(_inner(properties, "netdevs"), catalogue.netdevs)),
+        ("objects", _by_type(_inner(properties, "objects"), objects)),
     ):
         properties[section] = {**properties[section], "additionalProperties": entry}
     text, whole = properties["disks"]["items"]["anyOf"]

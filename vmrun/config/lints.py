@@ -50,6 +50,7 @@ def advice(machine: ResolvedMachine, asked: str) -> list[Problem]:
         )
     for device in machine["devices"]:
         _device(machine, device, say)
+    _idle(machine, say)
     if machine["rtc"]["base"] == "localtime":
         say(
             "VR1004",
@@ -104,6 +105,33 @@ def _device(machine: ResolvedMachine, device: dict[str, Any], say: Callable[[str
             path,
             "emulated devices are the same everywhere",
         )
+
+
+def _idle(machine: ResolvedMachine, say: Callable[[str, str, str, str], None]) -> None:
+    """What a file says and nothing comes of."""
+    from vmrun.config.catalogue import load_catalogue
+
+    catalogue = load_catalogue()
+    for device in machine["devices"]:
+        entry = catalogue.driver(device["driver"])
+        rows = list(entry.props.values()) if entry is not None else []
+        _of_no_use(machine, f"devices.{device['id']}", device["driver"], device["props"], rows, say)
+    for id, values in machine.data.get("objects", {}).items():
+        _of_no_use(machine, f"objects.{id}", values["type"], values, catalogue.objects[values["type"]], say)
+
+
+def _of_no_use(
+    machine: ResolvedMachine,
+    path: str,
+    what: str,
+    values: dict[str, Any],
+    rows: list[dict[str, Any]],
+    say: Callable[[str, str, str, str], None],
+) -> None:
+    for row in rows:
+        name = row["name"]
+        if row.get("idle") and f"{path}.{name}" in machine.places and values.get(name) != row.get("default"):
+            say("VR1010", f"'{name}' of {what} changes nothing: {row['idle']}", f"{path}.{name}", "leave it out")
 
 
 def as_errors(problems: list[Problem]) -> list[Problem]:

@@ -27,6 +27,11 @@ _Claim = tuple[str, "tuple[Any, ...]", str, Place, str]
 
 def check(work: Work) -> None:
     """Say which two things want the same address, file or descriptor."""
+    creds = work.spec.get("vnc", "tls-creds")
+    if creds is not None:
+        from vmrun.config.objects import check_named
+
+        check_named(work, creds, {"name": "tls-creds", "of": ("tls-creds",)}, "vnc", "vnc.tls-creds")
     claims = [*_chardevs(work), *_spice(work), *_vnc(work), *_netdevs(work)]
     images = {drive["file"]: id for id, drive in work.drives.items() if "file" in drive}
     held: dict[tuple[Any, ...], dict[str, _Claim]] = {}  # kind and number or name → host → the first claim

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SWITCHES = {"on": "true", "yes": "true", "off": "false", "no": "false"}
-NAMES = ("drive", "chardev", "netdev", "link")  # properties that name another object
 
 
 def convert(node: Node, prop: dict[str, Any], owner: str, path: str, problems: list[Problem]) -> Any:

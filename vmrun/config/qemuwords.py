@@ -15,6 +15,16 @@ _WORDS = {
     "VR0511": "PCI: single function device can't be populated in function {slot:x}.{function}",
     "VR0603": "Property '{driver}.{property}' can't find value '{id}'",
 }
+# the same of what names an object of the host's side
+_WORDS_OF_OBJECTS = {
+    "VR0603": "Device '{id}' not found",
+    "VR0613": "Invalid parameter type for '{property}', expected: {kind}",
+}
+# and of what QEMU looks for by itself, not as a property
+_WORDS_OF_PROPERTIES = {
+    ("VR0603", "tls-creds"): "No TLS credentials with id '{id}'",
+    ("VR0603", "keyid"): "No secret with id '{id}'",
+}
 # the same of a device that comes while the machine runs
 _WORDS_OF_PLUGGED = {
     "VR0511": "PCI: slot {slot} function 0 already occupied by {other}, new func {driver} cannot be exposed to guest.",
@@ -38,5 +48,10 @@ def of_chardev(problem: Problem) -> str:
 def said(problem: Problem, plugged: bool = False) -> str:
     """The problem's message in QEMU's words, or its own where QEMU has none. `plugged`: of device_add."""
     table = {**_WORDS, **_WORDS_OF_PLUGGED} if plugged else _WORDS
-    words = table.get(problem.code) if problem.facts else None
-    return words.format_map(problem.facts) if words else problem.message
+    facts = problem.facts
+    if not facts:
+        return problem.message
+    if facts.get("names") == "object" and facts["property"] != "tpmdev":
+        table = _WORDS_OF_OBJECTS
+    words = _WORDS_OF_PROPERTIES.get((problem.code, str(facts.get("property")))) or table.get(problem.code)
+    return words.format_map(facts) if words else problem.message

@@ -22,7 +22,7 @@ from vmrun.errors import ERROR, ConfigError, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from vmrun.config.sections import MachineData
@@ -98,9 +98,11 @@ def resolve(
     name: str = "machine",
     catalogue: Catalogue | None = None,
     files: Sequence[str] = (),
+    objects: Mapping[str, str] | None = None,
 ) -> ResolvedMachine | None:
     """Resolve a loaded file. directory is where relative paths and the user's own types are; name the
-    machine's when it has none. Adds to problems; None when something was so wrong that nothing could be
+    machine's when it has none; objects the kinds, by id, of those that the builder will be given besides.
+    Adds to problems; None when something was so wrong that nothing could be
     resolved.
     """
     foreign = _type_instead(root, name)
@@ -129,6 +131,10 @@ def resolve(
     wired = wires.expand(work)
     given = spec.value("name")
     clashes.check(work, wired, str(given) if given is not None else name)
+    if root.get("objects") is not None or objects:
+        from vmrun.config.objects import resolve_objects
+
+        resolve_objects(work, objects or {})
     backends.resolve_backends(work)
     backends.check_references(work)
     backends.check_flash(work)
@@ -265,7 +271,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> MachineDat
         **settings.viewers(work),
         **({"keyboard": spec.value("keyboard")} if spec.get("keyboard") is not None else {}),
         **settings.memory_backing(work),
-        **settings.objects(work),
+        **({"objects": work.objects} if work.objects else {}),
         **settings.policies(work),
         "uuid": uuid.lower() if uuid else None,
         "smbios": numa.smbios(work, firmware),

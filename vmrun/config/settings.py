@@ -478,23 +478,6 @@ def memory_backing(work: Work) -> dict[str, Any]:
     return {"memory-backing": found}
 
 
-def objects(work: Work) -> dict[str, Any]:
-    """Objects of the host's side by id; sizes in bytes, a backend's file from the file's directory."""
-    node = work.spec.get("objects")
-    if node is None or not node.value:
-        return {}
-    found = {}
-    for id, entry in node.value.items():
-        values = plain(entry)
-        assert isinstance(values, dict)
-        if "size" in values:
-            values["size"] = parse_size(values["size"]) or values["size"]
-        if "mem-path" in values:
-            values["mem-path"] = absolute(work, str(values["mem-path"]))
-        found[id] = values
-    return {"objects": found}
-
-
 def policies(work: Work) -> dict[str, Any]:
     """What becomes of events: `on`, as the file has it."""
     node = work.spec.get("on")

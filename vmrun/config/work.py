@@ -80,7 +80,7 @@ class Work:
 
     __slots__ = (
         "buses", "catalogue", "chardevs", "devices", "directory", "drives", "idle_backends", "machine_type",
-        "files", "ide", "missing", "netdevs", "places", "problems", "spec",
+        "files", "ide", "missing", "netdevs", "object_kinds", "objects", "places", "problems", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +105,8 @@ class Work:
         self.missing: list[str] = []  # looked for in vain
         self.chardevs: dict[str, dict[str, Any]] = {}
         self.netdevs: dict[str, dict[str, Any]] = {}
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.object_kinds: dict[str, str] = {}  # id → kind, also of those that are not the file's
         self.idle_backends: set[tuple[str, str]] = set()  # (kind, id) of those not modelled or faulty
 
     def wrong(

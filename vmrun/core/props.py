@@ -4,7 +4,8 @@
         iobase = Prop("uint16", default=0x3F8, doc="first I/O port")
 
 Types are QEMU's spelling: bool, uint8 … uint64, int32, size (bytes), str, enum, pci-addr, mac, and the names of
-other things: drive, chardev, netdev, link (the id of another object).
+other things: drive, chardev, netdev, link (the id of another device), object (the id of one of the host's side, whose
+kind is one of `of`: `rng-backend` is rng-builtin and rng-random).
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TEXT = ("str", "pci-addr", "mac", "drive", "chardev", "netdev", "link")
+NAMING = ("drive", "chardev", "netdev", "link", "object")  # types of what names something else
+TEXT = ("str", "pci-addr", "mac", *NAMING)
 
 
 class Prop:
-    """A descriptor. `visible` tells whether the guest can see the value, and so whether a lock covers it."""
+    """A descriptor. `visible` tells whether the guest can see the value, and so whether a lock covers it; `idle` why
+    nothing comes of the value here, which `vmrun validate` then says to who writes one.
+    """
 
-    __slots__ = ("choices", "default", "doc", "max", "min", "name", "type", "unit", "visible")
+    __slots__ = ("choices", "default", "doc", "idle", "max", "min", "name", "of", "type", "unit", "visible")
 
     def __init__(
         self,
@@ -35,11 +39,13 @@ class Prop:
         choices: tuple[str, ...] = (),
         min: int | None = None,
         max: int | None = None,
+        of: tuple[str, ...] = (),
+        idle: str = "",
     ) -> None:
         low, high = RANGES.get(type, (None, None))
         self.name = ""
         self.type, self.default, self.doc, self.unit = type, default, doc, unit
-        self.visible, self.choices = visible, choices
+        self.visible, self.choices, self.of, self.idle = visible, choices, of, idle
         self.min = low if min is None else min
         self.max = high if max is None else max
 
@@ -88,6 +94,8 @@ class Prop:
             "min": self.min,
             "max": self.max,
             "choices": list(self.choices),
+            **({"of": list(self.of)} if self.of else {}),
+            **({"idle": self.idle} if self.idle else {}),
         }
 
 

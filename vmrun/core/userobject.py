@@ -25,9 +25,12 @@ _ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")
 
 
 class UserObject(Object):
-    """`changeable`: properties that qom-set may change afterwards."""
+    """`changeable`: properties that qom-set may change afterwards. `spellings`: what in their names may be written
+    otherwise, and how.
+    """
 
     changeable: tuple[str, ...] = ()
+    spellings: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)

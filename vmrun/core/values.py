@@ -39,8 +39,3 @@ def seconds(date: str) -> int | None:
 
 # images that are not files: network block devices, web servers, directories, and blocks of options
 ADDRESSES = ("nbd:", "nbd+", "json:", "http://", "https://", "fat:")
-# the kinds of objects of the host's side (vmrun.backends.objects), by QEMU's names
-OBJECTS = frozenset((
-    "iothread", "main-loop", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram", "rng-builtin",
-    "rng-random", "secret", "throttle-group", "tls-creds-x509", "tpm-emulator",
-))  # fmt: skip

@@ -131,7 +131,8 @@ class _Builder:
                 board.add_object({"qom-type": values["type"], "id": id, **rest})
         for wanted in self.objects:
             if wanted not in early:
-                board.add_object(wanted)
+                with about(f"objects.{wanted.get('id')}"):
+                    board.add_object(wanted)
         if image is None:
             from vmrun.machine.direct import DirectBoot
 

@@ -34,12 +34,15 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> DeviceRow:
     from vmrun.config.write import flat
 
     document = flat({**machine.config})
+    document.pop("objects", None)
+    objects: dict[str, Any] = machine.board.objects.children
+    kinds = {id: str(made.driver) for id, made in objects.items() if made.driver}
     document["devices"] = [*document["devices"], wanted]
     problems: list[Problem] = []
     found = None
     try:
         root = load_bytes(json.dumps(document).encode(), "machine.json", problems)
-        found = resolve(root, problems, "", machine.name)
+        found = resolve(root, problems, "", machine.name, objects=kinds)
     except ConfigError as error:
         problems.extend(error.problems)
     for problem in in_order(problems):

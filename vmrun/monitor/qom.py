@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import vmrun.backends.objects as objects
 from vmrun.core.object import Device, Object
-from vmrun.core.props import props_of
+from vmrun.core.props import NAMING, props_of
 from vmrun.core.userobject import UserObject
 from vmrun.core.values import RANGES
 from vmrun.errors import BuildError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # vmrun's property types in QOM's words
 TYPES = {"size": "size", "enum": "str", "pci-addr": "int32", "mac": "str", "drive": "str", "chardev": "str"}
-TYPES |= {"netdev": "str", "link": "str"}
+TYPES |= {"netdev": "str", "link": "str", "object": "str"}
 _KIND = {bool: "bool", int: "int", str: "string", list: "X86CPUFeatureWordInfo"}
 DEVICE = (("parent_bus", "link<bus>"), ("realized", "bool"), ("hotplugged", "bool"), ("hotpluggable", "bool"))
 # what a machine tells beside its parts
@@ -317,7 +317,7 @@ def describe(prop: Any) -> dict[str, Any]:
     row = {"name": prop.name, "type": TYPES.get(prop.type, prop.type)}
     if prop.doc:
         row["description"] = prop.doc
-    if prop.default is not None and prop.type not in ("drive", "chardev", "netdev", "link"):
+    if prop.default is not None and prop.type not in NAMING:
         row["default-value"] = prop.default
     return row
 

@@ -26,6 +26,7 @@ MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_DONTDUMP, MADV_DODUMP = 12, 13, 16, 17
 MFD_HUGETLB, HUGE_SHIFT = 4, 26
 F_ADD_SEALS, SEAL_SIZE = 1033, 7  # no more seals, no shrinking, no growing
 MOST_NODES = 128
+HUGE = 2 << 20  # bytes of a huge page
 
 
 class _Nodes(Prop):
@@ -121,7 +122,7 @@ class Memory(UserObject):
         if not self.dump:
             block.advise(offset, size, MADV_DONTDUMP)
         if self.prealloc:
-            block.populate(offset, size)
+            self._populate(block, offset, size)
 
     def _may(self, block: RamBlock, offset: int, size: int, advice: int) -> None:
         """A host whose kernel does not merge pages is none the worse."""
@@ -134,11 +135,24 @@ class Memory(UserObject):
     def changed(self, name: str) -> None:
         for block, offset, size in self.placed:
             if name == "prealloc" and self.prealloc:
-                block.populate(offset, size)
+                self._populate(block, offset, size)
             elif name == "merge":
                 self._may(block, offset, size, MADV_MERGEABLE if self.merge else MADV_UNMERGEABLE)
             elif name == "dump":
                 block.advise(offset, size, MADV_DODUMP if self.dump else MADV_DONTDUMP)
+
+    def _populate(self, block: RamBlock, offset: int, size: int) -> None:
+        """Touch all of it, with `prealloc-threads` threads, each of which has a part in whole huge pages."""
+        threads = min(self.prealloc_threads, -(-size // HUGE), os.cpu_count() or 1)
+        if threads < 2:
+            block.populate(offset, size)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        part = -(-size // threads // HUGE) * HUGE
+        parts = [(at, min(part, size - at)) for at in range(0, size, part)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda each: block.populate(offset + each[0], each[1]), parts))
 
     def own_block(self) -> RamBlock:
         """A block that is this memory alone, for a device."""

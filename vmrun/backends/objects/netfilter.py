@@ -31,11 +31,11 @@ class NetFilter(UserObject):
 
     changeable = ("status",)
 
-    netdev = Prop("str", "", "the netdev")
+    netdev = Prop("netdev", "", "the netdev")
     queue = Prop("enum", "all", "rx: what the card sends; tx: what it receives", choices=("all", "rx", "tx"))
     status = Prop("str", "on", "off: frames pass by")
     position = Prop("str", "tail", "head or tail of the netdev's filters")
-    insert = Prop("str", "behind", "makes no difference")
+    insert = Prop("str", "behind", "makes no difference", idle="filters are asked in the order in which they came")
 
     net: Any = None
 
@@ -104,10 +104,11 @@ class FilterDump(NetFilter):
 class FilterMirror(NetFilter):
     driver = "filter-mirror"
 
-    outdev = Prop("str", "", "the chardev that gets a copy")
+    outdev = Prop("chardev", "", "the chardev that gets a copy")
     vnet_hdr_support = Prop("bool", False, "only off")
 
     def prepare(self, platform: Platform) -> None:
+        _plain_frames(self.vnet_hdr_support)
         if not self.outdev:
             raise BuildError("filter mirror needs 'outdev' property set!")
         self.out = platform.chardev(self.outdev)
@@ -115,6 +116,11 @@ class FilterMirror(NetFilter):
     def sees(self, outgoing: bool, frame: bytes) -> bool:
         _write(self.out, frame)
         return True
+
+
+def _plain_frames(headers: bool) -> None:
+    if headers:
+        raise BuildError("vmrun's frames have no vnet header: leave out 'vnet_hdr_support=on'")
 
 
 def _write(chardev: Any, frame: bytes) -> None:
@@ -128,11 +134,12 @@ def _write(chardev: Any, frame: bytes) -> None:
 class FilterRedirector(NetFilter):
     driver = "filter-redirector"
 
-    indev = Prop("str", "", "the chardev whose frames go on from here")
-    outdev = Prop("str", "", "the chardev that frames go to instead")
+    indev = Prop("chardev", "", "the chardev whose frames go on from here")
+    outdev = Prop("chardev", "", "the chardev that frames go to instead")
     vnet_hdr_support = Prop("bool", False, "only off")
 
     def prepare(self, platform: Platform) -> None:
+        _plain_frames(self.vnet_hdr_support)
         if not self.indev and not self.outdev:
             raise BuildError("filter redirector needs 'indev' or 'outdev' at least one property set")
         if self.indev and self.indev == self.outdev:
@@ -182,7 +189,7 @@ class FilterBuffer(NetFilter):
     driver = "filter-buffer"
 
     interval = Prop("uint32", 0, "microseconds that frames are held")
-    netbuffer = named("x-netbuffer", "bool", False, "makes no difference")
+    netbuffer = named("x-netbuffer", "bool", False, "makes no difference", idle="nothing else is buffered")
 
     def prepare(self, platform: Platform) -> None:
         from accel.clock import PyTimer

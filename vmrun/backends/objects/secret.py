@@ -35,7 +35,7 @@ class Secret(UserObject):
     data = Prop("str", doc="the secret itself")
     file = Prop("str", doc="a file that has it")
     format = Prop("enum", "raw", "how it is written", choices=("raw", "base64"))
-    keyid = Prop("str", doc="the secret that it is encrypted with")
+    keyid = Prop("object", doc="the secret that it is encrypted with", of=("secret",))
     iv = Prop("str", doc="initialisation vector, base64")
 
     value = b""

@@ -24,6 +24,7 @@ def _limit(name: str) -> Prop:
 
 class ThrottleGroup(UserObject):
     driver = "throttle-group"
+    spellings = (("x-", "limits."),)
 
     for _name in (*NAMES, *(f"{name}-{end}" for name in NAMES for end in ("max", "max-length")), "iops-size"):
         locals()[f"x_{_name.replace('-', '_')}"] = _limit(_name)

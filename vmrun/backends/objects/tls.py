@@ -26,8 +26,10 @@ class X509Creds(UserObject):
     endpoint = Prop("enum", "client", "which end of a connection this is", choices=("client", "server"))
     verify_peer = named("verify-peer", "bool", True, "the other end has to show a certificate of the authority")
     priority = Prop("str", doc="GnuTLS's choice of ciphers; none but the default")
-    passwordid = Prop("str", doc="the secret that the key is encrypted with")
-    sanity_check = named("sanity-check", "bool", True, "look at the certificates at the start")
+    passwordid = Prop("object", doc="the secret that the key is encrypted with", of=("secret",))
+    sanity_check = named("sanity-check", "bool", True, "look at the certificates at the start",
+        idle="what cannot be used is found when it is loaded",
+    )
 
     def complete(self, platform: Platform) -> None:
         if not self.dir:

@@ -40,7 +40,7 @@ class TpmEmulator(UserObject):
 
     driver = "tpm-emulator"
 
-    chardev = Prop("str", doc="the socket of the program's orders")
+    chardev = Prop("chardev", doc="the socket of the program's orders")
 
     def complete(self, platform: Platform) -> None:
         if not self.chardev:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from vmrun.config.catalogue import load_catalogue
 from vmrun.config.importers.qemuopts import LineError, Option, number, settings, size
 from vmrun.config.importers.state import Line, Opt
-from vmrun.core.values import OBJECTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def set_(line: Line, option: Option) -> None:
 
 def object_kinds() -> list[str]:
     """Those that can be made."""
-    return sorted(OBJECTS)
+    return sorted(load_catalogue().objects)
 
 
 def object_(line: Line, option: Option) -> None:
@@ -138,11 +138,9 @@ def object_(line: Line, option: Option) -> None:
         line.backends[str(given["id"])] = size(option, "size", given["size"])
     if str(given["qom-type"]) not in _OBJECTS:
         raise option.wrong(f"Parameter 'qom-type' does not accept value '{given['qom-type']}'", str(given["qom-type"]))
-    if given["qom-type"] == "iothread" and given.get("id"):  # devices name it: a machine file has it too
-        rest = {key: value for key, value in given.items() if key not in ("qom-type", "id")}
-        line.file.setdefault("objects", {})[str(given["id"])] = {"type": "iothread", **rest}
-    elif given["qom-type"] in OBJECTS:
+    if given["qom-type"] in line.catalogue.objects:
         line.run.setdefault("objects", []).append((option.shown(), dict(given)))
+        line.sources[f"objects.{given.get('id')}"] = option
     else:
         line.no_equal(option, str(given["qom-type"]))
 

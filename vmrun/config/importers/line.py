@@ -65,10 +65,10 @@ class Parsed:
         ids = {id for section in ("drives", "netdevs", "chardevs") for id in self.document.get(section, ())}
         found: dict[str, dict[str, Any]] = {}
         for _, given in self.run.get("objects", ()):
-            rest = {key: value for key, value in given.items() if key not in ("id", "qom-type")}
-            kind = str(given["qom-type"])
-            if str(given.get("id")) in used or kind.startswith("filter-") and str(rest.get("netdev")) in ids:
-                found[str(given["id"])] = {"type": kind, **rest}
+            kind, id = str(given["qom-type"]), str(given.get("id"))
+            filters = kind.startswith("filter-") and str(given.get("netdev")) in ids
+            if kind == "iothread" or id in used or filters:
+                found[id] = {"type": kind, **object_values(given)}
         return {**self.document, "objects": found} if found else self.document
 
 
@@ -121,6 +121,16 @@ def apply(line: Line, option: Option) -> None:
     handler = OPTIONS[option.name].handler
     if handler is not None:
         handler(line, option)
+
+
+def object_values(given: dict[str, Any]) -> dict[str, Any]:
+    """An -object's properties as a machine file has them: numbers and switches are no text there."""
+    from vmrun.config.catalogue import load_catalogue
+    from vmrun.core.userobject import read_value
+
+    kinds = {prop["name"]: prop["type"] for prop in load_catalogue().objects.get(str(given["qom-type"]), ())}
+    rest = {key: value for key, value in given.items() if key not in ("id", "qom-type")}
+    return {key: read_value(kinds.get(key, "str"), value) for key, value in rest.items()}
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -178,7 +188,6 @@ def _document(line: Line) -> dict[str, Any]:
     document |= {key: line.file[key] for key in order if key in line.file}
     sections: dict[str, Any] = {
         "globals": line.globals,
-        "objects": line.file.get("objects"),
         "drives": line.drives,
         "netdevs": line.netdevs,
         "chardevs": line.chardevs,

@@ -242,6 +242,7 @@ def tpmdev(line: Line, option: Option) -> None:
     if "id" not in given:
         raise option.wrong("Parameter 'id' is missing")
     line.run.setdefault("objects", []).append((option.shown(), {"qom-type": "tpm-emulator", **given}))
+    line.sources[f"objects.{given.get('id')}"] = option
 
 
 def finish(line: Line) -> None:

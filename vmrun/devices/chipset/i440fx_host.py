@@ -30,7 +30,9 @@ class I440fxPciHost(Device, BusOwner):
     config_data = named("config-data", "uint16", 0xCFC, "port of CONFDATA")
     first_slot = Prop("uint8", 1, "slot whose INTA# is PIRQA")
     hole64_fix = named("x-pci-hole64-fix", "bool", True, "64-bit hole as later QEMU declares it in ACPI")
-    short_root_bus = Prop("uint32", 0, "name of the root bus in saved state", visible=False)
+    short_root_bus = Prop(
+        "uint32", 0, "name of the root bus in saved state", visible=False, idle="QEMU's saved state alone has it",
+    )
     pci_hole64_size = named("pci-hole64-size", "size", 2 << 30, "64-bit PCI hole that ACPI declares")
 
     def make_buses(self, names: list[str], platform: Platform) -> None:

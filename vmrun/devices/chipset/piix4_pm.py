@@ -69,7 +69,10 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         "acpi-pci-hotplug-with-bridge-support", "bool", True, "hot-plug registers with bus selection"
     )
     root_hotplug = named("acpi-root-pci-hotplug", "bool", True, "slots of the root bus can be ejected")
-    no_acpi_index = named("x-not-migrate-acpi-index", "bool", False, "naming of saved state", visible=False)
+    no_acpi_index = named(
+        "x-not-migrate-acpi-index", "bool", False, "naming of saved state", visible=False,
+        idle="QEMU's saved state alone has it",
+    )
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         bus = I2cBus(names[0])

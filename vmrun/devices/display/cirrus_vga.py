@@ -70,7 +70,10 @@ class CirrusVga(LegacyVga, PciDevice):
     romfile = Prop("str", "vgabios-cirrus.bin", "video BIOS; empty for none")
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     blitter = Prop("bool", True, "blits are done; without, they end at once with nothing drawn")
-    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
+    global_vmstate = named(
+        "global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False,
+        idle="QEMU's saved state alone has it",
+    )
 
     def pci_realize(self, platform: Platform) -> None:
         self.vga = make(self, platform, self.vgamem_mb, True)

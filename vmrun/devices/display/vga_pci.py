@@ -118,7 +118,10 @@ class VgaPci(LegacyVga, VgaCard):
     mmio = Prop("bool", True, "registers in BAR 2")
     linear_window = named("x-linear-window", "bool", True, "a linear window used a lot is memory", visible=False)
     pci_revision = named("pci-revision", "uint8", 2, "PCI revision; 0 in RHEL 6")
-    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
+    global_vmstate = named(
+        "global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False,
+        idle="QEMU's saved state alone has it",
+    )
 
     def pci_realize(self, platform: Platform) -> None:
         # revision 2 says that the extended registers are there (QEMU's rule)

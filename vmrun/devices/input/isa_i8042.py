@@ -24,9 +24,13 @@ class IsaI8042(IsaDevice):
     kbd_irq = named("kbd-irq", "uint8", 1, doc="ISA interrupt of the keyboard", max=15)
     mouse_irq = named("mouse-irq", "uint8", 12, doc="ISA interrupt of the mouse", max=15)
     extended_state = named(
-        "extended-state", "bool", True, doc="how QEMU migrates a pending byte; no effect", visible=False
+        "extended-state", "bool", True, doc="how QEMU migrates a pending byte; no effect", visible=False,
+        idle="QEMU's saved state alone has it",
     )
-    kbd_throttle = named("kbd-throttle", "bool", False, doc="QEMU's delay between key events; no effect")
+    kbd_throttle = named(
+        "kbd-throttle", "bool", False, doc="QEMU's delay between key events; no effect",
+        idle="keys come as fast as the guest takes them",
+    )
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)

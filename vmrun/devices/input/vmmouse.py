@@ -78,7 +78,7 @@ class VmMouse(IsaDevice):
     state = Table("vmmouse", 1, U16("status", OFF), Flag("absolute"), Flag("wanted"), Bytes("queue", most=ROOM * WORD))
 
     i8042 = Prop("link", "i8042", "whose mouse interrupts for it", visible=False)
-    vmport = Prop("str", "vmport", "the port that it is behind; without one nobody finds it", visible=False)
+    vmport = Prop("link", "vmport", "the port that it is behind; without one nobody finds it", visible=False)
 
     def realize(self, platform: Platform) -> None:
         self.input = platform.input

@@ -42,7 +42,9 @@ class ApicDevice(Device):
     """Inputs `lint[0..1]`. The accelerator takes `lapic` (an InterruptSource) and sets its `port`."""
 
     apic_id = named("id", "uint32", 0, "APIC ID")
-    vapic = Prop("bool", True, "TPR patching for old guests; not modelled", visible=False)
+    vapic = Prop(
+        "bool", True, "TPR patching for old guests; not modelled", visible=False, idle="old guests are not patched",
+    )
     version = Prop("uint8", 0x14, "version register")
 
     def __init__(self, name: str = "") -> None:

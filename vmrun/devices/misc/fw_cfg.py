@@ -29,7 +29,8 @@ class FwCfgIo(Device):
         "x-file-slots", "uint16", 32, doc="files that the directory has room for", min=16, max=0x3FDF
     )
     acpi_mr_restore = named(
-        "acpi-mr-restore", "bool", True, doc="how QEMU migrates table sizes; no effect", visible=False
+        "acpi-mr-restore", "bool", True, doc="how QEMU migrates table sizes; no effect", visible=False,
+        idle="QEMU's saved state alone has it",
     )
 
     def realize(self, platform: Platform) -> None:

@@ -61,7 +61,10 @@ class I8257(IsaDevice):
 
     base = Prop("int32", 0, "first port of the channels")
     page_base = named("page-base", "int32", 0x80, "first port of the page registers")
-    pageh_base = named("pageh-base", "int32", 0x480, "high page registers; not modelled", visible=False)
+    pageh_base = named(
+        "pageh-base", "int32", 0x480, "high page registers; not modelled", visible=False,
+        idle="no board has high page registers",
+    )
     dshift = Prop("int32", 0, "0: bytes, 1: 16-bit words and ports two apart", min=0, max=1)
 
     def realize(self, platform: Platform) -> None:

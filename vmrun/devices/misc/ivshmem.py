@@ -34,7 +34,7 @@ class IvshmemPlain(PciDevice):
     revision = 1
     class_code = 0x050000
 
-    memdev = Prop("str", doc="the memory backend", visible=False)
+    memdev = Prop("object", doc="the memory backend", visible=False, of=("memory-backend",))
     master = Prop("enum", "off", "this machine owns the memory", choices=("on", "off", "auto"), visible=False)
 
     state: Table = PciDevice.state.extend("ivshmem", 1, U32("mask"), U32("status"))

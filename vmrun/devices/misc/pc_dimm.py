@@ -26,7 +26,7 @@ ALIGNMENT = 0x200000
 
 @register("pc-dimm", description="DIMM memory module")
 class PcDimm(Device, MemoryModule):
-    memdev = Prop("str", doc="the memory backend", visible=False)
+    memdev = Prop("object", doc="the memory backend", visible=False, of=("memory-backend",))
     addr = Prop("uint64", 0, "where it lies; 0: the first place that is free")
     slot = Prop("int32", -1, "its slot; -1: the first that is free", min=-1)
     node = Prop("uint32", 0, "its NUMA node")

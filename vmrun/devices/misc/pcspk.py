@@ -11,6 +11,7 @@ from vmrun.bus.isa import IsaDevice
 from vmrun.core.props import Prop
 from vmrun.core.registry import register
 from vmrun.core.state import U8, Table
+from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ class PcSpeaker(IsaDevice):
     iobase = Prop("uint32", 0x61, "port", max=0xFFFF)
     pit = Prop("link", "pit", "the timer whose channel 2 it gates", visible=False)
     audiodev = Prop("str", "", "where the sound goes; not modelled yet", visible=False)
-    migrate = Prop("bool", True, "saved with the machine in QEMU", visible=False)
+    migrate = Prop(
+        "bool", True, "saved with the machine in QEMU", visible=False, idle="QEMU's saved state alone has it",
+    )
 
     def realize(self, platform: Platform) -> None:
+        if self.audiodev:
+            raise BuildError(f"sound is not modelled yet: nothing plays on audiodev '{self.audiodev}'")
         self.timer: Any = platform.device(self.pit)
         self.speaker = 0
         self.refresh = 0

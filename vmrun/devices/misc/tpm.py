@@ -32,7 +32,7 @@ TPM_FIELDS = (
 class Tpm(Device, TrustedModule):
     hotpluggable = False
 
-    tpmdev = Prop("str", doc="the host's side: an object of type tpm-emulator", visible=False)
+    tpmdev = Prop("object", doc="the host's side: a TPM in another program", visible=False, of=("tpm-backend",))
     ppi = Prop("bool", True, "memory for physical presence requests")
 
     def take(self, platform: Platform) -> Any:

@@ -31,7 +31,9 @@ class E1000Card(PciNic):
     mitigation = Prop("bool", True, "interrupts are held apart, and ITR, RADV, RDTR and TADV are there")
     extra_mac_registers = Prop("bool", True, "all statistics and the filters of wake-up are there")
     init_vet = named("init-vet", "bool", True, "the type of VLAN tags is 0x8100 after reset, not 0")
-    migrate_tso_props = Prop("bool", True, "QEMU's migration format", visible=False)
+    migrate_tso_props = Prop(
+        "bool", True, "QEMU's migration format", visible=False, idle="QEMU's saved state alone has it",
+    )
     old_link = named(
         "x-__com_redhat_rhel630_compat", "bool", False, "RHEL 6.3's card: links at once, a capability list without one"
     )

@@ -29,7 +29,10 @@ class E1000e(PciNic):
     init_vet = named("init-vet", "bool", True, "the type of VLAN tags is 0x8100 after reset, not 0")
     subsys_ven = Prop("uint16", 0x8086, "subsystem vendor id")
     subsys = Prop("uint16", 0, "subsystem id")
-    disable_vnet_hdr = Prop("uint8", 0, "QEMU's: sums and segments are made here in any case", visible=False)
+    disable_vnet_hdr = Prop(
+        "uint8", 0, "QEMU's: sums and segments are made here in any case", visible=False,
+        idle="sums and segments are made in the card",
+    )
 
     def make_chip(self, platform: Platform) -> I82574:
         self.config.set_word(0x2C, self.subsys_ven)

@@ -24,7 +24,10 @@ class Vmxnet3Card(PciNic):
 
     romfile = Prop("str", "efi-vmxnet3.rom", "option ROM, found in the firmware directories")
     old_offsets = named("x-old-msi-offsets", "bool", False, "capabilities and pending bits where they were before 2.6")
-    disable_pcie = named("x-disable-pcie", "bool", False, "no PCI Express, as always on an i440FX", visible=False)
+    disable_pcie = named(
+        "x-disable-pcie", "bool", False, "no PCI Express, as always on an i440FX", visible=False,
+        idle="an i440FX has no PCI Express",
+    )
 
     def make_chip(self, platform: Platform) -> Vmxnet3:
         chip = Vmxnet3(self.dma, self.intx, platform.timers, self.address)

@@ -48,14 +48,16 @@ class IdeCd(Device, Tray):
     ver = Prop("str", None, "firmware revision, 8 characters; the machine type's when it is not given")
     model = Prop("str", None, "model name, 40 characters")
     wwn = Prop("uint64", 0, "world-wide name, 0 for none")
-    logical_block_size = Prop("size", 512, "no effect", min=512, max=2048)
-    physical_block_size = Prop("size", 512, "no effect", min=512, max=32768)
+    logical_block_size = Prop("size", 512, "no effect", min=512, max=2048, idle="a disc has sectors of 2048 bytes")
+    physical_block_size = Prop("size", 512, "no effect", min=512, max=32768, idle="a disc has sectors of 2048 bytes")
     min_io_size = Prop("size", 0, "told to nobody by an IDE drive")
     opt_io_size = Prop("size", 0, "told to nobody by an IDE drive")
-    discard_granularity = Prop("size", None, "no effect")
+    discard_granularity = Prop("size", None, "no effect", idle="compact discs discard nothing")
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error would do", choices=ERRORS, visible=False)
-    write_cache = named("write-cache", "enum", "auto", "no effect", choices=("auto", "on", "off"))
+    write_cache = named(
+        "write-cache", "enum", "auto", "no effect", choices=("auto", "on", "off"), idle="nothing is written",
+    )
     share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
 
     def realize(self, platform: Platform) -> None:

@@ -41,7 +41,7 @@ class IsaFdc(IsaDevice, BusOwner):
     bootindex_a = named("bootindexA", "int32", None, "place of A in the boot order, 0 first")
     bootindex_b = named("bootindexB", "int32", None, "place of B in the boot order")
     check_media_rate = Prop("bool", True, "a data rate that is not the disk's fails")
-    migrate_dir = Prop("bool", True, "no effect here", visible=False)
+    migrate_dir = Prop("bool", True, "no effect here", visible=False, idle="QEMU's saved state alone has it")
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         for name in names:
@@ -86,7 +86,7 @@ class Floppy(Device, Removable):
     physical_block_size = Prop("size", 512, "bytes per sector", min=512, max=512)
     min_io_size = Prop("size", 0, "told to nobody by a floppy drive")
     opt_io_size = Prop("size", 0, "told to nobody by a floppy drive")
-    discard_granularity = Prop("size", None, "no effect")
+    discard_granularity = Prop("size", None, "no effect", idle="floppy disks discard nothing")
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))

@@ -36,7 +36,10 @@ class Pvscsi(PciDevice, BusOwner):
 
     use_msg = Prop("bool", True, "tell the guest of disks that come and go")
     old = named("x-old-pci-configuration", "bool", False, "subsystem and MSI of types before 2.5")
-    no_express = named("x-disable-pcie", "bool", False, "no PCI Express capability; this board has none", visible=False)
+    no_express = named(
+        "x-disable-pcie", "bool", False, "no PCI Express capability; this board has none", visible=False,
+        idle="an i440FX has no PCI Express",
+    )
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         self.units = ScsiUnits(True, platform.hw_version.encode()[:3].ljust(4, b"\0"))

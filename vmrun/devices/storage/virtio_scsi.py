@@ -34,7 +34,7 @@ class VirtioScsi(VirtioPci, BusOwner):
     virtio_id, legacy_device_id = 8, 0x1004
     provides = ("SCSI",)
 
-    iothread = Prop("str", None, "the iothread that serves its queues", visible=False)
+    iothread = Prop("object", None, "the iothread that serves its queues", visible=False, of=("iothread",))
     num_queues = Prop("uint32", UNSET, "queues for commands; as many as processors when it is not given")
     virtqueue_size = Prop("uint32", 256, "entries of a queue", min=4, max=1024)
     max_sectors = Prop("uint32", 0xFFFF, "of one command, as a hint")
@@ -42,7 +42,10 @@ class VirtioScsi(VirtioPci, BusOwner):
     seg_max_adjust = Prop("bool", True, "pieces of a request follow from virtqueue_size")
     hotplug = Prop("bool", True, "tell the guest of disks that come and go")
     param_change = Prop("bool", True, "tell the guest of disks that have another size")
-    data_plane = named("x-data-plane", "bool", False, "a thread of its own; makes no difference", visible=False)
+    data_plane = named(
+        "x-data-plane", "bool", False, "a thread of its own; makes no difference", visible=False,
+        idle="queues have a thread anyway; `iothread` gives one of their own",
+    )
 
     def make_buses(self, names: list[str], platform: Platform) -> None:
         self.units = ScsiUnits(True, platform.hw_version.encode()[:3].ljust(4, b"\0"))

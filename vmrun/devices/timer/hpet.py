@@ -24,7 +24,10 @@ class HpetDevice(Device):
     timers = Prop("uint8", 3, "timers", min=3, max=32)
     intcap = named("hpet-intcap", "uint32", 0, "interrupt lines that a timer can be led to, one bit each")
     msi = Prop("bool", False, "interrupts as messages; not modelled")
-    offset_saved = named("hpet-offset-saved", "bool", True, "QEMU's migration format", visible=False)
+    offset_saved = named(
+        "hpet-offset-saved", "bool", True, "QEMU's migration format", visible=False,
+        idle="QEMU's saved state alone has it",
+    )
 
     def realize(self, platform: Platform) -> None:
         if self.msi:

@@ -37,7 +37,7 @@ class VirtioBlk(VirtioPci):
     virtio_id, legacy_device_id = 2, 0x1001
     own_locks = True
 
-    iothread = Prop("str", None, "the iothread that serves its queues", visible=False)
+    iothread = Prop("object", None, "the iothread that serves its queues", visible=False, of=("iothread",))
     drive = Prop("drive", None, "the drive whose image it shows", visible=False)
     bootindex = Prop("int32", None, "place in the boot order, 0 first")
     serial = Prop("str", None, "serial number, 20 characters")
@@ -61,12 +61,18 @@ class VirtioBlk(VirtioPci):
     num_queues = named("num-queues", "uint16", AUTO_QUEUES, "queues; as many as processors when it is not given")
     queue_size = named("queue-size", "uint16", 256, "entries of a queue", min=2, max=1024)
     seg_max_adjust = named("seg-max-adjust", "bool", True, "pieces of a request follow from queue-size")
-    request_merging = named("request-merging", "bool", True, "neighbours may be joined on the host", visible=False)
+    request_merging = named(
+        "request-merging", "bool", True, "neighbours may be joined on the host", visible=False,
+        idle="requests are passed on as they come",
+    )
     report_granularity = named("report-discard-granularity", "bool", True, "tell the drive's granularity of discards")
     wce_only_with_config = named("x-enable-wce-if-config-wce", "bool", True, "offer flushes with config-wce")
     scsi = Prop("bool", False, "offer SCSI commands; each is answered as unsupported")
     class_ = named("class", "uint32", 0, "PCI class and sub-class, 0 for a disk's")
-    data_plane = named("x-data-plane", "bool", False, "a thread of its own; makes no difference", visible=False)
+    data_plane = named(
+        "x-data-plane", "bool", False, "a thread of its own; makes no difference", visible=False,
+        idle="queues have a thread anyway; `iothread` gives one of their own",
+    )
 
     def make_chip(self, platform: Platform) -> BlkChip:
         if not self.drive:

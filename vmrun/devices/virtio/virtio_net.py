@@ -76,19 +76,26 @@ class VirtioNet(VirtioPci, NetworkCard):
     speed = Prop("int32", NO_SPEED, "Mbit/s, told to the guest; -1: nothing is told", min=-1)
     duplex = Prop("str", None, "half or full, told to the guest")
     tx = Prop("str", None, "bh: at once, as without it; timer is not modelled", visible=False)
-    txtimer = named("x-txtimer", "uint32", 150000, "ns that tx=timer would wait", visible=False)
+    txtimer = named(
+        "x-txtimer", "uint32", 150000, "ns that tx=timer would wait", visible=False, idle="frames are sent at once",
+    )
     txburst = named("x-txburst", "int32", 256, "frames sent at one go", visible=False)
-    mtu_bypass = named("x-mtu-bypass-backend", "bool", True, "makes no difference", visible=False)
+    mtu_bypass = named(
+        "x-mtu-bypass-backend", "bool", True, "makes no difference", visible=False, idle="no tap's MTU is asked for",
+    )
     hash = Prop("bool", False, "hashes of received frames; only off")
     rss = Prop("bool", False, "receive-side scaling; only off")
     guest_rsc_ext = Prop("bool", False, "coalesced segments; only off")
-    rsc_interval = Prop("uint32", 300000, "makes no difference", visible=False)
+    rsc_interval = Prop("uint32", 300000, "makes no difference", visible=False, idle="received segments are not joined")
     failover = Prop("bool", False, "a stand-in for another card; only off")
     rhel620 = named(
-        "x-__com_redhat_rhel620_compat", "bool", False, "RHEL 6.2's way with macvtap, no matter here", visible=False
+        "x-__com_redhat_rhel620_compat", "bool", False, "RHEL 6.2's way with macvtap, no matter here", visible=False,
+        idle="a tap needs no such care",
     )
-    macvtap = named("__com_redhat_macvtap_compat", "bool", False, "likewise", visible=False)
-    vlan = Prop("uint32", None, "RHEL 6's old networks; use netdev", visible=False)
+    macvtap = named(
+        "__com_redhat_macvtap_compat", "bool", False, "likewise", visible=False, idle="a tap needs no such care",
+    )
+    vlan = Prop("uint32", None, "RHEL 6's old networks", visible=False, idle="a card's network is its `netdev`")
 
     def make_chip(self, platform: Platform) -> NetChip:
         for name in ("hash", "rss", "guest_rsc_ext", "failover"):

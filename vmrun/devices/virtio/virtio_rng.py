@@ -31,7 +31,7 @@ class VirtioRng(VirtioPci):
     virtio_id, legacy_device_id = 4, 0x1005
     own_locks = True
 
-    rng = Prop("str", "", "the back end; all are the host's generator", visible=False)
+    rng = Prop("object", None, "the back end; all are the host's generator", visible=False, of=("rng-backend",))
     max_bytes = named("max-bytes", "uint64", NO_LIMIT, "bytes that a period gives at most", visible=False)
     period = Prop("uint32", 65536, "of max-bytes", unit="ms", visible=False)
 
