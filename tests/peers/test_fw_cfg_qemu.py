@@ -57,6 +57,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
             *("-smbios", "type=1,manufacturer=Foo,serial=abc,sku=K,family=F"),
         ],
     ),
+    "no-screen": ({"firmware": {"nographic": True}}, ["-m", "256", "-machine", "graphics=off"]),
+    "files": (
+        {"firmware": {"files": {"opt/org.example/a": {"string": "hello"}, "etc/zz": {"string": "q"}}}},
+        ["-m", "256", "-fw_cfg", "name=opt/org.example/a,string=hello", "-fw_cfg", "name=etc/zz,string=q"],
+    ),
     "no-sleep": (
         {"devices": (), "pm": {"disable_s3": 1, "disable_s4": 0, "s4_val": 1}},
         ["-m", "256", "-global", "PIIX4_PM.disable_s3=1", "-global", "PIIX4_PM.s4_val=1"],

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from vmrun.backends.objects import catalogue as objects_catalogue
 from vmrun.cli.main import COMMANDS
 from vmrun.devices import catalogue
 
@@ -19,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def test_the_catalogue_of_devices_is_what_the_classes_say() -> None:
     assert (ROOT / "schema" / "devices.json").read_text() == catalogue.text()
-    assert (ROOT / "schema" / "objects.json").read_text() == catalogue.objects_text()
+    assert (ROOT / "schema" / "objects.json").read_text() == objects_catalogue.text()
 
 
 def test_ruff_finds_nothing() -> None:

@@ -291,6 +291,9 @@ class _Run(Runner):
 
         if self.option.get("mem-lock"):
             _lock_memory()
+        if self.option.get("process"):
+            with open("/proc/self/comm", "w", encoding="utf-8", errors="replace") as comm:
+                comm.write(self.option["process"])
         self._find_window()
         try:
             machine = self._build(self.wanted.config)
@@ -414,7 +417,7 @@ class _Run(Runner):
             try:
                 monitors.open(id, kind, self.early.pop(id, None))
             except BackendError as error:
-                raise self._backend_error(error) from None
+                raise self._named(error) from None
         chardev: Any
         for id, chardev in self.machine.board.chardevs.items():
             if self.wanted.chardevs.get(id, {}).get("type") == "pty":

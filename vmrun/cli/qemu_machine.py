@@ -28,7 +28,7 @@ _BY_ITSELF = ("sga",)
 _KEPT = (
     "name", "incoming", "loadvm", "D", "log", "msg",
     "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
-    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox",
+    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process",
 )  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 

@@ -6,7 +6,7 @@ import os
 
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
-from vmrun.config.work import Dev, Work, not_yet
+from vmrun.config.work import Dev, Work, absolute, not_yet
 from vmrun.core.values import ADDRESSES
 from vmrun.errors import Place
 
@@ -183,11 +183,6 @@ def _options(
         if prop.get("planned") and not planned and name not in node.value:
             values.pop(name)
     return values
-
-
-def absolute(work: Work, path: str) -> str:
-    """A path of the file as the builder wants it: relative ones start at the file's directory."""
-    return os.path.normpath(os.path.join(work.directory, os.path.expanduser(path)))
 
 
 def beside(work: Work, name: str) -> str:

@@ -398,6 +398,11 @@ CODES: dict[str, tuple[str, str]] = {
         "`memory-slots` has a number of slots that the machine type does not have, or a `maxmem` that leaves no room "
         "for modules: it counts the memory that the machine starts with. Types before pc-i440fx-2.1 have no slots.",
     ),
+    "VR0720": (
+        "a name of fw_cfg's that is taken",
+        "`firmware.files` and `firmware.roms` add files to fw_cfg, whose names are unique and not those that the "
+        "machine makes itself.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

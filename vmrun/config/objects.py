@@ -1,13 +1,13 @@
 """Objects of the host's side, and who names them: their kinds, their properties, and that they are there.
 
-Kinds and properties stand in schema/objects.json, which is made from the classes (`python -m vmrun.devices.catalogue`).
+Kinds and properties stand in schema/objects.json, which is made from the classes (vmrun.backends.objects.catalogue).
 """
 
 from __future__ import annotations
 
 from vmrun.config.node import Node
 from vmrun.config.props import convert
-from vmrun.config.work import Work
+from vmrun.config.work import Work, absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ def resolve_objects(work: Work, others: Mapping[str, str]) -> None:
 
 def _values(work: Work, node: Node, table: dict[str, dict[str, Any]], kind: str, path: str) -> dict[str, Any]:
     """What is given, checked; the rest are the class's defaults."""
-    from vmrun.config.backends import absolute
-
     found = {}
     for name, child in node.value.items():
         if name == "type":

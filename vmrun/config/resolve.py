@@ -17,7 +17,7 @@ from vmrun.config.machinetypes import TypeSpec, load_type
 from vmrun.config.node import Node, plain
 from vmrun.config.sets import apply_sets
 from vmrun.config.spec import MachineSpec, ResolvedMachine
-from vmrun.config.work import Dev, Work
+from vmrun.config.work import Dev, Work, absolute
 from vmrun.errors import ERROR, ConfigError, Problem
 
 TYPE_CHECKING = False
@@ -293,7 +293,7 @@ def _segments(work: Work) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, node in given.value.items():
         dir = node.get("dir") if type(node.value) is dict else None
-        found[str(name)] = {"dir": backends.absolute(work, str(dir.value))} if dir is not None else {}
+        found[str(name)] = {"dir": absolute(work, str(dir.value))} if dir is not None else {}
     return {"segments": _sorted(found)}
 
 

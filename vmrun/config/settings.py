@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from vmrun.config import modules
-from vmrun.config.backends import IN_FLASH, absolute, beside
+from vmrun.config.backends import IN_FLASH, beside
 from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names, planned
 from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
 from vmrun.config.node import Node, plain
 from vmrun.config.props import shown
 from vmrun.config.scalar import parse_size, size_text
-from vmrun.config.work import Work, not_yet
+from vmrun.config.work import Work, absolute, not_yet
 from vmrun.core.values import FIRST_YEAR, LAST_YEAR, seconds
 
 TYPE_CHECKING = False
@@ -317,7 +317,23 @@ def firmware(work: Work) -> dict[str, Any]:
     elif work.spec.get("firmware", "bios") is not None and values["bios"] != "none":
         values["bios"] = beside(work, str(values["bios"]))
     values["dirs"] = [absolute(work, str(directory)) for directory in values.get("dirs", [])]
+    if "files" in values:
+        values["files"] = {name: _fw_cfg_file(work, name, given) for name, given in values["files"].items()}
+    if "roms" in values:
+        values["roms"] = [{**rom, "file": beside(work, str(rom["file"]))} for rom in values["roms"]]
+        for n, rom in enumerate(work.spec.get("firmware", "roms").value):  # type: ignore[union-attr]
+            work.note(f"firmware.roms.{n}", rom.place)
     return values
+
+
+def _fw_cfg_file(work: Work, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    node = work.spec.get("firmware", "files", name)
+    assert node is not None
+    path = f"firmware.files.{name}"
+    work.note(path, node.key_place)
+    if len(given) != 1:
+        work.wrong("VR0605", f"fw_cfg file '{name}' needs either 'file' or 'string'", node.key_place, path)
+    return {**given, "file": absolute(work, str(given["file"]))} if "file" in given else given
 
 
 def accelerators(work: Work) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from vmrun.config.near import nearest
 from vmrun.config.spec import DeviceSpec
 from vmrun.errors import WARNING, Place, Problem
@@ -145,3 +147,8 @@ def not_yet(what: str, place: Place, path: str, code: str, plan: str = "", inste
     if instead:
         remedy = f"{instead}; {remedy}" if remedy else instead
     return Problem(code, f"{what} is not modelled yet", place, path=path, remedy=remedy)
+
+
+def absolute(work: Work, path: str) -> str:
+    """A path of the file as the builder wants it: relative ones start at the file's directory."""
+    return os.path.normpath(os.path.join(work.directory, os.path.expanduser(path)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from vmrun.core.object import Object
 from vmrun.core.props import props_of
-from vmrun.core.values import RANGES
+from vmrun.core.values import RANGES, read_value
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from vmrun.core.platform import Platform
 
-_UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
-_ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")
 
 
 class UserObject(Object):
@@ -52,21 +50,6 @@ class UserObject(Object):
     def shown(self) -> dict[str, Any]:
         """All that qom-get reads: the properties, and what a class knows besides."""
         return self.get_props()
-
-
-def read_value(kind: str, value: Any) -> Any:
-    """A value as text, as options give it, for a property of type `kind`; others are left as they are."""
-    if not isinstance(value, str):
-        return value
-    if kind == "bool":
-        return True if value in _ON else False if value in _OFF else value
-    if kind == "size" or kind in RANGES:
-        unit = _UNITS.get(value[-1:].upper(), 0) if kind == "size" else 0
-        try:
-            return int(float(value[:-1]) * unit) if unit else int(value, 0)
-        except (ValueError, OverflowError):
-            return value
-    return value
 
 
 def fill(made: UserObject, values: dict[str, Any]) -> None:

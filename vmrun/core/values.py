@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # kinds of whole numbers → (least, greatest)
 RANGES = {
     "uint8": (0, 0xFF),
@@ -39,3 +43,21 @@ def seconds(date: str) -> int | None:
 
 # images that are not files: network block devices, web servers, directories, and blocks of options
 ADDRESSES = ("nbd:", "nbd+", "json:", "http://", "https://", "fat:")
+
+_UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
+_ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")
+
+
+def read_value(kind: str, value: Any) -> Any:
+    """A value as text, as options give it, for a property of type `kind`; others are left as they are."""
+    if not isinstance(value, str):
+        return value
+    if kind == "bool":
+        return True if value in _ON else False if value in _OFF else value
+    if kind == "size" or kind in RANGES:
+        unit = _UNITS.get(value[-1:].upper(), 0) if kind == "size" else 0
+        try:
+            return int(float(value[:-1]) * unit) if unit else int(value, 0)
+        except (ValueError, OverflowError):
+            return value
+    return value

@@ -54,25 +54,6 @@ def text() -> str:
     return json.dumps(build(), indent=1, sort_keys=True) + "\n"
 
 
-def objects() -> dict[str, list[dict[str, Any]]]:
-    """Kind of the host's objects → its properties: what schema/objects.json holds."""
-    from vmrun.backends.objects import KINDS, kind_class
-
-    found = {}
-    for kind in sorted(KINDS):
-        cls = kind_class(kind)
-        rows = [prop.describe() for prop in props_of(cls).values()]
-        also = [{**row, "name": row["name"].replace(*pair)} for pair in cls.spellings for row in rows]
-        found[kind] = rows + [row for row in also if row not in rows]
-    return found
-
-
-def objects_text() -> str:
-    import json
-
-    return json.dumps(objects(), indent=1, sort_keys=True) + "\n"
-
-
 def page() -> str:
     """docs/devices/properties.md."""
     lines = [
@@ -112,7 +93,6 @@ def main() -> None:
     root = pathlib.Path(__file__).resolve().parents[2]
     path = root / "schema" / "devices.json"
     path.write_text(text())
-    (root / "schema" / "objects.json").write_text(objects_text())
     (root / "docs" / "devices" / "properties.md").write_text(page())
     print(f"{path.name}: {len(drivers)} drivers")
 

@@ -91,6 +91,7 @@ def prepare(
         done.boot = kernel.through_firmware(machine, kernel.read(machine))
         done.items |= done.boot.items
     found = {**fwcfg.files(machine, kvm, done.processor), **_roms(machine, done), **(files or {})}
+    own = fwcfg.own_files(machine)
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
@@ -102,16 +103,21 @@ def prepare(
         # listed by these types; empty without a TPM
         found["etc/tpm/log"] = bytes(parts.TPM_LOG) if "tpm-version" in more else b""
     kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
-    found["bootorder"] = bootorder.bootorder(machine, kernel_rom)
+    own_roms = [(int(rom.get("bootindex", -1)), fwcfg.rom_name(rom)) for rom in machine["firmware"].get("roms", ())]
+    places = {**dict.fromkeys(own, fwcfg.USER_FILE), **{name: fwcfg.USER_ROM for _, name in own_roms}}
+    found["bootorder"] = bootorder.bootorder(machine, [*kernel_rom, *own_roms])
     if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
         found["bios-geometry"] = b""  # QEMU's disks have no geometry of the BIOS's own until one is given
+    for name in own:
+        if name in found:
+            raise BuildError(f"duplicate fw_cfg file name: {name}", code="VR0720", path=f"firmware.files.{name}")
     order = machine["firmware"].get("fw_cfg", {}).get("order", "priority")
-    done.files = fwcfg.in_order(found, order)
+    done.files = fwcfg.in_order({**found, **own}, order, places)
     for key, data in done.items.items():
         fw_cfg.add_bytes(key, data)
     fw_cfg.set_order(order == "name")
     for name, data in done.files:
-        fw_cfg.add_file(name, data, callbacks.get(name), fwcfg.priority(name))
+        fw_cfg.add_file(name, data, callbacks.get(name), fwcfg.priority(name, places))
     done.cells = cmos.cells(machine, disk_size)
     for index, value in sorted(done.cells.items()):
         rtc.set_cmos(index, value)
@@ -216,6 +222,12 @@ def _roms(machine: MachineData, done: Prepared) -> dict[str, bytes]:
             # The board's ROMs serve devices that vmrun does not have; without them a guest boots all the
             # same.
             done.warnings.append(f"{error.problems[0].message}; the guest does without it")
+    for n, rom in enumerate(firmware.get("roms", ())):
+        with about(f"firmware.roms.{n}"):
+            name = fwcfg.rom_name(rom)
+            if name in done.roms:
+                raise BuildError(f"duplicate fw_cfg file name: {name}", code="VR0720")
+            done.roms[name] = images.load_rom(str(rom["file"]), dirs)
     if done.boot is not None:
         with about("kernel"):
             done.roms[f"genroms/{done.boot.rom}"] = images.load_rom(done.boot.rom, dirs)

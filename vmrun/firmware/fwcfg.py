@@ -1,12 +1,15 @@
 """The contents of the firmware configuration device: numbered items and the directory of files.
 
-Ref: QEMU docs/specs/fw_cfg.txt. All functions are pure: a resolved machine in, bytes out.
+Ref: QEMU docs/specs/fw_cfg.txt. All functions but own_files, which reads what the user names, are pure: a resolved
+machine in, bytes out.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 
+from vmrun.errors import BuildError, about
 from vmrun.firmware import parts, smbios
 
 TYPE_CHECKING = False
@@ -20,6 +23,7 @@ ID, UUID, RAM_SIZE, NOGRAPHIC, CPUS = 0x01, 0x02, 0x03, 0x04, 0x05
 NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
 ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, HPET = 0x8000, 0x8001, 0x8002, 0x8004
 RAM, RESERVED = 1, 2
+MOST_OF_A_FILE = 64 << 20  # bytes
 KVM_PAGES = 0x4000  # identity map and TSS, side by side
 AMD_HOLE, AMD_HOLE_SIZE, AMD_HOLE_BITS = 0xFD_0000_0000, 0x3_0000_0000, 40  # HyperTransport's; width that reaches it
 
@@ -46,7 +50,7 @@ PRIORITY = {
     "bootorder": 170,
     "etc/msr_feature_control": 180,
 }
-VGA_ROM, NIC_ROM, USER_FILE, DEVICE_FILE = 70, 80, 100, 110
+VGA_ROM, NIC_ROM, USER_FILE, DEVICE_FILE, USER_ROM = 70, 80, 100, 110, 200
 
 
 def items(machine: MachineData) -> dict[int, bytes]:
@@ -57,7 +61,7 @@ def items(machine: MachineData) -> dict[int, bytes]:
         ID: struct.pack("<I", wanted.get("id", 1 | 2 * has_dma(machine))),
         UUID: smbios.uuid_bytes(smbios.uuid(machine)),
         RAM_SIZE: struct.pack("<Q", machine["memory"]),
-        NOGRAPHIC: struct.pack("<H", 0),
+        NOGRAPHIC: struct.pack("<H", bool(machine["firmware"].get("nographic"))),
         CPUS: struct.pack("<H", machine["cpus"]["count"]),
         BOOT_MENU: struct.pack("<H", bool(machine.get("boot", {}).get("menu"))),
         MAX_CPUS: struct.pack("<H", limit),
@@ -145,14 +149,41 @@ def system_states(machine: MachineData) -> bytes:
     return bytes([0x80, 0, 0, 1 | s3 << 7, s4_type | s4 << 7, 0x80])
 
 
-def in_order(found: Mapping[str, bytes], order: str) -> list[tuple[str, bytes]]:
-    """The files as the directory lists them: `name`, or `priority` as older types do."""
+def own_files(machine: dict[str, Any]) -> dict[str, bytes]:
+    """What the user adds (`firmware.files`). BuildError for a file that cannot be read, or is too large."""
+    found = {}
+    for name, given in machine["firmware"].get("files", {}).items():
+        with about(f"firmware.files.{name}", "VR0632"):
+            found[name] = _content(str(given["file"])) if "file" in given else given["string"].encode()
+    return found
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            data = file.read(MOST_OF_A_FILE + 1)
+    except OSError as error:
+        raise BuildError(f"can't load {path}: {error.strerror}") from None
+    if len(data) > MOST_OF_A_FILE:
+        raise BuildError(f"{path} has more than {MOST_OF_A_FILE >> 20} MiB, too much for fw_cfg")
+    return data
+
+
+def rom_name(rom: dict[str, Any]) -> str:
+    """What fw_cfg calls an option ROM of the user's."""
+    return f"genroms/{os.path.basename(str(rom['file']))}"
+
+
+def in_order(found: Mapping[str, bytes], order: str, own: Mapping[str, int] | None = None) -> list[tuple[str, bytes]]:
+    """The files as the directory lists them: `name`, or `priority` as older types do. own: priorities of the user's."""
     if order == "name":
         return sorted(found.items())
-    return sorted(found.items(), key=lambda file: priority(file[0]))  # stable: equal ones keep their order
+    return sorted(found.items(), key=lambda file: priority(file[0], own))  # stable: equal ones keep their order
 
 
-def priority(name: str) -> int:
+def priority(name: str, own: Mapping[str, int] | None = None) -> int:
+    if own and name in own:
+        return own[name]
     known = PRIORITY.get(name)
     if known is not None:
         return known

@@ -71,7 +71,8 @@ def _without_files(config: MachineData) -> MachineData:
         {**device, "props": {**device["props"], "romfile": ""}} if "romfile" in device["props"] else device
         for device in config["devices"]
     ]
-    firmware: Firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": []}
+    own = {name: given for name, given in config["firmware"].get("files", {}).items() if "string" in given}
+    firmware: Firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": [], "roms": [], "files": own}
     return {**config, "kernel": None, "devices": devices, "firmware": firmware}
 
 

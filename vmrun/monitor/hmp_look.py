@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.core.userobject import read_value
+from vmrun.core.values import read_value
 from vmrun.machine.paging import Standing, walk
 from vmrun.monitor import expression
 from vmrun.monitor.errors import QmpError

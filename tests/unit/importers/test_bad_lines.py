@@ -59,7 +59,7 @@ def test_accelerator_of_another_host_is_said_and_left_out() -> None:
 
 
 def test_objects_that_a_device_names_are_in_the_file() -> None:
-    line = "-object rng-random,id=r,filename=/dev/urandom -object iothread,id=unused -device virtio-rng-pci,rng=r"
+    line = "-object rng-random,id=r,filename=/dev/urandom -object rng-builtin,id=unused -device virtio-rng-pci,rng=r"
     machine = parse_command_line(line.split(), defaults=False).machine()
     assert machine["objects"] == {"r": {"type": "rng-random", "filename": "/dev/urandom"}}
 

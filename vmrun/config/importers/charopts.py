@@ -236,7 +236,7 @@ def gdb_port(line: Line, option: Option) -> None:
 def mon(line: Line, option: Option) -> None:
     given = settings(option, "chardev")
     for key in given:
-        if key not in ("chardev", "mode", "id", "pretty", "default"):
+        if key not in ("chardev", "mode", "id", "pretty", "default") or (key == "default" and not line.old):
             raise option.wrong(f"Invalid parameter '{key}'", key)
     mode = given.get("mode", "readline")
     if mode not in ("readline", "control"):
@@ -266,6 +266,7 @@ def virtioconsole(line: Line, option: Option) -> None:
 
 def nographic(line: Line, option: Option) -> None:
     line.run["nographic"] = True
+    line.file.setdefault("firmware", {})["nographic"] = True
     if line.old:
         line.add(option, {"driver": "sga"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.config.backends import IN_FLASH, absolute
+from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.importers.qemuopts import join
 from vmrun.config.importers.screenopts import ADAPTERS
@@ -13,7 +13,7 @@ from vmrun.config.node import Node, plain
 from vmrun.config.scalar import parse_pci_addr, parse_size
 from vmrun.config.spec import MachineSpec
 from vmrun.config.sugar import expand
-from vmrun.config.work import Work
+from vmrun.config.work import Work, absolute
 from vmrun.errors import WARNING, ConfigError, Problem
 
 TYPE_CHECKING = False
@@ -55,6 +55,8 @@ _SETTINGS = {
     "objects",
     "numa",
     "smbios",
+    "memory-backing",
+    "on",
     "disks",
     "serial",
     "parallel",
@@ -63,6 +65,12 @@ _SETTINGS = {
     "floppies",
     "watchdog",
     "gdb",
+}
+# of some sections, the keys that options have; the rest is the machine type's own in QEMU
+_PARTS = {
+    "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus"),
+    "firmware": ("bios", "dirs", "files", "roms", "nographic"),
+    "memory-backing": ("mem-path", "prealloc", "merge", "dump"),
 }
 FLASH = "cfi.pflash01"
 # a drive's limits → QEMU's names of them
@@ -165,6 +173,9 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
     lost = [key for key in document if key not in _SETTINGS]
     lost += [f"remove: {id}" for id in document.get("remove", []) if id not in ("hpet", "vmport")]
     lost += ["firmware: none"] if _without_firmware(document) else []
+    for section, known in _PARTS.items():
+        given = document.get(section)
+        lost += [f"{section}.{key}" for key in given if key not in known] if isinstance(given, dict) else []
     problems = [
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
@@ -221,6 +232,11 @@ def _machine(document: dict[str, Any]) -> list[str]:
         pairs.append(("kernel_irqchip", str(document["kernel_irqchip"])))
     removed = document.get("remove", [])
     pairs += [(id, "off") for id in removed if id == "vmport"]
+    backing = document.get("memory-backing", {})
+    shared = (("merge", "mem-merge"), ("dump", "dump-guest-core"))
+    pairs += [(name, backing[key]) for key, name in shared if key in backing]
+    firmware = document.get("firmware")
+    pairs += [("graphics", "off")] if isinstance(firmware, dict) and firmware.get("nographic") else []
     # QEMU has had -no-hpet for longer, and `hpet=off` since it lost that
     return ["-machine", join(pairs, str(document["machine"])), *(["-no-hpet"] if "hpet" in removed else [])]
 
@@ -247,6 +263,16 @@ def _settings(document: dict[str, Any]) -> list[str]:
     words += ["-bios", firmware["bios"]] if firmware.get("bios", IN_FLASH) != IN_FLASH else []
     for directory in firmware.get("dirs", []):
         words += ["-L", directory]
+    for name, given in firmware.get("files", {}).items():
+        words += ["-fw_cfg", join([("name", name), *given.items()])]
+    for rom in firmware.get("roms", []):
+        words += ["-option-rom", join([("romfile", rom["file"]), *(pair for pair in rom.items() if pair[0] != "file")])]
+    backing = document.get("memory-backing", {})
+    words += ["-mem-path", str(backing["mem-path"])] if "mem-path" in backing else []
+    words += ["-mem-prealloc"] if backing.get("prealloc") else []
+    events = {"poweroff": "shutdown", "crash": "panic"}
+    actions = [(events.get(key, key), action) for key, action in document.get("on", {}).items()]
+    words += ["-action", join(actions)] if actions else []
     for key, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append"), ("uuid", "-uuid")):
         words += [option, document[key]] if key in document else []
     if "vnc" in document:

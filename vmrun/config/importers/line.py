@@ -60,7 +60,7 @@ class Parsed:
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
     def machine(self) -> dict[str, Any]:
-        """document with the objects that something in it names, or that name something in it."""
+        """document with the objects that something in it names, or that name something in it; and the I/O threads."""
         used = set(_texts(self.document))
         ids = {id for section in ("drives", "netdevs", "chardevs") for id in self.document.get(section, ())}
         found: dict[str, dict[str, Any]] = {}
@@ -126,7 +126,7 @@ def apply(line: Line, option: Option) -> None:
 def object_values(given: dict[str, Any]) -> dict[str, Any]:
     """An -object's properties as a machine file has them: numbers and switches are no text there."""
     from vmrun.config.catalogue import load_catalogue
-    from vmrun.core.userobject import read_value
+    from vmrun.core.values import read_value
 
     kinds = {prop["name"]: prop["type"] for prop in load_catalogue().objects.get(str(given["qom-type"]), ())}
     rest = {key: value for key, value in given.items() if key not in ("id", "qom-type")}
@@ -173,6 +173,7 @@ def _document(line: Line) -> dict[str, Any]:
         "paused",
         "uuid",
         "memory",
+        "memory-backing",
         "memory-slots",
         "cpus",
         "numa",

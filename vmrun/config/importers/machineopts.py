@@ -16,7 +16,6 @@ _OTHER_HOSTS = ("whpx", "hax", "hvf", "nvmm", "xen")  # accelerators of Windows,
 # Properties of -machine that say how the host shall behave, not what the guest sees.
 _HOST = frozenset(
     (
-        "graphics",
         "kvm-shadow-mem",
         "enforce-config-section",
         "suppress-vmdesc",
@@ -43,10 +42,6 @@ _GUEST = frozenset(
         "max-fw-size",
         "fd-bootchk",
         "default-bus-bypass-iommu",
-        "firmware",
-        "kernel",
-        "initrd",
-        "append",
         "memory-encryption",
         "confidential-guest-support",
         "x-oem-id",
@@ -68,6 +63,10 @@ _AS_IS = {key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smm", "smbu
 _AS_IS |= {key: ("off", "auto") for key in ("nvdimm", "hmat", "iommu", "igd-passthru")}
 
 
+# What options of their own ask for too: key → section of the file, and name in it
+_FILES = {
+    "kernel": ("", "kernel"), "initrd": ("", "initrd"), "append": ("", "cmdline"), "firmware": ("firmware", "bios"),
+}  # fmt: skip
 # Board devices by the option that keeps them away.
 _REMOVABLE = ("hpet", "vmport")
 
@@ -107,7 +106,20 @@ def machine(line: Line, option: Option) -> None:
         elif key in ("mem-merge", "dump-guest-core"):
             if not boolean(option, key, value):
                 line.file.setdefault("memory-backing", {})["merge" if key == "mem-merge" else "dump"] = False
-        elif key == "pcspk-audiodev" or key in _HOST or key == "hpet" and line.old and value == "off":
+        elif key == "graphics":
+            if not boolean(option, key, value):
+                line.file.setdefault("firmware", {})["nographic"] = True
+        elif key in _FILES:
+            section, name = _FILES[key]
+            if section:
+                line.file.setdefault(section, {})[name] = value
+            else:
+                line.file[name] = value
+        elif key in _HOST:
+            line.no_equal(option, key, host=True)
+        elif key == "pcspk-audiodev":
+            line.run["speaker"] = (option, str(value))
+        elif key == "hpet" and line.old and value == "off":
             continue
         elif key in _REMOVABLE and value == "off":
             remove(line, key)
@@ -146,6 +158,12 @@ def _type(line: Line, option: Option, given: str) -> str:
     return newest_type(name) if name in ("pc", "rhel6") else name
 
 
+_OF_ACCELERATORS = frozenset((
+    "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size", "igd-passthru", "notify-vmexit",
+    "notify-window",
+))  # fmt: skip
+
+
 def accel(line: Line, option: Option) -> None:
     given = settings(option, "accel")
     accelerator(line, option, str(given.pop("accel", "")))
@@ -156,10 +174,9 @@ def accel(line: Line, option: Option) -> None:
             if given[key] not in ("single", "multi"):
                 raise option.wrong(f"Invalid 'thread' setting {given[key]}", given[key])
             line.file["thread"] = given[key]
-        elif key not in (
-            "tb-size", "kvm-shadow-mem", "split-wx", "one-insn-per-tb", "dirty-ring-size",
-            "igd-passthru", "notify-vmexit", "notify-window",
-        ):  # fmt: skip
+        elif key in _OF_ACCELERATORS:
+            line.no_equal(option, key, host=True)
+        else:
             raise option.wrong(f"Property '{(line.accel or ['none'])[-1]}-accel.{key}' not found", key)
 
 
@@ -187,6 +204,7 @@ def no_kvm_irqchip(line: Line, option: Option) -> None:
     line.file["kernel_irqchip"] = "off"
 
 
+LONGEST_FILE_NAME = 55  # bytes, of a file of fw_cfg's
 MEMORY_STEP = 8192  # QEMU rounds up to it
 
 
@@ -363,6 +381,8 @@ def name(line: Line, option: Option) -> None:
     if clean != text:
         line.warn(option, f"a machine is named with letters, digits, and _.~-; it is '{clean or 'imported'}' now")
     line.file["name"] = clean or "imported"
+    if "process" in given:
+        line.run["process"] = given["process"]
     line.run["name"] = text
 
 
@@ -411,6 +431,35 @@ def bios(line: Line, option: Option) -> None:
 
 def data_dir(line: Line, option: Option) -> None:
     line.file.setdefault("firmware", {}).setdefault("dirs", []).append(option.value)
+
+
+def option_rom(line: Line, option: Option) -> None:
+    given = settings(option, "romfile")
+    only(option, given, ("romfile", "bootindex"))
+    if not given.get("romfile"):
+        raise option.wrong("Option ROM file is not specified")
+    rom: dict[str, Any] = {"file": given["romfile"]}
+    if "bootindex" in given:
+        rom["bootindex"] = number(option, "bootindex", given["bootindex"])
+    line.file.setdefault("firmware", {}).setdefault("roms", []).append(rom)
+
+
+def fw_cfg(line: Line, option: Option) -> None:
+    given = settings(option, "name")
+    only(option, given, ("name", "file", "string", "gen_id"))
+    name = str(given.get("name") or "")
+    if "gen_id" in given:
+        raise option.wrong("vmrun has no object that makes fw_cfg data", "gen_id")
+    if not name or ("file" in given) == ("string" in given):
+        raise option.wrong("name, plus exactly one of file, string and gen_id, are needed")
+    if len(name) > LONGEST_FILE_NAME:
+        raise option.wrong(f"name too long (max. {LONGEST_FILE_NAME} char)")
+    if not name.startswith("opt/"):
+        line.warn(option, 'externally provided fw_cfg item names should be prefixed with "opt/"')
+    files = line.file.setdefault("firmware", {}).setdefault("files", {})
+    if name in files:
+        raise option.wrong(f"duplicate fw_cfg file name: {name}", name)
+    files[name] = {key: given[key] for key in ("file", "string") if key in given}
 
 
 def kernel(line: Line, option: Option) -> None:
@@ -583,8 +632,8 @@ OPTIONS = (
     Opt("enable-kvm", False, enable_kvm, "use KVM: accel"),
     Opt("no-kvm", False, no_kvm, "use no KVM: accel: soft"),
     Opt("no-kvm-irqchip", False, no_kvm_irqchip, "interrupt controllers outside the kernel: kernel_irqchip: off"),
-    Opt("no-kvm-pit", False, None, "host policy; vmrun chooses"),
-    Opt("no-kvm-pit-reinjection", False, None, "host policy; vmrun chooses"),
+    Opt("no-kvm-pit", False, host_only, "host policy; vmrun chooses"),
+    Opt("no-kvm-pit-reinjection", False, host_only, "host policy; vmrun chooses"),
     Opt("enable-nesting", False, no_equal, "nested virtualisation"),
     Opt("m", True, memory, "amount of RAM: memory"),
     Opt("smp", True, smp, "processors and their topology: cpus"),
@@ -606,8 +655,8 @@ OPTIONS = (
     Opt("win2k-hack", False, no_equal, "slow disk interrupts for Windows 2000"),
     Opt("bios", True, bios, "firmware image: firmware.bios"),
     Opt("L", True, data_dir, "directory of firmware: firmware.dirs"),
-    Opt("option-rom", True, no_equal, "an option ROM of your own"),
-    Opt("fw_cfg", True, no_equal, "a fw_cfg file of your own"),
+    Opt("option-rom", True, option_rom, "an option ROM of your own: firmware.roms"),
+    Opt("fw_cfg", True, fw_cfg, "a fw_cfg file of your own: firmware.files"),
     Opt("kernel", True, kernel, "kernel"),
     Opt("initrd", True, kernel, "initrd"),
     Opt("append", True, kernel, "kernel's command line: cmdline"),
@@ -633,7 +682,7 @@ OPTIONS = (
     Opt("mem-prealloc", False, memory_now, "all memory at the start: memory-backing"),
     Opt("redhat-disable-KSM", False, host_only, "host policy"),
     Opt("kvm-shadow-memory", True, host_only, "host policy"),
-    Opt("enable-fips", False, None, "host policy"),
+    Opt("enable-fips", False, host_only, "host policy"),
     Opt("only-migratable", False, host_only, "host policy"),
     Opt("msg", True, checked, "form of messages"),
     Opt("D", True, process, "the file of the log; standard error without"),
@@ -641,14 +690,14 @@ OPTIONS = (
     Opt("trace", True, trace, "events of QEMU's own code"),
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, no_equal, "virtual time by instructions"),
-    Opt("clock", True, None, "host timer"),
+    Opt("clock", True, host_only, "host timer"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
     Opt("dfilter", True, trace, "addresses of QEMU's log"),
     Opt("singlestep", False, host_only, "host policy"),
-    Opt("async-teardown", False, None, "host policy"),
-    Opt("enable-sync-profile", False, None, "host policy"),
-    Opt("tb-size", True, None, "host policy"),
-    Opt("perfmap", False, None, "host policy"),
+    Opt("async-teardown", False, host_only, "host policy"),
+    Opt("enable-sync-profile", False, host_only, "host policy"),
+    Opt("tb-size", True, host_only, "host policy"),
+    Opt("perfmap", False, host_only, "host policy"),
     Opt("compat", True, no_equal, "policy for deprecated parts of the interface"),
     Opt("plugin", True, no_equal, "a plug-in of QEMU's"),
     Opt("preconfig", False, no_equal, "wait for commands before there is a machine"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import boolean, number, only, settings
+from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -231,6 +231,27 @@ def no_equal(line: Line, option: Option) -> None:
     line.no_equal(option)
 
 
+def host_only(line: Line, option: Option) -> None:
+    line.no_equal(option, host=True)
+
+
+def audiodev(line: Line, option: Option) -> None:
+    given = settings(option, "driver", json=True)
+    if not given.get("driver"):
+        raise option.wrong("Parameter 'driver' is missing")
+    if given["driver"] != "none":
+        line.no_equal(option, host=True)
+
+
+def audio(line: Line, option: Option) -> None:
+    given = settings(option, "driver", json=True)
+    if "model" not in given:
+        raise option.wrong("Parameter 'model' is missing")
+    sound(line, Option(option.name, str(given["model"]), option.index, option.text))
+    if given.get("driver") != "none":
+        line.no_equal(option, str(given.get("driver", "")), host=True)
+
+
 def tpmdev(line: Line, option: Option) -> None:
     given = settings(option, "type")
     kind = given.pop("type", "")
@@ -246,6 +267,12 @@ def tpmdev(line: Line, option: Option) -> None:
 
 
 def finish(line: Line) -> None:
+    if "speaker" in line.run:
+        option, id = line.run.pop("speaker")
+        if not any(settings(each, "driver", json=True).get("id") == id for each in line.given.get("audiodev", ())):
+            raise option.wrong(f"Property 'isa-pcspk.audiodev' can't find value '{id}'", id)
+        if not _silent(line, id):
+            line.no_equal(option, "pcspk-audiodev", host=True)
     if line.has("usb"):
         usb_host(line)
     adapters = {*ADAPTERS.values(), "secondary-vga", "isa-vga", "isa-cirrus-vga"}
@@ -262,24 +289,24 @@ OPTIONS = (
     Opt("display", True, display, "the host's window"),
     Opt("sdl", False, window, "the host's window"),
     Opt("curses", False, window, "the screen on the terminal"),
-    Opt("full-screen", False, None, "the host's window"),
-    Opt("no-frame", False, None, "the host's window"),
-    Opt("no-quit", False, None, "the host's window"),
-    Opt("alt-grab", False, None, "the host's window"),
-    Opt("ctrl-grab", False, None, "the host's window"),
-    Opt("show-cursor", False, None, "the host's window"),
+    Opt("full-screen", False, host_only, "the host's window"),
+    Opt("no-frame", False, host_only, "the host's window"),
+    Opt("no-quit", False, host_only, "the host's window"),
+    Opt("alt-grab", False, host_only, "the host's window"),
+    Opt("ctrl-grab", False, host_only, "the host's window"),
+    Opt("show-cursor", False, host_only, "the host's window"),
     Opt("k", True, keyboard, "keyboard layout: keyboard"),
     Opt("usb", False, usb, "USB controller: devices"),
     Opt("usbdevice", True, usbdevice, "USB device: devices"),
     Opt("soundhw", True, sound, "sound cards: devices"),
-    Opt("audiodev", True, None, "the host's sound"),
-    Opt("audio", True, None, "the host's sound"),
+    Opt("audiodev", True, audiodev, "the host's sound"),
+    Opt("audio", True, audio, "a sound card and the host's sound: devices"),
     Opt("balloon", True, balloon, "memory balloon: devices"),
     Opt("watchdog", True, watchdog, "watchdog: devices"),
     Opt("pcidevice", True, pcidevice, "a device of the host: devices"),
     Opt("std-vga", False, std_vga, "standard VGA: display: std"),
-    Opt("portrait", False, None, "the host's window"),
-    Opt("rotate", True, None, "the host's window"),
+    Opt("portrait", False, host_only, "the host's window"),
+    Opt("rotate", True, host_only, "the host's window"),
     Opt("bt", True, no_equal, "Bluetooth"),
     Opt("tpmdev", True, tpmdev, "a TPM in another program: objects of type tpm-emulator"),
     Opt("prom-env", True, no_equal, "OpenBIOS variables"),

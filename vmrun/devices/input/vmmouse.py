@@ -78,7 +78,7 @@ class VmMouse(IsaDevice):
     state = Table("vmmouse", 1, U16("status", OFF), Flag("absolute"), Flag("wanted"), Bytes("queue", most=ROOM * WORD))
 
     i8042 = Prop("link", "i8042", "whose mouse interrupts for it", visible=False)
-    vmport = Prop("link", "vmport", "the port that it is behind; without one nobody finds it", visible=False)
+    vmport = Prop("str", "vmport", "the port that it is behind; without one nobody finds it", visible=False)
 
     def realize(self, platform: Platform) -> None:
         self.input = platform.input
@@ -88,6 +88,8 @@ class VmMouse(IsaDevice):
         try:
             port: Any = platform.device(self.vmport)
         except BuildError:
+            if self.vmport != "vmport":
+                raise
             return  # a machine without the port (`remove: [vmport]`)
         port.commands |= {DATA: self.data, STATUS: self.tell, COMMAND: self.command}
 
