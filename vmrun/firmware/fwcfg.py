@@ -149,7 +149,7 @@ def system_states(machine: MachineData) -> bytes:
     return bytes([0x80, 0, 0, 1 | s3 << 7, s4_type | s4 << 7, 0x80])
 
 
-def own_files(machine: dict[str, Any]) -> dict[str, bytes]:
+def own_files(machine: MachineData) -> dict[str, bytes]:
     """What the user adds (`firmware.files`). BuildError for a file that cannot be read, or is too large."""
     found = {}
     for name, given in machine["firmware"].get("files", {}).items():
@@ -169,7 +169,7 @@ def _content(path: str) -> bytes:
     return data
 
 
-def rom_name(rom: dict[str, Any]) -> str:
+def rom_name(rom: dict[str, object]) -> str:
     """What fw_cfg calls an option ROM of the user's."""
     return f"genroms/{os.path.basename(str(rom['file']))}"
 

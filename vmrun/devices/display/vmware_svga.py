@@ -105,7 +105,9 @@ class VmwareSvga(LegacyVga, HardwarePointer, PciDevice):
     romfile = Prop("str", "vgabios-vmware.bin", "video BIOS; empty for none")
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     vmwgfx = Prop("bool", False, "registers PITCHLOCK and NUM_DISPLAYS, which Linux's vmwgfx wants and QEMU has not")
-    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False)
+    global_vmstate = named("global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False,
+        idle="QEMU's saved state alone has it",
+    )
 
     def pci_realize(self, platform: Platform) -> None:
         self.config.set_byte(0x0D, 0x40)  # latency timer

@@ -77,7 +77,7 @@ class IpmiBmcSim(Device):
     device_rev = Prop("uint8", 0, "device revision")
     fwrev1 = Prop("uint8", 0, "firmware revision, before the point")
     fwrev2 = Prop("uint8", 0, "and behind it")
-    ipmi_version = Prop("uint8", 2, "not told, as in QEMU: the controller says 2.0")
+    ipmi_version = Prop("uint8", 2, "version", visible=False, idle="as in QEMU, the controller says 2.0 in any case")
     mfg_id = Prop("uint32", 0, "manufacturer")
     product_id = Prop("uint16", 0, "product")
     guid = Prop("str", doc="UUID of the controller, or auto for a new one; none: it does not say one")

@@ -46,7 +46,7 @@ class AcpiErst(PciDevice):
     vendor_id, device_id, class_code = 0x1B36, 0x0012, 0xFF0000
     hotpluggable = False
 
-    memdev = Prop("str", doc="the memory backend with the records", visible=False)
+    memdev = Prop("object", doc="the memory backend with the records", visible=False, of=("memory-backend",))
     record_size = Prop("uint32", 0x2000, "bytes of room for a record: a power of two, 4096 at least", unit="bytes")
 
     state: Table = PciDevice.state.extend(
