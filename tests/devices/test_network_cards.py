@@ -237,7 +237,7 @@ def test_no_shared_area_of_a_vmxnet3_is_too_much() -> None:
         for bar in range(2):
             card.q.pci_write(5, 0, 0x10 + 4 * bar, BAR + 0x1000 * bar)
         board, end, started = card.machine.machine.board, time.monotonic() + 2.0, 0
-        while time.monotonic() < end:
+        while time.monotonic() < end or started < 4:  # about one in ten areas is good enough to start with
             with board.lock:
                 memory = board.memory
                 memory.write_bytes(RING, vmxnet3_area(chosen))
@@ -257,7 +257,6 @@ def test_no_shared_area_of_a_vmxnet3_is_too_much() -> None:
             with board.lock:
                 card.card.load(card.card.save())
             card.frames.clear()
-        assert started > 3
 
 
 EVERY = (*range(2050), *range(2050, 16400, 13), *range(16400, 70001, 101))

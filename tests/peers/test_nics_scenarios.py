@@ -185,6 +185,35 @@ def test_virtio_net_survives_a_frame_that_is_too_long(side: Any) -> None:
         assert one.receive() == BACK
 
 
+def test_a_burst_arrives_whole_and_in_order_at_a_peer_that_reads_late(side: Any) -> None:
+    """More than goes down the connection at one time, rung for once."""
+    frames = [BACK + n.to_bytes(2, "big") * 700 for n in range(250)]
+    with side("virtio-net-pci") as one:
+        card = VirtioNet(one.q)
+        for n, frame in enumerate(frames):
+            one.q.write(BUFFERS + 2048 * n, bytes(10) + frame)
+            card.describe(1, n, BUFFERS + 2048 * n, 10 + len(frame), 0)
+        one.q.write(card.ring(1) + 4096 + 4, struct.pack("<250H", *range(250)))
+        one.q.writew(card.ring(1) + 4096 + 2, 250)
+        one.q.outw(PORTS + 16, 1)
+        time.sleep(0.2)
+        assert [one.receive() for _ in frames] == frames
+        one.until(lambda: card.used(1) == 250)
+
+
+def test_virtio_net_sends_a_frame_in_crumbs(side: Any) -> None:
+    """Each byte in a buffer of its own, after the header."""
+    with side("virtio-net-pci") as one:
+        card = VirtioNet(one.q)
+        one.q.write(BUFFERS, bytes(10) + BACK + b"!" * 60)
+        card.describe(1, 0, BUFFERS, 10, 1, 1)
+        size = len(BACK) + 60
+        for n in range(size):
+            card.describe(1, n + 1, BUFFERS + 10 + n, 1, 1 if n < size - 1 else 0, n + 2)
+        card.offer(1, 0, 1)
+        assert one.receive() == BACK + b"!" * 60
+
+
 def test_announce_self_sends_rarp_so_many_times(side: Any) -> None:
     with side("virtio-net-pci") as one:
         VirtioNet(one.q)

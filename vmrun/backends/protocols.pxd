@@ -139,9 +139,11 @@ cdef class NetBackend:
     cdef readonly u64 frames_sent, bytes_sent, frames_received, bytes_received, dropped
     cdef int send(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil
     cdef void room(self) noexcept nogil
+    cdef void burst(self, bint begins) noexcept nogil
 
 
 # What a device calls; `backend` is a borrowed NetBackend, NULL: the cable leads nowhere.
 cdef int net_send(void *backend, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil
 cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nogil
 cdef void net_room(void *backend) noexcept nogil
+cdef void net_burst(void *backend, bint begins) noexcept nogil

@@ -329,6 +329,9 @@ cdef class NetBackend:
     cdef void room(self) noexcept nogil:
         """The card may have room again; cheap, called often."""
 
+    cdef void burst(self, bint begins) noexcept nogil:
+        """The card sends several frames, up to the call that says that it ends: they may go out together."""
+
     def plug(self, NetFrontend frontend or None):
         """The card at this end, None: nobody. The device lock is held."""
         self.frontend = frontend
@@ -370,3 +373,9 @@ cdef void net_room(void *backend) noexcept nogil:
     """NetBackend.room of a borrowed back end."""
     if backend != NULL:
         (<NetBackend>backend).room()
+
+
+cdef void net_burst(void *backend, bint begins) noexcept nogil:
+    """NetBackend.burst of a borrowed back end."""
+    if backend != NULL:
+        (<NetBackend>backend).burst(begins)

@@ -76,6 +76,7 @@ cdef class HostNet(NetBackend):
     cdef int send(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil:
         cdef u64 total = 0
         cdef u32 n
+        cdef IoVec whole
         if self.blocked:
             self.refused = True
             return 0
@@ -84,6 +85,12 @@ cdef class HostNet(NetBackend):
         if not self.link or not SHORTEST <= total <= NET_MOST_FRAME:
             self.dropped += 1
             return 1
+        if count > MOST_PIECES:                                 # of a frame in crumbs
+            if not self.memory():
+                self.dropped += 1
+                return 1
+            whole.base, whole.length = self.scratch, gather(pieces, count, self.scratch, NET_MOST_FRAME)
+            pieces, count = &whole, 1
         if header != NULL and net_needs(header) & ~self.can:
             self.finish_and_put(pieces, count, total, header)
         else:
@@ -110,7 +117,8 @@ cdef class HostNet(NetBackend):
         if not self.memory():
             self.dropped += 1
             return
-        total = gather(pieces, count, self.scratch, NET_MOST_FRAME)
+        if pieces[0].base != <void *>self.scratch:
+            total = gather(pieces, count, self.scratch, NET_MOST_FRAME)
         if not header.gso:
             if header.flags & NET_NEEDS_CSUM and net_checksum(self.scratch, <u32>total, header) != 0:
                 self.dropped += 1

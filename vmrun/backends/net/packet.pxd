@@ -44,6 +44,7 @@ cdef class StreamNet(FdNet):
     cdef u64 out_filled, out_sent
     cdef u32 in_start, in_end   # of `incoming`: what has come and is not delivered
     cdef bint draining
+    cdef bint collecting        # a burst: frames go out together
     cdef void flush(self) noexcept nogil
     cdef void gone(self) noexcept nogil
     cdef int drain(self) noexcept nogil

@@ -4,6 +4,8 @@ The descriptor is read on the I/O thread with the device lock held, while the ca
 comes waits in the kernel. A card's frame goes out at once where the kernel takes it; a datagram that it does not take is lost
 as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make the card wait.
 
+Frames of a burst go down a stream together, PORTION bytes at a time.
+
 A stream is the peer's and may be anything: a length above NET_MOST_FRAME ends the connection, since nothing after it would
 make sense.
 """
@@ -45,6 +47,7 @@ cdef enum:
     VNET = 12
     CHUNK = 1 << 17             # of an incoming buffer: a frame and its length fit in any case
     READS_AT_ONCE = 4
+    PORTION = 1 << 16           # bytes of a burst that go out at one go
 
 cdef extern from "<arpa/inet.h>" nogil:
     u32 htonl(u32)
@@ -82,12 +85,12 @@ cdef class FdNet(HostNet):
 
     def leave(self):
         """The descriptor is closed; another may be used."""
-        if self.handler is not None:
-            self.thread.remove(self.handler)
-            self.handler = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        handler, self.handler = self.handler, None              # first: another thread may find the peer gone as well
+        if handler is not None:
+            self.thread.remove(handler)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
         self.connected = False
 
     def describe(self):
@@ -248,7 +251,7 @@ cdef class StreamNet(FdNet):
                 raise MemoryError
         self.out_filled = self.out_sent = 0
         self.in_start = self.in_end = 0
-        self.draining = False
+        self.draining = self.collecting = False
         FdNet.use(self, thread, fd)
 
     def leave(self):
@@ -274,7 +277,7 @@ cdef class StreamNet(FdNet):
             return
         parts[0].iov_base, parts[0].iov_len = &length, 4
         pieces_of(pieces, count, parts + 1)
-        if self.out_filled == self.out_sent:
+        if self.out_filled == self.out_sent and not self.collecting:
             memset(&message, 0, sizeof(message))
             message.msg_iov, message.msg_iovlen = parts, count + 1
             done = sendmsg(self.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -303,8 +306,20 @@ cdef class StreamNet(FdNet):
             at += parts[n].iov_len - skip
             skip = 0
         self.out_filled = <u64>(at - self.out)
+        if self.collecting and not self.blocked and self.out_filled - self.out_sent >= PORTION:
+            self.flush()                                        # blocked: the card would be told to go on, within itself
         self.blocked = self.out_filled - self.out_sent > STREAM_OUT
-        self.wants()
+        if not self.collecting:
+            self.wants()
+
+    cdef void burst(self, bint begins) noexcept nogil:
+        self.collecting = begins
+        if begins or self.out_filled == self.out_sent:
+            return
+        if self.blocked:
+            self.wants()
+        else:
+            self.flush()
 
     cdef void flush(self) noexcept nogil:
         cdef iovec part

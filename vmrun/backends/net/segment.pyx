@@ -104,13 +104,12 @@ cdef class SegmentNet(HostNet):
     def drop(self, u32 place):
         """The peer has gone: what was known of it is forgotten."""
         cdef u32 n
-        link = self.links[place]
+        link, self.links[place] = self.links[place], None       # first: another thread may find it gone as well
         if link is None:
             return
         self.thread.remove(link)
-        self.links[place] = None
-        os.close(self.fds[place])
-        self.fds[place] = -1
+        fd, self.fds[place] = self.fds[place], -1
+        os.close(fd)
         for n in range(PLACES):
             if self.known[n].peer == place + 1:
                 self.known[n].peer = 0

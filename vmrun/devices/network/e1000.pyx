@@ -321,7 +321,9 @@ cdef class E1000(IntelMac):
         if not self.mac[TCTL] & TCTL_EN:
             return
         self.transmit_timer.cancel()
+        self.burst(True)
         causes = self.send_ring(self.tx, self.mac, &commands)
+        self.burst(False)
         if commands & TXD_IDE:
             self.delayed_tx = True
         self.cause(causes)

@@ -417,7 +417,9 @@ cdef class I82574(IntelMac):
         if not self.mac[TCTL] & TCTL_EN:
             return
         self.transmit_timer.cancel()
+        self.burst(True)
         causes = self.transmit_ring(0) | self.transmit_ring(1)
+        self.burst(False)
         if causes:
             self.cause(causes)
 

@@ -1,7 +1,7 @@
 # What every network chip is to the host's side. The documentation is in nic.pyx.
 from accel.api cimport IoRegion, u8, u32
 from accel.clock cimport Timer, TimerQueue
-from vmrun.backends.protocols cimport NetFrontend, NetHeader, net_room, net_send_frame
+from vmrun.backends.protocols cimport NetFrontend, NetHeader, net_burst, net_room, net_send_frame
 
 
 cdef class NicPort(NetFrontend):
@@ -14,6 +14,7 @@ cdef class NicChip(IoRegion):
     cdef readonly object net
     cdef void *backend          # borrowed from `net`
     cdef void transmit(self, u8 *frame, u32 size) noexcept nogil
+    cdef void burst(self, bint begins) noexcept nogil
     cdef void room(self) noexcept nogil
     cdef bint ready(self) noexcept nogil
     cdef int receive(self, const u8 *frame, u32 size) noexcept nogil

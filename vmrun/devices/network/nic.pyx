@@ -34,6 +34,10 @@ cdef class NicChip(IoRegion):
         if self.link_up and size:
             net_send_frame(self.backend, frame, size)
 
+    cdef void burst(self, bint begins) noexcept nogil:
+        """Around several frames: they may go out together."""
+        net_burst(self.backend, begins)
+
     cdef void room(self) noexcept nogil:
         """There may be buffers again: what the other side holds back may come."""
         net_room(self.backend)

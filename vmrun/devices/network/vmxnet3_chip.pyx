@@ -148,7 +148,9 @@ cdef class Vmxnet3(NicChip):
         if at < 8 * VECTORS:
             self.mask(at >> 3, value & 1)
         elif TXPROD <= at < TXPROD + 8 * QUEUES:
+            self.burst(True)
             self.transmit_queue((at - TXPROD) >> 3)
+            self.burst(False)
         elif RXPROD <= at < RXPROD + 8 * QUEUES:
             self.renew((at - RXPROD) >> 3)
         elif RXPROD2 <= at < RXPROD2 + 8 * QUEUES:

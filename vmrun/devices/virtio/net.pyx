@@ -17,7 +17,8 @@ from libc.string cimport memcmp, memcpy, memset
 from accel.dma import Scatter as _Scatter
 
 from vmrun.backends.protocols cimport (
-    NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, net_room, net_send,
+    NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, net_burst, net_room,
+    net_send,
 )
 from vmrun.core.cells cimport cells
 from vmrun.core.state import KEEP, U16, U32, U64, Bytes, Flag, Number
@@ -237,6 +238,7 @@ cdef class NetChip(VirtioChip):
         cdef int result
         cdef u32 left = self.burst
         cdef bint some = False
+        net_burst(self.wire, True)
         while left:
             result = queue.pop(&chain)
             if result <= 0:
@@ -253,6 +255,7 @@ cdef class NetChip(VirtioChip):
             queue.push(&chain, 0)
             some = True
             left -= 1
+        net_burst(self.wire, False)
         if some:
             self.interrupt(queue)
         if not left:
