@@ -89,7 +89,7 @@ class Accelerator:
     ) -> None:
         self.memory, self.io, self.lock, self.control = memory, io, lock, control
         self.options = dict(options or {})
-        self.vcpus: list[Any] = []  # CpuThread, of the accelerator's own kind
+        self.vcpus: list[Any] = []  # CpuThread, of the accelerator's own kind, by ascending index
         # (address, size, region) that the builder maps into `memory`: where bus masters write their MSIs
         self.memory_regions: list[tuple[int, int, IoRegion]] = []
 
@@ -103,8 +103,20 @@ class Accelerator:
         """Start a processor's thread, wait for 'created'. `cpuid`: entries as supported_cpuid gives them."""
         raise NotImplementedError
 
-    def park_vcpu(self) -> None:
-        """Take the last processor out; create_vcpu() of its index brings it back, as new. The machine is stopped."""
+    def vcpu(self, index: int) -> Any:
+        """The processor of that index, of those that are there. IndexError."""
+        found = next((cpu for cpu in self.vcpus if cpu.index == index), None)
+        if found is None:
+            raise IndexError(f"there is no processor {index}")
+        return found
+
+    def add_vcpu(self, cpu: Any) -> None:
+        """To `vcpus`, in its place."""
+        self.vcpus.append(cpu)
+        self.vcpus.sort(key=lambda one: one.index)
+
+    def park_vcpu(self, index: int) -> None:
+        """Take a processor out; create_vcpu() of its index brings it back, as new. The machine is stopped."""
 
     def reset_vcpus(self) -> None:
         """As after power-on: the first at the reset vector, the others waiting for INIT; stopped."""

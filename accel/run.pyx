@@ -112,9 +112,9 @@ cdef class RunControl:
         return bool(vr_load(&self.going))
 
     def thread_ids(self):
-        """The host's number of each processor's thread, in the order of their making."""
+        """{index of a processor: the host's number of its thread}."""
         cdef CpuThread cpu
-        return [cpu.tid for cpu in self.cpus]
+        return {cpu.index: cpu.tid for cpu in self.cpus}
 
     def start(self):
         """Resume all processors."""

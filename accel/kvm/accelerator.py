@@ -133,7 +133,7 @@ class KvmAccelerator(Accelerator):
         if index in self.parked:
             back = self.parked.pop(index)
             back.frozen = False
-            self.vcpus.append(back)
+            self.add_vcpu(back)
             made: CpuThread = back
             return made
         self.irqchip.create()
@@ -151,12 +151,13 @@ class KvmAccelerator(Accelerator):
                 pin.attach(cpu)
         cpu.take_power_on(self.power_on)
         cpu.set_msrs({_MISC_ENABLE: 1})
-        self.vcpus.append(cpu)
+        self.add_vcpu(cpu)
         return cpu
 
-    def park_vcpu(self) -> None:
+    def park_vcpu(self, index: int) -> None:
         """KVM has no way to give a processor back."""
-        cpu = self.vcpus.pop()
+        cpu = self.vcpu(index)
+        self.vcpus.remove(cpu)
         cpu.reset()
         cpu.frozen = True
         self.parked[cpu.index] = cpu
@@ -173,7 +174,7 @@ class KvmAccelerator(Accelerator):
             self.vm.set_clock(self.guest_clock)
         self.guest_clock = None
         for index in self.tsc_loaded:
-            self.vcpus[index].set_msrs({_TSC: self.tsc[index]})
+            self.vcpu(index).set_msrs({_TSC: self.tsc[index]})
         self.tsc.clear()
         self.tsc_loaded.clear()
         self.irqchip.thaw_pit()
@@ -201,13 +202,13 @@ class KvmAccelerator(Accelerator):
         self.vm.close()
 
     def save_vcpu(self, index: int) -> dict[str, Any]:
-        state: dict[str, Any] = self.vcpus[index].save(self.msrs)
+        state: dict[str, Any] = self.vcpu(index).save(self.msrs)
         if _TSC in state["msrs"] and not self.control.running:
             state["msrs"][_TSC] = self.tsc.setdefault(index, state["msrs"][_TSC])
         return state
 
     def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
-        refused = list(self.vcpus[index].load(state))
+        refused = list(self.vcpu(index).load(state))
         tsc = state.get("msrs", {}).get(_TSC)
         if tsc is not None:
             self.tsc[index] = tsc
@@ -215,7 +216,7 @@ class KvmAccelerator(Accelerator):
         return refused
 
     def report(self, index: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.vcpus[index].describe()
+        found: dict[str, Any] = self.vcpu(index).describe()
         return found
 
     def watch(
@@ -226,8 +227,8 @@ class KvmAccelerator(Accelerator):
         hardware: tuple[tuple[int, int, int], ...] = (),
         frozen: bool = False,
     ) -> None:
-        self.vcpus[index].watch(step, software, hardware)
-        self.vcpus[index].frozen = frozen
+        self.vcpu(index).watch(step, software, hardware)
+        self.vcpu(index).frozen = frozen
 
     def debug_stops(self) -> list[tuple[int, str, int]]:
         found = [(cpu.index, cpu.debug_stop()) for cpu in self.vcpus]
@@ -254,7 +255,7 @@ class KvmAccelerator(Accelerator):
 
     def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
         """The 8259A's interrupts go to LINT0 of the first processor's."""
-        cpu: Any = self.vcpus[index]
+        cpu: Any = self.vcpu(index)
         cpu.attach_apic(source)
         apic: Any = source
         apic.port = cpu.port

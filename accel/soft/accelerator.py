@@ -121,12 +121,17 @@ class SoftAccelerator(Accelerator):
     def create_vcpu(self, index: int, apic_id: int, cpuid: list[dict[str, int]]) -> CpuThread:
         from accel.soft.vcpu import SoftCpu
 
-        if index in self.parked:
-            back: CpuThread = self.parked.pop(index)
-            self.vcpus.append(back)
-            return back
         if index >= MAX_CPUS:
             raise AccelFailure(f"cannot create processor {index}", f"the soft accelerator has at most {MAX_CPUS}")
+        for hole in range(len(self.vcpus) + len(self.parked), index):
+            self.create_vcpu(hole, apic_id, cpuid)  # the machine's table has no holes
+            self.park_vcpu(hole)
+        if index in self.parked:
+            back: Any = self.parked.pop(index)
+            back.take_cpuid(cpuid)
+            self.add_vcpu(back)
+            kept: CpuThread = back
+            return kept
         cpu: Any = SoftCpu(self.control, index, self.machine, cpuid)
         if index == 0:
             cpu.ack = self.ack
@@ -136,13 +141,13 @@ class SoftAccelerator(Accelerator):
             cpu.launch()
         else:
             cpu.leader = self.vcpus[0]
-        self.vcpus.append(cpu)
+        self.add_vcpu(cpu)
         made: CpuThread = cpu
         return made
 
     def attach_apic(self, index: int, source: InterruptSource, lint: IrqSink) -> None:
         """The 8259A's interrupts go to LINT0 of the first processor's."""
-        cpu: Any = self.vcpus[index]
+        cpu: Any = self.vcpu(index)
         cpu.source = source
         apic: Any = source
         apic.port = cpu.port
@@ -150,8 +155,9 @@ class SoftAccelerator(Accelerator):
         if index == 0 and "intr" in self.pins:
             self.pins["intr"].lint = lint
 
-    def park_vcpu(self) -> None:
-        cpu = self.vcpus.pop()
+    def park_vcpu(self, index: int) -> None:
+        cpu = self.vcpu(index)
+        self.vcpus.remove(cpu)
         cpu.reset()  # it waits to be started, and nobody can
         self.parked[cpu.index] = cpu
 
@@ -188,14 +194,14 @@ class SoftAccelerator(Accelerator):
         self.parked.clear()
 
     def save_vcpu(self, index: int) -> dict[str, Any]:
-        state: dict[str, Any] = self.vcpus[index].save()
+        state: dict[str, Any] = self.vcpu(index).save()
         return state
 
     def load_vcpu(self, index: int, state: dict[str, Any]) -> list[int]:
-        return list(self.vcpus[index].load(state))
+        return list(self.vcpu(index).load(state))
 
     def report(self, index: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.vcpus[index].describe()
+        found: dict[str, Any] = self.vcpu(index).describe()
         return found
 
     def watch(
@@ -206,7 +212,7 @@ class SoftAccelerator(Accelerator):
         hardware: tuple[tuple[int, int, int], ...] = (),
         frozen: bool = False,
     ) -> None:
-        self.vcpus[index].watch(step, software, hardware, frozen)
+        self.vcpu(index).watch(step, software, hardware, frozen)
 
     def debug_stops(self) -> list[tuple[int, str, int]]:
         found = [(cpu.index, cpu.debug_stop()) for cpu in self.vcpus]

@@ -588,18 +588,15 @@ cdef class SoftCpu(CpuThread):
     def __init__(self, RunControl control, u32 index, Machine machine, cpuid):
         super().__init__(control, index)
         cdef Cpu *c = self.c
-        cdef CpuidLeaf *leaf
         cdef u32 n
         cdef Guest *g = machine.guest_of(index)
         self.machine = machine
         self.port = SoftPort(self)
-        self.leaves = list(cpuid)
         c.index = index
         c.exact = machine.exact
         c.guest = <void *>g
         c.a20_mask = ~<u64>0
         c.phys_mask = (<u64>1 << 40) - 1
-        c.cpuid = <CpuidLeaf *>PyMem_RawCalloc(len(cpuid) + 1, sizeof(CpuidLeaf))
         c.scratch = PyMem_RawCalloc(1, SCRATCH_SIZE)
         c.jcache, c.arena = g.jcache, g.arena
         for n in range(2):
@@ -611,14 +608,9 @@ cdef class SoftCpu(CpuThread):
             c.tlbs[n] = <TlbEntry *>PyMem_RawCalloc(TLB_SIZE, sizeof(TlbEntry))
             if c.tlbs[n] == NULL:
                 raise MemoryError
-        if c.cpuid == NULL or c.scratch == NULL or c.fx == MAP_FAILED:
+        if c.scratch == NULL or c.fx == MAP_FAILED:
             raise MemoryError
-        for n, entry in enumerate(cpuid):
-            leaf = &c.cpuid[n]
-            leaf.function, leaf.index, leaf.flags = entry["function"], entry["index"], entry["flags"]
-            leaf.eax, leaf.ebx, leaf.ecx, leaf.edx = entry["eax"], entry["ebx"], entry["ecx"], entry["edx"]
-            self.note_leaf(leaf)
-        c.cpuid_count = <u32>len(cpuid)
+        self.take_cpuid(cpuid)
         c.hooks.port_in, c.hooks.port_out = port_in, port_out
         c.hooks.port_in_string, c.hooks.port_out_string = port_in_string, port_out_string
         c.hooks.phys_load, c.hooks.phys_store = phys_load, phys_store
@@ -635,6 +627,21 @@ cdef class SoftCpu(CpuThread):
         machine.cpus.append(self)
         reset_cpu(c, False)
         c.wait_sipi = index != 0
+
+    def take_cpuid(self, cpuid):
+        """The leaves that its guest reads; of a processor that does not run."""
+        cdef Cpu *c = self.c
+        cdef CpuidLeaf *leaf
+        cdef CpuidLeaf *leaves = <CpuidLeaf *>PyMem_RawCalloc(len(cpuid) + 1, sizeof(CpuidLeaf))
+        if leaves == NULL:
+            raise MemoryError
+        PyMem_RawFree(c.cpuid)
+        self.leaves, c.cpuid, c.cpuid_count = list(cpuid), leaves, <u32>len(cpuid)
+        for n, entry in enumerate(cpuid):
+            leaf = &c.cpuid[n]
+            leaf.function, leaf.index, leaf.flags = entry["function"], entry["index"], entry["flags"]
+            leaf.eax, leaf.ebx, leaf.ecx, leaf.edx = entry["eax"], entry["ebx"], entry["ecx"], entry["edx"]
+            self.note_leaf(leaf)
 
     cdef void note_leaf(self, CpuidLeaf *leaf) noexcept nogil:
         cdef Cpu *c = self.c

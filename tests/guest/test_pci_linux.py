@@ -84,7 +84,7 @@ n=0
 while [ ! -e /sys/devices/system/cpu/cpu1 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done
 sleep 0.5
 [ $(cat /sys/devices/system/cpu/cpu1/online) = 1 ] || echo 1 > /sys/devices/system/cpu/cpu1/online
-echo NOW $(nproc)
+echo NOW $(nproc) $(grep ^apicid /proc/cpuinfo | sed "s/.*://")
 """
 AND_GOES = PROCESSOR + """
 n=0
@@ -97,28 +97,28 @@ echo LEFT $(nproc)
 def test_a_processor_comes_under_linux(machine: str, tmp_path: pathlib.Path) -> None:
     """By the bitmap and by the registers."""
     initrd = initramfs(tmp_path, PROCESSOR)
-    cpus = {"count": 1, "maxcpus": 2, "sockets": 2}
+    cpus = {"count": 1, "maxcpus": 4, "sockets": 4}
     with LinuxGuest(tmp_path, "soft", "quiet", machine=machine, kernel=kernel(), initrd=initrd, cpus=cpus) as pc:
         pc.run_until(lambda: "READY 1" in pc.console(), PATIENCE)
-        pc.machine.plug_processor("second")
+        pc.machine.plug_processor("second", 3)
         pc.run_to_end(PATIENCE)
         text = pc.console()
         wrong = pc.complaints()
-    assert "\nNOW 2\n" in text, text[-3000:]
+    assert "\nNOW 2 0 3\n" in text, text[-3000:]
     assert wrong == []
 
 
 def test_a_processor_goes_under_linux(tmp_path: pathlib.Path) -> None:
     """Linux takes it off line and ejects it."""
     initrd = initramfs(tmp_path, AND_GOES)
-    cpus = {"count": 1, "maxcpus": 2, "sockets": 2}
+    cpus = {"count": 1, "maxcpus": 4, "sockets": 4}
     told: list[str] = []
     with LinuxGuest(
         tmp_path, "soft", "quiet", machine="pc-i440fx-7.2", kernel=kernel(), initrd=initrd, cpus=cpus
     ) as pc:
         pc.machine.listen(lambda name, **data: told.append(name))
         pc.run_until(lambda: "READY 1" in pc.console(), PATIENCE)
-        pc.machine.plug_processor("second")
+        pc.machine.plug_processor("second", 3)
         pc.run_until(lambda: "NOW 2" in pc.console(), PATIENCE)
         node = pc.machine.root.children["peripheral"].children["second"]
         assert isinstance(node, Processor)

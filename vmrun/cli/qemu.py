@@ -318,7 +318,7 @@ class _Run(Runner):
         def told() -> None:
             from vmrun.monitor import info
 
-            for n in range(len(machine.board.apic_ids)):
+            for n in machine.board.processors:
                 write(f"CPU Reset (CPU {n})\n{info.registers_of(machine, n)}")
 
         machine.before_reset.append(told)

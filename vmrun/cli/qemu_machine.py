@@ -10,6 +10,7 @@ import os
 
 from vmrun.cli.qemu_start import QemuError, Start
 from vmrun.config import files, modules
+from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.config.importers.screenopts import ADAPTERS
 
 TYPE_CHECKING = False
@@ -264,6 +265,10 @@ class Wanted:
             if problem.code != "VR0708":
                 return QemuError(problem.message)
             return QemuError(f"Property '{self.file['cpus']['model']}-x86_64-cpu.{feature}' not found")
+        if path.startswith("cpus.plugged["):
+            devices = (option for option in self.parsed.options if option.name == "device")
+            given = [option for option in devices if CPU_TYPE in str(option.value)]
+            return QemuError(f"{given[int(path[13:].partition(']')[0])].shown()}: {problem.message}")
         if path.startswith("cpus.model"):
             return QemuError(f"unable to find CPU model '{self.file['cpus']['model']}'")
         text = ""

@@ -206,7 +206,7 @@ def _introduce(machine: Machine, console: bool, options: Any) -> None:
     import hashlib
 
     digest = hashlib.sha256(machine.bios.data).hexdigest()[:16]
-    count = machine.config["cpus"]["count"]
+    count = len(machine.board.processors)
     _note(
         machine,
         f"{machine.name}: {machine.config['machine']}, {count} processor{'s' if count > 1 else ''}, "

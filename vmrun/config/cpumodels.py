@@ -24,6 +24,7 @@ _USED = frozenset((
     "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id",
     "vendor", "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only",
     "full-cpuid-auto-level", "pmu", "phys-bits", "host-phys-bits", "migratable", "host-cache-info",
+    "x-force-features",
 ))  # fmt: skip
 # … and those that QEMU has and nothing here depends on: other hypervisors' leaves, leaf 40000010h, what only a
 # migration between two QEMUs sees, and who checks what.
@@ -41,7 +42,7 @@ hv-apicv hv-avic hv-crash hv-emsr-bitmap hv-enforce-cpuid hv-evmcs hv-frequencie
 hv-passthrough hv-reenlightenment hv-relaxed hv-reset hv-runtime hv-spinlocks hv-stimer-direct hv-stimer hv-syndbg
 hv-synic hv-time hv-tlbflush-direct hv-tlbflush-ext hv-tlbflush hv-vapic hv-vendor-id hv-version-id-sbranch
 hv-version-id-snumber
-hv-version-id-spack hv-vpindex hv-xmm-input tsc-frequency lbr-fmt ucode-rev kvm-pv-enforce-cpuid x-force-features
+hv-version-id-spack hv-vpindex hv-xmm-input tsc-frequency lbr-fmt ucode-rev kvm-pv-enforce-cpuid
 """
 PLANNED = frozenset(_PLANNED.split())
 

@@ -235,8 +235,8 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> MachineDat
         work.note("name", given.place)
     amount, layout = settings.memory(work)
     cpus, firmware = settings.cpus(work), settings.firmware(work)
-    settings.address_space(work, amount, layout, cpus)
     slots = settings.memory_slots(work, amount, layout)
+    settings.address_space(work, amount, layout, cpus, slots.get("memory-slots"))
     uuid = spec.value("uuid")
     data: Any = {  # optional keys come by `**`, which mypy does not follow
         "schema": "vmrun/machine/1",

@@ -55,6 +55,8 @@ Cpus = TypedDict(
         "mask-svm": NotRequired[bool],
         "add-x2apic": NotRequired[bool],
         "add-kvm-pv-eoi": NotRequired[bool],
+        "plugged": NotRequired[list[dict[str, Any]]],
+        "present": NotRequired[list[int]],  # of a machine that runs: what it has become
     },
 )
 MemorySlots = TypedDict("MemorySlots", {"count": int, "maxmem": int, "base": int, "size": int, "reserved-end": int})

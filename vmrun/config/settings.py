@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 _HIGH = 1 << 32
+PCI_HOLE = 2 << 30  # bytes kept for 64-bit BARs behind all memory: pci-hole64-size of i440FX-pcihost
 _LEAST = 1 << 20
 _TOPOLOGY = ("sockets", "cores", "threads")
 _SIZES = frozenset((
@@ -145,6 +146,8 @@ def cpus(work: Work) -> dict[str, Any]:
             node.place,
             "cpus",
         )
+    if given and "plugged" in spec:
+        values["plugged"] = _plugged(work, spec["plugged"], values)
     _model(work, values, spec)
     frozen: dict[str, Any] = {}
     for name in ("*", values["model"]):
@@ -159,6 +162,28 @@ def cpus(work: Work) -> dict[str, Any]:
         work.note(f"cpus.{key}", spec[key].place)
     order = ("count", *_TOPOLOGY, "maxcpus", "model", "features", "compat")
     return {**{key: values[key] for key in order if key in values}, **values}
+
+
+def _plugged(work: Work, node: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """`id` and `index` of each processor that is plugged in beside the first `count`."""
+    limits = {"socket-id": "sockets", "core-id": "cores", "thread-id": "threads"}
+    found: dict[int, dict[str, Any]] = {}
+    for n, row in enumerate(node.value):
+        at, path = {key: child.value for key, child in row.value.items()}, f"cpus.plugged[{n}]"
+        odd = next((key for key, of in limits.items() if at[key] >= values[of]), None)
+        if odd is not None:
+            fault = f"Invalid CPU {odd}: {at[odd]} must be in range 0:{values[limits[odd]] - 1}"
+            work.wrong("VR0704", fault, row.value[odd].place, path)
+            continue
+        index = (at["socket-id"] * values["cores"] + at["core-id"]) * values["threads"] + at["thread-id"]
+        if index < values["count"] or index in found:
+            work.wrong("VR0704", f"CPU[{index}] is there already", row.place, path)
+            continue
+        found[index] = {"id": str(at.get("id") or f"cpu-{index}"), "index": index}
+    ids = [row["id"] for row in found.values()]
+    if len(set(ids)) != len(ids):
+        work.wrong("VR0704", "two plugged CPUs have one id", node.place, "cpus.plugged")
+    return list(found.values())
 
 
 def _apic(work: Work) -> dict[str, Any]:
@@ -282,18 +307,34 @@ def boot(work: Work) -> dict[str, Any]:
     return values
 
 
-def address_space(work: Work, amount: int, layout: dict[str, Any], values: dict[str, Any]) -> None:
-    """Say when the processors cannot address all of the memory. values: what cpus() gave. What the host's processor
-    decides is not questioned.
+def address_space(
+    work: Work, amount: int, layout: dict[str, Any], values: dict[str, Any], slots: dict[str, Any] | None
+) -> None:
+    """Say when the processors cannot address all of the memory that there can be. values: what cpus() gave; slots: what
+    memory_slots() gave. What the host's processor decides is not questioned.
     """
     node = work.spec.get("memory")
     own = {**values["compat"], **values["features"]}
     bits = own.get("phys-bits", values.get("model-data", {}).get("rules", {}).get("phys-bits"))
-    if node is None or type(bits) is not int or bits <= 0 or own.get("host-phys-bits") is True:
+    if type(bits) is not int or bits <= 0 or own.get("host-phys-bits") is True:
         return
     above = int(layout["above-4g"])
     end = int(layout.get("high-ram") or _HIGH) + above
-    if above and end > 1 << bits:
+    if slots and not _has(values, "lm", "80000001.edx", 29):
+        # with 32 bits nothing behind 4 GiB is for the processors
+        bits = 36 if _has(values, "pse36", "1.edx", 17) else 64
+    if slots and int(slots["reserved-end"]) + PCI_HOLE > 1 << bits:
+        place, last = work.spec.get("memory-slots"), int(slots["reserved-end"]) + PCI_HOLE - 1
+        assert place is not None
+        work.wrong(
+            "VR0701",
+            f"modules of memory, and PCI devices behind them, can reach {last:#x}, "
+            f"but the processors address {size_text(1 << bits)}: phys-bits too low ({bits})",
+            place.place,
+            "memory-slots",
+            remedy="a smaller `maxmem`, or raise `phys-bits` under cpus.features",
+        )
+    elif node is not None and above and end > 1 << bits:
         work.wrong(
             "VR0701",
             f"memory is {size_text(amount)}, but the processors address {size_text(1 << bits)} (phys-bits {bits})",
@@ -301,6 +342,15 @@ def address_space(work: Work, amount: int, layout: dict[str, Any], values: dict[
             "memory",
             remedy="give less, or raise `phys-bits` under cpus.features",
         )
+
+
+def _has(values: dict[str, Any], name: str, word: str, bit: int) -> bool:
+    """Whether the processors have a feature, by the bit of their model or by what the file or the type says of it."""
+    model = values.get("model-data", {})
+    plain = bool(model.get("host")) or bool(int(model.get("words", {}).get(word, 0)) >> bit & 1)
+    for layer in (model.get("set", {}), values["compat"], values["features"]):
+        plain = bool(layer.get(name, plain))
+    return plain
 
 
 def firmware(work: Work) -> dict[str, Any]:

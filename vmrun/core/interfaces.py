@@ -33,8 +33,12 @@ class ThreadOwner:
 class ProcessorSlots:
     """Tells the guest of processors that come and go while it runs. The device lock is held."""
 
-    def processor_plugged(self) -> None:
-        """The next of those that there can be is there now."""
+    def processor_plugged(self, index: int) -> None:
+        """Number `index` of those that there can be is there now."""
+        raise NotImplementedError
+
+    def processor_gone(self, index: int) -> None:
+        """It is not there any more."""
         raise NotImplementedError
 
     def ask_processor(self, index: int) -> bool:

@@ -56,8 +56,8 @@ class Platform(Protocol):
     iothread: IoThread              # descriptors, kicks and completions without the GIL; it runs the timers too
     timers: TimerQueue              # on `virtual`
     host_timers: TimerQueue         # on `host`
-    apic_ids: list[int]             # of the processors that are there, in order
-    possible_apic_ids: list[int]    # of those that there can be: these, and more behind them
+    processors: list[int]           # which of those that there can be are there, by number, ascending
+    possible_apic_ids: list[int]    # of all that there can be
     input: InputRouter              # where keyboards, mice and tablets take the user's events from
     rtc: dict[str, Any]             # the machine file's `rtc`: base, clock, driftfix
     uuid: str                       # the machine's, all zeros when it was given none

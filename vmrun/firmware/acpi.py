@@ -187,11 +187,11 @@ def _fadt(machine: MachineData, pm_base: int, facs: int, described: int) -> byte
 
 def _madt(machine: MachineData) -> bytes:
     """Processors by APIC id, the IOAPIC, where ISA interrupts differ from the identity, and NMI on LINT1."""
-    count = int(machine["cpus"]["count"])
+    there = parts.present(machine["cpus"])
     body = struct.pack("<II", 0xFEE00000, 1)  # and two 8259s
     ids = parts.apic_ids(machine)
     for index, id in enumerate(ids):
-        body += madt_entry(index, id, index < count)
+        body += madt_entry(index, id, index in there)
     ioapic = parts.first(machine, "ioapic")
     base = int(ioapic["props"].get("base", 0xFEC00000)) if ioapic is not None else 0xFEC00000
     body += struct.pack("<BBBBII", 1, 12, 0, 0, base, 0)

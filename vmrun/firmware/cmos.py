@@ -34,7 +34,7 @@ def cells(machine: MachineData, disk_size: Callable[[str], int] | None = None) -
     if floppies:
         equipment |= (len(floppies) - 1) << 6 | 0x01
     kinds = sum(CODES[kind] << (4 if unit == 0 else 0) for unit, kind in floppies.items())
-    found |= {0x10: kinds, 0x14: equipment, 0x5F: (int(machine["cpus"]["count"]) - 1) & 0xFF}
+    found |= {0x10: kinds, 0x14: equipment, 0x5F: (len(parts.present(machine["cpus"])) - 1) & 0xFF}
     if disk_size is not None:
         found |= disks(machine, disk_size)
     return found

@@ -49,7 +49,7 @@ def _ports(size: int) -> bytes:
 def _bitmap(machine: MachineData) -> bytes:
     """Processors by APIC id: CPON says who is there, PRS is the bitmap that the machine keeps."""
     ids = parts.apic_ids(machine)
-    present = set(ids[: int(machine["cpus"]["count"])])
+    present = {ids[index] for index in parts.present(machine["cpus"])}
     limit = max(ids) + 1
     if limit > 8 * BITMAP_SIZE:
         raise BuildError(

@@ -62,7 +62,7 @@ def items(machine: MachineData) -> dict[int, bytes]:
         UUID: smbios.uuid_bytes(smbios.uuid(machine)),
         RAM_SIZE: struct.pack("<Q", machine["memory"]),
         NOGRAPHIC: struct.pack("<H", bool(machine["firmware"].get("nographic"))),
-        CPUS: struct.pack("<H", machine["cpus"]["count"]),
+        CPUS: struct.pack("<H", len(parts.present(machine["cpus"]))),
         BOOT_MENU: struct.pack("<H", bool(machine.get("boot", {}).get("menu"))),
         MAX_CPUS: struct.pack("<H", limit),
         ACPI_TABLES: struct.pack("<H", 0),

@@ -34,11 +34,11 @@ def pirq(slot: int, pin: int) -> int:
 
 
 def _table(machine: MachineData) -> bytes:
-    count = int(machine["cpus"]["count"])
     signature, features = 0x600, 0x201  # processor family 6; FPU and APIC
     entries = []
-    for index, id in enumerate(parts.apic_ids(machine)[:count]):
-        if id <= MOST_ID:
+    ids = parts.apic_ids(machine)
+    for index in parts.present(machine["cpus"]):
+        if (id := ids[index]) <= MOST_ID:
             entries.append(struct.pack("<BBBBIIQ", 0, id, 0x14, 1 | 2 * (index == 0), signature, features, 0))
     entries.append(struct.pack("<BB6s", 1, PCI_BUS, b"PCI   "))
     entries.append(struct.pack("<BB6s", 1, ISA_BUS, b"ISA   "))

@@ -144,9 +144,18 @@ def apic_id(index: int, cpus: Cpus) -> int:
 
 
 def apic_ids(machine: MachineData) -> list[int]:
-    """APIC ids of all processors that there can be; the first `count` are there at power-on."""
+    """APIC ids of all processors that there can be; those that `present` tells are there."""
     cpus = machine["cpus"]
     return [apic_id(index, cpus) for index in range(int(cpus.get("maxcpus") or cpus["count"]))]
+
+
+def present(cpus: Cpus) -> list[int]:
+    """Which of the processors that there can be are there, by number, of a resolved machine's `cpus`: the first
+    `count` and those that were plugged in before power-on; with `present`, what a running machine has become.
+    """
+    if "present" in cpus:
+        return list(cpus["present"])
+    return sorted({*range(int(cpus["count"])), *(row["index"] for row in cpus.get("plugged", ()))})
 
 
 def apic_limit(machine: MachineData) -> int:

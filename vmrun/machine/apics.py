@@ -30,7 +30,7 @@ def add_apic(
     apic = cls("")
     parent.add_child(apic, f"lapic[{index}]")
     apic.system, apic.bsp = system, index == 0
-    apic.set_props({**values, "id": board.apic_ids[index]})
+    apic.set_props({**values, "id": board.possible_apic_ids[index]})
     apic.realize(board)
     apic.realized = True
     apic.lapic.x2apic_allowed = bool(features & X2APIC)
@@ -42,7 +42,7 @@ def add_apic(
 
 
 def remove_apic(board: Board, parent: Object, index: int) -> None:
-    """That of the last processor."""
+    """That of processor `index`."""
     apic = board.devices.pop(f"lapic[{index}]", None)
     if apic is not None:
         apic.unrealize()

@@ -13,6 +13,7 @@ from vmrun.core.input import InputRouter
 from vmrun.core.interfaces import AcpiEvents
 from vmrun.core.object import Object
 from vmrun.errors import BackendError, BuildError, about
+from vmrun.firmware.parts import present
 from vmrun.machine.cpuid import apic_ids
 from vmrun.machine.memoryslots import MemorySlots
 from vmrun.machine.nodes import Nodes
@@ -55,7 +56,7 @@ class Board:
         self.uuid = str(config.get("uuid") or "00000000-0000-0000-0000-000000000000")
         self.hw_version = str(config.get("hw-version") or "2.5+")
         self.possible_apic_ids = apic_ids(config["cpus"])
-        self.apic_ids = self.possible_apic_ids[: config["cpus"]["count"]]
+        self.processors = present(config["cpus"])
         self.control = RunControl(Notifier())
         self.system_memory = Region.container("system", 0)
         self.system_io = Region.container("io", 0x10000)

@@ -86,7 +86,7 @@ class _Builder:
     ) -> None:
         self.objects, self.blockdevs = objects, blockdevs
         self.config, self.board, self.undo, self.saved_cpuid = config, board, undo, cpuid
-        self.cpuid: list[list[dict[str, int]]] = []
+        self.cpuid: dict[int, list[dict[str, int]]] = {}
         self.assembly = Assembly(board)
         self.direct: DirectBoot | None = None
 
@@ -196,7 +196,9 @@ class _Builder:
         accelerator, cpus = self.board.accelerator, self.config["cpus"]
         host = accelerator.supported_cpuid()
         missing: list[str] = []
-        for index, apic_id in enumerate(self.board.apic_ids):
+        plugged = {int(row["index"]): str(row["id"]) for row in cpus.get("plugged", ())}
+        for place, index in enumerate(self.board.processors):
+            apic_id = self.board.possible_apic_ids[index]
             cpuid = make_cpuid(
                 cpus, cpus["model-data"], apic_id, host, kernel_apic=accelerator.has_local_apic
             )
@@ -204,14 +206,15 @@ class _Builder:
             if self.saved_cpuid is not None:
                 from vmrun.machine import crossing
 
-                entries = crossing.same_cpuid(self.saved_cpuid, index, entries)
-            self.cpuid.append(entries)
+                entries = crossing.same_cpuid(self.saved_cpuid, place, entries)
+            self.cpuid[index] = entries
             if not index:
                 missing = cpuid.missing
                 self.processor = processor_of(entries)
                 if self.direct is not None:
                     self.direct.prepare(entries)
-            processor.create(self.board, self.assembly, index, entries, system=self.assembly.apic_system)
+            id, system = plugged.get(index, ""), self.assembly.apic_system
+            processor.create(self.board, self.assembly, index, entries, id=id, system=system)
         return missing
 
     def _fill_firmware(self, machine: Machine, firmware: Any) -> None:

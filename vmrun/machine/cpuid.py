@@ -297,7 +297,8 @@ class _Maker:
             if lost:
                 row = names.get(word, [])
                 missing += [row[b] for b in range(32) if lost >> b & 1 and b < len(row) and row[b]]
-                self.words[word] = wanted & able
+                if not self.flag("x-force-features"):
+                    self.words[word] = wanted & able
         return sorted(set(missing))
 
     def has(self, name: str) -> bool:
@@ -574,10 +575,36 @@ def describe(
     cpus: Cpus, model: dict[str, Any], host: list[dict[str, int]], *, kernel_apic: bool = True
 ) -> dict[str, Any]:
     """What a processor comes to: feature → whether it has it, by QEMU's names, and what identifies it."""
+    return _described(_collected(cpus, model, host, kernel_apic)[0])
+
+
+def describe_whole(
+    cpus: Cpus, model: dict[str, Any], host: list[dict[str, int]], *, kernel_apic: bool = True
+) -> dict[str, Any]:
+    """The same, with its settings and the names of the features that the host has not ("unavailable-features")."""
+    maker, missing = _collected(cpus, model, host, kernel_apic)
+    return {
+        **_described(maker),
+        **{name: maker.flag(name) for name in ("l3-cache", "cpuid-0xb", "host-cache-info")},
+        "legacy-cache": maker.flag("legacy-cache") or not maker.model.get("caches"),
+        **{name: maker.flag(name) for name in ("host-phys-bits", "x-force-features", "full-cpuid-auto-level")},
+        "level": maker.level,
+        "xlevel": maker.xlevel,
+        "phys-bits": maker.address_sizes() & 0xFF,
+        "unavailable-features": missing,
+    }
+
+
+def _collected(
+    cpus: Cpus, model: dict[str, Any], host: list[dict[str, int]], kernel_apic: bool
+) -> tuple[_Maker, list[str]]:
     able: Leaves = {(e["function"], e["index"]): (e["eax"], e["ebx"], e["ecx"], e["edx"]) for e in host}
     maker = _Maker(cpus, model, 0, able, kernel_apic)
     maker.collect()
-    maker.filter()
+    return maker, maker.filter()
+
+
+def _described(maker: _Maker) -> dict[str, Any]:
     signature = maker.signature()
     family, number = signature >> 8 & 15, signature >> 4 & 15
     if family == 15:
@@ -590,7 +617,7 @@ def describe(
         "model": number,
         "stepping": signature & 15,
         "vendor": maker.vendor(),
-        "model-id": str(maker.settings.get("model-id", model.get("model-id", ""))),
+        "model-id": str(maker.settings.get("model-id", maker.model.get("model-id", ""))),
         "min-level": maker.level,
         "min-xlevel": maker.xlevel,
         "pmu": maker.flag("pmu"),

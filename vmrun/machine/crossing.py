@@ -37,7 +37,9 @@ def fit(whole: dict[str, Any], before: Any, machine: Machine) -> tuple[dict[str,
     processors = [dict(state) for state in processors]
     own = [id for id in machine.board.devices if id.startswith("lapic[")]
     try:
-        for n, state in enumerate(processors):
+        if len(processors) != len(machine.board.processors):
+            raise StateError(f"the saved machine had {len(processors)} processors")
+        for n, state in zip(machine.board.processors, processors, strict=True):
             if machine.accelerator.name == "soft" and "xsave" in state:
                 check_extended(state["xsave"])
             elif "fpu" in state and before != "kvm":

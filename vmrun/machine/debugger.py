@@ -79,9 +79,9 @@ class Debugger:
         machine.debugger = self
 
     @property
-    def count(self) -> int:
-        """Of processors."""
-        return len(self.machine.accelerator.vcpus)
+    def processors(self) -> list[int]:
+        """Those that are there, by number."""
+        return [cpu.index for cpu in self.machine.accelerator.vcpus]
 
     # --- the state of a processor -------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Debugger:
 
     def _watch(self) -> None:
         step, run = self.plan
-        for index in range(self.count):
+        for index in self.processors:
             going = index in step or run is None or index in run
             alone = self.passing is not None
             self.machine.accelerator.watch(
@@ -282,7 +282,7 @@ class Debugger:
         self.plan = (frozenset(), None)
         try:
             with Standing(self.machine):
-                for index in range(self.count):
+                for index in self.processors:
                     self.machine.accelerator.watch(index)
         except (AccelFailure, NotImplementedError, StateError):
             pass  # there is nothing to watch

@@ -74,7 +74,7 @@ class DirectBoot:
     def start_processors(self, accelerator: Any, waking_vector: int = 0) -> None:
         """Processors are reset; the first one begins in the kernel, or in real mode where a guest wants to wake."""
         assert self.plan is not None
-        for index in range(len(accelerator.vcpus)):
+        for index in (cpu.index for cpu in accelerator.vcpus):
             if self.mtrr:
                 accelerator.load_vcpu(index, {"msrs": self.mtrrs()})
             if index == 0:

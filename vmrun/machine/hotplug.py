@@ -143,7 +143,7 @@ def what_became(machine: Machine) -> dict[str, Any]:
     return {
         "devices": machine.config["devices"],
         "cpus": machine.config["cpus"],
-        "processors": [name for name, node in plugged.items() if isinstance(node, Processor)],
+        "processors": {name: node.index for name, node in plugged.items() if isinstance(node, Processor)},
         "hotplugged": [id for id, device in devices.items() if device.hotplugged],
         "leaving": [id for id, device in devices.items() if device.leaving],
     }
@@ -157,34 +157,46 @@ def lasting(machine: Machine) -> list[DeviceRow]:
 
 def become(machine: Machine, now: dict[str, Any]) -> None:
     """Put in, unseen by the guest, what had come to the saved machine. BuildError."""
+    from vmrun.firmware.parts import present
+    from vmrun.machine import processor
+
     board, wanted = machine.board, now["devices"]
     with board.lock, board.memory.transaction(), board.io.transaction():
         for entry in wanted:
             if entry["id"] not in board.devices:
                 machine.assembly.create(entry).hotplugged = True
     _record(machine, wanted)
-    for id in now["processors"]:
-        plug_processor(machine, id)
-    if machine.config["cpus"] != now["cpus"]:
+    for index in set(board.processors) - set(present(now["cpus"])) - {0} if "present" in now["cpus"] else ():
+        _take_out(machine, processor.find(machine, index))
+    for id, index in _processors(machine, now).items():
+        if index not in board.processors:
+            plug_processor(machine, id, index)
+    if present(machine.config["cpus"]) != present(now["cpus"]):
         raise BuildError("its processors were others")
+
+
+def _processors(machine: Machine, now: dict[str, Any]) -> dict[str, int]:
+    """Those of a saved machine that have an id. Before they could come in any order, only their ids were saved."""
+    found = now["processors"]
+    if isinstance(found, list):
+        found = {id: len(machine.board.processors) + n for n, id in enumerate(found)}
+    possible = len(machine.board.possible_apic_ids)
+    if not all(isinstance(id, str) and type(index) is int and 0 < index < possible for id, index in found.items()):
+        raise BuildError("a processor that there cannot be")
+    return dict(found)
 
 
 # --- processors -----------------------------------------------------------------------------------------------
 
 
-def plug_processor(machine: Machine, id: str) -> None:
-    """The next processor of those that there can be, waiting for the guest to start it. They come in order. BuildError
-    when all are there.
-    """
+def plug_processor(machine: Machine, id: str, index: int) -> None:
+    """Processor `index` of those that there can be, waiting for the guest to start it."""
     from vmrun.core.interfaces import ProcessorSlots
-    from vmrun.firmware.fwcfg import CPUS
     from vmrun.machine import processor
     from vmrun.machine.cpuid import make_cpuid
 
     board, cpus = machine.board, machine.config["cpus"]
-    index, accelerator = len(board.apic_ids), machine.accelerator
-    if index >= len(board.possible_apic_ids):
-        raise BuildError(f"all {index} processors are there")
+    accelerator = machine.accelerator
     apic_id = board.possible_apic_ids[index]
     entries = make_cpuid(
         cpus, cpus["model-data"], apic_id, accelerator.supported_cpuid(), kernel_apic=accelerator.has_local_apic
@@ -193,65 +205,71 @@ def plug_processor(machine: Machine, id: str) -> None:
     if goes_on:
         accelerator.stop()
     try:
-        board.apic_ids.append(apic_id)
-        processor.create(board, machine.assembly, index, entries, id=id, system=machine.assembly.apic_system)
-        for cpu in accelerator.vcpus[index:]:
-            made: Any = cpu
-            made.reset()
-        machine.cpuid.append(entries)
-        machine.config = board.config = {**machine.config, "cpus": {**cpus, "count": index + 1}}
+        system = machine.assembly.apic_system
+        processor.create(board, machine.assembly, index, entries, id=id, system=system, hotplugged=True)
+        accelerator.vcpu(index).reset()
+        machine.cpuid[index] = entries
+        _count(machine, sorted({*board.processors, index}))
         with board.lock:
-            by_driver: dict[str, Any] = {device.driver: device for device in board.devices.values()}
-            by_driver["fw_cfg_io"].add_bytes(CPUS, (index + 1).to_bytes(2, "little"))
-            by_driver["mc146818rtc"].set_cmos(CMOS_CPUS, index & 0xFF)
             for slots in machine.all(ProcessorSlots):
-                slots.processor_plugged()
+                slots.processor_plugged(index)
     finally:
         if goes_on:
             accelerator.start()
 
 
+def _count(machine: Machine, present: list[int]) -> None:
+    """Which processors there are from now on: in the machine's description and where the firmware counts them."""
+    from vmrun.firmware.fwcfg import CPUS
+
+    board, cpus = machine.board, machine.config["cpus"]
+    board.processors = present
+    machine.config = board.config = {**machine.config, "cpus": {**cpus, "present": present}}
+    with board.lock:
+        by_driver: dict[str, Any] = {device.driver: device for device in board.devices.values()}
+        by_driver["fw_cfg_io"].add_bytes(CPUS, len(present).to_bytes(2, "little"))
+        by_driver["mc146818rtc"].set_cmos(CMOS_CPUS, len(present) - 1 & 0xFF)
+
+
 def ask_processor(machine: Machine, node: Processor) -> None:
-    """Ask the guest to let go of a processor: the last one that is there. BuildError."""
+    """Ask the guest to let go of a processor. BuildError."""
     from vmrun.core.interfaces import ProcessorSlots
 
-    there = len(machine.board.apic_ids)
     if not node.index:
         raise BuildError("Boot CPU is unpluggable")
-    if node.index != there - 1:
-        raise BuildError(f"processors go in the opposite order of their coming: the next is number {there - 1}")
     with machine.board.lock:
         if not all(slots.ask_processor(node.index) for slots in machine.all(ProcessorSlots)):
             raise BuildError(f"acpi: device unplug request for not supported device type: {node.driver}")
 
 
 def processor_gone(machine: Machine, index: int) -> None:
-    """The guest let go of the last processor. On the main thread."""
-    from vmrun.firmware.fwcfg import CPUS
-    from vmrun.machine import apics, processor
+    """The guest let go of a processor. On the main thread."""
+    from vmrun.machine import processor
 
-    board, accelerator = machine.board, machine.accelerator
+    node = processor.find(machine, index)
+    path, named = node.path, node.parent is not None and node.parent.name == "peripheral"
+    _take_out(machine, node)
+    machine.tell("DEVICE_DELETED", **({"device": node.name} if named else {}), path=path)
+
+
+def _take_out(machine: Machine, node: Processor) -> None:
+    from vmrun.core.interfaces import ProcessorSlots
+    from vmrun.machine import apics
+
+    board, accelerator, index = machine.board, machine.accelerator, node.index
     goes_on = machine.running
     if goes_on:
         accelerator.stop()
     try:
-        accelerator.park_vcpu()
-        board.apic_ids.pop()
-        machine.cpuid.pop()
-        cpus = machine.config["cpus"]
-        machine.config = board.config = {**machine.config, "cpus": {**cpus, "count": index}}
+        accelerator.park_vcpu(index)
+        del machine.cpuid[index]
+        _count(machine, [other for other in board.processors if other != index])
         with board.lock, board.memory.transaction():
             apics.remove_apic(board, machine.assembly.board_parts, index)
-            by_driver: dict[str, Any] = {device.driver: device for device in board.devices.values()}
-            by_driver["fw_cfg_io"].add_bytes(CPUS, index.to_bytes(2, "little"))
-            by_driver["mc146818rtc"].set_cmos(CMOS_CPUS, index - 1 & 0xFF)
+            for slots in machine.all(ProcessorSlots):
+                slots.processor_gone(index)
     finally:
         if goes_on:
             accelerator.start()
-    node = processor.find(machine, index)
-    path, parent = node.path, node.parent
-    if parent is not None:
-        parent.children.pop(node.name)
-    named = parent is not None and parent.name == "peripheral"
-    machine.tell("DEVICE_DELETED", **({"device": node.name} if named else {}), path=path)
-
+    if node.parent is not None:
+        node.parent.children.pop(node.name)

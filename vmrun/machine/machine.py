@@ -74,7 +74,7 @@ class Machine:
         self.bios: Any = None
         self.direct: Any = None  # a kernel without a firmware: vmrun.machine.direct.DirectBoot
         self.missing_features: list[str] = []
-        self.cpuid: list[list[dict[str, int]]] = []  # entries of each processor
+        self.cpuid: dict[int, list[dict[str, int]]] = {}  # entries of each processor that is there
         self.restored = ""  # the run state of the saved machine that this one goes on from
         self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
         self.progress: Callable[[], dict[str, Any]] | None = None  # of that one, in numbers
@@ -129,12 +129,12 @@ class Machine:
         hotplug.ask(self, device)
 
     def unplug_processor(self, node: Processor) -> None:
-        """Ask the guest to let go of the last processor. BuildError: it is another, or the guest cannot."""
+        """Ask the guest to let go of a processor. BuildError: it is the first, or the guest cannot."""
         hotplug.ask_processor(self, node)
 
-    def plug_processor(self, id: str) -> None:
-        """Put in the next processor. BuildError when all are there."""
-        hotplug.plug_processor(self, id)
+    def plug_processor(self, id: str, index: int) -> None:
+        """Put in processor `index` of those that there can be and are not there yet."""
+        hotplug.plug_processor(self, id, index)
 
     # --- running ----------------------------------------------------------------------------------------
 

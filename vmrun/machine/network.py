@@ -45,9 +45,15 @@ def cards(machine: Machine) -> list[Any]:
     return [device for device in machine.devices.values() if isinstance(device, NetworkCard)]
 
 
+def _numbered(card: Any) -> str:
+    """What QEMU calls a card that has no id: e1000.0 is ours of the id e1000-0."""
+    kind, dash, number = str(card.id or "").rpartition("-")
+    return f"{kind}.{number}" if dash and kind == card.driver else ""
+
+
 def set_link(machine: Machine, name: str, up: bool) -> None:
     """Pull or plug in a cable at the card or at the netdev of that id. KeyError: there is neither."""
-    card = next((card for card in cards(machine) if card.id == name), None)
+    card = next((card for card in cards(machine) if name in (card.id, _numbered(card))), None)
     with machine.board.lock:
         if card is not None:
             card.set_link(up)

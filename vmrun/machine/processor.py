@@ -56,14 +56,16 @@ def numa_node(index: int, config: MachineData) -> dict[str, int]:
 
 
 def create(
-    board: Board, assembly: Assembly, index: int, entries: list[dict[str, int]], *, id: str = "", system: Any = None
+    board: Board, assembly: Assembly, index: int, entries: list[dict[str, int]], *, id: str = "",
+    hotplugged: bool = False, system: Any = None,
 ) -> Processor:
     """Processor `index` of those that the board has: a thread that waits, an APIC where the accelerator has none, a
-    node of the tree. `id`: of one that was plugged in. `system`: the bus of the APICs, where they are devices.
+    node of the tree. `id`: of one that was plugged in, before power-on or, `hotplugged`, while the machine runs.
+    `system`: the bus of the APICs, where they are devices.
     """
-    apic_id, cpus = board.apic_ids[index], board.config["cpus"]
+    apic_id, cpus = board.possible_apic_ids[index], board.config["cpus"]
     board.accelerator.create_vcpu(index, apic_id, entries)
-    node = Processor(index, apic_id, cpus, bool(id))
+    node = Processor(index, apic_id, cpus, hotplugged)
     if id:
         assembly.peripheral.add_child(node, id)
     else:

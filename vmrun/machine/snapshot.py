@@ -75,7 +75,7 @@ class Outgoing:
         with board.lock:
             self.blocks = blocks(machine)
             devices = {id: {"driver": d.driver, "state": d.save()} for id, d in board.devices.items()}
-        processors = [_processor(machine, n) for n in range(len(board.apic_ids))]
+        processors = [_processor(machine, index) for index in board.processors]
         self.state = {"devices": devices, "processors": processors}
         self.manifest = {
             "format": FORMAT,
@@ -83,7 +83,7 @@ class Outgoing:
             "now": hotplug.what_became(machine),
             "firmware": firmware(machine),
             "accelerator": machine.accelerator.name,
-            "cpuid": machine.cpuid,
+            "cpuid": [machine.cpuid[index] for index in board.processors if index in machine.cpuid],
             "run": {"state": state, "asleep": machine.asleep, "resets": machine.resets},
             "clocks": {"virtual": board.virtual.time(), "guest": machine.accelerator.get_clock()},
             "blocks": [{"name": name, "size": block.size} for name, block in self.blocks.items()],
@@ -219,7 +219,7 @@ def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda
             raise StateError(f"{reader.path}: the machine cannot become what it was: {exc}") from None
     for id, device in machine.board.devices.items():
         device.leaving = id in now.get("leaving", ())
-    for n, entries in enumerate(machine.cpuid):
+    for n, entries in enumerate(machine.cpuid[index] for index in machine.board.processors if machine.cpuid):
         kept = crossing.same_cpuid(manifest.get("cpuid"), n, entries)
         if machine.config["cpus"].get("features") != config["cpus"].get("features") and kept != entries:
             raise StateError("the saved machine is another one: its `cpus` differs")
@@ -332,9 +332,9 @@ def _load_memory(held: list[RamBlock], reader: Reader) -> None:
 
 
 def _load_processors(machine: Machine, processors: list[Any]) -> None:
-    if len(processors) != len(machine.board.apic_ids):
+    if len(processors) != len(machine.board.processors):
         raise StateError(f"the saved machine had {len(processors)} processors")
-    for n, state in enumerate(processors):
+    for n, state in zip(machine.board.processors, processors, strict=True):
         own = _processor(machine, n)
         if "xcrs" in own and "xcrs" not in state:  # from an accelerator that has no XSAVE
             state = {**state, "xcrs": own["xcrs"]}

@@ -17,6 +17,7 @@ from vmrun.config.write import collapse
 from vmrun.core.interfaces import DiskGeometry, PciFunction
 from vmrun.errors import BuildError, Problem
 from vmrun.firmware import fwcfg
+from vmrun.firmware.parts import present
 from vmrun.machine.cpuid import REGISTERS, apic_ids, make_cpuid
 from vmrun.machine.dry import build_dry
 from vmrun.machine.nicnames import predict
@@ -96,11 +97,12 @@ def _modelled(config: MachineData, catalogue: Catalogue) -> MachineData:
 def _machine(config: MachineData) -> dict[str, Any]:
     cpus = config["cpus"]
     topology = {key: cpus[key] for key in ("count", "maxcpus", "sockets", "cores", "threads")}
+    ids = apic_ids(cpus)
     return {
         "type": config["machine"],
         "memory": config["memory"],
         "cpu model": cpus["model"],
-        "apic ids": " ".join(map(str, apic_ids(cpus)[: cpus["count"]])),
+        "apic ids": " ".join(str(ids[index]) for index in present(cpus)),
         "clock base": config["rtc"]["base"],
         "uuid": config["uuid"],
         "hw-version": config["hw-version"],

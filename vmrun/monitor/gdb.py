@@ -54,7 +54,7 @@ class GdbSession:
         machine.listen(self._on_event)
 
     def _wide(self) -> bool:
-        leaves = self.machine.cpuid[0] if self.machine.cpuid else []
+        leaves = self.machine.cpuid.get(0, [])
         return any(leaf["function"] == 0x80000001 and leaf["edx"] & LONG_MODE for leaf in leaves)
 
     def _end(self) -> None:
@@ -176,7 +176,7 @@ class GdbSession:
         number = int(text, 16)
         if number == -1:
             return -1
-        if not 0 <= number <= self._debugger.count:
+        if number and number - 1 not in self._debugger.processors:
             raise Refused(22)
         return max(number - 1, 0)
 
@@ -267,7 +267,7 @@ class GdbSession:
             if action[:1] not in ("c", "C", "s", "S"):
                 raise Refused(22)
             whom = self._thread(thread) if thread else -1
-            for index in range(self._debugger.count) if whom == -1 else (whom,):
+            for index in self._debugger.processors if whom == -1 else (whom,):
                 chosen.setdefault(index, action[0].lower())
         step = [index for index, action in chosen.items() if action == "s"]
         self._resume(step, [index for index, action in chosen.items() if action == "c"])
@@ -336,7 +336,7 @@ class GdbSession:
         return f"QC{self.general + 1:x}"
 
     def first_threads(self, text: str, body: bytes) -> str:
-        self.threads = list(range(1, self._debugger.count + 1))
+        self.threads = [index + 1 for index in self._debugger.processors]
         return self.more_threads(text, body)
 
     def more_threads(self, text: str, body: bytes) -> str:

@@ -189,7 +189,7 @@ def _gva2gpa(machine: Any, words: list[str], cpu: int) -> str:
 
 def _cpu(machine: Any, words: list[str], cpu: int) -> str:
     """The line monitor itself keeps which one it is."""
-    if not words[0].isdecimal() or int(words[0]) >= len(machine.board.apic_ids):
+    if not words[0].isdecimal() or int(words[0]) not in machine.board.processors:
         raise QmpError("invalid CPU index", "CommandNotFound")
     return ""
 

@@ -239,7 +239,7 @@ FLAGS = ((11, "O"), (10, "D"), (7, "S"), (6, "Z"), (4, "A"), (2, "P"), (0, "C"))
 def _registers(machine: Any, words: list[str], cpu: int) -> str:
     """General, segment and control registers. The processors stop for a moment."""
     every = "-a" in words
-    chosen = range(machine.config["cpus"]["count"]) if every else (cpu,)
+    chosen = machine.board.processors if every else (cpu,)
     running = machine.state == "running"
     if running:
         machine.accelerator.stop()

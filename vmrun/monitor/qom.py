@@ -8,7 +8,7 @@ from vmrun.core.props import NAMING, props_of
 from vmrun.core.userobject import UserObject
 from vmrun.core.values import RANGES
 from vmrun.errors import BuildError
-from vmrun.machine.processor import Processor
+from vmrun.machine.processor import Processor, numa_node
 from vmrun.monitor.errors import QmpError, no_device
 
 TYPE_CHECKING = False
@@ -51,6 +51,18 @@ class Bus(Object):
         super().__init__(name)
         self.parent, self.bus = owner, bus
         self.driver = BUSES.get(bus.kind, bus.kind)
+
+
+# Properties of a processor that clients ask for and nothing here depends on: as QEMU's processors begin.
+_NOT_MODELLED = {
+    **{name: True for name in ("kvm", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask", "check")},
+    **{name: False for name in ("kvm-pv-enforce-cpuid", "start-powered-off", "enforce", "kvm-no-smi-migration")},
+    **{name: 0 for name in ("die-id", "host-phys-bits-limit", "xlevel2", "min-xlevel2", "tsc-frequency", "ucode-rev")},
+    **{"x-hv-max-vps": -1, "level-func7": 0, "memory": "/machine/unattached/system[0]"},
+}
+
+
+_HV_VALUES = ("hv-vendor-id", "hv-spinlocks")
 
 
 class Tree:
@@ -138,7 +150,10 @@ class Tree:
         if isinstance(node, Processor):
             values = {**self.features(), **self.processor(node)}
             found += [{"name": "parent_bus", "type": "link<bus>"}]
-            found += [{"name": name, "type": _KIND[type(value)]} for name, value in values.items()]
+            found += [
+                {"name": name, "type": "strList" if name == "unavailable-features" else _KIND[type(value)]}
+                for name, value in values.items()
+            ]
         if isinstance(node, Bus):
             found += [{"name": "realized", "type": "bool"}]
             found += [{"name": name, "type": f"link<{device.driver}>"} for name, device in self._plugged(node).items()]
@@ -201,18 +216,32 @@ class Tree:
         raise QmpError(f"Property '{self.type_of(node)}.{name}' not found")
 
     def features(self) -> dict[str, Any]:
-        """Every feature of the machine's processors by name, and what identifies them."""
-        from vmrun.monitor.commands.cpus import expand
+        """Every feature of the machine's processors by name, what identifies them, how they are set."""
+        from vmrun.machine import cpuid
 
-        cpus = self.machine.config["cpus"]
-        return expand(self.machine, cpus["model"], cpus.get("features", {}))
+        cpus, accelerator = self.machine.config["cpus"], self.machine.accelerator
+        host, kernel_apic = accelerator.supported_cpuid(), accelerator.has_local_apic
+        found = cpuid.describe_whole(cpus, cpus["model-data"], host, kernel_apic=kernel_apic)
+        return found | {name: found[of] for name, of in cpuid.features()["aliases"].items()}
 
     def processor(self, node: Processor) -> dict[str, Any]:
-        return {**node.values, "hotpluggable": True, "filtered-features": [], "feature-words": self._words(node.index)}
+        from vmrun.config.cpumodels import PLANNED
+
+        given = self.machine.config["cpus"].get("features", {})
+        return {
+            **{name: given.get(name, value) for name, value in _NOT_MODELLED.items()},
+            **{name: False for name in sorted(PLANNED) if name.startswith("hv-") and name not in _HV_VALUES},
+            "lapic": f"/machine/unattached/lapic[{node.index}]" if self.machine.accelerator.own_apic else "",
+            "node-id": numa_node(node.index, self.machine.config).get("node-id", -1),
+            **node.values,
+            "hotpluggable": True,
+            "filtered-features": [],
+            "feature-words": self._words(node.index),
+        }
 
     def _words(self, index: int) -> list[dict[str, Any]]:
         """X86CPUFeatureWordInfo of the leaves that a processor has."""
-        entries = self.machine.cpuid[index] if index < len(self.machine.cpuid) else []
+        entries = self.machine.cpuid.get(index, [])
         rows = []
         for entry in entries:
             if (entry["function"], entry["index"]) in FEATURE_LEAVES:
@@ -228,8 +257,7 @@ class Tree:
         cpus = config["cpus"]
         if name == "smp":
             kept = {key: int(cpus.get(key, 1)) for key in ("sockets", "cores", "threads")}
-            count = int(cpus["count"])
-            return {"cpus": count, "dies": 1, **kept, "maxcpus": int(cpus.get("maxcpus") or count)}
+            return {"cpus": len(board.processors), "dies": 1, **kept, "maxcpus": int(cpus["maxcpus"])}
         if name == "memory":
             return {"size": board.ram_size, "max-size": board.ram_size, "slots": 0}
         if name == "rtc-time":

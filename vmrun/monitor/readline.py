@@ -117,7 +117,7 @@ class LineMonitor:
     def _run(self, line: str) -> str | Work:
         words = line.split()
         if words[0] == "cpu" and len(words) == 2 and words[1].isascii() and words[1].isdecimal():
-            if int(words[1]) < self.machine.config["cpus"]["count"]:
+            if int(words[1]) in self.machine.board.processors:
                 self.cpu = int(words[1])
                 return ""
             return "Error: invalid CPU index\r\n"

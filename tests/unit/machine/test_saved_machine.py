@@ -255,8 +255,8 @@ def test_processors_that_came_are_there(tmp_path: pathlib.Path) -> None:
     path.write_text(json.dumps(keys))
     machine = build(resolve_file(str(path)).data, accel=["soft"])
     try:
-        machine.plug_processor("second")
-        machine.plug_processor("third")
+        machine.plug_processor("second", 3)
+        machine.plug_processor("third", 1)
         snapshot.save(machine, str(tmp_path / "pc.vm"))
         before = states_of(machine)
     finally:
@@ -265,7 +265,8 @@ def test_processors_that_came_are_there(tmp_path: pathlib.Path) -> None:
     try:
         assert states_of(machine) == before
         assert [*machine.assembly.peripheral.children] == ["second", "third"]
-        machine.plug_processor("fourth")
+        assert machine.board.processors == [0, 1, 3]
+        machine.plug_processor("fourth", 2)
     finally:
         machine.close()
 

@@ -11,7 +11,7 @@ from vmrun.errors import StateError
 @pytest.fixture
 def cpus() -> CpuHotplug:
     """Two of four are there; their APIC ids have a gap."""
-    return CpuHotplug([0, 1, 4, 5], 2)
+    return CpuHotplug([0, 1, 4, 5], range(2))
 
 
 @pytest.fixture
@@ -49,27 +49,27 @@ def test_orders_to_a_processor_that_cannot_be_are_ignored(registers: CpuHotplug)
 
 def test_a_processor_that_shall_go_is_found_and_ejected() -> None:
     told: list[str | int] = []
-    cpus = CpuHotplug([0, 1, 4, 5], 2, lambda: told.append("event"), told.append)
+    cpus = CpuHotplug([0, 1, 4, 5], range(2), lambda: told.append("event"), told.append)
     assert not cpus.ask(1)  # the bitmap has no word for it
     cpus.write(0, 4, 0)
     assert cpus.ask(1)
     cpus.write(5, 1, 0)
     assert (cpus.read(8, 4), cpus.read(4, 1)) == (1, 0b101)
     cpus.write(4, 1, 4)  # seen
-    assert cpus.read(4, 1) == 1 and cpus.present == 2
+    assert cpus.read(4, 1) == 1 and cpus.present == {0, 1}
     cpus.write(4, 1, 8)  # ejected
-    assert cpus.read(4, 1) == 0 and cpus.present == 1
+    assert cpus.read(4, 1) == 0 and cpus.present == {0}
     assert told == ["event", 1]
 
 
-def test_the_first_processor_and_those_before_the_last_stay() -> None:
+def test_the_first_processor_stays_the_others_go_in_any_order() -> None:
     told: list[int] = []
-    cpus = CpuHotplug([0, 1, 4, 5], 3, let_go=told.append)
+    cpus = CpuHotplug([0, 1, 4, 5], range(3), let_go=told.append)
     cpus.write(0, 4, 0)
     for index in (0, 1, 3):
         cpus.write(0, 4, index)
         cpus.write(4, 1, 8)
-    assert told == [] and cpus.present == 3
+    assert told == [1] and cpus.present == {0, 2}
 
 
 def test_a_state_from_before_processors_could_go_is_read(registers: CpuHotplug) -> None:
@@ -82,7 +82,7 @@ def test_a_state_from_before_processors_could_go_is_read(registers: CpuHotplug) 
 def test_saved_state_comes_back(registers: CpuHotplug) -> None:
     registers.write(0, 4, 2)
     registers.write(5, 1, 3)
-    other = CpuHotplug([0, 1, 4, 5], 2)
+    other = CpuHotplug([0, 1, 4, 5], range(2))
     other.load(registers.save())
     assert other.save() == registers.save() and other.read(8, 4) == 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vmrun.config.catalogue import load_catalogue
-from vmrun.config.importers.qemuopts import LineError, Option, number, settings, size
+from vmrun.config.importers.qemuopts import CPU_TYPE, LineError, Option, number, settings, size
 from vmrun.config.importers.state import Line, Opt
 
 TYPE_CHECKING = False
@@ -62,6 +62,9 @@ def device(line: Line, option: Option) -> None:
         return
     if not driver or "=" in driver:
         raise option.wrong("Parameter 'driver' is missing")
+    if driver.endswith(CPU_TYPE):
+        line.processors.append((option, driver, given))
+        return
     driver = _ALIASES.get(driver, driver)
     vlan = given.pop("vlan", None)
     if line.catalogue.driver(driver) is None:

@@ -6,7 +6,7 @@ import os
 
 from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
-from vmrun.config.importers.qemuopts import join
+from vmrun.config.importers.qemuopts import CPU_TYPE, join
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import load_type
 from vmrun.config.node import Node, plain
@@ -253,6 +253,7 @@ def _settings(document: dict[str, Any]) -> list[str]:
     if model is not None:
         words += ["-cpu", join(features.items(), model)]
     count = cpus.pop("count", None)
+    plugged = cpus.pop("plugged", [])
     if cpus or count:
         pairs = [(key, value) for key, value in cpus.items() if key in ("sockets", "cores", "threads", "maxcpus")]
         words += ["-smp", join(pairs, str(count) if count else "")]
@@ -279,6 +280,9 @@ def _settings(document: dict[str, Any]) -> list[str]:
         rest = {key: value for key, value in document["vnc"].items() if key != "listen"}
         words += ["-vnc", join(rest.items(), str(document["vnc"].get("listen", ":0")))]
     words += ["-k", document["keyboard"]] if "keyboard" in document else []
+    kind = f"{model or load_type(str(document['machine']), '.').default('cpu') or 'qemu64'}{CPU_TYPE}"
+    for row in plugged:
+        words += ["-device", join(row.items(), kind)]
     display = document.get("display", "none")
     return [*words, "-vga", display if display in ADAPTERS else "none"]
 

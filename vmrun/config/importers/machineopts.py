@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import Option, boolean, number, only, settings, size, split
+from vmrun.config.importers.qemuopts import CPU_TYPE, Option, boolean, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.config.machinetypes import newest_type
 from vmrun.config.scalar import parse_size, size_text
@@ -284,6 +284,8 @@ _TEXTS = ("vendor", "model-id", "hv-vendor-id")
 def cpu(line: Line, option: Option) -> None:
     """MODEL[,+FEATURE][,-FEATURE][,FEATURE[=VALUE]]: what has a sign counts more, and minus the most."""
     model, *features = (option.value or "").split(",")
+    if not option.value:
+        raise option.wrong("-cpu option cannot be empty")
     if not model or "=" in model:
         raise option.wrong("a CPU model name is expected first", model)
     cpus = line.file.setdefault("cpus", {})
@@ -608,8 +610,28 @@ def _topology(line: Line) -> None:
             raise given[-1].wrong(f"Invalid CPU topology: product of the hierarchy must match maxcpus: {text}")
 
 
+def _plugged(line: Line) -> None:
+    """-device MODEL-x86_64-cpu: processors beside those of -smp."""
+    cpus = line.file.setdefault("cpus", {})
+    wanted = f"{cpus.get('model') or line.default('cpu') or 'qemu64'}{CPU_TYPE}"
+    for option, driver, given in line.processors:
+        if driver != wanted:
+            raise option.wrong(f"Invalid CPU type, expected cpu type: '{wanted}'", driver)
+        row: dict[str, Any] = {"id": str(given["id"])} if "id" in given else {}
+        for key in ("socket-id", "core-id", "thread-id"):
+            if key not in given:
+                raise option.wrong(f"CPU {key} is not set")
+            row[key] = number(option, key, given[key])
+        if number(option, "die-id", given.get("die-id", 0)):
+            raise option.wrong(f"Invalid CPU die-id: {given['die-id']} must be in range 0:0", "die-id")
+        only(option, given, ("id", "socket-id", "die-id", "core-id", "thread-id", "node-id"))
+        cpus.setdefault("plugged", []).append(row)
+
+
 def finish(line: Line) -> None:
     line.file.setdefault("machine", newest_type())
+    if line.processors:
+        _plugged(line)
     if line.defaults:
         _topology(line)
     for option, name in line.elsewhere:

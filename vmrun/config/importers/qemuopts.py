@@ -150,6 +150,9 @@ def _double_quoted(text: str) -> str:
     return re.sub(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""", string, text)
 
 
+CPU_TYPE = "-x86_64-cpu"  # what names of processors' types end in
+
+
 def only(option: Option, given: dict[str, Any], known: Collection[str]) -> None:
     """Refuse a parameter that is not known."""
     from vmrun.config.near import nearest

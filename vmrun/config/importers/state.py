@@ -60,6 +60,7 @@ class Line:
         self.backends: dict[str, int] = {}  # bytes of memory backends
         self.distances: dict[tuple[int, int], int] = {}
         self.places: list[tuple[Option, int, dict[str, int]]] = []  # -numa cpu: node, and where its processors are
+        self.processors: list[tuple[Option, str, dict[str, Any]]] = []  # -device MODEL-x86_64-cpu, with what it gives
         self.lost: list[tuple[Option, str]] = []  # what a guest or a client could tell and no machine file says
 
     @property

@@ -11,7 +11,7 @@ so they stay: one processor is selected, then asked about. With a selector that 
     8       command data (32 bits)     command data
 
 Ref: QEMU docs/specs/acpi_cpu_hotplug.rst.
-Processors go in the opposite order of their coming: only the last of them can be asked for or ejected.
+The first processor stays; the others come and go in any order.
 Not modelled: ejection by firmware (bit 4).
 """
 
@@ -23,7 +23,7 @@ from vmrun.core.state import KEEP, U8, U32, Bytes, Flag, Stateful, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 BASE, SIZE, REGISTERS_SIZE = 0xAF00, 32, 12
 SELECTOR, STATUS, COMMAND, DATA = 0, 4, 5, 8
@@ -32,8 +32,8 @@ MOST_COMMAND, INSERTING, REMOVING, EJECT = 3, 2, 4, 8
 
 
 class CpuHotplug(Stateful):
-    """`ids`: APIC ids of all processors that there can be; the first `present` of them are there. `event` tells the
-    guest that there is something to ask about, `let_go(index)` the machine that the guest has ejected one.
+    """`ids`: APIC ids of all processors that there can be; `present`: which of them are there, by index. `event` tells
+    the guest that there is something to ask about, `let_go(index)` the machine that the guest has ejected one.
     """
 
     # QEMU's registers, too, live on over a reset.
@@ -48,11 +48,11 @@ class CpuHotplug(Stateful):
     def __init__(
         self,
         ids: Sequence[int],
-        present: int,
+        present: Iterable[int],
         event: Callable[[], None] = lambda: None,
         let_go: Callable[[int], None] = lambda index: None,
     ) -> None:
-        self.ids, self.present, self.event, self.let_go = list(ids), present, event, let_go
+        self.ids, self.present, self.event, self.let_go = list(ids), set(present), event, let_go
         self.bitmap = True
         self.selector = self.command = self.ost_event = self.ost_status = 0
         self.inserting, self.removing = bytearray(len(self.ids)), bytearray(len(self.ids))
@@ -60,10 +60,10 @@ class CpuHotplug(Stateful):
     def region(self) -> tuple[PyIoRegion, int, int]:
         return PyIoRegion("acpi-cpu-hotplug", self.read, self.write, 1, 4), BASE, SIZE
 
-    def plugged(self) -> None:
-        """The next processor is there now: tell the guest."""
-        self.inserting[self.present] = not self.bitmap  # the bitmap has no events of its own
-        self.present += 1
+    def plugged(self, index: int) -> None:
+        """Processor `index` is there now: tell the guest."""
+        self.inserting[index] = not self.bitmap  # the bitmap has no events of its own
+        self.present.add(index)
         self.event()
 
     def ask(self, index: int) -> bool:
@@ -75,7 +75,7 @@ class CpuHotplug(Stateful):
 
     def read(self, offset: int, size: int) -> int:
         if self.bitmap:
-            bits = sum(1 << id for id in self.ids[: self.present])
+            bits = sum(1 << self.ids[index] for index in self.present)
             return bits >> (8 * offset) & ((1 << 8 * size) - 1)
         if offset >= REGISTERS_SIZE:
             return (1 << 8 * size) - 1  # nothing is there any more
@@ -86,7 +86,7 @@ class CpuHotplug(Stateful):
             return id >> 32 if self.command == ARCH_ID else 0
         if offset == STATUS:
             inserting, removing = self.inserting[self.selector], self.removing[self.selector]
-            there = self.selector < self.present
+            there = self.selector in self.present
             return int(there) | (INSERTING if inserting else 0) | (REMOVING if removing else 0)
         if offset == DATA:
             return {NEXT_EVENT: self.selector, ARCH_ID: id & 0xFFFFFFFF}.get(self.command, 0)
@@ -118,9 +118,9 @@ class CpuHotplug(Stateful):
             self.inserting[index] = 0
         elif value & REMOVING:
             self.removing[index] = 0
-        elif value & EJECT and 0 < index == self.present - 1:
+        elif value & EJECT and index in self.present - {0}:
             self.inserting[index] = self.removing[index] = 0
-            self.present -= 1
+            self.present.discard(index)
             self.let_go(index)
 
     def _find_event(self) -> None:

@@ -95,7 +95,7 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         )
         self.cpus = CpuHotplug(
             platform.possible_apic_ids,
-            len(platform.apic_ids),
+            platform.processors,
             self.gpe.processor_event,
             lambda index: platform.processor_let_go(index),
         )
@@ -191,8 +191,11 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         """Rows of query-acpi-ospm-status."""
         return self.memory.ospm_status() if self.memory is not None else []
 
-    def processor_plugged(self) -> None:
-        self.cpus.plugged()
+    def processor_plugged(self, index: int) -> None:
+        self.cpus.plugged(index)
+
+    def processor_gone(self, index: int) -> None:
+        self.cpus.present.discard(index)
 
     def acpi_event(self, bits: int) -> None:
         self.gpe.event(bits)

@@ -58,7 +58,7 @@ class VirtioScsi(VirtioPci, BusOwner):
         size = self.virtqueue_size
         if size & (size - 1):
             raise BuildError(f"{self.path}: virtqueue_size {size} is no power of two")
-        self.queues = len(platform.apic_ids) if self.num_queues == UNSET else self.num_queues
+        self.queues = len(platform.processors) if self.num_queues == UNSET else self.num_queues
         if not 1 <= self.queues <= MOST_QUEUES:
             raise BuildError(f"{self.path}: there are 1 to {MOST_QUEUES} command queues, not {self.queues}")
         chip = ScsiChip(self.dma, [size] * (FIXED_QUEUES + self.queues), self.units)

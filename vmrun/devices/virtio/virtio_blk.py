@@ -81,7 +81,7 @@ class VirtioBlk(VirtioPci):
             raise BuildError(f"{self.path}: queue-size {self.queue_size} is no power of two")
         if self.physical_block_size < self.logical_block_size:
             raise BuildError(f"{self.path}: logical_block_size > physical_block_size not supported")
-        self.queues = len(platform.apic_ids) if self.num_queues == AUTO_QUEUES else self.num_queues
+        self.queues = len(platform.processors) if self.num_queues == AUTO_QUEUES else self.num_queues
         if not 1 <= self.queues <= 64:
             raise BuildError(f"{self.path}: a disk has 1 to 64 queues, not {self.queues}")
         self.backend: Any = platform.drive(self.drive)

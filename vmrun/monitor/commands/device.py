@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.errors import BuildError
 from vmrun.monitor import qom
 from vmrun.monitor.errors import QmpError, no_device
@@ -10,7 +11,7 @@ from vmrun.monitor.table import command
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-CPU_TYPE = "-x86_64-cpu"
+
 PLACE = ("socket-id", "core-id", "thread-id")
 
 
@@ -102,14 +103,11 @@ def _plug_processor(machine: Any, driver: str, id: str, props: dict[str, Any]) -
         if not 0 <= asked[name] <= most:
             raise QmpError(f"Invalid CPU {name}: {asked[name]} must be in range 0:{most}")
     places = [place(index, cpus) for index in range(len(board.possible_apic_ids))]
-    index, there = places.index(asked), len(board.apic_ids)
-    if index < there:
-        raise QmpError(f"CPU[{index}] with APIC ID {board.apic_ids[index]} exists")
-    if index != there:
-        after = ", ".join(f"{name} {value}" for name, value in places[there].items())
-        raise QmpError(f"vmrun plugs processors in their order: the next is {after}")
+    index = places.index(asked)
+    if index in board.processors:
+        raise QmpError(f"CPU[{index}] with APIC ID {board.possible_apic_ids[index]} exists")
     try:
-        machine.plug_processor(id or f"cpu-{index}")
+        machine.plug_processor(id or f"cpu-{index}", index)
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
 

@@ -15,6 +15,6 @@ def human_monitor_command(monitor: Any, command_line: str, cpu_index: int = 0) -
     """What the line monitor prints for this line."""
     from vmrun.monitor.hmp import run
 
-    if cpu_index and not 0 <= cpu_index < monitor.machine.config["cpus"]["count"]:
+    if cpu_index and cpu_index not in monitor.machine.board.processors:
         raise QmpError("Parameter 'cpu-index' expects a CPU number")
     return run(monitor.machine, command_line, cpu_index)

@@ -178,16 +178,16 @@ def cpus(machine: Any) -> list[dict[str, Any]]:
 
     threads = machine.board.control.thread_ids()
     if not machine.accelerator.own_threads and len(machine.board.possible_apic_ids) > 1:
-        threads = []  # one thread has the turns of all: none is a processor's own, and libvirt takes that for an answer
+        threads = {}  # one thread has the turns of all: none is a processor's own, and libvirt takes that for an answer
     found = (node for node in machine.root.walk() if isinstance(node, Processor))
     nodes = sorted(found, key=lambda node: node.index)
     return [
         {
-            "cpu-index": index,
+            "cpu-index": node.index,
             "qom-path": node.path,
-            "thread-id": threads[index] if index < len(threads) else os.getpid(),
-            "props": {**place(index, machine.config["cpus"]), **numa_node(index, machine.config)},
+            "thread-id": threads.get(node.index) or os.getpid(),
+            "props": {**place(node.index, machine.config["cpus"]), **numa_node(node.index, machine.config)},
             "target": "x86_64",
         }
-        for index, node in enumerate(nodes)
+        for node in nodes
     ]

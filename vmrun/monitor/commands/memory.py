@@ -36,8 +36,7 @@ def pmemsave(monitor: Any, val: int, size: int, filename: str) -> Work:
 def memsave(monitor: Any, val: int, size: int, filename: str, cpu_index: int = 0) -> Work:
     """Write guest memory, from an address on as a processor sees it, to a file of the host."""
     machine = monitor.machine
-    count = len(machine.board.apic_ids)
-    if not 0 <= cpu_index < count:
+    if cpu_index not in machine.board.processors:
         raise QmpError("Parameter 'cpu-index' expects a CPU number")
     if size < 0 or size > 1 << 40:
         raise QmpError("Parameter 'size' expects a size from 0 to 1 TiB")
@@ -129,7 +128,7 @@ def dump_guest_memory(
     fd = _target(monitor, protocol)
     with Standing(machine) as cpus:
         try:
-            states = [cpus.state(index) for index in range(len(machine.board.apic_ids))]
+            states = [cpus.state(index) for index in machine.board.processors]
         except NotImplementedError:
             states = []
     begin, length = begin or 0, length if length is not None else 1 << 64

@@ -62,6 +62,7 @@ struct(
     vencrypt_="VncVencryptSubAuth",
     display_="str",
 )
+enums["DisplayUpdateType"] = ("vnc",)
 _PEERS = {"server": "VncServerInfo", "client": "VncClientInfo"}
 event("VNC_CONNECTED", "A viewer connected.", _PEERS)
 event("VNC_INITIALIZED", "A viewer got in.", _PEERS)
@@ -234,7 +235,7 @@ def open_page(monitor: Any) -> dict[str, str]:
 @command("change-vnc-password", {"password": "str"})
 def change_vnc_password(monitor: Any, password: str) -> None:
     """The password that viewers must know; an empty one lets nobody in."""
-    _server(monitor).set_password(password)
+    _change_password(monitor, password)
 
 
 @command("set_password", {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction"})
@@ -243,8 +244,39 @@ def set_password(monitor: Any, protocol: str, password: str, connected: str = "k
     if protocol != "vnc":
         raise QmpError("SPICE is not in use", kind="DeviceNotActive")
     if connected not in ("keep",):
-        raise QmpError("Parameter 'connected' does not accept value '" + connected + "'")
-    _server(monitor).set_password(password)
+        raise QmpError("Invalid parameter 'connected'")
+    _change_password(monitor, password)
+
+
+@command("display-update", {"type": "DisplayUpdateType", "addresses?": "[SocketAddress]"})
+def display_update(monitor: Any, type: str, addresses: list[dict[str, Any]] | None = None) -> None:
+    """Let viewers come to other addresses than before; who is connected stays."""
+    from vmrun.errors import BackendError
+
+    server = monitor.machine.board.viewers.get("vnc")
+    if server is None:
+        raise QmpError("Can not find vnc display")
+    wanted: list[tuple[str, int]] = []
+    for address in addresses or ():
+        if address["type"] == "unix":
+            wanted.append((f"unix:{address['path']}", 0))
+        elif address["type"] == "inet" and address["port"].isascii() and address["port"].isdecimal():
+            wanted.append((address["host"], int(address["port"])))
+        else:
+            raise QmpError("VNC listens at a host and the number of a port, or at the path of a unix socket")
+    if wanted:
+        try:
+            server.move(wanted)
+        except BackendError as error:
+            raise QmpError(error.problems[0].message) from None
+
+
+def _change_password(monitor: Any, password: str) -> None:
+    """Of a server that asks for one; whether it does is said when it is set up."""
+    server = _server(monitor)
+    if not server.needs_password:
+        raise QmpError("Could not set password")
+    server.set_password(password)
 
 
 @command("expire_password", {"protocol": "DisplayProtocol", "time": "str"})

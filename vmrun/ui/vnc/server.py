@@ -91,7 +91,7 @@ class VncServer:
     def _listen(self, listen: str, to: int) -> None:
         if listen.startswith("unix:"):
             self.path = listen[5:]
-            self.address = (self.path, "", "unix")
+            self.address = ("", self.path, "unix")
             self._bind(socket.AF_UNIX, self.path, "unix:" + self.path)
             return
         host, display = split(listen)
@@ -109,7 +109,7 @@ class VncServer:
     def _listen_websocket(self, wanted: Any) -> None:
         host = self.address[0] if self.address[2] != "unix" else "127.0.0.1"
         if wanted is True or wanted == "on":
-            port = FIRST_WEBSOCKET + int(self.address[1] or FIRST_PORT) - FIRST_PORT
+            port = FIRST_WEBSOCKET + (int(self.address[1]) - FIRST_PORT if self.address[2] != "unix" else 0)
         else:
             text = str(wanted)
             if ":" in text:
@@ -157,6 +157,45 @@ class VncServer:
         self.listeners.append((listener, web))
         self.loop.add_fd(listener.fileno(), lambda: self._accept(listener, web))
         return listener.getsockname()
+
+    def move(self, addresses: list[tuple[str, int]]) -> None:
+        """Listen there from now on: (host or address, port), or ("unix:PATH", 0). Viewers stay, and so does what is for
+        browsers. BackendError, and nothing has changed.
+        """
+        old, path = [entry for entry in self.listeners if not entry[1]], self.path
+        first: tuple[str, str, str] | None = None
+        try:
+            for host, port in addresses:
+                if host.startswith("unix:"):
+                    self.path = host[5:]
+                    self._bind(socket.AF_UNIX, self.path, host)
+                    found = ("", self.path, "unix")
+                else:
+                    bound = self._tcp(host, port, False)
+                    found = (*bound, "ipv6" if ":" in bound[0] else "ipv4")
+                first = first or found
+        except BackendError:
+            made = [entry for entry in self.listeners if not entry[1] and entry not in old]
+            self._leave(made, self.path if self.path != path else "")
+            self.path = path
+            raise
+        assert first is not None
+        self._leave(old, path if path != self.path else "")
+        if not any(host.startswith("unix:") for host, _ in addresses):
+            self.path = ""
+        self.address = first
+
+    def _leave(self, listeners: list[tuple[socket.socket, bool]], path: str) -> None:
+        """Close some listeners, and remove the unix socket of one of them."""
+        for entry in listeners:
+            self.listeners.remove(entry)
+            self.loop.remove_fd(entry[0].fileno())
+            entry[0].close()
+        if path:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
 
     def _accept(self, listener: socket.socket, web: bool) -> None:
         try:
@@ -340,16 +379,8 @@ class VncServer:
             page.close()
         for client in list(self.clients):
             client.stream.close()
-        for listener, _ in self.listeners:
-            self.loop.remove_fd(listener.fileno())
-            listener.close()
-        self.listeners.clear()
-        if self.path:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass
-            self.path = ""
+        self._leave(list(self.listeners), self.path)
+        self.path = ""
 
 
 def split(listen: str) -> tuple[str, int]:
