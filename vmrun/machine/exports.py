@@ -95,6 +95,7 @@ class Server:
                 f"Failed to bind socket to {where}: {getattr(error, 'strerror', None) or error}"
             ) from None
         self.most = most
+        self.machine.works.append(self)
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True, name="nbd").start()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -154,6 +155,7 @@ class Server:
         if self.listener is None:
             raise BuildError("NBD server not running")
         listener, self.listener = self.listener, None
+        self.machine.works.remove(self)
         for open_one in (listener, *self.clients):
             try:
                 open_one.shutdown(socket.SHUT_RDWR)
@@ -183,5 +185,4 @@ def server(machine: Machine) -> Server:
     found: Server | None = machine.board.nbd
     if found is None:
         found = machine.board.nbd = Server(machine)
-        machine.works.append(found)
     return found
