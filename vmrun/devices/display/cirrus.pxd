@@ -35,6 +35,7 @@ cdef class Cirrus(Vga):
     cdef u8 crtc_read(self) noexcept nogil
     cdef u8 palette_read(self) noexcept nogil
     cdef void palette_write(self, u8 value) noexcept nogil
+    cdef void window_write(self, u32 addr, u64 value, u32 size) noexcept nogil
     cdef void store(self, u64 offset, u8 value) noexcept nogil
     cdef u64 spaced(self, u64 offset) noexcept nogil
     cdef void banks(self) noexcept nogil

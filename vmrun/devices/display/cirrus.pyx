@@ -459,6 +459,14 @@ cdef class Cirrus(Vga):
         elif 0x18000 <= addr < 0x18100 and self.seq[SR_CONFIGURATION] & 0x44 == 0x04:
             self.registers_write(addr & 0xFF, value)
 
+    cdef void window_write(self, u32 addr, u64 value, u32 size) noexcept nogil:
+        cdef u32 i
+        if not self.seq[SR_MODE] & 1:
+            Vga.window_write(self, addr, value, size)
+            return
+        for i in range(size):
+            self.mem_write(addr + i, <u8>(value >> (8 * i)))
+
     # --- the blitter ----------------------------------------------------------------------------------------
 
     cdef void blit_control(self, u8 value) noexcept nogil:

@@ -130,6 +130,7 @@ cdef class Vga:
     cdef void vbe_write(self, u32 index, u16 value) noexcept nogil
     cdef u8 mem_read(self, u32 addr) noexcept nogil
     cdef void mem_write(self, u32 addr, u8 value) noexcept nogil
+    cdef void window_write(self, u32 addr, u64 value, u32 size) noexcept nogil
     cdef i64 window_offset(self, u32 addr) noexcept nogil
     cdef u8 input_status(self) noexcept nogil
     cdef void seq_write(self, u8 value) noexcept nogil
@@ -138,7 +139,7 @@ cdef class Vga:
     cdef void dac_put(self, u8 value) noexcept nogil
     cdef void vbe_limit(self) noexcept nogil
     cdef void vbe_to_vga(self) noexcept nogil
-    cdef void planar_write(self, u32 dword, u8 value) noexcept nogil
+    cdef void planar_write(self, u32 dword, u64 values, u32 count) noexcept nogil
     cdef void derive(self) noexcept nogil
     cdef void call_linear(self) noexcept with gil
     cdef void count(self) noexcept nogil

@@ -390,42 +390,69 @@ cdef class Vga:
         if not self.seq[SR_MEMORY_MODE] & 0x08:
             if not self.gfx[GR_MODE] & 0x10:
                 if offset < self.vram_dwords:
-                    self.planar_write(offset, value)
+                    self.planar_write(offset, value, 1)
                 return
             offset = (offset & ~<u32>1) << 1 | (self.gfx[GR_READ_MAP] & 2) | (offset & 1)
         if offset <= self.vram_mask and self.seq[SR_MAP_MASK] & 1 << (offset & 3):
             self.vram.host[offset] = value
             self.vram.mark_dirty(offset, 1)
 
-    cdef void planar_write(self, u32 dword, u8 value) noexcept nogil:
-        cdef u8 mode = self.gfx[GR_MODE] & 3, mask = self.gfx[GR_BIT_MASK], function = self.gfx[GR_ROTATE] >> 3 & 3
-        cdef u8 turn = self.gfx[GR_ROTATE] & 7
-        cdef u32 colour, bits, enabled
+    cdef void window_write(self, u32 addr, u64 value, u32 size) noexcept nogil:
+        """A store of `size` bytes: as many of one each, but where they go is worked out once."""
+        cdef i64 at = self.window_offset(addr & 0x1FFFF)
+        cdef u32 offset, i, first
+        cdef u8 mask = self.seq[SR_MAP_MASK]
+        if at < 0 or self.window_offset((addr + size - 1) & 0x1FFFF) != at + size - 1 or self.seq[SR_MEMORY_MODE] & 0x08:
+            for i in range(size):
+                self.mem_write(addr + i, <u8>(value >> (8 * i)))
+            return
+        offset = <u32>at
+        if not self.gfx[GR_MODE] & 0x10:
+            if offset + size <= self.vram_dwords:
+                self.planar_write(offset, value, size)
+            return
+        for i in range(size):
+            first = (offset & ~<u32>1) << 1 | (self.gfx[GR_READ_MAP] & 2) | (offset & 1)
+            if first <= self.vram_mask and mask & 1 << (first & 3):
+                self.vram.host[first] = <u8>value
+            value >>= 8
+            offset += 1
+        first = (<u32>at & ~<u32>1) << 1
+        if first <= self.vram_mask:
+            self.vram.mark_dirty(first, min(<u32>(2 * size + 4), self.vram_mask + 1 - first))
+
+    cdef void planar_write(self, u32 dword, u64 values, u32 count) noexcept nogil:
+        """`count` bytes from the processor, the lowest of `values` first, each into one dword of the planes."""
+        cdef u8 mode = self.gfx[GR_MODE] & 3, function = self.gfx[GR_ROTATE] >> 3 & 3, turn = self.gfx[GR_ROTATE] & 7, value
+        cdef u32 latch = self.latch, colour, n, fixed = planes(self.gfx[GR_SET_RESET])
+        cdef u32 set_reset = planes(self.gfx[GR_ENABLE_SET_RESET]), mask = spread(self.gfx[GR_BIT_MASK]), bits
+        cdef u32 enabled = planes(self.seq[SR_MAP_MASK])
         cdef u32 *cell = &(<u32 *>self.vram.host)[dword]
-        if mode == 1:
-            colour = self.latch
-        else:
-            if mode == 2:
-                colour = planes(value & 0x0F)
+        for n in range(count):
+            value = <u8>values
+            values >>= 8
+            if mode == 1:
+                colour = latch
             else:
-                value = value >> turn | <u8>(value << (8 - turn))
-                if mode == 3:
-                    mask &= value
-                    colour = planes(self.gfx[GR_SET_RESET])
+                bits = mask
+                if mode == 2:
+                    colour = planes(value & 0x0F)
                 else:
-                    enabled = planes(self.gfx[GR_ENABLE_SET_RESET])
-                    colour = (spread(value) & ~enabled) | (planes(self.gfx[GR_SET_RESET]) & enabled)
-            if function == 1:
-                colour &= self.latch
-            elif function == 2:
-                colour |= self.latch
-            elif function == 3:
-                colour ^= self.latch
-            bits = spread(mask)
-            colour = (colour & bits) | (self.latch & ~bits)
-        enabled = planes(self.seq[SR_MAP_MASK])
-        cell[0] = (cell[0] & ~enabled) | (colour & enabled)
-        self.vram.mark_dirty(<u64>dword * 4, 4)
+                    value = value >> turn | <u8>(value << (8 - turn))
+                    if mode == 3:
+                        bits &= spread(value)
+                        colour = fixed
+                    else:
+                        colour = (spread(value) & ~set_reset) | (fixed & set_reset)
+                if function == 1:
+                    colour &= latch
+                elif function == 2:
+                    colour |= latch
+                elif function == 3:
+                    colour ^= latch
+                colour = (colour & bits) | (latch & ~bits)
+            cell[n] = (cell[n] & ~enabled) | (colour & enabled)
+        self.vram.mark_dirty(<u64>dword * 4, <u64>count * 4)
 
     # --- from Python ------------------------------------------------------------------------------------------
 

@@ -51,9 +51,7 @@ cdef class VgaWindow(IoRegion):
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        cdef u32 i
-        for i in range(size):
-            self.vga.mem_write(<u32>offset + i, <u8>(value >> (8 * i)))
+        self.vga.window_write(<u32>offset, value, size)
         self.vga.count()
         return ACTION_NONE
 
