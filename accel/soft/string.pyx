@@ -1,7 +1,7 @@
 """String instructions: movs, cmps, stos, lods, scas, with and without repetition.
 
 A repeated one is a loop over stretches: as many items as lie in one page, in the segment and below the wrap of offsets,
-done straight in host memory; an item that cannot be reached so (the first of a page, one across pages, devices, DF = 1)
+done straight in host memory, or handed to a device under one lock, RUN at most; an item that cannot be reached so (the first of a page, one across pages, devices, DF = 1)
 is done alone with all checks. After each stretch the loop may leave at the same instruction with the registers as
 far as it came, so that interrupts are seen; four items take as much of the slice as one instruction.
 
@@ -29,6 +29,16 @@ cdef enum:                  # Uop.s
 
 cdef enum:
     MOST = 4096             # items of a stretch
+    RUN = 64                # ... that a device is handed, with the machine's lock held
+
+cdef DeviceRun device_run = NULL
+
+
+cdef void run_devices_by(DeviceRun run) noexcept:
+    """Whoever knows devices says how (accel/soft/vcpu.pyx)."""
+    global device_run
+    device_run = run
+
 
 # An instruction at work: the operation itself may be overwritten by its own stores.
 cdef struct Work:
@@ -189,7 +199,9 @@ cdef i64 stretch(Cpu *c, Work *w) noexcept nogil:
     if w.op != LODS:
         q = writable(c, to, <u32>bytes) if writes(w) else readable(c, to, <u32>bytes)
         if q == NULL:
-            return 0
+            if not writes(w) or n < 2 or device_run == NULL or c.tlb == c.tlbs[2]:       # watched
+                return 0
+            return device_run(c, to, w.size, p, cut(c.regs[0], w.size), n if n < RUN else RUN)
     if w.op == MOVS:
         copy(q, p, w.size, n)
     elif w.op == STOS:

@@ -31,9 +31,11 @@ from accel.soft.cpu cimport *
 from accel.soft.exception cimport after_step, before_step, deliver, host_point, interrupt, nmi
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.guest cimport *
-from accel.soft.mmu cimport flush, install, set_mode
-from accel.soft.physical cimport keep_layout
+from accel.soft.mmu cimport ACCESS_WRITE, flush, install, set_mode, translate
+from accel.soft.physical cimport keep_layout, plain
+from accel.soft.segment cimport EFER_LMA
 from accel.soft.smm cimport enter_smi
+from accel.soft.string cimport run_devices_by
 from accel.soft.translate cimport open_room
 from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
 from accel.space cimport AddressSpace
@@ -202,6 +204,36 @@ cdef void c_store(SoftCpu cpu, Cpu *c, u64 phys, u32 size, u64 value) noexcept n
     finish(cpu, action)
 
 
+cdef i64 c_run(SoftCpu cpu, Cpu *c, u64 linear, u32 size, const u8 *data, u64 value, u64 n) noexcept nogil:
+    """See accel/soft/string.pxd."""
+    cdef Entry *entry
+    cdef u8 *host = NULL
+    cdef u64 phys, done = 0
+    cdef u32 action = 0
+    if not c.efer & EFER_LMA:
+        linear &= <u64>0xFFFFFFFF
+    if translate(c, linear, ACCESS_WRITE, c.cpl == 3, &host, &phys):
+        return -1
+    if host != NULL or cpu.owns_apic(phys) or cpu.hides_apic(phys) or plain(c, phys, &entry) != NULL:
+        return 0
+    if entry == NULL or entry.region == NULL or entry.last - phys < n * size - 1:
+        return 0
+    fpu_suspend(c)
+    cpu.take_lock()
+    cpu.control.current = <void *>cpu
+    while done < n and not action:
+        if data != NULL:
+            value = 0
+            memcpy(&value, data + done * size, size)
+        action = cpu.machine.memory.store(phys + done * size, size, value)
+        done += 1
+    cpu.control.current = NULL
+    cpu.give_lock()
+    fpu_resume(c)
+    finish(cpu, action)
+    return <i64>done
+
+
 cdef u64 c_tsc(void *cpu, Cpu *c) noexcept nogil:
     return (<SoftCpu>cpu).machine.ticks((<SoftCpu>cpu).machine.clock.now())
 
@@ -290,6 +322,11 @@ cdef u64 phys_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
 
 cdef void phys_store(Cpu *c, u64 phys, u32 size, u64 value) noexcept nogil:
     c_store(<SoftCpu>c.owner, c, phys, size, value)
+
+cdef i64 device_run(Cpu *c, u64 linear, u32 size, const u8 *data, u64 value, u64 n) noexcept nogil:
+    return c_run(<SoftCpu>c.owner, c, linear, size, data, value, n)
+
+run_devices_by(device_run)
 
 cdef u64 tsc(Cpu *c) noexcept nogil:
     return c_tsc(c.owner, c)
