@@ -55,12 +55,11 @@ class Port:
         self._watch: Delay | None = None
         if hasattr(chardev, "received"):
             chardev.received = []
-            chardev.finish = self.finish
         if greet and hasattr(chardev, "on_focus"):
             chardev.on_focus = self._focus
-        chardev.frontend = PyFrontend(self._receive, self._room, self._event)
-        if hasattr(chardev, "delivered"):
-            chardev.delivered = self._feed
+        chardev.frontend = PyFrontend(self._receive, self.room, self._event)
+        if hasattr(chardev, "listener"):
+            chardev.listener = self
         loop.call_soon(self._open)
 
     @property
@@ -102,7 +101,7 @@ class Port:
 
     def look(self) -> None:
         """Take input again that had to wait: the session is not busy any more, or the peer has read."""
-        if self.starved and self._room():
+        if self.starved and self.room():
             self.starved = False
             with self.lock:
                 self.chardev.accept_input()
@@ -181,22 +180,26 @@ class Port:
                 self.session.resume()
             self.look()
 
-    # --- input: called with the device lock held, which a command may want to take -----------------------------------
+    # --- input ----------------------------------------------------------------------------------------------------
 
-    def _room(self) -> int:
+    def room(self) -> int:
+        """Bytes of input that are taken now. The device lock may be held."""
         if self.session is None or self.input or self.full() or getattr(self.session, "busy", False):
             self.starved = True
             return 0
         return ROOM
 
     def _receive(self, data: bytes) -> None:
+        """Of a back end without a listener: the device lock is held, which a command may want to take."""
         self.input.append(data)
-        if getattr(self.chardev, "delivered", None) is None:
-            self.loop.call_soon(self._feed)
+        self.loop.call_soon(self._feed)
 
     def _feed(self) -> None:
         data = b"".join(self.input)
         self.input.clear()
+        self.hear(data)
+
+    def hear(self, data: bytes) -> None:
         if not self.heard and is_http(data):
             self.ending = True
             self._break_off()

@@ -36,6 +36,7 @@ unions: dict[str, tuple[str, dict[str, str]]] = {}
 alternates: dict[str, tuple[str, ...]] = {}
 enums: dict[str, tuple[str, ...]] = {}
 commands: dict[str, Command] = {}
+whole = False  # every area is in it
 events: dict[str, Members] = {}
 event_docs: dict[str, str] = {}
 
@@ -191,14 +192,16 @@ def find(name: str) -> Command | None:
     """The row of a command. The areas come in when a command is asked for that is in none of those that are there:
     most clients begin with the few that every conversation has, and the others would hold up the greeting.
     """
-    return commands.get(name) or load().get(name)
+    return commands.get(name) or (None if whole else load().get(name))
 
 
 def load() -> dict[str, Command]:
     """The table, with every area in it."""
+    global whole
     from vmrun.monitor.commands import AREAS
 
     for area in AREAS:
         __import__(f"vmrun.monitor.commands.{area}")
     __import__("vmrun.monitor.events")
+    whole = True
     return commands

@@ -165,12 +165,12 @@ class SocketChar(StreamChar):
         self.loop.call_soon(end)
 
     def on_eof(self) -> None:
-        if self.finish is None:
+        if self.listener is None:
             self.on_end()
             return
         self.reading = False
         self._interest()
-        self.finish()
+        self.listener.finish()
 
     def read(self, count: int) -> bytes:
         if self.tls is None or self.peer is None:
@@ -319,13 +319,10 @@ class PeerChar(SocketChar):
     def begin(self) -> None:
         self.use(self.client)
 
-    # What a client sent before it went is heard when there is time for it: nobody takes its place.
-    _on_hangup = None  # type: ignore[assignment]
-
     def on_end(self) -> None:
         self.server.peers.discard(self)
         self.close()
-        self.delivered = self.finish = None
+        self.listener = None
         self.frontend = CharFrontend()
 
 

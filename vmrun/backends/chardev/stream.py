@@ -16,11 +16,19 @@ from vmrun.backends.chardev.base import HostChar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from typing import Protocol
 
     from accel.api import DeviceLock
 
     from vmrun.core.loop import Delay, Loop
+
+    class Listener(Protocol):
+        def room(self) -> int: ...
+
+        def hear(self, data: bytes) -> None: ...
+
+        def finish(self) -> None:
+            """The other side will say no more, and may still listen."""
 
 CHUNK = 65536
 # A guest prints byte by byte. What follows a byte this soon waits that long and goes out in one piece,
@@ -48,8 +56,7 @@ class StreamChar(HostChar):
         self.closed = False
         self.pumped_at = 0
         self.gathering: Delay | None = None
-        self.finish: Callable[[], object] | None = None  # of one that has more to say to who says no more
-        self.delivered: Callable[[], object] | None = None  # for front ends that want to be called without the lock too
+        self.listener: Listener | None = None  # a front end of the main loop's own: it hears without the device lock
         loop.add_fd(self.output.notifier.fileno(), self._on_wake)
 
     # --- to override ----------------------------------------------------------------------------------------
@@ -126,7 +133,8 @@ class StreamChar(HostChar):
 
     def _interest(self) -> None:
         readers = self._on_readable if self.reading else None
-        hangup = None if self.reading else self._on_hangup
+        # what was sent to a listener is heard when there is time for it, and its sender is not gone before
+        hangup = None if self.reading or self.listener is not None else self._on_hangup
         writers = self._pump if self.pending else None
         self.writing = bool(self.pending)
         if self.read_fd == self.write_fd:
@@ -169,8 +177,17 @@ class StreamChar(HostChar):
         part = data[:CHUNK]
         self.note(part)
         self.pending = self.encode(part)
-        self._pump()
-        self.owed = bool(self.pending)
+        try:
+            count = self.write_some(self.pending)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            self.on_end()
+            return len(part)
+        self.pending = self.pending[count:]
+        if self.pending:
+            self.owed = True
+            self._interest()
         return len(part)
 
     def _pump(self) -> None:
@@ -219,19 +236,36 @@ class StreamChar(HostChar):
         while self.backlog:
             with self.lock:
                 count = min(self.room(), len(self.backlog))
+                if count:
+                    self.deliver(self.backlog[:count])
             if not count:
                 return False
-            part, self.backlog = self.backlog[:count], self.backlog[count:]
-            self._give(part)
+            self.backlog = self.backlog[count:]
         return True
 
-    def _give(self, data: bytes) -> None:
-        with self.lock:
-            self.deliver(data)
-        if self.delivered is not None:
-            self.delivered()
+    def _hear(self, listener: Listener) -> None:
+        """Input for who takes whatever comes, when he takes any."""
+        if not listener.room():
+            self.stalled, self.reading = True, False
+            self._interest()
+            return
+        try:
+            data = self.read(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.on_eof()
+            return
+        data, self.backlog = self.filter_input(data) + self.backlog, b""
+        if data:
+            listener.hear(data)
 
     def _on_readable(self) -> None:
+        if self.listener is not None:
+            self._hear(self.listener)
+            return
         room = 0
         if self._deliver_backlog():
             with self.lock:
@@ -251,7 +285,8 @@ class StreamChar(HostChar):
             return
         data = self.filter_input(data)
         if data:
-            self._give(data)
+            with self.lock:
+                self.deliver(data)
         if self.backlog:  # more came than the device has room for
             self._deliver_backlog()
 
