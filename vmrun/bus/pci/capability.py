@@ -82,12 +82,17 @@ class Msi(Capability):
         self.chip.settle()
 
 
+MOST_VECTORS = 2048
+
+
 class Msix(Capability):
     """Up to 2048 vectors, whose table and pending bits lie in BARs. `show` maps them."""
 
     state = Table("msix", 1, Part("chip"))
 
     def __init__(self, vectors: int, table_bar: int, table: int, pending_bar: int, pending: int) -> None:
+        if not 0 < vectors <= MOST_VECTORS:
+            raise BuildError(f"{vectors} MSI-X vectors; a function has 1 to {MOST_VECTORS}")
         self.vectors, self.table, self.pending = vectors, table, pending
         body = (vectors - 1).to_bytes(2, "little")
         body += (table | table_bar).to_bytes(4, "little") + (pending | pending_bar).to_bytes(4, "little")
