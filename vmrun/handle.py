@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from vmrun.asyncscreen import AsyncScreen
     from vmrun.screen import Screen
 
     T = TypeVar("T")
@@ -601,6 +602,7 @@ class AsyncMachine(_Looks):
 
         self.core = core
         self._turn = asyncio.Lock()
+        self._screen: AsyncScreen | None = None
 
     @classmethod
     async def start(
@@ -674,6 +676,15 @@ class AsyncMachine(_Looks):
 
     async def qmp(self, command: str, *, timeout: float = ANSWER, **arguments: Any) -> Any:
         return await self._drive(self.core.ask(command, _arguments(arguments), timeout))
+
+    @property
+    def screen(self) -> AsyncScreen:
+        """What its display shows, as Machine.screen; its calls are to be awaited."""
+        if self._screen is None:
+            from vmrun.asyncscreen import AsyncScreen
+
+            self._screen = AsyncScreen(self)
+        return self._screen
 
     async def wait_event(self, *names: str, timeout: float = EXPECT) -> dict[str, Any]:
         return await self._drive(self.core.event(names, timeout))

@@ -14,6 +14,7 @@ import pytest
 import vmrun
 from vmrun.errors import MonitorError, VmrunError
 from vmrun.monitor import runtime
+from vmrun.screen import ScreenTimeout
 
 
 def machine(tmp_path: pathlib.Path, code: str, **keys: Any) -> dict[str, Any]:
@@ -152,6 +153,30 @@ def test_asyncio_has_the_same(tmp_path: pathlib.Path) -> None:
                 await one.expect("never", timeout=0.2)
 
     asyncio.run(both())
+
+
+def test_asyncio_reads_screens_and_waits_for_them(tmp_path: pathlib.Path) -> None:
+    async def look() -> None:
+        keys = {"machine": "pc-i440fx-7.2", "accel": "soft", "memory": "32MiB", "display": "std", "serial": "null"}
+        document = {"schema": "vmrun/machine/1", "name": "seen", **keys}
+        async with await vmrun.AsyncMachine.start(document) as lab:
+            found, status = await asyncio.gather(lab.screen.wait_for("No bootable device."), lab.status())
+            assert found[0] == "No bootable device." and status == "running"
+            assert "SeaBIOS" in await lab.screen.text()
+            picture = await lab.screen.picture()
+            assert (picture.width, picture.height) == (720, 400)
+            await lab.screen.save(str(tmp_path / "screen.png"))
+            await lab.screen.wait_for_image(str(tmp_path / "screen.png"), tolerance=0.01)
+            assert "SeaBIOS" in (await lab.screen.wait_still(0.2)).text
+            with pytest.raises(ScreenTimeout, match="never"):
+                await lab.screen.wait_for("never", 0.2)
+            waiting = asyncio.create_task(lab.screen.wait_for("never", 3600))
+            await asyncio.sleep(0.3)
+            waiting.cancel()  # its thread ends with it, or asyncio.run() would wait for it
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+    asyncio.run(asyncio.wait_for(look(), 120))
 
 
 def test_nothing_is_left_of_ten_machines_in_turn(tmp_path: pathlib.Path) -> None:
