@@ -4,7 +4,7 @@
         await lab.screen.wait_for("login:")
         await lab.screen.type("root\\n")
 
-Looking at pictures takes a processor's time and waits between two looks: both happen in a thread, whose questions to the
+Looking at pictures takes time, and waits lie between two looks: both happen in a thread, whose questions to the
 machine are asked by the loop, one at a time with everybody else's.
 """
 

@@ -86,6 +86,56 @@ def test_qmp_shell_works_unchanged(served: tuple[subprocess.Popen[bytes], str], 
     assert [words for words in wanted if words not in done.stdout] == []
 
 
+def test_qmp_shell_shows_what_it_sends_prettily(served: tuple[subprocess.Popen[bytes], str]) -> None:
+    _, path = served
+    typed = "query-status\nhuman-monitor-command command-line=help\nobject-add qom-type=iothread id=t0\n"
+    typed += "query-iothreads\n"
+    shell = pathlib.Path(sys.executable).parent / "qmp-shell"
+    done = subprocess.run([shell, "-p", "-v", path], input=typed, capture_output=True, text=True, timeout=60)
+    assert '    "execute": "query-status"\n' in done.stdout and '        "status": "prelaunch"\n' in done.stdout
+    assert '"id": "t0"' in done.stdout and '"poll-max-ns"' in done.stdout
+
+
+def test_the_older_client_walks_the_tree_sets_and_pulls_events(served: tuple[subprocess.Popen[bytes], str]) -> None:
+    """As QEMU's scripts qom-list, qom-tree, qom-get, qom-set and qom-fuse do, which are no package of their own."""
+    from qemu.qmp.legacy import QEMUMonitorProtocol, QMPError
+
+    _, path = served
+    client = QEMUMonitorProtocol(path)
+    assert client.connect()["QMP"]["version"]["qemu"]["major"] == 7
+    client.settimeout(30)
+    client.cmd("object-add", **{"qom-type": "iothread", "id": "t0"})
+    seen, links, failed = 0, [], []
+
+    def walk(node: str) -> None:
+        nonlocal seen
+        for row in client.cmd("qom-list", path=node):
+            below = f"{node.rstrip('/')}/{row['name']}"
+            if row["type"].startswith("child<"):
+                walk(below)
+                continue
+            seen += 1
+            try:
+                value = client.cmd("qom-get", path=node, property=row["name"])
+            except QMPError as error:
+                failed.append((below, str(error)))
+                continue
+            if row["type"].startswith("link<") and value:
+                links.append(value)
+
+    walk("/")
+    assert seen > 100 and failed == []
+    for link in links:  # as links of a file system: there is something at each
+        assert client.cmd("qom-get", path=link, property="type") or True
+    client.cmd("qom-set", path="/objects/t0", property="poll-max-ns", value=77)
+    assert client.cmd("qom-get", path="/objects/t0", property="poll-max-ns") == 77
+    client.cmd("cont")
+    event = client.pull_event(wait=30.0)
+    assert event is not None and event["event"] == "RESUME"
+    assert client.cmd_obj({"execute": "query-name", "id": "an-id"})["id"] == "an-id"
+    client.close()
+
+
 def test_junk_and_broken_connections_leave_the_machine_running(served: tuple[subprocess.Popen[bytes], str]) -> None:
     import socket
 
