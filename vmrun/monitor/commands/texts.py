@@ -48,11 +48,9 @@ def rtc_reset_reinjection(monitor: Any) -> None:
 @command("x-query-virtio", returns="[VirtioInfo]")
 def query_virtio(monitor: Any) -> list[dict[str, str]]:
     """The virtio devices, the youngest first."""
-    from vmrun.bus.virtio.pci import VirtioPci
-
     found = []
     for device in monitor.machine.devices.values():
-        if isinstance(device, VirtioPci):
+        if "virtio-pci" in getattr(device, "parents", ()):
             kind = device.driver.removesuffix("-transitional").removesuffix("-non").removesuffix("-pci")
             found.append({"path": device.path, "name": kind})
     return found
