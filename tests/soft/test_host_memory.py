@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from accel.soft import accelerator
-from tests.soft.lab import SoftRun
-from tests.soft.test_translate import END, FRAME, HANDLERS, LOOP, SETTLE, assemble, run, words
+from tests.soft.lab import SoftRun, assemble, words
+from tests.soft.test_hostile import END, FRAME
+from tests.soft.test_translate import HANDLERS, LOOP, SETTLE, run
 
 # struct seccomp_data: the number, then six arguments of 8 bytes from 16 on. Classic BPF: (code, jt, jf, k).
 LOAD, IS, ANSWER, ALLOW, REFUSE = 0x20, 0x15, 0x06, 0x7FFF0000, 0x00050001
