@@ -151,3 +151,21 @@ def test_io_threads_of_a_domain_are_objects_that_its_disks_name() -> None:
     )
     assert document["objects"] == {name: {"type": "iothread"} for name in ("iothread3", "iothread1")}
     assert [entry["iothread"] for entry in document["devices"] if "iothread" in entry] == ["iothread3"]
+
+
+def test_modules_limits_and_the_generation_of_a_domain_are_in_the_file() -> None:
+    disk = "<disk type='file' device='disk'><source file='/a'/><target dev='vda' bus='virtio'/><iotune>"
+    tune = "<read_bytes_sec>1000</read_bytes_sec><total_iops_sec>7</total_iops_sec><group_name>g</group_name>"
+    module = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"
+    head = "<domain type='kvm'><name>t</name><genid>de305d54-75b4-431b-adb2-eb6b9e546014</genid>"
+    size = "<maxMemory slots='2' unit='MiB'>1024</maxMemory><memory>65536</memory>"
+    document, problems = import_domain(
+        f"{head}{size}<devices>{disk}{tune}</iotune></disk>{module}</devices></domain>".encode(), "m.xml"
+    )
+    assert document["objects"] == {"memdimm0": {"type": "memory-backend-ram", "size": 128 << 20}}
+    by_driver = {device["driver"]: device for device in document["devices"]}
+    assert by_driver["pc-dimm"] == {"driver": "pc-dimm", "id": "dimm0", "node": 0, "memdev": "memdimm0"}
+    assert by_driver["vmgenid"]["guid"] == "de305d54-75b4-431b-adb2-eb6b9e546014"
+    (drive,) = document["drives"].values()
+    assert (drive["bps-rd"], drive["iops"]) == (1000, 7)
+    assert [problem.message for problem in problems if "group_name" in problem.message]

@@ -26,7 +26,7 @@ _UNITS = {"b": 1, "bytes": 1} | {
 _BOOT = {"hd": "c", "cdrom": "d", "fd": "a", "network": "n"}
 _FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
 # Elements that say nothing about the machine: names for people, and what only a manager does.
-_NOTES = frozenset(("title", "description", "metadata", "currentMemory", "genid"))
+_NOTES = frozenset(("title", "description", "metadata", "currentMemory"))
 _HYPERV = {"vpindex": "vpindex", "synic": "synic", "runtime": "runtime", "reset": "reset", "relaxed": "relaxed"}
 _HYPERV |= {"vapic": "vapic", "frequencies": "frequencies", "reenlightenment": "reenlightenment", "ipi": "ipi"}
 _HYPERV |= {"tlbflush": "tlbflush", "evmcs": "evmcs", "avic": "avic"}
@@ -83,6 +83,7 @@ class _Domain:
         self._firmware()
         devices = root.find("devices")
         Devices(self, devices)
+        self._generation()
         for child in passage:
             self._passage(child)
         for child in root.children:
@@ -330,6 +331,12 @@ class _Domain:
         pairs = [("maxcpus", str(most))] if now != most else []
         self.add(line, "-smp", join([*pairs, *sockets], str(now)))
         self._nodes()
+
+    def _generation(self) -> None:
+        """<genid>: the machine's generation, which libvirt chooses where the file does not."""
+        item = self.root.find("genid")
+        if item is not None:
+            self.add(item.line, "-device", f"vmgenid,guid={item.text or 'auto'},id=vmgenid0")
 
     def _threads(self) -> None:
         """I/O threads that disks may have: so many, or those of given numbers."""

@@ -42,6 +42,15 @@ _USB_PORTS = {"ehci": 6, "ich9-ehci1": 6, "nec-xhci": 4, "qemu-xhci": 4, "pci-oh
 _TAKEN = (0, 1)
 
 
+# <iotune>'s limits → QEMU's
+_TUNE = {
+    f"{which}_{unit}_sec{end}": f"{short}-{which}{end.replace('_', '-')}"
+    for which in ("total", "read", "write")
+    for unit, short in (("bytes", "bps"), ("iops", "iops"))
+    for end in ("", "_max")
+} | {"size_iops_sec": "iops-size"}
+
+
 class Devices:
     """Reads <devices> of a domain; what it says goes to the domain's words."""
 
@@ -80,7 +89,7 @@ class Devices:
             self._each(tag)
         for tag in ("console", "input", "graphics", "video", "sound", "audio", "watchdog", "redirdev", "hostdev"):
             self._each(tag)
-        for tag in ("memballoon", "rng", "panic", "tpm", "shmem", "vsock", "iommu"):
+        for tag in ("memory", "memballoon", "rng", "panic", "tpm", "shmem", "vsock", "iommu"):
             self._each(tag)
 
     def _each(self, tag: str) -> None:
@@ -541,6 +550,19 @@ class Devices:
                 return item.attributes.get("model") or ""
         return ""
 
+    @staticmethod
+    def _limits(item: Item) -> Pairs:
+        """<iotune>: those limits that a drive has; a group, and how long a burst may last, stay unread."""
+        found: Pairs = []
+        if not any(child.tag == "iotune" and child.children for child in item.children):
+            return found
+        tune = item.find("iotune")
+        for child in tune.children if tune is not None else ():
+            name = _TUNE.get(child.tag)
+            if name is not None:
+                found.append((f"throttling.{name}", child.text))
+        return found
+
     def _image(self, item: Item, kind: str) -> tuple[Pairs, Pairs]:
         """(of the drive, of the device): what a disk says about its image."""
         domain, source, driver = self.domain, item.find("source"), item.find("driver")
@@ -588,6 +610,7 @@ class Devices:
             drive[-1] = ("detect-zeroes", "on")  # there is nothing that would be given back
         if get("copy_on_read"):
             drive.append(("copy-on-read", get("copy_on_read")))
+        drive += self._limits(item)
         props: Pairs = []
         if cache in _WRITE_CACHE and not domain.old and kind == "disk":
             props.append(("write-cache", _WRITE_CACHE[cache]))
@@ -981,6 +1004,25 @@ class Devices:
         if stats is not None:
             stats.ignore("period")  # how often a manager asks
         self.device(item, f"virtio-balloon-pci{model.removeprefix('virtio')}", pairs)
+
+    def _memory(self, item: Item) -> None:
+        """A module, <memory model='dimm'>; other models stay unread."""
+        if item.attributes.get("model") != "dimm":
+            return
+        target = item.find("target")
+        size = target.find("size") if target is not None else None
+        if target is None or size is None:
+            return
+        item.ignore("model")
+        number, node = self.next("dimm"), target.find("node")
+        amount = self.domain.amount(size, size.text, size.get("unit"))
+        self.add(item.line, "-object", f"memory-backend-ram,id=memdimm{number},size={amount}")
+        pairs: Pairs = [("node", node.text)] if node is not None else []
+        pairs += [("memdev", f"memdimm{number}"), ("id", f"dimm{number}")]
+        place = item.find("address")
+        if place is not None and place.get("type") == "dimm":
+            pairs += [(name, place.get(key)) for key, name in (("slot", "slot"), ("base", "addr")) if place.get(key)]
+        self.add(item.line, "-device", join(pairs, "pc-dimm"))
 
     def _rng(self, item: Item) -> None:
         number, model, backend = self.next("rng"), item.get("model", "virtio"), item.find("backend")
