@@ -26,8 +26,9 @@ def run(argv: list[str]) -> int:
     root = check_schema(loaded, "machine", problems)
     if problems:
         raise ConfigError(problems=problems)
-    document, _ = long_form(root, os.path.dirname(os.path.abspath(args.file)))
-    words, lost = command_line(document)
+    directory = os.path.dirname(os.path.abspath(args.file))
+    document, _ = long_form(root, directory)
+    words, lost = command_line(document, directory)
     for id, drive in document.get("drives", {}).items():
         if "serial" in drive and not document["machine"].startswith("rhel6"):
             text = f"drive '{id}' has a serial number, which QEMU takes at the device since version 3.0"

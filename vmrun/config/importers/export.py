@@ -126,7 +126,7 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
     return document, problems
 
 
-def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
+def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[str], list[Problem]]:
     """(arguments without the program's name, what QEMU has no option for). document in long form."""
     words: list[str] = ["-nodefaults", "-no-user-config"]
     for key in document:
@@ -135,7 +135,7 @@ def command_line(document: dict[str, Any]) -> tuple[list[str], list[Problem]]:
                 pairs = [("value", text) for text in table.get("values", ())] or list(table.items())
                 words += ["-smbios", join([("type", kind.removeprefix("type")), *pairs])]
     words += _machine(document)
-    words += _settings(document)
+    words += _settings(document, directory)
     for driver, table in document.get("globals", {}).items():
         entry = load_catalogue().driver(driver)
         for key, value in table.items():
@@ -241,7 +241,7 @@ def _machine(document: dict[str, Any]) -> list[str]:
     return ["-machine", join(pairs, str(document["machine"])), *(["-no-hpet"] if "hpet" in removed else [])]
 
 
-def _settings(document: dict[str, Any]) -> list[str]:
+def _settings(document: dict[str, Any], directory: str) -> list[str]:
     words = ["-name", document["name"]] if "name" in document else []
     words += ["-S"] if document.get("paused") else []
     if "memory" in document:
@@ -280,8 +280,9 @@ def _settings(document: dict[str, Any]) -> list[str]:
         rest = {key: value for key, value in document["vnc"].items() if key != "listen"}
         words += ["-vnc", join(rest.items(), str(document["vnc"].get("listen", ":0")))]
     words += ["-k", document["keyboard"]] if "keyboard" in document else []
-    kind = f"{model or load_type(str(document['machine']), '.').default('cpu') or 'qemu64'}{CPU_TYPE}"
     for row in plugged:
+        model = model or load_type(str(document["machine"]), directory).default("cpu") or "qemu64"
+        kind = f"{model}{CPU_TYPE}"
         words += ["-device", join(row.items(), kind)]
     display = document.get("display", "none")
     return [*words, "-vga", display if display in ADAPTERS else "none"]
