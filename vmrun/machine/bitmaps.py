@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.errors import BuildError
 from vmrun.machine.blocks import blocks
+from vmrun.machine.dirtybitmap import DirtyBitmap, of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,39 +12,6 @@ if TYPE_CHECKING:
 
     from vmrun.machine.blocks import Blocks
     from vmrun.machine.machine import Machine
-
-
-class DirtyBitmap:
-    def __init__(self, node: Any, name: str, bits: Any, persistent: bool) -> None:
-        self.node, self.name, self.bits, self.persistent = node, name, bits, persistent
-        self.busy = self.inconsistent = False
-
-    def info(self) -> dict[str, Any]:
-        """BlockDirtyInfo."""
-        row = {
-            "name": self.name, "recording": bool(self.bits.enabled) and not self.inconsistent, "busy": self.busy,
-            "persistent": self.persistent, "granularity": self.bits.granularity, "count": self.bits.count,
-        }  # fmt: skip
-        return {**row, "inconsistent": True} if self.inconsistent else row
-
-
-def of(table: Blocks, node: Any) -> dict[str, DirtyBitmap]:
-    """Name → bitmap, with those that the node's image keeps."""
-    found: dict[str, DirtyBitmap] = table.bitmaps.setdefault(id(node), {})
-    header = getattr(node, "header", None)
-    if header is not None and (header.bitmaps or node.bitmaps):
-        from vmrun.backends.block.qcow2_bitmaps import known
-        from vmrun.backends.block.qcow2_header import QcowError
-
-        try:
-            kept = known(node)
-        except QcowError as error:
-            raise BuildError(str(error)) from None
-        for one in kept:
-            if one.name not in found:
-                found[one.name] = DirtyBitmap(node, one.name, one.bits, True)
-                found[one.name].inconsistent = one.inconsistent
-    return found
 
 
 def find(machine: Machine, node: str, name: str, busy: bool = True) -> DirtyBitmap:

@@ -31,7 +31,7 @@ class Blocks:
         self.named: Nodes = machine.board.nodes
         self.taps: dict[int, TapNode] = {}  # of nodes that somebody watches, by id()
         self.queues: list[Drive] = []  # drives that no device shows: exports
-        self.bitmaps: dict[int, dict[str, Any]] = {}  # vmrun.machine.bitmaps: of nodes, by id()
+        self.bitmaps: dict[int, dict[str, Any]] = {}  # vmrun.machine.dirtybitmap: of nodes, by id()
         self.busy: dict[int, str] = {}  # nodes that a job works with, by id(), and what it is
         self.numbers = 100
 
@@ -283,7 +283,7 @@ class Blocks:
         }
         if top is not None:
             found["backing_file"] = node_name(top)
-        from vmrun.machine.bitmaps import of
+        from vmrun.machine.dirtybitmap import of
 
         rows = [bitmap.info() for bitmap in of(self, node).values()]
         if rows:

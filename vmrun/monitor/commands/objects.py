@@ -35,7 +35,7 @@ struct("MemoryDeviceInfo", {"type": "str", "data": "any"})
 
 def _object_options() -> None:
     """The union of all kinds, made of their properties."""
-    kinds = {"bool": "bool", "str": "str", "enum": "str"}
+    kinds = {"bool": "bool", **dict.fromkeys(("str", "enum", "object", "netdev", "chardev", "drive", "link"), "str")}
     for kind in KINDS:
         members = {}
         for name, prop in props_of(kind_class(kind)).items():
