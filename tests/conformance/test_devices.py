@@ -79,6 +79,8 @@ CARDS_OF = [
     ),
     *({"id": f"net-{way}", "driver": f"virtio-net-pci-{way}"} for way in ("transitional", "non-transitional")),
     *({"id": f"rng-{way}", "driver": f"virtio-rng-pci-{way}"} for way in ("transitional", "non-transitional")),
+    *({"id": f"balloon-{way}", "driver": f"virtio-balloon-pci-{way}"} for way in ("transitional", "non-transitional")),
+    {"id": "balloon-pci", "driver": "virtio-balloon"},
     {"id": "net-pci", "driver": "virtio-net"},
     {"id": "rng-pci", "driver": "virtio-rng"},
     {"id": "screen", "driver": "isa-cirrus-vga"},

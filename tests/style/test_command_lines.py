@@ -108,7 +108,7 @@ def environment(here: pathlib.Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page, line", lines(), ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize("page, line", list(lines()), ids=lambda value: getattr(value, "name", value))
 def test_a_command_line_of_the_pages_works(place: tuple[pathlib.Path, Lab], page: pathlib.Path, line: str) -> None:
     here, lab = place
     talks = "monitor|console|screenshot|stop|save|screen|wait|view|type|pause|resume|reset|logs|attach"
