@@ -192,7 +192,8 @@ def test_linux_finds_after_the_reset_what_it_said_as_it_crashed(tmp_path: pathli
     memory = {"type": "memory-backend-file", "mem-path": str(store), "size": "64KiB", "share": True}
     devices = [{"id": "erst", "driver": "acpi-erst", "memdev": "records"}]
     with Driven(tmp_path, {}, REMEMBER, devices=devices, objects={"records": memory}) as pc:
-        assert pc.run_until(lambda: "KEPT" in pc.console(), PATIENCE), pc.console()[-3000:]
+        pc.run_until(lambda: "KEPT" in pc.console(), PATIENCE)  # it powers off right behind
+        assert "KEPT" in pc.console(), pc.console()[-3000:]
         assert pc.console().count("FORGOTTEN") == 1
         assert int(pc.console().split("KEPT ")[1].split()[0]) > 0  # lines that tell of it
     assert store.read_bytes().startswith(b"ERSTSTOR")

@@ -51,6 +51,8 @@ def test_iasl_disassembles_and_recompiles_the_tables_of_all_types(tmp_path: Path
         for case in CASES:
             if case == "memory-slots" and (type_name, case) in CUT:
                 continue
+            if case == "management":  # QEMU's _STR of a controller is no Unicode buffer; it is compared with QEMU's
+                continue
             for name, table in built(type_name, case).items():
                 if name not in UNREAD:
                     found.setdefault(table, f"{name}-{type_name}-{case}")

@@ -47,6 +47,8 @@ def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
     }
     if not uuid:
         found.pop("uuid", None)
+    if found.get("memory-backing") == {"dump": False}:
+        del found["memory-backing"]  # libvirt's own default
     found["cpus"] = dict(document.get("cpus", {}))
     if found["cpus"].get("model") == "qemu64" and "features" not in found["cpus"]:
         del found["cpus"]["model"]  # what a PC has anyhow
@@ -63,6 +65,8 @@ def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
         for key, value in usual.items():
             if spec.get(key) == value:
                 del spec[key]
+        for key in [key for key in spec if key.startswith(("bps", "iops"))]:
+            del spec[key]  # which libvirt sets by its monitor
         for key in ("media", "readonly") if "file" not in spec else ():
             spec.pop(key, None)
         if spec.get("media") == "cdrom":

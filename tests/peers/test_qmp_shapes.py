@@ -254,7 +254,7 @@ EXPLAINED: dict[str, str] = {
             *("query-pr-managers", "query-replay", "query-colo-status", "query-sev"),
             *("query-sgx",),
             *("query-xen-replication-status", "query-sev-capabilities", "query-sgx-capabilities", "query-dirty-rate"),
-            *("query-vcpu-dirty-limit", "query-rocker", "query-yank", "x-query-virtio", "x-query-virtio-status"),
+            *("query-vcpu-dirty-limit", "query-rocker", "query-yank", "x-query-virtio-status"),
             *("block_set_io_throttle", "trace-event-get-state", "add_client"),
         ),
         NOT_THERE,

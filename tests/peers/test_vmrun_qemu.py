@@ -126,7 +126,13 @@ def test_a_signal_is_a_clean_end(number: int, tmp_path: pathlib.Path) -> None:
     pidfile = tmp_path / "pid"
     args = ["-accel", "qtest", "-nodefaults", "-display", "none", "-pidfile", str(pidfile)]
     args += ["-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off"]
-    process = subprocess.Popen([*OURS, *args], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # a shell's background jobs are born with SIGINT ignored
+    process = subprocess.Popen(
+        [*OURS, *args],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
     try:
         assert wait_for(lambda: (tmp_path / "qmp").exists(), 60)
         assert int(pidfile.read_text()) == process.pid

@@ -28,6 +28,7 @@ CATEGORIES = {
     "audio": "Sound",
     "misc": "Misc",
     "watchdog": "Watchdog",
+    "ipmi": "Uncategorized",
 }
 # devices of a folder of several kinds, by file
 BY_FILE = {

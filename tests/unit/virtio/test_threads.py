@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.virtio.driver import COMMON, DATA, IN, NOTIFY, PACKED, VERSION_1, WRITE, Disk
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, ConfigError
 
 ISR = 0xE0001000
 OK = 0
@@ -105,5 +105,5 @@ def test_the_object_stays_as_long_as_the_disk(disk: Disk) -> None:
 def test_an_object_of_another_kind_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(bytes(512))
-    with pytest.raises(BuildError, match="no iothread|'nobody'"):
+    with pytest.raises(ConfigError, match="names object 'nobody'"):
         Disk(path, iothread="nobody")

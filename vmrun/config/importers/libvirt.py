@@ -511,9 +511,7 @@ class _Domain:
                 if self.old:
                     self.add(bios.line, "-device", "sga")
                 else:
-                    self.note(
-                        bios.line, "useserial='yes' of <bios>: SeaBIOS writes to the serial port without a display"
-                    )
+                    self.add(bios.line, "-machine", "graphics=off")
         pairs += [("strict", "on")] if not self.given else []
         if pairs:
             self.add(line, "-boot", join(pairs))

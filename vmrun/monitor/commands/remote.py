@@ -8,7 +8,7 @@ from vmrun.core.keys import QCODES, SCANCODES, Typist
 from vmrun.errors import VmrunError
 from vmrun.machine import keyboards
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import command, enums, event, struct, wrapped
+from vmrun.monitor.table import command, enums, event, struct, union, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ struct(
     display_="str",
 )
 enums["DisplayUpdateType"] = ("vnc",)
+struct("DisplayUpdateOptionsVNC", {"addresses?": "[SocketAddress]"})
+union("DisplayUpdateOptions", "type", {"type": "DisplayUpdateType"}, {"vnc": "DisplayUpdateOptionsVNC"})
 _PEERS = {"server": "VncServerInfo", "client": "VncClientInfo"}
 event("VNC_CONNECTED", "A viewer connected.", _PEERS)
 event("VNC_INITIALIZED", "A viewer got in.", _PEERS)
@@ -248,7 +250,11 @@ def set_password(monitor: Any, protocol: str, password: str, connected: str = "k
     _change_password(monitor, password)
 
 
-@command("display-update", {"type": "DisplayUpdateType", "addresses?": "[SocketAddress]"})
+@command(
+    "display-update",
+    {"type": "DisplayUpdateType", "addresses?": "[SocketAddress]"},
+    shape="DisplayUpdateOptions",
+)
 def display_update(monitor: Any, type: str, addresses: list[dict[str, Any]] | None = None) -> None:
     """Let viewers come to other addresses than before; who is connected stays."""
     from vmrun.errors import BackendError
