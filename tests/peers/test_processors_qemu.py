@@ -69,6 +69,18 @@ def test_processors_come_in_any_order(tmp_path: pathlib.Path) -> None:
     assert ours[-1]["error"]["desc"] == qemu[-1]["error"]["desc"]
 
 
+def test_devices_come_beside_processors_that_came(tmp_path: pathlib.Path) -> None:
+    """What a machine has become is a machine file that can be resolved."""
+    line = [*EIGHT, "-device", "qemu64-x86_64-cpu,id=a,socket-id=1,core-id=0,thread-id=0"]
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("device_add", {"driver": "qemu64-x86_64-cpu", "id": "c", **at(0, 1, 0)}),
+        ("device_add", {"driver": "virtio-rng-pci", "id": "r"}),
+        ("netdev_add", {"type": "user", "id": "n"}),
+        ("device_add", {"driver": "e1000", "id": "e", "netdev": "n"}),
+    ]
+    assert both(line, steps, tmp_path) == [[{"return": {}}] * 4] * 2
+
+
 @pytest.mark.parametrize(
     "device",
     [

@@ -148,6 +148,11 @@ def cpus(work: Work) -> dict[str, Any]:
         )
     if given and "plugged" in spec:
         values["plugged"] = _plugged(work, spec["plugged"], values)
+    if given and "present" in spec:
+        there = values["present"]
+        if 0 not in there or max(there) >= values["maxcpus"] or sorted(set(there)) != there:
+            fault = "`present` has CPU 0 and others below maxcpus, ascending"
+            work.wrong("VR0704", fault, spec["present"].place, "cpus.present")
     _model(work, values, spec)
     frozen: dict[str, Any] = {}
     for name in ("*", values["model"]):
@@ -165,7 +170,7 @@ def cpus(work: Work) -> dict[str, Any]:
 
 
 def _plugged(work: Work, node: Any, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """`id` and `index` of each processor that is plugged in beside the first `count`."""
+    """Each processor that is plugged in beside the first `count`, with its `id`."""
     limits = {"socket-id": "sockets", "core-id": "cores", "thread-id": "threads"}
     found: dict[int, dict[str, Any]] = {}
     for n, row in enumerate(node.value):
@@ -179,7 +184,7 @@ def _plugged(work: Work, node: Any, values: dict[str, Any]) -> list[dict[str, An
         if index < values["count"] or index in found:
             work.wrong("VR0704", f"CPU[{index}] is there already", row.place, path)
             continue
-        found[index] = {"id": str(at.get("id") or f"cpu-{index}"), "index": index}
+        found[index] = {**at, "id": str(at.get("id") or f"cpu-{index}")}
     ids = [row["id"] for row in found.values()]
     if len(set(ids)) != len(ids):
         work.wrong("VR0704", "two plugged CPUs have one id", node.place, "cpus.plugged")

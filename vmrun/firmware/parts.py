@@ -149,13 +149,18 @@ def apic_ids(machine: MachineData) -> list[int]:
     return [apic_id(index, cpus) for index in range(int(cpus.get("maxcpus") or cpus["count"]))]
 
 
+def place_index(row: dict[str, int], cpus: Cpus) -> int:
+    """The number of the processor at a socket, core and thread."""
+    return (row["socket-id"] * int(cpus["cores"]) + row["core-id"]) * int(cpus["threads"]) + row["thread-id"]
+
+
 def present(cpus: Cpus) -> list[int]:
     """Which of the processors that there can be are there, by number, of a resolved machine's `cpus`: the first
     `count` and those that were plugged in before power-on; with `present`, what a running machine has become.
     """
     if "present" in cpus:
         return list(cpus["present"])
-    return sorted({*range(int(cpus["count"])), *(row["index"] for row in cpus.get("plugged", ()))})
+    return sorted({*range(int(cpus["count"])), *(place_index(row, cpus) for row in cpus.get("plugged", ()))})
 
 
 def apic_limit(machine: MachineData) -> int:

@@ -40,7 +40,7 @@ def build(
     accel: list[str] | None = None,
     mux: Any = None,
     drives: dict[str, Any] | None = None,
-    cpuid: list[list[dict[str, int]]] | None = None,
+    cpuid: dict[int, Any] | None = None,
     bios: Any = None,
     objects: Sequence[dict[str, Any]] = (),
     blockdevs: Sequence[dict[str, Any]] = (),
@@ -80,7 +80,7 @@ class _Builder:
         config: MachineData,
         board: Board,
         undo: list[Callable[[], object]],
-        cpuid: list[list[dict[str, int]]] | None,
+        cpuid: dict[int, Any] | None,
         objects: Sequence[dict[str, Any]],
         blockdevs: Sequence[dict[str, Any]],
     ) -> None:
@@ -190,23 +190,23 @@ class _Builder:
 
     def _create_processors(self) -> list[str]:
         """A thread for each, created and waiting. Returns the features that the host lacks."""
-        from vmrun.firmware.parts import processor_of
+        from vmrun.firmware.parts import place_index, processor_of
         from vmrun.machine.cpuid import make_cpuid
 
         accelerator, cpus = self.board.accelerator, self.config["cpus"]
         host = accelerator.supported_cpuid()
         missing: list[str] = []
-        plugged = {int(row["index"]): str(row["id"]) for row in cpus.get("plugged", ())}
-        for place, index in enumerate(self.board.processors):
+        plugged = {place_index(row, cpus): str(row["id"]) for row in cpus.get("plugged", ())}
+        for index in self.board.processors:
             apic_id = self.board.possible_apic_ids[index]
             cpuid = make_cpuid(
                 cpus, cpus["model-data"], apic_id, host, kernel_apic=accelerator.has_local_apic
             )
             entries = cpuid.entries
-            if self.saved_cpuid is not None:
+            if self.saved_cpuid is not None and index in self.saved_cpuid:
                 from vmrun.machine import crossing
 
-                entries = crossing.same_cpuid(self.saved_cpuid, place, entries)
+                entries = crossing.same_cpuid(self.saved_cpuid[index], index, entries)
             self.cpuid[index] = entries
             if not index:
                 missing = cpuid.missing

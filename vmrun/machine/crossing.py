@@ -96,12 +96,11 @@ WORDS = {
 }  # fmt: skip
 
 
-def same_cpuid(saved: Any, index: int, own: list[dict[str, int]]) -> list[dict[str, int]]:
+def same_cpuid(rows: Any, index: int, own: list[dict[str, int]]) -> list[dict[str, int]]:
     """The saved entries of processor `index`. StateError names what `own`, which the host can give, has not of them."""
     from vmrun.machine.cpuid import AMD_DUPLICATES, REGISTERS, features
 
     fields = ("function", "index", "flags", *REGISTERS)
-    rows = saved[index] if isinstance(saved, list) and index < len(saved) else None
     if not isinstance(rows, list) or len(rows) > 256:
         raise StateError(f"the saved machine does not say what processor {index} is")
     for row in rows:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 
 from vmrun.errors import BuildError, StateError, VmrunError
+from vmrun.firmware.parts import present
 from vmrun.machine import crossing, hotplug, runstate
 from vmrun.machine.snapfile import PIECE, Reader, Writer
 
@@ -161,6 +162,16 @@ def config_of(reader: Reader) -> MachineData:
     return found
 
 
+def cpuid_of(manifest: dict[str, Any]) -> dict[int, Any]:
+    """The saved entries of each processor that there was, by its number."""
+    rows, now = manifest.get("cpuid"), manifest.get("now")
+    try:
+        there = present(now["cpus"])  # type: ignore[index]  # of whatever shape
+        return dict(zip(there, rows, strict=False))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise StateError("the saved machine does not say which processors it had") from None
+
+
 def restore(
     path: str,
     *,
@@ -183,7 +194,7 @@ def restore(
         manifest = reader.manifest
         try:
             machine = build(
-                config, accel=accel or preferred(config, manifest), mux=terminal, cpuid=manifest.get("cpuid")
+                config, accel=accel or preferred(config, manifest), mux=terminal, cpuid=cpuid_of(manifest)
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as exc:
             raise StateError(f"{path} describes no machine: {type(exc).__name__}: {exc}") from None
@@ -219,8 +230,9 @@ def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda
             raise StateError(f"{reader.path}: the machine cannot become what it was: {exc}") from None
     for id, device in machine.board.devices.items():
         device.leaving = id in now.get("leaving", ())
-    for n, entries in enumerate(machine.cpuid[index] for index in machine.board.processors if machine.cpuid):
-        kept = crossing.same_cpuid(manifest.get("cpuid"), n, entries)
+    saved = cpuid_of(manifest)
+    for index, entries in machine.cpuid.items():
+        kept = crossing.same_cpuid(saved.get(index), index, entries)
         if machine.config["cpus"].get("features") != config["cpus"].get("features") and kept != entries:
             raise StateError("the saved machine is another one: its `cpus` differs")
     for name, digest in firmware(machine).items():

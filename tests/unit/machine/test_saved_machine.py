@@ -15,7 +15,7 @@ import pytest
 from tests.board import Driven
 from vmrun.config.resolve import resolve_file
 from vmrun.errors import StateError
-from vmrun.machine import crossing, snapfile, snapshot
+from vmrun.machine import crossing, hotplug, snapfile, snapshot
 from vmrun.machine.builder import build
 from vmrun.machine.machine import Machine
 from vmrun.machine.snapfile import Reader, Writer
@@ -271,6 +271,27 @@ def test_processors_that_came_are_there(tmp_path: pathlib.Path) -> None:
         machine.close()
 
 
+def test_processors_that_went_are_gone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "pc.json"
+    plugged = [{"id": "own", "socket-id": 3, "core-id": 0, "thread-id": 0}]
+    cpus = {"count": 2, "maxcpus": 4, "sockets": 4, "plugged": plugged}
+    keys = {"schema": "vmrun/machine/1", "name": "pc", "machine": "pc-i440fx-2.7", "memory": "32MiB", "cpus": cpus}
+    path.write_text(json.dumps(keys))
+    machine = build(resolve_file(str(path)).data, accel=["soft"])
+    try:
+        assert machine.board.processors == [0, 1, 3]
+        hotplug.processor_gone(machine, 1)
+        snapshot.save(machine, str(tmp_path / "pc.vm"))
+        before = states_of(machine)
+    finally:
+        machine.close()
+    machine = snapshot.restore(str(tmp_path / "pc.vm"), accel=["soft"])
+    try:
+        assert states_of(machine) == before and machine.board.processors == [0, 3]
+    finally:
+        machine.close()
+
+
 def test_a_frame_that_promises_more_than_there_may_be_is_refused(tmp_path: pathlib.Path) -> None:
     """A small file must not ask for all of the host's memory."""
     import zstandard
@@ -350,14 +371,14 @@ def leaf(function: int, **registers: int) -> dict[str, int]:
 def test_features_that_the_host_lacks_are_named() -> None:
     saved = [[leaf(1, ecx=1 << 19 | 1 << 20, edx=1)]]
     with pytest.raises(StateError, match=r"sse4\.2"):
-        crossing.same_cpuid(saved, 0, [leaf(1, ecx=1 << 19, edx=1)])
-    assert crossing.same_cpuid(saved, 0, [leaf(1, ecx=0xFFFFFFFF, edx=3)]) == saved[0]
+        crossing.same_cpuid(saved[0], 0, [leaf(1, ecx=1 << 19, edx=1)])
+    assert crossing.same_cpuid(saved[0], 0, [leaf(1, ecx=0xFFFFFFFF, edx=3)]) == saved[0]
 
 
-@pytest.mark.parametrize("saved", [None, [], [None], [[{}]], [[leaf(1, eax=1 << 32)]], [[{**leaf(1), "eax": "x"}]]])
-def test_odd_cpuid_is_refused(saved: Any) -> None:
+@pytest.mark.parametrize("rows", [None, 7, [{}], [None], [leaf(1, eax=1 << 32)], [{**leaf(1), "eax": "x"}]])
+def test_odd_cpuid_is_refused(rows: Any) -> None:
     with pytest.raises(StateError):
-        crossing.same_cpuid(saved, 0, [leaf(1)])
+        crossing.same_cpuid(rows, 0, [leaf(1)])
 
 
 # --- disks ----------------------------------------------------------------------------------------------------

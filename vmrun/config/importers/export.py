@@ -68,7 +68,7 @@ _SETTINGS = {
 }
 # of some sections, the keys that options have; the rest is the machine type's own in QEMU
 _PARTS = {
-    "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus"),
+    "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus", "plugged"),
     "firmware": ("bios", "dirs", "files", "roms", "nographic"),
     "memory-backing": ("mem-path", "prealloc", "merge", "dump"),
 }
