@@ -42,7 +42,7 @@ def outcome(text: str) -> list[str]:
     return rows or ["--> none"]
 
 
-CASES = {**cases("texts.txt"), **cases("more-texts.txt"), **cases("third-texts.txt"), **cases("fourth-texts.txt")}
+CASES = {**cases("texts.txt"), **cases("more-texts.txt"), **cases("third-texts.txt"), **cases("fourth-texts.txt"), **cases("fifth-texts.txt")}
 
 
 @pytest.mark.parametrize("title", CASES)

@@ -67,7 +67,9 @@ class Around:
         plain = [word for word in words if not is_prefix(word)]
         first = plain[0].lstrip("@-+") if plain else ""
         self.runs = bool(plain) and (first in RUNS or first.rpartition("/")[2] in RUNS or first.startswith("Exec"))
-        done = next((word.lstrip("@+") for word in plain if word not in RUNS and word[:1] != "-"), "")
+        perf = plain.index("perf") + 1 if "perf" in plain else len(plain)  # `perf stat` handles no file
+        handles = [word for word in plain[:perf] + plain[perf + 1 :] if word not in RUNS and word[:1] != "-"]
+        done = handles[0].lstrip("@+") if handles else ""
         self.about = done in ABOUT or re.search(r"\bcommand -[vV] $", piece) is not None
         heads = (PROMPT.sub("", outer).split() or [""])[0].lower().lstrip("@-+"), first.lower()
         self.says = bool(SAYS & {head.partition("(")[0] for head in heads})

@@ -7,6 +7,8 @@ import re
 from vmrun.config.importers.around import takes
 from vmrun.config.importers.words import NAME, Gap, Shell, Word
 
+_NAMED = re.compile(r"[A-Za-z_]\w*(?:\s*=(?![=>])|:(?=\s))\s*(?![\s\[({])")  # an argument of the call, by its name
+_OPENS = re.compile(r"(?:&(?:mut )?)?(?:vec!)?[\[({]")  # Rust's borrowed lists among them
 _CAST = re.compile(r"\((?:const )?(?:char|void) *(?:const)?\*\) *")  # C's, before a NULL
 
 
@@ -42,9 +44,9 @@ class Listing:
                 self.at = end + 2 if end >= 0 else len(text)
             elif char == "(" and (cast := _CAST.match(text, self.at)) is not None:
                 self.at = cast.end()
-            elif char in "[({":
+            elif (opened := _OPENS.match(text, self.at)) is not None:
                 depth += 1
-                self.at += 1
+                self.at = opened.end()
             elif char in "])}":
                 self.at += 1
                 depth -= 1
@@ -62,6 +64,9 @@ class Listing:
                 depth += 1
             elif char == ";" and depth <= 0:
                 break
+            elif not self.plain and (named := _NAMED.match(text, self.at)) is not None:
+                self.at = named.end()
+                self._element()
             else:
                 word = self._element()
                 if re.compile(r"\s*:(?![:=])").match(text, self.at) and word.quoted:

@@ -26,8 +26,9 @@ _FOREIGN = re.compile(r"qemu-system-(?!x86|i[3-6]86)", re.I)
 _FILE = re.compile(r"[/$]|\.[A-Za-z]\w{0,7}$")
 _ASSIGNED = re.compile(
     r"(?:^|(?<=[;&|(])|(?:(?<=\{)|(?<=\bthen)|(?<=\bdo)|(?<=\belse))(?=[ \t]))[ \t]*"
-    r"(?:[-@+]?(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|Environment=|const|"
-    r"let|var|my|override|define)[ \t]*(?:-\w+[ \t]+)*)?[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*)[\"']?"
+    r"(?:[-@+]?(?:Environment=[ \t]*|(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|const|"
+    r"let|var|my|override|define)(?:[ \t]+|(?=\"))(?:-\w+[ \t]+)*))?"
+    r"[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*)[\"']?"
     r"(?::[ \t]*[\w\[\], ]+(?= =))?"
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
@@ -90,6 +91,7 @@ def clean(text: str) -> str:
     text = re.sub("[\u2028\u2029\x85]", "\n", text)
     text = re.sub("[“”„‟″«»＂]", '"', text)
     text = re.sub("(?<![^\\W_])[‘’‚‛′]|[‘’‚‛′](?![^\\W_])", "'", text)
+    text = re.sub(r"(?m)\bby `(.*)'\.?$", r"$ \1", text)  # gdb, of a core
     text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
     text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
     if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
@@ -107,6 +109,7 @@ def clean(text: str) -> str:
 
             text = re.sub(r"&(?:#?\w{2,6});", lambda match: unescape(match[0]), text).replace("\u00a0", " ")
     text = re.sub(r"<exec\b[^<>]*>.*?</exec>|<executable>.*?</arguments>", _of_ant, text, flags=re.S)
+    text = re.sub(r"<array>((?:\s*<string>[^<>]*</string>)+)\s*</array>", _of_plist, text)
     text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
     return _here(text)
 
@@ -124,6 +127,14 @@ def _of_ant(match: re.Match[str]) -> str:
     for found in re.finditer(given, text):
         words.append(found[3] if found[1] == "line" else shlex.quote(found[3] or found[4] or ""))
     return " ".join(words) + "\n" * max(1, text.count("\n"))
+
+
+def _of_plist(match: re.Match[str]) -> str:
+    """launchd's ProgramArguments as a shell would have them."""
+    import shlex
+
+    words = re.findall(r"<string>\s*([^<>]*?)\s*</string>", match[1])
+    return shlex.join(words) + "\n" * match[0].count("\n")
 
 
 def _here(text: str) -> str:
@@ -423,8 +434,12 @@ class _Finder:
             words, self.end = listing
             if words and _program_at([words[0].text]) == 0:
                 words = words[1:]  # execve has the name twice
-            if name in _LOOSE and words and words[0].text[:1] != "-" and not words[0].gaps:
+            first = words[0] if words else Word()
+            spoken = words and first.text[:1] != "-" and (not first.gaps or _PROGRAM.search(first.gaps[0].text))
+            if name in _LOOSE and spoken:
                 return None  # a label
+            if len(words) == 1 and not first.gaps and re.match(r"--?[A-Za-z][\w-]*\s+\S", first.text):
+                words = self.shell.inner(first.text, self.shell.line(start))  # C#: all arguments in one string
             return self._command(match, words, start, tier) if words else None
         words, self.end = self._read(match.end(), around)
         while words and words[0].text == "--":
@@ -519,6 +534,11 @@ class _Finder:
     def _listing(self, match: re.Match[str], around: Around) -> tuple[list[Word], int] | None:
         """The words when the program is the first string of a list of them."""
         text, end = self.text, match.end()
+        ruby = re.search(r"%[wWiI]([\[({<|])\s*$", text[around.line : around.start])
+        if ruby is not None:
+            close = text.find({"[": "]", "(": ")", "{": "}", "<": ">"}.get(ruby[1], ruby[1]), end)
+            close = close if close >= 0 else len(text)
+            return self.shell.inner(text[end:close], self.shell.line(end)), close
         if around.quote:
             if text[end : end + 1] != around.quote:
                 return None

@@ -495,7 +495,7 @@ class Reader:
         if value is None and name and "." in text and kind:
             name = ""
         if value is None:
-            if name in ("@", "*") and not self.shell.make:
+            if name in ("@", "*", "argv") and not self.shell.make:
                 self.shell.notes.append(f"{text} is what the script is given; taken as nothing")
                 self._put("")
                 assert self.word is not None
