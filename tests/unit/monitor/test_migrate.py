@@ -98,10 +98,21 @@ def test_a_migration_can_be_given_up(talk: Talk, tmp_path: pathlib.Path) -> None
         assert not (tmp_path / "pc.vm").exists()
 
 
+@pytest.mark.parametrize("command", ["cat > {}", "cat>{}", "/bin/cat >'{}'"])
+def test_cat_to_a_file_is_that_file(talk: Talk, tmp_path: pathlib.Path, command: str) -> None:
+    """As openQA and old scripts say it."""
+    talk.result("migrate-set-capabilities", capabilities=[{"capability": "compress", "state": True}])
+    talk.result("migrate", uri="exec:" + command.format(tmp_path / "pc.vm"))
+    assert finish(talk)["status"] == "completed"
+    assert (tmp_path / "pc.vm").read_bytes()[:7] == b"vmrunsn"
+
+
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("exec:cat>x", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("exec:gzip -c > x.gz", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("exec:cat > x; rm y", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("exec:cat > $HOME/x", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
         ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
         ("fd:nobody", "File descriptor named 'nobody' has not been found"),
         ("fd:99999", "File descriptor named '99999' has not been found"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from time import monotonic
 
 from vmrun.errors import StateError
@@ -37,8 +38,9 @@ CAPABILITIES = (
     "postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "background-snapshot",
     "zero-copy-send", "postcopy-preempt",
 )  # fmt: skip
-# those that a file as the other end can have: events are always told, the rest changes nothing of what is written
-ACCEPTED = ("events", "xbzrle", "auto-converge", "late-block-activate", "return-path", "zero-blocks", "release-ram")
+# those that a file as the other end can have: events are always told, it is always compressed, the rest changes nothing
+# of what is written
+ACCEPTED = ("events", "compress", "xbzrle", "auto-converge", "late-block-activate", "return-path", "zero-blocks", "release-ram")
 enums["MigrationCapability"] = CAPABILITIES
 struct("MigrationCapabilityStatus", capability="MigrationCapability", state="bool")
 # as QEMU's defaults; what has no meaning for a file is kept and told
@@ -98,6 +100,8 @@ def path_of(uri: str) -> str:
     scheme, colon, path = uri.partition(":")
     if not colon or scheme not in ("file", "exec", "fd", "tcp", "unix", "rdma", "vsock"):
         raise QmpError("Parameter 'uri' expects a valid migration protocol")
+    if scheme == "exec" and (copied := _copied(path)):
+        return copied
     if scheme != "file":
         raise QmpError(f"'{scheme}:' is not there; {ONLY}")
     if ",offset=" in path:
@@ -105,6 +109,20 @@ def path_of(uri: str) -> str:
     if not path:
         raise QmpError("file: needs a path")
     return path
+
+
+def _copied(command: str) -> str:
+    """The file of `cat > FILE` and `cat FILE`, which say in a shell's words what file: says; "" of other commands."""
+    from shlex import split
+
+    try:
+        words = split(command.replace("<", " < ").replace(">", " > "))
+    except ValueError:
+        return ""
+    if words[:1] not in (["cat"], ["/bin/cat"], ["/usr/bin/cat"]):
+        return ""
+    names = words[2:] if words[1:2] in (["<"], [">"]) else words[1:]
+    return names[0] if len(names) == 1 and not re.search(r"[$`*?|;&<>~]|^-", names[0]) else ""
 
 
 def tell(machine: Machine, status: str, error: str = "") -> None:
