@@ -3,7 +3,8 @@
 A start needs a hundred small modules. Python looks each of them up in half a dozen directories, then opens and reads
 its byte code: that takes longer than running them all. What was imported once is found here by name, with the size and
 time of its source; a module whose source has changed is looked up anew, and all of them when anything is wrong with the
-file. The byte code is what Python itself has kept: without it there is none here.
+file. The byte code is what Python itself has kept; where it keeps none (PYTHONDONTWRITEBYTECODE, an installation that
+the user may not write to) the source is compiled once more, for here.
 
 Compiled modules are linked a second time, many in one shared object (setup.py's TOGETHER): the loader of shared objects
 takes as long for each as the module's own code does. A module is taken from there while its own file is the one that
@@ -146,9 +147,9 @@ def _write(path: str, found: dict[str, tuple[str, int, int, str, bytes]]) -> Non
 
 
 def _own(name: str, module: Any) -> tuple[str, int, int, str, bytes] | None:
-    """What Python found for a module; None for one that is in the bundle, in the interpreter, or without byte code."""
+    """What Python found for a module; None for one that is in the bundle or in the interpreter."""
     loader: Any = getattr(getattr(module, "__spec__", None), "loader", None)
-    kind, code = type(loader), b""
+    kind = type(loader)
     try:
         if kind is ExtensionFileLoader and not (name in _table and _is_current(_table[name])):
             info = os.stat(loader.path)
@@ -156,17 +157,25 @@ def _own(name: str, module: Any) -> tuple[str, int, int, str, bytes] | None:
         if kind is not SourceFileLoader:
             return None
         info = os.stat(loader.path)
-        with open(cache_from_source(loader.path), "rb", buffering=0) as file:
-            code = file.read()
-    except OSError:
-        return None
-    if code[4:8] != bytes(4):  # kept under the digest of the source instead of its time
-        return None
-    seconds, size = int.from_bytes(code[8:12], "little"), int.from_bytes(code[12:16], "little")
-    if (seconds, size) != (int(info.st_mtime) & 0xFFFFFFFF, info.st_size & 0xFFFFFFFF):
+        code = _kept_code(loader.path, info) or marshal.dumps(loader.get_code(name))
+    except (OSError, ImportError, SyntaxError, ValueError):
         return None
     place = os.path.dirname(loader.path) if module.__spec__.submodule_search_locations is not None else ""
-    return loader.path, info.st_mtime_ns, info.st_size, place, code[_HEADER:]
+    return loader.path, info.st_mtime_ns, info.st_size, place, code
+
+
+def _kept_code(path: str, info: os.stat_result) -> bytes:
+    """The byte code that Python has kept of a source file; empty when there is none of this very file."""
+    try:
+        with open(cache_from_source(path), "rb", buffering=0) as file:
+            code = file.read()
+    except OSError:
+        return b""
+    if code[4:8] != bytes(4):  # kept under the digest of the source instead of its time
+        return b""
+    seconds, size = int.from_bytes(code[8:12], "little"), int.from_bytes(code[12:16], "little")
+    is_current = (seconds, size) == (int(info.st_mtime) & 0xFFFFFFFF, info.st_size & 0xFFFFFFFF)
+    return code[_HEADER:] if is_current else b""
 
 
 def _together() -> dict[str, tuple[str, str]]:

@@ -19,12 +19,12 @@ SCRIPT = (
     "bundle.keep()\n"
     "print(thing.part.VALUE, type(thing.part.__loader__).__name__, thing.__path__[0], thing.part.__file__)\n"
 )
-Go = Callable[[], list[str]]
+Go = Callable[..., list[str]]
 
 
 @pytest.fixture
 def go(tmp_path: Path) -> Go:
-    """Runs the script in a process of its own; returns the words it printed."""
+    """Runs the script in a process of its own, with those variables set; returns the words it printed."""
     package = tmp_path / "thing"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -36,9 +36,9 @@ def go(tmp_path: Path) -> Go:
         "PYTHONPYCACHEPREFIX": str(tmp_path / "pycache"),
     }
 
-    def run() -> list[str]:
+    def run(*switches: str) -> list[str]:
         command = [sys.executable, "-c", SCRIPT]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(command, env=env | dict.fromkeys(switches, "1"), cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 
@@ -54,6 +54,12 @@ def test_second_process_has_its_code_from_the_bundle(go: Go, tmp_path: Path) -> 
     first, second = go(), go()
     assert first == ["1", "SourceFileLoader", *first[2:]]
     assert second == ["1", "_Loader", *first[2:]]
+
+
+def test_code_is_bundled_where_python_keeps_none(go: Go, tmp_path: Path) -> None:
+    first, second = go("PYTHONDONTWRITEBYTECODE"), go("PYTHONDONTWRITEBYTECODE")
+    assert [word[1] for word in (first, second)] == ["SourceFileLoader", "_Loader"]
+    assert not [*tmp_path.rglob("part*.pyc")]
 
 
 def test_nothing_is_written_when_all_is_there(go: Go, tmp_path: Path) -> None:
