@@ -42,6 +42,7 @@ $(VENV)/.built: $(VENV)/.created $(SOURCES)
 	@$(PY) tools/compile.py
 	@$(PY) -m compileall -q accel vmrun
 	@$(INSTALL) -e .
+	@$(PY) tools/prepare.py
 	@touch $@
 
 bench: build
@@ -53,7 +54,7 @@ lint: build
 	$(PY) tools/stubs.py
 
 clean:
-	rm -rf build dist *.egg-info
+	rm -rf build dist *.egg-info vmrun/ready
 	find accel vmrun -name '*.so' -delete -o -name '*.c' -delete -o -name together.txt -delete
 
 distclean: clean

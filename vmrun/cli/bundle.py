@@ -1,4 +1,4 @@
-"""The code of the modules that a command imports, in one file of the user's cache.
+"""The code of the modules that a command imports, in one file of the user's cache or the installation's.
 
 A start needs a hundred small modules. Python looks each of them up in half a dozen directories, then opens and reads
 its byte code: that takes longer than running them all. What was imported once is found here by name, with the size and
@@ -16,19 +16,18 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import (  # what importlib is made of; `import importlib.machinery` takes a millisecond
     ExtensionFileLoader,
     SourceFileLoader,
     cache_from_source,
-    spec_from_file_location,
 )
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from vmrun.config.kept import cache_dir, digest, file_digest
+from vmrun.config.kept import cache_dir, digest, file_digest, is_trusted, ready
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
     from types import CodeType
     from typing import Any
 
@@ -41,6 +40,7 @@ _HEAD = 16  # bytes that say how long the index behind them is; the byte code fo
 _ABOVE = 200  # its descriptor is none that a user counts on, or gives us
 _HEADER = 16  # bytes of a .pyc before its code
 _OTHERS_WRITE = 0o022
+_TAG = sys.implementation.cache_tag
 
 _table: dict[str, Entry] = {}
 _file = -1  # descriptor of the bundle
@@ -71,35 +71,54 @@ class _Finder:
                 return None
             if not length:
                 file = place or file
-                return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+                return _spec(name, ExtensionFileLoader(name, file), file, "")
             loader = _Loader(name, file)
             loader.code = marshal.loads(_code(entry))
         except (OSError, ValueError, EOFError, TypeError):
             return None
-        inside = [place] if place else None
-        return spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
+        return _spec(name, loader, file, place)
+
+
+def _spec(name: str, loader: Any, file: str, inside: str) -> ModuleSpec:
+    """What spec_from_file_location makes, which takes longer than the stat: it asks again what is known here."""
+    spec = ModuleSpec(name, loader, origin=file, is_package=bool(inside))
+    spec.has_location = True
+    if inside:
+        spec.submodule_search_locations = [inside]
+    if file.endswith(".py") and not sys.pycache_prefix:
+        directory, _, base = file.rpartition("/")
+        spec.cached = f"{directory}/__pycache__/{base[:-3]}.{_TAG}.pyc"
+    return spec
 
 
 def install() -> None:
-    """Modules are taken from the bundle from now on, if there is one."""
+    """Modules are taken from the bundle from now on, if there is one: the user's, or the installation's."""
+    path = _path()
+    if path and not _take(path):
+        _take(ready(path))
+
+
+def _take(path: str) -> bool:
     global _file, _start
     try:
-        low = os.open(_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        low = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            info = os.fstat(low)
+            if not is_trusted(info) or info.st_mode & _OTHERS_WRITE or info.st_size > MAX_BYTES:
+                return False  # code is not taken from others
+            length = int(os.pread(low, _HEAD, 0))
+            state, table = marshal.loads(os.pread(low, length, _HEAD))
+            if state != _state() or not isinstance(table, dict):
+                return False
             _file = fcntl(low, F_DUPFD_CLOEXEC, _ABOVE)
         finally:
             os.close(low)
-        info = os.fstat(_file)
-        if info.st_uid != os.geteuid() or info.st_mode & _OTHERS_WRITE or info.st_size > MAX_BYTES:
-            return  # code is not taken from others
-        length = int(os.pread(_file, _HEAD, 0))
-        state, table = marshal.loads(os.pread(_file, length, _HEAD))
-        _start = _HEAD + length
-        if state == _state() and isinstance(table, dict):
-            _table.update(table)
-            sys.meta_path.insert(0, _Finder)
     except (OSError, ValueError, EOFError, TypeError):
-        return
+        return False
+    _start = _HEAD + length
+    _table.update(table)
+    sys.meta_path.insert(0, _Finder)
+    return True
 
 
 def keep() -> None:

@@ -6,6 +6,7 @@ anything was started. SIGTERM, SIGINT, SIGHUP and QMP's `quit` end with 0.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -33,6 +34,7 @@ def console() -> None:
     from vmrun.cli import bundle
 
     vmrun.cli.owns_process = True
+    gc.disable()  # until there is a machine: modules and what a line comes to are no garbage
     bundle.install()
     code = main(sys.argv[1:])
     try:

@@ -2,6 +2,7 @@
 
 An entry is trusted only if this user wrote it and its own checksum holds; who reads it looks whether it is of this
 version of vmrun and Python and of what it was made from. The directory can be removed, or unwritable, at any time.
+What the user's directory has not is looked for in the installation's, which tools/prepare.py fills.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FORMAT = 2
 _CHECK = 32  # bytes of checksum in front of an entry
 MAX_ENTRY = 8 << 20
 MOST_ENTRIES = 256  # of a kind
+READY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "ready")
 
 
 def read_own(path: str, part: str = "", pick: Callable[[Any], Any] | None = None) -> Any:
@@ -96,11 +98,27 @@ def cache_dir(kind: str = "resolved") -> str:
 
 
 def read_entry(entry_path: str) -> Any:
-    """What write_entry wrote, or None."""
+    """What write_entry wrote, here or where the installation's entries are; or None."""
+    entry = _read_entry(entry_path)
+    return entry if entry is not None else _read_entry(ready(entry_path))
+
+
+def ready(entry_path: str) -> str:
+    """The installation's entry of that kind and name."""
+    directory, name = os.path.split(entry_path)
+    return os.path.join(READY, os.path.basename(directory), name)
+
+
+def is_trusted(info: os.stat_result) -> bool:
+    """Whether a file is this user's, or of who could change our code anyway: marshal is not for data of others."""
+    return info.st_uid == os.geteuid() or info.st_uid == os.stat(__file__).st_uid
+
+
+def _read_entry(entry_path: str) -> Any:
     try:
         with open(entry_path, "rb") as file:
-            if os.fstat(file.fileno()).st_uid != os.geteuid():
-                return None  # marshal is not for data of others
+            if not is_trusted(os.fstat(file.fileno())):
+                return None
             raw = file.read(MAX_ENTRY + 1)
         body = raw[_CHECK:]
         if len(raw) > MAX_ENTRY or blake2b(body, digest_size=_CHECK).digest() != raw[:_CHECK]:

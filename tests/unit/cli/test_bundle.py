@@ -38,7 +38,8 @@ def go(tmp_path: Path) -> Go:
 
     def run(*switches: str) -> list[str]:
         command = [sys.executable, "-c", SCRIPT]
-        done = subprocess.run(command, env=env | dict.fromkeys(switches, "1"), cwd=tmp_path, capture_output=True, text=True)
+        set_too = dict.fromkeys(switches, "1")
+        done = subprocess.run(command, env=env | set_too, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.split()
 

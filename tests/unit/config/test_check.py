@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from vmrun.config.check import check_schema, load_schema
+from vmrun.config.check import PLAIN, check_schema, load_schema
 from vmrun.config.data import data_dir
 from vmrun.config.load import load_bytes, load_file
 from vmrun.config.machinetypes import without_nulls
@@ -243,6 +243,21 @@ def test_removing_a_required_key_is_seen_by_both(
         del value[key]
         assert not accepts(value, name)
         assert not validators[name].is_valid(value)
+
+
+@pytest.mark.parametrize("pattern", PLAIN)
+def test_what_is_plain_meets_its_pattern(pattern: str) -> None:
+    import re
+
+    assert json.dumps(pattern) in (Path(data_dir("schema")) / "machine.schema.json").read_text()
+    plain = PLAIN[pattern]
+    assert any(map(plain, ("512MiB", "disk-0"))), "nothing is quick here"
+
+    @given(st.one_of(st.from_regex(r"[0-9 .~_k\n-]{0,26}(MiB|GiB|iB|G)?\n?"), st.text("aZ0_-.~ \n²٣é", max_size=9)))
+    def sure(text: str) -> None:
+        assert not plain(text) or re.search(pattern, text)
+
+    sure()
 
 
 def test_faulty_parts_are_taken_out_and_the_rest_stays() -> None:

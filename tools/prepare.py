@@ -1,0 +1,80 @@
+"""Reads what every start reads, once, for all users of this tree: vmrun's own machine types and lists as plain data,
+and the code of the modules that a start imports, in `vmrun/ready/`.
+
+A first start then finds there what a second one finds in the user's cache (vmrun/config/kept.py). Each entry says what
+it was made of; what has changed since is made anew in the user's cache, and the directory may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+READY = ROOT / "vmrun" / "ready"
+KINDS = ("own", "code")
+SECONDS = 60
+ENDED = 4  # exit code of a machine that --timeout ended
+LINE = ["-M", "pc", "-S", "-display", "none", "-monitor", "stdio"]
+# Every module of vmrun's own: a start that needs one more than those below would write a bundle of its own.
+BUNDLE_ALL = f"""
+import pathlib, sys
+from vmrun.cli import bundle
+root = pathlib.Path({str(ROOT)!r})
+sys.path[0] = str(root / "bin")  # as it is for the commands
+bundle.install()
+for top in ("accel", "vmrun"):
+    for path in sorted((root / top).rglob("*")):
+        name, _, suffix = path.name.partition(".")
+        if suffix not in ("py", "pyx") or name.startswith("__"):
+            continue
+        try:
+            __import__(".".join((*path.relative_to(root).parts[:-1], name)))
+        except ImportError:
+            pass  # of a library that is not here
+bundle.keep()
+"""
+ACCELERATORS = ("tcg", *(["kvm"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else []))
+MACHINE = "schema: vmrun/machine/1\nname: ready\nmachine: pc-i440fx-7.2\nmemory: 64MiB\n"
+
+
+def prepare(cache: pathlib.Path) -> None:
+    """Starts of the usual kinds, with `cache` as the user's."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache), "XDG_RUNTIME_DIR": str(cache)}
+    cache.chmod(0o700)
+
+    def run(program: str, *words: str, said: str = "", code: int = 0) -> None:
+        command = [sys.executable, program if program == "-c" else str(ROOT / "bin" / program), *words]
+        done = subprocess.run(command, env=env, cwd=cache, input=said, text=True, capture_output=True, timeout=SECONDS)
+        if done.returncode != code:
+            raise OSError(f"{program} {' '.join(words)}: {done.stderr.strip()}")
+
+    run("vmrun", "types", "--digests")
+    run("-c", BUNDLE_ALL)
+    for accel in ACCELERATORS:
+        run("vmrun-qemu", *LINE, "-accel", accel, said="quit\n")
+    (cache / "ready.yaml").write_text(MACHINE)
+    run("vmrun", "up", "--timeout", "0.1", "ready.yaml", code=ENDED)
+
+
+def main() -> int:
+    shutil.rmtree(READY, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            prepare(pathlib.Path(name))
+            for kind in KINDS:
+                shutil.copytree(pathlib.Path(name) / "vmrun" / kind, READY / kind)
+        for path in (READY, *READY.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # the cache is its user's alone, this is everybody's
+    except (OSError, subprocess.TimeoutExpired) as error:
+        shutil.rmtree(READY, ignore_errors=True)
+        print(f"first starts will be slower: nothing was prepared for them: {error}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
