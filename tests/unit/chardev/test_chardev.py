@@ -107,6 +107,23 @@ def test_ring_keeps_the_last_bytes(rig):
     assert ring.text() == b"456789ab"
 
 
+def test_a_ring_with_a_log_keeps_the_last_bytes_and_logs_them_all(rig, tmp_path):
+    backend = rig.open(type="ringbuf", size=8, logfile=str(tmp_path / "log"))
+    device = Device(backend)
+    sent = bytes(range(256)) * 1024  # more than waits at once
+    at = 0
+    while at < len(sent):
+        taken = rig.write(backend, sent[at : at + 50000])
+        at += taken
+        rig.turns()
+    assert DRAINED in device.events
+    with rig.lock:
+        assert backend.text() == sent[-8:]
+        assert backend.take(3) == sent[-8:-5]
+        assert backend.text() == sent[-5:]
+    assert (tmp_path / "log").read_bytes() == sent
+
+
 def test_file_receives_the_output(rig, tmp_path):
     backend = rig.open(type="file", path=str(tmp_path / "log"))
     rig.write(backend, b"hello")
@@ -506,11 +523,16 @@ def test_bytes_close_together_go_out_in_one_piece(rig, server):
     client.close()
 
 
-@pytest.mark.parametrize("kind", ["null", "socket"])
+@pytest.mark.parametrize("kind", ["null", "socket", "ringbuf", "file", "pty", "pipe", "udp"])
 def test_a_log_has_all_output_from_the_first_byte_on(rig, tmp_path, kind):
     log = tmp_path / "log"
     log.write_bytes(b"before\n")
     spec = {"type": kind, "path": str(tmp_path / "s"), "server": True, "wait": False, "logfile": str(log)}
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "s.in")
+        os.mkfifo(tmp_path / "s.out")
+    if kind == "udp":
+        spec |= {"host": "127.0.0.1", "port": 9}
     made = open_chardev("c", {**spec, "logappend": True}, rig.loop, rig.lock)
     with rig.lock:
         made.write(b"nobody listens")

@@ -42,7 +42,8 @@ def outcome(text: str) -> list[str]:
     return rows or ["--> none"]
 
 
-CASES = {**cases("texts.txt"), **cases("more-texts.txt"), **cases("third-texts.txt"), **cases("fourth-texts.txt"), **cases("fifth-texts.txt")}
+CORPUS = ("texts.txt", "more-texts.txt", "third-texts.txt", "fourth-texts.txt", "fifth-texts.txt")
+CASES = {name: case for part in CORPUS for name, case in cases(part).items()}
 
 
 @pytest.mark.parametrize("title", CASES)

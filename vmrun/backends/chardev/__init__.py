@@ -53,10 +53,11 @@ def open_chardev(
         backend = StreamChar(name, loop, lock) if spec.get("logfile") else NullChar()
     elif kind == "ringbuf":
         from vmrun.backends.chardev.base import RingChar
+        from vmrun.backends.chardev.ring import LoggedRing
 
         size = int(spec.get("size", 65536))
         try:
-            backend = RingChar(capacity=size)
+            backend = LoggedRing(name, size, loop, lock) if spec.get("logfile") else RingChar(capacity=size)
         except MemoryError:
             raise refused(
                 name, f"the host has no {size} bytes for it", code="VR0633"

@@ -85,13 +85,10 @@ cdef class NullChar(CharBackend):
 
 
 cdef class RingChar(CharBackend):
-    """The last `capacity` bytes of output, in memory; input by `deliver`."""
+    """The last `capacity` bytes of output, in memory; input by `deliver`. One with a log file is a ring.LoggedRing."""
 
     def __cinit__(self, *args, **kwargs):
         self.output = ByteRing(kwargs.get("capacity", 65536))
-
-    def log_to(self, write):
-        """Nothing is written: what is kept can be read."""
 
     cdef int put(self, u8 byte) noexcept nogil:
         if not self.output.push(byte):

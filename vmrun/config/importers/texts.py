@@ -434,12 +434,12 @@ class _Finder:
             words, self.end = listing
             if words and _program_at([words[0].text]) == 0:
                 words = words[1:]  # execve has the name twice
-            first = words[0] if words else Word()
-            spoken = words and first.text[:1] != "-" and (not first.gaps or _PROGRAM.search(first.gaps[0].text))
+            lead = words[0] if words else Word()
+            spoken = words and lead.text[:1] != "-" and (not lead.gaps or _PROGRAM.search(lead.gaps[0].text))
             if name in _LOOSE and spoken:
                 return None  # a label
-            if len(words) == 1 and not first.gaps and re.match(r"--?[A-Za-z][\w-]*\s+\S", first.text):
-                words = self.shell.inner(first.text, self.shell.line(start))  # C#: all arguments in one string
+            if len(words) == 1 and not lead.gaps and re.match(r"--?[A-Za-z][\w-]*\s+\S", lead.text):
+                words = self.shell.inner(lead.text, self.shell.line(start))  # C#: all arguments in one string
             return self._command(match, words, start, tier) if words else None
         words, self.end = self._read(match.end(), around)
         while words and words[0].text == "--":

@@ -230,11 +230,12 @@ def chardev_send_break(monitor: Any, id: str) -> None:
 
 def _ring(machine: Any, device: str) -> Any:
     from vmrun.backends.chardev.base import RingChar
+    from vmrun.backends.chardev.ring import LoggedRing
 
     if device not in machine.config["chardevs"]:
         raise QmpError(f"Device '{device}' not found")
     backend = machine.board.chardevs.get(device)
-    if not isinstance(backend, RingChar):
+    if not isinstance(backend, RingChar | LoggedRing):
         raise QmpError(f"{device} is not a ringbuf device")
     return backend
 

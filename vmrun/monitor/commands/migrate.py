@@ -40,7 +40,10 @@ CAPABILITIES = (
 )  # fmt: skip
 # those that a file as the other end can have: events are always told, it is always compressed, the rest changes nothing
 # of what is written
-ACCEPTED = ("events", "compress", "xbzrle", "auto-converge", "late-block-activate", "return-path", "zero-blocks", "release-ram")
+ACCEPTED = (
+    *("events", "compress", "xbzrle", "auto-converge"),
+    *("late-block-activate", "return-path", "zero-blocks", "release-ram"),
+)
 enums["MigrationCapability"] = CAPABILITIES
 struct("MigrationCapabilityStatus", capability="MigrationCapability", state="bool")
 # as QEMU's defaults; what has no meaning for a file is kept and told
