@@ -18,7 +18,7 @@ from accel.soft.guest cimport *
 from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
 from accel.soft.mmu cimport ACCESS_FETCH, note_fetch, translate
-from accel.soft.native cimport translates
+from accel.soft.native cimport translatable, translates
 from accel.soft.system cimport emit_system
 
 cdef enum:
@@ -310,7 +310,7 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
         return NULL
     flow(s, count, bytes - off)
     used = produce(
-        s, &count, &size, g if g.native_write != NULL and mode & (MODE_64 | MODE_STEP) == MODE_64 else NULL, threads
+        s, &count, &size, g if g.native_write != NULL and translatable(mode) else NULL, threads
     )
     if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
         forget_all(g)

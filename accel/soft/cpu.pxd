@@ -341,6 +341,7 @@ ctypedef struct Cpu:
     u64 native_spare[2]
     u32 native_flags        # status flags as lahf and seto leave them in AX
     u32 native_xmm          # 1: the XMM registers are the host's
+    u32 narrow              # bits 0, 1: FS, GS is not a writable segment of 4 GiB
     # --- the rest is cold
     TlbEntry *tlbs[3]       # supervisor, user; the third stays empty: every access looks (alignment check, watch points)
     Walked walked[WALKED]

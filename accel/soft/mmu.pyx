@@ -393,13 +393,18 @@ cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
         flush_part(c, linear, 21)
 
 
-cdef bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
+cdef bint whole(Cpu *c, u32 n, u32 kind) noexcept nogil:
+    """4 GiB of code, or of data that may be written."""
     cdef Segment *s = &c.seg[n]
     return (
-        c.regs[BASE + n] == 0 and s.limit == <u32>0xFFFFFFFF
+        s.limit == <u32>0xFFFFFFFF
         and s.ar & (AR_P | AR_S | AR_UNUSABLE | AR_CODE) == AR_P | AR_S | (kind & AR_CODE)
         and (kind & AR_CODE or s.ar & (AR_RW | AR_CE) == AR_RW)
     )
+
+
+cdef inline bint flat(Cpu *c, u32 n, u32 kind) noexcept nogil:
+    return c.regs[BASE + n] == 0 and whole(c, n, kind)
 
 
 cdef void set_mode(Cpu *c) noexcept nogil:
@@ -416,6 +421,7 @@ cdef void set_mode(Cpu *c) noexcept nogil:
             flat(c, ES, 0) and flat(c, SS, 0) and flat(c, DS, 0) and flat(c, CS, AR_CODE)
         ):
             mode |= MODE_FLAT
+            c.narrow = (not whole(c, FS, 0)) | (not whole(c, GS, 0)) << 1
     if c.cpl == 3:
         mode |= MODE_USER
         looks = c.eflags & F_AC and c.cr0 & CR0_AM

@@ -7,9 +7,11 @@ cdef enum:                  # Form.kind
     N_PLAIN                 # registers that the opcode implies, or none; the bytes are taken over
     N_MODRM                 # the instruction with other operands
     N_OPREG                 # its register is in the opcode
+    N_STEP                  # the same, inc and dec of one byte
     N_LEA
     N_PUSH                  # of the register in the opcode
     N_PUSH_IMM
+    N_PUSH_MEM
     N_POP
     N_LEAVE
     N_DIV                   # div, idiv
@@ -37,6 +39,18 @@ ctypedef struct Form:
     u32 use
     u32 size                # of modrm.reg, or of the register in the opcode, in bytes
     u32 rm_size             # of modrm.rm, in memory too
+    u32 op                  # the opcode it has on the host
+    u32 imm_len             # bytes of its immediates
+
+cdef inline bint translatable(u32 mode) noexcept nogil:
+    """Blocks of 64-bit code are translated, and of 32-bit code whose segments are flat."""
+    return not mode & MODE_STEP and (
+        mode & MODE_BITS == MODE_64 or mode & (MODE_BITS | MODE_STACK32 | MODE_FLAT) == MODE_32 | MODE_STACK32 | MODE_FLAT
+    )
+
+cdef inline u32 word_of(u32 mode) noexcept nogil:
+    """Bytes of what the stack holds."""
+    return 8 if mode & MODE_64 else 4
 
 cdef void form_of(const Insn *i, Form *form) noexcept nogil
 

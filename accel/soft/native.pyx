@@ -1,7 +1,8 @@
-"""What of 64-bit code the translator takes over, and how each instruction uses its operands.
+"""What of 64-bit code and of flat 32-bit code the translator takes over, and how each instruction uses its operands.
 
 Everything else is left to the interpreter, instruction by instruction: system instructions, x87, MMX and SSE3 onward, strings with
-their counts and directions, the accumulator's moves to 64-bit addresses, and what depends on the declared processor.
+their counts and directions, the accumulator's moves to 64-bit addresses, and what depends on the declared processor; of 32-bit
+code, operands and addresses of 16 bits where they change more than their size, and data read through CS.
 """
 
 from accel.soft.insn cimport *
@@ -40,7 +41,7 @@ cdef void modrm(const Insn *i, Form *f, u32 use, u32 size, u32 rm_size) noexcept
 
 
 cdef void one(const Insn *i, Form *f) noexcept nogil:
-    cdef u32 op = i.op, size = i.osize, n = i.reg & 7
+    cdef u32 op = i.op, size = i.osize, n = i.reg & 7, word = word_of(i.mode)
     if op < 0x40:
         size = 1 if not op & 1 else size
         if op & 7 < 4:
@@ -50,15 +51,17 @@ cdef void one(const Insn *i, Form *f) noexcept nogil:
                 modrm(i, f, RM_READ | REG | (0 if op >= 0x38 else RM_WRITE), size, size)
         elif op & 7 < 6:
             f.kind, f.use, f.size = N_PLAIN, TOUCHES, size
-    elif 0x50 <= op <= 0x5F:
-        if size == 8:
+    elif op < 0x50:                             # elsewhere they are REX prefixes
+        f.kind, f.use, f.size = N_STEP, TOUCHES, size
+    elif op <= 0x5F:
+        if size == word:
             f.kind = N_PUSH if op < 0x58 else N_POP
     elif op == 0x63:
         modrm(i, f, RM_READ | REG_WRITE, size, 4)
         if size == 2:
             f.kind = N_NOT
     elif op == 0x68 or op == 0x6A:
-        if size == 8:
+        if size == word:
             f.kind = N_PUSH_IMM
     elif op == 0x69 or op == 0x6B:
         modrm(i, f, RM_READ | REG_WRITE, size, size)
@@ -91,6 +94,10 @@ cdef void one(const Insn *i, Form *f) noexcept nogil:
         f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
     elif op == 0x98 or op == 0x99:
         f.kind, f.size = N_PLAIN, size
+    elif 0xA0 <= op <= 0xA3:
+        if i.asize == 4 and not i.mode & MODE_64:
+            modrm(i, f, RM_READ | REG_WRITE if op < 0xA2 else RM_WRITE | REG, size if op & 1 else 1, size if op & 1 else 1)
+            f.op, f.imm_len = (0x8A if op < 0xA2 else 0x88) | op & 1, 0
     elif op == 0xA8 or op == 0xA9:
         f.kind, f.use, f.size = N_PLAIN, TOUCHES, (1 if op == 0xA8 else size)
     elif 0xB0 <= op <= 0xB7:
@@ -110,7 +117,7 @@ cdef void one(const Insn *i, Form *f) noexcept nogil:
         size = 1 if op == 0xC6 else size
         modrm(i, f, RM_WRITE, size, size)
     elif op == 0xC9:
-        if size == 8:
+        if size == word:
             f.kind = N_LEAVE
     elif op == 0xE8:
         f.kind = N_CALL
@@ -133,9 +140,11 @@ cdef void one(const Insn *i, Form *f) noexcept nogil:
         if n < 2:
             modrm(i, f, RM_READ | RM_WRITE, size, size)
     elif op == 0xFF and n == 2:
-        f.kind, f.rm_size = N_CALL_TO, 8
+        f.kind, f.rm_size = N_CALL_TO, word
     elif op == 0xFF and n == 4:
-        f.kind, f.rm_size = N_JMP_TO, 8
+        f.kind, f.rm_size = N_JMP_TO, word
+    elif op == 0xFF and n == 6 and i.mem and size == word:
+        f.kind, f.rm_size = N_PUSH_MEM, word
 
 
 cdef void two(const Insn *i, Form *f) noexcept nogil:
@@ -278,8 +287,11 @@ cdef void form_of(const Insn *i, Form *form) noexcept nogil:
     form.kind = N_NOT
     form.use = 0
     form.size = form.rm_size = 0
-    if not i.mode & MODE_64 or i.mode & MODE_STEP:
+    form.op, form.imm_len = i.op, i.imm_len
+    if not translatable(i.mode):
         return
+    if not i.mode & MODE_64 and i.mem and (i.asize == 2 or i.seg == CS):
+        return                                  # CS may forbid reading, and forbids writing
     if i.klass == K_FPU and i.map == MAP_0F:
         vector(i, form)
         return
@@ -289,5 +301,5 @@ cdef void form_of(const Insn *i, Form *form) noexcept nogil:
         one(i, form)
     elif i.map == MAP_0F:
         two(i, form)
-
-
+    if N_JCC <= form.kind <= N_CALL_TO and i.osize != word_of(i.mode):
+        form.kind = N_NOT                       # RIP is cut

@@ -1,9 +1,12 @@
-"""Hot blocks of 64-bit code become the host's instructions: the same ones, with other operands.
+"""Hot blocks of 64-bit and of flat 32-bit code become the host's instructions: the same ones, with other operands.
 
 Registers are the host's one to one but for four: RSP is in the host's R15, and R10, R11 and R15 stay in Cpu, for R10 and R11
 are what the code between the guest's instructions works with. RSP points to the Cpu, so its fields are operands; below
 it is room for what the host's kernel puts onto a stack. Status flags are the host's while an instruction's are wanted
 and nothing came between; else they lie in Cpu.native_flags, as lahf and seto leave them.
+
+Of 32-bit code addresses and RIP are computed with 32 bits, which clears the upper halves; its one-byte inc and dec, and moves of
+the accumulator, have other opcodes here. FS and GS may have any base where they reach 4 GiB (Cpu.narrow).
 
 A memory operand's address is computed into R10 and compared with the TLB, as `readable` does it. Whatever is not as it
 should be (a miss, a device, a page's border, code that is written to, a division that faults) leads back into the
@@ -78,6 +81,8 @@ cdef struct Work:
     Block *block
     Insn *insns
     u32 count
+    bint wide               # 64-bit code
+    u32 word                # bytes of what the stack holds
     u32 now                 # the instruction
     u32 live[MOST + 1]      # flags that somebody reads from here on
     bint held               # the flags are the host's
@@ -95,7 +100,7 @@ cdef struct Work:
 # Where things are in Cpu, and in the room
 cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
 cdef u32 AT_NATIVE, AT_FX, AT_ARENA
-cdef u32 AT_XMM, AT_MXCSR, AT_TRAP
+cdef u32 AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW
 cdef u32 vectors_at
 cdef u32 fill_at[2 * SIZES]         # for accesses of 1, 2 … 16 bytes; then for writes
 cdef u32 exit_at
@@ -105,7 +110,7 @@ cdef u32 follow_at
 
 cdef void measure() noexcept nogil:
     global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
-    global AT_NATIVE, AT_FX, AT_ARENA, AT_XMM, AT_MXCSR, AT_TRAP
+    global AT_NATIVE, AT_FX, AT_ARENA, AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW
     cdef Cpu *c = <Cpu *>4096
     cdef Block *b = <Block *>4096
     AT_BUDGET, AT_TLB, AT_RIP = <u32>(<u64>&c.budget - 4096), <u32>(<u64>&c.tlb - 4096), <u32>(<u64>&c.rip - 4096)
@@ -115,7 +120,7 @@ cdef void measure() noexcept nogil:
     AT_JCACHE, AT_ITLB = <u32>(<u64>&c.jcache - 4096), <u32>(<u64>&c.itlb - 4096)
     AT_FX, AT_ARENA = <u32>(<u64>&c.fx - 4096), <u32>(<u64>&c.arena - 4096)
     AT_XMM, AT_MXCSR = <u32>(<u64>&c.native_xmm - 4096), <u32>(<u64>&c.mxcsr - 4096)
-    AT_TRAP = <u32>(<u64>&c.sse_trap - 4096)
+    AT_TRAP, AT_NARROW = <u32>(<u64>&c.sse_trap - 4096), <u32>(<u64>&c.narrow - 4096)
     AT_NATIVE = <u32>(<u64>&b.native - 4096)
 
 
@@ -157,6 +162,13 @@ cdef inline u32 rex(bint wide, u32 reg, u32 index, u32 base) noexcept nogil:
 cdef void with_mem(Work *t, u32 op, u32 reg, u32 base, i64 disp) noexcept nogil:
     """A 64-bit instruction on `reg` and [base + disp]."""
     put(t, rex(True, reg, 0, base), 1)
+    put(t, op, 1)
+    modrm_mem(t, reg, base, disp)
+
+
+cdef void with_word(Work *t, u32 op, u32 reg, u32 base, i64 disp) noexcept nogil:
+    """The same as wide as the guest's addresses are."""
+    put(t, rex(t.wide, reg, 0, base), 1)
     put(t, op, 1)
     modrm_mem(t, reg, base, disp)
 
@@ -262,7 +274,7 @@ cdef inline void disturb(Work *t) noexcept nogil:
 cdef void offset_into(Work *t, const Insn *i, u32 to, bint wide) noexcept nogil:
     """The operand's offset (cut to 32 bits unless `wide`); without the segment's base. Uses R10 and R11, no flags."""
     cdef u32 base = NOWHERE, index = NOWHERE
-    cdef i64 disp = i.disp
+    cdef i64 disp = i.disp if wide else <i64><i32>i.disp
     if <i64><i32>disp != disp:
         t.failed = True
         return
@@ -316,26 +328,35 @@ cdef void reach(Work *t, const Insn *i, u32 size, bint write) noexcept nogil:
     again = t.at
     offset_into(t, i, H_A, i.asize == 8)
     if i.seg == FS or i.seg == GS:
-        with_mem(t, OP_ADD, H_A, H_RSP, R_FS if i.seg == FS else R_GS)
+        if not t.wide:
+            put(t, 0xF68424, 3)                 # test byte [rsp + …], …
+            put32(t, AT_NARROW)
+            put(t, 1 << (i.seg - FS), 1)
+            put(t, 0x0F85, 2)
+            leads_out(t)
+        with_word(t, OP_ADD, H_A, H_RSP, R_FS if i.seg == FS else R_GS)
     check(t, size, write, again)
 
 
-cdef void reach_stack(Work *t, i64 disp, bint write) noexcept nogil:
+cdef void reach_stack(Work *t, bint write) noexcept nogil:
+    """R10 = the host's address of the word that is pushed (`write`) or popped."""
     cdef u8 *again
     disturb(t)
     again = t.at
-    with_mem(t, OP_LEA, H_A, H_SP, disp)
-    check(t, 8, write, again)
+    with_word(t, OP_LEA, H_A, H_SP, -<i64>t.word if write else 0)
+    check(t, t.word, write, again)
 
 
 cdef inline void move_stack(Work *t, i64 by) noexcept nogil:
-    with_mem(t, OP_LEA, H_SP, H_SP, by)
+    with_word(t, OP_LEA, H_SP, H_SP, by)
 
 
 # --- ways on ---------------------------------------------------------------------------------------------------------------
 
 cdef void canonical_or_out(Work *t) noexcept nogil:
-    """R10 may be RIP. Uses R11."""
+    """R10 may be RIP. Uses R11. Of 32-bit code any number may: CS is flat."""
+    if not t.wide:
+        return
     put(t, 0x4D89D349C1FB2F, 7)                 # mov r11, r10; sar r11, 47
     put(t, 0x49FFC3, 3)                         # inc r11
     put(t, 0x4983FB01, 4)                       # cmp r11, 1
@@ -346,7 +367,7 @@ cdef void canonical_or_out(Work *t) noexcept nogil:
 cdef void rip_into(Work *t, u32 reg, i64 offset) noexcept nogil:
     """RIP of an offset in the page."""
     from_cpu(t, reg, R_RIPB)
-    with_mem(t, OP_LEA, reg, reg, offset)
+    with_word(t, OP_LEA, reg, reg, offset)
 
 
 cdef void find(Work *t) noexcept nogil:
@@ -421,12 +442,12 @@ cdef void instruction(Work *t, const Insn *i, const Form *f, u32 reg, u32 rm, bi
         put(t, prefix, 1)
     if i.map == MAP_0F:
         put(t, 0x0F, 1)
-    put(t, i.op, 1)
+    put(t, f.op, 1)
     if mem:
         modrm_mem(t, reg, rm, 0)
     else:
         put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
-    for n in range(i.imm_len):
+    for n in range(f.imm_len):
         put(t, i.bytes[i.len - i.imm_len + n], 1)
 
 
@@ -544,51 +565,69 @@ cdef void on_div(Work *t, const Insn *i, const Form *f) noexcept nogil:
     t.held, t.kept = True, False
 
 
+cdef void on_step(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """inc and dec that are one byte where there are no REX prefixes."""
+    cdef u32 reg = host_of(i.opreg)
+    flags_for(t, i, f)
+    if f.size == 2:
+        put(t, 0x66, 1)
+    with_reg(t, False, 0xFF, i.op >> 3 & 1, reg)
+    flags_of(t, f)
+
+
 cdef void on_push(Work *t, const Insn *i, const Form *f) noexcept nogil:
-    reach_stack(t, -8, True)
+    if f.kind == N_PUSH_MEM:
+        reach(t, i, t.word, False)
+        with_word(t, OP_LOAD, H_A, H_A, 0)
+        to_cpu(t, H_A, R_T0)
+    reach_stack(t, True)
     if f.kind == N_PUSH_IMM:
-        put(t, 0x49C702, 3)                     # mov qword [r10], imm32
+        put(t, rex(t.wide, 0, 0, H_A), 1)
+        put(t, 0xC702, 2)                       # mov [r10], imm32
         put32(t, i.imm)
+    elif f.kind == N_PUSH_MEM:
+        from_cpu(t, H_B, R_T0)
+        with_word(t, OP_STORE, H_B, H_A, 0)
     else:
-        with_mem(t, OP_STORE, read_reg(t, i.opreg, H_B), H_A, 0)
-    move_stack(t, -8)
+        with_word(t, OP_STORE, read_reg(t, i.opreg, H_B), H_A, 0)
+    move_stack(t, -<i64>t.word)
 
 
 cdef void on_pop(Work *t, const Insn *i) noexcept nogil:
     cdef u32 to = host_of(i.opreg)
-    reach_stack(t, 0, False)
-    with_mem(t, OP_LOAD, H_B if to == NOWHERE else to, H_A, 0)
+    reach_stack(t, False)
+    with_word(t, OP_LOAD, H_B if to == NOWHERE else to, H_A, 0)
     if to == NOWHERE:
         to_cpu(t, H_B, 8 * i.opreg)
     if to != H_SP:
-        move_stack(t, 8)
+        move_stack(t, t.word)
 
 
 cdef void on_leave(Work *t) noexcept nogil:
     cdef u8 *again
     disturb(t)
     again = t.at
-    move(t, H_A, H_RBP)
-    check(t, 8, False, again)
-    with_mem(t, OP_LEA, H_SP, H_RBP, 8)
-    with_mem(t, OP_LOAD, H_RBP, H_A, 0)
+    with_reg(t, t.wide, OP_LOAD, H_A, H_RBP)
+    check(t, t.word, False, again)
+    with_word(t, OP_LEA, H_SP, H_RBP, t.word)
+    with_word(t, OP_LOAD, H_RBP, H_A, 0)
 
 
 cdef void return_address(Work *t, const Insn *i) noexcept nogil:
     """Push it."""
-    reach_stack(t, -8, True)
+    reach_stack(t, True)
     rip_into(t, H_B, <i64>i.off + i.len)
-    with_mem(t, OP_STORE, H_B, H_A, 0)
-    move_stack(t, -8)
+    with_word(t, OP_STORE, H_B, H_A, 0)
+    move_stack(t, -<i64>t.word)
 
 
 cdef void on_indirect(Work *t, const Insn *i, bint calls) noexcept nogil:
     if i.mem:
-        reach(t, i, 8, False)
-        with_mem(t, OP_LOAD, H_A, H_A, 0)
+        reach(t, i, t.word, False)
+        with_word(t, OP_LOAD, H_A, H_A, 0)
     else:
         disturb(t)
-        move(t, H_A, read_reg(t, i.rm, H_A))
+        with_reg(t, t.wide, OP_LOAD, H_A, read_reg(t, i.rm, H_A))
     canonical_or_out(t)
     if calls:
         to_cpu(t, H_A, R_T0)
@@ -598,10 +637,10 @@ cdef void on_indirect(Work *t, const Insn *i, bint calls) noexcept nogil:
 
 
 cdef void on_ret(Work *t, const Insn *i) noexcept nogil:
-    reach_stack(t, 0, False)
-    with_mem(t, OP_LOAD, H_A, H_A, 0)
+    reach_stack(t, False)
+    with_word(t, OP_LOAD, H_A, H_A, 0)
     canonical_or_out(t)
-    move_stack(t, 8 + (i.imm & 0xFFFF if i.op == 0xC2 else 0))
+    move_stack(t, t.word + (i.imm & 0xFFFF if i.op == 0xC2 else 0))
     find(t)
 
 
@@ -692,7 +731,9 @@ cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
         on_opreg(t, i, f)
     elif f.kind == N_LEA:
         on_lea(t, i, f)
-    elif f.kind == N_PUSH or f.kind == N_PUSH_IMM:
+    elif f.kind == N_STEP:
+        on_step(t, i, f)
+    elif f.kind == N_PUSH or f.kind == N_PUSH_IMM or f.kind == N_PUSH_MEM:
         on_push(t, i, f)
     elif f.kind == N_POP:
         on_pop(t, i)
@@ -767,6 +808,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
         return False
     enlarge(g)
     t.insns = s.insns
+    t.wide, t.word = block.mode & MODE_64 != 0, word_of(block.mode)
     t.count = gather(s, <u8 *>block.host, 4096 - off, off, block.mode, block.count, &failure)
     if t.count != block.count:
         return False

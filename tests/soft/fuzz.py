@@ -51,10 +51,11 @@ class Bench:
 
     @staticmethod
     def leave(case: Case, at: int, to: int) -> bytes:
-        """A jump from linear address `at` to `to` in 64-bit code."""
+        """A jump from linear address `at` to `to` in 64-bit code; far ones with enough before them to be translated."""
         if case.segments[1] == 0x33:
             return b"\xe9" + struct.pack("<i", to - (at + 5))
-        return (b"" if SEGMENTS[case.segments[1]].big else b"\x66") + b"\xea" + struct.pack("<IH", to, 0x33)
+        size = b"" if SEGMENTS[case.segments[1]].big else b"\x66"
+        return b"\x90" * 4 + size + b"\xea" + struct.pack("<IH", to, 0x33)
 
     def run(self, cases: list[Case]) -> list[tuple[Case, int, list[str]]]:
         """The cases that differ: (case, its address, what)."""

@@ -425,7 +425,7 @@ class Generator:
             if form.reads & case.undefined:
                 break
             code = self.instruction(case, form, fixed, number == 0)
-            if code is None or len(case.code) + len(code) > TAKEN - 8:
+            if code is None or len(case.code) + len(code) > TAKEN - 12:
                 break
             lost, loose, sure = undefined(form, code, case, number == 0, self.osize)
             if case.loose or loose < 0:
