@@ -22,20 +22,18 @@ ENDED = 4  # exit code of a machine that --timeout ended
 LINE = ["-M", "pc", "-S", "-display", "none", "-monitor", "stdio"]
 # Every module of vmrun's own: a start that needs one more than those below would write a bundle of its own.
 BUNDLE_ALL = f"""
-import pathlib, sys
+import pkgutil, sys
+import accel, vmrun
 from vmrun.cli import bundle
-root = pathlib.Path({str(ROOT)!r})
-sys.path[0] = str(root / "bin")  # as it is for the commands
+sys.path[0] = {str(ROOT / "bin")!r}  # as it is for the commands
 bundle.install()
-for top in ("accel", "vmrun"):
-    for path in sorted((root / top).rglob("*")):
-        name, _, suffix = path.name.partition(".")
-        if suffix not in ("py", "pyx") or name.startswith("__"):
-            continue
-        try:
-            __import__(".".join((*path.relative_to(root).parts[:-1], name)))
-        except ImportError:
-            pass  # of a library that is not here
+for package in accel, vmrun:
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=lambda name: None):
+        if not module.name.endswith("__main__"):
+            try:
+                __import__(module.name)
+            except ImportError:
+                pass  # of a library that is not here
 bundle.keep()
 """
 ACCELERATORS = ("tcg", *(["kvm"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else []))
