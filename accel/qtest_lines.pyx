@@ -10,6 +10,7 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from accel.api cimport ACTION_NONE, DeviceLock, IrqFan, IrqLine, IrqSink, Notifier, u8, u32, u64
 from accel.clock cimport SteppedClock, TimerQueue
+from accel.errands cimport ErrandLock
 from accel.space cimport AddressSpace
 
 ctypedef long long i64
@@ -67,6 +68,7 @@ cdef class QtestLines:
 
     cdef AddressSpace memory, io
     cdef DeviceLock lock
+    cdef bint puts_off
     cdef TimerQueue timers
     cdef SteppedClock clock
     cdef readonly Notifier notifier
@@ -81,6 +83,7 @@ cdef class QtestLines:
     def __init__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, TimerQueue timers,
                  SteppedClock clock or None, rare, on_action):
         self.memory, self.io, self.lock, self.timers, self.clock = memory, io, lock, timers, clock
+        self.puts_off = isinstance(lock, ErrandLock)
         self.rare, self.on_action = rare, on_action
         self.notifier = Notifier()
         self.tail = b""
@@ -174,13 +177,18 @@ cdef class QtestLines:
             self.put(b"\n", 1)
 
     cdef const char *often(self, const char *p, const char *end) noexcept nogil:
-        """Lines that are dealt with here, up to one that is not or asks something of the machine. Where it stopped."""
+        """Lines that are dealt with here, up to one that is not or asks something of the machine. Where it stopped. What an
+        access puts off is done before the next one, as when a processor lets the lock go.
+        """
         cdef const char *stop
         while p < end and not self.actions:
             stop = <const char *>memchr(p, 10, end - p)
             if stop == NULL or not self.one(p, stop if stop == p or (stop - 1)[0] != 13 else stop - 1):
                 break
             p = stop + 1
+            if self.puts_off and (<ErrandLock>self.lock).count:
+                self.lock.release()
+                self.lock.acquire()
         return p
 
     cdef bint one(self, const char *p, const char *end) noexcept nogil:

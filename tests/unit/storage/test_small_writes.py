@@ -6,8 +6,11 @@ import os
 import pathlib
 
 import pytest
-from accel.api import DeviceLock
+from accel.api import DeviceLock, PyIoRegion
+from accel.clock import HostClock, TimerQueue
 from accel.errands import ErrandLock
+from accel.qtest_lines import QtestLines
+from accel.space import AddressSpace, Region
 from vmrun.backends.block.bitmap import Bitmap
 from vmrun.backends.block.caller import Caller
 from vmrun.backends.block.debug import DebugNode
@@ -113,3 +116,22 @@ def test_overlays_and_formats_have_them(image: pathlib.Path, format: str, tmp_pa
         caller.submit(READ, 0, 65536)
         assert caller.wait()[2] == b"".join(bytes([n if n in (3, 9) else 0]) * 4096 for n in range(16))
         drive.close()
+
+
+def test_a_test_program_finds_it_done_after_the_access_as_a_processor_would(image: pathlib.Path) -> None:
+    lock = ErrandLock()
+    drive = Drive("d", node(image), lock)
+    caller = Caller(drive)
+    found: list[int] = []
+
+    def access(offset: int, size: int, value: int) -> None:
+        found.append(caller.waiting)
+        caller.submit(WRITE, value, data=PAGE)
+
+    root = Region.container("io", 0x10000)
+    root.add(Region.device("door", PyIoRegion("door", lambda *_: caller.waiting, access), 4), 0x80)
+    space = AddressSpace("io", root, ports=True)
+    lines = QtestLines(space, space, lock, TimerQueue(HostClock()), None, lambda line: b"", lambda actions: None)
+    assert lines.feed(b"outb 0x80 0\ninb 0x80\noutb 0x80 0\ninb 0x80\n") == b"OK\nOK 0x0001\nOK\nOK 0x0002\n"
+    assert found == [0, 1]
+    drive.close()

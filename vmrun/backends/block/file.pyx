@@ -89,7 +89,8 @@ cdef enum:
     WINDOW = 1 << 20            # bytes of a bounce buffer
     SMALL = 65536               # bytes that one copies while others wait
     LONG = 1_000_000            # ns: a write that slept and took longer did not find the page cache ready,
-cdef u64 REST = 1_000_000_000   # and the writes of so many ns after it are others' work
+    RESTS = 20                  # and for so many times as long the next ones are others' work: a twentieth is waited for,
+cdef u64 REST = 2_000_000_000   # but at most for so many ns
 
 
 cdef bint is_near(int fd) noexcept nogil:
@@ -300,7 +301,7 @@ cdef class FileNode(Node):
         host makes writers wait when too much is to be written to its disk, and goes on with that for a while.
         """
         cdef int error
-        cdef u64 began
+        cdef u64 began, spent
         cdef long slept
         if self.readonly or self.align > 1 or bytes > SMALL:
             return EOPNOTSUPP
@@ -316,8 +317,9 @@ cdef class FileNode(Node):
             return EAGAIN
         slept = vr_sleeps()
         error = self.transfer(offset, bytes, source, True, 0)
-        if pool_now() - began > LONG and vr_sleeps() != slept:
-            self.rests_until = pool_now() + REST
+        spent = pool_now() - began
+        if spent > LONG and vr_sleeps() != slept:
+            self.rests_until = began + spent + min(RESTS * spent, REST)
         return error
 
     cdef bint begin(self, Transfer *transfer) noexcept nogil:
