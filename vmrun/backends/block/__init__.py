@@ -69,11 +69,11 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | N
 
 def queue(node: Node) -> Drive:
     """A drive of nobody's: requests to a node, many at a time."""
-    from accel.api import DeviceLock as Lock
+    from accel.errands import ErrandLock
 
     from vmrun.backends.block.drive import Drive
 
-    return Drive("", node, Lock())
+    return Drive("", node, ErrandLock())
 
 
 def open_medium(name: str, spec: dict[str, Any]) -> Node:

@@ -28,6 +28,7 @@ cdef extern from "<pthread.h>" nogil:
 
 from accel.api cimport u8, u64
 from vmrun.backends.block.node cimport NODE_UNMAP, Node, memory_zero
+from vmrun.backends.block.qcow2 cimport Qcow2Node
 
 cdef enum:
     ROOM = 1 << 20              # bytes of a lane's window: it stays in the processor's cache
@@ -143,6 +144,30 @@ cdef class Lane:
                 if error == 0:
                     error = self.put(target, at, count, grain, blank)
                 order.pass_on()
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def pack(self, Node source, Qcow2Node target, u64 offset, u64 at, u64 count, bint sparse=True, bint blank=False):
+        """`count` bytes of `source` from `offset` on to `at` in `target`, cluster by cluster, compressed where that makes them
+        smaller. With `sparse` clusters that are all zeros are not written when the target is `blank`, else made zeros.
+        OSError.
+        """
+        cdef u64 cluster = target.cluster_size, step
+        cdef int error = 0
+        if at % cluster or cluster > 2 * ROOM or target.external or target.readonly:
+            raise ValueError("whole clusters of an image that can have them compressed")
+        with nogil:
+            while count and error == 0:
+                step = cluster if cluster < count else count
+                error = source.pread(self.memory, step, offset)
+                if error == 0 and not (sparse and memory_zero(self.memory, step)):
+                    error = target.deflate_cluster(at, self.memory, step)
+                    target.note(at, step)
+                elif error == 0 and not blank:
+                    error = target.zero(at, step, NODE_UNMAP)
+                offset += step
+                at += step
+                count -= step
         if error:
             raise OSError(error, os.strerror(error))
 

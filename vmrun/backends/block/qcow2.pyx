@@ -708,7 +708,7 @@ cdef class Qcow2Node(Qcow2Tables):
             raise OSError(error, os.strerror(error))
 
     cdef int deflate_cluster(self, u64 offset, const u8 *data, u64 size) noexcept nogil:
-        cdef u8 *packed = <u8 *>malloc(self.cluster_size * 2)
+        cdef u8 *packed = <u8 *>malloc(self.cluster_size)
         cdef u8 *whole = NULL
         cdef u64 got = 0, place = 0, sectors
         cdef u32 at = 0, shift = 62 - (self.cluster_bits - 8)

@@ -1,7 +1,12 @@
 # distutils: libraries = z zstd
-"""Compressed clusters of qcow2: deflate without a header in a window of 4 KiB, or a zstd frame."""
+"""Compressed clusters of qcow2: deflate without a header in a window of 4 KiB, or a zstd frame.
+
+What deflate works with is some 300 KiB, which cost more to get from the host and give back than a cluster's worth of
+work should: a few of them are kept for whoever comes next.
+"""
 
 from libc.errno cimport EIO, ENOMEM
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 cdef extern from "<zlib.h>" nogil:
@@ -15,6 +20,7 @@ cdef extern from "<zlib.h>" nogil:
     int inflateEnd(z_stream *)
     int deflateInit2(z_stream *, int, int, int, int, int)
     int deflate(z_stream *, int)
+    int deflateReset(z_stream *)
     int deflateEnd(z_stream *)
     int Z_FINISH
     int Z_OK
@@ -41,23 +47,71 @@ cdef extern from "<zstd.h>" nogil:
     unsigned ZSTD_isError(size_t)
     size_t ZSTD_compress(void *, size_t, const void *, size_t, int)
 
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+
+cdef enum:
+    KEPT = 8                    # as many as threads that compress at a time, usually
+
+cdef pthread_mutex_t mutex
+cdef z_stream *idle[KEPT]
+cdef int idle_count = 0
+pthread_mutex_init(&mutex, NULL)
+
+
+cdef z_stream *take_deflater() noexcept nogil:
+    """One that is ready for a cluster; NULL: no memory."""
+    global idle_count
+    cdef z_stream *stream = NULL
+    pthread_mutex_lock(&mutex)
+    if idle_count:
+        idle_count -= 1
+        stream = idle[idle_count]
+    pthread_mutex_unlock(&mutex)
+    if stream != NULL:
+        if deflateReset(stream) == Z_OK:
+            return stream
+        deflateEnd(stream)
+        free(stream)
+    stream = <z_stream *>calloc(1, sizeof(z_stream))
+    if stream != NULL and deflateInit2(stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) != Z_OK:
+        free(stream)
+        stream = NULL
+    return stream
+
+
+cdef void give_deflater(z_stream *stream) noexcept nogil:
+    global idle_count
+    pthread_mutex_lock(&mutex)
+    if idle_count < KEPT:
+        idle[idle_count] = stream
+        idle_count += 1
+        stream = NULL
+    pthread_mutex_unlock(&mutex)
+    if stream != NULL:
+        deflateEnd(stream)
+        free(stream)
 
 
 cdef u64 pack_cluster(bint zstd, const u8 *data, u64 size, u8 *packed) noexcept nogil:
     """Bytes of the cluster compressed into `packed`, which has room for `size`; 0 when that makes it no smaller."""
-    cdef z_stream stream
+    cdef z_stream *stream
     cdef size_t answer
     cdef u64 got = 0
     if zstd:
         answer = ZSTD_compress(packed, size - 1, data, size, 3)
         return 0 if ZSTD_isError(answer) else answer
-    memset(&stream, 0, sizeof(stream))
-    if deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) == Z_OK:
+    stream = take_deflater()
+    if stream != NULL:
         stream.next_in, stream.avail_in = <u8 *>data, <unsigned int>size
         stream.next_out, stream.avail_out = packed, <unsigned int>size - 1
-        if deflate(&stream, Z_FINISH) == Z_STREAM_END:
+        if deflate(stream, Z_FINISH) == Z_STREAM_END:
             got = size - 1 - stream.avail_out
-        deflateEnd(&stream)
+        give_deflater(stream)
     return got
 
 

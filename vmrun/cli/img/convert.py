@@ -243,33 +243,32 @@ class Copy:
         if start % cluster:
             raise ImgError("Compression needs images whose sizes are whole clusters")
 
-        def work(lane: Any, number: int, at: int) -> None:
-            count = min(cluster, source.size - at)
-            view = lane.fill(source, at, count)
-            if not (self.sparse and lane.empty(count)):
-                self.target.write_compressed(start + at, view)
-            elif not self.blank:
-                self.target.write_zeroes(start + at, count, True)
+        def work(lane: Any, number: int, run: tuple[int, int]) -> None:
+            at, count = run
+            lane.pack(source, self.target, at, start + at, count, bool(self.sparse), self.blank)
             self.progress.add(count)
 
         share(self.clusters(source, cluster), work, lanes(self.workers))
 
-    def clusters(self, source: Any, cluster: int) -> Any:
-        """Offsets of those with contents."""
+    def clusters(self, source: Any, cluster: int) -> Iterator[tuple[int, int]]:
+        """(offset, bytes) of runs of those with contents, `step` bytes at most or a single one."""
         from vmrun.backends.block.chain import backing_of, pieces
 
-        last = -1
+        done = 0
+        most = max(self.step // cluster, 1) * cluster
         base = backing_of(source) if self.backed else None
         for piece in pieces(source, 0, None, base):
             skipped = self.backed and (not piece.present or base is not None and piece.node is base)
             if skipped or piece.zero and self.sparse and self.blank:
                 self.progress.add(piece.length)
                 continue
-            for at in range(piece.start // cluster * cluster, piece.start + piece.length, cluster):
-                if at > last:
-                    last = at
-                    self.pace(min(cluster, source.size - at))
-                    yield at
+            at = max(done, piece.start // cluster * cluster)
+            done = max(done, min(-(-(piece.start + piece.length) // cluster) * cluster, source.size))
+            while at < done:
+                run = min(most, done - at)
+                self.pace(run)
+                yield at, run
+                at += run
 
 
 # --- dd -----------------------------------------------------------------------------------------------------------
