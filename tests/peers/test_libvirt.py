@@ -43,10 +43,15 @@ def imported(words: list[str]) -> dict[str, Any]:
 def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
     """Without what the program that runs the machine needs for itself, and with drives by their devices."""
     found = {
-        key: value for key, value in document.items() if key not in ("paused", "monitors", "netdevs", "spice", "vnc")
+        key: dict(value) if key == "on" else value for key, value in document.items() if key not in ("paused", "monitors", "netdevs", "spice", "vnc")
     }
     if not uuid:
         found.pop("uuid", None)
+    for key, said in (("poweroff", "pause"), ("reboot", "shutdown")):
+        if found.get("on", {}).get(key) == said:
+            del found["on"][key]  # libvirt has -no-shutdown and says by its monitor what comes then
+    if found.get("on") == {}:
+        del found["on"]
     if found.get("memory-backing") == {"dump": False}:
         del found["memory-backing"]  # libvirt's own default
     found["cpus"] = dict(document.get("cpus", {}))

@@ -160,9 +160,9 @@ UNUSED = [
     ("<disk><source file='/a'/><target dev='hda'/>\n<iotune/></disk>", 5, "<iotune>"),
     ("<disk><source file='/a'/>\n<target dev='hda' strange='x'/></disk>", 5, "strange='x' of <target>"),
     ("<video><model type='cirrus'/>\n<driver name='vhostuser'/></video>", 5, "<driver>"),
-    ("\n<tpm model='tpm-tis'><backend type='emulator'/></tpm>", 5, "<tpm>"),
+    ("\n<tpm model='tpm-tis'><backend type='external'/></tpm>", 5, "a TPM of kind 'external'"),
     ("<serial type='pty'>\n<protocol type='telnet'/></serial>", 5, "type='telnet' of <protocol>"),
-    ("\n<shmem name='x'/>", 5, "<shmem>"),
+    ("\n<shmem name='x'/>", 5, "model='ivshmem' of <shmem>"),
 ]
 
 
@@ -190,3 +190,60 @@ def test_a_floppy_may_be_empty() -> None:
     found = imported(disk, ACPI)
     assert [device["unit"] for device in found["devices"] if device["driver"] == "floppy"] == [0]
     assert "drive" not in next(device for device in found["devices"] if device["driver"] == "floppy")
+
+
+HOSTS_SIDES = {
+    "<interface type='bridge'><source bridge='br-int'/></interface>": {"type": "bridge", "br": "br-int"},
+    "<interface type='network'><source network='default'/></interface>": {"type": "bridge", "br": "virbr0"},
+    "<interface type='ethernet'><target dev='tap7' managed='no'/><script path='/etc/up'/></interface>": {
+        "type": "tap", "ifname": "tap7", "script": "/etc/up",
+    },
+    "<interface type='udp'><source address='::1' port='1'><local address='127.0.0.1' port='2'/></source></interface>": {
+        "type": "socket", "udp": "::1:1", "localaddr": "127.0.0.1:2",
+    },
+    "<interface type='mcast'><source address='230.0.0.1' port='5558'/></interface>": {
+        "type": "socket", "mcast": "230.0.0.1:5558",
+    },
+    "<interface type='server'><source address='192.168.0.1' port='5558'/></interface>": {
+        "type": "socket", "listen": "192.168.0.1:5558",
+    },
+    "<interface type='client'><source address='192.168.0.1' port='5558'/></interface>": {
+        "type": "socket", "connect": "192.168.0.1:5558",
+    },
+    "<interface type='user'><ip family='ipv4' address='172.17.2.0' prefix='24'/><portForward proto='tcp'>"
+    "<range start='8000' end='8001' to='80'/></portForward></interface>": {
+        "type": "user", "net": "172.17.2.0/24", "hostfwd": ["tcp::8000-:80", "tcp::8001-:81"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("xml", HOSTS_SIDES)
+def test_the_hosts_side_of_a_card(xml: str) -> None:
+    domain = f"<domain type='kvm'><os><type machine='pc'>hvm</type></os><devices>{xml}</devices></domain>"
+    document, _ = import_domain(domain.encode(), "d.xml")
+    assert document["netdevs"]["hostnet0"] == HOSTS_SIDES[xml]
+
+
+def test_offloads_and_queues_of_a_card() -> None:
+    card = (
+        "<interface type='ethernet'><model type='virtio'/><driver name='vhost' queues='4'>"
+        "<host csum='off' tso4='off' mrg_rxbuf='off'/><guest tso6='off'/></driver></interface>"
+    )
+    domain = f"<domain type='kvm'><os><type machine='pc'>hvm</type></os><devices>{card}</devices></domain>"
+    document, _ = import_domain(domain.encode(), "d.xml")
+    row = next(row for row in document["devices"] if row["driver"] == "virtio-net-pci")
+    assert document["netdevs"]["hostnet0"] == {"type": "tap", "queues": 4}
+    assert (row["mq"], row["vectors"]) == (True, 10)
+    assert {key: row[key] for key in ("csum", "host_tso4", "mrg_rxbuf", "guest_tso6")} == dict.fromkeys(
+        ("csum", "host_tso4", "mrg_rxbuf", "guest_tso6"), False
+    )
+
+
+def test_a_tpm_that_swtpm_emulates() -> None:
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    domain = f"<domain type='kvm'><name>w</name><os><type machine='pc'>hvm</type></os><devices>{tpm}</devices></domain>"
+    document, told = import_domain(domain.encode(), "d.xml")
+    assert document["chardevs"]["chrtpm"] == {"type": "socket", "path": "w-swtpm.sock"}
+    assert document["objects"]["tpm-tpm0"] == {"type": "tpm-emulator", "chardev": "chrtpm"}
+    assert {"id": "tpm0", "driver": "tpm-crb", "tpmdev": "tpm-tpm0"} in document["devices"]
+    assert any("swtpm socket --tpm2" in problem.message for problem in told)

@@ -30,6 +30,8 @@ _NOTES = frozenset(("title", "description", "metadata", "currentMemory"))
 _HYPERV = {"vpindex": "vpindex", "synic": "synic", "runtime": "runtime", "reset": "reset", "relaxed": "relaxed"}
 _HYPERV |= {"vapic": "vapic", "frequencies": "frequencies", "reenlightenment": "reenlightenment", "ipi": "ipi"}
 _HYPERV |= {"tlbflush": "tlbflush", "evmcs": "evmcs", "avic": "avic"}
+_ENDS = {("on_poweroff", "preserve"): "shutdown=pause", ("on_reboot", "destroy"): "reboot=shutdown"}
+_ENDS |= {("on_crash", "preserve"): "panic=pause"}
 _CPU_TIMERS = {"kvmclock": "kvmclock", "hypervclock": "hv-time"}
 
 
@@ -60,6 +62,8 @@ class _Domain:
         self.own = {arg.get("value") for child in passage if child.tag == "commandline" for arg in child.children}
         self.given = "-nodefaults" in self.own  # as vmrun writes it: libvirt wants some elements all the same
         root.ignore("type", "id")
+        named = root.find("name")
+        self.name = named.text if named is not None else "domain"
         machine = root.find("os", "type")
         name = (machine.get("machine", "pc") if machine is not None else "pc") or "pc"
         arch = machine.get("arch", "x86_64") if machine is not None else "x86_64"
@@ -243,6 +247,9 @@ class _Domain:
             for child in hyperv.children:
                 if child.get("state") == "on" or child.tag == "vendor_id" and child.get("state") != "off":
                     pairs += self._hyperv(child)
+        devices = self.root.find("devices")
+        if any(item.attributes.get("model") == "hyperv" for item in (devices.all("panic") if devices else [])):
+            pairs.append(("hv-crash", "on"))
         kvm = features.find("kvm")
         if kvm is not None:
             if kvm.attr("hidden", "state") == "on":
@@ -302,6 +309,10 @@ class _Domain:
         if item is not None:
             item.ignore("dumpCore")
             amount = self.amount(item, item.text, item.get("unit"))
+            numa = self.root.find("cpu", "numa")
+            cells = [cell for cell in numa.all("cell") if cell.get("memory")] if numa is not None else []
+            if cells:  # the rest of it is in modules
+                amount = sum(self.amount(cell, cell.get("memory"), cell.get("unit")) for cell in cells)
             size = str(-(-amount >> 20))  # libvirt rounds up
             most = self.root.find("maxMemory")
             if most is not None and most.get("slots"):
@@ -333,10 +344,13 @@ class _Domain:
         self._nodes()
 
     def _generation(self) -> None:
-        """<genid>: the machine's generation, which libvirt chooses where the file does not."""
+        """<genid>: the machine's generation, which libvirt chooses where the file does not; and <vmcoreinfo>."""
         item = self.root.find("genid")
         if item is not None:
             self.add(item.line, "-device", f"vmgenid,guid={item.text or 'auto'},id=vmgenid0")
+        info = self.root.find("features", "vmcoreinfo")
+        if info is not None and info.get("state", "on") == "on":
+            self.add(info.line, "-device", "vmcoreinfo")
 
     def _threads(self) -> None:
         """I/O threads that disks may have: so many, or those of given numbers."""
@@ -483,8 +497,11 @@ class _Domain:
         usual = {"on_poweroff": "destroy", "on_reboot": "restart", "on_crash": "destroy", "on_lockfailure": ""}
         for tag, action in usual.items():
             item = self.root.find(tag)
-            if item is not None and item.text != action:
-                self.lost(item.line, f"<{tag}>{item.text}</{tag}>")  # what a manager does; no machine file says it
+            said = _ENDS.get((tag, item.text)) if item is not None else None
+            if item is not None and said:
+                self.add(item.line, "-action", said)
+            elif item is not None and item.text != action:
+                self.lost(item.line, f"<{tag}>{item.text}</{tag}>")  # what only a manager does
 
     def _firmware(self) -> None:
         item = self.root.find("os")

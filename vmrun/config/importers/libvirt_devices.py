@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vmrun.config.importers.libvirt_networks import Networks
+from vmrun.config.importers.libvirt_others import Others
 from vmrun.config.importers.qemuopts import join, split
 from vmrun.config.importers.xmltree import Item, wrong
 
@@ -31,8 +33,6 @@ _VIDEO = {"cirrus": "cirrus-vga", "vga": "VGA", "qxl": "qxl-vga", "vmvga": "vmwa
 _VIDEO |= {"bochs": "bochs-display", "ramfb": "ramfb"}
 _SECOND = {"qxl": "qxl", "virtio": "virtio-gpu-pci"}
 _CODECS = {"duplex": "hda-duplex", "micro": "hda-micro", "output": "hda-output"}
-_NETS = {"virtio": "virtio-net-pci", "virtio-transitional": "virtio-net-pci-transitional"}
-_NETS |= {"virtio-non-transitional": "virtio-net-pci-non-transitional"}
 _INPUTS = {"tablet": "usb-tablet", "mouse": "usb-mouse", "keyboard": "usb-kbd"}
 _WRITE_CACHE = {"none": "on", "writeback": "on", "unsafe": "on", "writethrough": "off", "directsync": "off"}
 _ADDRESSES = ("pci", "drive", "usb", "isa", "virtio-serial", "ccid", "unassigned", "")
@@ -51,7 +51,7 @@ _TUNE = {
 } | {"size_iops_sec": "iops-size"}
 
 
-class Devices:
+class Devices(Networks, Others):
     """Reads <devices> of a domain; what it says goes to the domain's words."""
 
     def __init__(self, domain: _Domain, devices: Item | None) -> None:
@@ -89,7 +89,7 @@ class Devices:
             self._each(tag)
         for tag in ("console", "input", "graphics", "video", "sound", "audio", "watchdog", "redirdev", "hostdev"):
             self._each(tag)
-        for tag in ("memory", "memballoon", "rng", "panic", "tpm", "shmem", "vsock", "iommu"):
+        for tag in ("memory", "memballoon", "rng", "panic", "tpm", "shmem", "vsock", "iommu", "crypto"):
             self._each(tag)
 
     def _each(self, tag: str) -> None:
@@ -232,7 +232,8 @@ class Devices:
         waiting += [each for each in controllers if each.attributes.get("type") in ("scsi", "virtio-serial", "usb")]
         waiting += [disk for disk in self._in_order(self._of("disk")) if self._bus(disk) == "virtio"]
         waiting += [*self._of("hostdev"), *self._of("memballoon"), *self._of("rng"), *self._of("watchdog"), *videos[1:]]
-        waiting += [*self._of("shmem"), *self._of("input"), *self._of("serial"), *self._of("vsock")]
+        for tag in ("shmem", "input", "serial", "vsock", "crypto"):
+            waiting += self._of(tag)
         for item in waiting:
             if id(item) not in self.place and self._on_pci(item):
                 self.place[id(item)] = self._with_master(item) or self._free()
@@ -667,37 +668,6 @@ class Devices:
         name = "virtio-9p-pci" + item.get("model", "virtio").removeprefix("virtio")
         self.device(item, name, [("id", f"fs{number}"), ("fsdev", f"fsdev-fs{number}"), ("mount_tag", tag)])
 
-    # --- network ----------------------------------------------------------------------------------------------------
-
-    def _interface(self, item: Item) -> None:
-        domain, number = self.domain, self.next("net")
-        model, mac, target = item.find("model"), item.find("mac"), item.find("target")
-        name = (model.get("type") if model is not None else "") or "rtl8139"
-        kind = "user" if item.get("type") == "user" else "tap"
-        pairs: Pairs = [("id", f"hostnet{number}")]
-        if target is not None and kind == "tap" and target.get("dev"):
-            pairs.append(("ifname", target.get("dev")))
-        self.add(item.line, "-netdev", join(pairs, kind))
-        props: Pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
-        if mac is not None:
-            mac.ignore("type", "check")
-            props.append(("mac", mac.get("address")))
-        driver, mtu = item.find("driver"), item.find("mtu")
-        if driver is not None:
-            driver.ignore("name")
-            for key in ("ioeventfd", "event_idx", "rx_queue_size", "tx_queue_size"):
-                props += [(key, driver.get(key))] if driver.get(key) else []
-            if driver.get("txmode"):
-                props.append(("tx", {"iothread": "bh"}.get(driver.get("txmode"), driver.get("txmode"))))
-        if mtu is not None:
-            props.append(("host_mtu", mtu.get("size")))
-        link = item.find("link")
-        if link is not None and link.get("state", "up") != "up":
-            domain.lost(link.line, f"state='{link.get('state')}' of <link>")
-        if item.get("type") not in ("user", "network", "bridge", "ethernet", "direct", ""):
-            domain.lost(item.line, f"type='{item.get('type')}' of <interface>")
-        self.device(item, _NETS.get(name, name), props)
-
     # --- characters -------------------------------------------------------------------------------------------------
 
     def _characters(self, item: Item, id: str) -> bool:
@@ -951,8 +921,8 @@ class Devices:
             pairs += [("vram64_size_mb", kib("vram64", 0) // 1024), ("vgamem_mb", kib("vgamem", 16384) // 1024)]
         elif kind in ("vga", "vmvga"):
             pairs.append(("vgamem_mb", kib("vram", 16384) // 1024))
-        elif kind == "virtio" and heads:
-            pairs.append(("max_outputs", heads))
+        elif kind == "virtio":
+            pairs.append(("max_outputs", heads or "1"))
         elif kind == "bochs":
             pairs.append(("vgamem", f"{kib('vram', 16384) // 1024}M"))
         if kind == "cirrus" and get("vram") not in ("", "9216", "16384"):  # its size is the type's
@@ -986,82 +956,6 @@ class Devices:
 
     def _audio(self, item: Item) -> None:
         item.skip()  # the host's sound
-
-    # --- the rest ---------------------------------------------------------------------------------------------------
-
-    def _memballoon(self, item: Item) -> None:
-        model = item.get("model", "virtio")
-        if model == "none":
-            return
-        if not model.startswith("virtio"):
-            self.domain.lost(item.line, f"model='{model}' of <memballoon>")
-            return
-        pairs: Pairs = [("id", f"balloon{self.next('balloon')}")]
-        pairs += [("deflate-on-oom", item.get("autodeflate"))] if item.get("autodeflate") else []
-        if item.get("freePageReporting"):
-            pairs.append(("free-page-reporting", item.get("freePageReporting")))
-        stats = item.find("stats")
-        if stats is not None:
-            stats.ignore("period")  # how often a manager asks
-        self.device(item, f"virtio-balloon-pci{model.removeprefix('virtio')}", pairs)
-
-    def _memory(self, item: Item) -> None:
-        """A module, <memory model='dimm'>; other models stay unread."""
-        if item.attributes.get("model") != "dimm":
-            return
-        target = item.find("target")
-        size = target.find("size") if target is not None else None
-        if target is None or size is None:
-            return
-        item.ignore("model")
-        number, node = self.next("dimm"), target.find("node")
-        amount = self.domain.amount(size, size.text, size.get("unit"))
-        self.add(item.line, "-object", f"memory-backend-ram,id=memdimm{number},size={amount}")
-        pairs: Pairs = [("node", node.text)] if node is not None else []
-        pairs += [("memdev", f"memdimm{number}"), ("id", f"dimm{number}")]
-        place = item.find("address")
-        if place is not None and place.get("type") == "dimm":
-            pairs += [(name, place.get(key)) for key, name in (("slot", "slot"), ("base", "addr")) if place.get(key)]
-        self.add(item.line, "-device", join(pairs, "pc-dimm"))
-
-    def _rng(self, item: Item) -> None:
-        number, model, backend = self.next("rng"), item.get("model", "virtio"), item.find("backend")
-        pairs: Pairs = [("rng", f"objrng{number}"), ("id", f"rng{number}")]
-        rate = item.find("rate")
-        if rate is not None:
-            pairs += [("max-bytes", rate.get("bytes")), ("period", rate.get("period", "1000"))]
-        kind = backend.get("model", "random") if backend is not None else "random"
-        if kind == "random":
-            path = (backend.text if backend is not None else "") or "/dev/urandom"
-            self.add(item.line, "-object", join([("id", f"objrng{number}"), ("filename", path)], "rng-random"))
-        elif kind == "builtin":
-            self.add(item.line, "-object", f"rng-builtin,id=objrng{number}")
-        elif backend is not None:
-            self.domain.lost(backend.line, f"model='{kind}' of <backend>")
-        self.device(item, f"virtio-rng-pci{model.removeprefix('virtio')}", pairs)
-
-    def _panic(self, item: Item) -> None:
-        address, model = item.find("address"), item.get("model", "isa")
-        if model == "pvpanic":
-            self.device(item, "pvpanic-pci", [("id", f"panic{self.next('panic')}")])
-        elif model != "isa":
-            self.domain.lost(item.line, f"model='{model}' of <panic>")
-        else:
-            port: Pairs = []
-            if address is not None and address.get("type") == "isa" and address.get("iobase"):
-                port = [("ioport", int(address.get("iobase"), 0))]
-            self.add(item.line, "-device", join(port, "pvpanic"))
-
-    def _watchdog(self, item: Item) -> None:
-        model, action = item.get("model", "i6300esb"), item.get("action", "reset")
-        if model in ("itco", "diag288"):
-            self.domain.lost(item.line, f"model='{model}' of <watchdog>")
-            return
-        self.device(item, model, [("id", f"watchdog{self.next('watchdog')}")])
-        action = {"dump": "pause"}.get(action, action)
-        if action != "reset":
-            self.add(item.line, "-watchdog-action", action)
-            self.domain.lost(item.line, f"action='{item.get('action')}' of <watchdog>")
 
     def _hostdev(self, item: Item) -> None:
         number, kind, source = self.next("hostdev"), item.get("type"), item.find("source")

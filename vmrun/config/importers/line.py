@@ -40,6 +40,9 @@ _MERGED = frozenset(
 )
 
 
+_USUAL = {"reboot": "reset", "poweroff": "poweroff", "watchdog": "reset"}
+
+
 class Parsed:
     """options in order with positions; document is a machine file's content; run holds qmp, monitor, qtest, name,
     paused, daemonize, pidfile, display, no-reboot, no-shutdown and the like by option name; texts the option of
@@ -60,7 +63,9 @@ class Parsed:
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
     def machine(self) -> dict[str, Any]:
-        """document with the objects that something in it names, or that name something in it; and the I/O threads."""
+        """document with the objects that something in it names, or that name something in it; the I/O threads; and what
+        is done when the guest ends.
+        """
         used = set(_texts(self.document))
         ids = {id for section in ("drives", "netdevs", "chardevs") for id in self.document.get(section, ())}
         found: dict[str, dict[str, Any]] = {}
@@ -69,7 +74,13 @@ class Parsed:
             filters = kind.startswith("filter-") and str(given.get("netdev")) in ids
             if kind == "iothread" or id in used or filters:
                 found[id] = {"type": kind, **object_values(given)}
-        return {**self.document, "objects": found} if found else self.document
+        document = {**self.document, "objects": found} if found else self.document
+        events = {"shutdown": "poweroff", "panic": "crash"}
+        on = {"reboot": "shutdown"} if self.run.get("no-reboot") else {}
+        on |= {"poweroff": "pause"} if self.run.get("no-shutdown") else {}
+        on |= {events.get(key, key): value for key, value in self.run.get("action", {}).items()}
+        on = {key: value for key, value in on.items() if value != _USUAL.get(key)}
+        return {**document, "on": on} if on else document
 
 
 
