@@ -42,9 +42,8 @@ def imported(words: list[str]) -> dict[str, Any]:
 
 def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
     """Without what the program that runs the machine needs for itself, and with drives by their devices."""
-    found = {
-        key: dict(value) if key == "on" else value for key, value in document.items() if key not in ("paused", "monitors", "netdevs", "spice", "vnc")
-    }
+    own = ("paused", "monitors", "netdevs", "spice", "vnc")
+    found = {key: dict(value) if key == "on" else value for key, value in document.items() if key not in own}
     if not uuid:
         found.pop("uuid", None)
     for key, said in (("poweroff", "pause"), ("reboot", "shutdown")):
