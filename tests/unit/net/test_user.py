@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -259,3 +262,47 @@ def test_a_stream_reaches_a_card_that_takes_large_frames_in_large_frames(guest: 
             answer(0x10, 101, start + len(got))
     assert got == data and large > 1460
     assert any(header is not None and header[:2] == (1, 1) and header[4:] == (34, 16) for header in headers)
+
+
+def first_datagram() -> None:
+    """The first thing that a guest sends is a question, which somebody on the host answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(20)
+        one = Guest()
+        one.udp("10.0.2.15", 99, "10.0.2.2", server.getsockname()[1], b"question")
+        question, guest = server.recvfrom(100)
+        time.sleep(0.5)  # in which a connection that is too old goes
+        server.sendto(b"answer to " + question, guest)
+        assert one.wait(lambda f: f[12:14] == b"\x08\0" and f[23] == 17)[42:].startswith(b"answer to question")
+        one.close()
+
+
+def test_the_first_connection_of_a_process_is_not_born_too_old() -> None:
+    """The stack's clock is one of the process: so in one of its own."""
+    code = "from tests.unit.net.test_user import first_datagram; first_datagram()"
+    root = pathlib.Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_datagrams_go_in_at_once_and_their_answers_are_waited_for(guest: Any) -> None:
+    one = guest(ipv6=False)
+    one.arp(1, socket.inet_aton("10.0.2.2"), ALL, socket.inet_aton("10.0.2.15"))
+    one.wait(lambda f: f[12:14] == b"\x08\x06" and f[21] == 2)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(20)
+        for n in range(200):
+            one.udp("10.0.2.15", 99, "10.0.2.2", server.getsockname()[1], b"%d" % n)
+        came = [server.recvfrom(100) for _ in range(200)]
+        assert [data for data, _ in came] == [b"%d" % n for n in range(200)]
+        took = []
+        for port in range(100, 105):  # each a connection of its own, which the stack's thread has to learn of
+            one.udp("10.0.2.15", port, "10.0.2.2", server.getsockname()[1], b"again")
+            asker = server.recvfrom(100)[1]
+            began = time.monotonic()
+            server.sendto(b"answer", asker)
+            assert one.wait(lambda f: f[23] == 17)[42:].startswith(b"answer")
+            took.append(time.monotonic() - began)
+        assert min(took) < 0.25  # it looks twice a second by itself

@@ -4,10 +4,13 @@ Ref: libslirp.h of libslirp 4.7 (configuration version 1 and up).
 
 The stack has a thread of its own, without the GIL. What the card sends is copied into a buffer under a small mutex (`put`, on
 a processor's thread, device lock held); the thread takes the buffer, feeds the stack with the stack's mutex held, and then
-delivers what came out with the device lock held. A short frame that the stack answers at once (a ping, a key typed into a
-connection) goes in on the card's own thread, when the stack has nothing else to do, and its answer comes back with it. Two
-buffers each way, bounded: a card that sends more
+delivers what came out with the device lock held. A burst wakes the thread once, at its end. A frame that the stack is quickly
+done with (a ping, a key typed into a connection, a datagram) goes in on the card's own thread, at most AT_ONCE of a burst, when
+the stack has nothing else to do, and its answer comes back with it. Two buffers each way, bounded: a card that sends more
 than the stack has taken is told to wait; what comes for a card that has no room waits as with every back end.
+
+The stack reads the clock when it is polled and never else; what slept is told of the time before it is given anything, or
+connections are born too old.
 
 Locks, in this order: device lock, the stack's mutex, the mutex of the buffer.
 """
@@ -99,7 +102,11 @@ cdef extern from "<slirp/libslirp.h>" nogil:
 
 cdef enum:
     BUFFER = 1 << 20            # bytes that wait for the stack; more blocks the card
-    SHORT = 256                 # bytes of a frame that the card's thread gives to the stack itself
+    SHORT = 1600                # bytes of a frame that the card's thread gives to the stack itself
+    AT_ONCE = 64                # such frames of a burst
+    PORTION = 1 << 16           # bytes of a burst that the thread is woken for before its end
+    STALE = 100                 # ms after which the stack is told of the time
+    TFTP = 69
     WHOLE = 1
     HALF = 2
     SLACK = 1 << 19             # of a buffer, for what is sent although it is full
@@ -111,6 +118,9 @@ cdef enum:
     MOST_JOINED = 65000
     ACK = 0x10
     PSH = 0x08
+
+cdef int[5] STACKS = [SLIRP_POLL_IN, SLIRP_POLL_OUT, SLIRP_POLL_PRI, SLIRP_POLL_ERR, SLIRP_POLL_HUP]
+cdef int[5] KERNELS = [POLLIN, POLLOUT, POLLPRI, POLLERR, POLLHUP]
 
 ctypedef struct StackTimer:
     SlirpTimerCb callback
@@ -156,6 +166,10 @@ cdef void on_fd(int fd, void *opaque) noexcept nogil:
     pass
 
 
+cdef void on_new_fd(int fd, void *opaque) noexcept nogil:
+    (<StackNet>opaque).unpolled = True
+
+
 cdef void on_notify(void *opaque) noexcept nogil:
     call_wake(opaque)
 
@@ -180,7 +194,7 @@ callbacks.clock_get_ns = on_clock
 callbacks.timer_new = on_timer_new
 callbacks.timer_free = on_timer_free
 callbacks.timer_mod = on_timer_mod
-callbacks.register_poll_fd = on_fd
+callbacks.register_poll_fd = on_new_fd
 callbacks.unregister_poll_fd = on_fd
 callbacks.notify = on_notify
 
@@ -206,9 +220,14 @@ cdef u32 stream_part(const u8 *frame, u32 length) noexcept nogil:
     return length - HEADERS
 
 
-cdef int short_sort(const u8 *frame, u32 length) noexcept nogil:
-    """WHOLE: an address that is asked for; HALF: a ping, or a segment of a few bytes within a TCP connection; 0: anything
-    else, which may take the stack a while, acknowledgements too: they let go as much data as the window has room for.
+cdef bint may_be_quick(const u8 *frame, u64 length, u64 total) noexcept nogil:
+    """Whether `quick_sort` is worth its copy: of a frame that begins so."""
+    return total <= 256 or total <= SHORT and length >= 24 and frame[23] == 17
+
+
+cdef int quick_sort(const u8 *frame, u32 length) noexcept nogil:
+    """WHOLE: an address that is asked for, a datagram; HALF: a ping, or a segment of a few bytes within a TCP connection; 0:
+    anything else, which may take the stack a while, acknowledgements too: they let go as much data as the window has room for.
     """
     if length < 42:
         return 0
@@ -218,7 +237,9 @@ cdef int short_sort(const u8 *frame, u32 length) noexcept nogil:
         return 0
     if frame[23] == 1:
         return HALF if frame[34] == 8 else 0
-    if frame[23] == 6 and length > HEADERS + 12 and frame[47] == ACK | PSH:
+    if frame[23] == 17:
+        return 0 if frame[36] == 0 and frame[37] == TFTP else WHOLE     # its files are the host's, and read at once
+    if frame[23] == 6 and HEADERS + 12 < length <= 256 and frame[47] == ACK | PSH:
         return HALF
     return 0
 
@@ -251,6 +272,11 @@ cdef class StackNet(HostNet):
     cdef u32 poll_count, poll_room
     cdef StackTimer timers[MOST_TIMERS]
     cdef bint feeding           # what the card sent before is on its way to the stack
+    cdef bint collecting        # a burst: the thread is woken at its end
+    cdef bint asleep            # … and is owed that
+    cdef u32 quick              # frames that the burst at hand may still give to the stack itself
+    cdef i64 fresh              # ms when the stack saw the time
+    cdef bint unpolled          # it has a descriptor that the thread does not wait for
     cdef bint stopping
     cdef object over            # held while the thread runs
     cdef list kept              # memory that the stack points to
@@ -340,33 +366,54 @@ cdef class StackNet(HostNet):
         for n in range(count):
             memcpy(frame + done, pieces[n].base, pieces[n].length)
             done += pieces[n].length
-        sort = short_sort(frame, <u32>total)
+        sort = quick_sort(frame, <u32>total)
         if not sort:
             pthread_mutex_unlock(&self.mutex)
             return False
         if net_needs(header):
             net_whole(frame, <u32>total)
+        self.tell_time()
+        self.unpolled = False
         slirp_input(self.stack, frame, <int>total)
         if self.out_filled and frame[23] == 1 and self.out[17] == 0:    # IP came, not a question for the guest's address
             sort = WHOLE                                        # a ping of its own address
-        self.pass_out()
+        n = self.unpolled
+        if self.out_filled:
+            self.pass_out()
         pthread_mutex_unlock(&self.mutex)
-        if sort == HALF:                                        # there may be other descriptors and times to wait for
-            self.notifier.signal()
+        if sort == HALF or n:                                   # there may be other descriptors and times to wait for
+            self.wake()
         return True
+
+    cdef void wake(self) noexcept nogil:
+        """The thread shall look again; after a burst."""
+        if self.collecting:
+            self.asleep = True
+        else:
+            self.notifier.signal()
+
+    cdef void burst(self, bint begins) noexcept nogil:
+        self.collecting = begins
+        self.quick = AT_ONCE
+        if not begins and self.asleep:
+            self.asleep = False
+            self.notifier.signal()
 
     cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
         cdef u8 *at
         cdef u32 n
-        cdef bint first
-        if total <= SHORT and self.at_once(pieces, count, total, header):
-            return
+        cdef u64 before
+        if may_be_quick(<u8 *>pieces[0].base, pieces[0].length, total) and (self.quick or not self.collecting):
+            if self.at_once(pieces, count, total, header):
+                if self.collecting:
+                    self.quick -= 1
+                return
         pthread_mutex_lock(&self.buffer_mutex)
         if self.filled + total + 4 > BUFFER + SLACK:
             self.dropped += 1
             pthread_mutex_unlock(&self.buffer_mutex)
             return
-        first = self.filled == 0
+        before = self.filled
         at = self.buffers[0] + self.filled
         (<u32 *>at)[0] = <u32>total
         at += 4
@@ -378,10 +425,20 @@ cdef class StackNet(HostNet):
         self.filled += (total + 4 + 3) & ~<u64>3
         self.blocked = self.filled > BUFFER
         pthread_mutex_unlock(&self.buffer_mutex)
-        if first:
+        if before == 0:
+            self.wake()
+        elif self.asleep and before >= PORTION:
+            self.asleep = False
             self.notifier.signal()
 
     # --- the stack's side, with its mutex ---------------------------------------------------------------------
+
+    cdef void tell_time(self) noexcept nogil:
+        """Polled with nothing that is ready, the stack does no more than look at the clock and at its timeouts."""
+        cdef i64 now = monotonic() // 1000000
+        if now - self.fresh >= STALE:
+            self.fresh = now
+            slirp_pollfds_poll(self.stack, 1, on_revents, <void *>self)
 
     cdef void came_out(self, const u8 *data, u64 length) noexcept nogil:
         cdef u64 room = self.out_room if self.out_room else <u64>FIRST_OUT
@@ -414,21 +471,15 @@ cdef class StackNet(HostNet):
     cdef int add_poll(self, int fd, int events) noexcept nogil:
         cdef pollfd *grown
         cdef short wanted = 0
+        cdef u32 n
         if self.poll_count == self.poll_room:
             grown = <pollfd *>realloc(self.polls, (self.poll_room * 2 + 16) * sizeof(pollfd))
             if grown == NULL:
                 return -1
             self.polls, self.poll_room = grown, self.poll_room * 2 + 16
-        if events & SLIRP_POLL_IN:
-            wanted |= POLLIN
-        if events & SLIRP_POLL_OUT:
-            wanted |= POLLOUT
-        if events & SLIRP_POLL_PRI:
-            wanted |= POLLPRI
-        if events & SLIRP_POLL_ERR:
-            wanted |= POLLERR
-        if events & SLIRP_POLL_HUP:
-            wanted |= POLLHUP
+        for n in range(5):
+            if events & STACKS[n]:
+                wanted |= KERNELS[n]
         self.polls[self.poll_count].fd = fd
         self.polls[self.poll_count].events, self.polls[self.poll_count].revents = wanted, 0
         self.poll_count += 1
@@ -436,19 +487,13 @@ cdef class StackNet(HostNet):
 
     cdef int revents(self, int index) noexcept nogil:
         cdef int found = 0, had
+        cdef u32 n
         if index < 0 or index >= <int>self.poll_count:
             return 0
         had = self.polls[index].revents
-        if had & POLLIN:
-            found |= SLIRP_POLL_IN
-        if had & POLLOUT:
-            found |= SLIRP_POLL_OUT
-        if had & POLLPRI:
-            found |= SLIRP_POLL_PRI
-        if had & POLLERR:
-            found |= SLIRP_POLL_ERR
-        if had & POLLHUP:
-            found |= SLIRP_POLL_HUP
+        for n in range(5):
+            if had & KERNELS[n]:
+                found |= STACKS[n]
         return found
 
     cdef void run_timers(self, u32 *timeout) noexcept nogil:
@@ -479,6 +524,7 @@ cdef class StackNet(HostNet):
         if at == end:
             return
         pthread_mutex_lock(&self.mutex)
+        self.tell_time()
         while at < end:
             slirp_input(self.stack, at + 4, <int>(<u32 *>at)[0])
             at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
