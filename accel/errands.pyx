@@ -93,3 +93,17 @@ cdef void run_all(Errand *errand) noexcept nogil:
 cdef void run_free(Errand *errand) noexcept:
     with nogil:
         run_all(errand)
+
+
+# A worker may still wait for the lock of a queue whose device is gone, to find its transfer given up: locks are not freed.
+_spare = []
+
+
+def spare_lock():
+    """A lock for a queue, which nobody holds."""
+    return _spare.pop() if _spare else DeviceLock()
+
+
+def give_back(DeviceLock lock):
+    """Its queue needs it no more."""
+    _spare.append(lock)

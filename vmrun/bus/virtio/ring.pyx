@@ -12,7 +12,7 @@ Locks: the device lock is held, or the queue has a lock of its own (VirtioChip.s
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from accel.api import DeviceLock as _DeviceLock
+from accel.errands import give_back, spare_lock
 
 from vmrun.core.state import KEEP, U16, U64, Flag, Number, Table
 from vmrun.errors import StateError
@@ -31,9 +31,6 @@ cdef enum:
     EVENT_ENABLE = 0
     EVENT_DISABLE = 1
     EVENT_DESC = 2
-
-# A worker may still wait for the lock of a queue whose device is gone, to find its transfer given up: locks are not freed.
-_SPARE_LOCKS = []
 
 
 cdef class VirtQueue:
@@ -72,9 +69,9 @@ cdef class VirtQueue:
     def own_lock(self, bint own):
         """Have a lock of its own, or no more."""
         if own and self.lock is None:
-            self.lock = _SPARE_LOCKS.pop() if _SPARE_LOCKS else _DeviceLock()
+            self.lock = spare_lock()
         elif not own and self.lock is not None:
-            _SPARE_LOCKS.append(self.lock)
+            give_back(self.lock)
             self.lock = None
 
     cdef void enter(self) noexcept nogil:

@@ -154,8 +154,8 @@ class Nvme(PciDevice):
             self.msix = Msix(self.msix_qsize, 0, registers, 0, pending)
         self.registers = Region.device("nvme-registers", self.chip, registers)
         bar.add(self.registers, 0)
-        if self.ioeventfd and platform.accelerator.doorbells:
-            self.chip.serve_on(platform.iothread, self._hang_doorbells)
+        doorbells = self.ioeventfd and platform.accelerator.doorbells
+        self.chip.serve_on(platform.iothread, self._hang_doorbells if doorbells else None)
         self.add_bar(0, bar, bar.size, "mem64")
         self.add_capability(Capability(POWER, b"\x03\x00\x08\x00\x00\x00", b"\x00\x00\x03\x00\x00\x00"), 0x60)
         self.add_capability(Express(), 0x80)
@@ -164,9 +164,10 @@ class Nvme(PciDevice):
         self.msix.show(messages)
 
     def _hang_doorbells(self, bells: list[tuple[int, Any]]) -> None:
-        self.registers.remove_doorbells()
-        for offset, notifier in bells:
-            self.registers.add_doorbell(offset, 4, notifier)
+        with self.platform.memory.transaction():
+            self.registers.remove_doorbells()
+            for offset, notifier in bells:
+                self.registers.add_doorbell(offset, 4, notifier)
 
     def resized(self) -> None:
         """The drive has another size now."""

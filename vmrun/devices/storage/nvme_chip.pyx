@@ -1,27 +1,27 @@
-"""An NVM Express controller with one namespace, the chip alone.
+"""An NVM Express controller with one namespace, the chip alone: registers, admin commands, events.
 
 Ref: NVM Express 1.4. Registers, opcodes and fields are called as there. Status values are those of a completion, without
 the phase: 0x4000 is 'do not retry'.
 Not modelled: metadata and protection (formats that have them are listed and refused), namespaces that come and go,
 copies (the namespace's limit for them is 0), reservations, firmware download, memory buffers, virtual functions.
 
-A doorbell is served at once, on the processor that rings it, with the device lock held; or, when the driver has given the
-addresses of shadow doorbells (command 7Ch) and the accelerator makes signals of them, on the I/O thread, which finds in
-the shadow how far the queue goes: the value that was written is nobody's then. A command is fetched when its
-completion queue has room for the answer, and data moves between image and guest memory directly. Everything that a
-guest gives (queue addresses, PRP and SGL lists, ranges) is bounded and checked when it is used.
+Queues and locks are nvme_queues.pyx, commands that move data nvme_io.pyx. Here the device lock is held, and while something
+changes that commands of all queues see, the locks of all. Everything that a guest gives is bounded and checked when
+it is used.
 """
 
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
-from vmrun.backends.protocols cimport (
-    BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_FUA, BLOCK_READ, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO, block_buffer,
-    block_release, block_request, block_submit, block_take,
-)
+from accel.api cimport IrqLine
+from accel.dma cimport Dma, Scatter
+from vmrun.backends.protocols cimport BLOCK_UNMAP, BLOCK_ZERO
 from vmrun.core.cells cimport cells
-
-from accel.dma import Scatter as _Scatter
+from vmrun.devices.storage.nvme_io cimport EVERY, MOST_NAMESPACES
+from vmrun.devices.storage.nvme_queues cimport (
+    ALREADY_ATTACHED, CSTS_FATAL, CSTS_READY, DOORBELLS, EVENT_LIMIT, INVALID_CQID, INVALID_FIELD, INVALID_FORMAT,
+    INVALID_NSID, INVALID_OPCODE, INVALID_PRP, INVALID_QID, INVALID_VECTOR, LATER, MOST_ENTRIES, NOT_CHANGEABLE,
+    NOT_SAVEABLE, OK, QUEUE_IN_USE, QUEUE_SIZE, QUEUES, SEQUENCE_ERROR, Command, CompletionQueue, SubmissionQueue,
+)
 
 from vmrun.core.state import U8, U32, U64, Bytes, Flag, Rows, Table
 
@@ -36,41 +36,8 @@ cdef enum:
     R_AQA = 0x24
     R_ASQ = 0x28
     R_ACQ = 0x30
-    DOORBELLS = 0x1000
     VERSION = 0x00010400
-    CSTS_READY = 1
-    CSTS_FATAL = 2
     CSTS_SHUT = 8
-    MOST_ENTRIES = 0x800
-    # status
-    OK = 0
-    DNR = 0x4000
-    INVALID_OPCODE = 0x4001
-    INVALID_FIELD = 0x4002
-    TRANSFER_ERROR = 0x4004
-    INTERNAL_ERROR = 0x4006
-    INVALID_NSID = 0x400B
-    SEQUENCE_ERROR = 0x400C
-    INVALID_SGL_COUNT = 0x400D + 1
-    SGL_LENGTH = 0x400F
-    INVALID_PRP = 0x4013
-    INVALID_SGL_TYPE = 0x4011
-    LBA_RANGE = 0x4080
-    INVALID_CQID = 0x4100
-    INVALID_QID = 0x4101
-    QUEUE_SIZE = 0x4102
-    EVENT_LIMIT = 0x0105
-    INVALID_VECTOR = 0x4108
-    INVALID_FORMAT = 0x410A
-    QUEUE_IN_USE = 0x010C
-    NOT_SAVEABLE = 0x410D
-    NOT_CHANGEABLE = 0x410E
-    ALREADY_ATTACHED = 0x4118
-    SIZE_LIMIT = 0x4183
-    WRITE_FAULT = 0x0280
-    READ_ERROR = 0x0281
-    COMPARE_FAILED = 0x0285
-    LATER = -1                  # no answer yet
     # admin commands
     A_DELETE_SQ = 0x00
     A_CREATE_SQ = 0x01
@@ -85,23 +52,8 @@ cdef enum:
     A_ATTACH = 0x15
     A_SHADOW = 0x7C
     A_FORMAT = 0x80
-    # I/O commands
-    FLUSH = 0x00
-    WRITE = 0x01
-    READ = 0x02
-    COMPARE = 0x05
-    ZEROES = 0x08
-    TRIM = 0x09
-    VERIFY = 0x0C
-    COPY = 0x19
-    FUA = 1 << 30
-    DEALLOCATE = 1 << 25
-    EVERY = 0xFFFFFFFF          # nsid of all namespaces
-    MOST_NAMESPACES = 256
     TEMPERATURE = 0x143         # kelvin
     WARNING_TEMPERATURE = 0x157
-    MOST_PIECES = 1040
-    MOST_SEGMENTS = 256
     GRANULARITY = 4096          # of discards
 
 cdef u64 CAPABILITIES = <u64>0x00401820 << 32 | 0x0F0107FF
@@ -124,22 +76,7 @@ cdef u64 _half(u64 old, u32 value, bint high) noexcept nogil:
     return old
 
 
-cdef void drive_done(BlockRequest *request) noexcept nogil:
-    (<NvmeChip>request.owner).over(<Place *><size_t>request.tag)
-
-
-cdef class NvmeDoorbell(EventHandler):
-    """A doorbell that is rung without an exit, on the I/O thread with the device lock held."""
-
-    def __init__(self, NvmeChip chip, u32 number):
-        EventHandler.__init__(self, locked=True)
-        self.chip, self.number = <void *>chip, number
-
-    cdef void kicked(self) noexcept nogil:
-        (<NvmeChip>self.chip).ring(self.number)
-
-
-cdef class NvmeChip(IoRegion):
+cdef class NvmeChip(NvmeIo):
     """`controller`: the 4096 bytes of Identify Controller. `intx`: the pin. `msix` is set by the glue."""
 
     state = Table(
@@ -157,28 +94,13 @@ cdef class NvmeChip(IoRegion):
     save, load_state = state.methods()[1:]
 
     def __init__(self, Dma dma, backend, bytes controller, IrqLine intx, u32 queues, u32 vectors, u32 mdts, u32 block_size):
-        cdef u32 n
+        super().__init__(dma, backend, intx, queues)
         self.name = "nvme"
         self.max_access, self.min_access = 8, 1
-        self.dma, self.backend, self.drive, self.intx = dma, backend, <void *>backend, intx
-        self.scatter = _Scatter(dma, MOST_PIECES)
         self.controller, self.controller_data = controller, <u8 *>controller
-        self.queue_count, self.vectors, self.mdts = queues, vectors, mdts
+        self.vectors, self.mdts = vectors, mdts
         self.own_shift = self.block_shift = block_size.bit_length() - 1
         self.hot, self.cache, self.size = WARNING_TEMPERATURE, 1, backend.size
-        self.places = <Place *>calloc(PLACES, sizeof(Place))
-        if self.places == NULL:
-            raise MemoryError
-        for n in range(PLACES):
-            self.places[n].next = self.free
-            self.free = &self.places[n]
-
-    def __dealloc__(self):
-        cdef u32 n
-        if self.places != NULL:
-            for n in range(PLACES):
-                free(self.places[n].ranges)
-        free(self.places)
 
     @property
     def event_identifiers(self):
@@ -198,25 +120,26 @@ cdef class NvmeChip(IoRegion):
 
     def reset(self):
         exponent = self.own_shift
-        self.stop()
+        with nogil:
+            self.enter_all()
+            self.stop()
         type(self).state.reset(self)
         self.block_shift = exponent
         self.check_pin()
+        with nogil:
+            self.leave_all()
 
     def detach(self):
-        self.stop()
-        for bell in self.bells or ():
-            self.thread.remove(bell)
-        self.bells = None
+        """Out of the machine."""
+        with nogil:
+            self.enter_all()
+            self.stop()
+            self.leave_all()
+        self.detach_thread()
 
-    def serve_on(self, thread, on_bells):
-        """Doorbells of queues for I/O may be rung by signals of `bells` on `thread`, once the driver has shadows of them.
-        on_bells([(offset, notifier)]) hears which. Before the machine runs.
-        """
-        self.thread, self.on_bells = thread, on_bells
-        self.bells = [NvmeDoorbell(self, number) for number in range(2 * self.queue_count)]
-        for bell in self.bells:
-            thread.add(bell)
+    def before_save(self):
+        with nogil:
+            self.pay()
 
     def check_state(self, values):
         """Queues that belong to each other, places within them."""
@@ -237,23 +160,31 @@ cdef class NvmeChip(IoRegion):
             raise StateError("nvme: pages of a size that it has not")
 
     def settle(self):
-        self.check_pin()
+        """A state was loaded. What a queue holds is served when the machine goes on: its doorbell may have been rung."""
+        cdef u32 n
         with nogil:
-            self.hang_bells()
+            self.enter_all()
+            self.drop_all()
+            self.owed = 0
+            for n in range(self.queue_count):
+                self.rest[n] = self.submission[n].used and self.submission[n].head != self.submission[n].tail
+            self.check_pin()
+            self.moved_bells = True
+            self.leave_all()
+        if self.later is not None:
+            self.later.notifier.notify()
         for bell in self.bells or () if self.shadow else ():
-            bell.notifier.notify()                              # one may have been rung when the machine stopped
+            bell.notifier.notify()
 
     # --- registers --------------------------------------------------------------------------------------------
 
-    cdef u64 page(self) noexcept nogil:
-        return <u64>4096 << (self.cc >> 7 & 15)
-
-    cdef u64 blocks(self) noexcept nogil:
-        return self.size >> self.block_shift
-
     def resized(self):
         """The drive has another size now."""
+        with nogil:
+            self.enter_all()
         self.size = self.backend.size
+        with nogil:
+            self.leave_all()
         if self.event_config & 0x100:
             self.event(2, 0, 4)                                 # a notice: the namespace has changed
 
@@ -289,7 +220,9 @@ cdef class NvmeChip(IoRegion):
                 self.mask &= ~low
                 self.check_pin()
         elif offset == R_CC:
+            self.enter_all()
             self.write_cc(low)
+            self.leave_all()
         elif offset == R_AQA:
             self.aqa = low & 0x0FFF0FFF
         elif offset == R_ASQ:
@@ -327,8 +260,8 @@ cdef class NvmeChip(IoRegion):
             return False
         if not self.aqa & 0xFFF or not self.aqa >> 16 & 0xFFF:
             return False
-        memset(&self.submission[0], 0, sizeof(Submission))
-        memset(&self.completion[0], 0, sizeof(Completion))
+        memset(&self.submission[0], 0, sizeof(SubmissionQueue))
+        memset(&self.completion[0], 0, sizeof(CompletionQueue))
         self.submission[0].used = self.completion[0].used = True
         self.submission[0].addr, self.submission[0].size = self.asq, (self.aqa & 0xFFF) + 1
         self.completion[0].addr, self.completion[0].size = self.acq, (self.aqa >> 16 & 0xFFF) + 1
@@ -338,134 +271,15 @@ cdef class NvmeChip(IoRegion):
     cdef void stop(self) noexcept nogil:
         """No queues, nothing under way."""
         cdef u32 n
+        self.drop_all()
         for n in range(QUEUES):
-            self.drop(n)
             self.submission[n].used = self.completion[n].used = False
-            self.waiting[n], self.told[n] = 0, False
         self.event_count = self.waiting_events = self.masked_events = 0
-        self.raised = 0
+        self.owed = self.raised = 0
         self.check_pin()
         if self.shadow:
             self.shadow = self.event_index = 0
-            self.hang_bells()
-
-    cdef void doorbell(self, u64 offset, u32 value) noexcept nogil:
-        cdef u32 queue = <u32>(offset >> 3)
-        cdef Completion *cq
-        if offset & 3 or not self.csts & CSTS_READY:
-            return
-        if queue >= self.queue_count or not (self.completion[queue].used if offset & 4 else self.submission[queue].used):
-            self.event(0, 0, 1)                                 # error: a doorbell of no queue
-            return
-        if offset & 4:
-            cq = &self.completion[queue]
-            if value >= cq.size:
-                self.event(0, 1, 1)
-                return
-            cq.head = value
-            self.head_moved(queue)
-        else:
-            if value >= self.submission[queue].size:
-                self.event(0, 1, 1)
-                return
-            self.submission[queue].tail = value
-            self.serve(queue)
-
-    cdef void head_moved(self, u32 queue) noexcept nogil:
-        """The driver has taken answers."""
-        cdef Completion *cq = &self.completion[queue]
-        if cq.head == cq.tail and cq.interrupts and not self.msix.enabled():
-            self.raised &= ~(<u32>1 << (cq.vector & 31))
-            self.check_pin()
-        elif cq.head != cq.tail:
-            self.told[queue] = True
-        self.serve_all(queue)
-        if self.told[queue] and cq.head != cq.tail:
-            self.tell(queue)
-
-    cdef void ring(self, u32 number) noexcept nogil:
-        """On the I/O thread; the queue may be gone by now."""
-        cdef u32 queue = number >> 1
-        if not self.shadow or not self.csts & CSTS_READY:
-            return
-        self.rung += 1
-        if number & 1:
-            if self.completion[queue].used:
-                self.shadow_head(queue)
-                self.head_moved(queue)
-        elif self.submission[queue].used:
-            self.serve(queue)
-
-    cdef void hang_bells(self) noexcept nogil:
-        """Other doorbells than before need no exit."""
-        if self.bells is not None:
-            with gil:
-                self._tell_bells()
-
-    def _tell_bells(self):
-        used = [number for number in range(2, 2 * self.queue_count) if
-                (self.completion[number >> 1].used if number & 1 else self.submission[number >> 1].used)]
-        self.on_bells([(DOORBELLS + 4 * number, self.bells[number].notifier) for number in used if self.shadow])
-
-    # --- queues -----------------------------------------------------------------------------------------------
-
-    cdef u32 room(self, u32 queue) noexcept nogil:
-        """Answers that a completion queue can take beside those that are still to come."""
-        cdef Completion *cq = &self.completion[queue]
-        cdef u32 used = cq.tail - cq.head if cq.tail >= cq.head else cq.tail + cq.size - cq.head
-        used += self.waiting[queue]
-        return cq.size - 1 - used if used < cq.size else 0
-
-    cdef u32 shadow_tail(self, u32 queue) noexcept nogil:
-        """With shadow doorbells: the driver's tail, after it was told up to where we have looked."""
-        cdef Submission *sq = &self.submission[queue]
-        cdef u32 tail = sq.tail
-        self.dma.write_from(self.event_index + 8 * queue, <u8 *>&tail, 4)
-        if self.dma.read_into(self.shadow + 8 * queue, <u8 *>&tail, 4) == 0 and tail < sq.size:
-            sq.tail = tail
-        return sq.tail
-
-    cdef void shadow_head(self, u32 queue) noexcept nogil:
-        cdef Completion *cq = &self.completion[queue]
-        cdef u32 head = cq.head
-        self.dma.write_from(self.event_index + 8 * queue + 4, <u8 *>&head, 4)
-        if self.dma.read_into(self.shadow + 8 * queue + 4, <u8 *>&head, 4) == 0 and head < cq.size:
-            cq.head = head
-
-    cdef void serve_all(self, u32 completion) noexcept nogil:
-        """A completion queue has room again: its submission queues go on."""
-        cdef u32 n
-        for n in range(self.queue_count):
-            if self.submission[n].used and self.submission[n].completion == completion:
-                self.serve(n)
-
-    cdef void serve(self, u32 queue) noexcept nogil:
-        cdef Submission *sq = &self.submission[queue]
-        cdef Command command
-        cdef u32 rounds = 0, completion = sq.completion
-        cdef int status
-        if self.shadow and queue:
-            self.shadow_tail(queue)
-            self.shadow_head(completion)
-        if self.serving:
-            return
-        self.serving = True
-        while sq.used and sq.head != sq.tail and rounds < MOST_ENTRIES:
-            rounds += 1
-            if self.free == NULL or not self.room(completion):
-                break
-            if self.dma.read_into(sq.addr + <u64>sq.head * sizeof(Command), <u8 *>&command, sizeof(Command)) != 0:
-                self.csts |= CSTS_FATAL
-                break
-            sq.head = 0 if sq.head + 1 == sq.size else sq.head + 1
-            self.execute(queue, &command)
-            if self.shadow and queue and sq.head == sq.tail:
-                self.shadow_tail(queue)
-        self.serving = False
-        if self.event_count:
-            self.send_events()
-        if self.completion[completion].used and self.told[completion]:
-            self.tell(completion)
+            self.moved_bells = True
 
     cdef int execute(self, u32 queue, Command *c) noexcept nogil:
         cdef u32 result = 0
@@ -473,335 +287,14 @@ cdef class NvmeChip(IoRegion):
         if c.flags & 3:                                         # fused operations
             status = INVALID_FIELD
         elif queue == 0:
+            self.enter_all()
             status = self.admin(c, &result)
+            self.leave_all()
         else:
             status = self.io(queue, c)
         if status != LATER:
             self.post(queue, c.id, status, result)
         return status
-
-    cdef void post(self, u32 queue, u16 id, u32 status, u32 result) noexcept nogil:
-        """A completion, for which there is room."""
-        cdef Submission *sq = &self.submission[queue]
-        cdef Completion *cq = &self.completion[sq.completion]
-        cdef u32 entry[4]
-        cdef u64 at = cq.addr + <u64>cq.tail * 16
-        entry[0], entry[1], entry[2] = result, 0, sq.head | queue << 16
-        entry[3] = id | (status << 1 | (1 if cq.phase else 0)) << 16
-        self.dma.write_from(at, <u8 *>entry, 12)
-        self.dma.write_from(at + 12, <u8 *>&entry[3], 4)        # the phase last: a driver may be looking
-        cq.tail += 1
-        if cq.tail == cq.size:
-            cq.tail = 0
-            cq.phase = not cq.phase
-        self.told[sq.completion] = True
-
-    cdef void tell(self, u32 number) noexcept nogil:
-        cdef Completion *cq = &self.completion[number]
-        self.told[number] = False
-        if not cq.interrupts:
-            return
-        if self.msix.enabled():
-            self.msix.notify(cq.vector)
-        else:
-            self.raised |= <u32>1 << (cq.vector & 31)
-            self.check_pin()
-
-    cdef void check_pin(self) noexcept nogil:
-        if self.msix is None or not self.msix.enabled():
-            self.intx.set(1 if self.raised & ~self.mask else 0)
-
-    cdef void drop(self, u32 queue) noexcept nogil:
-        """Give up what a submission queue has under way."""
-        cdef u32 n
-        cdef BlockRequest *request
-        if not self.in_flight:
-            return
-        for n in range(PLACES):
-            if self.places[n].request != NULL and self.places[n].queue == queue:
-                request = self.places[n].request
-                self.waiting[self.submission[queue].completion] -= 1
-                self.put_back(&self.places[n])
-                block_release(self.drive, request)
-
-    cdef void put_back(self, Place *place) noexcept nogil:
-        free(place.ranges)
-        place.ranges, place.request = NULL, NULL
-        place.next = self.free
-        self.free = place
-        self.in_flight -= 1
-
-    # --- data ---------------------------------------------------------------------------------------------------
-
-    cdef int gather(self, Command *c, u64 length, bint to_memory) noexcept nogil:
-        """The guest's memory of a command into `scatter`."""
-        cdef u64 page = self.page(), at = c.prp1, part, list_at, entry
-        cdef u64 held[64]
-        cdef u32 index = 0, known = 0, left_in_page
-        self.scatter.finish(0)
-        self.scatter.begin(to_memory)
-        if c.flags >> 6:
-            return self.gather_list(c, length)
-        part = min(length, page - (at & (page - 1)))
-        if self.scatter.add(at, part) != 0:
-            return TRANSFER_ERROR
-        length -= part
-        if not length:
-            return OK
-        if length <= page:
-            if c.prp2 & (page - 1):
-                return INVALID_PRP
-            return OK if self.scatter.add(c.prp2, length) == 0 else TRANSFER_ERROR
-        list_at = c.prp2
-        if list_at & 7:
-            return INVALID_PRP
-        while length:
-            left_in_page = <u32>((page - (list_at & (page - 1))) // 8)
-            if self.dma.read_into(list_at, <u8 *>&entry, 8) != 0:
-                return TRANSFER_ERROR
-            if entry & (page - 1):
-                return INVALID_PRP
-            if left_in_page == 1 and length > page:             # the last of a page leads to the next list
-                known += 1
-                if known > MOST_SEGMENTS or not entry:
-                    return INVALID_PRP
-                list_at = entry
-                continue
-            part = min(length, page)
-            if self.scatter.add(entry, part) != 0:
-                return TRANSFER_ERROR
-            length -= part
-            list_at += 8
-        return OK
-
-    cdef int gather_list(self, Command *c, u64 length) noexcept nogil:
-        """The same for a scatter-gather list: one descriptor in the command, which may lead to segments of them."""
-        cdef u64 addr = c.prp1, at, next_at
-        cdef u32 size = <u32>c.prp2, kind = <u32>(c.prp2 >> 60), count, n, segments = 0, next_size
-        cdef u64 descriptor[2]
-        cdef bint last = False
-        cdef u64 part
-        if c.prp2 >> 56 & 15:
-            return INVALID_SGL_TYPE
-        if kind == 0:
-            if size < length:
-                return SGL_LENGTH
-            return OK if self.scatter.add(addr, length) == 0 else TRANSFER_ERROR
-        if kind != 2 and kind != 3:
-            return INVALID_SGL_TYPE
-        last = kind == 3
-        while length:
-            segments += 1
-            if not size or size & 15 or segments > MOST_SEGMENTS or size > 65536:
-                return INVALID_SGL_COUNT
-            count = size // 16
-            next_size = 0
-            next_at = 0
-            for n in range(count):
-                if self.dma.read_into(addr + 16 * n, <u8 *>descriptor, 16) != 0:
-                    return TRANSFER_ERROR
-                kind = <u32>(descriptor[1] >> 60)
-                if descriptor[1] >> 56 & 15:
-                    return INVALID_SGL_TYPE
-                if kind == 0:
-                    part = min(length, <u64><u32>descriptor[1])
-                    if part and self.scatter.add(descriptor[0], part) != 0:
-                        return TRANSFER_ERROR
-                    length -= part
-                elif (kind == 2 or kind == 3) and n == count - 1 and not last:
-                    next_at, next_size, last = descriptor[0], <u32>descriptor[1], kind == 3
-                    if not next_size:
-                        return INVALID_SGL_COUNT
-                else:
-                    return INVALID_SGL_TYPE
-            if length and not next_size:
-                return SGL_LENGTH
-            addr, size = next_at, next_size
-        return OK
-
-    cdef int give(self, Command *c, const u8 *data, u64 length) noexcept nogil:
-        """An admin command's answer to the guest's memory."""
-        cdef int status
-        if c.flags >> 6:
-            return INVALID_FIELD
-        status = self.gather(c, length, True)
-        if status == OK:
-            self.scatter.put(0, data, length)
-            self.scatter.finish(length)
-        else:
-            self.scatter.finish(0)
-        return status
-
-    # --- I/O commands ---------------------------------------------------------------------------------------------
-
-    cdef int io(self, u32 queue, Command *c) noexcept nogil:
-        cdef u64 first = c.cdw10 | <u64>c.cdw11 << 32, count = (c.cdw12 & 0xFFFF) + 1
-        cdef u64 total = self.blocks(), length = count << self.block_shift
-        cdef u8 op = c.opcode
-        if not c.nsid or c.nsid > MOST_NAMESPACES and c.nsid != EVERY:
-            return INVALID_NSID
-        if op == FLUSH and (c.nsid == EVERY or c.nsid == 1):
-            return self.start(queue, c, BLOCK_FLUSH, 0, 0, 0, False)
-        if c.nsid != 1:
-            return INVALID_FIELD
-        if op == TRIM:
-            return self.trim(queue, c)
-        if op == COPY:
-            return SIZE_LIMIT
-        if op not in (WRITE, READ, COMPARE, ZEROES, VERIFY):
-            return INVALID_OPCODE
-        if op != ZEROES and op != VERIFY and length > self.page() << self.mdts and self.mdts:
-            return INVALID_FIELD
-        if first > total or count > total - first:
-            return LBA_RANGE
-        if op == READ:
-            self.reads += 1
-            self.blocks_read += length >> 9
-            return self.start(queue, c, BLOCK_READ, first << self.block_shift, length, 0, True)
-        if op == WRITE:
-            self.writes += 1
-            self.blocks_written += length >> 9
-            return self.start(
-                queue, c, BLOCK_WRITE, first << self.block_shift, length, BLOCK_FUA if c.cdw12 & FUA else 0, True
-            )
-        if op == ZEROES:
-            return self.start(
-                queue, c, BLOCK_ZERO, first << self.block_shift, length,
-                (BLOCK_UNMAP if c.cdw12 & DEALLOCATE else 0) | (BLOCK_FUA if c.cdw12 & FUA else 0), False,
-            )
-        return self.compare(queue, c, first << self.block_shift, length)
-
-    cdef int start(self, u32 queue, Command *c, int op, u64 offset, u64 length, u32 flags, bint data) noexcept nogil:
-        """Give it to the drive. LATER, or what is wrong."""
-        cdef Place *place = self.free
-        cdef BlockRequest *request
-        cdef int status = OK
-        request = block_request(self.drive, <void *>self, drive_done)
-        if request == NULL:
-            return INTERNAL_ERROR
-        if data:
-            status = self.gather(c, length, op == BLOCK_READ)
-            if status == OK and block_take(request, self.scatter) != 0:
-                status = INTERNAL_ERROR
-            if status != OK:
-                self.scatter.finish(0)
-                block_release(self.drive, request)
-                return status
-        else:
-            request.length = length
-        self.free = place.next
-        self.in_flight += 1
-        self.waiting[self.submission[queue].completion] += 1
-        place.request, place.queue, place.id, place.opcode = request, queue, c.id, c.opcode
-        place.step = place.count = 0
-        request.op, request.flags, request.offset = op, flags, offset
-        request.tag = <u64><size_t>place
-        if block_submit(self.drive, request):
-            self.over(place)
-        return LATER
-
-    cdef int compare(self, u32 queue, Command *c, u64 offset, u64 length) noexcept nogil:
-        """COMPARE and VERIFY read into memory of the request's own."""
-        cdef Place *place = self.free
-        cdef BlockRequest *request
-        cdef int status
-        if length > self.page() << 7:
-            length = self.page() << 7                           # of a verify: enough to see that it can be read
-        request = block_request(self.drive, <void *>self, drive_done)
-        if request == NULL or block_buffer(request, length) == NULL:
-            block_release(self.drive, request)
-            return INTERNAL_ERROR
-        if c.opcode == COMPARE:
-            place.ranges = <Range *>malloc(length)              # what the host has
-            status = INTERNAL_ERROR if place.ranges == NULL else self.gather(c, length, False)
-            if status != OK:
-                self.scatter.finish(0)
-                free(place.ranges)
-                place.ranges = NULL
-                block_release(self.drive, request)
-                return status
-            self.scatter.get(0, <u8 *>place.ranges, length)
-            self.scatter.finish(0)
-        self.free = place.next
-        self.in_flight += 1
-        self.waiting[self.submission[queue].completion] += 1
-        place.request, place.queue, place.id, place.opcode = request, queue, c.id, c.opcode
-        place.step = place.count = 0
-        request.op, request.offset = BLOCK_READ, offset
-        request.tag = <u64><size_t>place
-        if block_submit(self.drive, request):
-            self.over(place)
-        return LATER
-
-    cdef int trim(self, u32 queue, Command *c) noexcept nogil:
-        """Dataset management: ranges that nobody needs any more, one after the other."""
-        cdef Place *place = self.free
-        cdef u32 count = (c.cdw10 & 0xFF) + 1
-        cdef int status
-        if not c.cdw11 & 4:
-            return OK
-        place.ranges = <Range *>malloc(RANGES * sizeof(Range))
-        status = INTERNAL_ERROR if place.ranges == NULL else self.gather(c, count * sizeof(Range), False)
-        if status != OK:
-            self.scatter.finish(0)
-            free(place.ranges)
-            place.ranges = NULL
-            return status
-        self.scatter.get(0, <u8 *>place.ranges, count * sizeof(Range))
-        self.scatter.finish(0)
-        self.free = place.next
-        self.in_flight += 1
-        self.waiting[self.submission[queue].completion] += 1
-        place.queue, place.id, place.opcode, place.step, place.count = queue, c.id, TRIM, 0, count
-        place.request = block_request(self.drive, <void *>self, drive_done)
-        if place.request == NULL or not self.next_range(place):
-            self.over(place)
-        return LATER
-
-    cdef bint next_range(self, Place *place) noexcept nogil:
-        """Submit the next range that can be. False: there is none, or all that there were are over."""
-        cdef Range *range
-        cdef u64 total = self.blocks(), most = <u64>1 << 30
-        cdef BlockRequest *request = place.request
-        while place.step < place.count:
-            range = &place.ranges[place.step]
-            place.step += 1
-            if not range.blocks or range.first > total or range.blocks > total - range.first:
-                continue
-            request.op, request.offset = BLOCK_DISCARD, range.first << self.block_shift
-            request.length, request.tag, request.error = <u64>range.blocks << self.block_shift, <u64><size_t>place, 0
-            if not block_submit(self.drive, request):
-                return True
-            if request.error:
-                return False
-        return False
-
-    cdef void over(self, Place *place) noexcept nogil:
-        """The drive is done with a request."""
-        cdef BlockRequest *request = place.request
-        cdef u32 queue = place.queue, completion = self.submission[queue].completion
-        cdef u32 status = OK
-        cdef u8 opcode = place.opcode
-        cdef u16 id = place.id
-        if request == NULL:
-            status = INTERNAL_ERROR
-        elif request.error:
-            if queue == 0 or opcode == FLUSH or opcode == TRIM:
-                status = INTERNAL_ERROR & ~DNR
-            else:
-                status = WRITE_FAULT if opcode == WRITE or opcode == ZEROES else READ_ERROR
-        elif opcode == TRIM and queue and self.next_range(place):
-            return
-        elif opcode == COMPARE and queue and memcmp(request.own, place.ranges, request.length) != 0:
-            status = COMPARE_FAILED
-        self.waiting[completion] -= 1
-        self.put_back(place)
-        block_release(self.drive, request)                      # marks what was read as written
-        self.post(queue, id, status, 0)
-        if not self.serving:
-            self.tell(completion)
-            if self.submission[queue].head != self.submission[queue].tail:
-                self.serve(queue)
 
     # --- admin commands ---------------------------------------------------------------------------------------------
 
@@ -843,7 +336,7 @@ cdef class NvmeChip(IoRegion):
             if (c.prp1 | c.prp2) & (self.page() - 1):
                 return INVALID_FIELD
             self.shadow, self.event_index = c.prp1, c.prp2
-            self.hang_bells()
+            self.moved_bells = True
             return OK
         if op == A_FORMAT:
             if c.nsid != 1 and c.nsid != EVERY:
@@ -856,7 +349,7 @@ cdef class NvmeChip(IoRegion):
 
     cdef int create_completion(self, Command *c) noexcept nogil:
         cdef u32 number = c.cdw10 & 0xFFFF, size = c.cdw10 >> 16, vector = c.cdw11 >> 16
-        cdef Completion *cq
+        cdef CompletionQueue *cq
         if not number or number >= self.queue_count or self.completion[number].used:
             return INVALID_QID
         if not size or size >= MOST_ENTRIES:
@@ -868,17 +361,17 @@ cdef class NvmeChip(IoRegion):
         if not c.cdw11 & 1:
             return INVALID_FIELD
         cq = &self.completion[number]
-        memset(cq, 0, sizeof(Completion))
+        memset(cq, 0, sizeof(CompletionQueue))
         cq.used = cq.phase = True
         cq.interrupts = c.cdw11 & 2 != 0
         cq.addr, cq.size, cq.vector = c.prp1, size + 1, vector
-        self.waiting[number], self.told[number] = 0, False
-        self.hang_bells()
+        self.side[number].waiting, self.side[number].told = 0, False
+        self.moved_bells = True
         return OK
 
     cdef int create_submission(self, Command *c) noexcept nogil:
         cdef u32 number = c.cdw10 & 0xFFFF, size = c.cdw10 >> 16, completion = c.cdw11 >> 16
-        cdef Submission *sq
+        cdef SubmissionQueue *sq
         if not completion or completion >= self.queue_count or not self.completion[completion].used:
             return INVALID_CQID
         if not number or number >= self.queue_count or self.submission[number].used:
@@ -890,9 +383,9 @@ cdef class NvmeChip(IoRegion):
         if not c.cdw11 & 1:
             return INVALID_FIELD
         sq = &self.submission[number]
-        memset(sq, 0, sizeof(Submission))
+        memset(sq, 0, sizeof(SubmissionQueue))
         sq.used, sq.addr, sq.size, sq.completion = True, c.prp1, size + 1, completion
-        self.hang_bells()
+        self.moved_bells = True
         return OK
 
     cdef int delete_queue(self, Command *c) noexcept nogil:
@@ -902,7 +395,7 @@ cdef class NvmeChip(IoRegion):
                 return INVALID_QID
             self.drop(number)
             self.submission[number].used = False
-            self.hang_bells()
+            self.moved_bells = True
             return OK
         if not number or number >= self.queue_count or not self.completion[number].used:
             return INVALID_CQID
@@ -910,8 +403,21 @@ cdef class NvmeChip(IoRegion):
             if self.submission[n].used and self.submission[n].completion == number:
                 return QUEUE_IN_USE
         self.completion[number].used = False
-        self.hang_bells()
+        self.moved_bells = True
         return OK
+
+    cdef int give(self, Command *c, const u8 *data, u64 length) noexcept nogil:
+        """An admin command's answer to the guest's memory."""
+        cdef int status
+        if c.flags >> 6:
+            return INVALID_FIELD
+        status = self.gather(c, length, True, self.side[0].scatter)
+        if status == OK:
+            (<Scatter>self.side[0].scatter).put(0, data, length)
+            (<Scatter>self.side[0].scatter).finish(length)
+        else:
+            (<Scatter>self.side[0].scatter).finish(0)
+        return status
 
     cdef int identify(self, Command *c) noexcept nogil:
         cdef u8 data[4096]
@@ -1045,6 +551,7 @@ cdef class NvmeChip(IoRegion):
     cdef int set_feature(self, Command *c, u32 *result) noexcept nogil:
         cdef u8 id = c.cdw10 & 0xFF
         cdef u64 stamp = 0
+        cdef void *scatter = self.side[0].scatter
         cdef int status
         if c.cdw10 >> 31:
             return NOT_SAVEABLE
@@ -1086,12 +593,12 @@ cdef class NvmeChip(IoRegion):
         elif id == 11:
             self.event_config = c.cdw11
         elif id == 14:
-            status = self.gather(c, 8, False)
+            status = self.gather(c, 8, False, scatter)
             if status != OK:
-                self.scatter.finish(0)
+                (<Scatter>scatter).finish(0)
                 return status
-            self.scatter.get(0, <u8 *>&stamp, 8)
-            self.scatter.finish(0)
+            (<Scatter>scatter).get(0, <u8 *>&stamp, 8)
+            (<Scatter>scatter).finish(0)
             self.timestamp = stamp << 16 >> 16
         elif id == 0x19 and c.cdw11 & 0x1FF:
             return 0x402B
@@ -1104,9 +611,9 @@ cdef class NvmeChip(IoRegion):
         if self.event_count < EVENTS:
             self.event_list[self.event_count] = kind | info << 8 | page << 16
             self.event_count += 1
-            if not self.serving:
+            if not self.side[0].serving:
                 self.send_events()
-                if self.told[0]:
+                if self.side[0].told:
                     self.tell(0)
 
     cdef void send_events(self) noexcept nogil:
