@@ -30,6 +30,7 @@ import os
 
 from accel.api import _report
 
+from accel cimport errands
 from accel.clock cimport clock_read
 
 cdef extern from "<pthread.h>" nogil:
@@ -551,6 +552,7 @@ cdef class IoThread:
         cdef u32 n
         self.lock.acquire()
         for n in range(self.queue_count):
+            errands.noted = self.queues[n]
             left = run_queue(<TimerQueue>self.queues[n])
             if left == NEVER:
                 continue
@@ -583,6 +585,7 @@ cdef class IoThread:
                 pthread_mutex_unlock(&self.mutex)
                 if completion == NULL:
                     break
+                errands.noted = completion
                 (<Completion>completion).complete()
             more = self.first != NULL
             self.lock.release()
@@ -614,6 +617,7 @@ cdef class IoThread:
         handler = self.slots[n].handler if self.slots[n].generation == generation else NULL
         pthread_mutex_unlock(&self.mutex)
         if handler != NULL:
+            errands.noted = handler
             (<IoHandler>handler).ready(events)
         self.lock.release()
 

@@ -9,11 +9,15 @@ cdef struct Errand:
     errand_run run
     Errand *next                # the lock's own
 
+cdef void *noted                # what the lock's holder does just now, borrowed: an IoRegion, an IoHandler; for watch()
+
 
 cdef class ErrandLock(DeviceLock):
     cdef unsigned long owner    # the thread that holds it; read by others, for whom any other value is as good
     cdef u32 depth, count
     cdef Errand *first
     cdef Errand *last
+    cdef void acquire_watched(self) noexcept nogil
+    cdef void release_watched(self) noexcept nogil
     cdef bint mine(self) noexcept nogil
     cdef bint put_off(self, Errand *errand) noexcept nogil

@@ -4,10 +4,18 @@ Some work of a device may wait for the host, if only for moments, so that nobody
 to another thread costs more than the work. `put_off` keeps it until the same thread has released the lock. An
 errand may take the lock again; what is put off meanwhile is refused, so that a guest whose errands lead to errands keeps
 no thread for ever.
+
+`watch()` has every hold and every wait measured (benchmarks/latency.py): what of a hold was work, what was waiting for something, and
+for how long the host had no core for its thread. Unwatched it costs a look at a flag.
 """
+
+import sys
+
+from accel.api cimport i64, u64
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_trylock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
     unsigned long pthread_self()
 
@@ -20,14 +28,83 @@ cdef extern from *:
     """
     int vr_on_errand
 
+cdef extern from *:
+    """
+    #include <fcntl.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/prctl.h>
+    #include <time.h>
+    #include <unistd.h>
+
+    static int vr_watching;
+
+    static long long vr_clock(int clock)
+    {
+        struct timespec t;
+        clock_gettime(clock, &t);
+        return t.tv_sec * 1000000000LL + t.tv_nsec;
+    }
+
+    /* ns that this thread has waited for a core so far */
+    static long long vr_no_core(void)
+    {
+        static __thread int stat = -1;
+        char text[96], *at;
+        ssize_t n;
+        if (stat < 0)
+            stat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+        n = stat < 0 ? 0 : pread(stat, text, sizeof text - 1, 0);
+        text[n > 0 ? n : 0] = 0;
+        at = strchr(text, ' ');
+        return at == NULL ? 0 : atoll(at);
+    }
+
+    static void vr_name(char *name)
+    {
+        prctl(PR_GET_NAME, name, 0, 0, 0);
+    }
+
+    /* whether this thread is a processor */
+    static int vr_is_cpu(void)
+    {
+        static __thread int is = -1;
+        char name[16];
+        if (is < 0) {
+            vr_name(name);
+            is = strncmp(name, "CPU ", 4) == 0;
+        }
+        return is;
+    }
+    """
+    int vr_watching
+    void vr_name(char *) nogil
+    i64 vr_clock(int) nogil
+    i64 vr_no_core() nogil
+    bint vr_is_cpu() nogil
+    int CLOCK_MONOTONIC
+    int CLOCK_THREAD_CPUTIME_ID
+
 cdef enum:
     MOST = 64                   # errands of one release
+    BUCKETS = 24                # of waits: below 2 us, 4 us, …
+
+cdef i64 long_hold = 0          # ns: holds that are longer are told apart by who held
+cdef i64 began_wall, began_work, began_no_core      # of the hold just now
+cdef i64 held                   # ns for which somebody had the lock, all holds together, less what he had no core for
+cdef u64 takes, waits
+cdef u64 waited[BUCKETS]        # of processors, while somebody else had it
+cdef i64 longest_wait, longest_net
+_holders = {}                   # who: [holds, longest work, longest waiting for something, longest without a core]
 
 
 cdef class ErrandLock(DeviceLock):
     """A DeviceLock in all else."""
 
     cdef void acquire(self) noexcept nogil:
+        if vr_watching:
+            self.acquire_watched()
+            return
         pthread_mutex_lock(&self.mutex)
         if self.depth == 0:
             self.owner = pthread_self()
@@ -35,6 +112,8 @@ cdef class ErrandLock(DeviceLock):
 
     cdef void release(self) noexcept nogil:
         cdef Errand *errand = NULL
+        if vr_watching and self.depth == 1 and began_wall:
+            self.release_watched()
         self.depth -= 1
         if self.depth == 0:
             errand = self.first
@@ -48,6 +127,47 @@ cdef class ErrandLock(DeviceLock):
                     run_free(errand)
             else:
                 run_all(errand)
+
+    cdef void acquire_watched(self) noexcept nogil:
+        global takes, waits, longest_wait, longest_net, began_wall, began_work, began_no_core, noted
+        cdef i64 since, own, before, wait, net
+        cdef int bucket
+        if self.owner == pthread_self():
+            pthread_mutex_lock(&self.mutex)
+            self.depth += 1
+            return
+        if pthread_mutex_trylock(&self.mutex) == 0:
+            wait = net = 0
+        else:
+            since, own, before = vr_clock(CLOCK_MONOTONIC), vr_no_core(), held
+            pthread_mutex_lock(&self.mutex)
+            wait = vr_clock(CLOCK_MONOTONIC) - since
+            net = max(min(wait - (vr_no_core() - own), held - before), <i64>0)
+        if vr_is_cpu():
+            takes += 1
+            waits += wait != 0
+            longest_wait, longest_net = max(longest_wait, wait), max(longest_net, net)
+            bucket = 0
+            while net >= 2000 << bucket and bucket < BUCKETS - 1:
+                bucket += 1
+            waited[bucket] += 1
+        self.owner = pthread_self()
+        self.depth = 1
+        noted = NULL
+        began_no_core, began_work = vr_no_core(), vr_clock(CLOCK_THREAD_CPUTIME_ID)
+        began_wall = vr_clock(CLOCK_MONOTONIC)
+
+    cdef void release_watched(self) noexcept nogil:
+        global held, began_wall
+        cdef i64 wall = vr_clock(CLOCK_MONOTONIC) - began_wall
+        cdef i64 work, no_core
+        began_wall = 0
+        if wall < long_hold:                                    # it may have lost its core for less than that: no matter
+            held += wall
+            return
+        work, no_core = vr_clock(CLOCK_THREAD_CPUTIME_ID) - began_work, vr_no_core() - began_no_core
+        held += wall - no_core
+        note_hold(work, max(wall - work - no_core, <i64>0), no_core)
 
     cdef bint mine(self) noexcept nogil:
         """Whether this thread holds it."""
@@ -77,6 +197,40 @@ cdef class ErrandLock(DeviceLock):
         with nogil:
             self.release()
         return False
+
+
+cdef void note_hold(i64 work, i64 waiting, i64 no_core) noexcept with gil:
+    """Somebody had the lock for long; he has it still."""
+    cdef char name[16]
+    cdef object what = <object>noted if noted != NULL else None
+    if what is not None:
+        who = f"{type(what).__module__}.{type(what).__name__} {getattr(what, 'name', '')}".strip()
+    else:
+        try:
+            frame = sys._getframe()
+            who = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        except ValueError:
+            vr_name(name)
+            who = f"thread {name.decode(errors='replace')}"
+    row = _holders.setdefault(who, [0, 0, 0, 0])
+    row[:] = row[0] + 1, max(row[1], work), max(row[2], waiting), max(row[3], no_core)
+
+
+def watch(i64 ns=100_000):
+    """Measure from now on; who holds the lock for longer than `ns` is told apart."""
+    global long_hold, vr_watching
+    long_hold, vr_watching = ns, 1
+
+
+def watched():
+    """What was measured: {takes, waits, buckets: [how many processors waited less than 2 us, 4 us, … while somebody else had the
+    lock and a core], longest: ns of any wait, longest-net: of these, holders: {who: (holds, longest ns of work, of
+    waiting for something, without a core)}}.
+    """
+    return {
+        "takes": takes, "waits": waits, "buckets": [waited[n] for n in range(BUCKETS)], "longest": longest_wait,
+        "longest-net": longest_net, "holders": {who: tuple(row) for who, row in _holders.items()},
+    }
 
 
 cdef void run_all(Errand *errand) noexcept nogil:

@@ -15,6 +15,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from accel cimport errands
 from accel.api cimport ACTION_NONE
 
 cdef extern from *:
@@ -36,11 +37,13 @@ cdef int MOST_RETIRED = 64          # views kept for who looks without the lock,
 
 cdef u32 io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
     region.accesses += count
+    errands.noted = <void *>region
     return region.read_string(offset, size, data, count)
 
 
 cdef u32 io_write_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
     region.accesses += count
+    errands.noted = <void *>region
     return region.write_string(offset, size, data, count)
 
 
@@ -65,6 +68,7 @@ cdef u64 region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
     cdef u32 part = size, i = 0
     cdef u64 value = 0
     region.accesses += 1
+    errands.noted = <void *>region
     if part > region.max_access:
         part = region.max_access
     if part < region.min_access:
@@ -78,6 +82,7 @@ cdef u64 region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
 cdef u32 region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcept nogil:
     cdef u32 part = size, i = 0, action = ACTION_NONE
     region.accesses += 1
+    errands.noted = <void *>region
     if part > region.max_access:
         part = region.max_access
     while i < size:

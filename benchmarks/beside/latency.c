@@ -122,6 +122,8 @@ void work(const u32 *info)
     out8(0x71, 0x42);
     out8(0x3F6, 2);
 
+    for (const char *text = "begin\n"; *text; text++)
+        out8(0x402, *text);
     prepare();
     before = ticks();
     out8(master, 9);
