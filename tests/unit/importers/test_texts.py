@@ -42,7 +42,7 @@ def outcome(text: str) -> list[str]:
     return rows or ["--> none"]
 
 
-CORPUS = ("texts.txt", "more-texts.txt", "third-texts.txt", "fourth-texts.txt", "fifth-texts.txt")
+CORPUS = ("texts.txt", "more-texts.txt", "third-texts.txt", "fourth-texts.txt", "fifth-texts.txt", "sixth-texts.txt")
 CASES = {name: case for part in CORPUS for name, case in cases(part).items()}
 
 

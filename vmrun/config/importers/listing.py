@@ -124,7 +124,7 @@ class Listing:
         if percent is not None:
             self.at, fills = percent.end(), True
         fills = fills or "{}" in body and body != "{}"
-        if not fills and not re.search(r"\$[\w({]|\{\{", body):
+        if not fills and not re.search(r"\$[\w({]|\{\{|#\{", body):
             return Word(body, quoted=True)
         inner = Shell('"' + re.sub(r'(["\\])', r"\\\1", body) + '"', self.shell.values, takes)
         inner.python = fills

@@ -17,18 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROGRAM = re.compile(
-    r"(?:(?<![\w.%-])|(?<=[\t@=]-))(vmrun-qemu|qemu-system-\w+(?:-[\w.]*\w)?|qemu-kvm(?:-[\w.]*\w)?|kvm-spice|kvm|qemu-dm|qemu)(?:\.exe)?"
+    r"(?:(?<![\w.%-])|(?<=[\t@=]-))(vmrun-qemu|qemu-system-\w+(?:-[\w.]*\w)?|"
+    r"qemu-system-(?:\$\([^()\n]*\)|\$?\{[^{}\n]*\}|\$\w+|%\w+%)|qemu-kvm(?:-[\w.]*\w)?|kvm-spice|kvm|qemu-dm|qemu)(?:\.exe)?"
     r"(?=[\s'\"`,;)\]}<|&]|:[ \t]*\[\]string|\\+[\s\"'n]|$)",
     re.I,
 )
 _LOOSE = ("kvm", "qemu")  # names that are said more often than run
 _FOREIGN = re.compile(r"qemu-system-(?!x86|i[3-6]86)", re.I)
+_COMPUTED = re.compile(r"qemu-system-[$%{]+[({]?([A-Za-z_]\w*)?")  # for a processor that a variable says
 _FILE = re.compile(r"[/$]|\.[A-Za-z]\w{0,7}$")
 _ASSIGNED = re.compile(
     r"(?:^|(?<=[;&|(])|(?:(?<=\{)|(?<=\bthen)|(?<=\bdo)|(?<=\belse))(?=[ \t]))[ \t]*"
     r"(?:[-@+]?(?:Environment=[ \t]*|(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|const|"
     r"let|var|my|override|define)(?:[ \t]+|(?=\"))(?:-\w+[ \t]+)*))?"
-    r"[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*)[\"']?"
+    r"[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*(?:[.-][\w.-]*\w(?=[ \t]*[:+?]?=))?)[\"']?"
     r"(?::[ \t]*[\w\[\], ]+(?= =))?"
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
@@ -176,6 +178,9 @@ class _Finder:
         windows = r"\.exe\b|\^[ \t]*\n|(?i:^@?(?:echo off|rem |set \w+=))|\b[A-Za-z]:\\\w|[A-Za-z]:/\w.*\.exe"
         self.shell.windows = re.search(f"(?m){windows}", text) is not None and not text.startswith("#!")
         self.shell.systemd = re.search(r"(?m)^ExecStart(?:Pre)?=", text) is not None
+        self.shell.tcl = re.search(r"(?m)^[ \t]*(?:eval[ \t]+)?(?:spawn|exec)[ \t]", text) is not None and (
+            re.search(r"(?m)\A#!.*\b(?:expect|tclsh|wish)|^[ \t]*expect[ \t]+[\"{-]", text) is not None
+        )
         self.script = text.startswith("#!")
         self.foreign: list[tuple[str, int]] = []
         self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
@@ -254,7 +259,8 @@ class _Finder:
             opening = self.text[at + self.text.startswith("(", at) * (not match[2][:1].isspace()) : program.start()]
             if re.compile(r"[ \t]+--?[A-Za-z]").match(self.text, end) and opening.rpartition("/")[0] == opening[:-1]:
                 return  # a key, and the command itself
-            if not re.search(r"[()\[\]{}`]", opening) and not self._option_before(program.start(), at):
+            lines = "\n" in opening.strip("\"'rbfuRBFU \t\n\\")  # a script, whose commands stand for themselves
+            if not lines and not re.search(r"[()\[\]{}`]", opening) and not self._option_before(program.start(), at):
                 self.kept.setdefault(name, (at, end))
         self.assigned = max(self.assigned, end)
         if operator == "+=" and name in self.values:
@@ -405,7 +411,8 @@ class _Finder:
         before = self.shell.inner(value, self.shell.line(match.start())) if isinstance(value, str) else value or []
         words, self.end = self._read(match.end(), around)
         self.kept.pop(name, None)
-        rest = [*before, *words][_program_at([word.text for word in before]) + 1 :]
+        at = _program_at([word.text for word in before])
+        rest = [*before, *words][(at if at >= 0 else place) + 1 :]
         return Command(
             name, _together(rest, around.rows), match.start(), self.shell.line(match.start()), 0, self.shell.notes
         )
@@ -418,6 +425,10 @@ class _Finder:
         if not re.search(r"^[-@+!:]*$|[/\\:]$", text[start : match.start()]):
             return None
         around = Around(self.text, start)
+        computed = _COMPUTED.match(match[0])
+        if computed:
+            processor = self.values.get(computed[1] or "")
+            name = f"qemu-system-{processor.strip() if isinstance(processor, str) else 'x86_64'}"
         if _FOREIGN.match(name):
             after = text[match.end() : match.end() + 3].lstrip("'\" ,")
             if after[:1] == "-" and not around.about:
@@ -527,9 +538,9 @@ class _Finder:
         place = re.compile(r"\s+-arg\w*\s+", re.I).search(self.text, at)
         assert place is not None
         words, self.end = Listing(self.shell, place.end()).read(line=True)
-        if len(words) == 1:
-            return self.shell.inner(words[0].text, self.shell.line(at))
-        return words
+        if any(word.gaps for word in words):
+            return words
+        return self.shell.inner(" ".join(word.text for word in words), self.shell.line(at))  # which are joined
 
     def _listing(self, match: re.Match[str], around: Around) -> tuple[list[Word], int] | None:
         """The words when the program is the first string of a list of them."""
@@ -647,7 +658,7 @@ class _Finder:
         if value is None:
             words = self._raw(start)
         elif isinstance(value, str):
-            words = self.shell.inner(value, self.shell.line(start))
+            words = self.shell.inner(value.strip(), self.shell.line(start))
         else:
             words = value
         place = _program_at([word.text for word in words])

@@ -66,7 +66,7 @@ class Shell:
 
     def __init__(self, text: str, values: Values, takes: Callable[[str], bool | None]) -> None:
         self.text, self.values, self.takes = text, values, takes
-        self.windows = self.make = self.python = self.systemd = False
+        self.windows = self.make = self.python = self.systemd = self.tcl = False
         self.notes: list[str] = []
         self.left = [WORK]  # shared by all that reads one text
 
@@ -86,7 +86,7 @@ class Shell:
         """The words of a text that stood inside quotes."""
         shell = Shell("\n" * (line - 1) + text, self.values, self.takes)
         shell.windows, shell.make, shell.python = self.windows, self.make, self.python
-        shell.systemd, shell.left = self.systemd, self.left
+        shell.systemd, shell.tcl, shell.left = self.systemd, self.tcl, self.left
         found, _ = shell.words(line - 1)
         self.notes += shell.notes
         return found
@@ -262,6 +262,12 @@ class Reader:
         text, shell = self.text, self.shell
         if self.word is None and char == "{" and re.compile(r"\{\s*[\"']").match(text, self.at):
             self._json()
+            return
+        if self.word is None and char == "{" and shell.tcl and (end := _closing(text, self.at)) >= 0:
+            self._put(text[self.at + 1 : end])
+            assert self.word is not None
+            self.word.quoted = True
+            self.at = end + 1
             return
         if self._substituted(quoted=False):
             return
@@ -465,6 +471,10 @@ class Reader:
         if text[1] == "(" and not (self.shell.make and not re.match(r"(?:shell|wildcard|call)\b", body)):
             self._gap(text, "a command substitution")
             return
+        name = self._computed(body) if self.shell.make else ""
+        if name and (text[1] == "(" or name in self.shell.values):  # of make; ${A-b} may be the shell's
+            self._variable(text, name, quoted)
+            return
         found = re.fullmatch(r"(?:env:)?([A-Za-z_]\w*|[0-9@*])(\[[@*]\])?(?:(:?[-=+?])(.*))?", body, re.S)
         if found is None:
             first = NAME.match(body)
@@ -482,6 +492,16 @@ class Reader:
             self._fill(other, quoted)
         else:
             self._variable(text, name, quoted)
+
+    def _computed(self, body: str) -> str:
+        """The name in make's $(args-$(ARCH)); empty when it is none, or not known."""
+        for _ in range(8):
+            inner = re.search(r"\$[({]([\w.-]+)[)}]", body)
+            value = self.shell.values.get(inner[1]) if inner else None
+            if inner is None or not isinstance(value, str):
+                break
+            body = body[: inner.start()] + value.strip() + body[inner.end() :]
+        return body if re.fullmatch(r"[A-Za-z_][\w.-]*", body) else ""
 
     def _arithmetic(self, text: str) -> None:
         body = re.sub(
@@ -547,6 +567,7 @@ class Reader:
     def _nest(self, reader: Reader) -> None:
         inner = reader.shell
         inner.make, inner.python, inner.windows = self.shell.make, self.shell.python, self.shell.windows
+        inner.tcl = self.shell.tcl
         inner.values, inner.left = dict(self.shell.values), self.shell.left
         inner.spend(len(inner.text) + 100)
         depth = int(str(inner.values.pop("\0depth", "0"))) + 1
