@@ -68,6 +68,50 @@ def test_what_is_wrong_is_said_as_qemu_says_it(line: str) -> None:
     assert ours.stdout == ""
 
 
+STARTS = [
+    "-pflash FLASH",
+    "-drive if=pflash,format=raw,unit=0,file=FLASH,readonly=on",
+    "-M pc,pflash0=f -blockdev driver=file,filename=FLASH,node-name=f",
+    "-vnc :40,to=9000,websocket=on,lossy=on,sasl=off,ipv4=on",
+    "-d int,guest_errors -D LOG",
+]
+
+
+@needs_qemu
+@pytest.mark.parametrize("line", STARTS)
+def test_what_starts_there_starts_here(line: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "flash").write_bytes(bytes(1 << 18))
+    words = line.replace("FLASH", str(tmp_path / "flash")).replace("LOG", str(tmp_path / "log")).split()
+    words += ["-accel", "tcg", "-S", "-qmp", "stdio", *(["-display", "none"] if "-vnc" not in words else [])]
+    said = '{"execute": "qmp_capabilities"} {"execute": "quit"}'
+    for program in ([QEMU], OURS):
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*program, *words], input=said, capture_output=True, text=True, timeout=60, env=env)
+        assert done.returncode == 0, done.stderr
+
+
+def test_who_it_runs_as_is_changed_for_good_or_told_why_not(tmp_path: pathlib.Path) -> None:
+    stop = '{"execute": "qmp_capabilities"} {"execute": "quit"}'
+    words = ["-runas", "65534:65534", "-S", "-display", "none", "-accel", "tcg", "-qmp", "stdio", "-nodefaults"]
+    command = [sys.executable, "-c", f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from vmrun.cli import qemu
+code = qemu.main(sys.argv[1:], "vmrun-qemu")
+print(os.getresuid(), os.getgroups(), file=sys.stderr)
+os._exit(code)
+"""]  # fmt: skip
+    done = subprocess.run([*command, *words], input=stop, capture_output=True, text=True, timeout=60)
+    if os.geteuid():
+        assert "-runas 65534:65534: Operation not permitted" in done.stderr
+    elif done.returncode:
+        assert "-runas 65534:65534: this user may not read the modules in " in done.stderr
+    else:
+        assert done.stderr.splitlines()[-1] == "(65534, 65534, 65534) [65534]"
+    nobody = subprocess.run([*command, "-runas", "no such user"], capture_output=True, text=True, timeout=60)
+    assert 'User "no such user" does not exist' in nobody.stderr or os.geteuid()
+
+
 def test_the_version_is_told_in_qemu_s_form() -> None:
     done = run(OURS, "-version")
     assert re.match(r"QEMU emulator version \d+\.\d+\.\d+ \(", done.stdout)

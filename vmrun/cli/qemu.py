@@ -141,6 +141,11 @@ class _Run(Runner):
         self.ended = 0  # by which signal, before there was a machine
 
     def run(self) -> int:
+        if self.option.get("chroot"):
+            raise QemuError(
+                f"-chroot {self.option['chroot']}: vmrun reads modules of its own while it runs; give the process a "
+                "root with bwrap, or systemd's RootDirectory="
+            )
         self._take_descriptors()
         if self.option.get("daemonize"):
             for id, spec in self.wanted.chardevs.items():
@@ -215,6 +220,8 @@ class _Run(Runner):
                 load(self.machine, str(self.option["loadvm"]))
             except BuildError as error:
                 raise QemuError(error.problems[0].message) from None
+        if self.option.get("runas"):
+            _become(self.option["runas"])
         if self.option.get("daemonize"):
             os.chdir("/")
             self.leave_terminal()
@@ -464,3 +471,27 @@ def _lock_memory() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(present_and_future):
         raise QemuError(f"locking memory failed: {os.strerror(ctypes.get_errno())}")
+
+
+def _become(who: str) -> None:
+    """-runas NAME, or UID:GID: that user with all groups of his, for good."""
+    import pwd
+
+    uid, colon, gid = who.partition(":")
+    try:
+        if colon and uid.isdecimal() and gid.isdecimal():
+            name, numbers = "", (int(uid), int(gid))
+        else:
+            entry = pwd.getpwnam(who)
+            name, numbers = entry.pw_name, (entry.pw_uid, entry.pw_gid)
+    except KeyError:
+        raise QemuError(f'-runas {who}: User "{who}" does not exist, and is not UID:GID') from None
+    try:
+        os.setgid(numbers[1])
+        os.initgroups(name, numbers[1]) if name else os.setgroups([numbers[1]])
+        os.setuid(numbers[0])
+    except (OSError, OverflowError) as error:
+        raise QemuError(f"-runas {who}: {getattr(error, 'strerror', None) or error}") from None
+    for file in (__file__, os.__file__):  # of which more is read while a machine runs
+        if not os.access(file, os.R_OK):
+            raise QemuError(f"-runas {who}: this user may not read the modules in {os.path.dirname(file)}")

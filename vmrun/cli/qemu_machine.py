@@ -29,7 +29,8 @@ _BY_ITSELF = ("sga",)
 _KEPT = (
     "name", "incoming", "loadvm", "D", "log", "msg",
     "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
-    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process",
+    "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process", "runas",
+    "chroot",
 )  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
@@ -173,7 +174,7 @@ class Wanted:
             raise QemuError(f"{text}: '{name}' is not a valid device model name")
         if driver.planned:
             raise QemuError(f"{text}: vmrun has no {name} yet")
-        if name not in creatable():
+        if name not in creatable() and text.startswith("-device"):  # flash comes by options of its own
             raise QemuError(f"{text}: Parameter 'driver' expects a pluggable device type")
         if name in _CONSOLES and "chardev" not in device:
             raise QemuError(f"{text}: Can't create {_CONSOLES[name]} device, empty char device")

@@ -221,7 +221,9 @@ def _own(
 
 
 def unknown_property(work: Work, name: str, entry: Driver, node: Node, path: str) -> None:
-    """Say that a driver has no such property."""
+    """Say that a driver has no such property; of one that is not modelled they may not be known."""
+    if entry.planned and not entry.props:
+        return
     known = [known for known in entry.props if not known.startswith("x-")]
     near = work.near(name, entry.props)
     if near and len(known) > 12:

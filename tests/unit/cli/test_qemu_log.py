@@ -1,4 +1,4 @@
-"""-d, -D and -trace of vmrun-qemu: what is logged, and what is refused by its name."""
+"""-d, -D and -trace of vmrun-qemu: what is logged, what is refused by its name, and what is told."""
 
 from __future__ import annotations
 
@@ -14,17 +14,32 @@ QUIET = ["-S", "-nodefaults", "-display", "none", "-accel", "qtest"]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-d", "int"], "-d int: vmrun does not have int yet"),
-        (["-d", "cpu_reset,guest_errors"], "vmrun does not have guest_errors yet"),
         (["-d", "nonsense"], "'nonsense' is no log item; there is cpu_reset"),
-        (["-trace", "enable=ide*"], "-trace enable=ide*: vmrun does not have this yet"),
-        (["-dfilter", "0x100+8"], "-dfilter 0x100+8: vmrun does not have this yet"),
         (["-d", "cpu_reset", "-D", "/nowhere/log"], "-D /nowhere/log: No such file or directory"),
     ],
 )
 def test_what_cannot_be_logged_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert qemu.main([*QUIET, *words], "vmrun-qemu") == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-d", "int"], "-d int: 'int' is of QEMU's own log: nothing is written of it here"),
+        (["-d", "cpu_reset,guest_errors"], "'guest_errors' is of QEMU's own log"),
+        (["-trace", "enable=ide*"], "-trace enable=ide*: vmrun has none of QEMU's trace events"),
+        (["-dfilter", "0x100+8"], "-dfilter 0x100+8: vmrun has none of QEMU's log of instructions"),
+    ],
+)
+def test_what_only_qemu_logs_is_told_and_hinders_nothing(
+    words: list[str], said: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = ["-pidfile", str(tmp_path / "no" / "where")]  # the first thing that is done after the line is read
+    assert qemu.main([*QUIET, *words, *stop], "vmrun-qemu") == 1
+    told = capsys.readouterr().err
+    assert f"warning: {said}" in told or f"warning: -d cpu_reset,guest_errors: {said}" in told
+    assert "cannot create PID file" in told
 
 
 def test_help_lists_the_items(capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,7 @@ def test_schema_uses_only_keywords_the_checker_knows(name: str) -> None:
 
     def walk(schema: Any) -> None:
         assert set(schema) <= known
+        assert isinstance(schema.get("type", ""), str)  # several are an anyOf
         for key in ("additionalProperties", "propertyNames", "items"):
             if isinstance(schema.get(key), dict):
                 walk(schema[key])

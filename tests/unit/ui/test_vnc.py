@@ -476,6 +476,33 @@ def test_reverse_calls_a_viewer(tmp_path: pathlib.Path) -> None:
             setup.close()
 
 
+@pytest.mark.parametrize(
+    ("families", "hosts"),
+    [({}, {"0.0.0.0", "::"}), ({"ipv4": True}, {"0.0.0.0"}), ({"ipv6": False}, {"0.0.0.0"}), ({"ipv6": True}, {"::"})],
+)
+def test_a_display_without_a_host_is_at_all_addresses_of_the_families(
+    tmp_path: pathlib.Path, families: dict[str, bool], hosts: set[str]
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        hosts = hosts - {"::"} or {"none"}
+    if hosts == {"none"}:
+        with pytest.raises(BackendError):
+            Setup(tmp_path, listen=":40", to=9000, **families)
+        return
+    setup = Setup(tmp_path, listen=":40", to=9000, **families)
+    try:
+        names = [listener.getsockname() for listener, _ in setup.server.listeners]
+        assert {name[0] for name in names} == hosts
+        assert len({name[1] for name in names}) == 1
+    finally:
+        setup.close()
+
+
+def test_an_address_of_another_family_is_refused(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BackendError, match="no address of the family"):
+        Setup(tmp_path, listen="127.0.0.1:40", to=9000, ipv4=False)
+
+
 def test_a_websocket_carries_the_same(tmp_path: pathlib.Path) -> None:
     setup = Setup(tmp_path, websocket="127.0.0.1:0")
     try:

@@ -510,14 +510,15 @@ def log(line: Line, option: Option) -> None:
         if item in LOG_ITEMS:
             line.run.setdefault("log", []).append(item)
         elif item in _QEMUS_LOG or item.startswith("trace:"):
-            line.no_equal(option, item)
+            line.warn(option, f"'{item}' is of QEMU's own log: nothing is written of it here", item)
         elif item != "none":
             raise option.wrong(f"'{item}' is no log item; there is {', '.join(LOG_ITEMS)}", item)
 
 
 def trace(line: Line, option: Option) -> None:
-    """-trace, -dfilter: there are no events to trace, and nothing to filter."""
-    line.no_equal(option)
+    """-trace, -dfilter: no guest can tell, and who asks is told."""
+    what = "trace events" if option.name == "trace" else "log of instructions"
+    line.warn(option, f"vmrun has none of QEMU's {what}: nothing is written")
 
 
 def no_hpet(line: Line, option: Option) -> None:
@@ -694,8 +695,8 @@ OPTIONS = (
     Opt("no-user-config", False, None, "vmrun reads no configuration of its own"),
     Opt("nodefconfig", False, None, "vmrun reads no configuration of its own"),
     Opt("sandbox", True, checked, "host policy"),
-    Opt("runas", True, no_equal, "user to run as"),
-    Opt("chroot", True, no_equal, "root directory"),
+    Opt("runas", True, process, "user to run as, once all is open"),
+    Opt("chroot", True, process, "root directory, once all is open"),
     Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
     Opt("loadvm", True, process, "start from a snapshot inside the images"),
     Opt("overcommit", True, checked, "host policy"),
@@ -708,8 +709,8 @@ OPTIONS = (
     Opt("only-migratable", False, host_only, "host policy"),
     Opt("msg", True, checked, "form of messages"),
     Opt("D", True, process, "the file of the log; standard error without"),
-    Opt("d", True, log, "what to log: cpu_reset"),
-    Opt("trace", True, trace, "events of QEMU's own code"),
+    Opt("d", True, log, "what to log: cpu_reset; of QEMU's other items nothing is written"),
+    Opt("trace", True, trace, "events of QEMU's own code, of which vmrun has none"),
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, no_equal, "virtual time by instructions"),
     Opt("clock", True, host_only, "host timer"),

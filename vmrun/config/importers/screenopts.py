@@ -104,6 +104,10 @@ def spice(line: Line, option: Option) -> None:
             raise option.wrong(f"Invalid parameter '{key}'", key)
 
 
+# How the server packs pictures and keys, which it decides by itself.
+_VNC_HOST = ("lossy", "non-adaptive", "key-delay-ms", "lock-key-sync")
+
+
 def vnc(line: Line, option: Option) -> None:
     given = settings(option, "vnc")
     listen = str(given.pop("vnc", ""))
@@ -111,8 +115,12 @@ def vnc(line: Line, option: Option) -> None:
         return
     table: dict[str, Any] = {"listen": listen}
     for key, value in given.items():
-        if key in ("password", "reverse", "power-control"):
+        if key in ("password", "reverse", "power-control", "ipv4", "ipv6"):
             table[key] = boolean(option, key, value)
+        elif key == "sasl" and not boolean(option, key, value):
+            continue
+        elif key in _VNC_HOST:
+            line.no_equal(option, key, host=True)
         elif key in ("share", "tls-creds"):
             table[key] = value
         elif key == "to":

@@ -1,6 +1,7 @@
 """The VNC server: listening, who may look and for how long, and when the screen is looked at.
 
-`listen` is QEMU's: HOST:DISPLAY (port 5900 + DISPLAY), :DISPLAY, unix:PATH, or none; `to=` tries further displays. The
+`listen` is QEMU's: HOST:DISPLAY (port 5900 + DISPLAY), :DISPLAY, unix:PATH, or none; `to=` tries further displays;
+`ipv4` and `ipv6` say which of the addresses count: it listens at all of them, those of :DISPLAY are the host's own. The
 screen is looked at INTERVAL after a client asked and more and more rarely while nothing moves; without a client that
 waits for an update there is no timer at all.
 """
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FIRST_PORT, FIRST_WEBSOCKET = 5900, 5700
 INTERVAL, SLOWEST = 1 / 30, 0.25  # seconds between looks
 MOST_CLIENTS = 64
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # of a host without IPv6
 # After this many wrong passwords in a row nobody may try for a while.
 MOST_TRIES, PENALTY = 5, 2.0
 
@@ -68,6 +70,8 @@ class VncServer:
         self.websocket: tuple[str, str, str] | None = None
         self.path = ""  # of a unix socket, removed at the end
         self.pages: list[Page] = []  # for browsers on this host
+        self.families = families(settings.get("ipv4"), settings.get("ipv6"))
+        self._host = ""  # as it was given
         self._wrong, self._blocked = 0, 0.0
         self._timer: Any = None
         self._wait = INTERVAL
@@ -95,6 +99,7 @@ class VncServer:
             self._bind(socket.AF_UNIX, self.path, "unix:" + self.path)
             return
         host, display = split(listen)
+        self._host = host
         last = max(display, to)
         for number in range(display, last + 1):
             try:
@@ -107,7 +112,7 @@ class VncServer:
             return
 
     def _listen_websocket(self, wanted: Any) -> None:
-        host = self.address[0] if self.address[2] != "unix" else "127.0.0.1"
+        host = self._host if self.address[2] != "unix" else "127.0.0.1"
         if wanted is True or wanted == "on":
             port = FIRST_WEBSOCKET + (int(self.address[1]) - FIRST_PORT if self.address[2] != "unix" else 0)
         else:
@@ -126,16 +131,40 @@ class VncServer:
             raise BackendError(
                 f"vnc: '{host}:{port}' is no address: {error}", remedy="give an address, like 127.0.0.1:0"
             ) from None
+        found = [entry for entry in found if entry[0] in self.families]
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        family, _, _, _, address = found[0]
-        bound = self._bind(family, address, f"{host or '0.0.0.0'}:{port}", web)
-        return str(bound[0]), str(bound[1])
+        if not found:
+            raise BackendError(
+                f"vnc: '{host}:{port}' has no address of the family asked for", remedy="change `ipv4:` and `ipv6:`"
+            )
+        made = len(self.listeners)
+        first: tuple[str, str] | None = None
+        for family, _, _, _, address in found:
+            if first is not None:
+                address = (address[0], int(first[1]), *address[2:])
+            try:
+                bound = self._bind(family, address, f"{host or address[0]}:{port}", web)
+            except BackendError as error:
+                if first is not None and getattr(error, "errno", 0) in _NO_FAMILY:
+                    continue
+                self._leave(self.listeners[made:], "")
+                raise
+            first = first or (str(bound[0]), str(bound[1]))
+        assert first is not None
+        return first
 
     def _bind(self, family: int, address: Any, what: str, web: bool = False) -> Any:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            failure = BackendError(f"vnc: cannot listen on {what}: {error.strerror}")
+            failure.errno = error.errno  # type: ignore[attr-defined]
+            raise failure from None
         try:
             if family != socket.AF_UNIX:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # IPv4 has a listener of its own, or none
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
             listener.listen(8)
         except (OSError, OverflowError) as error:
@@ -392,6 +421,14 @@ def split(listen: str) -> tuple[str, int]:
         remedy = "write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH"
         raise BackendError(f"vnc: '{listen}' is no display", remedy=remedy)
     return host.strip("[]"), int(number)
+
+
+def families(ipv4: bool | None, ipv6: bool | None) -> tuple[int, ...]:
+    """Whose addresses count, as QEMU takes its two switches: one that is on alone leaves the other out."""
+    wanted = ipv4 if ipv4 is not None else not ipv6, ipv6 if ipv6 is not None else not ipv4
+    return tuple(
+        family for family, counts in zip((socket.AF_INET, socket.AF_INET6), wanted, strict=True) if counts
+    )
 
 
 def cipher(password: bytes, challenge: bytes) -> bytes:
