@@ -196,8 +196,8 @@ def spent(driver: Driver, depth: int, write: bool, sequential: bool) -> float:
 
 
 def fill(path: pathlib.Path) -> None:
-    """An image of IMAGE bytes, a page at a time: pages that come together stay together in the host's cache, and a write
-    into one of them costs it (ext4: 10 us) more than what is measured here.
+    """An image of IMAGE bytes, a page at a time: pages that come together stay together in the host's cache, and a
+    write into one of them costs it (ext4: 10 us) more than what is measured here.
     """
     rng = random.Random(2)
     with path.open("wb", buffering=0) as file:

@@ -256,7 +256,7 @@ def test_proxmoxs_number() -> None:
     "line", ["-d int", "-trace x"]
 )
 def test_what_is_not_logged_is_said(line: str) -> None:
-    assert "no equal in a machine file" in parsed(line).warnings[0].message
+    assert "nothing is written" in parsed(line).warnings[0].message
 
 
 @pytest.mark.parametrize(
