@@ -78,7 +78,23 @@ def _import_qemu(args: Any, words: list[str]) -> int:
             write(f"vmrun: the directory of process {args.pid} is not known; its relative paths stay\n", sys.stderr)
     for what in parsed.skipped:
         write(f"vmrun: left out: {what}, which QEMU adds by itself; `--defaults` keeps it\n", sys.stderr)
+    for key, (option, instead) in _OF_A_RUN.items():
+        if key in parsed.run:
+            write(f"vmrun: left out: {option}, which is of one run and not of the machine; {instead}\n", sys.stderr)
     return _give(args, parsed.machine(), parsed.warnings, "imported from a QEMU command line")
+
+
+_OF_A_RUN = {
+    "daemonize": ("-daemonize", "`vmrun up --detach`"),
+    "pidfile": ("-pidfile", "`vmrun ps --json` tells it"),
+    "incoming": ("-incoming", "`vmrun up --restore FILE`"),
+    "loadvm": ("-loadvm", "QMP's snapshot-load"),
+    "sandbox": ("-sandbox", "vmrun-qemu has it"),
+    "qtest": ("-qtest", "vmrun-qemu has it"),
+    "D": ("-D", "vmrun-qemu has it"),
+    "log": ("-d", "vmrun-qemu has it"),
+    "mem-lock": ("-overcommit mem-lock", "vmrun-qemu has it"),
+}
 
 
 def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> int:

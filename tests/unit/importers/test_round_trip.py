@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from vmrun.config.importers.libvirt import import_domain
+from vmrun.config.importers.line import parse_command_line
 from vmrun.config.resolve import sketch_file
 
 EXAMPLES = pathlib.Path(__file__).parents[3] / "examples"
@@ -144,3 +145,20 @@ def test_the_command_line_of_a_running_process_is_read() -> None:
     finally:
         running.communicate(b"\n", timeout=20)
     assert done.stderr.startswith("qemu-system-x86_64: -c: invalid option")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["-daemonize"], "-daemonize"), (["-loadvm", "s"], "-loadvm"), (["-sandbox", "on"], "-sandbox"), (["-D", "l"], "-D")],
+)
+def test_what_is_of_one_run_is_named(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from vmrun.cli.main import main
+
+    assert main(["import", "qemu", "--", "-nodefaults", *words]) == 0
+    assert f"left out: {told}, which is of one run and not of the machine" in capsys.readouterr().err
+
+
+def test_what_is_done_at_the_end_is_imported() -> None:
+    words = ["-nodefaults", "-no-reboot", "-no-shutdown", "-action", "panic=pause", "-watchdog-action", "none"]
+    document = parse_command_line(words, defaults=False).machine()
+    assert document["on"] == {"reboot": "shutdown", "poweroff": "pause", "crash": "pause", "watchdog": "none"}
