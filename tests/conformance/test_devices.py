@@ -109,6 +109,7 @@ OTHERS_OF = [
     {"id": "optical", "driver": "ide-cd", "bus": "ide.1"},
     {"id": "gpu", "driver": "virtio-gpu"},
     {"id": "module", "driver": "pc-dimm", "memdev": "dimm"},
+    {"id": "kept", "driver": "nvdimm", "memdev": "pmem", "label-size": "128KiB"},
     {"id": "test", "driver": "pc-testdev"},
     {"id": "screen", "driver": "isa-vga"},
     {"id": "sga", "driver": "sga"},
@@ -170,9 +171,10 @@ def others(directory: pathlib.Path) -> Driven:
         chardevs={f"c-{name}": {"type": "socket", "path": str(directory / name)} for name in tpms},
         objects={
             "dimm": {"type": "memory-backend-ram", "size": "128MiB"},
+            "pmem": {"type": "memory-backend-ram", "size": "64MiB"},
             **{name: {"type": "tpm-emulator", "chardev": f"c-{name}"} for name in tpms},
         },
-        **{"memory-slots": {"count": 2, "maxmem": "1GiB"}},
+        **{"memory-slots": {"count": 2, "maxmem": "1GiB", "nvdimm": True}},
     )
 
 

@@ -59,7 +59,18 @@ Cpus = TypedDict(
         "present": NotRequired[list[int]],  # of a machine that runs: what it has become
     },
 )
-MemorySlots = TypedDict("MemorySlots", {"count": int, "maxmem": int, "base": int, "size": int, "reserved-end": int})
+MemorySlots = TypedDict(
+    "MemorySlots",
+    {
+        "count": int,
+        "maxmem": int,
+        "base": int,
+        "size": int,
+        "reserved-end": int,
+        "nvdimm": NotRequired[bool],
+        "nvdimm-persistence": NotRequired[str],
+    },
+)
 
 
 class Rtc(TypedDict):

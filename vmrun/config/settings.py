@@ -493,8 +493,12 @@ def memory_slots(work: Work, amount: int, layout: dict[str, Any]) -> dict[str, A
         given = node.value.get(name)
         if given is not None and parse_size(given.value) != value:
             return wrong(name, f"'{name}' is {given.value}, but this machine makes it {value}", "remove it")
+    given = {name: node.value[name].value for name in ("nvdimm", "nvdimm-persistence") if name in node.value}
+    kinds = {name: value for name, value in given.items() if value}
+    if "nvdimm-persistence" in kinds and "nvdimm" not in kinds:
+        return wrong("nvdimm-persistence", "there are no non-volatile modules", "add `nvdimm: true`")
     work.note("memory-slots", node.place)
-    return {"memory-slots": {"count": count, "maxmem": maxmem, **found}}
+    return {"memory-slots": {"count": count, "maxmem": maxmem, **found, **kinds}}
 
 
 def _flag(limits: dict[str, Node], name: str) -> bool:

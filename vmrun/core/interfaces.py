@@ -63,10 +63,27 @@ class MemoryModule:
     address: int
     size: int
     slot_number: int
+    node: int
+    alignment: int  # of its address, in bytes
     hotplug: Any
 
     def memory_info(self) -> dict[str, Any]:
         """A row of query-memory-devices."""
+        raise NotImplementedError
+
+
+class PersistentModule(MemoryModule):
+    """One that keeps its content: with a label area of `label_size` bytes, which the guest reaches by methods alone.
+    `unarmed`: it does not keep what is written.
+    """
+
+    label_size: int
+    unarmed: bool
+
+    def read_label(self, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    def write_label(self, offset: int, data: bytes) -> None:
         raise NotImplementedError
 
 

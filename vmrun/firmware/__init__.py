@@ -8,7 +8,7 @@ concerned.
 from __future__ import annotations
 
 from vmrun.errors import BuildError, about
-from vmrun.firmware import bootorder, cmos, fwcfg, images, parts
+from vmrun.firmware import bootorder, cmos, fwcfg, images, nvdimm, parts
 from vmrun.firmware.erst import NOWHERE
 from vmrun.firmware.images import Image
 
@@ -101,6 +101,8 @@ def prepare(
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         # listed by these types; empty without a TPM
+        if nvdimm.wanted(machine):
+            found[nvdimm.PAGE_FILE] = bytes(nvdimm.PAGE)
         found["etc/tpm/log"] = bytes(parts.TPM_LOG) if "tpm-version" in more else b""
     kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
     own_roms = [(int(rom.get("bootindex", -1)), fwcfg.rom_name(rom)) for rom in machine["firmware"].get("roms", ())]
@@ -160,6 +162,15 @@ def record_registers(platform: Any, machine: MachineData) -> int:
     return NOWHERE if mapped is None else int(mapped)
 
 
+def persistent(platform: Any, machine: MachineData) -> Any:
+    """What the NFIT says of the non-volatile modules; address, bytes and node of each."""
+    if platform is None or not nvdimm.wanted(machine):
+        return b"", ()
+    slots = platform.memory_slots
+    places = tuple((each.address, each.size, each.node) for each in slots.persistent)
+    return slots.methods.fit() if slots.methods is not None else b"", places
+
+
 _TOLD = ("firmware", "cpus", "memory-map", "memory-slots", "numa")
 
 
@@ -179,7 +190,7 @@ def _described(machine: MachineData) -> dict[str, Any]:
 
 class _Tables:
     """The ACPI files, made anew when the guest has moved what they tell of since: the power management registers,
-    PCI memory above 4 GiB, and the registers of the error records' store.
+    PCI memory above 4 GiB, the registers of the error records' store, and non-volatile modules.
     """
 
     def __init__(self, platform: Any, machine: MachineData, kept: Callable[..., Any]) -> None:
@@ -200,7 +211,7 @@ class _Tables:
 
     def _moved(self) -> tuple[Any, ...]:
         where = self.platform, self.machine
-        return pm_base(*where), placed_above_4g(*where), record_registers(*where)
+        return pm_base(*where), placed_above_4g(*where), record_registers(*where), persistent(*where)
 
     def _build(self, told: Any) -> dict[str, bytes]:
         from vmrun.firmware import acpi

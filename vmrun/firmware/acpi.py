@@ -1,9 +1,9 @@
 """The ACPI tables of types whose machine publishes them (`firmware.acpi: tables`), and the script that
 loads them.
 
-One file holds FACS, DSDT, FADT, MADT, ERST, HPET, SRAT, SLIT, WAET and RSDT one after another; a second the RSDP; the
-third tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with the
-type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
+One file holds FACS, DSDT, FADT, MADT, ERST, HPET, SRAT, SLIT, NFIT, WAET and RSDT one after another; a second the
+RSDP; the third tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with
+the type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
 Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
 Microsoft WAET.
 Not modelled: BIOS tables of the user (-acpitable).
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import erst, generation, parts, srat, tpm
+from vmrun.firmware import erst, generation, nvdimm, parts, srat, tpm
 from vmrun.firmware.dsdt import GPE0, Window, dsdt
 from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
@@ -92,11 +92,15 @@ class _Blob:
 
 
 def build(
-    machine: MachineData, pm_base: int = 0x600, placed: Window | None = None, records: int = erst.NOWHERE
+    machine: MachineData,
+    pm_base: int = 0x600,
+    placed: Window | None = None,
+    records: int = erst.NOWHERE,
+    persistent: srat.Persistent = (b"", ()),
 ) -> AcpiFiles:
     """The tables of a resolved machine. `pm_base`: where the power management registers are now. `placed`: the
     first and last address above 4 GiB that PCI devices have been given, if any. `records`: where the registers of
-    the error records' store are.
+    the error records' store are. `persistent`: what the NFIT says of non-volatile modules, and where they are.
     """
     settings: dict[str, Any] = {**machine["firmware"].get("acpi-settings", {})}
     blob = _Blob(settings)
@@ -105,6 +109,9 @@ def build(
     counter = generation.ssdt(machine)
     if counter is not None:
         linker.allocate(generation.GUID_FILE, 4096, HIGH)
+    methods = nvdimm.ssdt(machine)
+    if methods is not None:
+        linker.allocate(nvdimm.PAGE_FILE, 4096, HIGH)
     module = tpm.table(machine)
     if module is not None:
         linker.allocate(tpm.LOG_FILE, 1, HIGH)
@@ -135,7 +142,16 @@ def build(
             linker.add_pointer(TABLES, start + at, 8, tpm.LOG_FILE)
 
         listed.append(blob.add(signature, revision, body, between=log))
-    listed += [blob.add(signature, 1, body) for signature, body in srat.tables(machine)]
+    listed += [blob.add(signature, 1, body) for signature, body in srat.tables(machine, persistent[1])]
+    if methods is not None:
+        asked, page_at = methods
+
+        def page(start: int) -> None:
+            linker.add_pointer(TABLES, start + page_at, 4, nvdimm.PAGE_FILE)
+
+        listed.append(blob.add(b"SSDT", 1, asked, name=nvdimm.OEM_TABLE_ID, between=page))
+        if persistent[1]:
+            listed.append(blob.add(b"NFIT", 1, nvdimm.table(persistent[0])))
     listed.append(blob.add(b"WAET", 1, struct.pack("<I", 2)))  # the PM timer needs to be read but once
     pointers = tuple(4 * n for n in range(len(listed)))
     root = blob.add(b"RSDT", 1, struct.pack(f"<{len(listed)}I", *listed), pointers)

@@ -21,6 +21,7 @@ ARG0, ARG1, ARG2, ARG3, ARG4, ARG5, ARG6 = (bytes([0x68 + n]) for n in range(7))
 SYSTEM_MEMORY, SYSTEM_IO, PCI_CONFIG = 0, 1, 2  # address spaces of an operation region
 BYTE_ACCESS, WORD_ACCESS, DWORD_ACCESS = 1, 2, 3
 PRESERVE, WRITE_AS_ONES, WRITE_AS_ZEROS = 0, 1, 2
+PACKAGE = 4  # an object type
 
 
 # --- names and constants ------------------------------------------------------
@@ -153,8 +154,8 @@ def mutex(what: str) -> bytes:
     return b"\x5b\x01" + path(what) + b"\x00"
 
 
-def region(what: str, space: int, offset: int, size: int) -> bytes:
-    return b"\x5b\x80" + path(what) + bytes([space]) + integer(offset) + integer(size)
+def region(what: str, space: int, offset: Term, size: int) -> bytes:
+    return b"\x5b\x80" + path(what) + bytes([space]) + term(offset) + integer(size)
 
 
 def field(of: str, access: int, *parts: tuple[str, int], lock: bool = False, update: int = PRESERVE) -> bytes:
@@ -168,6 +169,11 @@ def field(of: str, access: int, *parts: tuple[str, int], lock: bool = False, upd
 def dword_field(what: str, source: Term, offset: int) -> bytes:
     """CreateDWordField."""
     return b"\x8a" + term(source) + integer(offset) + path(what)
+
+
+def bit_field(what: str, source: Term, first: int, bits: Term) -> bytes:
+    """CreateField: `bits` from the bit `first`; a buffer, or a number when it fits into one."""
+    return b"\x5b\x13" + term(source) + integer(first) + term(bits) + path(what)
 
 
 # --- statements ------------------------------------------------------
@@ -296,6 +302,15 @@ def value_at(of: Term, n: Term) -> bytes:
 
 def size_of(what: Term) -> bytes:
     return b"\x87" + term(what)
+
+
+def type_of(what: Term) -> bytes:
+    """ObjectType."""
+    return b"\x8e" + term(what)
+
+
+def concatenate(a: Term, b: Term, target: Term) -> bytes:
+    return _binary(0x73, a, b, target)
 
 
 def to_buffer(what: Term, target: Term) -> bytes:

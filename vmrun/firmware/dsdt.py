@@ -7,7 +7,7 @@ the methods behind them are vmrun's own. Ref: ACPI specification 6.4, chapters 5
 
 from __future__ import annotations
 
-from vmrun.firmware import aml, parts, tpm
+from vmrun.firmware import aml, nvdimm, parts, tpm
 from vmrun.firmware.aml import ARG0, LOCAL0, LOCAL1, LOCAL2, LOCAL3
 from vmrun.firmware.dsdt_cpus import processors
 from vmrun.firmware.dsdt_memory import memory_modules
@@ -31,7 +31,8 @@ def dsdt(machine: MachineData, window: Window | None = None) -> bytes:
     body = [_debug(), _pci_root(machine)]
     if hotplug(machine):
         body.append(registers())
-    body += [_routing(), *_hpet(machine), aml.scope("_GPE", aml.name("_HID", aml.text("ACPI0006")))]
+    events = [nvdimm.event()] if nvdimm.wanted(machine) else []
+    body += [_routing(), *_hpet(machine), aml.scope("_GPE", aml.name("_HID", aml.text("ACPI0006")), *events)]
     body += [processors(machine), *memory_modules(machine)]
     body += [_resources(machine, window), _sleep(machine), *_fw_cfg(machine), slots(machine), *tpm.crb(machine)]
     if hotplug(machine):

@@ -18,22 +18,26 @@ if TYPE_CHECKING:
     from vmrun.config.sections import MachineData
 
 BASE_END, EXTENDED = 0xA0000, 0x100000  # RAM ends at the first and goes on at the second
-ENABLED, HOT_PLUGGABLE = 1, 2
+ENABLED, HOT_PLUGGABLE, NON_VOLATILE = 1, 2, 4
 SPARE = 2  # ranges for the two holes that a node can be cut by; unused ones are there, disabled
 
 
-def tables(machine: MachineData) -> list[tuple[bytes, bytes]]:
-    """(signature, body) of each; none without nodes, no SLIT without distances."""
+# what the NFIT says of non-volatile modules; address, bytes and node of each
+Persistent = tuple[bytes, tuple[tuple[int, int, int], ...]]
+
+
+def tables(machine: MachineData, persistent: tuple[tuple[int, int, int], ...] = ()) -> list[tuple[bytes, bytes]]:
+    """(signature, body) of each, with non-volatile modules; none without nodes, no SLIT without distances."""
     nodes = parts.numa(machine)
     if not nodes:
         return []
-    found = [(b"SRAT", _srat(machine))]
+    found = [(b"SRAT", _srat(machine, persistent))]
     if any(node.get("distances") for node in nodes):
         found.append((b"SLIT", _slit(nodes)))
     return found
 
 
-def _srat(machine: MachineData) -> bytes:
+def _srat(machine: MachineData, persistent: tuple[tuple[int, int, int], ...]) -> bytes:
     of = parts.nodes_of_processors(machine)
     body = struct.pack("<IQ", 1, 0)
     for index, id in enumerate(parts.apic_ids(machine)):
@@ -43,6 +47,7 @@ def _srat(machine: MachineData) -> bytes:
         else:
             body += struct.pack("<BBHIIIII", 2, 24, 0, node, id, ENABLED, 0, 0)
     pieces = [(start, size, node, ENABLED) for start, size, node in ranges(machine)]
+    pieces += [(*place, ENABLED | NON_VOLATILE) for place in persistent]
     pieces += [(0, 0, 0, 0)] * (len(parts.numa(machine)) + SPARE - len(pieces))
     slots = machine.get("memory-slots")
     if slots:

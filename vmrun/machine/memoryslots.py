@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.core.interfaces import MemoryModule
+from vmrun.core.interfaces import MemoryModule, PersistentModule
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -11,16 +11,23 @@ if TYPE_CHECKING:
 
     from vmrun.machine.board import Board
 
-ALIGNMENT = 0x200000
+# what is written back at a loss of power: caches and memory controllers, as bits of the platform's capabilities
+PERSISTENCE = {"": 0, "mem-ctrl": 2, "cpu": 3}
 
 
 class MemorySlots:
-    """`controller`: the chip with the slots' registers (devices.chipset.memory_hotplug), None on a board without."""
+    """`controller`: the chip with the slots' registers (devices.chipset.memory_hotplug), None on a board without.
+    `nvdimm`: modules may be non-volatile ones, of which `methods` (devices.chipset.nvdimm_methods) tells.
+    """
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self.controller: Any = None
-        self.count = board.config["memory-slots"]["count"] if "memory-slots" in board.config else 0
+        self.methods: Any = None
+        settings = board.config.get("memory-slots")
+        self.count = settings["count"] if settings else 0
+        self.nvdimm = bool(settings and settings.get("nvdimm"))
+        self.persistence = PERSISTENCE[settings.get("nvdimm-persistence", "")] if settings else 0
 
     @property
     def nodes(self) -> int:
@@ -30,6 +37,10 @@ class MemorySlots:
     def plugged(self) -> int:
         """Bytes of all modules."""
         return sum(device.size for device in self.board.devices.values() if isinstance(device, MemoryModule))
+
+    @property
+    def persistent(self) -> list[PersistentModule]:
+        return [device for device in self.board.devices.values() if isinstance(device, PersistentModule)]
 
     def take(self, device: Any, wanted: int) -> int:
         if self.controller is None or not self.count:
@@ -56,8 +67,8 @@ class MemorySlots:
                 f"not enough space, currently {used:#x} in use of total space for memory devices {most:#x}"
             )
         if wanted:
-            if wanted % ALIGNMENT:
-                raise BuildError(f"address must be aligned to {ALIGNMENT:#x} bytes")
+            if wanted % device.alignment:
+                raise BuildError(f"address must be aligned to {device.alignment:#x} bytes")
             if not base <= wanted <= base + size - device.size:
                 raise BuildError(
                     f"can't add memory device [{wanted:#x}:{device.size:#x}], usable range for memory devices "
@@ -71,7 +82,7 @@ class MemorySlots:
         for start, end, _ in others:
             if at + device.size <= start:
                 break
-            at = -(-max(at, end) // ALIGNMENT) * ALIGNMENT
+            at = -(-max(at, end) // device.alignment) * device.alignment
         if at + device.size > base + size:
             raise BuildError(
                 "could not find position in guest address space for memory device - memory fragmented due to alignments"

@@ -147,10 +147,10 @@ def test_an_object_that_cannot_be_says_where(tmp_path: pathlib.Path) -> None:
     assert found.value.problems[0].code == "VR0635" and found.value.problems[0].path == "objects.a"
 
 
-def test_an_alignment_beyond_pages_is_refused_not_ignored(tmp_path: pathlib.Path) -> None:
+def test_an_alignment_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
     from vmrun.backends.objects.memory import FileMemory
 
     made = FileMemory("mem")
-    made.set_props({"mem-path": str(tmp_path / "ram"), "align": 2 << 20, "size": 4 << 20})
-    with pytest.raises(BuildError, match="aligns memory to pages"):
+    made.set_props({"mem-path": str(tmp_path / "ram"), "align": 3 << 20, "size": 4 << 20})
+    with pytest.raises(BuildError, match="a power of two"):
         made.prepare()

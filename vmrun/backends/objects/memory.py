@@ -58,8 +58,12 @@ def _nodes() -> _Nodes:
 
 
 class Memory(UserObject):
+    """`alignment`: of the places in a machine where it can be put, in bytes. `readonly`: the guest cannot write."""
+
     changeable = ("merge", "dump", "prealloc")
     shares = False
+    alignment = HUGE
+    readonly: Any = False
 
     size = Prop("size", 0, "bytes", unit="bytes")
     share = Prop("bool", False, "other processes may see it")
@@ -94,16 +98,23 @@ class Memory(UserObject):
     def prepare(self) -> None:
         """What can fail without any block."""
 
+    def on_pages(self, given: int) -> int:
+        """The alignment of what lies under it in pages, or in the larger ones that were asked for."""
+        return max(given, os.sysconf("SC_PAGE_SIZE"))
+
     def descriptor(self) -> int:
         """Of what lies under it; -1: nothing but memory. The caller closes it."""
         return -1
 
     def lay_under(self, block: RamBlock, offset: int, size: int) -> None:
         """Give `block` this memory at `offset`. BuildError leaves the block as it was, or unusable."""
+        if self.readonly and block is not self._block:
+            what = f"memory backend '{self.name}': a machine's own memory can be written"
+            raise BuildError(what, remedy="leave out 'readonly'")
         fd = self.descriptor()
         try:
             if fd >= 0:
-                block.back(offset, size, fd, 0, self.share or self.shares)
+                block.back(offset, size, fd, 0, (self.share or self.shares) and not self.readonly)
             elif self.share:
                 block.back(offset, size, -1, 0, True)
             self._advise(block, offset, size)
@@ -181,6 +192,10 @@ class MemfdMemory(Memory):
     hugetlbsize = Prop("size", 0, "their size", unit="bytes")
     seal = Prop("bool", True, "its size is fixed")
 
+    @property
+    def alignment(self) -> int:  # type: ignore[override]
+        return self.on_pages((self.hugetlbsize or HUGE) if self.hugetlb else 0)
+
     def descriptor(self) -> int:
         import fcntl
 
@@ -202,7 +217,7 @@ class FileMemory(Memory):
     driver = "memory-backend-file"
 
     mem_path = named("mem-path", "str", doc="the file, or a directory for one without a name")
-    align = Prop("size", 0, "alignment of the mapping", unit="bytes")
+    align = Prop("size", 0, "alignment of its place in the machine", unit="bytes")
     discard_data = named("discard-data", "bool", False, "forget the content at the end")
     pmem = Prop("bool", False, "the file lies in persistent memory")
     readonly = Prop("bool", False, "the guest cannot write")
@@ -212,12 +227,14 @@ class FileMemory(Memory):
     def prepare(self) -> None:
         if not self.mem_path:
             raise BuildError("mem-path property not set")
-        if self.readonly:
-            raise BuildError("vmrun's memory can be written: leave out 'readonly'")
         if self.pmem:
             raise BuildError("vmrun was built without libpmem: leave out 'pmem'")
-        if self.align > os.sysconf("SC_PAGE_SIZE"):
-            raise BuildError(f"vmrun aligns memory to pages: 'align' of {self.align:#x} cannot be had")
+        if self.align & (self.align - 1) or self.align > 1 << 30:
+            raise BuildError(f"'align' is {self.align:#x}: a power of two, up to 1 GiB")
+
+    @property
+    def alignment(self) -> int:  # type: ignore[override]
+        return self.on_pages(self.align)
 
     def descriptor(self) -> int:
         path = str(self.mem_path)
@@ -230,12 +247,13 @@ class FileMemory(Memory):
                 self.made = True
             else:
                 self.made = not os.path.exists(path)
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                how = os.O_RDONLY if self.readonly else os.O_RDWR | os.O_CREAT
+                fd = os.open(path, how | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise BuildError(f"can't open backing store {path} for guest RAM: {error.strerror}") from None
         try:
             there = os.fstat(fd).st_size
-            if 0 < there < self.size:
+            if 0 < there < self.size or (there < self.size and self.readonly):
                 raise BuildError(f"backing store size {there:#x} does not match 'size' option {self.size:#x}")
             if there < self.size:
                 os.ftruncate(fd, self.size)

@@ -235,6 +235,9 @@ def _machine(document: dict[str, Any]) -> list[str]:
     backing = document.get("memory-backing", {})
     shared = (("merge", "mem-merge"), ("dump", "dump-guest-core"))
     pairs += [(name, backing[key]) for key, name in shared if key in backing]
+    slots = document.get("memory-slots", {})
+    pairs += [("nvdimm", "on")] if slots.get("nvdimm") else []
+    pairs += [(key, slots[key]) for key in ("nvdimm-persistence",) if key in slots]
     firmware = document.get("firmware")
     pairs += [("graphics", "off")] if isinstance(firmware, dict) and firmware.get("nographic") else []
     # QEMU has had -no-hpet for longer, and `hpet=off` since it lost that

@@ -47,6 +47,9 @@ class Others(Base):
             shared = [("share", {"shared": "on", "private": "off"}[item.get("access")])] if item.get("access") else []
             prealloc = [("prealloc", "on")] if model == "nvdimm" else []
             backend[1:1] = [("mem-path", path.text), *shared, *prealloc]
+        align = source.find("alignsize") if source is not None else None
+        if align is not None:
+            backend.append(("align", self.domain.amount(align, align.text, align.get("unit"))))
         kind = "memory-backend-file" if path is not None else "memory-backend-ram"
         self.add(item.line, "-object", join(backend, kind))
         label = target.find("label", "size")

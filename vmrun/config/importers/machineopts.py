@@ -30,7 +30,6 @@ _GUEST = frozenset(
         "hpet",
         "smm",
         "acpi",
-        "nvdimm",
         "iommu",
         "smbus",
         "sata",
@@ -48,8 +47,6 @@ _GUEST = frozenset(
         "x-oem-table-id",
         "smbios-entry-point-type",
         "usb",
-        "hmat",
-        "nvdimm-persistence",
         "aux-ram-share",
         "loadparm",
         "cap-cfpc",
@@ -59,8 +56,11 @@ _GUEST = frozenset(
 
 
 # What a machine does anyway.
-_AS_IS = {key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smm", "smbus", "sata", "pit", "pic", "i8042")}
-_AS_IS |= {key: ("off", "auto") for key in ("nvdimm", "hmat", "iommu", "igd-passthru")}
+_AS_IS: dict[str, tuple[str, ...]] = {
+    key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smbus", "sata", "pit", "pic", "i8042")
+}
+_AS_IS |= {key: ("off", "auto") for key in ("iommu", "igd-passthru")}
+_AS_IS["smm"] = ("on", "off", "auto")  # the board is QEMU's with smm=off; firmware without it tells no difference
 
 
 # What options of their own ask for too: key → section of the file, and name in it
@@ -109,6 +109,12 @@ def machine(line: Line, option: Option) -> None:
         elif key == "graphics":
             if not boolean(option, key, value):
                 line.file.setdefault("firmware", {})["nographic"] = True
+        elif key in ("nvdimm", "hmat"):
+            line.run[key] = (option, boolean(option, key, value))
+        elif key == "nvdimm-persistence":
+            if value not in ("cpu", "mem-ctrl"):
+                raise option.wrong(f"-machine nvdimm-persistence={value}: unsupported option", key)
+            line.run[key] = (option, value)
         elif key in _FILES:
             section, name = _FILES[key]
             if section:
@@ -629,12 +635,26 @@ def _plugged(line: Line) -> None:
         cpus.setdefault("plugged", []).append(row)
 
 
+def _nonvolatile(line: Line) -> None:
+    """What nvdimm= and nvdimm-persistence= of -machine are in memory-slots."""
+    option, on = line.run.pop("nvdimm", (None, False))
+    kept, persistence = line.run.pop("nvdimm-persistence", (None, ""))
+    slots = line.file.get("memory-slots")
+    if kept is not None and not on:
+        line.warn(kept, "no effect without nvdimm=on", "nvdimm-persistence")
+    if on and slots is None:
+        line.warn(option, "no module can come without memory slots: -m …,slots=N,maxmem=SIZE", "nvdimm")
+    elif on and slots is not None:
+        slots |= {"nvdimm": True, **({"nvdimm-persistence": persistence} if persistence else {})}
+
+
 def finish(line: Line) -> None:
     line.file.setdefault("machine", newest_type())
     if line.processors:
         _plugged(line)
     if line.defaults:
         _topology(line)
+    _nonvolatile(line)
     for option, name in line.elsewhere:
         if line.defaults and not line.accel:  # it shall run here
             raise option.wrong(f"invalid accelerator {name}", name)

@@ -72,17 +72,22 @@ class MemoryHotplug(Stateful):
         return [self._row(slot) for slot in range(self.count)]
 
     def _row(self, slot: int) -> dict[str, Any]:
-        module = self.modules[slot]
+        module = self._here(slot)
         named = {"device": module.name} if module is not None and module.name else {}
         outcome = {"source": self.ost_events[slot], "status": self.ost_status[slot]}
         return {**named, "slot": str(slot), "slot-type": "DIMM", **outcome}
+
+    def _here(self, slot: int) -> Any:
+        """The module that these registers tell of; a non-volatile one takes the slot, but has a table of its own."""
+        module = self.modules[slot]
+        return module if module is not None and module.hotplug is self else None
 
     # --- for the guest ------------------------------------------------------------------------------------
 
     def read(self, offset: int, size: int) -> int:
         if self.selector >= self.count:
             return 0
-        module = self.modules[self.selector]
+        module = self._here(self.selector)
         address, amount, node = (module.address, module.size, module.node) if module is not None else (0, 0, 0)
         values = {0: address, 4: address >> 32, 8: amount, 12: amount >> 32, 16: node}
         if offset == STATUS:
@@ -105,7 +110,7 @@ class MemoryHotplug(Stateful):
             self.flags[slot] &= ~CAME
         elif offset == STATUS and value & ASKED:
             self.flags[slot] &= ~ASKED
-        elif offset == STATUS and value & EJECT and self.modules[slot] is not None:
+        elif offset == STATUS and value & EJECT and self._here(slot) is not None:
             self.flags[slot] = 0
             self.let_go(self.modules[slot])
 

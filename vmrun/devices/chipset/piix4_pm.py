@@ -20,6 +20,7 @@ from vmrun.devices.chipset.acpi_pm import AcpiPm
 from vmrun.devices.chipset.cpu_hotplug import CpuHotplug
 from vmrun.devices.chipset.gpe import Gpe
 from vmrun.devices.chipset.memory_hotplug import MemoryHotplug
+from vmrun.devices.chipset.nvdimm_methods import NvdimmMethods
 from vmrun.devices.chipset.smbus import SmbusHost
 
 TYPE_CHECKING = False
@@ -106,6 +107,12 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
                 slots.count, self.gpe.event, lambda module: platform.let_go(module), lambda row: platform.ospm_told(row)
             )
             self.state = self.state.extend("PIIX4_PM", 1, Part("memory"))
+        self.methods: NvdimmMethods | None = None
+        if slots.nvdimm:
+            self.methods = slots.methods = NvdimmMethods(
+                platform.memory, lambda: slots.persistent, slots.persistence, self.gpe.event
+            )
+            self.state = self.state.extend("PIIX4_PM", 1, Part("methods"))
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
@@ -113,7 +120,7 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         self.apmc = self.apms = 0
         apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1, widest=ALONE)
         self._port(apm, APMC, APM_SIZE)
-        memory = (self.memory.region(),) if self.memory is not None else ()
+        memory = [chip.region() for chip in (self.memory, self.methods) if chip is not None]
         for io, base, size in (*self.gpe.regions(), self.cpus.region(), *memory):
             self._port(io, base, size)
         self.pm_region = self._port(self.pm, 0, 64)

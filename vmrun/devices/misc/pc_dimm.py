@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from vmrun.core.platform import Platform
 
-ALIGNMENT = 0x200000
-
 
 @register("pc-dimm", description="DIMM memory module")
 class PcDimm(Device, MemoryModule):
@@ -32,6 +30,7 @@ class PcDimm(Device, MemoryModule):
     node = Prop("uint32", 0, "its NUMA node")
 
     state = Table("pc-dimm", 1)
+    kind = "dimm"
     size = 0
 
     def realize(self, platform: Platform) -> None:
@@ -47,21 +46,27 @@ class PcDimm(Device, MemoryModule):
             raise BuildError(
                 f"'DIMM property node has value {self.node}' which exceeds the number of numa nodes: {nodes or 1}"
             )
-        if memory.size % ALIGNMENT:
-            raise BuildError(f"backend memory size must be multiple of {ALIGNMENT:#x}")
-        self.size = memory.size
+        self.alignment = int(memory.alignment)
+        self.size = self.shown(memory)
+        if self.size % self.alignment:
+            raise BuildError(f"backend memory size must be multiple of {self.alignment:#x}")
         self.slots = platform.memory_slots
         self.slot_number = self.slots.take(self, self.slot)
         try:
             self.address = self.slots.place(self, self.addr)
             block = memory.own_block()
-            self.map(platform.system_memory, Region.ram(f"{self.name}.memory", block), self.address)
+            region = Region.ram(f"{self.name}.memory", block, 0, self.size, memory.readonly)
+            self.map(platform.system_memory, region, self.address)
         except BaseException:
             self.slots.give_back(self)
             raise
         self.ram_blocks.append(block)
         memory.users.append(self.path)
-        self.memory = memory
+        self.memory, self.block = memory, block
+
+    def shown(self, memory: Any) -> int:
+        """Bytes of a backend's that the guest sees. BuildError."""
+        return int(memory.size)
 
     def unrealize(self) -> None:
         super().unrealize()
@@ -78,7 +83,7 @@ class PcDimm(Device, MemoryModule):
             **{"memdev": f"/objects/{self.memdev}", "hotplugged": self.hotplugged, "addr": self.address},
             **{"hotpluggable": True, "size": self.size, "slot": self.slot_number, "node": self.node},
         }
-        return {"type": "dimm", "data": {**data, **({"id": self.id} if self.id else {})}}
+        return {"type": self.kind, "data": {**data, **({"id": self.id} if self.id else {})}}
 
     def qom_values(self) -> dict[str, Any]:
         return {"addr": self.address, "slot": self.slot_number, "size": self.size}
