@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config import hmat
 from vmrun.config.node import plain
 from vmrun.config.scalar import parse_size, size_text
 from vmrun.errors import WARNING, Problem
@@ -40,12 +41,13 @@ def nodes(work: Work, memory: int, cpus: dict[str, Any]) -> dict[str, Any]:
         if first is not None:
             found[0]["cpus"] = first
     _check_distances(work, section)
+    hmat.attributes(work, section, found)
     work.note("numa", section.place)
     return {"numa": [{"cpus": sorted(node.get("cpus", ())), **_rest(node)} for node in found]}
 
 
 def _rest(node: dict[str, Any]) -> dict[str, Any]:
-    return {key: node[key] for key in ("memory", "distances") if key in node}
+    return {key: node[key] for key in ("memory", "distances", *hmat.KEYS) if key in node}
 
 
 def _check_cpus(work: Work, section: Node, most: int) -> list[int] | None:

@@ -1,7 +1,7 @@
 """The ACPI tables of types whose machine publishes them (`firmware.acpi: tables`), and the script that
 loads them.
 
-One file holds FACS, DSDT, FADT, MADT, ERST, HPET, SRAT, SLIT, NFIT, WAET and RSDT one after another; a second the
+One file holds FACS, DSDT, FADT, MADT, ERST, HPET, SRAT, SLIT, HMAT, NFIT, WAET and RSDT one after another; a second the
 RSDP; the third tells the firmware where to put them, which pointers to set and what to sum up. Tables are headed with
 the type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
 Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.firmware import erst, generation, nvdimm, parts, srat, tpm
+from vmrun.firmware import erst, generation, hmat, nvdimm, parts, srat, tpm
 from vmrun.firmware.dsdt import GPE0, Window, dsdt
 from vmrun.firmware.dsdt_cpus import LOCAL_APIC_IDS, madt_entry
 from vmrun.firmware.linker import FSEG, HIGH, Linker
@@ -143,6 +143,9 @@ def build(
 
         listed.append(blob.add(signature, revision, body, between=log))
     listed += [blob.add(signature, 1, body) for signature, body in srat.tables(machine, persistent[1])]
+    attributes = hmat.table(machine)
+    if attributes is not None:
+        listed.append(blob.add(b"HMAT", 2, attributes))
     if methods is not None:
         asked, page_at = methods
 

@@ -169,3 +169,34 @@ def test_modules_limits_and_the_generation_of_a_domain_are_in_the_file() -> None
     (drive,) = document["drives"].values()
     assert (drive["bps-rd"], drive["iops"]) == (1000, 7)
     assert [problem.message for problem in problems if "group_name" in problem.message]
+
+
+def test_kept_modules_and_how_quick_memory_is_are_in_the_file() -> None:
+    cells = (
+        "<cell id='0' cpus='0-1' memory='64' unit='MiB'/><cell id='1' memory='64' unit='MiB'>"
+        "<cache level='1' associativity='full' policy='writeback'><size value='10' unit='KiB'/>"
+        "<line value='8' unit='B'/></cache></cell>"
+        "<interconnects><latency initiator='0' target='1' type='read' value='7'/>"
+        "<bandwidth initiator='0' target='1' type='read' value='2048' unit='KiB'/></interconnects>"
+    )
+    module = (
+        "<memory model='nvdimm' access='shared'><source><path>/pmem</path>"
+        "<alignsize unit='KiB'>2048</alignsize></source>"
+        "<target><size unit='MiB'>64</size><node>1</node><label><size unit='KiB'>128</size></label></target>"
+        "</memory>"
+    )
+    head = "<domain type='kvm'><name>t</name><maxMemory slots='2' unit='MiB'>1024</maxMemory><memory>131072</memory>"
+    document, problems = import_domain(
+        f"{head}<vcpu>2</vcpu><cpu><numa>{cells}</numa></cpu><devices>{module}</devices></domain>".encode(), "m.xml"
+    )
+    assert document["memory-slots"]["nvdimm"] is True
+    kept = {"type": "memory-backend-file", "mem-path": "/pmem", "size": 64 << 20, "share": True, "align": 2 << 20}
+    assert document["objects"]["memnvdimm0"] == kept
+    (device,) = (device for device in document["devices"] if device["driver"] == "nvdimm")
+    assert (device["node"], device["label-size"], device["memdev"]) == (1, 128 << 10, "memnvdimm0")
+    assert [(row["data-type"], row.get("latency"), row.get("bandwidth")) for row in document["numa"][1]["access"]] == [
+        ("read-latency", 7, None), ("read-bandwidth", None, "2MiB")
+    ]  # fmt: skip
+    (cache,) = document["numa"][1]["caches"]
+    assert cache == {"level": 1, "size": "10KiB", "associativity": "complex", "policy": "write-back", "line": 8}
+    assert not [problem.message for problem in problems if "numa" in problem.message or "memory" in problem.message]

@@ -211,10 +211,20 @@ def _numa(document: dict[str, Any]) -> list[str]:
         else:
             words += ["-object", join([("id", f"numa{n}"), ("size", f"{amount}B")], "memory-backend-ram")]
             pairs.append(("memdev", f"numa{n}"))
+        pairs += [("initiator", node["initiator"])] if "initiator" in node else []
         words += ["-numa", join(pairs, "node")]
     for src, node in enumerate(nodes):
         for dst, distance in enumerate(node.get("distances", [])):
             words += ["-numa", join([("src", src), ("dst", dst), ("val", distance)], "dist")]
+    for n, node in enumerate(nodes):
+        for row in node.get("access", ()):
+            whole = {"target": n, "hierarchy": "memory", **row}
+            if "bandwidth" in row:
+                whole["bandwidth"] = f"{parse_size(row['bandwidth'])}B"
+            words += ["-numa", join(whole.items(), "hmat-lb")]
+        for row in node.get("caches", ()):
+            whole = {"node-id": n, "associativity": "none", "policy": "none", "line": 0, **row}
+            words += ["-numa", join({**whole, "size": f"{parse_size(row['size'])}B"}.items(), "hmat-cache")]
     return words
 
 
@@ -237,6 +247,8 @@ def _machine(document: dict[str, Any]) -> list[str]:
     pairs += [(name, backing[key]) for key, name in shared if key in backing]
     slots = document.get("memory-slots", {})
     pairs += [("nvdimm", "on")] if slots.get("nvdimm") else []
+    hmat = any(key in node for node in document.get("numa", ()) for key in ("initiator", "access", "caches"))
+    pairs += [("hmat", "on")] if hmat else []
     pairs += [(key, slots[key]) for key in ("nvdimm-persistence",) if key in slots]
     firmware = document.get("firmware")
     pairs += [("graphics", "off")] if isinstance(firmware, dict) and firmware.get("nographic") else []

@@ -384,6 +384,36 @@ class _Domain:
                 apart[id, sibling.get("id")] = sibling.get("value")
         for (src, dst), value in apart.items():
             self.add(numa.line, "-numa", f"dist,src={src},dst={dst},val={value}")
+        self._memory_speeds(numa, cells)
+
+    def _memory_speeds(self, numa: Item, cells: list[Item]) -> None:
+        """<interconnects> and the cells' caches."""
+        between = numa.find("interconnects")
+        rows = between.children if between is not None else []
+        caches = [(n, cache) for n, cell in enumerate(cells) for cache in cell.all("cache")]
+        if rows or caches:
+            self.add(numa.line, "-machine", "hmat=on")
+        for row in rows:
+            if row.tag not in ("latency", "bandwidth"):
+                continue
+            level = self.number(row, row.get("cache", "0"), "cache")
+            value = self.number(row, row.get("value", "0"), "value")
+            pairs = [("initiator", row.get("initiator")), ("target", row.get("target"))]
+            pairs.append(("hierarchy", ("memory", "first-level", "second-level", "third-level")[min(level, 3)]))
+            pairs.append(("data-type", f"{row.get('type', 'access')}-{row.tag}"))
+            amount = str(value) if row.tag == "latency" else f"{self.amount(row, str(value), row.get('unit'))}B"
+            self.add(row.line, "-numa", join([*pairs, (row.tag, amount)], "hmat-lb"))
+        for n, cache in caches:
+            size, line = cache.find("size"), cache.find("line")
+            pairs = [("node-id", cells[n].get("id", str(n))), ("level", cache.get("level"))]
+            kinds = {"direct": "direct", "full": "complex"}
+            pairs.append(("associativity", kinds.get(cache.get("associativity"), "none")))
+            policies = {"writeback": "write-back", "writethrough": "write-through"}
+            pairs.append(("policy", policies.get(cache.get("policy"), "none")))
+            for name, part in (("size", size), ("line", line)):
+                if part is not None:
+                    pairs.append((name, str(self.amount(part, part.get("value"), part.get("unit", "B")))))
+            self.add(cache.line, "-numa", join(pairs, "hmat-cache"))
 
     def _identity(self) -> None:
         name, uuid = self.root.find("name"), self.root.find("uuid")

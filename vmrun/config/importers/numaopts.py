@@ -1,6 +1,6 @@
 """-numa: nodes with memory and processors, and the distances between them. A node's memory stands there (mem=) or with
-the -object that memdev= names; processors are given by number, or by socket, core and thread (-numa cpu). Memory
-attributes (-numa hmat-lb, hmat-cache) have no equal.
+the -object that memdev= names; processors are given by number, or by socket, core and thread (-numa cpu). How quick
+memory is (hmat-lb, hmat-cache, initiator=) wants -machine hmat=on.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ def numa(line: Line, option: Option) -> None:
         line.distances[src, dst] = value
     elif kind == "cpu":
         _place(line, option, given)
-    elif kind in ("hmat-lb", "hmat-cache"):
-        line.no_equal(option, kind)
+    elif kind == "hmat-lb":
+        _access(line, option, given)
+    elif kind == "hmat-cache":
+        _cache(line, option, given)
     else:
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
 
@@ -88,7 +90,7 @@ def _placed(line: Line) -> None:
 
 
 def _node(line: Line, option: Option, given: dict[str, Any]) -> None:
-    only(option, given, ("nodeid", "cpus", "mem", "memdev"))
+    only(option, given, ("nodeid", "cpus", "mem", "memdev", "initiator"))
     id = number(option, "nodeid", given["nodeid"]) if "nodeid" in given else len(line.nodes)
     if not 0 <= id < MOST:
         raise option.wrong(f"Max number of NUMA nodes reached: {MOST}")
@@ -104,14 +106,58 @@ def _node(line: Line, option: Option, given: dict[str, Any]) -> None:
             node.setdefault("cpus", []).extend(range(low, high + 1))
     if "mem" in given:
         node["memory"] = size(option, "mem", given["mem"], "m")
+    if "initiator" in given:
+        _on(line, option)
+        node["initiator"] = number(option, "initiator", given["initiator"])
     line.nodes[id] = node
     if "memdev" in given:
         line.memory_of[id] = option, str(given["memdev"])
 
 
+def _on(line: Line, option: Option) -> None:
+    if not line.run.get("hmat", (None, False))[1]:
+        raise option.wrong(
+            "ACPI Heterogeneous Memory Attribute Table (HMAT) is disabled, enable it with -machine hmat=on before "
+            "using any of hmat specific options"
+        )
+
+
+def _target(line: Line, option: Option, given: dict[str, Any], key: str) -> dict[str, Any]:
+    _on(line, option)
+    id = number(option, key, given.pop(key, ""))
+    if id not in line.nodes:
+        raise option.wrong(f"Invalid {key}={id}, it should be less than {max(line.nodes, default=-1) + 1}", key)
+    return line.nodes[id]
+
+
+def _access(line: Line, option: Option, given: dict[str, Any]) -> None:
+    only(option, given, ("initiator", "target", "hierarchy", "data-type", "latency", "bandwidth"))
+    node = _target(line, option, given, "target")
+    row: dict[str, Any] = {"initiator": number(option, "initiator", given.get("initiator", ""))}
+    row |= {key: given[key] for key in ("hierarchy", "data-type") if key in given}
+    if "latency" in given:
+        row["latency"] = number(option, "latency", given["latency"])
+    if "bandwidth" in given:
+        row["bandwidth"] = size_text(size(option, "bandwidth", given["bandwidth"]))
+    node.setdefault("access", []).append(row)
+
+
+def _cache(line: Line, option: Option, given: dict[str, Any]) -> None:
+    only(option, given, ("node-id", "size", "level", "associativity", "policy", "line"))
+    node = _target(line, option, given, "node-id")
+    row: dict[str, Any] = {"level": number(option, "level", given.get("level", ""))}
+    row["size"] = size_text(size(option, "size", given.get("size", "")))
+    row |= {key: given[key] for key in ("associativity", "policy") if key in given}
+    row |= {"line": number(option, "line", given["line"])} if "line" in given else {}
+    node.setdefault("caches", []).append(row)
+
+
 def finish(line: Line) -> None:
     """The nodes as a machine file has them, in the order of their ids."""
+    option, on = line.run.pop("hmat", (None, False))
     if not line.nodes:
+        if on:
+            line.warn(option, "no effect without NUMA nodes: -numa node,…", "hmat")
         return
     for id, (option, backend) in line.memory_of.items():
         if backend not in line.backends:
@@ -133,6 +179,9 @@ def finish(line: Line) -> None:
         if line.distances:
             line.nodes[id]["distances"] = [_distance(line, id, other) for other in ids]
     line.file["numa"] = [line.nodes[id] for id in ids]
+    if on and not any(key in node for node in line.file["numa"] for key in ("initiator", "access", "caches")):
+        first = next((n for n, node in enumerate(line.file["numa"]) if node.get("cpus")), 0)
+        line.file["numa"][first]["initiator"] = first  # which is so anyway; it makes the table
 
 
 def _distance(line: Line, src: int, dst: int) -> int:
