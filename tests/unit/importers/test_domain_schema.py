@@ -191,6 +191,7 @@ def test_kept_modules_and_how_quick_memory_is_are_in_the_file() -> None:
     )
     assert document["memory-slots"]["nvdimm"] is True
     kept = {"type": "memory-backend-file", "mem-path": "/pmem", "size": 64 << 20, "share": True, "align": 2 << 20}
+    kept["prealloc"] = True  # as libvirt itself has it
     assert document["objects"]["memnvdimm0"] == kept
     (device,) = (device for device in document["devices"] if device["driver"] == "nvdimm")
     assert (device["node"], device["label-size"], device["memdev"]) == (1, 128 << 10, "memnvdimm0")
