@@ -15,6 +15,7 @@ ctypedef struct Scratch:
     u8 bytes[32]
     u8 page[4096]           # a copy, where others may write to it
     Insn ahead              # behind the block,
+    const u32 *features     # the processor's
     u32 left                # how many more may be looked at,
     u32 low, high           # and what was, as offsets in the page
 

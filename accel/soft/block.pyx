@@ -174,6 +174,7 @@ cdef u32 gather(Scratch *s, const u8 *bytes, u32 avail, u32 off, u32 mode, u32 m
             failure[0] = size
             return count
         s.insns[count].bytes = bytes + at
+        s.insns[count].features = s.features
         at += size
         count += 1
         if s.insns[count - 1].klass == K_INVALID or s.insns[count - 1].ends == ENDS_JUMP or (
@@ -305,6 +306,7 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     if threads:                             # others may write there: all looks are at the same bytes
         memcpy(s.page, host - off, 4096)
         bytes = s.page + off
+    s.features = c.features
     count = gather(s, bytes, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
     if count == 0:
         return NULL

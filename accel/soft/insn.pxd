@@ -70,6 +70,7 @@ ctypedef struct Insn:
     u8 vvvv                 # of a VEX prefix: the register, and bit L
     bint wide
     u8 vindex               # the vector of addresses of a gather
+    const u32 *features     # of the declared processor (Cpu.features); NULL: not known
     u32 live                # set by the block builder: flags written here that somebody reads; of a conditional
                             # branch at the end of a block: flags that somebody reads behind it
 

@@ -22,6 +22,9 @@ cdef enum:                  # Form.kind
     N_JMP_TO                # indirect
     N_CALL_TO
     N_SSE                   # XMM registers, which are the host's meanwhile
+    N_VEX                   # XMM and YMM registers, too
+    N_VZERO                 # vzeroupper, vzeroall
+    N_BMI                   # general registers, with VEX
 
 cdef enum:                  # Form.use
     RM_READ = 1
@@ -31,8 +34,13 @@ cdef enum:                  # Form.use
     TOUCHES = 16            # changes flags
     XMM_RM = 32             # the operands are XMM registers
     XMM_REG = 64
-    ALIGNED = 128           # memory on 16 bytes
+    ALIGNED = 128           # memory on its size
     LEGACY = 256            # AH, CH, DH or BH is among the operands
+    WITH_66 = 512           # mandatory prefixes of instructions on general registers
+    WITH_F3 = 1024
+    WITH_F2 = 2048
+    SECOND_READ = 4096      # vvvv is a general register that is read
+    SECOND_WRITE = 8192     # … or written
 
 ctypedef struct Form:
     u32 kind
@@ -41,6 +49,7 @@ ctypedef struct Form:
     u32 rm_size             # of modrm.rm, in memory too
     u32 op                  # the opcode it has on the host
     u32 imm_len             # bytes of its immediates
+    bint wide               # VEX.L
 
 cdef inline bint translatable(u32 mode) noexcept nogil:
     """Blocks of 64-bit code are translated, and of 32-bit code whose segments are flat."""

@@ -1,11 +1,12 @@
 """What of 64-bit code and of flat 32-bit code the translator takes over, and how each instruction uses its operands.
 
-Everything else is left to the interpreter, instruction by instruction: system instructions, x87, MMX and SSE3 onward, strings with
-their counts and directions, the accumulator's moves to 64-bit addresses, and what depends on the declared processor; of 32-bit
-code, operands and addresses of 16 bits where they change more than their size, and data read through CS.
+Everything else is left to the interpreter, instruction by instruction: system instructions, x87, MMX, strings with their counts and
+directions, the accumulator's moves to 64-bit addresses, and what is not declared to the guest; of 32-bit code, operands and addresses of 16 bits where they change more than their size, and data read through CS.
 """
 
+from accel.soft.control cimport FEAT_1_ECX, FEAT_7_EBX, FEAT_EXT_ECX
 from accel.soft.insn cimport *
+from accel.soft.nativevec cimport vector
 
 
 cdef inline bint high(const Insn *i, u32 n) noexcept nogil:
@@ -147,6 +148,33 @@ cdef void one(const Insn *i, Form *f) noexcept nogil:
         f.kind, f.rm_size = N_PUSH_MEM, word
 
 
+cdef inline bint has(const Insn *i, u32 word, u32 bit) noexcept nogil:
+    return i.features != NULL and i.features[word] >> bit & 1
+
+
+cdef inline bint counts(const Insn *i) noexcept nogil:
+    """tzcnt, lzcnt, popcnt with F3: declared. Without the first two are bsf and bsr."""
+    if i.op == 0xB8:
+        return has(i, FEAT_1_ECX, 23)
+    return has(i, FEAT_7_EBX, 3) if i.op == 0xBC else has(i, FEAT_EXT_ECX, 5)
+
+
+cdef void three(const Insn *i, Form *f) noexcept nogil:
+    """movbe, crc32, adcx and adox, if they are declared."""
+    cdef u32 op = i.op, size = i.osize
+    if op == 0xF6:
+        size = 8 if i.prefix & P_REXW else 4
+        if has(i, FEAT_7_EBX, 19):
+            modrm(i, f, RM_READ | REG | REG_WRITE | TOUCHES | (WITH_F3 if i.prefix & P_F3 else WITH_66), size, size)
+    elif op != 0xF0 and op != 0xF1:
+        return
+    elif i.prefix & P_F2:
+        if has(i, FEAT_1_ECX, 20):
+            modrm(i, f, RM_READ | REG | REG_WRITE | WITH_F2, size, 1 if op == 0xF0 else size)
+    elif i.mem and has(i, FEAT_1_ECX, 22):
+        modrm(i, f, RM_READ | REG_WRITE if op == 0xF0 else RM_WRITE | REG, size, size)
+
+
 cdef void two(const Insn *i, Form *f) noexcept nogil:
     cdef u32 op = i.op, size = i.osize, n = i.reg & 7
     if op == 0x0D or 0x18 <= op <= 0x1F:
@@ -177,110 +205,18 @@ cdef void two(const Insn *i, Form *f) noexcept nogil:
         modrm(i, f, RM_READ | REG_WRITE, size, 2)
     elif op == 0xBA:
         modrm(i, f, RM_READ | (0 if n == 4 else RM_WRITE), size, size)
-    elif op == 0xBC or op == 0xBD:
-        if not i.prefix & P_F3:
-            modrm(i, f, RM_READ | REG | REG_WRITE, size, size)
-            if size == 2:
-                f.kind = N_NOT
+    elif op == 0xBC or op == 0xBD or op == 0xB8:
+        modrm(i, f, RM_READ | REG | REG_WRITE, size, size)
+        if i.prefix & P_F3 and counts(i):
+            f.use |= WITH_F3
+        elif op == 0xB8 or size == 2:
+            f.kind = N_NOT
     elif op == 0xC0 or op == 0xC1:
         size = 1 if op == 0xC0 else size
         modrm(i, f, RM_READ | RM_WRITE | REG | REG_WRITE, size, size)
     elif 0xC8 <= op <= 0xCF:
         if size != 2:
             f.kind, f.use, f.size = N_OPREG, REG | REG_WRITE, size
-
-
-cdef void packed(Form *f, u32 size) noexcept nogil:
-    """From an XMM register or memory; 16 bytes are aligned."""
-    f.kind, f.rm_size = N_SSE, size
-    f.use = XMM_REG | XMM_RM | RM_READ | (ALIGNED if size == 16 else 0)
-
-
-cdef void stored(Form *f, u32 size, bint aligned) noexcept nogil:
-    f.kind, f.rm_size = N_SSE, size
-    f.use = XMM_REG | XMM_RM | RM_WRITE | (ALIGNED if aligned else 0)
-
-
-cdef void vector(const Insn *i, Form *f) noexcept nogil:
-    """SSE and SSE2."""
-    cdef u32 op = i.op, lead = 0, size
-    if i.prefix & P_F2:
-        lead = 0xF2
-    elif i.prefix & P_F3:
-        lead = 0xF3
-    elif i.prefix & P_66:
-        lead = 0x66
-    size = 4 if lead == 0xF3 else (8 if lead == 0xF2 else 16)       # of what comes in all four kinds
-    if op == 0x10:
-        packed(f, size)
-        f.use &= ~<u32>ALIGNED
-    elif op == 0x11:
-        stored(f, size, False)
-    elif op == 0x12 or op == 0x16:
-        if size == 16 and (i.mem or lead == 0):  # movlpd and movhpd have no form with two registers
-            packed(f, 8)
-    elif op == 0x13 or op == 0x17:
-        stored(f, 8, False)
-    elif op == 0x14 or op == 0x15 or op == 0x28 or 0x54 <= op <= 0x57 or op == 0xC6:
-        packed(f, 16)
-    elif op == 0x29:
-        stored(f, 16, True)
-    elif op == 0x2B:
-        if size == 16:
-            stored(f, 16, True)
-    elif op == 0x2A:
-        if size < 16:
-            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 8 if i.prefix & P_REXW else 4, i.osize
-    elif op == 0x2C or op == 0x2D:
-        if size < 16:
-            f.kind, f.use, f.rm_size, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, size, i.osize
-    elif op == 0x2E or op == 0x2F:
-        packed(f, 8 if lead else 4)
-        f.use |= TOUCHES
-    elif op == 0x50:
-        f.kind, f.use, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, 4
-    elif op == 0x51 or op == 0x52 or op == 0x53 or op == 0x58 or op == 0x59 or 0x5C <= op <= 0x5F or op == 0xC2:
-        packed(f, size)
-    elif op == 0x5A:
-        packed(f, 8 if lead == 0 or lead == 0xF2 else (4 if lead == 0xF3 else 16))
-    elif op == 0x5B:
-        packed(f, 16)
-    elif op == 0x6E:
-        if lead == 0x66:
-            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 8 if i.prefix & P_REXW else 4, i.osize
-    elif op == 0x6F:
-        if lead:
-            packed(f, 16)
-            if lead == 0xF3:
-                f.use &= ~<u32>ALIGNED
-    elif op == 0x7E:
-        if lead == 0xF3:
-            packed(f, 8)
-        elif lead == 0x66:
-            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_WRITE, 8 if i.prefix & P_REXW else 4, i.osize
-    elif op == 0x7F:
-        if lead:
-            stored(f, 16, lead == 0x66)
-    elif op == 0x70:
-        if lead:
-            packed(f, 16)
-    elif lead == 0x66:
-        if 0x60 <= op <= 0x6D or 0x74 <= op <= 0x76 or 0xD1 <= op <= 0xD5 or 0xD8 <= op <= 0xE5:
-            packed(f, 16)
-        elif 0xE8 <= op <= 0xEF or 0xF1 <= op <= 0xF6 or 0xF8 <= op <= 0xFE or op == 0xE6:
-            packed(f, 16)
-        elif 0x71 <= op <= 0x73:
-            f.kind, f.use = N_SSE, XMM_RM | RM_READ | RM_WRITE
-        elif op == 0xC4:
-            f.kind, f.use, f.rm_size, f.size = N_SSE, XMM_REG | RM_READ, 2, 4
-        elif op == 0xC5 or op == 0xD7:
-            f.kind, f.use, f.size = N_SSE, REG_WRITE | XMM_RM | RM_READ, 4
-        elif op == 0xD6:
-            stored(f, 8, False)
-        elif op == 0xE7:
-            stored(f, 16, True)
-    elif op == 0xE6:
-        packed(f, 8 if lead == 0xF3 else 16)
 
 
 cdef void form_of(const Insn *i, Form *form) noexcept nogil:
@@ -292,14 +228,16 @@ cdef void form_of(const Insn *i, Form *form) noexcept nogil:
         return
     if not i.mode & MODE_64 and i.mem and (i.asize == 2 or i.seg == CS):
         return                                  # CS may forbid reading, and forbids writing
-    if i.klass == K_FPU and i.map == MAP_0F:
+    if i.klass == K_VEX or i.klass == K_FPU and i.map != MAP_ONE:
         vector(i, form)
         return
-    if i.klass != K_INTEGER:
+    if i.klass != K_INTEGER and not (i.klass == K_SYSTEM and i.map == MAP_0F38 and i.op == 0xF6):
         return
     if i.map == MAP_ONE:
         one(i, form)
     elif i.map == MAP_0F:
         two(i, form)
+    elif i.map == MAP_0F38:
+        three(i, form)
     if N_JCC <= form.kind <= N_CALL_TO and i.osize != word_of(i.mode):
         form.kind = N_NOT                       # RIP is cut

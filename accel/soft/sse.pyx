@@ -467,7 +467,7 @@ cdef void op_state(Cpu *c, Uop *u) noexcept nogil:
 
 # --- choosing --------------------------------------------------------------------------------------------------------------
 
-cdef u32 bytes_of(Insn *i, u32 prefix) noexcept nogil:
+cdef u32 bytes_of(const Insn *i, u32 prefix) noexcept nogil:
     """Size of the operand in memory."""
     cdef u32 op = i.op
     if i.map == MAP_0F:
@@ -507,7 +507,7 @@ cdef bint unaligned(Insn *i, u32 prefix) noexcept nogil:
     return i.map == MAP_0F3A and 0x60 <= i.op <= 0x63
 
 
-cdef Uop *feature_of(Insn *i, Uop *u) noexcept nogil:
+cdef Uop *feature_of(const Insn *i, Uop *u) noexcept nogil:
     """The check in front: CPUID 1.ECX."""
     cdef u32 bit = 19
     if i.map == MAP_0F38 and 0xC8 <= i.op <= 0xCD or i.map == MAP_0F3A and i.op == 0xCC:

@@ -60,9 +60,9 @@ cdef enum:
     H_B = 11
     H_SP = 15               # the guest's RSP
     NOWHERE = 99            # a guest's register that is in Cpu
-    LEAST_ROOM = 8192       # for one block, in both parts
+    LEAST_ROOM = 6144       # for one block, in both parts
     GREAT = 2 << 20         # bytes of a great page
-    SIZES = 5               # of accesses: 1 … 16 bytes
+    SIZES = 6               # of accesses: 1 … 32 bytes
     FIXES = 160
     PROLOGUE = 15           # bytes that take a block from the budget
     OP_LEA = 0x8D
@@ -88,7 +88,7 @@ cdef struct Work:
     bint held               # the flags are the host's
     bint kept               # they are in Cpu.native_flags
     bint failed
-    bint vectors            # the XMM registers are the host's already
+    u32 vectors             # 1: the XMM registers are the host's already, 3: their upper halves too
     u8 *fix[FIXES]          # places of displacements that lead back to the interpreter, and at which instruction
     u32 fix_of[FIXES]
     u8 *fix_again[FIXES]    # where the access is tried anew once the TLB knows the page; NULL: it is none
@@ -100,9 +100,9 @@ cdef struct Work:
 # Where things are in Cpu, and in the room
 cdef u32 AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
 cdef u32 AT_NATIVE, AT_FX, AT_ARENA
-cdef u32 AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW
-cdef u32 vectors_at
-cdef u32 fill_at[2 * SIZES]         # for accesses of 1, 2 … 16 bytes; then for writes
+cdef u32 AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW, AT_VEX
+cdef u32 vectors_at, halves_at
+cdef u32 fill_at[2 * SIZES]         # for accesses of 1, 2 … 32 bytes; then for writes
 cdef u32 exit_at
 cdef u32 find_at
 cdef u32 follow_at
@@ -110,7 +110,7 @@ cdef u32 follow_at
 
 cdef void measure() noexcept nogil:
     global AT_BUDGET, AT_TLB, AT_RIP, AT_BLOCK, AT_LINK, AT_FALL, AT_KEY, AT_FLAGS, AT_SP, AT_JCACHE, AT_ITLB
-    global AT_NATIVE, AT_FX, AT_ARENA, AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW
+    global AT_NATIVE, AT_FX, AT_ARENA, AT_XMM, AT_MXCSR, AT_TRAP, AT_NARROW, AT_VEX
     cdef Cpu *c = <Cpu *>4096
     cdef Block *b = <Block *>4096
     AT_BUDGET, AT_TLB, AT_RIP = <u32>(<u64>&c.budget - 4096), <u32>(<u64>&c.tlb - 4096), <u32>(<u64>&c.rip - 4096)
@@ -121,6 +121,7 @@ cdef void measure() noexcept nogil:
     AT_FX, AT_ARENA = <u32>(<u64>&c.fx - 4096), <u32>(<u64>&c.arena - 4096)
     AT_XMM, AT_MXCSR = <u32>(<u64>&c.native_xmm - 4096), <u32>(<u64>&c.mxcsr - 4096)
     AT_TRAP, AT_NARROW = <u32>(<u64>&c.sse_trap - 4096), <u32>(<u64>&c.narrow - 4096)
+    AT_VEX = <u32>(<u64>&c.vex_trap - 4096)
     AT_NATIVE = <u32>(<u64>&b.native - 4096)
 
 
@@ -435,13 +436,17 @@ cdef void instruction(Work *t, const Insn *i, const Form *f, u32 reg, u32 rm, bi
     )
     if mem and i.prefix & P_LOCK and t.g.world.threads:
         put(t, 0xF0, 1)
-    if f.size == 2:
+    if f.size == 2 or f.use & WITH_66:
         put(t, 0x66, 1)
+    if f.use & (WITH_F2 | WITH_F3):
+        put(t, 0xF2 if f.use & WITH_F2 else 0xF3, 1)
     prefix = rex(wide, reg, 0, rm)
     if prefix != 0x40 or force:
         put(t, prefix, 1)
-    if i.map == MAP_0F:
+    if i.map != MAP_ONE:
         put(t, 0x0F, 1)
+    if i.map == MAP_0F38:
+        put(t, 0x38, 1)
     put(t, f.op, 1)
     if mem:
         modrm_mem(t, reg, rm, 0)
@@ -667,33 +672,52 @@ cdef void on_jcc(Work *t, const Insn *i, u8 *start) noexcept nogil:
     go_to(t, behind + i.imm, 0, start)
 
 
-cdef void hold_vectors(Work *t) noexcept nogil:
-    """The XMM registers are the host's from here on; out, when SSE is off or an exception not masked."""
-    if t.vectors:
+cdef void hold_vectors(Work *t, u32 level) noexcept nogil:
+    """The XMM registers (3: YMM) are the host's from here on; out, when they are off or an exception not masked."""
+    if t.vectors >= level:
         return
     disturb(t)
-    put(t, 0x80BC24, 3)                         # cmp byte [rsp + …], 0
+    put(t, 0x80BC24, 3)                         # cmp byte [rsp + …], …
     put32(t, AT_XMM)
-    put(t, 0x00750B, 3)                         # jne over
+    put(t, (0x03740B if level == 3 else 0x00750B), 3)       # je, jne over
     put(t, 0xE8, 1)
-    put32(t, <i64>(t.g.native_run + vectors_at) - <i64>(t.at + t.shift + 4))
+    put32(t, <i64>(t.g.native_run + (halves_at if level == 3 else vectors_at)) - <i64>(t.at + t.shift + 4))
     put(t, 0x0F85, 2)
     leads_out(t)
-    t.vectors = True
+    t.vectors = level
+
+
+cdef u32 operand_at(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """modrm.rm on the host: R10 for memory, which is as it must be."""
+    if i.mem:
+        reach(t, i, f.rm_size, f.use & RM_WRITE)
+        if f.use & ALIGNED:
+            put(t, 0x41F6C2, 3)                 # test r10b, …
+            put(t, f.rm_size - 1, 1)
+            put(t, 0x0F85, 2)
+            leads_out(t)
+        return H_A
+    return i.rm if f.use & XMM_RM else read_reg(t, i.rm, H_A)
+
+
+cdef void ending(Work *t, const Insn *i, const Form *f, u32 reg, u32 rm) noexcept nogil:
+    """Behind the opcode: modrm and immediate; then what goes back into Cpu."""
+    cdef u32 n
+    if i.mem:
+        modrm_mem(t, reg, rm, 0)
+    else:
+        put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
+    for n in range(f.imm_len):
+        put(t, i.bytes[i.len - i.imm_len + n], 1)
+    if not i.mem and not f.use & XMM_RM and f.use & RM_WRITE and rm == H_A:
+        to_cpu(t, rm, 8 * i.rm)
+    flags_of(t, f)
 
 
 cdef void on_vector(Work *t, const Insn *i, const Form *f) noexcept nogil:
-    cdef u32 reg = i.reg, rm = i.rm, prefix, n
-    hold_vectors(t)
-    if i.mem:
-        reach(t, i, f.rm_size, f.use & RM_WRITE)
-        rm = H_A
-        if f.use & ALIGNED:
-            put(t, 0x41F6C20F, 4)               # test r10b, 15
-            put(t, 0x0F85, 2)
-            leads_out(t)
-    elif not f.use & XMM_RM:
-        rm = read_reg(t, i.rm, H_A)
+    cdef u32 reg = i.reg, rm, prefix
+    hold_vectors(t, 1)
+    rm = operand_at(t, i, f)
     if f.use & REG_WRITE:
         reg = host_of(i.reg)
         if reg == NOWHERE:
@@ -708,18 +732,59 @@ cdef void on_vector(Work *t, const Insn *i, const Form *f) noexcept nogil:
     if prefix != 0x40:
         put(t, prefix, 1)
     put(t, 0x0F, 1)
+    if i.map != MAP_0F:
+        put(t, 0x38 if i.map == MAP_0F38 else 0x3A, 1)
     put(t, i.op, 1)
-    if i.mem:
-        modrm_mem(t, reg, rm, 0)
-    else:
-        put(t, 0xC0 | (reg & 7) << 3 | (rm & 7), 1)
-    for n in range(i.imm_len):
-        put(t, i.bytes[i.len - i.imm_len + n], 1)
+    ending(t, i, f, reg, rm)
     if f.use & REG_WRITE and reg == H_B:
         to_cpu(t, reg, 8 * i.reg)
-    if not i.mem and not f.use & XMM_RM and f.use & RM_WRITE and rm == H_A:
-        to_cpu(t, rm, 8 * i.rm)
-    flags_of(t, f)
+
+
+cdef void vex_prefix(Work *t, const Insn *i, const Form *f, u32 reg, u32 second, u32 rm) noexcept nogil:
+    """C4 and the opcode."""
+    cdef u32 lead = 3 if i.prefix & P_F2 else (2 if i.prefix & P_F3 else i.prefix & P_66)
+    put(t, 0xC4, 1)
+    put(t, (reg >> 3 ^ 1) << 7 | 0x40 | (rm >> 3 ^ 1) << 5 | i.map, 1)
+    put(t, (0x80 if i.prefix & P_REXW else 0) | (second ^ 15) << 3 | f.wide << 2 | lead, 1)
+    put(t, i.op, 1)
+
+
+cdef void on_vex(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    cdef u32 reg = i.reg, rm
+    hold_vectors(t, 3)
+    if f.kind == N_VZERO:
+        put(t, 0xC5FC77 if f.wide else 0xC5F877, 3)
+        return
+    rm = operand_at(t, i, f)
+    if f.use & REG_WRITE:
+        reg = host_of(i.reg)
+        if reg == NOWHERE:
+            reg = H_B
+    vex_prefix(t, i, f, reg, i.vvvv, rm)
+    ending(t, i, f, reg, rm)
+    if f.use & REG_WRITE and reg == H_B:
+        to_cpu(t, reg, 8 * i.reg)
+
+
+cdef void on_bmi(Work *t, const Insn *i, const Form *f) noexcept nogil:
+    """What is written is so last, thus R10 and R11 may be sources and results of the same instruction."""
+    cdef u32 reg = i.reg, second = i.vvvv, rm = operand_at(t, i, f)
+    if f.use & REG_WRITE:
+        reg = host_of(i.reg)
+        if reg == NOWHERE:
+            reg = H_A
+    if f.use & SECOND_READ:
+        second = read_reg(t, i.vvvv, H_B)
+    elif f.use & SECOND_WRITE:
+        second = host_of(i.vvvv)
+        if second == NOWHERE:
+            second = reg if f.use & REG_WRITE and i.reg == i.vvvv else H_B
+    vex_prefix(t, i, f, reg, second, rm)
+    ending(t, i, f, reg, rm)
+    if f.use & SECOND_WRITE and second == H_B:
+        to_cpu(t, second, 8 * i.vvvv)
+    if f.use & REG_WRITE and reg == H_A:
+        to_cpu(t, reg, 8 * i.reg)
 
 
 cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
@@ -743,6 +808,10 @@ cdef void one(Work *t, const Insn *i, const Form *f, u8 *start) noexcept nogil:
         on_div(t, i, f)
     elif f.kind == N_SSE:
         on_vector(t, i, f)
+    elif f.kind == N_VEX or f.kind == N_VZERO:
+        on_vex(t, i, f)
+    elif f.kind == N_BMI:
+        on_bmi(t, i, f)
     elif f.kind == N_JCC:
         on_jcc(t, i, start)
     elif f.kind == N_JMP:
@@ -808,6 +877,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
         return False
     enlarge(g)
     t.insns = s.insns
+    s.features = c.features
     t.wide, t.word = block.mode & MODE_64 != 0, word_of(block.mode)
     t.count = gather(s, <u8 *>block.host, 4096 - off, off, block.mode, block.count, &failure)
     if t.count != block.count:
@@ -826,7 +896,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
     put(&t, block.count, 1)
     put(&t, 0x0F88, 2)                          # js
     put32(&t, 0)
-    t.held, t.kept, t.vectors, inside = False, True, False, True
+    t.held, t.kept, t.vectors, inside = False, True, 0, True
     form_of(&s.insns[0], &form)
     first = form.kind != N_NOT and worth(&t, 0)
     inside = first
@@ -850,7 +920,7 @@ cdef bint translate(Cpu *c, Block *block) noexcept nogil:
                 form_of(&s.insns[n], &form)
                 if at != NULL and form.kind != N_NOT and worth(&t, n):
                     inside = True
-                    t.held, t.kept, t.vectors = False, True, False
+                    t.held, t.kept, t.vectors = False, True, 0
                     marks[found], places[found] = at, t.at + t.shift
                     found += 1
             continue
@@ -948,6 +1018,51 @@ cdef void vector_at(Work *t, u32 op, u32 n, u32 base) noexcept nogil:
     modrm_mem(t, n, base, 160 + 16 * n)
 
 
+cdef void vectors_of(Work *t, bint store, u32 base) noexcept nogil:
+    """All XMM registers to or from the image at `base`."""
+    cdef u32 n
+    for n in range(16):
+        vector_at(t, 0x29 if store else 0x28, n, base)
+
+
+cdef void load_vectors(Work *t) noexcept nogil:
+    """XMM registers into the host's, in what is called; it returns not zero when SSE is off or an exception not masked."""
+    put(t, 0x448B9C24, 4)                       # mov r11d, [rsp + mxcsr]
+    put32(t, AT_MXCSR + 8)
+    put(t, 0x41F7D34181E3, 6)                   # not r11d; and r11d, …
+    put32(t, 0x1F80)
+    put(t, 0x440B9C24, 4)                       # or r11d, [rsp + sse_trap]
+    put32(t, AT_TRAP + 8)
+    put(t, 0x7401C3, 3)                         # jz over; ret
+    from_cpu(t, H_B, AT_FX + 8)
+    vectors_of(t, False, H_B)
+
+
+cdef void upper_halves(Work *t, bint store, u32 base) noexcept nogil:
+    """Of all YMM registers, to or from the area at `base`. Stored, the host's are zero."""
+    cdef u32 n
+    for n in range(16):                         # vextractf128, vinsertf128
+        put(t, 0xC4, 1)
+        put(t, (n >> 3 ^ 1) << 7 | 0x40 | (base >> 3 ^ 1) << 5 | 3, 1)
+        put(t, 0x7D if store else (n ^ 15) << 3 | 5, 1)
+        put(t, 0x19 if store else 0x18, 1)
+        modrm_mem(t, n, base, 576 + 16 * n)
+        put(t, 1, 1)
+    if store:
+        put(t, 0xC5F877, 3)                     # vzeroupper
+
+
+cdef void held_halves(Work *t, bint store, u32 base, i64 off) noexcept nogil:
+    """The same if the host has them. `off`: of the stack's pointer."""
+    cdef u8 *without
+    put(t, 0xF68424, 3)                         # test byte [rsp + …], 2
+    put32(t, AT_XMM + off)
+    put(t, 0x02, 1)
+    without = branch(t, 4)
+    upper_halves(t, store, base)
+    land(t, without)
+
+
 cdef void enlarge(Guest *g) noexcept nogil:
     """Great pages where code is about to be written, if the host has some: what runs is spread over all of it."""
     cdef u64 part, at, used
@@ -964,7 +1079,7 @@ cdef void enlarge(Guest *g) noexcept nogil:
 
 cdef void trampolines(Guest *g) noexcept nogil:
     """At its beginning: from C into the code, back, and from one block to another by RIP."""
-    global exit_at, find_at, follow_at, vectors_at
+    global exit_at, find_at, follow_at, vectors_at, halves_at
     cdef u8 *none
     cdef Work t
     cdef u8 *missed[2]
@@ -992,8 +1107,8 @@ cdef void trampolines(Guest *g) noexcept nogil:
     put(&t, 0, 1)
     same = branch(&t, 4)
     from_cpu(&t, H_B, AT_FX)
-    for n in range(16):
-        vector_at(&t, 0x29, n, H_B)
+    vectors_of(&t, True, H_B)
+    held_halves(&t, True, H_B, 0)
     put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 0
     put32(&t, AT_XMM)
     put(&t, 0, 1)
@@ -1002,21 +1117,29 @@ cdef void trampolines(Guest *g) noexcept nogil:
     from_cpu(&t, H_RSP, AT_SP)
     put(&t, 0x415F415E415D415C, 8)              # pop r15, r14, r13, r12
     put(&t, 0x5D5BC3, 3)                        # pop rbp, rbx; ret
-    # XMM registers into the host's. Not zero: SSE is off, or an exception not masked. It is called: RSP is 8 less
+    # called: XMM registers into the host's. Not zero: SSE is off, or an exception not masked
     vectors_at = <u32>(t.at - g.native_write)
-    put(&t, 0x448B9C24, 4)                      # mov r11d, [rsp + mxcsr]
-    put32(&t, AT_MXCSR + 8)
-    put(&t, 0x41F7D34181E3, 6)                  # not r11d; and r11d, …
-    put32(&t, 0x1F80)
-    put(&t, 0x440B9C24, 4)                      # or r11d, [rsp + sse_trap]
-    put32(&t, AT_TRAP + 8)
-    put(&t, 0x7401C3, 3)                        # jz over; ret
-    from_cpu(&t, H_B, AT_FX + 8)
-    for n in range(16):
-        vector_at(&t, 0x28, n, H_B)
+    load_vectors(&t)
     put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 1
     put32(&t, AT_XMM + 8)
     put(&t, 0x01, 1)
+    put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
+    # the same with their upper halves
+    halves_at = <u32>(t.at - g.native_write)
+    put(&t, 0x448B9C24, 4)                      # mov r11d, [rsp + vex_trap]
+    put32(&t, AT_VEX + 8)
+    put(&t, 0x4585DB7401C3, 6)                  # test r11d, r11d; jz over; ret
+    put(&t, 0x80BC24, 3)                        # cmp byte [rsp + …], 0
+    put32(&t, AT_XMM + 8)
+    put(&t, 0, 1)
+    same = branch(&t, 5)
+    load_vectors(&t)
+    land(&t, same)
+    from_cpu(&t, H_B, AT_FX + 8)
+    upper_halves(&t, False, H_B)
+    put(&t, 0xC68424, 3)                        # mov byte [rsp + …], 3
+    put32(&t, AT_XMM + 8)
+    put(&t, 0x03, 1)
     put(&t, 0x4531DBC3, 4)                      # xor r11d, r11d; ret
     # the TLB learns of linear address r10; r11d: the access, its size or 256. Not zero: it is worth another try
     fill = t.at
@@ -1028,8 +1151,8 @@ cdef void trampolines(Guest *g) noexcept nogil:
     put(&t, 0, 1)
     same = branch(&t, 4)
     from_cpu(&t, 7, AT_FX + 8)
-    for n in range(16):
-        vector_at(&t, 0x29, n, 7)
+    vectors_of(&t, True, 7)
+    held_halves(&t, True, 7, 8)
     land(&t, same)
     move(&t, 6, H_A)
     with_reg(&t, False, OP_LOAD, H_RDX, H_B)
@@ -1046,8 +1169,8 @@ cdef void trampolines(Guest *g) noexcept nogil:
     put(&t, 0, 1)
     none = branch(&t, 4)
     from_cpu(&t, 7, AT_FX + 8)
-    for n in range(16):
-        vector_at(&t, 0x28, n, 7)
+    vectors_of(&t, False, 7)
+    held_halves(&t, False, 7, 8)
     land(&t, none)
     for n in range(10):
         if n < 3 or n > 5:
@@ -1156,7 +1279,9 @@ cdef int open_room(Guest *g, u8 *run, u8 *write, u64 size, u32 hot) noexcept nog
     g.native_write, g.native_run, g.native_size, g.hot = <u8 *>first, <u8 *>second, size, hot
     g.hotspot = translate
     trampolines(g)
-    return 1
+    if g.apart_first < g.native_first + LEAST_ROOM:
+        g.native_write = NULL
+    return g.native_write != NULL
 
 
 def available():

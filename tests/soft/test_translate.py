@@ -14,7 +14,8 @@ from accel.soft import accelerator
 from accel.soft.accelerator import SoftAccelerator
 from accel.soft.features import supported_cpuid
 from tests.soft.lab import TOOLS, SoftRun, assemble, words
-from tests.soft.test_hostile import END, FRAME
+from tests.soft.native import AVX
+from tests.soft.test_hostile import END, FRAME, plain_cpuid
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64" or not TOOLS, reason="needs an x86-64 host and an assembler"),
@@ -139,6 +140,21 @@ CASES = {
         "cvtsi2sdq %rdx, %xmm3; mulsd %xmm3, %xmm3; cvttsd2si %xmm3, %rax; addq %rax, %rdi; "
         "ucomisd %xmm3, %xmm15; adcq 0x20100, %rdi",
     ),
+    "bits and counts": (
+        "", "movq %rdi, %r10; bsfq %r10, %r11; tzcntq %r10, %r15; adcq %r15, %rdi; lzcntl %r10d, %r11d; "
+        "adcq %r11, %rdi; "
+        "popcntq %r10, %r15; leaq 1(%rdi,%r15), %rdi; movbeq (%rsi), %rcx; addq %rcx, %rdi; movbel %edi, 4(%rsi); "
+        "crc32l %edx, %r11d; crc32b %dl, %r15d; leaq (%r11,%r15), %rcx; addq %rcx, %rdi",
+    ),
+    "SSSE3 and SSE4": (
+        "movl $6, %ebx", GONE + "movq %rdi, %xmm9; pinsrd $2, %edx, %xmm9; pinsrb $1, %r15d, %xmm9; "
+        "pabsb %xmm9, %xmm10; "
+        "movups (%rsi), %xmm11; pshufb %xmm9, %xmm11; pmovzxbw 8(%rsi), %xmm8; ptest %xmm10, %xmm11; adcq $1, %rdi; "
+        "pextrq $1, %xmm11, %r15; addq %r15, %rdi; roundsd $1, %xmm9, %xmm10; movddup %xmm10, %xmm10; "
+        "phaddd %xmm8, %xmm10; "
+        "pextrw $3, %xmm10, 6(%rdi,%rdx); palignr $5, %xmm10, %xmm11; movl $9, %eax; pcmpestri $0, %xmm11, %xmm10; "
+        "addq %rcx, %rdi; andl $0x21fff, %edi; orl $0x21000, %edi",
+    ),
     "calls and returns": (
         "jmp 1f; 2: addq %rdx, %rdi; ret; 3: leaq 2b(%rip), %r11; call *%r11; ret $8; 1:",
         "pushq $3; call 3b; pushq %rdi; xorq %r15, (%rsp); popq %r15; addq %r15, %rdi",
@@ -154,6 +170,41 @@ CASES = {
         "addq %rax, %rdi",
     ),
 }
+
+# Of a host with AVX2: YMM registers over look-ups, exceptions and instructions that are interpreted
+AVX_CASES = {
+    "YMM registers": (
+        "movl $6, %ebx", GONE + "vmovq %rdi, %xmm9; vpbroadcastb %xmm9, %ymm10; vpaddd %ymm10, %ymm10, %ymm1; "
+        "vpaddb 8(%rsi), %ymm1, %ymm2; vpxor %ymm1, %ymm2, %ymm15; cld; vpmovmskb %ymm15, %r11d; addq %r11, %rdi; "
+        "vextracti128 $1, %ymm15, %xmm4; vpextrq $1, %xmm4, %r15; addq %r15, %rdi",
+    ),
+    "vectors of both kinds": (
+        "", "vmovq %rdi, %xmm3; vpbroadcastq %xmm3, %ymm3; paddd %xmm3, %xmm3; vmovdqu %ymm3, 0x20100; "
+        "vpaddd %xmm3, %xmm3, %xmm3; "
+        "vmovdqu %ymm3, 0x20120; addq 0x20110, %rdi; addq 0x20130, %rdi; xorq 0x20120, %rdi; vzeroupper; "
+        "vextractf128 $1, %ymm3, 0x20140; addq 0x20140, %rdi; vzeroall; vmovq %xmm9, %rcx; subq %rcx, %rdi",
+    ),
+    "a vector not aligned, of 32 bytes": (
+        "movl $4, %ebx", "leaq (%rsi,%rdx,8), %rax; vmovq %rdi, %xmm1; vmovdqa (%rax), %ymm0; "
+        "vpaddq %ymm1, %ymm0, %ymm0; "
+        "vmovq %xmm0, %rcx; addq %rcx, %rdi",
+    ),
+    "fused, converted, compared": (
+        "", "vcvtsi2sdq %rdx, %xmm2, %xmm2; vcvtsi2sdl %edi, %xmm3, %xmm3; vfmadd231sd %xmm2, %xmm3, %xmm2; "
+        "vcomisd %xmm2, %xmm3; "
+        "adcq $0, %rdi; vcvttsd2si %xmm2, %r11; addq %r11, %rdi; vptest %ymm2, %ymm3; adcq $0, %rdi; "
+        "vblendvpd %ymm2, %ymm3, %ymm2, %ymm4; vmovmskpd %ymm4, %ecx; addq %rcx, %rdi",
+    ),
+    "BMI on all registers": (
+        "", GONE + "addq $3, %rdi; bextrq %r10, 0x21000, %r11; "
+        "andnq %rdi, %r11, %r15; mulxq %r15, %r10, %r11; addq %r10, %rdi; mulxq %rdi, %r11, %r11; addq %r11, %rdi; "
+        "shlxq %rdx, %rdi, %r10; stc; rorxq $7, %r10, %r15; sarxl %r15d, %edi, %r11d; adcq %r11, %rdi; "
+        "blsrq %rdi, %r10; "
+        "blsmskl %r10d, %r11d; adcq %r11, %rdi; pdepq %rdi, %r10, %r15; pextq %r15, %rdi, %r8; addq %r8, %rdi; "
+        "bzhiq %rdx, 0x21008, %r10; adcxq %r10, %rdi; adoxq %r15, %r11; seto %cl; adcq $0, %rdi; addb %cl, %dil",
+    ),
+}
+XSTATE = "movq %cr4, %rax; btsl $18, %eax; movq %rax, %cr4; xorl %ecx, %ecx; xorl %edx, %edx; movl $7, %eax; xsetbv\n"
 
 
 def run(source: str, directory: pathlib.Path, patch: pytest.MonkeyPatch, way: str, room: int) -> tuple[list[int], int]:
@@ -176,9 +227,31 @@ def test_translated_code_does_what_the_interpreter_does(
     assert nothing == 0
     found, code = run(source, tmp_path, monkeypatch, "always", 1 << 20)
     assert code > 1024 and found == expected
-    assert run(source, tmp_path, monkeypatch, "always", 20 << 10)[0] == expected
+    found, code = run(source, tmp_path, monkeypatch, "always", 20 << 10)
+    assert code and found == expected
     if "ebx" in before:
         assert len(expected) > 7                # it did fault
+
+
+@pytest.mark.skipif(not AVX, reason="the host has no AVX")
+@pytest.mark.parametrize("name", AVX_CASES)
+def test_vectors_of_32_bytes_are_the_interpreter_s(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, body = AVX_CASES[name]
+    source = XSTATE + SETTLE + before + "\n" + LOOP.format(body=body)
+    expected, _ = run(source, tmp_path, monkeypatch, "off", 1 << 20)
+    assert run(source, tmp_path, monkeypatch, "always", 1 << 20)[0] == expected
+    assert run(source, tmp_path, monkeypatch, "always", 20 << 10)[0] == expected
+    assert len(expected) > 7 or "ebx" not in before
+
+
+def test_what_is_not_declared_is_not_translated(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = "pabsd %xmm1, %xmm2; nop; nop; nop; .byte 0xf3; bsfl %edx, %ecx; addl %ecx, %edi; .byte 0xf3; bsrl %edx, %ecx"
+    body = "movl $8, %ebx\n" + LOOP.format(body=lacking + "; addl %ecx, %edi")
+    monkeypatch.setattr("tests.soft.test_translate.supported_cpuid", plain_cpuid)
+    expected, _ = run(SETTLE + body, tmp_path, monkeypatch, "off", 1 << 20)
+    assert len(expected) > 7 * 60 and run(SETTLE + body, tmp_path, monkeypatch, "always", 1 << 20)[0] == expected
 
 
 def test_nothing_is_translated_until_it_has_run_often(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
