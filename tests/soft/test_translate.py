@@ -247,8 +247,8 @@ def test_vectors_of_32_bytes_are_the_interpreter_s(
 
 
 def test_what_is_not_declared_is_not_translated(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = "pabsd %xmm1, %xmm2; nop; nop; nop; .byte 0xf3; bsfl %edx, %ecx; addl %ecx, %edi; .byte 0xf3; bsrl %edx, %ecx"
-    body = "movl $8, %ebx\n" + LOOP.format(body=lacking + "; addl %ecx, %edi")
+    lacking = "pabsd %xmm1, %xmm2; nop; nop; nop; .byte 0xf3; bsfl %edx, %ecx; addl %ecx, %edi; "
+    body = "movl $8, %ebx\n" + LOOP.format(body=lacking + ".byte 0xf3; bsrl %edx, %ecx; addl %ecx, %edi")
     monkeypatch.setattr("tests.soft.test_translate.supported_cpuid", plain_cpuid)
     expected, _ = run(SETTLE + body, tmp_path, monkeypatch, "off", 1 << 20)
     assert len(expected) > 7 * 60 and run(SETTLE + body, tmp_path, monkeypatch, "always", 1 << 20)[0] == expected
