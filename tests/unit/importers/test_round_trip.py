@@ -149,7 +149,7 @@ def test_the_command_line_of_a_running_process_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["-daemonize"], "-daemonize"), (["-loadvm", "s"], "-loadvm"), (["-D", "l"], "-D"), (["-qtest", "null"], "-qtest")],
+    [(["-daemonize"], "-daemonize"), (["-loadvm", "s"], "-loadvm"), (["-D", "l"], "-D")],
 )
 def test_what_is_of_one_run_is_named(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     from vmrun.cli.main import main
