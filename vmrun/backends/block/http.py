@@ -39,7 +39,7 @@ class Pages:
         try:
             answer = self.pool.request("HEAD", url)
         except self.faults as error:
-            raise ImageError(f"CURL: Error opening file: {error}") from None
+            raise ImageError(f"CURL: Error opening file: {_reason(error)}") from None
         if answer.status >= 400:
             raise ImageError(f"CURL: Error opening file: The requested URL returned error: {answer.status}")
         if answer.headers.get("accept-ranges", "").lower() != "bytes":
@@ -83,6 +83,16 @@ class Pages:
 
     def end(self) -> None:
         self.pool.clear()
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the host said, in what urllib3 wraps around it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        inner = getattr(error, "reason", None)
+        error, told = (inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__), str(error)
+    return told.rpartition(": ")[2]
 
 
 def open_http(url: str, options: dict[str, Any], readonly: bool) -> Node:

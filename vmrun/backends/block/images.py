@@ -45,7 +45,6 @@ DEEPEST = 128  # images of a backing chain
 PERMISSIONS, UNSHARED = 100, 200
 CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
-AIO = ("threads", "native", "io_uring")
 
 
 class Access:
@@ -229,6 +228,8 @@ def open_protocol(name: str, access: Access) -> Node:
         from vmrun.backends.block.vvfat import named, open_vvfat
 
         return open_vvfat(named(name), access.readonly)
+    if name.startswith("blkdebug:"):
+        return _debugged(name, access)
     if name.startswith("null-co:") or name.startswith("null-aio:"):
         return open_options({"driver": name.split(":")[0]}, access)
     if name.startswith("file:"):
@@ -239,16 +240,29 @@ def open_protocol(name: str, access: Access) -> Node:
     return open_file(name, access)
 
 
+def _debugged(name: str, access: Access) -> Node:
+    """`blkdebug:FILE:NAME`: NAME with the faults that FILE describes; without FILE none."""
+    from vmrun.backends.block.debugrules import debug_node
+
+    config, mark, inner = name.removeprefix("blkdebug:").partition(":")
+    if not mark:
+        raise ImageError(f"Could not open '{name}': blkdebug requires a file and an image")
+    node = open_protocol(inner, access)
+    try:
+        found: Node = debug_node(node, {"config": config})
+        return found
+    except BaseException:
+        node.close()
+        raise
+
+
 def _json(name: str) -> dict[str, Any]:
-    import json
+    from vmrun.backends.block.nodeoptions import from_json
 
     try:
-        found = json.loads(name[5:])
-    except ValueError:
-        raise ImageError(f"Could not open '{name}': Could not parse the JSON options") from None
-    if not isinstance(found, dict):
-        raise ImageError(f"Could not open '{name}': Invalid JSON object given")
-    return nested(found)
+        return nested(from_json(name[5:]))
+    except ImageError as error:
+        raise ImageError(f"Could not open '{name}': {error.text}") from None
 
 
 def nested(options: dict[str, Any]) -> dict[str, Any]:
@@ -276,8 +290,14 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
     """The graph that a -blockdev describes (nested, with inline children)."""
     if depth > DEEPEST:
         raise ImageError("too many nodes")
+    from vmrun.backends.block.nodeoptions import checked
+
     options = dict(options)
-    driver = options.pop("driver", None)
+    driver = options.get("driver")
+    if driver is None and not {"file", "filename", "image"} & options.keys():
+        raise ImageError("Must specify either driver or file")
+    options = checked(options, "file" if driver is None and "filename" in options else driver)
+    options.pop("driver", None)
     said = "read-only" in options
     readonly = flag(options.get("read-only", access.readonly))
     access = Access(
@@ -285,12 +305,16 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
         aio=str(options.get("aio", access.aio)),
     ).with_objects(access.objects)  # fmt: skip
-    if access.aio not in AIO:
-        raise ImageError(f"Parameter 'aio' does not accept value '{access.aio}'")
     if options.get("locking") == "off":
         access.lock = False
     opener = PROTOCOLS.get(str(driver)) if driver is not None or "filename" not in options else _open_file
     node = opener(options, access, driver) if opener is not None else _format(options, access, driver, depth)
+    if driver is None and opener is None:
+        try:
+            checked(options, node.driver)
+        except BaseException:
+            node.close()
+            raise
     if readonly and said and not node.readonly and driver in FILTERS:
         node.turn(True)
     return node
@@ -314,7 +338,7 @@ def _open_file(options: dict[str, Any], access: Access, driver: str | None) -> N
 def _open_null(options: dict[str, Any], access: Access, driver: str | None) -> Node:
     from vmrun.backends.block.null import NullNode
 
-    node: Node = NullNode(int(options.get("size", 1 << 30)), flag(options.get("read-zeroes", False)))
+    node: Node = NullNode(options.get("size", 1 << 30), options.get("read-zeroes", False))
     return node
 
 
@@ -350,7 +374,7 @@ def _child(given: Any, access: Access, depth: int) -> Node:
         return open_options(given, access, depth + 1)
     known = access.known(str(given)) if access.known is not None else None
     if known is None:
-        return open_protocol(str(given), access)
+        raise ImageError(f"Cannot find device='{given}' nor node-name='{given}'")
     try:
         if not access.readonly:
             reopen(known, False)
@@ -363,6 +387,8 @@ def _child(given: Any, access: Access, depth: int) -> Node:
 def _format(options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
     """What lies on another node."""
     child = options.get("file", options.get("image") if driver == "blkdebug" else None)
+    if driver is not None and driver not in (*FORMATS, *FILTERS, *(found for found, _, _ in MAGICS)):
+        raise ImageError(f"Unknown driver '{driver}'")
     if child is None:
         raise ImageError('A block device must be specified for "file"')
     lazy = access.known is not None and driver in FILTERS
@@ -378,7 +404,9 @@ def _format(options: dict[str, Any], access: Access, driver: str | None, depth: 
 
 def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
     if driver == "blkdebug":
-        return _debug(node, options)
+        from vmrun.backends.block.debugrules import debug_node
+
+        return debug_node(node, options)
     if driver == "throttle":
         from vmrun.backends.block.throttle import ThrottleNode
 
@@ -468,34 +496,23 @@ def _cache(given: Any, default: str) -> str:
     return "unsafe" if no_flush else "none" if direct else "writeback"
 
 
-def _debug(node: Node, options: dict[str, Any]) -> Node:
-    from vmrun.backends.block.debug import DebugNode
-
-    found = DebugNode(node)
-    rules = options.get("inject-error") or []
-    for rule in rules.values() if isinstance(rules, dict) else rules:
-        found.inject(
-            str(rule.get("event", "none")), int(rule.get("errno", 5)),
-            kinds=[rule["iotype"]] if "iotype" in rule else None,
-            sector=int(rule["sector"]) if "sector" in rule else None,
-            once=flag(rule.get("once")), state=int(rule.get("state", 0)),
-        )  # fmt: skip
-    rules = options.get("set-state") or []
-    for rule in rules.values() if isinstance(rules, dict) else rules:
-        found.set_state(str(rule["event"]), int(rule["new_state"]), int(rule.get("state", 0)))
-    return found
-
-
 def raw(node: Node, options: dict[str, Any] | None = None) -> Node:
     """The raw format on a protocol, with `offset` and `size` when it says them."""
     options = options or {}
     if "offset" in options or "size" in options:
         from vmrun.backends.block.null import WindowNode
 
-        start = int(options.get("offset", 0))
-        size = int(options.get("size", max(0, node.size - start)))
+        start = options.get("offset", 0)
+        if start > node.size:
+            raise ImageError(f"Offset ({start}) cannot be greater than size of the containing file ({node.size})")
+        size = options.get("size", node.size - start)
         if start + size > node.size:
-            raise ImageError("The sum of offset and size has to be smaller or equal to the actual size of the file")
+            raise ImageError(
+                f"The sum of offset ({start}) and size ({size}) has to be smaller or equal to the  actual size of the "
+                f"containing file ({node.size})"
+            )
+        if "size" in options and size % 512:
+            raise ImageError("Specified size is not multiple of 512")
         return WindowNode(node, start, size)
     from vmrun.backends.block.node import Filter
 

@@ -285,6 +285,13 @@ NO_ZEROES = 2
 
 def open_nbd(str name, bint readonly):
     """`nbd://host:port/export`, `nbd+unix:///export?socket=path`, `nbd:host:port[:exportname=x]`, `nbd:unix:path…`."""
+    try:
+        return _named(name, readonly)
+    except ImageError as error:
+        raise ImageError(f"Could not open '{name}': {error.text}") from None
+
+
+def _named(str name, bint readonly):
     from urllib.parse import parse_qs, unquote, urlsplit
 
     if name.startswith(("nbd://", "nbd+tcp://", "nbd+unix://")):
@@ -293,15 +300,19 @@ def open_nbd(str name, bint readonly):
         if name.startswith("nbd+unix"):
             paths = parse_qs(parts.query).get("socket")
             if not paths:
-                raise ImageError(f"Could not open '{name}': no `socket` in the address")
+                raise ImageError(f"no `socket` in the address")
             return connect(paths[0], export, readonly, name)
-        return connect((parts.hostname or "localhost", parts.port or 10809), export, readonly, name)
+        try:
+            port = parts.port or 10809
+        except ValueError:
+            raise ImageError(f"Invalid URI") from None
+        return connect((parts.hostname or "localhost", port), export, readonly, name)
     text, _, export = name.removeprefix("nbd:").partition(":exportname=")
     if text.startswith("unix:"):
         return connect(text[5:], export, readonly, name)
     host, _, port = text.rpartition(":")
     if not port.isdigit():
-        raise ImageError(f"Could not open '{name}': the address has no port")
+        raise ImageError(f"the address has no port")
     return connect((host.strip("[]") or "localhost", int(port)), export, readonly, name)
 
 
@@ -309,14 +320,28 @@ def open_nbd_options(dict options, bint readonly):
     """The options of a -blockdev: server.type, .path or .host and .port; export."""
     server = options.get("server", options)
     export = str(options.get("export", ""))
+    if not isinstance(server, dict):
+        raise ImageError("Invalid parameter type for 'server', expected: object")
+    if server.get("type", "inet") not in ("inet", "unix"):
+        raise ImageError(f"Parameter 'server.type' does not accept value '{server['type']}'; inet and unix are modelled")
+    if "path" in server and "host" in server:
+        raise ImageError("path and host may not be used at the same time")
     if "path" in server:
         return connect(str(server["path"]), export, readonly, f"nbd+unix:///{export}?socket={server['path']}")
-    address = (str(server.get("host", "localhost")), int(server.get("port", 10809)))
+    if "host" not in server:
+        raise ImageError("NBD server address missing")
+    address = (str(server["host"]), server.get("port", 10809))
     return connect(address, export, readonly, f"nbd://{address[0]}:{address[1]}/{export}")
 
 
 def connect(address, str export, bint readonly, str name):
+    """`address`: a path, or (host, port); the port may be text. ImageError."""
     sockets = []
+    told = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+    if not isinstance(address, str):
+        if not str(address[1]).isdigit() or not 0 < int(address[1]) < 65536:
+            raise ImageError(f"address resolution failed for {told}: the port is no number")
+        address = (address[0], int(address[1]))
     try:
         socket, size, flags = negotiate(address, export)
         sockets.append(socket)
@@ -324,14 +349,14 @@ def connect(address, str export, bint readonly, str name):
             while len(sockets) < MOST_CONNECTIONS:
                 sockets.append(negotiate(address, export)[0])
         if not readonly and flags & READ_ONLY:
-            raise ImageError(f"Could not open '{name}': request for write access denied")
+            raise ImageError(f"request for write access denied")
         return NbdNode(sockets, size, flags, readonly, name)
     except BaseException as error:
         for socket in sockets:
             socket.close()
         if isinstance(error, (OSError, struct.error)):
             why = getattr(error, "strerror", None) or str(error) or "the server says something else"
-            raise ImageError(f"Could not open '{name}': Failed to connect: {why}") from None
+            raise ImageError(f"Failed to connect to '{told}': {why}") from None
         raise
 
 

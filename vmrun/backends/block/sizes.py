@@ -1,4 +1,4 @@
-"""Sizes for people."""
+"""Sizes as people read and write them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,27 @@ def people(count: int) -> str:
     unit = max(0, (exponent - 1) // 10)
     value = count / (1 << (10 * unit))
     return f"{value:.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[unit]}B"
+
+
+SUFFIXES = {"b": 0} | {letter: 10 * (n // 2 + 1) for n, letter in enumerate("kKmMgGtTpPeE")}
+
+
+def bytes_of(text: str) -> int | None:
+    """Bytes of `10G`, `1.5M`, `0x100`; None when it is not a size."""
+    import re
+
+    if len(text) > 64:
+        return None
+    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]?)", text.strip())
+    if not match or match[2] and match[2] not in SUFFIXES:
+        return None
+    if match[1][:2] in ("0x", "0X"):
+        return int(match[1], 16) << (SUFFIXES[match[2]] if match[2] else 0)
+    whole, _, part = match[1].partition(".")
+    shift = SUFFIXES[match[2]] if match[2] else 0
+    found = int(whole or "0") << shift
+    if part.strip("0"):
+        if shift == 0:
+            return None
+        found += int(float("0." + part) * (1 << shift))
+    return found

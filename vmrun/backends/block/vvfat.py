@@ -66,7 +66,7 @@ class Fat:
         if len(label.encode()) > 11:
             raise ImageError("vvfat label cannot be longer than 11 bytes")
         if not os.path.isdir(directory):
-            raise ImageError(f"Could not open '{directory}': vvfat shows a directory")
+            raise ImageError(f"Could not read directory {directory}")
         if floppy:
             self.fat = fat or 12
             cylinders, heads, per_track, self.lead = 80, 2, 36 if fat != 12 else 18, 0
@@ -302,6 +302,8 @@ def open_vvfat(options: dict[str, Any], readonly: bool) -> Node:
     """`dir`, `fat-type`, `floppy`, `label`. ImageError."""
     from vmrun.backends.block.foreign import ForeignNode
 
+    if not options.get("dir"):
+        raise ImageError("vvfat block driver requires a 'dir' option")
     if options.get("rw") in (True, "on"):
         raise ImageError("vvfat: writing to the host's directory is not modelled; leave out rw")
     directory, label = str(options.get("dir") or ""), str(options.get("label") or "QEMU VVFAT")

@@ -41,7 +41,10 @@ def console() -> None:
     """The command vmrun-img."""
     import os
 
-    code = main(sys.argv[1:], os.path.basename(sys.argv[0]) or PROGRAM)
+    try:
+        code = main(sys.argv[1:], os.path.basename(sys.argv[0]) or PROGRAM)
+    except BrokenPipeError:
+        os._exit(141)  # nobody reads what is printed; a program that the signal ends has this status in a shell
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -68,6 +71,8 @@ def main(argv: list[str], program: str) -> int:
             return 0
         if not argv:
             raise ImgError("Not enough arguments", usage=True)
+        if argv[0].startswith("-"):
+            raise ImgError(f"unrecognized option '{argv[0]}'", usage=True)
         if argv[0] not in COMMANDS:
             raise ImgError(f"Command not found: {argv[0]}", usage=True)
         module = __import__(f"vmrun.cli.img.{COMMANDS[argv[0]]}", fromlist=[argv[0]])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from vmrun.backends.block.sizes import bytes_of as size_of
 from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, amend_help, option_help
 from vmrun.cli.img.options import (
+    CACHES,
     Given,
     ImgError,
     Progress,
@@ -18,9 +20,6 @@ from vmrun.cli.img.options import (
     program,
     rate_of,
 )  # fmt: skip
-from vmrun.cli.img.options import (
-    size as size_of,
-)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -423,7 +422,9 @@ def amend(argv: list[str]) -> int:
     if asks_help(given):
         sys.stdout.write(amend_help())
         return 0
-    name = given.one()
+    if len(given.args) != 1:
+        raise ImgError("Expecting one image file name")
+    name = given.args[0]
     node: Any = open_image(
         name, given["f"], cache=given.cache("t", "writeback"), write=True, options="image-opts" in given
     )
@@ -548,7 +549,7 @@ def bench(argv: list[str]) -> int:
     name = given.one()
     count, depth = _number(given["c"], 75000, "request count"), _number(given["d"], 64, "queue depth")
     offset, length = image_size(given["o"] or "0", "offset"), image_size(given["s"] or "4096", "buffer size")
-    step = image_size(given["S"] or "0", "step size") or length
+    step = image_size(given["S"] or "0", "step_size") or length
     pattern = _number(given["pattern"], 0, "pattern byte")
     interval = _number(given["flush-interval"], 0, "flush interval")
     if given["i"] not in (None, "threads", "native", "io_uring"):
@@ -561,6 +562,10 @@ def bench(argv: list[str]) -> int:
     write = "w" in given
     if interval and not write:
         raise ImgError("--flush-interval is only available in write tests")
+    if interval and interval < depth:
+        raise ImgError("Flush interval can't be smaller than depth")
+    if "t" in given and given["t"] not in CACHES:
+        raise ImgError("Invalid cache mode")
     node = open_image(
         name, given["f"], cache=given.cache("t", "writeback"), write=write,
         share="U" in given, options="image-opts" in given,
@@ -569,15 +574,17 @@ def bench(argv: list[str]) -> int:
     caller = Caller(drive)
     if length > node.size:
         raise ImgError("The image is smaller than a request")
-    if "q" not in given:
-        sys.stdout.write(
-            f"Sending {count} {'write' if write else 'read'} requests, {length} bytes each, {depth} in parallel "
-            f"(starting at offset {offset}, step size {step})\n"
-        )
-        if interval:
-            drain = "" if "no-drain" not in given else "without draining "
-            sys.stdout.write(f"Sending flush every {interval} {drain}requests\n")
-        sys.stdout.flush()
+    sys.stdout.write(
+        f"Sending {count} {'write' if write else 'read'} requests, {length} bytes each, {depth} in parallel "
+        f"(starting at offset {offset}, step size {step})\n"
+    )
+    if interval:
+        drain = "" if "no-drain" not in given else "without draining "
+        sys.stdout.write(f"Sending flush every {interval} {drain}requests\n")
+    sys.stdout.flush()
+    if count and offset > node.size - length:
+        raise ImgError("Failed request: Input/output error")
+    count = count if length else 0  # nothing is moved
     data = bytes([pattern]) * length if write else None
     begin = monotonic()
     sent = over = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from time import monotonic, sleep
 
+from vmrun.backends.block.sizes import bytes_of as size
 from vmrun.cli.img import bitmap
 from vmrun.cli.img.change import make
 from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
@@ -19,7 +20,6 @@ from vmrun.cli.img.options import (
     program,
     rate_of,
     select,
-    size,
 )
 
 TYPE_CHECKING = False
@@ -104,6 +104,8 @@ def convert(argv: list[str]) -> int:
                 if text.startswith("Backing file not supported"):
                     raise ImgError(text) from None
                 raise ImgError(f"{name}: error while converting {target_format}: {text}") from None
+        if "target-image-opts" in given and "O" in given:
+            raise ImgError("--image-opts and --format are mutually exclusive")
         target = open_image(
             name, target_format, cache=given.cache("t", "unsafe"), write=True, options="target-image-opts" in given
         )

@@ -305,8 +305,9 @@ def compare(argv: list[str]) -> int:
     given = Given(argv, "f:F:T:pqsU")
     if len(given.args) != 2:
         raise ImgError("Expecting two image file names", usage=True)
-    cache, quiet, share = given.cache("T", "writeback"), "q" in given, "U" in given
+    quiet, share = "q" in given, "U" in given
     try:
+        cache = given.cache("T", "writeback")
         one = open_image(given.args[0], given["f"], cache=cache, share=share, options="image-opts" in given)
     except ImgError as error:
         raise ImgError(str(error), 2) from None
@@ -417,9 +418,11 @@ def measure(argv: list[str]) -> int:
         options = options_of(given, CREATE_OPTIONS[target], target, "")
     except ImgError as error:
         raise ImgError(f"{error}\n{program()}: Invalid options for file format '{target}'") from None
+    if len(given.args) > 1:
+        raise ImgError("At most one filename argument is allowed.")
     if "size" in given and given.args:
         raise ImgError("--size N cannot be used together with a filename.")
-    if ("size" in given) == bool(given.args) or len(given.args) > 1:
+    if ("size" in given) == bool(given.args):
         raise ImgError("Either --size N or one filename must be specified.")
     node = None
     if given.args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from vmrun.backends.block.sizes import bytes_of as size
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +17,6 @@ CACHES = {
     "none": "none", "off": "none", "directsync": "directsync", "writeback": "writeback", "unsafe": "unsafe",
     "writethrough": "writethrough",
 }  # fmt: skip
-SUFFIXES = {"b": 0} | {letter: 10 * (n // 2 + 1) for n, letter in enumerate("kKmMgGtTpPeE")}
 MOST = (1 << 63) - 1
 
 
@@ -53,9 +54,8 @@ class Given:
             raise HelpAsked
         for text in self.all.get("object", []):
             _object(text)
-        for other, format in (("image-opts", "f"), ("target-image-opts", "O")):
-            if other in self and format in self:
-                raise ImgError("--image-opts and --format are mutually exclusive")
+        if "image-opts" in self and "f" in self:
+            raise ImgError("--image-opts and --format are mutually exclusive")
         if "force-share" in self:
             self.all.setdefault("U", [""])
 
@@ -128,25 +128,6 @@ def _object(text: str) -> None:
         )
 
 
-def size(text: str, negative: bool = False) -> int | None:
-    """Bytes of `10G`, `1.5M`, `0x100`; None when it is not a size."""
-    import re
-
-    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]?)", text.strip())
-    if not match or match[2] and match[2] not in SUFFIXES:
-        return None
-    if match[1][:2] in ("0x", "0X"):
-        return int(match[1], 16) << (SUFFIXES[match[2]] if match[2] else 0)
-    whole, _, part = match[1].partition(".")
-    shift = SUFFIXES[match[2]] if match[2] else 0
-    found = int(whole or "0") << shift
-    if part.strip("0"):
-        if shift == 0:
-            return None
-        found += int(float("0." + part) * (1 << shift))
-    return found
-
-
 def image_size(text: str, what: str = "image size") -> int:
     found = size(text)
     if found is None:
@@ -201,8 +182,10 @@ def open_image(
     from vmrun.backends.block import images
     from vmrun.backends.block.errors import ImageError
 
-    if not name:
+    if not name and not options:
         raise ImgError("Could not open '': The 'file' block driver requires a file name")
+    if share and write:
+        raise ImgError(f"Could not open '{name}': force-share=on can only be used with read-only images")
     access = images.Access(cache=cache, readonly=not write, share=share, discard=discard)
     try:
         if options:
@@ -227,7 +210,10 @@ def open_image(
     except ImageError as error:
         text = error.text
         said = text.startswith("Could not open '")
-        if not said or text.startswith(f"Could not open '{name}': ") and _of_the_host(text):
+        if options and said and not _of_the_host(text) and "backing file" not in text:
+            text = text.partition("': ")[2]  # of a file within the options: they are what is called the image
+            said = False
+        if not said or (options or text.startswith(f"Could not open '{name}': ")) and _of_the_host(text):
             text = f"Could not open '{name}': {text}"
         if error.remedy.startswith("Is "):
             text += f"\n{error.remedy}"
@@ -237,7 +223,7 @@ def open_image(
 def _of_the_host(text: str) -> bool:
     """Whether the file itself could not be opened: QEMU says its name twice then."""
     told = ("No such file", "Permission denied", "Is a directory", "O_DIRECT")
-    return "backing file" not in text and any(words in text for words in told)
+    return "backing file" not in text and "Failed to connect" not in text and any(words in text for words in told)
 
 
 def format_of(node: Node) -> str:

@@ -1,0 +1,196 @@
+"""The options of block nodes: which each driver has, and what they may be; messages are QEMU's.
+
+One table for whatever way they come: -blockdev, `json:` names, the image tool's --image-opts, blockdev-add. From text
+or typed, `checked` gives the values their types. What would have no effect here is refused by name, except for hints on
+how much memory a cache may take.
+
+Ref: QEMU qapi/block-core.json, BlockdevOptions.
+"""
+
+from __future__ import annotations
+
+from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.sizes import bytes_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Kind = str | tuple[str, ...] | Mapping[str, Any]
+
+COMMON: dict[str, Kind] = {
+    "driver": "str", "node-name": "str", "read-only": "bool", "auto-read-only": "bool", "force-share": "bool",
+    "discard": "discard", "detect-zeroes": ("off", "on", "unmap"), "cache": {"direct": "bool", "no-flush": "bool"},
+}  # fmt: skip
+_FILE: dict[str, Kind] = {
+    "filename": "str", "aio": ("threads", "native", "io_uring"), "locking": ("auto", "on", "off"),
+    "drop-cache": "bool", "x-check-cache-dropped": "bool", "pr-manager": "none",
+}  # fmt: skip
+_NULL: dict[str, Kind] = {"size": "size", "latency-ns": "no number", "read-zeroes": "bool"}
+_HTTP: dict[str, Kind] = {
+    "url": "str", "readahead": "size", "timeout": "number", "sslverify": "bool", "cookie": "str", "username": "none",
+    "password-secret": "none", "proxy-username": "none", "proxy-password-secret": "none", "cookie-secret": "none",
+}  # fmt: skip
+_LIMITS = ("align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard")
+PROTOCOLS: dict[str, dict[str, Kind]] = {
+    "file": _FILE, "host_device": _FILE, "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
+    "nbd": {
+        "server": "any", "path": "str", "host": "str", "port": "str", "export": "str", "tls-creds": "none",
+        "tls-hostname": "none", "x-dirty-bitmap": "none", "reconnect-delay": "no number", "open-timeout": "no number",
+    },
+    "vvfat": {"dir": "str", "fat-type": "number", "floppy": "bool", "label": "str", "rw": "bool"},
+    "blkdebug": {
+        "image": "any", "config": "str", "inject-error": "any", "set-state": "any",
+        "take-child-perms": "none", "unshare-child-perms": "none", **dict.fromkeys(_LIMITS, "no size"),
+    },
+    "throttle": {"file": "any", "throttle-group": "str"},
+    "copy-on-read": {"file": "any", "bottom": "none"},
+}  # fmt: skip
+FORMATS: dict[str, dict[str, Kind]] = {
+    "raw": {"file": "any", "offset": "size", "size": "size"},
+    "qcow2": {
+        "file": "any", "backing": "any", "data-file": "any", "lazy-refcounts": "bool", "pass-discard-request": "bool",
+        "pass-discard-snapshot": "bool", "pass-discard-other": "bool", "overlap-check": "any", "cache-size": "size",
+        "l2-cache-size": "size", "l2-cache-entry-size": "size", "refcount-cache-size": "size",
+        "cache-clean-interval": "number", "encrypt": "any",
+    },
+}  # fmt: skip
+ON, OFF = ("on", "yes", "true", "y"), ("off", "no", "false", "n")
+SIZE = (
+    "Parameter '{}' expects a non-negative number below 2^64\n"
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+)
+
+
+def checked(options: dict[str, Any], driver: str | None) -> dict[str, Any]:
+    """The same with numbers and truth values for texts; what is nested for others is left as it is. A driver that is
+    not in the tables has no options to be checked. ImageError.
+    """
+    table = FORMATS.get(driver or "") or PROTOCOLS.get(driver or "")
+    if table is None:
+        return options
+    if "file" in table and "file" not in options:
+        raise ImageError('A block device must be specified for "file"')
+    found = {}
+    for key, value in options.items():
+        kind = table.get(key) or COMMON.get(key)
+        if kind is None:
+            raise unknown(driver or "", key)
+        found[key] = _nested(driver or "", key, kind, value) if not isinstance(kind, str | tuple) else typed(
+            key, kind, value
+        )
+    return found
+
+
+def unknown(driver: str, key: str) -> ImageError:
+    if driver in FORMATS:
+        return ImageError(f"Block format '{driver}' does not support the option '{key}'")
+    return ImageError(f"Block protocol '{driver}' doesn't support the option '{key}'")
+
+
+def _nested(driver: str, key: str, kind: Mapping[str, Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise unknown(driver, key)
+    for inner in value:
+        if inner not in kind:
+            raise unknown(driver, f"{key}.{inner}")
+    return {inner: typed(f"{key}.{inner}", kind[inner], item) for inner, item in value.items()}
+
+
+def typed(key: str, kind: Kind, value: Any) -> Any:
+    """One value. ImageError."""
+    if kind == "any":
+        return value
+    if isinstance(value, dict | list):
+        raise ImageError(f"Invalid parameter type for '{key}'")
+    if isinstance(kind, tuple):
+        if value not in kind:
+            raise ImageError(f"invalid parameter value: {value}")
+        return value
+    if kind == "discard":
+        if value not in ("ignore", "off", "unmap", "on"):
+            raise ImageError("Invalid discard option")
+        return value
+    if kind == "bool":
+        return flag(key, value)
+    if kind == "none":
+        raise ImageError(f"Parameter '{key}' is not modelled")
+    if kind in ("size", "no size", "number", "no number"):
+        found = number(key, value, sized=kind.endswith("size"))
+        if found and kind.startswith("no "):
+            raise ImageError(f"Parameter '{key}' is not modelled, only 0 is")
+        return found
+    return str(value)
+
+
+def flag(key: str, value: Any) -> bool:
+    if value in (True, *ON):
+        return True
+    if value in (False, *OFF):
+        return False
+    raise ImageError(f"Parameter '{key}' expects 'on' or 'off'")
+
+
+def number(key: str, value: Any, sized: bool = False, negative: bool = False) -> int:
+    """A count, or bytes that may have a suffix; below 2^63."""
+    found: int | None
+    if isinstance(value, bool):
+        found = None
+    elif isinstance(value, int):
+        found = value
+    elif sized:
+        found = bytes_of(str(value))
+    else:
+        try:
+            found = int(str(value), 0)
+        except ValueError:
+            found = None
+    if found is None or found < 0 and not negative:
+        raise ImageError(SIZE.format(key) if sized else f"Parameter '{key}' expects a number")
+    if not -1 << 63 <= found < 1 << 63:
+        raise ImageError(f"Value '{value}' is out of range for parameter '{key}'")
+    return found
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The object behind `json:`. ImageError in the words of QEMU's parser."""
+    import json
+
+    def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(members)
+        if len(found) < len(members):
+            raise ImageError("Could not parse the JSON options: JSON parse error, duplicate key")
+        return found
+
+    try:
+        found = json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ImageError(f"Could not parse the JSON options: {_parse_error(text, error.msg, error.pos)}") from None
+    except (ValueError, RecursionError):
+        raise ImageError("Could not parse the JSON options: JSON parse error, expecting value") from None
+    if not isinstance(found, dict):
+        raise ImageError("Invalid JSON object given")
+    return found
+
+
+def _parse_error(text: str, message: str, place: int) -> str:
+    if not text.strip():
+        return "Expecting a JSON value"
+    if message.startswith("Extra data"):
+        return "Expecting at most one JSON value"
+    rest = text[place:].strip()
+    if not rest or message.startswith("Unterminated"):
+        return "JSON parse error, premature EOI"
+    word = ""
+    for letter in rest:
+        if not letter.isalpha():
+            break
+        word += letter
+    if word:
+        return f"JSON parse error, invalid keyword '{word}'"
+    if "escape" in message:
+        return "JSON parse error, invalid escape sequence in string"
+    if "':' delimiter" in message:
+        return "JSON parse error, missing : in object pair"
+    return "JSON parse error, expecting value"
