@@ -51,8 +51,9 @@ def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
             del found["on"][key]  # libvirt has -no-shutdown and says by its monitor what comes then
     if found.get("on") == {}:
         del found["on"]
-    if found.get("memory-backing") == {"dump": False}:
-        del found["memory-backing"]  # libvirt's own default
+    backing = {key: value for key, value in found.pop("memory-backing", {}).items() if (key, value) != ("dump", False)}
+    if backing:  # without libvirt's own default
+        found["memory-backing"] = backing
     found["cpus"] = dict(document.get("cpus", {}))
     if found["cpus"].get("model") == "qemu64" and "features" not in found["cpus"]:
         del found["cpus"]["model"]  # what a PC has anyhow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers import nodes
 from vmrun.config.importers.qemuopts import boolean, number, settings, size
 from vmrun.config.importers.state import Line, Opt, guess
 
@@ -152,7 +153,7 @@ def _place(line: Line, option: Option, kind: str, place: dict[str, int]) -> tupl
 
 
 def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = {}
+    spec: dict[str, Any] = nodes.inline(line, option, given)
     for key, value in given.items():
         if key == "cache" and value == "off":
             spec["cache"] = "none"
@@ -233,57 +234,6 @@ def blockdev(line: Line, option: Option) -> None:
     line.run.setdefault("blockdevs", []).append({"node-name": name, **given})
 
 
-_FORMATS = ("qcow2", "raw", "nbd", "null-co", "null-aio")
-
-
-def node(line: Line, name: str) -> dict[str, Any]:
-    """The drive that a chain of -blockdev nodes is, from its top."""
-    option, given = line.blockdevs[name]
-    spec: dict[str, Any] = {}
-    depth = 0
-    while True:
-        child = given.get("file")
-        driver = given["driver"]
-        if driver == "copy-on-read":
-            _host_option(line, option, spec, driver, True)
-        elif driver in _FORMATS:
-            spec.setdefault("format", driver)
-        for key in ("filename", "file.filename"):
-            if key in given:
-                spec["file"] = str(given[key])
-        if "read-only" in given:
-            spec.setdefault("readonly", boolean(option, "read-only", given["read-only"]))
-        # libvirt lets every node's file discard; it is the format above that counts
-        if given.get("discard") == "unmap" and driver not in ("file", "host_device", "host_cdrom", "copy-on-read"):
-            _host_option(line, option, spec, "discard", "unmap")
-        if given.get("detect-zeroes", "off") != "off":
-            _host_option(line, option, spec, "detect-zeroes", given["detect-zeroes"])
-        if "aio" in given:
-            _host_option(line, option, spec, "aio", given["aio"])
-        direct, flush = given.get("cache.direct"), given.get("cache.no-flush")
-        if direct is not None or flush is not None:
-            cache = {(True, False): "none", (False, True): "unsafe"}.get(
-                (direct in (True, "on"), flush in (True, "on"))
-            )
-            spec.setdefault("cache", cache or "writeback")
-        depth += 1
-        if child is None or child not in line.blockdevs or depth > len(line.blockdevs):
-            # what else a node is made of the machine has of the node itself
-            spec.setdefault("format", "raw" if "file" in spec else "null-co")
-            return spec
-        option, given = line.blockdevs[child]
-
-
-def _host_option(line: Line, option: Option, spec: dict[str, Any], key: str, value: Any) -> None:
-    """What a drive says about the host's side, when vmrun does it."""
-    names = line.catalogue.names_of_drives()
-    choices = line.catalogue.choices_of_drives(key)
-    if key in names and (not choices or value in choices):
-        spec.setdefault(key, value)
-    else:
-        line.no_equal(option, key, host=True)
-
-
 def _policies(line: Line) -> None:
     """werror and rerror of a device are its drive's in a machine file."""
     for device in line.devices:
@@ -300,12 +250,12 @@ def finish(line: Line) -> None:
     for device in line.devices:
         name = device.get("drive")
         if name in line.blockdevs and name not in line.drives:
-            line.drives[name] = node(line, name)
+            line.drives[name] = nodes.drive(line, name)
             if device["driver"] in ("ide-cd", "scsi-cd"):
                 line.drives[name].setdefault("media", "cdrom")
     for unit, (option, name) in sorted(line.run.pop("flash", {}).items()):
         if name in line.blockdevs:
-            line.drives[name] = node(line, name)
+            line.drives[name] = nodes.drive(line, name)
         elif name not in line.drives:
             raise option.wrong(f"Cannot find device='' nor node-name='{name}'", name)
         _place(line, option, "pflash", {"unit": unit})

@@ -6,6 +6,7 @@ import os
 
 from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
+from vmrun.config.files import is_address
 from vmrun.config.importers.qemuopts import CPU_TYPE, join
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import load_type
@@ -101,7 +102,8 @@ def long_form(root: Node, directory: str) -> tuple[dict[str, Any], list[Problem]
             document[section] = {id: plain(node) for id, node in table.items()}
     for drive in document.get("drives", {}).values():
         if "file" in drive:
-            drive["file"] = absolute(work, str(drive["file"]))
+            if not is_address(str(drive["file"])):
+                drive["file"] = absolute(work, str(drive["file"]))
             # QEMU would look into the image, and not write its first block
             suffix = os.path.splitext(drive["file"])[1].lower()
             drive.setdefault("format", work.catalogue.drives["suffixes"].get(suffix, "raw"))

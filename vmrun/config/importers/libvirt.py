@@ -167,9 +167,17 @@ class _Domain:
                 features.find(tag)
         if features is None or features.find("acpi") is None:
             removed.append("-no-acpi")
+        backing = self.root.find("memoryBacking")
+        if backing is not None and backing.find("nosharepages") is not None:
+            pairs.append(("mem-merge", "off"))
         self.add(line, "-machine", join([("accel", self.accel), *pairs], name))
         for word in removed if not self.given and not self.old else ():
             self.add(line, word)
+        mode = backing.attr("allocation", "mode") if backing is not None else ""
+        if mode == "immediate":
+            self.add(line, "-mem-prealloc")
+        elif mode not in ("", "ondemand"):
+            self.lost(line, f"mode='{mode}' of <allocation>")
 
     def _cpu(self) -> None:
         item, features = self.root.find("cpu"), self.root.find("features")
@@ -426,7 +434,9 @@ class _Domain:
             kind = item.get("type", "smbios")
             if kind == "fwcfg":
                 for entry in item.all("entry"):
-                    self.add(entry.line, "-fw_cfg", f"name={entry.get('name')},string={entry.text.replace(',', ',,')}")
+                    file = entry.get("file")
+                    what = ("file", file) if file else ("string", entry.text)
+                    self.add(entry.line, "-fw_cfg", join([("name", entry.get("name")), what]))
             elif mode == "sysinfo":
                 self._sysinfo(item)
             else:

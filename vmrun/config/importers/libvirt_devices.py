@@ -919,8 +919,8 @@ class Devices(Networks, Others):
             pairs.append(("max_outputs", heads or "1"))
             pairs += [("ram_size", kib("ram", 65536) * 1024), ("vram_size", kib("vram", 65536) * 1024)]
             pairs += [("vram64_size_mb", kib("vram64", 0) // 1024), ("vgamem_mb", kib("vgamem", 16384) // 1024)]
-        elif kind in ("vga", "vmvga"):
-            pairs.append(("vgamem_mb", kib("vram", 16384) // 1024))
+        elif kind in ("vga", "vmvga"):  # libvirt rounds up to a power of two
+            pairs.append(("vgamem_mb", max(1, 1 << (kib("vram", 16384) // 1024 - 1).bit_length())))
         elif kind == "virtio":
             pairs.append(("max_outputs", heads or "1"))
         elif kind == "bochs":

@@ -1,0 +1,98 @@
+"""-blockdev graphs and -drive's nodes: what a machine file says of them, or that it cannot; no silence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from vmrun.config.importers.line import parse_command_line
+
+FILE = {"driver": "file", "filename": "/a.img"}
+
+
+def imported(*words: str) -> tuple[dict[str, Any], list[str]]:
+    parsed = parse_command_line([*words, "-device", "virtio-blk-pci,drive=n"])
+    drives: dict[str, Any] = parsed.machine()["drives"]
+    return drives["n"], [problem.message for problem in parsed.warnings]
+
+
+def of_node(**options: Any) -> tuple[dict[str, Any], list[str]]:
+    return imported("-blockdev", json.dumps({"node-name": "n", **options}))
+
+
+def graph(spec: dict[str, Any]) -> Any:
+    assert spec["file"].startswith("json:")
+    assert spec["format"] == "raw"
+    return json.loads(spec["file"][5:])
+
+
+@pytest.mark.parametrize("driver", ["raw", "qcow2"])
+def test_a_format_over_a_file_is_a_plain_drive(driver: str) -> None:
+    assert of_node(driver=driver, file=FILE) == ({"format": driver, "file": "/a.img"}, [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"driver": "raw", "file": FILE, "offset": 512, "size": 1024},
+        {"driver": "null-co", "size": 4096, "read-zeroes": True},
+        {"driver": "http", "url": "http://h/x"},
+        {"driver": "vvfat", "dir": "/d", "floppy": True},
+        {"driver": "blkdebug", "image": FILE},
+        {"driver": "raw", "file": {"driver": "qcow2", "file": FILE}},
+    ],
+)
+def test_any_other_graph_is_kept_whole(options: dict[str, Any]) -> None:
+    spec, warnings = of_node(**options)
+    assert graph(spec) == options
+    assert warnings == []
+
+
+def test_nodes_by_name_are_put_into_each_other() -> None:
+    spec, _ = imported(
+        "-blockdev", "driver=file,filename=/a.img,node-name=f", "-blockdev", "driver=raw,file=f,node-name=n,offset=512"
+    )
+    assert graph(spec) == {"driver": "raw", "offset": "512", "file": FILE}
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ({"type": "inet", "host": "h", "port": "10809"}, "nbd:h:10809:exportname=e"),
+        ({"type": "unix", "path": "/s"}, "nbd:unix:/s:exportname=e"),
+    ],
+)
+def test_a_network_block_device_is_an_address(server: dict[str, str], address: str) -> None:
+    assert of_node(driver="nbd", server=server, export="e") == ({"file": address, "format": "raw"}, [])
+    below = {"driver": "nbd", "server": server, "export": "e"}
+    assert of_node(driver="qcow2", file=below) == ({"file": address, "format": "qcow2"}, [])
+
+
+@pytest.mark.parametrize("driver", ["vmdk", "vpc", "luks", "rbd", "quorum", "ssh"])
+def test_a_driver_that_is_not_there_is_named(driver: str) -> None:
+    _, warnings = of_node(driver=driver, file=FILE)
+    assert [driver in warning and "no equal" in warning for warning in warnings] == [True]
+
+
+def test_a_drive_may_be_such_a_node_too() -> None:
+    assert imported("-drive", "if=none,id=n,file.driver=nbd,file.host=h,file.port=1,format=raw")[0] == {
+        "file": "nbd:h:1", "format": "raw"
+    }  # fmt: skip
+    spec, _ = imported("-drive", "if=none,id=n,driver=null-co,size=1M,read-zeroes=on")
+    assert graph(spec) == {"driver": "null-co", "size": 1 << 20, "read-zeroes": "on"}
+    spec, _ = imported("-drive", "if=none,id=n,file=/a.img,format=raw,offset=1k")
+    assert graph(spec) == {"driver": "raw", "offset": 1024, "file": FILE}
+    _, warnings = imported("-drive", "if=none,id=n,file.driver=rbd,file.pool=p")
+    assert "'file.driver=rbd' has no equal" in warnings[0]
+
+
+@pytest.mark.parametrize("size", ["1x", -1, 1 << 63, True])
+def test_sizes_in_json_are_checked_when_it_is_opened(size: Any) -> None:
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import Access, open_options
+
+    with pytest.raises(ImageError, match="expects a size"):
+        open_options({"driver": "null-co", "size": size}, Access())
+    assert open_options({"driver": "null-co", "size": "1M"}, Access()).size == 1 << 20
