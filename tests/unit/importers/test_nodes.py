@@ -86,13 +86,3 @@ def test_a_drive_may_be_such_a_node_too() -> None:
     assert graph(spec) == {"driver": "raw", "offset": 1024, "file": FILE}
     _, warnings = imported("-drive", "if=none,id=n,file.driver=rbd,file.pool=p")
     assert "'file.driver=rbd' has no equal" in warnings[0]
-
-
-@pytest.mark.parametrize("size", ["1x", -1, 1 << 63, True])
-def test_sizes_in_json_are_checked_when_it_is_opened(size: Any) -> None:
-    from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import Access, open_options
-
-    with pytest.raises(ImageError, match="expects a size"):
-        open_options({"driver": "null-co", "size": size}, Access())
-    assert open_options({"driver": "null-co", "size": "1M"}, Access()).size == 1 << 20
