@@ -93,9 +93,9 @@ class Runner:
     def _viewers(self) -> None:
         """Open the machine's servers for remote viewers."""
         machine = self.machine
-        settings = machine.config.get("vnc")
-        if settings:
-            self._serve("vnc", settings)
+        settings = machine.config.get("vnc") or []
+        for server in [settings] if isinstance(settings, dict) else settings:
+            self._serve(f"vnc:{server.get('id') or 'default'}", server)
         machine.board.open_page = self._page
         if self.window:
             from vmrun.cli.window import Window
@@ -124,7 +124,8 @@ class Runner:
         from vmrun.ui.vnc.page import Page
 
         viewers = self.machine.board.viewers
-        server = viewers.get("vnc") or viewers.get("page") or self._serve("page", {"listen": "none"})
+        served = [viewers[name] for name in viewers if name.startswith("vnc:")]
+        server = served[0] if served else viewers.get("page") or self._serve("page", {"listen": "none"})
         return Page(server).url
 
     def mux(self, loop: Any, lock: Any) -> Any:

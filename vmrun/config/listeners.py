@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from vmrun.config.node import Node
+from vmrun.config.viewers import servers
 from vmrun.config.work import Work
 from vmrun.errors import Place
 
@@ -27,11 +28,6 @@ _Claim = tuple[str, "tuple[Any, ...]", str, Place, str]
 
 def check(work: Work) -> None:
     """Say which two things want the same address, file or descriptor."""
-    creds = work.spec.get("vnc", "tls-creds")
-    if creds is not None:
-        from vmrun.config.objects import check_named
-
-        check_named(work, creds, {"name": "tls-creds", "of": ("tls-creds",)}, "vnc", "vnc.tls-creds")
     claims = [*_chardevs(work), *_spice(work), *_vnc(work), *_netdevs(work)]
     images = {drive["file"]: id for id, drive in work.drives.items() if "file" in drive}
     held: dict[tuple[Any, ...], dict[str, _Claim]] = {}  # kind and number or name → host → the first claim
@@ -112,17 +108,20 @@ def _spice(work: Work) -> Iterator[_Claim]:
 
 
 def _vnc(work: Work) -> Iterator[_Claim]:
-    node = work.spec.get("vnc", "listen")
-    if node is None or work.spec.value("vnc", "reverse"):
-        return
-    text = str(node.value)
-    if text.startswith("unix:"):
-        yield "unix", (_absolute(work, text[5:]),), "vnc", node.place, "vnc.listen"
-        return
-    host, colon, display = text.rpartition(":")
-    number = _number(display)
-    if colon and number is not None and number <= VNC_MOST:
-        yield "tcp", (host, VNC_BASE + number), "vnc", node.place, "vnc.listen"
+    for section, path in servers(work.spec):
+        node = section.get("listen")
+        reverse, to = section.get("reverse"), section.get("to")
+        if node is None or reverse is not None and reverse.value:
+            continue
+        who, path = path, f"{path}.listen"
+        text = str(node.value)
+        if text.startswith("unix:"):
+            yield "unix", (_absolute(work, text[5:]),), who, node.place, path
+            continue
+        host, colon, display = text.rpartition(":")
+        number = _number(display)
+        if colon and number is not None and number <= VNC_MOST and to is None:
+            yield "tcp", (host, VNC_BASE + number), who, node.place, path
 
 
 def _netdevs(work: Work) -> Iterator[_Claim]:

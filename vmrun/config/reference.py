@@ -74,7 +74,8 @@ def machine_file_page() -> str:
         *_table(schema, schema),
     ]
     for title, below in _below(schema, schema["properties"], ""):
-        lines += ["", f"## {title}", "", str(below.get("description", "")), "", *_table(schema, below)]
+        said = [below["description"], ""] if "description" in below else []
+        lines += ["", f"## {title}", "", *said, *_table(schema, below)]
     lines += _backends()
     return "\n".join(lines) + "\n"
 
@@ -83,6 +84,9 @@ def _below(schema: Any, properties: dict[str, Any], path: str) -> Iterator[tuple
     """(path of keys, schema) of each mapping with keys of its own, at any depth."""
     for name, row in properties.items():
         target = _followed(schema, row)
+        if "anyOf" in target:  # one, or a list of them: what is known of one
+            branches = [_followed(schema, branch) for branch in target["anyOf"]]
+            target = next((branch for branch in branches if branch.get("properties")), target)
         where = f"{path}.{name}" if path else name
         items = _followed(schema, target.get("items", {}))
         extra = target.get("additionalProperties")

@@ -17,6 +17,7 @@ from vmrun.config.machinetypes import TypeSpec, load_type
 from vmrun.config.node import Node, plain
 from vmrun.config.sets import apply_sets
 from vmrun.config.spec import MachineSpec, ResolvedMachine
+from vmrun.config.viewers import viewers
 from vmrun.config.work import Dev, Work, absolute
 from vmrun.errors import ERROR, ConfigError, Problem
 
@@ -268,7 +269,7 @@ def _assemble(work: Work, name: str, wired: list[tuple[str, str]]) -> MachineDat
         "netdevs": _sorted(work.netdevs),
         **_segments(work),
         "monitors": _sorted({id: {"mode": "readline", **_plain(node)} for id, node in spec.monitors.items()}),
-        **settings.viewers(work),
+        **viewers(work),
         **({"keyboard": spec.value("keyboard")} if spec.get("keyboard") is not None else {}),
         **settings.memory_backing(work),
         **({"objects": work.objects} if work.objects else {}),

@@ -203,7 +203,7 @@ MachineData = TypedDict(
         "numa": NotRequired[list[dict[str, Any]]],
         "remove": NotRequired[list[str]],
         "segments": NotRequired[dict[str, dict[str, str]]],
-        "vnc": NotRequired[dict[str, Any]],
+        "vnc": NotRequired[dict[str, Any] | list[dict[str, Any]]],
         "keyboard": NotRequired[str],
         "on": NotRequired[dict[str, Any]],
         "memory-backing": NotRequired[dict[str, Any]],

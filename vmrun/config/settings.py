@@ -518,30 +518,6 @@ def _limit(limits: dict[str, Node], name: str, default: int) -> int:
     return (parse_size(node.value) or default) if node is not None else default
 
 
-def viewers(work: Work) -> dict[str, Any]:
-    """The servers for remote viewers: `vnc`, when the file has one that listens or calls somewhere."""
-    node = work.spec.get("vnc")
-    if node is None:
-        return {}
-    table: dict[str, Any] = dict(plain(node))
-    listen = str(table.setdefault("listen", ":0"))
-    if listen == "none":
-        return {}
-    place = work.spec.get("vnc", "listen") or node
-    display = listen.rpartition(":")[2]
-    if not listen.startswith("unix:") and not (display.isascii() and display.isdigit() and int(display) < 59636):
-        work.wrong(
-            "VR0607",
-            f"'{listen}' is no display that a VNC server can listen on",
-            place.place,
-            "vnc.listen",
-            remedy="write HOST:DISPLAY, like 127.0.0.1:0 (port 5900), or unix:PATH",
-        )
-    if listen.startswith("unix:") and listen[5:]:
-        table["listen"] = "unix:" + absolute(work, listen[5:])
-    return {"vnc": table}
-
-
 def memory_backing(work: Work) -> dict[str, Any]:
     """How the host keeps the memory; a path is the file's directory's."""
     node = work.spec.get("memory-backing")

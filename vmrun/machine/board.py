@@ -9,6 +9,7 @@ from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
 
+from vmrun.core.clipboard import Clipboard
 from vmrun.core.input import InputRouter
 from vmrun.core.interfaces import AcpiEvents
 from vmrun.core.object import Object
@@ -89,11 +90,12 @@ class Board:
         self.nodes = Nodes(self.objects.children)  # of -blockdev and blockdev-add
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
+        self.clipboard = Clipboard()
         self.memory_slots = MemorySlots(self)
         self.ospm_told: Callable[[dict[str, Any]], None] = lambda row: None  # the machine's
         self.typing: list[Any] = []  # chords that monitors want typed (vmrun.monitor.commands.remote)
         self.open_page: Callable[[], str] | None = None  # the address of a page with the screen; its runner sets it
-        self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc"
+        self.viewers: dict[str, Any] = {}  # servers for remote viewers that run: "vnc:NAME", "page", "window"
         self.reader: Any = None  # of text in pictures (vmrun.core.fonts), once somebody has asked
         self.mux: Any = None
         self.shared: dict[str, Any] = {}  # chardevs with `mux: true`, by id

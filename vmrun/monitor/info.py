@@ -340,8 +340,13 @@ def _vnc(machine: Any, words: list[str], cpu: int) -> str:
                 where = f"{row['host']}:{row['service']} ({row['family']}{' (Websocket)' if row['websocket'] else ''})"
                 out.append(f"  {kind}: {where}\n")
                 if kind == "Server":
-                    out.append(f"    Auth: {row['auth']} (Sub: none)\n")
-        out.append(f"  Auth: {found['auth']} (Sub: none)\n")
+                    out.append(f"    Auth: {row['auth']} (Sub: {row.get('vencrypt', 'none')})\n")
+                else:
+                    out.append(f"    x509_dname: none\n    sasl_username: {row.get('sasl_username', 'none')}\n")
+        if not found["server"]:  # it called its viewer
+            out.append(f"  Auth: {found['auth']} (Sub: {found.get('vencrypt', 'none')})\n")
+        if "display" in found:
+            out.append(f"  Display: {found['display']}\n")
     return "".join(out)
 
 

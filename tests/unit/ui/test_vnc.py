@@ -80,6 +80,7 @@ class Setup:
         self.events: list[str] = []
         self.path = str(path / "vnc")
         settings.setdefault("listen", f"unix:{self.path}")
+        settings.setdefault("key-delay-ms", 0)
         self.server = VncServer(
             settings, "lab", self.console, self.input, self.loop, load(), lambda event, data: self.events.append(event),
             power=lambda button: self.events.append(button),
@@ -188,20 +189,52 @@ def test_a_client_with_a_colour_map_gets_one(setup: Setup) -> None:
     assert len(client.palette) == 256 * 6 and client.palette[6 * 255 :] == b"\xff" * 6
 
 
-def test_photographs_go_as_jpeg_to_a_client_that_names_a_quality(setup: Setup) -> None:
+def photograph(surface: Surface) -> None:
     rng = random.Random(2)
-    setup.painter.paint = lambda surface: [
-        surface.fill(x, y, 1, 1, (x * 2) << 16 | (y * 3) << 8 | rng.randrange(8)) for x in range(100) for y in range(70)
-    ]
-    client = setup.client(TIGHT, -23)
-    client.update()
-    wrong = max(
+    for x in range(100):
+        for y in range(70):
+            surface.fill(x, y, 1, 1, (x * 2) << 16 | (y * 3) << 8 | rng.randrange(8))
+
+
+def worst(setup: Setup, client: Rfb) -> int:
+    """The greatest difference of a colour between the screen and what the client has."""
+    return max(
         abs((a >> s & 255) - (b >> s & 255))
         for (at, a) in client.pixels.items()
         for b in (setup.console.surface.pixel(*at),)
         for s in (16, 8)
     )
-    assert 0 < wrong < 24
+
+
+def test_without_lossy_a_photograph_is_exact_whatever_quality_is_named(setup: Setup) -> None:
+    setup.painter.paint = photograph
+    client = setup.client(TIGHT, -23)
+    client.update()
+    assert worst(setup, client) == 0
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_with_lossy_photographs_go_as_jpeg_and_exactly_once_they_stand_still(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, adaptive: bool
+) -> None:
+    setup = Setup(tmp_path, lossy=True, **({} if adaptive else {"non-adaptive": True}))
+    try:
+        setup.painter.paint = photograph
+        client = setup.client(TIGHT, -23)
+        client.update()
+        assert 0 < worst(setup, client) < 24
+        setup.painter.paint = lambda surface: None
+        monkeypatch.setattr("vmrun.ui.vnc.client.QUIET", 0.0)
+        client.ask(1)
+        if adaptive:
+            client.receive()
+            assert worst(setup, client) == 0
+            client.ask(1)
+        setup.turn(30)
+        with pytest.raises(BlockingIOError):
+            client.peer.recv(1)
+    finally:
+        setup.close()
 
 
 @pytest.mark.parametrize("version", [b"RFB 003.003\n", b"RFB 003.007\n", b"RFB 003.008\n"])
@@ -506,8 +539,8 @@ def test_an_address_of_another_family_is_refused(tmp_path: pathlib.Path) -> None
 def test_a_websocket_carries_the_same(tmp_path: pathlib.Path) -> None:
     setup = Setup(tmp_path, websocket="127.0.0.1:0")
     try:
-        assert setup.server.websocket is not None
-        peer = socket.create_connection(("127.0.0.1", int(setup.server.websocket[1])))
+        assert setup.server.websockets
+        peer = socket.create_connection(("127.0.0.1", int(setup.server.websockets[0][1])))
         setup.peers.append(peer)
         key = base64.b64encode(b"0123456789abcdef")
         peer.sendall(

@@ -24,6 +24,7 @@ KINDS = {
     "rng-builtin": ("vmrun.backends.objects.rng", "RngBuiltin"),
     "rng-random": ("vmrun.backends.objects.rng", "RngRandom"),
     "throttle-group": ("vmrun.backends.objects.throttle", "ThrottleGroup"),
+    "tls-creds-anon": ("vmrun.backends.objects.tls", "AnonymousCreds"),
     "tls-creds-x509": ("vmrun.backends.objects.tls", "X509Creds"),
     "tpm-emulator": ("vmrun.backends.objects.tpm", "TpmEmulator"),
     "secret": ("vmrun.backends.objects.secret", "Secret"),
@@ -40,6 +41,7 @@ PARENTS = {
     "rng-builtin": "rng-backend",
     "rng-random": "rng-backend",
     "secret": "secret_common",
+    "tls-creds-anon": "tls-creds",
     "tls-creds-x509": "tls-creds",
     "tpm-emulator": "tpm-backend",
 }

@@ -19,6 +19,41 @@ if TYPE_CHECKING:
     from vmrun.core.platform import Platform
 
 
+class AnonymousCreds(UserObject):
+    """Encryption with whoever answers: against those who listen, not against those who stand between."""
+
+    driver = "tls-creds-anon"
+
+    dir = Prop("str", doc="a directory, which may have dh-params.pem")
+    endpoint = Prop("enum", "client", "which end of a connection this is", choices=("client", "server"))
+    verify_peer = named("verify-peer", "bool", True, "the other end is who it says",
+        idle="nobody says who they are here",
+    )
+    priority = Prop("str", doc="GnuTLS's choice of ciphers; none but the default")
+
+    def complete(self, platform: Platform) -> None:
+        import ssl
+
+        if self.priority:
+            raise BuildError("vmrun has no GnuTLS, whose words 'priority' takes")
+        server = self.endpoint == "server"
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE
+        # TLS 1.3 has no anonymous ciphers, and OpenSSL counts them as of no security at all
+        self.context.minimum_version = self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            self.context.set_ciphers("AECDH:ADH:@SECLEVEL=0")
+        except ssl.SSLError:
+            raise BuildError("this host's OpenSSL has no anonymous ciphers: use tls-creds-x509") from None
+        params = os.path.join(self.dir or "", "dh-params.pem")
+        if server and self.dir and os.path.exists(params):
+            try:
+                self.context.load_dh_params(params)
+            except (OSError, ssl.SSLError) as error:
+                raise BuildError(f"Unable to load DH parameters from {params}: {error}") from None
+
+
 class X509Creds(UserObject):
     driver = "tls-creds-x509"
 

@@ -293,9 +293,10 @@ def _settings(document: dict[str, Any], directory: str) -> list[str]:
     words += ["-action", join(actions)] if actions else []
     for key, option in (("kernel", "-kernel"), ("initrd", "-initrd"), ("cmdline", "-append"), ("uuid", "-uuid")):
         words += [option, document[key]] if key in document else []
-    if "vnc" in document:
-        rest = {key: value for key, value in document["vnc"].items() if key != "listen"}
-        words += ["-vnc", join(rest.items(), str(document["vnc"].get("listen", ":0")))]
+    servers = document.get("vnc", [])
+    for server in [servers] if isinstance(servers, dict) else servers:
+        rest = {key: value for key, value in server.items() if key != "listen"}
+        words += ["-vnc", join(rest.items(), str(server.get("listen", ":0")))]
     words += ["-k", document["keyboard"]] if "keyboard" in document else []
     for row in plugged:
         model = model or load_type(str(document["machine"]), directory).default("cpu") or "qemu64"

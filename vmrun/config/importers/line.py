@@ -204,7 +204,7 @@ def _document(line: Line) -> dict[str, Any]:
         "netdevs": line.netdevs,
         "chardevs": line.chardevs,
     }
-    sections |= {key: line.file.get(key) for key in ("spice", "vnc", "display")}
+    sections |= {key: line.file.get(key) for key in ("spice", "vnc", "display", "keyboard")}
     sections |= {"devices": devices, "include": line.file.get("include"), "monitors": line.monitors}
     return document | {key: value for key, value in sections.items() if value}
 

@@ -47,6 +47,11 @@ _SPICE_OTHER = (
     "password-secret",
     "disable-agent",
 )
+_VNC_FLAGS = (
+    "password", "reverse", "power-control", "ipv4", "ipv6", "sasl", "lossy", "non-adaptive", "lock-key-sync",
+)  # fmt: skip
+_VNC_TEXT = ("share", "tls-creds", "password-secret", "id", "display")
+_VNC_NUMBERS = ("to", "key-delay-ms", "connections", "head")
 _USB = {
     "tablet": "usb-tablet",
     "mouse": "usb-mouse",
@@ -104,32 +109,35 @@ def spice(line: Line, option: Option) -> None:
             raise option.wrong(f"Invalid parameter '{key}'", key)
 
 
-# How the server packs pictures and keys, which it decides by itself.
-_VNC_HOST = ("lossy", "non-adaptive", "key-delay-ms", "lock-key-sync")
-
-
 def vnc(line: Line, option: Option) -> None:
-    given = settings(option, "vnc")
+    _vnc(line, option, settings(option, "vnc"))
+
+
+def _vnc(line: Line, option: Option, given: dict[str, Any]) -> None:
+    """One more server."""
     listen = str(given.pop("vnc", ""))
     if listen == "none":
         return
     table: dict[str, Any] = {"listen": listen}
     for key, value in given.items():
-        if key in ("password", "reverse", "power-control", "ipv4", "ipv6"):
+        if key in _VNC_FLAGS:
             table[key] = boolean(option, key, value)
-        elif key == "sasl" and not boolean(option, key, value):
-            continue
-        elif key in _VNC_HOST:
-            line.no_equal(option, key, host=True)
-        elif key in ("share", "tls-creds"):
+        elif key in _VNC_TEXT:
             table[key] = value
-        elif key == "to":
+        elif key in _VNC_NUMBERS:
             table[key] = number(option, key, value)
         elif key == "websocket":
-            table[key] = True if value in ("", "on") else value
+            if value != "off":
+                table[key] = True if value in ("", "on") else value
         elif key != "audiodev" or not _silent(line, str(value)):
             line.no_equal(option, key)
-    line.file["vnc"] = table
+    before = line.file.get("vnc")
+    if before is None:
+        line.file["vnc"] = table
+    elif isinstance(before, list):
+        before.append(table)
+    else:
+        line.file["vnc"] = [before, table]
 
 
 def _silent(line: Line, id: str) -> bool:
@@ -144,8 +152,8 @@ def _silent(line: Line, id: str) -> bool:
 def display(line: Line, option: Option) -> None:
     kind = str(option.value).partition(",")[0].partition("=")[0]
     if kind == "vnc":
-        listen = str(option.value)[4:]
-        line.file["vnc"] = {"listen": listen.partition(",")[0]}
+        given = settings(option, "type")
+        _vnc(line, option, {"vnc": given.pop("vnc", ""), **given})
     elif kind not in ("none", "gtk", "sdl", "curses", "egl-headless", "spice-app", "dbus", "cocoa"):
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
     line.run["display"] = option.value

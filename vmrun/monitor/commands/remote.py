@@ -199,26 +199,33 @@ def query_mice(monitor: Any) -> list[dict[str, Any]]:
 # --- VNC ----------------------------------------------------------------------------------------------------------
 
 
-def _server(monitor: Any, what: str = "password") -> Any:
-    server = monitor.machine.board.viewers.get("vnc")
-    if server is None:
+def _servers(monitor: Any) -> list[Any]:
+    """All that run, in their order."""
+    viewers = monitor.machine.board.viewers
+    return [viewers[name] for name in viewers if name.startswith("vnc:")]
+
+
+def _server(monitor: Any, what: str, name: str) -> Any:
+    """The server called `name`, or the first one."""
+    found = [server for server in _servers(monitor) if not name or server.id == name]
+    if not found:
         raise QmpError(f"Could not set {what}", kind="GenericError")
-    return server
+    return found[0]
 
 
 @command("query-vnc", returns="VncInfo")
 def query_vnc(monitor: Any) -> dict[str, Any]:
-    """The VNC server and its viewers."""
-    server = monitor.machine.board.viewers.get("vnc")
-    found: dict[str, Any] = server.info() if server is not None else {"enabled": False}
-    return found
+    """The first VNC server and its viewers."""
+    for server in _servers(monitor):
+        found: dict[str, Any] = server.info()
+        return found
+    return {"enabled": False}
 
 
 @command("query-vnc-servers", returns="[VncInfo2]")
 def query_vnc_servers(monitor: Any) -> list[dict[str, Any]]:
     """Each VNC server."""
-    server = monitor.machine.board.viewers.get("vnc")
-    return [server.info2()] if server is not None else []
+    return [server.info2() for server in _servers(monitor)]
 
 
 @command("x-open-page", returns="X-Page")
@@ -237,17 +244,20 @@ def open_page(monitor: Any) -> dict[str, str]:
 @command("change-vnc-password", {"password": "str"})
 def change_vnc_password(monitor: Any, password: str) -> None:
     """The password that viewers must know; an empty one lets nobody in."""
-    _change_password(monitor, password)
+    _change_password(monitor, password, "")
 
 
-@command("set_password", {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction"})
-def set_password(monitor: Any, protocol: str, password: str, connected: str = "keep") -> None:
-    """The password of a remote display."""
+@command(
+    "set_password",
+    {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction", "display?": "str"},
+)
+def set_password(monitor: Any, protocol: str, password: str, connected: str = "keep", display: str = "") -> None:
+    """The password of a remote display: `display` is the id of a VNC server, else it is the first one."""
     if protocol != "vnc":
         raise QmpError("SPICE is not in use", kind="DeviceNotActive")
     if connected not in ("keep",):
         raise QmpError("Invalid parameter 'connected'")
-    _change_password(monitor, password)
+    _change_password(monitor, password, display)
 
 
 @command(
@@ -259,9 +269,10 @@ def display_update(monitor: Any, type: str, addresses: list[dict[str, Any]] | No
     """Let viewers come to other addresses than before; who is connected stays."""
     from vmrun.errors import BackendError
 
-    server = monitor.machine.board.viewers.get("vnc")
-    if server is None:
+    servers = _servers(monitor)
+    if not servers:
         raise QmpError("Can not find vnc display")
+    server = servers[0]
     wanted: list[tuple[str, int]] = []
     for address in addresses or ():
         if address["type"] == "unix":
@@ -277,22 +288,22 @@ def display_update(monitor: Any, type: str, addresses: list[dict[str, Any]] | No
             raise QmpError(error.problems[0].message) from None
 
 
-def _change_password(monitor: Any, password: str) -> None:
+def _change_password(monitor: Any, password: str, name: str) -> None:
     """Of a server that asks for one; whether it does is said when it is set up."""
-    server = _server(monitor)
+    server = _server(monitor, "password", name)
     if not server.needs_password:
         raise QmpError("Could not set password")
     server.set_password(password)
 
 
-@command("expire_password", {"protocol": "DisplayProtocol", "time": "str"})
-def expire_password(monitor: Any, protocol: str, time: str) -> None:
+@command("expire_password", {"protocol": "DisplayProtocol", "time": "str", "display?": "str"})
+def expire_password(monitor: Any, protocol: str, time: str, display: str = "") -> None:
     """Until when the password holds: `now`, `never`, +SECONDS, or seconds since 1970."""
     from time import time as clock
 
     if protocol != "vnc":
         raise QmpError("SPICE is not in use", kind="DeviceNotActive")
-    server = _server(monitor, "password expire time")
+    server = _server(monitor, "password expire time", display)
     text = time.strip()
     digits = text.removeprefix("+")
     if text == "now":

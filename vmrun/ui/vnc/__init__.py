@@ -17,14 +17,27 @@ def serve(
     tell: Callable[[str, dict[str, Any]], object],
     power: Callable[[str], object] | None = None,
 ) -> VncServer:
-    """The server of a machine (`vnc:` of its file) on its first screen; a machine without a display shows black.
+    """A server of a machine (`vnc:` of its file) on its first screen, or that of `display`; a machine without a display
+    shows black.
 
-    `board` is the machine's (consoles, input, loop, accelerator). BackendError when it cannot listen.
+    `board` is the machine's (consoles, input, loop, accelerator, objects). BackendError when it cannot listen.
     """
     from vmrun.core.console import Console
     from vmrun.core.surface import Scanout
+    from vmrun.errors import BackendError
     from vmrun.ui.vnc.server import VncServer
 
-    console = board.consoles[0] if board.consoles else Console(None, Scanout(), board.accelerator)
+    consoles = board.consoles
+    if "display" in settings:
+        wanted, head = str(settings["display"]), int(settings.get("head") or 0)
+        consoles = [each for each in consoles if each.device.id == wanted and each.head == head]
+        if not consoles:
+            raise BackendError(f"vnc: there is no screen {head} on device '{wanted}'", remedy="leave `head` out")
+    console = consoles[0] if consoles else Console(None, Scanout(), board.accelerator)
     tls = board.tls({"tls-creds": settings.get("tls-creds"), "server": True})
-    return VncServer(settings, name, console, board.input, board.loop, board.layout, tell, tls, power)
+    anonymous = tls is not None and board.objects.children[str(settings["tls-creds"])].driver == "tls-creds-anon"
+    secret: Any = board.objects.children[str(settings["password-secret"])] if settings.get("password-secret") else None
+    return VncServer(
+        settings, name, console, board.input, board.loop, board.layout, tell, tls, power, board.clipboard,
+        bytes(secret.value) if secret is not None else None, anonymous,
+    )  # fmt: skip

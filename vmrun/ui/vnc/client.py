@@ -9,12 +9,15 @@ client that does not read gets no more updates until it has (one update and MOST
 
 from __future__ import annotations
 
-import os
+import time
 import zlib
 
 from vmrun.ui.vnc import encode
+from vmrun.ui.vnc.cuttext import EXTENDED, MOST_BYTES, CutText
+from vmrun.ui.vnc.keyqueue import KeyQueue
 from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
 from vmrun.ui.vnc.scroll import Rows
+from vmrun.ui.vnc.security import ProtocolError, enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from vmrun.core.keymap import Stroke
     from vmrun.core.surface import View
+    from vmrun.ui.vnc.sasl import Sasl
     from vmrun.ui.vnc.server import VncServer
     from vmrun.ui.vnc.stream import Stream
 
@@ -34,21 +38,16 @@ POWER_CONTROL = -309
 POWER, POWER_VERSION, POWER_FAIL, POWER_INIT = 250, 1, 0, 1
 POWER_KEYS = {2: "powerdown", 4: "reset"}  # 3, reboot, is nothing that a machine's button does
 ENCODINGS = (TIGHT, ZRLE, ZLIB, HEXTILE, RAW)  # as far as the client's own order leaves a choice
-NO_SECURITY, VNC_AUTHENTICATION, VENCRYPT = 1, 2, 19
-X509_NONE, X509_VNC = 260, 261  # what is done inside of TLS
 MOST_OUTPUT = 4 << 20  # bytes that may wait for a slow client before it gets another update
-MOST_TEXT = 1 << 20  # bytes of cut text that are looked at; the rest is read and dropped
 MOST_ENCODINGS = 1024
 SIDE = 1024  # rectangles are cut to this, both ways
 BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down", "wheel-left", "wheel-right", "side")
 TIGHT_FILL, TIGHT_JPEG, TIGHT_FILTER = 0x80, 0x90, 0x40
 CAPS_LOCK = 4  # of the LEDs
 SMALLEST_JPEG = 4096  # pixels
+QUIET = 1.0  # seconds that a picture stands still before it is sent again exactly
+MOST_LOSSY = 256  # parts that are to be sent again exactly
 JPEG_QUALITY = (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)  # of the client's levels 0 to 9
-
-
-class ProtocolError(Exception):
-    """The client broke the protocol, or was refused; the connection ends."""
 
 
 class Client:
@@ -75,20 +74,27 @@ class Client:
         self.buttons = 0
         self.keys: dict[int, str] = {}  # keysym → key that it pressed
         self.shared = True
+        self.user = ""  # whom SASL found it to be
+        self.sasl: Sasl | None = None
+        self.layer: Sasl | None = None  # what it says comes through this
+        self.cut: CutText | None = None
+        self.queue = KeyQueue(server.loop, server.key_delay, server.input.hungry, self._press)
         self.ready = False  # the handshake is over
         self.extended_keys = False
+        self._lossy: list[tuple[int, int, int, int]] = []  # sent as JPEG
+        self._lossy_at = 0.0
         self._deflate: dict[int, Any] = {}
         self._input = b""
         self._skip = 0  # bytes of a message that nobody keeps
         self._steps: Iterator[int] = self._talk()
+        self.data = b""
         self._need = next(self._steps)
-        self._data = b""
 
     # --- input --------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         """Bytes from the client. ProtocolError ends the connection."""
-        self._input += data
+        self._input += self.layer.decode(data) if self.layer is not None else data
         while True:
             if self._skip:
                 gone = min(self._skip, len(self._input))
@@ -97,32 +103,42 @@ class Client:
                     return
             if len(self._input) < self._need:
                 return
-            self._data, self._input = self._input[: self._need], self._input[self._need :]
+            self.data, self._input = self._input[: self._need], self._input[self._need :]
             self._need = next(self._steps)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has sent more than it was asked for so far."""
+        return bool(self._input)
+
+    @property
+    def roomy(self) -> bool:
+        """Whether it reads what it is sent."""
+        return self.stream.waiting < MOST_OUTPUT
 
     def _take(self, form: str = "") -> tuple[Any, ...]:
         import struct
 
-        found: tuple[Any, ...] = struct.unpack(form, self._data)
+        found: tuple[Any, ...] = struct.unpack(form, self.data)
         return found
 
     def _talk(self) -> Iterator[int]:
-        """The conversation: yields how many bytes it needs next, and finds them in self._data."""
+        """The conversation: yields how many bytes it needs next, and finds them in self.data."""
         self.stream.write(b"RFB 003.008\n")
         yield 12
-        version = VERSIONS.get(self._data)
+        version = VERSIONS.get(self.data)
         if version is None:
-            if self._data[:4] != b"RFB " or self._data[-1:] != b"\n":
+            if self.data[:4] != b"RFB " or self.data[-1:] != b"\n":
                 raise ProtocolError("not a VNC client")
             version = 3
-        yield from self._security(version)
+        yield from enter(self, version)
         yield 1
-        self.shared = self._data != b"\0"
+        self.shared = self.data != b"\0"
         self.server.admit(self)
         self._hello()
         while True:
             yield 1
-            kind = self._data[0]
+            kind = self.data[0]
             if kind == 0:
                 yield 19
                 self._set_format()
@@ -139,14 +155,13 @@ class Client:
             elif kind == 4:
                 yield 7
                 down, keysym = self._take(">BxxI")
-                self._key(bool(down), keysym, None)
+                self.queue.put(bool(down), keysym, None)
             elif kind == 5:
                 yield 5
                 self._pointer(*self._take(">BHH"))
             elif kind == 6:
                 yield 7
-                (length,) = self._take(">xxxi")
-                self._skip = min(abs(length), 0x7FFFFFFF)
+                yield from self._cut(*self._take(">xxxi"))
             elif kind == POWER:
                 yield 3
                 self._power(*self._take(">xBB"))
@@ -157,64 +172,26 @@ class Client:
                 self._resize(width, height)
             elif kind == 255:
                 yield 1
-                if self._data != b"\0":
+                if self.data != b"\0":
                     raise ProtocolError("an unknown message of QEMU's")
                 yield 10
                 down, keysym, code = self._take(">HII")
-                self._key(bool(down), keysym, code)
+                self.queue.put(bool(down), keysym, code)
             else:
                 raise ProtocolError(f"an unknown message: {kind}")
 
-    def _security(self, version: int) -> Iterator[int]:
-        kind = VNC_AUTHENTICATION if self.server.needs_password and not self.trusted else NO_SECURITY
-        if self.server.tls is not None and not self.trusted:
-            yield from self._encrypt(version, kind)
-        elif version == 3:
-            self.stream.write(kind.to_bytes(4, "big"))
+    def _cut(self, length: int) -> Iterator[int]:
+        """Text that the viewer has cut; too much of it is read and dropped."""
+        extended = length < 0
+        if abs(length) > MOST_BYTES or extended and (length > -4 or self.cut is None or not self.cut.extended):
+            self._skip = min(abs(length), 0x7FFFFFFF)
+            return
+        yield abs(length)
+        assert self.cut is not None
+        if extended:
+            self.cut.message(self.data)
         else:
-            self.stream.write(bytes((1, kind)))
-            yield 1
-            if self._data[0] != kind:
-                self._refuse(version, "that security type was not offered")
-        if kind == VNC_AUTHENTICATION:
-            challenge = os.urandom(16)
-            self.stream.write(challenge)
-            yield 16
-            why = self.server.check_password(challenge, self._data)
-            if why:
-                self._refuse(version, why)
-            self.stream.write(bytes(4))
-        elif version == 8:
-            self.stream.write(bytes(4))
-
-    def _encrypt(self, version: int, kind: int) -> Iterator[int]:
-        """VeNCrypt 0.2 with certificates: nothing else is offered."""
-        if version == 3:
-            self.stream.write(bytes(4))
-            self._refuse(8, "this server wants TLS, which this version of the protocol cannot ask for")
-        self.stream.write(bytes((1, VENCRYPT)))
-        yield 1
-        if self._data[0] != VENCRYPT:
-            self._refuse(version, "that security type was not offered")
-        self.stream.write(b"\0\2")
-        yield 2
-        if self._data != b"\0\2":
-            self.stream.write(b"\xff")
-            raise ProtocolError("another version of VeNCrypt")
-        wanted = X509_VNC if kind == VNC_AUTHENTICATION else X509_NONE
-        self.stream.write(b"\0\1" + wanted.to_bytes(4, "big"))
-        yield 4
-        if int.from_bytes(self._data, "big") != wanted or self._input:
-            # what was sent before TLS began must never count as said inside of it
-            self.stream.write(b"\0")
-            raise ProtocolError("that kind of VeNCrypt was not offered")
-        self.stream.write(b"\1")
-        self.stream.start_tls(self.server.tls)
-
-    def _refuse(self, version: int, why: str) -> None:
-        text = why.encode() if version == 8 else b""
-        self.stream.write(b"\0\0\0\1" + (len(text).to_bytes(4, "big") + text if version == 8 else b""))
-        raise ProtocolError(why)
+            self.cut.plain(self.data)
 
     def _hello(self) -> None:
         """ServerInit; from now on updates may go out."""
@@ -229,6 +206,7 @@ class Client:
         form = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
         self.stream.write(size + form + len(name).to_bytes(4, "big") + name)
         self.ready = True
+        self.cut = CutText(self, self.server.clipboard)
 
     def _set_format(self) -> None:
         bits, depth, big, true, *rest = self._take(">xxx4B3H3Bxxx")
@@ -248,10 +226,12 @@ class Client:
             self.rows = None
         elif self.rows is None:
             self.rows = Rows()
-        self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1)
+        self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1) if self.server.lossy else -1
         self.level = next((code + 256 for code in wanted if -256 <= code <= -247), 1)
         if POWER_CONTROL in self.pseudo and self.server.power is not None:
             self.stream.write(bytes((POWER, 0, POWER_VERSION, POWER_INIT)))
+        if EXTENDED in self.pseudo and self.cut is not None and not self.cut.extended:
+            self.cut.extend()
         rects = []
         if KEY_EVENT in self.pseudo and not self.extended_keys:
             self.extended_keys = True
@@ -292,14 +272,15 @@ class Client:
 
     # --- keys and pointer -----------------------------------------------------------------------------------
 
-    def _key(self, down: bool, keysym: int, code: int | None) -> None:
+    def _press(self, down: bool, keysym: int, code: int | None) -> None:
+        """One key of the queue."""
         hands = self.server.input
         if code:
             key = scancode(code)
             if key is not None:
                 hands.key(key, down)
                 hands.sync()
-                self.server.look_soon()
+                self.server.expect()
             return
         if not down:
             key = self.keys.pop(keysym, None)
@@ -314,12 +295,12 @@ class Client:
                 self.keys[keysym] = stroke.key
                 self._strike(stroke)
         hands.sync()
-        self.server.look_soon()
+        self.server.expect()
 
     def _strike(self, stroke: Stroke) -> None:
         """Press a key with Shift and AltGr as the layout wants them, which are then as the client holds them."""
         hands, shift = self.server.input, stroke.shift
-        if shift is not None and (hands.leds() or 0) & CAPS_LOCK:
+        if shift is not None and self.server.lock_keys and (hands.leds() or 0) & CAPS_LOCK:
             shift ^= self.server.layout.shifted_by_caps_lock(stroke.key)
         held = [key for key in ("shift", "shift_r") if key in hands.held]
         # the key AltGr may be plain Alt to a client, with which it wants other things than characters
@@ -356,7 +337,7 @@ class Client:
     @property
     def hungry(self) -> bool:
         """True when it asked for an update and has read the last one."""
-        return self.ready and self.wanted is not None and self.stream.waiting < MOST_OUTPUT
+        return self.ready and self.wanted is not None and self.roomy
 
     def update(self) -> bool:
         """Send what it has not seen, if it asked; True when something went out."""
@@ -366,11 +347,14 @@ class Client:
         surface = self.server.console.surface
         if (surface.width, surface.height) == self.shown:
             parts = self.view.take()
-            if self.rows is not None and parts:
+            exact = not parts and bool(self._lossy) and time.monotonic() - self._lossy_at > QUIET
+            if exact:  # nothing moves: what was sent as JPEG is sent as it is
+                parts, self._lossy = self._lossy, []
+            elif self.rows is not None and parts:
                 parts = self._move(self.rows, parts, rects)
             for rectangle in parts:
                 for part in _pieces(*rectangle):
-                    rects += self._encode(*part)
+                    rects += self._encode(*part, exact)
         if not rects:
             return False
         self.wanted = None
@@ -386,6 +370,8 @@ class Client:
         for to, source, count in moves:
             rects.append(self._head(0, to, width, count, COPY_RECT) + b"\0\0" + source.to_bytes(2, "big"))
             parts = [left for part in parts for left in _without(part, to, to + count)]
+            if self._lossy:  # what was copied may be a JPEG's
+                self._note_lossy((0, to, width, count))
         return parts
 
     def _news(self) -> Iterator[bytes]:
@@ -403,12 +389,13 @@ class Client:
             else:
                 raise ProtocolError("the screen has another size now, which this client cannot follow")
             self.view.all()
+            self._lossy.clear()
         if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
             yield self._pointer_kind()
         if CURSOR in self.pseudo and console.cursor is not None and self.cursor_seen != console.cursor_changes:
             self.cursor_seen = console.cursor_changes
             yield self._cursor(console.cursor)
-        leds = self.server.input.leds()
+        leds = self.server.input.leds() if self.server.lock_keys else None
         if LED_STATE in self.pseudo and leds is not None and leds != self.leds_seen:
             self.leds_seen = leds
             yield self._head(0, 0, 0, 0, LED_STATE) + bytes((leds,))
@@ -445,7 +432,8 @@ class Client:
 
     # --- encodings ------------------------------------------------------------------------------------------
 
-    def _encode(self, x: int, y: int, width: int, height: int) -> list[bytes]:
+    def _encode(self, x: int, y: int, width: int, height: int, exact: bool) -> list[bytes]:
+        """A part as the client likes it best; `exact`: not as JPEG."""
         code = self.encodings[0]
         surface, form = self.server.console.surface, self.format
         head = self._head(x, y, width, height, code)
@@ -456,7 +444,7 @@ class Client:
         if code == ZRLE:
             return [head + self._deflated(ZRLE, encode.zrle(surface, form, x, y, width, height))]
         if code == TIGHT:
-            return [head + self._tight(x, y, width, height)]
+            return [head + self._tight(x, y, width, height, exact)]
         return [head + encode.raw(surface, form, x, y, width, height)]
 
     def _packed(self, stream: int, data: bytes | bytearray) -> bytes:
@@ -469,20 +457,32 @@ class Client:
         packed = self._packed(stream, data)
         return len(packed).to_bytes(4, "big") + packed
 
-    def _tight(self, x: int, y: int, width: int, height: int) -> bytes:
+    def _tight(self, x: int, y: int, width: int, height: int, exact: bool) -> bytes:
         surface = self.server.console.surface
         palette, data = encode.tight(surface, self.format, x, y, width, height)
         if palette is not None and not data:
             return bytes((TIGHT_FILL,)) + palette
-        if palette is None and self.quality >= 0 and self.format.three and width * height >= SMALLEST_JPEG:
+        if (
+            palette is None and not exact and self.quality >= 0 and self.format.three
+            and width * height >= SMALLEST_JPEG
+        ):
             picture = _jpeg(surface, x, y, width, height, self.quality)
             if picture is not None:
+                if self.server.adaptive:
+                    self._note_lossy((x, y, width, height))
                 return bytes((TIGHT_JPEG,)) + _compact(len(picture)) + picture
         if palette is None:
             return bytes((0,)) + self._tight_data(0, data)
         size = len(palette) // (3 if self.format.three else self.format.bits // 8)
         stream = 1 if size == 2 else 2
         return bytes((TIGHT_FILTER | stream << 4, 1, size - 1)) + palette + self._tight_data(stream, data)
+
+    def _note_lossy(self, part: tuple[int, int, int, int]) -> None:
+        self._lossy_at = time.monotonic()
+        if part not in self._lossy:
+            self._lossy.append(part)
+        if len(self._lossy) > MOST_LOSSY:
+            self._lossy = [(0, 0, *self.shown)]
 
     def _tight_data(self, stream: int, data: bytes | bytearray) -> bytes:
         if len(data) < 12:
@@ -497,6 +497,12 @@ class Client:
         if self.view is not None:
             self.server.console.detach(self.view)
             self.view = None
+        self.queue.close()
+        if self.cut is not None:
+            self.cut.close()
+            self.cut = None
+        if self.sasl is not None:
+            self.sasl.close()
         hands = self.server.input
         for key in self.keys.values():
             hands.key(key, False)

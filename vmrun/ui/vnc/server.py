@@ -1,7 +1,6 @@
 """The VNC server: listening, who may look and for how long, and when the screen is looked at.
 
-`listen` is QEMU's: HOST:DISPLAY (port 5900 + DISPLAY), :DISPLAY, unix:PATH, or none; `to=` tries further displays;
-`ipv4` and `ipv6` say which of the addresses count: it listens at all of them, those of :DISPLAY are the host's own. The
+`listen` is QEMU's: HOST:DISPLAY (port 5900 + DISPLAY), :DISPLAY, unix:PATH, or none; `to=` tries further displays. The
 screen is looked at INTERVAL after a client asked and more and more rarely while nothing moves; without a client that
 waits for an update there is no timer at all.
 """
@@ -15,7 +14,8 @@ import socket
 import time
 
 from vmrun.errors import BackendError
-from vmrun.ui.vnc.client import Client, ProtocolError
+from vmrun.ui.vnc.client import Client
+from vmrun.ui.vnc.security import SASL, VNC_AUTHENTICATION, ProtocolError, wanted
 from vmrun.ui.vnc.stream import Stream, WebSocket
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from vmrun.core.clipboard import Clipboard
     from vmrun.core.console import Console
     from vmrun.core.input import InputRouter
     from vmrun.core.keymap import Layout
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from vmrun.ui.vnc.page import Page
 
 FIRST_PORT, FIRST_WEBSOCKET = 5900, 5700
-INTERVAL, SLOWEST = 1 / 30, 0.25  # seconds between looks
+INTERVAL, SLOWEST = 1 / 33, 0.25  # seconds between looks; QEMU's is 30 ms
+ECHO = 0.008  # seconds that a guest is given to show what a key did
 MOST_CLIENTS = 64
-_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # of a host without IPv6
+MOST_CONNECTING = 32  # clients that have not said yet who they are; QEMU's `connections`
+KEY_DELAY = 10  # ms between keys
+CALLING = 10.0  # seconds until a viewer must have answered
 # After this many wrong passwords in a row nobody may try for a while.
 MOST_TRIES, PENALTY = 5, 2.0
 
@@ -54,26 +58,47 @@ class VncServer:
         tell: Callable[[str, dict[str, Any]], object] = lambda event, data: None,
         tls: Any = None,
         power: Callable[[str], object] | None = None,
+        clipboard: Clipboard | None = None,
+        password: bytes | None = None,
+        anonymous: bool = False,
     ) -> None:
         # "powerdown" and "reset" of clients that may press the machine's buttons; None: no client may
         self.power = power if settings.get("power-control") else None
         self.layout = layout  # of clients that send characters and no keys
         self.tls = tls  # an ssl.SSLContext that viewers must speak TLS with
+        self.anonymous = anonymous  # it has no certificate
+        self.id = str(settings.get("id") or "default")
+        self.bound = "display" in settings  # to one device's screen
         self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
         self.share = str(settings.get("share") or "allow-exclusive")
-        self.needs_password = bool(settings.get("password"))
-        self.password: bytes | None = None
+        self.needs_password = bool(settings.get("password")) or password is not None
+        self.password = password[:8] if password else None
+        self.sasl = bool(settings.get("sasl"))
+        if self.sasl:
+            from vmrun.ui.vnc.sasl import library
+
+            library()
+        self.lossy = bool(settings.get("lossy"))
+        self.adaptive = not settings.get("non-adaptive")  # what was sent as JPEG is sent exactly once it stands still
+        self.key_delay = int(settings.get("key-delay-ms", KEY_DELAY)) / 1000
+        self.lock_keys = bool(settings.get("lock-key-sync", True))
+        self.connections = int(settings.get("connections", MOST_CONNECTING))
         self.expires: float | None = None  # seconds of the wall clock
         self.clients: list[Client] = []
         self.listeners: list[tuple[socket.socket, bool]] = []
-        self.address: tuple[str, str, str] = ("", "", "")  # host, service, family
-        self.websocket: tuple[str, str, str] | None = None
+        self.addresses: list[tuple[str, str, str]] = []  # host, service, family
+        self.websockets: list[tuple[str, str, str]] = []
         self.path = ""  # of a unix socket, removed at the end
         self.pages: list[Page] = []  # for browsers on this host
-        self.families = families(settings.get("ipv4"), settings.get("ipv6"))
-        self._host = ""  # as it was given
+        if clipboard is None:
+            from vmrun.core.clipboard import Clipboard
+
+            clipboard = Clipboard()
+        self.clipboard = clipboard
+        self._families = _families(settings)
         self._wrong, self._blocked = 0, 0.0
         self._timer: Any = None
+        self._next = self._looked = 0.0
         self._wait = INTERVAL
         listen = str(settings.get("listen") or ":0")
         if listen == "none":
@@ -81,90 +106,98 @@ class VncServer:
         if settings.get("reverse"):
             self._call(listen)
             return
-        self._listen(listen, int(settings.get("to") or 0))
-        wanted = settings.get("websocket")
-        if wanted:
-            try:
-                self._listen_websocket(wanted)
-            except BaseException:
-                self.close()
-                raise
+        try:
+            self._listen(listen, int(settings.get("to") or 0))
+            if settings.get("websocket"):
+                self._listen_websocket(settings["websocket"])
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def address(self) -> tuple[str, str, str]:
+        """(host, service, family) of the first place that it listens at; empty without one."""
+        return self.addresses[0] if self.addresses else ("", "", "")
 
     # --- listening ----------------------------------------------------------------------------------------
 
     def _listen(self, listen: str, to: int) -> None:
         if listen.startswith("unix:"):
-            self.path = listen[5:]
-            self.address = ("", self.path, "unix")
-            self._bind(socket.AF_UNIX, self.path, "unix:" + self.path)
+            self._bind(socket.AF_UNIX, listen[5:], listen)
+            self.path = listen[5:]  # known when it is ours: it is removed at the end
+            self.addresses = [("", self.path, "unix")]
             return
         host, display = split(listen)
-        self._host = host
         last = max(display, to)
         for number in range(display, last + 1):
             try:
-                port = self._tcp(host, FIRST_PORT + number, False)
+                self.addresses = self._tcp(host, FIRST_PORT + number, False)
             except BackendError as error:
                 if number == last or getattr(error, "errno", None) != errno.EADDRINUSE:
                     raise
                 continue
-            self.address = (*port, "ipv6" if ":" in port[0] else "ipv4")
             return
 
     def _listen_websocket(self, wanted: Any) -> None:
-        host = self._host if self.address[2] != "unix" else "127.0.0.1"
+        host, service, family = self.address
+        host = host if family != "unix" else "127.0.0.1"
+        if len(self.addresses) > 1:  # all of them
+            host = ""
         if wanted is True or wanted == "on":
-            port = FIRST_WEBSOCKET + (int(self.address[1]) - FIRST_PORT if self.address[2] != "unix" else 0)
+            port = FIRST_WEBSOCKET + (int(service) - FIRST_PORT if family != "unix" else 0)
         else:
             text = str(wanted)
             if ":" in text:
                 host, _, text = text.rpartition(":")
             port = int(text)
-        found = self._tcp(host, port, True)
-        self.websocket = (*found, "ipv6" if ":" in found[0] else "ipv4")
+        self.websockets = self._tcp(host.strip("[]"), port, True)
 
-    def _tcp(self, host: str, port: int, web: bool) -> tuple[str, str]:
-        """(address, port) that it listens on."""
+    def _tcp(self, host: str, port: int, web: bool) -> list[tuple[str, str, str]]:
+        """(host, service, family) of all that it listens at: whatever the host's name stands for, IPv4 and IPv6."""
         try:
-            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except (socket.gaierror, OverflowError) as error:
+            found = socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+            )
+        except (socket.gaierror, OverflowError, UnicodeError) as error:
             raise BackendError(
                 f"vnc: '{host}:{port}' is no address: {error}", remedy="give an address, like 127.0.0.1:0"
             ) from None
-        found = [entry for entry in found if entry[0] in self.families]
-        found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        if not found:
+        places = list(dict.fromkeys((entry[0], entry[4]) for entry in found if entry[0] in self._families))
+        places.sort(key=lambda entry: entry[0] != socket.AF_INET)
+        if not places:
             raise BackendError(
                 f"vnc: '{host}:{port}' has no address of the family asked for", remedy="change `ipv4:` and `ipv6:`"
             )
-        made = len(self.listeners)
-        first: tuple[str, str] | None = None
-        for family, _, _, _, address in found:
-            if first is not None:
-                address = (address[0], int(first[1]), *address[2:])
+        before, bound, missing = list(self.listeners), [], None
+        for family, address in places:
+            if bound:  # any free port is the same one for both
+                address = (address[0], int(bound[0][1]), *address[2:])
             try:
-                bound = self._bind(family, address, f"{host or address[0]}:{port}", web)
+                name = self._bind(family, address, f"{host or '0.0.0.0'}:{port}", web)
             except BackendError as error:
-                if first is not None and getattr(error, "errno", 0) in _NO_FAMILY:
+                number = getattr(error, "errno", 0)
+                if number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a host without IPv6
+                    missing = error
                     continue
-                self._leave(self.listeners[made:], "")
+                self._leave([entry for entry in self.listeners if entry not in before], "")
                 raise
-            first = first or (str(bound[0]), str(bound[1]))
-        assert first is not None
-        return first
+            bound.append((str(name[0]), str(name[1]), "ipv6" if family == socket.AF_INET6 else "ipv4"))
+        if not bound and missing is not None:
+            raise missing
+        return bound
 
     def _bind(self, family: int, address: Any, what: str, web: bool = False) -> Any:
         try:
             listener = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
-            failure = BackendError(f"vnc: cannot listen on {what}: {error.strerror}")
+            failure = BackendError(f"vnc: cannot listen on {what}: {error.strerror}", remedy="choose another address")
             failure.errno = error.errno  # type: ignore[attr-defined]
             raise failure from None
         try:
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if family != socket.AF_UNIX:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:  # IPv4 has a listener of its own, or none
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
             listener.listen(8)
         except (OSError, OverflowError) as error:
@@ -192,27 +225,24 @@ class VncServer:
         browsers. BackendError, and nothing has changed.
         """
         old, path = [entry for entry in self.listeners if not entry[1]], self.path
-        first: tuple[str, str, str] | None = None
+        places: list[tuple[str, str, str]] = []
         try:
             for host, port in addresses:
                 if host.startswith("unix:"):
+                    self._bind(socket.AF_UNIX, host[5:], host)
                     self.path = host[5:]
-                    self._bind(socket.AF_UNIX, self.path, host)
-                    found = ("", self.path, "unix")
+                    places.append(("", self.path, "unix"))
                 else:
-                    bound = self._tcp(host, port, False)
-                    found = (*bound, "ipv6" if ":" in bound[0] else "ipv4")
-                first = first or found
+                    places += self._tcp(host, port, False)
         except BackendError:
             made = [entry for entry in self.listeners if not entry[1] and entry not in old]
             self._leave(made, self.path if self.path != path else "")
             self.path = path
             raise
-        assert first is not None
         self._leave(old, path if path != self.path else "")
         if not any(host.startswith("unix:") for host, _ in addresses):
             self.path = ""
-        self.address = first
+        self.addresses = places
 
     def _leave(self, listeners: list[tuple[socket.socket, bool]], path: str) -> None:
         """Close some listeners, and remove the unix socket of one of them."""
@@ -234,21 +264,24 @@ class VncServer:
         if len(self.clients) >= MOST_CLIENTS:
             peer.close()
             return
+        connecting = [client for client in self.clients if not client.ready]
+        if len(connecting) >= self.connections:  # who does not come to the point makes room
+            connecting[0].stream.close()
         self._add(peer, address, web)
 
     def _call(self, where: str) -> None:
         """Reverse: connect to a viewer that listens at HOST:PORT."""
-        if where.startswith("unix:"):
-            family, address = socket.AF_UNIX, where[5:]
-        else:
-            host, port = split(where)
-            family, address = socket.AF_INET, (host or "127.0.0.1", port)  # type: ignore[assignment]
-        peer = socket.socket(family, socket.SOCK_STREAM)
         try:
-            peer.settimeout(10)
-            peer.connect(address)
+            if where.startswith("unix:"):
+                peer = socket.socket(socket.AF_UNIX)
+                peer.settimeout(CALLING)
+                peer.connect(where[5:])
+                address: Any = ""
+            else:
+                host, port = split(where, most=65535)
+                peer = socket.create_connection((host or "127.0.0.1", port), CALLING)
+                address = peer.getpeername()
         except OSError as error:
-            peer.close()
             raise BackendError(
                 f"vnc: no viewer listens at {where}: {error.strerror or error}", remedy="start the viewer first"
             ) from None
@@ -264,6 +297,8 @@ class VncServer:
         stream = (WebSocket if web else Stream)(
             peer, self.loop, lambda data: self._heard(holder, data), lambda: self._gone(holder)
         )
+        if web and self.tls is not None:
+            stream.start_tls(self.tls)
         self._welcome(holder, stream, who)
 
     def take(
@@ -315,17 +350,25 @@ class VncServer:
 
     def check_password(self, challenge: bytes, answer: bytes) -> str:
         """'' when it is right, else why the client is refused."""
-        now = time.monotonic()
-        if now < self._blocked:
+        if self.blocked:
             return "Too many wrong passwords: try again later"
         right = self.password is not None and (self.expires is None or time.time() < self.expires)
         if right and hmac.compare_digest(cipher(self.password or b"", challenge), answer):
             self._wrong = 0
             return ""
+        self.wrong()
+        return "Authentication failed"
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nobody may try to come in now."""
+        return time.monotonic() < self._blocked
+
+    def wrong(self) -> None:
+        """Somebody tried in vain."""
         self._wrong += 1
         if self._wrong >= MOST_TRIES:
-            self._wrong, self._blocked = 0, now + PENALTY
-        return "Authentication failed"
+            self._wrong, self._blocked = 0, time.monotonic() + PENALTY
 
     # --- looking ------------------------------------------------------------------------------------------
 
@@ -334,20 +377,29 @@ class VncServer:
         return self.input.absolute
 
     def look_soon(self) -> None:
-        """A client waits: look at the screen within INTERVAL, and often for a while."""
+        """A client waits: look at the screen, INTERVAL after the last look, and often for a while."""
         self._wait = INTERVAL
-        if self._timer is not None and self._next > time.monotonic() + INTERVAL:
+        self._look_at(max(time.monotonic(), self._looked + INTERVAL))
+
+    def expect(self) -> None:
+        """A key was pressed: look as soon as a quick guest has answered."""
+        self._wait = INTERVAL
+        self._look_at(time.monotonic() + ECHO)
+
+    def _look_at(self, due: float) -> None:
+        """Look then, or before."""
+        if self._timer is not None:
+            if self._next <= due:
+                return
             self._timer.cancel()
             self._timer = None
-        self._arm()
-
-    def _arm(self) -> None:
-        if self._timer is None and any(client.hungry for client in self.clients):
-            self._next = time.monotonic() + self._wait
-            self._timer = self.loop.call_later(self._wait, self._look)
+        if any(client.hungry for client in self.clients):
+            self._next = due
+            self._timer = self.loop.call_later(max(due - time.monotonic(), 0.0), self._look)
 
     def _look(self) -> None:
         self._timer = None
+        self._looked = time.monotonic()
         changed = self.console.refresh()
         self._wait = INTERVAL if changed else min(self._wait * 1.25, SLOWEST)
         for client in list(self.clients):
@@ -355,7 +407,7 @@ class VncServer:
                 client.update()
             except ProtocolError:
                 client.stream.end()
-        self._arm()
+        self._look_at(self._looked + self._wait)
 
     # --- what monitors ask --------------------------------------------------------------------------------
 
@@ -367,21 +419,26 @@ class VncServer:
     def _client_info(client: Client) -> dict[str, Any]:
         host, service, family = client.peer
         web = isinstance(client.stream, WebSocket)
-        return {"host": host, "service": service, "family": family, "websocket": web}
+        user = {"sasl_username": client.user} if client.user else {}
+        return {"host": host, "service": service, "family": family, "websocket": web, **user}
 
     @property
     def auth(self) -> str:
         """QMP's word for what a viewer has to do."""
-        plain = "vnc" if self.needs_password else "none"
-        return f"vencrypt+x509+{plain}" if self.tls is not None else plain
+        return f"vencrypt+{'tls' if self.anonymous else 'x509'}+{self._plain}" if self.tls is not None else self._plain
+
+    @property
+    def _plain(self) -> str:
+        """The same without TLS, and of a WebSocket inside of it."""
+        return {VNC_AUTHENTICATION: "vnc", SASL: "sasl"}.get(wanted(self), "none")
 
     @property
     def kind(self) -> str:
         """The same as one of VncPrimaryAuth."""
-        return "vencrypt" if self.tls is not None else self.auth
+        return "vencrypt" if self.tls is not None else self._plain
 
     def _sub(self) -> dict[str, str]:
-        return {"vencrypt": "x509-vnc" if self.needs_password else "x509-none"} if self.tls is not None else {}
+        return {"vencrypt": self.auth.partition("+")[2].replace("+", "-")} if self.tls is not None else {}
 
     def info(self) -> dict[str, Any]:
         """QMP's VncInfo."""
@@ -393,12 +450,15 @@ class VncServer:
 
     def info2(self) -> dict[str, Any]:
         """QMP's VncInfo2."""
-        servers = [{**self._server_info(), "auth": self.kind, **self._sub()}]
-        if self.websocket is not None:
-            host, service, family = self.websocket
-            servers.append({"host": host, "service": service, "family": family, "websocket": True, "auth": self.kind})
+        servers: list[dict[str, Any]] = []
+        for web, places in ((False, self.addresses), (True, self.websockets)):
+            how = {"auth": self._plain} if web else {"auth": self.kind, **self._sub()}
+            for host, service, family in places:
+                servers.append({"host": host, "service": service, "family": family, "websocket": web, **how})
         clients = [self._client_info(client) for client in self.clients if client.ready]
-        return {"id": "default", "server": servers, "clients": clients, "auth": self.kind, **self._sub()}
+        found = {"id": self.id, "server": servers, "clients": clients, "auth": self.kind, **self._sub()}
+        device = getattr(self.console.device, "id", None)
+        return found if device is None or not self.bound else {**found, "display": device}
 
     def close(self) -> None:
         if self._timer is not None:
@@ -412,23 +472,25 @@ class VncServer:
         self.path = ""
 
 
-def split(listen: str) -> tuple[str, int]:
+def split(listen: str, most: int = 65535 - FIRST_PORT) -> tuple[str, int]:
     """HOST:DISPLAY, [V6]:DISPLAY, :DISPLAY or DISPLAY."""
     host, colon, number = listen.rpartition(":")
     if not colon:
         host, number = "", listen
-    if not number.isascii() or not number.isdigit() or int(number) > 65535 - FIRST_PORT:
+    if not number.isascii() or not number.isdigit() or int(number) > most:
         remedy = "write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH"
         raise BackendError(f"vnc: '{listen}' is no display", remedy=remedy)
     return host.strip("[]"), int(number)
 
 
-def families(ipv4: bool | None, ipv6: bool | None) -> tuple[int, ...]:
-    """Whose addresses count, as QEMU takes its two switches: one that is on alone leaves the other out."""
-    wanted = ipv4 if ipv4 is not None else not ipv6, ipv6 if ipv6 is not None else not ipv4
-    return tuple(
-        family for family, counts in zip((socket.AF_INET, socket.AF_INET6), wanted, strict=True) if counts
-    )
+def _families(settings: dict[str, Any]) -> tuple[int, ...]:
+    """Which addresses a name may stand for: `ipv4` and `ipv6`, both where nothing is said, as QEMU has it."""
+    four, six = settings.get("ipv4"), settings.get("ipv6")
+    if four is None and six is None or four and six:
+        return (socket.AF_INET, socket.AF_INET6)
+    if four or four is None and not six:
+        return (socket.AF_INET,)
+    return (socket.AF_INET6,) if six or six is None else ()
 
 
 def cipher(password: bytes, challenge: bytes) -> bytes:

@@ -31,6 +31,7 @@ class Stream:
     ) -> None:
         self.peer, self.loop, self.on_data, self.on_close = peer, loop, on_data, on_close
         self.on_room: Callable[[], object] = lambda: None
+        self.encode: Callable[[bytes], bytes] | None = None  # SASL's layer over what is written
         self.closed = False
         self._output: list[bytes] = []
         self.waiting = 0  # bytes that the peer has not taken
@@ -44,6 +45,16 @@ class Stream:
 
     def write(self, data: bytes) -> None:
         """Sent when the peer takes it."""
+        if self.encode is not None and data:
+            data = self.encode(data)
+        self._pack(data)
+
+    def _pack(self, data: bytes) -> None:
+        """What is written, as the peer wants it: as it is, or in frames."""
+        self._plain(data)
+
+    def _plain(self, data: bytes) -> None:
+        """Bytes outside of frames, inside of TLS where there is TLS."""
         if self.closed or not data:
             return
         if self._clear is not None:
@@ -81,7 +92,7 @@ class Stream:
                     self._put(self._out.read())
                 waiting, self._clear = self._clear, None
                 for part in waiting:
-                    self.write(part)
+                    self._plain(part)
             while not self.closed and not self._ending:
                 part = self._tls.read(MOST_READ)
                 if not part:
@@ -162,7 +173,7 @@ class WebSocket(Stream):
         self._heard = on_data
         super().__init__(peer, loop, self._raw, on_close)
 
-    def write(self, data: bytes) -> None:
+    def _pack(self, data: bytes) -> None:
         if not self._open:
             self._early.append(data)
             return
@@ -176,7 +187,7 @@ class WebSocket(Stream):
             head = bytes((0x80 | kind, 126)) + size.to_bytes(2, "big")
         else:
             head = bytes((0x80 | kind, 127)) + size.to_bytes(8, "big")
-        super().write(head + data)
+        self._plain(head + data)
 
     def _raw(self, data: bytes) -> None:
         self._buffer += data
@@ -200,7 +211,7 @@ class WebSocket(Stream):
             return False
         key = fields.get(b"sec-websocket-key")
         if key is None or not head.startswith(b"GET "):
-            super().write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._plain(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self.end()
             return False
         accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
@@ -208,20 +219,16 @@ class WebSocket(Stream):
         answer.append(b"Sec-WebSocket-Accept: " + accept)
         if b"binary" in fields.get(b"sec-websocket-protocol", b""):
             answer.append(b"Sec-WebSocket-Protocol: binary")
-        super().write(b"\r\n".join(answer) + b"\r\n\r\n")
+        self._plain(b"\r\n".join(answer) + b"\r\n\r\n")
         self._open, self._buffer = True, rest
         for data in self._early:
-            self.write(data)
+            self._frame(BINARY, data)
         self._early.clear()
         return True
 
     def _request(self, head: bytes, fields: dict[bytes, bytes]) -> bool:
         """Whether this request may become a WebSocket; a subclass answers others itself."""
         return True
-
-    def _plain(self, data: bytes) -> None:
-        """Bytes outside of frames."""
-        super().write(data)
 
     def _next(self) -> bool:
         """Take one frame off the buffer; False when there is no whole one."""
