@@ -138,10 +138,12 @@ class Monitors:
     def _on_event(self, name: str, **data: Any) -> None:
         if not self.qmp:
             return
+        from vmrun.monitor import table
         from vmrun.monitor.events import encode
-        from vmrun.monitor.table import events
 
-        if name in events:
+        if name not in table.events and not table.whole:
+            table.load()  # it may be of an area whose commands nobody has used yet
+        if name in table.events:
             line = encode(name, data)
             for session in list(self.qmp.values()):
                 session.event(line)

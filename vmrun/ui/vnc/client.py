@@ -17,7 +17,8 @@ from vmrun.ui.vnc.cuttext import EXTENDED, MOST_BYTES, CutText
 from vmrun.ui.vnc.keyqueue import KeyQueue
 from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
 from vmrun.ui.vnc.scroll import Rows
-from vmrun.ui.vnc.security import ProtocolError, enter
+from vmrun.ui.vnc.security import enter
+from vmrun.ui.vnc.stream import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class Client:
         yield 12
         version = VERSIONS.get(self.data)
         if version is None:
-            if self.data[:4] != b"RFB " or self.data[-1:] != b"\n":
+            if self.data[:8] != b"RFB 003." or self.data[-1:] != b"\n":
+                if self.data[:4] == b"RFB ":
+                    self.stream.write(bytes(4))
                 raise ProtocolError("not a VNC client")
             version = 3
         yield from enter(self, version)

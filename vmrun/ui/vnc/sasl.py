@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 
 from vmrun.errors import BackendError
-from vmrun.ui.vnc.security import ProtocolError
+from vmrun.ui.vnc.stream import ProtocolError
 
 LIBRARY = "libsasl2.so.2"
 OK, CONTINUE = 0, 1

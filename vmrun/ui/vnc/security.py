@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from vmrun.ui.vnc.stream import WebSocket
+from vmrun.ui.vnc.stream import ProtocolError, WebSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ NO_SECURITY, VNC_AUTHENTICATION, VENCRYPT, SASL = 1, 2, 19, 20
 ANONYMOUS = {NO_SECURITY: 257, VNC_AUTHENTICATION: 258, SASL: 263}
 X509 = {NO_SECURITY: 260, VNC_AUTHENTICATION: 261, SASL: 264}
 MOST_NAME, MOST_ANSWER = 100, 1 << 20  # bytes of a mechanism's name and of what is said in it, as QEMU has them
-
-
-class ProtocolError(Exception):
-    """The client broke the protocol, or was refused; the connection ends."""
 
 
 def wanted(server: Door) -> int:

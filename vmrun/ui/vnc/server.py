@@ -15,8 +15,8 @@ import time
 
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
-from vmrun.ui.vnc.security import SASL, VNC_AUTHENTICATION, ProtocolError, wanted
-from vmrun.ui.vnc.stream import Stream, WebSocket
+from vmrun.ui.vnc.security import SASL, VNC_AUTHENTICATION, wanted
+from vmrun.ui.vnc.stream import ProtocolError, Stream, WebSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

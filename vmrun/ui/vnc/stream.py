@@ -23,6 +23,10 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
+class ProtocolError(Exception):
+    """The client broke the protocol, or was refused; the connection ends."""
+
+
 class Stream:
     """`on_data(bytes)` hears the peer; `on_close()` is called once, when it has gone or `close` was called."""
 
