@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -60,3 +61,44 @@ def test_clients_see_what_the_guest_sees(tmp_path: pathlib.Path) -> None:
         talk.close()
     for image in ("a.qcow2", "s.qcow2"):
         subprocess.run(["qemu-img", "check", "-q", image], cwd=tmp_path, check=True)
+
+
+def test_clients_ask_what_is_stored_and_what_was_written(tmp_path: pathlib.Path) -> None:
+    """As libvirt's pull backups do it: a bitmap beside the export, read by qemu-img."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "a.qcow2", "8M"], cwd=tmp_path, check=True)
+    disk = ["-drive", "if=none,id=d0,file=a.qcow2,format=qcow2", "-device", "virtio-blk-pci,drive=d0"]
+    talk = Talk([sys.executable, str(ROOT / "bin" / "vmrun-qemu"), *LINE, *disk], tmp_path)
+
+    def extents(**options: str) -> list[tuple[int, int, bool]]:
+        """(start, length, data) as qemu-img sees them."""
+        server = {"type": "unix", "path": f"{tmp_path}/s"}
+        image = json.dumps({"driver": "raw", "file": {"driver": "nbd", "server": server, "export": "e", **options}})
+        words = ["qemu-img", "map", "--output=json", f"json:{image}"]
+        told = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        return [(row["start"], row["length"], row["data"]) for row in json.loads(told.stdout)]
+
+    try:
+        talk.ask("human-monitor-command", **{"command-line": 'qemu-io d0 "write 0 64k"'})
+        talk.ask("block-dirty-bitmap-add", node="d0", name="b", **{"granularity": 65536})
+        talk.ask("human-monitor-command", **{"command-line": 'qemu-io d0 "write 2M 128k"'})
+        where = {"type": "unix", "data": {"path": f"{tmp_path}/s"}}
+        assert talk.ask("nbd-server-start", addr=where) == {"return": {}}
+        node = talk.ask("query-block")["return"][0]["inserted"]["node-name"]
+        export = {"type": "nbd", "id": "x", "name": "e", "node-name": node, "bitmaps": ["b"]}
+        assert "incompatible with readonly" in talk.ask("block-export-add", **export)["error"]["desc"]
+        talk.ask("block-dirty-bitmap-disable", node="d0", name="b")
+        none = talk.ask("block-export-add", **{**export, "bitmaps": ["nix"]})
+        assert none["error"]["desc"] == "Bitmap 'nix' is not found"
+        assert talk.ask("block-export-add", **export) == {"return": {}}
+        assert "in use" in talk.ask("block-dirty-bitmap-remove", node="d0", name="b")["error"]["desc"]
+        k, m = 1 << 10, 1 << 20
+        assert [row for row in extents() if row[2]] == [(0, 64 * k, True), (2 * m, 128 * k, True)]
+        # qemu-img's way to ask for another context: what is dirty is told as no data
+        dirty = extents(**{"x-dirty-bitmap": "qemu:dirty-bitmap:b"})
+        assert [row for row in dirty if not row[2]] == [(2 * m, 128 * k, False)]
+        assert talk.ask("block-export-del", id="x") == {"return": {}}
+        assert talk.ask("block-dirty-bitmap-remove", node="d0", name="b") == {"return": {}}
+        talk.ask("quit")
+        talk.process.wait(60)
+    finally:
+        talk.close()

@@ -243,6 +243,74 @@ def test_a_full_copy_of_a_disk_is_made_while_it_is_used(layered: Lab) -> None:
     assert "Completed" in layered("domjobinfo", "layered", "--completed")
 
 
+def test_what_changed_since_a_checkpoint_is_copied(layered: Lab) -> None:
+    """To a file, and by whoever pulls it out of the running machine."""
+    layered("checkpoint-create-as", "layered", "first")
+    layered("qemu-monitor-command", "layered", "--hmp", 'qemu-io -d virtio-disk0/virtio-backend "write -P 7 1M 64k"')
+    target = layered.directory / "increment"
+    disks = f"<disk name='vda' type='file'><target file='{target}'/><driver type='qcow2'/></disk>"
+    xml = f"<domainbackup><incremental>first</incremental><disks>{disks}</disks></domainbackup>"
+    layered("backup-begin", "layered", layered.file("push.xml", xml))
+    until(lambda: "None" in layered("domjobinfo", "layered"))
+    told = subprocess.run(
+        ["qemu-img", "map", "-U", "--output=json", "-f", "qcow2", target], capture_output=True, text=True, check=True
+    )
+    rows = [row for row in json.loads(told.stdout) if row["data"]]
+    assert [(row["start"], row["length"]) for row in rows] == [(1 << 20, 64 << 10)]
+    socket = layered.directory / "nbd"
+    disks = f"<disk name='vda' type='file' exportname='vda'><scratch file='{layered.directory}/scratch'/></disk>"
+    head = f"<incremental>first</incremental><server transport='unix' socket='{socket}'/>"
+    xml = f"<domainbackup mode='pull'>{head}<disks>{disks}</disks></domainbackup>"
+    layered("backup-begin", "layered", layered.file("pull.xml", xml))
+    image = json.dumps({
+        "driver": "nbd", "export": "vda", "server": {"type": "unix", "path": str(socket)},
+        "x-dirty-bitmap": "qemu:dirty-bitmap:backup-vda",
+    })  # fmt: skip
+    words = ["qemu-img", "map", "--output=json", f"json:{image}"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    rows = [row for row in json.loads(told.stdout) if not row["data"]]
+    assert [(row["start"], row["length"]) for row in rows] == [(1 << 20, 64 << 10)]
+    layered("domjobabort", "layered")
+    layered("checkpoint-delete", "layered", "first")
+    assert layered("checkpoint-list", "layered") == ""
+
+
+def test_a_disk_that_fills_is_told_of(layered: Lab) -> None:
+    layered("domblkthreshold", "layered", "vda", str(4 << 20))
+    assert "block.0.threshold=4194304" in layered("domstats", "--block", "layered")
+    write = 'qemu-io -d virtio-disk0/virtio-backend "write 4M 8M"'
+    layered("qemu-monitor-command", "layered", "--hmp", write)
+    until(lambda: "threshold" not in layered("domstats", "--block", "layered"))
+
+
+def test_discs_and_a_floppy_go_in_and_out_of_empty_drives(lab: Lab) -> None:
+    for name, size in (("a.iso", 1 << 20), ("b.iso", 2 << 20), ("a.fd", 1440 << 10)):
+        (lab.directory / name).write_bytes(bytes(size))
+
+    def drive(device: str, target: str, bus: str) -> str:
+        return f"<disk type='file' device='{device}'><target dev='{target}' bus='{bus}'/></disk>"
+
+    drives = drive("cdrom", "hdc", "ide") + drive("cdrom", "sda", "scsi") + drive("floppy", "fda", "fdc")
+    lab.make("media", devices=f"<controller type='scsi' model='virtio-scsi'/>{drives}")
+    lab("start", "media")
+    try:
+        for target in ("hdc", "sda"):
+            lab("change-media", "media", target, f"{lab.directory}/a.iso", "--insert", "--live")
+            lab("change-media", "media", target, f"{lab.directory}/b.iso", "--update", "--live")
+            assert "Capacity:       2097152" in lab("domblkinfo", "media", target)
+            lab("change-media", "media", target, "--eject", "--live")
+        lab("change-media", "media", "fda", f"{lab.directory}/a.fd", "--insert", "--live")
+        lab("change-media", "media", "sda", f"{lab.directory}/a.iso", "--insert", "--live")
+        lab("managedsave", "media")
+        lab("start", "media")
+        assert "a.iso" in lab("domblklist", "media")
+        assert "a.fd" in lab("qemu-monitor-command", "media", "--hmp", "info block")
+        lab("change-media", "media", "fda", "--eject", "--live")
+    finally:
+        lab("destroy", "media")
+        lab("undefine", "media")
+
+
 def test_a_domain_is_destroyed_and_forgotten(lab: Lab) -> None:
     lab.make("gone")
     lab("start", "gone")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmrun.config.importers.qemuopts import Option
 
 # Parts of the board, which no user plugs at any time.
-_DISKS = ("ide-hd", "ide-drive", "ide-cd")
+_DISKS = ("ide-hd", "ide-drive")
 _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 # Devices that QEMU adds though nobody named them.
 _BY_ITSELF = ("sga",)

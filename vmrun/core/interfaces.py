@@ -180,6 +180,7 @@ class Removable:
     path: Any
     removable = True  # False: this one is none after all (RHEL 6's ide-drive with a disk)
     has_tray = True  # False: a disk is just pulled out, and nobody is told of a tray
+    reads_only = False  # True: its media are discs
 
     @property
     def tray_is_open(self) -> bool:

@@ -76,6 +76,9 @@ class Platform(Protocol):
     def drive(self, id: str) -> Any:
         """The block back end of a drive (vmrun.backends.protocols.BlockBackend). BuildError when there is none."""
 
+    def bay(self, device: Device) -> Any:
+        """The block back end of a removable drive that was given none: empty until a monitor puts a medium in."""
+
     def user_object(self, id: str) -> Any:
         """The object of the host's side of that id (vmrun.core.userobject). BuildError when there is none."""
 

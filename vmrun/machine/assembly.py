@@ -110,6 +110,7 @@ class Assembly:
         for table in (self.board.devices, self.wiring.devices):
             for id in [id for id, other in table.items() if other is device]:
                 del table[id]
+        self.board.close_bay(device, filled=False)  # with a medium it is closed when the device lock is let go
 
 
 def modules() -> dict[str, str]:

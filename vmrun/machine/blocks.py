@@ -64,7 +64,7 @@ class Blocks:
 
     def _offer(self, name: str) -> None:
         """A drive that a device may name from now on; it is opened when one does."""
-        spec = self._spec(name)
+        spec = self.spec(name)
         config = self.machine.config
         drives = {**config["drives"], name: spec}
         self.machine.config = self.machine.board.config = {**config, "drives": drives}
@@ -76,11 +76,11 @@ class Blocks:
         drives = {id: spec for id, spec in config["drives"].items() if id not in below}
         self.machine.config = self.machine.board.config = {**config, "drives": drives}
 
-    def _spec(self, name: str) -> dict[str, Any]:
+    def spec(self, name: str) -> dict[str, Any]:
         """As a machine file's drive."""
         options: Any = self.nested(self.known[name])
         format = options["driver"] if options["driver"] in ("qcow2", "null-co", "null-aio") else "raw"
-        spec: dict[str, Any] = {"file": None, "format": format, "media": "disk"}
+        spec: dict[str, Any] = {"format": format, "media": "disk"}
         if options.get("read-only") in (True, "on"):
             spec["readonly"] = True
         if options.get("discard") in ("unmap", "on"):
@@ -103,9 +103,7 @@ class Blocks:
             raise BuildError(f"Failed to find node with node-name='{name}'")
         board = self.machine.board
         users = self.users()
-        if id(node) in self.busy or any(
-            getattr(drive, "node", None) is node for drive in self.all_drives() if drive.name != name or name in users
-        ):
+        if id(node) in self.busy or self.is_shown(node):
             raise BuildError(f"Node {name} is in use")
         below = [child.name for _, child in node.children() if child.name in self.known]
         self.named.delete(name)
@@ -154,6 +152,24 @@ class Blocks:
         if found is not None and found.idle:
             del self.taps[id(node)]
             self._retop(node)
+
+    def is_shown(self, node: Any) -> bool:
+        """Whether a device or an export has it; a drive that waits for a device does not count."""
+        users, waiting = self.users(), self.machine.board.drives
+        return any(
+            getattr(drive, "node", None) is node
+            for drive in self.all_drives()
+            if drive.name in users or waiting.get(drive.name) is not drive
+        )
+
+    def show(self, drive: Drive, node: Any) -> None:
+        """A node that is not shown, in a drive that is empty."""
+        name = str(node.name)
+        waiting: Any = self.machine.board.drives.get(name)
+        if waiting is not None and waiting is not drive and waiting.node is node:
+            self.machine.board.drives.pop(name).close()
+        drive.change(node.hold())
+        self._retop(node)
 
     def _retop(self, node: Any) -> None:
         drive: Any
@@ -210,7 +226,7 @@ class Blocks:
 
     def users(self) -> dict[str, Any]:
         """Drive → the device that shows it."""
-        found = {}
+        found: dict[str, Any] = {**self.machine.board.bays}
         for device in self.machine.devices.values():
             drive = device.get_props().get("drive")
             if drive:
@@ -223,6 +239,10 @@ class Blocks:
             self.numbers += 1
             node.name = f"#block{self.numbers:03}"
         return str(node.name)
+
+    def public_name(self, drive: str) -> str:
+        """What monitors call a drive; "" when they know its node and its device alone."""
+        return "" if drive in self.machine.board.node_drives else drive
 
     def drives(self) -> Iterator[tuple[str, Any, Any]]:
         """(id, drive, its device or None) in the order of the machine."""
@@ -276,7 +296,7 @@ class Blocks:
             "node-name": self.node_name(node),
             "backing_file_depth": depth,
             "drv": str(node.driver),
-            "write_threshold": 0,
+            "write_threshold": int(node.watched),
             "encrypted": False,
             "cache": cache,
             "file": path,
@@ -304,17 +324,13 @@ class Blocks:
         for id, drive, device in self.drives():
             removable = isinstance(device, Removable) and device.removable
             row: dict[str, Any] = {
-                "device": "" if id in self.machine.board.node_drives else id,
+                "device": self.public_name(id),
                 "locked": bool(getattr(device, "locked", False)) if removable else False,
                 "removable": removable,
                 "type": "unknown",
             }
             if device is not None:
-                # QEMU says the id, and a path where there is none; block devices of virtio say the path of the proxy
-                named = device.parent is not None and device.parent.name == "peripheral"
-                row["qdev"] = device.path if not named or device.driver.startswith("virtio") else device.name
-                if device.driver.startswith("virtio"):
-                    row["qdev"] += "/virtio-backend"
+                row["qdev"] = qdev(device)
                 row["io-status"] = "failed" if drive.has_parked else "ok"
             if removable and device.has_tray:
                 row["tray_open"] = device.tray_is_open
@@ -331,14 +347,11 @@ class Blocks:
         rows = []
         for id, drive, device in self.drives():
             row: dict[str, Any] = {"stats": _stats(drive)}
-            row["device"] = "" if id in self.machine.board.node_drives else id
+            row["device"] = self.public_name(id)
             if drive.node is not None:
                 row = {**self._node_stats(drive.node, drive), **row}
             if device is not None:
-                named = device.parent is not None and device.parent.name == "peripheral"
-                row["qdev"] = device.name if named else device.path
-                if device.driver.startswith("virtio"):
-                    row["qdev"] = f"{device.path}/virtio-backend"
+                row["qdev"] = qdev(device)
             rows.append(row)
         return rows
 
@@ -435,6 +448,16 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
     if told is not None:
         with machine.board.lock:
             told()
+
+
+def qdev(device: Any) -> str:
+    """What QEMU calls a device that shows a drive: its id, or its path where it has none; block devices of virtio are
+    called by the path of what lies behind their proxy.
+    """
+    if device.driver.startswith("virtio"):
+        return f"{device.path}/virtio-backend"
+    named = device.parent is not None and device.parent.name == "peripheral"
+    return str(device.name if named else device.path)
 
 
 def is_named(device: Any, name: str) -> bool:

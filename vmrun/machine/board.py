@@ -82,7 +82,9 @@ class Board:
         self.on_drive_error: Callable[..., object] | None = None  # (drive, op, errno, policy), from a worker
         self.fw_cfg_files: dict[str, bytes | bytearray] = {}
         self.option_roms: dict[str, Any] = {}
-        self.node_drives: set[str] = set()  # drives that began with a node of their name
+        self.node_drives: set[str] = set()  # drives without a name of their own: monitors know their nodes and devices
+        self.bays: dict[str, Device] = {}  # of these, those of devices that were given no drive
+        self.thresholds: Any = None  # vmrun.machine.thresholds
         self.nbd: Any = None  # vmrun.machine.exports
         self.jobs: Any = None  # vmrun.machine.jobs
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
@@ -284,20 +286,38 @@ class Board:
             self.drives[id].on_error = self._drive_failed
         return self.drives[id]
 
+    def bay(self, device: Device) -> Drive:
+        """An empty drive for a device that was given none; monitors put media into it."""
+        from vmrun.backends.block.drive import Drive
+
+        name = str(device.id)
+        while name in self.drives or name in self.config["drives"]:
+            name += "-bay"
+        self.bays[name] = device
+        self.node_drives.add(name)
+        drive = self.drives[name] = Drive(name, None, self.lock)
+        drive.on_error = self._drive_failed
+        return drive
+
+    def close_bay(self, device: Device, filled: bool = True) -> None:
+        """The device is gone. filled: with a medium too; then without the device lock."""
+        found = [name for name, one in self.bays.items() if one is device]
+        for name in found if filled else [name for name in found if self.drives[name].node is None]:
+            del self.bays[name]
+            self.node_drives.discard(name)
+            self.drives.pop(name).close()
+
     def _node(self, id: str, spec: dict[str, Any]) -> Any:
         """The node that a drive of its name shows, None for a drive with an image of its own."""
         node = self.nodes.held(id)
         if node is not None:
             self.node_drives.add(id)
-        if node is not None and node.lazy and not spec.get("readonly") and spec.get("media") != "cdrom":
-            from vmrun.backends.block.errors import ImageError
-            from vmrun.backends.block.images import reopen
-
+        if node is not None and not spec.get("readonly") and spec.get("media") != "cdrom":
             try:
-                reopen(node, False)
-            except ImageError as error:
+                writable(node)
+            except BuildError as error:
                 node.close()
-                raise BackendError(f"drive {id}: {error.text}", remedy=error.remedy) from None
+                raise BackendError(f"drive {id}: {error.problems[0].message}", remedy=error.remedy) from None
         return node
 
     def _drive_failed(self, *what: Any) -> None:
@@ -448,6 +468,8 @@ class Board:
             drive.close()
         self.drives.clear()
         self.nodes.close()
+        if self.thresholds is not None:
+            self.thresholds.close()
         for chardev in (*self.shared.values(), *self.chardevs.values()):
             if chardev is not self.mux:
                 chardev.close()
@@ -457,6 +479,18 @@ class Board:
         for made in self.objects.children.values():
             made.release()
         self.objects.children.clear()
+
+
+def writable(node: Any) -> None:
+    """A node that was opened for reading until a device that writes has it. BuildError."""
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    if node.lazy:
+        try:
+            reopen(node, False)
+        except ImageError as error:
+            raise BuildError(error.text, remedy=error.remedy) from None
 
 
 def _let_go(node: Any) -> None:

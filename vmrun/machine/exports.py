@@ -32,6 +32,16 @@ class LiveDisk:
         self.size = node.size
         table.queues.append(self.drive)
 
+    def look(self, offset: int, count: int) -> tuple[int, bool, bool]:
+        """As vmrun.backends.block.chain.seen."""
+        from vmrun.backends.block.chain import seen
+
+        node = self.drive.node.hold()  # whatever takes its place meanwhile
+        try:
+            return seen(node, offset, count)
+        finally:
+            node.close()
+
     def _ask(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None) -> bytes:
         from vmrun.backends.block.caller import Caller
 
@@ -65,6 +75,7 @@ class Server:
         self.machine = machine
         self.exports: dict[str, Any] = {}
         self.ids: dict[str, tuple[str, Any, Any]] = {}
+        self.bitmaps: dict[str, list[Any]] = {}  # those that clients may ask of, by the export's id
         self.listener: socket.socket | None = None
         self.path = ""
         self.clients: set[socket.socket] = set()
@@ -73,13 +84,15 @@ class Server:
     def start(self, address: dict[str, Any], most: int) -> None:
         import socket
 
+        from vmrun.backends.chardev.sockets import bind
+
         if self.listener is not None:
             raise BuildError("NBD server already running")
         kind, data = address["type"], address.get("data", address)
         try:
             if kind == "unix":
                 self.listener = socket.socket(socket.AF_UNIX)
-                self.listener.bind(data["path"])
+                bind(self.listener, socket.AF_UNIX, data["path"])
                 self.path = os.path.abspath(data["path"])
                 self.listener.listen(16)
             elif kind == "inet":
@@ -121,7 +134,8 @@ class Server:
         finally:
             self.clients.discard(client)
 
-    def add(self, id: str, node_name: str, name: str, writable: bool) -> None:
+    def add(self, id: str, node_name: str, name: str, writable: bool, bitmaps: list[Any] | None = None) -> None:
+        """`bitmaps`: names of the node's or of a node below it, or {node, name}."""
         from vmrun.backends.block.nbd_server import Export
         from vmrun.machine.blockops import writable as make_writable
 
@@ -134,17 +148,43 @@ class Server:
         if name in self.exports:
             raise BuildError(f"NBD server already has export named '{name}'")
         node, _ = blocks(self.machine).find(node_name)
+        shown = {one.name: one for one in (self._bitmap(node, wanted) for wanted in bitmaps or ())}
+        for bitmap in shown.values():
+            if not writable and bitmap.bits.enabled and not bitmap.node.readonly and bitmap.node is node:
+                raise BuildError(f"Enabled bitmap '{bitmap.name}' incompatible with readonly export")
+            if bitmap.bits.size != node.size:
+                raise BuildError(f"Bitmap '{bitmap.name}' is of another size than the export")
         if writable:
             make_writable(node)
         disk = LiveDisk(self.machine, node)
         self.ids[id] = (name, disk, node)
-        self.exports[name] = Export(disk, name, not writable, self.exports)
+        for bitmap in shown.values():
+            bitmap.busy = True
+        self.bitmaps[id] = list(shown.values())
+        self.exports[name] = Export(
+            disk, name, not writable, self.exports, {one.name: one.bits for one in shown.values()}, disk.look
+        )
+
+    def _bitmap(self, node: Any, wanted: Any) -> Any:
+        from vmrun.backends.block.chain import backing_of
+        from vmrun.machine import bitmaps, dirtybitmap
+
+        if not isinstance(wanted, str):
+            return bitmaps.usable(bitmaps.find(self.machine, wanted["node"], wanted["name"]))
+        while node is not None:
+            found = dirtybitmap.of(blocks(self.machine), node).get(wanted)
+            if found is not None:
+                return bitmaps.usable(bitmaps.find(self.machine, node.name, wanted))
+            node = backing_of(node)
+        raise BuildError(f"Bitmap '{wanted}' is not found")
 
     def remove(self, id: str) -> None:
         if id not in self.ids:
             raise BuildError(f"Export '{id}' is not found")
         name, disk, _ = self.ids.pop(id)
         del self.exports[name]
+        for bitmap in self.bitmaps.pop(id):
+            bitmap.busy = False
         blocks(self.machine).queues.remove(disk.drive)
         disk.drive.close()
         self.machine.tell("BLOCK_EXPORT_DELETED", id=id)

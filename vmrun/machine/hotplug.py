@@ -122,6 +122,7 @@ def _gone(machine: Machine, device: Device) -> None:
         path, name, parent = each.path, each.name, each.parent
         with machine.board.lock:
             machine.assembly.discard(each)
+        machine.board.close_bay(each)
         _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != each.id])
         named = parent is not None and parent.name == "peripheral"
         machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)

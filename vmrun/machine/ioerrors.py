@@ -9,6 +9,7 @@ import errno
 import os
 
 from vmrun.machine import runstate
+from vmrun.machine.blocks import blocks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class IoErrors:
         details = {"node-name": drive.node.name} if drive.node is not None and drive.node.name else {}
         self.machine.tell(
             "BLOCK_IO_ERROR",
-            device=drive.name,
+            device=blocks(self.machine).public_name(drive.name),
             **details,
             operation="read" if op == READ else "write",
             action=ACTIONS[policy],

@@ -29,7 +29,7 @@ def _block(machine: Any, words: list[str], cpu: int) -> str:
 
 def _drive(row: dict[str, Any]) -> str:
     inserted = row.get("inserted")
-    title = row["device"] or (inserted or {}).get("node-name", "")
+    title = row["device"] or (inserted or {}).get("node-name") or row.get("qdev", "")
     if inserted is None:
         text = f"{title}: [not inserted]\n"
     else:
@@ -40,8 +40,8 @@ def _drive(row: dict[str, Any]) -> str:
     if "qdev" in row:
         text += f"    Attached to:      {row['qdev']}\n"
     if row["removable"]:
-        tray = f", tray {'open' if row['tray_open'] else 'closed'}" if "tray_open" in row else ""
-        text += f"    Removable device: {'' if row['locked'] else 'not '}locked{tray}\n"
+        tray = "open" if row.get("tray_open") else "closed"
+        text += f"    Removable device: {'' if row['locked'] else 'not '}locked, tray {tray}\n"
     if row.get("io-status", "ok") != "ok":
         text += f"    I/O status:       {row['io-status']}\n"
     if inserted is not None:

@@ -115,6 +115,21 @@ cdef class Bitmap:
     def test(self, u64 offset):
         return offset < self.size and self.has(offset >> self.shift)
 
+    def run(self, u64 offset, u64 most):
+        """(bytes from `offset` on that are alike, whether they are marked): at most `most`, and all at the end."""
+        cdef u64 bit = offset >> self.shift, limit = (offset + most - 1 >> self.shift) + 1
+        cdef bint marked
+        if most == 0 or offset >= self.size:
+            return most, False
+        pthread_mutex_lock(&self.mutex)
+        if limit > self.bits:
+            limit = self.bits
+        marked = self.has(bit)
+        while bit < limit and self.has(bit) == marked:
+            bit += 1
+        pthread_mutex_unlock(&self.mutex)
+        return min(most, (bit << self.shift) - offset), marked
+
     def merge(self, Bitmap other not None):
         """What the other has too; granularities may differ."""
         cdef u64 n

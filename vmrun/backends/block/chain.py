@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.node import Node
 
-__all__ = ["Piece", "backing_of", "pieces", "images"]
+__all__ = ["Piece", "backing_of", "pieces", "images", "seen"]
 
 
 class Piece:
@@ -98,3 +98,16 @@ def pieces(node: Node, start: int = 0, length: int | None = None, base: Node | N
         pending = piece
     if pending is not None:
         yield pending
+
+
+def seen(node: Any, offset: int, count: int) -> tuple[int, bool, bool]:
+    """(bytes, whether something is stored for them in this image or below, whether they read as zeros) from `offset` on,
+    as far as that is the same. OSError.
+    """
+    while node is not None and offset < node.size:
+        length, flags, _ = node.extent(offset, min(count, node.size - offset))
+        count = max(1, min(count, length))
+        if flags & EXTENT_ALLOCATED:
+            return count, bool(flags & EXTENT_DATA), bool(flags & EXTENT_ZERO)
+        node = backing_of(node)
+    return count, False, True

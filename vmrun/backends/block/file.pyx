@@ -175,6 +175,8 @@ cdef class FileNode(Node):
     cdef void grow(self, u64 end) noexcept nogil:
         if end > self.size:
             vr_most(&self.size, end)
+        if end > self.limit:
+            self.reach(end)
 
     cdef int transfer(self, u64 offset, u64 bytes, Cursor *cursor, bint write, int flags) noexcept nogil:
         """The vectors as they are."""

@@ -1,34 +1,82 @@
 """The other end of network block devices: exports of disks to NBD clients.
 
-Ref: the NBD protocol, newstyle and fixed; simple replies; NBD_OPT_EXPORT_NAME, LIST, INFO, GO. No TLS: a unix socket,
-or a network one trusts. A thread for each client; a client's sizes and offsets are checked before anything is done.
+Ref: the NBD protocol, newstyle and fixed; simple and structured replies; NBD_OPT_EXPORT_NAME, LIST, INFO, GO,
+STRUCTURED_REPLY, LIST_META_CONTEXT and SET_META_CONTEXT with base:allocation and qemu:dirty-bitmap:NAME. No TLS: a unix
+socket, or a network one trusts. A thread for each client; a client's sizes and offsets are checked before anything is
+done.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import partial
+
+from vmrun.backends.block.chain import seen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Any
 
 OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
-READ, WRITE, DISCONNECT, FLUSH, TRIM, ZEROES = 0, 1, 2, 3, 4, 6
-FUA, NO_HOLE = 1, 2
+EXPORT_NAME, ABORT, LIST, INFO, GO, STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS = 1, 2, 3, 6, 7, 8, 9, 10
+DONE, SERVER, INFORMATION, CONTEXT = 1, 2, 3, 4  # answers to options
+UNSUPPORTED, INVALID, UNKNOWN = 0x80000001, 0x80000003, 0x80000006
+READ, WRITE, DISCONNECT, FLUSH, TRIM, ZEROES, STATUS = 0, 1, 2, 3, 4, 6, 7
+FUA, NO_HOLE, ONE = 1, 2, 8
+LAST = 1  # of a chunk: the answer's end
+NONE, DATA, EXTENTS, FAILED = 0, 1, 5, 0x8001  # chunks
+HOLE, ZERO, DIRTY = 1, 2, 1  # flags of extents
+ALLOCATION, BITMAP = "base:allocation", "qemu:dirty-bitmap:"
 MOST = 32 << 20  # bytes of a request
+MOST_EXTENTS = 2048  # of an answer
+MOST_CONTEXTS = 16  # of a client
 
 
 class _Gone(Exception):
     """The client has left, or says what is not the protocol."""
 
 
-class Export:
-    """One disk: a node, or anything with its read, write, trim, write_zeroes and sync."""
+class Client:
+    """What one of them has been promised."""
 
-    def __init__(self, node: Any, name: str, readonly: bool, others: dict[str, Export] | None = None) -> None:
+    def __init__(self, socket: socket.socket) -> None:
+        self.socket = socket
+        self.structured = False
+        self.contexts: list[str] = []  # whose numbers are their places, from 1
+        self.of = ""  # the export that they were chosen for
+
+    def reply(self, option: int, kind: int, data: bytes = b"") -> None:
+        self.socket.sendall(struct.pack(">QIII", REPLY, option, kind, len(data)) + data)
+
+    def answer(self, handle: int, error: int, data: bytes = b"") -> None:
+        """A simple one; a client that wants structured ones takes it for all but what it reads."""
+        self.socket.sendall(struct.pack(">IIQ", 0x67446698, error, handle) + data)
+
+    def chunk(self, handle: int, kind: int, data: bytes, last: bool = True) -> None:
+        head = struct.pack(">IHHQI", 0x668E33EF, LAST if last else 0, kind, handle, len(data))
+        self.socket.sendall(head + data)
+
+
+class Export:
+    """One disk: a node, or anything with its read, write, trim, write_zeroes and sync. look(offset, count): as chain.seen,
+    which it is for a node. `bitmaps`: name → what clients may ask of.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        readonly: bool,
+        others: dict[str, Export] | None = None,
+        bitmaps: dict[str, Any] | None = None,
+        look: Callable[[int, int], tuple[int, bool, bool]] | None = None,
+    ) -> None:
         """`others`: all exports by their names, this one too; None: this one, which the empty name is, too."""
         self.node, self.name, self.readonly, self.others = node, name, readonly, others
+        self.bitmaps = bitmaps or {}
+        self.look = look or partial(seen, node)
         self.size = node.size
         self.served = False
 
@@ -39,10 +87,11 @@ class Export:
 
     def talk(self, client: socket.socket) -> None:
         """All of a client's conversation."""
+        who = Client(client)
         try:
-            chosen = self._haggle(client)
+            chosen = self._haggle(who)
             if chosen is not None:
-                chosen._transmit(client)
+                chosen._transmit(who)
         except (OSError, _Gone, struct.error):
             pass
         finally:
@@ -56,63 +105,149 @@ class Export:
             return self if name in (self.name, "") else None
         return self.others.get(name)
 
-    def _haggle(self, client: socket.socket) -> Export | None:
-        client.sendall(b"NBDMAGIC" + struct.pack(">QH", OPTIONS, 3))
-        no_zeroes = struct.unpack(">I", _read(client, 4))[0] & 2
+    def _haggle(self, client: Client) -> Export | None:
+        client.socket.sendall(b"NBDMAGIC" + struct.pack(">QH", OPTIONS, 3))
+        no_zeroes = struct.unpack(">I", _read(client.socket, 4))[0] & 2
         for _ in range(64):
-            magic, option, length = struct.unpack(">QII", _read(client, 16))
+            magic, option, length = struct.unpack(">QII", _read(client.socket, 16))
             if magic != OPTIONS or length > 8192:
                 raise _Gone
-            data = _read(client, length)
-            if option == 1:  # EXPORT_NAME
+            data = _read(client.socket, length)
+            if option == EXPORT_NAME:
                 found = self._find(data.decode(errors="replace"))
                 if found is None:
                     raise _Gone
-                client.sendall(struct.pack(">QH", found.size, found.flags) + (b"" if no_zeroes else bytes(124)))
-                return found
-            if option == 2:  # ABORT
-                self._reply(client, option, 1)
+                client.socket.sendall(
+                    struct.pack(">QH", found.size, found.flags) + (b"" if no_zeroes else bytes(124))
+                )
+                return found._for(client)
+            if option == ABORT:
+                client.reply(option, DONE)
                 return None
-            if option == 3:  # LIST
+            if option == LIST:
                 for each in [self.name] if self.others is None else list(self.others):
                     name = each.encode()
-                    self._reply(client, option, 2, struct.pack(">I", len(name)) + name)
-                self._reply(client, option, 1)
-            elif option in (6, 7):  # INFO, GO
-                if len(data) < 6 or struct.unpack(">I", data[:4])[0] > len(data) - 6:
-                    self._reply(client, option, 0x80000003)
-                    continue
-                wanted = data[4 : 4 + struct.unpack(">I", data[:4])[0]].decode(errors="replace")
-                found = self._find(wanted)
+                    client.reply(option, SERVER, struct.pack(">I", len(name)) + name)
+                client.reply(option, DONE)
+            elif option in (INFO, GO):
+                found = self._wanted(client, option, _text(data, 0)[0] if len(data) >= 6 else None)
                 if found is None:
-                    self._reply(client, option, 0x80000006, b"no such export")
                     continue
-                self._reply(client, option, 3, struct.pack(">HQH", 0, found.size, found.flags))
-                self._reply(client, option, 3, struct.pack(">HIII", 3, 1, 4096, MOST))
-                self._reply(client, option, 1)
-                if option == 7:
-                    return found
+                client.reply(option, INFORMATION, struct.pack(">HQH", 0, found.size, found.flags))
+                client.reply(option, INFORMATION, struct.pack(">HIII", 3, 1, 4096, MOST))
+                client.reply(option, DONE)
+                if option == GO:
+                    return found._for(client)
+            elif option == STRUCTURED:
+                client.structured = not data
+                client.reply(option, INVALID if data else DONE)
+            elif option in (LIST_CONTEXTS, SET_CONTEXTS):
+                self._contexts(client, option, data)
             else:
-                self._reply(client, option, 0x80000001)
+                client.reply(option, UNSUPPORTED)
         raise _Gone
 
-    def _reply(self, client: socket.socket, option: int, kind: int, data: bytes = b"") -> None:
-        client.sendall(struct.pack(">QIII", REPLY, option, kind, len(data)) + data)
+    def _wanted(self, client: Client, option: int, name: str | None) -> Export | None:
+        """The export that the client names; None: it was told that there is none."""
+        if name is None:
+            client.reply(option, INVALID)
+            return None
+        found = self._find(name)
+        if found is None:
+            client.reply(option, UNKNOWN, b"no such export")
+        return found
+
+    def _for(self, client: Client) -> Export:
+        if client.of != self.name:
+            client.contexts = []  # they were another's
+        return self
+
+    def _contexts(self, client: Client, option: int, data: bytes) -> None:
+        """What a client may ask of with block-status, or wants to."""
+        name, at = _text(data, 0)
+        queries = []
+        if name is not None and len(data) >= at + 4:
+            (count,) = struct.unpack_from(">I", data, at)
+            at += 4
+            for _ in range(min(count, 256)):
+                query, at = _text(data, at)
+                queries.append(query)
+        if name is None or None in queries or at != len(data) or option == SET_CONTEXTS and not client.structured:
+            client.reply(option, INVALID)
+            return
+        found = self._wanted(client, option, name)
+        if found is None:
+            return
+        there = [ALLOCATION, *(BITMAP + bitmap for bitmap in found.bitmaps)]
+        if option == LIST_CONTEXTS:
+            parts = tuple(query for query in queries if query in ("base:", "qemu:", BITMAP))
+            chosen = [one for one in there if not queries or one in queries or one.startswith(parts)]
+        else:
+            chosen = [one for one in there if one in queries][:MOST_CONTEXTS]
+            client.contexts, client.of = chosen, found.name
+        for number, context in enumerate(chosen, 1):
+            client.reply(option, CONTEXT, struct.pack(">I", number) + context.encode())
+        client.reply(option, DONE)
 
     # --- requests ---------------------------------------------------------------------------------------------
 
-    def _transmit(self, client: socket.socket) -> None:
+    def _transmit(self, client: Client) -> None:
         while True:
-            magic, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", _read(client, 28))
+            magic, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", _read(client.socket, 28))
             if magic != 0x25609513:
                 raise _Gone
             if kind == DISCONNECT:
                 return
             if kind in (READ, WRITE) and length > MOST:
                 raise _Gone
-            data = _read(client, length) if kind == WRITE else b""
+            data = _read(client.socket, length) if kind == WRITE else b""
+            if kind == STATUS:
+                self._status(client, flags, handle, offset, length)
+                continue
             error, answer = self._perform(kind, flags, offset, length, data)
-            client.sendall(struct.pack(">IIQ", 0x67446698, error, handle) + answer)
+            if kind != READ or not client.structured:
+                client.answer(handle, error, answer)
+            elif error:
+                client.chunk(handle, FAILED, struct.pack(">IH", error, 0))
+            elif length:
+                client.chunk(handle, DATA, struct.pack(">Q", offset) + answer)
+            else:
+                client.chunk(handle, NONE, b"")
+
+    def _status(self, client: Client, flags: int, handle: int, offset: int, length: int) -> None:
+        if not client.contexts or not length or offset > self.size or length > self.size - offset:
+            client.chunk(handle, FAILED, struct.pack(">IH", 22, 0))
+            return
+        most = 1 if flags & ONE else MOST_EXTENTS
+        try:
+            rows = [self._extents(context, offset, length, most) for context in client.contexts]
+        except OSError:
+            client.chunk(handle, FAILED, struct.pack(">IH", 5, 0))
+            return
+        for number, found in enumerate(rows, 1):
+            data = b"".join(struct.pack(">II", *row) for row in found)
+            client.chunk(handle, EXTENTS, struct.pack(">I", number) + data, number == len(rows))
+
+    def _extents(self, context: str, offset: int, length: int, most: int) -> list[tuple[int, int]]:
+        """(bytes, flags) from `offset` on, neighbours that are alike as one."""
+        found: list[tuple[int, int]] = []
+        end = offset + length
+        while offset < end:
+            if context == ALLOCATION:
+                count, allocated, zero = self.look(offset, end - offset)
+                flags = (0 if allocated else HOLE) | (ZERO if zero else 0)
+            else:
+                count, dirty = self.bitmaps[context.removeprefix(BITMAP)].run(offset, end - offset)
+                flags = DIRTY if dirty else 0
+            count = max(1, min(count, end - offset))
+            if found and found[-1][1] == flags:
+                found[-1] = found[-1][0] + count, flags
+            elif len(found) == most:
+                break
+            else:
+                found.append((count, flags))
+            offset += count
+        return found
 
     def _perform(self, kind: int, flags: int, offset: int, length: int, data: bytes) -> tuple[int, bytes]:
         """(error as the protocol numbers it, what was read)."""
@@ -136,6 +271,15 @@ class Export:
             return 0, b""
         except OSError as error:
             return (28 if error.errno == 28 else 5), b""
+
+
+def _text(data: bytes, at: int) -> tuple[str | None, int]:
+    """A text with its length before it, and where it ends; None where there is none."""
+    if len(data) < at + 4:
+        return None, at
+    (length,) = struct.unpack_from(">I", data, at)
+    end = at + 4 + length
+    return (data[at + 4 : end].decode(errors="replace"), end) if end <= len(data) else (None, at)
 
 
 def _read(client: socket.socket, count: int) -> bytes:

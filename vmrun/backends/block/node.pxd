@@ -65,6 +65,9 @@ cdef class Node:
     cdef readonly bint closed
     cdef readonly u32 held          # holders besides the first: each calls close()
     cdef public bint lazy           # opened for reading only until somebody wants to write
+    cdef u64 limit, passed          # the end of a write that somebody waits for, and of the one that went beyond
+    cdef int bell                   # an eventfd that is told then
+    cdef void reach(self, u64 end) noexcept nogil
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil

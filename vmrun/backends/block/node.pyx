@@ -102,6 +102,18 @@ cdef bint cursor_zero(const Cursor *cursor, u64 bytes) noexcept nogil:
     return True
 
 
+cdef extern from "<unistd.h>" nogil:
+    ssize_t write(int, const void *, size_t)
+
+cdef extern from *:
+    """
+    #define vr_exchange(p, value) __atomic_exchange_n((p), (value), __ATOMIC_SEQ_CST)
+    """
+    u64 vr_exchange(u64 *, u64) nogil
+
+cdef u64 NO_LIMIT = ~<u64>0
+
+
 # --- nodes ------------------------------------------------------------------------------------------------
 
 cdef class Node:
@@ -110,6 +122,32 @@ cdef class Node:
     def __cinit__(self, *args, **kwargs):
         self.name = ""
         self.driver = ""
+        self.limit = NO_LIMIT
+
+    # --- who waits for writes so far up ---------------------------------------------------------------------
+
+    cdef void reach(self, u64 end) noexcept nogil:
+        """There was a write up to `end`, which is more than `limit`: told once."""
+        cdef u64 one = 1
+        if vr_exchange(&self.limit, NO_LIMIT) != NO_LIMIT:
+            self.passed = end
+            write(self.bell, &one, 8)
+
+    def watch(self, u64 limit, int bell):
+        """Add to the eventfd `bell` when something is written beyond `limit`, once; 0 is nowhere. With nothing under way."""
+        self.limit, self.bell, self.passed = limit or NO_LIMIT, bell, 0
+
+    @property
+    def watched(self):
+        """What watch() was given and nothing has passed yet; else 0."""
+        return 0 if self.limit == NO_LIMIT else self.limit
+
+    def take_passed(self):
+        """The end of the write that rang the bell, once; else 0."""
+        found, self.passed = self.passed, 0
+        return found
+
+    # --- what a drive and other nodes call ------------------------------------------------------------------
 
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
         return EIO

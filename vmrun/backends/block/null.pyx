@@ -24,12 +24,16 @@ cdef class NullNode(Node):
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         cursor_advance(source, bytes)
+        if offset + bytes > self.limit:
+            self.reach(offset + bytes)
         return 0
 
     cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        return 0
+        return self.writev(offset, bytes, source, flags)
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
+        if offset + bytes > self.limit:
+            self.reach(offset + bytes)
         return 0
 
     cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:

@@ -105,6 +105,8 @@ cdef class TapNode(Filter):
         if self.twin is not None and (error or self.twin.writev(offset, bytes, &again, flags)):
             self.twin_dirty.mark(offset, bytes)
         self.note(offset, bytes)
+        if offset + bytes > self.file.limit:
+            self.file.reach(offset + bytes)
         self.leave(&range)
         return error
 
@@ -124,6 +126,8 @@ cdef class TapNode(Filter):
         if self.twin is not None and (error or self.twin.zero(offset, bytes, flags)):
             self.twin_dirty.mark(offset, bytes)
         self.note(offset, bytes)
+        if offset + bytes > self.file.limit:
+            self.file.reach(offset + bytes)
         self.leave(&range)
         return error
 
@@ -169,7 +173,7 @@ cdef class TapNode(Filter):
     @property
     def idle(self):
         """Whether nobody needs it any more."""
-        return not self.bitmaps and self.saved_to is None and self.twin is None
+        return not self.bitmaps and self.saved_to is None and self.twin is None and not self.file.watched
 
     # --- a backup's copies ---------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ class Listening:
             self.socket = _socket.socket(self.family, _socket.SOCK_STREAM)
         try:
             if not inherited:
-                _bind(self.socket, self.family, self.address)
+                bind(self.socket, self.family, self.address)
             self.socket.listen(backlog)
         except BaseException:
             self.socket.close()
@@ -120,7 +120,8 @@ def address_of(spec: dict[str, Any], *, passive: bool) -> tuple[int, Any]:
     return found[0][0], found[0][4]
 
 
-def _bind(sock: Any, family: int, address: Any) -> None:
+def bind(sock: Any, family: int, address: Any) -> None:
+    """To an address of its family; a unix socket that nobody listens on makes way. OSError."""
     if family != _socket.AF_UNIX:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         sock.bind(address)

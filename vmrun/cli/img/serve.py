@@ -52,11 +52,13 @@ def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
     import socket
     import threading
 
+    from vmrun.backends.chardev.sockets import bind
+
     path = given["k"] or given["socket"]
     try:
         if path:
             server = socket.socket(socket.AF_UNIX)
-            server.bind(path)
+            bind(server, socket.AF_UNIX, path)
             server.listen(16)
         else:
             port = given["p"] or given["port"] or "10809"
@@ -88,5 +90,7 @@ def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
             thread.start()
     finally:
         server.close()
+        if path:
+            os.unlink(path)
         if path:
             os.unlink(path)

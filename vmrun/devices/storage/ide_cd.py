@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vmrun.backends.protocols import BlockBackend
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -22,7 +21,7 @@ MODEL = "QEMU DVD-ROM"
 
 def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     """Put a CD-ROM drive on `device`'s bus and unit."""
-    backend: Any = platform.drive(device.drive) if device.drive else BlockBackend()
+    backend: Any = platform.drive(device.drive) if device.drive else platform.bay(device)
     backend.set_errors(device.rerror, device.werror)
     unit = device.parent_bus.take_unit(device.unit, device)
     number = 2 * list(device.parent_bus.owner.buses).index(device.parent_bus.name) + unit + 1
@@ -40,6 +39,7 @@ class IdeCd(Device, Tray):
     """A drive without a medium, or without a `drive`, is empty. `chip` is its PacketUnit."""
 
     bus = "IDE"
+    reads_only = True
 
     unit = Prop("uint32", None, "0 master, 1 slave; the first free one when it is not given", max=1)
     drive = Prop("drive", None, "the drive whose image is the medium; none: an empty tray", visible=False)

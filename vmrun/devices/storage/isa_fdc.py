@@ -93,9 +93,7 @@ class Floppy(Device, Removable):
     share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
 
     def realize(self, platform: Platform) -> None:
-        from vmrun.backends.protocols import BlockBackend
-
-        backend: Any = platform.drive(self.drive) if self.drive else BlockBackend()
+        backend: Any = platform.drive(self.drive) if self.drive else platform.bay(self)
         backend.set_errors(self.rerror, self.werror)
         if self.drive_type == "none":
             raise BuildError(f"{self.path}: a drive of type none is no drive", remedy="leave the device out")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 
-from vmrun.backends.protocols import BlockBackend
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -68,7 +67,7 @@ class ScsiDevice(Device, Tray):
     def realize(self, platform: Platform) -> None:
         if not self.drive and not self.cd:
             raise BuildError(f"{self.path}: drive property not set", remedy="add `drive: <id of a drive>`")
-        backend: Any = platform.drive(self.drive) if self.drive else BlockBackend()
+        backend: Any = platform.drive(self.drive) if self.drive else platform.bay(self)
         self.backend = backend
         self.backend.set_errors(self.rerror, self.werror)
         if self.physical_block_size < self.logical_block_size:
@@ -247,7 +246,7 @@ class ScsiCd(ScsiDevice):
 
     cd = True
     product_name = "QEMU CD-ROM"
-    removable = True
+    removable = reads_only = True
 
 
 @register("scsi-disk", description="SCSI disk or CD-ROM drive, as QEMU up to 1.x and RHEL 6 name it")

@@ -24,6 +24,11 @@ class Tray(Removable):
     def tray_is_open(self) -> bool:
         return bool(self.chip.tray_open)
 
+    @property
+    def locked(self) -> bool:
+        """Whether the guest holds the door."""
+        return bool(self.chip.locked)
+
     def open_tray(self, force: bool) -> tuple[bool, bool]:
         if self.chip.tray_open:
             return False, False

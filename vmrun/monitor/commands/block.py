@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vmrun.errors import BuildError
 from vmrun.machine import blocks
+from vmrun.machine.thresholds import thresholds
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.table import alternates, check, command, enums, struct, union, wrapped
+from vmrun.monitor.table import alternates, check, command, enums, event, struct, union, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +178,19 @@ def query_blockstats(monitor: Any, query_nodes: bool = False) -> list[dict[str, 
 def block_resize(monitor: Any, size: int, device: str = "", node_name: str = "") -> None:
     """Another size for an image that is in use; the guest is told."""
     _told(blocks.resize, monitor.machine, device, node_name, size)
+
+
+event(
+    "BLOCK_WRITE_THRESHOLD",
+    "A node was written beyond the offset that block-set-write-threshold gave; there is no threshold any more.",
+    {"node-name": "str", "amount-exceeded": "int", "write-threshold": "int"},
+)
+
+
+@command("block-set-write-threshold", {"node-name": "str", "write-threshold": "int"})
+def block_set_write_threshold(monitor: Any, node_name: str, write_threshold: int) -> None:
+    """Have BLOCK_WRITE_THRESHOLD tell, once, of a write beyond an offset; 0 is no offset."""
+    _told(thresholds(monitor.machine).set, node_name, write_threshold)
 
 
 _LIMITS = [f"{unit}{kind}" for unit in ("bps", "iops") for kind in ("", "_rd", "_wr")]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 enums["BlockExportRemoveMode"] = ("safe", "hard")
 enums["BlockExportType"] = ("nbd",)
-struct("BlockExportOptionsNbd", {"name?": "str", "description?": "str", "bitmaps?": "[str]"})
+struct("BlockExportOptionsNbd", {"name?": "str", "description?": "str", "bitmaps?": "[BlockDirtyBitmapOrStr]"})
 union(
     "BlockExportOptions",
     "type",
@@ -50,10 +50,8 @@ def nbd_server_add(
     monitor: Any, device: str, name: str = "", writable: bool = False, description: str = "", bitmap: str = ""
 ) -> None:
     """Let clients have a disk."""
-    if bitmap:
-        raise QmpError("bitmaps are not shown to NBD clients")
     name = name or device
-    _told(exports.server(monitor.machine).add, name, device, name, writable)
+    _told(exports.server(monitor.machine).add, name, device, name, writable, [bitmap] if bitmap else [])
 
 
 @command("nbd-server-remove", {"name": "str", "mode?": "BlockExportRemoveMode"})
@@ -75,15 +73,17 @@ def nbd_server_stop(monitor: Any) -> None:
     shape="BlockExportOptions",
 )
 def block_export_add(monitor: Any, **options: Any) -> None:
-    """Let clients have a node. Further arguments: writable, and the export's name, which is the node's otherwise."""
+    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise, and bitmaps
+    that clients may ask of.
+    """
     options = {key.replace("_", "-"): value for key, value in options.items()}
     check(options, "BlockExportOptions", "")
-    for name in ("bitmaps", "iothread"):
-        if options.get(name):
-            raise QmpError(f"'{name}' of an export is not modelled")
+    if options.get("iothread"):
+        raise QmpError("'iothread' of an export is not modelled")
     node = options["node-name"]
     server = exports.server(monitor.machine)
-    _told(server.add, options["id"], node, options.get("name") or node, options.get("writable", False))
+    name, writable = options.get("name") or node, options.get("writable", False)
+    _told(server.add, options["id"], node, name, writable, options.get("bitmaps", []))
 
 
 @command("block-export-del", {"id": "str", "mode?": "BlockExportRemoveMode"})

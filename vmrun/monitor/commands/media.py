@@ -58,6 +58,12 @@ def remove_medium(monitor: Any, id: str) -> None:
     _do(media.remove, monitor, "", id)
 
 
+@command("blockdev-insert-medium", {"id": "str", "node-name": "str"})
+def insert_medium(monitor: Any, id: str, node_name: str) -> None:
+    """Put a node of blockdev-add into an open tray that is empty."""
+    _do(media.insert_node, monitor, "", id, node_name)
+
+
 @command(
     "blockdev-change-medium",
     {**_WHICH, "filename": "str", "format?": "str", "force?": "bool", "read-only-mode?": "BlockdevChangeReadOnlyMode"},

@@ -273,7 +273,14 @@ def query_migrate_parameters(monitor: Any) -> dict[str, Any]:
     return {**PARAMETERS, **monitor.machine.migrate_parameters}
 
 
-struct("BitmapMigrationNodeAlias", {"node-name": "str", "alias": "str", "bitmaps": "[any]"})
+struct("BitmapMigrationBitmapAliasTransform", {"persistent?": "bool"})
+struct(
+    "BitmapMigrationBitmapAlias",
+    {"name": "str", "alias": "str", "transform?": "BitmapMigrationBitmapAliasTransform"},
+)
+struct(
+    "BitmapMigrationNodeAlias", {"node-name": "str", "alias": "str", "bitmaps": "[BitmapMigrationBitmapAlias]"}
+)
 
 
 @command(
