@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -102,3 +103,21 @@ def test_clients_ask_what_is_stored_and_what_was_written(tmp_path: pathlib.Path)
         talk.process.wait(60)
     finally:
         talk.close()
+
+
+def test_a_socket_that_was_left_behind_is_in_nobodys_way(tmp_path: pathlib.Path) -> None:
+    """Nor is one left by a server that ends by itself."""
+    (tmp_path / "disk").write_bytes(b"\5" * 4096)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "s"))
+    words = [sys.executable, str(ROOT / "bin" / "vmrun-img"), "serve", "-r", "-f", "raw", "-k", "s", "disk"]
+    server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "serving on s\n"
+        url = f"nbd+unix:///?socket={tmp_path}/s"
+        client = subprocess.run(["qemu-io", "-f", "raw", "-r", "-c", "read -P 5 0 4k", url], timeout=60, check=True)
+        assert client.returncode == 0 and server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+    assert not (tmp_path / "s").exists()

@@ -1,5 +1,5 @@
-"""Who gives a disk more room as it fills wants to know in time: BLOCK_WRITE_THRESHOLD tells, once, that a node was written
-beyond an offset. For a thin volume these are offsets in the file: those of the node below the format.
+"""Who gives a disk more room as it fills wants to know in time: BLOCK_WRITE_THRESHOLD tells, once, that a node was
+written beyond an offset. For a thin volume these are offsets in the file: those of the node below the format.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def pieces(node: Node, start: int = 0, length: int | None = None, base: Node | N
 
 
 def seen(node: Any, offset: int, count: int) -> tuple[int, bool, bool]:
-    """(bytes, whether something is stored for them in this image or below, whether they read as zeros) from `offset` on,
-    as far as that is the same. OSError.
+    """(bytes, whether something is stored for them in this image or below, whether they read as zeros) from `offset`
+    on, as far as that is the same. OSError.
     """
     while node is not None and offset < node.size:
         length, flags, _ = node.extent(offset, min(count, node.size - offset))

@@ -60,8 +60,8 @@ class Client:
 
 
 class Export:
-    """One disk: a node, or anything with its read, write, trim, write_zeroes and sync. look(offset, count): as chain.seen,
-    which it is for a node. `bitmaps`: name → what clients may ask of.
+    """One disk: a node, or anything with its read, write, trim, write_zeroes and sync. look(offset, count): as
+    chain.seen, which it is for a node. `bitmaps`: name → what clients may ask of.
     """
 
     def __init__(

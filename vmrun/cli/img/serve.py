@@ -48,17 +48,30 @@ def serve(argv: list[str]) -> int:
         node.close()
 
 
+def _make_way(path: str) -> None:
+    """A socket that nobody listens on any more is taken away."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
 def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
     import socket
     import threading
-
-    from vmrun.backends.chardev.sockets import bind
 
     path = given["k"] or given["socket"]
     try:
         if path:
             server = socket.socket(socket.AF_UNIX)
-            bind(server, socket.AF_UNIX, path)
+            if os.path.exists(path) and not os.path.isfile(path):
+                _make_way(path)
+            server.bind(path)
             server.listen(16)
         else:
             port = given["p"] or given["port"] or "10809"
@@ -90,7 +103,5 @@ def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
             thread.start()
     finally:
         server.close()
-        if path:
-            os.unlink(path)
         if path:
             os.unlink(path)

@@ -73,8 +73,8 @@ def nbd_server_stop(monitor: Any) -> None:
     shape="BlockExportOptions",
 )
 def block_export_add(monitor: Any, **options: Any) -> None:
-    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise, and bitmaps
-    that clients may ask of.
+    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise, and
+    bitmaps that clients may ask of.
     """
     options = {key.replace("_", "-"): value for key, value in options.items()}
     check(options, "BlockExportOptions", "")
