@@ -78,7 +78,7 @@ class SoftAccelerator(Accelerator):
     @classmethod
     def weakness(cls) -> str:
         """What makes guests slow here."""
-        from accel.soft.translate import available
+        from accel.soft.room import available
 
         return "" if available() else "the host gives no executable memory for translated code: all is interpreted"
 

@@ -55,16 +55,9 @@ cdef void op_count(Cpu *c, Uop *u) noexcept nogil:
 
 cdef void op_hot(Cpu *c, Uop *u) noexcept nogil:
     cdef Block *block = <Block *>u - 1
-    cdef u64 count = block.count
     cdef Guest *g = <Guest *>c.guest
     take(g)
     if not block.dead and not g.hotspot(c, block):
-        if c.block == NULL:                 # there was no room, and everything was forgotten
-            give(g)
-            c.budget += count
-            c.rip = rip_of(c, u)
-            c.stop = STOP_NEXT
-            return
         u.fn = op_mark
     give(g)
     u.fn(c, u)

@@ -78,6 +78,7 @@ cdef void resync(Cpu *c, Uop *u) noexcept nogil:
 cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
     cdef Block **link = &g.buckets[bucket(block.host)]
     cdef Block **place = block.places
+    cdef Link *own
     cdef JumpEntry *e = &g.jcache[jump_slot(block.host)]
     cdef u32 i
     while link[0] != NULL and link[0] != block:
@@ -86,6 +87,9 @@ cdef void kill(Guest *g, Block *block, Cpu *runs) noexcept nogil:
         link[0] = block.next
     block.dead = 1
     block.native = g.cold
+    if block.linked:                    # its jumps are never patched again: other code may come to lie there
+        own = <Link *>&code_of(block)[block.uops - 1]
+        own.stub[0] = own.stub[1] = 0
     if e.key == block_key(block.host, block.mode):
         e.key = 0
     code_of(block).fn = resync          # others' links may still lead here

@@ -72,7 +72,9 @@ ctypedef struct Guest:
     u64 great[2]            # of each part: as far as it has been asked for in great pages
     u8 *cold                # in it: to a block that is not translated, which is in R10,
     u32 cold_entry          # or in the entry of the jump cache that R10 points to
-    u32 hot                 # executions before a block is translated
+    u32 hot, least_hot      # executions before a block is translated: now, and while there is room
+    u64 dropped             # when all code was dropped for the last time, in instructions (Cpu.executed),
+    u64 drops               # and how often
     bint (*hotspot)(Cpu *c, Block *block) noexcept nogil    # translates it; False: it stays the interpreter's
     Entry near              # the memory that was used last, as the address space has it; start > last: unknown;
     u8 *near_base           # its RamBlock's host address

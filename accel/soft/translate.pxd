@@ -1,5 +1,4 @@
-# The translator of 64-bit code to the host's. The documentation is in translate.pyx.
-from accel.soft.cpu cimport *
-from accel.soft.mmu cimport Guest
+# The translator of blocks to the host's code. The documentation is in translate.pyx.
+from accel.soft.cpu cimport Block, Cpu
 
-cdef int open_room(Guest *g, u8 *run, u8 *write, u64 size, u32 hot) noexcept nogil
+cdef bint translate(Cpu *c, Block *block) noexcept nogil

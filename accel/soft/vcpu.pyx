@@ -33,11 +33,12 @@ from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_su
 from accel.soft.guest cimport *
 from accel.soft.mmu cimport ACCESS_WRITE, flush, install, set_mode, translate
 from accel.soft.physical cimport keep_layout, plain
+from accel.soft.room cimport open_room
 from accel.soft.segment cimport EFER_LMA
 from accel.soft.smm cimport enter_smi
 from accel.soft.string cimport run_devices_by
-from accel.soft.translate cimport open_room
 from accel.soft.state cimport cpu_state, describe_cpu, set_cpu_state
+from accel.soft.translate cimport translate as hotspot
 from accel.space cimport AddressSpace
 
 from accel.errors import AccelFailure
@@ -511,7 +512,7 @@ cdef class Machine:
             self.drop_guest(g)
             raise AccelFailure("the host has no memory for the code cache", "", "free some of the host's memory")
         self.translates = self.room and open_room(
-            g, g.arena + ARENA, g.arena + ARENA + self.room, self.room, self.hot
+            g, g.arena + ARENA, g.arena + ARENA + self.room, self.room, self.hot, hotspot
         )
         return g
 
@@ -576,6 +577,7 @@ cdef class Machine:
             "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
             "fills": c.fills, "faults": c.faults,
             "cache": sum(self.world.guests[n].used for n in range(self.world.count)),
+            "drops": sum(self.world.guests[n].drops for n in range(self.world.count)),
             "code": sum(code_of_guest(self.world.guests[n]) for n in range(self.world.count)) if self.translates else 0,
         }
 

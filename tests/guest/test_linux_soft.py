@@ -10,6 +10,7 @@ import re
 
 import pytest
 
+from accel.soft import accelerator
 from tests.guest.boots import boot, load
 from tests.guest.linux import LinuxGuest, kernel
 from tests.guest.packing import Tree
@@ -37,6 +38,17 @@ def test_the_cloud_kernel_boots_beside_two_busy_processes(machine: str, cpus: in
 @pytest.mark.parametrize(("machine", "cpus"), [("rhel6.3.0", 4), ("pc-i440fx-2.0", 1)])
 def test_the_generic_kernel_boots_and_switches_off(machine: str, cpus: int, tmp_path: pathlib.Path) -> None:
     wrong, text = boot(tmp_path, machine, cpus, cloud=False, patience=PATIENCE)
+    assert not wrong, text[-3000:]
+
+
+@pytest.mark.parametrize("way", ["on", "always"])
+def test_the_cloud_kernel_boots_with_room_for_a_few_blocks(
+    way: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 KiB, where all code is dropped again and again, until what is translated is only what is hot."""
+    monkeypatch.setattr(accelerator, "ROOM", 20 << 10)
+    monkeypatch.setattr(accelerator, "TRANSLATE", way)
+    wrong, text = boot(tmp_path, "pc-i440fx-2.0", 1, cloud=True, patience=PATIENCE)
     assert not wrong, text[-3000:]
 
 

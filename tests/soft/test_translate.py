@@ -254,6 +254,41 @@ def test_what_is_not_declared_is_not_translated(tmp_path: pathlib.Path, monkeypa
     assert len(expected) > 7 * 60 and run(SETTLE + body, tmp_path, monkeypatch, "always", 1 << 20)[0] == expected
 
 
+# Blocks of a page that lead to each other are written in turn, and between that more is translated than the room holds
+DROPPED = """
+        leaq    0x30000, %r8
+        movl    $0x0001c083, (%r8)              # addl $1, %eax; jmp to 0x30010
+        movl    $0x0beb + 0x90900000, 3(%r8)
+        movl    $0xc302c083, 0x10(%r8)          # addl $2, %eax; ret
+        movl    $40, %edx
+9:      movl    $200, %ecx
+8:      call    *%r8
+        decl    %ecx
+        jnz     8b
+        movb    %dl, 2(%r8)
+        call    *%r8
+        .rept   400
+        addl    $3, %edi
+        jmp     1f
+1:
+        .endr
+        movb    %dl, 0x12(%r8)
+        call    *%r8
+        addl    %eax, %edi
+        decl    %edx
+        jnz     9b
+        movl    %edi, %eax
+        call    log
+"""
+
+
+def test_code_that_was_dropped_is_not_written_to(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = run(SETTLE + DROPPED, tmp_path, monkeypatch, "off", 1 << 20)
+    for kibibytes in (16, 20, 24, 32, 64, 128):
+        found, code = run(SETTLE + DROPPED, tmp_path, monkeypatch, "always", kibibytes << 10)
+        assert found == expected and (code or kibibytes == 16)
+
+
 def test_nothing_is_translated_until_it_has_run_often(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = SETTLE + "movl ${count}, %edx\n9: decl %edx\njnz 9b\n"
     few = run(source.replace("{count}", "5"), tmp_path, monkeypatch, "on", 1 << 20)[1]
