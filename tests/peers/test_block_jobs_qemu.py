@@ -4,6 +4,7 @@ equal order, and every image that either leaves is sound and has the same conten
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -339,3 +340,18 @@ def test_images_made_and_reopened_by_node(tmp_path: pathlib.Path) -> None:
         side.ask("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "nix", "file": "nf"}])
 
     both(tmp_path, scenario, ("a.qcow2", "n.qcow2"), NODES)
+
+
+def test_what_cannot_be_is_told_in_the_same_words(tmp_path: pathlib.Path) -> None:
+    """Requests with a fault each, and the few that must do for the next."""
+    lines = (pathlib.Path(__file__).parent / "block_faults.txt").read_text().splitlines()
+
+    def scenario(side: Side) -> None:
+        side.image("t.qcow2", "16M")
+        (side.directory / "t.raw").write_bytes(bytes(16 << 20))
+        for line in lines:
+            name, _, arguments = line.partition(" ")
+            side.ask(name, **json.loads(arguments))
+            side.log.append(line)
+
+    both(tmp_path, scenario, ("a.qcow2",))

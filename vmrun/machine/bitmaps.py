@@ -46,9 +46,7 @@ def add(
     if not name:
         raise BuildError("Bitmap name cannot be empty")
     if granularity and (granularity < 512 or granularity & (granularity - 1)):
-        raise BuildError(
-            "Granularity must be at least 512" if granularity < 512 else "Granularity must be power of 2"
-        )
+        raise BuildError("Granularity must be power of 2 and at least 512")
     if len(name) > 1023:
         raise BuildError(f"Bitmap name is too long: {name}")
     if name in of(table, found):

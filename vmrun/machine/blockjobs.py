@@ -261,7 +261,7 @@ class Backup(BlockJob):
             else:
                 self.wanted.set(0, self.source.size)
             self.tap.begin_saving(self.target, self.wanted, self.must)
-        self.total = self.source.size if self.sync != "none" else 0
+        self.total = self.source.size
 
     def work(self) -> None:
         if self.sync == "none":

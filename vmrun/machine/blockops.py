@@ -25,6 +25,7 @@ from vmrun.machine.blockjobs import (
 )  # fmt: skip
 from vmrun.machine.blocks import blocks
 from vmrun.machine.jobs import Job
+from vmrun.machine.nodes import LETTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def make_image(path: str, format: str, size: int, backing: str = "", backing_for
     from vmrun.backends.block.errors import ImageError
 
     if format not in ("raw", "qcow2"):
-        raise BuildError(f"Unknown driver '{format}'")
+        raise BuildError(f"Unknown file format '{format}'")
     if backing and format == "raw":
         raise BuildError("Backing file not supported for file format 'raw'")
     try:
@@ -89,20 +90,21 @@ class SnapshotSync:
     ) -> None:  # fmt: skip
         self.machine = machine
         table = blocks(machine)
-        if bool(device) == bool(node_name):
-            raise BuildError("Cannot find device='' nor node-name=''" if not device else "device and node-name")
-        self.old, drive = table.find(device or node_name)
-        if drive is None and not any(child is self.old for n, _ in table.nodes() for _, child in n.children()):
-            pass
         name = device or node_name
+        try:
+            self.old, _ = table.find(name)
+        except BuildError as error:
+            if error.problems[0].message.startswith("Cannot find"):
+                raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'") from None
+            raise
         free(machine, self.old, name)
-        if node_name and not snapshot_node_name and device == "":
+        if node_name and not snapshot_node_name:
             raise BuildError("New overlay node-name missing")
         if snapshot_node_name and (snapshot_node_name in table.known or table.node(snapshot_node_name) is not None):
             raise BuildError("New overlay node-name already in use")
         if format not in ("qcow2",):
             raise BuildError(
-                "The overlay does not support backing images" if format == "raw" else f"Unknown driver '{format}'"
+                "The overlay does not support backing images" if format == "raw" else f"Unknown file format '{format}'"
             )
         if not self.old.readonly:
             self.old.sync()
@@ -265,6 +267,15 @@ def _name(table: Any, node: Any, name: str) -> None:
     node.name = name
 
 
+def filter_named(machine: Machine, name: str) -> None:
+    """A job here needs no node of its own; a name that such a node could not have is refused all the same."""
+    table = blocks(machine)
+    if not name or not name[0].isalpha() or set(name) - LETTERS:
+        raise BuildError(f"Invalid node-name: '{name}'")
+    if name in table.known or table.node(name) is not None:
+        raise BuildError(f"Duplicate nodes with node-name='{name}'")
+
+
 def _check_replaces(table: Any, source: Any, replaces: str) -> None:
     other, _ = table.find(replaces)
     if other.size != source.size:
@@ -278,10 +289,10 @@ def blockdev_mirror(
     how, table = How(given), blocks(machine)
     source, _ = table.find(device)
     image, user = table.find(target)
-    free(machine, source, device)
-    free(machine, image, target)
     if image is source:
         raise BuildError("Can't mirror node into itself")
+    free(machine, source, device)
+    free(machine, image, target)
     if user is not None and user.name in table.users():
         raise BuildError(f"Conflicts with use by {user.name} as 'root', which does not allow 'write' on {image.name}")
     base = backing_of(source) if sync == "top" else None
@@ -331,6 +342,8 @@ def _backup(
 
 def _bitmap_for(machine: Machine, device: str, sync: str, name: str, mode: str) -> tuple[str, Any, str]:
     """(sync, bitmap or None, its mode)."""
+    if name and name not in bitmaps.of(blocks(machine), blocks(machine).find(device)[0]):
+        raise BuildError(f"Bitmap '{name}' could not be found")
     if sync == "incremental":
         if mode and mode != "on-success":
             raise BuildError("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
@@ -402,7 +415,9 @@ def _base(machine: Machine, top: Any, base: str, base_node: str, what: str) -> A
     if base and base_node:
         raise BuildError("'base' and 'base-node' cannot be specified at the same time")
     if base_node:
-        node, _ = table.find(base_node)
+        node = table.node(base_node)
+        if node is None:
+            raise BuildError(f"Cannot find device='' nor node-name='{base_node}'")
         if not any(one is node for one in chain_of(top)):
             raise BuildError(f"Node '{base_node}' is not a backing image of '{what}'")
         return node
@@ -421,21 +436,26 @@ def block_stream(
 ) -> BlockJob:  # fmt: skip
     how, table = How(given), blocks(machine)
     source, _ = table.find(device)
-    for one in chain_of(source):
-        free(machine, one, device)
     if bottom and (base or base_node):
-        raise BuildError("'bottom' and 'base' cannot be specified at the same time")
+        other = "base" if base else "base-node"
+        raise BuildError(f"'bottom' and '{other}' cannot be specified at the same time")
     if bottom:
-        lowest, _ = table.find(bottom)
+        lowest = table.node(bottom)
+        if lowest is None:
+            raise BuildError(f"Cannot find device='' nor node-name='{bottom}'")
         if not any(one is lowest for one in chain_of(source)):
             raise BuildError(f"Node '{bottom}' is not in a chain starting from '{device}'")
         below = backing_of(lowest)
     else:
         below = _base(machine, source, base, base_node, device)
         if below is source:
-            raise BuildError(f"Node '{base_node or base}' is not a backing image of '{device}'")
+            if base:
+                raise BuildError(f"Can't find '{base}' in the backing chain")
+            raise BuildError(f"Node '{base_node}' is not a backing image of '{device}'")
     if backing_file and below is None:
         raise BuildError("backing file specified, but streaming the entire chain")
+    for one in chain_of(source):
+        free(machine, one, device)
     writable(source)
     id = how.name(device, source, machine)
     name = backing_file or (os.path.abspath(file_of(below)) if below is not None else "")
@@ -455,11 +475,12 @@ def block_commit(
     active, drive = table.find(device)
     if top and top_node:
         raise BuildError("'top-node' and 'top' are mutually exclusive")
-    upper = _base(machine, active, top, top_node, device)
-    if upper is None:
-        if top or top_node:
-            raise BuildError(f"Top image file {top} not found")
-        upper = active
+    try:
+        upper = _base(machine, active, top, top_node, device) or active
+    except BuildError:
+        if top:
+            raise BuildError(f"Top image file {top} not found") from None
+        raise
     if base or base_node:
         lower = _base(machine, upper, base, base_node, device)
     else:
@@ -514,7 +535,9 @@ def block_commit(
 def change_backing_file(machine: Machine, device: str, node: str, file: str) -> None:
     table = blocks(machine)
     top, _ = table.find(device)
-    image, _ = table.find(node)
+    image = table.node(node)
+    if image is None:
+        raise BuildError(f"Cannot find device='' nor node-name='{node}'")
     if not any(one is image for one in chain_of(top)):
         raise BuildError(f"'{node}' not found in the backing chain of '{device}'")
     below = backing_of(image)
@@ -584,7 +607,8 @@ class Create(Job):
             self.make()
         except ImageError as error:
             raise BuildError(error.text) from None
-        self.current = 1
+        finally:
+            self.current = 1
 
 
 _QCOW2 = {

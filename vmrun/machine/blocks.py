@@ -426,23 +426,31 @@ def blocks(machine: Machine) -> Blocks:
 
 def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
     """Another size for an image, and tell the guest."""
-    if bool(device) == bool(node_name):
-        raise BuildError("'device' and 'node-name' need exactly one")
+    if device and node_name:
+        raise BuildError("Device and node name mutually exclusive")
     table = blocks(machine)
     drive = user = None
     for id, one, shown in table.drives():
         names = {id} if device else {table.node_name(one.node) if one.node is not None else ""}
         if (device or node_name) in names:
             drive, user = one, shown
-    if drive is None or drive.node is None:
+    node = drive.node if drive is not None else table.node(node_name) if node_name else None
+    if node is None:
         raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'")
     if size < 0:
         raise BuildError("Parameter 'size' expects a >0 size")
-    drive.drain()
+    if node.driver == "qcow2" and size % 512:
+        raise BuildError("The new size must be a multiple of 512")
+    if drive is not None:
+        drive.drain()
+    elif node.readonly:
+        raise BuildError("Block node is read-only")
     try:
-        drive.node.truncate((size + 511) & ~511)
+        node.truncate((size + 511) & ~511)
     except OSError as error:
         raise BuildError(os.strerror(error.errno) if error.errno else str(error)) from None
+    if drive is None:
+        return
     drive.resized()
     told = getattr(user, "resized", None)
     if told is not None:

@@ -30,7 +30,7 @@ class Nodes:
         name, driver = options.get("node-name"), options.get("driver")
         if not driver:
             raise BuildError("Parameter 'driver' is missing")
-        if not name:
+        if name is None:
             raise BuildError("'node-name' must be specified for the root node")
         node = self._opened(options)
         self._keep(options, node)
@@ -39,6 +39,7 @@ class Nodes:
     def _opened(self, options: dict[str, Any]) -> Node:
         from vmrun.backends.block.errors import ImageError
         from vmrun.backends.block.images import Access, nested, open_options
+        from vmrun.backends.block.nodeoptions import unnamed
 
         options = nested(options)
         self._check(options, set())
@@ -46,8 +47,10 @@ class Nodes:
         access = Access(readonly=readonly, known=self.held).with_objects(self.objects)
         try:
             return open_options(_plain(options), access)
-        except (ImageError, ValueError, KeyError, TypeError) as error:
-            raise BuildError(getattr(error, "text", "") or str(error)) from None
+        except ImageError as error:
+            raise BuildError(unnamed(error.text)) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise BuildError(str(error)) from None
         except OSError as error:
             raise BuildError(error.strerror or str(error)) from None
 
@@ -56,13 +59,15 @@ class Nodes:
         if name is not None:
             if name in self.known or name in seen:
                 raise BuildError(f"Duplicate nodes with node-name='{name}'")
-            if not name or len(name) > 31 or not name[0].isalpha() or set(name) - _LETTERS:
+            if not name or not name[0].isalpha() or set(name) - LETTERS:
                 raise BuildError(f"Invalid node-name: '{name}'")
+            if len(name) > 31:
+                raise BuildError("Node name too long")
             seen.add(name)
         for key in CHILDREN:
             child = options.get(key)
             if isinstance(child, str) and child and child not in self.known:
-                raise BuildError(f"Cannot find device='' nor node-name='{child}'")
+                raise BuildError(f"Cannot find device='{child}' nor node-name='{child}'")
             if isinstance(child, dict):
                 self._check(child, seen)
 
@@ -90,7 +95,7 @@ class Nodes:
             if role == "backing":
                 raise BuildError(f"Node '{name}' is busy: node is used as backing hd of '{other.name}'")
             if role is not None:
-                raise BuildError(f"Node {name} is in use")
+                raise BuildError(f"Block device {name} is in use")
         del self.known[name]
         self.open.pop(name).close()
 
@@ -101,7 +106,8 @@ class Nodes:
         self.open.clear()
 
 
-_LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+# of a name
+LETTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def image(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_named_nodes_become_a_disk_and_go_with_it(pc: Driven, talk: Talk, image: pathlib.Path) -> None:
     talk.result("blockdev-add", driver="file", node_name="low", filename=str(image))
     talk.result("blockdev-add", driver="raw", node_name="top", file="low")
-    assert desc(talk.ask("blockdev-del", node_name="low")) == "Node low is in use"
+    assert desc(talk.ask("blockdev-del", node_name="low")) == "Block device low is in use"
     talk.result("device_add", driver="virtio-blk-pci", id="disk", drive="top")
     assert desc(talk.ask("blockdev-del", node_name="top")) == "Node top is in use"
     (row,) = [row for row in talk.result("query-block") if "disk" in row.get("qdev", "")]
@@ -192,7 +192,7 @@ def test_named_nodes_become_a_disk_and_go_with_it(pc: Driven, talk: Talk, image:
     [
         ({"driver": "file", "node_name": "n"}, "Parameter 'filename' is missing"),
         ({"driver": "nothing", "node_name": "n"}, "Parameter 'driver' does not accept value 'nothing'"),
-        ({"driver": "raw", "node_name": "n", "file": "m"}, "Cannot find device='' nor node-name='m'"),
+        ({"driver": "raw", "node_name": "n", "file": "m"}, "Cannot find device='m' nor node-name='m'"),
         ({"driver": "file", "filename": "/no/such/place"}, "'node-name' must be specified for the root node"),
         ({"driver": "file", "node_name": "n", "filename": "/no/such/place"}, "Could not open '/no/such/place'"),
     ],

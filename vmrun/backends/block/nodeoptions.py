@@ -153,6 +153,19 @@ def number(key: str, value: Any, sized: bool = False, negative: bool = False) ->
     return found
 
 
+def of_the_host(text: str) -> bool:
+    """Whether a message says that a file itself could not be opened: QEMU always names it then."""
+    told = ("No such file", "Permission denied", "Is a directory", "O_DIRECT")
+    return "backing file" not in text and "Failed to connect" not in text and any(words in text for words in told)
+
+
+def unnamed(text: str) -> str:
+    """A message about an image that was given by options, which has no name."""
+    if text.startswith("Could not open '") and not of_the_host(text) and "backing file" not in text:
+        return text.partition("': ")[2]
+    return text
+
+
 def from_json(text: str) -> dict[str, Any]:
     """The object behind `json:`. ImageError in the words of QEMU's parser."""
     import json

@@ -208,22 +208,15 @@ def open_image(
             file.close()
             raise
     except ImageError as error:
-        text = error.text
+        from vmrun.backends.block.nodeoptions import of_the_host, unnamed
+
+        text = unnamed(error.text) if options else error.text
         said = text.startswith("Could not open '")
-        if options and said and not _of_the_host(text) and "backing file" not in text:
-            text = text.partition("': ")[2]  # of a file within the options: they are what is called the image
-            said = False
-        if not said or (options or text.startswith(f"Could not open '{name}': ")) and _of_the_host(text):
+        if not said or (options or text.startswith(f"Could not open '{name}': ")) and of_the_host(text):
             text = f"Could not open '{name}': {text}"
         if error.remedy.startswith("Is "):
             text += f"\n{error.remedy}"
         raise ImgError(text) from None
-
-
-def _of_the_host(text: str) -> bool:
-    """Whether the file itself could not be opened: QEMU says its name twice then."""
-    told = ("No such file", "Permission denied", "Is a directory", "O_DIRECT")
-    return "backing file" not in text and "Failed to connect" not in text and any(words in text for words in told)
 
 
 def format_of(node: Node) -> str:

@@ -148,7 +148,9 @@ def _told(act: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return act(*arguments)
     except BuildError as error:
-        raise QmpError(error.problems[0].message) from None
+        text = error.problems[0].message
+        missing = text.startswith("Device '") and text.endswith("' not found")
+        raise QmpError(text, "DeviceNotFound" if missing else "GenericError") from None
 
 
 @command("query-block", returns="[BlockInfo]")

@@ -105,9 +105,20 @@ def _commit_device(monitor: Any, device: str) -> None:
         raise QmpError(f"Device '{device}' not found", "DeviceNotFound") from None
 
 
+def _filter(monitor: Any, given: dict[str, Any]) -> None:
+    name = given.pop("filter_node_name", None)
+    if name is not None:
+        _told(blockops.filter_named, monitor.machine, name)
+
+
+def _buffer(given: dict[str, Any]) -> None:
+    """How much a mirror has in memory is its own affair."""
+    if given.pop("buf_size", 0) < 0:
+        raise QmpError("Invalid parameter 'buf-size'")
+
+
 def _compress(given: dict[str, Any]) -> None:
     given.pop("x_perf", None)
-    given.pop("filter_node_name", None)
     if given.pop("compress", False):
         raise QmpError("compress: backups are not compressed while they are made; use vmrun img convert -c")
 
@@ -115,7 +126,7 @@ def _compress(given: dict[str, Any]) -> None:
 @command("drive-mirror", MIRROR)
 def drive_mirror(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """Copy a disk to an image while the guest goes on, and keep both alike until the job is completed or cancelled."""
-    given.pop("buf_size", None)
+    _buffer(given)
     given.pop("unmap", None)
     if sync in ("incremental", "bitmap"):
         raise QmpError(f"Sync mode '{sync}' not supported")
@@ -125,7 +136,8 @@ def drive_mirror(monitor: Any, device: str, target: str, sync: str, **given: Any
 @command("blockdev-mirror", MIRROR_TO)
 def blockdev_mirror(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """The same, to a node."""
-    given.pop("buf_size", None)
+    _buffer(given)
+    _filter(monitor, given)
     if sync in ("incremental", "bitmap"):
         raise QmpError(f"Sync mode '{sync}' not supported")
     _told(blockops.blockdev_mirror, monitor.machine, device, target, sync, **given)
@@ -135,6 +147,7 @@ def blockdev_mirror(monitor: Any, device: str, target: str, sync: str, **given: 
 def drive_backup(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """Copy a disk as it is now to an image."""
     _compress(given)
+    _filter(monitor, given)
     _told(blockops.drive_backup, monitor.machine, device, target, sync, **given)
 
 
@@ -142,12 +155,14 @@ def drive_backup(monitor: Any, device: str, target: str, sync: str, **given: Any
 def blockdev_backup(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """The same, to a node."""
     _compress(given)
+    _filter(monitor, given)
     _told(blockops.blockdev_backup, monitor.machine, device, target, sync, **given)
 
 
 @command("block-stream", STREAM)
-def block_stream(monitor: Any, device: str, filter_node_name: str = "", **given: Any) -> None:
+def block_stream(monitor: Any, device: str, **given: Any) -> None:
     """Copy what an image has from its backing images into it, down to a base or to the last."""
+    _filter(monitor, given)
     _told(blockops.block_stream, monitor.machine, device, **given)
 
 
@@ -155,6 +170,7 @@ def block_stream(monitor: Any, device: str, filter_node_name: str = "", **given:
 def block_commit(monitor: Any, device: str, **given: Any) -> None:
     """Copy what lies above a backing image into it; of the image in use, until the job is completed."""
     _commit_device(monitor, device)
+    _filter(monitor, given)
     _told(blockops.block_commit, monitor.machine, device, **given)
 
 
