@@ -290,12 +290,17 @@ cdef inline void writable_again(Cpu *c, TlbEntry *e, u32 i, Entry *entry) noexce
 
 
 cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *phys) noexcept nogil:
-    """To a physical address, and to the host's where plain memory may be accessed so (else NULL). Fills the TLB."""
-    cdef u32 i = (linear >> 12) & (TLB_SIZE - 1)
-    cdef TlbEntry *e = &c.tlbs[1 if user else 0][i]
+    """To a physical address, and to the host's where plain memory may be accessed so (else NULL). Fills the TLB.
+
+    What the kernel may do to a user's page between STAC and CLAC is kept in the user's TLB: it may do what the user may.
+    """
+    cdef u32 i = (linear >> 12) & (TLB_SIZE - 1), t = 1 if user else 0
+    cdef TlbEntry *e = &c.tlbs[t][i]
     cdef Entry *entry
     cdef Walk found
     cdef u8 *page
+    if e.rtag != linear & PAGE and not user and access != ACCESS_FETCH and c.eflags & F_AC and c.cr4 & CR4_SMAP:
+        e = &c.tlbs[1][i]
     if e.rtag == linear & PAGE:
         if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
             host[0] = <u8 *>(e.host + (linear & 0xFFF))
@@ -318,7 +323,10 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
         host[0] = NULL
         return 0
     if not user and found.user and c.cr4 & CR4_SMAP:
-        return 0                # allowed now, but not for long
+        if access == ACCESS_FETCH or not c.cr0 & CR0_WP:
+            return 0            # allowed now, but not for long, and not to the user
+        t = 1
+    e = &c.tlbs[t][i]
     e.rtag = linear & PAGE
     e.host = <u64>page
     e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
@@ -327,9 +335,9 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     elif found.level == 3:
         c.huge |= <u64>1 << ((linear >> 30) & 63)
     if not found.all_pages:
-        if c.fresh_count[1 if user else 0] < FRESH:
-            c.fresh[1 if user else 0][c.fresh_count[1 if user else 0]] = <u16>i
-        c.fresh_count[1 if user else 0] += 1
+        if c.fresh_count[t] < FRESH:
+            c.fresh[t][c.fresh_count[t]] = <u16>i
+        c.fresh_count[t] += 1
     e.wtag = <u64>(i ^ 1) << 12
     if found.writable and found.dirty and entry.region == NULL and entry.writable:
         e.phys |= TLB_WRITE

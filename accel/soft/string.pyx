@@ -13,7 +13,7 @@ from libc.string cimport memchr, memmove, memset
 
 from accel.soft.insn cimport *
 from accel.soft.operand cimport *
-from accel.soft.segment cimport seg_linear
+from accel.soft.segment cimport CR4_SMAP, seg_linear
 
 cdef enum:                  # Uop.d
     MOVS = 0
@@ -171,6 +171,25 @@ cdef u64 compare(Work *w, u8 *left, u8 *right, u64 n) noexcept nogil:
     return n
 
 
+cdef inline bint rivals(Cpu *c, Work *w, u64 from_, u64 to) noexcept nogil:
+    """Whether two pages have one place in the TLB, where each access to one would drop the other."""
+    return has_source(w) and w.op != LODS and ((from_ ^ to) >> 12) & (TLB_SIZE - 1) == 0 and (from_ ^ to) >> 12 != 0 and (
+        c.tlb != c.tlbs[2])
+
+
+cdef inline u8 *reach(Cpu *c, u64 ea, u32 size, bint write) noexcept nogil:
+    """readable() or writable(), of a user's page too where the kernel may touch it (SMAP: between STAC and CLAC)."""
+    cdef u8 *p = writable(c, ea, size) if write else readable(c, ea, size)
+    cdef TlbEntry *e
+    cdef u64 at
+    if p == NULL and c.eflags & F_AC and c.tlb == c.tlbs[0]:
+        e = &c.tlbs[1][(ea >> 12) & (TLB_SIZE - 1)]
+        at = ea - (e.wtag if write else e.rtag)
+        if at <= 4096 - size and c.cr4 & CR4_SMAP:
+            return <u8 *>(at + e.host)
+    return p
+
+
 cdef i64 stretch(Cpu *c, Work *w) noexcept nogil:
     """Items done in host memory; 0: this one cannot be done so; -1: a fault is noted."""
     cdef u64 from_ = 0, to = 0, bytes = w.count * w.size if w.count < MOST else MOST * w.size, n, most
@@ -193,11 +212,19 @@ cdef i64 stretch(Cpu *c, Work *w) noexcept nogil:
     if n == 0:
         return 0
     if has_source(w):
-        p = readable(c, from_, <u32>bytes)
+        p = reach(c, from_, <u32>bytes, False)
+        if p == NULL and rivals(c, w, from_, to):
+            if c.memory.probe(c, from_, w.size, False):
+                return -1 if w.op == MOVS else 0
+            p = reach(c, from_, <u32>bytes, False)
         if p == NULL:
             return 0
     if w.op != LODS:
-        q = writable(c, to, <u32>bytes) if writes(w) else readable(c, to, <u32>bytes)
+        q = reach(c, to, <u32>bytes, writes(w))
+        if q == NULL and rivals(c, w, from_, to):           # p stays good: it is memory of the host
+            if c.memory.probe(c, to, w.size, writes(w)):
+                return -1
+            q = reach(c, to, <u32>bytes, writes(w))
         if q == NULL:
             if not writes(w) or n < 2 or device_run == NULL or c.tlb == c.tlbs[2]:       # watched
                 return 0
