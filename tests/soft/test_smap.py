@@ -90,7 +90,8 @@ def test_repeated_moves_obey_it_and_walk_the_tables_a_few_times(tmp_path: pathli
     body = f"stac\n movl ${source:#x}, %edi\n movl $4096, %ecx\n movb $9, %al\n rep stosb\n clac\n"
     body += move + access(1, "rep movsb")
     plain = run(body, tmp_path)
-    body += "stac\n" + move + f"rep movsb\n movb {target + 0xabc:#x}, %dl\n clac\n log\n" + move + access(2, "rep movsb")
+    body += "stac\n" + move + f"rep movsb\n movb {target + 0xabc:#x}, %dl\n clac\n log\n" + move
+    body += access(2, "rep movsb")
     full = run(body, tmp_path)
     error = 1 if way == "in" else 3
     assert list(plain.log) == [error]
