@@ -4,7 +4,8 @@ idle screen costs with a client and without, screenshots.
 
 A client asks for ZRLE and CopyRect, and for the next update when it has the last one. CPU is that of all threads but
 the busiest, which is the guest's own processor, in hundredths of a core; of an idle guest it is that of all. Everything
-waits LIMIT seconds at most.
+waits LIMIT seconds at most; a run that is interrupted shows what it has. Sides take turns in each run, and a ratio is
+the median of the runs' ratios.
 
     python benchmarks/screen.py [--runs N] [--seconds N] [--accel kvm|soft] [--only fills,full,…] [--json]
 """
@@ -37,7 +38,6 @@ SOURCE = pathlib.Path(__file__).parent / "beside" / "screen.c"
 LIMIT = 60.0  # seconds that anything may take
 FILLS = ("text", "13h", "planar", "frame buffer")
 COPY_RECT, ZRLE, DESKTOP_SIZE = 1, 16, -223
-HERTZ = os.sysconf("SC_CLK_TCK")
 
 
 class Stuck(Exception):
@@ -160,20 +160,19 @@ class Guest:
             time.sleep(0.02)
 
     def cpu(self) -> dict[str, int]:
-        """Ticks of each thread."""
+        """Nanoseconds of each thread."""
         found = {}
         for thread in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
             try:
-                fields = (thread / "stat").read_text().rpartition(")")[2].split()
+                found[thread.name] = int((thread / "schedstat").read_text().split()[0])
             except OSError:
                 continue
-            found[thread.name] = int(fields[11]) + int(fields[12])
         return found
 
     def used(self, before: dict[str, int], seconds: float, all_threads: bool = False) -> float:
         """Hundredths of a core since then."""
-        rows = sorted(ticks - before.get(thread, 0) for thread, ticks in self.cpu().items())
-        return 100 * sum(rows if all_threads else rows[:-1]) / HERTZ / seconds
+        rows = sorted(spent - before.get(thread, 0) for thread, spent in self.cpu().items())
+        return sum(rows if all_threads else rows[:-1]) / 1e7 / seconds
 
     def wakeups(self) -> int:
         """Times that its threads went to sleep of their own accord."""
@@ -208,8 +207,11 @@ def updates(guest: Guest, seconds: float) -> tuple[float, float, float]:
 
 
 def full(guest: Guest, seconds: float) -> dict[str, float]:
-    rate, size, _ = updates(guest, seconds)
-    return {"full-screen update": 1000 / rate, "full-screen update, size": size / rate}
+    rate, size, cpu = updates(guest, seconds)
+    return {
+        "full-screen update": 1000 / rate, "full-screen update, size": size / rate,
+        "full-screen update, CPU": cpu, "… an update  ": cpu / rate,
+    }  # fmt: skip
 
 
 def scroll(guest: Guest, seconds: float) -> dict[str, float]:
@@ -256,6 +258,14 @@ def idle(guest: Guest, seconds: float) -> dict[str, float]:
             "idle, a client, CPU": guest.used(before, seconds, True)}  # fmt: skip
 
 
+def tick(guest: Guest, seconds: float) -> dict[str, float]:
+    time.sleep(1)
+    before, woken = guest.cpu(), guest.wakeups()
+    time.sleep(seconds)
+    return {"idle with a tick, CPU": guest.used(before, seconds, True),
+            "idle with a tick, wake-ups": (guest.wakeups() - woken) / seconds}  # fmt: skip
+
+
 def dump(guest: Guest, seconds: float) -> dict[str, float]:
     with QmpClient(str(guest.path / "qmp")) as qmp:
         times = []
@@ -268,9 +278,9 @@ def dump(guest: Guest, seconds: float) -> dict[str, float]:
 
 WORK: dict[str, tuple[str, Callable[[Guest, float], dict[str, float]]]] = {
     "fills": ("fill", fills), "full": ("full", full), "scroll": ("scroll", scroll), "window": ("window", window),
-    "echo": ("echo", echo), "idle": ("idle", idle), "dump": ("full", dump),
+    "echo": ("echo", echo), "idle": ("idle", idle), "tick": ("tick", tick), "dump": ("full", dump),
 }  # fmt: skip
-UNITS = {"fill": "µs", "CPU": "% of a core", "size": "KiB", "wake-ups": "a second", "…": "% of a core"}
+UNITS = {"fill": "µs", "CPU": "% of a core", "size": "KiB", "wake-ups": "a second", "…": "10 ms"}
 
 
 def unit(row: str) -> str:
@@ -288,21 +298,31 @@ def main() -> int:
     found: dict[str, dict[str, list[float]]] = {side: {} for side in sides}
     with tempfile.TemporaryDirectory() as name:
         kernel = compiled(pathlib.Path(name), SOURCE)
-        for run in range(args.runs):
-            for what in args.only.split(","):
-                words, measure = WORK[what]
-                words += " 2" if accel == "kvm" else " 200"  # fills
-                for side in beside.turned(sides, run):
-                    with Guest(side, kernel, words, accel) as guest:
-                        try:
-                            rows = measure(guest, args.seconds)
-                        except Stuck as error:
-                            print(f"{side}: {what}: {error}", file=sys.stderr)
-                            continue
-                    for row, value in rows.items():
-                        found[side].setdefault(row, []).append(value)
+        try:
+            for run in range(args.runs):
+                for what in args.only.split(","):
+                    words, measure = WORK[what]
+                    words += " 2" if accel == "kvm" else " 200"  # fills
+                    for side in beside.turned(sides, run):
+                        _measure(found[side], what, measure, Guest(side, kernel, words, accel), args.seconds)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
     show(found, accel, args.json)
     return 0
+
+
+def _measure(
+    found: dict[str, list[float]], what: str, measure: Callable[[Guest, float], dict[str, float]], made: Guest,
+    seconds: float,
+) -> None:  # fmt: skip
+    try:
+        with made as guest:
+            rows = measure(guest, seconds)
+    except Stuck as error:
+        print(f"{what}: {error}", file=sys.stderr)
+        return
+    for row, value in rows.items():
+        found.setdefault(row, []).append(value)
 
 
 def show(found: dict[str, dict[str, list[float]]], accel: str, as_json: bool) -> None:

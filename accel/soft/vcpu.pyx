@@ -98,7 +98,7 @@ cdef enum:
 cdef u64 ARENA = <u64>96 << 20
 cdef u64 GREAT = <u64>2 << 20
 cdef u64 CPU_ROOM = (SIGNALS + sizeof(Cpu) + 4095) & ~<u64>4095
-cdef i64 LONGEST_SLEEP = 500000000      # ns
+cdef i64 LONGEST_SLEEP = 10000000000    # ns
 
 # MSRs of the KVM clock: the first two are the old numbers of the same
 cdef enum:

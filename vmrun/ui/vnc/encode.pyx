@@ -5,6 +5,7 @@ Everything reads the surface directly; results are bytearrays, ready to be defla
 MOST_SIDE pixels wide and high, which the caller sees to.
 """
 
+from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from libc.string cimport memcmp, memcpy, memset
 
 from accel.api cimport u8, u16, u32
@@ -166,10 +167,15 @@ cdef int _inside(Surface surface, u32 x, u32 y, u32 width, u32 height) except -1
     return 0
 
 
+cdef bytearray _room(size_t size):
+    """So many bytes that are still to be written: a screenful of zeroes costs more than what is put there."""
+    return PyByteArray_FromStringAndSize(NULL, size)
+
+
 def raw(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
     """RFC 6143 7.7.1."""
     _inside(surface, x, y, width, height)
-    cdef bytearray out = bytearray(width * height * form.size)
+    cdef bytearray out = _room(width * height * form.size)
     cdef u8 *to = out
     cdef u32 line, column
     cdef u32 *row
@@ -225,7 +231,7 @@ def hextile(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 heig
     """RFC 6143 7.7.4."""
     _inside(surface, x, y, width, height)
     cdef u32 across = (width + 15) // 16, down = (height + 15) // 16, size = form.size
-    cdef bytearray out = bytearray(across * down * (1 + HEXTILE * HEXTILE * 4 + 16))
+    cdef bytearray out = _room(across * down * (1 + HEXTILE * HEXTILE * 4 + 16))
     cdef u8 *start = out
     cdef u8 *to = start
     cdef u8 *begin
@@ -280,7 +286,7 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
     """RFC 6143 7.7.6, before it is deflated: solid, packed-palette, palette-RLE and raw tiles."""
     _inside(surface, x, y, width, height)
     cdef u32 across = (width + ZRLE_TILE - 1) // ZRLE_TILE, down = (height + ZRLE_TILE - 1) // ZRLE_TILE
-    cdef bytearray out = bytearray(across * down * (1 + 127 * 4) + width * height * 4 + 64 * down)
+    cdef bytearray out = _room(across * down * (1 + 127 * 4) + width * height * 4 + 64 * down)
     cdef u8 *start = out
     cdef u8 *to = start
     cdef u8 *begin
@@ -396,7 +402,7 @@ def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height
     if found == 1:
         return palette, b""
     if found == 2:
-        out = bytearray((width + 7) // 8 * height)
+        out = _room((width + 7) // 8 * height)
         to = out
         with nogil:
             for line in range(y, y + height):
@@ -412,7 +418,7 @@ def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height
                     to += 1
         return palette, out
     if found > 0:
-        out = bytearray(width * height)
+        out = _room(width * height)
         to = out
         with nogil:
             for line in range(y, y + height):
@@ -421,7 +427,7 @@ def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height
                     to[0] = <u8>colours.find(row[column], most)
                     to += 1
         return palette, out
-    out = bytearray(width * height * (3 if form.three else form.size))
+    out = _room(width * height * (3 if form.three else form.size))
     to = out
     with nogil:
         for line in range(y, y + height):

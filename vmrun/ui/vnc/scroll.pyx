@@ -14,19 +14,24 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    /* Two rows with one number are taken to be the same: 64 bits, each pixel multiplied into them. */
+    /* Two rows with one number are taken to be the same: 64 bits, each pixel multiplied into them. Four sums, of which none
+       waits for another's multiplication. */
     static uint64_t vmrun_row_number(const uint32_t *row, size_t count)
     {
-        uint64_t a = 0x9e3779b97f4a7c15u, b = count;
-        for (; count >= 2; count -= 2, row += 2) {
-            uint64_t pair;
-            memcpy(&pair, row, 8);
-            a = (a ^ pair) * 0xff51afd7ed558ccdu;
-            b += (a >> 32) ^ a;
+        uint64_t sums[4] = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu, 0x165667b19e3779f9u, 0x27d4eb2f165667c5u}, b = count;
+        for (; count >= 8; count -= 8, row += 8) {
+            uint64_t pairs[4];
+            memcpy(pairs, row, 32);
+            for (int n = 0; n < 4; n++) {
+                sums[n] = (sums[n] ^ pairs[n]) * 0xff51afd7ed558ccdu;
+                sums[n] ^= sums[n] >> 32;
+            }
         }
-        if (count)
-            b += (a ^ *row) * 0xc4ceb9fe1a85ec53u;
-        return (b ^ b >> 29) * 0xbf58476d1ce4e5b9u;
+        for (; count; count--, row++)
+            b = (b ^ *row) * 0xc4ceb9fe1a85ec53u, b ^= b >> 32;
+        for (int n = 0; n < 4; n++)
+            b = (b ^ sums[n]) * 0xff51afd7ed558ccdu, b ^= b >> 29;
+        return b * 0xbf58476d1ce4e5b9u;
     }
     """
     u64 vmrun_row_number(const u32 *row, size_t count) nogil
@@ -43,6 +48,7 @@ cdef class Rows:
     cdef u64 *now
     cdef readonly u32 width, height
     cdef bint whole             # it has the whole picture
+    cdef bint counted           # `now` is of what is to be noted
 
     def __dealloc__(self):
         free(self.seen)
@@ -66,22 +72,26 @@ cdef class Rows:
     def note(self, Surface surface, rectangles):
         """The client has been sent these parts, (x, y, width, height) each, and has all the others as they are."""
         cdef u32 y
+        cdef bint counted = self.counted
         self._fit(surface)
+        self.counted = False
         if not self.whole:
+            counted = False
             rectangles = [(0, 0, surface.width, surface.height)]
             self.whole = True
         for _, top, _, height in rectangles:
             for y in range(top, min(<u32>(top + height), self.height)):
-                self.seen[y] = vmrun_row_number(surface.row(y), self.width)
+                self.seen[y] = self.now[y] if counted else vmrun_row_number(surface.row(y), self.width)
 
     def moves(self, Surface surface, rectangles):
         """[(to, from, rows)], in an order in which none spoils another's source, of what is in the rectangles; [] when less
-        than half of the rows that changed came from elsewhere.
+        than half of the rows that changed came from elsewhere. `note` of the same rectangles is next.
         """
         cdef u32 y, top = surface.height, behind = 0, sample, start, step, changed = 0, found, best_found = 0, at
         cdef long move, best = 0, other
         cdef u8 *dirty
         self._fit(surface)
+        self.counted = False
         if not self.whole:
             return []
         dirty = <u8 *>calloc(self.height + 1, 1)
@@ -96,6 +106,7 @@ cdef class Rows:
                 if self.now[y] != self.seen[y]:
                     changed += 1
                     top, behind = min(top, y), y + 1
+            self.counted = True
             if changed < 2 * SHORTEST:
                 return []
             step = max(changed // SAMPLES, <u32>1)
