@@ -175,7 +175,8 @@ def show_lock(lock: dict[str, Any]) -> None:
         shares.append(f"{sum(buckets[:n]) / max(lock['takes'], 1):9.4%} < {label}")
     print(
         f"    device lock: taken {lock['takes']} times by processors, {lock['waits']} after waiting; "
-        f"{', '.join(shares)}, longest {lock['longest-net'] / 1e3:.1f} µs ({lock['longest'] / 1e3:.1f} with what the host had no core for)"
+        f"{', '.join(shares)}, "
+        f"longest {lock['longest-net'] / 1e3:.1f} µs ({lock['longest'] / 1e3:.1f} with what the host had no core for)"
     )
     rows = sorted(lock["holders"].items(), key=lambda row: -row[1][1] - row[1][2])
     for who, (count, work, waiting, no_core) in rows:

@@ -228,6 +228,10 @@ class VirtioPci(PciDevice):
             for n in range(length):
                 config.set_byte(at + WINDOW_DATA + n, value >> 8 * n & 0xFF)
 
+    def before_save(self) -> None:
+        """What the chip still owes may end in the vectors' pending bits, which are saved before it."""
+        self.chip.before_save()
+
     def unrealize(self) -> None:
         self.chip.reset()
         self.chip.quit()

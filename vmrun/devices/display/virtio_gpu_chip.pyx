@@ -5,6 +5,9 @@ Not modelled: 3D (VIRGL), several screens, blobs, the pointer in screenshots (it
 
 Requests are few and large: each is answered in Python, what touches pixels is compiled. The memory of all resources,
 their lists of guest memory included, is at most `room`; what is beyond is refused.
+
+Locks: the device lock is held, but never for a whole large picture: a transfer moves a MiB at one go and the queue's thread
+has the rest a moment later (in a saved machine it is over); what is shown is drawn without the lock.
 """
 
 from libc.stdlib cimport calloc, free
@@ -29,6 +32,9 @@ cdef enum:
     MOST_ENTRIES = 16384
     SMALLEST = 4096             # bytes that a resource counts as, at least
     CURSOR_SIDE = 64
+    BURST = 16                  # requests at one go, and bytes that they move, a line being ROW of them at least
+    BURST_BYTES = 1 << 20
+    ROW = 256
 
 GET_DISPLAY_INFO, CREATE_2D, UNREF, SET_SCANOUT, FLUSH, TRANSFER, ATTACH, DETACH = range(0x100, 0x108)
 GET_EDID = 0x10A
@@ -57,7 +63,8 @@ cdef class Resource:
     cdef readonly u64 size
     cdef Piece *pieces
     cdef readonly u32 count
-
+    cdef u32 near                       # the piece of the last look
+    cdef u64 backed                     # bytes of all pieces
     def __cinit__(self, u32 width, u32 height, u32 format):
         self.width, self.height, self.format = width, height, format
         self.size = <u64>width * height * 4
@@ -78,7 +85,7 @@ cdef class Resource:
         cdef u64 start = 0
         cdef u32 n
         free(self.pieces)
-        self.pieces, self.count = NULL, 0
+        self.pieces, self.count, self.near, self.backed = NULL, 0, 0, 0
         if not entries:
             return
         self.pieces = <Piece *>calloc(len(entries), sizeof(Piece))
@@ -87,23 +94,26 @@ cdef class Resource:
         for n, (address, length) in enumerate(entries):
             self.pieces[n].start, self.pieces[n].addr, self.pieces[n].length = start, address, length
             start += length
-        self.count = len(entries)
+        self.count, self.backed = len(entries), start
 
     def backing(self):
         return [(self.pieces[n].addr, self.pieces[n].length) for n in range(self.count)]
 
     cdef void fetch(self, Dma dma, u64 offset, u8 *to, u64 count) noexcept nogil:
         """Bytes of the backing; what is behind its end, or no memory, stays as it is."""
-        cdef u32 n
         cdef u64 skip, part
-        for n in range(self.count):
-            if not count:
+        if offset >= self.backed:
+            return
+        if self.near == self.count or offset < self.pieces[self.near].start:
+            self.near = 0
+        while count:
+            while self.near < self.count and offset >= self.pieces[self.near].start + self.pieces[self.near].length:
+                self.near += 1
+            if self.near == self.count:
                 return
-            if offset >= self.pieces[n].start + self.pieces[n].length:
-                continue
-            skip = offset - self.pieces[n].start
-            part = min(count, self.pieces[n].length - skip)
-            dma.read_into(self.pieces[n].addr + skip, to, part)
+            skip = offset - self.pieces[self.near].start
+            part = min(count, self.pieces[self.near].length - skip)
+            dma.read_into(self.pieces[self.near].addr + skip, to, part)
             to += part
             offset += part
             count -= part
@@ -113,6 +123,12 @@ cdef class Resource:
 
     def load(self, bytes data):
         memcpy(self.data, <const u8 *>data, min(<u64>len(data), self.size))
+
+
+cdef struct Transfer:
+    u64 start, first            # in the backing and in the resource, of the first line
+    u64 pitch, line, lines      # bytes from line to line, of a line; lines
+    u64 row, column             # where it is
 
 
 cdef class GpuChip(VirtioChip):
@@ -128,6 +144,10 @@ cdef class GpuChip(VirtioChip):
     cdef public tuple part              # (x, y, width, height) of it
     cdef u32 top, bottom                # lines of the resource that were flushed since the last look
     cdef public object on_pointer
+    cdef Resource target                # of the transfer that is under way; None: there is none
+    cdef Transfer move
+    cdef Chain held                     # its request
+    cdef bytes held_answer
     cdef VirtQueue control, pointer
 
     def __init__(self, dma, sizes, u64 room):
@@ -142,10 +162,16 @@ cdef class GpuChip(VirtioChip):
         self.active = False
         self.resources, self.used, self.shown, self.part = {}, 0, 0, (0, 0, 0, 0)
         self.top, self.bottom = 0, 0xFFFFFFFF
+        self.target = self.held_answer = None
 
     cdef void stopped(self) noexcept nogil:
         with gil:
             self.forget()
+
+    cdef void queue_stopped(self, u32 queue) noexcept nogil:
+        if queue == 0:
+            with gil:
+                self.target = self.held_answer = None
 
     cdef void config_written(self, u32 offset, u32 size, u32 value) noexcept nogil:
         """events_clear: those bits of events_read."""
@@ -166,42 +192,89 @@ cdef class GpuChip(VirtioChip):
             self.serve_all(self.control if queue == 0 else self.pointer)
 
     cdef void serve_all(self, VirtQueue requests) noexcept:
+        """What a queue holds, in its order; with a thread so much at a time."""
         cdef Chain chain
         cdef int result
-        cdef u32 written
-        cdef bint some = False
+        cdef u32 count = 0
+        cdef u64 budget = BURST_BYTES if self.has_thread() else <u64>-1
+        cdef bint some = False, control = requests.number == 0
         while True:
+            if control and self.target is not None:
+                if not self.go_on(&budget):
+                    break
+                self.finish_transfer(requests)
+                some = True
+            if count == BURST and self.has_thread():
+                self.serve_later(requests.number)
+                break
             result = requests.pop(&chain)
             if result <= 0:
                 if result < 0:
                     self.fault()
                 break
-            written = self.serve(requests, &chain)
-            requests.push(&chain, written)
+            count += 1
+            answer = self.serve(requests, &chain)
+            if control and self.target is not None:
+                self.held, self.held_answer = chain, answer
+                continue
+            self.push_answer(requests, &chain, answer)
             some = True
         if some:
             self.interrupt(requests)
+        if control and self.target is not None:
+            self.serve_later(requests.number)
 
-    cdef u32 serve(self, VirtQueue queue, Chain *chain) noexcept:
-        """Bytes of the answer."""
+    cdef bint go_on(self, u64 *budget) noexcept:
+        """With the transfer that is under way, for at most so many bytes. Whether it is over."""
+        cdef Transfer *move = &self.move
+        cdef u64 part
+        cdef Resource target = self.target
+        with nogil:
+            while move.row < move.lines and budget[0]:
+                part = min(move.line - move.column, budget[0])
+                target.fetch(
+                    self.dma, move.start + move.row * move.pitch + move.column,
+                    target.data + move.first + move.row * move.pitch + move.column, part
+                )
+                budget[0] -= min(budget[0], max(part, <u64>ROW))
+                move.column += part
+                if move.column == move.line:
+                    move.row, move.column = move.row + 1, 0
+        return move.row == move.lines
+
+    cdef void finish_transfer(self, VirtQueue queue) noexcept:
+        """Its request is answered."""
+        self.push_answer(queue, &self.held, self.held_answer)
+        self.target = self.held_answer = None
+
+    def before_save(self):
+        cdef u64 all = <u64>-1
+        if self.target is not None:
+            self.go_on(&all)
+            self.finish_transfer(self.control)
+            self.interrupt(self.control)
+        super().before_save()
+
+    cdef bytes serve(self, VirtQueue queue, Chain *chain):
+        """The answer; to a transfer, which goes on in `go_on`, the one that it gets at its end."""
         cdef u32 size = <u32>min(chain.read_size, <u64>MOST_REQUEST)
         cdef bytearray request = bytearray(size)
-        cdef bytes answer
         try:
             if size:
                 queue.copy_out(chain, 0, <u8 *>request, size)
-            answer = self.answer(bytes(request))
+            return self.answer(bytes(request), False)[:chain.write_size]
         except Exception:               # a fault of ours is the request's end, not the machine's
-            answer = struct.pack("<IIQII", UNSPECIFIED, 0, 0, 0, 0)
-        if not chain.write_size:
-            return 0
-        answer = answer[:chain.write_size]
-        if queue.copy_in(chain, 0, <const u8 *>answer, <u32>len(answer)) != 0:
-            return 0
-        return <u32>len(answer)
+            return struct.pack("<IIQII", UNSPECIFIED, 0, 0, 0, 0)[:chain.write_size]
 
-    def answer(self, bytes request):
-        """The answer to a request, both as they are in memory."""
+    cdef void push_answer(self, VirtQueue queue, Chain *chain, bytes answer) noexcept:
+        cdef u32 size = <u32>len(answer)
+        if size and queue.copy_in(chain, 0, <const u8 *>answer, size) != 0:
+            size = 0
+        queue.push(chain, size)
+
+    def answer(self, bytes request, bint whole=True):
+        """The answer to a request, both as they are in memory. Not `whole`: a transfer is begun."""
+        cdef u64 all = <u64>-1
         if len(request) < HEADER:
             return struct.pack("<IIQII", UNSPECIFIED, 0, 0, 0, 0)
         kind, flags, fence, context, ring = struct.unpack_from("<IIQII", request)
@@ -213,6 +286,9 @@ cdef class GpuChip(VirtioChip):
                 code = WRONG
             else:
                 code, data = handler(self, body, *struct.unpack_from(form, body))
+        if whole and self.target is not None:
+            self.go_on(&all)
+            self.target = None
         return struct.pack("<IIQII", code, flags & FENCE, fence if flags & FENCE else 0, context, ring) + data
 
     # --- the control queue ------------------------------------------------------------------------------------
@@ -281,21 +357,21 @@ cdef class GpuChip(VirtioChip):
 
     def _transfer(self, body, x, y, width, height, offset, number, _pad):
         cdef Resource resource = self.resources.get(number)
-        cdef u64 line, pitch, first, count, lines, start
+        cdef u64 pitch, at
+        cdef bint whole
         if resource is None or not resource.count:
             return NO_RESOURCE, b""
         if x + width > resource.width or y + height > resource.height:
             return WRONG, b""
-        pitch, count, lines, start = resource.width * 4, width * 4, height, offset
-        first = <u64>y * pitch + <u64>x * 4
-        if start >= <u64>1 << 40:
+        if offset >= 1 << 40:
             return WRONG, b""
-        with nogil:
-            if count == pitch:
-                resource.fetch(self.dma, start, resource.data + first, count * lines)
-            else:
-                for line in range(lines):
-                    resource.fetch(self.dma, start + line * pitch, resource.data + first + line * pitch, count)
+        whole = width == resource.width                         # one line after the other is one long one
+        pitch, at = resource.width * 4, x * 4
+        self.move.start, self.move.first = offset, y * pitch + at
+        self.move.pitch, self.move.line = pitch, <u64>width * 4 * (height if whole else 1)
+        self.move.lines = 0 if not width or not height else 1 if whole else height
+        self.move.row = self.move.column = 0
+        self.target = resource
         return OK, b""
 
     def _attach(self, body, number, count):
@@ -338,24 +414,14 @@ cdef class GpuChip(VirtioChip):
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
-    cdef bint draw(self, Surface surface, bint full, u32 *line) except -1:
-        """Lines that were flushed; the device lock is held. `line` has room for the widest."""
-        cdef Resource resource = self.resources.get(self.shown)
-        cdef u32 x, y, left, top, width, height, red, green, blue, first, last
-        cdef const u8 *data
+    cdef tuple flushed(self, bint full):
+        """What is to be drawn: (resource, where it begins, lines of what is shown). The device lock is held."""
+        cdef u32 first, last
         left, top, width, height = self.part
-        red, green, blue = FORMATS[resource.format]
         first = 0 if full or self.top <= top else self.top - top
         last = height if full or self.bottom >= top + height else self.bottom - top if self.bottom > top else 0
         self.top, self.bottom = 0xFFFFFFFF, 0
-        with nogil:
-            for y in range(first, last):
-                data = resource.data + (<u64>(top + y) * resource.width + left) * 4
-                for x in range(width):
-                    line[x] = <u32>data[red] << 16 | <u32>data[green] << 8 | data[blue]
-                    data += 4
-                surface.put_row(y, line)
-        return True
+        return self.resources[self.shown], left, top, width, first, last
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -457,13 +523,29 @@ cdef class GpuScanout(Scanout):
         if shape != self.shape:
             full = True
             surface.resize(shape[1][2], shape[1][3])
+        with self.lock:
+            if not chip.shown or (chip.shown, chip.part) != shape:
+                return                                          # the next look sees it
+            what = chip.flushed(full)
+            self.shape = shape
         line = <u32 *>calloc(surface.width, 4)
         if line == NULL:
             raise MemoryError
-        try:
-            with self.lock:
-                if chip.shown and (chip.shown, chip.part) == shape:     # else the next look sees it
-                    chip.draw(surface, full, line)
-                    self.shape = shape
-        finally:
-            free(line)
+        resource, left, top, width, first, last = what
+        draw(surface, line, resource, left, top, width, first, last)
+        free(line)
+
+
+cdef int draw(Surface surface, u32 *line, Resource resource, u32 left, u32 top, u32 width, u32 first, u32 last) except -1:
+    """Lines of a resource, which a transfer may be changing. `line` has room for the widest."""
+    cdef u32 x, y, red, green, blue
+    cdef const u8 *data
+    red, green, blue = FORMATS[resource.format]
+    with nogil:
+        for y in range(first, last):
+            data = resource.data + (<u64>(top + y) * resource.width + left) * 4
+            for x in range(width):
+                line[x] = <u32>data[red] << 16 | <u32>data[green] << 8 | data[blue]
+                data += 4
+            surface.put_row(y, line)
+    return 0

@@ -173,6 +173,10 @@ class Nvme(PciDevice):
         """The drive has another size now."""
         self.chip.resized()
 
+    def before_save(self) -> None:
+        """What the chip still owes may end in the vectors' pending bits, which are saved before it."""
+        self.chip.before_save()
+
     def unrealize(self) -> None:
         self.chip.detach()
         super().unrealize()
