@@ -1,6 +1,10 @@
 """fw_cfg. Keys, directory and DMA block are those of QEMU's docs/specs/fw_cfg."""
 
+import time
+
 import pytest
+from accel.aio import IoThread
+from accel.api import DeviceLock
 from accel.dma import Dma
 from accel.ram import RamBlock
 from accel.space import AddressSpace, Region
@@ -14,8 +18,8 @@ ERROR, READ, SKIP, SELECT, WRITE = 1, 2, 4, 8, 16
 
 
 class Board:
-    def __init__(self, slots=32, dma=True):
-        self.ram = RamBlock("ram", 1 << 20)
+    def __init__(self, slots=32, dma=True, memory=1 << 20):
+        self.ram = RamBlock("ram", memory)
         root = Region.container("system", 0)
         root.add(Region.ram("ram", self.ram), 0)
         self.space = AddressSpace("memory", root)
@@ -312,3 +316,68 @@ def test_other_files_cannot_be_written(board):
     board.chip.add_file("r", b"abcd")
     assert board.dma(WRITE | SELECT | 0x20 << 16, 4) == ERROR
     assert board.read(0x20, 4) == b"abcd"
+
+
+@pytest.fixture
+def apart():
+    """With a thread for long reads, and 16 MiB."""
+    board = Board(memory=16 << 20)
+    thread = IoThread(DeviceLock())
+    board.chip.add_file("big", bytes(range(256)) * (3 << 12))
+    board.chip.serve_on(thread)
+    thread.start()
+    board.thread = thread
+    yield board
+    with thread.lock:
+        board.chip.detach()
+    thread.close()
+
+
+def wait(board):
+    deadline = time.monotonic() + 20
+    while board.chip.left:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+LONG = (5 << 20) + 3
+
+
+def test_a_long_read_goes_in_turns(apart):
+    apart.ram.write(0x100000, b"x" * (LONG + 1))
+    with apart.thread.lock:
+        assert apart.dma(0x20 << 16 | SELECT | READ, LONG, 0x100000) != 0
+        assert apart.chip.left == LONG
+    wait(apart)
+    with apart.thread.lock:
+        assert apart.ram.read(0x1000, 4) == bytes(4)
+    size = 3 << 20
+    assert apart.ram.read(0x100000, LONG + 1) == bytes(range(256)) * (3 << 12) + bytes(LONG - size) + b"x"
+    assert apart.thread.wakeups >= 5
+
+
+def test_nothing_else_begins_during_a_long_read(apart):
+    with apart.thread.lock:
+        apart.dma(0x20 << 16 | SELECT | READ, LONG, 0x100000)
+        assert apart.dma(0x00 << 16 | SELECT | READ, 4, 0x9000, block=0x2000) == 0x00 << 16 | SELECT | READ
+        assert apart.read(0x0000, 4) == bytes(4)
+    wait(apart)
+    assert apart.ram.read(0x100000, 256) == bytes(range(256))
+    assert apart.dma(SELECT | READ, 4, 0x9000, block=0x2000) == 0 and apart.ram.read(0x9000, 4) == b"QEMU"
+
+
+def test_a_long_read_is_over_in_what_is_saved_and_forgotten_by_a_reset(apart):
+    with apart.thread.lock:
+        apart.dma(0x20 << 16 | SELECT | READ, LONG, 0x100000)
+        assert apart.chip.save()["offset"] == 3 << 20
+        assert apart.ram.read(0x1000, 4) == bytes(4) and apart.ram.read(0x100000 + LONG - 1, 1) == b"\0"
+        apart.dma(0x20 << 16 | SELECT | READ, LONG, 0x100000)
+        apart.chip.reset()
+        assert apart.chip.left == 0
+    assert apart.dma(SELECT | READ, 4, 0x9000) == 0
+
+
+def test_a_long_read_past_the_end_of_memory_writes_nothing(apart):
+    apart.ram.write(0xF00000, b"x" * 16)
+    assert apart.dma(0x20 << 16 | SELECT | READ, LONG, 0xF00000) == ERROR and apart.chip.left == 0
+    assert apart.ram.read(0xF00000, 16) == b"x" * 16

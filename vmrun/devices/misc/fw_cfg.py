@@ -38,6 +38,8 @@ class FwCfgIo(Device):
         self.map(platform.system_io, self.chip, self.iobase, 2, name="fwcfg")
         if self.dma_enabled:
             self.map(platform.system_io, self.chip.dma_port, self.iobase + 4, 8, name="fwcfg.dma")
+            if platform.accelerator.doorbells:  # its processors run meanwhile
+                self.chip.serve_on(platform.iothread)
 
     def unrealize(self) -> None:
         super().unrealize()

@@ -1,3 +1,4 @@
+from accel.aio cimport EventHandler, IoThread
 from accel.api cimport IoRegion, u8, u32, u64
 from accel.dma cimport Dma, Scatter
 
@@ -8,6 +9,10 @@ ctypedef struct Item:
     bint computed           # a callback gives the contents when the item is selected
 
 
+cdef class Rest(EventHandler):
+    cdef void *chip             # borrowed: the chip has us as `later`
+
+
 cdef class FwCfg(IoRegion):
     cdef Item *items
     cdef u32 per_side, slots
@@ -16,6 +21,10 @@ cdef class FwCfg(IoRegion):
     cdef dict files         # name → [order, number, data, callback]
     cdef Dma dma
     cdef Scatter target             # of the transfer under way
+    cdef readonly u32 left          # bytes that a long read still moves; no other begins meanwhile
+    cdef u64 left_to, left_block    # where to; the request, to be answered
+    cdef IoThread thread            # None: every read is done at once
+    cdef Rest later
     cdef readonly object dma_port
     cdef readonly bint dma_enabled
     cdef public bint by_name
@@ -25,4 +34,7 @@ cdef class FwCfg(IoRegion):
     cdef void select(self, u32 key) noexcept nogil
     cdef void compute(self, u32 key) noexcept with gil
     cdef void run_dma(self) noexcept nogil
+    cdef void answer(self, u64 block, u32 result) noexcept nogil
+    cdef u32 move(self, u64 address, u32 length) noexcept nogil
+    cdef void go_on(self, u32 most) noexcept nogil
     cdef u32 transfer(self, u32 control, u64 address, u32 length) noexcept nogil

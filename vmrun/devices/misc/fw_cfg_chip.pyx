@@ -4,6 +4,9 @@ Ref: QEMU docs/specs/fw_cfg. What the items hold is not decided here.
 The region itself is ports +0 (selector, 16-bit writes) and +1 (data); `dma_port` is the eight bytes at +4.
 A file whose contents are a bytearray can be written by the guest, through DMA; its owner keeps it.
 Not modelled: writes through the data port (dropped in QEMU 2.4).
+
+A read by DMA may be as long as memory. With a thread (`serve_on`) a MiB is moved at one go, so that nobody waits for the device
+lock meanwhile; the request's control word says when it is over, as ever. What the guest starts before is not heard.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
@@ -39,6 +42,7 @@ cdef enum:
     DMA_SKIP = 4
     DMA_SELECT = 8
     DMA_WRITE = 16
+    AT_ONCE = 1 << 20
     PIECES = 64                     # of memory that one read may be spread over: ROM shadows, holes' edges
 
 cdef u8 DMA_SIGNATURE[8]
@@ -89,10 +93,21 @@ cdef class _DmaPort(IoRegion):
             return ACTION_NONE
         if offset == 0:
             self.device.dma_address = <u64>half << 32
-        elif offset == 4:
+        elif offset == 4 and not self.device.left:
             self.device.dma_address |= half
             self.device.run_dma()
         return ACTION_NONE
+
+
+cdef class Rest(EventHandler):
+    """What is left of a long read, on the I/O thread with the device lock."""
+
+    def __init__(self, FwCfg chip):
+        EventHandler.__init__(self)
+        self.chip = <void *>chip
+
+    cdef void kicked(self) noexcept nogil:
+        (<FwCfg>self.chip).go_on(AT_ONCE)
 
 
 cdef class FwCfg(IoRegion):
@@ -105,7 +120,7 @@ cdef class FwCfg(IoRegion):
     state = Table(
         "fw_cfg", 1, Computed("computed", KEEP), U16("selected"), U32("offset"), U64("dma_address"),
     )
-    reset, save, load_state = state.methods()
+    save, load_state = state.methods()[1:]
 
     def __cinit__(self, u32 slots=32, Dma dma=None):
         cdef _DmaPort port = _DmaPort()
@@ -132,8 +147,28 @@ cdef class FwCfg(IoRegion):
     def __dealloc__(self):
         free(self.items)
 
+    def serve_on(self, IoThread thread):
+        """Long reads are `thread`'s. Before the machine runs."""
+        self.thread, self.later = thread, Rest(self)
+        thread.add(self.later)
+
     def detach(self):
         (<_DmaPort>self.dma_port).device = None
+        if self.thread is not None:
+            self.thread.remove(self.later)
+            self.thread = None
+
+    def reset(self):
+        self.left = 0
+        type(self).state.reset(self)
+
+    def before_save(self):
+        """A saved read is over."""
+        with nogil:
+            self.go_on(self.left)
+
+    def settle(self):
+        self.left = 0
 
     @property
     def computed(self):
@@ -275,7 +310,7 @@ cdef class FwCfg(IoRegion):
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef Item *item
         cdef u8 value = 0
-        if size != 1:
+        if size != 1 or self.left:
             return 0
         item = self.item(self.selected)
         if item != NULL and item.data != NULL and self.offset < item.size:
@@ -284,14 +319,14 @@ cdef class FwCfg(IoRegion):
         return value
 
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
-        if size == 2:
+        if size == 2 and not self.left:
             self.select(value & 0xFFFF)
         return ACTION_NONE
 
     cdef u32 read_string(self, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
         cdef Item *item = self.item(self.selected)
         cdef u32 have = 0
-        if size != 1:
+        if size != 1 or self.left:
             memset(data, 0, <u64>size * count)
             return ACTION_NONE
         if item != NULL and item.data != NULL and self.offset < item.size:
@@ -304,23 +339,30 @@ cdef class FwCfg(IoRegion):
     cdef void run_dma(self) noexcept nogil:
         """The guest's block: control, length (32 bits), address (64 bits), big-endian; control is the answer."""
         cdef u8 block[16]
-        cdef u8 answer[4]
         cdef u64 where = self.dma_address
         cdef u32 control, result
         self.dma_address = 0
         if self.dma.read_into(where, block, 16) != 0:
-            result = DMA_ERROR
+            self.answer(where, DMA_ERROR)
+            return
+        control = _be32(block)
+        if control & DMA_SELECT:
+            self.select(control >> 16)
+        result = self.transfer(control, <u64>_be32(block + 8) << 32 | _be32(block + 12), _be32(block + 4))
+        if self.left:
+            self.left_block = where
+            self.later.notifier.signal()
         else:
-            control = _be32(block)
-            if control & DMA_SELECT:
-                self.select(control >> 16)
-            result = self.transfer(control, <u64>_be32(block + 8) << 32 | _be32(block + 12), _be32(block + 4))
-        answer[0] = answer[1] = answer[2] = 0
-        answer[3] = <u8>result
-        self.dma.write_from(where, answer, 4)
+            self.answer(where, result)
+
+    cdef void answer(self, u64 block, u32 result) noexcept nogil:
+        cdef u8 control[4]
+        control[0] = control[1] = control[2] = 0
+        control[3] = <u8>result
+        self.dma.write_from(block, control, 4)
 
     cdef u32 transfer(self, u32 control, u64 address, u32 length) noexcept nogil:
-        """0, or DMA_ERROR. Past its end an item reads as zeros. Only memory is written, so a request is bounded by it."""
+        """0, or DMA_ERROR; with `left` it is under way. Only memory is written, so a request is bounded by it."""
         cdef Item *item = self.item(self.selected)
         cdef u32 have = 0
         if not control & (DMA_READ | DMA_WRITE | DMA_SKIP):
@@ -339,13 +381,43 @@ cdef class FwCfg(IoRegion):
             self.target.get(0, item.data + self.offset - have, have)
             self.target.finish(0)
             return 0
-        if control & DMA_READ:
-            self.target.begin(True)
-            if self.target.add(address, length) != 0:
-                return DMA_ERROR
-            if have:
-                self.target.put(0, item.data + self.offset, have)
-            self.target.fill(have, 0, length - have)
-            self.target.finish(length)
+        if not control & DMA_READ:
+            self.offset += have
+            return 0
+        self.target.begin(True)
+        if self.target.add(address, length) != 0:               # all of it, before anything is moved
+            return DMA_ERROR
+        self.target.finish(0)
+        if length > AT_ONCE and self.thread is not None and self.thread.running:
+            self.left, self.left_to = length, address
+            return 0
+        return self.move(address, length)
+
+    cdef u32 move(self, u64 address, u32 length) noexcept nogil:
+        """Of the selected item into memory, zeros past its end. 0, or DMA_ERROR."""
+        cdef Item *item = self.item(self.selected)
+        cdef u32 have = 0
+        if item != NULL and item.data != NULL and self.offset < item.size:
+            have = min(length, item.size - self.offset)
+        self.target.begin(True)
+        if self.target.add(address, length) != 0:
+            return DMA_ERROR
+        if have:
+            self.target.put(0, item.data + self.offset, have)
+        self.target.fill(have, 0, length - have)
+        self.target.finish(length)
         self.offset += have
         return 0
+
+    cdef void go_on(self, u32 most) noexcept nogil:
+        """With the read that is under way, if there is one."""
+        cdef u32 part = min(self.left, most), result
+        if not part:
+            return
+        result = self.move(self.left_to, part)
+        self.left_to += part
+        self.left = 0 if result else self.left - part
+        if self.left:
+            self.later.notifier.signal()
+        else:
+            self.answer(self.left_block, result)
