@@ -13,7 +13,8 @@ from vmrun.bus.pci import PciDevice
 from vmrun.core.interfaces import BusOwner
 from vmrun.core.registry import register
 from vmrun.core.state import Parts
-from vmrun.devices.storage.ata import AtaChannel, BusMaster, CommandBlock, ControlBlock
+from vmrun.devices.storage.ata import AtaChannel
+from vmrun.devices.storage.ata_regions import BusMaster, CommandBlock, ControlBlock
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
