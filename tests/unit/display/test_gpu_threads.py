@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from accel.aio import IoThread
 from accel.api import DeviceLock
 from accel.dma import Dma
