@@ -7,6 +7,7 @@ import os
 from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.files import is_address
+from vmrun.config.importers.machineopts import REMOVABLE
 from vmrun.config.importers.qemuopts import CPU_TYPE, join
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import load_type
@@ -173,7 +174,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
             words += ["-mon", join([*monitor.items(), ("id", id)])]
     words += _numa(document)
     lost = [key for key in document if key not in _SETTINGS]
-    lost += [f"remove: {id}" for id in document.get("remove", []) if id not in ("hpet", "vmport")]
+    lost += [f"remove: {id}" for id in document.get("remove", []) if id not in _switched_off(document)[1]]
     lost += ["firmware: none"] if _without_firmware(document) else []
     for section, known in _PARTS.items():
         given = document.get(section)
@@ -242,8 +243,8 @@ def _machine(document: dict[str, Any]) -> list[str]:
     pairs = [("accel", ":".join(_BACK[name] for name in names))] if names else []
     if "kernel_irqchip" in document:
         pairs.append(("kernel_irqchip", str(document["kernel_irqchip"])))
-    removed = document.get("remove", [])
-    pairs += [(id, "off") for id in removed if id == "vmport"]
+    switches, _ = _switched_off(document)
+    pairs += [(key, "off") for key in switches if key not in _OLD_SWITCHES]
     backing = document.get("memory-backing", {})
     shared = (("merge", "mem-merge"), ("dump", "dump-guest-core"))
     pairs += [(name, backing[key]) for key, name in shared if key in backing]
@@ -254,8 +255,25 @@ def _machine(document: dict[str, Any]) -> list[str]:
     pairs += [(key, slots[key]) for key in ("nvdimm-persistence",) if key in slots]
     firmware = document.get("firmware")
     pairs += [("graphics", "off")] if isinstance(firmware, dict) and firmware.get("nographic") else []
-    # QEMU has had -no-hpet for longer, and `hpet=off` since it lost that
-    return ["-machine", join(pairs, str(document["machine"])), *(["-no-hpet"] if "hpet" in removed else [])]
+    old = [_OLD_SWITCHES[key] for key in switches if key in _OLD_SWITCHES]
+    return ["-machine", join(pairs, str(document["machine"])), *old]
+
+
+# QEMU has had these for longer, and `hpet=off` since it lost them
+_OLD_SWITCHES = {"hpet": "-no-hpet", "acpi": "-no-acpi"}
+
+
+def _switched_off(document: dict[str, Any]) -> tuple[list[str], set[str]]:
+    """(the switches that keep away what a machine removes, the devices that they keep away)."""
+    left = set(document.get("remove", ()))
+    switches: list[str] = []
+    away: set[str] = set()
+    for key, ids in sorted(REMOVABLE.items(), key=lambda entry: -len(entry[1])):
+        if left.issuperset(ids):
+            switches.append(key)
+            away.update(ids)
+            left -= set(ids)
+    return switches, away
 
 
 def _settings(document: dict[str, Any], directory: str) -> list[str]:

@@ -59,6 +59,7 @@ _GUEST = frozenset(
 _AS_IS: dict[str, tuple[str, ...]] = {
     key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smbus", "sata", "pit", "pic", "i8042")
 }
+_AS_IS["sata"] = ("on", "off", "auto")  # of q35's board, and without effect on this one
 _AS_IS |= {key: ("off", "auto") for key in ("iommu", "igd-passthru")}
 _AS_IS["smm"] = ("on", "off", "auto")  # the board is QEMU's with smm=off; firmware without it tells no difference
 
@@ -67,8 +68,14 @@ _AS_IS["smm"] = ("on", "off", "auto")  # the board is QEMU's with smm=off; firmw
 _FILES = {
     "kernel": ("", "kernel"), "initrd": ("", "initrd"), "append": ("", "cmdline"), "firmware": ("firmware", "bios"),
 }  # fmt: skip
-# Board devices by the option that keeps them away.
-_REMOVABLE = ("hpet", "vmport")
+# Devices of the board that a switch keeps away.
+REMOVABLE = {
+    "hpet": ("hpet",),
+    "vmport": ("vmport",),
+    "i8042": ("i8042", "port92", "vmmouse", "vmport"),
+    "pit": ("pcspk", "pit"),
+    "acpi": ("pm",),
+}
 
 
 def remove(line: Line, id: str) -> None:
@@ -127,8 +134,9 @@ def machine(line: Line, option: Option) -> None:
             line.run["speaker"] = (option, str(value))
         elif key == "hpet" and line.old and value == "off":
             continue
-        elif key in _REMOVABLE and value == "off":
-            remove(line, key)
+        elif key in REMOVABLE and value == "off":
+            for id in REMOVABLE[key]:
+                remove(line, id)
         elif key in ("pflash0", "pflash1"):
             line.run.setdefault("flash", {})[int(key[-1])] = (option, str(value))
         elif key in _GUEST:
@@ -527,6 +535,11 @@ def trace(line: Line, option: Option) -> None:
     line.warn(option, f"vmrun has none of QEMU's {what}: nothing is written")
 
 
+def no_acpi(line: Line, option: Option) -> None:
+    for id in REMOVABLE["acpi"]:
+        remove(line, id)
+
+
 def no_hpet(line: Line, option: Option) -> None:
     if not line.old:
         remove(line, "hpet")
@@ -691,7 +704,7 @@ OPTIONS = (
     Opt("uuid", True, uuid, "uuid"),
     Opt("smbios", True, smbios, "SMBIOS fields: smbios"),
     Opt("acpitable", True, no_equal, "an ACPI table of your own"),
-    Opt("no-acpi", False, no_equal, "no power management device"),
+    Opt("no-acpi", False, no_acpi, "no power management device: remove"),
     Opt("no-hpet", False, no_hpet, "no HPET"),
     Opt("no-fd-bootchk", False, no_floppy_check, "boot floppies without a signature: boot.floppy-check"),
     Opt("id", True, proxmox, "Proxmox's number of the machine"),
