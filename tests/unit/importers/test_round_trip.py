@@ -67,7 +67,7 @@ def test_removed_devices_go_out_and_in(kind: str, tmp_path: pathlib.Path) -> Non
 def test_a_domain_without_hpet_and_vmport() -> None:
     domain = DOMAIN.replace(b"rhel6.3.0", b"pc-i440fx-2.0").replace(
         b"<clock offset='localtime'>",
-        b"<features><vmport state='off'/></features><clock offset='localtime'><timer name='hpet' present='no'/>",
+        b"<features><acpi/><vmport state='off'/></features><clock offset='localtime'><timer name='hpet' present='no'/>",
     )
     document, problems = import_domain(domain, "test.xml")
     assert document["remove"] == ["hpet", "vmport"]

@@ -129,6 +129,13 @@ class _Domain:
         place = Place(self.file, self.lines[index], 1)
         return Problem(problem.code, message, place, nearest=problem.nearest, severity=problem.severity)
 
+    def is_on(self, item: Item) -> bool:
+        """Whether its state is on; one that is no state is named."""
+        state = item.get("state")
+        if state not in ("on", "off", ""):
+            self.lost(item.line, f"state='{state}' of <{item.tag}>")
+        return state == "on"
+
     def number(self, item: Item, text: str, what: str) -> int:
         try:
             return int(text, 0)
@@ -252,20 +259,21 @@ class _Domain:
         if hyperv is not None:
             if hyperv.get("mode") == "passthrough":
                 pairs.append(("hv-passthrough", "on"))
+            elif hyperv.get("mode") not in ("", "custom"):
+                self.lost(hyperv.line, f"mode='{hyperv.get('mode')}' of <hyperv>")
             for child in hyperv.children:
-                if child.get("state") == "on" or child.tag == "vendor_id" and child.get("state") != "off":
+                if self.is_on(child) or child.tag == "vendor_id" and child.get("state") != "off":
                     pairs += self._hyperv(child)
         devices = self.root.find("devices")
         if any(item.attributes.get("model") == "hyperv" for item in (devices.all("panic") if devices else [])):
             pairs.append(("hv-crash", "on"))
         kvm = features.find("kvm")
         if kvm is not None:
-            if kvm.attr("hidden", "state") == "on":
-                pairs.append(("kvm", "off"))
-            if kvm.attr("hint-dedicated", "state") == "on":
-                pairs.append(("kvm-hint-dedicated", "on"))
-            if kvm.attr("poll-control", "state") == "on":
-                pairs.append(("kvm-poll-control", "on"))
+            switches = {"hidden": ("kvm", "off"), "hint-dedicated": ("kvm-hint-dedicated", "on")}
+            for tag, pair in {**switches, "poll-control": ("kvm-poll-control", "on")}.items():
+                switch = kvm.find(tag)
+                if switch is not None and self.is_on(switch):
+                    pairs.append(pair)
             if kvm.attr("pv-ipi", "state"):
                 pairs.append(("kvm-pv-ipi", kvm.attr("pv-ipi", "state")))
         state = features.attr("pmu", "state")
