@@ -24,6 +24,7 @@ from vmrun.machine.blockjobs import (
     started,
 )  # fmt: skip
 from vmrun.machine.blocks import blocks
+from vmrun.machine.dirtybitmap import of as dirty_bitmaps_of
 from vmrun.machine.jobs import Job
 from vmrun.machine.nodes import LETTERS
 
@@ -342,7 +343,7 @@ def _backup(
 
 def _bitmap_for(machine: Machine, device: str, sync: str, name: str, mode: str) -> tuple[str, Any, str]:
     """(sync, bitmap or None, its mode)."""
-    if name and name not in bitmaps.of(blocks(machine), blocks(machine).find(device)[0]):
+    if name and name not in dirty_bitmaps_of(blocks(machine), blocks(machine).find(device)[0]):
         raise BuildError(f"Bitmap '{name}' could not be found")
     if sync == "incremental":
         if mode and mode != "on-success":
