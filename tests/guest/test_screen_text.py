@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.guest.screens import grub_disk, linux, watch
+from tests.guest.screens import console, grub_disk, linux, watch
 from tests.unit.ui.rfb import RAW, Rfb
 from tests.up import Up
 
@@ -54,6 +54,22 @@ def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.P
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()
         assert (text.mode, text.font) == ("graphics", "console 8x16")
+
+
+@pytest.mark.parametrize(
+    ("card", "mode", "size"),
+    [("VGA", 791, (1024, 768)), ("VGA", 788, (800, 600)), ("cirrus-vga", 785, (640, 480)), ("virtio-vga", 792, (1024, 768))],
+)
+def test_a_linux_without_a_driver_is_read_in_the_mode_of_the_video_bios(
+    card: str, mode: int, size: tuple[int, int], tmp_path: pathlib.Path
+) -> None:
+    """`vga=`: the kernel's start asks the video BIOS for a frame buffer, which vesafb draws on."""
+    with linux(tmp_path, "", devices=[{"id": "card", "driver": card}], cmdline=f"vga={mode}") as up:
+        assert "VESA VGA" in console(tmp_path)
+        screen = watch(up)
+        screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
+        text = screen.read()
+        assert (text.mode, text.font, text.width, text.height) == ("graphics", "console 8x16", *size)
 
 
 def test_a_viewer_chooses_the_size_of_virtios_display(tmp_path: pathlib.Path) -> None:
