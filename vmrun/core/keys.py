@@ -35,8 +35,8 @@ SCANCODES: dict[int, str] = {
 # All that QEMU calls a key (QKeyCode).
 QCODES = frozenset((
     *SCANCODES.values(), "unmapped", "pause", "shift_r", "asterisk", "stop", "again", "props", "undo", "front", "copy",
-    "open", "paste", "find", "cut", "lf", "help", "compose", "lang1", "lang2", "f13", "f14", "f15", "f16", "f17", "f18",
-    "f19", "f20", "f21", "f22", "f23", "f24", "katakanahiragana", "audionext", "audioprev", "ac_back", "ac_forward",
+    "open", "paste", "find", "cut", "lf", "help", "compose", "lang1", "lang2",
+    "katakanahiragana", "audionext", "audioprev", "ac_back", "ac_forward",
     "ac_refresh", "ac_bookmarks", "computer", "mediaselect",
 ))  # fmt: skip
 

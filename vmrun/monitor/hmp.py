@@ -152,12 +152,13 @@ def _sendkey(machine: Any, words: list[str], cpu: int) -> str:
             type_chords(machine, strokes, hold)
             return ""
     for name in words[0].replace("--", "-minus").split("-"):
-        number = int(name, 16) if name[:2] == "0x" and len(name) < 6 else None
+        name = "less" if name == "<" else name  # as QEMU has it
         try:
+            number = int(name, 16) if name[:2] == "0x" and len(name) < 6 else None
             value = {"type": "qcode", "data": name} if number is None else {"type": "number", "data": number}
             chord.append(qcode_of(value))
         except (QmpError, ValueError):
-            raise QmpError(f"invalid parameter: {name}") from None
+            return f"invalid parameter: {name}\n"
     type_chords(machine, [chord], (int(words[1]) if len(words) > 1 else HOLD_TIME) / 1000)
     return ""
 

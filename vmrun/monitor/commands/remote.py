@@ -22,7 +22,8 @@ enums["NetworkAddressFamily"] = ("ipv4", "ipv6", "unix", "vsock", "unknown")
 enums["VncPrimaryAuth"] = ("none", "vnc", "ra2", "ra2ne", "tight", "ultra", "tls", "vencrypt", "sasl")
 enums["DisplayProtocol"] = ("vnc", "spice")
 enums["SetPasswordAction"] = ("keep", "fail", "disconnect")
-wrapped("KeyValue", "KeyValueKind", {"number": "int", "qcode": "str"})
+enums["QKeyCode"] = tuple(sorted(QCODES))
+wrapped("KeyValue", "KeyValueKind", {"number": "int", "qcode": "QKeyCode"})
 enums["InputButton"] = (
     "left", "middle", "right", "wheel-up", "wheel-down", "side", "extra", "wheel-left", "wheel-right",
 )  # fmt: skip
