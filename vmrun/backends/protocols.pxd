@@ -125,6 +125,7 @@ cpdef enum:
 
 cdef class NetFrontend:
     cdef public u32 takes       # NET_CAN_…: 0 when it takes finished frames only
+    cdef public bint waits      # it keeps a frame that net_send() refuses until `sent`; else such a frame would be lost
     cdef bint can_receive(self) noexcept nogil
     cdef int receive(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef void link_changed(self, bint up) noexcept nogil

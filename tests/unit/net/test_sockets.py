@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from vmrun.backends.net.base import PyCard
 
 from tests.unit.net.host import ALL, A, B, C, Card, TestHost, frame, until
 from vmrun.errors import BackendError
@@ -275,3 +276,25 @@ def test_what_cannot_be_opened_is_said(host: TestHost, spec: dict[str, Any], sai
     with pytest.raises(BackendError, match=said):
         host.open("a", **spec)
     host.nets.pop("a", None)
+
+
+def test_frames_of_a_card_that_cannot_wait_are_kept_and_are_bounded(host: TestHost) -> None:
+    """Up to some megabytes; an e1000's driver knows no other end that is slow."""
+    ours, theirs = socket.socketpair()
+    net = host.open("a", type="stream", addr=f"fd:{ours.detach()}")
+    card = PyCard(waits=False)
+    with host.lock:
+        net.plug(card)
+        net.set_running(True)
+        for n in range(2000):
+            assert net.transmit(frame(B, A, struct.pack(">I", n), size=1514))
+        assert net.statistics()["dropped"] == 0
+        for _ in range(10000):
+            assert net.transmit(frame(B, A, size=1514))
+    lost = net.statistics()["dropped"]
+    assert 1000 < lost < 10000
+    theirs.settimeout(10)
+    got = b""
+    while len(got) < 2000 * 1518:
+        got += theirs.recv(1 << 20)
+    assert [got[n * 1518 + 18 : n * 1518 + 22] for n in range(2000)] == [struct.pack(">I", n) for n in range(2000)]

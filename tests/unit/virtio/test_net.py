@@ -15,7 +15,7 @@ from vmrun.testing import QTest
 
 COMMON, NOTIFY, CONFIG = 0xE0000000, 0xE0003000, 0xE0002000
 RINGS, DATA = 0x100000, 0x200000
-VERSION_1, PACKED = 1 << 32, 1 << 34
+VERSION_1, PACKED, EVENT_IDX = 1 << 32, 1 << 34, 1 << 29
 CSUM, GUEST_CSUM, MAC, MERGEABLE, STATUS, CTRL, CTRL_RX, CTRL_VLAN, EXTRA, ANNOUNCE, CTRL_MAC = (
     1 << n for n in (0, 1, 5, 15, 16, 17, 18, 19, 20, 21, 23)
 )
@@ -135,6 +135,10 @@ class Net:
         for n, size in enumerate(sizes):
             self.rx.put([(DATA + 0x10000 * n, size, WRITE)])
         self.rx.kick()
+
+    def answers(self) -> list[int]:
+        """Frames that came, since the last time."""
+        return [*iter(self.rx.answer, None)]
 
     def come(self, data: bytes) -> None:
         with self.board.lock:
@@ -360,3 +364,41 @@ def test_a_burst_is_as_long_as_x_txburst_says() -> None:
     devices = [{"id": "net", "driver": "virtio-net-pci", "romfile": "", "x-txburst": 3}]
     with QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "devices": devices}) as q:
         assert q.machine.devices["net"].chip.burst == 3
+
+
+def test_kicks_are_asked_for_by_an_empty_queue_alone(net: Net) -> None:
+    """used.flags, or a packed ring's device event area."""
+
+    def asks(ring: Ring) -> bool:
+        return not net.q.readw(ring.used + (2 if ring.packed else 0))
+
+    net.give([2048, 2048])
+    assert not asks(net.rx)
+    for n in range(2):
+        net.come(frame(OWN, B, bytes([n])))
+        assert not asks(net.rx)
+    net.come(frame(OWN, B, b"\2"))
+    assert asks(net.rx) and len(net.answers()) == 2
+    net.give([2048])
+    assert not asks(net.rx) and len(net.answers()) == 1
+    net.send(frame(B, OWN))
+    assert asks(net.tx) and net.sent == [frame(B, OWN)]
+
+
+def test_kicks_by_event_index() -> None:
+    net = Net(USUAL | EVENT_IDX)
+
+    def event(ring: Ring) -> int:
+        return net.q.readw(ring.used + 4 + 8 * ring.size)
+
+    net.give([2048, 2048])
+    for n in range(2):
+        net.come(frame(OWN, B, bytes([n])))
+    assert event(net.rx) == 0  # nothing is waited for: the next buffers need no kick
+    net.come(frame(OWN, B, b"\2"))
+    assert event(net.rx) == 2
+    net.give([2048])
+    assert len(net.answers()) == 3
+    net.send(frame(B, OWN))
+    assert event(net.tx) == 1
+    net.close()

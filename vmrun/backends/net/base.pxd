@@ -13,6 +13,9 @@ cdef enum:
     MOST_HELD_BYTES = 1 << 21
 
 
+cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil     # the first bytes; how many
+
+
 cdef class HostNet(NetBackend):
     cdef Held *first
     cdef Held *last

@@ -1,8 +1,8 @@
 """What all network back ends share, compiled: both directions, frames that wait, work left to do, captures, statistics.
 
 A kind of back end overrides `put` (a frame from the card) and `resume_input` (the card has room again), and calls `deliver`.
-`put` takes every frame, to send, queue or drop it; when its queue is long it sets `blocked`, and the card is told to wait
-until `unblock`. Frames for a card that has no room, or whose machine is stopped, wait here, at most MOST_HELD of them; a
+`put` takes every frame, to send, queue or drop it; when its queue is long it sets `blocked`, and a card that can is told to
+wait until `unblock` (rings of virtio); of others more is queued, until that is too much. Frames for a card that has no room, or whose machine is stopped, wait here, at most MOST_HELD of them; a
 back end that has its own queue (a socket's buffer in the kernel) asks `accepts` first and stops reading.
 
 Locks: the device lock is held everywhere here.
@@ -77,7 +77,7 @@ cdef class HostNet(NetBackend):
         cdef u64 total = 0
         cdef u32 n
         cdef IoVec whole
-        if self.blocked:
+        if self.blocked and self.frontend is not None and self.frontend.waits:
             self.refused = True
             return 0
         for n in range(count):
@@ -434,11 +434,13 @@ cdef class PyNet(HostNet):
 
 
 cdef class PyCard(NetFrontend):
-    """A card in Python, for tests and hubs: receive(frame, header) → taken, room() → bool, link(up), sent()."""
+    """A card in Python, for tests and hubs: receive(frame, header) → taken, room() → bool, link(up), sent();
+    `waits`: for that.
+    """
 
-    def __init__(self, receive=None, room=None, link=None, sent=None, takes=0):
+    def __init__(self, receive=None, room=None, link=None, sent=None, takes=0, waits=True):
         self.on_receive, self.on_room, self.on_link, self.on_sent = receive, room, link, sent
-        self.takes = takes
+        self.takes, self.waits = takes, waits
 
     cdef bint can_receive(self) noexcept nogil:
         return self.call_room()

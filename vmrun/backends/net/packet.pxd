@@ -6,7 +6,8 @@ from vmrun.backends.protocols cimport NetHeader
 
 cdef enum:
     ADDRESS = 128               # bytes of a socket address
-    STREAM_OUT = 1 << 20        # bytes that wait for a slow peer; more blocks the card
+    STREAM_OUT = 1 << 20        # bytes that wait for a slow peer; more blocks a card that can wait
+    STREAM_MOST = 1 << 23       # of one that cannot; more is lost
 
 
 cdef class FdHandler(IoHandler):

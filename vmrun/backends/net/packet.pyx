@@ -2,7 +2,8 @@
 
 The descriptor is read on the I/O thread with the device lock held, while the card has room: else it is left alone, and what
 comes waits in the kernel. A card's frame goes out at once where the kernel takes it; a datagram that it does not take is lost
-as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make the card wait.
+as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make a card wait that can; of another's frames
+STREAM_MOST bytes wait, half of which may have gone already.
 
 Frames of a burst go down a stream together, PORTION bytes at a time.
 
@@ -246,7 +247,7 @@ cdef class StreamNet(FdNet):
 
     def use(self, IoThread thread, int fd):
         if self.out == NULL:
-            self.out = <u8 *>malloc(STREAM_OUT + NET_MOST_FRAME * 2)
+            self.out = <u8 *>malloc(STREAM_MOST + NET_MOST_FRAME * 2)
             if self.out == NULL:
                 raise MemoryError
         self.out_filled = self.out_sent = 0
@@ -288,11 +289,11 @@ cdef class StreamNet(FdNet):
                 done = 0
         if done == <ssize_t>(total + 4):
             return
-        if self.out_sent and self.out_filled + total + 4 > STREAM_OUT + NET_MOST_FRAME:
+        if self.out_sent >= STREAM_MOST // 2 and self.out_filled + total + 4 > STREAM_MOST:
             memmove(self.out, self.out + self.out_sent, self.out_filled - self.out_sent)
             self.out_filled -= self.out_sent
             self.out_sent = 0
-        if self.out_filled + total + 4 > STREAM_OUT + NET_MOST_FRAME * 2:
+        if self.out_filled + total + 4 > STREAM_MOST + NET_MOST_FRAME * 2:
             if not done:
                 self.dropped += 1
                 return

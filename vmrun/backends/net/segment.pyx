@@ -15,7 +15,7 @@ import os
 from accel.aio cimport IO_READ, IoHandler, IoThread
 from accel.api cimport u8, u16, u32, u64
 from accel.dma cimport IoVec
-from vmrun.backends.net.base cimport HostNet
+from vmrun.backends.net.base cimport HostNet, gather
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, NetHeader,
 )
@@ -124,7 +124,7 @@ cdef class SegmentNet(HostNet):
         cdef msghdr message
         cdef u32 n, place
         cdef bint all = True
-        if count > MOST_PIECES or pieces[0].length < 6:
+        if count > MOST_PIECES or gather(pieces, count, to, 6) < 6:
             self.dropped += 1
             return
         memset(head, 0, HEAD)
@@ -135,7 +135,6 @@ cdef class SegmentNet(HostNet):
             parts[n + 1].iov_base, parts[n + 1].iov_len = pieces[n].base, pieces[n].length
         memset(&message, 0, sizeof(message))
         message.msg_iov, message.msg_iovlen = parts, count + 1
-        memcpy(to, pieces[0].base, 6)
         if not to[0] & 1:
             place = self.place_of(to)
             if self.known[place].peer and memcmp(self.known[place].mac, to, 6) == 0:

@@ -101,7 +101,7 @@ cdef extern from "<slirp/libslirp.h>" nogil:
     const char *slirp_version_string()
 
 cdef enum:
-    BUFFER = 1 << 20            # bytes that wait for the stack; more blocks the card
+    BUFFER = 1 << 20            # bytes that wait for the stack; more blocks a card that can wait
     SHORT = 1600                # bytes of a frame that the card's thread gives to the stack itself
     AT_ONCE = 64                # such frames of a burst
     PORTION = 1 << 16           # bytes of a burst that the thread is woken for before its end
@@ -109,7 +109,7 @@ cdef enum:
     TFTP = 69
     WHOLE = 1
     HALF = 2
-    SLACK = 1 << 19             # of a buffer, for what is sent although it is full
+    SLACK = 1 << 21             # of a buffer, for what is sent although it is full
     OUT_MOST = 1 << 22          # bytes that the stack makes at once; more is lost, and TCP sends it again
     FIRST_OUT = 1 << 18
     MOST_TIMERS = 4

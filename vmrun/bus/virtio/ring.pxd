@@ -38,9 +38,11 @@ cdef class VirtQueue:
     cdef public u16 last_avail, used_idx, signalled
     cdef public bint avail_wrap, used_wrap, signalled_valid
     cdef readonly u32 in_flight
+    cdef bint quiet                             # the driver need not kick: see `listen`
     cdef Desc *pieces
     cdef void enter(self) noexcept nogil
     cdef void leave(self) noexcept nogil
+    cdef void listen(self, bint on) noexcept nogil
     cdef int fetch(self, u64 table, u32 index, Desc *out) noexcept nogil
     cdef int take_piece(self, Chain *chain, Desc *piece) noexcept nogil
     cdef int take_table(self, Chain *chain, Desc *indirect) noexcept nogil

@@ -25,6 +25,7 @@ cdef extern from *:
 
 cdef enum:
     NO_INTERRUPT = 1            # avail.flags
+    NO_KICK = 1                 # used.flags
     # packed
     AVAILABLE = 1 << 7
     USED = 1 << 15
@@ -65,6 +66,7 @@ cdef class VirtQueue:
         self.avail_wrap = self.used_wrap = True
         self.signalled_valid = False
         self.in_flight = 0
+        self.quiet = False
 
     def own_lock(self, bint own):
         """Have a lock of its own, or no more."""
@@ -91,6 +93,26 @@ cdef class VirtQueue:
 
     cdef int fetch(self, u64 table, u32 index, Desc *out) noexcept nogil:
         return self.dma.read_into(table + 16 * <u64>index, <u8 *>out, 16)
+
+    cdef void listen(self, bint on) noexcept nogil:
+        """Whether the driver shall kick for what it puts in from now on. It may have put something in before it learns
+        that it shall: look again. A device that never calls this is kicked always.
+        """
+        cdef u16 event[2]
+        cdef u16 flags = 0 if on else NO_KICK
+        self.quiet = not on
+        if self.broken or not self.ready:
+            return
+        if self.packed:
+            event[0] = self.last_avail | (<u16>0x8000 if self.avail_wrap else 0)
+            event[1] = EVENT_DISABLE if not on else EVENT_DESC if self.event_idx else EVENT_ENABLE
+            self.dma.write_from(self.used, <const u8 *>event, 4)
+        elif not self.event_idx:
+            self.dma.write_from(self.used, <const u8 *>&flags, 2)
+        elif on:
+            self.dma.write_from(self.used + 4 + 8 * <u64>self.size, <const u8 *>&self.last_avail, 2)
+        if on:
+            ring_fence()
 
     # --- taking requests off ------------------------------------------------------------------------------
 
@@ -158,7 +180,7 @@ cdef class VirtQueue:
         if head >= self.size:
             return self.fail()
         self.last_avail += 1
-        if self.event_idx:
+        if self.event_idx and not self.quiet:
             self.dma.write_from(self.used + 4 + 8 * <u64>self.size, <const u8 *>&self.last_avail, 2)
         chain.id, chain.slots = head, 1
         for n in range(self.size):
@@ -215,7 +237,7 @@ cdef class VirtQueue:
             return self.fail()
         chain.slots = n + 1
         self.last_avail, self.avail_wrap = index, wrap
-        if self.event_idx:
+        if self.event_idx and not self.quiet:
             event[0] = index | (<u16>0x8000 if wrap else 0)
             event[1] = EVENT_DESC
             self.dma.write_from(self.used, <const u8 *>event, 4)

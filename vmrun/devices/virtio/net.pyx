@@ -6,7 +6,8 @@ What the driver leaves to do (checksums, segments) goes on with the frame; the b
 feature is offered whatever the back end can do: what a guest sees does not depend on the host's side.
 
 Queues: receive and transmit of each pair, then control. A frame that finds no buffers stays with the back end, which gives
-it again when the driver kicks; a frame that the back end has no room for stays in the ring until `sent`.
+it again when the driver kicks; a frame that the back end has no room for stays in the ring until `sent`. Kicks are asked for
+only by a queue that was found empty: while frames go out or there are buffers for those that come, none is needed.
 
 Locks: the device lock is held.
 """
@@ -70,6 +71,7 @@ cdef bint call_ready(void *queue) noexcept nogil:
 cdef class NetPort(NetFrontend):
     def __init__(self, NetChip chip):
         self.chip = <void *>chip
+        self.waits = True
 
     cdef bint can_receive(self) noexcept nogil:
         return (<NetChip>self.chip).can_take()
@@ -151,6 +153,7 @@ cdef class NetChip(VirtioChip):
         """Another wire; None: it leads nowhere."""
         self.backend = backend
         self.wire = <void *>backend if backend is not None else NULL
+        self.later.notifier.signal()                            # nobody calls `sent` for what the other one refused
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -222,6 +225,7 @@ cdef class NetChip(VirtioChip):
         elif number & 1:
             self.transmit(<VirtQueue>self.queue_of[number])
         else:
+            (<VirtQueue>self.queue_of[number]).listen(False)
             net_room(self.wire)
 
     # --- out ------------------------------------------------------------------------------------------------
@@ -239,8 +243,14 @@ cdef class NetChip(VirtioChip):
         cdef u32 left = self.burst
         cdef bint some = False
         net_burst(self.wire, True)
+        queue.listen(False)
         while left:
             result = queue.pop(&chain)
+            if result == 0:
+                queue.listen(True)
+                result = queue.pop(&chain)
+                if result > 0:
+                    queue.listen(False)
             if result <= 0:
                 if result < 0:
                     self.fault()
@@ -323,6 +333,9 @@ cdef class NetChip(VirtioChip):
                 break
             chain = &self.chains[count]
             result = queue.pop(chain)
+            if result == 0:
+                queue.listen(True)
+                result = queue.pop(chain)
             if result < 0:
                 self.fault()
                 return 1
