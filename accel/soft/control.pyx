@@ -112,6 +112,8 @@ cdef u64 cr4_bits(Cpu *c) noexcept nogil:
         bits |= CR4_SMAP
     if has(c, FEAT_7_ECX, 2):
         bits |= CR4_UMIP
+    if has(c, FEAT_7_ECX, 3):
+        bits |= CR4_PKE
     return bits
 
 

@@ -24,7 +24,8 @@ CIPHERS_ECX = _bits((1, 25))
 # What the host's instructions do: FMA AVX F16C; BMI1 AVX2 BMI2 SHA; VAES VPCLMULQDQ
 HOST_ECX, HOST_7_EBX, HOST_7_ECX = _bits((12, 28, 29)), _bits((3, 5, 8, 29)), _bits((9, 10))
 XSAVES = _bits((0, 1, 2, 3))  # XSAVEOPT XSAVEC XGETBV with ECX 1, XSAVES
-XSAVE_YMM = 1 << 2
+XSAVE_YMM, XSAVE_KEYS = 1 << 2, 1 << 9
+KEYS_SIZE, KEYS_AT = 8, 2688  # of PKRU, in the standard form
 # SYSCALL NX MMXEXT FFXSR PDPE1GB RDTSCP LM, and what AMD repeats of 1.EDX
 EXTENDED_EDX = _bits((11, 20, 22, 25, 26, 27, 29)) | FEATURES_EDX & 0x0183F3FF
 # LAHF_LM CMP_LEGACY CR8_LEGACY ABM SSE4A MISALIGNSSE 3DNOWPREFETCH OSVW TOPOEXT PERFCTR_CORE
@@ -32,7 +33,7 @@ EXTENDED_ECX = _bits((0, 1, 4, 5, 6, 7, 8, 9, 22, 23))
 # FSGSBASE HLE SMEP ERMS INVPCID RTM (each transaction aborts at once) RDSEED ADX SMAP CLFLUSHOPT CLWB
 STRUCTURED_EBX = _bits((0, 4, 7, 9, 10, 11, 18, 19, 20, 23, 24))
 STRUCTURED_EDX = _bits((4, 26, 27, 31))  # FSRM; SPEC_CTRL with IBRS, STIBP, SSBD, which there is no need of here
-STRUCTURED_ECX = _bits((2, 22))  # UMIP RDPID
+STRUCTURED_ECX = _bits((2, 3, 22))  # UMIP PKU RDPID
 # CLZERO, x87 pointers saved always, WBNOINVD, IBPB, IBRS, STIBP, SSBD
 EXTENDED_8_EBX = _bits((0, 2, 9, 12, 14, 15, 24))
 # KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever
@@ -53,15 +54,16 @@ def supported_cpuid() -> list[dict[str, int]]:
     structured = STRUCTURED_EBX | HOST_7_EBX & host_word(7, 1)
     structured_ecx = STRUCTURED_ECX | HOST_7_ECX & host_word(7, 2)
     avx = bool(features >> 28 & 1)
-    area = 832 if avx else 576
+    area = KEYS_AT + KEYS_SIZE
     leaves = [
         (0, 0, 0xD, ebx, ecx, edx),
         (1, 0, 0x000306A9, 0x800, features, FEATURES_EDX),
         (6, 0, ARAT, 0, 0, 0),
         (7, 0, 0, structured, structured_ecx, STRUCTURED_EDX),
-        (0xD, 0, 3 | (XSAVE_YMM if avx else 0), area, area, 0),
-        (0xD, 1, XSAVES, area, 0, 0),
+        (0xD, 0, 3 | XSAVE_KEYS | (XSAVE_YMM if avx else 0), area, area, 0),
+        (0xD, 1, XSAVES, (832 if avx else 576) + KEYS_SIZE, 0, 0),
         *([(0xD, 2, 256, 576, 0, 0)] if avx else []),
+        (0xD, 9, KEYS_SIZE, KEYS_AT, 0, 0),
         (0x40000000, 0, 0x40000001, 0x4B4D564B, 0x564B4D56, 0x4D),
         (0x40000001, 0, PARAVIRTUAL, 0, 0, 0),
         (0x80000000, 0, 0x80000008, ebx, ecx, edx),

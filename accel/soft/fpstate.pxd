@@ -67,6 +67,7 @@ cdef extern from *:
 cdef enum:
     XMM0 = 160              # in the image
     YMM0 = 576              # the upper half
+    PKRU = 2688             # rights of protection keys, 8 bytes of which 4 are
     MASKS = 0x1F80          # of MXCSR
     MISALIGNED = 0x20000    # AMD's MM: operands of computing instructions need not be aligned. The host does not see it
 
@@ -75,6 +76,9 @@ cdef inline u8 *xmm(Cpu *c, u32 n) noexcept nogil:
 
 cdef inline u8 *ymm_high(Cpu *c, u32 n) noexcept nogil:
     return c.fx + YMM0 + n * 16
+
+cdef inline u32 *pkru(Cpu *c) noexcept nogil:
+    return <u32 *>(c.fx + PKRU)
 
 cdef inline u16 *fcw(Cpu *c) noexcept nogil:
     return <u16 *>c.fx

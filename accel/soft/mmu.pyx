@@ -12,6 +12,7 @@ Ref: Intel SDM vol. 3, chapter 4 (paging), 17.2 (debug registers).
 from libc.string cimport memcpy, memset
 
 from accel.soft.code cimport written
+from accel.soft.fpstate cimport pkru
 from accel.soft.physical cimport *
 
 cdef extern from *:
@@ -52,6 +53,7 @@ cdef enum:
     CR4_PGE = 0x80
     CR4_SMEP = 0x100000
     CR4_SMAP = 0x200000
+    CR4_PKE = 0x400000
     EFER_LMA = 0x400
     EFER_NXE = 0x800
     PTE_P = 1
@@ -66,6 +68,7 @@ cdef enum:
     ERROR_U = 4
     ERROR_RSVD = 8
     ERROR_FETCH = 16
+    ERROR_KEY = 32
 
 cdef u64 CR0_PG = <u64>1 << 31
 cdef u64 NX = <u64>1 << 63
@@ -102,6 +105,7 @@ ctypedef struct Walk:
     bint executable
     bint user
     bint all_pages          # global
+    bint closed             # no data, by its protection key
     u32 level               # 1: a page of 4 KiB; 2: of 2 MiB; 3: greater
     bint dirty
 
@@ -135,10 +139,12 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     cdef u32 sizes = 8, level, shift, count = 0, end, i
     cdef u32 had = PTE_W | PTE_U
     cdef u64 had_nx = 0
+    cdef u32 key = 0
+    cdef bint barred = False
     cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
     cdef bint wide = c.cr4 & CR4_PAE
     out.executable = True
-    out.all_pages = False
+    out.all_pages = out.closed = False
     out.level = 1
     if not c.cr0 & CR0_PG:
         out.phys = linear & <u64>0xFFFFF000
@@ -207,13 +213,21 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     out.user = (rights & PTE_U) != 0
     out.writable = (rights & PTE_W) != 0 or (not user and not c.cr0 & CR0_WP)
     out.executable = nx == 0 and not (not user and out.user and c.cr4 & CR4_SMEP)
+    if c.cr4 & CR4_PKE and out.user and c.efer & EFER_LMA:
+        key = pkru(c)[0] >> (entry >> 58 & 30) & 3
+        if not user and not c.cr0 & CR0_WP:
+            key &= 1
+        out.closed = key & 1
+        barred = access != ACCESS_FETCH and out.closed or access == ACCESS_WRITE and key
+        out.writable = out.writable and not key
     if (
-        (user and not out.user)
+        barred
+        or (user and not out.user)
         or (access == ACCESS_WRITE and not out.writable)
         or (access == ACCESS_FETCH and not out.executable)
         or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not c.eflags & F_AC)
     ):
-        return refuse(c, linear, ERROR_P, access, user, remembered)
+        return refuse(c, linear, ERROR_P | (ERROR_KEY if barred else 0), access, user, remembered)
     if c.efer & EFER_LMA and not remembered:
         known.gen, known.tag, known.table, known.level = c.gen_walk, linear >> 21, last, end
         known.rights, known.nx = had, had_nx
@@ -322,6 +336,8 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     if page == NULL or (access == ACCESS_WRITE and (entry.region != NULL or not entry.writable)):
         host[0] = NULL
         return 0
+    if found.closed:
+        return 0                # only fetches
     if not user and found.user and c.cr4 & CR4_SMAP:
         if access == ACCESS_FETCH or not c.cr0 & CR0_WP:
             return 0            # allowed now, but not for long, and not to the user
@@ -459,7 +475,7 @@ cdef void set_mode(Cpu *c) noexcept nogil:
     c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]
     if (
         (c.cr0 ^ c.last_cr0) & (CR0_PG | CR0_WP | CR0_PE)
-        or (c.cr4 ^ c.last_cr4) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP)
+        or (c.cr4 ^ c.last_cr4) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PKE)
         or (c.efer ^ c.last_efer) & (EFER_LMA | EFER_NXE)
     ):
         c.last_cr0, c.last_cr4, c.last_efer = c.cr0, c.cr4, c.efer

@@ -9,6 +9,7 @@ Ref: Intel SDM volume 4; AMD64 volume 2, appendix A; Linux Documentation/virt/kv
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport intel
+from accel.soft.fpstate cimport PKRU
 from accel.soft.segment cimport *
 
 cdef enum:
@@ -337,6 +338,12 @@ cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
     if found.function == 0xD and found.index < 2 and out[0 if found.index else 1]:
         # the area for what XCR0 has on; of index 1, in its compact form
         out[1] = 832 if c.xcr0 & 4 and (not found.index or out[0] & 10) else 576
+        if c.xcr0 & 0x200 and not found.index:
+            out[1] = PKRU + 8
+        elif c.xcr0 & 0x200 and out[0] & 10:
+            out[1] += 8
+    if found.function == 7 and found.index == 0:
+        out[2] = out[2] & ~<u32>16 | <u32>(c.cr4 & CR4_PKE) >> 18
     if found.function == 1:
         out[2] = out[2] & ~<u32>(1 << 27) | <u32>(c.cr4 & CR4_OSXSAVE) << 9
         if c.hooks.rdmsr(c, MSR_APIC_BASE, &base) == 0 and not base & 0x800:

@@ -139,7 +139,7 @@ TWO = """
 00/0-3: m sys
 00/4,5: m sys w=z
 01/0-4,6,7: m sys mem
-01/0-4,6,7: m sys reg
+01/0-7: m sys reg
 02,03: m sys w=z
 05,07: sys jump
 06,08,09: sys

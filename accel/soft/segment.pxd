@@ -47,6 +47,7 @@ cdef enum:                  # CR0, CR4, EFER
     CR4_OSXSAVE = 0x40000
     CR4_SMEP = 0x100000
     CR4_SMAP = 0x200000
+    CR4_PKE = 0x400000
     EFER_SCE = 1
     EFER_LME = 0x100
     EFER_LMA = 0x400

@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 
 from accel.soft.control cimport set_cr0
 from accel.soft.cpu cimport *
+from accel.soft.fpstate cimport PKRU
 from accel.soft.msr cimport read_msr, write_msr
 from accel.soft.segment cimport *
 from accel.soft.transfer cimport set_eflags
@@ -117,7 +118,9 @@ cdef int set_xsave_state(Cpu *c, bytes values) except -1:
     used, = struct.unpack_from("<Q", area, 512)
     if used & ~(c.xcr_mask | 3) and any(area[576:]):
         raise ValueError("extended states that this processor has not")
+    keys = area[PKRU : PKRU + 4] if used & 0x200 else bytes(4)
     area[832:] = bytes(4096 - 832)
+    area[PKRU : PKRU + 4] = keys
     area[416:576] = bytes(160)
     if not used & 1:
         area[:24] = struct.pack("<H22x", 0x37F)

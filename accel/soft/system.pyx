@@ -20,7 +20,7 @@ from accel.soft.segment cimport *
 from accel.soft.shift cimport op_feature
 from accel.soft.smm cimport resume
 from accel.soft.transfer cimport *
-from accel.soft.xsave cimport do_xcr, do_xrstor, do_xsave
+from accel.soft.xsave cimport do_pkru, do_xcr, do_xrstor, do_xsave
 
 cdef extern from "<sys/random.h>" nogil:
     long vr_random "getrandom"(void *, size_t, unsigned)
@@ -801,6 +801,8 @@ cdef int emit_tables(Insn *i, Uop *u) noexcept nogil:
         return call(u, do_ac, i.modrm & 1)
     if i.modrm == 0xD5 or i.modrm == 0xD6:
         return call(u, do_xend if i.modrm == 0xD5 else do_xtest, 0)
+    if i.modrm == 0xEE or i.modrm == 0xEF:
+        return call(u, do_pkru, i.modrm & 1) if not i.prefix & (P_66 | P_F2 | P_F3) else 0
     if i.modrm == 0xF8 and i.mode & MODE_64:
         u.fn = op_swapgs
         return 1

@@ -694,7 +694,7 @@ cdef class SoftCpu(CpuThread):
             c.phys_mask = (<u64>1 << (leaf.eax & 0xFF)) - 1
             c.features[7] = leaf.ebx
         elif leaf.function == 0xD and leaf.index == 0:
-            c.xcr_mask = leaf.eax & 7
+            c.xcr_mask = leaf.eax & 0x207
         elif leaf.function == 0x40000001:
             self.use_kvmclock = leaf.eax & 9
             self.kvm_features = leaf.eax

@@ -1,4 +1,4 @@
-"""XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, XGETBV, XSETBV: the states of x87, SSE and AVX.
+"""XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, XGETBV, XSETBV: the states of x87, SSE, AVX and protection keys.
 
 c.fx is an area in the standard form. A state in its initial form is told from others by its contents, each time. There are no
 supervisor states, so XSAVES is XSAVEC for the kernel. What was saved is not kept track of: XSAVEOPT saves all in use.
@@ -12,12 +12,13 @@ from accel.soft.control cimport FEAT_1_ECX, has
 from accel.soft.fpstate cimport *
 from accel.soft.msr cimport cpuid
 from accel.soft.protect cimport undefined
-from accel.soft.segment cimport CR0_TS, CR4_OSXSAVE, failed, is_64
+from accel.soft.segment cimport CR0_TS, CR4_OSXSAVE, CR4_PKE, failed, is_64
 
 cdef enum:
     X87 = 1
     SSE = 2
     YMM = 4
+    KEYS = 512
     HEADER = 512
     AREA = 832
     WORDS = 104             # of it
@@ -56,7 +57,23 @@ cdef u64 in_use(Cpu *c) noexcept nogil:
         found |= SSE
     if not zero(c.fx + YMM0, 256):
         found |= YMM
+    if pkru(c)[0]:
+        found |= KEYS
     return found & c.xcr0
+
+
+cdef inline u32 keys_at(u64 layout) noexcept nogil:
+    """Where PKRU is in an area: `layout` is XCOMP_BV."""
+    if not layout & COMPACTED:
+        return PKRU
+    return YMM0 + (256 if layout & YMM else 0)
+
+
+cdef void set_pkru(Cpu *c, u32 value) noexcept nogil:
+    if pkru(c)[0] != value:
+        pkru(c)[0] = value
+        if c.cr4 & CR4_PKE:
+            c.memory.flush(c, True)
 
 
 cdef int failed_plain(Cpu *c, u32 vector) noexcept nogil:
@@ -114,6 +131,8 @@ cdef int do_xsave(Cpu *c, Uop *u) noexcept nogil:
         return 1
     if wanted & YMM and put(c, ea + YMM0, vectors, c.fx + YMM0):
         return 1
+    if wanted & KEYS and put(c, ea + keys_at(header[1] if compact else 0), 8, c.fx + PKRU):
+        return 1
     return put(c, ea + HEADER, 64 if compact else 8, header)
 
 
@@ -124,7 +143,7 @@ cdef inline bint wanted_mxcsr(Cpu *c) noexcept nogil:
 
 cdef int do_xrstor(Cpu *c, Uop *u) noexcept nogil:
     """u.b: 0 xrstor, 1 xrstors."""
-    cdef u64 ea = address(c, u), wanted, held
+    cdef u64 ea = address(c, u), wanted, held, keys = 0
     cdef u64 area[WORDS]
     cdef u64 *header = area + HEADER // 8
     cdef u8 *data = <u8 *>area
@@ -149,6 +168,8 @@ cdef int do_xrstor(Cpu *c, Uop *u) noexcept nogil:
         return failed(c, X_GP, 0)
     held = wanted & header[0]
     if held & YMM and c.memory.load_bytes(c, ea + YMM0, vectors, data + YMM0):
+        return 1
+    if held & KEYS and c.memory.load(c, ea + keys_at(header[1]), 8, &keys):
         return 1
     if wanted & (SSE if compact else SSE | YMM) and (not compact or held & SSE):
         value = (<u32 *>data)[6]
@@ -179,7 +200,22 @@ cdef int do_xrstor(Cpu *c, Uop *u) noexcept nogil:
             memcpy(c.fx + YMM0, data + YMM0, vectors)
         else:
             memset(c.fx + YMM0, 0, vectors)
+    if wanted & KEYS:
+        set_pkru(c, <u32>keys)
     put_mxcsr(c, value)
+    return 0
+
+
+cdef int do_pkru(Cpu *c, Uop *u) noexcept nogil:
+    """rdpkru, wrpkru (b 1)."""
+    if not c.cr4 & CR4_PKE:
+        return undefined(c)
+    if <u32>c.regs[1] or u.b and <u32>c.regs[2]:
+        return failed(c, X_GP, 0)
+    if u.b:
+        set_pkru(c, <u32>c.regs[0])
+    else:
+        c.regs[0], c.regs[2] = pkru(c)[0], 0
     return 0
 
 

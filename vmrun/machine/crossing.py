@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from vmrun.machine.machine import Machine
 
-X87, SSE, AVX = 1, 2, 4
+X87, SSE, AVX, KEYS = 1, 2, 4, 1 << 9
+KEYS_AT = 2688  # where the last of them lies in the area
 APIC_PAGE = 0x400
 # MSRs of the host's processor that a guest does not see, or that nothing but their CPUID feature (compared) brings
 UNSEEN = {0x4B564D05, 0x8B, 0x3A, 0x34, 0x1D9, 0x480, *range(0x480, 0x492), 0xC0010015, 0xC001001F, 0x10A, 0xCE, 0x140}
@@ -135,9 +136,9 @@ def same_cpuid(rows: Any, index: int, own: list[dict[str, int]]) -> list[dict[st
 def check_extended(area: bytes) -> None:
     """StateError when parts of an XSAVE area are in use that `soft` has not."""
     used = struct.unpack_from("<Q", area, 512)[0]
-    if used & ~(X87 | SSE | AVX) and any(area[832:]):
-        names = {3: "mpx", 4: "mpx", 5: "avx512f", 6: "avx512f", 7: "avx512f", 9: "pku"}
-        lost = sorted({names.get(bit, f"component {bit}") for bit in range(3, 64) if used >> bit & 1})
+    if used & ~(X87 | SSE | AVX | KEYS) and any(area[832:KEYS_AT]):
+        names = {3: "mpx", 4: "mpx", 5: "avx512f", 6: "avx512f", 7: "avx512f"}
+        lost = sorted({names.get(bit, f"component {bit}") for bit in range(3, 64) if used >> bit & 1 and bit != 9})
         raise StateError(f"the guest uses {', '.join(lost)}, which the processor here has not")
 
 
