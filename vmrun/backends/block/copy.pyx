@@ -5,7 +5,7 @@ an Order is given they write in the order of their turns, so that an image whose
 written comes out the same every time.
 """
 
-from libc.errno cimport ENOMEM
+from libc.errno cimport ENOMEM, EOPNOTSUPP
 from libc.stdlib cimport free
 from libc.string cimport memcmp
 from posix.stdlib cimport posix_memalign
@@ -154,8 +154,10 @@ cdef class Lane:
         """
         cdef u64 cluster = target.cluster_size, step
         cdef int error = 0
-        if at % cluster or cluster > 2 * ROOM or target.external or target.readonly:
+        if at % cluster or cluster > 2 * ROOM:
             raise ValueError("whole clusters of an image that can have them compressed")
+        if target.external or target.readonly:
+            raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP))
         with nogil:
             while count and error == 0:
                 step = cluster if cluster < count else count

@@ -81,7 +81,7 @@ def convert(argv: list[str]) -> int:
             if len(nodes) > 1:
                 raise ImgError("No support for concatenating multiple snapshot")
             select(nodes, str(given["l"]))
-        total = sum(node.size for node in nodes)
+        total = sum(whole(node.size) for node in nodes) if len(nodes) > 1 else nodes[0].size
         backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, "")
         backing = backing or options.get("backing_file")
         if backing and len(nodes) > 1:
@@ -152,6 +152,40 @@ def _workers(text: str | None) -> int:
     return int(text)
 
 
+def whole(size: int) -> int:
+    """The sectors of an image, in bytes."""
+    return (size + 511) & ~511
+
+
+class _Joined:
+    """Images one after the other, for ForeignNode."""
+
+    def __init__(self, sources: list[Any]) -> None:
+        self.sources = sources
+
+    def read(self, offset: int, count: int) -> bytes:
+        found = b""
+        for source in self.sources:
+            room = whole(source.size)
+            if offset < room and count:
+                part = min(count, room - offset)
+                have = min(part, max(0, source.size - offset))
+                found += (source.read(offset, have) if have else b"").ljust(part, b"\0")
+                offset, count = offset + part, count - part
+            offset -= room
+        return found
+
+    def end(self) -> None:
+        pass  # each is closed by who opened it
+
+
+def joined(sources: list[Any]) -> Any:
+    """One node that reads as all of them."""
+    from vmrun.backends.block.foreign import ForeignNode
+
+    return ForeignNode("raw", "", sum(whole(source.size) for source in sources), _Joined(sources))
+
+
 class Copy:
     """From sources, one after the other, to a target that is large enough."""
 
@@ -171,12 +205,14 @@ class Copy:
 
     def run(self, sources: list[Any]) -> None:
         start = 0
+        if self.compress and len(sources) > 1:
+            sources = [joined(sources)]  # a cluster may have the end of one and the beginning of the next
         for source in sources:
             if self.compress:
                 self.packed(source, start)
             else:
                 self.plain(source, start)
-            start += source.size
+            start += whole(source.size)
         self.progress.end()
 
     def pace(self, count: int) -> None:
@@ -242,12 +278,13 @@ class Copy:
         from vmrun.cli.img.lanes import lanes, share
 
         cluster = self.target.cluster_size
-        if start % cluster:
-            raise ImgError("Compression needs images whose sizes are whole clusters")
 
         def work(lane: Any, number: int, run: tuple[int, int]) -> None:
             at, count = run
-            lane.pack(source, self.target, at, start + at, count, bool(self.sparse), self.blank)
+            try:
+                lane.pack(source, self.target, at, start + at, count, bool(self.sparse), self.blank)
+            except OSError as error:
+                raise ImgError(f"error while writing at byte {start + at}: {error.strerror}") from None
             self.progress.add(count)
 
         share(self.clusters(source, cluster), work, lanes(self.workers))
