@@ -58,7 +58,10 @@ def test_linux_on_its_driver_is_read(driver: str, card: str, tmp_path: pathlib.P
 
 @pytest.mark.parametrize(
     ("card", "mode", "size"),
-    [("VGA", 791, (1024, 768)), ("VGA", 788, (800, 600)), ("cirrus-vga", 785, (640, 480)), ("virtio-vga", 792, (1024, 768))],
+    [
+        ("VGA", 791, (1024, 768)), ("VGA", 788, (800, 600)), ("cirrus-vga", 785, (640, 480)),
+        ("virtio-vga", 792, (1024, 768)),
+    ],
 )
 def test_a_linux_without_a_driver_is_read_in_the_mode_of_the_video_bios(
     card: str, mode: int, size: tuple[int, int], tmp_path: pathlib.Path

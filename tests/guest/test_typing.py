@@ -5,13 +5,16 @@ from __future__ import annotations
 import pathlib
 import random
 import shutil
+import socket
 import string
+import struct
 import subprocess
 import time
 
 import pytest
 
 from tests.guest.screens import grub_disk, watch
+from tests.unit.ui.rfb import Rfb
 from tests.up import Up
 from vmrun.screen import Screen
 
@@ -21,6 +24,13 @@ MARKS = "-_=+,.:/@%^*~"
 # what needs AltGr or other keys on the layout, and no dead key, which GRUB has not
 LAYOUTS = {"en-us": MARKS, "de": "-_=+,.:/@%*~[]{}|<>#?!()\"", "fr": "-_=+,.:/@%*~[]{}|<>#?!()&^"}
 XKB = {"de": "de", "fr": "fr"}
+# Further ones, once each: what is on keys that others have not (AltGr, the 102nd key, Brazil's and Japan's)
+COMMON = "-_=+,.:/@%*[]{}|<>#?!()"
+FURTHER = {
+    "es": ("es", COMMON + '"'), "it": ("it", COMMON + "^"), "sv": ("se", COMMON), "pt-br": ("br", COMMON),
+    "ja": ("jp", COMMON + "^~"), "en-gb": ("gb", COMMON + "^~"), "pl": ("pl", COMMON + "^~"), "de-ch": ("ch", COMMON),
+}  # fmt: skip
+XKB |= {layout: name for layout, (name, _) in FURTHER.items()}
 
 
 def prompt(up: Up) -> Screen:
@@ -82,3 +92,47 @@ def test_ten_times_in_a_layout(tmp_path: pathlib.Path, layout: str) -> None:
             check(arrived(screen, text), text)
             screen.type("\x15clear\n")  # Ctrl-U takes the line
             screen.wait_gone(text[:40])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", FURTHER)
+def test_once_in_a_further_layout(tmp_path: pathlib.Path, layout: str) -> None:
+    text = words(1, FURTHER[layout][1])
+    with machine(tmp_path, layout) as up:
+        check(arrived(prompt(up), text), text)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_viewer_that_sends_all_at_once_loses_nothing(tmp_path: pathlib.Path, extended: bool) -> None:
+    """A viewer pastes a page: 250 keys in one piece, as characters and as keys of a PC."""
+    grub_disk(tmp_path, "terminal_output console\n", "terminal")
+    keys = {"machine": "pc-i440fx-2.0", "accel": "soft", "memory": "64MiB", "display": "std"}
+    rng = random.Random(3)
+    text = "".join(rng.choice(string.ascii_lowercase + string.digits) for _ in range(250))
+    with (
+        Up(tmp_path, **keys, disks=["grub.img"], vnc={"listen": f"unix:{tmp_path / 'vnc'}"}) as up,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        screen = prompt(up)
+        peer.connect(str(tmp_path / "vnc"))
+        viewer = Rfb(peer, lambda: time.sleep(0.01))
+        viewer.connect()
+        viewer.encodings(-258)
+        rows = {character: code for code, character in enumerate("1234567890", 2)}
+        for first, letters in ((16, "qwertyuiop"), (30, "asdfghjkl"), (44, "zxcvbnm")):
+            rows |= {character: code for code, character in enumerate(letters, first)}
+        data = b""
+        for character in text:
+            for down in (1, 0):
+                if extended:
+                    data += struct.pack(">BBHII", 255, 0, down, ord(character), rows[character])
+                else:
+                    data += struct.pack(">BBxxI", 4, down, ord(character))
+        viewer.send(data)
+        deadline = time.monotonic() + 60
+        shown = ""
+        while shown != text and time.monotonic() < deadline:
+            time.sleep(0.2)
+            last = screen.read().text.rpartition("grub> ")[2]
+            shown = last.replace("\n", "").replace(" ", "").replace("\\", "")
+        assert shown == text
