@@ -54,6 +54,20 @@ SAID: dict[str, tuple[dict[str, Any], list[str]]] = {
             *("-smbios", "type=1,product=", "-smbios", "type=11,value="),
         ],
     ),
+    "ports": (
+        {
+            "type8": {
+                "ports": [
+                    {"internal_reference": "I", "external_reference": "E", "connector_type": 3, "port_type": 5},
+                    {"external_reference": "F"},
+                ]
+            }
+        },
+        [
+            *("-smbios", "type=8,internal_reference=I,external_reference=E,connector_type=3,port_type=5"),
+            *("-smbios", "type=8,external_reference=F"),
+        ],
+    ),
     "ids": (
         {"type0": {"release": "1.30"}, "type1": {"uuid": UUID}, "type4": {"processor-id": 0x1234567890}},
         [

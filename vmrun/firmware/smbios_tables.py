@@ -2,7 +2,7 @@
 
 Two fw_cfg files: the structures one after another, and the entry point, whose address and checksums the firmware
 fills in. Ref: DMTF DSP0134 (System Management BIOS) 2.8; sections 5.2.1 and 7.1 to 7.33.
-Not modelled: port connectors (8), slots (9), onboard devices (41); binary tables of the user (file=).
+Not modelled: slots (9), onboard devices (41); binary tables of the user (file=).
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ def files(machine: MachineData, processor: Processor) -> dict[str, bytes]:
         _board(table, texts.of(2))
     _chassis(table, texts.of(3))
     _processors(table, texts.of(4), machine["cpus"], processor)
+    for number, port in enumerate((given.get("type8") or {}).get("ports") or ()):
+        inside, outside = _named(port, "internal_reference", "external_reference")
+        ends = int(port.get("connector_type", 0)), int(port.get("port_type", 0))
+        # which connector is inside nobody says; handle 0 and on, as QEMU numbers it
+        table.add(8, "BBBBB", inside, 0, outside, *ends, number=number - 0x800)
     if "type11" in given:
         strings = tuple(str(text) for text in given["type11"].get("values") or ())
         some = tuple(text for text in strings if text)

@@ -135,8 +135,11 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
     for key in document:
         if key == "smbios":
             for kind, table in document["smbios"].items():
-                pairs = [("value", text) for text in table.get("values", ())] or list(table.items())
-                words += ["-smbios", join([("type", kind.removeprefix("type")), *pairs])]
+                rows = [row.items() for row in table["ports"]] if "ports" in table else [table.items()]
+                if "values" in table:
+                    rows = [[("value", text) for text in table["values"]]]
+                for pairs in rows:
+                    words += ["-smbios", join([("type", kind.removeprefix("type")), *pairs])]
     words += _machine(document)
     words += _settings(document, directory)
     for driver, table in document.get("globals", {}).items():

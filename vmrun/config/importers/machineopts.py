@@ -425,6 +425,11 @@ def smbios(line: Line, option: Option) -> None:
         texts = [part.removeprefix("value=") for part in split(option.value or "") if part.startswith("value=")]
         table.setdefault("values", []).extend(texts)
         return
+    if kind == "type8":
+        known = known["ports"]["items"]["properties"]
+        row: dict[str, Any] = {}
+        table.setdefault("ports", []).append(row)
+        table = row
     only(option, given, known)
     readers = {"boolean": boolean, "integer": number}
     for key, value in given.items():

@@ -168,7 +168,8 @@ class VncServer:
             raise BackendError(
                 f"vnc: '{host}:{port}' has no address of the family asked for", remedy="change `ipv4:` and `ipv6:`"
             )
-        before, bound, missing = list(self.listeners), [], None
+        before, missing = list(self.listeners), None
+        bound: list[Any] = []
         for family, address in places:
             if bound:  # any free port is the same one for both
                 address = (address[0], int(bound[0][1]), *address[2:])
