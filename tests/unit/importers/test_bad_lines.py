@@ -24,6 +24,8 @@ BAD = {
     "-smp cups=4": "-smp cups=4: Invalid parameter 'cups'",
     "-drive if=nope": "-drive if=nope: unsupported bus type 'nope'",
     "-drive if=none,media=tape": "-drive if=none,media=tape: 'tape' invalid media",
+    "-device virtio-rng-pci,id=1x": "-device virtio-rng-pci,id=1x: Parameter 'id' expects an identifier",
+    "-netdev user,id=": "-netdev user,id=: Parameter 'id' expects an identifier",
     "-hda a -hda b": "-hda b: drive with bus=0, unit=0 (index=0) exists",
     "-drive file=a,bus=2": "-drive file=a,bus=2: machine type does not support if=ide,bus=2,unit=0",
     "-chardev pty,id=a -chardev pty,id=a": "-chardev pty,id=a: Duplicate ID 'a' for chardev",

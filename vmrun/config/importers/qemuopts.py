@@ -111,7 +111,17 @@ def settings(option: Option, implied: str = "", json: bool = False, flags: Colle
             found[part] = "on"
         elif part:
             raise option.wrong("Invalid parameter ''", part)
+    if "id" in found and not is_identifier(found["id"]):
+        raise option.wrong("Parameter 'id' expects an identifier", found["id"])
     return found
+
+
+def is_identifier(text: str) -> bool:
+    """Letters, digits, '-', '.', '_', starting with a letter."""
+    return text.isascii() and text[:1].isalpha() and text.translate(_IN_IDENTIFIERS).isalnum()
+
+
+_IN_IDENTIFIERS = str.maketrans("-._", "aaa")
 
 
 def _json(option: Option, text: str) -> dict[str, Any]:
