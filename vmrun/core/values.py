@@ -42,7 +42,7 @@ def seconds(date: str) -> int | None:
 
 
 # images that are not files: network block devices, web servers, directories, and blocks of options
-ADDRESSES = ("nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:")
+ADDRESSES = ("nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:", "null-co:", "null-aio:")
 
 _UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
 _ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")

@@ -89,6 +89,8 @@ class Blocks:
         while isinstance(options, dict):
             if "filename" in options:
                 spec["file"] = str(options["filename"])
+            elif options["driver"] in ("null-co", "null-aio"):
+                spec["file"] = f"{options['driver']}://"
             cache = cache or options.get("cache")
             options = options.get("file")
         if isinstance(cache, dict):
@@ -117,6 +119,51 @@ class Blocks:
         self.machine.config = board.config = {**config, "drives": drives}
         for child in below:
             self._offer(child)
+
+    def add_drive(self, id: str, spec: dict[str, Any]) -> None:
+        """A drive by itself, which a device can name later. BuildError."""
+        config = self.machine.config
+        if id in config["drives"]:
+            raise BuildError(f"Duplicate ID '{id}' for drive")
+        self._have_drives({**config["drives"], id: dict(spec)})
+        try:
+            self.machine.board.drive(id)
+        except BaseException:
+            self.machine.board.drives.pop(id, None)
+            self._have_drives(config["drives"])
+            raise
+
+    def delete_drive(self, name: str) -> None:
+        """Forget a drive of -drive or drive_add. A device that shows it goes on without a medium. BuildError."""
+        board = self.machine.board
+        if name in board.node_drives or name not in self.machine.config["drives"]:
+            raise BuildError(f"Device '{name}' not found")
+        drive: Any = board.drives.get(name)
+        node = getattr(drive, "node", None)
+        if node is not None and id(node) in self.busy:
+            raise BuildError(f"Node '{self.node_name(node)}' is busy: {self.busy[id(node)]}")
+        if name not in self.users():
+            self._drop(name)
+            return
+        drive.change(None)
+        drive.set_errors("report", "report")  # the guest is told, and never held
+        board.node_drives.add(name)  # its name is nobody's any more
+
+    def released(self, id: str) -> None:
+        """The device that showed a drive is gone, and with it the drive, unless that is a node that somebody named."""
+        if id in self.machine.board.drives and id not in self.known and id not in self.users():
+            self._drop(id)
+
+    def _drop(self, name: str) -> None:
+        board = self.machine.board
+        drive = board.drives.pop(name, None)
+        board.node_drives.discard(name)
+        self._have_drives({id: spec for id, spec in self.machine.config["drives"].items() if id != name})
+        if drive is not None:
+            drive.close()
+
+    def _have_drives(self, drives: dict[str, Any]) -> None:
+        self.machine.config = self.machine.board.config = {**self.machine.config, "drives": drives}
 
     # --- a graph that changes while it is used -----------------------------------------------------------------
 

@@ -120,9 +120,14 @@ def _with_children(device: Device) -> list[Device]:
 def _gone(machine: Machine, device: Device) -> None:
     for each in _with_children(device):
         path, name, parent = each.path, each.name, each.parent
+        drive = each.get_props().get("drive")
         with machine.board.lock:
             machine.assembly.discard(each)
         machine.board.close_bay(each)
+        if drive:
+            from vmrun.machine.blocks import blocks
+
+            blocks(machine).released(str(drive))
         _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != each.id])
         named = parent is not None and parent.name == "peripheral"
         machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)

@@ -119,6 +119,7 @@ def _throttle(machine: Any, words: list[str], cpu: int) -> str:
 def _drive_add(machine: Any, words: list[str], cpu: int) -> str:
     from vmrun.config.importers.line import parse_command_line
     from vmrun.errors import BuildError
+    from vmrun.machine.blocks import blocks
 
     options = next((word for word in words if "=" in word), "")
     kind = next((part.partition("=")[2] for part in options.split(",") if part.startswith("if=")), "")
@@ -127,32 +128,21 @@ def _drive_add(machine: Any, words: list[str], cpu: int) -> str:
     try:
         parsed = parse_command_line(["-drive", options], defaults=False)
         drives = parsed.document.get("drives", {})
-        for id, spec in drives.items():
-            if id in machine.config["drives"]:
-                raise QmpError(f"Duplicate ID '{id}' for drive")
-            machine.config["drives"][id] = dict(spec)
-            try:
-                machine.board.drive(id)
-            except BaseException:
-                del machine.config["drives"][id]
-                machine.board.drives.pop(id, None)
-                raise
+        for id, spec in drives.items():  # one without an image is empty
+            blocks(machine).add_drive(id, spec if "file" in spec or "format" in spec else {**spec, "media": "cdrom"})
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
     return "OK\n" if drives else ""
 
 
 def _drive_del(machine: Any, words: list[str], cpu: int) -> str:
-    board, id = machine.board, words[0]
-    if id not in machine.config["drives"]:
-        raise QmpError(f"Device '{id}' not found")
-    user = next((device for device in board.devices.values() if getattr(device, "drive", None) == id), None)
-    if user is not None:
-        raise QmpError(f"Drive '{id}' is in use by {user.path}: device_del that first")
-    drive = board.drives.pop(id, None)
-    del machine.config["drives"][id]
-    if drive is not None:
-        drive.close()
+    from vmrun.errors import BuildError
+    from vmrun.machine.blocks import blocks
+
+    try:
+        blocks(machine).delete_drive(words[0])
+    except BuildError as error:
+        return error.problems[0].message + "\n"
     return ""
 
 

@@ -166,9 +166,11 @@ def finish(line: Line) -> None:
     _placed(line)
     ids = sorted(line.nodes)
     if line.memory_of:
-        if len(line.memory_of) != len(ids):
-            raise next(iter(line.memory_of.values()))[0].wrong("numa nodes: all of them have a memdev, or none")
-        line.run["memdevs"] = [line.memory_of[id][1] for id in ids]
+        if any("memory" in line.nodes[id] for id in ids if id not in line.memory_of):
+            raise next(iter(line.memory_of.values()))[0].wrong(
+                "numa configuration should use either mem= or memdev=, mixing both is not allowed"
+            )
+        line.run["memdevs"] = [line.memory_of[id][1] for id in ids if id in line.memory_of]  # the others have none
     total = parse_size(line.file.get("memory") or line.default("memory")) or 0
     if not any("memory" in node for node in line.nodes.values()):
         each = total // len(ids) // STEP * STEP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, struct
 
 TYPE_CHECKING = False
@@ -158,6 +159,8 @@ def query_hotpluggable_cpus(monitor: Any) -> list[dict[str, Any]]:
 
     machine = monitor.machine
     cpus = machine.config["cpus"]
+    if "model" not in cpus:  # an empty machine
+        raise QmpError("The feature 'query-hotpluggable-cpus' is not enabled")
     there = {node.index: node.path for node in machine.root.walk() if isinstance(node, Processor)}
     rows = []
     for index in reversed(range(len(machine.board.possible_apic_ids))):
