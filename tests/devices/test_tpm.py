@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import shutil
 import socket
 import struct
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.devices.fromline import ours as own_machine
+from tests.devices.fromline import tables
+from tests.devices.fromline import theirs as qemus
+from tests.peers.asl import Source, disassemble, needs_iasl, with_checksum
 from tests.peers.oracle import QEMU
 from vmrun.testing import QTest, QtestCommands, QtestProgram
 
@@ -307,3 +313,46 @@ def test_registers_say_what_qemus_say(driver: str, tmp_path: pathlib.Path) -> No
             with QtestProgram([*line, "-device", f"{driver},tpmdev=t"]) as other:
                 found.append(walk(other, driver))
     assert [(n, hex(a), hex(b)) for n, (a, b) in enumerate(zip(*found, strict=True)) if a != b] == []
+
+
+@pytest.mark.peer
+@needs_iasl
+@pytest.mark.parametrize("device", ["tpm-tis,ppi=on", "tpm-crb,ppi=on", "tpm-tis,ppi=off"])
+def test_physical_presence_has_qemus_names_and_answers(device: str, tmp_path: pathlib.Path) -> None:
+    """The DSDT's names, and what _DSM returns under acpiexec, whose memory is all zeros but for what is written."""
+    if QEMU is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    found = []
+    for name, make in (("own", own_machine), ("qemu", qemus)):
+        Program(str(tmp_path / name))
+        words = ["-M", "pc-i440fx-7.2,smm=off", "-m", "64", "-chardev", f"socket,id=c,path={tmp_path / name}"]
+        with make(*words, "-tpmdev", "emulator,id=t,chardev=c", "-device", f"{device},tpmdev=t") as q:
+            found.append(dict(tables(q))["DSDT"])
+    texts = [Source(disassemble(table, tmp_path, name)) for name, table in zip(("own", "qemu"), found, strict=True)]
+    a, b = (source.names for source in texts)
+    assert {key: (a.get(key), b.get(key)) for key in a | b if a.get(key) != b.get(key)} == {}
+    (place,) = (name for name in a if name.endswith((".TPM", "\\_SB.TPM", "_SB.TPM")) and a[name].startswith("Device"))
+    if "ppi=off" in device or shutil.which("acpiexec") is None:
+        return
+    uuids = [uuid.UUID(text).bytes_le for text in (
+        "3dddfaa6-361b-4eb4-a424-8d10089d1653", "376054ed-cc13-4675-901c-4756d7f2d45d")]  # fmt: skip
+    asks = [(which, revision, function, package) for which in uuids for revision in (1, 2) for function in range(10)
+            for package in ("[5 6]", "[300 6]")]  # fmt: skip
+    answers = []
+    for name, table in zip(("own", "qemu"), found, strict=True):
+        path = tmp_path / f"{name}.exec.aml"
+        path.write_bytes(with_checksum(table))
+        said = []
+        for start in range(0, len(asks), 10):
+            batch = ";".join(
+                f"execute \\{place}._DSM ({' '.join(f'{byte:02X}' for byte in which)}) {revision} {function} {package}"
+                for which, revision, function, package in asks[start : start + 10]
+            )
+            call = ["acpiexec", "-di", "-b", batch, str(path)]
+            done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+            said += re.sub(r"0x[0-9a-f]{8,}", "ADDRESS", done.stdout).split("Evaluating ")[1:]
+        answers.append([" ".join(answer.split("ACPI: No outstanding")[0].split()) for answer in said])
+    assert len(answers[0]) == len(asks)
+    assert answers[0] == answers[1]
+    assert any('"1.3"' in answer for answer in answers[0])
+    assert "Exception" not in " ".join(answers[0]) and "failed" not in " ".join(answers[0])

@@ -34,7 +34,7 @@ CATEGORIES = {
 BY_FILE = {
     **{"virtio_9p": "Storage", "virtio_blk": "Storage", "virtio_scsi": "Storage", "virtio_net": "Network"},
     **{"virtio_input": "Input", "virtio_serial": "Input", "virtio_gpu": "Display", "virtio_sound": "Sound"},
-    **{"i6300esb": "Watchdog", "ib700": "Watchdog", "pc_dimm": "Uncategorized", "sga": "Display"},
+    **{"i6300esb": "Watchdog", "ib700": "Watchdog", "pc_dimm": "Uncategorized", "nvdimm": "Storage", "sga": "Display"},
 }
 ALIASES = {"e1000-82540em": "e1000", "lsi": "lsi53c895a"}  # beside those that end in -pci
 BUSES = {"floppy": "floppy-bus"}  # kinds by QEMU's names of their classes

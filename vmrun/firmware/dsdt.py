@@ -201,6 +201,7 @@ def _resources(machine: MachineData, window: Window | None) -> bytes:
     ]
     if window is not None:
         windows.append(aml.qword_memory(*window, cacheable=True))
+    windows += tpm.window(machine)
     container = aml.text("PNP0A06")
     body = [_occupied("GPE0", "GPE0 resources", GPE0, 4, container)]
     if hotplug(machine):
