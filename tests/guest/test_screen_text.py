@@ -75,6 +75,16 @@ def test_a_linux_without_a_driver_is_read_in_the_mode_of_the_video_bios(
         assert (text.mode, text.font, text.width, text.height) == ("graphics", "console 8x16", *size)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "columns", "lines"), [("0x200", 40, 25), ("0xf01", 80, 50), ("0xf05", 80, 30)])
+def test_text_of_other_sizes_is_read(mode: str, columns: int, lines: int, tmp_path: pathlib.Path) -> None:
+    with linux(tmp_path, "", devices=[{"id": "card", "driver": "VGA"}], cmdline=f"vga={mode}") as up:
+        screen = watch(up)
+        screen.wait_for("The quick brown fox jumps over the lazy")
+        text = screen.read()
+        assert (text.mode, text.width, text.height) == ("text", columns, lines)
+
+
 def test_a_viewer_chooses_the_size_of_virtios_display(tmp_path: pathlib.Path) -> None:
     vnc = {"listen": f"unix:{tmp_path / 'vnc'}"}
     with (

@@ -866,6 +866,10 @@ class Devices(Networks, Others):
             pairs: Pairs = [("password", "on")] if item.get("passwd") else []
             share = {"allow-exclusive": "allow-exclusive", "force-shared": "force-shared", "ignore": "ignore"}
             pairs += [("share", share[item.get("sharePolicy")])] if item.get("sharePolicy") in share else []
+            websocket = item.get("websocket")
+            if websocket:  # -1: libvirt chooses one, as it does for the display
+                pairs += [("websocket", websocket if websocket != "-1" else "on")]
+            pairs += [("power-control", "on")] if item.get("powerControl") == "yes" else []
             self.add(item.line, "-vnc", join(pairs, where))
             if item.get("keymap"):
                 self.add(item.line, "-k", item.get("keymap"))
