@@ -13,7 +13,6 @@ the median of the runs' ratios.
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import select
 import socket
