@@ -238,9 +238,7 @@ def _memory_slots(line: Line, option: Option, given: dict[str, str]) -> None:
     slots = number(option, "slots", given.get("slots", "0"))
     start = parse_size(line.file.get("memory") or line.default("memory")) or 0
     if "maxmem" not in given:
-        if slots:
-            raise option.wrong("slots specified but no max-size", "slots")
-        return
+        raise option.wrong("slots specified but no max-size", "slots")
     most = size(option, "maxmem", given["maxmem"])
     if most < start:
         raise option.wrong(
@@ -270,7 +268,7 @@ def smp(line: Line, option: Option) -> None:
     cpus = line.file.setdefault("cpus", {})
     for key, value in given.items():
         count = number(option, key, value)
-        if not count and key != "cpus":
+        if not count:
             line.warn(option, "a part of a topology that is zero is as if it were not given", key)
             continue
         if count < 1:

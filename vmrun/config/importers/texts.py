@@ -105,6 +105,8 @@ def clean(text: str) -> str:
             r"strong|a|h\d)\b"
         )
         text = re.sub(tags + r"(?:\s[^<>]*)?>", "", text, flags=re.I)
+    if "[Desktop Entry]" in text:
+        text = re.sub(r"(?m)^(Exec=.*?)(?:[ \t]+%[fFuUick])+[ \t]*$", r"\1", text)
     for _ in range(2):
         if re.search(r"&(?:quot|amp|lt|gt|nbsp|apos|#39|#x27|#34|#x22);", text, re.I):
             from html import unescape
@@ -492,7 +494,9 @@ class _Finder:
             return self.shell.words(at + 1)
         glued, end = self._glued(body, end, around)
         python = self.shell.python
-        self.shell.python = self.shell.python or around.format or re.match(r"\s*(?:%|\.format)", text[end:]) is not None
+        printf = re.search(r"%[sd]", glued) and text[end:].lstrip()[:1] == ","
+        formats = printf or re.match(r"\s*(?:%|\.format)", text[end:])
+        self.shell.python = self.shell.python or around.format or bool(formats)
         try:
             return self.shell.inner(glued, self.shell.line(at)), end
         finally:
@@ -573,7 +577,9 @@ class _Finder:
             return (words, at) if words else self._args(closed.end())
         block = re.compile(r"([ \t]*)-[ \t]+['\"]?$").match(text[around.line : around.start])
         if block is not None and re.compile(r"[ \t]*\n").match(text, end):
-            return self._block(end, block[1])
+            words, at = self._block(end, block[1])
+            added, at = self._args(at) or ([], at)
+            return words + added, at
         if (
             re.search(r"(?:command|entrypoint):[ \t]*['\"]?$", text[around.line : around.start])
             and text[end : end + 1] in "\n"

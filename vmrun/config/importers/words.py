@@ -183,6 +183,11 @@ class Reader:
 
     def _folded(self) -> bool:
         """Whether the next line belongs to this command: it begins with an option, or with what one still wants."""
+        if self.word is not None and self.word.text.endswith(",") and not self.word.gaps:
+            cut = re.compile(r"\n[ \t]*(?=[\w.-]+=\S)").match(self.text, self.at)  # a page's line ends within a value
+            if cut is not None:
+                self.at = cut.end()
+                return True
         self._end()
         match = re.compile(r"\n(?:[ \t]*#[^\n]*\n)*[ \t]*(?:>[ \t]+)?(--?[A-Za-z][\w-]*)?").match(self.text, self.at)
         assert match is not None
@@ -436,8 +441,8 @@ class Reader:
             self._quoted('"')
             return True
         if two == "$$":
-            if self.shell.make:
-                self.at += 1  # make's way to write a dollar
+            if self.shell.make or re.compile(r"\$\$[A-Za-z_({]").match(text, at):
+                self.at += 1  # make's way to write a dollar, and that of compose files
                 return self._dollar(quoted) if re.compile(r"\$[\w({]").match(text, self.at) else False
             self._gap(two, "the shell's process id")
             self.at += 2
