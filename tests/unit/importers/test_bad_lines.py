@@ -20,7 +20,7 @@ BAD = {
     "-m": "-m: requires an argument",
     "-m 3z": "-m 3z: Parameter 'size' expects a non-negative number below 2^64",
     "-m -5": "-m -5: Parameter 'size' expects a non-negative number below 2^64",
-    "-smp -1": "-smp 0: Invalid CPU topology: CPU topology parameters must be greater than zero",
+    "-smp -1": "-smp -1: Invalid CPU topology: CPU topology parameters must be greater than zero",
     "-smp cups=4": "-smp cups=4: Invalid parameter 'cups'",
     "-drive if=nope": "-drive if=nope: unsupported bus type 'nope'",
     "-drive if=none,media=tape": "-drive if=none,media=tape: 'tape' invalid media",
