@@ -130,7 +130,7 @@ def _pic(machine: Any, words: list[str], cpu: int) -> str:
         if "ioapic" in device.driver:
             out += _ioapic(device.save())
     chips = [device for device in machine.devices.values() if "i8259" in device.driver]
-    for n, device in enumerate(chips):
+    for n, device in reversed([*enumerate(chips)]):
         state = device.save()
         values = {key: int(state.get(key, 0)) for key in ("irr", "imr", "isr", "elcr", "vector_base", "read_isr")}
         out.append(

@@ -129,15 +129,18 @@ def _size(value: int) -> str:
 
 
 def _numa(machine: Any, words: list[str], cpu: int) -> str:
+    from vmrun.core.interfaces import MemoryModule
     from vmrun.machine.processor import Processor
 
     nodes = machine.config.get("numa") or ()
     there = {node.index for node in machine.root.walk() if isinstance(node, Processor)}
+    modules = [device for device in machine.devices.values() if isinstance(device, MemoryModule)]
     lines = [f"{len(nodes)} nodes\n"]
     for n, node in enumerate(nodes):
         lines.append(f"node {n} cpus:{''.join(f' {index}' for index in node['cpus'] if index in there)}\n")
-        lines.append(f"node {n} size: {int(node['memory']) >> 20} MB\n")
-        lines.append(f"node {n} plugged: 0 MB\n")
+        plugged = sum(module.size for module in modules if module.node == n)
+        lines.append(f"node {n} size: {int(node['memory']) + plugged >> 20} MB\n")
+        lines.append(f"node {n} plugged: {plugged >> 20} MB\n")
     return "".join(lines)
 
 

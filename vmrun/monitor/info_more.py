@@ -84,8 +84,8 @@ def _memdev(machine: Any, words: list[str], cpu: int) -> str:
     for row in ask(machine, "query-memdev"):
         out += f"memory backend: {row['id']}\n  size:  {row['size']}\n"
         out += "".join(f"  {name}: {_truth(row[name])}\n" for name in ("merge", "dump", "prealloc", "share", "reserve"))
-        out += f"  policy: {row['policy']}\n  host nodes: {','.join(map(str, row['host-nodes']))}\n\n"
-    return out
+        out += f"  policy: {row['policy']}\n  host nodes: {','.join(map(str, row['host-nodes']))}\n"
+    return out + "\n"
 
 
 def _memory_size(machine: Any, words: list[str], cpu: int) -> str:
