@@ -1,6 +1,11 @@
 """A guest that writes to its serial port as fast as it may: how fast its bytes come out of a pty and of a unix socket,
 and how long a QMP round trip takes meanwhile (p50 and p99, beside those of an idle machine). vmrun-qemu and QEMU in
-turn, both without KVM; the guest is a boot sector that waits for the transmitter before each byte.
+turn, both without KVM; the guest is a boot sector that waits for the transmitter before each byte and counts: each byte
+is the one before plus one, and the reader holds every one of them against that.
+
+A round begins with nothing on its way: the machine stands still and the line is empty. It ends when the reader has its
+bytes; then the machine stands still again, so that it takes nothing from the other side. Time by the clock has the
+reader's work in it; the processor time is the program's own, user and system.
 
     python benchmarks/serial.py [--runs N] [--json] [--bytes N]
 """
@@ -10,6 +15,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -20,8 +26,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import beside
 
-# mov dx, 3fdh; again: in al, dx; test al, 20h; jz again; mov dx, 3f8h; mov al, 'x'; out dx, al; jmp to the start
-FLOOD = bytes.fromhex("bafd03 ec a820 74fb baf803 b078 ee ebf0")
+# xor bl, bl; next: mov dx, 3fdh; again: in al, dx; test al, 20h; jz again; mov dx, 3f8h; mov al, bl; out dx, al;
+# inc bl; jmp next
+FLOOD = bytes.fromhex("30db bafd03 ec a820 74fb baf803 88d8 ee fec3 ebee")
+COUNTING = bytes(range(256)) * 257  # 64 KiB from any of its first 256 places
 HALT = bytes.fromhex("f4 ebfd")
 TRIPS = 2000
 QUERY = b'{"execute": "query-status"}\r\n'
@@ -47,6 +55,7 @@ class Side:
         self.lines.readline()
         self.trip(b'{"execute": "qmp_capabilities"}\r\n')
         self.reader = -1
+        self.next: int | None = None  # what the guest says next
         if serial == "pty":
             self.reader = os.open(self._pty(), os.O_RDWR | os.O_NOCTTY)
             import tty
@@ -54,7 +63,8 @@ class Side:
             tty.setraw(self.reader)
         elif serial == "socket":
             self.reader = self._connected(line).detach()
-        self.trip(b'{"execute": "cont"}\r\n')
+        if self.reader < 0:
+            self.trip(b'{"execute": "cont"}\r\n')
 
     def _connected(self, path: pathlib.Path) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
@@ -90,19 +100,33 @@ class Side:
             found.append((time.perf_counter_ns() - began) / 1000)
         return sorted(found)
 
-    def milliseconds(self, count: int) -> float:
-        """For `count` of the guest's bytes, after the first thousand."""
-        self._read(1000)
-        began = time.perf_counter_ns()
-        self._read(count)
-        return (time.perf_counter_ns() - began) / 1e6
-
-    def _read(self, count: int) -> None:
+    def round(self, count: int) -> tuple[float, float]:
+        """Milliseconds for `count` of the guest's bytes: by the clock, and of the program's processor time."""
+        while select.select([self.reader], [], [], 0.2)[0]:
+            self._take(65536)
+        used, began = self._used(), time.perf_counter_ns()
+        self.trip(b'{"execute": "cont"}\r\n')
         while count > 0:
-            data = os.read(self.reader, min(count, 65536))
-            if not data:
-                raise SystemExit("the serial line is gone")
-            count -= len(data)
+            count -= self._take(min(count, 65536))
+        took = (time.perf_counter_ns() - began) / 1e6
+        self.trip(b'{"execute": "stop"}\r\n')
+        return took, (self._used() - used) * 1000
+
+    def _take(self, most: int) -> int:
+        """Read what there is, at most so much; each byte has to be the one before plus one."""
+        data = os.read(self.reader, most)
+        if not data:
+            raise SystemExit("the serial line is gone")
+        if self.next is None:
+            self.next = data[0]
+        if data != COUNTING[self.next : self.next + len(data)]:
+            raise SystemExit("bytes of the serial line are lost or others")
+        self.next = (data[-1] + 1) & 0xFF
+        return len(data)
+
+    def _used(self) -> float:
+        """Seconds of processor time: clock_getcpuclockid(3) of the program."""
+        return time.clock_gettime(~self.child.pid << 3 | 2)
 
     def close(self) -> None:
         if self.reader >= 0:
@@ -135,18 +159,22 @@ def main() -> int:
                 found[side] = Side(program, place, image, serial)
             return found
 
-        speed = beside.Table(f"{options.bytes} bytes of a serial port", "ms")
+        speed = beside.Table(f"{options.bytes} bytes of a serial port, by the clock", "ms")
+        spent = beside.Table(f"{options.bytes} bytes of a serial port, processor time", "ms")
         for serial in ("pty", "socket"):
             sides = started("flood", serial)
+            rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
             for side in sides.values():
-                side.milliseconds(1000)  # the firmware is through
-            found = beside.alternate(
-                {name: lambda s=side: s.milliseconds(options.bytes) for name, side in sides.items()}, options.runs, 1
-            )
-            speed.add(f"through a {serial}", found["vmrun"], found.get("QEMU"), 1.0)
+                side.round(1000)  # the firmware is through
+            for n in range(options.runs):
+                for name, side in beside.turned(sides.items(), n):
+                    rounds[name].append(side.round(options.bytes))
+            for table, n in ((speed, 0), (spent, 1)):
+                rows = {name: [pair[n] for pair in pairs] for name, pairs in rounds.items()}
+                table.add(f"through a {serial}", rows["vmrun"], rows.get("QEMU"), 1.0)
             for side in sides.values():
                 side.close()
-        tables.append(speed)
+        tables += [speed, spent]
         trips = beside.Table("QMP round trip", "µs")
         for kind, words in (("idle", "idle"), ("flood", "the guest floods its serial port")):
             sides = started(kind, "null")

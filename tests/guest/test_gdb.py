@@ -133,6 +133,16 @@ def test_processors_are_threads(accel: str, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_breakpoint_waits_for_the_boot_sector(tmp_path: pathlib.Path) -> None:
+    """It is set before the firmware has read the sector to there."""
+    code = bytes.fromhex("fa 31c0 8ed8 b93412 ebfe")  # cli; xor ax, ax; mov ds, ax; mov cx, 1234h; jmp $
+    (tmp_path / "disk").write_bytes(code.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+    disks = [{"file": str(tmp_path / "disk"), "format": "raw"}]
+    with Guest(tmp_path, "soft", machine="pc-i440fx-7.2", memory="32MiB", disks=disks, paused=True) as machine:
+        said = debug(machine, tmp_path, "break *0x7c00", "continue", "delete", "stepi 4", "p/x $rip", "p/x $ecx")
+    assert "Breakpoint 1, 0x0000000000007c00" in said and "$1 = 0x7c08" in said and "$2 = 0x1234" in said, said
+
+
 def test_a_debian_kernel_stops_at_a_breakpoint(tmp_path: pathlib.Path) -> None:
     """By its own symbols, which a first boot tells; `nokaslr` leaves them true."""
     chosen, found = linux(), {}

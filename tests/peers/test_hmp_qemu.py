@@ -25,6 +25,8 @@ info migrate_parameters
 info balloon
 info vm-generation-id
 info dump
+info registers
+info registers -a
 info uuid
 info name
 info kvm

@@ -325,10 +325,10 @@ class _Run(Runner):
                 raise QemuError(f"-D {self.option['D']}: {error.strerror}") from None
 
         def told() -> None:
-            from vmrun.monitor import info
+            from vmrun.monitor.registers import registers_of
 
             for n in machine.board.processors:
-                write(f"CPU Reset (CPU {n})\n{info.registers_of(machine, n)}")
+                write(f"CPU Reset (CPU {n})\n{registers_of(machine, n)}")
 
         machine.before_reset.append(told)
 

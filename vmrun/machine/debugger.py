@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXECUTE, WRITE, ACCESS = 0, 1, 3  # kinds of hardware points, as DR7 has them
 INT3 = b"\xcc"
 MOST_HARDWARE = 4
+BLANK = 8  # zero bytes, which no code begins with
 MOST_SOFTWARE = 4096
 
 
@@ -74,6 +75,7 @@ class Debugger:
         self.machine, self.on_stop, self.on_end = machine, on_stop, on_end
         self.software: dict[int, bytes] = {}  # linear address → the byte that the guest has there
         self.hardware: list[tuple[int, int, int]] = []
+        self.early: list[int] = []  # software breakpoints where no code is yet: hardware points, too
         self.passing: int | None = None  # the processor that executes an int3 of the guest's own
         self.plan: tuple[frozenset[int], frozenset[int] | None] = (frozenset(), None)
         machine.debugger = self
@@ -153,10 +155,15 @@ class Debugger:
     # --- points -------------------------------------------------------------------------------------------
 
     def insert(self, index: int, linear: int) -> bool:
-        """A software breakpoint; False where no memory is."""
-        if linear in self.software:
+        """A software breakpoint; False where no memory is. Where nothing is yet whoever loads the guest's code would
+        write over an int3: there it is a hardware point, as long as there are any.
+        """
+        if linear in self.software or linear in self.early:
             return True
         byte = self.read(index, linear, 1)
+        if not any(self.read(index, linear, BLANK)) and self._room():
+            self.early.append(linear)
+            return True
         pages = self._pages(index, linear, 1, False)
         if not byte or len(self.software) >= MOST_SOFTWARE:
             return False
@@ -174,6 +181,9 @@ class Debugger:
             return bytes(self.machine.board.memory.read_bytes(at, count))
 
     def remove(self, index: int, linear: int) -> bool:
+        if linear in self.early:
+            self.early.remove(linear)
+            return True
         byte = self.software.pop(linear, None)
         if byte is None:
             return False
@@ -187,12 +197,15 @@ class Debugger:
         point = (kind, linear, size)
         if point in self.hardware:
             return True
-        if len(self.hardware) >= MOST_HARDWARE or size not in (1, 2, 4, 8) or linear & (size - 1):
+        if not self._room() or size not in (1, 2, 4, 8) or linear & (size - 1):
             return False
         if kind == EXECUTE and size != 1:
             return False
         self.hardware.append(point)
         return True
+
+    def _room(self) -> bool:
+        return len(self.hardware) + len(self.early) < MOST_HARDWARE
 
     def remove_hardware(self, kind: int, linear: int, size: int) -> bool:
         if (kind, linear, size) not in self.hardware:
@@ -213,6 +226,7 @@ class Debugger:
 
     def _watch(self) -> None:
         step, run = self.plan
+        points = (*self.hardware, *((EXECUTE, linear, 1) for linear in self.early))
         for index in self.processors:
             going = index in step or run is None or index in run
             alone = self.passing is not None
@@ -220,7 +234,7 @@ class Debugger:
                 index,
                 step=index == self.passing if alone else index in step,
                 software=not alone,
-                hardware=() if alone else tuple(self.hardware),
+                hardware=() if alone else points,
                 frozen=index != self.passing if alone else not going,
             )
 
@@ -246,8 +260,10 @@ class Debugger:
                     found = Stop(index, "step")
             elif why == "software" and self._place(index) not in self.software:
                 self.passing = index
+            elif found is None and why == "hardware" and n >= len(self.hardware):
+                found = Stop(index, "software")
             elif found is None:
-                found = Stop(index, why, self.hardware[n] if why == "hardware" and n < len(self.hardware) else None)
+                found = Stop(index, why, self.hardware[n] if why == "hardware" else None)
         if found is None:
             self._watch()
             accelerator.start()
@@ -278,6 +294,7 @@ class Debugger:
         for linear in list(self.software):
             self.remove(0, linear)
         self.hardware.clear()
+        self.early.clear()
         self.passing = None
         self.plan = (frozenset(), None)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from accel.errors import AccelFailure
 from vmrun.machine.debugger import ACCESS, EXECUTE, WRITE, Debugger, Stop
 from vmrun.monitor.gdbregisters import Target
+from vmrun.monitor.registers import RUNNABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class GdbSession:
     def _answer(self, body: bytes) -> None:
         text = body.decode("latin-1")
         try:
-            handler = next((HANDLERS[name] for name in _NAMES if text.startswith(name)), None)
+            handler = next((HANDLERS[name] for name in _NAMES if _is(text, name)), None)
             answer = "" if handler is None else handler(self, text, body)
         except Refused as why:
             answer = f"E{int(str(why)):02x}"
@@ -223,9 +224,7 @@ class GdbSession:
 
     def read_memory(self, text: str, body: bytes) -> str:
         address, size = (int(part, 16) for part in text[1:].split(","))
-        if size > MEMORY:
-            raise Refused(22)
-        data = self._debugger.read(self.general, address, size, self.physical)
+        data = self._debugger.read(self.general, address, min(size, MEMORY), self.physical)
         if not data and size:
             raise Refused(14)
         return data.hex()
@@ -345,7 +344,7 @@ class GdbSession:
 
     def thread_text(self, text: str, body: bytes) -> str:
         index = self._thread(text.split(",")[1])
-        halted = self._debugger.state(index).get("mp_state") == 3
+        halted = self._debugger.state(index).get("mp_state", RUNNABLE) != RUNNABLE  # or never started
         return f"CPU#{index} [{'halted ' if halted else 'running'}]".encode().hex()
 
     def command(self, text: str, body: bytes) -> None:
@@ -364,6 +363,16 @@ class GdbSession:
         for at in range(0, len(found), MEMORY):
             self.reply("O" + found[at : at + MEMORY].hex())
         self.reply("OK")
+
+    def steps(self, text: str, body: bytes) -> str:
+        """QEMU's own: what a step holds back. Interrupts and timers always."""
+        if text == "qqemu.sstepbits":
+            return "ENABLE=1,NOIRQ=2,NOTIMER=4"
+        if text == "qqemu.sstep":
+            return "0x7"
+        if int(text.partition("=")[2], 16) != 7:
+            raise Refused(22)
+        return "OK"
 
     def address_mode(self, text: str, body: bytes) -> str:
         """QEMU's own: addresses of `m` and `M` are physical."""
@@ -403,9 +412,19 @@ HANDLERS: dict[str, Callable[[GdbSession, str, bytes], str | bytes | None]] = {
     "qThreadExtraInfo,": GdbSession.thread_text,
     "qAttached": lambda session, text, body: "1",
     "qRcmd,": GdbSession.command,
+    "qqemu.sstepbits": GdbSession.steps,
+    "qqemu.sstep": GdbSession.steps,
+    "Qqemu.sstep=": GdbSession.steps,
     "qqemu.PhyMemMode": GdbSession.address_mode,
     "Qqemu.PhyMemMode": GdbSession.address_mode,
 }
+def _is(text: str, name: str) -> bool:
+    """Whether a packet is that one: a name of one letter, or that ends in a mark, has what it likes behind it."""
+    if len(name) == 1 or name[-1] in ",:=":
+        return text.startswith(name)
+    return text.startswith(name) and text[len(name) : len(name) + 1] in ("", ":", ";", "?")
+
+
 _NAMES = sorted(HANDLERS, key=len, reverse=True)
 
 

@@ -18,16 +18,37 @@ SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
 CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer")
 X87 = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 KERNEL_GS = 0xC0000102
-EFLAGS = (
-    '<flags id="i386_eflags" size="4"><field name="" start="22" end="31"/><field name="ID" start="21" end="21"/>'
-    '<field name="VIP" start="20" end="20"/><field name="VIF" start="19" end="19"/>'
-    '<field name="AC" start="18" end="18"/>'
-    '<field name="VM" start="17" end="17"/><field name="RF" start="16" end="16"/><field name="NT" start="14" end="14"/>'
-    '<field name="OF" start="11" end="11"/><field name="DF" start="10" end="10"/><field name="IF" start="9" end="9"/>'
-    '<field name="TF" start="8" end="8"/><field name="SF" start="7" end="7"/><field name="ZF" start="6" end="6"/>'
-    '<field name="AF" start="4" end="4"/><field name="PF" start="2" end="2"/><field name="" start="1" end="1"/>'
-    '<field name="CF" start="0" end="0"/></flags>'
-)
+# types of registers whose bits have names: id → (bytes, ((name, bit or first and last bit), …))
+FLAGS: dict[str, tuple[int, tuple[tuple[str, int | tuple[int, int]], ...]]] = {
+    "i386_eflags": (4, (
+        ("ID", 21), ("VIP", 20), ("VIF", 19), ("AC", 18), ("VM", 17), ("RF", 16), ("NT", 14), ("IOPL", (12, 13)),
+        ("OF", 11), ("DF", 10), ("IF", 9), ("TF", 8), ("SF", 7), ("ZF", 6), ("AF", 4), ("PF", 2), ("CF", 0),
+    )),
+    "i386_mxcsr": (4, (
+        ("IE", 0), ("DE", 1), ("ZE", 2), ("OE", 3), ("UE", 4), ("PE", 5), ("DAZ", 6), ("IM", 7), ("DM", 8),
+        ("ZM", 9), ("OM", 10), ("UM", 11), ("PM", 12), ("FZ", 15),
+    )),
+    "i386_cr0": (8, (
+        ("PG", 31), ("CD", 30), ("NW", 29), ("AM", 18), ("WP", 16), ("NE", 5), ("ET", 4), ("TS", 3), ("EM", 2),
+        ("MP", 1), ("PE", 0),
+    )),
+    "i386_cr4": (8, (
+        ("PKE", 22), ("SMAP", 21), ("SMEP", 20), ("OSXSAVE", 18), ("PCIDE", 17), ("FSGSBASE", 16), ("VMXE", 13),
+        ("LA57", 12), ("UMIP", 11), ("OSXMMEXCPT", 10), ("OSFXSR", 9), ("PCE", 8), ("PGE", 7), ("MCE", 6), ("PAE", 5),
+        ("PSE", 4), ("DE", 3), ("TSD", 2), ("PVI", 1), ("VME", 0),
+    )),
+    "i386_efer": (8, (("NXE", 11), ("LMA", 10), ("LME", 8), ("SCE", 0))),
+}  # fmt: skip
+
+
+def _flags(name: str, bytes: int) -> str:
+    fields = ""
+    for field, at in FLAGS[name][1]:
+        first, last = at if isinstance(at, tuple) else (at, at)
+        fields += f'<field name="{field}" start="{first}" end="{last}"/>'
+    return f'<flags id="{name}" size="{bytes}">{fields}</flags>'
+
+
 VECTOR = (
     '<vector id="v4f" type="ieee_single" count="4"/><vector id="v2d" type="ieee_double" count="2"/>'
     '<vector id="v16i8" type="int8" count="16"/><vector id="v8i16" type="int16" count="8"/>'
@@ -145,11 +166,14 @@ class Target:
         core += [Register(f"st{n}", 80, "i387_ext", "fpr", n) for n in range(8)]
         core += [Register(name, 32, "int", "x87", name, "float") for name in X87]
         sse = [Register(f"xmm{n}", 128, "vec128", "xmm", n) for n in range(16 if wide else 8)]
-        sse.append(Register("mxcsr", 32, "int", "fpu", "mxcsr", "vector"))
+        sse.append(Register("mxcsr", 32, "i386_mxcsr", "fpu", "mxcsr", "vector"))
         system = []
         if wide:
             system += [Register(f"{name}_base", 64, "int64", "base", name) for name in ("fs", "gs")]
-        own = [Register(name, bits, f"int{bits}", "sregs", name) for name in CONTROL]
+        own = [
+            Register(name, bits, kind if (kind := f"i386_{name}") in FLAGS else f"int{bits}", "sregs", name)
+            for name in CONTROL
+        ]
         if wide:
             own.insert(0, Register("k_gs_base", 64, "int64", "msrs", KERNEL_GS))
         self.features = [("org.gnu.gdb.i386.core", core), ("org.gnu.gdb.i386.sse", sse)]
@@ -165,7 +189,9 @@ class Target:
         number = 0
         for name, registers in self.features:
             text += f'<feature name="{name}">'
-            text += EFLAGS if name.endswith("core") else VECTOR if name.endswith("sse") else ""
+            text += VECTOR if name.endswith("sse") else ""
+            for kind in dict.fromkeys(register.type for register in registers if register.type in FLAGS):
+                text += _flags(kind, min(FLAGS[kind][0], 8 if self.wide else 4))
             for register in registers:
                 group = f' group="{register.group}"' if register.group else ""
                 text += f'<reg name="{register.name}" bitsize="{register.bits}" type="{register.type}" '

@@ -7,8 +7,8 @@ from vmrun.monitor import hmp_machine, hmp_more, info_more
 from vmrun.monitor.commands.chardevs import chardevs
 from vmrun.monitor.commands.machine import cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
-from vmrun.monitor.errors import QmpError
 from vmrun.monitor.qom import Tree, declared
+from vmrun.monitor.registers import registers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,80 +231,6 @@ def _bridge(bus: dict[str, Any]) -> Iterator[str]:
 
 # --- processors ---------------------------------------------------------------------------------------------
 
-HALTED = 3  # KVM_MP_STATE_HALTED
-SEGMENTS = (  # as QEMU orders them
-    *(("ES ", "es"), ("CS ", "cs"), ("SS ", "ss"), ("DS ", "ds")),
-    *(("FS ", "fs"), ("GS ", "gs"), ("LDT", "ldt"), ("TR ", "tr")),
-)
-FLAGS = ((11, "O"), (10, "D"), (7, "S"), (6, "Z"), (4, "A"), (2, "P"), (0, "C"))
-
-
-def _registers(machine: Any, words: list[str], cpu: int) -> str:
-    """General, segment and control registers. The processors stop for a moment."""
-    every = "-a" in words
-    chosen = machine.board.processors if every else (cpu,)
-    running = machine.state == "running"
-    if running:
-        machine.accelerator.stop()
-    try:
-        return "".join(f"\nCPU#{index}\n{_cpu(_state(machine, index))}" for index in chosen)
-    except NotImplementedError:
-        raise QmpError(f"accelerator {machine.accelerator.name} has no processor registers") from None
-    finally:
-        if running:
-            machine.accelerator.start()
-
-
-def registers_of(machine: Any, index: int) -> str:
-    """Those of a processor that stands still; nothing where the accelerator has none."""
-    try:
-        return _cpu(_state(machine, index))
-    except NotImplementedError:
-        return ""
-
-
-def _state(machine: Any, index: int) -> dict[str, Any]:
-    state = machine.accelerator.save_vcpu(index)
-    if "regs" not in state:
-        raise NotImplementedError
-    return {**state.get("sregs", {}), **state.get("regs", {}), "halted": state.get("mp_state") == HALTED}
-
-
-def _cpu(r: dict[str, Any]) -> str:
-    wide = bool(r.get("efer", 0) & 0x400)
-    flags = "".join(letter if r["rflags"] >> bit & 1 else "-" for bit, letter in FLAGS)
-    level = r["ss"].get("dpl", 0) if r.get("cr0", 0) & 1 else 0
-    tail = f"[{flags}] CPL={level} II=0 A20=1 SMM=0 HLT={int(r['halted'])}\n"
-    if wide:
-        names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
-        out = ""
-        for n in range(0, 16, 4):
-            out += " ".join(f"{name.upper():<3}={r[name]:016x}" for name in names[n : n + 4]) + "\n"
-        out += f"RIP={r['rip']:016x} RFL={r['rflags']:08x} {tail}"
-    else:
-        out = ""
-        for row in (("rax", "rbx", "rcx", "rdx"), ("rsi", "rdi", "rbp", "rsp")):
-            out += " ".join(f"E{name[1:].upper()}={r[name] & 0xFFFFFFFF:08x}" for name in row) + "\n"
-        out += f"EIP={r['rip'] & 0xFFFFFFFF:08x} EFL={r['rflags'] & 0xFFFFFFFF:08x} {tail}"
-    digits = 16 if wide else 8
-    for title, name in SEGMENTS:
-        segment = r[name]
-        out += (
-            f"{title}={segment['selector']:04x} {segment['base']:0{digits}x} {segment['limit']:08x}"
-            f" {_attributes(segment):08x}\n"
-        )
-    for title, name in (("GDT", "gdt"), ("IDT", "idt")):
-        out += f"{title}=     {r[name]['base']:0{digits}x} {r[name]['limit']:08x}\n"
-    out += f"CR0={r['cr0']:08x} CR2={r['cr2']:0{digits}x} CR3={r['cr3']:0{digits}x} CR4={r['cr4']:08x}\n"
-    return out + f"EFER={r['efer']:016x}\n"
-
-
-def _attributes(s: dict[str, Any]) -> int:
-    """The second word of a descriptor, without base and limit (SDM volume 3, 3.4.5)."""
-    value = s.get("type", 0) << 8 | s.get("s", 0) << 12 | s.get("dpl", 0) << 13 | s.get("present", 0) << 15
-    return int(value | s.get("avl", 0) << 20 | s.get("l", 0) << 21 | s.get("db", 0) << 22 | s.get("g", 0) << 23)
-
-
 def _mice(machine: Any, words: list[str], cpu: int) -> str:
     from vmrun.monitor.commands.remote import query_mice
 
@@ -371,7 +297,7 @@ VIEWS: dict[str, tuple[View, str]] = {
     "pci": (_pci, "show PCI info"),
     "qom-tree": (_qom_tree, "show QOM composition tree"),
     "qtree": (_qtree, "show device tree"),
-    "registers": (_registers, "show the cpu registers (-a: all CPUs)"),
+    "registers": (registers, "show the cpu registers (-a: all CPUs)"),
     "network": (_network, "show the network state"),
     "status": (_status, "show the current VM status"),
     "uuid": (_uuid, "show the current VM UUID"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.guest.machines import Guest
-from vmrun.monitor.gdb import HANDLERS, PACKET, GdbSession
+from vmrun.monitor.gdb import HANDLERS, MEMORY, PACKET, GdbSession
 
 
 class Wire:
@@ -80,8 +80,35 @@ def test_registers_read_and_written(wire: Wire) -> None:
 def test_memory_read_and_written(wire: Wire) -> None:
     assert wire.ask("M1000,4:01020304") == "OK" and wire.ask("m1000,4") == "01020304"
     assert wire.ask(b"X1000,3:\x7d\x03\x7d\x04\x01") == "OK" and wire.ask("m1000,4") == "23240104"
-    assert wire.ask("mffffffff00000000,4") != "" and wire.ask("m0,ffffffff") == "E16"
+    assert wire.ask("mffffffff00000000,4") != "" and wire.ask("m10000,ffffffff") == "00" * MEMORY  # a part of it
     assert wire.ask("M1000,4:01") == "E16"
+
+
+def test_packets_that_begin_like_others_are_not_they(wire: Wire) -> None:
+    for packet in ("qCRC:0,100", "vContinue", "qAttachedX", "qsThreadInfos", "QStartNoAckModes"):
+        assert wire.ask(packet) == "", packet
+
+
+def test_what_a_step_holds_back_is_told(wire: Wire) -> None:
+    assert wire.ask("qqemu.sstepbits") == "ENABLE=1,NOIRQ=2,NOTIMER=4" and wire.ask("qqemu.sstep") == "0x7"
+    assert wire.ask("Qqemu.sstep=0x7") == "OK" and wire.ask("Qqemu.sstep=0x1") == "E16"
+
+
+def test_processors_that_were_not_started_are_halted(wire: Wire) -> None:
+    texts = [bytes.fromhex(wire.ask(f"qThreadExtraInfo,{n}")).decode() for n in (1, 2)]
+    assert texts == ["CPU#0 [running]", "CPU#1 [halted ]"]
+
+
+def test_a_breakpoint_where_nothing_is_yet_leaves_memory_alone(wire: Wire) -> None:
+    """Four of them: what loads the code there would write over an int3."""
+    for n in range(4):
+        assert wire.ask(f"Z0,{0x7C00 + n * 16:x},1") == "OK"
+    assert wire.machine.board.ram.read(0x7C00, 64) == bytes(64)
+    assert wire.ask("Z1,8000,1") == "E1c"  # no fifth point
+    assert wire.ask("Z0,7d00,1") == "OK" and wire.machine.board.ram.read(0x7D00, 1) == b"\xcc"
+    for n in range(4):
+        assert wire.ask(f"z0,{0x7C00 + n * 16:x},1") == "OK"
+    assert wire.ask("Z1,8000,1") == "OK"
 
 
 def test_a_breakpoint_does_not_show(wire: Wire) -> None:
