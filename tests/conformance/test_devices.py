@@ -199,11 +199,15 @@ def test_save_load_save_gives_the_same_state(machine: str, tmp_path: pathlib.Pat
     with board(tmp_path, machine) as pc:
         wrong = []
         for device in devices_of(pc):
-            state = device.save()
-            if state:
+            for _ in range(3):  # a clock may have moved on between
+                state = device.save()
+                if not state:
+                    break
                 device.load(state)
-                if device.save() != state:
-                    wrong.append(device.driver)
+                if device.save() == state:
+                    break
+            else:
+                wrong.append(device.driver)
         assert wrong == []
 
 
