@@ -41,6 +41,14 @@ def seconds(date: str) -> int | None:
     return None
 
 
+_IN_IDENTIFIERS = str.maketrans("-._", "aaa")
+
+
+def is_identifier(text: str) -> bool:
+    """What QEMU takes as an id: letters, digits, '-', '.', '_', starting with a letter."""
+    return text.isascii() and text[:1].isalpha() and text.translate(_IN_IDENTIFIERS).isalnum()
+
+
 # images that are not files: network block devices, web servers, directories, and blocks of options
 ADDRESSES = ("nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:", "null-co:", "null-aio:")
 

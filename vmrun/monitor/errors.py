@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.values import is_identifier
 from vmrun.errors import MonitorError
 
 CLASSES = ("GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap")
@@ -20,3 +21,10 @@ class QmpError(MonitorError):
 
 def no_device(name: str) -> QmpError:
     return QmpError(f"Device '{name}' not found", "DeviceNotFound")
+
+
+def identifier(text: str) -> str:
+    """An id that a client gives to something new. QmpError when it is none."""
+    if not is_identifier(text):
+        raise QmpError("Parameter 'id' expects an identifier")
+    return text

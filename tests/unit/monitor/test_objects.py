@@ -158,6 +158,19 @@ def test_a_machine_goes_to_a_descriptor(
     assert told["status"] == "completed" and told["ram"]["remaining"] == 0 and told["ram"]["transferred"] > 1000
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("device_add", {"driver": "virtio-rng-pci"}),
+        ("netdev_add", {"type": "user"}),
+        ("object-add", {"qom_type": "iothread"}),
+    ],
+)
+@pytest.mark.parametrize("id", ["", "1x", "a/b", "\xe4"])
+def test_an_id_is_an_identifier(talk: Talk, name: str, given: dict[str, Any], id: str) -> None:
+    assert desc(talk.ask(name, id=id, **given)) == "Parameter 'id' expects an identifier"
+
+
 # --- block nodes ------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ A value is QemuOpts notation (`kind,key=value,flag`, `,,` for a comma) or, for s
 
 from __future__ import annotations
 
+from vmrun.core.values import is_identifier
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
 TYPE_CHECKING = False
@@ -114,14 +115,6 @@ def settings(option: Option, implied: str = "", json: bool = False, flags: Colle
     if "id" in found and not is_identifier(found["id"]):
         raise option.wrong("Parameter 'id' expects an identifier", found["id"])
     return found
-
-
-def is_identifier(text: str) -> bool:
-    """Letters, digits, '-', '.', '_', starting with a letter."""
-    return text.isascii() and text[:1].isalpha() and text.translate(_IN_IDENTIFIERS).isalnum()
-
-
-_IN_IDENTIFIERS = str.maketrans("-._", "aaa")
 
 
 def _json(option: Option, text: str) -> dict[str, Any]:

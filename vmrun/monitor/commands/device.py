@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.errors import BuildError
 from vmrun.monitor import qom
-from vmrun.monitor.errors import QmpError, no_device
+from vmrun.monitor.errors import QmpError, identifier, no_device
 from vmrun.monitor.table import command
 
 TYPE_CHECKING = False
@@ -18,9 +18,9 @@ PLACE = ("socket-id", "core-id", "thread-id")
 @command(
     "device_add", {"driver": "str", "bus?": "str", "id?": "str"}, gen=False, features=("json-cli", "json-cli-hotplug")
 )
-def device_add(monitor: Any, driver: str, bus: str = "", id: str = "", **props: Any) -> None:
+def device_add(monitor: Any, driver: str, bus: str = "", id: str | None = None, **props: Any) -> None:
     """Plug a device in. Its properties are further arguments."""
-    machine = monitor.machine
+    machine, id = monitor.machine, identifier(id) if id is not None else ""
     if driver.endswith(CPU_TYPE):
         _plug_processor(machine, driver, id, props)
         return

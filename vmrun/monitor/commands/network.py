@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmrun.errors import BuildError
 from vmrun.machine import network
-from vmrun.monitor.errors import QmpError, no_device
+from vmrun.monitor.errors import QmpError, identifier, no_device
 from vmrun.monitor.table import command, enums, event, struct
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def netdev_add(monitor: Any, type: str, id: str, **options: Any) -> None:
     from vmrun.config.importers.line import parse_command_line
     from vmrun.config.importers.qemuopts import LineError
 
-    line = ["-netdev", json.dumps({"type": type, "id": id, **options})]
+    line = ["-netdev", json.dumps({"type": type, "id": identifier(id), **options})]
     try:
         spec = parse_command_line(line, defaults=False).document["netdevs"][id]
         network.add(monitor.machine, id, spec)

@@ -6,7 +6,7 @@ from vmrun.backends.objects import KINDS, kind_class
 from vmrun.core.props import props_of
 from vmrun.core.userobject import UserObject
 from vmrun.errors import BuildError
-from vmrun.monitor.errors import QmpError
+from vmrun.monitor.errors import QmpError, identifier
 from vmrun.monitor.table import command, enums, struct, structs, union
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ _object_options()
 def object_add(monitor: Any, qom_type: str, id: str, **props: Any) -> None:
     """Make an object of the host's side. Its properties are further arguments."""
     try:
-        monitor.machine.board.add_object({"qom-type": qom_type, "id": id, **props})
+        monitor.machine.board.add_object({"qom-type": qom_type, "id": identifier(id), **props})
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
 
