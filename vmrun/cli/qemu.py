@@ -68,6 +68,11 @@ def main(argv: list[str], program: str = "") -> int:
         _say(program, error.problems[0].message)
     except KeyboardInterrupt:
         return 0
+    except OSError as error:  # the host's: no descriptors, no memory, no room
+        if os.environ.get("VMRUN_TRACEBACK"):
+            raise
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        _say(program, f"{name}{error.strerror or error}")
     except Exception as error:
         if os.environ.get("VMRUN_TRACEBACK"):
             raise

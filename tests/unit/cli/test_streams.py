@@ -68,6 +68,16 @@ def test_few_descriptors_are_told(here: Path, number: int) -> None:
     assert done.returncode in (3, 4)
 
 
+@pytest.mark.parametrize("number", [6, 8, 10])
+def test_few_descriptors_are_told_by_a_command_line_too(here: Path, number: int) -> None:
+    line = "$VMRUN qemu -accel qtest -m 16 -display none -nodefaults -monitor null -S"
+    done = shell(here, f"ulimit -n {number}; exec timeout 5 {line}")
+    if "Fatal Python error" in done.stderr or "can't open file" in done.stderr or done.returncode in (126, 127):
+        return
+    sound(done)
+    assert done.returncode == 1 and "file" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("command", ["lock m.yaml", "init -o new.yaml rhel6.3.0", "import qemu -o x.yaml -- -m 64"])
 def test_a_file_that_may_not_grow_is_told(here: Path, command: str) -> None:
     done = shell(here, f"ulimit -f 0; exec $VMRUN {command}")
