@@ -145,6 +145,8 @@ class _Builder:
                     board.system_memory.add(Region.device(io.name, io, size), addr, 1)
                 self._create_devices()
             self._connect()
+        for id in config["netdevs"]:
+            board.netdev(id)  # one that no card has yet, too: it listens, and a card may be plugged
         missing = self._create_processors()
         machine = Machine(config, board, self.assembly, choice)
         machine.missing_features = missing

@@ -34,6 +34,8 @@ DGRAM = (
         (STREAM, {"type": "stream", "server": True, "addr": "unix:/tmp/s"}),
         (DGRAM, {"type": "dgram", "local": "inet:127.0.0.1:1", "remote": "inet:127.0.0.1:2"}),
         ("tap,id=t,fd=23,vnet_hdr=off", {"type": "tap", "fd": 23, "vnet_hdr": False}),
+        ("user,id=u,restrict=yes,ipv6=n", {"type": "user", "restrict": True, "ipv6": False}),
+        ("user,id=u,hostname=yes", {"type": "user", "hostname": "yes"}),
     ],
 )
 def test_a_netdev_is_read_and_written(text: str, spec: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from vmrun.backends.net.base import PyCard, PyNet, wire_pair
 
+from vmrun.errors import BackendError
+from vmrun.testing import QTest
+
 FRAME = bytes(range(6)) + b"\x52\x54\x00\x12\x34\x56" + b"\x08\x00" + bytes(50)
 
 
@@ -196,3 +199,12 @@ def test_views_and_checks_open_no_network(tmp_path: Any) -> None:
     path.write_text(json.dumps(document))
     assert examine(resolve_file(str(path))) == []
     assert not (tmp_path / "x.pcap").exists()
+
+
+def test_a_netdev_that_no_card_has_is_opened() -> None:
+    """It listens, and a card may come; what is wrong with it is said."""
+    base = {"machine": "pc-i440fx-2.0", "memory": "16MiB"}
+    with QTest({**base, "netdevs": {"u": {"type": "user", "hostfwd": "tcp:127.0.0.1:0-:22"}}}) as q:
+        assert q.machine.board.netdevs["u"].forwards[0]["port"]
+    with pytest.raises(BackendError, match="hostfwd"):
+        QTest({**base, "netdevs": {"u": {"type": "user", "hostfwd": "xyz"}}})

@@ -263,6 +263,7 @@ def test_what_a_crashed_machine_left_is_removed(host: TestHost, tmp_path: pathli
         ({"type": "socket"}, "exactly one"),
         ({"type": "socket", "listen": "127.0.0.1:1", "connect": "127.0.0.1:2"}, "exactly one"),
         ({"type": "socket", "udp": "127.0.0.1:1"}, "localaddr"),
+        ({"type": "socket", "mcast": "10.0.0.1:1234"}, "10.0.0.1 is no multicast address"),
         ({"type": "dgram", "local": "unix:/tmp/x"}, "remote"),
         ({"type": "tap", "fd": 999}, "no open descriptor"),
         ({"type": "tap", "fd": 3, "ifname": "x"}, "do not go together"),
@@ -276,6 +277,17 @@ def test_what_cannot_be_opened_is_said(host: TestHost, spec: dict[str, Any], sai
     with pytest.raises(BackendError, match=said):
         host.open("a", **spec)
     host.nets.pop("a", None)
+
+
+def test_a_file_that_is_no_socket_is_not_taken_away(host: TestHost, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "disk.img"
+    path.write_text("precious")
+    for spec in ({"type": "stream", "server": True, "addr": f"unix:{path}"},
+                 {"type": "dgram", "local": f"unix:{path}", "remote": "unix:/nowhere"}):
+        with pytest.raises(BackendError, match="in use"):
+            host.open("a", **spec)
+        host.nets.pop("a", None)
+    assert path.read_text() == "precious"
 
 
 def test_frames_of_a_card_that_cannot_wait_are_kept_and_are_bounded(host: TestHost) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket as sockets
+import stat
 import struct
 
 from vmrun.backends.net.packet import PacketNet, StreamNet
@@ -96,7 +97,20 @@ def _socket(spec: dict[str, Any], host: Any) -> Any:
         if spec.get("localaddr") is None:
             raise Wrong("localaddr", "udp needs it: the address that the other sends to", "localaddr: HOST:PORT")
         return _dgram({"local": f"inet:{spec['localaddr']}", "remote": f"inet:{spec['udp']}"}, host)
+    if not _is_group(where):
+        raise Wrong("mcast", f"{where[0]} is no multicast address", "one of 224.0.0.0 to 239.255.255.255")
     return _dgram({"remote": f"inet:{spec['mcast']}", "from": spec.get("localaddr")}, host)
+
+
+def _is_group(where: tuple[str, int]) -> bool:
+    first = where[0].partition(".")[0]
+    return first.isdecimal() and 224 <= int(first) < 240
+
+
+def _clear(path: str) -> None:
+    """Nobody's socket goes, any other file stays: binding to it fails then."""
+    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+        os.unlink(path)
 
 
 # --- streams ------------------------------------------------------------------------------------------------------
@@ -124,8 +138,8 @@ def _listen(net: StreamNet, kind: str, at: Any, host: Any) -> StreamNet:
     """One peer at a time; when it goes, the next may come."""
     listener, place = _made(kind, at, passive=True)
     listener.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-    if kind == "unix" and os.path.exists(at):
-        os.unlink(at)
+    if kind == "unix":
+        _clear(at)
     try:
         listener.bind(place)
         listener.listen(1)
@@ -268,8 +282,7 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
     if remote is None:
         raise Wrong("remote", "is needed", "where the frames go to: unix:PATH or inet:HOST:PORT")
     kind, to = remote
-    first = to[0].partition(".")[0] if kind == "inet" else ""
-    group = first.isdecimal() and 224 <= int(first) < 240
+    group = kind == "inet" and _is_group(to)
     if local is None and not group:
         raise Wrong("local", "is needed", "where the other sends to: unix:PATH or inet:HOST:PORT")
     family = sockets.AF_UNIX if kind == "unix" else _found(to, sockets.SOCK_DGRAM, False)[0]
@@ -280,8 +293,7 @@ def _dgram(spec: dict[str, Any], host: Any) -> PacketNet:
             net.send_to(_inet_bytes(to), own)
         elif kind == "unix":
             assert local is not None
-            if os.path.exists(local[1]):
-                os.unlink(local[1])
+            _clear(local[1])
             one.bind(local[1])
             net.send_to(struct.pack("=H", sockets.AF_UNIX) + to.encode() + b"\0")
         else:

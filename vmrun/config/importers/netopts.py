@@ -33,6 +33,9 @@ _NIC = {"macaddr": "mac", "mac": "mac", "addr": "addr", "vectors": "vectors"}
 
 _LISTS = ("hostfwd", "guestfwd", "dnssearch")  # options that may come more than once
 _ADDRESSES = ("addr", "local", "remote")  # of stream and dgram, whose parts QEMU writes with dots
+_SWITCHES = {
+    **dict.fromkeys(("on", "yes", "y", "true"), True), **dict.fromkeys(("off", "no", "n", "false"), False),
+}  # fmt: skip
 _FIRST_MAC = 0x525400123456
 
 
@@ -89,8 +92,12 @@ def _spec(kind: str, given: dict[str, Any], line: Line | None = None) -> dict[st
     """The netdev as a machine file has it: what is text stays text, whatever it looks like."""
     rows = line.catalogue.netdevs.get(kind, {}).get("props", ()) if line is not None else ()
     types = {row["name"]: row["type"] for row in rows}
-    text = ("str", "strs", "path")
-    return {"type": kind, **{key: value if types.get(key) in text else guess(value) for key, value in given.items()}}
+    made: dict[str, Any] = {"type": kind}
+    for key, value in given.items():
+        made[key] = value if types.get(key) in ("str", "strs", "path") else guess(value)
+        if types.get(key) == "bool" and isinstance(value, str) and value in _SWITCHES:
+            made[key] = _SWITCHES[value]
+    return made
 
 
 def net(line: Line, option: Option) -> None:
