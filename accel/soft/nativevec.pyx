@@ -8,8 +8,8 @@ from accel.soft.avx cimport bytes_of as vex_bytes
 from accel.soft.avx cimport feature as vex_feature
 from accel.soft.insn cimport *
 from accel.soft.native cimport *
-from accel.soft.sse cimport bytes_of as legacy_bytes
-from accel.soft.sse cimport feature_of
+from accel.soft.sseforms cimport bytes_of as legacy_bytes
+from accel.soft.sseforms cimport feature_of
 from accel.soft.stub cimport P66, prefix_of
 from accel.soft.vex cimport *
 

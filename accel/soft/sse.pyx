@@ -10,18 +10,12 @@ from libc.string cimport memcpy, memset
 from accel.soft.fpstate cimport *
 from accel.soft.insn cimport *
 from accel.soft.operand cimport *
-from accel.soft.segment cimport EFER_FFXSR, CR0_EM, CR4_OSFXSR, CR4_OSXMMEXCPT
+from accel.soft.segment cimport CR4_OSXMMEXCPT
 from accel.soft.shift cimport op_feature, op_nothing
 from accel.soft.ssedirect cimport direct, set_fallbacks
+from accel.soft.sseforms cimport bytes_of, feature_of, rounds, unaligned
+from accel.soft.ssestate cimport emit_control, off, refuse
 from accel.soft.stub cimport AT_RSI, NP as BARE, WITH_1, Code, P66, PF2, PF3, add, add_insn, finish, plain_immediate, prefix_of
-
-
-cdef inline bint off(Cpu *c) noexcept nogil:
-    return c.sse_trap
-
-
-cdef void refuse(Cpu *c, Uop *u) noexcept nogil:
-    raise_at(c, u, X_UD if c.cr0 & CR0_EM or not c.cr4 & CR4_OSFXSR else X_NM)
 
 
 cdef inline bint checked(Cpu *c) noexcept nogil:
@@ -385,168 +379,13 @@ cdef void op_compare_strings(Cpu *c, Uop *u) noexcept nogil:
     next(c, u)
 
 
-# --- MXCSR, the whole state --------------------------------------------------------------------------------------------------
-
-cdef void op_stmxcsr(Cpu *c, Uop *u) noexcept nogil:
-    if off(c):
-        refuse(c, u)
-        return
-    fetch_mxcsr(c)
-    if c.memory.store(c, address(c, u), 4, c.mxcsr):
-        fault(c, u)
-        return
-    next(c, u)
-
-
-cdef void op_ldmxcsr(Cpu *c, Uop *u) noexcept nogil:
-    if off(c):
-        refuse(c, u)
-        return
-    if c.memory.load(c, address(c, u), 4, &c.regs[SLOW]):
-        fault(c, u)
-        return
-    if <u32>c.regs[SLOW] & ~mxcsr_mask(c):
-        raise_gp(c, u, 0)
-        return
-    put_mxcsr(c, <u32>c.regs[SLOW])
-    next(c, u)
-
-
-cdef inline u32 image_size(Cpu *c) noexcept nogil:
-    """Without XMM8 … outside of 64-bit mode; without any for a kernel that does not want them (FFXSR)."""
-    if c.efer & EFER_FFXSR and c.cpl == 0 and c.mode & MODE_64:
-        return 160
-    return 416 if c.mode & MODE_64 else 288
-
-
-cdef int do_fxsave(Cpu *c, Uop *u) noexcept nogil:
-    cdef u64 ea = address(c, u)
-    if ea & 15:
-        raise_gp(c, u, 0)
-        return 1
-    settle(c)
-    fetch_mxcsr(c)
-    (<u32 *>c.fx)[6], (<u32 *>c.fx)[7] = c.mxcsr, mxcsr_mask(c)
-    if c.memory.store_bytes(c, ea, image_size(c), c.fx):
-        fault(c, u)
-        return 1
-    return 0
-
-
-cdef int do_fxrstor(Cpu *c, Uop *u) noexcept nogil:
-    cdef u64 ea = address(c, u)
-    cdef u64 image[64]
-    if ea & 15:
-        raise_gp(c, u, 0)
-        return 1
-    if c.memory.load_bytes(c, ea, 512, image):
-        fault(c, u)
-        return 1
-    if (<u32 *>image)[6] & ~mxcsr_mask(c):
-        raise_gp(c, u, 0)
-        return 1
-    settle(c)
-    memcpy(c.fx, image, 24)
-    c.fx[5] = 0
-    memcpy(c.fx + 32, <u8 *>image + 32, image_size(c) - 32)
-    fcw(c)[0] = control_word(fcw(c)[0])
-    adapt_status(c)
-    put_mxcsr(c, (<u32 *>image)[6])
-    return 0
-
-
-cdef void op_state(Cpu *c, Uop *u) noexcept nogil:
-    """u.b: 0 fxsave, 1 fxrstor."""
-    if c.fp_trap:
-        raise_at(c, u, X_NM)
-        return
-    if do_fxrstor(c, u) if u.b else do_fxsave(c, u):
-        return
-    next(c, u)
-
-
 # --- choosing --------------------------------------------------------------------------------------------------------------
-
-cdef u32 bytes_of(const Insn *i, u32 prefix) noexcept nogil:
-    """Size of the operand in memory."""
-    cdef u32 op = i.op
-    if i.map == MAP_0F:
-        if op == 0x12:
-            return 16 if prefix == PF3 else 8
-        if op == 0x16:
-            return 16 if prefix == PF3 else 8
-        if op == 0x13 or op == 0x17 or op == 0xD6 or (op == 0x7E and prefix == PF3):
-            return 8
-        if op == 0x2E or op == 0x2F:
-            return 4 if prefix == BARE else 8
-        if op == 0x5A and prefix == BARE or op == 0xE6 and prefix == PF3:
-            return 8
-        if op == 0x5B or op == 0xE6 or op >= 0x60 and op != 0xC2:
-            return 16
-        return 4 if prefix == PF3 else (8 if prefix == PF2 else 16)
-    if i.map == MAP_0F38:
-        if 0x20 <= op <= 0x25 or 0x30 <= op <= 0x35:
-            return 4 if op & 7 == 1 or op & 7 == 4 else (2 if op & 7 == 2 else 8)
-        return 16
-    if op == 0x0A or op == 0x21:
-        return 4
-    return 8 if op == 0x0B else 16
-
-
-cdef bint rounds(Insn *i, u32 prefix) noexcept nogil:
-    """Does it look at MXCSR?"""
-    cdef u32 op = i.op
-    if i.map == MAP_0F:
-        return op == 0x51 or 0x58 <= op <= 0x5F or op == 0x7C or op == 0x7D or op == 0xC2 or op == 0xD0 or op == 0xE6
-    return i.map == MAP_0F3A and (0x08 <= op <= 0x0B or op == 0x40 or op == 0x41)
-
-
-cdef bint unaligned(Insn *i, u32 prefix) noexcept nogil:
-    if i.map == MAP_0F:
-        return i.op == 0x10 or i.op == 0x11 or i.op == 0xF0 or (i.op == 0x6F or i.op == 0x7F) and prefix == PF3
-    return i.map == MAP_0F3A and 0x60 <= i.op <= 0x63
-
-
-cdef Uop *feature_of(const Insn *i, Uop *u) noexcept nogil:
-    """The check in front: CPUID 1.ECX."""
-    cdef u32 bit = 19
-    if i.map == MAP_0F38 and 0xC8 <= i.op <= 0xCD or i.map == MAP_0F3A and i.op == 0xCC:
-        u.fn, u.a, u.b = op_feature, 4, 29      # SHA: CPUID 7.EBX
-        return u + 1
-    if i.map == MAP_0F38:
-        if i.op < 0x10 or 0x1C <= i.op <= 0x1E:
-            bit = 9
-        elif i.op == 0x37:
-            bit = 20
-        elif i.op >= 0xDB:
-            bit = 25
-    elif i.op == 0x0F:
-        bit = 9
-    elif 0x60 <= i.op <= 0x63:
-        bit = 20
-    elif i.op == 0x44:
-        bit = 1
-    elif i.op == 0xDF:
-        bit = 25
-    u.fn, u.a, u.b = op_feature, 1, <u8>bit
-    return u + 1
-
 
 cdef int done(Uop *start, Uop *u, Code *code) noexcept nogil:
     if code.count:
         u.imm = <i64>finish(code)
         if u.imm == 0:
             return 0
-    return <int>(u - start) + 1
-
-
-cdef int emit_control(Insn *i, Uop *u) noexcept nogil:
-    """0F AE."""
-    cdef Uop *start = u
-    cdef u32 reg = i.reg & 7
-    u = mem_operand(i, u, 512 if reg < 2 else 4, reg == 0 or reg == 3)
-    u.b = reg & 1
-    u.fn = op_state if reg < 2 else (op_ldmxcsr if reg == 2 else op_stmxcsr)
     return <int>(u - start) + 1
 
 
