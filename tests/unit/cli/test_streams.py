@@ -71,7 +71,7 @@ def test_few_descriptors_are_told(here: Path, number: int) -> None:
 @pytest.mark.parametrize("number", [6, 8, 10])
 def test_few_descriptors_are_told_by_a_command_line_too(here: Path, number: int) -> None:
     line = "$VMRUN qemu -accel qtest -m 16 -display none -nodefaults -monitor null -S"
-    done = shell(here, f"ulimit -n {number}; exec timeout 5 {line}")
+    done = shell(here, f"ulimit -n {number}; exec timeout 40 {line}")
     if "Fatal Python error" in done.stderr or "can't open file" in done.stderr or done.returncode in (126, 127):
         return
     sound(done)
