@@ -373,6 +373,7 @@ class _Run(Runner):
                 config = {**config, "memory-backing": {"memdevs": self.option["memdevs"]}}
             blockdevs = list(self.option.get("blockdevs", ()))
             machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
+        machine.drives_pass = True
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
                 if id in machine.board.listened:

@@ -34,6 +34,7 @@ class Blocks:
         self.bitmaps: dict[int, dict[str, Any]] = {}  # vmrun.machine.dirtybitmap: of nodes, by id()
         self.busy: dict[int, str] = {}  # nodes that a job works with, by id(), and what it is
         self.numbers = 100
+        self.passing: set[str] = set()  # go with their device: those of drive_add, and deleted ones
 
     @property
     def known(self) -> dict[str, dict[str, Any]]:
@@ -145,13 +146,18 @@ class Blocks:
         if name not in self.users():
             self._drop(name)
             return
+        self.passing.add(name)
         drive.change(None)
         drive.set_errors("report", "report")  # the guest is told, and never held
         board.node_drives.add(name)  # its name is nobody's any more
 
     def released(self, id: str) -> None:
-        """The device that showed a drive is gone, and with it the drive, unless that is a node that somebody named."""
-        if id in self.machine.board.drives and id not in self.known and id not in self.users():
+        """The device that showed a drive is gone, and with it one of -drive or drive_add, as QEMU has it. A drive of a
+        machine file stays, and so does a node that somebody named.
+        """
+        passing = self.machine.drives_pass or id in self.passing
+        if passing and id in self.machine.board.drives and id not in self.known and id not in self.users():
+            self.passing.discard(id)
             self._drop(id)
 
     def _drop(self, name: str) -> None:

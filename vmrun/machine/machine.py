@@ -91,6 +91,7 @@ class Machine:
         self.before_reset: list[Callable[[], object]] = []  # who looks at it before it is gone
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
+        self.drives_pass = False  # they go with the device that shows them, as those of QEMU's -drive do
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
         self.faults: list[float] = []

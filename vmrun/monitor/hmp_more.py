@@ -130,6 +130,7 @@ def _drive_add(machine: Any, words: list[str], cpu: int) -> str:
         drives = parsed.document.get("drives", {})
         for id, spec in drives.items():  # one without an image is empty
             blocks(machine).add_drive(id, spec if "file" in spec or "format" in spec else {**spec, "media": "cdrom"})
+            blocks(machine).passing.add(id)
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
     return "OK\n" if drives else ""

@@ -1,5 +1,7 @@
 """The serial, parallel, debug, keyboard and fw_cfg devices plugged into an ISA bus of a small machine."""
 
+from types import SimpleNamespace
+
 import pytest
 from accel.api import Action, DeviceLock
 from accel.clock import SteppedClock, TimerQueue
@@ -24,6 +26,7 @@ class Platform:
         self.io = AddressSpace("io", self.system_io, True)
         self.memory = AddressSpace("memory", Region.container("system", 0))
         self.timers = TimerQueue(SteppedClock())
+        self.accelerator = SimpleNamespace(doorbells=False)
         self.chardevs = {"c": HostChar()}
         self.input = InputRouter(self.lock)
         self.isa = IsaBus("isa.0", self)

@@ -65,6 +65,20 @@ struct(
 )
 enums["DisplayUpdateType"] = ("vnc",)
 struct("DisplayUpdateOptionsVNC", {"addresses?": "[SocketAddress]"})
+struct("SetPasswordOptionsVnc", {"display?": "str"})
+union(
+    "SetPasswordOptions",
+    "protocol",
+    {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction"},
+    {"vnc": "SetPasswordOptionsVnc"},
+)
+struct("ExpirePasswordOptionsVnc", {"display?": "str"})
+union(
+    "ExpirePasswordOptions",
+    "protocol",
+    {"protocol": "DisplayProtocol", "time": "str"},
+    {"vnc": "ExpirePasswordOptionsVnc"},
+)
 union("DisplayUpdateOptions", "type", {"type": "DisplayUpdateType"}, {"vnc": "DisplayUpdateOptionsVNC"})
 _PEERS = {"server": "VncServerInfo", "client": "VncClientInfo"}
 event("VNC_CONNECTED", "A viewer connected.", _PEERS)
@@ -251,6 +265,7 @@ def change_vnc_password(monitor: Any, password: str) -> None:
 @command(
     "set_password",
     {"protocol": "DisplayProtocol", "password": "str", "connected?": "SetPasswordAction", "display?": "str"},
+    shape="SetPasswordOptions",
 )
 def set_password(monitor: Any, protocol: str, password: str, connected: str = "keep", display: str = "") -> None:
     """The password of a remote display: `display` is the id of a VNC server, else it is the first one."""
@@ -297,7 +312,11 @@ def _change_password(monitor: Any, password: str, name: str) -> None:
     server.set_password(password)
 
 
-@command("expire_password", {"protocol": "DisplayProtocol", "time": "str", "display?": "str"})
+@command(
+    "expire_password",
+    {"protocol": "DisplayProtocol", "time": "str", "display?": "str"},
+    shape="ExpirePasswordOptions",
+)
 def expire_password(monitor: Any, protocol: str, time: str, display: str = "") -> None:
     """Until when the password holds: `now`, `never`, +SECONDS, or seconds since 1970."""
     from time import time as clock
