@@ -8,8 +8,10 @@ import os
 import pathlib
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from tests.unit.ui.test_vnc import Setup
 from tests.unit.ui.test_vnc_tls import Secure, certificate, exactly  # noqa: F401  certificate is a fixture
 from vmrun.backends.objects.tls import AnonymousCreds
 from vmrun.errors import BackendError
-from vmrun.ui.vnc.keyqueue import KeyQueue
+from vmrun.ui.vnc.keyqueue import MOST_KEYS, KeyQueue
 
 
 def six() -> bool:
@@ -219,9 +221,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 def test_keys_wait_until_the_guest_has_read_the_last_one(clock: Clock) -> None:
     pressed: list[int] = []
     hungry = True
-    queue = KeyQueue(clock, 0.01, lambda: hungry, lambda down, keysym, code: pressed.append(keysym))  # type: ignore[arg-type]
+    queue = KeyQueue(clock, 0.01, lambda: hungry)  # type: ignore[arg-type]
     for keysym in range(20):
-        queue.put(True, keysym, None)
+        assert queue.put(partial(pressed.append, keysym))
     assert pressed == [0]
     clock.pass_(0.051)
     assert pressed == [0, 1, 2, 3, 4, 5]
@@ -237,21 +239,60 @@ def test_keys_wait_until_the_guest_has_read_the_last_one(clock: Clock) -> None:
 
 def test_without_a_delay_nothing_waits(clock: Clock) -> None:
     pressed: list[int] = []
-    queue = KeyQueue(clock, 0, lambda: False, lambda down, keysym, code: pressed.append(keysym))  # type: ignore[arg-type]
+    queue = KeyQueue(clock, 0, lambda: False)  # type: ignore[arg-type]
     for keysym in range(20):
-        queue.put(True, keysym, None)
+        assert queue.put(partial(pressed.append, keysym))
     assert pressed == list(range(20)) and not clock.todo
 
 
-def test_a_viewer_that_goes_presses_nothing_more(tmp_path: pathlib.Path) -> None:
-    setup = Setup(tmp_path, **{"key-delay-ms": 500})
+def test_a_full_queue_drops_keys_and_lets_go_all_the_same(clock: Clock) -> None:
+    pressed: list[int] = []
+    queue = KeyQueue(clock, 0.01, lambda: True)  # type: ignore[arg-type]
+    taken = [queue.put(partial(pressed.append, number)) for number in range(MOST_KEYS + 10)]
+    assert taken == [True] * (MOST_KEYS + 1) + [False] * 9  # the first one was pressed at once
+    assert queue.put(partial(pressed.append, -1), always=True)
+    clock.pass_(MOST_KEYS)
+    assert pressed == [*range(MOST_KEYS + 1), -1]
+
+
+def test_a_closed_queue_presses_nothing_more_and_lets_go_at_once(clock: Clock) -> None:
+    pressed: list[int] = []
+    queue = KeyQueue(clock, 0.01, lambda: True)  # type: ignore[arg-type]
+    for number in range(3):
+        queue.put(partial(pressed.append, number))
+    queue.close()
+    queue.put(partial(pressed.append, -1), always=True)
+    assert pressed == [0, -1] and not clock.todo
+
+
+def test_what_viewers_typed_is_pressed_in_order_when_they_have_gone(tmp_path: pathlib.Path) -> None:
+    setup = Setup(tmp_path, **{"key-delay-ms": 10})
+    try:
+        for text in ("abc", "de"):  # as programs do that type and hang up; the last key of each is never let go
+            client = setup.client()
+            for letter in text:
+                client.key(ord(letter), True)
+                if letter != text[-1]:
+                    client.key(ord(letter), False)
+            client.peer.close()
+        wanted = [(letter, down) for letter in "abcde" for down in (True, False)]
+        for _ in range(1000):
+            if len(setup.hands.heard) == len(wanted):
+                break
+            setup.turn()
+        assert setup.hands.heard == wanted and not setup.server.clients
+    finally:
+        setup.close()
+
+
+def test_a_viewer_of_extended_keys_that_leaves_lets_go_of_them(tmp_path: pathlib.Path) -> None:
+    setup = Setup(tmp_path)
     try:
         client = setup.client()
-        client.key(ord("a"), True)
-        client.key(ord("b"), True)
-        setup.turn(4)
+        client.peer.sendall(struct.pack(">BBHII", 255, 0, 1, 0xFFE3, 0x1D))
+        setup.turn(2)
         client.peer.close()
-        setup.turn(4)
-        assert setup.hands.heard == [("a", True), ("a", False)]
+        setup.turn(2)
+        assert setup.hands.heard == [("ctrl", True), ("ctrl", False)]
     finally:
         setup.close()

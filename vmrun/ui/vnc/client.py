@@ -14,7 +14,6 @@ import zlib
 
 from vmrun.ui.vnc import encode
 from vmrun.ui.vnc.cuttext import EXTENDED, MOST_BYTES, CutText
-from vmrun.ui.vnc.keyqueue import KeyQueue
 from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
 from vmrun.ui.vnc.scroll import Rows
 from vmrun.ui.vnc.security import enter
@@ -73,13 +72,13 @@ class Client:
         self.absolute = True
         self.pointer = (0, 0)
         self.buttons = 0
-        self.keys: dict[int, str] = {}  # keysym → key that it pressed
+        self.keys: dict[int, str] = {}  # keysym, or -scan code → key that it pressed
+        self.typed = False  # it has pressed keys, or they wait
         self.shared = True
         self.user = ""  # whom SASL found it to be
         self.sasl: Sasl | None = None
         self.layer: Sasl | None = None  # what it says comes through this
         self.cut: CutText | None = None
-        self.queue = KeyQueue(server.loop, server.key_delay, server.input.hungry, self._press)
         self.ready = False  # the handshake is over
         self.extended_keys = False
         self._lossy: list[tuple[int, int, int, int]] = []  # sent as JPEG
@@ -158,7 +157,7 @@ class Client:
             elif kind == 4:
                 yield 7
                 down, keysym = self._take(">BxxI")
-                self.queue.put(bool(down), keysym, None)
+                self._key(bool(down), keysym, None)
             elif kind == 5:
                 yield 5
                 self._pointer(*self._take(">BHH"))
@@ -179,7 +178,7 @@ class Client:
                     raise ProtocolError("an unknown message of QEMU's")
                 yield 10
                 down, keysym, code = self._take(">HII")
-                self.queue.put(bool(down), keysym, code)
+                self._key(bool(down), keysym, code)
             else:
                 raise ProtocolError(f"an unknown message: {kind}")
 
@@ -275,12 +274,19 @@ class Client:
 
     # --- keys and pointer -----------------------------------------------------------------------------------
 
+    def _key(self, down: bool, keysym: int, code: int | None) -> None:
+        self.typed |= self.server.keys.put(lambda: self._press(down, keysym, code))
+
     def _press(self, down: bool, keysym: int, code: int | None) -> None:
-        """One key of the queue."""
+        """One key of the queue, when it is its turn: the client may have gone."""
         hands = self.server.input
         if code:
             key = scancode(code)
             if key is not None:
+                if down:
+                    self.keys[-code] = key
+                else:
+                    self.keys.pop(-code, None)
                 hands.key(key, down)
                 hands.sync()
                 self.server.expect()
@@ -496,21 +502,24 @@ class Client:
     # --- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of what it held down."""
+        """Let go of what it held down, of keys when all that it typed is pressed."""
         if self.view is not None:
             self.server.console.detach(self.view)
             self.view = None
-        self.queue.close()
         if self.cut is not None:
             self.cut.close()
             self.cut = None
         if self.sasl is not None:
             self.sasl.close()
-        hands = self.server.input
-        for key in self.keys.values():
-            hands.key(key, False)
+        if self.typed:
+            self.server.keys.put(self._let_go, always=True)
         self._pointer_up()
-        hands.sync()
+        self.server.input.sync()
+
+    def _let_go(self) -> None:
+        for key in self.keys.values():
+            self.server.input.key(key, False)
+        self.server.input.sync()
 
     def _pointer_up(self) -> None:
         for bit, name in enumerate(BUTTONS):

@@ -15,6 +15,7 @@ import time
 
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
+from vmrun.ui.vnc.keyqueue import KeyQueue
 from vmrun.ui.vnc.security import SASL, VNC_AUTHENTICATION, wanted
 from vmrun.ui.vnc.stream import ProtocolError, Stream, WebSocket
 
@@ -80,7 +81,7 @@ class VncServer:
             library()
         self.lossy = bool(settings.get("lossy"))
         self.adaptive = not settings.get("non-adaptive")  # what was sent as JPEG is sent exactly once it stands still
-        self.key_delay = int(settings.get("key-delay-ms", KEY_DELAY)) / 1000
+        self.keys = KeyQueue(loop, int(settings.get("key-delay-ms", KEY_DELAY)) / 1000, input.hungry)
         self.lock_keys = bool(settings.get("lock-key-sync", True))
         self.connections = int(settings.get("connections", MOST_CONNECTING))
         self.expires: float | None = None  # seconds of the wall clock
@@ -462,6 +463,7 @@ class VncServer:
         return found if device is None or not self.bound else {**found, "display": device}
 
     def close(self) -> None:
+        self.keys.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
