@@ -213,6 +213,27 @@ def test_a_burst_arrives_whole_and_in_order_at_a_peer_that_reads_late(side: Any)
         one.until(lambda: card.used(1) == 250)
 
 
+def test_a_ring_goes_on_when_a_peer_that_reads_late_has_read(side: Any) -> None:
+    """More than the program queues: the rest waits in the ring, rung for once."""
+    body = bytes(range(256)) * 240
+    heads = [BACK + n.to_bytes(2, "big") for n in range(120)]
+    with side("virtio-net-pci") as one:
+        card = VirtioNet(one.q)
+        one.q.write(BUFFERS + 0x100000, body)
+        for n, head in enumerate(heads):
+            one.q.write(BUFFERS + 2048 * n, bytes(10) + head)
+            card.describe(1, 2 * n, BUFFERS + 2048 * n, 10 + len(head), 1, 2 * n + 1)
+            card.describe(1, 2 * n + 1, BUFFERS + 0x100000, len(body), 0)
+        one.q.write(card.ring(1) + 4096 + 4, struct.pack("<120H", *range(0, 240, 2)))
+        one.q.writew(card.ring(1) + 4096 + 2, 120)
+        one.q.outw(PORTS + 16, 1)
+        time.sleep(0.2)
+        assert card.used(1) < 120
+        for n, head in enumerate(heads):
+            assert one.receive() == head + body, n
+        one.until(lambda: card.used(1) == 120)
+
+
 def test_virtio_net_sends_a_frame_in_crumbs(side: Any) -> None:
     """Each byte in a buffer of its own, after the header."""
     with side("virtio-net-pci") as one:
