@@ -125,7 +125,7 @@ def test_the_periodic_flag_without_its_enable(q, side):
         q.clock_step(2_000_000)
     else:
         q.ask_all(["inb 0x80"] * 3000)  # its clock is the host's: a few of the 976 µs pass
-    assert get(q, C) == DIFFERENCES["rtc-pf"].of(side)
+    assert get(q, C) & PF == DIFFERENCES["rtc-pf"].of(side)  # a second may end meanwhile, which sets UF
 
 
 def test_an_alarm_comes_when_the_time_is_that_of_the_alarm(timed):
