@@ -226,3 +226,22 @@ def test_processors_come_and_go_as_qemus(machine: str, tmp_path: pathlib.Path) -
             session.close()
         logs.append(session.log)
     assert [pair for pair in zip(*logs, strict=True) if pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize("program", [[str(QEMU)], PROGRAM], ids=["qemu", "vmrun"])
+def test_a_drive_of_the_command_line_goes_with_its_device(program: list[str], tmp_path: pathlib.Path) -> None:
+    drive = ["-drive", "if=none,id=d0,format=raw,file=null-co://", "-device", "scsi-hd,drive=d0,id=s0,bus=hba.0"]
+    session = Session([*program, "-m", "64", "-display", "none", "-nodefaults", "-S",
+                       "-device", "virtio-scsi-pci,id=hba", *drive], tmp_path)  # fmt: skip
+    try:
+        session.qmp("query-block")
+        assert [row["device"] for row in session.log[-1][2]["return"]] == ["d0"]
+        session.remove("s0")
+        end = time.monotonic() + 20
+        while not any(name == "DEVICE_DELETED" and data.get("device") == "s0" for name, data in session.events):
+            assert time.monotonic() < end
+            session.qmp("query-status")
+        session.qmp("query-block")
+        assert session.log[-1][2]["return"] == []
+    finally:
+        session.close()
