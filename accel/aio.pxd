@@ -1,10 +1,7 @@
 # The I/O thread. The documentation is in aio.pyx.
 from accel.api cimport DeviceLock, Notifier, i64, pthread_mutex_t, u32, u64
 from accel.clock cimport TimerQueue
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_cond_t:
-        pass
+from accel.threads cimport pthread_cond_t
 
 cpdef enum:
     IO_READ = 0x001             # poll's bits

@@ -18,16 +18,10 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_NONBLOCK
     int EFD_CLOEXEC
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutexattr_t:
-        pass
-    int PTHREAD_MUTEX_RECURSIVE
-    int pthread_mutexattr_init(pthread_mutexattr_t *)
-    int pthread_mutexattr_settype(pthread_mutexattr_t *, int)
-    int pthread_mutex_init(pthread_mutex_t *, pthread_mutexattr_t *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
+from accel.threads cimport (
+    PTHREAD_MUTEX_RECURSIVE, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    pthread_mutexattr_init, pthread_mutexattr_settype, pthread_mutexattr_t,
+)
 
 
 class Action:

@@ -12,12 +12,7 @@ for how long the host had no core for its thread. Unwatched it costs a look at a
 import sys
 
 from accel.api cimport i64, u64
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_trylock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    unsigned long pthread_self()
+from accel.threads cimport pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, pthread_self
 
 cdef extern from "<Python.h>" nogil:
     int PyGILState_Check()

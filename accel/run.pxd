@@ -1,9 +1,6 @@
 from accel.api cimport (ACTION_EXIT, ACTION_INIT, ACTION_PANIC, ACTION_RESET, ACTION_SHUTDOWN, ACTION_SUSPEND,
                         Notifier, pthread_mutex_t, u32, u64)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_cond_t:
-        pass
+from accel.threads cimport pthread_cond_t
 
 cpdef enum:
     REQUEST_FAILED = 1 << 30        # a processor gave up; RunControl.take_reports() says why

@@ -15,7 +15,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from accel cimport errands
+from accel.access cimport (
+    ALONE as _ALONE, ANYHOW as _ANYHOW, alone, mask_of, region_load, region_load_string, region_store,
+    region_store_string, region_takes,
+)
 from accel.api cimport ACTION_NONE
 
 cdef extern from *:
@@ -35,73 +38,13 @@ cdef u64 FULL = <u64>-1
 cdef int MOST_RETIRED = 64          # views kept for who looks without the lock, which is never long
 
 
-cdef u32 io_read_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
-    region.accesses += count
-    errands.noted = <void *>region
-    return region.read_string(offset, size, data, count)
-
-
-cdef u32 io_write_string(IoRegion region, u64 offset, u32 size, u8 *data, u32 count) noexcept nogil:
-    region.accesses += count
-    errands.noted = <void *>region
-    return region.write_string(offset, size, data, count)
-
-
-cdef u64 _mask(u32 size) noexcept nogil:
-    return FULL if size >= 8 else (<u64>1 << (8 * size)) - 1
-
-
-cdef enum:
-    _ALONE = 0x100
-    _ANYHOW = 0x200
-# IoRegion.widest of a device of few ports that has the whole of a wider access which begins there, as on qemu-kvm's
-# boards (ANYHOW: at an odd place, too); of others such an access is the next port's too, as on an ISA bus
-ALONE, ANYHOW = _ALONE, _ANYHOW
-
-
-cdef inline bint alone(Entry *entry, u64 offset, u32 size) noexcept nogil:
-    return entry.widest >= _ANYHOW or entry.widest >= _ALONE and not offset & (size - 1)
-
-
-cdef u64 region_load(IoRegion region, u64 offset, u32 size) noexcept nogil:
-    """One access of the guest, split or widened to what the region takes."""
-    cdef u32 part = size, i = 0
-    cdef u64 value = 0
-    region.accesses += 1
-    errands.noted = <void *>region
-    if part > region.max_access:
-        part = region.max_access
-    if part < region.min_access:
-        part = region.min_access
-    while i < size:
-        value |= (region.read(offset + i, part) & _mask(part)) << (8 * i)
-        i += part
-    return value & _mask(size)
-
-
-cdef u32 region_store(IoRegion region, u64 offset, u32 size, u64 value) noexcept nogil:
-    cdef u32 part = size, i = 0, action = ACTION_NONE
-    region.accesses += 1
-    errands.noted = <void *>region
-    if part > region.max_access:
-        part = region.max_access
-    while i < size:
-        action |= region.write(offset + i, part, (value >> (8 * i)) & _mask(part))
-        i += part
-    return action
-
-
-cdef bint region_takes(void *region, u32 size) noexcept nogil:
-    return size <= (<IoRegion>region).max_access
-
-
-cdef void _mark_dirty(RamBlock block, u8 *host, u64 count) noexcept nogil:
-    if block.logging or block.code != NULL:
-        block.mark_dirty(<u64>(host - block.host), count)
+# How wide a device of few ports takes an access, see access.pxd.
+ALONE, ANYHOW = <int>_ALONE, <int>_ANYHOW
 
 
 cdef void mark_dirty(void *block, u8 *host, u64 count) noexcept nogil:
-    _mark_dirty(<RamBlock>block, host, count)
+    if (<RamBlock>block).logging or (<RamBlock>block).code != NULL:
+        (<RamBlock>block).mark_dirty(<u64>(host - (<RamBlock>block).host), count)
 
 
 cdef class Region:
@@ -508,10 +451,10 @@ cdef class AddressSpace:
             entry != NULL and size > entry.widest
         ):
             self.unassigned += 1
-            return _mask(size)
+            return mask_of(size)
         if entry != NULL and entry.region != NULL and entry.host == NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
-            or alone(entry, entry.offset + (addr - entry.start), size)
+            or alone(entry.widest, entry.offset + (addr - entry.start), size)
         ):
             # A device that takes accesses of this size takes the whole of it, even where another overlays a part:
             # the first byte's owner answers, as on qemu-kvm's bus (0xcf8 as a dword, 0xcf9 being another's).
@@ -524,9 +467,9 @@ cdef class AddressSpace:
         # Over the end of memory, of a device that would get it in pieces, or of ports that nobody has.
         while i < size:
             if i > FULL - addr:
-                return value | (FULL << (8 * i) & _mask(size))
+                return value | (FULL << (8 * i) & mask_of(size))
             part = self.piece(addr + i, size - i, size)
-            value |= (self.load(addr + i, part) & _mask(part)) << (8 * i)
+            value |= (self.load(addr + i, part) & mask_of(part)) << (8 * i)
             i += part
         return value
 
@@ -549,7 +492,7 @@ cdef class AddressSpace:
             return ACTION_NONE
         if entry != NULL and entry.region != NULL and (
             addr - entry.start + size <= entry.room and region_takes(entry.region, size) or size - 1 <= entry.last - addr
-            or alone(entry, entry.offset + (addr - entry.start), size)
+            or alone(entry.widest, entry.offset + (addr - entry.start), size)
         ):
             return region_store(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, value)
         if entry != NULL and size - 1 <= entry.last - addr:
@@ -561,7 +504,7 @@ cdef class AddressSpace:
             return ACTION_NONE
         while i < size and i <= FULL - addr:
             part = self.piece(addr + i, size - i, size)
-            action |= self.store(addr + i, part, (value >> (8 * i)) & _mask(part))
+            action |= self.store(addr + i, part, (value >> (8 * i)) & mask_of(part))
             i += part
         return action
 
@@ -573,7 +516,7 @@ cdef class AddressSpace:
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
             size - 1 <= entry.last - addr
         ):
-            return io_read_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
+            return region_load_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = self.load(addr, size)
             memcpy(data + i * size, &value, size)
@@ -586,7 +529,7 @@ cdef class AddressSpace:
         if entry != NULL and entry.region != NULL and region_takes(entry.region, size) and (
             size - 1 <= entry.last - addr
         ):
-            return io_write_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
+            return region_store_string(<IoRegion>entry.region, entry.offset + (addr - entry.start), size, data, count)
         for i in range(count):
             value = 0
             memcpy(&value, data + i * size, size)

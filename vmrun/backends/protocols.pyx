@@ -34,12 +34,7 @@ from libc.stdlib cimport calloc, free, realloc
 from posix.stdlib cimport posix_memalign
 
 from accel.dma cimport dma_unmap
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
+from accel.threads cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef enum:
     MOST_SPARES = 256

@@ -1,8 +1,5 @@
 from accel.api cimport u8, u32, u64
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
+from accel.threads cimport pthread_mutex_t
 
 
 cdef class Bitmap:

@@ -1,11 +1,6 @@
 from accel.api cimport u32, u64
+from accel.threads cimport pthread_cond_t, pthread_mutex_t
 from vmrun.backends.block.node cimport Cursor, Filter
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 cdef enum:
     RULES = 64

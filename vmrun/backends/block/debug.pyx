@@ -6,13 +6,10 @@ requests of its kinds at its place, once or always. A set-state rule makes anoth
 
 from libc.errno cimport EIO, EOPNOTSUPP
 
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
-    int pthread_cond_broadcast(pthread_cond_t *)
+from accel.threads cimport (
+    pthread_cond_broadcast, pthread_cond_init, pthread_cond_wait, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
 
 from libc.errno cimport EAGAIN
 

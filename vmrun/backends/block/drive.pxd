@@ -1,15 +1,10 @@
 from accel.api cimport DeviceLock, u8, u32, u64
 from accel.errands cimport Errand
+from accel.threads cimport pthread_cond_t, pthread_mutex_t
 from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport Node
 from vmrun.backends.block.pool cimport Job
 from vmrun.backends.protocols cimport BlockBackend, BlockRequest
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 # what a failed transfer does: QEMU's rerror and werror
 cpdef enum:

@@ -20,16 +20,6 @@ Locks, in this order: the request's lock (device lock), the drive's mutex. A wor
 
 from libc.errno cimport EAGAIN, EINVAL, EIO, ENOSPC, EROFS
 
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_destroy(pthread_cond_t *)
-    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
-    int pthread_cond_broadcast(pthread_cond_t *)
-
 cdef extern from "<unistd.h>" nogil:
     int usleep(unsigned int)
 
@@ -46,6 +36,10 @@ cdef extern from *:
     u32 vr_look "vr_look32"(u32 *) nogil
 
 from accel.errands cimport ErrandLock
+from accel.threads cimport (
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
 from vmrun.backends.block.engine cimport TRANSFER_READ, TRANSFER_WRITE
 from vmrun.backends.block.node cimport NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
 from vmrun.backends.block.pool cimport pool_now, pool_put

@@ -60,21 +60,11 @@ cdef extern from "<linux/io_uring.h>" nogil:
     int IORING_OP_READV, IORING_OP_WRITEV
     u32 IORING_ENTER_GETEVENTS
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_attr_t:
-        pass
-    ctypedef unsigned long pthread_t
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_attr_init(pthread_attr_t *)
-    int pthread_attr_destroy(pthread_attr_t *)
-    int pthread_attr_setdetachstate(pthread_attr_t *, int)
-    int pthread_attr_setstacksize(pthread_attr_t *, size_t)
-    int pthread_create(pthread_t *, pthread_attr_t *, void *(*)(void *) noexcept nogil, void *)
-    int PTHREAD_CREATE_DETACHED
+from accel.threads cimport (
+    PTHREAD_CREATE_DETACHED, pthread_attr_destroy, pthread_attr_init, pthread_attr_setdetachstate,
+    pthread_attr_setstacksize, pthread_attr_t, pthread_create, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_t, pthread_mutex_unlock, pthread_t,
+)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:

@@ -1,10 +1,7 @@
 from accel.api cimport u8, u32, u64
+from accel.threads cimport pthread_rwlock_t
 from vmrun.backends.block.engine cimport Engine, Transfer
 from vmrun.backends.block.node cimport Cursor, Extent, Node
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_rwlock_t:
-        pass
 
 
 cdef class FileNode(Node):

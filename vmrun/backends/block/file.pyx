@@ -13,13 +13,10 @@ from posix.types cimport off_t
 import os
 import stat as modes
 
-cdef extern from "<pthread.h>" nogil:
-    int pthread_rwlock_init(pthread_rwlock_t *, void *)
-    int pthread_rwlock_rdlock(pthread_rwlock_t *)
-    int pthread_rwlock_tryrdlock(pthread_rwlock_t *)
-    int pthread_rwlock_wrlock(pthread_rwlock_t *)
-    int pthread_rwlock_unlock(pthread_rwlock_t *)
-    int pthread_rwlock_destroy(pthread_rwlock_t *)
+from accel.threads cimport (
+    pthread_rwlock_destroy, pthread_rwlock_init, pthread_rwlock_rdlock, pthread_rwlock_tryrdlock,
+    pthread_rwlock_unlock, pthread_rwlock_wrlock,
+)
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:

@@ -13,23 +13,15 @@ import os
 import struct
 
 from accel.api cimport u8, u16, u32, u64
+from accel.threads cimport (
+    pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait, pthread_mutex_init,
+    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
 from vmrun.backends.block.node cimport (
     NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, Extent, Node, cursor_fill, cursor_get, cursor_put,
 )
 
 from vmrun.backends.block.errors import ImageError
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
-    int pthread_cond_signal(pthread_cond_t *)
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int, const void *, size_t, int)

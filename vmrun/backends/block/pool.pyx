@@ -5,38 +5,14 @@ come. A thread is started when a job finds all others busy, up to MOST; one that
 A job's memory is its owner's; the pool does not touch it once it runs.
 """
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_condattr_t:
-        pass
-    ctypedef struct pthread_attr_t:
-        pass
-    ctypedef unsigned long pthread_t
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_condattr_init(pthread_condattr_t *)
-    int pthread_condattr_setclock(pthread_condattr_t *, int)
-    int pthread_cond_init(pthread_cond_t *, pthread_condattr_t *)
-    int pthread_cond_timedwait(pthread_cond_t *, pthread_mutex_t *, timespec *)
-    int pthread_cond_signal(pthread_cond_t *)
-    int pthread_attr_init(pthread_attr_t *)
-    int pthread_attr_destroy(pthread_attr_t *)
-    int pthread_attr_setdetachstate(pthread_attr_t *, int)
-    int pthread_attr_setstacksize(pthread_attr_t *, size_t)
-    int pthread_create(pthread_t *, pthread_attr_t *, void *(*)(void *) noexcept nogil, void *)
-    int PTHREAD_CREATE_DETACHED
-    int pthread_atfork(void (*)() noexcept nogil, void (*)() noexcept nogil, void (*)() noexcept nogil)
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec *)
-    int CLOCK_MONOTONIC
+from accel.threads cimport (
+    PTHREAD_CREATE_DETACHED, pthread_atfork, pthread_attr_destroy, pthread_attr_init, pthread_attr_setdetachstate,
+    pthread_attr_setstacksize, pthread_attr_t, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
+    pthread_cond_timedwait, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t, pthread_create,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_t,
+)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:

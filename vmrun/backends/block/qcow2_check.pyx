@@ -14,16 +14,6 @@ from accel.api cimport u8, u32, u64
 from vmrun.backends.block.qcow2 cimport Qcow2Node
 from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, Slot, get64, get_count, put64, put_count
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_rwlock_t:
-        pass
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_rwlock_wrlock(pthread_rwlock_t *)
-    int pthread_rwlock_unlock(pthread_rwlock_t *)
-
 cdef u64 MOST_CLUSTERS = 1 << 28
 
 

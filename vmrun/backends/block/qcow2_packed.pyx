@@ -47,12 +47,7 @@ cdef extern from "<zstd.h>" nogil:
     unsigned ZSTD_isError(size_t)
     size_t ZSTD_compress(void *, size_t, const void *, size_t, int)
 
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
+from accel.threads cimport pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
 
 cdef enum:
     KEPT = 8                    # as many as threads that compress at a time, usually

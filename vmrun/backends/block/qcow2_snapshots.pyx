@@ -4,22 +4,14 @@ import os
 import struct
 
 from accel.api cimport u8, u32, u64
+from accel.threads cimport (
+    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_rwlock_rdlock, pthread_rwlock_t,
+    pthread_rwlock_unlock, pthread_rwlock_wrlock,
+)
 from vmrun.backends.block.node cimport NODE_UNMAP, Cursor, cursor_memory
 from vmrun.backends.block.qcow2 cimport Qcow2Node
 from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, get64, put64
 from vmrun.backends.protocols cimport IoVec
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_rwlock_t:
-        pass
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_rwlock_rdlock(pthread_rwlock_t *)
-    int pthread_rwlock_wrlock(pthread_rwlock_t *)
-    int pthread_rwlock_unlock(pthread_rwlock_t *)
-
 
 cdef int raise_counts(Qcow2Node node, const u8 *l1, u64 l1_size, int step, bint copied) except -1:
     """One reference more or less of all that an L1 table reaches, and of its L2 tables; COPIED flags of the active tables

@@ -1,14 +1,7 @@
 from accel.api cimport u8, u16, u32, u64
+from accel.threads cimport pthread_cond_t, pthread_mutex_t, pthread_rwlock_t
 from vmrun.backends.block.node cimport Node
 from vmrun.backends.block.qcow2_cache cimport MetaCache, Slot
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
-    ctypedef struct pthread_rwlock_t:
-        pass
 
 cdef enum:
     ENOUGH_FREED = 1024

@@ -12,22 +12,12 @@ import os
 
 from vmrun.backends.block import qcow2_header as headers
 
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
-    int pthread_cond_destroy(pthread_cond_t *)
-    ctypedef struct pthread_rwlockattr_t:
-        pass
-    int pthread_rwlockattr_init(pthread_rwlockattr_t *)
-    int pthread_rwlockattr_setkind_np(pthread_rwlockattr_t *, int)
-    int PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP
-    int pthread_rwlock_init(pthread_rwlock_t *, pthread_rwlockattr_t *)
-    int pthread_rwlock_destroy(pthread_rwlock_t *)
-    int pthread_rwlock_wrlock(pthread_rwlock_t *)
-    int pthread_rwlock_unlock(pthread_rwlock_t *)
+from accel.threads cimport (
+    PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP, pthread_cond_destroy, pthread_cond_init, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_rwlock_destroy, pthread_rwlock_init,
+    pthread_rwlock_unlock, pthread_rwlock_wrlock, pthread_rwlockattr_init, pthread_rwlockattr_setkind_np,
+    pthread_rwlockattr_t,
+)
 
 cdef extern from "<endian.h>" nogil:
     u64 be64toh(u64)

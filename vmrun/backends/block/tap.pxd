@@ -1,12 +1,7 @@
 from accel.api cimport u8, u32, u64
+from accel.threads cimport pthread_cond_t, pthread_mutex_t
 from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport Cursor, Extent, Filter, Node
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
 
 cdef enum:
     MOST_MARKS = 64

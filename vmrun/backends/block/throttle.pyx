@@ -5,25 +5,15 @@ within a burst passes at once.
 """
 
 from libc.errno cimport EAGAIN, EOPNOTSUPP
+from posix.time cimport nanosleep, timespec
 
 from accel.api cimport u32, u64
+from accel.threads cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+)
 from vmrun.backends.block.engine cimport Transfer
 from vmrun.backends.block.node cimport NODE_NOWAIT, Cursor, Filter
 from vmrun.backends.block.pool cimport pool_now
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int nanosleep(timespec *, timespec *)
 
 cdef enum:
     LIMITS = 6

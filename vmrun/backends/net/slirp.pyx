@@ -24,18 +24,14 @@ import _thread
 
 from accel.api cimport DeviceLock, Notifier, i64, pthread_mutex_t, u8, u32, u64
 from accel.dma cimport IoVec
+from accel.threads cimport (
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
+)
 from vmrun.backends.net.base cimport HostNet
 from vmrun.backends.net.offload cimport net_join, net_needs, net_whole
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_DATA_VALID, NET_GSO_TCP4, NET_NEEDS_CSUM, NetHeader,
 )
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_trylock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:

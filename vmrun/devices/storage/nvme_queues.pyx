@@ -19,16 +19,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from accel.api cimport DeviceLock
+from accel.threads cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 from vmrun.backends.protocols cimport block_release
 
 from accel.dma import Scatter as _Scatter
 from accel.errands import give_back, spare_lock
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef extern from *:
     """
