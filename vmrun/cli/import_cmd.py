@@ -86,6 +86,7 @@ def _import_qemu(args: Any, words: list[str]) -> int:
 
 _OF_A_RUN = {
     "daemonize": ("-daemonize", "`vmrun up --detach`"),
+    "preconfig": ("-preconfig", "vmrun-qemu has it"),
     "pidfile": ("-pidfile", "`vmrun ps --json` tells it"),
     "incoming": ("-incoming", "`vmrun up --restore FILE`"),
     "loadvm": ("-loadvm", "QMP's snapshot-load"),

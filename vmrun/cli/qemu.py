@@ -106,7 +106,7 @@ def _main(argv: list[str], program: str) -> int:
     _Run.named = str(start.run.get("name") or "") if "guest-name" in start.run.get("msg", ()) else ""
     for warning in start.warnings:
         _say(program, f"warning: {warning}")
-    return _Run(start, program).run()
+    return _Run(start, program, argv).run()
 
 
 def _say(program: str, text: str) -> None:
@@ -135,9 +135,9 @@ class _Run(Runner):
     announce = False
     stamp, named = False, ""  # what -msg puts before messages
 
-    def __init__(self, start: Start, program: str) -> None:
+    def __init__(self, start: Start, program: str, argv: Sequence[str] = ()) -> None:
         super().__init__()
-        self.wanted, self.program = start, program
+        self.wanted, self.program, self.argv = start, program, argv
         self.option = start.run
         self.escape = self.option.get("echr", self.escape)
         self.early: dict[str, Given] = {}  # of monitors, by chardev
@@ -353,6 +353,7 @@ class _Run(Runner):
 
     def _build(self, config: MachineData | None) -> Any:
         chardevs, users = self.wanted.chardevs, self.wanted.users
+        before: Any = self.machine
         on_terminal = [id for id, spec in chardevs.items() if spec["type"] == "stdio"]
         shared = any(chardevs[id].get("mux") or id in users for id in on_terminal)
         mux = self.mux if shared or len(on_terminal) > 1 else None
@@ -361,6 +362,8 @@ class _Run(Runner):
         if config is None:
             from vmrun.machine.empty import build_empty
 
+            if self.option.get("preconfig"):
+                raise QemuError("-preconfig: there is nothing to say of -machine none before it is there")
             name, accel = self.option.get("name", ""), self.option.get("accel", ())
             machine = build_empty(name, chardevs, mux, self._objects(), accel)
             machine.autostart = not self.option.get("paused")
@@ -372,17 +375,58 @@ class _Run(Runner):
             if self.option.get("memdevs"):
                 config = {**config, "memory-backing": {"memdevs": self.option["memdevs"]}}
             blockdevs = list(self.option.get("blockdevs", ()))
-            machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
+            if before is not None:
+                for kind in ("netdevs", "drives"):
+                    config[kind] = {**config[kind], **before.config[kind]}
+                before.board.config = config
+                machine = build(config, board=before.board)
+            elif self.option.get("preconfig"):
+                from vmrun.machine.preconfig import prepare
+
+                machine = prepare(config, mux, self._objects(), blockdevs, self._numa_nodes)
+            else:
+                machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
         machine.drives_pass = True
         try:
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
-                if id in machine.board.listened:
-                    continue  # a TPM's, which has its own connection
+                if id in machine.board.listened or not machine.whole and chardevs[id].get("mux"):
+                    continue  # a TPM's, which has its own connection; one whose first user is a device to come
                 if id not in machine.board.chardevs and id not in [used for _, used, _ in self.wanted.monitors]:
                     machine.board.chardev(id)
         except BaseException:
             machine.close()
             raise
+        return machine
+
+    # --- -preconfig -----------------------------------------------------------------------------------------------
+
+    def _numa_nodes(self, said: list[str]) -> list[dict[str, Any]]:
+        from vmrun.config.importers import numaopts
+        from vmrun.config.importers.line import gather, read_options
+
+        line = gather(read_options([*self.argv, *said]), True)
+        numaopts.placed(line)
+        return [{"cpus": line.nodes[id].get("cpus", ())} for id in sorted(line.nodes)]
+
+    def complete(self, monitors: Any) -> Any:
+        before: Any = self.machine
+        if before.whole:
+            return before
+        self.leave_terminal()
+        before.wait_for(before, "left")
+        if before.outcome is not None:
+            return before
+        if before.said:
+            from vmrun.cli.qemu_machine import Wanted
+            from vmrun.config.importers.line import parse_options, read_options
+
+            self.wanted = Wanted(parse_options(read_options([*self.argv, *before.said]), defaults=True)).start()[0]
+            self.option = self.wanted.run
+        machine = self.build()
+        before.hand_over(machine)
+        before.accelerator.close()
+        self.machine = machine
+        self._viewers()
         return machine
 
     def _objects(self) -> list[dict[str, Any]]:

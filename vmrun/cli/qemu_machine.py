@@ -28,7 +28,7 @@ _BY_ITSELF = ("sga",)
 # options that the process itself looks at
 _KEPT = (
     "name", "incoming", "loadvm", "D", "log", "msg",
-    "paused", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
+    "paused", "preconfig", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
     "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process", "runas",
     "chroot",
 )  # fmt: skip

@@ -46,6 +46,10 @@ class Runner:
         """SIGINT, SIGTERM or SIGHUP, on the main loop."""
         raise NotImplementedError
 
+    def complete(self, monitors: Monitors) -> Machine:
+        """The machine, when monitors have nothing to say of it any more."""
+        return self.machine
+
     def ready(self) -> None:
         """All is open and nobody is waited for any more; the guest runs next."""
 
@@ -76,6 +80,7 @@ class Runner:
                 if chardev.peer is None:
                     self.waiting_for(chardev)
                     self.machine.wait_for(chardev, "peer")
+            self.machine = self.complete(monitors)
             self.ready()
             gc.freeze()  # what a machine is made of lives as long as it
             gc.enable()

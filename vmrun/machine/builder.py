@@ -44,23 +44,27 @@ def build(
     bios: Any = None,
     objects: Sequence[dict[str, Any]] = (),
     blockdevs: Sequence[dict[str, Any]] = (),
+    board: Board | None = None,
 ) -> Machine:
     """`config`: ResolvedMachine.data. `accel` replaces the machine's list. `mux`: makes the shared terminal, called
     as mux(loop, lock). `drives`: back ends that are open already. `cpuid`: that of the processors of a machine which
     goes on; StateError when the host lacks a feature of it. `bios`: a firmware (vmrun.firmware.images.Image) in place
     of the machine's. `objects`: of the host's side (vmrun.core.userobject), made before there is memory. `blockdevs`:
-    nodes with names (vmrun.machine.nodes), opened before there are drives.
+    nodes with names (vmrun.machine.nodes), opened before there are drives. `board`: one with back ends and nothing else
+    (vmrun.machine.preconfig), which stays its owner's when this fails.
 
     Raises BuildError, BackendError, AccelError; nothing is left open then.
     """
-    lock = ErrandLock()
-    loop = Loop(lock)
-    board = Board(config, loop, lock)
+    undo: list[Callable[[], object]] = []
+    if board is None:
+        lock = ErrandLock()
+        loop = Loop(lock)
+        board = Board(config, loop, lock)
+        undo += [loop.close, board.close]
     board.drives.update(drives or {})
-    undo: list[Callable[[], object]] = [loop.close, board.close]
     try:
         if mux is not None:
-            board.mux = mux(loop, lock)
+            board.mux = mux(board.loop, board.lock)
             undo.append(board.mux.close)
         return _Builder(config, board, undo, cpuid, objects, blockdevs).build(accel or config["accel"], bios)
     except BaseException as exc:

@@ -54,6 +54,8 @@ class Outcome:
 class Machine:
     """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread, but `ask`."""
 
+    whole = True  # False before `-preconfig` is over: vmrun.machine.preconfig
+
     def __init__(self, config: MachineData, board: Board, assembly: Assembly, choice: Choice) -> None:
         self.config, self.board, self.assembly, self.choice = config, board, assembly, choice
         self.built = config  # as it was before anything came or went
@@ -144,7 +146,7 @@ class Machine:
 
     def run(self) -> Outcome:
         """Start (unless the machine is `paused`) and run the main loop until the machine ends."""
-        if self.autostart and self.state == runstate.PRELAUNCH:
+        if self.autostart and self.state == runstate.PRELAUNCH and self.outcome is None:
             self.resume()
         if self.outcome is None:
             self.loop.run()

@@ -1,16 +1,16 @@
 """A person's commands: a table of names, parameters, help and handlers. Output is text with CR LF, as QEMU's.
 
-An unambiguous beginning of a name will do. A handler gets the machine, its words, and the processor that is looked at.
+A handler gets the machine, its words, and the processor that is looked at.
 """
 
 from __future__ import annotations
 
 from accel.api import Action
 
-from vmrun.monitor import hmp_block, hmp_look, hmp_machine, hmp_more, info
+from vmrun.monitor import hmp_block, hmp_look, hmp_machine, hmp_more, info, preconfig
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.expression import ExpressionError, signed
-from vmrun.monitor.hmp_line import Asker, Line, words_of
+from vmrun.monitor.hmp_line import Asker, Line, ask, words_of
 from vmrun.monitor.hmp_look import Format, number
 from vmrun.monitor.work import Work
 
@@ -99,10 +99,12 @@ def _screendump(machine: Any, words: list[str], cpu: int) -> Work:
 
 def _info(machine: Any, words: list[str], cpu: int) -> str:
     if not words:
-        return "".join(f"info {name:<15} -- {text}\n" for name, (_, text) in sorted(info.VIEWS.items()))
+        shown = [name for name in sorted(info.VIEWS) if machine.whole or name in preconfig.VIEWS]
+        return "".join(f"info {name:<15} -- {info.VIEWS[name][1]}\n" for name in shown)
     view = info.VIEWS.get(words[0])
     if view is None:
         raise QmpError(f"unknown command: 'info {words[0]}'")
+    preconfig.check_line(machine, f"info {words[0]}")
     return view[0](machine, words[1:], cpu)
 
 
@@ -110,6 +112,7 @@ def _help(machine: Any, words: list[str], cpu: int) -> str:
     if words and words[0] == "info":
         return _info(machine, words[1:2] and [], cpu)
     lines = [line for line in LINES if not words or words[0] in line.names]
+    lines = [line for line in lines if machine.whole or line.names[0] in preconfig.LINES]
     if not lines:
         raise QmpError(f"unknown command: '{words[0]}'")
     return "".join(
@@ -131,6 +134,11 @@ def _qom_get(machine: Any, words: list[str], cpu: int) -> str:
     from vmrun.monitor.qom import Tree
 
     return json.dumps(Tree(machine).get(words[0], words[1])) + "\n"
+
+
+def _exit_preconfig(machine: Any, words: list[str], cpu: int) -> Work:
+    work: Work = ask(machine, "x-exit-preconfig")
+    return work.map(lambda nothing: "")
 
 
 def _reset(machine: Any, words: list[str], cpu: int) -> str:
@@ -275,6 +283,7 @@ LINES = (
     Line("cont|c", "", "resume emulation", _qmp("cont")),
     Line("system_reset", "", "reset the system", _reset),
     Line("system_powerdown", "", "send system power down event", _qmp("system_powerdown")),
+    Line("exit_preconfig", "", "exit the preconfig state", _exit_preconfig),
     Line("quit|q", "", "quit the emulator", _qmp("quit")),
     Line("device_add", "driver[,prop=value][,...]", "add device, like -device on the command line", _device_add, 1),
     Line("set_link", "name on|off", "change the link status of a network adapter", _set_link, 2),
@@ -327,6 +336,7 @@ def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
     try:
         if line is None:
             raise QmpError(f"unknown command: '{name}'")
+        preconfig.check_line(machine, line.names[0])
         if len(rest) < line.least or rest and not line.params:
             wrong = "extraneous characters at the end of line" if not line.params else f"{line.params} expected"
             title = "|".join(line.names)
@@ -339,7 +349,7 @@ def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
         out = f'{error.desc}\nTry "help {name}" for more information\n'
     except QmpError as error:
         # what is wrong with the line itself is said bare
-        known = error.kind == "CommandNotFound" or error.desc.startswith("unknown command")
+        known = error.kind == "CommandNotFound" or error.desc.startswith(("unknown command", "Command '"))
         out = f"{error.desc}\n" if known else f"Error: {error.desc}\n"
     except (IndexError, OverflowError):
         out = f"Error: {name}: a parameter is missing or out of range\n"

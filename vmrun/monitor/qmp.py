@@ -12,6 +12,7 @@ from vmrun.monitor.commands import control  # noqa: F401  # what every client be
 from vmrun.monitor.commands.introspect import version
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.jsonstream import JsonError, JsonStream
+from vmrun.monitor.preconfig import check_command
 from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
@@ -155,5 +156,7 @@ class QmpSession:
             raise QmpError(f"The command {name} has not been found", "CommandNotFound")
         if "exec-oob" in request and not command.oob:
             raise QmpError(f"The command {name} does not support OOB")
+        if not self.machine.whole:
+            check_command(self.machine, name)
         result = command.handler(self, **command.arguments(given))
         return {} if result is None else result

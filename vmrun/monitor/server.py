@@ -72,6 +72,14 @@ class Monitors:
         self.close_gdb()
         self._gdb = self.listen(spec, "gdb")
 
+    def turn_to(self, machine: Machine) -> None:
+        """All sessions go on with another machine, on the same board."""
+        self.machine = machine
+        machine.monitors = self
+        for port in self.ports:
+            if port.session is not None:
+                port.session.machine = machine
+
     def close_gdb(self) -> None:
         if self._gdb is not None:
             self._gdb.close()

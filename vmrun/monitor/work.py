@@ -71,3 +71,16 @@ class Work:
         self.ended = True
         with self._over:
             pass
+
+
+class Promise(Work):
+    """An answer without a thread: it comes when somebody calls `keep`, on the main loop."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine, lambda work: None)
+
+    def start(self, done: Callable[[Any, QmpError | None], object]) -> None:
+        self.done = done
+
+    def keep(self) -> None:
+        self.done(self.then(None), None)

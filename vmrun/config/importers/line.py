@@ -159,10 +159,16 @@ def parse_command_line(argv: Sequence[str], defaults: bool = True) -> Parsed:
     return parse_options(read_options(argv), defaults)
 
 
-def parse_options(options: list[Option], defaults: bool) -> Parsed:
+def gather(options: list[Option], defaults: bool) -> Line:
+    """What the options say, one by one."""
     line = Line(defaults)
     for option in sorted(options, key=lambda option: option.name not in _FIRST):
         apply(line, option)
+    return line
+
+
+def parse_options(options: list[Option], defaults: bool) -> Parsed:
+    line = gather(options, defaults)
     for area in AREAS:
         area.finish(line)
     return Parsed(options, _document(line), line)

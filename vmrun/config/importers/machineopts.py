@@ -759,7 +759,7 @@ OPTIONS = (
     Opt("perfmap", False, host_only, "host policy"),
     Opt("compat", True, no_equal, "policy for deprecated parts of the interface"),
     Opt("plugin", True, no_equal, "a plug-in of QEMU's"),
-    Opt("preconfig", False, no_equal, "wait for commands before there is a machine"),
+    Opt("preconfig", False, process, "wait for commands before there is a machine"),
     Opt("dump-vmstate", True, no_equal, "write QEMU's own description of devices"),
     Opt("fake-machine", False, no_equal, "a machine without memory"),
     Opt("xen-attach", False, no_equal, "Xen"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmrun.config.importers.qemuopts import Option
 
 MOST = 128
+NEAR = 10  # the distance of a node to itself
 STEP = 8 << 20  # what QEMU divides memory by that no node claims
 
 
@@ -25,11 +26,7 @@ def numa(line: Line, option: Option) -> None:
     if kind == "node":
         _node(line, option, given)
     elif kind == "dist":
-        only(option, given, ("src", "dst", "val"))
-        src, dst, value = (number(option, key, given.get(key, "")) for key in ("src", "dst", "val"))
-        if not 0 <= src < MOST or not 0 <= dst < MOST:
-            raise option.wrong(f"Invalid node {max(src, dst)}, max possible could be {MOST - 1}")
-        line.distances[src, dst] = value
+        _far(line, option, given)
     elif kind == "cpu":
         _place(line, option, given)
     elif kind == "hmat-lb":
@@ -38,6 +35,22 @@ def numa(line: Line, option: Option) -> None:
         _cache(line, option, given)
     else:
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+
+
+def _far(line: Line, option: Option, given: dict[str, Any]) -> None:
+    only(option, given, ("src", "dst", "val"))
+    src, dst, value = (number(option, key, given.get(key, "")) for key in ("src", "dst", "val"))
+    if not 0 <= src < MOST or not 0 <= dst < MOST:
+        raise option.wrong(f"Invalid node {max(src, dst)}, max possible could be {MOST - 1}")
+    if src not in line.nodes or dst not in line.nodes:
+        raise option.wrong(
+            "Source/Destination NUMA node is missing. Please use '-numa node' option to declare it first."
+        )
+    if value < NEAR:
+        raise option.wrong(f"NUMA distance ({value}) is invalid, it shouldn't be less than {NEAR}.")
+    if src == dst and value != NEAR:
+        raise option.wrong(f"Local distance of node {src} should be {NEAR}.")
+    line.distances[src, dst] = value
 
 
 def _place(line: Line, option: Option, given: dict[str, Any]) -> None:
@@ -58,8 +71,8 @@ def _place(line: Line, option: Option, given: dict[str, Any]) -> None:
     line.places.append((option, node, wanted))
 
 
-def _placed(line: Line) -> None:
-    """Which processors -numa cpu meant."""
+def placed(line: Line) -> None:
+    """Which processors -numa cpu meant: they are in the nodes then."""
     if not line.places:
         return
     cpus = line.file.get("cpus", {})
@@ -93,7 +106,7 @@ def _node(line: Line, option: Option, given: dict[str, Any]) -> None:
     only(option, given, ("nodeid", "cpus", "mem", "memdev", "initiator"))
     id = number(option, "nodeid", given["nodeid"]) if "nodeid" in given else len(line.nodes)
     if not 0 <= id < MOST:
-        raise option.wrong(f"Max number of NUMA nodes reached: {MOST}")
+        raise option.wrong(f"Max number of NUMA nodes reached: {id}")
     if id in line.nodes:
         raise option.wrong(f"Duplicate NUMA nodeid: {id}")
     node: dict[str, Any] = {}
@@ -163,7 +176,7 @@ def finish(line: Line) -> None:
         if backend not in line.backends:
             raise option.wrong(f"object '{backend}' is no memory backend of a size that is given here", backend)
         line.nodes[id]["memory"] = line.backends[backend]
-    _placed(line)
+    placed(line)
     ids = sorted(line.nodes)
     if line.memory_of:
         if any("memory" in line.nodes[id] for id in ids if id not in line.memory_of):

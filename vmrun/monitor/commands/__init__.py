@@ -1,7 +1,7 @@
 """QMP's commands, a file for each area. table.load() brings them in."""
 
 AREAS = (
-    "introspect", "control", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device", "pci", "block",
-    "jobs", "blockjobs", "exports", "media", "network", "chardevs", "screen", "remote", "fds", "migrate", "tpm", "hmp",
-    "texts",
+    "introspect", "control", "preconfig", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device",
+    "pci", "block", "jobs", "blockjobs", "exports", "media", "network", "chardevs", "screen", "remote", "fds",
+    "migrate", "tpm", "hmp", "texts",
 )  # fmt: skip

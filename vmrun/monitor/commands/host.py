@@ -114,12 +114,3 @@ def query_vm_generation_id(monitor: Any) -> dict[str, str]:
     if not found:
         raise QmpError("VM Generation ID device not found")
     return {"guid": found[0].generation}
-
-
-@command("x-exit-preconfig")
-def exit_preconfig(monitor: Any) -> None:
-    """Build the machine, after -preconfig."""
-    leave = getattr(monitor.machine, "leave_preconfig", None)
-    if leave is None:
-        raise QmpError("The command is permitted only before machine initialization")
-    leave()

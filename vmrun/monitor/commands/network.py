@@ -61,7 +61,7 @@ enums["NetClientType"] = (
 )  # fmt: skip
 
 
-@command("netdev_add", {"type": "NetClientType", "id": "str"}, gen=False)
+@command("netdev_add", {"id": "str", "type": "NetClientType"}, gen=False)
 def netdev_add(monitor: Any, type: str, id: str, **options: Any) -> None:
     """A new back end. Its options are further arguments."""
     import json

@@ -90,7 +90,8 @@ def query_memdev(monitor: Any) -> list[dict[str, Any]]:
         values = one.shown()
         row = {name: values[name] for name in ("size", "merge", "dump", "prealloc", "share", "reserve", "policy")}
         rows.append({"id": one.name, **row, "host-nodes": list(values.get("host-nodes") or ())})
-    if machine.board.ram_size and not any(row["id"] == "pc.ram" for row in rows):
+    of_objects = (machine.config.get("memory-backing") or {}).get("memdevs")
+    if machine.whole and machine.board.ram_size and not of_objects and all(row["id"] != "pc.ram" for row in rows):
         rows.append(
             {
                 **{"id": "pc.ram", "size": machine.board.ram_size, "merge": True, "dump": True, "prealloc": False},
