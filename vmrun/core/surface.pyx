@@ -9,44 +9,10 @@ Nothing here has a timer: whoever looks asks for an update (vmrun.core.console),
 
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from accel.ram cimport DirtyLog
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-    #include <immintrin.h>
-    /* Four pixels by one shuffle; each store reaches four bytes too far, into what comes next. Returns how many. */
-    __attribute__((target("ssse3")))
-    static size_t pack_rgb_ssse3(uint8_t *to, const uint32_t *from, size_t count)
-    {
-        const __m128i order = _mm_setr_epi8(2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1);
-        size_t done = 0;
-        for (; done + 6 <= count; done += 4, from += 4, to += 12)
-            _mm_storeu_si128((__m128i *)to, _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)from), order));
-        return done;
-    }
-    /* 0x00RRGGBB to the bytes R, G, B; four pixels are three words */
-    static void pack_rgb(uint8_t *to, const uint32_t *from, size_t count)
-    {
-        size_t done = __builtin_cpu_supports("ssse3") ? pack_rgb_ssse3(to, from, count) : 0;
-        from += done, to += 3 * done, count -= done;
-        for (; count >= 4; count -= 4, from += 4, to += 12) {
-            uint32_t a = __builtin_bswap32(from[0]) >> 8, b = __builtin_bswap32(from[1]) >> 8;
-            uint32_t c = __builtin_bswap32(from[2]) >> 8, d = __builtin_bswap32(from[3]) >> 8;
-            uint32_t words[3] = {a | b << 24, b >> 8 | c << 16, c >> 16 | d << 8};
-            memcpy(to, words, 12);
-        }
-        for (; count; count--, from++, to += 3) {
-            to[0] = (uint8_t)(*from >> 16);
-            to[1] = (uint8_t)(*from >> 8);
-            to[2] = (uint8_t)*from;
-        }
-    }
-    """
-    void pack_rgb(u8 *to, const u32 *source, size_t count) nogil
+from vmrun.core.pixels cimport pixels_pack_rgb, pixels_replace
 
 # What a guest can make a surface grow to: 32 Mi pixels, 128 MiB.
 MOST_PIXELS = 1 << 25
@@ -114,8 +80,7 @@ cdef class Surface:
         changed = self.changed + <size_t>(y // TILE) * self.columns
         while x < self.width:
             count = min(<u32>TILE, self.width - x)
-            if memcmp(old + x, line + x, count * 4):
-                memcpy(old + x, line + x, count * 4)
+            if pixels_replace(old + x, line + x, count):
                 changed[x // TILE] = 1
             x += count
 
@@ -185,7 +150,7 @@ cdef class Surface:
             out = PyByteArray_FromStringAndSize(NULL, count * 3)
         to = out
         with nogil:
-            pack_rgb(to, self.pixels, count)
+            pixels_pack_rgb(to, self.pixels, count)
         return out
 
     def rectangle(self, u32 x, u32 y, u32 width, u32 height):

@@ -113,3 +113,19 @@ def test_few_rows_and_rows_of_one_colour_are_not_looked_for() -> None:
     rows.note(surface, WHOLE)
     rows_of(some_rows(random.Random(4), 10))(surface)
     assert rows.moves(surface, [(0, 0, WIDTH, 10)]) == []
+
+
+@pytest.mark.parametrize("apart", [1, 2, 4, 8, 40])
+def test_rows_of_the_same_pixels_in_another_order_are_other_rows(apart: int) -> None:
+    surface, rows = Surface(WIDTH, HEIGHT), Rows()
+
+    def draw(first: int, second: int, moved: int) -> None:
+        for y in range(HEIGHT):
+            surface.fill(0, y, WIDTH, 1, y + moved)
+            surface.fill(first, y, 1, 1, 0x808080 + y + moved)
+            surface.fill(second, y, 1, 1, 0x123456 - y - moved)
+
+    draw(8, 8 + apart, 0)
+    rows.note(surface, WHOLE)
+    draw(8 + apart, 8, 10)
+    assert rows.moves(surface, WHOLE) == []

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free
 
 from accel.api cimport DeviceLock, u8, u16, u32, u64
 from accel.ram cimport DirtyLog, RamBlock
+from vmrun.core.pixels cimport pixels_clear_high
 from vmrun.core.surface cimport Scanout, Surface
 
 from vmrun.core.surface import MOST_PIXELS
@@ -87,13 +88,14 @@ cdef class LinearScanout(Scanout):
 
 cdef void convert(const u8 *data, u32 *to, u32 width, u32 size, bint big) noexcept nogil:
     cdef u32 x, value
+    if size == 4 and not big:
+        pixels_clear_high(to, <u32 *>data, width)
+        return
     for x in range(width):
         if size == 2:
             value = <u32>data[0] << 8 | data[1] if big else <u32>data[1] << 8 | data[0]
             to[x] = ((value >> 8 & 0xF8) | value >> 13) << 16 | ((value >> 3 & 0xFC) | (value >> 9 & 3)) << 8 | (
                 (value << 3 & 0xF8) | (value >> 2 & 7))
-        elif big:
-            to[x] = <u32>data[1] << 16 | <u32>data[2] << 8 | data[3]
         else:
-            to[x] = (<u32 *>data)[0] & 0xFFFFFF
+            to[x] = <u32>data[1] << 16 | <u32>data[2] << 8 | data[3]
         data += size

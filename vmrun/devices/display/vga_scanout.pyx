@@ -14,6 +14,7 @@ same time is seen half-way, and the next look sees the rest.
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from vmrun.core.pixels cimport pixels_clear_high
 from vmrun.devices.display.vga cimport *
 
 from vmrun.core.surface import MOST_PIXELS as _MOST_PIXELS
@@ -390,8 +391,7 @@ cdef class VgaScanout(Scanout):
                     x += 1
                     at += 1
             elif bits == 32 and not big and at + <u64>width * 4 <= mask + 1:
-                for x in range(width):
-                    to[x] = (<u32 *>(memory + at))[x] & 0xFFFFFF
+                pixels_clear_high(to, <u32 *>(memory + at), width)
             elif bits == 15 or bits == 16:
                 for x in range(width):
                     p = memory + (at & mask)    # memory is a power of two and the start is even

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from struct import unpack
 
 from vmrun.ui.vnc import encode
 from vmrun.ui.vnc.cuttext import EXTENDED, MOST_BYTES, CutText
@@ -45,6 +46,7 @@ BUTTONS = ("left", "middle", "right", "wheel-up", "wheel-down", "wheel-left", "w
 TIGHT_FILL, TIGHT_JPEG, TIGHT_FILTER = 0x80, 0x90, 0x40
 CAPS_LOCK = 4  # of the LEDs
 SMALLEST_JPEG = 4096  # pixels
+LEVEL = 3  # of zlib where the client names none: half of what 1 sends, for the same time
 QUIET = 1.0  # seconds that a picture stands still before it is sent again exactly
 MOST_LOSSY = 256  # parts that are to be sent again exactly
 JPEG_QUALITY = (15, 29, 41, 42, 62, 77, 79, 86, 92, 100)  # of the client's levels 0 to 9
@@ -64,7 +66,7 @@ class Client:
         self.pseudo: frozenset[int] = frozenset()
         self.rows: Rows | None = None  # what can be copied, for a client that does
         self.quality = -1  # of JPEG, 0 to 9; -1: none wanted
-        self.level = 1  # of zlib
+        self.level = LEVEL
         self.wanted: tuple[int, int, int, int] | None = None  # an update was asked for: this part
         self.shown = (0, 0)  # the size that the client knows
         self.cursor_seen = -1
@@ -117,9 +119,7 @@ class Client:
         return self.stream.waiting < MOST_OUTPUT
 
     def _take(self, form: str = "") -> tuple[Any, ...]:
-        import struct
-
-        found: tuple[Any, ...] = struct.unpack(form, self.data)
+        found: tuple[Any, ...] = unpack(form, self.data)
         return found
 
     def _talk(self) -> Iterator[int]:
@@ -229,7 +229,7 @@ class Client:
         elif self.rows is None:
             self.rows = Rows()
         self.quality = next((code + 32 for code in wanted if -32 <= code <= -23), -1) if self.server.lossy else -1
-        self.level = next((code + 256 for code in wanted if -256 <= code <= -247), 1)
+        self.level = next((code + 256 for code in wanted if -256 <= code <= -247), LEVEL)
         if POWER_CONTROL in self.pseudo and self.server.power is not None:
             self.stream.write(bytes((POWER, 0, POWER_VERSION, POWER_INIT)))
         if EXTENDED in self.pseudo and self.cut is not None and not self.cut.extended:
@@ -237,7 +237,7 @@ class Client:
         rects = []
         if KEY_EVENT in self.pseudo and not self.extended_keys:
             self.extended_keys = True
-            rects.append(self._head(0, 0, 0, 0, KEY_EVENT))
+            rects.append(encode.head(0, 0, 0, 0, KEY_EVENT))
         if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
             rects.append(self._pointer_kind())
         if rects:
@@ -255,7 +255,7 @@ class Client:
     def _pointer_kind(self) -> bytes:
         self.absolute = self.server.absolute
         surface = self.server.console.surface
-        return self._head(int(self.absolute), 0, surface.width, surface.height, POINTER_CHANGE)
+        return encode.head(int(self.absolute), 0, surface.width, surface.height, POINTER_CHANGE)
 
     def _request(self, incremental: int, x: int, y: int, width: int, height: int) -> None:
         self.wanted = (x, y, width, height)
@@ -377,7 +377,7 @@ class Client:
         moves = rows.moves(surface, parts)
         rows.note(surface, parts)
         for to, source, count in moves:
-            rects.append(self._head(0, to, width, count, COPY_RECT) + b"\0\0" + source.to_bytes(2, "big"))
+            rects.append(encode.head(0, to, width, count, COPY_RECT) + b"\0\0" + source.to_bytes(2, "big"))
             parts = [left for part in parts for left in _without(part, to, to + count)]
             if self._lossy:  # what was copied may be a JPEG's
                 self._note_lossy((0, to, width, count))
@@ -394,7 +394,7 @@ class Client:
                 yield self._desktop_size()
             elif DESKTOP_SIZE in self.pseudo:
                 self.shown = size
-                yield self._head(0, 0, *size, DESKTOP_SIZE)
+                yield encode.head(0, 0, *size, DESKTOP_SIZE)
             else:
                 raise ProtocolError("the screen has another size now, which this client cannot follow")
             self.view.all()
@@ -404,15 +404,15 @@ class Client:
         if CURSOR in self.pseudo and console.cursor is not None and self.cursor_seen != console.cursor_changes:
             self.cursor_seen = console.cursor_changes
             yield self._cursor(console.cursor)
-        leds = self.server.input.leds() if self.server.lock_keys else None
-        if LED_STATE in self.pseudo and leds is not None and leds != self.leds_seen:
+        leds = self.server.input.leds() if LED_STATE in self.pseudo and self.server.lock_keys else None
+        if leds is not None and leds != self.leds_seen:
             self.leds_seen = leds
-            yield self._head(0, 0, 0, 0, LED_STATE) + bytes((leds,))
+            yield encode.head(0, 0, 0, 0, LED_STATE) + bytes((leds,))
 
     def _desktop_size(self, reason: int = 0, status: int = 0) -> bytes:
         width, height = self.server.console.surface.width, self.server.console.surface.height
         screen = bytes(4) + bytes(4) + width.to_bytes(2, "big") + height.to_bytes(2, "big") + bytes(4)
-        return self._head(reason, status, width, height, EXTENDED_DESKTOP_SIZE) + b"\1\0\0\0" + screen
+        return encode.head(reason, status, width, height, EXTENDED_DESKTOP_SIZE) + b"\1\0\0\0" + screen
 
     def _cursor(self, cursor: Any) -> bytes:
         """Pixels in the client's format, and a mask of what is opaque."""
@@ -427,12 +427,7 @@ class Client:
                 if value >> 31:
                     mask[y * ((cursor.width + 7) // 8) + x // 8] |= 0x80 >> (x & 7)
         pixels = encode.raw(picture, self.format, 0, 0, cursor.width, cursor.height)
-        return self._head(cursor.hot_x, cursor.hot_y, cursor.width, cursor.height, CURSOR) + pixels + mask
-
-    def _head(self, x: int, y: int, width: int, height: int, encoding: int) -> bytes:
-        return b"".join(value.to_bytes(2, "big") for value in (x, y, width, height)) + encoding.to_bytes(
-            4, "big", signed=True
-        )
+        return encode.head(cursor.hot_x, cursor.hot_y, cursor.width, cursor.height, CURSOR) + pixels + mask
 
     def _send(self, rects: list[bytes]) -> None:
         for at in range(0, len(rects), 0xFFFF):
@@ -445,7 +440,7 @@ class Client:
         """A part as the client likes it best; `exact`: not as JPEG."""
         code = self.encodings[0]
         surface, form = self.server.console.surface, self.format
-        head = self._head(x, y, width, height, code)
+        head = encode.head(x, y, width, height, code)
         if code == HEXTILE:
             return [head + encode.hextile(surface, form, x, y, width, height)]
         if code == ZLIB:

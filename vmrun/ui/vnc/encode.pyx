@@ -6,9 +6,11 @@ MOST_SIDE pixels wide and high, which the caller sees to.
 """
 
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
-from libc.string cimport memcmp, memcpy, memset
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memcpy, memset
 
-from accel.api cimport u8, u16, u32
+from accel.api cimport i32, u8, u16, u32
+from vmrun.core.pixels cimport pixels_pack_rgb, pixels_run
 from vmrun.core.surface cimport Surface
 
 cdef enum:
@@ -44,6 +46,7 @@ cdef class PixelFormat:
     cdef u32 compact                    # bytes of a CPIXEL
     cdef u32 skip                       # of a pixel's four bytes, what a CPIXEL leaves out in front
     cdef readonly bint three            # a TPIXEL has three bytes: red, green, blue
+    cdef bint plain                     # a PIXEL is what the surface has
 
     def __init__(self, u32 bits, u32 depth, bint big, bint true_colour, most, shift):
         cdef u32 n, used = 0
@@ -66,6 +69,7 @@ cdef class PixelFormat:
             # the byte that nobody uses: the first on the wire, or the last
             self.skip = 1 if (used >> 24 == 0) == big else 0
         self.three = bits == 32 and depth == 24 and tuple(most) == (255, 255, 255)
+        self.plain = self.three and not big and tuple(shift) == (16, 8, 0)
 
     cdef u32 value(self, u32 pixel) noexcept nogil:
         return self.red[pixel >> 16 & 0xFF] | self.green[pixel >> 8 & 0xFF] | self.blue[pixel & 0xFF]
@@ -87,6 +91,16 @@ cdef class PixelFormat:
             return to + 2
         to[0] = <u8>value
         return to + 1
+
+    cdef u8 *put_row(self, u8 *to, const u32 *row, u32 count) noexcept nogil:
+        """So many PIXELs."""
+        cdef u32 n
+        if self.plain:
+            memcpy(to, row, count * 4)
+            return to + count * 4
+        for n in range(count):
+            to = self.put(to, row[n])
+        return to
 
     cdef u8 *put_compact(self, u8 *to, u32 pixel) noexcept nogil:
         """A CPIXEL."""
@@ -142,20 +156,20 @@ cdef class _Colours:
 
     cdef int collect(self, Surface surface, u32 x, u32 y, u32 width, u32 height, u32 most) noexcept nogil:
         """How many there are; -1 when more than `most`."""
-        cdef u32 line, column, last
+        cdef u32 line, column, run
         cdef u32 *row
-        cdef int n = 0
+        cdef int n
         self.clear()
         for line in range(y, y + height):
-            row = surface.row(line)
-            last = ~row[x]
-            for column in range(x, x + width):
-                if row[column] != last:
-                    last = row[column]
-                    n = self.find(last, most)
-                    if n < 0:
-                        return -1
-                self.uses[n] += 1
+            row = surface.row(line) + x
+            column = 0
+            while column < width:
+                n = self.find(row[column], most)
+                if n < 0:
+                    return -1
+                run = <u32>pixels_run(row + column, width - column)
+                self.uses[n] += run
+                column += run
         return <int>self.count
 
 
@@ -172,18 +186,27 @@ cdef bytearray _room(size_t size):
     return PyByteArray_FromStringAndSize(NULL, size)
 
 
+def head(u32 x, u32 y, u32 width, u32 height, i32 encoding):
+    """What stands before a rectangle's data: 12 bytes."""
+    cdef u8[12] out
+    cdef u32 n
+    cdef u32[4] values
+    values[0], values[1], values[2], values[3] = x, y, width, height
+    for n in range(4):
+        out[2 * n], out[2 * n + 1] = <u8>(values[n] >> 8), <u8>values[n]
+        out[8 + n] = <u8>(<u32>encoding >> (24 - 8 * n))
+    return PyBytes_FromStringAndSize(<char *>out, sizeof(out))
+
+
 def raw(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
     """RFC 6143 7.7.1."""
     _inside(surface, x, y, width, height)
     cdef bytearray out = _room(width * height * form.size)
     cdef u8 *to = out
-    cdef u32 line, column
-    cdef u32 *row
+    cdef u32 line
     with nogil:
         for line in range(y, y + height):
-            row = surface.row(line)
-            for column in range(x, x + width):
-                to = form.put(to, row[column])
+            to = form.put_row(to, surface.row(line) + x, width)
     return out
 
 
@@ -271,8 +294,7 @@ def hextile(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 heig
                     begin[0] = HEXTILE_RAW
                     to = begin + 1
                     for line in range(h):
-                        for i in range(w):
-                            to = form.put(to, tile[line * HEXTILE + i])
+                        to = form.put_row(to, tile + line * HEXTILE, w)
     del out[to - start:]
     return out
 
@@ -280,6 +302,33 @@ def hextile(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 heig
 cdef u32 _bits(u32 count) noexcept nogil:
     """Bits of an index into a palette of `count` colours in ZRLE's packed tiles."""
     return 1 if count <= 2 else 2 if count <= 4 else 4
+
+
+cdef u8 *_packed_row(_Colours colours, const u32 *row, u32 width, u32 bits, u8 *to) noexcept nogil:
+    """A row as indices of so many bits, the first in a byte's highest; where the next row goes."""
+    cdef u32 at = 0, run, index, fill, free = 8, byte = 0
+    while at < width:
+        index = <u32>colours.find(row[at], MOST_COLOURS)
+        run = <u32>pixels_run(row + at, width - at)
+        at += run
+        while run:
+            if free == 8 and run * bits >= 8:
+                fill = run * bits // 8
+                memset(to, index * (0xFF // ((1 << bits) - 1)), fill)
+                to += fill
+                run -= fill * 8 // bits
+                continue
+            free -= bits
+            byte |= index << free
+            run -= 1
+            if not free:
+                to[0] = <u8>byte
+                to += 1
+                free, byte = 8, 0
+    if free < 8:
+        to[0] = <u8>byte
+        to += 1
+    return to
 
 
 def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
@@ -293,8 +342,7 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
     cdef u8 *limit
     cdef u32 left, top, w, h, line, i, n, run, colour, bits, room, raw_size
     cdef u32 *row
-    cdef int found, index
-    cdef u8 byte
+    cdef int found
     cdef bint fits
     cdef _Colours colours = _Colours()
     with nogil:
@@ -318,18 +366,7 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
                     for i in range(<u32>found):
                         to = form.put_compact(to, colours.colour[i])
                     for line in range(h):
-                        row = surface.row(top + line) + left
-                        byte, n = 0, 0
-                        for i in range(w):
-                            byte = <u8>(byte << bits | colours.find(row[i], 127))
-                            n += bits
-                            if n == 8:
-                                to[0] = byte
-                                to += 1
-                                byte, n = 0, 0
-                        if n:
-                            to[0] = <u8>(byte << (8 - n))
-                            to += 1
+                        to = _packed_row(colours, surface.row(top + line) + left, w, bits, to)
                 elif found > 16 and raw_size > <u32>found * form.compact:
                     fits = True
                     limit = begin + raw_size
@@ -340,16 +377,19 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
                     run, colour = 0, 0
                     for line in range(h):
                         row = surface.row(top + line) + left
-                        for i in range(w):
+                        i = 0
+                        while i < w:
+                            n = <u32>pixels_run(row + i, w - i)
                             if run and row[i] == colour:
-                                run += 1
-                                continue
-                            if run:
-                                to = _run(to, <u8>colours.find(colour, 127), run)
-                            run, colour = 1, row[i]
-                            if to + 80 > limit:
-                                fits = False
-                                break
+                                run += n
+                            else:
+                                if run:
+                                    to = _run(to, <u8>colours.find(colour, 127), run)
+                                run, colour = n, row[i]
+                                if to + 80 > limit:
+                                    fits = False
+                                    break
+                            i += n
                         if not fits:
                             break
                     if fits:
@@ -390,7 +430,6 @@ def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height
     cdef u32 line, column, most = 256 if width * height > 1024 else 32
     cdef int found
     cdef u32 *row
-    cdef u8 byte
     cdef u8 *to
     cdef bytearray palette = bytearray(MOST_COLOURS * 4), out
     with nogil:
@@ -406,32 +445,23 @@ def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height
         to = out
         with nogil:
             for line in range(y, y + height):
-                row = surface.row(line) + x
-                byte = 0
-                for column in range(width):
-                    byte = <u8>(byte << 1 | (row[column] == colours.colour[1]))
-                    if column & 7 == 7:
-                        to[0] = byte
-                        to += 1
-                if width & 7:
-                    to[0] = <u8>(byte << (8 - (width & 7)))
-                    to += 1
+                to = _packed_row(colours, surface.row(line) + x, width, 1, to)
         return palette, out
     if found > 0:
         out = _room(width * height)
         to = out
         with nogil:
             for line in range(y, y + height):
-                row = surface.row(line) + x
-                for column in range(width):
-                    to[0] = <u8>colours.find(row[column], most)
-                    to += 1
+                to = _packed_row(colours, surface.row(line) + x, width, 8, to)
         return palette, out
     out = _room(width * height * (3 if form.three else form.size))
     to = out
     with nogil:
         for line in range(y, y + height):
             row = surface.row(line) + x
-            for column in range(width):
-                to = form.put_tight(to, row[column])
+            if form.three:
+                pixels_pack_rgb(to, row, width)
+                to += 3 * width
+            else:
+                to = form.put_row(to, row, width)
     return None, out

@@ -8,33 +8,8 @@ pixels, three megabytes for each client.
 from libc.stdlib cimport calloc, free
 
 from accel.api cimport u8, u32, u64
+from vmrun.core.pixels cimport pixels_number
 from vmrun.core.surface cimport Surface
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-    /* Two rows with one number are taken to be the same: 64 bits, each pixel multiplied into them. Four sums, of which none
-       waits for another's multiplication. */
-    static uint64_t vmrun_row_number(const uint32_t *row, size_t count)
-    {
-        uint64_t sums[4] = {0x9e3779b97f4a7c15u, 0xc2b2ae3d27d4eb4fu, 0x165667b19e3779f9u, 0x27d4eb2f165667c5u}, b = count;
-        for (; count >= 8; count -= 8, row += 8) {
-            uint64_t pairs[4];
-            memcpy(pairs, row, 32);
-            for (int n = 0; n < 4; n++) {
-                sums[n] = (sums[n] ^ pairs[n]) * 0xff51afd7ed558ccdu;
-                sums[n] ^= sums[n] >> 32;
-            }
-        }
-        for (; count; count--, row++)
-            b = (b ^ *row) * 0xc4ceb9fe1a85ec53u, b ^= b >> 32;
-        for (int n = 0; n < 4; n++)
-            b = (b ^ sums[n]) * 0xff51afd7ed558ccdu, b ^= b >> 29;
-        return b * 0xbf58476d1ce4e5b9u;
-    }
-    """
-    u64 vmrun_row_number(const u32 *row, size_t count) nogil
 
 cdef enum:
     SAMPLES = 24                # rows that are looked for where they came from
@@ -81,7 +56,7 @@ cdef class Rows:
             self.whole = True
         for _, top, _, height in rectangles:
             for y in range(top, min(<u32>(top + height), self.height)):
-                self.seen[y] = self.now[y] if counted else vmrun_row_number(surface.row(y), self.width)
+                self.seen[y] = self.now[y] if counted else pixels_number(surface.row(y), self.width)
 
     def moves(self, Surface surface, rectangles):
         """[(to, from, rows)], in an order in which none spoils another's source, of what is in the rectangles; [] when less
@@ -102,7 +77,7 @@ cdef class Rows:
                 for y in range(first, min(<u32>(first + height), self.height)):
                     dirty[y] = 1
             for y in range(self.height):
-                self.now[y] = vmrun_row_number(surface.row(y), self.width) if dirty[y] else self.seen[y]
+                self.now[y] = pixels_number(surface.row(y), self.width) if dirty[y] else self.seen[y]
                 if self.now[y] != self.seen[y]:
                     changed += 1
                     top, behind = min(top, y), y + 1

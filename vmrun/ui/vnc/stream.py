@@ -39,6 +39,7 @@ class Stream:
         self.closed = False
         self._output: list[bytes] = []
         self.waiting = 0  # bytes that the peer has not taken
+        self._stuck = False  # the peer takes no more for now
         self._ending = False
         self._tls: Any = None  # an SSLObject, once the peer has asked for it
         self._in: Any = None
@@ -123,7 +124,8 @@ class Stream:
             self.on_close()
 
     def _watch(self) -> None:
-        self.loop.add_fd(self.peer.fileno(), self._readable, self._flush if self._output else None)
+        self._stuck = bool(self._output)
+        self.loop.add_fd(self.peer.fileno(), self._readable, self._flush if self._stuck else None)
 
     def _readable(self) -> None:
         try:
@@ -157,7 +159,8 @@ class Stream:
                 self._output[0] = data[sent:]
         if self.closed:
             return
-        self._watch()
+        if self._stuck != bool(self._output):
+            self._watch()
         if had and not self._output:
             if self._ending:
                 self.close()
