@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.unit.net.host import A, B, Card, TestHost, frame, until
+from vmrun.backends.net.tap import TapNet
 from vmrun.errors import BackendError
 
 CLONE_NEWNET = 0x40000000
@@ -99,6 +100,37 @@ def test_an_own_tap_lives_as_long_as_its_machine(net: TestHost, headers: bool) -
     assert "own0" in names() and one.describe() == "ifname=own0" and bool(one.can) == headers
     one.close()
     assert "own0" not in names()
+
+
+@pytest.mark.parametrize("headers", [True, False])
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_burst_comes_out_of_a_tap_in_order(
+    net: TestHost, headers: bool, batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short frames are gathered, more than go at once; long ones between them are not."""
+    if not batches:
+        monkeypatch.setattr(TapNet, "write_together", lambda one: None)
+    one = net.open("a", type="tap", ifname="own0", vnet_hdr=headers)
+    ip("link set own0 mtu 9000")
+    card = Card(net, one)
+    frames = [frame(B, A, struct.pack(">H", n), 9000 if n % 50 == 49 else 60 + n) for n in range(200)]
+    with kernel_side("own0") as kernel:
+        kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        before = one.statistics()["dropped"]
+        with net.lock:
+            assert one.transmit_all(frames) == 200
+        card.send(frame(B, A, b"last"))
+        assert [kernel.recv(10000) for _ in range(201)] == [*frames, frame(B, A, b"last")]
+        assert one.statistics()["dropped"] == before
+
+
+def test_frames_of_a_burst_that_nobody_takes_are_counted(net: TestHost) -> None:
+    """The interface is down: the kernel refuses each."""
+    one = net.open("a", type="tap", ifname="own0")
+    Card(net, one)
+    with net.lock:
+        one.transmit_all([frame(B, A, b"x")] * 70)
+    assert one.statistics()["dropped"] == 70
 
 
 def test_a_tap_without_a_name_gets_the_first_free_one(net: TestHost) -> None:

@@ -4,7 +4,7 @@ An engine is one for the process, made when a drive first asks for it; its threa
 by system calls alone, no library is needed. A transfer that the kernel does not take, does in part or fails is its
 owner's to do anew, in the ordinary way, which knows about ends of files, alignment and errors.
 
-Ref: io_submit(2), io_getevents(2), io_uring_setup(2), io_uring_enter(2); linux/aio_abi.h, linux/io_uring.h.
+Ref: io_submit(2), io_getevents(2); linux/aio_abi.h.
 """
 
 from libc.errno cimport EAGAIN, EINTR, EIO, errno
@@ -12,17 +12,14 @@ from libc.string cimport memset
 
 import os
 
+from vmrun.backends.uring cimport SharedRing, io_uring_sqe
+
 cdef extern from "<unistd.h>" nogil:
     long syscall(long, ...)
     int usleep(unsigned int)
 
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *, size_t, int, int, int, long)
-    int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_POPULATE
-    void *MAP_FAILED
-
 cdef extern from "<sys/syscall.h>" nogil:
-    long SYS_io_setup, SYS_io_submit, SYS_io_getevents, SYS_io_uring_setup, SYS_io_uring_enter
+    long SYS_io_setup, SYS_io_submit, SYS_io_getevents
 
 cdef extern from "<linux/aio_abi.h>" nogil:
     struct iocb:
@@ -38,27 +35,7 @@ cdef extern from "<linux/aio_abi.h>" nogil:
     int IOCB_CMD_PREADV, IOCB_CMD_PWRITEV
 
 cdef extern from "<linux/io_uring.h>" nogil:
-    struct io_sqring_offsets:
-        u32 head, tail, ring_mask, array
-    struct io_cqring_offsets:
-        u32 head, tail, ring_mask, cqes
-    struct io_uring_params:
-        u32 sq_entries, cq_entries
-        io_sqring_offsets sq_off
-        io_cqring_offsets cq_off
-    struct io_uring_sqe:
-        unsigned char opcode
-        int fd
-        u64 off
-        u64 addr
-        u32 len
-        u64 user_data
-    struct io_uring_cqe:
-        u64 user_data
-        int res
-    u64 IORING_OFF_SQ_RING, IORING_OFF_CQ_RING, IORING_OFF_SQES
     int IORING_OP_READV, IORING_OP_WRITEV
-    u32 IORING_ENTER_GETEVENTS
 
 from accel.threads cimport (
     PTHREAD_CREATE_DETACHED, pthread_attr_destroy, pthread_attr_init, pthread_attr_setdetachstate,
@@ -81,13 +58,9 @@ cdef extern from *:
     """
     #define vr_more(p) __atomic_add_fetch((p), 1, __ATOMIC_SEQ_CST)
     #define vr_less(p) __atomic_sub_fetch((p), 1, __ATOMIC_SEQ_CST)
-    #define vr_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
-    #define vr_publish(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     """
     u32 vr_more(u32 *) nogil
     u32 vr_less(u32 *) nogil
-    u32 vr_acquire(u32 *) nogil
-    void vr_publish(u32 *, u32) nogil
 
 cdef enum:
     DEPTH = 256                 # transfers under way; more go to the workers
@@ -176,82 +149,40 @@ cdef class Native(Engine):
 cdef class Uring(Engine):
     """A ring that is shared with the kernel."""
 
-    cdef int fd
+    cdef SharedRing ring
     cdef pthread_mutex_t mutex      # of those who submit
-    cdef u32 *tail
-    cdef u32 *array
-    cdef u32 mask
-    cdef io_uring_sqe *entries
-    cdef u32 *done_head
-    cdef u32 *done_tail
-    cdef u32 done_mask
-    cdef io_uring_cqe *results
 
     def __init__(self):
-        cdef io_uring_params given
-        cdef unsigned char *ring
-        cdef unsigned char *done
         self.name = "io_uring"
         pthread_mutex_init(&self.mutex, NULL)
-        memset(&given, 0, sizeof(given))
-        self.fd = <int>syscall(SYS_io_uring_setup, <u32>DEPTH, &given)
-        if self.fd < 0:
-            raise OSError(errno, os.strerror(errno))
-        os.set_inheritable(self.fd, False)
-        ring = <unsigned char *>self.map(given.sq_off.array + given.sq_entries * sizeof(u32), IORING_OFF_SQ_RING)
-        done = <unsigned char *>self.map(given.cq_off.cqes + given.cq_entries * sizeof(io_uring_cqe), IORING_OFF_CQ_RING)
-        self.entries = <io_uring_sqe *>self.map(given.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES)
-        self.tail, self.array = <u32 *>(ring + given.sq_off.tail), <u32 *>(ring + given.sq_off.array)
-        self.mask = (<u32 *>(ring + given.sq_off.ring_mask))[0]
-        self.done_head, self.done_tail = <u32 *>(done + given.cq_off.head), <u32 *>(done + given.cq_off.tail)
-        self.done_mask = (<u32 *>(done + given.cq_off.ring_mask))[0]
-        self.results = <io_uring_cqe *>(done + given.cq_off.cqes)
+        self.ring = SharedRing(DEPTH)
         self.start()
-
-    cdef void *map(self, u64 bytes, u64 what) except NULL:
-        cdef void *found = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.fd, <long>what)
-        if found == MAP_FAILED:
-            error = errno
-            os.close(self.fd)
-            raise OSError(error, os.strerror(error))
-        return found
 
     cdef bint submit(self, Transfer *transfer) noexcept nogil:
         cdef io_uring_sqe *entry
-        cdef u32 tail, at
         cdef long taken
         if transfer.count > VECTORS or vr_more(&self.flying) > DEPTH:
             if transfer.count <= VECTORS:
                 vr_less(&self.flying)
             return False
         pthread_mutex_lock(&self.mutex)
-        tail = self.tail[0]
-        at = tail & self.mask
-        entry = &self.entries[at]
-        memset(entry, 0, sizeof(io_uring_sqe))
+        entry = self.ring.entry(0)
         entry.opcode = <unsigned char>(IORING_OP_WRITEV if transfer.kind == TRANSFER_WRITE else IORING_OP_READV)
         entry.fd, entry.off = transfer.fd, transfer.offset
         entry.addr, entry.len, entry.user_data = <size_t>transfer.vectors, transfer.count, <size_t>transfer
-        self.array[at] = at
-        vr_publish(self.tail, tail + 1)
-        taken = syscall(SYS_io_uring_enter, self.fd, <u32>1, <u32>0, <u32>0, NULL, <long>0)
-        if taken != 1:
-            vr_publish(self.tail, tail)             # nobody has looked at it
-            vr_less(&self.flying)
+        taken = self.ring.submit(1, 0)
         pthread_mutex_unlock(&self.mutex)
+        if taken != 1:
+            vr_less(&self.flying)
         return taken == 1
 
     cdef void reap(self) noexcept nogil:
-        cdef u32 head = self.done_head[0]
         cdef u64 transfer
-        cdef i64 result
-        if head == vr_acquire(self.done_tail):
-            if syscall(SYS_io_uring_enter, self.fd, <u32>0, <u32>1, IORING_ENTER_GETEVENTS, NULL, <long>0) < 0 and errno != EINTR:
-                usleep(1000)
-            return
-        transfer, result = self.results[head & self.done_mask].user_data, self.results[head & self.done_mask].res
-        vr_publish(self.done_head, head + 1)
-        self.over(transfer, result)
+        cdef int result
+        if self.ring.result(&transfer, &result):
+            self.over(transfer, result)
+        elif not self.ring.wait() and errno != EINTR:
+            usleep(1000)
 
 
 KINDS = {"native": Native, "io_uring": Uring}

@@ -1,7 +1,8 @@
 from accel.aio cimport IoHandler, IoThread
-from accel.api cimport u8, u32, u64
+from accel.api cimport i64, u8, u32, u64
 from accel.dma cimport IoVec
 from vmrun.backends.net.base cimport HostNet
+from vmrun.backends.net.batch cimport WriteBatch
 from vmrun.backends.protocols cimport NetHeader
 
 cdef enum:
@@ -25,6 +26,8 @@ cdef class FdNet(HostNet):
     cdef public str info
     cdef public int port        # that a listener has; 0: none
     cdef readonly bint closed
+    cdef i64 came               # ns when the last frames came
+    cdef u32 patience(self) noexcept nogil
     cdef void wants(self) noexcept nogil
     cdef void ready(self, int fd, u32 events) noexcept nogil
 
@@ -38,6 +41,9 @@ cdef class PacketNet(FdNet):
     cdef list more              # handlers of further queues
     cdef bint is_socket
     cdef readonly u32 queue_fds
+    cdef WriteBatch batch       # of a tap's short frames within a burst; None: each is written by itself
+    cdef bint collecting
+    cdef void write_out(self) noexcept nogil
 
 
 cdef class StreamNet(FdNet):

@@ -5,7 +5,7 @@ comes waits in the kernel. A card's frame goes out at once where the kernel take
 as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make a card wait that can; of another's frames
 STREAM_MOST bytes wait, half of which may have gone already.
 
-Frames of a burst go down a stream together, PORTION bytes at a time.
+Frames of a burst go down a stream together, PORTION bytes at a time; short ones for a tap by one system call (`batch.pyx`).
 
 A stream is the peer's and may be anything: a length above NET_MOST_FRAME ends the connection, since nothing after it would
 make sense.
@@ -17,7 +17,11 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 import os
 
+from posix.time cimport CLOCK_MONOTONIC
+
 from accel.aio cimport IO_ERROR, IO_HANGUP, IO_READ, IO_WRITE
+from accel.clock cimport clock_read
+from vmrun.backends.net.batch cimport BATCH_SLOT
 from vmrun.backends.protocols cimport NET_MOST_FRAME
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -48,6 +52,8 @@ cdef enum:
     VNET = 12
     CHUNK = 1 << 17             # of an incoming buffer: a frame and its length fit in any case
     READS_AT_ONCE = 4
+    SOON = 20000                # ns; frames that follow each other so closely are looked for again before the thread
+    LOOKS = 6                   # sleeps, so often: that costs no more than to fall asleep and be woken
     PORTION = 1 << 16           # bytes of a burst that go out at one go
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -111,6 +117,12 @@ cdef class FdNet(HostNet):
         if self.handler is not None:
             self.handler.want(0 if self.paused else IO_READ)
 
+    cdef u32 patience(self) noexcept nogil:
+        """How often `ready` may look in vain."""
+        cdef i64 before = self.came
+        self.came = clock_read(CLOCK_MONOTONIC)
+        return LOOKS if self.came - before < SOON else 0
+
     cdef void resume_input(self) noexcept nogil:
         if self.paused:
             self.paused = False
@@ -153,6 +165,13 @@ cdef class PacketNet(FdNet):
         self.header_size = VNET
         self.can = can
 
+    def write_together(self):
+        """Short frames of a burst go out by one system call, where the kernel can."""
+        try:
+            self.batch = WriteBatch()
+        except OSError:
+            self.batch = None
+
     def add_queue(self, int fd):
         os.set_blocking(fd, False)
         handler = FdHandler(self, fd)
@@ -184,10 +203,16 @@ cdef class PacketNet(FdNet):
         if count > MOST_PIECES or self.fd < 0:
             self.dropped += 1
             return
+        memset(head, 0, VNET)
+        if header != NULL:
+            memcpy(head, header, sizeof(NetHeader))
+        if self.collecting and total <= BATCH_SLOT - VNET:
+            if self.batch.add(self.fd, head, self.header_size, pieces, count):
+                self.write_out()
+            return
+        if self.collecting:
+            self.write_out()
         if self.header_size:
-            memset(head, 0, VNET)
-            if header != NULL:
-                memcpy(head, header, sizeof(NetHeader))
             parts[0].iov_base, parts[0].iov_len = head, self.header_size
             done = writev(self.fd, parts, pieces_of(pieces, count, parts + 1) + 1)
         elif self.is_socket:
@@ -201,11 +226,20 @@ cdef class PacketNet(FdNet):
         if done < 0:
             self.dropped += 1
 
+    cdef void burst(self, bint begins) noexcept nogil:
+        if self.batch is not None:
+            self.collecting = begins
+            self.write_out()
+
+    cdef void write_out(self) noexcept nogil:
+        if self.batch.count:
+            self.dropped += self.batch.flush()
+
     cdef void ready(self, int fd, u32 events) noexcept nogil:
         cdef u8 source[ADDRESS]
         cdef unsigned int source_size
         cdef ssize_t got
-        cdef u32 left = FRAMES_AT_ONCE
+        cdef u32 left = FRAMES_AT_ONCE, looks = self.patience()
         while left:
             if not self.accepts():
                 self.paused = True
@@ -218,6 +252,9 @@ cdef class PacketNet(FdNet):
                 got = read(fd, self.incoming, CHUNK)
             if got < 0:
                 if errno == EINTR:
+                    continue
+                if errno == EAGAIN and looks:
+                    looks -= 1
                     continue
                 if errno != EAGAIN and not self.is_socket:
                     self.paused = True                          # a tap that was taken away
@@ -349,7 +386,7 @@ cdef class StreamNet(FdNet):
 
     cdef void ready(self, int fd, u32 events) noexcept nogil:
         cdef ssize_t got
-        cdef u32 left = READS_AT_ONCE, room
+        cdef u32 left = READS_AT_ONCE, room, looks = self.patience()
         if events & IO_WRITE:
             self.flush()
         if not events & (IO_READ | IO_HANGUP | IO_ERROR):
@@ -369,14 +406,18 @@ cdef class StreamNet(FdNet):
             if got < 0 and errno == EINTR:
                 continue
             if got < 0 and errno == EAGAIN:
-                return
+                if not looks:
+                    return
+                looks -= 1
+                left += 1
+                continue
             if got <= 0:
                 self.gone()
                 return
             self.in_end += <u32>got
             if self.drain() != 1:
                 return
-            if <u32>got < room:
+            if <u32>got < room and not looks:
                 return                                          # that was all
 
     cdef int drain(self) noexcept nogil:

@@ -93,6 +93,7 @@ def open(name: str, spec: dict[str, Any], host: Any) -> TapNet:
         if spec.get("sndbuf"):
             fcntl.ioctl(fd, TUNSETSNDBUF, struct.pack("i", int(spec["sndbuf"])))
     net.use(host.iothread, fds[0])
+    net.write_together()
     for fd in fds[1:]:
         net.add_queue(fd)
     net.info = f"ifname={made or _name(fds[0])}"

@@ -397,7 +397,6 @@ cdef class E1000(IntelMac):
             self.dma.read_into(at, descriptor, DESCRIPTOR)
             to = le64(descriptor)
             put_le16(descriptor + 14, tag)
-            descriptor[12] &= 0xFF & ~RXD_DD
             if to:
                 if done < size:
                     self.put_piece(to, frame, done, min(part, size - done), skip)
@@ -407,9 +406,8 @@ cdef class E1000(IntelMac):
                     descriptor[12] |= RXD_EOP | RXD_IXSM
                 else:
                     descriptor[12] &= 0xFF & ~RXD_EOP
-            self.dma.write_from(at, descriptor, DESCRIPTOR)
-            descriptor[12] |= status | RXD_DD                   # last: a driver may look at any time
-            self.dma.write_from(at + 12, descriptor + 12, 1)
+            descriptor[12] |= status | RXD_DD
+            self.dma.write_from(at + 8, descriptor + 8, 8)      # at one go: a driver may look at any time
             self.mac[RDH] += 1
             if self.mac[RDH] * DESCRIPTOR >= self.mac[RDLEN]:
                 self.mac[RDH] = 0

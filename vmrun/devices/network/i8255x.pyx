@@ -91,7 +91,7 @@ cdef enum:
     BMSR = 1
     BMSR_LINK = 0x0004
     BMSR_DONE = 0x0020
-    TURN = 512                  # command blocks that one access runs
+    TURN = 256                  # command blocks that one access runs
 
 _PHY_AT_RESET = {0: 0x3000, 1: 0x7809, 2: 0x02A8, 3: 0x0154, 4: 0x05E1, 5: 0x41FE, 6: 0x0001}
 cdef u32 PHY_WRITABLE[32]

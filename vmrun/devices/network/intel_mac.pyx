@@ -14,7 +14,7 @@ from vmrun.errors import StateError
 cdef enum:
     LONGEST = 1522              # of a frame with a tag, while RCTL.LPE is off
     JUMBO = 16384
-    TURN = 4096                 # frames that one access sends
+    TURN = 256                 # frames that one access sends
     TAG_AT = 12                 # a VLAN tag is behind the addresses
 
 cdef i64 NEGOTIATION = 500000000            # ns

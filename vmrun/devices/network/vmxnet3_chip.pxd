@@ -87,7 +87,7 @@ cdef enum:
     NO_BUFFER = 8
     TX_DISCARDED = 9
     VLAN = 0x8100
-    TURN = 4096
+    TURN = 256
 
 cdef enum:
     QUEUES = 8

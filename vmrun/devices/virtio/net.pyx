@@ -27,7 +27,8 @@ from vmrun.errors import StateError
 
 cdef enum:
     MOST_PIECES = 1026
-    BURST = 256                 # frames sent at one go; the rest a moment later
+    TURN = 64                   # frames, or bytes, sent at one go; the rest a moment later: others want the device lock
+    TURN_BYTES = 1 << 20
     MULTICAST_BIT = 1
     STATUS = 6                  # in the configuration
     LINK_UP = 1
@@ -140,7 +141,7 @@ cdef class NetChip(VirtioChip):
         memcpy(self.own_mac, <const u8 *>mac, 6)
         self.pairs = self.current = (self.queue_count - 1) // 2
         self.cable = True
-        self.burst = BURST
+        self.burst = TURN
         self.port = NetPort(self)
         self.later = TxLater(self)
         self.fresh_filters()
@@ -240,7 +241,8 @@ cdef class NetChip(VirtioChip):
     cdef void transmit(self, VirtQueue queue) noexcept nogil:
         cdef Chain chain
         cdef int result
-        cdef u32 left = self.burst
+        cdef u32 left = min(self.burst, <u32>TURN)
+        cdef u64 bytes = 0
         cdef bint some = False
         net_burst(self.wire, True)
         queue.listen(False)
@@ -264,7 +266,8 @@ cdef class NetChip(VirtioChip):
                 break
             queue.push(&chain, 0)
             some = True
-            left -= 1
+            bytes += chain.read_size
+            left = left - 1 if bytes < TURN_BYTES else 0
         net_burst(self.wire, False)
         if some:
             self.interrupt(queue)
