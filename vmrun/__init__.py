@@ -8,20 +8,24 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.config.api import validate
-    from vmrun.handle import AsyncMachine, Machine, WaitFailed
+    from vmrun.conversation import WaitFailed
+    from vmrun.errors import MonitorError, VmrunError
+    from vmrun.handle import AsyncMachine, Machine
 
-__all__ = ["AsyncMachine", "Machine", "WaitFailed", "validate"]
+__all__ = ["AsyncMachine", "Machine", "MonitorError", "VmrunError", "WaitFailed", "validate"]
 __version__ = "0.1.0"
+
+
+_PLACES = {
+    "validate": "config.api", "AsyncMachine": "handle", "Machine": "handle", "WaitFailed": "conversation",
+    "MonitorError": "errors", "VmrunError": "errors",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     """These are imported when they are asked for: starting a machine does not need them."""
-    if name == "validate":
-        from vmrun.config.api import validate
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vmrun' has no attribute '{name}'")
+    import importlib
 
-        return validate
-    if name in ("AsyncMachine", "Machine", "WaitFailed"):
-        import vmrun.handle
-
-        return getattr(vmrun.handle, name)
-    raise AttributeError(f"module 'vmrun' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"vmrun.{_PLACES[name]}"), name)

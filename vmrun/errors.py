@@ -220,6 +220,14 @@ class StateError(VmrunError):
 
 
 class MonitorError(VmrunError):
-    """A monitor command that cannot be done."""
+    """A monitor command that cannot be done. `kind`: QMP's class of it, as GenericError, if a machine said so."""
 
     default_code = "VR0950"
+    kind = ""
+
+
+def refusal(error: dict[str, str]) -> MonitorError:
+    """What a QMP answer's `error` says."""
+    made = MonitorError(error["desc"])
+    made.kind = error["class"]
+    return made

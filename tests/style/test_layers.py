@@ -39,7 +39,8 @@ ALLOWED = {
                       "vmrun.backends.objects"),
     "vmrun.screen": (*EVERYWHERE,),
     "vmrun.asyncscreen": (*EVERYWHERE, "vmrun.handle", "vmrun.screen"),
-    "vmrun.handle": (*EVERYWHERE, "vmrun.monitor", "vmrun.screen", "vmrun.asyncscreen"),
+    "vmrun.conversation": (*EVERYWHERE, "vmrun.monitor"),
+    "vmrun.handle": (*EVERYWHERE, "vmrun.conversation", "vmrun.screen", "vmrun.asyncscreen"),
     "vmrun.testing": (*EVERYWHERE, "vmrun.config", "vmrun.machine", "vmrun.monitor"),
     "vmrun.cli": (
         "accel.accelerator",
@@ -54,11 +55,12 @@ ALLOWED = {
         "vmrun.machine",
         "vmrun.monitor",
         "vmrun.screen",
+        "vmrun.conversation",
         "vmrun.handle",
         "vmrun.ui",
     ),
     "vmrun.__main__": ("vmrun.cli",),
-    "vmrun": ("vmrun", "vmrun.config.api", "vmrun.handle"),
+    "vmrun": ("vmrun", "vmrun.config.api", "vmrun.conversation", "vmrun.errors", "vmrun.handle"),
 }
 
 

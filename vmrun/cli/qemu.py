@@ -152,6 +152,10 @@ class _Run(Runner):
                 "root with bwrap, or systemd's RootDirectory="
             )
         self._take_descriptors()
+        if self.option.get("exit-with-parent"):
+            if self.option.get("daemonize"):
+                raise QemuError("-run-with exit-with-parent=on: a process in the background has no parent to end with")
+            self.end_with_parent()
         if self.option.get("daemonize"):
             for id, spec in self.wanted.chardevs.items():
                 if spec["type"] == "stdio":

@@ -30,7 +30,7 @@ _KEPT = (
     "name", "incoming", "loadvm", "D", "log", "msg",
     "paused", "preconfig", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
     "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process", "runas",
-    "chroot",
+    "chroot", "exit-with-parent",
 )  # fmt: skip
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 

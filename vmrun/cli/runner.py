@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -28,6 +29,7 @@ class Runner:
     def __init__(self) -> None:
         self.machine: Machine = None  # type: ignore[assignment]
         self.window = ""  # the viewer to open one with
+        self._starter = -1  # whose end is this one's, a pidfd
         self._parent = -1  # where a child in the background tells its parent that it is up
 
     # --- what differs -------------------------------------------------------------------------------------------
@@ -143,8 +145,6 @@ class Runner:
 
     def into_background(self) -> int | None:
         """In the parent the exit code, once the child is up or has failed; None in the child."""
-        import os
-
         reader, writer = os.pipe()
         pid = os.fork()
         if not pid:
@@ -159,8 +159,6 @@ class Runner:
 
     def leave_terminal(self, output: int = -1) -> None:
         """The child is up: standard streams lead to `output` or nowhere, and the parent returns."""
-        import os
-
         if self._parent < 0:
             return
         null = os.open(os.devnull, os.O_RDWR)
@@ -170,6 +168,10 @@ class Runner:
         os.write(self._parent, b"!")
         os.close(self._parent)
         self._parent = -1
+
+    def end_with_parent(self) -> None:
+        """End as by SIGTERM when the process that started this one has gone; one of its threads may go before."""
+        self._starter = os.pidfd_open(os.getppid())
 
     def _signals(self) -> None:
         import _signal as signal  # type: ignore[import-not-found]  # `signal` itself brings enum in: 3 ms
@@ -189,3 +191,12 @@ class Runner:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             hear(number)
+        if self._starter >= 0:
+            self.machine.loop.add_fd(self._starter, self._parent_has_gone)
+
+    def _parent_has_gone(self) -> None:
+        import _signal as signal
+
+        self.machine.loop.remove_fd(self._starter)
+        os.close(self._starter)
+        self.on_signal(signal.SIGTERM)

@@ -102,7 +102,7 @@ def _force(machine: Running) -> int:
 
 def _ended(machine: Machine, seconds: float | None) -> bool:
     """Wait for the end of the machine."""
-    from vmrun.handle import WaitFailed
+    from vmrun.conversation import WaitFailed
 
     try:
         machine.wait(seconds)

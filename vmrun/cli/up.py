@@ -25,8 +25,6 @@ def run(argv: list[str]) -> int:
         return 0
     if isinstance(options, int):
         return options
-    if options.with_parent:
-        _end_with_parent()
     return Up(options).run()
 
 
@@ -36,6 +34,8 @@ class Up(Runner):
     def __init__(self, options: Any) -> None:
         super().__init__()
         self.options = options
+        if options.with_parent:
+            self.end_with_parent()
         self.console = False  # something of the machine is on this terminal
         self.presses = 0
 
@@ -103,8 +103,6 @@ class Up(Runner):
 
     def _detach(self) -> None:
         """What is said from now on, and the consoles, are in the log."""
-        import os
-
         from vmrun.monitor.runtime import forget_logs, log_path
 
         name = self.machine.name
@@ -124,7 +122,12 @@ class Up(Runner):
         from vmrun.machine.builder import build
 
         options = self.options
-        resolved = resolve_cached(options.file, options.sets)
+        if options.directory:
+            from vmrun.config.resolve import resolve_file
+
+            resolved = resolve_file(options.file, options.sets, directory=options.directory)
+        else:
+            resolved = resolve_cached(options.file, options.sets)
         if resolved.warnings:
             from vmrun.cli.out import print_problems
 
@@ -268,15 +271,3 @@ def _conclude(outcome: Outcome, options: Any) -> int:
             print_report(report)
         return GAVE_UP if any(of_kvm(report) for report in outcome.reports) else GUEST
     return FINE
-
-
-def _end_with_parent() -> None:
-    """SIGTERM, which ends a machine cleanly, when the thread that started this process is gone; at once when it is."""
-    import _signal as signal
-    import ctypes
-
-    set_parent_death_signal = 1
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent or parent == 1:
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 USAGE = """\
@@ -13,6 +14,7 @@ Ctrl-A c changes to the next console, Ctrl-A h lists the rest. SIGINT presses th
 ends a machine that is paused at once.
 
   --accel LIST          accelerators to try instead of the file's, e.g. kvm,soft
+  --directory DIR       where relative paths begin, if not where FILE is
   --set PATH=VALUE      change a value first, e.g. --set memory=1GiB (may be repeated)
   --locked              start only what the lock file beside FILE says (vmrun lock)
   --snapshot            leave the images as they are: what is written is gone with the machine
@@ -38,7 +40,7 @@ class Options:
         self.accel: list[str] | None = None
         self.sets: list[str] = []
         self.timeout: float | None = None
-        self.restore = ""
+        self.restore = self.directory = ""
         self.locked = self.snapshot = False
         self.paused = self.screen = self.no_reboot = self.pass_exit_code = self.quiet = self.verbose = False
         self.detach = self.with_parent = False
@@ -74,7 +76,7 @@ def parse(argv: list[str]) -> Options | int | None:
             options.sets.append(f"gdb={value or 'true'}")
         elif word in FLAGS:
             setattr(options, FLAGS[word], True)
-        elif name in ("--accel", "--set", "--timeout", "--restore"):
+        elif name in ("--accel", "--directory", "--set", "--timeout", "--restore"):
             if not equals:
                 if not rest:
                     return _wrong(f"{name} needs a value")
@@ -94,8 +96,9 @@ def parse(argv: list[str]) -> Options | int | None:
     if options.detach and options.with_parent:
         return _wrong("--detach leaves the process that started it, --with-parent ends with it")
     if options.restore:
-        if files or options.sets or options.locked:
-            return _wrong("--restore takes the machine from its file: no machine file, no --set, no --locked")
+        if files or options.sets or options.locked or options.directory:
+            words = "no machine file, no --set, no --locked, no --directory"
+            return _wrong(f"--restore takes the machine from its file: {words}")
         return options
     if len(files) != 1:
         return _wrong(
@@ -112,6 +115,9 @@ def _take(options: Options, name: str, value: str) -> str:
     if name == "--set":
         options.sets.append(value)
         return ""
+    if name == "--directory":
+        options.directory = value
+        return "" if os.path.isdir(value) else f"--directory: there is no directory '{value}'"
     if name == "--restore":
         options.restore = value
         return "" if value else "--restore needs a file"

@@ -30,20 +30,21 @@ if TYPE_CHECKING:
 
 
 def resolve_file(
-    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None
+    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None, directory: str = ""
 ) -> ResolvedMachine:
-    """The resolved machine of the file at path, with 'path=value' sets put in first.
+    """The resolved machine of the file at path, with 'path=value' sets put in first. `directory`: where relative paths
+    begin, if not where the file is.
 
     Raises ConfigError with every problem found; warnings alone do not raise and are in the result.
     """
-    machine, problems = check_file(path, sets, catalogue=catalogue)
+    machine, problems = check_file(path, sets, catalogue=catalogue, directory=directory)
     if machine is None:
         raise ConfigError(problems=[problem for problem in problems if problem.severity == ERROR])
     return machine
 
 
 def check_file(
-    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None
+    path: str, sets: Sequence[str] = (), *, catalogue: Catalogue | None = None, directory: str = ""
 ) -> tuple[ResolvedMachine | None, list[Problem]]:
     """(the resolved machine or None, every error and warning in order of place). Raises nothing for a bad
     file.
@@ -54,7 +55,8 @@ def check_file(
         root = apply_sets(load_file(path, problems), tuple(sets))
         name = machine_name(path)
         files = () if path == STDIN else (path,)
-        machine = resolve(root, problems, os.path.dirname(os.path.abspath(path)), name, catalogue, files)
+        where = os.path.abspath(directory) if directory else os.path.dirname(os.path.abspath(path))
+        machine = resolve(root, problems, where, name, catalogue, files)
     except ConfigError as error:
         problems.extend(error.problems)
     if any(problem.severity == ERROR for problem in problems):

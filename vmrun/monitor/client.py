@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
-from vmrun.errors import MonitorError
+from vmrun.errors import MonitorError, refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class QmpClient:
             if "return" in message:
                 return message["return"]
             if "error" in message:
-                raise MonitorError(str(message["error"].get("desc", message["error"])))
+                raise refusal(message["error"])
             self.events.append(message)
 
     def wait_for(self, *names: str) -> dict[str, Any] | None:

@@ -77,3 +77,21 @@ def test_words_it_does_not_know() -> None:
     for word in ("spawn=children", "nonsense=deny", "on,obsolete=maybe"):
         with pytest.raises(LineError):
             parse_command_line(["-M", "pc-i440fx-7.2", "-sandbox", word], defaults=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        ("user=nobody,exit-with-parent=on", {"runas": "nobody", "exit-with-parent": True}),
+        ("chroot=/srv,exit-with-parent=off", {"chroot": "/srv"}),
+        ("async-teardown=off", {}),
+    ],
+)
+def test_run_with_is_what_older_options_say(words: str, run: dict[str, object]) -> None:
+    assert parse_command_line(["-run-with", words]).run == run
+
+
+@pytest.mark.parametrize("words", ["exit-with-parent=maybe", "nonsense=on"])
+def test_run_with_takes_not_anything(words: str) -> None:
+    with pytest.raises(LineError, match="maybe|nonsense"):
+        parse_command_line(["-run-with", words])

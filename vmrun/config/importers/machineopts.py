@@ -554,6 +554,22 @@ def process(line: Line, option: Option) -> None:
     line.run[key] = True if option.value is None else option.value
 
 
+def run_with(line: Line, option: Option) -> None:
+    """What later QEMUs have in one option."""
+    given = settings(option)
+    only(option, given, ("async-teardown", "chroot", "exit-with-parent", "user"))
+    for key, value in given.items():
+        if key == "chroot":
+            line.run["chroot"] = value
+        elif key == "user":
+            line.run["runas"] = value
+        elif boolean(option, key, value):
+            if key == "async-teardown":
+                line.no_equal(option, key, host=True)
+            else:
+                line.run[key] = True
+
+
 ACTIONS = {
     "reboot": ("reset", "shutdown"),
     "shutdown": ("poweroff", "pause"),
@@ -731,6 +747,7 @@ OPTIONS = (
     Opt("no-user-config", False, None, "vmrun reads no configuration of its own"),
     Opt("nodefconfig", False, None, "vmrun reads no configuration of its own"),
     Opt("sandbox", True, checked, "host policy"),
+    Opt("run-with", True, run_with, "as what the process runs"),
     Opt("runas", True, process, "user to run as, once all is open"),
     Opt("chroot", True, process, "root directory, once all is open"),
     Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
