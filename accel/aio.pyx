@@ -543,6 +543,8 @@ cdef class IoThread:
     cdef void run_queues(self) noexcept nogil:
         cdef i64 left, steady = NEVER, wall = NEVER
         cdef u32 n
+        if not self.queue_count:                            # an iothread's: whoever adds some wakes us
+            return
         self.lock.acquire()
         for n in range(self.queue_count):
             errands.noted = self.queues[n]

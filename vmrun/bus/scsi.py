@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class ScsiBus:
     """`units` is the adapter's table of units (add, remove); `channels`, `targets`, `luns`: the highest numbers that
     there can be. The adapter may set `appeared` and `leaving`, which are called with a unit that comes or goes while
-    the machine runs. The device lock is held.
+    the machine runs. The device lock is held. Whoever touches a unit from the host's side enters the table
+    (`with units:`): an adapter may serve its commands without the device lock.
     """
 
     kind = "SCSI"
@@ -63,10 +64,12 @@ class ScsiBus:
 
     def plugged(self, device: Any) -> None:
         if self.appeared is not None:
-            self.appeared(device.chip)
+            with self.units:
+                self.appeared(device.chip)
 
     def ask_unplug(self, device: Any) -> None:
         """Nobody can refuse: the guest is told, and the unit is gone."""
         if self.leaving is not None:
-            self.leaving(device.chip)
+            with self.units:
+                self.leaving(device.chip)
         self.platform.let_go(device)

@@ -7,8 +7,8 @@ Devices subclass VirtioChip: `kicked(queue)` when the driver put something into 
 begins and ends, `config_written`. They take requests with queue.pop, answer with queue.push, then call interrupt(queue).
 
 Kicks are served by whoever makes them, the device lock held, or on an I/O thread (`serve_on`): there with the device lock,
-or, of a device that can (`own_locks`), with a lock of the queue alone. Then no processor waits for a disk's rings, nor
-they for it.
+or, of a device that can (`own_locks`), with a lock of the queue alone, or one of all its queues. Then no processor waits
+for a disk's rings, nor they for it.
 
 Locks, in this order: device lock; lock of a queue (several in the order of the queues); mutex of the MSI-X table. Registers,
 reset, `started` and `stopped` come with the device lock, the two latter with the locks of all queues too; `kicked` and
@@ -19,6 +19,7 @@ lock: a pin or message that needs it is owed, and paid by whoever comes with it 
 from libc.string cimport memcpy, memset
 
 from accel.api import IrqLine as _IrqLine
+from accel.errands import give_back, spare_lock
 
 from vmrun.bus.virtio.ring import VirtQueue as _VirtQueue
 from vmrun.core.state import KEEP, U8, U16, U32, U64, Bytes, Flag, Parts, Table
@@ -139,7 +140,7 @@ cdef class VirtioChip:
         self.thread, self.offloads, self.own_locks = thread, offloads, own_locks
         self.debt = Debt(self)
         for queue in self.queues:
-            queue.own_lock(own_locks)
+            queue.lock = self.make_lock() if own_locks else None
             kick = QueueKick(self, queue.number)
             self.kick_of[queue.number] = <void *>kick
             self.kicks.append(kick)
@@ -151,11 +152,17 @@ cdef class VirtioChip:
             self.thread.remove(kick)
         if self.debt is not None:
             self.thread.withdraw(self.debt)
+        for lock in {queue.lock for queue in self.queues} - {None}:
+            give_back(lock)
         for queue in self.queues:
-            queue.own_lock(False)
+            queue.lock = None
         self.own_locks = self.offloads = False
 
     # --- for devices --------------------------------------------------------------------------------------
+
+    def make_lock(self):
+        """For the next queue. A device whose queues share what they work on gives all of them the same."""
+        return spare_lock()
 
     cdef void kicked(self, u32 queue) noexcept nogil:
         pass

@@ -25,7 +25,7 @@ ctypedef struct Chain:          # a request that was taken off a queue
 
 cdef class VirtQueue:
     cdef Dma dma
-    cdef readonly DeviceLock lock               # the queue's own; None: the device lock
+    cdef public DeviceLock lock                 # the queue's own, or what several share; None: the device lock
     cdef bint attended                          # whoever serves it just now has the device lock too
     cdef Scatter scatter                        # the device's, for this queue's requests
     cdef void *places                           # likewise: where it keeps them

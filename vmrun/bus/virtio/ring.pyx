@@ -12,8 +12,6 @@ Locks: the device lock is held, or the queue has a lock of its own (VirtioChip.s
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from accel.errands import give_back, spare_lock
-
 from vmrun.core.state import KEEP, U16, U64, Flag, Number, Table
 from vmrun.errors import StateError
 
@@ -67,14 +65,6 @@ cdef class VirtQueue:
         self.signalled_valid = False
         self.in_flight = 0
         self.quiet = False
-
-    def own_lock(self, bint own):
-        """Have a lock of its own, or no more."""
-        if own and self.lock is None:
-            self.lock = spare_lock()
-        elif not own and self.lock is not None:
-            give_back(self.lock)
-            self.lock = None
 
     cdef void enter(self) noexcept nogil:
         """With a lock of its own: take it, and look memory up without the device lock."""

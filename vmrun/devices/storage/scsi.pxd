@@ -1,4 +1,4 @@
-from accel.api cimport u8, u16, u32, u64
+from accel.api cimport DeviceLock, u8, u16, u32, u64
 from accel.dma cimport Scatter
 from vmrun.backends.protocols cimport BlockRequest
 
@@ -71,6 +71,7 @@ ctypedef struct ScsiPlace:
 
 
 cdef class ScsiUnits:
+    cdef public DeviceLock lock     # that guards the units and all commands; None: the device lock
     cdef readonly list members      # keeps alive what `places` borrows
     cdef ScsiPlace *places
     cdef u32 count, room

@@ -19,7 +19,8 @@ starts something without data (flush, scsi_io). The same functions then serve bo
 Unit attentions are told once, to the first command that is not exempt. An adapter with autosense has told them with the
 status; for one without they stay until REQUEST SENSE.
 
-Locks: the device lock is held; the drive's completions take it.
+Locks: the device lock is held, or, of an adapter whose queues are served without it, the units' `lock`; the drive's
+completions take the same. Whoever comes from the host's side has the device lock and enters the units (`with units:`).
 """
 
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -304,8 +305,7 @@ cdef int scsi_io(ScsiRequest *request, int op, u64 offset, u64 length, u32 flags
     request.kind = INTERNAL
     if request.io != NULL:
         block_release(request.backend, request.io)
-    request.io = block_request(request.backend, <void *>request, _io_done)
-    if request.io == NULL:
+    if _begin_io(request) == NULL:
         return _errno(request, 12)
     request.io.op, request.io.offset, request.io.flags = op, offset, flags
     if op == BLOCK_WRITE:
@@ -316,6 +316,14 @@ cdef int scsi_io(ScsiRequest *request, int op, u64 offset, u64 length, u32 flags
     else:
         request.io.length = length
     return _go_on(request) if block_submit(request.backend, request.io) else SCSI_LATER
+
+
+cdef BlockRequest *_begin_io(ScsiRequest *request) noexcept nogil:
+    """A transfer of the drive's. NULL: no memory."""
+    request.io = block_request(request.backend, <void *>request, _io_done)
+    if request.io != NULL:
+        request.io.lock = call_lock(<ScsiUnits>request.units)
+    return request.io
 
 
 cdef int scsi_run(ScsiRequest *request, Scatter scatter) noexcept nogil:
@@ -331,8 +339,7 @@ cdef int scsi_run(ScsiRequest *request, Scatter scatter) noexcept nogil:
         scatter.finish(0)
         request.moved = request.length
         return (<ScsiUnit>request.unit).listed(request)
-    request.io = block_request(request.backend, <void *>request, _io_done)
-    if request.io == NULL or block_take(request.io, scatter) != 0:
+    if _begin_io(request) == NULL or block_take(request.io, scatter) != 0:
         scatter.finish(0)
         return _errno(request, 12)
     request.io.op = BLOCK_WRITE if request.kind == WRITE else BLOCK_READ
@@ -363,8 +370,7 @@ cdef int scsi_fetch(ScsiRequest *request) noexcept nogil:
     size = request.length - request.moved
     if size > SCSI_CHUNK:
         size = SCSI_CHUNK
-    request.io = block_request(request.backend, <void *>request, _io_done)
-    if request.io == NULL or block_buffer(request.io, size) == NULL:
+    if _begin_io(request) == NULL or block_buffer(request.io, size) == NULL:
         return _errno(request, 12)
     request.io.op = BLOCK_WRITE if request.kind == WRITE else BLOCK_READ
     request.io.offset, request.io.flags = request.offset + request.moved, request.flags
@@ -524,8 +530,18 @@ cdef class ScsiUnits:
     def __dealloc__(self):
         free(self.places)
 
+    def __enter__(self):
+        """With the device lock held: no command is served until the end."""
+        if self.lock is not None:
+            self.lock.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        if self.lock is not None:
+            self.lock.__exit__()
+
     def add(self, ScsiUnit unit):
-        """The device lock is held."""
+        """The units are entered."""
         cdef ScsiPlace *places
         if self.count == self.room:
             places = <ScsiPlace *>realloc(self.places, (self.room + 16) * sizeof(ScsiPlace))
@@ -538,7 +554,7 @@ cdef class ScsiUnits:
         self.count += 1
 
     def remove(self, ScsiUnit unit):
-        """Commands that are under way end as aborted. The device lock is held."""
+        """Commands that are under way end as aborted. The units are entered."""
         cdef u32 n
         cdef ScsiRequest *request
         cdef ScsiRequest *next
@@ -559,7 +575,7 @@ cdef class ScsiUnits:
         self.members = [other for other in self.members if other is not unit]
 
     def attend(self, u8 asc, u8 ascq):
-        """A unit attention for whoever commands next on this bus."""
+        """A unit attention for whoever commands next on this bus. The units are entered."""
         self.attention_asc, self.attention_ascq = asc, ascq
 
     @property
@@ -580,6 +596,10 @@ cdef class ScsiUnits:
                 if self.places[n].lun == lun:
                     return self.places[n].unit
         return NULL
+
+
+cdef void *call_lock(ScsiUnits units) noexcept nogil:
+    return <void *>units.lock if units.lock is not None else NULL
 
 
 cdef void call_link(ScsiUnits units, ScsiRequest *request) noexcept nogil:

@@ -82,21 +82,36 @@ class ScsiDevice(Device, Tray):
             for name, value in zip(("channel", "scsi-id", "lun"), place, strict=True):
                 self.prop_values[name] = value
             self.watch_tray(platform)
-            bus.units.add(self.chip)
+            with bus.units:
+                bus.units.add(self.chip)
         except BaseException:
             bus.leave(self)
             raise
 
     def unrealize(self) -> None:
-        self.parent_bus.units.remove(self.chip)
+        with self.parent_bus.units:
+            self.parent_bus.units.remove(self.chip)
         self.parent_bus.leave(self)
         super().unrealize()
 
+    def reset(self) -> None:
+        with self.parent_bus.units:
+            super().reset()
+
+    def open_tray(self, force: bool) -> tuple[bool, bool]:
+        with self.parent_bus.units:
+            return super().open_tray(force)
+
+    def close_tray(self) -> bool:
+        with self.parent_bus.units:
+            return super().close_tray()
+
     def resized(self) -> None:
         """The drive has another size: capacity data has changed."""
-        self.chip.tell(0x2A, 0x09)
-        if self.parent_bus.changed is not None:
-            self.parent_bus.changed(self.chip, 0x2A, 0x09)
+        with self.parent_bus.units:
+            self.chip.tell(0x2A, 0x09)
+            if self.parent_bus.changed is not None:
+                self.parent_bus.changed(self.chip, 0x2A, 0x09)
 
     # --- what it says of itself -------------------------------------------------------------------------------
 

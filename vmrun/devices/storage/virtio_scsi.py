@@ -33,6 +33,7 @@ class VirtioScsi(VirtioPci, BusOwner):
     class_code = 0x010000
     virtio_id, legacy_device_id = 8, 0x1004
     provides = ("SCSI",)
+    own_locks = True
 
     iothread = Prop("object", None, "the iothread that serves its queues", visible=False, of=("iothread",))
     num_queues = Prop("uint32", UNSET, "queues for commands; as many as processors when it is not given")

@@ -43,7 +43,7 @@ cdef class ScsiChip(VirtioChip):
     cdef u32 cdb_size(self) noexcept nogil
     cdef bint address(self, const u8 *lun, u32 *target, u32 *unit) noexcept nogil
     cdef void respond(self, VirtQueue queue, Command *command, u8 response) noexcept nogil
-    cdef void over(self, VirtQueue queue, Command *command) noexcept nogil
+    cdef void done(self, VirtQueue queue, Command *command) noexcept nogil
     cdef void serve_control(self, VirtQueue queue) noexcept nogil
     cdef int manage(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef int end_commands(self, VirtQueue queue, Chain *chain, u32 subtype, u32 target, u32 unit, u64 tag) noexcept nogil

@@ -7,7 +7,8 @@ drive has let go of its memory, and only then is the management request answered
 What is out of protocol (a request or its room for a response cut short) breaks the device until its reset; what is only
 wrong (no such unit, too little room for data) gets its response.
 
-Locks: the device lock is held; the drive's completions take it.
+Locks: the device lock is held, or one for all queues, the units' (commands of any queue go to any unit); the drive's
+completions take the same.
 """
 
 from libc.stdlib cimport calloc, free
@@ -19,6 +20,7 @@ from vmrun.devices.storage.scsi cimport (
 )
 
 from accel.dma import Scatter as _Scatter
+from accel.errands import spare_lock
 
 from vmrun.core.state import Flag, Part
 
@@ -69,7 +71,7 @@ cdef u32 E_MISSED = 0x80000000
 
 cdef void unit_done(ScsiRequest *request) noexcept nogil:
     cdef Command *command = <Command *>request
-    (<ScsiChip>request.owner).over(<VirtQueue>(<ScsiChip>request.owner).queue_of[command.queue], command)
+    (<ScsiChip>request.owner).done(<VirtQueue>(<ScsiChip>request.owner).queue_of[command.queue], command)
 
 
 cdef class ScsiChip(VirtioChip):
@@ -104,6 +106,15 @@ cdef class ScsiChip(VirtioChip):
         free(self.commands)
         free(self.tasks)
 
+    def make_lock(self):
+        if self.units.lock is None:
+            self.units.lock = spare_lock()
+        return self.units.lock
+
+    def quit(self):
+        super().quit()
+        self.units.lock = None
+
     # --- the driver's side --------------------------------------------------------------------------------
 
     cdef u32 sense_size(self) noexcept nogil:
@@ -129,7 +140,9 @@ cdef class ScsiChip(VirtioChip):
         if sense >= 65536 or cdb >= 256:
             self.fault()
             return
+        (<VirtQueue>self.queue_of[CONTROL]).enter()
         memcpy(self.config + SENSE_OFFSET, copy, 8)
+        (<VirtQueue>self.queue_of[CONTROL]).leave()
 
     cdef void stopped(self) noexcept nogil:
         cdef u32 n
@@ -273,13 +286,15 @@ cdef class ScsiChip(VirtioChip):
         queue.push(&command.chain, <u32>command.chain.write_size)
         self.give_up(command)
 
-    cdef void over(self, VirtQueue queue, Command *command) noexcept nogil:
-        """A unit is done."""
+    cdef void done(self, VirtQueue queue, Command *command) noexcept nogil:
+        """A unit is."""
+        self.dma.space.enter()
         if command.task != NULL:
             self.respond(queue, command, command.response)
         else:
             self.respond(queue, command, S_ABORTED if command.scsi.status == TASK_ABORTED else S_OK)
         self.interrupt(queue)
+        self.dma.space.leave()
 
     # --- task management ----------------------------------------------------------------------------------
 
@@ -408,7 +423,7 @@ cdef class ScsiChip(VirtioChip):
         self.interrupt(queue)
 
     def tell(self, u32 what, u32 target, u32 unit, u32 reason):
-        """An event about a unit. The device lock is held."""
+        """An event about a unit. The units are entered."""
         cdef u8 lun[8]
         memset(lun, 0, 8)
         lun[0], lun[1], lun[3] = 1, target & 0xFF, unit & 0xFF
