@@ -6,16 +6,19 @@ What the chip does is compared with QEMU's in tests/peers/test_cirrus_qemu.py.
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import pytest
+from accel.api import DeviceLock
 from accel.clock import SteppedClock
+from accel.errands import ErrandLock
 from accel.ram import RamBlock
 from vmrun.devices.display.cirrus import Cirrus
 from vmrun.devices.display.cirrus_regions import CirrusFeed, CirrusRegisters
 from vmrun.devices.display.vga_regions import VgaPorts
 
-from tests.unit.display.test_vga_pci import Machine
+from tests.unit.display.test_vga_pci import Machine, use
 from vmrun.devices.display.cirrus_vga import CirrusVga, IsaCirrus
 from vmrun.errors import BuildError, StateError
 
@@ -153,3 +156,158 @@ def test_no_blit_leaves_video_memory(pci: bool) -> None:
             feed.store(0, 8, rng.getrandbits(64))
         registers.store(0x140, 1, 4)
     assert hostile.vram.read(hostile.memory, 65536) == b"\xa5" * 65536
+
+
+# --- the window as memory -------------------------------------------------------------------------------
+
+
+def kind(machine: Machine, address: int) -> str:
+    return str(machine.memory.owner_at(address).kind_name)
+
+
+def extended(machine: Machine, **graphics: int) -> None:
+    """256 packed colours; `graphics`: r9, rA, rB."""
+    register(machine, 0x3C4, 6, 0x12)
+    register(machine, 0x3C4, 7, 1)
+    for name, value in graphics.items():
+        register(machine, 0x3CE, int(name[1:], 16), value)
+
+
+def test_two_banks_that_are_used_a_lot_are_memory(machine: Machine) -> None:
+    card = plug(machine)
+    extended(machine, rB=0x21, r9=3, rA=0x40)  # two banks of 16 KiB steps
+    assert kind(machine, 0xA0000) == "i/o"
+    use(machine)
+    assert kind(machine, 0xA0000) == kind(machine, 0xA8000) == "ram"
+    assert kind(machine, 0xB0000) == "i/o"
+    machine.memory.write(0xA0010, 1, 0x5A)
+    machine.memory.write(0xA8010, 1, 0xA5)
+    assert (card.vram.read(0xC010, 1), card.vram.read(0x100010, 1)) == (b"\x5a", b"\xa5")
+    register(machine, 0x3CE, 0x0A, 0x41)
+    assert kind(machine, 0xA0000) == kind(machine, 0xA8000) == "i/o"
+    use(machine)
+    machine.memory.write(0xA8010, 1, 0xB6)
+    assert card.vram.read(0x104010, 1) == b"\xb6"
+
+
+def test_one_bank_is_sixty_four_kibibytes_of_memory(machine: Machine) -> None:
+    card = plug(machine)
+    extended(machine, r9=0x10)  # steps of 4 KiB
+    use(machine)
+    machine.memory.write(0xAFFFF, 1, 0x77)
+    assert kind(machine, 0xA8000) == "ram" and card.vram.read(0x1FFFF, 1) == b"\x77"
+
+
+@pytest.mark.parametrize("bank", [0xFF, 0xFD])
+def test_a_bank_that_reaches_beyond_the_memory_stays_a_device(machine: Machine, bank: int) -> None:
+    plug(machine)
+    extended(machine, rB=0x20, r9=bank)
+    use(machine)
+    assert kind(machine, 0xA0000) == "i/o"
+
+
+@pytest.mark.parametrize("extensions", [0x02, 0x14])
+def test_bytes_that_are_spread_are_no_memory(machine: Machine, extensions: int) -> None:
+    plug(machine)
+    extended(machine, rB=extensions)
+    use(machine)
+    assert kind(machine, 0xA0000) == "i/o"
+
+
+def test_a_blit_that_waits_takes_the_window_back(machine: Machine) -> None:
+    card = plug(machine)
+    extended(machine)
+    use(machine)
+    assert kind(machine, 0xA0000) == "ram"
+    for offset, value in ((0x08, 7), (0x0C, 8), (0x0E, 8), (0x10, 0x40), (0x18, 4), (0x1A, 0x0D), (0x40, 2)):
+        machine.memory.write(BAR1 + 0x100 + offset, 1, value)
+    assert kind(machine, 0xA0000) == "i/o"
+    machine.memory.write(0xA1000, 4, 0x44434241)
+    machine.memory.write(0xA0000, 4, 0x48474645)
+    assert card.vram.read(0x40, 8) == b"ABCDEFGH"
+
+
+def test_mode_13h_is_memory_as_on_any_vga(machine: Machine) -> None:
+    card = plug(machine)
+    for port, value in ((0x3C4, 0x0F02), (0x3C4, 0x0E04), (0x3CE, 0x0506)):
+        machine.io.write(port, 2, value)
+    use(machine)
+    machine.memory.write(0xA0123, 1, 0x66)
+    assert kind(machine, 0xA0000) == "ram" and card.vram.read(0x123, 1) == b"\x66"
+
+
+# --- turns ----------------------------------------------------------------------------------------------
+
+SIZE = 4 << 20
+BLITS = {
+    "copy": {0x18: 0x00},
+    "backwards": {0x18: 0x01, 0x12: 0x3F, 0x11: 0xFF, 0x10: 0xFF, 0x16: 0x3E, 0x15: 0xFF, 0x14: 0xFF},
+    "seen through": {0x18: 0x08, 0x1C: 7}, "pattern": {0x18: 0x40}, "expanded pattern": {0x18: 0xC0},
+    "expanded": {0x18: 0x80}, "expanded through": {0x18: 0x88}, "solid": {0x18: 0xC0, 0x1B: 0x04},
+}  # fmt: skip
+
+
+def blitted(lock: DeviceLock | None, change: dict[int, int]) -> tuple[Cirrus, CirrusRegisters, RamBlock]:
+    """A blit of 1023 lines of 2048 bytes, started by this thread with the lock held."""
+    block = RamBlock("vram", SIZE)
+    block.write(0, random.Random(5).randbytes(SIZE))
+    chip = Cirrus(block, SteppedClock(), lock=lock)
+    registers = CirrusRegisters(chip)
+    rows = {
+        0x08: 0xFF, 0x09: 0x07, 0x0A: 0xFE, 0x0B: 0x03, 0x0C: 0, 0x0D: 8, 0x0E: 0, 0x0F: 8, 0x12: 0x10, 0x16: 0,
+        0x1A: 0x59, 1: 0x12, 4: 0x34, **change,
+    }  # fmt: skip
+    for at, value in rows.items():
+        registers.store(0x100 + at, 1, value)
+    registers.store(0x140, 1, 2)
+    return chip, registers, block
+
+
+@pytest.mark.parametrize("name", BLITS)
+def test_a_blit_in_turns_draws_what_one_go_draws(name: str) -> None:
+    whole = blitted(None, BLITS[name])[2].read(0, SIZE)
+    lock = ErrandLock()
+    with lock:
+        chip, registers, block = blitted(lock, BLITS[name])
+        assert registers.load(0x140, 1) & 1 and chip.left  # busy: the lock is held
+        assert block.read(0, SIZE) != whole
+    assert block.read(0, SIZE) == whole
+    assert not registers.load(0x140, 1) & 1 and not chip.left
+
+
+def test_a_blit_lets_others_have_the_lock() -> None:
+    """Another processor ends it, which it could not if the whole were one hold; nobody draws on after that."""
+    lock, ended = ErrandLock(), threading.Event()
+
+    def end() -> None:
+        with lock:
+            registers.store(0x140, 1, 4)
+            registers.store(0x140, 1, 0)
+            ended.set()
+
+    with lock:
+        chip, registers, block = blitted(lock, BLITS["copy"])
+        other = threading.Thread(target=end)
+        other.start()
+        left = chip.left
+    other.join()
+    assert ended.is_set() and 0 < left < 1023 and not chip.left
+    before = block.read(0, SIZE)
+    with lock:
+        pass
+    assert block.read(0, SIZE) == before
+
+
+def test_a_second_blit_waits_for_the_first() -> None:
+    lock = ErrandLock()
+    with lock:
+        chip, registers, block = blitted(lock, BLITS["copy"])
+        half = chip.left
+        registers.store(0x140, 1, 0)
+        for at, value in ((0x08, 7), (0x09, 0), (0x0A, 0), (0x0B, 0), (0x12, 0x3F), (0x1A, 0x0E)):
+            registers.store(0x100 + at, 1, value)
+        registers.store(0x140, 1, 2)  # eight bytes of ones
+        assert half and not chip.left and not registers.load(0x140, 1) & 1
+    whole = bytearray(blitted(None, BLITS["copy"])[2].read(0, SIZE))
+    whole[0x3F0000:0x3F0008] = b"\xff" * 8
+    assert block.read(0, SIZE) == bytes(whole)

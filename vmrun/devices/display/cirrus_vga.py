@@ -35,19 +35,22 @@ MEMORY_BAR, FEED_AT, FEED_SIZE, REGISTERS_BAR = 0x2000000, 0x1000000, 0x400000, 
 DECODED: Any = {"ports": [list(ports) for ports in VGA_PORTS]}
 
 
-def make(device: Any, platform: Platform, memory: int, pci: bool) -> Cirrus:
-    """The chip with its memory, ports, window and screen. BuildError for a size that there is none of."""
-    if memory not in SIZES:
-        raise BuildError(f"{device.path}: there is no Cirrus adapter with {memory} MiB", remedy="vgamem_mb: 4, 8 or 16")
-    device.vram = RamBlock(f"{device.name}.vram", memory << 20)
+def make(device: Any, platform: Platform, mib: int, pci: bool) -> Region:
+    """The chip with its ports, window and screen; its memory. BuildError for a size that there is none of."""
+    if mib not in SIZES:
+        raise BuildError(f"{device.path}: there is no Cirrus adapter with {mib} MiB", remedy="vgamem_mb: 4, 8 or 16")
+    device.vram = RamBlock(f"{device.name}.vram", mib << 20)
     device.ram_blocks.append(device.vram)
-    chip = Cirrus(device.vram, platform.virtual, pci, device.blitter)
+    chip = device.vga = Cirrus(device.vram, platform.virtual, pci, device.blitter, platform.lock)
     scanout, text = CirrusScanout(chip, platform.lock), TextScreen(chip, platform.lock)
     device.console = platform.add_console(device, scanout, text=text)
     device.map(platform.system_io, Region.device("cirrus.ports", VgaPorts(chip), PORT_COUNT), PORTS)
     window = Region.device("cirrus.window", VgaWindow(chip), WINDOW_SIZE)
     device.map(platform.pci_memory, window, WINDOW, priority=1)
-    return chip
+    memory = Region.ram("cirrus.vram", device.vram)
+    device.map_linear(platform, memory)
+    chip.reset()
+    return memory
 
 
 @register("cirrus-vga", description="Cirrus CLGD 5446 display")
@@ -76,25 +79,24 @@ class CirrusVga(LegacyVga, PciDevice):
     )
 
     def pci_realize(self, platform: Platform) -> None:
-        self.vga = make(self, platform, self.vgamem_mb, True)
-        self.vga.reset()
+        memory = make(self, platform, self.vgamem_mb, True)
         size = self.vgamem_mb << 20
         bar = Region.container("cirrus.bar0", MEMORY_BAR)
         bar.add(Region.device("cirrus.linear", CirrusLinear(self.vga), size), 0)
-        self.direct = Region.ram("cirrus.vram", self.vram)
-        self.direct.set_enabled(self.vga.linear)
+        self.direct = Region.alias("cirrus.vram", memory, 0, size)
+        self.direct.set_enabled(self.vga.is_memory)
         bar.add(self.direct, 0, 1)
         bar.add(Region.device("cirrus.feed", CirrusFeed(self.vga), FEED_SIZE), FEED_AT)
         self.add_bar(0, bar, MEMORY_BAR, "mem32-pref")
         registers = Region.container("cirrus.bar1", REGISTERS_BAR)
         registers.add(Region.device("cirrus.registers", CirrusRegisters(self.vga), REGISTERS_BAR), 0)
         self.add_bar(1, registers, REGISTERS_BAR, "mem32")
-        self.vga.watch_window(self._memory_changed)
 
-    def _memory_changed(self) -> None:
-        """BAR 0 is memory, or must be asked."""
+    def _window_changed(self) -> None:
+        """BAR 0 is memory, or must be asked, and so is the window."""
         with self.platform.memory.transaction():
-            self.direct.set_enabled(self.vga.linear)
+            self.direct.set_enabled(self.vga.is_memory)
+            super()._window_changed()
 
     def unrealize(self) -> None:
         self.platform.remove_console(self.console)
@@ -116,8 +118,7 @@ class IsaCirrus(LegacyVga, IsaDevice):
 
     def realize(self, platform: Platform) -> None:
         self.platform = platform
-        self.vga = make(self, platform, self.vgamem_mb, False)
-        self.vga.reset()
+        make(self, platform, self.vgamem_mb, False)
 
     def unrealize(self) -> None:
         self.platform.remove_console(self.console)

@@ -25,6 +25,7 @@ WINDOW, WINDOW_SIZE = 0xA0000, 0x20000
 PORTS = ((0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1))
 # Where GR06 puts the window: (offset, size)
 MAPPINGS = ((0, 0x20000), (0, 0x10000), (0x10000, 0x8000), (0x18000, 0x8000))
+BANKS = ((0, 0x8000), (0x8000, 0x8000))  # of a Cirrus
 VBE_PORTS, VBE_COUNT = 0x1CE, 4
 DECODED: Any = {"ports": [[0x3B4, 2], [0x3BA, 1], [0x3C0, 16], [0x3D4, 2], [0x3DA, 1], [0x1CE, 4]]}
 
@@ -57,10 +58,10 @@ class LegacyVga(Coalesced):
         self.map(platform.pci_memory, window, WINDOW, priority=1)
 
     def map_linear(self, platform: Platform, memory: Region) -> None:
-        """Over the window, memory itself for each of GR06's mappings; at most one is enabled."""
+        """Over the window, memory itself where the chip's `windows` say that it is shown."""
         self.main_thread = get_ident()
         self.linear: list[Region] = []
-        for offset, size in MAPPINGS:
+        for offset, size in MAPPINGS + BANKS:
             region = Region.alias("vga.linear", memory, 0, size)
             region.set_enabled(False)
             self.map(platform.pci_memory, region, WINDOW + offset, priority=2)
@@ -68,13 +69,13 @@ class LegacyVga(Coalesced):
         self.vga.watch_window(self._window_changed)
 
     def _window_changed(self) -> None:
-        now = self.vga.linear_window
-        if now is not None and get_ident() == self.main_thread:
+        shown = self.vga.windows
+        if shown and get_ident() == self.main_thread:
             # writes that were kept back are being done: a processor may be writing there now, which must not come first
             self.vga.mapped = False
             return
         with self.platform.memory.transaction():
-            for mapping, region in enumerate(self.linear):
-                region.set_enabled(now is not None and mapping == now[0])
-                if now is not None and mapping == now[0]:
-                    region.set_alias(region.target, now[1])
+            for place, region in enumerate(self.linear):
+                region.set_enabled(place in shown)
+                if place in shown:
+                    region.set_alias(region.target, shown[place])

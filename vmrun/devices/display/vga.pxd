@@ -87,6 +87,10 @@ cdef enum:
     VBE_8BIT_DAC = 0x20
     VBE_NOCLEARMEM = 0x80
 
+    # what a window shows
+    SHOWS_MEMORY = 1
+    SHOWS_BANKS = 2
+
 
 cdef class Vga:
     cdef readonly RamBlock vram
@@ -120,10 +124,12 @@ cdef class Vga:
     cdef readonly u32 vbe_start
     cdef public bint big_endian
     cdef public bint starts_big_endian  # what reset makes of it
-    cdef u32 linear                     # what `linear_window` says, as one number
+    cdef u64 linear                     # what of the memory the window shows, as one number
     cdef u32 used                       # accesses to the window since it became linear
     cdef public bint mapped             # it is shown as memory
     cdef object on_linear
+    cdef bint elsewhere(self, u32 port) noexcept nogil
+    cdef u8 *colour_at(self, u8 index) noexcept nogil
     cdef u8 port_read(self, u32 port) noexcept nogil
     cdef void port_write(self, u32 port, u8 value) noexcept nogil
     cdef u16 vbe_read(self, u32 index) noexcept nogil
@@ -140,6 +146,7 @@ cdef class Vga:
     cdef void vbe_limit(self) noexcept nogil
     cdef void vbe_to_vga(self) noexcept nogil
     cdef void planar_write(self, u32 dword, u64 values, u32 count) noexcept nogil
+    cdef u64 window_shows(self) noexcept nogil
     cdef void derive(self) noexcept nogil
     cdef void call_linear(self) noexcept with gil
     cdef void count(self) noexcept nogil

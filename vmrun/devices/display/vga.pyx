@@ -72,10 +72,18 @@ cdef class Vga:
 
     # --- ports 0x3b0..0x3df ---------------------------------------------------------------------------------
 
+    cdef bint elsewhere(self, u32 port) noexcept nogil:
+        """One of the monochrome addresses while those for colours are decoded, or the other way."""
+        return (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0)
+
+    cdef u8 *colour_at(self, u8 index) noexcept nogil:
+        """The three bytes of the palette that a DAC index means."""
+        return &self.dac[index * 3]
+
     cdef u8 port_read(self, u32 port) noexcept nogil:
         cdef u8 value
-        if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
-            return 0xFF                     # the other one of the monochrome and colour addresses is decoded
+        if self.elsewhere(port):
+            return 0xFF
         if port == ATTR_INDEX:
             return self.attr_index if not self.attr_data else 0
         if port == ATTR_DATA:
@@ -92,7 +100,7 @@ cdef class Vga:
         if port == DAC_WRITE:
             return self.dac_write
         if port == DAC_DATA:
-            value = self.dac[self.dac_read * 3 + self.dac_part]
+            value = self.colour_at(self.dac_read)[self.dac_part]
             self.dac_part += 1
             if self.dac_part == 3:
                 self.dac_part = 0
@@ -116,7 +124,7 @@ cdef class Vga:
         return 0
 
     cdef void port_write(self, u32 port, u8 value) noexcept nogil:
-        if (port >= 0x3D0) != (self.misc & 1) and (port < 0x3C0 or port >= 0x3D0):
+        if self.elsewhere(port):
             return
         if port == ATTR_INDEX:
             if not self.attr_data:
@@ -187,7 +195,7 @@ cdef class Vga:
         self.dac_cache[self.dac_part] = value
         self.dac_part += 1
         if self.dac_part == 3:
-            memcpy(&self.dac[self.dac_write * 3], self.dac_cache, 3)
+            memcpy(self.colour_at(self.dac_write), self.dac_cache, 3)
             self.dac_part = 0
             self.dac_write += 1
 
@@ -318,13 +326,17 @@ cdef class Vga:
         self.gfx[GR_MODE] = (self.gfx[GR_MODE] & 0x9F) | shift << 5
         cr[CR_MAX_SCAN] &= 0x60                                    # no doubled or repeated lines
 
+    cdef u64 window_shows(self) noexcept nogil:
+        """What of the memory the window shows byte for byte, as one number; 0: it does not."""
+        if not self.seq[SR_MEMORY_MODE] & 0x08 or self.seq[SR_MAP_MASK] != 0x0F:   # chain-4, all planes
+            return 0
+        if self.gfx[GR_MISC] & 0x0C == 4:
+            return SHOWS_MEMORY | 4 | self.bank_offset
+        return SHOWS_MEMORY | (self.gfx[GR_MISC] & 0x0C)
+
     cdef void derive(self) noexcept nogil:
-        cdef u32 linear = 0
+        cdef u64 linear = self.window_shows()
         self.dac_8bit = (self.vbe[VBE_ENABLE] & VBE_8BIT_DAC) != 0
-        if self.seq[SR_MEMORY_MODE] & 0x08 and self.seq[SR_MAP_MASK] == 0x0F:      # chain-4, all planes
-            linear = 1 | (self.gfx[GR_MISC] & 0x0C)
-            if linear == 5:
-                linear |= self.bank_offset
         if linear != self.linear:
             self.linear = linear
             self.used = 0
@@ -467,14 +479,16 @@ cdef class Vga:
         }
 
     def watch_window(self, callback):
-        """Call back, with the device lock held, whenever `linear_window` has changed; who cannot follow then sets `mapped`
+        """Call back, with the device lock held, whenever `windows` has changed; who cannot follow then sets `mapped`
         to False and is called again later."""
         self.on_linear = callback
 
     @property
-    def linear_window(self):
-        """(mapping 0..3 of GR06, first byte) while the window shows the memory byte for byte and is used a lot, else None."""
-        return (self.linear >> 2 & 3, self.linear & 0xFFFF0000) if self.mapped else None
+    def windows(self):
+        """Which parts of the window show memory byte for byte and are used a lot: {mapping 0..3 of GR06: first byte}; of a
+        Cirrus's banks 4 and 5.
+        """
+        return {self.linear >> 2 & 3: self.linear & 0xFFFF0000} if self.mapped else {}
 
     @property
     def blank(self):
