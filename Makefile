@@ -37,7 +37,7 @@ $(VENV)/.created:
 	$(PY) -m pip install --quiet 'setuptools>=77' wheel 'Cython>=3.0'
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.created $(SOURCES)
+$(VENV)/.built: $(VENV)/.created $(SOURCES) $(wildcard bin/*)
 	@echo "compiling the C-level modules (a few minutes the first time)"
 	@$(PY) tools/compile.py
 	@$(PY) -m compileall -q accel vmrun

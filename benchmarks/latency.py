@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--first", action="store_true", help="before all else that the host does")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    vmrun = [sys.executable, "-c", "from vmrun.cli.qemu import console; console()"]
+    vmrun = [sys.executable, "-c", "from vmrun.cli.bundle import run; run('vmrun.cli.qemu')"]
     programs = {"vmrun": vmrun, "QEMU": ["qemu-system-x86_64"]} if not args.locks else {}
     programs["vmrun, its lock watched"] = [sys.executable, "-c", WATCHED]
     found = {}

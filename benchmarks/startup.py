@@ -42,7 +42,7 @@ def pair(words: list[str], env: dict[str, str], numbers: Iterator[int] | None = 
     def run(program: list[str]) -> Callable[[], float]:
         return lambda: beside.timed([*program, *words, *(["-m", str(next(numbers))] if numbers else [])], env, [67])
 
-    ours = run([sys.executable, str(beside.ROOT / "bin" / "vmrun-qemu")])
+    ours = run([os.path.join(sys.prefix, "bin", "vmrun-qemu")])
     return {"vmrun": ours, **({"QEMU": run([beside.QEMU])} if beside.has_qemu() else {})}
 
 
@@ -95,7 +95,7 @@ def main() -> int:
         lives = beside.alternate({**whole, "cold": cold}, options.runs, 1)
         warm = beside.alternate(whole, options.runs)
         python = beside.alternate(
-            {"python": lambda: beside.timed([sys.executable, "-c", "pass"], env, [0])}, options.runs
+            {"python": lambda: beside.timed([sys.executable, "-S", "-c", "pass"], env, [0])}, options.runs
         )
         table = beside.Table("start-up", "ms")
         table.add("to the first exit", found["vmrun"], found.get("QEMU"), 1.0)
@@ -104,7 +104,7 @@ def main() -> int:
         for title, sides in lines.items():
             rounds = beside.alternate(sides, options.runs)
             table.add(title, rounds["vmrun"], rounds.get("QEMU"), 1.0 if "first" not in title else 1.5)
-        table.add("… of which `python -c pass`", python["python"], None, None)
+        table.add("… of which `python -S -c pass`", python["python"], None, None)
         table.show(options.json)
     return 0
 

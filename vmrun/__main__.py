@@ -1,5 +1,5 @@
 """`python -m vmrun` is the `vmrun` command."""
 
-from vmrun.cli.main import console
+from vmrun.cli.bundle import run
 
-console()
+run("vmrun.cli.main")

@@ -111,7 +111,7 @@ class Core:
         messages = self.messages = open(os.path.join(where, "messages"), "w+b")
         if command_line is not None:
             self.path = os.path.join(where, "qmp")
-            program = [sys.executable, "-c", "import sys; from vmrun.cli.qemu import console; console()"]
+            program = [sys.executable, "-c", "from vmrun.cli.bundle import run; run('vmrun.cli.qemu')"]
             words = [*program, *command_line, "-qmp", f"unix:{self.path},server=on,wait=off"]
             words += ["-run-with", "exit-with-parent=on"]
         else:

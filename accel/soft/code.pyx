@@ -249,11 +249,12 @@ cdef void look_again(Guest *g) noexcept nogil:
 
 cdef void forget_blocks(Guest *g) noexcept nogil:
     cdef u32 n
-    memset(g.buckets, 0, BUCKETS * sizeof(Block *))
-    memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
+    if g.used:                              # else the tables are empty, and mostly not even memory yet
+        memset(g.buckets, 0, BUCKETS * sizeof(Block *))
+        memset(g.pages, 0, PAGE_BUCKETS * sizeof(Block *))
+        memset(g.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
     g.used = 0
     g.native_used, g.apart_used = g.native_first, g.apart_first
-    memset(g.jcache, 0, JCACHE_SIZE * sizeof(JumpEntry))
     for n in range(g.count):
         g.cpus[n].block = NULL
         g.cpus[n].link = NULL

@@ -71,8 +71,8 @@ CLASSES = {"sys": K_SYSTEM, "fpu": K_FPU}
 ENDS = {"jump": ENDS_JUMP, "cond": ENDS_COND}
 
 
-cdef Op compiled(list words, int opcode) except *:
-    """The words of one row as an Op. ValueError: a word nobody knows."""
+cdef Op compiled(list words) except *:
+    """The words of one row as an Op, but for `cc`. ValueError: a word nobody knows."""
     cdef Op op
     memset(&op, 0, sizeof(Op))
     op.klass = K_INTEGER
@@ -87,14 +87,12 @@ cdef Op compiled(list words, int opcode) except *:
             op.klass = CLASSES[word]
         elif word in ENDS:
             op.ends = ENDS[word]
-        elif word == "cc":
-            op.reads = opcodes.flag_mask(opcodes.CONDITIONS[(opcode & 15) >> 1])
         elif word[:2] == "r=":
             op.reads = opcodes.flag_mask(word[2:])
         elif word[:2] == "w=":
             op.writes = opcodes.flag_mask(word[2:])
-        else:
-            raise ValueError(f"opcode {opcode:02X}: unknown word {word!r}")
+        elif word != "cc":
+            raise ValueError(f"unknown word {word!r} of {' '.join(words)!r}")
     if op.klass == K_SYSTEM:
         op.reads = F_STATUS
     return op
@@ -104,23 +102,29 @@ cdef int expand() except -1:
     """Fill the tables from opcodes.py."""
     cdef int number = 0, at, half
     cdef Op *entry
+    cdef Op op
+    cdef list conditions = [opcodes.flag_mask(letters) for letters in opcodes.CONDITIONS]
     memset(maps, 0, sizeof(maps))
     memset(groups, 0, sizeof(groups))
     for at, table in enumerate((opcodes.ONE, opcodes.TWO, opcodes.THREE_38, opcodes.THREE_3A)):
-        for opcode, reg, words in opcodes.rows(table):
-            entry = &maps[at][<int>opcode]
-            if reg is None:
-                entry[0] = compiled(words, opcode)
-                continue
-            if not entry.form & OP_GROUP:
-                if number == GROUPS:
-                    raise ValueError("too many groups")
-                entry.form = OP_GROUP | OP_MODRM
-                entry.group = number
-                number += 1
-            for half in range(2):
-                if ("reg" if half == 0 else "mem") not in words:
-                    groups[entry.group][<int>reg + 8 * half] = compiled(words, opcode)
+        for places, words in opcodes.lines(table):
+            op = compiled(words)
+            for opcode, reg in places:
+                if "cc" in words:
+                    op.reads = conditions[(<int>opcode & 15) >> 1]
+                entry = &maps[at][<int>opcode]
+                if reg is None:
+                    entry[0] = op
+                    continue
+                if not entry.form & OP_GROUP:
+                    if number == GROUPS:
+                        raise ValueError("too many groups")
+                    entry.form = OP_GROUP | OP_MODRM
+                    entry.group = number
+                    number += 1
+                for half in range(2):
+                    if ("reg" if half == 0 else "mem") not in words:
+                        groups[entry.group][<int>reg + 8 * half] = op
     movsxd.klass, movsxd.form = K_INTEGER, OP_MODRM
     prefix_of[0x66], prefix_of[0x67], prefix_of[0xF0] = P_66, P_67, P_LOCK
     prefix_of[0xF2], prefix_of[0xF3] = P_F2, P_F3

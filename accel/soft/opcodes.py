@@ -265,22 +265,30 @@ def spans(text: str) -> list[int]:
     return list(range(int(first, 16), int(last or first, 16) + 1))
 
 
-def rows(table: str) -> list[tuple[int, int | None, list[str]]]:
-    """(opcode, modrm.reg or None, words) of every entry, in the order of the table.
+def lines(table: str) -> list[tuple[list[tuple[int, int | None]], list[str]]]:
+    """([(opcode, modrm.reg or None), …], words) of every row.
 
     After `F6/4` plain numbers below 8 go on with the group's registers; an opcode is always two digits.
     """
-    found: list[tuple[int, int | None, list[str]]] = []
+    found = []
     for line in table.strip().splitlines():
         heads, _, words = line.partition(":")
         group: list[int] = []
+        places: list[tuple[int, int | None]] = []
         for head in heads.split(","):
             opcodes, slash, regs = head.partition("/")
             if slash:
                 group = spans(opcodes)
             elif len(head.partition("-")[0]) == 1:
                 regs, slash = head, "/"
-            for opcode in group if slash else spans(opcodes):
-                for reg in spans(regs) if slash else (None,):
-                    found.append((opcode, reg, words.split()))
+            if slash:
+                places += [(opcode, reg) for opcode in group for reg in spans(regs)]
+            else:
+                places += [(opcode, None) for opcode in spans(opcodes)]
+        found.append((places, words.split()))
     return found
+
+
+def rows(table: str) -> list[tuple[int, int | None, list[str]]]:
+    """(opcode, modrm.reg or None, words) of every entry, in the order of the table."""
+    return [(opcode, reg, words) for places, words in lines(table) for opcode, reg in places]

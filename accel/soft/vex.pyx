@@ -28,40 +28,53 @@ FEATURES = {
 LEADS = {"np": 0, "66": 1, "f3": 2, "f2": 3}
 
 
+cdef VexOp compiled(list words) except *:
+    """The words of one row as a VexOp; ValueError: a word nobody knows."""
+    cdef VexOp op
+    memset(&op, 0, sizeof(VexOp))
+    for word in words:
+        if word in USES:
+            op.use |= <u32>USES[word]
+        elif word in SIZES:
+            op.size = SIZES[word]
+        elif word in LENGTHS:
+            op.length = LENGTHS[word]
+        elif word in WIDTHS:
+            op.width = WIDTHS[word]
+        elif word in FEATURES:
+            op.feature = FEATURES[word]
+        elif word == "ib":
+            op.imm = 1
+        elif word[:2] == "w=":
+            op.writes = opcodes.flag_mask(word[2:])
+        elif word not in LEADS and word not in ("mem", "reg"):
+            raise ValueError(f"unknown word {word!r} of {' '.join(words)!r}")
+    op.imm |= op.use & IS4 != 0
+    return op
+
+
 cdef int fill(u32 number, str text) except -1:
     cdef VexOp op
+    cdef VexOp *entry
     cdef u32 lead, mem
-    for opcode, reg, words in opcodes.rows(text):
-        memset(&op, 0, sizeof(VexOp))
-        for word in words:
-            if word in USES:
-                op.use |= <u32>USES[word]
-            elif word in SIZES:
-                op.size = SIZES[word]
-            elif word in LENGTHS:
-                op.length = LENGTHS[word]
-            elif word in WIDTHS:
-                op.width = WIDTHS[word]
-            elif word in FEATURES:
-                op.feature = FEATURES[word]
-            elif word == "ib":
-                op.imm = 1
-            elif word[:2] == "w=":
-                op.writes = opcodes.flag_mask(word[2:])
-            elif word not in LEADS and word not in ("mem", "reg"):
-                raise ValueError(f"VEX opcode {opcode:02X}: unknown word {word!r}")
-        op.imm |= op.use & IS4 != 0
-        if op.use & V_BMI and op.feature == F_AVX:
-            op.feature = F_BMI2 if opcode == 0xF5 else F_BMI1
-        for word in words:
-            if word not in LEADS:
-                continue
-            lead = LEADS[word]
-            for mem in range(2):
-                if ("reg" if mem else "mem") in words:
+    cdef u8 regs
+    for places, words in opcodes.lines(text):
+        op = compiled(words)
+        bmi = op.use & V_BMI and op.feature == F_AVX
+        for opcode, reg in places:
+            regs = <u8>(0xFF if reg is None else 1 << <int>reg)
+            if bmi:
+                op.feature = F_BMI2 if opcode == 0xF5 else F_BMI1
+            for word in words:
+                if word not in LEADS:
                     continue
-                op.regs = table[number][lead][<int>opcode][mem].regs | <u8>(0xFF if reg is None else 1 << <int>reg)
-                table[number][lead][<int>opcode][mem] = op
+                lead = LEADS[word]
+                for mem in range(2):
+                    if ("reg" if mem else "mem") in words:
+                        continue
+                    entry = &table[number][lead][<int>opcode][mem]
+                    op.regs = entry.regs | regs
+                    entry[0] = op
     return 0
 
 

@@ -58,13 +58,12 @@ def environment(directory: pathlib.Path) -> dict[str, str]:
     """A user's, with a cache of resolved machines of its own, and byte code kept as an installation keeps it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env["XDG_CACHE_HOME"] = str(directory / "cache")
-    env["PYTHONPATH"] = str(ROOT)
     return env
 
 
 def vmrun(*words: str) -> list[str]:
     """The command's script, as an installation has it, with the interpreter that runs the benchmark."""
-    return [sys.executable, str(ROOT / "bin" / "vmrun"), *words]
+    return [os.path.join(sys.prefix, "bin", "vmrun"), *words]
 
 
 def up(file: pathlib.Path, *words: str) -> list[str]:

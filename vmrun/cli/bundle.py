@@ -9,6 +9,8 @@ the user may not write to) the source is compiled once more, for here.
 Compiled modules are linked a second time, many in one shared object (setup.py's TOGETHER): the loader of shared objects
 takes as long for each as the module's own code does. A module is taken from there while its own file is the one that
 was linked with the others.
+
+The scripts in bin/ import this alone, so that all the rest comes from there.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import (  # what importlib is made of; `import importlib.machinery` takes a millisecond
     ExtensionFileLoader,
+    PathFinder,
     SourceFileLoader,
-    cache_from_source,
 )
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 
+import vmrun.cli
 from vmrun.config.kept import cache_dir, digest, file_digest, is_trusted, ready
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType
-    from typing import Any
+    from types import CodeType, ModuleType
+    from typing import Any, NoReturn
 
     # path, its time in ns, its size, a package's directory or the shared object that has a compiled module too, where
     # the byte code is in the file, how much that is (0: a compiled module)
@@ -38,10 +40,12 @@ if TYPE_CHECKING:
 MAX_BYTES = 16 << 20
 _HEAD = 16  # bytes that say how long the index behind them is; the byte code follows
 _ABOVE = 200  # its descriptor is none that a user counts on, or gives us
-_HEADER = 16  # bytes of a .pyc before its code
 _OTHERS_WRITE = 0o022
+_Module = type(sys)
 _TAG = sys.implementation.cache_tag
 
+_place = ""  # where this process's bundle is
+_state: tuple[Any, ...] = ()  # and what it is of
 _table: dict[str, Entry] = {}
 _file = -1  # descriptor of the bundle
 _start = 0  # where its byte code begins
@@ -53,6 +57,12 @@ class _Loader(SourceFileLoader):
     """A module's source file, with its code at hand."""
 
     code: CodeType
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """With what importlib would look for first, in vain, and that is an error made and dropped each time."""
+        module = _Module(spec.name)
+        vars(module).update(__file__=spec.origin, __cached__=spec.cached)
+        return module
 
     def get_code(self, fullname: str) -> CodeType:
         return self.code
@@ -91,11 +101,42 @@ def _spec(name: str, loader: Any, file: str, inside: str) -> ModuleSpec:
     return spec
 
 
+class _Site:
+    """After `python -S` (tools/prepare.py's scripts): site-packages, a quarter of the interpreter's start, are looked
+    through when a module is wanted that neither Python nor vmrun has.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if path is not None or name == "sitecustomize":
+            return None
+        sys.meta_path.remove(_Site)
+        import site
+
+        site.main()
+        return PathFinder.find_spec(name)
+
+
+def run(module: str) -> NoReturn:
+    """The command whose module has `command() -> exit code`. The process ends with it, without the interpreter's
+    tidying up, which takes longer than most commands.
+    """
+    vmrun.cli.owns_process = True
+    install()
+    code = __import__(module, fromlist=("command",)).command()
+    keep()
+    os._exit(code)
+
+
 def install() -> None:
     """Modules are taken from the bundle from now on, if there is one: the user's, or the installation's."""
-    path = _path()
-    if path and not _take(path):
-        _take(ready(path))
+    global _place, _state
+    _state = _made_of()
+    _place = _path()
+    if _place and not _take(_place):
+        _take(ready(_place))
+    if sys.flags.no_site:
+        sys.meta_path.append(_Site)
 
 
 def _take(path: str) -> bool:
@@ -108,9 +149,9 @@ def _take(path: str) -> bool:
                 return False  # code is not taken from others
             length = int(os.pread(low, _HEAD, 0))
             state, table = marshal.loads(os.pread(low, length, _HEAD))
-            if state != _state() or not isinstance(table, dict):
+            if state != _state or not isinstance(table, dict):
                 return False
-            _file = fcntl(low, F_DUPFD_CLOEXEC, _ABOVE)
+            _file = os.dup2(low, _free(), inheritable=False)
         finally:
             os.close(low)
     except (OSError, ValueError, EOFError, TypeError):
@@ -121,12 +162,21 @@ def _take(path: str) -> bool:
     return True
 
 
+def _free() -> int:
+    """A descriptor that nobody has: fcntl's F_DUPFD without the import."""
+    number = _ABOVE
+    try:
+        while os.fstat(number):
+            number += 1
+    except OSError:
+        return number
+
+
 def keep() -> None:
     """Bundle what this process has imported, if some of it is not in the bundle."""
     modules = [(name, sys.modules[name]) for name in [*sys.modules] if name not in _EARLY]
     found = {name: own for name, module in modules if (own := _own(name, module)) is not None}
-    path = _path()
-    if not found or not path:
+    if not found or not _place:
         return
     together = _together()
     for name in found.keys() & together.keys():
@@ -137,7 +187,7 @@ def keep() -> None:
     for name, entry in _table.items():
         if name not in found and _is_current(entry):
             found[name] = (*entry[:4], _code(entry))
-    _write(path, found)
+    _write(_place, found)
 
 
 def _write(path: str, found: dict[str, tuple[str, int, int, str, bytes]]) -> None:
@@ -147,7 +197,7 @@ def _write(path: str, found: dict[str, tuple[str, int, int, str, bytes]]) -> Non
     for name, (file, when, size, place, code) in found.items():
         table[name] = (file, when, size, place, at, len(code))
         at += len(code)
-    index = marshal.dumps((_state(), table))
+    index = marshal.dumps((_state, table))
     body = b"".join((f"{len(index):<{_HEAD}}".encode(), index, *(entry[4] for entry in found.values())))
     if len(body) > MAX_BYTES:
         return
@@ -176,25 +226,11 @@ def _own(name: str, module: Any) -> tuple[str, int, int, str, bytes] | None:
         if kind is not SourceFileLoader:
             return None
         info = os.stat(loader.path)
-        code = _kept_code(loader.path, info) or marshal.dumps(loader.get_code(name))
+        code = marshal.dumps(loader.get_code(name))  # what Python has kept, or the source compiled once more
     except (OSError, ImportError, SyntaxError, ValueError):
         return None
     place = os.path.dirname(loader.path) if module.__spec__.submodule_search_locations is not None else ""
     return loader.path, info.st_mtime_ns, info.st_size, place, code
-
-
-def _kept_code(path: str, info: os.stat_result) -> bytes:
-    """The byte code that Python has kept of a source file; empty when there is none of this very file."""
-    try:
-        with open(cache_from_source(path), "rb", buffering=0) as file:
-            code = file.read()
-    except OSError:
-        return b""
-    if code[4:8] != bytes(4):  # kept under the digest of the source instead of its time
-        return b""
-    seconds, size = int.from_bytes(code[8:12], "little"), int.from_bytes(code[12:16], "little")
-    is_current = (seconds, size) == (int(info.st_mtime) & 0xFFFFFFFF, info.st_size & 0xFFFFFFFF)
-    return code[_HEADER:] if is_current else b""
 
 
 def _together() -> dict[str, tuple[str, str]]:
@@ -227,7 +263,7 @@ def _is_current(entry: Entry) -> bool:
     return (info.st_mtime_ns, info.st_size) == entry[1:3]
 
 
-def _state() -> tuple[Any, ...]:
+def _made_of() -> tuple[Any, ...]:
     """What decides which file a name stands for, and what its code means."""
     stamps = []
     for path in _objects():
@@ -241,4 +277,4 @@ def _state() -> tuple[Any, ...]:
 
 def _path() -> str:
     directory = cache_dir("code")
-    return os.path.join(directory, digest(repr(_state()[:3]).encode())[:40]) if directory else ""
+    return os.path.join(directory, digest(repr(_state[:3]).encode())[:40]) if directory else ""

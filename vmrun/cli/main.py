@@ -69,18 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(entry[0], args[1:])
 
 
-def console() -> None:
-    """The command of a terminal: main(), then the end of the process without the interpreter's tidying up, which takes
-    longer than most commands.
-    """
-    import os
-
-    import vmrun.cli
-    from vmrun.cli import bundle
-
-    vmrun.cli.owns_process = True
+def command() -> int:
+    """The command of a terminal: main(), with standard streams that may be closed, or full."""
     closed = _open_closed_streams()
-    bundle.install()
     code = main()
     try:
         sys.stdout.flush()
@@ -93,8 +84,7 @@ def console() -> None:
         sys.stderr.flush()
     except OSError:
         pass
-    bundle.keep()
-    os._exit(code)
+    return code
 
 
 class _Closed:
@@ -251,7 +241,3 @@ def _help() -> str:
         + "\n".join(lines)
         + "\n\n`vmrun COMMAND --help` tells more; `vmrun --version` the version\n"
     )
-
-
-if __name__ == "__main__":
-    console()

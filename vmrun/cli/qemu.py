@@ -28,22 +28,16 @@ NOT_PLAIN = ("telnet", "websocket", "tls-creds", "logfile")  # a socket's bytes 
 WINDOWS = ("gtk", "sdl")  # of -display, and -sdl
 
 
-def console() -> None:
-    """The command's end is the process's, without the interpreter's tidying up."""
-    import vmrun.cli
-    from vmrun.cli import bundle
-
-    vmrun.cli.owns_process = True
+def command() -> int:
+    """The command vmrun-qemu."""
     gc.disable()  # until there is a machine: modules and what a line comes to are no garbage
-    bundle.install()
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         code = code or 1
-    bundle.keep()
-    os._exit(code)
+    return code
 
 
 def run(argv: list[str]) -> int:
@@ -199,9 +193,9 @@ class _Run(Runner):
 
     def _take_descriptors(self) -> None:
         """-add-fd: those that the process was started with."""
-        from vmrun.core.fdsets import add
-
         for number, fd, opaque in self.option.get("fdsets", ()):
+            from vmrun.core.fdsets import add
+
             try:
                 os.set_inheritable(fd, False)
             except OSError as error:

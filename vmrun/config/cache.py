@@ -14,12 +14,13 @@ import sys
 
 from vmrun.config.data import data_dir
 from vmrun.config.kept import FORMAT, cache_dir, digest, file_digest, read_entry, write_entry
-from vmrun.config.spec import ResolvedMachine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
+
+    from vmrun.config.spec import ResolvedMachine
 
 _CLOCK = 20_000_000  # ns by which a file's time may lag behind the clock
 
@@ -83,6 +84,8 @@ def stand(name: str) -> Any:
 
 
 def _load(entry_path: str) -> ResolvedMachine | None:
+    from vmrun.config.spec import ResolvedMachine
+
     try:
         entry = read_entry(entry_path)
         if entry is None or entry["version"] != version() or not unchanged(entry):

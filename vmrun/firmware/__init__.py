@@ -8,7 +8,7 @@ concerned.
 from __future__ import annotations
 
 from vmrun.errors import BuildError, about
-from vmrun.firmware import bootorder, cmos, fwcfg, images, nvdimm, parts
+from vmrun.firmware import bootorder, cmos, fwcfg, images, parts
 from vmrun.firmware.erst import NOWHERE
 from vmrun.firmware.images import Image
 
@@ -101,8 +101,8 @@ def prepare(
         found |= tables.now()
         callbacks = {name: tables.file(name) for name in tables.now()}
         # listed by these types; empty without a TPM
-        if nvdimm.wanted(machine):
-            found[nvdimm.PAGE_FILE] = bytes(nvdimm.PAGE)
+        if parts.has_nvdimms(machine):
+            found[parts.NVDIMM_FILE] = bytes(parts.NVDIMM_PAGE)
         found["etc/tpm/log"] = bytes(parts.TPM_LOG) if "tpm-version" in more else b""
     kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
     own_roms = [(int(rom.get("bootindex", -1)), fwcfg.rom_name(rom)) for rom in machine["firmware"].get("roms", ())]
@@ -164,7 +164,7 @@ def record_registers(platform: Any, machine: MachineData) -> int:
 
 def persistent(platform: Any, machine: MachineData) -> Any:
     """What the NFIT says of the non-volatile modules; address, bytes and node of each."""
-    if platform is None or not nvdimm.wanted(machine):
+    if platform is None or not parts.has_nvdimms(machine):
         return b"", ()
     slots = platform.memory_slots
     places = tuple((each.address, each.size, each.node) for each in slots.persistent)

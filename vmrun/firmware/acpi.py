@@ -111,7 +111,7 @@ def build(
         linker.allocate(generation.GUID_FILE, 4096, HIGH)
     methods = nvdimm.ssdt(machine)
     if methods is not None:
-        linker.allocate(nvdimm.PAGE_FILE, 4096, HIGH)
+        linker.allocate(parts.NVDIMM_FILE, parts.NVDIMM_PAGE, HIGH)
     module = tpm.table(machine)
     if module is not None:
         linker.allocate(tpm.LOG_FILE, 1, HIGH)
@@ -150,7 +150,7 @@ def build(
         asked, page_at = methods
 
         def page(start: int) -> None:
-            linker.add_pointer(TABLES, start + page_at, 4, nvdimm.PAGE_FILE)
+            linker.add_pointer(TABLES, start + page_at, 4, parts.NVDIMM_FILE)
 
         listed.append(blob.add(b"SSDT", 1, asked, name=nvdimm.OEM_TABLE_ID, between=page))
         if persistent[1]:

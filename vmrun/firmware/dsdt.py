@@ -31,7 +31,7 @@ def dsdt(machine: MachineData, window: Window | None = None) -> bytes:
     body = [_debug(), _pci_root(machine)]
     if hotplug(machine):
         body.append(registers())
-    events = [nvdimm.event()] if nvdimm.wanted(machine) else []
+    events = [nvdimm.event()] if parts.has_nvdimms(machine) else []
     body += [_routing(), *_hpet(machine), aml.scope("_GPE", aml.name("_HID", aml.text("ACPI0006")), *events)]
     body += [processors(machine), *memory_modules(machine)]
     body += [_resources(machine, window), _sleep(machine), *_fw_cfg(machine), slots(machine), *tpm.crb(machine)]

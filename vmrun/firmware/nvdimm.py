@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vmrun.config.sections import MachineData
     from vmrun.firmware.aml import Term
 
-PAGE_FILE, PAGE = "etc/acpi/nvdimm-mem", 4096
+PAGE = parts.NVDIMM_PAGE
 PORT = 0xA18
 OEM_TABLE_ID = b"NVDIMM\0\0"
 ROOT_UUID = "2f10e7a4-9e91-11e4-89d3-123b93f75cba"
@@ -39,11 +39,6 @@ TABLE_CHANGED = 0x100
 CAME = 0x80  # value of Notify
 
 
-def wanted(machine: MachineData) -> bool:
-    slots = machine.get("memory-slots")
-    return bool(slots and slots.get("nvdimm"))
-
-
 def table(structures: bytes) -> bytes:
     """The NFIT's body, of the chip's structures."""
     return bytes(4) + structures
@@ -51,7 +46,7 @@ def table(structures: bytes) -> bytes:
 
 def ssdt(machine: MachineData) -> tuple[bytes, int] | None:
     """The body, and where in it the firmware writes the page's address; None without such modules."""
-    if not wanted(machine):
+    if not parts.has_nvdimms(machine):
         return None
     root = aml.device(
         "NVDR",

@@ -16,6 +16,7 @@ ISA_DISPLAYS = {"isa-vga": "vgabios.bin", "isa-cirrus-vga": "vgabios-cirrus.bin"
 
 
 TPMS = ("tpm-tis", "tpm-crb")
+NVDIMM_FILE, NVDIMM_PAGE = "etc/acpi/nvdimm-mem", 4096  # where questions to non-volatile modules stand
 TPM_LOG = 64 << 10  # bytes that the firmware's log of measurements gets
 
 
@@ -113,6 +114,11 @@ def reserved_end(machine: MachineData) -> int:
 def memory_slots(machine: MachineData) -> int:
     """How many modules there can be."""
     return machine["memory-slots"]["count"] if "memory-slots" in machine else 0
+
+
+def has_nvdimms(machine: MachineData) -> bool:
+    slots = machine.get("memory-slots")
+    return bool(slots and slots.get("nvdimm"))
 
 
 def memory_ranges(machine: MachineData) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from accel.run import REQUEST_DEBUG, REQUEST_FAILED
 
 from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
 from vmrun.errors import StateError
-from vmrun.machine import balloon, hotplug, media, network, runstate
+from vmrun.machine import balloon, network, runstate
 from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
 
@@ -51,6 +51,19 @@ class Outcome:
         self.reason, self.code, self.reports = reason, code, reports or []
 
 
+def _hotplug() -> Any:
+    """Imported when something comes or goes: a start needs it not."""
+    from vmrun.machine import hotplug
+
+    return hotplug
+
+
+def _media() -> Any:
+    from vmrun.machine import media
+
+    return media
+
+
 class Machine:
     """Made by vmrun.machine.builder.build. Not thread-safe: everything here runs on the main thread, but `ask`."""
 
@@ -60,13 +73,13 @@ class Machine:
         self.config, self.board, self.assembly, self.choice = config, board, assembly, choice
         self.built = config  # as it was before anything came or went
         self.root = assembly.root
-        board.let_go = lambda device: hotplug.let_go(self, device)
+        board.let_go = lambda device: _hotplug().let_go(self, device)
         board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
-        board.processor_let_go = lambda index: self.loop.call_soon(lambda: hotplug.processor_gone(self, index))
+        board.processor_let_go = lambda index: self.loop.call_soon(lambda: _hotplug().processor_gone(self, index))
         board.tell = lambda event, **data: self.loop.call_soon(lambda: self.tell(event, **data))
         network.watch(self)
         balloon.watch(self)
-        board.tray_moved = lambda device, opened: media.moved(self, device, opened)
+        board.tray_moved = lambda device, opened: _media().moved(self, device, opened)
         self.accelerator = choice.accelerator
         self.loop = board.loop
         self.state = runstate.PRELAUNCH
@@ -125,19 +138,21 @@ class Machine:
 
     def plug(self, wanted: dict[str, Any]) -> Device:
         """Put in a device, given as in a machine file's `devices`, and tell the guest. BuildError in QEMU's words."""
-        return hotplug.plug(self, hotplug.plan(self, wanted))
+        hotplug = _hotplug()
+        device: Device = hotplug.plug(self, hotplug.plan(self, wanted))
+        return device
 
     def unplug(self, device: Device) -> None:
         """Ask the guest to let go of a device; DEVICE_DELETED tells when it is gone. BuildError: its bus cannot."""
-        hotplug.ask(self, device)
+        _hotplug().ask(self, device)
 
     def unplug_processor(self, node: Processor) -> None:
         """Ask the guest to let go of a processor. BuildError: it is the first, or the guest cannot."""
-        hotplug.ask_processor(self, node)
+        _hotplug().ask_processor(self, node)
 
     def plug_processor(self, id: str, index: int) -> None:
         """Put in processor `index` of those that there can be and are not there yet."""
-        hotplug.plug_processor(self, id, index)
+        _hotplug().plug_processor(self, id, index)
 
     # --- running ----------------------------------------------------------------------------------------
 

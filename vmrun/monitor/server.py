@@ -10,8 +10,6 @@ on, a monitor can. A server socket of a monitor takes any number of clients.
 
 from __future__ import annotations
 
-from vmrun.monitor.port import Port
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.chardev.socket import Given
     from vmrun.machine.machine import Machine
+    from vmrun.monitor.port import Port
 
     Send = Callable[[bytes], object]
 
@@ -90,6 +89,8 @@ class Monitors:
 
     def _port(self, chardev: Any, kind: str) -> None:
         machine = self.machine
+        from vmrun.monitor.port import Port
+
         greet = kind == "readline"
         if not greet and hasattr(chardev, "set_echo"):
             chardev.set_echo(True)

@@ -130,3 +130,19 @@ def test_its_descriptor_is_none_that_a_user_gives(go: Go, tmp_path: Path) -> Non
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_site_packages_are_looked_through_when_something_of_theirs_is_wanted() -> None:
+    code = (
+        f"import sys; sys.path[0] = {str(ROOT)!r}\n"
+        "from vmrun.cli import bundle\n"
+        "bundle.install()\n"
+        "import vmrun.config.load\n"
+        "early = 'site' in sys.modules\n"
+        "import pytest\n"
+        "print(early, pytest.__file__.startswith(sys.prefix))\n"
+        "try:\n    import no_such_module\n"
+        "except ModuleNotFoundError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["False True", "No module named 'no_such_module'"], done.stderr

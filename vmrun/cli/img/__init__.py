@@ -37,20 +37,20 @@ PROGRAM = "vmrun-img"
 LIKE = "7.2.0"  # the qemu-img whose command line and words these are: scripts ask for it
 
 
-def console() -> None:
+def command() -> int:
     """The command vmrun-img."""
     import os
 
     try:
         code = main(sys.argv[1:], os.path.basename(sys.argv[0]) or PROGRAM)
     except BrokenPipeError:
-        os._exit(141)  # nobody reads what is printed; a program that the signal ends has this status in a shell
+        return 141  # nobody reads what is printed; a program that the signal ends has this status in a shell
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         code = code or 1
-    os._exit(code)
+    return code
 
 
 def run(argv: list[str]) -> int:

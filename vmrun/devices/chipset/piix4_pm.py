@@ -19,8 +19,6 @@ from vmrun.core.state import U8, Part, Parts
 from vmrun.devices.chipset.acpi_pm import AcpiPm
 from vmrun.devices.chipset.cpu_hotplug import CpuHotplug
 from vmrun.devices.chipset.gpe import Gpe
-from vmrun.devices.chipset.memory_hotplug import MemoryHotplug
-from vmrun.devices.chipset.nvdimm_methods import NvdimmMethods
 from vmrun.devices.chipset.smbus import SmbusHost
 
 TYPE_CHECKING = False
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from accel.space import Region
 
     from vmrun.core.platform import Platform
+    from vmrun.devices.chipset.memory_hotplug import MemoryHotplug
+    from vmrun.devices.chipset.nvdimm_methods import NvdimmMethods
 
 PMBA, PMREGMISC, SMBBA, SMBHSTCFG, DEVACTB, DEVRESD = 0x40, 0x80, 0x90, 0xD2, 0x58, 0x5F
 APMC, APM_SIZE = 0xB2, 2
@@ -103,12 +103,16 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         slots = platform.memory_slots
         self.memory: MemoryHotplug | None = None
         if slots.count and self.memory_hotplug:
+            from vmrun.devices.chipset.memory_hotplug import MemoryHotplug
+
             self.memory = slots.controller = MemoryHotplug(
                 slots.count, self.gpe.event, lambda module: platform.let_go(module), lambda row: platform.ospm_told(row)
             )
             self.state = self.state.extend("PIIX4_PM", 1, Part("memory"))
         self.methods: NvdimmMethods | None = None
         if slots.nvdimm:
+            from vmrun.devices.chipset.nvdimm_methods import NvdimmMethods
+
             self.methods = slots.methods = NvdimmMethods(
                 platform.memory, lambda: slots.persistent, slots.persistence, self.gpe.event
             )
