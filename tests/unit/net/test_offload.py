@@ -62,6 +62,22 @@ def test_tcp_over_ipv6_is_cut() -> None:
     assert [struct.unpack_from(">H", s, 18)[0] for s in segments] == [1220, 1220, 120]
 
 
+def test_headers_between_ipv6_and_tcp_are_in_each_segment() -> None:
+    """Hop-by-hop options of eight bytes, then destination options of sixteen."""
+    plain = tcp6(bytes(range(250)) * 10)
+    between = bytes([60, 0, 1, 4, 0, 0, 0, 0]) + bytes([6, 1, 1, 12, *bytes(12)])
+    ip = plain[14:18] + struct.pack(">HB", len(plain) - 54 + len(between), 0) + plain[21:54]
+    frame = plain[:14] + ip + between + plain[54:]
+    segments = finish(frame, flags=1, gso=4, segment_size=1200, csum_start=78, csum_offset=16)
+    assert segments is not None
+    assert [len(segment) - 98 for segment in segments] == [1200, 1200, 100]
+    for segment in segments:
+        assert segment[54:78] == between and struct.unpack_from(">H", segment, 18)[0] == len(segment) - 54
+        assert right(segment[:14] + segment[14:54] + segment[78:], 14, True)
+    for length in range(55, 98):
+        assert finish(frame[:length], flags=1, gso=4, segment_size=1200, csum_start=78, csum_offset=16) is None
+
+
 def test_a_udp_datagram_becomes_fragments() -> None:
     payload = bytes(range(200)) * 20
     ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 9, 0, 64, 17, 0, b"\x0a\0\2\x0f", b"\x0a\0\2\2")

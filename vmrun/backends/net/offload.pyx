@@ -21,6 +21,8 @@ cdef enum:
     FIN_PSH = 0x09
     CWR = 0x80
     MORE_FRAGMENTS = 0x2000
+    HOP_OPTIONS = 0             # headers of IPv6
+    DESTINATION_OPTIONS = 60
 
 
 cdef u32 net_needs(const NetHeader *header) noexcept nogil:
@@ -105,6 +107,20 @@ cdef inline u32 folded(unsigned long long sum) noexcept nogil:
     return <u32>sum
 
 
+cdef u32 past_ip6(const u8 *frame, u32 length, u32 ip, u32 *protocol) noexcept nogil:
+    """Where the packet of an IPv6 header lies, behind headers that change nothing of it (for hops, for its destination),
+    and what it is. 0: the frame ends before that.
+    """
+    cdef u32 at = ip + 40
+    protocol[0] = frame[ip + 6] if at <= length else 0
+    while protocol[0] == HOP_OPTIONS or protocol[0] == DESTINATION_OPTIONS:
+        if at + 8 > length:
+            return 0
+        protocol[0] = frame[at]
+        at += 8 + 8 * <u32>frame[at + 1]
+    return at if at <= length else 0
+
+
 cdef int net_checksum(u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
     """Fill in the checksum that the header asks for. -1: it lies outside the frame."""
     cdef u32 start = header.csum_start, place = start + header.csum_offset, sum
@@ -123,7 +139,9 @@ cdef int net_whole(u8 *frame, u32 length) noexcept nogil:
         return -1
     six = get16(frame + 12) == 0x86DD
     if six:
-        transport, protocol = ip + 40, frame[ip + 6]
+        transport = past_ip6(frame, length, ip, &protocol)
+        if not transport:
+            return -1
         end = ip + 40 + get16(frame + ip + 4)
     elif get16(frame + 12) == 0x0800:
         transport, protocol = ip + 4 * (frame[ip] & 15), frame[ip + 9]
@@ -175,10 +193,9 @@ cdef int cut_begin(Cut *cut, u8 *frame, u32 length, const NetHeader *header) noe
             return -1
         protocol = frame[ip + 9]
     elif type == 0x86DD:
-        if kind != NET_GSO_TCP6 or ip + 40 > length:
+        transport = past_ip6(frame, length, ip, &protocol)
+        if kind != NET_GSO_TCP6 or not transport:
             return -1                                           # fragments of IPv6 are nobody's offload
-        transport = ip + 40
-        protocol = frame[ip + 6]
     else:
         return -1
     if protocol != (UDP if cut.udp else TCP) or not header.segment_size:
