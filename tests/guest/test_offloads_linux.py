@@ -1,13 +1,12 @@
 """What cards send when a stock Linux leaves work to them: every frame on the wire is a right one, and the data arrives.
 
-One guest has pairs of cards, each pair on a hub of its own, the second card of it in a network namespace. Data goes over IPv4 and
-IPv6, with a VLAN's tag and without, through TCP with and without options, in datagrams that IP cuts, with tails of all lengths.
+One guest has pairs of cards, each pair on a hub of its own, the second card of it in a network namespace. Data goes over
+IPv4 and IPv6, with a VLAN's tag and without, through TCP with and without options, in packets that IP cuts.
 """
 
 from __future__ import annotations
 
 import pathlib
-import re
 import shutil
 import subprocess
 
@@ -71,15 +70,13 @@ while [ $n -lt {count} ]; do
   n=$((n + 2))
 done
 """
-BROKEN = "_ws.malformed or ip.checksum.status == 0 or tcp.checksum.status == 0 or udp.checksum.status == 0 or icmpv6.checksum.status == 0"
+BROKEN = " or ".join(["_ws.malformed", *(f"{name}.checksum.status == 0" for name in ("ip", "tcp", "udp", "icmpv6"))])
 CHECKED = [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
 
 
-def seen(capture: pathlib.Path, what: str, *fields: str) -> list[str]:
+def seen(capture: pathlib.Path, what: str) -> list[str]:
     words = [shutil.which("tshark") or "tshark", "-r", str(capture), *CHECKED, "-Y", what]
-    for field in fields:
-        words += ["-e", field]
-    done = subprocess.run(words + ["-T", "fields"] * bool(fields), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -101,5 +98,5 @@ def test_linux_leaves_work_to_every_card_and_each_frame_is_right(tmp_path: pathl
     for n in range(0, len(cards), 2):
         capture = tmp_path / f"{n}.pcap"
         assert seen(capture, BROKEN) == [], cards[n]["driver"]
-        for what in ("vlan.id == 5 and tcp.len > 1000 and ip", "vlan.id == 5 and tcp.len > 1000 and ipv6", "ipv6.fragment"):
+        for what in ("vlan and tcp.len > 1000 and ip", "vlan and tcp.len > 1000 and ipv6", "vlan and ipv6.fraghdr"):
             assert seen(capture, what), (cards[n]["driver"], what)
