@@ -311,3 +311,114 @@ def test_a_second_blit_waits_for_the_first() -> None:
     whole = bytearray(blitted(None, BLITS["copy"])[2].read(0, SIZE))
     whole[0x3F0000:0x3F0008] = b"\xff" * 8
     assert block.read(0, SIZE) == bytes(whole)
+
+
+# --- the wires to the monitor -----------------------------------------------------------------------------
+
+
+class Wires:
+    """A driver that moves them by SR08, as X's does: what is not a wire is written as ones."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def put(self, clock: int, data: int) -> int:
+        """How the data wire is then."""
+        register(self.machine, 0x3C4, 8, 0xFC | clock | data << 1)
+        found: int = self.machine.io.read(0x3C5, 1)
+        assert found >> 2 & 1 == clock
+        return found >> 7
+
+    def start(self) -> None:
+        for clock, data in ((0, 1), (1, 1), (1, 0), (0, 0)):
+            self.put(clock, data)
+
+    def stop(self) -> None:
+        for clock, data in ((0, 0), (1, 0), (1, 1)):
+            self.put(clock, data)
+
+    def bit(self, value: int) -> int:
+        self.put(0, value)
+        found = self.put(1, value)
+        self.put(0, value)
+        return found
+
+    def send(self, byte: int) -> bool:
+        """Whether somebody acknowledges it."""
+        for n in range(7, -1, -1):
+            self.bit(byte >> n & 1)
+        return not self.bit(1)
+
+    def take(self, last: bool) -> int:
+        byte = 0
+        for _ in range(8):
+            byte = byte << 1 | self.bit(1)
+        self.bit(int(last))
+        return byte
+
+    def read(self, offset: int, count: int) -> bytes:
+        self.start()
+        assert self.send(0xA0) and self.send(offset)
+        self.start()
+        assert self.send(0xA1)
+        found = bytes(self.take(n == count - 1) for n in range(count))
+        self.stop()
+        return found
+
+
+def test_the_monitor_tells_its_edid(machine: Machine) -> None:
+    plug(machine, edid=True)
+    wires = Wires(machine)
+    block = wires.read(0, 128)
+    assert block[:8] == bytes.fromhex("00ffffffffffff00") and sum(block) & 0xFF == 0
+    assert (block[56] + (block[58] >> 4 << 8), block[59] + (block[61] >> 4 << 8)) == (1024, 768)
+    assert wires.read(126, 1)[0] == 1 and sum(wires.read(128, 128)) & 0xFF == 0  # one more block
+    assert wires.read(0x36, 18) == block[0x36:0x48]
+
+
+def test_nobody_else_is_on_the_wires(machine: Machine) -> None:
+    plug(machine, edid=True)
+    wires = Wires(machine)
+    for address in range(128):
+        wires.start()
+        assert wires.send(address << 1) == (address == 0x50), hex(address)
+        wires.stop()
+    assert wires.put(1, 1) == 1
+
+
+def test_a_restore_in_the_middle_of_a_byte_goes_on(machine: Machine) -> None:
+    card = plug(machine, edid=True)
+    wires = Wires(machine)
+    wires.start()
+    assert wires.send(0xA0) and wires.send(8)
+    wires.start()
+    assert wires.send(0xA1)
+    first = [wires.bit(1) for _ in range(4)]
+    state = card.save()
+    card.reset()
+    card.load(state)
+    rest = [wires.bit(1) for _ in range(4)]
+    assert int("".join(map(str, first + rest)), 2) == Wires(machine).read(8, 1)[0]
+
+
+def test_any_noise_on_the_wires_is_survived(machine: Machine) -> None:
+    plug(machine, edid=True)
+    wires, rng = Wires(machine), random.Random(3)
+    for _ in range(3000):
+        wires.put(rng.getrandbits(1), rng.getrandbits(1))
+    wires.stop()
+    assert wires.read(0, 8) == bytes.fromhex("00ffffffffffff00")
+
+
+def test_without_a_monitor_the_register_is_what_was_written(machine: Machine) -> None:
+    plug(machine)
+    for value in (0x03, 0xFF, 0x84, 0):
+        register(machine, 0x3C4, 8, value)
+        assert machine.io.read(0x3C5, 1) == value
+
+
+def test_a_state_from_before_there_was_one_is_taken(machine: Machine) -> None:
+    card = plug(machine)
+    state = card.save()
+    del state["ddc"]
+    card.load({**state, "version": 1})

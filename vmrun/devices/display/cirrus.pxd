@@ -10,6 +10,7 @@ cdef class Cirrus(CirrusBlitter):
     cdef u32 bank_base[2]
     cdef u32 bank_limit[2]
     cdef bint direct
+    cdef object ddc                     # the wires to the monitor, or None
     cdef u8 registers_read(self, u32 offset) noexcept nogil
     cdef void registers_write(self, u32 offset, u8 value) noexcept nogil
     cdef u8 linear_read(self, u64 offset) noexcept nogil
@@ -19,6 +20,8 @@ cdef class Cirrus(CirrusBlitter):
     cdef u8 graphics_read(self, u32 index) noexcept nogil
     cdef void graphics_write(self, u32 index, u8 value) noexcept nogil
     cdef u8 crtc_read(self) noexcept nogil
+    cdef void wires_move(self) noexcept with gil
+    cdef u8 wires(self) noexcept with gil
     cdef void store(self, u64 offset, u8 value) noexcept nogil
     cdef u64 spaced(self, u64 offset) noexcept nogil
     cdef void banks(self) noexcept nogil

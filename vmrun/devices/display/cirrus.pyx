@@ -4,7 +4,7 @@ pointer drawn by the chip and a blitter (cirrus_blit.pyx). cirrus_vga.py puts th
 Ref: Cirrus Logic, CL-GD5446 Technical Reference Manual (1996); where it leaves a choice, and where drivers have come to rely
 on it, qemu-kvm's adapter decides (tests/peers/test_cirrus_qemu.py holds both together).
 Register names as there: SR sequencer, GR graphics controller with the blitter, CR CRT controller.
-Not modelled: video windows, DDC, the signature generator, power management.
+Not modelled: video windows, the signature generator, power management.
 """
 
 from libc.string cimport memset
@@ -26,6 +26,7 @@ cdef enum:
     GR_COUNT = 0x3A
 
     SR_UNLOCK = 0x06
+    SR_WIRES = 0x08
     SR_DRAM = 0x0F
     SR_POINTER_X = 0x10
     SR_POINTER_Y = 0x11
@@ -42,6 +43,12 @@ cdef enum:
     CR_ID = 0x27
 
     BANK = 0x8000               # bytes of half a window
+
+    # SR08: what the chip makes of the wires to the monitor, and how they are
+    CLOCK_OUT = 0x01
+    DATA_OUT = 0x02
+    CLOCK_IN = 0x04
+    DATA_IN = 0x80
 
 
 # GR's number for a byte of the blitter's registers in memory; 0xff for none
@@ -72,8 +79,8 @@ cdef class Cirrus(CirrusBlitter):
     )
     reset, save, load_state = state.methods()
 
-    def __init__(self, RamBlock vram, Clock clock, bint pci=True, bint blitter=True, lock=None):
-        self.pci, self.blitter = pci, blitter
+    def __init__(self, RamBlock vram, Clock clock, bint pci=True, bint blitter=True, lock=None, ddc=None):
+        self.pci, self.blitter, self.ddc = pci, blitter, ddc
         self.memory = (4 if pci else 2) << 20
         if vram.size < self.memory:
             raise ValueError(f"video memory of {vram.size} bytes is less than the chip's {self.memory}")
@@ -148,6 +155,8 @@ cdef class Cirrus(CirrusBlitter):
         cdef u32 index = self.seq_index
         if index & 0x1F == SR_POINTER_X or index & 0x1F == SR_POINTER_Y:
             return self.seq[index & 0x1F]
+        if index == SR_WIRES and self.ddc is not None:
+            return self.wires()
         return self.seq[index] if index < SR_COUNT else 0xFF
 
     cdef void sequencer_write(self, u8 value) noexcept nogil:
@@ -169,6 +178,20 @@ cdef class Cirrus(CirrusBlitter):
         elif SR_MODE <= index < SR_COUNT:
             self.seq[index] = value
             self.access()
+            if index == SR_WIRES and self.ddc is not None:
+                self.wires_move()
+
+    cdef void wires_move(self) noexcept with gil:
+        self.ddc.move(bool(self.seq[SR_WIRES] & CLOCK_OUT), bool(self.seq[SR_WIRES] & DATA_OUT))
+
+    cdef u8 wires(self) noexcept with gil:
+        """SR08 with the wires as they are: low where either side holds them so."""
+        cdef u8 value = self.seq[SR_WIRES] & <u8>~(CLOCK_IN | DATA_IN)
+        if value & CLOCK_OUT:
+            value |= CLOCK_IN
+        if value & DATA_OUT and self.ddc.sda:
+            value |= DATA_IN
+        return value
 
     cdef u8 graphics_read(self, u32 index) noexcept nogil:
         if index == 0:

@@ -10,6 +10,8 @@ from accel.space import Region
 
 from vmrun.bus.isa import IsaDevice
 from vmrun.bus.pci import PciDevice
+from vmrun.core.ddc import Ddc
+from vmrun.core.edid import edid
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part, Table
@@ -35,13 +37,13 @@ MEMORY_BAR, FEED_AT, FEED_SIZE, REGISTERS_BAR = 0x2000000, 0x1000000, 0x400000, 
 DECODED: Any = {"ports": [list(ports) for ports in VGA_PORTS]}
 
 
-def make(device: Any, platform: Platform, mib: int, pci: bool) -> Region:
+def make(device: Any, platform: Platform, mib: int, pci: bool, ddc: Ddc | None = None) -> Region:
     """The chip with its ports, window and screen; its memory. BuildError for a size that there is none of."""
     if mib not in SIZES:
         raise BuildError(f"{device.path}: there is no Cirrus adapter with {mib} MiB", remedy="vgamem_mb: 4, 8 or 16")
     device.vram = RamBlock(f"{device.name}.vram", mib << 20)
     device.ram_blocks.append(device.vram)
-    chip = device.vga = Cirrus(device.vram, platform.virtual, pci, device.blitter, platform.lock)
+    chip = device.vga = Cirrus(device.vram, platform.virtual, pci, device.blitter, platform.lock, ddc)
     scanout, text = CirrusScanout(chip, platform.lock), TextScreen(chip, platform.lock)
     device.console = platform.add_console(device, scanout, text=text)
     device.map(platform.system_io, Region.device("cirrus.ports", VgaPorts(chip), PORT_COUNT), PORTS)
@@ -60,6 +62,7 @@ class CirrusVga(LegacyVga, PciDevice):
     vga: Cirrus
     vram: RamBlock
     console: Console
+    ddc: Ddc | None
 
     vendor_id = 0x1013
     device_id = 0x00B8
@@ -67,19 +70,23 @@ class CirrusVga(LegacyVga, PciDevice):
     hotpluggable = False
     resources = DECODED
 
-    state = PciDevice.state.extend("cirrus-vga", 1, Part("vga"))
+    state = PciDevice.state.extend(
+        "cirrus-vga", 2, Part("vga"), Part("ddc"), readers={1: lambda old: {**old, "ddc": None}}
+    )
 
     vgamem_mb = Prop("uint32", 4, "video memory that BAR 0 shows; the chip uses 4 MiB", unit="MiB")
     romfile = Prop("str", "vgabios-cirrus.bin", "video BIOS; empty for none")
     rombar = Prop("uint32", 1, "0: the video BIOS is no ROM BAR but a file that the firmware finds", max=1)
     blitter = Prop("bool", True, "blits are done; without, they end at once with nothing drawn")
+    edid = Prop("bool", False, "a monitor tells what it is by the wires of SR08 (DDC2B), which QEMU's does not")
     global_vmstate = named(
         "global-vmstate", "bool", False, "naming of saved state in QEMU", visible=False,
         idle="QEMU's saved state alone has it",
     )
 
     def pci_realize(self, platform: Platform) -> None:
-        memory = make(self, platform, self.vgamem_mb, True)
+        self.ddc = Ddc(edid(1024, 768, 1280, 1024)) if self.edid else None
+        memory = make(self, platform, self.vgamem_mb, True, self.ddc)
         size = self.vgamem_mb << 20
         bar = Region.container("cirrus.bar0", MEMORY_BAR)
         bar.add(Region.device("cirrus.linear", CirrusLinear(self.vga), size), 0)
