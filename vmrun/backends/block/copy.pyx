@@ -14,7 +14,7 @@ import os
 
 from accel.api cimport u8, u64
 from accel.threads cimport (
-    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_t, pthread_cond_wait,
+    pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait,
     pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
 from vmrun.backends.block.node cimport NODE_UNMAP, Node, memory_zero
@@ -22,35 +22,42 @@ from vmrun.backends.block.qcow2 cimport Qcow2Node
 
 cdef enum:
     ROOM = 1 << 20              # bytes of a lane's window: it stays in the processor's cache
+    SEATS = 64                  # more than there are lanes
 
 WINDOW = <int>ROOM              # what a turn covers at most
 
 
 cdef class Order:
-    """Turns 0, 1, 2, …: each is waited for and passed on exactly once."""
+    """Turns 0, 1, 2, …: each is waited for and passed on exactly once. Turns that are waited for at the same time are fewer
+    than SEATS apart, so that each has a seat of its own and nobody is woken for another's.
+    """
 
     cdef pthread_mutex_t mutex
-    cdef pthread_cond_t moved
+    cdef pthread_cond_t seats[SEATS]
     cdef u64 turn
 
     def __cinit__(self):
+        cdef int n
         pthread_mutex_init(&self.mutex, NULL)
-        pthread_cond_init(&self.moved, NULL)
+        for n in range(SEATS):
+            pthread_cond_init(&self.seats[n], NULL)
 
     def __dealloc__(self):
-        pthread_cond_destroy(&self.moved)
+        cdef int n
+        for n in range(SEATS):
+            pthread_cond_destroy(&self.seats[n])
         pthread_mutex_destroy(&self.mutex)
 
     cdef void wait(self, u64 turn) noexcept nogil:
         pthread_mutex_lock(&self.mutex)
         while self.turn != turn:
-            pthread_cond_wait(&self.moved, &self.mutex)
+            pthread_cond_wait(&self.seats[turn % SEATS], &self.mutex)
         pthread_mutex_unlock(&self.mutex)
 
     cdef void pass_on(self) noexcept nogil:
         pthread_mutex_lock(&self.mutex)
         self.turn += 1
-        pthread_cond_broadcast(&self.moved)
+        pthread_cond_signal(&self.seats[self.turn % SEATS])
         pthread_mutex_unlock(&self.mutex)
 
     def skip(self, u64 turn):

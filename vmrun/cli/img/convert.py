@@ -226,7 +226,7 @@ class Copy:
         from vmrun.cli.img.lanes import lanes, share
 
         # A raw target's bytes have their places already.
-        order = Order() if self.ordered and self.target.driver != "raw" else None
+        order = Order() if self.ordered else None
 
         def work(lane: Any, turn: int, task: tuple[int, int, bool]) -> None:
             offset, count, zero = task
