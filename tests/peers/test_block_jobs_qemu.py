@@ -161,6 +161,20 @@ def test_backup_has_the_disk_as_it_was(tmp_path: pathlib.Path) -> None:
     both(tmp_path, scenario, ("b.qcow2", "a.qcow2"))
 
 
+def test_a_compressed_backup_is_small_and_has_the_disk_as_it_was(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.io("write -P 3 8M 4M")
+        side.ask("drive-backup", device="d0", target="r.raw", sync="full", format="raw", compress=True)
+        side.ask("drive-backup", device="d0", target="b.qcow2", sync="full", format="qcow2", compress=True)
+        side.io("write -P 9 0 12M")
+        side.over()
+        words = ["qemu-img", "info", "--output=json", "-U", "b.qcow2"]
+        told = subprocess.run(words, cwd=side.directory, check=True, capture_output=True).stdout
+        assert json.loads(told)["actual-size"] < 2 << 20
+
+    both(tmp_path, scenario, ("a.qcow2", "b.qcow2"))
+
+
 def test_backup_of_what_a_bitmap_has(tmp_path: pathlib.Path) -> None:
     def scenario(side: Side) -> None:
         side.ask("block-dirty-bitmap-add", node="d0", name="b0")

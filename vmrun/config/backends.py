@@ -7,6 +7,7 @@ import os
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
 from vmrun.config.work import Dev, Work, absolute, not_yet
+from vmrun.core.iolimits import NAMES, checked
 from vmrun.core.values import ADDRESSES
 from vmrun.errors import Place
 
@@ -76,6 +77,13 @@ def _drive(work: Work, id: str, node: Node) -> None:
             f"{path}.aio",
             remedy="add `cache: none`, or take `aio: threads`",
         )
+    try:
+        checked(values)
+    except ValueError as error:
+        first = next(name for name in NAMES if values.get(name) is not None and node.get(name) is not None)
+        place = node.value[first].place
+        remedy = "a burst (-max) is no less than its rate, and a total stands without its parts"
+        work.wrong("VR0612", f"limits of drive '{id}': {error}", place, f"{path}.{first}", remedy=remedy)
     if len(work.problems) > before:
         work.idle_backends.add(("drive", id))
     work.drives[id] = {key: value for key, value in values.items() if value is not None}

@@ -11,6 +11,7 @@ from vmrun.config.node import Node
 from vmrun.config.scalar import plain_scalar
 from vmrun.config.spec import SHORT, DeviceSpec
 from vmrun.config.work import Work, not_yet
+from vmrun.core.iolimits import NAMES as LIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ PLANNED = {
 GDB_PORT = 1234
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
-    "discard", "detect-zeroes", "locking", "copy-on-read", "bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr",
-    "bps-max", "bps-rd-max", "bps-wr-max", "iops-max", "iops-rd-max", "iops-wr-max", "iops-size"))  # fmt: skip
+    "discard", "detect-zeroes", "locking", "copy-on-read", *LIMITS, "throttle-group"))  # fmt: skip
 
 # bus that a disk's short form may name → its driver; the machine type says which disk IDE has
 _DISK_BUSES = {"ide": "", "scsi": "scsi-hd", "virtio": "virtio-blk-pci"}

@@ -58,6 +58,7 @@ class Platform(Protocol):
     host_timers: TimerQueue         # on `host`
     processors: list[int]           # which of those that there can be are there, by number, ascending
     possible_apic_ids: list[int]    # of all that there can be
+    limit_groups: dict[str, Any]    # vmrun.backends.block.limits.LimitGroup by name
     input: InputRouter              # where keyboards, mice and tablets take the user's events from
     rtc: dict[str, Any]             # the machine file's `rtc`: base, clock, driftfix
     uuid: str                       # the machine's, all zeros when it was given none

@@ -44,6 +44,10 @@ class UserObject(Object):
     def release(self) -> None:
         """Give it back."""
 
+    def in_use(self) -> bool:
+        """Whether somebody has it, so that it must stay."""
+        return bool(self.users)
+
     def changed(self, name: str) -> None:
         """A property of `changeable` has a new value."""
 

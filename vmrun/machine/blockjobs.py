@@ -9,6 +9,7 @@ from time import sleep
 
 from vmrun.errors import BuildError
 from vmrun.machine.blocks import Blocks, blocks
+from vmrun.machine.ioerrors import tell_faults
 from vmrun.machine.jobs import Cancelled, Job, Transaction, jobs
 
 TYPE_CHECKING = False
@@ -64,7 +65,14 @@ class BlockJob(Job):
         if policy in ("enospc", "auto"):
             action = "stop" if error.errno == errno.ENOSPC else "report"
         data = {"device": self.id, "operation": "write" if target else "read", "action": action}
-        self.machine.loop.call_soon(lambda: self.machine.tell("BLOCK_JOB_ERROR", **data))
+
+        def told() -> None:
+            for node in (self.source, self.target):
+                if node is not None:
+                    tell_faults(self.machine, node)
+            self.machine.tell("BLOCK_JOB_ERROR", **data)
+
+        self.machine.loop.call_soon(told)
         if action == "report":
             raise error
         if action == "stop":
@@ -238,7 +246,7 @@ class Backup(BlockJob):
 
     def __init__(
         self, *args: Any, sync: str, base: Any = None, bitmap: Any = None, bitmap_mode: str = "on-success",
-        must: bool = True, **how: Any,
+        must: bool = True, compress: bool = False, **how: Any,
     ) -> None:  # fmt: skip
         super().__init__(*args, **how)
         from vmrun.backends.block.bitmap import Bitmap
@@ -246,6 +254,7 @@ class Backup(BlockJob):
         grain = max(65536, getattr(self.target, "cluster_size", 0) or 0)
         self.sync, self.base, self.bitmap, self.bitmap_mode, self.must = sync, base, bitmap, bitmap_mode, must
         self.wanted: Any = Bitmap(self.source.size, grain)
+        self.compress = compress
         self.before: Any = None  # what the bitmap had
         self.tap: Any = None
 
@@ -260,7 +269,7 @@ class Backup(BlockJob):
                 self.bitmap.busy = True
             else:
                 self.wanted.set(0, self.source.size)
-            self.tap.begin_saving(self.target, self.wanted, self.must)
+            self.tap.begin_saving(self.target, self.wanted, self.must, self.compress)
         self.total = self.source.size
 
     def work(self) -> None:

@@ -329,13 +329,17 @@ def writable(node: Any) -> None:
 
 
 def _backup(
-    machine: Machine, source: Any, image: Any, id: str, sync: str, bitmap: Any, bitmap_mode: str, how: How
-) -> BlockJob:
+    machine: Machine, source: Any, image: Any, id: str, sync: str, bitmap: Any, bitmap_mode: str, compress: bool,
+    how: How,
+) -> BlockJob:  # fmt: skip
     base = backing_of(source) if sync == "top" else None
+    if compress and (getattr(image, "header", None) is None or image.external):
+        raise BuildError("Compression is not supported for this drive ")
     return started(
         machine,
         lambda: Backup(
-            machine, id, source, image, sync=sync, base=base, bitmap=bitmap, bitmap_mode=bitmap_mode, **how.keywords
+            machine, id, source, image, sync=sync, base=base, bitmap=bitmap, bitmap_mode=bitmap_mode,
+            compress=compress, **how.keywords,
         ),
         id,
     )
@@ -365,7 +369,8 @@ def _bitmap_for(machine: Machine, device: str, sync: str, name: str, mode: str) 
 
 def drive_backup(
     machine: Machine, device: str, target: str, sync: str, *, format: str = "", mode: str = "absolute-paths",
-    bitmap: str = "", bitmap_mode: str = "", transaction: Transaction | None = None, **given: Any,
+    bitmap: str = "", bitmap_mode: str = "", compress: bool = False, transaction: Transaction | None = None,
+    **given: Any,
 ) -> BlockJob:  # fmt: skip
     how, table = How(given, transaction), blocks(machine)
     source, _ = table.find(device)
@@ -385,14 +390,14 @@ def drive_backup(
         if made and below is not None:
             image.rebase(below.hold())
         same_size(source, image)
-        return _backup(machine, source, image, id, sync, bits, kind, how)
+        return _backup(machine, source, image, id, sync, bits, kind, compress, how)
     finally:
         image.close()
 
 
 def blockdev_backup(
     machine: Machine, device: str, target: str, sync: str, *, bitmap: str = "", bitmap_mode: str = "",
-    filter_node_name: str = "", transaction: Transaction | None = None, **given: Any,
+    filter_node_name: str = "", compress: bool = False, transaction: Transaction | None = None, **given: Any,
 ) -> BlockJob:  # fmt: skip
     how, table = How(given, transaction), blocks(machine)
     source, _ = table.find(device)
@@ -407,7 +412,7 @@ def blockdev_backup(
     writable(image)
     if image.size != source.size:
         raise BuildError("Source and target image have different sizes")
-    return _backup(machine, source, image, how.name(device, source, machine), sync, bits, kind, how)
+    return _backup(machine, source, image, how.name(device, source, machine), sync, bits, kind, compress, how)
 
 
 def _base(machine: Machine, top: Any, base: str, base_node: str, what: str) -> Any:
@@ -676,10 +681,10 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
 def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
     """Whether a node is for reading alone, and which node lies below it; its other options stay as they are."""
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.images import reopen, throttle_group
 
     table = blocks(machine)
-    planned = []
+    planned: list[tuple[Any, Any, dict[str, Any], Any]] = []
     for given in options:
         name = given.get("node-name")
         if not name:
@@ -697,13 +702,21 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
             below = None
         if any(one is node for one in (chain_of(below) if below is not None else [])):
             raise BuildError(f"Making '{getattr(below, 'name', '')}' a backing child of '{name}' would create a cycle")
-        planned.append((node, below, given))
-    for node, below, given in planned:
+        group = None
+        if given["driver"] == "throttle":
+            try:
+                group = throttle_group(machine.board.objects.children, given)
+            except ImageError as error:
+                raise BuildError(error.text) from None
+        planned.append((node, below, given, group))
+    for node, below, given, group in planned:
         readonly = given.get("read-only") in (True, "on")
         with table.quiet(node):
             try:
                 if not (node.lazy and not readonly):
                     reopen(node, readonly)
+                if group is not None:
+                    node.move(group)
             except ImageError as error:
                 raise BuildError(error.text) from None
             old = backing_of(node)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from vmrun.core import iolimits
 from vmrun.core.interfaces import Removable
 from vmrun.errors import BuildError
 from vmrun.machine.nodes import CHILDREN, Nodes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 PROTOCOLS = ("file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio")
+READ, WRITE, FLUSH = 0, 1, 2
 _NONE = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
 
 
@@ -342,7 +344,7 @@ class Blocks:
         cache["no-flush"] = drive is not None and bool(drive.ignore_flush)
         found = {
             **_NONE,
-            **{name.replace("-", "_"): value for name, value in (drive.limits.items() if drive is not None else ())},
+            **_limits(drive),
             "image": image,
             "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes if drive is not None else 0],
             "ro": bool(node.readonly),
@@ -450,6 +452,15 @@ def graph(node: Any) -> Iterator[Any]:
         yield from graph(child)
 
 
+def _limits(drive: Any) -> dict[str, Any]:
+    """What BlockDeviceInfo has of a drive's limits."""
+    group = getattr(drive, "limits", None)
+    if group is None:
+        return {}
+    known = {f"{name}-max-length": 1 for name in iolimits.RATES if f"{name}-max" in group.limits} | group.limits
+    return {"group": group.name, **{name.replace("-", "_"): value for name, value in known.items()}}
+
+
 def _stats(drive: Any) -> dict[str, Any]:
     """BlockDeviceStats. A node by itself counts nothing: transfers are counted where the guest asks for them."""
     counted = drive.statistics() if drive is not None else {}
@@ -466,6 +477,10 @@ def _stats(drive: Any) -> dict[str, Any]:
     found["wr_highest_offset"] = 0
     found["account_invalid"] = found["account_failed"] = drive is not None
     found["timed_stats"] = []
+    for name, op in (("rd", READ), ("wr", WRITE), ("flush", FLUSH)):
+        rows = drive.histogram(op) if drive is not None else None
+        if rows is not None:
+            found[f"{name}_latency_histogram"] = {"boundaries": rows[0], "bins": rows[1]}
     return found
 
 
@@ -511,6 +526,23 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
             told()
 
 
+def histograms(machine: Machine, id: str, all: list[int] | None, each: dict[str, list[int] | None]) -> None:
+    """How long a device's requests took is counted by these boundaries; without any no more."""
+    found = (one for _, one, user in blocks(machine).drives() if user is not None and is_named(user, id))
+    drive: Any = next(found, None)
+    if drive is None:
+        raise BuildError(f"Device '{id}' not found")
+    none = all is None and not any(rows is not None for rows in each.values())
+    for kind, name in ((READ, "read"), (WRITE, "write"), (FLUSH, "flush")):
+        rows = all if each[name] is None else each[name]
+        if rows is None and not none:
+            continue
+        try:
+            drive.set_histogram(kind, rows)
+        except (ValueError, OverflowError):
+            raise BuildError(f"Device '{id}' set {name} boundaries fail") from None
+
+
 def qdev(device: Any) -> str:
     """What QEMU calls a device that shows a drive: its id, or its path where it has none; block devices of virtio are
     called by the path of what lies behind their proxy.
@@ -526,17 +558,27 @@ def is_named(device: Any, name: str) -> bool:
     return bool(name) and name in (device.id, device.path, f"{device.path}/virtio-backend")
 
 
-def limit(machine: Machine, device: str, id: str, limits: dict[str, int]) -> None:
-    """Other limits for a drive: names as a machine file has them."""
+def limit(machine: Machine, device: str, id: str, limits: dict[str, int], group: str = "") -> None:
+    """Other limits for a drive, and for those that share them: names as a machine file has them. Without any it leaves
+    its group.
+    """
+    from vmrun.backends.block import limit_group
+
     if bool(device) == bool(id):
         raise BuildError("Need exactly one of 'device' and 'id'")
     for name, drive, user in blocks(machine).drives():
         if name == device if device else user is not None and is_named(user, id):
-            if any(value < 0 for value in limits.values()):
-                raise BuildError("bps/iops/max values must be within [0, 1000000000000000]")
             try:
-                drive.set_limits(limits)
+                wanted = iolimits.checked(limits)
             except ValueError as error:
                 raise BuildError(str(error)) from None
+            if not wanted:
+                drive.join(None)
+                return
+            found = drive.limits
+            if found is None or group and found.name != group:
+                found = limit_group(machine.board.limit_groups, group or device or id)
+                drive.join(found)
+            found.set(limits)
             return
     raise BuildError(f"Device '{device or id}' not found")

@@ -89,6 +89,7 @@ class Board:
         self.jobs: Any = None  # vmrun.machine.jobs
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
+        self.limit_groups: dict[str, Any] = {}  # vmrun.backends.block.limits: drives that share limits
         self.nodes = Nodes(self.objects.children)  # of -blockdev and blockdev-add
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
@@ -258,7 +259,7 @@ class Board:
     def delete_object(self, id: str) -> None:
         """BuildError when somebody holds it, or there is none."""
         made = self.user_object(id)
-        if made.users:
+        if made.in_use():
             raise BuildError(f"object '{id}' is in use, can not be deleted")
         del self.objects.children[id]
         made.release()
@@ -282,7 +283,7 @@ class Board:
             if spec is None:
                 raise BuildError(f"there is no drive '{id}'")
             with about(f"drives.{id}"):
-                self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec))
+                self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec), self.limit_groups)
             self.drives[id].on_error = self._drive_failed
         return self.drives[id]
 

@@ -9,7 +9,7 @@ import errno
 import os
 
 from vmrun.machine import runstate
-from vmrun.machine.blocks import blocks
+from vmrun.machine.blocks import blocks, graph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vmrun.machine.machine import Machine
 
-READ = 0
+READ, OWN = 0, 4
 ACTIONS = ("report", "ignore", "stop")
 
 
@@ -31,6 +31,10 @@ class IoErrors:
         self.machine.loop.call_soon(lambda: self.act(drive, op, error, policy))
 
     def act(self, drive: Any, op: int, error: int, policy: int) -> None:
+        if drive.node is not None:
+            tell_faults(self.machine, drive.node, blocks(self.machine).public_name(drive.name))
+        if policy == OWN:
+            return
         details = {"node-name": drive.node.name} if drive.node is not None and drive.node.name else {}
         self.machine.tell(
             "BLOCK_IO_ERROR",
@@ -48,3 +52,19 @@ class IoErrors:
         """The machine goes on."""
         for drive in self.machine.board.drives.values():
             drive.retry()
+
+
+def tell_faults(machine: Machine, top: Any, device: str = "") -> None:
+    """BLOCK_IMAGE_CORRUPTED, once for each image of a graph that was found to be wrong."""
+    for node in graph(top):
+        fault = node.take_fault() if hasattr(node, "take_fault") else None
+        if fault is not None:
+            text, place, size, fatal = fault
+            machine.tell(
+                "BLOCK_IMAGE_CORRUPTED",
+                device=device if node is top else "",
+                **{"node-name": blocks(machine).node_name(node)},
+                msg=text,
+                **({} if place is None else {"offset": place, "size": size}),
+                fatal=bool(fatal),
+            )

@@ -88,9 +88,10 @@ class Io:
     def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
         """OSError."""
         from vmrun.backends.block.caller import Caller
+        from vmrun.backends.block.drive import REQUEST_OWN
 
         caller = Caller(self.drive)
-        caller.submit(op, offset, count, data, flags)
+        caller.submit(op, offset, count, data, flags | REQUEST_OWN)
         _, error, found = caller.wait()
         if error:
             raise OSError(error, os.strerror(error))

@@ -47,6 +47,11 @@ event("WATCHDOG", "A watchdog timer ran out.", {"action": "WatchdogAction"})
 enums["IoOperationType"] = ("read", "write")
 enums["BlockErrorAction"] = ("ignore", "report", "stop")
 event(
+    "BLOCK_IMAGE_CORRUPTED",
+    "A qcow2 image contradicts itself. `fatal`: it is marked corrupt, and nothing is read or written any more.",
+    {"device": "str", "node-name?": "str", "msg": "str", "offset?": "int", "size?": "int", "fatal": "bool"},
+)
+event(
     "BLOCK_IO_ERROR",
     "A transfer of the host's disk failed; `stop`: the machine waits for `cont`, which tries again.",
     {

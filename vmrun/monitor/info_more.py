@@ -54,7 +54,17 @@ def _drive(row: dict[str, Any]) -> str:
             text += f"    Backing file:     {inserted['backing_file']} (chain depth: {depth})\n"
         if inserted["detect_zeroes"] != "off":
             text += f"    Detect zeroes:    {inserted['detect_zeroes']}\n"
+        if "group" in inserted:
+            told = " ".join(f"{name}={inserted.get(name, 0)}" for name in _LIMITS)
+            text += f"    I/O throttling:   {told} group={inserted['group']}\n"
     return text
+
+
+_LIMITS = (
+    *(f"bps{kind}{end}" for end in ("", "_max") for kind in ("", "_rd", "_wr")),
+    *(f"iops{kind}{end}" for end in ("", "_max") for kind in ("", "_rd", "_wr")),
+    "iops_size",
+)
 
 
 def _blockstats(machine: Any, words: list[str], cpu: int) -> str:

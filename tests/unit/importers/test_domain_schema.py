@@ -167,8 +167,8 @@ def test_modules_limits_and_the_generation_of_a_domain_are_in_the_file() -> None
     assert by_driver["pc-dimm"] == {"driver": "pc-dimm", "id": "dimm0", "node": 0, "memdev": "memdimm0"}
     assert by_driver["vmgenid"]["guid"] == "de305d54-75b4-431b-adb2-eb6b9e546014"
     (drive,) = document["drives"].values()
-    assert (drive["bps-rd"], drive["iops"]) == (1000, 7)
-    assert [problem.message for problem in problems if "group_name" in problem.message]
+    assert (drive["bps-rd"], drive["iops"], drive["throttle-group"]) == (1000, 7, "g")
+    assert not [problem.message for problem in problems if "group_name" in problem.message]
 
 
 def test_kept_modules_and_how_quick_memory_is_are_in_the_file() -> None:

@@ -21,7 +21,7 @@ LIMITS = [
 ]
 DRIVE = """
 copy-on-read werror rerror read-only media index unit bus stats-account-failed stats-account-invalid detect-zeroes
-throttling.group throttling.iops-size cache.writeback aio snapshot force-share discard auto-read-only cache.no-flush
+throttling.iops-size cache.writeback aio snapshot force-share discard auto-read-only cache.no-flush
 cache.direct driver node-name
 """
 CHARDEV = """
@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 
 # option → (value, its further keys)
 OPTIONS: dict[str, list[tuple[str, list[str]]]] = {
-    "-drive": [("file=x.img,format=raw,if=ide", [*words(DRIVE), *LIMITS])],
+    "-drive": [("file=x.img,format=raw,if=ide", [*words(DRIVE), *LIMITS]), ("file=x.img,iops=1", ["throttling.group"])],
     "-chardev": [
         (f"{kind},id=c", words(CHARDEV))
         for kind in (

@@ -125,7 +125,10 @@ HOST = [
     ("options", "limits"),
     [
         ("bps=1000000,iops_rd=5,iops_rd_max=50", {"bps": 1000000, "iops-rd": 5, "iops-rd-max": 50}),
-        ("throttling.bps-write=2M,throttling.iops-size=4096", {"bps-wr": 2 << 20, "iops-size": 4096}),
+        (
+            "throttling.bps-write=2M,throttling.iops-size=4096,iops=9",
+            {"bps-wr": 2 << 20, "iops-size": 4096, "iops": 9},
+        ),
     ],
 )
 def test_limits_of_a_disk_have_two_spellings(options: str, limits: dict[str, int]) -> None:

@@ -67,8 +67,7 @@ def test_a_limit_of_reads_lets_writes_and_flushes_pass(tmp_path: pathlib.Path) -
     caller.submit(FLUSH)
     over = [caller.wait()[0] for _ in range(3)]
     assert {4, 5} <= set(over)  # before the second read
-    found.set_limits({})
-    spent(found, READ, 1, 512)
+    found.join(None)  # the second waits no longer
     for _ in range(2):
         caller.wait()
     found.close()
@@ -100,3 +99,42 @@ def test_the_monitor_sets_and_tells_them(tmp_path: pathlib.Path) -> None:
             blocks.limit(q.machine, id, "", {"bps": 1, "bps-wr": 1})
         with pytest.raises(BuildError, match="not found"):
             blocks.limit(q.machine, "nobody", "", {})
+
+
+def test_drives_of_a_group_share_a_budget_that_changes_for_what_waits(tmp_path: pathlib.Path) -> None:
+    groups: dict[str, object] = {}
+    (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
+    spec = {"file": str(tmp_path / "disk.img"), "format": "raw", "locking": "off", "throttle-group": "g"}
+    one = open_drive("a", {**spec, "iops": 1}, DeviceLock(), None, groups)
+    two = open_drive("b", spec, DeviceLock(), None, groups)
+    assert one.limits is two.limits
+    callers = Caller(one), Caller(two)
+    for caller in callers:
+        for n in range(2):
+            caller.submit(WRITE, 4096 * n, data=bytes(512))
+    callers[0].wait()
+    begin = time.monotonic()
+    one.limits.set({"iops": 1000})
+    for caller, count in ((callers[0], 1), (callers[1], 2)):
+        for _ in range(count):
+            caller.wait()
+    assert time.monotonic() - begin < 2.5  # they had three seconds before them
+    two.close()
+    assert one.limits.members == [one]
+    one.close()
+    assert groups["g"].members == []
+
+
+def test_who_waits_for_all_that_is_under_way_does_not_wait_for_limits(tmp_path: pathlib.Path) -> None:
+    found = drive(tmp_path, **{"bps": 10})
+    caller = Caller(found)
+    for n in range(3):
+        caller.submit(WRITE, 4096 * n, data=bytes(4096))  # twenty minutes
+    begin = time.monotonic()
+    found.pause()
+    found.go_on()
+    assert found.statistics()["write"][0] == 3
+    for n in range(3):
+        caller.submit(WRITE, 4096 * n, data=bytes(4096))
+    found.close()
+    assert time.monotonic() - begin < 60

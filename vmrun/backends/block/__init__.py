@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 
+from vmrun.core import iolimits
 from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
     from typing import Any
 
     from accel.api import DeviceLock
@@ -21,16 +23,19 @@ if TYPE_CHECKING:
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import Access
+    from vmrun.backends.block.limits import LimitGroup
     from vmrun.backends.block.node import Node
 
-RATES = ("bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr")
-LIMITS = (*RATES, *(f"{name}-max" for name in RATES), "iops-size")
+    Groups = MutableMapping[str, LimitGroup]
+
 ZEROES = {"off": 0, "on": 1, "unmap": 2}
 
 
-def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | None = None) -> Drive:
-    """The back end of drive `name`, on a `node` that is there already or on what `spec` says. BackendError says why the
-    image cannot be had and what to do.
+def open_drive(
+    name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | None = None, groups: Groups | None = None
+) -> Drive:
+    """The back end of drive `name`, on a `node` that is there already or on what `spec` says. `groups`: of drives that
+    share their limits, by name. BackendError says why the image cannot be had and what to do.
     """
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.block.images import Access
@@ -57,7 +62,7 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | N
     drive.discards = spec.get("discard") == "unmap"
     drive.detect_zeroes = ZEROES[spec.get("detect-zeroes") or "off"]
     try:
-        drive.set_limits({name: int(spec.get(name) or 0) for name in LIMITS})
+        _limit(drive, spec, {} if groups is None else groups)
     except ValueError as error:
         drive.close()
         raise BackendError(f"drive {name}: {error}") from None
@@ -65,6 +70,26 @@ def open_drive(name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | N
     drive.serial = spec.get("serial")
     drive.cdrom = disc
     return drive
+
+
+def _limit(drive: Drive, spec: dict[str, Any], groups: Groups) -> None:
+    limits = {name: int(spec[name]) for name in iolimits.NAMES if spec.get(name) is not None}
+    group = spec.get("throttle-group")
+    if iolimits.checked(limits) or group:
+        found = limit_group(groups, group or drive.name)
+        if iolimits.checked(limits):
+            found.set(limits)
+        drive.join(found)
+
+
+def limit_group(groups: Groups, name: str) -> LimitGroup:
+    """The one of this name, which is there as long as somebody belongs to it."""
+    from vmrun.backends.block.limits import LimitGroup
+
+    found = groups.get(name)
+    if found is None or not found.members and not found.kept:
+        found = groups[name] = LimitGroup(name)
+    return found
 
 
 def queue(node: Node) -> Drive:

@@ -2,6 +2,7 @@ from accel.api cimport DeviceLock, u8, u32, u64
 from accel.errands cimport Errand
 from accel.threads cimport pthread_cond_t, pthread_mutex_t
 from vmrun.backends.block.engine cimport Transfer
+from vmrun.backends.block.limits cimport LimitGroup
 from vmrun.backends.block.node cimport Node
 from vmrun.backends.block.pool cimport Job
 from vmrun.backends.protocols cimport BlockBackend, BlockRequest
@@ -12,10 +13,20 @@ cpdef enum:
     ERROR_IGNORE = 1
     ERROR_STOP = 2
     ERROR_ENOSPC = 3                # stop when the host's disk is full, else report
+    ERROR_OWN = 4                   # it is the business of whoever asked
+
+cpdef enum:
+    REQUEST_OWN = 256               # of a request's flags: no guest's, so that no policy is about its errors
 
 cdef enum:
     OPS = 5
-    LIMITS = 6                      # bytes and requests per second: all, reads, writes
+    HISTOGRAMS = 3                  # of the first operations: read, write, flush
+    MOST_BINS = 65
+
+cdef struct Histogram:
+    u32 bins                        # 0: nothing is counted
+    u64 boundaries[MOST_BINS]       # ns
+    u64 counts[MOST_BINS]
 
 cdef struct DriveRequest:
     BlockRequest base               # first: a DriveRequest is a BlockRequest
@@ -48,12 +59,10 @@ cdef class Drive(BlockBackend):
     cdef DriveRequest *held         # they wait for the settling ones
     cdef DriveRequest *parked       # they failed, and the machine stopped for it
     cdef readonly bint closing
-    cdef bint limited
-    cdef double rates[LIMITS]       # units per second; 0: no limit
-    cdef double bursts[LIMITS]      # units that may come at once
-    cdef u64 free_at[LIMITS]        # when what has passed so far is paid for
-    cdef u64 request_unit           # bytes that count as one request; 0: each is one
-    cdef dict given_limits
+    cdef readonly LimitGroup limits # of whoever shares them, None without
+    cdef u32 hurried                # how many wait for all that is under way: nothing waits for limits
+    cdef bint limited               # there are some: what is_brief() may look at without the mutex
+    cdef Histogram histograms[HISTOGRAMS]
     cdef u64 counts[OPS]
     cdef u64 amounts[OPS]
     cdef u64 failures[OPS]
@@ -68,6 +77,9 @@ cdef class Drive(BlockBackend):
     cdef bint begin(self, DriveRequest *request) noexcept nogil
     cdef void finish(self, DriveRequest *request, int error) noexcept nogil
     cdef void settle_one(self) noexcept nogil
+    cdef void weigh_again(self) noexcept nogil
+    cdef void weigh_one(self, DriveRequest *request) noexcept nogil
+    cdef void count(self, DriveRequest *request) noexcept nogil
     cdef void let_go(self) noexcept nogil
     cdef int policy(self, int op, int error) noexcept nogil
     cdef void tell(self, int op, int error, int policy) noexcept with gil

@@ -9,10 +9,9 @@ request's lock only to call done().
 A request that its device has given up (reset in mid-transfer, unplug) goes on to its end; those submitted after it are
 held until then, so that the disk never sees them in another order.
 
-Limits (bytes and requests per second) delay a request on its way to the workers: what is within a tenth of a second's
-worth, or within what a limit's `-max` allows at once, passes without delay. Flushes always do.
+Limits (bytes and requests per second, limits.pyx) delay a request on its way to the workers. Flushes always pass.
 
-Errors: `report` tells the device, `ignore` does as if nothing was, `stop` parks the request and has the machine paused;
+Errors: of requests that are no guest's (REQUEST_OWN) who made them is told; of others `report` tells the device, `ignore` does as if nothing was, `stop` parks the request and has the machine paused;
 retry() starts what is parked again. `on_error` is told each time.
 
 Locks, in this order: the request's lock (device lock), the drive's mutex. A worker holds neither while it does I/O.
@@ -41,8 +40,9 @@ from accel.threads cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from vmrun.backends.block.engine cimport TRANSFER_READ, TRANSFER_WRITE
+from vmrun.backends.block.limits cimport LimitGroup
 from vmrun.backends.block.node cimport NODE_BRIEF, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor, cursor_zero
-from vmrun.backends.block.pool cimport pool_now, pool_put
+from vmrun.backends.block.pool cimport Job, pool_now, pool_put, pool_take
 from vmrun.backends.protocols cimport (
     BLOCK_DISCARD, BLOCK_FLUSH, BLOCK_FUA, BLOCK_NO_MEDIUM, BLOCK_READ, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO,
 )
@@ -74,6 +74,12 @@ cdef void run(Job *job) noexcept nogil:
     if call_begin(<Drive>request.drive, request):
         error = (<Drive>request.drive).perform(request)
     (<Drive>request.drive).finish(request, error)
+
+
+cdef bint waits_for(Job *job, void *drive) noexcept nogil:
+    """Whether a job is a request of this drive that its limits hold."""
+    return job.run == run and job.due != 0 and (
+        <DriveRequest *>(<char *>job - <size_t>&(<DriveRequest *>NULL).job)).drive == drive
 
 
 cdef void run_errand(Errand *errand) noexcept nogil:
@@ -144,9 +150,7 @@ cdef class Drive(BlockBackend):
             held = self.errands != NULL and (<ErrandLock>self.errands).mine()
             error = self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF)
             if error == 0:
-                vr_count(&self.counts[op], 1)
-                vr_count(&self.amounts[op], request.length)
-                vr_count(&self.times[op], pool_now() - mine.since)
+                self.count(mine)
                 return 1
         request.in_flight = True
         mine.drive = <void *>self
@@ -202,30 +206,9 @@ cdef class Drive(BlockBackend):
 
     cdef void put(self, DriveRequest *request) noexcept nogil:
         """To the workers, now or when the limits let it. With the mutex."""
-        cdef u64 now, due, start
-        cdef double cost
-        cdef int n, kind
         request.state = QUEUED
-        request.job.due = 0
         self.busy += 1
-        if self.limited and request.base.op != BLOCK_FLUSH:
-            now = due = pool_now()
-            kind = 1 if request.base.op == BLOCK_READ else 2
-            for n in range(LIMITS):
-                if self.rates[n] == 0 or n % 3 != 0 and n % 3 != kind:
-                    continue
-                if n < 3:
-                    cost = <double>request.base.length
-                elif self.request_unit and request.base.length > self.request_unit:
-                    cost = <double>request.base.length / self.request_unit
-                else:
-                    cost = 1
-                start = max(now, self.free_at[n])
-                self.free_at[n] = start + <u64>(cost / self.rates[n] * 1e9)
-                if start > now + <u64>(self.bursts[n] / self.rates[n] * 1e9):
-                    due = max(due, start - <u64>(self.bursts[n] / self.rates[n] * 1e9))
-            if due > now:
-                request.job.due = due
+        self.weigh_one(request)
         if request.job.due or not self.begin(request):
             pool_put(&request.job)
 
@@ -313,7 +296,7 @@ cdef class Drive(BlockBackend):
         cdef bint abandoned
         if error:
             vr_count(&self.failures[op], 1)
-            policy = self.policy(op, error)
+            policy = ERROR_OWN if r.flags & REQUEST_OWN else self.policy(op, error)
             pthread_mutex_lock(&self.mutex)
             abandoned = r.abandoned
             if policy == ERROR_STOP and not abandoned:
@@ -329,9 +312,7 @@ cdef class Drive(BlockBackend):
             if policy == ERROR_IGNORE:
                 error = 0
         else:
-            vr_count(&self.counts[op], 1)
-            vr_count(&self.amounts[op], r.length)
-            vr_count(&self.times[op], pool_now() - request.since)
+            self.count(request)
         (<DeviceLock>lock).acquire()
         # A device gives a request up with this lock held, so that it either was in time or finds it over.
         abandoned = r.abandoned
@@ -347,6 +328,22 @@ cdef class Drive(BlockBackend):
             self.let_go()
             pthread_mutex_unlock(&self.mutex)
         self.settle_one()
+
+    cdef void count(self, DriveRequest *request) noexcept nogil:
+        """It is over, and went well."""
+        cdef int op = request.base.op
+        cdef u32 n = 0
+        cdef u64 spent = pool_now() - request.since
+        cdef Histogram *histogram
+        vr_count(&self.counts[op], 1)
+        vr_count(&self.amounts[op], request.base.length)
+        vr_count(&self.times[op], spent)
+        if op < HISTOGRAMS:
+            histogram = &self.histograms[op]
+            if histogram.bins:
+                while n < histogram.bins - 1 and spent >= histogram.boundaries[n]:
+                    n += 1
+                vr_count(&histogram.counts[n], 1)
 
     cdef void let_go(self) noexcept nogil:
         """What was held, when nothing holds it any more. With the mutex."""
@@ -374,36 +371,50 @@ cdef class Drive(BlockBackend):
         self.on_read_error = policies.get(on_read, self.on_read_error)
         self.on_write_error = policies.get(on_write, self.on_write_error)
 
-    @property
-    def limits(self):
-        """What set_limits was given."""
-        return dict(self.given_limits or {})
-
-    def set_limits(self, dict limits):
-        """`limits`: bps, bps-rd, bps-wr, iops, iops-rd, iops-wr per second; each with -max: how much may come at once;
-        iops-size: bytes that count as a request. ValueError: a total beside its parts.
-        """
-        cdef int n
-        for unit in ("bps", "iops"):
-            for end in ("", "-max"):
-                if limits.get(unit + end) and (limits.get(f"{unit}-rd{end}") or limits.get(f"{unit}-wr{end}")):
-                    raise ValueError("bps/iops/max total values and read/write values cannot be used at the same time")
-        names = ("bps", "bps-rd", "bps-wr", "iops", "iops-rd", "iops-wr")
-        for name in names:
-            if limits.get(name + "-max") and not limits.get(name):
-                raise ValueError(f"{name}-max requires {name} to be set")
+    def join(self, LimitGroup limits):
+        """The group that its requests are counted in from now on, None for none."""
+        cdef LimitGroup old = self.limits           # until nobody looks at it any more
         pthread_mutex_lock(&self.mutex)
-        self.limited = False
-        for n, name in enumerate(names):
-            rate = limits.get(name) or 0
-            self.rates[n] = rate
-            self.bursts[n] = max(limits.get(name + "-max") or 0, rate / 10)
-            self.free_at[n] = 0
-            if rate:
-                self.limited = True
-        self.request_unit = limits.get("iops-size") or 0
+        self.limits, self.limited = limits, limits is not None
         pthread_mutex_unlock(&self.mutex)
-        self.given_limits = {name: value for name, value in limits.items() if value}
+        if old is not None:
+            old.members.remove(self)
+        if limits is not None:
+            limits.members.append(self)
+        self.weigh()
+
+    def weigh(self):
+        """The limits are others now, for what waits already, too."""
+        with nogil:
+            self.weigh_again()
+
+    cdef void weigh_again(self) noexcept nogil:
+        cdef Job *job
+        cdef Job *next
+        job = pool_take(waits_for, <void *>self)
+        while job != NULL:
+            next = job.next
+            pthread_mutex_lock(&self.mutex)
+            self.weigh_one(<DriveRequest *>(<char *>job - <size_t>&(<DriveRequest *>NULL).job))
+            pthread_mutex_unlock(&self.mutex)
+            pool_put(job)
+            job = next
+
+    cdef void weigh_one(self, DriveRequest *request) noexcept nogil:
+        """When the limits let it pass. With the mutex."""
+        request.job.due = 0
+        if self.limited and not self.hurried and request.base.op != BLOCK_FLUSH:
+            request.job.due = self.limits.admit(request.base.op != BLOCK_READ, request.base.length)
+
+    def _hurry(self, bint begin):
+        """Limits are for the guest: who waits for all that is under way does not wait for them."""
+        pthread_mutex_lock(&self.mutex)
+        self.hurried += 1 if begin else -1
+        pthread_mutex_unlock(&self.mutex)
+        if self.top is not None:
+            self.top.hurry(begin)
+        if begin:
+            self.weigh()
 
     def retry(self):
         """Start again what an error has parked. True when there was something."""
@@ -429,6 +440,7 @@ cdef class Drive(BlockBackend):
 
     def pause(self):
         """When it returns nothing is under way, and what is submitted waits for go_on(). Without the device lock."""
+        self._hurry(True)
         with nogil:
             pthread_mutex_lock(&self.mutex)
             vr_enter(&self.quiet)
@@ -437,6 +449,7 @@ cdef class Drive(BlockBackend):
             pthread_mutex_unlock(&self.mutex)
             while vr_look(&self.inside):
                 usleep(10)
+        self._hurry(False)
 
     def go_on(self):
         """The end of a pause()."""
@@ -450,11 +463,13 @@ cdef class Drive(BlockBackend):
         self._insert(node, top)
 
     cdef void _wait(self):
+        self._hurry(True)
         with nogil:
             pthread_mutex_lock(&self.mutex)
             while self.running:
                 pthread_cond_wait(&self.settled, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
+        self._hurry(False)
 
     def change(self, Node node or None):
         """Another medium, or none; the old one is flushed and closed. Without the device lock."""
@@ -479,6 +494,7 @@ cdef class Drive(BlockBackend):
         self._wait()                                        # what a device still writes behind its guest's back, too
         self.closing = True
         self._wait()
+        self.join(None)
         while self.parked != NULL:
             request = self.parked
             self.parked = request.after
@@ -497,6 +513,34 @@ cdef class Drive(BlockBackend):
         if self.node is None or offset >= self.size:
             return b""
         return self.node.read(offset, min(count, self.size - offset))
+
+    def set_histogram(self, int op, list boundaries or None):
+        """Have the latencies of an operation (BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH) counted anew, by `boundaries` in
+        ns, which grow; None: no more. ValueError.
+        """
+        cdef Histogram *histogram = &self.histograms[op]
+        cdef u32 n
+        if boundaries is None:
+            histogram.bins = 0
+            return
+        if len(boundaries) >= MOST_BINS:
+            raise ValueError(f"at most {MOST_BINS - 1} boundaries")
+        if any(low >= high for low, high in zip([0, *boundaries], boundaries, strict=False)):
+            raise ValueError("boundaries grow, and are above 0")
+        histogram.bins = 0                          # a request that is over just now may be in none of them
+        for n in range(MOST_BINS):
+            histogram.counts[n] = 0
+            if n < <u32>len(boundaries):
+                histogram.boundaries[n] = boundaries[n]
+        histogram.bins = len(boundaries) + 1
+
+    def histogram(self, int op):
+        """(boundaries in ns, how many were below each and at or above the last), None when they are not counted."""
+        cdef Histogram *histogram = &self.histograms[op]
+        cdef u32 n
+        if not histogram.bins:
+            return None
+        return [histogram.boundaries[n] for n in range(histogram.bins - 1)], [histogram.counts[n] for n in range(histogram.bins)]
 
     def statistics(self):
         """{op: (requests, bytes, failures, nanoseconds)} with op as in protocols: read, write, flush, discard, zero."""

@@ -17,9 +17,10 @@ from vmrun.core import fdsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
+    from vmrun.backends.block.limits import LimitGroup
     from vmrun.backends.block.node import Node
 
 # (format, where its magic is, the magic)
@@ -402,6 +403,16 @@ def _format(options: dict[str, Any], access: Access, driver: str | None, depth: 
         raise
 
 
+def throttle_group(objects: Mapping[str, Any], options: dict[str, Any]) -> LimitGroup:
+    """What a throttle node names. ImageError."""
+    if "throttle-group" not in options:
+        raise ImageError("Please specify a throttle group")
+    group: LimitGroup | None = getattr(objects.get(str(options["throttle-group"])), "group", None)
+    if group is None:
+        raise ImageError(f"Throttle group '{options['throttle-group']}' does not exist")
+    return group
+
+
 def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None, depth: int) -> Node:
     if driver == "blkdebug":
         from vmrun.backends.block.debugrules import debug_node
@@ -410,12 +421,7 @@ def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None,
     if driver == "throttle":
         from vmrun.backends.block.throttle import ThrottleNode
 
-        group = getattr(access.objects.get(str(options.get("throttle-group"))), "group", None)
-        if "throttle-group" not in options:
-            raise ImageError("Please specify a throttle group")
-        if group is None:
-            raise ImageError(f"Throttle group '{options['throttle-group']}' does not exist")
-        limited: Node = ThrottleNode(node, group)
+        limited: Node = ThrottleNode(node, throttle_group(access.objects, options))
         return limited
     if driver == "copy-on-read":
         from vmrun.backends.block.tap import CopyOnReadNode

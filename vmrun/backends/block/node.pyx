@@ -283,6 +283,11 @@ cdef class Node:
         """Make it `size` bytes long."""
         raise OSError(EOPNOTSUPP, f"{self.driver} cannot be resized")
 
+    def hurry(self, bint begin):
+        """Until it is told otherwise: somebody waits for all that is under way, and not for limits on transfers."""
+        for _, child in self.children():
+            child.hurry(begin)
+
     def hold(self):
         """One more holder: close() is to be called once more. The node itself."""
         self.held += 1

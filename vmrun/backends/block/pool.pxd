@@ -12,3 +12,4 @@ cdef struct Job:
 
 cdef void pool_put(Job *job) noexcept nogil
 cdef u64 pool_now() noexcept nogil
+cdef Job *pool_take(bint (*wanted)(Job *, void *) noexcept nogil, void *owner) noexcept nogil

@@ -97,6 +97,27 @@ cdef void pool_put(Job *job) noexcept nogil:
             run_one()                               # a host without threads: better slow than never
 
 
+cdef Job *pool_take(bint (*wanted)(Job *, void *) noexcept nogil, void *owner) noexcept nogil:
+    """Those of the waiting jobs that wanted(job, owner) picks, chained by `next` in their order: the caller's again."""
+    global head, tail
+    cdef Job *taken = NULL
+    cdef Job **end = &taken
+    cdef Job **at = &head
+    pthread_mutex_lock(&mutex)
+    tail = NULL
+    while at[0] != NULL:
+        if wanted(at[0], owner):
+            end[0] = at[0]
+            end = &at[0].next
+            at[0] = at[0].next
+        else:
+            tail = at[0]
+            at = &at[0].next
+    end[0] = NULL
+    pthread_mutex_unlock(&mutex)
+    return taken
+
+
 cdef bint start_thread() noexcept nogil:
     cdef pthread_attr_t attr
     cdef pthread_t thread

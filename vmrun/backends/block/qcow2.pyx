@@ -35,7 +35,7 @@ from vmrun.backends.block.node cimport (
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO, Slot, get64, put64
 from vmrun.backends.block.qcow2_packed cimport pack_cluster, unpack_cluster
 from vmrun.backends.block.qcow2_tables cimport (
-    COMPRESSED, ENOUGH_FREED, NORMAL, UNALLOCATED, ZERO_ALLOCATED, ZERO_PLAIN, Allocation, Mapping, pthread_cond_t,
+    COMPRESSED, ENOUGH_FREED, FAULT_DATA, NORMAL, UNALLOCATED, ZERO_ALLOCATED, ZERO_PLAIN, Allocation, Mapping, pthread_cond_t,
     pthread_mutex_t, pthread_rwlock_t,
 )
 from vmrun.backends.protocols cimport IoVec
@@ -44,6 +44,9 @@ from accel.threads cimport (
     pthread_cond_broadcast, pthread_cond_wait, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock,
     pthread_rwlock_rdlock, pthread_rwlock_tryrdlock, pthread_rwlock_unlock, pthread_rwlock_wrlock,
 )
+
+cdef extern from "<errno.h>" nogil:
+    int ENOMEDIUM
 
 cdef u64 MOST_RUN = 64 << 20        # bytes that one write gives a place at once
 
@@ -229,7 +232,7 @@ cdef class Qcow2Node(Qcow2Tables):
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
         cdef int error
         if self.broken:
-            return EIO
+            return ENOMEDIUM
         if flags & NODE_NOWAIT:
             if pthread_rwlock_tryrdlock(&self.graph) != 0:
                 return EAGAIN
@@ -330,14 +333,13 @@ cdef class Qcow2Node(Qcow2Tables):
         while True:
             if self.broken:
                 pthread_mutex_unlock(&self.mutex)
-                return EIO
-            error = self.map(offset, bytes, &m, False)
+                return ENOMEDIUM
+            error = self.map(offset, bytes, &m, False, True)
             if error:
                 pthread_mutex_unlock(&self.mutex)
                 return error
             if m.type == NORMAL and m.copied:
-                if self.overlaps(m.host, m.length):
-                    error = self.corrupt()
+                error = self.check_data(m.host, m.length)
                 pthread_mutex_unlock(&self.mutex)
                 if error == 0:
                     error = self.data.writev(m.host, m.length, source, 0)
@@ -382,8 +384,7 @@ cdef class Qcow2Node(Qcow2Tables):
         entry = get64(slot.data + at)
         if reuse:
             host = entry & OFFSET
-            if host & mask or self.overlaps(host, self.cluster_size):
-                error = self.corrupt()
+            error = self.corrupt(FAULT_DATA, host, offset) if host & mask else self.check_data(host, self.cluster_size)
         elif self.external:
             host = offset & ~mask
         else:
@@ -485,7 +486,7 @@ cdef class Qcow2Node(Qcow2Tables):
                 error = EAGAIN
                 break
             error = self.map(offset, bytes, &m, True)
-            if error == 0 and (m.type != NORMAL or not m.copied or self.overlaps(m.host, m.length)):
+            if error == 0 and (m.type != NORMAL or not m.copied or not self.external and self.overlap(m.host, m.length)):
                 error = EOPNOTSUPP
             pthread_mutex_unlock(&self.mutex)
             if error == 0:
@@ -500,7 +501,7 @@ cdef class Qcow2Node(Qcow2Tables):
         if self.readonly:
             return 0
         if self.broken:
-            return EIO
+            return ENOMEDIUM
         if self.freed_count:
             error = self.settle()
             if error:
@@ -586,8 +587,10 @@ cdef class Qcow2Node(Qcow2Tables):
         """Whole clusters; they read as zeros then."""
         cdef u64 end = offset + bytes, mask = self.cluster_size - 1
         cdef int error
-        if self.readonly or self.broken:
+        if self.readonly:
             return EIO
+        if self.broken:
+            return ENOMEDIUM
         if self.version < 3 and self.backing is not None:
             return 0                                    # the backing image would show
         if end > self.size or end < offset:
@@ -614,7 +617,7 @@ cdef class Qcow2Node(Qcow2Tables):
         if self.readonly:
             return EIO
         if self.broken:
-            return EIO
+            return ENOMEDIUM
         if bytes == 0:
             return 0
         first, last = (offset + mask) & ~mask, end & ~mask

@@ -25,6 +25,26 @@ cdef struct Allocation:
     u64 first, last                 # clusters of the disk that are being given a place
     Allocation *next
 
+# what may be wrong with an image; the words are in qcow2_tables.pyx
+cdef enum:
+    FAULT_NONE = 0
+    FAULT_L2 = 1
+    FAULT_CLUSTER = 2
+    FAULT_DATA = 3
+    FAULT_REFBLOCK = 4
+    FAULT_SUBCLUSTERS = 5
+    FAULT_COUNT = 6
+    FAULT_HEADER = 7            # this and the ones behind it: a write would go over that
+    FAULT_OVER_L1 = 8
+    FAULT_OVER_L2 = 9
+    FAULT_OVER_REFTABLE = 10
+    FAULT_OVER_REFBLOCK = 11
+
+cdef struct Fault:
+    int kind
+    u64 place, index, table     # bytes of the file, or of the disk; what more there is to say
+    u64 size                    # bytes of a write
+
 cdef struct Freed:
     u64 offset, count               # bytes of the file, clusters
 
@@ -39,6 +59,8 @@ cdef class Qcow2Tables(Node):
     cdef public bint passes_discards
     cdef readonly u32 cluster_bits, version
     cdef readonly u64 cluster_size
+    cdef Fault fault                    # the first, until it is taken
+    cdef bint faulty                    # there was one
     cdef bint ext, lazy, is_dirty
     cdef readonly bint zstd
     cdef u64 gran                       # bytes of a subcluster; a cluster's without extended L2 entries
@@ -68,14 +90,15 @@ cdef class Qcow2Tables(Node):
     cdef int find_l2(self, u64 offset, Slot **found, u32 *at, bint nowait) noexcept nogil
     cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil
     cdef int write_l1(self, u64 index) noexcept nogil
-    cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait) noexcept nogil
+    cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait, bint writing=*) noexcept nogil
     cdef int kind(self, u64 entry, u64 bitmap, u32 sub) noexcept nogil
     cdef bint placed(self, u64 entry) noexcept nogil
     cdef int settle(self) noexcept nogil
     cdef int apply_freed(self) noexcept nogil
-    cdef int corrupt(self) noexcept nogil
-    cdef bint overlaps_table(self, u64 host, u64 bytes) noexcept nogil
-    cdef bint overlaps(self, u64 host, u64 bytes) noexcept nogil
+    cdef int corrupt(self, int kind, u64 place, u64 index=*, u64 table=*, u64 size=*) noexcept nogil
+    cdef int overlap(self, u64 host, u64 bytes) noexcept nogil
+    cdef int check_data(self, u64 host, u64 bytes) noexcept nogil
+    cdef int check_table(self, u64 host, u64 bytes) noexcept nogil
     cdef int refcount_slot(self, u64 cluster, Slot **found, bint make) noexcept nogil
     cdef int get_refcount(self, u64 cluster, u64 *count) noexcept nogil
     cdef int change_refcount(self, u64 cluster, u64 count, int step, bint now) noexcept nogil

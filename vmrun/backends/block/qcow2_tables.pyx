@@ -35,6 +35,16 @@ from vmrun.backends.block.qcow2_cache cimport (
     COPIED, LOW, OFFSET, PACKED, ZERO, get64, get_count, put64, put_count,
 )
 
+# as QEMU has them, where it does
+FAULTS = {
+    FAULT_L2: "L2 table offset {place} unaligned (L1 index: {index})",
+    FAULT_CLUSTER: "Cluster allocation offset {place} unaligned (L2 offset: {table}, L2 index: {index})",
+    FAULT_DATA: "Data cluster offset {place} unaligned (guest offset: {index})",
+    FAULT_REFBLOCK: "Refblock offset {place} unaligned (reftable index: {index})",
+    FAULT_SUBCLUSTERS: "Invalid subcluster bitmap of the cluster at guest offset {place}",
+    FAULT_COUNT: "Cluster at {place} is in use and not counted",
+}
+OVERLAPS = ("qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block")
 cdef u64 L2_CACHE = 32 << 20
 cdef u64 BLOCK_CACHE = 8 << 20
 cdef u64 MOST_REFTABLE = 8 << 20
@@ -137,15 +147,37 @@ cdef class Qcow2Tables(Node):
         cdef int error = self.file.pwrite(data, size, offset)
         return error if error else self.file.flush()
 
-    cdef int corrupt(self) noexcept nogil:
-        """The image cannot be trusted: said in its header, and nothing is written any more."""
+    cdef int corrupt(self, int kind, u64 place, u64 index=0, u64 table=0, u64 size=0) noexcept nogil:
+        """The image cannot be trusted: said in its header, and nothing is read or written any more; one that is only read
+        goes on where it can. The first is kept for take_fault(). EIO.
+        """
         cdef u8 field[8]
+        if not self.faulty:
+            self.faulty = True
+            self.fault.kind, self.fault.place, self.fault.index, self.fault.table = kind, place, index, table
+            self.fault.size = size
         if not self.readonly and not self.broken:
             self.broken = True
             if self.version >= 3 and self.file.pread(field, 8, 72) == 0:
                 field[7] |= 2
                 self.header_field(72, field, 8)
+                with gil:
+                    self.header.incompatible |= headers.CORRUPT
         return EIO
+
+    def take_fault(self):
+        """(what is wrong, where a write would have gone or None, how long it is, whether nothing goes on), once; else None."""
+        cdef int kind = self.fault.kind
+        if kind == FAULT_NONE:
+            return None
+        self.fault.kind = FAULT_NONE
+        place, index, table = (f"{value:#x}" if value else "0" for value in (
+            self.fault.place, self.fault.index, self.fault.table))
+        if kind >= FAULT_HEADER:
+            text = f"Preventing invalid write on metadata (overlaps with {OVERLAPS[kind - FAULT_HEADER]})"
+            return text, self.fault.place, self.fault.size, self.broken
+        text = FAULTS[kind].format(place=place, index=index, table=table)
+        return text, None, None, self.broken
 
     cdef int set_dirty(self) noexcept nogil:
         """Before the first reference that the counts do not know of."""
@@ -268,7 +300,7 @@ cdef class Qcow2Tables(Node):
         if table == 0:
             return 0
         if table & (self.cluster_size - 1):
-            return self.corrupt()
+            return EAGAIN if nowait else self.corrupt(FAULT_L2, table, index)
         place = ((offset >> self.cluster_bits) & ((<u64>1 << self.l2_bits) - 1)) * self.entry_size
         at[0] = <u32>(place & (self.l2.slice - 1))
         return self.load(self.l2, table + (place & ~(self.l2.slice - 1)), found, nowait)
@@ -295,7 +327,7 @@ cdef class Qcow2Tables(Node):
             return self.find_l2(offset, found, at, False)
         old = self.l1[index] & OFFSET
         if old & (self.cluster_size - 1):
-            return self.corrupt()
+            return self.corrupt(FAULT_L2, old, index)
         error = self.set_dirty()
         if error == 0:
             error = self.allocate(1, True, &new, &got)
@@ -351,7 +383,7 @@ cdef class Qcow2Tables(Node):
             return ZERO_ALLOCATED if placed else ZERO_PLAIN
         return NORMAL if placed else UNALLOCATED
 
-    cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait) noexcept nogil:
+    cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait, bint writing=False) noexcept nogil:
         """What the disk has at `offset`, and how far the same, within one slice of a table."""
         cdef Slot *slot
         cdef u32 at = 0, sub
@@ -371,15 +403,20 @@ cdef class Qcow2Tables(Node):
         if self.ext:
             bitmap = get64(slot.data + at + 8)
             if bitmap >> 32 & bitmap & LOW or entry & PACKED and bitmap:
-                return self.corrupt()
+                return EAGAIN if nowait else self.corrupt(FAULT_SUBCLUSTERS, offset)
         sub = <u32>((offset & (self.cluster_size - 1)) // self.gran)
         found.entry, found.type = entry, self.kind(entry, bitmap, sub)
         found.copied = entry >> 63
         found.host = host = (entry & OFFSET) + (offset & (self.cluster_size - 1))
         if found.type in (NORMAL, ZERO_ALLOCATED) and entry & OFFSET & (self.cluster_size - 1):
-            return self.corrupt()
+            if nowait:
+                return EAGAIN                           # who may wait comes upon it again
+            if writing:
+                return self.corrupt(FAULT_DATA, entry & OFFSET, offset)
+            return self.corrupt(FAULT_CLUSTER, entry & OFFSET, (slot.offset + at & (self.cluster_size - 1)) // self.entry_size,
+                                slot.offset & ~(self.cluster_size - 1))
         if self.ext and bitmap & LOW and not entry & OFFSET and not self.external:
-            return self.corrupt()
+            return EAGAIN if nowait else self.corrupt(FAULT_SUBCLUSTERS, offset)
         end = self.gran - (offset & (self.gran - 1))
         if found.type == COMPRESSED:
             end = self.cluster_size - (offset & (self.cluster_size - 1))
@@ -426,7 +463,7 @@ cdef class Qcow2Tables(Node):
                 return error
             block = self.reftable[index] & ~<u64>511
         if block & (self.cluster_size - 1):
-            return self.corrupt()
+            return self.corrupt(FAULT_REFBLOCK, block, index)
         place = (cluster % self.refblock_entries << self.refcount_order) >> 3
         return self.load(self.blocks, block + (place & ~(self.blocks.slice - 1)), found, False)
 
@@ -450,11 +487,11 @@ cdef class Qcow2Tables(Node):
             if error:
                 return error
             if slot == NULL:
-                return self.corrupt()
+                return self.corrupt(FAULT_COUNT, cluster << self.cluster_bits)
             at = cluster & (per - 1)
             value = get_count(slot.data, at, self.refcount_order)
             if step < 0 and value == 0:
-                return self.corrupt()
+                return self.corrupt(FAULT_COUNT, cluster << self.cluster_bits)
             if step > 0 and value == self.most_refcount:
                 return EINVAL
             value = value + 1 if step > 0 else value - 1
@@ -483,8 +520,8 @@ cdef class Qcow2Tables(Node):
         cdef u8 field[8]
         cdef u64 place = cluster << self.cluster_bits
         cdef int error
-        if self.overlaps_table(place, self.cluster_size):
-            return self.corrupt()
+        if self.check_table(place, self.cluster_size) != 0:
+            return EIO
         if index >= self.reftable_size:
             return self.grow_reftable(index, cluster)
         block = <u8 *>calloc(1, self.cluster_size)
@@ -604,8 +641,8 @@ cdef class Qcow2Tables(Node):
             else:
                 run = 0
             at += 1
-        if self.overlaps_table(first << self.cluster_bits, run << self.cluster_bits):
-            return self.corrupt()
+        if self.check_table(first << self.cluster_bits, run << self.cluster_bits) != 0:
+            return EIO
         error = self.change_refcount(first, run, 1, True)
         if error:
             return error
@@ -685,12 +722,29 @@ cdef class Qcow2Tables(Node):
             return 0
         return self.free_clusters(entry & OFFSET & ~(self.cluster_size - 1), 1)
 
-    cdef bint overlaps(self, u64 host, u64 bytes) noexcept nogil:
-        """Whether data would go over the header or a table: an image that says so is corrupt."""
-        return not self.external and self.overlaps_table(host, bytes)
+    cdef int check_data(self, u64 host, u64 bytes) noexcept nogil:
+        """EIO when data would go over the header or a table: an image that says so is corrupt."""
+        return 0 if self.external else self.check_table(host, bytes)
 
-    cdef bint overlaps_table(self, u64 host, u64 bytes) noexcept nogil:
-        cdef u64 end = host + bytes
-        return (host < self.cluster_size
-                or host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset
-                or host < self.reftable_offset + self.reftable_size * 8 and end > self.reftable_offset)
+    cdef int check_table(self, u64 host, u64 bytes) noexcept nogil:
+        cdef int over = self.overlap(host, bytes)
+        return self.corrupt(over, host, 0, 0, bytes) if over else 0
+
+    cdef int overlap(self, u64 host, u64 bytes) noexcept nogil:
+        """FAULT_…: what there is already; 0: nothing."""
+        cdef u64 end = host + bytes, n, place
+        if host < self.cluster_size:
+            return FAULT_HEADER
+        if host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset:
+            return FAULT_OVER_L1
+        for n in range(self.l1_size):
+            place = self.l1[n] & OFFSET
+            if place < end and place and place + self.cluster_size > host:
+                return FAULT_OVER_L2
+        if host < self.reftable_offset + self.reftable_size * 8 and end > self.reftable_offset:
+            return FAULT_OVER_REFTABLE
+        for n in range(self.reftable_size):
+            place = self.reftable[n] & ~<u64>511
+            if place < end and place and place + self.cluster_size > host:
+                return FAULT_OVER_REFBLOCK
+        return 0

@@ -2,6 +2,7 @@ from accel.api cimport u8, u32, u64
 from accel.threads cimport pthread_cond_t, pthread_mutex_t
 from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport Cursor, Extent, Filter, Node
+from vmrun.backends.block.qcow2 cimport Qcow2Node
 
 cdef enum:
     MOST_MARKS = 64
@@ -20,6 +21,7 @@ cdef class TapNode(Filter):
     cdef void *marks[MOST_MARKS]    # the same
     cdef u32 mark_count
     cdef Node saved_to              # a backup's target, while one is under way
+    cdef Qcow2Node packed_to        # the same, when what is copied is compressed
     cdef Bitmap to_save             # what has to be copied there before it may be overwritten
     cdef readonly int save_error
     cdef bint must_save             # a write whose copy fails, fails
@@ -31,6 +33,7 @@ cdef class TapNode(Filter):
     cdef void note(self, u64 offset, u64 bytes) noexcept nogil
     cdef int save(self, u64 offset, u64 bytes) noexcept nogil
     cdef int save_run(self, u64 at, u64 bytes, u64 grain, u8 *memory) noexcept nogil
+    cdef int pack(self, u64 offset, u64 bytes, u8 *memory) noexcept nogil
     cdef int copy_to(self, Node target, u64 offset, u64 bytes, u8 *memory) noexcept nogil
     cdef int pull(self, u64 offset, u64 bytes) noexcept nogil
 

@@ -172,13 +172,14 @@ cdef class TapNode(Filter):
 
     # --- a backup's copies ---------------------------------------------------------------------------------------
 
-    def begin_saving(self, Node target not None, Bitmap wanted not None, bint must=False):
+    def begin_saving(self, Node target not None, Bitmap wanted not None, bint must=False, bint packed=False):
         """Copy what `wanted` marks to `target` before it is overwritten. With nothing under way."""
         self.saved_to, self.to_save, self.save_error, self.must_save = target, wanted, 0, must
+        self.packed_to = target if packed else None
 
     def end_saving(self):
         """With nothing under way."""
-        self.saved_to = self.to_save = None
+        self.saved_to = self.packed_to = self.to_save = None
 
     def forgive(self):
         """The job goes on after an error."""
@@ -262,12 +263,41 @@ cdef class TapNode(Filter):
                 run += grain
             if run > end - at:
                 run = end - at
-            error = self.copy_to(self.saved_to, at, run, memory)
+            if self.packed_to is None:
+                error = self.copy_to(self.saved_to, at, run, memory)
+            else:
+                error = self.pack(at, run, memory)
             if error == 0:
                 pthread_mutex_lock(&self.to_save.mutex)
                 self.to_save.change(at >> self.to_save.shift, (at + run + grain - 1) >> self.to_save.shift, False)
                 pthread_mutex_unlock(&self.to_save.mutex)
             at += run
+        return error
+
+    cdef int pack(self, u64 offset, u64 bytes, u8 *memory) noexcept nogil:
+        """Whole clusters of the target, compressed."""
+        cdef Extent extent
+        cdef u64 run, cluster = self.packed_to.cluster_size
+        cdef int error = 0
+        while bytes and error == 0:
+            run = cluster if cluster < bytes else bytes
+            extent.flags = 0
+            if self.file.status(offset, bytes, &extent) == 0 and extent.flags & EXTENT_ZERO and extent.length >= run:
+                run = bytes if extent.length >= bytes else extent.length & ~(cluster - 1)
+                error = self.packed_to.zero(offset, run, NODE_UNMAP)
+            else:
+                error = self.file.pread(memory, run, offset)
+                if error:
+                    self.target_failed = False
+                    return error
+                if memory_zero(memory, run):
+                    error = self.packed_to.zero(offset, run, NODE_UNMAP)
+                else:
+                    error = self.packed_to.deflate_cluster(offset, memory, run)
+            if error:
+                self.target_failed = True
+            offset += run
+            bytes -= run
         return error
 
     cdef int copy_to(self, Node target, u64 offset, u64 bytes, u8 *memory) noexcept nogil:

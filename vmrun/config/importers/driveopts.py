@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrun.config.importers import nodes
 from vmrun.config.importers.qemuopts import boolean, number, settings, size
 from vmrun.config.importers.state import Line, Opt, guess
+from vmrun.core.iolimits import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _LIMITS = {"iops_size": "iops-size", "throttling.iops-size": "iops-size"} | {
     old.format(unit=unit, which=which, long=long) + ending.replace("-", mark): f"{unit}{new}{ending}"
     for unit in ("bps", "iops")
     for which, long, new in (("", "-total", ""), ("_rd", "-read", "-rd"), ("_wr", "-write", "-wr"))
-    for ending in ("", "-max")
+    for ending in ("", "-max", "-max-length")
     for old, mark in (("{unit}{which}", "_"), ("throttling.{unit}{long}", "-"))
 }
 _FLAGS = ("readonly", "read-only", "snapshot", "copy-on-read")
@@ -178,14 +179,14 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             spec[_NEW.get(key, key)] = value
         elif key in _LIMITS:
             spec[_LIMITS[key]] = size(option, key, value)
+        elif key in ("group", "throttling.group"):
+            spec["throttle-group"] = value
         elif key in ("boot", "file.driver") or key in _AS_IS and value in _AS_IS[key]:
             continue  # extboot of old, which every BIOS since does by itself
         elif key.startswith(
             (
                 "bps",
                 "iops",
-                "throttling",
-                "group",
                 "detect-zeroes",
                 "cache.",
                 "l2-cache",
@@ -203,6 +204,11 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             line.no_equal(option, key, host=not key.startswith(("backing", "password", "rbd")))
         else:
             raise option.wrong(f"Block format '{spec.get('format', 'raw')}' does not support the option '{key}'", key)
+    try:
+        if not checked(spec):
+            spec.pop("throttle-group", None)  # a group is its drives' that have limits of their own
+    except ValueError as error:
+        raise option.wrong(str(error)) from None
     if "file" in spec and spec["file"].startswith(("file:", "fat:", "nbd:", "rbd:", "http:", "https:", "gluster:")):
         head, _, rest = spec["file"].partition(":")
         if head == "file":

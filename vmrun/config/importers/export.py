@@ -16,6 +16,7 @@ from vmrun.config.scalar import parse_pci_addr, parse_size
 from vmrun.config.spec import MachineSpec
 from vmrun.config.sugar import expand
 from vmrun.config.work import Work, absolute
+from vmrun.core.iolimits import NAMES, to_qemu
 from vmrun.errors import WARNING, ConfigError, Problem
 
 TYPE_CHECKING = False
@@ -76,12 +77,8 @@ _PARTS = {
 }
 FLASH = "cfi.pflash01"
 # a drive's limits → QEMU's names of them
-LIMITS = {"iops-size": "throttling.iops-size"} | {
-    f"{unit}{short}{end}": f"throttling.{unit}-{long}{end}"
-    for unit in ("bps", "iops")
-    for short, long in (("", "total"), ("-rd", "read"), ("-wr", "write"))
-    for end in ("", "-max")
-}
+LIMITS = {name: f"throttling.{to_qemu(name)}" for name in NAMES}
+LIMITS["throttle-group"] = "throttling.group"
 _BACK = {"kvm": "kvm", "soft": "tcg", "qtest": "qtest"}
 
 
@@ -155,7 +152,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
     for id, drive in document.get("drives", {}).items():
         place = [("if", "pflash"), ("unit", flash[id])] if id in flash else [("if", "none")]
         options = [
-            (LIMITS.get(key, key), _bytes(value) if key in LIMITS else value)
+            (LIMITS.get(key, key), _bytes(value) if key in NAMES else value)
             for key, value in drive.items()
             if (key, value) != ("media", "floppy")
         ]

@@ -47,8 +47,8 @@ _TUNE = {
     f"{which}_{unit}_sec{end}": f"{short}-{which}{end.replace('_', '-')}"
     for which in ("total", "read", "write")
     for unit, short in (("bytes", "bps"), ("iops", "iops"))
-    for end in ("", "_max")
-} | {"size_iops_sec": "iops-size"}
+    for end in ("", "_max", "_max_length")
+} | {"size_iops_sec": "iops-size", "group_name": "group"}
 
 
 class Devices(Networks, Others):
@@ -553,7 +553,7 @@ class Devices(Networks, Others):
 
     @staticmethod
     def _limits(item: Item) -> Pairs:
-        """<iotune>: those limits that a drive has; a group, and how long a burst may last, stay unread."""
+        """<iotune>."""
         found: Pairs = []
         if not any(child.tag == "iotune" and child.children for child in item.children):
             return found

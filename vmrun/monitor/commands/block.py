@@ -72,12 +72,14 @@ _WHAT = ("bytes", "operations", "merged", "total_time_ns")
 _COUNTS = {f"{name}_{what}": "int" for name in ("rd", "wr", "unmap") for what in _WHAT} | {
     f"{state}_{name}_operations": "int" for state in ("failed", "invalid") for name in ("rd", "wr", "unmap", "flush")
 }
+struct("BlockLatencyHistogramInfo", {"boundaries": "[int]", "bins": "[int]"})
 struct(
     "BlockDeviceStats",
     {
         **_COUNTS,
         **{"flush_operations": "int", "flush_total_time_ns": "int", "wr_highest_offset": "int"},
         **{"account_invalid": "bool", "account_failed": "bool", "timed_stats": "[any]"},
+        **{f"{name}_latency_histogram?": "BlockLatencyHistogramInfo" for name in ("rd", "wr", "flush")},
     },
 )
 struct(
@@ -176,6 +178,21 @@ def query_blockstats(monitor: Any, query_nodes: bool = False) -> list[dict[str, 
     return blocks.blocks(monitor.machine).statistics(query_nodes)
 
 
+@command(
+    "block-latency-histogram-set",
+    {"id": "str", **{f"boundaries{kind}?": "[int]" for kind in ("", "-read", "-write", "-flush")}},
+)
+def block_latency_histogram_set(
+    monitor: Any, id: str, boundaries: list[int] | None = None, boundaries_read: list[int] | None = None,
+    boundaries_write: list[int] | None = None, boundaries_flush: list[int] | None = None,
+) -> None:  # fmt: skip
+    """Have query-blockstats tell how long a device's requests took: how many between these boundaries, in ns. Without
+    any it tells no more.
+    """
+    given = {"read": boundaries_read, "write": boundaries_write, "flush": boundaries_flush}
+    _told(blocks.histograms, monitor.machine, id, boundaries, given)
+
+
 @command("block_resize", {"device?": "str", "node-name?": "str", "size": "int"})
 def block_resize(monitor: Any, size: int, device: str = "", node_name: str = "") -> None:
     """Another size for an image that is in use; the guest is told."""
@@ -208,16 +225,9 @@ _LIMITS = [f"{unit}{kind}" for unit in ("bps", "iops") for kind in ("", "_rd", "
     },
 )
 def block_set_io_throttle(monitor: Any, device: str = "", id: str = "", group: str = "", **limits: int) -> None:
-    """How many bytes and requests a drive moves per second at most; 0 is no limit. A group of drives, and bursts longer
-    than a second, are refused.
-    """
-    if group and group != (id or device):
-        raise QmpError("throttle groups of several drives are not there yet")
-    for name in [name for name in limits if name.endswith("_max_length")]:
-        if limits.pop(name) != 1:
-            raise QmpError(f"Parameter '{name}': bursts last one second here")
+    """How many bytes and requests a drive moves per second at most; 0 is no limit. Drives of a `group` share them."""
     wanted = {name.replace("_", "-"): value for name, value in limits.items() if value is not None}
-    _told(blocks.limit, monitor.machine, device, id, wanted)
+    _told(blocks.limit, monitor.machine, device, id, wanted, group)
 
 
 @command("blockdev-add", {"driver": "str", "node-name?": "str"}, gen=False, shape="BlockdevOptions")

@@ -117,12 +117,6 @@ def _buffer(given: dict[str, Any]) -> None:
         raise QmpError("Invalid parameter 'buf-size'")
 
 
-def _compress(given: dict[str, Any]) -> None:
-    given.pop("x_perf", None)
-    if given.pop("compress", False):
-        raise QmpError("compress: backups are not compressed while they are made; use vmrun img convert -c")
-
-
 @command("drive-mirror", MIRROR)
 def drive_mirror(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """Copy a disk to an image while the guest goes on, and keep both alike until the job is completed or cancelled."""
@@ -146,7 +140,7 @@ def blockdev_mirror(monitor: Any, device: str, target: str, sync: str, **given: 
 @command("drive-backup", BACKUP)
 def drive_backup(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """Copy a disk as it is now to an image."""
-    _compress(given)
+    given.pop("x_perf", None)
     _filter(monitor, given)
     _told(blockops.drive_backup, monitor.machine, device, target, sync, **given)
 
@@ -154,7 +148,7 @@ def drive_backup(monitor: Any, device: str, target: str, sync: str, **given: Any
 @command("blockdev-backup", BACKUP_TO)
 def blockdev_backup(monitor: Any, device: str, target: str, sync: str, **given: Any) -> None:
     """The same, to a node."""
-    _compress(given)
+    given.pop("x_perf", None)
     _filter(monitor, given)
     _told(blockops.blockdev_backup, monitor.machine, device, target, sync, **given)
 
@@ -309,7 +303,7 @@ class _Step:
 def _job_step(make: Callable[..., Any]) -> Callable[..., Any]:
     def act(machine: Any, given: dict[str, Any], transaction: Transaction | None) -> _Step:
         named = {key.replace("-", "_"): value for key, value in given.items()}
-        _compress(named)
+        named.pop("x_perf", None)
         first = (named.pop("device"), named.pop("target"), named.pop("sync"))
         job = make(machine, *first, transaction=transaction, **named)
         return _Step(lambda: job.cancel(True))

@@ -1,0 +1,57 @@
+"""Bytes and requests per second, a budget of all that belong to a group: drives, and nodes of the driver throttle.
+
+What is within a burst passes at once: a tenth of a second's worth, or what `-max` per second for `-max-length` seconds
+comes to.
+"""
+
+from accel.threads cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
+from vmrun.backends.block.pool cimport pool_now
+
+from vmrun.core.iolimits import RATES, checked
+
+
+cdef class LimitGroup:
+    """Without limits at first."""
+
+    def __cinit__(self, str name=""):
+        self.name, self.limits, self.members = name, {}, []
+        pthread_mutex_init(&self.mutex, NULL)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.mutex)
+
+    def set(self, dict limits):
+        """Other limits, from now on: vmrun.core.iolimits has their names. ValueError."""
+        cdef int n
+        found = checked(limits)
+        pthread_mutex_lock(&self.mutex)
+        for n, name in enumerate(RATES):
+            rate = found.get(name, 0)
+            self.rates[n], self.free_at[n] = rate, 0
+            self.bursts[n] = max(found.get(name + "-max", 0) * found.get(name + "-max-length", 1), rate / 10)
+        self.unit = found.get("iops-size", 0)
+        self.limits, self.limited = found, any(found.get(name) for name in RATES)
+        self.changes += 1
+        pthread_mutex_unlock(&self.mutex)
+        for member in self.members:
+            member.weigh()
+
+    cdef u64 admit(self, bint write, u64 bytes) noexcept nogil:
+        """When a transfer may go, in ns of the pool's clock; 0: at once. It is paid for by what comes after it."""
+        cdef u64 now = pool_now(), due = 0, start, burst
+        cdef int n, kind = 2 if write else 1
+        cdef double cost
+        pthread_mutex_lock(&self.mutex)
+        for n in range(BUDGETS):
+            if self.rates[n] == 0 or n % 3 != 0 and n % 3 != kind:
+                continue
+            cost = <double>bytes
+            if n >= 3:
+                cost = <double>bytes / self.unit if self.unit and bytes > self.unit else 1
+            start = max(now, self.free_at[n])
+            self.free_at[n] = start + <u64>(cost / self.rates[n] * 1e9)
+            burst = <u64>(self.bursts[n] / self.rates[n] * 1e9)
+            if start > now + burst:
+                due = max(due, start - burst)
+        pthread_mutex_unlock(&self.mutex)
+        return due
