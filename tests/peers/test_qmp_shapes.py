@@ -255,7 +255,7 @@ EXPLAINED: dict[str, str] = {
             *("query-sgx",),
             *("query-xen-replication-status", "query-sev-capabilities", "query-sgx-capabilities", "query-dirty-rate"),
             *("query-vcpu-dirty-limit", "query-rocker", "query-yank", "x-query-virtio-status"),
-            *("trace-event-get-state", "add_client"),
+            "trace-event-get-state",
         ),
         NOT_THERE,
     ),

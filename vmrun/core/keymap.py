@@ -59,10 +59,11 @@ class Layout:
         self.name, self._keysyms = name, keysyms
         self._strokes: dict[str, Stroke] = {}
         self._letters: set[str] = set()  # keys that Caps Lock shifts
-        for level, (shift, altgr) in enumerate(LEVELS):
-            for key, characters in keys.items():
-                if characters[level : level + 1].strip():
-                    self._strokes.setdefault(characters[level], Stroke(key, shift, altgr))
+        # What a character is on a key that not every keyboard has, and its guests, comes after other keys' with Shift.
+        places = [(level, key) for level in range(len(LEVELS)) for key in keys]
+        for level, key in sorted(places, key=lambda place: 2 if place[0] > 1 else place[1] == "less"):
+            if keys[key][level : level + 1].strip():
+                self._strokes.setdefault(keys[key][level], Stroke(key, *LEVELS[level]))
         for key, characters in keys.items():
             if characters[:1].isalpha() and characters[1:2] == characters[0].upper() != characters[0]:
                 self._letters.add(key)

@@ -92,12 +92,7 @@ class SnapshotSync:
         self.machine = machine
         table = blocks(machine)
         name = device or node_name
-        try:
-            self.old, _ = table.find(name)
-        except BuildError as error:
-            if error.problems[0].message.startswith("Cannot find"):
-                raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'") from None
-            raise
+        self.old = table.lookup(device, node_name)
         free(machine, self.old, name)
         if node_name and not snapshot_node_name:
             raise BuildError("New overlay node-name missing")

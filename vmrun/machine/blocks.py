@@ -273,6 +273,16 @@ class Blocks:
             raise BuildError(f"Cannot find device='{name}' nor node-name='{name}'")
         return node, next((one for one in self.all_drives() if getattr(one, "node", None) is node), None)
 
+    def lookup(self, device: str, node_name: str) -> Any:
+        """The node of a drive by the drive's name alone, or the one called `node_name`. BuildError."""
+        board = self.machine.board
+        if device in board.drives and device not in board.node_drives:
+            return self.find(device)[0]
+        node = self.node(node_name) if node_name else None
+        if node is None:
+            raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'")
+        return node
+
     def node(self, name: str) -> Any:
         """The node of that name, made-up ones too; None when there is none."""
         return next((node for node, _ in self.nodes() if node.name == name), None)
@@ -497,14 +507,8 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
     if device and node_name:
         raise BuildError("Device and node name mutually exclusive")
     table = blocks(machine)
-    drive = user = None
-    for id, one, shown in table.drives():
-        names = {id} if device else {table.node_name(one.node) if one.node is not None else ""}
-        if (device or node_name) in names:
-            drive, user = one, shown
-    node = drive.node if drive is not None else table.node(node_name) if node_name else None
-    if node is None:
-        raise BuildError(f"Cannot find device='{device}' nor node-name='{node_name}'")
+    node = table.lookup(device, node_name)
+    drive, user = next(((one, shown) for _, one, shown in table.drives() if one.node is node), (None, None))
     if size < 0:
         raise BuildError("Parameter 'size' expects a >0 size")
     if node.driver == "qcow2" and size % 512:

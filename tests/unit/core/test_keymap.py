@@ -13,6 +13,7 @@ from vmrun.machine.keyboards import load
 SCHEMA = pathlib.Path(__file__).parents[3] / "schema" / "machine.schema.json"
 TYPED = [
     ("en-us", "@", [["shift", "2"]]), ("en-us", "\\", [["backslash"]]), ("en-us", "\n", [["ret"]]),
+    ("en-us", "<", [["shift", "comma"]]), ("de", "<", [["less"]]),
     ("en-us", "\x03", [["ctrl", "c"]]), ("en-us", "\x1b", [["esc"]]), ("en-us", "é", []),
     ("de", "z", [["y"]]), ("de", "Y", [["shift", "z"]]), ("de", "@", [["alt_r", "q"]]), ("de", "ß", [["minus"]]),
     ("de", "\\", [["alt_r", "minus"]]), ("de", "|", [["alt_r", "less"]]), ("de", "^", [["grave_accent"], ["spc"]]),

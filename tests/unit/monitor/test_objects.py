@@ -191,6 +191,9 @@ def test_named_nodes_become_a_disk_and_go_with_it(pc: Driven, talk: Talk, image:
     (row,) = [row for row in talk.result("query-block") if "disk" in row.get("qdev", "")]
     assert row["inserted"]["node-name"] == "top" and row["inserted"]["image"]["virtual-size"] == 1 << 20
     assert {row["node-name"] for row in talk.result("query-named-block-nodes")} == {"top", "low"}
+    absent = "Cannot find device='top' nor node-name=''"  # a node's name is no drive's, for these two commands
+    assert desc(talk.ask("block_resize", device="top", size=2 << 20)) == absent
+    assert desc(talk.ask("blockdev-snapshot-sync", device="top", snapshot_file=str(image) + ".2")) == absent
     talk.result("block_resize", node_name="top", size=2 << 20)
     assert image.stat().st_size == 2 << 20
     pc.machine.board.let_go(pc.machine.devices["disk"])

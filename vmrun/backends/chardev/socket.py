@@ -273,6 +273,14 @@ class ServerChar(SocketChar):
         self.loop.remove_fd(self.listening.socket.fileno())
         self.use(peer)
 
+    def adopt(self, fd: int) -> bool:
+        """A client that somebody else has accepted; not while there is another."""
+        if self.peer is not None:
+            return False
+        self.loop.remove_fd(self.listening.socket.fileno())
+        self.use(_socket.socket(fileno=fd))
+        return True
+
     def wait(self, timeout: float | None = None) -> bool:
         """Until a client is there; False when `timeout` seconds passed first."""
         if not self.must_wait or self.peer is not None:
@@ -355,6 +363,11 @@ class ManyChar:
         peer = self.listening.accept()
         if peer is not None:
             self._take(peer, False)
+
+    def adopt(self, fd: int) -> bool:
+        """A client that somebody else has accepted."""
+        self._take(_socket.socket(fileno=fd), False)
+        return True
 
     def _take(self, peer: Any, greeted: bool) -> None:
         assert self._welcome is not None

@@ -2,6 +2,6 @@
 
 AREAS = (
     "introspect", "control", "preconfig", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device",
-    "pci", "block", "jobs", "blockjobs", "exports", "media", "network", "chardevs", "screen", "remote", "fds",
-    "migrate", "tpm", "hmp", "texts",
+    "pci", "block", "jobs", "blockjobs", "exports", "media", "network", "chardevs", "clients", "screen", "remote",
+    "fds", "migrate", "tpm", "hmp", "texts",
 )  # fmt: skip

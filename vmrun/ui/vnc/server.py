@@ -289,7 +289,17 @@ class VncServer:
             ) from None
         self._add(peer, address, False)
 
-    def _add(self, peer: socket.socket, address: Any, web: bool) -> None:
+    def adopt(self, fd: int, trusted: bool) -> None:
+        """A viewer that somebody else has accepted; trusted: it need not say who it is. OSError."""
+        peer = socket.socket(fileno=fd)
+        try:
+            address = peer.getpeername()
+        except OSError:
+            peer.detach()
+            raise
+        self._add(peer, address, False, trusted)
+
+    def _add(self, peer: socket.socket, address: Any, web: bool, trusted: bool = False) -> None:
         if peer.family == socket.AF_UNIX:
             who = ("", "", "unix")
         else:
@@ -301,7 +311,7 @@ class VncServer:
         )
         if web and self.tls is not None:
             stream.start_tls(self.tls)
-        self._welcome(holder, stream, who)
+        self._welcome(holder, stream, who, trusted)
 
     def take(
         self, stream: Stream, address: Any
