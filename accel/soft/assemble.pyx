@@ -133,7 +133,7 @@ cdef void keep_flags(Work *t) noexcept nogil:
     """Into Cpu, if only the host has them. Uses R11, changes no flag."""
     if t.held and not t.kept:
         put(t, 0x4989C39F0F90C0, 7)             # mov r11, rax; lahf; seto al
-        put(t, 0x66898424, 4)                   # mov [rsp + …], ax
+        put(t, 0x898424, 3)                     # mov [rsp + …], eax: all that hold_flags() reads, or it would wait for
         put32(t, where.flags)
         put(t, 0x4C89D8, 3)                     # mov rax, r11
         t.kept = True

@@ -3,14 +3,14 @@
 A block is a run of instructions within one page, up to a branch. It is decoded whole first, so that flags nobody
 reads need not be computed (`Insn.live`). To know what is read of the flags a block leaves behind, the instructions
 that a direct branch at its end leads to are looked at too, a few and in the same page only; the block is dropped when
-one of them is written to. An instruction over the end of a page, and code that is not plain memory, gives a block of
-one instruction that is not kept.
+one of them is written to. An instruction over the end of a page is a block of its own, which compares the bytes in the
+second page each time (`op_across`). Code that is not plain memory gives a block of one instruction that is not kept.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from accel.soft.avx cimport emit_vex
-from accel.soft.code cimport digest, forget_all, note_code
+from accel.soft.code cimport digest, forget_all, forget_range, note_code
 from accel.soft.decode cimport decode
 from accel.soft.fpu cimport emit_fpu
 from accel.soft.fused cimport emit_fused
@@ -24,6 +24,8 @@ from accel.soft.system cimport emit_system
 cdef enum:
     FAR = 20                # instructions looked at behind a block, all ways together
     DEEP = 3                # branches in a row
+    LONGEST = 15            # bytes of an instruction
+    COMPARED = 12           # of them in a second page: those of Uop that follow each other
 
 SCRATCH_SIZE = sizeof(Scratch)
 
@@ -106,6 +108,42 @@ cdef void op_unlock(Cpu *c, Uop *u) noexcept nogil:
     c.locked = 0
     c.tlb = c.lock_tlb
     next(c, u)
+
+
+# --- an instruction over the end of a page
+
+cdef inline u64 next_page(Cpu *c, u64 linear) noexcept nogil:
+    linear = (linear & ~<u64>0xFFF) + 4096
+    return linear if c.mode & MODE_64 else linear & <u64>0xFFFFFFFF
+
+
+cdef void op_across(Cpu *c, Uop *u) noexcept nogil:
+    """Are its last bytes, `u.x` of them, in the next page as they were? They are in `u`, from `imm` on."""
+    cdef u64 linear = next_page(c, c.regs[RIPB] + (0 if c.mode & MODE_64 else c.regs[BASE + CS]))
+    cdef ItlbEntry *page = &c.itlb[(linear >> 12) & (ITLB_SIZE - 1)]
+    if likely(page.tag == linear and memcmp(<void *>page.host, &u.imm, u.x) == 0):
+        next(c, u)
+        return
+    op_across_slow(c, u)
+
+
+cdef void op_across_slow(Cpu *c, Uop *u) noexcept nogil:
+    cdef u64 linear = next_page(c, c.regs[RIPB] + (0 if c.mode & MODE_64 else c.regs[BASE + CS])), phys = 0
+    cdef Block *block = <Block *>u - 1
+    cdef Guest *g = <Guest *>c.guest
+    cdef u8 *host = NULL
+    c.rip = rip_of(c, u)
+    if translate(c, linear, ACCESS_FETCH, c.cpl == 3, &host, &phys):
+        return
+    if host != NULL and memcmp(host, &u.imm, u.x) == 0:
+        note_fetch(c, linear, host)
+        next(c, u)
+        return
+    take(g)
+    forget_range(g, c, <u8 *>block.host, 1)
+    give(g)
+    c.budget += block.count
+    c.stop = STOP_NEXT
 
 
 cdef void op_undefined(Cpu *c, Uop *u) noexcept nogil:
@@ -287,26 +325,13 @@ cdef u32 produce(Scratch *s, u32 *count, u32 *size, Guest *g, bint threads) noex
     return used
 
 
-cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
-    """Decode at `host`. NULL: the first instruction does not fit the page."""
+cdef Block *keep(Cpu *c, u8 *host, u64 phys, u32 mode, u32 count, u32 used, const u8 *bytes) noexcept nogil:
+    """A block of `draft`, found again by host address and mode. `bytes`: the page as it was decoded. NULL: cannot be kept."""
     cdef Guest *g = <Guest *>c.guest
     cdef Scratch *s = <Scratch *>c.scratch
-    cdef u32 off = <u32>(<u64>host & 0xFFF), count, size = 0, used, at
-    cdef int failure = 0
-    cdef Block *block
     cdef bint threads = g.world.threads
-    cdef const u8 *bytes = host
-    if threads:                             # others may write there: all looks are at the same bytes
-        memcpy(s.page, host - off, 4096)
-        bytes = s.page + off
-    s.features = c.features
-    count = gather(s, bytes, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
-    if count == 0:
-        return NULL
-    flow(s, count, bytes - off)
-    used = produce(
-        s, &count, &size, g if g.native_write != NULL and translatable(mode) else NULL, threads
-    )
+    cdef Block *block
+    cdef u32 at
     if g.used + sizeof(Block) + used * sizeof(Uop) > g.size:
         forget_all(g)
         if not threads and note_code(c, phys, host):
@@ -320,7 +345,7 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     block.uops = <u16>used
     block.low, block.high = <u16>s.low, <u16>s.high
     if threads:
-        block.digest = digest(bytes - off + block.low, block.high - block.low)
+        block.digest = digest(bytes + block.low, block.high - block.low)
     block.dead = 0
     block.linked = s.draft[used - 1].fn == NULL
     if block.linked:
@@ -337,26 +362,51 @@ cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
     return block
 
 
-cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexcept nogil:
-    """A block of one instruction that lies in two pages, or not in plain memory. NULL: an exception is noted."""
+cdef Block *build(Cpu *c, u8 *host, u64 phys, u32 mode) noexcept nogil:
+    """Decode at `host`. NULL: the first instruction does not fit the page."""
+    cdef Guest *g = <Guest *>c.guest
     cdef Scratch *s = <Scratch *>c.scratch
-    cdef u32 off = <u32>(linear & 0xFFF), n, room = 4096 - off, count = 1, size = 0
-    cdef u64 next_page = linear + room, there = 0
+    cdef u32 off = <u32>(<u64>host & 0xFFF), count, size = 0, used
+    cdef int failure = 0
+    cdef bint threads = g.world.threads
+    cdef const u8 *bytes = host
+    if threads:                             # others may write there: all looks are at the same bytes
+        memcpy(s.page, host - off, 4096)
+        bytes = s.page + off
+    s.features = c.features
+    count = gather(s, bytes, 4096 - off, off, mode, 1 if mode & MODE_STEP else MOST, &failure)
+    if count == 0:
+        return NULL
+    flow(s, count, bytes - off)
+    used = produce(
+        s, &count, &size, g if g.native_write != NULL and translatable(mode) else NULL, threads
+    )
+    return keep(c, host, phys, mode, count, used, bytes - off)
+
+
+cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode, bint kept) noexcept nogil:
+    """A block of one instruction that lies in two pages, or not in plain memory. NULL: an exception is noted.
+
+    `kept`: writes into the first page are seen, so that it may be kept.
+    """
+    cdef Scratch *s = <Scratch *>c.scratch
+    cdef u32 off = <u32>(linear & 0xFFF), n, first = 4096 - off, count = 1, size = 0
+    cdef u64 there = 0
     cdef u8 *page2 = NULL
+    cdef Guest *g = <Guest *>c.guest
+    cdef Block *block
     cdef int made
-    if room > 15:
-        room = 15
-    for n in range(room):
+    if first > LONGEST:
+        first = LONGEST
+    for n in range(first):
         s.bytes[n] = host[n] if host != NULL else <u8>c.hooks.phys_load(c, phys + n, 1)
-    made = decode(s.bytes, room, mode, <u16>off, &s.insns[0])
-    if made == 0 and room < 15:
-        if not c.efer & 0x400:
-            next_page &= <u64>0xFFFFFFFF
-        if translate(c, next_page, ACCESS_FETCH, c.cpl == 3, &page2, &there):
+    made = decode(s.bytes, first, mode, <u16>off, &s.insns[0])
+    if made == 0 and first < LONGEST:
+        if translate(c, next_page(c, linear), ACCESS_FETCH, c.cpl == 3, &page2, &there):
             return NULL
-        for n in range(room, 15):
-            s.bytes[n] = page2[n - room] if page2 != NULL else <u8>c.hooks.phys_load(c, there + n - room, 1)
-        made = decode(s.bytes, 15, mode, <u16>off, &s.insns[0])
+        for n in range(first, LONGEST):
+            s.bytes[n] = page2[n - first] if page2 != NULL else <u8>c.hooks.phys_load(c, there + n - first, 1)
+        made = decode(s.bytes, LONGEST, mode, <u16>off, &s.insns[0])
     s.insns[0].bytes = s.bytes
     if made <= 0:
         s.insns[0].off = <u16>off
@@ -366,7 +416,19 @@ cdef Block *build_apart(Cpu *c, u64 linear, u8 *host, u64 phys, u32 mode) noexce
         n = 1
     else:
         flow(s, 1, NULL)
-        n = produce(s, &count, &size, NULL, (<Guest *>c.guest).world.threads)
+        n = produce(s, &count, &size, NULL, g.world.threads)
+        if kept and page2 != NULL and 0 < made - <int>first <= COMPARED:
+            memmove(s.draft + 1, s.draft, n * sizeof(Uop))
+            place(s.draft, op_across, &s.insns[0], 0)
+            s.draft[0].x = <u8>(made - first)
+            memcpy(&s.draft[0].imm, s.bytes + first, made - first)
+            s.high = 4096
+            memcpy(s.page + off, s.bytes, first)
+            take(g)
+            block = keep(c, host, phys, mode, 1, n + 1, s.page)
+            give(g)
+            if block != NULL:
+                return block
     memcpy(s.code, s.draft, n * sizeof(Uop))
     s.block.host = 0
     s.block.mode = mode
@@ -419,20 +481,24 @@ cdef Block *find_block(Cpu *c) noexcept nogil:
         return NULL
     c.regs[RIPB] = c.rip - (linear & 0xFFF)
     if host == NULL:
-        return build_apart(c, linear, NULL, phys, mode)
+        return build_apart(c, linear, NULL, phys, mode, False)
     take(g)
     block = known(g, host, mode)
     if block == NULL:
         give(g)
         if note_code(c, phys, host):        # (its lock comes first)
             g.building = NULL
-            return build_apart(c, linear, host, phys, mode)
+            return build_apart(c, linear, host, phys, mode, False)
         take(g)
         block = build(c, host, phys, mode)
-        g.building = NULL
         if block == NULL:
             give(g)
-            return build_apart(c, linear, host, phys, mode)
+            block = build_apart(c, linear, host, phys, mode, not mode & MODE_STEP)
+            g.building = NULL
+            if block == NULL or block.host == 0:
+                return block
+            take(g)
+        g.building = NULL
         if c.block == NULL:
             link = NULL             # everything was forgotten
     if link != NULL and before != NULL and before.mode == mode and not before.dead and (

@@ -38,7 +38,7 @@ def words(log: bytes) -> list[int]:
 
 
 class SoftRun:
-    """One run on the soft processor. `log`, `reports` (of a processor that gave up), `ended`, `fills` of its TLB."""
+    """One run on the soft processor. `log`, `reports` (of a processor that gave up), `ended`, and counts of its work."""
 
     def __init__(self, rom: bytes, cpuid: list[dict[str, int]], seconds: float = 30.0) -> None:
         self.pc = Pc("f4", accel=SoftAccelerator)
@@ -50,7 +50,8 @@ class SoftRun:
             self.log = bytes(log)
             self.ended = bool(self.pc.ended)
             self.reports = self.pc.control.take_reports()
-            self.fills = int(self.pc.accel.machine.statistics["fills"])  # of the TLB
+            counts = self.pc.accel.machine.statistics
+            self.fills, self.builds, self.misses = (int(counts[name]) for name in ("fills", "builds", "misses"))
         finally:
             self.pc.close()
 
