@@ -114,6 +114,8 @@ cdef u64 cr4_bits(Cpu *c) noexcept nogil:
         bits |= CR4_UMIP
     if has(c, FEAT_7_ECX, 3):
         bits |= CR4_PKE
+    if has(c, FEAT_7_ECX, 31):
+        bits |= CR4_PKS
     return bits
 
 
@@ -214,7 +216,7 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
     c.star, c.lstar, c.cstar, c.sfmask, c.kernel_gs = 0, 0, 0, 0, 0
     c.sysenter_cs, c.sysenter_esp, c.sysenter_eip = 0, 0, 0
     c.pat, c.misc_enable, c.tsc_aux, c.tsc_offset = DEFAULT_PAT, 1, 0, 0
-    c.mtrr_def, c.mcg_status, c.spec_ctrl = 0, 0, 0
+    c.mtrr_def, c.mcg_status, c.spec_ctrl, c.pkrs = 0, 0, 0, 0
     for i in range(11):
         c.mtrr_fixed[i] = 0
     for i in range(10):

@@ -299,6 +299,7 @@ ctypedef struct Cpu:
     u32 vector, error
     bint has_error
     u32 shadow              # until after the next instruction: 1 no interrupts (sti, mov ss), 2 no #DB, 4 behind mov ss
+    bint implicit           # an access is the processor's own: descriptors, TSS
     bint far_out            # the #GP is for far_address, which is not canonical: #SS when it is the stack's
     u64 far_address
     # --- system state
@@ -311,7 +312,7 @@ ctypedef struct Cpu:
     Table gdt, idt
     u64 star, lstar, cstar, sfmask, kernel_gs
     u64 sysenter_cs, sysenter_esp, sysenter_eip
-    u64 pat, misc_enable, tsc_aux, tsc_offset, mtrr_def, spec_ctrl
+    u64 pat, misc_enable, tsc_aux, tsc_offset, mtrr_def, spec_ctrl, pkrs
     u64 mtrr_fixed[11]
     u64 mtrr_base[8]
     u64 mtrr_mask[8]
@@ -336,6 +337,7 @@ ctypedef struct Cpu:
     bint sse_trap           # CR0.TS (#NM), CR0.EM or no CR4.OSFXSR (#UD)
     u32 vex_trap            # VEX_…: why an instruction with VEX must not be executed
     u64 xcr0, xcr_mask      # and what may be set in it
+    u32 keys_at             # where PKRU lies in an XSAVE area, as CPUID says
     # --- translated code (translate.pyx)
     u64 host_sp             # the stack of the thread while RSP points here
     u64 native_spare[2]
@@ -373,7 +375,8 @@ ctypedef struct Cpu:
     bint host_int3          # int3 is the debugger's
     bint host_frozen        # it stays where it is
     u64 last_cr0, last_cr4, last_efer                   # what the TLB's contents depend on
-    u64 faults, fills, builds, lookups, misses          # counts; misses: look-ups that the jump cache did not know
+    u64 faults, fills, builds, lookups, misses          # counts; misses: look-ups that the jump cache did not know;
+    u64 slow                # accesses that the TLB did not answer
     # an instruction with LOCK, where processors have threads (block.pyx)
     u32 locked              # it runs: a store is one only if memory is what it was at the load
     u32 pauses

@@ -33,7 +33,7 @@ EXTENDED_ECX = _bits((0, 1, 4, 5, 6, 7, 8, 9, 22, 23))
 # FSGSBASE HLE SMEP ERMS INVPCID RTM (each transaction aborts at once) RDSEED ADX SMAP CLFLUSHOPT CLWB
 STRUCTURED_EBX = _bits((0, 4, 7, 9, 10, 11, 18, 19, 20, 23, 24))
 STRUCTURED_EDX = _bits((4, 26, 27, 31))  # FSRM; SPEC_CTRL with IBRS, STIBP, SSBD, which there is no need of here
-STRUCTURED_ECX = _bits((2, 3, 22))  # UMIP PKU RDPID
+STRUCTURED_ECX = _bits((2, 3, 22, 31))  # UMIP PKU RDPID PKS
 # CLZERO, x87 pointers saved always, WBNOINVD, IBPB, IBRS, STIBP, SSBD
 EXTENDED_8_EBX = _bits((0, 2, 9, 12, 14, 15, 24))
 # KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever

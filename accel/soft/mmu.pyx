@@ -54,6 +54,7 @@ cdef enum:
     CR4_SMEP = 0x100000
     CR4_SMAP = 0x200000
     CR4_PKE = 0x400000
+    CR4_PKS = 0x1000000
     EFER_LMA = 0x400
     EFER_NXE = 0x800
     PTE_P = 1
@@ -125,6 +126,11 @@ cdef int page_fault(Cpu *c, u64 linear, u32 error, u32 access, bint user) noexce
 
 cdef enum:
     AGAIN = 2               # from the root: what was remembered may be out of date
+
+cdef inline bint opened(Cpu *c) noexcept nogil:
+    """Where SMAP is on, may the supervisor access data of the user's? The processor itself never."""
+    return c.eflags & F_AC and not c.implicit
+
 
 cdef inline int refuse(Cpu *c, u64 linear, u32 error, u32 access, bint user, bint remembered) noexcept nogil:
     return AGAIN if remembered else page_fault(c, linear, error, access, user)
@@ -213,8 +219,8 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
     out.user = (rights & PTE_U) != 0
     out.writable = (rights & PTE_W) != 0 or (not user and not c.cr0 & CR0_WP)
     out.executable = nx == 0 and not (not user and out.user and c.cr4 & CR4_SMEP)
-    if c.cr4 & CR4_PKE and out.user and c.efer & EFER_LMA:
-        key = pkru(c)[0] >> (entry >> 58 & 30) & 3
+    if c.efer & EFER_LMA and c.cr4 & (CR4_PKE if out.user else CR4_PKS) and (out.user or not user):
+        key = (pkru(c)[0] if out.user else <u32>c.pkrs) >> (entry >> 58 & 30) & 3
         if not user and not c.cr0 & CR0_WP:
             key &= 1
         out.closed = key & 1
@@ -225,7 +231,7 @@ cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint 
         or (user and not out.user)
         or (access == ACCESS_WRITE and not out.writable)
         or (access == ACCESS_FETCH and not out.executable)
-        or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not c.eflags & F_AC)
+        or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not opened(c))
     ):
         return refuse(c, linear, ERROR_P | (ERROR_KEY if barred else 0), access, user, remembered)
     if c.efer & EFER_LMA and not remembered:
@@ -313,7 +319,7 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     cdef Entry *entry
     cdef Walk found
     cdef u8 *page
-    if e.rtag != linear & PAGE and not user and access != ACCESS_FETCH and c.eflags & F_AC and c.cr4 & CR4_SMAP:
+    if e.rtag != linear & PAGE and not user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and opened(c):
         e = &c.tlbs[1][i]
     if e.rtag == linear & PAGE:
         if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
@@ -475,7 +481,7 @@ cdef void set_mode(Cpu *c) noexcept nogil:
     c.tlb = c.tlbs[2 if looks else (1 if c.cpl == 3 else 0)]
     if (
         (c.cr0 ^ c.last_cr0) & (CR0_PG | CR0_WP | CR0_PE)
-        or (c.cr4 ^ c.last_cr4) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PKE)
+        or (c.cr4 ^ c.last_cr4) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS)
         or (c.efer ^ c.last_efer) & (EFER_LMA | EFER_NXE)
     ):
         c.last_cr0, c.last_cr4, c.last_efer = c.cr0, c.cr4, c.efer
@@ -489,7 +495,7 @@ cdef bint watching(Cpu *c) noexcept nogil:
 
 
 cdef int check_alignment(Cpu *c, u64 ea, u32 size) noexcept nogil:
-    if c.cpl == 3 and c.eflags & F_AC and c.cr0 & CR0_AM and size <= 8 and ea & (size - 1):
+    if c.cpl == 3 and not c.implicit and c.eflags & F_AC and c.cr0 & CR0_AM and size <= 8 and ea & (size - 1):
         raised(c, X_AC, 0, True)
         return 1
     return 0
@@ -527,7 +533,11 @@ cdef int load_rmw(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:
 
 
 cdef int sys_load(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil:
-    return any_load(c, ea, size, value, False, ACCESS_READ)
+    cdef int failed
+    c.implicit = True
+    failed = any_load(c, ea, size, value, False, ACCESS_READ)
+    c.implicit = False
+    return failed
 
 
 cdef u64 read_part(Cpu *c, u8 *host, u64 phys, u32 size) noexcept nogil:
@@ -555,6 +565,7 @@ cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) n
     cdef u8 *host2
     cdef u64 phys, phys2, part
     cdef u32 first
+    c.slow += 1
     if not (c.efer & EFER_LMA):
         ea &= <u64>0xFFFFFFFF
     if watching(c):
@@ -596,7 +607,11 @@ cdef int store(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil:
 
 
 cdef int sys_store(Cpu *c, u64 ea, u32 size, u64 value) noexcept nogil:
-    return any_store(c, ea, size, value, False)
+    cdef int failed
+    c.implicit = True
+    failed = any_store(c, ea, size, value, False)
+    c.implicit = False
+    return failed
 
 
 cdef inline void put_part(u8 *host, u32 size, const void *data) noexcept nogil:
@@ -665,6 +680,7 @@ cdef int any_store(Cpu *c, u64 ea, u32 size, u64 value, bint user) noexcept nogi
     cdef u8 *host2
     cdef u64 phys, phys2, part
     cdef u32 first
+    c.slow += 1
     if not (c.efer & EFER_LMA):
         ea &= <u64>0xFFFFFFFF
     if watching(c):

@@ -9,7 +9,6 @@ Ref: Intel SDM volume 4; AMD64 volume 2, appendix A; Linux Documentation/virt/kv
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport intel
-from accel.soft.fpstate cimport PKRU
 from accel.soft.segment cimport *
 
 cdef enum:
@@ -30,6 +29,7 @@ cdef enum:
     MSR_PAT = 0x277
     MSR_MTRR_DEF = 0x2FF
     MSR_MC0_CTL = 0x400
+    MSR_PKRS = 0x6E1
     MSR_XSS = 0xDA0             # of states that there are none of
     BANKS = 10
     MCG_CAP = BANKS | 1 << 24   # SER_P
@@ -99,6 +99,8 @@ cdef bint exists(Cpu *c, u32 msr) noexcept nogil:
         return has(c, FEAT_7_EDX, 26) or has(c, FEAT_EXT_8_EBX, 12)
     if msr == MSR_OSVW or msr == MSR_OSVW + 1:
         return has(c, FEAT_EXT_ECX, 9)
+    if msr == MSR_PKRS:
+        return has(c, FEAT_7_ECX, 31)
     if msr == MSR_XSS:
         leaf = find_leaf(c, 0xD, 1)
         return leaf != NULL and leaf.eax & 8
@@ -146,6 +148,8 @@ cdef int read_msr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
         v = c.sysenter_eip
     elif msr == MSR_SPEC_CTRL:
         v = c.spec_ctrl
+    elif msr == MSR_PKRS:
+        v = c.pkrs
     elif msr == MSR_PRED_CMD:
         return failed(c, X_GP, 0)
     elif msr == MSR_PAT:
@@ -260,6 +264,12 @@ cdef int write_msr(Cpu *c, u32 msr, u64 value) noexcept nogil:
         if value & ~<u64>7:
             return failed(c, X_GP, 0)
         c.spec_ctrl = value
+    elif msr == MSR_PKRS:
+        if value >> 32:
+            return failed(c, X_GP, 0)
+        if c.cr4 & CR4_PKS and value != c.pkrs:
+            c.memory.flush(c, True)
+        c.pkrs = value
     elif msr == MSR_PRED_CMD:
         if value & ~<u64>1:
             return failed(c, X_GP, 0)
@@ -339,7 +349,7 @@ cdef void cpuid(Cpu *c, u32 function, u32 index, u32 *out) noexcept nogil:
         # the area for what XCR0 has on; of index 1, in its compact form
         out[1] = 832 if c.xcr0 & 4 and (not found.index or out[0] & 10) else 576
         if c.xcr0 & 0x200 and not found.index:
-            out[1] = PKRU + 8
+            out[1] = c.keys_at + 8
         elif c.xcr0 & 0x200 and out[0] & 10:
             out[1] += 8
     if found.function == 7 and found.index == 0:

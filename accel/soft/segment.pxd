@@ -48,6 +48,7 @@ cdef enum:                  # CR0, CR4, EFER
     CR4_SMEP = 0x100000
     CR4_SMAP = 0x200000
     CR4_PKE = 0x400000
+    CR4_PKS = 0x1000000
     EFER_SCE = 1
     EFER_LME = 0x100
     EFER_LMA = 0x400

@@ -176,7 +176,7 @@ cdef int put(Cpu *c, Stack *s, u32 size, u64 value) noexcept nogil:
     cdef u64 sp = (s.sp - size) & s.mask, linear = 0
     if stack_at(c, s, sp, size, &linear):
         return 1
-    if s.cpl == 3:
+    if s.cpl == 3 or c.cpl != 3:
         if c.memory.store(c, linear, size, value):
             return 1
     elif c.memory.sys_store(c, linear, size, value):
@@ -191,7 +191,7 @@ cdef int take(Cpu *c, Stack *s, u32 size, u64 *value) noexcept nogil:
     value[0] = 0
     if stack_at(c, s, s.sp, size, &linear):
         return 1
-    if s.cpl == 3:
+    if s.cpl == 3 or c.cpl != 3:
         if c.memory.load(c, linear, size, value):
             return 1
     elif c.memory.sys_load(c, linear, size, value):

@@ -27,7 +27,7 @@ CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 # What a save holds beside sregs; a processor without one of them leaves it out.
 MSRS = (
     0x10, 0x48, 0x174, 0x175, 0x176, 0x17A, 0x1A0, *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x277,
-    0x2FF, *range(0x400, 0x428, 4), 0x6E0, 0x4B564D00, 0x4B564D01, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102, 0xC0000103,
+    0x2FF, *range(0x400, 0x428, 4), 0x6E0, 0x6E1, 0x4B564D00, 0x4B564D01, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102, 0xC0000103,
 )
 RUNNABLE, UNINITIALIZED, HALTED = 0, 1, 3
 EVENTS = struct.Struct("<4BI4B4BII4B36x")       # kvm_vcpu_events
@@ -103,10 +103,12 @@ cdef int set_sregs_state(Cpu *c, dict values) except -1:
 
 
 cdef bytes xsave_state(Cpu *c):
-    """The area in its standard form, with all that there is in use."""
+    """The area in its standard form, with all that there is in use; PKRU is where the processor's CPUID says."""
     area = bytearray(c.fx[:4096])
     struct.pack_into("<II", area, 24, c.mxcsr, 0xFFFF)
     struct.pack_into("<8Q", area, 512, c.xcr_mask | 3, *[0] * 7)
+    keys, area[PKRU : PKRU + 4] = area[PKRU : PKRU + 4], bytes(4)
+    area[c.keys_at : c.keys_at + 4] = keys
     return bytes(area)
 
 
@@ -118,7 +120,7 @@ cdef int set_xsave_state(Cpu *c, bytes values) except -1:
     used, = struct.unpack_from("<Q", area, 512)
     if used & ~(c.xcr_mask | 3) and any(area[576:]):
         raise ValueError("extended states that this processor has not")
-    keys = area[PKRU : PKRU + 4] if used & 0x200 else bytes(4)
+    keys = area[c.keys_at : c.keys_at + 4] if used & 0x200 else bytes(4)
     area[832:] = bytes(4096 - 832)
     area[PKRU : PKRU + 4] = keys
     area[416:576] = bytes(160)

@@ -29,6 +29,7 @@ from accel.soft.code cimport forget_all, forget_world, forget_written, look_agai
 from accel.soft.control cimport reset_cpu, start_cpu
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport after_step, before_step, deliver, host_point, interrupt, nmi
+from accel.soft.fpstate cimport PKRU, YMM0
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.guest cimport *
 from accel.soft.mmu cimport ACCESS_WRITE, flush, install, set_mode, translate
@@ -571,11 +572,12 @@ cdef class Machine:
 
     @property
     def statistics(self):
-        """Counts of the first processor: instructions, blocks built, looked up (and not at hand), TLB fills, page faults."""
+        """Counts of the first processor: instructions, blocks built, looked up (and not at hand), TLB fills, page
+        faults, accesses that the TLB did not answer."""
         cdef Cpu *c = self.table[0]
         return {
             "instructions": c.executed, "builds": c.builds, "lookups": c.lookups, "misses": c.misses,
-            "fills": c.fills, "faults": c.faults,
+            "fills": c.fills, "faults": c.faults, "slow": c.slow,
             "cache": sum(self.world.guests[n].used for n in range(self.world.count)),
             "drops": sum(self.world.guests[n].drops for n in range(self.world.count)),
             "code": sum(code_of_guest(self.world.guests[n]) for n in range(self.world.count)) if self.translates else 0,
@@ -675,6 +677,7 @@ cdef class SoftCpu(CpuThread):
         if leaves == NULL:
             raise MemoryError
         PyMem_RawFree(c.cpuid)
+        c.keys_at = PKRU
         self.leaves, c.cpuid, c.cpuid_count = list(cpuid), leaves, <u32>len(cpuid)
         for n, entry in enumerate(cpuid):
             leaf = &c.cpuid[n]
@@ -695,6 +698,8 @@ cdef class SoftCpu(CpuThread):
             c.features[7] = leaf.ebx
         elif leaf.function == 0xD and leaf.index == 0:
             c.xcr_mask = leaf.eax & 0x207
+        elif leaf.function == 0xD and leaf.index == 9 and YMM0 + 256 <= leaf.ebx <= FX_SIZE - 8:
+            c.keys_at = leaf.ebx
         elif leaf.function == 0x40000001:
             self.use_kvmclock = leaf.eax & 9
             self.kvm_features = leaf.eax

@@ -1,6 +1,6 @@
 """XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, XGETBV, XSETBV: the states of x87, SSE, AVX and protection keys.
 
-c.fx is an area in the standard form. A state in its initial form is told from others by its contents, each time. There are no
+c.fx is an area in the standard form (with PKRU at Intel's place; the guest's area has it where CPUID says). A state in its initial form is told from others by its contents, each time. There are no
 supervisor states, so XSAVES is XSAVEC for the kernel. What was saved is not kept track of: XSAVEOPT saves all in use.
 
 Ref: Intel SDM volume 1, chapter 13.
@@ -62,10 +62,10 @@ cdef u64 in_use(Cpu *c) noexcept nogil:
     return found & c.xcr0
 
 
-cdef inline u32 keys_at(u64 layout) noexcept nogil:
+cdef inline u32 keys_at(Cpu *c, u64 layout) noexcept nogil:
     """Where PKRU is in an area: `layout` is XCOMP_BV."""
     if not layout & COMPACTED:
-        return PKRU
+        return c.keys_at
     return YMM0 + (256 if layout & YMM else 0)
 
 
@@ -131,7 +131,7 @@ cdef int do_xsave(Cpu *c, Uop *u) noexcept nogil:
         return 1
     if wanted & YMM and put(c, ea + YMM0, vectors, c.fx + YMM0):
         return 1
-    if wanted & KEYS and put(c, ea + keys_at(header[1] if compact else 0), 8, c.fx + PKRU):
+    if wanted & KEYS and put(c, ea + keys_at(c, header[1] if compact else 0), 8, c.fx + PKRU):
         return 1
     return put(c, ea + HEADER, 64 if compact else 8, header)
 
@@ -169,7 +169,7 @@ cdef int do_xrstor(Cpu *c, Uop *u) noexcept nogil:
     held = wanted & header[0]
     if held & YMM and c.memory.load_bytes(c, ea + YMM0, vectors, data + YMM0):
         return 1
-    if held & KEYS and c.memory.load(c, ea + keys_at(header[1]), 8, &keys):
+    if held & KEYS and c.memory.load(c, ea + keys_at(c, header[1]), 8, &keys):
         return 1
     if wanted & (SSE if compact else SSE | YMM) and (not compact or held & SSE):
         value = (<u32 *>data)[6]

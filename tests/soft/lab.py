@@ -52,6 +52,7 @@ class SoftRun:
             self.reports = self.pc.control.take_reports()
             counts = self.pc.accel.machine.statistics
             self.fills, self.builds, self.misses = (int(counts[name]) for name in ("fills", "builds", "misses"))
+            self.slow = int(counts["slow"])  # accesses that went item by item
         finally:
             self.pc.close()
 

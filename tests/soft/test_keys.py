@@ -6,12 +6,20 @@ Ref: Intel SDM volume 3, 4.6.2 (protection keys), 4.7 (error codes); volume 1, 1
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import pytest
 
+from accel.api import DeviceLock
+from accel.run import RunControl
+from accel.space import AddressSpace, Region
+
 from accel.soft.accelerator import SoftAccelerator
+from accel.soft.features import supported_cpuid
 from tests.guest.machines import Guest
-from tests.soft.lab import TOOLS
+from tests.soft.lab import TOOLS, SoftRun, assemble, words
+from tests.soft.test_extended import area
+from tests.soft.test_hostile import END, FRAME
 from tests.soft.test_manual import GP, NOTHING, UD, run, tried
 
 pytestmark = [
@@ -72,8 +80,49 @@ def test_keys_that_are_off_or_not_declared_forbid_nothing(tmp_path: pathlib.Path
     assert run(tried(ON), tmp_path, l7={"ecx": 0}) == [GP, 0]
 
 
+# Keys of supervisor pages: the page at 0x20000 becomes one, and its key 1
+SUPERVISOR = "andb $0xfb, table + 0x20 * 8\n" + KEY_1 + "movq %cr4, %rax; btsl $24, %eax; movq %rax, %cr4\n"
+ASK_PKRS = "movl $0x6e1, %ecx; rdmsr; call log; movl %edx, %eax; call log\n"
+
+
+def pkrs(value: int) -> str:
+    return f"movl $0x6e1, %ecx; xorl %edx, %edx; movl ${value:#x}, %eax; wrmsr\n"
+
+
+KEPT = {
+    "no access: load": (pkrs(4) + LOAD, [PF, 0x21, 0x20008]),
+    "no access: store": (pkrs(4) + STORE, [PF, 0x23, 0x20008]),
+    "no access: fetch": ("movb $0xc3, 0x20000\n" + pkrs(4) + "movl $0x20000, %eax; call *%rax\n" + LOAD,
+                         [PF, 0x21, 0x20008]),
+    "no writes: load": (write_protected(True) + pkrs(8) + LOAD, [NOTHING]),
+    "no writes: store": (write_protected(True) + pkrs(8) + STORE, [PF, 0x23, 0x20008]),
+    "no writes for a supervisor who may": (write_protected(False) + pkrs(8) + STORE, [NOTHING]),
+    "of another key": (pkrs(0x30) + LOAD + STORE, [NOTHING]),
+    "a page of a user": ("orb $4, table + 0x20 * 8; invlpg 0x20000\n" + pkrs(0xC) + LOAD + STORE, [NOTHING]),
+    "PKRU is not theirs": (ON + rights(0xC) + LOAD + STORE, [NOTHING]),
+    "changes at once": (STORE + LOAD + pkrs(4) + pkrs(0) + LOAD + STORE + pkrs(8) + LOAD + pkrs(4) + LOAD,
+                        [PF, 0x21, 0x20008]),
+    "turned off": (pkrs(4) + "movq %cr4, %rax; btrl $24, %eax; movq %rax, %cr4\n" + LOAD + STORE, [NOTHING]),
+    "read back": (pkrs(0x55555554) + ASK_PKRS, [0x55555554, 0, NOTHING]),
+    "more than 32 bits": ("movl $0x6e1, %ecx; xorl %eax, %eax; movl $1, %edx; wrmsr", [GP, 0]),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_supervisors_key_forbids_what_the_manual_says(name: str, tmp_path: pathlib.Path) -> None:
+    source, expected = KEPT[name]
+    assert run(SUPERVISOR + tried(source), tmp_path) == expected
+
+
+def test_a_supervisors_keys_are_there_when_declared(tmp_path: pathlib.Path) -> None:
+    assert run(tried(SUPERVISOR), tmp_path, l7={"ecx": 8}) == [GP, 0]
+    assert run(tried(ASK_PKRS), tmp_path, l7={"ecx": 8}) == [GP, 0]
+
+
 XSTATE = "movq %cr4, %rax; btsl $18, %eax; movq %rax, %cr4; xorl %ecx, %ecx; xorl %edx, %edx; movl $0x203, %eax; "
 XSTATE += "xsetbv\n"
+AMDS = 2432      # where AMD's processors keep PKRU in an area
+AMD_LEAVES = [{**leaf, **({"ebx": AMDS} if (leaf["function"], leaf["index"]) == (0xD, 9) else {})} for leaf in supported_cpuid()]
 MASK = "xorl %edx, %edx; movl $0x200, %eax; "
 WAYS = {
     "xsave": ("xsave 0x20000", "xrstor 0x20000", "movl 0x20a80, %eax; call log; movl 0x20200, %eax; call log\n"),
@@ -89,6 +138,26 @@ def test_rights_are_saved_and_come_back(way: str, tmp_path: pathlib.Path) -> Non
     source += "movl $0, 0x20200\n" + MASK + restore + "\n" + ASK        # in its initial form
     size = "movl $0xd, %eax; xorl %ecx, %ecx; cpuid; movl %ebx, %eax; call log\n"
     assert run(tried(source + size), tmp_path) == [0x1230, 0x200, 0x1230, 0, 2696, NOTHING]
+
+
+def test_rights_lie_where_cpuid_says(tmp_path: pathlib.Path) -> None:
+    wipe = "movl $0x20000, %edi; movl $0x300, %ecx; xorl %eax, %eax; rep stosl\n"
+    source = wipe + ON + XSTATE + rights(0x1230) + MASK + f"xsave 0x20000; movl {0x20000 + AMDS:#x}, %eax; call log\n"
+    source += rights(0) + MASK + "xrstor 0x20000\n" + ASK
+    source += "movl $0xd, %eax; xorl %ecx, %ecx; cpuid; movl %ebx, %eax; call log\n"
+    done = SoftRun(assemble(FRAME + tried(source) + END, tmp_path), AMD_LEAVES)
+    assert words(done.log) == [0x1230, 0x1230, AMDS + 8, NOTHING, 0xE0D]
+
+
+def test_a_saved_processor_has_its_rights_where_cpuid_says() -> None:
+    root, ports = Region.container("memory", 0), Region.container("io", 65536)
+    memory, io = AddressSpace("memory", root), AddressSpace("io", ports, ports=True)
+    made: Any = SoftAccelerator(memory, io, DeviceLock(), RunControl(), {})
+    made.create_vcpu(0, 0, AMD_LEAVES)
+    made.load_vcpu(0, {"xsave": area(0x203, **{f"at{AMDS}": b"PKRU"})})
+    saved = made.save_vcpu(0)["xsave"]
+    made.close()
+    assert saved[AMDS : AMDS + 4] == b"PKRU" and not any(saved[2688:2692])
 
 
 def test_a_milan_lacks_nothing(tmp_path: pathlib.Path) -> None:

@@ -97,3 +97,31 @@ def test_repeated_moves_obey_it_and_walk_the_tables_a_few_times(tmp_path: pathli
     assert list(plain.log) == [error]
     assert list(full.log) == [error, 9, error]
     assert full.fills - plain.fills < 16
+    assert full.slow - plain.slow < 64
+
+
+# An LDT in a user's page, with one descriptor of data; the GDT is copied to 0x3900 for its own descriptor, selector 24
+TABLE = f"""
+    stac
+    movl $0x0000ffff, {USER:#x}
+    movl $0x00cf9200, {USER + 4:#x}
+    clac
+    movl $gdt, %esi
+    movl $0x3900, %edi
+    movl $6, %ecx
+    rep movsl
+    movl ${(USER & 0xFFFF) << 16 | 7:#x}, 0x3918
+    movl ${USER & 0xFF000000 | 0x8200 | USER >> 16 & 0xFF:#x}, 0x391c
+    movw $31, 0x3810
+    movl $0x3900, 0x3812
+    lgdt 0x3810
+    movw $24, %ax
+    lldt %ax
+"""
+
+
+def test_the_processors_own_accesses_are_never_allowed_a_users_page(tmp_path: pathlib.Path) -> None:
+    """SDM volume 3, 4.6.1: implicit accesses are as if AC was 0."""
+    load = "movl $4, %eax\n movw %ax, %fs\n movb $0x66, %dl"
+    body = TABLE + access(1, load) + "stac\n" + access(2, load) + f"movb {USER:#x}, %dl\n log\n clac\n"
+    assert list(run(body, tmp_path).log) == [1, 1, 0xFF]
