@@ -10,6 +10,7 @@ meanwhile with the bytes that are there (`look_again`).
 
 from libc.string cimport memset
 
+from accel.soft.paging cimport TLB_ALL
 from accel.soft.physical cimport *
 
 cdef u64 PAGE = ~<u64>0xFFF
@@ -56,7 +57,7 @@ cdef int note_code(Cpu *c, u64 phys, u8 *host) noexcept nogil:
         for n in range(w.guests[m].count):
             other = w.guests[m].cpus[n]
             for t in range(2):
-                for i in range(TLB_SIZE):
+                for i in range(TLB_ALL):
                     if other.tlbs[t][i].wtag == other.tlbs[t][i].rtag and (
                         <u8 *>other.tlbs[t][i].host == page
                     ):

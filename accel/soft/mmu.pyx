@@ -4,7 +4,7 @@ The fast path (cpu.pxd) compares an address with the tag of one TLB entry; every
 over the end of a page, devices, pages with cached code, watched addresses. A TLB entry is filled with only those
 rights that need no further check: no write tag while the page is clean or holds code.
 
-What lies at a physical address is in physical.pyx, cached code and writes into it in code.pyx.
+The walk is in paging.pyx, what lies at a physical address in physical.pyx, cached code and writes into it in code.pyx.
 
 Ref: Intel SDM vol. 3, chapter 4 (paging), 17.2 (debug registers).
 """
@@ -12,8 +12,12 @@ Ref: Intel SDM vol. 3, chapter 4 (paging), 17.2 (debug registers).
 from libc.string cimport memcpy, memset
 
 from accel.soft.code cimport written
-from accel.soft.fpstate cimport pkru
+from accel.soft.paging cimport *
 from accel.soft.physical cimport *
+from accel.soft.segment cimport (
+    CR0_PE, CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, CR0_WP, CR0_AM, CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP,
+    CR4_SMAP, CR4_PKE, CR4_PKS, EFER_LMA, EFER_NXE,
+)
 
 cdef extern from *:
     """
@@ -40,227 +44,9 @@ cdef extern from *:
     bint vr_cas(void *, u32, u64, u64) nogil
     bint vr_cas16(void *, u64 *, const u64 *) nogil
 
-cdef enum:
-    CR0_PE = 1
-    CR0_EM = 4
-    CR0_TS = 8
-    CR4_OSFXSR = 0x200
-    CR4_OSXSAVE = 0x40000
-    CR0_WP = 0x10000
-    CR0_AM = 0x40000
-    CR4_PSE = 0x10
-    CR4_PAE = 0x20
-    CR4_PGE = 0x80
-    CR4_SMEP = 0x100000
-    CR4_SMAP = 0x200000
-    CR4_PKE = 0x400000
-    CR4_PKS = 0x1000000
-    EFER_LMA = 0x400
-    EFER_NXE = 0x800
-    PTE_P = 1
-    PTE_W = 2
-    PTE_U = 4
-    PTE_A = 0x20
-    PTE_D = 0x40
-    PTE_PS = 0x80
-    PTE_G = 0x100
-    ERROR_P = 1
-    ERROR_W = 2
-    ERROR_U = 4
-    ERROR_RSVD = 8
-    ERROR_FETCH = 16
-    ERROR_KEY = 32
-
 cdef u64 CR0_PG = <u64>1 << 31
-cdef u64 NX = <u64>1 << 63
 cdef u64 PAGE = ~<u64>0xFFF
-
-
-# --- the walk ------------------------------------------------------------------------------------------------------
-
-cdef u64 table_load(Cpu *c, u64 phys, u32 size) noexcept nogil:
-    cdef Entry *entry
-    cdef u8 *host = plain(c, phys, &entry)
-    if host == NULL:
-        return c.hooks.phys_load(c, phys, size)
-    return (<u64 *>host)[0] if size == 8 else (<u32 *>host)[0]
-
-
-cdef bint table_mark(Cpu *c, u64 phys, u32 was, u32 bits) noexcept nogil:
-    """Set A and D, unless the entry is no longer what it was: False."""
-    cdef Entry *entry
-    cdef u8 *host = plain(c, phys, &entry)
-    if host == NULL or not entry.writable:
-        return True
-    if not (<Guest *>c.guest).world.threads:
-        (<u32 *>host)[0] |= bits
-    elif not vr_cas(host, 4, was, was | bits):
-        return False
-    mark(entry.block, <u64>(host - host_of(entry.block)), 4)
-    return True
-
-
-ctypedef struct Walk:
-    u64 phys                # of the 4 KiB page
-    bint writable           # by this CPL, now
-    bint executable
-    bint user
-    bint all_pages          # global
-    bint closed             # no data, by its protection key
-    u32 level               # 1: a page of 4 KiB; 2: of 2 MiB; 3: greater
-    bint dirty
-
-
-cdef int page_fault(Cpu *c, u64 linear, u32 error, u32 access, bint user) noexcept nogil:
-    if access == ACCESS_WRITE:
-        error |= ERROR_W
-    if user:
-        error |= ERROR_U
-    if access == ACCESS_FETCH and (c.efer & EFER_NXE and c.cr4 & CR4_PAE or c.cr4 & CR4_SMEP):
-        error |= ERROR_FETCH
-    c.cr2 = linear
-    c.faults += 1
-    raised(c, X_PF, error, True)
-    return 1
-
-
-cdef enum:
-    AGAIN = 2               # from the root: what was remembered may be out of date
-
-cdef inline bint opened(Cpu *c) noexcept nogil:
-    """Where SMAP is on, may the supervisor access data of the user's? The processor itself never."""
-    return c.eflags & F_AC and not c.implicit
-
-
-cdef inline int refuse(Cpu *c, u64 linear, u32 error, u32 access, bint user, bint remembered) noexcept nogil:
-    return AGAIN if remembered else page_fault(c, linear, error, access, user)
-
-
-cdef int walk_tables(Cpu *c, u64 linear, u32 access, bint user, Walk *out, bint remembered) noexcept nogil:
-    """`remembered`: from the table where c.walked says that it ends."""
-    cdef u64 entry = 0, at, rights = PTE_W | PTE_U, nx = 0, reserved
-    cdef u64 table, last = 0
-    cdef u64 places[4]
-    cdef u32 lows[4]
-    cdef u32 sizes = 8, level, shift, count = 0, end, i
-    cdef u32 had = PTE_W | PTE_U
-    cdef u64 had_nx = 0
-    cdef u32 key = 0
-    cdef bint barred = False
-    cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
-    cdef bint wide = c.cr4 & CR4_PAE
-    out.executable = True
-    out.all_pages = out.closed = False
-    out.level = 1
-    if not c.cr0 & CR0_PG:
-        out.phys = linear & <u64>0xFFFFF000
-        out.writable = True
-        out.user = True
-        out.dirty = True
-        return 0
-    reserved = ~c.phys_mask & ((<u64>1 << 52) - 1)
-    if not c.efer & EFER_NXE:
-        reserved |= NX
-    if c.efer & EFER_LMA:
-        if <u64>(<i64>(linear << 16) >> 16) != linear:
-            raised(c, X_GP, 0, True)
-            c.far_out, c.far_address = access != ACCESS_FETCH, linear
-            return 1
-        table = c.cr3 & c.phys_mask & PAGE
-        level = 4
-        if remembered:
-            table, level, rights, nx = known.table, known.level, known.rights, known.nx
-    elif wide:
-        entry = c.pdpte[(linear >> 30) & 3]
-        if not entry & PTE_P:
-            return page_fault(c, linear, 0, access, user)
-        table = entry & c.phys_mask & PAGE
-        level = 2
-    else:
-        table = c.cr3 & <u64>0xFFFFF000
-        level = 2
-        sizes = 4
-        reserved = 0
-    while True:
-        shift = (12 + 9 * (level - 1)) if sizes == 8 else (12 + 10 * (level - 1))
-        at = table + ((linear >> shift) & (511 if sizes == 8 else 1023)) * sizes
-        entry = table_load(c, at & c.a20_mask, sizes)
-        if not entry & PTE_P:
-            return refuse(c, linear, 0, access, user, remembered)
-        if entry & reserved:
-            return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
-        had, had_nx, last = <u32>rights, nx, table
-        places[count] = at & c.a20_mask
-        lows[count] = <u32>entry
-        count += 1
-        rights &= entry
-        nx |= entry & NX
-        if level == 1:
-            table = entry & c.phys_mask & PAGE
-            break
-        if entry & PTE_PS and (level == 2 and (sizes == 8 or c.cr4 & CR4_PSE) or level == 3):
-            if sizes == 4:      # PSE-36: bits 13-20 are bits 32-39 of the address
-                table = (entry & <u64>0xFFC00000) | ((entry >> 13 & 0xFF) << 32)
-                table = (table & c.phys_mask) | (linear & 0x3FF000)
-            else:
-                at = ((<u64>1 << shift) - 1) & PAGE
-                if entry & at & ~<u64>0x1000:
-                    return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
-                table = (entry & c.phys_mask & ~((<u64>1 << shift) - 1)) | (linear & at)
-            break
-        if level > 2 and entry & PTE_PS:
-            return refuse(c, linear, ERROR_P | ERROR_RSVD, access, user, remembered)
-        table = entry & c.phys_mask & PAGE
-        level -= 1
-    end = level
-    out.level = 3 if level == 2 and sizes == 4 else level
-    if not c.efer & EFER_NXE or sizes == 4:
-        nx = 0
-    out.user = (rights & PTE_U) != 0
-    out.writable = (rights & PTE_W) != 0 or (not user and not c.cr0 & CR0_WP)
-    out.executable = nx == 0 and not (not user and out.user and c.cr4 & CR4_SMEP)
-    if c.efer & EFER_LMA and c.cr4 & (CR4_PKE if out.user else CR4_PKS) and (out.user or not user):
-        key = (pkru(c)[0] if out.user else <u32>c.pkrs) >> (entry >> 58 & 30) & 3
-        if not user and not c.cr0 & CR0_WP:
-            key &= 1
-        out.closed = key & 1
-        barred = access != ACCESS_FETCH and out.closed or access == ACCESS_WRITE and key
-        out.writable = out.writable and not key
-    if (
-        barred
-        or (user and not out.user)
-        or (access == ACCESS_WRITE and not out.writable)
-        or (access == ACCESS_FETCH and not out.executable)
-        or (not user and out.user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and not opened(c))
-    ):
-        return refuse(c, linear, ERROR_P | (ERROR_KEY if barred else 0), access, user, remembered)
-    if c.efer & EFER_LMA and not remembered:
-        known.gen, known.tag, known.table, known.level = c.gen_walk, linear >> 21, last, end
-        known.rights, known.nx = had, had_nx
-    for i in range(count):
-        level = PTE_A | (PTE_D if i == count - 1 and access == ACCESS_WRITE else 0)
-        if lows[i] & level != level:
-            if not table_mark(c, places[i], lows[i], level):
-                return AGAIN
-    out.dirty = entry & PTE_D or access == ACCESS_WRITE
-    out.all_pages = entry & PTE_G and c.cr4 & CR4_PGE
-    out.phys = table
-    return 0
-
-
-cdef int walk(Cpu *c, u64 linear, u32 access, bint user, Walk *out) noexcept nogil:
-    """Through the tables in memory; sets A and D. Not 0: #PF (or #GP for a non-canonical address) is noted."""
-    cdef Walked *known = &c.walked[(linear >> 21) & (WALKED - 1)]
-    cdef int result
-    if known.gen == c.gen_walk and known.tag == linear >> 21:
-        result = walk_tables(c, linear, access, user, out, True)
-        if result != AGAIN:
-            return result
-        known.gen = 0
-    result = AGAIN
-    while result == AGAIN:                  # another processor changes the tables meanwhile
-        result = walk_tables(c, linear, access, user, out, False)
-    return result
+cdef u64 NEVER = ~<u64>0            # no page
 
 
 # --- the TLB -------------------------------------------------------------------------------------------------------
@@ -270,6 +56,37 @@ cdef inline void drop(TlbEntry *tlb, u32 i) noexcept nogil:
     tlb[i].rtag = <u64>(i ^ 1) << 12
     tlb[i].wtag = tlb[i].rtag
     tlb[i].phys = 0
+
+
+cdef inline void drop_victims(TlbEntry *tlb, bint globals_too, u64 page) noexcept nogil:
+    """All of them, or those of a page (1: of all pages)."""
+    cdef u32 i
+    for i in range(TLB_SIZE, TLB_ALL):
+        if (page & 1 or tlb[i].rtag == page) and (globals_too or not tlb[i].phys & TLB_GLOBAL):
+            tlb[i].rtag = tlb[i].wtag = NEVER
+
+
+cdef inline void put_by(Cpu *c, TlbEntry *tlb, u32 i) noexcept nogil:
+    """Entry `i` is about to become another page's: pages that share a place take turns with those dropped last."""
+    if (tlb[i].rtag >> 12) & (TLB_SIZE - 1) == i:
+        tlb[TLB_SIZE + (c.fills & (VICTIMS - 1))] = tlb[i]
+
+
+cdef inline bint recall(Cpu *c, TlbEntry *tlb, u32 i, u64 page) noexcept nogil:
+    """Entry `i` becomes the page's again, if it is among those dropped last."""
+    cdef u32 v
+    cdef TlbEntry other
+    for v in range(TLB_SIZE, TLB_ALL):
+        if tlb[v].rtag != page:
+            continue
+        other, tlb[i] = tlb[i], tlb[v]
+        if tlb[i].wtag != page or (<Guest *>c.guest).world.threads:     # (others may not have seen the tag on its way)
+            tlb[i].wtag = <u64>(i ^ 1) << 12
+        if (other.rtag >> 12) & (TLB_SIZE - 1) != i:
+            other.rtag = other.wtag = NEVER
+        tlb[v] = other
+        return True
+    return False
 
 
 cdef inline void drop_code(ItlbEntry *itlb, u32 i) noexcept nogil:
@@ -319,8 +136,12 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
     cdef Entry *entry
     cdef Walk found
     cdef u8 *page
-    if e.rtag != linear & PAGE and not user and access != ACCESS_FETCH and c.cr4 & CR4_SMAP and opened(c):
+    if e.rtag != linear & PAGE and not recall(c, c.tlbs[t], i, linear & PAGE) and not user and (
+        access != ACCESS_FETCH and c.cr4 & CR4_SMAP and opened(c)
+    ):
         e = &c.tlbs[1][i]
+        if e.rtag != linear & PAGE:
+            recall(c, c.tlbs[1], i, linear & PAGE)
     if e.rtag == linear & PAGE:
         if access == ACCESS_READ or (access == ACCESS_FETCH and e.phys & TLB_EXEC):
             host[0] = <u8 *>(e.host + (linear & 0xFFF))
@@ -349,6 +170,8 @@ cdef int translate(Cpu *c, u64 linear, u32 access, bint user, u8 **host, u64 *ph
             return 0            # allowed now, but not for long, and not to the user
         t = 1
     e = &c.tlbs[t][i]
+    if e.rtag != linear & PAGE:
+        put_by(c, c.tlbs[t], i)
     e.rtag = linear & PAGE
     e.host = <u64>page
     e.phys = found.phys | (TLB_EXEC if found.executable else 0) | (TLB_GLOBAL if found.all_pages else 0)
@@ -380,6 +203,7 @@ cdef void flush(Cpu *c, bint globals_too) noexcept nogil:
                 if not c.tlbs[t][i].phys & TLB_GLOBAL:
                     drop(c.tlbs[t], i)
         c.fresh_count[t] = 0
+        drop_victims(c.tlbs[t], globals_too, 1)
         if globals_too or c.itlb_count[t] > ITLB_FRESH:
             for i in range(ITLB_SIZE):
                 drop_code(c.itlbs[t], i)
@@ -402,6 +226,7 @@ cdef void flush_part(Cpu *c, u64 linear, u32 shift) noexcept nogil:
         for i in range(first, first + count):
             if c.tlbs[t][i].rtag >> shift == linear >> shift:
                 drop(c.tlbs[t], i)
+        drop_victims(c.tlbs[t], True, 1)
         for i in range(ITLB_SIZE):
             if c.itlbs[t][i].tag >> shift == linear >> shift:
                 drop_code(c.itlbs[t], i)
@@ -412,6 +237,7 @@ cdef void flush_page(Cpu *c, u64 linear) noexcept nogil:
     for t in range(2):
         if c.tlbs[t][i].rtag == linear & PAGE:
             drop(c.tlbs[t], i)
+        drop_victims(c.tlbs[t], True, linear & PAGE)
         if c.itlbs[t][k].tag == linear & PAGE:
             drop_code(c.itlbs[t], k)
     c.gen_walk += 1
@@ -560,6 +386,17 @@ cdef u64 read_part(Cpu *c, u8 *host, u64 phys, u32 size) noexcept nogil:
     return value
 
 
+cdef inline bint both_at_hand(
+    Cpu *c, u64 ea, u64 part, u32 first, u32 rest, bint write, u8 **host, u8 **host2
+) noexcept nogil:
+    """The two parts of an access over a page's end, where the TLB allows both."""
+    if c.implicit:                          # the TLB is CPL's
+        return False
+    host[0] = writable(c, ea, first) if write else readable(c, ea, first)
+    host2[0] = writable(c, part, rest) if write else readable(c, part, rest)
+    return host[0] != NULL and host2[0] != NULL
+
+
 cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) noexcept nogil:
     cdef u8 *host
     cdef u8 *host2
@@ -593,6 +430,11 @@ cdef int any_load(Cpu *c, u64 ea, u32 size, u64 *value, bint user, u32 access) n
     part = ea + first
     if not (c.efer & EFER_LMA):
         part &= <u64>0xFFFFFFFF
+    if both_at_hand(c, ea, part, first, size - first, access == ACCESS_WRITE, &host, &host2):
+        value[0] = 0
+        memcpy(value, host, first)
+        memcpy(<u8 *>value + first, host2, size - first)
+        return 0
     if translate(c, ea, access, user, &host, &phys) or translate(c, part, access, user, &host2, &phys2):
         return 1
     if access == ACCESS_WRITE:
@@ -699,6 +541,10 @@ cdef int any_store(Cpu *c, u64 ea, u32 size, u64 value, bint user) noexcept nogi
         part = ea + first
         if not (c.efer & EFER_LMA):
             part &= <u64>0xFFFFFFFF
+        if both_at_hand(c, ea, part, first, size - first, True, &host, &host2):
+            memcpy(host, &value, first)
+            memcpy(host2, <u8 *>&value + first, size - first)
+            return 0
         if translate(c, ea, ACCESS_WRITE, user, &host, &phys) or translate(c, part, ACCESS_WRITE, user, &host2, &phys2):
             return 1
         write_part(c, phys, first, &value)

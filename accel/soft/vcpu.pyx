@@ -33,6 +33,7 @@ from accel.soft.fpstate cimport PKRU, YMM0
 from accel.soft.fpu cimport fpu_enter_slice, fpu_leave_slice, fpu_resume, fpu_suspend
 from accel.soft.guest cimport *
 from accel.soft.mmu cimport ACCESS_WRITE, flush, install, set_mode, translate
+from accel.soft.paging cimport TLB_ALL
 from accel.soft.physical cimport keep_layout, plain
 from accel.soft.room cimport open_room
 from accel.soft.segment cimport EFER_LMA
@@ -646,7 +647,7 @@ cdef class SoftCpu(CpuThread):
                 raise MemoryError
         c.fx = <u8 *>mmap(NULL, FX_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         for n in range(3):
-            c.tlbs[n] = <TlbEntry *>PyMem_RawCalloc(TLB_SIZE, sizeof(TlbEntry))
+            c.tlbs[n] = <TlbEntry *>PyMem_RawCalloc(TLB_ALL, sizeof(TlbEntry))
             if c.tlbs[n] == NULL:
                 raise MemoryError
         if c.scratch == NULL or c.fx == MAP_FAILED:

@@ -38,7 +38,7 @@ def words(log: bytes) -> list[int]:
 
 
 class SoftRun:
-    """One run on the soft processor. `log`, `reports` (of a processor that gave up), `ended`, and counts of its work."""
+    """One run on the soft processor. `log`, `reports` (of a processor that gave up), `ended`, counts of work."""
 
     def __init__(self, rom: bytes, cpuid: list[dict[str, int]], seconds: float = 30.0) -> None:
         self.pc = Pc("f4", accel=SoftAccelerator)

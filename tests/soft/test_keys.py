@@ -9,7 +9,6 @@ import pathlib
 from typing import Any
 
 import pytest
-
 from accel.api import DeviceLock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
@@ -122,7 +121,8 @@ def test_a_supervisors_keys_are_there_when_declared(tmp_path: pathlib.Path) -> N
 XSTATE = "movq %cr4, %rax; btsl $18, %eax; movq %rax, %cr4; xorl %ecx, %ecx; xorl %edx, %edx; movl $0x203, %eax; "
 XSTATE += "xsetbv\n"
 AMDS = 2432      # where AMD's processors keep PKRU in an area
-AMD_LEAVES = [{**leaf, **({"ebx": AMDS} if (leaf["function"], leaf["index"]) == (0xD, 9) else {})} for leaf in supported_cpuid()]
+AMD_LEAVES = supported_cpuid()
+next(leaf for leaf in AMD_LEAVES if (leaf["function"], leaf["index"]) == (0xD, 9))["ebx"] = AMDS
 MASK = "xorl %edx, %edx; movl $0x200, %eax; "
 WAYS = {
     "xsave": ("xsave 0x20000", "xrstor 0x20000", "movl 0x20a80, %eax; call log; movl 0x20200, %eax; call log\n"),

@@ -22,7 +22,7 @@ CODE = ".skip 0xff8\nfirst: .skip 7, 0x90\nacross:\n movl $0x11223305, %edx\n re
 CALL = "call first@\n log\n"
 LOOP = "movl ${count}, %esi\n1: call first@\n decl %esi\n jnz 1b\n log\n"
 
-# 4 MiB at their own addresses, but for 0x11000, which lies at 0x11000 or 0x12000; #PF logs CR2's second byte and EIP's lowest
+# 4 MiB at their own addresses, but for 0x11000, there or at 0x12000; #PF logs the second byte of CR2, the lowest of EIP
 PAGING = """
     movl $fault, %eax
     movw %ax, 0x3070
@@ -83,7 +83,8 @@ def test_it_is_what_was_written_last(tmp_path: pathlib.Path, at: int) -> None:
     """Into its first bytes, its last ones, and with a store that covers both pages."""
     write = ("movb $0xb8, across@", "movb $9, 1 + across@", "movl $0x010203b8, across@")[at]
     again = "movl %eax, %edx\n" if at != 1 else ""
-    body = CALL * 50 + f"{write}\n movl $7, %eax\n movl $3, %edx\n call first@\n {again} log\n call first@\n {again} log\n"
+    call = f"call first@\n {again} log\n"
+    body = CALL * 50 + f"{write}\n movl $7, %eax\n movl $3, %edx\n" + call * 2
     done = run(body, tmp_path)
     assert list(done.log) == [5] * 50 + [(5, 9, 3)[at]] * 2
 
