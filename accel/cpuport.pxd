@@ -27,3 +27,4 @@ cdef class InterruptSource(IntAck):
     cdef u32 mmio_read(self, u32 offset) noexcept nogil
     cdef void mmio_write(self, u32 offset, u32 value) noexcept nogil
     cdef void reset_by_init(self) noexcept nogil
+    cdef void counter_overflowed(self) noexcept nogil

@@ -99,6 +99,9 @@ cdef class InterruptSource(IntAck):
     cdef void reset_by_init(self) noexcept nogil:
         """INIT as the processor itself meets it (keyboard controller, port 92h)."""
 
+    cdef void counter_overflowed(self) noexcept nogil:
+        """A performance counter wants its interrupt."""
+
     # --- from Python (tests, monitor) ---------------------------------------------------------------------
 
     def ack(self):

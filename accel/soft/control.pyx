@@ -224,6 +224,8 @@ cdef void reset_msrs(Cpu *c) noexcept nogil:
     for i in range(8):
         c.mtrr_base[i] = 0
         c.mtrr_mask[i] = 0
+    memset(&c.pmu, 0, sizeof(Pmu))
+    c.pmu.control = 15          # all general counters
     c.fp_live = False
     c.mxcsr = 0x1F80
     c.xcr0 = 1

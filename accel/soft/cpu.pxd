@@ -244,6 +244,17 @@ ctypedef struct Table:
 ctypedef struct CpuidLeaf:
     u32 function, index, flags, eax, ebx, ecx, edx      # flags 1: index is significant
 
+# Performance counters (pmu.pyx).
+ctypedef struct Pmu:
+    u64 selects[4]
+    u64 counters[4]         # of 48 bits
+    u64 fixed[3]
+    u64 fixed_control, control, status
+    u64 instructions, cycles        # as of when the counters were last added to,
+    u32 cpl                 # for this one
+    bint active             # one of them counts
+    bint due                # an overflow is to interrupt
+
 # Memory behind the TLB (mmu.pyx), by linear address. 0: done; else an exception is noted.
 ctypedef struct Memory:
     int (*load)(Cpu *c, u64 ea, u32 size, u64 *value) noexcept nogil        # 1, 2, 4, 8 bytes, with the rights of CPL
@@ -324,6 +335,8 @@ ctypedef struct Cpu:
     u64 a20_mask            # ~0, or ~(1 << 20)
     u64 phys_mask           # of physical addresses: (1 << MAXPHYADDR) - 1
     u64 pdpte[4]            # PAE: loaded with CR3
+    Pmu pmu
+    u32 counting            # version of the performance counters, as CPUID says
     # --- CPUID
     CpuidLeaf *cpuid
     u32 cpuid_count

@@ -39,6 +39,8 @@ EXTENDED_8_EBX = _bits((0, 2, 9, 12, 14, 15, 24))
 # KVM's clock under both its MSR numbers, no delay of I/O ports, a stable clock; and what a host may offer without ever
 # making use of it: page faults told before they are resolved, stolen time (always none), interrupts that need no EOI
 PARAVIRTUAL = _bits((0, 1, 3, 4, 5, 6, 24))
+# Version 2; four counters and three fixed ones, all of 48 bits; of seven events cycles, instructions, reference cycles
+COUNTERS = (2 | 4 << 8 | 48 << 16 | 7 << 24, 0b1111000, 3 | 48 << 5)
 INVARIANT_TSC = 1 << 8
 ARAT = 1 << 2
 PHYSICAL_BITS, LINEAR_BITS = 40, 48
@@ -59,6 +61,7 @@ def supported_cpuid() -> list[dict[str, int]]:
         (0, 0, 0xD, ebx, ecx, edx),
         (1, 0, 0x000306A9, 0x800, features, FEATURES_EDX),
         (6, 0, ARAT, 0, 0, 0),
+        (0xA, 0, COUNTERS[0], COUNTERS[1], 0, COUNTERS[2]),
         (7, 0, 0, structured, structured_ecx, STRUCTURED_EDX),
         (0xD, 0, 3 | XSAVE_KEYS | (XSAVE_YMM if avx else 0), area, area, 0),
         (0xD, 1, XSAVES, (832 if avx else 576) + KEYS_SIZE, 0, 0),

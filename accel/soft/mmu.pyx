@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 
 from accel.soft.code cimport written
 from accel.soft.paging cimport *
+from accel.soft.pmu cimport recount
 from accel.soft.physical cimport *
 from accel.soft.segment cimport (
     CR0_PE, CR0_EM, CR0_TS, CR4_OSFXSR, CR4_OSXSAVE, CR0_WP, CR0_AM, CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP,
@@ -267,6 +268,7 @@ cdef void set_mode(Cpu *c) noexcept nogil:
     """c.mode and c.tlb from CS, SS, DS, ES, CPL, CR0, EFER, TF, AC, DR7; drops what paging bits made wrong."""
     cdef u32 mode, i
     cdef bint looks = False
+    recount(c)
     if c.efer & EFER_LMA and c.seg[CS].ar & AR_L:
         mode = MODE_64 | MODE_STACK32
     else:

@@ -9,6 +9,7 @@ Ref: Intel SDM volume 4; AMD64 volume 2, appendix A; Linux Documentation/virt/kv
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
 from accel.soft.exception cimport intel
+from accel.soft.pmu cimport is_counter, read_counter_msr, write_counter_msr
 from accel.soft.segment cimport *
 
 cdef enum:
@@ -173,6 +174,8 @@ cdef int read_msr(Cpu *c, u32 msr, u64 *value) noexcept nogil:
         v = c.mc_ctl[(msr - MSR_MC0_CTL) >> 2] if msr & 3 == 0 else 0
     elif counts(c, msr):
         v = 0
+    elif is_counter(msr):
+        return read_counter_msr(c, msr, value)
     elif not quiet(msr) and c.hooks.rdmsr(c, msr, &v) < 0:
         return failed(c, X_GP, 0)
     value[0] = v
@@ -293,6 +296,8 @@ cdef int write_msr(Cpu *c, u32 msr, u64 value) noexcept nogil:
             return failed(c, X_GP, 0)
     elif counts(c, msr):
         pass
+    elif is_counter(msr):
+        return write_counter_msr(c, msr, value)
     elif msr == MSR_APIC_BASE and value & ~c.phys_mask:
         return failed(c, X_GP, 0)
     elif msr == MSR_MTRRCAP or msr == MSR_MCG_CAP:

@@ -14,6 +14,7 @@ from accel.soft.control cimport set_cr0
 from accel.soft.cpu cimport *
 from accel.soft.fpstate cimport PKRU
 from accel.soft.msr cimport read_msr, write_msr
+from accel.soft.pmu cimport is_counter, load_counter_msr
 from accel.soft.segment cimport *
 from accel.soft.transfer cimport set_eflags
 
@@ -27,7 +28,8 @@ CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 # What a save holds beside sregs; a processor without one of them leaves it out.
 MSRS = (
     0x10, 0x48, 0x174, 0x175, 0x176, 0x17A, 0x1A0, *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x277,
-    0x2FF, *range(0x400, 0x428, 4), 0x6E0, 0x6E1, 0x4B564D00, 0x4B564D01, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102, 0xC0000103,
+    0x2FF, *range(0x400, 0x428, 4), 0x6E0, 0x6E1, *range(0x186, 0x18A),
+    *range(0x309, 0x30C), 0x38D, *range(0xC1, 0xC5), 0x38E, 0x38F, 0x4B564D00, 0x4B564D01, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084, 0xC0000102, 0xC0000103,
 )
 RUNNABLE, UNINITIALIZED, HALTED = 0, 1, 3
 EVENTS = struct.Struct("<4BI4B4BII4B36x")       # kvm_vcpu_events
@@ -159,7 +161,10 @@ cdef dict msrs_state(Cpu *c):
 
 
 cdef list set_msrs_state(Cpu *c, dict values):
-    refused = [index for index, value in values.items() if write_msr(c, <u32>index, <u64>value)]
+    refused = []
+    for index, value in values.items():
+        if load_counter_msr(c, index, value) if is_counter(index) else write_msr(c, <u32>index, <u64>value):
+            refused.append(index)
     c.stop = STOP_NEXT
     return refused
 

@@ -14,6 +14,7 @@ from accel.soft.insn cimport *
 from accel.soft.integer cimport emit_integer
 from accel.soft.msr cimport cpuid, has_kvm, read_msr, write_msr
 from accel.soft.operand cimport mem_operand
+from accel.soft.pmu cimport read_counter
 from accel.soft.port cimport do_in, do_ins, do_out, do_outs
 from accel.soft.protect cimport *
 from accel.soft.segment cimport *
@@ -479,7 +480,13 @@ cdef int do_rdtsc(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef int do_rdpmc(Cpu *c, Uop *u) noexcept nogil:
-    return failed(c, X_GP, 0)
+    cdef u64 value = 0
+    if c.cpl and c.cr0 & CR0_PE and not c.cr4 & CR4_PCE:
+        return failed(c, X_GP, 0)
+    if read_counter(c, <u32>c.regs[1], &value):
+        return 1
+    c.regs[0], c.regs[2] = value & <u64>0xFFFFFFFF, value >> 32
+    return 0
 
 
 cdef int do_rdmsr(Cpu *c, Uop *u) noexcept nogil:

@@ -35,6 +35,7 @@ from accel.soft.guest cimport *
 from accel.soft.mmu cimport ACCESS_WRITE, flush, install, set_mode, translate
 from accel.soft.paging cimport TLB_ALL
 from accel.soft.physical cimport keep_layout, plain
+from accel.soft.pmu cimport count_from, count_up, until_overflow
 from accel.soft.room cimport open_room
 from accel.soft.segment cimport EFER_LMA
 from accel.soft.smm cimport enter_smi
@@ -678,7 +679,7 @@ cdef class SoftCpu(CpuThread):
         if leaves == NULL:
             raise MemoryError
         PyMem_RawFree(c.cpuid)
-        c.keys_at = PKRU
+        c.keys_at, c.counting = PKRU, 0
         self.leaves, c.cpuid, c.cpuid_count = list(cpuid), leaves, <u32>len(cpuid)
         for n, entry in enumerate(cpuid):
             leaf = &c.cpuid[n]
@@ -701,6 +702,8 @@ cdef class SoftCpu(CpuThread):
             c.xcr_mask = leaf.eax & 0x207
         elif leaf.function == 0xD and leaf.index == 9 and YMM0 + 256 <= leaf.ebx <= FX_SIZE - 8:
             c.keys_at = leaf.ebx
+        elif leaf.function == 0xA:
+            c.counting = leaf.eax & 0xFF
         elif leaf.function == 0x40000001:
             self.use_kvmclock = leaf.eax & 9
             self.kvm_features = leaf.eax
@@ -823,11 +826,15 @@ cdef class SoftCpu(CpuThread):
             self.control.enter_guest(self)
             forget_written(g)
             look_again(g)
-            c.slice = SLICE
-            c.budget = SLICE
+            c.budget = <i64>until_overflow(c, SLICE) if c.pmu.active else SLICE
+            c.slice = c.budget
+            if c.pmu.active:
+                count_from(c)
             fpu_enter_slice(c)
             run_slice(c)
             fpu_leave_slice(c)
+            if c.pmu.active:
+                count_up(c)
             c.executed += <u64>(<i64>c.slice - c.budget)
             self.control.leave_guest(self)
             self.ended(c)
@@ -880,6 +887,12 @@ cdef class SoftCpu(CpuThread):
 
     cdef void ended(self, Cpu *c) noexcept nogil:
         """A slice is over: was it the last one?"""
+        if c.pmu.due:
+            c.pmu.due = False
+            if self.source is not None:
+                self.machine.lock.acquire()
+                self.source.counter_overflowed()
+                self.machine.lock.release()
         if c.stop == STOP_SHUTDOWN:
             c.stop = STOP_NEXT
             give_up(<SoftCpu>c.owner)
@@ -916,12 +929,18 @@ cdef class SoftCpu(CpuThread):
         count = self.run_timers()
         forget_written(<Guest *>c.guest)
         started = self.machine.paced.host_now()
+        if c.pmu.active:
+            count = <i64>until_overflow(c, <u64>count)
         c.slice = count
         c.budget = count
         self.machine.paced.begin(c, count)
+        if c.pmu.active:
+            count_from(c)
         fpu_enter_slice(c)
         run_slice(c)
         fpu_leave_slice(c)
+        if c.pmu.active:
+            count_up(c)
         c.executed += <u64>(<i64>c.slice - c.budget)
         self.machine.paced.end(<u64>(<i64>c.slice - c.budget), self.machine.paced.host_now() - started)
         self.ended(c)

@@ -212,7 +212,9 @@ class _Builder:
             if self.saved_cpuid is not None and index in self.saved_cpuid:
                 from vmrun.machine import crossing
 
-                entries = crossing.same_cpuid(self.saved_cpuid[index], index, entries)
+                entries = crossing.same_cpuid(
+                    self.saved_cpuid[index], index, entries, any_layout=accelerator.name == "soft"
+                )
             self.cpuid[index] = entries
             if not index:
                 missing = cpuid.missing

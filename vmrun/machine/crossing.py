@@ -97,8 +97,11 @@ WORDS = {
 }  # fmt: skip
 
 
-def same_cpuid(rows: Any, index: int, own: list[dict[str, int]]) -> list[dict[str, int]]:
-    """The saved entries of processor `index`. StateError names what `own`, which the host can give, has not of them."""
+def same_cpuid(rows: Any, index: int, own: list[dict[str, int]], any_layout: bool = False) -> list[dict[str, int]]:
+    """The saved entries of processor `index`. StateError names what `own`, which the host can give, has not of them.
+
+    `any_layout`: the processor saves extended states where the entries say (soft); others where the host's does.
+    """
     from vmrun.machine.cpuid import AMD_DUPLICATES, REGISTERS, features
 
     fields = ("function", "index", "flags", *REGISTERS)
@@ -109,6 +112,15 @@ def same_cpuid(rows: Any, index: int, own: list[dict[str, int]]) -> list[dict[st
             raise StateError(f"the saved machine does not say what processor {index} is")
         if not all(type(row[name]) is int and 0 <= row[name] < 1 << 32 for name in fields):
             raise StateError(f"the saved machine does not say what processor {index} is")
+    for row in rows:
+        for other in own:
+            same = row["function"] == other["function"] == 0xD and row["index"] == other["index"] >= 2
+            if same and row["ebx"] != other["ebx"] and row["eax"] and other["eax"] and not any_layout:
+                raise StateError(
+                    f"the saved machine's processor keeps state {row['index']} at {row['ebx']} of an XSAVE area, "
+                    f"the processor here at {other['ebx']}",
+                    remedy="restore it with `accel: soft`, or save a machine without the feature that brings it",
+                )
     held = {(row["function"], row["index"], name): row[name] for row in own for name in REGISTERS}
     lost: list[str] = []
     for row in rows:

@@ -19,6 +19,7 @@ from vmrun.errors import StateError
 
 cdef enum:
     TIMER = 0
+    COUNTER = 2
     LINT0 = 3
     LINT1 = 4
     ERROR = 5
@@ -316,6 +317,11 @@ cdef class Lapic(InterruptSource):
             mode = FIXED
         if mode == FIXED or mode == SMI or mode == NMI or mode == INIT:
             self.accept(mode, entry & 0xFF, n in (LINT0, LINT1) and mode == FIXED and entry >> 15 & 1)
+
+    cdef void counter_overflowed(self) noexcept nogil:
+        """The entry masks itself."""
+        self.fire_lvt(COUNTER)
+        self.lvt[COUNTER] |= MASKED
 
     cdef void input(self, u32 n, int level) noexcept nogil:
         """LINT0 (n = 0) or LINT1 changed."""
