@@ -373,6 +373,13 @@ def test_features_that_the_host_lacks_are_named() -> None:
     assert crossing.same_cpuid(saved[0], 0, [leaf(1, ecx=0xFFFFFFFF, edx=3)]) == saved[0]
 
 
+def test_states_of_an_xsave_area_that_lie_elsewhere_are_refused_but_by_soft() -> None:
+    saved, own = ([{**leaf(0xD, eax=8, ebx=at), "index": 9, "flags": 1}] for at in (2432, 2688))
+    with pytest.raises(StateError, match="state 9 at 2432 .* here at 2688"):
+        crossing.same_cpuid(saved, 0, own)
+    assert crossing.same_cpuid(saved, 0, own, any_layout=True) == crossing.same_cpuid(saved, 0, saved) == saved
+
+
 @pytest.mark.parametrize("rows", [None, 7, [{}], [None], [leaf(1, eax=1 << 32)], [{**leaf(1), "eax": "x"}]])
 def test_odd_cpuid_is_refused(rows: Any) -> None:
     with pytest.raises(StateError):
