@@ -55,6 +55,7 @@ def _bitmap(machine: MachineData) -> bytes:
         raise BuildError(
             f"the highest APIC id is {limit - 1}, and processors of this machine type have ids below {8 * BITMAP_SIZE}",
             remedy="fewer processors, or cores and threads that are powers of two",
+            path="cpus",
         )
     body = [
         aml.method(

@@ -27,7 +27,10 @@ def examine(machine: ResolvedMachine, files: bool = True) -> list[Problem]:
     try:
         build_dry(machine.data, files=files).close()
     except VmrunError as error:
-        problems += [problem for problem in located(error, machine) if problem.path not in known]
+        found = [problem for problem in located(error, machine) if problem.path not in known]
+        for problem in found:
+            problem.place = problem.place or machine.place()  # no part of the file alone is to blame: its type's line
+        problems += found
     return problems
 
 

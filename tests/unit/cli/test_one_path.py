@@ -107,6 +107,12 @@ def test_a_chip_of_kvm_s_kernel_cannot_be_moved(here: Run) -> None:
         assert here("validate", "m.yaml") == (0, "m.yaml: fine\n", "")
 
 
+def test_processors_that_the_tables_have_no_room_for_are_told_where_they_are_asked_for(here: Run) -> None:
+    Path("m.yaml").write_text(f"{HEAD}cpus: {{count: 255, cores: 3}}\n".replace("rhel6.3.0", "pc-i440fx-2.0"))
+    code, out, _ = here("validate", "m.yaml")
+    assert code == 1 and out.startswith("m.yaml:3:7: error VR0910: the highest APIC id is 338")
+
+
 def test_a_firmware_beside_the_file_is_found(here: Run) -> None:
     Path("sub").mkdir()
     Path("sub/own.bin").write_bytes(bytes(0x1FFF0) + b"\xea" + bytes(15))
