@@ -86,8 +86,8 @@ _MAP = {
     ("option-roms", "size"): (2048, 0x40000, 2048),
     ("bios", "end"): (1 << 20, _HIGH, 4096),
     ("bios", "isa-window"): (4096, 0x40000, 4096),
-    ("pci-hole", "base"): (0, _HIGH, 4096),
-    ("pci-hole", "size"): (4096, _HIGH, 4096),
+    ("pci-hole", "base"): (0, 0, 1),  # the i440FX answers for all that nobody else does
+    ("pci-hole", "size"): (_HIGH, _HIGH, 1),
     ("kvm", "identity-map"): (4096, _HIGH - 4096, 4096),
     ("kvm", "tss"): (4096, _HIGH - 3 * 4096, 4096),
 }
@@ -104,12 +104,10 @@ def _map_fits(work: Work, layout: dict[str, Any]) -> bool:
             continue
         work.note(where, node.place)
         if not least <= value <= most or value % step:
-            work.wrong(
-                "VR0717",
-                f"'{path[-1]}' is {value:#x}, not a multiple of {step:#x} from {least:#x} to {most:#x}",
-                node.place,
-                where,
-            )
+            wanted = f"a multiple of {step:#x} from {least:#x} to {most:#x}"
+            if least == most:
+                wanted = f"{least:#x} as on every i440FX"
+            work.wrong("VR0717", f"'{path[-1]}' is {value:#x}, not {wanted}", node.place, where)
     limit, split = (int(layout.get(key, 0xE0000000)) for key in ("low-ram-limit", "low-ram-split"))
     node = work.spec.get("memory-map", "low-ram-split") or work.spec.get("memory-map", "low-ram-limit")
     if split > limit and node is not None and len(work.problems) == before:
@@ -153,6 +151,9 @@ def cpus(work: Work) -> dict[str, Any]:
         if 0 not in there or max(there) >= values["maxcpus"] or sorted(set(there)) != there:
             fault = "`present` has CPU 0 and others below maxcpus, ascending"
             work.wrong("VR0704", fault, spec["present"].place, "cpus.present")
+    if "smm" in spec and values["smm"] and not plain(work.machine_type.section("cpus")["smm"]):
+        message = "the board offers no system-management mode yet"
+        work.warn("VR0805", message, spec["smm"].place, "cpus.smm", "leave it out: firmware without it does the same")
     _model(work, values, spec)
     frozen: dict[str, Any] = {}
     for name in ("*", values["model"]):

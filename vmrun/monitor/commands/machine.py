@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.config.machinetypes import TypeSpec
+
 enums["SysEmuTarget"] = ("x86_64",)
 struct("NameInfo", name_="str")
 struct("UuidInfo", UUID="str")
@@ -85,6 +87,11 @@ _NOTHING = {
 }
 
 
+def _numa_mem(spec: TypeSpec) -> bool:
+    """Whether nodes may have memory by size (mem=), as before pc-i440fx-5.1; the oldest types do not say."""
+    return bool(spec.to_dict()["firmware"].get("acpi-settings", {}).get("numa-mem", True))
+
+
 @command("query-machines", returns="[MachineInfo]")
 def query_machines(monitor: Any) -> list[dict[str, Any]]:
     """The machine types."""
@@ -98,7 +105,7 @@ def query_machines(monitor: Any) -> list[dict[str, Any]]:
             "name": name,
             "cpu-max": int(spec.to_dict().get("limits", {}).get("cpus", 1)),
             "hotpluggable-cpus": True,
-            "numa-mem-supported": False,
+            "numa-mem-supported": _numa_mem(spec),
             "deprecated": False,
             "default-ram-id": "pc.ram",
         }
