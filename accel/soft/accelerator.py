@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from accel.cpuport import InterruptSource
     from accel.ram import RamBlock
     from accel.run import IntAck, RunControl
-    from accel.soft.vcpu import SoftPin
+    from accel.soft.processor import SoftPin
     from accel.space import AddressSpace, FlatRange
 
 MAX_CPUS = 255
@@ -94,7 +94,7 @@ class SoftAccelerator(Accelerator):
         works, reason, remedy = self.probe()
         if not works:
             raise AccelFailure(reason, "", remedy)
-        from accel.soft.vcpu import Machine
+        from accel.soft.machine import Machine
 
         mode = (options or {}).get("translate", TRANSLATE)
         hot = 0 if mode == "always" else HOT
@@ -221,7 +221,7 @@ class SoftAccelerator(Accelerator):
     # --- interrupts -----------------------------------------------------------------------------------------
 
     def cpu_input(self, name: str) -> IrqSink:
-        from accel.soft.vcpu import SoftPin
+        from accel.soft.processor import SoftPin
 
         if name not in self.pins:
             self.pins[name] = SoftPin(self.vcpus[0] if self.vcpus else None, name)
