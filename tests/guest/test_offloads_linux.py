@@ -1,6 +1,6 @@
 """What cards send when a stock Linux leaves work to them: every frame on the wire is a right one, and the data arrives.
 
-One guest has pairs of cards, each pair on a hub of its own, the second card of it in a network namespace. Data goes over
+One guest has pairs of cards, each pair on a hub of its own, the second card of it in a network namespace. Data goes by
 IPv4 and IPv6, with a VLAN's tag and without, through TCP with and without options, in packets that IP cuts.
 """
 

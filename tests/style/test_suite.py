@@ -15,7 +15,8 @@ def run(directory: pathlib.Path, body: str, **env: str) -> tuple[int, str]:
     path = directory / "test_it.py"
     path.write_text(f"import pathlib, pytest\n\ndef test_it():\n    {body}\n")
     (directory / "pytest.ini").write_text("[pytest]\n")  # none of this project's settings
-    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "tests.conftest", "-p", "no:cacheprovider", path]
+    command = [sys.executable, "-m", "pytest", "-c", "pytest.ini", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    command.append(str(path))
     clean = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_XDIST_WORKER")}
     env = {**clean, "PYTHONPATH": str(ROOT), **env}
     done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=120)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 PLACE = ("id", "driver", "bus", "addr", "in-kernel", "provides")
 TEXT = {"type": "string"}
+RULE = {  # of an authz-list
+    "type": "object", "required": ["match", "policy"], "additionalProperties": False,
+    "properties": {"match": TEXT, "policy": {"enum": ["deny", "allow"]}, "format": {"enum": ["exact", "glob"]}},
+}  # fmt: skip
 NUMBERS = tuple(kind for kind in RANGES if kind != "size")
 
 
@@ -148,6 +152,8 @@ def _property(prop: dict[str, Any]) -> dict[str, Any]:
             row[key] = prop[name] if prop.get(name) is not None else RANGES[kind][n]
     elif kind == "size":
         row["$ref"] = "#/$defs/size"
+    elif kind == "rules":
+        row |= {"type": "array", "items": RULE}
     else:
         row |= TEXT
     if prop.get("default") is not None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-_PATHS = ("mem-path", "file", "dir")
+_PATHS = ("mem-path", "file", "dir", "filename")
 
 
 def resolve_objects(work: Work, others: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ choices.
 from __future__ import annotations
 
 from vmrun.config.near import nearest
-from vmrun.config.node import Node, kind
+from vmrun.config.node import Node, kind, plain
 from vmrun.config.scalar import parse_mac, parse_pci_addr, parse_size, pci_addr_text
 from vmrun.core.values import RANGES
 from vmrun.errors import Problem
@@ -74,6 +74,8 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
         if any(type(one) is not str for one in values):
             return None, "has something that is not text", "write each in quotes", ""
         return values, "", "", ""
+    if wanted == "rules":
+        return _rules(value)
     if wanted == "usb-port" and type(value) is int and value > 0:
         return str(value), "", "", ""  # ports read as numbers but are paths: 1, 1.2
     choices = prop.get("choices")
@@ -86,6 +88,19 @@ def _convert(value: Any, prop: dict[str, Any]) -> tuple[Any, str, str, str]:
     if choices and value not in choices:
         return None, f"is {shown(value)}", f"one of: {', '.join(choices)}", nearest(value, choices)
     return value, "", "", ""
+
+
+def _rules(value: Any) -> tuple[Any, str, str, str]:
+    """Those of an authz-list, as the object takes them."""
+    found = [plain(one) for one in value] if type(value) is list else []
+    for rule in found:
+        good = type(rule) is dict and set(rule) <= {"match", "policy", "format"} and type(rule.get("match")) is str
+        good = good and rule.get("policy") in ("deny", "allow") and rule.get("format", "exact") in ("exact", "glob")
+        if not good:
+            return None, f"has a rule that is none: {shown(rule)}", 'write {match: "CN=…", policy: allow}', ""
+    if type(value) is not list:
+        return None, f"is {kind(value)}, not a list of rules", 'write [{match: "CN=…", policy: allow}]', ""
+    return found, "", "", ""
 
 
 def _bool(value: Any) -> tuple[Any, str, str, str]:

@@ -85,7 +85,17 @@ def _objects(work: Work, node: Node, path: str) -> None:
     """Credentials and passwords that it names are there."""
     from vmrun.config.objects import check_named
 
-    for key, kind in (("tls-creds", "tls-creds"), ("password-secret", "secret")):
+    kinds = {
+        "tls-creds": "tls-creds", "password-secret": "secret",
+        "tls-authz": "authz-backend", "sasl-authz": "authz-backend",
+    }  # fmt: skip
+    for key, what in (("tls-authz", "tls-creds"), ("sasl-authz", "sasl")):
+        if node.get(key) is not None and (node.get(what) is None or not node.value[what].value):
+            work.wrong(
+                "VR0607", f"'{key}' goes with '{what}': nobody says who he is without", node.value[key].place,
+                f"{path}.{key}", remedy=f"add `{what}:`, or leave `{key}` out",
+            )  # fmt: skip
+    for key, kind in kinds.items():
         named = node.get(key)
         if named is not None:
             check_named(work, named, {"name": key, "of": (kind,)}, "vnc", f"{path}.{key}")

@@ -25,6 +25,7 @@ sys.path.insert(0, sys.argv[1])
 from tests.unit.ui.test_vnc import Setup
 listen = sys.argv[3]
 setup = Setup(pathlib.Path(sys.argv[2]), sasl=True, listen=listen, to=400)
+setup.server.may_enter = lambda key, name: (key, name) != ("sasl-authz", sys.argv[4])
 print(setup.server.address[1], flush=True)
 while True:
     setup.turn()
@@ -137,7 +138,8 @@ def enter(peer: socket.socket, client: SaslClient, mechanism: bytes = b"") -> tu
         said = client.step(heard)
         if done:
             break
-    assert number(peer) == 0
+    if number(peer):
+        return offered, exactly(peer, number(peer)).decode()
     return offered, ""
 
 
@@ -161,9 +163,9 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 class Serving:
-    def __init__(self, users: pathlib.Path, place: pathlib.Path, listen: str) -> None:
+    def __init__(self, users: pathlib.Path, place: pathlib.Path, listen: str, refused: str = "") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(ROOT), str(place), listen], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SERVER, str(ROOT), str(place), listen, refused], stdout=subprocess.PIPE, text=True,
             env={"SASL_CONF_PATH": str(users), "PATH": "/usr/bin:/bin"}, cwd=ROOT,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -196,6 +198,19 @@ def test_on_a_unix_socket_a_plain_password_serves(users: pathlib.Path, tmp_path:
         assert why == "" and b"PLAIN" in offered.split(b",")
         serving.peer.sendall(b"\1")
         assert hello(exactly(serving.peer, 24 + 10))
+    finally:
+        serving.close()
+
+
+@pytest.mark.parametrize(("refused", "why"), [("paula", "Authentication failed"), ("paul", "")])
+def test_a_name_that_no_rule_allows_is_refused(
+    users: pathlib.Path, tmp_path: pathlib.Path, refused: str, why: str
+) -> None:
+    serving = Serving(users, tmp_path, f"unix:{tmp_path / 'vnc'}", refused)
+    try:
+        client = SaslClient(PASSWORD)
+        client.begin(None, None)
+        assert enter(serving.peer, client, b"PLAIN")[1] == why
     finally:
         serving.close()
 

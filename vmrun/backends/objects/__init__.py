@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 # qom-type → (module, class)
 KINDS = {
+    "authz-list": ("vmrun.backends.objects.authz", "List"),
+    "authz-list-file": ("vmrun.backends.objects.authz", "ListFile"),
+    "authz-simple": ("vmrun.backends.objects.authz", "Simple"),
     "iothread": ("vmrun.backends.objects.iothread", "IoThreadObject"),
     "main-loop": ("vmrun.backends.objects.iothread", "MainLoop"),
     "memory-backend-file": ("vmrun.backends.objects.memory", "FileMemory"),
@@ -31,6 +34,9 @@ KINDS = {
 }
 # the abstract types above them, in QOM's words
 PARENTS = {
+    "authz-list": "authz",
+    "authz-list-file": "authz",
+    "authz-simple": "authz",
     "filter-buffer": "netfilter",
     "filter-dump": "netfilter",
     "filter-mirror": "netfilter",

@@ -133,6 +133,16 @@ def object_kinds() -> list[str]:
     return sorted(load_catalogue().objects)
 
 
+def _rules(given: dict[str, Any]) -> None:
+    """rules.0.match and so on become a list."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in [name for name in given if name.startswith("rules.")]:
+        _, number, key = (name.split(".", 2) + [""])[:3]
+        found.setdefault(number, {})[key] = given.pop(name)
+    if found:
+        given["rules"] = [found[number] for number in sorted(found, key=lambda text: (len(text), text))]
+
+
 def object_(line: Line, option: Option) -> None:
     given = settings(option, "qom-type", json=True)
     if not given.get("qom-type"):
@@ -141,6 +151,8 @@ def object_(line: Line, option: Option) -> None:
         line.backends[str(given["id"])] = size(option, "size", given["size"])
     if str(given["qom-type"]) not in _OBJECTS:
         raise option.wrong(f"Parameter 'qom-type' does not accept value '{given['qom-type']}'", str(given["qom-type"]))
+    if given["qom-type"] == "authz-list":
+        _rules(given)
     if given["qom-type"] in line.catalogue.objects:
         line.run.setdefault("objects", []).append((option.shown(), dict(given)))
         line.sources[f"objects.{given.get('id')}"] = option

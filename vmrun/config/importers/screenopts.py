@@ -50,7 +50,7 @@ _SPICE_OTHER = (
 _VNC_FLAGS = (
     "password", "reverse", "power-control", "ipv4", "ipv6", "sasl", "lossy", "non-adaptive", "lock-key-sync",
 )  # fmt: skip
-_VNC_TEXT = ("share", "tls-creds", "password-secret", "id", "display")
+_VNC_TEXT = ("share", "tls-creds", "password-secret", "tls-authz", "sasl-authz", "id", "display")
 _VNC_NUMBERS = ("to", "key-delay-ms", "connections", "head")
 _USB = {
     "tablet": "usb-tablet",

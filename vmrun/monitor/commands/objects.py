@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+enums["QAuthZListPolicy"], enums["QAuthZListFormat"] = ("deny", "allow"), ("exact", "glob")
 enums["HostMemPolicy"] = ("default", "preferred", "bind", "interleave")
 struct(
     "IOThreadInfo",
@@ -35,7 +36,9 @@ struct("MemoryDeviceInfo", {"type": "str", "data": "any"})
 
 def _object_options() -> None:
     """The union of all kinds, made of their properties."""
-    kinds = {"bool": "bool", **dict.fromkeys(("str", "enum", "object", "netdev", "chardev", "drive", "link"), "str")}
+    struct("QAuthZListRule", {"match": "str", "policy": "QAuthZListPolicy", "format?": "QAuthZListFormat"})
+    kinds = {"bool": "bool", "rules": "[QAuthZListRule]"}
+    kinds |= dict.fromkeys(("str", "enum", "object", "netdev", "chardev", "drive", "link"), "str")
     for kind in KINDS:
         members = {}
         for name, prop in props_of(kind_class(kind)).items():

@@ -36,8 +36,14 @@ def serve(
     console = consoles[0] if consoles else Console(None, Scanout(), board.accelerator)
     tls = board.tls({"tls-creds": settings.get("tls-creds"), "server": True})
     anonymous = tls is not None and board.objects.children[str(settings["tls-creds"])].driver == "tls-creds-anon"
+
+    def may_enter(key: str, name: str) -> bool:
+        """By the object that `key` names, as it is now; nobody is let in by one that is gone."""
+        rule: Any = board.objects.children.get(str(settings.get(key)))
+        return not settings.get(key) or rule is not None and bool(rule.allows(name))
+
     secret: Any = board.objects.children[str(settings["password-secret"])] if settings.get("password-secret") else None
     return VncServer(
         settings, name, console, board.input, board.loop, board.layout, tell, tls, power, board.clipboard,
-        bytes(secret.value) if secret is not None else None, anonymous,
+        bytes(secret.value) if secret is not None else None, anonymous, may_enter,
     )  # fmt: skip

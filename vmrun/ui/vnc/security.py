@@ -83,7 +83,7 @@ def _encrypt(client: Client, version: int, kind: int) -> Iterator[int]:
         client.stream.write(b"\0")
         raise ProtocolError("that kind of VeNCrypt was not offered")
     client.stream.write(b"\1")
-    client.stream.start_tls(client.server.tls)
+    client.stream.start_tls(client.server.tls, client.server.trusts)
 
 
 def _sasl(client: Client, version: int, encrypted: bool) -> Iterator[int]:
@@ -124,6 +124,8 @@ def _sasl(client: Client, version: int, encrypted: bool) -> Iterator[int]:
     if client.server.blocked or sasl.strength and client.waiting:
         _refuse(client, version, "Authentication failed")
     client.user = sasl.user
+    if not client.server.may_enter("sasl-authz", client.user):
+        _refuse(client, version, "Authentication failed")
     client.stream.write(bytes(4))
     if sasl.strength:
         client.layer = sasl

@@ -13,6 +13,7 @@ import os
 import socket
 import time
 
+from vmrun.core.x509 import subject
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
 from vmrun.ui.vnc.keyqueue import KeyQueue
@@ -62,7 +63,9 @@ class VncServer:
         clipboard: Clipboard | None = None,
         password: bytes | None = None,
         anonymous: bool = False,
+        may_enter: Callable[[str, str], bool] = lambda key, name: True,
     ) -> None:
+        self.may_enter = may_enter  # ("tls-authz" or "sasl-authz", a name): whether that one is let in
         # "powerdown" and "reset" of clients that may press the machine's buttons; None: no client may
         self.power = power if settings.get("power-control") else None
         self.layout = layout  # of clients that send characters and no keys
@@ -310,7 +313,7 @@ class VncServer:
             peer, self.loop, lambda data: self._heard(holder, data), lambda: self._gone(holder)
         )
         if web and self.tls is not None:
-            stream.start_tls(self.tls)
+            stream.start_tls(self.tls, self.trusts)
         self._welcome(holder, stream, who, trusted)
 
     def take(
@@ -344,6 +347,10 @@ class VncServer:
         self.tell("VNC_DISCONNECTED", {"server": self._server_info(), "client": self._client_info(client)})
 
     # --- who may look -------------------------------------------------------------------------------------
+
+    def trusts(self, certificate: dict[str, Any] | None) -> bool:
+        """Whether a viewer that has shown it may go on."""
+        return self.anonymous or self.may_enter("tls-authz", subject(certificate))
 
     def admit(self, client: Client) -> None:
         """The handshake is over: one that wants the screen for itself gets it, as `share` allows."""
@@ -432,6 +439,9 @@ class VncServer:
         host, service, family = client.peer
         web = isinstance(client.stream, WebSocket)
         user = {"sasl_username": client.user} if client.user else {}
+        shown = subject(client.stream.certificate)
+        if shown:
+            user["x509_dname"] = shown
         return {"host": host, "service": service, "family": family, "websocket": web, **user}
 
     @property

@@ -41,6 +41,8 @@ class Stream:
         self.waiting = 0  # bytes that the peer has not taken
         self._stuck = False  # the peer takes no more for now
         self._ending = False
+        self.certificate: Any = None  # what of the peer's ssl tells
+        self._trusts: Callable[[Any], bool] = bool
         self._tls: Any = None  # an SSLObject, once the peer has asked for it
         self._in: Any = None
         self._out: Any = None
@@ -78,12 +80,14 @@ class Stream:
         self.waiting += len(data)
         self._flush()
 
-    def start_tls(self, context: Any) -> None:
-        """From now on all is encrypted; `context` is an ssl.SSLContext. A peer that cannot is closed."""
+    def start_tls(self, context: Any, trusts: Callable[[Any], bool]) -> None:
+        """From now on all is encrypted; `context` is an ssl.SSLContext. A peer that cannot, or whose certificate
+        `trusts` refuses, is closed.
+        """
         import ssl
 
         self._in, self._out, self._clear = ssl.MemoryBIO(), ssl.MemoryBIO(), []
-        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+        self._tls, self._trusts = context.wrap_bio(self._in, self._out, server_side=True), trusts
 
     def _encrypted(self, data: bytes) -> None:
         import ssl
@@ -95,6 +99,10 @@ class Stream:
                     self._tls.do_handshake()
                 finally:
                     self._put(self._out.read())
+                self.certificate = self._tls.getpeercert()
+                if not self._trusts(self.certificate):
+                    self.close()
+                    return
                 waiting, self._clear = self._clear, None
                 for part in waiting:
                     self._plain(part)
