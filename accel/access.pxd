@@ -1,5 +1,5 @@
 # One access of a processor to a region, as the region takes it: split, widened, masked. There is nothing to import.
-from accel cimport errands
+cimport accel.errands as errands
 from accel.api cimport ACTION_NONE, IoRegion, u8, u32, u64
 
 cdef enum:

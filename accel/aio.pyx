@@ -30,7 +30,7 @@ import os
 
 from accel.api import _report
 
-from accel cimport errands
+cimport accel.errands as errands
 from accel.clock cimport clock_read
 from accel.threads cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_mutex_destroy,

@@ -15,6 +15,7 @@ cdef void *noted                # what the lock's holder does just now, borrowed
 cdef class ErrandLock(DeviceLock):
     cdef unsigned long owner    # the thread that holds it; read by others, for whom any other value is as good
     cdef u32 depth, count
+    cdef u32 holds              # how often it has been taken
     cdef Errand *first
     cdef Errand *last
     cdef void acquire_watched(self) noexcept nogil

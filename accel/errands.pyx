@@ -5,10 +5,12 @@ to another thread costs more than the work. `put_off` keeps it until the same th
 errand may take the lock again; what is put off meanwhile is refused, so that a guest whose errands lead to errands keeps
 no thread for ever.
 
-`watch()` has every hold and every wait measured (benchmarks/latency.py): what of a hold was work, what was waiting for something, and
-for how long the host had no core for its thread. Unwatched it costs a look at a flag.
+`watch()` has every hold and every wait measured (benchmarks/latency.py): what of a hold was work, what was waiting for something,
+for how long the host had no core for its thread, and how many pages of memory the host had to give meanwhile, which it counts as
+work. Unwatched it costs a look at a flag.
 """
 
+import collections
 import sys
 
 from accel.api cimport i64, u64
@@ -29,6 +31,7 @@ cdef extern from *:
     #include <stdlib.h>
     #include <string.h>
     #include <sys/prctl.h>
+    #include <sys/resource.h>
     #include <time.h>
     #include <unistd.h>
 
@@ -55,6 +58,13 @@ cdef extern from *:
         return at == NULL ? 0 : atoll(at);
     }
 
+    /* pages that the host has given this thread so far */
+    static long long vr_faults(void)
+    {
+        struct rusage usage;
+        return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_minflt + usage.ru_majflt : 0;
+    }
+
     static void vr_name(char *name)
     {
         prctl(PR_GET_NAME, name, 0, 0, 0);
@@ -76,6 +86,7 @@ cdef extern from *:
     void vr_name(char *) nogil
     i64 vr_clock(int) nogil
     i64 vr_no_core() nogil
+    i64 vr_faults() nogil
     bint vr_is_cpu() nogil
     int CLOCK_MONOTONIC
     int CLOCK_THREAD_CPUTIME_ID
@@ -83,14 +94,17 @@ cdef extern from *:
 cdef enum:
     MOST = 64                   # errands of one release
     BUCKETS = 24                # of waits: below 2 us, 4 us, …
+    LONG_WAIT = 1000000         # ns: who was waited for is told of each
 
 cdef i64 long_hold = 0          # ns: holds that are longer are told apart by who held
-cdef i64 began_wall, began_work, began_no_core      # of the hold just now
+cdef i64 began_wall, began_work, began_no_core, began_faults    # of the hold just now
 cdef i64 held                   # ns for which somebody had the lock, all holds together, less what he had no core for
 cdef u64 takes, waits
 cdef u64 waited[BUCKETS]        # of processors, while somebody else had it
 cdef i64 longest_wait, longest_net
-_holders = {}                   # who: [holds, longest work, longest waiting for something, longest without a core]
+_holders = {}                   # who: [holds, longest work, longest waiting for something, longest without a core, most pages]
+_last = collections.deque(maxlen=32)        # holds: (their end, who, work, waiting, without a core, pages)
+_waits = collections.deque(maxlen=100)
 
 
 cdef class ErrandLock(DeviceLock):
@@ -103,6 +117,7 @@ cdef class ErrandLock(DeviceLock):
         pthread_mutex_lock(&self.mutex)
         if self.depth == 0:
             self.owner = pthread_self()
+            self.holds += 1
         self.depth += 1
 
     cdef void release(self) noexcept nogil:
@@ -124,8 +139,8 @@ cdef class ErrandLock(DeviceLock):
                 run_all(errand)
 
     cdef void acquire_watched(self) noexcept nogil:
-        global takes, waits, longest_wait, longest_net, began_wall, began_work, began_no_core, noted
-        cdef i64 since, own, before, wait, net
+        global takes, waits, longest_wait, longest_net, began_wall, began_work, began_no_core, began_faults, noted
+        cdef i64 since = 0, own, before, wait, net
         cdef int bucket
         if self.owner == pthread_self():
             pthread_mutex_lock(&self.mutex)
@@ -146,10 +161,13 @@ cdef class ErrandLock(DeviceLock):
             while net >= 2000 << bucket and bucket < BUCKETS - 1:
                 bucket += 1
             waited[bucket] += 1
+            if net >= LONG_WAIT:
+                note_wait(since, wait, net)
         self.owner = pthread_self()
+        self.holds += 1
         self.depth = 1
         noted = NULL
-        began_no_core, began_work = vr_no_core(), vr_clock(CLOCK_THREAD_CPUTIME_ID)
+        began_no_core, began_faults, began_work = vr_no_core(), vr_faults(), vr_clock(CLOCK_THREAD_CPUTIME_ID)
         began_wall = vr_clock(CLOCK_MONOTONIC)
 
     cdef void release_watched(self) noexcept nogil:
@@ -162,7 +180,7 @@ cdef class ErrandLock(DeviceLock):
             return
         work, no_core = vr_clock(CLOCK_THREAD_CPUTIME_ID) - began_work, vr_no_core() - began_no_core
         held += wall - no_core
-        note_hold(work, max(wall - work - no_core, <i64>0), no_core)
+        note_hold(work, max(wall - work - no_core, <i64>0), no_core, vr_faults() - began_faults)
 
     cdef bint mine(self) noexcept nogil:
         """Whether this thread holds it."""
@@ -194,7 +212,7 @@ cdef class ErrandLock(DeviceLock):
         return False
 
 
-cdef void note_hold(i64 work, i64 waiting, i64 no_core) noexcept with gil:
+cdef void note_hold(i64 work, i64 waiting, i64 no_core, i64 pages) noexcept with gil:
     """Somebody had the lock for long; he has it still."""
     cdef char name[16]
     cdef object what = <object>noted if noted != NULL else None
@@ -207,8 +225,14 @@ cdef void note_hold(i64 work, i64 waiting, i64 no_core) noexcept with gil:
         except ValueError:
             vr_name(name)
             who = f"thread {name.decode(errors='replace')}"
-    row = _holders.setdefault(who, [0, 0, 0, 0])
-    row[:] = row[0] + 1, max(row[1], work), max(row[2], waiting), max(row[3], no_core)
+    row = _holders.setdefault(who, [0, 0, 0, 0, 0])
+    row[:] = row[0] + 1, max(row[1], work), max(row[2], waiting), max(row[3], no_core), max(row[4], pages)
+    _last.append((vr_clock(CLOCK_MONOTONIC), who, work, waiting, no_core, pages))
+
+
+cdef void note_wait(i64 since, i64 wait, i64 net) noexcept with gil:
+    """A processor has waited for long, and has the lock now."""
+    _waits.append((wait, net, [hold[1:] for hold in _last if hold[0] > since]))
 
 
 def watch(i64 ns=100_000):
@@ -220,11 +244,13 @@ def watch(i64 ns=100_000):
 def watched():
     """What was measured: {takes, waits, buckets: [how many processors waited less than 2 us, 4 us, … while somebody else had the
     lock and a core], longest: ns of any wait, longest-net: of these, holders: {who: (holds, longest ns of work, of
-    waiting for something, without a core)}}.
+    waiting for something, without a core, most pages that the host gave)}, long-waits: of processors, 1 ms and more, the last 100:
+    [(ns, ns while somebody had the lock and a core, [(who, work, waiting, no core, pages) of the holds that it waited for])]}.
     """
     return {
         "takes": takes, "waits": waits, "buckets": [waited[n] for n in range(BUCKETS)], "longest": longest_wait,
         "longest-net": longest_net, "holders": {who: tuple(row) for who, row in _holders.items()},
+        "long-waits": list(_waits),
     }
 
 

@@ -8,9 +8,11 @@ processor's thread: how often that was, and for how long in all, the kernel tell
 Of vmrun, in runs of their own (it costs 2 µs each time), the device lock itself is measured (accel.errands.watch): how
 long a processor waited between wanting and having it while somebody had it, less the time for which the host had no
 core for either; and who had it for longer than 100 µs: the longest work, the longest that he waited for something
-with the lock held, and the longest that he was without a core. Work is the same on a loaded host. Waiting is not: a
-mutex of some instructions is long held by who loses his core with it. `--first` runs the programs before all else that
-the host does (real-time priority; as root), which is as good as an idle host, for those seconds.
+with the lock held, the longest that he was without a core, and how many pages of memory the host had to give him (its
+time for that counts as his work). Of each wait above 1 ms all that it waited for is told. Work is the same on a loaded
+host. Waiting is not: a mutex of some instructions is long held by who loses his core with it. `--first` runs the
+programs before all else that the host does (real-time priority; as root), which is as good as an idle host, for those
+seconds.
 
     python benchmarks/latency.py [--seconds N] [--accel kvm] [--locks] [--first] [--json]
 """
@@ -179,11 +181,18 @@ def show_lock(lock: dict[str, Any]) -> None:
         f"longest {lock['longest-net'] / 1e3:.1f} µs ({lock['longest'] / 1e3:.1f} with what the host had no core for)"
     )
     rows = sorted(lock["holders"].items(), key=lambda row: -row[1][1] - row[1][2])
-    for who, (count, work, waiting, no_core) in rows:
+    for who, (count, work, waiting, no_core, pages) in rows:
         print(
             f"        {who:<60} {count:>6} holds, longest work {work / 1e3:8.1f} µs, waiting {waiting / 1e3:8.1f}, "
-            f"no core {no_core / 1e3:8.1f}"
+            f"no core {no_core / 1e3:8.1f}; at most {pages} pages of the host"
         )
+    for wait, net, holds in lock["long-waits"]:
+        print(f"        a wait of {wait / 1e6:.1f} ms ({net / 1e6:.1f} while somebody had the lock and a core) for")
+        for who, work, waiting, no_core, pages in holds:
+            print(
+                f"            {who:<56} work {work / 1e6:5.2f} ms, waiting {waiting / 1e6:5.2f}, "
+                f"no core {no_core / 1e6:5.2f}, {pages} pages of the host"
+            )
 
 
 def main() -> int:

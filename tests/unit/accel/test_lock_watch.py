@@ -30,6 +30,8 @@ take()
 with lock:
     with lock:
         waiting = named(b"CPU 7/KVM", take)
+        memory = bytearray(256 * 4096)
+        memory[::4096] = bytes(range(256))          # pages that nobody has touched before
         end = time.thread_time() + 0.02
         while time.thread_time() < end:
             pass
@@ -52,3 +54,6 @@ def test_holds_and_waits_are_told_apart() -> None:
     rows = [row for who, row in found["holders"].items() if who.startswith("<string>:")]  # and the line
     assert [row[0] for row in rows] == [1, 1]
     assert max(row[1] for row in rows) > 15e6 and max(row[2] for row in rows) > 20e6
+    ((wait, net, holds),) = found["long-waits"]
+    assert (wait, net) == (found["longest"], found["longest-net"])
+    assert len(holds) == 1 and holds[0][0].startswith("<string>:") and holds[0][1] > 15e6 and holds[0][4] > 0

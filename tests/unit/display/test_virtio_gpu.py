@@ -253,3 +253,19 @@ def test_the_vga_has_the_screen_until_the_driver_takes_it_and_after_its_reset(ca
     assert surface.pixel(0, 0) == 0x112233
     card.chip.content = saved
     assert gpu.active
+
+
+def test_the_memory_of_pictures_is_given_back_by_the_main_loop(card: Card) -> None:
+    """One such at a time: a guest that makes and forgets pictures faster than that does not pile them up."""
+    soon: list[Any] = []
+    card.chip.call_soon = soon.append
+    for number in (1, 2, 3):
+        card.picture(number)
+    assert card.ask(0x102, "<II", 1, 0) == OK and len(soon) == 1
+    assert card.ask(0x102, "<II", 2, 0) == OK and len(soon) == 1
+    soon.pop()()
+    card.chip.forget()
+    assert len(soon) == 1 and card.chip.used == 0
+    soon.pop()()
+    card.chip.forget()
+    assert not soon

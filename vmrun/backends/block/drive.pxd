@@ -44,6 +44,8 @@ cdef class Drive(BlockBackend):
     cdef Node top                   # what requests go to: the node, or what watches it (tap.pyx)
     cdef readonly DeviceLock lock
     cdef void *errands              # the same, when it is an ErrandLock
+    cdef u32 hold                   # of it, in which `at_once` bytes have been read
+    cdef u64 at_once
     cdef public bint write_cache    # off: every write is on stable storage when it is over
     cdef public bint ignore_flush, discards
     cdef public int detect_zeroes   # 0 off, 1 on, 2 unmap
@@ -69,6 +71,7 @@ cdef class Drive(BlockBackend):
     cdef u64 times[OPS]
     cdef int perform_now(self, BlockRequest *request, u32 flags) noexcept nogil
     cdef bint is_brief(self, BlockRequest *request) noexcept nogil
+    cdef bint is_much(self, BlockRequest *request) noexcept nogil
     cdef bint put_off(self, DriveRequest *request) noexcept nogil
     cdef void _wait(self)
     cdef int perform(self, DriveRequest *request) noexcept nogil

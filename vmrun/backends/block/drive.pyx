@@ -1,7 +1,7 @@
 """A drive: what a device submits its requests to, on top of a block graph.
 
-Reads that the host's page cache can answer are done at once, on the caller's thread, up to 256 KiB (more would keep
-the caller's lock for long). So are small writes that the page cache takes: at once where the kernel says beforehand whether
+Reads that the host's page cache can answer are done at once, on the caller's thread, up to 256 KiB, and 1 MiB while it
+has the device lock (more would keep others from it for long). So are small writes that the page cache takes: at once where the kernel says beforehand whether
 it takes them or the request has a lock of its own, else by the same thread when it has let the device lock go
 (accel/errands.pyx), as they may wait after all. Everything else goes to the shared workers (pool.pyx), which take the
 request's lock only to call done().
@@ -53,6 +53,7 @@ cdef enum:
     RUNNING = 3
     PARKED = 4
     INLINE = 262144             # bytes that are read on the caller's thread when they are cached
+    AT_ONCE = 1 << 20           # all such reads of whoever has the device lock
     SMALL = 65536               # and written, when they come into the cache without waiting
 
 
@@ -148,7 +149,7 @@ cdef class Drive(BlockBackend):
             return 1
         if self.is_brief(request):
             held = self.errands != NULL and (<ErrandLock>self.errands).mine()
-            error = self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF)
+            error = EAGAIN if held and self.is_much(request) else self.perform_now(request, 0 if held or request.lock == NULL else NODE_BRIEF)
             if error == 0:
                 self.count(mine)
                 return 1
@@ -170,6 +171,14 @@ cdef class Drive(BlockBackend):
             return request.length <= INLINE
         return (request.op == BLOCK_WRITE and request.length <= SMALL and not self.detect_zeroes
                 and (self.ignore_flush or self.write_cache and not request.flags & BLOCK_FUA))
+
+    cdef bint is_much(self, BlockRequest *request) noexcept nogil:
+        """Whether whoever has the device lock has read enough of this drive without letting it go."""
+        if self.hold != (<ErrandLock>self.errands).holds:
+            self.hold, self.at_once = (<ErrandLock>self.errands).holds, 0
+        if request.op == BLOCK_READ:
+            self.at_once += request.length
+        return self.at_once > AT_ONCE
 
     cdef bint put_off(self, DriveRequest *request) noexcept nogil:
         """Until this thread has let the device lock go. With the mutex."""

@@ -56,7 +56,7 @@ class VirtioGpu(HardwarePointer, VirtioPci):
         chip.screen = (self.xres, self.yres)
         chip.offered |= EDID_FEATURE if self.edid else 0
         chip.set_config((0).to_bytes(8, "little") + (1).to_bytes(4, "little") + bytes(4))
-        chip.on_pointer = self.pointer_changed
+        chip.on_pointer, chip.call_soon = self.pointer_changed, platform.call_soon
         self.waiting_pointer = []
         self.console = self.add_console(GpuScanout(chip, platform.lock))
         self.console.on_resize = self._resize

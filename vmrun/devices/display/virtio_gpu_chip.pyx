@@ -28,6 +28,7 @@ from vmrun.errors import StateError
 
 cdef enum:
     HEADER = 24
+    ENTRY = 16                  # bytes, of a list of guest memory
     MOST_REQUEST = 32 + 16 * 16384
     MOST_ENTRIES = 16384
     SMALLEST = 4096             # bytes that a resource counts as, at least
@@ -73,31 +74,36 @@ cdef class Resource:
             raise MemoryError
 
     def __dealloc__(self):
-        free(self.data)
+        cdef u8 *data = self.data
         free(self.pieces)
+        with nogil:                                             # a large one takes the host milliseconds
+            free(data)
 
     @property
     def cost(self):
         return max(self.size, SMALLEST) + sizeof(Piece) * self.count
 
-    def back(self, list entries):
-        """(address, length) of guest memory, one behind the other; an empty list takes it away."""
+    def back(self, const u8[:] entries):
+        """Guest memory, one piece behind the other: 64 bits of address, 32 of length, 32 of nothing each; none takes it away."""
         cdef u64 start = 0
-        cdef u32 n
+        cdef u64 entry[2]
+        cdef u32 n, count = <u32>(entries.shape[0] // ENTRY)
         free(self.pieces)
         self.pieces, self.count, self.near, self.backed = NULL, 0, 0, 0
-        if not entries:
+        if not count:
             return
-        self.pieces = <Piece *>calloc(len(entries), sizeof(Piece))
+        self.pieces = <Piece *>calloc(count, sizeof(Piece))
         if self.pieces == NULL:
             raise MemoryError
-        for n, (address, length) in enumerate(entries):
-            self.pieces[n].start, self.pieces[n].addr, self.pieces[n].length = start, address, length
-            start += length
-        self.count, self.backed = len(entries), start
+        for n in range(count):
+            memcpy(entry, &entries[n * ENTRY], ENTRY)
+            self.pieces[n].start, self.pieces[n].addr, self.pieces[n].length = start, entry[0], <u32>entry[1]
+            start += <u32>entry[1]
+        self.count, self.backed = count, start
 
     def backing(self):
-        return [(self.pieces[n].addr, self.pieces[n].length) for n in range(self.count)]
+        """What back() was given."""
+        return b"".join(struct.pack("<QQ", self.pieces[n].addr, self.pieces[n].length) for n in range(self.count))
 
     cdef void fetch(self, Dma dma, u64 offset, u8 *to, u64 count) noexcept nogil:
         """Bytes of the backing; what is behind its end, or no memory, stays as it is."""
@@ -133,7 +139,7 @@ cdef struct Transfer:
 
 cdef class GpuChip(VirtioChip):
     """`room`: bytes that resources may take; `screen`: (width, height) of the monitor, as the driver is told.
-    `on_pointer(moved only, picture, at)` hears of the pointer.
+    `on_pointer(moved only, picture, at)` hears of the pointer; `call_soon(callback)`: on a thread without the device lock.
     """
 
     cdef public dict resources
@@ -144,6 +150,8 @@ cdef class GpuChip(VirtioChip):
     cdef public tuple part              # (x, y, width, height) of it
     cdef u32 top, bottom                # lines of the resource that were flushed since the last look
     cdef public object on_pointer
+    cdef public object call_soon        # the main loop's
+    cdef object parting                 # resources that are nobody's any more
     cdef Resource target                # of the transfer that is under way; None: there is none
     cdef Transfer move
     cdef Chain held                     # its request
@@ -160,9 +168,21 @@ cdef class GpuChip(VirtioChip):
     def forget(self):
         """No resources, nothing shown, the screen left to whoever had it before."""
         self.active = False
+        self.part_with(self.resources)
         self.resources, self.used, self.shown, self.part = {}, 0, 0, (0, 0, 0, 0)
         self.top, self.bottom = 0, 0xFFFFFFFF
         self.target = self.held_answer = None
+
+    def part_with(self, pictures):
+        """To give their memory back takes the host milliseconds: somebody without the device lock is the last who has them. One
+        such at a time, so that they do not become many.
+        """
+        if self.parting is None and self.call_soon is not None and pictures:
+            self.parting = pictures
+            self.call_soon(self.parted)
+
+    def parted(self):
+        self.parting = None
 
     cdef void stopped(self) noexcept nogil:
         with gil:
@@ -326,6 +346,7 @@ cdef class GpuChip(VirtioChip):
         self.used -= resource.cost
         if self.shown == number:
             self.shown = 0
+        self.part_with(resource)
         return OK, b""
 
     def _set_scanout(self, body, x, y, width, height, scanout, number):
@@ -378,12 +399,11 @@ cdef class GpuChip(VirtioChip):
         resource = self.resources.get(number)
         if resource is None:
             return NO_RESOURCE, b""
-        if resource.count or count > MOST_ENTRIES or len(body) < 8 + 16 * count:
+        if resource.count or count > MOST_ENTRIES or len(body) < 8 + ENTRY * count:
             return UNSPECIFIED, b""
         if self.used + sizeof(Piece) * count > self.room:
             return NO_MEMORY, b""
-        entries = [struct.unpack_from("<QI", body, 8 + 16 * n) for n in range(count)]
-        resource.back(entries)
+        resource.back(body[8 : 8 + ENTRY * count])
         self.used += sizeof(Piece) * count
         return OK, b""
 
@@ -392,7 +412,7 @@ cdef class GpuChip(VirtioChip):
         if resource is None or not resource.count:
             return NO_RESOURCE, b""
         self.used -= sizeof(Piece) * resource.count
-        resource.back([])
+        resource.back(b"")
         return OK, b""
 
     # --- the pointer's queue ------------------------------------------------------------------------------------
@@ -431,8 +451,7 @@ cdef class GpuChip(VirtioChip):
         parts = [struct.pack("<3I6I", ACTIVE if self.active else IDLE, self.shown, len(self.resources), *self.part, *self.screen)]
         for number, resource in self.resources.items():
             parts.append(struct.pack("<5I", number, resource.width, resource.height, resource.format, resource.count))
-            parts += [struct.pack("<QQ", *entry) for entry in resource.backing()]
-            parts.append(resource.pixels())
+            parts += [resource.backing(), resource.pixels()]
         return b"".join(parts)
 
     @content.setter
@@ -464,8 +483,8 @@ cdef class GpuChip(VirtioChip):
                     not 0 < width * height <= MOST_PIXELS
                 ):
                     raise StateError("virtio-gpu: a resource that cannot be")
-                entries = [struct.unpack_from("<QQ", data, at + 16 * n) for n in range(min(pieces, MOST_ENTRIES))]
-                at += 16 * pieces
+                entries = data[at : at + ENTRY * min(pieces, MOST_ENTRIES)]
+                at += ENTRY * pieces
                 resource = Resource(width, height, format)
                 resource.load(data[at : at + resource.size])
                 at += resource.size

@@ -45,6 +45,7 @@ class Lsi53c895a(PciDevice, BusOwner):
             self.make_buses([], platform)
         self.config.set_byte(0x0D, 0xFF)  # latency timer
         self.chip = LsiChip(self.dma, self.intx, self.config, self.units)
+        self.chip.serve_on(platform.iothread)
         memory = RamBlock(f"{self.name}.scripts", PROGRAMS)
         self.ram_blocks.append(memory)
         self.add_bar(0, LsiRegisters(self.chip), 256, "io")
@@ -53,6 +54,7 @@ class Lsi53c895a(PciDevice, BusOwner):
 
     def unrealize(self) -> None:
         self.chip.reset()
+        self.chip.quit()
         super().unrealize()
 
 

@@ -17,6 +17,7 @@ those of DBC, RBC, UA, ESA and SBC; general purpose timers elapse at once.
 
 from libc.string cimport memcpy, memset
 
+from accel.aio cimport EventHandler, IoThread
 from accel.api cimport IoRegion, IrqLine, i64, u8, u16, u32, u64
 from accel.dma cimport Dma
 from vmrun.bus.pci.config cimport PciConfig
@@ -30,12 +31,26 @@ from vmrun.devices.storage.lsi_bus cimport (
     MOST_INSTRUCTIONS, NOTHING, PHASE, RBC, RESELECTION, RESPID0, SBC, SBCL, SBDL, SCID, SCNTL0, SCNTL1, SCNTL1_CON,
     SCNTL1_RST, SCRATCHC, SDID, SFBR, SIDL, SIEN0, SIEN1, SIST0, SIST0_MA, SIST0_RSL, SIST0_RST, SIST0_UDC, SIST1,
     SIST1_GEN, SIST1_STO, SOCL, SSID, SSTAT0, SSTAT0_RST, SSTAT0_WOA, SSTAT1, SSTAT2, STATUS, STEST4, STIME1, TARGET,
-    TEMP, THEN_COMMAND, THEN_STATUS, UA, LsiBus, LsiCommand,
+    TEMP, THEN_COMMAND, THEN_STATUS, TURN, TURN_BYTES, UA, LsiBus, LsiCommand,
 )
 from vmrun.devices.storage.scsi cimport TASK_BUSY, ScsiUnits, scsi_cancel, scsi_release
 
 from vmrun.core.state import KEEP, Bytes, Flag, Rows, Table, U8, U16, U32
 from vmrun.errors import StateError
+
+
+cdef class Later(EventHandler):
+    """What a long program has left, on the I/O thread with the device lock."""
+
+    cdef void *chip
+
+    def __init__(self, LsiChip chip):
+        EventHandler.__init__(self)
+        self.chip = <void *>chip
+
+    cdef void kicked(self) noexcept nogil:
+        if (<LsiChip>self.chip).cut:
+            (<LsiChip>self.chip).turn(False)
 
 
 cdef class LsiChip(LsiBus):
@@ -126,6 +141,7 @@ cdef class LsiChip(LsiBus):
 
     def settle(self):
         """After a load the connected target, if its command was cut off, has a status to give."""
+        self.cut = False
         if self.current != NULL and self.current.over and self.r[SSTAT1] & PHASE in (DATA_OUT, DATA_IN):
             self.phase(STATUS)
         with nogil:
@@ -149,7 +165,7 @@ cdef class LsiChip(LsiBus):
         self.carry, self.waiting, self.message_length, self.then = False, NOTHING, 0, THEN_COMMAND
         self.target = self.unit = 0
         self.tag = 0
-        self.may_leave = False
+        self.may_leave = self.cut = False
         self.irq.set(0)
 
     # --- SCRIPTS ----------------------------------------------------------------------------------------------
@@ -165,24 +181,56 @@ cdef class LsiChip(LsiBus):
         self.waiting = NOTHING
         self.run()
 
+    cdef bint runs(self) noexcept nogil:
+        return self.running or self.cut and self.r[ISTAT1] & ISTAT1_SRUN
+
     cdef void run(self) noexcept nogil:
-        cdef u32 left = MOST_INSTRUCTIONS
         if self.running:                                        # it has come back to itself: the run below goes on
             return
-        self.running = True
-        self.copied = 0
+        self.copied, self.left, self.to_move = 0, MOST_INSTRUCTIONS, 0
         self.r[ISTAT1] |= ISTAT1_SRUN
+        self.turn(self.thread is None or not self.thread.running)
+
+    cdef void turn(self, bint whole) noexcept nogil:
+        """Go on with the program. Not the `whole` of it: so much, and the I/O thread has the rest a moment later, so that nobody
+        waits long for the device lock.
+        """
+        cdef u32 until = 0 if whole or self.left < TURN else self.left - TURN
+        self.turn_ends = MOST_COPIED if whole else self.copied + TURN_BYTES
+        self.running, self.cut = True, False
         while self.r[ISTAT1] & ISTAT1_SRUN and self.waiting == NOTHING:
-            if not left or self.copied > MOST_COPIED:
+            if not self.left or self.copied > MOST_COPIED:
                 self.free_bus()
                 self.scsi_interrupt(SIST0_UDC, 0)
                 self.stop()
                 break
-            left -= 1
-            self.step()
-            if self.r[DCNTL] & DCNTL_SSM and self.r[ISTAT1] & ISTAT1_SRUN:
+            if not whole and (self.left == until or self.copied >= self.turn_ends):
+                self.cut = True
+                self.later.notifier.signal()
+                break
+            if self.to_move:
+                self.move_on()
+            else:
+                self.left -= 1
+                self.step()
+            if self.r[DCNTL] & DCNTL_SSM and self.r[ISTAT1] & ISTAT1_SRUN and not self.to_move:
                 self.dma_interrupt(DSTAT_SSI)
         self.running = False
+
+    def serve_on(self, IoThread thread):
+        """Long programs run on `thread`. Before the machine runs; `quit` ends it."""
+        self.thread, self.later = thread, Later(self)
+        thread.add(self.later)
+
+    def quit(self):
+        self.thread.remove(self.later)
+        self.thread = None
+
+    def before_save(self):
+        """A saved program waits, or has ended."""
+        if self.cut:
+            with nogil:
+                self.turn(True)
 
     cdef i64 near(self, u32 value) noexcept nogil:
         """24 bits with their sign."""
@@ -429,27 +477,34 @@ cdef class LsiChip(LsiBus):
                 self.dma_interrupt(DSTAT_BF)
 
     cdef void memory_move(self, u32 insn, u32 source) noexcept nogil:
-        cdef u8 data[4096]
-        cdef u32 target = self.fetch(self.get(DSP)), left = insn & 0xFFFFFF, size, n
-        cdef int read_own, write_own
+        self.move_from, self.move_to, self.to_move = source, self.fetch(self.get(DSP)), insn & 0xFFFFFF
         self.put(DSP, self.get(DSP) + 4)
-        self.put(TEMP, target)
-        while left and self.r[ISTAT1] & ISTAT1_SRUN and self.copied <= MOST_COPIED:
-            read_own, write_own = self.own(source), self.own(target)
-            size = min(left, <u32>1 if read_own >= 0 or write_own >= 0 else <u32>4096)
+        self.put(TEMP, self.move_to)
+        self.move_on()
+
+    cdef void move_on(self) noexcept nogil:
+        """With a memory move, until this turn ends."""
+        cdef u8 data[4096]
+        cdef u32 size
+        cdef int read_own, write_own
+        while self.to_move and self.r[ISTAT1] & ISTAT1_SRUN and self.copied <= self.turn_ends:
+            read_own, write_own = self.own(self.move_from), self.own(self.move_to)
+            size = min(self.to_move, <u32>1 if read_own >= 0 or write_own >= 0 else <u32>4096)
             if read_own >= 0:
                 data[0] = self.read_byte(read_own)
-            elif self.dma.read_into(source, data, size) != 0:
+            elif self.dma.read_into(self.move_from, data, size) != 0:
+                self.to_move = 0
                 self.dma_interrupt(DSTAT_BF)
                 return
             if write_own >= 0:
                 self.write_byte(write_own, data[0])
-            elif self.dma.write_from(target, data, size) != 0:
+            elif self.dma.write_from(self.move_to, data, size) != 0:
+                self.to_move = 0
                 self.dma_interrupt(DSTAT_BF)
                 return
-            source += size
-            target += size
-            left -= size
+            self.move_from += size
+            self.move_to += size
+            self.to_move -= size
             self.copied += size if size > 1 else 64
 
     # --- registers --------------------------------------------------------------------------------------------
@@ -495,7 +550,7 @@ cdef class LsiChip(LsiBus):
 
     cdef void look_again(self) noexcept nogil:
         """A driver that has served its interrupts hears of those that want to come back, if it asked for that."""
-        if self.r[SIEN0] & SIST0_RSL and not self.wanted() and not self.running and self.waiting != RESELECTION:
+        if self.r[SIEN0] & SIST0_RSL and not self.wanted() and not self.runs() and self.waiting != RESELECTION:
             if self.r[SCID] & 0x40 and self.reselect():
                 self.scsi_interrupt(SIST0_RSL, 0)
 
@@ -504,7 +559,7 @@ cdef class LsiChip(LsiBus):
             return
         if reg == SCNTL1:
             self.r[reg] = (value & ~<u32>(1 | SCNTL1_CON)) | (self.r[reg] & SCNTL1_CON)
-            if not value & SCNTL1_CON and not self.running:
+            if not value & SCNTL1_CON and not self.runs():
                 self.r[reg] &= ~<u32>SCNTL1_CON
             if value & SCNTL1_RST:
                 if not self.r[SSTAT0] & SSTAT0_RST:

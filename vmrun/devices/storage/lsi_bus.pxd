@@ -1,4 +1,5 @@
 # The SCSI bus of an LSI 53C895A. The documentation is in lsi_bus.pyx.
+from accel.aio cimport EventHandler, IoThread
 from accel.api cimport IrqLine, i64, u8, u16, u32, u64
 from accel.dma cimport Dma
 from vmrun.bus.pci.config cimport PciConfig
@@ -7,6 +8,8 @@ from vmrun.devices.storage.scsi cimport ScsiRequest, ScsiUnits
 cdef enum:
     MOST_INSTRUCTIONS = 20000
     MOST_COPIED = 1 << 24
+    TURN = 500                      # instructions, or bytes, at one go
+    TURN_BYTES = 1 << 20
     MOST_COMMANDS = 64              # that targets have at a time
     MESSAGE = 16
 
@@ -166,8 +169,12 @@ cdef class LsiBus:
     cdef LsiCommand commands[MOST_COMMANDS]
     cdef LsiCommand *current
     cdef public u32 ages
-    cdef u64 copied
-    cdef bint running
+    cdef IoThread thread
+    cdef EventHandler later
+    cdef bint running, cut          # just now; it goes on a moment later
+    cdef u32 left                   # instructions that this program may still run
+    cdef u64 copied, turn_ends      # bytes
+    cdef u32 move_from, move_to, to_move            # of a memory move that is under way
     # what the chip overrides
     cdef void resume(self) noexcept nogil
     # what it calls

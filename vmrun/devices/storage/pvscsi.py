@@ -55,6 +55,7 @@ class Pvscsi(PciDevice, BusOwner):
             self.revision = 0
         self.config.set_byte(0x0D, PATIENCE)
         self.chip = PvscsiChip(self.dma, self.intx, self.units, bool(self.use_msg))
+        self.chip.serve_on(platform.iothread)
         self.add_bar(0, PvscsiRegisters(self.chip), SIZE, "mem32")
         made = Msi(1, True, False)
         self.add_capability(made, MSI_AT_FIRST if self.old else MSI_AT)
@@ -70,4 +71,5 @@ class Pvscsi(PciDevice, BusOwner):
 
     def unrealize(self) -> None:
         self.chip.reset()
+        self.chip.quit()
         super().unrealize()

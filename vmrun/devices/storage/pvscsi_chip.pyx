@@ -17,6 +17,7 @@ drivers; here the count is what was moved, and sense data comes with a host stat
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from accel.aio cimport EventHandler, IoThread
 from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
 from accel.dma cimport Dma, Scatter
 from vmrun.bus.pci.msi cimport MsiChip
@@ -82,6 +83,7 @@ cdef enum:
     F_TO_DEVICE = 0x10
     CHAIN = 1
     MOST_COMMANDS = PAGE_REQUESTS * MOST_PAGES
+    BURST = 64                      # requests that are begun at one go
     MOST_PIECES = 512
     # host status
     H_OK = 0x00
@@ -110,6 +112,19 @@ cdef void unit_done(ScsiRequest *request) noexcept nogil:
     (<PvscsiChip>request.owner).over(<PvCommand *>request)
 
 
+cdef class Later(EventHandler):
+    """What a long ring has left, on the I/O thread with the device lock."""
+
+    cdef void *chip
+
+    def __init__(self, PvscsiChip chip):
+        EventHandler.__init__(self)
+        self.chip = <void *>chip
+
+    cdef void kicked(self) noexcept nogil:
+        (<PvscsiChip>self.chip).kicked()
+
+
 cdef class PvscsiChip:
     """`messages`: there is a ring for what comes and goes."""
 
@@ -127,10 +142,13 @@ cdef class PvscsiChip:
     cdef readonly ScsiUnits units
     cdef IrqLine irq
     cdef public MsiChip msi
+    cdef IoThread thread
+    cdef Later later
     cdef Scatter scatter
     cdef PvCommand *commands
     cdef PvCommand *free
     cdef readonly bint messages
+    cdef bint serving                   # requests are being taken just now
     cdef public u32 command, given, status, pending, mask, request_next, completion_next, message_next
     cdef public bint rings, telling
     cdef public u64 indices
@@ -158,6 +176,15 @@ cdef class PvscsiChip:
             for n in range(MOST_COMMANDS):
                 scsi_release(&self.commands[n].scsi)
         free(self.commands)
+
+    def serve_on(self, IoThread thread):
+        """The rest of a long ring is `thread`'s. Before the machine runs; `quit` ends it."""
+        self.thread, self.later = thread, Later(self)
+        thread.add(self.later)
+
+    def quit(self):
+        self.thread.remove(self.later)
+        self.thread = None
 
     # --- state ------------------------------------------------------------------------------------------------
 
@@ -190,6 +217,8 @@ cdef class PvscsiChip:
     def settle(self):
         with nogil:
             self.update_irq()
+        if self.rings and self.later is not None:           # a turn may have been due when the machine was saved
+            self.later.notifier.notify()
 
     cdef void give_up(self) noexcept nogil:
         cdef u32 n
@@ -286,20 +315,27 @@ cdef class PvscsiChip:
         return WORDS[C_SETUP_MESSAGES]
 
     cdef void kicked(self) noexcept nogil:
-        """All requests that the driver has put into the ring, as far as there is room for them."""
-        cdef u32 ready, at
+        """Requests that the driver has put into the ring, as far as there is room for them: so many at one go, so that nobody
+        waits long for the device lock, the thread has the rest.
+        """
+        cdef u32 ready, at, left = BURST if self.thread is not None and self.thread.running else MOST_COMMANDS
         cdef u8 r[REQUEST]
-        if not self.rings:
+        if not self.rings or self.serving:                      # one that is over at once: the loop below goes on
             return
         ready = self.index(REQUEST_PRODUCED)
         if ready - self.request_next > <u32>1 << self.request_log:
             return                                              # an index that no driver has written
-        while self.request_next != ready and self.free != NULL:
+        self.serving = True
+        while self.request_next != ready and self.free != NULL and left:
+            left -= 1
             at = self.request_next & ((1 << self.request_log) - 1)
             self.request_next += 1
             if self.dma.read_into(self.request_at[at // PAGE_REQUESTS] + at % PAGE_REQUESTS * REQUEST, r, REQUEST) == 0:
                 self.request(r)
+        self.serving = False
         self.show(REQUEST_CONSUMED, self.request_next)
+        if not left and self.later is not None:
+            self.later.notifier.signal()
 
     cdef void completed(self, u64 context, u64 moved, u32 sense, u16 host, u8 status) noexcept nogil:
         cdef u8 c[COMPLETION]
