@@ -4,7 +4,7 @@
 
 Each row runs in a process of its own, over qtest, with the lock watched (accel.errands.watch). What is printed is the
 longest hold of the row: the processor time of whoever had the lock, and how long he waited for something with it. Work
-is the same on a loaded host, waiting is not. What the guest makes long is cut into turns; what is not, and why, stands in
+is the same on a loaded host, waiting is not. What the guest makes long is cut into turns:
 docs/decisions/dma-and-the-io-thread.md.
 """
 
