@@ -137,6 +137,35 @@ def test_tftp_serves_a_directory(guest: Any, tmp_path: Any) -> None:
     assert one.wait(lambda f: f[23] == 17 and f[36:38] == struct.pack(">H", 1234))[42:] == b"\0\3\0\1from the host"
 
 
+def test_a_block_that_is_acknowledged_again_comes_again_not_the_next(guest: Any, tmp_path: Any) -> None:
+    """A client that got nothing for a moment; each of its repetitions was a block for libslirp."""
+    blocks = [bytes([n]) * 512 for n in range(1, 5)]
+    (tmp_path / "file").write_bytes(b"".join(blocks))
+    one = guest(tftp=str(tmp_path))
+    one.arp(1, socket.inet_aton("10.0.2.2"), ALL, socket.inet_aton("10.0.2.15"))
+
+    def say(code: int, rest: bytes) -> None:
+        one.udp("10.0.2.15", 1234, "10.0.2.2", 69, struct.pack(">H", code) + rest)
+
+    def block() -> bytes:
+        return one.wait(lambda f: f[23] == 17 and f[36:38] == struct.pack(">H", 1234))[42:]  # type: ignore[no-any-return]
+
+    say(1, b"file\0octet\0")
+    assert block() == b"\0\3\0\1" + blocks[0]
+    for _ in range(5):
+        say(4, b"\0\1")
+    assert block() == b"\0\3\0\2" + blocks[1]
+    time.sleep(0.6)
+    say(4, b"\0\1")  # it was lost
+    assert block() == b"\0\3\0\2" + blocks[1]
+    say(4, b"\0\2")
+    assert block() == b"\0\3\0\3" + blocks[2]
+    say(1, b"file\0octet\0")  # once more from the same port
+    assert block() == b"\0\3\0\1" + blocks[0]
+    say(4, b"\0\1")
+    assert block() == b"\0\3\0\2" + blocks[1]
+
+
 def test_port_0_is_a_free_one_and_leads_to_the_guest(guest: Any) -> None:
     one = guest(hostfwd="tcp:127.0.0.1:0-:22")
     (row,) = one.net.forwards

@@ -29,6 +29,7 @@ from accel.threads cimport (
 )
 from vmrun.backends.net.base cimport HostNet
 from vmrun.backends.net.offload cimport net_join, net_needs, net_whole
+from vmrun.backends.net.tftp cimport TftpMemory
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_DATA_VALID, NET_GSO_TCP4, NET_NEEDS_CSUM, NetHeader,
 )
@@ -267,6 +268,7 @@ cdef class StackNet(HostNet):
     cdef pollfd *polls
     cdef u32 poll_count, poll_room
     cdef StackTimer timers[MOST_TIMERS]
+    cdef TftpMemory tftp
     cdef bint feeding           # what the card sent before is on its way to the stack
     cdef bint collecting        # a burst: the thread is woken at its end
     cdef bint asleep            # … and is owed that
@@ -291,6 +293,7 @@ cdef class StackNet(HostNet):
         cdef u32 n
         self.lock, self.settings = lock, settings
         self.notifier = Notifier()
+        self.tftp = TftpMemory()
         self.can = NET_CAN_CSUM | NET_CAN_TSO4 | NET_CAN_TSO6 | NET_CAN_ECN
         self.buffers[0] = <u8 *>calloc(1, BUFFER + SLACK)
         self.buffers[1] = <u8 *>calloc(1, BUFFER + SLACK)
@@ -440,6 +443,7 @@ cdef class StackNet(HostNet):
         cdef u64 room = self.out_room if self.out_room else <u64>FIRST_OUT
         cdef u64 wanted = self.out_filled + ((length + 4 + 3) & ~<u64>3)
         cdef u8 *grown
+        self.tftp.sent(data, <u32>length)
         if wanted > OUT_MOST:
             self.lost += 1
             return
@@ -509,6 +513,8 @@ cdef class StackNet(HostNet):
         """Give the stack what the card sent."""
         cdef u8 *at
         cdef u8 *end
+        cdef const u8 *again
+        cdef u32 size
         cdef bint was_blocked
         pthread_mutex_lock(&self.buffer_mutex)
         at, self.buffers[0], self.buffers[1] = self.buffers[0], self.buffers[1], self.buffers[0]
@@ -522,7 +528,10 @@ cdef class StackNet(HostNet):
         pthread_mutex_lock(&self.mutex)
         self.tell_time()
         while at < end:
-            slirp_input(self.stack, at + 4, <int>(<u32 *>at)[0])
+            if not self.tftp.repeats(at + 4, (<u32 *>at)[0], monotonic() // 1000000, &again, &size):
+                slirp_input(self.stack, at + 4, <int>(<u32 *>at)[0])
+            elif again != NULL:
+                self.came_out(again, size)
             at += ((<u32 *>at)[0] + 4 + 3) & ~<u32>3
         self.feeding = False
         pthread_mutex_unlock(&self.mutex)
