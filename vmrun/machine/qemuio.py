@@ -16,16 +16,21 @@ from vmrun.machine.blocks import blocks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import Any
 
 READ, WRITE, FLUSH, DISCARD, ZERO = range(5)
 UNITS = {"b": 512, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60}
-MOST = 1 << 30  # bytes that one command moves
+MOST = (1 << 31) - 512  # bytes that one command moves
 PIECE = 8 << 20
 
 
 class Refused(Exception):
-    """What the command prints instead."""
+    """What the command prints instead: it was not said rightly, or cannot be. `error`: where errors are printed."""
+
+    def __init__(self, text: str, error: bool = False) -> None:
+        super().__init__(text)
+        self.error = error
 
 
 def number(text: str) -> int:
@@ -35,15 +40,14 @@ def number(text: str) -> int:
             return int(float(text[:-1]) * UNITS[tail]) if "." in text else int(text[:-1], 0) * UNITS[tail]
         return int(text, 0)
     except (ValueError, OverflowError):
-        raise Refused(f"Invalid argument -- {text}") from None
+        raise Refused(f"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- {text}") from None
 
 
 def amount(value: float) -> str:
     """Bytes for people: three digits and their unit, as qemu-io has it."""
-    for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")):
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
         if value < 1024 or unit == "EiB":
-            text = f"{value:.3f}".rstrip("0").rstrip(".") if power else f"{value:.3f}".rstrip("0").rstrip(".")
-            return f"{text} {unit}"
+            return f"{f'{value:.3f}'.removesuffix('.000')} {unit}"
         value /= 1024
     return ""
 
@@ -67,7 +71,9 @@ def _options(words: list[str], flags: str, with_value: str) -> tuple[dict[str, s
 
 
 class Io:
-    """One node, through the drive that shows it, or one of its own."""
+    """One node, through the drive that shows it, or one of its own. `failed`: so has a command."""
+
+    failed = False
 
     def __init__(self, machine: Any, name: str, drive: Any = None) -> None:
         self.machine = machine
@@ -85,6 +91,25 @@ class Io:
             self.drive = queue(self.node)
             self.drive.replace(self.node, table.taps.get(id(self.node)))
 
+    def quiet(self) -> AbstractContextManager[object]:
+        """Nothing that uses the node is under way within."""
+        return blocks(self.machine).quiet(self.node)
+
+    def complain(self, text: str) -> str:
+        """What is printed where errors are."""
+        return text
+
+    def aside(self, run: Callable[[Any], str]) -> None:
+        """It goes on by itself; who wants to know says aio_flush."""
+        import _thread
+
+        _thread.start_new_thread(run, (None,))
+
+    def flush(self) -> str:
+        """Until all that goes on by itself is over."""
+        self.drive.drain()
+        return ""
+
     def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
         """OSError."""
         from vmrun.backends.block.caller import Caller
@@ -100,12 +125,12 @@ class Io:
 
 def _span(words: list[str], name: str) -> tuple[int, int]:
     if len(words) != 2:
-        raise Refused(f"bad argument count {len(words)} to {name}, expected exactly 2 arguments")
+        raise Refused(usage(name))
     offset, count = number(words[0]), number(words[1])
     if offset < 0 or count < 0:
         raise Refused(f"Argument '{words[0] if offset < 0 else words[1]}' is negative")
     if count > MOST:
-        raise Refused(f"length cannot exceed {MOST}, given {words[1]}")
+        raise Refused(f"length cannot exceed {MOST} without -n, given {words[1]}")
     return offset, count
 
 
@@ -124,9 +149,11 @@ def _pattern(text: str) -> int:
 
 
 def _read(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "abCiqv", "Psl")
+    given, rest = _options(words, "aCipqv", "Psl")
     if name in ("readv", "aio_read") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
+    if "P" not in given and ("s" in given or "l" in given):
+        raise Refused(usage(name))
     offset, count = _span(rest, name)
     began, out = monotonic(), ""
     data = b"".join(_pieces(io, offset, count))
@@ -134,9 +161,12 @@ def _read(io: Io, words: list[str], name: str) -> str:
     if "P" in given:
         start = number(given.get("s") or "0")
         length = number(given["l"]) if "l" in given else count - start
+        if start < 0 or length < 0 or start + length > count:
+            raise Refused("pattern verification range exceeds end of read data")
         want = bytes([_pattern(given["P"])]) * length
         if data[start : start + length] != want:
             out += f"Pattern verification failed at offset {offset + start}, {length} bytes\n"
+            io.failed = True
     if "v" in given:
         for at in range(0, count, 16):
             row = data[at : at + 16]
@@ -152,21 +182,39 @@ def _pieces(io: Io, offset: int, count: int) -> list[bytes]:
 
 
 def _write(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "bcCfinquz", "Ps")
+    given, rest = _options(words, "Cfinquz", "Ps")
     if name in ("writev", "aio_write") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
     offset, count = _span(rest, name)
     if "z" in given and "P" in given:
-        raise Refused("-z and -P cannot be specified at the same time")
-    byte = _pattern(given["P"]) if "P" in given else 0xCD
+        raise Refused("Only one of -z, -P, and -s can be specified at the same time")
+    if "u" in given and "z" not in given:
+        raise Refused("-u requires -z to be specified")
+    if "s" in given and ("z" in given or "P" in given):
+        raise Refused("Only one of -z, -P, and -s can be specified at the same time")
+    data = _contents(given["s"]) if "s" in given else bytes([_pattern(given["P"]) if "P" in given else 0xCD])
     fua = 1 if "f" in given else 0
     began = monotonic()
     if "z" in given:
         io.request(ZERO, offset, count, None, fua | (2 if "u" in given else 0))
     else:
         for at in range(offset, offset + count, PIECE):
-            io.request(WRITE, at, 0, bytes([byte]) * min(PIECE, offset + count - at), fua)
+            first, size = (at - offset) % len(data), min(PIECE, offset + count - at)
+            piece = (data[first:] + data * (size // len(data) + 1))[:size]
+            io.request(WRITE, at, 0, piece, fua)
     return "" if "q" in given else _report("wrote", count, count, offset, monotonic() - began)
+
+
+def _contents(path: str) -> bytes:
+    """What is written over and over."""
+    try:
+        with open(path, "rb") as file:
+            found = file.read(MOST)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}", True) from None
+    if not found:
+        raise Refused(f"{path}: file is empty")
+    return found
 
 
 def _discard(io: Io, words: list[str], name: str) -> str:
@@ -189,8 +237,10 @@ def _length(io: Io, words: list[str], name: str) -> str:
 def _truncate(io: Io, words: list[str], name: str) -> str:
     given, rest = _options(words, "", "m")
     if len(rest) != 1:
-        raise Refused(f"bad argument count {len(rest)} to truncate, expected exactly 1 arguments")
-    with blocks(io.machine).quiet(io.node):
+        raise Refused(usage(name))
+    if io.node.driver == "qcow2" and number(rest[0]) % 512:
+        raise Refused("The new size must be a multiple of 512", True)
+    with io.quiet():
         io.node.truncate(number(rest[0]), given.get("m") or "off")
         io.drive.resized()
     return ""
@@ -223,9 +273,8 @@ def _map(io: Io, words: list[str], name: str) -> str:
 
 
 def _alloc(io: Io, words: list[str], name: str) -> str:
-    if not 1 <= len(words) <= 2:
-        raise Refused(f"bad argument count {len(words)} to alloc, expected between 1 and 2 arguments")
     offset, count = number(words[0]), number(words[1]) if len(words) > 1 else 512
+    count = max(0, min(count, io.node.size - offset))
     there = sum(length for _, length, here in _extents(io, offset, min(offset + count, io.node.size)) if here)
     return f"{there}/{count} bytes allocated at offset {amount(offset)}\n"
 
@@ -243,8 +292,6 @@ def _debugged(io: Io) -> Any:
 
 
 def _break(io: Io, words: list[str], name: str) -> str:
-    if len(words) != 2:
-        raise Refused(f"bad argument count {len(words)} to break, expected exactly 2 arguments")
     node = _debugged(io)
     if node is None:
         raise Refused("Could not set breakpoint: Operation not supported")
@@ -285,11 +332,24 @@ def _info(io: Io, words: list[str], name: str) -> str:
     size = getattr(io.node, "cluster_size", 0)
     if size:
         out += f"cluster size: {amount(size)}\n"
+    if hasattr(io.node, "snapshots"):
+        span = size * (size // (16 if io.node.header.extended_l2 else 8))  # what a table is for
+        out += f"vm state offset: {amount(-(-io.node.size // span) * span)}\n"
     return out
 
 
+def usage(name: str) -> str:
+    """How a command is said, for one that was not."""
+    full = {"r": "read", "rv": "readv", "w": "write", "wv": "writev", "d": "discard", "t": "truncate"}.get(name, name)
+    return next(f"{row} -- {text}" for row, text in HELP if row.split()[0] == full)
+
+
 def _help(io: Io, words: list[str], name: str) -> str:
-    return "".join(f"{row} -- {text}\n" for row, text in HELP)
+    if not words:
+        return "".join(f"{row} -- {text}\n" for row, text in HELP)
+    if not any(row.split()[0] == words[0] for row, _ in HELP):
+        raise Refused(f"command {words[0]} not found")
+    return usage(words[0]) + "\n"
 
 
 def _reopen(io: Io, words: list[str], name: str) -> str:
@@ -298,7 +358,7 @@ def _reopen(io: Io, words: list[str], name: str) -> str:
 
     given, _ = _options(words, "rw", "co")
     if "r" in given or "w" in given:
-        with blocks(io.machine).quiet(io.node):
+        with io.quiet():
             try:
                 reopen(io.node, "r" in given)
             except ImageError as error:
@@ -314,6 +374,13 @@ COMMANDS = {
     "reopen": _reopen, "resume": _resume, "sleep": _sleep, "truncate": _truncate, "t": _truncate,
     "wait_break": _wait_break, "write": _write, "w": _write, "writev": _write, "wv": _write,
 }  # fmt: skip
+# how many arguments there may be, options and all
+_COUNTS: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("read", "r", "readv", "rv", "write", "w", "writev", "wv", "discard", "d"), (2, None)),
+    **dict.fromkeys(("aio_read", "aio_write"), (2, None)), **dict.fromkeys(("truncate", "t"), (1, 3)),
+    **dict.fromkeys(("flush", "f", "info", "i", "length", "l", "map"), (0, 0)), "alloc": (1, 2), "break": (2, 2),
+    **dict.fromkeys(("resume", "remove_break", "sleep", "wait_break"), (1, 1)),
+}  # fmt: skip
 HELP = (
     ("aio_flush", "completes all outstanding aio requests"),
     ("aio_read [-Ciqv] [-P pattern] off len [len..]", "asynchronously reads a number of bytes"),
@@ -326,14 +393,16 @@ HELP = (
     ("info", "prints information about the current file"),
     ("length", "gets the length of the current file"),
     ("map", "prints the allocated areas of a file"),
-    ("read [-qv] [-P pattern [-s off] [-l len]] off len", "reads a number of bytes at a specified offset"),
+    ("read [-abCqv] [-P pattern [-s off] [-l len]] off len", "reads a number of bytes at a specified offset"),
+    ("readv [-Cqv] [-P pattern] off len [len..]", "reads a number of bytes at a specified offset"),
     ("remove_break tag", "remove a breakpoint by tag"),
     ("reopen [(-r|-w)]", "reopens an image for reading, or for writing"),
     ("resume tag", "resumes the request tagged as tag"),
     ("sleep", "waits for the given value in milliseconds"),
     ("truncate [-m prealloc_mode] off", "truncates the current file at the given offset"),
     ("wait_break tag", "waits for the suspension of a request"),
-    ("write [-fquz] [-P pattern] off len", "writes a number of bytes at a specified offset"),
+    ("write [-bcCfnquz] [-P pattern | -s source_file] off len", "writes a number of bytes at a specified offset"),
+    ("writev [-Cfq] [-P pattern] off len [len..]", "writes a number of bytes at a specified offset"),
 )
 
 
@@ -351,28 +420,43 @@ def command(machine: Any, name: str, line: list[str], by_device: bool = False) -
         io = Io(machine, name)
     if not line:
         return ""
+    return work(io, line)
+
+
+def work(io: Io, line: list[str]) -> str | Callable[[Any], str]:
+    """One command on a node: its text, or what tells it. `io.failed` says whether it went wrong."""
     verb, rest = line[0], line[1:]
     if verb == "aio_flush":
-        return lambda work: io.drive.drain() or ""
+        return lambda work: io.flush()
     act: Any = COMMANDS.get(verb)
     if act is None:
-        return f'command "{verb}" not found\n'
+        io.failed = True
+        return io.complain(f'command "{verb}" not found\n')
 
     def run(work: Any) -> Any:
         try:
+            _counted(verb, len(rest))
             if act is _wait_break:
                 return _wait_break(io, rest, verb, work)
             return act(io, rest, verb)
         except Refused as error:
-            return f"{error}\n"
+            io.failed = True
+            return io.complain(f"{error}\n") if error.error else f"{error}\n"
         except OSError as error:
+            io.failed = True
             code = errno.EIO if error.errno == errno.EINVAL else error.errno
             what = {"r": "read", "w": "write"}.get(verb, verb.removeprefix("aio_").rstrip("v"))
             return f"{what} failed: {os.strerror(code or errno.EIO)}\n"
 
     if verb.startswith("aio_"):
-        import _thread
-
-        _thread.start_new_thread(run, (None,))  # it goes on by itself; who wants to know says aio_flush
+        io.aside(run)
         return ""
     return run
+
+
+def _counted(verb: str, count: int) -> None:
+    least, most = _COUNTS.get(verb, (0, None))
+    if least <= count and (most is None or count <= most):
+        return
+    wanted = f"at least {least}" if most is None else str(least) if least == most else f"between {least} and {most}"
+    raise Refused(f"bad argument count {count} to {verb}, expected {wanted} arguments", True)

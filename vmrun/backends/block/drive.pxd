@@ -74,6 +74,7 @@ cdef class Drive(BlockBackend):
     cdef bint is_much(self, BlockRequest *request) noexcept nogil
     cdef bint put_off(self, DriveRequest *request) noexcept nogil
     cdef void _wait(self)
+    cdef void _wait_for_all(self) noexcept nogil
     cdef int perform(self, DriveRequest *request) noexcept nogil
     cdef void start(self, DriveRequest *request) noexcept nogil
     cdef void put(self, DriveRequest *request) noexcept nogil

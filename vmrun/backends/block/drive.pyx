@@ -119,7 +119,8 @@ cdef class Drive(BlockBackend):
         self._insert(node)
 
     def __dealloc__(self):
-        self._wait()
+        with nogil:
+            self._wait_for_all()
         pthread_mutex_destroy(&self.mutex)
         pthread_cond_destroy(&self.settled)
 
@@ -474,11 +475,14 @@ cdef class Drive(BlockBackend):
     cdef void _wait(self):
         self._hurry(True)
         with nogil:
-            pthread_mutex_lock(&self.mutex)
-            while self.running:
-                pthread_cond_wait(&self.settled, &self.mutex)
-            pthread_mutex_unlock(&self.mutex)
+            self._wait_for_all()
         self._hurry(False)
+
+    cdef void _wait_for_all(self) noexcept nogil:
+        pthread_mutex_lock(&self.mutex)
+        while self.running:
+            pthread_cond_wait(&self.settled, &self.mutex)
+        pthread_mutex_unlock(&self.mutex)
 
     def change(self, Node node or None):
         """Another medium, or none; the old one is flushed and closed. Without the device lock."""

@@ -76,6 +76,7 @@ class Export:
         """`others`: all exports by their names, this one too; None: this one, which the empty name is, too."""
         self.node, self.name, self.readonly, self.others = node, name, readonly, others
         self.bitmaps = bitmaps or {}
+        self.description = ""
         self.look = look or partial(seen, node)
         self.size = node.size
         self.served = False
@@ -125,15 +126,17 @@ class Export:
                 client.reply(option, DONE)
                 return None
             if option == LIST:
-                for each in [self.name] if self.others is None else list(self.others):
-                    name = each.encode()
-                    client.reply(option, SERVER, struct.pack(">I", len(name)) + name)
+                for each in [self] if self.others is None else list(self.others.values()):
+                    name = each.name.encode()
+                    client.reply(option, SERVER, struct.pack(">I", len(name)) + name + each.description.encode())
                 client.reply(option, DONE)
             elif option in (INFO, GO):
                 found = self._wanted(client, option, _text(data, 0)[0] if len(data) >= 6 else None)
                 if found is None:
                     continue
                 client.reply(option, INFORMATION, struct.pack(">HQH", 0, found.size, found.flags))
+                if found.description:
+                    client.reply(option, INFORMATION, struct.pack(">H", 2) + found.description.encode())
                 client.reply(option, INFORMATION, struct.pack(">HIII", 3, 1, 4096, MOST))
                 client.reply(option, DONE)
                 if option == GO:

@@ -26,6 +26,7 @@ COMMANDS = {
     "create": "change",
     "dd": "convert",
     "info": "look",
+    "io": "io",
     "map": "look",
     "measure": "look",
     "rebase": "change",

@@ -96,11 +96,15 @@ def human(found: dict[str, Any]) -> str:
     text = "\n".join(lines) + "\n"
     if "snapshots" in found:
         text += snapshot_table(found["snapshots"])
-    if "format-specific" in found:
-        text += "Format specific information:\n"
-        for key, value in found["format-specific"]["data"].items():
-            text += _specific_line(key, value, 1)
-    return text
+    return text + specific(found)
+
+
+def specific(found: dict[str, Any]) -> str:
+    """What only this format has."""
+    if "format-specific" not in found:
+        return ""
+    rows = (_specific_line(key, value, 1) for key, value in found["format-specific"]["data"].items())
+    return "Format specific information:\n" + "".join(rows)
 
 
 def _specific_line(key: str, value: Any, depth: int) -> str:

@@ -219,6 +219,15 @@ def open_image(
         raise ImgError(text) from None
 
 
+def inside(error: ImgError, name: str) -> str:
+    """What open_image told, for programs that name the image themselves."""
+    from vmrun.backends.block.nodeoptions import of_the_host
+
+    told = str(error)
+    inner = told.removeprefix(f"Could not open '{name}': ")
+    return inner if "Could not open" in inner or not of_the_host(inner) else told
+
+
 def format_of(node: Node) -> str:
     return str(node.driver)
 

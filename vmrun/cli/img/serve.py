@@ -10,6 +10,10 @@ import sys
 from vmrun.backends.block.nbd_server import Export
 from vmrun.cli.img.options import Given, ImgError, open_image
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
 HELP = """usage: vmrun img serve [OPTION…] IMAGE
 
   -f FORMAT          the image's format; guessed when not given (for writing, say it)
@@ -42,8 +46,12 @@ def serve(argv: list[str]) -> int:
     if not shared.isdigit():
         raise ImgError(f"Invalid shared device number '{shared}'")
     export = Export(node, given["x"] or given["export"] or "", readonly)
+    path = given["k"] or given["socket"]
     try:
-        return _listen(given, export, int(shared), "t" in given or "persistent" in given)
+        server = listening(path, given["b"] or given["bind"] or "127.0.0.1", given["p"] or given["port"] or "10809")
+        sys.stdout.write(f"serving on {path or ':'.join(map(str, server.getsockname()[:2]))}\n")
+        sys.stdout.flush()
+        return answer(server, path, export, int(shared), "t" in given or "persistent" in given)
     finally:
         node.close()
 
@@ -61,11 +69,10 @@ def _make_way(path: str) -> None:
         pass
 
 
-def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
+def listening(path: str | None, host: str, port: str) -> socket.socket:
+    """A server's socket, at a path or an address. ImgError."""
     import socket
-    import threading
 
-    path = given["k"] or given["socket"]
     try:
         if path:
             server = socket.socket(socket.AF_UNIX)
@@ -73,16 +80,19 @@ def _listen(given: Given, export: Export, shared: int, persistent: bool) -> int:
                 _make_way(path)
             server.bind(path)
             server.listen(16)
-        else:
-            port = given["p"] or given["port"] or "10809"
-            if not port.isdigit() or int(port) > 65535:
-                raise ImgError(f"Invalid port '{port}'")
-            server = socket.create_server((given["b"] or given["bind"] or "127.0.0.1", int(port)))
+            return server
+        if not port.isdigit() or int(port) > 65535:
+            raise ImgError(f"Invalid port '{port}'")
+        return socket.create_server((host, int(port)))
     except OSError as error:
         raise ImgError(f"cannot listen: {error.strerror}") from None
+
+
+def answer(server: socket.socket, path: str | None, export: Export, shared: int, persistent: bool) -> int:
+    """Serve clients, `shared` at a time (0: any number), until the last has left or, if `persistent`, for ever."""
+    import threading
+
     clients: list[threading.Thread] = []
-    sys.stdout.write(f"serving on {path or ':'.join(map(str, server.getsockname()[:2]))}\n")
-    sys.stdout.flush()
     try:
         while True:
             try:
