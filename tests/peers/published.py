@@ -225,7 +225,7 @@ def theirs(type_name: str, *args: str, smm: str = "off") -> Published:
                 found[name] = _used(qemu, key, size)
             elif name != acpi.LOADER and not name.startswith(("genroms/", "vgaroms/")):
                 found[name] = qemu.fw_cfg(key, size)
-        items = {key: qemu.fw_cfg(key, 512) for key in (0x01, 0x02, 0x0D, 0x0F, 0x8001, 0x8004)}
+        items = {key: qemu.fw_cfg(key, 512) for key in (0x01, 0x02, 0x0D, 0x0F, 0x8000, 0x8001, 0x8004)}
     return Published(found, {name: size for name, (_, size) in directory.items()}, items)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrun.config import hmat
 from vmrun.config.node import plain
 from vmrun.config.scalar import parse_size, size_text
+from vmrun.config.work import absolute
 from vmrun.errors import WARNING, Problem
 
 TYPE_CHECKING = False
@@ -106,7 +107,7 @@ def smbios(work: Work, firmware: dict[str, Any]) -> dict[str, Any]:
         return {}
     if (firmware.get("smbios") or {}).get("form") != "tables" and firmware.get("bios") != "none":
         for kind, node in section.value.items():
-            if kind not in ("type0", "type1"):
+            if kind not in ("type0", "type1", "files"):
                 work.wrong(
                     "VR0712",
                     f"smbios.{kind}: the firmware of {work.machine_type.name} makes the SMBIOS tables, and takes fields"
@@ -117,4 +118,14 @@ def smbios(work: Work, firmware: dict[str, Any]) -> dict[str, Any]:
                 )
     found = plain(section)
     assert isinstance(found, dict)
+    if "files" in found:
+        found["files"] = [absolute(work, name) for name in found["files"]]
+    devices = {dev.id for dev in work.devices}
+    for section_path in ("smbios.files", "smbios.type41.devices"):
+        rows = work.spec.get(*section_path.split("."))
+        for n, row in enumerate(rows.value if rows is not None else ()):
+            path, wanted = f"{section_path}.{n}", plain(row).get("pcidev") if type(row.value) is dict else None
+            work.note(path, row.place)
+            if wanted is not None and wanted not in devices:
+                work.wrong("VR0712", f"there is no device '{wanted}'", row.place, path)
     return found

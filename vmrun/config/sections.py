@@ -144,6 +144,7 @@ Firmware = TypedDict(
         "option-roms": list[str],
         "files": NotRequired[dict[str, dict[str, str]]],
         "roms": NotRequired[list[dict[str, Any]]],
+        "acpi-tables": NotRequired[list[dict[str, Any]]],
         "nographic": NotRequired[bool],
         "smbios": SmbiosForm,
         "dirs": list[str],

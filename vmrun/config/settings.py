@@ -379,7 +379,17 @@ def firmware(work: Work) -> dict[str, Any]:
         values["roms"] = [{**rom, "file": beside(work, str(rom["file"]))} for rom in values["roms"]]
         for n, rom in enumerate(work.spec.get("firmware", "roms").value):  # type: ignore[union-attr]
             work.note(f"firmware.roms.{n}", rom.place)
+    if "acpi-tables" in values:
+        values["acpi-tables"] = [_acpi_table(work, n, given) for n, given in enumerate(values["acpi-tables"])]
     return values
+
+
+def _acpi_table(work: Work, n: int, given: dict[str, Any]) -> dict[str, Any]:
+    path, node = f"firmware.acpi-tables.{n}", work.spec.get("firmware", "acpi-tables").value[n]  # type: ignore[union-attr]
+    work.note(path, node.place)
+    if ("file" in given) == ("data" in given):
+        work.wrong("VR0605", "an ACPI table needs either 'file' or 'data'", node.place, path)
+    return given | {key: [absolute(work, name) for name in given[key]] for key in ("file", "data") if key in given}
 
 
 def _fw_cfg_file(work: Work, name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,11 @@ def prepare(
     done = Prepared(machine, rtc)
     done.processor = processor or done.processor
     done.items = fwcfg.items(machine)
+    own_tables = _own_tables(machine)
+    if own_tables:
+        from vmrun.firmware.user_tables import fw_cfg_item
+
+        done.items[fwcfg.ACPI_TABLES] = fw_cfg_item(own_tables)
     if machine.get("kernel") and machine["firmware"]["bios"] != NO_FIRMWARE:
         from vmrun.firmware import kernel
 
@@ -95,7 +100,7 @@ def prepare(
     callbacks: dict[str, Callable[[], bytes]] = {}
     if machine["firmware"].get("acpi") == "tables" and parts.first(machine, "PIIX4_PM") is not None:
         drives = [[unit, kind] for unit, kind in parts.floppy_drives(machine, disk_size).items()]
-        more = {"floppy-drives": drives, **_tpm(platform, machine)}
+        more = {"floppy-drives": drives, "own-tables": own_tables, **_tpm(platform, machine)}
         described: Any = {**_described(machine), **more}
         tables = _Tables(platform, described, kept)
         found |= tables.now()
@@ -124,6 +129,14 @@ def prepare(
     for index, value in sorted(done.cells.items()):
         rtc.set_cmos(index, value)
     return done
+
+
+def _own_tables(machine: MachineData) -> list[bytes]:
+    if not machine["firmware"].get("acpi-tables"):
+        return []
+    from vmrun.firmware.user_tables import acpi_tables
+
+    return acpi_tables(machine)
 
 
 def _tpm(platform: Any, machine: MachineData) -> dict[str, int]:

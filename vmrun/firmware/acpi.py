@@ -6,7 +6,7 @@ RSDP; the third tells the firmware where to put them, which pointers to set and 
 the type's OEM names; what differs between versions stands in the type (`firmware.acpi-settings`) and in its devices.
 Ref: ACPI specification 1.0b (RSDP, FADT revision 1), 6.4 (MADT, SRAT, SLIT, DSDT); IA-PC HPET specification 1.0a;
 Microsoft WAET.
-Not modelled: BIOS tables of the user (-acpitable).
+The user's own (`user_tables`) come before the RSDT.
 """
 
 from __future__ import annotations
@@ -65,10 +65,11 @@ class _Blob:
         pointers: tuple[int, ...] = (),
         *,
         name: bytes = b"",
+        oem: bytes = b"",
         between: Callable[[int], None] = lambda start: None,
     ) -> int:
-        """Append a table; its offset. `pointers`: offsets in the body of addresses within this file. `name`: its own,
-        instead of the type's. `between(offset of the body)`: what else the loader does before it sums the table up.
+        """Append a table; its offset. `pointers`: offsets in the body of addresses within this file. `name`, `oem`:
+        its own, instead of the type's. `between(offset of the body)`: what else the loader does before it sums up.
         """
         start = len(self.data)
         size = HEADER.size + len(body)
@@ -77,7 +78,7 @@ class _Blob:
             size,
             revision,
             0,
-            self.oem_id,
+            oem or self.oem_id,
             name or self.oem_table_id,
             1,
             self.creator,
@@ -119,7 +120,10 @@ def build(
     facs = len(blob.data)
     blob.data += struct.pack("<4sI", b"FACS", 64).ljust(64, b"\0")
     described = blob.add(b"DSDT", 1, dsdt(machine, pci_window(machine, placed)))
-    listed = [blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4))]
+    own_tables: Any = machine.get("own-tables", ())
+    # an SLIC counts where FADT and RSDT have its OEM's names
+    oem, name = next(((table[10:16], table[16:24]) for table in own_tables if table[:4] == b"SLIC"), (b"", b""))
+    listed = [blob.add(b"FACP", 1, _fadt(machine, pm_base, facs, described), (0, 4), name=name, oem=oem)]
     fixed = len(blob.data) - described  # what the old types' size counts with a number of its own
     listed.append(blob.add(b"APIC", 1, _madt(machine)))
     store = erst.table(machine, records)
@@ -156,8 +160,11 @@ def build(
         if persistent[1]:
             listed.append(blob.add(b"NFIT", 1, nvdimm.table(persistent[0])))
     listed.append(blob.add(b"WAET", 1, struct.pack("<I", 2)))  # the PM timer needs to be read but once
+    for table in own_tables:
+        listed.append(len(blob.data))
+        blob.data += table
     pointers = tuple(4 * n for n in range(len(listed)))
-    root = blob.add(b"RSDT", 1, struct.pack(f"<{len(listed)}I", *listed), pointers)
+    root = blob.add(b"RSDT", 1, struct.pack(f"<{len(listed)}I", *listed), pointers, name=name, oem=oem)
     rsdp = _rsdp(blob.oem_id, root, bool(settings.get("rsdp-in-ram", False)))
     linker.add_pointer(RSDP, 16, 4, TABLES)
     linker.add_checksum(RSDP, 8, 0, 20)

@@ -33,7 +33,7 @@ def fields(machine: MachineData) -> bytes | None:
     if form != "fields":
         return None
     given = machine.get("smbios") or {}
-    more = [kind for kind in given if kind not in ("type0", "type1")]
+    more = [kind for kind in given if kind not in ("type0", "type1", "files")]
     if more:
         raise BuildError(
             f"smbios.{more[0]}: the firmware of {machine.get('machine', 'this machine type')} makes the SMBIOS tables, "
@@ -43,13 +43,21 @@ def fields(machine: MachineData) -> bytes | None:
             remedy="leave it out, or take pc-i440fx-2.1 or newer",
         )
     entries: list[bytes] = []
+    taken: set[int] = set()
+    if given.get("files"):
+        from vmrun.firmware.user_tables import smbios_structures
+
+        ready = smbios_structures(machine)
+        entries += [struct.pack("<HB", 3 + len(data), 1) + data for data in ready]
+        taken = {data[0] for data in ready}
+    kinds = [kind for kind in (0, 1) if kind not in taken]
     if machine.get("family") == "rhel6":
         # The user's first; the firmware takes the first that it finds of each.
         for settings in (given, own):
-            for kind in (0, 1):
+            for kind in kinds:
                 entries += _entries(kind, settings.get(f"type{kind}") or {})
     else:
-        for kind in (0, 1):
+        for kind in kinds:
             merged = {**(own.get(f"type{kind}") or {}), **(given.get(f"type{kind}") or {})}
             if kind == 1 and machine.get("uuid"):
                 merged.setdefault("uuid", machine["uuid"])

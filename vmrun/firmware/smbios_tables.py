@@ -2,7 +2,8 @@
 
 Two fw_cfg files: the structures one after another, and the entry point, whose address and checksums the firmware
 fills in. Ref: DMTF DSP0134 (System Management BIOS) 2.8; sections 5.2.1 and 7.1 to 7.33.
-Not modelled: slots (9), onboard devices (41); binary tables of the user (file=).
+Structures of the user's own files (`user_tables`) come first, and there are no others of their types.
+Not modelled: slots (9).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vmrun.firmware.smbios import uuid, uuid_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from vmrun.config.sections import MachineData
@@ -32,20 +33,28 @@ BIG_DIMM = 0x7FFF  # MiB, likewise
 POWER_SWITCH = 6  # what woke the system up
 SPEED = 2000  # MHz of every processor
 IPMI = {"isa-ipmi-kcs": (1, 0xCA2), "isa-ipmi-bt": (3, 0xE4)}  # kind of interface, its usual port
+KINDS = ("other", "unknown", "video", "scsi", "ethernet", "tokenring", "sound", "pata", "sata", "sas")
+ENABLED = 0x80  # beside the kind of an onboard device
 HTT = 1 << 28  # of the feature word: follows from the topology, not from the model
 
 
 class _Table:
     """Structures while they grow. Strings are numbered from 1 in each structure."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: list[bytes]) -> None:
         self.data = b""
         self.count = self.longest = 0
+        self.taken: set[int] = set()  # types that `ready` has
+        for data in ready:
+            self._append(data)
+        self.taken = {data[0] for data in ready}
 
     def add(self, kind: int, form: str, *values: Value, number: int = 0, texts: tuple[str, ...] = ()) -> None:
         """A structure of the fields `form` names (struct's letters): texts become their number. `texts` are
         strings that no field names. Its handle is 0x100 * type + `number`.
         """
+        if kind in self.taken:
+            return
         strings = list(texts)
         fields: list[int | bytes] = []
         for value in values:
@@ -58,8 +67,11 @@ class _Table:
         body = struct.pack(f"<{form}", *fields)
         data = struct.pack("<BBH", kind, 4 + len(body), (kind << 8) + number) + body
         data += b"".join(text.encode("utf-8", "replace") + b"\0" for text in strings) or b"\0"
-        self.data += data + b"\0"
-        self.longest = max(self.longest, len(data) + 1)
+        self._append(data + b"\0")
+
+    def _append(self, data: bytes) -> None:
+        self.data += data
+        self.longest = max(self.longest, len(data))
         self.count += 1
 
     def entry_point(self) -> bytes:
@@ -78,7 +90,7 @@ def files(machine: MachineData, processor: Processor) -> dict[str, bytes]:
     """The two files."""
     own, given = machine["firmware"]["smbios"], machine.get("smbios") or {}
     texts = _Texts(own, given)
-    table = _Table()
+    table = _Table(_ready(machine))
     if "type0" in given:
         _bios(table, given["type0"])
     _system(table, texts.of(1), uuid(machine), bool(own.get("uuid-encoded", True)))
@@ -98,8 +110,17 @@ def files(machine: MachineData, processor: Processor) -> dict[str, bytes]:
     _memory(table, texts.of(17), machine)
     table.add(32, "6xB", 0)  # no boot errors detected
     _management(table, machine)
+    _onboard(table, (given.get("type41") or {}).get("devices") or (), machine)
     table.add(127, "")
     return {TABLES: table.data, ANCHOR: table.entry_point()}
+
+
+def _ready(machine: MachineData) -> list[bytes]:
+    if not (machine.get("smbios") or {}).get("files"):
+        return []
+    from vmrun.firmware.user_tables import smbios_structures
+
+    return smbios_structures(machine)
 
 
 class _Texts:
@@ -193,6 +214,23 @@ def _management(table: _Table, machine: MachineData) -> None:
         port, irq = int(props.get("ioport") or usual), max(int(props.get("irq", 5)), 0)
         # IPMI 2.0; no other storage; in I/O space, a byte apart; level-triggered (as QEMU has it)
         table.add(38, "BBBBQBB", kind, 0x20, address, 0, port | 1, 0x01, irq, number=0xA00)  # handle 0x3000
+
+
+def _onboard(table: _Table, rows: Sequence[Mapping[str, Any]], machine: MachineData) -> None:
+    """Devices on the board; those with `pcidev` say where they are on the root bus."""
+    devices = {device["id"]: device for device in machine["devices"]}
+    for number, row in enumerate(rows):
+        kind, device = KINDS.index(str(row.get("kind", "other"))) + 1, devices.get(str(row.get("pcidev")))
+        if device is None:
+            place = 0
+        elif device.get("addr") is None or device["bus"] != "pci.0":
+            message = f"SMBIOS type 41: device '{row['pcidev']}' is not on the root bus"
+            raise BuildError(message, code="VR0712", path=f"smbios.type41.devices.{number}")
+        else:
+            slot, function = parts.slot(device)
+            place = slot << 3 | function
+        name = str(row.get("designation", ""))
+        table.add(41, "BBBHBB", name, kind | ENABLED, int(row.get("instance", 1)), 0, 0, place, number=number)
 
 
 def _memory(table: _Table, given: Mapping[str, Any], machine: MachineData) -> None:

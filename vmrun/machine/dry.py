@@ -73,7 +73,9 @@ def _without_files(config: MachineData) -> MachineData:
     ]
     own = {name: given for name, given in config["firmware"].get("files", {}).items() if "string" in given}
     firmware: Firmware = {**config["firmware"], "bios": "bios.bin", "option-roms": [], "roms": [], "files": own}
-    return {**config, "kernel": None, "devices": devices, "firmware": firmware}
+    firmware["acpi-tables"] = []
+    smbios = {kind: given for kind, given in config["smbios"].items() if kind != "files"}
+    return {**config, "kernel": None, "devices": devices, "firmware": firmware, "smbios": smbios}
 
 
 def peek(id: str, spec: dict[str, Any]) -> Drive:

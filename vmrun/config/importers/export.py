@@ -72,7 +72,7 @@ _SETTINGS = {
 # of some sections, the keys that options have; the rest is the machine type's own in QEMU
 _PARTS = {
     "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus", "plugged"),
-    "firmware": ("bios", "dirs", "files", "roms", "nographic"),
+    "firmware": ("bios", "dirs", "files", "roms", "acpi-tables", "nographic"),
     "memory-backing": ("mem-path", "prealloc", "merge", "dump"),
 }
 FLASH = "cfi.pflash01"
@@ -132,7 +132,11 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
     for key in document:
         if key == "smbios":
             for kind, table in document["smbios"].items():
-                rows = [row.items() for row in table["ports"]] if "ports" in table else [table.items()]
+                if kind == "files":
+                    words += [word for name in table for word in ("-smbios", join([("file", name)]))]
+                    continue
+                several = table.get("ports") or table.get("devices")
+                rows = [row.items() for row in several] if several else [table.items()]
                 if "values" in table:
                     rows = [[("value", text) for text in table["values"]]]
                 for pairs in rows:
@@ -303,6 +307,9 @@ def _settings(document: dict[str, Any], directory: str) -> list[str]:
         words += ["-fw_cfg", join([("name", name), *given.items()])]
     for rom in firmware.get("roms", []):
         words += ["-option-rom", join([("romfile", rom["file"]), *(pair for pair in rom.items() if pair[0] != "file")])]
+    for table in firmware.get("acpi-tables", []):
+        values = {key: ":".join(value) if isinstance(value, list) else value for key, value in table.items()}
+        words += ["-acpitable", join(values.items())]
     backing = document.get("memory-backing", {})
     words += ["-mem-path", str(backing["mem-path"])] if "mem-path" in backing else []
     words += ["-mem-prealloc"] if backing.get("prealloc") else []

@@ -410,6 +410,10 @@ def uuid(line: Line, option: Option) -> None:
 
 def smbios(line: Line, option: Option) -> None:
     given = settings(option)
+    if "file" in given:
+        only(option, given, ("file",))
+        line.file.setdefault("smbios", {}).setdefault("files", []).append(given["file"])
+        return
     kind = f"type{given.pop('type', '')}"
     known = _smbios_fields().get(kind)
     if kind[4:].isdecimal() and int(kind[4:]) not in (0, 1, 2, 3, 4, 8, 11, 17, 41):
@@ -423,16 +427,21 @@ def smbios(line: Line, option: Option) -> None:
         texts = [part.removeprefix("value=") for part in split(option.value or "") if part.startswith("value=")]
         table.setdefault("values", []).extend(texts)
         return
-    if kind == "type8":
-        known = known["ports"]["items"]["properties"]
+    if kind in _SMBIOS_LISTS:
+        known = known[_SMBIOS_LISTS[kind]]["items"]["properties"]
         row: dict[str, Any] = {}
-        table.setdefault("ports", []).append(row)
+        table.setdefault(_SMBIOS_LISTS[kind], []).append(row)
         table = row
     only(option, given, known)
     readers = {"boolean": boolean, "integer": number}
     for key, value in given.items():
-        read = readers.get(known[key]["type"])
+        read = readers.get(known[key].get("type"))
+        if value not in known[key].get("enum", (value,)):
+            raise option.wrong(f"invalid parameter value: {value}", value)
         table[key] = read(option, key, value) if read is not None else str(value)
+
+
+_SMBIOS_LISTS = {"type8": "ports", "type41": "devices"}  # of each there are several
 
 
 def _smbios_fields() -> dict[str, dict[str, Any]]:
@@ -441,7 +450,30 @@ def _smbios_fields() -> dict[str, dict[str, Any]]:
 
     schema = load_schema("machine")
     rows = schema["properties"]["smbios"]["properties"]
-    return {kind: schema["$defs"][row["$ref"].rpartition("/")[2]]["properties"] for kind, row in rows.items()}
+    kinds = {kind: row["$ref"].rpartition("/")[2] for kind, row in rows.items() if "$ref" in row}
+    return {kind: schema["$defs"][name]["properties"] for kind, name in kinds.items()}
+
+
+def acpi_table(line: Line, option: Option) -> None:
+    given = settings(option)
+    only(option, given, ("file", "data", *(name for name in ACPI_FIELDS)))
+    if ("file" in given) == ("data" in given):
+        raise option.wrong("'-acpitable' requires one of 'data' or 'file'")
+    row: dict[str, Any] = {}
+    for key, value in given.items():
+        if key in ("file", "data"):
+            row[key] = str(value).split(":")
+        else:
+            most = ACPI_FIELDS[key]
+            row[key] = number(option, key, value) if most is None else str(value)[:most]
+    line.file.setdefault("firmware", {}).setdefault("acpi-tables", []).append(row)
+
+
+# what -acpitable says of a header: how many characters, or None of a number
+ACPI_FIELDS = {
+    **{"sig": 4, "rev": None, "oem_id": 6, "oem_table_id": 8, "oem_rev": None},
+    **{"asl_compiler_id": 4, "asl_compiler_rev": None},
+}
 
 
 def bios(line: Line, option: Option) -> None:
@@ -722,7 +754,7 @@ OPTIONS = (
     Opt("name", True, name, "name"),
     Opt("uuid", True, uuid, "uuid"),
     Opt("smbios", True, smbios, "SMBIOS fields: smbios"),
-    Opt("acpitable", True, no_equal, "an ACPI table of your own"),
+    Opt("acpitable", True, acpi_table, "an ACPI table of your own: firmware.acpi-tables"),
     Opt("no-acpi", False, no_acpi, "no power management device: remove"),
     Opt("no-hpet", False, no_hpet, "no HPET"),
     Opt("no-fd-bootchk", False, no_floppy_check, "boot floppies without a signature: boot.floppy-check"),
