@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import random
+import resource
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -408,3 +409,17 @@ def test_a_place_is_found_and_told() -> None:
             if entry["driver"] == "scsi-cd"
         }
     assert places == {"b": (0, 0), "c": (0, 1), "a": (1, 0), "d": (2, 0)}
+
+
+def test_a_write_of_gigabytes_to_a_disc_costs_the_host_nothing(tmp_path: pathlib.Path) -> None:
+    disc = {"file": str(image(tmp_path / "disc.iso")), "media": "cdrom", "format": "raw"}
+    q = machine("vmrun", {"d0": disc}, [COMPACT])
+    with q:
+        card = Adapter(q)
+        card.start()
+        card.ready()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for code in (0xAA, 0xAE):
+            _, status, sense, _, _ = card.command(struct.pack(">BBIIBB", code, 0, 0, 0x60000, 0, 0), bytes(512))
+            assert (status, sense[2], sense[12]) == (2, 5, 0x20)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB

@@ -51,7 +51,7 @@ def open_drive(
     if node is None and (spec.get("file") or spec.get("media", "disk") == "disk"):
         node = _open(name, spec, access)
         if snapshot:
-            node = overlay(name, node)
+            node = over_temporary(name, node)
         elif spec.get("copy-on-read") and not readonly:
             from vmrun.backends.block.tap import CopyOnReadNode
 
@@ -174,7 +174,7 @@ def _told(name: str, path: str, spec: dict[str, Any], error: ImageError) -> Back
     return BackendError(f"drive {name}: {text}", remedy=remedy)
 
 
-def overlay(name: str, base: Node) -> Node:
+def over_temporary(name: str, base: Node) -> Node:
     """`base` under a temporary file that takes the writes; base is closed when there can be none."""
     from vmrun.backends.block.file import FileNode
     from vmrun.backends.block.overlay import OverlayNode

@@ -49,7 +49,7 @@ class Session(Io):
 
     def open(self, name: str, given: Given) -> None:
         """ImgError."""
-        from vmrun.backends.block import overlay, queue
+        from vmrun.backends.block import over_temporary, queue
         from vmrun.backends.block.tap import CopyOnReadNode
 
         readonly, snapshot = "r" in given, "s" in given
@@ -62,7 +62,7 @@ class Session(Io):
             options="image-opts" in given, discard=discard in ("unmap", "on"),
         )  # fmt: skip
         if snapshot:
-            self.node = overlay(name, self.node)
+            self.node = over_temporary(name, self.node)
         if "C" in given or "copy-on-read" in given:
             self.node = CopyOnReadNode(self.node)
         self.drive = queue(self.node)

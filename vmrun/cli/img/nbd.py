@@ -123,7 +123,7 @@ def _check(given: Given) -> None:
 
 def _export(given: Given) -> Export:
     """ImgError."""
-    from vmrun.backends.block import overlay
+    from vmrun.backends.block import over_temporary
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import raw
     from vmrun.backends.block.nbd_server import Export
@@ -141,7 +141,7 @@ def _export(given: Given) -> Export:
             discard=given["discard"] in ("unmap", "on"),
         )  # fmt: skip
         if snapshot:
-            node = overlay(name, node)
+            node = over_temporary(name, node)
     except ImgError as error:
         raise ImgError(f"Failed to blk_new_open '{name}': {inside(error, name)}") from None
     bitmaps = {}

@@ -28,6 +28,7 @@ RED_HAT, INTEL = (0x1B36, 0x0010), (0x8086, 0x5845)
 PAGE = 4096
 FIRMWARE = "7.2.0"
 NAMESPACES = 256
+ONLY = "there is no other value here"
 
 
 class Express(Capability):
@@ -106,8 +107,18 @@ class Nvme(PciDevice):
     serial = Prop("str", None, "serial number, 20 characters; it must be given")
     bootindex = Prop("int32", None, "place in the boot order, 0 first")
     max_ioqpairs = Prop("uint32", 64, "pairs of queues for I/O", min=1, max=64)
+    num_queues = Prop("uint32", 0, "as before 4.2: pairs of queues, the admin's too", max=65)
     msix_qsize = Prop("uint16", 65, "interrupt vectors", min=1, max=65)
     mdts = Prop("uint8", 7, "the most that one command moves: that power of two, in pages; 0: any", max=7)
+    vsl = Prop("uint8", 7, "the most that a verify reads, as mdts; only 7", min=7, max=7, visible=False, idle=ONLY)
+    aerl = Prop("uint8", 3, "requests for events that wait, less one; only 3", min=3, max=3, visible=False, idle=ONLY)
+    aer_max_queued = Prop(
+        "uint32", 64, "events that wait to be told", max=64, visible=False, idle="eight wait here, each kind once",
+    )  # fmt: skip
+    smart_critical_warning = Prop("uint8", 0, "critical warnings; only 0", max=0, visible=False, idle=ONLY)
+    cmb_size_mb = Prop("uint32", 0, "a memory buffer of its own; only 0", max=0, visible=False, idle=ONLY)
+    pmrdev = Prop("str", None, "a persistent memory region; not modelled", visible=False)
+    subsys = Prop("str", None, "a subsystem that it shares; not modelled", visible=False)
     logical_block_size = Prop("size", 512, "bytes per block: 512 or 4096", min=512, max=4096)
     physical_block_size = Prop("size", 512, "told to nobody", min=512, max=32768)
     min_io_size = Prop("size", 0, "told to nobody")
@@ -119,6 +130,13 @@ class Nvme(PciDevice):
     share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
     use_intel_id = named("use-intel-id", "bool", False, "Intel's PCI ids, as before 5.2")
     exclusive_bar = named("msix-exclusive-bar", "bool", False, "the vectors have a BAR of their own, as before 6.0")
+    for _name in ("max_vfs", "vq_flexible", "vi_flexible", "max_vi_per_vf", "max_vq_per_vf"):
+        locals()[f"sriov_{_name}"] = Prop("uint16", 0, "virtual functions; only 0", max=0, visible=False, idle=ONLY)
+    del _name
+    zasl = named("zoned.zasl", "uint8", 0, "the most that a zone append moves; only 0", max=0, visible=False, idle=ONLY)
+    auto_transition = named(
+        "zoned.auto_transition", "bool", True, "zones open by themselves", visible=False, idle="no namespace has zones",
+    )  # fmt: skip
     ioeventfd = Prop("bool", False, "kvm: shared doorbells of I/O queues are served by the I/O thread", visible=False)
 
     def pci_realize(self, platform: Platform) -> None:
@@ -128,6 +146,12 @@ class Nvme(PciDevice):
         serial = self.serial or backend.serial
         if not serial:
             raise BuildError(f"{self.path}: nvme needs a serial number", remedy="add `serial: …`")
+        for name, what in (("pmrdev", "persistent memory regions"), ("subsys", "subsystems")):
+            if self.get_props()[name]:
+                raise BuildError(f"{self.path}: {what} are not modelled", remedy=f"leave `{name}` out")
+        pairs = self.num_queues - 1 if self.num_queues else self.max_ioqpairs
+        if pairs < 1:
+            raise BuildError(f"{self.path}: max_ioqpairs must be between 1 and 64")
         if self.logical_block_size not in (512, 4096):
             raise BuildError(f"{self.path}: blocks have 512 or 4096 bytes")
         backend.set_errors(self.rerror, self.werror)
@@ -137,7 +161,7 @@ class Nvme(PciDevice):
         self.config.set_word(0, vendor)
         self.config.set_word(2, device)
         data = identify(serial, vendor, self.subsystem_vendor_id, self.mdts)
-        queues = self.max_ioqpairs + 1
+        queues = pairs + 1
         self.chip = NvmeChip(
             self.dma, backend, data, self.intx, queues, self.msix_qsize, self.mdts, self.logical_block_size
         )

@@ -382,6 +382,8 @@ cdef class DiskUnit(ScsiUnit):
         cdef int kind
         if code == SET_SPEED or code == STOP_PLAY:
             return scsi_good(request)
+        if request.expected > SCSI_OWN:                         # a write, which a disc drive does not know
+            return scsi_fail(request, ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
         out = self.room(request)
         if out == NULL:
             return scsi_fail(request, 4, 0x44, 0)
