@@ -16,6 +16,7 @@ from tests.up import Up
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow]
 EXTENDED_DESKTOP_SIZE, SET_DESKTOP_SIZE = -308, 251
+UEFI = pathlib.Path("/usr/share/qemu/OVMF.fd")
 CONFIG = """
 set gfxmode={mode}
 terminal_output gfxterm
@@ -73,6 +74,21 @@ def test_a_linux_without_a_driver_is_read_in_the_mode_of_the_video_bios(
         screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
         text = screen.read()
         assert (text.mode, text.font, text.width, text.height) == ("graphics", "console 8x16", *size)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("card", ["VGA", "virtio-vga", "bochs-display", "cirrus-vga"])
+def test_a_linux_that_uefi_started_is_read_on_its_frame_buffer(card: str, tmp_path: pathlib.Path) -> None:
+    """EDK II's firmware sets the mode, efifb draws on it."""
+    if not UEFI.exists():
+        pytest.skip("ovmf is not installed")
+    keys = {"memory": "512MiB", "firmware": {"bios": str(UEFI)}}
+    with linux(tmp_path, "", devices=[{"id": "card", "driver": card}], **keys) as up:
+        assert "EFI VGA" in console(tmp_path)
+        screen = watch(up)
+        screen.wait_for("The quick brown fox jumps over the lazy dog 0123456789")
+        text = screen.read()
+        assert (text.mode, text.font) == ("graphics", "console 8x16") and text.width >= 800
 
 
 @pytest.mark.long

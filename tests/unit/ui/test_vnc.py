@@ -679,3 +679,15 @@ def test_too_many_clients_are_turned_away(setup: Setup, monkeypatch: pytest.Monk
     setup.client(), setup.client()
     with pytest.raises(EOFError):
         setup.peer().read(1)
+
+
+@pytest.mark.parametrize(("machine", "title"), [("lab", "QEMU (lab)"), ("", "QEMU")])
+def test_a_machine_without_a_name_is_called_qemu(tmp_path: pathlib.Path, machine: str, title: str) -> None:
+    found = Setup(tmp_path)
+    try:
+        found.server.name = machine
+        client = found.peer()
+        client.connect()
+        assert client.name == title
+    finally:
+        found.close()
