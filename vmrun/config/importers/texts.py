@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import re
 
+from vmrun.config.importers import functions
 from vmrun.config.importers.around import RUNS, Around, bracket, inside, takes
 from vmrun.config.importers.listing import Listing, missing
 from vmrun.config.importers.words import Gap, OpenQuote, Reader, Shell, Values, Word
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PROGRAM = re.compile(
     r"(?:(?<![\w.%-])|(?<=[\t@=]-))(vmrun-qemu|qemu-system-\w+(?:-[\w.]*\w)?|"
@@ -29,7 +26,7 @@ _FILE = re.compile(r"[/$]|\.[A-Za-z]\w{0,7}$")
 _ASSIGNED = re.compile(
     r"(?:^|(?<=[;&|(])|(?:(?<=\{)|(?<=\bthen)|(?<=\bdo)|(?<=\belse))(?=[ \t]))[ \t]*"
     r"(?:[-@+]?(?:Environment=[ \t]*|(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|const|"
-    r"let|var|my|override|define)(?:[ \t]+|(?=\"))(?:-\w+[ \t]+)*))?"
+    r"let|var|my|override|define|alias)(?:[ \t]+|(?=\"))(?:-\w+[ \t]+)*))?"
     r"[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*(?:[.-][\w.-]*\w(?=[ \t]*[:+?]?=))?)[\"']?"
     r"(?::[ \t]*[\w\[\], ]+(?= =))?"
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
@@ -115,7 +112,7 @@ def clean(text: str) -> str:
     text = re.sub(r"<exec\b[^<>]*>.*?</exec>|<executable>.*?</arguments>", _of_ant, text, flags=re.S)
     text = re.sub(r"<array>((?:\s*<string>[^<>]*</string>)+)\s*</array>", _of_plist, text)
     text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
-    return _here(text)
+    return functions.with_aliases(_here(text))
 
 
 def _of_ant(match: re.Match[str]) -> str:
@@ -185,6 +182,8 @@ class _Finder:
         )
         self.script = text.startswith("#!")
         self.foreign: list[tuple[str, int]] = []
+        self.wrappers = functions.wrappers(text, _PROGRAM)
+        self.events = self._events()
         self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
 
     # --- in the order of the text ------------------------------------------------------------------------------------
@@ -194,40 +193,54 @@ class _Finder:
             words, _ = self.shell.words(self._first())
             return [Command("", words, 0, self.shell.line(self._first()), 0, self.shell.notes)]
         found: list[Command] = []
-        done = 0
-        for kind, match in self._events():
-            if match.start() < done:
-                continue
-            self.shell.spend(500 if kind == "program" else 2000 if kind == "variable" else 50)
-            if len(found) >= MOST:
-                break
-            if kind == "assigned":
-                self._assign(match)
-                continue
-            if kind == "set":
-                self._set(match)
-                continue
-            if kind == "given":
-                self.values["@"] = self.values["*"] = self.shell.words(match.end())[0]
-                continue
-            if kind == "default":
-                if self.values.get(match[1]) is None or match[2] and not self.values[match[1]]:
-                    self.values[match[1]] = match[3]
-                continue
-            self.shell.notes = []
-            if kind == "variable":
-                command = self._of_variable(match)
-            else:
-                inside = next((n for n, (low, high) in self.kept.items() if low <= match.start() < high), None)
-                command = None if inside is not None else self._of_program(match)
-            if command is not None:
-                found.append(command)
-                done = max(done, self.end)
+        self._look(0, len(self.text), found)
         for name, (start, _) in self.kept.items():
             held = self._held(name, start)
             if held is not None:
                 found.append(held)
         return [command for command in found if not self._only_asks(command.words)]
+
+    def _look(self, low: int, high: int, found: list[Command], depth: int = 0) -> None:
+        """Through a part of the text: all of it, or the body of a function that is called."""
+        done = low
+        for kind, match in self.events:
+            at = match.start(1) if kind == "called" else match.start()
+            if not done <= at < high or len(found) >= MOST:
+                continue
+            if any(low < each.start <= at < each.end for each in self.wrappers):
+                continue  # where it is called
+            self.shell.spend(500 if kind == "program" else 2000 if kind in ("variable", "called") else 50)
+            if kind == "called":
+                function = next(each for each in self.wrappers if match in each.calls)
+                words, done = self.shell.words(match.end())
+                if depth < functions.DEEPEST:
+                    with functions.given(self.values, words):
+                        self._look(function.start, function.end, found, depth + 1)
+            elif kind == "shift":
+                left = self.values.get("@")
+                if depth and isinstance(left, list):
+                    functions.take(self.values, left[int(match[1] or 1) :])
+            elif kind == "assigned":
+                self._assign(match)
+            elif kind == "set":
+                self._set(match)
+            elif kind == "given":
+                self.values["@"] = self.values["*"] = self.shell.words(match.end())[0]
+            elif kind == "default":
+                if self.values.get(match[1]) is None or match[2] and not self.values[match[1]]:
+                    self.values[match[1]] = match[3]
+            else:
+                command = self._started(kind, match)
+                if command is not None:
+                    found.append(command)
+                    done = max(done, self.end)
+
+    def _started(self, kind: str, match: re.Match[str]) -> Command | None:
+        self.shell.notes = []
+        if kind == "variable":
+            return self._of_variable(match)
+        inside = any(low <= match.start() < high for low, high in self.kept.values())
+        return None if inside else self._of_program(match)
 
     def _first(self) -> int:
         match = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*", self.text)
@@ -238,7 +251,7 @@ class _Finder:
         match = re.compile(r"['\"]?--?([A-Za-z][\w-]*)(?=[\s'\"\\=]|$)").match(self.text, self._first())
         return match is not None and takes(match[1]) is not None
 
-    def _events(self) -> Iterator[tuple[str, re.Match[str]]]:
+    def _events(self) -> list[tuple[str, re.Match[str]]]:
         events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
         events += [(match.start(), "default", match) for match in _DEFAULT.finditer(self.text)]
         events += [(match.start(), "given", match) for match in _GIVEN.finditer(self.text)]
@@ -246,8 +259,11 @@ class _Finder:
             events += [(match.start(1), "set", match) for match in _SET.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
-        for _, kind, match in sorted(events, key=lambda event: event[0])[:EVENTS]:
-            yield kind, match
+        if self.wrappers:
+            events += [(call.start(1), "called", call) for each in self.wrappers for call in each.calls]
+            events += [(match.start(), "shift", match) for match in functions.SHIFT.finditer(self.text)]
+        events.sort(key=lambda event: (event[0], event[1] != "called"))  # a function may have the program's name
+        return [(kind, match) for _, kind, match in events[:EVENTS]]
 
     # --- variables ---------------------------------------------------------------------------------------------------
 

@@ -522,9 +522,7 @@ class Reader:
         if value is None:
             if name in ("@", "*", "argv") and not self.shell.make:
                 self.shell.notes.append(f"{text} is what the script is given; taken as nothing")
-                self._put("")
-                assert self.word is not None
-                self.word.nothing = True
+                self._nothing()
                 return
             if not kind:
                 kind = "a make variable" if self.shell.make else "a shell variable"
@@ -532,6 +530,8 @@ class Reader:
             self._gap(text, kind, name if NAME.fullmatch(name) else "")
         elif isinstance(value, str):
             self._fill(value, quoted)
+        elif not value:
+            self._nothing()
         else:
             for place, word in enumerate(value):
                 if place:
@@ -540,6 +540,12 @@ class Reader:
                 assert self.word is not None
                 self.word.gaps += word.gaps
                 self.word.quoted = self.word.quoted or word.quoted
+
+    def _nothing(self) -> None:
+        """A list of no words is no word, not even between quotes."""
+        self._put("")
+        assert self.word is not None
+        self.word.nothing = True
 
     def _fill(self, text: str, quoted: bool) -> None:
         """A value: as it is between quotes, else split into words."""
