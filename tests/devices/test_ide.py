@@ -160,10 +160,10 @@ def test_the_power_mode_is_active(q):
 # --- bus mastering ----------------------------------------------------------------------------------------------
 
 
-def transfer(q, code, lba, entries, write=False):
-    """Run a DMA command; (bus master status, drive status)."""
+def transfer(q, code, lba, entries, write=False, enabled=True):
+    """Run a DMA command; (bus master status, drive status). enabled: the function may be a bus master."""
     q.pci_write(1, 1, 0x20, BM)
-    q.pci_write(1, 1, 4, 5, 2)
+    q.pci_write(1, 1, 4, 5 if enabled else 1, 2)
     q.write(0x8000, b"".join(struct.pack("<II", addr, size) for addr, size in entries))
     q.outl(BM + 4, 0x8000)
     q.outb(BM + 2, 0x06)
@@ -205,9 +205,22 @@ def test_dma_writes_from_the_places_of_the_table(q):
 
 
 def test_a_table_longer_than_the_transfer_leaves_it_active_with_its_interrupt(q):
-    status, _ = transfer(q, 0xC8, 40, [(0x10000, END | 4096)])
-    assert status & 0x04
-    assert q.read(0x10000, 512) == pattern(40)
+    for rest in ([(0x10000, END | 4096)], [(0x10000, 1024), (0x20000, END | 2)], [(0x10000, END)], [(0x10000, 1024)]):
+        status, drive = transfer(q, 0xC8, 40, rest)
+        assert (status & 0x07, drive & (BSY | DRQ | ERR)) == (0x05, 0), rest
+        assert q.read(0x10000, 512) == pattern(40)
+
+
+def test_a_table_shorter_than_the_transfer_ends_it_without_an_interrupt(q):
+    status, drive = transfer(q, 0xC8, 40, [(0x10000, 512), (0x20000, END | 256)])
+    assert (status & 0x07, drive & (BSY | DRQ | ERR)) == (0, 0)
+
+
+def test_a_transfer_without_bus_mastering_moves_nothing_and_stays_active(q):
+    q.write(0x10000, b"\x11" * 512)
+    status, drive = transfer(q, 0xC8, 40, [(0x10000, END | 1024)], enabled=False)
+    assert (status & 0x07, drive & (BSY | DRQ | ERR)) == (0x05, 0)
+    assert q.read(0x10000, 512) == b"\x11" * 512
 
 
 def test_without_bus_mastering_enabled_the_registers_still_answer(q):
@@ -265,8 +278,8 @@ def test_the_bus_master_s_ports_decode_accesses_of_every_size_alike(pair, letter
 # --- TRIM -----------------------------------------------------------------------------------------------------
 
 
-def trim(q, ranges, sectors=1):
-    """DATA SET MANAGEMENT by DMA; the drive's status."""
+def trim(q, ranges, sectors=1, high=True):
+    """DATA SET MANAGEMENT by DMA; the drive's status. high: the high bytes of registers are written first."""
     rows = b"".join(struct.pack("<Q", lba | count << 48) for lba, count in ranges)
     q.write(0x10000, rows.ljust(512 * sectors, b"\0"))
     q.pci_write(1, 1, 0x20, BM)
@@ -276,7 +289,8 @@ def trim(q, ranges, sectors=1):
     q.outb(BM + 2, 0x06)
     q.outb(BASE + DEVICE, 0xE0)
     for register, value in ((COUNT, sectors), (ERROR, 1), (LOW, 0), (MID, 0), (HIGH, 0)):
-        q.outb(BASE + register, 0)
+        if high:
+            q.outb(BASE + register, 0)
         q.outb(BASE + register, value)
     q.outb(BM, 0)
     q.outb(BASE + STATUS, 0x06)
@@ -289,7 +303,8 @@ def trim(q, ranges, sectors=1):
 
 
 def test_trim_takes_ranges_on_the_disk(q):
-    assert trim(q, [(0, 8), (100, 0), (SECTORS - 8, 8)]) & (BSY | DRQ | ERR) == 0
+    for high in (True, False):
+        assert trim(q, [(0, 8), (100, 0), (SECTORS - 8, 8)], high=high) & (BSY | DRQ | ERR) == 0
 
 
 def test_trim_behind_the_end_is_aborted(q):

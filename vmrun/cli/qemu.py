@@ -15,7 +15,7 @@ from vmrun.cli.runner import Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from vmrun.backends.chardev.socket import Given
@@ -60,7 +60,7 @@ def main(argv: list[str], program: str = "") -> int:
         return error.code
     except VmrunError as error:
         _say(program, error.problems[0].message)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Ended):
         return 0
     except OSError as error:  # the host's: no descriptors, no memory, no room
         if os.environ.get("VMRUN_TRACEBACK"):
@@ -168,6 +168,7 @@ class _Run(Runner):
             _say(self.program, f"terminating on signal {self.ended}")  # Python hides _Ended behind errors of its own
             return 0
         finally:
+            self._signal(None)
             if self.greeter is not None:
                 self.greeter.end()
             for given in self.early.values():
@@ -177,14 +178,19 @@ class _Run(Runner):
 
     def _end_by_signal(self) -> None:
         """Whoever sees a socket of ours may end us: cleanly, while there is no machine yet that hears of signals."""
-        import _signal as signal  # type: ignore[import-not-found]
 
         def end(number: int, frame: object) -> None:
             self.ended = number
             raise _Ended
 
+        self._signal(end)
+
+    def _signal(self, handler: Callable[[int, object], None] | None) -> None:
+        """What hears of signals; None: nobody does, as we end."""
+        import _signal as signal  # type: ignore[import-not-found]
+
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, end)
+            signal.signal(number, handler or signal.SIG_IGN)
 
     def _signals(self) -> None:
         super()._signals()

@@ -1,5 +1,5 @@
-"""Resources that two devices cannot both have: ISA ports, interrupts, DMA channels; boot indexes and MAC
-addresses.
+"""Resources that two devices cannot both have: ISA ports, interrupts, DMA channels; boot indexes, ACPI indexes and, on
+one network, MAC addresses.
 
 Every clash is told once, at the device that comes later, with the other owner beside it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vmrun.config.wires import Wire
 from vmrun.config.work import Dev, Work
-from vmrun.errors import Place
+from vmrun.errors import WARNING, Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check(work: Work, wires: list[Wire], name: str) -> None:
     _ports(work, active)
     _irqs(work, active, wires)
     _dmas(work, active)
-    _bootindexes(work, active)
+    _numbers(work, active)
     _macs(work, active, name)
 
 
@@ -210,25 +210,27 @@ def _dmas(work: Work, devices: list[Dev]) -> None:
                 )
 
 
-def _bootindexes(work: Work, devices: list[Dev]) -> None:
-    owners: dict[int, tuple[Dev, str]] = {}
-    for dev in devices:
-        for name, value in dev.props.items():
-            if not name.startswith("bootindex") or type(value) is not int or value < 0:
-                continue
-            other = owners.get(value)
-            if other is None:
-                owners[value] = (dev, name)
-                continue
-            free = next(n for n in range(len(owners) + 1) if n not in owners)
-            work.wrong(
-                "VR0516",
-                f"{dev.label} and {other[0].label} both have {name} {value}",
-                dev.spec.place_of(name),
-                f"{dev.spec.path}.{name}",
-                also=[(other[0].spec.place_of(other[1]), f"{other[0].label} is here")],
-                remedy=f"{free} is free",
-            )
+def _numbers(work: Work, devices: list[Dev]) -> None:
+    """Boot indexes, and the numbers that the firmware names cards by: each is one device's."""
+    for code, kind, none in (("VR0516", "bootindex", -1), ("VR0524", "acpi-index", 0)):
+        owners: dict[int, tuple[Dev, str]] = {}
+        for dev in devices:
+            for name, value in dev.props.items():
+                if not name.startswith(kind) or type(value) is not int or value <= none:
+                    continue
+                other = owners.setdefault(value, (dev, name))
+                if other[0] is dev:
+                    continue
+                free = next(n for n in range(none + 1, none + len(owners) + 2) if n not in owners)
+                work.wrong(
+                    code,
+                    f"{dev.label} and {other[0].label} both have {name} {value}",
+                    dev.spec.place_of(name),
+                    f"{dev.spec.path}.{name}",
+                    also=[(other[0].spec.place_of(other[1]), f"{other[0].label} is here")],
+                    remedy=f"{free} is free",
+                    facts={"value": value},
+                )
 
 
 def _macs(work: Work, devices: list[Dev], machine: str) -> None:
@@ -250,7 +252,8 @@ def _macs(work: Work, devices: list[Dev], machine: str) -> None:
                     dev.spec.place_of(name),
                     f"{dev.spec.path}.{name}",
                     also=[(other[0].spec.place_of(other[1]), f"{other[0].label} is here")],
-                    remedy="give each card its own, or leave `mac` out",
+                    remedy="on one network give each card its own, or leave `mac` out",
+                    severity=WARNING,  # on two networks they may, and a card with its stand-in must
                 )
             else:
                 owners[mac] = (dev, name)

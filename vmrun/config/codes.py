@@ -195,7 +195,7 @@ CODES: dict[str, tuple[str, str]] = {
         "a boot index used twice",
         "Boot indexes order the devices to boot from, so each is used once.",
     ),
-    "VR0517": ("a MAC address used twice", "Two cards with one address cannot be told apart on the network."),
+    "VR0517": ("a MAC address used twice", "Two cards with one address cannot be told apart on one network."),
     "VR0518": (
         "a place on a bus taken twice",
         "Two devices are at one USB port, SCSI address, virtio-serial port or codec address. Left out, each gets a "
@@ -223,6 +223,10 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0523": (
         "wires in a circle",
         "Following wires from pin to pin comes back to the first. A level would run in circles for ever.",
+    ),
+    "VR0524": (
+        "an ACPI index used twice",
+        "Guests name cards by the number that the firmware tells of them, so each is used once.",
     ),
     "VR0601": (
         "an unknown backend type",

@@ -13,6 +13,8 @@ _WORDS = {
     "VR0509": "PCI: slot {slot} function {function} not available for {driver}, in use by {other},id={id}",
     "VR0510": "PCI: no slot/function available for {driver}, all in use or reserved",
     "VR0511": "PCI: single function device can't be populated in function {slot:x}.{function}",
+    "VR0516": "The bootindex {value} has already been used",
+    "VR0524": "a PCI device with acpi-index = {value} already exist",
     "VR0603": "Property '{driver}.{property}' can't find value '{id}'",
 }
 # the same of what names an object of the host's side

@@ -6,7 +6,7 @@ import os
 
 from vmrun.config.near import nearest
 from vmrun.config.spec import DeviceSpec
-from vmrun.errors import WARNING, Place, Problem
+from vmrun.errors import ERROR, WARNING, Place, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,9 +122,13 @@ class Work:
         nearest: str = "",
         also: Sequence[tuple[Place, str]] = (),
         facts: dict[str, object] | None = None,
+        severity: str = ERROR,
     ) -> None:
         self.problems.append(
-            Problem(code, message, place, path=path, remedy=remedy, nearest=nearest, also=also, facts=facts)
+            Problem(
+                code, message, place, path=path, remedy=remedy, nearest=nearest, also=also, facts=facts,
+                severity=severity,
+            )  # fmt: skip
         )
 
     def near(self, name: str, known: Iterable[str]) -> str:

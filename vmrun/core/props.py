@@ -106,6 +106,11 @@ def named(name: str, type: str, default: Any = None, doc: str = "", **more: Any)
     return prop
 
 
+def unused(name: str, type: str, default: Any, doc: str, why: str) -> Prop:
+    """A property that is taken and has no effect, because of `why`; no guest sees it."""
+    return named(name, type, default, doc, visible=False, idle=why)
+
+
 def props_of(cls: type) -> dict[str, Prop]:
     """QEMU name → Prop of a class and its bases, in order of declaration, but what `without` of any of them names."""
     found: dict[str, Prop] = {}

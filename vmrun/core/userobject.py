@@ -56,18 +56,23 @@ class UserObject(Object):
         return self.get_props()
 
 
-def fill(made: UserObject, values: dict[str, Any]) -> None:
-    """Set properties in QEMU's words of error."""
+def fill(made: UserObject, values: dict[str, Any], typed: bool = False) -> None:
+    """Set properties in QEMU's words of error. typed: they come from JSON, where no text stands for a number or for
+    true and false.
+    """
     known = props_of(type(made))
     for name, value in made.prepared(values).items():
         prop = known.get(name)
         if prop is None:
-            raise BuildError(f"Invalid parameter '{name}'")
+            raise BuildError(f"Parameter '{name}' is unexpected" if typed else f"Invalid parameter '{name}'")
+        number = prop.type in RANGES or prop.type == "size"
         try:
+            if typed and isinstance(value, str) and (number or prop.type == "bool"):
+                raise BuildError(name)
             made.prop_values[name] = prop.check(read_value(prop.type, value), made)
         except BuildError:
             kinds = {"bool": "boolean", "str": "string", "enum": "string"}
-            kind = kinds.get(prop.type, "integer" if prop.type in RANGES or prop.type == "size" else "string")
+            kind = kinds.get(prop.type, "integer" if number else "string")
             if prop.type == "enum" and isinstance(value, str):
                 raise BuildError(f"Parameter '{name}' does not accept value '{value}'") from None
             raise BuildError(f"Invalid parameter type for '{name}', expected: {kind}") from None

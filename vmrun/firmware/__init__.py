@@ -44,7 +44,7 @@ class Prepared:
 
     def set_boot(self, order: str) -> None:
         """Boot letters, from the next reset on."""
-        for index, value in cmos.boot(order).items():
+        for index, value in cmos.boot(order, self.machine["boot"].get("floppy-check", True)).items():
             self.cells[index] = value
             self.rtc.set_cmos(index, value)
 
@@ -114,7 +114,7 @@ def prepare(
     places = {**dict.fromkeys(own, fwcfg.USER_FILE), **{name: fwcfg.USER_ROM for _, name in own_roms}}
     found["bootorder"] = bootorder.bootorder(machine, [*kernel_rom, *own_roms])
     if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
-        found["bios-geometry"] = b""  # QEMU's disks have no geometry of the BIOS's own until one is given
+        found["bios-geometry"] = bootorder.geometries(machine)
     for name in own:
         if name in found:
             raise BuildError(f"duplicate fw_cfg file name: {name}", code="VR0720", path=f"firmware.files.{name}")

@@ -1,5 +1,5 @@
-"""The fw_cfg file `bootorder`: devices with a bootindex, least first, as Open Firmware paths in QEMU's
-spelling.
+"""The fw_cfg files `bootorder`: devices with a bootindex, least first, as Open Firmware paths in QEMU's spelling; and
+`bios-geometry`: the disks whose geometry the firmware is told.
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ def bootorder(machine: MachineData, roms: Iterable[tuple[int, str]] = ()) -> byt
     if machine.get("boot", {}).get("strict"):
         lines.append("HALT")
     return "\n".join(lines).encode() + b"\0"
+
+
+def geometries(machine: MachineData) -> bytes:
+    """A line per disk, its path and its cylinders, heads and sectors, with a final NUL; b'' when none has any."""
+    lines = []
+    for device in machine["devices"]:
+        told = [int(device["props"].get(name) or 0) for name in ("lcyls", "lheads", "lsecs")]
+        if any(told):
+            lines.append(" ".join((path(machine, device) or "", *map(str, told))))
+    return "\n".join(lines).encode() + b"\0" if lines else b""
 
 
 def path(machine: MachineData, device: DeviceRow) -> str | None:

@@ -237,11 +237,11 @@ class Board:
         self.iothreads.remove(thread)
         thread.close()
 
-    def add_object(self, values: dict[str, Any]) -> UserObject:
-        """Make one, of `qom-type`, `id` and its properties. BuildError in QEMU's words."""
+    def add_object(self, values: dict[str, Any], typed: bool = False) -> UserObject:
+        """Make one, of `qom-type`, `id` and its properties. typed: of JSON. BuildError in QEMU's words."""
         from vmrun.backends.objects import make
 
-        made = make(values)
+        made = make(values, typed)
         if made.name in self.objects.children:
             raise BuildError(f"attempt to add duplicate property '{made.name}' to object (type 'container')")
         made.complete(self)

@@ -22,6 +22,7 @@ NOTHING: dict[str, Any] = {
         **{"apic-ids": "contiguous", "family": "qemu"},
     },
     "drives": {},
+    "netdevs": {},
     "devices": [],
     "wires": [],
 }

@@ -155,8 +155,8 @@ def _spec(machine: Machine, unit: Removable, file: str, format: str, mode: str) 
 
 
 def _bay(unit: Removable) -> dict[str, Any]:
-    """The drive of a device that was given none, as a machine file has one."""
-    return {"media": "cdrom", "readonly": True} if unit.reads_only else {"media": "disk"}
+    """The drive of a device that was given none, as a machine file has one: nobody said that it may write."""
+    return {"media": "cdrom" if unit.reads_only else "disk", "readonly": True}
 
 
 def _written_down(machine: Machine, unit: Removable, medium: dict[str, Any]) -> None:

@@ -67,8 +67,8 @@ class PreconfigBoard(Board):
 
     machine: PreconfigMachine | None = None
 
-    def add_object(self, values: dict[str, Any]) -> UserObject:
-        made = super().add_object(values)
+    def add_object(self, values: dict[str, Any], typed: bool = False) -> UserObject:
+        made = super().add_object(values, typed)
         if self.machine is not None:
             import json
 

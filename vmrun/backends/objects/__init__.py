@@ -60,8 +60,8 @@ def kind_class(kind: str) -> type[UserObject]:
     return found
 
 
-def make(values: dict[str, Any]) -> UserObject:
-    """From `qom-type`, `id` and properties, not completed yet. BuildError in QEMU's words."""
+def make(values: dict[str, Any], typed: bool = False) -> UserObject:
+    """From `qom-type`, `id` and properties, not completed yet. typed: of JSON. BuildError in QEMU's words."""
     from vmrun.core.userobject import fill
 
     given = dict(values)
@@ -73,5 +73,5 @@ def make(values: dict[str, Any]) -> UserObject:
     if kind not in KINDS:
         raise BuildError(f"Parameter 'qom-type' does not accept value '{kind}'")
     made = kind_class(kind)(str(id))
-    fill(made, given)
+    fill(made, given, typed)
     return made

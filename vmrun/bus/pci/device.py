@@ -13,7 +13,7 @@ from accel.space import Region
 from vmrun.bus.pci.config import IntxPin, PciConfig
 from vmrun.core.interfaces import PciFunction
 from vmrun.core.object import Device
-from vmrun.core.props import Prop, props_of
+from vmrun.core.props import Prop, named, props_of, unused
 from vmrun.core.state import KEEP, Part, Parts, Table
 from vmrun.errors import BuildError
 
@@ -37,6 +37,9 @@ COMMAND, STATUS, BAR0, ROM_BAR, CAPABILITIES, INTERRUPT_LINE, INTERRUPT_PIN = (
 CACHE_LINE_SIZE = 0x0C
 IO_ENABLE, MEMORY_ENABLE, BUS_MASTER = 1, 2, 4
 CAP_LIST = 0x10
+UNSET = 0xFFFFFFFF
+MOST_ACPI_INDEX = 16383  # that guests take: 14 bits
+NO_EXPRESS = "an i440FX has no PCI Express"
 
 KINDS = {
     "io": 1,
@@ -89,7 +92,12 @@ class PciDevice(Device, PciFunction):
     multifunction = Prop("bool", False, "bit 7 of the header type: the slot has other functions")
     romfile = Prop("str", "", "option ROM, found in the firmware directories")
     rombar = Prop("uint32", 1, "1: the option ROM is in the ROM BAR; 0: in fw_cfg", max=1)
+    romsize = Prop("uint32", UNSET, "bytes of the ROM BAR, a power of two; not given: what the ROM needs")
     command_serr_enable = Prop("bool", True, "software may set SERR# enable (bit 8 of the command register)")
+    acpi_index = named("acpi-index", "uint32", 0, "number that the firmware tells of the card, for its name; 0: none")
+    failover_pair_id = Prop("str", "", "id of the virtio-net card that this one stands in for", visible=False)
+    lnksta_dllla = unused("x-pcie-lnksta-dllla", "bool", True, "a bit of PCI Express", NO_EXPRESS)
+    extcap_init = unused("x-pcie-extcap-init", "bool", True, "extended capabilities", NO_EXPRESS)
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)
@@ -110,6 +118,7 @@ class PciDevice(Device, PciFunction):
         except ValueError:
             raise BuildError(f"{self.path}: {self.addr!r} is no PCI address") from None
         self.platform = platform
+        self._check()
         self.dma = Dma(platform.memory, False)
         self.parent_bus.plug(self)
         try:
@@ -126,6 +135,18 @@ class PciDevice(Device, PciFunction):
         except BaseException:
             self.parent_bus.unplug(self)
             raise
+
+    def _check(self) -> None:
+        """What no type of a property says, in QEMU's words."""
+        if self.acpi_index > MOST_ACPI_INDEX:
+            raise BuildError(f"{self.path}: acpi-index should be less or equal to {MOST_ACPI_INDEX}")
+        if self.romsize != UNSET and self.romsize.bit_count() != 1:
+            raise BuildError(f"{self.path}: ROM size {self.romsize} is not a power of two")
+        if self.failover_pair_id:
+            raise BuildError(
+                f"{self.path}: failover primary device must be on PCIExpress bus",
+                remedy="no i440FX has one: leave `failover_pair_id` out",
+            )
 
     def unrealize(self) -> None:
         self.intx.drive(0)
@@ -222,9 +243,14 @@ class PciDevice(Device, PciFunction):
     def _add_rom(self, image: bytes) -> None:
         from accel.ram import RamBlock
 
-        size = 0x1000
-        while size < len(image):
-            size *= 2
+        if self.romsize == UNSET:
+            size = max(0x1000, 1 << (len(image) - 1).bit_length())
+        elif self.romsize < len(image):
+            raise BuildError(
+                f'{self.path}: romfile "{self.romfile}" ({len(image)} bytes) is too large for ROM size {self.romsize}'
+            )
+        else:
+            size = self.romsize
         block = RamBlock(f"{self.name}.rom", size)
         block.write(0, image)
         region = Region.rom(f"{self.name}.rom", block)

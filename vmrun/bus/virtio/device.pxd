@@ -106,5 +106,9 @@ cdef class ConfigRegion(VirtioRegion):
     pass
 
 
+cdef class NotifyPort(VirtioRegion):
+    pass
+
+
 cdef class NotifyRegion(VirtioRegion):
     cdef u32 multiplier

@@ -681,3 +681,14 @@ cdef class NotifyRegion(VirtioRegion):
     cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
         self.chip.kick(<u32>offset // self.multiplier)
         return 0
+
+
+cdef class NotifyPort(VirtioRegion):
+    """A port that takes the number of the queue."""
+
+    cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
+        return 0
+
+    cdef u32 write(self, u64 offset, u32 size, u64 value) noexcept nogil:
+        self.chip.kick(<u32>value)
+        return 0

@@ -4,10 +4,11 @@ Ref: Virtual I/O Device (VIRTIO) 1.1, 4.1; Virtio PCI Card Specification 0.9.5.
 
     BAR 0  legacy registers (ports)          BAR 4  modern: common 0, ISR 0x1000, device 0x2000, notify 0x3000
     BAR 1  MSI-X: table at 0, pending bits at 0x800 or behind the table
+    BAR 2  with modern-pio-notify a port: the number of a queue, written there, kicks it
 
 With page-per-vq each of 1024 queues has a page of its own to be kicked at, and BAR 4 is 8 MiB.
 
-Not modelled: iommu, ATS, AER.
+Not modelled: AER and ATS, which are of PCI Express.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from accel.space import Region
 
 from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Vendor
-from vmrun.bus.virtio.device import CommonRegion, ConfigRegion, IsrRegion, LegacyRegion, NotifyRegion
+from vmrun.bus.pci.device import NO_EXPRESS
+from vmrun.bus.virtio.device import CommonRegion, ConfigRegion, IsrRegion, LegacyRegion, NotifyPort, NotifyRegion
 from vmrun.core.interfaces import ThreadOwner
-from vmrun.core.props import Prop, named
+from vmrun.core.props import Prop, named, unused
 from vmrun.core.state import Part
 from vmrun.errors import BuildError
 
@@ -37,8 +39,10 @@ MSIX_PENDING = 0x800
 LEGACY_HEADER, LEGACY_VECTORS, LEGACY_NOTIFY = 20, 4, 16
 # feature bits that all devices share
 NOTIFY_ON_EMPTY, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, BAD_FEATURE = (1 << n for n in (24, 27, 28, 29, 30))
-VERSION_1, RING_PACKED, RING_RESET = 1 << 32, 1 << 34, 1 << 40
+VERSION_1, ACCESS_PLATFORM, RING_PACKED, RING_RESET = 1 << 32, 1 << 33, 1 << 34, 1 << 40
+PORT_SIZE = 4
 UNSET = 0xFFFFFFFF
+OWN_STATE, ANY_MAY = "QEMU's saved state alone has it", "any device may have legacy registers here"
 
 
 class VirtioPci(PciDevice):
@@ -63,9 +67,25 @@ class VirtioPci(PciDevice):
     queue_reset = Prop("bool", True, "offer: one queue may be reset")
     ioeventfd = Prop("bool", True, "kicks are served by the I/O thread where no exit is needed for it", visible=False)
     page_per_vq = named("page-per-vq", "bool", False, "each queue has a page of its own to be kicked at")
+    iommu_platform = Prop("bool", False, "offer: addresses are those of a bus, which may not be the processor's")
+    modern_pio_notify = named("modern-pio-notify", "bool", False, "a port, too, where queues are kicked")
     vectors = Prop("uint32", UNSET, "MSI-X vectors, 0 for none")
+    ats = unused("ats", "bool", False, "addresses may be asked for beforehand", NO_EXPRESS)
+    aer = unused("aer", "bool", False, "errors are reported by messages", NO_EXPRESS)
+    ats_page_aligned = unused("x-ats-page-aligned", "bool", True, "of `ats`", NO_EXPRESS)
+    disable_pcie = unused("x-disable-pcie", "bool", False, "no PCI Express capability", NO_EXPRESS)
+    flr_init = unused("x-pcie-flr-init", "bool", True, "function level reset", NO_EXPRESS)
+    lnkctl_init = unused("x-pcie-lnkctl-init", "bool", True, "link control", NO_EXPRESS)
+    deverr_init = unused("x-pcie-deverr-init", "bool", True, "device errors", NO_EXPRESS)
+    pm_init = unused("x-pcie-pm-init", "bool", True, "power management", NO_EXPRESS)
+    bus_master_bug = unused("virtio-pci-bus-master-bug-migration", "bool", False, "of saved states", OWN_STATE)
+    migrate_extra = unused("migrate-extra", "bool", True, "of saved states", OWN_STATE)
+    use_started = unused("use-started", "bool", True, "of saved states", OWN_STATE)
+    use_disabled = unused("use-disabled-flag", "bool", True, "of saved states", OWN_STATE)
+    ignore_backend = unused("x-ignore-backend-features", "bool", False, "of vhost", "no back end has features")
+    legacy_check = unused("x-disable-legacy-check", "bool", False, "modern devices may be legacy ones", ANY_MAY)
 
-    modern_bar, msix_bar = 4, 1
+    modern_bar, msix_bar, port_bar = 4, 1, 2
     own_locks = False  # whether its queues can be served without the device lock
     iothread: str | None = None
 
@@ -87,8 +107,14 @@ class VirtioPci(PciDevice):
         modern, legacy = not self.disable_modern, self.disable_legacy != "on"
         if not modern and not legacy:
             raise BuildError(f"{self.path}: device cannot work as neither modern nor legacy mode is enabled")
+        if legacy and self.iommu_platform:
+            raise BuildError(
+                f"{self.path}: VIRTIO_F_IOMMU_PLATFORM was supported by neither legacy nor transitional device",
+                remedy="add `disable-legacy: on`, or leave `iommu_platform` out",
+            )
         self.ports: Region | None = None
         self.notify: Region | None = None
+        self.port: Region | None = None
         self.chip = self.make_chip(platform)
         self.chip.offered |= self._features(modern)
         self.chip.modern_only = ~0xFFFFFFFF & (1 << 64) - 1
@@ -127,7 +153,7 @@ class VirtioPci(PciDevice):
         """While the driver runs, a write to a queue's notify register need only signal."""
         chip, platform = self.chip, self.platform
         with platform.memory.transaction(), platform.io.transaction():
-            for region in (self.notify, self.ports):
+            for region in (self.notify, self.port, self.ports):
                 if region is not None:
                     region.remove_doorbells()
             if not on:
@@ -137,6 +163,8 @@ class VirtioPci(PciDevice):
                     self.ports.add_doorbell(LEGACY_NOTIFY, 2, kick.notifier, n)
                 elif self.notify is not None:
                     self.notify.add_doorbell(n * self.multiplier, 2, kick.notifier)
+                    if self.port is not None:
+                        self.port.add_doorbell(0, 2, kick.notifier, n)
 
     def _features(self, modern: bool) -> int:
         """Those that every device has."""
@@ -147,6 +175,7 @@ class VirtioPci(PciDevice):
             (self.indirect_desc, INDIRECT_DESC),
             (self.event_idx, EVENT_IDX),
             (modern, VERSION_1),
+            (self.iommu_platform, ACCESS_PLATFORM),
             (modern and self.packed, RING_PACKED),
             (modern and self.queue_reset, RING_RESET),
         ):
@@ -181,6 +210,10 @@ class VirtioPci(PciDevice):
                 self.notify = region
                 body += multiplier.to_bytes(4, "little")
             self.add_capability(Vendor(body))
+        if self.modern_pio_notify:
+            self.port = Region.device(f"{self.name}.port", NotifyPort(self.chip), PORT_SIZE)
+            self.add_bar(self.port_bar, self.port, PORT_SIZE, "io")
+            self.add_capability(Vendor(_where(NOTIFY_TYPE, self.port_bar, 0, PORT_SIZE) + bytes(4)))
         window = b"\0\xff\0\0\0" + b"\xff" * 12
         self.window = Vendor(_where(WINDOW_TYPE, 0, 0, 0) + bytes(4), window)
         self.add_capability(self.window)

@@ -5,7 +5,6 @@ eject/features, removable, bus selector (0 without `bridges`) and the number tha
 Buses are numbered when the machine starts: the root first, then the buses behind bridges that were there, depth first.
 A card goes when the guest writes its slot to eject; one that was asked for goes with the next reset at the latest.
 Ref: QEMU docs/specs/acpi_pci_hotplug.rst.
-Not modelled: acpi-index: no device has one.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GPE0, GPE0_SIZE = 0xAFE0, 4
 SLOTS, SLOTS_SIZE = 0xAE00, 0x18
 BUSES = 256
 PCI_EVENT, CPU_EVENT = 0x02, 0x04
-UP, DOWN, EJECT, REMOVABLE, SELECT = 0, 4, 8, 12, 16
+UP, DOWN, EJECT, REMOVABLE, SELECT, INDEX = 0, 4, 8, 12, 16, 20
 ALL = 0xFFFFFFFF
 
 
@@ -57,7 +56,10 @@ class Gpe(Stateful):
     cause, `let_go(device)` takes a card out of the machine.
     """
 
-    state = Table("gpe", 1, U16("status"), U16("enable"), U32("select"), Parts("buses"))
+    state = Table(
+        "gpe", 2, U16("status"), U16("enable"), U32("select"), U32("index"), Parts("buses"),
+        readers={1: lambda fields: {**fields, "index": 0}},
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Gpe(Stateful):
         self.root, self.root_too, self.bridges = root, root_too, bridges
         self.set_level, self.let_go = set_level, let_go
         self.slots: list[_Slots] | None = None  # by number; None until the machine starts
-        self.status = self.enable = self.select = 0
+        self.status = self.enable = self.select = self.index = 0
         self.settle()
 
     def regions(self) -> list[tuple[PyIoRegion, int, int]]:
@@ -86,7 +88,7 @@ class Gpe(Stateful):
     def reset(self) -> None:
         if self.slots is None:
             self._number()
-        self.status = self.enable = self.select = 0
+        self.status = self.enable = self.select = self.index = 0
         for slots in self.slots or ():
             for slot in range(32):
                 if slots.down >> slot & 1:
@@ -168,6 +170,9 @@ class Gpe(Stateful):
             return 0
         if offset == SELECT:
             return self.select
+        if offset == INDEX:
+            index, self.index = self.index, 0  # told once
+            return index
         slots = self._selected()
         if slots is None:
             return ALL if offset == REMOVABLE else 0
@@ -183,10 +188,14 @@ class Gpe(Stateful):
     def _write_slots(self, offset: int, size: int, value: int) -> None:
         if offset == SELECT:
             self.select = value & ALL if self.bridges else 0
-        elif offset == EJECT and value & ALL:
-            slots = self._selected()
-            if slots is not None:
-                self._eject(slots, (value & -value).bit_length() - 1)  # the lowest of the bits
+            self.index = 0
+        elif offset in (EJECT, INDEX):
+            slots, lowest = self._selected(), (value & -value & ALL).bit_length() - 1
+            if offset == INDEX:
+                cards = slots.cards(lowest) if slots is not None else []
+                self.index = cards[-1].acpi_index if cards else 0
+            elif slots is not None and lowest >= 0:
+                self._eject(slots, lowest)
 
     def _eject(self, slots: _Slots, slot: int) -> None:
         slots.down &= ~(1 << slot)

@@ -44,7 +44,7 @@ class VirtioVga(LegacyVga, VirtioGpu):
     parents = (*VirtioGpu.parents, "virtio-vga-base")
     class_code = 0x030000
     hotpluggable = False
-    modern_bar, msix_bar = 2, 4
+    modern_bar, msix_bar, port_bar = 2, 4, 5
     state = VirtioGpu.state.extend("virtio-vga", 1, Part("vga"))
 
     romfile = Prop("str", "vgabios-virtio.bin", "video BIOS; empty for none")

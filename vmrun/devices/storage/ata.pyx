@@ -233,8 +233,7 @@ cdef class AtaChannel(AtaTransfers):
             self.start_dma(BLOCK_WRITE)
         elif code == DATA_SET_MANAGEMENT:                       # only TRIM exists
             if d.feature & 1 and self.identify[self.unit][169 * 2] & 1:
-                self.lba48 = True
-                self.start_dma(BLOCK_DISCARD)
+                self.start_dma(BLOCK_DISCARD)                    # of up to 256 blocks: qemu-kvm counts so
             else:
                 self.abort()
         elif code in (READ_VERIFY, READ_VERIFY_RETRY, READ_VERIFY_EXT):

@@ -95,6 +95,7 @@ cdef class AtaTransfers:
     cdef public u8 bm_command, bm_status
     cdef public u32 bm_table
     cdef public bint dma_waiting
+    cdef bint table_left            # the bus master's table goes on behind the transfer that is under way
     cdef public int dma_op
     cdef Scatter scatter            # guest memory, until a request takes it
     cdef Drive *drive(self) noexcept nogil
@@ -107,6 +108,7 @@ cdef class AtaTransfers:
     cdef void abort(self) noexcept nogil
     cdef void fail(self, u8 error) noexcept nogil
     cdef void finish(self) noexcept nogil
+    cdef void dma_over(self) noexcept nogil
     cdef u64 address(self) noexcept nogil
     cdef u32 count(self) noexcept nogil
     cdef void set_address(self, u64 lba) noexcept nogil

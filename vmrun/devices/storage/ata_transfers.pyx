@@ -207,7 +207,8 @@ cdef class AtaTransfers:
             error = request.error
             block_release(self.requested, request)
             self.request = NULL
-        self.bm_status &= ~BM_ACTIVE
+        if error or not self.table_left:
+            self.bm_status &= ~BM_ACTIVE
         self.position = self.filled = 0
         if error:
             self.abort()
@@ -301,12 +302,17 @@ cdef class AtaTransfers:
         elif phase == FLUSHING:
             self.finish()
         elif phase == DMA:
-            self.lba += self.left
-            self.set_address(self.lba)
-            self.drive().nsector = 0
+            self.dma_over()
+
+    cdef void dma_over(self) noexcept nogil:
+        """All data has moved. The bus master stays active while its table has more."""
+        self.lba += self.left
+        self.set_address(self.lba)
+        self.drive().nsector = 0
+        if not self.table_left:
             self.bm_status &= ~BM_ACTIVE
-            self.dma_waiting = False
-            self.finish()
+        self.dma_waiting = False
+        self.finish()
 
     cdef void block_moved(self) noexcept nogil:
         """The host has moved the last byte of a DRQ block."""
@@ -500,8 +506,12 @@ cdef class AtaTransfers:
         cdef u8 entry[8]
         cdef u32 at = self.bm_table, address, size, flags
         cdef u32 wanted = self.filled if self.packet and not self.media else self.left * 512
-        cdef bint bad = False, last = False
+        cdef bint bad = False, last = False, longer = False
         self.dma_waiting = False
+        if not self.dma.enabled and not self.packet:           # nothing moves, and the table never ends
+            self.table_left = True
+            self.dma_over()
+            return
         self.scatter.begin(self.dma_op == BLOCK_READ)
         while self.scatter.total < wanted and not last and not bad:
             if self.dma.read_into(at, entry, 8) != 0:
@@ -516,7 +526,8 @@ cdef class AtaTransfers:
             at += 8
             if at - self.bm_table > PRD_TABLE:
                 break
-            if size > wanted - self.scatter.total:
+            longer = size > wanted - self.scatter.total
+            if longer:
                 size = wanted - <u32>self.scatter.total
             bad = self.scatter.add(address & ~<u32>1, size) != 0
         if bad or self.scatter.total < wanted:
@@ -524,8 +535,12 @@ cdef class AtaTransfers:
             self.bm_status &= ~BM_ACTIVE
             if bad:
                 self.bm_status |= BM_ERROR
+            elif not self.packet:                              # too short: the command is given up, nobody is told
+                self.drive().status, self.phase = DRDY | DSC, IDLE
+                return
             self.abort()
             return
+        self.table_left = longer or (not last and at - self.bm_table < PRD_TABLE)
         if self.packet and not self.media:
             self.scatter.put(0, self.buffer, wanted)
             self.scatter.finish(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.bios_geometry import BiosGeometry
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -82,7 +83,7 @@ class IdeDisk(Device, DiskGeometry):
 
 
 @register("ide-hd", description="IDE hard disk")
-class IdeHd(IdeDisk):
+class IdeHd(IdeDisk, BiosGeometry):
     model = Prop("str", None, "model name, 40 characters")
     discard_granularity = Prop("size", None, "0: the disk knows no TRIM")
     rotation_rate = Prop("uint16", 0, "1: solid state; revolutions per minute; 0: not told")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from vmrun.core.bios_geometry import BiosGeometry
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -247,7 +248,7 @@ class ScsiDiskBase(ScsiDevice, DiskGeometry):
 
 
 @register("scsi-hd", description="SCSI disk")
-class ScsiHd(ScsiDiskBase):
+class ScsiHd(ScsiDiskBase, BiosGeometry):
     removable_ = named("removable", "bool", False, "the medium can be taken out")
 
     def realize(self, platform: Platform) -> None:

@@ -27,7 +27,6 @@ cdef enum:
     INFLATE = 0                 # queues
     DEFLATE = 1
     STATS = 2
-    REPORTING = 3
     CALL = 64                   # page numbers that are read at one go
     TURN = 2048                 # pages that are given at one go, …
     ONE_CALL = 8                # … as which each call of the host's counts at least
@@ -55,17 +54,19 @@ cdef class BalloonChip(VirtioChip):
     """
 
     cdef u64 values[KINDS]
-    cdef Work work[2]           # of the queues INFLATE, REPORTING
+    cdef Work work[2]           # of the queues INFLATE and of free pages
     cdef VirtQueue messages
     cdef Chain message          # the guest's, which it has back when it is asked again
     cdef bint has_message
     cdef readonly u64 given     # pages that went to the host
     cdef public object on_actual, on_stats
+    cdef int reporting          # the queue of free pages, -1 for none
 
-    def __init__(self, dma, sizes):
+    def __init__(self, dma, sizes, int reporting):
         cdef int n
         super().__init__(dma, sizes)
         self.messages = self.queues[STATS]
+        self.reporting = reporting
         for n in range(KINDS):
             self.values[n] = UNKNOWN
 
@@ -76,13 +77,13 @@ cdef class BalloonChip(VirtioChip):
     cdef void kicked(self, u32 queue) noexcept nogil:
         if queue == STATS:
             self.take_message()
-        elif queue == INFLATE or queue == REPORTING:
-            self.take_pages(<VirtQueue>self.queue_of[queue], &self.work[queue == REPORTING])
+        elif queue == INFLATE or <int>queue == self.reporting:
+            self.take_pages(<VirtQueue>self.queue_of[queue], &self.work[queue != INFLATE])
         else:
             self.serve_queue(<VirtQueue>self.queue_of[queue])
 
     cdef int serve_chain(self, VirtQueue queue, Chain *chain) noexcept nogil:
-        """Pages that the guest takes back: it touches them."""
+        """Pages that the guest takes back, or tells of unasked: it touches them."""
         queue.push(chain, 0)
         return 1
 
@@ -230,7 +231,7 @@ cdef class BalloonChip(VirtioChip):
         if self.has_message:
             self.messages.pop_back(&self.message)
             self.has_message = False
-        for n, number in enumerate((INFLATE, REPORTING)):
+        for n, number in enumerate((INFLATE, self.reporting)):
             if self.work[<int>n].held:
                 (<VirtQueue>self.queues[number]).pop_back(&self.work[<int>n].chain)
                 self.work[<int>n].held = False
@@ -242,7 +243,7 @@ cdef class BalloonChip(VirtioChip):
         if queue == STATS:
             self.has_message = False
         else:
-            self.work[queue == REPORTING].held = False
+            self.work[queue != INFLATE].held = False
 
     # --- configuration ------------------------------------------------------------------------------------
 

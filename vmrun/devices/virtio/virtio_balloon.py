@@ -10,7 +10,7 @@ import time
 from accel.clock import PyTimer
 
 from vmrun.bus.virtio.pci import NonTransitional, Transitional, VirtioPci
-from vmrun.core.props import named
+from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import U32, Deadline
 from vmrun.devices.virtio.balloon import BalloonChip
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from vmrun.core.platform import Platform
 
-STATS_VQ, DEFLATE_ON_OOM, PAGE_POISON, REPORTING = (1 << n for n in (1, 2, 4, 5))
-QUEUE_SIZE, REPORTING_SIZE = 128, 32
+STATS_VQ, DEFLATE_ON_OOM, FREE_PAGE_HINT, PAGE_POISON, REPORTING = (1 << n for n in (1, 2, 3, 4, 5))
+QUEUE_SIZE, HINT_SIZE, REPORTING_SIZE = 128, 1024, 32
 PAGE = 4096
 SECOND = 1_000_000_000
 MOST_SECONDS = 0xFFFFFFFF
-PLAIN, WHOLE = 8, 16  # bytes of the configuration
+PLAIN, HINTED, WHOLE = 8, 12, 16  # bytes of the configuration
 NAMES = (
     *("stat-swap-in", "stat-swap-out", "stat-major-faults", "stat-minor-faults", "stat-free-memory"),
     *("stat-total-memory", "stat-available-memory", "stat-disk-caches", "stat-htlb-pgalloc", "stat-htlb-pgfail"),
@@ -46,23 +46,28 @@ class VirtioBalloon(VirtioPci):
 
     deflate_on_oom = named("deflate-on-oom", "bool", False, "offer: a guest short of memory may take its pages back")
     reporting = named("free-page-reporting", "bool", False, "offer: the guest tells which of its pages are free")
+    hint = named("free-page-hint", "bool", False, "offer: the guest tells free pages when asked; wants `iothread`")
     page_poison = named("page-poison", "bool", True, "offer: the guest tells the pattern that it fills free pages with")
     old_config = named("qemu-4-0-config-size", "bool", False, "a configuration of 16 bytes, whatever is offered")
     class_ = named("class", "uint32", 0, "PCI class and sub-class, 0 for others")
+    iothread = Prop("object", None, "the iothread that serves its queues", visible=False, of=("iothread",))
 
     def make_chip(self, platform: Platform) -> BalloonChip:
         if self.class_:
             self.config.set_word(10, self.class_)
-        sizes = [QUEUE_SIZE] * 3 + ([REPORTING_SIZE] if self.reporting else [])
-        chip = BalloonChip(self.dma, sizes)
+        if self.hint and not self.iothread:
+            raise BuildError(f"{self.path}: 'free-page-hint' requires 'iothread' to be set")
+        sizes = [QUEUE_SIZE] * 3 + [HINT_SIZE] * self.hint + [REPORTING_SIZE] * self.reporting
+        chip = BalloonChip(self.dma, sizes, len(sizes) - 1 if self.reporting else -1)
         chip.offered = STATS_VQ
         for wanted, bit in (
             (self.deflate_on_oom, DEFLATE_ON_OOM),
+            (self.hint, FREE_PAGE_HINT),
             (self.page_poison, PAGE_POISON),
             (self.reporting, REPORTING),
         ):
             chip.offered |= bit if wanted else 0
-        chip.set_config(bytes(WHOLE if self.old_config or self.page_poison else PLAIN))
+        chip.set_config(bytes(WHOLE if self.old_config or self.page_poison else HINTED if self.hint else PLAIN))
         chip.on_actual, chip.on_stats = self._changed, self._told
         self.interval, self.last_update = 0, 0
         self.timer = PyTimer(platform.timers, self._poll)

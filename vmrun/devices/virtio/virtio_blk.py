@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.bus.virtio.pci import UNSET, NonTransitional, Transitional, VirtioPci
+from vmrun.core.bios_geometry import BiosGeometry
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.virtio.blk import BlkChip
@@ -31,7 +32,7 @@ OLD_SEG_MAX = 126
 
 
 @register("virtio-blk-pci", "virtio-blk", description="virtio disk")
-class VirtioBlk(VirtioPci):
+class VirtioBlk(VirtioPci, BiosGeometry):
     parents = (*VirtioPci.parents, "virtio-blk-device")
     class_code = 0x010000
     virtio_id, legacy_device_id = 2, 0x1001

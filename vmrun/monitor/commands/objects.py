@@ -57,7 +57,7 @@ _object_options()
 def object_add(monitor: Any, qom_type: str, id: str, **props: Any) -> None:
     """Make an object of the host's side. Its properties are further arguments."""
     try:
-        monitor.machine.board.add_object({"qom-type": qom_type, "id": identifier(id), **props})
+        monitor.machine.board.add_object({"qom-type": qom_type, "id": identifier(id), **props}, typed=True)
     except BuildError as error:
         raise QmpError(error.problems[0].message) from None
 
