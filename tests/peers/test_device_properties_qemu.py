@@ -29,7 +29,7 @@ ALONE = {
         "not modelled: subsystems, memory in the controller, virtual functions, zones",
     ),
     "pc-dimm nvdimm": {"size": "read only: its memory's"},
-    "virtio-balloon-pci": dict.fromkeys(("guest-stats", "guest-stats-polling-interval"), "of a running device: qom-get"),
+    "virtio-balloon-pci": dict.fromkeys(("guest-stats", "guest-stats-polling-interval"), "of a running one: qom-get"),
     "virtio-gpu-pci virtio-vga": {"blob": "memory of the host's graphics"},
     "bochs-display": {"big-endian-framebuffer": "set by a guest's register"},
     "scsi-cd scsi-hd": dict.fromkeys(

@@ -242,7 +242,7 @@ cdef class BalloonChip(VirtioChip):
     cdef void queue_stopped(self, u32 queue) noexcept nogil:
         if queue == STATS:
             self.has_message = False
-        else:
+        elif queue == INFLATE or <int>queue == self.reporting:
             self.work[queue != INFLATE].held = False
 
     # --- configuration ------------------------------------------------------------------------------------
