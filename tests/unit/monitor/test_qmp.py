@@ -8,6 +8,7 @@ import types
 from typing import Any
 
 import pytest
+from accel.api import Action
 
 from tests.board import Driven
 from vmrun.monitor import hmp, table
@@ -324,6 +325,19 @@ def test_what_a_panic_does_can_be_chosen(talk: Talk, action: str, told: str, sta
     (event,) = [event for event in talk.events() if event["event"] == "GUEST_PANICKED"]
     assert event["data"] == {"action": told}
     assert talk.machine.state == state
+
+
+def test_system_wakeup_wakes_a_guest_that_sleeps(talk: Talk) -> None:
+    machine = talk.machine
+    machine.resume()
+    assert talk.ask("system_wakeup")["error"]["desc"] == "Unable to wake up: guest is not in suspended state"
+    machine.ask(Action.SUSPEND, "guest")
+    machine.loop.run_once(0)
+    assert machine.asleep and talk.result("query-status")["status"] == "suspended"
+    assert talk.result("system_wakeup") == {}
+    machine.loop.run_once(0)
+    assert not machine.asleep and talk.result("query-status")["status"] == "running"
+    assert [event["event"] for event in talk.events()][-2:] == ["SUSPEND", "WAKEUP"]
 
 
 def test_cpu_definitions_say_what_a_name_stands_for(tmp_path: pathlib.Path) -> None:
