@@ -53,11 +53,15 @@ class Wanted:
         self._display()
         self._devices()
         self.chardevs: dict[str, dict[str, Any]] = {
-            id: {"type": "null"} if spec["type"] == "vc" else dict(spec)
-            for id, spec in self.file.get("chardevs", {}).items()
+            id: dict(spec) for id, spec in self.file.get("chardevs", {}).items()
         }
+        for id, spec in self.chardevs.items():
+            if spec["type"] == "spiceport":
+                raise QemuError(f"{self.option(f'chardevs.{id}')}: spice not enabled")
         self.monitors: list[tuple[str, str, bool]] = []  # kind, chardev, pretty
         self._monitors()
+        first = [chardev for _, chardev, _ in self.monitors]  # and so are their screens, where they have some
+        self.chardevs = dict(sorted(self.chardevs.items(), key=lambda entry: entry[0] not in first))
         self._files()
         self.file["chardevs"] = {id: spec for id, spec in self.chardevs.items() if id not in self._unused()}
         for key in ("chardevs", "drives", "netdevs", "devices"):

@@ -10,6 +10,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="json: attributes and cursor too")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument("--display", metavar="ID", help="of this adapter, or the terminal of a chardev of type vc")
     args = parser.parse_args(argv)
 
     import json
@@ -20,7 +21,7 @@ def run(argv: list[str]) -> int:
     from vmrun.monitor.runtime import find
 
     with QmpClient(find(args.name).path) as qmp:
-        found = qmp.execute("x-query-screen")
+        found = qmp.execute("x-query-screen", **({"device": args.display} if args.display else {}))
     if args.format == "json":
         write(json.dumps(found, ensure_ascii=False) + "\n")
         return 0

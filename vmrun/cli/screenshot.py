@@ -12,6 +12,7 @@ def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("vmrun screenshot", description="Write a picture of a machine's screen.")
     parser.add_argument("name", metavar="NAME", help="name of the machine, or its process number")
     parser.add_argument("file", metavar="FILE", nargs="?", help="where to: .png, .ppm or .jpg (default: NAME.png here)")
+    parser.add_argument("--display", metavar="ID", help="of this adapter, or the terminal of a chardev of type vc")
     args = parser.parse_args(argv)
 
     from vmrun.cli.out import write
@@ -24,6 +25,7 @@ def run(argv: list[str]) -> int:
     if kind is None:
         parser.error(f"what kind of picture is {file}? Names end in {', '.join(KINDS)}")
     with QmpClient(found.path) as qmp:
-        qmp.execute("screendump", filename=os.path.abspath(file), format=kind)
+        where = {"device": args.display} if args.display else {}
+        qmp.execute("screendump", filename=os.path.abspath(file), format=kind, **where)
     write(f"{file}\n")
     return 0

@@ -54,13 +54,20 @@ def vga_font(name: str, height: int, data: bytes) -> Font:
 
 def vga_fonts(name: str, data: bytes) -> Iterator[Font]:
     """Those that stand in `data`, each height once, the highest first."""
-    for height, face in FACES.items():
-        at = -1
-        while (at := data.find(face, at + 1)) >= 0:
-            start = at - FACE_AT[height] - height
-            if start >= 0 and plausible(data[start : start + 256 * height], height):
-                yield vga_font(f"{name} 8x{height}", height, data[start : start + 256 * height])
-                break
+    for height in FACES:
+        bits = font_bits(data, height)
+        if bits:
+            yield vga_font(f"{name} 8x{height}", height, bits)
+
+
+def font_bits(data: bytes, height: int) -> bytes:
+    """The font of that height in `data`, `height` bytes a character; b"" for none."""
+    at = -1
+    while (at := data.find(FACES[height], at + 1)) >= 0:
+        start = at - FACE_AT[height] - height
+        if start >= 0 and plausible(data[start : start + 256 * height], height):
+            return data[start : start + 256 * height]
+    return b""
 
 
 def plausible(data: bytes, height: int) -> bool:

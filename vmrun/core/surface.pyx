@@ -181,6 +181,15 @@ cdef class Surface:
             self.mark(x, y, width, height)
 
 
+    def put(self, u32 y, const u8[::1] lines not None):
+        """Whole lines of pixels, from line `y` on; what changes is marked. ValueError for a part of a line."""
+        cdef size_t line = <size_t>self.width * 4, i
+        if lines.shape[0] % line:
+            raise ValueError(f"{lines.shape[0]} bytes are no lines of {self.width} pixels")
+        for i in range(lines.shape[0] // line):
+            self.put_row(y + <u32>i, <const u32 *>(&lines[0] + i * line))
+
+
 cdef class View:
     """What one viewer has not seen yet. Made by Surface.attach; `resized` is set when the size changed."""
 

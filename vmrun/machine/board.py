@@ -341,7 +341,27 @@ class Board:
                 self.chardevs[id] = open_chardev(
                     id, spec, self.loop, self.lock, self.mux, self.tls(spec), many=many, given=given
                 )
+            self._show(self.chardevs[id])
         return self.chardevs[id]
+
+    def _show(self, chardev: Any) -> None:
+        """A terminal is a screen of the machine's, behind those of its adapters."""
+        if hasattr(chardev, "typed"):
+            from vmrun.core.textconsole import TextConsole
+
+            console = TextConsole(chardev.name, chardev.terminal, chardev.typed, self.accelerator, self._font)
+            self.consoles.append(console)
+            order = list(self.config["chardevs"])
+            self.consoles.sort(key=lambda each: order.index(each.name) if isinstance(each, TextConsole) else -1)
+            chardev.on_close = lambda: self.remove_console(console)
+
+    def _font(self) -> bytes:
+        from vmrun.firmware import images
+
+        try:
+            return images.load_rom("vgabios-stdvga.bin", self.config["firmware"].get("dirs", ())).data
+        except BuildError:
+            return b""
 
     def chardev_spec(self, id: str) -> dict[str, Any] | None:
         spec: dict[str, Any] | None = self.config["chardevs"].get(id)
@@ -387,6 +407,11 @@ class Board:
             self.shared[id] = (
                 self.mux if on_terminal else shared(id, spec, self.loop, self.lock, self.mux, self.tls(spec))
             )
+            if spec.get("logfile"):
+                from vmrun.backends.chardev import log
+
+                log(self.shared[id], spec["logfile"], bool(spec.get("logappend")))
+            self._show(self.shared[id])
         port: CharBackend = self.shared[id].add_port(id)
         self.chardevs.setdefault(id, port)
         return port
@@ -424,7 +449,8 @@ class Board:
         from vmrun.core.console import Console
 
         console = Console(device, scanout, self.accelerator, head, text)
-        self.consoles.append(console)
+        screens = sum(each.device is not None for each in self.consoles)
+        self.consoles.insert(screens, console)
         return console
 
     def remove_console(self, console: Console) -> None:

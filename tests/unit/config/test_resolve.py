@@ -444,14 +444,14 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
     ("body", "code", "place"),
     [
         ("devices:\n  - {driver: usb-ehci}\n", "VR0801", "m.yaml:4:14"),
-        ("chardevs: {c: {type: spicevmc, name: x}}\n", "VR0802", "m.yaml:3:22"),
+        ("chardevs: {c: {type: spiceport, name: x}}\n", "VR0802", "m.yaml:3:22"),
         ("disks: [a.vmdk]\n", "VR0804", "m.yaml:3:9"),
         ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
         ("spice: {port: 5900}\n", "VR0805", "m.yaml:3:1"),
         ("include: [x.cfg]\n", "VR0805", "m.yaml:3:1"),
         ("display: qxl\n", "VR0801", "m.yaml:3:10"),
         ("display: qxl\n", "VR0801", "m.yaml:3:10"),
-        ("serial: vc\n", "VR0802", "m.yaml:3:9"),
+        ("serial: msmouse\n", "VR0802", "m.yaml:3:9"),
     ],
 )
 def test_what_is_to_come_is_named_with_its_line(check: Check, body: str, code: str, place: str) -> None:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from vmrun.backends.protocols import CharBackend
     from vmrun.core.loop import Loop
 
-TYPES = ("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf", "udp", "tty", "serial")
+TYPES = (
+    *("stdio", "file", "null", "pty", "socket", "pipe", "ringbuf", "udp", "tty", "serial", "parallel", "vc"),
+    "spicevmc",
+)
 
 
 def open_chardev(
@@ -88,6 +91,20 @@ def open_chardev(
         from vmrun.backends.chardev.udp import UdpChar
 
         backend = UdpChar(name, spec, loop, lock)
+    elif kind == "spicevmc":
+        from vmrun.backends.chardev.stream import StreamChar
+
+        backend = StreamChar(name, loop, lock)
+        with lock:
+            backend.set_connected(False)
+    elif kind == "vc":
+        from vmrun.backends.chardev.vc import VcChar
+
+        backend = VcChar(name, spec, loop, lock)
+    elif kind in ("parallel", "parport"):
+        from vmrun.backends.chardev.parport import ParportChar
+
+        backend = ParportChar(name, spec["path"], loop, lock)
     elif kind in ("tty", "serial"):
         from vmrun.backends.chardev.tty import TtyChar
 

@@ -65,10 +65,18 @@ class Shared(StreamChar):
         self.escaped = False
         self.stamps: float | None = None
         self.closes_itself = False
+        self.copy: Callable[[bytes], object] | None = None
+
+    def log_to(self, write: Callable[[bytes], object]) -> None:
+        self.copy = write
+        for port in self.ports:
+            port.log_to(write)
 
     def add_port(self, name: str, focus: bool = False) -> MuxPort:
         """A new console. The first one, or one that asks for it, gets the input."""
         port = MuxPort(self, name)
+        if self.copy is not None:
+            port.log_to(self.copy)
         with self.lock:
             port.set_connected(self.connected)
         self.ports.append(port)
@@ -261,6 +269,24 @@ def shared(
         from vmrun.backends.chardev.udp import UdpChar
 
         base, more = UdpChar, (spec,)
+    elif kind in ("null", "spicevmc"):
+        base, more = StreamChar, ()
+    elif kind in ("ringbuf", "memory"):
+        from vmrun.backends.chardev.ring import LoggedRing
+
+        base, more = LoggedRing, (int(spec.get("size", 65536)),)
+    elif kind == "file":
+        from vmrun.backends.chardev.file import FileChar
+
+        base, more = FileChar, (spec["path"], bool(spec.get("append")))
+    elif kind == "pipe":
+        from vmrun.backends.chardev.file import PipeChar
+
+        base, more = PipeChar, (spec["path"],)
+    elif kind == "vc":
+        from vmrun.backends.chardev.vc import VcChar
+
+        base, more = VcChar, (spec,)
     elif kind in ("tty", "serial"):
         from vmrun.backends.chardev.tty import TtyChar
 

@@ -64,6 +64,8 @@ _TYPES = (
     "dbus",
     "qemu-vdagent",
 )
+_DEFAULT_VC = {"type": "vc", "cols": 80, "rows": 24}
+_PORTS = {"tty": "serial", "parport": "parallel"}  # of the host
 SERIAL_PORTS, PARALLEL_PORTS = 4, 3  # that a PC has
 
 
@@ -92,10 +94,13 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
     for key, value in given.items():
         if key == "delay":
             result["nodelay"] = not boolean(option, key, value)
-        elif key in ("ipv4", "ipv6", "cols", "rows", "width", "height", "to"):
+        elif key in ("ipv4", "ipv6", "to"):
             line.no_equal(option, key, host=key != "to")
-        elif key in ("mux", "signal") and kind not in ("stdio", "pty", "socket", "udp", "serial", "tty"):
-            if boolean(option, key, value) == (key == "mux"):
+        elif key == "signal" and kind != "stdio":
+            if not boolean(option, key, value):
+                line.no_equal(option, key)
+        elif key == "mux" and kind in ("parallel", "parport"):
+            if boolean(option, key, value):
                 line.no_equal(option, key)
         elif kind == "udp" and (key, value) in (("localaddr", ""), ("localport", "0")):
             continue  # any
@@ -113,8 +118,12 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             raise option.wrong(f"Invalid parameter '{key}'", key)
     if kind == "socket" and not {"path", "port", "fd"} & set(result):
         raise option.wrong("chardev: socket: no host, path or fd given")
-    if kind in ("file", "pipe", "serial", "tty") and "path" not in result:
+    if kind in ("file", "pipe") and "path" not in result:
         raise option.wrong(f"chardev: {kind}: no filename given")
+    if result["type"] in _PORTS and "path" not in result:
+        raise option.wrong(f"chardev: {_PORTS[result['type']]}: no device path given")
+    if kind in ("spicevmc", "spiceport") and not result.get("name"):
+        raise option.wrong(f"chardev: spice {'channel' if kind == 'spicevmc' else 'port'}: no name given")
     return result
 
 
@@ -151,13 +160,32 @@ def legacy(line: Line, option: Option, id: str) -> str:
     head = text.partition(",")[0]
     if kind in ("file", "pipe") and colon:
         found = {"type": kind, "path": rest}
-    elif head in ("stdio", "null", "pty", "msmouse", "braille") or kind == "vc":
-        found = {"type": head if kind != "vc" else "vc"}
+    elif kind == "vc":
+        found = {"type": "vc", **_size(option, rest)}
+    elif head in ("stdio", "null", "pty", "msmouse", "braille"):
+        found = {"type": head}
+    elif text.startswith("/dev/parport"):
+        found = {"type": "parport", "path": text}
     elif text.startswith("/dev/"):
         found = {"type": "tty", "path": text}
     else:
         raise option.wrong(f"'{text}' is not a valid char driver", text)
     return line.put(option, "chardevs", id, found)
+
+
+def _size(option: Option, text: str) -> dict[str, Any]:
+    """vc's WIDTHxHEIGHT in pixels, or COLUMNSCxROWSC in characters; '' for neither."""
+    if not text:
+        return {}
+    found: dict[str, Any] = {}
+    for part, names in zip(text.split("x", 1), (("width", "cols"), ("height", "rows")), strict=False):
+        digits = part.removesuffix("C")
+        if not digits.isdecimal():
+            break
+        found[names[part != digits]] = int(digits)
+    if len(found) != 2:
+        raise option.wrong(f"'{option.value}' is not a valid char driver", text)
+    return found
 
 
 def _udp(option: Option, text: str) -> dict[str, Any]:
@@ -184,11 +212,8 @@ def port(line: Line, option: Option) -> None:
     elif id:
         line.add(option, {"driver": f"isa-{option.name}", "index": index, "chardev": id})
     if str(option.value).startswith("mon:") and id:
-        if line.chardevs[id]["type"] in ("stdio", "pty", "socket"):
-            line.chardevs[id]["mux"] = True
-            line.monitors[fresh(line)] = {"chardev": id, "mode": "readline"}
-        else:
-            line.no_equal(option, "mon:")
+        line.chardevs[id]["mux"] = True
+        line.monitors[fresh(line)] = {"chardev": id, "mode": "readline"}
 
 
 def fresh(line: Line) -> str:
@@ -288,7 +313,7 @@ def finish(line: Line) -> None:
             continue
         kind = "stdio" if name == "serial" and not screen else "vc" if screen or name == "serial" else "null"
         if line.defaults or kind == "stdio":
-            line.chardevs.setdefault(f"{name}0", {"type": kind})
+            line.chardevs.setdefault(f"{name}0", dict(_DEFAULT_VC) if kind == "vc" else {"type": kind})
             line.add(None, {"driver": f"isa-{name}", "index": 0, "chardev": f"{name}0"})
         else:
             line.skipped.append(what)
@@ -302,6 +327,10 @@ def finish(line: Line) -> None:
             name = fresh(line)
             line.chardevs[name] = {"type": "stdio"}
             line.monitors[name] = {"chardev": name, "mode": "readline"}
+    elif line.defaults and not any(map(line.has, ("monitor", "mon", "qmp", "qmp-pretty"))):
+        name = fresh(line)
+        line.chardevs[name] = dict(_DEFAULT_VC)
+        line.monitors[name] = {"chardev": name, "mode": "readline"}
 
 
 OPTIONS = (

@@ -33,10 +33,13 @@ _spare: list[bytearray] = []  # what the last screenshot was put together in: at
 def _console(machine: Any, device: str, head: int) -> Any:
     """The screen of `device`, or the first one. QmpError when there is none."""
     consoles = machine.board.consoles
+    terminal = next((console for console in consoles if device and getattr(console, "name", "") == device), None)
+    if terminal is not None:
+        return terminal
     if device and device not in machine.devices:
         raise no_device(device)
     if device:
-        consoles = [console for console in consoles if console.device.id == device and console.head == head]
+        consoles = [one for one in consoles if getattr(one.device, "id", "") == device and one.head == head]
         if not consoles:
             raise QmpError(f"There is no console {head} on device '{device}'")
     elif head:
@@ -48,7 +51,7 @@ def _console(machine: Any, device: str, head: int) -> Any:
 
 @command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
 def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> Work:
-    """Write the screen to a file of the host, as PPM, PNG or JPEG."""
+    """Write the screen to a file of the host, as PPM, PNG or JPEG. `device`: an adapter, or a chardev of type vc."""
     console = _console(monitor.machine, device, head)
     console.refresh()
     width, height = console.surface.width, console.surface.height

@@ -30,7 +30,7 @@ def serve(
     consoles = board.consoles
     if "display" in settings:
         wanted, head = str(settings["display"]), int(settings.get("head") or 0)
-        consoles = [each for each in consoles if each.device.id == wanted and each.head == head]
+        consoles = [each for each in consoles if getattr(each.device, "id", "") == wanted and each.head == head]
         if not consoles:
             raise BackendError(f"vnc: there is no screen {head} on device '{wanted}'", remedy="leave `head` out")
     console = consoles[0] if consoles else Console(None, Scanout(), board.accelerator)
@@ -43,7 +43,10 @@ def serve(
         return not settings.get(key) or rule is not None and bool(rule.allows(name))
 
     secret: Any = board.objects.children[str(settings["password-secret"])] if settings.get("password-secret") else None
-    return VncServer(
+    made = VncServer(
         settings, name, console, board.input, board.loop, board.layout, tell, tls, power, board.clipboard,
         bytes(secret.value) if secret is not None else None, anonymous, may_enter,
     )  # fmt: skip
+    if "display" not in settings:
+        made.consoles = board.consoles
+    return made

@@ -15,7 +15,7 @@ from struct import unpack
 
 from vmrun.ui.vnc import encode
 from vmrun.ui.vnc.cuttext import EXTENDED, MOST_BYTES, CutText
-from vmrun.ui.vnc.keysyms import ALTGR, lookup, scancode
+from vmrun.ui.vnc.keysyms import ALT, ALTGR, CONTROL, lookup, said, scancode
 from vmrun.ui.vnc.scroll import Rows
 from vmrun.ui.vnc.security import enter
 from vmrun.ui.vnc.stream import ProtocolError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from vmrun.core.console import Console
     from vmrun.core.keymap import Stroke
     from vmrun.core.surface import View
     from vmrun.ui.vnc.sasl import Sasl
@@ -75,6 +76,7 @@ class Client:
         self.pointer = (0, 0)
         self.buttons = 0
         self.keys: dict[int, str] = {}  # keysym, or -scan code → key that it pressed
+        self.held: set[int] = set()  # keysyms that are down
         self.typed = False  # it has pressed keys, or they wait
         self.shared = True
         self.user = ""  # whom SASL found it to be
@@ -277,9 +279,35 @@ class Client:
     def _key(self, down: bool, keysym: int, code: int | None) -> None:
         self.typed |= self.server.keys.put(lambda: self._press(down, keysym, code))
 
+    def turned(self, before: Console) -> None:
+        """The server shows another console."""
+        self.keys.clear()
+        if self.view is not None:
+            before.detach(self.view)
+            self.view = self.server.console.attach()
+            self.server.console.refresh()
+            self.cursor_seen = -1
+            self._lossy.clear()
+            if self.rows is not None:
+                self.rows.forget()
+
     def _press(self, down: bool, keysym: int, code: int | None) -> None:
         """One key of the queue, when it is its turn: the client may have gone."""
         hands = self.server.input
+        if down:
+            self.held.add(keysym)
+        else:
+            self.held.discard(keysym)
+        control = not self.held.isdisjoint(CONTROL)
+        if down and control and not self.held.isdisjoint(ALT) and ord("1") <= keysym <= ord("9"):
+            self.server.turn(keysym - ord("1"))
+            return
+        typed = getattr(self.server.console, "typed", None)
+        if typed is not None:
+            if down:
+                typed(said(keysym, control))
+                self.server.expect()
+            return
         if code:
             key = scancode(code)
             if key is not None:
@@ -327,6 +355,8 @@ class Client:
 
     def _pointer(self, mask: int, x: int, y: int) -> None:
         hands, surface = self.server.input, self.server.console.surface
+        if hasattr(self.server.console, "typed"):
+            return  # a terminal has no pointer
         if self.server.absolute:
             width, height = max(surface.width - 1, 1), max(surface.height - 1, 1)
             hands.position(x * 0x7FFF // width, y * 0x7FFF // height)

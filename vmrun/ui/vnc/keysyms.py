@@ -42,3 +42,26 @@ def scancode(number: int) -> str | None:
     if number & 0xFF00 == 0xE000:
         number = (number & 0x7F) | 0x80
     return SCANCODES.get(number)
+
+
+# what a terminal sends for keys that are no characters
+_SAID = {
+    0xFF08: b"\x7f", 0xFF09: b"\t", 0xFF0A: b"\r", 0xFF0D: b"\r", 0xFF8D: b"\r", 0xFF1B: b"\x1b",
+    0xFF50: b"\x1b[1~", 0xFF51: b"\x1b[D", 0xFF52: b"\x1b[A", 0xFF53: b"\x1b[C", 0xFF54: b"\x1b[B", 0xFF55: b"\x1b[5~",
+    0xFF56: b"\x1b[6~", 0xFF57: b"\x1b[4~", 0xFF63: b"\x1b[2~", 0xFFFF: b"\x1b[3~",
+    0xFF95: b"\x1b[1~", 0xFF96: b"\x1b[D", 0xFF97: b"\x1b[A", 0xFF98: b"\x1b[C", 0xFF99: b"\x1b[B", 0xFF9A: b"\x1b[5~",
+    0xFF9B: b"\x1b[6~", 0xFF9C: b"\x1b[4~", 0xFF9F: b"\x1b[3~",
+    0xFFAA: b"*", 0xFFAB: b"+", 0xFFAD: b"-", 0xFFAE: b".", 0xFFAF: b"/", **{0xFFB0 + n: b"%d" % n for n in range(10)},
+}  # fmt: skip
+CONTROL, ALT = (0xFFE3, 0xFFE4), (0xFFE9, 0xFFEA, 0xFFE7, 0xFFE8)
+
+
+def said(keysym: int, control: bool) -> bytes:
+    """What a key says to a terminal; b"" for one that says nothing."""
+    if control and 0x40 <= keysym < 0x80:
+        return bytes((keysym & 0x1F,))
+    if 0x20 <= keysym < 0x7F:
+        return bytes((keysym,))
+    if 0xA0 <= keysym < 0x100:
+        return chr(keysym).encode("cp437", "replace")
+    return _SAID.get(keysym, b"")

@@ -73,6 +73,7 @@ class VncServer:
         self.anonymous = anonymous  # it has no certificate
         self.id = str(settings.get("id") or "default")
         self.bound = "display" in settings  # to one device's screen
+        self.consoles: list[Console] = []  # that its viewers may turn to
         self.name, self.console, self.input, self.loop, self.tell = name, console, input, loop, tell
         self.share = str(settings.get("share") or "allow-exclusive")
         self.needs_password = bool(settings.get("password")) or password is not None
@@ -84,7 +85,7 @@ class VncServer:
             library()
         self.lossy = bool(settings.get("lossy"))
         self.adaptive = not settings.get("non-adaptive")  # what was sent as JPEG is sent exactly once it stands still
-        self.keys = KeyQueue(loop, int(settings.get("key-delay-ms", KEY_DELAY)) / 1000, input.hungry)
+        self.keys = KeyQueue(loop, int(settings.get("key-delay-ms", KEY_DELAY)) / 1000, self._hungry)
         self.lock_keys = bool(settings.get("lock-key-sync", True))
         self.connections = int(settings.get("connections", MOST_CONNECTING))
         self.expires: float | None = None  # seconds of the wall clock
@@ -427,6 +428,20 @@ class VncServer:
             except ProtocolError:
                 client.stream.end()
         self._look_at(self._looked + self._wait)
+
+    def _hungry(self) -> bool:
+        """Whether another key would be taken: a terminal takes all."""
+        return hasattr(self.console, "typed") or self.input.hungry()
+
+    def turn(self, number: int) -> None:
+        """Its viewers see console `number` from now on, counted from 0; their keys are let go of before."""
+        if number >= len(self.consoles) or self.consoles[number] is self.console:
+            return
+        self.input.release_all()
+        before, self.console = self.console, self.consoles[number]
+        for client in self.clients:
+            client.turned(before)
+        self.look_soon()
 
     # --- what monitors ask --------------------------------------------------------------------------------
 
