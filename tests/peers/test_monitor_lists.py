@@ -39,3 +39,14 @@ def test_what_is_not_there_is_explained() -> None:
     assert commands[0] - commands[1] == explained("QMP")
     for n, title in ((1, "The monitor for people"), (2, "`info`")):
         assert names(his[n]["return"]) - names(ours[n]["return"]) == explained(title), title
+
+
+def test_events_that_are_never_sent_are_explained() -> None:
+    asked = [{"execute": "query-qmp-schema"}]
+    program = [sys.executable, str(ROOT / "bin" / "vmrun-qemu")]
+    found = []
+    for command in ([QEMU or ""], program):
+        rows = converse([*command, *LINE], asked)[0]["return"]
+        found.append({row["name"] for row in rows if row["meta-type"] == "event"})
+    assert found[0] - found[1] == explained("Events")
+    assert found[1] - found[0] == {"TRIPLE_FAULT"}  # vmrun's own

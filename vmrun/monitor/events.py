@@ -37,6 +37,7 @@ event("SHUTDOWN", "The machine is over; `guest` tells who asked for it.", _CAUSE
 event("TRIPLE_FAULT", "A processor gave up, and the machine was reset for it. vmrun's own.")
 event("POWERDOWN", "The power button was pressed.")
 event("SUSPEND", "The guest sleeps.")
+event("SUSPEND_DISK", "The guest has written itself to a disk (S4), and powers off.")
 event("WAKEUP", "The guest was woken.")
 _PANIC = {"action": "GuestPanicAction", "info?": "GuestPanicInformation"}
 event("GUEST_PANICKED", "The guest says that it crashed.", _PANIC)

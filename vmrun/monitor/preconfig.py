@@ -12,7 +12,7 @@ COMMANDS = frozenset((
     *(f"block-job-{what}" for what in ("cancel", "complete", "dismiss", "finalize", "pause", "resume", "set-speed")),
     *(f"blockdev-{what}" for what in ("add", "backup", "create", "del", "mirror", "reopen", "snapshot")),
     *(f"blockdev-snapshot-{what}" for what in ("delete-internal-sync", "internal-sync", "sync")),
-    *("block-commit", "block-set-write-threshold", "block-stream", "block_resize", "block_set_io_throttle"),
+    *("block-commit", "block-latency-histogram-set", "block-set-write-threshold", "block-stream", "block_resize", "block_set_io_throttle"),
     *("change-backing-file", "drive-backup", "drive-mirror", "netdev_add", "netdev_del", "object-add", "object-del"),
     *("qmp_capabilities", "qom-get", "qom-list", "qom-list-properties", "qom-list-types", "qom-set", "quit"),
     *("set-action", "set-numa-node", "x-exit-preconfig"),

@@ -37,6 +37,7 @@ cdef class AcpiPm(IoRegion):
     cdef readonly Clock clock
     cdef readonly IrqLine sci
     cdef readonly IrqLine wake       # pulses when the timer overflows in a sleep
+    cdef readonly IrqLine hibernated  # pulses when the guest has written itself to a disk (S4)
     cdef PmOverflow overflow
     cdef public u16 status, enable, control
     cdef public u64 overflow_at             # ticks at which TMR_STS is set again
@@ -50,6 +51,7 @@ cdef class AcpiPm(IoRegion):
         self.clock = clock
         self.sci = _IrqLine()
         self.wake = _IrqLine()
+        self.hibernated = _IrqLine()
         self.overflow = PmOverflow(timers)
         self.overflow.pm = self
         self.max_access = 4
@@ -122,6 +124,8 @@ cdef class AcpiPm(IoRegion):
                 if kind == 1 and not self.s3_disabled:
                     return ACTION_SUSPEND
                 if kind == self.s4_value and not self.s4_disabled:
+                    self.hibernated.set(1)
+                    self.hibernated.set(0)
                     return ACTION_SHUTDOWN
         return ACTION_NONE
 

@@ -120,6 +120,7 @@ class Piix4Pm(PciDevice, AcpiEvents, BusOwner, PowerButton, ProcessorSlots, Wake
         self.pm.always_acpi = not (self.smm_enabled or self.smm_compat)
         self.outputs["sci"] = [self.pm.sci]
         self.pm.wake.connect(PyIrqSink(lambda n, level: platform.wakeup("pmtimer") if level else None), 0)
+        self.pm.hibernated.connect(PyIrqSink(lambda n, level: platform.tell("SUSPEND_DISK") if level else None), 0)
         self.smi = self.add_output("smi")[0]
         self.apmc = self.apms = 0
         apm = PyIoRegion("piix4-apm", self._read_apm, self._write_apm, 1, 1, widest=ALONE)

@@ -147,7 +147,7 @@ cdef class Mc146818(IoRegion):
         self.cmos[DAY_OF_MONTH] = self.out(<u32>day)
         self.cmos[MONTH] = self.out(<u32>month)
         self.cmos[YEAR] = self.out(<u32>(((year - self.base_year) % 100 + 100) % 100))
-        self.cmos[CENTURY] = <u8>((year // 1000 % 10) << 4 | (year // 100 % 10))
+        self.cmos[CENTURY] = self.out(<u32>(year // 100 % 100))
 
     cdef u32 hours_of(self, u8 cell) noexcept nogil:
         cdef u32 hour
@@ -159,7 +159,7 @@ cdef class Mc146818(IoRegion):
     cdef i64 told(self) noexcept nogil:
         """The time of day that the cells say, in whole seconds."""
         cdef i64 year, month, day, era, yoe, doy, doe
-        year = self.number(self.cmos[YEAR]) + 100 * ((self.cmos[CENTURY] >> 4) * 10 + (self.cmos[CENTURY] & 15))
+        year = self.number(self.cmos[YEAR]) + 100 * self.number(self.cmos[CENTURY])
         if self.base_year:
             year = self.number(self.cmos[YEAR]) + self.base_year
         month = self.number(self.cmos[MONTH])
