@@ -1,4 +1,4 @@
-"""More of QEMU's qtest suites in our words, on both programs: pvpanic, pvpanic-pci, i440fx, rtc, readconfig; and what is
+"""More of QEMU's qtest suites in our words, on both programs: pvpanic, pvpanic-pci, i440fx, rtc, readconfig; what is
 said of a guest that hibernates. Processors stand still (-S).
 """
 
