@@ -30,6 +30,14 @@ CASES = {
     "never called": ("vm() {\n  qemu-system-x86_64 -m 8 $@\n}\n", [["-m", "8"]]),
     "without arguments": ("vm() {\n  qemu-system-x86_64 -m 9\n}\nvm\n", [["-m", "9"]]),
     "calling itself": ('vm() { qemu-system-x86_64 "$@"; vm -S "$@"; }\nvm -m 10\n', [["-m", "10"]]),
+    "of a variable that is set below": (
+        'vm() {\n  local o=(-m "${M:-1}" -hda "$1")\n  "$BIN" "${o[@]}" -S\n}\nBIN=qemu-kvm\nM=13\nvm d.img\n',
+        [["-m", "13", "-hda", "d.img", "-S"]],
+    ),
+    "a list as one word": (
+        'k=(root=/dev/sda rw)\nvm() { kvm -append "${k[*]} $*" -name "$*"; }\nvm a b\n',
+        [["-append", "root=/dev/sda rw a b", "-name", "a b"]],
+    ),
     "an alias": ("alias q='qemu-system-x86_64 -m 11'\nq -S\n", [["-m", "11", "-S"]]),
 }
 

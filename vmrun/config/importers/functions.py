@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _DEFINED = re.compile(
     r"^([ \t]*)(?:function[ \t]+([\w.-]+)[ \t]*(?:\([ \t]*\))?|([\w.-]+)[ \t]*\([ \t]*\))[ \t]*\n?[ \t]*\{", re.M
 )
-_ARGUMENT = re.compile(r"\$\{?[@*1-9]")
 _BEFORE = r"(?:^|[;&|({!`]|\b(?:then|do|else|if|while|until|sudo|exec|time)[ \t])[ \t]*"
 _BEHIND = r"(?=[ \t]*(?:[;\n&|)]|$)|[ \t]+[^\s(=])"
 _ALIAS = re.compile(r"^[ \t]*alias[ \t]+([\w.-]+)=(?=['\"]?[^\n]*\b(?:qemu|kvm))", re.M)
@@ -32,7 +31,10 @@ class Function:
 
 
 def wrappers(text: str, program: re.Pattern[str]) -> list[Function]:
-    """The functions that start a program with what they are given, by themselves or by each other, and are called."""
+    """The functions that start a program, by its name or a variable that has it, or call one that does; with calls."""
+    named = re.findall(rf"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=[^\n]*?(?:{program.pattern})", text, program.flags)
+    holders = {each[0] for each in named}
+    held = re.compile(rf"\$\{{?(?:{'|'.join(map(re.escape, holders))})\b") if holders else program
     found: list[Function] = []
     for match in _DEFINED.finditer(text):
         line = text.find("\n", match.end())
@@ -41,12 +43,12 @@ def wrappers(text: str, program: re.Pattern[str]) -> list[Function]:
         if end < 0:
             close = re.compile(rf"^{match[1]}\}}", re.M).search(text, match.end())
             end = close.start() if close is not None else -1
-        if end >= 0 and len(found) < MOST and _ARGUMENT.search(text, match.end(), end):
+        if end >= 0 and len(found) < MOST:
             found.append(Function(match[2] or match[3], match.end(), end))
     for function in found:
         pattern = re.compile(f"{_BEFORE}({re.escape(function.name)}){_BEHIND}", re.M)
         function.calls = [call for call in pattern.finditer(text) if not function.start <= call.start(1) < function.end]
-    chosen = [function for function in found if program.search(text, function.start, function.end)]
+    chosen = [each for each in found if any(which.search(text, each.start, each.end) for which in (program, held))]
     for function in chosen:  # which grows: who calls one of them is one
         for other in found:
             if other not in chosen and any(other.start <= call.start(1) < other.end for call in function.calls):

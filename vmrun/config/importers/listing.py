@@ -71,6 +71,7 @@ class Listing:
                 word = self._element()
                 if re.compile(r"\s*:(?![:=])").match(text, self.at) and word.quoted:
                     self.at = text.index(":", self.at) + 1  # a key of JSON
+                    words += self._of_key()
                     continue
                 if joined and words:
                     words[-1] = Word(words[-1].text + word.text, words[-1].gaps + word.gaps, True)
@@ -93,6 +94,16 @@ class Listing:
             else:
                 found.append(word)
         return found
+
+    def _of_key(self) -> list[Word]:
+        """What a key of JSON gives, unless that is a list: arguments in one text, or nothing that an option needs."""
+        at = re.compile(r"\s*").match(self.text, self.at).end()  # type: ignore[union-attr]
+        if self.text[at : at + 1] in "[{":
+            return []
+        self.at = at
+        word = self._element()
+        whole = word.text[:1] == "-" and not word.gaps
+        return self.shell.inner(word.text, self.shell.line(at)) if whole else []
 
     def _element(self) -> Word:
         text = self.text

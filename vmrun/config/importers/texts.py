@@ -215,7 +215,9 @@ class _Finder:
                 words, done = self.shell.words(match.end())
                 if depth < functions.DEEPEST:
                     with functions.given(self.values, words):
+                        behind, self.assigned = self.assigned, function.start
                         self._look(function.start, function.end, found, depth + 1)
+                        self.assigned = behind
             elif kind == "shift":
                 left = self.values.get("@")
                 if depth and isinstance(left, list):
@@ -689,6 +691,9 @@ class _Finder:
             apart = [self.values.get(f"{name}{tail}") for tail in ("_args", "_ARGS", "ARGS", "_opts", "_OPTS")]
             said = next((each for each in apart if each), "")
             rest = self.shell.inner(said, self.shell.line(start)) if isinstance(said, str) else said
+            packer = re.search(r"(?m)^[ \t]*qemuargs[ \t]*=[ \t]*\[", self.text)
+            if not rest and packer is not None:
+                rest = Listing(self.shell, packer.end(), inside=True).read()[0]
         if place < 0 or not rest or not (rest[0].text[:1] == "-" or rest[0].gaps or "." in rest[0].text):
             return None
         around = Around(self.text, start)

@@ -533,8 +533,11 @@ class Reader:
         elif not value:
             self._nothing()
         else:
+            joined = quoted and (name == "*" or "[*]" in text)
             for place, word in enumerate(value):
-                if place:
+                if place and joined:
+                    self._put(" ")
+                elif place:
                     self._end()
                 self._put(word.text)
                 assert self.word is not None
