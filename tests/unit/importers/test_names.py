@@ -198,6 +198,7 @@ def test_a_machine_says_its_processors() -> None:
 
 def test_a_network_card_without_a_machine() -> None:
     assert document("-nic user")["devices"][0]["driver"] == "e1000"
+    assert document("-nic model=pcnet")["netdevs"] == {"user0": {"type": "user"}}
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,29 @@ def test_a_dump_has_the_frames_of_its_direction(
     assert found == kept and setup.sent == [OUT] and setup.got == [IN]
 
 
+@pytest.mark.parametrize(
+    ("given", "order"),
+    [
+        ({}, ["f0", "f1", "f2"]),
+        ({"position": "head"}, ["f2", "f0", "f1"]),
+        ({"position": "id=f0"}, ["f0", "f2", "f1"]),
+        ({"position": "id=f0", "insert": "before"}, ["f2", "f0", "f1"]),
+        ({"position": "id=f1", "insert": "before"}, ["f0", "f2", "f1"]),
+    ],
+)
+def test_a_filter_has_its_place(setup: Setup, given: dict[str, str], order: list[str]) -> None:
+    for props in ({}, {}, given):
+        setup.add("filter-buffer", interval=1000, **props)
+    assert [one.name for one in setup.net.filters] == order
+
+
+@pytest.mark.parametrize("position", ["id=nobody", "id=", "middle", ""])
+def test_a_place_that_is_none_is_refused(setup: Setup, position: str) -> None:
+    with pytest.raises(BuildError, match="not found|neither head nor tail"):
+        setup.add("filter-buffer", interval=1000, position=position)
+    assert setup.net.filters == ()
+
+
 def test_a_mirror_copies(setup: Setup) -> None:
     setup.add("filter-mirror", outdev="one", queue="rx")
     setup.both()

@@ -308,9 +308,14 @@ cdef class HostNet(NetBackend):
                 _report("network filter", exc)
         return on
 
-    def add_filter(self, tap, bint first=False):
-        """`tap.passes(outgoing, frame)`: whether the frame goes on. Behind the others, or before them."""
-        self.taps.insert(0 if first else len(self.taps), tap)
+    @property
+    def filters(self):
+        """In the order in which they see what the card sends."""
+        return tuple(self.taps)
+
+    def add_filter(self, tap, place=None):
+        """`tap.passes(outgoing, frame)`: whether the frame goes on. At that place of `filters`; behind all of them."""
+        self.taps.insert(len(self.taps) if place is None else place, tap)
         self.filtered = True
 
     def remove_filter(self, tap):

@@ -34,8 +34,8 @@ class NetFilter(UserObject):
     netdev = Prop("netdev", "", "the netdev")
     queue = Prop("enum", "all", "rx: what the card sends; tx: what it receives", choices=("all", "rx", "tx"))
     status = Prop("str", "on", "off: frames pass by")
-    position = Prop("str", "tail", "head or tail of the netdev's filters")
-    insert = Prop("str", "behind", "makes no difference", idle="filters are asked in the order in which they came")
+    position = Prop("str", "tail", "among the netdev's filters: head, tail, or id=ID of another")
+    insert = Prop("enum", "behind", "on which side of the other filter", choices=("before", "behind"))
 
     net: Any = None
 
@@ -45,13 +45,23 @@ class NetFilter(UserObject):
             raise BuildError("Parameter 'netdev' is missing")
         if self.status not in ("on", "off"):
             raise BuildError(f"Invalid value '{self.status}' for 'status'")
-        if self.position not in ("head", "tail"):
-            raise BuildError(f"Parameter 'position' expects 'head' or 'tail', not '{self.position}'")
         net: Any = platform.netdev(self.netdev)
+        place = self._place([one.name for one in net.filters])
         self.prepare(platform)
         with platform.lock:
-            net.add_filter(self, self.position == "head")
+            net.add_filter(self, place)
         self.net = net
+
+    def _place(self, others: list[str]) -> int:
+        """Where among them this one goes."""
+        if self.position in ("head", "tail"):
+            return 0 if self.position == "head" else len(others)
+        kind, _, other = self.position.partition("=")
+        if kind != "id" or not other:
+            raise BuildError(f"position: '{self.position}' is neither head nor tail nor id=ID of a filter")
+        if other not in others:
+            raise BuildError(f"filter '{other}' not found among those of netdev '{self.netdev}'")
+        return others.index(other) + (1 if self.insert == "behind" else 0)
 
     def prepare(self, platform: Platform) -> None:
         """Open what the filter needs. BuildError."""

@@ -116,7 +116,7 @@ def net(line: Line, option: Option) -> None:
 
 def nic(line: Line, option: Option) -> None:
     given = _read(option)
-    kind = str(given.pop("type", ""))
+    kind = str(given.pop("type", "user"))
     if kind == "none":
         return
     if kind not in _TYPES:

@@ -27,8 +27,7 @@ from vmrun.errors import StateError
 
 cdef enum:
     MOST_PIECES = 1026
-    TURN = 64                   # frames, or bytes, sent at one go; the rest a moment later: others want the device lock
-    TURN_BYTES = 1 << 20
+    TURN = 128                  # frames sent at one go; the rest a moment later: others want the device lock
     MULTICAST_BIT = 1
     STATUS = 6                  # in the configuration
     LINK_UP = 1
@@ -242,7 +241,6 @@ cdef class NetChip(VirtioChip):
         cdef Chain chain
         cdef int result
         cdef u32 left = min(self.burst, <u32>TURN)
-        cdef u64 bytes = 0
         cdef bint some = False
         net_burst(self.wire, True)
         queue.listen(False)
@@ -266,8 +264,7 @@ cdef class NetChip(VirtioChip):
                 break
             queue.push(&chain, 0)
             some = True
-            bytes += chain.read_size
-            left = left - 1 if bytes < TURN_BYTES else 0
+            left -= 1
         net_burst(self.wire, False)
         if some:
             self.interrupt(queue)

@@ -79,7 +79,7 @@ class VirtioNet(VirtioPci, NetworkCard):
     txtimer = named(
         "x-txtimer", "uint32", 150000, "ns that tx=timer would wait", visible=False, idle="frames are sent at once",
     )
-    txburst = named("x-txburst", "int32", 256, "frames sent at one go, 64 at most", visible=False)
+    txburst = named("x-txburst", "int32", 256, "frames sent at one go, 128 at most", visible=False)
     mtu_bypass = named(
         "x-mtu-bypass-backend", "bool", True, "makes no difference", visible=False, idle="no tap's MTU is asked for",
     )
