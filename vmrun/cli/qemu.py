@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PROGRAM = "vmrun-qemu"
 NOT_PLAIN = ("telnet", "websocket", "tls-creds", "logfile")  # a socket's bytes are more than a monitor's words
 WINDOWS = ("gtk", "sdl")  # of -display, and -sdl
+NOT_SHOWN = ("dbus", "spice-app")
 
 
 def command() -> int:
@@ -342,8 +343,13 @@ class _Run(Runner):
         machine.before_reset.append(told)
 
     def _find_window(self) -> None:
-        """-display gtk and sdl: a viewer in their place, or why there is none."""
-        kind = str(self.option.get("display", "")).partition(",")[0]
+        """-display gtk and sdl: a viewer in their place, or why there is none; the same of what cannot be shown."""
+        kind = "curses" if self.option.get("curses") else str(self.option.get("display", "")).partition(",")[0]
+        if kind in NOT_SHOWN:
+            other = "see the screen with `-vnc 127.0.0.1:0`, or `vmrun view NAME` in a browser"
+            raise QemuError(f"-display {kind}: vmrun does not have this yet; {other}")
+        if kind == "curses" and not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise QemuError("-display curses: this is no terminal; start it in one, or use `-nographic`")
         if kind not in WINDOWS:
             return
         from vmrun.cli.window import find

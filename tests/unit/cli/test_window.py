@@ -70,3 +70,28 @@ def test_tigervnc_is_let_in(tmp_path: pathlib.Path) -> None:
         machine.communicate()
         server.kill()
         server.wait()
+
+
+@pytest.mark.parametrize(
+    ("display", "said"),
+    [
+        ("dbus,p2p=on", "-display dbus: vmrun does not have this yet"),
+        ("spice-app", "-display spice-app: vmrun does not have this yet"),
+        ("curses", "-display curses: this is no terminal"), ("gtk,foo=1", "Parameter 'foo' is unexpected"),
+        ("sdl,full-screen=x", "Parameter 'full-screen' expects 'on' or 'off'"),
+        ("cocoa", "does not accept value 'cocoa'"),
+        ("none,zoom-to-fit=on", "Parameter 'zoom-to-fit' is unexpected"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown_is_said(display: str, said: str) -> None:
+    done = subprocess.run(
+        [PROGRAM, *WORDS, "-display", display], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+def test_how_a_window_looks_is_noted() -> None:
+    words = [PROGRAM, *WORDS, "-display", "egl-headless,gl=on", "-monitor", "stdio"]
+    done = subprocess.run(words, input="quit\n", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert [line.partition("'")[2].partition("'")[0] for line in done.stderr.splitlines()] == ["egl-headless", "gl"]

@@ -72,6 +72,15 @@ _SOUND = {
 }
 
 
+# -display's kinds, and what each has of its own
+_DISPLAYS = {
+    "none": (), "gtk": ("grab-on-hover", "zoom-to-fit", "show-tabs", "show-menubar"), "sdl": ("grab-mod",),
+    "curses": ("charset",), "egl-headless": ("rendernode",), "spice-app": (),
+    "dbus": ("rendernode", "addr", "p2p", "audiodev"),
+}  # fmt: skip
+_WINDOW_FLAGS = ("full-screen", "window-close", "show-cursor", "gl")
+
+
 def vga(line: Line, option: Option) -> None:
     given = settings(option, "type")
     kind = given.pop("type", "")
@@ -154,9 +163,25 @@ def display(line: Line, option: Option) -> None:
     if kind == "vnc":
         given = settings(option, "type")
         _vnc(line, option, {"vnc": given.pop("vnc", ""), **given})
-    elif kind not in ("none", "gtk", "sdl", "curses", "egl-headless", "spice-app", "dbus", "cocoa"):
+    elif kind not in _DISPLAYS:
         raise option.wrong(f"Parameter 'type' does not accept value '{kind}'", kind)
+    else:
+        _window_options(line, option, kind)
     line.run["display"] = option.value
+
+
+def _window_options(line: Line, option: Option, kind: str) -> None:
+    """How the host shows its window: known, and without effect here."""
+    for key, value in settings(option, "type").items():
+        if key == "type":
+            if kind == "egl-headless":
+                line.no_equal(option, kind, host=True)
+        elif key not in (*_WINDOW_FLAGS, *_DISPLAYS[kind]):
+            raise option.wrong(f"Parameter '{key}' is unexpected", key)
+        else:
+            if key in _WINDOW_FLAGS and key != "gl" or key in ("zoom-to-fit", "grab-on-hover", "p2p"):
+                boolean(option, key, value)
+            line.no_equal(option, key, host=True)
 
 
 def window(line: Line, option: Option) -> None:
