@@ -137,7 +137,17 @@ cdef void op_jmp_far(Cpu *c, Uop *u) noexcept nogil:
     go(c)
 
 
-# --- targets of 16 bits: RIP is cut, so no link ------------------------------------------------------------------------------
+# --- targets of 16 bits ------------------------------------------------------------------------------------------------------
+
+cdef inline void narrow_jump(Cpu *c, Uop *u, i64 target, bint fall) noexcept nogil:
+    """By the link where RIP is not cut: the same code may lie elsewhere in its 64 KiB each time."""
+    cdef u64 rip = c.regs[RIPB] + <u64>target
+    if likely(rip <= 0xFFFF):
+        jump(c, u, target, fall)
+        return
+    c.rip = rip & (rip_mask(c.mode) if fall else 0xFFFF)
+    go(c)
+
 
 cdef bint holds(Cpu *c, u32 condition) noexcept nogil:
     cdef u32 flags = status_flags(c)
@@ -165,10 +175,9 @@ cdef bint holds(Cpu *c, u32 condition) noexcept nogil:
 cdef void op_jcc16(Cpu *c, Uop *u) noexcept nogil:
     """u.a: condition, 16 for always."""
     if u.a == 16 or holds(c, u.a):
-        c.rip = (c.regs[RIPB] + <u64>u.imm) & 0xFFFF
+        narrow_jump(c, u, u.imm, False)
     else:
-        c.rip = rip_after(c, u) & rip_mask(c.mode)
-    go(c)
+        narrow_jump(c, u, u.disp, True)
 
 
 # --- loop, jcxz: u.a is the address size, u.x which one ----------------------------------------------------------------------
@@ -202,10 +211,9 @@ cdef void op_loop(Cpu *c, Uop *u) noexcept nogil:
 
 cdef void op_loop16(Cpu *c, Uop *u) noexcept nogil:
     if loops(c, u):
-        c.rip = (c.regs[RIPB] + <u64>u.imm) & 0xFFFF
+        narrow_jump(c, u, u.imm, False)
     else:
-        c.rip = rip_after(c, u) & rip_mask(c.mode)
-    go(c)
+        narrow_jump(c, u, u.disp, True)
 
 
 # --- calls -----------------------------------------------------------------------------------------------------------------
@@ -247,8 +255,7 @@ cdef void op_call(Cpu *c, Uop *u) noexcept nogil:
         fault(c, u)
         return
     if u.b == 2:
-        c.rip = (c.regs[RIPB] + <u64>u.imm) & 0xFFFF
-        go(c)
+        narrow_jump(c, u, u.imm, False)
         return
     jump(c, u, u.imm, False)
 
