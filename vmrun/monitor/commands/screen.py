@@ -30,7 +30,7 @@ struct(
 _spare: list[bytearray] = []  # what the last screenshot was put together in: at most one
 
 
-def _console(machine: Any, device: str, head: int) -> Any:
+def _console(machine: Any, device: str, head: int | None) -> Any:
     """The screen of `device`, or the first one. QmpError when there is none."""
     consoles = machine.board.consoles
     terminal = next((console for console in consoles if device and getattr(console, "name", "") == device), None)
@@ -39,10 +39,11 @@ def _console(machine: Any, device: str, head: int) -> Any:
     if device and device not in machine.devices:
         raise no_device(device)
     if device:
-        consoles = [one for one in consoles if getattr(one.device, "id", "") == device and one.head == head]
+        wanted = head or 0
+        consoles = [one for one in consoles if getattr(one.device, "id", "") == device and one.head == wanted]
         if not consoles:
-            raise QmpError(f"There is no console {head} on device '{device}'")
-    elif head:
+            raise QmpError(f"Device {device} (head {wanted}) is not bound to a QemuConsole")
+    elif head is not None:
         raise QmpError("'head' must be specified together with 'device'")
     elif not consoles:
         raise QmpError("There is no console to take a screendump from")
@@ -50,7 +51,9 @@ def _console(machine: Any, device: str, head: int) -> Any:
 
 
 @command("screendump", {"filename": "str", "device?": "str", "head?": "int", "format?": "ImageFormat"})
-def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, format: str = "ppm") -> Work:
+def screendump(
+    monitor: Any, filename: str, device: str = "", head: int | None = None, format: str = "ppm"
+) -> Work:
     """Write the screen to a file of the host, as PPM, PNG or JPEG. `device`: an adapter, or a chardev of type vc."""
     console = _console(monitor.machine, device, head)
     console.refresh()
@@ -74,7 +77,7 @@ def screendump(monitor: Any, filename: str, device: str = "", head: int = 0, for
 
 
 @command("x-query-screen", {"device?": "str", "head?": "int"}, "X-Screen")
-def query_screen(monitor: Any, device: str = "", head: int = 0) -> Any:
+def query_screen(monitor: Any, device: str = "", head: int | None = None) -> Any:
     """The screen as text. A text screen is read from video memory: rows as Unicode, attribute bytes of each row in
     hex, the cursor's row and column while it is shown, width and height in cells. A graphics screen is read by the
     glyphs of the guest's own fonts: rows, in `font`, while there is text; U+FFFD is a cell that is no character; width
