@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vmrun.core.console import Console
-from vmrun.core.fonts import font_bits
 from vmrun.core.surface import Scanout
 
 TYPE_CHECKING = False
@@ -54,7 +53,10 @@ class _Scanout(Scanout):
     def _lines(self, char: int, attribute: int) -> list[bytes]:
         found = self.cells.get((char, attribute))
         if found is None:
-            self.bits = self.bits or font_bits(self.font(), HEIGHT) or bytes(256 * HEIGHT)
+            if not self.bits:
+                from vmrun.core.fonts import font_bits
+
+                self.bits = font_bits(self.font(), HEIGHT) or bytes(256 * HEIGHT)
             ink, paper = (
                 PALETTE[colour & 7 | attribute & BRIGHT].to_bytes(4, "little") for colour in (attribute, attribute >> 4)
             )

@@ -7,8 +7,6 @@ Not modelled: scrolling regions, insertion and deletion, tabs that move, a histo
 
 from __future__ import annotations
 
-import re
-
 from vmrun.core.textmode import Screen
 
 TYPE_CHECKING = False
@@ -21,7 +19,6 @@ MOST_NUMBERS, LARGEST = 16, 9999  # of a sequence
 PLAIN = 0x07  # grey on black, as an attribute byte of the VGA
 COLOURS = (0, 4, 2, 6, 1, 5, 3, 7)  # ANSI's by the VGA's numbers
 ESC, TAB = 0x1B, 8
-_PRINTABLE = re.compile(rb"[^\x00-\x1f]+")
 
 
 class Terminal:
@@ -58,13 +55,14 @@ class Terminal:
         self.changed.add(self.y)  # the cursor goes
         at = 0
         while at < len(data):
-            run = _PRINTABLE.match(data, at) if self._sequence is None else None
-            if run is not None:
-                self._put(run[0])
-                at = run.end()
-                continue
             byte = data[at]
             at += 1
+            if byte >= 0x20 and self._sequence is None:
+                first = at - 1
+                while at < len(data) and data[at] >= 0x20:
+                    at += 1
+                self._put(data[first:at])
+                continue
             if self._sequence is not None:
                 self._escaped(byte)
             elif byte == ESC:
