@@ -121,3 +121,27 @@ def test_a_socket_that_was_left_behind_is_in_nobodys_way(tmp_path: pathlib.Path)
         server.kill()
         server.wait()
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_writethrough_has_each_write_on_the_disk_before_it_is_answered(
+    tmp_path: pathlib.Path, through: bool
+) -> None:
+    """The disk's own cache cannot be written back: who waits for that sees the error, who does not sees none."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    node = "driver=blkdebug,node-name=n,image.driver=file,image.filename=disk"
+    node += ",inject-error.0.event=none,inject-error.0.iotype=flush,inject-error.0.errno=5"
+    talk = Talk([sys.executable, str(ROOT / "bin" / "vmrun-qemu"), *LINE, "-blockdev", node], tmp_path)
+    try:
+        address = {"type": "unix", "data": {"path": str(tmp_path / "s")}}
+        assert talk.ask("nbd-server-start", addr=address) == {"return": {}}
+        options = {"type": "nbd", "id": "x", "node-name": "n", "writable": True, "writethrough": through}
+        assert talk.ask("block-export-add", **options) == {"return": {}}
+        url = f"nbd+unix:///n?socket={tmp_path}/s"
+        client = ["qemu-io", "-f", "raw", "-t", "unsafe", "-c", "write -P 7 0 4k", url]
+        done = subprocess.run(client, timeout=60, capture_output=True, text=True)
+        assert ("Input/output error" in done.stdout + done.stderr) == through, done
+        talk.ask("quit")
+        talk.process.wait(60)
+    finally:
+        talk.close()

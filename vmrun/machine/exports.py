@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class LiveDisk:
-    """A node in use, as Export wants it."""
+    """A node in use, as Export wants it. `through`: what is written is on the disk before it is answered."""
 
-    def __init__(self, machine: Machine, node: Any) -> None:
+    def __init__(self, machine: Machine, node: Any, through: bool) -> None:
         from vmrun.backends.block import queue
 
+        self.through = through
         table = blocks(machine)
         self.drive: Any = queue(node.hold())
         self.drive.replace(node, table.taps.get(id(node)))
@@ -57,15 +58,22 @@ class LiveDisk:
 
     def write(self, offset: int, data: bytes) -> None:
         self._ask(1, offset, 0, data)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self.through:
+            self.sync()
 
     def sync(self) -> None:
         self._ask(2)
 
     def trim(self, offset: int, count: int) -> None:
         self._ask(3, offset, count)
+        self._settle()
 
     def write_zeroes(self, offset: int, count: int, unmap: bool) -> None:
         self._ask(4, offset, count)
+        self._settle()
 
 
 class Server:
@@ -134,8 +142,16 @@ class Server:
         finally:
             self.clients.discard(client)
 
-    def add(self, id: str, node_name: str, name: str, writable: bool, bitmaps: list[Any] | None = None) -> None:
-        """`bitmaps`: names of the node's or of a node below it, or {node, name}."""
+    def add(
+        self,
+        id: str,
+        node_name: str,
+        name: str,
+        writable: bool,
+        bitmaps: list[Any] | None = None,
+        through: bool = False,
+    ) -> None:
+        """`bitmaps`: names of the node's or of a node below it, or {node, name}. `through`: see LiveDisk."""
         from vmrun.backends.block.nbd_server import Export
         from vmrun.machine.blockops import writable as make_writable
 
@@ -156,7 +172,7 @@ class Server:
                 raise BuildError(f"Bitmap '{bitmap.name}' is of another size than the export")
         if writable:
             make_writable(node)
-        disk = LiveDisk(self.machine, node)
+        disk = LiveDisk(self.machine, node, through)
         self.ids[id] = (name, disk, node)
         for bitmap in shown.values():
             bitmap.busy = True

@@ -73,8 +73,8 @@ def nbd_server_stop(monitor: Any) -> None:
     shape="BlockExportOptions",
 )
 def block_export_add(monitor: Any, **options: Any) -> None:
-    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise, and
-    bitmaps that clients may ask of.
+    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise,
+    bitmaps that clients may ask of, and writethrough: what is written is on the disk before it is answered.
     """
     options = {key.replace("_", "-"): value for key, value in options.items()}
     check(options, "BlockExportOptions", "")
@@ -83,7 +83,8 @@ def block_export_add(monitor: Any, **options: Any) -> None:
     node = options["node-name"]
     server = exports.server(monitor.machine)
     name, writable = options.get("name") or node, options.get("writable", False)
-    _told(server.add, options["id"], node, name, writable, options.get("bitmaps", []))
+    through = bool(options.get("writethrough"))
+    _told(server.add, options["id"], node, name, writable, options.get("bitmaps", []), through)
 
 
 @command("block-export-del", {"id": "str", "mode?": "BlockExportRemoveMode"})
