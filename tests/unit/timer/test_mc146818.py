@@ -286,3 +286,11 @@ def test_a_date_that_64_bits_cannot_hold_stops_at_the_last_one(board):
     board[B] = H24
     assert board.shown()[:2] == [0x22, 0x23]
     board.rtc.load_state(board.rtc.save())
+
+
+def test_the_guest_sets_a_date_before_1970(board):
+    board[B] = H24 | SET
+    board[0x32], board[9] = 0x19, 0x60
+    board[B] = H24
+    board.step(SECOND)
+    assert board.shown()[:6] == [0x19, 0x60, 0x11, 0x23, 0x13, 0x59]
