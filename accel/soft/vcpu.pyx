@@ -60,6 +60,14 @@ cdef enum:
 cdef i64 LONGEST_SLEEP = 10000000000    # ns
 
 
+cdef void counter_due(SoftCpu cpu) noexcept nogil:
+    """One of its counters overflowed."""
+    if cpu.source is not None:
+        cpu.machine.lock.acquire()
+        cpu.source.counter_overflowed()
+        cpu.machine.lock.release()
+
+
 cdef void give_up(SoftCpu cpu) noexcept with gil:
     """A triple fault."""
     cpu.control.report(cpu if cpu.leader is None else cpu.leader, {**cpu.describe(), "exit": "SHUTDOWN", "why": "triple fault"})
@@ -163,10 +171,7 @@ cdef class SoftCpu(Processor):
         """A slice is over: was it the last one?"""
         if c.pmu.due:
             c.pmu.due = False
-            if self.source is not None:
-                self.machine.lock.acquire()
-                self.source.counter_overflowed()
-                self.machine.lock.release()
+            counter_due(<SoftCpu>c.owner)
         if c.stop == STOP_SHUTDOWN:
             c.stop = STOP_NEXT
             give_up(<SoftCpu>c.owner)

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.usefixtures("either_way"),
 ]
 
-# At 0x20000 a branch over 0x30 bytes; what it leads to says 1. As 1001:fff0 it leads to 0x10030, 1001:0020, which says 2
+# At 0x20000 a branch over 0x30 bytes; what it leads to says 1. As 1001:fff0 it leads to 1001:0020, where 2 is said
 GUEST = """
 .code16
 start:

@@ -1,6 +1,8 @@
-/* Performance counters through perf_event_open: instructions of a loop, of the kernel's, and a signal for so many of them. */
+/* Performance counters of the second processor through perf_event_open: instructions of a loop, of the kernel's, and a
+   signal for so many of them. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <sched.h>
 #include <linux/perf_event.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,6 +51,11 @@ int main(void)
 {
     int fd = counter(PERF_COUNT_HW_INSTRUCTIONS, 1, 0, 0), n;
     long long found;
+    cpu_set_t second;
+    CPU_ZERO(&second);
+    CPU_SET(1, &second);
+    if (sched_setaffinity(0, sizeof second, &second))
+        perror("sched_setaffinity");
     ioctl(fd, PERF_EVENT_IOC_ENABLE, 0);
     loop(1000000);
     found = value(fd);
