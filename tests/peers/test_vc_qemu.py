@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -125,3 +126,22 @@ def test_the_default_monitor_is_one() -> None:
         return sorted(json.dumps(row, sort_keys=True) for row in found)
 
     assert rows(ours) == rows(his)
+
+
+@pytest.mark.parametrize("escape", [b"\x01", b"\x14"])
+def test_the_escape_of_every_shared_chardev_is_echrs(escape: bytes) -> None:
+    """Ctrl-A, or -echr's: `c` turns from the serial port to the monitor."""
+    for program in ([QEMU or "", "-accel", "tcg"], VMRUN):
+        near, far = socket.socketpair()
+        words = ["-S", "-M", "pc-i440fx-7.2", "-nodefaults", "-display", "none", "-echr", str(escape[0])]
+        words += ["-chardev", f"socket,id=c,fd={far.fileno()},mux=on", "-serial", "chardev:c", "-mon", "c"]
+        with subprocess.Popen([*program, *words], pass_fds=[far.fileno()]) as process, near:
+            far.close()
+            near.settimeout(20)
+            near.sendall(escape + b"cinfo status\r")
+            heard = b""
+            while b"prelaunch" not in heard:
+                more = near.recv(4096)
+                assert more, heard
+                heard += more
+            process.kill()

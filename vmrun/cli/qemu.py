@@ -134,7 +134,10 @@ class _Run(Runner):
         super().__init__()
         self.wanted, self.program, self.argv = start, program, argv
         self.option = start.run
-        self.escape = self.option.get("echr", self.escape)
+        if "echr" in self.option:
+            from vmrun.backends.chardev.mux import Shared
+
+            self.escape = Shared.escape = self.option["echr"]
         self.early: dict[str, Given] = {}  # of monitors, by chardev
         self.greeter: Early | None = None
         self.pidfile = ""

@@ -55,12 +55,15 @@ class Shared(StreamChar):
     in words, function).
     """
 
-    def begin(self, commands: Commands | None = None, escape: int = ESCAPE, announce: bool = True) -> None:
+    escape = ESCAPE  # of all that are told no other
+
+    def begin(self, commands: Commands | None = None, escape: int | None = None, announce: bool = True) -> None:
         """Before the chardev itself is made. announce: say which console has the focus now."""
         self.ports: list[MuxPort] = []
         self.focus: MuxPort | None = None
         self.commands = commands or {}
-        self.escape = escape
+        if escape is not None:
+            self.escape = escape
         self.announce = announce
         self.escaped = False
         self.stamps: float | None = None
