@@ -137,11 +137,13 @@ def test_the_escape_of_every_shared_chardev_is_echrs(escape: bytes) -> None:
         words += ["-chardev", f"socket,id=c,fd={far.fileno()},mux=on", "-serial", "chardev:c", "-mon", "c"]
         with subprocess.Popen([*program, *words], pass_fds=[far.fileno()]) as process, near:
             far.close()
-            near.settimeout(20)
-            near.sendall(escape + b"cinfo status\r")
-            heard = b""
-            while b"prelaunch" not in heard:
-                more = near.recv(4096)
-                assert more, heard
-                heard += more
-            process.kill()
+            try:
+                near.settimeout(20)
+                near.sendall(escape + b"cinfo status\r")
+                heard = b""
+                while b"prelaunch" not in heard:
+                    more = near.recv(4096)
+                    assert more, heard
+                    heard += more
+            finally:
+                process.kill()
