@@ -294,8 +294,17 @@ def _ignore(number: int, frame: object) -> None:
 
 
 def _print_error(where: str, exc: BaseException) -> None:
+    """Never raises: a process without a descriptor left cannot even import what would print more."""
     import sys
-    import traceback
 
-    print(f"vmrun: internal error in {where}:", file=sys.stderr)
-    traceback.print_exception(exc, file=sys.stderr)
+    text = f"vmrun: internal error in {where}:\n"
+    try:
+        import traceback
+
+        text += "".join(traceback.format_exception(exc))
+    except Exception:
+        text += f"{type(exc).__name__}: {exc}\n"
+    try:
+        sys.stderr.write(text)
+    except (AttributeError, OSError, ValueError):
+        pass  # closed, or its reader is gone

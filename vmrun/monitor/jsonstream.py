@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf
 
 MAX_SIZE = 1 << 20
 MAX_DEPTH = 256
@@ -211,7 +212,14 @@ def _constant(word: str) -> object:
     raise JsonError(f"JSON parse error, invalid keyword '{word}'")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+def _float(word: str) -> float:
+    value = float(word)
+    if value in (inf, -inf):  # which no answer could repeat
+        raise JsonError(f"JSON parse error, '{word[:40]}' is out of range")
+    return value
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
 
 
 def _shown(data: bytes) -> str:

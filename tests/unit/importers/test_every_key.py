@@ -117,6 +117,14 @@ def test_options_that_concern_the_host_say_so() -> None:
     assert silent.warnings == ()
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("driver", "told"), [("none", 0), ("pa", 2)])
+def test_a_viewer_hears_nothing_of_a_driver_that_plays_nothing(first: bool, driver: str, told: int) -> None:
+    sound, screen = ["-audiodev", f"{driver},id=a"], ["-vnc", ":1,audiodev=a"]
+    argv = ["-M", "pc", *(sound + screen if first else screen + sound)]
+    assert len(parse_options(read_options(argv), False).warnings) == told
+
+
 def test_a_card_of_the_sound_option_is_no_sound_of_the_host() -> None:
     found = parse_options(read_options(["-M", "pc", "-audio", "none,model=es1370"]), False)
     assert [device["driver"] for device in found.machine()["devices"]] == ["ES1370"]

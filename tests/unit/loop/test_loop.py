@@ -225,3 +225,20 @@ def test_importing_it_brings_none_of_the_slow_modules():
     )
     out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
+
+
+def test_a_failure_is_told_without_a_descriptor_left_and_nothing_else_fails() -> None:
+    """traceback is not there yet, and cannot be imported: the loop goes on all the same."""
+    script = (
+        "import os, resource, sys\n"
+        "from vmrun.core.loop import Loop\n"
+        "loop = Loop()\n"
+        "for name in ('traceback', 'contextlib', 'linecache', 'textwrap', 'tokenize'): sys.modules.pop(name, None)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "loop.call_soon(lambda: os.open('/dev/null', 0))\n"
+        "loop.call_soon(lambda: print('goes on'))\n"
+        "loop.run_once(0.1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert "internal error" in done.stderr and "Too many open files" in done.stderr

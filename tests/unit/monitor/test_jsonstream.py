@@ -119,6 +119,7 @@ def test_no_bytes_raise(data: bytes) -> None:
         (b'{"a": "x\n', "stray '\"x\n'"),
         (b'"\\\n', "stray '\"\\\n'"),
         (b"nonsense\n", "invalid keyword 'nonsense'"),
+        (b'{"id": -1e400}', "'-1e400' is out of range"),
     ],
 )
 @pytest.mark.parametrize("piece", [1, 1000])

@@ -74,6 +74,10 @@ class Memory(UserObject):
     policy = Prop("enum", "default", "where on a NUMA host", choices=POLICIES)
     host_nodes = _nodes()
     reserve = Prop("bool", True, "reserve swap space")
+    canonical_path = named(
+        "x-use-canonical-path-for-ramblock-id", "bool", True, "what QEMU calls it in a migration",
+        idle="vmrun's saved machines know memory by its place",
+    )  # fmt: skip
 
     def __init__(self, name: str = "") -> None:
         super().__init__(name)

@@ -138,7 +138,9 @@ def _vnc(line: Line, option: Option, given: dict[str, Any]) -> None:
         elif key == "websocket":
             if value != "off":
                 table[key] = True if value in ("", "on") else value
-        elif key != "audiodev" or not _silent(line, str(value)):
+        elif key == "audiodev":
+            line.run.setdefault("audible", []).append((option, value))
+        else:
             line.no_equal(option, key)
     before = line.file.get("vnc")
     if before is None:
@@ -308,6 +310,9 @@ def tpmdev(line: Line, option: Option) -> None:
 
 
 def finish(line: Line) -> None:
+    for option, id in line.run.pop("audible", ()):
+        if not _silent(line, id):
+            line.no_equal(option, "audiodev")
     if "speaker" in line.run:
         option, id = line.run.pop("speaker")
         if not any(settings(each, "driver", json=True).get("id") == id for each in line.given.get("audiodev", ())):
