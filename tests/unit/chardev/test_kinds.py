@@ -173,6 +173,28 @@ def test_what_does_not_speak_it_is_gone_and_the_next_is_served(rig: Rig, web: An
         rig.until(lambda: device.got == b"next")
 
 
+def test_a_handshake_needs_no_room_in_the_device_and_many_of_them_no_memory(rig: Rig, web: Any) -> None:
+    """A guest that does not read keeps nobody from connecting, as with QEMU; what peers said before is kept for it."""
+    backend, device, client = web
+    device.capacity = 0
+    client.sendall(HELLO + frame(b"first"))
+    rig.until(lambda: backend.connected)
+    client.close()
+    rig.until(lambda: backend.peer is None)
+    for _ in range(40):
+        with socket.socket(socket.AF_UNIX) as other:
+            other.connect(backend.listening.path)
+            other.settimeout(5)
+            other.sendall(HELLO + frame(b"x" * 60_000))
+            rig.until(lambda: backend.connected)
+            assert b"101 Switching Protocols" in other.recv(4096)
+        rig.until(lambda: backend.peer is None)
+    assert len(backend.backlog) < 1 << 20
+    with rig.lock:
+        device.make_room(5)
+    rig.until(lambda: device.got == b"first")
+
+
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 

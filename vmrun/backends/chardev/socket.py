@@ -180,6 +180,9 @@ class SocketChar(StreamChar):
         import ssl
 
         try:
+            if self.peer.version() is None:
+                self.peer.do_handshake()
+                raise BlockingIOError  # what was said after it is for later
             data: bytes = self.peer.recv(count)
             while self.peer.pending():  # what no descriptor tells of
                 self.backlog += self.filter_input(self.peer.recv(CHUNK))
@@ -229,6 +232,10 @@ class SocketChar(StreamChar):
                 self.set_connected(True)
         self._pump()
         return data
+
+    def opening(self) -> bool:
+        encrypted = self.tls is None or self.peer is None or self.peer.version() is not None
+        return not encrypted or (self.web is not None and not self.web.open)
 
     def filter_input(self, data: bytes) -> bytes:
         if self.web is not None:

@@ -78,6 +78,10 @@ class StreamChar(HostChar):
     def filter_input(self, data: bytes) -> bytes:
         return data
 
+    def opening(self) -> bool:
+        """What comes now is between both ends of the connection, and nothing for the device yet."""
+        return False
+
     def encode(self, data: bytes) -> bytes:
         """Output as it goes over the descriptor."""
         return data
@@ -267,7 +271,9 @@ class StreamChar(HostChar):
             self._hear(self.listener)
             return
         room = 0
-        if self._deliver_backlog():
+        if self.opening():
+            room = CHUNK if len(self.backlog) < BACKLOG else 1
+        elif self._deliver_backlog():
             with self.lock:
                 room = self.room()
         if not room:
@@ -283,8 +289,11 @@ class StreamChar(HostChar):
         if not data:
             self.on_eof()
             return
+        opening = self.opening()
         data = self.filter_input(data)
-        if data:
+        if opening:
+            self.backlog += data  # behind what is there of earlier peers
+        elif data:
             with self.lock:
                 self.deliver(data)
         if self.backlog:  # more came than the device has room for
