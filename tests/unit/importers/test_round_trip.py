@@ -162,3 +162,15 @@ def test_what_is_done_at_the_end_is_imported() -> None:
     words = ["-nodefaults", "-no-reboot", "-no-shutdown", "-action", "panic=pause", "-watchdog-action", "none"]
     document = parse_command_line(words, defaults=False).machine()
     assert document["on"] == {"reboot": "shutdown", "poweroff": "pause", "crash": "pause", "watchdog": "none"}
+
+
+def test_time_by_instructions_is_icounts_shift_0() -> None:
+    from vmrun.config.importers.line import parse_options, read_options
+
+    def clock(text: str) -> tuple[object, int]:
+        parsed = parse_options(read_options(["-M", "pc", "-icount", text]), defaults=False)
+        return parsed.document.get("clock"), len(parsed.lost)
+
+    counted = {"mode": "instructions"}
+    assert [clock(text) for text in ("0", "shift=0,sleep=on,align=off")] == [(counted, 0), (counted, 0)]
+    assert [clock(text) for text in ("shift=0,sleep=off", "shift=7", "auto")] == [(counted, 1), (None, 1), (None, 1)]

@@ -195,6 +195,7 @@ def _document(line: Line) -> dict[str, Any]:
         "cpus",
         "numa",
         "rtc",
+        "clock",
         "boot",
         "firmware",
         "kernel",

@@ -354,6 +354,26 @@ def localtime(line: Line, option: Option) -> None:
     line.file.setdefault("rtc", {})["base"] = "localtime"
 
 
+def icount(line: Line, option: Option) -> None:
+    """One nanosecond an instruction, shift=0, is what vmrun's own processors count by; the others are named."""
+    given = settings(option, "shift")
+    only(option, given, ("shift", "align", "sleep", "rr", "rrfile", "rrsnapshot"))
+    shift = str(given.get("shift", ""))
+    align = boolean(option, "align", given.get("align", "off"))
+    sleep = boolean(option, "sleep", given.get("sleep", "on"))
+    if align and not shift:
+        raise option.wrong("Please specify shift option when using align")
+    if align and not sleep:
+        raise option.wrong("align=on and sleep=off are incompatible")
+    if shift not in ("", "auto", *map(str, range(11))):
+        raise option.wrong("icount: Invalid shift value", shift)
+    for key, value in given.items():
+        if (key, value) not in (("shift", "0"), ("align", "off"), ("sleep", "on")):
+            line.no_equal(option, f"{key}={value}")
+    if shift == "0":
+        line.file["clock"] = {"mode": "instructions"}
+
+
 def startdate(line: Line, option: Option) -> None:
     line.file.setdefault("rtc", {})["base"] = "utc" if option.value == "now" else option.value
 
@@ -797,7 +817,7 @@ OPTIONS = (
     Opt("d", True, log, "what to log: cpu_reset; of QEMU's other items nothing is written"),
     Opt("trace", True, trace, "events of QEMU's own code, of which vmrun has none"),
     Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
-    Opt("icount", True, no_equal, "virtual time by instructions"),
+    Opt("icount", True, icount, "virtual time by instructions: clock"),
     Opt("clock", True, host_only, "host timer"),
     Opt("qtest-log", True, process, "log of the qtest protocol"),
     Opt("dfilter", True, trace, "addresses of QEMU's log"),
