@@ -84,11 +84,16 @@ class Lab:
             words += ["-vnc", f"unix:{directory}/{n},id=vnc{n},tls-creds=tls,tls-authz=rule{n}"]
         self.log = (directory / "log").open("w+")
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=self.log)
-        end = time.monotonic() + 60
-        while not (directory / str(len(rules) - 1)).exists():
-            assert self.process.poll() is None and time.monotonic() < end, (directory / "log").read_text()
-            time.sleep(0.05)
-        self.monitor = QmpClient(str(directory / "qmp"))
+        try:
+            end = time.monotonic() + 60
+            while not (directory / str(len(rules) - 1)).exists():
+                assert self.process.poll() is None and time.monotonic() < end, (directory / "log").read_text()
+                time.sleep(0.05)
+            self.monitor = QmpClient(str(directory / "qmp"))
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def write(self, rules: object) -> None:
         """As an editor does it: all at once."""
