@@ -5,6 +5,7 @@ Ref: io_uring_setup(2), io_uring_enter(2); linux/io_uring.h.
 
 from libc.errno cimport errno
 from libc.string cimport memset
+from posix.unistd cimport close
 
 import os
 
@@ -68,7 +69,7 @@ cdef class SharedRing:
             if self.maps[n] != NULL:
                 munmap(self.maps[n], self.sizes[n])
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)                          # without the interpreter, which may be at its end
 
     cdef void *map(self, u32 n, u64 bytes, u64 what) except NULL:
         cdef void *found = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, self.fd, <long>what)
