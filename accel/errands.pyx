@@ -10,7 +10,6 @@ for how long the host had no core for its thread, and how many pages of memory t
 work. Unwatched it costs a look at a flag.
 """
 
-import collections
 import sys
 
 from accel.api cimport i64, u64
@@ -103,8 +102,8 @@ cdef u64 takes, waits
 cdef u64 waited[BUCKETS]        # of processors, while somebody else had it
 cdef i64 longest_wait, longest_net
 _holders = {}                   # who: [holds, longest work, longest waiting for something, longest without a core, most pages]
-_last = collections.deque(maxlen=32)        # holds: (their end, who, work, waiting, without a core, pages)
-_waits = collections.deque(maxlen=100)
+_last = []                      # the last 32 holds: (their end, who, work, waiting, without a core, pages)
+_waits = []                     # the last 100 long waits
 
 
 cdef class ErrandLock(DeviceLock):
@@ -228,11 +227,13 @@ cdef void note_hold(i64 work, i64 waiting, i64 no_core, i64 pages) noexcept with
     row = _holders.setdefault(who, [0, 0, 0, 0, 0])
     row[:] = row[0] + 1, max(row[1], work), max(row[2], waiting), max(row[3], no_core), max(row[4], pages)
     _last.append((vr_clock(CLOCK_MONOTONIC), who, work, waiting, no_core, pages))
+    del _last[:-32]
 
 
 cdef void note_wait(i64 since, i64 wait, i64 net) noexcept with gil:
     """A processor has waited for long, and has the lock now."""
     _waits.append((wait, net, [hold[1:] for hold in _last if hold[0] > since]))
+    del _waits[:-100]
 
 
 def watch(i64 ns=100_000):

@@ -188,7 +188,8 @@ class Wanted:
         if name == "ide-hd" and spec.get("readonly") and not spec.get("snapshot") and spec.get("media") != "cdrom":
             raise QemuError(f"{text}: Block node is read-only")
         for key in device:
-            if key not in ("id", "driver", "bus", "addr") and key not in driver.props:
+            named = key == "provides" and isinstance(device[key], dict)  # by the reader: QEMU's names of its buses
+            if key not in ("id", "driver", "bus", "addr") and key not in driver.props and not named:
                 raise QemuError(f"{text}: Property '{name}.{key}' not found")
 
     # --- the host's side ------------------------------------------------------------------------------------------

@@ -122,11 +122,11 @@ def _device(line: Line, kind: str, media: str, bus: int, unit: int) -> dict[str,
         return {"driver": "virtio-blk-pci"}
     if kind == "floppy":
         return {"driver": "floppy", "unit": unit}
-    host = {"driver": "lsi53c895a", "id": f"lsi{bus}"}
+    host = {"driver": "lsi53c895a", "id": f"lsi{bus}", "provides": {f"scsi.{bus}": "SCSI"}}
     if (host, "") not in line.early:
         line.add(None, host)
     driver = {"disk": "scsi-hd", "cdrom": "scsi-cd"}[media]
-    return {"driver": driver, "bus": f"lsi{bus}.0", "scsi-id": unit}
+    return {"driver": driver, "bus": f"scsi.{bus}", "scsi-id": unit}
 
 
 def _place(line: Line, option: Option, kind: str, place: dict[str, int]) -> tuple[int, int]:

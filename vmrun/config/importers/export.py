@@ -7,6 +7,7 @@ import os
 from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.files import is_address
+from vmrun.config.importers import buses
 from vmrun.config.importers.machineopts import REMOVABLE
 from vmrun.config.importers.qemuopts import CPU_TYPE, join
 from vmrun.config.importers.screenopts import ADAPTERS
@@ -167,7 +168,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
         words += ["-chardev", join([("id", id), *rest.items()], str(chardev["type"]))]
     for id, netdev in document.get("netdevs", {}).items():
         words += ["-netdev", join([("id", id), *_netdev(netdev)], str(netdev["type"]))]
-    for device in document.get("devices", []):
+    for device in buses.written(document.get("devices", []), load_catalogue()):
         if device["driver"] != FLASH:
             words += ["-device", _device(device)]
     for name in document.get("include", []):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers import charopts, deviceopts, driveopts, machineopts, netopts, numaopts, screenopts
+from vmrun.config.importers import buses, charopts, deviceopts, driveopts, machineopts, netopts, numaopts, screenopts
 from vmrun.config.importers.qemuopts import LineError, Option
 from vmrun.config.importers.state import Line, Opt
 
@@ -177,6 +177,7 @@ def parse_options(options: list[Option], defaults: bool) -> Parsed:
 def _document(line: Line) -> dict[str, Any]:
     texts = [text for _, text in line.early]
     devices = [device for device, _ in line.early] + line.devices
+    buses.place(devices, line.catalogue)
     netopts.count_macs(devices, line.has_mac)
     line.texts = texts + line.texts
     line.run.pop("places", None)

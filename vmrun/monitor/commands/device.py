@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers.buses import CHOSEN
 from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.errors import BuildError
 from vmrun.monitor import qom
@@ -41,6 +42,8 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str | None = None, 
         return
     if not bus:
         fits = [name for name, found in buses.items() if found.kind == row["bus"]]
+        if row["bus"] in CHOSEN:
+            fits.reverse()  # the youngest, as on a command line
         room = (name for name in fits if buses[name].kind != "IDE" or len(buses[name].devices) < 2)
         bus = next(room, fits[0] if fits else "")
         if not bus:
