@@ -272,6 +272,8 @@ cdef class AtaTransfers:
             memcpy(self.buffer, self.request.vectors[0].base, self.filled)
         block_release(self.requested, self.request)
         self.request = NULL
+        if self.packet and self.packets[self.unit] == NULL:
+            self.packet = False                                 # the other drive's, given up for this command
         if self.packet:
             self.packet_read(error)
         elif phase == TRIMMING and not error:
