@@ -100,15 +100,16 @@ def both(act: Callable[[Side], Any], *words: str) -> Any:
 # --- boot-order-test -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("more", [(), ("-no-fd-bootchk",)])
 @pytest.mark.parametrize("words", ["", "c", "once=a", "order=cad", "c,once=a", "once=b,order=c"])
-def test_the_boot_order_of_the_first_start_and_of_the_next(words: str) -> None:
+def test_the_boot_order_of_the_first_start_and_of_the_next(words: str, more: tuple[str, ...]) -> None:
     def act(side: Side) -> Any:
         first = side.cmos(0x38, 0x3D)
         side.qmp("system_reset")
         side.until("RESET")
         return first, side.cmos(0x38, 0x3D)
 
-    both(act, "-machine", "pc", "-nodefaults", *(("-boot", words) if words else ()))
+    both(act, "-machine", "pc", "-nodefaults", *(("-boot", words) if words else ()), *more)
 
 
 # --- numa-test -----------------------------------------------------------------------------------------------

@@ -45,6 +45,19 @@ def row(talk: Talk, qdev: str) -> dict[str, Any]:
     return next(row for row in talk.result("query-block") if row.get("qdev") == qdev)
 
 
+@pytest.mark.parametrize(("mode", "readonly"), [(None, True), ("retain", True), ("read-write", False)])
+def test_a_floppy_put_into_a_drive_that_began_empty_is_written_only_when_that_is_asked_for(
+    mode: str | None, readonly: bool, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "a.img").write_bytes(bytes(1440 << 10))
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", devices=DEVICES[1:2]) as pc:
+        talk = Talk(pc)
+        talk.ask("qmp_capabilities")
+        asked = {"read_only_mode": mode} if mode else {}
+        talk.result("blockdev-change-medium", id="fd", filename=str(tmp_path / "a.img"), format="raw", **asked)
+        assert row(talk, "fd")["inserted"]["ro"] is readonly
+
+
 @pytest.mark.parametrize("unit", ["cd", "sr"])
 def test_an_empty_drive_is_shown_and_takes_a_node(talk: Talk, pc: Driven, unit: str, tmp_path: pathlib.Path) -> None:
     empty = row(talk, unit)

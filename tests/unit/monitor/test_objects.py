@@ -56,6 +56,19 @@ def test_an_object_is_made_looked_at_changed_and_deleted(talk: Talk) -> None:
     assert talk.result("query-iothreads") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "props", "message"),
+    [
+        ("memory-backend-ram", {"size": "1048576"}, "Invalid parameter type for 'size', expected: integer"),
+        ("memory-backend-ram", {"size": 4096, "share": "on"}, "Invalid parameter type for 'share', expected: boolean"),
+        ("iothread", {"poll-max-ns": "5"}, "Invalid parameter type for 'poll-max-ns', expected: integer"),
+        ("iothread", {"x": "5"}, "Parameter 'x' is unexpected"),
+    ],
+)
+def test_text_is_no_number_and_no_switch_in_json(talk: Talk, kind: str, props: dict[str, Any], message: str) -> None:
+    assert desc(talk.ask("object-add", **{"qom-type": kind, "id": "o"}, **props)) == message
+
+
 def test_an_object_that_somebody_holds_stays(pc: Driven, talk: Talk) -> None:
     talk.result("object-add", qom_type="secret", id="s", data="x")
     pc.machine.board.user_object("s").users.append("vnc")
@@ -66,7 +79,7 @@ def test_an_object_that_somebody_holds_stays(pc: Driven, talk: Talk) -> None:
     ("given", "words"),
     [
         ({"qom_type": "nothing", "id": "a"}, "Parameter 'qom-type' does not accept value 'nothing'"),
-        ({"qom_type": "iothread", "id": "a", "more": 1}, "Invalid parameter 'more'"),
+        ({"qom_type": "iothread", "id": "a", "more": 1}, "Parameter 'more' is unexpected"),
         ({"qom_type": "iothread", "id": "a", "poll_grow": "x"}, "Invalid parameter type for 'poll-grow', expected"),
         ({"qom_type": "secret", "id": "a"}, "Must provide 'file' or 'data'"),
         ({"qom_type": "secret", "id": "a", "data": "x", "file": "y"}, "'file' and 'data' are mutually exclusive"),
@@ -248,6 +261,14 @@ def test_back_ends_come_and_go(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -
     assert not (tmp_path / "s").exists()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_nobody_is_let_in_by_a_rule_that_is_not_asked(talk: Talk, tmp_path: pathlib.Path) -> None:
+    data = {"addr": {"type": "unix", "data": {"path": str(tmp_path / "s")}}, "tls-authz": "a"}
+    for more, message in (({}, "requires 'tls-creds'"), ({"tls-creds": "t"}, "no authz object is asked")):
+        answer = talk.ask("chardev-add", id="s", backend={"type": "socket", "data": {**data, **more}})
+        assert message in desc(answer)
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_ring_is_written_and_read_in_two_forms(pc: Driven, talk: Talk) -> None:

@@ -40,6 +40,7 @@ _TEXT = (
     "clipboard",
     "mouse",
 )
+NO_AUTHZ = "no authz object is asked about a chardev's clients: who shows a certificate that tls-creds trusts comes in"
 _TYPES = (
     "null",
     "socket",
@@ -116,6 +117,9 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             result[key] = str(value)
         else:
             raise option.wrong(f"Invalid parameter '{key}'", key)
+    if "tls-authz" in result:
+        lonely = "'tls_authz' option requires 'tls_creds' option"
+        raise option.wrong(NO_AUTHZ if "tls-creds" in result else lonely, "tls-authz")
     if kind == "socket" and not {"path", "port", "fd"} & set(result):
         raise option.wrong("chardev: socket: no host, path or fd given")
     if kind in ("file", "pipe") and "path" not in result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers.charopts import NO_AUTHZ
 from vmrun.config.qemuwords import of_chardev
 from vmrun.errors import BackendError, BuildError
 from vmrun.monitor.errors import QmpError
@@ -120,6 +121,8 @@ def spec_of(backend: dict[str, Any]) -> dict[str, Any]:
     if kind == "socket":
         spec.setdefault("server", True)
         spec.setdefault("wait", False)
+    if "tls-authz" in spec:
+        raise QmpError(NO_AUTHZ if "tls-creds" in spec else "'tls-authz' option requires 'tls-creds' option")
     size = spec.get("size", 65536)
     if spec["type"] == "ringbuf" and (size <= 0 or size & (size - 1)):
         raise QmpError("size of ringbuf chardev must be power of two")
