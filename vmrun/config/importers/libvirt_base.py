@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers.xmltree import Item
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     from vmrun.config.importers.libvirt import _Domain
-    from vmrun.config.importers.xmltree import Item
 
     Pairs = list[tuple[str, Any]]
 
@@ -23,3 +24,10 @@ class Base:
         def next(self, kind: str) -> int: ...
 
         def device(self, item: Item, driver: str, pairs: Pairs) -> None: ...
+
+
+def element(tag: str, line: int, **attributes: str) -> Item:
+    """An element that libvirt adds."""
+    item = Item(tag, attributes, line)
+    item.used = True
+    return item

@@ -1,0 +1,263 @@
+"""Where the devices of a libvirt domain are: PCI slots, ports of USB, units of disks, as libvirt gives them."""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.config.importers.libvirt_base import Base, element
+from vmrun.config.importers.xmltree import Item, wrong
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmrun.config.importers.libvirt import _Domain
+    from vmrun.config.importers.libvirt_base import Pairs
+
+_ON_USB = ("interface", "sound", "hostdev", "controller", "smartcard", "serial", "input", "hub", "redirdev")
+_USB_PORTS = {"ehci": 6, "ich9-ehci1": 6, "nec-xhci": 4, "qemu-xhci": 4, "pci-ohci": 3}
+# Slots of the board: the host bridge and the PIIX3.
+_TAKEN = (0, 1)
+
+
+class Places(Base):
+    """Counts places for Devices. items: those of <devices> and what libvirt adds; place: of each its PCI function."""
+
+    def __init__(self, domain: _Domain) -> None:
+        self.domain, self.add = domain, domain.add
+        self.items: list[Item] = []
+        self.taken: set[tuple[int, int, int]] = {(0, slot, 0) for slot in _TAKEN}
+        self.place: dict[int, tuple[int, int, int]] = {}
+        self.boots: dict[int, int] = {}
+        self.ports: dict[int, str] = {}
+
+    def _number(self, item: Item) -> int:
+        """A controller's index."""
+        try:
+            return int(item.attributes.get("index") or 0)
+        except ValueError:
+            raise wrong(f"index of <{item.tag}> is no number", self.domain.file, item.line) from None
+
+    def _of(self, *tags: str) -> list[Item]:
+        return [item for item in self.items if item.tag in tags]
+
+    def _bus(self, item: Item) -> str:
+        target = next((child for child in item.children if child.tag == "target"), None)
+        name = target.attributes.get("dev", "") if target is not None else ""
+        said = target.attributes.get("bus") if target is not None else None
+        if said:
+            return said
+        if item.attributes.get("device") == "floppy":
+            return "fdc"
+        guessed = {"fd": "fdc", "hd": "ide", "sd": "scsi", "vd": "virtio", "ub": "usb"}
+        return guessed.get(name[:2], "ide")
+
+    def _index(self, item: Item) -> int:
+        """hda 0, hdb 1 … sdaa 26; -1 for no such name."""
+        target = next((child for child in item.children if child.tag == "target"), None)
+        match = re.fullmatch(r"(?:fd|hd|sd|vd|xvd|ubd)([a-z]{1,6})", target.attributes.get("dev", "") if target else "")
+        found = -1
+        for letter in match[1] if match else "":
+            found = (found + 1) * 26 + ord(letter) - ord("a")
+        return found
+
+    def _spot(self, item: Item) -> tuple[int, int, int, int]:
+        """(controller, bus, target, unit), as said or as the name of the disk has it."""
+        address = next((child for child in item.children if child.tag == "address"), None)
+        if address is not None and address.attributes.get("type") == "drive":
+            try:
+                found = [int(address.attributes.get(key) or "0") for key in ("controller", "bus", "target", "unit")]
+            except ValueError:
+                raise wrong("a value in <address> is no number", self.domain.file, address.line) from None
+            return found[0], found[1], found[2], found[3]
+        index, bus = max(self._index(item), 0), self._bus(item)
+        if bus == "ide":
+            return index // 4, index // 2 % 2, 0, index % 2
+        if bus == "scsi":
+            return index // 7, 0, 0, index % 7
+        return index // 2, 0, 0, index % 2
+
+    def _in_order(self, disks: list[Item]) -> list[Item]:
+        """libvirt puts a disk beside those of its bus, by name."""
+        found: list[Item] = []
+        for disk in disks:
+            at = -1
+            for place in range(len(found) - 1, -1, -1):
+                if self._bus(found[place]) == self._bus(disk):
+                    if self._index(found[place]) > self._index(disk):
+                        at = place
+                    elif at < 0:
+                        at = place + 1
+            found.insert(at if at >= 0 else len(found), disk)
+        return found
+
+    def _boot_order(self, devices: Item | None) -> dict[int, int]:
+        """Of each device that <boot dev=> means, its number: the first of a kind stands for it."""
+        found: dict[int, int] = {}
+        items = list(devices.children) if devices is not None else []
+        if any(child.tag == "boot" for item in items for child in item.children):
+            return found
+        items = self._in_order([item for item in items if item.tag == "disk"]) + [
+            item for item in items if item.tag != "disk"
+        ]
+        kinds = getattr(self.domain, "boot_order", []) or ([] if self.domain.given else ["hd"])
+        for order, kind in enumerate(kinds, 1):
+            for item in items:
+                is_disk = item.tag == "disk" and item.attributes.get("device", "disk") == {
+                    "hd": "disk", "cdrom": "cdrom", "fd": "floppy",
+                }.get(kind)  # fmt: skip
+                if (is_disk or kind == "network" and item.tag == "interface") and id(item) not in found:
+                    found[id(item)] = order
+                    break
+        return found
+
+    def _assign(self) -> None:
+        """PCI slots in libvirt's order for all that has none."""
+        for item in self.items:
+            address = next((child for child in item.children if child.tag == "address"), None)
+            if address is not None and address.attributes.get("type") == "pci":
+                get = address.attributes.get
+                try:
+                    spot = tuple(int(get(key, "0x0"), 0) for key in ("bus", "slot", "function"))
+                except ValueError:
+                    raise wrong("an address of PCI is no number", self.domain.file, address.line) from None
+                self.place[id(item)] = (spot[0], spot[1], spot[2])
+                self.taken.add(self.place[id(item)])
+        videos = self._of("video")
+        controllers = self._of("controller")
+        usb = next((each for each in controllers if self._usb_of_the_board(each)), None)
+        if usb is not None and id(usb) not in self.place:
+            self.place[id(usb)] = (0, 1, 2)
+        if videos and videos[0] is not None and id(videos[0]) not in self.place:
+            model = next((child for child in videos[0].children if child.tag == "model"), None)
+            if model is None or model.attributes.get("type") not in ("none", "ramfb"):
+                self.place[id(videos[0])] = self._reserve(2)
+        waiting = [each for each in controllers if each.attributes.get("model") == "pci-bridge"]
+        waiting += [*self._of("filesystem"), *self._of("interface"), *self._of("sound")]
+        waiting += [each for each in controllers if each.attributes.get("type") in ("scsi", "virtio-serial", "usb")]
+        waiting += [disk for disk in self._in_order(self._of("disk")) if self._bus(disk) == "virtio"]
+        waiting += [*self._of("hostdev"), *self._of("memballoon"), *self._of("rng"), *self._of("watchdog"), *videos[1:]]
+        for tag in ("shmem", "input", "serial", "vsock", "crypto"):
+            waiting += self._of(tag)
+        for item in waiting:
+            if id(item) not in self.place and self._on_pci(item):
+                self.place[id(item)] = self._with_master(item) or self._free()
+
+    def _usb_of_the_board(self, item: Item) -> bool:
+        model = item.attributes.get("model") or ""
+        return item.attributes.get("type") == "usb" and model in ("", "piix3-uhci") and not self._number(item)
+
+    def _with_master(self, item: Item) -> tuple[int, int, int] | None:
+        """The companions of an EHCI controller share its slot."""
+        model = item.attributes.get("model") or ""
+        if item.tag != "controller" or not model.startswith("ich9-"):
+            return None
+        function = {"ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2, "ich9-ehci1": 7}.get(model)
+        if function is None:
+            return None
+        for other in self._of("controller"):
+            same = other.attributes.get("index") == item.attributes.get("index")
+            if (
+                same
+                and other is not item
+                and id(other) in self.place
+                and (other.attributes.get("model") or "").startswith("ich9-")
+            ):
+                bus, slot, _ = self.place[id(other)]
+                return bus, slot, function
+        bus, slot, _ = self._free()
+        return bus, slot, function
+
+    def _reserve(self, slot: int) -> tuple[int, int, int]:
+        if any(bus == 0 and taken == slot for bus, taken, _ in self.taken):
+            return self._free()
+        self.taken.add((0, slot, 0))
+        return 0, slot, 0
+
+    def _free(self) -> tuple[int, int, int]:
+        used = {slot for bus, slot, _ in self.taken if bus == 0}
+        slot = next((slot for slot in range(1, 32) if slot not in used), 31)
+        self.taken.add((0, slot, 0))
+        return 0, slot, 0
+
+    def _on_pci(self, item: Item) -> bool:
+        get = item.attributes.get
+        address = next((child for child in item.children if child.tag == "address"), None)
+        if address is not None and address.attributes.get("type") not in (None, "pci"):
+            return False
+        if item.tag == "controller":
+            return get("model") != "none" and not self._usb_of_the_board(item)
+        if item.tag == "sound":
+            return get("model") not in ("sb16", "pcspk", "usb")
+        if item.tag == "watchdog":
+            return get("model", "i6300esb") == "i6300esb"
+        if item.tag == "memballoon":
+            return get("model") != "none"
+        if item.tag == "input":
+            return get("bus") == "virtio"
+        if item.tag == "serial":
+            target = next((child for child in item.children if child.tag == "target"), None)
+            return target is not None and target.attributes.get("type") == "pci-serial"
+        if item.tag == "hostdev":
+            return get("type") == "pci"
+        if item.tag == "interface":
+            model = next((child for child in item.children if child.tag == "model"), None)
+            return model is None or model.attributes.get("type") not in ("ne2k_isa", "usb-net")
+        if item.tag == "rng":
+            return True
+        return True
+
+    def _usb(self, item: Item) -> Pairs:
+        """Bus and port of a USB device: those that are said, else the next."""
+        address = item.find("address")
+        if address is not None and address.get("type") == "usb" and address.get("port"):
+            bus = int(address.get("bus", "0"), 0)
+            return [("bus", f"usb{bus or ''}.0"), ("port", address.get("port"))]
+        port = self.ports.get(id(item), "")
+        return [("bus", "usb.0"), *([("port", port)] if port else [])]
+
+    def _count_ports(self) -> None:
+        """Ports of all USB devices that have none, in libvirt's order; where they do not do, there is a hub."""
+        said = set()
+        for item in self.items:
+            for child in item.children:
+                get = child.attributes.get
+                if child.tag == "address" and get("type") == "usb" and not int(get("bus") or "0", 0):
+                    said.add(get("port", ""))
+        order = [*self._in_order(self._of("disk")), *(item for tag in _ON_USB for item in self._of(tag))]
+        waiting = [item for item in order if self._on_usb(item)]
+        models = [
+            item.attributes.get("model") or ""
+            for item in self._of("controller")
+            if item.attributes.get("type") == "usb" and not self._number(item)
+        ]
+        root = max((_USB_PORTS.get(model, 2) for model in models), default=2)
+        free = [str(port) for port in range(1, root + 1) if str(port) not in said]
+        hubs = [item for item in waiting if item.tag == "hub"]
+        others = [item for item in waiting if item.tag != "hub"]
+        while len(others) > len(free) - len(hubs) + 8 * len(hubs) and len(hubs) < 2 * root and models:
+            hubs.append(element("hub", self.items[0].line, type="usb"))
+            self.items.append(hubs[-1])
+        for hub in hubs:
+            if free:
+                port = free.pop(0)
+                self.ports[id(hub)] = port
+                free += [f"{port}.{n}" for n in range(1, 9)]
+        for item in others:
+            self.ports[id(item)] = free.pop(0) if free else ""
+
+    def _on_usb(self, item: Item) -> bool:
+        """Whether it wants a place on a USB bus."""
+        get, tag = item.attributes.get, item.tag
+        targets = [child.attributes.get("type") for child in item.children if child.tag == "target"]
+        if any(child.tag == "address" and child.attributes.get("port") for child in item.children) and tag != "serial":
+            return False
+        if tag in ("hub", "redirdev"):
+            return True
+        if tag == "disk":
+            return self._bus(item) == "usb"
+        if tag in ("sound", "controller"):
+            return get("model") == "usb" if tag == "sound" else get("type") == "ccid"
+        if tag == "hostdev":
+            return get("type") == "usb"
+        if tag == "serial":
+            return "usb-serial" in targets
+        return tag == "input" and (get("bus") == "usb" or get("bus") is None and get("type") == "tablet")
