@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.cli.qemu_machine import catalogue, creatable
 from vmrun.cli.qemu_start import QemuError
 from vmrun.config.importers.line import OPTIONS
-from vmrun.config.importers.machineopts import LOG_ITEMS
+from vmrun.config.importers.runopts import LOG_ITEMS
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import newest_type
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers import buses, charopts, deviceopts, driveopts, machineopts, netopts, numaopts, screenopts
+from vmrun.config.importers import (
+    buses,
+    charopts,
+    deviceopts,
+    driveopts,
+    firmwareopts,
+    machineopts,
+    netopts,
+    numaopts,
+    runopts,
+    screenopts,
+)
 from vmrun.config.importers.qemuopts import LineError, Option
 from vmrun.config.importers.state import Line, Opt
 
@@ -13,7 +24,7 @@ if TYPE_CHECKING:
 
     from vmrun.errors import Problem
 
-AREAS = (machineopts, numaopts, driveopts, charopts, netopts, screenopts, deviceopts)
+AREAS = (machineopts, firmwareopts, runopts, numaopts, driveopts, charopts, netopts, screenopts, deviceopts)
 OPTIONS: dict[str, Opt] = {opt.name: opt for area in AREAS for opt in area.OPTIONS}
 OPTIONS["readconfig"] = Opt("readconfig", True, None, "options from a file: include, or what it says")
 MOST_WORDS, LONGEST_WORD = 4096, 1 << 20

@@ -1,8 +1,10 @@
-"""Options about the machine as a whole: type, accelerator, memory, processors, clock, boot, firmware, identity."""
+"""Options about the board: type, accelerator, memory, processors, clock, identity."""
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import CPU_TYPE, Option, boolean, number, only, settings, size, split
+from vmrun.config.importers.firmwareopts import boot
+from vmrun.config.importers.qemuopts import CPU_TYPE, Option, boolean, number, only, settings, size
+from vmrun.config.importers.runopts import host_only, no_equal
 from vmrun.config.importers.state import Line, Opt, guess
 from vmrun.config.machinetypes import newest_type
 from vmrun.config.scalar import parse_size, size_text
@@ -53,8 +55,6 @@ _GUEST = frozenset(
         "pcspk-audiodev",
     )
 )
-
-
 # What a machine does anyway.
 _AS_IS: dict[str, tuple[str, ...]] = {
     key: ("on", "auto") for key in ("vmport", "acpi", "hpet", "smbus", "sata", "pit", "pic", "i8042")
@@ -62,8 +62,6 @@ _AS_IS: dict[str, tuple[str, ...]] = {
 _AS_IS["sata"] = ("on", "off", "auto")  # of q35's board, and without effect on this one
 _AS_IS |= {key: ("off", "auto") for key in ("iommu", "igd-passthru")}
 _AS_IS["smm"] = ("on", "off", "auto")  # the board is QEMU's with smm=off; firmware without it tells no difference
-
-
 # What options of their own ask for too: key → section of the file, and name in it
 _FILES = {
     "kernel": ("", "kernel"), "initrd": ("", "initrd"), "append": ("", "cmdline"), "firmware": ("firmware", "bios"),
@@ -218,7 +216,6 @@ def no_kvm_irqchip(line: Line, option: Option) -> None:
     line.file["kernel_irqchip"] = "off"
 
 
-LONGEST_FILE_NAME = 55  # bytes, of a file of fw_cfg's
 MEMORY_STEP = 8192  # QEMU rounds up to it
 
 
@@ -382,28 +379,6 @@ def td_hack(line: Line, option: Option) -> None:
     line.file.setdefault("rtc", {})["driftfix"] = "slew"
 
 
-def boot(line: Line, option: Option) -> None:
-    given = settings(option, "order")
-    only(option, given, ("order", "once", "menu", "strict", "reboot-timeout", "splash", "splash-time"))
-    table = line.file.setdefault("boot", {})
-    for key, value in given.items():
-        if key in ("menu", "strict"):
-            table[key] = boolean(option, key, value)
-        elif key in ("reboot-timeout", "splash-time"):
-            table[key] = number(option, key, value)
-            if not -1 <= table[key] <= 0xFFFF or key == "splash-time" and table[key] < 0:
-                raise option.wrong(f"{key} is invalid, it should be a value between 0 and 65535", key)
-        elif key in ("order", "once"):
-            for letter in value:
-                if letter not in "abcdefghijklmnop":
-                    raise option.wrong(f"Invalid boot device '{letter}'", value)
-            if len(set(value)) != len(value):
-                raise option.wrong(f"Boot device '{value}' was given twice", value)
-            table[key] = value
-        else:
-            line.no_equal(option, key)
-
-
 def name(line: Line, option: Option) -> None:
     given = settings(option, "guest")
     only(option, given, ("guest", "process", "debug-threads"))
@@ -428,166 +403,12 @@ def uuid(line: Line, option: Option) -> None:
     line.file["uuid"] = text.lower()
 
 
-def smbios(line: Line, option: Option) -> None:
-    given = settings(option)
-    if "file" in given:
-        only(option, given, ("file",))
-        line.file.setdefault("smbios", {}).setdefault("files", []).append(given["file"])
-        return
-    kind = f"type{given.pop('type', '')}"
-    known = _smbios_fields().get(kind)
-    if kind[4:].isdecimal() and int(kind[4:]) not in (0, 1, 2, 3, 4, 8, 11, 17, 41):
-        raise option.wrong(f"Don't know how to build fields for SMBIOS type {kind[4:]}", kind[4:])
-    if known is None:
-        line.no_equal(option)
-        return
-    table = line.file.setdefault("smbios", {}).setdefault(kind, {})
-    if kind == "type11":
-        only(option, given, ("value",))
-        texts = [part.removeprefix("value=") for part in split(option.value or "") if part.startswith("value=")]
-        table.setdefault("values", []).extend(texts)
-        return
-    if kind in _SMBIOS_LISTS:
-        known = known[_SMBIOS_LISTS[kind]]["items"]["properties"]
-        row: dict[str, Any] = {}
-        table.setdefault(_SMBIOS_LISTS[kind], []).append(row)
-        table = row
-    only(option, given, known)
-    readers = {"boolean": boolean, "integer": number}
-    for key, value in given.items():
-        read = readers.get(known[key].get("type"))
-        if value not in known[key].get("enum", (value,)):
-            raise option.wrong(f"invalid parameter value: {value}", value)
-        table[key] = read(option, key, value) if read is not None else str(value)
-
-
-_SMBIOS_LISTS = {"type8": "ports", "type41": "devices"}  # of each there are several
-
-
-def _smbios_fields() -> dict[str, dict[str, Any]]:
-    """type0, type1 … → the fields of that structure as a machine file has them, which have QEMU's names."""
-    from vmrun.config.check import load_schema
-
-    schema = load_schema("machine")
-    rows = schema["properties"]["smbios"]["properties"]
-    kinds = {kind: row["$ref"].rpartition("/")[2] for kind, row in rows.items() if "$ref" in row}
-    return {kind: schema["$defs"][name]["properties"] for kind, name in kinds.items()}
-
-
-def acpi_table(line: Line, option: Option) -> None:
-    given = settings(option)
-    only(option, given, ("file", "data", *(name for name in ACPI_FIELDS)))
-    if ("file" in given) == ("data" in given):
-        raise option.wrong("'-acpitable' requires one of 'data' or 'file'")
-    row: dict[str, Any] = {}
-    for key, value in given.items():
-        if key in ("file", "data"):
-            row[key] = str(value).split(":")
-        else:
-            most = ACPI_FIELDS[key]
-            row[key] = number(option, key, value) if most is None else str(value)[:most]
-    line.file.setdefault("firmware", {}).setdefault("acpi-tables", []).append(row)
-
-
-# what -acpitable says of a header: how many characters, or None of a number
-ACPI_FIELDS = {
-    **{"sig": 4, "rev": None, "oem_id": 6, "oem_table_id": 8, "oem_rev": None},
-    **{"asl_compiler_id": 4, "asl_compiler_rev": None},
-}
-
-
-def bios(line: Line, option: Option) -> None:
-    line.file.setdefault("firmware", {})["bios"] = option.value
-
-
-def data_dir(line: Line, option: Option) -> None:
-    line.file.setdefault("firmware", {}).setdefault("dirs", []).append(option.value)
-
-
-def option_rom(line: Line, option: Option) -> None:
-    given = settings(option, "romfile")
-    only(option, given, ("romfile", "bootindex"))
-    if not given.get("romfile"):
-        raise option.wrong("Option ROM file is not specified")
-    rom: dict[str, Any] = {"file": given["romfile"]}
-    if "bootindex" in given:
-        rom["bootindex"] = number(option, "bootindex", given["bootindex"])
-    line.file.setdefault("firmware", {}).setdefault("roms", []).append(rom)
-
-
-def fw_cfg(line: Line, option: Option) -> None:
-    given = settings(option, "name")
-    only(option, given, ("name", "file", "string", "gen_id"))
-    name = str(given.get("name") or "")
-    if "gen_id" in given:
-        raise option.wrong("vmrun has no object that makes fw_cfg data", "gen_id")
-    if not name or ("file" in given) == ("string" in given):
-        raise option.wrong("name, plus exactly one of file, string and gen_id, are needed")
-    if len(name) > LONGEST_FILE_NAME:
-        raise option.wrong(f"name too long (max. {LONGEST_FILE_NAME} char)")
-    if not name.startswith("opt/"):
-        line.warn(option, 'externally provided fw_cfg item names should be prefixed with "opt/"')
-    files = line.file.setdefault("firmware", {}).setdefault("files", {})
-    if name in files:
-        raise option.wrong(f"duplicate fw_cfg file name: {name}", name)
-    files[name] = {key: given[key] for key in ("file", "string") if key in given}
-
-
-def kernel(line: Line, option: Option) -> None:
-    line.file[{"append": "cmdline"}.get(option.name, option.name)] = option.value
-
-
-def paused(line: Line, option: Option) -> None:
-    line.file["paused"] = line.run["paused"] = True
-
-
-def no_equal(line: Line, option: Option) -> None:
-    line.no_equal(option, host=option.name in ("seed", "tdf", "win2k-hack"))
-
-
-def no_floppy_check(line: Line, option: Option) -> None:
-    line.file.setdefault("boot", {})["floppy-check"] = False
-
-
-def proxmox(line: Line, option: Option) -> None:
-    line.warn(option, "this is Proxmox's own word, which QEMU does not have; no guest sees it")
-
-
 def memory_path(line: Line, option: Option) -> None:
     line.file.setdefault("memory-backing", {})["mem-path"] = str(option.value)
 
 
 def memory_now(line: Line, option: Option) -> None:
     line.file.setdefault("memory-backing", {})["prealloc"] = True
-
-
-def host_only(line: Line, option: Option) -> None:
-    line.no_equal(option, host=True)
-
-
-LOG_ITEMS = {"cpu_reset": "show CPU state before CPU resets"}
-# what QEMU's translator and devices write down besides
-_QEMUS_LOG = frozenset((
-    "all", "out_asm", "in_asm", "op", "op_opt", "op_ind", "int", "exec", "cpu", "fpu", "mmu", "pcall", "unimp",
-    "guest_errors", "page", "nochain", "plugin", "strace", "tid", "vpu",
-))  # fmt: skip
-
-
-def log(line: Line, option: Option) -> None:
-    """-d: what is written down of a run. none asks for nothing."""
-    for item in str(option.value).split(","):
-        if item in LOG_ITEMS:
-            line.run.setdefault("log", []).append(item)
-        elif item in _QEMUS_LOG or item.startswith("trace:"):
-            line.warn(option, f"'{item}' is of QEMU's own log: nothing is written of it here", item)
-        elif item != "none":
-            raise option.wrong(f"'{item}' is no log item; there is {', '.join(LOG_ITEMS)}", item)
-
-
-def trace(line: Line, option: Option) -> None:
-    """-trace, -dfilter: no guest can tell, and who asks is told."""
-    what = "trace events" if option.name == "trace" else "log of instructions"
-    line.warn(option, f"vmrun has none of QEMU's {what}: nothing is written")
 
 
 def no_acpi(line: Line, option: Option) -> None:
@@ -598,84 +419,6 @@ def no_acpi(line: Line, option: Option) -> None:
 def no_hpet(line: Line, option: Option) -> None:
     if not line.old:
         remove(line, "hpet")
-
-
-def process(line: Line, option: Option) -> None:
-    """What the process does; no machine file says it."""
-    key = option.name
-    line.run[key] = True if option.value is None else option.value
-
-
-def run_with(line: Line, option: Option) -> None:
-    """What later QEMUs have in one option."""
-    given = settings(option)
-    only(option, given, ("async-teardown", "chroot", "exit-with-parent", "user"))
-    for key, value in given.items():
-        if key == "chroot":
-            line.run["chroot"] = value
-        elif key == "user":
-            line.run["runas"] = value
-        elif boolean(option, key, value):
-            if key == "async-teardown":
-                line.no_equal(option, key, host=True)
-            else:
-                line.run[key] = True
-
-
-ACTIONS = {
-    "reboot": ("reset", "shutdown"),
-    "shutdown": ("poweroff", "pause"),
-    "panic": ("pause", "shutdown", "exit-failure", "none"),
-    "watchdog": ("reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none"),
-}
-
-
-def action(line: Line, option: Option) -> None:
-    given = settings(option)
-    only(option, given, ACTIONS)
-    for key, value in given.items():
-        if value not in ACTIONS[key]:
-            raise option.wrong(f"Parameter '{key}' does not accept value '{value}'", value)
-        line.run.setdefault("action", {})[key] = value
-
-
-def watchdog_action(line: Line, option: Option) -> None:
-    if option.value not in ACTIONS["watchdog"]:
-        raise option.wrong(f"Parameter 'watchdog' does not accept value '{option.value}'", str(option.value))
-    line.run.setdefault("action", {})["watchdog"] = option.value
-
-
-_CHECKED = {
-    "overcommit": ("mem-lock", "cpu-pm"),
-    "msg": ("timestamp", "guest-name"),
-    "sandbox": ("enable", "obsolete", "elevateprivileges", "spawn", "resourcecontrol"),
-}
-
-
-def checked(line: Line, option: Option) -> None:
-    """mem-lock and the sandbox are done; the rest is without effect, but not anything will do."""
-    given = settings(option, "enable" if option.name == "sandbox" else "")
-    only(option, given, _CHECKED[option.name])
-    if option.name == "sandbox":
-        _sandbox(line, option, given)
-        return
-    if boolean(option, "mem-lock", given.pop("mem-lock", "off")):
-        line.run["mem-lock"] = True
-    for key in given.keys() & {"cpu-pm", "timestamp", "guest-name"}:
-        if boolean(option, key, given[key]):
-            if option.name == "msg":
-                line.run.setdefault("msg", []).append(key)
-            else:
-                line.no_equal(option, key)
-
-
-def _sandbox(line: Line, option: Option, given: dict[str, str]) -> None:
-    on = boolean(option, "enable", given.pop("enable", "off"))
-    for key, value in given.items():
-        if value not in (("allow", "deny", "children") if key == "elevateprivileges" else ("allow", "deny")):
-            raise option.wrong(f"invalid argument for {key}", value)
-    if on:
-        line.run["sandbox"] = given
 
 
 def _topology(line: Line) -> None:
@@ -747,9 +490,6 @@ def finish(line: Line) -> None:
         line.file["accel"] = line.accel or ["kvm", "soft"]
     elif not line.old:
         line.file["accel"] = ["soft"]  # QEMU's own default is TCG; qemu-kvm's is KVM, which is ours
-    for key in ("initrd", "append"):
-        if line.has(key) and not line.has("kernel"):
-            raise line.given[key][-1].wrong(f"-{key} only allowed with -kernel option")
 
 
 OPTIONS = (
@@ -770,72 +510,15 @@ OPTIONS = (
     Opt("startdate", True, startdate, "start of the clock: rtc.base"),
     Opt("rtc-td-hack", False, td_hack, "make up for lost clock ticks: rtc.driftfix: slew"),
     Opt("tdf", False, no_equal, "make up for lost timer ticks"),
-    Opt("boot", True, boot, "boot order and menu: boot"),
     Opt("name", True, name, "name"),
     Opt("uuid", True, uuid, "uuid"),
-    Opt("smbios", True, smbios, "SMBIOS fields: smbios"),
-    Opt("acpitable", True, acpi_table, "an ACPI table of your own: firmware.acpi-tables"),
     Opt("no-acpi", False, no_acpi, "no power management device: remove"),
     Opt("no-hpet", False, no_hpet, "no HPET"),
-    Opt("no-fd-bootchk", False, no_floppy_check, "boot floppies without a signature: boot.floppy-check"),
-    Opt("id", True, proxmox, "Proxmox's number of the machine"),
     Opt("win2k-hack", False, no_equal, "slow disk interrupts for Windows 2000"),
-    Opt("bios", True, bios, "firmware image: firmware.bios"),
-    Opt("L", True, data_dir, "directory of firmware: firmware.dirs"),
-    Opt("option-rom", True, option_rom, "an option ROM of your own: firmware.roms"),
-    Opt("fw_cfg", True, fw_cfg, "a fw_cfg file of your own: firmware.files"),
-    Opt("kernel", True, kernel, "kernel"),
-    Opt("initrd", True, kernel, "initrd"),
-    Opt("append", True, kernel, "kernel's command line: cmdline"),
-    Opt("dtb", True, no_equal, "device tree"),
-    Opt("S", False, paused, "do not start: paused"),
-    Opt("no-reboot", False, process, "end when the guest resets"),
-    Opt("no-shutdown", False, process, "stay when the guest powers off"),
-    Opt("action", True, action, "what to do at events"),
-    Opt("watchdog-action", True, watchdog_action, "what a watchdog does"),
-    Opt("daemonize", False, process, "run in the background"),
-    Opt("pidfile", True, process, "write the process id"),
-    Opt("nodefaults", False, process, "no default devices"),
-    Opt("no-user-config", False, None, "vmrun reads no configuration of its own"),
-    Opt("nodefconfig", False, None, "vmrun reads no configuration of its own"),
-    Opt("sandbox", True, checked, "host policy"),
-    Opt("run-with", True, run_with, "as what the process runs"),
-    Opt("runas", True, process, "user to run as, once all is open"),
-    Opt("chroot", True, process, "root directory, once all is open"),
-    Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
-    Opt("loadvm", True, process, "start from a snapshot inside the images"),
-    Opt("overcommit", True, checked, "host policy"),
-    Opt("realtime", True, host_only, "host policy"),
     Opt("mem-path", True, memory_path, "a file under the memory: memory-backing"),
     Opt("mem-prealloc", False, memory_now, "all memory at the start: memory-backing"),
-    Opt("redhat-disable-KSM", False, host_only, "host policy"),
     Opt("kvm-shadow-memory", True, host_only, "host policy"),
-    Opt("enable-fips", False, host_only, "host policy"),
-    Opt("only-migratable", False, host_only, "host policy"),
-    Opt("msg", True, checked, "form of messages"),
-    Opt("D", True, process, "the file of the log; standard error without"),
-    Opt("d", True, log, "what to log: cpu_reset; of QEMU's other items nothing is written"),
-    Opt("trace", True, trace, "events of QEMU's own code, of which vmrun has none"),
-    Opt("seed", True, no_equal, "seed of QEMU's random numbers"),
     Opt("icount", True, icount, "virtual time by instructions: clock"),
-    Opt("clock", True, host_only, "host timer"),
-    Opt("qtest-log", True, process, "log of the qtest protocol"),
-    Opt("dfilter", True, trace, "addresses of QEMU's log"),
-    Opt("singlestep", False, host_only, "host policy"),
     Opt("async-teardown", False, host_only, "host policy"),
-    Opt("enable-sync-profile", False, host_only, "host policy"),
     Opt("tb-size", True, host_only, "host policy"),
-    Opt("perfmap", False, host_only, "host policy"),
-    Opt("compat", True, no_equal, "policy for deprecated parts of the interface"),
-    Opt("plugin", True, no_equal, "a plug-in of QEMU's"),
-    Opt("preconfig", False, process, "wait for commands before there is a machine"),
-    Opt("dump-vmstate", True, no_equal, "write QEMU's own description of devices"),
-    Opt("fake-machine", False, no_equal, "a machine without memory"),
-    Opt("xen-attach", False, no_equal, "Xen"),
-    Opt("xen-domid", True, no_equal, "Xen"),
-    Opt("xen-domid-restrict", False, no_equal, "Xen"),
-    Opt("writeconfig", True, no_equal, "write QEMU's configuration"),
-    Opt("version", False, process, "say the version"),
-    Opt("h", False, process, "say the options"),
-    Opt("help", False, process, "say the options"),
 )
