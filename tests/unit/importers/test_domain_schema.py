@@ -34,7 +34,7 @@ def definitions() -> dict[str, list[ElementTree.Element]]:
 
 
 # A text that is not there says nothing.
-PLAIN = {"on_lockfailure", "os/cmdline", "os/initrd", "os/kernel"}
+PLAIN = {"on_lockfailure", "memoryBacking/discard", "os/cmdline", "os/initrd", "os/kernel"}
 # What makes no difference with a value that means nothing, or in itself.
 KNOWN = {
     "devices/console/target/model@name", "devices/console@tty", "devices/interface/boot@loadparm",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from vmrun.config.importers.libvirt_devices import Devices
+from vmrun.config.importers.libvirt_memory import Memory
 from vmrun.config.importers.line import parse_command_line
 from vmrun.config.importers.qemuopts import SOURCE, join
 from vmrun.config.importers.xmltree import Item, parse_xml, wrong
@@ -47,7 +48,7 @@ def import_domain(data: bytes, file: str) -> tuple[dict[str, Any], tuple[Problem
     return parsed.machine(), tuple(found)
 
 
-class _Domain:
+class _Domain(Memory):
     """words: the options that the elements are; lines: of each the line of its element."""
 
     def __init__(self, root: Item, file: str) -> None:
@@ -320,22 +321,6 @@ class _Domain:
                 pairs.append(("host-phys-bits-limit", bits.get("limit")))
         return pairs
 
-    def _memory(self) -> None:
-        item = self.root.find("memory")
-        if item is not None:
-            item.ignore("dumpCore")
-            amount = self.amount(item, item.text, item.get("unit"))
-            numa = self.root.find("cpu", "numa")
-            cells = [cell for cell in numa.all("cell") if cell.get("memory")] if numa is not None else []
-            if cells:  # the rest of it is in modules
-                amount = sum(self.amount(cell, cell.get("memory"), cell.get("unit")) for cell in cells)
-            size = str(-(-amount >> 20))  # libvirt rounds up
-            most = self.root.find("maxMemory")
-            if most is not None and most.get("slots"):
-                room = self.amount(most, most.text, most.get("unit"))
-                size = f"size={size}M,slots={most.get('slots')},maxmem={-(-room >> 20)}M"
-            self.add(item.line, "-m", size)
-
     def _processors(self) -> None:
         vcpu = self.root.find("vcpu")
         most = now = 1
@@ -379,57 +364,6 @@ class _Domain:
             numbers.append(next(fresh))
         for number in numbers:
             self.add((count or named or self.root).line, "-object", f"iothread,id=iothread{number}")
-
-    def _nodes(self) -> None:
-        numa = self.root.find("cpu", "numa")
-        if numa is None:
-            return
-        cells = numa.all("cell")
-        apart: dict[tuple[str, str], str] = {}
-        for n, cell in enumerate(cells):
-            id = cell.get("id", str(n))
-            size = self.amount(cell, cell.get("memory"), cell.get("unit"))
-            self.add(cell.line, "-object", f"memory-backend-ram,id=ram-node{id},size={size}")
-            cpus = [("cpus", part) for part in cell.get("cpus").split(",") if part]
-            if any(part.startswith("^") for _, part in cpus):
-                self.lost(cell.line, f"cpus='{cell.get('cpus')}' of <cell>")
-                cpus = []
-            self.add(cell.line, "-numa", join([("nodeid", id), *cpus, ("memdev", f"ram-node{id}")], "node"))
-            distances = cell.find("distances")
-            for sibling in distances.all("sibling") if distances is not None else ():
-                apart[id, sibling.get("id")] = sibling.get("value")
-        for (src, dst), value in apart.items():
-            self.add(numa.line, "-numa", f"dist,src={src},dst={dst},val={value}")
-        self._memory_speeds(numa, cells)
-
-    def _memory_speeds(self, numa: Item, cells: list[Item]) -> None:
-        """<interconnects> and the cells' caches."""
-        between = numa.find("interconnects")
-        rows = between.children if between is not None else []
-        caches = [(n, cache) for n, cell in enumerate(cells) for cache in cell.all("cache")]
-        if rows or caches:
-            self.add(numa.line, "-machine", "hmat=on")
-        for row in rows:
-            if row.tag not in ("latency", "bandwidth"):
-                continue
-            level = self.number(row, row.get("cache", "0"), "cache")
-            value = self.number(row, row.get("value", "0"), "value")
-            pairs = [("initiator", row.get("initiator")), ("target", row.get("target"))]
-            pairs.append(("hierarchy", ("memory", "first-level", "second-level", "third-level")[min(level, 3)]))
-            pairs.append(("data-type", f"{row.get('type', 'access')}-{row.tag}"))
-            amount = str(value) if row.tag == "latency" else f"{self.amount(row, str(value), row.get('unit'))}B"
-            self.add(row.line, "-numa", join([*pairs, (row.tag, amount)], "hmat-lb"))
-        for n, cache in caches:
-            size, line = cache.find("size"), cache.find("line")
-            pairs = [("node-id", cells[n].get("id", str(n))), ("level", cache.get("level"))]
-            kinds = {"direct": "direct", "full": "complex"}
-            pairs.append(("associativity", kinds.get(cache.get("associativity"), "none")))
-            policies = {"writeback": "write-back", "writethrough": "write-through"}
-            pairs.append(("policy", policies.get(cache.get("policy"), "none")))
-            for name, part in (("size", size), ("line", line)):
-                if part is not None:
-                    pairs.append((name, str(self.amount(part, part.get("value"), part.get("unit", "B")))))
-            self.add(cache.line, "-numa", join(pairs, "hmat-cache"))
 
     def _identity(self) -> None:
         name, uuid = self.root.find("name"), self.root.find("uuid")
@@ -584,6 +518,12 @@ class _Domain:
             found = item.find(tag)
             if found is not None and found.text:
                 self.add(found.line, option, found.text)
+        acpi = item.find("acpi")
+        for table in acpi.all("table") if acpi is not None else ():
+            if table.get("type") != "slic":
+                self.lost(table.line, f"type='{table.get('type')}' of <table>")
+            else:
+                self.add(table.line, "-acpitable", join([("sig", "SLIC"), ("file", table.text)]))
         loader = item.find("loader")
         if loader is not None and loader.text:
             loader.ignore("secure")

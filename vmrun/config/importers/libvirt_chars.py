@@ -29,10 +29,7 @@ class Characters(Places):
             rest = [("path", source.get("path") or f"{id}.sock")]
         elif kind == "tcp":
             rest = [("host", source.get("host", "localhost")), ("port", source.get("service", "0"))]
-            if protocol is not None and protocol.get("type") == "telnet":
-                rest.append(("telnet", "on"))
-            elif protocol is not None and protocol.get("type") not in ("raw", ""):
-                domain.lost(protocol.line, f"type='{protocol.get('type')}' of <protocol>")
+            rest += [("telnet", "on")] if protocol is not None and protocol.get("type") == "telnet" else []
         elif kind == "udp":
             for each in sources:
                 bind = each.get("mode") == "bind"
@@ -54,6 +51,8 @@ class Characters(Places):
         else:
             domain.lost(item.line, f"type='{kind}' of <{item.tag}>")
             return False
+        if protocol is not None and protocol.get("type") not in ("raw", "telnet" if kind == "tcp" else ""):
+            domain.lost(protocol.line, f"type='{protocol.get('type')}' of <protocol>")
         if kind in ("unix", "tcp"):
             reconnect = source.find("reconnect")
             if source.get("mode") == "bind" or kind == "unix" and not source.get("mode") and item.tag == "channel":

@@ -22,7 +22,9 @@ _USB = {
     "ich9-uhci3": "ich9-usb-uhci3", "vt82c686b-uhci": "vt82c686b-usb-uhci", "pci-ohci": "pci-ohci",
     "nec-xhci": "nec-usb-xhci", "qemu-xhci": "qemu-xhci",
 }  # fmt: skip
-_ADDRESSES = ("pci", "drive", "usb", "isa", "virtio-serial", "ccid", "unassigned", "")
+_ADDRESSES = ("pci", "drive", "usb", "isa", "virtio-serial", "ccid", "dimm", "unassigned", "")
+# what <driver> says of a virtio device → its properties
+_RINGS = {"iommu": "iommu_platform", "ats": "ats", "packed": "packed", "page_per_vq": "page-per-vq"}
 
 
 class Devices(Disks, Characters, Screens, Networks, Others):
@@ -68,11 +70,9 @@ class Devices(Disks, Characters, Screens, Networks, Others):
         for item in self.items:
             if item.tag == tag and handler is not None:
                 own = ""
-                for name in ("alias", "acpi"):
-                    found = next((child for child in item.children if child.tag == name), None)
-                    if found is not None:
-                        found.skip()
-                        own = found.get("name") if name == "alias" else own
+                alias = next((child for child in item.children if child.tag == "alias"), None)
+                if alias is not None:
+                    own = alias.get("name")
                 before = len(self.domain.words)
                 try:
                     handler(item)
@@ -154,6 +154,12 @@ class Devices(Disks, Characters, Screens, Networks, Others):
             pairs = [*pairs, ("bootindex", boot.get("order", "1"))]
         elif id(item) in self.boots:
             pairs = [*pairs, ("bootindex", self.boots[id(item)])]
+        acpi = item.find("acpi")
+        if acpi is not None and acpi.get("index"):
+            pairs = [*pairs, ("acpi-index", acpi.get("index"))]
+        rings = item.find("driver") if driver.startswith("virtio-") else None
+        if rings is not None:
+            pairs = [*pairs, *((name, rings.get(key)) for key, name in _RINGS.items() if rings.get(key))]
         if rom is not None:
             if rom.get("bar"):
                 pairs = [*pairs, ("rombar", int(rom.get("bar") == "on"))]
@@ -196,6 +202,10 @@ class Devices(Disks, Characters, Screens, Networks, Others):
             target = item.find("target")
             if target is not None and target.get("hotplug") == "off":
                 self.add(item.line, "-global", "PIIX4_PM.acpi-root-pci-hotplug=off")
+            hole = item.find("pcihole64")
+            if hole is not None:
+                size = self.domain.amount(hole, hole.text, hole.get("unit"))
+                self.add(item.line, "-global", f"i440FX-pcihost.pci-hole64-size={size}")
         elif kind == "pci" and model == "pci-bridge":
             number = item.attr("target", "chassisNr") or str(index)
             named = item.find("model")

@@ -185,7 +185,7 @@ class Disks(Places):
             props += [(key, geometry.get(key)) for key in ("cyls", "heads", "secs") if geometry.get(key)]
             props += [("bios-chs-trans", geometry.get("trans"))] if geometry.get("trans") else []
         if serial is not None and serial.text:
-            props.append(("serial", serial.text))
+            props.append(("serial", serial.words))
         for tag, name in (("vendor", "vendor"), ("product", "product")):
             found = item.find(tag)
             props += [(name, found.text)] if found is not None and found.text else []

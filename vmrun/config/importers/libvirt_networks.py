@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _NETS = {"virtio": "virtio-net-pci", "virtio-transitional": "virtio-net-pci-transitional"}
 _NETS |= {"virtio-non-transitional": "virtio-net-pci-non-transitional"}
+_HARDWARE = ("hostdev", "vdpa")  # cards of the host: nothing stands for them
 _SOCKETS = {"udp": "udp", "mcast": "mcast", "server": "listen", "client": "connect"}
 # what <driver> turns off → the card's properties
 _OFFLOADS = {
@@ -32,8 +33,12 @@ class Networks(Base):
 
     def _interface(self, item: Item) -> None:
         number = self.next("net")
+        if item.get("type") in _HARDWARE:
+            item.skip()
+            self.domain.lost(item.line, f"type='{item.get('type')}' of <interface>")
+            return
         model, mac = item.find("model"), item.find("mac")
-        name = (model.get("type") if model is not None else "") or "rtl8139"
+        name = ((model.get("type") if model is not None else "") or "rtl8139").lower()
         props: Pairs = [("netdev", f"hostnet{number}"), ("id", f"net{number}")]
         if mac is not None:
             mac.ignore("type", "check")
@@ -57,6 +62,7 @@ class Networks(Base):
         props: Pairs = []
         for key in ("ioeventfd", "event_idx", "rx_queue_size", "tx_queue_size"):
             props += [(key, driver.get(key))] if driver.get(key) else []
+        driver.ignore(*(key for key in ("rss", "rss_hash_report") if driver.attributes.get(key) == "off"))
         if driver.get("txmode"):
             props.append(("tx", {"iothread": "bh"}.get(driver.get("txmode"), driver.get("txmode"))))
         for side, names in _OFFLOADS.items():

@@ -38,20 +38,25 @@ class Others(Base):
             self.domain.lost(item.line, f"model='{model}' of <memory>")
             item.skip()
             return
-        number, node = self.next(model), target.find("node")
-        amount = self.domain.amount(size, size.text, size.get("unit"))
+        item.ignore("discard")  # memory of vmrun's own is gone with its process; a file's stays
+        number, node, spot = self.next(model), target.find("node"), item.find("address")
+        if spot is not None and spot.get("slot"):
+            number = self.domain.number(spot, spot.get("slot"), "slot")
+        amount = self.domain.module_size(size)
         name, pairs = f"mem{model}{number}", [("node", node.text)] if node is not None else []
-        backend: Pairs = [("id", name), ("size", amount)]
-        path = source.find("path") if source is not None else None
+        path, align = (source.find(tag) if source is not None else None for tag in ("path", "alignsize"))
+        place = self.domain.place_of(node, source)
+        access = self.domain.access(item, "access") or self.domain.shared
         if path is not None:
-            shared = [("share", {"shared": "on", "private": "off"}[item.get("access")])] if item.get("access") else []
-            prealloc = [("prealloc", "on")] if model == "nvdimm" else []
-            backend[1:1] = [("mem-path", path.text), *shared, *prealloc]
-        align = source.find("alignsize") if source is not None else None
-        if align is not None:
-            backend.append(("align", self.domain.amount(align, align.text, align.get("unit"))))
-        kind = "memory-backend-file" if path is not None else "memory-backend-ram"
-        self.add(item.line, "-object", join(backend, kind))
+            backend: Pairs = [("id", name), ("mem-path", path.text)]
+            backend += [("share", "on" if access == "shared" else "off")] if access else []
+            backend += [("prealloc", "on")] if model == "nvdimm" else []
+            backend += [("size", amount), *place]
+            if align is not None:
+                backend.append(("align", self.domain.amount(align, align.text, align.get("unit"))))
+            self.add(item.line, "-object", join(backend, "memory-backend-file"))
+        else:
+            self.domain.backend(item.line, name, amount, access, place)
         label = target.find("label", "size")
         if label is not None:
             pairs.append(("label-size", str(self.domain.amount(label, label.text, label.get("unit")))))
@@ -60,9 +65,8 @@ class Others(Base):
         uuid = item.find("uuid")
         pairs += [("uuid", uuid.text)] if uuid is not None else []
         pairs += [("memdev", name), ("id", f"{model}{number}")]
-        place = item.find("address")
-        if place is not None and place.get("type") == "dimm":
-            pairs += [(name, place.get(key)) for key, name in (("slot", "slot"), ("base", "addr")) if place.get(key)]
+        if spot is not None and spot.get("type") == "dimm":
+            pairs += [(name, spot.get(key)) for key, name in (("slot", "slot"), ("base", "addr")) if spot.get(key)]
         if model == "nvdimm":
             self.add(item.line, "-machine", "nvdimm=on")
         self.add(item.line, "-device", join(pairs, "pc-dimm" if model == "dimm" else model))
@@ -138,8 +142,10 @@ class Others(Base):
             self.add(item.line, "-object", join([("id", f"objrng{number}"), ("filename", path)], "rng-random"))
         elif kind == "builtin":
             self.add(item.line, "-object", f"rng-builtin,id=objrng{number}")
-        elif backend is not None:
-            self.domain.lost(backend.line, f"model='{kind}' of <backend>")
+        else:
+            item.skip()
+            self.domain.lost(item.line, f"<rng> with a backend of model '{kind}'")
+            return
         self.device(item, f"virtio-rng-pci{model.removeprefix('virtio')}", pairs)
 
     def _panic(self, item: Item) -> None:

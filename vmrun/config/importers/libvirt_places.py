@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _ON_USB = ("interface", "sound", "hostdev", "controller", "smartcard", "serial", "input", "hub", "redirdev")
 _USB_PORTS = {"ehci": 6, "ich9-ehci1": 6, "nec-xhci": 4, "qemu-xhci": 4, "pci-ohci": 3}
+MOST_BUSES = 256
+_BOOTS = {"hd": ("disk", "lun"), "cdrom": ("cdrom",), "fd": ("floppy",)}
 # Slots of the board: the host bridge and the PIIX3.
 _TAKEN = (0, 1)
 
@@ -24,8 +26,9 @@ class Places(Base):
     def __init__(self, domain: _Domain) -> None:
         self.domain, self.add = domain, domain.add
         self.items: list[Item] = []
-        self.taken: set[tuple[int, int, int]] = {(0, slot, 0) for slot in _TAKEN}
+        self.taken: set[tuple[int, int]] = {(0, slot) for slot in _TAKEN}  # (bus, slot)
         self.place: dict[int, tuple[int, int, int]] = {}
+        self.closed: set[int] = set()  # buses that nothing is put on unasked
         self.boots: dict[int, int] = {}
         self.ports: dict[int, str] = {}
 
@@ -101,9 +104,7 @@ class Places(Base):
         kinds = getattr(self.domain, "boot_order", []) or ([] if self.domain.given else ["hd"])
         for order, kind in enumerate(kinds, 1):
             for item in items:
-                is_disk = item.tag == "disk" and item.attributes.get("device", "disk") == {
-                    "hd": "disk", "cdrom": "cdrom", "fd": "floppy",
-                }.get(kind)  # fmt: skip
+                is_disk = item.tag == "disk" and item.attributes.get("device", "disk") in _BOOTS.get(kind, ())
                 if (is_disk or kind == "network" and item.tag == "interface") and id(item) not in found:
                     found[id(item)] = order
                     break
@@ -119,17 +120,49 @@ class Places(Base):
                     spot = tuple(int(get(key, "0x0"), 0) for key in ("bus", "slot", "function"))
                 except ValueError:
                     raise wrong("an address of PCI is no number", self.domain.file, address.line) from None
+                if spot[0] >= MOST_BUSES:
+                    raise wrong(f"there is no bus {spot[0]}", self.domain.file, address.line)
                 self.place[id(item)] = (spot[0], spot[1], spot[2])
-                self.taken.add(self.place[id(item)])
+                self.taken.add((spot[0], spot[1]))
         videos = self._of("video")
-        controllers = self._of("controller")
-        usb = next((each for each in controllers if self._usb_of_the_board(each)), None)
+        usb = next((each for each in self._of("controller") if self._usb_of_the_board(each)), None)
         if usb is not None and id(usb) not in self.place:
             self.place[id(usb)] = (0, 1, 2)
         if videos and videos[0] is not None and id(videos[0]) not in self.place:
             model = next((child for child in videos[0].children if child.tag == "model"), None)
             if model is None or model.attributes.get("type") not in ("none", "ramfb"):
                 self.place[id(videos[0])] = self._reserve(2)
+        self._bridge()
+
+    def _bridge(self) -> None:
+        """Place all that wait; behind further bridges what there is no room for. As with libvirt, a slot remains."""
+        root = {
+            self._number(each): each.attributes.get("model")
+            for each in self._of("controller")
+            if each.attributes.get("type") == "pci"
+        }
+        line = self.domain.root.line
+        if any(n >= MOST_BUSES for n in root):
+            raise wrong(f"there is no bus {max(root)}", self.domain.file, line)
+        self.closed = {n for n, model in root.items() if n and model != "pci-bridge"}
+        present = {0, *root}
+        spare = any(bus not in self.closed and self._room(bus) for bus in present)
+        while True:
+            place, taken = dict(self.place), set(self.taken)
+            self._settle()
+            if spare:
+                self._free()
+            last = max(*root, *(bus for bus, _ in self.taken))
+            missing = [bus for bus in range(last + 1) if bus not in present]
+            if not missing:
+                return
+            self.place, self.taken, spare = place, taken, False
+            present.update(missing)
+            for bus in missing:
+                self.items.append(element("controller", line, type="pci", index=str(bus), model="pci-bridge"))
+
+    def _settle(self) -> None:
+        controllers, videos = self._of("controller"), self._of("video")
         waiting = [each for each in controllers if each.attributes.get("model") == "pci-bridge"]
         waiting += [*self._of("filesystem"), *self._of("interface"), *self._of("sound")]
         waiting += [each for each in controllers if each.attributes.get("type") in ("scsi", "virtio-serial", "usb")]
@@ -167,16 +200,21 @@ class Places(Base):
         return bus, slot, function
 
     def _reserve(self, slot: int) -> tuple[int, int, int]:
-        if any(bus == 0 and taken == slot for bus, taken, _ in self.taken):
+        if (0, slot) in self.taken:
             return self._free()
-        self.taken.add((0, slot, 0))
+        self.taken.add((0, slot))
         return 0, slot, 0
 
     def _free(self) -> tuple[int, int, int]:
-        used = {slot for bus, slot, _ in self.taken if bus == 0}
-        slot = next((slot for slot in range(1, 32) if slot not in used), 31)
-        self.taken.add((0, slot, 0))
-        return 0, slot, 0
+        found = next((room for bus in range(MOST_BUSES) if bus not in self.closed and (room := self._room(bus))), None)
+        if found is None:
+            raise wrong("more PCI devices than buses have slots", self.domain.file, self.domain.root.line)
+        self.taken.add(found)
+        return *found, 0
+
+    def _room(self, bus: int) -> tuple[int, int] | None:
+        """The first free slot of a bus. None: it is full."""
+        return next(((bus, slot) for slot in range(1, 32) if (bus, slot) not in self.taken), None)
 
     def _on_pci(self, item: Item) -> bool:
         get = item.attributes.get

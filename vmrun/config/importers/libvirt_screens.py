@@ -37,7 +37,7 @@ class Screens(Places):
         listen = item.find("listen")
         if listen is not None:
             if listen.get("type") == "socket":
-                return f"unix:{listen.get('socket')}"
+                return f"unix:{listen.get('socket') or item.get('type') + '.sock'}"
             address = listen.get("address") or address
             if listen.get("type") == "network":
                 self.domain.lost(listen.line, f"network='{listen.get('network')}' of <listen>")

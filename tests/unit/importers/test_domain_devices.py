@@ -1,0 +1,212 @@
+"""What the devices of a libvirt domain say of their rings, places and memory reaches the machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.importers.test_domain import ACPI, imported, told
+from vmrun.errors import ConfigError
+
+RINGS = "iommu='on' ats='on' packed='on' page_per_vq='on'"
+WITH_RINGS = {
+    "virtio-net-pci": f"<interface type='user'><model type='ViRtIo'/><driver {RINGS}/></interface>",
+    "virtio-blk-pci": f"<disk><driver {RINGS}/><source file='/a'/><target dev='vda'/></disk>",
+    "virtio-rng-pci": f"<rng model='virtio'><backend model='builtin'/><driver {RINGS}/></rng>",
+    "virtio-scsi-pci": f"<controller type='scsi' model='virtio-scsi'><driver {RINGS}/></controller>",
+    "virtio-serial-pci": f"<controller type='virtio-serial'><driver {RINGS}/></controller>",
+    "virtio-keyboard-pci": f"<input type='keyboard' bus='virtio'><driver {RINGS}/></input>",
+    "virtio-vga": f"<video><model type='virtio'/><driver {RINGS}/></video>",
+}
+
+
+def devices(xml: str, more: str = ACPI) -> dict[str, dict[str, Any]]:
+    """Of each id the device; of one without, its driver."""
+    return {str(device.get("id", device["driver"])): device for device in imported(xml, more)["devices"]}
+
+
+def places(xml: str) -> dict[str, tuple[str, str]]:
+    return {id: (found["bus"], found["addr"]) for id, found in devices(xml).items() if "addr" in found}
+
+
+@pytest.mark.parametrize("driver", WITH_RINGS)
+def test_rings(driver: str) -> None:
+    found = next(each for each in devices(WITH_RINGS[driver]).values() if each["driver"] == driver)
+    assert [found.get(key) for key in ("iommu_platform", "ats", "packed", "page-per-vq")] == [True] * 4
+    assert told(WITH_RINGS[driver], ACPI) == []
+
+
+def test_rings_of_what_has_none_are_named() -> None:
+    assert [text for _, text in told("<watchdog><driver packed='on'/></watchdog>", ACPI)] == [
+        "<driver> has no equal in a machine file"
+    ]
+
+
+def test_an_acpi_index() -> None:
+    card = "<interface type='user'><model type='e1000'/><acpi index='7'/></interface>"
+    assert devices(card)["net0"]["acpi-index"] == 7
+
+
+def test_cards_of_the_host_have_no_stand_in() -> None:
+    xml = "<interface type='hostdev'><source><address type='pci' bus='0x03' slot='0x07'/></source></interface>"
+    assert "devices" not in imported(xml, ACPI)
+    assert [text for _, text in told(xml, ACPI)] == ["type='hostdev' of <interface> has no equal in a machine file"]
+
+
+def test_receive_side_scaling_is_named_unless_off() -> None:
+    card = "<interface type='user'><model type='virtio'/><driver rss='{}'/></interface>"
+    assert [text for _, text in told(card.format("on"), ACPI)] == [
+        "rss='on' of <driver> has no equal in a machine file"
+    ]
+    assert told(card.format("off"), ACPI) == []
+
+
+def test_a_source_of_random_numbers_that_is_not_there_takes_its_device_with_it() -> None:
+    xml = "<rng model='virtio'><backend model='egd' type='tcp'><source mode='connect' host='h' service='1'/>"
+    xml += "<protocol type='raw'/></backend></rng>"
+    assert "devices" not in imported(xml, ACPI)
+    assert len(told(xml, ACPI)) == 1
+
+
+def test_the_white_space_of_a_serial_number_stays() -> None:
+    disk = "<disk><source file='/a'/><target dev='hda'/><serial>  A B</serial></disk>"
+    assert devices(disk)["ide0-0-0"]["serial"] == "  A B"
+
+
+def test_a_lun_is_booted_from_as_a_disk_is() -> None:
+    xml = "<controller type='scsi' model='virtio-scsi'/><disk type='block' device='lun'><source dev='/dev/x'/>"
+    found = import_words(xml + "<target dev='sda' bus='scsi'/></disk>")
+    assert "bootindex=1" in next(word for word in found if word.startswith("scsi-block"))
+
+
+def import_words(xml: str, more: str = ACPI) -> list[str]:
+    """The options of a domain, for what vmrun does not model."""
+    from tests.unit.importers.test_domain import domain
+    from vmrun.config.importers.libvirt import _Domain
+    from vmrun.config.importers.xmltree import parse_xml
+
+    return _Domain(parse_xml(domain(xml, more, os="<boot dev='hd'/>").encode(), "m.xml"), "m.xml").words
+
+
+def test_a_vnc_socket_without_a_path() -> None:
+    words = import_words("<graphics type='vnc'><listen type='socket'/></graphics>")
+    assert words[words.index("-vnc") + 1] == "unix:vnc.sock"
+
+
+def test_a_table_of_the_firmware_and_the_hole_of_pci() -> None:
+    hole = "<controller type='pci' model='pci-root'><pcihole64 unit='GiB'>4</pcihole64></controller>"
+    found = imported(hole, ACPI, os="<acpi><table type='slic'>/s.bin</table></acpi>")
+    assert found["firmware"]["acpi-tables"] == [{"sig": "SLIC", "file": ["/s.bin"]}]
+    assert "i440FX-pcihost.pci-hole64-size=4294967296" in import_words(hole)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp", "udp"])
+def test_a_raw_protocol_says_nothing(kind: str) -> None:
+    where = "<source path='/s'/>" if kind == "unix" else "<source mode='connect' host='h' service='1'/>"
+    port = f"<serial type='{kind}'>{where}<protocol type='{{}}'/></serial>"
+    assert told(port.format("raw"), ACPI) == []
+    assert [text for _, text in told(port.format("tls"), ACPI)] == [
+        "type='tls' of <protocol> has no equal in a machine file"
+    ]
+
+
+# --- places -------------------------------------------------------------------------------------------------------
+
+
+def disks(count: int, first: int = 0) -> str:
+    names = [f"vd{chr(97 + n // 26 - 1) if n >= 26 else ''}{chr(97 + n % 26)}" for n in range(first, first + count)]
+    return "".join(f"<disk><source file='/{name}'/><target dev='{name}'/></disk>" for name in names)
+
+
+def test_the_last_slot_is_for_a_bridge() -> None:
+    assert places(disks(28))["virtio-disk27"] == ("pci.0", "1d.0")
+    assert not any(bus != "pci.0" for bus, _ in places(disks(29)).values())
+    found = places(disks(30))  # one slot more would be the last: a bridge takes the first
+    assert found["pci.1"] == ("pci.0", "02.0")
+    assert found["virtio-disk0"] == ("pci.0", "03.0")
+    assert found["virtio-disk29"] == ("pci.1", "01.0")
+
+
+def test_many_disks_are_behind_bridges() -> None:
+    found = places(disks(100))
+    assert {bus for bus, _ in found.values()} == {"pci.0", "pci.1", "pci.2", "pci.3"}
+    assert len(set(found.values())) == len(found) == 103
+
+
+def test_a_bus_that_is_named_is_made_with_those_before_it() -> None:
+    disk = "<disk><source file='/a'/><target dev='vda'/><address type='pci' bus='0x03' slot='0x05'/></disk>"
+    found = places(disk)
+    assert found["virtio-disk0"] == ("pci.3", "05.0")
+    assert [found[f"pci.{n}"] for n in (1, 2, 3)] == [("pci.0", f"{n:02x}.0") for n in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "<disk><source file='/a'/><target dev='vda'/><address type='pci' bus='0x100' slot='0x05'/></disk>",
+        "<controller type='pci' index='99999999' model='pci-bridge'/>",
+    ],
+)
+def test_there_are_256_buses(xml: str) -> None:
+    with pytest.raises(ConfigError, match="there is no bus"):
+        imported(xml, ACPI)
+
+
+# --- memory -------------------------------------------------------------------------------------------------------
+
+CELLS = "<cpu><numa>{}</numa></cpu>"
+HOT = "<maxMemory slots='4' unit='MiB'>1024</maxMemory>"
+
+
+def test_cells_are_of_whole_mebibytes_and_make_the_memory() -> None:
+    cell = CELLS.format("<cell id='0' cpus='0' memory='20002'/><cell id='1' memory='1025' unit='KiB'/>")
+    found = imported("", ACPI + cell)
+    assert [node["memory"] for node in found["numa"]] == ["20MiB", "2MiB"]
+    assert found["memory"] == "22MiB"
+
+
+def test_modules_are_of_two_mebibytes() -> None:
+    module = "<memory model='dimm'><target><size>65535</size><node>0</node></target>"
+    module += "<address type='dimm' slot='2' base='0x100000000'/></memory>"
+    more = ACPI + HOT + CELLS.format("<cell id='0' cpus='0' memory='65536'/>")
+    found = imported(module, more)
+    assert found["devices"] == [
+        {"driver": "pc-dimm", "node": 0, "memdev": "memdimm2", "id": "dimm2", "slot": 2, "addr": 1 << 32}
+    ]
+    assert found["objects"]["memdimm2"]["size"] == 64 << 20
+    assert told(module, more) == []
+
+
+def test_shared_memory() -> None:
+    cell = CELLS.format("<cell id='0' cpus='0' memory='65536' memAccess='{}'/>")
+    assert "memory-backend-memfd,id=ram-node0,share=on,size=67108864" in import_words("", ACPI + cell.format("shared"))
+    assert "memory-backend-ram,id=ram-node0,size=67108864" in import_words("", ACPI + cell.format("private"))
+    whole = "<memoryBacking><source type='memfd'/><access mode='shared'/><discard/></memoryBacking>"
+    assert "memory-backend-memfd,id=pc.ram,share=on,size=67108864" in import_words("", ACPI + whole)
+    assert told("", ACPI + whole) == []
+
+
+@pytest.mark.parametrize(
+    ("tune", "nodes"),
+    [
+        ("<memory mode='strict' nodeset='0-7,^3'/>", "host-nodes=0-2,,4-7,policy=bind"),
+        ("<memory nodeset='0'/><memnode cellid='0' mode='preferred' nodeset='3'/>", "host-nodes=3,policy=preferred"),
+        ("<memnode cellid='1' nodeset='3'/>", ""),
+    ],
+)
+def test_memory_of_nodes_of_the_host(tune: str, nodes: str) -> None:
+    more = f"{ACPI}<numatune>{tune}</numatune>" + CELLS.format("<cell id='0' cpus='0' memory='65536'/>")
+    assert f"memory-backend-ram,id=ram-node0,size=67108864{',' * bool(nodes)}{nodes}" in import_words("", more)
+
+
+def test_a_node_that_no_host_has() -> None:
+    with pytest.raises(ConfigError, match="nodes beyond 1023"):
+        imported("", f"{ACPI}<numatune><memory nodeset='0-99999999'/></numatune>")
+
+
+def test_memory_without_processors_has_the_nearest() -> None:
+    cells = "<cell id='0' cpus='0' memory='65536'/><cell id='1' memory='65536'/>"
+    rows = "".join(f"<latency initiator='0' target='{n}' type='access' value='{5 + n}'/>" for n in (0, 1))
+    more = ACPI + CELLS.format(cells + f"<interconnects>{rows}</interconnects>")
+    assert "node,nodeid=1,initiator=0,memdev=ram-node1" in import_words("", more)
