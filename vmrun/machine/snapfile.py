@@ -45,12 +45,15 @@ class Writer:
     """
 
     def __init__(self, path: str, fd: int = -1) -> None:
-        self.path, self.own = path, f"{path}.{os.getpid()}.part" if fd < 0 else ""
+        # a terminal, a pipe or /dev/null is written to where it is: only a file has another put in its place
+        special = os.path.exists(path) and not os.path.isfile(path)
+        self.path, self.own = path, f"{path}.{os.getpid()}.part" if fd < 0 and not special else ""
         self.sections = self.written = 0
         self.packer = zstandard.ZstdCompressor(level=1)
         try:
             if fd < 0:
-                fd = os.open(self.own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                how = os.O_CREAT | os.O_TRUNC if self.own else os.O_NONBLOCK  # a pipe that nobody reads is no place
+                fd = os.open(self.own or path, os.O_WRONLY | how, 0o600)
             os.set_blocking(fd, True)
             self.file = os.fdopen(fd, "wb")
             self.file.write(MAGIC)

@@ -136,6 +136,20 @@ def test_a_file_that_cannot_be_written_leaves_nothing(pc: Driven, tmp_path: path
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: pathlib.Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(StateError):  # nobody reads it
+        Writer(str(pipe))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with Writer(str(pipe)) as file:
+        file.manifest({})
+    assert os.read(reader, len(snapfile.MAGIC)) == snapfile.MAGIC
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_a_file_is_replaced_only_by_a_whole_one(pc: Driven, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "pc.vm"
     path.write_bytes(b"the one before")
