@@ -153,6 +153,36 @@ def test_there_are_256_buses(xml: str) -> None:
         imported(xml, ACPI)
 
 
+PORT = "<channel type='pty'><target type='virtio' name='{}'/>{}</channel>"
+WHERE = "<address type='virtio-serial' controller='{}' bus='0' {}/>"
+
+
+def ports(xml: str) -> list[tuple[str, int]]:
+    return [(each["bus"], each["nr"]) for each in devices(xml).values() if each["driver"] == "virtserialport"]
+
+
+def test_ports_are_on_the_first_controller_with_room() -> None:
+    xml = "<controller type='virtio-serial' index='0' ports='3'/>" + "".join(PORT.format(n, "") for n in range(4))
+    assert ports(xml) == [
+        ("virtio-serial0.0", 1),
+        ("virtio-serial0.0", 2),
+        ("virtio-serial1.0", 1),
+        ("virtio-serial1.0", 2),
+    ]
+
+
+def test_ports_that_are_named_are_kept_for_those_that_name_them() -> None:
+    xml = PORT.format("a", "") + PORT.format("b", WHERE.format(0, "port='1'")) + PORT.format("c", WHERE.format(2, ""))
+    assert ports(xml) == [("virtio-serial0.0", 2), ("virtio-serial0.0", 1), ("virtio-serial2.0", 1)]
+    assert {id for id in devices(xml) if id.startswith("virtio-serial")} == {"virtio-serial0", "virtio-serial2"}
+
+
+@pytest.mark.parametrize("where", [WHERE.format("x", ""), WHERE.format(0, "port='x'")])
+def test_a_port_that_is_no_number(where: str) -> None:
+    with pytest.raises(ConfigError, match="no number"):
+        imported(PORT.format("a", where), ACPI)
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 CELLS = "<cpu><numa>{}</numa></cpu>"

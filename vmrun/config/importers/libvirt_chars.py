@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+from vmrun.config.importers.libvirt_base import element
 from vmrun.config.importers.libvirt_places import Places
 from vmrun.config.importers.qemuopts import join
-from vmrun.config.importers.xmltree import Item
+from vmrun.config.importers.xmltree import Item, wrong
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmrun.config.importers.libvirt_base import Pairs
 
+_PORTS = 31  # of a controller
+
 
 class Characters(Places):
     """All that has a -chardev, read for Devices."""
 
-    numbers: dict[tuple[int, int], set[int]]  # of each bus of virtio ports those that are taken
+    port: dict[int, tuple[int, int]]  # of each channel and console on virtio-serial: the controller, its port
+
+    def _number_ports(self) -> None:
+        """Ports of virtio-serial in libvirt's order, and the controllers that they need."""
+        number, rooms, waiting = self.domain.number, {}, []
+        for each in self._of("controller"):
+            if each.attributes.get("type") == "virtio-serial":
+                rooms[self._number(each)] = min(
+                    number(each, each.attributes.get("ports") or str(_PORTS), "ports"), _PORTS
+                )
+        present = set(rooms)
+        for item in self._of("console", "channel"):
+            target, said = (item.peek(tag) for tag in ("target", "address"))
+            if target is None or target.attributes.get("type") != "virtio":
+                continue
+            row = said.attributes if said is not None and said.attributes.get("type") == "virtio-serial" else {}
+            controller, port = (number(item, row.get(key) or "0", key) for key in ("controller", "port"))
+            rooms.setdefault(controller, _PORTS)
+            if port:
+                self.port[id(item)] = controller, port
+            elif row or item.tag == "channel":  # a console without an address is where QEMU puts it
+                waiting.append((item, [controller] if row else None))
+        taken = set(self.port.values())
+        for item, among in waiting:
+            spots = ((n, port) for n in among or sorted(rooms) for port in range(item.tag == "channel", rooms[n]))
+            spot = next((spot for spot in spots if spot not in taken), None)
+            if spot is None and among:
+                raise wrong(f"virtio-serial{among[0]} has no port left", self.domain.file, item.line)
+            if spot is None:
+                spot = next(n for n in range(len(rooms) + 1) if n not in rooms), 1
+                rooms[spot[0]] = _PORTS
+            taken.add(spot)
+            self.port[id(item)] = spot
+        for n in sorted(set(rooms) - present):
+            self.items.append(
+                element("controller", self.domain.root.line, type="virtio-serial", index=str(n), model="")
+            )
 
     def _characters(self, item: Item, id: str) -> bool:
         """The -chardev of an element; False when it has no equal."""
@@ -124,19 +163,14 @@ class Characters(Places):
 
     def _console_port(self, item: Item) -> Pairs:
         address = item.find("address")
-        return self._virtio_port(item, 0) if address is not None and address.get("type") == "virtio-serial" else []
+        return self._virtio_port(item) if address is not None and address.get("type") == "virtio-serial" else []
 
-    def _virtio_port(self, item: Item, least: int) -> Pairs:
+    def _virtio_port(self, item: Item) -> Pairs:
         address = item.find("address")
-        controller = bus = 0
-        if address is not None and address.get("type") == "virtio-serial":
-            controller, bus = int(address.get("controller", "0")), int(address.get("bus", "0"))
-            port = int(address.get("port", "0"))
-        else:
-            used = self.numbers.setdefault((controller, bus), set())
-            port = next(n for n in range(least, 1 << 16) if n not in used)
-        self.numbers.setdefault((controller, bus), set()).add(port)
-        return [("bus", f"virtio-serial{controller}.{bus}"), ("nr", port)]
+        if address is not None:
+            address.ignore("type", "controller", "bus", "port")
+        controller, port = self.port[id(item)]
+        return [("bus", f"virtio-serial{controller}.0"), ("nr", port)]
 
     def _channel(self, item: Item) -> None:
         number, target = self.next("channel"), item.find("target")
@@ -150,7 +184,7 @@ class Characters(Places):
             if not name and item.get("type") == "spicevmc":
                 name = [("name", "com.redhat.spice.0")]
             pairs: Pairs = [("chardev", f"charchannel{number}"), ("id", f"channel{number}"), *name]
-            self.add(item.line, "-device", join([*self._virtio_port(item, 1), *pairs], "virtserialport"))
+            self.add(item.line, "-device", join([*self._virtio_port(item), *pairs], "virtserialport"))
 
     def _smartcard(self, item: Item) -> None:
         number, mode = self.next("smartcard"), item.get("mode")

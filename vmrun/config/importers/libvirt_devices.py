@@ -33,7 +33,7 @@ class Devices(Disks, Characters, Screens, Networks, Others):
     def __init__(self, domain: _Domain, devices: Item | None) -> None:
         super().__init__(domain)
         self.count: dict[str, int] = {}
-        self.numbers: dict[tuple[int, int], set[int]] = {}
+        self.port: dict[int, tuple[int, int]] = {}
         self.boots = self._boot_order(devices)
         if devices is None:
             if not domain.given:
@@ -46,6 +46,7 @@ class Devices(Disks, Characters, Screens, Networks, Others):
             emulator.skip()
         self.items = devices.children
         self._implicit(devices)
+        self._number_ports()
         self._assign()
         self._count_ports()
         for tag in (
@@ -70,7 +71,7 @@ class Devices(Disks, Characters, Screens, Networks, Others):
         for item in self.items:
             if item.tag == tag and handler is not None:
                 own = ""
-                alias = next((child for child in item.children if child.tag == "alias"), None)
+                alias = item.peek("alias")
                 if alias is not None:
                     own = alias.get("name")
                 before = len(self.domain.words)
@@ -113,14 +114,6 @@ class Devices(Disks, Characters, Screens, Networks, Others):
         for item in self._of("disk"):
             if self._bus(item) == "scsi":
                 need("scsi", self._spot(item)[0])
-        ports = [item for item in devices.children if item.tag in ("channel", "console")]
-        if any(
-            (child.attributes.get("type") == "virtio")
-            for item in ports
-            for child in item.children
-            if child.tag == "target"
-        ):
-            need("virtio-serial", 0)
         if self._of("smartcard") or any(item.tag == "smartcard" for item in devices.children):
             need("ccid", 0)
         seen = {item.tag for item in devices.children}

@@ -43,7 +43,7 @@ class Places(Base):
         return [item for item in self.items if item.tag in tags]
 
     def _bus(self, item: Item) -> str:
-        target = next((child for child in item.children if child.tag == "target"), None)
+        target = item.peek("target")
         name = target.attributes.get("dev", "") if target is not None else ""
         said = target.attributes.get("bus") if target is not None else None
         if said:
@@ -55,7 +55,7 @@ class Places(Base):
 
     def _index(self, item: Item) -> int:
         """hda 0, hdb 1 … sdaa 26; -1 for no such name."""
-        target = next((child for child in item.children if child.tag == "target"), None)
+        target = item.peek("target")
         match = re.fullmatch(r"(?:fd|hd|sd|vd|xvd|ubd)([a-z]{1,6})", target.attributes.get("dev", "") if target else "")
         found = -1
         for letter in match[1] if match else "":
@@ -64,7 +64,7 @@ class Places(Base):
 
     def _spot(self, item: Item) -> tuple[int, int, int, int]:
         """(controller, bus, target, unit), as said or as the name of the disk has it."""
-        address = next((child for child in item.children if child.tag == "address"), None)
+        address = item.peek("address")
         if address is not None and address.attributes.get("type") == "drive":
             try:
                 found = [int(address.attributes.get(key) or "0") for key in ("controller", "bus", "target", "unit")]
@@ -113,7 +113,7 @@ class Places(Base):
     def _assign(self) -> None:
         """PCI slots in libvirt's order for all that has none."""
         for item in self.items:
-            address = next((child for child in item.children if child.tag == "address"), None)
+            address = item.peek("address")
             if address is not None and address.attributes.get("type") == "pci":
                 get = address.attributes.get
                 try:
@@ -129,7 +129,7 @@ class Places(Base):
         if usb is not None and id(usb) not in self.place:
             self.place[id(usb)] = (0, 1, 2)
         if videos and videos[0] is not None and id(videos[0]) not in self.place:
-            model = next((child for child in videos[0].children if child.tag == "model"), None)
+            model = videos[0].peek("model")
             if model is None or model.attributes.get("type") not in ("none", "ramfb"):
                 self.place[id(videos[0])] = self._reserve(2)
         self._bridge()
@@ -218,7 +218,7 @@ class Places(Base):
 
     def _on_pci(self, item: Item) -> bool:
         get = item.attributes.get
-        address = next((child for child in item.children if child.tag == "address"), None)
+        address = item.peek("address")
         if address is not None and address.attributes.get("type") not in (None, "pci"):
             return False
         if item.tag == "controller":
@@ -232,12 +232,12 @@ class Places(Base):
         if item.tag == "input":
             return get("bus") == "virtio"
         if item.tag == "serial":
-            target = next((child for child in item.children if child.tag == "target"), None)
+            target = item.peek("target")
             return target is not None and target.attributes.get("type") == "pci-serial"
         if item.tag == "hostdev":
             return get("type") == "pci"
         if item.tag == "interface":
-            model = next((child for child in item.children if child.tag == "model"), None)
+            model = item.peek("model")
             return model is None or model.attributes.get("type") not in ("ne2k_isa", "usb-net")
         if item.tag == "rng":
             return True

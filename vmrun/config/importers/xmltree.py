@@ -45,10 +45,14 @@ class Item:
         self.used = True
         return self.words.strip()
 
+    def peek(self, tag: str) -> Item | None:
+        """The first child of that tag; it does not count as read."""
+        return next((child for child in self.children if child.tag == tag), None)
+
     def find(self, *path: str) -> Item | None:
         """The first child of that tag, of that one the next…"""
         self.used = True
-        found = next((child for child in self.children if child.tag == path[0]), None)
+        found = self.peek(path[0])
         if found is None:
             return None
         found.used = True
