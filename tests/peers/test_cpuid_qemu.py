@@ -41,6 +41,7 @@ LEAVES = [
     (0x40000001, 0),
     *((0x80000000 + n, 0) for n in (0, 1, 2, 3, 4, 5, 6, 7, 8, 0xA, 0x1E)),
     *((0x8000001D, n) for n in range(5)),
+    *((0xC0000000 + n, 0) for n in range(3)),
 ]
 Row = tuple[int, int, int, int]
 

@@ -21,8 +21,8 @@ _OF_THE_HOST = ("host", "max")
 
 # Values of `features` that are no CPUID bits but numbers, names and leaves…
 _USED = frozenset((
-    "level", "min-level", "xlevel", "min-xlevel", "family", "model", "stepping", "model-id",
-    "vendor", "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only",
+    "level", "min-level", "xlevel", "min-xlevel", "xlevel2", "min-xlevel2", "family", "model", "stepping",
+    "model-id", "vendor", "l3-cache", "legacy-cache", "cpuid-0xb", "x-vendor-cpuid-only",
     "full-cpuid-auto-level", "pmu", "phys-bits", "host-phys-bits", "migratable", "host-cache-info",
     "x-force-features",
 ))  # fmt: skip
@@ -32,7 +32,7 @@ UNUSED = frozenset((
     "check", "enforce", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask",
     "kvm-no-smi-migration", "x-migrate-smi-count", "x-hv-max-vps", "x-hv-synic-kvm-only",
     "x-intel-pt-auto-level", "hv-version-id-build", "hv-version-id-major", "hv-version-id-minor",
-    "lmce", "kvm", "xlevel2", "min-xlevel2", "host-phys-bits-limit",
+    "lmce", "kvm", "host-phys-bits-limit",
 ))  # fmt: skip
 SETTINGS = _USED | UNUSED
 # … and those that vmrun does not model yet: Hyper-V's enlightenments, which `hv-passthrough` asks for by one word, and

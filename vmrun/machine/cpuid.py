@@ -153,6 +153,22 @@ def apic_ids(cpus: Cpus) -> list[int]:
     return found
 
 
+# Which limit a feature word raises, to which leaf, and whether types before `full-cpuid-auto-level` do so too.
+RAISED = (
+    ("level", "6.eax", 6, False),
+    ("level", "7.0.ebx", 7, True),
+    ("level", "7.0.ecx", 7, False),
+    ("level", "7.0.edx", 7, False),
+    ("level", "d.1.eax", 0xD, False),
+    ("xlevel", "80000001.edx", 0x80000001, False),
+    ("xlevel", "80000001.ecx", 0x80000001, False),
+    ("xlevel", "80000007.edx", 0x80000007, False),
+    ("xlevel", "80000008.ebx", 0x80000008, False),
+    ("xlevel", "8000000a.edx", 0x8000000A, False),
+    ("xlevel2", "c0000001.edx", 0xC0000001, False),
+)
+
+
 # --- the function --------------------------------------------------------------------------------------
 
 
@@ -200,6 +216,7 @@ class _Maker:
         self.basic()
         self.hypervisor()
         self.extended()
+        self.centaur()
         return Cpuid(self.leaves, missing)
 
     # --- features -------------------------------------------------------------------------------------------
@@ -251,7 +268,8 @@ class _Maker:
         for word, name in DEPENDENT.items():
             if not self.has(name):
                 self.words[word] = 0
-        self.level, self.xlevel = self.levels()
+        self.least = self.least_levels()
+        self.level, self.xlevel, self.xlevel2 = (int(self.settings.get(name, n)) for name, n in self.least.items())
         if self.rules["duplicate-amd-bits"] and self.vendor() == AMD:
             kept = self.words["80000001.edx"] & ~AMD_DUPLICATES
             self.words["80000001.edx"] = kept | self.words["1.edx"] & AMD_DUPLICATES
@@ -333,35 +351,27 @@ class _Maker:
         high = max(0, family - 15)
         return high << 20 | number >> 4 << 16 | min(family, 15) << 8 | (number & 15) << 4 | stepping
 
-    def levels(self) -> tuple[int, int]:
+    def least_levels(self) -> dict[str, int]:
+        """The highest leaf of each range: the model's, raised to what its features need."""
+        words = self.words
         if self.model.get("host"):
-            tops = [
-                max((f for f, _ in self.host if base <= f < base + 0x10000), default=base)
-                for base in (0, 1 << 31)
-            ]
-            return tops[0], tops[1]
-        level = int(self.settings.get("min-level", self.model["level"]))
-        xlevel = int(self.settings.get("min-xlevel", self.model["xlevel"]))
-        if self.flag("full-cpuid-auto-level"):
-            words = self.words
-            if words.get("6.eax"):
-                level = max(level, 6)
-            if words.get("7.0.ebx") or words.get("7.0.ecx") or words.get("7.0.edx"):
-                level = max(level, 7)
-            if words.get("d.1.eax"):
-                level = max(level, 0xD)
-            for word, top in (
-                ("80000001.edx", 0x80000001),
-                ("80000001.ecx", 0x80000001),
-                ("80000007.edx", 0x80000007),
-                ("80000008.ebx", 0x80000008),
-                ("8000000a.edx", 0x8000000A),
-            ):
-                if words.get(word):
-                    xlevel = max(xlevel, top)
-            if self.has("svm"):
-                xlevel = max(xlevel, 0x8000000A)
-        return int(self.settings.get("level", level)), int(self.settings.get("xlevel", xlevel))
+            starts = {"level": 0, "xlevel": 1 << 31, "xlevel2": 0xC0000000}
+            own = {
+                name: max((f for f, _ in self.host if start <= f < start + 0x10000), default=start)
+                for name, start in starts.items()
+            }
+            if own["xlevel2"] == starts["xlevel2"]:
+                own["xlevel2"] = 0
+        else:
+            own = {"level": int(self.model["level"]), "xlevel": int(self.model["xlevel"]), "xlevel2": 0}
+        least = {name: int(self.settings.get(f"min-{name}", value)) for name, value in own.items()}
+        whole = self.flag("full-cpuid-auto-level")
+        for name, word, top, always in RAISED:
+            if words.get(word) and (whole or always and self.rules["leaf-7"]):
+                least[name] = max(least[name], top)
+        if whole and self.has("svm"):
+            least["xlevel"] = max(least["xlevel"], 0x8000000A)
+        return least
 
     def add(self, function: int, eax: int, ebx: int, ecx: int, edx: int, index: int = -1) -> None:
         entry = {"function": function, "index": max(index, 0), "flags": INDEXED if index >= 0 else 0}
@@ -536,6 +546,16 @@ class _Maker:
             else:
                 self.add(function, 0, 0, 0, 0)
 
+    def centaur(self) -> None:
+        """VIA's own leaves, C0000000h on."""
+        for function in range(0xC0000000, min(self.xlevel2, 0xC0000004) + 1):
+            if function == 0xC0000000:
+                self.add(function, self.xlevel2, 0, 0, 0)
+            elif function == 0xC0000001:
+                self.add(function, self.signature(), 0, 0, self.words.get("c0000001.edx", 0))
+            else:
+                self.add(function, 0, 0, 0, 0)
+
     def address_sizes(self) -> int:
         long_mode = self.has("lm")
         bits = self.settings.get("phys-bits", self.rules["phys-bits"])
@@ -590,6 +610,7 @@ def describe_whole(
         **{name: maker.flag(name) for name in ("host-phys-bits", "x-force-features", "full-cpuid-auto-level")},
         "level": maker.level,
         "xlevel": maker.xlevel,
+        "xlevel2": maker.xlevel2,
         "phys-bits": maker.address_sizes() & 0xFF,
         "unavailable-features": missing,
     }
@@ -618,8 +639,7 @@ def _described(maker: _Maker) -> dict[str, Any]:
         "stepping": signature & 15,
         "vendor": maker.vendor(),
         "model-id": str(maker.settings.get("model-id", maker.model.get("model-id", ""))),
-        "min-level": maker.level,
-        "min-xlevel": maker.xlevel,
+        **{f"min-{name}": value for name, value in maker.least.items()},
         "pmu": maker.flag("pmu"),
         "lmce": maker.flag("lmce"),
     }

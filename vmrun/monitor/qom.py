@@ -57,7 +57,7 @@ class Bus(Object):
 _NOT_MODELLED = {
     **{name: True for name in ("kvm", "tcg-cpuid", "vmware-cpuid-freq", "fill-mtrr-mask", "check")},
     **{name: False for name in ("kvm-pv-enforce-cpuid", "start-powered-off", "enforce", "kvm-no-smi-migration")},
-    **{name: 0 for name in ("die-id", "host-phys-bits-limit", "xlevel2", "min-xlevel2", "tsc-frequency", "ucode-rev")},
+    **{name: 0 for name in ("die-id", "host-phys-bits-limit", "tsc-frequency", "ucode-rev")},
     **{"x-hv-max-vps": -1, "level-func7": 0, "memory": "/machine/unattached/system[0]"},
 }
 

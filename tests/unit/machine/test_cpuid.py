@@ -28,6 +28,8 @@ INTEL_HOST = [
     {"function": 0x80000008, "index": 0, "flags": 0, "eax": 0x302E, "ebx": 0, "ecx": 0, "edx": 0},
 ]  # fmt: skip
 
+OLD = {"full-cpuid-auto-level": False}  # as types up to 2.7
+
 
 def leaves(
     model: str, family: str = "rhel6", host: Any = (), **cpus: Any
@@ -98,6 +100,32 @@ def test_kvm_features_of_rhel_6_are_all_the_hosts_but_the_frozen_ones() -> None:
 
 def test_sep_is_cleared_when_the_type_says_so() -> None:
     assert leaves("cpu64-rhel6", compat={"sep": False})[1, 0][3] == 0x78BFBFD & ~(1 << 11)
+
+
+@pytest.mark.parametrize(
+    ("model", "compat", "features", "limits"),
+    [
+        ("phenom", {}, {"xstore": True}, (5, 0x8000001A, 0xC0000001)),
+        ("486", {}, {"xstore": True, "xlevel2": 0xC0000002}, (1, 0, 0xC0000002)),
+        ("486", {}, {"min-xlevel2": 0xC0000003}, (1, 0, 0xC0000003)),
+        ("486", OLD, {"xstore": True, "arat": True, "avx512vbmi": True, "3dnow": True}, (1, 0, 0)),
+        ("Nehalem", OLD | {"min-level": 2}, {}, (2, 0x80000008, 0)),
+        ("Nehalem", OLD | {"min-level": 2}, {"smap": True}, (7, 0x80000008, 0)),
+        ("486", OLD, {"erms": True, "level": 3}, (3, 0, 0)),
+        ("max", {}, {"level": 4, "invtsc": True}, (4, 0x80000007, 0)),
+    ],
+)
+def test_features_raise_the_highest_leaf(
+    model: str, compat: dict[str, Any], features: dict[str, Any], limits: tuple[int, int, int]
+) -> None:
+    found = leaves(model, "qemu", compat=compat, features=features)
+    assert tuple(found.get((leaf, 0), (0,))[0] for leaf in (0, 0x80000000, 0xC0000000)) == limits
+
+
+def test_vias_leaves_tell_signature_and_features() -> None:
+    found = leaves("phenom", "qemu", features={"xstore": True, "phe": True, "xlevel2": 0xFFFFFFFF})
+    assert found[0xC0000001, 0] == (found[1, 0][0], 0, 0, 1 << 2 | 1 << 10)
+    assert max(leaf for leaf, _ in found) == 0xC0000004
 
 
 def test_level_frozen_by_the_type_wins() -> None:
