@@ -44,6 +44,13 @@ def test_the_same_commands_are_allowed() -> None:
     assert dict(zip(map(json.dumps, asked), ours, strict=True)) == dict(zip(map(json.dumps, asked), his, strict=True))
 
 
+def test_an_empty_machine_has_a_time_before_it_too() -> None:
+    names = ("query-status", "query-cpus-fast", "x-exit-preconfig", "query-status", "query-cpus-fast", "query-memdev")
+    asked = [{"execute": name} for name in (*names, "x-exit-preconfig")]
+    his, ours = both(asked, "-M", "none", "-m", "8", "-blockdev", "null-co,node-name=n0")
+    assert ours == his
+
+
 def test_nodes_that_are_given_before_the_machine() -> None:
     asked = [
         *(said("object-add", qom_type="memory-backend-ram", id=f"m{n}", size=RAM) for n in (0, 1, 1)),

@@ -188,6 +188,42 @@ def test_the_firmware_is_told_a_disks_geometry(table: str, size: int, translatio
     both(lambda side: side.cmos(0x10, 0x12, *range(0x19, 0x2D), 0x39), "-machine", "pc", "-nodefaults", *drive)
 
 
+def of_firmware(side: Side, *names: str) -> list[str]:
+    """Contents of fw_cfg's files."""
+
+    def take(key: int, count: int) -> bytes:
+        side.ask(f"outw 0x510 {key:#x}")
+        return bytes(int(answer, 16) for answer in side.ask_all(["inb 0x511"] * count))
+
+    directory = take(0x19, 4 + 64 * int.from_bytes(take(0x19, 4), "big"))
+    rows = [directory[at : at + 64] for at in range(4, len(directory), 64)]
+    files = {row[8:].rstrip(b"\0").decode(): row for row in rows}
+    found = [files[name] for name in names]
+    return [take(int.from_bytes(row[4:6], "big"), int.from_bytes(row[:4], "big")).decode() for row in found]
+
+
+def test_a_reset_tells_the_firmware_of_the_disks_that_are_there_now() -> None:
+    def act(side: Side) -> Any:
+        names = ("bootorder", "bios-geometry")
+        found = [of_firmware(side, *names)]
+        disk = {"driver": "virtio-blk-pci", "id": "dev1", "drive": "n1", "addr": "6"}
+        assert side.qmp("device_add", **disk, bootindex=1, lcyls=9, lheads=8, lsecs=7) == {}
+        found.append(of_firmware(side, *names))
+        for gone in ("", "dev0"):
+            if gone:
+                unplug(side, gone)
+            side.qmp("system_reset")
+            side.until("RESET")
+            found.append(of_firmware(side, *names))
+        return found
+
+    words = [f"null-co,read-zeroes=on,node-name=n{n}" for n in range(2)]
+    disk = "virtio-blk-pci,id=dev0,drive=n0,addr=5,bootindex=2,lcyls=100,lheads=16,lsecs=63"
+    blocks = [word for each in words for word in ("-blockdev", each)]
+    found = both(act, "-machine", "pc", "-nodefaults", *blocks, "-device", disk)
+    assert found[3] != found[2] != found[0] == found[1]
+
+
 # --- drive_del-test --------------------------------------------------------------------------------------------
 
 
@@ -265,3 +301,18 @@ def test_a_reset_takes_out_what_was_asked_for(device: list[str]) -> None:
 def test_an_empty_machine_answers() -> None:
     names = ("query-cpus-fast", "query-status", "query-hotpluggable-cpus", "query-memory-devices", "query-pci")
     both(lambda side: [side.qmp(name) for name in names], "-machine", "none")
+
+
+def test_an_empty_machine_has_memory_and_blocks_that_it_is_given() -> None:
+    def act(side: Side) -> Any:
+        names = ("query-memdev", "query-memory-size-summary", "query-acpi-ospm-status")
+        nodes = [row["node-name"] for row in side.qmp("query-named-block-nodes", flat=True)]
+        return [side.qmp(name) for name in names], nodes, side.hmp("info ramblock"), side.hmp("xp /2wx 0x7fc")
+
+    both(act, "-machine", "none", "-m", "8", "-blockdev", "null-co,node-name=n0")
+
+
+def test_a_picture_of_an_empty_machine(tmp_path: pathlib.Path) -> None:
+    words = ["-machine", "none", "-accel", "qtest", "-chardev", "vc,id=c"]
+    with contextlib.closing(Side(VMRUN[:2], *words)) as side:
+        assert side.qmp("screendump", filename=str(tmp_path / "x.ppm")) == {}

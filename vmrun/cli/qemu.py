@@ -372,13 +372,19 @@ class _Run(Runner):
         mux = self.mux if shared or len(on_terminal) > 1 else None
         if self.option.get("curses") or str(self.option.get("display", "")).startswith("curses"):
             mux = self._screen
+        blockdevs = list(self.option.get("blockdevs", ()))
+        machine: Any
         if config is None:
-            from vmrun.machine.empty import build_empty
+            from vmrun.machine.empty import NOTHING, build_empty
 
-            if self.option.get("preconfig"):
-                raise QemuError("-preconfig: there is nothing to say of -machine none before it is there")
-            name, accel = self.option.get("name", ""), self.option.get("accel", ())
-            machine = build_empty(name, chardevs, mux, self._objects(), accel)
+            given = {"name": self.option.get("name", ""), "chardevs": chardevs, "memory": self.option.get("memory", 0)}
+            if self.option.get("preconfig") and before is None:
+                from vmrun.machine.preconfig import prepare
+
+                machine = prepare({**NOTHING, **given}, mux, self._objects(), blockdevs, self._numa_nodes)
+            else:
+                board = before.board if before is not None else None
+                machine = build_empty(given, mux, self._objects(), blockdevs, self.option.get("accel", ()), board)
             machine.autostart = not self.option.get("paused")
         else:
             from vmrun.machine.builder import build
@@ -387,7 +393,6 @@ class _Run(Runner):
             config["chardevs"] = {**chardevs, **config["chardevs"]}
             if self.option.get("memdevs"):
                 config = {**config, "memory-backing": {"memdevs": self.option["memdevs"]}}
-            blockdevs = list(self.option.get("blockdevs", ()))
             if before is not None:
                 for kind in ("netdevs", "drives"):
                     config[kind] = {**config[kind], **before.config[kind]}

@@ -12,6 +12,7 @@ from vmrun.cli.qemu_start import QemuError, Start
 from vmrun.config import files, modules
 from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.config.importers.screenopts import ADAPTERS
+from vmrun.config.scalar import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _CONSOLES = {"isa-debugcon": "debugcon", "isa-parallel": "parallel"}
 _BY_ITSELF = ("sga",)
 # options that the process itself looks at
 _KEPT = (
-    "name", "incoming", "loadvm", "D", "log", "msg",
+    "name", "memory", "incoming", "loadvm", "D", "log", "msg",
     "paused", "preconfig", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
     "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process", "runas",
     "chroot", "exit-with-parent",
@@ -77,6 +78,9 @@ class Wanted:
         found = [problem.message for problem in self.parsed.warnings if problem.message.find("no equal") < 0]
         if self.left_out and self.file["machine"] != "none":
             found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
+        if self.file["machine"] == "none":
+            unused = [f"{kind}.{id}" for kind in ("drives", "netdevs") for id in self.file.get(kind, ())]
+            found += [f"{self.option(key)}: no effect on -machine none" for key in unused]
         return found
 
     def start(self) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:
@@ -87,6 +91,7 @@ class Wanted:
         missing: tuple[str, ...] = ()
         if self.file["machine"] == "none":
             self.run["accel"] = self.file.get("accel") or ["soft"]
+            self.run["memory"] = parse_size(self.file.get("memory") or 0)
         else:
             machine, more = self.resolved()
             warnings += more

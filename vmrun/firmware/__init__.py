@@ -32,8 +32,8 @@ class Prepared:
     each. boot: how the firmware starts the machine's kernel.
     """
 
-    def __init__(self, machine: MachineData, rtc: Any) -> None:
-        self.machine, self.rtc = machine, rtc
+    def __init__(self, machine: MachineData, fw_cfg: Any, rtc: Any) -> None:
+        self.machine, self.fw_cfg, self.rtc = machine, fw_cfg, rtc
         self.items: dict[int, bytes] = {}
         self.files: list[tuple[str, bytes]] = []
         self.cells: dict[int, int] = {}
@@ -47,6 +47,20 @@ class Prepared:
         for index, value in cmos.boot(order, self.machine["boot"].get("floppy-check", True)).items():
             self.cells[index] = value
             self.rtc.set_cmos(index, value)
+
+    def look_again(self, machine: MachineData) -> None:
+        """The machine is reset: its boot order is that of the devices that are there now."""
+        for name, data in self.of_devices(machine).items():
+            self.fw_cfg.add_file(name, data, None, fwcfg.priority(name))
+
+    def of_devices(self, machine: MachineData) -> dict[str, bytes]:
+        """The files that tell of what may be booted."""
+        kernel_rom = [(0, f"genroms/{self.boot.rom}")] if self.boot is not None else []
+        own_roms = [(int(rom.get("bootindex", -1)), fwcfg.rom_name(rom)) for rom in machine["firmware"].get("roms", ())]
+        found = {"bootorder": bootorder.bootorder(machine, [*kernel_rom, *own_roms])}
+        if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
+            found["bios-geometry"] = bootorder.geometries(machine)
+        return found
 
     def second_boot(self) -> None:
         """The machine is reset for the second time: `boot.once` has had its turn."""
@@ -82,7 +96,7 @@ def prepare(
     and the user add. disk_size: bytes of a drive by id. processor: what the tables say of the processors.
     kept: kept(of, make) is what make() makes of `of`, perhaps from an earlier run.
     """
-    done = Prepared(machine, rtc)
+    done = Prepared(machine, fw_cfg, rtc)
     done.processor = processor or done.processor
     done.items = fwcfg.items(machine)
     own_tables = _own_tables(machine)
@@ -109,12 +123,9 @@ def prepare(
         if parts.has_nvdimms(machine):
             found[parts.NVDIMM_FILE] = bytes(parts.NVDIMM_PAGE)
         found["etc/tpm/log"] = bytes(parts.TPM_LOG) if "tpm-version" in more else b""
-    kernel_rom = [(0, f"genroms/{done.boot.rom}")] if done.boot is not None else []
-    own_roms = [(int(rom.get("bootindex", -1)), fwcfg.rom_name(rom)) for rom in machine["firmware"].get("roms", ())]
-    places = {**dict.fromkeys(own, fwcfg.USER_FILE), **{name: fwcfg.USER_ROM for _, name in own_roms}}
-    found["bootorder"] = bootorder.bootorder(machine, [*kernel_rom, *own_roms])
-    if machine["firmware"].get("fw_cfg", {}).get("bios-geometry"):
-        found["bios-geometry"] = bootorder.geometries(machine)
+    own_roms = [fwcfg.rom_name(rom) for rom in machine["firmware"].get("roms", ())]
+    places = {**dict.fromkeys(own, fwcfg.USER_FILE), **dict.fromkeys(own_roms, fwcfg.USER_ROM)}
+    found |= done.of_devices(machine)
     for name in own:
         if name in found:
             raise BuildError(f"duplicate fw_cfg file name: {name}", code="VR0720", path=f"firmware.files.{name}")

@@ -65,6 +65,13 @@ class Blocks:
                 found[key] = self.nested(self.known[child])
         return found
 
+    def offer_rest(self) -> None:
+        """Nodes that the machine began with and nothing uses yet: devices to come may."""
+        for name in self.known.keys() - self.machine.config["drives"].keys():
+            self._offer(name)
+        for top in self.named.open.values():
+            self._withdraw(top)
+
     def _offer(self, name: str) -> None:
         """A drive that a device may name from now on; it is opened when one does."""
         spec = self.spec(name)

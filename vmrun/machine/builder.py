@@ -157,6 +157,10 @@ class _Builder:
         machine.cpuid = self.cpuid
         machine.bios = image
         machine.direct = self.direct
+        if self.blockdevs:
+            from vmrun.machine.blocks import blocks
+
+            blocks(machine).offer_rest()
         self._fill_firmware(machine, firmware)
         for device in machine.all(Coalesced):
             for space, addr, size in device.coalesced:

@@ -323,6 +323,9 @@ class Machine:
         self._reset_processors()
         self.asleep = False
         self.resets += 1
+        if self.resets > 1:  # a device that this reset took out is still in the list
+            there = [row for row in self.config["devices"] if self.board.devices[row["id"]].realized]
+            self.firmware.look_again({**self.config, "devices": there})
         if self.resets == 2:  # power-on is the first; the guest's own first reset ends `boot.once`
             self.firmware.second_boot()
 

@@ -46,7 +46,9 @@ HOSTS = (
 def blocks(machine: Machine) -> dict[str, RamBlock]:
     """All memory that a guest can change, by name."""
     board = machine.board
-    found = {"pc.ram": board.ram, "pc.rom": board.low_rom_block}
+    found = {board.ram.name: board.ram}
+    if machine.firmware is not None:
+        found["pc.rom"] = board.low_rom_block
     for id, device in board.devices.items():
         for block in device.ram_blocks:
             found[f"{id}:{block.name}"] = block
@@ -258,6 +260,7 @@ def load(machine: Machine, reader: Reader, before: Callable[[], object] = lambda
     with board.lock:
         checked = _check(board.devices, devices)
     before()
+    machine.firmware.look_again(machine.config)
     board.virtual.set_time(virtual)
     with board.lock:
         _load_memory(list(held.values()), reader)

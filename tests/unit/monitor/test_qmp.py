@@ -420,7 +420,7 @@ def test_the_path_of_a_processor_can_be_read(tmp_path: pathlib.Path) -> None:
 def test_a_machine_with_nothing_in_it_answers_a_line() -> None:
     from vmrun.machine.empty import build_empty
 
-    machine = build_empty("nothing", {})
+    machine = build_empty({"name": "nothing", "chardevs": {}})
     try:
         talk = Talk(types.SimpleNamespace(machine=machine))  # type: ignore[arg-type]
         talk.result("qmp_capabilities")

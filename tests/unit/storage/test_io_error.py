@@ -95,3 +95,25 @@ def test_a_reset_in_mid_transfer_shows_busy_until_it_is_over(tmp_path: pathlib.P
         pc.settle()
         assert pc.inb(0x3F6) & 0x80 == 0
         assert pc.inb(0x1F1) == 1
+
+
+def test_rules_hold_until_another_event_has_some_whatever_the_state(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
+    node = DebugNode(FileNode(os.open(tmp_path / "disk.img", os.O_RDWR), ""))
+    node.inject("read_aio", 5, state=1)
+    node.set_state("read_aio", 2, 1)
+    node.inject("write_aio", 28, kinds=["write"])
+
+    def errors(*requests: Any) -> list[int]:
+        found = []
+        for name, *values in requests:
+            try:
+                getattr(node, name)(*values)
+                found.append(0)
+            except OSError as error:
+                found.append(error.errno or 0)
+        return found
+
+    read, write = ("read", 0, 512), ("write", 0, b"x" * 512)
+    assert errors(read, read, write, write, read) == [5, 5, 28, 28, 0]
+    node.close()

@@ -1,7 +1,8 @@
 """blkdebug: errors on demand, and requests that wait until they are let go; for tests of what is above.
 
 A rule waits for an event (`read_aio`, `l2_update` …; `none`: at once) in a state (0: any); then it fails the next
-requests of its kinds at its place, once or always. A set-state rule makes another state of the machine of states.
+requests of its kinds at its place, once, or until an event has other rules, whatever the state is then. A set-state
+rule makes another state of the machine of states.
 """
 
 from libc.errno cimport EIO, EOPNOTSUPP
@@ -136,8 +137,14 @@ cdef class DebugNode(Filter):
             self.resume_tag(tag, True)
         self.resume()
 
+    cdef void deactivate(self) noexcept nogil:
+        cdef int n
+        for n in range(RULES):
+            self.rules[n].active = False
+
     cdef void event(self, int what) noexcept nogil:
         cdef int n, state
+        cdef bint first = True
         cdef Held me
         cdef Held **at
         pthread_mutex_lock(&self.mutex)
@@ -147,6 +154,9 @@ cdef class DebugNode(Filter):
                 if self.rules[n].sets_state:
                     self.state = self.rules[n].new_state
                 else:
+                    if first:  # those that other events made active have had their turn
+                        self.deactivate()
+                        first = False
                     self.rules[n].active = True
         for n in range(RULES):
             if self.breaks[n].event == what:
@@ -174,7 +184,7 @@ cdef class DebugNode(Filter):
         pthread_mutex_lock(&self.mutex)
         for n in range(RULES):
             rule = &self.rules[n]
-            if rule.used and rule.active and rule.kinds & kind and rule.state in (0, self.state):
+            if rule.used and rule.active and rule.kinds & kind:
                 if rule.anywhere or offset <= rule.offset < offset + bytes:
                     error = rule.error
                     if rule.once:

@@ -77,7 +77,10 @@ event("ACPI_DEVICE_OST", "The guest said what became of something that it was to
 @command("query-acpi-ospm-status", returns="[ACPIOSTInfo]")
 def query_acpi_ospm_status(monitor: Any) -> list[dict[str, Any]]:
     """What the guest said of devices that it was told of through ACPI."""
-    return [row for device in monitor.machine.devices.values() for row in getattr(device, "ospm_status", list)()]
+    devices = monitor.machine.devices.values()
+    if all(device.driver != "PIIX4_PM" for device in devices):
+        raise QmpError("command is not supported, missing ACPI device")
+    return [row for device in devices for row in getattr(device, "ospm_status", list)()]
 
 
 union(

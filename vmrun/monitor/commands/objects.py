@@ -94,10 +94,11 @@ def query_memdev(monitor: Any) -> list[dict[str, Any]]:
         row = {name: values[name] for name in ("size", "merge", "dump", "prealloc", "share", "reserve", "policy")}
         rows.append({"id": one.name, **row, "host-nodes": list(values.get("host-nodes") or ())})
     of_objects = (machine.config.get("memory-backing") or {}).get("memdevs")
-    if machine.whole and machine.board.ram_size and not of_objects and all(row["id"] != "pc.ram" for row in rows):
+    own = machine.board.ram.name if machine.whole and machine.board.ram_size else ""
+    if own and not of_objects and all(row["id"] != own for row in rows):
         rows.append(
             {
-                **{"id": "pc.ram", "size": machine.board.ram_size, "merge": True, "dump": True, "prealloc": False},
+                **{"id": own, "size": machine.board.ram_size, "merge": True, "dump": True, "prealloc": False},
                 **{"share": False, "reserve": True, "policy": "default", "host-nodes": []},
             }
         )
