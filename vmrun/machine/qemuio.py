@@ -52,7 +52,12 @@ def amount(value: float) -> str:
     return ""
 
 
-def _options(words: list[str], flags: str, with_value: str) -> tuple[dict[str, str], list[str]]:
+# letters of the commands that take more than others; -p of old scripts means nothing
+_READS = {"read": "Cpqv", "aio_read": "Ciqv"}
+_WRITES = {"write": "Cfnpquz", "aio_write": "Cfiquz"}
+
+
+def _options(words: list[str], flags: str, with_value: str, name: str) -> tuple[dict[str, str], list[str]]:
     """getopt's way: letters before the rest."""
     found: dict[str, str] = {}
     rest = list(words)
@@ -66,7 +71,7 @@ def _options(words: list[str], flags: str, with_value: str) -> tuple[dict[str, s
             elif letter in flags:
                 found[letter] = ""
             else:
-                raise Refused(f"invalid option -- '{letter}'")
+                raise Refused(f"{name}: invalid option -- '{letter}'")
     return found, rest
 
 
@@ -149,7 +154,7 @@ def _pattern(text: str) -> int:
 
 
 def _read(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "aCipqv", "Psl")
+    given, rest = _options(words, _READS.get(name, "Cqv"), "Psl", name)
     if name in ("readv", "aio_read") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
     if "P" not in given and ("s" in given or "l" in given):
@@ -182,7 +187,7 @@ def _pieces(io: Io, offset: int, count: int) -> list[bytes]:
 
 
 def _write(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "Cfinquz", "Ps")
+    given, rest = _options(words, _WRITES.get(name, "Cfq"), "Ps", name)
     if name in ("writev", "aio_write") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
     offset, count = _span(rest, name)
@@ -218,7 +223,7 @@ def _contents(path: str) -> bytes:
 
 
 def _discard(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "Cq", "")
+    given, rest = _options(words, "Cq", "", name)
     offset, count = _span(rest, name)
     began = monotonic()
     io.request(DISCARD, offset, count)
@@ -235,7 +240,7 @@ def _length(io: Io, words: list[str], name: str) -> str:
 
 
 def _truncate(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, "", "m")
+    given, rest = _options(words, "", "m", name)
     if len(rest) != 1:
         raise Refused(usage(name))
     if io.node.driver == "qcow2" and number(rest[0]) % 512:
@@ -356,7 +361,7 @@ def _reopen(io: Io, words: list[str], name: str) -> str:
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import reopen
 
-    given, _ = _options(words, "rw", "co")
+    given, _ = _options(words, "rw", "co", name)
     if "r" in given or "w" in given:
         with io.quiet():
             try:
