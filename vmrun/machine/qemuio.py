@@ -450,7 +450,7 @@ def work(io: Io, line: list[str]) -> str | Callable[[Any], str]:
         except OSError as error:
             io.failed = True
             code = errno.EIO if error.errno == errno.EINVAL else error.errno
-            what = {"r": "read", "w": "write"}.get(verb, verb.removeprefix("aio_").rstrip("v"))
+            what = {"r": "read", "w": "write", "d": "discard", "aio_read": "readv"}.get(verb, verb)
             return f"{what} failed: {os.strerror(code or errno.EIO)}\n"
 
     if verb.startswith("aio_"):

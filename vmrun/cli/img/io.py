@@ -170,7 +170,7 @@ def _commands(session: Session, given: Given) -> int:
         sys.stdout.flush()
         line = sys.stdin.readline()
         if not line:
-            sys.stdout.write("\n")
+            sys.stdout.write("\n" if sys.stdin.isatty() else "")
             return 0
         if not _one(session, line, given):
             return 0
