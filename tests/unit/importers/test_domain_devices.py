@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.importers.test_domain import ACPI, imported, told
+from vmrun.config.importers.libvirt import import_domain
 from vmrun.errors import ConfigError
 
 RINGS = "iommu='on' ats='on' packed='on' page_per_vq='on'"
@@ -91,7 +92,41 @@ def import_words(xml: str, more: str = ACPI) -> list[str]:
 
 def test_a_vnc_socket_without_a_path() -> None:
     words = import_words("<graphics type='vnc'><listen type='socket'/></graphics>")
-    assert words[words.index("-vnc") + 1] == "unix:vnc.sock"
+    assert words[words.index("-vnc") + 1] == "vnc=unix:vnc.sock"
+
+
+@pytest.mark.parametrize(
+    ("listen", "where"),
+    [
+        ("<listen type='address' address='::1'/>", "[::1]:0"),
+        ("<listen type='address' address='127.0.0.2'/>", "127.0.0.2:0"),
+        ("<listen type='socket' socket='/a=b.sock'/>", "unix:/a=b.sock"),
+    ],
+)
+def test_where_vnc_listens(listen: str, where: str) -> None:
+    found = imported(f"<graphics type='vnc' port='5900'>{listen}</graphics><video><model type='vga'/></video>", ACPI)
+    assert found["vnc"]["listen"] == where
+
+
+def test_a_name_with_commas_and_equals_signs() -> None:
+    xml = "<domain type='qemu'><name>a=1,b</name><memory>65536</memory><os><type machine='pc'>hvm</type></os></domain>"
+    assert import_domain(xml.encode(), "m.xml")[0]["name"] == "a-1-b"
+
+
+@pytest.mark.parametrize(
+    ("emulator", "arch", "model"),
+    [
+        ("qemu-system-i386", "i686", "qemu32"),
+        ("qemu-system-x86_64", "i686", None),
+        ("", "i686", "qemu32"),
+        ("", "x86_64", None),
+    ],
+)
+def test_the_processor_of_an_emulator(emulator: str, arch: str, model: str | None) -> None:
+    at = f"<devices><emulator>/usr/bin/{emulator}</emulator></devices>" if emulator else ""
+    os = f"<os><type machine='pc' arch='{arch}'>hvm</type></os>"
+    xml = f"<domain type='qemu'><name>t</name><memory>65536</memory>{os}{at}</domain>"
+    assert import_domain(xml.encode(), "m.xml")[0]["cpus"].get("model") == model
 
 
 def test_a_table_of_the_firmware_and_the_hole_of_pci() -> None:
@@ -181,6 +216,11 @@ def test_ports_that_are_named_are_kept_for_those_that_name_them() -> None:
 def test_a_port_that_is_no_number(where: str) -> None:
     with pytest.raises(ConfigError, match="no number"):
         imported(PORT.format("a", where), ACPI)
+
+
+def test_a_place_on_pci_that_is_not_said_is_the_next() -> None:
+    disk = "<disk><source file='/a'/><target dev='vda'/><address type='pci'/></disk>"
+    assert places(disk)["virtio-disk0"] == ("pci.0", "02.0")
 
 
 # --- memory -------------------------------------------------------------------------------------------------------

@@ -227,10 +227,19 @@ class _Domain(Memory):
             pairs += self._features_of_processors(features)
         if item is not None:
             pairs += self._rest_of_processors(item)
-        if pairs and not name:
+        if pairs and not name and (self.old or not self._is_i386()):
             name = "qemu64" if self.accel == "tcg" or not self.old else "cpu64-rhel6"
+        if not name and not self.old and self._is_i386():
+            name = "qemu32"  # what qemu-system-i386 has
         if name:
             self.add(line, "-cpu", join(pairs, name.strip()))
+
+    def _is_i386(self) -> bool:
+        """Whether libvirt runs qemu-system-i386, whose processors are others by default."""
+        emulator, machine = self.root.find("devices", "emulator"), self.root.find("os", "type")
+        if emulator is not None and emulator.text:
+            return emulator.text.endswith("qemu-system-i386")
+        return machine is not None and machine.get("arch") == "i686"
 
     def _timers_of_processors(self) -> list[tuple[str, str]]:
         pairs = []
@@ -368,7 +377,7 @@ class _Domain(Memory):
     def _identity(self) -> None:
         name, uuid = self.root.find("name"), self.root.find("uuid")
         if name is not None:
-            self.add(name.line, "-name", name.text.replace(",", ",,"))
+            self.add(name.line, "-name", join([("guest", name.text)]))
         if uuid is not None:
             self.add(uuid.line, "-uuid", uuid.text)
         smbios, mode = self.root.find("os", "smbios"), self.root.attr("os", "smbios", "mode")

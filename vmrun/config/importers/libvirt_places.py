@@ -122,6 +122,8 @@ class Places(Base):
                     raise wrong("an address of PCI is no number", self.domain.file, address.line) from None
                 if spot[0] >= MOST_BUSES:
                     raise wrong(f"there is no bus {spot[0]}", self.domain.file, address.line)
+                if not any(spot):
+                    continue  # one of PCI is wanted, and not said
                 self.place[id(item)] = (spot[0], spot[1], spot[2])
                 self.taken.add((spot[0], spot[1]))
         videos = self._of("video")

@@ -50,15 +50,16 @@ class Screens(Places):
         if kind == "vnc":
             where = f"unix:{item.get('socket')}" if item.get("socket") else self._listen(item)
             if not where.startswith("unix:"):
-                where = f"{where}:{max(int(port or '-1'), 5900) - 5900}"
-            pairs: Pairs = [("password", "on")] if item.get("passwd") else []
+                host = f"[{where}]" if ":" in where else where
+                where = f"{host}:{max(int(port or '-1'), 5900) - 5900}"
+            pairs: Pairs = [("vnc", where), *([("password", "on")] if item.get("passwd") else [])]
             share = {"allow-exclusive": "allow-exclusive", "force-shared": "force-shared", "ignore": "ignore"}
             pairs += [("share", share[item.get("sharePolicy")])] if item.get("sharePolicy") in share else []
             websocket = item.get("websocket")
             if websocket:  # -1: libvirt chooses one, as it does for the display
                 pairs += [("websocket", websocket if websocket != "-1" else "on")]
             pairs += [("power-control", "on")] if item.get("powerControl") == "yes" else []
-            self.add(item.line, "-vnc", join(pairs, where))
+            self.add(item.line, "-vnc", join(pairs))
             if item.get("keymap"):
                 self.add(item.line, "-k", item.get("keymap"))
         elif kind == "spice":
