@@ -147,7 +147,10 @@ def _report(what: str, done: int, asked: int, offset: int, seconds: float) -> st
 
 
 def _pattern(text: str) -> int:
-    value = number(text)
+    try:
+        value = int(text, 8 if text.startswith("0") and text.isdecimal() else 0)  # as C reads numbers
+    except ValueError:
+        value = -1
     if not 0 <= value <= 255:
         raise Refused(f"{text} is not a valid pattern byte")
     return value
@@ -175,7 +178,7 @@ def _read(io: Io, words: list[str], name: str) -> str:
     if "v" in given:
         for at in range(0, count, 16):
             row = data[at : at + 16]
-            text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+            text = "".join(chr(byte) if byte < 128 and chr(byte).isalnum() else "." for byte in row)
             out += f"{offset + at:08x}:  {' '.join(f'{byte:02x}' for byte in row)}  {text}\n"
     return out if "q" in given else out + _report("read", count, count, offset, spent)
 
