@@ -154,6 +154,24 @@ ROM: list[tuple[str, bytes, bytes | int]] = [
     ("is it there again", six(0), 0),
     ("capacity again", ten(0x25, 0, 0, 0), 8),
 ]
+# What a disc, and a disk that may only be read, does not do.
+WRITES: list[tuple[str, bytes, bytes | int]] = [
+    ("write", ten(0x2A, 0, 5, 1), bytes(2048)),
+    ("write outside", ten(0x2A, 0, 5000, 1), bytes(2048)),
+    ("write nothing", ten(0x2A, 0, 5, 0), 0),
+    ("write 6", six(0x0A, 0, 0, 6, 1), bytes(2048)),
+    ("write 12", struct.pack(">BBIIBB", 0xAA, 0, 5, 1, 0, 0), bytes(2048)),
+    ("write 16", sixteen(0x8A, 0, 5, 1), bytes(2048)),
+    ("write and verify", ten(0x2E, 0, 8, 1), bytes(2048)),
+    ("write and verify 16", sixteen(0x8E, 0, 8, 1), bytes(2048)),
+    ("write the same", ten(0x41, 0, 20, 4), bytes(2048)),
+    ("write much the same", sixteen(0x93, 0, 20, 4), bytes(2048)),
+    ("write nothing the same", ten(0x41, 0, 20, 0), bytes(2048)),
+    ("unmap", ten(0x42, 0, 0, 24), ranges((50, 4))),
+    ("unmap nothing", ten(0x42, 0, 0, 0), 0),
+    ("rezero", six(0x01), 0),
+    ("format", six(0x04), 0),
+]
 FULL = {
     "serial": "SER-123456789012345678", "wwn": 0x5000123456789ABC, "port_wwn": 0x5000123456789ABD, "port_index": 3,
     "rotation_rate": 7200, "removable": True, "physical_block_size": 4096, "min_io_size": 4096, "opt_io_size": 65536,
@@ -162,15 +180,17 @@ FULL = {
 KINDS = {
     "disk": ({"driver": "scsi-hd", "drive": "d0"}, [*SAME, *DISK]),
     "disk-with-all": ({"driver": "scsi-hd", "drive": "d0", **FULL}, [*SAME, *DISK]),
-    "cd": ({"driver": "scsi-cd", "drive": "d0"}, [*SAME, *ROM]),
-    "empty-cd": ({"driver": "scsi-cd", "drive": "d0"}, [*SAME[:30], *ROM[:12]]),
+    "disk-to-read": ({"driver": "scsi-hd", "drive": "d0"}, [*SAME, *WRITES]),
+    "cd": ({"driver": "scsi-cd", "drive": "d0"}, [*SAME, *WRITES, *ROM]),
+    "cd-of-a-disk": ({"driver": "scsi-cd", "drive": "d0"}, [*SAME, *WRITES, *ROM]),
+    "empty-cd": ({"driver": "scsi-cd", "drive": "d0"}, [*SAME[:30], *WRITES, *ROM[:12]]),
 }
 
 
 def drives(kind: str, path: pathlib.Path) -> dict[str, dict[str, Any]]:
     if kind == "empty-cd":
         return {"d0": {"media": "cdrom"}}
-    more = {"media": "cdrom", "readonly": True} if kind == "cd" else {}
+    more = {"media": "cdrom", "readonly": True} if kind == "cd" else {"readonly": kind == "disk-to-read"}
     return {"d0": {"file": str(path), "format": "raw", **more}}
 
 
@@ -421,5 +441,5 @@ def test_a_write_of_gigabytes_to_a_disc_costs_the_host_nothing(tmp_path: pathlib
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for code in (0xAA, 0xAE):
             _, status, sense, _, _ = card.command(struct.pack(">BBIIBB", code, 0, 0, 0x60000, 0, 0), bytes(512))
-            assert (status, sense[2], sense[12]) == (2, 5, 0x20)
+            assert (status, sense[2], sense[12]) == (2, 7, 0x27)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB

@@ -258,6 +258,19 @@ def test_announce_self_sends_rarp_so_many_times(side: Any) -> None:
         assert {(frame or b"")[14:42] for frame in seen} == {body}
 
 
+def test_an_announcement_ends_the_one_of_its_id(side: Any) -> None:
+    """QEMU's programs stop announcements by one of no rounds; others go on."""
+    with side("virtio-net-pci") as one:
+        VirtioNet(one.q)
+        endless = {"initial": 10, "max": 10, "rounds": 100_000, "step": 0}
+        one.qmp("announce-self", **endless)
+        one.qmp("announce-self", **endless, id="bob")
+        one.qmp("announce-self", **{**endless, "rounds": 0}, id="bob")
+        assert all(one.receive() for _ in range(20)), "the nameless one goes on"
+        one.qmp("announce-self", **{**endless, "rounds": 0})
+        assert any(one.receive(0.5) is None for _ in range(500)), "they go on"
+
+
 CARDS = ["virtio-net-pci", "e1000", "e1000e", "rtl8139", "pcnet", "ne2k_pci", "i82559c", "vmxnet3"]
 
 

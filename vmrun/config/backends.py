@@ -243,11 +243,15 @@ def _socket(work: Work, id: str, node: Node, values: dict[str, Any], path: str) 
         values["host"] = "localhost"
 
 
+# Where the same address is no file of this host: each drive has zeroes of its own, or a server that sees to it.
+_NO_FILES = ("null-co:", "null-aio:", "nbd:", "nbd+", "http://", "https://", "fat:")
+
+
 def _shared_images(work: Work) -> None:
     owners: dict[str, str] = {}
     for id, drive in work.drives.items():
         file = drive.get("file")
-        if file is None:
+        if file is None or file.startswith(_NO_FILES):
             continue
         other = owners.setdefault(file, id)
         apart = all(each.get("readonly") or each.get("snapshot") for each in (drive, work.drives[other]))

@@ -250,7 +250,8 @@ CODES: dict[str, tuple[str, str]] = {
     "VR0608": ("a socket without one address", "Either path (unix), or host and port (TCP)."),
     "VR0609": (
         "one image in two drives",
-        "Two writers destroy an image. Drives that are all readonly may share one.",
+        "Two writers destroy an image. Drives that are all readonly may share one; what is no file of this host "
+        "(null-co, a server's export) may be named twice.",
     ),
     "VR0610": (
         "something of the host claimed twice",

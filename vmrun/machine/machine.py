@@ -104,6 +104,7 @@ class Machine:
         self.debugger: Any = None  # vmrun.machine.debugger, while somebody debugs the guest
         self.monitors: Any = None  # vmrun.monitor.server, once there is one
         self.before_reset: list[Callable[[], object]] = []  # who looks at it before it is gone
+        self.announcing: dict[str, object] = {}  # vmrun.machine.network: the latest announcement of each name
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
         self.drives_pass = False  # they go with the device that shows them, as those of QEMU's -drive do

@@ -132,16 +132,22 @@ def announce(machine: Machine, names: list[str] | None = None) -> None:
 
 
 def announce_often(
-    machine: Machine, initial: int, most: int, rounds: int, step: int, names: list[str] | None
+    machine: Machine, initial: int, most: int, rounds: int, step: int, names: list[str] | None, id: str = ""
 ) -> None:
-    """Announce so many times, each pause longer than the one before; times in ms."""
+    """Announce so many times, each pause longer than the one before; times in ms. What was going on under the same `id`
+    ends; no rounds: that is all.
+    """
+    turn = machine.announcing[id] = object()
 
     def again(left: int, pause: int) -> None:
-        if machine.closed or left <= 0:
+        if machine.closed or machine.announcing.get(id) is not turn:
             return
-        announce(machine, names)
+        if left:
+            announce(machine, names)
         if left > 1:
-            machine.loop.call_later(pause / 1000, lambda: again(left - 1, min(pause + step, most)))
+            machine.loop.call_later(max(pause, 1) / 1000, lambda: again(left - 1, min(pause + step, most)))
+        else:
+            del machine.announcing[id]
 
     again(rounds, initial)
 

@@ -272,7 +272,8 @@ def _unforward(machine: Any, words: list[str], cpu: int) -> str:
 def _announce(machine: Any, words: list[str], cpu: int) -> str:
     from vmrun.machine import network
 
-    network.announce_often(machine, 50, 550, 5, 100, words[0].split(",") if words else None)
+    names, id = (*words, "", "")[:2]
+    network.announce_often(machine, 50, 550, 5, 100, names.split(",") if names else None, id)
     return ""
 
 

@@ -361,6 +361,18 @@ def test_a_stale_socket_file_is_replaced(rig, tmp_path):
     connect(rig, path).close()
 
 
+def test_an_empty_file_that_keeps_the_name_makes_way_for_a_socket_and_another_does_not(rig, tmp_path):
+    path = tmp_path / "mkstemp"
+    path.touch()
+    rig.open(type="socket", path=str(path), server=True, wait=False)
+    connect(rig, str(path)).close()
+    path = tmp_path / "disk.img"
+    path.write_text("precious")
+    with pytest.raises(BackendError, match="cannot listen"):
+        rig.open(type="socket", path=str(path), server=True, wait=False)
+    assert path.read_text() == "precious"
+
+
 def test_a_socket_in_use_is_refused_with_a_remedy(rig, server):
     _, path = server
     with pytest.raises(BackendError) as error:

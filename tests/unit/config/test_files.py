@@ -96,6 +96,13 @@ def test_client_of_a_socket_that_is_not_there_fails_unless_it_tries_again(
     assert (problem.code, problem.severity) == ("VR0620", severity)
 
 
+@pytest.mark.parametrize("file", ["null-co://", "null-aio://", "nbd://h/x", "http://h/x", "fat:/tmp"])
+def test_what_is_no_file_may_be_named_twice(resolve: Resolve, file: str) -> None:
+    drive = f"{{file: '{file}', format: raw}}"
+    machine = resolve(f"drives: {{a: {drive}, b: {drive}}}\n")
+    assert {spec["file"] for spec in machine["drives"].values()} == {file}
+
+
 def test_missing_firmware_directory(resolve: Resolve) -> None:
     """The firmware may be elsewhere."""
     (problem,) = faults(resolve, "firmware: {dirs: [nowhere]}\n")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vmrun.config.importers.line import parse_command_line
+from vmrun.config.importers.qemuopts import LineError
 
 FILE = {"driver": "file", "filename": "/a.img"}
 
@@ -86,3 +87,28 @@ def test_a_drive_may_be_such_a_node_too() -> None:
     assert graph(spec) == {"driver": "raw", "offset": 1024, "file": FILE}
     _, warnings = imported("-drive", "if=none,id=n,file.driver=rbd,file.pool=p")
     assert "'file.driver=rbd' has no equal" in warnings[0]
+
+
+@pytest.mark.parametrize("format", [",format=raw", ",format=qcow2", ""])
+def test_what_qemu_does_by_itself_may_be_said_of_a_drive(format: str) -> None:
+    for value in ("on", "off"):
+        drive, warnings = imported("-drive", f"if=none,id=n,file=/a.img{format},auto-read-only={value},force-share=off")
+        assert drive.keys() <= {"file", "format"} and warnings == []
+
+
+def test_an_image_that_others_write_is_read_alone_and_that_is_said() -> None:
+    drive, warnings = imported("-drive", "if=none,id=n,file=/a.img,format=raw,read-only=on,force-share=on")
+    assert drive["readonly"] is True and "force-share" not in drive and "'force-share'" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("auto-read-only=maybe", "Parameter 'auto-read-only' expects 'on' or 'off'"),
+        ("force-share=on", "force-share=on can only be used with read-only images"),
+        ("force-share=on,read-only=off", "force-share=on can only be used with read-only images"),
+    ],
+)
+def test_flags_of_a_drive_are_refused_as_qemu_does(given: str, said: str) -> None:
+    with pytest.raises(LineError, match=said):
+        imported("-drive", f"if=none,id=n,file=/a.img,format=raw,{given}")

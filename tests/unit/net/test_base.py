@@ -96,7 +96,15 @@ def test_a_pulled_cable_loses_frames_both_ways_and_the_card_is_told(net: PyNet) 
     assert (sent, card.links) == ([FRAME], [False, True])
 
 
-@pytest.mark.parametrize("size", [0, 1, 13, 65559, 70000])
+@pytest.mark.parametrize("size", [1, 5, 13])
+def test_a_card_gets_a_whole_header_of_a_runt(net: PyNet, size: int) -> None:
+    card = Card()
+    net.plug(card.port)
+    net.incoming(b"!" * size)
+    assert card.frames == [(b"!" * size).ljust(14, b"\0")]
+
+
+@pytest.mark.parametrize("size", [0, 65559, 70000])
 def test_frames_of_impossible_sizes_are_dropped(net: PyNet, size: int) -> None:
     card = Card()
     net.plug(card.port)

@@ -115,6 +115,15 @@ def test_a_redirector_takes_frames_away_and_puts_others_in(setup: Setup) -> None
     assert setup.sent == [frame(B, A, b"other")]
 
 
+def test_runts_pass_through_filters_as_they_are(setup: Setup) -> None:
+    setup.add("filter-mirror", outdev="one", queue="tx")
+    setup.add("filter-redirector", indev="two")
+    setup.net.incoming(b"Hello!!")
+    assert setup.chardevs["one"].output.take(1000) == struct.pack(">I", 7) + b"Hello!!"
+    setup.chardevs["two"].deliver(struct.pack(">I", 3) + b"abc")
+    assert setup.got == [b"Hello!!".ljust(14, b"\0"), b"abc".ljust(14, b"\0")] and setup.sent == [b"abc"]
+
+
 def test_impossible_lengths_are_dropped(setup: Setup) -> None:
     setup.add("filter-redirector", indev="two", queue="rx")
     setup.chardevs["two"].deliver(struct.pack(">I", 0xFFFFFFFF) + bytes(100))

@@ -121,30 +121,11 @@ def address_of(spec: dict[str, Any], *, passive: bool) -> tuple[int, Any]:
 
 
 def bind(sock: Any, family: int, address: Any) -> None:
-    """To an address of its family; a unix socket that nobody listens on makes way. OSError."""
-    if family != _socket.AF_UNIX:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+    """To an address of its family. OSError."""
+    if family == _socket.AF_UNIX:
+        from vmrun.core import unixsocket
+
+        unixsocket.bind(sock, address)
         return
-    try:
-        sock.bind(address)
-    except OSError:
-        if isinstance(address, bytes) or not stale(address):
-            raise
-        os.unlink(address)  # left behind by a program that died
-        sock.bind(address)
-
-
-def stale(path: str) -> bool:
-    """True for a socket that nobody listens on."""
-    import stat
-
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        connect({"path": path}, timeout=1.0).close()
-        return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    sock.bind(address)

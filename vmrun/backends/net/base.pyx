@@ -3,14 +3,15 @@
 A kind of back end overrides `put` (a frame from the card) and `resume_input` (the card has room again), and calls `deliver`.
 `put` takes every frame, to send, queue or drop it; when its queue is long it sets `blocked`, and a card that can is told to
 wait until `unblock` (rings of virtio); of others more is queued, until that is too much. Frames for a card that has no room, or whose machine is stopped, wait here, at most MOST_HELD of them; a
-back end that has its own queue (a socket's buffer in the kernel) asks `accepts` first and stops reading.
+back end that has its own queue (a socket's buffer in the kernel) asks `accepts` first and stops reading. Filters see a
+frame before the card's room counts. Captures and filters see runts as they came; a card gets at least a frame's header.
 
 Locks: the device lock is held everywhere here.
 """
 
 from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close
 
@@ -28,7 +29,7 @@ cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int, const iovec *, int)
 
 cdef enum:
-    SHORTEST = 14
+    SHORTEST = 14               # addresses and type
     MOST_PIECES = 64
     ETHERNET_LINK = 1
 
@@ -148,12 +149,14 @@ cdef class HostNet(NetBackend):
         """Whether the next frame would not have to wait."""
         if self.frontend is None or not self.link:
             return True                                         # it is dropped
+        if self.filtered:
+            return self.first == NULL                           # a filter may want it though the card does not
         return self.running and self.first == NULL and self.frontend.can_receive()
 
     cdef int deliver(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
         """A frame for the card. 1: taken, or waits, or dropped; 0: so many wait that this one is lost."""
         cdef IoVec piece
-        if self.frontend is None or not self.link or not SHORTEST <= length <= NET_MOST_FRAME:
+        if self.frontend is None or not self.link or not 1 <= length <= NET_MOST_FRAME:
             self.dropped += 1
             return 1
         if self.capture_fd >= 0 or self.filtered:
@@ -166,8 +169,13 @@ cdef class HostNet(NetBackend):
 
     cdef int hand(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
         cdef Cut cut
+        cdef u8 padded[SHORTEST]
         cdef u8 *segment
         cdef u32 part
+        if length < SHORTEST:
+            memset(padded, 0, SHORTEST)
+            memcpy(padded, frame, length)
+            frame, length = padded, SHORTEST
         if header != NULL and net_needs(header) & ~self.frontend.takes:
             if not self.memory():
                 return 0
@@ -317,6 +325,8 @@ cdef class HostNet(NetBackend):
         """`tap.passes(outgoing, frame)`: whether the frame goes on. At that place of `filters`; behind all of them."""
         self.taps.insert(len(self.taps) if place is None else place, tap)
         self.filtered = True
+        if self.accepts():
+            self.resume_input()
 
     def remove_filter(self, tap):
         self.taps.remove(tap)
@@ -333,7 +343,7 @@ cdef class HostNet(NetBackend):
         if outgoing:
             piece.base, piece.length = <void *>start, len(frame)
             self.put(&piece, 1, piece.length, NULL)
-        elif self.frontend is not None and self.link and SHORTEST <= len(frame) <= NET_MOST_FRAME:
+        elif self.frontend is not None and self.link and 1 <= len(frame) <= NET_MOST_FRAME:
             self.hand(start, <u32>len(frame), NULL)
 
     # --- from Python --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Back ends that are a descriptor: a tap, datagrams, or a stream of frames, each after its length.
 
 The descriptor is read on the I/O thread with the device lock held, while the card has room: else it is left alone, and what
-comes waits in the kernel. A card's frame goes out at once where the kernel takes it; a datagram that it does not take is lost
+comes waits in the kernel; of a stream one reading is ahead, so that a card has its frame as soon as it makes room. A card's frame goes out at once where the kernel takes it; a datagram that it does not take is lost
 as on a wire, a stream's waits here, and more than STREAM_OUT bytes of them make a card wait that can; of another's frames
 STREAM_MOST bytes wait, half of which may have gone already.
 
@@ -393,7 +393,7 @@ cdef class StreamNet(FdNet):
             return
         while left and self.connected:
             left -= 1
-            if not self.accepts():
+            if self.in_end > self.in_start and not self.accepts():
                 self.paused = True
                 self.wants()
                 return

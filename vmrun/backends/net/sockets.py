@@ -108,8 +108,12 @@ def _is_group(where: tuple[str, int]) -> bool:
 
 
 def _clear(path: str) -> None:
-    """Nobody's socket goes, any other file stays: binding to it fails then."""
-    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode):
+    """A socket goes, as with QEMU, and an empty file, as mkstemp(3) leaves; another stays: binding to it fails then."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(found.st_mode) or stat.S_ISREG(found.st_mode) and not found.st_size:
         os.unlink(path)
 
 

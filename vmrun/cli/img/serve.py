@@ -56,29 +56,16 @@ def serve(argv: list[str]) -> int:
         node.close()
 
 
-def _make_way(path: str) -> None:
-    """A socket that nobody listens on any more is taken away."""
-    import socket
-
-    try:
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-    except OSError:
-        pass
-
-
 def listening(path: str | None, host: str, port: str) -> socket.socket:
     """A server's socket, at a path or an address. ImgError."""
     import socket
 
+    from vmrun.core.unixsocket import bind
+
     try:
         if path:
             server = socket.socket(socket.AF_UNIX)
-            if os.path.exists(path) and not os.path.isfile(path):
-                _make_way(path)
-            server.bind(path)
+            bind(server, path)
             server.listen(16)
             return server
         if not port.isdigit() or int(port) > 65535:

@@ -169,6 +169,13 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             line.no_equal(option, key, host=True)
         elif key in _FLAGS:
             spec["readonly" if key == "read-only" else key] = boolean(option, key, value)
+        elif key == "auto-read-only":
+            boolean(option, key, value)  # a drive writes, or is read-only: QEMU's refuse the same files
+        elif key == "force-share":
+            if boolean(option, key, value):
+                if not boolean(option, "read-only", str(given.get("read-only", given.get("readonly", "off")))):
+                    raise option.wrong("force-share=on can only be used with read-only images", key)
+                line.no_equal(option, key, host=True)
         elif key == "serial":
             spec[key] = str(value)
         elif key == "aio" and value not in line.catalogue.choices_of_drives(key):

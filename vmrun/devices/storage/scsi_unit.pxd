@@ -35,6 +35,7 @@ cdef class DiskUnit(ScsiUnit):
     cdef int cd_command(self, ScsiRequest *request) noexcept nogil
     cdef int disk_command(self, ScsiRequest *request) noexcept nogil
     cdef int inquire(self, ScsiRequest *request) noexcept nogil
+    cdef bint protected(self) noexcept nogil
     cdef int read_write(self, ScsiRequest *request, bint write, u64 lba, u64 count) noexcept nogil
     cdef int read_capacity(self, ScsiRequest *request, bint long) noexcept nogil
     cdef int mode_page(self, u8 page, u8 control, u8 *out) noexcept nogil

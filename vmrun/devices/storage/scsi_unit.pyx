@@ -23,7 +23,6 @@ from vmrun.errors import StateError
 
 cdef enum:
     TEST_UNIT_READY = 0x00
-    REZERO_UNIT = 0x01
     REQUEST_SENSE = 0x03
     FORMAT_UNIT = 0x04
     READ_6 = 0x08
@@ -111,6 +110,13 @@ cdef enum:
     UNMAPPING = 2
     SAMING = 3
     SELECTED = 4
+
+
+cdef bint writes(u8 code) noexcept nogil:
+    return code in (
+        WRITE_6, WRITE_10, WRITE_12, WRITE_16, WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16, WRITE_SAME_10,
+        WRITE_SAME_16, UNMAP, FORMAT_UNIT,
+    )
 
 
 cdef class DiskUnit(ScsiUnit):
@@ -352,9 +358,10 @@ cdef class DiskUnit(ScsiUnit):
             ):
                 return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
             return scsi_good(request)
-        return self.cd_command(request) if self.cd else self.disk_command(request)
+        return self.cd_command(request) if self.cd and not writes(code) else self.disk_command(request)
 
     cdef int disk_command(self, ScsiRequest *request) noexcept nogil:
+        """What changes blocks; a disc drive refuses it as a disk does that may only be read."""
         cdef u8 *cdb = request.cdb
         cdef u8 code = cdb[0]
         if code in (WRITE_6, WRITE_10, WRITE_12, WRITE_16, WRITE_VERIFY_10, WRITE_VERIFY_12, WRITE_VERIFY_16):
@@ -370,7 +377,7 @@ cdef class DiskUnit(ScsiUnit):
             if not request.expected:
                 return scsi_good(request)
             return self.take_list(request, request.expected)
-        if code == REZERO_UNIT or code == FORMAT_UNIT and not cdb[1]:
+        if code == FORMAT_UNIT and not cdb[1]:
             return scsi_good(request)
         return scsi_fail(request, ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
 
@@ -382,8 +389,6 @@ cdef class DiskUnit(ScsiUnit):
         cdef int kind
         if code == SET_SPEED or code == STOP_PLAY:
             return scsi_good(request)
-        if request.expected > SCSI_OWN:                         # a write, which a disc drive does not know
-            return scsi_fail(request, ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
         out = self.room(request)
         if out == NULL:
             return scsi_fail(request, 4, 0x44, 0)
@@ -435,10 +440,14 @@ cdef class DiskUnit(ScsiUnit):
             out[4] = <u8>(length - 5)
         return self.answer(request, length)
 
+    cdef bint protected(self) noexcept nogil:
+        """Of a disc whatever its drive says: `media` may be forgotten."""
+        return self.cd or self.drive.readonly
+
     cdef int read_write(self, ScsiRequest *request, bint write, u64 lba, u64 count) noexcept nogil:
         cdef u8 *cdb = request.cdb
         cdef u32 flags = 0
-        if write and self.drive.readonly:
+        if write and self.protected():
             return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
         if cdb[0] >> 5 and self.strict and cdb[1] & 0xE0 and cdb[0] != READ_CD:     # protection information
             return self.bad_field(request)
@@ -621,7 +630,7 @@ cdef class DiskUnit(ScsiUnit):
         cdef bint zero = True
         if not count or cdb[1] & 0x16:                          # anchors, and patterns with addresses in them
             return self.bad_field(request)
-        if self.drive.readonly:
+        if self.protected():
             return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
         if not self.in_range(lba, count):
             return scsi_fail(request, ILLEGAL_REQUEST, ASC_OUT_OF_RANGE, 0)
@@ -677,7 +686,7 @@ cdef class DiskUnit(ScsiUnit):
         cdef u32 total = <u32>request.expected, length
         if total < 8 or total < be16(list) + 2 or total < be16(list + 2) + 8 or be16(list + 2) & 15:
             return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
-        if self.drive.readonly:
+        if self.protected():
             return scsi_fail(request, DATA_PROTECT, ASC_WRITE_PROTECTED, 0)
         length = be16(list + 2)
         request.offset, request.span, request.step = 8, 8 + length, UNMAPPING

@@ -100,13 +100,13 @@ def announce_self(
     interfaces: list[str] | None = None,
     id: str | None = None,
 ) -> None:
-    """Tell switches where the cards are: RARP frames, and a word to drivers that can do it themselves."""
-    bounds = {"initial": (initial, 1, 100000), "max": (max, 1, 100000)}
-    bounds |= {"rounds": (rounds, 1, 1000), "step": (step, 0, 10000)}
-    for name, (value, least, most) in bounds.items():
-        if not least <= value <= most:
-            raise QmpError(f"Parameter '{name}' expects a value from {least} to {most}")
-    network.announce_often(monitor.machine, initial, max, rounds, step, interfaces)
+    """Tell switches where the cards are: RARP frames, and a word to drivers that can do it themselves. A later command
+    with the same `id` takes the earlier one's place; with `rounds` 0 it only ends it. Pauses in ms.
+    """
+    for name, value in {"initial": initial, "max": max, "rounds": rounds, "step": step}.items():
+        if not 0 <= value < 1 << 31:
+            raise QmpError(f"Parameter '{name}' expects a value from 0 to 2147483647")
+    network.announce_often(monitor.machine, initial, max, rounds, step, interfaces, id or "")
 
 
 @command("x-query-network", None, "[NetworkInfo]")

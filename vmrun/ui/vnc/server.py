@@ -13,6 +13,7 @@ import os
 import socket
 import time
 
+from vmrun.core import unixsocket
 from vmrun.core.x509 import subject
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
@@ -202,15 +203,14 @@ class VncServer:
         try:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if family != socket.AF_UNIX:
+            if family == socket.AF_UNIX:
+                unixsocket.bind(listener, address)
+            else:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
+                listener.bind(address)
             listener.listen(8)
         except (OSError, OverflowError) as error:
             listener.close()
-            if family == socket.AF_UNIX and getattr(error, "errno", 0) == errno.EADDRINUSE and _stale(address):
-                os.unlink(address)
-                return self._bind(family, address, what, web)
             number = getattr(error, "errno", 0) or 0
             remedy = {
                 errno.EADDRINUSE: "another program listens there: choose another display, or add `to:`",
@@ -539,15 +539,3 @@ def cipher(password: bytes, challenge: bytes) -> bytes:
         raise ProtocolError("VNC passwords need the package pycryptodome (vmrun's extra `vnc`)") from None
     key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in password[:8].ljust(8, b"\0"))
     return bytes(DES.new(key, DES.MODE_ECB).encrypt(challenge))
-
-
-def _stale(path: str) -> bool:
-    """Whether a socket is in the way that nobody listens on."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass
-    return False
