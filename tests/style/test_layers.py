@@ -49,6 +49,7 @@ ALLOWED = {
         "vmrun.core.fdsets",
         "vmrun.core.keys",
         "vmrun.core.object",
+        "vmrun.core.unixsocket",
         "vmrun.backends.block",
         "vmrun.config",
         "vmrun.firmware",
