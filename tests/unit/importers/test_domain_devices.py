@@ -223,6 +223,11 @@ def test_a_place_on_pci_that_is_not_said_is_the_next() -> None:
     assert places(disk)["virtio-disk0"] == ("pci.0", "02.0")
 
 
+def test_a_usb_bus_that_is_no_number() -> None:
+    with pytest.raises(ConfigError, match="bus of <address> is 'x'"):
+        imported("<hub type='usb'><address type='usb' bus='x' port='1'/></hub>", ACPI)
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 CELLS = "<cpu><numa>{}</numa></cpu>"

@@ -260,8 +260,8 @@ class Places(Base):
         for item in self.items:
             for child in item.children:
                 get = child.attributes.get
-                if child.tag == "address" and get("type") == "usb" and not int(get("bus") or "0", 0):
-                    said.add(get("port", ""))
+                if child.tag == "address" and get("type") == "usb":
+                    said.add((self.domain.number(child, get("bus") or "0", "bus"), get("port", "")))
         order = [*self._in_order(self._of("disk")), *(item for tag in _ON_USB for item in self._of(tag))]
         waiting = [item for item in order if self._on_usb(item)]
         models = [
@@ -270,7 +270,7 @@ class Places(Base):
             if item.attributes.get("type") == "usb" and not self._number(item)
         ]
         root = max((_USB_PORTS.get(model, 2) for model in models), default=2)
-        free = [str(port) for port in range(1, root + 1) if str(port) not in said]
+        free = [str(port) for port in range(1, root + 1) if (0, str(port)) not in said]
         hubs = [item for item in waiting if item.tag == "hub"]
         others = [item for item in waiting if item.tag != "hub"]
         while len(others) > len(free) - len(hubs) + 8 * len(hubs) and len(hubs) < 2 * root and models:
