@@ -228,6 +228,15 @@ def test_a_usb_bus_that_is_no_number() -> None:
         imported("<hub type='usb'><address type='usb' bus='x' port='1'/></hub>", ACPI)
 
 
+@pytest.mark.parametrize(
+    ("xml", "more", "what"),
+    [("<hub type='usb'/>" * 2049, "", "2048 devices"), ("", "<cell memory='1024'/>" * 129, "128 NUMA nodes")],
+)
+def test_there_is_an_end(xml: str, more: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=f"more than {what}"):
+        imported(xml, f"{ACPI}<cpu><numa>{more}</numa></cpu>")
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 CELLS = "<cpu><numa>{}</numa></cpu>"

@@ -22,6 +22,7 @@ _USB = {
     "ich9-uhci3": "ich9-usb-uhci3", "vt82c686b-uhci": "vt82c686b-usb-uhci", "pci-ohci": "pci-ohci",
     "nec-xhci": "nec-usb-xhci", "qemu-xhci": "qemu-xhci",
 }  # fmt: skip
+MOST_DEVICES = 2048
 _ADDRESSES = ("pci", "drive", "usb", "isa", "virtio-serial", "ccid", "dimm", "unassigned", "")
 # what <driver> says of a virtio device → its properties
 _RINGS = {"iommu": "iommu_platform", "ats": "ats", "packed": "packed", "page_per_vq": "page-per-vq"}
@@ -41,6 +42,8 @@ class Devices(Disks, Characters, Screens, Networks, Others):
             else:
                 return
         devices.used = True
+        if len(devices.children) > MOST_DEVICES:
+            raise wrong(f"more than {MOST_DEVICES} devices", domain.file, devices.line)
         emulator = devices.find("emulator")
         if emulator is not None:
             emulator.skip()

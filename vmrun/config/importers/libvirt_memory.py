@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     Pairs = list[tuple[str, Any]]
 
+MOST_CELLS = 128  # as with QEMU
 MOST_NODES = 1024  # of a host
 _POLICIES = {"strict": "bind", "interleave": "interleave", "preferred": "preferred"}
 MIB = 1 << 20
@@ -87,6 +88,8 @@ class Memory:
     def _cells(self) -> list[Item]:
         numa = self.root.find("cpu", "numa")
         cells = numa.all("cell") if numa is not None else []
+        if len(cells) > MOST_CELLS:
+            raise wrong(f"more than {MOST_CELLS} NUMA nodes", self.file, cells[0].line)
         ids = {id(cell): self.number(cell, cell.get("id", str(n)), "id") for n, cell in enumerate(cells)}
         return sorted(cells, key=lambda cell: ids[id(cell)])
 

@@ -81,11 +81,13 @@ class Places(Base):
     def _in_order(self, disks: list[Item]) -> list[Item]:
         """libvirt puts a disk beside those of its bus, by name."""
         found: list[Item] = []
+        named = {id(disk): (self._bus(disk), self._index(disk)) for disk in disks}
         for disk in disks:
-            at = -1
+            at, (own, index) = -1, named[id(disk)]
             for place in range(len(found) - 1, -1, -1):
-                if self._bus(found[place]) == self._bus(disk):
-                    if self._index(found[place]) > self._index(disk):
+                bus, other = named[id(found[place])]
+                if bus == own:
+                    if other > index:
                         at = place
                     elif at < 0:
                         at = place + 1
