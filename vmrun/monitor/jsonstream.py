@@ -185,20 +185,10 @@ def _loads(data: bytes) -> object:
     except UnicodeDecodeError:
         raise JsonError("JSON parse error, invalid UTF-8 sequence in string") from None
     if "'" in text:
-        text = _requoted(text)
+        from vmrun.core.quotes import requoted
+
+        text = requoted(text)
     return _decoder.decode(text)
-
-
-def _requoted(text: str) -> str:
-    """Single-quoted strings as JSON has them."""
-
-    def swap(match: re.Match[str]) -> str:
-        word = match.group()
-        if word[0] == '"':
-            return word
-        return '"' + re.sub(r"\\'|\"", lambda m: "'" if m.group() == "\\'" else '\\"', word[1:-1]) + '"'
-
-    return re.sub(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'", swap, text, flags=re.S)
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:

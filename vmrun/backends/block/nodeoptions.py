@@ -170,6 +170,8 @@ def from_json(text: str) -> dict[str, Any]:
     """The object behind `json:`. ImageError in the words of QEMU's parser."""
     import json
 
+    from vmrun.core.quotes import requoted
+
     def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(members)
         if len(found) < len(members):
@@ -177,7 +179,7 @@ def from_json(text: str) -> dict[str, Any]:
         return found
 
     try:
-        found = json.loads(text, object_pairs_hook=once)
+        found = json.loads(text if "'" not in text else requoted(text), object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ImageError(f"Could not parse the JSON options: {_parse_error(text, error.msg, error.pos)}") from None
     except (ValueError, RecursionError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image
+from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, program
 from vmrun.machine.blocks import Quiet
 from vmrun.machine.qemuio import FLUSH, READ, Io, Refused, work
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-PROGRAM = "vmrun-io"
 HELP = """Usage: vmrun-io [OPTIONS]... [-c STRING]... [file]
 The command line is qemu-io's (see qemu-io(1)):
 
@@ -95,7 +94,7 @@ class Session(Io):
 
     def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
         if self.node.readonly and op not in (READ, FLUSH):
-            raise Refused(f"{PROGRAM}: Block node is read-only", True)
+            raise Refused(f"{program('io')}: Block node is read-only", True)
         return super().request(op, offset, count, data, flags)
 
 
@@ -119,7 +118,7 @@ def io(argv: list[str]) -> int:
             from vmrun import __version__
             from vmrun.cli.img import LIKE
 
-            sys.stdout.write(f"{PROGRAM} version {LIKE} (vmrun {__version__})\n")
+            sys.stdout.write(f"{program('io')} version {LIKE} (vmrun {__version__})\n")
             return 0
         if len(given.args) > 1:
             sys.stdout.write(HELP)
@@ -136,7 +135,7 @@ def io(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     except ImgError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n{HELP if error.usage else ''}")
+        sys.stderr.write(f"{program('io')}: {error}\n{HELP if error.usage else ''}")
         return 1
     try:
         return _commands(session, given)
@@ -144,7 +143,7 @@ def io(argv: list[str]) -> int:
         try:
             session.close()
         except OSError as error:
-            sys.stderr.write(f"{PROGRAM}: {error.strerror}\n")
+            sys.stderr.write(f"{program('io')}: {error.strerror}\n")
 
 
 def _given(argv: list[str]) -> Given:

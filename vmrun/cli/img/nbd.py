@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, select
+from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, program, select
 from vmrun.cli.img.serve import answer, listening
 
 TYPE_CHECKING = False
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.nbd_server import Export
 
-PROGRAM = "vmrun-nbd"
 SIZES = 4096  # bytes of a name, of a description
 HELP = """Usage: vmrun-nbd [OPTIONS] FILE
 The command line is qemu-nbd's (see qemu-nbd(8)):
@@ -83,7 +82,7 @@ def nbd(argv: list[str]) -> int:
             from vmrun import __version__
             from vmrun.cli.img import LIKE
 
-            sys.stdout.write(f"{PROGRAM} {LIKE} (vmrun {__version__})\n")
+            sys.stdout.write(f"{program('nbd')} {LIKE} (vmrun {__version__})\n")
             return 0
         _check(given)
         return _forked(given) if "fork" in given else _serve(given, -1)
@@ -91,8 +90,8 @@ def nbd(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     except ImgError as error:
-        more = f"Try `{PROGRAM} --help' for more information.\n" if error.usage else ""
-        sys.stderr.write(f"{PROGRAM}: {error}\n{more}")
+        more = f"Try `{program('nbd')} --help' for more information.\n" if error.usage else ""
+        sys.stderr.write(f"{program('nbd')}: {error}\n{more}")
         return 1
 
 

@@ -153,11 +153,12 @@ def rate_of(text: str | None) -> int:
     return found
 
 
-def program() -> str:
+def program(tool: str = "img") -> str:
+    """What it is called by who reads its messages: a link may have QEMU's name."""
     import os
 
     name = os.path.basename(sys.argv[0])
-    return name if "img" in name else "vmrun-img"
+    return name if name.endswith(f"-{tool}") else f"vmrun-{tool}"
 
 
 def pairs(text: str) -> dict[str, str]:

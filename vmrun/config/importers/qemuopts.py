@@ -120,8 +120,10 @@ def settings(option: Option, implied: str = "", json: bool = False, flags: Colle
 def _json(option: Option, text: str) -> dict[str, Any]:
     import json
 
+    from vmrun.core.quotes import requoted
+
     try:
-        data = json.loads(text if "'" not in text else _double_quoted(text))
+        data = json.loads(text if "'" not in text else requoted(text))
     except (ValueError, RecursionError):
         raise option.wrong("JSON parse error, invalid keyword or unbalanced brackets") from None
     found: dict[str, Any] = {}
@@ -140,17 +142,6 @@ def _json(option: Option, text: str) -> dict[str, Any]:
             else:
                 found[name] = value
     return found
-
-
-def _double_quoted(text: str) -> str:
-    """QEMU's JSON takes strings in single quotes too."""
-    import re
-
-    def string(match: re.Match[str]) -> str:
-        body = match[0][1:-1]
-        return f'"{body}"' if match[0][0] == '"' else '"' + re.sub(r'\\(\')|(")', r"\1", body).replace('"', '\\"') + '"'
-
-    return re.sub(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""", string, text)
 
 
 CPU_TYPE = "-x86_64-cpu"  # what names of processors' types end in

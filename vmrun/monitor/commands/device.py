@@ -44,10 +44,9 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str | None = None, 
         fits = [name for name, found in buses.items() if found.kind == row["bus"]]
         if row["bus"] in CHOSEN:
             fits.reverse()  # the youngest, as on a command line
-        room = (name for name in fits if buses[name].kind != "IDE" or len(buses[name].devices) < 2)
-        bus = next(room, fits[0] if fits else "")
-        if not bus:
+        if not fits:
             raise QmpError(f"No '{row['bus']}' bus found for device '{driver}'")
+        bus = fits[0]
     if id and id in machine.root.children["peripheral"].children:
         raise QmpError(f"Duplicate device ID '{id}'")
     if getattr(buses[bus], "hotplug", None) is None:
