@@ -284,6 +284,13 @@ def test_memory_of_nodes_of_the_host(tune: str, nodes: str) -> None:
     assert f"memory-backend-ram,id=ram-node0,size=67108864{',' * bool(nodes)}{nodes}" in import_words("", more)
 
 
+def test_a_machine_file_says_where_its_memory_is() -> None:
+    whole = "<memoryBacking><access mode='shared'/></memoryBacking><numatune><memory nodeset='0-1'/></numatune>"
+    found = imported("", ACPI + whole)
+    assert found["memory-backing"] == {"share": True, "policy": "bind", "host-nodes": "0-1"}
+    assert "memory-backing" not in imported("", ACPI + CELLS.format("<cell id='0' cpus='0' memory='65536'/>"))
+
+
 def test_a_node_that_no_host_has() -> None:
     with pytest.raises(ConfigError, match="nodes beyond 1023"):
         imported("", f"{ACPI}<numatune><memory nodeset='0-99999999'/></numatune>")

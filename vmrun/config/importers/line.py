@@ -73,6 +73,21 @@ class Parsed:
         self.skipped = tuple(line.skipped)
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
+    def _backing(self) -> dict[str, Any]:
+        """What the memory's own backends say, as far as they agree: a machine file has one word for all memory."""
+        named = self.run.get("memdevs", ())
+        own = [given for _, given in self.run.get("objects", ()) if given.get("id") in named]
+        found = {}
+        for key, usual in (("share", "off"), ("policy", "default"), ("host-nodes", "")):
+            values = {
+                str(given.get(key, "on" if key == "share" and given["qom-type"].endswith("memfd") else usual))
+                for given in own
+            }
+            if len(values) == 1 and values != {usual}:
+                value = values.pop()
+                found[key] = value in ("on", "yes", "true", "True") if key == "share" else value
+        return {key: value for key, value in found.items() if value is not False}
+
     def machine(self) -> dict[str, Any]:
         """document with the objects that something in it names, or that name something in it; the I/O threads; and what
         is done when the guest ends.
@@ -86,13 +101,15 @@ class Parsed:
             if kind == "iothread" or id in used or filters:
                 found[id] = {"type": kind, **object_values(given)}
         document = {**self.document, "objects": found} if found else self.document
+        backing = {**self._backing(), **document.get("memory-backing", {})}
+        if backing:
+            document = {**document, "memory-backing": backing}
         events = {"shutdown": "poweroff", "panic": "crash"}
         on = {"reboot": "shutdown"} if self.run.get("no-reboot") else {}
         on |= {"poweroff": "pause"} if self.run.get("no-shutdown") else {}
         on |= {events.get(key, key): value for key, value in self.run.get("action", {}).items()}
         on = {key: value for key, value in on.items() if value != _USUAL.get(key)}
         return {**document, "on": on} if on else document
-
 
 
 def read_options(argv: Sequence[str]) -> list[Option]:
