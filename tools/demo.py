@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--accel", help="accelerators to try for all guests, instead of the machines' own lists")
     chosen = parser.parse_args().accel
     accel = ["--accel", chosen] if chosen else []
-    vmrun = [sys.executable, "-m", "vmrun.cli.main"]
+    vmrun = [sys.executable, "-m", "vmrun"]
 
     def step(title: str, *argv: str) -> int:
         print(f"\n$ vmrun {' '.join(argv)}    # {title}", flush=True)

@@ -23,7 +23,10 @@ ALLOWED = {
     "vmrun.errors": (),
     "vmrun.backends": EVERYWHERE,
     "vmrun.bus": EVERYWHERE,
-    "vmrun.config": ("vmrun.errors", "vmrun.core.iolimits", "vmrun.core.quotes", "vmrun.core.values", "vmrun.__version__", "vmrun"),
+    "vmrun.config": (
+        *("vmrun.errors", "vmrun.core.iolimits", "vmrun.core.quotes", "vmrun.core.values"),
+        *("vmrun.__version__", "vmrun"),
+    ),
     "vmrun.firmware": (*EVERYWHERE, "vmrun.config.data", "vmrun.config.sections"),
     "vmrun.devices": (*EVERYWHERE, "vmrun.bus", "vmrun.backends.protocols"),
     "vmrun.ui": (*EVERYWHERE,),
