@@ -92,6 +92,38 @@ def test_nodes_that_are_given_before_the_machine() -> None:
         assert sorted(found[0], key=str) == sorted(found[1], key=str), name
 
 
+def test_how_quick_memory_is_is_said_step_by_step() -> None:
+    def access(initiator: int, target: int, data_type: str, **value: int) -> dict[str, Any]:
+        given = {"initiator": initiator, "target": target, "hierarchy": "memory", "data_type": data_type}
+        return numa("hmat-lb", **given, **value)
+
+    def cache(node: int, level: int, size: int = 10240) -> dict[str, Any]:
+        return numa("hmat-cache", node_id=node, level=level, size=size, associativity="direct", policy="none", line=8)
+
+    asked = [
+        numa("node", nodeid=1, memdev="m1", initiator=0),
+        *(access(*between, "access-latency", latency=5) for between in ((2, 0), (1, 0), (0, 2))),
+        access(0, 0, "write-latency", bandwidth=500 << 20),
+        access(0, 0, "access-bandwidth", bandwidth=1),
+        access(0, 0, "access-latency", latency=1),
+        access(0, 0, "access-latency", latency=5),
+        access(0, 1, "access-latency", latency=65535),
+        cache(0, 1),
+        access(0, 0, "access-bandwidth", bandwidth=500 << 20),
+        access(0, 1, "access-bandwidth", bandwidth=65535 * (500 << 20)),
+        *(cache(node, level) for node, level in ((2, 1), (0, 4), (0, 0), (0, 2), (0, 1), (0, 1), (0, 2))),
+        cache(0, 2, 20480),
+        {"execute": "x-exit-preconfig"},
+        {"execute": "query-memory-size-summary"},
+    ]
+    line = ["-M", "pc-i440fx-7.2,hmat=on", "-smp", "2,sockets=2", "-m", "128"]
+    line += [word for n in range(2) for word in ("-object", f"memory-backend-ram,size=64M,id=m{n}")]
+    line += ["-numa", "node,nodeid=0,cpus=0-1,memdev=m0"]  # alone it is too little
+    his, ours = both(asked, *line)
+    assert ["error" in answer for answer in ours] == ["error" in answer for answer in his]
+    assert ours[-1] == his[-1]
+
+
 def test_what_is_made_before_is_there_afterwards() -> None:
     asked = [
         said("netdev_add", type="user", id="n0"),

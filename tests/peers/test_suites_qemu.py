@@ -312,6 +312,13 @@ def test_an_empty_machine_has_memory_and_blocks_that_it_is_given() -> None:
     both(act, "-machine", "none", "-m", "8", "-blockdev", "null-co,node-name=n0")
 
 
+@pytest.mark.parametrize("said", ["y", "n", "true", "no"])
+def test_an_objects_flag_is_said_in_four_ways(said: str) -> None:
+    found = both(lambda side: side.qmp("query-memdev"), "-machine", "none", "-object",
+                 f"memory-backend-ram,id=m0,size=1M,prealloc={said}")  # fmt: skip
+    assert found[0]["prealloc"] is (said in ("y", "true"))
+
+
 def test_a_picture_of_an_empty_machine(tmp_path: pathlib.Path) -> None:
     words = ["-machine", "none", "-accel", "qtest", "-chardev", "vc,id=c"]
     with contextlib.closing(Side(VMRUN[:2], *words)) as side:

@@ -424,6 +424,7 @@ class _Run(Runner):
 
         line = gather(read_options([*self.argv, *said]), True)
         numaopts.placed(line)
+        numaopts.check_attributes(line)
         return [{"cpus": line.nodes[id].get("cpus", ())} for id in sorted(line.nodes)]
 
     def complete(self, monitors: Any) -> Any:
@@ -434,12 +435,12 @@ class _Run(Runner):
         before.wait_for(before, "left")
         if before.outcome is not None:
             return before
-        if before.said:
-            from vmrun.cli.qemu_machine import Wanted
-            from vmrun.config.importers.line import parse_options, read_options
+        from vmrun.cli.qemu_machine import Wanted
+        from vmrun.config.importers.line import parse_options, read_options
 
-            self.wanted = Wanted(parse_options(read_options([*self.argv, *before.said]), defaults=True)).start()[0]
-            self.option = self.wanted.run
+        options = read_options([*self.argv, *before.said])
+        self.wanted = Wanted(parse_options(options, defaults=True)).start(complete=True)[0]
+        self.option = self.wanted.run
         machine = self.build()
         before.hand_over(machine)
         before.accelerator.close()

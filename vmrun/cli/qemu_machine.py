@@ -83,8 +83,12 @@ class Wanted:
             found += [f"{self.option(key)}: no effect on -machine none" for key in unused]
         return found
 
-    def start(self) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:
-        """(all that the run needs, files that were read, files that were looked for in vain)."""
+    def start(self, complete: bool = False) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:
+        """(all that the run needs, files that were read, files that were looked for in vain). Of a line with -preconfig
+        the NUMA nodes are looked at when they are `complete`.
+        """
+        if self.run.get("preconfig") and not complete:
+            self.file.pop("numa", None)
         warnings = self.warnings()
         config: Any = None
         files: tuple[str, ...] = ()

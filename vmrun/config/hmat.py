@@ -9,17 +9,21 @@ from vmrun.config.scalar import parse_size, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from vmrun.config.node import Node
-    from vmrun.config.work import Work
+
+    class Wrong(Protocol):
+        """Who takes what is wrong: vmrun.config.work.Work, or who makes an error of the first."""
+
+        def wrong(self, code: str, message: str, place: Any, path: str = "", *, remedy: str = "") -> None: ...
 
 KEYS = ("initiator", "access", "caches")
 MOST = 0xFFFF  # what a latency or bandwidth is divided to must be less
 MIB = 1 << 20
 
 
-def attributes(work: Work, section: Node, found: list[dict[str, Any]]) -> None:
+def attributes(work: Wrong, section: Node, found: list[dict[str, Any]]) -> None:
     """Put them into `found`, the nodes with their processors, and check them."""
     if not any(key in node.value for node in section.value for key in KEYS):
         return
@@ -36,18 +40,18 @@ def attributes(work: Work, section: Node, found: list[dict[str, Any]]) -> None:
     _fits(work, section, found)
 
 
-def _wrong(work: Work, node: Node, message: str, remedy: str = "") -> None:
+def _wrong(work: Wrong, node: Node, message: str, remedy: str = "") -> None:
     work.wrong("VR0711", message, node.place, "numa", remedy=remedy)
 
 
-def _initiator(work: Work, given: Node, found: list[dict[str, Any]]) -> None:
+def _initiator(work: Wrong, given: Node, found: list[dict[str, Any]]) -> None:
     if given.value >= len(found):
         _wrong(work, given, f"there is no NUMA node {given.value}; the last is {len(found) - 1}")
     elif not found[given.value].get("cpus"):
         _wrong(work, given, f"NUMA node {given.value} has no CPUs, and so nobody whose memory it could be")
 
 
-def _access(work: Work, given: Node, found: list[dict[str, Any]]) -> dict[str, Any]:
+def _access(work: Wrong, given: Node, found: list[dict[str, Any]]) -> dict[str, Any]:
     """A row of `access`: nanoseconds, or bytes in a second."""
     row: dict[str, Any] = {"hierarchy": "memory", **plain(given)}
     _initiator(work, given.value["initiator"], found)
@@ -62,7 +66,7 @@ def _access(work: Work, given: Node, found: list[dict[str, Any]]) -> dict[str, A
     return row
 
 
-def _caches(work: Work, section: Node, access: Any) -> list[dict[str, Any]]:
+def _caches(work: Wrong, section: Node, access: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for given in section.value:
         row: dict[str, Any] = {"associativity": "none", "policy": "none", "line": 0, **plain(given)}
@@ -75,13 +79,13 @@ def _caches(work: Work, section: Node, access: Any) -> list[dict[str, Any]]:
         _wrong(work, section, "caches' levels are 1, 2 and 3, without a gap")
     elif any(low["size"] >= high["size"] for low, high in zip(rows, rows[1:], strict=False)):
         _wrong(work, section, "a cache is smaller than that of the next level")
-    kinds = {str(row["data-type"]).rpartition("-")[2] for row in access}
+    kinds = {kind for row in access for kind in ("latency", "bandwidth") if row.get(kind)}  # 0 is as none
     if rows and kinds != {"latency", "bandwidth"}:
         _wrong(work, section, "a node with caches has a latency and a bandwidth too", "add them to `access`")
     return rows
 
 
-def _fits(work: Work, section: Node, found: list[dict[str, Any]]) -> None:
+def _fits(work: Wrong, section: Node, found: list[dict[str, Any]]) -> None:
     """Values of one kind are multiples of a unit that they share, less than 65535 of it."""
     kinds: dict[tuple[str, str], dict[tuple[int, int], int]] = {}
     for target, node in enumerate(found):

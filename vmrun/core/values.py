@@ -53,7 +53,7 @@ def is_identifier(text: str) -> bool:
 ADDRESSES = ("nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:", "null-co:", "null-aio:")
 
 _UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
-_ON, _OFF = ("on", "true", "yes"), ("off", "false", "no")
+_ON, _OFF = ("on", "yes", "true", "y"), ("off", "no", "false", "n")
 
 
 def read_value(kind: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from vmrun.config.importers.qemuopts import number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt
 from vmrun.config.scalar import parse_size, size_text
+from vmrun.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,6 +164,23 @@ def _cache(line: Line, option: Option, given: dict[str, Any]) -> None:
     row |= {key: given[key] for key in ("associativity", "policy") if key in given}
     row |= {"line": number(option, "line", given["line"])} if "line" in given else {}
     node.setdefault("caches", []).append(row)
+
+
+def check_attributes(line: Line) -> None:
+    """What is said of nodes' memory so far is as a machine file may have it; ConfigError for the first that is not."""
+    import json
+
+    from vmrun.config import hmat
+    from vmrun.config.load import load_bytes
+
+    nodes = [line.nodes[id] for id in sorted(line.nodes)]
+    section = load_bytes(json.dumps({"numa": nodes}).encode(), "numa.json").value["numa"]
+    hmat.attributes(_Refused(), section, [{**node} for node in nodes])
+
+
+class _Refused:
+    def wrong(self, code: str, message: str, place: Any, path: str = "", *, remedy: str = "") -> None:
+        raise ConfigError(message, code=code, remedy=remedy)
 
 
 def finish(line: Line) -> None:
