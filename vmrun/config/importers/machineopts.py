@@ -83,6 +83,9 @@ def remove(line: Line, id: str) -> None:
         removed.sort()
 
 
+_SWITCHES, _THREE_WAY = ("hpet", "i8042", "smbus", "sata"), ("vmport", "acpi", "pit", "pic")
+
+
 def machine(line: Line, option: Option) -> None:
     given = settings(option, "type")
     for key in [key for key in given if key.startswith(("smp.", "memory.", "boot."))]:
@@ -91,6 +94,10 @@ def machine(line: Line, option: Option) -> None:
         handler = {"smp": smp, "memory": memory, "boot": boot}[group]
         handler(line, Option(option.name, f"{part}={given.pop(key)}".replace(",", ",,"), option.index, option.text))
     for key, value in given.items():
+        if key in _SWITCHES:
+            value = "on" if boolean(option, key, value) else "off"
+        elif key in _THREE_WAY and value not in ("on", "off", "auto"):
+            raise option.wrong(f"Parameter '{key}' does not accept value '{value}'", key)
         if key == "type":
             name = _type(line, option, value)
             if line.file.setdefault("machine", name) != name:
