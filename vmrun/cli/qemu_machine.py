@@ -80,7 +80,8 @@ class Wanted:
             found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
         if self.file["machine"] == "none":
             unused = [f"{kind}.{id}" for kind in ("drives", "netdevs") for id in self.file.get(kind, ())]
-            found += [f"{self.option(key)}: no effect on -machine none" for key in unused]
+            asked = [key for key in unused if self.parsed.sources.get(key) in self.parsed.options]  # no default ones
+            found += [f"{self.option(key)}: no effect on -machine none" for key in asked]
         return found
 
     def start(self, complete: bool = False) -> tuple[Start, tuple[str, ...], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Switches of -machine that remove parts of the board: what they take, as QEMU says it."""
+"""Switches of -machine that remove parts of the board: what they take, as QEMU says it. And other spellings."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def test_a_part_that_is_there_anyway_says_nothing(word: str) -> None:
 def test_what_is_neither_is_refused(word: str, message: str) -> None:
     with pytest.raises(LineError, match=message):
         parse_command_line(["-M", f"pc,{word}"], defaults=False)
+
+
+@pytest.mark.parametrize("text", ["unix:/tmp/s,server=on,wait=off", "unix:path=/tmp/s,server=on,wait=off"])
+def test_a_socket_s_path_may_have_its_name(text: str) -> None:
+    document = parse_command_line(["-M", "pc", "-nodefaults", "-serial", text], defaults=False).document
+    (spec,) = document["chardevs"].values()
+    assert spec["path"] == "/tmp/s"

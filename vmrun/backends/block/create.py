@@ -88,7 +88,7 @@ def header_for(size: int, options: dict[str, Any]) -> headers.Header:
     )  # fmt: skip
     header.l1_size = header.l1_needed(size)
     if header.l1_size * 8 > headers.MOST_L1:
-        raise ImageError("Image size too large for this cluster size" if cluster < 2 << 20 else "Image size too large")
+        raise ImageError("The image size is too large for file format 'qcow2' (try using a larger cluster size)")
     if len(header.backing_file) > 1023:
         raise ImageError("Backing file name too long")
     return header

@@ -240,9 +240,10 @@ def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int)
                 raise QcowError(f"ERROR: ext_backing_format: len={length} too large (>=16)")
             h.backing_format = data.decode(errors="replace")
         elif kind == FEATURE_NAMES:
-            for start in range(0, length - 47, 48):
+            for start in range(0, length - 1, 48):  # the last may be cut
                 name = data[start + 2 : start + 48].split(b"\0")[0].decode(errors="replace")
-                names[data[start], data[start + 1]] = name
+                if name:
+                    names[data[start], data[start + 1]] = name
         elif kind == DATA_FILE_NAME:
             h.data_file = data.decode(errors="surrogateescape")
         elif kind == BITMAPS_EXT:

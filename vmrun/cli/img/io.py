@@ -146,10 +146,10 @@ def io(argv: list[str]) -> int:
             sys.stderr.write(f"{program('io')}: {error.strerror}\n")
 
 
-def _given(argv: list[str]) -> Given:
+def _given(argv: list[str], more: str = "") -> Given:
     long = ("cmd=", "format=", "read-only", "snapshot", "nocache", "copy-on-read", "misalign", "native-aio", "aio=",
             "cache=", "discard=", "trace=", "version")  # fmt: skip
-    given = Given(argv, "c:f:rsnCmki:t:d:T:UV", long)
+    given = Given(argv, f"c:f:rsnCmki:t:d:T:UV{more}", long)
     short = {"read-only": "r", "snapshot": "s", "nocache": "n", "cmd": "c", "format": "f", "cache": "t", "discard": "d"}
     for name, letter in {**short, "version": "V"}.items():
         if name in given:
@@ -187,13 +187,20 @@ def _one(session: Session, line: str, given: Given) -> bool:
         try:
             if session.node is not None:
                 raise ImgError("file open already, try 'help close'")
-            inner = _given(words[1:])
+            inner = _given(words[1:], "o:")
+            if "o" in inner:
+                inner.all["image-opts"] = [""]
+                inner.args.insert(0, ",".join(inner.all["o"]))
             session.open(inner.one(), inner)
         except (ImgError, HelpAsked) as error:
             session.failed = True
             session.complain(f"{error}\n")
     elif words[0] in ("close", "c"):
         session.close()
+    elif words[0] == "abort":
+        os.abort()  # tests want to see what a dead program leaves
+    elif words[0] == "sigraise" and len(words) == 2 and words[1].isdecimal() and 0 < int(words[1]) < 65:
+        os.kill(os.getpid(), int(words[1]))
     elif session.node is None and words[0] not in ("help", "sleep"):
         session.failed = True
         session.complain("no file open, try 'help open'\n")

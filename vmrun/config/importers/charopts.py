@@ -150,7 +150,7 @@ def legacy(line: Line, option: Option, id: str) -> str:
         given.pop("kind")
         given.pop("", None)
         if kind == "unix":
-            given["path"] = where
+            given["path"] = where.removeprefix("path=")
         elif kind == "udp":
             return line.put(option, "chardevs", id, {"type": "udp", **_udp(option, rest)})
         else:
