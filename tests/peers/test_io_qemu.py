@@ -37,7 +37,7 @@ a.qcow2 -c 'read -P 1 -s 4 0 8' -c 'read -P 1 -s 9 0 8'
 a.qcow2 -c 'reopen -r' -c 'write 0 1k' -c 'reopen -w' -c 'write 0 1k' -c quit -c bogus
 -U a.qcow2 -c length
 a.qcow2 -c 'write -pP 0x41 0 16' -c 'write -P 0x5f 16 16' -c 'read -v 0 48' -c 'read -pP 012 0 512' -c 'read -P x 0 8'
-a.qcow2 -c 'readv 1G 512' -c 'writev 1G 512' -c 'aio_write 1G 512' -c 'd 1G 512' -c 'readv -p 0 8' -c 'aio_read -a 0 8'
+a.qcow2 -c 'readv 1G 512' -c 'writev 1G 512' -c 'd 1G 512' -c 'readv -p 0 8' -c 'discard -x 0 8' -c 'w -i 0 8'
 -c 'open -o driver=qcow2,file.driver=file,file.filename=a.qcow2' -c length
 a.qcow2 -c 'sigraise 9'
 -t bogus a.qcow2 -c length

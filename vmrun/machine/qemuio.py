@@ -33,6 +33,14 @@ class Refused(Exception):
         self.error = error
 
 
+class BadOption(Refused):
+    """A letter that a command does not take; how it is used is told with it."""
+
+    def __init__(self, command: str, letter: str) -> None:
+        super().__init__(f"{command}: invalid option -- '{letter}'", True)
+        self.command = command
+
+
 def number(text: str) -> int:
     tail = text[-1:].lower()
     try:
@@ -71,7 +79,7 @@ def _options(words: list[str], flags: str, with_value: str, name: str) -> tuple[
             elif letter in flags:
                 found[letter] = ""
             else:
-                raise Refused(f"{name}: invalid option -- '{letter}'")
+                raise BadOption(name, letter)
     return found, rest
 
 
@@ -447,6 +455,9 @@ def work(io: Io, line: list[str]) -> str | Callable[[Any], str]:
             if act is _wait_break:
                 return _wait_break(io, rest, verb, work)
             return act(io, rest, verb)
+        except BadOption as error:
+            io.failed = True
+            return io.complain(f"{error}\n") + f"{usage(error.command)}\n"
         except Refused as error:
             io.failed = True
             return io.complain(f"{error}\n") if error.error else f"{error}\n"
