@@ -205,11 +205,18 @@ def open_node(
 ) -> Node:  # fmt: skip
     """The graph of an image. `format` None: probed. `backing` False: without its backing chain."""
     file = open_protocol(name, access)
+    if says_format(name, file, format):
+        return file
     try:
         return over(file, name, format, access, backing=backing, depth=depth, seen=seen)
     except BaseException:
         file.close()
         raise
+
+
+def says_format(name: str, node: Node, format: str | None) -> bool:
+    """Whether `json:` told the format, too, so that `node` is the image, and not a file with one."""
+    return name.startswith("json:") and node.driver in FORMATS and format in (None, node.driver)
 
 
 def open_protocol(name: str, access: Access) -> Node:

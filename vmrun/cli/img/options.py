@@ -194,7 +194,7 @@ def open_image(
         if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
             raise ImageError(f"Could not open '{name}': Unknown driver '{format}'")
         file = images.open_protocol(name, access)
-        if name.startswith("json:") and format is None and file.driver in images.FORMATS:
+        if images.says_format(name, file, format):
             return file
         try:
             if format is None and write and images.probe(file) == "raw":
