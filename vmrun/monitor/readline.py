@@ -21,6 +21,7 @@ MAX_HISTORY = 64
 CTRL = {c: ord(c) - 64 for c in "ABCDEFHKLNPUW"}
 # what follows ESC [ or ESC O
 KEYS = {"A": "P", "B": "N", "C": "F", "D": "B", "H": "A", "F": "E", "1~": "A", "3~": "D", "4~": "E"}
+QUIT = ("quit", "q")  # what is not followed by a prompt
 
 
 class LineMonitor:
@@ -102,7 +103,8 @@ class LineMonitor:
                 return
             self.show(shown)
         self.place = len(self.history)
-        self._prompt()
+        if line.strip() not in QUIT:
+            self._prompt()
 
     def _finish(self, shown: str, error: object) -> None:
         """A long command is over; what went wrong is in its words already."""

@@ -63,6 +63,14 @@ def test_a_banner_and_a_prompt(monitor: LineMonitor, screen: Screen) -> None:
     assert screen.lines[-1] == "(qemu) "
 
 
+@pytest.mark.parametrize(("line", "rest"), [(b"quit", [""]), (b" q ", [""]), (b"quit now", ["(qemu) "])])
+def test_who_quits_is_not_asked_for_more(pc: Driven, screen: Screen, line: bytes, rest: list[str]) -> None:
+    monitor = LineMonitor(pc.machine, screen.take)
+    monitor._run = lambda typed: ""  # type: ignore[method-assign]
+    monitor.feed(line + b"\r")
+    assert screen.lines[-1:] == rest
+
+
 @pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
 def test_a_line_is_run_once_whatever_ends_it(monitor: LineMonitor, screen: Screen, end: bytes) -> None:
     monitor.feed(b"info name" + end)
