@@ -40,6 +40,7 @@ a.qcow2 -c 'write -pP 0x41 0 16' -c 'write -P 0x5f 16 16' -c 'read -v 0 48' -c '
 a.qcow2 -c 'readv 1G 512' -c 'writev 1G 512' -c 'd 1G 512' -c 'readv -p 0 8' -c 'discard -x 0 8' -c 'w -i 0 8'
 -c 'open -o driver=qcow2,file.driver=file,file.filename=a.qcow2' -c length
 a.qcow2 -c 'sigraise 9'
+-t writethrough a.qcow2 -c 'write -P 0x5a 0 512' -c 'sigraise 9'
 -t bogus a.qcow2 -c length
 -c length a.qcow2 -f bogus
 """

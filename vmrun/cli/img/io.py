@@ -44,6 +44,7 @@ class Session(Io):
     def __init__(self) -> None:
         self.node: Any = None
         self.drive: Any = None
+        self.through = False  # what is written is on the disk before the next command
         self.threads: list[Any] = []
 
     def open(self, name: str, given: Given) -> None:
@@ -53,6 +54,7 @@ class Session(Io):
 
         readonly, snapshot = "r" in given, "s" in given
         cache = "none" if "n" in given else given.cache("t", "writeback")
+        self.through = cache in ("writethrough", "directsync")
         discard = given["d"] or "unmap"
         if discard not in ("ignore", "off", "unmap", "on"):
             raise ImgError(f"Invalid discard option: {discard}")
@@ -95,7 +97,10 @@ class Session(Io):
     def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
         if self.node.readonly and op not in (READ, FLUSH):
             raise Refused(f"{program('io')}: Block node is read-only", True)
-        return super().request(op, offset, count, data, flags)
+        answer = super().request(op, offset, count, data, flags)
+        if self.through and op not in (READ, FLUSH):
+            super().request(FLUSH)
+        return answer
 
 
 def command() -> int:
