@@ -179,6 +179,12 @@ class _Run(Runner):
                 (given[0] if isinstance(given, tuple) else given).close()
             if lock is not None:
                 self._remove_pidfile()
+            import vmrun.cli
+
+            if not vmrun.cli.owns_process:  # whoever called us has signals of its own, and so have its children
+                import _signal as signal  # type: ignore[import-not-found]
+
+                self._signal(signal.SIG_DFL)
 
     def _end_by_signal(self) -> None:
         """Whoever sees a socket of ours may end us: cleanly, while there is no machine yet that hears of signals."""
@@ -189,12 +195,12 @@ class _Run(Runner):
 
         self._signal(end)
 
-    def _signal(self, handler: Callable[[int, object], None] | None) -> None:
+    def _signal(self, handler: Callable[[int, object], None] | int | None) -> None:
         """What hears of signals; None: nobody does, as we end."""
         import _signal as signal  # type: ignore[import-not-found]
 
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, handler or signal.SIG_IGN)
+            signal.signal(number, signal.SIG_IGN if handler is None else handler)
 
     def _signals(self) -> None:
         super()._signals()
