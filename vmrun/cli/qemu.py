@@ -197,7 +197,7 @@ class _Run(Runner):
 
     def _signal(self, handler: Callable[[int, object], None] | int | None) -> None:
         """What hears of signals; None: nobody does, as we end."""
-        import _signal as signal  # type: ignore[import-not-found]
+        import _signal as signal
 
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN if handler is None else handler)
