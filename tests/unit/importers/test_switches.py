@@ -39,3 +39,8 @@ def test_a_socket_s_path_may_have_its_name(text: str) -> None:
     document = parse_command_line(["-M", "pc", "-nodefaults", "-serial", text], defaults=False).document
     (spec,) = document["chardevs"].values()
     assert spec["path"] == "/tmp/s"
+
+
+def test_a_device_cannot_say_what_buses_it_provides() -> None:
+    parsed = parse_command_line(["-M", "pc", "-nodefaults", "-device", "virtio-scsi-pci,provides=x"], defaults=False)
+    assert parsed.document["devices"][0]["provides"] == "x"  # no property, which the checks behind this refuse

@@ -91,13 +91,14 @@ def newest(buses: Iterable[str], drives: dict[str, int]) -> str | None:
 
 def _named(device: dict[str, Any], own: dict[str, str], count: dict[str, int]) -> dict[str, str]:
     """name → kind of the buses that a device provides; a device without an id is told QEMU's names of them."""
-    if "provides" in device:
-        for name, kind in device["provides"].items():
+    given = device.get("provides")
+    if isinstance(given, dict):  # by another option; what -device says of it is no property, and refused as such
+        for name, kind in given.items():
             count[kind] = max(count[kind], int(name.rpartition(".")[2]) + 1)  # -drive if=scsi,bus=1: not scsi.0 alone
-    elif "id" not in device and own and _NAMES.keys() >= set(own.values()):
+    elif given is None and "id" not in device and own and _NAMES.keys() >= set(own.values()):
         names = {}
         for kind in own.values():
             names[f"{_NAMES[kind][0]}.{count[kind]}"] = kind
             count[kind] += 1
-        device["provides"] = names
-    return dict(device.get("provides", own))
+        device["provides"] = given = names
+    return given if isinstance(given, dict) else own
