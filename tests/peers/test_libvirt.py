@@ -46,12 +46,16 @@ def settled(document: dict[str, Any], uuid: bool) -> dict[str, Any]:
     found = {key: dict(value) if key == "on" else value for key, value in document.items() if key not in own}
     if not uuid:
         found.pop("uuid", None)
-    for key, said in (("poweroff", "pause"), ("reboot", "shutdown")):
+    for key, said in (("poweroff", "pause"), ("reboot", "shutdown"), ("crash", "pause")):
         if found.get("on", {}).get(key) == said:
             del found["on"][key]  # libvirt has -no-shutdown and says by its monitor what comes then
     if found.get("on") == {}:
         del found["on"]
-    backing = {key: value for key, value in found.pop("memory-backing", {}).items() if (key, value) != ("dump", False)}
+    backing = dict(found.pop("memory-backing", {}))
+    if "qemu/ram" in str(backing.get("mem-path")):
+        del backing["mem-path"]  # in libvirt's own directory
+    if backing.get("dump") is False:
+        del backing["dump"]
     if backing:  # without libvirt's own default
         found["memory-backing"] = backing
     found["cpus"] = dict(document.get("cpus", {}))

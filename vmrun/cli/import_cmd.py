@@ -81,7 +81,7 @@ def _import_qemu(args: Any, words: list[str]) -> int:
     for key, (option, instead) in _OF_A_RUN.items():
         if key in parsed.run:
             write(f"vmrun: left out: {option}, which is of one run and not of the machine; {instead}\n", sys.stderr)
-    return _give(args, parsed.machine(), parsed.warnings, "imported from a QEMU command line")
+    return _give(args, parsed.machine(), (*parsed.warnings, *parsed.unsaid()), "imported from a QEMU command line")
 
 
 _OF_A_RUN = {

@@ -37,7 +37,8 @@ def definitions() -> dict[str, list[ElementTree.Element]]:
 PLAIN = {"on_lockfailure", "memoryBacking/discard", "os/cmdline", "os/initrd", "os/kernel"}
 # What makes no difference with a value that means nothing, or in itself.
 KNOWN = {
-    "devices/console/target/model@name", "devices/console@tty", "devices/interface/boot@loadparm",
+    "devices/console/target/model@name", "devices/console/target@port", "devices/console@tty",
+    "devices/interface/boot@loadparm",
     "devices/interface/driver@name", "devices/interface/mac@check", "devices/interface/mac@type",
     "devices/memballoon/stats@period", "devices/parallel/target@port", "devices/parallel/target@type",
     "devices/parallel@tty", "devices/serial/target/model@name", "devices/serial@tty", "devices/video/model@primary",

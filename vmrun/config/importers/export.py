@@ -7,7 +7,7 @@ import os
 from vmrun.config.backends import IN_FLASH
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.files import is_address
-from vmrun.config.importers import buses
+from vmrun.config.importers import backing, buses
 from vmrun.config.importers.machineopts import REMOVABLE
 from vmrun.config.importers.qemuopts import CPU_TYPE, join
 from vmrun.config.importers.screenopts import ADAPTERS
@@ -75,7 +75,6 @@ _SETTINGS = {
 _PARTS = {
     "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus", "plugged"),
     "firmware": ("bios", "dirs", "files", "roms", "acpi-tables", "nographic"),
-    "memory-backing": ("mem-path", "prealloc", "merge", "dump"),
 }
 FLASH = "cfi.pflash01"
 # a drive's limits → QEMU's names of them
@@ -144,6 +143,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
                 for pairs in rows:
                     words += ["-smbios", join([("type", kind.removeprefix("type")), *pairs])]
     words += _machine(document)
+    words += backing.objects(document)[0]
     words += _settings(document, directory)
     for driver, table in document.get("globals", {}).items():
         entry = load_catalogue().driver(driver)
@@ -185,6 +185,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
     for section, known in _PARTS.items():
         given = document.get(section)
         lost += [f"{section}.{key}" for key in given if key not in known] if isinstance(given, dict) else []
+    lost += [f"memory-backing.{key}" for key in backing.lost(document)]
     problems = [
         Problem("VR0121", f"'{key}' has no equal on QEMU's command line", path=key, severity=WARNING) for key in lost
     ]
@@ -218,7 +219,7 @@ def _numa(document: dict[str, Any]) -> list[str]:
         if str(document["machine"]).startswith("rhel6"):
             pairs.append(("mem", f"{amount}B"))
         else:
-            words += ["-object", join([("id", f"numa{n}"), ("size", f"{amount}B")], "memory-backend-ram")]
+            words += backing.node(document, f"numa{n}", amount)
             pairs.append(("memdev", f"numa{n}"))
         pairs += [("initiator", node["initiator"])] if "initiator" in node else []
         words += ["-numa", join(pairs, "node")]
@@ -251,9 +252,10 @@ def _machine(document: dict[str, Any]) -> list[str]:
         pairs.append(("kernel_irqchip", str(document["kernel_irqchip"])))
     switches, _ = _switched_off(document)
     pairs += [(key, "off") for key in switches if key not in _OLD_SWITCHES]
-    backing = document.get("memory-backing", {})
+    memory = document.get("memory-backing", {})
     shared = (("merge", "mem-merge"), ("dump", "dump-guest-core"))
-    pairs += [(name, backing[key]) for key, name in shared if key in backing]
+    pairs += [(name, memory[key]) for key, name in shared if key in memory]
+    pairs += backing.objects(document)[1]
     slots = document.get("memory-slots", {})
     pairs += [("nvdimm", "on")] if slots.get("nvdimm") else []
     hmat = any(key in node for node in document.get("numa", ()) for key in ("initiator", "access", "caches"))
@@ -313,9 +315,7 @@ def _settings(document: dict[str, Any], directory: str) -> list[str]:
     for table in firmware.get("acpi-tables", []):
         values = {key: ":".join(value) if isinstance(value, list) else value for key, value in table.items()}
         words += ["-acpitable", join(values.items())]
-    backing = document.get("memory-backing", {})
-    words += ["-mem-path", str(backing["mem-path"])] if "mem-path" in backing else []
-    words += ["-mem-prealloc"] if backing.get("prealloc") else []
+    words += backing.options(document)
     events = {"poweroff": "shutdown", "crash": "panic"}
     actions = [(events.get(key, key), action) for key, action in document.get("on", {}).items()]
     words += ["-action", join(actions)] if actions else []

@@ -33,6 +33,7 @@ _HYPERV |= {"vapic": "vapic", "frequencies": "frequencies", "reenlightenment": "
 _HYPERV |= {"tlbflush": "tlbflush", "evmcs": "evmcs", "avic": "avic"}
 _ENDS = {("on_poweroff", "preserve"): "shutdown=pause", ("on_reboot", "destroy"): "reboot=shutdown"}
 _ENDS |= {("on_crash", "preserve"): "panic=pause"}
+MOST_THREADS = 1024
 _CPU_TIMERS = {"kvmclock": "kvmclock", "hypervclock": "hv-time"}
 
 
@@ -43,7 +44,7 @@ def import_domain(data: bytes, file: str) -> tuple[dict[str, Any], tuple[Problem
         parsed = parse_command_line(domain.words, defaults=False)
     except ConfigError as error:
         raise ConfigError(problems=[domain.placed(problem) for problem in error.problems]) from None
-    found = [*domain.problems, *(domain.placed(problem) for problem in parsed.warnings)]
+    found = [*domain.problems, *(domain.placed(problem) for problem in (*parsed.warnings, *parsed.unsaid()))]
     found.sort(key=lambda problem: problem.place.line if problem.place is not None else 0)
     return parsed.machine(), tuple(found)
 
@@ -127,6 +128,8 @@ class _Domain(Memory):
                     break
             else:
                 message = message.partition("…: ")[2] or message
+            if message.startswith("this has "):  # of an option that nobody wrote
+                message = f"<{self.root.at(self.lines[index]).tag}> {message.removeprefix('this ')}"
         place = Place(self.file, self.lines[index], 1)
         return Problem(problem.code, message, place, nearest=problem.nearest, severity=problem.severity)
 
@@ -247,7 +250,8 @@ class _Domain(Memory):
         for timer in clock.all("timer") if clock is not None else ():
             name = timer.get("name")
             if name in _CPU_TIMERS and timer.get("present"):
-                pairs.append((_CPU_TIMERS[name], "on" if timer.get("present") == "yes" else "off"))
+                if timer.get("present") == "yes" or name == "kvmclock":  # Hyper-V's is off anyhow
+                    pairs.append((_CPU_TIMERS[name], "on" if timer.get("present") == "yes" else "off"))
             elif name == "tsc":
                 if timer.get("frequency"):
                     pairs.append(("tsc-frequency", timer.get("frequency")))
@@ -315,7 +319,8 @@ class _Domain(Memory):
             elif mode == "emulate" and level in ("", "3"):
                 pairs += [("l3-cache", "on")]
             elif mode == "disable":
-                pairs += [("host-cache-info", "off"), ("l3-cache", "off")]
+                pairs += [("host-cache-info", "off")] if item.get("mode") == "host-passthrough" else []
+                pairs += [("l3-cache", "off")]
             else:
                 self.lost(cache.line, f"level='{level}' of <cache>")
         bits = item.find("maxphysaddr")
@@ -351,7 +356,7 @@ class _Domain(Memory):
             sockets.insert(1, ("dies", dies)) if dies != "1" else None
         pairs = [("maxcpus", str(most))] if now != most else []
         self.add(line, "-smp", join([*pairs, *sockets], str(now)))
-        self._nodes()
+        self._nodes(most)
 
     def _generation(self) -> None:
         """<genid>: the machine's generation, which libvirt chooses where the file does not; and <vmcoreinfo>."""
@@ -368,8 +373,10 @@ class _Domain(Memory):
         given = named.all("iothread") if named is not None else []
         numbers = [self.number(each, each.get("id"), "id") for each in given if each.get("id")]
         many = self.number(count, count.text or "0", "text") if count is not None else 0
-        fresh = (n for n in range(1, 1025) if n not in numbers)
-        while len(numbers) < min(many, 1024):
+        if count is not None and many > MOST_THREADS:
+            self.note(count.line, f"<iothreads>{many}</iothreads>: {MOST_THREADS} are made here")
+        fresh = (n for n in range(1, MOST_THREADS + 1) if n not in numbers)
+        while len(numbers) < min(many, MOST_THREADS):
             numbers.append(next(fresh))
         for number in numbers:
             self.add((count or named or self.root).line, "-object", f"iothread,id=iothread{number}")

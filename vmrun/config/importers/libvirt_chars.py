@@ -111,6 +111,8 @@ class Characters(Places):
     def _serial(self, item: Item) -> None:
         number, target = self.next("serial"), item.find("target")
         port = (target.get("port") if target is not None else "") or str(number)
+        if item.tag == "console":
+            port = "0"  # its own number is that of a console
         kind = (target.get("type") if target is not None else "") or "isa-serial"
         model = item.find("target", "model")
         if model is not None:

@@ -71,7 +71,7 @@ class Memory:
         """The memory backend of a cell or a module: `access` is its own word, `place` where on the host it is."""
         access = access or self.shared
         kind = "memory-backend-memfd" if self.memfd or access == "shared" else "memory-backend-ram"
-        share = [("share", "on" if access == "shared" else "off")] if kind == "memory-backend-memfd" else []
+        share = [("share", "on" if access == "shared" else "off")] if access and kind == "memory-backend-memfd" else []
         place = self._place("") if place is None else place
         self.add(line, "-object", join([("id", name), *share, ("size", size), *place], kind))
 
@@ -126,22 +126,23 @@ class Memory:
             found = found - set(span) if part.strip().startswith("^") else found | set(span)
         return found
 
-    def _nodes(self) -> None:
+    def _nodes(self, most: int) -> None:
+        """The cells of `most` processors; those that no cell has are the first's, as with libvirt."""
         numa = self.root.find("cpu", "numa")
         if numa is None:
             return
         cells = self._cells()
         apart: dict[tuple[str, str], str] = {}
+        near = [self._set(cell, cell.get("cpus")) if cell.get("cpus") else set() for cell in cells]
+        if near and most <= MOST_NODES:
+            near[0] |= set(range(most)).difference(*near)
         for n, cell in enumerate(cells):
             id = cell.get("id", str(n))
             cell.ignore("discard")
             self.backend(
                 cell.line, f"ram-node{id}", self._of_cell(cell), self.access(cell, "memAccess"), self._place(id)
             )
-            cpus = [("cpus", part) for part in cell.get("cpus").split(",") if part]
-            if any(part.startswith("^") for _, part in cpus):
-                self.lost(cell.line, f"cpus='{cell.get('cpus')}' of <cell>")
-                cpus = []
+            cpus = [("cpus", part) for part in _ranges(near[n]).split(",") if part]
             first = (
                 [("initiator", self._nearest(numa, id))] if numa.find("interconnects") is not None and not cpus else []
             )

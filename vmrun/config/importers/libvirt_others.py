@@ -138,7 +138,7 @@ class Others(Base):
             pairs += [("max-bytes", rate.get("bytes")), ("period", rate.get("period", "1000"))]
         kind = backend.get("model", "random") if backend is not None else "random"
         if kind == "random":
-            path = (backend.text if backend is not None else "") or "/dev/urandom"
+            path = (backend.text if backend is not None else "") or "/dev/random"
             self.add(item.line, "-object", join([("id", f"objrng{number}"), ("filename", path)], "rng-random"))
         elif kind == "builtin":
             self.add(item.line, "-object", f"rng-builtin,id=objrng{number}")

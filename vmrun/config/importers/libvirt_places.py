@@ -120,12 +120,13 @@ class Places(Base):
                 get = address.attributes.get
                 try:
                     spot = tuple(int(get(key, "0x0"), 0) for key in ("bus", "slot", "function"))
+                    domain = int(get("domain", "0x0"), 0)
                 except ValueError:
                     raise wrong("an address of PCI is no number", self.domain.file, address.line) from None
                 if spot[0] >= MOST_BUSES:
                     raise wrong(f"there is no bus {spot[0]}", self.domain.file, address.line)
-                if not any(spot):
-                    continue  # one of PCI is wanted, and not said
+                if not (domain or spot[0] or spot[1]):
+                    continue  # one of PCI is wanted, and not said; libvirt does not look at the function
                 self.place[id(item)] = (spot[0], spot[1], spot[2])
                 self.taken.add((spot[0], spot[1]))
         videos = self._of("video")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.config.importers import (
+    backing,
     buses,
     charopts,
     deviceopts,
@@ -73,20 +74,9 @@ class Parsed:
         self.skipped = tuple(line.skipped)
         self.warnings: tuple[Problem, ...] = tuple(line.warnings)
 
-    def _backing(self) -> dict[str, Any]:
-        """What the memory's own backends say, as far as they agree: a machine file has one word for all memory."""
-        named = self.run.get("memdevs", ())
-        own = [given for _, given in self.run.get("objects", ()) if given.get("id") in named]
-        found = {}
-        for key, usual in (("share", "off"), ("policy", "default"), ("host-nodes", "")):
-            values = {
-                str(given.get(key, "on" if key == "share" and given["qom-type"].endswith("memfd") else usual))
-                for given in own
-            }
-            if len(values) == 1 and values != {usual}:
-                value = values.pop()
-                found[key] = value in ("on", "yes", "true", "True") if key == "share" else value
-        return {key: value for key, value in found.items() if value is not False}
+    def unsaid(self) -> list[Problem]:
+        """What a machine file has no word for, though the program that runs the line does it."""
+        return backing.untold(self.run, self.options)
 
     def machine(self) -> dict[str, Any]:
         """document with the objects that something in it names, or that name something in it; the I/O threads; and what
@@ -101,9 +91,9 @@ class Parsed:
             if kind == "iothread" or id in used or filters:
                 found[id] = {"type": kind, **object_values(given)}
         document = {**self.document, "objects": found} if found else self.document
-        backing = {**self._backing(), **document.get("memory-backing", {})}
-        if backing:
-            document = {**document, "memory-backing": backing}
+        memory = {**backing.told(self.run), **document.get("memory-backing", {})}
+        if memory:
+            document = {**document, "memory-backing": memory}
         events = {"shutdown": "poweroff", "panic": "crash"}
         on = {"reboot": "shutdown"} if self.run.get("no-reboot") else {}
         on |= {"poweroff": "pause"} if self.run.get("no-shutdown") else {}

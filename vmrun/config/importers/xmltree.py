@@ -58,6 +58,11 @@ class Item:
         found.used = True
         return found.find(*path[1:]) if len(path) > 1 else found
 
+    def at(self, line: int) -> Item:
+        """The innermost element that begins there, or nearest before."""
+        below = [child for child in self.children if child.line <= line]
+        return below[-1].at(line) if below else self
+
     def all(self, tag: str) -> list[Item]:
         self.used = True
         found = [child for child in self.children if child.tag == tag]
