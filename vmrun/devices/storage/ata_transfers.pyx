@@ -100,7 +100,7 @@ cdef class AtaTransfers:
         d.status = DRDY | ERR
         d.error = error
         self.phase = IDLE
-        self.dma_waiting = False
+        self.dma_waiting = self.packet = self.packet_dma = self.listing = False
         self.raise_irq()
 
     cdef void abort(self) noexcept nogil:
@@ -272,8 +272,6 @@ cdef class AtaTransfers:
             memcpy(self.buffer, self.request.vectors[0].base, self.filled)
         block_release(self.requested, self.request)
         self.request = NULL
-        if self.packet and self.packets[self.unit] == NULL:
-            self.packet = False                                 # the other drive's, given up for this command
         if self.packet:
             self.packet_read(error)
         elif phase == TRIMMING and not error:
@@ -376,7 +374,6 @@ cdef class AtaTransfers:
             self.packet_end(DRDY | DSC, 0)
             return
         if not self.packet_dma and self.limit == 0:
-            self.packet = False
             self.abort()
             return
         if kind == PACKET_LIST:

@@ -298,7 +298,7 @@ cdef u32 packet_blocks(void *unit) noexcept nogil:
 
 
 cdef bint packet_raw(void *unit) noexcept nogil:
-    return unit != NULL and call_number(unit, 2)
+    return call_number(unit, 2)
 
 
 cdef u8 packet_sense(void *unit) noexcept nogil:
