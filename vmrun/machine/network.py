@@ -53,7 +53,7 @@ def _numbered(card: Any) -> str:
 
 def set_link(machine: Machine, name: str, up: bool) -> None:
     """Pull or plug in a cable at the card or at the netdev of that id. KeyError: there is neither."""
-    card = next((card for card in cards(machine) if name in (card.id, _numbered(card))), None)
+    card = next((card for card in cards(machine) if name and name in (card.id, _numbered(card))), None)
     with machine.board.lock:
         if card is not None:
             card.set_link(up)
@@ -252,6 +252,10 @@ def forward(machine: Machine, id: str, rule: str) -> None:
     from vmrun.backends.net import user
 
     wire = user_network(machine, id)
+    try:
+        user.parse_forward(rule)
+    except ValueError as error:
+        raise BuildError(f"Invalid host forwarding rule '{rule}' ({error})") from None
     user.forward(wire, wire.name, rule)
 
 
@@ -262,4 +266,4 @@ def unforward(machine: Machine, id: str, rule: str) -> bool:
     try:
         return user.unforward(user_network(machine, id), rule)
     except ValueError as error:
-        raise BuildError(f"Invalid format: {error}") from None
+        raise BuildError(f"invalid format: {error}") from None

@@ -56,6 +56,17 @@ def _walk32(read: Callable[[int, int], int], r: dict[str, Any], linear: int) -> 
     return entry & 0xFFFFF000 | linear & 0xFFF if entry & PRESENT else None
 
 
+def is_there(space: Any, at: int, size: int) -> bool:
+    """Whether something answers at each of these physical addresses."""
+    end = at + size
+    for piece in space.flat:  # in order, none over another
+        if piece.start <= at < piece.start + piece.size:
+            at = piece.start + piece.size
+            if at >= end:
+                return True
+    return False
+
+
 class Standing:
     """`with Standing(machine) as cpus: cpus.registers(0)`: processors that stand still for a moment. Main thread."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.values import is_identifier
-from vmrun.errors import MonitorError
+from vmrun.errors import MonitorError, VmrunError
 
 CLASSES = ("GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap")
 
@@ -17,6 +17,17 @@ class QmpError(MonitorError):
 
     def plain(self) -> dict[str, str]:
         return {"class": self.kind, "desc": self.desc}
+
+
+def of_fault(error: BaseException) -> QmpError:
+    """What a client is told of anything that a command raised: what a user can act on, in its first problem's words;
+    the rest is a fault of ours.
+    """
+    if isinstance(error, QmpError):
+        return error
+    if isinstance(error, VmrunError) and error.problems:
+        return QmpError(error.problems[0].message)
+    return QmpError(f"internal error: {type(error).__name__}: {error}")
 
 
 def no_device(name: str) -> QmpError:

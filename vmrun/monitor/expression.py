@@ -5,6 +5,8 @@ Operators and their order are QEMU's: | ^ &, then + -, then * / %, then unary + 
 
 from __future__ import annotations
 
+import re
+
 from vmrun.monitor.errors import QmpError
 
 TYPE_CHECKING = False
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     Register = Callable[[str], int]
 
 MASK = (1 << 64) - 1
+NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
 DEEPEST = 64
+LONGEST = 20  # decimal digits of 64 bits
 
 
 class ExpressionError(QmpError):
@@ -27,19 +31,25 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def first(text: str, at: int, register: Register) -> tuple[int, int]:
+    """The value of the expression that begins there, and where it ends. QmpError in QEMU's words; `register(name)` may
+    raise it too.
+    """
+    parser = _Parser(text, at, register)
+    return parser.sum(0) & MASK, parser.at
+
+
 def value(text: str, register: Register) -> int:
-    """QmpError in QEMU's words. `register(name)` may raise it too."""
-    parser = _Parser(text, register)
-    found = parser.sum(0)
-    parser.blank()
-    if parser.at < len(text):
-        raise ExpressionError(f"invalid char '{text[parser.at]}' in expression")
-    return found & MASK
+    """The whole text is an expression. QmpError."""
+    found, at = first(text, 0, register)
+    if text[at:].strip():
+        raise ExpressionError(f"invalid char '{text[at:].lstrip()[0]}' in expression")
+    return found
 
 
 class _Parser:
-    def __init__(self, text: str, register: Register) -> None:
-        self.text, self.at, self.register = text, 0, register
+    def __init__(self, text: str, at: int, register: Register) -> None:
+        self.text, self.at, self.register = text, at, register
 
     def blank(self) -> None:
         while self.at < len(self.text) and self.text[self.at].isspace():
@@ -98,9 +108,10 @@ class _Parser:
             return found
         if char == "'":
             body = self.text[self.at + 1 : self.at + 3]
-            if len(body) < 2 or body[1] != "'":
-                words = "missing terminating ' character" if len(body) > 1 else "character constant expected"
-                raise ExpressionError(words)
+            if not body:
+                raise ExpressionError("character constant expected")
+            if body[1:] != "'":
+                raise ExpressionError("missing terminating ' character")
             self.at += 3
             return ord(body[0])
         if char == "$":
@@ -114,17 +125,14 @@ class _Parser:
         return signed(self.register(self.text[start : self.at]))
 
     def _number(self) -> int:
-        start = self.at
-        while self.at < len(self.text) and self.text[self.at].isalnum():
-            self.at += 1
-        word = self.text[start : self.at]
-        if not word:
-            raise ExpressionError(f"invalid char '{self.text[start]}' in expression")
-        try:
-            octal = len(word) > 1 and word[0] == "0" and word.isdecimal()
-            found = int(word, 8) if octal else int(word, 0)
-        except ValueError:
-            raise ExpressionError(f"invalid char '{word[:1]}' in expression") from None
+        """As far as it is one: 08 is 0 and an 8 that is not its."""
+        match = NUMBER.match(self.text, self.at)
+        if match is None:
+            raise ExpressionError(f"invalid char '{self.text[self.at]}' in expression")
+        self.at = match.end()
+        digits = match[0].lower()
+        base = 16 if digits[:2] == "0x" else 8 if digits[0] == "0" else 10
+        found = int(digits, base) if base != 10 or len(digits) <= LONGEST else MASK + 1
         if found > MASK:
             raise ExpressionError("number too large")
         return signed(found)

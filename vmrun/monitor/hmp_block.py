@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.monitor.errors import QmpError
+from vmrun.monitor.hmp_args import Given
 from vmrun.monitor.hmp_line import Line, ask, words_of
 
 TYPE_CHECKING = False
@@ -13,86 +14,60 @@ if TYPE_CHECKING:
     from vmrun.monitor.work import Work
 
 
-def _flags(words: list[str], letters: str) -> tuple[set[str], list[str]]:
-    """The single letters with a dash, and the rest."""
-    found: set[str] = set()
-    rest = []
-    for word in words:
-        if word.startswith("-") and len(word) > 1 and set(word[1:]) <= set(letters):
-            found |= set(word[1:])
-        else:
-            rest.append(word)
-    return found, rest
-
-
-def size(text: str) -> int:
-    """Bytes; a plain number is bytes, too, as HMP's speeds are."""
-    units = {"k": 10, "m": 20, "g": 30, "t": 40}
-    try:
-        return int(float(text[:-1]) * (1 << units[text[-1].lower()])) if text[-1:].lower() in units else int(text, 0)
-    except (ValueError, OverflowError, IndexError):
-        raise QmpError(f"invalid size '{text}'") from None
-
-
-def _qemu_io(machine: Any, words: list[str], cpu: int) -> str | Work:
+def _qemu_io(machine: Any, words: Given, cpu: int) -> str | Work:
     from vmrun.errors import BuildError
     from vmrun.machine.qemuio import command
     from vmrun.monitor.work import Work
 
-    by_device = words[:1] == ["-d"]
-    name, *line = words[1:] if by_device else words
     try:
-        found = command(machine, name, words_of(" ".join(line)), by_device)
+        found = command(machine, words[0], words_of(words[1]), "d" in words.flags)
     except BuildError as error:
-        raise QmpError(error.problems[0].message) from None
+        text = error.problems[0].message
+        raise QmpError(text.replace(f"device='{words[0]}'", "device=''")) from None
     return found if isinstance(found, str) else Work(machine, found)
 
 
-def _mirror(machine: Any, words: list[str], cpu: int) -> str:
-    flags, rest = _flags(words, "nf")
+def _mirror(machine: Any, words: Given, cpu: int) -> str:
     ask(
-        machine, "drive-mirror", device=rest[0], target=rest[1], sync="full" if "f" in flags else "top",
-        mode="existing" if "n" in flags else "absolute-paths", **({"format": rest[2]} if rest[2:] else {}),
+        machine, "drive-mirror", device=words[0], target=words[1], sync="full" if "f" in words.flags else "top",
+        mode="existing" if "n" in words.flags else "absolute-paths", **({"format": words[2]} if words[2:] else {}),
     )  # fmt: skip
     return ""
 
 
-def _backup(machine: Any, words: list[str], cpu: int) -> str:
-    flags, rest = _flags(words, "nfc")
+def _backup(machine: Any, words: Given, cpu: int) -> str:
     ask(
-        machine, "drive-backup", device=rest[0], target=rest[1], sync="full" if "f" in flags else "top",
-        mode="existing" if "n" in flags else "absolute-paths", **({"compress": True} if "c" in flags else {}),
-        **({"format": rest[2]} if rest[2:] else {}),
+        machine, "drive-backup", device=words[0], target=words[1], sync="full" if "f" in words.flags else "top",
+        mode="existing" if "n" in words.flags else "absolute-paths",
+        **({"compress": True} if "c" in words.flags else {}), **({"format": words[2]} if words[2:] else {}),
     )  # fmt: skip
     return ""
 
 
-def _stream(machine: Any, words: list[str], cpu: int) -> str:
+def _stream(machine: Any, words: Given, cpu: int) -> str:
     ask(
-        machine, "block-stream", device=words[0], **({"speed": size(words[1])} if words[1:] else {}),
+        machine, "block-stream", device=words[0], **({"speed": int(words[1])} if words[1:] else {}),
         **({"base": words[2]} if words[2:] else {}),
     )  # fmt: skip
     return ""
 
 
-def _snapshot(machine: Any, words: list[str], cpu: int) -> str:
-    flags, rest = _flags(words, "n")
-    if len(rest) < 2:
+def _snapshot(machine: Any, words: Given, cpu: int) -> str:
+    if len(words) < 2:
         raise QmpError("Parameter 'snapshot-file' is missing")
     ask(
-        machine, "blockdev-snapshot-sync", device=rest[0], snapshot_file=rest[1],
-        mode="existing" if "n" in flags else "absolute-paths", **({"format": rest[2]} if rest[2:] else {}),
+        machine, "blockdev-snapshot-sync", device=words[0], snapshot_file=words[1],
+        mode="existing" if "n" in words.flags else "absolute-paths", **({"format": words[2]} if words[2:] else {}),
     )  # fmt: skip
     return ""
 
 
-def _job(name: str, *more: str) -> Callable[[Any, list[str], int], str]:
-    def handler(machine: Any, words: list[str], cpu: int) -> str:
-        flags, rest = _flags(words, "f")
-        given: dict[str, Any] = {"device": rest[0]}
+def _job(name: str, *more: str) -> Callable[[Any, Given, int], str]:
+    def handler(machine: Any, words: Given, cpu: int) -> str:
+        given: dict[str, Any] = {"device": words[0]}
         if "speed" in more:
-            given["speed"] = size(rest[1])
-        if "force" in more and "f" in flags:
+            given["speed"] = int(words[1])
+        if "force" in more and "f" in words.flags:
             given["force"] = True
         ask(machine, name, **given)
         return ""
@@ -100,7 +75,7 @@ def _job(name: str, *more: str) -> Callable[[Any, list[str], int], str]:
     return handler
 
 
-def _commit(machine: Any, words: list[str], cpu: int) -> str | Work:
+def _commit(machine: Any, words: Given, cpu: int) -> str | Work:
     from vmrun.errors import BuildError
     from vmrun.machine import blockops
     from vmrun.monitor.work import Work
@@ -112,6 +87,8 @@ def _commit(machine: Any, words: list[str], cpu: int) -> str | Work:
             raise QmpError(error.problems[0].message) from None
         return ""
 
+    if words[0] != "all" and words[0] not in machine.board.drives:
+        return f"Device '{words[0]}' not found\n"
     return Work(machine, run)
 
 
@@ -124,28 +101,28 @@ def _told(act: Callable[..., Any], *given: Any) -> Any:
         raise QmpError(error.problems[0].message) from None
 
 
-def _savevm(machine: Any, words: list[str], cpu: int) -> str:
+def _savevm(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.machine import internal
 
     _told(internal.save, machine, words[0] if words else "")
     return ""
 
 
-def _loadvm(machine: Any, words: list[str], cpu: int) -> str:
+def _loadvm(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.machine import internal
 
     _told(internal.load, machine, words[0])
     return ""
 
 
-def _delvm(machine: Any, words: list[str], cpu: int) -> str:
+def _delvm(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.machine import internal
 
     _told(internal.delete, machine, words[0])
     return ""
 
 
-def snapshots(machine: Any, words: list[str], cpu: int) -> str:
+def snapshots(machine: Any, words: Given, cpu: int) -> str:
     """info snapshots"""
     from vmrun.errors import BuildError
     from vmrun.machine import internal
@@ -156,18 +133,18 @@ def snapshots(machine: Any, words: list[str], cpu: int) -> str:
         return f"{error.problems[0].message}\n"
 
 
-def _internal(machine: Any, words: list[str], cpu: int) -> str:
+def _internal(machine: Any, words: Given, cpu: int) -> str:
     ask(machine, "blockdev-snapshot-internal-sync", device=words[0], name=words[1])
     return ""
 
 
-def _drop_internal(machine: Any, words: list[str], cpu: int) -> str:
+def _drop_internal(machine: Any, words: Given, cpu: int) -> str:
     given = {"id": words[2]} if words[2:] else {}
     ask(machine, "blockdev-snapshot-delete-internal-sync", device=words[0], name=words[1], **given)
     return ""
 
 
-def block_jobs(machine: Any, words: list[str], cpu: int) -> str:
+def block_jobs(machine: Any, words: Given, cpu: int) -> str:
     """info block-jobs"""
     rows = ask(machine, "query-block-jobs")
     text = ""
@@ -181,28 +158,30 @@ def block_jobs(machine: Any, words: list[str], cpu: int) -> str:
 
 
 LINES = (
-    Line("savevm", "tag", "save a VM snapshot. If no tag is provided, a new snapshot is created", _savevm),
-    Line("loadvm", "tag", "restore a VM snapshot from its tag", _loadvm, 1),
-    Line("delvm", "tag", "delete a VM snapshot from its tag", _delvm, 1),
-    Line("snapshot_blkdev_internal", "device name", "take an internal snapshot of device", _internal, 2),
+    Line("savevm", "tag", "save a VM snapshot. If no tag is provided, a new snapshot is created", _savevm, "str?"),
+    Line("loadvm", "tag", "restore a VM snapshot from its tag", _loadvm, "str"),
+    Line("delvm", "tag", "delete a VM snapshot from its tag", _delvm, "str"),
+    Line("snapshot_blkdev_internal", "device name", "take an internal snapshot of device", _internal, "block str"),
     Line("snapshot_delete_blkdev_internal", "device name [id]", "delete an internal snapshot of device",
-         _drop_internal, 2),
+         _drop_internal, "block str str?"),
     Line("commit", "device|all",
-         "commit changes to the disk images (if -snapshot is used) or backing files", _commit, 1),
-    Line("qemu-io", "[-d] [device] \"[command]\"", "run a qemu-io command on a block device", _qemu_io, 2),
-    Line("block_stream", "device [speed [base]]", "copy data from a backing file into a block device", _stream, 1),
+         "commit changes to the disk images (if -snapshot is used) or backing files", _commit, "block"),
+    Line("qemu-io", "[-d] [device] \"[command]\"", "run a qemu-io command on a block device", _qemu_io, "-d block str"),
+    Line("block_stream", "device [speed [base]]", "copy data from a backing file into a block device", _stream,
+         "block size? str?"),
     Line("block_job_set_speed", "device speed", "set maximum speed for a background block operation",
-         _job("block-job-set-speed", "speed"), 2),
+         _job("block-job-set-speed", "speed"), "block size"),
     Line("block_job_cancel", "[-f] device",
          "stop an active background block operation (use -f if you want to abort the operation immediately instead of "
-         "keep running until data is in sync)", _job("block-job-cancel", "force"), 1),
-    Line("block_job_complete", "device", "stop an active background block operation", _job("block-job-complete"), 1),
-    Line("block_job_pause", "device", "pause an active background block operation", _job("block-job-pause"), 1),
-    Line("block_job_resume", "device", "resume a paused background block operation", _job("block-job-resume"), 1),
+         "keep running until data is in sync)", _job("block-job-cancel", "force"), "-f block"),
+    Line("block_job_complete", "device", "stop an active background block operation", _job("block-job-complete"),
+         "block"),
+    Line("block_job_pause", "device", "pause an active background block operation", _job("block-job-pause"), "block"),
+    Line("block_job_resume", "device", "resume a paused background block operation", _job("block-job-resume"), "block"),
     Line("snapshot_blkdev", "[-n] device [new-image-file] [format]",
-         "initiates a live snapshot of device", _snapshot, 1),
+         "initiates a live snapshot of device", _snapshot, "-n block str? str?"),
     Line("drive_mirror", "[-n] [-f] device target [format]",
-         "initiates live storage migration for a device", _mirror, 2),
+         "initiates live storage migration for a device", _mirror, "-n -f block str str?"),
     Line("drive_backup", "[-n] [-f] [-c] device target [format]",
-         "initiates a point-in-time copy for a device", _backup, 2),
+         "initiates a point-in-time copy for a device", _backup, "-n -f -c block str str?"),
 )  # fmt: skip

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from vmrun.core.values import read_value
-from vmrun.machine.paging import Standing, walk
+from vmrun.machine.paging import Standing, is_there, walk
 from vmrun.monitor import expression
 from vmrun.monitor.errors import QmpError
-from vmrun.monitor.hmp_line import Line, ask
+from vmrun.monitor.hmp_args import Given
+from vmrun.monitor.hmp_line import Line, ask, one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.monitor.expression import Register
     from vmrun.monitor.work import Work
 
 MOST_SHOWN = 4096  # values of one x or xp
@@ -29,8 +31,8 @@ def registers(machine: Any, cpu: int) -> dict[str, Any]:
         return dict(REAL)
 
 
-def number(machine: Any, cpu: int, text: str) -> int:
-    """An expression's value, 0 to 2^64 - 1."""
+def register_of(machine: Any, cpu: int) -> Register:
+    """What `$rip` and the others are worth in an expression."""
 
     def register(name: str) -> int:
         found = registers(machine, cpu)
@@ -45,27 +47,30 @@ def number(machine: Any, cpu: int, text: str) -> int:
             return int(found[word].get("selector", 0))
         raise expression.ExpressionError("unknown register")
 
-    return expression.value(text, register)
+    return register
 
 
 class Format:
-    """`/4xw` and what was said last: count, letter, bytes (-1: of instructions, whatever they are)."""
+    """`/4xw` and what was said last: count, letter, bytes."""
 
-    def __init__(self, machine: Any, words: list[str]) -> None:
+    def __init__(self, machine: Any, text: str) -> None:
         kept = getattr(machine, "shown_as", ("x", 4))
-        self.count, self.letter, self.size, self.words = 1, kept[0], kept[1], words
-        if words and words[0].startswith("/"):
-            text, self.words = words[0][1:], words[1:]
-            digits = len(text) - len(text.lstrip("0123456789"))
-            self.count = min(int(text[:digits] or 1), 1 << 24)
-            for char in text[digits:]:
-                if char in "oxduic":
-                    self.letter = char
-                elif char in SIZES:
-                    self.size = SIZES[char]
-                else:
-                    raise QmpError(f"invalid char in format: '{char}'")
+        self.count, self.letter, self.size = 1, kept[0], kept[1]
+        letters = text[1:].lstrip("0123456789")
+        digits = text[1 : len(text) - len(letters)]
+        self.count = int(digits or 1) if len(digits) < 8 else 1 << 24
+        for char in letters:
+            if char in SIZES:
+                self.size = SIZES[char]
+            else:
+                self.letter = char
+        if len(text) > 1:
             machine.shown_as = (self.letter, self.size)
+
+    @property
+    def ports(self) -> int:
+        """Bytes of a port."""
+        return min(self.size, 4)
 
 
 def character(code: int) -> str:
@@ -89,24 +94,21 @@ def shown(found: int, letter: str, size: int) -> str:
     return f"{found:>{(bits * 10 + 32) // 33}}"
 
 
-def _dump(machine: Any, words: list[str], cpu: int, virtual: bool) -> str:
-    what = Format(machine, words)
-    if not what.words:
-        raise QmpError(f"{'x' if virtual else 'xp'}: parameter 'addr' expected")
-    at = number(machine, cpu, "".join(what.words))
+def _dump(machine: Any, words: Given, cpu: int, virtual: bool) -> str:
+    what, at = Format(machine, words[0]), int(words[1])
     state = registers(machine, cpu) if virtual or what.letter == "i" else REAL
     look = Standing(machine)
 
     def read(addr: int, size: int) -> bytes | None:
-        data = b""
+        data, memory = b"", machine.board.memory
         while len(data) < size:
             here = (addr + len(data)) & expression.MASK
             part = min(size - len(data), 4096 - (here & 4095))
             where = walk(look.physical, state, here) if virtual else here
-            if where is None:
-                return None
             with machine.board.lock:
-                data += machine.board.memory.read_bytes(where, part)
+                if where is None or not is_there(memory, where, part):
+                    return None
+                data += memory.read_bytes(where, part)
         return data
 
     if what.letter == "i":
@@ -115,13 +117,13 @@ def _dump(machine: Any, words: list[str], cpu: int, virtual: bool) -> str:
     size = what.size
     per_line = 8 if size == 1 else 16 // size
     for first in range(0, min(what.count, MOST_SHOWN), per_line):
-        values = []
-        for n in range(first, min(first + per_line, what.count, MOST_SHOWN)):
-            data = read(at + n * size, size)
-            if data is None:
-                return "".join(lines) + "Cannot access memory\n"
-            values.append(shown(int.from_bytes(data, "little"), what.letter, size))
-        lines.append(f"{(at + first * size) & expression.MASK:016x}: {' '.join(values)}\n")
+        last = min(first + per_line, what.count, MOST_SHOWN)
+        data = read(at + first * size, (last - first) * size)
+        title = f"{(at + first * size) & expression.MASK:016x}:"
+        if data is None:
+            return "".join(lines) + f"{title} Cannot access memory\n"
+        values = (int.from_bytes(data[n : n + size], "little") for n in range(0, len(data), size))
+        lines.append(f"{title} {' '.join(shown(value, what.letter, size) for value in values)}\n")
     if what.count > MOST_SHOWN:
         lines.append(f"{MOST_SHOWN} of {what.count} are shown; the next begins at {at + MOST_SHOWN * size:#x}\n")
     return "".join(lines)
@@ -162,17 +164,16 @@ def _instructions(read: Any, at: int, count: int, state: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def _virtual(machine: Any, words: list[str], cpu: int) -> str:
+def _virtual(machine: Any, words: Given, cpu: int) -> str:
     return _dump(machine, words, cpu, True)
 
 
-def _physical(machine: Any, words: list[str], cpu: int) -> str:
+def _physical(machine: Any, words: Given, cpu: int) -> str:
     return _dump(machine, words, cpu, False)
 
 
-def _print(machine: Any, words: list[str], cpu: int) -> str:
-    what = Format(machine, words)
-    found = number(machine, cpu, "".join(what.words))
+def _print(machine: Any, words: Given, cpu: int) -> str:
+    what, found = Format(machine, words[0]), int(words[1])
     if what.letter == "c":
         return f"{character(found)}\n"
     if what.letter in "xo":
@@ -181,15 +182,14 @@ def _print(machine: Any, words: list[str], cpu: int) -> str:
     return f"{found if what.letter == 'u' else expression.signed(found)}\n"
 
 
-def _gva2gpa(machine: Any, words: list[str], cpu: int) -> str:
-    at = number(machine, cpu, "".join(words))
-    found = walk(Standing(machine).physical, registers(machine, cpu), at)
+def _gva2gpa(machine: Any, words: Given, cpu: int) -> str:
+    found = walk(Standing(machine).physical, registers(machine, cpu), int(words[0]))
     return "Unmapped\n" if found is None else f"gpa: {found:#x}\n"
 
 
-def _cpu(machine: Any, words: list[str], cpu: int) -> str:
+def _cpu(machine: Any, words: Given, cpu: int) -> str:
     """The line monitor itself keeps which one it is."""
-    if not words[0].isdecimal() or int(words[0]) not in machine.board.processors:
+    if int(words[0]) not in machine.board.processors:
         raise QmpError("invalid CPU index", "CommandNotFound")
     return ""
 
@@ -206,7 +206,7 @@ def _pairs(text: str, first: str) -> dict[str, Any]:
     return found
 
 
-def _object_add(machine: Any, words: list[str], cpu: int) -> str:
+def _object_add(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.errors import BuildError
 
     try:
@@ -249,43 +249,44 @@ def _backend(text: str) -> tuple[str, dict[str, Any]]:
     return id, {"type": {"tty": "serial"}.get(kind, kind), "data": data}
 
 
-def _chardev_add(machine: Any, words: list[str], cpu: int) -> str:
+def _chardev_add(machine: Any, words: Given, cpu: int) -> str:
     id, backend = _backend(words[0])
     if not id:
-        raise QmpError("Parameter 'id' is missing")
+        raise QmpError("chardev: no id specified")
     ask(machine, "chardev-add", id=id, backend=backend)
     return ""
 
 
-def _chardev_change(machine: Any, words: list[str], cpu: int) -> str:
+def _chardev_change(machine: Any, words: Given, cpu: int) -> str:
+    from vmrun.monitor.table import enums
+
     _, backend = _backend(words[1])
+    if backend["type"] not in enums["ChardevBackendKind"]:
+        raise QmpError(f"'{backend['type']}' is not a valid char driver name")
     ask(machine, "chardev-change", id=words[0], backend=backend)
     return ""
 
 
-def _qom_set(machine: Any, words: list[str], cpu: int) -> str:
+def _qom_set(machine: Any, words: Given, cpu: int) -> str:
     import json
 
-    text = words[2] if words[2] != "-j" else words[3]
+    given: Any = words[2]
     try:
-        given = json.loads(text)
-    except ValueError:
-        given = text
+        given = json.loads(given)
+    except ValueError as error:
+        if "j" in words.flags:
+            raise QmpError(f"JSON parse error, {error}") from None
     ask(machine, "qom-set", path=words[0], property=words[1], value=given)
     return ""
 
 
-def _block_resize(machine: Any, words: list[str], cpu: int) -> str:
-    text = words[1] if words[1][-1:].isalpha() else f"{words[1]}M"
-    size = read_value("size", text)
-    if not isinstance(size, int):
-        raise QmpError("invalid size")
-    ask(machine, "block_resize", device=words[0], size=size)
+def _block_resize(machine: Any, words: Given, cpu: int) -> str:
+    ask(machine, "block_resize", device=words[0], size=int(words[1]))
     return ""
 
 
-def _memsave(machine: Any, words: list[str], cpu: int) -> Work:
-    given = {"val": number(machine, cpu, words[0]), "size": number(machine, cpu, words[1]), "filename": words[2]}
+def _memsave(machine: Any, words: Given, cpu: int) -> Work:
+    given = {"val": int(words[0]), "size": int(words[1]), "filename": words[2]}
     work: Work = ask(machine, "memsave", cpu_index=cpu, **given)
     return work.map(lambda nothing: "")
 
@@ -293,23 +294,19 @@ def _memsave(machine: Any, words: list[str], cpu: int) -> Work:
 DUMPS = {"z": "kdump-zlib", "l": "kdump-lzo", "s": "kdump-snappy", "w": "win-dmp"}
 
 
-def _dump_memory(machine: Any, words: list[str], cpu: int) -> str | Work:
-    names = [word for word in words if not word.startswith("-")]
-    flags = "".join(word[1:] for word in words if word.startswith("-"))
-    if unknown := set(flags) - set("dp") - set(DUMPS):
-        raise QmpError(f"unsupported option -{sorted(unknown)[0]}")
+def _dump_memory(machine: Any, words: Given, cpu: int) -> str | Work:
+    flags = words.flags
     formats = [DUMPS[letter] for letter in flags if letter in DUMPS]
     if len(formats) > 1:
         raise QmpError("only one of '-z|-l|-s|-w' can be set")
-    given: dict[str, Any] = {"paging": "p" in flags, "protocol": f"file:{names[0]}", "detach": "d" in flags}
+    given: dict[str, Any] = {"paging": "p" in flags, "protocol": f"file:{words[0]}", "detach": "d" in flags}
     given |= {"format": formats[0]} if formats else {}
-    if len(names) == 3:
-        given |= {"begin": number(machine, cpu, names[1]), "length": number(machine, cpu, names[2])}
+    given |= dict(zip(("begin", "length"), map(int, words[1:]), strict=False))
     work: Work | None = ask(machine, "dump-guest-memory", **given)
     return "" if work is None else work.map(lambda nothing: "")
 
 
-def _watchdog_action(machine: Any, words: list[str], cpu: int) -> str:
+def _watchdog_action(machine: Any, words: Given, cpu: int) -> str:
     try:
         ask(machine, "watchdog-set-action", action=words[0])
     except QmpError:
@@ -317,22 +314,24 @@ def _watchdog_action(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
-def _migrate(machine: Any, words: list[str], cpu: int) -> str:
-    uri = next((word for word in words if not word.startswith("-")), "")
-    ask(machine, "migrate", uri=uri)
+def _migrate(machine: Any, words: Given, cpu: int) -> str:
+    flags = {name: True for letter, name in (("b", "blk"), ("i", "inc"), ("r", "resume")) if letter in words.flags}
+    ask(machine, "migrate", uri=words[0], **flags)
     return ""
 
 
-def _set_capability(machine: Any, words: list[str], cpu: int) -> str:
-    row = {"capability": words[0], "state": read_value("bool", words[1])}
+def _set_capability(machine: Any, words: Given, cpu: int) -> str:
+    from vmrun.monitor.table import enums
+
+    row = {"capability": one_of(words[0], enums["MigrationCapability"]), "state": words[1] == "on"}
     ask(machine, "migrate-set-capabilities", capabilities=[row])
     return ""
 
 
-def _set_parameter(machine: Any, words: list[str], cpu: int) -> str:
+def _set_parameter(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.monitor.commands.migrate import PARAMETERS
 
-    known = PARAMETERS.get(words[0])
+    known = PARAMETERS[one_of(words[0], PARAMETERS)]
     given: Any = words[1]
     if isinstance(known, bool):
         given = read_value("bool", given)
@@ -343,60 +342,76 @@ def _set_parameter(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
+def _ringbuf_read(machine: Any, words: Given, cpu: int) -> str:
+    """Printable, as QEMU has it: other bytes as their octal number, a backslash twice."""
+    data = ask(machine, "ringbuf-read", device=words[0], size=int(words[1]))
+    out = ""
+    for char in data:
+        code = ord(char)
+        if char == "\\":
+            out += "\\\\"
+        elif (code < 32 and char not in "\n\t") or code == 127:
+            out += f"\\u{code:04X}"
+        else:
+            out += char
+    return f"{out}\n"
+
+
 def _simple(name: str, *params: str, numbers: tuple[str, ...] = ()) -> Any:
     """A QMP command with the words as its arguments."""
 
-    def handler(machine: Any, words: list[str], cpu: int) -> str:
+    def handler(machine: Any, words: Given, cpu: int) -> str:
         given: dict[str, Any] = dict(zip(params, words, strict=False))
         for key in numbers:
             if key in given:
-                given[key] = number(machine, cpu, given[key])
+                given[key] = int(given[key])
         answer = ask(machine, name, **given)
         return f"{answer}\n" if isinstance(answer, str) and answer else ""
 
     return handler
 
 
-def _balloon(machine: Any, words: list[str], cpu: int) -> str:
-    ask(machine, "balloon", value=number(machine, cpu, words[0]) << 20)
+def _balloon(machine: Any, words: Given, cpu: int) -> str:
+    ask(machine, "balloon", value=int(words[0]))
     return ""
 
 
 LINES = (
-    Line("x", "/fmt addr", "virtual memory dump starting at 'addr'", _virtual, 1),
-    Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, 1),
-    Line("print|p", "/fmt expr", "print expression value (use $reg for CPU register access)", _print, 1),
-    Line("gva2gpa", "addr", "print the guest physical address corresponding to a guest virtual address", _gva2gpa, 1),
-    Line("cpu", "index", "set the default CPU", _cpu, 1),
-    Line("nmi", "[cpu]", "inject an NMI", _simple("inject-nmi")),
+    Line("x", "/fmt addr", "virtual memory dump starting at 'addr'", _virtual, "fmt long"),
+    Line("xp", "/fmt addr", "physical memory dump starting at 'addr'", _physical, "fmt long"),
+    Line("print|p", "/fmt expr", "print expression value (use $reg for CPU register access)", _print, "fmt long"),
+    Line("gva2gpa", "addr", "print the guest physical address corresponding to a guest virtual address", _gva2gpa,
+         "long"),
+    Line("cpu", "index", "set the default CPU", _cpu, "int"),
+    Line("nmi", "", "inject an NMI", _simple("inject-nmi")),
     Line("system_wakeup", "", "wakeup guest from suspend", _simple("system_wakeup")),
-    Line("watchdog_action", "action", "change watchdog action", _watchdog_action, 1),
-    Line("object_add", "[qom-type=]type,id=str[,prop=value][,...]", "create QOM object", _object_add, 1),
-    Line("object_del", "id", "destroy QOM object", _simple("object-del", "id"), 1),
-    Line("qom-set", "[-j] path property value", "set QOM property", _qom_set, 3),
-    Line("chardev-add", "args", "add chardev", _chardev_add, 1),
-    Line("chardev-change", "id args", "change chardev", _chardev_change, 2),
-    Line("chardev-remove", "id", "remove chardev", _simple("chardev-remove", "id"), 1),
-    Line("chardev-send-break", "id", "send a break on chardev", _simple("chardev-send-break", "id"), 1),
+    Line("watchdog_action", "action", "change watchdog action", _watchdog_action, "str"),
+    Line("object_add", "[qom-type=]type,id=str[,prop=value][,...]", "create QOM object", _object_add, "rest"),
+    Line("object_del", "id", "destroy QOM object", _simple("object-del", "id"), "str"),
+    Line("qom-set", "[-j] path property value", "set QOM property", _qom_set, "-j str str rest"),
+    Line("chardev-add", "args", "add chardev", _chardev_add, "str"),
+    Line("chardev-change", "id args", "change chardev", _chardev_change, "str str"),
+    Line("chardev-remove", "id", "remove chardev", _simple("chardev-remove", "id"), "str"),
+    Line("chardev-send-break", "id", "send a break on chardev", _simple("chardev-send-break", "id"), "str"),
     Line("ringbuf_write", "device data", "Write to a ring buffer character device",
-         _simple("ringbuf-write", "device", "data"), 2),
+         _simple("ringbuf-write", "device", "data"), "str str"),
     Line("ringbuf_read", "device size", "Read from a ring buffer character device",
-         _simple("ringbuf-read", "device", "size", numbers=("size",)), 2),
-    Line("block_resize", "device size", "resize a block image", _block_resize, 2),
-    Line("balloon", "target", "request VM to change its memory allocation (in MB)", _balloon, 1),
+         _ringbuf_read, "str int"),
+    Line("block_resize", "device size", "resize a block image", _block_resize, "block size"),
+    Line("balloon", "target", "request VM to change its memory allocation (in MB)", _balloon, "mega"),
     Line("memsave", "addr size file", "save to disk virtual memory dump starting at 'addr' of size 'size'",
-         _memsave, 3),
+         _memsave, "long int str"),
     Line("dump-guest-memory", "[-p] [-d] [-z|-l|-s|-w] filename [begin length]",
-         "dump guest memory into file 'filename'", _dump_memory, 1),
-    Line("migrate", "[-d] uri", "migrate to URI (a file: file:PATH)", _migrate, 1),
+         "dump guest memory into file 'filename'", _dump_memory, "-p -d -z -l -s -w file long? long?"),
+    Line("migrate", "[-d] [-b] [-i] [-r] uri", "migrate to URI (a file: file:PATH)", _migrate, "-d -b -i -r str"),
     Line("migrate_cancel", "", "cancel the current VM migration", _simple("migrate_cancel")),
     Line("migrate_incoming", "uri", "Continue an incoming migration from an -incoming defer",
-         _simple("migrate-incoming", "uri"), 1),
+         _simple("migrate-incoming", "uri"), "str"),
     Line("migrate_set_capability", "capability state", "Enable/Disable the usage of a capability for migration",
-         _set_capability, 2),
-    Line("migrate_set_parameter", "parameter value", "Set the parameter for migration", _set_parameter, 2),
+         _set_capability, "str bool"),
+    Line("migrate_set_parameter", "parameter value", "Set the parameter for migration", _set_parameter, "str str"),
     Line("getfd", "getfd name", "receive a file descriptor via SCM rights and assign it a name",
-         _simple("getfd", "fdname"), 1),
+         _simple("getfd", "fdname"), "str"),
     Line("closefd", "closefd name", "close a file descriptor previously passed via SCM rights",
-         _simple("closefd", "fdname"), 1),
+         _simple("closefd", "fdname"), "str"),
 )

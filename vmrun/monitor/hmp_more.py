@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vmrun.monitor.errors import QmpError
-from vmrun.monitor.hmp_line import Line, ask
+from vmrun.monitor.errors import QmpError, of_fault
+from vmrun.monitor.hmp_args import Given
+from vmrun.monitor.hmp_line import Line, ask, by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,11 +20,9 @@ SHORTHANDS = ("no-shorthand", "self", "all-self", "all")
 X2APIC = 1 << 10  # of the base
 
 
-def _lapic(machine: Any, words: list[str], cpu: int) -> str:
+def _lapic(machine: Any, words: Given, cpu: int) -> str:
     chips = [device.lapic for device in machine.devices.values() if hasattr(device, "lapic")]
-    wanted = int(words[0]) if words and words[0].isdecimal() else None
-    if words and wanted is None:
-        raise QmpError(f"invalid char '{words[0][:1]}' in expression")
+    wanted = int(words[0]) if words else None
     if not chips:
         return "the local APICs are in KVM's kernel part: see kernel_irqchip\n"
     found = [chip for chip in chips if chip.id == wanted] if words else chips[cpu : cpu + 1]
@@ -87,7 +86,7 @@ def _vectors(name: str, bits: Any, levels: Any) -> str:
     return f"{name}\t {' '.join(found) or '(none)'}"
 
 
-def _history(machine: Any, words: list[str], cpu: int) -> str:
+def _history(machine: Any, words: Given, cpu: int) -> str:
     """A line that a program gave has none before it; a person's session answers by itself (`readline.py`)."""
     return ""
 
@@ -95,7 +94,7 @@ def _history(machine: Any, words: list[str], cpu: int) -> str:
 # --- virtio -----------------------------------------------------------------------------------------------
 
 
-def _virtio(machine: Any, words: list[str], cpu: int) -> str:
+def _virtio(machine: Any, words: Given, cpu: int) -> str:
     rows = ask(machine, "x-query-virtio")
     return "".join(f"{row['path']} [{row['name']}]\n" for row in rows) or "No VirtIO devices\n"
 
@@ -103,40 +102,54 @@ def _virtio(machine: Any, words: list[str], cpu: int) -> str:
 # --- drives -----------------------------------------------------------------------------------------------
 
 
-def _numbers(words: list[str]) -> list[int]:
-    try:
-        return [int(word, 0) for word in words]
-    except ValueError:
-        raise QmpError("a limit is a number of bytes or requests per second") from None
-
-
-def _throttle(machine: Any, words: list[str], cpu: int) -> str:
+def _throttle(machine: Any, words: Given, cpu: int) -> str:
     names = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
-    ask(machine, "block_set_io_throttle", device=words[0], **dict(zip(names, _numbers(words[1:7]), strict=True)))
+    ask(machine, "block_set_io_throttle", device=words[0], **dict(zip(names, map(int, words[1:]), strict=True)))
     return ""
 
 
-def _drive_add(machine: Any, words: list[str], cpu: int) -> str:
+def _drive_add(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.config.importers.line import parse_command_line
-    from vmrun.errors import BuildError
+    from vmrun.errors import VmrunError
     from vmrun.machine.blocks import blocks
 
-    options = next((word for word in words if "=" in word), "")
-    kind = next((part.partition("=")[2] for part in options.split(",") if part.startswith("if=")), "")
+    options = words[1]
+    if "n" in words.flags:
+        return _node_add(machine, options)
+    kind = next((part.partition("=")[2] for part in options.split(",") if part.startswith("if=")), "ide")
     if kind != "none":
-        raise QmpError(f"Can't hot-add drive to type '{kind or 'ide'}': give if=none, and device_add what shows it")
+        return f"Can't hot-add drive to type '{kind}': give if=none, and device_add what shows it\n"
+    if not any(part.startswith("id=") for part in options.split(",")):
+        taken = machine.config["drives"]
+        options += f",id={next(name for n in range(len(taken) + 1) if (name := f'none{n}') not in taken)}"
     try:
         parsed = parse_command_line(["-drive", options], defaults=False)
         drives = parsed.document.get("drives", {})
         for id, spec in drives.items():  # one without an image is empty
             blocks(machine).add_drive(id, spec if "file" in spec or "format" in spec else {**spec, "media": "cdrom"})
             blocks(machine).passing.add(id)
-    except BuildError as error:
-        raise QmpError(error.problems[0].message) from None
+    except VmrunError as error:
+        return f"{of_fault(error).desc.removeprefix(f'-drive {options}: ')}\n"
     return "OK\n" if drives else ""
 
 
-def _drive_del(machine: Any, words: list[str], cpu: int) -> str:
+def _node_add(machine: Any, options: str) -> str:
+    """A node as -blockdev has it, without a drive."""
+    from vmrun.config.importers.line import parse_command_line
+    from vmrun.config.importers.nodes import nested
+    from vmrun.errors import VmrunError
+
+    if not any(part.startswith("node-name=") for part in options.split(",")):
+        return "'node-name' needs to be specified\n"
+    try:
+        (node,) = parse_command_line(["-blockdev", options], defaults=False).run["blockdevs"]
+        ask(machine, "blockdev-add", **nested(node))
+    except VmrunError as error:
+        return f"{of_fault(error).desc.removeprefix(f'-blockdev {options}: ')}\n"
+    return ""
+
+
+def _drive_del(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.errors import BuildError
     from vmrun.machine.blocks import blocks
 
@@ -147,60 +160,55 @@ def _drive_del(machine: Any, words: list[str], cpu: int) -> str:
     return ""
 
 
-def _serve(machine: Any, words: list[str], cpu: int) -> str:
-    flags = [word for word in words if word in ("-a", "-w", "-aw", "-wa")]
-    where = [word for word in words if word not in flags]
-    host, colon, port = (where[0] if where else "").rpartition(":")
+def _serve(machine: Any, words: Given, cpu: int) -> str:
+    host, colon, port = words[0].rpartition(":")
     if host == "unix":
         address: dict[str, Any] = {"type": "unix", "data": {"path": port}}
     elif colon and port.isdecimal():
         address = {"type": "inet", "data": {"host": host, "port": port}}
     else:
-        raise QmpError(f"error parsing address '{where[0] if where else ''}'")
+        raise QmpError(f"error parsing address '{words[0]}'")
     ask(machine, "nbd-server-start", addr=address)
-    if any("a" in flag for flag in flags):
+    if "a" in words.flags:
         for row in ask(machine, "query-block"):
             if "inserted" in row:
-                ask(machine, "nbd-server-add", device=row["device"], writable=any("w" in flag for flag in flags))
+                ask(machine, "nbd-server-add", device=row["device"], writable="w" in words.flags)
     return ""
 
 
-def _export(machine: Any, words: list[str], cpu: int) -> str:
-    rest = [word for word in words if word != "-w"]
-    if not rest:
-        raise QmpError("nbd_server_add: block device name expected")
-    named = {"name": rest[1]} if len(rest) > 1 else {}
-    ask(machine, "nbd-server-add", device=rest[0], writable="-w" in words, **named)
+def _export(machine: Any, words: Given, cpu: int) -> str:
+    named = {"name": words[1]} if len(words) > 1 else {}
+    ask(machine, "nbd-server-add", device=words[0], writable="w" in words.flags, **named)
     return ""
 
 
-def _unexport(machine: Any, words: list[str], cpu: int) -> str:
-    rest = [word for word in words if word != "-f"]
-    if not rest:
-        raise QmpError("nbd_server_remove: string expected")
-    ask(machine, "nbd-server-remove", name=rest[0], mode="hard" if "-f" in words else "safe")
+def _unexport(machine: Any, words: Given, cpu: int) -> str:
+    ask(machine, "nbd-server-remove", name=words[0], mode="hard" if "f" in words.flags else "safe")
     return ""
 
 
-def _unserve(machine: Any, words: list[str], cpu: int) -> str:
+def _unserve(machine: Any, words: Given, cpu: int) -> str:
     ask(machine, "nbd-server-stop")
     return ""
 
 
 LINES = (
     Line("block_set_io_throttle", "device bps bps_rd bps_wr iops iops_rd iops_wr",
-         "change I/O throttle limits for a block drive", _throttle, 7),
-    Line("drive_add", "[slot] if=none[,id=name][,file=file][,format=f][,media=d][,snapshot=on|off][,readonly=on|off]",
-         "add a drive, which device_add can name", _drive_add, 1),
-    Line("drive_del", "device", "remove host block device", _drive_del, 1),
-    Line("nbd_server_start", "[-a] [-w] host:port", "serve block devices on the given host and port", _serve, 1),
-    Line("nbd_server_add", "[-w] device [name]", "export a block device via NBD", _export, 1),
-    Line("nbd_server_remove", "[-f] name", "remove an export previously exposed via NBD", _unexport, 1),
+         "change I/O throttle limits for a block drive", _throttle, "block long long long long long long"),
+    Line("drive_add", "[-n] slot if=none[,id=name][,file=file][,format=f][,media=d][,snapshot=on|off]"
+         "[,readonly=on|off]",
+         "add a drive, which device_add can name", _drive_add, "-n str str"),
+    Line("drive_del", "device", "remove host block device", _drive_del, "block"),
+    Line("nbd_server_start", "[-a] [-w] host:port", "serve block devices on the given host and port", _serve,
+         "-a -w str"),
+    Line("nbd_server_add", "[-w] device [name]", "export a block device via NBD", _export, "-w block str?"),
+    Line("nbd_server_remove", "[-f] name", "remove an export previously exposed via NBD", _unexport, "-f str"),
     Line("nbd_server_stop", "", "stop serving block devices using the NBD protocol", _unserve),
 )  # fmt: skip
 
-VIEWS: dict[str, tuple[Any, str]] = {
-    "history": (_history, "show the command line history"),
-    "lapic": (_lapic, "show local apic state (apic-id: local apic to read, default is which of current CPU)"),
-    "virtio": (_virtio, "List all available virtio devices"),
-}
+VIEWS = by_name(
+    Line("history", "", "show the command line history", _history),
+    Line("lapic", "[apic-id]", "show local apic state (apic-id: local apic to read, default is which of current CPU)",
+         _lapic, "int?"),
+    Line("virtio", "", "List all available virtio devices", _virtio),
+)

@@ -7,32 +7,33 @@ from vmrun.monitor import hmp_machine, hmp_more, info_more
 from vmrun.monitor.commands.chardevs import chardevs
 from vmrun.monitor.commands.machine import cpus, uuid
 from vmrun.monitor.commands.pci import buses, class_name, function, functions
+from vmrun.monitor.errors import QmpError
+from vmrun.monitor.hmp_args import Given
+from vmrun.monitor.hmp_line import Line, by_name
 from vmrun.monitor.qom import Tree, declared
 from vmrun.monitor.registers import registers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
-    View = Callable[[Any, list[str], int], str]
 
-
-def _status(machine: Any, words: list[str], cpu: int) -> str:
+def _status(machine: Any, words: Given, cpu: int) -> str:
     if machine.state == "running":
         return "VM status: running\n"
     return "VM status: paused" + ("" if machine.state == "paused" else f" ({machine.state})") + "\n"
 
 
-def _name(machine: Any, words: list[str], cpu: int) -> str:
+def _name(machine: Any, words: Given, cpu: int) -> str:
     return f"{machine.name}\n" if machine.config.get("name") else ""
 
 
-def _uuid(machine: Any, words: list[str], cpu: int) -> str:
+def _uuid(machine: Any, words: Given, cpu: int) -> str:
     return f"{uuid(machine)}\n"
 
 
-def _version(machine: Any, words: list[str], cpu: int) -> str:
+def _version(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.monitor.commands.introspect import version
 
     found = version()
@@ -40,26 +41,29 @@ def _version(machine: Any, words: list[str], cpu: int) -> str:
     return f"{number}{found['package']}\n"
 
 
-def _kvm(machine: Any, words: list[str], cpu: int) -> str:
+def _kvm(machine: Any, words: Given, cpu: int) -> str:
     return f"kvm support: {'enabled' if machine.accelerator.name == 'kvm' else 'disabled'}\n"
 
 
-def _cpus(machine: Any, words: list[str], cpu: int) -> str:
+def _cpus(machine: Any, words: Given, cpu: int) -> str:
     lines = (f"{'*' if row['cpu-index'] == cpu else ' '} CPU #{row['cpu-index']}: thread_id={row['thread-id']}"
              for row in cpus(machine))
     return "".join(f"{line}\n" for line in lines)
 
 
-def _chardevs(machine: Any, words: list[str], cpu: int) -> str:
+def _chardevs(machine: Any, words: Given, cpu: int) -> str:
     return "".join(f"{row['label']}: filename={row['filename']}\n" for row in chardevs(machine))
 
 
 # --- trees --------------------------------------------------------------------------------------------------
 
 
-def _qom_tree(machine: Any, words: list[str], cpu: int) -> str:
+def _qom_tree(machine: Any, words: Given, cpu: int) -> str:
     tree = Tree(machine)
-    top = tree.resolve(words[0]) if words else machine.root
+    try:
+        top = tree.resolve(words[0]) if words else machine.root
+    except QmpError:
+        return f"Path '{words[0]}' could not be resolved.\n"
     lines: list[str] = []
 
     def walk(node: Any, depth: int) -> None:
@@ -75,7 +79,7 @@ def _qom_tree(machine: Any, words: list[str], cpu: int) -> str:
     return "".join(lines)
 
 
-def _qtree(machine: Any, words: list[str], cpu: int) -> str:
+def _qtree(machine: Any, words: Given, cpu: int) -> str:
     lines = ["bus: main-system-bus\n", "  type System\n"]
     for device in reversed(list(machine.devices.values())):
         if device.parent_bus is None:
@@ -128,7 +132,7 @@ def _size(value: int) -> str:
     return f"{value / (1 << 10 * power):.3g} {units[power]}"
 
 
-def _numa(machine: Any, words: list[str], cpu: int) -> str:
+def _numa(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.core.interfaces import MemoryModule
     from vmrun.machine.processor import Processor
 
@@ -144,8 +148,8 @@ def _numa(machine: Any, words: list[str], cpu: int) -> str:
     return "".join(lines)
 
 
-def _mtree(machine: Any, words: list[str], cpu: int) -> str:
-    flat = "-f" in words
+def _mtree(machine: Any, words: Given, cpu: int) -> str:
+    flat = "f" in words.flags
     lines: list[str] = []
     for number, space in enumerate((machine.board.memory, machine.board.io)):
         title = "I/O" if space.name == "I/O" or number else "memory"
@@ -186,7 +190,7 @@ def _kind(region: Any) -> str:
     return {"ram": "ram", "rom": "rom", "rom-device": "romd"}.get(region.kind_name, "i/o")
 
 
-def _pci(machine: Any, words: list[str], cpu: int) -> str:
+def _pci(machine: Any, words: Given, cpu: int) -> str:
     lines: list[str] = []
     with machine.board.lock:
         for bus in buses(machine):
@@ -231,7 +235,7 @@ def _bridge(bus: dict[str, Any]) -> Iterator[str]:
 
 # --- processors ---------------------------------------------------------------------------------------------
 
-def _mice(machine: Any, words: list[str], cpu: int) -> str:
+def _mice(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.monitor.commands.remote import query_mice
 
     found = query_mice(_Asks(machine))
@@ -244,18 +248,18 @@ def _mice(machine: Any, words: list[str], cpu: int) -> str:
     )
 
 
-def _network(machine: Any, words: list[str], cpu: int) -> str:
+def _network(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.machine import network
 
     return network.text(machine)
 
 
-def _usernet(machine: Any, words: list[str], cpu: int) -> str:
+def _usernet(machine: Any, words: Given, cpu: int) -> str:
     found = (wire for wire in machine.board.netdevs.values() if wire.kind == "user")
     return "".join(f"Hub -1 ({wire.name}):\n{wire.connections()}" for wire in found)
 
 
-def _vnc(machine: Any, words: list[str], cpu: int) -> str:
+def _vnc(machine: Any, words: Given, cpu: int) -> str:
     from vmrun.monitor.commands.remote import query_vnc_servers
 
     servers = query_vnc_servers(_Asks(machine))
@@ -286,25 +290,22 @@ class _Asks:
         self.machine = machine
 
 
-VIEWS: dict[str, tuple[View, str]] = {
-    "chardev": (_chardevs, "show the character devices"),
-    "cpus": (_cpus, "show infos for each CPU"),
-    "kvm": (_kvm, "show KVM information"),
-    "mice": (_mice, "show which guest mouse is receiving events"),
-    "mtree": (_mtree, "show memory tree (-f: flat view)"),
-    "name": (_name, "show the current VM name"),
-    "numa": (_numa, "show NUMA information"),
-    "pci": (_pci, "show PCI info"),
-    "qom-tree": (_qom_tree, "show QOM composition tree"),
-    "qtree": (_qtree, "show device tree"),
-    "registers": (registers, "show the cpu registers (-a: all CPUs)"),
-    "network": (_network, "show the network state"),
-    "status": (_status, "show the current VM status"),
-    "uuid": (_uuid, "show the current VM UUID"),
-    "usernet": (_usernet, "show user network stack connection states"),
-    "vnc": (_vnc, "show the vnc server status"),
-    "version": (_version, "show the version of QEMU"),
-    **info_more.VIEWS,
-    **hmp_machine.VIEWS,
-    **hmp_more.VIEWS,
-}
+VIEWS = by_name(
+    Line("chardev", "", "show the character devices", _chardevs),
+    Line("cpus", "", "show infos for each CPU", _cpus),
+    Line("kvm", "", "show KVM information", _kvm),
+    Line("mice", "", "show which guest mouse is receiving events", _mice),
+    Line("mtree", "[-f] [-d] [-o] [-D]", "show memory tree (-f: flat view)", _mtree, "-f -d -o -D"),
+    Line("name", "", "show the current VM name", _name),
+    Line("numa", "", "show NUMA information", _numa),
+    Line("pci", "", "show PCI info", _pci),
+    Line("qom-tree", "[path]", "show QOM composition tree", _qom_tree, "str?"),
+    Line("qtree", "", "show device tree", _qtree),
+    Line("registers", "[-a|vcpu]", "show the cpu registers (-a: all CPUs)", registers, "-a int?"),
+    Line("network", "", "show the network state", _network),
+    Line("status", "", "show the current VM status", _status),
+    Line("uuid", "", "show the current VM UUID", _uuid),
+    Line("usernet", "", "show user network stack connection states", _usernet),
+    Line("vnc", "", "show the vnc server status", _vnc),
+    Line("version", "", "show the version of QEMU", _version),
+) | info_more.VIEWS | hmp_machine.VIEWS | hmp_more.VIEWS

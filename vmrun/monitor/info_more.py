@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vmrun.monitor.hmp_args import Given
 from vmrun.monitor.hmp_block import block_jobs, snapshots
-from vmrun.monitor.hmp_line import ask
+from vmrun.monitor.hmp_line import Line, ask, by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,13 +19,27 @@ def _truth(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _block(machine: Any, words: list[str], cpu: int) -> str:
-    names = [word for word in words if not word.startswith("-")]
-    out = []
-    for row in ask(machine, "query-block"):
-        if not names or row["device"] in names:
-            out.append(_drive(row))
-    return "\n".join(out)
+def _block(machine: Any, words: Given, cpu: int) -> str:
+    told = []
+    if "n" in words.flags:
+        for node in ask(machine, "query-named-block-nodes"):
+            if not words or node["node-name"] in words:
+                told.append((_drive({"device": "", "removable": False, "inserted": node}), node))
+    else:
+        for row in ask(machine, "query-block"):
+            if not words or row["device"] in words:
+                told.append((_drive(row), row.get("inserted")))
+    return "\n".join(text + (_images(node) if "v" in words.flags and node else "") for text, node in told)
+
+
+def _images(node: dict[str, Any]) -> str:
+    from vmrun.backends.block.people import human
+
+    text, image = "\nImages:\n", node["image"]
+    while image is not None:
+        text += human(image)
+        image = image.get("backing-image")
+    return text
 
 
 def _drive(row: dict[str, Any]) -> str:
@@ -67,7 +82,7 @@ _LIMITS = (
 )
 
 
-def _blockstats(machine: Any, words: list[str], cpu: int) -> str:
+def _blockstats(machine: Any, words: Given, cpu: int) -> str:
     names = (
         "rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations", "wr_total_time_ns",
         "rd_total_time_ns", "flush_total_time_ns", "rd_merged", "wr_merged",
@@ -80,7 +95,7 @@ def _blockstats(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _iothreads(machine: Any, words: list[str], cpu: int) -> str:
+def _iothreads(machine: Any, words: Given, cpu: int) -> str:
     out = ""
     for row in ask(machine, "query-iothreads"):
         out += f"{row['id']}:\n  thread_id={row['thread-id']}\n"
@@ -89,7 +104,7 @@ def _iothreads(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _memdev(machine: Any, words: list[str], cpu: int) -> str:
+def _memdev(machine: Any, words: Given, cpu: int) -> str:
     out = ""
     for row in ask(machine, "query-memdev"):
         out += f"memory backend: {row['id']}\n  size:  {row['size']}\n"
@@ -98,12 +113,12 @@ def _memdev(machine: Any, words: list[str], cpu: int) -> str:
     return out + "\n"
 
 
-def _memory_size(machine: Any, words: list[str], cpu: int) -> str:
+def _memory_size(machine: Any, words: Given, cpu: int) -> str:
     found = ask(machine, "query-memory-size-summary")
     return f"base memory: {found['base-memory']}\nplugged memory: {found['plugged-memory']}\n"
 
 
-def _memory_devices(machine: Any, words: list[str], cpu: int) -> str:
+def _memory_devices(machine: Any, words: Given, cpu: int) -> str:
     out = ""
     for row in ask(machine, "query-memory-devices"):
         data = row["data"]
@@ -115,7 +130,7 @@ def _memory_devices(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _migrate(machine: Any, words: list[str], cpu: int) -> str:
+def _migrate(machine: Any, words: Given, cpu: int) -> str:
     found = ask(machine, "query-migrate")
     if "status" not in found:
         return "No migration\n"
@@ -130,7 +145,7 @@ def _migrate(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _capabilities(machine: Any, words: list[str], cpu: int) -> str:
+def _capabilities(machine: Any, words: Given, cpu: int) -> str:
     rows = ask(machine, "query-migrate-capabilities")
     return "".join(f"{row['capability']}: {_onoff(row['state'])}\n" for row in rows)
 
@@ -148,7 +163,7 @@ _PARAMETERS = (
 )  # fmt: skip
 
 
-def _parameters(machine: Any, words: list[str], cpu: int) -> str:
+def _parameters(machine: Any, words: Given, cpu: int) -> str:
     found = ask(machine, "query-migrate-parameters")
     out = ""
     for name in _PARAMETERS:
@@ -161,11 +176,11 @@ def _parameters(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _balloon(machine: Any, words: list[str], cpu: int) -> str:
+def _balloon(machine: Any, words: Given, cpu: int) -> str:
     return f"balloon: actual={ask(machine, 'query-balloon')['actual'] >> 20}\n"
 
 
-def _hotpluggable(machine: Any, words: list[str], cpu: int) -> str:
+def _hotpluggable(machine: Any, words: Given, cpu: int) -> str:
     out = "Hotpluggable CPUs:\n"
     for row in ask(machine, "query-hotpluggable-cpus"):
         out += f"  type: \"{row['type']}\"\n  vcpus_count: \"{row['vcpus-count']}\"\n"
@@ -178,11 +193,11 @@ def _hotpluggable(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _generation(machine: Any, words: list[str], cpu: int) -> str:
+def _generation(machine: Any, words: Given, cpu: int) -> str:
     return f"{ask(machine, 'query-vm-generation-id')['guid']}\n"
 
 
-def _tpm(machine: Any, words: list[str], cpu: int) -> str:
+def _tpm(machine: Any, words: Given, cpu: int) -> str:
     rows = ask(machine, "query-tpm")
     out = "TPM device:\n" if rows else ""
     for n, row in enumerate(rows):
@@ -191,7 +206,7 @@ def _tpm(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-def _dump(machine: Any, words: list[str], cpu: int) -> str:
+def _dump(machine: Any, words: Given, cpu: int) -> str:
     found = ask(machine, "query-dump")
     out = f"Status: {found['status']}\n"
     if found["status"] == "active":
@@ -199,21 +214,23 @@ def _dump(machine: Any, words: list[str], cpu: int) -> str:
     return out
 
 
-VIEWS: dict[str, tuple[Any, str]] = {
-    "balloon": (_balloon, "show balloon information"),
-    "block-jobs": (block_jobs, "show progress of ongoing block device operations"),
-    "snapshots": (snapshots, "show the currently saved VM snapshots"),
-    "block": (_block, "show info of one block device or all block devices"),
-    "blockstats": (_blockstats, "show block device statistics"),
-    "dump": (_dump, "Display the latest dump status"),
-    "hotpluggable-cpus": (_hotpluggable, "Show information about hotpluggable CPUs"),
-    "iothreads": (_iothreads, "show iothreads"),
-    "memdev": (_memdev, "show memory backends"),
-    "memory-devices": (_memory_devices, "show memory devices"),
-    "memory_size_summary": (_memory_size, "show the amount of initially allocated and present hotpluggable memory"),
-    "migrate": (_migrate, "show migration status"),
-    "migrate_capabilities": (_capabilities, "show current migration capabilities"),
-    "migrate_parameters": (_parameters, "show current migration parameters"),
-    "tpm": (_tpm, "show the TPM device"),
-    "vm-generation-id": (_generation, "Show Virtual Machine Generation ID"),
-}
+VIEWS = by_name(
+    Line("balloon", "", "show balloon information", _balloon),
+    Line("block-jobs", "", "show progress of ongoing block device operations", block_jobs),
+    Line("snapshots", "", "show the currently saved VM snapshots", snapshots),
+    Line("block", "[-n] [-v] [device]", "show info of drives (-n: of nodes with names; -v: what the images are)",
+         _block, "-n -v block?"),
+    Line("blockstats", "", "show block device statistics", _blockstats),
+    Line("dump", "", "Display the latest dump status", _dump),
+    Line("hotpluggable-cpus", "", "Show information about hotpluggable CPUs", _hotpluggable),
+    Line("iothreads", "", "show iothreads", _iothreads),
+    Line("memdev", "", "show memory backends", _memdev),
+    Line("memory-devices", "", "show memory devices", _memory_devices),
+    Line("memory_size_summary", "", "show the amount of initially allocated and present hotpluggable memory",
+         _memory_size),
+    Line("migrate", "", "show migration status", _migrate),
+    Line("migrate_capabilities", "", "show current migration capabilities", _capabilities),
+    Line("migrate_parameters", "", "show current migration parameters", _parameters),
+    Line("tpm", "", "show the TPM device", _tpm),
+    Line("vm-generation-id", "", "Show Virtual Machine Generation ID", _generation),
+)

@@ -40,8 +40,13 @@ def check_command(machine: object, name: str) -> None:
         raise QmpError(f"The command '{name}' is permitted only after machine initialization has completed")
 
 
+def is_shown(machine: object, name: str) -> bool:
+    """Whether help tells of that command or view (`info VIEW`) now."""
+    view = name.removeprefix("info ")
+    return machine.whole or view in (LINES if view == name else VIEWS)  # type: ignore[attr-defined]
+
+
 def check_line(machine: object, name: str) -> None:
     """`name`: a command of the monitor for people, or `info VIEW`."""
-    view = name.removeprefix("info ")
-    if not machine.whole and view not in (LINES if view == name else VIEWS):  # type: ignore[attr-defined]
+    if not is_shown(machine, name):
         raise QmpError(f"Command '{name}' not available until machine initialization has completed.")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 
+from vmrun.errors import VmrunError
 from vmrun.monitor import table
 from vmrun.monitor.commands import control  # noqa: F401  # what every client begins with
 from vmrun.monitor.commands.introspect import version
-from vmrun.monitor.errors import QmpError
+from vmrun.monitor.errors import QmpError, of_fault
 from vmrun.monitor.jsonstream import JsonError, JsonStream
 from vmrun.monitor.preconfig import check_command
 from vmrun.monitor.work import Work
@@ -113,10 +114,10 @@ class QmpSession:
                 result.start(lambda value, error: self._finish(reply, value, error))
                 return
             reply["return"] = result
-        except QmpError as error:
-            reply["error"] = error.plain()
+        except VmrunError as error:
+            reply["error"] = of_fault(error).plain()
         except Exception as error:  # a fault of ours must not end the guest
-            reply["error"] = QmpError(f"internal error: {type(error).__name__}: {error}").plain()
+            reply["error"] = of_fault(error).plain()
             self.machine.loop.on_error("a monitor command", error)
         self.send(reply)
 

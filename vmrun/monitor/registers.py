@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.machine.debugger import fxsave
 from vmrun.monitor.errors import QmpError
+from vmrun.monitor.hmp_args import Given
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ SYSTEM = (
 )  # fmt: skip
 
 
-def registers(machine: Any, words: list[str], cpu: int) -> str:
+def registers(machine: Any, words: Given, cpu: int) -> str:
     """General, segment, control, debug and floating-point registers. The processors stop for a moment."""
-    chosen = machine.board.processors if "-a" in words else (cpu,)
+    chosen = machine.board.processors if "a" in words.flags else [int(word) for word in words] or (cpu,)
+    if set(chosen) - set(machine.board.processors):
+        return f"CPU#{chosen[0]} not available\n"
     running = machine.state == "running"
     if running:
         machine.accelerator.stop()

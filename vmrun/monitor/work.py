@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _thread
 
-from vmrun.monitor.errors import QmpError
+from vmrun.monitor.errors import QmpError, of_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,10 +55,8 @@ class Work:
             value, error = None, None
             try:
                 value = self.function(self)
-            except QmpError as told:
-                error = told
             except Exception as fault:  # a fault of ours must not end the guest
-                error = QmpError(f"internal error: {type(fault).__name__}: {fault}")
+                error = of_fault(fault)
             finally:
                 if not self.ended:
                     self.machine.loop.call_soon(lambda: finish(value, error))

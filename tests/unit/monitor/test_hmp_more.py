@@ -61,7 +61,7 @@ def test_limits_are_six_numbers(talk: Talk) -> None:
     assert said(talk, "block_set_io_throttle d 0 0 0 100 0 0") == ""
     row = next(row for row in talk.result("query-block") if row["device"] == "d")
     assert row["inserted"]["iops"] == 100
-    assert "a limit is a number" in said(talk, "block_set_io_throttle d x 0 0 0 0 0")
+    assert "invalid char 'x' in expression" in said(talk, "block_set_io_throttle d x 0 0 0 0 0")
 
 
 def test_disks_are_served(talk: Talk, tmp_path: pathlib.Path) -> None:

@@ -348,7 +348,7 @@ def test_dumps_have_the_formats_that_they_say(talk: Talk) -> None:
     part = talk.ask("dump-guest-memory", format="kdump-zlib", begin=0, length=4096, **given)
     assert desc(part) == "kdump-compressed format doesn't support paging or filter"
     assert "kdump-snappy is not available now" in talk.hmp("dump-guest-memory -s /no/such/place")
-    assert "only one of" in talk.hmp("dump-guest-memory -s -z /no/such/place")
+    assert "only one of" in talk.hmp("dump-guest-memory -z -s /no/such/place")
 
 
 def test_a_dump_that_cannot_be_written_says_so(talk: Talk) -> None:

@@ -380,13 +380,13 @@ def test_more_than_the_memory_is_not_saved(talk: Talk, tmp_path: pathlib.Path) -
     path = str(tmp_path / "memory")
     for val, size in ((0, 99999999999), (1 << 32, 1), (-1, 4), (0, -1), (0xFFFFFFFF, 2)):
         assert "'size' expects a range" in talk.ask("pmemsave", val=val, size=size, filename=path)["error"]["desc"]
-    assert "Error: Parameter 'size' expects" in talk.hmp(f"pmemsave 0 99999999999 {path}")
+    assert "Error: Parameter 'size' expects" in talk.hmp(f'pmemsave 0xffffffff 2 "{path}"')
     assert not (tmp_path / "memory").exists()
 
 
 def test_what_keeps_memory_from_a_file_is_said(talk: Talk, tmp_path: pathlib.Path) -> None:
     talk.session.feed(json.dumps({"execute": "human-monitor-command", "id": 1, "arguments": {
-        "command-line": f"pmemsave 0 4096 {tmp_path}/no/such"}}).encode())  # fmt: skip
+        "command-line": f'pmemsave 0 4096 "{tmp_path}/no/such"'}}).encode())  # fmt: skip
     finish(talk)
     (answer,) = [message for message in talk.sent if message.get("id") == 1]
     assert "No such file" in answer["return"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.values import is_identifier
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -68,10 +69,12 @@ def make(values: dict[str, Any], typed: bool = False) -> UserObject:
     kind, id = given.pop("qom-type", None), given.pop("id", None)
     if not kind:
         raise BuildError("Parameter 'qom-type' is missing")
-    if not id:
-        raise BuildError("Parameter 'id' is missing")
     if kind not in KINDS:
         raise BuildError(f"Parameter 'qom-type' does not accept value '{kind}'")
+    if id is None:
+        raise BuildError("Parameter 'id' is missing")
+    if not is_identifier(str(id)):
+        raise BuildError("Parameter 'id' expects an identifier")
     made = kind_class(kind)(str(id))
     fill(made, given, typed)
     return made

@@ -200,7 +200,7 @@ def resize(argv: list[str]) -> int:
 def snapshot(argv: list[str]) -> int:
     from vmrun.backends.block import qcow2_snapshots as qcow2
     from vmrun.backends.block.describe import describe
-    from vmrun.cli.img.look import snapshot_table
+    from vmrun.backends.block.people import snapshot_table
 
     given = Given(argv, "la:c:d:qU")
     actions = [letter for letter in "lacd" if letter in given]

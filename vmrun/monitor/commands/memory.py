@@ -47,17 +47,18 @@ def memsave(monitor: Any, val: int, size: int, filename: str, cpu_index: int = 0
         registers = {"cr0": 0, "cr3": 0, "cr4": 0, "efer": 0}  # qtest: there is no processor, and no paging
 
     def write(work: Work) -> None:
-        from vmrun.machine.paging import PAGE, walk
+        from vmrun.machine.paging import PAGE, is_there, walk
 
         look = Standing(machine)
 
         def pieces() -> Iterable[tuple[int, int]]:
             at, end = val, val + size
+            wrong = f"Invalid addr 0x{val & 0xFFFFFFFFFFFFFFFF:016x}/size {size} specified"
             while at < end:
                 part = min(end - at, PAGE - (at & (PAGE - 1)))
                 found = walk(look.physical, registers, at & 0xFFFFFFFFFFFFFFFF)
-                if found is None:
-                    raise QmpError(f"Invalid addr 0x{at & 0xFFFFFFFFFFFFFFFF:016x}/size {end - at} specified")
+                if found is None or not is_there(machine.board.memory, found, part):
+                    raise QmpError(wrong)
                 yield found, part
                 at += part
 
