@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from vmrun.config.node import Node, plain
 from vmrun.config.props import convert
@@ -36,6 +37,7 @@ def resolve_backends(work: Work) -> None:
     for id, node in work.spec.netdevs.items():
         _typed(work, "netdev", id, node, work.catalogue.netdevs, work.netdevs)
     _shared_images(work)
+    _node_names(work)
 
 
 def _drive(work: Work, id: str, node: Node) -> None:
@@ -264,6 +266,29 @@ def _shared_images(work: Work) -> None:
                 also=[(Place(*work.places[f"drives.{other}"]), f"drive '{other}' is here")],
                 remedy="an image can be shared only if every drive with it is readonly",
             )
+
+
+_NODE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,30}")
+
+
+def _node_names(work: Work) -> None:
+    """Names of images are monitors' as the drives' own are: each is one alone."""
+    owners: dict[str, str] = {}
+    for id, drive in work.drives.items():
+        name = drive.get("node-name")
+        if name is None:
+            continue
+        if not _NODE_NAME.fullmatch(name):
+            problem = f"Invalid node-name: '{name}'"
+            remedy = "a letter, then letters, digits and any of . _ -, 31 in all"
+        elif name in work.drives:
+            problem, remedy = f"node-name={name} is conflicting with a device id", "give the image another name"
+        elif owners.setdefault(name, id) != id:
+            problem, remedy = f"Duplicate nodes with node-name='{name}'", f"drive '{owners[name]}' has it; give another"
+        else:
+            continue
+        place = Place(*work.places.get(f"drives.{id}.node-name", work.places[f"drives.{id}"]))
+        work.wrong("VR0612", problem, place, f"drives.{id}.node-name", remedy=remedy)
 
 
 _DISK_BUSES = ("IDE", "SCSI")

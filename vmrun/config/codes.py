@@ -264,8 +264,8 @@ CODES: dict[str, tuple[str, str]] = {
     ),
     "VR0612": (
         "options of a drive that exclude each other",
-        "Linux's own asynchronous transfers (aio: native) go past the host's page cache: they need cache none or "
-        "directsync.",
+        "A `node-name` is one image's alone, and no drive's. Linux's own asynchronous transfers (aio: native) go past "
+        "the host's page cache: they need cache none or directsync.",
     ),
     "VR0613": (
         "an object of another kind",

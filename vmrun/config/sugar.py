@@ -27,7 +27,7 @@ PLANNED = {
 GDB_PORT = 1234
 _DISK_DRIVE = frozenset((
     "file", "format", "media", "readonly", "cache", "aio", "snapshot", "serial", "werror", "rerror",
-    "discard", "detect-zeroes", "locking", "copy-on-read", *LIMITS, "throttle-group"))  # fmt: skip
+    "discard", "detect-zeroes", "locking", "copy-on-read", *LIMITS, "throttle-group", "node-name"))  # fmt: skip
 
 # bus that a disk's short form may name → its driver; the machine type says which disk IDE has
 _DISK_BUSES = {"ide": "", "scsi": "scsi-hd", "virtio": "virtio-blk-pci"}

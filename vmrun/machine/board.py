@@ -285,6 +285,11 @@ class Board:
             with about(f"drives.{id}"):
                 self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec), self.limit_groups)
             self.drives[id].on_error = self._drive_failed
+            node: Any = self.drives[id].node
+            if node is not None and "node-name" in spec:
+                if spec["node-name"] in self.nodes.known:
+                    raise BuildError(f"Duplicate nodes with node-name='{spec['node-name']}'")
+                node.name = spec["node-name"]
         return self.drives[id]
 
     def bay(self, device: Device) -> Drive:
@@ -397,7 +402,17 @@ class Board:
         wanted = "server" if spec.get("server") else "client"
         if made.endpoint != wanted:
             raise BuildError(f"Expecting TLS credentials with a {wanted} endpoint")
-        return made.context
+        authz = str(spec.get("tls-authz") or "")
+        if not authz or wanted == "client" or made.driver == "tls-creds-anon":
+            return made.context
+        from vmrun.backends.objects.tls import Asked
+
+        def allows(name: str) -> bool:
+            """By the object as it is now; nobody is let in by one that is gone."""
+            rule: Any = self.objects.children.get(authz)
+            return hasattr(rule, "allows") and bool(rule.allows(name))
+
+        return Asked(made.context, allows)
 
     def _port(self, id: str, spec: dict[str, Any]) -> CharBackend:
         if id not in self.shared:

@@ -262,5 +262,31 @@ def test_a_client_without_a_certificate_is_gone(rig: Rig, tmp_path: pathlib.Path
     assert device.got == b""
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("let_in", [True, False])
+def test_an_authz_object_is_asked_about_the_name_in_a_certificate(
+    rig: Rig, tmp_path: pathlib.Path, let_in: bool
+) -> None:
+    from vmrun.backends.objects.tls import Asked
+
+    certificates(tmp_path)
+    asked: list[str] = []
+    tls = Asked(credentials(tmp_path, endpoint="server"), lambda name: asked.append(name) or let_in)  # type: ignore
+    spec = {"type": "socket", "path": str(tmp_path / "s"), "server": True, "wait": False}
+    backend: Any = open_chardev("c0", spec, rig.loop, rig.lock, tls=tls)
+    rig.open_backends.append(backend)
+    device = Device(backend)
+    other: Any = open_chardev(
+        "c1", {"type": "socket", "path": str(tmp_path / "s")}, rig.loop, rig.lock,
+        tls=credentials(tmp_path, endpoint="client"),
+    )  # fmt: skip
+    rig.open_backends.append(other)
+    Device(other)
+    rig.write(other, b"hello")
+    rig.until(lambda: device.got == b"hello" if let_in else bool(asked) and backend.peer is None)
+    assert asked == ["CN=client"]
+    assert device.got == (b"hello" if let_in else b"")
+
+
 def test_the_example_key_of_the_standard() -> None:
     assert base64.b64decode("dGhlIHNhbXBsZSBub25jZQ==") == b"the sample nonce"

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import socket
+import ssl
 import struct
 import zlib
 from collections.abc import Iterator
@@ -263,12 +264,47 @@ def test_back_ends_come_and_go(pc: Driven, talk: Talk, tmp_path: pathlib.Path) -
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_nobody_is_let_in_by_a_rule_that_is_not_asked(talk: Talk, tmp_path: pathlib.Path) -> None:
+def test_a_rule_is_for_those_who_show_a_certificate(talk: Talk, tmp_path: pathlib.Path) -> None:
     data = {"addr": {"type": "unix", "data": {"path": str(tmp_path / "s")}}, "tls-authz": "a"}
-    for more, message in (({}, "requires 'tls-creds'"), ({"tls-creds": "t"}, "no authz object is asked")):
-        answer = talk.ask("chardev-add", id="s", backend={"type": "socket", "data": {**data, **more}})
-        assert message in desc(answer)
+    answer = talk.ask("chardev-add", id="s", backend={"type": "socket", "data": data})
+    assert "requires 'tls-creds'" in desc(answer)
     assert not (tmp_path / "s").exists()
+
+
+def test_the_board_asks_the_object_of_tls_authz(pc: Driven, talk: Talk) -> None:
+    class Creds:
+        driver, endpoint, context = "tls-creds-x509", "server", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    board = pc.machine.board
+    board.objects.children["t"] = Creds()
+    spec = {"tls-creds": "t", "tls-authz": "a", "server": True}
+    tls = board.tls(spec)
+    assert not tls.allows("CN=one")  # there is no such object
+    talk.result("object-add", qom_type="authz-simple", id="a", identity="CN=one")
+    assert tls.allows("CN=one") and not tls.allows("CN=two")
+    assert board.tls({**spec, "tls-authz": None}) is Creds.context
+    Creds.driver = "tls-creds-anon"  # nobody shows anything
+    assert board.tls(spec) is Creds.context
+    del board.objects.children["t"]
+
+
+def test_an_address_says_of_which_kind_it_is_and_up_to_which_port(talk: Talk) -> None:
+    def add(**data: Any) -> dict[str, Any]:
+        address = {"type": "inet", "data": {"port": "0", **data}}
+        return talk.ask("chardev-add", id="s", backend={"type": "socket", "data": {"addr": address}})
+
+    assert "no address of the kind" in desc(add(host="127.0.0.1", ipv4=False))
+    assert "Cannot disable IPv4 and IPv6" in desc(add(host="localhost", ipv4=False, ipv6=False))
+    assert "resolution failed" in desc(add(host="localhost", numeric=True))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert "in use" in desc(add(host="127.0.0.1", port=str(port)))
+        if port < 65000:
+            assert "return" in add(host="127.0.0.1", port=str(port), to=port + 40, numeric=True)
+            (row,) = (row for row in talk.result("query-chardev") if row["label"] == "s")
+            assert port < int(row["filename"].split(":")[3].split(",")[0]) <= port + 40
 
 
 def test_a_ring_is_written_and_read_in_two_forms(pc: Driven, talk: Talk) -> None:

@@ -182,6 +182,8 @@ class SocketChar(StreamChar):
         try:
             if self.peer.version() is None:
                 self.peer.do_handshake()
+                if not self._may_enter():
+                    raise ConnectionAbortedError
                 raise BlockingIOError  # what was said after it is for later
             data: bytes = self.peer.recv(count)
             while self.peer.pending():  # what no descriptor tells of
@@ -189,6 +191,15 @@ class SocketChar(StreamChar):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         return data
+
+    def _may_enter(self) -> bool:
+        """What the object of `tls-authz`, if there is one, says of the name in the peer's certificate."""
+        allows = getattr(self.tls, "allows", None)
+        if allows is None:
+            return True
+        from vmrun.core.x509 import subject
+
+        return bool(allows(subject(self.peer.getpeercert())))
 
     def _with_descriptors(self, count: int) -> bytes:
         kept = self.received

@@ -1,7 +1,8 @@
 """Stream sockets by what a machine file or a command line says of them. OSError tells what is in the way, in words and
 number.
 
-`spec`: `path` (with `abstract` a name of the kernel's that is no file), or `host` and `port`, or an inherited `fd`.
+`spec`: `path` (with `abstract` a name of the kernel's that is no file), or `host` and `port` (`ipv4` and `ipv6` say of
+which kind; a server tries those up to `to`), or an inherited `fd`.
 """
 
 from __future__ import annotations
@@ -34,10 +35,8 @@ class Listening:
             self.family = self.socket.family
         else:
             self.family, self.address = address_of(spec, passive=True)
-            self.socket = _socket.socket(self.family, _socket.SOCK_STREAM)
+            self.socket = _bound(spec, self.family, self.address)
         try:
-            if not inherited:
-                bind(self.socket, self.family, self.address)
             self.socket.listen(backlog)
         except BaseException:
             self.socket.close()
@@ -71,6 +70,23 @@ class Listening:
                 os.unlink(self.path)
             except OSError:
                 pass
+
+
+def _bound(spec: dict[str, Any], family: int, address: Any) -> Any:
+    """A socket at the address, or at the first free port of those up to `to`. OSError."""
+    last = 0 if family == _socket.AF_UNIX else int(spec.get("to") or 0)
+    while True:
+        made = _socket.socket(family, _socket.SOCK_STREAM)
+        try:
+            bind(made, family, address)
+        except BaseException as error:
+            made.close()
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            if not taken or family == _socket.AF_UNIX or address[1] >= last:
+                raise
+            address = (address[0], address[1] + 1, *address[2:])
+        else:
+            return made
 
 
 def connect(spec: dict[str, Any], timeout: float | None = None) -> Any:
@@ -115,7 +131,18 @@ def address_of(spec: dict[str, Any], *, passive: bool) -> tuple[int, Any]:
     flags = _socket.AI_PASSIVE if passive else 0
     host, port = spec.get("host") or None, int(spec.get("port") or 0)
     host = host or ("0.0.0.0" if passive else "localhost")
-    found = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, flags)
+    from vmrun.core.inet import families
+
+    wanted = families(spec)
+    if not wanted:
+        raise OSError(errno.EINVAL, "Cannot disable IPv4 and IPv6 at same time")
+    if passive and _socket.AF_INET not in wanted and not spec.get("host"):
+        host = "::"
+    found = [
+        entry for entry in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, flags) if entry[0] in wanted
+    ]
+    if not found:
+        raise OSError(errno.EADDRNOTAVAIL, f"'{host}' has no address of the kind that is asked for")
     found.sort(key=lambda entry: entry[0] != _socket.AF_INET)
     return found[0][0], found[0][4]
 

@@ -8,6 +8,7 @@ import socket
 
 from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.stream import StreamChar
+from vmrun.core.inet import families
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class UdpChar(StreamChar):
                 name, f"the host name '{host}' is not known: {error.strerror}",
                 remedy="give an address instead",
             ) from None
+        found = [entry for entry in found if entry[0] in families(spec)]
+        if not found:
+            remedy = "change `ipv4:` and `ipv6:`"
+            raise refused(name, f"'{host}' has no address of the kind that is asked for", remedy=remedy)
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
         family, _, _, _, address = found[0]
         self.socket = socket.socket(family, socket.SOCK_DGRAM)

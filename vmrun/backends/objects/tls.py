@@ -15,6 +15,8 @@ from vmrun.errors import BuildError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
+    from typing import Any
 
     from vmrun.core.platform import Platform
 
@@ -52,6 +54,16 @@ class AnonymousCreds(UserObject):
                 self.context.load_dh_params(params)
             except (OSError, ssl.SSLError) as error:
                 raise BuildError(f"Unable to load DH parameters from {params}: {error}") from None
+
+
+class Asked:
+    """The context of a server, and the object that is asked about who shows a certificate."""
+
+    __slots__ = ("allows", "check_hostname", "wrap_socket")
+
+    def __init__(self, context: Any, allows: Callable[[str], bool]) -> None:
+        self.wrap_socket, self.check_hostname = context.wrap_socket, context.check_hostname
+        self.allows = allows
 
 
 class X509Creds(UserObject):

@@ -40,7 +40,6 @@ _TEXT = (
     "clipboard",
     "mouse",
 )
-NO_AUTHZ = "no authz object is asked about a chardev's clients: who shows a certificate that tls-creds trusts comes in"
 _TYPES = (
     "null",
     "socket",
@@ -95,8 +94,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
     for key, value in given.items():
         if key == "delay":
             result["nodelay"] = not boolean(option, key, value)
-        elif key in ("ipv4", "ipv6", "to"):
-            line.no_equal(option, key, host=key != "to")
+        elif key == "to" and kind != "socket" or key in ("ipv4", "ipv6") and kind not in ("socket", "udp"):
+            line.no_equal(option, key)
         elif key == "signal" and kind != "stdio":
             if not boolean(option, key, value):
                 line.no_equal(option, key)
@@ -117,9 +116,8 @@ def spec(line: Line, option: Option, kind: str, given: dict[str, Any]) -> dict[s
             result[key] = str(value)
         else:
             raise option.wrong(f"Invalid parameter '{key}'", key)
-    if "tls-authz" in result:
-        lonely = "'tls_authz' option requires 'tls_creds' option"
-        raise option.wrong(NO_AUTHZ if "tls-creds" in result else lonely, "tls-authz")
+    if "tls-authz" in result and "tls-creds" not in result:
+        raise option.wrong("'tls_authz' option requires 'tls_creds' option", "tls-authz")
     if kind == "socket" and not {"path", "port", "fd"} & set(result):
         raise option.wrong("chardev: socket: no host, path or fd given")
     if kind in ("file", "pipe") and "path" not in result:

@@ -188,6 +188,8 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
             spec[_LIMITS[key]] = size(option, key, value)
         elif key in ("group", "throttling.group"):
             spec["throttle-group"] = value
+        elif key == "node-name":
+            spec[key] = value
         elif key in ("boot", "file.driver") or key in _AS_IS and value in _AS_IS[key]:
             continue  # extboot of old, which every BIOS since does by itself
         elif key.startswith(
@@ -260,8 +262,13 @@ def _policies(line: Line) -> None:
 
 def finish(line: Line) -> None:
     """Block nodes that devices name become drives; -snapshot; the drives that QEMU has by default."""
+    named = {spec["node-name"]: id for id, spec in line.drives.items() if "node-name" in spec}
+    for name in named.keys() & line.blockdevs.keys():
+        raise line.blockdevs[name][0].wrong(f"Duplicate nodes with node-name='{name}'", name)
     for device in line.devices:
         name = device.get("drive")
+        if name in named and name not in line.drives and name not in line.blockdevs:
+            device["drive"] = named[name]
         if name in line.blockdevs and name not in line.drives:
             line.drives[name] = nodes.drive(line, name)
             if device["driver"] in ("ide-cd", "scsi-cd"):

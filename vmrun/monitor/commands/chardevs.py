@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from vmrun.config.importers.charopts import NO_AUTHZ
 from vmrun.config.qemuwords import of_chardev
 from vmrun.errors import BackendError, BuildError
 from vmrun.monitor.errors import QmpError
@@ -115,21 +114,21 @@ def spec_of(backend: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = {"type": KINDS[kind]}
     for key, value in backend["data"].items():
         if key in ("addr", "remote", "local"):
-            spec |= _socket_address(value, local=key == "local")
-        elif key not in ("ipv4", "ipv6", "to", "numeric"):
+            spec |= _socket_address(value, key == "local", kind == "udp")
+        else:
             spec[_RENAMED.get(key, key)] = value
     if kind == "socket":
         spec.setdefault("server", True)
         spec.setdefault("wait", False)
-    if "tls-authz" in spec:
-        raise QmpError(NO_AUTHZ if "tls-creds" in spec else "'tls-authz' option requires 'tls-creds' option")
+    if "tls-authz" in spec and "tls-creds" not in spec:
+        raise QmpError("'tls-authz' option requires 'tls-creds' option")
     size = spec.get("size", 65536)
     if spec["type"] == "ringbuf" and (size <= 0 or size & (size - 1)):
         raise QmpError("size of ringbuf chardev must be power of two")
     return spec
 
 
-def _socket_address(value: dict[str, Any], local: bool = False) -> dict[str, Any]:
+def _socket_address(value: dict[str, Any], local: bool = False, datagrams: bool = False) -> dict[str, Any]:
     kind, data = value["type"], value["data"]
     if kind == "unix":
         return {"path": data["path"], **({"abstract": True} if data.get("abstract") else {})}
@@ -138,8 +137,24 @@ def _socket_address(value: dict[str, Any], local: bool = False) -> dict[str, Any
     host, port = data["host"], data["port"]
     if not port.isdecimal() or int(port) > 0xFFFF:
         raise QmpError("Parameter 'port' expects a number from 0 to 65535")
+    if data.get("numeric") and host and not _is_numeric(host):
+        raise QmpError(f"address resolution failed for {host}:{port}: Name or service not known")
     names = ("localaddr", "localport") if local else ("host", "port")
-    return {names[0]: host, names[1]: int(port)}
+    kinds = {key: data[key] for key in ("ipv4", "ipv6") if key in data}
+    kinds |= {"to": data["to"]} if "to" in data and not datagrams else {}
+    return {names[0]: host, names[1]: int(port), **kinds}
+
+
+def _is_numeric(host: str) -> bool:
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _exists(machine: Any, id: str) -> None:

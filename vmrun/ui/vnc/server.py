@@ -14,6 +14,7 @@ import socket
 import time
 
 from vmrun.core import unixsocket
+from vmrun.core.inet import families
 from vmrun.core.x509 import subject
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
@@ -101,7 +102,7 @@ class VncServer:
 
             clipboard = Clipboard()
         self.clipboard = clipboard
-        self._families = _families(settings)
+        self._families = families(settings)
         self._wrong, self._blocked = 0, 0.0
         self._timer: Any = None
         self._next = self._looked = 0.0
@@ -519,16 +520,6 @@ def split(listen: str, most: int = 65535 - FIRST_PORT) -> tuple[str, int]:
         remedy = "write HOST:DISPLAY, like 127.0.0.1:0, or unix:PATH"
         raise BackendError(f"vnc: '{listen}' is no display", remedy=remedy)
     return host.strip("[]"), int(number)
-
-
-def _families(settings: dict[str, Any]) -> tuple[int, ...]:
-    """Which addresses a name may stand for: `ipv4` and `ipv6`, both where nothing is said, as QEMU has it."""
-    four, six = settings.get("ipv4"), settings.get("ipv6")
-    if four is None and six is None or four and six:
-        return (socket.AF_INET, socket.AF_INET6)
-    if four or four is None and not six:
-        return (socket.AF_INET,)
-    return (socket.AF_INET6,) if six or six is None else ()
 
 
 def cipher(password: bytes, challenge: bytes) -> bytes:
