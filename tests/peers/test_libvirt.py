@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from tests.peers.libvirt_oracle import Libvirt
+from vmrun.config.importers.cleaning import clean
 from vmrun.config.importers.export import command_line
 from vmrun.config.importers.libvirt import export_domain, import_domain
 from vmrun.config.importers.line import parse_command_line
-from vmrun.config.importers.texts import clean, commands
+from vmrun.config.importers.texts import commands
 
 DOMAINS = sorted((pathlib.Path(__file__).parents[1] / "unit" / "importers" / "domains").glob("*.xml"))
 NAMES = [path.stem for path in DOMAINS]

@@ -160,7 +160,8 @@ def _words(args: Any) -> list[str]:
 def _found(args: Any) -> list[str]:
     """The words of the command that stands in --file."""
     from vmrun.cli.out import write
-    from vmrun.config.importers.texts import Foreign, clean, commands, decode, program_words
+    from vmrun.config.importers.cleaning import clean, decode
+    from vmrun.config.importers.texts import Foreign, commands, program_words
     from vmrun.config.importers.words import OpenQuote, Tangled
     from vmrun.errors import ConfigError, Place, Problem
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from vmrun.config.importers.texts import clean, commands
+from vmrun.config.importers.cleaning import clean
+from vmrun.config.importers.texts import commands
 
 CASES = {
     "all arguments": ('run() {\n    qemu-system-x86_64 -m 1 "$@"\n}\nrun -hda "a b"\n', [["-m", "1", "-hda", "a b"]]),

@@ -9,10 +9,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vmrun.config.importers.cleaning import clean
 from vmrun.config.importers.export import command_line, long_form
 from vmrun.config.importers.libvirt import export_domain, import_domain
 from vmrun.config.importers.line import parse_command_line
-from vmrun.config.importers.texts import clean, commands
+from vmrun.config.importers.texts import commands
 from vmrun.config.load import load_bytes
 from vmrun.config.machinetypes import type_names
 from vmrun.config.resolve import resolve

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmrun.config.importers.texts import Foreign, clean, commands, decode
+from vmrun.config.importers.cleaning import clean, decode
+from vmrun.config.importers.texts import Foreign, commands
 from vmrun.config.importers.words import OpenQuote, Tangled
 
 HERE = pathlib.Path(__file__).parent / "corpus"

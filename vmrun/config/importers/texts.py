@@ -1,7 +1,7 @@
 """The QEMU commands in what people have them in: scripts, logs, prompts, recipes, units, lists of programs' sources.
 
-clean() undoes what copying did to a text; commands() finds where a command begins, by the program's name, and what
-kind of text stands around it; words.py reads on from there. A name that only somebody mentions begins no command.
+commands() finds, in a text that cleaning.py has been over, where a command begins, by the program's name, and what kind
+of text stands around it; words.py reads on from there. A name that only somebody mentions begins no command.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ _DEFAULT = re.compile(r"\$\{([A-Za-z_]\w*)(:?)=([^{}$`]*)\}")
 _VARIABLE = re.compile(
     r"[\"']?(?:\$\{?|\$\(|%)(?:env:)?([A-Za-z_]\w*)(?:\[[@*]\])?(?::[-=][^}]*)?[})%]?[\"']?(?=[\s\"'`;]|$)"
 )
+# a list of strings whose first is a variable: [QEMU, "-m", …]
+_LISTED = re.compile(r"(?<=[\[(])\s*((?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*))\s*,(?=\s*[rfbuRFBU]?[\"'`]--?[A-Za-z])")
+_SPACED = re.compile(r"(?:[A-Za-z]:)?[\\/](?:(?! -)[^\n])*")  # a path that may have blanks in it
+_ARGUMENTS = re.compile(r"[\"']?\s+-arg(?:umentlist|s)\s+(?=\S)", re.I)  # of PowerShell's Start-Process
+_FORMAT = re.compile(r"(?<!\w)(?:[rR]?[fF]|[fF][rR])(\"\"\"|''')(.*?)\1", re.S)
 MOST, EVENTS = 200, 4000  # commands of a text; places of it that are looked at
 _LISTS = frozenset(("version", "h", "help"))
 
@@ -81,78 +86,6 @@ class Command:
         return [word.text for word in self.words]
 
 
-def clean(text: str) -> str:
-    """Without what an editor, a page, a terminal or a system's line ends added; lines stay where they are."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    text = re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07)", "", text)
-    text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
-    text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
-    text = re.sub("[\u2028\u2029\x85]", "\n", text)
-    text = re.sub("[“”„‟″«»＂]", '"', text)
-    text = re.sub("(?<![^\\W_])[‘’‚‛′]|[‘’‚‛′](?![^\\W_])", "'", text)
-    text = re.sub(r"(?m)\bby `(.*)'\.?$", r"$ \1", text)  # gdb, of a core
-    text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
-    text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
-    if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
-        text = "\n".join("" if row[:1] == "-" else row[1:] for row in text.split("\n"))
-    if re.search(r"</?(?:pre|code|p|br|div|span|li|td|tt|kbd|nowiki|syntaxhighlight|source|blockquote)\b", text, re.I):
-        text = re.sub(r"<br\s*/?>\n?|</p>|</div>|</li>|</pre>", "\n", text, flags=re.I)
-        tags = (
-            r"</?(?:pre|code|p|div|span|li|ul|ol|td|tr|th|table|tt|kbd|nowiki|syntaxhighlight|source|blockquote|b|i|em|"
-            r"strong|a|h\d)\b"
-        )
-        text = re.sub(tags + r"(?:\s[^<>]*)?>", "", text, flags=re.I)
-    if "[Desktop Entry]" in text:
-        text = re.sub(r"(?m)^(Exec=.*?)(?:[ \t]+%[fFuUick])+[ \t]*$", r"\1", text)
-    for _ in range(2):
-        if re.search(r"&(?:quot|amp|lt|gt|nbsp|apos|#39|#x27|#34|#x22);", text, re.I):
-            from html import unescape
-
-            text = re.sub(r"&(?:#?\w{2,6});", lambda match: unescape(match[0]), text).replace("\u00a0", " ")
-    text = re.sub(r"<exec\b[^<>]*>.*?</exec>|<executable>.*?</arguments>", _of_ant, text, flags=re.S)
-    text = re.sub(r"<array>((?:\s*<string>[^<>]*</string>)+)\s*</array>", _of_plist, text)
-    text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
-    return functions.with_aliases(_here(text))
-
-
-def _of_ant(match: re.Match[str]) -> str:
-    """The command of an Ant <exec> or a Maven <executable> as a shell would have it; other tags of the name stay."""
-    import shlex
-
-    text = match[0]
-    program = re.search(r"""\bexecutable=["']([^"']+)["']|<executable>\s*([^<>\s]+)""", text)
-    if program is None:
-        return text
-    words = [program[1] or program[2]]
-    given = r"""<arg\s+(value|line|file|path)=(["'])(.*?)\2|<argument>\s*([^<>]*?)\s*</argument>"""
-    for found in re.finditer(given, text):
-        words.append(found[3] if found[1] == "line" else shlex.quote(found[3] or found[4] or ""))
-    return " ".join(words) + "\n" * max(1, text.count("\n"))
-
-
-def _of_plist(match: re.Match[str]) -> str:
-    """launchd's ProgramArguments as a shell would have them."""
-    import shlex
-
-    words = re.findall(r"<string>\s*([^<>]*?)\s*</string>", match[1])
-    return shlex.join(words) + "\n" * match[0].count("\n")
-
-
-def _here(text: str) -> str:
-    """Here-documents whose end is not quoted lose the backslashes that the shell takes out of them."""
-    for match in re.finditer(r"<<-?[ \t]*([A-Za-z_]\w*)[^\n]*\n(.*?)\n[ \t]*\1[ \t]*(?=\n|$)", text, re.S):
-        body = re.sub(r"\\([$`\\])", r"\1", match[2])
-        if body != match[2]:
-            return text[: match.start(2)] + body + _here(text[match.end(2) :])
-    return text
-
-
-def decode(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    return data.decode("utf-8-sig", "surrogateescape")
-
-
 def commands(text: str, defines: dict[str, str] | None = None) -> list[Command]:
     """Every QEMU command that runs in a clean text, else every one that is said; none twice. OpenQuote."""
     reader = _Finder(text, defines or {})
@@ -174,13 +107,18 @@ class _Finder:
         self.shell = Shell(text, self.values, takes)
         rules = re.search(r"(?m)^[\w.%/$(){} -]+:(?![=:/\\])[^\n]*\n(?:[ \t]*#[^\n]*\n)*\t", text)
         self.shell.make = bool(rules)
-        windows = r"\.exe\b|\^[ \t]*\n|(?i:^@?(?:echo off|rem |set \w+=))|\b[A-Za-z]:\\\w|[A-Za-z]:/\w.*\.exe"
+        windows = (
+            r"\.exe\b|\^[ \t]*\n|\b[A-Za-z]:\\\w|[A-Za-z]:/\w.*\.exe|"
+            r"(?i:^[ \t]*(?:@?(?:echo off|rem |set \w+=|setlocal\b)|echo\.$|goto :?\w+$|"
+            r"if (?:not )?(?:exist |errorlevel |/i |\"%)))"
+        )
         self.shell.windows = re.search(f"(?m){windows}", text) is not None and not text.startswith("#!")
         self.shell.systemd = re.search(r"(?m)^ExecStart(?:Pre)?=", text) is not None
         self.shell.tcl = re.search(r"(?m)^[ \t]*(?:eval[ \t]+)?(?:spawn|exec)[ \t]", text) is not None and (
             re.search(r"(?m)\A#!.*\b(?:expect|tclsh|wish)|^[ \t]*expect[ \t]+[\"{-]", text) is not None
         )
         self.script = text.startswith("#!")
+        self.formats = [match.span(2) for match in _FORMAT.finditer(text)]  # Python's, over many lines
         self.foreign: list[tuple[str, int]] = []
         self.wrappers = functions.wrappers(text, _PROGRAM)
         self.events = self._events()
@@ -241,6 +179,8 @@ class _Finder:
         self.shell.notes = []
         if kind == "variable":
             return self._of_variable(match)
+        if kind == "listed":
+            return self._of_list(match)
         inside = any(low <= match.start() < high for low, high in self.kept.values())
         return None if inside else self._of_program(match)
 
@@ -261,6 +201,7 @@ class _Finder:
             events += [(match.start(1), "set", match) for match in _SET.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
+        events += [(match.start(), "listed", match) for match in _LISTED.finditer(self.text)]
         if self.wrappers:
             events += [(call.start(1), "called", call) for each in self.wrappers for call in each.calls]
             events += [(match.start(), "shift", match) for match in functions.SHIFT.finditer(self.text)]
@@ -277,7 +218,8 @@ class _Finder:
         program = _PROGRAM.search(self.text, at, end)
         if program is not None:
             opening = self.text[at + self.text.startswith("(", at) * (not match[2][:1].isspace()) : program.start()]
-            if re.compile(r"[ \t]+--?[A-Za-z]").match(self.text, end) and opening.rpartition("/")[0] == opening[:-1]:
+            goes_on = re.compile(r"(?:[ \t]|[\\^`]{1,2}[ \t]*\n)+--?[A-Za-z]").match(self.text, end)
+            if (goes_on or name.startswith("Exec")) and opening.rpartition("/")[0] == opening[:-1]:
                 return  # a key, and the command itself
             lines = "\n" in opening.strip("\"'rbfuRBFU \t\n\\")  # a script, whose commands stand for themselves
             if not lines and not re.search(r"[()\[\]{}`]", opening) and not self._option_before(program.start(), at):
@@ -411,7 +353,8 @@ class _Finder:
         if place < 0:
             named = re.search(r"qemu|kvm", name, re.I) is not None and value is None
             after = re.compile(r"[ \t]+(?:\\\n[ \t]*)?--?([A-Za-z][\w-]*)").match(self.text, match.end())
-            if not (named and after and takes(after[1]) is not None):
+            arguments = _ARGUMENTS.match(self.text, match.end()) is not None
+            if not (named and (arguments or after and takes(after[1]) is not None)):
                 return None
         elif (
             around.about
@@ -437,6 +380,20 @@ class _Finder:
             name, _together(rest, around.rows), match.start(), self.shell.line(match.start()), 0, self.shell.notes
         )
 
+    def _of_list(self, match: re.Match[str]) -> Command | None:
+        value = self.values.get(match[2])
+        named = value is None and re.search(r"qemu|kvm", match[2], re.I) is not None
+        if not (named or isinstance(value, str) and _program_at([value.strip()]) == 0):
+            return None
+        around = Around(self.text, match.start(1))
+        if around.remark and self.script:
+            return None
+        words, self.end = self._grown(Listing(self.shell, match.end()).read(), around)
+        if not words or words[0].text[:1] == "-" and takes(words[0].text.lstrip("-")) is None:
+            return None
+        self.kept.pop(match[2], None)
+        return Command(match[2], words, match.start(1), self.shell.line(match.start(1)), 0, self.shell.notes)
+
     def _of_program(self, match: re.Match[str]) -> Command | None:
         text, name = self.text, match[1].lower()
         start = match.start()
@@ -445,6 +402,9 @@ class _Finder:
         if not re.search(r"^[-@+!:]*$|[/\\:]$", text[start : match.start()]):
             return None
         around = Around(self.text, start)
+        if around.quote and _SPACED.fullmatch(text, around.opened + 1, match.start()):
+            start = around.opened + 1
+            around = Around(text, start)
         computed = _COMPUTED.match(match[0])
         if computed:
             processor = self.values.get(computed[1] or "")
@@ -467,7 +427,7 @@ class _Finder:
                 words = words[1:]  # execve has the name twice
             lead = words[0] if words else Word()
             spoken = words and lead.text[:1] != "-" and (not lead.gaps or _PROGRAM.search(lead.gaps[0].text))
-            if name in _LOOSE and spoken:
+            if spoken and (name in _LOOSE or not (lead.gaps or _FILE.search(lead.text))):
                 return None  # a label
             if len(words) == 1 and not lead.gaps and re.match(r"--?[A-Za-z][\w-]*\s+\S", lead.text):
                 words = self.shell.inner(lead.text, self.shell.line(start))  # C#: all arguments in one string
@@ -475,8 +435,6 @@ class _Finder:
         words, self.end = self._read(match.end(), around)
         while words and words[0].text == "--":
             words = words[1:]
-        if words and words[0].text.lower() in ("-argumentlist", "-args") and len(words) > 1:
-            words = self._argument_list(match.end())
         first = words[0] if words else None
         if first is None:
             alone = not around.empty_with_mark and around.empty and not around.quote and name not in _LOOSE
@@ -504,21 +462,27 @@ class _Finder:
 
     def _read(self, at: int, around: Around) -> tuple[list[Word], int]:
         """The words from `at` on, inside the quotes that are open there."""
+        python = self.shell.python
+        self.shell.python = python or any(low <= at < high for low, high in self.formats)
+        try:
+            return self._read_there(at, around)
+        finally:
+            self.shell.python = python
+
+    def _read_there(self, at: int, around: Around) -> tuple[list[Word], int]:
         text, quote = self.text, around.quote
+        if _ARGUMENTS.match(text, at):
+            return self._argument_list(at), self.end
         if not quote:
             return self.shell.words(at)
         body, end = inside(text, at, quote)
         if text[at : at + 1] == quote:  # the name alone is quoted
             return self.shell.words(at + 1)
         glued, end = self._glued(body, end, around)
-        python = self.shell.python
         printf = re.search(r"%[sd]", glued) and text[end:].lstrip()[:1] == ","
         formats = printf or re.match(r"\s*(?:%|\.format)", text[end:])
         self.shell.python = self.shell.python or around.format or bool(formats)
-        try:
-            return self.shell.inner(glued, self.shell.line(at)), end
-        finally:
-            self.shell.python = python
+        return self.shell.inner(glued, self.shell.line(at)), end
 
     def _glued(self, body: str, end: int, around: Around) -> tuple[str, int]:
         """With the string literals that follow, which a language joins: "a " "b", "a " + b."""
@@ -557,8 +521,16 @@ class _Finder:
             around.format = around.format or "f" in match[2].lower()
 
     def _argument_list(self, at: int) -> list[Word]:
-        place = re.compile(r"\s+-arg\w*\s+", re.I).search(self.text, at)
+        place = _ARGUMENTS.match(self.text, at)
         assert place is not None
+        named = re.compile(r"[$@]([A-Za-z_]\w*)").match(self.text, place.end())
+        if named is not None:  # PowerShell's variable, a list or a text
+            value, self.end = self.values.get(named[1]), named.end()
+            if isinstance(value, list):
+                return value
+            if value is None:
+                return [missing(named[0], "a variable", named[1], self.shell.line(at))]
+            return self.shell.inner(value, self.shell.line(at))
         words, self.end = Listing(self.shell, place.end()).read(line=True)
         if any(word.gaps for word in words):
             return words

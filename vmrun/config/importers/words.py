@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 WORK = 2_000_000  # steps, a letter or so each
 NAME = re.compile(r"[A-Za-z_]\w*")
 _BLANK = " \t"
-_PLACEHOLDER = re.compile(r"\{[A-Za-z_][\w.]*(?:\[[^]{}]*\])?(?:![rsa])?(?::[^{}\"']*)?\}|\{\d*\}|%[sd](?!\w)")
+_PLACEHOLDER = re.compile(
+    r"\{[A-Za-z_][\w.]*(?:\[[^]{}]*\]|\([^{}\"']*\))*(?:![rsa])?(?::[^{}\"']*)?\}|\{\d*\}|%[sd](?!\w)"
+)
 _TEMPLATE = re.compile(r"\$?\{\{[^{}]*\}\}|<[A-Za-z][\w /.-]*>|@[A-Z_]+@|\{%[^%]*%\}")
 _OTHER = "fill it in"
 
@@ -176,10 +178,16 @@ class Reader:
         return True
 
     def _prompt(self) -> None:
-        """The `>` of a shell that waits for more."""
-        match = re.compile(r"[ \t]*>>?(?=[ \t])[ \t]*").match(self.text, self.at)
-        if match is not None:
+        """The `>` of a shell that waits for more, which a redirection on a line of its own is not."""
+        match = re.compile(r"([ \t]*)>>?[ \t]+(?=(--?[A-Za-z])?)").match(self.text, self.at)
+        if match is not None and (match[2] or not match[1] or self._waits()):
             self.at = match.end()
+
+    def _waits(self) -> bool:
+        """Whether the last word is an option whose value is still to come."""
+        last = self.found[-1].text if self.found else ""
+        waits = last[:1] == "-" and self.shell.takes(last.lstrip("-")) is True
+        return waits and not (len(self.found) > 1 and self._is_value(len(self.found) - 1))
 
     def _folded(self) -> bool:
         """Whether the next line belongs to this command: it begins with an option, or with what one still wants."""
@@ -194,9 +202,7 @@ class Reader:
         if match[1] and self.shell.takes(match[1].lstrip("-")) is not None:
             self.at = match.start(1)
             return True
-        last = self.found[-1].text if self.found else ""
-        waits = last[:1] == "-" and self.shell.takes(last.lstrip("-")) is True
-        if waits and not (len(self.found) > 1 and self._is_value(len(self.found) - 1)):
+        if self._waits():
             rest = re.compile(r"\n[ \t]*(?=[^\s#-])").match(self.text, self.at)
             if rest is not None:
                 self.at = rest.end()
@@ -276,13 +282,16 @@ class Reader:
             return
         if self._substituted(quoted=False):
             return
-        if char == "\\" and not (shell.windows and text[self.at + 1 : self.at + 2] not in ('"', "'")):
-            self._put(text[self.at + 1 : self.at + 2])
+        after = text[self.at + 1 : self.at + 2]
+        # a path of Windows: before a letter within a word nobody has an escape
+        path = shell.windows and after not in ('"', "'") or after.isalnum() and text[self.at - 1 : self.at].isalnum()
+        if char == "\\" and not path:
+            self._put(after)
             assert self.word is not None
             self.word.quoted = True
             self.at += 2
         elif char == "^" and shell.windows:
-            self._put(text[self.at + 1 : self.at + 2])
+            self._put(after)
             self.at += 2
         elif (
             char == "~"
@@ -382,9 +391,10 @@ class Reader:
             return True
         if char == "@" and not quoted and self.word is None:
             splat = NAME.match(text, self.at + 1)  # PowerShell's: the list is the arguments
-            if splat is not None and isinstance(self.shell.values.get(splat[0]), list):
+            known = splat is not None and isinstance(self.shell.values.get(splat[0]), list)
+            if splat is not None and (known or self.shell.windows and text[splat.end() : splat.end() + 1] in " \n"):
                 self.at = splat.end()
-                self._variable(f"@{splat[0]}", splat[0], quoted)
+                self._variable(f"@{splat[0]}", splat[0], quoted, "a variable")
                 return True
         if char in "{@" or char == "%" and self.shell.python:
             match = _TEMPLATE.match(text, self.at) if char != "%" else None
@@ -460,7 +470,7 @@ class Reader:
             self._braces(text[at : end + 1], quoted)
             self.at = end + 1
             return True
-        match = re.compile(r"\$(?:env:)?([A-Za-z_]\w*)|\$([0-9@*#?!<^-])").match(text, at)
+        match = re.compile(r"\$(?:env:)?(argv\[[-?\w]+\]|[A-Za-z_]\w*)|\$([0-9@*#?!<^-])").match(text, at)
         if match is None:
             return False
         self._variable(match[0], match[1] or match[2], quoted)
@@ -526,7 +536,7 @@ class Reader:
                 return
             if not kind:
                 kind = "a make variable" if self.shell.make else "a shell variable"
-                kind = "an argument of the script" if name.isdecimal() else kind
+                kind = "an argument of the script" if name.isdecimal() or name.startswith("argv[") else kind
             self._gap(text, kind, name if NAME.fullmatch(name) else "")
         elif isinstance(value, str):
             self._fill(value, quoted)

@@ -1,0 +1,89 @@
+"""Undoes what copying did to a text: the marks of editors, pages, mails and terminals. Lines stay where they are."""
+
+from __future__ import annotations
+
+import re
+
+from vmrun.config.importers import functions
+
+# what a mail or a page has before each line of what it quotes, or a frame around it
+_MARK = re.compile(r"(?m)^[ \t]*(?:(?:>[ \t]?)+|[|│┃║][ \t]?)|[ \t]+[│┃║][ \t]*$")
+_QUOTED = re.compile(r"(?m)(?:^>[^\n]*(?:\n(?=>)|$)){2,}|(?:^[ \t]*[|│┃║][^\n]*(?:\n(?=[ \t]*[|│┃║])|$)){2,}")
+# a script in one string, its line ends written as \n: echo '#!/bin/sh\nqemu-system-…'
+_SCRIPT = re.compile(
+    r"(?m)^[^\n]*\\{1,2}n(?:exec |sudo )*(?:/[\w./-]*/)?(?:qemu-system-|qemu-kvm |kvm )[^\n]*(?:(?<=\\)\n[^\n]*)*"
+)
+
+
+def clean(text: str) -> str:
+    """Without what an editor, a page, a terminal or a system's line ends added; lines stay where they are."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07)", "", text)
+    text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
+    text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
+    text = re.sub("[\u2028\u2029\x85]", "\n", text)
+    text = re.sub("[“”„‟″«»＂]", '"', text)
+    text = re.sub("(?<![^\\W_])[‘’‚‛′]|[‘’‚‛′](?![^\\W_])", "'", text)
+    text = re.sub(r"(?m)\bby `(.*)'\.?$", r"$ \1", text)  # gdb, of a core
+    text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
+    text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
+    text = _QUOTED.sub(lambda match: _MARK.sub("", match[0]), text)
+    text = _SCRIPT.sub(lambda match: re.sub(r"(?:\\{1,2}n)+", "; ", re.sub(r"(?<=\s)\\{2,}n", "", match[0])), text)
+    if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
+        text = "\n".join("" if row[:1] == "-" else row[1:] for row in text.split("\n"))
+    if re.search(r"</?(?:pre|code|p|br|div|span|li|td|tt|kbd|nowiki|syntaxhighlight|source|blockquote)\b", text, re.I):
+        text = re.sub(r"<br\s*/?>\n?|</p>|</div>|</li>|</pre>", "\n", text, flags=re.I)
+        tags = (
+            r"</?(?:pre|code|p|div|span|li|ul|ol|td|tr|th|table|tt|kbd|nowiki|syntaxhighlight|source|blockquote|b|i|em|"
+            r"strong|a|h\d)\b"
+        )
+        text = re.sub(tags + r"(?:\s[^<>]*)?>", "", text, flags=re.I)
+    if "[Desktop Entry]" in text:
+        text = re.sub(r"(?m)^(Exec=.*?)(?:[ \t]+%[fFuUick])+[ \t]*$", r"\1", text)
+    for _ in range(2):
+        if re.search(r"&(?:quot|amp|lt|gt|nbsp|apos|#39|#x27|#34|#x22);", text, re.I):
+            from html import unescape
+
+            text = re.sub(r"&(?:#?\w{2,6});", lambda match: unescape(match[0]), text).replace("\u00a0", " ")
+    text = re.sub(r"<exec\b[^<>]*>.*?</exec>|<executable>.*?</arguments>", _of_ant, text, flags=re.S)
+    text = re.sub(r"<array>((?:\s*<string>[^<>]*</string>)+)\s*</array>", _of_plist, text)
+    text = re.sub(r"\{\{(?:cmd|bc|ic|hc|root|rootcmd|code|kbd)\|(?:1=)?([^{}]*)\}\}", r" \1 ", text, flags=re.I)
+    return functions.with_aliases(_here(text))
+
+
+def _of_ant(match: re.Match[str]) -> str:
+    """The command of an Ant <exec> or a Maven <executable> as a shell would have it; other tags of the name stay."""
+    import shlex
+
+    text = match[0]
+    program = re.search(r"""\bexecutable=["']([^"']+)["']|<executable>\s*([^<>\s]+)""", text)
+    if program is None:
+        return text
+    words = [program[1] or program[2]]
+    given = r"""<arg\s+(value|line|file|path)=(["'])(.*?)\2|<argument>\s*([^<>]*?)\s*</argument>"""
+    for found in re.finditer(given, text):
+        words.append(found[3] if found[1] == "line" else shlex.quote(found[3] or found[4] or ""))
+    return " ".join(words) + "\n" * max(1, text.count("\n"))
+
+
+def _of_plist(match: re.Match[str]) -> str:
+    """launchd's ProgramArguments as a shell would have them."""
+    import shlex
+
+    words = re.findall(r"<string>\s*([^<>]*?)\s*</string>", match[1])
+    return shlex.join(words) + "\n" * match[0].count("\n")
+
+
+def _here(text: str) -> str:
+    """Here-documents whose end is not quoted lose the backslashes that the shell takes out of them."""
+    for match in re.finditer(r"<<-?[ \t]*([A-Za-z_]\w*)[^\n]*\n(.*?)\n[ \t]*\1[ \t]*(?=\n|$)", text, re.S):
+        body = re.sub(r"\\([$`\\])", r"\1", match[2])
+        if body != match[2]:
+            return text[: match.start(2)] + body + _here(text[match.end(2) :])
+    return text
+
+
+def decode(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "surrogateescape")
