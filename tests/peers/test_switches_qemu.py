@@ -34,3 +34,25 @@ def test_what_is_switched_off_is_away(machine: str, words: tuple[str, ...]) -> N
     with Qemu(machine, *words) as theirs, QTest(document) as ours:
         ports = [port for port in PORTS if port != 0x61 or "pit=off" not in machine]  # where QEMU itself ends
         assert seen(ours, ports) == seen(theirs, ports)
+
+
+@needs_qemu
+@pytest.mark.parametrize(
+    "machine",
+    [f"{type},max-ram-below-4g={most}" for type in ("pc", "pc-i440fx-1.7") for most in ("1G", "3300M", "4G")],
+)
+def test_memory_ends_below_4_gib_where_the_switch_says(machine: str) -> None:
+    """RAM keeps what is written to it; elsewhere nobody does."""
+    document = parse_command_line(["-M", machine, "-m", "4G", "-nodefaults"]).machine()
+    document.pop("accel", None)
+    edges = [size << 20 for size in (1024, 2048, 3072, 3300, 3584)]
+    places = [edge + step for edge in edges for step in (-8, 0)]
+    with Qemu(machine, "-m", "4G") as theirs, QTest(document) as ours:
+        answers = []
+        for place in places:
+            theirs.ask(f"writel {place:#x} 0x5aa55aa5")
+            ours.writel(place, 0x5AA55AA5)
+            kept = int(theirs.ask(f"readl {place:#x}").split()[-1], 16) == 0x5AA55AA5
+            answers.append((place, kept, ours.readl(place) == 0x5AA55AA5))
+    assert [place for place, wanted, got in answers if wanted != got] == []
+    assert {wanted for _, wanted, _ in answers} == {True, False} or machine.endswith("=4G")

@@ -191,13 +191,14 @@ def _resources(machine: MachineData, window: Window | None) -> bytes:
     """What the host bridge hands on: all buses, ports but its own, the VGA window, the hole below the
     IOAPIC, and a window above 4 GiB.
     """
+    below = parts.memory_below_4g(machine)
     windows = [
         aml.word_bus(0, 0xFF),
         aml.io(0xCF8, 0xCF8, 1, 8),
         aml.word_io(0, 0xCF7),
         aml.word_io(0xD00, 0xFFFF),
         aml.dword_memory(0xA0000, 0xBFFFF, cacheable=True),
-        aml.dword_memory(parts.memory_below_4g(machine), 0xFEBFFFFF),
+        *([aml.dword_memory(below, 0xFEBFFFFF)] if below <= 0xFEBFFFFF else []),
     ]
     if window is not None:
         windows.append(aml.qword_memory(*window, cacheable=True))

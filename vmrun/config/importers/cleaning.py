@@ -27,6 +27,9 @@ def clean(text: str) -> str:
     text = re.sub(r"(?m)\bby `(.*)'\.?$", r"$ \1", text)  # gdb, of a core
     text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
     text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
+    if re.search(r"=3D\S", text):  # a mail as it went over the wire
+        text = re.sub(r"=([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), re.sub(r"=[ \t]*\n", "", text))
+    text = re.sub(r"(qemu-system-)([\"'])[ \t]*\+[ \t]*([\w.]+)[ \t]*\+[ \t]*\2", r"\1{\3}", text)
     text = _QUOTED.sub(lambda match: _MARK.sub("", match[0]), text)
     text = _SCRIPT.sub(lambda match: re.sub(r"(?:\\{1,2}n)+", "; ", re.sub(r"(?<=\s)\\{2,}n", "", match[0])), text)
     if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes

@@ -57,6 +57,7 @@ _SETTINGS = {
     "include",
     "uuid",
     "memory-slots",
+    "memory-map",
     "objects",
     "numa",
     "smbios",
@@ -75,6 +76,7 @@ _SETTINGS = {
 _PARTS = {
     "cpus": ("model", "features", "count", "sockets", "cores", "threads", "maxcpus", "plugged"),
     "firmware": ("bios", "dirs", "files", "roms", "acpi-tables", "nographic"),
+    "memory-map": ("low-ram-limit", "low-ram-split"),  # together QEMU's max-ram-below-4g
 }
 FLASH = "cfi.pflash01"
 # a drive's limits → QEMU's names of them
@@ -181,6 +183,7 @@ def command_line(document: dict[str, Any], directory: str = ".") -> tuple[list[s
     words += _numa(document)
     lost = [key for key in document if key not in _SETTINGS]
     lost += [f"remove: {id}" for id in document.get("remove", []) if id not in _switched_off(document)[1]]
+    lost += ["memory-map.low-ram-split"] if _odd_split(document) else []
     lost += ["firmware: none"] if _without_firmware(document) else []
     for section, known in _PARTS.items():
         given = document.get(section)
@@ -238,6 +241,13 @@ def _numa(document: dict[str, Any]) -> list[str]:
     return words
 
 
+def _odd_split(document: dict[str, Any]) -> bool:
+    """Whether RAM is cut where max-ram-below-4g would not."""
+    layout = {key: parse_size(value) or 0 for key, value in document.get("memory-map", {}).items() if "low-ram" in key}
+    limit, split = layout.get("low-ram-limit"), layout.get("low-ram-split")
+    return bool(layout) and (limit is None or split not in (limit, min(limit, 3 << 30)))
+
+
 def _without_firmware(document: dict[str, Any]) -> bool:
     """vmrun starts the kernel itself, which QEMU's PC does not."""
     firmware = document.get("firmware")
@@ -256,6 +266,8 @@ def _machine(document: dict[str, Any]) -> list[str]:
     shared = (("merge", "mem-merge"), ("dump", "dump-guest-core"))
     pairs += [(name, memory[key]) for key, name in shared if key in memory]
     pairs += backing.objects(document)[1]
+    if "low-ram-limit" in document.get("memory-map", {}):
+        pairs.append(("max-ram-below-4g", f"{parse_size(document['memory-map']['low-ram-limit'])}B"))
     slots = document.get("memory-slots", {})
     pairs += [("nvdimm", "on")] if slots.get("nvdimm") else []
     hmat = any(key in node for node in document.get("numa", ()) for key in ("initiator", "access", "caches"))

@@ -211,6 +211,7 @@ def _document(line: Line) -> dict[str, Any]:
         "memory",
         "memory-backing",
         "memory-slots",
+        "memory-map",
         "cpus",
         "numa",
         "rtc",

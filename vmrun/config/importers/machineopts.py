@@ -39,7 +39,6 @@ _GUEST = frozenset(
         "pic",
         "i8042",
         "igd-passthru",
-        "max-ram-below-4g",
         "max-fw-size",
         "fd-bootchk",
         "default-bus-bypass-iommu",
@@ -113,6 +112,8 @@ def machine(line: Line, option: Option) -> None:
         elif key == "usb":
             if boolean(option, key, value):
                 line.given.setdefault("usb", [option])
+        elif key == "max-ram-below-4g":
+            _low_ram(line, option, size(option, key, value))
         elif key == "memory-backend":
             line.run["memdevs"] = [value]
         elif key in ("mem-merge", "dump-guest-core"):
@@ -149,6 +150,13 @@ def machine(line: Line, option: Option) -> None:
                 line.no_equal(option, key)
         else:
             raise option.wrong(f"Property '{line.file.get('machine') or newest_type()}-machine.{key}' not found", key)
+
+
+def _low_ram(line: Line, option: Option, most: int) -> None:
+    if most > 1 << 32:
+        raise option.wrong(f"Machine option 'max-ram-below-4g={most}' expects size less than or equal to 4G", str(most))
+    split = min(most, 3 << 30) if line.splits_at_whole_gib() else most
+    line.file["memory-map"] = {"low-ram-limit": most, "low-ram-split": split} if most else {}
 
 
 # Ubuntu's types: the release's name → the QEMU that it has

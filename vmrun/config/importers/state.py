@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmrun.config.catalogue import load_catalogue
 from vmrun.config.importers import qemuopts
-from vmrun.config.scalar import parse_pci_addr, pci_addr_text
+from vmrun.config.scalar import parse_pci_addr, parse_size, pci_addr_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,17 @@ class Line:
             return str(load_type(str(self.file.get("machine") or newest_type()), ".").default(name) or "")
         except ConfigError:
             return ""
+
+    def splits_at_whole_gib(self) -> bool:
+        """Whether the type cuts RAM that reaches the PCI hole at 3 GiB, not where the hole begins."""
+        from vmrun.config.machinetypes import load_type, newest_type
+        from vmrun.errors import ConfigError
+
+        try:
+            table = load_type(str(self.file.get("machine") or newest_type()), ".").section("memory-map")
+        except ConfigError:
+            return False
+        return "low-ram-split" in table and parse_size(table["low-ram-split"].value) == 3 << 30
 
     def prefers_cores(self) -> bool:
         """Whether a count of processors is as many cores, not sockets."""

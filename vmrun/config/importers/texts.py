@@ -122,6 +122,9 @@ class _Finder:
         self.foreign: list[tuple[str, int]] = []
         self.wrappers = functions.wrappers(text, _PROGRAM)
         self.events = self._events()
+        self.held: list[Command] = []
+        self.later: list[str] = []  # notes for every command
+        self.open: OpenQuote | None = None  # the first
         self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
 
     # --- in the order of the text ------------------------------------------------------------------------------------
@@ -132,11 +135,27 @@ class _Finder:
             return [Command("", words, 0, self.shell.line(self._first()), 0, self.shell.notes)]
         found: list[Command] = []
         self._look(0, len(self.text), found)
-        for name, (start, _) in self.kept.items():
-            held = self._held(name, start)
-            if held is not None:
-                found.append(held)
+        for name in list(self.kept):
+            self._hold(name)
+        found += self.held
+        if not found and self.open is not None:
+            raise self.open
+        for command in found:
+            command.notes += [note for note in self.later if note not in command.notes]
         return [command for command in found if not self._only_asks(command.words)]
+
+    def _hold(self, name: str) -> None:
+        try:
+            held = self._held(name, self.kept.pop(name)[0])
+        except OpenQuote as error:
+            self._left_open(error)
+            return
+        if held is not None:
+            self.held.append(held)
+
+    def _left_open(self, error: OpenQuote) -> None:
+        self.open = self.open or error
+        self.later.append(f"line {error.line}: {error}; the command there is left out")
 
     def _look(self, low: int, high: int, found: list[Command], depth: int = 0) -> None:
         """Through a part of the text: all of it, or the body of a function that is called."""
@@ -170,7 +189,11 @@ class _Finder:
                 if self.values.get(match[1]) is None or match[2] and not self.values[match[1]]:
                     self.values[match[1]] = match[3]
             else:
-                command = self._started(kind, match)
+                try:
+                    command = self._started(kind, match)
+                except OpenQuote as error:
+                    self._left_open(error)
+                    continue
                 if command is not None:
                     found.append(command)
                     done = max(done, self.end)
@@ -212,19 +235,33 @@ class _Finder:
 
     def _assign(self, match: re.Match[str]) -> None:
         name, operator, at = match[1], match[2].strip(), match.end()
+        grows = re.compile(rf"(?:\$?{name}[ \t]*(?:\+|\.)|append\({name},)[ \t]*").match(self.text, at)
+        if grows is not None and name in {**self.values, **self.kept}:  # cmd = cmd + "…", Go's append
+            operator, at = "+=", grows.end()
         value, end = self._value(at, self._to_the_end(match, operator))
+        if grows is not None and grows[0][0] == "a":
+            value, end = Listing(self.shell, at, inside=True).read()
         if name in self.defines:
             return
         program = _PROGRAM.search(self.text, at, end)
-        if program is not None:
+        if program is not None and _FOREIGN.match(program[0]):
+            self.foreign.append((program[0], self.shell.line(at)))
+            if name in self.kept:
+                self._hold(name)
+        elif program is not None:
             opening = self.text[at + self.text.startswith("(", at) * (not match[2][:1].isspace()) : program.start()]
             goes_on = re.compile(r"(?:[ \t]|[\\^`]{1,2}[ \t]*\n)+--?[A-Za-z]").match(self.text, end)
             if (goes_on or name.startswith("Exec")) and opening.rpartition("/")[0] == opening[:-1]:
                 return  # a key, and the command itself
             lines = "\n" in opening.strip("\"'rbfuRBFU \t\n\\")  # a script, whose commands stand for themselves
             if not lines and not re.search(r"[()\[\]{}`]", opening) and not self._option_before(program.start(), at):
+                if operator == "=" and name in self.kept:  # each is one
+                    self._hold(name)
                 self.kept.setdefault(name, (at, end))
         self.assigned = max(self.assigned, end)
+        if operator == "+=" and value is None and name in {**self.values, **self.kept}:
+            self.later.append(f"line {self.shell.line(at)}: what is added to {name} there is not known; left out")
+            return
         if operator == "+=" and name in self.values:
             before = self.values[name]
             if isinstance(before, str) and isinstance(value, str):
@@ -351,7 +388,8 @@ class _Finder:
         around = Around(self.text, match.start())
         place = _program_at(first)
         if place < 0:
-            named = re.search(r"qemu|kvm", name, re.I) is not None and value is None
+            unknown = value is None or isinstance(value, str) and value[:1] == "%"  # a variable of for
+            named = re.search(r"qemu|kvm", name, re.I) is not None and unknown
             after = re.compile(r"[ \t]+(?:\\\n[ \t]*)?--?([A-Za-z][\w-]*)").match(self.text, match.end())
             arguments = _ARGUMENTS.match(self.text, match.end()) is not None
             if not (named and (arguments or after and takes(after[1]) is not None)):

@@ -143,6 +143,8 @@ class Reader:
                 word.whole = len(word.gaps) == 1
             if word.text in ("...", "…", "[...]", "[…]") and not word.quoted:
                 self.shell.notes.append(f"'{word.text}' stands for something that was left out")
+            elif word.text[:1] == "-" and word.text.endswith(("...", "…")) and not word.quoted:
+                self.shell.notes.append(f"'{word.text}' is cut off; left out")
             elif word.text or word.gaps or word.quoted and not word.nothing:
                 self.found.append(word)
             self.word = None
