@@ -39,7 +39,7 @@ def test_what_is_switched_off_is_away(machine: str, words: tuple[str, ...]) -> N
 @needs_qemu
 @pytest.mark.parametrize(
     "machine",
-    [f"{type},max-ram-below-4g={most}" for type in ("pc", "pc-i440fx-1.7") for most in ("1G", "3300M", "4G")],
+    [f"{name},max-ram-below-4g={most}" for name in ("pc", "pc-i440fx-1.7") for most in ("1G", "3300M")],
 )
 def test_memory_ends_below_4_gib_where_the_switch_says(machine: str) -> None:
     """RAM keeps what is written to it; elsewhere nobody does."""
@@ -55,4 +55,4 @@ def test_memory_ends_below_4_gib_where_the_switch_says(machine: str) -> None:
             kept = int(theirs.ask(f"readl {place:#x}").split()[-1], 16) == 0x5AA55AA5
             answers.append((place, kept, ours.readl(place) == 0x5AA55AA5))
     assert [place for place, wanted, got in answers if wanted != got] == []
-    assert {wanted for _, wanted, _ in answers} == {True, False} or machine.endswith("=4G")
+    assert {wanted for _, wanted, _ in answers} == {True, False}

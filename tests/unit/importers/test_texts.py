@@ -43,7 +43,7 @@ def outcome(text: str) -> list[str]:
     return rows or ["--> none"]
 
 
-CORPUS = ("texts.txt", "more-texts.txt", "third-texts.txt", "fourth-texts.txt", "fifth-texts.txt", "sixth-texts.txt")
+CORPUS = sorted(path.name for path in HERE.glob("*texts.txt"))
 CASES = {name: case for part in CORPUS for name, case in cases(part).items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vmrun.config.importers.around import takes
+from vmrun.config.importers.around import Around, takes
 from vmrun.config.importers.words import NAME, Gap, Shell, Word
 
 _NAMED = re.compile(r"[A-Za-z_]\w*(?:\s*=(?![=>])|:(?=\s))\s*(?![\s\[({])")  # an argument of the call, by its name
@@ -174,3 +174,123 @@ class Listing:
         if isinstance(value, str):
             return Word(value.strip("\"'"), quoted=True)
         return missing(said, "a variable" if name else "an expression", name, self.shell.line(start))
+
+
+class Lists:
+    """The lists of strings whose first is a program: where one goes on, and what is added to it later."""
+
+    def __init__(self, shell: Shell, kept: dict[str, tuple[int, int]]) -> None:
+        """kept: variables that hold a command; one whose list is read here is no other command."""
+        self.shell, self.text, self.values, self.kept = shell, shell.text, shell.values, kept
+
+    def after(self, match: re.Match[str], around: Around) -> tuple[list[Word], int] | None:
+        """The words when the program is the first string of a list of them."""
+        text, end = self.text, match.end()
+        ruby = re.search(r"%[wWiI]([\[({<|])\s*$", text[around.line : around.start])
+        if ruby is not None:
+            close = text.find({"[": "]", "(": ")", "{": "}", "<": ">"}.get(ruby[1], ruby[1]), end)
+            close = close if close >= 0 else len(text)
+            return self.shell.inner(text[end:close], self.shell.line(end)), close
+        if around.quote:
+            if text[end : end + 1] != around.quote:
+                return None
+            end += 1
+        comma = re.compile(r"\s*(?:#[^\n]*\n\s*|//[^\n]*\n\s*)*,").match(text, end)
+        if comma is not None and (around.quote or re.search(r"\[[ \t]*$", text[around.line : around.start])):
+            return self.grown(Listing(self.shell, comma.end(), plain=not around.quote).read(), around)
+        typed = re.compile(r":[ \t]*\[\]string\{" if not around.quote else r"[ \t]*\[(?=\s*[\"'])").match(text, end)
+        if typed is not None:
+            return Listing(self.shell, typed.end()).read()
+        after = re.compile(r"\s*\)\s*(?=\.args?\()").match(text, end)
+        if after is not None and around.quote:
+            return Listing(self.shell, after.end()).read()
+        built = re.compile(r"\s*\)\s*;?[ \t]*\n").match(text, end)
+        named = re.search(r"(\w+)\s*=\s*[\w:.]+\(\s*$", text[around.line : around.start - 1]) if built else None
+        if built is not None and named is not None and around.quote:
+            return self._built(named[1], built.end())
+        closed = re.compile(r"\s*\]").match(text, end)
+        if closed is not None and around.quote:
+            words, at = self.grown(([], closed.end()), around)
+            return (words, at) if words else self.args(closed.end())
+        block = re.compile(r"([ \t]*)-[ \t]+['\"]?$").match(text[around.line : around.start])
+        if block is not None and re.compile(r"[ \t]*\n").match(text, end):
+            words, at = self._block(end, block[1])
+            added, at = self.args(at) or ([], at)
+            return words + added, at
+        if (
+            re.search(r"(?:command|entrypoint):[ \t]*['\"]?$", text[around.line : around.start])
+            and text[end : end + 1] in "\n"
+        ):
+            return self.args(end)
+        return None
+
+    def grown(self, got: tuple[list[Word], int], around: Around) -> tuple[list[Word], int]:
+        """With what is added to the list later: `+ more`, `cmd += […]`, `cmd.extend(…)`, a YAML's args."""
+        words, end = got
+        name = re.search(
+            r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({][^\n]*$", self.text[around.line : around.start]
+        )
+        if name is None:
+            opened = re.search(r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({]\s*[\"']?$", self.text[: around.start])
+            name = opened
+        while True:
+            more = re.compile(r"\s*\+\s*(?:([A-Za-z_]\w*)|(\[))").match(self.text, end)
+            if more is None:
+                break
+            if more[2]:
+                added, end = Listing(self.shell, more.end()).read()
+                words += added
+                continue
+            value = self.values.get(more[1])
+            words += (
+                value if isinstance(value, list) else [missing(more[1], "a variable", more[1], self.shell.line(end))]
+            )
+            end = more.end()
+        if name is not None:
+            start = end
+            grows = re.compile(
+                rf"(?m)\b{name[1]}(?:[ \t]*\+=[ \t]*[\[(]|\.(?:extend|append|push|add|addAll)\([ \t]*\[?)"
+            )
+            for match in grows.finditer(self.text, start):
+                added, end = Listing(self.shell, match.end()).read()
+                words += added
+            self.kept.pop(name[1], None)
+        added, end = self.args(end) or ([], end)
+        return words + added, end
+
+    def _built(self, name: str, at: int) -> tuple[list[Word], int] | None:
+        """The arguments of `let cmd = Command::new("…");` in the statements `cmd.arg(…)` that follow."""
+        words: list[Word] = []
+        end = at
+        while (more := re.compile(rf"\b{name}\s*\.args?\(").search(self.text, end)) is not None:
+            added, end = Listing(self.shell, more.end(), inside=True).read()
+            words += added
+        return (words, end) if words else None
+
+    def args(self, end: int) -> tuple[list[Word], int] | None:
+        match = re.compile(r"\s*\n\s*(?:args:|CMD)[ \t]*(\[|\n([ \t]*)(?=-[ \t]))").match(self.text, end)
+        if match is None:
+            return None
+        if match[1] == "[":
+            return Listing(self.shell, match.end(), plain=True).read()
+        return self._block(match.start(2) - 1, match[2])
+
+    def _block(self, end: int, indent: str) -> tuple[list[Word], int]:
+        """The items of a YAML list, one a line."""
+        words: list[Word] = []
+        row = re.compile(rf"[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*{indent}-[ \t]+([^\n]*)")
+        while (match := row.match(self.text, end)) is not None:
+            item = re.sub(r"\s+#.*", "", match[1]).strip()
+            quoted = item[:1] in "'\"" and item[-1:] == item[:1] and len(item) > 1
+            inner = Shell(item, self.values, lambda name: None)
+            inner.left = self.shell.left
+            text = item[1:-1].replace("''" if item[0] == "'" else '\\"', item[0]) if quoted else item
+            if "$" in text or "{{" in text:
+                inner.text = '"' + text.replace('"', '\\"') + '"'
+                words += inner.words(0)[0]
+            elif quoted or not re.match(r"--?\w\S*[ \t]+\S", text):
+                words.append(Word(text, quoted=True))
+            else:
+                words += inner.words(0)[0]
+            end = match.end()
+        return words, end

@@ -10,7 +10,7 @@ import re
 
 from vmrun.config.importers import functions
 from vmrun.config.importers.around import RUNS, Around, bracket, inside, takes
-from vmrun.config.importers.listing import Listing, missing
+from vmrun.config.importers.listing import Listing, Lists, missing
 from vmrun.config.importers.words import Gap, OpenQuote, Reader, Shell, Values, Word
 
 _PROGRAM = re.compile(
@@ -126,6 +126,7 @@ class _Finder:
         self.later: list[str] = []  # notes for every command
         self.open: OpenQuote | None = None  # the first
         self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
+        self.lists = Lists(self.shell, self.kept)
 
     # --- in the order of the text ------------------------------------------------------------------------------------
 
@@ -161,7 +162,7 @@ class _Finder:
         """Through a part of the text: all of it, or the body of a function that is called."""
         done = low
         for kind, match in self.events:
-            at = match.start(1) if kind == "called" else match.start()
+            at = match.start(1) if kind in ("called", "listed") else match.start()
             if not done <= at < high or len(found) >= MOST:
                 continue
             if any(low < each.start <= at < each.end for each in self.wrappers):
@@ -214,7 +215,7 @@ class _Finder:
     def _bare(self) -> bool:
         """Options alone."""
         match = re.compile(r"['\"]?--?([A-Za-z][\w-]*)(?=[\s'\"\\=]|$)").match(self.text, self._first())
-        return match is not None and takes(match[1]) is not None
+        return match is not None and takes(match[1]) is not None and not _PROGRAM.search(self.text, 0, match.start())
 
     def _events(self) -> list[tuple[str, re.Match[str]]]:
         events = [(match.start(1), "assigned", match) for match in _ASSIGNED.finditer(self.text)]
@@ -224,11 +225,11 @@ class _Finder:
             events += [(match.start(1), "set", match) for match in _SET.finditer(self.text)]
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
-        events += [(match.start(), "listed", match) for match in _LISTED.finditer(self.text)]
+        events += [(match.start(1), "listed", match) for match in _LISTED.finditer(self.text)]
         if self.wrappers:
             events += [(call.start(1), "called", call) for each in self.wrappers for call in each.calls]
             events += [(match.start(), "shift", match) for match in functions.SHIFT.finditer(self.text)]
-        events.sort(key=lambda event: (event[0], event[1] != "called"))  # a function may have the program's name
+        events.sort(key=lambda event: (event[0], event[1] not in ("called", "listed")))  # which may have QEMU's name
         return [(kind, match) for _, kind, match in events[:EVENTS]]
 
     # --- variables ---------------------------------------------------------------------------------------------------
@@ -409,6 +410,7 @@ class _Finder:
             return None
         if match.start() < self.assigned and self.text[match.start() - 1] not in "(`":
             return None
+        value = "" if place < 0 else value
         before = self.shell.inner(value, self.shell.line(match.start())) if isinstance(value, str) else value or []
         words, self.end = self._read(match.end(), around)
         self.kept.pop(name, None)
@@ -426,7 +428,7 @@ class _Finder:
         around = Around(self.text, match.start(1))
         if around.remark and self.script:
             return None
-        words, self.end = self._grown(Listing(self.shell, match.end()).read(), around)
+        words, self.end = self.lists.grown(Listing(self.shell, match.end()).read(), around)
         if not words or words[0].text[:1] == "-" and takes(words[0].text.lstrip("-")) is None:
             return None
         self.kept.pop(match[2], None)
@@ -458,7 +460,7 @@ class _Finder:
             return None
         tier = 2 if around.says or around.remark > 1 else around.remark
         strong = around.empty or around.runs
-        listing = self._listing(match, around)
+        listing = self.lists.after(match, around)
         if listing is not None:
             words, self.end = listing
             if words and _program_at([words[0].text]) == 0:
@@ -573,118 +575,6 @@ class _Finder:
         if any(word.gaps for word in words):
             return words
         return self.shell.inner(" ".join(word.text for word in words), self.shell.line(at))  # which are joined
-
-    def _listing(self, match: re.Match[str], around: Around) -> tuple[list[Word], int] | None:
-        """The words when the program is the first string of a list of them."""
-        text, end = self.text, match.end()
-        ruby = re.search(r"%[wWiI]([\[({<|])\s*$", text[around.line : around.start])
-        if ruby is not None:
-            close = text.find({"[": "]", "(": ")", "{": "}", "<": ">"}.get(ruby[1], ruby[1]), end)
-            close = close if close >= 0 else len(text)
-            return self.shell.inner(text[end:close], self.shell.line(end)), close
-        if around.quote:
-            if text[end : end + 1] != around.quote:
-                return None
-            end += 1
-        comma = re.compile(r"\s*(?:#[^\n]*\n\s*|//[^\n]*\n\s*)*,").match(text, end)
-        if comma is not None and (around.quote or re.search(r"\[[ \t]*$", text[around.line : around.start])):
-            return self._grown(Listing(self.shell, comma.end(), plain=not around.quote).read(), around)
-        typed = re.compile(r":[ \t]*\[\]string\{" if not around.quote else r"[ \t]*\[(?=\s*[\"'])").match(text, end)
-        if typed is not None:
-            return Listing(self.shell, typed.end()).read()
-        after = re.compile(r"\s*\)\s*(?=\.args?\()").match(text, end)
-        if after is not None and around.quote:
-            return Listing(self.shell, after.end()).read()
-        built = re.compile(r"\s*\)\s*;?[ \t]*\n").match(text, end)
-        named = re.search(r"(\w+)\s*=\s*[\w:.]+\(\s*$", text[around.line : around.start - 1]) if built else None
-        if built is not None and named is not None and around.quote:
-            return self._built(named[1], built.end())
-        closed = re.compile(r"\s*\]").match(text, end)
-        if closed is not None and around.quote:
-            words, at = self._grown(([], closed.end()), around)
-            return (words, at) if words else self._args(closed.end())
-        block = re.compile(r"([ \t]*)-[ \t]+['\"]?$").match(text[around.line : around.start])
-        if block is not None and re.compile(r"[ \t]*\n").match(text, end):
-            words, at = self._block(end, block[1])
-            added, at = self._args(at) or ([], at)
-            return words + added, at
-        if (
-            re.search(r"(?:command|entrypoint):[ \t]*['\"]?$", text[around.line : around.start])
-            and text[end : end + 1] in "\n"
-        ):
-            return self._args(end)
-        return None
-
-    def _grown(self, got: tuple[list[Word], int], around: Around) -> tuple[list[Word], int]:
-        """With what is added to the list later: `+ more`, `cmd += […]`, `cmd.extend(…)`, a YAML's args."""
-        words, end = got
-        name = re.search(
-            r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({][^\n]*$", self.text[around.line : around.start]
-        )
-        if name is None:
-            opened = re.search(r"([A-Za-z_]\w*)(?::[^=\n]+)?[ \t]*:?=[ \t]*[\[({]\s*[\"']?$", self.text[: around.start])
-            name = opened
-        while True:
-            more = re.compile(r"\s*\+\s*(?:([A-Za-z_]\w*)|(\[))").match(self.text, end)
-            if more is None:
-                break
-            if more[2]:
-                added, end = Listing(self.shell, more.end()).read()
-                words += added
-                continue
-            value = self.values.get(more[1])
-            words += (
-                value if isinstance(value, list) else [missing(more[1], "a variable", more[1], self.shell.line(end))]
-            )
-            end = more.end()
-        if name is not None:
-            start = end
-            grows = re.compile(
-                rf"(?m)\b{name[1]}(?:[ \t]*\+=[ \t]*[\[(]|\.(?:extend|append|push|add|addAll)\([ \t]*\[?)"
-            )
-            for match in grows.finditer(self.text, start):
-                added, end = Listing(self.shell, match.end()).read()
-                words += added
-            self.kept.pop(name[1], None)
-        added, end = self._args(end) or ([], end)
-        return words + added, end
-
-    def _built(self, name: str, at: int) -> tuple[list[Word], int] | None:
-        """The arguments of `let cmd = Command::new("…");` in the statements `cmd.arg(…)` that follow."""
-        words: list[Word] = []
-        end = at
-        while (more := re.compile(rf"\b{name}\s*\.args?\(").search(self.text, end)) is not None:
-            added, end = Listing(self.shell, more.end(), inside=True).read()
-            words += added
-        return (words, end) if words else None
-
-    def _args(self, end: int) -> tuple[list[Word], int] | None:
-        match = re.compile(r"\s*\n\s*(?:args:|CMD)[ \t]*(\[|\n([ \t]*)(?=-[ \t]))").match(self.text, end)
-        if match is None:
-            return None
-        if match[1] == "[":
-            return Listing(self.shell, match.end(), plain=True).read()
-        return self._block(match.start(2) - 1, match[2])
-
-    def _block(self, end: int, indent: str) -> tuple[list[Word], int]:
-        """The items of a YAML list, one a line."""
-        words: list[Word] = []
-        row = re.compile(rf"[ \t]*\n(?:[ \t]*(?:#[^\n]*)?\n)*{indent}-[ \t]+([^\n]*)")
-        while (match := row.match(self.text, end)) is not None:
-            item = re.sub(r"\s+#.*", "", match[1]).strip()
-            quoted = item[:1] in "'\"" and item[-1:] == item[:1] and len(item) > 1
-            inner = Shell(item, self.values, lambda name: None)
-            inner.left = self.shell.left
-            text = item[1:-1].replace("''" if item[0] == "'" else '\\"', item[0]) if quoted else item
-            if "$" in text or "{{" in text:
-                inner.text = '"' + text.replace('"', '\\"') + '"'
-                words += inner.words(0)[0]
-            elif quoted or not re.match(r"--?\w\S*[ \t]+\S", text):
-                words.append(Word(text, quoted=True))
-            else:
-                words += inner.words(0)[0]
-            end = match.end()
-        return words, end
 
     def _held(self, name: str, start: int) -> Command | None:
         """What a variable holds that nothing seems to run."""
