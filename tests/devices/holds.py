@@ -263,6 +263,43 @@ def virtio_gpu_gives_up_128_MiB(directory: pathlib.Path) -> None:
     gpu(CREATE, ATTACH, request(0x105, "4IQII", 0, 0, 8192, 4096, 0, 1, 0), request(0x102, "2I", 1, 0))
 
 
+def svga(words: tuple[int, ...], times: int) -> None:
+    """Commands of VMware's ring, on a picture of 2368 x 1770."""
+    ports, ring = 0xC000, 0xE8000000
+    device = {"id": "g", "driver": "vmware-svga", "addr": "05.0", "vgamem_mb": 32}
+    with QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "devices": [device]}) as q:
+        for offset, value in ((0x10, ports), (0x14, 0xE0000000), (0x18, ring), (4, 7)):
+            q.pci_write(5, 0, offset, value)
+        data = struct.pack(f"<{len(words)}I", *words) * times
+        q.write(ring, struct.pack("<4I", 16, 0x10000, 16 + len(data), 16) + data)
+        for register, value in ((2, 2368), (3, 1770), (7, 32), (1, 1), (20, 1)):
+            q.outl(ports, register)
+            q.outl(ports + 1, value)
+        q.machine.devices["g"].vram.write(0, bytes(32 * MIB))  # memory that the host has given already
+        watch(q)
+        q.outl(ports, 21)
+        q.outl(ports + 1, 1)
+        q.outl(ports, 22)
+        while q.inl(ports + 1):
+            pass
+        assert q.readl(ring + 12) == 16 + len(data)
+
+
+@row
+def vmware_svga_copies_its_picture_50_times(directory: pathlib.Path) -> None:
+    svga((3, 0, 0, 0, 1, 2368, 1769), 50)
+
+
+@row
+def vmware_svga_fills_2700_columns(directory: pathlib.Path) -> None:
+    svga((2, 7, 5, 0, 1, 1770), 2700)
+
+
+@row
+def vmware_svga_takes_pointers_of_256_lines(directory: pathlib.Path) -> None:
+    svga((19, 1, 0, 0, 256, 256, 1, 1, *(0x55555555,) * 4096), 3)
+
+
 @row
 def a_BAR_moves(directory: pathlib.Path) -> None:
     with ours("-machine", "pc-i440fx-7.2", "-m", "64", "-device", "VGA,addr=5", "-device", "e1000,addr=6") as q:

@@ -5,12 +5,13 @@ xf86-video-vmware). Numbers of arguments where those say nothing: as QEMU's adap
 Not modelled: raster operations, surfaces, glyphs, alpha pointers (taken off the ring and dropped), screens, 3D.
 
 The ring is the guest's to write at any time: what is read of it is read once, and checked. Work is cut: a run ends after
-WORK bytes of pixels or MOST_COMMANDS commands, and whoever waits for the rest (the register BUSY) has it go on.
+WORK bytes of pixels and arguments, in the middle of a rectangle if need be, and whoever waits for the rest (the register BUSY)
+has it go on. A command is behind the reader when all of it is done.
 """
 
 from libc.string cimport memcpy, memmove
 
-from accel.api cimport u8, u32, u64
+from accel.api cimport i64, u8, u32, u64
 from accel.ram cimport RamBlock
 
 cdef enum:
@@ -36,10 +37,19 @@ cdef enum:
 
     MOST_SIDE = 256             # of a pointer
     MOST_MASK = 4096            # words of each of its masks
-    MOST_COMMANDS = 4096
-    WORK = 16 << 20
+    WORK = 1 << 20
+    COMMAND = 256               # bytes that a command counts as, at least, and a line of a rectangle
 
 SIDE, MASK = MOST_SIDE, MOST_MASK
+
+
+cdef struct Strokes:
+    bint copy                   # or fill
+    u32 colour
+    u64 start, source           # bytes in video memory of the first line that is drawn, of its source
+    i64 pitch                   # from there to the next one: a copy may go upwards
+    u64 line                    # bytes of one
+    u32 left                    # lines to go; 0: there is nothing under way
 
 
 cdef class SvgaFifo:
@@ -55,16 +65,28 @@ cdef class SvgaFifo:
     cdef u32 image[MOST_MASK]
     # while a run lasts
     cdef u32 first, behind, at, left    # the ring, where it is read, and words that are there
+    # from run to run
+    cdef Strokes strokes                # of the rectangle that is under way
+    cdef u32 next                       # where the command behind it is
 
     def __init__(self, RamBlock vram, RamBlock ring):
         self.vram, self.ring = vram, ring
 
     def run(self):
-        """Do what is in the ring. True when all of it is done that was there whole."""
+        """Do what is in the ring, so much at a time. True when all of it is done that was there whole."""
         cdef bint done
         with nogil:
-            done = self.work()
+            done = self.work(WORK)
         return done
+
+    def finish(self):
+        """What has been begun."""
+        with nogil:
+            self.go_on(<i64>1 << 62)
+
+    def forget(self):
+        """What has been begun."""
+        self.strokes.left = 0
 
     cdef u32 word(self, u32 index) noexcept nogil:
         return (<volatile u32 *>self.ring.host)[index]
@@ -90,20 +112,29 @@ cdef class SvgaFifo:
         self.left -= 1
         return value
 
-    cdef bint work(self) noexcept nogil:
-        cdef u32 command, commands
-        cdef u64 pixels = 0
-        for commands in range(MOST_COMMANDS):
+    cdef bint work(self, i64 budget) noexcept nogil:
+        cdef u32 before
+        while True:
+            if self.strokes.left:
+                budget = self.go_on(budget)
+                if self.strokes.left:
+                    return False
+            if budget <= 0:
+                return False
             if not self.begin():
                 return True
-            command = self.take()
-            if not self.one(command, &pixels):          # its end has not been written yet
+            before = self.left
+            if not self.one(self.take()):                   # its end has not been written yet
                 return True
-            (<volatile u32 *>self.ring.host)[STOP] = self.at
-            self.ring.mark_dirty(STOP * 4, 4)
-            if pixels > WORK:
-                return False
-        return False
+            self.next = self.at
+            budget -= COMMAND + 4 * (before - self.left)
+            if not self.strokes.left:
+                self.taken()
+
+    cdef void taken(self) noexcept nogil:
+        """The reader is behind the last command."""
+        (<volatile u32 *>self.ring.host)[STOP] = self.next
+        self.ring.mark_dirty(STOP * 4, 4)
 
     cdef bint drop(self, u64 count) noexcept nogil:
         """Arguments of a command that does nothing; False when they are not all there."""
@@ -114,7 +145,8 @@ cdef class SvgaFifo:
             count -= 1
         return True
 
-    cdef bint one(self, u32 command, u64 *pixels) noexcept nogil:
+    cdef bint one(self, u32 command) noexcept nogil:
+        """A command, but for the pixels of its rectangle; False when it is not all there."""
         cdef u32 a[7]
         cdef u32 n, wanted = 0
         if command == UPDATE or command == FENCE or command == UPDATE_VERBOSE:
@@ -129,9 +161,9 @@ cdef class SvgaFifo:
         for n in range(wanted):
             a[n] = self.take()
         if command == RECT_FILL:
-            self.fill(a[0], a[1], a[2], a[3], a[4], pixels)
+            self.fill(a[0], a[1], a[2], a[3], a[4])
         elif command == RECT_COPY:
-            self.copy(a[0], a[1], a[2], a[3], a[4], a[5], pixels)
+            self.copy(a[0], a[1], a[2], a[3], a[4], a[5])
         elif command == DEFINE_CURSOR:
             return self.define(a[1], a[2], a[3], a[4], a[5], a[6])
         elif command == DEFINE_ALPHA_CURSOR:
@@ -151,34 +183,46 @@ cdef class SvgaFifo:
             return False
         return <u64>self.pitch * (<u64>y + height) <= self.vram.size
 
-    cdef void fill(self, u32 colour, u32 x, u32 y, u32 width, u32 height, u64 *pixels) noexcept nogil:
-        cdef u64 pitch = self.pitch, start
-        cdef u32 line, column
-        cdef u32 *to
-        if not width or not height or not self.inside(x, y, width, height):
-            return
-        start = y * pitch + <u64>x * 4
-        for line in range(height):
-            to = <u32 *>(self.vram.host + start + line * pitch)
-            for column in range(width):
-                to[column] = colour
-        self.vram.mark_dirty(start, (height - 1) * pitch + <u64>width * 4)
-        pixels[0] += <u64>width * height * 4
+    cdef void fill(self, u32 colour, u32 x, u32 y, u32 width, u32 height) noexcept nogil:
+        if width and height and self.inside(x, y, width, height):
+            self.strokes = Strokes(
+                False, colour, <u64>y * self.pitch + <u64>x * 4, 0, self.pitch, <u64>width * 4, height
+            )
 
-    cdef void copy(self, u32 from_x, u32 from_y, u32 x, u32 y, u32 width, u32 height, u64 *pixels) noexcept nogil:
+    cdef void copy(self, u32 from_x, u32 from_y, u32 x, u32 y, u32 width, u32 height) noexcept nogil:
         """As if all of the source was read first."""
-        cdef u64 pitch = self.pitch, start, source
-        cdef u32 n, line
+        cdef u64 start = <u64>y * self.pitch + <u64>x * 4, source = <u64>from_y * self.pitch + <u64>from_x * 4
+        cdef u64 last
+        cdef i64 pitch = self.pitch
         if not width or not height:
             return
         if not self.inside(x, y, width, height) or not self.inside(from_x, from_y, width, height):
             return
-        start, source = y * pitch + <u64>x * 4, from_y * pitch + <u64>from_x * 4
-        for n in range(height):
-            line = height - 1 - n if y > from_y else n
-            memmove(self.vram.host + start + line * pitch, self.vram.host + source + line * pitch, <size_t>width * 4)
-        self.vram.mark_dirty(start, (height - 1) * pitch + <u64>width * 4)
-        pixels[0] += <u64>width * height * 4
+        if y > from_y:
+            last = <u64>(height - 1) * self.pitch
+            start, source, pitch = start + last, source + last, -pitch
+        self.strokes = Strokes(True, 0, start, source, pitch, <u64>width * 4, height)
+
+    cdef i64 go_on(self, i64 budget) noexcept nogil:
+        """With the rectangle that is under way; what is left of the budget."""
+        cdef Strokes *it = &self.strokes
+        cdef u32 *to
+        cdef u32 column
+        while it.left and budget > 0:
+            if it.copy:
+                memmove(self.vram.host + it.start, self.vram.host + it.source, it.line)
+            else:
+                to = <u32 *>(self.vram.host + it.start)
+                for column in range(<u32>(it.line >> 2)):
+                    to[column] = it.colour
+            self.vram.mark_dirty(it.start, it.line)
+            budget -= max(it.line, <u64>COMMAND)
+            it.left -= 1
+            it.start += it.pitch
+            it.source += it.pitch
+            if not it.left:
+                self.taken()
+        return budget
 
     # --- the pointer ----------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ PLAIN = {GUEST_ID: "guest", CURSOR_ID: "cursor_id", CURSOR_X: "cursor_x", CURSOR
 LARGEST, FIRST = (2368, 1770), (640, 480)
 BITS = 32
 RING_SIZE = 0x10000
+TURNS = 16  # at the ring, of whoever looks
 BIOS_ANSWER = 0xCAFE  # QEMU's
 
 
@@ -68,9 +69,11 @@ class SvgaScreen(Scanout):
         return self.card.running
 
     def update(self, surface: Surface, full: bool, log: DirtyLog | None = None) -> None:
-        """See Scanout.update. What waits in the ring is done first."""
-        with self.card.platform.lock:
-            self.card.work()
+        """See Scanout.update. What waits in the ring is done first, in turns; more than that is for the next look."""
+        for _ in range(TURNS):
+            with self.card.platform.lock:
+                if self.card.work():
+                    break
         self.linear.update(surface, full, log)
 
 
@@ -232,13 +235,15 @@ class VmwareSvga(LegacyVga, HardwarePointer, PciDevice):
         width, height = self.size
         return width, height, BITS // 8, self.pitch, 0, False
 
-    def work(self) -> None:
-        """Do what is in the ring, or a part of it."""
-        if not self.running or self.fifo.run():
+    def work(self) -> bool:
+        """Do what is in the ring, or a part of it; True when nothing is left."""
+        done = not self.running or bool(self.fifo.run())
+        if done:
             self.busy = False
         if self.fifo.defined:
             self.fifo.defined = False
             self.pointer_changed(False, self.fifo.pointer(), self._where())
+        return done
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -257,8 +262,13 @@ class VmwareSvga(LegacyVga, HardwarePointer, PciDevice):
         if not self.fifo.check_shape(values["shape"]):
             raise StateError("vmware-svga: a pointer that cannot be")
 
+    def before_save(self) -> None:
+        super().before_save()
+        self.fifo.finish()
+
     def settle(self) -> None:
         super().settle()
+        self.fifo.forget()
         self._derive()
 
     def unrealize(self) -> None:
