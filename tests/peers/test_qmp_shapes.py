@@ -193,6 +193,8 @@ SESSION: list[tuple[str, dict[str, Any]]] = [
     ("send-key", {"keys": [{"type": "qcode", "data": "a"}]}),
     ("send-key", {"keys": [{"type": "qcode", "data": "foo"}]}),
     ("input-send-event", {"events": [{"type": "key", "data": {"down": True, "key": {"type": "qcode", "data": "a"}}}]}),
+    ("input-send-event", {"device": "none", "events": []}),
+    ("input-send-event", {"device": "rng0", "head": 1, "events": []}),
     ("screendump", {"filename": "s.ppm"}),
     ("screendump", {"filename": "/no/such/place"}),
     ("screendump", {"filename": "s.ppm", "head": 0}),

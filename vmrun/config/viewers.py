@@ -122,11 +122,13 @@ def _screen(work: Work, node: Node, table: dict[str, Any], path: str) -> None:
             nearest=work.near(wanted, adapters),
             remedy=f"adapters here: {', '.join(adapters)}" if adapters else "the machine has no display adapter",
         )  # fmt: skip
-    elif table.get("head"):
-        work.wrong(
-            "VR0607", f"'{wanted}' has one screen, head 0", node.value["head"].place, f"{path}.head",
-            remedy="leave `head` out",
-        )  # fmt: skip
+        return
+    given = adapters[wanted].spec.props.get("max_outputs")  # values are put into `props` later
+    screens = given.value if given is not None else 1
+    if type(screens) is int and int(table.get("head") or 0) >= screens:
+        has = "one screen, head 0" if screens == 1 else f"{screens} screens, heads 0 to {screens - 1}"
+        more = "leave `head` out" if screens == 1 else "`max_outputs` of the adapter says how many it has"
+        work.wrong("VR0607", f"'{wanted}' has {has}", node.value["head"].place, f"{path}.head", remedy=more)
 
 
 def _websocket(work: Work, node: Node, path: str) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from vmrun.config.api import examine_file
 
-DEVICES = [{"id": "second", "driver": "secondary-vga"}]
+DEVICES = [
+    {"id": "second", "driver": "secondary-vga"}, {"id": "two", "driver": "virtio-gpu-pci", "max_outputs": 2},
+]  # fmt: skip
 
 
 def examine(directory: Path, vnc: Any, **more: Any) -> tuple[Any, list[str]]:
@@ -29,6 +31,7 @@ def examine(directory: Path, vnc: Any, **more: Any) -> tuple[Any, list[str]]:
         ({"listen": ":1", "head": 1}, "vnc.head: 'head' goes with 'display'"),
         ({"listen": ":1", "display": "secnd"}, "vnc.display: vnc shows display adapter 'secnd', which does not exist"),
         ({"listen": ":1", "display": "second", "head": 1}, "vnc.head: 'second' has one screen, head 0"),
+        ({"listen": ":1", "display": "two", "head": 2}, "vnc.head: 'two' has 2 screens, heads 0 to 1"),
         ({"listen": ":1", "ipv4": False, "ipv6": False}, "vnc.ipv6: Cannot disable IPv4 and IPv6"),
         ({"listen": ":1", "websocket": "here"}, "vnc.websocket: 'here' is no place"),
         ({"listen": ":1", "websocket": 70000}, "vnc.websocket"),

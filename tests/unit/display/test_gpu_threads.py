@@ -27,7 +27,6 @@ class Card:
         root.add(Region.ram("ram", self.ram), 0)
         self.chip = GpuChip(Dma(AddressSpace("memory", root), True), [64, 16], 256 * MIB)
         self.chip.offered = 1 << 32
-        self.chip.set_config(bytes(16))
         self.lock = DeviceLock()
         self.thread = IoThread(self.lock)
         self.chip.serve_on(self.thread, True)

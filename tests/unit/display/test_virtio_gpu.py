@@ -22,12 +22,11 @@ BGRX, RGBA = 2, 67
 
 
 class Card:
-    def __init__(self, room: int = 16 << 20) -> None:
+    def __init__(self, room: int = 16 << 20, outputs: int = 1) -> None:
         self.ram = RamBlock("ram", 4 << 20)
         root = Region.container("system", 0)
         root.add(Region.ram("ram", self.ram), 0)
-        self.chip = GpuChip(Dma(AddressSpace("memory", root), True), [64, 16], room)
-        self.chip.set_config(bytes(8) + b"\1\0\0\0" + bytes(4))
+        self.chip = GpuChip(Dma(AddressSpace("memory", root), True), [64, 16], room, (1280, 800), outputs)
         self.scanout, self.surface = GpuScanout(self.chip, DeviceLock()), Surface()
 
     def ask(self, kind: int, form: str = "", *values: int, more: bytes = b"") -> int:
@@ -269,3 +268,34 @@ def test_the_memory_of_pictures_is_given_back_by_the_main_loop(card: Card) -> No
     soon.pop()()
     card.chip.forget()
     assert not soon
+
+
+def test_outputs_are_saved_each_with_what_it_shows() -> None:
+    cards = Card(outputs=3), Card(outputs=3)
+    one, other = cards
+    one.picture(1)
+    one.picture(2, 80, 40)
+    one.chip.set_screen(1024, 600, 2)
+    assert one.ask(0x103, "<6I", 0, 0, 64, 32, 0, 1) == OK
+    assert one.ask(0x103, "<6I", 8, 4, 32, 16, 2, 2) == OK
+    other.chip.content = content = one.chip.content
+    assert [(row.enabled, row.shown, row.part, row.screen) for row in other.chip.outputs] == [
+        (True, 1, (0, 0, 64, 32), (1280, 800)), (False, 0, (0, 0, 0, 0), (0, 0)),
+        (True, 2, (8, 4, 32, 16), (1024, 600)),
+    ]  # fmt: skip
+    assert other.chip.content == content and other.answer(0x100) == one.answer(0x100)
+    for wrong in (content[:-4], content + bytes(4), content[:-28] + struct.pack("<7I", 3, 0, 0, 32, 16, 0, 0)):
+        with pytest.raises(StateError):
+            other.chip.read_content(wrong)
+    for outputs in (1, 4):
+        with pytest.raises(StateError):
+            Card(outputs=outputs).chip.read_content(content)
+
+
+def test_each_output_has_a_pointer() -> None:
+    card, heard = Card(outputs=2), []
+    for number, output in enumerate(card.chip.outputs):
+        output.on_pointer = lambda move, picture, at, number=number: heard.append((number, move, at))
+    for number in (1, 0, 2):
+        assert card.ask(0x301, "<8I", number, 5, 6, 0, 0, 0, 0, 0) == OK
+    assert heard == [(1, True, (5, 6)), (0, True, (5, 6))]

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 class HardwarePointer:
-    """Mixed into a card that has `console`. `pointer_changed` is called on any thread, with the device lock held; the
-    main loop does it, once for all that came meanwhile.
+    """Mixed into a card, or one of its outputs, that has `console`. `pointer_changed` is called on any thread, with the
+    device lock held; the main loop does it, once for all that came meanwhile.
     """
 
     console: Console

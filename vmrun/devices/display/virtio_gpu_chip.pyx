@@ -1,7 +1,7 @@
-"""virtio-gpu's chip, 2D: pictures of the guest's in resources of the host's, shown on one screen.
+"""virtio-gpu's chip, 2D: pictures of the guest's in resources of the host's, shown on its outputs.
 
 Ref: Virtual I/O Device (VIRTIO) 1.1, 5.7.
-Not modelled: 3D (VIRGL), several screens, blobs, the pointer in screenshots (it is the viewer's to draw).
+Not modelled: 3D (VIRGL), blobs, the pointer in screenshots (it is the viewer's to draw).
 
 Requests are few and large: each is answered in Python, what touches pixels is compiled. The memory of all resources,
 their lists of guest memory included, is at most `room`; what is beyond is refused.
@@ -43,9 +43,11 @@ UPDATE_CURSOR, MOVE_CURSOR = 0x300, 0x301
 OK, OK_DISPLAY_INFO, OK_EDID = 0x1100, 0x1101, 0x1104
 UNSPECIFIED, NO_MEMORY, NO_SCANOUT, NO_RESOURCE, _, WRONG = range(0x1200, 0x1206)
 FENCE = 1
+EDID_ROOM = 1024                # bytes for it in an answer, all of which count, as with QEMU
 EVENT_DISPLAY = 1
 IDLE, ACTIVE = 1, 3             # at the beginning of saved content
-SCREENS = 16                    # that an answer describes
+SCREENS = 16                    # outputs at most, which an answer describes
+OUTPUT = struct.Struct("<8I")   # of saved content: enabled, what is shown, which part of it, the monitor's size
 # Where red, green and blue are in a pixel's bytes
 FORMATS = {
     1: (2, 1, 0), 2: (2, 1, 0), 3: (1, 2, 3), 4: (1, 2, 3), 67: (0, 1, 2), 68: (3, 2, 1), 121: (3, 2, 1), 134: (0, 1, 2),
@@ -131,6 +133,34 @@ cdef class Resource:
         memcpy(self.data, <const u8 *>data, min(<u64>len(data), self.size))
 
 
+cdef class Output:
+    """A socket for a monitor, and what is shown on it."""
+
+    cdef public bint enabled            # there is a monitor, as the driver is told
+    cdef public tuple screen            # (width, height) of it; (0, 0) before a viewer has said any
+    cdef public u32 shown               # the resource, 0 for none
+    cdef public tuple part              # (x, y, width, height) of it
+    cdef public object on_pointer       # on_pointer(moved only, picture, at) hears of the pointer
+    cdef u32 top, bottom                # lines of the resource that were flushed since the last look
+
+    def __init__(self, tuple screen):
+        self.enabled, self.screen = screen != (0, 0), screen
+        self.forget()
+
+    cdef forget(self):
+        self.shown, self.part = 0, (0, 0, 0, 0)
+        self.top, self.bottom = 0, 0xFFFFFFFF
+
+    cdef tuple flushed(self, bint full):
+        """What is to be drawn: (where it begins, lines of what is shown). The device lock is held."""
+        cdef u32 first, last
+        left, top, width, height = self.part
+        first = 0 if full or self.top <= top else self.top - top
+        last = height if full or self.bottom >= top + height else self.bottom - top if self.bottom > top else 0
+        self.top, self.bottom = 0xFFFFFFFF, 0
+        return left, top, width, first, last
+
+
 cdef struct Transfer:
     u64 start, first            # in the backing and in the resource, of the first line
     u64 pitch, line, lines      # bytes from line to line, of a line; lines
@@ -138,18 +168,15 @@ cdef struct Transfer:
 
 
 cdef class GpuChip(VirtioChip):
-    """`room`: bytes that resources may take; `screen`: (width, height) of the monitor, as the driver is told.
-    `on_pointer(moved only, picture, at)` hears of the pointer; `call_soon(callback)`: on a thread without the device lock.
+    """`room`: bytes that resources may take; `outputs`: so many; the first one has a monitor from the beginning.
+    `call_soon(callback)`: on a thread without the device lock.
     """
 
     cdef public dict resources
     cdef public u64 room, used
-    cdef public tuple screen, monitor
+    cdef readonly list outputs
+    cdef public tuple monitor
     cdef public bint active             # the driver has taken the screen, if only to show nothing on it
-    cdef public u32 shown               # the resource on the screen, 0 for none
-    cdef public tuple part              # (x, y, width, height) of it
-    cdef u32 top, bottom                # lines of the resource that were flushed since the last look
-    cdef public object on_pointer
     cdef public object call_soon        # the main loop's
     cdef object parting                 # resources that are nobody's any more
     cdef Resource target                # of the transfer that is under way; None: there is none
@@ -158,19 +185,22 @@ cdef class GpuChip(VirtioChip):
     cdef bytes held_answer
     cdef VirtQueue control, pointer
 
-    def __init__(self, dma, sizes, u64 room):
+    def __init__(self, dma, sizes, u64 room, tuple screen=(1280, 800), u32 outputs=1):
         super().__init__(dma, sizes)
         self.control, self.pointer = self.queues
         self.room = room
-        self.screen, self.monitor = (1280, 800), (0, 0, 0, 0, 0)
+        self.outputs, self.monitor = [Output((0, 0) if n else screen) for n in range(outputs)], (0, 0, 0, 0, 0)
+        self.set_config(struct.pack("<4I", 0, 0, outputs, 0))
         self.forget()
 
     def forget(self):
         """No resources, nothing shown, the screen left to whoever had it before."""
+        cdef Output output
         self.active = False
         self.part_with(self.resources)
-        self.resources, self.used, self.shown, self.part = {}, 0, 0, (0, 0, 0, 0)
-        self.top, self.bottom = 0, 0xFFFFFFFF
+        self.resources, self.used = {}, 0
+        for output in self.outputs:
+            output.forget()
         self.target = self.held_answer = None
 
     def part_with(self, pictures):
@@ -199,10 +229,11 @@ cdef class GpuChip(VirtioChip):
             (<u32 *>self.config)[0] &= ~value
         (<u32 *>self.config)[1] = 0
 
-    def set_screen(self, u32 width, u32 height):
-        """Another size of the monitor: the driver is told."""
-        if (width, height) != self.screen:
-            self.screen = (width, height)
+    def set_screen(self, u32 width, u32 height, u32 number=0):
+        """Another size of a monitor, or one where none was: the driver is told."""
+        output = self.outputs[number]
+        if (width, height) != output.screen:
+            output.enabled, output.screen = True, (width, height)
             (<u32 *>self.config)[0] |= EVENT_DISPLAY
             with nogil:
                 self.config_changed()
@@ -314,15 +345,15 @@ cdef class GpuChip(VirtioChip):
     # --- the control queue ------------------------------------------------------------------------------------
 
     def _display_info(self, body):
-        width, height = self.screen
-        return OK_DISPLAY_INFO, struct.pack("<6I", 0, 0, width, height, 1, 0).ljust(24 * SCREENS, b"\0")
+        rows = [struct.pack("<6I", 0, 0, *output.screen, output.enabled, 0) for output in self.outputs]
+        return OK_DISPLAY_INFO, b"".join(rows).ljust(24 * SCREENS, b"\0")
 
     def _edid(self, body, scanout, _pad):
-        if scanout:
+        if scanout >= len(self.outputs):
             return WRONG, b""
         xres, yres, xmax, ymax, refresh = self.monitor
-        data = edid(*self.screen, xmax, ymax, refresh)
-        return OK_EDID, struct.pack("<II", len(data), 0) + data.ljust(1024, b"\0")
+        data = edid(*self.outputs[scanout].screen, xmax, ymax, refresh)
+        return OK_EDID, struct.pack("<II", EDID_ROOM, 0) + data.ljust(EDID_ROOM, b"\0")
 
     def _create(self, body, number, format, width, height):
         if not number or number in self.resources:
@@ -344,36 +375,41 @@ cdef class GpuChip(VirtioChip):
         if resource is None:
             return NO_RESOURCE, b""
         self.used -= resource.cost
-        if self.shown == number:
-            self.shown = 0
+        for output in self.outputs:
+            if output.shown == number:
+                output.shown = 0
         self.part_with(resource)
         return OK, b""
 
     def _set_scanout(self, body, x, y, width, height, scanout, number):
-        if scanout:
+        cdef Output output
+        if scanout >= len(self.outputs):
             return NO_SCANOUT, b""
         self.active = True
+        output = self.outputs[scanout]
         if not number:
-            self.shown = 0
+            output.shown = 0
             return OK, b""
         resource = self.resources.get(number)
         if resource is None:
             return NO_RESOURCE, b""
         if width < 16 or height < 16 or x + width > resource.width or y + height > resource.height:
             return WRONG, b""
-        self.shown, self.part = number, (x, y, width, height)
-        self.top, self.bottom = 0, 0xFFFFFFFF
+        output.shown, output.part = number, (x, y, width, height)
+        output.top, output.bottom = 0, 0xFFFFFFFF
         return OK, b""
 
     def _flush(self, body, x, y, width, height, number, _pad):
+        cdef Output output
         resource = self.resources.get(number)
         if resource is None:
             return NO_RESOURCE, b""
         if x + width > resource.width or y + height > resource.height:
             return WRONG, b""
-        if number == self.shown and height:
-            self.top = min(self.top, <u32>y)
-            self.bottom = max(self.bottom, <u32>(y + height))
+        for output in self.outputs:
+            if output.shown == number and height:
+                output.top = min(output.top, <u32>y)
+                output.bottom = max(output.bottom, <u32>(y + height))
         return OK, b""
 
     def _transfer(self, body, x, y, width, height, offset, number, _pad):
@@ -419,62 +455,57 @@ cdef class GpuChip(VirtioChip):
 
     def _pointer(self, body, scanout, x, y, _pad, number, hot_x, hot_y, _pad2, move=False):
         """A new picture of the pointer, and where it is; without a resource it is hidden."""
-        if self.on_pointer is None or scanout:
+        on_pointer = self.outputs[scanout].on_pointer if scanout < len(self.outputs) else None
+        if on_pointer is None:
             return OK, b""
         picture = None
         resource = self.resources.get(number)
         if not move and resource is not None and resource.width == resource.height == CURSOR_SIDE:
             hot_x, hot_y = min(hot_x, CURSOR_SIDE - 1), min(hot_y, CURSOR_SIDE - 1)
             picture = (CURSOR_SIDE, CURSOR_SIDE, hot_x, hot_y, resource.pixels())
-        self.on_pointer(move, picture, (x, y) if number or move else None)
+        on_pointer(move, picture, (x, y) if number or move else None)
         return OK, b""
 
     def _move(self, body, *values):
         return self._pointer(body, *values, move=True)
 
-    # --- what is shown ------------------------------------------------------------------------------------------
-
-    cdef tuple flushed(self, bint full):
-        """What is to be drawn: (resource, where it begins, lines of what is shown). The device lock is held."""
-        cdef u32 first, last
-        left, top, width, height = self.part
-        first = 0 if full or self.top <= top else self.top - top
-        last = height if full or self.bottom >= top + height else self.bottom - top if self.bottom > top else 0
-        self.top, self.bottom = 0xFFFFFFFF, 0
-        return self.resources[self.shown], left, top, width, first, last
-
     # --- state --------------------------------------------------------------------------------------------------
 
     @property
     def content(self):
-        """All resources and what is shown, as bytes."""
-        parts = [struct.pack("<3I6I", ACTIVE if self.active else IDLE, self.shown, len(self.resources), *self.part, *self.screen)]
+        """All resources and what is shown, as bytes: of the first output, the resources, the further outputs."""
+        first, *further = self.outputs
+        state = ACTIVE if self.active else IDLE
+        parts = [struct.pack("<3I6I", state, first.shown, len(self.resources), *first.part, *first.screen)]
         for number, resource in self.resources.items():
             parts.append(struct.pack("<5I", number, resource.width, resource.height, resource.format, resource.count))
             parts += [resource.backing(), resource.pixels()]
+        parts += [OUTPUT.pack(each.enabled, each.shown, *each.part, *each.screen) for each in further]
         return b"".join(parts)
 
     @content.setter
     def content(self, bytes data):
-        resources, used, shown, part, screen = self.read_content(data)
+        resources, used, shown = self.read_content(data)
         self.forget()
         self.resources.update(resources)
         self.used = used
-        if shown is not None:
-            self.shown, self.part, self.screen = shown, part, screen
-            self.active = bool(shown) or int.from_bytes(data[:4], "little") == ACTIVE
+        for output, (enabled, number, part, screen) in zip(self.outputs, shown):
+            output.enabled, output.shown, output.part, output.screen = enabled, number, part, screen
+        if shown:
+            self.active = any(row[1] for row in shown) or int.from_bytes(data[:4], "little") == ACTIVE
 
     def read_content(self, bytes data):
-        """(resources, bytes that they take, which is shown, what of it, the screen) of bytes that `content` gave; the last
-        three None for none. StateError.
+        """(resources, bytes that they take, [(enabled, which is shown, what of it, the screen)] of the outputs) of bytes
+        that `content` gave; nothing for none. StateError.
         """
         if not data:
-            return {}, 0, None, None, None
+            return {}, 0, []
         resources, used = {}, 0
         try:
             active, shown, count, *rest = struct.unpack_from("<3I6I", data)
             if active not in (IDLE, ACTIVE):
                 raise StateError("virtio-gpu: a screen that is neither its own nor another's")
+            rows = [(True, shown, *rest)]
             at = 36
             for _ in range(count):
                 number, width, height, format, pieces = struct.unpack_from("<5I", data, at)
@@ -493,17 +524,22 @@ cdef class GpuChip(VirtioChip):
                 if used > self.room + len(data):
                     raise StateError("virtio-gpu: more resources than there is room for")
                 resources[number] = resource
+            for _ in self.outputs[1:]:
+                rows.append(OUTPUT.unpack_from(data, at))
+                at += OUTPUT.size
         except (struct.error, MemoryError):
             raise StateError("virtio-gpu: resources that end too early") from None
         if at != len(data):
             raise StateError("virtio-gpu: resources that end too early or too late")
-        x, y, width, height, *screen = rest
-        resource = resources.get(shown)
-        if shown and (
-            resource is None or min(width, height) < 16 or x + width > resource.width or y + height > resource.height
-        ):
-            raise StateError("virtio-gpu: shows what is not there")
-        return resources, used, shown, (x, y, width, height), tuple(screen)
+        outputs = []
+        for enabled, shown, x, y, width, height, *screen in rows:
+            resource = resources.get(shown)
+            if shown and (
+                resource is None or min(width, height) < 16 or x + width > resource.width or y + height > resource.height
+            ):
+                raise StateError("virtio-gpu: shows what is not there")
+            outputs.append((bool(enabled), shown, (x, y, width, height), tuple(screen)))
+        return resources, used, outputs
 
 
 COMMANDS = {
@@ -515,14 +551,15 @@ COMMANDS = {
 
 
 cdef class GpuScanout(Scanout):
-    """What the chip shows; black while it shows nothing."""
+    """What the chip shows on one output; black while it shows nothing."""
 
     cdef GpuChip chip
     cdef DeviceLock lock
+    cdef Output output
     cdef tuple shape
 
-    def __init__(self, GpuChip chip, DeviceLock lock):
-        self.chip, self.lock = chip, lock
+    def __init__(self, GpuChip chip, DeviceLock lock, u32 number=0):
+        self.chip, self.lock, self.output = chip, lock, chip.outputs[number]
 
     @property
     def active(self):
@@ -531,9 +568,9 @@ cdef class GpuScanout(Scanout):
 
     def update(self, Surface surface, bint full, DirtyLog log=None):
         cdef u32 *line
-        cdef GpuChip chip = self.chip
+        cdef Output output = self.output
         with self.lock:
-            shape = (chip.shown, chip.part) if chip.shown else None
+            shape = (output.shown, output.part) if output.shown else None
         if shape is None:
             if self.shape is not None or full:
                 surface.fill(0, 0, surface.width, surface.height, 0)
@@ -543,14 +580,14 @@ cdef class GpuScanout(Scanout):
             full = True
             surface.resize(shape[1][2], shape[1][3])
         with self.lock:
-            if not chip.shown or (chip.shown, chip.part) != shape:
+            if not output.shown or (output.shown, output.part) != shape:
                 return                                          # the next look sees it
-            what = chip.flushed(full)
+            resource, what = self.chip.resources[output.shown], output.flushed(full)
             self.shape = shape
         line = <u32 *>calloc(surface.width, 4)
         if line == NULL:
             raise MemoryError
-        resource, left, top, width, first, last = what
+        left, top, width, first, last = what
         draw(surface, line, resource, left, top, width, first, last)
         free(line)
 

@@ -38,7 +38,7 @@ HALF = PART // 2  # common and ISR registers share a page, so that the VGA's hav
 
 @register("virtio-vga", description="virtio display with VGA")
 class VirtioVga(LegacyVga, VirtioGpu):
-    """Owns `vga` (its half of the chips), `chip` (virtio's), `console` (what either shows)."""
+    """Owns `vga` (its half of the chips), `chip` (virtio's), `heads` (the first shows either)."""
 
     vram: RamBlock
     parents = (*VirtioGpu.parents, "virtio-vga-base")
@@ -74,7 +74,9 @@ class VirtioVga(LegacyVga, VirtioGpu):
         self.map_linear(platform, memory)
         self.vga.reset()
 
-    def add_console(self, scanout: GpuScanout) -> Any:
+    def add_console(self, scanout: GpuScanout, head: int) -> Any:
+        if head:
+            return super().add_console(scanout, head)
         lock = self.platform.lock
         either = EitherScanout(VgaScanout(self.vga, lock), scanout)
         text = EitherText(TextScreen(self.vga, lock), scanout)

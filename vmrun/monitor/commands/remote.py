@@ -7,6 +7,7 @@ from vmrun.core.input import AXIS_END, BUTTONS
 from vmrun.core.keys import QCODES, SCANCODES, Typist
 from vmrun.errors import VmrunError
 from vmrun.machine import keyboards
+from vmrun.monitor.commands.screen import console_of
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, enums, event, struct, union, wrapped
 
@@ -158,7 +159,9 @@ def type_text(monitor: Any, text: str, layout: str = "") -> int:
 
 @command("input-send-event", {"device?": "str", "head?": "int", "events": "[InputEvent]"})
 def input_send_event(monitor: Any, events: list[dict[str, Any]], device: str = "", head: int = 0) -> None:
-    """Keys, buttons, movement and positions that belong together."""
+    """Keys, buttons, movement and positions that belong together; `device` has to have a screen."""
+    if device:
+        console_of(monitor.machine, device, head)
     if monitor.machine.state not in ("running", "suspended"):
         raise QmpError("VM not running")
     hands = monitor.machine.board.input

@@ -30,7 +30,7 @@ struct(
 _spare: list[bytearray] = []  # what the last screenshot was put together in: at most one
 
 
-def _console(machine: Any, device: str, head: int | None) -> Any:
+def console_of(machine: Any, device: str, head: int | None) -> Any:
     """The screen of `device`, or the first one. QmpError when there is none."""
     consoles = machine.board.consoles
     terminal = next((console for console in consoles if device and getattr(console, "name", "") == device), None)
@@ -55,7 +55,7 @@ def screendump(
     monitor: Any, filename: str, device: str = "", head: int | None = None, format: str = "ppm"
 ) -> Work:
     """Write the screen to a file of the host, as PPM, PNG or JPEG. `device`: an adapter, or a chardev of type vc."""
-    console = _console(monitor.machine, device, head)
+    console = console_of(monitor.machine, device, head)
     console.refresh()
     width, height = console.surface.width, console.surface.height
     pixels = console.surface.rgb(_spare.pop() if _spare else None)
@@ -85,7 +85,7 @@ def query_screen(monitor: Any, device: str = "", head: int | None = None) -> Any
     """
     if not monitor.machine.board.consoles:
         return {"mode": "none", "width": 0, "height": 0, "rows": [], "attributes": []}
-    console = _console(monitor.machine, device, head)
+    console = console_of(monitor.machine, device, head)
     screen = console.characters()
     if screen is None or screen.mode != "text":
         return _graphics(monitor.machine, console, "graphics" if screen is None else screen.mode)
