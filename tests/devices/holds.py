@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 from accel import errands
 from tests.devices import scsi, test_cdrom, test_esp, test_fdc, test_lsi, test_megasas, test_pvscsi
@@ -275,7 +276,8 @@ def svga(words: tuple[int, ...], times: int) -> None:
         for register, value in ((2, 2368), (3, 1770), (7, 32), (1, 1), (20, 1)):
             q.outl(ports, register)
             q.outl(ports + 1, value)
-        q.machine.devices["g"].vram.write(0, bytes(32 * MIB))  # memory that the host has given already
+        card: Any = q.machine.devices["g"]
+        card.vram.write(0, bytes(32 * MIB))  # memory that the host has given already
         watch(q)
         q.outl(ports, 21)
         q.outl(ports + 1, 1)

@@ -122,4 +122,5 @@ def test_three_outputs(tmp_path: pathlib.Path) -> None:
             found += driver.told(3)
         looks.append(found)
     assert [n for n, pair in enumerate(zip(*looks, strict=True)) if pair[0] != pair[1]] == []
-    assert struct.unpack_from("<6I", looks[1][2]) == (0, 0, 800, 600, 1, 0)
+    told = looks[1][2]
+    assert isinstance(told, bytes) and struct.unpack_from("<6I", told) == (0, 0, 800, 600, 1, 0)
