@@ -162,6 +162,7 @@ class _Run(Runner):
             if code is not None:
                 return code
         lock = self._pidfile()
+        before = self._heard()
         try:
             self._end_by_signal()
             self._connect()
@@ -179,12 +180,22 @@ class _Run(Runner):
                 (given[0] if isinstance(given, tuple) else given).close()
             if lock is not None:
                 self._remove_pidfile()
-            import vmrun.cli
-
-            if not vmrun.cli.owns_process:  # whoever called us has signals of its own, and so have its children
+            for number, handler in before.items():
                 import _signal as signal  # type: ignore[import-not-found]
 
-                self._signal(signal.SIG_DFL)
+                signal.signal(number, handler)
+
+    def _heard(self) -> dict[int, Any]:
+        """What hears of signals where we are only called: it has them back, and so have its children."""
+        import vmrun.cli
+
+        if vmrun.cli.owns_process:
+            return {}
+        import _signal as signal
+
+        # None: somebody's who is not Python, which cannot be had back
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        return {number: handler for number, handler in found.items() if handler is not None}
 
     def _end_by_signal(self) -> None:
         """Whoever sees a socket of ours may end us: cleanly, while there is no machine yet that hears of signals."""

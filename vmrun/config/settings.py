@@ -132,8 +132,7 @@ def cpus(work: Work) -> dict[str, Any]:
     values = merged(work, "cpus")
     spec = work.spec.value("cpus") or {}
     given = {key: spec[key].value for key in ("count", *_TOPOLOGY, "maxcpus") if key in spec}
-    if not _topology(work, given, str(values.get("topology-fill", "sockets")), values):
-        given = {}
+    sound = _topology(work, given, str(values.get("topology-fill", "sockets")), values)
     count, limit = values.get("count", 1), _limit(work.machine_type.section("limits"), "cpus", 255)
     most = values.get("maxcpus", count)
     if most > limit:
@@ -144,9 +143,9 @@ def cpus(work: Work) -> dict[str, Any]:
             node.place,
             "cpus",
         )
-    if given and "plugged" in spec:
+    if sound and "plugged" in spec:
         values["plugged"] = _plugged(work, spec["plugged"], values)
-    if given and "present" in spec:
+    if sound and "present" in spec:
         there = values["present"]
         if 0 not in there or max(there) >= values["maxcpus"] or sorted(set(there)) != there:
             fault = "`present` has CPU 0 and others below maxcpus, ascending"

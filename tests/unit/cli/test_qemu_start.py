@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+from tests.unit.cli.conftest import Run
 from vmrun.cli import qemu_start
 from vmrun.cli.qemu_machine import Wanted
 from vmrun.config.importers.line import parse_options, read_options
@@ -131,3 +133,17 @@ def test_a_warm_start_imports_nothing_slow(tmp_path: pathlib.Path) -> None:
         code, *modules = done.stdout.split()
     assert code == "0", done.stderr
     assert [name for name in SLOW if name in modules] == []
+
+
+def test_who_calls_the_program_as_a_function_has_his_signals_back(vmrun: Run) -> None:
+    def mine(number: int, frame: object) -> None:
+        pass
+
+    before = {number: signal.signal(number, mine) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        code, _, _ = vmrun("qemu", "-machine", "none", "-display", "none", "-qmp", "unix:/no/such/place")
+        assert code == 1
+        assert {signal.getsignal(number) for number in before} == {mine}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

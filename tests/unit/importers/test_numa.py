@@ -57,3 +57,8 @@ def test_what_goes_out_comes_back(machine: str) -> None:
 def test_bad_nodes_are_refused(words: list[str]) -> None:
     with pytest.raises(LineError):
         nodes(*words)
+
+
+def test_ids_of_nodes_have_no_gap() -> None:
+    with pytest.raises(LineError, match="numa: Node ID missing: 2$"):
+        parse_command_line(["-smp", "4", "-numa", "node,nodeid=0", "-numa", "node,nodeid=3"])

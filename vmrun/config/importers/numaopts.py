@@ -5,7 +5,7 @@ memory is (hmat-lb, hmat-cache, initiator=) wants -machine hmat=on.
 
 from __future__ import annotations
 
-from vmrun.config.importers.qemuopts import number, only, settings, size, split
+from vmrun.config.importers.qemuopts import LineError, number, only, settings, size, split
 from vmrun.config.importers.state import Line, Opt
 from vmrun.config.scalar import parse_size, size_text
 from vmrun.errors import ConfigError
@@ -196,6 +196,9 @@ def finish(line: Line) -> None:
         line.nodes[id]["memory"] = line.backends[backend]
     placed(line)
     ids = sorted(line.nodes)
+    missing = [id for id in range(ids[-1]) if id not in line.nodes]
+    if missing and not line.has("preconfig"):
+        raise LineError(f"numa: Node ID missing: {missing[-1]}")
     if line.memory_of:
         if any("memory" in line.nodes[id] for id in ids if id not in line.memory_of):
             raise next(iter(line.memory_of.values()))[0].wrong(
