@@ -39,7 +39,7 @@ ALLOWED = {
         "vmrun",
     ),
     "vmrun.monitor": (*EVERYWHERE, "vmrun", "vmrun.config", "vmrun.machine", "vmrun.backends.chardev",
-                      "vmrun.backends.objects"),
+                      "vmrun.backends.objects", "vmrun.backends.block.people"),
     "vmrun.screen": (*EVERYWHERE,),
     "vmrun.asyncscreen": (*EVERYWHERE, "vmrun.handle", "vmrun.screen"),
     "vmrun.conversation": (*EVERYWHERE, "vmrun.monitor"),
