@@ -48,4 +48,4 @@ def test_processors_on_threads_of_their_own_do_more_than_one_at_most_the_cores_t
     assert found["processors"] == 4
     for side in ("soft", "native"):
         # By processor time, as the host's cores are not this test's alone; their caches may be.
-        assert 0.25 * cores < found["rows"]["sha256"][f"{side}, by work"] < 2 * cores
+        assert 0.25 * cores < found["rows"]["sha256"][f"{side}, by work"] < 1.75 * cores
