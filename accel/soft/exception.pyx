@@ -119,7 +119,7 @@ cdef int read_code(Cpu *c, Entry *e) noexcept nogil:
     return 0
 
 
-cdef int enter_task(Cpu *c, u32 sel, bint has_error, u32 error) noexcept nogil:
+cdef int enter_task(Cpu *c, u32 sel, u32 flags, bint has_error, u32 error) noexcept nogil:
     cdef Desc d
     if sel & 4:
         return failed(c, X_GP, sel & 0xFFFC)
@@ -129,7 +129,7 @@ cdef int enter_task(Cpu *c, u32 sel, bint has_error, u32 error) noexcept nogil:
         return failed(c, X_GP, sel & 0xFFFC)
     if not desc_ar(&d) & AR_P:
         return failed(c, X_NP, sel & 0xFFFC)
-    return task_switch(c, sel, &d, TASK_GATE, c.rip, has_error, error)
+    return task_switch(c, sel, &d, TASK_GATE, c.rip, flags, has_error, error)
 
 
 cdef void enter_handler(Cpu *c, Entry *e, u32 cpl) noexcept nogil:
@@ -150,7 +150,7 @@ cdef int enter_protected(Cpu *c, u32 vector, u32 origin, u32 flags, bint has_err
     if read_entry(c, vector, origin, &e):
         return 1
     if e.ar & AR_TYPE == 5:
-        return enter_task(c, e.sel, has_error, error)
+        return enter_task(c, e.sel, flags, has_error, error)
     if read_code(c, &e):
         return 1
     size = 4 if e.ar & 8 else 2
@@ -232,7 +232,7 @@ cdef int enter_vector(Cpu *c, u32 vector, u32 origin, bint has_error, u32 error)
         result = enter_long(c, vector, origin, flags, has_error, error)
     else:
         result = enter_protected(c, vector, origin, flags, has_error, error)
-    if result == 1 and origin != FROM_CODE and X_TS <= c.vector <= X_GP:
+    if result and origin != FROM_CODE and X_TS <= c.vector <= X_GP:
         c.error |= 1                                # EXT: not the program's doing
     return result
 
@@ -253,7 +253,7 @@ cdef void serve(Cpu *c, u32 vector, u32 origin, bint has_error, u32 error) noexc
                 c.dr7 &= ~<u64>DR7_GD
             c.stop = STOP_NEXT
             return
-        if result == 1 and origin == FROM_FAULT:
+        if origin == FROM_FAULT:                    # in the old task or, behind a task gate, in the new one
             if vector == X_DF:
                 c.stop = STOP_SHUTDOWN
                 return

@@ -8,4 +8,4 @@ cdef enum:
     TASK_IRET = 2
     TASK_GATE = 3           # an interrupt or exception
 
-cdef int task_switch(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, bint has_error, u32 error) noexcept nogil
+cdef int task_switch(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, u32 flags, bint has_error, u32 error) noexcept nogil

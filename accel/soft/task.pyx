@@ -123,16 +123,19 @@ cdef int load_data(Cpu *c, u32 n, u32 sel) noexcept nogil:
     return 1
 
 
-cdef int task_switch(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, bint has_error, u32 error) noexcept nogil:
+cdef int task_switch(
+    Cpu *c, u32 sel, Desc *d, u32 how, u64 after, u32 flags, bint has_error, u32 error
+) noexcept nogil:
     """To the task of TSS `sel` with descriptor `d`, whose kind and presence the caller has checked.
 
-    `after`: RIP that the old task goes on at. 1: nothing happened; 2: an exception of the new task is noted.
+    `after`, `flags`: RIP and EFLAGS that the old task goes on with. 1: nothing happened; 2: an exception of the new task
+    is noted.
     """
     cdef Image t
     cdef Stack s
     cdef u64 base = desc_base(d)
     cdef Segment *tr = &c.seg[TR]
-    cdef u32 old = tr.sel, flags = get_eflags(c), i, kind = desc_ar(d) & AR_TYPE
+    cdef u32 old = tr.sel, i, kind = desc_ar(d) & AR_TYPE
     cdef bint small = kind & ~<u32>BUSY == 1, old_small = tr.ar & AR_TYPE & ~<u32>BUSY == 1
     if desc_limit(d) < (43 if small else 103):
         return failed(c, X_TS, sel & 0xFFFC)

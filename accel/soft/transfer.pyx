@@ -154,7 +154,7 @@ cdef int system_target(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, Gate *gate)
     if not ar & AR_P:
         return failed(c, X_NP, sel & 0xFFFC)
     if kind in (TYPE_TSS16, TYPE_TSS32):
-        return task_switch(c, sel, d, how, after, False, 0)
+        return task_switch(c, sel, d, how, after, get_eflags(c), False, 0)
     if kind == TYPE_TASK:
         target = d.lo >> 16
         if target & 4:
@@ -165,7 +165,7 @@ cdef int system_target(Cpu *c, u32 sel, Desc *d, u32 how, u64 after, Gate *gate)
             return failed(c, X_GP, target & 0xFFFC)
         if not desc_ar(d) & AR_P:
             return failed(c, X_NP, target & 0xFFFC)
-        return task_switch(c, target, d, how, after, False, 0)
+        return task_switch(c, target, d, how, after, get_eflags(c), False, 0)
     if read_gate(c, sel, d, gate):
         return 1
     if gate.sel & 0xFFFC == 0:
@@ -433,7 +433,7 @@ cdef int task_return(Cpu *c, u64 after) noexcept nogil:
         return failed(c, X_TS, <u32>link & 0xFFFC)
     if not desc_ar(&d) & AR_P:
         return failed(c, X_NP, <u32>link & 0xFFFC)
-    return task_switch(c, <u32>link, &d, TASK_IRET, after, False, 0)
+    return task_switch(c, <u32>link, &d, TASK_IRET, after, get_eflags(c), False, 0)
 
 
 cdef void returned(Cpu *c, u64 rip) noexcept nogil:
