@@ -42,7 +42,7 @@ def place(sel: int) -> int:
 
 
 def segment(base: int, limit: int, access: int, flags: int = 0) -> str:
-    value = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 | flags << 4) << 48 | base >> 24 << 56
+    value = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 | flags << 4) << 48
     return f".quad {value:#x}"
 
 
@@ -82,7 +82,7 @@ def tables(other: dict[str, str | int]) -> str:
         IDT + 8 * 0x40: gate(OTHER, 0xE5), IDT + 8 * 0x41: gate(CODE, 0x8E, "(ordinary - 0xf0000)"),
         IDT + 8 * 0x42: gate(CODE, 0x0E), IDT + 8 * 0x43: gate(BUSY), IDT + 8 * 0x44: gate(NO_TSS),
         IDT + 8 * 0x45: gate(ABSENT, 0x8E), IDT + 8 * 0x46: gate(0, 0x8E), IDT + 8 * 0x47: gate(NO_CODE, 0x8E),
-        place(MAIN): tss(), place(OTHER): of_other, 0x3380: segment(0, 0xFFFFF, 0x93, 12) + "\n" + segment(0, 0xFFFFF, 0x93, 12),
+        place(MAIN): tss(), place(OTHER): of_other, 0x3388: segment(0, 0xFFFFF, 0x93, 12),
         place(SMALL): ".word 0, 0, 0, 0, 0, 0, 0, small - 0xf0000, 2, 0x1111, 0, 0, 0, 0x6800, 0, 0, 0"
         f", {DATA}, {NARROW}, {DATA}, {DATA}, 0",
         TABLES + NARROW: segment(0xF0000, 0xFFFF, 0x9B),
@@ -313,7 +313,7 @@ def test_a_task_without_room_for_the_error_code(tmp_path: pathlib.Path) -> None:
     assert found == [PF, 2, OTHER, 0, RF]
 
 
-# --- an exception on the way to another's handler ----------------------------------------------------------------------
+# --- an exception on the way to another's handler --------------------------------------------------------------------
 
 FIRST = {
     "#DE": (0, "xorl %ecx, %ecx\nfault: divl %ecx"), "#BP": (3, "fault: int3"), "#UD": (UD, "fault: ud2"),
