@@ -43,6 +43,24 @@ a.qcow2 -c 'sigraise 9'
 -t writethrough a.qcow2 -c 'write -P 0x5a 0 512' -c 'sigraise 9'
 -t bogus a.qcow2 -c length
 -c length a.qcow2 -f bogus
+-f qcow2 s.qcow2 -c 'read -b 0 512' -c 'write -b -P 7 64k 64k'
+-f qcow2 s.qcow2 -c 'write -b 512 3k' -c 'read -b -P 7 64k 64k' -c 'read -b -P 0 0 512'
+-f qcow2 s.qcow2 -c 'read -b -P 7 64k 64k' -c 'read -b 1 512' -c 'write -b 0 100'
+-f qcow2 s.qcow2 -c 'write -b 100P 512' -c 'write -bz 0 8' -c info
+-f qcow2 s.qcow2 -c 'write -c 0 64k' -c 'write -c 0 64k' -c 'write -c 64k 4k'
+-f qcow2 s.qcow2 -c 'write -c 1M 512' -c 'write -cf 0 64k' -c map
+-f qcow2 s.qcow2 -c 'write -n 0 64k' -c 'read -b 0 3G'
+-f qcow2 s.qcow2 -c 'writev -c 0 64k' -c 'readv -b 0 64k' -c 'write -c -s a.qcow2 128k 64k'
+-f raw s.qcow2 -c 'write -b 0 512' -c 'read -b 0 512' -c 'write -c 0 64k' -c info
+-c 'open -o driver=qcow2' -c 'open a b' -c 'open -x'
+-c 'open -t foo a.qcow2' -c 'open -o foo=bar a.qcow2' -c 'open -o driver=foo a.qcow2'
+-c 'open -o driver=raw,file.driver=qcow2 a.qcow2' -c length -c close -c 'open -o driver=qcow2 blkdebug::a.qcow2' -c info
+-c 'open -o backing.backing.file.filename=x,backing.driver=raw a.qcow2' -c 'open a.qcow2' -c info
+-c 'open -o cache-size=1M,l2-cache-size=2M a.qcow2' -c 'open -o file.filename=x a.qcow2'
+-c 'open -o l2-cache-entry-size=33k a.qcow2' -c 'open -o lazy-refcounts=x a.qcow2'
+a.qcow2 -c 'reopen -o bogus=on' -c 'reopen -rw'
+a.qcow2 -c 'reopen -r -o read-only=off' -c 'reopen -o lazy-refcounts=on' -c 'reopen -o driver=raw'
+-f qcow2 blkdebug::a.qcow2 -c 'break write_aio A' -c 'aio_write 0 4k' -c 'wait_break A' -c 'resume A' -c aio_flush
 """
 
 
@@ -52,6 +70,7 @@ def images(directory: pathlib.Path) -> None:
         "qemu-io -c 'write -P 7 1M 1M' base.qcow2",
         "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 a.qcow2",
         "qemu-io -c 'write -P 5 0 128k' a.qcow2",
+        "qemu-img create -q -f qcow2 s.qcow2 1M",
     ):
         subprocess.run(shlex.split(words), cwd=directory, check=True, capture_output=True)
 

@@ -116,6 +116,12 @@ def _say(program: str, text: str) -> None:
     sys.stderr.write(f"{stamp}{name}{program}: {text}\n")
 
 
+def _aloud(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+
 class _Asked(Exception):
     """The line only asks."""
 
@@ -422,7 +428,12 @@ class _Run(Runner):
             else:
                 machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
         machine.drives_pass = True
+        if not sys.stdout.isatty():
+            machine.aloud = _aloud
         try:
+            for id in list(machine.config["drives"]):  # QEMU opens all, whether anybody uses them or not
+                if id not in machine.board.nodes.known:
+                    machine.board.drive(id)
             for id in chardevs:  # QEMU opens all, whether anybody uses them or not
                 if id in machine.board.listened or not machine.whole and chardevs[id].get("mux"):
                     continue  # a TPM's, which has its own connection; one whose first user is a device to come

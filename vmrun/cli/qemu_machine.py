@@ -266,7 +266,9 @@ class Wanted:
             if problem.severity == ERROR:
                 raise self._error(problem)
         assert machine is not None
-        return machine, [problem.message for problem in problems]
+        idle = [problem for problem in problems if problem.code == "VR0611" and problem.path.startswith("drives.")]
+        # a drive may wait for a device that comes later
+        return machine, [problem.message for problem in problems if problem not in idle]
 
     def _error(self, problem: Any) -> QemuError:
         from vmrun.config.qemuwords import said

@@ -279,7 +279,8 @@ def _node_names(work: Work) -> None:
         if name is None:
             continue
         if not _NODE_NAME.fullmatch(name):
-            problem = f"Invalid node-name: '{name}'"
+            long = len(name) > 31 and _NODE_NAME.fullmatch(name[:31])
+            problem = "Node name too long" if long else f"Invalid node-name: '{name}'"
             remedy = "a letter, then letters, digits and any of . _ -, 31 in all"
         elif name in work.drives:
             problem, remedy = f"node-name={name} is conflicting with a device id", "give the image another name"

@@ -398,7 +398,7 @@ class Blocks:
             row: dict[str, Any] = {
                 "device": self.public_name(id),
                 "locked": bool(getattr(device, "locked", False)) if removable else False,
-                "removable": removable,
+                "removable": removable or device is None,
                 "type": "unknown",
             }
             if device is not None:

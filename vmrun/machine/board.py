@@ -315,8 +315,9 @@ class Board:
 
     def _node(self, id: str, spec: dict[str, Any]) -> Any:
         """The node that a drive of its name shows, None for a drive with an image of its own."""
-        node = self.nodes.held(id)
-        if node is not None:
+        node: Any = self.nodes.root(id)
+        mine = node is not None
+        if node is None and (node := self.nodes.held(id)) is not None:
             self.node_drives.add(id)
         if node is not None and not spec.get("readonly") and spec.get("media") != "cdrom":
             try:
@@ -324,6 +325,10 @@ class Board:
             except BuildError as error:
                 node.close()
                 raise BackendError(f"drive {id}: {error.problems[0].message}", remedy=error.remedy) from None
+        if mine and spec.get("copy-on-read") and not node.readonly:
+            from vmrun.backends.block.tap import CopyOnReadNode
+
+            node = CopyOnReadNode(node)
         return node
 
     def _drive_failed(self, *what: Any) -> None:

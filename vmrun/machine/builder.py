@@ -102,7 +102,7 @@ class _Builder:
         for wanted in early:
             board.add_object(wanted)
         for options in self.blockdevs:
-            board.nodes.add(options)
+            board.nodes.begin(options)
         without = config["firmware"]["bios"] == firmware.NO_FIRMWARE
         flash = firmware.parts.flash(config)
         image = bios or (None if without or flash else firmware.images.load_bios_image(config))

@@ -69,7 +69,7 @@ def build_empty(
             if mux is not None:
                 board.mux = mux(board.loop, board.lock)
             for options in blockdevs:
-                board.nodes.add(options)
+                board.nodes.begin(options)
             for values in objects:
                 board.add_object(values)
         machine.attach_loop()

@@ -169,7 +169,7 @@ class Job:
     def go(self, status: str) -> None:
         if status != self.status:
             self.status = status
-            self.machine.tell("JOB_STATUS_CHANGE", id=self.id, status=status)
+            self.machine.tell("JOB_STATUS_CHANGE", status=status, id=self.id)
 
     @property
     def failed(self) -> bool:
@@ -178,7 +178,7 @@ class Job:
     def start(self) -> None:
         """Begin; the job is among the machine's from here on."""
         jobs(self.machine).add(self)
-        self.machine.tell("JOB_STATUS_CHANGE", id=self.id, status="created")
+        self.machine.tell("JOB_STATUS_CHANGE", status="created", id=self.id)
         self.go("running")
         self.over.acquire()
         self.machine.works.append(self)

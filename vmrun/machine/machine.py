@@ -107,6 +107,7 @@ class Machine:
         self.announcing: dict[str, object] = {}  # vmrun.machine.network: the latest announcement of each name
         self.works: list[Any] = []  # vmrun.monitor.work: what uses the machine on threads of its own
         self.io_errors = IoErrors(self)
+        self.aloud: Callable[[str], object] | None = None  # where HMP's qemu-io prints, when not into its answer
         self.drives_pass = False  # they go with the device that shows them, as those of QEMU's -drive do
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0

@@ -5,7 +5,7 @@ A name holds its node, and so does everybody who is built on it. Errors are Buil
 
 from __future__ import annotations
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, about
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Nodes:
         self.known: dict[str, dict[str, Any]] = {}
         self.open: dict[str, Node] = {}
         self.objects = objects if objects is not None else {}
+        self.roots: dict[str, Node] = {}  # of drives that are not made yet
 
     def add(self, options: dict[str, Any]) -> Node:
         """Open a node, and those within it that have names too."""
@@ -36,9 +37,37 @@ class Nodes:
         self._keep(options, node)
         return node
 
+    def begin(self, options: dict[str, Any]) -> None:
+        """One of what the machine starts with: of -blockdev, or, with `drive`, of a -drive."""
+        if "drive" in options:
+            with about(f"drives.{options['drive']}"):
+                self.add_root(options["drive"], {key: value for key, value in options.items() if key != "drive"})
+        else:
+            self.add(options)
+
+    def add_root(self, drive: str, options: dict[str, Any]) -> None:
+        """What -drive says of a drive's nodes: it is open from now on, and the drive takes it over. What has a name in
+        it is not the monitor's.
+        """
+        from vmrun.backends.block.errors import ImageError
+        from vmrun.backends.block.filenames import named, nested
+
+        options = nested(options)
+        try:
+            whole = named(str(options.pop("filename")), options) if "filename" in options else options
+        except ImageError as error:
+            raise BuildError(error.text) from None
+        self.roots[drive] = node = self._opened(whole)
+        _name(whole, node)
+
+    def root(self, drive: str) -> Node | None:
+        """The node of such a drive, once."""
+        return self.roots.pop(drive, None)
+
     def _opened(self, options: dict[str, Any]) -> Node:
         from vmrun.backends.block.errors import ImageError
-        from vmrun.backends.block.images import Access, nested, open_options
+        from vmrun.backends.block.filenames import nested
+        from vmrun.backends.block.images import Access, open_options
         from vmrun.backends.block.nodeoptions import unnamed
 
         options = nested(options)
@@ -54,11 +83,11 @@ class Nodes:
         except OSError as error:
             raise BuildError(error.strerror or str(error)) from None
 
-    def _check(self, options: dict[str, Any], seen: set[str]) -> None:
+    def _check(self, options: dict[str, Any], seen: set[str], where: str = "") -> None:
         name = options.get("node-name")
         if name is not None:
             if name in self.known or name in seen:
-                raise BuildError(f"Duplicate nodes with node-name='{name}'")
+                raise BuildError(f"{where}Duplicate nodes with node-name='{name}'")
             if not name or not name[0].isalpha() or set(name) - LETTERS:
                 raise BuildError(f"Invalid node-name: '{name}'")
             if len(name) > 31:
@@ -69,7 +98,7 @@ class Nodes:
             if isinstance(child, str) and child and child not in self.known:
                 raise BuildError(f"Cannot find device='{child}' nor node-name='{child}'")
             if isinstance(child, dict):
-                self._check(child, seen)
+                self._check(child, seen, "Could not open backing file: " if key == "backing" else where)
 
     def _keep(self, options: dict[str, Any], node: Node) -> None:
         """The names of a node that was opened and of those that stand within its options."""
@@ -100,10 +129,20 @@ class Nodes:
         self.open.pop(name).close()
 
     def close(self) -> None:
-        for node in self.open.values():
+        for node in [*self.open.values(), *self.roots.values()]:
             node.close()
+        self.roots.clear()
         self.known.clear()
         self.open.clear()
+
+
+def _name(options: dict[str, Any], node: Node) -> None:
+    if options.get("node-name"):
+        node.name = str(options["node-name"])
+    for role, child in node.children():
+        inner = options.get("image" if role == "file" and "image" in options else role)
+        if isinstance(inner, dict):
+            _name(inner, child)
 
 
 # of a name

@@ -102,7 +102,7 @@ def prepare(
         if mux is not None:
             board.mux = mux(board.loop, lock)
         for options in blockdevs:
-            board.nodes.add(options)
+            board.nodes.begin(options)
         for wanted in objects:
             board.add_object(wanted)
     except BaseException:

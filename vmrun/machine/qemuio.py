@@ -61,8 +61,8 @@ def amount(value: float) -> str:
 
 
 # letters of the commands that take more than others; -p of old scripts means nothing
-_READS = {"read": "Cpqv", "aio_read": "Ciqv"}
-_WRITES = {"write": "Cfnpquz", "aio_write": "Cfiquz"}
+_READS = {"read": "Cbpqv", "aio_read": "Ciqv"}
+_WRITES = {"write": "Cbcfnpquz", "aio_write": "Cfiquz"}
 
 
 def _options(words: list[str], flags: str, with_value: str, name: str) -> tuple[dict[str, str], list[str]]:
@@ -87,6 +87,7 @@ class Io:
     """One node, through the drive that shows it, or one of its own. `failed`: so has a command."""
 
     failed = False
+    program = ""  # who says it, before messages
 
     def __init__(self, machine: Any, name: str, drive: Any = None) -> None:
         self.machine = machine
@@ -123,6 +124,37 @@ class Io:
         self.drive.drain()
         return ""
 
+    def state(self, offset: int, count: int, data: bytes | None = None) -> bytes:
+        """Read, or write, what lies behind the disk's end. OSError."""
+        node = self.node
+        if not hasattr(node, "snapshots") or data is not None and node.readonly:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        from vmrun.backends.block.qcow2_snapshots import get_state, put_state
+
+        with self.quiet():
+            if data is None:
+                return bytes(get_state(node, offset, count))
+            put_state(node, offset, data)
+        return b""
+
+    def compressed(self, offset: int, data: bytes) -> None:
+        """Write whole clusters so; where there is one already that is not compressed, it is an error. OSError."""
+        from vmrun.backends.block.node import EXTENT_DATA
+
+        node = self.node
+        if not hasattr(node, "write_compressed"):
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        if node.readonly or offset + len(data) > node.size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        cluster = node.cluster_size
+        if offset % cluster or len(data) % cluster and offset + len(data) != node.size:
+            raise Refused("write failed: Invalid argument")
+        with self.quiet():
+            for at in range(0, len(data), cluster):
+                if node.extent(offset + at, 1)[1] & EXTENT_DATA:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                node.write_compressed(offset + at, data[at : at + cluster])
+
     def request(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None, flags: int = 0) -> bytes:
         """OSError."""
         from vmrun.backends.block.caller import Caller
@@ -136,19 +168,34 @@ class Io:
         return bytes(found)
 
 
-def _span(words: list[str], name: str) -> tuple[int, int]:
+def _span(words: list[str], name: str, long: bool = False) -> tuple[int, int]:
     if len(words) != 2:
         raise Refused(usage(name))
     offset, count = number(words[0]), number(words[1])
+    if count > MOST and name in ("readv", "rv", "writev", "wv", "aio_read", "aio_write"):
+        raise Refused(f"Argument '{words[1]}' exceeds maximum size {MOST}")
     if offset < 0 or count < 0:
         raise Refused(f"Argument '{words[0] if offset < 0 else words[1]}' is negative")
-    if count > MOST:
-        raise Refused(f"length cannot exceed {MOST} without -n, given {words[1]}")
+    if count > MOST and not long:
+        told = " without -n" if name in ("write", "w") else ""
+        raise Refused(f"length cannot exceed {MOST}{told}, given {words[1]}")
     return offset, count
 
 
-def _report(what: str, done: int, asked: int, offset: int, seconds: float) -> str:
+def _sectors(offset: int, count: int) -> None:
+    for value, name in ((offset, "offset"), (count, "count")):
+        if value % 512:
+            raise Refused(f"{value} is not a sector-aligned value for '{name}'")
+
+
+def _report(what: str, done: int, asked: int, offset: int, seconds: float, given: dict[str, str]) -> str:
+    """What a transfer's end is told as: -q not at all, -C for programs."""
+    if "q" in given:
+        return ""
     seconds = max(seconds, 1e-9)
+    if "C" in given:
+        told = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{seconds % 60:05.2f}"
+        return f"{done},1,{told},{done / seconds:.3f},{1 / seconds:.3f}\n"
     rates = f"{amount(done / seconds)}/sec and {1 / seconds:.4f} ops/sec"
     first = f"{what} {done}/{asked} bytes at offset {offset}\n"
     return first + f"{amount(done)}, 1 ops; {seconds:05.2f} sec ({rates})\n"
@@ -171,8 +218,10 @@ def _read(io: Io, words: list[str], name: str) -> str:
     if "P" not in given and ("s" in given or "l" in given):
         raise Refused(usage(name))
     offset, count = _span(rest, name)
+    if "b" in given:
+        _sectors(offset, count)
     began, out = monotonic(), ""
-    data = b"".join(_pieces(io, offset, count))
+    data = io.state(offset, count) if "b" in given else b"".join(_pieces(io, offset, count))
     spent = monotonic() - began
     if "P" in given:
         start = number(given.get("s") or "0")
@@ -188,7 +237,7 @@ def _read(io: Io, words: list[str], name: str) -> str:
             row = data[at : at + 16]
             text = "".join(chr(byte) if byte < 128 and chr(byte).isalnum() else "." for byte in row)
             out += f"{offset + at:08x}:  {' '.join(f'{byte:02x}' for byte in row)}  {text}\n"
-    return out if "q" in given else out + _report("read", count, count, offset, spent)
+    return out + _report("read", count, count, offset, spent, given)
 
 
 def _pieces(io: Io, offset: int, count: int) -> list[bytes]:
@@ -201,7 +250,15 @@ def _write(io: Io, words: list[str], name: str) -> str:
     given, rest = _options(words, _WRITES.get(name, "Cfq"), "Ps", name)
     if name in ("writev", "aio_write") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
-    offset, count = _span(rest, name)
+    if "b" in given and "z" in given:
+        raise Refused("-b and -z cannot be specified at the same time")
+    if "f" in given and ("b" in given or "c" in given):
+        raise Refused("-f and -b or -c cannot be specified at the same time")
+    if "n" in given and "z" not in given:
+        raise Refused("-n requires -z to be specified")
+    offset, count = _span(rest, name, "n" in given)
+    if "b" in given or "c" in given:
+        _sectors(offset, count)
     if "z" in given and "P" in given:
         raise Refused("Only one of -z, -P, and -s can be specified at the same time")
     if "u" in given and "z" not in given:
@@ -211,14 +268,18 @@ def _write(io: Io, words: list[str], name: str) -> str:
     data = _contents(given["s"]) if "s" in given else bytes([_pattern(given["P"]) if "P" in given else 0xCD])
     fua = 1 if "f" in given else 0
     began = monotonic()
-    if "z" in given:
+    if "b" in given:
+        io.state(offset, count, (data * (count // len(data) + 1))[:count])
+    elif "c" in given and "z" not in given:
+        io.compressed(offset, (data * (count // len(data) + 1))[:count])
+    elif "z" in given:
         io.request(ZERO, offset, count, None, fua | (2 if "u" in given else 0))
     else:
         for at in range(offset, offset + count, PIECE):
             first, size = (at - offset) % len(data), min(PIECE, offset + count - at)
             piece = (data[first:] + data * (size // len(data) + 1))[:size]
             io.request(WRITE, at, 0, piece, fua)
-    return "" if "q" in given else _report("wrote", count, count, offset, monotonic() - began)
+    return _report("wrote", count, count, offset, monotonic() - began, given)
 
 
 def _contents(path: str) -> bytes:
@@ -238,7 +299,7 @@ def _discard(io: Io, words: list[str], name: str) -> str:
     offset, count = _span(rest, name)
     began = monotonic()
     io.request(DISCARD, offset, count)
-    return "" if "q" in given else _report("discard", count, count, offset, monotonic() - began)
+    return _report("discard", count, count, offset, monotonic() - began, given)
 
 
 def _flush(io: Io, words: list[str], name: str) -> str:
@@ -345,12 +406,15 @@ def _wait_break(io: Io, words: list[str], name: str, work: Any = None) -> str:
 
 def _info(io: Io, words: list[str], name: str) -> str:
     out = f"format name: {io.node.driver}\n"
-    size = getattr(io.node, "cluster_size", 0)
-    if size:
-        out += f"cluster size: {amount(size)}\n"
-    if hasattr(io.node, "snapshots"):
-        span = size * (size // (16 if io.node.header.extended_l2 else 8))  # what a table is for
-        out += f"vm state offset: {amount(-(-io.node.size // span) * span)}\n"
+    node, below = io.node, io.node
+    while below is not None and not hasattr(below, "snapshots"):
+        node, below = below, next((child for role, child in below.children() if role == "file"), None)
+    if below is not None:
+        size = below.cluster_size
+        span = size * (size // (16 if below.header.extended_l2 else 8))  # what a table is for
+        out += f"cluster size: {amount(size)}\nvm state offset: {amount(-(-below.size // span) * span)}\n"
+    elif str(node.driver) == "file":
+        out += "cluster size: 0 bytes\nvm state offset: 0 bytes\n"
     return out
 
 
@@ -368,11 +432,42 @@ def _help(io: Io, words: list[str], name: str) -> str:
     return usage(words[0]) + "\n"
 
 
+def _changes(io: Io, text: str) -> dict[str, Any]:
+    """What of a node's options can be another than before, typed; hints on memory are among it."""
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.nodeoptions import COMMON, FORMATS, typed
+
+    found = {}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        kind = {"read-only": COMMON["read-only"]}.get(key) or FORMATS.get(str(io.node.driver), {}).get(key)
+        if key != "read-only" and key != "lazy-refcounts" and "cache-" not in key or kind is None:
+            raise Refused(f"{io.program}Cannot change the option '{key}'", True)
+        try:
+            found[key] = typed(key, kind, value or "on")
+        except ImageError as error:
+            raise Refused(f"{io.program}{error.text}", True) from None
+    return found
+
+
 def _reopen(io: Io, words: list[str], name: str) -> str:
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.images import be_lazy, reopen
 
     given, _ = _options(words, "rw", "co", name)
+    options = _changes(io, given.get("o", ""))
+    if "r" in given and "w" in given:
+        raise Refused(f"{io.program}Only one -r/-w option may be given", True)
+    if "read-only" in options:
+        if "r" in given or "w" in given:
+            raise Refused(f"{io.program}Cannot set both -r/-w and 'read-only'", True)
+        given["r" if options["read-only"] else "w"] = ""
+    if "lazy-refcounts" in options:
+        with io.quiet():
+            try:
+                be_lazy(io.node, options)
+            except ImageError as error:
+                raise Refused(f"{io.program}{error.text}", True) from None
     if "r" in given or "w" in given:
         with io.quiet():
             try:
@@ -409,10 +504,11 @@ HELP = (
     ("info", "prints information about the current file"),
     ("length", "gets the length of the current file"),
     ("map", "prints the allocated areas of a file"),
+    ("open [-rsCnkU] [-t cache] [-d discard] [-o options] [path]", "open the file specified by path"),
     ("read [-abCqv] [-P pattern [-s off] [-l len]] off len", "reads a number of bytes at a specified offset"),
     ("readv [-Cqv] [-P pattern] off len [len..]", "reads a number of bytes at a specified offset"),
     ("remove_break tag", "remove a breakpoint by tag"),
-    ("reopen [(-r|-w)]", "reopens an image for reading, or for writing"),
+    ("reopen [(-r|-w)] [-c cache] [-o options]", "reopens an image with new options"),
     ("resume tag", "resumes the request tagged as tag"),
     ("sleep", "waits for the given value in milliseconds"),
     ("truncate [-m prealloc_mode] off", "truncates the current file at the given offset"),

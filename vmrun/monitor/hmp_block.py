@@ -24,7 +24,18 @@ def _qemu_io(machine: Any, words: Given, cpu: int) -> str | Work:
     except BuildError as error:
         text = error.problems[0].message
         raise QmpError(text.replace(f"device='{words[0]}'", "device=''")) from None
-    return found if isinstance(found, str) else Work(machine, found)
+    aloud = machine.aloud
+    if aloud is None:
+        return found if isinstance(found, str) else Work(machine, found)
+    if isinstance(found, str):
+        aloud(found)
+        return ""
+
+    def say(work: Any) -> str:
+        aloud(found(work))
+        return ""
+
+    return Work(machine, say)
 
 
 def _mirror(machine: Any, words: Given, cpu: int) -> str:

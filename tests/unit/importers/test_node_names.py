@@ -30,7 +30,7 @@ def test_the_same_name_twice_is_refused() -> None:
     [
         (("n", "n"), "Duplicate nodes with node-name='n'"),
         (("1n", "b"), "Invalid node-name: '1n'"),
-        (("x" * 32, "b"), "Invalid node-name"),
+        (("x" * 32, "b"), "Node name too long"),
         (("two", "b"), "node-name=two is conflicting with a device id"),
     ],
 )

@@ -36,5 +36,8 @@ cdef class DebugNode(Filter):
     cdef int state
     cdef int stops_at               # event that suspends, -1: none
     cdef readonly u32 suspended     # threads that wait
+    cdef object tell                # of who listens
+    cdef bint tells
+    cdef void say(self, const char *what, u32 number) noexcept nogil
     cdef void deactivate(self) noexcept nogil
     cdef int check(self, u32 kind, u64 offset, u64 bytes) noexcept nogil

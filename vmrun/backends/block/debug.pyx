@@ -137,6 +137,17 @@ cdef class DebugNode(Filter):
             self.resume_tag(tag, True)
         self.resume()
 
+    cdef void say(self, const char *what, u32 number) noexcept nogil:
+        """Whom it may concern; without the mutex."""
+        with gil:
+            for tag, known in self.tags.items():
+                if known == number:
+                    self.tell(f"blkdebug: {(<bytes>what).decode()} request '{tag}'\n")
+
+    def listen(self, tell):
+        """tell(text) is called when a request waits at a breakpoint, and when it goes on."""
+        self.tell, self.tells = tell, True
+
     cdef void deactivate(self) noexcept nogil:
         cdef int n
         for n in range(RULES):
@@ -161,6 +172,10 @@ cdef class DebugNode(Filter):
         for n in range(RULES):
             if self.breaks[n].event == what:
                 self.breaks[n].event = -1
+                if self.tells:
+                    pthread_mutex_unlock(&self.mutex)
+                    self.say(b"Suspended", self.breaks[n].tag)
+                    pthread_mutex_lock(&self.mutex)
                 me.tag, me.resumed, me.next = self.breaks[n].tag, False, self.waiting
                 self.waiting = &me
                 while not me.resumed:
@@ -169,6 +184,10 @@ cdef class DebugNode(Filter):
                 while at[0] != &me:
                     at = &at[0].next
                 at[0] = me.next
+                if self.tells:
+                    pthread_mutex_unlock(&self.mutex)
+                    self.say(b"Resuming", me.tag)
+                    pthread_mutex_lock(&self.mutex)
                 break
         while self.stops_at == what:
             self.suspended += 1

@@ -13,6 +13,7 @@ import struct
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.filenames import from_name, named, of_name, says_file
 from vmrun.core import fdsets
 
 TYPE_CHECKING = False
@@ -222,7 +223,7 @@ def says_format(name: str, node: Node, format: str | None) -> bool:
 def open_protocol(name: str, access: Access) -> Node:
     """What a name says, without a format on top."""
     if name.startswith("json:"):
-        return open_options(_json(name), access)
+        return open_options(from_name(name), access)
     if name.startswith(("nbd:", "nbd+")):
         from vmrun.backends.block.nbd import open_nbd
 
@@ -264,32 +265,6 @@ def _debugged(name: str, access: Access) -> Node:
         raise
 
 
-def _json(name: str) -> dict[str, Any]:
-    from vmrun.backends.block.nodeoptions import from_json
-
-    try:
-        return nested(from_json(name[5:]))
-    except ImageError as error:
-        raise ImageError(f"Could not open '{name}': {error.text}") from None
-
-
-def nested(options: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys as dictionaries: {"file.driver": …} as {"file": {"driver": …}}."""
-    found: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, dict):
-            value = nested(value)
-        at = found
-        *path, last = key.split(".")
-        for part in path:
-            inner = at.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise ImageError(f"Cannot mix '{part}' and '{key}'")
-            at = inner
-        at[last] = value
-    return found
-
-
 def flag(value: Any) -> bool:
     return value in (True, "on", "true", "yes", "y")
 
@@ -304,6 +279,11 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
     driver = options.get("driver")
     if driver is None and not {"file", "filename", "image"} & options.keys():
         raise ImageError("Must specify either driver or file")
+    if driver is None and "filename" in options:
+        options = of_name(str(options.pop("filename")), options)
+        driver = options.get("driver")
+        if driver is None and not options.keys() - {"filename", "node-name"}:
+            return open_protocol(str(options["filename"]), access)
     options = checked(options, "file" if driver is None and "filename" in options else driver)
     options.pop("driver", None)
     said = "read-only" in options
@@ -440,20 +420,57 @@ def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None,
         return raw(node, options)
     if node.readonly and not access.readonly:
         reopen(node, False)
+    from vmrun.backends.block.nodeoptions import caches, checked
+    from vmrun.backends.block.qcow2 import Qcow2Node
+
     backing = options.get("backing", True)
     if isinstance(backing, dict) or isinstance(backing, str) and backing and access.known is not None:
-        from vmrun.backends.block.qcow2 import Qcow2Node
-
-        below = _child(backing, access.read_only(), depth)
+        top = over(node, name, driver, access, backing=False)
         try:
-            top = over(node, name, driver, access, backing=False)
+            _rebased(top, name, backing, access, depth)
         except BaseException:
-            below.close()
+            node.hold()  # the caller closes it, too
+            top.close()
             raise
-        if isinstance(top, Qcow2Node):
-            top.rebase(below)
-        return top
-    return over(node, name, driver, access, backing=backing is not None and backing != "", depth=depth)
+    else:
+        top = over(node, name, driver, access, backing=backing is not None and backing != "", depth=depth)
+    if isinstance(top, Qcow2Node):
+        try:
+            caches(checked(options, "qcow2"), top.cluster_size)
+            if "lazy-refcounts" in options:
+                be_lazy(top, options)
+        except BaseException:
+            node.hold()  # the caller closes it, too
+            top.close()
+            raise
+    return top
+
+
+def _rebased(top: Any, name: str, backing: Any, access: Access, depth: int) -> None:
+    """Put below an image what the options say; which file, the image may say."""
+    header = getattr(top, "header", None)
+    if header is None:
+        raise ImageError("Driver doesn't support backing files")
+    if isinstance(backing, dict) and header.backing_file and not says_file(backing):
+        given = {"driver": header.backing_format, **backing} if header.backing_format else backing
+        backing = named(beside(name, header.backing_file), given)
+    try:
+        top.rebase(_child(backing, access.read_only(), depth))
+    except ImageError as error:
+        if isinstance(backing, str):
+            raise
+        raise ImageError(f"Could not open backing file: {error.text}", error.remedy) from None
+
+
+def be_lazy(node: Any, options: dict[str, Any]) -> None:
+    """Lazy reference counts as -blockdev says, whatever the image says of itself. ImageError."""
+    wanted = flag(options["lazy-refcounts"])
+    if wanted and node.header.version < 3:
+        raise ImageError(
+            "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+            "say `compat=1.1` to `vmrun-img amend -o`",
+        )
+    node.be_lazy(wanted)
 
 
 def reopen(node: Node, readonly: bool) -> None:
@@ -613,7 +630,6 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
 
 def _prepare(node: Any, header: Any, name: str) -> None:
     """Before the first write: counts made anew after a crash, and what only those who know it may keep said."""
-    keep = (headers.RAW_EXTERNAL if node.external else 0) | headers.BITMAPS
     if header.incompatible & headers.DIRTY:
         from vmrun.backends.block.qcow2_check import check
 
@@ -621,9 +637,7 @@ def _prepare(node: Any, header: Any, name: str) -> None:
         if found.corruptions - found.corruptions_fixed > 0 or found.errors:
             raise ImageError(f"Could not open '{name}': Could not repair dirty image: Input/output error")
         node.clean()
-    if header.stale or header.version >= 3 and header.autoclear & ~keep:
-        header.autoclear &= keep
-        node.update_header()
+    forget_unknown(node)
     if header.bitmaps:
         from vmrun.backends.block.qcow2_bitmaps import take
 
@@ -631,6 +645,15 @@ def _prepare(node: Any, header: Any, name: str) -> None:
             take(node)
         except headers.QcowError as error:
             raise ImageError(f"Could not open '{name}': {error}") from None
+
+
+def forget_unknown(node: Any) -> None:
+    """Who writes an image says of it no more what only those know who are not here."""
+    header = node.header
+    keep = (headers.RAW_EXTERNAL if node.external else 0) | headers.BITMAPS
+    if header.stale or header.version >= 3 and header.autoclear & ~keep:
+        header.autoclear &= keep
+        node.update_header()
 
 
 def open_backing(

@@ -9,6 +9,7 @@ cdef enum:
     NODE_FUA = 2                # writev, zero: on stable storage when it returns
     NODE_UNMAP = 4              # zero: the space may be given back
     NODE_BRIEF = 8              # write_now: waiting for what as a rule is a moment is fine
+    NODE_STATE = 16             # readv of qcow2: behind the disk's end, where the machine's state lies
 
 cpdef enum:
     EXTENT_DATA = 1             # reads as what is stored

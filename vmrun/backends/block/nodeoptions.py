@@ -75,12 +75,28 @@ def checked(options: dict[str, Any], driver: str | None) -> dict[str, Any]:
     found = {}
     for key, value in options.items():
         kind = table.get(key) or COMMON.get(key)
+        if kind is None and key == "backing" and isinstance(value, dict):
+            raise ImageError("Driver doesn't support backing files")
         if kind is None:
             raise unknown(driver or "", key)
         found[key] = _nested(driver or "", key, kind, value) if not isinstance(kind, str | tuple) else typed(
             key, kind, value
         )
     return found
+
+
+def caches(options: Mapping[str, Any], cluster: int) -> None:
+    """What a qcow2 image's options say of its caches must be possible, though vmrun's are its own. ImageError."""
+    whole, tables, counts = (options.get(f"{kind}cache-size") for kind in ("", "l2-", "refcount-"))
+    if whole is not None:
+        if tables is not None and counts is not None:
+            raise ImageError("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+        for found, name in ((tables, "l2-cache-size"), (counts, "refcount-cache-size")):
+            if found is not None and found > whole:
+                raise ImageError(f"{name} may not exceed cache-size")
+    entry = options.get("l2-cache-entry-size")
+    if entry is not None and (not 512 <= entry <= cluster or entry & entry - 1):
+        raise ImageError(f"L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})")
 
 
 def unknown(driver: str, key: str) -> ImageError:

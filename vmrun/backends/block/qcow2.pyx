@@ -30,7 +30,7 @@ from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport (
     EVENT_COW_READ, EVENT_COW_WRITE, EVENT_READ_BACKING_AIO, EVENT_READ_COMPRESSED, EVENT_REFBLOCK_UPDATE,
     EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_FUA,
-    NODE_NOWAIT, NODE_UNMAP, Cursor, Extent, Node, cursor_advance, cursor_fill, cursor_memory, cursor_put, memory_zero,
+    NODE_NOWAIT, NODE_STATE, NODE_UNMAP, Cursor, Extent, Node, cursor_advance, cursor_fill, cursor_memory, cursor_put, memory_zero,
 )
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO, Slot, get64, put64
 from vmrun.backends.block.qcow2_packed cimport pack_cluster, unpack_cluster
@@ -204,8 +204,9 @@ cdef class Qcow2Node(Qcow2Tables):
         cdef Mapping m
         cdef int error = 0
         cdef bint nowait = flags & NODE_NOWAIT
+        cdef u64 limit = ~<u64>0 if flags & NODE_STATE else self.size
         while bytes and error == 0:
-            if offset >= self.size:
+            if offset >= limit:
                 cursor_fill(to, bytes)
                 return 0
             if nowait:
@@ -213,13 +214,13 @@ cdef class Qcow2Node(Qcow2Tables):
                     return EAGAIN
             else:
                 pthread_mutex_lock(&self.mutex)
-            error = self.map(offset, bytes if bytes < self.size - offset else self.size - offset, &m, nowait)
+            error = self.map(offset, bytes if bytes < limit - offset else limit - offset, &m, nowait)
             pthread_mutex_unlock(&self.mutex)
             if error:
                 return error
             if m.type == NORMAL:
-                error = self.data.readv(m.host, m.length, to, flags)
-            elif m.type == UNALLOCATED:
+                error = self.data.readv(m.host, m.length, to, flags & ~<u32>NODE_STATE)
+            elif m.type == UNALLOCATED and not flags & NODE_STATE:
                 error = self.read_backing(offset, m.length, to, flags)
             elif m.type == COMPRESSED:
                 error = self.read_compressed(m.entry, offset & (self.cluster_size - 1), m.length, to, flags)
@@ -292,6 +293,7 @@ cdef class Qcow2Node(Qcow2Tables):
         cdef IoVec vector
         cdef Cursor cursor
         cdef int error = 0
+        cdef u32 flags = NODE_STATE if start >= self.size else 0
         if head or tail:
             memory = <u8 *>malloc(head if head > tail else tail)
             if memory == NULL:
@@ -299,7 +301,7 @@ cdef class Qcow2Node(Qcow2Tables):
         if head:
             self.file.event(EVENT_COW_READ)
             cursor_memory(&cursor, &vector, memory, head)
-            error = self.inner_read(start, head, &cursor, 0)
+            error = self.inner_read(start, head, &cursor, flags)
             if error == 0 and not (fresh and memory_zero(memory, head)):
                 self.file.event(EVENT_COW_WRITE)
                 cursor_memory(&cursor, &vector, memory, head)
@@ -307,7 +309,7 @@ cdef class Qcow2Node(Qcow2Tables):
         if tail and error == 0:
             self.file.event(EVENT_COW_READ)
             cursor_memory(&cursor, &vector, memory, tail)
-            error = self.inner_read(offset + bytes, tail, &cursor, 0)
+            error = self.inner_read(offset + bytes, tail, &cursor, flags)
             if error == 0 and not (fresh and memory_zero(memory, tail)):
                 self.file.event(EVENT_COW_WRITE)
                 cursor_memory(&cursor, &vector, memory, tail)

@@ -8,7 +8,7 @@ from accel.threads cimport (
     pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock, pthread_rwlock_rdlock, pthread_rwlock_t,
     pthread_rwlock_unlock, pthread_rwlock_wrlock,
 )
-from vmrun.backends.block.node cimport NODE_UNMAP, Cursor, cursor_memory
+from vmrun.backends.block.node cimport NODE_STATE, NODE_UNMAP, Cursor, cursor_memory
 from vmrun.backends.block.qcow2 cimport Qcow2Node
 from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, get64, put64
 from vmrun.backends.protocols cimport IoVec
@@ -183,36 +183,71 @@ def write_state(Qcow2Node node, read, u64 size):
     """Keep `size` bytes behind the disk's end, where the next snapshot takes them along; read(n) gives the next n. They
     are the snapshot's alone after drop_state().
     """
-    cdef u64 span = node.cluster_size * node.header.l2_entries, first = node.header.l1_needed(node.size) * span, at = 0
-    cdef u64 needed = first // span + (size + span - 1) // span, step
-    cdef const u8 *data
-    cdef Cursor cursor
-    cdef IoVec vector
-    cdef int error
+    cdef u64 at = 0, step
+    _reserve_state(node, size)
+    while at < size:
+        step = min(size - at, max(<u64>1 << 20, node.cluster_size))
+        held = read(step).ljust((step + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0")
+        put_state(node, at, held)
+        at += len(held)
+    node.sync()
+
+
+def state_offset(Qcow2Node node):
+    """Where the state begins, as the disk counts."""
+    return node.header.l1_needed(node.size) * node.cluster_size * node.header.l2_entries
+
+
+cdef _reserve_state(Qcow2Node node, u64 end):
+    """Tables for a state of so many bytes."""
+    cdef u64 span = node.cluster_size * node.header.l2_entries
+    cdef u64 needed = node.header.l1_needed(node.size) + end // span + (end % span != 0)
     if needed * 8 > 32 << 20:
         raise OSError(27, "the state is too large for the image")
     with Whole(node):
         if needed > node.l1_size:
             _grow_l1(node, needed)
-    while at < size:
-        step = min(size - at, max(<u64>1 << 20, node.cluster_size))
-        held = read(step).ljust((step + node.cluster_size - 1) // node.cluster_size * node.cluster_size, b"\0")
-        data = held
-        step = len(held)
-        with nogil:
-            cursor_memory(&cursor, &vector, <void *>data, step)
-            pthread_rwlock_rdlock(<pthread_rwlock_t *>&node.graph)
-            error = node.inner_write(first + at, step, &cursor)
-            pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
-        if error:
-            raise OSError(error, os.strerror(error))
-        at += step
-    node.sync()
+
+
+def put_state(Qcow2Node node, u64 offset, const u8[::1] data):
+    """Write a piece of the state that the next snapshot takes along."""
+    cdef u64 first = state_offset(node), count = data.shape[0]
+    cdef Cursor cursor
+    cdef IoVec vector
+    cdef int error = 0
+    if count == 0:
+        return
+    _reserve_state(node, offset + count)
+    with nogil:
+        cursor_memory(&cursor, &vector, <void *>&data[0], count)
+        pthread_rwlock_rdlock(<pthread_rwlock_t *>&node.graph)
+        error = node.inner_write(first + offset, count, &cursor)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+def get_state(Qcow2Node node, u64 offset, u64 count):
+    """A piece of it. What was never written is zeros."""
+    cdef u64 first = state_offset(node)
+    cdef Cursor cursor
+    cdef IoVec vector
+    cdef int error = 0
+    cdef bytearray found = bytearray(count)
+    cdef u8 *memory = found
+    with nogil:
+        cursor_memory(&cursor, &vector, memory, count)
+        pthread_rwlock_rdlock(<pthread_rwlock_t *>&node.graph)
+        error = node.inner_read(first + offset, count, &cursor, NODE_STATE)
+        pthread_rwlock_unlock(<pthread_rwlock_t *>&node.graph)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return bytes(found)
 
 
 def drop_state(Qcow2Node node):
     """What lies behind the disk's end belongs to snapshots alone from now on."""
-    cdef u64 span = node.cluster_size * node.header.l2_entries, first = node.header.l1_needed(node.size) * span
+    cdef u64 span = node.cluster_size * node.header.l2_entries, first = state_offset(node)
     cdef int error = 0
     if first < node.l1_size * span:
         with nogil:

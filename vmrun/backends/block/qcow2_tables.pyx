@@ -140,6 +140,10 @@ cdef class Qcow2Tables(Node):
             memset(grown + self.l1_size, 0, (entries - self.l1_size) * 8)
         self.l1, self.l1_offset, self.l1_size = grown, offset, entries
 
+    def be_lazy(self, bint lazy):
+        """Whether counts may be behind the tables while the dirty bit says so; with nothing under way."""
+        self.lazy = lazy
+
     def stay_dirty(self, bint dirty):
         self.is_dirty = dirty
 

@@ -65,6 +65,7 @@ def make(
     """A new image, and the line that says so."""
     from vmrun.backends.block import create as creation
     from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.filenames import NAMED
     from vmrun.backends.block.images import FORMATS, beside
 
     if backing is not None:
@@ -78,7 +79,9 @@ def make(
         raise ImgError(f"{name}: Expected backing file name, got empty string")
     if below and below == name:
         raise ImgError(f"{name}: Error: Trying to create an image with the same filename as the backing file")
-    if options.get("backing_fmt") and options["backing_fmt"] not in FORMATS:
+    if options.get("backing_fmt") and unsafe and options["backing_fmt"] not in NAMED:
+        raise ImgError(f"{name}: Parameter 'backing-fmt' does not accept value '{options['backing_fmt']}'")
+    if options.get("backing_fmt") and not unsafe and options["backing_fmt"] not in FORMATS:
         raise ImgError(f"{name}: Unknown driver '{options['backing_fmt']}'\nCould not open backing image.")
     if below and unsafe and not options.get("backing_fmt"):
         raise ImgError(f"{name}: Backing file specified without backing format")
@@ -268,7 +271,8 @@ def _create_snapshot(node: Any, name: str) -> None:
 def rebase(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.copy import copy_range, first_difference
-    from vmrun.backends.block.images import FORMATS, beside
+    from vmrun.backends.block.filenames import NAMED
+    from vmrun.backends.block.images import beside
     from vmrun.backends.block.null import NullNode
 
     given = Given(argv, "f:F:b:upt:T:qU")
@@ -276,7 +280,7 @@ def rebase(argv: list[str]) -> int:
     if "b" not in given and "u" not in given:
         raise ImgError("Must specify backing file (-b) or use unsafe mode (-u)", usage=True)
     unsafe, base, base_format = "u" in given, given["b"], given["F"]
-    if base_format is not None and base_format not in FORMATS:
+    if base_format is not None and base_format not in NAMED:
         raise ImgError(f"Invalid format name: '{base_format}'")
     source = given.cache("T", "writeback")
     node: Any = open_image(
@@ -343,6 +347,20 @@ def _rebase_piece(node: Any, old: Any, new: Any, start: int, length: int, copy_r
         start += step
 
 
+def _which(name: str, wanted: str, names: list[tuple[str, str | None, str]]) -> list[int]:
+    """Where in a chain a backing file is that is said as an overlay would say it, relative to its own directory."""
+    import os
+
+    from vmrun.backends.block.images import beside
+
+    found, above = [], name
+    for n, (path, _, said) in enumerate(names):
+        if wanted == said or os.path.realpath(beside(above, wanted)) == os.path.realpath(path):
+            found.append(n)
+        above = path
+    return found
+
+
 def commit(argv: list[str]) -> int:
     from vmrun.backends.block.chain import images, pieces
     from vmrun.backends.block.copy import copy_range
@@ -367,7 +385,7 @@ def commit(argv: list[str]) -> int:
         target = 0
         if "b" in given:
             wanted = given["b"]
-            found = [n for n, (path, _, said) in enumerate(names) if wanted in (path, said)]
+            found = _which(name, str(wanted), names)
             if not found:
                 raise ImgError(f"Did not find '{wanted}' in the backing chain of '{name}'")
             target = found[0]
@@ -390,6 +408,8 @@ def commit(argv: list[str]) -> int:
                     base.write_zeroes(piece.start, piece.length, True)
                 progress.add(piece.length)
             base.sync()
+        except OSError as error:
+            raise ImgError(f"Block job failed: {error.strerror}") from None
         finally:
             base.close()
         progress.end()

@@ -10,8 +10,8 @@ import os
 import sys
 
 from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, program
-from vmrun.machine.blocks import Quiet
-from vmrun.machine.qemuio import FLUSH, READ, Io, Refused, work
+from vmrun.machine.blocks import Quiet, graph
+from vmrun.machine.qemuio import FLUSH, READ, Io, Refused, usage, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Session(Io):
 
     def __init__(self) -> None:
         self.node: Any = None
+        self.program = f"{program('io')}: "
         self.drive: Any = None
         self.through = False  # what is written is on the disk before the next command
         self.threads: list[Any] = []
@@ -60,13 +61,16 @@ class Session(Io):
             raise ImgError(f"Invalid discard option: {discard}")
         self.node = open_image(
             name, given["f"], cache=cache, write=not readonly and not snapshot, share="U" in given,
-            options="image-opts" in given, discard=discard in ("unmap", "on"),
+            options="image-opts" in given, discard=discard in ("unmap", "on"), more=given.all.get("o"),
         )  # fmt: skip
         if snapshot:
             self.node = over_temporary(name, self.node)
         if "C" in given or "copy-on-read" in given:
             self.node = CopyOnReadNode(self.node)
         self.drive = queue(self.node)
+        for node in graph(self.node):
+            if hasattr(node, "listen"):
+                node.listen(sys.stdout.write)
 
     def complain(self, text: str) -> str:
         sys.stdout.flush()
@@ -130,12 +134,7 @@ def io(argv: list[str]) -> int:
             return 1
         session = Session()
         if given.args:
-            try:
-                session.open(given.args[0], given)
-            except ImgError as error:
-                name, told = given.args[0], inside(error, given.args[0])
-                options = told.startswith("Invalid ")
-                raise ImgError(told if options else f"can't open device {name}: {told}") from None
+            _opened(session, given, given.args[0])
     except HelpAsked:
         sys.stdout.write(HELP)
         return 0
@@ -149,6 +148,15 @@ def io(argv: list[str]) -> int:
             session.close()
         except OSError as error:
             sys.stderr.write(f"{program('io')}: {error.strerror}\n")
+
+
+def _opened(session: Session, given: Given, name: str) -> None:
+    try:
+        session.open(name, given)
+    except ImgError as error:
+        told = inside(error, name)
+        device = f" device {name}" if name else ""
+        raise ImgError(told if told.startswith("Invalid ") else f"can't open{device}: {told}") from None
 
 
 def _given(argv: list[str], more: str = "") -> Given:
@@ -193,13 +201,20 @@ def _one(session: Session, line: str, given: Given) -> bool:
             if session.node is not None:
                 raise ImgError("file open already, try 'help close'")
             inner = _given(words[1:], "o:")
-            if "o" in inner:
-                inner.all["image-opts"] = [""]
-                inner.args.insert(0, ",".join(inner.all["o"]))
-            session.open(inner.one(), inner)
+            if len(inner.args) > 1 or not inner.args and "o" not in inner:
+                raise Refused(usage("open"))
+            _opened(session, inner, inner.args[0] if inner.args else "")
+        except Refused as refused:
+            session.failed = True
+            sys.stdout.write(f"{refused}\n")
         except (ImgError, HelpAsked) as error:
             session.failed = True
-            session.complain(f"{error}\n")
+            if isinstance(error, ImgError) and error.usage:
+                letter = str(error)[:-1].rpartition("-")[2]
+                session.complain(f"open: invalid option -- '{letter}'\n")
+                sys.stdout.write(f"{usage('open')}\n")
+            else:
+                session.complain(f"{program('io')}: {error}\n")
     elif words[0] in ("close", "c"):
         session.close()
     elif words[0] == "abort":

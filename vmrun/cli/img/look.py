@@ -186,10 +186,13 @@ def _leave(node: Any, header: Any, name: str) -> None:
 
 def _repaired(node: Any) -> None:
     """What a whole image's header says."""
+    from vmrun.backends.block.images import forget_unknown
+
     header = node.header
     if header.version >= 3 and header.incompatible & 3:
         header.incompatible &= ~2
         node.clean()
+    forget_unknown(node)
 
 
 def _check_json(result: Any, name: str, format: str) -> None:

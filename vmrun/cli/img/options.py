@@ -177,20 +177,24 @@ def pairs(text: str) -> dict[str, str]:
 
 def open_image(
     name: str, format: str | None, *, cache: str = "writeback", write: bool = False, share: bool = False,
-    backing: bool = True, options: bool = False, discard: bool = True,
+    backing: bool = True, options: bool = False, discard: bool = True, more: list[str] | None = None,
 ) -> Node:  # fmt: skip
-    """The node of an image; ImgError in qemu-img's words."""
-    from vmrun.backends.block import images
+    """The node of an image; ImgError in qemu-img's words. `more`: options besides the name, as `driver=raw,…`."""
+    from vmrun.backends.block import filenames, images
     from vmrun.backends.block.errors import ImageError
 
-    if not name and not options:
+    if not name and not options and not more:
         raise ImgError("Could not open '': The 'file' block driver requires a file name")
     if share and write:
         raise ImgError(f"Could not open '{name}': force-share=on can only be used with read-only images")
     access = images.Access(cache=cache, readonly=not write, share=share, discard=discard)
     try:
+        if more:
+            given: dict[str, Any] = {} if format is None else {"driver": format}
+            given |= filenames.nested(dict(pairs(",".join(more))))
+            return images.open_options(filenames.named(name, given) if name else given, access)
         if options:
-            return images.open_options(images.nested(dict(pairs(name))), access)
+            return images.open_options(filenames.nested(dict(pairs(name))), access)
         if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
             raise ImageError(f"Could not open '{name}': Unknown driver '{format}'")
         file = images.open_protocol(name, access)
@@ -211,7 +215,7 @@ def open_image(
     except ImageError as error:
         from vmrun.backends.block.nodeoptions import of_the_host, unnamed
 
-        text = unnamed(error.text) if options else error.text
+        text = unnamed(error.text) if options or more else error.text
         said = text.startswith("Could not open '")
         if not said or (options or text.startswith(f"Could not open '{name}': ")) and of_the_host(text):
             text = f"Could not open '{name}': {text}"

@@ -79,29 +79,39 @@ def add(line: Line, option: Option | None, given: dict[str, Any], order: int = -
     addr, own = given.pop("addr", None), str(given.pop("id", ""))
     props = {"serial": given.pop("serial")} if "serial" in given and kind != "none" else {}
     props |= {name: guess(given.pop(key)) for key, name in _GEOMETRY.items() if key in given}
+    root = nodes.root(line, source, given)
+    if root and (given.get("snapshot", "off") not in ("off", "no", "false") or line.has("snapshot")):
+        line.no_equal(source, "node-name" if "node-name" in root else min(root))
     spec = _spec(line, source, given)
     if kind == "floppy":
         spec["media"] = "floppy"
     if kind == "pflash":
         bus, unit = _place(line, source, kind, place)
         id = line.put(source, "drives", own or f"pflash{unit}", {"format": "raw", **spec})
+        _rooted(line, id, root)
         line.add(option, _flash(id, unit))
         return
     if kind in ("sd", "mtd", "xen"):
         bus, unit = place.get("bus", 0), place.get("unit", place.get("index", 0))
         raise source.wrong(f"machine type does not support if={kind},bus={bus},unit={unit}", kind)
     if kind == "none":
-        line.put(source, "drives", own or f"none{len(line.drives)}", spec)
+        _rooted(line, line.put(source, "drives", own or f"none{len(line.drives)}", spec), root)
         return
     bus, unit = _place(line, source, kind, place)
     stem = {"disk": "hd", "cdrom": "cd"}[media]
     names = {"virtio": f"virtio{unit}", "floppy": f"floppy{unit}"}
     id = line.put(source, "drives", own or names.get(kind, f"{kind}{bus}-{stem}{unit}"), spec)
+    _rooted(line, id, root)
     device = _device(line, kind, media, bus, unit)
     device |= {"drive": id, **props}
     if addr is not None:
         device["addr"] = line.value(source, device["driver"], "addr", addr)
     line.add(option, device)
+
+
+def _rooted(line: Line, id: str, root: dict[str, Any]) -> None:
+    if root:
+        line.run.setdefault("blockdevs", []).append({"drive": id, **root})
 
 
 def _flash(drive: str, unit: int) -> dict[str, Any]:

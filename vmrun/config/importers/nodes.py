@@ -101,6 +101,63 @@ def inline(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
     return {"file": _as_json(graph), "format": "raw"}
 
 
+# Of -drive, for the drive as a whole or its file, where a machine file has it.
+_PLAIN = frozenset((
+    "file.filename", "file.locking", "file.aio", "file.driver", "file.file.filename", "file.pr-manager",
+))  # fmt: skip
+_ABOUT_HOST = ("file.cache.", "file.x-", "file.drop-")
+
+
+def root(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
+    """What -drive says of its nodes by name, or of those below, taken out of its settings: as a -blockdev, with the
+    name of the file as `filename`. Empty when there is nothing of the kind. What is below goes into the machine file,
+    too.
+    """
+    deep = {
+        key: value for key, value in given.items()
+        if key.startswith("backing.")
+        or key.startswith("file.") and key not in _PLAIN and not key.startswith(_ABOUT_HOST)
+    }  # fmt: skip
+    own: dict[str, Any] = {key: given[key] for key in ("lazy-refcounts",) if key in given}
+    if not deep and not own or str(given.get("file.driver", "file")) not in _FILES:
+        return {}
+    for key in (*deep, *own):
+        del given[key]
+    name = given.get("file") or given.get("file.filename") or given.get("file.file.filename") or ""
+    driver, format = given.get("driver"), given.get("format")
+    if driver and format:
+        raise option.wrong("Cannot specify both 'driver' and 'format'", "driver")
+    found: dict[str, Any] = {**own, **deep}
+    if "node-name" in given:
+        found["node-name"] = given["node-name"]
+    if name:
+        found["filename"] = str(name)
+    if driver or format:
+        found["driver"] = driver or format
+    if given.get("file.locking"):
+        found["file.locking"] = given["file.locking"]
+    if given.get("aio", "threads") != "threads":
+        found["file.aio"] = given["aio"]
+    if given.get("read-only", given.get("readonly")):
+        found["read-only"] = given.get("read-only", given.get("readonly"))
+    if given.get("discard"):
+        found["discard"] = given["discard"]
+    cache = str(given.get("cache", "writeback"))
+    if cache in ("none", "off", "directsync"):
+        found["cache.direct"] = True
+    if cache == "unsafe":
+        found["cache.no-flush"] = True
+    if deep:
+        unnamed = {key: value for key, value in found.items() if not key.endswith("node-name")}
+        unnamed.pop("filename", None)
+        if name:
+            unnamed["file.filename"] = str(name)
+        given["file"], given["format"] = _as_json(unnamed), "raw"
+        for key in ("driver", "file.filename", "file.file.filename"):
+            given.pop(key, None)
+    return found
+
+
 def nbd(given: dict[str, Any]) -> str:
     """The address that a machine file has for a node of that driver; empty when there is none for it."""
     known = {"server.type", "server.host", "server.port", "server.path", "host", "port", "path", "export"}
