@@ -11,18 +11,28 @@ FILES, MACHINES, NOTHING = "files", "machines", "nothing"
 
 
 class Said:
-    """A command as its --help tells of it."""
+    """A command as its --help tells of it. values: of each option that has a choice, the choice, or FILES; words: what
+    may follow the command's name, where that is one of a list; more: the help of its commands of their own.
+    """
 
-    __slots__ = ("about", "flags", "help", "name", "operand")
+    __slots__ = ("about", "flags", "help", "name", "operand", "values", "words")
 
-    def __init__(self, name: str, about: str, help: str) -> None:
+    def __init__(self, name: str, about: str, help: str, more: str = "", words: tuple[str, ...] = ()) -> None:
         import re
 
         self.name, self.about, self.help = name, about, help
-        self.flags = sorted(set(re.findall(r"^ +(?:-\w[ \w]*, )?(--[\w-]+)", help, re.M)) | {"--help"})
+        told = f"{help}\n{more}"
+        self.flags = sorted(set(re.findall(r"^ +(?:-\w[ \w]*, )?(--[\w-]+)", told, re.M)) | {"--help"})
+        chosen = re.findall(r"^ +(?:-\w[ \w]*, )?(--[\w-]+) \{([\w,-]+)\}", told, re.M)
+        self.values = {flag: choice.split(",") for flag, choice in chosen}
+        paths = re.findall(r"(--[\w-]+) (?:FILE|PATH|DIR|SAVED|F)\b", told)
+        self.values |= dict.fromkeys(paths, [FILES])
         usage = help.partition("\n\n")[0]
-        named = re.search(r"\bNAME\b", usage) is not None
-        self.operand = MACHINES if named else FILES if re.search(r"\b(FILE|MACHINE|A B)\b", usage) else NOTHING
+        own = re.search(r"^  \{([\w,-]+)\}", help, re.M) or re.search(r" ([\w-]+\|[\w|-]+) ", usage)
+        self.words = [*words] or (re.split("[,|]", own[1]) if own else re.findall(r"^  (\w+)$", help, re.M))
+        files = re.search(r"\b(FILE|MACHINE|A B)\b", re.sub(r"\[?-\w,? [A-Z]+\]?|--[\w-]+ [A-Z]+", "", usage))
+        named = re.search(r"\bNAME\b", usage) is not None and not words
+        self.operand = MACHINES if named else FILES if files or more or "COMMAND" in usage else NOTHING
 
 
 def run(argv: list[str]) -> int:
@@ -61,23 +71,45 @@ def commands() -> list[Said]:
 
     from vmrun.cli.main import COMMANDS, main
 
-    found = []
-    for name, (_, about) in COMMANDS.items():
+    def told(*words: str) -> str:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
-            main([name, "--help"])
-        found.append(Said(name, about, text.getvalue()))
-    return found
+            main([*words, "--help"])
+        return text.getvalue()
+
+    lists = _lists()
+    more = {"import": told("import", "qemu") + told("import", "libvirt")}
+    return [
+        Said(name, about, told(name), more.get(name, ""), lists.get(name, ())) for name, (_, about) in COMMANDS.items()
+    ]
+
+
+def _lists() -> dict[str, tuple[str, ...]]:
+    """Of commands that take a name out of a list which their help does not give: those names."""
+    from vmrun.config.catalogue import load_catalogue
+    from vmrun.config.codes import CODES
+    from vmrun.config.machinetypes import type_names
+
+    return {
+        "init": tuple(sorted(type_names())), "devices": tuple(sorted(load_catalogue().modelled_names())),
+        "explain": tuple(sorted(CODES)),
+    }  # fmt: skip
 
 
 def bash(rows: list[Said]) -> str:
     cases = "".join(
-        f"        {row.name}) flags='{' '.join(row.flags)}'; operand={row.operand} ;;\n" for row in rows
+        f"        {row.name}) flags='{' '.join(row.flags)}'; operand={row.operand}; words='{' '.join(row.words)}' ;;\n"
+        for row in rows
+    )
+    values = "".join(
+        f"        {row.name}\\ {flag}) values='{' '.join(choice)}' ;;\n"
+        for row in rows
+        for flag, choice in row.values.items()
     )
     return f"""\
 # completion of vmrun for bash: source it, or put it into /usr/share/bash-completion/completions/vmrun
 _vmrun() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} flags= operand=
+    local word=${{COMP_WORDS[COMP_CWORD]}} flags= operand= words= values=
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         COMPREPLY=($(compgen -W "{' '.join(row.name for row in rows)}" -- "$word"))
@@ -85,9 +117,22 @@ _vmrun() {{
     fi
     case ${{COMP_WORDS[1]}} in
 {cases}    esac
+    case "${{COMP_WORDS[1]}} ${{COMP_WORDS[COMP_CWORD-1]}}" in
+{values}    esac
+    if [ "$values" = files ]; then
+        COMPREPLY=($(compgen -f -- "$word"))
+        return
+    elif [ -n "$values" ]; then
+        COMPREPLY=($(compgen -W "$values" -- "$word"))
+        return
+    fi
     case $word in
         -*) COMPREPLY=($(compgen -W "$flags" -- "$word")) ;;
         *)
+            if [ -n "$words" ] && [ "$COMP_CWORD" = 2 -o "$operand" = nothing ]; then
+                COMPREPLY=($(compgen -W "$words" -- "$word"))
+                return
+            fi
             case $operand in
                 machines) COMPREPLY=($(compgen -W "$({RUNNING})" -- "$word")) ;;
                 files) COMPREPLY=($(compgen -f -- "$word")) ;;
@@ -109,7 +154,12 @@ def fish(rows: list[Said]) -> str:
         about = row.about.replace("'", "\\'")
         lines.append(f"complete -c vmrun -n __fish_use_subcommand -a {row.name} -d '{about}'")
         seen = f"-n '__fish_seen_subcommand_from {row.name}'"
-        lines += [f"complete -c vmrun {seen} -l {flag[2:]}" for flag in row.flags]
+        lines += [f"complete -c vmrun {seen} -l {flag[2:]}" for flag in row.flags if flag not in row.values]
+        for flag, choice in row.values.items():
+            value = "-rF" if choice == [FILES] else f"-xa '{' '.join(choice)}'"
+            lines.append(f"complete -c vmrun {seen} -l {flag[2:]} {value}")
+        if row.words:
+            lines.append(f"complete -c vmrun {seen} -a '{' '.join(row.words)}'")
         if row.operand == FILES:
             lines.append(f"complete -c vmrun {seen} -F")
         elif row.operand == MACHINES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -41,11 +42,41 @@ def test_files_are_completed_where_a_file_is_wanted(rows: list[completion.Said],
     assert complete(completion.bash(rows), "vmrun", "up", f"{tmp_path}/ma") == [f"{tmp_path}/machine.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("tree", "--view", ""), {"qom", "pci", "memory", "io", "irq"}),
+        (("diff", "--format", "j"), {"json"}),
+        (("export", ""), {"qemu", "libvirt"}),
+        (("import", "l"), {"libvirt"}),
+        (("import", "qemu", "--fi"), {"--file"}),
+        (("completion", "f"), {"fish"}),
+        (("img", "comp"), {"compare"}),
+        (("init", "rhel6.3"), {"rhel6.3.0"}),
+        (("devices", "e1000-82544"), {"e1000-82544gc"}),
+        (("explain", "VR0109"), {"VR0109"}),
+        (("schema", "machine-"), {"machine-type"}),
+    ],
+)  # fmt: skip
+def test_what_is_one_of_a_list_is_offered(
+    rows: list[completion.Said], words: tuple[str, ...], offered: set[str]
+) -> None:
+    assert set(complete(completion.bash(rows), "vmrun", *words)) == offered
+
+
+@pytest.mark.parametrize("words", [("import", "libvirt"), ("img", "info"), ("lock", "--output"), ("init", "--output")])
+def test_a_file_is_offered_behind_words_and_options_too(
+    rows: list[completion.Said], tmp_path: pathlib.Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file.x").touch()
+    assert complete(completion.bash(rows), "vmrun", *words, f"{tmp_path}/f") == [f"{tmp_path}/file.x"]
+
+
 def test_fish_hears_of_every_option(rows: list[completion.Said]) -> None:
     text = completion.fish(rows)
     for row in rows:
         for flag in row.flags:
-            assert f"__fish_seen_subcommand_from {row.name}' -l {flag[2:]}\n" in text
+            assert re.search(f"__fish_seen_subcommand_from {row.name}' -l {flag[2:]}( -xa '.*'| -rF)?\n", text)
 
 
 def test_each_command_has_a_page_that_troff_takes(tmp_path: pathlib.Path) -> None:
