@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.devices.differences import DIFFERENCES
+from tests.devices.senders import start_pcnet, start_sending_vmxnet3
 from tests.peers.nics import BAR, PORTS, STATION, Ours, frame, pci_enable
 
 # driver → (bar of ports, of memory), size of the registers in memory or of the ports
@@ -158,11 +159,111 @@ def test_one_access_does_not_send_without_end() -> None:
         with card.machine.machine.board.lock:
             card.machine.machine.board.memory.write(BAR + TDT, 4, 60)
             first = len(card.frames)
-        assert 2946 <= first < 9000
-        for _ in range(60):
+        assert 0 < first <= 256 and card.q.readl(BAR + TDH) == 1  # in the middle of a descriptor
+        again(card)
+        for _ in range(60 * 2947 // 200):
             card.q.clock_step(1)
         assert card.q.readl(BAR + TDH) == 60
-        assert len(card.sent()) > 59 * 2900
+        sent = card.sent()
+        assert len(sent) == 59 * 2947  # the last one of each has the headers alone
+        numbers = [int.from_bytes(one[38:42], "big") for one in sent[:2947]]
+        assert numbers == list(range(numbers[0], numbers[0] + 2947))
+
+
+def again(card: Ours) -> None:
+    """The card is saved, reset, and goes on from what was saved."""
+    with card.machine.machine.board.lock:
+        saved = card.card.save()
+        card.card.reset()
+        card.card.load(saved)
+
+
+def test_a_frame_in_segments_is_left_off_and_gone_on_with() -> None:
+    """An rtl8139's, of 3,000 bytes in segments of one."""
+    with Ours("rtl8139") as card:
+        pci_enable(card.q, 0, 1)
+        ip = struct.pack(">BBHHHBBHII", 0x45, 0, 3040, 7, 0, 64, 6, 0, 1, 2)
+        tcp = struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 0x50, 0x19, 100, 0, 0)
+        data = random.Random(1).randbytes(3000)
+        card.q.write(DATA, bytes(12) + b"\x08\0" + ip + tcp + data)
+        card.q.write(RING, struct.pack("<IIQ", 0xF8000000 | 1 << 16 | 3054, 0x20000, DATA))
+        board = card.machine.machine.board
+        with board.lock:
+            for at, size, value in ((0xE0, 2, 3), (0x37, 1, 12), (0x20, 4, RING), (0x24, 4, 0), (0xD9, 1, 0x40)):
+                board.io.write(PORTS + at, size, value)
+        assert 0 < len(card.frames) <= 256
+        again(card)
+        for _ in range(3000 // 200):
+            card.q.clock_step(1)
+        sent: list[Any] = card.sent()
+        assert len(sent) == 3000
+        assert bytes(one[58] for one in sent) == data and {one[12:16] for one in sent} == {b"\x81\0\0\0"}
+        assert [int.from_bytes(one[42:46], "big") for one in sent] == list(range(1000, 4000))
+        assert [int.from_bytes(one[22:24], "big") for one in sent] == list(range(7, 3007))
+        assert [one[51] for one in sent] == [0x10] * 2999 + [0x19]
+
+
+@pytest.mark.parametrize("status", [0x8300, 0x8000])
+def test_a_ring_of_thousands_goes_out_in_turns(status: int) -> None:
+    """A pcnet's: frames in a descriptor each, or one frame in all of them, of a byte each."""
+    count = 3000
+    with Ours("pcnet") as card:
+        start_pcnet(card, count, status, -60 if status & 0x100 else -1)
+        data = frame(4096)
+        card.q.write(DATA, data)
+        last = DATA + 0x100000 + 16 * (count - 1)
+        card.q.write(DATA + 0x100000 + 6, b"\0\x82" if status == 0x8000 else b"\0\x83")
+        card.q.write(last + 6, b"\0\x81" if status == 0x8000 else b"\0\x83")
+        ram = card.machine.machine.board.ram
+        with card.machine.machine.board.lock:
+            card.machine.machine.board.io.write(PORTS + 0x12, 2, 0)
+            card.machine.machine.board.io.write(PORTS + 0x10, 2, 0x4A)
+            assert ram.read(last + 7, 1)[0] & 0x80 and not ram.read(DATA + 0x100007, 1)[0] & 0x80
+            assert len(card.frames) <= 256
+        card.deliver(frame(60))  # half a frame that goes out is not overwritten
+        again(card)
+        for _ in range(40):
+            card.q.clock_step(1)
+        assert not card.q.read(last + 7, 1)[0] & 0x80
+        assert card.sent() == ([data[:60]] * count if status & 0x100 else [data[:1] * count])
+        assert card.net.held_count == 0
+
+
+def test_a_chain_of_large_blocks_goes_in_turns() -> None:
+    """An i82551's: computing a hash takes time."""
+    with Ours("i82551") as card:
+        start_8255x(card)
+        for n in range(64):
+            at, following = RING + 0x10000 + 0x5000 * n, RING + 0x10000 + 0x5000 * (n + 1)
+            card.q.write(at, struct.pack("<HHIH", 0, 3 | (0x8000 if n == 63 else 0), following, 16380))
+        card.q.writel(BAR + 4, RING + 0x10000)
+        card.q.writeb(BAR + 2, 0x10)
+        assert card.q.readb(BAR) & 0xC0 == 0x80
+        assert card.q.readw(RING + 0x10000) & 0x8000 and not card.q.readw(RING + 0x10000 + 0x5000 * 3)
+        again(card)
+        for _ in range(64):
+            card.q.clock_step(1)
+        assert card.q.readb(BAR) & 0xC0 == 0 and card.q.readw(RING + 0x10000 + 0x5000 * 63) & 0x8000
+
+
+def test_segments_that_the_back_end_cuts_are_cut_in_turns() -> None:
+    """A vmxnet3's frame: what comes behind it waits until all of it has gone."""
+    with Ours("vmxnet3") as card:
+        board = card.machine.machine.board
+        card.net.rest_on(board.iothread)
+        board.iothread.start()
+        start_sending_vmxnet3(card, 2, 3054, 1)
+        with board.lock:
+            board.memory.write(BAR + 0x600, 4, 2)
+            assert len(card.frames) == 128 and card.net.cutting
+            board.virtual.set_time(board.virtual.time() + 1_000_000)
+            board.timers.run()
+            assert len(card.frames) == 128
+        end = time.monotonic() + 60
+        while len(card.frames) < 6000 and time.monotonic() < end:
+            card.q.clock_step(20_000)
+        assert [int.from_bytes(one[38:42], "big") for one in card.sent()] == 2 * list(range(1000, 4000))
+        card.net.close()
 
 
 def test_the_cable_takes_the_link_with_it() -> None:

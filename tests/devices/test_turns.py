@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.devices import test_esp, test_lsi, test_pvscsi
-from tests.devices.holds import DATA, MIB, RINGS, Ring, image
+from tests.devices.rows import DATA, MIB, RINGS, Ring, image
 from vmrun.testing import QTest
 
 BALLOON = {"id": "b", "driver": "virtio-balloon-pci", "addr": "05.0", "free-page-reporting": True}

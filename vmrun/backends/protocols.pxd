@@ -136,6 +136,7 @@ cdef class NetBackend:
     cdef public str name, kind
     cdef readonly NetFrontend frontend
     cdef readonly bint link, running
+    cdef readonly bint cutting  # a frame of very many segments is still on its way: the next one has to wait
     cdef readonly u32 can       # NET_CAN_…: what it does itself, without work of vmrun's
     cdef readonly u64 frames_sent, bytes_sent, frames_received, bytes_received, dropped
     cdef int send(self, IoVec *pieces, u32 count, const NetHeader *header) noexcept nogil
@@ -148,3 +149,5 @@ cdef int net_send(void *backend, IoVec *pieces, u32 count, const NetHeader *head
 cdef int net_send_frame(void *backend, const u8 *frame, u32 length) noexcept nogil
 cdef void net_room(void *backend) noexcept nogil
 cdef void net_burst(void *backend, bint begins) noexcept nogil
+cdef u64 net_sent(void *backend) noexcept nogil
+cdef bint net_cutting(void *backend) noexcept nogil

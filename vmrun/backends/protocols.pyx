@@ -374,3 +374,13 @@ cdef void net_burst(void *backend, bint begins) noexcept nogil:
     """NetBackend.burst of a borrowed back end."""
     if backend != NULL:
         (<NetBackend>backend).burst(begins)
+
+
+cdef u64 net_sent(void *backend) noexcept nogil:
+    """How many frames have gone out, each segment of a large one counted: the measure of a turn's work."""
+    return 0 if backend == NULL else (<NetBackend>backend).frames_sent
+
+
+cdef bint net_cutting(void *backend) noexcept nogil:
+    """Whether the last frame's segments are still being cut: a card without `waits` holds the next one back."""
+    return backend != NULL and (<NetBackend>backend).cutting

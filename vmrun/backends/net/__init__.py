@@ -54,6 +54,7 @@ def open_netdev(name: str, spec: dict[str, Any], host: Host) -> Any:
     module = __import__(f"vmrun.backends.net.{TYPES[kind]}", fromlist=["open"])
     backend: Any = module.open(name, spec, host)
     backend.name, backend.kind = name, kind
+    backend.rest_on(host.iothread)
     path = spec.get("capture")
     if path:
         try:

@@ -1,5 +1,7 @@
+from accel.aio cimport EventHandler
 from accel.api cimport pthread_mutex_t, u8, u32, u64
 from accel.dma cimport IoVec
+from vmrun.backends.net.offload cimport Cut
 from vmrun.backends.protocols cimport NetBackend, NetFrontend, NetHeader
 
 ctypedef struct Held:           # a frame that waits for the card; its bytes follow
@@ -11,6 +13,7 @@ ctypedef struct Held:           # a frame that waits for the card; its bytes fol
 cdef enum:
     MOST_HELD = 1024            # frames that wait for a card
     MOST_HELD_BYTES = 1 << 21
+    TURN = 128                  # segments of a large frame that are cut at one go
 
 
 cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil     # the first bytes; how many
@@ -28,6 +31,10 @@ cdef class HostNet(NetBackend):
     cdef readonly int capture_error
     cdef list taps              # filters, in order
     cdef bint filtered
+    cdef Cut cut                # `cutting`: what is left of a frame, which lies in `large`
+    cdef u8 *large
+    cdef Rest rest
+    cdef object thread
     # what a kind of back end overrides
     cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
     cdef void resume_input(self) noexcept nogil
@@ -41,10 +48,16 @@ cdef class HostNet(NetBackend):
     cdef int hold(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef bint memory(self) noexcept nogil
     cdef void finish_and_put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
+    cdef void go_on(self, u32 most) noexcept nogil
+    cdef bint can_rest(self) noexcept with gil
     cdef void put_piece(self, u8 *frame, u32 length) noexcept nogil
     cdef void pass_on(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
     cdef void record(self, IoVec *pieces, u32 count, u64 total) noexcept nogil
     cdef bint filter(self, bint outgoing, IoVec *pieces, u32 count, u64 total) noexcept nogil
+
+
+cdef class Rest(EventHandler):
+    cdef void *net              # borrowed: the back end owns it
 
 
 cdef class Wire(HostNet):

@@ -5,6 +5,7 @@ A kind of back end overrides `put` (a frame from the card) and `resume_input` (t
 wait until `unblock` (rings of virtio); of others more is queued, until that is too much. Frames for a card that has no room, or whose machine is stopped, wait here, at most MOST_HELD of them; a
 back end that has its own queue (a socket's buffer in the kernel) asks `accepts` first and stops reading. Filters see a
 frame before the card's room counts. Captures and filters see runts as they came; a card gets at least a frame's header.
+A large frame that the back end cannot take whole is cut into segments, TURN of them at one go: the guest chooses their size.
 
 Locks: the device lock is held everywhere here.
 """
@@ -50,6 +51,17 @@ cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil:
     return done
 
 
+cdef class Rest(EventHandler):
+    """What a large frame has left, on the I/O thread with the device lock."""
+
+    def __init__(self, HostNet net):
+        EventHandler.__init__(self)
+        self.net = <void *>net
+
+    cdef void kicked(self) noexcept nogil:
+        (<HostNet>self.net).go_on(TURN)
+
+
 cdef class HostNet(NetBackend):
     def __cinit__(self, *args, **kwargs):
         self.capture_fd = -1
@@ -58,6 +70,7 @@ cdef class HostNet(NetBackend):
     def __dealloc__(self):
         self.forget()
         free(self.scratch)
+        free(self.large)
         if self.capture_fd >= 0:
             close(self.capture_fd)
 
@@ -78,9 +91,11 @@ cdef class HostNet(NetBackend):
         cdef u64 total = 0
         cdef u32 n
         cdef IoVec whole
-        if self.blocked and self.frontend is not None and self.frontend.waits:
+        if (self.blocked or self.cutting) and self.frontend is not None and self.frontend.waits:
             self.refused = True
             return 0
+        if self.cutting:
+            self.go_on(NET_MOST_FRAME)
         for n in range(count):
             total += pieces[n].length
         if not self.link or not SHORTEST <= total <= NET_MOST_FRAME:
@@ -112,9 +127,6 @@ cdef class HostNet(NetBackend):
         self.pass_on(&piece, 1, length, NULL)
 
     cdef void finish_and_put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil:
-        cdef Cut cut
-        cdef u32 length
-        cdef u8 *segment
         if not self.memory():
             self.dropped += 1
             return
@@ -126,19 +138,47 @@ cdef class HostNet(NetBackend):
                 return
             self.put_piece(self.scratch, <u32>total)
             return
-        if cut_begin(&cut, self.scratch, <u32>total, header) != 0:
+        if cut_begin(&self.cut, self.scratch, <u32>total, header) != 0:
             self.dropped += 1
             return
-        segment = self.scratch + NET_MOST_FRAME
-        length = cut_next(&cut, segment)
-        while length:
-            self.put_piece(segment, length)
-            length = cut_next(&cut, segment)
+        self.cutting = True
+        self.go_on(TURN)
+
+    cdef void go_on(self, u32 most) noexcept nogil:
+        """At most so many segments more; the I/O thread has the rest, while other frames may need `scratch`."""
+        cdef u32 length, n
+        for n in range(most if self.cutting and self.memory() else 0):
+            length = cut_next(&self.cut, self.scratch + NET_MOST_FRAME)
+            if not length:
+                self.cutting = False
+                if not self.blocked:
+                    self.unblock()
+                return
+            self.put_piece(self.scratch + NET_MOST_FRAME, length)
+        if self.cutting and self.cut.frame == self.scratch:
+            if not self.can_rest():
+                self.go_on(NET_MOST_FRAME)
+                return
+            free(self.large)
+            self.large, self.scratch = self.scratch, NULL
+        if self.cutting:
+            self.rest.notifier.signal()
+
+    cdef bint can_rest(self) noexcept with gil:
+        """Whether there is a thread that goes on."""
+        if self.rest is None and self.thread is not None:
+            try:
+                rest = Rest(self)
+                self.thread.add(rest)
+                self.rest = rest
+            except OSError as exc:
+                _report("network back end", exc)
+        return self.rest is not None
 
     cdef void unblock(self) noexcept nogil:
         """What is queued is short again."""
         self.blocked = False
-        if self.refused:
+        if self.refused and not self.cutting:
             self.refused = False
             if self.frontend is not None:
                 self.frontend.sent()
@@ -256,7 +296,7 @@ cdef class HostNet(NetBackend):
     def card_changed(self):
         if self.frontend is None:
             self.forget()
-        if self.blocked:
+        if self.blocked or self.cutting:
             self.refused = True
         self.room()
 
@@ -389,9 +429,18 @@ cdef class HostNet(NetBackend):
             "dropped": self.dropped, "waiting": self.held_count,
         }
 
+    def rest_on(self, thread):
+        """The I/O thread for what is longer than a turn; without one all is done at once."""
+        self.thread = thread
+
     def close(self):
         self.forget()
         self.end_capture()
+        self.cutting = False
+        if self.rest is not None:
+            self.thread.remove(self.rest)
+            self.rest = None
+        self.thread = None
 
 
 cdef class Wire(HostNet):

@@ -11,7 +11,7 @@ Departures, all as guests have met them on qemu-kvm's card:
 - interrupts that are enabled by a write to IMS come at most every 128 us (`mitigation`), whatever ITR says;
 - registers of `extra` (statistics beyond the basic ones, filters for wake-up, packet buffer memory) only store.
 
-A write to TDT sends at most TURN frames, the rest follows from a timer: no guest keeps the device lock for long.
+A write to TDT does the work of a TURN at most, the rest follows from a timer: no guest keeps the device lock for long.
 """
 
 from libc.string cimport memcpy, memset
@@ -321,6 +321,7 @@ cdef class E1000(IntelMac):
         if not self.mac[TCTL] & TCTL_EN:
             return
         self.transmit_timer.cancel()
+        self.spent = 0
         self.burst(True)
         causes = self.send_ring(self.tx, self.mac, &commands)
         self.burst(False)
@@ -330,6 +331,7 @@ cdef class E1000(IntelMac):
 
     cdef void emitted(self, u8 *frame, u32 size) noexcept nogil:
         if self.phy_cells[BMCR] & BMCR_LOOPBACK:
+            self.work(size)
             if self.ready():
                 self.receive(frame, size)
         else:

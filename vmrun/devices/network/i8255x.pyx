@@ -8,13 +8,14 @@ Not modelled: flexible receive frames (header and buffer descriptors), early rec
 the microcode (it is taken and not run), the internal dump's contents, checksums and VLAN tags of the 82550 and 82551.
 
 A frame waits on the host's side while the receive unit has no resources: the hardware would lose it. Chains of command
-blocks run TURN at a time, the rest from a timer: a chain that ends in itself keeps nobody.
+blocks run for a TURN at a time, the rest from a timer: a chain that ends in itself keeps nobody.
 """
 
 from libc.string cimport memcpy, memmove, memset
 
 from vmrun.core.cells cimport cells
 
+from vmrun.devices.network.nic cimport TURN
 from vmrun.devices.network.frames cimport (
     BROADCAST, FCS, MULTICAST, SHORTEST, be16, crc_first, crc_last, kind, le16, le32, put_le16, put_le32,
 )
@@ -91,7 +92,6 @@ cdef enum:
     BMSR = 1
     BMSR_LINK = 0x0004
     BMSR_DONE = 0x0020
-    TURN = 256                  # command blocks that one access runs
 
 _PHY_AT_RESET = {0: 0x3000, 1: 0x7809, 2: 0x02A8, 3: 0x0154, 4: 0x05E1, 5: 0x41FE, 6: 0x0001}
 cdef u32 PHY_WRITABLE[32]
@@ -317,9 +317,11 @@ cdef class I8255x(NicChip):
     cdef void run(self) noexcept nogil:
         cdef u8 block[BLOCK]
         cdef u8 done[2]
-        cdef u32 turn, at, what, n, status
+        cdef u32 at, what, n, status
         self.timer.cancel()
-        for turn in range(TURN):
+        self.spent = 0
+        while self.spent < TURN:
+            self.spent += 2
             at = self.cu_base + self.cu_offset
             if self.dma.read_into(at, block, BLOCK) < 0:        # nothing there: the chain ends
                 self.cu = CU_IDLE
@@ -362,6 +364,7 @@ cdef class I8255x(NicChip):
         memset(self.hash, 0, 8)
         if self.dma.read_into(at + 10, self.frame, count) < 0:
             return
+        self.spent += count >> 3                                # each takes a quarter of a microsecond
         for n in range(0, count - count % 6, 6):
             bit = crc_first(self.frame + n, 6) >> 26 & 63
             self.hash[bit >> 3] |= 1 << (bit & 7)
@@ -394,6 +397,7 @@ cdef class I8255x(NicChip):
                 n = min(buffers, <u32>2)
             place = array
             while n < buffers and not last:
+                self.spent += 1
                 self.dma.read_into(place, descriptor, 8)
                 used = self.gather(le32(descriptor), le16(descriptor + 4) & 0x3FFF, used)
                 last = descriptor[6] & 1
@@ -408,6 +412,7 @@ cdef class I8255x(NicChip):
             used = SHORTEST
         if used >= 14:
             if self.config[10] & 0xC0:                          # loopback, internal or external
+                self.work(used)
                 if self.ready():
                     self.receive(self.frame, used)
             else:

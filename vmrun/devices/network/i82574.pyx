@@ -7,7 +7,7 @@ Not modelled: wake-up, flow control, the Flash, manageability, IEEE 1588 time st
 delays by TIDV, TADV, RDTR and RADV (ITR and EITR hold interrupts apart), hashes over IPv6 extension headers.
 
 INT_ASSERTED stays until ICR is cleared: a driver that reads ICR after a message's masks were set by themselves finds it,
-and the causes go. A write to TDT sends at most TURN frames, the rest follows from a timer.
+and the causes go. A write to TDT does the work of a TURN at most, the rest follows from a timer.
 """
 
 from libc.string cimport memcpy, memset
@@ -201,6 +201,7 @@ cdef class I82574(IntelMac):
         memset(self.until, 0, sizeof(self.until))
         memcpy(self.mac, RESET_VALUES, sizeof(self.mac))
         self.raised, self.fresh = False, 0
+        self.tx0.taken = self.tx1.taken = 0
         memcpy(&self.mac[RA], self.station, 6)
         self.mac[RA + 1] = self.mac[RA + 1] & 0xFFFF | RAH_AV
         if self.tag_type_at_reset:
@@ -417,6 +418,7 @@ cdef class I82574(IntelMac):
         if not self.mac[TCTL] & TCTL_EN:
             return
         self.transmit_timer.cancel()
+        self.spent = 0
         self.burst(True)
         causes = self.transmit_ring(0) | self.transmit_ring(1)
         self.burst(False)
@@ -437,8 +439,10 @@ cdef class I82574(IntelMac):
 
     cdef void emitted(self, u8 *frame, u32 size) noexcept nogil:
         if size < 14:
+            self.work(size)
             return
         if self.phy_cells[BMCR] & BMCR_LOOPBACK or self.mac[RCTL] & 0xC0 == 0x40:
+            self.work(size)
             if self.ready():
                 self.receive(frame, size)
         else:

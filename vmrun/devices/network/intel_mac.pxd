@@ -126,5 +126,6 @@ cdef class IntelMac(NicChip):
     cdef bint too_long(self, u32 size) noexcept nogil
     cdef void put_piece(self, u64 to, const u8 *frame, u32 at, u32 count, u32 skip) noexcept nogil
     cdef u32 received(self, const u32 *ring, u32 step) noexcept nogil
+    cdef void send_later(self, u32 *ring) noexcept nogil
     cdef u32 send_ring(self, Transmitter tx, u32 *ring, u32 *commands) noexcept nogil
     cdef void emitted(self, u8 *frame, u32 size) noexcept nogil

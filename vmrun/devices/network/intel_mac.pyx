@@ -7,6 +7,7 @@ statistics 13.7, MII 13.4.9, EEPROM 5.6; 82574 data sheet (317694), the same reg
 
 from vmrun.devices.network.frames cimport BROADCAST, FCS, MULTICAST, UNICAST, be16, kind, le16, le32
 from vmrun.devices.network.intel_tx cimport TXD_RPS, TXD_RS, TXD_STAT_DD
+from vmrun.devices.network.nic cimport TURN
 
 from vmrun.core.cells cimport cells
 from vmrun.errors import StateError
@@ -14,7 +15,6 @@ from vmrun.errors import StateError
 cdef enum:
     LONGEST = 1522              # of a frame with a tag, while RCTL.LPE is off
     JUMBO = 16384
-    TURN = 256                 # frames that one access sends
     TAG_AT = 12                 # a VLAN tag is behind the addresses
 
 cdef i64 NEGOTIATION = 500000000            # ns
@@ -45,8 +45,9 @@ cdef u32 buffer_size(u32 rctl) noexcept nogil:
 
 
 # A transmitter knows its chip as a borrowed `void *`.
-cdef void _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
+cdef bint _emit(void *owner, u8 *frame, u32 size) noexcept nogil:
     (<IntelMac>owner).emitted(frame, size)
+    return (<IntelMac>owner).spent >= TURN
 
 
 cdef void _segmented(void *owner) noexcept nogil:
@@ -161,19 +162,25 @@ cdef class IntelMac(NicChip):
 
     cdef u32 send_ring(self, Transmitter tx, u32 *ring, u32 *commands) noexcept nogil:
         """Descriptors from TDH to TDT, at most once around a ring whose registers make no sense; the causes. `ring`: the
-        registers, shifted for other rings than the first. `commands`: what bits the descriptors' commands had.
+        registers, shifted for other rings than the first. `commands`: what bits the descriptors' commands had. What a turn
+        leaves over follows from a timer, unless the ring makes no sense.
         """
         cdef u8 descriptor[DESCRIPTOR]
         cdef u32 first = ring[TDH], causes = INT_TXQE, lower
         cdef bint vlan = self.mac[CTRL] & CTRL_VME != 0
         cdef u64 at
-        commands[0] = tx.emitted = 0
+        commands[0] = 0
         while ring[TDH] != ring[TDT]:
             at = (<u64>ring[TDBAL + 1] << 32 | ring[TDBAL] & 0xFFFFFFF0U) + DESCRIPTOR * <u64>ring[TDH]
             self.dma.read_into(at, descriptor, DESCRIPTOR)
             lower = le32(descriptor + 8)
             commands[0] |= lower
-            tx.process(self.dma, descriptor, vlan, self.mac[VET])
+            self.spent += 1
+            if tx.place != at:
+                tx.place, tx.taken = at, 0
+            if not tx.process(self.dma, descriptor, vlan, self.mac[VET]):
+                self.send_later(ring)
+                return causes & ~<u32>INT_TXQE
             if lower & (TXD_RS | TXD_RPS):
                 descriptor[12] = (descriptor[12] | TXD_STAT_DD) & 0xF1     # no collisions, no underrun
                 self.dma.write_from(at + 12, descriptor + 12, 4)
@@ -183,10 +190,14 @@ cdef class IntelMac(NicChip):
                 ring[TDH] = 0
             if ring[TDH] == first or first >= ring[TDLEN] // DESCRIPTOR:
                 break
-            if tx.emitted >= TURN and ring[TDH] != ring[TDT]:
-                self.transmit_timer.arm(self.clock.now())
+            if self.spent >= TURN and ring[TDH] != ring[TDT]:
+                self.send_later(ring)
                 return causes & ~<u32>INT_TXQE
         return causes
+
+    cdef void send_later(self, u32 *ring) noexcept nogil:
+        if ring[TDT] * DESCRIPTOR < ring[TDLEN]:                # else it would never come to its end
+            self.transmit_timer.arm(self.clock.now())
 
     # --- receive --------------------------------------------------------------------------------------------
 

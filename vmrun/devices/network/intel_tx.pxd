@@ -32,7 +32,7 @@ ctypedef struct Offload:        # what a context descriptor says
     u32 ip                      # IPv4
     u32 tcp                     # UDP otherwise
 
-ctypedef void (*emit_fn)(void *owner, u8 *frame, u32 size) noexcept nogil
+ctypedef bint (*emit_fn)(void *owner, u8 *frame, u32 size) noexcept nogil    # whether the turn is over
 ctypedef void (*segmented_fn)(void *owner) noexcept nogil
 
 
@@ -46,11 +46,13 @@ cdef class Transmitter:
     cdef Offload plain
     cdef Offload segments
     cdef public u32 tag, tag_type, frames
+    cdef public u32 taken       # bytes of a descriptor that the turn ended in
+    cdef public u64 place       # where that lies
     cdef readonly u32 size
     cdef public u8 sums
     cdef public bint tagged, segmenting
-    cdef u32 emitted
-    cdef void process(self, Dma dma, const u8 *descriptor, bint vlan, u32 ethertype) noexcept nogil
+    cdef bint over
+    cdef bint process(self, Dma dma, const u8 *descriptor, bint vlan, u32 ethertype) noexcept nogil
     cdef void segment(self) noexcept nogil
     cdef void send(self) noexcept nogil
     cdef void put_sum(self, u32 place, u32 start, u32 end) noexcept nogil

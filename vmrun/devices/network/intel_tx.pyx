@@ -13,7 +13,7 @@ from vmrun.devices.network.frames cimport add_up, be16, be32, folded, le16, le32
 
 from vmrun.core.cells cimport cells
 
-from vmrun.core.state import Bytes, Flag, Table, U8, U16, U32, Words
+from vmrun.core.state import Bytes, Flag, Table, U8, U16, U32, U64, Words
 
 cdef enum:
     OFFLOADS = 11               # numbers in one Offload
@@ -23,17 +23,20 @@ cdef class Transmitter:
     """One queue. The owner's `emit` gets each frame; `segmented` is told of each transfer that was cut into segments."""
 
     state = Table(
-        "intel-tx", 1,
+        "intel-tx", 2,
         Bytes("frame", None, b"", most=MOST), Bytes("header", 256), Words("offload", 2 * OFFLOADS, 0xFFFFF),
         U16("tag"), U16("tag_type"), U32("frames"), U8("sums"), Flag("tagged"), Flag("segmenting"),
+        U32("taken", most=0xFFFF), U64("place"), readers={1: lambda values: {**values, "taken": 0, "place": 0}},
     )
     reset, save, load_state = state.methods()
 
     def __cinit__(self):
         self.data = self.room + 4
 
-    cdef void process(self, Dma dma, const u8 *descriptor, bint vlan, u32 ethertype) noexcept nogil:
-        """One descriptor of 16 bytes. `vlan`: tags are inserted, with this type."""
+    cdef bint process(self, Dma dma, const u8 *descriptor, bint vlan, u32 ethertype) noexcept nogil:
+        """One descriptor of 16 bytes. `vlan`: tags are inserted, with this type. False: the turn is over, and not the
+        descriptor, which is to come again.
+        """
         cdef u32 lower = le32(descriptor + 8), length = lower & 0xFFFF, part, whole, size
         cdef u64 address = le64(descriptor)
         cdef Offload *said
@@ -45,7 +48,7 @@ cdef class Transmitter:
             said.tcp, said.ip = lower >> 24 & 1, lower >> 25 & 1
             if lower & TXD_TSE:
                 self.frames = 0
-            return
+            return True
         if lower & TXD_DEXT:
             if self.size == 0:
                 self.sums = descriptor[13]
@@ -56,6 +59,9 @@ cdef class Transmitter:
             self.tagged, self.tag, self.tag_type = True, le16(descriptor + 14), ethertype & 0xFFFF
         if self.segmenting:
             whole = self.segments.hdr_len + self.segments.mss
+            part = min(self.taken, length)
+            address += part
+            length -= part
             while length and self.size < whole:
                 part = min(min(length, whole - self.size), MOST - self.size)
                 if not part:
@@ -67,19 +73,24 @@ cdef class Transmitter:
                 self.size = size
                 address += part
                 length -= part
+                self.taken += part
                 if size == whole:
                     self.segment()
                     memcpy(self.data, self.head, self.segments.hdr_len)
                     self.size = self.segments.hdr_len
+                    if self.over and length:
+                        return False
         else:
             part = min(length, MOST - self.size)
             dma.read_into(address, self.data + self.size, part)
             self.size += part
+        self.taken = 0
         if lower & TXD_EOP:
             if not (self.segmenting and self.size < self.segments.hdr_len):
                 self.segment()
             self.frames, self.sums, self.size = 0, 0, 0
             self.tagged = self.segmenting = False
+        return True
 
     cdef void segment(self) noexcept nogil:
         """The bytes that are there are a frame: complete its headers, send it."""
@@ -115,14 +126,13 @@ cdef class Transmitter:
         self.send()
 
     cdef void send(self) noexcept nogil:
-        self.emitted += 1
         if self.tagged:
             memmove(self.room, self.data, 12)
             put_be16(self.room + 12, self.tag_type)
             put_be16(self.room + 14, self.tag)
-            self.emit(self.owner, self.room, self.size + 4)
+            self.over = self.emit(self.owner, self.room, self.size + 4)
         else:
-            self.emit(self.owner, self.data, self.size)
+            self.over = self.emit(self.owner, self.data, self.size)
 
     cdef void put_sum(self, u32 place, u32 start, u32 end) noexcept nogil:
         """The checksum of [start, end] (end 0: to the last byte) at `place`; 0 is sent as all ones, as UDP has it."""

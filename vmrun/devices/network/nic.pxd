@@ -4,6 +4,12 @@ from accel.clock cimport Timer, TimerQueue
 from vmrun.backends.protocols cimport NetFrontend, NetHeader, net_burst, net_room, net_send_frame
 
 
+cdef enum:                      # work, in quarters of a microsecond or so
+    TURN = 2048                 # that one access does; the chip's timer has the rest, others want the device lock
+    FRAME = 8                   # of a frame, and one more for 512 bytes of it
+    FRAME_BYTES_LOG = 9         # a descriptor is one
+
+
 cdef class NicPort(NetFrontend):
     cdef void *chip             # borrowed: the chip owns its port
 
@@ -13,6 +19,8 @@ cdef class NicChip(IoRegion):
     cdef readonly NicPort port
     cdef readonly object net
     cdef void *backend          # borrowed from `net`
+    cdef u32 spent              # of this turn
+    cdef void work(self, u32 size) noexcept nogil
     cdef void transmit(self, u8 *frame, u32 size) noexcept nogil
     cdef void burst(self, bint begins) noexcept nogil
     cdef void room(self) noexcept nogil

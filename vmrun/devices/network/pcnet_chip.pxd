@@ -6,6 +6,7 @@ from vmrun.devices.network.nic cimport NicChip, NicTimer
 
 cdef enum:
     MOST = 4096                 # bytes of a frame that descriptors build
+    LONGEST_RING = 512          # descriptors that an initialization block can ask for
 
 ctypedef struct Descriptor:     # of any software style
     u32 address
@@ -21,6 +22,9 @@ cdef class Pcnet(NicChip):
     cdef u8 aprom[16]
     cdef u8 frame[MOST + 8]
     cdef public i64 frame_size          # -1: no frame has begun
+    cdef public u32 left        # descriptors that a turn left over
+    cdef public u32 begin       # where the frame's first one lies
+    cdef public bint adding     # it gets an FCS
     cdef readonly Dma dma
     cdef readonly IrqLine irq
     cdef readonly NicTimer timer

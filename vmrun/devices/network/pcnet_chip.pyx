@@ -6,12 +6,14 @@ Not modelled: the serial EEPROM, magic packets, the MII of later chips, statisti
 accesses, burst lengths, the expansion ROM's own port.
 
 Departures, as guests have met them on qemu-kvm's card: a received frame is followed by four zeros for its FCS; after a
-descriptor that the chip may not have, it looks for one that it may have in the rest of the ring; a ring of length 0 has 512.
+descriptor that the chip may not have, it looks for one that it may have in the rest of the ring, among 512; a ring of length
+0 has 512.
 """
 
 from libc.string cimport memcpy, memset
 
 from vmrun.core.cells cimport cells
+from vmrun.devices.network.nic cimport TURN
 from vmrun.devices.network.frames cimport (
     BROADCAST, FCS, SHORTEST, UNICAST, crc_last, kind, le16, le32, put_le16, put_le32,
 )
@@ -125,10 +127,12 @@ cdef class Pcnet(NicChip):
     """32 bytes of ports, or memory."""
 
     state = Table(
-        "pcnet", 1,
+        "pcnet", 2,
         Words("csrs", 128, 0xFFFF), Words("bcrs", 32, 0xFFFF, [_BCR_AT_RESET.get(n, 0) for n in range(32)]),
         Bytes("aprom_cells", 16, lambda chip: prom_of(chip.address)), Bytes("frame_cells", MOST),
         Signed("frame_size", -1, MOST, -1), U8("rap", most=127), U32("rdra"), U32("tdra"), Flag("raised"), Deadline("timer"),
+        U32("left", most=0xFFFF), U32("begin"), Flag("adding"),
+        readers={1: lambda values: {**values, "left": 0, "begin": 0, "adding": False}},
     )
     _, save, load_state = state.methods()
 
@@ -158,6 +162,7 @@ cdef class Pcnet(NicChip):
         for n in range(3):
             self.csrs[12 + n] = le16(self.aprom + 2 * n)
         self.csrs[15] &= 0x21C4
+        self.left = 0
         self.timer.cancel()
 
     # --- interrupts and time ------------------------------------------------------------------------------
@@ -180,7 +185,9 @@ cdef class Pcnet(NicChip):
         self.irq.set(out)
 
     cdef void poll_later(self) noexcept nogil:
-        if not self.csrs[0] & STOP and not self.csrs[5] & SPND and not self.csrs[4] & DPOLL:
+        if self.left:
+            self.timer.arm(self.clock.now())
+        elif not self.csrs[0] & STOP and not self.csrs[5] & SPND and not self.csrs[4] & DPOLL:
             if not self.timer.pending():
                 self.timer.arm(self.clock.now() + POLL_EVERY)
         else:
@@ -194,7 +201,7 @@ cdef class Pcnet(NicChip):
     cdef void poll(self) noexcept nogil:
         if self.csrs[0] & RXON:
             self.look_at_receive()
-        if self.csrs[0] & TDMD or self.csrs[0] & TXON and not self.csrs[4] & DPOLL and self.look_at_transmit():
+        if self.left or self.csrs[0] & TDMD or self.csrs[0] & TXON and not self.csrs[4] & DPOLL and self.look_at_transmit():
             self.transmit_all()
 
     # --- ports ------------------------------------------------------------------------------------------------
@@ -373,6 +380,7 @@ cdef class Pcnet(NicChip):
 
     cdef void halt(self) noexcept nogil:
         self.csrs[0] = self.csrs[0] & 0x0014 | 0x0014
+        self.left = 0
         self.csrs[4] &= 0xFFFF & ~0x02C2
         self.csrs[5] &= 0xFFFF & ~0x0011
 
@@ -482,25 +490,36 @@ cdef class Pcnet(NicChip):
         self.frame_size += part
 
     cdef void transmit_all(self) noexcept nogil:
-        """Descriptors from the current one on, at most once around the ring."""
+        """Descriptors from the current one on, at most once around the ring: `left` are to be looked at. What a turn leaves
+        over, half a frame too, follows from the timer.
+        """
         cdef Descriptor now
-        cdef u32 left = max(<u32>self.csrs[XMTRL], <u32>1), at, begin = 0
-        cdef bint fcs = False
+        cdef u32 at
+        cdef bint more = True, again = self.left != 0
         if self.transmitting:
             return
-        self.frame_size = -1
+        if not self.left:
+            self.frame_size, self.begin, self.adding = -1, 0, False
         if not self.csrs[0] & TXON:
             self.csrs[0] &= 0xFFFF & ~TDMD
+            self.left, self.frame_size = 0, -1
             return
+        if not self.left:
+            self.left = max(<u32>self.csrs[XMTRL], <u32>1)
         self.transmitting = True
-        while left and self.look_at_transmit():
-            left -= 1
+        self.spent = 0
+        while self.left and more and self.spent < TURN:
+            more = self.look_at_transmit()
+            if not more:
+                break
+            self.spent += 2                                         # it is looked at twice, and written
+            self.left -= 1
             at = self.physical(self.pair(CURRENT_TRANSMIT))
             self.load(at, &now, True)
             if now.status & STP:
-                self.frame_size, begin = 0, at
+                self.frame_size, self.begin = 0, at
                 if self.bcrs[SWS] & 0xFF != 1:
-                    fcs = now.status & T_ADD_FCS != 0
+                    self.adding = now.status & T_ADD_FCS != 0
             if not self.link_up and (
                 not self.csrs[15] & LOOP or not self.csrs[15] & INTL and not self.bcrs[MC] & TMAULOOP
             ):
@@ -513,8 +532,9 @@ cdef class Pcnet(NicChip):
                 if now.status & ENP:
                     if self.csrs[15] & LOOP:
                         if self.bcrs[SWS] & 0xFF == 1:
-                            fcs = not now.status & T_ADD_FCS
-                        self.loop_test = WITH_CRC if fcs else WITHOUT_CRC
+                            self.adding = not now.status & T_ADD_FCS
+                        self.loop_test = WITH_CRC if self.adding else WITHOUT_CRC
+                        self.work(<u32>self.frame_size)
                         self.receive(self.frame, <u32>self.frame_size)
                         self.loop_test = 0
                     else:
@@ -527,21 +547,25 @@ cdef class Pcnet(NicChip):
             if not self.csrs[5] & TOKINTD or self.csrs[5] & LTINTEN and now.status & T_LTINT:
                 self.csrs[0] |= TINT
             self.csrs[XMTRC] = self.csrs[XMTRL] if self.csrs[XMTRC] <= 1 else self.csrs[XMTRC] - 1
-        if self.frame_size >= 0 and not self.csrs[43] & OWN:     # a frame whose end is not there: underflow
-            self.load(begin, &now, True)
+        if not more:
+            self.left = 0
+        if self.frame_size >= 0 and not self.left and not self.csrs[43] & OWN:  # a frame whose end is not there: underflow
+            self.load(self.begin, &now, True)
             now.more |= T_BUFF | T_UFLO
             now.status = (now.status | ERR) & ~<u32>OWN
-            self.store(begin, &now, True)
+            self.store(self.begin, &now, True)
             self.csrs[0] |= TINT
             self.frame_size = -1
             if not self.csrs[3] & DXSUFLO:
                 self.csrs[0] &= 0xFFFF & ~(TXON | TDMD)
         self.transmitting = False
+        if again and not self.left:
+            self.room()                                             # what came waited until the frame was whole
 
     # --- receive ----------------------------------------------------------------------------------------------
 
     cdef bint ready(self) noexcept nogil:
-        return not (self.csrs[0] & STOP or self.csrs[5] & SPND)
+        return not (self.csrs[0] & STOP or self.csrs[5] & SPND or self.left and self.frame_size >= 0)
 
     cdef u32 taken(self, const u8 *frame) noexcept nogil:
         """By which match a frame is received, as its status has it; 0: it is not."""
@@ -594,7 +618,7 @@ cdef class Pcnet(NicChip):
         self.look_at_receive()
         if not self.csrs[41] & OWN and self.rdra:
             place = self.csrs[RCVRC] - 1
-            for n in range(1, self.csrs[RCVRL]):
+            for n in range(1, min(<u32>self.csrs[RCVRL], <u32>LONGEST_RING)):
                 if <int>place <= 1:
                     place = self.csrs[RCVRL]
                 self.load(self.rdra + (self.csrs[RCVRL] - place) * self.stride(), &now, False)

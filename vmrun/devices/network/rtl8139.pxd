@@ -107,6 +107,9 @@ cdef enum:
 
 cdef enum:
     MOST = 0x10000              # bytes of a frame that descriptors build
+    # timers
+    TIMEOUT = 0
+    TRANSMIT_ON = 1
 
 
 cdef class Rtl8139(NicChip):
@@ -116,12 +119,13 @@ cdef class Rtl8139(NicChip):
     cdef u8 mar[8]
     cdef u8 station[6]
     cdef public u32 frame_size
+    cdef public u32 cut_at, cut_size, cut_mss, cut_flags, cut_tag   # of a frame that goes out in segments: what went, all
     cdef public u32 status[4]             # TSD
     cdef public u32 addresses[4]          # TSAD
     cdef readonly Dma dma
     cdef readonly IrqLine irq
     cdef readonly Eeprom93 eeprom
-    cdef readonly NicTimer timer
+    cdef readonly NicTimer timer, transmit_timer
     cdef readonly Clock clock
     cdef public bytes address
     cdef public u32 rbstart, rx_size, capr, cbr, tcr, rcr, mpc, timer_int, rds_low, rds_high
@@ -148,7 +152,9 @@ cdef class Rtl8139(NicChip):
     cdef void transmit_one(self) noexcept nogil
     cdef bint transmit_descriptor(self) noexcept nogil
     cdef void offload(self, u32 word0, const u8 *tag) noexcept nogil
-    cdef void segments(self, u32 header, u32 mss, const u8 *tag) noexcept nogil
+    cdef void cut(self, u32 header, u32 mss, const u8 *tag) noexcept nogil
+    cdef void segments(self) noexcept nogil
+    cdef void transmit_ring(self) noexcept nogil
     cdef void sum_transport(self, u32 header, u32 protocol, u32 length) noexcept nogil
     cdef void send(self, u32 size, const u8 *tag) noexcept nogil
     cdef bint wanted(self, const u8 *frame, u32 *status) noexcept nogil

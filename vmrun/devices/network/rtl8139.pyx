@@ -13,6 +13,7 @@ A poll of the C+ queue goes once around its 64 descriptors at most.
 from libc.string cimport memcpy, memmove, memset
 
 from vmrun.core.cells cimport cells
+from vmrun.devices.network.nic cimport TURN
 from vmrun.devices.network.frames cimport (
     BROADCAST, HEADER, MULTICAST, SHORTEST, add_up, be16, be32, checksum, crc_first, crc_last, folded, kind, le16, le32,
     put_be16, put_be32, put_le32,
@@ -31,6 +32,8 @@ cdef u32 RCR_KEPT = 0xF0FC0040U
 cdef u32 TALLY_BYTES[13]
 TALLY_BYTES[:] = [8, 8, 8, 4, 2, 2, 4, 4, 8, 8, 4, 2, 2]
 
+_CUT = ("cut_at", "cut_size", "cut_mss", "cut_flags", "cut_tag")
+
 
 def eeprom_words(address, vendor_id, device_id):
     """64 words: 0x8129, ids, the station address in words 7 to 9."""
@@ -44,7 +47,7 @@ cdef class Rtl8139(NicChip):
     """256 bytes of registers."""
 
     state = Table(
-        "rtl8139", 1,
+        "rtl8139", 2,
         Bytes("idr_cells", 6, lambda chip: chip.address), Bytes("mar_cells", 8), Bytes("frame_cells", None, b"", most=MOST),
         Words("status", 4, 0xFFFFFFFF, [TSD_OWN] * 4), Words("addresses", 4, 0xFFFFFFFF), Words("tallies", 13, 0xFFFFFFFFFFFFFFFF),
         Part("eeprom"), Deadline("timer"), U32("rbstart"), U32("rx_size", 8192, least=8192, most=65536),
@@ -54,6 +57,9 @@ cdef class Rtl8139(NicChip):
         U16("bmsr", lambda chip: 0x7829 | (BMSR_LINK if chip.link_up else 0)), U16("anar", 0x05E1), U16("anlpar", 0x05E1),
         U16("aner", 1), U16("cscr", 0x0340), U16("cpcr"), U8("tx_threshold"), U8("tx_now", most=3), U32("rx_descriptor"),
         U8("tx_descriptor", most=DESCRIPTORS - 1), Flag("clocked", True), Flag("cplus"), Flag("waiting"), Moment("started"), Moment("expires"),
+        Deadline("transmit_timer"), U32("cut_at", most=MOST), U32("cut_size", most=MOST), U16("cut_mss", most=0x7FF),
+        U8("cut_flags"), U32("cut_tag"),
+        readers={1: lambda values: {**values, "transmit_timer": None, **dict.fromkeys(_CUT, 0)}},
     )
     reset, save, load_state = state.methods()
 
@@ -65,11 +71,13 @@ cdef class Rtl8139(NicChip):
         self.frame = self.frame_room + 4
         self.eeprom = _Eeprom93(64)
         self.eeprom.words = eeprom_words(self.address, vendor_id, device_id)
-        self.timer = _NicTimer(timers, self, 0)
+        self.timer = _NicTimer(timers, self, TIMEOUT)
+        self.transmit_timer = _NicTimer(timers, self, TRANSMIT_ON)
         self.reset()
 
     def stop(self):
         self.timer.stop()
+        self.transmit_timer.stop()
 
     cdef void soft_reset(self) noexcept nogil:
         """CR.RST, or the EEPROM's autoload: what the wire and the guest's memory hold stays, most registers do not."""
@@ -88,8 +96,9 @@ cdef class Rtl8139(NicChip):
         self.anar, self.anlpar, self.aner = 0x05E1, 0x05E1, 1
         self.timer_int, self.started, self.waiting = 0, self.clock.now(), False
         memset(self.tallies, 0, sizeof(self.tallies))
-        self.frame_size = 0
+        self.frame_size = self.cut_size = 0
         self.timer.cancel()
+        self.transmit_timer.cancel()
         self.update()
 
     # --- interrupts and time ------------------------------------------------------------------------------
@@ -124,6 +133,9 @@ cdef class Rtl8139(NicChip):
             self.timer.arm(self.expires)
 
     cdef void timed(self, u32 which) noexcept nogil:
+        if which == TRANSMIT_ON:
+            self.transmit_ring()
+            return
         self.interrupt(INT_TIMEOUT)
         self.look_at_timer()
 
@@ -311,11 +323,7 @@ cdef class Rtl8139(NicChip):
         elif at == MTPS:
             self.tx_threshold = value
         elif at == TPPOLL and value & 0x40:
-            at = 0
-            while at < DESCRIPTORS and self.transmit_descriptor():
-                at += 1
-            if at:
-                self.interrupt(INT_TOK)
+            self.transmit_ring()
 
     cdef void write_word(self, u32 at, u32 value) noexcept nogil:
         if at == IMR:
@@ -419,6 +427,7 @@ cdef class Rtl8139(NicChip):
             memcpy(begin + 12, tag, 4)
             size += 4
         if self.tcr & TCR_LBK == TCR_LBK:
+            self.work(size)
             if self.ready():
                 self.receive(begin, size)
         else:
@@ -426,14 +435,36 @@ cdef class Rtl8139(NicChip):
         if begin != self.frame:
             memmove(self.frame, begin, 12)
 
+    cdef void transmit_ring(self) noexcept nogil:
+        """C+ mode: what the ring has, at most once around; what is beyond a turn follows from a timer."""
+        cdef u32 left = DESCRIPTORS
+        cdef bint some = False
+        self.spent = 0
+        self.transmit_timer.cancel()
+        if not self.command & CR_TE or not self.cpcr & CPCR_TXEN:
+            self.cut_size = 0
+            return
+        while True:
+            if self.cut_size:
+                some = True
+                self.segments()
+            if self.spent >= TURN:
+                self.transmit_timer.arm(self.clock.now())
+                break
+            if not left or not self.transmit_descriptor():
+                break
+            self.spent += 1
+            left -= 1
+            some = True
+        if some:
+            self.interrupt(INT_TOK)
+
     cdef bint transmit_descriptor(self) noexcept nogil:
         """C+ mode: the next descriptor, when it is the chip's."""
         cdef u8 descriptor[DESCRIPTOR]
         cdef u8 tag[4]
         cdef u64 at = (self.addresses[0] | <u64>self.addresses[1] << 32) + DESCRIPTOR * <u64>self.tx_descriptor
         cdef u32 word0, word1, size
-        if not self.command & CR_TE or not self.cpcr & CPCR_TXEN:
-            return False
         if self.dma.read_into(at, descriptor, DESCRIPTOR) != 0:
             return False
         word0, word1 = le32(descriptor), le32(descriptor + 4)
@@ -451,7 +482,8 @@ cdef class Rtl8139(NicChip):
             put_be16(tag, VLAN)
             memcpy(tag + 2, descriptor + 4, 2)                  # as it is on the wire
             self.offload(word0, tag if word1 & D_TAGC else NULL)
-            self.frame_size = 0
+            if not self.cut_size:
+                self.frame_size = 0
         return True
 
     cdef void offload(self, u32 word0, const u8 *tag) noexcept nogil:
@@ -475,7 +507,7 @@ cdef class Rtl8139(NicChip):
             put_be16(ip + 10, checksum(ip, header, 0))
         if segment:
             if ip[9] == TCP and mss:
-                self.segments(header, mss, tag)
+                self.cut(header, mss, tag)
                 return
         elif word0 & D_TCPCS and ip[9] == TCP:
             self.sum_transport(header, TCP, length - header)
@@ -493,29 +525,41 @@ cdef class Rtl8139(NicChip):
         put_be16(begin + place, 0)
         put_be16(begin + place, checksum(begin, length, folded(add_up(ip + 12, 8, 0) + protocol + length)))
 
-    cdef void segments(self, u32 header, u32 mss, const u8 *tag) noexcept nogil:
-        """TCP over IPv4 in pieces of `mss` bytes of data."""
+    cdef void cut(self, u32 header, u32 mss, const u8 *tag) noexcept nogil:
+        """The frame is TCP over IPv4, to go out in segments of `mss` bytes of data."""
         cdef u8 *ip = self.frame + HEADER
         cdef u8 *tcp = ip + header
-        cdef u32 length = be16(ip + 2) - header, head, data, done = 0, part, number = be16(ip + 4), flags
-        head = (tcp[12] >> 4) * 4 if length >= 20 else 0
+        cdef u32 length = be16(ip + 2) - header, head = (tcp[12] >> 4) * 4 if length >= 20 else 0
         if head < 20 or head > length:
             return
-        data, flags = length - head, tcp[13]
-        while done < data:
-            part = min(mss, data - done)
-            if done:
-                memmove(tcp + head, tcp + head + done, part)
-            tcp[13] = flags & ~<u32>9 if done + part < data else flags      # PSH and FIN are the last one's
+        self.cut_at, self.cut_size, self.cut_mss, self.cut_flags = 0, length - head, mss, tcp[13]
+        self.cut_tag = le32(tag) if tag != NULL else 0
+        self.segments()
+
+    cdef void segments(self) noexcept nogil:
+        """The segments that are left, as far as the turn goes. `cut_size` is 0 when all have gone."""
+        cdef u8 tag[4]
+        cdef u8 *ip = self.frame + HEADER
+        cdef u32 header = (ip[0] & 15) * 4, part
+        cdef u8 *tcp = ip + header
+        cdef u32 head = (tcp[12] >> 4) * 4
+        put_le32(tag, self.cut_tag)
+        while self.cut_at < self.cut_size:
+            if self.spent >= TURN:
+                return
+            part = min(max(<u32>self.cut_mss, <u32>1), self.cut_size - self.cut_at)
+            if self.cut_at:
+                memmove(tcp + head, tcp + head + self.cut_at, part)
+            tcp[13] = self.cut_flags if self.cut_at + part == self.cut_size else self.cut_flags & ~<u32>9    # PSH, FIN
             put_be16(ip + 2, header + head + part)
-            put_be16(ip + 4, number & 0xFFFF)
-            number += 1
             put_be16(ip + 10, 0)
             put_be16(ip + 10, checksum(ip, header, 0))
             self.sum_transport(header, TCP, head + part)
-            self.send(HEADER + header + head + part, tag)
+            self.send(HEADER + header + head + part, tag if self.cut_tag else NULL)
+            put_be16(ip + 4, be16(ip + 4) + 1)
             put_be32(tcp + 4, be32(tcp + 4) + part)
-            done += part
+            self.cut_at += part
+        self.cut_size = self.frame_size = 0
 
     # --- receive --------------------------------------------------------------------------------------------
 
@@ -661,6 +705,11 @@ cdef class Rtl8139(NicChip):
         size = values["rx_size"]
         if size & size - 1 or values["capr"] >= size or values["cbr"] > size:
             raise StateError(f"rtl8139: no receive ring of {size} bytes with these places in it")
+        frame = values["frame_cells"].ljust(HEADER + 60, b"\0")
+        tcp = HEADER + (frame[HEADER] & 15) * 4
+        head = (frame[tcp + 12] >> 4) * 4 if tcp + 12 < len(frame) else 0
+        if values["cut_size"] and tcp + head + values["cut_size"] > len(frame):
+            raise StateError("rtl8139: more is to be sent than the frame has")
 
     def settle(self):
         self.update()

@@ -87,7 +87,7 @@ cdef enum:
     NO_BUFFER = 8
     TX_DISCARDED = 9
     VLAN = 0x8100
-    TURN = 256
+    PAUSE = 20000               # ns until the end of a cut is looked for
 
 cdef enum:
     QUEUES = 8

@@ -6,20 +6,21 @@ Not modelled: LRO, wake-up, plug-ins, moderation of interrupts, versions 2 and l
 
 The driver's memory holds everything: the shared area says where queues are, each queue's descriptors who owns them, by a
 generation bit that changes with each turn of a ring. All of it is read when a command says so, checked, and kept here; a
-card that is told nonsense does not start. A write to TXPROD works through at most TURN descriptors, the rest from a timer.
+card that is told nonsense does not start. A write to TXPROD does the work of a TURN at most, the rest from a timer.
 Frames without a buffer wait on the host's side; the driver is asked (updateRxProd) to tell when there are buffers.
 """
 
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from vmrun.backends.protocols cimport (
-    IoVec, NET_GSO_NONE, NET_GSO_TCP4, NET_GSO_TCP6, NET_NEEDS_CSUM, NetHeader, net_send,
+    IoVec, NET_GSO_NONE, NET_GSO_TCP4, NET_GSO_TCP6, NET_NEEDS_CSUM, NetHeader, net_cutting, net_send, net_sent,
 )
 from vmrun.core.cells cimport cells
 
 from vmrun.devices.network.frames cimport (
     BROADCAST, MULTICAST, SHORTEST, be16, checksum, kind, le16, le32, le64, put_be16, put_le16, put_le32,
 )
+from vmrun.devices.network.nic cimport FRAME, TURN
 from vmrun.devices.network.layers cimport TCP, UDP, header_sum_right, look, pseudo_sum, toeplitz, transport_sum_right
 
 from vmrun.core.state import Bytes, Deadline, Flag, Table, U32, U64
@@ -149,6 +150,7 @@ cdef class Vmxnet3(NicChip):
             self.mask(at >> 3, value & 1)
         elif TXPROD <= at < TXPROD + 8 * QUEUES:
             self.burst(True)
+            self.spent = 0
             self.transmit_queue((at - TXPROD) >> 3)
             self.burst(False)
         elif RXPROD <= at < RXPROD + 8 * QUEUES:
@@ -388,22 +390,28 @@ cdef class Vmxnet3(NicChip):
 
     cdef void timed(self, u32 which) noexcept nogil:
         cdef u32 n, busy = self.busy
-        self.busy = 0
+        self.busy = self.spent = 0
         for n in range(QUEUES):
             if busy >> n & 1:
                 self.transmit_queue(n)
 
     cdef void transmit_queue(self, u32 queue) noexcept nogil:
+        """What the ring has, a TURN of it; the timer has the rest, and what a large frame before it holds back."""
         cdef u8 d[DESCRIPTOR]
         cdef u8 done[DESCRIPTOR]
-        cdef u32 turn, which = queue * RINGS + TX, low, high, length, at
+        cdef u32 which = queue * RINGS + TX, low, high, length, at
         cdef bint told = False
         if not self.active or queue >= self.tx_queues or self.busy >> queue & 1:
             return
         if self.used and self.sending != queue:
             self.used = self.dropping = self.tagged = 0         # half a frame of another queue
         self.sending = queue
-        for turn in range(TURN):
+        while True:
+            if self.spent >= TURN or net_cutting(self.backend):
+                self.busy |= <u32>1 << queue
+                self.timer.arm(self.clock.now() + (PAUSE if self.spent < TURN else 0))
+                break
+            self.spent += 1
             if not self.descriptor(which, d):
                 break
             low, high = le32(d + 8), le32(d + 12)
@@ -432,9 +440,6 @@ cdef class Vmxnet3(NicChip):
                     put_le32(done, at & 0xFFF)
                     self.complete(queue * RINGS + TX_DONE, done)
                     told = True
-        else:
-            self.busy |= <u32>1 << queue
-            self.timer.arm(self.clock.now())
         if told:
             self.fire(self.tx_vector[queue])
 
@@ -445,7 +450,9 @@ cdef class Vmxnet3(NicChip):
         cdef IoVec piece
         cdef u32 size = self.used, skip = 0
         cdef u64 *counts = &self.sent_counts[queue * COUNTERS]
+        cdef u64 before = net_sent(self.backend)
         cdef int to
+        self.work(size)
         if size < 14 or not self.link_up:
             counts[TX_DISCARDED] += 1
             return
@@ -487,6 +494,7 @@ cdef class Vmxnet3(NicChip):
         counts[to + 1] += size
         piece.base, piece.length = self.frame, size
         net_send(self.backend, &piece, 1, &header if header.flags or header.gso else NULL)
+        self.spent += FRAME * <u32>(net_sent(self.backend) - before)
 
     # --- receive ------------------------------------------------------------------------------------------------
 

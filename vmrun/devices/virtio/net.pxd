@@ -36,7 +36,8 @@ cdef class NetChip(VirtioChip):
     cdef public object on_filter, on_offloads
     cdef bint told              # the filters changed since they were asked for last
     cdef readonly u64 too_short
-    cdef void transmit(self, VirtQueue queue) noexcept nogil
+    cdef u32 next_pair          # whose turn it is to send first
+    cdef u32 transmit(self, VirtQueue queue, u32 left) noexcept nogil
     cdef int send_one(self, VirtQueue queue, Chain *chain) noexcept nogil
     cdef int take(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef int fill(self, VirtQueue queue, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil

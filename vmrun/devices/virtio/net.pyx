@@ -19,7 +19,7 @@ from accel.dma import Scatter as _Scatter
 
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, net_burst, net_room,
-    net_send,
+    net_send, net_sent,
 )
 from vmrun.core.cells cimport cells
 from vmrun.core.state import KEEP, U16, U32, U64, Bytes, Flag, Number
@@ -27,7 +27,8 @@ from vmrun.errors import StateError
 
 cdef enum:
     MOST_PIECES = 1026
-    TURN = 128                  # frames sent at one go; the rest a moment later: others want the device lock
+    TURN = 128                  # frames sent at one go; the rest a moment later: others want the device lock. 8 KiB of a
+    TURN_BYTES_LOG = 13         # large one count as a frame more
     MULTICAST_BIT = 1
     STATUS = 6                  # in the configuration
     LINK_UP = 1
@@ -223,7 +224,7 @@ cdef class NetChip(VirtioChip):
         if number >= 2 * self.pairs:
             self.control(<VirtQueue>self.queue_of[number])
         elif number & 1:
-            self.transmit(<VirtQueue>self.queue_of[number])
+            self.transmit(<VirtQueue>self.queue_of[number], min(self.burst, <u32>TURN))
         else:
             (<VirtQueue>self.queue_of[number]).listen(False)
             net_room(self.wire)
@@ -231,16 +232,21 @@ cdef class NetChip(VirtioChip):
     # --- out ------------------------------------------------------------------------------------------------
 
     cdef void sent_room(self) noexcept nogil:
-        """Go on with what lies in the rings."""
-        cdef u32 n
+        """Go on with what lies in the rings: one turn for all of them, who begins changes."""
+        cdef u32 n, first = self.next_pair, left = min(self.burst, <u32>TURN)
         if self.running:
             for n in range(self.pairs):
-                self.transmit(<VirtQueue>self.queue_of[2 * n + 1])
+                self.next_pair = (first + n) % self.pairs
+                left = self.transmit(<VirtQueue>self.queue_of[2 * self.next_pair + 1], left)
+                if not left:
+                    break
+            self.next_pair = (self.next_pair + 1) % self.pairs
 
-    cdef void transmit(self, VirtQueue queue) noexcept nogil:
+    cdef u32 transmit(self, VirtQueue queue, u32 left) noexcept nogil:
+        """Send what this turn has `left`; what it has left then. 0: what lies in rings is sent later."""
         cdef Chain chain
         cdef int result
-        cdef u32 left = min(self.burst, <u32>TURN)
+        cdef u64 before, work
         cdef bint some = False
         net_burst(self.wire, True)
         queue.listen(False)
@@ -255,6 +261,7 @@ cdef class NetChip(VirtioChip):
                 if result < 0:
                     self.fault()
                 break
+            before = net_sent(self.wire)
             result = self.send_one(queue, &chain)
             if result == 0:
                 queue.pop_back(&chain)
@@ -264,12 +271,14 @@ cdef class NetChip(VirtioChip):
                 break
             queue.push(&chain, 0)
             some = True
-            left -= 1
+            work = max(net_sent(self.wire) - before, <u64>1) + (chain.read_size >> TURN_BYTES_LOG)
+            left -= <u32>min(<u64>left, work)
         net_burst(self.wire, False)
         if some:
             self.interrupt(queue)
         if not left:
             self.later.notifier.signal()
+        return left
 
     cdef int send_one(self, VirtQueue queue, Chain *chain) noexcept nogil:
         """1: it is gone; 0: the back end has no room; -1: it is out of protocol."""
