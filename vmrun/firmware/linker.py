@@ -69,5 +69,23 @@ def run(script: bytes, files: dict[str, bytes], places: dict[str, int]) -> dict[
     return {name: bytes(data) for name, data in memory.items()}
 
 
+def allocated(script: bytes) -> list[str]:
+    """The files that `script` wants in memory."""
+    commands = (script[start : start + _SIZE] for start in range(0, len(script), _SIZE))
+    return [_text(command[4:60]) for command in commands if command[:4] == b"\x01\0\0\0"]
+
+
+def addresses(script: bytes, places: dict[str, int]) -> list[tuple[str, int, bytes]]:
+    """(file, offset, bytes) of all that a firmware writes to files which stay with the machine."""
+    found = []
+    for start in range(0, len(script), _SIZE):
+        command = script[start : start + _SIZE]
+        if command[:4] == b"\x04\0\0\0":
+            offset, within, size = struct.unpack_from("<IIB", command, 116)
+            value = places[_text(command[60:116])] + within
+            found.append((_text(command[4:60]), offset, value.to_bytes(size, "little")))
+    return found
+
+
 def _text(data: bytes) -> str:
     return data.split(b"\0")[0].decode()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.errors import BuildError
-from vmrun.firmware import acpi, fwcfg, linker, mptable, parts
+from vmrun.firmware import acpi, fwcfg, generation, linker, mptable, parts, tpm
 from vmrun.firmware.elf import Piece
 
 TYPE_CHECKING = False
@@ -42,16 +42,24 @@ RESET_AT = 0xE05B
 PM_WITH_TABLES, PM_WITHOUT = 0x600, 0xB000  # where firmwares of these types have the power management registers
 
 
-class LowMemory:
-    """rows: the memory map. rsdp, facs: addresses. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM."""
+# files that the tables' script names beside the tables: their bytes, which are the devices'
+OTHERS = {generation.GUID_FILE: 4096, parts.NVDIMM_FILE: parts.NVDIMM_PAGE, tpm.LOG_FILE: parts.TPM_LOG}
 
-    __slots__ = ("facs", "pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "top")
+
+class LowMemory:
+    """rows: the memory map. rsdp, facs: addresses. rom: 64 KiB below 1 MiB and 4 GiB. pieces: what goes into RAM.
+    others: where files of the devices lie; told: what is written to such files, as a firmware would.
+    """
+
+    __slots__ = ("facs", "others", "pieces", "pm_base", "rom", "rows", "rsdp", "rsdp_bytes", "told", "top")
 
     def __init__(self, machine: MachineData, kvm: bool) -> None:
         settled = machine["firmware"].get("acpi") == "tables"
         self.pm_base = PM_WITH_TABLES if settled else PM_WITHOUT
         files = acpi.build(machine, self.pm_base).files()
         script = files.pop(acpi.LOADER)
+        others = [name for name in linker.allocated(script) if name not in files]
+        files |= {name: bytes(OTHERS[name]) for name in others}
         self.rsdp = ROM_AT + RSDP_AT
         self.top, places = parts.memory_below_4g(machine), {acpi.RSDP: self.rsdp}
         for name, data in files.items():
@@ -66,6 +74,8 @@ class LowMemory:
             )
         self.facs = places[acpi.TABLES]  # the first of them
         made = linker.run(script, files, places)
+        self.others = {name: places[name] for name in others}
+        self.told = linker.addresses(script, places)
         self.rsdp_bytes = made[acpi.RSDP]
         self.rom = _rom(self.rsdp_bytes, mptable.build(machine, ROM_AT + MP_AT))
         bios_data = bytearray(0x100)

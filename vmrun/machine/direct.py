@@ -62,6 +62,13 @@ class DirectBoot:
         assert self.plan is not None
         self.set_up_bus(board)
         put(board, self.plan.pieces)
+        files = board.fw_cfg_files
+        for name in self.low.others.keys() & files.keys():
+            board.ram.write(self.low.others[name], bytes(files[name]))
+        for name, offset, value in self.low.told:
+            file = files[name]
+            assert isinstance(file, bytearray), name
+            file[offset : offset + len(value)] = value
 
     def set_up_bus(self, board: Board) -> None:
         self.warnings = pcisetup.set_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import uuid
 from typing import Any
 
 import pytest
@@ -96,6 +97,26 @@ def test_pieces_are_in_memory_after_each_reset(tmp_path: pathlib.Path) -> None:
             assert machine.board.memory.read_bytes(MIB, 8) == b"code" + bytes(4)
             assert machine.board.memory.read_bytes(0xF0040, 8) == b"RSD PTR "
             machine.board.memory.write_bytes(MIB, b"XXXXYYYY")
+            machine.cold_reset()
+    finally:
+        machine.close()
+
+
+def test_devices_have_their_files_in_memory_as_from_a_firmware(tmp_path: pathlib.Path) -> None:
+    number = uuid.UUID("de305d54-75b4-431b-adb2-eb6b9e546014")
+    slots = {"count": 1, "maxmem": "1GiB", "nvdimm": True}
+    devices = [{"driver": "vmgenid", "guid": str(number)}]
+    given = config(tmp_path, machine="pc-i440fx-7.2", **{"memory-slots": slots}, devices=devices)
+    machine = build(given, accel=["qtest"])
+    try:
+        board = machine.board
+        for _ in range(2):
+            where = int.from_bytes(board.fw_cfg_files["etc/vmgenid_addr"], "little")
+            assert MIB < where < 64 * MIB
+            assert board.ram.read(where, 16) == number.bytes_le
+            tables = board.ram.read(machine.direct.low.top, 64 * MIB - machine.direct.low.top)
+            assert b"VGIA\x0c" + (where - 40).to_bytes(4, "little") in tables  # the page's address
+            board.ram.write(where, bytes(16))
             machine.cold_reset()
     finally:
         machine.close()
