@@ -401,6 +401,7 @@ class _Run(Runner):
             from vmrun.machine.empty import NOTHING, build_empty
 
             given = {"name": self.option.get("name", ""), "chardevs": chardevs, "memory": self.option.get("memory", 0)}
+            given |= self.option.get("around", {})
             if self.option.get("preconfig") and before is None:
                 from vmrun.machine.preconfig import prepare
 

@@ -129,7 +129,7 @@ def cpus() -> str:
 
 
 def devices() -> str:
-    from vmrun.monitor.qom import drivers
+    from vmrun.monitor.typetree import drivers
 
     groups: dict[str, list[str]] = {name: [] for name in (*CATEGORIES.values(), "Uncategorized")}
     for name in creatable():

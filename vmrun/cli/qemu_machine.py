@@ -31,8 +31,9 @@ _KEPT = (
     "name", "memory", "incoming", "loadvm", "D", "log", "msg",
     "paused", "preconfig", "daemonize", "pidfile", "echr", "curses", "display", "qtest-log", "objects", "accel",
     "blockdevs", "fdsets", "memdevs", "mem-lock", "sandbox", "process", "runas",
-    "chroot", "exit-with-parent",
+    "chroot", "exit-with-parent", "around",
 )  # fmt: skip
+AROUND = ("chardevs", "netdevs", "vnc")  # what an empty machine can have beside it
 _SECTIONS = {"drive": "drives", "chardev": "chardevs", "netdev": "netdevs"}
 
 
@@ -79,7 +80,7 @@ class Wanted:
         if self.left_out and self.file["machine"] != "none":
             found.append(f"QEMU's default devices that vmrun does not have yet: {', '.join(self.left_out)}")
         if self.file["machine"] == "none":
-            unused = [f"{kind}.{id}" for kind in ("drives", "netdevs") for id in self.file.get(kind, ())]
+            unused = [f"drives.{id}" for id in self.file.get("drives", ())]
             asked = [key for key in unused if self.parsed.sources.get(key) in self.parsed.options]  # no default ones
             found += [f"{self.option(key)}: no effect on -machine none" for key in asked]
         return found
@@ -97,6 +98,7 @@ class Wanted:
         if self.file["machine"] == "none":
             self.run["accel"] = self.file.get("accel") or ["soft"]
             self.run["memory"] = parse_size(self.file.get("memory") or 0)
+            self.run["around"] = self._around()
         else:
             machine, more = self.resolved()
             warnings += more
@@ -119,6 +121,16 @@ class Wanted:
             files,
             missing,
         )
+
+    def _around(self) -> dict[str, Any]:
+        """Of an empty machine: its networks and viewers, as those of any other are read."""
+        from vmrun.config.machinetypes import newest_type
+
+        kept = {key: self.file[key] for key in AROUND if key in self.file}
+        if not kept.keys() - {"chardevs"}:
+            return {}
+        machine, _ = self.resolved({**kept, "schema": self.file["schema"], "machine": newest_type()})
+        return {key: machine.data[key] for key in AROUND if key in kept and key != "chardevs"}
 
     def _device_sources(self) -> dict[str, str]:
         """'devices.ID' → its option, of those with an id and of those that are the only one of their driver."""
@@ -246,8 +258,10 @@ class Wanted:
 
     # --- the machine ----------------------------------------------------------------------------------------------
 
-    def resolved(self) -> tuple[Any, list[str]]:
-        """(what the builder reads, warnings). QemuError for the first thing that is wrong, with its option."""
+    def resolved(self, file: dict[str, Any] | None = None) -> tuple[Any, list[str]]:
+        """(what the builder reads, warnings), of the command line's file or another. QemuError for the first thing that
+        is wrong, with its option.
+        """
         from vmrun.config.node import nodes
         from vmrun.config.resolve import in_order, resolve
         from vmrun.errors import ERROR, ConfigError, Problem
@@ -257,7 +271,7 @@ class Wanted:
         try:
             given = [values for _, values in self.run.get("objects", ())]
             kinds = {str(values.get("id")): str(values["qom-type"]) for values in given}
-            root = nodes(self.file, "the command line")
+            root = nodes(self.file if file is None else file, "the command line")
             machine = resolve(root, problems, os.getcwd(), "qemu", objects=kinds)
         except ConfigError as error:
             problems.extend(error.problems)

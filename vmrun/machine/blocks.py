@@ -593,3 +593,14 @@ def limit(machine: Machine, device: str, id: str, limits: dict[str, int], group:
             found.set(limits)
             return
     raise BuildError(f"Device '{device or id}' not found")
+
+
+def image_texts(image: dict[str, Any]) -> str:
+    """An ImageInfo and those of the images below it, for people."""
+    from vmrun.backends.block.people import human
+
+    text, found = "", image
+    while found:
+        text += human(found)
+        found = found.get("backing-image", {})
+    return text

@@ -23,7 +23,7 @@ NOTHING: dict[str, Any] = {
     "memory-map": {},
     "cpus": {
         **{"count": 0, "sockets": 1, "cores": 1, "threads": 1, "maxcpus": 1},
-        **{"apic-ids": "contiguous", "family": "qemu"},
+        **{"apic-ids": "contiguous", "family": "qemu", "versions": "v1"},
     },
     "firmware": {},
     "drives": {},
@@ -72,6 +72,8 @@ def build_empty(
                 board.nodes.begin(options)
             for values in objects:
                 board.add_object(values)
+            for id in config["netdevs"]:
+                board.netdev(id)
         machine.attach_loop()
     except BaseException:
         machine.close()

@@ -66,6 +66,7 @@ def add(machine: Machine, id: str, spec: dict[str, Any]) -> None:
     import json
 
     from vmrun.config.load import load_bytes
+    from vmrun.config.machinetypes import newest_type
     from vmrun.config.qemuwords import said
     from vmrun.config.resolve import in_order, resolve
     from vmrun.config.write import flat
@@ -74,6 +75,8 @@ def add(machine: Machine, id: str, spec: dict[str, Any]) -> None:
     if id in machine.config["netdevs"] or any(card.id == id for card in cards(machine)):
         raise BuildError(f"Duplicate ID '{id}'")
     document = flat({**machine.config})
+    if "schema" not in document:  # an empty machine's: of a file that has its networks alone
+        document = {"schema": "vmrun/machine/1", "machine": newest_type(), "netdevs": document["netdevs"]}
     document["netdevs"] = {**document.get("netdevs", {}), id: spec}
     problems: list[Problem] = []
     found = None

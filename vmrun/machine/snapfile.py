@@ -230,6 +230,28 @@ class Reader:
         return out
 
 
+class Whole:
+    """Looks at what is fed to it and finds the end of a state, which no end of a stream may follow."""
+
+    def __init__(self) -> None:
+        self.found = False
+        self.skip, self.last, self.head = len(MAGIC), False, b""
+
+    def feed(self, data: bytes) -> None:
+        at = 0
+        while at < len(data) and not self.found:
+            if self.skip:
+                step = min(self.skip, len(data) - at)
+                self.skip, at = self.skip - step, at + step
+                self.found = self.last and not self.skip
+                continue
+            step = HEAD.size - len(self.head)
+            self.head, at = self.head + data[at : at + step], at + step
+            if len(self.head) == HEAD.size:
+                name, length = HEAD.unpack(self.head)
+                self.skip, self.last, self.head = length + SUM.size, name == END, b""
+
+
 def _from(fd: int) -> BinaryIO:
     """A file that can be gone back in, of what a descriptor has to give."""
     os.set_blocking(fd, True)

@@ -33,13 +33,9 @@ def _block(machine: Any, words: Given, cpu: int) -> str:
 
 
 def _images(node: dict[str, Any]) -> str:
-    from vmrun.backends.block.people import human
+    from vmrun.machine.blocks import image_texts
 
-    text, image = "\nImages:\n", node["image"]
-    while image is not None:
-        text += human(image)
-        image = image.get("backing-image")
-    return text
+    return f"\nImages:\n{image_texts(node['image'])}"
 
 
 def _drive(row: dict[str, Any]) -> str:

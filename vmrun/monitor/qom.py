@@ -10,6 +10,7 @@ from vmrun.core.values import RANGES
 from vmrun.errors import BuildError
 from vmrun.machine.processor import Processor, numa_node
 from vmrun.monitor.errors import QmpError, no_device
+from vmrun.monitor.typetree import ABSTRACT, drivers, every
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,15 +34,7 @@ FEATURE_LEAVES = {
     **{(0xD, 1): ("eax",), (0x80000001, 0): ("edx", "ecx"), (0x80000007, 0): ("edx",), (0x80000008, 0): ("ebx",)},
     **{(0x8000000A, 0): ("edx",), (0x40000001, 0): ("eax", "edx")},
 }
-ABSTRACT = {"device": "object", "bus": "object", "pci-device": "device", "isa-device": "device"}
-ABSTRACT |= {"ide-device": "device", "sys-bus-device": "device", "machine": "object", "x86-machine": "machine"}
-ABSTRACT |= dict.fromkeys(objects.PARENTS.values(), "object")
-ABSTRACT |= {"generic-pc-machine": "x86-machine", "memory-backend": "object", "rng-backend": "object"}
 BUSES = {"I2C": "i2c-bus", "floppy": "floppy-bus"}  # kinds that are called otherwise here
-ACCELERATORS = ("kvm-accel", "qtest-accel", "tcg-accel")
-ABSTRACT |= {"accel": "object", "tls-creds": "object"}
-ABSTRACT |= {"secret_common": "object", "cpu": "device", "x86_64-cpu": "cpu", "chardev": "object"}
-_PARENTS = {"PCI": "pci-device", "ISA": "isa-device", "IDE": "ide-device", None: "sys-bus-device"}
 
 
 class Bus(Object):
@@ -351,63 +344,6 @@ def describe(prop: Any) -> dict[str, Any]:
 
 
 # --- types -------------------------------------------------------------------------------------------------
-
-
-def drivers() -> dict[str, Any]:
-    """The rows of the catalogue: what vmrun models."""
-    from vmrun.config.catalogue import device_rows
-
-    return device_rows()
-
-
-def parent_of(name: str) -> str:
-    if name in ABSTRACT:
-        return ABSTRACT[name]
-    if name in objects.KINDS:
-        return objects.PARENTS.get(name, "object")
-    if name.endswith("-machine"):
-        return "generic-pc-machine" if name != "none-machine" else "machine"
-    if name.endswith("-x86_64-cpu"):
-        return "x86_64-cpu"
-    if name in ACCELERATORS:
-        return "accel"
-    if name.startswith("chardev-"):
-        return "chardev"
-    row = drivers().get(name)
-    if row is None:  # an abstract type that only kinds of objects name
-        return "object"
-    return _PARENTS.get(row["bus"], "device")
-
-
-def every() -> list[str]:
-    """The types that an object can have."""
-    from vmrun.config.cpumodels import model_names
-    from vmrun.config.machinetypes import type_names
-    from vmrun.monitor.commands.chardevs import KINDS
-
-    return [
-        *drivers(),
-        *objects.KINDS,
-        *ACCELERATORS,
-        *(f"{name}-machine" for name in (*type_names(), "none")),
-        *(f"{name}-x86_64-cpu" for name in model_names("qemu") if name != "default"),
-        *(f"chardev-{name}" for name in KINDS),
-    ]
-
-
-def types(implements: str = "", abstract: bool = False) -> list[dict[str, Any]]:
-    """ObjectTypeInfo of drivers and, if wanted, the classes above them; those below `implements` only."""
-    found: list[dict[str, Any]] = []
-    for name in [*every(), *(ABSTRACT if abstract else ())]:
-        line = [name]
-        while line[-1] != "object":
-            line.append(parent_of(line[-1]))
-        if not implements or implements in line or implements == "user-creatable" and name in objects.KINDS:
-            row: dict[str, Any] = {"name": name, "parent": line[1]}
-            if name in ABSTRACT:
-                row["abstract"] = True
-            found.append(row)
-    return found
 
 
 def type_properties(name: str) -> list[dict[str, Any]]:

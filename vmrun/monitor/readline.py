@@ -217,7 +217,7 @@ class LineMonitor:
         if command in ("eject", "change", "block_resize"):
             return list(board.drives)
         if command == "device_add":
-            from vmrun.monitor.qom import drivers
+            from vmrun.monitor.typetree import drivers
 
             return [name for name, row in drivers().items() if row.get("user_creatable", True)]
         if command == "object_add":

@@ -1,10 +1,13 @@
-"""QMP's migrate and -incoming, with a file at the other end."""
+"""QMP's migrate and -incoming, with a file, a socket or a command at the other end."""
 
 from __future__ import annotations
 
+import os
 import pathlib
+import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -110,10 +113,12 @@ def test_cat_to_a_file_is_that_file(talk: Talk, tmp_path: pathlib.Path, command:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("exec:gzip -c > x.gz", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
-        ("exec:cat > x; rm y", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
-        ("exec:cat > $HOME/x", "'exec:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
-        ("tcp:localhost:4444", "'tcp:' is not there; vmrun migrates to files: file:PATH, or fd:NAME"),
+        ("rdma:host:1", "'rdma:' is not there; vmrun migrates to file:PATH, fd:NAME, tcp:HOST:PORT, unix:PATH or "
+                        "exec:COMMAND"),
+        ("exec:", "exec: needs a command"),
+        ("unix:", "unix: needs a path"),
+        ("tcp:localhost", "error parsing address 'localhost'"),
+        ("tcp:localhost:99999", "error parsing address 'localhost:99999'"),
         ("fd:nobody", "File descriptor named 'nobody' has not been found"),
         ("fd:99999", "File descriptor named '99999' has not been found"),
         ("nothing", "Parameter 'uri' expects a valid migration protocol"),
@@ -137,3 +142,70 @@ def test_a_machine_that_waits_tells_why_a_file_is_refused_and_waits_on(talk: Tal
     assert talk.machine.state == "inmigrate"
     with pytest.raises(QmpError):
         incoming(talk.machine, f"file:{tmp_path}/none.vm")
+
+
+# --- sockets and commands as the other end -----------------------------------------------------------------
+
+
+def settle(machines: tuple[Any, ...], ends: tuple[str, ...]) -> None:
+    """Let their loops run until the migration of each has come to one of the ends."""
+    end = time.monotonic() + 60
+    while any(machine.migration["status"] not in ends for machine in machines):
+        assert time.monotonic() < end
+        for machine in machines:
+            machine.loop.run_once(0.02)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp", "exec"])
+def test_a_machine_goes_over_to_another(talk: Talk, tmp_path: pathlib.Path, kind: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ways = {"unix": f"unix:{tmp_path}/way", "tcp": f"tcp:127.0.0.1:{port}", "exec": f"exec:cat {tmp_path}/fifo; true"}
+    uri = ways[kind]
+    os.mkfifo(tmp_path / "fifo")
+    talk.machine.board.ram.write(0x1000, b"carried over")
+    talk.machine.resume()
+    with Driven(tmp_path, **KEYS) as other:
+        other.machine.go("inmigrate")
+        incoming(other.machine, uri)
+        status = other.machine.migration["status"]
+        assert status == "active" if kind == "exec" else status == "setup"
+        with pytest.raises(QmpError, match="already been started"):
+            incoming(other.machine, uri)
+        talk.result("migrate", uri=f"exec:cat > {tmp_path}/fifo ; true" if kind == "exec" else uri)
+        settle((talk.machine, other.machine), ("completed", "failed"))
+        assert talk.machine.migration["status"] == "completed"
+        assert other.machine.migration == {"status": "completed"}
+        assert (talk.machine.state, other.machine.state) == ("postmigrate", "running")
+        assert other.machine.board.ram.read(0x1000, 12) == b"carried over"
+    assert not (tmp_path / "way").exists()
+
+
+def test_an_end_that_is_not_there_lets_the_machine_go_on(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.resume()
+    ends = (f"unix:{tmp_path}/nobody", "Failed to connect"), ("exec:cat > /dev/null; exit 3", "ended with 3")
+    for uri, told in ends:
+        talk.result("migrate", uri=uri)
+        assert finish(talk)["status"] == "failed"
+        assert told in talk.result("query-migrate")["error-desc"]
+        assert talk.machine.state == "running"
+
+
+def test_what_comes_and_is_no_state_is_told(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        incoming(pc.machine, f"unix:{tmp_path}/way")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "way"))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        settle((pc.machine,), ("failed",))
+        assert "is no saved machine" in pc.machine.migration["error-desc"]
+        assert pc.machine.state == "inmigrate"
+
+
+def test_a_machine_that_waits_for_a_state_ends_at_once(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        incoming(pc.machine, f"unix:{tmp_path}/way")
+    assert not (tmp_path / "way").exists()

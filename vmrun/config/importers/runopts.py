@@ -146,7 +146,7 @@ OPTIONS = (
     Opt("run-with", True, run_with, "as what the process runs"),
     Opt("runas", True, process, "user to run as, once all is open"),
     Opt("chroot", True, process, "root directory, once all is open"),
-    Opt("incoming", True, process, "take the state out of a file first: file:PATH, or defer"),
+    Opt("incoming", True, process, "take the state first: file:PATH, tcp:HOST:PORT, unix:PATH, exec:COMMAND, or defer"),
     Opt("loadvm", True, process, "start from a snapshot inside the images"),
     Opt("overcommit", True, checked, "host policy"),
     Opt("realtime", True, host_only, "host policy"),

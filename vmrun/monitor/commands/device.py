@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrun.config.importers.buses import CHOSEN
 from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.errors import BuildError
-from vmrun.monitor import qom
+from vmrun.monitor import qom, typetree
 from vmrun.monitor.errors import QmpError, identifier, no_device
 from vmrun.monitor.table import command
 
@@ -25,7 +25,7 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str | None = None, 
     if driver.endswith(CPU_TYPE):
         _plug_processor(machine, driver, id, props)
         return
-    row = qom.drivers().get(driver)
+    row = typetree.drivers().get(driver)
     if row is None:
         raise QmpError(f"'{driver}' is not a valid device model name")
     if not row.get("user_creatable", True) or not row.get("hotpluggable", True):
@@ -72,7 +72,7 @@ def _entry(driver: str, given: dict[str, Any]) -> dict[str, Any]:
     from vmrun.config.importers.qemuopts import LineError
 
     addr = given.get("addr")
-    if isinstance(addr, int) and qom.drivers()[driver]["bus"] == "PCI":
+    if isinstance(addr, int) and typetree.drivers()[driver]["bus"] == "PCI":
         given = {**given, "addr": f"{addr >> 3:x}.{addr & 7}"}
     try:
         parsed = parse_command_line(["-device", json.dumps({"driver": driver, **given})], defaults=False)

@@ -1,20 +1,25 @@
-"""The machine's state out to a file, and in from one: QEMU's migration as far as a file is its other end."""
+"""The machine's state out to a file, a socket or a command, and in from one: QEMU's migration of a machine that stands
+still.
+"""
 
 from __future__ import annotations
 
 import re
 from time import monotonic
 
-from vmrun.errors import StateError
+from vmrun.errors import BackendError, StateError
+from vmrun.machine import otherend
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import alternates, command, enums, event, struct
 from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from vmrun.machine.machine import Machine
+    from vmrun.machine.snapfile import Reader
 
 enums["MigrationStatus"] = (
     "none",
@@ -78,7 +83,7 @@ struct(
 )
 event("MIGRATION", "The status of a migration changed.", {"status": "MigrationStatus"})
 
-ONLY = "vmrun migrates to files: file:PATH, or fd:NAME"
+ONLY = "vmrun migrates to file:PATH, fd:NAME, tcp:HOST:PORT, unix:PATH or exec:COMMAND"
 
 
 def target(monitor: Any, uri: str) -> tuple[str, int]:
@@ -105,6 +110,9 @@ def path_of(uri: str) -> str:
         raise QmpError("Parameter 'uri' expects a valid migration protocol")
     if scheme == "exec" and (copied := _copied(path)):
         return copied
+    if scheme in otherend.SCHEMES:
+        otherend.check(uri)
+        return uri
     if scheme != "file":
         raise QmpError(f"'{scheme}:' is not there; {ONLY}")
     if ",offset=" in path:
@@ -167,8 +175,10 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
             progress.update(done=done, written=written)
 
         try:
-            outgoing.write(path, lambda: work.ended or machine.migration["status"] == "cancelling", fd, told)
-        except StateError as error:
+            end, over = otherend.send(path) if otherend.is_one(path) else (fd, lambda: None)
+            outgoing.write(path, lambda: work.ended or machine.migration["status"] == "cancelling", end, told)
+            over()
+        except (StateError, BackendError) as error:
             raise QmpError(error.problems[0].message) from None
 
     def done(answer: Any, error: QmpError | None) -> None:
@@ -230,21 +240,77 @@ def migrate_incoming(monitor: Any, uri: str) -> None:
 
 
 def incoming(machine: Machine, uri: str, monitor: Any = None) -> None:
-    """QmpError when the state is not taken; the machine waits on then."""
+    """A file's state is taken at once: QmpError when it is not; the machine waits on then. One that another end brings
+    is waited for, and query-migrate tells what became of it.
+    """
     from vmrun.machine.snapfile import Reader
-    from vmrun.machine.snapshot import go_on, load
 
+    if machine.migration.get("status") in ("setup", "active"):
+        raise QmpError("The incoming migration has already been started")
     path, fd = target(monitor, uri)
+    if otherend.is_one(path):
+        _await(machine, path)
+        return
     tell(machine, "setup")
     tell(machine, "active")
     try:
         with Reader(path, fd) as reader:
-            load(machine, reader)
+            _take_in(machine, reader)
     except StateError as error:
         tell(machine, "failed", error.problems[0].message)
         raise QmpError(f"load of migration failed: {error.problems[0].message}") from None
+
+
+def _take_in(machine: Machine, reader: Reader) -> None:
+    from vmrun.machine.snapshot import go_on, load
+
+    load(machine, reader)
     tell(machine, "completed")
     go_on(machine, paused=not machine.autostart)
+
+
+def _await(machine: Machine, uri: str) -> None:
+    """Listen, read all that comes on a thread of its own, then take it in."""
+
+    def come(fd: int, over: Callable[[], None] = lambda: None) -> None:
+        from vmrun.machine.snapfile import Reader
+
+        tell(machine, "active")
+
+        def read(work: Work) -> Reader:
+            try:
+                return Reader(uri, otherend.spool(fd, lambda: work.ended))
+            except StateError as error:
+                raise QmpError(error.problems[0].message) from None
+            finally:
+                over()
+
+        def done(reader: Any, error: QmpError | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                with reader:
+                    _take_in(machine, reader)
+            except (StateError, QmpError) as wrong:
+                tell(machine, "failed", wrong.problems[0].message)
+
+        Work(machine, read).start(done)
+
+    if uri.startswith("exec:"):
+        tell(machine, "setup")
+        come(*otherend.receive(uri.partition(":")[2]))
+        return
+
+    def found(fd: int) -> None:
+        machine.works.remove(listener)
+        come(fd)
+
+    try:
+        listener = otherend.Listener(machine.loop, uri, found)
+    except BackendError as error:
+        raise QmpError(error.problems[0].message) from None
+    machine.works.append(listener)
+    tell(machine, "setup")
 
 
 @command("query-migrate-capabilities", returns="[MigrationCapabilityStatus]")

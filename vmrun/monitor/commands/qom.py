@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrun.monitor import qom
+from vmrun.monitor import qom, typetree
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import command, struct
 
@@ -35,7 +35,7 @@ def qom_set(monitor: Any, path: str, property: str, value: Any) -> None:
 @command("qom-list-types", {"implements?": "str", "abstract?": "bool"}, "[ObjectTypeInfo]")
 def qom_list_types(monitor: Any, implements: str = "", abstract: bool = False) -> list[dict[str, Any]]:
     """The types, or those that are an `implements`."""
-    return qom.types(implements, abstract)
+    return typetree.types(implements, abstract)
 
 
 @command("qom-list-properties", {"typename": "str"}, "[ObjectPropertyInfo]")
@@ -47,6 +47,6 @@ def qom_list_properties(monitor: Any, typename: str) -> list[dict[str, Any]]:
 @command("device-list-properties", {"typename": "str"}, "[ObjectPropertyInfo]")
 def device_list_properties(monitor: Any, typename: str) -> list[dict[str, Any]]:
     """Properties of a driver that -device may set."""
-    if typename in qom.ABSTRACT:
+    if typename in typetree.ABSTRACT:
         raise QmpError("Parameter 'typename' expects a non-abstract device type")
     return qom.type_properties(typename)
