@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import zlib
@@ -38,6 +39,12 @@ class Rfb:
             except BlockingIOError:
                 self.pump()
         raise TimeoutError(f"{count} bytes wanted, there are {len(self.buffer)}")
+
+    def peek(self) -> bytes:
+        """What has come and was not read yet."""
+        with contextlib.suppress(BlockingIOError):
+            self.buffer += self.peer.recv(1 << 20)
+        return self.buffer
 
     def send(self, data: bytes) -> None:
         self.peer.sendall(data)

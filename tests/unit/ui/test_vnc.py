@@ -358,8 +358,9 @@ def test_keysyms_become_keys_of_the_layout(setup: Setup, layout: str, pressed: l
 
 def test_extended_key_events_name_the_key_itself(setup: Setup) -> None:
     client = setup.client(RAW, -258)
-    client.receive()
-    assert client.heard == [(-258, (0, 0, 0, 0), b"")]
+    setup.turn(3)
+    assert not client.peek()  # a second message behind one would be lost on libvncclient's programs
+    assert client.update() and client.heard == [(-258, (0, 0, 0, 0), b"")]
     client.send(struct.pack(">BBHII", 255, 0, 1, ord("z"), 0x15) + struct.pack(">BBHII", 255, 0, 1, 0, 0xE01C))
     setup.turn(3)
     assert setup.hands.heard == [("y", True), ("kp_enter", True)]

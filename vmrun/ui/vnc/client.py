@@ -236,14 +236,6 @@ class Client:
             self.stream.write(bytes((POWER, 0, POWER_VERSION, POWER_INIT)))
         if EXTENDED in self.pseudo and self.cut is not None and not self.cut.extended:
             self.cut.extend()
-        rects = []
-        if KEY_EVENT in self.pseudo and not self.extended_keys:
-            self.extended_keys = True
-            rects.append(encode.head(0, 0, 0, 0, KEY_EVENT))
-        if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
-            rects.append(self._pointer_kind())
-        if rects:
-            self._send(rects)
 
     def _power(self, version: int, code: int) -> None:
         """The machine's buttons, where the server gives them away (`power-control`)."""
@@ -414,7 +406,9 @@ class Client:
         return parts
 
     def _news(self) -> Iterator[bytes]:
-        """Pseudo-rectangles: another size, cursor, pointer or LEDs."""
+        """Pseudo-rectangles: another size, cursor, pointer or LEDs, keys as scan codes. They go with an update that was
+        asked for: libvncclient's programs wait for the socket between messages, and miss one that came with the last.
+        """
         console = self.server.console
         size = console.surface.width, console.surface.height
         assert self.view is not None
@@ -429,6 +423,9 @@ class Client:
                 raise ProtocolError("the screen has another size now, which this client cannot follow")
             self.view.all()
             self._lossy.clear()
+        if KEY_EVENT in self.pseudo and not self.extended_keys:
+            self.extended_keys = True
+            yield encode.head(0, 0, 0, 0, KEY_EVENT)
         if POINTER_CHANGE in self.pseudo and self.absolute != self.server.absolute:
             yield self._pointer_kind()
         if CURSOR in self.pseudo and console.cursor is not None and self.cursor_seen != console.cursor_changes:
