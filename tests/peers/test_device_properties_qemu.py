@@ -21,12 +21,12 @@ ALONE = {
     "isa-serial pci-serial": {"serial": "a part that is no property of a user's"},
     "nvme": dict.fromkeys(
         (
-            *("aer_max_queued", "aerl", "cmb_size_mb", "num_queues", "pmrdev", "smart_critical_warning", "subsys"),
+            *("aer_max_queued", "aerl", "num_queues", "smart_critical_warning", "subsys"),
             "vsl",
             *("sriov_max_vfs", "sriov_max_vi_per_vf", "sriov_max_vq_per_vf", "sriov_vi_flexible", "sriov_vq_flexible"),
             *("zoned.auto_transition", "zoned.zasl"),
         ),
-        "not modelled: subsystems, memory in the controller, virtual functions, zones",
+        "not modelled: subsystems, virtual functions, zones",
     ),
     "pc-dimm nvdimm": {"size": "read only: its memory's"},
     "virtio-balloon-pci": dict.fromkeys(("guest-stats", "guest-stats-polling-interval"), "of a running one: qom-get"),

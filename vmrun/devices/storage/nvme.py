@@ -1,11 +1,12 @@
 """nvme: an NVM Express controller on PCI, whose one namespace is a drive.
 
 Ref: NVM Express 1.4; PCI Express Base Specification 3.0, 7.8, for the capability that it shows. Not modelled: see
-nvme_chip.pyx; SR-IOV, memory buffers, zoned and further namespaces (`nvme-ns`), a bus of its own.
+nvme_chip.pyx and nvme_memory.pyx; SR-IOV, zoned and further namespaces (`nvme-ns`), a bus of its own.
 """
 
 from __future__ import annotations
 
+from accel.ram import RamBlock
 from accel.space import Region
 
 from vmrun.bus.pci import Msix, PciDevice
@@ -15,6 +16,7 @@ from vmrun.core.registry import register
 from vmrun.core.state import Part
 from vmrun.devices.storage.ide_hd import ERRORS
 from vmrun.devices.storage.nvme_chip import NvmeChip
+from vmrun.devices.storage.nvme_memory import NvmeMemory
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -101,7 +103,7 @@ class Nvme(PciDevice):
     revision = 2
     interrupt_pin = 1
 
-    state = PciDevice.state.extend("nvme", 1, Part("chip"))
+    state = PciDevice.state.extend("nvme", 2, Part("chip"), Part("memory"))
 
     drive = Prop("drive", None, "the drive whose image is its namespace", visible=False)
     serial = Prop("str", None, "serial number, 20 characters; it must be given")
@@ -116,8 +118,11 @@ class Nvme(PciDevice):
         "uint32", 64, "events that wait to be told", max=64, visible=False, idle="eight wait here, each kind once",
     )  # fmt: skip
     smart_critical_warning = Prop("uint8", 0, "critical warnings; only 0", max=0, visible=False, idle=ONLY)
-    cmb_size_mb = Prop("uint32", 0, "a memory buffer of its own; only 0", max=0, visible=False, idle=ONLY)
-    pmrdev = Prop("str", None, "a persistent memory region; not modelled", visible=False)
+    cmb_size_mb = Prop("uint32", 0, "MiB of a memory buffer of its own, a power of two", max=1 << 16)
+    legacy_cmb = named("legacy-cmb", "bool", False, "its registers tell of it from the start, as before NVMe 1.4")
+    pmrdev = Prop(
+        "object", None, "a persistent memory region: a memory backend, a power of two long", of=("memory-backend",)
+    )
     subsys = Prop("str", None, "a subsystem that it shares; not modelled", visible=False)
     logical_block_size = Prop("size", 512, "bytes per block: 512 or 4096", min=512, max=4096)
     physical_block_size = Prop("size", 512, "told to nobody", min=512, max=32768)
@@ -146,9 +151,8 @@ class Nvme(PciDevice):
         serial = self.serial or backend.serial
         if not serial:
             raise BuildError(f"{self.path}: nvme needs a serial number", remedy="add `serial: …`")
-        for name, what in (("pmrdev", "persistent memory regions"), ("subsys", "subsystems")):
-            if self.get_props()[name]:
-                raise BuildError(f"{self.path}: {what} are not modelled", remedy=f"leave `{name}` out")
+        if self.subsys:
+            raise BuildError(f"{self.path}: subsystems are not modelled", remedy="leave `subsys` out")
         pairs = self.num_queues - 1 if self.num_queues else self.max_ioqpairs
         if pairs < 1:
             raise BuildError(f"{self.path}: max_ioqpairs must be between 1 and 64")
@@ -186,6 +190,38 @@ class Nvme(PciDevice):
         self.add_capability(self.msix, 0x40)
         self.chip.msix = self.msix.chip
         self.msix.show(messages)
+        self._add_memory(platform)
+
+    def _add_memory(self, platform: Platform) -> None:
+        """BAR 2 is a buffer, BAR 4 a persistent region."""
+        size, self.backing = self.cmb_size_mb << 20, None
+        if size & (size - 1):
+            raise BuildError(f"{self.path}: cmb_size_mb must be a power of two", remedy="give it 1, 2, 4, …")
+        if size:
+            buffer = RamBlock(f"{self.name}.cmb", size)
+            self.ram_blocks.append(buffer)
+            self.add_bar(2, Region.ram("nvme-cmb", buffer), size, "mem64-pref")
+        region, length = None, 0
+        if self.pmrdev:
+            memory: Any = platform.user_object(self.pmrdev)
+            length = memory.size
+            if not hasattr(memory, "own_block"):
+                raise BuildError(f"{self.path}: object '{self.pmrdev}' is no memory backend")
+            if memory.users:
+                raise BuildError(f"can't use already busy memdev: {self.pmrdev}")
+            if length & (length - 1):
+                raise BuildError("pmr backend size needs to be power of 2 in size")
+            if self.exclusive_bar:
+                raise BuildError(f"{self.path}: BAR 4 has the vectors", remedy="leave msix-exclusive-bar or pmrdev out")
+            block = memory.own_block()
+            region = Region.ram("nvme-pmr", block)
+            self.ram_blocks.append(block)
+            whole = Region.container("nvme-pmr-bar", length)
+            whole.add(region, 0)
+            self.add_bar(4, whole, length, "mem64-pref")
+            memory.users.append(self.path)
+            self.backing = memory
+        self.memory = self.chip.memory = NvmeMemory(self.config, size, length, region, self.legacy_cmb)
 
     def _hang_doorbells(self, bells: list[tuple[int, Any]]) -> None:
         with self.platform.memory.transaction():
@@ -204,3 +240,5 @@ class Nvme(PciDevice):
     def unrealize(self) -> None:
         self.chip.detach()
         super().unrealize()
+        if self.backing is not None:
+            self.backing.users.remove(self.path)

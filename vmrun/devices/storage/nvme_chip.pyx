@@ -3,7 +3,7 @@
 Ref: NVM Express 1.4. Registers, opcodes and fields are called as there. Status values are those of a completion, without
 the phase: 0x4000 is 'do not retry'.
 Not modelled: metadata and protection (formats that have them are listed and refused), namespaces that come and go,
-copies (the namespace's limit for them is 0), reservations, firmware download, memory buffers, virtual functions.
+copies (the namespace's limit for them is 0), reservations, firmware download, virtual functions.
 
 Queues and locks are nvme_queues.pyx, commands that move data nvme_io.pyx. Here the device lock is held, and while something
 changes that commands of all queues see, the locks of all. Everything that a guest gives is bounded and checked when
@@ -36,6 +36,7 @@ cdef enum:
     R_AQA = 0x24
     R_ASQ = 0x28
     R_ACQ = 0x30
+    R_CMBLOC = 0x38             # from here on: nvme_memory.pyx
     VERSION = 0x00010400
     CSTS_SHUT = 8
     # admin commands
@@ -190,11 +191,16 @@ cdef class NvmeChip(NvmeIo):
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u8 registers[64]
-        cdef u64 value = 0
-        if offset >= 64 or offset + size > 64:
-            return 0
+        cdef u64 value = 0, capabilities
+        if offset >= 64 or offset + size > 64 or offset >= R_CMBLOC:
+            if self.memory is not None and offset + size <= DOORBELLS:
+                value = self.memory.register(<u32>offset & ~3) >> (8 * (offset & 3))
+                if size == 8:
+                    value |= <u64>self.memory.register((<u32>offset & ~3) + 4) << 32
+            return value if size == 8 else value & ((<u64>1 << (8 * size)) - 1)
         memset(registers, 0, 64)
-        memcpy(registers + R_CAP, &CAPABILITIES, 8)
+        capabilities = CAPABILITIES if self.memory is None else CAPABILITIES | self.memory.capabilities()
+        memcpy(registers + R_CAP, &capabilities, 8)
         (<u32 *>(registers + R_VS))[0] = VERSION
         (<u32 *>(registers + R_INTMS))[0] = (<u32 *>(registers + R_INTMC))[0] = self.mask
         (<u32 *>(registers + R_CC))[0] = self.cc
@@ -233,6 +239,13 @@ cdef class NvmeChip(NvmeIo):
             self.acq = value if size == 8 else _half(self.acq, low, False)
         elif offset == R_ACQ + 4:
             self.acq = _half(self.acq, low, True)
+        elif self.memory is not None:
+            self.enter_all()
+            self.memory.set_register(<u32>offset, low)
+            if size == 8:
+                self.memory.set_register(<u32>offset + 4, <u32>(value >> 32))
+            self.leave_all()
+            self.memory.show()
         return 0
 
     cdef void write_cc(self, u32 value) noexcept nogil:

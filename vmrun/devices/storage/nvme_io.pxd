@@ -15,6 +15,7 @@ cdef class NvmeIo(NvmeQueues):
     cdef u64 page(self) noexcept nogil
     cdef u64 blocks(self) noexcept nogil
     cdef int gather(self, Command *c, u64 length, bint to_memory, void *scatter) noexcept nogil
+    cdef int add_piece(self, void *scatter, u64 address, u64 length, int *owner) noexcept nogil
     cdef int gather_list(self, Command *c, u64 length, void *scatter) noexcept nogil
     cdef int io(self, u32 queue, Command *c) noexcept nogil
     cdef BlockRequest *request(self, u32 queue) noexcept nogil

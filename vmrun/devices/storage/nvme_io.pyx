@@ -15,8 +15,8 @@ from vmrun.backends.protocols cimport (
     block_release, block_request, block_submit, block_take,
 )
 from vmrun.devices.storage.nvme_queues cimport (
-    COMPARE_FAILED, DNR, INTERNAL_ERROR, INVALID_FIELD, INVALID_NSID, INVALID_OPCODE, INVALID_PRP, INVALID_SGL_COUNT,
-    INVALID_SGL_TYPE, LATER, LBA_RANGE, OK, RANGES, READ_ERROR, SGL_LENGTH, SIZE_LIMIT, TRANSFER_ERROR, WRITE_FAULT,
+    COMPARE_FAILED, DNR, INTERNAL_ERROR, INVALID_CMB, INVALID_FIELD, INVALID_NSID, INVALID_OPCODE, INVALID_PRP,
+    INVALID_SGL_COUNT, INVALID_SGL_TYPE, LATER, LBA_RANGE, OK, RANGES, READ_ERROR, SGL_LENGTH, SIZE_LIMIT, TRANSFER_ERROR, WRITE_FAULT,
     Command, NvmeQueues, Place, Range, Side,
 )
 
@@ -67,26 +67,26 @@ cdef class NvmeIo(NvmeQueues):
         """The guest's memory of a command into a Scatter."""
         cdef u64 page = self.page(), at = c.prp1, part, list_at, entry
         cdef u32 known = 0, left_in_page
+        cdef int owner = -1, error
         (<Scatter>scatter).finish(0)
         (<Scatter>scatter).begin(to_memory)
         if c.flags >> 6:
             return self.gather_list(c, length, scatter)
         part = min(length, page - (at & (page - 1)))
-        if (<Scatter>scatter).add(at, part) != 0:
-            return TRANSFER_ERROR
+        error = self.add_piece(scatter, at, part, &owner)
         length -= part
-        if not length:
-            return OK
+        if error or not length:
+            return error
         if length <= page:
             if c.prp2 & (page - 1):
                 return INVALID_PRP
-            return OK if (<Scatter>scatter).add(c.prp2, length) == 0 else TRANSFER_ERROR
+            return self.add_piece(scatter, c.prp2, length, &owner)
         list_at = c.prp2
         if list_at & 7:
             return INVALID_PRP
         while length:
             left_in_page = <u32>((page - (list_at & (page - 1))) // 8)
-            if self.dma.read_into(list_at, <u8 *>&entry, 8) != 0:
+            if self.dma.read_into(self.at(list_at), <u8 *>&entry, 8) != 0:
                 return TRANSFER_ERROR
             if entry & (page - 1):
                 return INVALID_PRP
@@ -97,11 +97,22 @@ cdef class NvmeIo(NvmeQueues):
                 list_at = entry
                 continue
             part = min(length, page)
-            if (<Scatter>scatter).add(entry, part) != 0:
-                return TRANSFER_ERROR
+            error = self.add_piece(scatter, entry, part, &owner)
+            if error:
+                return error
             length -= part
             list_at += 8
         return OK
+
+    cdef int add_piece(self, void *scatter, u64 address, u64 length, int *owner) noexcept nogil:
+        """One more of a command's pieces. All lie in the same memory: the guest's, or one of the controller's (CMBLOC.CDMMMS
+        is 0); `owner` is which, less than 0 before the first.
+        """
+        cdef int whose = 0 if self.memory is None else self.memory.holds(address)
+        if owner[0] >= 0 and owner[0] != whose:
+            return INVALID_CMB
+        owner[0] = whose
+        return OK if (<Scatter>scatter).add(self.at(address), length) == 0 else TRANSFER_ERROR
 
     cdef int gather_list(self, Command *c, u64 length, void *scatter) noexcept nogil:
         """The same for a scatter-gather list: one descriptor in the command, which may lead to segments of them."""
@@ -110,12 +121,13 @@ cdef class NvmeIo(NvmeQueues):
         cdef u64 descriptor[2]
         cdef bint last = False
         cdef u64 part
+        cdef int owner = -1, error
         if c.prp2 >> 56 & 15:
             return INVALID_SGL_TYPE
         if kind == 0:
             if size < length:
                 return SGL_LENGTH
-            return OK if (<Scatter>scatter).add(addr, length) == 0 else TRANSFER_ERROR
+            return self.add_piece(scatter, addr, length, &owner)
         if kind != 2 and kind != 3:
             return INVALID_SGL_TYPE
         last = kind == 3
@@ -127,15 +139,16 @@ cdef class NvmeIo(NvmeQueues):
             next_size = 0
             next_at = 0
             for n in range(count):
-                if self.dma.read_into(addr + 16 * n, <u8 *>descriptor, 16) != 0:
+                if self.dma.read_into(self.at(addr + 16 * n), <u8 *>descriptor, 16) != 0:
                     return TRANSFER_ERROR
                 kind = <u32>(descriptor[1] >> 60)
                 if descriptor[1] >> 56 & 15:
                     return INVALID_SGL_TYPE
                 if kind == 0:
                     part = min(length, <u64><u32>descriptor[1])
-                    if part and (<Scatter>scatter).add(descriptor[0], part) != 0:
-                        return TRANSFER_ERROR
+                    error = self.add_piece(scatter, descriptor[0], part, &owner) if part else OK
+                    if error:
+                        return error
                     length -= part
                 elif (kind == 2 or kind == 3) and n == count - 1 and not last:
                     next_at, next_size, last = descriptor[0], <u32>descriptor[1], kind == 3

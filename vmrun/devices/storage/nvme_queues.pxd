@@ -4,6 +4,7 @@ from accel.api cimport IoRegion, IrqLine, pthread_mutex_t, u8, u16, u32, u64
 from accel.dma cimport Dma
 from vmrun.backends.protocols cimport BlockRequest
 from vmrun.bus.pci.msi cimport MsixChip
+from vmrun.devices.storage.nvme_memory cimport NvmeMemory
 
 cdef enum:
     QUEUES = 65                     # the admin queue, and 64 for I/O
@@ -24,6 +25,7 @@ cdef enum:
     SEQUENCE_ERROR = 0x400C
     INVALID_SGL_COUNT = 0x400D + 1
     SGL_LENGTH = 0x400F
+    INVALID_CMB = 0x4012
     INVALID_PRP = 0x4013
     INVALID_SGL_TYPE = 0x4011
     LBA_RANGE = 0x4080
@@ -102,6 +104,7 @@ cdef class NvmeQueues(IoRegion):
     cdef void *drive
     cdef IrqLine intx
     cdef public MsixChip msix
+    cdef public NvmeMemory memory    # of the controller itself; None: it has none
     cdef public SubmissionQueue submission[QUEUES]
     cdef public CompletionQueue completion[QUEUES]
     cdef Side side[QUEUES]          # by completion queue
@@ -126,6 +129,7 @@ cdef class NvmeQueues(IoRegion):
     cdef public object on_bells     # on_bells(offsets and notifiers of those that need no exit now)
     cdef readonly u64 rung          # doorbells that the thread served
 
+    cdef u64 at(self, u64 address) noexcept nogil
     # what a controller overrides
     cdef int execute(self, u32 queue, Command *c) noexcept nogil
     cdef void over(self, Place *place) noexcept nogil

@@ -260,16 +260,16 @@ cdef class NvmeQueues(IoRegion):
         """With shadow doorbells: the driver's tail, after it was told up to where we have looked."""
         cdef SubmissionQueue *sq = &self.submission[queue]
         cdef u32 tail = sq.tail
-        self.dma.write_from(self.event_index + 8 * queue, <u8 *>&tail, 4)
-        if self.dma.read_into(self.shadow + 8 * queue, <u8 *>&tail, 4) == 0 and tail < sq.size:
+        self.dma.write_from(self.at(self.event_index + 8 * queue), <u8 *>&tail, 4)
+        if self.dma.read_into(self.at(self.shadow + 8 * queue), <u8 *>&tail, 4) == 0 and tail < sq.size:
             sq.tail = tail
         return sq.tail
 
     cdef void shadow_head(self, u32 queue) noexcept nogil:
         cdef CompletionQueue *cq = &self.completion[queue]
         cdef u32 head = cq.head
-        self.dma.write_from(self.event_index + 8 * queue + 4, <u8 *>&head, 4)
-        if self.dma.read_into(self.shadow + 8 * queue + 4, <u8 *>&head, 4) == 0 and head < cq.size:
+        self.dma.write_from(self.at(self.event_index + 8 * queue + 4), <u8 *>&head, 4)
+        if self.dma.read_into(self.at(self.shadow + 8 * queue + 4), <u8 *>&head, 4) == 0 and head < cq.size:
             cq.head = head
 
     cdef void serve_all(self, u32 completion) noexcept nogil:
@@ -304,7 +304,8 @@ cdef class NvmeQueues(IoRegion):
                 side.place = self.take_place(queue)
                 if side.place == NULL:                          # put_back() has it said by now
                     break
-            if self.dma.read_into(sq.addr + <u64>sq.head * sizeof(Command), <u8 *>&command, sizeof(Command)) != 0:
+            at = self.at(sq.addr + <u64>sq.head * sizeof(Command))
+            if self.dma.read_into(at, <u8 *>&command, sizeof(Command)) != 0:
                 vr_or(&self.csts, CSTS_FATAL)
                 break
             sq.head = 0 if sq.head + 1 == sq.size else sq.head + 1
@@ -328,6 +329,10 @@ cdef class NvmeQueues(IoRegion):
         else:
             self.later.notifier.signal()
 
+    cdef u64 at(self, u64 address) noexcept nogil:
+        """Where on the bus a guest's address is: it may be in the controller's own memory."""
+        return address if self.memory is None else self.memory.place(address)
+
     cdef int execute(self, u32 queue, Command *c) noexcept nogil:
         return OK
 
@@ -345,7 +350,7 @@ cdef class NvmeQueues(IoRegion):
         cdef SubmissionQueue *sq = &self.submission[queue]
         cdef CompletionQueue *cq = &self.completion[sq.completion]
         cdef u32 entry[4]
-        cdef u64 at = cq.addr + <u64>cq.tail * 16
+        cdef u64 at = self.at(cq.addr + <u64>cq.tail * 16)
         entry[0], entry[1], entry[2] = result, 0, sq.head | queue << 16
         entry[3] = id | (status << 1 | (1 if cq.phase else 0)) << 16
         self.dma.write_from(at, <u8 *>entry, 12)
