@@ -107,3 +107,57 @@ def test_every_kind_has_several_users(kind: str, tmp_path: Path) -> None:
         port.close()
     assert below.closed
     loop.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "rows"),
+    [
+        (b"\x1b[2;3H\x1b[J", ["abcdef", "gh", ""]),
+        (b"\x1b[2;3H\x1b[1J", ["", "   jkl", "mnopqr"]),
+        (b"\x1b[2;3H\x1b[2J", ["", "", ""]),
+        (b"\x1b[2;3H\x1b[K", ["abcdef", "gh", "mnopqr"]),
+        (b"\x1b[2;3H\x1b[1K", ["abcdef", "   jkl", "mnopqr"]),
+        (b"\x1b[2;3H\x1b[2K", ["abcdef", "", "mnopqr"]),
+        (b"\x1b[2;3HX\x08\x08Y", ["abcdef", "gYXjkl", "mnopqr"]),
+        (b"\x1b[2;3H\x01X", ["abcdef", "ghXjkl", "mnopqr"]),  # what is no command is nothing
+        (b"\x1b[1;2HX\x1b[2BY\x1b[AZ\x1b[2DW", ["aXcdef", "ghWZkl", "mnYpqr"]),
+        (b"\x1b[2;3H\x1b[s\x1b[HX\x1b[uY", ["Xbcdef", "ghYjkl", "mnopqr"]),
+        (b"\x1b[2;3H\x1b[5GX\x1b[3;1f\x1b[CY", ["abcdef", "ghijXl", "mYopqr"]),
+        (b"\x1bcX", ["abcdef", "ghijkl", "mnopqX"]),  # another sequence than CSI
+        (b"\x1b[3;6H\nX", ["ghijkl", "mnopqr", "     X"]),
+    ],
+)
+def test_what_sequences_do(said: bytes, rows: list[str]) -> None:
+    terminal = Terminal(6, 3)
+    terminal.feed(b"abcdefghijklmnopqr\x1b[3;6H" + said)
+    assert text(terminal) == rows
+
+
+@pytest.mark.parametrize(
+    ("said", "attribute"),
+    [
+        (b"\x1b[31;44m", 0x14),
+        (b"\x1b[31;44;1m", 0x1C),
+        (b"\x1b[31;44;1;22m", 0x14),
+        (b"\x1b[31;44;7m", 0x41),
+        (b"\x1b[31;44;7;27m", 0x14),
+        (b"\x1b[31;44;8m", 0x11),
+        (b"\x1b[31;44;8;28m", 0x14),
+        (b"\x1b[31;44;1m\x1b[m", 0x07),
+        (b"\x1b[31;44;7;0;33m", 0x06),
+        (b"\x1b[37;47m", 0x77),
+        (b"\x1b[30;47m", 0x70),
+        (b"\x1b[38;48m", 0x07),
+    ],
+)
+def test_renditions(said: bytes, attribute: int) -> None:
+    terminal = Terminal(6, 3)
+    terminal.feed(said + b"X")
+    assert terminal.cells[0][:2] == b"X" + bytes((attribute,))
+
+
+def test_tabs_and_the_end_of_a_line() -> None:
+    terminal = Terminal(20, 3)
+    terminal.feed(b"a\tb\tc\td\r\n\t\x1b[3;21He")
+    assert text(terminal) == ["a       b       c", "d", "                   e"]
+    assert terminal.snapshot().cursor == (2, 19)

@@ -301,3 +301,77 @@ def test_memory_without_processors_has_the_nearest() -> None:
     rows = "".join(f"<latency initiator='0' target='{n}' type='access' value='{5 + n}'/>" for n in (0, 1))
     more = ACPI + CELLS.format(cells + f"<interconnects>{rows}</interconnects>")
     assert "node,nodeid=1,initiator=0,memdev=ram-node1" in import_words("", more)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("protocol='nbd' name='x'><host name='h'/>", "nbd:h:10809:exportname=x"),
+        ("protocol='nbd'><host name='h' port='7' transport='tcp'/>", "nbd:h:7"),
+        ("protocol='nbd'><host name='::1'/>", "nbd:[::1]:10809"),
+        ("protocol='nbd' name='x'><host transport='unix' socket='/run/n'/>", "nbd:unix:/run/n:exportname=x"),
+        ("protocol='https' name='/d/x.img'><host name='h'/>", "https://h/d/x.img"),
+        ("protocol='http' name='d/x.img'><host name='h' port='8080'/>", "http://h:8080/d/x.img"),
+    ],
+)
+def test_images_of_servers(source: str, file: str) -> None:
+    xml = f"<disk type='network'><source {source}</source><target dev='vda' bus='virtio'/></disk>"
+    assert [drive["file"] for drive in imported(xml, ACPI)["drives"].values()] == [file]
+    assert told(xml, ACPI) == []
+
+
+def test_images_of_other_servers_are_named() -> None:
+    xml = "<disk type='network'><source protocol='rbd' name='x'><host name='h'/></source><target dev='vda'/></disk>"
+    assert "protocol='rbd' of <source> has no equal in a machine file" in [text for _, text in told(xml, ACPI)]
+
+
+def test_limits_of_a_disk() -> None:
+    tune = "<iotune><read_bytes_sec>7</read_bytes_sec><what>1</what></iotune>"
+    xml = f"<disk><source file='/a'/><target dev='vda'/>{tune}</disk>"
+    assert [drive["bps-rd"] for drive in imported(xml, ACPI)["drives"].values()] == [7]
+    assert [text for _, text in told(xml, ACPI)] == ["<what> has no equal in a machine file"]
+
+
+@pytest.mark.parametrize(("said", "removable"), [("", False), (" removable='on'", True)])
+def test_a_usb_stick_may_be_removable(said: str, removable: bool) -> None:
+    xml = f"<disk><source file='/a'/><target dev='sda' bus='usb'{said}/></disk>"
+    assert devices(xml)["usb-disk0"]["removable"] is removable
+
+
+def test_speeds_and_caches_of_memory() -> None:
+    """HMAT: each node has what is said of it as a target."""
+    cache = (
+        "<cache level='1' associativity='full' policy='writethrough'>"
+        "<size value='8' unit='KiB'/><line value='64'/></cache>"
+    )
+    between = (
+        "<interconnects><latency initiator='0' target='0' type='access' value='5'/>"
+        "<latency initiator='0' target='1' cache='1' type='read' value='9'/>"
+        "<bandwidth initiator='0' target='0' type='access' value='204800' unit='KiB'/></interconnects>"
+    )
+    cells = f"<cell id='0' cpus='0' memory='64' unit='MiB'>{cache}</cell><cell id='1' memory='64' unit='MiB'/>"
+    near, far = imported("", f"{ACPI}<cpu><numa>{cells}{between}</numa></cpu>")["numa"]
+    memory = {"initiator": 0, "hierarchy": "memory"}
+    assert near["access"] == [
+        {**memory, "data-type": "access-latency", "latency": 5},
+        {**memory, "data-type": "access-bandwidth", "bandwidth": "200MiB"},
+    ]
+    assert far["access"] == [
+        {"initiator": 0, "hierarchy": "first-level", "data-type": "read-latency", "latency": 9}
+    ]
+    assert near["caches"] == [
+        {"level": 1, "size": "8KiB", "associativity": "complex", "policy": "write-through", "line": 64}
+    ]
+    assert far["initiator"] == 0 and "caches" not in far
+
+
+def test_memory_without_processors_is_nearest_to_whom_it_takes_least() -> None:
+    between = (
+        "<interconnects><bandwidth initiator='0' target='2' type='access' value='9000000' unit='KiB'/>"
+        "<latency initiator='0' target='2' type='access' value='7'/>"
+        "<latency initiator='1' target='2' type='access' value='5'/></interconnects>"
+    )
+    cpus = ("cpus='0'", "cpus='1'", "")
+    cells = "".join(f"<cell id='{n}' {each} memory='64' unit='MiB'/>" for n, each in enumerate(cpus))
+    numa = f"<cpu><numa>{cells}{between}</numa></cpu>"
+    assert imported("", f"<vcpu>2</vcpu>{ACPI}{numa}")["numa"][2]["initiator"] == 1

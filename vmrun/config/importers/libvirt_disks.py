@@ -109,6 +109,24 @@ class Disks(Places):
                 found.append((f"throttling.{name}", child.text))
         return found
 
+    @staticmethod
+    def _remote(source: Item) -> str:
+        """The text that names an image of a server: of NBD, or of the web."""
+        host, protocol, name = source.find("host"), source.get("protocol"), source.get("name")
+        assert host is not None
+        place = host.get("name")
+        if ":" in place:
+            place = f"[{place}]"
+        if protocol != "nbd":
+            host.ignore("transport")
+            port = f":{host.get('port')}" if host.get("port") else ""
+            return f"{protocol}://{place}{port}/{name.removeprefix('/')}"
+        if host.get("transport") == "unix":
+            path = f"nbd:unix:{host.get('socket')}"
+        else:
+            path = f"nbd:{place}:{host.get('port', '10809')}"
+        return path + (f":exportname={name}" if name else "")
+
     def _image(self, item: Item, kind: str) -> tuple[Pairs, Pairs]:
         """(of the drive, of the device): what a disk says about its image."""
         domain, source, driver = self.domain, item.find("source"), item.find("driver")
@@ -120,12 +138,8 @@ class Disks(Places):
             if not path and source.attributes:
                 if source.get("dir"):
                     path = f"fat:{source.get('dir')}"
-                elif source.get("protocol") == "nbd" and source.find("host") is not None:
-                    host = source.find("host")
-                    assert host is not None
-                    path = f"nbd:{host.get('name')}:{host.get('port', '10809')}"
-                    path += f":exportname={source.get('name')}" if source.get("name") else ""
-                    host.ignore("transport")
+                elif source.get("protocol") in ("nbd", "http", "https") and source.find("host") is not None:
+                    path = self._remote(source)
                 else:
                     kind_of = next(iter(source.attributes))
                     domain.lost(source.line, f"{kind_of}='{source.get(kind_of)}' of <source>")

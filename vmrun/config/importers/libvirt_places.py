@@ -244,8 +244,6 @@ class Places(Base):
         if item.tag == "interface":
             model = item.peek("model")
             return model is None or model.attributes.get("type") not in ("ne2k_isa", "usb-net")
-        if item.tag == "rng":
-            return True
         return True
 
     def _usb(self, item: Item) -> Pairs:
