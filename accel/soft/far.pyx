@@ -7,7 +7,7 @@ Ref: Intel SDM volume 2; volume 3, 5.8 (transfers between code segments), chapte
 
 from accel.soft.control cimport *
 from accel.soft.cpu cimport *
-from accel.soft.exception cimport enter_redirected, merge_pending, redirects, soft_interrupt
+from accel.soft.exception cimport enter_redirected, intel, merge_pending, redirects, soft_interrupt
 from accel.soft.protect cimport *
 from accel.soft.segment cimport *
 from accel.soft.smm cimport resume
@@ -42,8 +42,13 @@ cdef int do_iret(Cpu *c, Uop *u) noexcept nogil:
 
 
 cdef int do_syscall(Cpu *c, Uop *u) noexcept nogil:
-    """The trap behind it is that of the new TF, which FMASK may have cleared."""
+    """The trap behind it is that of the new TF, which FMASK may have cleared.
+
+    Outside of 64-bit mode it is AMD's alone. Kernels rely on that: where CPUID says Intel, Linux leaves CSTAR at 0.
+    """
     cdef u32 before = c.eflags
+    if not is_64(c) and intel(c):
+        return undefined(c)
     if fast_call(c, rip_after(c, u)):
         return 1
     if before & F_TF and not c.eflags & F_TF:
@@ -54,6 +59,8 @@ cdef int do_syscall(Cpu *c, Uop *u) noexcept nogil:
 cdef int do_sysret(Cpu *c, Uop *u) noexcept nogil:
     """With TF in what it restores, the trap comes before the first instruction there."""
     cdef u32 before = c.eflags
+    if not is_64(c) and intel(c):
+        return undefined(c)
     if fast_return(c, u.a):
         return 1
     if c.eflags & F_TF and not before & F_TF:
@@ -63,12 +70,17 @@ cdef int do_sysret(Cpu *c, Uop *u) noexcept nogil:
     return 0
 
 
+cdef bint has_sysenter(Cpu *c) noexcept nogil:
+    """AMD's processors have it in legacy mode alone (AMD64 volume 3, 24594)."""
+    return has(c, FEAT_1_EDX, 11) and (intel(c) or not is_long(c))
+
+
 cdef int do_sysenter(Cpu *c, Uop *u) noexcept nogil:
-    return sysenter(c) if has(c, FEAT_1_EDX, 11) else undefined(c)
+    return sysenter(c) if has_sysenter(c) else undefined(c)
 
 
 cdef int do_sysexit(Cpu *c, Uop *u) noexcept nogil:
-    return sysexit(c, u.a) if has(c, FEAT_1_EDX, 11) else undefined(c)
+    return sysexit(c, u.a) if has_sysenter(c) else undefined(c)
 
 
 cdef int do_int(Cpu *c, Uop *u) noexcept nogil:

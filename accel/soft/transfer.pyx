@@ -530,7 +530,7 @@ cdef int no_such(Cpu *c) noexcept nogil:
 
 
 cdef int fast_call(Cpu *c, u64 after) noexcept nogil:
-    """syscall. As on Intel processors it exists in 64-bit mode; compatibility mode uses CSTAR as on AMD's."""
+    """syscall, in each mode in which AMD's processors have it; far.pyx knows Intel's."""
     if not c.efer & EFER_SCE or not c.cr0 & CR0_PE:
         return no_such(c)
     if is_long(c):

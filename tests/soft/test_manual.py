@@ -65,6 +65,45 @@ def test_syscall_that_leaves_tf_is_followed_by_the_trap(tmp_path: pathlib.Path) 
     assert run(tried(source), tmp_path) == [DB, 0]
 
 
+# In compatibility mode; CSTAR is what LSTAR is in SYSCALL.
+COMPATIBLE = SYSCALL.replace("MASK", "0").replace("0xc0000082", "0xc0000083") + """
+        pushq   $8
+        leaq    2f(%rip), %rax
+        pushq   %rax
+        lretq
+        .code32
+2:      """
+SYSENTER = """
+        movl    $0x174, %ecx            # SYSENTER_CS, ESP, EIP
+        movl    $0x18, %eax
+        xorl    %edx, %edx
+        wrmsr
+        incl    %ecx
+        movl    $0x7000, %eax
+        wrmsr
+        incl    %ecx
+        leaq    1f(%rip), %rax
+        wrmsr
+"""
+REACHED = "\n.code64\n1: out $0x51"
+ONE_VENDORS = {
+    "syscall of 32-bit code": (COMPATIBLE + "syscall" + REACHED, [UD, 0], [0x51, NOTHING]),
+    "sysret of 32-bit code": (COMPATIBLE + "sysretl" + REACHED, [UD, 0], None),
+    "sysenter in long mode": (SYSENTER + "sysenter" + REACHED, [0x51, NOTHING], [UD, 0]),
+    "sysexit in long mode": (SYSENTER + "sysexitl" + REACHED, None, [UD, 0]),
+}
+
+
+# Linux with a processor of Intel's leaves CSTAR at 0: a program's syscall there would end the kernel.
+@pytest.mark.parametrize("name", ONE_VENDORS)
+def test_a_fast_call_outside_of_the_modes_that_its_vendor_has_it_in(name: str, tmp_path: pathlib.Path) -> None:
+    source, on_intels, on_amds = ONE_VENDORS[name]
+    if on_intels:
+        assert run(tried(source), tmp_path) == on_intels
+    if on_amds:
+        assert run(tried(source), tmp_path, l0=AMD) == on_amds
+
+
 @pytest.mark.parametrize(("vendor", "outcome"), [({}, [GP, 0]), (AMD, [0, NOTHING])])
 def test_amds_performance_counters_are_amds(
     vendor: dict[str, int], outcome: list[int], tmp_path: pathlib.Path
