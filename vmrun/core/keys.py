@@ -23,8 +23,8 @@ _SET1 = (
 )
 SCANCODES: dict[int, str] = {
     **dict(enumerate(_SET1.split(), 1)),
-    0x56: "less", 0x57: "f11", 0x58: "f12", 0x70: "hiragana", 0x73: "ro", 0x79: "henkan", 0x7B: "muhenkan", 0x7D: "yen",
-    0x7E: "kp_comma", 0x59: "kp_equals",
+    0x56: "less", 0x57: "f11", 0x58: "f12", 0x70: "katakanahiragana", 0x73: "ro", 0x77: "hiragana", 0x79: "henkan",
+    0x7B: "muhenkan", 0x7D: "yen", 0x7E: "kp_comma", 0x59: "kp_equals",
     0x9C: "kp_enter", 0x9D: "ctrl_r", 0xA0: "audiomute", 0xA1: "calculator", 0xA2: "audioplay", 0xA4: "audiostop",
     0xAE: "volumedown", 0xB0: "volumeup", 0xB2: "ac_home", 0xB5: "kp_divide", 0xB7: "print", 0xB8: "alt_r",
     0xC6: "pause",
@@ -36,7 +36,7 @@ SCANCODES: dict[int, str] = {
 QCODES = frozenset((
     *SCANCODES.values(), "unmapped", "pause", "shift_r", "asterisk", "stop", "again", "props", "undo", "front", "copy",
     "open", "paste", "find", "cut", "lf", "help", "compose", "lang1", "lang2",
-    "katakanahiragana", "audionext", "audioprev", "ac_back", "ac_forward",
+    "audionext", "audioprev", "ac_back", "ac_forward",
     "ac_refresh", "ac_bookmarks", "computer", "mediaselect",
 ))  # fmt: skip
 

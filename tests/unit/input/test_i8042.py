@@ -124,6 +124,16 @@ def test_extended_keys_keep_their_prefix(board):
     assert board.all() == b"\xe0\x53\xe0\xd3"
 
 
+@pytest.mark.parametrize("mode", [0x41, 0x01])
+def test_korean_keys_are_heard_once(board, mode):
+    board.set_mode(mode)
+    for name in ("lang1", "lang2"):
+        board.chip.keyboard.key(name, True)
+        assert not board.chip.keyboard.repeat2
+        board.chip.keyboard.key(name, False)
+    assert board.all() == b"\xf2\xf1"
+
+
 def test_identification_is_translated_like_everything(board):
     board.set_mode(0x41)
     board[DATA] = 0xF2

@@ -66,6 +66,11 @@ cdef u8 mode_of(int choice) noexcept nogil:
     return 0 if choice == 2 else MODE_REPEAT | MODE_BREAK
 
 
+cdef inline bint once(u32 code2) noexcept nogil:
+    """Keys that in sets 1 and 2 are heard when they go down and then no more: Pause, and the Korean Hanja and Hangul."""
+    return code2 == CODE_PAUSE or code2 == 0xF1 or code2 == 0xF2
+
+
 cdef class _Typematic(Timer):
     cdef Ps2Keyboard keyboard
 
@@ -118,7 +123,7 @@ cdef class Ps2Keyboard(Ps2Device):
             return              # the host's repeats: the keyboard makes its own
         self.down[slot] ^= bit
         self.emit(code2, code3, pressed)
-        if pressed and code2 != CODE_PAUSE and (self.scan_set != 3 or self.modes[code3 & 0xFF] & MODE_REPEAT):
+        if pressed and not once(code2) and (self.scan_set != 3 or self.modes[code3 & 0xFF] & MODE_REPEAT):
             self.repeat2, self.repeat3 = code2, code3
             self.typematic.arm(self.typematic.queue.clock.now() + <i64>250000000 * (1 + (self.rate >> 5 & 3)))
         elif pressed or code2 == self.repeat2:
@@ -147,9 +152,9 @@ cdef class Ps2Keyboard(Ps2Device):
                     n += 1
                 out[n] = code3 & 0xFF
                 n += 1
+        elif once(code2) and not pressed:
+            return
         elif code2 == CODE_PAUSE:
-            if not pressed:
-                return
             if self.scan_set == 1:
                 out[0], out[1], out[2], out[3], out[4], out[5] = 0xE1, 0x1D, 0x45, 0xE1, 0x9D, 0xC5
                 n = 6
