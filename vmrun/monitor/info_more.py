@@ -21,14 +21,14 @@ def _truth(value: bool) -> str:
 
 def _block(machine: Any, words: Given, cpu: int) -> str:
     told = []
-    if "n" in words.flags:
-        for node in ask(machine, "query-named-block-nodes"):
-            if not words or node["node-name"] in words:
-                told.append((_drive({"device": "", "removable": False, "inserted": node}), node))
-    else:
+    if "n" not in words.flags:
         for row in ask(machine, "query-block"):
             if not words or row["device"] in words:
                 told.append((_drive(row), row.get("inserted")))
+    if "n" in words.flags or (words and not told):  # a name that is no drive's may be a node's
+        for node in ask(machine, "query-named-block-nodes"):
+            if not words or node["node-name"] in words:
+                told.append((_drive({"device": "", "removable": False, "inserted": node}), node))
     return "\n".join(text + (_images(node) if "v" in words.flags and node else "") for text, node in told)
 
 

@@ -50,3 +50,6 @@ def test_monitors_know_the_image_by_its_name(tmp_path: pathlib.Path) -> None:
     (tmp_path / "m.yaml").write_text(text + "paused: true\n")
     with vmrun.Machine.start(str(tmp_path / "m.yaml")) as vm:
         assert next(iter(vm.qmp("query-named-block-nodes")))["node-name"] == "mine"
+        told = vm.qmp("human-monitor-command", command_line="info block mine")
+        assert told.startswith("mine: ") and "(raw)" in told
+        assert vm.qmp("human-monitor-command", command_line="info block theirs") == ""
