@@ -103,7 +103,7 @@ class Others(Base):
             role = item.get("role")
             path = [("mem-path", f"/dev/shm/{name}"), ("share", "on"), ("size", amount)]
             self.add(item.line, "-object", join([("id", f"shmmem-shmem{number}"), *path], "memory-backend-file"))
-            master = [("master", "on")] if role == "master" else []
+            master = [("master", "on" if role == "master" else "off")] if role in ("master", "peer") else []
             self.device(item, model, [("memdev", f"shmmem-shmem{number}"), *master, ("id", f"shmem{number}")])
             return
         self.domain.lost(item.line, f"model='{model}' of <shmem>")
