@@ -68,6 +68,35 @@ def test_the_nodes_of_a_drive_are_what_its_options_say(chain: pathlib.Path, driv
     assert seen(OURS, drive, chain) == seen([QEMU], drive, chain)
 
 
+def test_an_image_that_somebody_writes_is_refused_in_the_same_words(chain: pathlib.Path) -> None:
+    holder = Talk([QEMU, *LINE, "-qmp", "stdio", "-drive", "if=none,file=top.qcow2,format=qcow2"], chain)
+    try:
+        said = []
+        for program in ([QEMU], OURS):
+            words = [*program, *LINE, "-drive", f"if=none,file={chain}/top.qcow2,format=qcow2"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            said.append(re.sub(r"^\S*(qemu-system-x86_64|vmrun-qemu): ", "", done.stderr))
+        assert said[1] == said[0]
+        assert "Is another process" in said[0]
+    finally:
+        holder.close()
+
+
+def test_drives_are_told_in_the_order_of_the_line(chain: pathlib.Path) -> None:
+    drives = ("if=virtio,id=a,file=top.qcow2,format=qcow2,read-only=on", "if=ide,id=b,media=cdrom", "if=floppy,id=c")
+    shown = []
+    for program in ([QEMU], OURS):
+        words = [word for drive in drives for word in ("-drive", drive)]
+        talk = Talk([*program, *LINE, "-qmp", "stdio", *words], chain)
+        try:
+            rows = talk.ask("query-block")["return"]
+            inner = rows[0]["inserted"]["image"]["backing-image"]["backing-image"]["filename"]
+            shown.append([[row["device"] for row in rows], pathlib.Path(inner).name])
+        finally:
+            talk.close()
+    assert shown[1] == shown[0]
+
+
 @pytest.mark.parametrize("drive", REFUSED)
 def test_what_cannot_be_is_refused_in_the_same_words(chain: pathlib.Path, drive: str) -> None:
     def said(program: list[str]) -> str:

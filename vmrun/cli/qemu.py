@@ -489,7 +489,8 @@ class _Run(Runner):
         if name:
             return QemuError(f"{self._source(str(name))}: {of_chardev(problem)}")
         source = self.wanted.sources.get(problem.path or "")
-        return QemuError(f"{source}: {problem.message}" if source else problem.message)
+        text = str(problem.facts.get("qemu", problem.message))
+        return QemuError(f"{source}: {text}" if source else text)
 
     def commands(self) -> dict[str, Any]:
         def end() -> None:

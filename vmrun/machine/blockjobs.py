@@ -349,24 +349,28 @@ class Commit(BlockJob):
 
     def work(self) -> None:
         from vmrun.backends.block.chain import pieces
-        from vmrun.backends.block.copy import copy_range
+        from vmrun.backends.block.copy import Lane
 
         self.total = self.source.size
+        lane = Lane()
         for piece in pieces(self.source, 0, None, self.target):
             start, end = piece.start, piece.start + piece.length
             while start < end:
                 length = min(end - start, WINDOW)
                 moved = 0
                 while True:
+                    reading = piece.data
                     try:
                         if piece.data:
-                            copy_range(self.source, self.target, start, start, length, 0)
+                            data = lane.fill(self.source, start, length)
+                            reading = False
+                            self.target.write(start, data)
                             moved = length
                         elif piece.zero:
                             self.target.write_zeroes(start, length, True)
                         break
                     except OSError as error:
-                        self.failed_at(error, True)
+                        self.failed_at(error, not reading)
                         self.check()
                         sleep(CALM)
                 start += length

@@ -410,6 +410,20 @@ def blockdev_backup(
     return _backup(machine, source, image, how.name(device, source, machine), sync, bits, kind, compress, how)
 
 
+def _below(top: Any, name: str) -> Any:
+    """The image of a chain by its file, as it is or as the image above it would say it; None."""
+    from vmrun.backends.block.images import beside
+
+    above = ""
+    for one in chain_of(top):
+        path = file_of(one)
+        if name in (path, one.name) or above and os.path.realpath(beside(above, name)) == os.path.realpath(path):
+            return one
+        above = path
+    wanted = os.path.abspath(name)
+    return next((one for one in chain_of(top) if os.path.abspath(file_of(one)) == wanted), None)
+
+
 def _base(machine: Machine, top: Any, base: str, base_node: str, what: str) -> Any:
     """The image of the chain below `top` that a command names; None when it names none."""
     table = blocks(machine)
@@ -423,11 +437,10 @@ def _base(machine: Machine, top: Any, base: str, base_node: str, what: str) -> A
             raise BuildError(f"Node '{base_node}' is not a backing image of '{what}'")
         return node
     if base:
-        wanted = os.path.abspath(base)
-        for one in chain_of(top):
-            if base in (file_of(one), one.name) or os.path.abspath(file_of(one)) == wanted:
-                return one
-        raise BuildError(f"Can't find '{base}' in the backing chain")
+        found = _below(top, base)
+        if found is None:
+            raise BuildError(f"Can't find '{base}' in the backing chain")
+        return found
     return None
 
 
@@ -465,6 +478,15 @@ def block_stream(
     )
 
 
+def _of_chain(machine: Machine, top: Any, name: str) -> Any:
+    node = blocks(machine).node(name)
+    if node is None:
+        raise BuildError(f"Cannot find device='' nor node-name='{name}'")
+    if not any(one is node for one in chain_of(top)):
+        raise BuildError(f"'{name}' is not in this backing file chain")
+    return node
+
+
 def block_commit(
     machine: Machine, device: str, *, base: str = "", base_node: str = "", top: str = "", top_node: str = "",
     backing_file: str = "", filter_node_name: str = "", **given: Any,
@@ -476,16 +498,19 @@ def block_commit(
     active, drive = table.find(device)
     if top and top_node:
         raise BuildError("'top-node' and 'top' are mutually exclusive")
-    try:
-        upper = _base(machine, active, top, top_node, device) or active
-    except BuildError:
-        if top:
-            raise BuildError(f"Top image file {top} not found") from None
-        raise
-    if base or base_node:
-        lower = _base(machine, upper, base, base_node, device)
+    if base and base_node:
+        raise BuildError("'base-node' and 'base' are mutually exclusive")
+    upper = active
+    if top and (upper := _below(active, top)) is None:
+        raise BuildError(f"Top image file {top} not found")
+    if top_node:
+        upper = _of_chain(machine, active, top_node)
+    if base_node:
+        lower = _of_chain(machine, upper, base_node)
     else:
-        lower = chain_of(upper)[-1]
+        lower = _base(machine, upper, base, "", device) if base else chain_of(upper)[-1]
+    if lower is upper and base:
+        raise BuildError(f"Can't find '{base}' in the backing chain")
     if lower is upper:
         raise BuildError("cannot commit an image into itself")
     if lower is None:

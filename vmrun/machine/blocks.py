@@ -115,7 +115,9 @@ class Blocks:
             raise BuildError(f"Failed to find node with node-name='{name}'")
         board = self.machine.board
         users = self.users()
-        if id(node) in self.busy or self.is_shown(node):
+        if id(node) in self.busy:
+            raise BuildError(f"Node '{name}' is busy: block device is in use by block job: {self.busy[id(node)]}")
+        if self.is_shown(node):
             raise BuildError(f"Node {name} is in use")
         below = [child.name for _, child in node.children() if child.name in self.known]
         self.named.delete(name)
@@ -317,10 +319,11 @@ class Blocks:
         return "" if drive in self.machine.board.node_drives else drive
 
     def drives(self) -> Iterator[tuple[str, Any, Any]]:
-        """(id, drive, its device or None) in the order of the machine."""
-        users = self.users()
-        for id, drive in list(self.machine.board.drives.items()):
-            yield id, drive, users.get(id)
+        """(id, drive, its device or None): those with names in the order in which they got them, then devices' own."""
+        users, board = self.users(), self.machine.board
+        named = [id for id in self.machine.config["drives"] if id in board.drives and id not in board.node_drives]
+        for id in [*named, *(id for id in board.drives if id not in named)]:
+            yield id, board.drives[id], users.get(id)
 
     def nodes(self) -> Iterator[tuple[Any, Any]]:
         """(node, drive) of all that are open, each once, the top first."""
@@ -355,8 +358,10 @@ class Blocks:
         image = describe(path, node)
         if image["format"] in PROTOCOLS and image["format"] != "nbd" and "file" in image["format"]:
             image["virtual-size"] = node.size
-        if top is not None:
-            image["backing-image"] = describe(node_name(top), top)
+        at, below = image, top
+        while below is not None:
+            at["backing-image"] = describe(node_name(below), below)
+            at, below = at["backing-image"], backing_of(below)
         cache = {"writeback": drive is None or bool(drive.write_cache), "direct": self._direct(node)}
         cache["no-flush"] = drive is not None and bool(drive.ignore_flush)
         found = {

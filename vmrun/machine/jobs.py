@@ -139,6 +139,7 @@ class Job:
         self.io_status = "ok"
         self.pauses = 0  # how many want it to stand still
         self.user_paused = False
+        self.still = False  # it stands, and has nothing under way
         self.cancelled = self.forced = self.completing = self.done = self.is_ready = False
         self.transaction = transaction or Transaction()
         self.transaction.members.append(self)
@@ -279,6 +280,7 @@ class Job:
             raise BuildError("Job is already paused")
         self.user_paused = True
         self.pauses += 1
+        self.settle()
 
     def resume(self) -> None:
         if not self.user_paused:
@@ -298,6 +300,15 @@ class Job:
         self.abort()
         self.clean()
 
+    def settle(self) -> None:
+        """What waits for a limit alone stands still at once: who asks next sees it."""
+        from time import sleep
+
+        for _ in range(30):
+            if self.still or self.done or self.status not in ("running", "ready"):
+                return
+            sleep(0.001)
+
     # --- on the thread ----------------------------------------------------------------------------------------
 
     def check(self, moved: int = 0) -> None:
@@ -311,17 +322,21 @@ class Job:
         if self.pauses:
             calm = "standby" if self.is_ready else "paused"
             self.machine.loop.call_soon(lambda: self.go(calm) if self.pauses and not self.done else None)
+            self.still = True
             while self.pauses:
                 if self.cancelled and self.forced:
                     raise Cancelled
                 sleep(0.005)
+            self.still = False
             before = "ready" if self.is_ready else "running"
             self.machine.loop.call_soon(lambda: None if self.done or self.pauses else self.go(before))
         if self.speed and moved:
             now = monotonic()
             self._window = max(self._window, now - 0.1) + moved / self.speed
             while (wait := self._window - monotonic()) > 0 and self.speed:
-                if self.cancelled and self.forced or self.pauses:
+                if self.pauses:
+                    return self.check()
+                if self.cancelled and self.forced:
                     break
                 sleep(min(wait, 0.02))
         if self.cancelled and self.forced:
@@ -349,7 +364,7 @@ class Job:
 
     def block_info(self) -> dict[str, Any]:
         """BlockJobInfo."""
-        busy = not (self.pauses or self.is_ready or self.done)
+        busy = not (self.done or (self.still if self.pauses else self.is_ready))
         row = {
             "type": self.kind, "device": self.id, "len": self.total, "offset": self.current, "busy": busy,
             "paused": self.pauses > 0, "speed": self.speed, "io-status": self.io_status, "ready": self.is_ready,

@@ -432,6 +432,15 @@ def _help(io: Io, words: list[str], name: str) -> str:
     return usage(words[0]) + "\n"
 
 
+def _is(node: Any, way: list[str], key: str, value: str) -> bool:
+    """Whether a node's child, by its roles, has that driver or name already."""
+    for role in way:
+        node = next((child for found, child in node.children() if found == role), None)
+        if node is None:
+            return False
+    return value == str(node.driver if key == "driver" else node.name)
+
+
 def _changes(io: Io, text: str) -> dict[str, Any]:
     """What of a node's options can be another than before, typed; hints on memory are among it."""
     from vmrun.backends.block.errors import ImageError
@@ -440,9 +449,14 @@ def _changes(io: Io, text: str) -> dict[str, Any]:
     found = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
-        kind = {"read-only": COMMON["read-only"]}.get(key) or FORMATS.get(str(io.node.driver), {}).get(key)
-        if key != "read-only" and key != "lazy-refcounts" and "cache-" not in key or kind is None:
-            raise Refused(f"{io.program}Cannot change the option '{key}'", True)
+        *way, last = key.split(".")
+        if last in ("driver", "node-name") and _is(io.node, way, last, value):
+            continue
+        of = FORMATS.get(str(io.node.driver), {})
+        kind = COMMON[key] if key == "read-only" else of.get(key.partition(".")[0])
+        changes = "cache-" in key or key.partition(".")[0] in ("read-only", "lazy-refcounts", "overlap-check")
+        if not changes and not key.startswith("pass-discard-") or kind is None:
+            raise Refused(f"{io.program}Cannot change the option '{last}'", True)
         try:
             found[key] = typed(key, kind, value or "on")
         except ImageError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from vmrun.core import iolimits
-from vmrun.errors import BackendError
+from vmrun.errors import BackendError, Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +150,9 @@ def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
 
 
 def _told(name: str, path: str, spec: dict[str, Any], error: ImageError) -> BackendError:
-    """In this house's words, with what to do."""
+    """In this house's words, with what to do; QEMU's are with them."""
+    from vmrun.backends.block.nodeoptions import of_the_host
+
     text = error.text.removeprefix(f"Could not open '{path}': ")
     wanted = "read" if spec.get("readonly") else "read and written"
     remedy = error.remedy
@@ -171,7 +173,12 @@ def _told(name: str, path: str, spec: dict[str, Any], error: ImageError) -> Back
         )
     else:
         text = f"{path}: {text}"
-    return BackendError(f"drive {name}: {text}", remedy=remedy)
+    inner = error.text.removeprefix(f"Could not open '{path}': ")
+    words = error.text if of_the_host(inner) else inner
+    if error.remedy.startswith("Is "):
+        words += f"\n{error.remedy}"
+    told = f"drive {name}: {text}"
+    return BackendError(problems=[Problem(BackendError.default_code, told, remedy=remedy, facts={"qemu": words})])
 
 
 def over_temporary(name: str, base: Node) -> Node:

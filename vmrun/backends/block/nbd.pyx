@@ -273,6 +273,7 @@ cdef bint same(const u8 *one, const u8 *other) noexcept nogil:
 
 OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
 NO_ZEROES = 2
+UNKNOWN = 0x80000006
 
 
 def open_nbd(str name, bint readonly):
@@ -414,6 +415,7 @@ def _haggle(socket, str export):
                 _read(socket, 124)
             return size, transmission
         elif kind & 0x80000000:
-            text = data.decode(errors="replace") or f"error {kind & 0x7FFFFFFF}"
-            raise OSError(EINVAL, f"Requested export not available: {text}"[:200])
+            text = data.decode(errors="replace")[:4096]
+            text = f"\nserver reported: {text}" if text else f": error {kind & 0x7FFFFFFF}" if kind != UNKNOWN else ""
+            raise ImageError(f"Requested export not available{text}")
     raise OSError(EINVAL, "the server does not come to an end")

@@ -157,7 +157,8 @@ class Export:
             return None
         found = self._find(name)
         if found is None:
-            client.reply(option, UNKNOWN, b"no such export")
+            short = name if len(name) <= 80 else f"{name[:80]}..."
+            client.reply(option, UNKNOWN, f"export '{short}' not present".encode())
         return found
 
     def _for(self, client: Client) -> Export:

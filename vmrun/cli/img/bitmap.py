@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 UNUSABLE = (
     "Bitmap '{}' is inconsistent and cannot be used\nTry block-dirty-bitmap-remove to delete this bitmap from disk"
 )
+LONG = {"source-file": "b", "source-format": "F", "granularity": "g"}
 ACTIONS = ("add", "remove", "clear", "enable", "disable")
 
 
 def bitmap(argv: list[str]) -> int:
-    given = Given(argv, "b:f:F:g:", ("merge=", *ACTIONS))
+    given = Given(argv, "b:f:F:g:", ("merge=", *ACTIONS), LONG)
     asked = [(name, value) for name, values in given.all.items() if name in (*ACTIONS, "merge") for value in values]
     if len(given.args) != 2:
         raise ImgError("Expecting filename and bitmap name")

@@ -40,7 +40,7 @@ def dump(value: Any) -> None:
 
 
 def info(argv: list[str]) -> int:
-    given = Given(argv, "f:U", ("output=", "backing-chain"))
+    given = Given(argv, "f:U", ("output=", "backing-chain"), {"format": "f"})
     name, as_json = given.one(), given.json()
     found: list[dict[str, Any]] = []
     format, options = given["f"], "image-opts" in given
@@ -80,7 +80,7 @@ def _shown(name: str, node: Node, options: bool) -> str:
 def map(argv: list[str]) -> int:  # noqa: A001
     from vmrun.backends.block.chain import pieces
 
-    given = Given(argv, "f:s:l:U", ("output=", "start-offset=", "max-length="))
+    given = Given(argv, "f:s:l:U", ("output=", "start-offset=", "max-length="), {"format": "f"})
     name, as_json = given.one(), given.json()
     start = image_size(given["start-offset"] or given["s"] or "0", "start offset")
     limit = given["max-length"] or given["l"]
@@ -138,8 +138,8 @@ def check(argv: list[str]) -> int:
     from vmrun.backends.block.qcow2 import Qcow2Node
     from vmrun.backends.block.qcow2_check import check as count
 
-    given = Given(argv, "f:r:T:qU", ("output=", "repair="))
-    repair = given["r"] or given["repair"]
+    given = Given(argv, "f:r:T:qU", ("output=",), {"repair": "r", "format": "f"})
+    repair = given["r"]
     if repair not in (None, "leaks", "all"):
         raise ImgError(f"Unknown option value for -r (expecting 'leaks' or 'all'): {repair}", usage=True)
     name, as_json, quiet = given.one(), given.json(), "q" in given

@@ -35,8 +35,12 @@ class HelpAsked(Exception):
 class Given:
     """The options of a command line: `given["f"]`, `"q" in given`, `given.args`; or `all`."""
 
-    def __init__(self, argv: list[str], short: str, long: tuple[str, ...] = ()) -> None:
-        common = ("object=", "image-opts", "force-share", "help")
+    def __init__(
+        self, argv: list[str], short: str, long: tuple[str, ...] = (), same: dict[str, str] | None = None
+    ) -> None:
+        """`same`: long names of short options with a value."""
+        common = ("object=", "image-opts", *(("force-share",) if "U" in short else ()), "help")
+        long = (*long, *(f"{name}=" for name in same or ()))
         short = short + "h"
         self.args: list[str] = []
         self.all: dict[str, list[str]] = {}
@@ -50,6 +54,9 @@ class Given:
                 self._short(word[1:], words, short)
             else:
                 self.args.append(word)
+        for name, letter in (same or {}).items():
+            if name in self.all:
+                self.all.setdefault(letter, []).extend(self.all.pop(name))
         if "h" in self or "help" in self:
             raise HelpAsked
         for text in self.all.get("object", []):

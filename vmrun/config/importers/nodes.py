@@ -119,7 +119,10 @@ def root(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
         or key.startswith("file.") and key not in _PLAIN and not key.startswith(_ABOUT_HOST)
     }  # fmt: skip
     own: dict[str, Any] = {key: given[key] for key in ("lazy-refcounts",) if key in given}
-    if not deep and not own or str(given.get("file.driver", "file")) not in _FILES:
+    below = str(given.get("file.driver", "file"))
+    if below in (*_FORMATS, "blkdebug", "copy-on-read"):
+        deep |= {key: value for key, value in given.items() if key.startswith("file.")}
+    elif not deep and not own or below not in _FILES:
         return {}
     for key in (*deep, *own):
         del given[key]
