@@ -51,6 +51,11 @@ def _numbered(card: Any) -> str:
     return f"{kind}.{number}" if dash and kind == card.driver else ""
 
 
+def called(card: Any) -> str:
+    """As monitors call it: by its id, or as QEMU does where it has none."""
+    return _numbered(card) or card.id or card.path
+
+
 def set_link(machine: Machine, name: str, up: bool) -> None:
     """Pull or plug in a cable at the card or at the netdev of that id. KeyError: there is neither."""
     card = next((card for card in cards(machine) if name and name in (card.id, _numbered(card))), None)
@@ -158,7 +163,7 @@ def announce_often(
 def filters(machine: Machine, name: str | None) -> list[dict[str, Any]]:
     """What cards receive, as query-rx-filter tells it. BuildError in QEMU's words."""
     if name is not None:
-        card = next((card for card in cards(machine) if card.id == name), None)
+        card = next((card for card in cards(machine) if name in (card.id, called(card))), None)
         if card is None and name in machine.board.netdevs:
             raise BuildError(f"net client({name}) isn't a NIC")
         if card is None:
@@ -167,7 +172,9 @@ def filters(machine: Machine, name: str | None) -> list[dict[str, Any]]:
             raise BuildError(f"net client({name}) doesn't support rx-filter querying")
     with machine.board.lock:
         return [
-            _row(card) for card in cards(machine) if card.tells_filters and (name is None or card.id == name)
+            _row(one)
+            for one in cards(machine)
+            if one.tells_filters and (name is None or name in (one.id, called(one)))
         ]
 
 
@@ -175,7 +182,7 @@ def _row(card: Any) -> dict[str, Any]:
     found = card.filters()
     vlans = found["vlans"]
     return {
-        "name": card.id or "",
+        "name": called(card),
         "promiscuous": found["promiscuous"],
         "multicast": found["multicast"],
         "unicast": found["unicast"],
@@ -215,7 +222,7 @@ def text(machine: Machine) -> str:
     lines, told = [], set()
     for card in cards(machine):
         mac = card.current_address().hex(":")
-        lines.append(f"{card.id or card.path}: index=0,type=nic,model={card.driver},macaddr={mac}")
+        lines.append(f"{called(card)}: index=0,type=nic,model={card.driver},macaddr={mac}")
         wire = machine.board.netdevs.get(card.netdev or "")
         if wire is not None:
             told.add(card.netdev)
