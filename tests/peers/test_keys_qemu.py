@@ -35,7 +35,7 @@ def sent(q: QtestProgram, theirs: bool) -> bytes:
 
 
 def scene(q: QtestProgram, qmp: QmpClient, theirs: bool) -> dict[tuple[int, str], list[bytes]]:
-    found = {}
+    found: dict[tuple[int, str], list[bytes]] = {}
     for mode in (TRANSLATED, PLAIN):
         for port, value in ((STATUS, 0x60), (DATA, mode), (DATA, 0xF4)):
             q.outb(port, value)
