@@ -177,6 +177,26 @@ def test_a_bios_mode_looks_the_same(both: Both, name: str) -> None:
     both.compare()
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows", "lines"), [(132, 25, 16), (132, 43, 8), (132, 43, 9), (132, 60, 8), (100, 40, 16), (40, 12, 16)]
+)
+def test_text_modes_of_other_bioses_look_the_same(both: Both, columns: int, rows: int, lines: int) -> None:
+    rng, last = random.Random(columns * rows), rows * lines - 1
+    cells = [(rng.choice([*range(0xB0), *range(0xC0, 256)]), rng.randrange(128)) for _ in range(8192)]
+    font = rng.randbytes(8192)
+    both.set_vbe(4, 0)
+    both.fill(b"".join(bytes((*cell, font[n], 0)) for n, cell in enumerate(cells)) + rng.randbytes(0x20000))
+    name = next(name for name in MODES if MODES[name][3].split()[6] == "0e" and MODES[name][2].split()[1] == "4f")
+    values = (
+        (0x11, 0), (0x00, columns + 20), (0x01, columns - 1), (0x07, 0x10 | last >> 7 & 2 | last >> 3 & 0x40),
+        (0x09, 0x40 | lines - 1), (0x12, last & 0xFF), (0x13, columns // 2),
+    )  # fmt: skip
+    crtc = [(port, byte) for row in values for port, byte in ((0x3D4, row[0]), (0x3D5, row[1]))]
+    both.set([*ports_of(MODES[name], random.Random(9).randbytes(768)), *crtc])
+    both.compare()
+    assert both.surface.height == rows * lines and both.surface.width in (8 * columns, 9 * columns)
+
+
 @pytest.mark.parametrize(("width", "height", "bits"), VBE)
 def test_a_vbe_mode_looks_the_same(both: Both, width: int, height: int, bits: int) -> None:
     both.set(ports_of(MODES["12h"], random.Random(9).randbytes(768)))

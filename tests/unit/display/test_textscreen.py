@@ -12,6 +12,7 @@ from vmrun.devices.display.vga_regions import VgaPorts, VgaWindow
 from vmrun.core.cp437 import TABLE, text
 from vmrun.devices.display.textscreen import TextScreen
 from vmrun.ui.screen import Differ, plain, render
+from vmrun.ui.viewport import Part
 
 # CR00..CR18 of mode 3 (80x25, 16 lines a character), from IBM's parameter table
 MODE_3_CRTC = bytes.fromhex("5f4f50825581bf1f004f0d0e00000000 9c8e8f281f96b9a3ff".replace(" ", ""))
@@ -90,6 +91,41 @@ def test_screen_wraps_at_the_end_of_video_memory(pc: Screen80) -> None:
 def test_eight_line_characters_give_50_rows(pc: Screen80) -> None:
     pc.set(0x3D4, 0x09, 0x47)
     assert len(pc.screen.snapshot().rows) == 50
+
+
+# columns, rows, lines of a character: those of SVGA BIOSes and of svgatextmode, and an odd one
+WIDE = [(132, 25, 16), (132, 43, 8), (132, 43, 9), (132, 60, 8), (100, 40, 16), (80, 60, 8), (40, 12, 16), (133, 7, 31)]
+
+
+@pytest.mark.parametrize(("columns", "rows", "lines"), WIDE)
+def test_other_text_modes_are_read_whole(pc: Screen80, columns: int, rows: int, lines: int) -> None:
+    last = rows * lines - 1
+    values = {
+        0x11: 0, 0x00: columns + 20, 0x01: columns - 1, 0x07: 0x10 | last >> 7 & 2 | last >> 3 & 0x40,
+        0x09: 0x40 | lines - 1,
+        0x12: last & 0xFF, 0x13: (columns + 1) // 2,
+    }  # fmt: skip
+    for index, value in values.items():
+        pc.set(0x3D4, index, value)
+    pitch = (columns + 1) // 2 * 2
+    for row in range(rows):
+        for column in range(columns):
+            pc.put(row * pitch + column, 33 + (row + column) % 90, 0x17)
+    pc.set(0x3D4, 0x0E, (pitch * (rows - 1) + columns - 1) >> 8)
+    pc.set(0x3D4, 0x0F, (pitch * (rows - 1) + columns - 1) & 0xFF)
+    shot = pc.screen.snapshot()
+    assert (shot.mode, shot.columns, len(shot.rows)) == ("text", columns, rows)
+    assert plain(shot.rows).split("\n") == [
+        "".join(chr(33 + (row + column) % 90) for column in range(columns)) for row in range(rows)
+    ]
+    for width, height in ((1, 1), (1, 50), (200, 1), (80, 24), (132, 43), (131, 44), (300, 100)):
+        part = Part(shot, width, height, (5, 5))
+        assert len(part.rows) + part.cut <= max(height, 2) and all(len(line) == 2 * part.columns for line in part.rows)
+        assert part.columns <= width and part.cut == (columns > width or rows > height)
+        if shot.cursor is not None:
+            assert part.cursor == (shot.cursor[0] - part.at[0], shot.cursor[1] - part.at[1])
+            assert 0 <= part.cursor[0] < len(part.rows) and 0 <= part.cursor[1] < part.columns
+        assert Differ().update(part)
 
 
 def test_graphics_mode_is_told_with_its_size(pc: Screen80) -> None:
