@@ -1,6 +1,6 @@
-from accel.aio cimport EventHandler
 from accel.api cimport pthread_mutex_t, u8, u32, u64
 from accel.dma cimport IoVec
+from accel.turns cimport Turn
 from vmrun.backends.net.offload cimport Cut
 from vmrun.backends.protocols cimport NetBackend, NetFrontend, NetHeader
 
@@ -33,7 +33,7 @@ cdef class HostNet(NetBackend):
     cdef bint filtered
     cdef Cut cut                # `cutting`: what is left of a frame, which lies in `large`
     cdef u8 *large
-    cdef Rest rest
+    cdef Turn rest
     cdef object thread
     # what a kind of back end overrides
     cdef void put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
@@ -54,10 +54,6 @@ cdef class HostNet(NetBackend):
     cdef void pass_on(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
     cdef void record(self, IoVec *pieces, u32 count, u64 total) noexcept nogil
     cdef bint filter(self, bint outgoing, IoVec *pieces, u32 count, u64 total) noexcept nogil
-
-
-cdef class Rest(EventHandler):
-    cdef void *net              # borrowed: the back end owns it
 
 
 cdef class Wire(HostNet):

@@ -20,6 +20,7 @@ import os
 
 from accel.api import _report
 
+from accel.turns cimport turn_of
 from vmrun.backends.net.offload cimport Cut, cut_begin, cut_next, net_checksum, net_needs
 from vmrun.backends.protocols cimport NET_MOST_FRAME, NET_NEEDS_CSUM
 
@@ -51,15 +52,9 @@ cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil:
     return done
 
 
-cdef class Rest(EventHandler):
-    """What a large frame has left, on the I/O thread with the device lock."""
-
-    def __init__(self, HostNet net):
-        EventHandler.__init__(self)
-        self.net = <void *>net
-
-    cdef void kicked(self) noexcept nogil:
-        (<HostNet>self.net).go_on(TURN)
+cdef void _go_on(void *net) noexcept nogil:
+    """What a large frame has left."""
+    (<HostNet>net).go_on(TURN)
 
 
 cdef class HostNet(NetBackend):
@@ -168,7 +163,7 @@ cdef class HostNet(NetBackend):
         """Whether there is a thread that goes on."""
         if self.rest is None and self.thread is not None:
             try:
-                rest = Rest(self)
+                rest = turn_of(self, _go_on)
                 self.thread.add(rest)
                 self.rest = rest
             except OSError as exc:

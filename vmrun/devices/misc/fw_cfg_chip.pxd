@@ -1,16 +1,13 @@
-from accel.aio cimport EventHandler, IoThread
+from accel.aio cimport IoThread
 from accel.api cimport IoRegion, u8, u32, u64
 from accel.dma cimport Dma, Scatter
+from accel.turns cimport Turn
 
 ctypedef struct Item:
     u8 *data                # NULL: there is none
     u32 size
     bint writable           # by the guest
     bint computed           # a callback gives the contents when the item is selected
-
-
-cdef class Rest(EventHandler):
-    cdef void *chip             # borrowed: the chip has us as `later`
 
 
 cdef class FwCfg(IoRegion):
@@ -24,7 +21,7 @@ cdef class FwCfg(IoRegion):
     cdef readonly u32 left          # bytes that a long read still moves; no other begins meanwhile
     cdef u64 left_to, left_block    # where to; the request, to be answered
     cdef IoThread thread            # None: every read is done at once
-    cdef Rest later
+    cdef Turn later
     cdef readonly object dma_port
     cdef readonly bint dma_enabled
     cdef public bint by_name

@@ -13,6 +13,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from accel.turns cimport turn_of
 from accel.api cimport ACTION_NONE, IoRegion, u8, u32, u64
 from accel.dma cimport Dma, Scatter
 
@@ -99,15 +100,9 @@ cdef class _DmaPort(IoRegion):
         return ACTION_NONE
 
 
-cdef class Rest(EventHandler):
-    """What is left of a long read, on the I/O thread with the device lock."""
-
-    def __init__(self, FwCfg chip):
-        EventHandler.__init__(self)
-        self.chip = <void *>chip
-
-    cdef void kicked(self) noexcept nogil:
-        (<FwCfg>self.chip).go_on(AT_ONCE)
+cdef void _go_on(void *chip) noexcept nogil:
+    """What is left of a long read."""
+    (<FwCfg>chip).go_on(AT_ONCE)
 
 
 cdef class FwCfg(IoRegion):
@@ -149,7 +144,7 @@ cdef class FwCfg(IoRegion):
 
     def serve_on(self, IoThread thread):
         """Long reads are `thread`'s. Before the machine runs."""
-        self.thread, self.later = thread, Rest(self)
+        self.thread, self.later = thread, turn_of(self, _go_on)
         thread.add(self.later)
 
     def detach(self):

@@ -17,9 +17,10 @@ those of DBC, RBC, UA, ESA and SBC; general purpose timers elapse at once.
 
 from libc.string cimport memcpy, memset
 
-from accel.aio cimport EventHandler, IoThread
+from accel.aio cimport IoThread
 from accel.api cimport IoRegion, IrqLine, i64, u8, u16, u32, u64
 from accel.dma cimport Dma
+from accel.turns cimport turn_of
 from vmrun.bus.pci.config cimport PciConfig
 from vmrun.core.cells cimport cells
 from vmrun.devices.storage.lsi_bus cimport (
@@ -39,18 +40,10 @@ from vmrun.core.state import KEEP, Bytes, Flag, Rows, Table, U8, U16, U32
 from vmrun.errors import StateError
 
 
-cdef class Later(EventHandler):
-    """What a long program has left, on the I/O thread with the device lock."""
-
-    cdef void *chip
-
-    def __init__(self, LsiChip chip):
-        EventHandler.__init__(self)
-        self.chip = <void *>chip
-
-    cdef void kicked(self) noexcept nogil:
-        if (<LsiChip>self.chip).cut:
-            (<LsiChip>self.chip).turn(False)
+cdef void _go_on(void *chip) noexcept nogil:
+    """What a long program has left."""
+    if (<LsiChip>chip).cut:
+        (<LsiChip>chip).turn(False)
 
 
 cdef class LsiChip(LsiBus):
@@ -219,7 +212,7 @@ cdef class LsiChip(LsiBus):
 
     def serve_on(self, IoThread thread):
         """Long programs run on `thread`. Before the machine runs; `quit` ends it."""
-        self.thread, self.later = thread, Later(self)
+        self.thread, self.later = thread, turn_of(self, _go_on)
         thread.add(self.later)
 
     def quit(self):

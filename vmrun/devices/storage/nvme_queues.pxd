@@ -2,6 +2,7 @@
 from accel.aio cimport Completion, EventHandler, IoThread
 from accel.api cimport IoRegion, IrqLine, pthread_mutex_t, u8, u16, u32, u64
 from accel.dma cimport Dma
+from accel.turns cimport Turn
 from vmrun.backends.protocols cimport BlockRequest
 from vmrun.bus.pci.msi cimport MsixChip
 from vmrun.devices.storage.nvme_memory cimport NvmeMemory
@@ -90,10 +91,6 @@ cdef class NvmeDoorbell(EventHandler):
     cdef readonly u32 number        # twice the queue, and 1 for its completions
 
 
-cdef class NvmeRest(EventHandler):
-    cdef void *chip
-
-
 cdef class NvmeDebt(Completion):
     cdef void *chip
 
@@ -123,7 +120,7 @@ cdef class NvmeQueues(IoRegion):
     cdef readonly list bells        # an NvmeDoorbell each, where doorbells are served by a thread
     cdef void *bell_of[2 * QUEUES]
     cdef IoThread thread
-    cdef NvmeRest later
+    cdef Turn later
     cdef NvmeDebt debt
     cdef readonly bint own_locks
     cdef public object on_bells     # on_bells(offsets and notifiers of those that need no exit now)

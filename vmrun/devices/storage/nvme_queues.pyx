@@ -18,6 +18,7 @@ of their own, and the device lock is held for everything.
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from accel.turns cimport turn_of
 from accel.api cimport DeviceLock
 from accel.threads cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 from vmrun.backends.protocols cimport block_release
@@ -56,15 +57,9 @@ cdef class NvmeDoorbell(EventHandler):
         (<NvmeQueues>self.chip).ring(self.number)
 
 
-cdef class NvmeRest(EventHandler):
-    """What a burst left over, on the I/O thread."""
-
-    def __init__(self, NvmeQueues chip):
-        EventHandler.__init__(self)
-        self.chip = <void *>chip
-
-    cdef void kicked(self) noexcept nogil:
-        (<NvmeQueues>self.chip).serve_rest()
+cdef void _go_on(void *chip) noexcept nogil:
+    """What a burst left over."""
+    (<NvmeQueues>chip).serve_rest()
 
 
 cdef class NvmeDebt(Completion):
@@ -109,7 +104,7 @@ cdef class NvmeQueues(IoRegion):
         `bells` there, once the driver has shadows of them: on_bells([(offset, notifier)]) hears which. Before the machine runs.
         """
         self.thread, self.on_bells = thread, on_bells
-        self.later, self.debt = NvmeRest(self), NvmeDebt(self)
+        self.later, self.debt = turn_of(self, _go_on), NvmeDebt(self)
         thread.add(self.later)
         if on_bells is None:
             return

@@ -17,9 +17,10 @@ drivers; here the count is what was moved, and sense data comes with a host stat
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from accel.aio cimport EventHandler, IoThread
+from accel.aio cimport IoThread
 from accel.api cimport IoRegion, IrqLine, u8, u16, u32, u64
 from accel.dma cimport Dma, Scatter
+from accel.turns cimport Turn, turn_of
 from vmrun.bus.pci.msi cimport MsiChip
 from vmrun.core.cells cimport cells
 from vmrun.devices.storage.scsi cimport (
@@ -112,17 +113,9 @@ cdef void unit_done(ScsiRequest *request) noexcept nogil:
     (<PvscsiChip>request.owner).over(<PvCommand *>request)
 
 
-cdef class Later(EventHandler):
-    """What a long ring has left, on the I/O thread with the device lock."""
-
-    cdef void *chip
-
-    def __init__(self, PvscsiChip chip):
-        EventHandler.__init__(self)
-        self.chip = <void *>chip
-
-    cdef void kicked(self) noexcept nogil:
-        (<PvscsiChip>self.chip).kicked()
+cdef void _go_on(void *chip) noexcept nogil:
+    """What a long ring has left."""
+    (<PvscsiChip>chip).kicked()
 
 
 cdef class PvscsiChip:
@@ -143,7 +136,7 @@ cdef class PvscsiChip:
     cdef IrqLine irq
     cdef public MsiChip msi
     cdef IoThread thread
-    cdef Later later
+    cdef Turn later
     cdef Scatter scatter
     cdef PvCommand *commands
     cdef PvCommand *free
@@ -179,7 +172,7 @@ cdef class PvscsiChip:
 
     def serve_on(self, IoThread thread):
         """The rest of a long ring is `thread`'s. Before the machine runs; `quit` ends it."""
-        self.thread, self.later = thread, Later(self)
+        self.thread, self.later = thread, turn_of(self, _go_on)
         thread.add(self.later)
 
     def quit(self):

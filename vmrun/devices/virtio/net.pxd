@@ -1,6 +1,6 @@
-from accel.aio cimport EventHandler
 from accel.api cimport u8, u16, u32, u64
 from accel.dma cimport Scatter
+from accel.turns cimport Turn
 from vmrun.backends.protocols cimport NetFrontend, NetHeader
 from vmrun.bus.virtio.device cimport VirtioChip
 from vmrun.bus.virtio.ring cimport Chain, VirtQueue
@@ -14,7 +14,7 @@ cdef class NetChip(VirtioChip):
     cdef readonly object backend
     cdef void *wire             # borrowed
     cdef readonly NetPort port
-    cdef readonly TxLater later
+    cdef readonly Turn later
     cdef Scatter scatter
     cdef Chain *chains
     cdef u32 *written
@@ -56,7 +56,3 @@ cdef class NetChip(VirtioChip):
 
 cdef class NetPort(NetFrontend):
     cdef void *chip             # borrowed: the chip owns its port
-
-
-cdef class TxLater(EventHandler):
-    cdef void *chip

@@ -17,6 +17,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from accel.dma import Scatter as _Scatter
 
+from accel.turns cimport turn_of
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, net_burst, net_room,
     net_send, net_sent,
@@ -87,17 +88,6 @@ cdef class NetPort(NetFrontend):
         (<NetChip>self.chip).sent_room()
 
 
-cdef class TxLater(EventHandler):
-    """What a burst left over is sent from the I/O thread."""
-
-    def __init__(self, NetChip chip):
-        EventHandler.__init__(self)
-        self.chip = <void *>chip
-
-    cdef void kicked(self) noexcept nogil:
-        (<NetChip>self.chip).sent_room()
-
-
 cdef u32 flow(const u8 *frame, u32 length) noexcept nogil:
     """The same number for both directions of a connection, below 256."""
     cdef u32 sum = 0, n, at = 26, end = 34, ports = 34
@@ -114,6 +104,11 @@ cdef u32 flow(const u8 *frame, u32 length) noexcept nogil:
     for n in range(ports, min(ports + 4, length)):
         sum += frame[n] * 7
     return (sum ^ sum >> 8) & 0xFF
+
+
+cdef void _go_on(void *chip) noexcept nogil:
+    """What a burst left over."""
+    (<NetChip>chip).sent_room()
 
 
 cdef class NetChip(VirtioChip):
@@ -143,7 +138,7 @@ cdef class NetChip(VirtioChip):
         self.cable = True
         self.burst = TURN
         self.port = NetPort(self)
-        self.later = TxLater(self)
+        self.later = turn_of(self, _go_on)
         self.fresh_filters()
 
     def __dealloc__(self):
