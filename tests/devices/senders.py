@@ -7,6 +7,7 @@ import struct
 from tests.peers.nics import BAR, PORTS, Ours, pci_enable
 
 RING, DATA = 0x100000, 0x200000
+Queue = tuple[tuple[int, int, int], tuple[int, int, int]]  # of three rings: which page behind RING, descriptors
 TCP = bytes(12) + b"\x08\x00" + struct.pack(">BBHHHBBHII", 0x45, 0, 65500, 7, 0, 64, 6, 0, 1, 2)
 TCP += struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 0x50, 0x19, 100, 0, 0)
 
@@ -35,18 +36,7 @@ def start_pcnet(card: Ours, count: int, status: int, length: int) -> None:
 
 def start_sending_vmxnet3(card: Ours, count: int, size: int, mss: int) -> None:
     """A transmit ring full of TCP over IPv4 of that size, in five descriptors each, to be cut to `mss`."""
-    pci_enable(card.q)
-    for bar in range(2):
-        card.q.pci_write(5, 0, 0x10 + 4 * bar, BAR + 0x1000 * bar)
-    area = bytearray(0x1000)
-    struct.pack_into("<I", area, 0, 0xBABEFEE1)
-    struct.pack_into("<QQQ", area, 24, 1, 0, RING + 0x800)
-    area[62] = area[63] = 1
-    struct.pack_into("<I", area, 120, 31)
-    for base, places, sizes in ((0x800, (0, 8, 12), (512, 0, 512)), (0x900, (20, 21, 22), (32, 32, 32))):
-        struct.pack_into("<QQQ", area, base + 16, *(RING + 0x1000 * (1 + n) for n in places))
-        struct.pack_into("<III", area, base + 56, *sizes)
-    card.q.write(RING, bytes(area))
+    vmxnet3_queues(card, ((0, 8, 12), (512, 0, 512)), ((20, 21, 22), (32, 32, 32)))
     card.q.write(DATA, TCP + bytes(size - len(TCP)))
     rows, left, at = [], size, DATA
     for _ in range(count):
@@ -58,6 +48,26 @@ def start_sending_vmxnet3(card: Ours, count: int, size: int, mss: int) -> None:
         rows.append(struct.pack("<QII", at, part & 0x3FFF | 1 << 14 | mss << 18, 54 | 3 << 10 | end))
         at += part
     card.q.write(RING + 0x1000, b"".join(rows))
+    activate_vmxnet3(card)
+
+
+def vmxnet3_queues(card: Ours, transmit: Queue, receive: Queue) -> None:
+    """A queue each way, of such rings, in a shared area at RING."""
+    pci_enable(card.q)
+    for bar in range(2):
+        card.q.pci_write(5, 0, 0x10 + 4 * bar, BAR + 0x1000 * bar)
+    area = bytearray(0x1000)
+    struct.pack_into("<I", area, 0, 0xBABEFEE1)
+    struct.pack_into("<QQQ", area, 24, 1, 0, RING + 0x800)
+    area[62] = area[63] = 1
+    struct.pack_into("<I", area, 120, 31)
+    for base, (places, sizes) in ((0x800, transmit), (0x900, receive)):
+        struct.pack_into("<QQQ", area, base + 16, *(RING + 0x1000 * (1 + n) for n in places))
+        struct.pack_into("<III", area, base + 56, *sizes)
+    card.q.write(RING, bytes(area))
+
+
+def activate_vmxnet3(card: Ours) -> None:
     for at, value in ((0x10, RING), (0x18, 0), (0x20, 0xCAFE0000)):
         card.q.writel(BAR + 0x1000 + at, value)
     assert card.q.readl(BAR + 0x1020) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.devices.differences import DIFFERENCES
-from tests.devices.senders import start_pcnet, start_sending_vmxnet3
+from tests.devices.senders import activate_vmxnet3, start_pcnet, start_sending_vmxnet3, vmxnet3_queues
 from tests.peers.nics import BAR, PORTS, STATION, Ours, frame, pci_enable
 
 # driver → (bar of ports, of memory), size of the registers in memory or of the ports
@@ -376,24 +376,11 @@ def start_8255x(card: Ours) -> None:
 
 def start_vmxnet3(card: Ours) -> None:
     """A queue each way; 64 buffers of 2 KiB whose generation is always right, completions that nobody reads."""
-    pci_enable(card.q)
-    for bar in range(2):
-        card.q.pci_write(5, 0, 0x10 + 4 * bar, BAR + 0x1000 * bar)
-    area = bytearray(0x1000)
-    struct.pack_into("<I", area, 0, 0xBABEFEE1)
-    struct.pack_into("<QQQ", area, 24, 1, 0, RING + 0x800)
-    area[62] = area[63] = 1
-    struct.pack_into("<I", area, 120, 31)
-    for base, places, sizes in ((0x800, (0, 8, 12), (32, 0, 32)), (0x900, (4, 5, 6), (64, 64, 64))):
-        struct.pack_into("<QQQ", area, base + 16, *(RING + 0x1000 * (1 + n) for n in places))
-        struct.pack_into("<III", area, base + 56, *sizes)
-    card.q.write(RING, bytes(area))
+    vmxnet3_queues(card, ((0, 8, 12), (32, 0, 32)), ((4, 5, 6), (64, 64, 64)))
     for ring, kind in ((4, 0), (5, 0x4000)):
         one = b"".join(struct.pack("<QII", DATA + 2048 * n, 2048 | kind | 1 << 31, 0) for n in range(64))
         card.q.write(RING + 0x1000 * (1 + ring), one)
-    for at, value in ((0x10, RING), (0x18, 0), (0x20, 0xCAFE0000)):
-        card.q.writel(BAR + 0x1000 + at, value)
-    assert card.q.readl(BAR + 0x1020) == 0
+    activate_vmxnet3(card)
 
 
 def start_e1000(card: Ours) -> None:

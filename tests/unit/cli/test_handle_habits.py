@@ -8,6 +8,7 @@ import os
 import pathlib
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ import pytest
 
 import vmrun
 from tests.unit.cli.test_handle import LOGIN, machine, own_directory  # noqa: F401  # a fixture
+from vmrun.conversation import Core
+from vmrun.errors import MonitorError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -138,3 +141,37 @@ def test_the_page_s_program_prints_what_it_says(tmp_path: pathlib.Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=99, env=env)
     assert (done.stdout.splitlines(), done.stderr) == (wanted, "")
+
+
+def test_what_events_say_of_the_end() -> None:
+    told = {
+        "": ["RESET", "STOP"],
+        "shutdown": [("SHUTDOWN", "guest-shutdown")],
+        "reset": ["TRIPLE_FAULT", ("SHUTDOWN", "guest-reset")],
+        "quit": [("SHUTDOWN", "host-qmp-quit")],
+        "panic": ["GUEST_PANICKED", ("SHUTDOWN", "guest-panic")],
+    }
+    for reason, events in told.items():
+        core = Core()
+        for event in events:
+            name, why = event if isinstance(event, tuple) else (event, "")
+            core._event({"event": name, "data": {"reason": why}})
+        assert core.reason == reason
+        assert core.faults == ("TRIPLE_FAULT" in events)
+
+
+def test_who_has_gone_does_not_answer() -> None:
+    core = Core()
+    core.name = "lab"
+    with pytest.raises(MonitorError, match="lab does not answer any more"):
+        next(core.ask("stop", {}, 1.0))
+
+
+def test_closing_gives_all_back(tmp_path: pathlib.Path) -> None:
+    core = Core()
+    ours, theirs = socket.socketpair()
+    core.qmp, core.messages = ours, open(tmp_path / "messages", "w+b")  # noqa: SIM115
+    messages = core.messages
+    core.close()
+    assert ours.fileno() == -1 and messages.closed
+    theirs.close()
