@@ -305,12 +305,14 @@ cdef int inner_call(Cpu *c, Desc *d, Gate *gate, u64 after) noexcept nogil:
 # --- ret and iret --------------------------------------------------------------------------------------------
 
 cdef void drop_segments(Cpu *c) noexcept nogil:
-    """After a return to an outer level: what it may not use becomes null. Bases stay (FS and GS of 64-bit code)."""
+    """After a return to an outer level: what it may not use becomes null, and null 0. Bases stay (FS, GS of 64-bit code)."""
     cdef u32 n, ar
     for n in range(6):
         if n == CS or n == SS:
             continue
         ar = c.seg[n].ar
+        if ar & AR_UNUSABLE:
+            c.seg[n].sel = 0                        # 1 to 3 are null too; Linux counts on their going
         if ar & AR_UNUSABLE or ar & (AR_CODE | AR_CE) == AR_CODE | AR_CE:
             continue
         if ar_dpl(ar) < c.cpl:

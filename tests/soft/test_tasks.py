@@ -4,7 +4,7 @@ Each exception has a task of its own, so that it is told whatever the stack look
 task that was interrupted, what its TSS has as EIP (from `fault` in it on) and as RF.
 
 Ref: Intel SDM volume 3, chapter 8 (table 8-1: what is checked in a switch), 6.13 (error codes), 6.15 (#DF, its table),
-17.3.1.4 (the T flag).
+17.3.1.4 (the T flag), 5.8.6 (returns).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def tables(other: dict[str, str | int]) -> str:
         place(MAIN): tss(), place(OTHER): of_other, 0x3388: segment(0, 0xFFFFF, 0x93, 12),
         place(SMALL): ".word 0, 0, 0, 0, 0, 0, 0, small - 0xf0000, 2, 0x1111, 0, 0, 0, 0x6800, 0, 0, 0"
         f", {DATA}, {NARROW}, {DATA}, {DATA}, 0",
-        TABLES + NARROW: segment(0xF0000, 0xFFFF, 0x9B),
+        TABLES + NARROW: segment(0xF0000, 0xFFFF, 0x9B), TABLES + USERS_CODE: segment(0, 0xFFFFF, 0xFB, 12),
     }  # fmt: skip
     for at, text in rest.items():
         lines.append(f".org tables + {at - TABLES}\n{text}")
@@ -93,7 +93,8 @@ def tables(other: dict[str, str | int]) -> str:
     return "\n".join(lines)
 
 
-NARROW = 0x90  # code of 16 bits
+NARROW, USERS_CODE = 0x90, 0x98  # the first of 16 bits
+SEGMENTS = ("ds", "es", "fs", "gs")
 FRAME = """
 .macro  say
         .rept   4
@@ -130,7 +131,7 @@ wide:   movl    $16, %eax
         lidtl   idtr
         movl    $24, %eax
         ltr     %ax
-        movl    $0x83, 0x1000           # 4 MiB, and nothing behind
+        movl    $0x87, 0x1000           # 4 MiB, and nothing behind
         movl    $0x1000, %eax
         movl    %eax, %cr3
         movl    $0x10, %eax             # CR4.PSE
@@ -311,6 +312,29 @@ def test_a_task_without_room_for_the_error_code(tmp_path: pathlib.Path) -> None:
     main = f"movw ${OTHER}, {IDT + 8 * GP + 2}\nlcall $0x7f0, $0\n"
     found = run(main, tmp_path, beside=False, other="fault: nop", esp=0x500002)
     assert found == [PF, 2, OTHER, 0, RF]
+
+
+# --- a return to an outer level ---------------------------------------------------------------------------------------
+
+OUTWARD = {
+    "iret": f"pushl ${USERS | 3}\npushl $0x6000\npushl $0x3002\npushl ${USERS_CODE | 3}\npushl $fault\niret",
+    "lret": f"pushl $0x3002\npopfl\npushl ${USERS | 3}\npushl $0x6000\npushl ${USERS_CODE | 3}\npushl $fault\nlret",
+}
+
+
+# Linux sets the RPL of null selectors as it returns from a signal, and its own tests ask for the 0 that was there.
+@pytest.mark.parametrize("way", OUTWARD)
+def test_a_null_selector_is_0_after_a_return_to_an_outer_level(way: str, tmp_path: pathlib.Path) -> None:
+    loads = "".join(f"movl ${n % 4}, %eax\nmovl %eax, %{name}\n" for n, name in enumerate(SEGMENTS, 1))
+    told = "".join(f"movl %{name}, %eax\nsay\n" for name in SEGMENTS)
+    assert run(f"{loads}{OUTWARD[way]}\nfault:\n{told}", tmp_path, beside=False) == [0] * len(SEGMENTS)
+
+
+@pytest.mark.parametrize("way", OUTWARD)
+def test_a_segment_of_the_inner_level_is_gone_after_a_return_from_it(way: str, tmp_path: pathlib.Path) -> None:
+    load = f"movl ${USERS | 3}, %eax\nmovl %eax, %fs\n"
+    told = "".join(f"movl %{name}, %eax\nsay\n" for name in SEGMENTS)
+    assert run(f"{load}{OUTWARD[way]}\nfault:\n{told}", tmp_path, beside=False) == [0, 0, USERS | 3, 0]
 
 
 # --- an exception on the way to another's handler --------------------------------------------------------------------
