@@ -378,8 +378,12 @@ class _Domain(Memory):
         fresh = (n for n in range(1, MOST_THREADS + 1) if n not in numbers)
         while len(numbers) < min(many, MOST_THREADS):
             numbers.append(next(fresh))
+        told = {each.get("id"): each for each in given}
         for number in numbers:
-            self.add((count or named or self.root).line, "-object", f"iothread,id=iothread{number}")
+            each = told.get(str(number))
+            ends = [(end, each.get(f"thread_pool_{end}")) for end in ("min", "max")] if each is not None else []
+            pairs = [("id", f"iothread{number}"), *((f"thread-pool-{end}", value) for end, value in ends if value)]
+            self.add((each or count or named or self.root).line, "-object", join(pairs, "iothread"))
 
     def _identity(self) -> None:
         name, uuid = self.root.find("name"), self.root.find("uuid")
