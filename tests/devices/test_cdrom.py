@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.peers.oracle import QEMU
+from vmrun.devices.storage.ide_cd import names
 from vmrun.monitor import table
 from vmrun.monitor.errors import QmpError
 from vmrun.testing import QTest, QtestCommands, QtestProgram
@@ -150,6 +151,9 @@ SAME = {
     "test unit ready": bytes(12),
     "inquiry": bytes((0x12, 0, 0, 0, 96)),
     "inquiry, short": bytes((0x12, 0, 0, 0, 8)),
+    "inquiry, the pages": bytes((0x12, 1, 0, 0, 255)),
+    "inquiry, names": bytes((0x12, 1, 0x83, 0, 255)),
+    "inquiry, no serial number": bytes((0x12, 1, 0x80, 0, 255)),
     "read capacity": bytes((0x25,)),
     "read toc": bytes((0x43, 0, 0, 0, 0, 0, 0, 1, 0)),
     "read toc, msf": bytes((0x43, 2, 0, 0, 0, 0, 0, 1, 0)),
@@ -293,6 +297,19 @@ def test_the_guest_opens_and_closes_the_tray(q: Any) -> None:
     assert packet(q, bytes((0x1B, 0, 0, 0, 3)))[2] == DRDY
     settled(q), settled(q)
     assert packet(q, bytes(12))[2] == DRDY
+
+
+def test_its_names_have_the_world_wide_one_at_the_end() -> None:
+    found = names("abc", "Foo bar", 0x5000C50012345678)
+    assert found[:24] == b"\2\0\0\x14" + b"abc".ljust(20)
+    assert found[24:96] == b"\2\1\0\x44ATA     " + b"Foo bar".ljust(40) + b"abc".ljust(20)
+    assert found[96:] == bytes.fromhex("010300085000c50012345678")  # as QEMU's
+
+
+def test_security_of_a_drive_for_discs_is_unknown(q: Any) -> None:
+    q.outb(BASE + DEVICE, 0xA0)
+    q.outb(BASE + STATUS, 0xF5)
+    assert wait(q) & ERR and q.inb(BASE + ERROR) == 4
 
 
 def test_a_locked_tray_stays_closed(q: Any) -> None:

@@ -359,6 +359,12 @@ def test_smart_remembers_self_tests(q):
     assert sum(data) & 0xFF == 0
 
 
+@pytest.mark.parametrize(("code", "error"), [(0xF5, 0), (0xF1, 4), (0xF6, 4)])
+def test_security_can_be_frozen_and_that_is_all(q, code, error):
+    status = command(q, code)
+    assert (status & ERR, q.inb(BASE + ERROR)) == (1 if error else 0, error)
+
+
 def test_diagnostics_leave_the_first_device_selected(q, side):
     q.outb(BASE + DEVICE, 0xE5)
     q.outb(BASE + STATUS, 0x90)

@@ -81,6 +81,21 @@ def test_a_burst_goes_at_once(tmp_path: pathlib.Path) -> None:
     found.close()
 
 
+def test_what_is_given_up_before_its_turn_costs_nothing(tmp_path: pathlib.Path) -> None:
+    """As after a SCSI bus reset: what a driver asks for next does not wait for what it has given up."""
+    found = drive(tmp_path, iops=1, **{"iops-max": 2})
+    caller = Caller(found)
+    begin = time.monotonic()
+    numbers = [caller.submit(READ, 4096 * n, 512) for n in range(30)]
+    for number in numbers[3:]:
+        caller.give_up(number)
+    last = caller.submit(READ, 0, 512)
+    ended = [caller.wait()[0] for _ in range(4)]
+    assert last in ended
+    assert time.monotonic() - begin < 25  # behind all of them it took 28 seconds
+    found.close()
+
+
 def test_a_total_and_its_parts_are_too_much(tmp_path: pathlib.Path) -> None:
     with pytest.raises(BackendError, match="cannot be used at the same time"):
         drive(tmp_path, **{"bps": 1, "bps-rd": 1})

@@ -81,7 +81,7 @@ cdef class Drive(BlockBackend):
     cdef bint begin(self, DriveRequest *request) noexcept nogil
     cdef void finish(self, DriveRequest *request, int error) noexcept nogil
     cdef void settle_one(self) noexcept nogil
-    cdef void weigh_again(self) noexcept nogil
+    cdef void weigh_again(self, bint given_up) noexcept nogil
     cdef void weigh_one(self, DriveRequest *request) noexcept nogil
     cdef void count(self, DriveRequest *request) noexcept nogil
     cdef void let_go(self) noexcept nogil

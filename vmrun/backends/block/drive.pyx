@@ -245,9 +245,10 @@ cdef class Drive(BlockBackend):
     cdef void abandon(self, BlockRequest *request) noexcept nogil:
         cdef DriveRequest *mine = <DriveRequest *>request
         cdef DriveRequest **at
-        cdef bint over = False
+        cdef bint over = False, waits
         pthread_mutex_lock(&self.mutex)
         request.abandoned = True
+        waits = mine.state == QUEUED and mine.job.due != 0      # for the limits: whoever comes after it does not
         if mine.state == HELD or mine.state == PARKED:
             at = &self.held if mine.state == HELD else &self.parked
             while at[0] != mine:
@@ -260,6 +261,8 @@ cdef class Drive(BlockBackend):
         else:
             self.settling += 1
         pthread_mutex_unlock(&self.mutex)
+        if waits:
+            self.weigh_again(True)
         if over:
             request.in_flight = False
             self.recycle(request)
@@ -396,12 +399,19 @@ cdef class Drive(BlockBackend):
     def weigh(self):
         """The limits are others now, for what waits already, too."""
         with nogil:
-            self.weigh_again()
+            self.weigh_again(False)
 
-    cdef void weigh_again(self) noexcept nogil:
+    cdef void weigh_again(self, bint given_up) noexcept nogil:
+        """Those that wait for the limits; when one was given up, the others move up."""
+        cdef DriveRequest *request
         cdef Job *job
         cdef Job *next
         job = pool_take(waits_for, <void *>self)
+        next = job if given_up else NULL
+        while next != NULL:
+            request = <DriveRequest *>(<char *>next - <size_t>&(<DriveRequest *>NULL).job)
+            self.limits.give_back(request.base.op != BLOCK_READ, request.base.length)
+            next = next.next
         while job != NULL:
             next = job.next
             pthread_mutex_lock(&self.mutex)
@@ -413,7 +423,7 @@ cdef class Drive(BlockBackend):
     cdef void weigh_one(self, DriveRequest *request) noexcept nogil:
         """When the limits let it pass. With the mutex."""
         request.job.due = 0
-        if self.limited and not self.hurried and request.base.op != BLOCK_FLUSH:
+        if self.limited and not self.hurried and request.base.op != BLOCK_FLUSH and not request.base.abandoned:
             request.job.due = self.limits.admit(request.base.op != BLOCK_READ, request.base.length)
 
     def _hurry(self, bint begin):

@@ -17,4 +17,6 @@ cdef class LimitGroup:
     cdef double bursts[BUDGETS]     # units that may come at once
     cdef u64 free_at[BUDGETS]       # when what has passed so far is paid for
     cdef u64 unit                   # bytes that count as one request; 0: each is one
+    cdef double cost(self, int n, bint write, u64 bytes) noexcept nogil
     cdef u64 admit(self, bint write, u64 bytes) noexcept nogil
+    cdef void give_back(self, bint write, u64 bytes) noexcept nogil

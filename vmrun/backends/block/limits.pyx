@@ -36,22 +36,39 @@ cdef class LimitGroup:
         for member in self.members:
             member.weigh()
 
+    cdef double cost(self, int n, bint write, u64 bytes) noexcept nogil:
+        """Of a transfer, in ns of a budget; less than 0 where that does not count it."""
+        if self.rates[n] == 0 or n % 3 != 0 and n % 3 != (2 if write else 1):
+            return -1
+        if n < 3:
+            return <double>bytes / self.rates[n] * 1e9
+        return (<double>bytes / self.unit if self.unit and bytes > self.unit else 1) / self.rates[n] * 1e9
+
     cdef u64 admit(self, bint write, u64 bytes) noexcept nogil:
         """When a transfer may go, in ns of the pool's clock; 0: at once. It is paid for by what comes after it."""
         cdef u64 now = pool_now(), due = 0, start, burst
-        cdef int n, kind = 2 if write else 1
+        cdef int n
         cdef double cost
         pthread_mutex_lock(&self.mutex)
         for n in range(BUDGETS):
-            if self.rates[n] == 0 or n % 3 != 0 and n % 3 != kind:
+            cost = self.cost(n, write, bytes)
+            if cost < 0:
                 continue
-            cost = <double>bytes
-            if n >= 3:
-                cost = <double>bytes / self.unit if self.unit and bytes > self.unit else 1
             start = max(now, self.free_at[n])
-            self.free_at[n] = start + <u64>(cost / self.rates[n] * 1e9)
+            self.free_at[n] = start + <u64>cost
             burst = <u64>(self.bursts[n] / self.rates[n] * 1e9)
             if start > now + burst:
                 due = max(due, start - burst)
         pthread_mutex_unlock(&self.mutex)
         return due
+
+    cdef void give_back(self, bint write, u64 bytes) noexcept nogil:
+        """What was admitted and waits does not go, or is admitted anew: it has cost nothing."""
+        cdef int n
+        cdef double cost
+        pthread_mutex_lock(&self.mutex)
+        for n in range(BUDGETS):
+            cost = self.cost(n, write, bytes)
+            if cost > 0:
+                self.free_at[n] -= min(<u64>cost, self.free_at[n])
+        pthread_mutex_unlock(&self.mutex)

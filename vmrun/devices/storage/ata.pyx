@@ -73,6 +73,7 @@ cdef enum:
     FLUSH_CACHE_EXT = 0xEA
     IDENTIFY_DEVICE = 0xEC
     SET_FEATURES = 0xEF
+    SECURITY_FREEZE_LOCK = 0xF5
     SMART = 0xB0
     READ_NATIVE_MAX = 0xF8
 
@@ -245,6 +246,8 @@ cdef class AtaChannel(AtaTransfers):
                 self.abort()
         elif code in (FLUSH_CACHE, FLUSH_CACHE_EXT):
             self.start_flush()
+        elif code == SECURITY_FREEZE_LOCK:                      # there is nothing to freeze; firmware gives it to every disk
+            self.finish()
         elif code == SET_MULTIPLE_MODE:
             if d.nsector > MOST_MULTIPLE or d.nsector & (d.nsector - 1 if d.nsector else 0):
                 self.abort()

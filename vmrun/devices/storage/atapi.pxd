@@ -15,6 +15,8 @@ cpdef enum:
 
 cdef class PacketUnit(Mmc):
     cdef u8 text[28]            # INQUIRY's vendor, product and revision
+    cdef u8 names[128]          # page 83h of INQUIRY, `named` bytes
+    cdef u32 named
     cdef u8 answer[CD_ANSWER]
     cdef readonly u32 length, blocks
     cdef readonly u64 lba

@@ -22,6 +22,7 @@ cdef enum:
     TEST_UNIT_READY = 0x00
     REQUEST_SENSE = 0x03
     INQUIRY = 0x12
+    DEVICE_IDENTIFICATION = 0x83
     START_STOP_UNIT = 0x1B
     PREVENT_ALLOW = 0x1E
     READ_CAPACITY = 0x25
@@ -68,7 +69,7 @@ cdef enum:
 
 
 cdef class PacketUnit(Mmc):
-    """`text` is the vendor (8), product (16) and revision (4) that INQUIRY tells."""
+    """`text` is the vendor (8), product (16) and revision (4) that INQUIRY tells, `names` the descriptors of its page 83h."""
 
     state = Table(
         "atapi", 1, U8("sense", most=15), U8("asc"), U8("ascq"), Flag("locked"), Flag("tray_open"), Flag("changed"),
@@ -76,11 +77,14 @@ cdef class PacketUnit(Mmc):
     )
     save, load_state = state.methods()[1:]
 
-    def __init__(self, BlockBackend backend, bytes text):
-        if len(text) != 28:
-            raise ValueError("INQUIRY has 28 bytes of text")
+    def __init__(self, BlockBackend backend, bytes text, bytes names=b""):
+        if len(text) != 28 or len(names) > 124:
+            raise ValueError("INQUIRY has 28 bytes of text, and 124 of names at most")
         self.backend = backend
         memcpy(self.text, <const u8 *>text, 28)
+        self.named = <u32>len(names) + 4
+        self.names[0], self.names[1], self.names[3] = 0x05, DEVICE_IDENTIFICATION, <u8>len(names)
+        memcpy(self.names + 4, <const u8 *>names, len(names))
         self.reset()
 
     def reset(self):
@@ -188,6 +192,13 @@ cdef class PacketUnit(Mmc):
 
     cdef int inquiry(self, const u8 *cdb) noexcept nogil:
         cdef u8 *out = self.answer
+        if cdb[1] & 1 and cdb[2] == DEVICE_IDENTIFICATION:
+            memcpy(out, self.names, self.named)
+            return self.give(self.named, be16(cdb + 3))
+        if cdb[1] & 1 and cdb[2] == 0:          # which pages there are
+            memset(out, 0, 6)
+            out[0], out[3], out[5] = 0x05, 2, DEVICE_IDENTIFICATION
+            return self.give(6, be16(cdb + 3))
         if cdb[1] & 1 or cdb[2]:
             return self.fail(ILLEGAL_REQUEST, ASC_INVALID_FIELD, 0)
         memset(out, 0, 36)

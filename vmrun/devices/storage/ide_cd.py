@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 MODEL = "QEMU DVD-ROM"
 
 
+def names(serial: str, model: str, wwn: int) -> bytes:
+    """Designators of INQUIRY's page 83h (SPC-3 7.6.3): the serial number; vendor, model and serial number; the WWN."""
+    number = serial.encode("ascii", "replace")[:20].ljust(20)
+    whole = b"ATA     " + model.encode("ascii", "replace")[:40].ljust(40) + number
+    found = bytes((2, 0, 0, len(number))) + number + bytes((2, 1, 0, len(whole))) + whole
+    return found + bytes((1, 3, 0, 8)) + wwn.to_bytes(8, "big") if wwn else found
+
+
 def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     """Put a CD-ROM drive on `device`'s bus and unit."""
     backend: Any = platform.drive(device.drive) if device.drive else platform.bay(device)
@@ -28,7 +36,7 @@ def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     serial = device.serial or backend.serial or f"QM{number:05d}"
     firmware = device.ver or platform.hw_version
     text = f"QEMU    {MODEL:16}{firmware:4.4}".encode("ascii", "replace")
-    packets = PacketUnit(backend, text)
+    packets = PacketUnit(backend, text, names(serial, model, device.wwn))
     data = identify_packet(serial=serial, model=model, firmware=firmware, wwn=device.wwn)
     device.parent_bus.channel.attach_packet(unit, packets, data)
     return packets
