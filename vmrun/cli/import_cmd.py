@@ -31,7 +31,8 @@ def run(argv: list[str]) -> int:
     qemu.add_argument("--defaults", action="store_true", help="with the devices that QEMU adds by itself")
     qemu.add_argument("args", nargs="*", metavar="ARG", help="the command line, after --")
     domain = kinds.add_parser("libvirt", help="a libvirt domain", description="A machine file of a domain's XML.")
-    domain.add_argument("file", metavar="FILE.xml")
+    domain.add_argument("file", metavar="FILE.xml", help="the domain's XML, or a log, a page, a script that has it")
+    domain.add_argument("--domain", metavar="NAME|N", help="which of several: its name, or its place from 1")
     for each in (qemu, domain):
         each.add_argument("-o", "--output", metavar="FILE", help="write there, not to the terminal")
     at = argv.index("--") if "--" in argv else len(argv)
@@ -42,7 +43,7 @@ def run(argv: list[str]) -> int:
     if args.kind == "libvirt":
         from vmrun.config.importers.libvirt import import_domain
 
-        document, warnings = import_domain(_read(args.file), args.file)
+        document, warnings = import_domain(_domain(args), args.file)
         return _give(args, document, warnings, f"imported from {args.file}")
     if args.file or args.pid is not None:
         words = _words(args)
@@ -204,6 +205,26 @@ def _found(args: Any) -> list[str]:
     for note in command.notes:
         write(f"vmrun: {name}:{command.line}: {note}\n", sys.stderr)
     return command.argv()
+
+
+def _domain(args: Any) -> bytes:
+    """The XML of the domain that is meant."""
+    from vmrun.config.importers.domains import domains
+    from vmrun.errors import ConfigError, Place, Problem
+
+    found = domains(_read(args.file))
+    wanted = args.domain
+    if wanted is None and len(found) == 1:
+        return found[0].data
+    for place, each in enumerate(found, 1):
+        if wanted is not None and wanted in (each.name, str(place)):
+            return each.data
+    rows = "".join(f"\n  {n}. line {each.line}: {each.name or 'without a name'}" for n, each in enumerate(found, 1))
+    if wanted is None:
+        text = f"{len(found)} domains in {args.file}: say which with --domain NAME, or 1 … {len(found)}{rows}"
+    else:
+        text = f"--domain {wanted}: there is none of that name or place in {args.file}{rows}"
+    raise ConfigError(problems=[Problem("VR0122", text, Place(args.file, found[0].line, 1))])
 
 
 def _read(path: str) -> bytes:

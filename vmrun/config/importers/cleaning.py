@@ -15,22 +15,27 @@ _SCRIPT = re.compile(
 )
 
 
-def clean(text: str) -> str:
-    """Without what an editor, a page, a terminal or a system's line ends added; lines stay where they are."""
+def unmarked(text: str) -> str:
+    """Without the marks of terminals, systems and mails, which no kind of text has itself."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\n]*\x07)", "", text)
     text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
     text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
     text = re.sub("[\u2028\u2029\x85]", "\n", text)
+    if re.search(r"=3D\S", text):  # a mail as it went over the wire
+        text = re.sub(r"=([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), re.sub(r"=[ \t]*\n", "", text))
+    return _QUOTED.sub(lambda match: _MARK.sub("", match[0]), text)
+
+
+def clean(text: str) -> str:
+    """Without what an editor, a page, a terminal or a system's line ends added; lines stay where they are."""
+    text = unmarked(text)
     text = re.sub("[“”„‟″«»＂]", '"', text)
     text = re.sub("(?<![^\\W_])[‘’‚‛′]|[‘’‚‛′](?![^\\W_])", "'", text)
     text = re.sub(r"(?m)\bby `(.*)'\.?$", r"$ \1", text)  # gdb, of a core
     text = re.sub("[\u2010\u2011\u2212\u2012\ufe58\ufe63\uff0d]", "-", text)
     text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
-    if re.search(r"=3D\S", text):  # a mail as it went over the wire
-        text = re.sub(r"=([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), re.sub(r"=[ \t]*\n", "", text))
     text = re.sub(r"(qemu-system-)([\"'])[ \t]*\+[ \t]*([\w.]+)[ \t]*\+[ \t]*\2", r"\1{\3}", text)
-    text = _QUOTED.sub(lambda match: _MARK.sub("", match[0]), text)
     text = _SCRIPT.sub(lambda match: re.sub(r"(?:\\{1,2}n)+", "; ", re.sub(r"(?<=\s)\\{2,}n", "", match[0])), text)
     if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
         text = "\n".join("" if row[:1] == "-" else row[1:] for row in text.split("\n"))

@@ -46,13 +46,15 @@ class Screens(Places):
     def _graphics(self, item: Item) -> None:
         kind, domain = item.get("type"), self.domain
         port = item.get("port", "-1")
-        item.ignore("autoport")
+        auto = item.get("autoport") == "yes" or port in ("-1", "")
         if kind == "vnc":
             where = f"unix:{item.get('socket')}" if item.get("socket") else self._listen(item)
+            pairs: Pairs = [("vnc", where)]
             if not where.startswith("unix:"):
                 host = f"[{where}]" if ":" in where else where
-                where = f"{host}:{max(int(port or '-1'), 5900) - 5900}"
-            pairs: Pairs = [("vnc", where), *([("password", "on")] if item.get("passwd") else [])]
+                pairs = [("vnc", f"{host}:{0 if auto else max(int(port), 5900) - 5900}")]
+                pairs += [("to", "99")] if auto else []
+            pairs += [("password", "on")] if item.get("passwd") else []
             share = {"allow-exclusive": "allow-exclusive", "force-shared": "force-shared", "ignore": "ignore"}
             pairs += [("share", share[item.get("sharePolicy")])] if item.get("sharePolicy") in share else []
             websocket = item.get("websocket")
@@ -63,7 +65,7 @@ class Screens(Places):
             if item.get("keymap"):
                 self.add(item.line, "-k", item.get("keymap"))
         elif kind == "spice":
-            pairs = [("port", port if port not in ("-1", "") else "5900")]
+            pairs = [("port", "5900" if auto else port)]
             pairs += [("tls-port", item.get("tlsPort"))] if item.get("tlsPort") not in ("", "-1") else []
             pairs += [("addr", self._listen(item))]
             mouse = item.attr("mouse", "mode")
