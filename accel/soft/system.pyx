@@ -25,8 +25,26 @@ from accel.soft.smm cimport resume
 from accel.soft.transfer cimport *
 from accel.soft.xsave cimport do_pkru, do_xcr, do_xrstor, do_xsave
 
-cdef extern from "<sys/random.h>" nogil:
-    long vr_random "getrandom"(void *, size_t, unsigned)
+cdef extern from * nogil:
+    """
+    #include <sys/random.h>
+    /* A number of the host's, 0: it has none yet. 256 bytes at a time, as many as getrandom(2) gives whole or not at
+       all; each is given once, then known to nobody else. */
+    static int vr_random(unsigned long long *value)
+    {
+        static __thread unsigned long long numbers[32];
+        static __thread unsigned left;
+        if (!left) {
+            if (getrandom(numbers, sizeof numbers, GRND_NONBLOCK) != sizeof numbers)
+                return 0;
+            left = sizeof numbers / sizeof *numbers;
+        }
+        *value = numbers[--left];
+        numbers[left] = 0;
+        return 1;
+    }
+    """
+    bint vr_random(u64 *value)
 
 # 0: done, the block goes on; 1: an exception is noted, it belongs to this instruction; 2: c.rip and c.stop are set.
 ctypedef int (*Slow)(Cpu *c, Uop *u) noexcept nogil
@@ -325,11 +343,8 @@ cdef int do_random(Cpu *c, Uop *u) noexcept nogil:
         c.seed ^= c.seed << 17
         value = c.seed
         set_status_flags(c, F_CF)
-    elif vr_random(&value, 8, 1) != 8:                # the host has none yet
-        value = 0
-        set_status_flags(c, 0)
     else:
-        set_status_flags(c, F_CF)
+        set_status_flags(c, F_CF if vr_random(&value) else 0)
     set_reg(c, u.s, u.a, value)
     return 0
 

@@ -260,5 +260,11 @@ def test_an_instruction_works_when_it_is_declared(name: str, tmp_path: pathlib.P
     assert run(tried(source), tmp_path, **{f"l{leaf:x}": {register: without}}) == [GP if name == "wrfsbase" else UD, 0]
 
 
+def test_no_random_number_comes_twice(tmp_path: pathlib.Path) -> None:
+    """They are asked for 32 at a time."""
+    found = run("movl $70, %ebx\n1: rdrand %eax\njnc 1b\ncall log\ndecl %ebx\njnz 1b\n", tmp_path)
+    assert len(found) == len(set(found)) == 70
+
+
 def test_invpcid_of_a_kind_that_does_not_exist_is_refused(tmp_path: pathlib.Path) -> None:
     assert run(tried("movl $4, %eax; invpcid 0x8100, %rax"), tmp_path) == [GP, 0]
