@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
     from vmrun.core.platform import Platform
 
+# RFC 7919's group ffdhe2048, for clients whose anonymous ciphers know no curves (gtk-vnc's)
+FFDHE2048 = (
+    "MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz+8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPf"
+    "HtXV/WVhJDP1H18GbtCFY2VVPe0a87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7YdEIqUuy"
+    "yOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61z"
+    "O7X8vC7CIAXFjvGDfRaDssbzSibBsu/6iGtCOGEoXJf//////////wIBAg=="
+)
+
 
 class AnonymousCreds(UserObject):
     """Encryption with whoever answers: against those who listen, not against those who stand between."""
@@ -45,15 +53,30 @@ class AnonymousCreds(UserObject):
         # TLS 1.3 has no anonymous ciphers, and OpenSSL counts them as of no security at all
         self.context.minimum_version = self.context.maximum_version = ssl.TLSVersion.TLSv1_2
         try:
-            self.context.set_ciphers("AECDH:ADH:@SECLEVEL=0")
+            self.context.set_ciphers("AECDH:ADH:!eNULL:@SECLEVEL=0")
         except ssl.SSLError:
             raise BuildError("this host's OpenSSL has no anonymous ciphers: use tls-creds-x509") from None
         params = os.path.join(self.dir or "", "dh-params.pem")
-        if server and self.dir and os.path.exists(params):
-            try:
-                self.context.load_dh_params(params)
-            except (OSError, ssl.SSLError) as error:
-                raise BuildError(f"Unable to load DH parameters from {params}: {error}") from None
+        if not server:
+            return
+        if not self.dir or not os.path.exists(params):
+            own_params(self.context)
+            return
+        try:
+            self.context.load_dh_params(params)
+        except (OSError, ssl.SSLError) as error:
+            raise BuildError(f"Unable to load DH parameters from {params}: {error}") from None
+
+
+def own_params(context: ssl.SSLContext) -> None:
+    """`ssl` takes them from a file alone."""
+    file = os.memfd_create("dh-params")
+    try:
+        os.write(file, f"-----BEGIN DH PARAMETERS-----\n{FFDHE2048}\n-----END DH PARAMETERS-----\n".encode())
+        os.lseek(file, 0, os.SEEK_SET)
+        context.load_dh_params(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
 
 
 class Asked:
