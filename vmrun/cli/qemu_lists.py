@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from vmrun.cli.qemu_machine import catalogue, creatable
+from vmrun.cli.qemu_machine import catalogue
 from vmrun.cli.qemu_start import QemuError
 from vmrun.config.importers.line import OPTIONS
 from vmrun.config.importers.runopts import LOG_ITEMS
 from vmrun.config.importers.screenopts import ADAPTERS
 from vmrun.config.machinetypes import newest_type
+from vmrun.monitor.devicelist import devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from vmrun.config.importers.qemuopts import Option
-
-CATEGORIES = {
-    "chipset": "Controller/Bridge/Hub",
-    "bridge": "Controller/Bridge/Hub",
-    "usb": "USB",
-    "storage": "Storage",
-    "network": "Network",
-    "input": "Input",
-    "char": "Input",
-    "display": "Display",
-    "audio": "Sound",
-    "misc": "Misc",
-    "watchdog": "Watchdog",
-    "ipmi": "Uncategorized",
-}
-# devices of a folder of several kinds, by file
-BY_FILE = {
-    **{"virtio_9p": "Storage", "virtio_blk": "Storage", "virtio_scsi": "Storage", "virtio_net": "Network"},
-    **{"virtio_input": "Input", "virtio_serial": "Input", "virtio_gpu": "Display", "virtio_sound": "Sound"},
-    **{"i6300esb": "Watchdog", "ib700": "Watchdog", "pc_dimm": "Uncategorized", "nvdimm": "Storage", "sga": "Display"},
-}
-ALIASES = {"e1000-82540em": "e1000", "lsi": "lsi53c895a"}  # beside those that end in -pci
-BUSES = {"floppy": "floppy-bus"}  # kinds by QEMU's names of their classes
-
 
 def version() -> str:
     from vmrun.monitor.commands.introspect import version as found
@@ -126,30 +102,6 @@ def cpus() -> str:
             row = " "
         row += f" {flag}"
     return "\n".join([*lines, row]) + "\n"
-
-
-def devices() -> str:
-    from vmrun.monitor.typetree import drivers
-
-    groups: dict[str, list[str]] = {name: [] for name in (*CATEGORIES.values(), "Uncategorized")}
-    for name in creatable():
-        row = drivers()[name]
-        if name in ALIASES or row["module"] == drivers().get(f"{name}-pci", {}).get("module"):
-            continue  # an alias, told with the driver
-        folder, file = row["module"].split(".")[2:4]
-        category = "Misc" if name == "isa-debugcon" else BY_FILE.get(file) or CATEGORIES.get(folder, "Misc")
-        groups[category].append(_line(name, row, drivers()))
-    return "\n".join(f"{title} devices:\n{''.join(lines)}" for title, lines in groups.items() if lines)
-
-
-def _line(name: str, row: dict[str, Any], rows: dict[str, Any]) -> str:
-    bus = f", bus {BUSES.get(row['bus'], row['bus'])}" if row["bus"] else ""
-    bus += "".join(f', alias "{alias}"' for alias, of in ALIASES.items() if of == name)
-    alias = name.removesuffix("-pci")
-    if alias != name and rows.get(alias, {}).get("module") == row["module"]:
-        bus += f', alias "{alias}"'
-    text = f', desc "{row["description"]}"' if row["description"] else ""
-    return f'name "{name}"{bus}{text}\n'
 
 
 def device(option: Option, driver: str) -> str:

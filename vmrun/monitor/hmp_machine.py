@@ -279,10 +279,17 @@ def _stats(machine: Any, words: Given, cpu: int) -> str:
     return f"invalid stats provider {words[2]}\n" if words[2:] and words[2] != "kvm" else ""
 
 
+def _qdm(machine: Any, words: Given, cpu: int) -> str:
+    from vmrun.monitor.devicelist import devices
+
+    return devices()
+
+
 VIEWS = by_name(
     Line("capture", "", "show capture information", _says("")),
     Line("mem", "", "show the active virtual memory mappings", _mem),
     Line("pic", "", "show PIC state", _pic),
+    Line("qdm", "", "show qdev device model list", _qdm),
     Line("ramblock", "", "Display system ramblock information", _ramblock),
     Line("replay", "", "show record/replay information", _says("Record/replay is not active\n")),
     Line("roms", "", "show roms", _roms),

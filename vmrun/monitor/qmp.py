@@ -82,11 +82,11 @@ class QmpSession:
 
     def feed(self, data: bytes) -> None:
         for value in self._stream.feed(data):
-            if self.oob and isinstance(value, dict) and "exec-oob" in value and self.working:
-                self._answer(value)
+            if self.oob and isinstance(value, dict) and "exec-oob" in value:
+                self._answer(value)  # whatever waits, and what came in one piece with it
             else:
                 self._waiting.append(value)
-        self._go_on()
+                self._go_on()
 
     def resume(self) -> None:
         """The client has read."""

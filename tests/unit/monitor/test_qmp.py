@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import time
 import types
 from typing import Any
 
@@ -433,3 +435,27 @@ def test_a_dump_that_is_cut_off_says_so(talk: Talk) -> None:
     last = talk.hmp("xp /5000xb 0x1000").splitlines()[-1]
     assert last == "4096 of 5000 are shown; the next begins at 0x2000"
     assert "shown" not in talk.hmp("xp /16xb 0x1000")
+
+
+def test_a_pipe_of_rules_is_waited_for_by_who_asked_alone(talk: Talk, tmp_path: pathlib.Path) -> None:
+    """As QEMU's qmp-test: all in one piece, and the one out of band is answered first."""
+    os.mkfifo(tmp_path / "pipe")
+    other = Talk.__new__(Talk)
+    other.machine, other.sent, other.monitors = talk.machine, [], talk.monitors
+    other.session = talk.monitors.session("control", other._take)
+    assert other.ask("qmp_capabilities", enable=["oob"]) == {"return": {}}
+    rules = {"driver": "blkdebug", "node-name": "b", "config": str(tmp_path / "pipe"), "image": {"driver": "null-co"}}
+    lines = [
+        {"execute": "blockdev-add", "id": 1, "arguments": rules},
+        {"execute": "query-name", "id": 2},
+        {"exec-oob": "migrate-pause", "id": 3},
+    ]
+    other.session.feed("".join(map(json.dumps, lines)).encode())
+    assert [message["id"] for message in other.sent if "id" in message] == [3]
+    assert "status" in talk.result("query-status")
+    (tmp_path / "pipe").write_text('[inject-error]\nevent = "read_aio"\n')
+    end = time.monotonic() + 30
+    while len([message for message in other.sent if "id" in message]) < 3 and time.monotonic() < end:
+        talk.machine.loop.run_once(0.02)
+    assert [message["id"] for message in other.sent if "id" in message] == [3, 1, 2]
+    assert next(message for message in other.sent if message.get("id") == 1)["return"] == {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from vmrun.errors import BuildError
 from vmrun.machine import blocks
 from vmrun.machine.thresholds import thresholds
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import alternates, check, command, enums, event, struct, union, wrapped
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 enums["BlockDeviceIoStatus"] = ("ok", "failed", "nospace")
@@ -231,11 +235,57 @@ def block_set_io_throttle(monitor: Any, device: str = "", id: str = "", group: s
 
 
 @command("blockdev-add", {"driver": "str", "node-name?": "str"}, gen=False, shape="BlockdevOptions")
-def blockdev_add(monitor: Any, **options: Any) -> None:
+def blockdev_add(monitor: Any, **options: Any) -> Work | None:
     """Name an image, or a part of what one is made of, for device_add. The driver's options are further arguments."""
     options = {key.replace("_", "-") if key == "node_name" else key: value for key, value in options.items()}
     check(options, "BlockdevOptions", "")
+    if pipes := list(_pipes(options)):
+        return Work(monitor.machine, lambda work: [_poured(level, work) for level in pipes]).map(
+            lambda kept: _add_of(monitor, options, kept)
+        )
     _told(blocks.blocks(monitor.machine).add, options)
+    return None
+
+
+def _pipes(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those whose rules (blkdebug's `config`) come out of a pipe: who asked waits for them, and nobody else."""
+    config = options.get("config")
+    named = options.get("driver") == "blkdebug" and isinstance(config, str) and os.path.exists(config)
+    if named and stat.S_ISFIFO(os.stat(str(config)).st_mode):
+        yield options
+    for value in options.values():
+        if isinstance(value, dict):
+            yield from _pipes(value)
+
+
+def _poured(level: dict[str, Any], work: Work) -> int:
+    """A file without a name of what the pipe gives until its writers are gone; the options name it instead."""
+    import select
+
+    kept = os.memfd_create("rules")
+    try:
+        pipe = os.open(level["config"], os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # add() will say why
+        return kept
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    with os.fdopen(pipe, "rb", buffering=0) as given:
+        while not work.ended:
+            if ready.poll(500):
+                data = given.read(1 << 16)
+                if not data:
+                    break
+                os.write(kept, data)
+    level["config"] = f"/proc/self/fd/{kept}"
+    return kept
+
+
+def _add_of(monitor: Any, options: dict[str, Any], kept: list[int]) -> None:
+    try:
+        _told(blocks.blocks(monitor.machine).add, options)
+    finally:
+        for fd in kept:
+            os.close(fd)
 
 
 @command("blockdev-del", {"node-name": "str"})
