@@ -97,6 +97,30 @@ def test_drives_are_told_in_the_order_of_the_line(chain: pathlib.Path) -> None:
     assert shown[1] == shown[0]
 
 
+def test_an_image_below_others_is_streamed_into_and_read_only_again(chain: pathlib.Path) -> None:
+    """By the name that -drive gave it; while a backup goes on its size stays."""
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 512k", "base.qcow2"], cwd=chain, check=True)
+    shown = []
+    for name, program in (("q", [QEMU]), ("v", OURS)):
+        directory = chain / name
+        directory.mkdir()
+        for image in chain.glob("*.qcow2"):
+            (directory / image.name).write_bytes(image.read_bytes())
+        drive = "if=virtio,id=d,file=top.qcow2,format=qcow2,backing.node-name=m"
+        talk = Talk([*program, *LINE, "-qmp", "stdio", "-drive", drive], directory)
+        try:
+            found: list[Any] = [talk.ask("block-stream", device="m", **{"job-id": "s"})]
+            found.append(talk.wait_for("BLOCK_JOB_COMPLETED")["data"])
+            rows = talk.ask("query-named-block-nodes")["return"]
+            found.append([row["ro"] for row in rows if row["node-name"] == "m"])
+            talk.ask("drive-backup", device="d", target="copy", sync="full", speed=1, **{"job-id": "b"})
+            found.append(talk.ask("block_resize", device="d", size=65536)["error"]["class"])
+            shown.append(found)
+        finally:
+            talk.close()
+    assert shown[1] == shown[0]
+
+
 @pytest.mark.parametrize("drive", REFUSED)
 def test_what_cannot_be_is_refused_in_the_same_words(chain: pathlib.Path, drive: str) -> None:
     def said(program: list[str]) -> str:

@@ -405,9 +405,9 @@ class Stream(BlockJob):
 
     kind = "stream"
 
-    def __init__(self, *args: Any, base: Any, backing_file: str, **how: Any) -> None:
+    def __init__(self, *args: Any, base: Any, backing_file: str, was_readonly: bool = False, **how: Any) -> None:
         super().__init__(*args, **how)
-        self.base, self.backing_file = base, backing_file
+        self.base, self.backing_file, self.was_readonly = base, backing_file, was_readonly
         self.tap: Any = None
         if base is not None:
             self.use(base)
@@ -462,6 +462,11 @@ class Stream(BlockJob):
                 self.tap.drop_bitmap(self.mark)
             self.blocks.untap(self.source)
             self.tap = None
+            if self.was_readonly:
+                from vmrun.backends.block.images import reopen
+
+                self.source.sync()
+                reopen(self.source, True)
 
 
 # --- backing images ------------------------------------------------------------------------------------------------

@@ -448,6 +448,8 @@ def block_stream(
     machine: Machine, device: str, *, base: str = "", base_node: str = "", backing_file: str = "", bottom: str = "",
     **given: Any,
 ) -> BlockJob:  # fmt: skip
+    from vmrun.backends.block.images import reopen
+
     how, table = How(given), blocks(machine)
     source, _ = table.find(device)
     if bottom and (base or base_node):
@@ -470,12 +472,35 @@ def block_stream(
         raise BuildError("backing file specified, but streaming the entire chain")
     for one in chain_of(source):
         free(machine, one, device)
-    writable(source)
     id = how.name(device, source, machine)
     name = backing_file or (os.path.abspath(file_of(below)) if below is not None else "")
-    return started(
-        machine, lambda: Stream(machine, id, source, None, base=below, backing_file=name, **how.keywords), id
-    )
+    was = bool(source.readonly) and not table.is_shown(source)  # an image below others, which is only read otherwise
+    if was:
+        _open_for_writing(source)
+    else:
+        writable(source)
+    try:
+        return started(
+            machine,
+            lambda: Stream(
+                machine, id, source, None, base=below, backing_file=name, was_readonly=was, **how.keywords
+            ),
+            id,
+        )
+    except BaseException:
+        if was:
+            reopen(source, True)
+        raise
+
+
+def _open_for_writing(node: Any) -> None:
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import reopen
+
+    try:
+        reopen(node, False)
+    except ImageError as error:
+        raise BuildError(error.text) from None
 
 
 def _of_chain(machine: Machine, top: Any, name: str) -> Any:

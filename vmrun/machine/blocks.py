@@ -525,6 +525,9 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
         raise BuildError("Parameter 'size' expects a >0 size")
     if node.driver == "qcow2" and size % 512:
         raise BuildError("The new size must be a multiple of 512")
+    if table.busy.get(id(node)) in ("mirror", "backup"):  # they go by the size that they began with
+        name, job = table.node_name(node), table.busy[id(node)]
+        raise BuildError(f"Node '{name}' is busy: block device is in use by block job: {job}")
     if drive is not None:
         drive.drain()
     elif node.readonly:
