@@ -170,6 +170,25 @@ def test_one_access_does_not_send_without_end() -> None:
         assert numbers == list(range(numbers[0], numbers[0] + 2947))
 
 
+def test_another_ring_begins_with_its_first_byte() -> None:
+    """The driver gives an e1000 another ring while a descriptor of the last one is half done."""
+    with Ours("e1000") as card:
+        e1000(card)
+        context = struct.pack("<BBHBBHIBBH", 14, 24, 33, 34, 50, 0, 0x27 << 24 | 0xFFFF, 0, 54, 1)
+        card.q.write(RING, context + struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
+        memory = card.machine.machine.board.memory
+        with card.machine.machine.board.lock:
+            memory.write(BAR + TDT, 4, 2)
+            before = len(card.frames)
+            memory.write(BAR + TCTL, 4, 0)
+            memory.write_bytes(RING + 0x8000, context + struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
+            for at, value in ((TDBAL, RING + 0x8000), (TDH, 0), (TDT, 2), (TCTL, 2)):
+                memory.write(BAR + at, 4, value)
+        for _ in range(20):
+            card.q.clock_step(1)
+        assert 0 < before < 300 and len(card.sent()) - before >= 3000
+
+
 def again(card: Ours) -> None:
     """The card is saved, reset, and goes on from what was saved."""
     with card.machine.machine.board.lock:
