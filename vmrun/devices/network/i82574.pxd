@@ -27,6 +27,7 @@ cdef class I82574(IntelMac):
     cdef void mdic(self, u32 value) noexcept nogil
     cdef u32 phy_place(self, u32 which) noexcept nogil
     cdef void phy_reset(self) noexcept nogil
+    cdef void settle_speed(self) noexcept nogil
     cdef void transmit_rings(self) noexcept nogil
     cdef u32 transmit_ring(self, u32 queue) noexcept nogil
     cdef u32 descriptor_size(self) noexcept nogil

@@ -49,6 +49,12 @@ cdef enum:                      # registers by number: offset / 4
     RSSRK = 0x5C80 >> 2
 
 cdef enum:
+    CTRL_FD = 1
+    CTRL_FRCSPD = 1 << 11
+    CTRL_FRCDPX = 1 << 12
+    STATUS_FD = 1
+    STATUS_SPEED = 3 << 6       # CTRL's is two bits higher
+    GIGABIT = 2 << 6
     EXT_EIAME = 1 << 24
     EXT_IAME = 1 << 27
     STATUS_PHYRA = 0x400
@@ -79,6 +85,7 @@ cdef enum:
     HDRSP = 0x8000
     PAGE = 22
     BMCR_RESET = 0x8000
+    BMCR_RETAINED = 0x3140      # by that reset: speed, autonegotiation, duplex
     # which timer
     AUTONEG_OVER = 0
     ITR_OVER = 1
@@ -257,6 +264,7 @@ cdef class I82574(IntelMac):
                 self.phy_reset()
                 self.link_registers(self.link_up)
             self.mac[CTRL] = value & 0x7FFFFFFF
+            self.settle_speed()
         elif n == STATUS:
             self.mac[STATUS] &= value | ~<u32>STATUS_PHYRA
         elif n == EECD:
@@ -324,8 +332,8 @@ cdef class I82574(IntelMac):
             if PHY_HOW[place] == 1:
                 value |= MDIC_E
             elif which == BMCR:
-                if value & BMCR_RESET:
-                    self.phy_reset()
+                if value & BMCR_RESET:                          # drivers end with it what they set before: that stays
+                    self.phy_cells[BMCR] = value & BMCR_RETAINED
                     self.link_registers(self.link_up)
                 else:
                     self.phy_cells[BMCR] = value & 0x7DC0       # restart clears itself
@@ -409,6 +417,14 @@ cdef class I82574(IntelMac):
     cdef void link_registers(self, bint up) noexcept nogil:
         IntelMac.link_registers(self, up)
         self.phy_cells[17] = 0xAC08 if up else 0xA000
+
+    cdef void settle_speed(self) noexcept nogil:
+        """STATUS has what CTRL forces, else a gigabit, full duplex."""
+        cdef u32 ctrl = self.mac[CTRL], forced
+        forced = ctrl >> 2 & STATUS_SPEED if ctrl & CTRL_FRCSPD else GIGABIT
+        if not ctrl & CTRL_FRCDPX or ctrl & CTRL_FD:
+            forced |= STATUS_FD
+        self.mac[STATUS] = self.mac[STATUS] & ~<u32>(STATUS_SPEED | STATUS_FD) | forced
 
     # --- transmit -------------------------------------------------------------------------------------------
 
