@@ -449,3 +449,27 @@ def test_frames_of_every_length_reach_a_card_that_receives(driver: str) -> None:
         assert arrived > 2050 - 14
         assert card.net.held_count == 0
         assert card.q.pci_read(5, 0, 0) & 0xFFFF in (0x8086, 0x15AD)
+
+
+def test_a_receive_unit_that_is_started_twice_goes_on_where_it_is() -> None:
+    """iPXE starts it twice, one after the other: a frame in between is neither lost nor written over, and the list is
+    not gone through again when the driver has freed it."""
+    first, second = 0x110000, 0x110800
+    with Ours("i82559c") as card:
+        pci_enable(card.q, 1, 0)
+        for at, link, what in ((first, second, 0), (second, 0, 0x8000)):
+            card.q.write(at, struct.pack("<HHIIHH", 0, what, link, 0xFFFFFFFF, 0, 1520))
+
+        def ru_start() -> None:
+            card.q.writel(BAR + 4, first)
+            card.q.writeb(BAR + 2, 1)
+
+        ru_start()
+        card.deliver(STATION + bytes(94))
+        ru_start()
+        card.deliver(STATION + bytes(194))
+        assert [card.q.readw(at + 12) & 0x3FFF for at in (first, second)] == [100, 0]
+        assert card.q.readb(BAR) & 0x3C == 4 << 2  # ready: the driver has time to add to the list
+        card.wait(0.001)
+        assert [card.q.readw(at + 12) & 0x3FFF for at in (first, second)] == [100, 200]
+        assert card.q.readb(BAR) & 0x3C == 2 << 2  # the list's end: no resources

@@ -130,3 +130,27 @@ def test_what_arrives_is_where_qemu_puts_it(tmp_path: pathlib.Path) -> None:
         return found
 
     both(tmp_path, steps, "i82557b", BARS)
+
+
+def test_what_comes_without_resources_is_lost_and_does_not_fill_the_list_anew(tmp_path: pathlib.Path) -> None:
+    """A driver that is out of memory restarts the unit at frames that it has given away: iPXE, under a flood."""
+
+    def steps(side: Any) -> list[Any]:
+        found: list[Any] = []
+        ready(side)
+        buffers(side, 2)
+        start(side, 1, FRAMES)
+        for n in range(5):
+            side.deliver(frame(100 + n, STATION, n, b"\x08\0"))
+            side.wait(0.001)
+            found.append(side.q.readb(BAR) & 0x3C)
+        buffers(side, 2)
+        start(side, 1, FRAMES)
+        found += [side.q.readb(BAR) & 0x3C, *(side.q.readw(FRAMES + 0x800 * n) & 0xA000 for n in range(2))]
+        side.deliver(frame(300, STATION, 9, b"\x08\0"))
+        found += [side.q.readw(FRAMES) & 0xA000, side.q.readw(FRAMES + 12) & 0x3FFF, side.q.read(FRAMES + 16, 300)]
+        start(side, 0x40, COUNTERS)
+        start(side, 0x50, 0)
+        return [*found, side.q.readl(COUNTERS + 36)]
+
+    both(tmp_path, steps, "i82557b", BARS)

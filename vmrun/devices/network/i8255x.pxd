@@ -20,7 +20,8 @@ cdef class I8255x(NicChip):
     cdef readonly Dma dma
     cdef readonly IrqLine irq
     cdef readonly Eeprom93 eeprom
-    cdef readonly NicTimer timer
+    cdef readonly NicTimer timer, last_timer
+    cdef bint last_may_come     # the time of a list's last frame is over
     cdef Clock clock
     cdef public bytes address
     cdef public bint extended, tco
@@ -40,4 +41,4 @@ cdef class I8255x(NicChip):
     cdef void transmit_block(self, u32 at, const u8 *block) noexcept nogil
     cdef void filters(self, u32 at, const u8 *block) noexcept nogil
     cdef bint wanted(self, const u8 *frame, u32 *status) noexcept nogil
-    cdef void starved(self, u32 state) noexcept nogil
+    cdef void starved(self) noexcept nogil

@@ -7,8 +7,12 @@ sheet (PHY). Register and command names are the manual's.
 Not modelled: flexible receive frames (header and buffer descriptors), early receive, flow control, wake-up, the Flash,
 the microcode (it is taken and not run), the internal dump's contents, checksums and VLAN tags of the 82550 and 82551.
 
-A frame waits on the host's side while the receive unit has no resources: the hardware would lose it. Chains of command
-blocks run for a TURN at a time, the rest from a timer: a chain that ends in itself keeps nobody.
+A frame that finds the receive unit suspended or without resources is lost and counted, as in hardware. RU Start does
+nothing while the unit is ready: iPXE gives it twice, and a frame that came in between would make the unit go through
+the same list again, whose buffers the driver has freed by then. The last frame of a list comes LAST_WAITS later: the
+wire gives a driver that time to add to the list, and iPXE, which looks at its frames first and at the unit then,
+restarts it at frames that it has not seen where a whole list fills in between. Chains of command blocks run for a TURN
+at a time, the rest from a timer: a chain that ends in itself keeps nobody.
 """
 
 from libc.string cimport memcpy, memmove, memset
@@ -92,6 +96,9 @@ cdef enum:
     BMSR = 1
     BMSR_LINK = 0x0004
     BMSR_DONE = 0x0020
+    # which timer
+    COMMANDS_ON = 0
+    LAST_MAY_COME = 1
 
 _PHY_AT_RESET = {0: 0x3000, 1: 0x7809, 2: 0x02A8, 3: 0x0154, 4: 0x05E1, 5: 0x41FE, 6: 0x0001}
 cdef u32 PHY_WRITABLE[32]
@@ -102,6 +109,7 @@ _CONFIGURATION = bytes((22, 8, 0, 0, 0, 0, 0x32, 3, 1, 0, 0x2E, 0, 0x60, 0, 0xF2
 cdef u8 DEFAULTS[22]
 DEFAULTS[:] = list(_CONFIGURATION)
 EEPROM_SUM = 0xBABA
+cdef i64 LAST_WAITS = 500000                # ns: four frames on a wire of 100 Mbit/s
 
 
 def eeprom_words(address):
@@ -132,7 +140,8 @@ cdef class I8255x(NicChip):
         self.address, self.extended, self.tco = bytes(address), extended, tco
         self.eeprom = _Eeprom93(64)
         self.eeprom.words = eeprom_words(self.address)
-        self.timer = _NicTimer(timers, self, 0)
+        self.timer = _NicTimer(timers, self, COMMANDS_ON)
+        self.last_timer = _NicTimer(timers, self, LAST_MAY_COME)
         self.reset()
 
     def reset(self):
@@ -148,6 +157,7 @@ cdef class I8255x(NicChip):
 
     def stop(self):
         self.timer.stop()
+        self.last_timer.stop()
 
     def link_registers(self):
         self.link_changed()
@@ -280,12 +290,11 @@ cdef class I8255x(NicChip):
             self.cu_base = pointer
         what = value & 7
         if what == 1:
-            self.ru_offset, self.ru = pointer, RU_READY
-            self.room()
+            if self.ru != RU_READY:
+                self.ru_offset, self.ru = pointer, RU_READY
         elif what == 2:
             if self.ru == RU_SUSPENDED:
                 self.ru = RU_READY
-                self.room()
         elif what == 4:
             if self.ru != RU_IDLE:
                 self.ru = RU_IDLE
@@ -311,7 +320,10 @@ cdef class I8255x(NicChip):
     # --- command unit -----------------------------------------------------------------------------------------
 
     cdef void timed(self, u32 which) noexcept nogil:
-        if self.cu == CU_ACTIVE:
+        if which == LAST_MAY_COME:
+            self.last_may_come = True
+            self.room()
+        elif self.cu == CU_ACTIVE:
             self.run()
 
     cdef void run(self) noexcept nogil:
@@ -334,7 +346,6 @@ cdef class I8255x(NicChip):
                 memcpy(self.station, block + 8, 6)
             elif n == 2:
                 self.dma.read_into(at + 8, self.config, min(<u32>22, max(<u32>1, block[8] & 63)))
-                self.room()
             elif n == 3:
                 self.filters(at, block)
             elif n == 4:
@@ -413,16 +424,13 @@ cdef class I8255x(NicChip):
         if used >= 14:
             if self.config[10] & 0xC0:                          # loopback, internal or external
                 self.work(used)
-                if self.ready():
-                    self.receive(self.frame, used)
+                self.last_may_come = True
+                self.receive(self.frame, used)
             else:
                 self.transmit(self.frame, used)
             self.counts[TX_GOOD] += 1
 
     # --- receive unit -----------------------------------------------------------------------------------------
-
-    cdef bint ready(self) noexcept nogil:
-        return self.ru == RU_READY or self.ru == RU_IDLE
 
     cdef bint wanted(self, const u8 *frame, u32 *status) noexcept nogil:
         cdef int to = kind(frame)
@@ -449,8 +457,9 @@ cdef class I8255x(NicChip):
             return True
         return False
 
-    cdef void starved(self, u32 state) noexcept nogil:
-        self.ru = state
+    cdef void starved(self) noexcept nogil:
+        self.counts[RX_STARVED] += 1
+        self.ru = RU_STARVED
         self.interrupt(INT_RNR)
 
     cdef int receive(self, const u8 *frame, u32 size) noexcept nogil:
@@ -461,7 +470,8 @@ cdef class I8255x(NicChip):
         if size < 14 or not self.link_up or self.ru == RU_IDLE:
             return 1
         if self.ru != RU_READY:
-            return 0
+            self.counts[RX_STARVED] += 1
+            return 1
         if size < SHORTEST:
             memcpy(padded, frame, size)
             memset(padded + size, 0, SHORTEST - size)
@@ -473,14 +483,17 @@ cdef class I8255x(NicChip):
             return 1
         at = self.ru_base + self.ru_offset
         if self.dma.read_into(at, block, BLOCK) < 0:
-            self.counts[RX_STARVED] += 1
-            self.starved(RU_STARVED)
-            return 0
+            self.starved()
+            return 1
         what, room = le16(block + 2), le16(block + 14) & 0x3FFE
         if not room and what & CB_EL:                           # the end of the list is not written to
-            self.counts[RX_STARVED] += 1
-            self.starved(RU_STARVED)
+            self.starved()
+            return 1
+        if what & CB_EL and not self.last_may_come:
+            if not self.last_timer.pending():
+                self.last_timer.arm(self.clock.now() + LAST_WAITS)
             return 0
+        self.last_may_come = False
         status |= CB_C | CB_OK
         if be16(frame + 12) > 1500:
             status |= RFD_TYPE
