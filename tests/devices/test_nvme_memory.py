@@ -165,6 +165,15 @@ def test_a_reset_turns_both_off_and_a_state_brings_them_back(tmp_path: pathlib.P
         assert registers(q) == before and q.readl(REGION) == 0x11223344
 
 
+def test_a_state_from_before_there_was_such_memory_is_taken(tmp_path: pathlib.Path) -> None:
+    with machine("vmrun", tmp_path) as q:
+        device = q.machine.devices["n"]
+        state = device.save()
+        old = {key: value for key, value in state.items() if key != "memory"} | {"version": 1}
+        device.load(old)
+        assert device.save() == state
+
+
 @pytest.mark.parametrize(
     ("props", "why"),
     [

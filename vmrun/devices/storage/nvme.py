@@ -96,6 +96,13 @@ def identify(serial: str, vendor: int, subsystem: int, mdts: int) -> bytes:
     return bytes(data)
 
 
+# what a state from before there was such memory says of it
+NO_MEMORY = {
+    **{"of": "nvme-memory", "version": 1, "told": False},
+    **dict.fromkeys(("cmbmsc", "pmrmsc", "cmbsts", "pmrctl", "pmrsts"), 0),
+}
+
+
 @register("nvme", description="NVM Express controller with one namespace")
 class Nvme(PciDevice):
     vendor_id, device_id = RED_HAT
@@ -103,7 +110,9 @@ class Nvme(PciDevice):
     revision = 2
     interrupt_pin = 1
 
-    state = PciDevice.state.extend("nvme", 2, Part("chip"), Part("memory"))
+    state = PciDevice.state.extend(
+        "nvme", 2, Part("chip"), Part("memory"), readers={1: lambda old: {**old, "memory": NO_MEMORY}}
+    )
 
     drive = Prop("drive", None, "the drive whose image is its namespace", visible=False)
     serial = Prop("str", None, "serial number, 20 characters; it must be given")
