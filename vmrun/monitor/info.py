@@ -149,7 +149,10 @@ def _numa(machine: Any, words: Given, cpu: int) -> str:
 
 
 def _mtree(machine: Any, words: Given, cpu: int) -> str:
-    flat = "f" in words.flags
+    flat, all_ = "f" in words.flags, "D" in words.flags
+    for flag, what in (("o", "owners of regions"), ("d", "dispatch tables")):
+        if flag in words.flags and (flat or flag == "o"):
+            raise QmpError(f"info mtree -{flag}: {what} are not modelled")
     lines: list[str] = []
     for number, space in enumerate((machine.board.memory, machine.board.io)):
         title = "I/O" if space.name == "I/O" or number else "memory"
@@ -159,7 +162,7 @@ def _mtree(machine: Any, words: Given, cpu: int) -> str:
             lines += [f"  {line}\n" for line in _flat(space)]
         else:
             lines.append(f"address-space: {title}\n")
-            lines += [f"{line}\n" for line in _regions(space.root, 0, 1)]
+            lines += [f"{line}\n" for line in _regions(space.root, 0, 1, all_)]
         lines.append("\n")
     return "".join(lines)
 
@@ -173,17 +176,20 @@ def _flat(space: Any) -> Iterator[str]:
         yield f"{piece.start:016x}-{last:016x} (prio {region.priority}, {kind}): {region.name}{tail}"
 
 
-def _regions(region: Any, base: int, depth: int) -> Iterator[str]:
+def _regions(region: Any, base: int, depth: int, all_: bool) -> Iterator[str]:
+    """`all_`: those too that are switched off."""
     last = (base + region.size - 1) & 0xFFFFFFFFFFFFFFFF
     off = "" if region.enabled else " [disabled]"
-    if region.target is not None:
+    if not region.enabled and not all_:
+        pass
+    elif region.target is not None:
         end = region.offset + region.size - 1
         what = f"alias {region.name} @{region.target.name} {region.offset:016x}-{end:016x}"
         yield f"{'  ' * depth}{base:016x}-{last:016x} (prio {region.priority}, {_kind(region.target)}): {what}{off}"
     else:
         yield f"{'  ' * depth}{base:016x}-{last:016x} (prio {region.priority}, {_kind(region)}): {region.name}{off}"
     for child in sorted(region.children, key=lambda r: (r.addr, -r.priority)):
-        yield from _regions(child, base + child.addr, depth + 1)
+        yield from _regions(child, base + child.addr, depth + 1, all_)
 
 
 def _kind(region: Any) -> str:
