@@ -231,14 +231,19 @@ class Reader:
 
 
 class Whole:
-    """Looks at what is fed to it and finds the end of a state, which no end of a stream may follow."""
+    """Looks at what is fed to it and finds the end of a state, which no end of a stream may follow; or that it is none,
+    whose sender need not be waited for.
+    """
 
     def __init__(self) -> None:
         self.found = False
-        self.skip, self.last, self.head = len(MAGIC), False, b""
+        self.skip, self.last, self.head = 0, False, b""
+        self.magic = MAGIC  # what of it is still to come
 
     def feed(self, data: bytes) -> None:
-        at = 0
+        begin = data[: len(self.magic)]
+        self.found |= not self.magic.startswith(begin)
+        self.magic, at = self.magic[len(begin) :], len(begin)
         while at < len(data) and not self.found:
             if self.skip:
                 step = min(self.skip, len(data) - at)
@@ -249,6 +254,7 @@ class Whole:
             self.head, at = self.head + data[at : at + step], at + step
             if len(self.head) == HEAD.size:
                 name, length = HEAD.unpack(self.head)
+                self.found = length > LONGEST.get(name, -1)
                 self.skip, self.last, self.head = length + SUM.size, name == END, b""
 
 

@@ -209,3 +209,113 @@ def test_a_machine_that_waits_for_a_state_ends_at_once(tmp_path: pathlib.Path) -
         pc.machine.go("inmigrate")
         incoming(pc.machine, f"unix:{tmp_path}/way")
     assert not (tmp_path / "way").exists()
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"vmru", b"vmrunsn1JUNK" + bytes(8)])
+def test_who_brings_no_state_is_not_waited_for(tmp_path: pathlib.Path, garbage: bytes) -> None:
+    """Its end stays open, but for one that may still become a state. One that is left in the middle is no crash."""
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        incoming(pc.machine, f"unix:{tmp_path}/way")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "way"))
+            client.sendall(garbage)
+            if garbage == b"vmru":
+                client.close()
+            settle((pc.machine,), ("failed",))
+
+
+def test_the_sockets_file_may_be_gone_when_the_state_comes(tmp_path: pathlib.Path) -> None:
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        incoming(pc.machine, f"unix:{tmp_path}/way")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "way"))
+            (tmp_path / "way").unlink()
+            client.sendall(b"nothing")
+        settle((pc.machine,), ("failed",))
+
+
+def test_only_a_socket_is_taken_away_for_a_listener(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "way")
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        with pytest.raises(QmpError, match="Failed to listen at '.*way': Address already in use"):
+            incoming(pc.machine, f"unix:{tmp_path}/way")
+    assert (tmp_path / "way").is_fifo()
+
+
+def test_a_daemons_socket_goes_though_it_left_its_directory(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Driven(tmp_path, **KEYS) as pc:
+        pc.machine.go("inmigrate")
+        monkeypatch.chdir(tmp_path)
+        incoming(pc.machine, "unix:way")
+        monkeypatch.chdir("/")
+    assert not (tmp_path / "way").exists()
+
+
+def test_names_that_cannot_be_are_told(talk: Talk) -> None:
+    for uri in (f"tcp:{'x' * 70}:5", "exec:true \0"):
+        talk.result("migrate", uri=uri)
+        assert "internal" not in finish(talk)["error-desc"]
+    talk.machine.go("inmigrate")
+    for uri in (f"tcp:{'x' * 70}:5", "unix:" + "x" * 200, "exec:true \0"):
+        with pytest.raises(QmpError, match="Failed to listen|cannot be started"):
+            incoming(talk.machine, uri)
+
+
+def test_a_command_that_does_not_end_is_given_up(talk: Talk, tmp_path: pathlib.Path) -> None:
+    """By migrate_cancel, and by the machine's end, which waits for no command."""
+    uri = f"exec:cat > {tmp_path}/kept; exec sleep 1000"
+    talk.machine.resume()
+    talk.result("migrate", uri=uri)
+    talk.result("migrate_cancel")
+    assert talk.ask("migrate", uri=uri)["error"]["desc"] == "There's a migration process in progress"
+    assert finish(talk) == {"status": "cancelled"}
+    assert talk.machine.state == "running"
+    talk.result("migrate", uri=uri)
+    talk.machine.close()
+
+
+def test_a_state_that_comes_in_cannot_be_cancelled(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.go("inmigrate")
+    os.mkfifo(tmp_path / "fifo")
+    incoming(talk.machine, f"exec:cat {tmp_path}/fifo")
+    talk.result("migrate_cancel")
+    assert talk.machine.migration == {"status": "active"}
+
+
+def test_cat_of_the_other_direction_is_a_command(talk: Talk, tmp_path: pathlib.Path) -> None:
+    """What the state goes out to is not the file that the command reads."""
+    (tmp_path / "precious").write_bytes(b"precious")
+    talk.result("migrate", uri=f"exec:cat {tmp_path}/precious > {tmp_path}/copy")
+    finish(talk)
+    talk.result("migrate", uri=f"exec:cat {tmp_path}/precious")
+    finish(talk)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("way", ["file", "fd"])
+def test_the_machine_is_there_while_a_pipe_brings_nothing(talk: Talk, tmp_path: pathlib.Path, way: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ours, theirs = os.pipe()
+    talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+    assert finish(talk)["status"] == "completed"
+    with Driven(tmp_path, **KEYS) as other:
+        other.machine.go("inmigrate")
+        incoming(other.machine, f"file:{tmp_path}/pipe" if way == "file" else f"fd:{ours}")
+        assert other.machine.migration == {"status": "active"}
+        if way == "file":
+            os.close(theirs)
+            theirs = os.open(tmp_path / "pipe", os.O_WRONLY)
+        os.set_blocking(theirs, True)
+        left = (tmp_path / "pc.vm").read_bytes()
+        while left:
+            left = left[os.write(theirs, left[:4096]) :]
+            other.machine.loop.run_once(0)
+        settle((other.machine,), ("completed", "failed"))
+        assert other.machine.state == "prelaunch" or other.machine.state == "paused"
+    for fd in (ours, theirs):
+        os.close(fd)

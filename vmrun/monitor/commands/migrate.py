@@ -4,12 +4,14 @@ still.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from time import monotonic
 
 from vmrun.errors import BackendError, StateError
-from vmrun.machine import otherend
-from vmrun.monitor.errors import QmpError
+from vmrun.machine import otherend, runstate
+from vmrun.monitor.errors import QmpError, of_fault
 from vmrun.monitor.table import alternates, command, enums, event, struct
 from vmrun.monitor.work import Work
 
@@ -83,19 +85,20 @@ struct(
 )
 event("MIGRATION", "The status of a migration changed.", {"status": "MigrationStatus"})
 
+RUNNING = ("setup", "active", "cancelling")
 ONLY = "vmrun migrates to file:PATH, fd:NAME, tcp:HOST:PORT, unix:PATH or exec:COMMAND"
 
 
-def target(monitor: Any, uri: str) -> tuple[str, int]:
-    """(the name in messages, a descriptor or -1 for a file of that name). QmpError for what is neither."""
+def target(monitor: Any, uri: str, out: bool) -> tuple[str, int]:
+    """(the name in messages, a descriptor or -1 for a file of that name or one of otherend's). QmpError for what is
+    none. `out`: the state goes there.
+    """
     scheme, _, name = uri.partition(":")
     if scheme != "fd" or not name:
-        return path_of(uri), -1
+        return path_of(uri, out), -1
     from vmrun.monitor.commands.fds import take
 
     if name.isdecimal():
-        import os
-
         try:
             return uri, os.dup(int(name))
         except (OSError, OverflowError):
@@ -103,15 +106,18 @@ def target(monitor: Any, uri: str) -> tuple[str, int]:
     return uri, take(monitor, name)
 
 
-def path_of(uri: str) -> str:
-    """QmpError for a URI that is none of a file."""
+def path_of(uri: str, out: bool) -> str:
+    """The path of a URI that means a file, or a URI of otherend's as it is. QmpError for others."""
     scheme, colon, path = uri.partition(":")
     if not colon or scheme not in ("file", "exec", "fd", "tcp", "unix", "rdma", "vsock"):
         raise QmpError("Parameter 'uri' expects a valid migration protocol")
-    if scheme == "exec" and (copied := _copied(path)):
+    if scheme == "exec" and (copied := _copied(path, out)):
         return copied
     if scheme in otherend.SCHEMES:
-        otherend.check(uri)
+        try:
+            otherend.check(uri)
+        except BackendError as error:
+            raise of_fault(error) from None
         return uri
     if scheme != "file":
         raise QmpError(f"'{scheme}:' is not there; {ONLY}")
@@ -122,8 +128,10 @@ def path_of(uri: str) -> str:
     return path
 
 
-def _copied(command: str) -> str:
-    """The file of `cat > FILE` and `cat FILE`, which say in a shell's words what file: says; "" of other commands."""
+def _copied(command: str, out: bool) -> str:
+    """The file of `cat > FILE` (out) and `cat FILE` (in), which say in a shell's words what file: says; "" of other
+    commands.
+    """
     from shlex import split
 
     try:
@@ -132,7 +140,9 @@ def _copied(command: str) -> str:
         return ""
     if words[:1] not in (["cat"], ["/bin/cat"], ["/usr/bin/cat"]):
         return ""
-    names = words[2:] if words[1:2] in (["<"], [">"]) else words[1:]
+    if out and words[1:2] != [">"]:
+        return ""
+    names = words[2:] if words[1:2] == [">" if out else "<"] else words[1:]
     return names[0] if len(names) == 1 and not re.search(r"[$`*?|;&<>~]|^-", names[0]) else ""
 
 
@@ -143,20 +153,19 @@ def tell(machine: Machine, status: str, error: str = "") -> None:
 
 @command("migrate", {"uri": "str", "blk?": "bool", "inc?": "bool", "detach?": "bool", "resume?": "bool"})
 def migrate(monitor: Any, uri: str, **flags: bool) -> None:
-    """Hold the machine and write its state to a file; query-migrate tells how far it is. Then it is 'postmigrate', or
-    goes on as before when the file could not be written.
+    """Hold the machine and send its state out; query-migrate tells how far it is. Then it is 'postmigrate', or goes on
+    as before when the state could not be sent.
     """
-    from vmrun.machine import runstate
     from vmrun.machine.snapshot import Outgoing
 
     machine = monitor.machine
     if any(flags.get(name) for name in ("blk", "inc", "resume")):
         raise QmpError("a file takes the state alone: no blk, inc or resume")
-    if machine.migration.get("status") in ("active", "setup"):
+    if machine.migration.get("status") in RUNNING:
         raise QmpError("There's a migration process in progress")
     if machine.state == runstate.INMIGRATE:
         raise QmpError("Guest is waiting for an incoming migration")
-    path, fd = target(monitor, uri)
+    path, fd = target(monitor, uri, out=True)
     before, began = machine.state, monotonic()
     try:
         machine.go(runstate.FINISH_MIGRATE)
@@ -164,6 +173,8 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
     except StateError as error:
         if machine.state == runstate.FINISH_MIGRATE:
             machine.go(before)
+        if fd >= 0:
+            os.close(fd)
         raise QmpError(error.problems[0].message) from None
     progress = {"done": 0, "written": 0}
     machine.progress = lambda: _ram(outgoing.total, monotonic() - began, **progress)
@@ -174,12 +185,19 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
         def told(done: int, written: int) -> None:
             progress.update(done=done, written=written)
 
+        def ended() -> bool:
+            return work.ended or bool(machine.migration["status"] == "cancelling")
+
+        if not (fd < 0 and otherend.is_one(path)):
+            outgoing.write(path, ended, fd, told)
+            return
+        end, over = otherend.send(path, ended)
         try:
-            end, over = otherend.send(path) if otherend.is_one(path) else (fd, lambda: None)
-            outgoing.write(path, lambda: work.ended or machine.migration["status"] == "cancelling", end, told)
-            over()
-        except (StateError, BackendError) as error:
-            raise QmpError(error.problems[0].message) from None
+            outgoing.write(path, ended, end, told)
+        except BaseException:
+            over(False)
+            raise
+        over(True)
 
     def done(answer: Any, error: QmpError | None) -> None:
         took = int((monotonic() - began) * 1000)
@@ -200,8 +218,9 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
 @command("migrate_cancel")
 def migrate_cancel(monitor: Any) -> None:
     """Give up a migration that is under way; the machine goes on."""
-    if monitor.machine.migration.get("status") == "active":
-        tell(monitor.machine, "cancelling")
+    machine = monitor.machine
+    if machine.migration.get("status") == "active" and machine.state != runstate.INMIGRATE:
+        tell(machine, "cancelling")
 
 
 @command("query-migrate", returns="MigrationInfo")
@@ -230,9 +249,7 @@ def _ram(total: int, seconds: float, done: int, written: int) -> dict[str, Any]:
 
 @command("migrate-incoming", {"uri": "str"})
 def migrate_incoming(monitor: Any, uri: str) -> None:
-    """Take the state out of a file, on a machine that was started with -incoming defer."""
-    from vmrun.machine import runstate
-
+    """Take a state in, on a machine that was started with -incoming defer."""
     machine = monitor.machine
     if machine.state != runstate.INMIGRATE or machine.restored:
         raise QmpError("'-incoming' was not specified on the command line")
@@ -240,16 +257,22 @@ def migrate_incoming(monitor: Any, uri: str) -> None:
 
 
 def incoming(machine: Machine, uri: str, monitor: Any = None) -> None:
-    """A file's state is taken at once: QmpError when it is not; the machine waits on then. One that another end brings
-    is waited for, and query-migrate tells what became of it.
+    """A file's state is taken at once: QmpError when it is not; the machine waits on then. One that a pipe, a socket or
+    a command brings is waited for, and query-migrate tells what became of it.
     """
     from vmrun.machine.snapfile import Reader
 
-    if machine.migration.get("status") in ("setup", "active"):
+    if machine.migration.get("status") in RUNNING:
         raise QmpError("The incoming migration has already been started")
-    path, fd = target(monitor, uri)
-    if otherend.is_one(path):
+    path, fd = target(monitor, uri, out=False)
+    if fd < 0 and otherend.is_one(path):
         _await(machine, path)
+        return
+    if fd < 0 and os.path.exists(path) and not os.path.isfile(path):
+        fd = _opened(path)
+    if fd >= 0 and not stat.S_ISREG(os.fstat(fd).st_mode):  # a pipe or a socket: who writes to it may take his time
+        tell(machine, "setup")
+        _come(machine, uri, fd)
         return
     tell(machine, "setup")
     tell(machine, "active")
@@ -269,46 +292,56 @@ def _take_in(machine: Machine, reader: Reader) -> None:
     go_on(machine, paused=not machine.autostart)
 
 
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise QmpError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _come(machine: Machine, uri: str, fd: int, over: Callable[[], None] = lambda: None) -> None:
+    """Read all that comes on a thread of its own, then take it in. `over`: called on the thread when all is read."""
+    from vmrun.machine.snapfile import Reader
+
+    tell(machine, "active")
+
+    def read(work: Work) -> Reader:
+        try:
+            return Reader(uri, otherend.spool(fd, lambda: work.ended))
+        finally:
+            over()
+
+    def done(reader: Any, error: QmpError | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            with reader:
+                _take_in(machine, reader)
+        except (StateError, QmpError) as wrong:
+            tell(machine, "failed", wrong.problems[0].message)
+
+    Work(machine, read).start(done)
+
+
 def _await(machine: Machine, uri: str) -> None:
-    """Listen, read all that comes on a thread of its own, then take it in."""
-
-    def come(fd: int, over: Callable[[], None] = lambda: None) -> None:
-        from vmrun.machine.snapfile import Reader
-
-        tell(machine, "active")
-
-        def read(work: Work) -> Reader:
-            try:
-                return Reader(uri, otherend.spool(fd, lambda: work.ended))
-            except StateError as error:
-                raise QmpError(error.problems[0].message) from None
-            finally:
-                over()
-
-        def done(reader: Any, error: QmpError | None) -> None:
-            try:
-                if error is not None:
-                    raise error
-                with reader:
-                    _take_in(machine, reader)
-            except (StateError, QmpError) as wrong:
-                tell(machine, "failed", wrong.problems[0].message)
-
-        Work(machine, read).start(done)
-
+    """Start the command, or listen for who brings the state."""
     if uri.startswith("exec:"):
+        try:
+            ends = otherend.receive(uri.partition(":")[2])
+        except BackendError as error:
+            raise of_fault(error) from None
         tell(machine, "setup")
-        come(*otherend.receive(uri.partition(":")[2]))
+        _come(machine, uri, *ends)
         return
 
     def found(fd: int) -> None:
         machine.works.remove(listener)
-        come(fd)
+        _come(machine, uri, fd)
 
     try:
         listener = otherend.Listener(machine.loop, uri, found)
     except BackendError as error:
-        raise QmpError(error.problems[0].message) from None
+        raise of_fault(error) from None
     machine.works.append(listener)
     tell(machine, "setup")
 
@@ -323,7 +356,7 @@ def query_migrate_capabilities(monitor: Any) -> list[dict[str, Any]]:
 @command("migrate-set-capabilities", {"capabilities": "[MigrationCapabilityStatus]"})
 def migrate_set_capabilities(monitor: Any, capabilities: list[dict[str, Any]]) -> None:
     """Turn parts of migration on or off; those that a file cannot have are refused."""
-    if monitor.machine.migration.get("status") in ("active", "setup"):
+    if monitor.machine.migration.get("status") in RUNNING:
         raise QmpError("There's a migration process in progress")
     for row in capabilities:
         if row["state"] and row["capability"] not in ACCEPTED:
