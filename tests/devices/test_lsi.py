@@ -163,6 +163,23 @@ def test_nobody_at_a_target_is_a_time_out(chip: Chip) -> None:
     assert chip.run((SELECT | 5 << 16, SCRIPT), move(MESSAGE_OUT, 1, MESSAGE), (INT, 1))[1:3] == (0, STO)
 
 
+def test_who_takes_the_bus_before_a_selection_is_who_is_waited_for_then(ours: Chip) -> None:
+    """The next command's selection is lost to the disk, which is back: the program, as Linux's, waits for a reselection."""
+    ours.command(bytes(6))
+    ours.command(bytes((3, 0, 0, 0, 18, 0)), 18)
+    q = ours.q
+    q.write(MESSAGE, b"\xc0")
+    q.write(CDB, bytes((0x35, *bytes(9))))
+    begin = [(SELECT | 3 << 16, 0), move(MESSAGE_OUT, 1, MESSAGE), move(COMMAND, 10, CDB)]
+    assert ours.run(*begin, move(MESSAGE_IN, 1, BACK), (WAIT_DISCONNECT, 0), (INT, 1)) == (SIR, 0, 0, 1)
+    assert q.readb(BACK) == 4  # it disconnects
+    q.settle()
+    lost = [(SELECT | 3 << 16, SCRIPT + 0x10), (INT, 0xBAD), (WAIT_RESELECT, SCRIPT), move(MESSAGE_IN, 1, BACK)]
+    end = [move(STATUS_PHASE, 1, STATUS), move(MESSAGE_IN, 1, BACK + 1), (WAIT_DISCONNECT, 0), (INT, 0x600D)]
+    assert ours.run(*lost, *end) == GOOD
+    assert q.read(BACK, 2) == b"\x80\x00" and not q.readb(STATUS)
+
+
 def test_less_data_than_the_program_wants_is_a_mismatch(chip: Chip) -> None:
     chip.command(bytes(6))
     chip.command(bytes((3, 0, 0, 0, 18, 0)), 18)
@@ -227,6 +244,15 @@ def test_programs_run_from_the_chips_memory(chip: Chip) -> None:
 def test_a_program_without_an_end_is_disconnected(ours: Chip, program: list[tuple[int, ...]]) -> None:
     ended = ours.run(*program)
     assert ended[1] == UDC or program[0][1] == MEMORY  # who writes all registers ends as they say
+
+
+def test_a_target_that_is_disconnected_unexpectedly_gives_up_its_command(ours: Chip) -> None:
+    ours.q.write(MESSAGE, b"\x80")
+    ours.q.write(CDB, bytes((0x12, 0, 0, 0, 36, 0)))
+    begin = [(SELECT | 3 << 16, 0), move(MESSAGE_OUT, 1, MESSAGE), move(COMMAND, 6, CDB)]
+    for _ in range(65):  # one more than there is room for
+        assert ours.run(*begin, (0x80080000, SCRIPT + 0x18))[:3] == (0, UDC, 0)
+    assert ours.command(bytes((0x12, 0, 0, 0, 36, 0)), 36)[0] == GOOD
 
 
 def test_a_program_that_writes_its_own_start_register_does_not_nest(ours: Chip) -> None:

@@ -193,6 +193,8 @@ cdef class LsiChip(LsiBus):
         self.running, self.cut = True, False
         while self.r[ISTAT1] & ISTAT1_SRUN and self.waiting == NOTHING:
             if not self.left or self.copied > MOST_COPIED:
+                if self.current != NULL:
+                    self.forget(self.current)                   # a target that leaves the bus so has given up its command
                 self.free_bus()
                 self.scsi_interrupt(SIST0_UDC, 0)
                 self.stop()
@@ -344,8 +346,8 @@ cdef class LsiChip(LsiBus):
         elif opcode == 2:                                       # wait to be reselected
             if self.r[ISTAT0] & ISTAT0_SIGP:
                 self.put(DSP, address)
-            elif not self.reselect():
-                self.waiting = RESELECTION
+            elif not (self.current != NULL and self.r[SCNTL1] & SCNTL1_CON) and not self.reselect():
+                self.waiting = RESELECTION                      # else it has been: by whom a selection lost the bus to
         elif opcode == 3:                                       # set
             if insn & ATN:
                 self.r[SOCL] |= ATN
