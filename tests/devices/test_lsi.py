@@ -164,7 +164,7 @@ def test_nobody_at_a_target_is_a_time_out(chip: Chip) -> None:
 
 
 def test_who_takes_the_bus_before_a_selection_is_who_is_waited_for_then(ours: Chip) -> None:
-    """The next command's selection is lost to the disk, which is back: the program, as Linux's, waits for a reselection."""
+    """The next selection is lost to the disk, which is back: the program, as Linux's, waits for a reselection."""
     ours.command(bytes(6))
     ours.command(bytes((3, 0, 0, 0, 18, 0)), 18)
     q = ours.q

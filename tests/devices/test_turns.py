@@ -88,6 +88,40 @@ def test_a_long_program_of_a_SCSI_chip(tmp_path: pathlib.Path) -> None:
             assert ram.read(16 * MIB, size) == ram.read(8 * MIB, size) and ram.read(20 * MIB - 1, 1) == b"\0"
 
 
+def test_a_SCSI_chip_that_always_has_something_to_do_does_not_spin(tmp_path: pathlib.Path) -> None:
+    """More instructions than a program that does nothing on the bus may have."""
+    with test_lsi.machine("vmrun", image(tmp_path, MIB)) as q:
+        q.machine.board.iothread.start()
+        chip = test_lsi.Chip(q)
+        q.write(test_lsi.MESSAGE, b"\x80")
+        q.write(test_lsi.CDB, bytes((0x12, 0, 0, 0, 36, 0)))
+        once = [
+            (test_lsi.SELECT | 3 << 16, 0),
+            test_lsi.move(test_lsi.MESSAGE_OUT, 1, test_lsi.MESSAGE),
+            test_lsi.move(test_lsi.COMMAND, 6, test_lsi.CDB),
+            test_lsi.move(test_lsi.DATA_IN, 36, test_lsi.DATA),
+            test_lsi.move(test_lsi.STATUS_PHASE, 1, test_lsi.STATUS),
+            test_lsi.move(test_lsi.MESSAGE_IN, 1, test_lsi.BACK),
+            (test_lsi.WAIT_DISCONNECT, 0),
+        ]
+        assert chip.run(*(once * 3000), (test_lsi.INT, 0x600D), at=MIB) == test_lsi.GOOD
+
+
+def test_a_SCSI_chip_that_found_nobody_does_not_run_on(tmp_path: pathlib.Path) -> None:
+    """A selection times out where a turn ends: when that is told, the program stands where it looked at the bus."""
+    with test_lsi.machine("vmrun", image(tmp_path, MIB)) as q:
+        q.machine.board.iothread.start()
+        test_lsi.Chip(q)
+        program = [(0x80000000, 0)] * 499 + [(test_lsi.SELECT | 5 << 16, 0), (0x80000000, 0)]
+        program.append(test_lsi.move(test_lsi.MESSAGE_OUT, 1, 0))
+        q.write(MIB, b"".join(struct.pack("<II", *row) for row in program))
+        with q.machine.board.lock:
+            q.outl(test_lsi.PORTS + test_lsi.DSP, MIB)
+            assert not q.inb(test_lsi.PORTS + test_lsi.ISTAT + 1) & 2
+            assert q.inl(test_lsi.PORTS + test_lsi.DSP) == MIB + 8 * len(program)
+            assert q.inb(test_lsi.PORTS + test_lsi.SIST1) == test_lsi.STO
+
+
 def balloon(queue: int, features: int) -> tuple[QTest, Ring]:
     q = QTest({"machine": "pc-i440fx-7.2", "memory": "512MiB", "devices": [BALLOON]})
     q.machine.board.iothread.start()

@@ -7,7 +7,8 @@ messages, the command, data and status as the target asks for them (the phase). 
 disconnects, if it may, and comes back (reselection); one that may not lets the program wait.
 
 Programs are the guest's: a run ends after MOST_INSTRUCTIONS or MOST_COPIED bytes with an unexpected disconnect, as real
-drivers that spin expect it.
+drivers that spin expect it. A turn in which a command began or a target came back is not spinning: while the program runs,
+the driver has more for it.
 
 A command that is under way when the machine is saved ends as BUSY in the machine that goes on; drivers repeat it.
 
@@ -188,7 +189,11 @@ cdef class LsiChip(LsiBus):
         """Go on with the program. Not the `whole` of it: so much, and the I/O thread has the rest a moment later, so that nobody
         waits long for the device lock.
         """
-        cdef u32 until = 0 if whole or self.left < TURN else self.left - TURN
+        cdef u32 until
+        if self.used and not whole:
+            self.left, self.copied = MOST_INSTRUCTIONS, 0
+        self.used = False
+        until = 0 if whole or self.left < TURN else self.left - TURN
         self.turn_ends = MOST_COPIED if whole else self.copied + TURN_BYTES
         self.running, self.cut = True, False
         while self.r[ISTAT1] & ISTAT1_SRUN and self.waiting == NOTHING:
@@ -199,7 +204,7 @@ cdef class LsiChip(LsiBus):
                 self.scsi_interrupt(SIST0_UDC, 0)
                 self.stop()
                 break
-            if not whole and (self.left == until or self.copied >= self.turn_ends):
+            if not whole and (self.copied >= self.turn_ends or self.left <= until and not self.stopping(until)):
                 self.cut = True
                 self.later.notifier.signal()
                 break
@@ -211,6 +216,12 @@ cdef class LsiChip(LsiBus):
             if self.r[DCNTL] & DCNTL_SSM and self.r[ISTAT1] & ISTAT1_SRUN and not self.to_move:
                 self.dma_interrupt(DSTAT_SSI)
         self.running = False
+
+    cdef bint stopping(self, u32 until) noexcept nogil:
+        """Nobody was there: the program stops at its next look at the bus. The driver is not to see it run, if that comes
+        within another turn.
+        """
+        return self.r[SIST1] & SIST1_STO and self.left + TURN > until
 
     def serve_on(self, IoThread thread):
         """Long programs run on `thread`. Before the machine runs; `quit` ends it."""

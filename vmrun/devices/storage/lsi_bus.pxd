@@ -172,6 +172,7 @@ cdef class LsiBus:
     cdef IoThread thread
     cdef EventHandler later
     cdef bint running, cut          # just now; it goes on a moment later
+    cdef bint used                  # the bus, since the last turn: the program does not spin
     cdef u32 left                   # instructions that this program may still run
     cdef u64 copied, turn_ends      # bytes
     cdef u32 move_from, move_to, to_move            # of a memory move that is under way

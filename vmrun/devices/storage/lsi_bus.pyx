@@ -123,6 +123,7 @@ cdef class LsiBus:
         if found == NULL:
             return False
         found.away = False
+        self.used = True
         self.current = found
         self.target, self.unit = <u8>found.scsi.target, <u8>found.scsi.lun
         self.r[SSID] = self.target | 0x80
@@ -261,7 +262,7 @@ cdef class LsiBus:
         c.scsi.owner, c.scsi.done, c.scsi.ready, c.scsi.autosense = <void *>self, command_done, command_ready, False
         c.scsi.channel, c.scsi.target, c.scsi.lun, c.scsi.tag = 0, self.target, self.unit, self.tag & 0xFF
         c.scsi.step_done = 0
-        self.current = c
+        self.current, self.used = c, True
         result = scsi_begin(self.units_of, &c.scsi)
         if result == SCSI_NOBODY:
             self.forget(c)
