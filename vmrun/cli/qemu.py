@@ -121,7 +121,6 @@ def _aloud(text: str) -> None:
     sys.stdout.flush()
 
 
-
 class _Asked(Exception):
     """The line only asks."""
 

@@ -17,3 +17,11 @@ def families(spec: dict[str, Any]) -> tuple[int, ...]:
     if four or four is None and not six:
         return (_socket.AF_INET,)
     return (_socket.AF_INET6,) if six or six is None else ()
+
+
+def host_name(text: str) -> Any:
+    """A host's name for getaddrinfo and create_connection, which tell by OSError what is wrong with one in bytes; of
+    one in letters they would make an international name first, and raise UnicodeError for a label above 63. (Any:
+    typeshed has create_connection take letters alone.)
+    """
+    return text.encode(errors="surrogateescape")

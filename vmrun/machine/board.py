@@ -90,7 +90,7 @@ class Board:
         self.blocks: Any = None  # named block nodes: vmrun.machine.blocks
         self.objects = Object("objects")  # what -object and object-add made: vmrun.core.userobject
         self.limit_groups: dict[str, Any] = {}  # vmrun.backends.block.limits: drives that share limits
-        self.nodes = Nodes(self.objects.children)  # of -blockdev and blockdev-add
+        self.nodes = Nodes(self.objects.children, self.drives)  # of -blockdev and blockdev-add
         self.consoles: list[Console] = []
         self.input = InputRouter(lock)
         self.clipboard = Clipboard()
@@ -282,13 +282,13 @@ class Board:
             spec = self.config["drives"].get(id)
             if spec is None:
                 raise BuildError(f"there is no drive '{id}'")
+            if "node-name" in spec and id not in self.nodes.roots and self.nodes.taken(spec["node-name"]):
+                raise BuildError(f"Duplicate nodes with node-name='{spec['node-name']}'")
             with about(f"drives.{id}"):
                 self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec), self.limit_groups)
             self.drives[id].on_error = self._drive_failed
             node: Any = self.drives[id].node
             if node is not None and "node-name" in spec:
-                if spec["node-name"] in self.nodes.known:
-                    raise BuildError(f"Duplicate nodes with node-name='{spec['node-name']}'")
                 node.name = spec["node-name"]
         return self.drives[id]
 

@@ -18,9 +18,10 @@ CHILDREN = ("file", "backing", "image", "data-file")
 
 
 class Nodes:
-    """`known`: name → options; `open`: name → node."""
+    """`known`: name → options; `open`: name → node; `drives`: the machine's, whose nodes may have names, too."""
 
-    def __init__(self, objects: dict[str, Any] | None = None) -> None:
+    def __init__(self, objects: dict[str, Any] | None = None, drives: dict[str, Any] | None = None) -> None:
+        self.drives = drives if drives is not None else {}
         self.known: dict[str, dict[str, Any]] = {}
         self.open: dict[str, Node] = {}
         self.objects = objects if objects is not None else {}
@@ -83,10 +84,21 @@ class Nodes:
         except OSError as error:
             raise BuildError(error.strerror or str(error)) from None
 
+    def taken(self, name: str) -> bool:
+        """Whether a node has that name, whoever named it."""
+        shown = [drive.node for drive in self.drives.values() if drive.node is not None]
+        waiting = [*self.open.values(), *self.roots.values(), *shown]
+        while waiting:
+            node = waiting.pop()
+            if node.name == name:
+                return True
+            waiting += [child for _, child in node.children()]
+        return name in self.known
+
     def _check(self, options: dict[str, Any], seen: set[str], where: str = "") -> None:
         name = options.get("node-name")
         if name is not None:
-            if name in self.known or name in seen:
+            if name in seen or self.taken(name):
                 raise BuildError(f"{where}Duplicate nodes with node-name='{name}'")
             if not name or not name[0].isalpha() or set(name) - LETTERS:
                 raise BuildError(f"Invalid node-name: '{name}'")

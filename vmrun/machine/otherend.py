@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 
+from vmrun.core.inet import host_name
 from vmrun.errors import BackendError, StateError
 
 TYPE_CHECKING = False
@@ -80,7 +81,8 @@ def send(uri: str, ended: Callable[[], bool]) -> tuple[int, Callable[[bool], Non
     try:
         if scheme == "tcp":
             host, port = _address(rest)
-            return _patient(socket.create_connection((host or "localhost", port), timeout=PATIENCE)), lambda whole: None
+            where = host_name(host or "localhost"), port
+            return _patient(socket.create_connection(where, timeout=PATIENCE)), lambda whole: None
         with socket.socket(socket.AF_UNIX) as end:
             end.settimeout(PATIENCE)
             end.connect(rest)

@@ -361,6 +361,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def run(machine: Any, text: str, cpu: int = 0) -> str | Work:
     """What a line prints, or the Work that tells. Nothing that is typed raises."""
+    text = text.partition("\0")[0]  # as C's texts end
     if not text.strip():
         return ""
     name, rest = _split(text)

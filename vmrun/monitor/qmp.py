@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 _encode = json.JSONEncoder(check_circular=False).encode
 MOST_WAITING = 8  # commands behind a long one
 _KNOWN = {"execute", "exec-oob", "arguments", "id"}
+_OF_DATA = ("ringbuf-write",)  # commands whose texts are no names of the host's
+
+
+def _check_texts(value: Any) -> None:
+    """QmpError for one that no file, socket or program can be named by."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise QmpError("a NUL character is not allowed in text")
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_texts(inner)
 
 
 class QmpSession:
@@ -157,6 +168,8 @@ class QmpSession:
             raise QmpError(f"The command {name} has not been found", "CommandNotFound")
         if "exec-oob" in request and not command.oob:
             raise QmpError(f"The command {name} does not support OOB")
+        if name not in _OF_DATA:
+            _check_texts(given)
         if not self.machine.whole:
             check_command(self.machine, name)
         result = command.handler(self, **command.arguments(given))

@@ -87,3 +87,12 @@ def test_what_is_none_is_told(text: str, tmp_path: pathlib.Path, capsys: pytest.
     path.write_text(text)
     assert main(["import", "libvirt", str(path)]) == 1
     assert "VR0122" in capsys.readouterr().err
+
+
+def test_comments_before_what_is_no_domain_are_read_once() -> None:
+    """Many of them took 2ⁿ times as long as one."""
+    comments = b"<!-- a - b -- c -->\n" * 100
+    (found,) = domains(comments + b"<network/>")
+    assert found.data == comments + b"<network/>"
+    (found,) = domains(b"<domain></domain>" + comments + b"and more")
+    assert found.data == b"<domain></domain>"

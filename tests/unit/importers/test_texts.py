@@ -138,3 +138,8 @@ def test_a_tangle_is_given_up(text: str) -> None:
         assert commands(clean(text)) == []
     except Tangled as error:
         assert "too tangled" in str(error)
+
+
+def test_a_script_may_have_thousands_of_here_documents() -> None:
+    text = "cat <<EOF\n\\$x\nEOF\n" * 3000
+    assert clean(text).count("\n$x\n") == 3000

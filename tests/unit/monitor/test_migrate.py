@@ -257,9 +257,8 @@ def test_a_daemons_socket_goes_though_it_left_its_directory(
 
 
 def test_names_that_cannot_be_are_told(talk: Talk) -> None:
-    for uri in (f"tcp:{'x' * 70}:5", "exec:true \0"):
-        talk.result("migrate", uri=uri)
-        assert "internal" not in finish(talk)["error-desc"]
+    talk.result("migrate", uri=f"tcp:{'x' * 70}:5")
+    assert "internal" not in finish(talk)["error-desc"]
     talk.machine.go("inmigrate")
     for uri in (f"tcp:{'x' * 70}:5", "unix:" + "x" * 200, "exec:true \0"):
         with pytest.raises(QmpError, match="Failed to listen|cannot be started"):

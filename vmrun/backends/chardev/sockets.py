@@ -74,7 +74,7 @@ class Listening:
 
 def _bound(spec: dict[str, Any], family: int, address: Any) -> Any:
     """A socket at the address, or at the first free port of those up to `to`. OSError."""
-    last = 0 if family == _socket.AF_UNIX else int(spec.get("to") or 0)
+    last = 0 if family == _socket.AF_UNIX else min(int(spec.get("to") or 0), 65535)
     while True:
         made = _socket.socket(family, _socket.SOCK_STREAM)
         try:
@@ -131,16 +131,15 @@ def address_of(spec: dict[str, Any], *, passive: bool) -> tuple[int, Any]:
     flags = _socket.AI_PASSIVE if passive else 0
     host, port = spec.get("host") or None, int(spec.get("port") or 0)
     host = host or ("0.0.0.0" if passive else "localhost")
-    from vmrun.core.inet import families
+    from vmrun.core.inet import families, host_name
 
     wanted = families(spec)
     if not wanted:
         raise OSError(errno.EINVAL, "Cannot disable IPv4 and IPv6 at same time")
     if passive and _socket.AF_INET not in wanted and not spec.get("host"):
         host = "::"
-    found = [
-        entry for entry in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, 0, flags) if entry[0] in wanted
-    ]
+    every = _socket.getaddrinfo(host_name(host), port, 0, _socket.SOCK_STREAM, 0, flags)
+    found = [entry for entry in every if entry[0] in wanted]
     if not found:
         raise OSError(errno.EADDRNOTAVAIL, f"'{host}' has no address of the kind that is asked for")
     found.sort(key=lambda entry: entry[0] != _socket.AF_INET)

@@ -8,7 +8,7 @@ import socket
 
 from vmrun.backends.chardev.errors import refused
 from vmrun.backends.chardev.stream import StreamChar
-from vmrun.core.inet import families
+from vmrun.core.inet import families, host_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class UdpChar(StreamChar):
         host, port = spec.get("host") or "localhost", int(spec["port"])
         local, local_port = spec.get("localaddr") or "", int(spec.get("localport") or 0)
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            found = socket.getaddrinfo(host_name(host), port, type=socket.SOCK_DGRAM)
         except socket.gaierror as error:
             raise refused(
                 name, f"the host name '{host}' is not known: {error.strerror}",
@@ -43,7 +43,7 @@ class UdpChar(StreamChar):
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             if local or local_port:
-                self.socket.bind((local or ("::" if family == socket.AF_INET6 else ""), local_port))
+                self.socket.bind((host_name(local or ("::" if family == socket.AF_INET6 else "0.0.0.0")), local_port))
             self.socket.connect(address)
         except OSError as error:
             self.socket.close()

@@ -11,6 +11,7 @@ import stat
 import struct
 
 from vmrun.backends.net.packet import PacketNet, StreamNet
+from vmrun.core.inet import host_name
 from vmrun.errors import BackendError
 
 TYPE_CHECKING = False
@@ -75,7 +76,8 @@ def _text(at: tuple[str, int]) -> str:
 def _found(at: tuple[str, int], kind: sockets.SocketKind, passive: bool) -> tuple[sockets.AddressFamily, Any]:
     """The family and address of the kernel's, of a host by name or number. Raises OSError."""
     host = at[0] or ("0.0.0.0" if passive else "127.0.0.1")
-    row = sockets.getaddrinfo(host, at[1], type=kind, flags=sockets.AI_PASSIVE if passive else 0)[0]
+    flags = sockets.AI_PASSIVE if passive else 0
+    row = sockets.getaddrinfo(host_name(host), at[1], type=kind, flags=flags)[0]
     return row[0], row[4]
 
 

@@ -71,8 +71,8 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
         if not port.isdigit() or int(port) > 65535:
             raise ImgError(f"Invalid port '{port}'")
         return socket.create_server((host, int(port)))
-    except OSError as error:
-        raise ImgError(f"cannot listen: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        raise ImgError(f"cannot listen: {getattr(error, 'strerror', None) or error}") from None
 
 
 def answer(server: socket.socket, path: str | None, export: Export, shared: int, persistent: bool) -> int:

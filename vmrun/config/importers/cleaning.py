@@ -84,11 +84,12 @@ def _of_plist(match: re.Match[str]) -> str:
 
 def _here(text: str) -> str:
     """Here-documents whose end is not quoted lose the backslashes that the shell takes out of them."""
-    for match in re.finditer(r"<<-?[ \t]*([A-Za-z_]\w*)[^\n]*\n(.*?)\n[ \t]*\1[ \t]*(?=\n|$)", text, re.S):
-        body = re.sub(r"\\([$`\\])", r"\1", match[2])
-        if body != match[2]:
-            return text[: match.start(2)] + body + _here(text[match.end(2) :])
-    return text
+
+    def plain(match: re.Match[str]) -> str:
+        return match[1] + re.sub(r"\\([$`\\])", r"\1", match[3]) + match[4]
+
+    document = r"(<<-?[ \t]*([A-Za-z_]\w*)[^\n]*\n)(.*?)(\n[ \t]*\2[ \t]*(?=\n|$))"
+    return re.sub(document, plain, text, flags=re.S)
 
 
 def decode(data: bytes) -> str:

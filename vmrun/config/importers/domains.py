@@ -10,7 +10,8 @@ import re
 from vmrun.config.importers.cleaning import decode, unmarked
 
 _OPENS = re.compile(r"<domain(?=[\s>])")
-_ALONE = re.compile(r"\s*(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*<domain(?=[\s>]).*</domain>\s*(?:<!--.*?-->\s*)*", re.S)
+_COMMENTS = r"(?:<!--(?:[^-]|-(?!->))*-->\s*)*"  # with `.*?` there would be 2ⁿ ways to read n of them
+_ALONE = re.compile(rf"\s*(?:<\?xml.*?\?>\s*)?{_COMMENTS}<domain(?=[\s>]).*</domain>\s*{_COMMENTS}", re.S)
 _CURLY = re.compile("(=\\s*)(?:[“”„‟]([^“”„‟\"<>]*)[“”„‟]|[‘’‚‛]([^‘’‚‛'<>]*)[‘’‚‛])")  # what an editor made of quotes
 _NAME = re.compile(r"<name>\s*([^<]*?)\s*</name>")
 

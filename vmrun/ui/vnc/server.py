@@ -14,7 +14,7 @@ import socket
 import time
 
 from vmrun.core import unixsocket
-from vmrun.core.inet import families
+from vmrun.core.inet import families, host_name
 from vmrun.core.x509 import subject
 from vmrun.errors import BackendError
 from vmrun.ui.vnc.client import Client
@@ -286,7 +286,7 @@ class VncServer:
                 address: Any = ""
             else:
                 host, port = split(where, most=65535)
-                peer = socket.create_connection((host or "127.0.0.1", port), CALLING)
+                peer = socket.create_connection((host_name(host or "127.0.0.1"), port), CALLING)
                 address = peer.getpeername()
         except OSError as error:
             raise BackendError(
