@@ -117,8 +117,11 @@ def _say(program: str, text: str) -> None:
 
 
 def _aloud(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:  # who read it is gone; the command's work is done
+        pass
 
 
 class _Asked(Exception):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.hmp_args import Given
 from vmrun.monitor.hmp_line import Line, by_name
+from vmrun.monitor.work import Work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ MOST_ROWS = 20000  # of a page table that a guest may have filled with anything
 NO_EXECUTE = 1 << 63
 FRAME = 0x000FFFFFFFFFF000
 MEBI = 1 << 20
+PIECE = 1 << 16  # bytes of a sum at a time
 
 
 # --- page tables --------------------------------------------------------------------------------------------------
@@ -192,20 +194,24 @@ def _roms(machine: Any, words: Given, cpu: int) -> str:
     return "\n".join(out) + "\n"
 
 
-def _sum(machine: Any, words: Given, cpu: int) -> str:
-    """The 16-bit checksum of BSD's sum, over physical memory."""
-    at, size = int(words[0]), int(words[1])
-    if not 0 <= size <= 1 << 30:
+def _sum(machine: Any, words: Given, cpu: int) -> Work:
+    """The 16-bit checksum of BSD's sum, over physical memory. A minute or two of a GiB, while the machine goes on."""
+    start, size = int(words[0]), int(words[1])
+    if size > 1 << 30:
         raise QmpError("sum: at most 1 GiB at a time")
-    found = 0
-    while size > 0:
-        count = min(size, MEBI)
-        with machine.board.lock:
-            data = machine.board.memory.read_bytes(at, count)
-        for byte in data:
-            found = ((found >> 1 | found << 15 & 0xFFFF) + byte) & 0xFFFF
-        at, size = at + count, size - count
-    return f"{found:05d}\n"
+
+    def count(work: Work) -> str:
+        found = 0
+        for at in range(start, start + size, PIECE):
+            if work.ended:
+                break
+            with machine.board.lock:
+                data = machine.board.memory.read_bytes(at, min(PIECE, start + size - at))
+            for byte in data:
+                found = ((found >> 1 | found << 15 & 0xFFFF) + byte) & 0xFFFF
+        return f"{found:05d}\n"
+
+    return Work(machine, count)
 
 
 # --- the user's side ----------------------------------------------------------------------------------------------

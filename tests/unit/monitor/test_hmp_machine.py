@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from vmrun.monitor import hmp, hmp_machine
+from vmrun.monitor.work import Work
 from vmrun.testing import QTest
 
 
@@ -54,8 +55,16 @@ def test_without_paging_there_is_none(q: QTest) -> None:
 
 
 def test_a_checksum_of_memory(q: QTest) -> None:
+    """On a thread of its own, which ends with the machine: a GiB takes a minute."""
     q.write(0x100, b"abc")
-    assert said(q, "sum 0x100 3") == "16556\n"  # sum(1), BSD
+    work = hmp.run(q.machine, "sum 0x100 3")
+    assert isinstance(work, Work)
+    assert work.then(work.function(work)) == "16556\r\n"  # sum(1), BSD
+    long = hmp.run(q.machine, "sum 0 0x40000000")
+    assert isinstance(long, Work)
+    long.ended = True
+    assert long.function(long) == "00000\n"
+    assert said(q, "sum 0 0x40000001") == "Error: sum: at most 1 GiB at a time\n"
 
 
 def test_the_boot_order_of_the_next_reset(q: QTest) -> None:

@@ -164,3 +164,20 @@ def test_a_breakpoint_holds_a_request_until_it_is_let_go(pc: Driven, raw: pathli
     assert drive.node.waits("b")
     pc.machine.close()  # lets it go
     assert raw.read_bytes()[8192:8196] == b"\x08" * 4
+
+
+def test_who_hears_that_a_request_waits_can_let_it_go_at_once() -> None:
+    node: Any = open_options({"driver": "blkdebug", "image": {"driver": "null-co", "size": 1 << 20}}, Access())
+    heard: list[Any] = []
+
+    def hear(text: str) -> None:
+        heard.append((text, text.startswith("blkdebug: Suspended") and node.resume_tag("A", True)))
+
+    node.listen(hear)
+    node.add_break("write_aio", "A")
+    thread = threading.Thread(target=node.write, args=(0, bytes(512)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert heard == [("blkdebug: Suspended request 'A'\n", True), ("blkdebug: Resuming request 'A'\n", False)]
+    node.close()

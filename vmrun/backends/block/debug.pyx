@@ -140,7 +140,7 @@ cdef class DebugNode(Filter):
     cdef void say(self, const char *what, u32 number) noexcept nogil:
         """Whom it may concern; without the mutex."""
         with gil:
-            for tag, known in self.tags.items():
+            for tag, known in list(self.tags.items()):
                 if known == number:
                     self.tell(f"blkdebug: {(<bytes>what).decode()} request '{tag}'\n")
 
@@ -172,12 +172,12 @@ cdef class DebugNode(Filter):
         for n in range(RULES):
             if self.breaks[n].event == what:
                 self.breaks[n].event = -1
+                me.tag, me.resumed, me.next = self.breaks[n].tag, False, self.waiting
+                self.waiting = &me  # before it is told: who hears of it may let it go at once
                 if self.tells:
                     pthread_mutex_unlock(&self.mutex)
-                    self.say(b"Suspended", self.breaks[n].tag)
+                    self.say(b"Suspended", me.tag)
                     pthread_mutex_lock(&self.mutex)
-                me.tag, me.resumed, me.next = self.breaks[n].tag, False, self.waiting
-                self.waiting = &me
                 while not me.resumed:
                     pthread_cond_wait(&self.resumed, &self.mutex)
                 at = &self.waiting
