@@ -129,6 +129,22 @@ def test_a_saved_card_has_its_rectangle_whole() -> None:
     assert struct.unpack("<4I", device.fifo.ring.read(0, 16))[3] == FIRST + 12 * 24
 
 
+@pytest.mark.parametrize("off", [(1, 0), (20, 0), (7, 16)], ids=["disabled", "without a ring", "another depth"])
+def test_a_driver_that_lays_its_ring_anew_has_the_last_rectangle_behind_it(off: tuple[int, int]) -> None:
+    device = card()
+    device.fifo.ring.write(0, struct.pack("<4I", FIRST, BEHIND, FIRST + 12 * 24, FIRST))
+    device.fifo.ring.write(FIRST, struct.pack("<6I", RECT_FILL, 5, 0, 0, 500, 400) * 12)
+    for register, value in ((2, 500), (3, 400), (1, 1), (20, 1), (21, 1), off):
+        device._set(register, value)
+    assert not device.running
+    device.fifo.ring.write(0, struct.pack("<4I", FIRST, BEHIND, FIRST + 24, FIRST))
+    device.fifo.ring.write(FIRST, struct.pack("<6I", RECT_FILL, 6, 0, 0, 1, 1))
+    for register, value in ((1, 1), (20, 1), (21, 1)):
+        device._set(register, value)
+    assert not device.busy and struct.unpack("<4I", device.fifo.ring.read(0, 16))[3] == FIRST + 24
+    assert device.fifo.vram.read(0, 8) == struct.pack("<II", 6, 5)
+
+
 def test_a_ring_of_nonsense_ends(ring: Ring) -> None:
     rng = random.Random(5)
     for _ in range(300):

@@ -202,6 +202,8 @@ class VmwareSvga(LegacyVga, HardwarePointer, PciDevice):
         elif index == CURSOR_ON:
             self.cursor_on = value == SHOW or self.cursor_on and value != HIDE
             self.pointer_changed(True, None, self._where())
+        if not self.running:
+            self.fifo.finish()  # before the driver lays the ring anew
         self._derive()
 
     def _derive(self) -> None:
