@@ -170,9 +170,11 @@ def test_one_access_does_not_send_without_end() -> None:
         assert numbers == list(range(numbers[0], numbers[0] + 2947))
 
 
-def test_another_ring_begins_with_its_first_byte() -> None:
-    """The driver gives an e1000 another ring while a descriptor of the last one is half done."""
-    with Ours("e1000") as card:
+@pytest.mark.parametrize(("ring", "head"), [(RING + 0x8000, 0), (RING, 1)], ids=["another", "the same"])
+@pytest.mark.parametrize("name", ["e1000", "e1000e"])
+def test_a_ring_laid_anew_begins_with_its_first_byte(name: str, ring: int, head: int) -> None:
+    """The driver gives a card a ring while a descriptor of the last one is half done."""
+    with Ours(name) as card:
         e1000(card)
         context = struct.pack("<BBHBBHIBBH", 14, 24, 33, 34, 50, 0, 0x27 << 24 | 0xFFFF, 0, 54, 1)
         card.q.write(RING, context + struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
@@ -181,8 +183,8 @@ def test_another_ring_begins_with_its_first_byte() -> None:
             memory.write(BAR + TDT, 4, 2)
             before = len(card.frames)
             memory.write(BAR + TCTL, 4, 0)
-            memory.write_bytes(RING + 0x8000, context + struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
-            for at, value in ((TDBAL, RING + 0x8000), (TDH, 0), (TDT, 2), (TCTL, 2)):
+            memory.write_bytes(ring, context + struct.pack("<QII", DATA, 0x25100000 | 3000, 0))
+            for at, value in ((TDBAL, ring), (TDH, head), (TDT, 2), (TCTL, 2)):
                 memory.write(BAR + at, 4, value)
         for _ in range(20):
             card.q.clock_step(1)

@@ -23,7 +23,7 @@ from vmrun.devices.network.intel_mac cimport (
     BMCR, BMCR_ANRESTART, BMCR_LOOPBACK, CTRL, CTRL_RST, CTRL_VME, DESCRIPTOR, EECD, EERD, ICR, ICS, IMC, IMS,
     INT_MDAC, INT_RXO, INT_RXT0, INT_TXDW, INT_TXQE, ITR, MDIC, MDIC_E, MDIC_I, MDIC_READ, MDIC_READY, MDIC_WRITE,
     MPC, RA, RAH_AV, RCTL, RCTL_EN, RCTL_SECRC, RDBAL, RDH, RDLEN, RDT, REGISTERS, RNBC, ROC, RXD_DD, RXD_EOP,
-    RXD_IXSM, RXD_VP, STATUS, STATUS_LU, TCTL, TCTL_EN, TDT, VET, IntelMac, buffer_size,
+    RXD_IXSM, RXD_VP, STATUS, STATUS_LU, TCTL, TCTL_EN, TDH, TDT, VET, IntelMac, buffer_size,
 )
 from vmrun.devices.network.intel_tx cimport TXD_IDE
 
@@ -214,6 +214,8 @@ cdef class E1000(IntelMac):
             self.mac[n] = value
         elif how == LOW16:
             self.mac[n] = value & 0xFFFF
+            if n == TDH:
+                self.tx.taken = 0
         elif how == LOW13:
             self.mac[n] = value & 0x1FFF
         elif how == LOW11:

@@ -305,6 +305,10 @@ cdef class I82574(IntelMac):
                 self.room()
             elif n == TDT or n == TDT + QUEUE:
                 self.transmit_rings()
+            elif n == TDH:
+                self.tx0.taken = 0
+            elif n == TDH + QUEUE:
+                self.tx1.taken = 0
 
     def peek(self, u32 offset):
         """A register, as an access through the I/O BAR reads it."""
