@@ -119,6 +119,22 @@ def test_queues_and_data_lie_in_the_buffer(
             assert driver.io(2, prp1=first, prp2=second, cdw10=8, cdw12=15)[0] == 0x4012
 
 
+def test_a_buffer_without_a_place_is_not_the_guests_memory(tmp_path: pathlib.Path) -> None:
+    with machine("vmrun", tmp_path, cmb_size_mb=1) as q:
+        driver = Driver(q)
+        places(q)
+        q.writel(BAR + CMBMSC, ELSEWHERE & 0xFFFFFFFF | CRE | CMSE)
+        q.writel(BAR + CMBMSC + 4, ELSEWHERE >> 32)
+        driver.enable()
+        driver.make_io()
+        assert driver.io(2, prp1=ELSEWHERE + 0x5000, cdw10=1, cdw12=0)[0] == 0
+        q.pci_write(SLOT, 0, 0x18, 0)
+        q.pci_write(SLOT, 0, 0x1C, 0)
+        q.write(0x5000, bytes(512))
+        assert driver.io(2, prp1=ELSEWHERE + 0x5000, cdw10=1, cdw12=0)[0] == 0x4004
+        assert q.read(0x5000, 512) == bytes(512)
+
+
 def test_a_region_holds_data_while_it_is_on(tmp_path: pathlib.Path) -> None:
     with machine("vmrun", tmp_path, pmrdev="p") as q:
         driver = Driver(q)

@@ -31,6 +31,7 @@ cdef enum:
     PMRCAP = 0x01000898         # read and written, BAR 4, write barrier by reading PMRSTS, addresses of its own
 
 cdef u64 PMRS = <u64>1 << 56, CMBS = <u64>1 << 57
+cdef u64 NOWHERE = <u64>1 << 63
 
 
 cdef class NvmeMemory:
@@ -126,6 +127,8 @@ cdef class NvmeMemory:
         return address
 
     cdef u64 bar(self, u32 offset) noexcept nogil:
+        """Where it lies; where nothing is, if it has no place."""
         cdef u64 base
         memcpy(&base, self.config.data + offset, 8)
-        return base & ~<u64>0xF
+        base &= ~<u64>0xF
+        return base if base and self.config.data[4] & 2 else NOWHERE
