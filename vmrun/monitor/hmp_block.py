@@ -88,12 +88,12 @@ def _job(name: str, *more: str) -> Callable[[Any, Given, int], str]:
 
 def _commit(machine: Any, words: Given, cpu: int) -> str | Work:
     from vmrun.errors import BuildError
-    from vmrun.machine import blockops
+    from vmrun.machine import chainops
     from vmrun.monitor.work import Work
 
     def run(work: Any) -> str:
         try:
-            blockops.commit_now(machine, words[0])
+            chainops.commit_now(machine, words[0])
         except BuildError as error:
             raise QmpError(error.problems[0].message) from None
         return ""

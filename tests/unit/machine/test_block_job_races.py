@@ -17,7 +17,7 @@ from vmrun.backends.block.caller import Caller
 from tests.board import Driven
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.images import Access, open_node
-from vmrun.machine import blockops
+from vmrun.machine import blockops, chainops
 from vmrun.machine.jobs import jobs
 
 MIB = 1 << 20
@@ -158,7 +158,7 @@ def test_a_snapshot_is_committed_under_the_guest(rig: Rig) -> None:
         new = str(rig.directory / f"s{number}.qcow2")
         blockops.SnapshotSync(rig.machine, rig.name, "", new, "", "qcow2", "absolute-paths").commit()
         rig.written(3)
-        job = blockops.block_commit(rig.machine, rig.name, base=str(rig.directory / "disk.qcow2"))
+        job = chainops.block_commit(rig.machine, rig.name, base=str(rig.directory / "disk.qcow2"))
         rig.until(lambda: job.status == "ready")  # noqa: B023
         rig.written(2)
         job.complete()
@@ -167,7 +167,7 @@ def test_a_snapshot_is_committed_under_the_guest(rig: Rig) -> None:
 
 
 def test_a_stream_keeps_what_is_written_meanwhile(rig: Rig) -> None:
-    blockops.block_stream(rig.machine, rig.name)
+    chainops.block_stream(rig.machine, rig.name)
     rig.written(2)
     rig.over()
     rig.written(3)

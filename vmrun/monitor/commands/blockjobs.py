@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.errors import BuildError
-from vmrun.machine import bitmaps, blockops, internal, jobs
+from vmrun.machine import bitmaps, blockops, chainops, internal, jobs
 from vmrun.machine.blocks import blocks
 from vmrun.machine.jobs import Transaction
 from vmrun.monitor.errors import QmpError
@@ -157,7 +157,7 @@ def blockdev_backup(monitor: Any, device: str, target: str, sync: str, **given: 
 def block_stream(monitor: Any, device: str, **given: Any) -> None:
     """Copy what an image has from its backing images into it, down to a base or to the last."""
     _filter(monitor, given)
-    _told(blockops.block_stream, monitor.machine, device, **given)
+    _told(chainops.block_stream, monitor.machine, device, **given)
 
 
 @command("block-commit", COMMIT)
@@ -165,13 +165,13 @@ def block_commit(monitor: Any, device: str, **given: Any) -> None:
     """Copy what lies above a backing image into it; of the image in use, until the job is completed."""
     _commit_device(monitor, device)
     _filter(monitor, given)
-    _told(blockops.block_commit, monitor.machine, device, **given)
+    _told(chainops.block_commit, monitor.machine, device, **given)
 
 
 @command("change-backing-file", {"device": "str", "image-node-name": "str", "backing-file": "str"})
 def change_backing_file(monitor: Any, device: str, image_node_name: str, backing_file: str) -> None:
     """Write another name of the backing image into an image."""
-    _told(blockops.change_backing_file, monitor.machine, device, image_node_name, backing_file)
+    _told(chainops.change_backing_file, monitor.machine, device, image_node_name, backing_file)
 
 
 def _snapshot_sync(machine: Any, given: dict[str, Any], how: Any) -> Any:
