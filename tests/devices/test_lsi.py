@@ -163,6 +163,15 @@ def test_nobody_at_a_target_is_a_time_out(chip: Chip) -> None:
     assert chip.run((SELECT | 5 << 16, SCRIPT), move(MESSAGE_OUT, 1, MESSAGE), (INT, 1))[1:3] == (0, STO)
 
 
+def test_a_cause_is_gone_when_it_has_been_read(ours: Chip) -> None:
+    """Also behind an interrupt on the fly that waits: drivers read until nothing is left, and clear that one first."""
+    assert ours.run((0x98180000, 1), (INT, 2)) == (SIR, 0, 0, 2)
+    assert ours.q.inb(PORTS + ISTAT) & 7 == 4  # INTF alone
+    assert not ours.q.inb(PORTS + DSTAT) & 0x7F
+    ours.q.outb(PORTS + ISTAT, 4)
+    assert not ours.q.inb(PORTS + ISTAT) & 7
+
+
 def test_who_takes_the_bus_before_a_selection_is_who_is_waited_for_then(ours: Chip) -> None:
     """The next selection is lost to the disk, which is back: the program, as Linux's, waits for a reselection."""
     ours.command(bytes(6))

@@ -10,6 +10,9 @@ Programs are the guest's: a run ends after MOST_INSTRUCTIONS or MOST_COPIED byte
 drivers that spin expect it. A turn in which a command began or a target came back is not spinning: while the program runs,
 the driver has more for it.
 
+A read of DSTAT clears it, also where qemu-kvm's keeps it, behind an interrupt on the fly: here the program runs on beside
+the driver, which may read until nothing is left.
+
 A command that is under way when the machine is saved ends as BUSY in the machine that goes on; drivers repeat it.
 
 Not modelled: target role, low-level mode, parity, arbitration by hand, wide residue, phase mismatch jumps' byte counts beyond
@@ -519,8 +522,7 @@ cdef class LsiChip(LsiBus):
         cdef u8 value = self.r[reg]
         if reg == DSTAT:
             value |= DSTAT_DFE
-            if not self.r[ISTAT0] & ISTAT0_INTF:
-                self.r[DSTAT] = 0
+            self.r[DSTAT] = 0
             self.update_irq()
             self.look_again()
         elif reg == SIST0 or reg == SIST1:
