@@ -231,11 +231,8 @@ class ActiveCommit(Mirror):
         self.back()
 
     def back(self) -> None:
-        from vmrun.backends.block.images import reopen
-
         if self.was_readonly:
-            self.target.sync()
-            reopen(self.target, True)
+            read_only_again(self.target)
 
 
 # --- backup -----------------------------------------------------------------------------------------------------
@@ -390,11 +387,8 @@ class Commit(BlockJob):
         self.back()
 
     def back(self) -> None:
-        from vmrun.backends.block.images import reopen
-
         if self.was_readonly:
-            self.target.sync()
-            reopen(self.target, True)
+            read_only_again(self.target)
 
 
 # --- stream -----------------------------------------------------------------------------------------------------
@@ -463,13 +457,20 @@ class Stream(BlockJob):
             self.blocks.untap(self.source)
             self.tap = None
             if self.was_readonly:
-                from vmrun.backends.block.images import reopen
-
-                self.source.sync()
-                reopen(self.source, True)
+                read_only_again(self.source)
 
 
 # --- backing images ------------------------------------------------------------------------------------------------
+
+
+def read_only_again(node: Any) -> None:
+    """An image that only its job wrote to. OSError, ImageError."""
+    from vmrun.backends.block.images import reopen
+
+    try:
+        node.sync()
+    finally:
+        reopen(node, True)
 
 
 def backing_of(node: Any) -> Any:

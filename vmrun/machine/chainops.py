@@ -113,6 +113,11 @@ def block_stream(
         raise
 
 
+def _told(error: Exception) -> str:
+    """An ImageError or an OSError in words alone."""
+    return str(getattr(error, "text", "") or getattr(error, "strerror", "") or error)
+
+
 def _open_for_writing(node: Any) -> None:
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import reopen
@@ -172,7 +177,7 @@ def block_commit(
     except (ImageError, OSError) as error:
         if was and not lower.readonly:
             reopen(lower, True)
-        raise BuildError(getattr(error, "text", "") or str(error)) from None
+        raise BuildError(_told(error)) from None
     keywords = dict(how.keywords)
     try:
         if upper is active and not active.readonly:
@@ -252,8 +257,7 @@ def commit_now(machine: Machine, device: str) -> None:
                 if hasattr(top, "cluster_size"):
                     make_empty(top)
             except (ImageError, OSError) as error:
-                text = getattr(error, "text", "") or getattr(error, "strerror", "") or str(error)
-                raise BuildError(f"'commit' error for '{name}': {text}") from None
+                raise BuildError(f"'commit' error for '{name}': {_told(error)}") from None
             finally:
                 if was and not below.readonly:
                     reopen(below, True)

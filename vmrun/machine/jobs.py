@@ -12,7 +12,7 @@ from __future__ import annotations
 import _thread
 from time import monotonic
 
-from vmrun.errors import BuildError
+from vmrun.errors import BuildError, VmrunError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Transaction:
         for member in self.members:
             try:
                 member.prepare()
-            except (OSError, BuildError) as error:
+            except (OSError, VmrunError) as error:
                 member.fail(error)
                 self.settled(member)
                 return
@@ -189,7 +189,7 @@ class Job:
         fault: BaseException | None = None
         try:
             self.work()
-        except (Cancelled, OSError, BuildError) as error:
+        except (Cancelled, OSError, VmrunError) as error:
             fault = error
         except Exception as error:  # a fault of ours must not end the guest
             fault = BuildError(f"internal error: {type(error).__name__}: {error}")
@@ -216,7 +216,7 @@ class Job:
     def fail(self, error: BaseException) -> None:
         import os
 
-        if isinstance(error, BuildError):
+        if isinstance(error, VmrunError):
             self.error = error.problems[0].message
         elif isinstance(error, OSError) and error.errno:
             self.number, self.error = error.errno, os.strerror(error.errno)
@@ -226,8 +226,16 @@ class Job:
 
     def undo(self) -> None:
         self.go("aborting")
-        self.abort()
+        self._abort()
         self.conclude()
+
+    def _abort(self) -> None:
+        """What failed the job may fail once more: it is over all the same."""
+        try:
+            self.abort()
+        except (OSError, VmrunError) as error:
+            if not self.error:
+                self.fail(error)
 
     def finalize(self) -> None:
         self.transaction.finalize()
@@ -297,7 +305,7 @@ class Job:
         self.cancelled = self.forced = True
         with self.over:
             pass
-        self.abort()
+        self._abort()
         self.clean()
 
     def settle(self) -> None:

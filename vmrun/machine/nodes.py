@@ -90,7 +90,7 @@ class Nodes:
         waiting = [*self.open.values(), *self.roots.values(), *shown]
         while waiting:
             node = waiting.pop()
-            if node.name == name:
+            if name and node.name == name:  # most have none
                 return True
             waiting += [child for _, child in node.children()]
         return name in self.known

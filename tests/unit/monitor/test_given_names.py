@@ -90,3 +90,4 @@ def test_a_nodes_name_is_one_nodes(talk: Talk, tmp_path: pathlib.Path) -> None:
     assert add("d2", "b") == "OK\r\n"
     run(talk.machine, "drive_del d1")
     talk.result("blockdev-add", driver="null-co", node_name="n2")
+    assert talk.ask("blockdev-add", driver="null-co", node_name="")["error"]["desc"] == "Invalid node-name: ''"
