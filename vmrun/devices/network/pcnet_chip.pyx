@@ -565,7 +565,9 @@ cdef class Pcnet(NicChip):
     # --- receive ----------------------------------------------------------------------------------------------
 
     cdef bint ready(self) noexcept nogil:
-        return not (self.csrs[0] & STOP or self.csrs[5] & SPND or self.left and self.frame_size >= 0)
+        # half a frame that the next turn goes on with is in the way; one that is being sent is not
+        cdef bint half = self.left and self.frame_size >= 0 and not self.transmitting
+        return not (self.csrs[0] & STOP or self.csrs[5] & SPND or half)
 
     cdef u32 taken(self, const u8 *frame) noexcept nogil:
         """By which match a frame is received, as its status has it; 0: it is not."""
