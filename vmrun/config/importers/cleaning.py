@@ -15,6 +15,22 @@ _SCRIPT = re.compile(
 )
 
 
+def _unquoted(match: re.Match[str]) -> str:
+    """Without the marks, unless they are a pipeline's: that goes on from the line before."""
+    before = match.string[: match.start()].rstrip("\n")
+    piped = match[0].lstrip()[:1] == "|" and before.rstrip(" \t").endswith("\\")
+    return match[0] if piped else _MARK.sub("", match[0])
+
+
+def _of_wire(part: str) -> str:
+    """A paragraph of a mail as it went over the wire (RFC 2045, quoted-printable), where no = stands for itself."""
+    if part.count("=3D") < 2 or re.search(r"=(?![0-9A-F]{2}|[ \t]*$)", part, re.M):
+        return part
+    joined = re.sub(r"=[ \t]*\n", "", part)
+    signs = r"(?:=[0-9A-F]{2})+"
+    return re.sub(signs, lambda match: bytes.fromhex(match[0].replace("=", "")).decode("utf-8", "replace"), joined)
+
+
 def unmarked(text: str) -> str:
     """Without the marks of terminals, systems and mails, which no kind of text has itself."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -22,9 +38,8 @@ def unmarked(text: str) -> str:
     text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
     text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
     text = re.sub("[\u2028\u2029\x85]", "\n", text)
-    if re.search(r"=3D\S", text):  # a mail as it went over the wire
-        text = re.sub(r"=([0-9A-F]{2})", lambda match: chr(int(match[1], 16)), re.sub(r"=[ \t]*\n", "", text))
-    return _QUOTED.sub(lambda match: _MARK.sub("", match[0]), text)
+    text = "\n\n".join(_of_wire(part) for part in text.split("\n\n")) if "=3D" in text else text
+    return _QUOTED.sub(_unquoted, text)
 
 
 def clean(text: str) -> str:
