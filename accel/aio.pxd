@@ -83,6 +83,7 @@ cdef class IoThread:
     cdef void run_queues(self) noexcept nogil
     cdef void run_completions(self) noexcept nogil
     cdef void dispatch(self, u64 tag, u32 events) noexcept nogil
-    cdef void update(self, u32 slot, u32 mask) noexcept nogil
+    cdef int update(self, u32 slot, u32 mask) noexcept nogil
+    cdef int take_slot(self, u32 n, void *handler) noexcept nogil
     cdef void post(self, Completion completion) noexcept nogil
     cdef void forget(self, Completion completion) noexcept nogil

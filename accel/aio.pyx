@@ -19,7 +19,7 @@ With nothing to do the thread sleeps: no wake-up without cause.
 """
 
 cimport cython
-from libc.errno cimport EINTR, errno
+from libc.errno cimport EINTR, ENOMEM, errno
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, itimerspec
@@ -337,41 +337,45 @@ cdef class IoThread:
     # --- handlers -----------------------------------------------------------------------------------------
 
     def add(self, IoHandler handler):
-        """Watch its descriptor from now on. OSError when the kernel cannot (a regular file); ValueError: it is watched."""
+        """Watch its descriptor from now on. OSError when the kernel cannot (a regular file); ValueError: it is watched.
+        From any thread: its place in `handlers` is its alone before the GIL is given up.
+        """
         cdef u32 n
-        cdef Slot *grown
+        cdef int error
         if handler.thread is not None:
             raise ValueError(f"descriptor {handler.fd} is watched already")
-        for n in range(self.slot_count):
-            if self.slots[n].handler == NULL:
+        for n in range(len(self.handlers)):
+            if self.handlers[n] is None:
+                self.handlers[n] = handler
                 break
         else:
-            n = self.slot_count
+            n = len(self.handlers)
             if n == MOST_SLOTS:
                 raise OSError("I/O thread: too many descriptors")
-            with nogil:
-                pthread_mutex_lock(&self.mutex)
-            grown = <Slot *>realloc(self.slots, (n + 1) * sizeof(Slot))
-            if grown != NULL:
-                self.slots = grown
-                memset(&self.slots[n], 0, sizeof(Slot))
-                self.slot_count = n + 1
-            pthread_mutex_unlock(&self.mutex)
-            if grown == NULL:
-                raise MemoryError
-            self.handlers.append(None)
-        self.handlers[n] = handler
+            self.handlers.append(handler)
         handler.thread, handler.slot, handler.active = self, n, True
         with nogil:
-            pthread_mutex_lock(&self.mutex)
-            self.slots[n].handler = <void *>handler
-            self.slots[n].mask = 0
-            pthread_mutex_unlock(&self.mutex)
-            self.update(n, handler.events)
-        if handler.events and not self.slots[n].mask:
-            error = errno
+            error = self.take_slot(n, <void *>handler)
+            if not error:
+                error = self.update(n, handler.events)
+        if error:
             self.remove(handler)
             raise OSError(error, os.strerror(error))
+
+    cdef int take_slot(self, u32 n, void *handler) noexcept nogil:
+        """0, or ENOMEM. Without the GIL: who holds it may wait for the mutex."""
+        cdef Slot *grown
+        pthread_mutex_lock(&self.mutex)
+        if n >= self.slot_count:
+            grown = <Slot *>realloc(self.slots, (n + 1) * sizeof(Slot))
+            if grown == NULL:
+                pthread_mutex_unlock(&self.mutex)
+                return ENOMEM
+            memset(grown + self.slot_count, 0, (n + 1 - self.slot_count) * sizeof(Slot))
+            self.slots, self.slot_count = grown, n + 1
+        self.slots[n].handler, self.slots[n].mask = handler, 0
+        pthread_mutex_unlock(&self.mutex)
+        return 0
 
     def remove(self, IoHandler handler):
         """When this returns `ready` is not being called and never will be (from within `ready`: again). From any thread."""
@@ -392,11 +396,12 @@ cdef class IoThread:
             mine = handler.active                           # or somebody was faster
             handler.active = False
             if mine:
-                if self.slots[n].mask:
-                    epoll_ctl(self.watched, EPOLL_CTL_DEL, handler.fd, NULL)
-                self.slots[n].mask = 0
-                self.slots[n].handler = NULL
-                self.slots[n].generation += 1
+                if n < self.slot_count:                         # or there was no memory for it
+                    if self.slots[n].mask:
+                        epoll_ctl(self.watched, EPOLL_CTL_DEL, handler.fd, NULL)
+                    self.slots[n].mask = 0
+                    self.slots[n].handler = NULL
+                    self.slots[n].generation += 1
             while self.current == gone and self.own != pthread_self():
                 pthread_cond_wait(&self.changed, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
@@ -405,13 +410,14 @@ cdef class IoThread:
             self.handlers[n] = None
             handler.thread = None
 
-    cdef void update(self, u32 slot, u32 mask) noexcept nogil:
+    cdef int update(self, u32 slot, u32 mask) noexcept nogil:
+        """0, or why the kernel does not watch for that."""
         cdef epoll_event event
         cdef Slot *s
-        cdef int fd, operation
+        cdef int fd, operation, error = 0
         pthread_mutex_lock(&self.mutex)
-        s = &self.slots[slot]
-        if s.handler != NULL and s.mask != mask:
+        s = &self.slots[slot] if slot < self.slot_count else NULL
+        if s != NULL and s.handler != NULL and s.mask != mask:
             fd = handler_fd(s.handler)
             event.events = mask
             event.data.number = <u64>s.generation << 32 | (FIRST_SLOT + slot)
@@ -419,8 +425,10 @@ cdef class IoThread:
             if epoll_ctl(self.watched, operation, fd, &event) == 0:
                 s.mask = mask
             else:
+                error = errno
                 self.errors += 1
         pthread_mutex_unlock(&self.mutex)
+        return error
 
     # --- timers -------------------------------------------------------------------------------------------
 

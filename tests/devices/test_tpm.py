@@ -70,7 +70,10 @@ class Program:
 
     def _commands(self) -> None:
         while True:
-            command = self.data.recv(4096)
+            try:
+                command = self.data.recv(4096)
+            except ConnectionResetError:  # the machine is killed when the test ends
+                return
             if not command:
                 return
             self.commands.append(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -580,3 +581,64 @@ def test_what_a_timer_submits_completes(
         clock.start()
         timer.schedule(clock.time() + MS)
     until(lambda: got == [1])
+
+
+def test_threads_that_add_and_remove_at_once_have_each_their_own_place(lock: DeviceLock, io: IoThread) -> None:
+    """Two that found the same free slot lost one descriptor's events for ever: a socket that nobody read."""
+    missed: list[int] = []
+    over = threading.Event()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def crowd() -> None:
+        """Somebody has the mutex whenever it is wanted: the GIL goes to others meanwhile."""
+        completion = PyCompletion(lambda: None)
+        while not over.is_set():
+            for _ in range(100):
+                io.submit(completion)
+        with lock:
+            io.withdraw(completion)
+
+    def work() -> None:
+        for n in range(30):
+            pipes = [Pipe() for _ in range(3)]
+            seen = [threading.Event() for _ in pipes]
+            handlers = [
+                PyIoHandler(one.out, lambda events, one=one, event=event: (one.get(), event.set()))
+                for one, event in zip(pipes, seen, strict=True)
+            ]
+            for handler in handlers:
+                io.add(handler)
+            for one in pipes:
+                one.put()
+            missed.extend(n for event in seen if not event.wait(20))
+            for handler, one in zip(handlers, pipes, strict=True):
+                io.remove(handler)
+                one.close()
+            if missed:
+                return
+
+    try:
+        crowded = threading.Thread(target=crowd)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in (crowded, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        over.set()
+        crowded.join(60)
+        assert not missed and not any(thread.is_alive() for thread in threads)
+    finally:
+        over.set()
+        sys.setswitchinterval(before)
+
+
+def test_what_wants_nothing_while_it_is_added_is_no_error(lock: DeviceLock, io: IoThread) -> None:
+    """What comes at once and makes its handler want nothing more was taken for a descriptor that cannot be watched."""
+    for _ in range(200):
+        pipe = Pipe()
+        pipe.put()
+        handler = PyIoHandler(pipe.out, lambda events: handler.set_events(0))  # noqa: B023  it is this turn's
+        io.add(handler)
+        io.remove(handler)
+        pipe.close()
