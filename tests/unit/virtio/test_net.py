@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +100,7 @@ class Net:
         self.wire = board.netdev("m")
         self.sent: list[bytes] = []
         self.headers: list[Any] = []
-        self.room = True
+        self.room, self.takes = True, 0.0
         self.card = PyCard(self._sent, lambda: self.room, takes=0)
         with board.lock:
             self.wire.plug(self.card)
@@ -113,6 +114,7 @@ class Net:
     def _sent(self, data: bytes, header: Any) -> bool:
         self.sent.append(data)
         self.headers.append(header)
+        time.sleep(self.takes)
         return True
 
     def start(self, features: int) -> None:
@@ -364,6 +366,18 @@ def test_a_burst_is_as_long_as_x_txburst_says() -> None:
     devices = [{"id": "net", "driver": "virtio-net-pci", "romfile": "", "x-txburst": 3}]
     with QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "devices": devices}) as q:
         assert q.machine.devices["net"].chip.burst == 3
+
+
+@pytest.mark.parametrize(("length", "first"), [(60, 4), (5000, 1)])
+def test_large_frames_look_at_the_clock(net: Net, length: int, first: int) -> None:
+    """What is left is another turn's; the thread that has it stands still here."""
+    net.takes = 0.002
+    whole = bytes(12) + frame(B, OWN, bytes(length - 14))
+    net.q.write(DATA, whole)
+    for _ in range(4):
+        net.tx.put([(DATA, len(whole), 0)])
+    net.tx.kick()
+    assert len(net.sent) == first
 
 
 def test_kicks_are_asked_for_by_an_empty_queue_alone(net: Net) -> None:

@@ -371,7 +371,8 @@ cdef class StackNet(HostNet):
             return False
         if net_needs(header):
             net_whole(frame, <u32>total)
-        self.tell_time()
+        if self.quick == AT_ONCE or not self.collecting:        # a burst takes less than a moment
+            self.tell_time()
         self.unpolled = False
         slirp_input(self.stack, frame, <int>total)
         if self.out_filled and frame[23] == 1 and self.out[17] == 0:    # IP came, not a question for the guest's address

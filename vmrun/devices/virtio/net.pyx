@@ -14,9 +14,12 @@ Locks: the device lock is held.
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC
 
 from accel.dma import Scatter as _Scatter
 
+from accel.api cimport i64
+from accel.clock cimport clock_read
 from accel.turns cimport turn_of
 from vmrun.backends.protocols cimport (
     NET_CAN_CSUM, NET_CAN_ECN, NET_CAN_TSO4, NET_CAN_TSO6, NET_CAN_UFO, NET_MOST_FRAME, net_burst, net_room,
@@ -28,8 +31,9 @@ from vmrun.errors import StateError
 
 cdef enum:
     MOST_PIECES = 1026
-    TURN = 128                  # frames sent at one go; the rest a moment later: others want the device lock. 8 KiB of a
-    TURN_BYTES_LOG = 13         # large one count as a frame more
+    TURN = 128                  # frames sent at one go; the rest a moment later: others want the device lock. Large ones
+    TURN_NS = 400000            # take what their bytes take, and memory that is touched first: they look at the clock
+    LARGE = 4096
     MULTICAST_BIT = 1
     STATUS = 6                  # in the configuration
     LINK_UP = 1
@@ -241,7 +245,8 @@ cdef class NetChip(VirtioChip):
         """Send what this turn has `left`; what it has left then. 0: what lies in rings is sent later."""
         cdef Chain chain
         cdef int result
-        cdef u64 before, work
+        cdef u64 before
+        cdef i64 began = clock_read(CLOCK_MONOTONIC)
         cdef bint some = False
         net_burst(self.wire, True)
         queue.listen(False)
@@ -266,8 +271,9 @@ cdef class NetChip(VirtioChip):
                 break
             queue.push(&chain, 0)
             some = True
-            work = max(net_sent(self.wire) - before, <u64>1) + (chain.read_size >> TURN_BYTES_LOG)
-            left -= <u32>min(<u64>left, work)
+            left -= <u32>min(<u64>left, max(net_sent(self.wire) - before, <u64>1))
+            if chain.read_size >= LARGE and clock_read(CLOCK_MONOTONIC) - began > TURN_NS:
+                left = 0
         net_burst(self.wire, False)
         if some:
             self.interrupt(queue)
