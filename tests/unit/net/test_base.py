@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from typing import Any
 
 import pytest
+from accel.aio import IoThread
+from accel.api import DeviceLock
 from vmrun.backends.net.base import PyCard, PyNet, wire_pair
 
 from vmrun.errors import BackendError
@@ -156,6 +159,85 @@ def test_a_card_that_takes_headers_gets_the_frame_as_it_is(net: PyNet) -> None:
     net.plug(card.port)
     net.incoming_with(FRAME, (1, 0, 0, 0, 34, 16))
     assert (card.frames, card.headers) == ([FRAME], [(1, 0, 0, 0, 34, 16)])
+
+
+def large(segments: int, size: int = 100) -> tuple[bytes, tuple[int, ...]]:
+    """A TCP segment over IPv4 for whoever cuts it, and its header; each piece begins with its number."""
+    data = b"".join(struct.pack(">I", n).ljust(size, b".") for n in range(segments))
+    ip = struct.pack(">BBHHHBBHII", 0x45, 0, 40 + len(data), 1, 0, 64, 6, 0, 0x0A000001, 0x0A000002)
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 0, 0, 0x50, 0x10, 1000, 0, 0)
+    return FRAME[:14] + ip + tcp + data, (1, 1, 54, size, 34, 16)
+
+
+def numbers(frames: list[bytes]) -> list[int]:
+    return [struct.unpack_from(">I", frame, 54)[0] for frame in frames]
+
+
+def test_a_large_frame_for_a_card_that_takes_none_is_cut_as_it_has_room(net: PyNet) -> None:
+    card = Card(room=3)
+    net.plug(card.port)
+    frame, header = large(10)
+    assert net.incoming_with(frame, header)
+    assert numbers(card.frames) == [0, 1, 2]
+    assert net.incoming(FRAME) and net.held_count == 2
+    card.room = 4
+    net.room_again()
+    assert numbers(card.frames) == [*range(7)] and all(told is None for told in card.headers)
+    card.room = 100
+    net.room_again()
+    assert numbers(card.frames[:10]) == [*range(10)] and card.frames[10:] == [FRAME]
+    assert net.held_count == net.held_bytes == 0 and net.frames_received == 11
+
+
+def test_a_segment_that_a_card_does_not_take_comes_again(net: PyNet) -> None:
+    seen: list[bytes] = []
+    tried: list[int] = []
+
+    def receive(frame: bytes, header: Any) -> bool:
+        tried.append(len(frame))
+        if len(tried) % 3:
+            seen.append(frame)
+        return bool(len(tried) % 3)
+
+    net.plug(PyCard(receive))
+    assert net.incoming_with(*large(10))
+    assert net.incoming(FRAME)
+    for _ in range(20):
+        net.room_again()
+    assert numbers(seen[:10]) == [*range(10)] and seen[10:] == [FRAME] and net.held_count == net.held_bytes == 0
+
+
+def test_many_segments_for_a_card_come_in_turns(net: PyNet) -> None:
+    """Each with the device lock let go in between: the other end chooses how many there are."""
+    lock = DeviceLock()
+    thread = IoThread(lock)
+    card = Card(room=10000)
+    net.rest_on(thread)
+    try:
+        with lock:
+            net.plug(card.port)
+            assert net.incoming_with(*large(1000, 8))
+            first = len(card.frames)
+            assert net.incoming(FRAME)  # has its turn behind them
+            assert 0 < first == len(card.frames) <= 200
+        thread.start()
+        end = time.monotonic() + 20
+        while len(card.frames) < 1001 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert numbers(card.frames[:1000]) == [*range(1000)] and card.frames[1000:] == [FRAME]
+    finally:
+        thread.close()
+        with lock:
+            net.close()
+
+
+def test_another_card_gets_what_is_left_of_a_large_frame_as_it_takes_it(net: PyNet) -> None:
+    net.plug(Card(room=3).port)
+    frame, header = large(10)
+    net.incoming_with(frame, header)
+    after = Card(takes=0xFFFF)
+    net.plug(after.port)
+    assert after.frames == [frame] and after.headers == [header] and net.held_count == 0
 
 
 def test_a_checksum_outside_the_frame_drops_it(net: PyNet) -> None:

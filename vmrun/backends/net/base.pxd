@@ -33,6 +33,9 @@ cdef class HostNet(NetBackend):
     cdef bint filtered
     cdef Cut cut                # `cutting`: what is left of a frame, which lies in `large`
     cdef u8 *large
+    cdef Cut incoming_cut       # `uncutting`: what is left of the frame that waits first for a card that does not take it whole
+    cdef bint uncutting
+    cdef u8 *segment            # of it, or a frame whose checksum is filled in
     cdef Turn rest
     cdef object thread
     # what a kind of back end overrides
@@ -47,6 +50,10 @@ cdef class HostNet(NetBackend):
     cdef int offer(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef int hold(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef bint memory(self) noexcept nogil
+    cdef bint segment_memory(self) noexcept nogil
+    cdef bint uncut(self) noexcept nogil
+    cdef void drop_first(self) noexcept nogil
+    cdef void wait_first(self, const u8 *frame, u32 length) noexcept nogil
     cdef void finish_and_put(self, IoVec *pieces, u32 count, u64 total, const NetHeader *header) noexcept nogil
     cdef void go_on(self, u32 most) noexcept nogil
     cdef bint can_rest(self) noexcept with gil

@@ -5,7 +5,8 @@ A kind of back end overrides `put` (a frame from the card) and `resume_input` (t
 wait until `unblock` (rings of virtio); of others more is queued, until that is too much. Frames for a card that has no room, or whose machine is stopped, wait here, at most MOST_HELD of them; a
 back end that has its own queue (a socket's buffer in the kernel) asks `accepts` first and stops reading. Filters see a
 frame before the card's room counts. Captures and filters see runts as they came; a card gets at least a frame's header.
-A large frame that the back end cannot take whole is cut into segments, TURN of them at one go: the guest chooses their size.
+A large frame that the back end, or the card, cannot take whole is cut into segments, TURN of them at one go: the guest, or
+its neighbour, chooses their size. One for a card is cut as the card has room; until then it waits as it came.
 
 Locks: the device lock is held everywhere here.
 """
@@ -53,8 +54,10 @@ cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil:
 
 
 cdef void _go_on(void *net) noexcept nogil:
-    """What a large frame has left."""
+    """What a large frame has left, either way."""
     (<HostNet>net).go_on(TURN)
+    if (<HostNet>net).uncutting:
+        (<HostNet>net).room()
 
 
 cdef class HostNet(NetBackend):
@@ -66,6 +69,7 @@ cdef class HostNet(NetBackend):
         self.forget()
         free(self.scratch)
         free(self.large)
+        free(self.segment)
         if self.capture_fd >= 0:
             close(self.capture_fd)
 
@@ -79,6 +83,11 @@ cdef class HostNet(NetBackend):
         if self.scratch == NULL:
             self.scratch = <u8 *>malloc(2 * NET_MOST_FRAME)
         return self.scratch != NULL
+
+    cdef bint segment_memory(self) noexcept nogil:
+        if self.segment == NULL:
+            self.segment = <u8 *>malloc(NET_MOST_FRAME)
+        return self.segment != NULL
 
     # --- from the card ------------------------------------------------------------------------------------
 
@@ -203,32 +212,24 @@ cdef class HostNet(NetBackend):
         return self.hand(frame, length, header)
 
     cdef int hand(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
-        cdef Cut cut
         cdef u8 padded[SHORTEST]
-        cdef u8 *segment
-        cdef u32 part
         if length < SHORTEST:
             memset(padded, 0, SHORTEST)
             memcpy(padded, frame, length)
             frame, length = padded, SHORTEST
         if header != NULL and net_needs(header) & ~self.frontend.takes:
-            if not self.memory():
+            if header.gso:
+                if not self.hold(frame, length, header):
+                    return 0
+                self.room()
+                return 1
+            if not self.segment_memory():
                 return 0
-            memcpy(self.scratch, frame, length)
-            if not header.gso:
-                if net_checksum(self.scratch, length, header) != 0:
-                    self.dropped += 1
-                    return 1
-                return self.offer(self.scratch, length, NULL)
-            if cut_begin(&cut, self.scratch, length, header) != 0:
+            memcpy(self.segment, frame, length)
+            if net_checksum(self.segment, length, header) != 0:
                 self.dropped += 1
                 return 1
-            segment = self.scratch + NET_MOST_FRAME
-            part = cut_next(&cut, segment)
-            while part:
-                self.offer(segment, part, NULL)
-                part = cut_next(&cut, segment)
-            return 1
+            return self.offer(self.segment, length, NULL)
         return self.offer(frame, length, header if self.frontend.takes else NULL)
 
     cdef int offer(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil:
@@ -261,22 +262,78 @@ cdef class HostNet(NetBackend):
 
     cdef void room(self) noexcept nogil:
         cdef Held *one
+        cdef u32 left = TURN
         if self.flushing or not self.running or self.frontend is None:
             return
         self.flushing = True
         while self.first != NULL and self.running and self.frontend.can_receive():
             one = self.first
+            if one.has_header and net_needs(&one.header) & ~self.frontend.takes:
+                if not left and (self.rest is not None or self.can_rest()):
+                    self.rest.notifier.signal()
+                    break
+                left -= left != 0
+                if not self.uncut():
+                    break
+                continue
             if not self.frontend.receive(<u8 *>(one + 1), one.length, &one.header if one.has_header else NULL):
                 break
             self.frames_received += 1
             self.bytes_received += one.length
-            self.first = one.next
-            self.held_count -= 1
-            self.held_bytes -= one.length
-            free(one)
+            self.drop_first()
         self.flushing = False
         if self.first == NULL:
             self.resume_input()
+
+    cdef bint uncut(self) noexcept nogil:
+        """The next segment of the first that waits, for a card that does not take it whole. False: the card has no room."""
+        cdef Held *one = self.first
+        cdef u8 *frame = <u8 *>(one + 1)
+        cdef u32 length
+        if not one.header.gso:                                  # it came while another card was there
+            one.has_header = False
+            if net_checksum(frame, one.length, &one.header) != 0:
+                self.dropped += 1
+                self.drop_first()
+            return True
+        if not self.uncutting:
+            if not self.segment_memory() or cut_begin(&self.incoming_cut, frame, one.length, &one.header) != 0:
+                self.dropped += 1
+                self.drop_first()
+                return True
+            self.uncutting = True
+        length = cut_next(&self.incoming_cut, self.segment)
+        if not length:
+            self.drop_first()
+        elif self.frontend.receive(self.segment, length, NULL):
+            self.frames_received += 1
+            self.bytes_received += length
+        else:
+            self.wait_first(self.segment, length)
+            return False
+        return True
+
+    cdef void drop_first(self) noexcept nogil:
+        """It is over; another behind a segment that waits in front of it is not."""
+        cdef Held *one = self.first
+        if one.has_header:
+            self.uncutting = False
+        self.first = one.next
+        self.held_count -= 1
+        self.held_bytes -= one.length
+        free(one)
+
+    cdef void wait_first(self, const u8 *frame, u32 length) noexcept nogil:
+        """A segment that the card did not take comes again before what its frame has left."""
+        cdef Held *one = <Held *>malloc(sizeof(Held) + length)
+        if one == NULL:
+            self.dropped += 1
+            return
+        one.next, one.length, one.has_header = self.first, length, False
+        memcpy(<u8 *>(one + 1), frame, length)
+        self.first = one
+        self.held_count += 1
+        self.held_bytes += length
 
     def forget(self):
         """What waits for the card is lost."""
@@ -286,7 +343,7 @@ cdef class HostNet(NetBackend):
             free(one)
             one = self.first
         self.last = NULL
-        self.held_count, self.held_bytes = 0, 0
+        self.held_count, self.held_bytes, self.uncutting = 0, 0, False
 
     def card_changed(self):
         if self.frontend is None:
