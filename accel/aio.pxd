@@ -68,7 +68,8 @@ cdef class IoThread:
     cdef Slot *slots
     cdef u32 slot_count
     cdef list handlers
-    cdef object retired
+    cdef list retired                       # handlers that were removed from within a call
+    cdef u64 retired_at
     cdef void *current                      # the unlocked handler being called
     cdef void *queues[MOST_QUEUES]
     cdef u32 queue_count
@@ -83,7 +84,7 @@ cdef class IoThread:
     cdef void run_queues(self) noexcept nogil
     cdef void run_completions(self) noexcept nogil
     cdef void dispatch(self, u64 tag, u32 events) noexcept nogil
-    cdef int update(self, u32 slot, u32 mask) noexcept nogil
+    cdef int update(self, void *handler) noexcept nogil
     cdef int take_slot(self, u32 n, void *handler) noexcept nogil
     cdef void post(self, Completion completion) noexcept nogil
     cdef void forget(self, Completion completion) noexcept nogil

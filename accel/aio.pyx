@@ -112,6 +112,14 @@ cdef bint handler_locked(void *handler) noexcept nogil:
     return (<IoHandler>handler).locked
 
 
+cdef u32 handler_slot(void *handler) noexcept nogil:
+    return (<IoHandler>handler).slot
+
+
+cdef u32 handler_events(void *handler) noexcept nogil:
+    return (<IoHandler>handler).events
+
+
 cdef void link(void *completion, void *following) noexcept nogil:
     (<Completion>completion).following = following
 
@@ -151,9 +159,10 @@ cdef class IoHandler:
 
     cdef void want(self, u32 events) noexcept nogil:
         """Other events from now on; 0: none (back-pressure). From any thread."""
+        cdef void *thread = <void *>self.thread             # once: it may be removed just now
         self.events = events
-        if self.thread is not None and self.active:
-            self.thread.update(self.slot, events)
+        if thread != <void *>None:
+            (<IoThread>thread).update(<void *>self)
 
     def set_events(self, u32 events):
         self.want(events)
@@ -311,7 +320,7 @@ cdef class IoThread:
         with nogil:
             pthread_mutex_lock(&self.mutex)
             vr_store(&self.held, 0)
-            self.parked = 0
+            vr_store(&self.parked, 0)
             pthread_mutex_unlock(&self.mutex)
             self.notifier.signal()
 
@@ -357,7 +366,7 @@ cdef class IoThread:
         with nogil:
             error = self.take_slot(n, <void *>handler)
             if not error:
-                error = self.update(n, handler.events)
+                error = self.update(<void *>handler)
         if error:
             self.remove(handler)
             raise OSError(error, os.strerror(error))
@@ -406,19 +415,26 @@ cdef class IoThread:
                 pthread_cond_wait(&self.changed, &self.mutex)
             pthread_mutex_unlock(&self.mutex)
         if mine:
-            self.retired = handler                          # it may be the one that calls this
+            if self.own == pthread_self():                  # what calls this may be among those that it removes
+                if self.retired is None or self.retired_at != self.wakeups:
+                    self.retired, self.retired_at = [], self.wakeups
+                self.retired.append(handler)
             self.handlers[n] = None
             handler.thread = None
 
-    cdef int update(self, u32 slot, u32 mask) noexcept nogil:
-        """0, or why the kernel does not watch for that."""
+    cdef int update(self, void *handler) noexcept nogil:
+        """0, or why the kernel does not watch for what it wants: of several who say that at once, the last is heard. A place
+        that is another's by now stays as it is.
+        """
         cdef epoll_event event
         cdef Slot *s
+        cdef u32 slot, mask
         cdef int fd, operation, error = 0
         pthread_mutex_lock(&self.mutex)
+        slot, mask = handler_slot(handler), handler_events(handler)
         s = &self.slots[slot] if slot < self.slot_count else NULL
-        if s != NULL and s.handler != NULL and s.mask != mask:
-            fd = handler_fd(s.handler)
+        if s != NULL and s.handler == handler and s.mask != mask:
+            fd = handler_fd(handler)
             event.events = mask
             event.data.number = <u64>s.generation << 32 | (FIRST_SLOT + slot)
             operation = EPOLL_CTL_DEL if not mask else EPOLL_CTL_MOD if s.mask else EPOLL_CTL_ADD

@@ -133,6 +133,10 @@ class Server:
                     return
                 continue
             self.clients.add(client)
+            if self.listener is not listener:  # stopped meanwhile: nobody else closes it
+                self.clients.discard(client)
+                client.close()
+                return
             first = Export(_Nobody, "", True, self.exports)
             threading.Thread(target=self._talk, args=(first, client), daemon=True, name="nbd client").start()
 

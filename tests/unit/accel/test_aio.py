@@ -642,3 +642,32 @@ def test_what_wants_nothing_while_it_is_added_is_no_error(lock: DeviceLock, io: 
         io.add(handler)
         io.remove(handler)
         pipe.close()
+
+
+def test_a_handler_that_removes_itself_and_others_lives_until_its_call_is_over(
+    lock: DeviceLock, io: IoThread, pipe: Pipe
+) -> None:
+    """The last that was removed alone was kept: the one that was being called was freed in mid-call."""
+    order: list[str] = []
+    held: list[PyIoHandler] = []
+
+    class Told(PyIoHandler):
+        def __del__(self) -> None:
+            order.append("freed")
+
+    def ready(events: int) -> None:
+        for handler in [*held]:
+            io.remove(handler)
+        held.clear()
+        del handler
+        order.append("over")
+
+    other = Pipe()
+    held[:] = Told(pipe.out, ready), PyIoHandler(other.out, other.get)
+    for handler in held:
+        io.add(handler)
+    del handler
+    pipe.put()
+    until(lambda: "over" in order)
+    assert order == ["over"]
+    other.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import random
+import sys
 
 import pytest
 from accel.api import DeviceLock
@@ -108,3 +109,13 @@ def test_a_kernel_that_refuses_is_said_plainly(image: pathlib.Path, monkeypatch:
     with pytest.raises(ImageError, match="Unable to use io_uring: Operation not permitted") as found:
         open_node(str(image), "raw", Access(aio="io_uring"))
     assert found.value.remedy == "take `aio: threads`"
+
+
+def test_an_engine_outlives_whoever_made_it() -> None:
+    """Its thread waits for the kernel until the process is over, and the interpreter ends before that."""
+    for name in KINDS:
+        try:
+            made = KINDS[name]()
+        except OSError:
+            continue  # the kernel does not offer it
+        assert sys.getrefcount(made) > 2  # this name and the call's argument; the thread has the third

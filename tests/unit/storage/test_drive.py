@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -222,3 +224,38 @@ def test_another_medium(rig: Rig, tmp_path: pathlib.Path) -> None:
     assert rig.caller.wait()[2] == b"o" * 512
     rig.caller.submit(WRITE, 0, data=bytes(512))
     assert rig.caller.wait()[1] == 30
+
+
+POOL = """
+import os
+from accel.api import DeviceLock
+from vmrun.backends.block.caller import Caller
+from vmrun.backends.block.debug import DebugNode
+from vmrun.backends.block.drive import Drive
+from vmrun.backends.block.file import FileNode
+
+READ = 0
+node = DebugNode(FileNode(os.open(IMAGE, os.O_RDWR), IMAGE))
+drive = Drive("disk", node, DeviceLock())
+caller = Caller(drive)
+caller.submit(READ, 0, 512)
+caller.wait()  # one thread now, which is idle soon
+for turn in range(20):
+    drive.pause()
+    node.add_break("read_aio", "first")
+    numbers = {caller.submit(READ, 0, 512) for _ in range(2)}
+    drive.go_on()  # both at once: one waits at the breakpoint, the other is over
+    number, error, data = caller.wait()
+    numbers.remove(number)
+    node.resume_tag("first")
+    assert caller.wait()[0] in numbers
+drive.close()
+print("all")
+"""
+
+
+def test_two_requests_at_once_do_not_wait_for_each_other(image: pathlib.Path) -> None:
+    """Both found the same thread idle: where the first waited for long, so did the other, of another disk too."""
+    code = POOL.replace("IMAGE", repr(str(image)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("all\n", "")

@@ -410,7 +410,10 @@ cdef class Drive(BlockBackend):
         next = job if given_up else NULL
         while next != NULL:
             request = <DriveRequest *>(<char *>next - <size_t>&(<DriveRequest *>NULL).job)
-            self.limits.give_back(request.base.op != BLOCK_READ, request.base.length)
+            pthread_mutex_lock(&self.mutex)                     # it may leave its group just now
+            if self.limited:
+                self.limits.give_back(request.base.op != BLOCK_READ, request.base.length)
+            pthread_mutex_unlock(&self.mutex)
             next = next.next
         while job != NULL:
             next = job.next

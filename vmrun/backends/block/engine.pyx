@@ -7,6 +7,7 @@ owner's to do anew, in the ordinary way, which knows about ends of files, alignm
 Ref: io_submit(2), io_getevents(2); linux/aio_abi.h.
 """
 
+from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.string cimport memset
 
@@ -101,6 +102,7 @@ cdef class Engine:
         pthread_attr_destroy(&attr)
         if error:
             raise OSError(error, os.strerror(error))
+        Py_INCREF(self)                                 # the thread never ends: at the interpreter's end it is still there
 
 
 cdef void *loop(void *engine) noexcept nogil:

@@ -23,14 +23,19 @@ cdef class LimitGroup:
     def set(self, dict limits):
         """Other limits, from now on: vmrun.core.iolimits has their names. ValueError."""
         cdef int n
+        cdef double rates[BUDGETS]
+        cdef double bursts[BUDGETS]
+        cdef u64 unit
         found = checked(limits)
-        pthread_mutex_lock(&self.mutex)
         for n, name in enumerate(RATES):
-            rate = found.get(name, 0)
-            self.rates[n], self.free_at[n] = rate, 0
-            self.bursts[n] = max(found.get(name + "-max", 0) * found.get(name + "-max-length", 1), rate / 10)
-        self.unit = found.get("iops-size", 0)
+            rates[n] = rate = found.get(name, 0)
+            bursts[n] = max(found.get(name + "-max", 0) * found.get(name + "-max-length", 1), rate / 10)
+        unit = found.get("iops-size", 0)
         self.limits, self.limited = found, any(found.get(name) for name in RATES)
+        pthread_mutex_lock(&self.mutex)                     # nothing of Python's meanwhile: it may let the GIL go
+        for n in range(BUDGETS):
+            self.rates[n], self.bursts[n], self.free_at[n] = rates[n], bursts[n], 0
+        self.unit = unit
         self.changes += 1
         pthread_mutex_unlock(&self.mutex)
         for member in self.members:

@@ -14,7 +14,7 @@ import struct
 
 from accel.api cimport u8, u16, u32, u64
 from accel.threads cimport (
-    pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait, pthread_mutex_init,
+    pthread_cond_broadcast, pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
 from vmrun.backends.block.node cimport (
@@ -174,7 +174,9 @@ cdef class NbdNode(Node):
         self.busy[n] = False
         if error:
             self.lost = True
-        pthread_cond_signal(&self.idle)
+            pthread_cond_broadcast(&self.idle)              # nobody's turn comes any more
+        else:
+            pthread_cond_signal(&self.idle)
         pthread_mutex_unlock(&self.mutex)
         if error:
             return EIO

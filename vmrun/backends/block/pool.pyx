@@ -1,7 +1,9 @@
 """Threads that wait for the host's disks, shared by all drives of the process.
 
 `pool_put(job)` has `job.run(job)` called on one of them, without the GIL and without any lock, at once or when `due` has
-come. A thread is started when a job finds all others busy, up to MOST; one that had nothing to do for ten seconds ends.
+come. A thread is started when a job finds all others busy, up to MOST, and when one takes a job and leaves another that
+nobody waits for: jobs may wait for each other, or for a host that does not answer. A thread that had nothing to do for ten
+seconds ends.
 A job's memory is its owner's; the pool does not touch it once it runs.
 """
 
@@ -153,6 +155,7 @@ cdef void *loop(void *nothing) noexcept nogil:
     cdef Job *job
     cdef u64 now, until, rested
     cdef timespec when
+    cdef bint grow
     prctl(PR_SET_NAME, "block", 0, 0, 0)
     pthread_mutex_lock(&mutex)
     rested = pool_now() + PATIENCE
@@ -162,7 +165,14 @@ cdef void *loop(void *nothing) noexcept nogil:
             head = job.next
             if head == NULL:
                 tail = NULL
+            # Two that came at once have found the same thread idle: the other shall not wait for this one.
+            grow = head != NULL and idle == 0 and threads < MOST
+            threads += grow
             pthread_mutex_unlock(&mutex)
+            if grow and not start_thread():
+                pthread_mutex_lock(&mutex)
+                threads -= 1
+                pthread_mutex_unlock(&mutex)
             job.run(job)
             pthread_mutex_lock(&mutex)
             rested = pool_now() + PATIENCE

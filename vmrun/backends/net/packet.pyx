@@ -180,10 +180,10 @@ cdef class PacketNet(FdNet):
         self.thread.add(handler)
 
     def leave(self):
-        for handler in self.more:
+        more, self.more = self.more, []                         # first, as there
+        for handler in more:
             self.thread.remove(handler)
             os.close(handler.fd)
-        self.more = []
         FdNet.leave(self)
 
     cdef void wants(self) noexcept nogil:
