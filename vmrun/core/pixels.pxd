@@ -55,6 +55,21 @@ cdef extern from *:
             to[n] = from[n] & 0xffffff;
     }
 
+    static inline int pixels_replace_low(uint32_t *to, const uint32_t *from, size_t count)
+    {
+        const __m128i low = _mm_set1_epi32(0xffffff);
+        size_t n = 0;
+        __m128i differ = _mm_setzero_si128();
+        for (; n + 4 <= count; n += 4)
+            differ = _mm_or_si128(differ, _mm_xor_si128(pixels_load(to + n), _mm_and_si128(pixels_load(from + n), low)));
+        int changed = _mm_movemask_epi8(_mm_cmpeq_epi8(differ, _mm_setzero_si128())) != 0xffff;
+        for (; n < count && !changed; n++)
+            changed = to[n] != (from[n] & 0xffffff);
+        if (changed)
+            pixels_clear_high(to, from, count);
+        return changed;
+    }
+
     static inline uint64_t pixels_number(const uint32_t *row, size_t count)
     {
         /* two times two sums: each pair of pixels is multiplied, one with the other, under a key of its place */
@@ -108,6 +123,8 @@ cdef extern from *:
     size_t pixels_run(const u32 *row, size_t count) noexcept nogil
     # `source` over `to`; whether they were different
     bint pixels_replace(u32 *to, const u32 *source, size_t count) noexcept nogil
+    # the same of pixels whose highest byte says nothing
+    bint pixels_replace_low(u32 *to, const u32 *source, size_t count) noexcept nogil
     # to 0x00RRGGBB from pixels whose highest byte says nothing
     void pixels_clear_high(u32 *to, const u32 *source, size_t count) noexcept nogil
     # 64 bits that two different rows have in common by chance alone

@@ -2,6 +2,8 @@
 
     adapter --Scanout.update--> Surface --publish--> View, View, … --take--> rectangles to send
 
+What changed is known by tiles, and in each tile by lines: a rectangle begins and ends with lines that changed.
+
 An adapter renders without the GIL into the surface and marks the tiles whose pixels really differ; `publish` hands
 the marks to every view. A view takes them at its own pace: a slow client delays nobody and never misses a change.
 Nothing here has a timer: whoever looks asks for an update (vmrun.core.console), and nobody looking costs nothing.
@@ -11,11 +13,35 @@ from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from accel.api cimport u8
 from accel.ram cimport DirtyLog
-from vmrun.core.pixels cimport pixels_pack_rgb, pixels_replace
+from vmrun.core.pixels cimport pixels_pack_rgb, pixels_replace, pixels_replace_low
 
 # What a guest can make a surface grow to: 32 Mi pixels, 128 MiB.
 MOST_PIXELS = 1 << 25
+
+
+cdef u32 _lines(u32 tile, u32 first, u32 last) noexcept nogil:
+    """Of lines `first` to `last` of the picture, those of a tile's row, a bit each."""
+    cdef u32 top = tile * TILE
+    cdef u32 low = first - top if first > top else 0, high = min(last - top, <u32>TILE - 1)
+    return (<u32>2 << high) - (<u32>1 << low)
+
+
+cdef void _mark(u16 *tiles, Surface surface, u32 x, u32 y, u32 width, u32 height) noexcept nogil:
+    """The part of the rectangle that is inside."""
+    cdef u32 last_x, last_y, line, column
+    cdef u16 *row
+    cdef u16 mask
+    if x >= surface.width or y >= surface.height or not width or not height:
+        return
+    last_x = min(width - 1, surface.width - 1 - x) + x
+    last_y = min(height - 1, surface.height - 1 - y) + y
+    for line in range(y // TILE, last_y // TILE + 1):
+        row = tiles + <size_t>line * surface.columns
+        mask = <u16>_lines(line, y, last_y)
+        for column in range(x // TILE, last_x // TILE + 1):
+            row[column] |= mask
 
 
 cdef class Surface:
@@ -37,7 +63,7 @@ cdef class Surface:
             raise ValueError(f"no surface has {width} x {height} pixels")
         cdef u32 columns = (width + TILE - 1) // TILE, rows = (height + TILE - 1) // TILE
         cdef u32 *pixels = <u32 *>calloc(<size_t>width * height, 4)
-        cdef u8 *changed = <u8 *>calloc(<size_t>columns * rows, 1)
+        cdef u16 *changed = <u16 *>calloc(<size_t>columns * rows, sizeof(u16))
         if pixels == NULL or changed == NULL:
             free(pixels)
             free(changed)
@@ -61,27 +87,24 @@ cdef class Surface:
 
     cdef void mark(self, u32 x, u32 y, u32 width, u32 height) noexcept nogil:
         """The rectangle changed; what lies outside is cut off."""
-        cdef u32 last_x, last_y, line
-        if x >= self.width or y >= self.height or not width or not height:
-            return
-        last_x = min(width - 1, self.width - 1 - x) + x
-        last_y = min(height - 1, self.height - 1 - y) + y
-        for line in range(y // TILE, last_y // TILE + 1):
-            memset(self.changed + <size_t>line * self.columns + x // TILE, 1, last_x // TILE - x // TILE + 1)
+        _mark(self.changed, self, x, y, width, height)
 
-    cdef void put_row(self, u32 y, const u32 *line) noexcept nogil:
-        """A whole line; only tiles with other pixels than before are written and marked."""
+    cdef void put_row(self, u32 y, const u32 *line, bint high=False) noexcept nogil:
+        """A whole line; only tiles with other pixels than before are written and marked. `high`: anything may be in the
+        highest bytes of `line`.
+        """
         cdef u32 x = 0, count
         cdef u32 *old
-        cdef u8 *changed
+        cdef u16 *changed
+        cdef u16 bit = <u16>(1 << (y % TILE))
         if y >= self.height:
             return
         old = self.row(y)
         changed = self.changed + <size_t>(y // TILE) * self.columns
         while x < self.width:
             count = min(<u32>TILE, self.width - x)
-            if pixels_replace(old + x, line + x, count):
-                changed[x // TILE] = 1
+            if pixels_replace_low(old + x, line + x, count) if high else pixels_replace(old + x, line + x, count):
+                changed[x // TILE] |= bit
             x += count
 
     def publish(self):
@@ -98,7 +121,7 @@ cdef class Surface:
         for view in self.views:
             for i in range(tiles):
                 view.dirty[i] |= self.changed[i]
-        memset(self.changed, 0, tiles)
+        memset(self.changed, 0, tiles * sizeof(u16))
         return True
 
     def attach(self):
@@ -205,7 +228,7 @@ cdef class View:
         """The surface has another size: all of it is new."""
         cdef u32 tiles = self.surface.columns * self.surface.rows
         free(self.dirty)
-        self.dirty = <u8 *>calloc(tiles, 1)
+        self.dirty = <u16 *>calloc(tiles, sizeof(u16))
         if self.dirty == NULL:
             raise MemoryError
         self.tiles = tiles
@@ -214,7 +237,7 @@ cdef class View:
 
     def all(self):
         """Everything counts as unseen."""
-        memset(self.dirty, 1, self.tiles)
+        memset(self.dirty, 0xFF, self.tiles * sizeof(u16))
 
     @property
     def pending(self):
@@ -227,20 +250,13 @@ cdef class View:
 
     def add(self, u32 x, u32 y, u32 width, u32 height):
         """Ask for a part again."""
-        cdef Surface surface = self.surface
-        cdef u32 last_x, last_y, line
-        if x >= surface.width or y >= surface.height or not width or not height:
-            return
-        last_x = min(width - 1, surface.width - 1 - x) + x
-        last_y = min(height - 1, surface.height - 1 - y) + y
-        for line in range(y // TILE, last_y // TILE + 1):
-            memset(self.dirty + <size_t>line * surface.columns + x // TILE, 1, last_x // TILE - x // TILE + 1)
+        _mark(self.dirty, self.surface, x, y, width, height)
 
     def take(self):
         """The unseen rectangles [(x, y, width, height)], which now count as seen: disjoint, top to bottom."""
         cdef Surface surface = self.surface
-        cdef u32 line, column, first, below, i
-        cdef u8 *row
+        cdef u32 line, column, first, below, i, lines, top, bottom
+        cdef u16 *row
         cdef bint same
         found = []
         for line in range(surface.rows):
@@ -254,20 +270,28 @@ cdef class View:
                 while column < surface.columns and row[column]:
                     column += 1
                 # as far down as the whole run is unseen too
-                below = line
+                below, top, bottom = line, line * TILE, 0
                 while below < surface.rows:
-                    same = True
+                    same, lines = True, 0
+                    row = self.dirty + <size_t>below * surface.columns
                     for i in range(first, column):
-                        if not self.dirty[<size_t>below * surface.columns + i]:
+                        if not row[i]:
                             same = False
                             break
+                        lines |= row[i]
                     if not same:
                         break
-                    memset(self.dirty + <size_t>below * surface.columns + first, 0, column - first)
+                    memset(row + first, 0, (column - first) * sizeof(u16))
+                    if below == line:
+                        while not lines >> (top % TILE) & 1:
+                            top += 1
+                    bottom = (below + 1) * TILE
+                    while not lines >> ((bottom - 1) % TILE) & 1:
+                        bottom -= 1
                     below += 1
+                row = self.dirty + <size_t>line * surface.columns
                 found.append((
-                    first * TILE, line * TILE,
-                    min(column * TILE, surface.width) - first * TILE, min(below * TILE, surface.height) - line * TILE,
+                    first * TILE, top, min(column * TILE, surface.width) - first * TILE, min(bottom, surface.height) - top,
                 ))
         return found
 

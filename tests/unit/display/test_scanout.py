@@ -191,7 +191,7 @@ def test_a_written_page_is_looked_at_and_an_unwritten_one_is_not(chip: Chip) -> 
     chip.take()
     chip.take(full=False)
     chip.vga.vram.write(4096 * 5 + 64, b"\xff\xff\xff\0")
-    assert chip.changed() == [(16, 0, 16, 16)]
+    assert chip.changed() == [(16, 5, 16, 1)]
     assert pixel(chip.surface, 16, 5) == b"\xff\xff\xff"
     assert chip.changed() == []
 

@@ -20,6 +20,7 @@ class Rfb:
         self.buffer = b""
         self.width = self.height = 0
         self.pixels: dict[tuple[int, int], int] = {}
+        self.kinds: set[int] = set()  # of tiles of ZRLE
         self.bits, self.big, self.most, self.shift = 32, False, (255, 255, 255), (16, 8, 0)
         self.depth = 24
         self.inflate: dict[object, Any] = {}
@@ -217,6 +218,7 @@ class Rfb:
 
     def _zrle_tile(self, left: int, top: int, w: int, h: int, take: Any) -> None:
         kind = take(1)[0]
+        self.kinds.add(kind)
         if kind == 0:
             found = [self.cpixel(take) for _ in range(w * h)]
         elif kind == 1:
@@ -230,6 +232,13 @@ class Rfb:
                 found += [
                     palette[row[n * bits // 8] >> 8 - bits - n * bits % 8 & (1 << bits) - 1] for n in range(w)
                 ]
+        elif kind == 128:
+            found = []
+            while len(found) < w * h:
+                colour, length = self.cpixel(take), 1
+                while (more := take(1)[0]) == 255:
+                    length += 255
+                found += [colour] * (length + more)
         else:
             assert kind >= 130, kind
             palette = [self.cpixel(take) for _ in range(kind - 128)]

@@ -252,7 +252,7 @@ def test_an_update_waits_until_something_changes(setup: Setup) -> None:
     with pytest.raises(BlockingIOError):
         client.peer.recv(1)
     setup.painter.paint = lambda surface: surface.fill(3, 3, 1, 1, 9)
-    assert client.receive() == [(0, 0, 16, 16)]
+    assert client.receive() == [(0, 3, 16, 1)]
 
 
 def test_nobody_waiting_means_no_timer(setup: Setup) -> None:

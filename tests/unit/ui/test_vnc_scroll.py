@@ -62,7 +62,7 @@ def test_any_mixture_of_moves_and_changes_is_shown_right(setup: Setup, encoding:
     setup.painter.paint = rows_of(colours)
     client = setup.client(COPY_RECT, encoding)
     client.update()
-    for _ in range(25):
+    for _ in range(50):
         first, behind = sorted(rng.sample(range(HEIGHT + 1), 2))
         move = rng.choice([1, 8, 16, -1, -16, 30])
         part = colours[first:behind]
@@ -103,6 +103,30 @@ def test_a_client_that_asks_for_everything_may_have_lost_it() -> None:
     assert rows.moves(surface, WHOLE) == [(0, 16, HEIGHT - 16)]
     rows.forget()
     assert rows.moves(surface, WHOLE) == []
+
+
+def test_looks_in_vain_are_left_out_and_what_scrolls_then_is_soon_copied_again(setup: Setup) -> None:
+    rng = random.Random(9)
+    client = setup.client(COPY_RECT, ZRLE)
+    colours: list[int] = []
+    for _ in range(20):
+        colours = some_rows(rng, HEIGHT)
+        setup.painter.paint = rows_of(colours)
+        client.update(1)
+        assert client.pixels == shown(setup) and not client.copied
+    for n in range(12):  # some rows of it stay as they were while nobody looks
+        colours[n * 5 : n * 5 + 40] = some_rows(rng, len(colours[n * 5 : n * 5 + 40]))
+        setup.painter.paint = rows_of(list(colours))
+        client.update(1)
+        assert client.pixels == shown(setup)
+    copied = []
+    for _ in range(12):
+        colours = [*colours[16:], *some_rows(rng, 16)]
+        setup.painter.paint = rows_of(list(colours))
+        client.update(1)
+        copied.append(len(client.copied))
+        assert client.pixels == shown(setup)
+    assert copied[-1] - copied[-4] == 3  # each of the last
 
 
 def test_few_rows_and_rows_of_one_colour_are_not_looked_for() -> None:

@@ -10,7 +10,6 @@ from libc.stdlib cimport calloc, free
 
 from accel.api cimport DeviceLock, u8, u16, u32, u64
 from accel.ram cimport DirtyLog, RamBlock
-from vmrun.core.pixels cimport pixels_clear_high
 from vmrun.core.surface cimport Scanout, Surface
 
 from vmrun.core.surface import MOST_PIXELS
@@ -79,8 +78,11 @@ cdef class LinearScanout(Scanout):
                     for page in range(first, last + 1):
                         written = written or now[page]
                 if written:
-                    convert(self.block.host + at, line, <u32>width, <u32>size, big)
-                    surface.put_row(y, line)
+                    if size == 4 and not big:
+                        surface.put_row(y, <u32 *>(self.block.host + at), True)
+                    else:
+                        convert(self.block.host + at, line, <u32>width, <u32>size, big)
+                        surface.put_row(y, line)
                 at += pitch
             free(now)
             free(line)
@@ -88,9 +90,6 @@ cdef class LinearScanout(Scanout):
 
 cdef void convert(const u8 *data, u32 *to, u32 width, u32 size, bint big) noexcept nogil:
     cdef u32 x, value
-    if size == 4 and not big:
-        pixels_clear_high(to, <u32 *>data, width)
-        return
     for x in range(width):
         if size == 2:
             value = <u32>data[0] << 8 | data[1] if big else <u32>data[1] << 8 | data[0]

@@ -322,7 +322,7 @@ cdef class VgaScanout(Scanout):
         """Line by line, with the CRT controller's counters."""
         cdef u32 y, row = 0, left = self.mode.repeat, mask = self.mode.cga
         cdef u64 line = self.mode.start, at, span, last, previous = <u64>-1, size = self.vga.vram.size
-        cdef bint again
+        cdef bint again, covered, whole = self.mode.kind == KIND_LINEAR and self.mode.bits == 32 and not self.mode.big_endian
         span = self._span()
         for y in range(self.mode.height):
             at = line
@@ -331,13 +331,16 @@ cdef class VgaScanout(Scanout):
             if mask & 2:
                 at = (at & ~<u64>0x8000) | <u64>(row & 2) << 14
             at &= size - 1
-            again = self._covered(y) or full or pages == NULL
+            covered = self._covered(y)
+            again = covered or full or pages == NULL
             if not again:
                 last = at + span - 1
                 again = self._touched(pages, at, min(last, size - 1))
                 if last >= size and not again:
                     again = self._touched(pages, 0, last & (size - 1))
-            if again:
+            if again and whole and not covered and at + <u64>self.mode.width * 4 <= size:
+                surface.put_row(y, <u32 *>(self.vga.vram.host + at), True)
+            elif again:
                 if at != previous:
                     self._draw_line(at)
                     previous = at

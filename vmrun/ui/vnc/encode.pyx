@@ -134,6 +134,7 @@ cdef class _Colours:
     cdef u32 uses[MOST_COLOURS]
     cdef u16 slots[SLOTS]
     cdef u32 count
+    cdef u32 runs, single, lengths      # after a survey: runs, those of one pixel, bytes that all their lengths take
 
     cdef void clear(self) noexcept nogil:
         memset(self.slots, 0xFF, sizeof(self.slots))
@@ -171,6 +172,36 @@ cdef class _Colours:
                 self.uses[n] += run
                 column += run
         return <int>self.count
+
+
+    cdef int survey(self, Surface surface, u32 x, u32 y, u32 width, u32 height, u32 most) noexcept nogil:
+        """As collect, with the runs, which go on from line to line; they are counted among more colours too."""
+        cdef u32 line, column, run, length = 0, last = 0
+        cdef u32 *row
+        cdef bint many = False
+        self.clear()
+        self.runs = self.single = self.lengths = 0
+        for line in range(y, y + height):
+            row = surface.row(line) + x
+            column = 0
+            while column < width:
+                run = <u32>pixels_run(row + column, width - column)
+                if length and row[column] == last:
+                    length += run
+                else:
+                    self._ran(length)
+                    length, last = run, row[column]
+                    many = many or self.find(last, most) < 0
+                column += run
+        self._ran(length)
+        return -1 if many else <int>self.count
+
+    cdef void _ran(self, u32 length) noexcept nogil:
+        """A run is over."""
+        if length:
+            self.runs += 1
+            self.single += length == 1
+            self.lengths += (length - 1) // 255 + 1
 
 
 cdef int _inside(Surface surface, u32 x, u32 y, u32 width, u32 height) except -1:
@@ -331,87 +362,15 @@ cdef u8 *_packed_row(_Colours colours, const u32 *row, u32 width, u32 bits, u8 *
     return to
 
 
-def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
-    """RFC 6143 7.7.6, before it is deflated: solid, packed-palette, palette-RLE and raw tiles."""
-    _inside(surface, x, y, width, height)
-    cdef u32 across = (width + ZRLE_TILE - 1) // ZRLE_TILE, down = (height + ZRLE_TILE - 1) // ZRLE_TILE
-    cdef bytearray out = _room(across * down * (1 + 127 * 4) + width * height * 4 + 64 * down)
-    cdef u8 *start = out
-    cdef u8 *to = start
-    cdef u8 *begin
-    cdef u8 *limit
-    cdef u32 left, top, w, h, line, i, n, run, colour, bits, room, raw_size
-    cdef u32 *row
-    cdef int found
-    cdef bint fits
-    cdef _Colours colours = _Colours()
-    with nogil:
-        for top in range(y, y + height, 64):
-            h = min(<u32>ZRLE_TILE, y + height - top)
-            for left in range(x, x + width, 64):
-                w = min(<u32>ZRLE_TILE, x + width - left)
-                found = colours.collect(surface, left, top, w, h, 127)
-                begin = to
-                raw_size = w * h * form.compact
-                fits = False
-                if found == 1:
-                    to[0] = ZRLE_SOLID
-                    to = form.put_compact(to + 1, colours.colour[0])
-                    continue
-                if 1 < found <= 16:
-                    fits = True
-                    bits = _bits(<u32>found)
-                    to[0] = <u8>found
-                    to += 1
-                    for i in range(<u32>found):
-                        to = form.put_compact(to, colours.colour[i])
-                    for line in range(h):
-                        to = _packed_row(colours, surface.row(top + line) + left, w, bits, to)
-                elif found > 16 and raw_size > <u32>found * form.compact:
-                    fits = True
-                    limit = begin + raw_size
-                    to[0] = <u8>(ZRLE_RLE | found)
-                    to += 1
-                    for i in range(<u32>found):
-                        to = form.put_compact(to, colours.colour[i])
-                    run, colour = 0, 0
-                    for line in range(h):
-                        row = surface.row(top + line) + left
-                        i = 0
-                        while i < w:
-                            n = <u32>pixels_run(row + i, w - i)
-                            if run and row[i] == colour:
-                                run += n
-                            else:
-                                if run:
-                                    to = _run(to, <u8>colours.find(colour, 127), run)
-                                run, colour = n, row[i]
-                                if to + 80 > limit:
-                                    fits = False
-                                    break
-                            i += n
-                        if not fits:
-                            break
-                    if fits:
-                        to = _run(to, <u8>colours.find(colour, 127), run)
-                if not fits:
-                    to = begin
-                    to[0] = ZRLE_RAW
-                    to += 1
-                    for line in range(h):
-                        row = surface.row(top + line) + left
-                        for i in range(w):
-                            to = form.put_compact(to, row[i])
-    del out[to - start:]
-    return out
-
-
-cdef u8 *_run(u8 *to, u8 index, u32 length) noexcept nogil:
-    if length == 1:
-        to[0] = index
-        return to + 1
-    to[0] = index | 128
-    to += 1
+cdef u8 *_run(_Colours colours, PixelFormat form, u32 colour, u32 length, bint numbered, u8 *to) noexcept nogil:
+    """A run: its colour, or its number, and as many bytes of length as it needs."""
+    if numbered:
+        to[0] = <u8>(colours.find(colour, 127) | (128 if length > 1 else 0))
+        to += 1
+        if length == 1:
+            return to
+    else:
+        to = form.put_compact(to, colour)
     length -= 1
     while length >= 255:
         to[0] = 255
@@ -419,6 +378,78 @@ cdef u8 *_run(u8 *to, u8 index, u32 length) noexcept nogil:
         length -= 255
     to[0] = <u8>length
     return to + 1
+
+
+cdef u8 *_runs(_Colours colours, PixelFormat form, Surface surface, u32 x, u32 y, u32 width, u32 height,
+               bint numbered, u8 *to) noexcept nogil:
+    """A tile as runs, which go on from line to line."""
+    cdef u32 line, column, n, length = 0, colour = 0
+    cdef u32 *row
+    for line in range(y, y + height):
+        row = surface.row(line) + x
+        column = 0
+        while column < width:
+            n = <u32>pixels_run(row + column, width - column)
+            if length and row[column] == colour:
+                length += n
+            else:
+                if length:
+                    to = _run(colours, form, colour, length, numbered, to)
+                length, colour = n, row[column]
+            column += n
+    return _run(colours, form, colour, length, numbered, to)
+
+
+def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
+    """RFC 6143 7.7.6, before it is deflated: each tile in that of its forms which is the shortest."""
+    _inside(surface, x, y, width, height)
+    cdef u32 across = (width + ZRLE_TILE - 1) // ZRLE_TILE, down = (height + ZRLE_TILE - 1) // ZRLE_TILE
+    cdef bytearray out = _room(across * down + width * height * 4)
+    cdef u8 *start = out
+    cdef u8 *to = start
+    cdef u32 left, top, w, h, line, i, bits, size, least, palette
+    cdef u8 kind
+    cdef u32 *row
+    cdef int found
+    cdef _Colours colours = _Colours()
+    with nogil:
+        for top in range(y, y + height, 64):
+            h = min(<u32>ZRLE_TILE, y + height - top)
+            for left in range(x, x + width, 64):
+                w = min(<u32>ZRLE_TILE, x + width - left)
+                found = colours.survey(surface, left, top, w, h, 127)
+                palette = <u32>found * form.compact if found > 0 else 0
+                bits = 0
+                kind, least = ZRLE_RAW, w * h * form.compact
+                if found == 1:
+                    kind, least = ZRLE_SOLID, 0
+                elif 1 < found <= 16:
+                    bits = _bits(<u32>found)
+                    size = palette + (w * bits + 7) // 8 * h
+                    if size < least:
+                        kind, least = <u8>found, size
+                size = palette + colours.runs + colours.lengths - colours.single
+                if found > 1 and size < least:
+                    kind, least = <u8>(ZRLE_RLE | found), size
+                if colours.runs * form.compact + colours.lengths < least:
+                    kind = ZRLE_RLE
+                to[0] = kind
+                to += 1
+                if kind not in (ZRLE_RAW, ZRLE_RLE):
+                    for i in range(<u32>found):
+                        to = form.put_compact(to, colours.colour[i])
+                if kind >= ZRLE_RLE:
+                    to = _runs(colours, form, surface, left, top, w, h, kind != ZRLE_RLE, to)
+                elif kind == ZRLE_RAW:
+                    for line in range(h):
+                        row = surface.row(top + line) + left
+                        for i in range(w):
+                            to = form.put_compact(to, row[i])
+                elif kind != ZRLE_SOLID:
+                    for line in range(h):
+                        to = _packed_row(colours, surface.row(top + line) + left, w, bits, to)
+    del out[to - start:]
+    return out
 
 
 def tight(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height):
