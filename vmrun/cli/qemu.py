@@ -343,7 +343,13 @@ class _Run(Runner):
                 comm.write(self.option["process"])
         self._find_window()
         try:
-            machine = self._build(self.wanted.config)
+            if self.option.get("incoming"):
+                from vmrun.machine.handover import waiting
+
+                with waiting():
+                    machine = self._build(self.wanted.config)
+            else:
+                machine = self._build(self.wanted.config)
         except (BackendError, BuildError) as error:
             raise self._named(error) from None
         machine.policy |= self.wanted.actions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -249,11 +250,25 @@ def _socket(work: Work, id: str, node: Node, values: dict[str, Any], path: str) 
 _NO_FILES = ("null-co:", "null-aio:", "nbd:", "nbd+", "http://", "https://", "fat:")
 
 
+def _is_a_file(name: str) -> bool:
+    """Whether the same name is the same image."""
+    if not name.startswith("json:"):
+        return not name.startswith(_NO_FILES)
+    try:
+        node = json.loads(name[5:])
+        while isinstance(inner := node.get("image", node.get("file")), dict):
+            node = inner
+    except (ValueError, AttributeError, RecursionError):
+        return True  # whoever opens it says what is wrong
+    protocol = inner if isinstance(inner, str) else str(node.get("filename", f"{node.get('driver')}:"))
+    return not protocol.startswith(_NO_FILES)
+
+
 def _shared_images(work: Work) -> None:
     owners: dict[str, str] = {}
     for id, drive in work.drives.items():
         file = drive.get("file")
-        if file is None or file.startswith(_NO_FILES):
+        if file is None or not _is_a_file(file):
             continue
         other = owners.setdefault(file, id)
         apart = all(each.get("readonly") or each.get("snapshot") for each in (drive, work.drives[other]))

@@ -167,13 +167,21 @@ def pm_base(platform: Any, machine: MachineData) -> int:
     return base or PM_BASE
 
 
+def _there(platform: Any, id: str) -> Any:
+    """A device of the machine's start; None when it was taken out since."""
+    try:
+        return platform.device(id)
+    except BuildError:
+        return None
+
+
 def placed_above_4g(platform: Any, machine: MachineData) -> tuple[int, int] | None:
     """First and last address above 4 GiB that the guest has given to PCI devices; None when there is none."""
     found: list[tuple[int, int]] = []
     for entry in machine["devices"] if platform is not None else ():
         if entry.get("addr") is None:
             continue
-        for bar in getattr(platform.device(entry["id"]), "bars", {}).values():
+        for bar in getattr(_there(platform, entry["id"]), "bars", {}).values():
             if bar.mapped is not None and bar.mapped >= 1 << 32:
                 found.append((bar.mapped, bar.mapped + bar.size - 1))
     return (min(first for first, _ in found), max(last for _, last in found)) if found else None
@@ -182,7 +190,8 @@ def placed_above_4g(platform: Any, machine: MachineData) -> tuple[int, int] | No
 def record_registers(platform: Any, machine: MachineData) -> int:
     """Where the guest has put the registers of the error records' store."""
     described = parts.first(machine, "acpi-erst") if platform is not None else None
-    mapped = platform.device(described["id"]).bars[0].mapped if described is not None else None
+    card = _there(platform, described["id"]) if described is not None else None
+    mapped = card.bars[0].mapped if card is not None else None
     return NOWHERE if mapped is None else int(mapped)
 
 

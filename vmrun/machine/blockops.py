@@ -470,7 +470,7 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
     wanted["size"] = size
 
     def make() -> None:
-        from vmrun.backends.block.images import lock_file, unlock_file
+        from vmrun.backends.block.locks import lock_file, unlock_file
 
         if node is not None:
             unlock_file(node.fd)  # a name's own hold is no reason to keep its image as it is

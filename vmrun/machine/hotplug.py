@@ -130,6 +130,8 @@ def _gone(machine: Machine, device: Device) -> None:
             blocks(machine).released(str(drive))
         _record(machine, [entry for entry in machine.config["devices"] if entry["id"] != each.id])
         named = parent is not None and parent.name == "peripheral"
+        if "virtio-pci" in getattr(each, "parents", ()):
+            machine.tell("DEVICE_DELETED", path=f"{path}/virtio-backend")  # QEMU's are two objects
         machine.tell("DEVICE_DELETED", **({"device": name} if named else {}), path=path)
 
 

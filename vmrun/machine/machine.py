@@ -91,10 +91,12 @@ class Machine:
         self.missing_features: list[str] = []
         self.cpuid: dict[int, list[dict[str, int]]] = {}  # entries of each processor that is there
         self.restored = ""  # the run state of the saved machine that this one goes on from
+        self.left = False  # to where its images are used now: handover.py
         self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
         self.progress: Callable[[], dict[str, Any]] | None = None  # of that one, in numbers
         self.migrate_capabilities: set[str] = set()
         self.migrate_parameters: dict[str, Any] = {}
+        self.dirty_rate: dict[str, Any] = {}  # how a measurement of it stands, as query-dirty-rate tells it
         self.dump: dict[str, Any] = {}  # how the last dump of memory stands, as query-dump tells it
         # what is done at an event, in the words of QEMU's set-action
         self.policy = {"reboot": "reset", "shutdown": "poweroff", "panic": "shutdown", "watchdog": "reset"}
@@ -186,12 +188,17 @@ class Machine:
 
     def go(self, state: str, told: bool = True) -> None:
         """Into another state: processors and time are let go or held as it says. StateError when the table has no
-        such step. `told` False: without STOP and RESUME.
+        such step, BackendError when it has gone elsewhere and its images with it. `told` False: without STOP and
+        RESUME.
         """
         if state == self.state:
             return
         if state not in runstate.FOLLOWS[self.state]:
             raise StateError(f"a machine that is '{self.state}' cannot become '{state}'")
+        if self.left and mode(state) != STILL:
+            from vmrun.machine import handover
+
+            handover.take(self)
         ran = self.running
         self._switch(state)
         if told and (ran or self.running):

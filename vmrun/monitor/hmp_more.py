@@ -160,6 +160,18 @@ def _drive_del(machine: Any, words: Given, cpu: int) -> str:
     return ""
 
 
+def _calc_dirty_rate(machine: Any, words: Given, cpu: int) -> str:
+    if {"r", "b"} <= words.flags.keys():
+        raise QmpError("Either dirty ring or dirty bitmap can be specified!")
+    mode = "dirty-ring" if "r" in words.flags else "dirty-bitmap" if "b" in words.flags else "page-sampling"
+    samples = {"sample-pages": int(words[1])} if words[1:] and int(words[1]) else {}
+    ask(machine, "calc-dirty-rate", calc_time=int(words[0]), mode=mode, **samples)
+    return (
+        f"Starting dirty rate measurement with period {words[0]} seconds\n"
+        "[Please use 'info dirty_rate' to check results]\n"
+    )
+
+
 def _serve(machine: Any, words: Given, cpu: int) -> str:
     host, colon, port = words[0].rpartition(":")
     if host == "unix":
@@ -198,6 +210,9 @@ LINES = (
     Line("drive_add", "[-n] slot if=none[,id=name][,file=file][,format=f][,media=d][,snapshot=on|off]"
          "[,readonly=on|off]",
          "add a drive, which device_add can name", _drive_add, "-n str str"),
+    Line("calc_dirty_rate", "[-r] [-b] second [sample_pages_per_GB]",
+         "start a round of guest dirty rate measurement, by samples of its pages (-r and -b, by the processors' rings "
+         "and by a bitmap, are refused)", _calc_dirty_rate, "-r -b int int?"),
     Line("drive_del", "device", "remove host block device", _drive_del, "block"),
     Line("nbd_server_start", "[-a] [-w] host:port", "serve block devices on the given host and port", _serve,
          "-a -w str"),

@@ -210,7 +210,18 @@ def _dump(machine: Any, words: Given, cpu: int) -> str:
     return out
 
 
+def _dirty_rate(machine: Any, words: Given, cpu: int) -> str:
+    found = ask(machine, "query-dirty-rate")
+    rate = f"{found['dirty-rate']} (MB/s)" if "dirty-rate" in found else "(not ready)"
+    return (
+        f"Status: {found['status']}\nStart Time: {found['start-time']} (ms)\n"
+        f"Sample Pages: {found['sample-pages']} (per GB)\nPeriod: {found['calc-time']} (sec)\n"
+        f"Mode: {found['mode']}\nDirty rate: {rate}\n"
+    )
+
+
 VIEWS = by_name(
+    Line("dirty_rate", "", "show dirty rate information", _dirty_rate),
     Line("balloon", "", "show balloon information", _balloon),
     Line("block-jobs", "", "show progress of ongoing block device operations", block_jobs),
     Line("snapshots", "", "show the currently saved VM snapshots", snapshots),

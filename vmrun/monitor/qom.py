@@ -105,6 +105,8 @@ class Tree:
     def _follow(self, node: Object, parts: list[str]) -> Object | None:
         for part in parts:
             below = self._below(node).get(part) or self._numbered(node, part)
+            if below is None and part == "virtio-backend" and "virtio-pci" in getattr(node, "parents", ()):
+                continue  # QEMU's are two objects
             if below is None:
                 return None
             node = below

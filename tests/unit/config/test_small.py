@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmrun.config import backends
 from vmrun.config.codes import CODES
 from vmrun.config.load import load_bytes
 from vmrun.config.near import nearest
@@ -276,3 +277,21 @@ def test_validation_from_python_finds_faults_and_advice() -> None:
     strict = vmrun.validate(head + "rtc: {base: localtime}\n", strict=True)
     assert [problem.severity for problem in strict] == ["error"]
     assert [problem.code for problem in vmrun.validate("schema: vmrun/machine/1\nmachine: rhel6.9.0\n")] == ["VR0301"]
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("/a.img", True),
+        ("null-co://", False),
+        ('json:{"driver": "raw", "file": {"driver": "file", "filename": "/a"}}', True),
+        ('json:{"driver": "raw", "file": {"driver": "null-co", "read-zeroes": "on"}}', False),
+        ('json:{"driver": "raw", "file": {"filename": "null-co://", "read-zeroes": "on"}}', False),
+        ('json:{"driver": "blkdebug", "image": {"driver": "nbd", "server": {"type": "unix", "path": "/s"}}}', False),
+        ('json:{"driver": "raw", "file": "null-co://"}', False),
+        ("json:{", True),
+        ("json:[]", True),
+    ],
+)
+def test_whether_two_drives_of_one_name_have_one_image(name: str, one: bool) -> None:
+    assert backends._is_a_file(name) is one

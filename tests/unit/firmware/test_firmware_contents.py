@@ -186,10 +186,13 @@ def test_what_lies_above_4_gib_is_found_in_the_devices_bars() -> None:
 
     class Machine:
         def device(self, id: str) -> object:
+            if id == "gone":
+                raise BuildError("there is no device 'gone'")
             return Card() if id == "card" else object()
 
     card = {"id": "card", "driver": "VGA", "bus": "pci.0", "addr": "02.0"}
-    machine = board("pc-i440fx-7.2", devices=(card,))
+    gone = {"id": "gone", "driver": "e1000", "bus": "pci.0", "addr": "03.0"}  # taken out since the start
+    machine = board("pc-i440fx-7.2", devices=(gone, card))
     assert firmware.placed_above_4g(Machine(), machine) == (5 * GIB, 9 * GIB + 0xFFF)
     assert firmware.placed_above_4g(Machine(), board("pc-i440fx-7.2")) is None
 

@@ -30,13 +30,15 @@ def said(talk: Talk, line: str) -> str:
 
 
 def test_virtio_devices_are_listed(talk: Talk) -> None:
-    assert said(talk, "info virtio") == "/machine/peripheral/b [virtio-blk]\n/machine/peripheral/r [virtio-rng]\n"
-    assert talk.result("x-query-virtio")[1] == {"path": "/machine/peripheral/r", "name": "virtio-rng"}
+    lines = said(talk, "info virtio").split("\n")
+    assert lines[0] == "/machine/peripheral/b/virtio-backend [virtio-blk]"
+    assert lines[1:] == ["/machine/peripheral/r/virtio-backend [virtio-rng]", ""]
+    assert talk.result("x-query-virtio")[1] == {"path": "/machine/peripheral/r/virtio-backend", "name": "virtio-rng"}
 
 
 def test_what_people_see_is_text_for_programs(talk: Talk) -> None:
-    for view in ("numa", "ramblock", "roms"):
-        assert talk.result(f"x-query-{view}") == {"human-readable-text": talk.hmp(f"info {view}")}
+    for view in ("irq", "numa", "ramblock", "roms"):
+        assert talk.result(f"x-query-{view}") == {"human-readable-text": said(talk, f"info {view}")}
 
 
 def test_a_drive_comes_serves_and_goes(talk: Talk, tmp_path: pathlib.Path) -> None:
@@ -133,3 +135,64 @@ def test_a_crash_kernel_that_took_over_is_told_of(tmp_path: pathlib.Path) -> Non
         talk.ask("qmp_capabilities")
         pc.outb(0x505, 2)
         assert told(talk, "GUEST_CRASHLOADED") == [{"action": "run"}]
+
+
+def test_a_virtio_device_has_the_path_that_is_told_of_it(talk: Talk) -> None:
+    path = talk.result("x-query-virtio")[1]["path"]
+    assert talk.result("qom-get", path=path, property="type") == "virtio-rng-pci"
+    assert talk.ask("qom-get", path="/machine/virtio-backend", property="type")["error"]["class"] == "DeviceNotFound"
+
+
+def test_interrupts_are_counted(talk: Talk) -> None:
+    """Each time a line is raised, and once for a pair of 8259s: 12 is the slave's 4, and raises the master's 2."""
+    before = said(talk, "info irq")
+    wires = [talk.machine.devices[name] for name in ("ioapic", "pic0", "pic1")]
+    with talk.machine.board.lock:
+        for _ in range(3):
+            wires[0].inputs["in"].drive(9, 1)
+            wires[0].inputs["in"].drive(9, 1)
+            wires[0].inputs["in"].drive(9, 0)
+        wires[2].inputs["in"].drive(4, 1)
+    assert " 9:" not in before
+    assert " 12:" not in before  # the timer's are there: its gate is opened by a reset
+    ioapic, _, pair = said(talk, "info irq").partition("IRQ statistics for isa-i8259:\n")
+    assert ioapic.startswith("IRQ statistics for ioapic:\n")
+    assert " 9: 3\n" in ioapic
+    assert pair.endswith(" 12: 1\n")
+    assert " 9:" not in pair
+
+
+def test_memory_that_is_written_is_measured(talk: Talk) -> None:
+    """Of 16 MiB of memory that is all written in a second; who looks twice at the same time is told so."""
+    assert talk.result("query-dirty-rate")["status"] == "unstarted"
+    assert "(not ready)" in said(talk, "info dirty_rate")
+    assert "out of range[1, 60]" in talk.ask("calc-dirty-rate", calc_time=61)["error"]["desc"]
+    assert "use page-sampling" in talk.ask("calc-dirty-rate", calc_time=1, mode="dirty-ring")["error"]["desc"]
+    assert "Either dirty ring or" in said(talk, "calc_dirty_rate -r -b 1")
+    assert "with period 1 seconds" in said(talk, "calc_dirty_rate 1 16384")
+    assert "already being measured" in talk.ask("calc-dirty-rate", calc_time=1)["error"]["desc"]
+    assert talk.result("query-dirty-rate")["status"] == "measuring"
+    ram, byte = talk.machine.board.ram, 0
+    while (found := talk.result("query-dirty-rate"))["status"] == "measuring":
+        byte = byte % 255 + 1
+        ram.fill(byte)
+        talk.machine.loop.run_once(0.05)
+    assert found["sample-pages"] == 16384
+    assert 2 <= found["dirty-rate"] <= 34  # of 17 MiB, the video memory's aside
+    assert f"Dirty rate: {found['dirty-rate']} (MB/s)" in said(talk, "info dirty_rate")
+
+
+def test_drives_without_a_file_are_empty_or_zeros(tmp_path: pathlib.Path) -> None:
+    drives = {"e": {}, "z": {"format": "null-co"}}
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="16MiB", drives=drives) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        for name in drives:
+            pc.board.drive(name)
+        rows = {row["device"]: row for row in talk.result("query-block")}
+        assert "inserted" not in rows["e"]
+        image = rows["z"]["inserted"]["image"]
+        assert image == {"actual-size": 0, "filename": "null-co://", "format": "null-co", "virtual-size": 1 << 30}
+        assert "drive_del" not in said(talk, "drive_del e")
+        assert "e" not in {row["device"] for row in talk.result("query-block")}
+        talk.monitors.close()

@@ -13,6 +13,10 @@ import pytest
 
 from tests.board import Driven
 from tests.unit.monitor.test_qmp import Talk
+from vmrun.backends.block.create import create_qcow2, new_file
+from vmrun.errors import BackendError
+from vmrun.machine import handover
+from vmrun.machine.snapshot import save
 from vmrun.monitor.commands.migrate import incoming
 from vmrun.monitor.errors import QmpError
 
@@ -318,3 +322,72 @@ def test_the_machine_is_there_while_a_pipe_brings_nothing(talk: Talk, tmp_path: 
         assert other.machine.state == "prelaunch" or other.machine.state == "paused"
     for fd in (ours, theirs):
         os.close(fd)
+
+
+# --- images that both programs have open ------------------------------------------------------------------------------
+
+
+def image(path: pathlib.Path, format: str) -> dict[str, Any]:
+    new_file(str(path), 1 << 20 if format == "raw" else 0)
+    if format == "qcow2":
+        create_qcow2(str(path), 1 << 20, {"lazy_refcounts": "on"})
+    drive = {"hd": {"file": str(path), "format": format}}
+    return {**KEYS, "drives": drive, "devices": [{"driver": "virtio-blk-pci", "drive": "hd"}]}
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_an_image_goes_with_the_machine(tmp_path: pathlib.Path, format: str) -> None:
+    """It is one image: who awaits the machine takes no lock, and sees what was written until it left."""
+    keys, uri = image(tmp_path / "disk", format), f"file:{tmp_path}/pc.vm"
+    with Driven(tmp_path, **keys) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            here, there = (machine.board.drives["hd"].node for machine in (pc.machine, other.machine))
+            here.write(0x18000, b"until it left")
+            talk.result("migrate", uri=uri)
+            assert finish(talk)["status"] == "completed"
+            incoming(other.machine, uri)
+            assert other.machine.state == "prelaunch"
+            assert there.read(0x18000, 13) == b"until it left"
+            there.write(0x28000, b"since it came")
+            assert 'Failed to get "write" lock' in talk.ask("cont")["error"]["desc"]
+            assert pc.machine.state == "postmigrate"
+        talk.result("cont")  # the other one has ended
+        assert here.read(0x28000, 13) == b"since it came"
+        assert pc.machine.state == "running"
+        talk.monitors.close()
+
+
+def test_who_awaits_a_machine_gets_no_image_that_is_in_use(tmp_path: pathlib.Path) -> None:
+    """Its state was saved to a file, and then it went on: the images are its own, and stay so."""
+    keys = image(tmp_path / "disk", "qcow2")
+    with Driven(tmp_path, **keys) as pc:
+        save(pc.machine, f"{tmp_path}/pc.vm")
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            with pytest.raises(QmpError, match='Failed to get "write" lock'):
+                incoming(other.machine, f"file:{tmp_path}/pc.vm")
+            assert other.machine.migration["status"] == "failed"
+            assert other.machine.board.drives["hd"].node.asleep
+        pc.machine.board.drives["hd"].node.write(0, b"still here")
+
+
+def test_a_machine_that_cannot_leave_has_its_images(tmp_path: pathlib.Path) -> None:
+    keys = image(tmp_path / "disk", "qcow2")
+    with Driven(tmp_path, **keys) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        talk.result("migrate", uri=f"file:{tmp_path}/no/such/directory")
+        assert finish(talk)["status"] == "failed"
+        node = pc.machine.board.drives["hd"].node
+        assert not node.asleep
+        assert not node.file.asleep
+        with pytest.raises(BackendError, match="in use by another process"):
+            Driven(tmp_path, **keys)
+        talk.monitors.close()

@@ -14,6 +14,7 @@ import pytest
 from tests.board import Driven
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.filenames import named
 from vmrun.backends.block.images import Access, open_node, open_options
 from vmrun.errors import BuildError
 from vmrun.machine.blocks import blocks
@@ -164,6 +165,34 @@ def test_a_breakpoint_holds_a_request_until_it_is_let_go(pc: Driven, raw: pathli
     assert drive.node.waits("b")
     pc.machine.close()  # lets it go
     assert raw.read_bytes()[8192:8196] == b"\x08" * 4
+
+
+def test_a_flush_can_be_held_before_it_is_one() -> None:
+    """`flush_to_os`, which is whatever below has to write back by itself, comes first."""
+    node: Any = open_options({"driver": "blkdebug", "image": {"driver": "null-co", "size": 1 << 20}}, Access())
+    heard: list[str] = []
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        node.resume_tag(text[-3])
+
+    node.listen(hear)
+    node.add_break("flush_to_disk", "D")
+    node.add_break("flush_to_os", "O")
+    node.sync()
+    assert [(text.split()[1], text[-3]) for text in heard] == [
+        ("Suspended", "O"), ("Resuming", "O"), ("Suspended", "D"), ("Resuming", "D")
+    ]  # fmt: skip
+    node.close()
+
+
+def test_a_name_of_blkdebug_takes_options_of_the_image_in_it() -> None:
+    options = {"file": {"image": {"read-zeroes": "on"}}, "driver": "raw"}
+    made = named("blkdebug::null-co://", options)
+    assert made["file"] == {"driver": "blkdebug", "image": {"driver": "null-co", "read-zeroes": "on"}}
+    node = open_options(made, Access(readonly=True))
+    assert node.read(0, 4) == bytes(4)
+    node.close()
 
 
 def test_who_hears_that_a_request_waits_can_let_it_go_at_once() -> None:

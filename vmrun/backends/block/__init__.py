@@ -48,7 +48,7 @@ def open_drive(
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
         lock=spec.get("locking") != "off", aio=spec.get("aio") or "threads",
     )  # fmt: skip
-    if node is None and (spec.get("file") or spec.get("media", "disk") == "disk"):
+    if node is None and (spec.get("file") or str(spec.get("format")).startswith("null-")):
         node = _open(name, spec, access)
         if snapshot:
             node = over_temporary(name, node)

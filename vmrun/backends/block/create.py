@@ -7,7 +7,7 @@ import struct
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
-from vmrun.backends.block.images import lock_file
+from vmrun.backends.block.locks import lock_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,9 +22,12 @@ from vmrun.backends.block.node cimport (
 EVENTS = (
     "read_aio", "write_aio", "flush_to_disk", "l1_update", "l2_load", "l2_update", "refblock_load", "refblock_update",
     "reftable_update", "cluster_alloc", "cluster_free", "cow_read", "cow_write", "read_compressed", "write_compressed",
-    "read_backing_aio", "none",
+    "read_backing_aio", "none", "flush_to_os",
 )
 KINDS = ("read", "write", "write-zeroes", "discard", "flush", "block-status")
+
+cdef enum:
+    EVENT_FLUSH_TO_OS = EVENT_NONE + 1  # nobody but a node of this kind itself raises it
 
 cdef enum:
     READ = 1
@@ -242,6 +245,7 @@ cdef class DebugNode(Filter):
 
     cdef int flush(self) noexcept nogil:
         cdef int error
+        self.event(EVENT_FLUSH_TO_OS)
         self.event(EVENT_FLUSH_TO_DISK)
         error = self.check(FLUSH, 0, 0)
         return error if error else self.file.flush()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.node import Node
 
+NOTHING = ("null-co", "null-aio")  # they take no room, and nothing of them can be dirty
+
 
 def describe(name: str, node: Any) -> dict[str, Any]:
     """QEMU's ImageInfo."""
@@ -51,7 +53,11 @@ def describe(name: str, node: Any) -> dict[str, Any]:
         if header.backing_file:
             found["full-backing-filename"] = beside(name, header.backing_file)
             found["backing-filename"] = header.backing_file
-    found["dirty-flag"] = bool(header is not None and header.incompatible & 1)
+    below = node
+    while below.driver == "raw" and below.children():
+        below = below.children()[0][1]
+    if below.driver not in NOTHING:
+        found["dirty-flag"] = bool(header is not None and header.incompatible & 1)
     return found
 
 
@@ -84,6 +90,8 @@ def _specific(node: Node, header: Any) -> dict[str, Any]:
 def allocated(node: Node) -> int | None:
     """Bytes of the host's disk that the image and its data file take."""
     fd = getattr(node, "fd", None)
+    if node.driver in NOTHING:
+        return 0
     if fd is not None:
         return os.fstat(fd).st_blocks * 512
     sizes = [allocated(child) for role, child in node.children() if role != "backing"]

@@ -162,6 +162,15 @@ cdef class FileNode(Node):
         """Somebody else has made the file longer or shorter."""
         self.size = os.lseek(self.fd, 0, os.SEEK_END)
 
+    def rest(self):
+        if not self.readonly:
+            self.sync()
+        self.asleep = True
+
+    def wake(self):
+        self.measure()
+        self.asleep = False
+
     def shut(self):
         fd, self.fd = self.fd, -1
         if fd >= 0:

@@ -55,6 +55,8 @@ def of_name(name: str, options: dict[str, Any]) -> dict[str, Any]:
         if not mark:
             raise ImageError(f"Could not open '{name}': blkdebug requires a file and an image")
         found = {"driver": "blkdebug", "image": {"filename": inner}} | ({"config": config} if config else {})
+        if isinstance(below := options.get("image"), dict):
+            options = {**options, "image": of_name(inner, below)}
     elif name.startswith(("null-co:", "null-aio:")):
         found = {"driver": name.split(":")[0]}
     elif name.startswith(("nbd:", "nbd+", "http:", "https:", "fat:")):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.filenames import from_name, named, of_name, says_file
+from vmrun.backends.block.locks import lock_file, unlock_file
 from vmrun.core import fdsets
 
 TYPE_CHECKING = False
@@ -41,12 +41,8 @@ MAGICS = (
 )
 FORMATS = ("raw", "qcow2")
 DEEPEST = 128  # images of a backing chain
-
-# QEMU's image locking (docs/interop): a byte for each permission somebody holds from 100 on, and from 200 on one for
-# each that it does not share. Shared locks mark; the test is whether anybody marks the opposite byte.
-PERMISSIONS, UNSHARED = 100, 200
-CONSISTENT_READ, WRITE, RESIZE = 0, 1, 3
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
+others = False  # what is opened is another program's for now: machine/handover.py
 
 
 class Access:
@@ -114,11 +110,12 @@ def open_file(path: str, access: Access) -> Node:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise ImageError(_not_a_file(path))
-        if access.lock and not access.share:
+        if access.lock and not access.share and not others:
             lock_file(path, fd, access.readonly)
         node = FileNode(fd, path, access.readonly, access.direct)
         node.unsafe = access.cache == "unsafe"
         node.unlocked = access.share or not access.lock
+        node.asleep = others
         node.engine = engine
         return node
     except BaseException:
@@ -148,53 +145,6 @@ def _engine(path: str, access: Access) -> Any:
 
 def _not_a_file(path: str) -> str:
     return f"Could not open '{path}': 'file' driver requires '{path}' to be a regular file"
-
-
-def lock_file(path: str, fd: int, readonly: bool, resize: bool = False) -> None:
-    """ImageError when another process writes the image, or reads one that is to be written."""
-    import fcntl
-
-    def lock(kind: int, start: int, command: int) -> bytes:
-        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)
-        return fcntl.fcntl(fd, command, request)
-
-    set_lock, get_lock = 37, 36  # F_OFD_SETLK, F_OFD_GETLK: they belong to the open file, not to the process
-    held = [CONSISTENT_READ] if readonly else [CONSISTENT_READ, WRITE]
-    unshared = [WRITE, RESIZE]
-    if resize:
-        held.append(RESIZE)
-    names = {CONSISTENT_READ: "consistent read", WRITE: "write", RESIZE: "resize"}
-    try:
-        for byte in held:
-            lock(fcntl.F_RDLCK, PERMISSIONS + byte, set_lock)
-        for byte in unshared:
-            lock(fcntl.F_RDLCK, UNSHARED + byte, set_lock)
-        against = [(UNSHARED, byte) for byte in held] + [(PERMISSIONS, byte) for byte in unshared]
-        for base, byte in against:
-            found = struct.unpack("hhqqi4x", lock(fcntl.F_WRLCK, base + byte, get_lock))
-            if found[0] != fcntl.F_UNLCK:
-                share = "shared " if base == PERMISSIONS else ""
-                raise ImageError(
-                    f"Could not open '{path}': Failed to get {share}\"{names[byte]}\" lock",
-                    f"Is another process using the image [{path}]?",
-                )
-    except OSError as exc:
-        if exc.errno in (errno.EACCES, errno.EAGAIN):
-            raise ImageError(
-                f"Could not open '{path}': Failed to lock byte 100", f"Is another process using the image [{path}]?"
-            ) from None
-        # File systems without locks exist; QEMU goes on there as well.
-
-
-def unlock_file(fd: int) -> None:
-    """Nothing is kept from others by this descriptor any more."""
-    import fcntl
-
-    try:
-        for base in (PERMISSIONS, UNSHARED):
-            fcntl.fcntl(fd, 37, struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, base, 64, 0))
-    except OSError:
-        pass  # a file system without locks
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -495,7 +445,7 @@ def reopen(node: Node, readonly: bool) -> None:
         _reopen_file(node, False)
     else:
         node.turn(False)
-    if header is not None:
+    if header is not None and not node.asleep:
         _prepare(node, header, node_name(node))
 
 
@@ -509,7 +459,7 @@ def _reopen_file(node: Any, readonly: bool) -> None:
     except (OSError, ValueError) as error:
         raise ImageError(f"Could not reopen '{node.path}': {getattr(error, 'strerror', error)}") from None
     try:
-        if not node.unlocked:
+        if not node.unlocked and not node.asleep:
             unlock_file(node.fd)  # what it holds would keep us out, too
             lock_file(node.path, fd, readonly)
     except BaseException:
@@ -517,6 +467,29 @@ def _reopen_file(node: Any, readonly: bool) -> None:
         lock_file(node.path, node.fd, bool(node.readonly))
         raise
     node.adopt(fd, readonly)
+
+
+def give_up(node: Any) -> None:
+    """Another program may have a node's image: no locks."""
+    if hasattr(node, "adopt") and not node.unlocked:
+        unlock_file(node.fd)
+
+
+def take(node: Any) -> None:
+    """A node that is asleep, and all below it is not: it is this program's now. ImageError, OSError; it sleeps on."""
+    if hasattr(node, "adopt") and not node.unlocked:
+        lock_file(node.path, node.fd, bool(node.readonly))
+    try:
+        node.wake()
+        header = getattr(node, "header", None)
+        if header is not None and not node.readonly:
+            _prepare(node, header, node_name(node))
+    except BaseException as error:
+        give_up(node)
+        node.asleep = True
+        if isinstance(error, headers.QcowError):
+            raise ImageError(f"Could not open '{node_name(node)}': {error}") from None
+        raise
 
 
 def _cache(given: Any, default: str) -> str:
@@ -557,7 +530,7 @@ def node_name(node: Node) -> str:
             return str(path)
         inner = [child for role, child in node.children() if role == "file"]
         if not inner:
-            return str(node.name or node.driver)
+            return f"{node.driver}://" if node.driver in ("null-co", "null-aio") else str(node.name or node.driver)
         node = inner[0]
     return ""
 
@@ -611,7 +584,8 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
             opened.append(below)
         node = Qcow2Node(file, header, below, data, access.readonly)
         node.passes_discards = access.discard
-        if not access.readonly:
+        node.asleep = others
+        if not access.readonly and not others:
             _prepare(node, header, name)
         return node
     except headers.QcowError as error:

@@ -65,6 +65,7 @@ cdef class Node:
     cdef readonly bint readonly
     cdef readonly bint closed
     cdef readonly u32 held          # holders besides the first: each calls close()
+    cdef public bint asleep         # another program may be writing it: no locks, nothing is written (machine/handover.py)
     cdef public bint lazy           # opened for reading only until somebody wants to write
     cdef u64 limit, passed          # the end of a write that somebody waits for, and of the one that went beyond
     cdef int bell                   # an eventfd that is told then

@@ -314,6 +314,14 @@ cdef class Node:
     def shut(self):
         """What close() does for this node alone."""
 
+    def rest(self):
+        """Another program is going to have the image: nothing may be kept back any more. OSError."""
+        self.asleep = True
+
+    def wake(self):
+        """It is this program's again, and may be another than it was. OSError."""
+        self.asleep = False
+
 
 cdef _check(int error):
     if error:

@@ -17,11 +17,11 @@ def human(found: dict[str, Any]) -> str:
         f"virtual size: {people(found['virtual-size'])} ({found['virtual-size']} bytes)",
         f"disk size: {people(found['actual-size']) if 'actual-size' in found else 'unavailable'}",
     ]
-    if found["dirty-flag"]:
+    if found.get("dirty-flag"):
         lines.append("cleanly shut down: no")
     if "cluster-size" in found:
         lines.insert(4, f"cluster_size: {found['cluster-size']}")
-    if found["dirty-flag"]:
+    if found.get("dirty-flag"):
         lines.remove("cleanly shut down: no")
         lines.insert(4, "cleanly shut down: no")
     if "backing-filename" in found:

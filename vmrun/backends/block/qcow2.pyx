@@ -81,7 +81,7 @@ cdef class Qcow2Node(Qcow2Tables):
 
     def shut(self):
         cdef int error
-        if self.readonly:
+        if self.readonly or self.asleep:
             return
         if self.bitmaps and not self.broken or self.gone:
             from vmrun.backends.block.qcow2_bitmaps import store
@@ -95,6 +95,18 @@ cdef class Qcow2Node(Qcow2Tables):
             self.update_header()
         if error:
             raise OSError(error, os.strerror(error))
+
+    def rest(self):
+        self.shut()
+        self.asleep = True
+
+    def wake(self):
+        from vmrun.backends.block.qcow2_bitmaps import follow
+
+        self.look_again(headers.parse(self.file.read))
+        self.bitmaps, self.gone = None, []
+        follow(self)
+        self.asleep = False
 
     def turn(self, bint readonly):
         if readonly:

@@ -90,6 +90,12 @@ cdef class Qcow2Tables(Node):
         self._load_tables()
         self.snapshots = headers.parse_snapshots(header, file.read)
 
+    def look_again(self, header):
+        """Another program has written the image: nothing that is known of it holds."""
+        free(self.inflated)
+        self.inflated = NULL
+        Qcow2Tables.__init__(self, self.file, header, self.backing, self.data if self.external else None, self.readonly)
+
     def _load_tables(self):
         """The L1 and the reference-count table, both bounded by the header's checks."""
         cdef u64 n

@@ -45,6 +45,7 @@ cdef class I8259(IoRegion):
     cdef public u8 irr, imr, isr, last, elcr, priority_add, vector_base, lines
     cdef public u8 read_isr, poll, special_mask, init_step, auto_eoi, rotate_on_auto_eoi, special_nested, init4, single
     cdef public u8 ltim
+    cdef u64 raised[8]                  # how often each input was, since the machine is there
 
     def __init__(self):
         self.output = _IrqLine()
@@ -85,6 +86,7 @@ cdef class I8259(IoRegion):
     cdef void set_input(self, u32 n, int level) noexcept nogil:
         cdef u8 bit = 1 << n
         if level:
+            self.raised[n] += not self.lines & bit
             self.lines |= bit
         else:
             self.lines &= ~bit
@@ -194,6 +196,10 @@ cdef class I8259(IoRegion):
         return 0
 
     # --- ELCR, state --------------------------------------------------------------------------------------
+
+    def counts(self):
+        """How often each input was raised: for people, no part of the state."""
+        return [self.raised[n] for n in range(8)]
 
     def get_elcr(self):
         return self.elcr

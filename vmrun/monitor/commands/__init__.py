@@ -3,5 +3,5 @@
 AREAS = (
     "introspect", "control", "preconfig", "machine", "cpus", "host", "options", "memory", "objects", "qom", "device",
     "pci", "block", "jobs", "blockjobs", "exports", "media", "network", "chardevs", "clients", "screen", "remote",
-    "fds", "migrate", "tpm", "hmp", "texts",
+    "fds", "migrate", "tpm", "hmp", "texts", "dirtyrate",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import stat
 from time import monotonic
 
 from vmrun.errors import BackendError, StateError
-from vmrun.machine import otherend, runstate
+from vmrun.machine import handover, otherend, runstate
 from vmrun.monitor.errors import QmpError, of_fault
 from vmrun.monitor.table import alternates, command, enums, event, struct
 from vmrun.monitor.work import Work
@@ -166,8 +166,9 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
     if machine.state == runstate.INMIGRATE:
         raise QmpError("Guest is waiting for an incoming migration")
     path, fd = target(monitor, uri, out=True)
-    before, began = machine.state, monotonic()
+    before, began, left = machine.state, monotonic(), machine.left
     try:
+        handover.check(machine)
         machine.go(runstate.FINISH_MIGRATE)
         outgoing = Outgoing(machine, before if before != runstate.POSTMIGRATE else runstate.PAUSED)
     except StateError as error:
@@ -184,6 +185,8 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
     def write(work: Work) -> None:
         def told(done: int, written: int) -> None:
             progress.update(done=done, written=written)
+
+        handover.let_go(machine)  # before who awaits the machine can have all of it
 
         def ended() -> bool:
             return work.ended or bool(machine.migration["status"] == "cancelling")
@@ -206,11 +209,18 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
             machine.go(runstate.POSTMIGRATE)
             tell(machine, "completed")
             return
-        machine.go(before)
-        if machine.migration["status"] == "cancelling":
+        status, text = machine.migration["status"], str(error)
+        try:
+            if not left:
+                handover.take(machine)
+            machine.go(before)
+        except BackendError as wrong:
+            machine.go(runstate.POSTMIGRATE)
+            status, text = "failed", wrong.problems[0].message
+        if status == "cancelling":
             tell(machine, "cancelled")
         else:
-            tell(machine, "failed", str(error))
+            tell(machine, "failed", text)
 
     Work(machine, write).start(done)
 
@@ -288,6 +298,10 @@ def _take_in(machine: Machine, reader: Reader) -> None:
     from vmrun.machine.snapshot import go_on, load
 
     load(machine, reader)
+    try:
+        handover.take(machine)
+    except BackendError as error:
+        raise StateError(error.problems[0].message) from None
     tell(machine, "completed")
     go_on(machine, paused=not machine.autostart)
 

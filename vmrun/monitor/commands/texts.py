@@ -15,7 +15,13 @@ struct("VirtioInfo", {"path": "str", "name": "str"})
 def _shown(monitor: Any, view: str) -> dict[str, str]:
     from vmrun.monitor.hmp import run
 
-    return {"human-readable-text": str(run(monitor.machine, f"info {view}"))}
+    return {"human-readable-text": str(run(monitor.machine, f"info {view}")).replace("\r\n", "\n")}
+
+
+@command("x-query-irq", returns="HumanReadableText")
+def query_irq(monitor: Any) -> dict[str, str]:
+    """How often each interrupt was raised, as `info irq` shows it."""
+    return _shown(monitor, "irq")
 
 
 @command("x-query-numa", returns="HumanReadableText")
@@ -52,5 +58,5 @@ def query_virtio(monitor: Any) -> list[dict[str, str]]:
     for device in monitor.machine.devices.values():
         if "virtio-pci" in getattr(device, "parents", ()):
             kind = device.driver.removesuffix("-transitional").removesuffix("-non").removesuffix("-pci")
-            found.append({"path": device.path, "name": kind})
+            found.append({"path": f"{device.path}/virtio-backend", "name": kind})
     return found
