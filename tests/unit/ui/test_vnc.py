@@ -675,6 +675,31 @@ def test_random_bytes_never_raise(setup: Setup) -> None:
     assert errors == []
 
 
+def test_who_goes_before_he_is_greeted_leaves_nothing_behind(setup: Setup) -> None:
+    for _ in range(server_module.MOST_CLIENTS + 1):
+        setup.peer().peer.close()
+        setup.turn()
+    assert not setup.server.clients
+    assert setup.events.count("VNC_DISCONNECTED") == setup.events.count("VNC_CONNECTED") == server_module.MOST_CLIENTS + 1
+    client = setup.client(RAW)
+    client.update()
+    assert client.pixels == shown(setup)
+
+
+def test_what_a_client_said_that_has_gone_is_not_answered(setup: Setup) -> None:
+    """All of its handshake is there when the first answer finds nobody: nobody looks at the screen afterwards."""
+    for said in (b"RFB 003.008\n", b"RFB 003.008\n\1", b"RFB 003.008\n\1\1", b"RFB 003.003\n\1" + bytes(2000)):
+        for _ in range(3):
+            client = setup.peer()
+            setup.turn()
+            client.send(said)
+            client.peer.close()
+            setup.turn(2)
+            assert not setup.server.clients and not setup.console.surface.watched
+            assert not setup.server.clipboard.peers
+    assert setup.events.count("VNC_DISCONNECTED") == setup.events.count("VNC_CONNECTED")
+
+
 def test_too_many_clients_are_turned_away(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MOST_CLIENTS", 2)
     setup.client(), setup.client()

@@ -97,9 +97,9 @@ class Client:
     # --- input --------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Bytes from the client. ProtocolError ends the connection."""
+        """Bytes from the client, for as long as it is there. ProtocolError ends the connection."""
         self._input += self.layer.decode(data) if self.layer is not None else data
-        while True:
+        while not self.stream.closed:
             if self._skip:
                 gone = min(self._skip, len(self._input))
                 self._input, self._skip = self._input[gone:], self._skip - gone
@@ -208,9 +208,9 @@ class Client:
         name = f"QEMU ({self.server.name})".encode() if self.server.name else b"QEMU"
         size = surface.width.to_bytes(2, "big") + surface.height.to_bytes(2, "big")
         form = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
-        self.stream.write(size + form + len(name).to_bytes(4, "big") + name)
         self.ready = True
         self.cut = CutText(self, self.server.clipboard)
+        self.stream.write(size + form + len(name).to_bytes(4, "big") + name)
 
     def _set_format(self) -> None:
         bits, depth, big, true, *rest = self._take(">xxx4B3H3Bxxx")

@@ -342,6 +342,8 @@ class VncServer:
         stream.on_room = self.look_soon
         self.clients.append(client)
         self.tell("VNC_CONNECTED", {"server": self._server_info(), "client": self._client_info(client)})
+        if stream.closed:  # it had gone before it could be greeted, when nobody knew it yet
+            self._remove(client)
 
     def _remove(self, client: Client) -> None:
         self.clients.remove(client)
