@@ -228,6 +228,9 @@ def test_another_medium(rig: Rig, tmp_path: pathlib.Path) -> None:
 
 POOL = """
 import os
+import time
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # who is woken waits until both are there
 from accel.api import DeviceLock
 from vmrun.backends.block.caller import Caller
 from vmrun.backends.block.debug import DebugNode
@@ -239,7 +242,8 @@ node = DebugNode(FileNode(os.open(IMAGE, os.O_RDWR), IMAGE))
 drive = Drive("disk", node, DeviceLock())
 caller = Caller(drive)
 caller.submit(READ, 0, 512)
-caller.wait()  # one thread now, which is idle soon
+caller.wait()
+time.sleep(0.3)  # there is one thread now, and it is idle
 for turn in range(20):
     drive.pause()
     node.add_break("read_aio", "first")
