@@ -118,3 +118,76 @@ def test_a_client_of_nonsense_ends_only_its_own_connection(image: pathlib.Path, 
         node = open_node(address, "raw", Access(readonly=True))
         assert node.read(0, 512) == image.read_bytes()[:512]
         node.close()
+
+
+def one_at_a_time(image: pathlib.Path, socket: pathlib.Path, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "bin/vmrun-nbd"), "-f", "raw", "-k", str(socket), "-t", *more, str(image)]
+
+
+def test_who_comes_when_another_is_served_waits(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with server(one_at_a_time(image, tmp_path / "s"), tmp_path / "s") as address:
+        first = open_node(address, "raw", Access())
+        second = subprocess.Popen(["qemu-io", "-f", "raw", "-c", "read 0 512", address], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(0.5)
+        assert first.read(0, 512)
+        first.close()
+        assert "read 512/512" in second.communicate(timeout=30)[0]
+        for _ in range(3):  # each just behind the one before it
+            subprocess.run(["qemu-img", "info", address], check=True, stdout=subprocess.DEVNULL, timeout=30)
+
+
+@pytest.mark.parametrize("shared", ["1", "2"])
+def test_several_connections_are_offered_where_they_are_answered(
+    image: pathlib.Path, tmp_path: pathlib.Path, shared: str
+) -> None:
+    for command in (one_at_a_time, qemu_nbd):
+        path = tmp_path / command.__name__
+        with server(command(image, path, "-e", shared), path) as address:
+            told = subprocess.run(["nbdinfo", "--json", address], capture_output=True, text=True, timeout=60).stdout
+            assert f'"can_multi_conn": {"true" if shared == "2" else "false"}' in told, command
+            assert '"can_cache": true' in told
+            assert '"can_df": true' in told
+
+
+def test_a_server_that_offers_more_connections_than_it_answers(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    from vmrun.backends.block.nbd_server import Export
+
+    class Generous(Export):
+        alone = property(lambda self: False, lambda self, value: None)
+
+    import socket
+    import threading
+
+    node = open_node(str(image), "raw", Access(readonly=True))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen(1)
+    export = Generous(node, "", True)
+
+    def serve() -> None:
+        export.talk(listener.accept()[0])
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    ours = open_node(f"nbd+unix:///?socket={tmp_path}/s", "raw", Access(readonly=True))
+    assert ours.read(0, 512) == image.read_bytes()[:512]
+    ours.close()
+    thread.join(10)
+    listener.close()
+    node.close()
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_server_that_a_signal_ends_has_not_failed(image: pathlib.Path, tmp_path: pathlib.Path, by: str) -> None:
+    import signal
+
+    process = subprocess.Popen(one_at_a_time(image, tmp_path / "s"), stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 30
+    while not (tmp_path / "s").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    subprocess.run(["qemu-img", "info", f"nbd+unix:///?socket={tmp_path}/s"], check=True, stdout=subprocess.DEVNULL)
+    process.send_signal(getattr(signal, by))
+    assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
+    assert not (tmp_path / "s").exists()

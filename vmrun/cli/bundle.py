@@ -264,7 +264,9 @@ def _is_current(entry: Entry) -> bool:
 
 
 def _made_of() -> tuple[Any, ...]:
-    """What decides which file a name stands for, and what its code means."""
+    """What decides which file a name stands for, and what its code means: a copy of an installation, times and all, is
+    another one.
+    """
     stamps = []
     for path in _objects():
         try:
@@ -272,7 +274,7 @@ def _made_of() -> tuple[Any, ...]:
             stamps.append((info.st_mtime_ns, info.st_size))
         except OSError:
             pass
-    return sys.version, sys.flags.optimize, sys.path[1:], stamps
+    return sys.version, sys.flags.optimize, [_ROOT, *sys.path[1:]], stamps
 
 
 def _path() -> str:

@@ -88,6 +88,7 @@ class Server:
         self.path = ""
         self.clients: set[socket.socket] = set()
         self.most = 0
+        self.left = threading.Condition()  # a client has, or the server is over
 
     def start(self, address: dict[str, Any], most: int) -> None:
         import socket
@@ -123,15 +124,17 @@ class Server:
         from vmrun.backends.block.nbd_server import Export
 
         while True:
+            with self.left:  # who comes now waits in the socket's queue
+                self.left.wait_for(
+                    lambda: self.listener is not listener or not self.most or len(self.clients) < self.most
+                )
             try:
                 client, _ = listener.accept()
             except OSError:
                 return
-            if self.listener is not listener or self.most and len(self.clients) >= self.most:
+            if self.listener is not listener:
                 client.close()
-                if self.listener is not listener:
-                    return
-                continue
+                return
             self.clients.add(client)
             if self.listener is not listener:  # stopped meanwhile: nobody else closes it
                 self.clients.discard(client)
@@ -144,7 +147,9 @@ class Server:
         try:
             export.talk(client)
         finally:
-            self.clients.discard(client)
+            with self.left:
+                self.clients.discard(client)
+                self.left.notify_all()
 
     def add(
         self,
@@ -181,9 +186,10 @@ class Server:
         for bitmap in shown.values():
             bitmap.busy = True
         self.bitmaps[id] = list(shown.values())
-        self.exports[name] = Export(
+        self.exports[name] = export = Export(
             disk, name, not writable, self.exports, {one.name: one.bits for one in shown.values()}, disk.look
         )
+        export.alone = self.most == 1
 
     def _bitmap(self, node: Any, wanted: Any) -> Any:
         from vmrun.backends.block.chain import backing_of
@@ -214,7 +220,9 @@ class Server:
 
         if self.listener is None:
             raise BuildError("NBD server not running")
-        listener, self.listener = self.listener, None
+        with self.left:
+            listener, self.listener = self.listener, None
+            self.left.notify_all()
         self.machine.works.remove(self)
         for open_one in (listener, *self.clients):
             try:

@@ -146,3 +146,11 @@ def test_site_packages_are_looked_through_when_something_of_theirs_is_wanted() -
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["False True", "No module named 'no_such_module'"], done.stderr
+
+
+def test_a_copy_of_an_installation_has_a_bundle_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vmrun.cli import bundle
+
+    ours = bundle._made_of()[:3]  # what its name is made of
+    monkeypatch.setattr(bundle, "_ROOT", f"{bundle._ROOT}-copied")
+    assert bundle._made_of()[:3] != ours

@@ -37,6 +37,7 @@ cdef extern from "<endian.h>" nogil:
 
 cdef enum:
     MOST_CONNECTIONS = 4
+    PATIENCE = 2                 # seconds for a further connection
     WINDOW = 1 << 20
     READ = 0
     WRITE = 1
@@ -340,9 +341,11 @@ def connect(address, str export, bint readonly, str name):
     try:
         socket, size, flags = negotiate(address, export)
         sockets.append(socket)
-        if flags & MULTI_CONN:
-            while len(sockets) < MOST_CONNECTIONS:
-                sockets.append(negotiate(address, export)[0])
+        try:
+            while flags & MULTI_CONN and len(sockets) < MOST_CONNECTIONS:
+                sockets.append(negotiate(address, export, PATIENCE)[0])
+        except (OSError, ImageError):
+            pass                                            # the server has had enough: those there are do
         if not readonly and flags & READ_ONLY:
             raise ImageError(f"request for write access denied")
         return NbdNode(sockets, size, flags, readonly, name)
@@ -355,22 +358,23 @@ def connect(address, str export, bint readonly, str name):
         raise
 
 
-def negotiate(address, str export):
+def negotiate(address, str export, int seconds=30):
     """(socket, size, transmission flags) of an export."""
     import socket as sockets
 
     if isinstance(address, str):
         found = sockets.socket(sockets.AF_UNIX)
+        found.settimeout(seconds)
         try:
             found.connect(address)
         except BaseException:
             found.close()
             raise
     else:
-        found = sockets.create_connection(address, 30)
+        found = sockets.create_connection(address, seconds)
         found.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     try:
-        found.settimeout(30)
+        found.settimeout(seconds)
         size, flags = _haggle(found, export)
         found.settimeout(None)
         return found, size, flags

@@ -23,13 +23,14 @@ OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
 EXPORT_NAME, ABORT, LIST, INFO, GO, STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS = 1, 2, 3, 6, 7, 8, 9, 10
 DONE, SERVER, INFORMATION, CONTEXT = 1, 2, 3, 4  # answers to options
 UNSUPPORTED, INVALID, UNKNOWN = 0x80000001, 0x80000003, 0x80000006
-READ, WRITE, DISCONNECT, FLUSH, TRIM, ZEROES, STATUS = 0, 1, 2, 3, 4, 6, 7
+READ, WRITE, DISCONNECT, FLUSH, TRIM, CACHE, ZEROES, STATUS = 0, 1, 2, 3, 4, 5, 6, 7
 FUA, NO_HOLE, ONE = 1, 2, 8
 LAST = 1  # of a chunk: the answer's end
 NONE, DATA, EXTENTS, FAILED = 0, 1, 5, 0x8001  # chunks
 HOLE, ZERO, DIRTY = 1, 2, 1  # flags of extents
 ALLOCATION, BITMAP = "base:allocation", "qemu:dirty-bitmap:"
 MOST = 32 << 20  # bytes of a request
+AHEAD = 1 << 20  # bytes that are read at a time to have them at hand
 MOST_EXTENTS = 2048  # of an answer
 MOST_CONTEXTS = 16  # of a client
 
@@ -77,14 +78,19 @@ class Export:
         self.node, self.name, self.readonly, self.others = node, name, readonly, others
         self.bitmaps = bitmaps or {}
         self.description = ""
+        self.alone = False  # one client at a time, who had better not try a second connection
         self.look = look or partial(seen, node)
         self.size = node.size
         self.served = False
 
-    @property
-    def flags(self) -> int:
-        """Has flags, flush, FUA, several connections; read-only, or trim and zeroes."""
-        return 1 | 4 | 8 | 256 | (2 if self.readonly else 32 | 64)
+    def flags(self, client: Client) -> int:
+        """Has flags, flush, FUA, cache; several connections; whole answers; read-only, or trim and zeroes."""
+        return (
+            (1 | 4 | 8 | 1024)
+            | (0 if self.alone else 256)
+            | (128 if client.structured else 0)
+            | (2 if self.readonly else 32 | 64)
+        )
 
     def talk(self, client: socket.socket) -> None:
         """All of a client's conversation."""
@@ -119,7 +125,7 @@ class Export:
                 if found is None:
                     raise _Gone
                 client.socket.sendall(
-                    struct.pack(">QH", found.size, found.flags) + (b"" if no_zeroes else bytes(124))
+                    struct.pack(">QH", found.size, found.flags(client)) + (b"" if no_zeroes else bytes(124))
                 )
                 return found._for(client)
             if option == ABORT:
@@ -134,7 +140,7 @@ class Export:
                 found = self._wanted(client, option, _text(data, 0)[0] if len(data) >= 6 else None)
                 if found is None:
                     continue
-                client.reply(option, INFORMATION, struct.pack(">HQH", 0, found.size, found.flags))
+                client.reply(option, INFORMATION, struct.pack(">HQH", 0, found.size, found.flags(client)))
                 if found.description:
                     client.reply(option, INFORMATION, struct.pack(">H", 2) + found.description.encode())
                 client.reply(option, INFORMATION, struct.pack(">HIII", 3, 1, 4096, MOST))
@@ -268,6 +274,9 @@ class Export:
                 self.node.trim(offset, length)
             elif kind == ZEROES:
                 self.node.write_zeroes(offset, length, not flags & NO_HOLE)
+            elif kind == CACHE:
+                for at in range(offset, offset + length, AHEAD):
+                    self.node.read(at, min(AHEAD, offset + length - at))  # the host keeps what was read
             elif kind != FLUSH:
                 return 22, b""
             if kind == FLUSH or flags & FUA:

@@ -175,9 +175,11 @@ def _serve(given: Given, told: int) -> int:
 
     export = _export(given)
     path, file = given["k"], given["pid-file"]
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         server = listening(path, given["b"] or "0.0.0.0", given["p"] or "10809")
-        signal.signal(signal.SIGTERM, _ended)
+        for one in before:
+            signal.signal(one, _ended)
         if file is not None:
             try:
                 with open(file, "w") as out:
@@ -191,10 +193,16 @@ def _serve(given: Given, told: int) -> int:
             os.write(told, b"\0")
             os.close(told)
         return answer(server, path, export, int(given["e"] or "1"), "t" in given)
+    except KeyboardInterrupt:  # a server is ended by a signal: nothing has failed
+        return 0
     finally:
+        for one in before:  # the image is closed whatever comes now
+            signal.signal(one, signal.SIG_IGN)
         export.node.close()
         if file is not None and os.path.exists(file):
             os.unlink(file)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _ended(*_: object) -> NoReturn:

@@ -76,28 +76,40 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
 
 
 def answer(server: socket.socket, path: str | None, export: Export, shared: int, persistent: bool) -> int:
-    """Serve clients, `shared` at a time (0: any number), until the last has left or, if `persistent`, for ever."""
+    """Serve clients, `shared` at a time (0: any number), until the last has left or, if `persistent`, for ever. Who comes
+    when no more may be served waits in the socket's queue until one of them has left.
+    """
     import threading
 
-    clients: list[threading.Thread] = []
+    export.alone = shared == 1
+    served: set[socket.socket] = set()
+    changed = threading.Condition()
+
+    def talk(client: socket.socket) -> None:
+        try:
+            export.talk(client)
+        finally:
+            with changed:
+                served.remove(client)
+                changed.notify_all()
+
     try:
+        server.settimeout(0.2)
         while True:
+            with changed:
+                if shared and len(served) >= shared:
+                    changed.wait(0.2)  # in turns: the signals' handlers run here
+                    continue
+                if export.served and not served and not persistent:
+                    return 0
             try:
-                server.settimeout(0.2)
                 client, _ = server.accept()
             except TimeoutError:
-                clients = [thread for thread in clients if thread.is_alive()]
-                if export.served and not clients and not persistent:
-                    return 0
-                continue
-            clients = [thread for thread in clients if thread.is_alive()]
-            if shared and len(clients) >= shared:
-                client.close()
                 continue
             client.settimeout(None)
-            thread = threading.Thread(target=export.talk, args=(client,), daemon=True)
-            clients.append(thread)
-            thread.start()
+            with changed:
+                served.add(client)
+            threading.Thread(target=talk, args=(client,), daemon=True).start()
     finally:
         server.close()
         if path:
