@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LIST = ROOT / "tests" / "skips.txt"
@@ -25,6 +26,14 @@ LIST = ROOT / "tests" / "skips.txt"
 GUEST_LIMIT, LIMIT = 1500, 300
 # Whoever is so stuck that no Python runs any more is ended, with all its stacks shown.
 GRACE = 30
+
+# How fast examples are made and run, and how large chance has them, says something of the host and the seed alone.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("suite")
 
 _before = pytest.StashKey[set[str]]()
 _faults = pytest.StashKey[list[str]]()

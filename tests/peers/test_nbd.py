@@ -127,7 +127,8 @@ def one_at_a_time(image: pathlib.Path, socket: pathlib.Path, *more: str) -> list
 def test_who_comes_when_another_is_served_waits(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with server(one_at_a_time(image, tmp_path / "s"), tmp_path / "s") as address:
         first = open_node(address, "raw", Access())
-        second = subprocess.Popen(["qemu-io", "-f", "raw", "-c", "read 0 512", address], stdout=subprocess.PIPE, text=True)
+        words = ["qemu-io", "-f", "raw", "-c", "read 0 512", address]
+        second = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(0.5)
         assert first.read(0, 512)

@@ -342,6 +342,9 @@ class _Run(Runner):
             with open("/proc/self/comm", "w", encoding="utf-8", errors="replace") as comm:
                 comm.write(self.option["process"])
         self._find_window()
+        for other in ("incoming", "preconfig"):
+            if self.option.get("loadvm") and self.option.get(other):
+                raise QemuError(f"'{other}' and 'loadvm' options are mutually exclusive")
         try:
             if self.option.get("incoming"):
                 from vmrun.machine.handover import waiting

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 WINDOW = 1 << 20
+STEP = 512 << 10  # of what goes along a chain
 CALM = 0.01  # seconds between two looks at a disk that is in step
 NEARLY = 16 << 20  # bytes that may be left when a mirror's guest is held for the last of them
 
@@ -48,6 +49,15 @@ class BlockJob(Job):
 
     def begin(self) -> None:
         """Before the thread starts, on the main loop, at the moment that counts."""
+
+    @property
+    def window(self) -> int:
+        """Bytes to copy at a time: of a slow job, what it may move in a second."""
+        return min(WINDOW, max(self.speed, 65536)) if self.speed else WINDOW
+
+    def hurry(self, begin: bool) -> None:
+        for node in self.nodes:
+            node.hurry(begin)
 
     def clean(self) -> None:
         for node in self.nodes:
@@ -126,7 +136,7 @@ class Mirror(BlockJob):
             self.check(moved)
             moved = 0
             try:
-                found = self.tap.copy_marked(self.target, self.dirty, at, WINDOW)
+                found = self.tap.copy_marked(self.target, self.dirty, at, self.window)
             except OSError as error:
                 self.failed_at(error, self.tap.target_failed)
                 sleep(CALM)
@@ -289,7 +299,7 @@ class Backup(BlockJob):
         while True:
             left = self.wanted.count
             try:
-                found = self.tap.save_next(at, WINDOW)
+                found = self.tap.save_next(at, self.window)
             except OSError as error:
                 self.failed_at(error, self.tap.target_failed)
                 self.tap.forgive()
@@ -353,7 +363,7 @@ class Commit(BlockJob):
         for piece in pieces(self.source, 0, None, self.target):
             start, end = piece.start, piece.start + piece.length
             while start < end:
-                length = min(end - start, WINDOW)
+                length = min(end - start, STEP)
                 moved = 0
                 while True:
                     reading = piece.data
@@ -422,7 +432,7 @@ class Stream(BlockJob):
             start, end = piece.start, piece.start + piece.length
             wanted = piece.depth > 0 and (piece.data or piece.zero and self.base is not None)
             while start < end:
-                length = min(end - start, WINDOW // grain * grain or grain)
+                length = min(end - start, STEP // grain * grain or grain)
                 while wanted:
                     try:
                         self.tap.pull_up(start, length)

@@ -92,13 +92,16 @@ def disks(machine: Machine, names: list[str] | None = None) -> list[tuple[str, A
     """(name, node) of what a snapshot has: all that can be written, or those that are named. BuildError for a disk that
     cannot keep snapshots.
     """
+    from vmrun.machine import runstate
+
     table = blocks(machine)
     if names is not None:
         found = [(name, table.find(name)[0]) for name in names]
     else:
         found = [(id, drive.node) for id, drive, _ in table.drives() if drive.node is not None and not drive.readonly]
+    coming = machine.state == runstate.INMIGRATE  # the images are another's as yet
     for name, node in found:
-        if getattr(node, "snapshots", None) is None:
+        if coming or getattr(node, "snapshots", None) is None:
             raise BuildError(f"Device '{name}' is writable but does not support snapshots")
     return found
 
@@ -221,8 +224,9 @@ def forget(machine: Machine, name: str, nodes: list[Any]) -> None:
 
 def delete(machine: Machine, name: str, names: list[str] | None = None) -> None:
     """delvm: of every disk that has it."""
+    held = disks(machine, names)
     keeper(machine)
-    forget(machine, name, [node for _, node in disks(machine, names)])
+    forget(machine, name, [node for _, node in held])
 
 
 def save(machine: Machine, name: str) -> None:

@@ -144,6 +144,7 @@ class Job:
         self.transaction = transaction or Transaction()
         self.transaction.members.append(self)
         self.over = _thread.allocate_lock()
+        self.hurried = False
         self._allowance = 0.0
         self._window = 0.0
         self.on_end: Callable[[Job], object] | None = None
@@ -164,6 +165,9 @@ class Job:
 
     def clean(self) -> None:
         """In either case, at last."""
+
+    def hurry(self, begin: bool) -> None:
+        """What it has under way waits for no limits any more, from `begin` until it is over."""
 
     # --- states ------------------------------------------------------------------------------------------------
 
@@ -200,6 +204,7 @@ class Job:
     def _worked(self, fault: BaseException | None) -> None:
         if self in self.machine.works:
             self.machine.works.remove(self)
+        self._hurry(False)
         if self.machine.closed:
             return
         self.done = True
@@ -282,6 +287,13 @@ class Job:
         if self.status in ("waiting", "pending"):
             self.forced = True
             self.transaction.settled(self)
+        if self.forced and not self.done:
+            self._hurry(True)
+
+    def _hurry(self, begin: bool) -> None:
+        if begin != self.hurried:
+            self.hurried = begin
+            self.hurry(begin)
 
     def pause(self) -> None:
         if self.user_paused:
@@ -303,8 +315,10 @@ class Job:
     def end(self) -> None:
         """The machine ends: wait until the thread has noticed."""
         self.cancelled = self.forced = True
+        self._hurry(True)
         with self.over:
             pass
+        self._hurry(False)
         self._abort()
         self.clean()
 

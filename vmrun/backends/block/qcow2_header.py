@@ -215,10 +215,16 @@ def _tables(h: Header) -> None:
 
 
 def _table(offset: int, length: int, cluster: int, most: int, what: str) -> None:
+    fault = _fault(offset, length, cluster, most, what)
+    if fault:
+        raise QcowError(fault)
+
+
+def _fault(offset: int, length: int, cluster: int, most: int, what: str) -> str:
+    """What is wrong with a table's place; "" for nothing."""
     if length > most:
-        raise QcowError(f"{what} too large")
-    if offset % cluster or offset + length > 1 << 63:
-        raise QcowError(f"{what} offset invalid")
+        return f"{what} too large"
+    return f"{what} offset invalid" if offset % cluster or offset + length > 1 << 63 else ""
 
 
 def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int) -> dict[tuple[int, int], str]:
@@ -270,6 +276,7 @@ class Snapshot:
         self.disk_size = 0
         self.icount = (1 << 64) - 1
         self.extra = b""  # beyond what is known
+        self.fault = ""  # why its tables cannot be looked at: the image itself can
         self.__dict__.update(fields)
 
     def pack(self) -> bytes:
@@ -297,7 +304,6 @@ def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapsh
             raise QcowError(f"Too much extra metadata in snapshot table entry {len(found)}")
         rest = read(at + 40, extra_size + id_size + name_size)
         extra = rest[:extra_size]
-        _table(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table")
         large, disk, icount = struct.unpack(">QQQ", extra[:24].ljust(24, b"\0"))
         found.append(
             Snapshot(
@@ -307,7 +313,7 @@ def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapsh
                 vm_state_size=large if extra_size >= 8 else small,
                 disk_size=disk if extra_size >= 16 else h.size,
                 icount=icount if extra_size >= 24 else (1 << 64) - 1,
-                extra=extra[24:],
+                extra=extra[24:], fault=_fault(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table"),
             )
         )  # fmt: skip
         at += 40 + len(rest)

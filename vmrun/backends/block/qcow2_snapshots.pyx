@@ -43,7 +43,7 @@ cdef int raise_counts(Qcow2Node node, const u8 *l1, u64 l1_size, int step, bint 
                     raise OSError(5, "a cluster is not aligned")
                 error = node.change_refcount((entry & OFFSET) >> node.cluster_bits, 1, step, True)
             if error:
-                raise OSError(error, "Reference counts cannot be changed: " + os.strerror(error))
+                raise OSError(error, os.strerror(error))
             at += node.entry_size
         if step:
             error = node.change_refcount(table >> node.cluster_bits, 1, step, True)
@@ -140,6 +140,13 @@ cdef write_snapshots(Qcow2Node node, list snapshots):
     node.header.nb_snapshots, node.header.snapshots_offset = len(snapshots), offset
     node.snapshots = snapshots
     forget(node, old, old_size)
+
+
+cdef tables_of(Qcow2Node node, snapshot):
+    """A snapshot's L1 table. OSError where it is not one."""
+    if snapshot.fault:
+        raise OSError(27 if snapshot.fault.endswith("large") else 22, snapshot.fault)
+    return node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
 
 
 class Whole:
@@ -265,7 +272,7 @@ def read_state(Qcow2Node node, snapshot):
     cdef u64 index = node.header.l1_needed(snapshot.disk_size)
     cdef u32 at
     cdef const u8 *table
-    raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+    raw = tables_of(node, snapshot)
     while left:
         place = get64(<const u8 *><char *>raw + index * 8) & OFFSET if index < snapshot.l1_size else 0
         held = node.file.read(place, node.cluster_size) if place else bytes(node.cluster_size)
@@ -300,7 +307,7 @@ cdef _grow_l1(Qcow2Node node, u64 needed):
 def delete_snapshot(Qcow2Node node, snapshot):
     with Whole(node):
         flush_all(node)
-        raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+        raw = tables_of(node, snapshot)
         write_snapshots(node, [other for other in node.snapshots if other is not snapshot])
         raise_counts(node, raw, snapshot.l1_size, -1, False)
         forget(node, snapshot.l1_table_offset, snapshot.l1_size * 8)
@@ -316,13 +323,13 @@ def apply_snapshot(Qcow2Node node, snapshot):
     cdef const u8 *data
     cdef bytes then, now
     with Whole(node):
+        then = tables_of(node, snapshot)
         flush_all(node)
         if snapshot.disk_size != node.size:
             _resize(node, snapshot.disk_size)
         if snapshot.l1_size > node.l1_size:
             _grow_l1(node, snapshot.l1_size)
         now = node.file.read(node.l1_offset, node.l1_size * 8)
-        then = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
         if snapshot.l1_size > node.l1_size and any(then[node.l1_size * 8:]):
             raise OSError(22, "the snapshot's tables are longer than the image's")
         then = then[: node.l1_size * 8].ljust(node.l1_size * 8, b"\0")
@@ -360,7 +367,7 @@ def view_snapshot(Qcow2Node node, snapshot):
     cdef const u8 *data
     if not node.readonly:
         raise OSError(22, "the image is open for writing")
-    raw = node.file.read(snapshot.l1_table_offset, snapshot.l1_size * 8)
+    raw = tables_of(node, snapshot)
     data = raw
     entries = min(<u64>snapshot.l1_size, node.l1_size)
     with Whole(node):

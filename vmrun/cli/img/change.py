@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 from vmrun.backends.block.sizes import bytes_of as size_of
@@ -233,7 +235,10 @@ def snapshot(argv: list[str]) -> int:
             found = [one for one in known if one.name == wanted]
             if not found:
                 raise ImgError(f"Could not delete snapshot '{wanted}': snapshot not found")
-            qcow2.delete_snapshot(node, found[0])
+            try:
+                qcow2.delete_snapshot(node, found[0])
+            except OSError as error:
+                raise ImgError(f"Could not delete snapshot '{wanted}': {error.strerror}") from None
         else:
             if not found:
                 raise ImgError(
@@ -241,7 +246,15 @@ def snapshot(argv: list[str]) -> int:
                 )
             if node.bitmaps:
                 raise ImgError(f"Could not apply snapshot '{wanted}': Device has active dirty bitmaps")
-            qcow2.apply_snapshot(node, found[0])
+            try:
+                qcow2.apply_snapshot(node, found[0])
+            except OSError as error:
+                if found[0].fault:
+                    sys.stderr.write(f"{program()}: {found[0].fault}\n")
+                    raise ImgError(
+                        f"Could not apply snapshot '{wanted}': Failed to load snapshot: {os.strerror(error.errno or 5)}"
+                    ) from None
+                raise ImgError(f"Could not apply snapshot '{wanted}': {error.strerror}") from None
     finally:
         node.close()
     return 0
@@ -262,7 +275,8 @@ def _create_snapshot(node: Any, name: str) -> None:
     try:
         qcow2.create_snapshot(node, one)
     except OSError as error:
-        raise ImgError(f"Could not create snapshot '{name}': {error.strerror}") from None
+        number = error.errno or errno.EIO
+        raise ImgError(f"Could not create snapshot '{name}': -{number} ({os.strerror(number)})") from None
 
 
 # --- rebase and commit --------------------------------------------------------------------------------------------
@@ -541,6 +555,10 @@ def _downgrade(node: Any, header: Any, name: str) -> None:
         raise ImgError("Internal snapshots prevent downgrade of image")
     node.sync()
     for one in node.snapshots:
+        if one.fault:
+            sys.stderr.write(f"{program()}: {one.fault}\n")
+            number = errno.EFBIG if one.fault.endswith("large") else errno.EINVAL
+            raise ImgError(f"Failed to turn zero into data clusters: {os.strerror(number)}")
         then: Any = open_image(name, "qcow2", share=True)
         try:
             view_snapshot(then, one)

@@ -344,4 +344,7 @@ def select(nodes: list[Any], wanted: str) -> None:
         found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
     if not found:
         raise ImgError("Failed to load snapshot: Can't find snapshot")
-    view_snapshot(node, found[0])
+    try:
+        view_snapshot(node, found[0])
+    except OSError as error:
+        raise ImgError(f"Failed to load snapshot: {error.strerror}") from None

@@ -76,8 +76,8 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
 
 
 def answer(server: socket.socket, path: str | None, export: Export, shared: int, persistent: bool) -> int:
-    """Serve clients, `shared` at a time (0: any number), until the last has left or, if `persistent`, for ever. Who comes
-    when no more may be served waits in the socket's queue until one of them has left.
+    """Serve clients, `shared` at a time (0: any number), until the last has left or, if `persistent`, for ever. Who
+    comes when no more may be served waits in the socket's queue until one of them has left.
     """
     import threading
 

@@ -102,6 +102,5 @@ def system_powerdown(monitor: Any) -> None:
 
 @command("quit")
 def quit(monitor: Any) -> None:
-    """End the machine at once: the answer, SHUTDOWN, and the end of the connection."""
-    machine = monitor.machine
-    machine.loop.call_soon(lambda: machine.finish("quit", "host-qmp-quit"))
+    """End the machine at once: SHUTDOWN, the answer, and the end of the connection."""
+    monitor.machine.finish("quit", "host-qmp-quit")
