@@ -439,7 +439,7 @@ class _Run(Runner):
                 machine = prepare(config, mux, self._objects(), blockdevs, self._numa_nodes)
             else:
                 machine = build(config, mux=mux, objects=self._objects(), blockdevs=blockdevs)
-        machine.drives_pass = True
+        machine.drives_pass = machine.counts_addresses = True
         if not sys.stdout.isatty():
             machine.aloud = _aloud
         try:

@@ -22,6 +22,26 @@ if TYPE_CHECKING:
 CMOS_CPUS = 0x5F  # how many more than one processor there are, for the firmware
 
 
+def as_file(machine: Machine) -> tuple[dict[str, Any], dict[str, str]]:
+    """The machine as a file has it, and the kinds of its objects by id. An object that was deleted while a device has
+    it, as a random number generator's may be, is named no more.
+    """
+    from vmrun.config.catalogue import load_catalogue
+    from vmrun.config.write import flat
+
+    objects: dict[str, Any] = machine.board.objects.children
+    kinds = {id: str(made.driver) for id, made in objects.items() if made.driver}
+    document = flat({**machine.config})
+    document.pop("objects", None)
+    catalogue = load_catalogue()
+    for row in document.get("devices", ()):
+        entry = catalogue.driver(row["driver"])
+        for name, prop in entry.props.items() if entry is not None else ():
+            if prop["type"] == "object" and row.get(name) not in kinds:
+                row.pop(name, None)
+    return document, kinds
+
+
 def plan(machine: Machine, wanted: dict[str, Any]) -> DeviceRow:
     """The entry of a device (`driver`, `id`, `bus`, `addr` and properties, as a machine file has them) with all filled
     in. BuildError in QEMU's words.
@@ -31,12 +51,8 @@ def plan(machine: Machine, wanted: dict[str, Any]) -> DeviceRow:
     from vmrun.config.load import load_bytes
     from vmrun.config.qemuwords import said
     from vmrun.config.resolve import in_order, resolve
-    from vmrun.config.write import flat
 
-    document = flat({**machine.config})
-    document.pop("objects", None)
-    objects: dict[str, Any] = machine.board.objects.children
-    kinds = {id: str(made.driver) for id, made in objects.items() if made.driver}
+    document, kinds = as_file(machine)
     document["devices"] = [*document["devices"], wanted]
     problems: list[Problem] = []
     found = None

@@ -111,6 +111,7 @@ class Machine:
         self.io_errors = IoErrors(self)
         self.aloud: Callable[[str], object] | None = None  # where HMP's qemu-io prints, when not into its answer
         self.drives_pass = False  # they go with the device that shows them, as those of QEMU's -drive do
+        self.counts_addresses = False  # cards that are plugged in without one have QEMU's next, not one of their own
         self.asleep = False  # in S3, whatever the state: a paused sleeper goes on sleeping
         self.resets = 0
         self.faults: list[float] = []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RARP, REQUEST_REVERSE = b"\x80\x35", 3
 SHORTEST = 60
 ALL = b"\xff" * 6
+FIRST_ADDRESS = 0x525400123456
 
 
 def watch(machine: Machine) -> None:
@@ -56,6 +57,15 @@ def called(card: Any) -> str:
     return _numbered(card) or card.id or card.path
 
 
+def next_address(machine: Machine) -> str:
+    """The first that QEMU would give a card, counting, and that no card has."""
+    taken = {card.address for card in cards(machine)}
+    number = FIRST_ADDRESS
+    while number.to_bytes(6, "big") in taken:
+        number += 1
+    return number.to_bytes(6, "big").hex(":")
+
+
 def set_link(machine: Machine, name: str, up: bool) -> None:
     """Pull or plug in a cable at the card or at the netdev of that id. KeyError: there is neither."""
     card = next((card for card in cards(machine) if name and name in (card.id, _numbered(card))), None)
@@ -74,19 +84,20 @@ def add(machine: Machine, id: str, spec: dict[str, Any]) -> None:
     from vmrun.config.machinetypes import newest_type
     from vmrun.config.qemuwords import said
     from vmrun.config.resolve import in_order, resolve
-    from vmrun.config.write import flat
     from vmrun.errors import ERROR, ConfigError, Problem, VmrunError
+    from vmrun.machine.hotplug import as_file
 
     if id in machine.config["netdevs"] or any(card.id == id for card in cards(machine)):
         raise BuildError(f"Duplicate ID '{id}'")
-    document = flat({**machine.config})
+    document, kinds = as_file(machine)
     if "schema" not in document:  # an empty machine's: of a file that has its networks alone
         document = {"schema": "vmrun/machine/1", "machine": newest_type(), "netdevs": document["netdevs"]}
     document["netdevs"] = {**document.get("netdevs", {}), id: spec}
     problems: list[Problem] = []
     found = None
     try:
-        found = resolve(load_bytes(json.dumps(document).encode(), "machine.json", problems), problems, "", machine.name)
+        root = load_bytes(json.dumps(document).encode(), "machine.json", problems)
+        found = resolve(root, problems, "", machine.name, objects=kinds)
     except ConfigError as error:
         problems.extend(error.problems)
     for problem in in_order(problems):
@@ -115,10 +126,12 @@ def remove(machine: Machine, id: str) -> None:
             backend.set_link(False)
             backend.plug(None)
             del machine.board.netdevs[id]
+            for card in cards(machine):
+                card.netdev = None if card.netdev == id else card.netdev
         backend.close()
     left = {name: spec for name, spec in machine.config["netdevs"].items() if name != id}
     devices: list[DeviceRow] = [
-        {**row, "props": {**row["props"], "netdev": None}} if row["props"].get("netdev") == id else row
+        {**row, "props": {key: value for key, value in row["props"].items() if (key, value) != ("netdev", id)}}
         for row in machine.config["devices"]
     ]
     machine.config = machine.board.config = {**machine.config, "netdevs": left, "devices": devices}

@@ -342,3 +342,12 @@ def test_two_ports_of_a_vde_switch(host: TestHost, tmp_path: pathlib.Path) -> No
     finally:
         process.terminate()
         process.wait(10)
+
+
+def test_a_card_outlives_the_tap_that_it_had(net: TestHost) -> None:
+    one = net.open("a", type="tap", ifname="own0", vnet_hdr=True)
+    card = Card(net, one)
+    one.close()
+    with net.lock:
+        one.plug(card.port)
+        one.plug(None)

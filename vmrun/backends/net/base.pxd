@@ -49,6 +49,7 @@ cdef class HostNet(NetBackend):
     cdef int hand(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef int offer(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
     cdef int hold(self, const u8 *frame, u32 length, const NetHeader *header) noexcept nogil
+    cdef void forget(self) noexcept nogil
     cdef bint memory(self) noexcept nogil
     cdef bint segment_memory(self) noexcept nogil
     cdef bint uncut(self) noexcept nogil

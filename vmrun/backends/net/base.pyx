@@ -335,7 +335,7 @@ cdef class HostNet(NetBackend):
         self.held_count += 1
         self.held_bytes += length
 
-    def forget(self):
+    cdef void forget(self) noexcept nogil:
         """What waits for the card is lost."""
         cdef Held *one = self.first
         while one != NULL:

@@ -38,7 +38,7 @@ class TapNet(PacketNet):
 
     def card_changed(self) -> None:
         super().card_changed()
-        if self.header:
+        if self.header and not self.closed:  # a card outlives the netdev that it had
             takes = self.frontend.takes if self.frontend is not None else 0
             wanted = 0
             for can, flag in (

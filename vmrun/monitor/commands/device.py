@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrun.config.importers.buses import CHOSEN
 from vmrun.config.importers.qemuopts import CPU_TYPE
 from vmrun.errors import BuildError
+from vmrun.machine import network
 from vmrun.monitor import qom, typetree
 from vmrun.monitor.errors import QmpError, identifier, no_device
 from vmrun.monitor.table import command
@@ -51,7 +52,12 @@ def device_add(monitor: Any, driver: str, bus: str = "", id: str | None = None, 
         raise QmpError(f"Duplicate device ID '{id}'")
     if getattr(buses[bus], "hotplug", None) is None:
         raise QmpError(f"Bus '{bus}' does not support hotplugging")
-    _plug(machine, _entry(driver, {**({"id": id} if id else {}), "bus": bus, **props}))
+    entry = _entry(driver, {**({"id": id} if id else {}), "bus": bus, **props})
+    if "mac" in entry and "mac" not in props:  # counted as if it were alone
+        del entry["mac"]
+        if machine.counts_addresses:
+            entry["mac"] = network.next_address(machine)
+    _plug(machine, entry)
 
 
 def _plug(machine: Any, entry: dict[str, Any]) -> None:
