@@ -258,7 +258,7 @@ EXPLAINED: dict[str, str] = {
         (
             *("query-pr-managers", "query-replay", "query-colo-status", "query-sev"),
             *("query-sgx",),
-            *("query-xen-replication-status", "query-sev-capabilities", "query-sgx-capabilities", "query-dirty-rate"),
+            *("query-xen-replication-status", "query-sev-capabilities", "query-sgx-capabilities"),
             *("query-vcpu-dirty-limit", "query-rocker", "query-yank", "x-query-virtio-status"),
             "trace-event-get-state",
         ),

@@ -93,6 +93,7 @@ class Machine:
         self.restored = ""  # the run state of the saved machine that this one goes on from
         self.left = False  # to where its images are used now: handover.py
         self.migration: dict[str, str] = {}  # how the last one stands, as query-migrate tells it
+        self.awaited: dict[str, str] = {}  # where one that comes is waited for: its socket's address
         self.progress: Callable[[], dict[str, Any]] | None = None  # of that one, in numbers
         self.migrate_capabilities: set[str] = set()
         self.migrate_parameters: dict[str, Any] = {}

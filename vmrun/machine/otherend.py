@@ -140,6 +140,10 @@ class Listener:
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
             self.server.close()
             raise BackendError(f"Failed to listen at '{rest}': {getattr(error, 'strerror', None) or error}") from None
+        self.address = {"type": "unix", "path": rest}
+        if scheme != "unix":
+            host, port = self.server.getsockname()[:2]  # which port it is, where it was to be any
+            self.address = {"type": "inet", "host": host, "port": str(port)}
         loop.add_fd(self.server.fileno(), self._come)
 
     def _come(self) -> None:

@@ -405,6 +405,8 @@ LINES = (
          "dump guest memory into file 'filename'", _dump_memory, "-p -d -z -l -s -w file long? long?"),
     Line("migrate", "[-d] [-b] [-i] [-r] uri", "migrate to URI (a file: file:PATH)", _migrate, "-d -b -i -r str"),
     Line("migrate_cancel", "", "cancel the current VM migration", _simple("migrate_cancel")),
+    Line("migrate_continue", "state", "Continue migration from the given paused state",
+         _simple("migrate-continue", "state"), "str"),
     Line("migrate_incoming", "uri", "Continue an incoming migration from an -incoming defer",
          _simple("migrate-incoming", "uri"), "str"),
     Line("migrate_set_capability", "capability state", "Enable/Disable the usage of a capability for migration",

@@ -17,7 +17,7 @@ from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.errors import BackendError
 from vmrun.machine import handover
 from vmrun.machine.snapshot import save
-from vmrun.monitor.commands.migrate import incoming
+from vmrun.monitor.commands.migrate import RUNNING, incoming
 from vmrun.monitor.errors import QmpError
 
 KEYS = {"machine": "pc-i440fx-2.0", "memory": "16MiB"}
@@ -38,7 +38,7 @@ def finish(talk: Talk) -> dict[str, str]:
     while time.monotonic() < end:
         talk.machine.loop.run_once(0.01)
         told: dict[str, str] = talk.result("query-migrate")
-        if told.get("status") not in ("setup", "active", "cancelling"):
+        if told.get("status") not in RUNNING:
             return told
     raise AssertionError("it does not end")
 
@@ -390,4 +390,80 @@ def test_a_machine_that_cannot_leave_has_its_images(tmp_path: pathlib.Path) -> N
         assert not node.file.asleep
         with pytest.raises(BackendError, match="in use by another process"):
             Driven(tmp_path, **keys)
+        talk.monitors.close()
+
+
+# --- what programs that move machines ask for ------------------------------------------------------------------------
+
+
+def pausing(talk: Talk) -> None:
+    talk.result("migrate-set-capabilities", capabilities=[{"capability": "pause-before-switchover", "state": True}])
+
+
+def until(talk: Talk, status: str) -> None:
+    for _ in range(1000):
+        if talk.result("query-migrate").get("status") == status:
+            return
+        talk.machine.loop.run_once(0.01)
+    raise AssertionError(talk.result("query-migrate"))
+
+
+def test_a_migration_can_be_held_before_the_switch_over(tmp_path: pathlib.Path) -> None:
+    """The images are this machine's until it is told to go on."""
+    with Driven(tmp_path, **image(tmp_path / "disk", "qcow2")) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        node = pc.machine.board.drives["hd"].node
+        pausing(talk)
+        talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+        until(talk, "pre-switchover")
+        assert not node.asleep
+        wrong = talk.ask("migrate-continue", state="device")["error"]["desc"]
+        assert wrong == "Migration not in expected state: pre-switchover"
+        talk.result("migrate-continue", state="pre-switchover")
+        assert finish(talk)["status"] == "completed"
+        assert node.asleep
+        assert statuses(talk) == ["setup", "active", "pre-switchover", "device", "completed"]
+        talk.monitors.close()
+
+
+def test_a_migration_that_is_held_can_be_given_up(talk: Talk, tmp_path: pathlib.Path) -> None:
+    pausing(talk)
+    talk.machine.resume()
+    talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+    until(talk, "pre-switchover")
+    talk.result("migrate_cancel")
+    assert finish(talk)["status"] == "cancelled"
+    assert talk.machine.state == "running"
+    assert not (tmp_path / "pc.vm").exists()
+    assert "not in expected state: cancelled" in talk.hmp("migrate_continue pre-switchover")
+
+
+def test_who_reaches_nobody_never_was_active(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.result("migrate", uri=f"unix:{tmp_path}/nobody")
+    assert finish(talk)["status"] == "failed"
+    assert statuses(talk) == ["setup", "failed"]
+
+
+def test_who_waits_for_a_machine_says_where_and_takes_settings(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.machine.go("inmigrate")
+    incoming(talk.machine, "tcp:127.0.0.1:0")
+    (row,) = talk.result("query-migrate")["socket-address"]
+    assert (row["type"], row["host"]) == ("inet", "127.0.0.1")
+    assert int(row["port"]) > 0
+    talk.result("migrate-set-capabilities", capabilities=[{"capability": "xbzrle", "state": True}])
+    with socket.create_connection((row["host"], int(row["port"]))):
+        until(talk, "active")
+    assert finish(talk)["status"] == "failed"
+
+
+@pytest.mark.parametrize("driver", ["virtio-blk-pci", "nvme"])
+def test_a_disk_is_not_plugged_in_without_a_medium(tmp_path: pathlib.Path, driver: str) -> None:
+    with Driven(tmp_path, **KEYS, drives={"e": {}}) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        pc.board.drive("e")
+        more = {"serial": "1"} if driver == "nvme" else {}
+        answer = talk.ask("device_add", driver=driver, drive="e", **more)
+        assert answer["error"]["desc"] == "Device needs media, but drive is empty"
         talk.monitors.close()

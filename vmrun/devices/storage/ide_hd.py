@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.filled import filled
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -44,7 +45,7 @@ class IdeDisk(Device, DiskGeometry):
     def realize(self, platform: Platform) -> None:
         if not self.drive:
             raise BuildError(f"{self.path}: {self.driver} needs a drive", remedy="add `drive: <id of a drive>`")
-        self.backend = platform.drive(self.drive)
+        self.backend = filled(platform, self.drive)
         if self.backend.size // 512 > MOST_SECTORS:
             raise BuildError(f"{self.path}: the image is larger than ATA can address")
         self.backend.set_errors(self.rerror, self.werror)

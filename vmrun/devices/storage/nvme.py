@@ -11,6 +11,7 @@ from accel.space import Region
 
 from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Capability
+from vmrun.core.filled import filled
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
@@ -156,7 +157,7 @@ class Nvme(PciDevice):
     def pci_realize(self, platform: Platform) -> None:
         if not self.drive:
             raise BuildError(f"{self.path}: nvme needs a drive", remedy="add `drive: <id of a drive>`")
-        backend = platform.drive(self.drive)
+        backend = filled(platform, self.drive)
         serial = self.serial or backend.serial
         if not serial:
             raise BuildError(f"{self.path}: nvme needs a serial number", remedy="add `serial: …`")

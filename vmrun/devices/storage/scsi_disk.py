@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.filled import filled
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
@@ -68,7 +69,10 @@ class ScsiDevice(Device, Tray):
     def realize(self, platform: Platform) -> None:
         if not self.drive and not self.cd:
             raise BuildError(f"{self.path}: drive property not set", remedy="add `drive: <id of a drive>`")
-        backend: Any = platform.drive(self.drive) if self.drive else platform.bay(self)
+        if not self.cd:
+            backend: Any = filled(platform, self.drive)
+        else:
+            backend = platform.drive(self.drive) if self.drive else platform.bay(self)
         self.backend = backend
         self.backend.set_errors(self.rerror, self.werror)
         if self.physical_block_size < self.logical_block_size:

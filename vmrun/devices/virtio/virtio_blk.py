@@ -9,6 +9,7 @@ import struct
 
 from vmrun.bus.virtio.pci import UNSET, NonTransitional, Transitional, VirtioPci
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.filled import filled
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.devices.virtio.blk import BlkChip
@@ -85,7 +86,7 @@ class VirtioBlk(VirtioPci, BiosGeometry):
         self.queues = len(platform.processors) if self.num_queues == AUTO_QUEUES else self.num_queues
         if not 1 <= self.queues <= 64:
             raise BuildError(f"{self.path}: a disk has 1 to 64 queues, not {self.queues}")
-        self.backend: Any = platform.drive(self.drive)
+        self.backend: Any = filled(platform, self.drive)
         self.backend.set_errors(self.rerror, self.werror)
         if self.write_cache != "auto":
             self.backend.write_cache = self.write_cache == "on"

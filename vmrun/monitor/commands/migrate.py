@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from time import monotonic
+from time import monotonic, sleep
 
 from vmrun.errors import BackendError, StateError
 from vmrun.machine import handover, otherend, runstate
@@ -49,7 +49,7 @@ CAPABILITIES = (
 # of what is written
 ACCEPTED = (
     *("events", "compress", "xbzrle", "auto-converge"),
-    *("late-block-activate", "return-path", "zero-blocks", "release-ram"),
+    *("late-block-activate", "return-path", "zero-blocks", "release-ram", "validate-uuid", "pause-before-switchover"),
 )
 enums["MigrationCapability"] = CAPABILITIES
 struct("MigrationCapabilityStatus", capability="MigrationCapability", state="bool")
@@ -80,12 +80,13 @@ struct(
     "MigrationInfo",
     {
         **{"status?": "MigrationStatus", "error-desc?": "str", "ram?": "MigrationStats", "total-time?": "int"},
-        **{"downtime?": "int", "setup-time?": "int"},
+        **{"downtime?": "int", "setup-time?": "int", "socket-address?": "[SocketAddress]"},
     },
 )
 event("MIGRATION", "The status of a migration changed.", {"status": "MigrationStatus"})
 
-RUNNING = ("setup", "active", "cancelling")
+UNDER_WAY = ("setup", "active", "pre-switchover", "device")
+RUNNING = (*UNDER_WAY, "cancelling")
 ONLY = "vmrun migrates to file:PATH, fd:NAME, tcp:HOST:PORT, unix:PATH or exec:COMMAND"
 
 
@@ -179,23 +180,35 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
         raise QmpError(error.problems[0].message) from None
     progress = {"done": 0, "written": 0}
     machine.progress = lambda: _ram(outgoing.total, monotonic() - began, **progress)
+    pauses = "pause-before-switchover" in machine.migrate_capabilities
     tell(machine, "setup")
-    tell(machine, "active")
+
+    def reached() -> None:
+        if machine.migration["status"] == "setup":
+            tell(machine, "active")
+            if pauses:
+                tell(machine, "pre-switchover")
 
     def write(work: Work) -> None:
         def told(done: int, written: int) -> None:
             progress.update(done=done, written=written)
 
-        handover.let_go(machine)  # before who awaits the machine can have all of it
-
         def ended() -> bool:
             return work.ended or bool(machine.migration["status"] == "cancelling")
 
+        def switch_over() -> None:
+            machine.loop.call_soon(reached)
+            while pauses and not ended() and machine.migration["status"] != "device":
+                sleep(0.01)
+            handover.let_go(machine)  # before who awaits the machine can have all of it
+
         if not (fd < 0 and otherend.is_one(path)):
+            switch_over()
             outgoing.write(path, ended, fd, told)
             return
         end, over = otherend.send(path, ended)
         try:
+            switch_over()
             outgoing.write(path, ended, end, told)
         except BaseException:
             over(False)
@@ -229,7 +242,7 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
 def migrate_cancel(monitor: Any) -> None:
     """Give up a migration that is under way; the machine goes on."""
     machine = monitor.machine
-    if machine.migration.get("status") == "active" and machine.state != runstate.INMIGRATE:
+    if machine.migration.get("status") in UNDER_WAY and machine.state != runstate.INMIGRATE:
         tell(machine, "cancelling")
 
 
@@ -238,7 +251,9 @@ def query_migrate(monitor: Any) -> dict[str, Any]:
     """How the last migration stands."""
     machine = monitor.machine
     found: dict[str, Any] = dict(machine.migration)
-    if found.get("status") in ("active", "completed", "cancelling", "device") and machine.progress is not None:
+    if machine.awaited:
+        found["socket-address"] = [machine.awaited]
+    if found.get("status") in (*RUNNING, "completed") and machine.progress is not None:
         found |= machine.progress()
     return found
 
@@ -357,6 +372,7 @@ def _await(machine: Machine, uri: str) -> None:
     except BackendError as error:
         raise of_fault(error) from None
     machine.works.append(listener)
+    machine.awaited = listener.address
     tell(machine, "setup")
 
 
@@ -370,7 +386,7 @@ def query_migrate_capabilities(monitor: Any) -> list[dict[str, Any]]:
 @command("migrate-set-capabilities", {"capabilities": "[MigrationCapabilityStatus]"})
 def migrate_set_capabilities(monitor: Any, capabilities: list[dict[str, Any]]) -> None:
     """Turn parts of migration on or off; those that a file cannot have are refused."""
-    if monitor.machine.migration.get("status") in RUNNING:
+    if monitor.machine.migration.get("status") in RUNNING and monitor.machine.state != runstate.INMIGRATE:
         raise QmpError("There's a migration process in progress")
     for row in capabilities:
         if row["state"] and row["capability"] not in ACCEPTED:
@@ -425,8 +441,12 @@ def migrate_recover(monitor: Any, uri: str) -> None:
 
 @command("migrate-continue", {"state": "MigrationStatus"})
 def migrate_continue(monitor: Any, state: str) -> None:
-    """Go on with a migration that waits before the switch-over; none does."""
-    raise QmpError("Migration not in expected state: none")
+    """Go on with a migration that waits before the switch-over: nothing is sent until then."""
+    machine = monitor.machine
+    status = machine.migration.get("status", "none")
+    if status != state or state != "pre-switchover":
+        raise QmpError(f"Migration not in expected state: {status}")
+    tell(machine, "device")
 
 
 @command(
