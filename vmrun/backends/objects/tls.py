@@ -97,8 +97,8 @@ class X509Creds(UserObject):
     verify_peer = named("verify-peer", "bool", True, "the other end has to show a certificate of the authority")
     priority = Prop("str", doc="GnuTLS's choice of ciphers; none but the default")
     passwordid = Prop("object", doc="the secret that the key is encrypted with", of=("secret",))
-    sanity_check = named("sanity-check", "bool", True, "look at the certificates at the start",
-        idle="what cannot be used is found when it is loaded",
+    sanity_check = named("sanity-check", "bool", True,
+        "refuse certificates at the start that nobody who knows the authority would trust: too old, of another one",
     )
 
     def complete(self, platform: Platform) -> None:
@@ -129,17 +129,87 @@ class X509Creds(UserObject):
         authority = self._path("ca-cert.pem")
         if not os.path.exists(authority):
             raise BuildError(f"Unable to access credentials {authority}: No such file or directory")
+        certificate, key = self._path(f"{self.endpoint}-cert.pem"), self._path(f"{self.endpoint}-key.pem")
         try:
             found.load_verify_locations(authority)
-            side = self.endpoint
-            certificate, key = self._path(f"{side}-cert.pem"), self._path(f"{side}-key.pem")
-            if os.path.exists(certificate):
-                found.load_cert_chain(certificate, key, self.password)
-            elif server:
-                raise BuildError(f"Unable to access credentials {certificate}: No such file or directory")
+        except (OSError, ssl.SSLError) as error:
+            raise BuildError(f"Unable to import CA certificate list {authority}: {_why(error)}") from None
+        if not server and not os.path.exists(certificate):
+            return found
+        for name in (certificate, key):
+            if not os.path.exists(name):
+                raise BuildError(f"Unable to access credentials {name}: No such file or directory")
+        try:
+            found.load_cert_chain(certificate, key, self.password)
         except (OSError, ssl.SSLError, ValueError) as error:
-            raise BuildError(f"the certificates in {self.dir} cannot be used: {error}") from None
+            raise BuildError(f"Cannot load certificate '{certificate}' & key '{key}': {_why(error)}") from None
+        if self.sanity_check:
+            check(self.endpoint, found, authority, certificate, key, self.password)
         return found
 
     def _path(self, name: str) -> str:
         return os.path.join(self.dir or "", name)
+
+
+def _why(error: Exception) -> str:
+    """What OpenSSL says, without where in it that is."""
+    said = str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error)
+    for word, meaning in SAID.items():
+        if word in said:
+            return meaning
+    return said.replace("_", " ").lower()
+
+
+SAID = {  # by OpenSSL
+    "KEY_VALUES_MISMATCH": "The certificate and the given key do not match.",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it",
+    "BAD_DECRYPT": "the key is encrypted with another password: see passwordid",
+    "PEM lib": "one of them is no PEM, or the key is encrypted with another password",
+}
+
+# OpenSSL's X509_V_ERR_…: what a certificate may be good for is left to who sees it, as QEMU does
+NOT_YET, EXPIRED, PURPOSE = 9, 10, 26
+
+
+def check(side: str, made: ssl.SSLContext, authority: str, certificate: str, key: str, password: bytes | None) -> None:
+    """Whether one who knows the authority would trust who shows the certificate: both ends of a handshake, here.
+    BuildError with what is wrong with which file.
+    """
+    import ssl
+    import time
+
+    now = time.time()
+    for known in made.get_ca_certs():
+        if now > ssl.cert_time_to_seconds(str(known["notAfter"])):
+            raise BuildError(f"The CA certificate {authority} has expired")
+        if now < ssl.cert_time_to_seconds(str(known["notBefore"])):
+            raise BuildError(f"The CA certificate {authority} is not yet active")
+    ends = {"server": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "client": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+    for name, end in ends.items():
+        end.check_hostname, end.verify_mode = False, ssl.CERT_NONE
+        if name in ("server", side):
+            end.load_cert_chain(certificate, key, password)
+        if name != side:
+            end.verify_mode = ssl.CERT_REQUIRED
+            end.load_verify_locations(authority)
+    one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
+    talkers = [ends["client"].wrap_bio(one, other), ends["server"].wrap_bio(other, one, server_side=True)]
+    try:
+        for _ in range(3):  # a flight of each; the last one is what a server says to the client's certificate
+            for talker in talkers:
+                try:
+                    talker.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+    except ssl.SSLCertVerificationError as error:
+        number = error.verify_code
+        if number == PURPOSE:
+            return
+        if number in (NOT_YET, EXPIRED):
+            what = "has expired" if number == EXPIRED else "is not yet active"
+            raise BuildError(f"The {side} certificate {certificate} {what}") from None
+        raise BuildError(
+            f"Our own certificate {certificate} failed validation against {authority}: {error.verify_message}"
+        ) from None
+    except ssl.SSLError as error:
+        raise BuildError(f"Our own certificate {certificate} cannot be shown: {_why(error)}") from None
