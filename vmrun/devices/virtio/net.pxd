@@ -36,6 +36,7 @@ cdef class NetChip(VirtioChip):
     cdef public object on_filter, on_offloads
     cdef bint told              # the filters changed since they were asked for last
     cdef readonly u64 too_short
+    cdef u32 became             # frames on the wire that the last one made
     cdef u32 next_pair          # whose turn it is to send first
     cdef u32 transmit(self, VirtQueue queue, u32 left) noexcept nogil
     cdef int send_one(self, VirtQueue queue, Chain *chain) noexcept nogil

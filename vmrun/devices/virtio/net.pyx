@@ -245,7 +245,6 @@ cdef class NetChip(VirtioChip):
         """Send what this turn has `left`; what it has left then. 0: what lies in rings is sent later."""
         cdef Chain chain
         cdef int result
-        cdef u64 before
         cdef i64 began = clock_read(CLOCK_MONOTONIC)
         cdef bint some = False
         net_burst(self.wire, True)
@@ -261,7 +260,6 @@ cdef class NetChip(VirtioChip):
                 if result < 0:
                     self.fault()
                 break
-            before = net_sent(self.wire)
             result = self.send_one(queue, &chain)
             if result == 0:
                 queue.pop_back(&chain)
@@ -271,7 +269,7 @@ cdef class NetChip(VirtioChip):
                 break
             queue.push(&chain, 0)
             some = True
-            left -= <u32>min(<u64>left, max(net_sent(self.wire) - before, <u64>1))
+            left -= min(left, self.became)
             if chain.read_size >= LARGE and clock_read(CLOCK_MONOTONIC) - began > TURN_NS:
                 left = 0
         net_burst(self.wire, False)
@@ -285,7 +283,8 @@ cdef class NetChip(VirtioChip):
         """1: it is gone; 0: the back end has no room; -1: it is out of protocol."""
         cdef WireHeader header
         cdef int result
-        cdef u64 within
+        cdef u64 before = 0
+        self.became = 1
         if chain.read_size < self.header_size or chain.readable < chain.count:
             queue.broken = True
             return -1
@@ -297,11 +296,15 @@ cdef class NetChip(VirtioChip):
             return 1                                            # memory that is not there: nothing to send
         if self.pairs > 1 and self.scatter.count and self.scatter.pieces[0].length >= 54:
             self.flows[flow(<u8 *>self.scatter.pieces[0].base, 54)] = <u8>(queue.number >> 1)
+        if header.what.gso:
+            before = net_sent(self.wire)
         result = net_send(
             self.wire, self.scatter.pieces, self.scatter.count,
             &header.what if header.what.flags & 1 or header.what.gso else NULL
         )
         self.scatter.finish(0)
+        if header.what.gso:
+            self.became = <u32>max(net_sent(self.wire) - before, <u64>1)
         return result
 
     # --- in -------------------------------------------------------------------------------------------------
