@@ -39,10 +39,16 @@ class Host:
         child = subprocess.Popen(command, env=self.env, cwd=ROOT, **quiet)  # type: ignore[call-overload]
         self.children.append(child)
         end = time.monotonic() + 60
-        while not list((self.directory / "vmrun").glob(f"{name}.{child.pid}.qmp")):
+        while not self.answers(self.directory / "vmrun" / f"{name}.{child.pid}.qmp"):
             assert child.poll() is None and time.monotonic() < end
             time.sleep(0.02)
         return child
+
+    @staticmethod
+    def answers(path: pathlib.Path) -> bool:
+        """A socket that is there does not listen yet, for a moment."""
+        with socket.socket(socket.AF_UNIX) as one:
+            return one.connect_ex(str(path)) == 0
 
 
 @pytest.fixture
