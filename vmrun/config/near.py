@@ -6,20 +6,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# What people call these things elsewhere; of no use where the name on the right is not known.
+WORDS = {
+    "append": "cmdline",
+    "bios": "firmware",
+    "cores": "cpus",
+    "graphics": "display",
+    "hda": "disks",
+    "image": "disks",
+    "kvm": "accel",
+    "network": "nics",
+    "networks": "nics",
+    "processors": "cpus",
+    "ram": "memory",
+    "smp": "cpus",
+    "vcpus": "cpus",
+    "vga": "display",
+    "video": "display",
+}
 _LONGEST = 64  # names are short; anything longer is not a misspelling and must not cost time
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The name in known that differs least from name, or '' when none is close.
 
-    Case, '-' and '_' count as the same; of equally near names the alphabetically first is taken.
+    Case, '-' and '_' count as the same; of equally near names the alphabetically first is taken. When none is near, one
+    that name begins with is ("address" for addr), or what name is called elsewhere (WORDS).
     """
     if len(name) > _LONGEST:
         return ""
     wanted = _fold(name)
     letters = frozenset(wanted)
     best, best_cost = "", max(1, len(wanted) // 3) + 1
-    for candidate in sorted(known):
+    known = sorted(known)
+    for candidate in known:
         folded = _fold(candidate)
         begins = folded.startswith(wanted) and len(wanted) >= 3
         if not begins and (
@@ -29,7 +49,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         cost = 1 if begins and folded != wanted else _distance(wanted, folded, best_cost)
         if cost < best_cost:
             best, best_cost = candidate, cost
-    return best
+    if best:
+        return best
+    begun = [candidate for candidate in known if len(candidate) >= 4 and wanted.startswith(_fold(candidate))]
+    meant = WORDS.get(wanted, "")
+    return max(begun, key=len, default=meant if meant in known else "")
 
 
 def _fold(name: str) -> str:

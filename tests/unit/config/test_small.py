@@ -139,6 +139,10 @@ def test_mac_is_told_in_one_spelling() -> None:
         ("zzz", ["memory"], ""),
         ("a" * 10_000, ["memory"], ""),
         ("x", [], ""),
+        ("accelerator", ["accel", "cpus"], "accel"),
+        ("boot_order", ["boot", "board"], "boot"),
+        ("ram", ["memory", "rtc"], "memory"),
+        ("bios", ["memory"], ""),
     ],
 )
 def test_nearest_name(name: str, known: list[str], expected: str) -> None:
