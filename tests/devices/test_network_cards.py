@@ -475,3 +475,33 @@ def test_a_receive_unit_that_is_started_twice_goes_on_where_it_is() -> None:
         card.wait(0.001)
         assert [card.q.readw(at + 12) & 0x3FFF for at in (first, second)] == [100, 200]
         assert card.q.readb(BAR) & 0x3C == 2 << 2  # the list's end: no resources
+
+
+def test_a_saved_8255x_knows_for_how_long_the_last_frame_of_its_list_waits() -> None:
+    """A restored one made it wait anew, and one that was reset gave a stale frame to its next driver."""
+    at = 0x110000
+    with Ours("i82559c") as card:
+        chip = card.card.chip
+        pci_enable(card.q, 1, 0)
+
+        def begin() -> None:
+            card.q.write(at, struct.pack("<HHIIHH", 0, 0x8000, 0, 0xFFFFFFFF, 0, 1520))
+            card.q.writel(BAR + 4, at)
+            card.q.writeb(BAR + 2, 1)
+
+        begin()
+        card.deliver(STATION + bytes(94))
+        saved = card.card.save()
+        assert card.net.held_count == 1 and chip.last_timer.deadline > 0
+        with card.machine.machine.board.lock:
+            card.card.reset()
+        assert card.net.held_count == 0 and chip.last_timer.deadline < 0
+        pci_enable(card.q, 1, 0)
+        begin()
+        assert card.q.readw(at + 12) & 0x3FFF == 0
+        with card.machine.machine.board.lock:
+            card.card.load(saved)
+        card.wait(0.0006)  # of it alone: no frame has come
+        assert chip.last_may_come
+        card.deliver(STATION + bytes(194))
+        assert card.q.readw(at + 12) & 0x3FFF == 200

@@ -132,7 +132,7 @@ def test_a_clock_that_starts_tells_whoever_runs_its_timers() -> None:
     assert signalled(notifier)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(-1, 50)), max_size=60))
 def test_any_arming_and_stopping_is_what_a_sorted_list_would_give(steps: list[tuple[int, int]]) -> None:
     clock = SteppedClock()

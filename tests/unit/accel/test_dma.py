@@ -170,7 +170,7 @@ def test_a_new_transfer_ends_one_that_was_not_finished(memory: Memory, scatter: 
 ranges = st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(0, 3000)), max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ranges=ranges, offset=st.integers(0, 20000), data=st.binary(max_size=9000))
 def test_bytes_go_where_the_ranges_say(ranges: list[tuple[int, int]], offset: int, data: bytes) -> None:
     memory = Memory()

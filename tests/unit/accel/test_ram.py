@@ -155,7 +155,7 @@ def test_a_picture_past_the_end_is_cut(block: RamBlock, log: DirtyLog) -> None:
     assert log.take_boxes(15 * PAGE, PAGE, PAGE, 1 << 60) == [(0, 0, PAGE, 1)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     writes=st.lists(st.tuples(st.integers(0, 16 * PAGE - 1), st.integers(1, 3 * PAGE)), max_size=6),
     base=st.integers(0, 3 * PAGE),

@@ -90,7 +90,7 @@ def test_parallel_state_survives_and_nonsense_is_refused(port):
     assert other.save() == state
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 255)), max_size=50))
 def test_any_access_to_the_printer_port_returns(script):
     port = ParallelPort(IrqLine(), HostChar(capacity=4))

@@ -419,7 +419,7 @@ def test_impossible_state_is_refused_and_changes_nothing(board, change):
 accesses = st.lists(st.tuples(st.booleans(), st.integers(0, 12), st.integers(0, 255)), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(accesses, st.integers(1, 40))
 def test_any_access_returns_a_byte_and_leaves_a_loadable_state(script, capacity):
     board = Board(capacity=capacity)

@@ -215,7 +215,7 @@ SEEDS = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(NAMES), st.data())
 def test_verdict_is_that_of_the_full_validator(
     validators: dict[str, Draft202012Validator], name: str, data: st.DataObject

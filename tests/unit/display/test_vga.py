@@ -411,7 +411,7 @@ ACCESSES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACCESSES, st.integers(0, 3))
 def test_any_access_returns_and_leaves_a_state_that_loads(
     accesses: list[tuple[str, int, int, int, bool]], mode: int

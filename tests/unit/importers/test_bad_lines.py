@@ -127,7 +127,7 @@ def test_what_a_terminal_would_act_upon_is_not_said() -> None:
     assert caught.value.said == "qemu-system-x86_64: -serial a?b: 'a?b' is not a valid char driver"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(WORDS, max_size=8))
 def test_no_line_raises_anything_but_a_line_error(words: list[str]) -> None:
     try:

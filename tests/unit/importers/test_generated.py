@@ -109,7 +109,7 @@ def resolved(document: dict[str, Any]) -> Any:
     return found.to_dict(), [problem.message for problem in problems if problem.severity == ERROR]
 
 
-@settings(max_examples=int(os.environ.get("VMRUN_EXAMPLES", "30")), deadline=None)
+@settings(max_examples=int(os.environ.get("VMRUN_EXAMPLES", "30")))
 @given(machines())
 def test_a_machine_goes_out_and_in_as_what_it_was(machine: dict[str, Any]) -> None:
     before, faults = resolved(machine)

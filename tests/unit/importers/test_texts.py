@@ -123,7 +123,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=14))
 def test_no_text_raises_anything_but_what_is_wrong_with_it(pieces: list[str]) -> None:
     try:

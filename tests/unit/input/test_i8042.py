@@ -251,7 +251,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps)
 def test_any_access_returns_and_leaves_a_loadable_state(script):
     board = Board()

@@ -338,7 +338,7 @@ def test_impossible_mouse_state_is_refused(mouse, change):
     assert mouse.save() == before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, 255), max_size=80), st.integers(-(1 << 31), (1 << 31) - 1))
 def test_any_commands_leave_a_loadable_state(values, far):
     keyboard, mouse = Keyboard(), Ps2Mouse()

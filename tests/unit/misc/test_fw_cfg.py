@@ -264,7 +264,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(steps, max_size=40))
 def test_any_access_returns(script):
     board = Board()

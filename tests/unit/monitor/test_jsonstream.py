@@ -31,7 +31,7 @@ values = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.text(), values), min_size=1, max_size=4), st.lists(st.integers(1, 30)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_values_come_out_whole_however_they_are_cut(messages: list[dict[str, object]], cuts: list[int]) -> None:
     data = b"\r\n".join(json.dumps(message, ensure_ascii=False).encode() for message in messages)
     pieces, at = [], 0
@@ -104,7 +104,6 @@ def test_nesting_has_an_end() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_no_bytes_raise(data: bytes) -> None:
     stream = JsonStream()
     stream.feed(data)

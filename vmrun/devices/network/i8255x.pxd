@@ -21,7 +21,7 @@ cdef class I8255x(NicChip):
     cdef readonly IrqLine irq
     cdef readonly Eeprom93 eeprom
     cdef readonly NicTimer timer, last_timer
-    cdef bint last_may_come     # the time of a list's last frame is over
+    cdef public bint last_may_come     # the time of a list's last frame is over
     cdef Clock clock
     cdef public bytes address
     cdef public bint extended, tco

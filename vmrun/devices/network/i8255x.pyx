@@ -24,7 +24,7 @@ from vmrun.devices.network.frames cimport (
     BROADCAST, FCS, MULTICAST, SHORTEST, be16, crc_first, crc_last, kind, le16, le32, put_le16, put_le32,
 )
 
-from vmrun.core.state import Bytes, Deadline, Part, Table, U8, U32, Words
+from vmrun.core.state import Bytes, Deadline, Flag, Part, Table, U8, U32, Words
 from vmrun.core.eeprom93 import Eeprom93 as _Eeprom93
 from vmrun.devices.network.nic import NicTimer as _NicTimer
 
@@ -126,11 +126,13 @@ cdef class I8255x(NicChip):
     later, with three counters more."""
 
     state = Table(
-        "i8255x", 1,
+        "i8255x", 2,
         Bytes("registers", REGISTERS), Bytes("configuration", 22, _CONFIGURATION), Bytes("individual", 6, lambda chip: chip.address),
         Bytes("multicast", 8), Words("phy", 32, 0xFFFF), Words("counts", COUNTERS, 0xFFFFFFFF), Part("eeprom"), Deadline("timer"),
         U8("cu", CU_IDLE, only=(CU_IDLE, CU_SUSPENDED, CU_ACTIVE)), U8("ru", RU_IDLE, only=(RU_IDLE, RU_SUSPENDED, RU_STARVED, RU_READY)),
         U8("status"), U8("mask"), U32("cu_base"), U32("cu_offset"), U32("ru_base"), U32("ru_offset"), U32("counters"),
+        Flag("last_may_come"), Deadline("last_timer"),
+        readers={1: lambda before: {**before, "last_may_come": False, "last_timer": None}},
     )  # fmt: skip
     _, save, load_state = state.methods()
 
@@ -151,6 +153,8 @@ cdef class I8255x(NicChip):
         put_le32(self.cells + MDI, 1 << 28 | 1 << 21)
         self.link_registers()
         self.settle()
+        if self.net is not None:
+            self.room()                                         # who waits for a list's last frame has no list any more
 
     def settle(self):
         self.update()
