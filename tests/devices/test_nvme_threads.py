@@ -4,9 +4,12 @@ save or whoever holds the device lock do meanwhile.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import random
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -152,6 +155,20 @@ def test_what_finds_no_place_has_its_turn_later(q: QTest) -> None:
     d.wait(2, 1)
     d.wait(1, 1500)
     assert chip.in_flight == 0
+
+
+def test_a_request_is_not_looked_at_when_it_is_over(tmp_path: pathlib.Path) -> None:
+    """With so many under way some are freed at once, and what is freed is written over here: the process crashed."""
+    one = f"{__file__}::{test_what_finds_no_place_has_its_turn_later.__name__}"
+    words = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", one]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        env={**os.environ, "MALLOC_PERTURB_": "165"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("opcode", [READ, WRITE])

@@ -44,12 +44,13 @@ cdef enum:
 cdef void drive_done(BlockRequest *request) noexcept nogil:
     """With the lock that guards the queue."""
     cdef Place *place = <Place *><size_t>request.tag
+    cdef void *owner = request.owner                        # what is over() is the drive's again, or gone
     if request.lock == NULL:
-        (<NvmeIo>request.owner).over(place)
+        (<NvmeIo>owner).over(place)
         return
-    (<NvmeIo>request.owner).dma.space.enter()
-    (<NvmeIo>request.owner).over(place)
-    (<NvmeIo>request.owner).dma.space.leave()
+    (<NvmeIo>owner).dma.space.enter()
+    (<NvmeIo>owner).over(place)
+    (<NvmeIo>owner).dma.space.leave()
 
 
 cdef class NvmeIo(NvmeQueues):
