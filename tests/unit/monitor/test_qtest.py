@@ -93,7 +93,7 @@ def test_what_is_malformed_or_out_of_range_fails_and_the_next_command_works(q: Q
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_no_bytes_raise(q: QTest, data: bytes) -> None:
     q._session.feed(data + b"\n")
     q._sent.clear()

@@ -270,7 +270,7 @@ def test_garbage_in_every_register_touches_only_what_was_commanded(pc: Driven, i
     assert image.read_bytes() == before
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.booleans(), st.integers(0, 63), st.integers(1, 8), st.booleans()), min_size=1, max_size=12
