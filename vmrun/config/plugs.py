@@ -12,15 +12,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# kind of bus → (properties that are the place, what a place is called, how many there are; 0: judged elsewhere)
-KINDS: dict[str, tuple[tuple[str, ...], str, int]] = {
-    "USB": (("port",), "port", 0),
-    "SCSI": (("channel", "scsi-id", "lun"), "channel, id and lun", 0),
-    "virtio-serial-bus": (("nr",), "port", 31),
-    "HDA": (("cad",), "codec address", 15),
-    "floppy": (("unit",), "unit", 2),
-    "ccid-bus": (("slot",), "slot", 1),
-    "I2C": (("address",), "address", 128),
+# kind of bus → (properties that are the place, what a place is called, the first that anybody may have, the number
+# behind the last; 0: judged elsewhere)
+KINDS: dict[str, tuple[tuple[str, ...], str, int, int]] = {
+    "USB": (("port",), "port", 1, 0),
+    "SCSI": (("channel", "scsi-id", "lun"), "channel, id and lun", 0, 0),
+    "virtio-serial-bus": (("nr",), "port", 1, 31),  # 0 is the console's
+    "HDA": (("cad",), "codec address", 0, 15),
+    "floppy": (("unit",), "unit", 0, 2),
+    "ccid-bus": (("slot",), "slot", 0, 1),
+    "I2C": (("address",), "address", 0, 128),
 }
 FROM_ZERO = ("channel",)  # is 0 when it is not given
 HUB = "usb-hub"
@@ -32,7 +33,7 @@ def check(work: Work) -> None:
         row = KINDS.get(bus.kind)
         if row is None or bus.unknown:
             continue
-        names, what, count = row
+        names, what, first, end = row
         taken: dict[tuple[Any, ...], Dev] = {}
         for dev in sorted(bus.members, key=lambda dev: dev.spec.place.key()):
             if not all(name in dev.spec.props for name in names if name not in FROM_ZERO):
@@ -40,22 +41,16 @@ def check(work: Work) -> None:
             place = tuple(dev.props.get(name) for name in names)
             other = taken.setdefault(place, dev)
             if other is not dev:
-                _twice(work, bus, dev, other, names, what, taken, count or _ports(bus))
-            elif count and type(place[0]) is int and place[0] >= count:
-                _beyond(work, bus, dev, names[0], f"{what} 0 to {count - 1}" if count > 1 else f"{what} 0")
+                free = range(first, end or first + _ports(bus))
+                _twice(work, bus, dev, other, names, what, _free(bus, names, taken, free))
+            elif end and type(place[0]) is int and place[0] >= end:
+                _beyond(work, bus, dev, names[0], f"{what} 0 to {end - 1}" if end > 1 else f"{what} 0")
         if bus.kind == "USB":
             _usb(work, bus, {str(place[0]): dev for place, dev in taken.items()})
 
 
 def _twice(
-    work: Work,
-    bus: Bus,
-    dev: Dev,
-    other: Dev,
-    names: tuple[str, ...],
-    what: str,
-    taken: dict[tuple[Any, ...], Dev],
-    count: int,
+    work: Work, bus: Bus, dev: Dev, other: Dev, names: tuple[str, ...], what: str, remedy: str
 ) -> None:
     shown = ".".join(str(dev.props.get(name, 0)) for name in names)
     given = next(name for name in names if name in dev.spec.props)
@@ -66,16 +61,15 @@ def _twice(
         dev.spec.place_of(given),
         f"{dev.spec.path}.{given}",
         also=[(other.spec.place_of(first), f"{other.label} is here")],
-        remedy=_free(bus, names, taken, count),
+        remedy=remedy,
     )
 
 
-def _free(bus: Bus, names: tuple[str, ...], taken: dict[tuple[Any, ...], Dev], count: int) -> str:
-    if len(names) > 1 or not count:
+def _free(bus: Bus, names: tuple[str, ...], taken: dict[tuple[Any, ...], Dev], places: range) -> str:
+    if len(names) > 1 or not places:
         return "give each its own"
-    start = 1 if bus.kind in ("USB", "virtio-serial-bus") else 0  # port 0 of the latter is the console's
     used = {str(place[0]) for place in taken}
-    free = [str(number) for number in range(start, min(count, 32) + (bus.kind == "USB")) if str(number) not in used]
+    free = [str(number) for number in places if str(number) not in used]
     return f"free: {', '.join(free[:8])}" if free else f"every place of {bus.name} is taken; use another bus"
 
 
