@@ -37,10 +37,15 @@ settings.load_profile("suite")
 
 _before = pytest.StashKey[set[str]]()
 _faults = pytest.StashKey[list[str]]()
+_stderr = pytest.StashKey[int]()
 
 
 class TooLong(Exception):
     """The time of a test is over."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stderr] = os.dup(2)  # what a test writes there is captured, and lost with a process that is ended
 
 
 @contextlib.contextmanager
@@ -54,7 +59,7 @@ def limited(item: pytest.Item) -> Iterator[None]:
 
     old = signal.signal(signal.SIGALRM, over)
     signal.alarm(seconds)
-    faulthandler.dump_traceback_later(seconds + GRACE, exit=True)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=item.config.stash[_stderr])
     try:
         yield
     finally:
