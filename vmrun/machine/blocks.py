@@ -45,13 +45,13 @@ class Blocks:
 
     # --- nodes that come and go ----------------------------------------------------------------------------
 
-    def add(self, options: dict[str, Any]) -> None:
-        """Name a node."""
+    def add(self, options: dict[str, Any], opened: Any = None) -> None:
+        """Name a node. `opened`: by what `far` of the nodes gave."""
         name = options.get("node-name")
         if name in self.machine.board.drives and name not in self.machine.board.node_drives:
             raise BuildError(f"node-name={name} is conflicting with a device id")
         before = set(self.known)
-        self.named.add(options)
+        self.named.add(options, opened)
         for made in self.known.keys() - before:
             self._offer(made)
         self._withdraw(self.named.open[str(name)])

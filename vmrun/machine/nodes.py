@@ -9,12 +9,14 @@ from vmrun.errors import BuildError, about
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from vmrun.backends.block.node import Node
 
 # members of a node's options that name other nodes
 CHILDREN = ("file", "backing", "image", "data-file")
+SERVED = ("nbd", "http", "https")  # drivers whose images are on a server
 
 
 class Nodes:
@@ -27,16 +29,35 @@ class Nodes:
         self.objects = objects if objects is not None else {}
         self.roots: dict[str, Node] = {}  # of drives that are not made yet
 
-    def add(self, options: dict[str, Any]) -> Node:
-        """Open a node, and those within it that have names too."""
+    def add(self, options: dict[str, Any], opened: Node | None = None) -> Node:
+        """Open a node, and those within it that have names too. `opened`: what `far` gave."""
         name, driver = options.get("node-name"), options.get("driver")
         if not driver:
             raise BuildError("Parameter 'driver' is missing")
         if name is None:
             raise BuildError("'node-name' must be specified for the root node")
-        node = self._opened(options)
+        if opened is not None:
+            try:
+                self._check(_nested(options), set())  # the names may be taken by now
+            except BuildError:
+                opened.close()
+                raise
+        node = opened if opened is not None else self._opened(options)
         self._keep(options, node)
         return node
+
+    def far(self, options: dict[str, Any]) -> Callable[[], Node] | None:
+        """What opens a node whose images all are new ones, one of them on a server, which may take its time: it is for
+        another thread. None for others. BuildError.
+        """
+        levels = [_nested(options)]
+        for level in levels:
+            levels += [child for key in CHILDREN if isinstance(child := level.get(key), dict)]
+        named = any(isinstance(level.get(key), str) for level in levels for key in CHILDREN)
+        if named or not any(level.get("driver") in SERVED for level in levels):
+            return None
+        self._check(levels[0], set())
+        return lambda: self._opened(options, checked=True)
 
     def begin(self, options: dict[str, Any]) -> None:
         """One of what the machine starts with: of -blockdev, or, with `drive`, of a -drive."""
@@ -51,9 +72,9 @@ class Nodes:
         it is not the monitor's.
         """
         from vmrun.backends.block.errors import ImageError
-        from vmrun.backends.block.filenames import named, nested
+        from vmrun.backends.block.filenames import named
 
-        options = nested(options)
+        options = _nested(options)
         try:
             whole = named(str(options.pop("filename")), options) if "filename" in options else options
         except ImageError as error:
@@ -65,14 +86,14 @@ class Nodes:
         """The node of such a drive, once."""
         return self.roots.pop(drive, None)
 
-    def _opened(self, options: dict[str, Any]) -> Node:
+    def _opened(self, options: dict[str, Any], checked: bool = False) -> Node:
         from vmrun.backends.block.errors import ImageError
-        from vmrun.backends.block.filenames import nested
         from vmrun.backends.block.images import Access, open_options
         from vmrun.backends.block.nodeoptions import unnamed
 
-        options = nested(options)
-        self._check(options, set())
+        options = _nested(options)
+        if not checked:
+            self._check(options, set())
         readonly = options.get("read-only") in (True, "on")
         access = Access(readonly=readonly, known=self.held).with_objects(self.objects)
         try:
@@ -146,6 +167,12 @@ class Nodes:
         self.roots.clear()
         self.known.clear()
         self.open.clear()
+
+
+def _nested(options: dict[str, Any]) -> dict[str, Any]:
+    from vmrun.backends.block.filenames import nested
+
+    return nested(options)
 
 
 def _name(options: dict[str, Any], node: Node) -> None:

@@ -230,9 +230,27 @@ class Tree:
             "node-id": numa_node(node.index, self.machine.config).get("node-id", -1),
             **node.values,
             "hotpluggable": True,
-            "filtered-features": [],
+            "filtered-features": self._filtered(),
             "feature-words": self._words(node.index),
         }
+
+    def _filtered(self) -> list[dict[str, Any]]:
+        """X86CPUFeatureWordInfo of what the processors were to have, and the accelerator has not."""
+        from vmrun.machine import cpuid
+
+        table = cpuid.features()
+        words = dict.fromkeys((word for word in table["names"] if not word.startswith("msr.")), 0)
+        for name in self.machine.missing_features:
+            for word, bit in table["bits"].get(name, ()):
+                if word in words:
+                    words[word] |= 1 << bit
+        rows = []
+        for word, features in words.items():
+            leaf, *index, register = word.split(".")
+            row: dict[str, Any] = {"cpuid-input-eax": int(leaf, 16), "cpuid-register": register.upper()}
+            row |= {"cpuid-input-ecx": int(index[0], 16)} if index else {}
+            rows.append({**row, "features": features})
+        return rows
 
     def _words(self, index: int) -> list[dict[str, Any]]:
         """X86CPUFeatureWordInfo of the leaves that a processor has."""

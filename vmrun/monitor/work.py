@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+from time import sleep
 
 from vmrun.monitor.errors import QmpError, of_fault
 
@@ -69,6 +70,25 @@ class Work:
         self.ended = True
         with self._over:
             pass
+
+
+def apart(work: Work, function: Callable[[], Any]) -> Any:
+    """What a function gives that cannot be told to end: the end of the machine does not wait for it."""
+    found: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            found.append((function(), None))
+        except BaseException as fault:
+            found.append((None, fault))
+
+    _thread.start_new_thread(run, ())
+    while not found and not work.ended:
+        sleep(0.01)
+    value, fault = found[0] if found else (None, None)
+    if fault is not None:
+        raise fault
+    return value
 
 
 class Promise(Work):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -215,3 +216,45 @@ def test_a_node_goes_while_somebody_waits(talk: Talk, pc: Driven) -> None:
     work(pc, talk, 'qemu-io n "write 0 8192"')
     assert told(pc, talk) == []
     json.dumps(talk.result("query-named-block-nodes"))
+
+
+# --- images on servers --------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_says_nothing_holds_up_who_asked_and_nobody_else(talk: Talk, pc: Driven) -> None:
+    """Another client is answered meanwhile, and the machine ends without it."""
+    other: list[dict[str, Any]] = []
+    session = talk.monitors.session("control", lambda data: other.append(json.loads(data)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = {"type": "inet", "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        asked = {"driver": "raw", "node-name": "far", "file": {"driver": "nbd", "server": address}}
+        before = len(talk.sent)
+        talk.session.feed(json.dumps({"execute": "blockdev-add", "arguments": asked}).encode() + b"\n")
+        peer, _ = server.accept()
+        with peer:
+            session.feed(b'{"execute": "qmp_capabilities"}\n{"execute": "query-status"}\n')
+            assert other[-1]["return"]["status"] == "prelaunch"
+            assert len(talk.sent) == before
+            pc.machine.close()
+
+
+def test_an_image_on_a_server_has_its_names_when_it_is_there(talk: Talk, pc: Driven, tmp_path: pathlib.Path) -> None:
+    add(talk, tmp_path / "x.img", "here")
+    path = str(tmp_path / "nbd")
+    talk.result("nbd-server-start", addr={"type": "unix", "data": {"path": path}})
+    talk.result("nbd-server-add", device="here")
+    below = {"driver": "nbd", "export": "here", "node-name": "low", "server": {"type": "unix", "path": path}}
+
+    def answer(**options: Any) -> dict[str, Any]:
+        before = len(talk.sent)
+        talk.session.feed(json.dumps({"execute": "blockdev-add", "arguments": options}).encode() + b"\n")
+        until(pc, lambda: len(talk.sent) > before)
+        return talk.sent[before]
+
+    top = {"driver": "raw", "node-name": "top", "read-only": True, "file": below}
+    assert answer(**top)["return"] == {}
+    names = {row["node-name"] for row in talk.result("query-named-block-nodes")}
+    assert {"top", "low", "here"} <= names
+    assert answer(**top)["error"]["desc"] == "Duplicate nodes with node-name='top'"
+    wrong = answer(**{**below, "export": "nix", "node-name": "other"})["error"]["desc"]
+    assert "nix" in wrong

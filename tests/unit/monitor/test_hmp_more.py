@@ -196,3 +196,15 @@ def test_drives_without_a_file_are_empty_or_zeros(tmp_path: pathlib.Path) -> Non
         assert "drive_del" not in said(talk, "drive_del e")
         assert "e" not in {row["device"] for row in talk.result("query-block")}
         talk.monitors.close()
+
+
+def test_what_the_accelerator_took_from_a_cpu_model_is_told_by_its_bits(talk: Talk) -> None:
+    talk.machine.missing_features = ["avx512f", "vmx", "xsavec"]
+    cpu = talk.result("query-cpus-fast")[0]["qom-path"]
+    rows = talk.result("qom-get", path=cpu, property="filtered-features")
+    keys = ("cpuid-input-eax", "cpuid-input-ecx", "cpuid-register")
+    taken = {tuple(row.get(key) for key in keys): row["features"] for row in rows}
+    assert {key: bits for key, bits in taken.items() if bits} == {
+        (1, None, "ECX"): 1 << 5, (7, 0, "EBX"): 1 << 16, (0xD, 1, "EAX"): 1 << 1
+    }  # fmt: skip
+    assert taken[0x80000001, None, "EDX"] == 0

@@ -10,7 +10,7 @@ from vmrun.machine import blocks
 from vmrun.machine.thresholds import thresholds
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import alternates, check, command, enums, event, struct, union, wrapped
-from vmrun.monitor.work import Work
+from vmrun.monitor.work import Work, apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -243,7 +243,10 @@ def blockdev_add(monitor: Any, **options: Any) -> Work | None:
         return Work(monitor.machine, lambda work: [_poured(level, work) for level in pipes]).map(
             lambda kept: _add_of(monitor, options, kept)
         )
-    _told(blocks.blocks(monitor.machine).add, options)
+    table = blocks.blocks(monitor.machine)
+    if options.get("node-name") and (far := _told(table.named.far, options)):
+        return Work(monitor.machine, lambda work: apart(work, far)).map(lambda node: _told(table.add, options, node))
+    _told(table.add, options)
     return None
 
 
