@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.object import Device
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -29,6 +30,7 @@ def names(serial: str, model: str, wwn: int) -> bytes:
 
 def attach(device: Any, platform: Platform, model: str = MODEL) -> PacketUnit:
     """Put a CD-ROM drive on `device`'s bus and unit."""
+    check_block_sizes(device, ide=True)
     backend: Any = platform.drive(device.drive) if device.drive else platform.bay(device)
     backend.set_errors(device.rerror, device.werror)
     unit = device.parent_bus.take_unit(device.unit, device)
@@ -58,9 +60,9 @@ class IdeCd(Device, Tray):
     wwn = Prop("uint64", 0, "world-wide name, 0 for none")
     logical_block_size = Prop("size", 512, "no effect", min=512, max=2048, idle="a disc has sectors of 2048 bytes")
     physical_block_size = Prop("size", 512, "no effect", min=512, max=32768, idle="a disc has sectors of 2048 bytes")
-    min_io_size = Prop("size", 0, "told to nobody by an IDE drive")
-    opt_io_size = Prop("size", 0, "told to nobody by an IDE drive")
-    discard_granularity = Prop("size", None, "no effect", idle="compact discs discard nothing")
+    min_io_size = Prop("size", 0, "told to nobody by an IDE drive", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "told to nobody by an IDE drive", max=0xFFFFFFFF)
+    discard_granularity = Prop("size", None, "no effect", max=0xFFFFFFFF, idle="compact discs discard nothing")
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error would do", choices=ERRORS, visible=False)
     write_cache = named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.filled import filled
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
@@ -34,9 +35,9 @@ class IdeDisk(Device, DiskGeometry):
     secs = Prop("uint32", 0, "sectors per track", max=63)
     logical_block_size = Prop("size", 512, "bytes per sector", min=512, max=512)
     physical_block_size = Prop("size", 512, "bytes per physical sector", min=512, max=32768)
-    min_io_size = Prop("size", 0, "told to nobody by an IDE disk")
-    opt_io_size = Prop("size", 0, "told to nobody by an IDE disk")
-    discard_granularity = Prop("size", 0, "0: the disk knows no TRIM")
+    min_io_size = Prop("size", 0, "told to nobody by an IDE disk", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "told to nobody by an IDE disk", max=0xFFFFFFFF)
+    discard_granularity = Prop("size", 0, "0: the disk knows no TRIM", max=0xFFFFFFFF)
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
 
@@ -45,6 +46,7 @@ class IdeDisk(Device, DiskGeometry):
     def realize(self, platform: Platform) -> None:
         if not self.drive:
             raise BuildError(f"{self.path}: {self.driver} needs a drive", remedy="add `drive: <id of a drive>`")
+        check_block_sizes(self, ide=True)
         self.backend = filled(platform, self.drive)
         if self.backend.size // 512 > MOST_SECTORS:
             raise BuildError(f"{self.path}: the image is larger than ATA can address")
@@ -86,7 +88,7 @@ class IdeDisk(Device, DiskGeometry):
 @register("ide-hd", description="IDE hard disk")
 class IdeHd(IdeDisk, BiosGeometry):
     model = Prop("str", None, "model name, 40 characters")
-    discard_granularity = Prop("size", None, "0: the disk knows no TRIM")
+    discard_granularity = Prop("size", None, "0: the disk knows no TRIM", max=0xFFFFFFFF)
     rotation_rate = Prop("uint16", 0, "1: solid state; revolutions per minute; 0: not told")
     trans = named(
         "bios-chs-trans",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.bus.floppy import FloppyBus
 from vmrun.bus.isa import IsaDevice
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.floppies import TYPES, drive_type
 from vmrun.core.interfaces import BusOwner, Removable
 from vmrun.core.object import Device
@@ -84,15 +85,16 @@ class Floppy(Device, Removable):
     drive_type = named("drive-type", "enum", "auto", "what kind of drive; auto: as the first disk needs", choices=TYPES)
     logical_block_size = Prop("size", 512, "bytes per sector", min=512, max=512)
     physical_block_size = Prop("size", 512, "bytes per sector", min=512, max=512)
-    min_io_size = Prop("size", 0, "told to nobody by a floppy drive")
-    opt_io_size = Prop("size", 0, "told to nobody by a floppy drive")
-    discard_granularity = Prop("size", None, "no effect", idle="floppy disks discard nothing")
+    min_io_size = Prop("size", 0, "told to nobody by a floppy drive", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "told to nobody by a floppy drive", max=0xFFFFFFFF)
+    discard_granularity = Prop("size", None, "no effect", max=0xFFFFFFFF, idle="floppy disks discard nothing")
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
     share_rw = named("share-rw", "bool", False, "others may write the image", visible=False)
 
     def realize(self, platform: Platform) -> None:
+        check_block_sizes(self)
         backend: Any = platform.drive(self.drive) if self.drive else platform.bay(self)
         backend.set_errors(self.rerror, self.werror)
         if self.drive_type == "none":

@@ -11,6 +11,7 @@ from accel.space import Region
 
 from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Capability
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.filled import filled
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -135,10 +136,10 @@ class Nvme(PciDevice):
     )
     subsys = Prop("str", None, "a subsystem that it shares; not modelled", visible=False)
     logical_block_size = Prop("size", 512, "bytes per block: 512 or 4096", min=512, max=4096)
-    physical_block_size = Prop("size", 512, "told to nobody", min=512, max=32768)
-    min_io_size = Prop("size", 0, "told to nobody")
-    opt_io_size = Prop("size", 0, "told to nobody")
-    discard_granularity = Prop("size", None, "told to nobody; 4096")
+    physical_block_size = Prop("size", 512, "told to nobody", min=512, max=2097152)
+    min_io_size = Prop("size", 0, "told to nobody", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "told to nobody", max=0xFFFFFFFF)
+    discard_granularity = Prop("size", None, "told to nobody; 4096", max=0xFFFFFFFF)
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
@@ -166,6 +167,7 @@ class Nvme(PciDevice):
         pairs = self.num_queues - 1 if self.num_queues else self.max_ioqpairs
         if pairs < 1:
             raise BuildError(f"{self.path}: max_ioqpairs must be between 1 and 64")
+        check_block_sizes(self)
         if self.logical_block_size not in (512, 4096):
             raise BuildError(f"{self.path}: blocks have 512 or 4096 bytes")
         backend.set_errors(self.rerror, self.werror)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.filled import filled
 from vmrun.core.interfaces import DiskGeometry
 from vmrun.core.object import Device
@@ -58,9 +59,11 @@ class ScsiDevice(Device, Tray):
     max_io_size = Prop("uint64", 0x7FFFFFFF, "bytes of one command, as page B0h tells")
     logical_block_size = Prop("size", 512, "bytes per block", min=512, max=32768)
     physical_block_size = Prop("size", 512, "bytes per physical block", min=512, max=2097152)
-    min_io_size = Prop("size", 0, "bytes that are moved at least, as a hint")
-    opt_io_size = Prop("size", 0, "bytes that are best moved at once, as a hint")
-    discard_granularity = Prop("size", None, "bytes; 4096 when it is not given, 0: blocks cannot be unmapped")
+    min_io_size = Prop("size", 0, "bytes that are moved at least, as a hint", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "bytes that are best moved at once, as a hint", max=0xFFFFFFFF)
+    discard_granularity = Prop(
+        "size", None, "bytes; 4096 when it is not given, 0: blocks cannot be unmapped", max=0xFFFFFFFF
+    )
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
@@ -75,8 +78,7 @@ class ScsiDevice(Device, Tray):
             backend = platform.drive(self.drive) if self.drive else platform.bay(self)
         self.backend = backend
         self.backend.set_errors(self.rerror, self.werror)
-        if self.physical_block_size < self.logical_block_size:
-            raise BuildError(f"{self.path}: logical_block_size > physical_block_size not supported")
+        check_block_sizes(self)
         if self.drive and self.write_cache != "auto":
             backend.write_cache = self.write_cache == "on"
         bus = self.parent_bus

@@ -9,6 +9,7 @@ import struct
 
 from vmrun.bus.virtio.pci import UNSET, NonTransitional, Transitional, VirtioPci
 from vmrun.core.bios_geometry import BiosGeometry
+from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.filled import filled
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
@@ -48,9 +49,9 @@ class VirtioBlk(VirtioPci, BiosGeometry):
     secs = Prop("uint32", 0, "sectors per track", max=255)
     logical_block_size = Prop("size", 512, "bytes per block", min=512, max=32768)
     physical_block_size = Prop("size", 512, "bytes per physical block", min=512, max=2097152)
-    min_io_size = Prop("size", 0, "bytes that are moved at least, as a hint")
-    opt_io_size = Prop("size", 0, "bytes that are best moved at once, as a hint")
-    discard_granularity = Prop("size", None, "bytes; the block size when it is not given")
+    min_io_size = Prop("size", 0, "bytes that are moved at least, as a hint", max=0xFFFFFFFF)
+    opt_io_size = Prop("size", 0, "bytes that are best moved at once, as a hint", max=0xFFFFFFFF)
+    discard_granularity = Prop("size", None, "bytes; the block size when it is not given", max=0xFFFFFFFF)
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
@@ -81,8 +82,7 @@ class VirtioBlk(VirtioPci, BiosGeometry):
             raise BuildError(f"{self.path}: drive property not set", remedy="add `drive: <id of a drive>`")
         if self.queue_size & (self.queue_size - 1):
             raise BuildError(f"{self.path}: queue-size {self.queue_size} is no power of two")
-        if self.physical_block_size < self.logical_block_size:
-            raise BuildError(f"{self.path}: logical_block_size > physical_block_size not supported")
+        check_block_sizes(self)
         self.queues = len(platform.processors) if self.num_queues == AUTO_QUEUES else self.num_queues
         if not 1 <= self.queues <= 64:
             raise BuildError(f"{self.path}: a disk has 1 to 64 queues, not {self.queues}")
