@@ -22,10 +22,15 @@ _ABOUT_WORDS = """
     push source mknod useradd tail less
 """
 ABOUT = frozenset(_ABOUT_WORDS.split())
+SEEKS = frozenset(("grep", "egrep", "fgrep", "rg", "pgrep", "pkill", "killall"))  # what they seek may be quoted
 _SAYS_WORDS = """
     echo printf print log info warn warning puts console.log write-host
 """
 SAYS = frozenset(_SAYS_WORDS.split())
+# before a text that something is put into: Python's f"…", Rust's format!("…
+FILLED = re.compile(
+    r"(?<!\w)(?:[rb]?f[rb]?|(?:e?print(?:ln)?|format|write(?:ln)?|info|warn|error|debug|trace)!\((?:\w+, )?)$", re.I
+)
 REMARK = re.compile(r"(?:rem\b|::|//|--(?=\s)|;|<!--|'(?=\s))", re.I)
 PROMPT = re.compile(r"^.*?(?:[$#%❯➜»]|(?<=[\w\\\]~)])>)[ \t]+")
 
@@ -59,7 +64,7 @@ class Around:
         piece, outer, self.quote, at = segment(before)
         self.opened = self.line + at
         self.before_quote = before[:at] if self.quote else ""
-        self.format = re.search(r"(?<!\w)[rb]?f[rb]?$", self.before_quote, re.I) is not None
+        self.format = FILLED.search(self.before_quote) is not None
         self.remark = remark_level(before, outer)
         self.prompted = bool(PROMPT.match(piece)) and not self.quote
         words = PROMPT.sub("", piece).split()
@@ -71,6 +76,9 @@ class Around:
         handles = [word for word in plain[:perf] + plain[perf + 1 :] if word not in RUNS and word[:1] != "-"]
         done = handles[0].lstrip("@+") if handles else ""
         self.about = done in ABOUT or re.search(r"\bcommand -[vV] $", piece) is not None
+        self.about = self.about and re.search(r"[A-Za-z]:[ \t]+$", before) is None
+        outside = [word for word in PROMPT.sub("", outer).split() if not is_prefix(word)] if self.quote else []
+        self.about = self.about or bool(outside) and outside[0].rpartition("/")[2] in SEEKS
         heads = (PROMPT.sub("", outer).split() or [""])[0].lower().lstrip("@-+"), first.lower()
         self.says = bool(SAYS & {head.partition("(")[0] for head in heads})
         tail = piece[-1:]

@@ -22,13 +22,29 @@ def _unquoted(match: re.Match[str]) -> str:
     return match[0] if piped else _MARK.sub("", match[0])
 
 
-def _of_wire(part: str) -> str:
+def _of_wire(part: str, least: int) -> str:
     """A paragraph of a mail as it went over the wire (RFC 2045, quoted-printable), where no = stands for itself."""
-    if part.count("=3D") < 2 or re.search(r"=(?![0-9A-F]{2}|[ \t]*$)", part, re.M):
+    if part.count("=3D") < least or re.search(r"=(?![0-9A-F]{2}|[ \t]*$)", part, re.M):
         return part
     joined = re.sub(r"=[ \t]*\n", "", part)
     signs = r"(?:=[0-9A-F]{2})+"
     return re.sub(signs, lambda match: bytes.fromhex(match[0].replace("=", "")).decode("utf-8", "replace"), joined)
+
+
+def _unnumbered(text: str) -> str:
+    """Without the numbers of lines that an editor, a page, `cat -n` or `history` has: at least three in a row."""
+    rows, start = text.split("\n"), 0
+    numbers = [re.match(r"[ \t]*(\d{1,6})(?:[ \t]*[|│:](?![:\d])[ \t]?|\t|[ \t]{1,2}|$)", row) for row in rows]
+    while start < len(rows):
+        end, first = start, numbers[start]
+        while end < len(rows) and first and (here := numbers[end]) and int(here[1]) == int(first[1]) + end - start:
+            end += 1
+        if end - start >= 3:
+            for at in range(start, end):
+                found = numbers[at]
+                rows[at] = rows[at][found.end() :] if found else rows[at]
+        start = max(end, start + 1)
+    return "\n".join(rows)
 
 
 def unmarked(text: str) -> str:
@@ -38,8 +54,20 @@ def unmarked(text: str) -> str:
     text = re.sub("[\u200b\u200c\u200d\u2060\ufeff\u00ad]", "", text)
     text = re.sub("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\f\v]", " ", text)
     text = re.sub("[\u2028\u2029\x85]", "\n", text)
-    text = "\n\n".join(_of_wire(part) for part in text.split("\n\n")) if "=3D" in text else text
-    return _QUOTED.sub(_unquoted, text)
+    if "=3D" in text:
+        least = 1 if re.search(r"(?im)^content-transfer-encoding:[ \t]*quoted-printable", text) else 2
+        text = "\n\n".join(_of_wire(part, least) for part in text.split("\n\n"))
+    text = re.sub(r"(?<=\S)(?:\^@|\x00)(?=\S|$)", " ", text)  # between the words of /proc/…/cmdline
+    text = _unnumbered(text)
+    text = _QUOTED.sub(_unquoted, text)
+    # a mail's long line, cut before a comma; the rest of its row stays below
+    return re.sub(r"(?<=[\w)\]])[ \t]*\n[ \t]*(,[a-z][\w.-]*=[^\s\"'`]+)[ \t]*", r"\1\n", text)
+
+
+def _made(match: re.Match[str]) -> str:
+    """What a page's diff makes."""
+    rows = ["" if row[:1] == "-" else row[row[:1] == "+" :] for row in match[2].split("\n")]
+    return f"{match[1]}```\n{chr(10).join(rows)}{match[1]}```"
 
 
 def clean(text: str) -> str:
@@ -52,6 +80,8 @@ def clean(text: str) -> str:
     text = re.sub("[–—―](?=[A-Za-z0-9-])", "-", text)
     text = re.sub(r"(qemu-system-)([\"'])[ \t]*\+[ \t]*([\w.]+)[ \t]*\+[ \t]*\2", r"\1{\3}", text)
     text = _SCRIPT.sub(lambda match: re.sub(r"(?:\\{1,2}n)+", "; ", re.sub(r"(?<=\s)\\{2,}n", "", match[0])), text)
+    text = re.sub(r"''(?=\$\{)", "", text)  # Nix, of a $ that is the shell's
+    text = re.sub(r"(?ms)^([ \t]*)```diff\n(.*?)^\1```", _made, text)
     if re.search(r"(?m)^@@ .*@@", text):  # a patch: what it makes
         text = "\n".join("" if row[:1] == "-" else row[1:] for row in text.split("\n"))
     if re.search(r"</?(?:pre|code|p|br|div|span|li|td|tt|kbd|nowiki|syntaxhighlight|source|blockquote)\b", text, re.I):

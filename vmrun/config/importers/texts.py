@@ -10,7 +10,7 @@ import re
 
 from vmrun.config.importers import functions
 from vmrun.config.importers.around import RUNS, Around, bracket, inside, takes
-from vmrun.config.importers.listing import Listing, Lists, missing
+from vmrun.config.importers.listing import FORMATS, Listing, Lists, missing
 from vmrun.config.importers.words import Gap, OpenQuote, Reader, Shell, Values, Word
 
 _PROGRAM = re.compile(
@@ -28,7 +28,7 @@ _ASSIGNED = re.compile(
     r"(?:[-@+]?(?:Environment=[ \t]*|(?:export|local|readonly|declare|typeset|set|setx|env|ENV|ARG|const|"
     r"let|var|my|override|define|alias)(?:[ \t]+|(?=\"))(?:-\w+[ \t]+)*))?"
     r"[\"']?(?:\$(?:env:|global:|script:)?)?([A-Za-z_]\w*(?:[.-][\w.-]*\w(?=[ \t]*[:+?]?=))?)[\"']?"
-    r"(?::[ \t]*[\w\[\], ]+(?= =))?"
+    r"(?::[ \t]*[\w\[\], &'<>]+(?= =))?"
     r"([ \t]*(?:\+=|:=|::=|\?=|=(?![=~])))[ \t]*",
     re.M,
 )
@@ -41,6 +41,10 @@ _VARIABLE = re.compile(
 )
 # a list of strings whose first is a variable: [QEMU, "-m", …]
 _LISTED = re.compile(r"(?<=[\[(])\s*((?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*))\s*,(?=\s*[rfbuRFBU]?[\"'`]--?[A-Za-z])")
+_PUSHED = re.compile(
+    r"\b([A-Za-z_]\w*)(?:\.(?:extend|append|push|add|addAll|push_back|emplace_back)\(|[ \t]*<<[ \t]*(?=\"))"
+)
+_FILLS = re.compile(r"\s*(?:%[ \t]*[\w(]|\.format\()")  # what comes behind a text that something is put into
 _SPACED = re.compile(r"(?:[A-Za-z]:)?[\\/](?:(?! -)[^\n])*")  # a path that may have blanks in it
 _ARGUMENTS = re.compile(r"[\"']?\s+-arg(?:umentlist|s)\s+(?=\S)", re.I)  # of PowerShell's Start-Process
 _FORMAT = re.compile(r"(?<!\w)(?:[rR]?[fF]|[fF][rR])(\"\"\"|''')(.*?)\1", re.S)
@@ -126,7 +130,7 @@ class _Finder:
         self.later: list[str] = []  # notes for every command
         self.open: OpenQuote | None = None  # the first
         self.kept: dict[str, tuple[int, int]] = {}  # a variable that holds a command → where it does
-        self.lists = Lists(self.shell, self.kept)
+        self.lists = Lists(self.shell, self.kept, self._assign_between)
 
     # --- in the order of the text ------------------------------------------------------------------------------------
 
@@ -182,6 +186,13 @@ class _Finder:
                     functions.take(self.values, left[int(match[1] or 1) :])
             elif kind == "assigned":
                 self._assign(match)
+            elif kind == "pushed":
+                before = self.values.get(match[1])
+                streamed = match[0][-1] != "("
+                if before is None and streamed and re.search(rf"\bQStringList {match[1]}\b", self.text):
+                    before = []
+                if isinstance(before, list) and "//" not in self.text[self.text.rfind("\n", 0, at) + 1 : at]:
+                    self.values[match[1]] = before + Listing(self.shell, match.end(), inside=not streamed).read()[0]
             elif kind == "set":
                 self._set(match)
             elif kind == "given":
@@ -226,6 +237,7 @@ class _Finder:
         events += [(match.start(), "program", match) for match in _PROGRAM.finditer(self.text)]
         events += [(match.start(), "variable", match) for match in _VARIABLE.finditer(self.text)]
         events += [(match.start(1), "listed", match) for match in _LISTED.finditer(self.text)]
+        events += [(match.start(1), "pushed", match) for match in _PUSHED.finditer(self.text)]
         if self.wrappers:
             events += [(call.start(1), "called", call) for each in self.wrappers for call in each.calls]
             events += [(match.start(), "shift", match) for match in functions.SHIFT.finditer(self.text)]
@@ -233,6 +245,11 @@ class _Finder:
         return [(kind, match) for _, kind, match in events[:EVENTS]]
 
     # --- variables ---------------------------------------------------------------------------------------------------
+
+    def _assign_between(self, low: int, high: int) -> None:
+        for kind, match in self.events:
+            if kind == "assigned" and low <= match.start() < high:
+                self._assign(match)
 
     def _assign(self, match: re.Match[str]) -> None:
         name, operator, at = match[1], match[2].strip(), match.end()
@@ -273,7 +290,7 @@ class _Finder:
                 value = [*before, Word(value)]
         elif operator == "?=" and name in self.values:
             return
-        if value is None:
+        if value is None or self.shell.windows and isinstance(value, str) and value[:2] == "%%":  # of a for
             self.values.pop(name, None)
         else:
             self.values[name] = value
@@ -313,6 +330,11 @@ class _Finder:
         if text.startswith("(", at) and not whole_line:
             end = bracket(text, at)
             return self._array(at + 1, end), end + 1
+        if FORMATS.match(text, at):
+            given = Listing(self.shell, at)
+            return given.value(), given.at
+        if (rust := re.compile(r"(?:&(?:mut )?)?vec!\[|&\[").match(text, at)) is not None:
+            return Listing(self.shell, rust.end()).read()
         if text.startswith(("[", "@("), at):
             typed = re.compile(r"\[\]\w+\{").match(text, at)
             return Listing(self.shell, typed.end() if typed else at + (1 if text[at] == "[" else 2)).read()
@@ -320,7 +342,8 @@ class _Finder:
             quote = re.compile(r"[rbfuRBFU]?(\"\"\"|''')").match(text, at)
             assert quote is not None
             end = text.find(quote[1], quote.end())
-            return (text[quote.end() : end], end + 3) if end >= 0 else (None, at)
+            known = end >= 0 and not _FILLS.match(text, end + 3)
+            return (text[quote.end() : end] if known else None, end + 3) if end >= 0 else (None, at)
         literal = re.compile(r"[rbfuRBFU]?([\"'])").match(text, at) if whole_line else None
         if literal is not None:
             words, end = Listing(self.shell, at).read(one=True)
@@ -388,16 +411,16 @@ class _Finder:
         first = value.split() if isinstance(value, str) else [word.text for word in value or []]
         around = Around(self.text, match.start())
         place = _program_at(first)
+        given = _ARGUMENTS.match(self.text, match.end()) is not None  # Start-Process -FilePath $qemu -ArgumentList …
         if place < 0:
             unknown = value is None or isinstance(value, str) and value[:1] == "%"  # a variable of for
             named = re.search(r"qemu|kvm", name, re.I) is not None and unknown
             after = re.compile(r"[ \t]+(?:\\\n[ \t]*)?--?([A-Za-z][\w-]*)").match(self.text, match.end())
-            arguments = _ARGUMENTS.match(self.text, match.end()) is not None
-            if not (named and (arguments or after and takes(after[1]) is not None)):
+            if not (named and (given or after and takes(after[1]) is not None)):
                 return None
         elif (
             around.about
-            or (not around.empty and not around.runs)
+            or (not around.empty and not around.runs and not given)
             or (
                 len(first) == 1
                 and around.quote
@@ -408,7 +431,7 @@ class _Finder:
             return None
         if around.remark and self.script:
             return None
-        if match.start() < self.assigned and self.text[match.start() - 1] not in "(`":
+        if match.start() < self.assigned and self.text[match.start() - 1] not in "(`" and not given:
             return None
         value = "" if place < 0 else value
         before = self.shell.inner(value, self.shell.line(match.start())) if isinstance(value, str) else value or []
@@ -521,7 +544,8 @@ class _Finder:
         glued, end = self._glued(body, end, around)
         printf = re.search(r"%[sd]", glued) and text[end:].lstrip()[:1] == ","
         formats = printf or re.match(r"\s*(?:%|\.format)", text[end:])
-        self.shell.python = self.shell.python or around.format or bool(formats)
+        fields = re.search(r"(?<![$\\])\{[A-Za-z_]\w*\}", glued)  # of a text that somebody formats later
+        self.shell.python = self.shell.python or around.format or bool(formats or fields)
         return self.shell.inner(glued, self.shell.line(at)), end
 
     def _glued(self, body: str, end: int, around: Around) -> tuple[str, int]:
@@ -612,6 +636,7 @@ class _Finder:
             if self.text.startswith(quote * 3, start):
                 close = self.text.find(quote * 3, start + 3)
                 body = self.text[start + 3 : close if close >= 0 else None]
+                self.shell.python = self.shell.python or _FILLS.match(self.text, close + 3) is not None
             return self.shell.inner(body.strip(), self.shell.line(start))
         format = re.compile(r"[fF]([\"'])").match(self.text, start)
         if format is not None:
