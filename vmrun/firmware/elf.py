@@ -80,10 +80,10 @@ def parse(data: bytes | memoryview) -> Elf:
     form, machine = struct.unpack_from("<HH", view, 16)
     if machine not in MACHINES:
         raise _wrong(f"is for another processor (ELF machine {machine})")
-    if form not in (EXECUTABLE, SHARED):
-        raise _wrong(f"is no executable (ELF type {form})")
     entry, table = struct.unpack_from("<QQ" if wide else "<II", view, 24)
     size, count = struct.unpack_from("<HH", view, 54 if wide else 42)
+    if not count and form not in (EXECUTABLE, SHARED):  # the type alone keeps nobody from loading it
+        raise _wrong(f"is no executable (ELF type {form})")
     if not 0 < count <= MOST_SEGMENTS:
         raise _wrong(f"has {count} program headers; 1 to {MOST_SEGMENTS} can be")
     if size < (56 if wide else 32) or table + size * count > len(view):

@@ -12,8 +12,11 @@ def elf(
     entry: int | None = None,
     pvh: int | None = None,
     virtual: int = 0,
+    form: int = 2,
 ) -> bytes:
-    """segments: (physical address, contents, bytes in memory); `virtual` is added to make their virtual addresses."""
+    """segments: (physical address, contents, bytes in memory); `virtual` is added to make their virtual addresses.
+    form: the file's type, 2 for an executable.
+    """
     entry = segments[0][0] if entry is None else entry
     note = b"" if pvh is None else struct.pack("<III4sI", 4, 4, 18, b"Xen\0", pvh)
     count = len(segments) + bool(note)
@@ -29,9 +32,9 @@ def elf(
         body += data
     ident = b"\x7fELF" + bytes([bits // 32, 1, 1]) + bytes(9)
     if bits == 64:
-        start = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, head, 0, 0, head, row, count, 0, 0, 0)
+        start = struct.pack("<HHIQQQIHHHHHH", form, 62, 1, entry, head, 0, 0, head, row, count, 0, 0, 0)
     else:
-        start = struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, entry, head, 0, 0, head, row, count, 0, 0, 0)
+        start = struct.pack("<HHIIIIIHHHHHH", form, 3, 1, entry, head, 0, 0, head, row, count, 0, 0, 0)
     return ident + start + b"".join(rows) + body
 
 

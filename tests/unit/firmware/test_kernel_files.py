@@ -88,13 +88,18 @@ def test_entry_that_is_physical_stays() -> None:
         (kernels.elf([((1 << 32) - 1, b"x", 2)]), "above 4 GiB"),
         (kernels.elf([((1 << 64) - 4096, b"x", 8192)]), "above 4 GiB"),
         (kernels.elf([(MIB, b"x", 1)]).replace(b"\x02\x00\x3e\x00", b"\x02\x00\xb7\x00"), "another processor"),
-        (kernels.elf([(MIB, b"x", 1)]).replace(b"\x02\x00\x3e\x00", b"\x01\x00\x3e\x00"), "no executable"),
+        (kernels.elf([(MIB, b"x", 1)], form=1)[:56] + bytes(8), "no executable"),  # vmlinux.o has no segments
         (b"\x7fELF\x02\x02" + kernels.elf([(MIB, b"x", 1)])[6:], "little-endian"),
     ],
 )
 def test_elf_file_that_cannot_be_loaded_is_refused_with_the_reason(data: bytes, why: str) -> None:
     with pytest.raises(BuildError, match=why):
         elf.parse(data)
+
+
+@pytest.mark.parametrize("form", [0, 1, 3, 4, 0xFE00])
+def test_what_has_segments_is_loaded_whatever_type_it_says(form: int) -> None:
+    assert elf.parse(kernels.elf([(MIB, b"x", 1)], form=form)).entry == MIB
 
 
 def test_thousands_of_program_headers_are_refused() -> None:
