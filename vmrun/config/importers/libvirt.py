@@ -11,6 +11,7 @@ from vmrun.config.importers.libvirt_memory import Memory
 from vmrun.config.importers.line import parse_command_line
 from vmrun.config.importers.qemuopts import SOURCE, join
 from vmrun.config.importers.xmltree import Item, parse_xml, wrong
+from vmrun.config.machinetypes import newest_type
 from vmrun.config.scalar import parse_size
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
@@ -558,6 +559,46 @@ class _Domain(Memory):
                     self.add(nvram.line, "-drive", join([("file", nvram.text), *pairs]))
             else:
                 self.add(loader.line, "-bios", loader.text)
+        elif item.get("firmware"):
+            self._chosen_firmware(item, item.get("firmware"))
+
+    def _chosen_firmware(self, item: Item, kind: str) -> None:
+        """<os firmware='efi'>: what libvirt would take on this host; it would make the variables' file, too."""
+        from vmrun.config.importers.libvirt_firmware import find
+
+        wanted = {}
+        asked, nvram, loader = item.find("firmware"), item.find("nvram"), item.find("loader")
+        for feature in asked.all("feature") if asked is not None else ():
+            wanted[feature.get("name")] = feature.get("enabled") == "yes"
+        if loader is not None and loader.get("secure"):
+            wanted["secure-boot"] = loader.get("secure") == "yes"
+        kind_of = item.find("type")
+        machine = kind_of.get("machine") if kind_of is not None else ""
+        machine = newest_type() if machine in ("", "pc") else machine
+        smm = self.root.find("features", "smm")
+        found = find(kind, machine, wanted, smm is not None and smm.get("state", "on") == "on")
+        own = nvram.text if nvram is not None and nvram.text else f"{self.name}_VARS.fd"
+        if found is None and kind == "bios":
+            self.note(item.line, "firmware='bios' of <os>: the machine type's own firmware is taken")
+        elif found is None:
+            self.note(
+                item.line,
+                f"firmware='{kind}' of <os>: no firmware of this host fits {machine}; write `pflash: [CODE.fd, {own}]` "
+                "with the files of one",
+            )
+        elif not found.flash:
+            self.add(item.line, "-bios", found.code)
+        else:
+            if nvram is not None:
+                found.template = nvram.get("template") or found.template
+            fixed = [("if", "pflash"), ("unit", "0"), ("format", "raw"), ("readonly", "on")]
+            self.add(item.line, "-drive", join([("file", found.code), *fixed]))
+            self.add(item.line, "-drive", join([("file", own), ("if", "pflash"), ("unit", "1"), ("format", "raw")]))
+            self.note(
+                item.line,
+                f"firmware='{kind}' of <os> is {found.code} here; its variables are to be in {own}: "
+                f"copy {found.template or 'a file of variables'} there, as libvirt does at the first start",
+            )
 
 
 def _date(seconds: int) -> str:
