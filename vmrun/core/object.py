@@ -94,6 +94,7 @@ class Device(Object, Stateful):
         self.buses: dict[str, Any] = {}             # bus name → bus object it provides
         self.outputs: dict[str, list[IrqLine]] = {}
         self.inputs: dict[str, IrqSink] = {}
+        self.input_widths: dict[str, int] = {}
         self.mapped: list[tuple[Region, Region]] = []   # (container, what was added to it)
         self.ram_blocks: list[RamBlock] = []            # memory of its own, saved with the machine's
         self.realized = False
@@ -110,8 +111,9 @@ class Device(Object, Stateful):
         self.outputs[name] = lines
         return lines
 
-    def add_input(self, name: str, sink: IrqSink) -> None:
-        self.inputs[name] = sink
+    def add_input(self, name: str, sink: IrqSink, width: int = 1) -> None:
+        """width: how many pins it has, from 0."""
+        self.inputs[name], self.input_widths[name] = sink, width
 
     def map(
         self, space: Region, what: IoRegion | Region, base: int, size: int = 0, *, name: str = "", priority: int = 0

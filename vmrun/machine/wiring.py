@@ -48,15 +48,21 @@ class Wiring:
                 ) from None
 
     def _target(self, name: str, n: int) -> tuple[IrqSink, int]:
-        if name in self.fans:
-            return self.fans[name], n
-        if name in self.sinks:
-            return self.sinks[name], n
         owner, _, pin = name.rpartition(".")
         device = self.devices.get(owner)
-        if device is None or pin not in device.inputs:
+        sink: IrqSink
+        if name in self.fans:
+            sink, width = self.fans[name], int(self.fans[name].count)
+        elif name in self.sinks:
+            sink, width = self.sinks[name], 1
+        elif device is not None and pin in device.inputs:
+            sink, width = device.inputs[pin], device.input_widths[pin]
+        else:
             raise KeyError(f"input '{name}'")
-        return device.inputs[pin], n
+        if n >= width:
+            pins = f"pins 0 to {width - 1}" if width > 1 else "one pin, 0"
+            raise KeyError(f"input '{name}[{n}]': it has {pins}")
+        return sink, n
 
     def _leave(self, name: str, n: int, sinks: list[tuple[IrqSink, int]]) -> None:
         if name in self.fans:

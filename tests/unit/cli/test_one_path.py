@@ -50,6 +50,8 @@ FAULTS: dict[str, tuple[str, str, int]] = {
         "m.yaml:3:47: error VR0523", 1,
     ),
     "a wire from a pin that is not there": ('wires: [{from: "pit.nix", to: "gsi[5]"}]', "m.yaml:3:8: error VR0521", 1),
+    "a wire to a pin beyond the last": ('wires: [{from: "rtc.irq", to: "gsi[24]"}]', "m.yaml:3:8: error VR0521", 1),
+    "a wire to a second INTR": ('wires: [{from: "rtc.irq", to: "cpus.intr[1]"}]', "m.yaml:3:8: error VR0521", 1),
     "more memory than the host has": ("memory: 63TiB", "m.yaml:3:9: error VR0633", 3),
     "a pipe that is not there": ("serial: {type: pipe, path: no}", "m.yaml:3:28: error VR0620", 3),
     "a socket that nobody has": ("serial: {type: socket, path: no}", "m.yaml:3:30: error VR0620", 3),

@@ -49,7 +49,7 @@ class Piix3(PciDevice, BusOwner):
     def pci_realize(self, platform: Platform) -> None:
         self.router = PirqRouter()
         self.rc = 0
-        self.add_input("pirq", self.router)
+        self.add_input("pirq", self.router, 4)
         self.outputs["irq"] = self.router.irq
         self.config.watch(PIRQRC, 4)
         if self.reset_control:

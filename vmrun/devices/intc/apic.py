@@ -62,7 +62,7 @@ class ApicDevice(Device):
         self.chip = self.lapic = Lapic(
             self.system.bus, platform.virtual, platform.timers, self.apic_id, self.bsp, self.version
         )
-        self.add_input("lint", LapicPins(self.lapic))
+        self.add_input("lint", LapicPins(self.lapic), 2)
         self.system.attach(self.lapic, platform)
 
     def unrealize(self) -> None:

@@ -24,6 +24,6 @@ class IoapicDevice(Device):
 
     def realize(self, platform: Platform) -> None:
         self.chip = Ioapic(platform.accelerator.msi_sink(), self.version)
-        self.add_input("in", IoapicInputs(self.chip))
+        self.add_input("in", IoapicInputs(self.chip), 24)
         platform.accelerator.set_eoi_handler(IoapicEoi(self.chip))
         self.map(platform.system_memory, self.chip, self.base, WINDOW, name="ioapic", priority=1)

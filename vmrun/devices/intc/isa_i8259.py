@@ -30,7 +30,7 @@ class IsaI8259(IsaDevice):
         self.chip = I8259()
         self.chip.elcr_mask = self.elcr_mask
         self.chip.widest = ALONE
-        self.add_input("in", I8259Inputs(self.chip))
+        self.add_input("in", I8259Inputs(self.chip), 8)
         self.outputs["int"] = [self.chip.output]
         self.map_io(self.chip, self.iobase, 2)
         elcr = PyIoRegion("elcr", lambda o, s: self.chip.get_elcr(), self._write_elcr, 1, 1, widest=ALONE)

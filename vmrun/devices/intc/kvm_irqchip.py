@@ -187,7 +187,7 @@ class KvmIoapic(_InKernel):
         inputs = IrqFan(f"{self.id or self.driver}.in", IOAPIC_PINS)
         for pin in range(1, IOAPIC_PINS):
             inputs.connect(pin, self.irqchip.gsis, 0 if pin == 2 else pin)
-        self.add_input("in", inputs)
+        self.add_input("in", inputs, IOAPIC_PINS)
 
 
 @register("kvm-i8259", description="8259A interrupt controller in KVM's kernel")
@@ -226,7 +226,7 @@ class KvmI8259(_InKernel, IsaDevice):
         for pin in range(8):
             if not self.master or pin != 2:
                 inputs.connect(pin, self.irqchip.gsis, pin + (0 if self.master else 8))
-        self.add_input("in", inputs)
+        self.add_input("in", inputs, 8)
         self.add_output("int")
 
     def reset(self) -> None:
