@@ -99,9 +99,13 @@ class SoftAccelerator(Accelerator):
         mode = (options or {}).get("translate", TRANSLATE)
         hot = 0 if mode == "always" else HOT
         room = ROOM if mode in ("on", "always") else 0
-        exact = (options or {}).get("clock") == "instructions"
-        threads = (options or {}).get("thread", THREAD) == "multi" and not exact
-        self.machine = Machine(memory, io, lock, hot, room, exact, (options or {}).get("started", -1), threads)
+        given = options or {}
+        exact = given.get("clock") == "instructions"
+        threads = given.get("thread", THREAD) == "multi" and not exact
+        self.machine = Machine(
+            memory, io, lock, hot, room, exact, given.get("started", -1), threads,
+            given.get("shift", 0), not given.get("sleep", True),
+        )
         self.own_threads = threads
         self.parked: dict[int, Any] = {}  # processors that were taken out
         self.pins: dict[str, SoftPin] = {}

@@ -1,5 +1,5 @@
 # The soft accelerator's virtual time. The documentation is in clock.pyx.
-from accel.api cimport i64, u64
+from accel.api cimport i64, u32, u64
 from accel.clock cimport Clock
 from accel.soft.cpu cimport Cpu
 
@@ -12,7 +12,7 @@ cdef class SoftClock(Clock):
     cdef u64 pace           # virtual ns an instruction, 32.32 fixed point
     cdef Cpu *cpu           # whose slice runs, NULL: none
     cdef readonly bint running
-    cdef bint exact         # time is what was executed: 1 ns an instruction
+    cdef bint exact         # time is what was executed: 1 << shift ns an instruction
     cdef i64 slept          # of the host's time, since all processors halted
     cdef void rest(self, i64 spent, bint called) noexcept nogil
     cdef i64 host_now(self) noexcept nogil

@@ -26,9 +26,9 @@ cdef u64 EXACT_PACE = <u64>1 << 32
 cdef class SoftClock(Clock):
     """now() may be asked by any thread that holds the device lock; only the processors' thread moves it."""
 
-    def __cinit__(self, bint exact=False):
+    def __cinit__(self, bint exact=False, u32 shift=0):
         self.exact = exact
-        self.pace = EXACT_PACE if exact else FIRST_PACE
+        self.pace = EXACT_PACE << shift if exact else FIRST_PACE
         self.due = -1
 
     cdef i64 host_now(self) noexcept nogil:

@@ -22,7 +22,7 @@ cdef class Machine:
     cdef int bell                       # eventfd that ends an idle sleep
     cdef int asleep
     cdef readonly bint translates
-    cdef readonly bint exact
+    cdef readonly bint exact, skips     # time is what was executed; nobody waits for a timer while all are halted
     cdef i64 started                    # the wall clock's seconds as the machine is made; negative: the host's
     cdef u32 turn                       # the processor whose slice is next, where that must be the same in each run
     cdef u64 room, taken

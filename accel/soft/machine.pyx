@@ -42,14 +42,14 @@ cdef class Machine:
     """What the processors share: address spaces, code cache, clock, bell."""
 
     def __cinit__(self, AddressSpace memory, AddressSpace io, DeviceLock lock, u32 hot=0, u64 room=0, bint exact=False,
-                  i64 started=-1, bint threads=False):
+                  i64 started=-1, bint threads=False, u32 shift=0, bint skips=False):
         self.memory, self.io, self.lock = memory, io, lock
         self.threads = threads
         self.world.threads = threads
         self.world.memory = <void *>memory
-        self.paced = None if threads else SoftClock(exact)
+        self.paced = None if threads else SoftClock(exact, shift)
         self.clock = VirtualClock() if threads else self.paced
-        self.exact, self.started = exact, started
+        self.exact, self.skips, self.started = exact, skips, started
         self.cpus = []
         self.tsc_hz = 1000000000
         self.bell = vr_bell()

@@ -281,13 +281,14 @@ cdef class SoftCpu(Processor):
         self.run_timers()
 
     cdef void rest(self, i64 deadline, bint awake, int timers) noexcept nogil:
-        """The same by the clock of instructions: as long as it takes, but to the timer's time exactly."""
+        """The same by the clock of instructions: as long as it takes, or no time at all, but to the timer's time exactly."""
         cdef i64 began = self.machine.paced.host_now(), sleep = LONGEST_SLEEP
+        cdef bint skips = self.machine.skips and not self.machine.off and deadline >= 0
         cdef u64 rung
         cdef u32 n
         if deadline >= 0 and deadline - self.machine.paced.at - self.machine.paced.slept < sleep:
             sleep = deadline - self.machine.paced.at - self.machine.paced.slept
-        if not awake and sleep > 0:
+        if not awake and sleep > 0 and not skips:
             vr_sleep(self.machine.bell, timers, sleep)
         vr_set32i(&self.machine.asleep, 0)
         read(self.machine.bell, &rung, 8)
@@ -298,7 +299,10 @@ cdef class SoftCpu(Processor):
         self.machine.paced.due = deadline
         for n in range(self.machine.count):
             awake = awake or vr_get32(&self.machine.table[n].pending) != 0
-        self.machine.paced.rest(self.machine.paced.host_now() - began, awake)
+        if skips and not awake and sleep > 0:
+            self.machine.paced.rest(sleep, False)
+        else:
+            self.machine.paced.rest(self.machine.paced.host_now() - began, awake)
         self.run_timers()
 
     # --- for tests and reports --------------------------------------------------------------------------------

@@ -43,6 +43,26 @@ def test_the_firmware_does_the_same_twice(tmp_path: pathlib.Path) -> None:
     assert firmware(tmp_path, "on", 6_000_000) == firmware(tmp_path, "on", 6_000_000)
 
 
+@pytest.mark.parametrize("shift", [0, 3, 10])
+def test_an_instruction_takes_two_to_the_shift_nanoseconds(shift: int, tmp_path: pathlib.Path) -> None:
+    keys = {**CLOCK, "clock": {"mode": "instructions", "shift": shift}}
+    with Guest(tmp_path, "soft", machine="pc-i440fx-2.0", memory="32MiB", **keys) as guest:
+        guest.machine.resume()
+        guest.machine.pause()
+        accelerator: Any = guest.machine.accelerator
+        for count in (50_000, 150_000):  # where the firmware does not rest yet
+            done = accelerator.vcpus[0].advance(count)
+            assert guest.machine.board.virtual.time() == done << shift
+
+
+def test_without_sleep_the_next_timer_is_there_at_once(tmp_path: pathlib.Path) -> None:
+    keys = {**CLOCK, "clock": {"mode": "instructions", "sleep": False}}
+    boot = {"menu": True, "splash-time": 65535, "reboot-timeout": 65535}  # what the firmware waits for, in ms
+    with Guest(tmp_path, "soft", machine="pc-i440fx-2.0", boot=boot, on={"reboot": "shutdown"}, **keys) as guest:
+        assert guest.run_to_end() == "reset"
+        assert guest.machine.board.virtual.time() > 131_000_000_000
+
+
 @pytest.mark.guest
 @pytest.mark.slow
 @pytest.mark.parametrize(("cpus", "translate"), [(1, "on"), (1, "always"), (2, "on"), (2, "off")])
@@ -72,6 +92,6 @@ def test_a_kernel_boots_and_switches_off_by_it(tmp_path: pathlib.Path) -> None:
 
 
 def test_only_soft_counts_instructions(tmp_path: pathlib.Path) -> None:
-    path = write_machine(tmp_path, machine="pc-i440fx-2.0", accel="kvm", **CLOCK)
+    path = write_machine(tmp_path, machine="pc-i440fx-2.0", accel="soft", **CLOCK)
     with pytest.raises((AccelError, AccelFailure), match="instructions"):
-        build(resolve_file(str(path)).data)
+        build(resolve_file(str(path)).data, accel=["kvm"])

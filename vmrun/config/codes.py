@@ -408,6 +408,11 @@ CODES: dict[str, tuple[str, str]] = {
         "`firmware.files` and `firmware.roms` add files to fw_cfg, whose names are unique and not those that the "
         "machine makes itself.",
     ),
+    "VR0721": (
+        "a clock that nobody keeps",
+        "`clock: {mode: instructions}` and what belongs to it, `shift` and `sleep`, are for vmrun's own processors "
+        "(`accel: soft`); those of KVM do not say how many instructions they execute.",
+    ),
     "VR0801": ("a driver that is not modelled yet", _TO_COME),
     "VR0802": ("a chardev type that is not modelled yet", _TO_COME),
     "VR0803": ("a netdev type that is not modelled yet", _TO_COME),

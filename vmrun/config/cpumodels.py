@@ -58,10 +58,10 @@ def load_model(name: str, family: str, files: list[str]) -> dict[str, Any] | Non
 
     Adds what it reads to files. For host and max only `host: true` and the rules are there.
     """
-    families = _read("families.yaml", files)
-    if families is None or family not in families:
+    known = _read("families.yaml", files)
+    if known is None or family not in known:
         return None
-    rules = families[family]
+    rules = known[family]
     if name in _OF_THE_HOST:
         return {"name": name, "host": True, "set": {}, "rules": rules}
     found = _find(name, family, files)
@@ -74,6 +74,11 @@ def load_model(name: str, family: str, files: list[str]) -> dict[str, Any] | Non
             changes.update(row.get("set", {}))
     kept = {key: value for key, value in model.items() if key not in ("schema", "versions")}
     return {**kept, "name": name, "set": changes, "rules": rules}
+
+
+def families(files: list[str]) -> list[str]:
+    """The sets of models that there are, sorted."""
+    return sorted(set(_read("families.yaml", files) or {}) - {"schema"})
 
 
 def model_names(family: str) -> list[str]:

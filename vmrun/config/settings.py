@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmrun.config import modules
 from vmrun.config.backends import IN_FLASH, beside
-from vmrun.config.cpumodels import SETTINGS, feature_names, load_model, model_names, planned
+from vmrun.config.cpumodels import SETTINGS, families, feature_names, load_model, model_names, planned
 from vmrun.config.devices import inherited
 from vmrun.config.machinetypes import merge
 from vmrun.config.node import Node, plain
@@ -260,6 +260,16 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
             "cpus.model",
             nearest=work.near(model, names),
         )
+    elif "family" in spec:
+        names = families(work.files)
+        work.wrong(
+            "VR0705",
+            f"there is no set of CPU models '{family}'",
+            spec["family"].place,
+            "cpus.family",
+            remedy=f"one of: {', '.join(names)}" if names else "",
+            nearest=work.near(family, names),
+        )
     features = spec.get("features")
     if features is None:
         return
@@ -282,11 +292,35 @@ def _model(work: Work, values: dict[str, Any], spec: dict[str, Node]) -> None:
 
 
 def clock(work: Work) -> dict[str, Any]:
-    return {"mode": "host", **_given(work, "clock")}
+    """What the machine's time runs by: mode; where they are given shift (2^shift ns an instruction) and sleep."""
+    values = {"mode": "host", **_given(work, "clock")}
+    node, thread = work.spec.get("clock"), work.spec.get("thread")
+    assert node is not None
+    if values["mode"] != "instructions":
+        for key in ("shift", "sleep"):
+            child = work.spec.get("clock", key)
+            if child is not None:
+                work.wrong(
+                    "VR0721", f"'{key}' is for a clock of instructions, and this one is the host's",
+                    child.place, f"clock.{key}", remedy="add `mode: instructions`, or leave it out",
+                )  # fmt: skip
+        return values
+    if "soft" not in accelerators(work):
+        asked = work.spec.get("accel") or node
+        work.wrong(
+            "VR0721", f"{', '.join(accelerators(work))} does not say how many instructions a processor executes",
+            asked.place, "accel", remedy="`accel: soft`, or no `clock: {mode: instructions}`",
+        )  # fmt: skip
+    if thread is not None and thread.value == "multi":
+        work.warn(
+            "VR1010", "'thread: multi' changes nothing: processors that count instructions take turns on one thread",
+            thread.place, "thread", "leave it out",
+        )  # fmt: skip
+    return values
 
 
 def rtc(work: Work) -> dict[str, Any]:
-    counted = clock(work)["mode"] == "instructions"
+    counted = _given(work, "clock").get("mode") == "instructions"
     values = {"base": "utc", "clock": "vm" if counted else "host", "driftfix": "none", **_given(work, "rtc")}
     node = work.spec.get("rtc", "base")
     if node is not None and values["base"] not in ("utc", "localtime") and seconds(values["base"]) is None:

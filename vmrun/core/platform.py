@@ -55,7 +55,7 @@ class Platform(Protocol):
     host: Clock                     # wall clock, ns since 1970 UTC
     iothread: IoThread              # descriptors, kicks and completions without the GIL; it runs the timers too
     timers: TimerQueue              # on `virtual`
-    host_timers: TimerQueue         # on `host`
+    host_timers: TimerQueue         # on `host`; with `rtc: {clock: rt}` on a clock that nobody sets
     processors: list[int]           # which of those that there can be are there, by number, ascending
     possible_apic_ids: list[int]    # of all that there can be
     limit_groups: dict[str, Any]    # vmrun.backends.block.limits.LimitGroup by name

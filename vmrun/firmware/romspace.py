@@ -6,7 +6,7 @@ being copied, so what is told here is what cannot fit in any case. A ROM that th
 
 from __future__ import annotations
 
-from vmrun.errors import Problem
+from vmrun.errors import BuildError, Problem
 from vmrun.firmware import images, parts
 
 TYPE_CHECKING = False
@@ -29,15 +29,30 @@ class _Rom:
         return f"{self.file} of {self.owner} ({self.size / 1024:g} KiB)"
 
 
-def check_roms(machine: MachineData, place: Callable[..., Place | None]) -> list[Problem]:
-    """Problems with ROM space. place: ResolvedMachine.place, which says where a path of the file was written."""
+def refuse_roms(machine: MachineData, images: dict[str, Any]) -> None:
+    """What check_roms() finds as a BuildError. images: those that are loaded (data), by their files."""
+
+    def size(file: str, dirs: object) -> int:
+        return _taken(images[file].data) if file in images else 0
+
+    problems = check_roms(machine, lambda *path: None, size)
+    if problems:
+        raise BuildError(problems=problems)
+
+
+def check_roms(
+    machine: MachineData, place: Callable[..., Place | None], size: Callable[[str, Any], int] | None = None
+) -> list[Problem]:
+    """Problems with ROM space. place: ResolvedMachine.place, which says where a path of the file was written. size:
+    bytes of a ROM; read from the file when it is not given.
+    """
     room = int(machine["memory-map"].get("option-roms", {}).get("size", 0))
-    roms = _roms(machine)
+    roms = _roms(machine, size or _size)
     display = next((rom for rom, first in roms if first), None)
     problems = []
     for rom, first in roms:
         used = display.size if display is not None and not first else 0
-        if used + rom.size <= room:
+        if used + rom.size <= room or used > room:  # where the display's does not fit, that is told
             continue
         where = place(*rom.path)
         also = []
@@ -57,7 +72,7 @@ def check_roms(machine: MachineData, place: Callable[..., Place | None]) -> list
     return problems
 
 
-def _roms(machine: MachineData) -> list[tuple[_Rom, bool]]:
+def _roms(machine: MachineData, size_of: Callable[[str, Any], int]) -> list[tuple[_Rom, bool]]:
     """Each ROM, and whether it is that of the first display."""
     dirs = machine["firmware"].get("dirs", ())
     found: list[tuple[_Rom, bool]] = []
@@ -68,12 +83,12 @@ def _roms(machine: MachineData) -> list[tuple[_Rom, bool]]:
             continue
         first = device["driver"] in parts.DISPLAYS and not displays
         displays += device["driver"] in parts.DISPLAYS
-        size = _size(file, dirs)
+        size = size_of(file, dirs)
         if size:
             path = ("devices", device["id"], "romfile")
             found.append((_Rom(f"{device['driver']} '{device['id']}'", file, size, path), first))
     for file in machine["firmware"].get("option-roms", ()):
-        size = _size(str(file), dirs)
+        size = size_of(str(file), dirs)
         if size:
             found.append((_Rom("the machine type", str(file), size, ("firmware", "option-roms")), False))
     return found
@@ -89,4 +104,9 @@ def _size(file: str, dirs: Any) -> int:
             head = image.read(3)
     except OSError:
         return 0
-    return head[2] * BLOCK if len(head) == 3 and head[:2] == b"\x55\xaa" else 0
+    return _taken(head)
+
+
+def _taken(head: bytes) -> int:
+    """Bytes of a ROM that begins like this; 0 for what is none."""
+    return head[2] * BLOCK if len(head) > 2 and head[:2] == b"\x55\xaa" else 0

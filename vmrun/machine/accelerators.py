@@ -40,7 +40,7 @@ def choose(names: list[str], board: Board, options: dict[str, Any], *, guests: b
         except ImportError:
             refused.append((name, "this build of vmrun does not have it"))
             continue
-        if options.get("clock") == "instructions" and name != "soft":
+        if options.get("clock") == "instructions" and name == "kvm":
             refused.append((name, "its processors do not say how many instructions they execute"))
             remedies.append("`accel: soft`, or no `clock: {mode: instructions}`")
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from accel.aio import IoThread
 from accel.api import Action, DeviceLock, Notifier
-from accel.clock import HostClock, TimerQueue, VirtualClock
+from accel.clock import Clock, HostClock, TimerQueue, VirtualClock
 from accel.ram import RamBlock
 from accel.run import RunControl
 from accel.space import AddressSpace, Region
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from accel.api import IrqSink
-    from accel.clock import Clock
 
     from accel.accelerator import Accelerator
     from vmrun.backends.block.drive import Drive
@@ -67,7 +66,8 @@ class Board:
         self.virtual: Any = VirtualClock()
         self.host: Clock = HostClock()
         self.timers = TimerQueue(self.virtual)
-        self.host_timers = TimerQueue(self.host)
+        real = config.get("rtc", {}).get("clock") == "rt"  # the host's time that nobody sets
+        self.host_timers = TimerQueue(Clock() if real else self.host)
         self.iothread = IoThread(lock)
         self.iothreads = [self.iothread]  # and those of objects
         self.accelerator: Accelerator = None  # type: ignore[assignment]
@@ -211,8 +211,9 @@ class Board:
         if not self.memory_map.get("low-rom-ram-backed"):
             return
         window = min(int(self.memory_map["bios"]["isa-window"]), len(self.bios))
-        self.ram.write(LOW_ROM, bytes(MEBIBYTE - window - LOW_ROM))
-        self.ram.write(MEBIBYTE - window, self.bios[-window:])
+        for at, data in ((LOW_ROM, bytes(MEBIBYTE - window - LOW_ROM)), (MEBIBYTE - window, self.bios[-window:])):
+            if at < self.ram.size:  # a machine may have less than a MiB
+                self.ram.write(at, data[: self.ram.size - at])
 
     def keep_roms_writable(self) -> None:
         """The option-ROM area is RAM whatever the chipset says. KVM never gets past a far jump whose descriptor lies in

@@ -114,6 +114,8 @@ class _Builder:
             "translate": config.get("translate"),
             "thread": config.get("thread"),
             "clock": config.get("clock", {}).get("mode"),
+            "shift": config.get("clock", {}).get("shift"),
+            "sleep": config.get("clock", {}).get("sleep"),
             "started": seconds(config["rtc"]["base"]) if "clock" in config else None,
             "tss": kvm.get("tss"),
             "identity_map": kvm.get("identity-map"),
@@ -162,6 +164,10 @@ class _Builder:
 
             blocks(machine).offer_rest()
         self._fill_firmware(machine, firmware)
+        from vmrun.firmware.romspace import refuse_roms
+
+        own = {name.rpartition("/")[2]: image for name, image in machine.firmware.roms.items()}
+        refuse_roms(config, {**own, **board.option_roms})
         for device in machine.all(Coalesced):
             for space, addr, size in device.coalesced:
                 zone = board.memory if space == "memory" else board.io

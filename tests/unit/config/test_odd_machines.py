@@ -19,6 +19,8 @@ def test_second_function_beside_one_that_is_alone_is_an_error() -> None:
 
 
 def test_memory_below_a_mebibyte_needs_its_unit() -> None:
-    assert vmrun.validate(f"{HEAD}memory: 128KiB\n") == []
+    for head in (HEAD, HEAD.replace("pc-i440fx-2.0", "rhel6.0.0")):  # whose low ROM is RAM
+        for memory in ("4KiB", "128KiB", "800KiB", "1000KiB"):
+            assert vmrun.validate(f"{head}memory: {memory}\n") == []
     (problem,) = vmrun.validate(f"{HEAD}memory: 1024\n")
     assert problem.code == "VR0701" and "1024MiB" in problem.text()

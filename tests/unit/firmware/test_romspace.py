@@ -55,3 +55,16 @@ def test_what_is_no_rom_takes_no_room(tmp_path: Path, data: bytes | None) -> Non
     if data is not None:
         (tmp_path / "it").write_bytes(data)
     assert check_roms(machine(("net0", "e1000", str(tmp_path / "it"))), place) == []
+
+
+def test_the_builder_refuses_what_validate_tells(tmp_path: Path) -> None:
+    from vmrun.config.resolve import resolve_file
+    from vmrun.errors import BuildError
+    from vmrun.machine.builder import build
+
+    (tmp_path / "m.yaml").write_text(
+        "schema: vmrun/machine/1\nmachine: pc-i440fx-7.2\ndisplay: std\nmemory-map: {option-roms: {size: 16KiB}}\n"
+    )
+    with pytest.raises(BuildError, match="there is no room for vgabios-stdvga.bin of VGA 'video0'") as caught:
+        build(resolve_file(str(tmp_path / "m.yaml")).data, accel=["qtest"])
+    assert [(problem.code, problem.path) for problem in caught.value.problems] == [("VR0522", "devices.video0.romfile")]

@@ -76,10 +76,10 @@ def test_the_command_ends_with_1_and_starts_nothing() -> None:
 
 
 def test_what_has_no_equal_is_named_with_its_position() -> None:
-    warning = parse_command_line(["-m", "64", "-icount", "7"]).warnings[0]
+    warning = parse_command_line(["-m", "64", "-icount", "7,align=on"]).warnings[0]
     assert warning.place is not None
     assert warning.place.line == 3
-    assert "-icount 7: 'shift=7' has no equal in a machine file" in warning.message
+    assert "-icount 7,align=on: 'align=on' has no equal in a machine file" in warning.message
 
 
 def test_commas_are_doubled() -> None:

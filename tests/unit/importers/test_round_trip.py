@@ -164,7 +164,7 @@ def test_what_is_done_at_the_end_is_imported() -> None:
     assert document["on"] == {"reboot": "shutdown", "poweroff": "pause", "crash": "pause", "watchdog": "none"}
 
 
-def test_time_by_instructions_is_icounts_shift_0() -> None:
+def test_time_by_instructions_is_icount() -> None:
     from vmrun.config.importers.line import parse_options, read_options
 
     def clock(text: str) -> tuple[object, int]:
@@ -173,4 +173,7 @@ def test_time_by_instructions_is_icounts_shift_0() -> None:
 
     counted = {"mode": "instructions"}
     assert [clock(text) for text in ("0", "shift=0,sleep=on,align=off")] == [(counted, 0), (counted, 0)]
-    assert [clock(text) for text in ("shift=0,sleep=off", "shift=7", "auto")] == [(counted, 1), (None, 1), (None, 1)]
+    quick = {**counted, "shift": 7, "sleep": False}
+    assert [clock(text) for text in ("shift=7", "7,sleep=off")] == [({**counted, "shift": 7}, 0), (quick, 0)]
+    assert [clock(text) for text in ("auto", "shift=auto")] == [(None, 0), (None, 0)]  # time follows the host's
+    assert [clock(text)[1] for text in ("shift=0,align=on", "auto,sleep=off", "0,rr=record,rrfile=x")] == [1, 1, 2]

@@ -315,7 +315,9 @@ def _settings(document: dict[str, Any], directory: str) -> list[str]:
     for key in ("rtc", "boot", "spice"):
         if document.get(key):
             words += [f"-{key}", join(document[key].items())]
-    words += ["-icount", "shift=0"] if document.get("clock", {}).get("mode") == "instructions" else []
+    clock = document.get("clock", {})
+    if clock.get("mode") == "instructions":
+        words += ["-icount", f"shift={clock.get('shift', 0)}" + ("" if clock.get("sleep", True) else ",sleep=off")]
     firmware = {} if _without_firmware(document) else document.get("firmware", {})
     words += ["-bios", firmware["bios"]] if firmware.get("bios", IN_FLASH) != IN_FLASH else []
     for directory in firmware.get("dirs", []):

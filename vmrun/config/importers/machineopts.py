@@ -353,10 +353,7 @@ def rtc(line: Line, option: Option) -> None:
     only(option, given, ("base", "clock", "driftfix"))
     clock = line.file.setdefault("rtc", {})
     for key, value in given.items():
-        if key == "clock" and value == "rt":
-            line.no_equal(option, value)
-            continue
-        allowed = {"clock": ("host", "vm"), "driftfix": ("none", "slew")}.get(key)
+        allowed = {"clock": ("host", "rt", "vm"), "driftfix": ("none", "slew")}.get(key)
         if allowed and value not in allowed:
             raise option.wrong(f"invalid option value '{value}'", value)
         clock[key] = value
@@ -367,7 +364,7 @@ def localtime(line: Line, option: Option) -> None:
 
 
 def icount(line: Line, option: Option) -> None:
-    """One nanosecond an instruction, shift=0, is what vmrun's own processors count by; the others are named."""
+    """2^shift ns an instruction; without one, or with `auto`, time follows the host's, as it does on soft anyhow."""
     given = settings(option, "shift")
     only(option, given, ("shift", "align", "sleep", "rr", "rrfile", "rrsnapshot"))
     shift = str(given.get("shift", ""))
@@ -379,11 +376,22 @@ def icount(line: Line, option: Option) -> None:
         raise option.wrong("align=on and sleep=off are incompatible")
     if shift not in ("", "auto", *map(str, range(11))):
         raise option.wrong("icount: Invalid shift value", shift)
-    for key, value in given.items():
-        if (key, value) not in (("shift", "0"), ("align", "off"), ("sleep", "on")):
-            line.no_equal(option, f"{key}={value}")
-    if shift == "0":
-        line.file["clock"] = {"mode": "instructions"}
+    for key in ("rr", "rrfile", "rrsnapshot"):
+        if key in given:
+            line.no_equal(option, f"{key}={given[key]}")
+    if align:
+        line.no_equal(option, "align=on")
+    if shift in ("", "auto"):
+        if not sleep:
+            line.no_equal(option, "sleep=off")
+        line.warn(option, "time follows the host's, as that of vmrun's own processors always does", shift)
+        return
+    counted: dict[str, Any] = {"mode": "instructions"}
+    if shift != "0":
+        counted["shift"] = int(shift)
+    if not sleep:
+        counted["sleep"] = False
+    line.file["clock"] = counted
 
 
 def startdate(line: Line, option: Option) -> None:
@@ -501,6 +509,11 @@ def finish(line: Line) -> None:
         if line.defaults and not line.accel:  # it shall run here
             raise option.wrong(f"invalid accelerator {name}", name)
         line.warn(option, f"'{name}' is an accelerator of other host systems; vmrun has kvm and soft", name)
+    counted = line.given.get("icount")
+    if counted and "kvm" in line.accel:
+        raise counted[-1].wrong("-icount is not allowed with hardware virtualization")
+    if counted and line.file.get("thread") == "multi":
+        raise counted[-1].wrong("No MTTCG when icount is enabled")
     if line.accel or line.elsewhere:
         line.file["accel"] = line.accel or ["kvm", "soft"]
     elif not line.old:

@@ -40,12 +40,8 @@ class Mc146818Rtc(IsaDevice, Coalesced, Sleeper):
     def realize(self, platform: Platform) -> None:
         settings = platform.rtc
         kind = settings.get("clock", "host")
-        # `rt` is monotonic host time; nothing waits on it, so its timers may sit on the machine's queue.
-        clock, timers = {
-            "host": (platform.host, platform.host_timers),
-            "rt": (platform.host, platform.host_timers),
-            "vm": (platform.virtual, platform.timers),
-        }[kind]
+        timers = platform.timers if kind == "vm" else platform.host_timers
+        clock = timers.clock
         line = self.add_output("irq")[0]
         line.connect(self.parent_bus.irqs, self.irq)
         self.chip = self.rtc = Mc146818(clock, timers, line)
