@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 import pytest
+from vmrun.backends.net.base import PyNet
 
 from tests.devices.differences import DIFFERENCES
-from tests.devices.senders import activate_vmxnet3, start_pcnet, start_sending_vmxnet3, vmxnet3_queues
+from tests.devices.senders import activate_vmxnet3, pcnet_register, start_pcnet, start_sending_vmxnet3, vmxnet3_queues
 from tests.peers.nics import BAR, PORTS, STATION, Ours, frame, pci_enable
 
 # driver → (bar of ports, of memory), size of the registers in memory or of the ports
@@ -247,6 +248,25 @@ def test_a_ring_of_thousands_goes_out_in_turns(status: int) -> None:
             card.q.clock_step(1)
         assert not card.q.read(last + 7, 1)[0] & 0x80
         assert card.sent() == ([data[:60]] * count if status & 0x100 else [data[:1] * count])
+        assert card.net.held_count == 0
+
+
+def test_a_reply_to_a_frame_that_is_being_sent_is_received() -> None:
+    """A pcnet's, from a network that answers at once: what is in the buffer is on its way out, not half a frame."""
+    with Ours("pcnet") as card:
+        answer = b"\xff" * 6 + frame(60)[6:]
+        card.net = PyNet(lambda data, header: card.net.incoming(answer))
+        with card.machine.machine.board.lock:
+            card.card.chip.attach(card.net)
+            card.net.set_running(True)
+        start_pcnet(card, 8, 0x8300, -60)
+        card.q.write(DATA, frame(60))
+        for n in range(8):
+            row = struct.pack("<IHHII", RING + 0x10000 + 0x1000 * n, 0xFA00, 0x8000, 0, 0)
+            card.q.write(RING + 0x1000 + 16 * n, row)
+        pcnet_register(card, 0, 0x4A)
+        for n in range(8):
+            assert card.q.read(RING + 0x10000 + 0x1000 * n, 60) == answer
         assert card.net.held_count == 0
 
 

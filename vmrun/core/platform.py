@@ -143,7 +143,7 @@ class Platform(Protocol):
     def tray_moved(self, device: Any, opened: bool) -> None:
         """The guest has moved a drive's tray; any thread, the device lock is held."""
 
-    def tell(self, event: str, **data: Any) -> None:
+    def tell(self, event: str, /, **data: Any) -> None:
         """An event for monitors, by QEMU's name; any thread, the device lock may be held."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:

@@ -76,7 +76,7 @@ class Machine:
         board.let_go = lambda device: _hotplug().let_go(self, device)
         board.ospm_told = lambda row: self.loop.call_soon(lambda: self.tell("ACPI_DEVICE_OST", info=row))
         board.processor_let_go = lambda index: self.loop.call_soon(lambda: _hotplug().processor_gone(self, index))
-        board.tell = lambda event, **data: self.loop.call_soon(lambda: self.tell(event, **data))
+        board.tell = lambda event, /, **data: self.loop.call_soon(lambda: self.tell(event, **data))
         network.watch(self)
         balloon.watch(self)
         board.tray_moved = lambda device, opened: _media().moved(self, device, opened)
@@ -136,7 +136,7 @@ class Machine:
         """Call listener(event, **data) at each event, from now on; the names and data are QMP's."""
         self.listeners.append(listener)
 
-    def tell(self, event: str, **data: Any) -> None:
+    def tell(self, event: str, /, **data: Any) -> None:
         for listener in list(self.listeners):
             listener(event, **data)
 

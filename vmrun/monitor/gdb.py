@@ -136,7 +136,7 @@ class GdbSession:
         self.general = stop.index
         self._tell()
 
-    def _on_event(self, name: str, **data: Any) -> None:
+    def _on_event(self, name: str, /, **data: Any) -> None:
         """The machine stopped for another reason."""
         if name == "STOP" and self.waiting and self.machine.state != "debug" and self.machine.outcome is None:
             self.stop = Stop(self.general, "asked")

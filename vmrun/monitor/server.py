@@ -144,7 +144,7 @@ class Monitors:
 
     # --- events -------------------------------------------------------------------------------------------------
 
-    def _on_event(self, name: str, **data: Any) -> None:
+    def _on_event(self, name: str, /, **data: Any) -> None:
         if not self.qmp:
             return
         from vmrun.monitor import table

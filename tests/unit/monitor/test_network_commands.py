@@ -117,3 +117,16 @@ def test_an_announcement_is_a_rarp_frame(tmp_path: pathlib.Path) -> None:
     mac = bytes.fromhex("525400123456")
     assert frame[:14] == b"\xff" * 6 + mac + b"\x80\x35"
     assert frame[20:22] == b"\0\3" and frame[22:28] == frame[32:38] == mac
+
+
+def test_a_filter_that_changes_is_told_with_the_cards_name(up: Any) -> None:
+    """A driver of old times writes its address into the registers."""
+    with QmpClient(str(up.socket)) as client:
+        client.execute("query-rx-filter")
+        slot = next(one["slot"] for one in client.execute("query-pci")[0]["devices"] if one["qdev_id"] == "n")
+        at = 0x80000000 | slot << 11
+        for words in (f"o /4 0xcf8 {at | 0x10:#x}", "o /4 0xcfc 0xc001", f"o /4 0xcf8 {at | 4:#x}", "o /2 0xcfc 5"):
+            assert client.execute("human-monitor-command", **{"command-line": words}) == ""
+        client.execute("human-monitor-command", **{"command-line": "o /1 0xc014 0x52"})
+        event = client.wait_for("NIC_RX_FILTER_CHANGED")
+        assert event is not None and event["data"] == {"name": "n", "path": "/machine/peripheral/n"}
