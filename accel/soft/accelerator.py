@@ -73,6 +73,14 @@ class SoftAccelerator(Accelerator):
         except ImportError:
             return False, "this build of vmrun does not have it", "build vmrun with its compiled modules"
         found: Outcome = fpu_available()
+        if found[0]:
+            return found
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY:  # which the kernel holds against memory that is a file, too
+            reason = f"files have at most {limit} bytes here (RLIMIT_FSIZE), memory for code, too"
+            return False, reason, "raise the limit: ulimit -f unlimited"
         return found
 
     @classmethod

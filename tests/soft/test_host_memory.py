@@ -60,6 +60,12 @@ def test_a_host_without_memfd_is_told_what_to_allow() -> None:
     assert line.startswith("False | the host gives no executable memory (memfd_create, mmap PROT_EXEC); allow it")
 
 
+def test_a_limit_on_files_is_told_as_what_it_is() -> None:
+    (line,) = asked("import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))\n")
+    assert line.startswith("False | files have at most 1024 bytes here (RLIMIT_FSIZE), memory for code, too")
+    assert "ulimit -f unlimited" in line
+
+
 def test_where_only_translation_is_refused_all_is_interpreted(tmp_path: pathlib.Path) -> None:
     source = SETTLE + LOOP.format(body="addq %rdx, %rdi")
     image = tmp_path / "image"

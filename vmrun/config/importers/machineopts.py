@@ -271,7 +271,7 @@ def _memory_slots(line: Line, option: Option, given: dict[str, str]) -> None:
     if slots:
         line.file["memory-slots"] = {"count": slots, "maxmem": size_text(most)}
     elif most != start:
-        line.no_equal(option, "maxmem", host=True)
+        line.warn(option, "without slots no module ever comes; the room for them is not kept free here", "maxmem")
 
 
 def smp(line: Line, option: Option) -> None:
@@ -286,6 +286,8 @@ def smp(line: Line, option: Option) -> None:
         if count < 1:
             raise option.wrong("Invalid CPU topology: CPU topology parameters must be greater than zero", key)
         if key in ("dies", "clusters"):
+            if key == "clusters" and count > 1:
+                raise option.wrong("clusters not supported by this machine's CPU topology", key)
             if count > 1:
                 line.no_equal(option, key)
             cpus.pop(key, None)
