@@ -223,6 +223,29 @@ def test_a_place_on_pci_that_is_not_said_is_the_next() -> None:
     assert places(disk)["virtio-disk0"] == ("pci.0", "02.0")
 
 
+def test_usb_devices_that_no_port_is_left_for_are_behind_hubs_of_eight() -> None:
+    found = devices("<controller type='usb' model='piix3-uhci'/>" + "<input type='tablet' bus='usb'/>" * 9)
+    inputs = [str(found[f"input{n}"]["port"]) for n in range(9)]
+    assert found["hub0"]["port"] == 1 and inputs == ["2", *(f"1.{n}" for n in range(1, 9))]
+    found = devices("<controller type='usb' model='piix3-uhci'/>" + "<input type='tablet' bus='usb'/>" * 10)
+    assert [str(found[f"input{n}"]["port"]) for n in range(10)] == [*(f"1.{n}" for n in range(1, 9)), "2.1", "2.2"]
+
+
+def test_a_qxl_card_has_libvirts_memory_where_none_is_said() -> None:
+    card = devices("<video><model type='qxl'/></video>")["video0"]
+    assert [card[key] for key in ("ram_size", "vram_size", "vram64_size_mb", "vgamem_mb")] == [1 << 26, 1 << 26, 0, 16]
+
+
+def test_sound_on_usb_has_a_port() -> None:
+    assert (found := devices("<sound model='usb'/>")["sound0"])["driver"] == "usb-audio" and found["port"] == 1
+
+
+@pytest.mark.parametrize(("model", "at"), [("ne2k_isa", "02.0"), ("usb-net", "02.0"), ("e1000e", "03.0")])
+def test_a_card_that_is_not_on_pci_takes_no_place_there(model: str, at: str) -> None:
+    xml = f"<interface type='user'><model type='{model}'/></interface><interface type='user'/>"
+    assert places(xml)["net1"] == ("pci.0", at)
+
+
 def test_a_usb_bus_that_is_no_number() -> None:
     with pytest.raises(ConfigError, match="bus of <address> is 'x'"):
         imported("<hub type='usb'><address type='usb' bus='x' port='1'/></hub>", ACPI)
