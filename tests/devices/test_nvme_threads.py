@@ -160,7 +160,7 @@ def test_what_finds_no_place_has_its_turn_later(q: QTest) -> None:
 def test_a_request_is_not_looked_at_when_it_is_over(tmp_path: pathlib.Path) -> None:
     """With so many under way some are freed at once, and what is freed is written over here: the process crashed."""
     one = f"{__file__}::{test_what_finds_no_place_has_its_turn_later.__name__}"
-    words = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", one]
+    words = ["-q", "--noconftest", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", one]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         env={**os.environ, "MALLOC_PERTURB_": "165"},
