@@ -401,7 +401,8 @@ def pausing(talk: Talk) -> None:
 
 
 def until(talk: Talk, status: str) -> None:
-    for _ in range(1000):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         if talk.result("query-migrate").get("status") == status:
             return
         talk.machine.loop.run_once(0.01)
