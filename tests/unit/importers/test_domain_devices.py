@@ -231,6 +231,13 @@ def test_usb_devices_that_no_port_is_left_for_are_behind_hubs_of_eight() -> None
     assert [str(found[f"input{n}"]["port"]) for n in range(10)] == [*(f"1.{n}" for n in range(1, 9)), "2.1", "2.2"]
 
 
+def test_seven_disks_are_on_an_adapter_for_scsi() -> None:
+    disk = "<disk><source file='/{0}'/><target dev='{0}' bus='scsi'/></disk>"
+    found = devices("".join(disk.format(name) for name in ("sda", "sdg", "sdh", "sdi")))
+    places = [(found[id]["bus"], found[id]["scsi-id"]) for id in ("scsi0-0-0", "scsi0-0-6", "scsi1-0-0", "scsi1-0-1")]
+    assert places == [("scsi0.0", 0), ("scsi0.0", 6), ("scsi1.0", 0), ("scsi1.0", 1)]
+
+
 def test_a_qxl_card_has_libvirts_memory_where_none_is_said() -> None:
     card = devices("<video><model type='qxl'/></video>")["video0"]
     assert [card[key] for key in ("ram_size", "vram_size", "vram64_size_mb", "vgamem_mb")] == [1 << 26, 1 << 26, 0, 16]
