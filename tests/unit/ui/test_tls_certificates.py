@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import ssl
 import subprocess
 from typing import Any
 
@@ -78,6 +80,24 @@ def test_what_nobody_would_trust_is_refused_unless_told_not_to_look(
 def test_an_authority_of_yesterday_is_named(made: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(BuildError, match=r"The CA certificate .*ca-cert\.pem has expired"):
         creds(made, tmp_path, "past", "server", "server")
+
+
+def test_nothing_stands_before_what_a_server_says_first(made: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A ticket in front of it kept TigerVNC's viewer waiting, where no password was asked for."""
+    server = creds(made, tmp_path, "good", "server", "server", verify_peer=False)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)]
+    for end in ends:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    ends[0].do_handshake()
+    ends[1].do_handshake()
+    assert ends[0].version() == "TLSv1.3"
+    assert back.read() == b""
+    ends[1].write(b"first")
+    assert ends[0].session is None or not ends[0].session.has_ticket
 
 
 def test_a_key_of_another_certificate_is_told(made: pathlib.Path, tmp_path: pathlib.Path) -> None:

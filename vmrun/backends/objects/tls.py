@@ -123,6 +123,9 @@ class X509Creds(UserObject):
         server = self.endpoint == "server"
         found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         found.minimum_version = ssl.TLSVersion.TLSv1_2
+        if server:
+            # nobody comes back to a session, and TigerVNC's viewer misses what comes right behind a ticket
+            found.num_tickets = 0
         if not self.verify_peer:
             found.check_hostname = False
         found.verify_mode = ssl.CERT_REQUIRED if self.verify_peer else ssl.CERT_NONE
