@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     domain.add_argument("file", metavar="FILE.xml", help="the domain's XML, or a log, a page, a script that has it")
     domain.add_argument("--domain", metavar="NAME|N", help="which of several: its name, or its place from 1")
     for each in (qemu, domain):
-        each.add_argument("-o", "--output", metavar="FILE", help="write there, not to the terminal")
+        each.add_argument("-o", "--output", metavar="FILE", help="write there (-: to the terminal, the default)")
     at = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:at])
     for define in getattr(args, "define", ()):
@@ -107,7 +107,7 @@ def _give(args: Any, document: dict[str, Any], warnings: Any, heading: str) -> i
     print_problems(warnings)
     text = file_text(document, heading)
     wrong = _faults(text)
-    if not args.output:
+    if args.output in (None, "", "-"):
         write(text)
         return _judged(wrong, "result")
     try:

@@ -409,3 +409,8 @@ def test_what_the_network_reaches_is_advised_against(vmrun: Run, text: str, code
     Path("m.yaml").write_text(f"{HEAD}{text}\n")
     assert f"warning {code}: " in vmrun("validate", "m.yaml")[1]
     assert vmrun("validate", "--strict", "m.yaml")[0] == 1
+
+
+def test_import_to_a_dash_is_to_the_terminal(vmrun: Run) -> None:
+    code, out, _ = vmrun("import", "qemu", "-o", "-", "--", "qemu-system-x86_64", "-M", "pc", "-m", "64")
+    assert code == 0 and "schema: vmrun/machine/1" in out and not os.listdir()
