@@ -33,6 +33,7 @@ a.qcow2 -c 'aio_write -P 4 0 64k' -c aio_flush -c 'aio_read -P 4 0 64k' -c aio_f
 a.qcow2 -c alloc -c 'flush 1' -c 'length x' -c resume -c sleep -c 'break x' -c 'read 0 1 2' -c 'read -l 4 0 8'
 a.qcow2 -c 'read x 1' -c 'write -P 300 0 1' -c 'write -z -P 1 0 1' -c 'write -u 0 1' -c 'write -q 0 3G'
 a.qcow2 -c 'read -P 1 -s 4 0 8' -c 'read -P 1 -s 9 0 8'
+s.qcow2 -c 'write -s /dev/zero 0 64k' -c 'write -s a.qcow2 64k 100k' -c 'read -P 0 0 64k'
 -C a.qcow2 -c 'read 1M 64k' -c 'alloc 1M 64k'
 a.qcow2 -c 'reopen -r' -c 'write 0 1k' -c 'reopen -w' -c 'write 0 1k' -c quit -c bogus
 -U a.qcow2 -c length

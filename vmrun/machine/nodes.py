@@ -31,6 +31,7 @@ class Nodes:
 
     def add(self, options: dict[str, Any], opened: Node | None = None) -> Node:
         """Open a node, and those within it that have names too. `opened`: what `far` gave."""
+        options = _nested(options)
         name, driver = options.get("node-name"), options.get("driver")
         if not driver:
             raise BuildError("Parameter 'driver' is missing")
@@ -38,7 +39,7 @@ class Nodes:
             raise BuildError("'node-name' must be specified for the root node")
         if opened is not None:
             try:
-                self._check(_nested(options), set())  # the names may be taken by now
+                self._check(options, set())  # the names may be taken by now
             except BuildError:
                 opened.close()
                 raise
@@ -170,9 +171,13 @@ class Nodes:
 
 
 def _nested(options: dict[str, Any]) -> dict[str, Any]:
+    from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.filenames import nested
 
-    return nested(options)
+    try:
+        return nested(options)
+    except ImageError as error:
+        raise BuildError(error.text) from None
 
 
 def _name(options: dict[str, Any], node: Node) -> None:

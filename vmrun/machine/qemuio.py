@@ -265,28 +265,33 @@ def _write(io: Io, words: list[str], name: str) -> str:
         raise Refused("-u requires -z to be specified")
     if "s" in given and ("z" in given or "P" in given):
         raise Refused("Only one of -z, -P, and -s can be specified at the same time")
-    data = _contents(given["s"]) if "s" in given else bytes([_pattern(given["P"]) if "P" in given else 0xCD])
+    data = _contents(given["s"], count) if "s" in given else bytes([_pattern(given["P"]) if "P" in given else 0xCD])
     fua = 1 if "f" in given else 0
     began = monotonic()
     if "b" in given:
-        io.state(offset, count, (data * (count // len(data) + 1))[:count])
+        io.state(offset, count, _repeated(data, 0, count))
     elif "c" in given and "z" not in given:
-        io.compressed(offset, (data * (count // len(data) + 1))[:count])
+        io.compressed(offset, _repeated(data, 0, count))
     elif "z" in given:
         io.request(ZERO, offset, count, None, fua | (2 if "u" in given else 0))
     else:
         for at in range(offset, offset + count, PIECE):
-            first, size = (at - offset) % len(data), min(PIECE, offset + count - at)
-            piece = (data[first:] + data * (size // len(data) + 1))[:size]
-            io.request(WRITE, at, 0, piece, fua)
+            io.request(WRITE, at, 0, _repeated(data, at - offset, min(PIECE, offset + count - at)), fua)
     return _report("wrote", count, count, offset, monotonic() - began, given)
 
 
-def _contents(path: str) -> bytes:
-    """What is written over and over."""
+def _repeated(data: bytes, at: int, size: int) -> bytes:
+    """`size` bytes from `at` on of what is the same over and over."""
+    first = at % len(data)
+    piece = data[first : first + size]
+    return piece if len(piece) == size else (piece + data * (size // len(data) + 1))[:size]
+
+
+def _contents(path: str, count: int) -> bytes:
+    """What is written over and over: so much of the file as there is room for, it may have no end."""
     try:
         with open(path, "rb") as file:
-            found = file.read(MOST)
+            found = file.read(max(min(count, MOST), 1))
     except OSError as error:
         raise Refused(f"{path}: {error.strerror}", True) from None
     if not found:

@@ -6,6 +6,7 @@ Ref: QEMU's interop/qmp-spec. Errors have QEMU's classes and words, so that clie
 from __future__ import annotations
 
 import json
+import re
 
 from vmrun.errors import VmrunError
 from vmrun.monitor import table
@@ -24,9 +25,22 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 _encode = json.JSONEncoder(check_circular=False).encode
+_pretty = json.JSONEncoder(indent=4).encode
+# what is empty at the end of a line: the line's indentation, the name before it, the brackets
+_EMPTY = re.compile(r'^( *)(?:("(?:[^"\\]|\\.)*"): )?(\{\}|\[\])(?=,?$)', re.MULTILINE)
 MOST_WAITING = 8  # commands behind a long one
 _KNOWN = {"execute", "exec-oob", "arguments", "id"}
 _OF_DATA = ("ringbuf-write",)  # commands whose texts are no names of the host's
+
+
+def _in_lines(message: object) -> str:
+    """What is empty has its brackets in two lines, too."""
+
+    def spread(found: re.Match[str]) -> str:
+        indent, name, empty = found.groups()
+        return f"{indent}{name + ': ' if name else ''}{empty[0]}\n{indent}{empty[1]}"
+
+    return _EMPTY.sub(spread, _pretty(message))
 
 
 def _check_texts(value: Any) -> None:
@@ -52,7 +66,7 @@ class QmpSession:
     ) -> None:
         self.machine, self._send, self._client = machine, send, client
         self.fds: dict[str, int] = {}  # getfd's, by name
-        self._encode = json.JSONEncoder(indent=4).encode if pretty else _encode
+        self._encode = _in_lines if pretty else _encode
         self.negotiated = self.oob = False
         self._stream = JsonStream()
         self._waiting: list[object] = []

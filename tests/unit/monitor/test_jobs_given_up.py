@@ -48,3 +48,17 @@ def test_no_snapshots_of_images_that_another_machine_has_as_yet(tmp_path: pathli
         pc.machine.state = runstate.INMIGRATE
         for line in ("savevm s", "loadvm s", "delvm s"):
             assert talk.hmp(line) == "Error: Device 'd' is writable but does not support snapshots\r\n"
+
+
+def test_names_within_a_node_are_known_however_it_is_written(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "disk.img")
+    new_file(path, 1 << 20)
+    with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB") as pc:
+        flat = {"driver": "raw", "node-name": "top", "file.driver": "file", "file.node-name": "low"}
+        flat["file.filename"] = path
+        pc.machine.board.nodes.begin(flat)
+        pc.machine.board.nodes.begin({"driver": "raw", "node-name": "other", "file": "low", "read-only": "on"})
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        names = [one["node-name"] for one in talk.result("query-named-block-nodes")]
+        assert sorted(names) == ["low", "other", "top"]

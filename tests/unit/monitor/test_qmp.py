@@ -460,3 +460,14 @@ def test_a_pipe_of_rules_is_waited_for_by_who_asked_alone(talk: Talk, tmp_path: 
         talk.machine.loop.run_once(0.02)
     assert [message["id"] for message in other.sent if "id" in message] == [3, 1, 2]
     assert next(message for message in other.sent if message.get("id") == 1)["return"] == {}
+
+
+def test_what_is_empty_has_two_lines_where_there_are_lines(pc: Driven) -> None:
+    sent: list[bytes] = []
+    session = Monitors(pc.machine).session("pretty", sent.append)
+    session.feed(b'{"execute": "qmp_capabilities"}')
+    assert sent[-1] == b'{\n    "return": {\n    }\n}\r\n'
+    session.feed(b'{"execute": "query-named-block-nodes", "id": "{}"}')
+    lines = sent[-1].split(b"\n")
+    assert b'    "id": "{}"' in [line.rstrip(b",") for line in lines]
+    assert b'    "return": [\n    ]' in sent[-1]

@@ -214,3 +214,14 @@ if __name__ == "__main__":
     for number in range(int(sys.argv[1]), int(sys.argv[2])):
         for kind in KINDS:
             run(pathlib.Path(sys.argv[3]), kind, number, 100)
+
+
+def test_a_header_that_has_no_room_is_an_error_of_the_disk_where_an_image_is_closed() -> None:
+    from vmrun.backends.block.create import header_for
+    from vmrun.backends.block.qcow2_header import QcowError
+
+    header = header_for(1 << 20, {"cluster_size": 512})
+    header.extensions.append((0x12345678, bytes(400)))
+    for kind in (QcowError, OSError):  # for who makes one, and for who writes one anew
+        with pytest.raises(kind, match="Header exceeds the cluster size"):
+            header.pack()

@@ -40,7 +40,7 @@ def describe(name: str, node: Any) -> dict[str, Any]:
         for snapshot in found["snapshots"]:
             if snapshot["icount"] == (1 << 64) - 1:
                 del snapshot["icount"]
-    found["virtual-size"] = node.size
+    found["virtual-size"] = (node.size + 511) & ~511  # whole sectors
     found["filename"] = name
     if header is not None:
         found["cluster-size"] = header.cluster_size

@@ -6,6 +6,7 @@ allocates or reads by them. QcowError carries QEMU's words.
 
 from __future__ import annotations
 
+import errno
 import struct
 
 TYPE_CHECKING = False
@@ -42,6 +43,17 @@ class QcowError(Exception):
     def __init__(self, text: str, unsupported: bool = False) -> None:
         super().__init__(text)
         self.unsupported = unsupported
+
+
+class HeaderFull(QcowError, OSError):
+    """A header that does not fit: asked for when an image is made, met when one is written."""
+
+    def __init__(self, text: str) -> None:
+        OSError.__init__(self, errno.ENOSPC, text)
+        self.unsupported = False
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class Header:
@@ -105,11 +117,8 @@ class Header:
             number, size, offset = self.bitmaps
             parts.append((BITMAPS_EXT, struct.pack(">IIQQ", number, 0, size, offset)))
         parts += self.extensions
-        text = b""
-        for kind, data in parts:
-            text += struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
-        text += bytes(8)
         name = self.backing_file.encode(errors="surrogateescape")
+        text = _packed(parts)
         offset = fixed + len(text) if name else 0
         head = struct.pack(
             ">4sIQIIQIIQQIIQ", MAGIC, self.version, offset, len(name), self.cluster_bits, self.size,
@@ -125,8 +134,16 @@ class Header:
             head = head.ljust(fixed, b"\0")
         head += text + name
         if len(head) > self.cluster_size:
-            raise QcowError("Header exceeds the cluster size" if len(name) < 1024 else "Backing file name too long")
+            if len(name) >= 1024:
+                raise QcowError("Backing file name too long")
+            raise HeaderFull("Header exceeds the cluster size")
         return head
+
+
+def _packed(parts: list[tuple[int, bytes]]) -> bytes:
+    """Extensions of a header, with the one that ends them."""
+    text = b"".join(struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8) for kind, data in parts)
+    return text + bytes(8)
 
 
 def parse(read: Callable[[int, int], bytes]) -> Header:

@@ -22,7 +22,7 @@ def bytes_of(text: str) -> int | None:
 
     if len(text) > 64:
         return None
-    match = re.fullmatch(r"(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]?)", text.strip())
+    match = re.fullmatch(r"\+?(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]*)?|\.[0-9]+)([a-zA-Z]?)", text.strip())
     if not match or match[2] and match[2] not in SUFFIXES:
         return None
     if match[1][:2] in ("0x", "0X"):

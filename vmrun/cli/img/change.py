@@ -167,7 +167,7 @@ def resize(argv: list[str]) -> int:
     node: Any = open_image(name, given["f"], write=True, options="image-opts" in given)
     try:
         total = {"+": node.size + wanted, "-": node.size - wanted}.get(sign, wanted)
-        if total <= 0:
+        if not 0 < total < 1 << 63:
             raise ImgError("New image size must be positive")
         if how == "metadata" and getattr(node, "header", None) is None and total > node.size:
             raise ImgError("Unsupported preallocation mode: metadata")
@@ -213,7 +213,7 @@ def snapshot(argv: list[str]) -> int:
         raise ImgError("Cannot mix '-l', '-a', '-c', '-d'", usage=True)
     name = given.one()
     action = actions[0] if actions else "-"
-    node: Any = open_image(name, None, write=action not in "l-", share="U" in given, options="image-opts" in given)
+    node: Any = open_image(name, None, write=action != "l", share="U" in given, options="image-opts" in given)
     try:
         if action == "-":
             return 0
@@ -226,8 +226,9 @@ def snapshot(argv: list[str]) -> int:
         known = getattr(node, "snapshots", None)
         if known is None:
             told = {"c": "create", "a": "apply", "d": "delete"}[action]
-            number = {"c": "-95 (Operation not supported)"}.get(action, "Operation not supported")
-            raise ImgError(f"Could not {told} snapshot '{wanted}': {number}")
+            none = "Operation not supported"
+            why = {"c": f"-95 ({none})", "d": "snapshot not found"}.get(action, none)
+            raise ImgError(f"Could not {told} snapshot '{wanted}': {why}")
         found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
         if action == "c":
             _create_snapshot(node, wanted)
@@ -388,6 +389,8 @@ def commit(argv: list[str]) -> int:
     try:
         header = getattr(top, "header", None)
         if header is None or not header.backing_file:
+            if "b" in given:
+                raise ImgError(f"Did not find '{given['b']}' in the backing chain of '{name}'")
             raise ImgError("Image does not have a backing file")
         names, at = [], name
         for one in images(top):

@@ -38,6 +38,9 @@ def convert(argv: list[str]) -> int:
     target_format = given["O"] or "raw"
     if target_format == "help":
         raise ImgError("Must specify image file name")
+    for letter in given.all:  # in their order
+        if letter in "Sm":
+            (_sparse if letter == "S" else _workers)(given[letter])
     if target_format not in CREATE_OPTIONS and "n" not in given:
         raise ImgError(f"Unknown file format '{target_format}'")
     if asks_help(given):
@@ -45,9 +48,11 @@ def convert(argv: list[str]) -> int:
         return 0
     sparse = _sparse(given["S"])
     workers = _workers(given["m"])
-    for letter in "Sc":
+    for letter in "cS":
         if "C" in given and letter in given:
             raise ImgError(f"Cannot enable copy offloading when -{letter} is used")
+    if "C" in given and "salvage" in given:
+        raise ImgError("Cannot use copy offloading in salvaging mode")
     if "target-image-opts" in given and "n" not in given:
         raise ImgError("--target-image-opts requires use of -n flag")
     rate = rate_of(given["r"])
@@ -59,7 +64,7 @@ def convert(argv: list[str]) -> int:
     if "target-is-zero" in given and "n" not in given:
         raise ImgError("--target-is-zero requires use of -n flag")
     if "n" in given and "o" in given:
-        sys.stderr.write(f"{program()}: warning: -o has no effect when skipping image creation\n")
+        raise ImgError("-o has no effect when skipping image creation")
     if "n" in given and "B" in given and "c" in given:
         raise ImgError("Compression not supported for this file format")
     nodes: list[Any] = []
@@ -89,6 +94,8 @@ def convert(argv: list[str]) -> int:
                 "Having a backing file for the target makes no sense when concatenating multiple input images"
             )
         if "c" in given:
+            if target_format == "raw" and "B" in given:
+                raise ImgError("Backing file not supported for file format 'raw'")
             if target_format == "raw":
                 raise ImgError("Compression not supported for this file format")
             if options.get("preallocation", "off") != "off":
@@ -352,7 +359,11 @@ def dd(argv: list[str]) -> int:
         length = max(0, total - begin)
         if begin > total:
             sys.stderr.write(f"{program()}: {words['if']}: cannot skip to specified offset\n")
-        make(words["of"], format, length, {})
+        try:
+            make(words["of"], format, length, {})
+        except ImgError as error:
+            text = str(error).removeprefix(f"{words['of']}: ")
+            raise ImgError(f"{words['of']}: error while creating output image: {text}") from None
         target: Node = open_image(words["of"], format, write=True)
         try:
             if length:

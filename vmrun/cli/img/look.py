@@ -169,9 +169,11 @@ def check(argv: list[str]) -> int:
             )
         result.corruptions -= result.corruptions_fixed
         result.leaks -= result.leaks_fixed
-        if as_json:
+        if quiet:
+            pass
+        elif as_json:
             _check_json(result, name, format_of(node))
-        elif not quiet:
+        else:
             sys.stdout.write(_check_text(result))
     finally:
         node.close()
@@ -247,30 +249,34 @@ def compare(argv: list[str]) -> int:
     if len(given.args) != 2:
         raise ImgError("Expecting two image file names", usage=True)
     quiet, share = "q" in given, "U" in given
+    opened: list[Any] = []
     try:
         cache = given.cache("T", "writeback")
-        one = open_image(given.args[0], given["f"], cache=cache, share=share, options="image-opts" in given)
+        for name, format in zip(given.args, (given["f"], given["F"]), strict=True):
+            opened.append(open_image(name, format, cache=cache, share=share, options="image-opts" in given))
     except ImgError as error:
+        for node in opened:
+            node.close()
+        if "p" in given and not quiet:  # the line of progress that there would have been
+            sys.stdout.write("\n")
         raise ImgError(str(error), 2) from None
-    try:
-        other = open_image(given.args[1], given["F"], cache=cache, share=share, options="image-opts" in given)
-    except ImgError as error:
-        one.close()
-        raise ImgError(str(error), 2) from None
+    one, other = opened
 
     def say(text: str) -> None:
         if not quiet:
             sys.stdout.write(text)
 
+    progress = Progress("p" in given and not quiet, max(one.size, other.size))
     try:
         if "s" in given and one.size != other.size:
             say("Strict mode: Image size mismatch!\n")
+            progress.leave()
             return 1
         both = min(one.size, other.size)
-        progress = Progress("p" in given and not quiet, max(one.size, other.size))
         told = _differences(one, other, both, "s" in given, progress)
         if told:
             say(told)
+            progress.leave()
             return 1
         if one.size != other.size:
             say("Warning: Image size mismatch!\n")
@@ -280,6 +286,7 @@ def compare(argv: list[str]) -> int:
                     found = _first_data(longer, piece.start, piece.length)
                     if found is not None:
                         say(f"Content mismatch at offset {found // 512 * 512}!\n")
+                        progress.leave()
                         return 1
         say("Images are identical.\n")
         progress.end()
@@ -306,7 +313,7 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
         at = 0
         while at < both and a is not None and b is not None and not found:
             end = min(a.start + a.length, b.start + b.length)
-            if strict and a.present != b.present:
+            if strict and (a.present, a.data, a.zero) != (b.present, b.data, b.zero):
                 mismatch.append(at)
                 return
             while at < end and not found:
@@ -332,7 +339,7 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
     share(tasks(), work, lanes(8))
     if found:
         return f"Content mismatch at offset {min(found) // 512 * 512}!\n"
-    return f"Strict mode: Offset {mismatch[0]} allocation mismatch!\n" if mismatch else ""
+    return f"Strict mode: Offset {mismatch[0]} block status mismatch!\n" if mismatch else ""
 
 
 def _first_data(node: Node, start: int, count: int) -> int | None:
@@ -353,6 +360,8 @@ def measure(argv: list[str]) -> int:
 
     given = Given(argv, "O:o:f:l:U", ("output=", "size="))
     as_json, target = given.json(), given["O"] or "raw"
+    if "size" in given:
+        image_size(given["size"] or "")
     if target not in CREATE_OPTIONS:
         raise ImgError(f"Unknown file format '{target}'")
     try:

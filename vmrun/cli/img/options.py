@@ -201,6 +201,8 @@ def open_image(
             given |= filenames.nested(dict(pairs(",".join(more))))
             return images.open_options(filenames.named(name, given) if name else given, access)
         if options:
+            if name and "=" not in name and not name.startswith("json:"):
+                raise ImageError(f"Could not open '{name}': Cannot find device='{name}' nor node-name='{name}'")
             return images.open_options(filenames.nested(dict(pairs(name))), access)
         if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
             raise ImageError(f"Could not open '{name}': Unknown driver '{format}'")
@@ -266,6 +268,11 @@ class Progress:
             self.last = percent
             sys.stdout.write(f"    ({percent:3.2f}/100%)\r")
             sys.stdout.flush()
+
+    def leave(self) -> None:
+        """It is over before its end."""
+        if self.shown:
+            sys.stdout.write("\n")
 
     def end(self) -> None:
         if self.shown:
@@ -342,6 +349,11 @@ def select(nodes: list[Any], wanted: str) -> None:
         ]  # fmt: skip
     else:
         found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
+    if getattr(node, "snapshots", None) is None:
+        raise ImgError(
+            f"Failed to load snapshot: Block format '{node.driver}' used by device '' does not support temporarily "
+            "loading internal snapshots"
+        )
     if not found:
         raise ImgError("Failed to load snapshot: Can't find snapshot")
     try:
