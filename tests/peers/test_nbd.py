@@ -192,3 +192,34 @@ def test_a_server_that_a_signal_ends_has_not_failed(image: pathlib.Path, tmp_pat
     process.send_signal(getattr(signal, by))
     assert (process.communicate(timeout=30)[1], process.returncode) == ("", 0)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_server_whose_queue_is_full_is_waited_for(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    import socket
+    import threading
+
+    from vmrun.backends.block.nbd_server import Export
+
+    node = open_node(str(image), "raw", Access(readonly=True))
+    export = Export(node, "", True)
+    export.alone = True
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen(0)
+    early = socket.socket(socket.AF_UNIX)
+    early.connect(str(tmp_path / "s"))  # fills it
+
+    def serve() -> None:
+        time.sleep(0.2)
+        early.close()
+        for _ in range(2):
+            export.talk(listener.accept()[0])
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    ours = open_node(f"nbd+unix:///?socket={tmp_path}/s", "raw", Access(readonly=True))
+    assert ours.read(0, 512) == image.read_bytes()[:512]
+    ours.close()
+    thread.join(10)
+    listener.close()
+    node.close()

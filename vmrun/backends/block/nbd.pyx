@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 
 import os
 import struct
+from time import monotonic, sleep
 
 from accel.api cimport u8, u16, u32, u64
 from accel.threads cimport (
@@ -366,7 +367,7 @@ def negotiate(address, str export, int seconds=30):
         found = sockets.socket(sockets.AF_UNIX)
         found.settimeout(seconds)
         try:
-            found.connect(address)
+            _connect(found, address, monotonic() + seconds)
         except BaseException:
             found.close()
             raise
@@ -381,6 +382,17 @@ def negotiate(address, str export, int seconds=30):
     except BaseException:
         found.close()
         raise
+
+
+def _connect(socket, str path, double end):
+    """A server whose queue is full is asked again until `end`: with a time limit the kernel does not wait for it."""
+    while True:
+        try:
+            return socket.connect(path)
+        except BlockingIOError:
+            if monotonic() > end:
+                raise
+        sleep(0.01)
 
 
 def _read(socket, count):
