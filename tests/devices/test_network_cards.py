@@ -251,6 +251,19 @@ def test_a_ring_of_thousands_goes_out_in_turns(status: int) -> None:
         assert card.net.held_count == 0
 
 
+def test_a_vmxnet3_that_is_stopped_writes_no_statistics() -> None:
+    """What its driver gave it is another's by then: Linux asks for them before it activates a card that it has anew."""
+    with Ours("vmxnet3") as card:
+        vmxnet3_queues(card, ((0, 8, 12), (512, 0, 512)), ((20, 21, 22), (32, 32, 32)))
+        activate_vmxnet3(card)
+        for stopped in (False, True):
+            if stopped:
+                card.q.writel(BAR + 0x1020, 0xCAFE0001)
+            card.q.memset(RING + 0x800, 0x200, 0xEE)
+            card.q.writel(BAR + 0x1020, 0xF00D0001)
+            assert (card.q.read(RING + 0x800, 0x200) == b"\xee" * 0x200) == stopped
+
+
 def test_a_reply_to_a_frame_that_is_being_sent_is_received() -> None:
     """A pcnet's, from a network that answers at once: what is in the buffer is on its way out, not half a frame."""
     with Ours("pcnet") as card:

@@ -201,7 +201,7 @@ cdef class Vmxnet3(NicChip):
             self.read_rss()
         elif what == SET + 9:
             self.read_features()
-        elif what == GET or what == GET + 1:
+        elif (what == GET or what == GET + 1) and self.active:  # else their memory may be somebody else's by now
             self.write_statistics(what == GET)
 
     # --- what the shared area says ------------------------------------------------------------------------------
