@@ -1,10 +1,12 @@
 """Fonts that guests draw text with in graphics modes, found where they are: in the guest's memory, in the host's files.
 
 A video BIOS holds the VGA's fonts of 8, 14 and 16 lines one character after the other, in code page 437; Linux's
-console has its own of 8 and 16 lines, in its image. Both begin alike, which is how they are found. GRUB draws with
-Unifont, from its package's unicode.pf2.
+console has its own of 8 and 16 lines, in its image. Both begin alike, which is how they are found. Linux tells the
+size of a console's font before its data, of one that setfont loaded too: of those ASCII is known, what else is in
+them is in tables that only that kernel knows. GRUB draws with Unifont, from its package's unicode.pf2.
 
-Ref: GRUB's manual "The Graphical Menu Software Design", PFF2 font format.
+Ref: Linux's include/linux/font.h (the words before a font); GRUB's manual "The Graphical Menu Software Design", PFF2
+font format.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from _thread import allocate_lock
 from time import monotonic
 
 from vmrun.core.cp437 import TABLE
-from vmrun.core.glyphs import Font, seek
+from vmrun.core.glyphs import Font, linux_fonts, seek
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,28 @@ def vga_font(name: str, height: int, data: bytes) -> Font:
         if any(bits) and TABLE[code] not in glyphs:
             glyphs[TABLE[code]] = bits
     return Font(name, height, glyphs)
+
+
+def console_font(data: bytes, characters: int, loaded: bool) -> Font | None:
+    """One of Linux's consoles, of glyphs up to eight pixels wide or, two bytes a line, sixteen; None: it is none."""
+    size = len(data) // characters
+    codes = range(0x21, 0x7F) if loaded else ascii_first()
+    for pitch in (1, 2):
+        high, odd = divmod(size, pitch)
+        used = 0
+        for at in range(0, len(data), pitch):
+            used |= int.from_bytes(data[at : at + pitch], "big")
+        width = 8 * pitch - ((used & -used).bit_length() - 1) if used else 0
+        if odd or not 6 <= high <= 32 or width <= 8 * (pitch - 1) or not high / 3 <= width <= high + 1:
+            continue
+        glyphs: dict[str, bytes] = {}
+        for code in codes:
+            bits = data[code * size : (code + 1) * size]
+            if any(bits):
+                glyphs.setdefault(chr(code) if loaded else TABLE[code], bits)
+        if len({data[code * size : (code + 1) * size] for code in range(0x21, 0x7F)}) == 0x5E:
+            return Font(f"console {width}x{high}", high, glyphs, width, cornered=True)
+    return None
 
 
 def vga_fonts(name: str, data: bytes) -> Iterator[Font]:
@@ -146,6 +170,7 @@ class PictureReader:
         self.last: Reading | None = None
         self._looked = -self.AGAIN
         self._grub = False
+        self._consoles: set[bytes] = set()
         self._lock = allocate_lock()
 
     def read(self, pixels: Buffer, width: int, height: int) -> tuple[Reading | None, str]:
@@ -182,6 +207,7 @@ class PictureReader:
 
     def _discover(self) -> Iterator[Font]:
         """Fonts not known before, one after the other."""
+        yield from self._linux()  # the cheapest to try: their cells have one place
         for font in vga_fonts("VGA", self.low()):
             if font.name not in [known.name for known in self.fonts]:
                 self.fonts.append(font)
@@ -199,6 +225,19 @@ class PictureReader:
             if unifont is not None:
                 self.fonts.append(unifont)
                 yield unifont
+
+    def _linux(self) -> Iterator[Font]:
+        """Fonts of Linux's consoles by what stands before them, each once."""
+        for block in self.blocks():
+            for at, characters, size, loaded in linux_fonts(block):
+                data = block.read(at, characters * size)
+                if data in self._consoles:
+                    continue
+                self._consoles.add(data)
+                font = console_font(data, characters, loaded)
+                if font is not None:
+                    self.fonts.append(font)
+                    yield font
 
     def _in_memory(self, height: int, face: bytes) -> Iterator[bytes]:
         """Linux's console fonts in the guest's RAM."""

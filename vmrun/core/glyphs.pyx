@@ -1,6 +1,6 @@
 """Text in a picture: cells whose pixels are exactly a glyph of a known font, in any two colours.
 
-    font = Font("VGA 8x16", 16, {"A": bytes(16), …})
+    font = Font("VGA 8x16", 16, {"A": bytes(16), …})        # eight pixels wide; Font(…, 12) is another width
     text = font.read(pixels, width, height, 0, 0)           # rows of cells from pixel 0,0
     text = font.find(pixels, width, height)                 # ... from wherever most of them are known
 
@@ -23,9 +23,12 @@ cdef extern from "<sys/mman.h>" nogil:
 UNKNOWN = "\ufffd"
 
 cdef enum:
-    WIDTH = 8
-    HIGHEST = 32                # lines of a glyph
+    WIDEST = 16                 # pixels of a glyph
+    HIGHEST = 32                # its lines
+    LONGEST = 2                 # bytes of a line
+    MOST_BYTES = 64             # of a glyph
     MOST_GLYPHS = 1 << 16
+    MOST_USERS = 64             # consoles of a Linux that have one font
     PAGE = 4096
     PAGES = 256                 # looked at in one step
     ENOUGH = 4                   # letters and digits that must be known for a picture to count as text
@@ -38,13 +41,13 @@ cdef u64 MULTIPLIER = 0x100000001B3          # FNV-1a's
 
 cdef struct Entry:
     u32 character               # 0: free
-    u8 bits[HIGHEST]
+    u8 bits[MOST_BYTES]
 
 
-cdef u64 _hash(const u8 *bits, u32 height) noexcept nogil:
-    cdef u64 value = height
+cdef u64 _hash(const u8 *bits, u32 size) noexcept nogil:
+    cdef u64 value = size
     cdef u32 i
-    for i in range(height):
+    for i in range(size):
         value = (value ^ bits[i]) * MULTIPLIER
     return value >> 32
 
@@ -64,27 +67,37 @@ cdef class Reading:
 
 
 cdef class Font:
-    """Glyphs eight pixels wide and `height` lines high: {character: a byte for each line, its first dot in bit 7}."""
+    """Glyphs `width` pixels wide and `height` lines high: {character: a byte for each line, or two, its first dot in
+    the first one's bit 7}. `cornered`: its cells begin at the picture's first pixel, as those of Linux's consoles do.
+    """
 
     cdef readonly str name
-    cdef readonly u32 height
+    cdef readonly u32 height, width
+    cdef readonly bint cornered
     cdef Entry *entries
     cdef u32 mask
+    cdef u32 pitch, size        # bytes of a line, of a glyph
+    cdef u8 full[LONGEST]   # a line that is all dots
 
-    def __cinit__(self, str name, u32 height, dict glyphs):
-        cdef u32 room = 64
-        if not 4 <= height <= HIGHEST or len(glyphs) > MOST_GLYPHS:
-            raise ValueError(f"{len(glyphs)} glyphs of {height} lines are no font")
+    def __cinit__(self, str name, u32 height, dict glyphs, u32 width=8, bint cornered=False):
+        cdef u32 room = 64, i
+        if not 4 <= height <= HIGHEST or not 4 <= width <= WIDEST or len(glyphs) > MOST_GLYPHS:
+            raise ValueError(f"{len(glyphs)} glyphs of {width} x {height} pixels are no font")
         while room < 4 * len(glyphs):
             room *= 2
         self.entries = <Entry *>calloc(room, sizeof(Entry))
         if self.entries == NULL:
             raise MemoryError
         self.mask = room - 1
-        self.name, self.height = name, height
+        self.name, self.height, self.width, self.cornered = name, height, width, cornered
+        self.pitch = (width + 7) // 8
+        self.size = self.pitch * height
+        memset(self.full, 0, sizeof(self.full))
+        for i in range(width):
+            self.full[i >> 3] |= 0x80 >> (i & 7)
         for character, bits in glyphs.items():
-            if len(bits) != height:
-                raise ValueError(f"{character!r} has {len(bits)} lines, not {height}")
+            if len(bits) != self.size:
+                raise ValueError(f"{character!r} has {len(bits)} bytes, not {self.size}")
             self._add(ord(character), bits)
 
     def __dealloc__(self):
@@ -92,18 +105,18 @@ cdef class Font:
 
     cdef void _add(self, u32 character, const u8 *bits) noexcept:
         """The first character of several that look alike stays."""
-        cdef u32 at = <u32>_hash(bits, self.height) & self.mask
+        cdef u32 at = <u32>_hash(bits, self.size) & self.mask
         while self.entries[at].character:
-            if not memcmp(self.entries[at].bits, bits, self.height):
+            if not memcmp(self.entries[at].bits, bits, self.size):
                 return
             at = (at + 1) & self.mask
         self.entries[at].character = character
-        memcpy(self.entries[at].bits, bits, self.height)
+        memcpy(self.entries[at].bits, bits, self.size)
 
     cdef u32 _lookup(self, const u8 *bits) noexcept nogil:
-        cdef u32 at = <u32>_hash(bits, self.height) & self.mask
+        cdef u32 at = <u32>_hash(bits, self.size) & self.mask
         while self.entries[at].character:
-            if not memcmp(self.entries[at].bits, bits, self.height):
+            if not memcmp(self.entries[at].bits, bits, self.size):
                 return self.entries[at].character
             at = (at + 1) & self.mask
         return STRANGE
@@ -111,35 +124,41 @@ cdef class Font:
     cdef u32 _cell(self, const u32 *pixels, u32 pitch) noexcept nogil:
         """The character whose first pixel this is, BLANK, or STRANGE."""
         cdef u32 first = pixels[0] & 0xFFFFFF, other = first, value, found, i, line
-        cdef u8 bits[HIGHEST]
-        cdef u8 changed[HIGHEST]
+        cdef u8 bits[MOST_BYTES]
+        cdef u8 changed[MOST_BYTES]
+        cdef u8 *row = bits
         cdef bint covered = False
         cdef u8 left = 0
+        memset(bits, 0, self.size)
         for line in range(self.height):
-            bits[line] = 0
-            for i in range(WIDTH):
+            for i in range(self.width):
                 value = pixels[i] & 0xFFFFFF
                 if value != first:
                     if other == first:
                         other = value
                     elif value != other:
                         return STRANGE
-                    bits[line] |= 0x80 >> i
+                    row[i >> 3] |= 0x80 >> (i & 7)
+            row += self.pitch
             pixels += pitch
         if other == first:
             return BLANK
         found = self._lookup(bits)
         if found != STRANGE:
             return found
-        for line in range(self.height):
-            changed[line] = ~bits[line]
+        for i in range(self.size):
+            changed[i] = ~bits[i] & self.full[i % self.pitch]
         found = self._lookup(changed)
         if found != STRANGE:
             return found
+        memcpy(changed, bits, self.size)
         for line in range(self.height):             # a line-shaped cursor on it
-            changed[line] = 0 if bits[line] == 0xFF else bits[line]
-            covered = covered or bits[line] == 0xFF
-            left |= changed[line]
+            row = changed + line * self.pitch
+            if not memcmp(row, self.full, self.pitch):
+                memset(row, 0, self.pitch)
+                covered = True
+            for i in range(self.pitch):
+                left |= row[i]
         if not left:
             return BLANK
         return self._lookup(changed) if covered else STRANGE
@@ -148,11 +167,11 @@ cdef class Font:
         self, const u32 *pixels, u32 width, u32 height, u32 x, u32 y, u32 *drawn, u32 *strange, u32 *out
     ) noexcept nogil:
         """Letters and digits found; characters go to `out` unless that is NULL."""
-        cdef u32 known = 0, columns = (width - x) // WIDTH, rows = (height - y) // self.height, row, column, found
+        cdef u32 known = 0, columns = (width - x) // self.width, rows = (height - y) // self.height, row, column, found
         drawn[0] = strange[0] = 0
         for row in range(rows):
             for column in range(columns):
-                found = self._cell(pixels + <u64>(y + row * self.height) * width + x + column * WIDTH, width)
+                found = self._cell(pixels + <u64>(y + row * self.height) * width + x + column * self.width, width)
                 if found != BLANK:
                     drawn[0] += 1
                 if found == STRANGE:
@@ -171,9 +190,9 @@ cdef class Font:
         if <u64>width * height * 4 != <u64>pixels.shape[0]:
             raise ValueError(f"{pixels.shape[0]} bytes are not {width} x {height} pixels")
         reading.rows, reading.x, reading.y = [], x, y
-        if x + WIDTH > width or y + self.height > height:
+        if x + self.width > width or y + self.height > height:
             return reading
-        columns, rows = (width - x) // WIDTH, (height - y) // self.height
+        columns, rows = (width - x) // self.width, (height - y) // self.height
         found = <u32 *>calloc(<size_t>columns * rows, 4)
         if found == NULL:
             raise MemoryError
@@ -196,54 +215,121 @@ cdef class Font:
         cdef u32 x, y, best = 0, best_x = 0, best_y = 0, known, drawn, strange
         if <u64>width * height * 4 != <u64>pixels.shape[0]:
             raise ValueError(f"{pixels.shape[0]} bytes are not {width} x {height} pixels")
-        if width >= 2 * WIDTH and height >= 2 * self.height:
+        if self.cornered:
+            return self.read(pixels, width, height)
+        if width >= 2 * self.width and height >= 2 * self.height:
+            with nogil:
+                best = self._score(<const u32 *>&pixels[0], width, height, 0, 0, &drawn, &strange, NULL)
+            if best and strange * 16 <= drawn:      # nearly all that is drawn: no other place would have more
+                return self.read(pixels, width, height)
             with nogil:
                 for y in range(self.height):
-                    for x in range(WIDTH):
+                    for x in range(self.width):
                         known = self._score(<const u32 *>&pixels[0], width, height, x, y, &drawn, &strange, NULL)
                         if known > best:
                             best, best_x, best_y = known, x, y
         return self.read(pixels, width, height, best_x, best_y)
 
 
+cdef bint _touched(RamBlock block, u64 *at, u64 *start, u64 *end) noexcept nogil:
+    """The next run of pages from `at` on that the guest has touched: from `start` to `end`; False when there is none."""
+    cdef unsigned char resident[PAGES]
+    cdef u64 step, i, size = block.size & ~<u64>(PAGE - 1)
+    cdef bint run = False
+    start[0] = end[0] = at[0]
+    while at[0] < size:
+        step = min(<u64>PAGES, (size - at[0]) // PAGE)
+        if mincore(block.host + at[0], step * PAGE, resident) < 0:
+            at[0] = size
+            break
+        for i in range(step):
+            if resident[i] & 1:
+                if not run:
+                    run = True
+                    start[0] = at[0] + i * PAGE
+                end[0] = at[0] + (i + 1) * PAGE
+            elif run:
+                break
+        if run and end[0] < at[0] + step * PAGE:
+            break
+        at[0] += step * PAGE
+    if run:
+        at[0] = end[0]
+    return run
+
+
 def seek(RamBlock block, const u8[::1] needle, u32 most=8):
     """Offsets of the first `most` places in guest memory where these bytes stand. Pages that the guest has never
     touched are passed over, and stay untouched.
     """
-    cdef unsigned char resident[PAGES]
-    cdef u64 at = 0, start = 0, end, step, i, size = block.size & ~<u64>(PAGE - 1), length = needle.shape[0]
-    cdef bint run = False
+    cdef u64 at = 0, start = 0, end = 0, length = needle.shape[0]
     cdef u8 *found
+    cdef bint more = True
     places = []
     if not 0 < length < PAGE:
         raise ValueError(f"{length} bytes to look for")
-    while at <= size and len(places) < <int>most:
-        # the next run of pages that are there: from `start` to `end`
+    while len(places) < <int>most:
         with nogil:
-            run = False
-            start = end = at
-            while at < size:
-                step = min(<u64>PAGES, (size - at) // PAGE)
-                if mincore(block.host + at, step * PAGE, resident) < 0:
-                    at = size
-                    break
-                for i in range(step):
-                    if resident[i] & 1:
-                        if not run:
-                            run = True
-                            start = at + i * PAGE
-                        end = at + (i + 1) * PAGE
-                    elif run:
-                        break
-                if run and end < at + step * PAGE:
-                    break
-                at += step * PAGE
-        at = end if run else size + 1
-        while run and len(places) < <int>most:
+            more = _touched(block, &at, &start, &end)
+        while more and len(places) < <int>most:
             with nogil:
                 found = <u8 *>memmem(block.host + start, end - start, &needle[0], length)
             if found == NULL:
                 break
             places.append(found - block.host)
             start = found - block.host + 1
+        if not more:
+            break
+    return places
+
+
+cdef bint _letters(const u8 *data, u32 size) noexcept nogil:
+    """Whether these are glyphs in ASCII's order: nothing for a space, something for all that is printed."""
+    cdef u32 code, i
+    cdef u8 dots
+    for code in range(0x20, 0x7F):
+        dots = 0
+        for i in range(size):
+            dots |= data[code * size + i]
+        if (code != 0x20) != (dots != 0):
+            return False
+    return True
+
+
+cdef u64 _linux_font(RamBlock block, u64 at, u64 end, u32 *characters, u32 *size) noexcept nogil:
+    """Where the first one's data is whose words stand from `at` on; `end` for none."""
+    cdef u32 *words
+    cdef u32 half
+    while at + 16 <= end:
+        words = <u32 *>(block.host + at)
+        at += 8
+        if words[3] >= MOST_USERS or not words[2] or words[2] & 0xFF or not words[3] and (words[0] or words[1]):
+            continue
+        if at + 8 + words[2] > block.size:
+            continue
+        for half in range(1, 3):
+            characters[0] = 256 * half
+            size[0] = words[2] // characters[0]
+            if not words[2] % characters[0] and 6 <= size[0] <= MOST_BYTES and _letters(block.host + at + 8, size[0]):
+                return at + 8
+    return end
+
+
+def linux_fonts(RamBlock block, u32 most=64):
+    """[(offset, characters, bytes of each, whether it was loaded)] of what may be fonts of Linux's consoles in guest
+    memory: four words stand before one's data, of which the third is all its bytes and the last how many consoles use
+    it; before one that is built in (since Linux 5.10) all others are 0.
+    """
+    cdef u64 at = 0, start = 0, end = 0
+    cdef u32 characters = 0, size = 0
+    cdef bint more = True
+    places = []
+    while more and len(places) < <int>most:
+        with nogil:
+            more = _touched(block, &at, &start, &end)
+        while more and start < end and len(places) < <int>most:
+            with nogil:
+                start = _linux_font(block, start, end, &characters, &size)
+            if start < end:
+                places.append((start, characters, size, (<u32 *>(block.host + start))[-1] != 0))
     return places
