@@ -536,8 +536,12 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
         node.truncate((size + 511) & ~511)
     except OSError as error:
         raise BuildError(os.strerror(error.errno) if error.errno else str(error)) from None
-    if drive is None:
-        return
+    if drive is not None:
+        tell_size(machine, drive, user)
+
+
+def tell_size(machine: Machine, drive: Any, user: Any) -> None:
+    """The drive, and the device that shows it, know of the other size that its image has."""
     drive.resized()
     told = getattr(user, "resized", None)
     if told is not None:

@@ -162,6 +162,7 @@ class Server:
     ) -> None:
         """`bitmaps`: names of the node's or of a node below it, or {node, name}. `through`: see LiveDisk."""
         from vmrun.backends.block.nbd_server import Export
+        from vmrun.machine import handover
         from vmrun.machine.blockops import writable as make_writable
 
         if self.listener is None:
@@ -181,6 +182,7 @@ class Server:
                 raise BuildError(f"Bitmap '{bitmap.name}' is of another size than the export")
         if writable:
             make_writable(node)
+            handover.take_one(node)
         disk = LiveDisk(self.machine, node, through)
         self.ids[id] = (name, disk, node)
         for bitmap in shown.values():

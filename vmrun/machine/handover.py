@@ -12,7 +12,7 @@ import contextlib
 from vmrun.backends.block import images
 from vmrun.backends.block.errors import ImageError
 from vmrun.errors import BackendError, StateError
-from vmrun.machine.blocks import blocks
+from vmrun.machine.blocks import blocks, graph, tell_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def let_go(machine: Machine) -> None:
     try:
         for node in reversed(_nodes(machine)):
             if not node.asleep:
+                node.rest()  # one that cannot has what it keeps back still
                 done.append(node)
-                node.rest()
                 images.give_up(node)
     except OSError as error:
         machine.left = False
@@ -63,6 +63,16 @@ def take(machine: Machine) -> None:
     """The images are this machine's. BackendError when another has them; it has none then."""
     _take([node for node in _nodes(machine) if node.asleep])
     machine.left = False
+    for _, drive, user in blocks(machine).drives():
+        if drive.node is not None and drive.size != (drive.node.size + 511) & ~511:  # since it was looked at here
+            tell_size(machine, drive, user)
+
+
+def take_one(node: Any) -> None:
+    """A node that is written from here before the machine comes, as when its disks are copied: it and what is below
+    are this program's. BackendError when another has them.
+    """
+    _take([each for each in graph(node) if each.asleep][::-1])
 
 
 def _take(nodes: list[Any]) -> None:
@@ -72,7 +82,9 @@ def _take(nodes: list[Any]) -> None:
             images.take(node)
             taken.append(node)
     except (ImageError, OSError) as error:
-        for node in taken:
+        for node in reversed(taken):
+            with contextlib.suppress(OSError):
+                node.rest()
             images.give_up(node)
             node.asleep = True
         text = error.text if isinstance(error, ImageError) else str(error.strerror)

@@ -99,9 +99,9 @@ def disks(machine: Machine, names: list[str] | None = None) -> list[tuple[str, A
         found = [(name, table.find(name)[0]) for name in names]
     else:
         found = [(id, drive.node) for id, drive, _ in table.drives() if drive.node is not None and not drive.readonly]
-    coming = machine.state == runstate.INMIGRATE  # the images are another's as yet
+    others = machine.left or machine.state == runstate.INMIGRATE  # who has the images now
     for name, node in found:
-        if coming or getattr(node, "snapshots", None) is None:
+        if others or getattr(node, "snapshots", None) is None:
             raise BuildError(f"Device '{name}' is writable but does not support snapshots")
     return found
 

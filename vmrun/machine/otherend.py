@@ -144,10 +144,14 @@ class Listener:
         if scheme != "unix":
             host, port = self.server.getsockname()[:2]  # which port it is, where it was to be any
             self.address = {"type": "inet", "host": host, "port": str(port)}
+        self.server.setblocking(False)
         loop.add_fd(self.server.fileno(), self._come)
 
     def _come(self) -> None:
-        end, _ = self.server.accept()
+        try:
+            end, _ = self.server.accept()
+        except OSError:  # who came is gone, or there are no descriptors: another comes
+            return
         self.end()
         self.found(end.detach())
 

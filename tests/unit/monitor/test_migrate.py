@@ -468,3 +468,151 @@ def test_a_disk_is_not_plugged_in_without_a_medium(tmp_path: pathlib.Path, drive
         answer = talk.ask("device_add", driver=driver, drive="e", **more)
         assert answer["error"]["desc"] == "Device needs media, but drive is empty"
         talk.monitors.close()
+
+
+# --- images that are another's for now --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+def test_who_has_left_changes_no_image(tmp_path: pathlib.Path, format: str) -> None:
+    """Who has the machine now has its images."""
+    with Driven(tmp_path, **image(tmp_path / "disk", format)) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        if format == "qcow2":
+            talk.hmp("savevm one")
+        talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
+        assert finish(talk)["status"] == "completed"
+        before, node = (tmp_path / "disk").read_bytes(), pc.machine.board.drives["hd"].node
+        for change in (lambda: node.write(0x3000, b"after"), lambda: node.write_zeroes(0, 1 << 16, unmap=True)):
+            with pytest.raises(PermissionError):
+                change()
+        assert talk.ask("block_resize", device="hd", size=2 << 20)["error"]["desc"] == "Operation not permitted"
+        for line in ("delvm one", "loadvm one"):
+            assert "does not support snapshots" in talk.hmp(line)
+        assert (tmp_path / "disk").read_bytes() == before
+        talk.result("cont")  # nobody took them
+        node.write(0x3000, b"after")
+        talk.monitors.close()
+
+
+def test_disks_may_be_copied_before_the_machine_comes(tmp_path: pathlib.Path) -> None:
+    """Through an export that can be written, whose images are this program's from then on."""
+    keys, uri = image(tmp_path / "disk", "qcow2"), f"file:{tmp_path}/pc.vm"
+    with Driven(tmp_path, **keys) as pc:
+        save(pc.machine, f"{tmp_path}/pc.vm")
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            talk = Talk(other)
+            talk.result("qmp_capabilities")
+            there = {"type": "unix", "data": {"path": f"{tmp_path}/nbd"}}
+            talk.result("nbd-server-start", addr=there)
+            told = talk.ask("nbd-server-add", device="hd", writable=True)["error"]["desc"]
+            assert 'Failed to get "write" lock' in told
+            talk.result("nbd-server-add", device="hd")
+            talk.hmp("nbd_server_remove hd")
+            pc.machine.close()
+            talk.result("nbd-server-add", device="hd", writable=True)
+            node = other.machine.board.drives["hd"].node
+            assert not node.asleep
+            node.write(0x8000, b"copied")
+            incoming(other.machine, uri)
+            assert node.read(0x8000, 6) == b"copied"
+            talk.monitors.close()
+
+
+def test_an_image_that_grew_meanwhile_is_seen_as_long_as_it_is(tmp_path: pathlib.Path) -> None:
+    keys, uri = image(tmp_path / "disk", "raw"), f"file:{tmp_path}/pc.vm"
+    with Driven(tmp_path, **keys) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            talk.result("block_resize", device="hd", size=3 << 20)
+            talk.result("migrate", uri=uri)
+            assert finish(talk)["status"] == "completed"
+            incoming(other.machine, uri)
+            drive = other.machine.board.drives["hd"]
+            assert (drive.size, drive.node.size) == (3 << 20, 3 << 20)
+            drive.node.write(2 << 20, b"there")
+        talk.monitors.close()
+
+
+def test_what_cannot_be_written_back_is_kept(tmp_path: pathlib.Path) -> None:
+    """The machine goes on with what it knows of its image, not with what the image says of itself."""
+    with Driven(tmp_path, **image(tmp_path / "disk", "qcow2")) as pc:
+        node = pc.machine.board.drives["hd"].node
+        node.write(0x8000, b"only known here")
+        kept, full = os.dup(node.file.fd), os.open("/dev/full", os.O_RDWR)
+        os.dup2(full, node.file.fd)
+        with pytest.raises(BackendError, match="No space left"):
+            handover.let_go(pc.machine)
+        os.dup2(kept, node.file.fd)
+        for fd in (kept, full):
+            os.close(fd)
+        assert not pc.machine.left
+        assert node.read(0x8000, 15) == b"only known here"
+
+
+def test_images_that_somebody_had_can_be_tried_again(tmp_path: pathlib.Path) -> None:
+    keys, uri = image(tmp_path / "disk", "qcow2"), f"file:{tmp_path}/pc.vm"
+    with Driven(tmp_path, **keys) as pc:
+        save(pc.machine, f"{tmp_path}/pc.vm")
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            talk = Talk(other)
+            talk.result("qmp_capabilities")
+            assert "lock" in talk.ask("migrate-incoming", uri=uri)["error"]["desc"]
+            pc.machine.close()
+            talk.result("migrate-incoming", uri=uri)
+            assert other.machine.migration["status"] == "completed"
+            talk.monitors.close()
+
+
+def test_who_cannot_leave_hangs_up(talk: Talk, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other end does not wait for a state that nobody sends."""
+
+    def stuck(machine: Any) -> None:
+        raise BackendError("the images cannot be written: No space left on device")
+
+    monkeypatch.setattr(handover, "let_go", stuck)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "way"))
+        server.listen()
+        talk.result("migrate", uri=f"unix:{tmp_path}/way")
+        assert "No space left" in finish(talk)["error-desc"]
+        client, _ = server.accept()
+        with client:
+            client.settimeout(60)
+            assert client.recv(1) == b""
+
+
+def test_a_mirror_may_end_before_the_switch_over(tmp_path: pathlib.Path) -> None:
+    """As programs do that move a machine with its disks."""
+    with Driven(tmp_path, **image(tmp_path / "disk", "qcow2")) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        uri = f"file:{tmp_path}/pc.vm"
+        mirror = {"device": "hd", "job-id": "m", "target": f"{tmp_path}/copy", "format": "raw", "sync": "full"}
+        talk.result("drive-mirror", **mirror)
+        assert "a block job (mirror) works" in talk.ask("migrate", uri=uri)["error"]["desc"]
+        pausing(talk)
+        talk.result("migrate", uri=uri)
+        until(talk, "pre-switchover")
+        refused = talk.ask("migrate-continue", state="pre-switchover")["error"]["desc"]
+        assert "a block job (mirror) works" in refused
+        end = time.monotonic() + 60
+        while not any(event["event"] == "BLOCK_JOB_READY" for event in talk.events()) and time.monotonic() < end:
+            talk.machine.loop.run_once(0.01)
+        talk.result("block-job-cancel", device="m")
+        while talk.result("query-block-jobs") and time.monotonic() < end:
+            talk.machine.loop.run_once(0.01)
+        talk.result("migrate-continue", state="pre-switchover")
+        assert finish(talk)["status"] == "completed"
+        talk.monitors.close()

@@ -4,7 +4,7 @@ With `direct` it was opened with O_DIRECT: what is not aligned as the host asks 
 part of a block reads the block first. Holes are what SEEK_DATA says; discard punches them.
 """
 
-from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, errno
 from libc.stdlib cimport free
 from libc.string cimport memset
 from posix.stdlib cimport posix_memalign
@@ -286,8 +286,8 @@ cdef class FileNode(Node):
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         cdef int error, how = RWF_DSYNC if flags & NODE_FUA and not self.unsafe else 0
-        if self.readonly:
-            return EIO
+        if self.readonly or self.asleep:
+            return EPERM if self.asleep else EIO
         if self.align == 1:
             return self.transfer(offset, bytes, source, True, how)
         if self.aligned(offset, bytes, source):
@@ -311,7 +311,7 @@ cdef class FileNode(Node):
         cdef int error
         cdef u64 began, spent
         cdef long slept
-        if self.readonly or self.align > 1 or bytes > SMALL:
+        if self.readonly or self.asleep or self.align > 1 or bytes > SMALL:
             return EOPNOTSUPP
         if self.hurries:
             error = self.transfer(offset, bytes, source, True, RWF_NOWAIT)
@@ -332,7 +332,7 @@ cdef class FileNode(Node):
 
     cdef bint begin(self, Transfer *transfer) noexcept nogil:
         cdef Cursor cursor
-        if self.engine is None or transfer.bytes == 0 or transfer.kind == TRANSFER_WRITE and self.readonly:
+        if self.engine is None or transfer.bytes == 0 or transfer.kind == TRANSFER_WRITE and (self.readonly or self.asleep):
             return False
         cursor.at, cursor.left, cursor.skip = transfer.vectors, transfer.count, 0
         if self.align > 1 and not self.aligned(transfer.offset, transfer.bytes, &cursor):
@@ -355,15 +355,15 @@ cdef class FileNode(Node):
         return errno
 
     cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
-        if self.drops and not self.readonly and bytes:
+        if self.drops and not self.readonly and not self.asleep and bytes:
             if fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <off_t>offset, <off_t>bytes) != 0:
                 self.drops = False
         return 0
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef int error
-        if self.readonly:
-            return EIO
+        if self.readonly or self.asleep:
+            return EPERM if self.asleep else EIO
         if bytes == 0:
             return 0
         if flags & NODE_UNMAP and self.drops and offset + bytes <= self.size:
@@ -413,6 +413,8 @@ cdef class FileNode(Node):
             if size > self.size:
                 raise OSError(EINVAL, "a block device cannot grow")
             return
+        if self.asleep:
+            raise OSError(EPERM, os.strerror(EPERM))
         before = self.size
         os.ftruncate(self.fd, size)
         self.size = size

@@ -337,9 +337,14 @@ cdef class Filter(Node):
     def __init__(self, Node file):
         self.file = file
         self.size, self.readonly, self.driver = file.size, file.readonly, "raw"
+        self.asleep = file.asleep
 
     def children(self):
         return [("file", self.file)]
+
+    def wake(self):
+        self.size = self.file.size
+        self.asleep = False
 
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
         return self.file.readv(offset, bytes, to, flags)

@@ -88,5 +88,8 @@ cdef class WindowNode(Filter):
         cdef int error = self.file.status(self.start + offset, bytes, found)
         return error
 
+    def wake(self):
+        self.asleep = False                                 # a part is as long as ever
+
     def truncate(self, u64 size, str preallocation="off"):
         raise OSError(95, "a part of a file cannot be resized")

@@ -18,7 +18,7 @@ qcow2_check.pyx, snapshots qcow2_snapshots.pyx, dirty bitmaps qcow2_bitmaps.pyx,
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, EOPNOTSUPP
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, EOPNOTSUPP, EPERM
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
@@ -131,6 +131,8 @@ cdef class Qcow2Node(Qcow2Tables):
     def truncate(self, u64 size, str preallocation="off"):
         from vmrun.backends.block.qcow2_snapshots import resize
 
+        if self.asleep:
+            raise OSError(EPERM, os.strerror(EPERM))
         before = self.size
         resize(self, size)
         if self.bitmaps:
@@ -475,6 +477,8 @@ cdef class Qcow2Node(Qcow2Tables):
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
         cdef int error
+        if self.asleep:
+            return EPERM
         if self.readonly or offset > self.size or bytes > ((self.size + 511) & ~<u64>511) - offset:
             return EIO
         pthread_rwlock_rdlock(&self.graph)
@@ -491,7 +495,7 @@ cdef class Qcow2Node(Qcow2Tables):
         """Into clusters that are the disk's alone, by what is known of the tables."""
         cdef Mapping m
         cdef int error = 0
-        if self.readonly or self.broken or self.mark_count or offset > self.size or bytes > self.size - offset:
+        if self.readonly or self.asleep or self.broken or self.mark_count or offset > self.size or bytes > self.size - offset:
             return EOPNOTSUPP
         if pthread_rwlock_tryrdlock(&self.graph) != 0:
             return EAGAIN
@@ -512,7 +516,7 @@ cdef class Qcow2Node(Qcow2Tables):
 
     cdef int flush(self) noexcept nogil:
         cdef int error
-        if self.readonly:
+        if self.readonly or self.asleep:
             return 0
         if self.broken:
             return ENOMEDIUM
@@ -601,8 +605,8 @@ cdef class Qcow2Node(Qcow2Tables):
         """Whole clusters; they read as zeros then."""
         cdef u64 end = offset + bytes, mask = self.cluster_size - 1
         cdef int error
-        if self.readonly:
-            return EIO
+        if self.readonly or self.asleep:
+            return EPERM if self.asleep else EIO
         if self.broken:
             return ENOMEDIUM
         if self.version < 3 and self.backing is not None:
@@ -628,8 +632,8 @@ cdef class Qcow2Node(Qcow2Tables):
         cdef int error = 0
         cdef IoVec vector
         cdef Extent extent
-        if self.readonly:
-            return EIO
+        if self.readonly or self.asleep:
+            return EPERM if self.asleep else EIO
         if self.broken:
             return ENOMEDIUM
         if bytes == 0:

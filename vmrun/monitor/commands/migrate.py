@@ -168,8 +168,10 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
         raise QmpError("Guest is waiting for an incoming migration")
     path, fd = target(monitor, uri, out=True)
     before, began, left = machine.state, monotonic(), machine.left
+    pauses = "pause-before-switchover" in machine.migrate_capabilities
     try:
-        handover.check(machine)
+        if not pauses:  # else those that work have until migrate-continue to end
+            handover.check(machine)
         machine.go(runstate.FINISH_MIGRATE)
         outgoing = Outgoing(machine, before if before != runstate.POSTMIGRATE else runstate.PAUSED)
     except StateError as error:
@@ -180,7 +182,6 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
         raise QmpError(error.problems[0].message) from None
     progress = {"done": 0, "written": 0}
     machine.progress = lambda: _ram(outgoing.total, monotonic() - began, **progress)
-    pauses = "pause-before-switchover" in machine.migrate_capabilities
     tell(machine, "setup")
 
     def reached() -> None:
@@ -200,15 +201,17 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
             machine.loop.call_soon(reached)
             while pauses and not ended() and machine.migration["status"] != "device":
                 sleep(0.01)
-            handover.let_go(machine)  # before who awaits the machine can have all of it
+            if not ended():
+                handover.let_go(machine)  # before who awaits the machine can have all of it
 
-        if not (fd < 0 and otherend.is_one(path)):
-            switch_over()
-            outgoing.write(path, ended, fd, told)
-            return
-        end, over = otherend.send(path, ended)
+        end, over = otherend.send(path, ended) if fd < 0 and otherend.is_one(path) else (fd, lambda whole: None)
         try:
-            switch_over()
+            try:
+                switch_over()
+            except BaseException:
+                if end >= 0:
+                    os.close(end)
+                raise
             outgoing.write(path, ended, end, told)
         except BaseException:
             over(False)
@@ -316,6 +319,7 @@ def _take_in(machine: Machine, reader: Reader) -> None:
     try:
         handover.take(machine)
     except BackendError as error:
+        machine.restored = ""  # it may be tried again
         raise StateError(error.problems[0].message) from None
     tell(machine, "completed")
     go_on(machine, paused=not machine.autostart)
@@ -365,6 +369,7 @@ def _await(machine: Machine, uri: str) -> None:
 
     def found(fd: int) -> None:
         machine.works.remove(listener)
+        machine.awaited = {}
         _come(machine, uri, fd)
 
     try:
@@ -446,6 +451,10 @@ def migrate_continue(monitor: Any, state: str) -> None:
     status = machine.migration.get("status", "none")
     if status != state or state != "pre-switchover":
         raise QmpError(f"Migration not in expected state: {status}")
+    try:
+        handover.check(machine)
+    except StateError as error:
+        raise of_fault(error) from None
     tell(machine, "device")
 
 
