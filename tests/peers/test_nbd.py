@@ -179,6 +179,32 @@ def test_a_server_that_offers_more_connections_than_it_answers(image: pathlib.Pa
     node.close()
 
 
+def mapped(tool: list[str], *words: str) -> str:
+    return subprocess.run([*tool, "map", "--output=json", *words], capture_output=True, text=True, timeout=60).stdout
+
+
+OUR_IMG = [sys.executable, str(ROOT / "bin/vmrun-img")]
+
+
+def test_holes_on_a_server_are_holes_here_and_its_bitmaps_are_read(tmp_path: pathlib.Path) -> None:
+    """base:allocation, and with x-dirty-bitmap what has changed, as backup programs ask for it."""
+    disk, at = tmp_path / "d.qcow2", tmp_path / "s"
+    for words in (["create", "-q", "-f", "qcow2", str(disk), "64M"], ["bitmap", "--add", str(disk), "b0"]):
+        subprocess.run(["qemu-img", *words], check=True)
+    subprocess.run(
+        ["qemu-io", "-c", "write 3M 1M", "-c", "write 20M 128k", "-c", "write -z 40M 1M", str(disk)], check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    with server(["qemu-nbd", "-r", "-t", "-f", "qcow2", "-B", "b0", "-k", str(at), str(disk)], at) as address:
+        assert '"data": true' in mapped(OUR_IMG, address) == mapped(["qemu-img"], address)
+        changed = f"driver=nbd,server.type=unix,server.path={at},x-dirty-bitmap=qemu:dirty-bitmap:b0"
+        assert '"present": false' in mapped(OUR_IMG, "--image-opts", changed)
+        assert mapped(OUR_IMG, "--image-opts", changed) == mapped(["qemu-img"], "--image-opts", changed)
+        copy = tmp_path / "copy.raw"
+        subprocess.run([*OUR_IMG, "convert", "--image-opts", changed, str(copy)], check=True)  # a hole that is data
+        subprocess.run(["qemu-img", "compare", "-q", str(disk), str(copy)], check=True)
+
+
 @pytest.mark.parametrize("by", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_server_that_a_signal_ends_has_not_failed(image: pathlib.Path, tmp_path: pathlib.Path, by: str) -> None:
     import signal

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from vmrun.backends.block.node import EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO
+from vmrun.backends.block.node import (
+    EXTENT_ALLOCATED,
+    EXTENT_COMPRESSED,
+    EXTENT_DATA,
+    EXTENT_HOLE,
+    EXTENT_OFFSET,
+    EXTENT_ZERO,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,22 +22,24 @@ __all__ = ["Piece", "backing_of", "pieces", "images", "seen"]
 
 
 class Piece:
-    """`length` bytes from `start` on that are alike; `depth` images below the top, `node` is the one that has them."""
+    """`length` bytes from `start` on that are alike; `depth` images below the top, `node` is the one that has them.
+    A `hole` that is no `zero` is data to whoever reads it: a server's, which does not say what it reads as.
+    """
 
-    __slots__ = ("compressed", "data", "depth", "length", "node", "offset", "present", "start", "zero")
+    __slots__ = ("compressed", "data", "depth", "hole", "length", "node", "offset", "present", "start", "zero")
 
     def __init__(self, start: int, length: int, depth: int, flags: int, host: int, node: Node) -> None:
         self.start, self.length, self.depth, self.node = start, length, depth, node
         self.data, self.zero = bool(flags & EXTENT_DATA), bool(flags & EXTENT_ZERO)
         self.present = bool(flags & EXTENT_ALLOCATED)
-        self.compressed = bool(flags & EXTENT_COMPRESSED)
+        self.compressed, self.hole = bool(flags & EXTENT_COMPRESSED), bool(flags & EXTENT_HOLE)
         self.offset: int | None = host if flags & EXTENT_OFFSET else None
 
     def follows(self, other: Piece) -> bool:
         """Whether it only continues the one before."""
         return (
-            (self.depth, self.data, self.zero, self.present, self.compressed, self.node is other.node)
-            == (other.depth, other.data, other.zero, other.present, other.compressed, True)
+            (self.depth, self.data, self.zero, self.present, self.compressed, self.hole, self.node is other.node)
+            == (other.depth, other.data, other.zero, other.present, other.compressed, other.hole, True)
             and (self.offset is None) == (other.offset is None)
             and (self.offset is None or self.offset == (other.offset or 0) + other.length)
         )

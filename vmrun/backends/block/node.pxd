@@ -17,6 +17,7 @@ cpdef enum:
     EXTENT_ALLOCATED = 4        # this node answers for it, not its backing image
     EXTENT_OFFSET = 8           # `host` is where in the node's file
     EXTENT_COMPRESSED = 16
+    EXTENT_HOLE = 32            # with DATA: nothing may be stored, but who is asked does not say that it reads as zeros
 
 # what a format tells its file about, for blkdebug; the names are in debug.pyx
 cdef enum:

@@ -37,7 +37,7 @@ PROTOCOLS: dict[str, dict[str, Kind]] = {
     "file": _FILE, "host_device": _FILE, "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
     "nbd": {
         "server": "any", "path": "str", "host": "str", "port": "str", "export": "str", "tls-creds": "none",
-        "tls-hostname": "none", "x-dirty-bitmap": "none", "reconnect-delay": "no number", "open-timeout": "no number",
+        "tls-hostname": "none", "x-dirty-bitmap": "str", "reconnect-delay": "no number", "open-timeout": "no number",
     },
     "vvfat": {"dir": "str", "fat-type": "number", "floppy": "bool", "label": "str", "rw": "bool"},
     "blkdebug": {

@@ -96,7 +96,7 @@ def map(argv: list[str]) -> int:  # noqa: A001
         else:
             sys.stdout.write(f"{'Offset':<16}{'Length':<16}{'Mapped to':<16}File\n")
             for piece in found:
-                if not piece.data or piece.zero:
+                if not piece.data or piece.zero or piece.hole:
                     continue
                 if piece.offset is None:
                     raise ImgError("File contains external, encrypted or compressed clusters.")
@@ -122,7 +122,8 @@ def _map_json(found: Any) -> None:
         words = {True: "true", False: "false"}
         text = (
             f'{{ "start": {piece.start}, "length": {piece.length}, "depth": {piece.depth}, '
-            f'"present": {words[piece.present]}, "zero": {words[piece.zero]}, "data": {words[piece.data]}'
+            f'"present": {words[piece.present and not piece.hole]}, "zero": {words[piece.zero]}, '
+            f'"data": {words[piece.data and not piece.hole]}'
         )
         if piece.offset is not None:
             text += f', "offset": {piece.offset}'
