@@ -231,6 +231,32 @@ def test_many_segments_for_a_card_come_in_turns(net: PyNet) -> None:
             net.close()
 
 
+@pytest.mark.parametrize("segments", [15, 63, 127])
+def test_a_turn_that_ends_with_a_frame_is_not_the_last(net: PyNet, segments: int) -> None:
+    """What waits behind it comes without the card's asking again."""
+    lock = DeviceLock()
+    thread = IoThread(lock)
+    card = Card(room=0)
+    net.rest_on(thread)
+    wanted = 400 // segments + 1
+    try:
+        with lock:
+            net.plug(card.port)
+            for _ in range(wanted):
+                assert net.incoming_with(*large(segments))
+            card.room = 10000
+            net.room_again()
+        thread.start()
+        end = time.monotonic() + 20
+        while len(card.frames) < wanted * segments and time.monotonic() < end:
+            time.sleep(0.001)
+        assert len(card.frames) == wanted * segments
+    finally:
+        thread.close()
+        with lock:
+            net.close()
+
+
 def test_another_card_gets_what_is_left_of_a_large_frame_as_it_takes_it(net: PyNet) -> None:
     net.plug(Card(room=3).port)
     frame, header = large(10)

@@ -56,7 +56,7 @@ cdef u64 gather(IoVec *pieces, u32 count, u8 *out, u64 most) noexcept nogil:
 cdef void _go_on(void *net) noexcept nogil:
     """What a large frame has left, either way."""
     (<HostNet>net).go_on(TURN)
-    if (<HostNet>net).uncutting:
+    if (<HostNet>net).first != NULL:
         (<HostNet>net).room()
 
 
