@@ -37,6 +37,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     describe(last, "40-bios", "bios")
     (last / "05-broken.json").write_text("{")
     (last / "06-list.json").write_text("[]")
+    (last / "07-odd.json").write_text('{"interface-types": ["uefi"], "targets": ["x86_64"]}')
+    (last / "08-none.json").write_text('{"interface-types": null}')
+    (last / "09-deep.json").write_text("[" * 60000)
     return first, last
 
 

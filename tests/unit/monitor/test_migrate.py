@@ -440,6 +440,19 @@ def test_a_migration_that_is_held_can_be_given_up(talk: Talk, tmp_path: pathlib.
     assert "not in expected state: cancelled" in talk.hmp("migrate_continue pre-switchover")
 
 
+def test_who_came_may_be_gone_and_another_comes(talk: Talk, tmp_path: pathlib.Path) -> None:
+    """A wake-up for nobody holds up nothing."""
+    talk.machine.go("inmigrate")
+    incoming(talk.machine, f"unix:{tmp_path}/way")
+    (listener,) = talk.machine.works
+    listener._come()
+    assert talk.result("query-migrate")["status"] == "setup"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "way"))
+        until(talk, "active")
+    assert "socket-address" not in finish(talk)  # nobody is awaited there any more
+
+
 def test_who_reaches_nobody_never_was_active(talk: Talk, tmp_path: pathlib.Path) -> None:
     talk.result("migrate", uri=f"unix:{tmp_path}/nobody")
     assert finish(talk)["status"] == "failed"

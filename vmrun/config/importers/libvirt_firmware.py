@@ -27,23 +27,36 @@ class Firmware:
 
 def find(kind: str, machine: str, features: dict[str, bool], smm: bool) -> Firmware | None:
     """kind: efi or bios. features: those that it must have, or must not. smm: whether the machine has SMM on."""
+    for given in _descriptions():
+        try:
+            found = _fitting(given, kind, machine, features, smm)
+        except (AttributeError, TypeError):  # it is no description, whatever its name says
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _fitting(
+    given: dict[str, Any], kind: str, machine: str, features: dict[str, bool], smm: bool
+) -> Firmware | None:
+    """What a description is of, when it fits."""
     from fnmatch import fnmatchcase
 
-    for given in _descriptions():
-        has = given.get("features", [])
-        targets = [row for row in given.get("targets", []) if row.get("architecture") == "x86_64"]
-        if KINDS.get(kind) not in given.get("interface-types", []):
-            continue
-        if not any(fnmatchcase(machine, pattern) for row in targets for pattern in row.get("machines", [])):
-            continue
-        if "requires-smm" in has and not smm or any((name in has) is not wanted for name, wanted in features.items()):
-            continue
-        mapping = given.get("mapping", {})
-        if mapping.get("device") == "memory" and mapping.get("filename"):
-            return Firmware(str(mapping["filename"]), "", False)
-        code, template = mapping.get("executable", {}), mapping.get("nvram-template", {})
-        if mapping.get("device") == "flash" and code.get("format") == "raw" and code.get("filename"):
-            return Firmware(str(code["filename"]), str(template.get("filename", "")), True)
+    has = given.get("features", [])
+    targets = [row for row in given.get("targets", []) if row.get("architecture") == "x86_64"]
+    if KINDS.get(kind) not in given.get("interface-types", []):
+        return None
+    if not any(fnmatchcase(machine, pattern) for row in targets for pattern in row.get("machines", [])):
+        return None
+    if "requires-smm" in has and not smm or any((name in has) is not wanted for name, wanted in features.items()):
+        return None
+    mapping = given.get("mapping", {})
+    if mapping.get("device") == "memory" and mapping.get("filename"):
+        return Firmware(str(mapping["filename"]), "", False)
+    code, template = mapping.get("executable", {}), mapping.get("nvram-template", {})
+    if mapping.get("device") == "flash" and code.get("format") == "raw" and code.get("filename"):
+        return Firmware(str(code["filename"]), str(template.get("filename", "")), True)
     return None
 
 
@@ -64,7 +77,7 @@ def _descriptions() -> Iterator[dict[str, Any]]:
         try:
             with open(path, "rb") as file:
                 given = json.loads(file.read(MOST))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if isinstance(given, dict):
             yield given

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vmrun.machine.machine import Machine
+    from accel.ram import RamBlock
 
 PAGE = 4096
 SECONDS, SAMPLES = (1, 60), (128, 16384)  # that may be asked for
@@ -41,6 +41,8 @@ def calc_dirty_rate(monitor: Any, calc_time: int, sample_pages: int = USUAL, mod
     """Measure how much memory the guest writes in the next so many seconds, by samples of its pages; query-dirty-rate
     tells what came of it.
     """
+    from vmrun.machine.snapshot import blocks
+
     machine = monitor.machine
     if machine.dirty_rate.get("status") == "measuring":
         raise QmpError("the dirty rate is already being measured.")
@@ -59,15 +61,13 @@ def calc_dirty_rate(monitor: Any, calc_time: int, sample_pages: int = USUAL, mod
         if error is None:
             found["dirty-rate"] = rate
 
-    Work(machine, lambda work: _measure(work, machine, calc_time, sample_pages)).start(done)
-
-
-def _measure(work: Work, machine: Machine, seconds: int, samples: int) -> int:
-    """MiB that are written in a second."""
-    from vmrun.machine.snapshot import blocks
-
-    random = Random()
     held = [block for block in blocks(machine).values() if block.size >= PAGE]
+    Work(machine, lambda work: _measure(work, held, calc_time, sample_pages)).start(done)
+
+
+def _measure(work: Work, held: list[RamBlock], seconds: int, samples: int) -> int:
+    """MiB that are written in a second."""
+    random = Random()
     pages: list[tuple[Any, int]] = []
     for block in held:
         count = block.size // PAGE
