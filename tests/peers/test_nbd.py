@@ -249,3 +249,19 @@ def test_a_server_whose_queue_is_full_is_waited_for(image: pathlib.Path, tmp_pat
     thread.join(10)
     listener.close()
     node.close()
+
+
+@pytest.mark.parametrize("words", ["info", "map", "check", "resize"])
+def test_an_image_that_cannot_be_read_is_told_in_qemus_words(tmp_path: pathlib.Path, words: str) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text('[inject-error]\nevent = "none"\niotype = "read"\nerrno = "5"\n')
+    (tmp_path / "d.img").write_bytes(bytes(MIB))
+    name = f"blkdebug:{rules}:{tmp_path}/d.img"
+    more = ["2M"] if words == "resize" else []
+    mine, theirs = (
+        subprocess.run([*tool, words, name, *more], capture_output=True, text=True, timeout=60)
+        for tool in (OUR_IMG, ["qemu-img"])
+    )
+    assert mine.returncode == theirs.returncode == 1
+    assert "determining its format: Input/output error" in mine.stderr
+    assert mine.stderr.partition("Could")[2] == theirs.stderr.partition("Could")[2]

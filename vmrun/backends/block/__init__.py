@@ -132,7 +132,7 @@ def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
                 f"drive {name}: {path} is empty", remedy=f"give it a size, for example: truncate -s 10G {path}"
             )
         if format == "auto":
-            format = images.probe(file)
+            format = images.probe(file, path)
             if format != "raw":
                 raise BackendError(
                     f"drive {name}: {path} looks like an image of format {format}, and the drive says no format",

@@ -72,8 +72,16 @@ class Access:
         return self.cache in ("none", "directsync")
 
 
-def probe(node: Node) -> str:
-    """The format whose magic the node begins with; raw when there is none."""
+def probe(node: Node, name: str) -> str:
+    """The format whose magic the node begins with, or raw. ImageError, with its `name`, when it cannot be read."""
+    try:
+        return _magic(node)
+    except OSError as error:
+        why = f"Could not read image for determining its format: {error.strerror}"
+        raise ImageError(f"Could not open '{name}': {why}") from None
+
+
+def _magic(node: Node) -> str:
     head = node.read(0, 512)
     for format, at, magic in MAGICS:
         if at < 0:
@@ -541,7 +549,7 @@ def over(
 ) -> Node:  # fmt: skip
     """The format's node on its protocol node, with its backing chain."""
     if format is None:
-        format = probe(file)
+        format = probe(file, name)
     if format in ("raw", "host_device", "file"):
         return raw(file)
     if format not in FORMATS:

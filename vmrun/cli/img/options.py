@@ -210,7 +210,7 @@ def open_image(
         if images.says_format(name, file, format):
             return file
         try:
-            if format is None and write and images.probe(file) == "raw":
+            if format is None and write and images.probe(file, name) == "raw":
                 sys.stderr.write(
                     f"WARNING: Image format was not specified for '{name}' and probing guessed raw.\n"
                     "         Automatically detecting the format is dangerous for raw images, write operations on block"
