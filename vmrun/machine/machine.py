@@ -13,7 +13,7 @@ from accel.api import Action
 from accel.run import REQUEST_DEBUG, REQUEST_FAILED
 
 from vmrun.core.interfaces import GuestExit, PowerButton, Sleeper, Waker
-from vmrun.errors import StateError
+from vmrun.errors import BuildError, StateError
 from vmrun.machine import balloon, network, runstate
 from vmrun.machine.ioerrors import IoErrors
 from vmrun.machine.runstate import CAUSES, SLEEP, STILL, mode
@@ -144,21 +144,30 @@ class Machine:
 
     def plug(self, wanted: dict[str, Any]) -> Device:
         """Put in a device, given as in a machine file's `devices`, and tell the guest. BuildError in QEMU's words."""
+        self._stays("device_add")
         hotplug = _hotplug()
         device: Device = hotplug.plug(self, hotplug.plan(self, wanted))
         return device
 
     def unplug(self, device: Device) -> None:
         """Ask the guest to let go of a device; DEVICE_DELETED tells when it is gone. BuildError: its bus cannot."""
+        self._stays("device_del")
         _hotplug().ask(self, device)
 
     def unplug_processor(self, node: Processor) -> None:
         """Ask the guest to let go of a processor. BuildError: it is the first, or the guest cannot."""
+        self._stays("device_del")
         _hotplug().ask_processor(self, node)
 
     def plug_processor(self, id: str, index: int) -> None:
-        """Put in processor `index` of those that there can be and are not there yet."""
+        """Put in processor `index` of those that there can be and are not there yet. BuildError while its state goes out."""
+        self._stays("device_add")
         _hotplug().plug_processor(self, id, index)
+
+    def _stays(self, asked: str) -> None:
+        """What has been taken of the machine for who gets it has all its devices, and no others."""
+        if self.state == runstate.FINISH_MIGRATE:
+            raise BuildError(f"{asked} not allowed while migrating", remedy="wait until it is over, or cancel it")
 
     # --- running ----------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ def test_a_machine_whose_file_cannot_be_written_goes_on(talk: Talk, tmp_path: pa
 
 
 def test_nothing_changes_while_the_state_goes_out(talk: Talk, tmp_path: pathlib.Path) -> None:
+    talk.result("device_add", driver="virtio-rng-pci", id="a")
     talk.machine.resume()
     talk.result("migrate", uri=f"file:{tmp_path}/pc.vm")
     assert talk.result("query-status")["status"] == "finish-migrate"
@@ -91,6 +92,8 @@ def test_nothing_changes_while_the_state_goes_out(talk: Talk, tmp_path: pathlib.
     again = talk.ask("migrate", uri=f"file:{tmp_path}/b.vm")
     assert again["error"]["desc"] == "There's a migration process in progress"
     assert not talk.machine.resume()
+    for name, how in (("device_add", {"driver": "virtio-rng-pci", "id": "b"}), ("device_del", {"id": "a"})):
+        assert talk.ask(name, **how)["error"]["desc"] == f"{name} not allowed while migrating"
     finish(talk)
 
 
