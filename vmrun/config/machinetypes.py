@@ -193,10 +193,17 @@ def _find(
                 where,
                 path="extends" if extending else "machine",
                 nearest=nearest(name, [*aliases(), *type_names()]),
-                remedy=f"`vmrun types` lists them; a type of your own is a file {name}.yaml beside this one",
+                remedy="another board of QEMU's; vmrun has the i440FX ones: `machine: pc`, and what `vmrun types` lists"
+                if another_board(name)
+                else f"`vmrun types` lists them; a type of your own is a file {name}.yaml beside this one",
             )
         ]
     )
+
+
+def another_board(name: str) -> bool:
+    """Whether QEMU means a machine by it that is no i440FX PC."""
+    return "q35" in name or name in ("microvm", "isapc", "xenfv", "xenpv", "x-remote")
 
 
 def _circle(names: list[str], asked: Node | None) -> ConfigError:

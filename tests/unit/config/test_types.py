@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vmrun.config.api import validate
 from vmrun.config.catalogue import Catalogue
 from vmrun.config.machinetypes import load_type, type_names
 from vmrun.config.resolve import check_file
@@ -192,3 +193,9 @@ def test_faulty_board_device_of_an_own_type_is_told_at_its_line(
     (problem,) = faults(tmp_path, catalogue, monkeypatch)
     assert (problem.code, problem.nearest) == ("VR0405", "smb_io_base")
     assert str(problem.place).endswith("mine.yaml:5:14")
+
+
+@pytest.mark.parametrize("name", ["q35", "pc-q35-7.2", "microvm", "isapc"])
+def test_another_board_of_qemus_is_told_apart_from_a_misspelt_name(name: str) -> None:
+    (problem,) = validate(f"schema: vmrun/machine/1\nmachine: {name}\n")
+    assert problem.code == "VR0301" and "another board" in problem.remedy

@@ -11,7 +11,7 @@ from vmrun.config.importers.libvirt_memory import Memory
 from vmrun.config.importers.line import parse_command_line
 from vmrun.config.importers.qemuopts import SOURCE, join
 from vmrun.config.importers.xmltree import Item, parse_xml, wrong
-from vmrun.config.machinetypes import newest_type
+from vmrun.config.machinetypes import another_board, newest_type
 from vmrun.config.scalar import parse_size
 from vmrun.errors import WARNING, ConfigError, Place, Problem
 
@@ -26,7 +26,6 @@ _UNITS = {"b": 1, "bytes": 1} | {
     for name, step in ((letter, 1024), (f"{letter}ib", 1024), (f"{letter}b", 1000))
 }
 _BOOT = {"hd": "c", "cdrom": "d", "fd": "a", "network": "n"}
-_FOREIGN = ("microvm", "isapc", "none", "xenfv", "xenpv", "x-remote")
 # Elements that say nothing about the machine: names for people, and what only a manager does.
 _NOTES = frozenset(("title", "description", "metadata", "currentMemory"))
 _HYPERV = {"vpindex": "vpindex", "synic": "synic", "runtime": "runtime", "reset": "reset", "relaxed": "relaxed"}
@@ -70,7 +69,7 @@ class _Domain(Memory):
         machine = root.find("os", "type")
         name = (machine.get("machine", "pc") if machine is not None else "pc") or "pc"
         arch = machine.get("arch", "x86_64") if machine is not None else "x86_64"
-        if "q35" in name or name in _FOREIGN or arch not in ("x86_64", "i686"):
+        if another_board(name) or name == "none" or arch not in ("x86_64", "i686"):
             raise wrong(f"machine '{name}' is no i440FX PC", file, machine.line if machine is not None else root.line)
         if machine is not None and machine.text not in ("hvm", ""):
             self.lost(machine.line, f"<type>{machine.text}</type>")
