@@ -160,7 +160,9 @@ class Machine:
         _hotplug().ask_processor(self, node)
 
     def plug_processor(self, id: str, index: int) -> None:
-        """Put in processor `index` of those that there can be and are not there yet. BuildError while its state goes out."""
+        """Put in processor `index` of those that there can be and are not there yet. BuildError while a state goes
+        out.
+        """
         self._stays("device_add")
         _hotplug().plug_processor(self, id, index)
 
