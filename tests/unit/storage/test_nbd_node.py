@@ -41,6 +41,22 @@ def test_all_that_wait_for_a_lost_connection_are_told() -> None:
     node.close()
 
 
+def test_an_image_that_is_anothers_is_not_written_on_its_server_either() -> None:
+    """As after a migration. Nothing is asked of the server."""
+    ours, theirs = socket.socketpair()
+    node = NbdNode([ours], 1 << 20, 32 | 64, False, "nbd")
+    node.rest()
+    for change in (lambda: node.write(0, b"too late"), lambda: node.write_zeroes(0, 0x10000, True)):
+        with pytest.raises(PermissionError):
+            change()
+    node.trim(0, 0x10000)
+    theirs.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(REQUEST)
+    node.close()
+    theirs.close()
+
+
 def chunk(handle: bytes, kind: int, data: bytes, done: bool = True) -> bytes:
     return struct.pack(">IHH", 0x668E33EF, done, kind) + handle + struct.pack(">I", len(data)) + data
 
@@ -102,6 +118,23 @@ def test_what_is_a_hole_there_is_one_here(flags: int, meant: int) -> None:
     length, found, _ = server.node.extent(8192, 65536)
     assert (length, found & (EXTENT_DATA | EXTENT_ZERO | EXTENT_HOLE)) == (4096, meant)
     assert server.asked == [(STATUS, 8192, 65536)]
+    server.close()
+
+
+def test_of_a_large_block_no_more_is_told_than_was_asked() -> None:
+    server = Server(lambda kind, offset, length, handle: chunk(handle, 5, struct.pack(">III", 7, 8192, 3)), block=4096)
+    assert server.node.extent(100, 50)[0] == 50
+    assert server.node.extent(5000, 7000)[0] == 7000
+    assert server.asked == [(STATUS, 0, 4096), (STATUS, 4096, 8192)]
+    server.close()
+
+
+@pytest.mark.parametrize("count", [1 << 31, 1 << 32, (1 << 32) + 512, 5 << 32])
+def test_the_status_of_much_is_asked_for_in_parts(count: int) -> None:
+    """A request's length has 32 bits."""
+    server = Server(lambda kind, offset, length, handle: chunk(handle, 5, told(3, length)), size=1 << 36)
+    assert server.node.extent(512, count)[0] == 1 << 30
+    assert server.asked == [(STATUS, 512, 1 << 30)]
     server.close()
 
 

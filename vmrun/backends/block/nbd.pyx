@@ -65,7 +65,7 @@ cdef enum:
     CHUNK_STATUS = 5
     CHUNK_ERROR = 0x8000         # and above
     MOST_TOLD = 1 << 16          # bytes of a chunk that is not data
-    MOST_ASKED = 1 << 31         # bytes whose status is asked for at once
+    MOST_ASKED = 1 << 30         # bytes whose status is asked for at once
     # of what the status tells
     HOLE = 1
     ZERO = 2
@@ -355,6 +355,8 @@ cdef class NbdNode(Node):
         cdef u64 step, first, end
         cdef int error = 0
         cdef u32 how = FUA if flags & NODE_FUA and self.flags & SEND_FUA else 0
+        if self.asleep:
+            return EPERM
         if self.readonly or offset > self.size or bytes > self.size - offset:
             return EIO
         memory = self.room(bytes)
@@ -397,15 +399,15 @@ cdef class NbdNode(Node):
         return error
 
     cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
-        if self.readonly or not self.flags & SEND_TRIM:
+        if self.readonly or self.asleep or not self.flags & SEND_TRIM:
             return 0
         return self.whole_blocks(TRIM, 0, (offset + self.block - 1) & -self.block, (offset + bytes) & -self.block)
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef u64 first = (offset + self.block - 1) & -self.block, end = (offset + bytes) & -self.block
         cdef int error = 0
-        if self.readonly:
-            return EIO
+        if self.readonly or self.asleep:
+            return EPERM if self.asleep else EIO
         if not self.flags & SEND_ZEROES or first >= end:
             return Node.zero(self, offset, bytes, flags)
         if first > offset:
@@ -419,7 +421,7 @@ cdef class NbdNode(Node):
         return error
 
     cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
-        cdef u64 first = offset & -self.block
+        cdef u64 first = offset & -self.block, most
         cdef int error
         found.length, found.flags = bytes, EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET
         if offset >= self.size:
@@ -428,11 +430,12 @@ cdef class NbdNode(Node):
         found.host, found.length = offset, min(bytes, self.size - offset)
         if not self.asks:
             return 0
-        bytes = min((offset + found.length + self.block - 1 & -self.block) - first, <u64>MOST_ASKED)
+        most = found.length
+        bytes = min((offset + most + self.block - 1 & -self.block) - first, <u64>MOST_ASKED)
         error = self.exchange(STATUS, REQ_ONE, first, <u32>bytes, NULL, found)
         if error == 0 and found.length <= offset - first:
             return EIO                                      # less than a block
-        found.length -= offset - first
+        found.length = min(found.length - (offset - first), most)
         return error
 
 
