@@ -29,7 +29,7 @@ def of(table: Blocks, node: Any) -> dict[str, DirtyBitmap]:
     """Name → bitmap, with those that the node's image keeps."""
     found: dict[str, DirtyBitmap] = table.bitmaps.setdefault(id(node), {})
     header = getattr(node, "header", None)
-    if header is not None and (header.bitmaps or node.bitmaps):
+    if header is not None and (header.bitmaps or node.bitmaps or found):
         from vmrun.backends.block.qcow2_bitmaps import known
         from vmrun.backends.block.qcow2_header import QcowError
 
@@ -37,6 +37,10 @@ def of(table: Blocks, node: Any) -> dict[str, DirtyBitmap]:
             kept = known(node)
         except QcowError as error:
             raise BuildError(str(error)) from None
+        there = {id(one.bits) for one in kept}
+        for name, bitmap in list(found.items()):
+            if bitmap.persistent and id(bitmap.bits) not in there:  # the image was another program's meanwhile
+                del found[name]
         for one in kept:
             if one.name not in found:
                 found[one.name] = DirtyBitmap(node, one.name, one.bits, True)

@@ -15,7 +15,7 @@ from tests.board import Driven
 from tests.unit.monitor.test_qmp import Talk
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.errors import BackendError
-from vmrun.machine import handover
+from vmrun.machine import bitmaps, handover
 from vmrun.machine.snapshot import save
 from vmrun.monitor.commands.migrate import RUNNING, incoming
 from vmrun.monitor.errors import QmpError
@@ -393,6 +393,24 @@ def test_a_machine_that_cannot_leave_has_its_images(tmp_path: pathlib.Path) -> N
         assert not node.file.asleep
         with pytest.raises(BackendError, match="in use by another process"):
             Driven(tmp_path, **keys)
+        talk.monitors.close()
+
+
+def test_bitmaps_of_an_image_go_on_when_the_machine_could_not_leave(tmp_path: pathlib.Path) -> None:
+    """Its image was at rest, and is read anew: what is kept in it notes what the guest writes then."""
+    with Driven(tmp_path, **image(tmp_path / "disk", "qcow2")) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        bitmaps.add(pc.machine, "hd", "kept", persistent=True)
+        node = pc.machine.board.drives["hd"].node
+        node.write(0x18000, b"before")
+        talk.result("migrate", uri=f"file:{tmp_path}/no/such/directory")
+        told = finish(talk)
+        assert told["status"] == "failed"
+        assert told["error-desc"].startswith(f"{tmp_path}/no/such/directory cannot be written")
+        node.write(0x88000, b"since")
+        assert bitmaps.find(pc.machine, "hd", "kept").bits.count == 2 << 16
+        bitmaps.remove(pc.machine, bitmaps.find(pc.machine, "hd", "kept"))
         talk.monitors.close()
 
 

@@ -225,7 +225,7 @@ def migrate(monitor: Any, uri: str, **flags: bool) -> None:
             machine.go(runstate.POSTMIGRATE)
             tell(machine, "completed")
             return
-        status, text = machine.migration["status"], str(error)
+        status, text = machine.migration["status"], error.problems[0].message
         try:
             if not left:
                 handover.take(machine)
