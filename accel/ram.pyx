@@ -139,6 +139,18 @@ cdef class RamBlock:
             memset(self.host, 0, self.size)
         self.mark_dirty(0, self.size)
 
+    def give_back(self):
+        """Nobody is going to use it: the host has its pages, and files below it, back at once, whoever still knows the block.
+        It reads as zeros.
+        """
+        cdef void *fresh
+        with nogil:                                 # it takes a while
+            fresh = mmap(self.host, self.size, PROT_READ | PROT_WRITE,
+                         MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if fresh != MAP_FAILED:
+            BACKED.discard(<u64>self.host)
+            madvise(fresh, self.size, MADV_DONTFORK)
+
     # --- how the host keeps it: before the block is in any address space ----------------------------------
 
     def back(self, u64 offset, u64 size, int fd, u64 file_offset, bint shared):

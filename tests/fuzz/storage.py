@@ -10,6 +10,8 @@ is looked for is a crash, a round that does not end, and memory that grows. Ever
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import pathlib
 import random
 import resource
@@ -418,7 +420,9 @@ def rounds(kind: str, directory: pathlib.Path, seed: int, first: int, count: int
 
 
 def resident() -> int:
-    """KiB."""
+    """KiB, without what is garbage, or free memory of the C library's."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4
 

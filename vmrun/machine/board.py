@@ -71,6 +71,7 @@ class Board:
         self.iothread = IoThread(lock)
         self.iothreads = [self.iothread]  # and those of objects
         self.accelerator: Accelerator = None  # type: ignore[assignment]
+        self.ram: RamBlock = None  # type: ignore[assignment]
         self.devices: dict[str, Device] = {}
         self.sinks: dict[str, IrqSink] = {}
         self.flash = False  # whether the firmware is in a flash (cfi.pflash01)
@@ -505,7 +506,9 @@ class Board:
     # --- the end ------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Images are flushed, terminals restored."""
+        """Images are flushed, terminals restored. The host has the guest's memory back, whoever still knows the
+        machine; it may be garbage for long.
+        """
         for thread in self.iothreads:
             thread.close()
         for netdev in self.netdevs.values():
@@ -527,6 +530,9 @@ class Board:
         for made in self.objects.children.values():
             made.release()
         self.objects.children.clear()
+        for block in (self.ram, *(block for device in self.devices.values() for block in device.ram_blocks)):
+            if block is not None:  # it may never have come so far
+                block.give_back()
 
 
 def writable(node: Any) -> None:

@@ -154,3 +154,16 @@ def test_an_alignment_that_is_none_is_refused(tmp_path: pathlib.Path) -> None:
     made.set_props({"mem-path": str(tmp_path / "ram"), "align": 3 << 20, "size": 4 << 20})
     with pytest.raises(BuildError, match="a power of two"):
         made.prepare()
+
+
+@pytest.mark.parametrize("backing", [{}, {"mem-path": "memory", "share": True}])
+def test_a_machine_that_is_closed_has_no_memory_any_more(tmp_path: pathlib.Path, backing: dict[str, Any]) -> None:
+    """What it is made of refers to itself, and may be garbage for long: the guest's memory is not."""
+    extra = {"memory-backing": backing} if backing else {}
+    with Driven(tmp_path, machine="pc-i440fx-7.2", memory="8MiB", **extra) as pc:
+        pc.board.ram.write(0, b"hello" * 200_000)
+        assert mapping(pc)["Rss"] != "0 kB"
+    assert mapping(pc)["Rss"] == "0 kB"
+    assert mapping(pc)["name"] == ""
+    if backing:
+        assert (tmp_path / "memory").read_bytes()[:5] == b"hello"
