@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import ssl
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -119,3 +120,41 @@ def test_a_file_that_is_not_there_or_has_nothing_in_it_is_named(
         found.complete(None)  # type: ignore[arg-type]
     assert str(path) in str(caught.value) and "_ssl.c" not in str(caught.value)
     assert not gone or f"Unable to access credentials {path}: No such file" in str(caught.value)
+
+
+ASKED = """
+import os, pty, sys
+child, end = pty.fork()
+if child == 0:
+    from vmrun.backends.objects.tls import X509Creds
+    from vmrun.errors import BuildError
+    found = X509Creds("keys")
+    found.dir, found.endpoint = sys.argv[1], "server"
+    try:
+        found.complete(None)
+    except BuildError as error:
+        print(error)
+    sys.exit()
+said = b""
+try:
+    while data := os.read(end, 4096):
+        said += data
+        if b"pass phrase" in said:
+            break
+except OSError:
+    pass
+print(said.decode())
+"""
+
+
+def test_nobody_is_asked_on_the_terminal_for_a_password(made: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """It may be the guest's console, and the machine would wait for it."""
+    for source, target in (("good", "ca-cert"), ("server", "server-cert")):
+        (tmp_path / f"{target}.pem").write_bytes((made / f"{source}.pem").read_bytes())
+    key = ["-in", made / "server-key.pem", "-out", tmp_path / "server-key.pem"]
+    openssl("ec", *key, "-aes128", "-passout", "pass:secret")
+    words = [sys.executable, "-c", ASKED, str(tmp_path)]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "Cannot load certificate" in said
+    assert "pass phrase" not in said
+    assert "passwordid" in said

@@ -106,7 +106,7 @@ class X509Creds(UserObject):
             raise BuildError("Missing 'dir' property value")
         if self.priority:
             raise BuildError("vmrun has no GnuTLS, whose words 'priority' takes")
-        self.password: bytes | None = None
+        self.password = b""  # of none OpenSSL asks the terminal, and waits
         if self.passwordid:
             secret = platform.user_object(self.passwordid)
             self.password = bytes(secret.value)
@@ -167,14 +167,14 @@ SAID = {  # by OpenSSL
     "KEY_VALUES_MISMATCH": "The certificate and the given key do not match.",
     "NO_CERTIFICATE_OR_CRL_FOUND": "there is no certificate in it",
     "BAD_DECRYPT": "the key is encrypted with another password: see passwordid",
-    "PEM lib": "one of them is no PEM, or the key is encrypted with another password",
+    "PEM lib": "one of them is no PEM, or the key is encrypted with another password: see passwordid",
 }
 
 # OpenSSL's X509_V_ERR_…: what a certificate may be good for is left to who sees it, as QEMU does
 NOT_YET, EXPIRED, PURPOSE = 9, 10, 26
 
 
-def check(side: str, made: ssl.SSLContext, authority: str, certificate: str, key: str, password: bytes | None) -> None:
+def check(side: str, made: ssl.SSLContext, authority: str, certificate: str, key: str, password: bytes) -> None:
     """Whether one who knows the authority would trust who shows the certificate: both ends of a handshake, here.
     BuildError with what is wrong with which file.
     """
