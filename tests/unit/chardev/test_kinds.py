@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.unit.chardev.test_chardev import Device, Rig, read_all, rig
 from vmrun.backends.chardev import open_chardev
 from vmrun.errors import BackendError
@@ -39,10 +40,7 @@ def test_datagrams_go_both_ways_and_wait_for_room(rig: Rig) -> None:
 
 
 def test_datagrams_to_nobody_vanish(rig: Rig) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    backend = rig.open(type="udp", host="127.0.0.1", port=port)
+    backend = rig.open(type="udp", host="127.0.0.1", port=free_port(socket.SOCK_DGRAM))
     for _ in range(3):
         rig.write(backend, b"x")
         rig.turns()

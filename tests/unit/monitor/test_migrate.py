@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.board import Driven
+from tests.ports import free_port
 from tests.unit.monitor.test_qmp import Talk
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.errors import BackendError
@@ -165,9 +166,7 @@ def settle(machines: tuple[Any, ...], ends: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", ["unix", "tcp", "exec"])
 def test_a_machine_goes_over_to_another(talk: Talk, tmp_path: pathlib.Path, kind: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ways = {"unix": f"unix:{tmp_path}/way", "tcp": f"tcp:127.0.0.1:{port}", "exec": f"exec:cat {tmp_path}/fifo; true"}
     uri = ways[kind]
     os.mkfifo(tmp_path / "fifo")

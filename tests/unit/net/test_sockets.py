@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from vmrun.backends.net.base import PyCard
 
+from tests.ports import free_port
 from tests.unit.net.host import ALL, A, B, C, Card, TestHost, frame, until
 from vmrun.errors import BackendError
 
@@ -23,12 +24,6 @@ def host() -> Iterator[TestHost]:
     one = TestHost()
     yield one
     one.close()
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def both_ways(host: TestHost, a: Any, b: Any) -> None:
