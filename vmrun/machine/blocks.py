@@ -9,6 +9,7 @@ import os
 from vmrun.core import iolimits
 from vmrun.core.interfaces import Removable
 from vmrun.errors import BuildError
+from vmrun.machine import runstate
 from vmrun.machine.nodes import CHILDREN, Nodes
 
 TYPE_CHECKING = False
@@ -47,11 +48,14 @@ class Blocks:
 
     def add(self, options: dict[str, Any], opened: Any = None) -> None:
         """Name a node. `opened`: by what `far` of the nodes gave."""
+        from vmrun.backends.block.images import waiting
+
         name = options.get("node-name")
         if name in self.machine.board.drives and name not in self.machine.board.node_drives:
             raise BuildError(f"node-name={name} is conflicting with a device id")
         before = set(self.known)
-        self.named.add(options, opened)
+        with waiting(self.machine.state == runstate.INMIGRATE):
+            self.named.add(options, opened)
         for made in self.known.keys() - before:
             self._offer(made)
         self._withdraw(self.named.open[str(name)])
@@ -134,12 +138,15 @@ class Blocks:
 
     def add_drive(self, id: str, spec: dict[str, Any]) -> None:
         """A drive by itself, which a device can name later. BuildError."""
+        from vmrun.backends.block.images import waiting
+
         config = self.machine.config
         if id in config["drives"]:
             raise BuildError(f"Duplicate ID '{id}' for drive")
         self._have_drives({**config["drives"], id: dict(spec)})
         try:
-            self.machine.board.drive(id)
+            with waiting(self.machine.state == runstate.INMIGRATE):
+                self.machine.board.drive(id)
         except BaseException:
             self.machine.board.drives.pop(id, None)
             self._have_drives(config["drives"])

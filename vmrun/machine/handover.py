@@ -16,20 +16,12 @@ from vmrun.machine.blocks import blocks, graph, tell_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from vmrun.machine.machine import Machine
 
 
-@contextlib.contextmanager
-def waiting() -> Iterator[None]:
-    """What is opened in it is another's for now."""
-    images.others = True
-    try:
-        yield
-    finally:
-        images.others = False
+waiting = images.waiting
 
 
 def _nodes(machine: Machine) -> list[Any]:

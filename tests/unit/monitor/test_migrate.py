@@ -17,6 +17,7 @@ from tests.unit.monitor.test_qmp import Talk
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.errors import BackendError
 from vmrun.machine import bitmaps, handover
+from vmrun.machine.blocks import blocks
 from vmrun.machine.snapshot import save
 from vmrun.monitor.commands.migrate import RUNNING, incoming
 from vmrun.monitor.errors import QmpError
@@ -648,4 +649,33 @@ def test_a_mirror_may_end_before_the_switch_over(tmp_path: pathlib.Path) -> None
             talk.machine.loop.run_once(0.01)
         talk.result("migrate-continue", state="pre-switchover")
         assert finish(talk)["status"] == "completed"
+        talk.monitors.close()
+
+
+def test_disks_may_be_named_while_a_machine_is_awaited(tmp_path: pathlib.Path) -> None:
+    """They are the other program's until it comes, as those of the start."""
+    keys, uri = image(tmp_path / "disk", "raw"), f"file:{tmp_path}/pc.vm"
+    new_file(str(tmp_path / "more"), 1 << 20)
+    new_file(str(tmp_path / "third"), 1 << 20)
+    more = {"driver": "file", "node-name": "more", "filename": f"{tmp_path}/more"}
+    third = f"drive_add 0 if=none,id=third,format=raw,file={tmp_path}/third"
+    with Driven(tmp_path, **keys) as pc:
+        talk = Talk(pc)
+        talk.result("qmp_capabilities")
+        talk.result("blockdev-add", **more)
+        assert talk.hmp(third) == "OK\r\n"
+        with handover.waiting():
+            other = Driven(tmp_path, **keys)
+        with other:
+            other.machine.go("inmigrate")
+            there = Talk(other)
+            there.result("qmp_capabilities")
+            there.result("blockdev-add", **more)
+            assert there.hmp(third) == "OK\r\n"
+            talk.result("migrate", uri=uri)
+            assert finish(talk)["status"] == "completed"
+            incoming(other.machine, uri)
+            assert not any(node.asleep for node, _ in blocks(other.machine).nodes())
+            assert "lock" in talk.ask("cont")["error"]["desc"]
+            there.monitors.close()
         talk.monitors.close()

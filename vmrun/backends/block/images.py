@@ -6,6 +6,7 @@ of a -blockdev. A format is either said or probed; what is probed as raw stays s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,7 +19,7 @@ from vmrun.core import fdsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from vmrun.backends.block.limits import LimitGroup
@@ -43,6 +44,17 @@ FORMATS = ("raw", "qcow2")
 DEEPEST = 128  # images of a backing chain
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
+
+
+@contextlib.contextmanager
+def waiting(whether: bool = True) -> Iterator[None]:
+    """What is opened in it is another program's for now, when `whether`."""
+    global others
+    before, others = others, others or whether
+    try:
+        yield
+    finally:
+        others = before
 
 
 class Access:
