@@ -67,7 +67,9 @@ class Pc:
 
     def wait(self, seconds: float = 10.0) -> bool:
         """True when a request arrived in time."""
-        return bool(select.select([self.control.notifier.fileno()], [], [], seconds)[0])
+        waiting = select.poll()  # select(2) knows no descriptor above 1023
+        waiting.register(self.control.notifier.fileno(), select.POLLIN)
+        return bool(waiting.poll(seconds * 1000))
 
     def run(self, count: int = 1, seconds: float = 10.0, cpuid: list[dict[str, int]] | None = None) -> int:
         """Create processors, run until one asks for something, stop; the requests."""
