@@ -93,8 +93,8 @@ swept_at = [0]
 
 
 def sweep() -> None:
-    """Closed machines refer to themselves and keep their descriptors until they are collected. A full collection is rare
-    in a process with the objects of 7,000 tests, and some 1,000 descriptors later select(2) fails in whoever comes then.
+    """Closed machines refer to themselves and keep their descriptors until they are collected. A full collection is
+    rare in a process with the objects of 7,000 tests, and 1,000 descriptors later select(2) fails in whoever comes.
     """
     if lowest_free() > swept_at[0] + DESCRIPTORS:
         gc.collect()
