@@ -96,9 +96,13 @@ def sweep() -> None:
     """Closed machines refer to themselves and keep their descriptors until they are collected. A full collection is
     rare in a process with the objects of 7,000 tests, and 1,000 descriptors later select(2) fails in whoever comes.
     """
-    if lowest_free() > swept_at[0] + DESCRIPTORS:
+    free = lowest_free()
+    if free > swept_at[0] + DESCRIPTORS:
         gc.collect()
-        swept_at[0] = lowest_free()
+        free = lowest_free()
+    else:
+        free = min(free, swept_at[0])  # what was in use then, and is not any more, makes no room for others
+    swept_at[0] = free
 
 
 def lowest_free() -> int:
