@@ -75,7 +75,9 @@ class _Guest:
         import select
 
         self.accel.start()
-        select.select([self.control.notifier.fileno()], [], [], PATIENCE)
+        waiting = select.poll()  # a process may have more descriptors than select(2) knows
+        waiting.register(self.control.notifier.fileno(), select.POLLIN)
+        waiting.poll(PATIENCE * 1000)
         self.control.stop()
         found: list[dict[str, Any]] = self.control.take_reports()
         return found

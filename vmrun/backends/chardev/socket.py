@@ -303,9 +303,9 @@ class ServerChar(SocketChar):
         """Until a client is there; False when `timeout` seconds passed first."""
         if not self.must_wait or self.peer is not None:
             return True
-        import select
+        from vmrun.core.ready import ready
 
-        if not select.select((self.listening.socket,), (), (), timeout)[0]:
+        if not ready(self.listening.socket.fileno(), timeout):
             return False
         self._on_client()
         return self.peer is not None

@@ -130,9 +130,9 @@ class StreamChar(HostChar):
             self._pump()
             if not self.pending:
                 break
-            import select
+            from vmrun.core.ready import ready
 
-            if self.write_fd < 0 or not select.select((), (self.write_fd,), (), 0.05)[1]:
+            if self.write_fd < 0 or not ready(self.write_fd, 0.05, writing=True):
                 break
 
     def _interest(self) -> None:
