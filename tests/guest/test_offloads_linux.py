@@ -72,6 +72,8 @@ done
 """
 BROKEN = " or ".join(["_ws.malformed", *(f"{name}.checksum.status == 0" for name in ("ip", "tcp", "udp", "icmpv6"))])
 CHECKED = [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
+# What comes to our port is nobody's protocol; the other port, any at all, may be a known one's (34980: EtherCAT).
+CHECKED += ["-d", "tcp.port==5001,data"]
 
 
 def seen(capture: pathlib.Path, what: str) -> list[str]:

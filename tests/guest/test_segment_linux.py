@@ -72,7 +72,8 @@ def test_two_machines_reach_each_other_on_a_segment(tmp_path: pathlib.Path) -> N
     for n in (1, 2, 3):
         path = str(tmp_path / f"{n}.pcap")
         done = subprocess.run(
-            [tshark, "-r", path, "-Y", "_ws.malformed"], capture_output=True, text=True, timeout=120
+            [tshark, "-r", path, "-d", "tcp.port==4000,data", "-Y", "_ws.malformed"],  # whatever the other port says
+            capture_output=True, text=True, timeout=120,
         )
         assert done.returncode == 0 and done.stdout == "", done.stdout[:2000] + done.stderr
     assert (tmp_path / "1.pcap").stat().st_size > 2 << 20
