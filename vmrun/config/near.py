@@ -11,6 +11,8 @@ WORDS = {
     "append": "cmdline",
     "bios": "firmware",
     "cores": "cpus",
+    "kernel-args": "cmdline",
+    "kernel-cmdline": "cmdline",
     "graphics": "display",
     "hda": "disks",
     "image": "disks",
@@ -30,8 +32,8 @@ _LONGEST = 64  # names are short; anything longer is not a misspelling and must 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The name in known that differs least from name, or '' when none is close.
 
-    Case, '-' and '_' count as the same; of equally near names the alphabetically first is taken. When none is near, one
-    that name begins with is ("address" for addr), or what name is called elsewhere (WORDS).
+    Case, '-' and '_' count as the same; of equally near names the alphabetically first is taken. What name is called
+    elsewhere (WORDS) comes first; when none is near, one that name begins with ("address" for addr) comes last.
     """
     if len(name) > _LONGEST:
         return ""
@@ -39,6 +41,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     letters = frozenset(wanted)
     best, best_cost = "", max(1, len(wanted) // 3) + 1
     known = sorted(known)
+    if WORDS.get(wanted) in known:
+        return WORDS[wanted]
     for candidate in known:
         folded = _fold(candidate)
         begins = folded.startswith(wanted) and len(wanted) >= 3
@@ -52,8 +56,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if best:
         return best
     begun = [candidate for candidate in known if len(candidate) >= 4 and wanted.startswith(_fold(candidate))]
-    meant = WORDS.get(wanted, "")
-    return max(begun, key=len, default=meant if meant in known else "")
+    return max(begun, key=len, default="")
 
 
 def _fold(name: str) -> str:

@@ -143,6 +143,7 @@ def test_mac_is_told_in_one_spelling() -> None:
         ("boot_order", ["boot", "board"], "boot"),
         ("ram", ["memory", "rtc"], "memory"),
         ("bios", ["memory"], ""),
+        ("kernel-args", ["cmdline", "kernel-names"], "cmdline"),
     ],
 )
 def test_nearest_name(name: str, known: list[str], expected: str) -> None:
