@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pathlib
 import random
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from vmrun.backends.block.images import Access, open_node
+from vmrun.backends.block.nbd_server import Export
 from vmrun.errors import BackendError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -151,32 +154,38 @@ def test_several_connections_are_offered_where_they_are_answered(
             assert '"can_df": true' in told
 
 
-def test_a_server_that_offers_more_connections_than_it_answers(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    from vmrun.backends.block.nbd_server import Export
+@contextmanager
+def talked_to(
+    image: pathlib.Path, path: pathlib.Path, export: type[Export], queue: int, clients: int = 1,
+    before: Callable[[], object] = lambda: None,
+) -> Iterator[str]:  # fmt: skip
+    """The address of an export in this process that talks with so many clients, one after the other."""
+    node = open_node(str(image), "raw", Access(readonly=True))
+    made = export(node, "", True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(queue)
 
+        def serve() -> None:
+            before()
+            for _ in range(clients):
+                made.talk(listener.accept()[0])
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"nbd+unix:///?socket={path}"
+        thread.join(10)
+    node.close()
+
+
+def test_a_server_that_offers_more_connections_than_it_answers(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
     class Generous(Export):
         alone = property(lambda self: False, lambda self, value: None)
 
-    import socket
-    import threading
-
-    node = open_node(str(image), "raw", Access(readonly=True))
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen(1)
-    export = Generous(node, "", True)
-
-    def serve() -> None:
-        export.talk(listener.accept()[0])
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    ours = open_node(f"nbd+unix:///?socket={tmp_path}/s", "raw", Access(readonly=True))
-    assert ours.read(0, 512) == image.read_bytes()[:512]
-    ours.close()
-    thread.join(10)
-    listener.close()
-    node.close()
+    with talked_to(image, tmp_path / "s", Generous, queue=1) as address:
+        ours = open_node(address, "raw", Access(readonly=True))
+        assert ours.read(0, 512) == image.read_bytes()[:512]
+        ours.close()
 
 
 def mapped(tool: list[str], *words: str) -> str:
@@ -221,34 +230,22 @@ def test_a_server_that_a_signal_ends_has_not_failed(image: pathlib.Path, tmp_pat
 
 
 def test_a_server_whose_queue_is_full_is_waited_for(image: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    import socket
-    import threading
+    class Alone(Export):
+        alone = property(lambda self: True, lambda self, value: None)
 
-    from vmrun.backends.block.nbd_server import Export
+    full, early = threading.Event(), socket.socket(socket.AF_UNIX)
 
-    node = open_node(str(image), "raw", Access(readonly=True))
-    export = Export(node, "", True)
-    export.alone = True
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "s"))
-    listener.listen(0)
-    early = socket.socket(socket.AF_UNIX)
-    early.connect(str(tmp_path / "s"))  # fills it
-
-    def serve() -> None:
+    def late() -> None:
+        full.wait(20)
         time.sleep(0.2)
         early.close()
-        for _ in range(2):
-            export.talk(listener.accept()[0])
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    ours = open_node(f"nbd+unix:///?socket={tmp_path}/s", "raw", Access(readonly=True))
-    assert ours.read(0, 512) == image.read_bytes()[:512]
-    ours.close()
-    thread.join(10)
-    listener.close()
-    node.close()
+    with talked_to(image, tmp_path / "s", Alone, queue=0, clients=2, before=late) as address:
+        early.connect(str(tmp_path / "s"))
+        full.set()
+        ours = open_node(address, "raw", Access(readonly=True))
+        assert ours.read(0, 512) == image.read_bytes()[:512]
+        ours.close()
 
 
 @pytest.mark.parametrize("words", ["info", "map", "check", "resize"])

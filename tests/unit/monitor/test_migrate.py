@@ -7,6 +7,7 @@ import pathlib
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -163,6 +164,16 @@ def settle(machines: tuple[Any, ...], ends: tuple[str, ...]) -> None:
         assert time.monotonic() < end
         for machine in machines:
             machine.loop.run_once(0.02)
+
+
+@contextmanager
+def awaited(tmp_path: pathlib.Path, keys: dict[str, Any]) -> Iterator[Driven]:
+    """Where a machine of that description is waited for: on the images of the one that it is."""
+    with handover.waiting():
+        other = Driven(tmp_path, **keys)
+    with other:
+        other.machine.go("inmigrate")
+        yield other
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp", "exec"])
@@ -345,10 +356,7 @@ def test_an_image_goes_with_the_machine(tmp_path: pathlib.Path, format: str) -> 
     with Driven(tmp_path, **keys) as pc:
         talk = Talk(pc)
         talk.result("qmp_capabilities")
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             here, there = (machine.board.drives["hd"].node for machine in (pc.machine, other.machine))
             here.write(0x18000, b"until it left")
             talk.result("migrate", uri=uri)
@@ -370,10 +378,7 @@ def test_who_awaits_a_machine_gets_no_image_that_is_in_use(tmp_path: pathlib.Pat
     keys = image(tmp_path / "disk", "qcow2")
     with Driven(tmp_path, **keys) as pc:
         save(pc.machine, f"{tmp_path}/pc.vm")
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             with pytest.raises(QmpError, match='Failed to get "write" lock'):
                 incoming(other.machine, f"file:{tmp_path}/pc.vm")
             assert other.machine.migration["status"] == "failed"
@@ -535,10 +540,7 @@ def test_disks_may_be_copied_before_the_machine_comes(tmp_path: pathlib.Path) ->
     keys, uri = image(tmp_path / "disk", "qcow2"), f"file:{tmp_path}/pc.vm"
     with Driven(tmp_path, **keys) as pc:
         save(pc.machine, f"{tmp_path}/pc.vm")
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             talk = Talk(other)
             talk.result("qmp_capabilities")
             there = {"type": "unix", "data": {"path": f"{tmp_path}/nbd"}}
@@ -562,10 +564,7 @@ def test_an_image_that_grew_meanwhile_is_seen_as_long_as_it_is(tmp_path: pathlib
     with Driven(tmp_path, **keys) as pc:
         talk = Talk(pc)
         talk.result("qmp_capabilities")
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             talk.result("block_resize", device="hd", size=3 << 20)
             talk.result("migrate", uri=uri)
             assert finish(talk)["status"] == "completed"
@@ -596,10 +595,7 @@ def test_images_that_somebody_had_can_be_tried_again(tmp_path: pathlib.Path) -> 
     keys, uri = image(tmp_path / "disk", "qcow2"), f"file:{tmp_path}/pc.vm"
     with Driven(tmp_path, **keys) as pc:
         save(pc.machine, f"{tmp_path}/pc.vm")
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             talk = Talk(other)
             talk.result("qmp_capabilities")
             assert "lock" in talk.ask("migrate-incoming", uri=uri)["error"]["desc"]
@@ -664,10 +660,7 @@ def test_disks_may_be_named_while_a_machine_is_awaited(tmp_path: pathlib.Path) -
         talk.result("qmp_capabilities")
         talk.result("blockdev-add", **more)
         assert talk.hmp(third) == "OK\r\n"
-        with handover.waiting():
-            other = Driven(tmp_path, **keys)
-        with other:
-            other.machine.go("inmigrate")
+        with awaited(tmp_path, keys) as other:
             there = Talk(other)
             there.result("qmp_capabilities")
             there.result("blockdev-add", **more)

@@ -173,7 +173,6 @@ cdef class _Colours:
                 column += run
         return <int>self.count
 
-
     cdef int survey(self, Surface surface, u32 x, u32 y, u32 width, u32 height, u32 most) noexcept nogil:
         """As collect, with the runs, which go on from line to line; they are counted among more colours too."""
         cdef u32 line, column, run, length = 0, last = 0
@@ -413,9 +412,9 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
     cdef int found
     cdef _Colours colours = _Colours()
     with nogil:
-        for top in range(y, y + height, 64):
+        for top in range(y, y + height, ZRLE_TILE):
             h = min(<u32>ZRLE_TILE, y + height - top)
-            for left in range(x, x + width, 64):
+            for left in range(x, x + width, ZRLE_TILE):
                 w = min(<u32>ZRLE_TILE, x + width - left)
                 found = colours.survey(surface, left, top, w, h, 127)
                 palette = <u32>found * form.compact if found > 0 else 0
