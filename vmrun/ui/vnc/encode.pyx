@@ -412,9 +412,9 @@ def zrle(Surface surface, PixelFormat form, u32 x, u32 y, u32 width, u32 height)
     cdef int found
     cdef _Colours colours = _Colours()
     with nogil:
-        for top in range(y, y + height, ZRLE_TILE):
+        for top in range(y, y + height, 64):
             h = min(<u32>ZRLE_TILE, y + height - top)
-            for left in range(x, x + width, ZRLE_TILE):
+            for left in range(x, x + width, 64):
                 w = min(<u32>ZRLE_TILE, x + width - left)
                 found = colours.survey(surface, left, top, w, h, 127)
                 palette = <u32>found * form.compact if found > 0 else 0
