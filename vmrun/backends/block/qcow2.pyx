@@ -13,8 +13,10 @@ are in `allocations` meanwhile; who wants the same ones waits.
 A hostile image: tables are read through bounded caches, every offset is checked for alignment before it is used, what
 lies past the end of the file reads as zeros. The first corruption that a write comes upon sets the corrupt bit.
 
-The tables and the places in the file are qcow2_tables.pyx, their cache qcow2_cache.pyx; checks and repairs are
-qcow2_check.pyx, snapshots qcow2_snapshots.pyx, dirty bitmaps qcow2_bitmaps.pyx, what compresses qcow2_packed.pyx.
+One image in rooms, each built on the one before: what is open (qcow2_image.pyx; the cache of tables is qcow2_cache.pyx), counts
+and places in the file (qcow2_counts.pyx), the disk's tables (qcow2_tables.pyx), reading (qcow2_reading.pyx), and here what
+changes it. Checks and repairs are qcow2_check.pyx, snapshots qcow2_snapshots.pyx, dirty bitmaps qcow2_bitmaps.pyx, what
+compresses qcow2_packed.pyx.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -28,16 +30,14 @@ from vmrun.backends.block import qcow2_header as headers
 
 from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport (
-    EVENT_COW_READ, EVENT_COW_WRITE, EVENT_READ_BACKING_AIO, EVENT_READ_COMPRESSED, EVENT_REFBLOCK_UPDATE,
-    EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET, EXTENT_ZERO, NODE_FUA,
-    NODE_NOWAIT, NODE_STATE, NODE_UNMAP, Cursor, Extent, Node, cursor_advance, cursor_fill, cursor_memory, cursor_put, memory_zero,
+    EVENT_COW_READ, EVENT_COW_WRITE, EVENT_REFBLOCK_UPDATE, EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED, EXTENT_DATA,
+    EXTENT_ZERO, NODE_FUA, NODE_STATE, NODE_UNMAP, Extent, Node, cursor_memory, memory_zero,
 )
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO, Slot, get64, put64
-from vmrun.backends.block.qcow2_packed cimport pack_cluster, unpack_cluster
-from vmrun.backends.block.qcow2_tables cimport (
-    COMPRESSED, ENOUGH_FREED, FAULT_DATA, NORMAL, UNALLOCATED, ZERO_ALLOCATED, ZERO_PLAIN, Allocation, Mapping, pthread_cond_t,
-    pthread_mutex_t, pthread_rwlock_t,
-)
+from vmrun.backends.block.qcow2_counts cimport ENOUGH_FREED
+from vmrun.backends.block.qcow2_image cimport FAULT_DATA
+from vmrun.backends.block.qcow2_packed cimport pack_cluster
+from vmrun.backends.block.qcow2_tables cimport NORMAL, UNALLOCATED, Mapping
 from vmrun.backends.protocols cimport IoVec
 
 from accel.threads cimport (
@@ -51,7 +51,7 @@ cdef extern from "<errno.h>" nogil:
 cdef u64 MOST_RUN = 64 << 20        # bytes that one write gives a place at once
 
 
-cdef class Qcow2Node(Qcow2Tables):
+cdef class Qcow2Node(Qcow2Reader):
     """An open image."""
 
     def __cinit__(self, *args, **kwargs):
@@ -195,106 +195,6 @@ cdef class Qcow2Node(Qcow2Tables):
     def rebase(self, Node backing or None):
         """Another backing node, with nothing under way; the header is the caller's to change, the old one to close."""
         self.backing = backing
-
-    # --- reading ---------------------------------------------------------------------------------------------
-
-    cdef int read_backing(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
-        cdef u64 there
-        cdef int error
-        if self.backing is None or offset >= self.backing.size:
-            cursor_fill(to, bytes)
-            return 0
-        there = self.backing.size - offset
-        if there > bytes:
-            there = bytes
-        self.file.event(EVENT_READ_BACKING_AIO)
-        error = self.backing.readv(offset, there, to, flags)
-        if error == 0 and there < bytes:
-            cursor_fill(to, bytes - there)
-        return error
-
-    cdef int inner_read(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
-        """With `graph` held, either way."""
-        cdef Mapping m
-        cdef int error = 0
-        cdef bint nowait = flags & NODE_NOWAIT
-        cdef u64 limit = ~<u64>0 if flags & NODE_STATE else self.size
-        while bytes and error == 0:
-            if offset >= limit:
-                cursor_fill(to, bytes)
-                return 0
-            if nowait:
-                if pthread_mutex_trylock(&self.mutex) != 0:
-                    return EAGAIN
-            else:
-                pthread_mutex_lock(&self.mutex)
-            error = self.map(offset, bytes if bytes < limit - offset else limit - offset, &m, nowait)
-            pthread_mutex_unlock(&self.mutex)
-            if error:
-                return error
-            if m.type == NORMAL:
-                error = self.data.readv(m.host, m.length, to, flags & ~<u32>NODE_STATE)
-            elif m.type == UNALLOCATED and not flags & NODE_STATE:
-                error = self.read_backing(offset, m.length, to, flags)
-            elif m.type == COMPRESSED:
-                error = self.read_compressed(m.entry, offset & (self.cluster_size - 1), m.length, to, flags)
-            else:
-                cursor_fill(to, m.length)
-            offset += m.length
-            bytes -= m.length
-        return error
-
-    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
-        cdef int error
-        if self.broken:
-            return ENOMEDIUM
-        if flags & NODE_NOWAIT:
-            if pthread_rwlock_tryrdlock(&self.graph) != 0:
-                return EAGAIN
-        else:
-            pthread_rwlock_rdlock(&self.graph)
-        error = self.inner_read(offset, bytes, to, flags)
-        pthread_rwlock_unlock(&self.graph)
-        return error
-
-    cdef int read_compressed(self, u64 entry, u64 within, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
-        cdef int error = 0
-        cdef u64 fuzzy
-        if flags & NODE_NOWAIT:
-            return EAGAIN
-        if bytes == self.cluster_size and to.left and to.at.length - to.skip >= bytes:
-            error = self.inflate(entry, <u8 *>to.at.base + to.skip)
-            cursor_advance(to, bytes)
-            return error
-        pthread_mutex_lock(&self.inflate_mutex)
-        fuzzy = self.fuzzy
-        if self.inflated_entry != entry:
-            self.inflated_entry = 0
-            error = self.inflate(entry, self.inflated)
-            if error == 0 and fuzzy == self.fuzzy:
-                self.inflated_entry = entry
-        if error == 0:
-            cursor_put(to, self.inflated + within, bytes)
-        pthread_mutex_unlock(&self.inflate_mutex)
-        return error
-
-    cdef int inflate(self, u64 entry, u8 *into) noexcept nogil:
-        """A compressed cluster, all of it; EIO when it is not one."""
-        cdef u32 shift = 62 - (self.cluster_bits - 8)
-        cdef u64 offset = entry & ((<u64>1 << shift) - 1)
-        cdef u64 sectors = (entry >> shift & ((<u64>1 << (self.cluster_bits - 8)) - 1)) + 1
-        cdef u64 size = sectors * 512 - (offset & 511)
-        cdef u8 *packed
-        cdef int error
-        packed = <u8 *>malloc(size)
-        if packed == NULL:
-            return ENOMEM
-        self.file.event(EVENT_READ_COMPRESSED)
-        error = self.file.pread(packed, size, offset)
-        if error == 0:
-            error = unpack_cluster(self.zstd, packed, size, into, self.cluster_size)
-        free(packed)
-        return error
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -675,37 +575,6 @@ cdef class Qcow2Node(Qcow2Tables):
             offset += step
             bytes -= step
         return error
-
-    # --- what is where -------------------------------------------------------------------------------------------
-
-    cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
-        cdef Mapping m
-        cdef int error
-        found.host = 0
-        if offset >= self.size:
-            found.length, found.flags = bytes, EXTENT_ZERO
-            return 0
-        if bytes > self.size - offset:
-            bytes = self.size - offset
-        pthread_rwlock_rdlock(&self.graph)
-        pthread_mutex_lock(&self.mutex)
-        error = self.map(offset, bytes, &m, False)
-        pthread_mutex_unlock(&self.mutex)
-        pthread_rwlock_unlock(&self.graph)
-        if error:
-            return error
-        found.length = m.length
-        if m.type == NORMAL:
-            found.flags, found.host = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_OFFSET, m.host
-        elif m.type == COMPRESSED:
-            found.flags = EXTENT_DATA | EXTENT_ALLOCATED | EXTENT_COMPRESSED
-        elif m.type == ZERO_ALLOCATED:
-            found.flags, found.host = EXTENT_ZERO | EXTENT_ALLOCATED | EXTENT_OFFSET, m.host
-        elif m.type == ZERO_PLAIN:
-            found.flags = EXTENT_ZERO | EXTENT_ALLOCATED
-        else:
-            found.flags = 0
-        return 0
 
     # --- compressed clusters ---------------------------------------------------------------------------------------
 

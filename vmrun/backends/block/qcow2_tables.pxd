@@ -1,10 +1,6 @@
-from accel.api cimport u8, u16, u32, u64
-from accel.threads cimport pthread_cond_t, pthread_mutex_t, pthread_rwlock_t
-from vmrun.backends.block.node cimport Node
-from vmrun.backends.block.qcow2_cache cimport MetaCache, Slot
-
-cdef enum:
-    ENOUGH_FREED = 1024
+from accel.api cimport u8, u32, u64
+from vmrun.backends.block.qcow2_cache cimport Slot
+from vmrun.backends.block.qcow2_counts cimport Qcow2Counts
 
 # what a piece of the disk is
 cdef enum:
@@ -21,92 +17,11 @@ cdef struct Mapping:
     u64 host                        # where, of NORMAL and ZERO_ALLOCATED
     u64 entry                       # the first L2 entry
 
-cdef struct Allocation:
-    u64 first, last                 # clusters of the disk that are being given a place
-    Allocation *next
 
-# what may be wrong with an image; the words are in qcow2_tables.pyx
-cdef enum:
-    FAULT_NONE = 0
-    FAULT_L2 = 1
-    FAULT_CLUSTER = 2
-    FAULT_DATA = 3
-    FAULT_REFBLOCK = 4
-    FAULT_SUBCLUSTERS = 5
-    FAULT_COUNT = 6
-    FAULT_HEADER = 7            # this and the ones behind it: a write would go over that
-    FAULT_OVER_L1 = 8
-    FAULT_OVER_L2 = 9
-    FAULT_OVER_REFTABLE = 10
-    FAULT_OVER_REFBLOCK = 11
-
-cdef struct Fault:
-    int kind
-    u64 place, index, table     # bytes of the file, or of the disk; what more there is to say
-    u64 size                    # bytes of a write
-
-cdef struct Freed:
-    u64 offset, count               # bytes of the file, clusters
-
-
-cdef class Qcow2Tables(Node):
-    cdef readonly Node file, backing, data
-    cdef public object header
-    cdef public list snapshots
-    cdef readonly bint external         # the data lies in a file of its own
-    cdef readonly bint broken           # a corruption was found: nothing is read or written any more
-    cdef public int hollow              # chain.py's: whether the file has holes where data have a place; -1: not known
-    cdef public bint passes_discards
-    cdef readonly u32 cluster_bits, version
-    cdef readonly u64 cluster_size
-    cdef Fault fault                    # the first, until it is taken
-    cdef bint faulty                    # there was one
-    cdef bint ext, lazy, is_dirty
-    cdef readonly bint zstd
-    cdef u64 gran                       # bytes of a subcluster; a cluster's without extended L2 entries
-    cdef u32 l2_bits, refcount_order, entry_size
-    cdef u64 *l1
-    cdef readonly u64 l1_size, l1_offset
-    cdef u64 *reftable
-    cdef readonly u64 reftable_size, reftable_offset
-    cdef u64 refblock_entries, most_refcount
-    cdef u64 hint                       # where to look for a free cluster first
-    cdef u64 byte_hint                  # where compressed data may go on, 0: nowhere
-    cdef MetaCache l2, blocks
-    cdef pthread_mutex_t mutex
-    cdef pthread_cond_t settled
-    cdef pthread_rwlock_t graph         # shared: reads and writes; exclusive: what frees clusters or moves tables
-    cdef Allocation *allocations
-    cdef Freed *freed
-    cdef u32 freed_count, freed_room
-    cdef pthread_mutex_t inflate_mutex
-    cdef u64 inflated_entry
-    cdef u8 *inflated
-    cdef u64 fuzzy                      # how often something was freed: what was inflated may be something else now
-
-    cdef int flush_meta(self) noexcept nogil
-    cdef int write_slots(self, MetaCache cache, int what) noexcept nogil
-    cdef int load(self, MetaCache cache, u64 offset, Slot **found, bint nowait) noexcept nogil
+cdef class Qcow2Tables(Qcow2Counts):
     cdef int find_l2(self, u64 offset, Slot **found, u32 *at, bint nowait) noexcept nogil
-    cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil
     cdef int write_l1(self, u64 index) noexcept nogil
+    cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil
     cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait, bint writing=*) noexcept nogil
     cdef int kind(self, u64 entry, u64 bitmap, u32 sub) noexcept nogil
     cdef bint placed(self, u64 entry) noexcept nogil
-    cdef int settle(self) noexcept nogil
-    cdef int apply_freed(self) noexcept nogil
-    cdef int corrupt(self, int kind, u64 place, u64 index=*, u64 table=*, u64 size=*) noexcept nogil
-    cdef int overlap(self, u64 host, u64 bytes) noexcept nogil
-    cdef int check_data(self, u64 host, u64 bytes) noexcept nogil
-    cdef int check_table(self, u64 host, u64 bytes) noexcept nogil
-    cdef int refcount_slot(self, u64 cluster, Slot **found, bint make) noexcept nogil
-    cdef int get_refcount(self, u64 cluster, u64 *count) noexcept nogil
-    cdef int change_refcount(self, u64 cluster, u64 count, int step, bint now) noexcept nogil
-    cdef int new_refblock(self, u64 index, u64 cluster) noexcept nogil
-    cdef int grow_reftable(self, u64 index, u64 cluster) noexcept nogil
-    cdef int allocate(self, u64 wanted, bint exactly, u64 *offset, u64 *got) noexcept nogil
-    cdef int allocate_bytes(self, u64 bytes, u64 *offset) noexcept nogil
-    cdef int free_clusters(self, u64 offset, u64 count) noexcept nogil
-    cdef int free_entry(self, u64 entry) noexcept nogil
-    cdef int set_dirty(self) noexcept nogil
-    cdef int header_field(self, u64 offset, const u8 *data, u64 size) noexcept nogil
