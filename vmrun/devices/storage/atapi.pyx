@@ -15,57 +15,12 @@ from vmrun.devices.storage.mmc cimport (
 )
 
 from vmrun.backends.protocols cimport BlockBackend
+from vmrun.devices.storage.scsi_codes cimport *
 
 from vmrun.core.state import Flag, Table, U8
 
 cdef enum:
-    TEST_UNIT_READY = 0x00
-    REQUEST_SENSE = 0x03
-    INQUIRY = 0x12
-    DEVICE_IDENTIFICATION = 0x83
-    START_STOP_UNIT = 0x1B
-    PREVENT_ALLOW = 0x1E
-    READ_CAPACITY = 0x25
-    READ_10 = 0x28
-    SEEK_10 = 0x2B
-    READ_SUBCHANNEL = 0x42
-    READ_TOC = 0x43
-    GET_CONFIGURATION = 0x46
-    GET_EVENT_STATUS = 0x4A
-    STOP_PLAY = 0x4E
-    READ_DISC_INFORMATION = 0x51
-    READ_TRACK_INFORMATION = 0x52
-    MODE_SELECT_10 = 0x55
-    MODE_SENSE_10 = 0x5A
-    READ_12 = 0xA8
-    READ_DVD_STRUCTURE = 0xAD
-    READ_CD_MSF = 0xB9
-    SET_SPEED = 0xBB
-    MECHANISM_STATUS = 0xBD
-    READ_CD = 0xBE
-
-    NO_SENSE = 0
-    NOT_READY = 2
-    MEDIUM_ERROR = 3
-    ILLEGAL_REQUEST = 5
-    UNIT_ATTENTION = 6
-
-    ASC_UNRECOVERED = 0x11
-    ASC_PARAMETER_LIST_LENGTH = 0x1A
-    ASC_ILLEGAL_OPCODE = 0x20
-    ASC_OUT_OF_RANGE = 0x21
-    ASC_INVALID_FIELD = 0x24
-    ASC_MEDIUM_CHANGED = 0x28
-    ASC_RESET = 0x29
-    ASC_INCOMPATIBLE_FORMAT = 0x30
-    ASC_SAVING_NOT_SUPPORTED = 0x39
-    ASC_NO_MEDIUM = 0x3A
-    ASC_REMOVAL_PREVENTED = 0x53
-
-    PAGE_ERROR_RECOVERY = 0x01
-    PAGE_AUDIO = 0x0E
-    PAGE_CAPABILITIES = 0x2A
-    PAGE_ALL = 0x3F
+    DEVICE_IDENTIFICATION = 0x83    # INQUIRY's page
 
 
 cdef class PacketUnit(Mmc):
@@ -148,7 +103,7 @@ cdef class PacketUnit(Mmc):
             return self.mode_sense(cdb)
         if code == MODE_SELECT_10:
             return self.mode_select(cdb)
-        if code == START_STOP_UNIT:
+        if code == START_STOP:
             return self.tell(self.start_stop(cdb), 0)
         if code == PREVENT_ALLOW:
             self.locked = cdb[4] & 1
@@ -160,7 +115,7 @@ cdef class PacketUnit(Mmc):
         if code == READ_DVD_STRUCTURE:
             return self.tell(self.dvd_structure(cdb, self.answer), be16(cdb + 8))
         if code not in (
-            TEST_UNIT_READY, READ_CAPACITY, READ_10, READ_12, READ_CD, READ_CD_MSF, SEEK_10, READ_SUBCHANNEL, READ_TOC,
+            TEST_UNIT_READY, READ_CAPACITY_10, READ_10, READ_12, READ_CD, READ_CD_MSF, SEEK_10, READ_SUBCHANNEL, READ_TOC,
             READ_DISC_INFORMATION, READ_TRACK_INFORMATION,
         ):
             return self.fail(ILLEGAL_REQUEST, ASC_ILLEGAL_OPCODE, 0)
@@ -172,7 +127,7 @@ cdef class PacketUnit(Mmc):
             return self.read(be32(cdb + 2), be32(cdb + 6), False)
         if code == READ_CD or code == READ_CD_MSF:
             return self.read_cd(cdb)
-        if code == READ_CAPACITY:
+        if code == READ_CAPACITY_10:
             put32(self.answer, <u32>min(self.total() - 1, <u64>0xFFFFFFFF))
             put32(self.answer + 4, CD_BLOCK)
             return self.give(8, 8)

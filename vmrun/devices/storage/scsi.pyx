@@ -30,24 +30,11 @@ from vmrun.backends.protocols cimport (
     BLOCK_FLUSH, BLOCK_READ, BLOCK_WRITE, block_buffer, block_release, block_request, block_submit, block_take,
 )
 from vmrun.devices.storage.mmc cimport be16, be32
+from vmrun.devices.storage.scsi_codes cimport *
 
 from vmrun.core.state import Table, U8
 
 cdef enum:
-    REQUEST_SENSE = 0x03
-    INQUIRY = 0x12
-    GET_CONFIGURATION = 0x46
-    GET_EVENT_STATUS = 0x4A
-    REPORT_LUNS = 0xA0
-
-    NO_SENSE = 0
-    NOT_READY = 2
-    ABORTED_COMMAND = 0xB
-    HARDWARE_ERROR = 4
-    ILLEGAL_REQUEST = 5
-    UNIT_ATTENTION = 6
-    DATA_PROTECT = 7
-
     # kinds: what there is to be moved
     NONE = 0
     ANSWER = 1                  # `own` to the host

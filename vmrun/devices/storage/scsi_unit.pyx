@@ -1,115 +1,34 @@
 """Disks and CD-ROM drives as they answer SCSI commands: the interpreter alone. scsi.pyx moves its data, scsi_disk.py makes
 it and puts it on a bus.
 
-Ref: T10 SPC-3 (INQUIRY, mode pages, sense), SBC-3 (block commands, UNMAP, WRITE SAME), MMC-5 (in mmc.pyx). Values are those
+Ref: T10 SPC-3 (INQUIRY, sense), SBC-3 (block commands, UNMAP, WRITE SAME), MMC-5 (in mmc.pyx). Values are those
 that qemu-kvm's units show.
 Not modelled: persistent reservations, protection information, VERIFY that compares, ORWRITE, XOR, COMPARE AND WRITE,
 self-tests, logs: each ends as an invalid command. RESERVE and RELEASE succeed: there is one initiator.
 
-INQUIRY's pages are made by the glue. Mode pages are here, as the cache bit and the door's lock change.
+INQUIRY's pages are made by the glue; mode pages are scsi_modes.pyx.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
-from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FUA, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO
+from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_FUA, BLOCK_UNMAP, BLOCK_WRITE, BLOCK_ZERO, BlockBackend
 from vmrun.devices.storage.mmc cimport (
-    CD_BLOCK, MMC_FIELD, MMC_FORMAT, MMC_NO_MEDIUM, MMC_PREVENTED, MMC_SPAN_DATA, MMC_SPAN_NOTHING, be16, be32, be64,
-    put16, put32, put64,
+    CD_BLOCK, MMC_FIELD, MMC_FORMAT, MMC_NO_MEDIUM, MMC_PREVENTED, MMC_SPAN_DATA, MMC_SPAN_NOTHING, Mmc, be16, be32,
+    be64, put32, put64,
 )
-from vmrun.devices.storage.scsi cimport SCSI_OWN, scsi_fail, scsi_good, scsi_io, scsi_own
+from vmrun.devices.storage.scsi cimport SCSI_OWN, ScsiUnit, scsi_fail, scsi_good, scsi_io, scsi_own
+from vmrun.devices.storage.scsi_codes cimport *
+from vmrun.devices.storage.scsi_modes cimport FLUSHING
 
 from vmrun.core.state import KEEP, Flag, Table, U8, U32
 from vmrun.errors import StateError
 
 cdef enum:
-    TEST_UNIT_READY = 0x00
-    REQUEST_SENSE = 0x03
-    FORMAT_UNIT = 0x04
-    READ_6 = 0x08
-    WRITE_6 = 0x0A
-    INQUIRY = 0x12
-    MODE_SELECT = 0x15
-    RESERVE = 0x16
-    RELEASE = 0x17
-    MODE_SENSE = 0x1A
-    START_STOP = 0x1B
-    PREVENT_ALLOW = 0x1E
-    READ_CAPACITY_10 = 0x25
-    READ_10 = 0x28
-    WRITE_10 = 0x2A
-    SEEK_10 = 0x2B
-    WRITE_VERIFY_10 = 0x2E
-    VERIFY_10 = 0x2F
-    SYNCHRONIZE_CACHE = 0x35
-    WRITE_SAME_10 = 0x41
-    UNMAP = 0x42
-    READ_SUBCHANNEL = 0x42          # on a CD
-    READ_TOC = 0x43
-    GET_CONFIGURATION = 0x46
-    GET_EVENT_STATUS = 0x4A
-    STOP_PLAY = 0x4E
-    READ_DISC_INFORMATION = 0x51
-    READ_TRACK_INFORMATION = 0x52
-    MODE_SELECT_10 = 0x55
-    RESERVE_10 = 0x56
-    RELEASE_10 = 0x57
-    MODE_SENSE_10 = 0x5A
-    READ_16 = 0x88
-    WRITE_16 = 0x8A
-    WRITE_VERIFY_16 = 0x8E
-    VERIFY_16 = 0x8F
-    SYNCHRONIZE_CACHE_16 = 0x91
-    WRITE_SAME_16 = 0x93
-    SERVICE_ACTION_IN_16 = 0x9E
-    READ_12 = 0xA8
-    WRITE_12 = 0xAA
-    READ_DVD_STRUCTURE = 0xAD
-    WRITE_VERIFY_12 = 0xAE
-    VERIFY_12 = 0xAF
-    SET_SPEED = 0xBB
-    MECHANISM_STATUS = 0xBD
-    READ_CD = 0xBE
-
-    SAI_READ_CAPACITY_16 = 0x10
-
-    NOT_READY = 2
-    ILLEGAL_REQUEST = 5
-    DATA_PROTECT = 7
-
-    ASC_NOT_READY = 0x04            # 03: by hand
-    ASC_PARAMETER_LIST_LENGTH = 0x1A
-    ASC_ILLEGAL_OPCODE = 0x20
-    ASC_OUT_OF_RANGE = 0x21
-    ASC_INVALID_FIELD = 0x24
-    ASC_INVALID_PARAMETER = 0x26
-    ASC_WRITE_PROTECTED = 0x27
-    ASC_MEDIUM_CHANGED = 0x28
-    ASC_RESET = 0x29
-    ASC_INCOMPATIBLE_FORMAT = 0x30
-    ASC_SAVING_NOT_SUPPORTED = 0x39
-    ASC_NO_MEDIUM = 0x3A
-    ASC_REMOVAL_PREVENTED = 0x53
-
-    PAGE_ERROR_RECOVERY = 0x01
-    PAGE_GEOMETRY = 0x04
-    PAGE_FLEXIBLE = 0x05
-    PAGE_CACHING = 0x08
-    PAGE_AUDIO = 0x0E
-    PAGE_CAPABILITIES = 0x2A
-    PAGE_ALL = 0x3F
-
-    CURRENT = 0
-    CHANGEABLE = 1
-    SAVED = 3
-    WCE = 4
-
     MOST_INQUIRY = 256
     SAME_PIECE = 524288             # bytes of a pattern that are written at a time
-    # steps of commands that do I/O of their own
-    FLUSHING = 1
+    # steps of commands that do I/O of their own, beside FLUSHING
     UNMAPPING = 2
     SAMING = 3
-    SELECTED = 4
 
 
 cdef bint writes(u8 code) noexcept nogil:
@@ -119,7 +38,7 @@ cdef bint writes(u8 code) noexcept nogil:
     )
 
 
-cdef class DiskUnit(ScsiUnit):
+cdef class DiskUnit(PagedUnit):
     """`cd` or disk on `drive`, with blocks of `block_size`. `inquiry`: the standard data, 36 bytes; `vital`: page → bytes of
     each vital product data page, header and all; `geometry`, `flexible`: what those mode pages say behind their header.
     """
@@ -241,35 +160,12 @@ cdef class DiskUnit(ScsiUnit):
 
     # --- commands ---------------------------------------------------------------------------------------------
 
-    cdef u32 block(self) noexcept nogil:
-        return self.block_size
-
-    cdef u64 blocks(self) noexcept nogil:
-        return self.drive.size // self.block_size
-
-    cdef bint here(self) noexcept nogil:
-        """Whether there is a medium to be read."""
-        return self.drive.size != 0 and not self.mmc.tray_open
-
     cdef bint in_range(self, u64 lba, u64 count) noexcept nogil:
         return lba <= self.blocks() and count <= self.blocks() - lba
-
-    cdef bint caches(self) noexcept nogil:
-        cdef bint on
-        with gil:
-            on = bool(getattr(self.drive, "write_cache", True))
-        return on
-
-    cdef u8 *room(self, ScsiRequest *request) noexcept nogil:
-        """Zeroed memory for an answer. NULL: the host has no memory."""
-        return scsi_own(request, request.expected)
 
     cdef int answer(self, ScsiRequest *request, u64 length) noexcept nogil:
         """As in qemu-kvm an answer fills the room that the command has for it, with zeros at its end."""
         return ScsiUnit.answer(self, request, request.expected)
-
-    cdef int bad_field(self, ScsiRequest *request) noexcept nogil:
-        return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_FIELD, 0)
 
     cdef int described(self, ScsiRequest *request, int length) noexcept nogil:
         """Answer with what Mmc has written into `own`, or the sense of what it returned instead."""
@@ -306,7 +202,7 @@ cdef class DiskUnit(ScsiUnit):
             return scsi_good(request)
         if code == REQUEST_SENSE:                               # nothing to be told
             if self.room(request) == NULL:
-                return scsi_fail(request, 4, 0x44, 0)
+                return scsi_fail(request, HARDWARE_ERROR, ASC_INTERNAL_FAILURE, 0)
             if cdb[1] & 1:
                 request.own[0] = 0x72
                 return self.answer(request, 8)
@@ -391,7 +287,7 @@ cdef class DiskUnit(ScsiUnit):
             return scsi_good(request)
         out = self.room(request)
         if out == NULL:
-            return scsi_fail(request, 4, 0x44, 0)
+            return scsi_fail(request, HARDWARE_ERROR, ASC_INTERNAL_FAILURE, 0)
         if code == GET_CONFIGURATION:
             return self.described(request, self.mmc.configuration(cdb, True, out))
         if code == GET_EVENT_STATUS:
@@ -427,7 +323,7 @@ cdef class DiskUnit(ScsiUnit):
             return self.bad_field(request)
         out = self.room(request)
         if out == NULL:
-            return scsi_fail(request, 4, 0x44, 0)
+            return scsi_fail(request, HARDWARE_ERROR, ASC_INTERNAL_FAILURE, 0)
         if cdb[1] & 1:
             for n in range(self.page_count):
                 if self.pages[n].code == cdb[2]:
@@ -462,7 +358,7 @@ cdef class DiskUnit(ScsiUnit):
         cdef u8 *out = self.room(request)
         cdef u64 last = self.blocks() - 1
         if out == NULL:
-            return scsi_fail(request, 4, 0x44, 0)
+            return scsi_fail(request, HARDWARE_ERROR, ASC_INTERNAL_FAILURE, 0)
         if not self.blocks():
             return scsi_fail(request, NOT_READY, ASC_NOT_READY, 3)
         if long:
@@ -478,132 +374,6 @@ cdef class DiskUnit(ScsiUnit):
         put32(out, <u32>min(last, <u64>0xFFFFFFFF))
         put32(out + 4, self.block_size)
         return self.answer(request, 8)
-
-    # --- mode pages -------------------------------------------------------------------------------------------
-
-    cdef int mode_page(self, u8 page, u8 control, u8 *out) noexcept nogil:
-        """The page with its header; its length, 0 when there is none."""
-        cdef u8 *p = out + 2
-        cdef u32 length
-        if page == PAGE_GEOMETRY and not self.cd:
-            length = 22
-            if control != CHANGEABLE:
-                memcpy(p, self.geometry, 22)
-        elif page == PAGE_FLEXIBLE and not self.cd:
-            length = 30
-            if control != CHANGEABLE:
-                memcpy(p, self.flexible, 30)
-        elif page == PAGE_CACHING:
-            length = 18
-            if control == CHANGEABLE or self.caches():
-                p[0] = WCE
-        elif page == PAGE_ERROR_RECOVERY:
-            length = 10
-            if control != CHANGEABLE or self.cd:
-                p[0] = 0x80                                     # writes are reallocated
-            if control != CHANGEABLE and self.cd:
-                p[1] = 0x20                                     # reads are tried again so often
-        elif page == PAGE_AUDIO and self.cd:
-            length = 14
-        elif page == PAGE_CAPABILITIES and self.cd:
-            length = 20
-            if control != CHANGEABLE:
-                p[0] = 0x3B                                     # reads CD-R, CD-RW, method 2, DVD-ROM, DVD-R
-                p[2], p[3] = 0x7F, 0xFF
-                p[4] = 0x2D | (2 if self.mmc.locked else 0)     # tray, ejects, locks
-                put16(p + 6, 50 * 176)                          # KB/s
-                put16(p + 8, 2)
-                put16(p + 10, 2048)                             # KiB of buffer
-                put16(p + 12, 16 * 176)
-                put16(p + 16, 16 * 176)
-                put16(p + 18, 16 * 176)
-        else:
-            return 0
-        out[0], out[1] = page, <u8>length
-        return <int>length + 2
-
-    cdef int mode_sense(self, ScsiRequest *request) noexcept nogil:
-        cdef u8 *cdb = request.cdb
-        cdef u8 page = cdb[2] & 0x3F, control = cdb[2] >> 6
-        cdef bint short = cdb[0] == MODE_SENSE
-        cdef u32 at = 4 if short else 8, n
-        cdef u64 count = self.blocks() if self.here() else 0
-        cdef u8 *out = self.room(request)
-        if out == NULL:
-            return scsi_fail(request, 4, 0x44, 0)
-        if not self.cd:
-            out[2 if short else 3] = (0x10 if self.dpofua else 0) | (0x80 if self.drive.readonly else 0)
-        if not cdb[1] & 8 and count and not self.cd:            # a block descriptor
-            out[3 if short else 7] = 8
-            put32(out + at, <u32>(count if count <= 0xFFFFFF else 0))
-            put32(out + at + 4, self.block_size)
-            at += 8
-        if control == SAVED:
-            return scsi_fail(request, ILLEGAL_REQUEST, ASC_SAVING_NOT_SUPPORTED, 0)
-        if page == PAGE_ALL:
-            for n in range(PAGE_ALL):
-                at += self.mode_page(<u8>n, control, out + at)
-        else:
-            n = self.mode_page(page, control, out + at)
-            if not n:
-                return self.bad_field(request)
-            at += n
-        if short:
-            out[0] = <u8>(at - 1)
-        else:
-            put16(out, at - 2)
-        return self.answer(request, at)
-
-    cdef int mode_select(self, ScsiRequest *request) noexcept nogil:
-        """The list is there: first all of it is looked at, then it is acted upon."""
-        cdef u8 *cdb = request.cdb
-        cdef u8 *list = request.own
-        cdef u8 now[64]
-        cdef u8 mask[64]
-        cdef bint short = cdb[0] == MODE_SELECT
-        cdef u32 total = <u32>request.expected, at = 4 if short else 8, descriptor, n, header, length, size
-        cdef int found, caching = -1
-        if cdb[1] & 0x11 != 0x10:                               # page format, nothing saved
-            return self.bad_field(request)
-        if total < at:
-            return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
-        descriptor = list[3] if short else be16(list + 6)
-        if total - at < descriptor:
-            return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
-        if descriptor != 0 and descriptor != 8:
-            return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
-        size = be32(list + at + 4) & 0xFFFFFF if descriptor else 0
-        at += descriptor
-        while at < total:
-            header = 4 if list[at] & 0x40 else 2
-            if total - at < header:
-                return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
-            length = be16(list + at + 2) if header == 4 else list[at + 1]
-            if header == 4 and list[at + 1]:                    # a sub-page
-                return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
-            if length > total - at - header:
-                return scsi_fail(request, ILLEGAL_REQUEST, ASC_PARAMETER_LIST_LENGTH, 0)
-            memset(now, 0, 64)
-            memset(mask, 0, 64)
-            found = self.mode_page(list[at] & 0x3F, CURRENT, now)
-            self.mode_page(list[at] & 0x3F, CHANGEABLE, mask)
-            if not found or length != now[1]:
-                return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
-            for n in range(length):
-                if (now[2 + n] ^ list[at + header + n]) & ~mask[2 + n]:
-                    return scsi_fail(request, ILLEGAL_REQUEST, ASC_INVALID_PARAMETER, 0)
-            if list[at] & 0x3F == PAGE_CACHING:
-                caching = list[at + header] & WCE
-            at += header + length
-        if size and not size & ~<u32>0xFE00:
-            self.block_size = size
-        if caching >= 0:
-            with gil:
-                self.drive.write_cache = bool(caching)
-        if self.caches():
-            return scsi_good(request)
-        request.step = FLUSHING
-        return self.flush(request)
 
     # --- parameter lists, and I/O of its own ------------------------------------------------------------------
 
@@ -656,7 +426,7 @@ cdef class DiskUnit(ScsiUnit):
             size = most
         if request.own_size < size:
             if self.spread(request, size) != 0:
-                return scsi_fail(request, 4, 0x44, 0)
+                return scsi_fail(request, HARDWARE_ERROR, ASC_INTERNAL_FAILURE, 0)
         elif request.data == NULL:
             at = self.block_size
             while at < size:
