@@ -26,6 +26,10 @@ cdef class Qcow2Counts(Qcow2Image):
     def __dealloc__(self):
         free(self.freed)
 
+    def look_again(self, header):
+        super().look_again(header)
+        self.hint = self.byte_hint = 0
+
     # --- counts of references ----------------------------------------------------------------------------------
 
     cdef int refcount_slot(self, u64 cluster, Slot **found, bint make) noexcept nogil:
@@ -127,6 +131,7 @@ cdef class Qcow2Counts(Qcow2Image):
         error = self.file.pwrite(field, 8, self.reftable_offset + index * 8)
         if error == 0:
             self.reftable[index] = place
+            self.note_table(place)
         return error
 
     cdef int grow_reftable(self, u64 index, u64 cluster) noexcept nogil:
@@ -180,6 +185,7 @@ cdef class Qcow2Counts(Qcow2Image):
         free(self.reftable)
         self.reftable, self.reftable_size = table, clusters * self.cluster_size // 8
         self.reftable_offset = (cluster + blocks) << self.cluster_bits
+        self.tables_changed()
         with gil:
             self.header.refcount_table_offset, self.header.refcount_table_clusters = self.reftable_offset, clusters
         return self.free_clusters(old_offset, old_clusters)

@@ -45,6 +45,8 @@ cdef class Qcow2Image(Node):
     cdef u64 *reftable
     cdef readonly u64 reftable_size, reftable_offset
     cdef u64 refblock_entries, most_refcount
+    cdef u64 *sieve                     # a bit for each cluster, many share one: clear where no active table lies
+    cdef u64 sieve_bits, sieve_count    # 0: to be made anew; tables in it
     cdef MetaCache l2, blocks
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t settled
@@ -63,3 +65,7 @@ cdef class Qcow2Image(Node):
     cdef int check_data(self, u64 host, u64 bytes) noexcept nogil
     cdef int check_table(self, u64 host, u64 bytes) noexcept nogil
     cdef int overlap(self, u64 host, u64 bytes) noexcept nogil
+    cdef bint has_table(self, u64 host, u64 end) noexcept nogil
+    cdef void note_table(self, u64 place) noexcept nogil
+    cdef void sift(self) noexcept nogil
+    cdef void tables_changed(self) noexcept nogil

@@ -83,6 +83,7 @@ cdef class Qcow2Image(Node):
         """Another program has written the image: nothing that is known of it holds."""
         free(self.inflated)
         self.inflated = NULL
+        self.inflated_entry = 0
         Qcow2Image.__init__(self, self.file, header, self.backing, self.data if self.external else None, self.readonly)
 
     def _load_tables(self):
@@ -92,6 +93,7 @@ cdef class Qcow2Image(Node):
         free(self.l1)
         free(self.reftable)
         self.l1 = self.reftable = NULL
+        self.tables_changed()
         self.l1_size, self.l1_offset = header.l1_size, header.l1_table_offset
         self.l1 = <u64 *>calloc(self.l1_size + 1, 8)
         self.reftable_offset = header.refcount_table_offset
@@ -114,6 +116,7 @@ cdef class Qcow2Image(Node):
     def __dealloc__(self):
         free(self.l1)
         free(self.reftable)
+        free(self.sieve)
         free(self.inflated)
         pthread_mutex_destroy(&self.mutex)
         pthread_mutex_destroy(&self.inflate_mutex)
@@ -180,6 +183,8 @@ cdef class Qcow2Image(Node):
                     return error
                 slot.low = slot.high = 0
                 cache.dirty -= 1
+                if cache.dirty == 0:
+                    break
         return 0
 
     cdef int flush_meta(self) noexcept nogil:
@@ -279,14 +284,70 @@ cdef class Qcow2Image(Node):
             return FAULT_HEADER
         if host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset:
             return FAULT_OVER_L1
-        for n in range(self.l1_size):
-            place = self.l1[n] & OFFSET
-            if place < end and place and place + self.cluster_size > host:
-                return FAULT_OVER_L2
+        if self.has_table(host, end):
+            for n in range(self.l1_size):
+                place = self.l1[n] & OFFSET
+                if place < end and place and place + self.cluster_size > host:
+                    return FAULT_OVER_L2
         if host < self.reftable_offset + self.reftable_size * 8 and end > self.reftable_offset:
             return FAULT_OVER_REFTABLE
-        for n in range(self.reftable_size):
-            place = self.reftable[n] & ~<u64>511
-            if place < end and place and place + self.cluster_size > host:
-                return FAULT_OVER_REFBLOCK
+        if self.has_table(host, end):
+            for n in range(self.reftable_size):
+                place = self.reftable[n] & ~<u64>511
+                if place < end and place and place + self.cluster_size > host:
+                    return FAULT_OVER_REFBLOCK
         return 0
+
+    # Each write asks for what it goes over, and the tables of a large image are thousands: nearly always a bit says that
+    # there is none.
+
+    cdef bint has_table(self, u64 host, u64 end) noexcept nogil:
+        """Whether a table that is in use may lie there; False is certain."""
+        cdef u64 cluster = host >> self.cluster_bits, last = (end - 1) >> self.cluster_bits, bit
+        if self.sieve_bits == 0:
+            self.sift()
+        if self.sieve_bits == 0 or last - cluster >= self.sieve_bits:
+            return True
+        while cluster <= last:
+            bit = cluster & (self.sieve_bits - 1)
+            if self.sieve[bit >> 6] >> (bit & 63) & 1:
+                return True
+            cluster += 1
+        return False
+
+    cdef void note_table(self, u64 place) noexcept nogil:
+        """A table is there now. One that is not aligned lies in two clusters."""
+        cdef u64 bit
+        if self.sieve_bits == 0:
+            return
+        bit = place >> self.cluster_bits & (self.sieve_bits - 1)
+        self.sieve[bit >> 6] |= <u64>1 << (bit & 63)
+        bit = (place + self.cluster_size - 1) >> self.cluster_bits & (self.sieve_bits - 1)
+        self.sieve[bit >> 6] |= <u64>1 << (bit & 63)
+        self.sieve_count += 1
+        if self.sieve_count > self.sieve_bits >> 4:
+            self.sieve_bits = 0
+
+    cdef void tables_changed(self) noexcept nogil:
+        """`l1` or `reftable` have other tables than they had."""
+        self.sieve_bits = 0
+
+    cdef void sift(self) noexcept nogil:
+        cdef u64 n, count = 0, bits = 4096
+        for n in range(self.l1_size):
+            count += self.l1[n] & OFFSET != 0
+        for n in range(self.reftable_size):
+            count += self.reftable[n] & ~<u64>511 != 0
+        while bits < count * 64:
+            bits *= 2
+        free(self.sieve)
+        self.sieve = <u64 *>calloc(bits >> 6, 8)
+        if self.sieve == NULL:
+            return                                  # all of the tables are looked through, then
+        self.sieve_bits, self.sieve_count = bits, 0
+        for n in range(self.l1_size):
+            if self.l1[n] & OFFSET:
+                self.note_table(self.l1[n] & OFFSET)
+        for n in range(self.reftable_size):
+            if self.reftable[n] & ~<u64>511:
+                self.note_table(self.reftable[n] & ~<u64>511)

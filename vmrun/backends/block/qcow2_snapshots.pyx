@@ -338,6 +338,7 @@ def apply_snapshot(Qcow2Node node, snapshot):
         data = then
         for n in range(node.l1_size):
             node.l1[n] = get64(data + n * 8) & OFFSET
+        node.tables_changed()
         write_active_l1(node)
         flush_all(node)
         raise_counts(node, now, node.l1_size, -1, False)
@@ -373,6 +374,7 @@ def view_snapshot(Qcow2Node node, snapshot):
     with Whole(node):
         for n in range(node.l1_size):
             node.l1[n] = get64(data + n * 8) if n < entries else 0
+        node.tables_changed()
 
 
 def make_empty(Qcow2Node node):

@@ -73,6 +73,7 @@ cdef class Qcow2Tables(Qcow2Counts):
             self.free_clusters(new, 1)
             return error
         self.l1[index] = new | COPIED
+        self.note_table(new)
         error = self.write_l1(index)
         if error:
             self.l1[index] = old                    # the file may have either: the cluster is not given back
