@@ -40,7 +40,6 @@ GONE = [
     ("ivshmem", "PCI", "shared memory between guests, until QEMU 5"),
     ("igb", "PCI", "Intel 82576 NIC, since QEMU 8"),
     ("usb-bt-dongle", "USB", "Bluetooth, until QEMU 3"),
-    ("nvme-ns", "nvme-bus", "NVMe namespace"),
     ("ufs", "PCI", "UFS host controller, since QEMU 8"),
     ("virtio-sound-pci", "PCI", "virtio sound card, since QEMU 8"),
 ]

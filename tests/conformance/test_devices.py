@@ -57,6 +57,9 @@ EXTRA = [
     {"id": "mega", "driver": "megasas"},
     {"id": "sd2", "driver": "scsi-cd", "bus": "mega.0"},
     {"id": "nvme", "driver": "nvme", "drive": "nv", "serial": "1"},
+    {"id": "spaces", "driver": "nvme-subsys"},
+    {"id": "nvme1", "driver": "nvme", "serial": "1", "subsys": "spaces"},
+    {"id": "space", "driver": "nvme-ns", "bus": "nvme1", "drive": "nv1"},
     {"id": "esp", "driver": "am53c974"},
     {"id": "sd3", "driver": "scsi-cd", "bus": "esp.0"},
     {"id": "bmc0", "driver": "ipmi-bmc-sim"},
@@ -126,7 +129,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
         return others(directory)
     if machine == SCREEN:
         return Driven(directory, machine=NEWEST, memory="64MiB", display="vmware", devices=SCREENS_OF)
-    for name in ("disk.img", "other.img", "third.img", "fourth.img", "flash.img"):
+    for name in ("disk.img", "other.img", "third.img", "fourth.img", "fifth.img", "flash.img"):
         (directory / name).write_bytes(bytes(1 << 20))
     flash = {} if machine.startswith("rhel") else {"pflash": "flash.img"}
     return Driven(
@@ -140,6 +143,7 @@ def board(directory: pathlib.Path, machine: str) -> Driven:
             "sd0": {"file": "third.img", "format": "raw"},
             "sr0": {"media": "cdrom"},
             "nv": {"file": "fourth.img", "format": "raw"},
+            "nv1": {"file": "fifth.img", "format": "raw"},
         },
         serial="null",
         floppies=["empty"],

@@ -16,11 +16,14 @@ DATA = 0x200000
 
 
 class Driver:
-    def __init__(self, q: QtestCommands) -> None:
-        self.q = q
-        q.pci_write(SLOT, 0, 0x10, BAR)
-        q.pci_write(SLOT, 0, 0x14, 0)
-        q.pci_write(SLOT, 0, 4, 0x406, 2)
+    """`which`: of several controllers, 0 at SLOT and BAR, the next behind it; each has queues of its own."""
+
+    def __init__(self, q: QtestCommands, which: int = 0) -> None:
+        self.q, self.bar, slot = q, BAR + 0x10000 * which, SLOT + which
+        self.queues = {number: (at + 0x10000 * which, to + 0x10000 * which) for number, (at, to) in QUEUES.items()}
+        q.pci_write(slot, 0, 0x10, self.bar)
+        q.pci_write(slot, 0, 0x14, 0)
+        q.pci_write(slot, 0, 4, 0x406, 2)
         self.tail: dict[int, int] = {}
         self.head: dict[int, int] = {}
         self.phase: dict[int, int] = {}
@@ -29,23 +32,23 @@ class Driver:
     def begin(self, number: int) -> None:
         self.tail[number] = self.head[number] = 0
         self.phase[number] = 1
-        for address in QUEUES[number]:
+        for address in self.queues[number]:
             self.q.memset(address, 4096)
 
     def enable(self) -> None:
-        self.q.writel(BAR + CC, 0)
+        self.q.writel(self.bar + CC, 0)
         self.begin(ADMIN)
-        self.q.writel(BAR + AQA, (ENTRIES - 1) << 16 | (ENTRIES - 1))
-        self.q.writeq(BAR + ASQ, QUEUES[ADMIN][0])
-        self.q.writeq(BAR + ACQ, QUEUES[ADMIN][1])
-        self.q.writel(BAR + CC, 0x00460001)
-        assert self.q.readl(BAR + CSTS) & 1
+        self.q.writel(self.bar + AQA, (ENTRIES - 1) << 16 | (ENTRIES - 1))
+        self.q.writeq(self.bar + ASQ, self.queues[ADMIN][0])
+        self.q.writeq(self.bar + ACQ, self.queues[ADMIN][1])
+        self.q.writel(self.bar + CC, 0x00460001)
+        assert self.q.readl(self.bar + CSTS) & 1
 
     def make_io(self) -> None:
         """I/O queue pair 1, interrupt vector 0."""
         self.begin(IO)
-        assert self.admin(0x05, prp1=QUEUES[IO][1], cdw10=(ENTRIES - 1) << 16 | IO, cdw11=3)[0] == 0
-        assert self.admin(0x01, prp1=QUEUES[IO][0], cdw10=(ENTRIES - 1) << 16 | IO, cdw11=IO << 16 | 1)[0] == 0
+        assert self.admin(0x05, prp1=self.queues[IO][1], cdw10=(ENTRIES - 1) << 16 | IO, cdw11=3)[0] == 0
+        assert self.admin(0x01, prp1=self.queues[IO][0], cdw10=(ENTRIES - 1) << 16 | IO, cdw11=IO << 16 | 1)[0] == 0
 
     def post(self, queue: int, opcode: int, nsid: int = 0, flags: int = 0, **words: int) -> int:
         """Put a command into the queue and ring; its identifier."""
@@ -56,16 +59,16 @@ class Driver:
         struct.pack_into("<Q", entry, 16, words.get("mptr", 0))
         for n in range(10, 16):
             struct.pack_into("<I", entry, 4 * n, words.get(f"cdw{n}", 0))
-        self.q.write(QUEUES[queue][0] + 64 * self.tail[queue], bytes(entry))
+        self.q.write(self.queues[queue][0] + 64 * self.tail[queue], bytes(entry))
         self.tail[queue] = (self.tail[queue] + 1) % ENTRIES
-        self.q.writel(BAR + 0x1000 + 8 * queue, self.tail[queue])
+        self.q.writel(self.bar + 0x1000 + 8 * queue, self.tail[queue])
         return self.number
 
     def reap(self, queue: int, patience: float = 10.0) -> tuple[int, int, int]:
         """(status without phase, dword 0, command identifier) of the next completion."""
         deadline = time.monotonic() + patience
         while True:
-            entry = self.q.read(QUEUES[queue][1] + 16 * self.head[queue], 16)
+            entry = self.q.read(self.queues[queue][1] + 16 * self.head[queue], 16)
             result, _, _, _, number, status = struct.unpack("<IIHHHH", entry)
             if status & 1 == self.phase[queue]:
                 break
@@ -75,7 +78,7 @@ class Driver:
         self.head[queue] = (self.head[queue] + 1) % ENTRIES
         if not self.head[queue]:
             self.phase[queue] ^= 1
-        self.q.writel(BAR + 0x1000 + 8 * queue + 4, self.head[queue])
+        self.q.writel(self.bar + 0x1000 + 8 * queue + 4, self.head[queue])
         return status >> 1, result, number
 
     def do(self, queue: int, opcode: int, nsid: int = 0, **words: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def test_registers_and_bars_are_qemus(props: dict[str, Any], tmp_path: pathlib.P
 @pytest.mark.parametrize("side", ["vmrun", pytest.param("qemu", marks=pytest.mark.peer)])
 @pytest.mark.parametrize("base", [BUFFER, ELSEWHERE], ids=["at its BAR", "elsewhere"])
 def test_queues_and_data_lie_in_the_buffer(
-    side: str, base: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    side: str, base: int, tmp_path: pathlib.Path
 ) -> None:
     with machine(side, tmp_path, cmb_size_mb=2) as q:
         driver = Driver(q)
@@ -104,7 +104,7 @@ def test_queues_and_data_lie_in_the_buffer(
         # the pair anew, its submissions in the buffer: where the driver puts them is the BAR
         assert driver.admin(0x00, cdw10=IO)[0] == 0 and driver.admin(0x04, cdw10=IO)[0] == 0
         completions = QUEUES[IO][1]
-        monkeypatch.setitem(QUEUES, IO, (BUFFER + 0x10000, completions))
+        driver.queues[IO] = (BUFFER + 0x10000, completions)
         driver.begin(IO)
         assert driver.admin(0x05, prp1=completions, cdw10=15 << 16 | IO, cdw11=3)[0] == 0
         assert driver.admin(0x01, prp1=base + 0x10000, cdw10=15 << 16 | IO, cdw11=IO << 16 | 1)[0] == 0

@@ -142,7 +142,7 @@ def test_a_long_queue_is_served_in_turns(q: QTest) -> None:
 def test_what_finds_no_place_has_its_turn_later(q: QTest) -> None:
     d = Threaded(q, entries=2048)
     chip = d.device.chip
-    chip.backend.pause()
+    d.device.space.backend.pause()
     d.put(1, 1500)
     d.signal(1)
     until(lambda: chip.in_flight == 1024)
@@ -151,7 +151,7 @@ def test_what_finds_no_place_has_its_turn_later(q: QTest) -> None:
     d.signal(2)
     until(lambda: chip.rung > rung)
     assert d.answered(2) == 0
-    chip.backend.go_on()
+    d.device.space.backend.go_on()
     d.wait(2, 1)
     d.wait(1, 1500)
     assert chip.in_flight == 0

@@ -31,6 +31,7 @@ def assign(work: Work) -> None:
             _pci_slots(work, bus)
     _ide_units(work)
     _scsi_places(work)
+    _namespaces(work)
     _indexes(work)
 
 
@@ -185,13 +186,35 @@ def _ide_room(work: Work, name: str, dev: Dev) -> bool:
 
 
 def _ordered(work: Work) -> list[Dev]:
-    """The board in its own order; then a device always after the one whose bus it is on, otherwise by id."""
+    """The board in its own order; then a device always after the one whose bus it is on and those that it names,
+    otherwise by id.
+    """
     depth: dict[str, int] = {}
     board = [dev for dev in work.devices if dev.spec.origin == BOARD]
     rest = [dev for dev in work.devices if dev.spec.origin != BOARD]
     for dev in rest:
         _measure(work, dev, depth)
-    return board + sorted(rest, key=lambda dev: (depth[dev.id], dev.id))
+    return board + _named_first(sorted(rest, key=lambda dev: (depth[dev.id], dev.id)))
+
+
+def _named_first(devices: list[Dev]) -> list[Dev]:
+    """Each behind the devices that its properties name: a controller behind its subsystem."""
+    by_id = {dev.id: dev for dev in devices}
+    found: dict[str, Dev] = {}
+
+    def enter(dev: Dev, above: tuple[str, ...]) -> None:
+        if dev.id in found or dev.id in above:
+            return
+        known = dev.entry.props if dev.entry is not None else {}
+        for name in dev.spec.props:
+            prop = known.get(name)
+            if prop is not None and prop["type"] == "link" and dev.props.get(name) in by_id:
+                enter(by_id[str(dev.props[name])], (*above, dev.id))
+        found[dev.id] = dev
+
+    for dev in devices:
+        enter(dev, ())
+    return list(found.values())
 
 
 def _measure(work: Work, dev: Dev, depth: dict[str, int]) -> None:
@@ -380,6 +403,24 @@ def _scsi_places(work: Work) -> None:
             free = next(place for place in places if place not in taken)
             taken.add(free)
             dev.props["scsi-id"], dev.props["lun"] = free[1], free[2]
+
+
+def _namespaces(work: Work) -> None:
+    """Numbers of NVMe namespaces that are not given: the first that is free in the controller's subsystem."""
+    taken: dict[str, set[object]] = {}
+    waiting: list[tuple[Dev, set[object]]] = []
+    for bus in work.buses.values():
+        if bus.kind != "nvme-bus" or bus.unknown:
+            continue
+        subsystem = bus.owner.props.get("subsys")
+        numbers = taken.setdefault(f"subsystem {subsystem}" if subsystem else bus.name, set())
+        if bus.owner.props.get("drive") is not None:
+            numbers.add(1)
+        numbers |= {dev.props.get("nsid") for dev in bus.members}
+        waiting += [(dev, numbers) for dev in bus.members if dev.props.get("nsid") == 0]
+    for dev, numbers in sorted(waiting, key=lambda row: row[0].id):
+        dev.props["nsid"] = next(number for number in range(1, len(numbers) + 2) if number not in numbers)
+        numbers.add(dev.props["nsid"])
 
 
 def _scsi_place(dev: Dev) -> tuple[int | None, int | None, int | None]:

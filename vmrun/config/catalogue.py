@@ -71,10 +71,10 @@ class Driver:
 
 
     def buses(self, id: str) -> dict[str, str]:
-        """name → kind of the buses that a device called `id` provides, as QEMU names them: a bridge's PCI bus has the
-        bridge's own name.
+        """name → kind of the buses that a device called `id` provides, as QEMU names them: a bridge's PCI bus and an
+        NVMe controller's have the device's own name.
         """
-        return {id if kind == "PCI" else f"{id}.{n}": kind for n, kind in enumerate(self.provides)}
+        return {id if kind in ("PCI", "nvme-bus") else f"{id}.{n}": kind for n, kind in enumerate(self.provides)}
 
 
 class Catalogue:

@@ -69,9 +69,13 @@ def path(machine: MachineData, device: DeviceRow) -> str | None:
         return f"{_pci(controller, 'scsi')}/channel@{place[0]:x}/disk@{place[1]:x},{place[2]:x}"
     if driver in ("virtio-blk-pci", "virtio-blk"):
         return f"{_pci(device, 'scsi')}/disk@0,0"
-    if driver == "nvme":
-        ids = "8086,5845" if props.get("use-intel-id") else "1b36,0010"
-        return f"{_pci(device, f'pci{ids}')}/namespace@1,0"
+    if driver in ("nvme", "nvme-ns"):
+        controller = _owner(machine, device) if driver == "nvme-ns" else device
+        if controller is None:
+            return None
+        ids = "8086,5845" if controller["props"].get("use-intel-id") else "1b36,0010"
+        nsid, eui64 = int(props.get("nsid") or 1), int(props.get("eui64") or 0)
+        return f"{_pci(controller, f'pci{ids}')}/namespace@{nsid:x},{eui64:x}"
     if driver in PCI_NICS:
         return f"{_pci(device, 'ethernet')}/ethernet-phy@0"
     if driver == "usb-storage":

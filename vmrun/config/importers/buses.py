@@ -22,10 +22,12 @@ _NAMES = {
     "virtio-serial-bus": ("virtio-serial-bus", 0),
     "HDA": ("hda", 0),
     "ccid-bus": ("ccid-bus", 0),
+    "nvme-bus": ("nvme-bus", 0),
 }
 _BOARD_IDE = ("ide.0", "ide.1")
 _IDE_UNITS = 2
-CHOSEN = ("SCSI", "IDE", "USB", "virtio-serial-bus", "HDA", "ccid-bus")  # kinds of which there may be several
+# kinds of which there may be several
+CHOSEN = ("SCSI", "IDE", "USB", "virtio-serial-bus", "HDA", "ccid-bus", "nvme-bus")
 
 
 def place(devices: Iterable[dict[str, Any]], catalogue: Catalogue) -> None:

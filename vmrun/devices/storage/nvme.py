@@ -1,7 +1,7 @@
-"""nvme: an NVM Express controller on PCI, whose one namespace is a drive.
+"""nvme: an NVM Express controller on PCI. Its namespaces are on its bus (nvme_ns.py), or one is its own: a drive.
 
 Ref: NVM Express 1.4; PCI Express Base Specification 3.0, 7.8, for the capability that it shows. Not modelled: see
-nvme_chip.pyx and nvme_memory.pyx; SR-IOV, zoned and further namespaces (`nvme-ns`), a bus of its own.
+nvme_chip.pyx, nvme_space.pyx and nvme_memory.pyx; SR-IOV.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 from accel.ram import RamBlock
 from accel.space import Region
 
+from vmrun.bus.nvme import NvmeBus, Subsystem
 from vmrun.bus.pci import Msix, PciDevice
 from vmrun.bus.pci.capability import Capability
 from vmrun.core.blocksizes import check_block_sizes
 from vmrun.core.filled import filled
+from vmrun.core.interfaces import BusOwner
 from vmrun.core.props import Prop, named
 from vmrun.core.registry import register
 from vmrun.core.state import Part
 from vmrun.devices.storage.ide_hd import ERRORS
 from vmrun.devices.storage.nvme_chip import NvmeChip
 from vmrun.devices.storage.nvme_memory import NvmeMemory
+from vmrun.devices.storage.nvme_ns import NvmeSubsys, granularity
+from vmrun.devices.storage.nvme_space import NvmeSpace
 from vmrun.errors import BuildError
 
 TYPE_CHECKING = False
@@ -57,8 +61,8 @@ class Express(Capability):
             self.device.reset()
 
 
-def identify(serial: str, vendor: int, subsystem: int, mdts: int) -> bytes:
-    """Identify Controller, 4096 bytes."""
+def identify(serial: str, vendor: int, subsystem: int, mdts: int, aerl: int, number: int, name: str) -> bytes:
+    """Identify Controller, 4096 bytes. `number`, `name`: of the subsystem; '' is none."""
     data = bytearray(4096)
 
     def put(offset: int, value: int, size: int) -> None:
@@ -71,14 +75,16 @@ def identify(serial: str, vendor: int, subsystem: int, mdts: int) -> bytes:
     data[0x040:0x048] = FIRMWARE.encode().ljust(8)
     put(0x048, 6, 1)  # arbitration burst
     data[0x049:0x04C] = b"\x00\x54\x52"
+    put(0x04C, 2 if name else 0, 1)  # other controllers may have its namespaces
     put(0x04D, mdts, 1)
+    put(0x04E, number, 2)
     put(0x050, 0x00010400, 4)
     put(0x05C, 0x100, 4)  # events: namespace attributes
     put(0x060, 0x8000, 4)
     put(0x06F, 1, 1)  # an I/O controller
     put(0x100, 0x010A, 2)  # format, attachment, shadow doorbells
     put(0x102, 3, 1)  # aborts at once, less one
-    put(0x103, 3, 1)  # events waited for, less one
+    put(0x103, aerl, 1)  # events waited for, less one
     put(0x104, 3, 1)
     put(0x105, 7, 1)
     put(0x10A, 0x157, 2)
@@ -90,8 +96,8 @@ def identify(serial: str, vendor: int, subsystem: int, mdts: int) -> bytes:
     put(0x20D, 7, 1)
     put(0x216, 3, 2)
     put(0x218, 1, 4)  # scatter-gather lists
-    name = f"nqn.2019-08.org.qemu:{serial}".encode("ascii", "replace")[:255]
-    data[0x300 : 0x300 + len(name)] = name
+    qualified = (name or f"nqn.2019-08.org.qemu:{serial}").encode("ascii", "replace")[:255]
+    data[0x300 : 0x300 + len(qualified)] = qualified
     put(0x800, 0x09C4, 2)
     put(0x804, 0x10, 4)
     put(0x808, 4, 4)
@@ -105,41 +111,51 @@ NO_MEMORY = {
 }
 
 
-@register("nvme", description="NVM Express controller with one namespace")
-class Nvme(PciDevice):
+def _apart(old: Any) -> Any:
+    """A state of version 2: what its namespace has was the chip's."""
+    chip = {**old["chip"], "version": 2, "attached": b"\2".ljust(33, b"\0"), "changed_spaces": bytes(NAMESPACES + 1)}
+    names = ("reads", "writes", "blocks_read", "blocks_written", "block_exponent")
+    space = {"of": "nvme-namespace", "version": 1, "recovery": 0, **{name: chip.pop(name) for name in names}}
+    return {**old, "chip": chip, "space": space}
+
+
+@register("nvme", description="NVM Express controller")
+class Nvme(PciDevice, BusOwner):
+    provides = ("nvme-bus",)
     vendor_id, device_id = RED_HAT
     class_code = 0x010802
     revision = 2
     interrupt_pin = 1
 
     state = PciDevice.state.extend(
-        "nvme", 2, Part("chip"), Part("memory"), readers={1: lambda old: {**old, "memory": NO_MEMORY}}
-    )
+        "nvme", 3, Part("chip"), Part("memory"), Part("space"),
+        readers={1: lambda old: {**old, "memory": NO_MEMORY}, 2: _apart},
+    )  # fmt: skip
 
-    drive = Prop("drive", None, "the drive whose image is its namespace", visible=False)
+    drive = Prop("drive", None, "a drive whose image is namespace 1; others are nvme-ns", visible=False)
     serial = Prop("str", None, "serial number, 20 characters; it must be given")
     bootindex = Prop("int32", None, "place in the boot order, 0 first")
     max_ioqpairs = Prop("uint32", 64, "pairs of queues for I/O", min=1, max=64)
     num_queues = Prop("uint32", 0, "as before 4.2: pairs of queues, the admin's too", max=65)
     msix_qsize = Prop("uint16", 65, "interrupt vectors", min=1, max=65)
     mdts = Prop("uint8", 7, "the most that one command moves: that power of two, in pages; 0: any", max=7)
-    vsl = Prop("uint8", 7, "the most that a verify reads, as mdts; only 7", min=7, max=7, visible=False, idle=ONLY)
-    aerl = Prop("uint8", 3, "requests for events that wait, less one; only 3", min=3, max=3, visible=False, idle=ONLY)
-    aer_max_queued = Prop(
-        "uint32", 64, "events that wait to be told", max=64, visible=False, idle="eight wait here, each kind once",
-    )  # fmt: skip
-    smart_critical_warning = Prop("uint8", 0, "critical warnings; only 0", max=0, visible=False, idle=ONLY)
+    vsl = Prop("uint8", 7, "the most that a verify reads, as mdts", min=1)
+    aerl = Prop("uint8", 3, "requests for events that wait, less one; at most 3", max=3)
+    aer_max_queued = Prop("uint32", 64, "events that wait to be told; more than eight are eight")
+    smart_critical_warning = Prop("uint8", 0, "critical warnings in the health log", max=0x3F)
     cmb_size_mb = Prop("uint32", 0, "MiB of a memory buffer of its own, a power of two", max=1 << 16)
     legacy_cmb = named("legacy-cmb", "bool", False, "its registers tell of it from the start, as before NVMe 1.4")
     pmrdev = Prop(
         "object", None, "a persistent memory region: a memory backend, a power of two long", of=("memory-backend",)
     )
-    subsys = Prop("str", None, "a subsystem that it shares; not modelled", visible=False)
-    logical_block_size = Prop("size", 512, "bytes per block: 512 or 4096", min=512, max=4096)
-    physical_block_size = Prop("size", 512, "told to nobody", min=512, max=2097152)
+    subsys = Prop("link", None, "the nvme-subsys that it belongs to")
+    logical_block_size = Prop("size", 512, "bytes per block", min=512, max=2097152)
+    physical_block_size = Prop("size", 512, "told to nobody; not less than a block", min=512, max=2097152)
     min_io_size = Prop("size", 0, "told to nobody", max=0xFFFFFFFF)
     opt_io_size = Prop("size", 0, "told to nobody", max=0xFFFFFFFF)
-    discard_granularity = Prop("size", None, "told to nobody; 4096", max=0xFFFFFFFF)
+    discard_granularity = Prop(
+        "size", None, "bytes that are given back at once; 4096 when it is not given", max=0xFFFFFFFF
+    )
     rerror = Prop("enum", "auto", "what a read error does", choices=ERRORS, visible=False)
     werror = Prop("enum", "auto", "what a write error does", choices=ERRORS, visible=False)
     write_cache = named("write-cache", "enum", "auto", "volatile cache", choices=("auto", "on", "off"))
@@ -156,30 +172,27 @@ class Nvme(PciDevice):
     ioeventfd = Prop("bool", False, "kvm: shared doorbells of I/O queues are served by the I/O thread", visible=False)
 
     def pci_realize(self, platform: Platform) -> None:
-        if not self.drive:
-            raise BuildError(f"{self.path}: nvme needs a drive", remedy="add `drive: <id of a drive>`")
-        backend = filled(platform, self.drive)
-        serial = self.serial or backend.serial
-        if not serial:
-            raise BuildError(f"{self.path}: nvme needs a serial number", remedy="add `serial: …`")
-        if self.subsys:
-            raise BuildError(f"{self.path}: subsystems are not modelled", remedy="leave `subsys` out")
+        backend: Any = filled(platform, self.drive) if self.drive else None
+        serial = self.serial if self.serial is not None or backend is None else backend.serial
+        if serial is None:
+            raise BuildError(f"{self.path}: serial property not set", remedy="add `serial: …`")
+        self.subsystem, name = self._subsystem(platform)
         pairs = self.num_queues - 1 if self.num_queues else self.max_ioqpairs
         if pairs < 1:
             raise BuildError(f"{self.path}: max_ioqpairs must be between 1 and 64")
         check_block_sizes(self)
-        if self.logical_block_size not in (512, 4096):
-            raise BuildError(f"{self.path}: blocks have 512 or 4096 bytes")
-        backend.set_errors(self.rerror, self.werror)
-        if self.write_cache != "auto":
-            backend.write_cache = self.write_cache == "on"
+        if backend is not None:
+            backend.set_errors(self.rerror, self.werror)
+            if self.write_cache != "auto":
+                backend.write_cache = self.write_cache == "on"
         vendor, device = INTEL if self.use_intel_id else RED_HAT
         self.config.set_word(0, vendor)
         self.config.set_word(2, device)
-        data = identify(serial, vendor, self.subsystem_vendor_id, self.mdts)
-        queues = pairs + 1
+        number = self.subsystem.number()
+        data = identify(serial, vendor, self.subsystem_vendor_id, self.mdts, self.aerl, number, name)
+        limits = (self.mdts, self.vsl, self.aerl, self.aer_max_queued)
         self.chip = NvmeChip(
-            self.dma, backend, data, self.intx, queues, self.msix_qsize, self.mdts, self.logical_block_size
+            self.dma, data, self.intx, pairs + 1, self.msix_qsize, limits, self.smart_critical_warning
         )
         registers = 2 * PAGE
         table = 16 * self.msix_qsize
@@ -203,6 +216,31 @@ class Nvme(PciDevice):
         self.chip.msix = self.msix.chip
         self.msix.show(messages)
         self._add_memory(platform)
+        self.subsystem.join(self.chip, number)
+        for bus in self.buses.values():
+            bus.chip, bus.subsystem = self.chip, self.subsystem
+        self.space = None
+        if backend is not None:
+            self.space = NvmeSpace(backend, 1, self.logical_block_size, granularity(self))
+            self.subsystem.add(self.space, self.chip)
+
+    def make_buses(self, names: list[str], platform: Platform) -> None:
+        for name in names:
+            self.buses[name] = NvmeBus(name)
+
+    def _subsystem(self, platform: Platform) -> tuple[Subsystem, str]:
+        """What it belongs to, and its qualified name: '' for a controller that is alone."""
+        if not self.subsys:
+            return Subsystem(), ""
+        found = platform.device(self.subsys)
+        if not isinstance(found, NvmeSubsys):
+            raise BuildError(f"Device '{self.subsys}' is not an nvme-subsys")
+        if self.drive:
+            raise BuildError(
+                "subsystem support is unavailable with legacy namespace ('drive' property)",
+                remedy="give the drive to an nvme-ns on this controller's bus",
+            )
+        return found.subsystem, found.qualified_name
 
     def _add_memory(self, platform: Platform) -> None:
         """BAR 2 is a buffer, BAR 4 a persistent region."""
@@ -243,7 +281,7 @@ class Nvme(PciDevice):
 
     def resized(self) -> None:
         """The drive has another size now."""
-        self.chip.resized()
+        self.subsystem.resized(self.space)
 
     def before_save(self) -> None:
         """What the chip still owes may end in the vectors' pending bits, which are saved before it."""
@@ -251,6 +289,7 @@ class Nvme(PciDevice):
 
     def unrealize(self) -> None:
         self.chip.detach()
+        self.subsystem.part(self.chip)
         super().unrealize()
         if self.backing is not None:
             self.backing.users.remove(self.path)

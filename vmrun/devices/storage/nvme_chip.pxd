@@ -1,17 +1,17 @@
 # An NVMe controller. The documentation is in nvme_chip.pyx.
 from accel.api cimport u8, u16, u32, u64
-from vmrun.devices.storage.nvme_io cimport NvmeIo
 from vmrun.devices.storage.nvme_queues cimport Command
+from vmrun.devices.storage.nvme_spaces cimport NvmeSpaces
 
 cdef enum:
     EVENTS = 8
     AER_MOST = 4
 
 
-cdef class NvmeChip(NvmeIo):
+cdef class NvmeChip(NvmeSpaces):
     cdef bytes controller
     cdef u8 *controller_data
-    cdef readonly u32 vectors
+    cdef readonly u32 vectors, warning, events_least, events_most
     cdef public u32 aqa
     cdef public u64 asq, acq
     cdef public u32 hot, cold, event_config, cache, event_count, waiting_events, masked_events
@@ -23,11 +23,11 @@ cdef class NvmeChip(NvmeIo):
     cdef bint begin(self, u32 value) noexcept nogil
     cdef void stop(self) noexcept nogil
     cdef int admin(self, Command *c, u32 *result) noexcept nogil
-    cdef int give(self, Command *c, const u8 *data, u64 length) noexcept nogil
     cdef int create_completion(self, Command *c) noexcept nogil
     cdef int create_submission(self, Command *c) noexcept nogil
     cdef int delete_queue(self, Command *c) noexcept nogil
     cdef int identify(self, Command *c) noexcept nogil
+    cdef int health(self, Command *c, u8 *data) noexcept nogil
     cdef int log_page(self, Command *c) noexcept nogil
     cdef int get_feature(self, Command *c, u32 *result) noexcept nogil
     cdef int set_feature(self, Command *c, u32 *result) noexcept nogil

@@ -1,11 +1,11 @@
-"""An NVM Express controller with one namespace, the chip alone: registers, admin commands, events.
+"""An NVM Express controller, the chip alone: registers, admin commands, events.
 
 Ref: NVM Express 1.4. Registers, opcodes and fields are called as there. Status values are those of a completion, without
 the phase: 0x4000 is 'do not retry'.
-Not modelled: metadata and protection (formats that have them are listed and refused), namespaces that come and go,
-copies (the namespace's limit for them is 0), reservations, firmware download, virtual functions.
+Not modelled: metadata and protection (formats that have them are listed and refused), namespaces that a guest makes,
+reservations, firmware download, virtual functions.
 
-Queues and locks are nvme_queues.pyx, commands that move data nvme_io.pyx. Here the device lock is held, and while something
+Queues and locks are nvme_queues.pyx, commands that move data nvme_io.pyx, namespaces nvme_spaces.pyx and nvme_space.pyx. Here the device lock is held, and while something
 changes that commands of all queues see, the locks of all. Everything that a guest gives is bounded and checked when
 it is used.
 """
@@ -14,16 +14,16 @@ from libc.string cimport memcpy, memset
 
 from accel.api cimport IrqLine
 from accel.dma cimport Dma, Scatter
-from vmrun.backends.protocols cimport BLOCK_UNMAP, BLOCK_ZERO
 from vmrun.core.cells cimport cells
 from vmrun.devices.storage.nvme_io cimport EVERY, MOST_NAMESPACES
 from vmrun.devices.storage.nvme_queues cimport (
-    ALREADY_ATTACHED, CSTS_FATAL, CSTS_READY, DOORBELLS, EVENT_LIMIT, INVALID_CQID, INVALID_FIELD, INVALID_FORMAT,
+    CSTS_FATAL, CSTS_READY, DOORBELLS, EVENT_LIMIT, INVALID_CQID, INVALID_FIELD,
     INVALID_NSID, INVALID_OPCODE, INVALID_PRP, INVALID_QID, INVALID_VECTOR, LATER, MOST_ENTRIES, NOT_CHANGEABLE,
     NOT_SAVEABLE, OK, QUEUE_IN_USE, QUEUE_SIZE, QUEUES, SEQUENCE_ERROR, Command, CompletionQueue, SubmissionQueue,
 )
+from vmrun.devices.storage.nvme_space cimport NvmeSpace
 
-from vmrun.core.state import U8, U32, U64, Bytes, Flag, Rows, Table
+from vmrun.core.state import KEEP, U32, U64, Bytes, Flag, Rows, Table
 
 cdef enum:
     # registers
@@ -55,13 +55,10 @@ cdef enum:
     A_FORMAT = 0x80
     TEMPERATURE = 0x143         # kelvin
     WARNING_TEMPERATURE = 0x157
-    GRANULARITY = 4096          # of discards
 
 cdef u64 CAPABILITIES = <u64>0x00401820 << 32 | 0x0F0107FF
 
 
-cdef u8 METADATA[4]                 # bytes per block of the formats
-METADATA[0], METADATA[1], METADATA[2], METADATA[3] = 0, 8, 16, 64
 cdef u8 EFFECTS[512]                # of admin commands, of I/O commands: 1 supported, 2 changes blocks, 8 namespaces
 memset(EFFECTS, 0, 512)
 for _n in (0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 0x1C, 0x7C, 256 + 2, 256 + 5, 256 + 12):
@@ -77,11 +74,13 @@ cdef u64 _half(u64 old, u32 value, bint high) noexcept nogil:
     return old
 
 
-cdef class NvmeChip(NvmeIo):
-    """`controller`: the 4096 bytes of Identify Controller. `intx`: the pin. `msix` is set by the glue."""
+cdef class NvmeChip(NvmeSpaces):
+    """`controller`: the 4096 bytes of Identify Controller. `intx`: the pin. `limits`: mdts, vsl, aerl, aer_max_queued.
+    `warning`: what the health log says is critical. `msix` is set by the glue.
+    """
 
     state = Table(
-        "nvme", 1,
+        "nvme", 2,
         Rows("submission", QUEUES, Flag("used"), U64("addr"), U32("size", most=MOST_ENTRIES), U32("head", most=MOST_ENTRIES),
              U32("tail", most=MOST_ENTRIES), U32("completion", most=QUEUES - 1)),
         Rows("completion", QUEUES, Flag("used"), Flag("interrupts"), Flag("phase"), U64("addr"),
@@ -90,18 +89,20 @@ cdef class NvmeChip(NvmeIo):
         U64("event_index"), U32("hot", WARNING_TEMPERATURE), U32("cold"), U32("event_config"), U32("cache", 1, most=1),
         U32("event_count", most=EVENTS), U32("waiting_events", most=AER_MOST), U32("masked_events"), U64("timestamp"),
         Bytes("event_identifiers", 2 * AER_MOST), Bytes("event_words", 4 * EVENTS),
-        U64("reads"), U64("writes"), U64("blocks_read"), U64("blocks_written"), U8("block_exponent", 9, least=9, most=12),
+        Bytes("attached", 33, KEEP), Bytes("changed_spaces", MOST_NAMESPACES + 1),
     )
     save, load_state = state.methods()[1:]
 
-    def __init__(self, Dma dma, backend, bytes controller, IrqLine intx, u32 queues, u32 vectors, u32 mdts, u32 block_size):
-        super().__init__(dma, backend, intx, queues)
+    def __init__(self, Dma dma, bytes controller, IrqLine intx, u32 queues, u32 vectors, limits, u8 warning):
+        super().__init__(dma, intx, queues)
         self.name = "nvme"
         self.max_access, self.min_access = 8, 1
         self.controller, self.controller_data = controller, <u8 *>controller
-        self.vectors, self.mdts = vectors, mdts
-        self.own_shift = self.block_shift = block_size.bit_length() - 1
-        self.hot, self.cache, self.size = WARNING_TEMPERATURE, 1, backend.size
+        self.vectors, self.warning = vectors, warning
+        self.mdts, self.vsl, self.events_least, self.events_most = limits
+        self.events_least = min(self.events_least + 1, AER_MOST)
+        self.events_most = min(self.events_most, EVENTS)
+        self.hot, self.cache = WARNING_TEMPERATURE, 1
 
     @property
     def event_identifiers(self):
@@ -111,21 +112,11 @@ cdef class NvmeChip(NvmeIo):
     def event_words(self):
         return cells(self, self.event_list, 4 * EVENTS)
 
-    @property
-    def block_exponent(self):
-        return self.block_shift
-
-    @block_exponent.setter
-    def block_exponent(self, u32 value):
-        self.block_shift = value
-
     def reset(self):
-        exponent = self.own_shift
         with nogil:
             self.enter_all()
             self.stop()
         type(self).state.reset(self)
-        self.block_shift = exponent
         self.check_pin()
         with nogil:
             self.leave_all()
@@ -157,6 +148,9 @@ cdef class NvmeChip(NvmeIo):
         for row in values["submission"]:
             if row["used"] and not values["completion"][row["completion"]]["used"]:
                 raise StateError("nvme: a queue without one for its answers")
+        attached = int.from_bytes(values["attached"], "little")
+        if any(attached >> nsid & 1 and self.known[nsid] == NULL for nsid in range(MOST_NAMESPACES + 1)) or attached >> 257:
+            raise StateError("nvme: a namespace that there is not")
         if values["cc"] >> 7 & 15 > 4:
             raise StateError("nvme: pages of a size that it has not")
 
@@ -179,15 +173,11 @@ cdef class NvmeChip(NvmeIo):
 
     # --- registers --------------------------------------------------------------------------------------------
 
-    def resized(self):
-        """The drive has another size now."""
-        with nogil:
-            self.enter_all()
-        self.size = self.backend.size
-        with nogil:
-            self.leave_all()
+    cdef void notice(self, u32 nsid) noexcept nogil:
+        """A namespace is another: its size, or whether it is attached."""
+        self.changed[nsid] = 1
         if self.event_config & 0x100:
-            self.event(2, 0, 4)                                 # a notice: the namespace has changed
+            self.event(2, 0, 4)
 
     cdef u64 read(self, u64 offset, u32 size) noexcept nogil:
         cdef u8 registers[64]
@@ -304,7 +294,7 @@ cdef class NvmeChip(NvmeIo):
             status = self.admin(c, &result)
             self.leave_all()
         else:
-            status = self.io(queue, c)
+            status = self.io(queue, c, &result)
         if status != LATER:
             self.post(queue, c.id, status, result)
         return status
@@ -333,18 +323,14 @@ cdef class NvmeChip(NvmeIo):
         if op == A_GET_FEATURE:
             return self.get_feature(c, result)
         if op == A_EVENT:
-            if self.waiting_events == AER_MOST:
+            if self.waiting_events >= self.events_least:
                 return EVENT_LIMIT
             self.event_ids[self.waiting_events] = c.id
             self.waiting_events += 1
             self.send_events()
             return LATER
         if op == A_ATTACH:
-            if not c.nsid or c.nsid > MOST_NAMESPACES:
-                return INVALID_NSID
-            if c.nsid != 1 or c.cdw10 & 15:
-                return INVALID_FIELD
-            return ALREADY_ATTACHED
+            return self.attach(c)
         if op == A_SHADOW:
             if (c.prp1 | c.prp2) & (self.page() - 1):
                 return INVALID_FIELD
@@ -352,12 +338,7 @@ cdef class NvmeChip(NvmeIo):
             self.moved_bells = True
             return OK
         if op == A_FORMAT:
-            if c.nsid != 1 and c.nsid != EVERY:
-                return INVALID_NSID if not c.nsid or c.nsid > MOST_NAMESPACES else INVALID_FIELD
-            if c.cdw10 & 15 not in (0, 4) or c.cdw10 & 0x1F0:
-                return INVALID_FORMAT
-            self.block_shift = 12 if c.cdw10 & 15 == 4 else 9
-            return self.start(0, c, BLOCK_ZERO, 0, self.size, BLOCK_UNMAP, False)
+            return self.format(c)
         return INVALID_OPCODE
 
     cdef int create_completion(self, Command *c) noexcept nogil:
@@ -419,61 +400,30 @@ cdef class NvmeChip(NvmeIo):
         self.moved_bells = True
         return OK
 
-    cdef int give(self, Command *c, const u8 *data, u64 length) noexcept nogil:
-        """An admin command's answer to the guest's memory."""
-        cdef int status
-        if c.flags >> 6:
-            return INVALID_FIELD
-        status = self.gather(c, length, True, self.side[0].scatter)
-        if status == OK:
-            (<Scatter>self.side[0].scatter).put(0, data, length)
-            (<Scatter>self.side[0].scatter).finish(length)
-        else:
-            (<Scatter>self.side[0].scatter).finish(0)
-        return status
-
     cdef int identify(self, Command *c) noexcept nogil:
         cdef u8 data[4096]
         cdef u8 kind = c.cdw10 & 0xFF, set = c.cdw11 >> 24
-        cdef u64 blocks = self.blocks()
-        cdef u32 n
+        cdef u32 most
+        cdef int status
         memset(data, 0, 4096)
         if kind == 0x01:
             memcpy(data, self.controller_data, 4096)
             data[0x20D] = 7
-        elif kind in (0x00, 0x11):
-            if not c.nsid or c.nsid > MOST_NAMESPACES:
-                return INVALID_NSID
-            if c.nsid == 1:
-                for n in range(3):                              # size, capacity, use
-                    memcpy(data + 8 * n, &blocks, 8)
-                data[24], data[25], data[26] = 0x14, 7, 4 if self.block_shift == 12 else 0
-                data[27], data[28], data[33] = 3, 0x1F, 1
-                n = (GRANULARITY >> self.block_shift) - 1
-                data[0x44] = data[0x46] = <u8>n
-                for n in range(8):                              # formats: bytes of metadata, size of blocks
-                    data[0x80 + 4 * n] = METADATA[n & 3]
-                    data[0x82 + 4 * n] = 9 if n < 4 else 12
-        elif kind in (0x02, 0x10, 0x07, 0x1A):
-            if (kind == 0x02 or kind == 0x07) and c.nsid >= <u32>0xFFFFFFFE:
-                return INVALID_NSID
-            if set and kind == 0x07:
+        elif kind in (0x00, 0x02, 0x03, 0x05, 0x07, 0x10, 0x11, 0x12, 0x13, 0x1A, 0x1B):
+            status = self.identify_space(c, data)
+            if status != OK:
+                return status
+        elif kind == 0x06:                                      # what the command set adds
+            if set == 0:
+                most = self.most_deallocated()
+                data[0] = <u8>self.vsl
+                memcpy(data + 4, &most, 4)
+            elif set != 2:
                 return INVALID_FIELD
-            if c.nsid < 1:
-                data[0] = 1
-        elif kind == 0x03:
-            if not c.nsid or c.nsid > MOST_NAMESPACES:
-                return INVALID_NSID
-            if c.nsid != 1:
-                return INVALID_FIELD
-            data[0], data[1], data[4] = 4, 1, 0                 # command set: NVM
-        elif kind == 0x05:
-            if set or c.nsid != 1:
-                return INVALID_FIELD
-        elif kind == 0x06:
-            if set:
-                return INVALID_FIELD
-            data[0], data[4], data[5], data[6] = 7, 0xFF, 0xFF, 0x3F
+        elif kind == 0x14:                                      # queues and vectors, none of which is flexible
+            data[0], data[4] = <u8>self.number, 3
+            data[0x2A], data[0x2E] = <u8>self.queue_count, 1
+            data[0x4A], data[0x4B], data[0x4E] = <u8>self.vectors, <u8>(self.vectors >> 8), 1
         elif kind == 0x1C:
             data[0] = 5
         elif kind != 0x15:
@@ -484,8 +434,9 @@ cdef class NvmeChip(NvmeIo):
         cdef u8 data[4096]
         cdef u8 kind = c.cdw10 & 0xFF
         cdef u64 length = ((c.cdw10 >> 16 | <u64>(c.cdw11 & 0xFFFF) << 16) + 1) * 4
-        cdef u64 offset = c.cdw12 | <u64>c.cdw13 << 32, size, value
+        cdef u64 offset = c.cdw12 | <u64>c.cdw13 << 32, size
         cdef u32 n
+        cdef int status
         if offset & 3 or length > self.page() << 7:
             return INVALID_FIELD
         memset(data, 0, 4096)
@@ -493,19 +444,18 @@ cdef class NvmeChip(NvmeIo):
             size = 64
         elif kind == 0x02:
             size = 512
-            data[1], data[2] = TEMPERATURE & 0xFF, TEMPERATURE >> 8
-            value = (self.blocks_read + 999) // 1000
-            memcpy(data + 32, &value, 8)
-            value = (self.blocks_written + 999) // 1000
-            memcpy(data + 48, &value, 8)
-            memcpy(data + 64, &self.reads, 8)
-            memcpy(data + 80, &self.writes, 8)
+            status = self.health(c, data)
+            if status != OK:
+                return status
         elif kind == 0x03:
             size = 512
             data[0] = 1
             memcpy(data + 8, b"1.0     ", 8)
         elif kind == 0x04:
             size = 4096
+            self.list_changed(data)
+            if not c.cdw10 & 1 << 15:
+                memset(self.changed, 0, sizeof(self.changed))
         elif kind == 0x05:
             size = 4096
             for n in range(512):
@@ -519,6 +469,28 @@ cdef class NvmeChip(NvmeIo):
             self.send_events()
         return self.give(c, data + offset, min(length, size - offset))
 
+    cdef int health(self, Command *c, u8 *data) noexcept nogil:
+        """The health of a namespace, or of the controller: the sum of what is attached."""
+        cdef u64 sums[4]
+        cdef u32 n, first = c.nsid, last = c.nsid
+        if c.nsid == EVERY:
+            first, last = 1, MOST_NAMESPACES
+        elif not c.nsid or c.nsid > MOST_NAMESPACES or self.spaces[c.nsid] == NULL:
+            return INVALID_NSID
+        memset(sums, 0, sizeof(sums))
+        for n in range(first, last + 1):
+            if self.spaces[n] != NULL:
+                sums[0] += (<NvmeSpace>self.spaces[n]).blocks_read
+                sums[1] += (<NvmeSpace>self.spaces[n]).blocks_written
+                sums[2] += (<NvmeSpace>self.spaces[n]).reads
+                sums[3] += (<NvmeSpace>self.spaces[n]).writes
+        data[0], data[1], data[2] = <u8>self.warning, TEMPERATURE & 0xFF, TEMPERATURE >> 8
+        for n in range(4):
+            if n < 2:
+                sums[n] = (sums[n] + 999) // 1000               # in thousands of 512 bytes
+            memcpy(data + 32 + 16 * n, &sums[n], 8)
+        return OK
+
     cdef int get_feature(self, Command *c, u32 *result) noexcept nogil:
         cdef u8 id = c.cdw10 & 0xFF, select = c.cdw10 >> 8 & 7
         cdef u8 data[512]
@@ -527,13 +499,15 @@ cdef class NvmeChip(NvmeIo):
             return INVALID_FIELD
         if id == 5 and (not c.nsid or c.nsid > MOST_NAMESPACES):
             return INVALID_NSID
-        if id == 5 and c.nsid != 1:
+        if id == 5 and self.spaces[c.nsid] == NULL:
             return INVALID_FIELD
         if select == 3:
             result[0] = 6 if id == 5 else 4 if id in (4, 6, 7, 11, 14, 0x16, 0x19) else 0
             return OK
         if id == 1:
             result[0] = 7
+        elif id == 5:
+            result[0] = 0 if standing else (<NvmeSpace>self.spaces[c.nsid]).recovery
         elif id == 4:
             if not c.cdw11 >> 16 & 15:
                 if c.cdw11 >> 20 & 3 == 0:
@@ -543,7 +517,7 @@ cdef class NvmeChip(NvmeIo):
                 else:
                     return INVALID_FIELD
         elif id == 6:
-            result[0] = 0 if standing else self.cache
+            result[0] = self.cache if not standing and self.any_space() else 0
         elif id == 7:
             result[0] = (self.queue_count - 2) * 0x10001
         elif id == 9:
@@ -564,6 +538,7 @@ cdef class NvmeChip(NvmeIo):
     cdef int set_feature(self, Command *c, u32 *result) noexcept nogil:
         cdef u8 id = c.cdw10 & 0xFF
         cdef u64 stamp = 0
+        cdef u32 n
         cdef void *scatter = self.side[0].scatter
         cdef int status
         if c.cdw10 >> 31:
@@ -574,7 +549,7 @@ cdef class NvmeChip(NvmeIo):
             if c.nsid != EVERY:
                 if not c.nsid or c.nsid > MOST_NAMESPACES:
                     return INVALID_NSID
-                if c.nsid != 1:
+                if self.spaces[c.nsid] == NULL:
                     return INVALID_FIELD
         elif c.nsid and c.nsid != EVERY:
             if c.nsid > MOST_NAMESPACES:
@@ -592,10 +567,16 @@ cdef class NvmeChip(NvmeIo):
                     return INVALID_FIELD
                 if (TEMPERATURE >= self.hot or TEMPERATURE <= self.cold) and self.event_config & 2:
                     self.event(1, 1, 2)
+        elif id == 5:
+            for n in range(1, MOST_NAMESPACES + 1):
+                if self.spaces[n] != NULL and (c.nsid == EVERY or c.nsid == n):
+                    (<NvmeSpace>self.spaces[n]).recovery = c.cdw11
         elif id == 6:
             self.cache = c.cdw11 & 1
             with gil:
-                self.backend.write_cache = bool(self.cache)
+                for n in range(1, MOST_NAMESPACES + 1):
+                    if self.spaces[n] != NULL:
+                        (<NvmeSpace>self.spaces[n]).backend.write_cache = bool(self.cache)
         elif id == 7:
             for n in range(1, self.queue_count):
                 if self.submission[n].used or self.completion[n].used:
@@ -621,7 +602,7 @@ cdef class NvmeChip(NvmeIo):
 
     cdef void event(self, u32 kind, u32 info, u32 page) noexcept nogil:
         """kind 0: error, 1: SMART; told when a request waits for it, and once until its log page is read."""
-        if self.event_count < EVENTS:
+        if self.event_count < self.events_most:
             self.event_list[self.event_count] = kind | info << 8 | page << 16
             self.event_count += 1
             if not self.side[0].serving:

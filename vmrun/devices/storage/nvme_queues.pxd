@@ -40,6 +40,9 @@ cdef enum:
     NOT_SAVEABLE = 0x410D
     NOT_CHANGEABLE = 0x410E
     ALREADY_ATTACHED = 0x4118
+    PRIVATE = 0x4119
+    NOT_ATTACHED = 0x411A
+    INVALID_LIST = 0x411C
     SIZE_LIMIT = 0x4183
     WRITE_FAULT = 0x0280
     READ_ERROR = 0x0281
@@ -69,11 +72,15 @@ ctypedef struct Range:
 
 ctypedef struct Place:
     BlockRequest *request
+    void *space                     # NvmeSpace, borrowed from who knows it
+    void *drive                     # of the request
     Place *next
+    bint every                      # goes on with the next namespace
     u32 queue, step, count
     u16 id
     u8 opcode
-    Range *ranges                   # of a trim; of a compare, what the host has
+    Range *ranges                   # of a trim or copy; of a compare, what the host has
+    u64 to, done                    # of a copy: bytes where the next piece goes, of the range that are copied
 
 ctypedef struct Side:               # what a completion queue and those that lead to it have besides what a guest sees
     void *lock                      # DeviceLock, borrowed from `locks`; NULL: the device lock
@@ -97,8 +104,6 @@ cdef class NvmeDebt(Completion):
 
 cdef class NvmeQueues(IoRegion):
     cdef readonly Dma dma
-    cdef readonly object backend
-    cdef void *drive
     cdef IrqLine intx
     cdef public MsixChip msix
     cdef public NvmeMemory memory    # of the controller itself; None: it has none
@@ -162,3 +167,5 @@ cdef class NvmeQueues(IoRegion):
     cdef void put_back(self, Place *place) noexcept nogil
     cdef void drop(self, u32 queue) noexcept nogil
     cdef void drop_all(self) noexcept nogil
+    cdef void forget(self, Place *place) noexcept nogil
+    cdef void drop_space(self, void *space) noexcept nogil

@@ -83,9 +83,9 @@ cdef class NvmeQueues(IoRegion):
             self.places[n].next = self.free
             self.free = &self.places[n]
 
-    def __init__(self, Dma dma, backend, IrqLine intx, u32 queues):
+    def __init__(self, Dma dma, IrqLine intx, u32 queues):
         cdef u32 n
-        self.dma, self.backend, self.drive, self.intx = dma, backend, <void *>backend, intx
+        self.dma, self.intx = dma, intx
         self.queue_count = queues
         self.locks, self.scatters = [], [_Scatter(dma, MOST_PIECES)]
         for n in range(QUEUES):
@@ -441,15 +441,25 @@ cdef class NvmeQueues(IoRegion):
     cdef void drop(self, u32 queue) noexcept nogil:
         """Give up what a submission queue has under way."""
         cdef u32 n
-        cdef BlockRequest *request
         if not self.in_flight:
             return
         for n in range(PLACES):
             if self.places[n].queue == queue and self.places[n].request != NULL:
-                request = self.places[n].request
-                self.side[self.submission[queue].completion].waiting -= 1
-                self.put_back(&self.places[n])
-                block_release(self.drive, request)
+                self.forget(&self.places[n])
+
+    cdef void drop_space(self, void *space) noexcept nogil:
+        """Give up what a namespace has under way."""
+        cdef u32 n
+        for n in range(PLACES):
+            if self.places[n].space == space and self.places[n].request != NULL:
+                self.forget(&self.places[n])
+
+    cdef void forget(self, Place *place) noexcept nogil:
+        cdef BlockRequest *request = place.request
+        cdef void *drive = place.drive
+        self.side[self.submission[place.queue].completion].waiting -= 1
+        self.put_back(place)
+        block_release(drive, request)
 
     cdef void drop_all(self) noexcept nogil:
         cdef u32 n
