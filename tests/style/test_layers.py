@@ -54,6 +54,7 @@ ALLOWED = {
         "vmrun.core.object",
         "vmrun.core.unixsocket",
         "vmrun.backends.block",
+        "vmrun.backends.objects",
         "vmrun.config",
         "vmrun.firmware",
         "vmrun.machine",

@@ -478,7 +478,7 @@ def read_only_again(node: Any) -> None:
     from vmrun.backends.block.images import reopen
 
     try:
-        node.sync()
+        node.sync_now()
     finally:
         reopen(node, True)
 

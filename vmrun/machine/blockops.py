@@ -98,7 +98,7 @@ class SnapshotSync:
                 "The overlay does not support backing images" if format == "raw" else f"Unknown file format '{format}'"
             )
         if not self.old.readonly:
-            self.old.sync()
+            self.old.sync_now()
         if mode != "existing":
             if os.path.abspath(snapshot_file) == os.path.abspath(file_of(self.old)):
                 raise BuildError(f"{snapshot_file}: the image cannot be its own backing file")
@@ -150,7 +150,7 @@ class Snapshot:
         if any(one is self.new for one in chain_of(self.old)):
             raise BuildError(f"Making '{self.old.name}' a backing child of '{self.new.name}' would create a cycle")
         if not self.old.readonly:
-            self.old.sync()
+            self.old.sync_now()
 
     def commit(self) -> None:
         put_on_top(self.machine, self.old, self.new)

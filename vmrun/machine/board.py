@@ -507,16 +507,21 @@ class Board:
 
     def close(self) -> None:
         """Images are flushed, terminals restored. The host has the guest's memory back, whoever still knows the
-        machine; it may be garbage for long.
+        machine; it may be garbage for long. OSError, when all is closed: a flush failed.
         """
         for thread in self.iothreads:
             thread.close()
         for netdev in self.netdevs.values():
             netdev.close()
         self.netdevs.clear()
-        for drive in self.drives.values():
+        failed: OSError | None = None
+        for id, drive in self.drives.items():
             _let_go(getattr(drive, "node", None))
-            drive.close()
+            try:
+                drive.close()
+            except OSError as error:  # the other images are closed, too
+                said = f"drive {id}: what was written last may not be in its image: {error.strerror}"
+                failed = failed or OSError(error.errno, said)
         self.drives.clear()
         self.nodes.close()
         if self.thresholds is not None:
@@ -533,6 +538,8 @@ class Board:
         for block in (self.ram, *(block for device in self.devices.values() for block in device.ram_blocks)):
             if block is not None:  # it may never have come so far
                 block.give_back()
+        if failed is not None:
+            raise failed
 
 
 def writable(node: Any) -> None:

@@ -15,6 +15,7 @@ from vmrun.machine.blocks import blocks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Any
 
     from vmrun.machine.machine import Machine
@@ -37,9 +38,20 @@ class LiveDisk:
         """As vmrun.backends.block.chain.seen."""
         from vmrun.backends.block.chain import seen
 
+        found: tuple[int, bool, bool] = self._chain(seen, offset, count)
+        return found
+
+    def deep(self, offset: int, count: int) -> tuple[int, int]:
+        """As vmrun.backends.block.chain.deep."""
+        from vmrun.backends.block.chain import deep
+
+        found: tuple[int, int] = self._chain(deep, offset, count)
+        return found
+
+    def _chain(self, ask: Callable[[Any, int, int], Any], offset: int, count: int) -> Any:
         node = self.drive.node.hold()  # whatever takes its place meanwhile
         try:
-            return seen(node, offset, count)
+            return ask(node, offset, count)
         finally:
             node.close()
 
@@ -88,15 +100,20 @@ class Server:
         self.path = ""
         self.clients: set[socket.socket] = set()
         self.most = 0
+        self.tls: Any = None
         self.left = threading.Condition()  # a client has, or the server is over
 
-    def start(self, address: dict[str, Any], most: int) -> None:
+    def start(self, address: dict[str, Any], most: int, creds: str = "", authz: str = "") -> None:
+        """`creds`, `authz`: ids of objects; clients must speak TLS then."""
         import socket
 
         from vmrun.backends.chardev.sockets import bind
 
         if self.listener is not None:
             raise BuildError("NBD server already running")
+        if authz and not creds:
+            raise BuildError("tls-authz is of no use without tls-creds")
+        self.tls = self.machine.board.tls({"tls-creds": creds, "tls-authz": authz, "server": True})
         kind, data = address["type"], address.get("data", address)
         try:
             if kind == "unix":
@@ -140,7 +157,7 @@ class Server:
                 self.clients.discard(client)
                 client.close()
                 return
-            first = Export(_Nobody, "", True, self.exports)
+            first = Export(_Nobody, "", True, self.exports, tls=self.tls)
             threading.Thread(target=self._talk, args=(first, client), daemon=True, name="nbd client").start()
 
     def _talk(self, export: Any, client: socket.socket) -> None:
@@ -159,8 +176,12 @@ class Server:
         writable: bool,
         bitmaps: list[Any] | None = None,
         through: bool = False,
+        description: str = "",
+        depth: bool = False,
     ) -> None:
-        """`bitmaps`: names of the node's or of a node below it, or {node, name}. `through`: see LiveDisk."""
+        """`bitmaps`: names of the node's or of a node below it, or {node, name}. `through`: see LiveDisk. `depth`:
+        clients may ask which image of the chain has what.
+        """
         from vmrun.backends.block.nbd_server import Export
         from vmrun.machine import handover
         from vmrun.machine.blockops import writable as make_writable
@@ -171,6 +192,8 @@ class Server:
             raise BuildError(f"Block export id '{id}' is already in use")
         if len(name) > 4096:
             raise BuildError(f"export name '{name}' too long")
+        if len(description) > 4096:
+            raise BuildError(f"description '{description}' too long")
         if name in self.exports:
             raise BuildError(f"NBD server already has export named '{name}'")
         node, _ = blocks(self.machine).find(node_name)
@@ -192,6 +215,9 @@ class Server:
             disk, name, not writable, self.exports, {one.name: one.bits for one in shown.values()}, disk.look
         )
         export.alone = self.most == 1
+        export.description = description
+        if depth:
+            export.depth = disk.deep
 
     def _bitmap(self, node: Any, wanted: Any) -> Any:
         from vmrun.backends.block.chain import backing_of

@@ -497,7 +497,9 @@ class Machine:
         self.board.control.close()
         for thread in self.board.iothreads:
             thread.close()
-        self.board.close()
-        if self.board.mux is not None:
-            self.board.mux.close()
-        self.loop.close()
+        try:
+            self.board.close()
+        finally:
+            if self.board.mux is not None:
+                self.board.mux.close()
+            self.loop.close()

@@ -62,6 +62,7 @@ def amount(value: float) -> str:
 
 # letters of the commands that take more than others; -p of old scripts means nothing
 _READS = {"read": "Cbpqv", "aio_read": "Ciqv"}
+_WHOLE = {"r": "read", "rv": "readv", "w": "write", "wv": "writev", "d": "discard", "t": "truncate"}
 _WRITES = {"write": "Cbcfnpquz", "aio_write": "Cfiquz"}
 
 
@@ -212,8 +213,8 @@ def _pattern(text: str) -> int:
 
 
 def _read(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, _READS.get(name, "Cqv"), "Psl", name)
-    if name in ("readv", "aio_read") and len(rest) > 2:
+    given, rest = _options(words, _READS.get(_WHOLE.get(name, name), "Cqv"), "Psl", name)
+    if name in ("readv", "rv", "aio_read") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
     if "P" not in given and ("s" in given or "l" in given):
         raise Refused(usage(name))
@@ -247,8 +248,8 @@ def _pieces(io: Io, offset: int, count: int) -> list[bytes]:
 
 
 def _write(io: Io, words: list[str], name: str) -> str:
-    given, rest = _options(words, _WRITES.get(name, "Cfq"), "Ps", name)
-    if name in ("writev", "aio_write") and len(rest) > 2:
+    given, rest = _options(words, _WRITES.get(_WHOLE.get(name, name), "Cfq"), "Ps", name)
+    if name in ("writev", "wv", "aio_write") and len(rest) > 2:
         rest = [rest[0], str(sum(number(word) for word in rest[1:]))]
     if "b" in given and "z" in given:
         raise Refused("-b and -z cannot be specified at the same time")
@@ -425,7 +426,7 @@ def _info(io: Io, words: list[str], name: str) -> str:
 
 def usage(name: str) -> str:
     """How a command is said, for one that was not."""
-    full = {"r": "read", "rv": "readv", "w": "write", "wv": "writev", "d": "discard", "t": "truncate"}.get(name, name)
+    full = _WHOLE.get(name, name)
     return next(f"{row} -- {text}" for row, text in HELP if row.split()[0] == full)
 
 

@@ -82,7 +82,7 @@ def test_an_object_that_somebody_holds_stays(pc: Driven, talk: Talk) -> None:
         ({"qom_type": "nothing", "id": "a"}, "Parameter 'qom-type' does not accept value 'nothing'"),
         ({"qom_type": "iothread", "id": "a", "more": 1}, "Parameter 'more' is unexpected"),
         ({"qom_type": "iothread", "id": "a", "poll_grow": "x"}, "Invalid parameter type for 'poll-grow', expected"),
-        ({"qom_type": "secret", "id": "a"}, "Must provide 'file' or 'data'"),
+        ({"qom_type": "secret", "id": "a"}, "Either 'file' or 'data' must be provided"),
         ({"qom_type": "secret", "id": "a", "data": "x", "file": "y"}, "'file' and 'data' are mutually exclusive"),
         ({"qom_type": "secret", "id": "a", "data": "x", "format": "z"}, "Parameter 'format' does not accept"),
         ({"qom_type": "rng-random", "id": "a", "filename": "/etc/passwd"}, "rng-random reads"),

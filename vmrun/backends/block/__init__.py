@@ -133,11 +133,12 @@ def _open(name: str, spec: dict[str, Any], access: Access) -> Node:
             )
         if format == "auto":
             format = images.probe(file, path)
-            if format != "raw":
-                raise BackendError(
-                    f"drive {name}: {path} looks like an image of format {format}, and the drive says no format",
-                    remedy=f"say `format: {format}`; or `format: raw`, if the guest is to see the file as it is",
-                )
+            if format == "raw":
+                return images.over(file, path, None, access)
+            raise BackendError(
+                f"drive {name}: {path} looks like an image of format {format}, and the drive says no format",
+                remedy=f"say `format: {format}`; or `format: raw`, if the guest is to see the file as it is",
+            )
         if format == "nbd":
             format = "raw"
         return images.over(file, path, format, access)

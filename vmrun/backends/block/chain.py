@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.node import Node
 
-__all__ = ["Piece", "backing_of", "pieces", "images", "seen"]
+__all__ = ["Piece", "backing_of", "deep", "pieces", "images", "seen"]
 
 
 class Piece:
@@ -120,3 +120,18 @@ def seen(node: Any, offset: int, count: int) -> tuple[int, bool, bool]:
             return count, bool(flags & EXTENT_DATA), bool(flags & EXTENT_ZERO)
         node = backing_of(node)
     return count, False, True
+
+
+def deep(node: Any, offset: int, count: int) -> tuple[int, int]:
+    """(bytes, which image of the chain answers for them: 1 is the node itself, 0 none) from `offset` on, as far as that
+    is the same. OSError.
+    """
+    depth = 0
+    while node is not None and offset < node.size:
+        depth += 1
+        length, flags, _ = node.extent(offset, min(count, node.size - offset))
+        count = max(1, min(count, length))
+        if flags & EXTENT_ALLOCATED:
+            return count, depth
+        node = backing_of(node)
+    return count, 0

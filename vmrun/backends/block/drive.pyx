@@ -530,7 +530,7 @@ cdef class Drive(BlockBackend):
         if self.node is not None:
             try:
                 if not self.readonly and not self.ignore_flush:
-                    self.node.sync()
+                    self.node.sync_now()
             finally:
                 self.node.close()
 

@@ -59,7 +59,9 @@ def of_name(name: str, options: dict[str, Any]) -> dict[str, Any]:
             options = {**options, "image": of_name(inner, below)}
     elif name.startswith(("null-co:", "null-aio:")):
         found = {"driver": name.split(":")[0]}
-    elif name.startswith(("nbd:", "nbd+", "http:", "https:", "fat:")):
+    elif name.startswith(("nbd:", "nbd+")):
+        found = {"driver": "nbd", "filename": name}
+    elif name.startswith(("http:", "https:", "fat:")):
         found = {"filename": name}
     return {**found, **options}
 

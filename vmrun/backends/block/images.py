@@ -195,7 +195,7 @@ def open_protocol(name: str, access: Access) -> Node:
     if name.startswith("json:"):
         return open_options(from_name(name), access)
     if name.startswith(("nbd:", "nbd+")):
-        from vmrun.backends.block.nbd import open_nbd
+        from vmrun.backends.block.nbd_client import open_nbd
 
         found: Node = open_nbd(name, access.readonly)
         return found
@@ -301,9 +301,9 @@ def _open_null(options: dict[str, Any], access: Access, driver: str | None) -> N
 
 
 def _open_nbd(options: dict[str, Any], access: Access, driver: str | None) -> Node:
-    from vmrun.backends.block.nbd import open_nbd_options
+    from vmrun.backends.block.nbd_client import open_nbd_options
 
-    found: Node = open_nbd_options(options, access.readonly)
+    found: Node = open_nbd_options(options, access.readonly, access.objects)
     return found
 
 
@@ -559,9 +559,16 @@ def over(
     file: Node, name: str, format: str | None, access: Access, *, backing: bool = True, depth: int = 0,
     seen: tuple[tuple[int, int], ...] = (),
 ) -> Node:  # fmt: skip
-    """The format's node on its protocol node, with its backing chain."""
+    """The format's node on its protocol node, with its backing chain. `format` None: probed, and what is
+    taken for raw stays so.
+    """
     if format is None:
         format = probe(file, name)
+        if format == "raw" and not access.readonly:
+            from vmrun.backends.block.probed import ProbedNode
+
+            found: Node = ProbedNode(file, [(at, magic) for _, at, magic in MAGICS if at >= 0])
+            return found
     if format in ("raw", "host_device", "file"):
         return raw(file)
     if format not in FORMATS:

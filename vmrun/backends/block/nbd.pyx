@@ -1,36 +1,42 @@
-"""A network block device as a node: newstyle, fixed, without TLS; unix sockets and TCP.
+"""A network block device as a node, in transmission; nbd_client.py is how it came there.
 
 Ref: the NBD protocol (github.com/NetworkBlockDevice/nbd, doc/proto.md). One request at a time on a connection; where the
-server allows several connections to one export, up to four. A server that goes away is an I/O error; nothing is tried
-again. Where the server has structured replies it is asked for them, and for the context "base:allocation": what is a hole
-there is one here. `x-dirty-bitmap` names another context, whose first bit then says what is no data, as with QEMU.
+server allows several connections to one export, up to four. Where the server has structured replies it is asked for them,
+and for the context "base:allocation": what is a hole there is one here. `x-dirty-bitmap` names another context, whose first
+bit then says what is no data, as with QEMU.
+
+A server that goes away is dialled again by a thread of the node's, until it is there or the node is closed. Requests wait
+for it no longer than `delay` after it went, those that were under way too, which are then sent again; without a delay they
+fail at once. Who waits for all requests of the node (hurry) waits for no server. One that says what makes no sense is left
+for good.
 """
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EINVAL, EIO, ENOSPC, EPERM, EROFS, ESHUTDOWN, errno
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, timespec
 
-import os
-import struct
-from time import monotonic, sleep
+import threading
 
 from accel.api cimport u8, u16, u32, u64
 from accel.threads cimport (
-    pthread_cond_broadcast, pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
+    pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
+    pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
 )
 from vmrun.backends.block.node cimport (
     EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_HOLE, EXTENT_OFFSET, EXTENT_ZERO, NODE_FUA, NODE_NOWAIT, NODE_UNMAP, Cursor,
     Extent, Node, cursor_fill, cursor_get, cursor_put,
 )
-
-from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.pool cimport pool_now
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int, const void *, size_t, int)
     ssize_t recv(int, void *, size_t, int)
     int MSG_NOSIGNAL
     int MSG_WAITALL
+    int shutdown(int, int)
+    int SHUT_RDWR
 
 cdef extern from "<endian.h>" nogil:
     u64 htobe64(u64)
@@ -42,7 +48,7 @@ cdef extern from "<endian.h>" nogil:
 
 cdef enum:
     MOST_CONNECTIONS = 4
-    PATIENCE = 2                 # seconds for a further connection
+    MOST_TRIES = 100             # of one request, at a server that goes whenever it is asked that
     WINDOW = 1 << 20
     READ = 0
     WRITE = 1
@@ -145,105 +151,232 @@ ctypedef struct Request:
     u64 handle
     u32 error                   # the server's
     u64 came                    # bytes that were read
+    u64 given_up                # when, should the server be away; 0: it was there so far
+    u32 tries
+
+
+cdef enum State:
+    THERE
+    AWAY                        # it went, and is dialled
+    LEFT                        # for good
 
 
 cdef class NbdNode(Node):
     """`sockets`: connected and in transmission, all to one export; they are the node's from now on. `structured`: replies come
     in chunks; `context`: the number of the one that STATUS tells of, None: there is none. Requests are whole blocks of
     `block` bytes (a power of two), and transfers at most `most`: what is no whole block is read, changed and written.
+    `dial`: gives such sockets to the same export again, or raises OSError; None: a server that goes is gone. `delay`:
+    seconds that requests wait for one that is away.
     """
 
     cdef int fds[MOST_CONNECTIONS]
     cdef bint busy[MOST_CONNECTIONS]
-    cdef u32 count
+    cdef u32 count, working      # of connections; of those that are busy
     cdef u32 flags
-    cdef bint lost
+    cdef State state
+    cdef u32 hurried             # those who wait for all requests
     cdef bint structured, asks
     cdef u32 context
     cdef readonly u64 block
     cdef u64 window              # bytes of a transfer
+    cdef u64 delay, gone         # ns; when the server went
     cdef pthread_mutex_t whole   # where blocks are larger than a byte: one writes
     cdef u64 handle
     cdef pthread_mutex_t mutex
-    cdef pthread_cond_t idle
+    cdef pthread_cond_t idle     # a connection is, or the state is another
     cdef readonly str path
     cdef list sockets
+    cdef object dial
+    cdef object over             # an Event: the node is closed
+
+    def __cinit__(self, *args, **kwargs):
+        cdef pthread_condattr_t attr
+        pthread_mutex_init(&self.mutex, NULL)
+        pthread_mutex_init(&self.whole, NULL)
+        pthread_condattr_init(&attr)
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC)
+        pthread_cond_init(&self.idle, &attr)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.mutex)
+        pthread_mutex_destroy(&self.whole)
+        pthread_cond_destroy(&self.idle)
 
     def __init__(
         self, list sockets, u64 size, u32 flags, bint readonly, str name, bint structured=False, context=None, u64 block=1,
-        u64 most=WINDOW,
+        u64 most=WINDOW, dial=None, double delay=0,
     ):
-        self.driver, self.path, self.sockets = "nbd", name, sockets
+        self.driver, self.path = "nbd", name
         self.size, self.flags = size & ~(block - 1), flags
         self.block = block
         self.window = max(min(most, <u64>WINDOW) & ~(block - 1), block)
         self.readonly = readonly or flags & READ_ONLY != 0
         self.structured, self.asks = structured, structured and context is not None
         self.context = context or 0
+        self.dial, self.delay = dial, <u64>(delay * 1e9)
+        self.over = threading.Event()
+        self._take(sockets)
+
+    cdef void _take(self, list sockets):
+        self.sockets = sockets
         self.count = min(len(sockets), MOST_CONNECTIONS)
         for n in range(self.count):
             self.fds[n] = sockets[n].fileno()
-        pthread_mutex_init(&self.mutex, NULL)
-        pthread_mutex_init(&self.whole, NULL)
-        pthread_cond_init(&self.idle, NULL)
 
     def shut(self):
         cdef u8 header[28]
         cdef Request request
+        cdef bint there
         memset(&request, 0, sizeof(request))
         request.kind = DISCONNECT
+        put_header(header, &request, 0)
+        self.over.set()
+        pthread_mutex_lock(&self.mutex)
+        there, self.state = self.state == THERE, LEFT
         sockets, self.sockets = self.sockets, []
+        pthread_cond_broadcast(&self.idle)
+        pthread_mutex_unlock(&self.mutex)
         for n, socket in enumerate(sockets):
-            put_header(header, &request, 0)
-            if not self.lost:
+            if there:
                 send_all(self.fds[n], header, 28)
             socket.close()
 
+    def hurry(self, bint begin):
+        pthread_mutex_lock(&self.mutex)
+        self.hurried += 1 if begin else -1
+        pthread_cond_broadcast(&self.idle)
+        pthread_mutex_unlock(&self.mutex)
+
+    # --- a server that is away --------------------------------------------------------------------------------
+
+    cdef bint lose(self, bint nonsense) noexcept nogil:
+        """A connection has failed; with the mutex. True: the caller starts who dials again."""
+        cdef u32 n
+        if self.state != THERE:
+            return False
+        self.state = LEFT if nonsense or self.dial is None else AWAY
+        self.gone = pool_now()
+        for n in range(self.count):
+            shutdown(self.fds[n], SHUT_RDWR)                # what is under way on the others fails, too
+        pthread_cond_broadcast(&self.idle)
+        return self.state == AWAY
+
+    cdef bint await_it(self, Request *request) noexcept nogil:
+        """With the mutex, when the server is away: until there is news. False: it took too long."""
+        cdef timespec when
+        if self.hurried or pool_now() >= request.given_up:
+            return False
+        when.tv_sec, when.tv_nsec = request.given_up // 1_000_000_000, request.given_up % 1_000_000_000
+        pthread_cond_timedwait(&self.idle, &self.mutex, &when)
+        return True
+
+    cdef void start_dialling(self) noexcept with gil:
+        try:
+            threading.Thread(target=self._dial, daemon=True, name="nbd").start()
+        except BaseException:                               # the interpreter is going
+            pthread_mutex_lock(&self.mutex)
+            self.state = LEFT
+            pthread_cond_broadcast(&self.idle)
+            pthread_mutex_unlock(&self.mutex)
+
+    def _dial(self):
+        """Until the server is there again, or nobody wants it. A thread's."""
+        cdef double rest = 0.05
+        while not self.over.is_set():
+            try:
+                sockets = self.dial()
+            except OSError:
+                self.over.wait(rest)
+                rest = min(2 * rest, 1.0)
+                continue
+            with nogil:
+                pthread_mutex_lock(&self.mutex)
+                while self.working:                         # nobody begins anew, but descriptors are still in use
+                    pthread_cond_wait(&self.idle, &self.mutex)
+                pthread_mutex_unlock(&self.mutex)           # before the GIL is wanted: see hurry
+            stale = sockets
+            pthread_mutex_lock(&self.mutex)
+            if self.state == AWAY:
+                stale = self.sockets
+                self._take(sockets)
+                self.state = THERE
+            pthread_cond_broadcast(&self.idle)
+            pthread_mutex_unlock(&self.mutex)
+            for socket in stale:
+                socket.close()
+            return
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
     cdef int exchange(self, int kind, u32 flags, u64 offset, u32 length, u8 *data, Extent *found) noexcept nogil:
         """One request and its reply, with `length` bytes in `data` for reads and writes."""
-        cdef u8 header[28]
         cdef Request request
         cdef u32 n
-        cdef int error
         memset(&request, 0, sizeof(request))
         request.kind, request.offset, request.length, request.data, request.found = kind, offset, length, data, found
-        pthread_mutex_lock(&self.mutex)
-        while True:
-            if self.lost:
+        while request.tries < MOST_TRIES:
+            pthread_mutex_lock(&self.mutex)
+            n = self.free_one(&request)
+            if n == MOST_CONNECTIONS:
                 pthread_mutex_unlock(&self.mutex)
                 return EIO
-            n = 0
-            while n < self.count and self.busy[n]:
-                n += 1
-            if n < self.count:
-                break
+            self.busy[n] = True
+            self.working += 1
+            self.handle += 1
+            request.handle, request.came, request.error = self.handle, 0, 0
+            pthread_mutex_unlock(&self.mutex)
+            request.tries += 1
+            if not self.attempt(n, flags, &request):
+                continue
+            if request.error == 0:
+                return 0
+            return <int>request.error if request.error in (EPERM, EIO, EINVAL, ENOSPC, ESHUTDOWN, EROFS) else EIO
+        return EIO
+
+    cdef u32 free_one(self, Request *request) noexcept nogil:
+        """A connection that is idle, awaited with the mutex. MOST_CONNECTIONS: there is none, and will not be in time."""
+        cdef u32 n
+        while self.state != LEFT:
+            if self.state == AWAY:
+                if request.given_up == 0:
+                    request.given_up = self.gone + self.delay
+                if not self.await_it(request):
+                    break
+                continue
+            request.given_up = 0
+            for n in range(self.count):
+                if not self.busy[n]:
+                    return n
             pthread_cond_wait(&self.idle, &self.mutex)
-        self.busy[n] = True
-        self.handle += 1
-        request.handle = self.handle
-        pthread_mutex_unlock(&self.mutex)
-        put_header(header, &request, flags)
+        return MOST_CONNECTIONS
+
+    cdef bint attempt(self, u32 n, u32 flags, Request *request) noexcept nogil:
+        """On an idle connection. False: the server has gone, or is left."""
+        cdef u8 header[28]
+        cdef int error
+        cdef bint dials = False
+        put_header(header, request, flags)
         error = send_all(self.fds[n], header, 28)
-        if error == 0 and kind == WRITE:
-            error = send_all(self.fds[n], data, length)
+        if error == 0 and request.kind == WRITE:
+            error = send_all(self.fds[n], request.data, request.length)
         if error == 0:
-            error = self.answer(self.fds[n], &request)
+            error = self.answer(self.fds[n], request)
         pthread_mutex_lock(&self.mutex)
         self.busy[n] = False
+        self.working -= 1
         if error:
-            self.lost = True
-            pthread_cond_broadcast(&self.idle)              # nobody's turn comes any more
+            dials = self.lose(error == EIO)
+        if error or self.state != THERE:
+            pthread_cond_broadcast(&self.idle)
         else:
             pthread_cond_signal(&self.idle)
         pthread_mutex_unlock(&self.mutex)
-        if error:
-            return EIO
-        if request.error == 0:
-            return 0
-        return <int>request.error if request.error in (EPERM, EIO, EINVAL, ENOSPC, ESHUTDOWN, EROFS) else EIO
+        if dials:
+            self.start_dialling()
+        return error == 0
 
     cdef int answer(self, int fd, Request *request) noexcept nogil:
-        """Read the whole reply. Not 0: the server says what makes no sense, or has gone."""
+        """Read the whole reply. EIO: the server says what makes no sense; another error: it has gone."""
         cdef u8 head[20]
         cdef int error = 0
         cdef u32 flags
@@ -456,230 +589,3 @@ cdef u32 told(u32 flags) noexcept nogil:
     if flags & HOLE:
         return EXTENT_ALLOCATED | (EXTENT_ZERO | EXTENT_OFFSET if flags & ZERO else EXTENT_DATA | EXTENT_HOLE)
     return EXTENT_ALLOCATED | EXTENT_OFFSET | EXTENT_DATA | (EXTENT_ZERO if flags & ZERO else 0)
-
-
-# --- connecting -----------------------------------------------------------------------------------------------
-
-OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
-NO_ZEROES = 2
-UNKNOWN = 0x80000006
-EXPORT_NAME, GO, STRUCTURED, SET_CONTEXT = 1, 7, 8, 10                          # options
-ACK, INFO, META_CONTEXT, UNSUPPORTED = 1, 3, 4, 0x80000001                      # replies to them
-INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
-FIXED = 1
-OLD = 0x00420281861253                                                          # in place of OPTIONS
-ALLOCATION = "base:allocation"
-
-
-def open_nbd(str name, bint readonly):
-    """`nbd://host:port/export`, `nbd+unix:///export?socket=path`, `nbd:host:port[:exportname=x]`, `nbd:unix:path…`."""
-    try:
-        return _named(name, readonly)
-    except ImageError as error:
-        raise ImageError(f"Could not open '{name}': {error.text}") from None
-
-
-def _named(str name, bint readonly):
-    from urllib.parse import parse_qs, unquote, urlsplit
-
-    if name.startswith(("nbd://", "nbd+tcp://", "nbd+unix://")):
-        parts = urlsplit(name)
-        export = unquote(parts.path.lstrip("/"))
-        if name.startswith("nbd+unix"):
-            paths = parse_qs(parts.query).get("socket")
-            if not paths:
-                raise ImageError(f"no `socket` in the address")
-            return connect(paths[0], export, readonly, name)
-        try:
-            port = parts.port or 10809
-        except ValueError:
-            raise ImageError(f"Invalid URI") from None
-        return connect((parts.hostname or "localhost", port), export, readonly, name)
-    text, _, export = name.removeprefix("nbd:").partition(":exportname=")
-    if text.startswith("unix:"):
-        return connect(text[5:], export, readonly, name)
-    host, _, port = text.rpartition(":")
-    if not port.isdigit():
-        raise ImageError(f"the address has no port")
-    return connect((host.strip("[]") or "localhost", int(port)), export, readonly, name)
-
-
-def open_nbd_options(dict options, bint readonly):
-    """The options of a -blockdev: server.type, .path or .host and .port; export, x-dirty-bitmap."""
-    server = options.get("server", options)
-    export = str(options.get("export", ""))
-    context = str(options.get("x-dirty-bitmap", "")) or ALLOCATION
-    if not isinstance(server, dict):
-        raise ImageError("Invalid parameter type for 'server', expected: object")
-    if server.get("type", "inet") not in ("inet", "unix"):
-        raise ImageError(f"Parameter 'server.type' does not accept value '{server['type']}'; inet and unix are modelled")
-    if "path" in server and "host" in server:
-        raise ImageError("path and host may not be used at the same time")
-    if "path" in server:
-        return connect(str(server["path"]), export, readonly, f"nbd+unix:///{export}?socket={server['path']}", context)
-    if "host" not in server:
-        raise ImageError("NBD server address missing")
-    address = (str(server["host"]), server.get("port", 10809))
-    return connect(address, export, readonly, f"nbd://{address[0]}:{address[1]}/{export}", context)
-
-
-def connect(address, str export, bint readonly, str name, str context=ALLOCATION):
-    """`address`: a path, or (host, port); the port may be text. `context`: what block status tells of. ImageError."""
-    sockets = []
-    told = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-    if not isinstance(address, str):
-        if not str(address[1]).isdigit() or not 0 < int(address[1]) < 65536:
-            raise ImageError(f"address resolution failed for {told}: the port is no number")
-        address = (address[0], int(address[1]))
-    try:
-        socket, *told_of = negotiate(address, export, context)
-        size, flags, structured, number, block, most = told_of
-        sockets.append(socket)
-        if number is None and context != ALLOCATION:
-            raise ImageError(f"requested x-dirty-bitmap {context} not found")
-        try:
-            while flags & MULTI_CONN and len(sockets) < MOST_CONNECTIONS:
-                socket, *again = negotiate(address, export, context, PATIENCE)
-                sockets.append(socket)
-                if again != told_of:                        # another export by now
-                    sockets.pop().close()
-                    break
-        except (OSError, ImageError):
-            pass                                            # the server has had enough: those there are do
-        if not readonly and flags & READ_ONLY:
-            raise ImageError(f"request for write access denied")
-        return NbdNode(sockets, size, flags, readonly, name, structured, number, block, most)
-    except BaseException as error:
-        for socket in sockets:
-            socket.close()
-        if isinstance(error, (OSError, struct.error)):
-            why = getattr(error, "strerror", None) or str(error) or "the server says something else"
-            raise ImageError(f"Failed to connect to '{told}': {why}") from None
-        raise
-
-
-def negotiate(address, str export, str context, int seconds=30):
-    """(socket, size, transmission flags, whether replies are structured, the context's number or None, the bytes of a block,
-    the most of a transfer) of an export.
-    """
-    import socket as sockets
-
-    if isinstance(address, str):
-        found = sockets.socket(sockets.AF_UNIX)
-        found.settimeout(seconds)
-        try:
-            _connect(found, address, monotonic() + seconds)
-        except BaseException:
-            found.close()
-            raise
-    else:
-        found = sockets.create_connection(address, seconds)
-        found.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-    try:
-        found.settimeout(seconds)
-        terms = _haggle(found, export, context)
-        found.settimeout(None)
-        return found, *terms
-    except BaseException:
-        found.close()
-        raise
-
-
-def _connect(socket, str path, double end):
-    """A server whose queue is full is asked again until `end`: with a time limit the kernel does not wait for it."""
-    while True:
-        try:
-            return socket.connect(path)
-        except BlockingIOError:
-            if monotonic() > end:
-                raise
-        sleep(0.01)
-
-
-def _read(socket, count):
-    data = b""
-    while len(data) < count:
-        piece = socket.recv(min(count - len(data), 65536))
-        if not piece:
-            raise OSError(ECONNRESET, "the server ends the conversation")
-        data += piece
-    return data
-
-
-def _ask(socket, int option, bytes body):
-    socket.sendall(struct.pack(">QII", OPTIONS, option, len(body)) + body)
-
-
-def _answer(socket):
-    """(kind, data) of one reply to an option."""
-    magic, _, kind, length = struct.unpack(">QIII", _read(socket, 20))
-    if magic != REPLY or length > 1 << 16:
-        raise OSError(EINVAL, "the server's answer is not one")
-    return kind, _read(socket, length)
-
-
-def _context(socket, bytes name, str context):
-    """The number of a context; None: the server does not know it."""
-    query = context.encode()
-    _ask(socket, SET_CONTEXT, struct.pack(">I", len(name)) + name + struct.pack(">II", 1, len(query)) + query)
-    number = None
-    for _ in range(64):
-        kind, data = _answer(socket)
-        if kind == META_CONTEXT and data[4:] == query:
-            number = struct.unpack(">I", data[:4])[0]
-        elif kind != META_CONTEXT:
-            return number if kind == ACK else None
-    raise OSError(EINVAL, "the server does not come to an end")
-
-
-def _haggle(socket, str export, str context):
-    """What `negotiate` gives, without the socket."""
-    magic, kind = struct.unpack(">8sQ", _read(socket, 16))
-    if magic == b"NBDMAGIC" and kind == OLD:
-        size, flags = struct.unpack(">QI", _read(socket, 12))
-        _read(socket, 124)
-        if export:
-            raise ImageError("Server does not support non-empty export names")
-        return size, flags & 0xFFFF, False, None, 1, WINDOW
-    if magic != b"NBDMAGIC" or kind != OPTIONS:
-        raise OSError(EINVAL, "not a server of the newstyle protocol")
-    (flags,) = struct.unpack(">H", _read(socket, 2))
-    no_zeroes = flags & NO_ZEROES
-    socket.sendall(struct.pack(">I", flags & (FIXED | NO_ZEROES)))
-    name = export.encode()
-    if not flags & FIXED:                                                       # it knows no other option
-        return *_by_name(socket, name, no_zeroes), False, None, 1, WINDOW
-    _ask(socket, STRUCTURED, b"")
-    structured = _answer(socket)[0] == ACK
-    number = _context(socket, name, context) if structured else None
-    _ask(socket, GO, struct.pack(">I", len(name)) + name + struct.pack(">HH", 1, INFO_BLOCK_SIZE))
-    size, block, most = None, 1, WINDOW
-    for _ in range(64):
-        kind, data = _answer(socket)
-        what = struct.unpack(">H", data[:2])[0] if kind == INFO and len(data) >= 2 else None
-        if what == INFO_EXPORT and len(data) >= 12:
-            size, transmission = struct.unpack(">QH", data[2:12])
-        elif what == INFO_BLOCK_SIZE and len(data) >= 14:
-            block, _, most = struct.unpack(">III", data[2:14])
-            if not 0 < block <= 1 << 16 or block & (block - 1) or most < block:
-                raise ImageError(f"server advertises blocks of {block} bytes, at most {most}: they make no sense")
-        elif kind == ACK:
-            if size is None:
-                raise OSError(EINVAL, "the server tells no size")
-            return size, transmission, structured, number, block, most
-        elif kind == UNSUPPORTED:                                               # an old server
-            return *_by_name(socket, name, no_zeroes), structured, number, 1, WINDOW
-        elif kind & 0x80000000:
-            text = data.decode(errors="replace")[:4096]
-            text = f"\nserver reported: {text}" if text else f": error {kind & 0x7FFFFFFF}" if kind != UNKNOWN else ""
-            raise ImageError(f"Requested export not available{text}")
-    raise OSError(EINVAL, "the server does not come to an end")
-
-
-def _by_name(socket, bytes name, bint no_zeroes):
-    """(size, transmission flags) by NBD_OPT_EXPORT_NAME: a server that has no such export hangs up."""
-    _ask(socket, EXPORT_NAME, name)
-    size, flags = struct.unpack(">QH", _read(socket, 10))
-    if not no_zeroes:
-        _read(socket, 124)
-    return size, flags

@@ -1,9 +1,9 @@
 """The other end of network block devices: exports of disks to NBD clients.
 
 Ref: the NBD protocol, newstyle and fixed; simple and structured replies; NBD_OPT_EXPORT_NAME, LIST, INFO, GO,
-STRUCTURED_REPLY, LIST_META_CONTEXT and SET_META_CONTEXT with base:allocation and qemu:dirty-bitmap:NAME. No TLS: a unix
-socket, or a network one trusts. A thread for each client; a client's sizes and offsets are checked before anything is
-done.
+STRUCTURED_REPLY, STARTTLS, LIST_META_CONTEXT and SET_META_CONTEXT with base:allocation, qemu:allocation-depth and
+qemu:dirty-bitmap:NAME. Without TLS: a unix socket, or a network one trusts. A thread for each client; a client's sizes
+and offsets are checked before anything is done.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
-EXPORT_NAME, ABORT, LIST, INFO, GO, STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS = 1, 2, 3, 6, 7, 8, 9, 10
+EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_CONTEXTS, SET_CONTEXTS = 1, 2, 3, 5, 6, 7, 8, 9, 10
 DONE, SERVER, INFORMATION, CONTEXT = 1, 2, 3, 4  # answers to options
-UNSUPPORTED, INVALID, UNKNOWN = 0x80000001, 0x80000003, 0x80000006
+UNSUPPORTED, POLICY, INVALID, TLS_REQUIRED, UNKNOWN = 0x80000001, 0x80000002, 0x80000003, 0x80000005, 0x80000006
+BLOCKS_REQUIRED = 0x80000008
 READ, WRITE, DISCONNECT, FLUSH, TRIM, CACHE, ZEROES, STATUS = 0, 1, 2, 3, 4, 5, 6, 7
-FUA, NO_HOLE, ONE = 1, 2, 8
+FUA, NO_HOLE, WHOLE, ONE = 1, 2, 4, 8
 LAST = 1  # of a chunk: the answer's end
-NONE, DATA, EXTENTS, FAILED = 0, 1, 5, 0x8001  # chunks
+NONE, DATA, HOLES, EXTENTS, FAILED = 0, 1, 2, 5, 0x8001  # chunks
 HOLE, ZERO, DIRTY = 1, 2, 1  # flags of extents
-ALLOCATION, BITMAP = "base:allocation", "qemu:dirty-bitmap:"
+ALLOCATION, DEPTH, BITMAP = "base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:"
 MOST = 32 << 20  # bytes of a request
 AHEAD = 1 << 20  # bytes that are read at a time to have them at hand
 MOST_EXTENTS = 2048  # of an answer
+MOST_CHUNKS = 256  # of what is read
 MOST_CONTEXTS = 16  # of a client
+PATIENCE = 30  # seconds, for a client's part of the handshake
 
 
 class _Gone(Exception):
@@ -47,6 +50,7 @@ class Client:
         self.structured = False
         self.contexts: list[str] = []  # whose numbers are their places, from 1
         self.of = ""  # the export that they were chosen for
+        self.encrypted = False
 
     def reply(self, option: int, kind: int, data: bytes = b"") -> None:
         self.socket.sendall(struct.pack(">QIII", REPLY, option, kind, len(data)) + data)
@@ -73,13 +77,20 @@ class Export:
         others: dict[str, Export] | None = None,
         bitmaps: dict[str, Any] | None = None,
         look: Callable[[int, int], tuple[int, bool, bool]] | None = None,
+        tls: Any = None,
     ) -> None:
-        """`others`: all exports by their names, this one too; None: this one, which the empty name is, too."""
+        """`others`: all exports by their names, this one too; None: this one, which the empty name is, too. `tls`: the
+        server's SSLContext, or one with `allows` (objects/tls.py): nobody is told anything in the clear.
+        """
         self.node, self.name, self.readonly, self.others = node, name, readonly, others
         self.bitmaps = bitmaps or {}
         self.description = ""
         self.alone = False  # one client at a time, who had better not try a second connection
         self.look = look or partial(seen, node)
+        self.depth: Callable[[int, int], tuple[int, int]] | None = None  # as chain.deep, where clients may ask it
+        self.block = 1  # bytes that clients who ask are told to keep to
+        self.detect_zeroes = ""  # "on", "unmap": what is written as zeros is not stored
+        self.tls = tls
         self.size = node.size
         self.served = False
 
@@ -103,6 +114,7 @@ class Export:
             pass
         finally:
             self.served = True
+            who.socket.close()
             client.close()
 
     # --- what is to be served ---------------------------------------------------------------------------------
@@ -120,7 +132,11 @@ class Export:
             if magic != OPTIONS or length > 8192:
                 raise _Gone
             data = _read(client.socket, length)
-            if option == EXPORT_NAME:
+            if self.tls is not None and not client.encrypted and option not in (STARTTLS, ABORT):
+                if option == EXPORT_NAME:
+                    raise _Gone
+                client.reply(option, TLS_REQUIRED, f"Option {option:#x} not permitted before TLS".encode())
+            elif option == EXPORT_NAME:
                 found = self._find(data.decode(errors="replace"))
                 if found is None:
                     raise _Gone
@@ -128,10 +144,12 @@ class Export:
                     struct.pack(">QH", found.size, found.flags(client)) + (b"" if no_zeroes else bytes(124))
                 )
                 return found._for(client)
-            if option == ABORT:
+            elif option == ABORT:
                 client.reply(option, DONE)
                 return None
-            if option == LIST:
+            elif option == STARTTLS:
+                self._encrypt(client, data)
+            elif option == LIST:
                 for each in [self] if self.others is None else list(self.others.values()):
                     name = each.name.encode()
                     client.reply(option, SERVER, struct.pack(">I", len(name)) + name + each.description.encode())
@@ -140,10 +158,15 @@ class Export:
                 found = self._wanted(client, option, _text(data, 0)[0] if len(data) >= 6 else None)
                 if found is None:
                     continue
+                knows = _asks_blocks(data)
                 client.reply(option, INFORMATION, struct.pack(">HQH", 0, found.size, found.flags(client)))
                 if found.description:
                     client.reply(option, INFORMATION, struct.pack(">H", 2) + found.description.encode())
-                client.reply(option, INFORMATION, struct.pack(">HIII", 3, 1, 4096, MOST))
+                least = found.block if knows else 1  # who does not ask for it need not keep to it
+                client.reply(option, INFORMATION, struct.pack(">HIII", 3, least, 4096, MOST))
+                if option == INFO and found.block > 1 and not knows:
+                    client.reply(option, BLOCKS_REQUIRED, b"request NBD_INFO_BLOCK_SIZE to use this export")
+                    continue
                 client.reply(option, DONE)
                 if option == GO:
                     return found._for(client)
@@ -155,6 +178,30 @@ class Export:
             else:
                 client.reply(option, UNSUPPORTED)
         raise _Gone
+
+    def _encrypt(self, client: Client, data: bytes) -> None:
+        if self.tls is None:
+            client.reply(STARTTLS, POLICY, b"TLS not configured")
+            return
+        if data or client.encrypted:
+            client.reply(STARTTLS, INVALID)
+            return
+        client.reply(STARTTLS, DONE)
+        raw = client.socket.dup()  # who ends the server shuts the other one
+        try:
+            raw.settimeout(PATIENCE)
+            secret = self.tls.wrap_socket(raw, server_side=True)
+        except (OSError, ValueError):
+            raw.close()
+            raise _Gone from None
+        client.socket, client.encrypted, client.structured, client.contexts = secret, True, False, []
+        secret.settimeout(None)
+        allows = getattr(self.tls, "allows", None)
+        if allows is not None:
+            from vmrun.core.x509 import subject
+
+            if not allows(subject(secret.getpeercert())):
+                raise _Gone
 
     def _wanted(self, client: Client, option: int, name: str | None) -> Export | None:
         """The export that the client names; None: it was told that there is none."""
@@ -188,7 +235,8 @@ class Export:
         found = self._wanted(client, option, name)
         if found is None:
             return
-        there = [ALLOCATION, *(BITMAP + bitmap for bitmap in found.bitmaps)]
+        depth = [DEPTH] if found.depth is not None else []
+        there = [ALLOCATION, *depth, *(BITMAP + bitmap for bitmap in found.bitmaps)]
         if option == LIST_CONTEXTS:
             parts = tuple(query for query in queries if query in ("base:", "qemu:", BITMAP))
             chosen = [one for one in there if not queries or one in queries or one.startswith(parts)]
@@ -214,6 +262,9 @@ class Export:
             if kind == STATUS:
                 self._status(client, flags, handle, offset, length)
                 continue
+            if kind == READ and client.structured and not flags & WHOLE and length and offset + length <= self.size:
+                self._pieces(client, flags, handle, offset, length)
+                continue
             error, answer = self._perform(kind, flags, offset, length, data)
             if kind != READ or not client.structured:
                 client.answer(handle, error, answer)
@@ -223,6 +274,28 @@ class Export:
                 client.chunk(handle, DATA, struct.pack(">Q", offset) + answer)
             else:
                 client.chunk(handle, NONE, b"")
+
+    def _pieces(self, client: Client, flags: int, handle: int, offset: int, length: int) -> None:
+        """What is read, without what reads as zeros."""
+        end, sent = offset + length, 0
+        while offset < end:
+            count, zero = end - offset, False
+            if sent < MOST_CHUNKS:
+                try:
+                    count, _, zero = self.look(offset, end - offset)
+                except OSError:
+                    pass  # reading tells what is wrong
+            count, sent = max(1, min(count, end - offset)), sent + 1
+            last = offset + count == end
+            if zero:
+                client.chunk(handle, HOLES, struct.pack(">QI", offset, count), last)
+            else:
+                error, data = self._perform(READ, flags, offset, count, b"")
+                if error:
+                    client.chunk(handle, FAILED, struct.pack(">IH", error, 0))
+                    return
+                client.chunk(handle, DATA, struct.pack(">Q", offset) + data, last)
+            offset += count
 
     def _status(self, client: Client, flags: int, handle: int, offset: int, length: int) -> None:
         if not client.contexts or not length or offset > self.size or length > self.size - offset:
@@ -246,6 +319,8 @@ class Export:
             if context == ALLOCATION:
                 count, allocated, zero = self.look(offset, end - offset)
                 flags = (0 if allocated else HOLE) | (ZERO if zero else 0)
+            elif context == DEPTH and self.depth is not None:
+                count, flags = self.depth(offset, end - offset)
             else:
                 count, dirty = self.bitmaps[context.removeprefix(BITMAP)].run(offset, end - offset)
                 flags = DIRTY if dirty else 0
@@ -268,7 +343,9 @@ class Export:
         try:
             if kind == READ:
                 return 0, self.node.read(offset, length)
-            if kind == WRITE:
+            if kind == WRITE and self.detect_zeroes and data.count(0) == length:
+                self.node.write_zeroes(offset, length, self.detect_zeroes == "unmap")
+            elif kind == WRITE:
                 self.node.write(offset, data)
             elif kind == TRIM:
                 self.node.trim(offset, length)
@@ -284,6 +361,12 @@ class Export:
             return 0, b""
         except OSError as error:
             return (28 if error.errno == 28 else 5), b""
+
+
+def _asks_blocks(data: bytes) -> bool:
+    """Whether a client wants to know of blocks, as INFO and GO say behind the export's name."""
+    _, at = _text(data, 0)
+    return any(data[place : place + 2] == b"\0\3" for place in range(at + 2, len(data) - 1, 2))
 
 
 def _text(data: bytes, at: int) -> tuple[str | None, int]:

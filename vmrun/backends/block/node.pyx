@@ -270,6 +270,14 @@ cdef class Node:
             error = self.flush()
         _check(error)
 
+    def sync_now(self):
+        """The same for who waits for no server that is away: hurry."""
+        self.hurry(True)
+        try:
+            self.sync()
+        finally:
+            self.hurry(False)
+
     def extent(self, u64 offset, u64 count):
         """(length, EXTENT_… flags, host offset)."""
         cdef Extent found
@@ -284,7 +292,9 @@ cdef class Node:
         raise OSError(EOPNOTSUPP, f"{self.driver} cannot be resized")
 
     def hurry(self, bint begin):
-        """Until it is told otherwise: somebody waits for all that is under way, and not for limits on transfers."""
+        """Until it is told otherwise: somebody waits for all that is under way, and not for limits on transfers, nor for a
+        server that is away.
+        """
         for _, child in self.children():
             child.hurry(begin)
 
@@ -305,9 +315,11 @@ cdef class Node:
             self.held -= 1
         elif not self.closed:
             self.closed = True
+            self.hurry(True)
             try:
                 self.shut()
             finally:
+                self.hurry(False)
                 for _, child in self.children():
                     child.close()
 

@@ -36,8 +36,9 @@ _LIMITS = ("align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-dis
 PROTOCOLS: dict[str, dict[str, Kind]] = {
     "file": _FILE, "host_device": _FILE, "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
     "nbd": {
-        "server": "any", "path": "str", "host": "str", "port": "str", "export": "str", "tls-creds": "none",
-        "tls-hostname": "none", "x-dirty-bitmap": "str", "reconnect-delay": "no number", "open-timeout": "no number",
+        "filename": "str", "server": "any", "path": "str", "host": "str", "port": "str", "export": "str",
+        "tls-creds": "str", "tls-hostname": "str", "x-dirty-bitmap": "str",
+        "reconnect-delay": "seconds", "open-timeout": "seconds",
     },
     "vvfat": {"dir": "str", "fat-type": "number", "floppy": "bool", "label": "str", "rw": "bool"},
     "blkdebug": {
@@ -136,6 +137,11 @@ def typed(key: str, kind: Kind, value: Any) -> Any:
         found = number(key, value, sized=kind.endswith("size"))
         if found and kind.startswith("no "):
             raise ImageError(f"Parameter '{key}' is not modelled, only 0 is")
+        return found
+    if kind == "seconds":
+        found = number(key, value)
+        if found >= 1 << 32:
+            raise ImageError(f"Value '{value}' is out of range for parameter '{key}'")
         return found
     return str(value)
 

@@ -52,7 +52,7 @@ class Secret(UserObject):
             except OSError as error:
                 raise BuildError(f"Unable to read {self.file}: {error.strerror}") from None
         else:
-            raise BuildError("Must provide 'file' or 'data'")
+            raise BuildError("Either 'file' or 'data' must be provided")
         if self.keyid is None and self.iv is not None:
             raise BuildError("'iv' goes with 'keyid'")
         if self.format == "base64":

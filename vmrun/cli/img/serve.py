@@ -4,7 +4,10 @@ vmrun/backends/block/nbd_server.py.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import signal
 import sys
 
 from vmrun.backends.block.nbd_server import Export
@@ -13,6 +16,8 @@ from vmrun.cli.img.options import Given, ImgError, open_image
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
+    from typing import Any, NoReturn
 
 HELP = """usage: vmrun img serve [OPTION…] IMAGE
 
@@ -36,24 +41,54 @@ def serve(argv: list[str]) -> int:
     if "h" in given or "help" in given:
         sys.stdout.write(HELP)
         return 0
-    name = given.one()
-    readonly = "r" in given or "read-only" in given
-    node = open_image(
-        name, given["f"] or given["format"], cache=given.cache("cache", "writeback"), write=not readonly,
-        options="image-opts" in given,
-    )  # fmt: skip
-    shared = given["e"] or given["shared"] or "1"
+    name, shared = given.one(), given["e"] or given["shared"] or "1"
     if not shared.isdigit():
         raise ImgError(f"Invalid shared device number '{shared}'")
-    export = Export(node, given["x"] or given["export"] or "", readonly)
-    path = given["k"] or given["socket"]
+    readonly = "r" in given or "read-only" in given
+    with until_a_signal():
+        node = open_image(
+            name, given["f"] or given["format"], cache=given.cache("cache", "writeback"), write=not readonly,
+            options="image-opts" in given,
+        )  # fmt: skip
+        try:
+            export = Export(node, given["x"] or given["export"] or "", readonly)
+            path = given["k"] or given["socket"]
+            server = listening(
+                path, given["b"] or given["bind"] or "127.0.0.1", given["p"] or given["port"] or "10809"
+            )
+            sys.stdout.write(f"serving on {path or ':'.join(map(str, server.getsockname()[:2]))}\n")
+            sys.stdout.flush()
+            return answer(server, path, export, int(shared), "t" in given or "persistent" in given)
+        finally:
+            closed(node)
+    return 0
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def until_a_signal() -> Iterator[None]:
+    """A server is ended by a signal: nothing has failed, and what is within ends as it should."""
+
+    def end(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, end) for one in SIGNALS}
     try:
-        server = listening(path, given["b"] or given["bind"] or "127.0.0.1", given["p"] or given["port"] or "10809")
-        sys.stdout.write(f"serving on {path or ':'.join(map(str, server.getsockname()[:2]))}\n")
-        sys.stdout.flush()
-        return answer(server, path, export, int(shared), "t" in given or "persistent" in given)
+        yield
+    except KeyboardInterrupt:
+        pass
     finally:
-        node.close()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def closed(node: Any) -> None:
+    """The image of a server that ends is closed whatever comes now."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
+    node.close()
 
 
 def listening(path: str | None, host: str, port: str) -> socket.socket:
@@ -72,7 +107,32 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
             raise ImgError(f"Invalid port '{port}'")
         return socket.create_server((host, int(port)))
     except (OSError, UnicodeError) as error:
-        raise ImgError(f"cannot listen: {getattr(error, 'strerror', None) or error}") from None
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise ImgError("Failed to find an available port: Address already in use") from None
+        number = getattr(error, "errno", None) or 0
+        why = os.strerror(number) if number > 0 else str(error)
+        raise ImgError(f"Failed to bind socket: {why}") from None
+
+
+def inherited() -> socket.socket | None:
+    """The socket that whoever started this program listens on (systemd's socket activation); None: there is none.
+    ImgError.
+    """
+    import socket
+
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not os.environ.get("LISTEN_FDS", "").isdigit():
+        return None
+    count = int(os.environ["LISTEN_FDS"])
+    if not count:
+        return None
+    if count > 1:
+        raise ImgError(f"socket activation with {count} sockets: one is served")
+    for name in ("LISTEN_FDS", "LISTEN_PID"):  # they are not for children
+        del os.environ[name]
+    try:
+        return socket.socket(fileno=3)
+    except OSError as error:
+        raise ImgError(f"descriptor 3, of LISTEN_FDS: {error.strerror}") from None
 
 
 def answer(server: socket.socket, path: str | None, export: Export, shared: int, persistent: bool) -> int:

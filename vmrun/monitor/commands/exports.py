@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 enums["BlockExportRemoveMode"] = ("safe", "hard")
 enums["BlockExportType"] = ("nbd",)
-struct("BlockExportOptionsNbd", {"name?": "str", "description?": "str", "bitmaps?": "[BlockDirtyBitmapOrStr]"})
+struct(
+    "BlockExportOptionsNbd",
+    {"name?": "str", "description?": "str", "bitmaps?": "[BlockDirtyBitmapOrStr]", "allocation-depth?": "bool"},
+)
 union(
     "BlockExportOptions",
     "type",
@@ -37,11 +40,11 @@ def _told(act: Callable[..., Any], *arguments: Any) -> None:
 
 @command("nbd-server-start", {"addr": "SocketAddressLegacy", "tls-creds?": "str", "tls-authz?": "str",
                               "max-connections?": "int"})  # fmt: skip
-def nbd_server_start(monitor: Any, addr: dict[str, Any], max_connections: int = 0, **tls: str) -> None:
-    """Listen for NBD clients."""
-    if tls:
-        raise QmpError("NBD clients with TLS are not modelled; listen on a unix socket")
-    _told(exports.server(monitor.machine).start, addr, max_connections)
+def nbd_server_start(
+    monitor: Any, addr: dict[str, Any], max_connections: int = 0, tls_creds: str = "", tls_authz: str = ""
+) -> None:
+    """Listen for NBD clients, with `tls-creds` for such as speak TLS, whose names the object `tls-authz` lets in."""
+    _told(exports.server(monitor.machine).start, addr, max_connections, tls_creds, tls_authz)
 
 
 @command("nbd-server-add", {"device": "str", "name?": "str", "writable?": "bool", "description?": "str",
@@ -51,7 +54,8 @@ def nbd_server_add(
 ) -> None:
     """Let clients have a disk."""
     name = name or device
-    _told(exports.server(monitor.machine).add, name, device, name, writable, [bitmap] if bitmap else [])
+    bitmaps = [bitmap] if bitmap else []
+    _told(exports.server(monitor.machine).add, name, device, name, writable, bitmaps, False, description)
 
 
 @command("nbd-server-remove", {"name": "str", "mode?": "BlockExportRemoveMode"})
@@ -73,8 +77,9 @@ def nbd_server_stop(monitor: Any) -> None:
     shape="BlockExportOptions",
 )
 def block_export_add(monitor: Any, **options: Any) -> None:
-    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise,
-    bitmaps that clients may ask of, and writethrough: what is written is on the disk before it is answered.
+    """Let clients have a node. Further arguments: writable, the export's name, which is the node's otherwise, its
+    description, bitmaps that clients may ask of, allocation-depth, which they may ask of then, too, and writethrough:
+    what is written is on the disk before it is answered.
     """
     options = {key.replace("_", "-"): value for key, value in options.items()}
     check(options, "BlockExportOptions", "")
@@ -84,7 +89,8 @@ def block_export_add(monitor: Any, **options: Any) -> None:
     server = exports.server(monitor.machine)
     name, writable = options.get("name") or node, options.get("writable", False)
     through = bool(options.get("writethrough"))
-    _told(server.add, options["id"], node, name, writable, options.get("bitmaps", []), through)
+    more = (options.get("description", ""), bool(options.get("allocation-depth")))
+    _told(server.add, options["id"], node, name, writable, options.get("bitmaps", []), through, *more)
 
 
 @command("block-export-del", {"id": "str", "mode?": "BlockExportRemoveMode"})
