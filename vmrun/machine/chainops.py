@@ -226,12 +226,12 @@ def change_backing_file(machine: Machine, device: str, node: str, file: str) -> 
 def commit_now(machine: Machine, device: str) -> None:
     """HMP's commit: what lies above a drive's backing image goes into it, while the guest's requests wait."""
     from vmrun.backends.block.chain import pieces
-    from vmrun.backends.block.copy import copy_range
+    from vmrun.backends.block.copy import Lane
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import reopen
     from vmrun.backends.block.qcow2_snapshots import make_empty
 
-    table = blocks(machine)
+    table, lane = blocks(machine), Lane()
     if device == "all":
         names = [id for id, drive, _ in table.drives() if drive.node is not None and backing_of(drive.node) is not None]
     else:
@@ -250,7 +250,7 @@ def commit_now(machine: Machine, device: str) -> None:
                     below.truncate(top.size)
                 for piece in pieces(top, 0, None, below):
                     if piece.data:
-                        copy_range(top, below, piece.start, piece.start, piece.length, 0)
+                        lane.copy(top, below, piece.start, piece.start, piece.length, 0)
                     elif piece.zero:
                         below.write_zeroes(piece.start, piece.length, True)
                 below.sync()

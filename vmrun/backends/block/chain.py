@@ -135,3 +135,14 @@ def deep(node: Any, offset: int, count: int) -> tuple[int, int]:
             return count, depth
         node = backing_of(node)
     return count, 0
+
+
+def unlike(one: Node | None, other: Node | None, start: int, count: int) -> Iterator[tuple[int, int]]:
+    """(start, length) of what is not known to be zeros in both; a disk has zeros behind its end, None everywhere."""
+    end = start + count
+    while start < end:
+        length, _, zero = seen(one, start, end - start)
+        length, _, other_zero = seen(other, start, length)
+        if not (zero and other_zero):
+            yield start, length
+        start += length

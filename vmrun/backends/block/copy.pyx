@@ -207,6 +207,39 @@ cdef class Lane:
         return None if found == <u64>-1 else found
 
 
+    def keep(self, Node old, Node new, Node target, u64 offset, u64 count, u64 cluster):
+        """Where `old` and `new` differ in what `target` is to have of them, it gets what `old` has: whole clusters of it, a
+        power of two. OSError.
+        """
+        cdef u64 step, at, piece, run
+        cdef int error = 0
+        with nogil:
+            while count and error == 0:
+                step = ROOM - (offset & (ROOM - 1))
+                if step > count:
+                    step = count
+                error = old.pread(self.memory, step, offset)
+                if error == 0:
+                    error = new.pread(self.other, step, offset)
+                at = run = 0
+                while at < step and error == 0:
+                    piece = cluster - ((offset + at) & (cluster - 1))
+                    if piece > step - at:
+                        piece = step - at
+                    if memcmp(self.memory + at, self.other + at, piece) != 0:
+                        run += piece
+                    elif run:
+                        error = target.pwrite(self.memory + at - run, run, offset + at - run)
+                        run = 0
+                    at += piece
+                if run and error == 0:
+                    error = target.pwrite(self.memory + at - run, run, offset + at - run)
+                offset += step
+                count -= step
+        if error:
+            raise OSError(error, os.strerror(error))
+
+
 def copy_range(Node source, Node target, u64 offset, u64 at, u64 count, u64 grain=4096, bint blank=False):
     """A copy by a lane of its own."""
     Lane().copy(source, target, offset, at, count, grain, blank)

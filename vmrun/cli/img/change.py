@@ -284,8 +284,8 @@ def _create_snapshot(node: Any, name: str) -> None:
 
 
 def rebase(argv: list[str]) -> int:
-    from vmrun.backends.block.chain import pieces
-    from vmrun.backends.block.copy import copy_range, first_difference
+    from vmrun.backends.block.chain import pieces, unlike
+    from vmrun.backends.block.copy import Lane
     from vmrun.backends.block.filenames import NAMED
     from vmrun.backends.block.images import beside
     from vmrun.backends.block.null import NullNode
@@ -320,10 +320,11 @@ def rebase(argv: list[str]) -> int:
                     raise ImgError(f"Could not open new backing file '{base}': {text.split(': ', 1)[-1]}") from None
             new: Node = below if below is not None else NullNode(node.size)
             progress = Progress("p" in given, node.size)
-            old = node.backing
+            old, lane = node.backing, Lane()
             for piece in pieces(node, 0, None, old):
                 if old is not None and piece.depth >= 1:
-                    _rebase_piece(node, old, new, piece.start, piece.length, copy_range, first_difference)
+                    for start, length in unlike(old, below, piece.start, piece.length):
+                        lane.keep(old, new, node, start, length, node.cluster_size)
                 elif not piece.present and new.size and not isinstance(new, NullNode):
                     # nothing shows here today; the new image might
                     node.write_zeroes(piece.start, piece.length, True)
@@ -346,22 +347,6 @@ def rebase(argv: list[str]) -> int:
     return 0
 
 
-def _rebase_piece(node: Any, old: Any, new: Any, start: int, length: int, copy_range: Any, differs: Any) -> None:
-    """Where the backing images differ, the image gets what the old one has."""
-    cluster = node.cluster_size
-    end = start + length
-    while start < end:
-        step = min(end - start, max(cluster, 2 << 20) // cluster * cluster - start % cluster)
-        if differs(old, new, start, step) is not None:
-            at = start
-            while at < start + step:
-                piece = min(cluster - at % cluster, start + step - at)
-                if differs(old, new, at, piece) is not None:
-                    copy_range(old, node, at, at, piece, 0)
-                at += piece
-        start += step
-
-
 def _which(name: str, wanted: str, names: list[tuple[str, str | None, str]]) -> list[int]:
     """Where in a chain a backing file is that is said as an overlay would say it, relative to its own directory."""
     import os
@@ -378,7 +363,7 @@ def _which(name: str, wanted: str, names: list[tuple[str, str | None, str]]) -> 
 
 def commit(argv: list[str]) -> int:
     from vmrun.backends.block.chain import images, pieces
-    from vmrun.backends.block.copy import copy_range
+    from vmrun.backends.block.copy import Lane
     from vmrun.backends.block.images import beside
 
     given = Given(argv, "f:b:dpqt:r:")
@@ -415,12 +400,13 @@ def commit(argv: list[str]) -> int:
         from vmrun.backends.block import images as names_of
 
         base: Any = names_of.open_node(path, format, names_of.Access(readonly=False, lock=False))
+        lane = Lane()
         try:
             if base.size < top.size:
                 base.truncate(top.size)
             for piece in work:
                 if piece.data and not (piece.zero or piece.node is base_read):
-                    copy_range(top, base, piece.start, piece.start, piece.length, 0)
+                    lane.copy(top, base, piece.start, piece.start, piece.length, 0)
                 elif piece.zero and piece.present and piece.depth <= target:
                     base.write_zeroes(piece.start, piece.length, True)
                 progress.add(piece.length)
