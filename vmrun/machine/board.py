@@ -287,11 +287,12 @@ class Board:
             if "node-name" in spec and id not in self.nodes.roots and self.nodes.taken(spec["node-name"]):
                 raise BuildError(f"Duplicate nodes with node-name='{spec['node-name']}'")
             with about(f"drives.{id}"):
-                self.drives[id] = open_drive(id, spec, self.lock, self._node(id, spec), self.limit_groups)
+                node, objects = self._node(id, spec), self.objects.children
+                self.drives[id] = open_drive(id, spec, self.lock, node, self.limit_groups, objects)
             self.drives[id].on_error = self._drive_failed
-            node: Any = self.drives[id].node
-            if node is not None and "node-name" in spec:
-                node.name = spec["node-name"]
+            root: Any = self.drives[id].node
+            if root is not None and "node-name" in spec:
+                root.name = spec["node-name"]
         return self.drives[id]
 
     def bay(self, device: Device) -> Drive:

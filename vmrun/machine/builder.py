@@ -78,6 +78,10 @@ def build(
         raise
 
 
+# what block nodes name
+FOR_NODES = ("throttle-group", "secret", "tls-creds-x509", "tls-creds-anon")
+
+
 class _Builder:
     def __init__(
         self,
@@ -98,9 +102,10 @@ class _Builder:
         from vmrun import firmware
 
         board, config = self.board, self.config
-        early = [wanted for wanted in self.objects if wanted.get("qom-type") == "throttle-group"]
+        early = [wanted for wanted in self.objects if wanted.get("qom-type") in FOR_NODES]
         for wanted in early:
-            board.add_object(wanted)
+            with about(f"objects.{wanted.get('id')}"):
+                board.add_object(wanted)
         for options in self.blockdevs:
             board.nodes.begin(options)
         without = config["firmware"]["bios"] == firmware.NO_FIRMWARE

@@ -100,7 +100,7 @@ def insert(machine: Machine, unit: Removable, file: str, format: str, mode: str 
 
     spec = _spec(machine, unit, file, format, mode)
     try:
-        node = open_medium(_drive(machine, unit), spec)
+        node = open_medium(_drive(machine, unit), spec, machine.board.objects.children)
     except BackendError as error:
         raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     machine.board.drives[_drive(machine, unit)].change(node)
@@ -134,7 +134,7 @@ def change(
 
     spec = _spec(machine, unit, file, format, mode)
     try:
-        open_medium(_drive(machine, unit), spec).close()
+        open_medium(_drive(machine, unit), spec, machine.board.objects.children).close()
     except BackendError as error:
         raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     open_tray(machine, unit, force)

@@ -32,10 +32,12 @@ ZEROES = {"off": 0, "on": 1, "unmap": 2}
 
 
 def open_drive(
-    name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | None = None, groups: Groups | None = None
-) -> Drive:
+    name: str, spec: dict[str, Any], lock: DeviceLock, node: Node | None = None, groups: Groups | None = None,
+    objects: dict[str, Any] | None = None,
+) -> Drive:  # fmt: skip
     """The back end of drive `name`, on a `node` that is there already or on what `spec` says. `groups`: of drives that
-    share their limits, by name. BackendError says why the image cannot be had and what to do.
+    share their limits, by name; `objects`: the host's, which an image's options may name. BackendError says why the
+    image cannot be had and what to do.
     """
     from vmrun.backends.block.drive import Drive
     from vmrun.backends.block.images import Access
@@ -47,7 +49,7 @@ def open_drive(
     access = Access(
         cache=cache, readonly=readonly or snapshot, discard=spec.get("discard") == "unmap",
         lock=spec.get("locking") != "off", aio=spec.get("aio") or "threads",
-    )  # fmt: skip
+    ).with_objects(objects or {})  # fmt: skip
     if node is None and (spec.get("file") or str(spec.get("format")).startswith("null-")):
         node = _open(name, spec, access)
         if snapshot:
@@ -101,15 +103,15 @@ def queue(node: Node) -> Drive:
     return Drive("", node, ErrandLock())
 
 
-def open_medium(name: str, spec: dict[str, Any]) -> Node:
-    """The image of a removable drive: `spec` as a machine file's drive. BackendError when it cannot be had."""
+def open_medium(name: str, spec: dict[str, Any], objects: dict[str, Any]) -> Node:
+    """The image of a removable drive: `spec`, `objects` as open_drive's. BackendError when it cannot be had."""
     from vmrun.backends.block.images import Access
 
     readonly = spec.get("media") == "cdrom" or bool(spec.get("readonly"))
     access = Access(
         cache=spec.get("cache") or "writeback", readonly=readonly, lock=spec.get("locking") != "off",
         aio=spec.get("aio") or "threads",
-    )  # fmt: skip
+    ).with_objects(objects)  # fmt: skip
     return _open(name, spec, access)
 
 

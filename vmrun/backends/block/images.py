@@ -202,7 +202,7 @@ def open_protocol(name: str, access: Access) -> Node:
     if name.startswith(("http://", "https://")):
         from vmrun.backends.block.http import open_http
 
-        return open_http(name, {}, access.readonly)
+        return open_http(name, {}, access.readonly, access.objects)
     if name.startswith("fat:"):
         from vmrun.backends.block.vvfat import named, open_vvfat
 
@@ -310,7 +310,9 @@ def _open_nbd(options: dict[str, Any], access: Access, driver: str | None) -> No
 def _open_http(options: dict[str, Any], access: Access, driver: str | None) -> Node:
     from vmrun.backends.block.http import open_http
 
-    return open_http(str(options.get("url") or ""), options, access.readonly)
+    if not options.get("url"):
+        raise ImageError("curl block driver requires an 'url' option")
+    return open_http(str(options["url"]), {**options, "driver": driver}, access.readonly, access.objects)
 
 
 def _open_fat(options: dict[str, Any], access: Access, driver: str | None) -> Node:

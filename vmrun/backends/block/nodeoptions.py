@@ -29,8 +29,8 @@ _FILE: dict[str, Kind] = {
 }  # fmt: skip
 _NULL: dict[str, Kind] = {"size": "size", "latency-ns": "no number", "read-zeroes": "bool"}
 _HTTP: dict[str, Kind] = {
-    "url": "str", "readahead": "size", "timeout": "number", "sslverify": "bool", "cookie": "str", "username": "none",
-    "password-secret": "none", "proxy-username": "none", "proxy-password-secret": "none", "cookie-secret": "none",
+    "url": "str", "readahead": "size", "timeout": "any", "sslverify": "bool", "cookie": "str", "username": "str",
+    "password-secret": "str", "proxy-username": "str", "proxy-password-secret": "str", "cookie-secret": "str",
 }  # fmt: skip
 _LIMITS = ("align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard")
 PROTOCOLS: dict[str, dict[str, Kind]] = {
