@@ -37,7 +37,7 @@ def transcript(tool: str, directory: pathlib.Path, lines: list[str]) -> list[tup
     found = []
     for line in lines:
         done = subprocess.run(
-            re.sub(r"^IMG", tool, line), shell=True, cwd=directory, capture_output=True, text=True, timeout=60
+            re.sub(r"\bIMG\b", tool, line), shell=True, cwd=directory, capture_output=True, text=True, timeout=60
         )
         found.append((line, done.returncode, plain(done.stdout), plain(done.stderr)))
     return found

@@ -490,7 +490,7 @@ def backing_of(node: Any) -> Any:
 
 
 def format_of(node: Any) -> str:
-    return "qcow2" if getattr(node, "header", None) is not None else "raw"
+    return str(node.driver) if getattr(node, "header", None) is not None or hasattr(node, "layout") else "raw"
 
 
 def set_backing(node: Any, file: str, format: str) -> None:

@@ -45,17 +45,14 @@ def open_image(path: str, format: str, *, readonly: bool = False, backing: bool 
 def make_image(path: str, format: str, size: int, backing: str = "", backing_format: str = "") -> None:
     from vmrun.backends.block import create
     from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import FORMATS
 
-    if format not in ("raw", "qcow2"):
+    if format not in FORMATS:
         raise BuildError(f"Unknown file format '{format}'")
-    if backing and format == "raw":
-        raise BuildError("Backing file not supported for file format 'raw'")
+    if backing and format != "qcow2":
+        raise BuildError(f"Backing file not supported for file format '{format}'")
     try:
-        if format == "raw":
-            create.new_file(path, size)
-        else:
-            create.new_file(path, 0)
-            create.create_qcow2(path, size, {"backing_file": backing, "backing_fmt": backing_format, "size": size})
+        create.create_image(path, format, size, {"backing_file": backing, "backing_fmt": backing_format})
     except ImageError as error:
         raise BuildError(error.text) from None
 

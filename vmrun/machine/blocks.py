@@ -92,8 +92,10 @@ class Blocks:
 
     def spec(self, name: str) -> dict[str, Any]:
         """As a machine file's drive."""
+        from vmrun.backends.block.images import FORMATS
+
         options: Any = self.nested(self.known[name])
-        format = options["driver"] if options["driver"] in ("qcow2", "null-co", "null-aio") else "raw"
+        format = options["driver"] if options["driver"] in (*FORMATS, "null-co", "null-aio") else "raw"
         spec: dict[str, Any] = {"format": format, "media": "disk"}
         if options.get("read-only") in (True, "on"):
             spec["readonly"] = True
@@ -266,13 +268,13 @@ class Blocks:
 
     def _written_down(self, drive: Drive, node: Any) -> None:
         """The drive as it is now: what a saved state of the machine names."""
-        from vmrun.backends.block.images import node_name
+        from vmrun.backends.block.images import FORMATS, node_name
 
         config = self.machine.config
         spec = config["drives"].get(drive.name)
         if spec is None:
             return
-        format = str(node.driver) if str(node.driver) in ("qcow2", "raw") else "raw"
+        format = str(node.driver) if str(node.driver) in FORMATS else "raw"
         drives = {**config["drives"], drive.name: {**spec, "file": node_name(node), "format": format}}
         self.machine.config = self.machine.board.config = {**config, "drives": drives}
 

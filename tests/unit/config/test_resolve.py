@@ -445,8 +445,8 @@ def test_backend_without_user_is_a_warning(check: Check) -> None:
     [
         ("devices:\n  - {driver: usb-ehci}\n", "VR0801", "m.yaml:4:14"),
         ("chardevs: {c: {type: spiceport, name: x}}\n", "VR0802", "m.yaml:3:22"),
-        ("disks: [a.vmdk]\n", "VR0804", "m.yaml:3:9"),
-        ("drives: {d: {file: a, format: vmdk}}\n", "VR0804", "m.yaml:3:31"),
+        ("disks: [a.qed]\n", "VR0804", "m.yaml:3:9"),
+        ("drives: {d: {file: a, format: qed}}\n", "VR0804", "m.yaml:3:31"),
         ("spice: {port: 5900}\n", "VR0805", "m.yaml:3:1"),
         ("include: [x.cfg]\n", "VR0805", "m.yaml:3:1"),
         ("display: qxl\n", "VR0801", "m.yaml:3:10"),

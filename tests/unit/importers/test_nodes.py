@@ -71,7 +71,7 @@ def test_a_network_block_device_is_an_address(server: dict[str, str], address: s
     assert of_node(driver="qcow2", file=below) == ({"file": address, "format": "qcow2"}, [])
 
 
-@pytest.mark.parametrize("driver", ["vmdk", "vpc", "luks", "rbd", "quorum", "ssh"])
+@pytest.mark.parametrize("driver", ["qed", "luks", "rbd", "quorum", "ssh"])
 def test_a_driver_that_is_not_there_is_named(driver: str) -> None:
     _, warnings = of_node(driver=driver, file=FILE)
     assert [driver in warning and "no equal" in warning for warning in warnings] == [True]

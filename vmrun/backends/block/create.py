@@ -1,4 +1,4 @@
-"""New images: raw and qcow2."""
+"""New images: raw, qcow2, and those of formats/."""
 
 from __future__ import annotations
 
@@ -43,6 +43,26 @@ def new_file(path: str, size: int, preallocation: str = "off") -> None:
         raise ImageError(f"Could not resize file: {error.strerror}") from None
     finally:
         os.close(fd)
+
+
+def create_image(path: str, format: str, size: int, options: dict[str, Any]) -> None:
+    """An image of one of images.FORMATS, in place of what is at `path`. `size`: whole sectors, in bytes. ImageError."""
+    from vmrun.backends.block.images import MAPPED
+
+    if format == "raw":
+        new_file(path, size, options.get("preallocation", "off"))
+    elif format in MAPPED:
+        from vmrun.backends.block.formats import module
+
+        try:
+            module(format).create(path, size, options)
+        except OSError as error:
+            raise ImageError(f"Could not write '{path}': {error.strerror}") from None
+    else:
+        options["size"] = size
+        header_for(size, options).pack()
+        new_file(path, 0)
+        create_qcow2(path, size, options)
 
 
 def header_for(size: int, options: dict[str, Any]) -> headers.Header:

@@ -44,6 +44,9 @@ def describe(name: str, node: Any) -> dict[str, Any]:
     found["filename"] = name
     if header is not None:
         found["cluster-size"] = header.cluster_size
+    layout = getattr(node, "layout", None)
+    if layout is not None and layout.block:
+        found["cluster-size"] = layout.block
     found["format"] = str(node.driver)
     used = allocated(node)
     if used is not None:
@@ -53,6 +56,8 @@ def describe(name: str, node: Any) -> dict[str, Any]:
         if header.backing_file:
             found["full-backing-filename"] = beside(name, header.backing_file)
             found["backing-filename"] = header.backing_file
+    if layout is not None and (told := layout.told(name)):
+        found["format-specific"] = told
     below = node
     while below.driver == "raw" and below.children():
         below = below.children()[0][1]

@@ -40,7 +40,8 @@ MAGICS = (
     ("parallels", 0, b"WithouFreSpacExt"),
     ("dmg", -512, b"koly"),
 )
-FORMATS = ("raw", "qcow2")
+MAPPED = ("vmdk", "vdi", "vpc", "vhdx")  # of other programs: formats/
+FORMATS = ("raw", "qcow2", *MAPPED)
 DEEPEST = 128  # images of a backing chain
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
@@ -449,7 +450,7 @@ def reopen(node: Node, readonly: bool) -> None:
     """Let what only reads an image write it, or the other way; backing images stay as they are. ImageError."""
     if bool(node.readonly) == readonly:
         return
-    below = [child for role, child in node.children() if role in ("file", "data-file")]
+    below = [child for role, child in node.children() if role in ("file", "data-file") or role.startswith("extents.")]
     if readonly:
         if hasattr(node, "adopt"):
             _reopen_file(node, True)
@@ -578,6 +579,10 @@ def over(
         if format in known:
             raise ImageError(f"Could not open '{name}': images of format '{format}' are not modelled")
         raise ImageError(f"Unknown driver '{format}'")
+    if format in MAPPED:
+        from vmrun.backends.block.formats import open_format
+
+        return open_format(file, name, format, access)
     return _qcow2(file, name, access, backing, depth, seen)
 
 

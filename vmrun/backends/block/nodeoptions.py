@@ -56,6 +56,7 @@ FORMATS: dict[str, dict[str, Kind]] = {
         "l2-cache-size": "size", "l2-cache-entry-size": "size", "refcount-cache-size": "size",
         "cache-clean-interval": "number", "encrypt": "any",
     },
+    "vmdk": {"file": "any", "backing": "any"}, **dict.fromkeys(("vdi", "vpc", "vhdx"), {"file": "any"}),
 }  # fmt: skip
 ON, OFF = ("on", "yes", "true", "y"), ("off", "no", "false", "n")
 SIZE = (

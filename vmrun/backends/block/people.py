@@ -56,7 +56,8 @@ def _specific_line(key: str, value: Any, depth: int) -> str:
                         f"{pad}            [{m}]: {word}\n" for m, word in enumerate(at)
                     )
                 else:
-                    text += f"{pad}        {inner}: {at}\n"
+                    word = str(at).lower() if isinstance(at, bool) else str(at)
+                    text += f"{pad}        {inner.replace('-', ' ')}: {word}\n"
         return text
     word = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{pad}{key}: {word}\n"

@@ -7,7 +7,7 @@ import os
 import sys
 
 from vmrun.backends.block.sizes import bytes_of as size_of
-from vmrun.cli.img.formats import CREATE_OPTIONS, SHOWN, amend_help, option_help
+from vmrun.cli.img.formats import amend_help, create_options, known, option_help, shown_options
 from vmrun.cli.img.options import (
     CACHES,
     Given,
@@ -38,7 +38,7 @@ PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 def create(argv: list[str]) -> int:
     given = Given(argv, "F:b:f:o:qu")
     format = given["f"] or "raw"
-    if format not in CREATE_OPTIONS:
+    if not known(format):
         name = given.args[0] if given.args else ""
         raise ImgError(f"{name}: Unknown file format '{format}'")
     if asks_help(given):
@@ -50,7 +50,7 @@ def create(argv: list[str]) -> int:
     size = image_size(given.args[1]) if len(given.args) >= 2 else None
     if len(given.args) > 2:
         raise ImgError(f"Unexpected argument: {given.args[2]}", usage=True)
-    options = options_of(given, CREATE_OPTIONS[format], format, name)
+    options = options_of(given, create_options(format), format, name)
     if size is not None and "size" in options:
         raise ImgError(f"{name}: The image size must be specified only once")
     make(
@@ -71,8 +71,8 @@ def make(
     from vmrun.backends.block.images import FORMATS, beside
 
     if backing is not None:
-        if format == "raw":
-            raise ImgError(f"{name}: Backing file not supported for file format 'raw'")
+        if "backing_file" not in create_options(format):
+            raise ImgError(f"{name}: Backing file not supported for file format '{format}'")
         options["backing_file"] = backing
     if backing_format is not None:
         options["backing_fmt"] = backing_format
@@ -112,6 +112,8 @@ def make(
     if how not in PREALLOCATIONS or format == "raw" and how == "metadata":
         if how in PREALLOCATIONS:
             raise ImgError(f"{name}: Unsupported preallocation mode '{how}'")
+        if known(format) and format not in ("raw", "qcow2"):
+            raise ImgError(f"{name}: invalid parameter value: {how}")
         raise ImgError(f"{name}: Parameter 'preallocation' does not accept value '{how}'")
     for key, words, told in (
         ("compat", ("0.10", "1.1", "v2", "v3"), "version"),
@@ -121,20 +123,14 @@ def make(
             raise ImgError(f"{name}: Parameter '{told}' does not accept value '{options[key]}'")
     path = name.removeprefix("file:")
     try:
-        if format == "raw":
-            creation.new_file(path, (size + 511) & ~511, how)
-        else:
-            options["size"] = (size + 511) & ~511
-            creation.header_for(options["size"], options).pack()
-            creation.new_file(path, 0)
-            creation.create_qcow2(path, options["size"], options)
+        creation.create_image(path, format, (size + 511) & ~511, options)
     except ImageError as error:
         raise ImgError(f"{name}: {error.text}" + (f"\n{error.remedy}" if error.remedy else "")) from None
 
 
 def shown(format: str, options: dict[str, Any]) -> str:
     text = ""
-    for key, default in SHOWN[format]:
+    for key, default in shown_options(format):
         value = options.get(key, default)
         if value is not None:
             value = {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
@@ -227,7 +223,8 @@ def snapshot(argv: list[str]) -> int:
         if known is None:
             told = {"c": "create", "a": "apply", "d": "delete"}[action]
             none = "Operation not supported"
-            why = {"c": f"-95 ({none})", "d": "snapshot not found"}.get(action, none)
+            apply = "Block driver does not support snapshots" if hasattr(node, "layout") else none
+            why = {"c": f"-95 ({none})", "d": "snapshot not found"}.get(action, apply)
             raise ImgError(f"Could not {told} snapshot '{wanted}': {why}")
         found = [one for one in known if one.id == wanted] or [one for one in known if one.name == wanted]
         if action == "c":
@@ -459,7 +456,7 @@ def amend(argv: list[str]) -> int:
             for key in pairs(text):
                 if key.startswith("encryption"):
                     raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")
-        options = options_of(given, CREATE_OPTIONS["qcow2"], "qcow2", "")
+        options = options_of(given, create_options("qcow2"), "qcow2", "")
         for key in ("cluster_size", "extended_l2", "compression_type", "preallocation", "nocow"):
             if key in options:
                 raise ImgError(f"Invalid parameter '{key}'\nThis option is only supported for image creation")

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from vmrun.backends.block.sizes import bytes_of as size
 from vmrun.cli.img import bitmap
 from vmrun.cli.img.change import make
-from vmrun.cli.img.formats import CREATE_OPTIONS, option_help
+from vmrun.cli.img.formats import create_options, known, option_help
 from vmrun.cli.img.options import (
     Given,
     ImgError,
@@ -41,7 +41,7 @@ def convert(argv: list[str]) -> int:
     for letter in given.all:  # in their order
         if letter in "Sm":
             (_sparse if letter == "S" else _workers)(given[letter])
-    if target_format not in CREATE_OPTIONS and "n" not in given:
+    if not known(target_format) and "n" not in given:
         raise ImgError(f"Unknown file format '{target_format}'")
     if asks_help(given):
         sys.stdout.write(option_help(target_format, bool(given.args)))
@@ -87,7 +87,7 @@ def convert(argv: list[str]) -> int:
                 raise ImgError("No support for concatenating multiple snapshot")
             select(nodes, str(given["l"]))
         total = sum(whole(node.size) for node in nodes) if len(nodes) > 1 else nodes[0].size
-        backing, options = given["B"], options_of(given, CREATE_OPTIONS.get(target_format, {}), target_format, "")
+        backing, options = given["B"], options_of(given, create_options(target_format), target_format, "")
         backing = backing or options.get("backing_file")
         if backing and len(nodes) > 1:
             raise ImgError(
@@ -96,7 +96,7 @@ def convert(argv: list[str]) -> int:
         if "c" in given:
             if target_format == "raw" and "B" in given:
                 raise ImgError("Backing file not supported for file format 'raw'")
-            if target_format == "raw":
+            if target_format not in ("qcow2", "vmdk"):
                 raise ImgError("Compression not supported for this file format")
             if options.get("preallocation", "off") != "off":
                 raise ImgError("Compression and preallocation not supported at the same time")
@@ -124,7 +124,8 @@ def convert(argv: list[str]) -> int:
             and options.get("preallocation", "off") != "full"
             or ("target-is-zero" in given)
         )
-        Copy(target, total, bool(backing), blank, sparse, "c" in given, "p" in given and "q" not in given, workers,
+        packed = getattr(target, "packs", "c" in given)
+        Copy(target, total, bool(backing), blank, sparse, packed, "p" in given and "q" not in given, workers,
              "salvage" in given, rate, "W" not in given).run(nodes)  # fmt: skip
         if "bitmaps" in given:
             bitmap.copy(nodes[0], target, "skip-broken-bitmaps" in given)
@@ -282,14 +283,20 @@ class Copy:
 
     def packed(self, source: Any, start: int) -> None:
         """Clusters, compressed by several threads."""
+        from vmrun.backends.block.copy import Order
         from vmrun.cli.img.lanes import lanes, share
 
         cluster = self.target.cluster_size
+        # what packs by itself is written from its beginning to its end
+        order = Order() if hasattr(self.target, "packs") else None
 
         def work(lane: Any, number: int, run: tuple[int, int]) -> None:
             at, count = run
             try:
-                lane.pack(source, self.target, at, start + at, count, bool(self.sparse), self.blank)
+                if order is not None:
+                    lane.copy(source, self.target, at, start + at, count, self.grain, self.blank, order, number)
+                else:
+                    lane.pack(source, self.target, at, start + at, count, bool(self.sparse), self.blank)
             except OSError as error:
                 raise ImgError(f"error while writing at byte {start + at}: {error.strerror}") from None
             self.progress.add(count)
@@ -347,7 +354,7 @@ def dd(argv: list[str]) -> int:
             raise ImgError("Invalid bs specified. Must be between 1 and 2147483647.")
         numbers[key] = found
     format = given["O"] or "raw"
-    if format not in CREATE_OPTIONS:
+    if not known(format):
         raise ImgError("Unknown file format")
     source = open_image(words["if"], given["f"], share="U" in given, options="image-opts" in given)
     block, skip = int(numbers["bs"] or 512), int(numbers["skip"] or 0)

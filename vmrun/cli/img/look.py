@@ -102,14 +102,18 @@ def map(argv: list[str]) -> int:  # noqa: A001
                     raise ImgError("File contains external, encrypted or compressed clusters.")
                 where = "".join(f"{n:#x}".replace("0x0", "0").ljust(16) if n == 0 else f"{n:<#16x}"
                                 for n in (piece.start, piece.length, piece.offset))  # fmt: skip
-                sys.stdout.write(f"{where}{_file_of(piece.node)}\n")
+                sys.stdout.write(f"{where}{_file_of(piece.node, piece.start)}\n")
     finally:
         node.close()
     return 0
 
 
-def _file_of(node: Any) -> str:
+def _file_of(node: Any, offset: int) -> str:
+    """The file that has what is at `offset`."""
     from vmrun.backends.block.images import node_name
+
+    if hasattr(node, "layout"):
+        return node_name(node.layout.find(offset, 1)[0])
 
     if getattr(node, "external", False):
         return node_name(node.data)
@@ -156,7 +160,7 @@ def check(argv: list[str]) -> int:
         images._prepare = images_prepare
     try:
         if not isinstance(node, Qcow2Node):
-            raise ImgError("This image format does not support checks", 63)
+            return _check_mapped(node, name, repair is not None, as_json, quiet)
         told = (lambda line: None) if quiet else sys.stderr.write
         result = count(node, repair, told)
         fixed = result.corruptions_fixed or result.leaks_fixed
@@ -181,6 +185,27 @@ def check(argv: list[str]) -> int:
     if result.errors:
         return 1
     return 2 if result.corruptions else 3 if result.leaks else 0
+
+
+def _check_mapped(node: Any, name: str, repair: bool, as_json: bool, quiet: bool) -> int:
+    """Of an image whose format has other things to be wrong than counts."""
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.qcow2_check import Result
+
+    layout: Any = getattr(node, "layout", None)
+    result: Any = Result()
+    if layout is None:
+        raise ImgError("This image format does not support checks", 63)
+    try:
+        result.corruptions = layout.check(repair)
+    except ImageError as error:
+        raise ImgError(error.text, 63) from None
+    if not quiet:
+        if as_json:
+            _check_json(result, name, format_of(node))
+        else:
+            sys.stdout.write(_check_text(result))
+    return 2 if result.corruptions else 0
 
 
 def _leave(node: Any, header: Any, name: str) -> None:
@@ -357,16 +382,16 @@ def _first_data(node: Node, start: int, count: int) -> int | None:
 def measure(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.create import header_for, metadata_size
-    from vmrun.cli.img.formats import CREATE_OPTIONS
+    from vmrun.cli.img.formats import create_options, known
 
     given = Given(argv, "O:o:f:l:U", ("output=", "size="))
     as_json, target = given.json(), given["O"] or "raw"
     if "size" in given:
         image_size(given["size"] or "")
-    if target not in CREATE_OPTIONS:
+    if not known(target):
         raise ImgError(f"Unknown file format '{target}'")
     try:
-        options = options_of(given, CREATE_OPTIONS[target], target, "")
+        options = options_of(given, create_options(target), target, "")
     except ImgError as error:
         raise ImgError(f"{error}\n{program()}: Invalid options for file format '{target}'") from None
     if len(given.args) > 1:
@@ -376,6 +401,8 @@ def measure(argv: list[str]) -> int:
     if ("size" in given) == bool(given.args):
         raise ImgError("Either --size N or one filename must be specified.")
     node = None
+    if target not in ("raw", "qcow2"):
+        raise ImgError(f"Block driver '{target}' does not support size measurement")
     if given.args:
         node = open_image(given.args[0], given["f"], share="U" in given, options="image-opts" in given)
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vmrun.config.importers.state import Line
 
 _FILES = ("file", "host_device", "host_cdrom")
-_FORMATS = ("raw", "qcow2")
+_FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vpc", "vhdx")
 _NULL = ("null-co", "null-aio")
 # Drivers that vmrun's block layer has besides: a graph with one is kept whole.
 _OTHERS = ("nbd", "http", "https", "vvfat", "blkdebug", "throttle", *_NULL)

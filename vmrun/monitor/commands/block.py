@@ -38,7 +38,12 @@ struct(
         **{"compression-type": "Qcow2CompressionType"},
     },
 )
-wrapped("ImageInfoSpecific", "ImageInfoSpecificKind", {"qcow2": "ImageInfoSpecificQCow2"})
+struct(
+    "ImageInfoSpecificVmdk", {"create-type": "str", "cid": "int", "parent-cid": "int", "extents": "[ImageInfo]"}
+)
+wrapped(
+    "ImageInfoSpecific", "ImageInfoSpecificKind", {"qcow2": "ImageInfoSpecificQCow2", "vmdk": "ImageInfoSpecificVmdk"}
+)
 struct(
     "ImageInfo",
     {
@@ -103,7 +108,7 @@ _NODE = {
 enums["BlockdevDiscardOptions"] = ("ignore", "unmap")
 enums["BlockdevDriver"] = (
     "blkdebug", "copy-on-read", "file", "host_device", "http", "https", "nbd", "null-aio", "null-co", "qcow2", "raw",
-    "throttle", "vvfat",
+    "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
 )  # fmt: skip
 enums["OnOffAuto"] = ("auto", "on", "off")
 enums["BlockdevAioOptions"] = ("threads", "native", "io_uring")
@@ -119,6 +124,8 @@ struct(
     "BlockdevOptionsQcow2",
     {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull", "lazy-refcounts?": "bool"},
 )
+struct("BlockdevOptionsGenericFormat", {"file": "BlockdevRef"})
+struct("BlockdevOptionsGenericCOWFormat", {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull"})
 struct("BlockdevOptionsThrottle", {"file": "BlockdevRef", "throttle-group": "str"})
 struct("BlockdevOptionsCor", {"file": "BlockdevRef", "bottom?": "str"})
 struct(
@@ -144,6 +151,8 @@ union(
         **dict.fromkeys(("file", "host_device"), "BlockdevOptionsFile"),
         **dict.fromkeys(("null-aio", "null-co"), "BlockdevOptionsNull"),
         **{"qcow2": "BlockdevOptionsQcow2", "raw": "BlockdevOptionsRaw", "nbd": "BlockdevOptionsNbd"},
+        **dict.fromkeys(("vdi", "vhdx", "vpc"), "BlockdevOptionsGenericFormat"),
+        **{"vmdk": "BlockdevOptionsGenericCOWFormat"},
         **{"blkdebug": "BlkdebugOptions", "throttle": "BlockdevOptionsThrottle", "copy-on-read": "BlockdevOptionsCor"},
         **{"http": "BlockdevOptionsHttp", "https": "BlockdevOptionsHttp", "vvfat": "BlockdevOptionsVVFAT"},
     },
