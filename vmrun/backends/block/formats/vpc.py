@@ -87,11 +87,12 @@ class Dynamic(Layout):
         end = at + self.bitmap + self.block
         if end // SECTOR > NOWHERE:
             raise OSError(27, os.strerror(27))
+        stale = min(self.file.size, end) - at - self.bitmap  # behind the last block a file may have more than its footer
         self.file.truncate(max(self.file.size, end + len(self.footer)))
         self.file.write(end, self.footer)
-        # all sectors count as written: over what was the footer, and the zeros behind it
-        self.file.write(at, b"\xff" * self.bitmap)
-        self.file.write_zeroes(at + self.bitmap, SECTOR)
+        if stale > 0:
+            self.file.write_zeroes(at + self.bitmap, stale)
+        self.file.write(at, b"\xff" * self.bitmap)  # all sectors count as written, over what was the footer
         self.table.set(offset // self.block, at // SECTOR)
         self.free = end
 
