@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import random
 import struct
@@ -146,6 +147,9 @@ def questions(d: Driver) -> dict[str, Any]:
         if cns == 1:
             data = data[:0x40] + data[0x48:]  # the firmware's version
         found[f"identify {cns:#x} {nsid:#x}"] = status, data.hex()
+    for cns, nsid, commands in itertools.product(range(2, 0x20), (0, 1, 2, 300, 0xFFFFFFFF), range(3)):
+        status, data = d.identify(cns, nsid, commands << 24)
+        found[f"identify {cns:#x} {nsid:#x}, commands {commands}"] = status, b"" if status else data.rstrip(b"\0")
     for page, count in ((1, 64), (3, 512), (5, 4096), (0, 64), (4, 64), (0x81, 64), (2, 4), (1, 128)):
         d.q.memset(DATA, 4096)
         status = d.admin(2, 0xFFFFFFFF, prp1=DATA, cdw10=(count // 4 - 1) << 16 | page)[0]
@@ -154,6 +158,22 @@ def questions(d: Driver) -> dict[str, Any]:
         for select in (0, 1, 3):
             answer = d.admin(0x0A, 1, prp1=DATA, cdw10=feature | select << 8)
             found[f"get {feature:#x} {select}"] = answer[0] if feature == 14 else answer
+    d.q.write(DATA, bytes(range(256)) * 2)
+    for feature, nsid, value in ((5, 0, 1), (5, 2, 1), (5, 1, 0x10150), (5, 0xFFFFFFFF, 0x20160), (0x16, 0, 0)):
+        found[f"set {feature:#x} of {nsid:#x}"] = d.admin(9, nsid, prp1=DATA, cdw10=feature, cdw11=value)
+        for select in (0, 3) if feature == 0x16 else (0, 1, 2, 3):  # its default leaves the page alone on QEMU
+            d.q.memset(DATA, 512, 0xEE)
+            answer = d.admin(0x0A, 1, prp1=DATA, cdw10=feature | select << 8)
+            found[f"then {feature:#x} of {nsid:#x}, {select}"] = answer, d.q.read(DATA, 512).hex()
+            d.q.write(DATA, bytes(range(256)) * 2)
+    for action, kind, other, count in itertools.product(range(12), (0, 1, 2), (0, 5), (0, 1)):
+        found[f"virtualization {action} {kind} {other} {count}"] = d.admin(
+            0x1C, cdw10=action | kind << 8 | other << 16, cdw11=count
+        )
+    for select, nsid, ids in itertools.product((0, 1, 2), (0, 1, 2, 300, 0xFFFFFFFF), ((), (0,), (1,), (0, 1))):
+        d.q.memset(DATA, 4096)
+        d.q.write(DATA, struct.pack(f"<{len(ids) + 1}H", len(ids), *ids))
+        found[f"attachment {select} {nsid:#x} {ids}"] = d.admin(0x15, nsid, prp1=DATA, cdw10=select)
     for name, opcode, nsid, words in (
         ("no queue 0", 5, 0, {"prp1": 0x300000, "cdw10": 0x000F0000, "cdw11": 1}),
         ("twice", 5, 0, {"prp1": 0x300000, "cdw10": 0x000F0001, "cdw11": 1}),
@@ -228,6 +248,27 @@ def test_it_says_what_qemu_s_says(tmp_path: pathlib.Path) -> None:
             answers.append(questions(driver))
     mine, his = answers
     assert {name: (mine[name], his[name]) for name in mine if mine[name] != his[name]} == {}
+
+
+def test_a_time_stamp_goes_on_until_the_controller_is_reset(d: Driver) -> None:
+    def stamp(select: int = 0) -> tuple[int, int]:
+        d.q.memset(DATA, 8)  # QEMU gives no data for what a feature is by default
+        assert d.admin(0x0A, prp1=DATA, cdw10=14 | select << 8) == (0, 0)
+        word = struct.unpack("<Q", d.q.read(DATA, 8))[0]
+        return word & (1 << 48) - 1, word >> 48
+
+    d.q.write(DATA, struct.pack("<Q", 0xFFFF << 48 | 0x123456789A00))
+    assert d.admin(9, prp1=DATA, cdw10=14) == (0, 0)
+    if isinstance(d.q, QTest):
+        d.q.clock_step(25_000_000)
+    else:
+        time.sleep(0.03)
+    value, origin = stamp()
+    assert 0x123456789A00 + 25 <= value < 0x123456789A00 + 60_000 and origin == 2
+    assert stamp(1) == stamp(2) == (0, 0)
+    d.enable()
+    value, origin = stamp()
+    assert value < 60_000 and origin == 0
 
 
 @pytest.mark.peer

@@ -75,6 +75,12 @@ SAME: list[tuple[str, bytes, bytes | int]] = [
     ("mode pages without descriptor", six(0x1A, 8, 0x3F, 0, 255), 255),
     ("mode pages, short", six(0x1A, 0, 0x3F, 0, 10), 10),
     *((f"mode page {page:x} by ten", ten(0x5A, 0, page << 24, 256), 256) for page in PAGES),
+    ("capacity, more room", ten(0x25, 0, 0, 0), 512),
+    ("inquiry, more room", six(0x12, 0, 0, 0, 36), 512),
+    ("vital page, more room", six(0x12, 1, 0xB0, 0, 64), 512),
+    ("sense, more room", six(3, 0, 0, 0, 18), 256),
+    ("mode pages, more room", six(0x1A, 0, 0x3F, 0, 192), 512),
+    ("ready, with room", six(0), 512),
     ("read, too little room", ten(0x28, 0, 5, 4), 512),
     ("read nothing at the end", ten(0x28, 0, 2048, 0), 0),
     ("verify", ten(0x2F, 0, 0, 4), 0),
@@ -151,6 +157,7 @@ ROM: list[tuple[str, bytes, bytes | int]] = [
     ("event status, open", struct.pack(">BB2xB2xHx", 0x4A, 1, 0x10, 8), 8),
     ("capacity, open", ten(0x25, 0, 0, 0), 8),
     ("load", six(0x1B, 0, 0, 0, 3), 0),
+    ("event status, loaded", struct.pack(">BB2xB2xHx", 0x4A, 1, 0x10, 8), 8),
     ("is it there again", six(0), 0),
     ("capacity again", ten(0x25, 0, 0, 0), 8),
 ]
@@ -236,8 +243,9 @@ def test_reads_of_every_form_reach_memory_in_pieces(disk: Adapter, cdb: bytes, c
 
 
 def test_room_that_is_left_over_is_not_touched(disk: Adapter) -> None:
-    data = disk.command(ten(0x28, 0, 5, 1), 2048)[4]
-    assert data == struct.pack("<I", 5) * 128 + b"\xdd" * 1536
+    _, _, _, left, data = disk.command(ten(0x28, 0, 5, 1), 2048)
+    assert data == struct.pack("<I", 5) * 128 + b"\xdd" * 1536 and left == 1536
+    assert disk.command(ten(0x2A, 0, 5, 1), bytes(2048))[3] == 1536
 
 
 def test_zeros_without_data_are_written(disk: Adapter) -> None:

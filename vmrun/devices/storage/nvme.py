@@ -192,7 +192,7 @@ class Nvme(PciDevice, BusOwner):
         data = identify(serial, vendor, self.subsystem_vendor_id, self.mdts, self.aerl, number, name)
         limits = (self.mdts, self.vsl, self.aerl, self.aer_max_queued)
         self.chip = NvmeChip(
-            self.dma, data, self.intx, pairs + 1, self.msix_qsize, limits, self.smart_critical_warning
+            self.dma, data, self.intx, platform.virtual, pairs + 1, self.msix_qsize, limits, self.smart_critical_warning
         )
         registers = 2 * PAGE
         table = 16 * self.msix_qsize

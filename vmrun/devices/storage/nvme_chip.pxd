@@ -1,5 +1,6 @@
 # An NVMe controller. The documentation is in nvme_chip.pyx.
-from accel.api cimport u8, u16, u32, u64
+from accel.api cimport i64, u8, u16, u32, u64
+from accel.clock cimport Clock
 from vmrun.devices.storage.nvme_queues cimport Command
 from vmrun.devices.storage.nvme_spaces cimport NvmeSpaces
 
@@ -15,7 +16,10 @@ cdef class NvmeChip(NvmeSpaces):
     cdef public u32 aqa
     cdef public u64 asq, acq
     cdef public u32 hot, cold, event_config, cache, event_count, waiting_events, masked_events
-    cdef public u64 timestamp
+    cdef readonly Clock clock           # virtual
+    cdef public u64 timestamp           # as it was at `stamped`; above its 48 bits where it is from
+    cdef public i64 stamped
+    cdef u8 host_list[512]              # feature 16h
     cdef u16 event_ids[AER_MOST]
     cdef u32 event_list[EVENTS]
 
@@ -26,6 +30,8 @@ cdef class NvmeChip(NvmeSpaces):
     cdef int create_completion(self, Command *c) noexcept nogil
     cdef int create_submission(self, Command *c) noexcept nogil
     cdef int delete_queue(self, Command *c) noexcept nogil
+    cdef u64 time_stamp(self) noexcept nogil
+    cdef int virtualization(self, Command *c) noexcept nogil
     cdef int identify(self, Command *c) noexcept nogil
     cdef int health(self, Command *c, u8 *data) noexcept nogil
     cdef int log_page(self, Command *c) noexcept nogil

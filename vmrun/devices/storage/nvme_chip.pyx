@@ -13,17 +13,19 @@ it is used.
 from libc.string cimport memcpy, memset
 
 from accel.api cimport IrqLine
-from accel.dma cimport Dma, Scatter
+from accel.clock cimport Clock
+from accel.dma cimport Dma
 from vmrun.core.cells cimport cells
 from vmrun.devices.storage.nvme_io cimport EVERY, MOST_NAMESPACES
 from vmrun.devices.storage.nvme_queues cimport (
-    CSTS_FATAL, CSTS_READY, DOORBELLS, EVENT_LIMIT, INVALID_CQID, INVALID_FIELD,
-    INVALID_NSID, INVALID_OPCODE, INVALID_PRP, INVALID_QID, INVALID_VECTOR, LATER, MOST_ENTRIES, NOT_CHANGEABLE,
-    NOT_SAVEABLE, OK, QUEUE_IN_USE, QUEUE_SIZE, QUEUES, SEQUENCE_ERROR, Command, CompletionQueue, SubmissionQueue,
+    CSTS_FATAL, CSTS_READY, DOORBELLS, EVENT_LIMIT, INVALID_CONTROLLER, INVALID_CQID, INVALID_FIELD, INVALID_NSID,
+    INVALID_OPCODE, INVALID_PRP, INVALID_QID, INVALID_RESOURCE, INVALID_VECTOR, LATER, MOST_ENTRIES, NOT_CHANGEABLE,
+    NOT_SAVEABLE, OK, QUEUE_IN_USE, QUEUE_SIZE, QUEUES, RESOURCE_COUNT, SEQUENCE_ERROR, Command, CompletionQueue,
+    SubmissionQueue,
 )
 from vmrun.devices.storage.nvme_space cimport NvmeSpace
 
-from vmrun.core.state import KEEP, U32, U64, Bytes, Flag, Rows, Table
+from vmrun.core.state import KEEP, U32, U64, Bytes, Flag, Moment, Rows, Table
 
 cdef enum:
     # registers
@@ -51,10 +53,13 @@ cdef enum:
     A_GET_FEATURE = 0x0A
     A_EVENT = 0x0C
     A_ATTACH = 0x15
+    A_VIRTUALIZATION = 0x1C
     A_SHADOW = 0x7C
     A_FORMAT = 0x80
     TEMPERATURE = 0x143         # kelvin
     WARNING_TEMPERATURE = 0x157
+    STAMP_SET = 2               # byte 6 of a time stamp: the host has set it
+    NS = 1000000                # per millisecond
 
 cdef u64 CAPABILITIES = <u64>0x00401820 << 32 | 0x0F0107FF
 
@@ -88,14 +93,15 @@ cdef class NvmeChip(NvmeSpaces):
         U32("cc"), U32("csts"), U32("aqa"), U32("mask"), U32("raised"), U64("asq"), U64("acq"), U64("shadow"),
         U64("event_index"), U32("hot", WARNING_TEMPERATURE), U32("cold"), U32("event_config"), U32("cache", 1, most=1),
         U32("event_count", most=EVENTS), U32("waiting_events", most=AER_MOST), U32("masked_events"), U64("timestamp"),
+        Moment("stamped"), Bytes("host_behavior", 512),
         Bytes("event_identifiers", 2 * AER_MOST), Bytes("event_words", 4 * EVENTS),
         Bytes("attached", 33, KEEP), Bytes("changed_spaces", MOST_NAMESPACES + 1),
     )
     save, load_state = state.methods()[1:]
 
-    def __init__(self, Dma dma, bytes controller, IrqLine intx, u32 queues, u32 vectors, limits, u8 warning):
+    def __init__(self, Dma dma, bytes controller, IrqLine intx, Clock clock, u32 queues, u32 vectors, limits, u8 warning):
         super().__init__(dma, intx, queues)
-        self.name = "nvme"
+        self.name, self.clock = "nvme", clock
         self.max_access, self.min_access = 8, 1
         self.controller, self.controller_data = controller, <u8 *>controller
         self.vectors, self.warning = vectors, warning
@@ -111,6 +117,10 @@ cdef class NvmeChip(NvmeSpaces):
     @property
     def event_words(self):
         return cells(self, self.event_list, 4 * EVENTS)
+
+    @property
+    def host_behavior(self):
+        return cells(self, self.host_list, 512)
 
     def reset(self):
         with nogil:
@@ -279,6 +289,7 @@ cdef class NvmeChip(NvmeSpaces):
             self.submission[n].used = self.completion[n].used = False
         self.event_count = self.waiting_events = self.masked_events = 0
         self.owed = self.raised = 0
+        self.timestamp, self.stamped = 0, self.clock.now()
         self.check_pin()
         if self.shadow:
             self.shadow = self.event_index = 0
@@ -331,6 +342,8 @@ cdef class NvmeChip(NvmeSpaces):
             return LATER
         if op == A_ATTACH:
             return self.attach(c)
+        if op == A_VIRTUALIZATION:
+            return self.virtualization(c)
         if op == A_SHADOW:
             if (c.prp1 | c.prp2) & (self.page() - 1):
                 return INVALID_FIELD
@@ -340,6 +353,17 @@ cdef class NvmeChip(NvmeSpaces):
         if op == A_FORMAT:
             return self.format(c)
         return INVALID_OPCODE
+
+    cdef int virtualization(self, Command *c) noexcept nogil:
+        """There are no secondary controllers, and nothing that could be given to them."""
+        cdef u32 action = c.cdw10 & 15, kind = c.cdw10 >> 8 & 7
+        if kind > 1:
+            return INVALID_RESOURCE
+        if action in (7, 8, 9) or action == 1 and c.cdw10 >> 16 != self.number:
+            return INVALID_CONTROLLER
+        if action == 1:
+            return RESOURCE_COUNT if c.cdw11 & 0xFFFF else OK
+        return INVALID_FIELD
 
     cdef int create_completion(self, Command *c) noexcept nogil:
         cdef u32 number = c.cdw10 & 0xFFFF, size = c.cdw10 >> 16, vector = c.cdw11 >> 16
@@ -399,6 +423,11 @@ cdef class NvmeChip(NvmeSpaces):
         self.completion[number].used = False
         self.moved_bells = True
         return OK
+
+    cdef u64 time_stamp(self) noexcept nogil:
+        """Milliseconds since 1970, when the host has said them once, else since the controller was reset."""
+        cdef u64 gone = <u64>(self.clock.now() - self.stamped) // NS
+        return self.timestamp >> 48 << 48 | ((self.timestamp + gone) << 16 >> 16)
 
     cdef int identify(self, Command *c) noexcept nogil:
         cdef u8 data[4096]
@@ -494,6 +523,7 @@ cdef class NvmeChip(NvmeSpaces):
     cdef int get_feature(self, Command *c, u32 *result) noexcept nogil:
         cdef u8 id = c.cdw10 & 0xFF, select = c.cdw10 >> 8 & 7
         cdef u8 data[512]
+        cdef u64 stamp
         cdef bint standing = select == 1 or select == 2
         if id not in (1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 14, 0x16, 0x19):
             return INVALID_FIELD
@@ -527,19 +557,17 @@ cdef class NvmeChip(NvmeSpaces):
         elif id == 11:
             result[0] = 0 if standing else self.event_config
         elif id == 14:
-            memset(data, 0, 8)
-            memcpy(data, &self.timestamp, 6)
-            return self.give(c, data, 8)
+            stamp = 0 if standing else self.time_stamp()
+            return self.give(c, <u8 *>&stamp, 8)
         elif id == 0x16:
             memset(data, 0, 512)
-            return self.give(c, data, 512)
+            return self.give(c, &data[0] if standing else &self.host_list[0], 512)
         return OK
 
     cdef int set_feature(self, Command *c, u32 *result) noexcept nogil:
         cdef u8 id = c.cdw10 & 0xFF
         cdef u64 stamp = 0
         cdef u32 n
-        cdef void *scatter = self.side[0].scatter
         cdef int status
         if c.cdw10 >> 31:
             return NOT_SAVEABLE
@@ -587,13 +615,12 @@ cdef class NvmeChip(NvmeSpaces):
         elif id == 11:
             self.event_config = c.cdw11
         elif id == 14:
-            status = self.gather(c, 8, False, scatter)
+            status = self.receive(c, <u8 *>&stamp, 8)
             if status != OK:
-                (<Scatter>scatter).finish(0)
                 return status
-            (<Scatter>scatter).get(0, <u8 *>&stamp, 8)
-            (<Scatter>scatter).finish(0)
-            self.timestamp = stamp << 16 >> 16
+            self.timestamp, self.stamped = stamp << 16 >> 16 | <u64>STAMP_SET << 48, self.clock.now()
+        elif id == 0x16:
+            return self.receive(c, self.host_list, 512)
         elif id == 0x19 and c.cdw11 & 0x1FF:
             return 0x402B
         return OK

@@ -16,6 +16,7 @@ cdef class NvmeSpaces(NvmeIo):
     cdef u8 changed[MOST_NAMESPACES + 1]    # since the list of changed namespaces was read
 
     cdef int give(self, Command *c, const u8 *data, u64 length) noexcept nogil
+    cdef int receive(self, Command *c, u8 *data, u64 length) noexcept nogil
     cdef void enter_family(self) noexcept nogil
     cdef void leave_family(self) noexcept nogil
     cdef bint attached_anywhere(self, u32 nsid) noexcept nogil

@@ -153,18 +153,26 @@ cdef class NvmeSpaces(NvmeIo):
             (<Scatter>self.side[0].scatter).finish(0)
         return status
 
+    cdef int receive(self, Command *c, u8 *data, u64 length) noexcept nogil:
+        """What an admin command brings, out of the guest's memory."""
+        cdef int status
+        if c.flags >> 6:
+            return INVALID_FIELD
+        status = self.gather(c, length, False, self.side[0].scatter)
+        if status == OK:
+            (<Scatter>self.side[0].scatter).get(0, data, length)
+        (<Scatter>self.side[0].scatter).finish(0)
+        return status
+
     cdef int attach(self, Command *c) noexcept nogil:
         """Attach a namespace to the controllers of a list (CDW10.SEL 0), or take it from them (1)."""
         cdef u8 controllers[PAGE]
         cdef int status
-        if not c.nsid or c.nsid > MOST_NAMESPACES:
+        if not c.nsid or c.nsid > MOST_NAMESPACES and c.nsid != EVERY:
             return INVALID_NSID
-        if not self.in_subsystem or self.known[c.nsid] == NULL:
+        if not self.in_subsystem or c.nsid == EVERY or self.known[c.nsid] == NULL:
             return INVALID_FIELD
-        status = self.gather(c, PAGE, False, self.side[0].scatter)
-        if status == OK:
-            (<Scatter>self.side[0].scatter).get(0, controllers, PAGE)
-        (<Scatter>self.side[0].scatter).finish(0)
+        status = self.receive(c, controllers, PAGE)
         if status != OK:
             return status
         self.enter_family()

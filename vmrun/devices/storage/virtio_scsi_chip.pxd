@@ -13,7 +13,8 @@ ctypedef struct Command:        # one that a unit has
     u32 queue
     u32 pieces
     Desc answer[ANSWER]         # where the response goes
-    u32 room
+    u32 room                    # for sense data
+    u64 given                   # bytes for a command's data, 0: it has none
     Task *task                  # whoever wants it ended
     u8 response                 # that it then gets
     bint used

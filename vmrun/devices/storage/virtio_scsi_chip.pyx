@@ -224,7 +224,7 @@ cdef class ScsiChip(VirtioChip):
             if not left:
                 break
         command.scsi.status, command.scsi.sense_length = 0, 0
-        command.scsi.expected = command.scsi.moved = 0
+        command.given = command.scsi.moved = 0
         room_out, room_in = chain.read_size - HEAD - cdb, chain.write_size - RESPONSE - sense
         if room_out and room_in:                                # both ways at once
             self.respond(queue, command, S_FAILURE)
@@ -242,9 +242,9 @@ cdef class ScsiChip(VirtioChip):
             room = room_in if to_host else room_out
             if command.scsi.expected > room:
                 scsi_cancel(&command.scsi)
-                command.scsi.expected = command.scsi.moved = 0
                 self.respond(queue, command, S_OVERRUN)
                 return 1
+            command.given = room
             if queue.gather(
                 chain, to_host, RESPONSE + sense if to_host else HEAD + cdb, room - command.scsi.length, self.scatter
             ) != 0:
@@ -275,7 +275,7 @@ cdef class ScsiChip(VirtioChip):
                 memcpy(out + RESPONSE, command.scsi.sense, n)
                 size += n
             else:
-                value = <u32>min(command.scsi.expected - command.scsi.moved, <u64>0xFFFFFFFF)
+                value = <u32>min(command.given - command.scsi.moved, <u64>0xFFFFFFFF)
                 memcpy(out + 4, &value, 4)
         for n in range(command.pieces):
             if at >= size:
