@@ -66,7 +66,7 @@ cdef class PacketUnit(Mmc):
         if length == MMC_FORMAT:
             return self.fail(ILLEGAL_REQUEST, ASC_INCOMPATIBLE_FORMAT, 0)
         if length == MMC_PREVENTED:
-            return self.fail(ILLEGAL_REQUEST if self.total() else NOT_READY, ASC_REMOVAL_PREVENTED, 0)
+            return self.fail(NOT_READY if self.total() else ILLEGAL_REQUEST, ASC_REMOVAL_PREVENTED, 0)
         if length < 0:
             return self.fail(ILLEGAL_REQUEST, ASC_INVALID_FIELD, 0)
         return self.give(<u32>length, room)

@@ -224,12 +224,11 @@ cdef class Mmc:
             if self.tray_open:
                 return 0
             self.tray_open = True
-            self.changed = self.event_new = False
         elif self.tray_open:
             self.tray_open = False
-            self.changed = self.event_new = self.backend.size >= CD_BLOCK
         else:
             return 0
+        self.changed = self.event_new = False   # what the guest did itself is no news: Linux would fail its next read
         with gil:
             if self.on_tray is not None:
                 self.on_tray(bool(self.tray_open))
