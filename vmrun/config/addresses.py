@@ -161,6 +161,7 @@ def _first_bus(work: Work, dev: Dev, wanted: str) -> str | None:
             dev.spec.place,
             dev.spec.path,
             remedy=f"add a device that provides {_a(wanted)} bus: {_providers(work, wanted)}",
+            facts={"driver": dev.driver, "wanted": wanted},
         )
     dev.idle = True
     return None

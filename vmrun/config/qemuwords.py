@@ -27,6 +27,8 @@ _WORDS_OF_PROPERTIES = {
     ("VR0603", "tls-creds"): "No TLS credentials with id '{id}'",
     ("VR0603", "keyid"): "No secret with id '{id}'",
 }
+# and of a device for which there is no bus of its kind at all
+_NO_BUS = "No '{wanted}' bus found for device '{driver}'"
 # the same of a device that comes while the machine runs
 _WORDS_OF_PLUGGED = {
     "VR0511": "PCI: slot {slot} function 0 already occupied by {other}, new func {driver} cannot be exposed to guest.",
@@ -53,6 +55,8 @@ def said(problem: Problem, plugged: bool = False) -> str:
     facts = problem.facts
     if not facts:
         return problem.message
+    if problem.code == "VR0502" and "wanted" in facts:
+        return _NO_BUS.format_map(facts)
     if facts.get("names") == "object" and facts["property"] != "tpmdev":
         table = _WORDS_OF_OBJECTS
     words = _WORDS_OF_PROPERTIES.get((problem.code, str(facts.get("property")))) or table.get(problem.code)

@@ -293,3 +293,23 @@ def test_what_qemu_refuses(line: str, message: str) -> None:
 )
 def test_what_qemu_takes(line: str) -> None:
     assert parse_command_line(line.split(), defaults=True).lost == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("format=raw,l2-cache-size=1M", "Block format 'raw' does not support the option 'l2-cache-size'"),
+        ("format=raw,overlap-check=all", "Block format 'raw' does not support the option 'overlap-check'"),
+        ("nosuch=1,format=qcow2", "Block format 'qcow2' does not support the option 'nosuch'"),
+    ],
+)
+def test_a_format_s_options_are_taken_for_that_format(options: str, text: str) -> None:
+    with pytest.raises(LineError, match=re.escape(text)):
+        parsed(f"-drive if=virtio,file=a.img,{options}")
+
+
+@pytest.mark.parametrize(
+    "options", ["format=qcow2,pass-discard-request=on", "format=raw,stats-account-invalid=on,stats-intervals.0=60"]
+)
+def test_options_about_the_host_s_work_are_taken(options: str) -> None:
+    assert errors(f"-nodefaults -drive if=virtio,file=/dev/zero,{options}") == []

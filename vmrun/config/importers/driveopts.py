@@ -165,7 +165,10 @@ def _place(line: Line, option: Option, kind: str, place: dict[str, int]) -> tupl
 
 def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = nodes.inline(line, option, given)
+    kind = str(given.get("format", given.get("driver", "")))
     for key, value in given.items():
+        if kind == "raw" and key in nodes.TABLES:
+            raise option.wrong(f"Block format 'raw' does not support the option '{key}'", key)
         if key == "cache" and value == "off":
             spec["cache"] = "none"
         elif key in ("file", "file.filename", "file.file.filename"):
@@ -218,11 +221,14 @@ def _spec(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
                 "copy",
                 "password",
                 "backing",
+                "pass-discard-",
+                "stats-account-",
+                "stats-intervals.",
             )
         ):
             line.no_equal(option, key, host=not key.startswith(("backing", "password", "rbd")))
         else:
-            raise option.wrong(f"Block format '{spec.get('format', 'raw')}' does not support the option '{key}'", key)
+            raise option.wrong(f"Block format '{kind or 'raw'}' does not support the option '{key}'", key)
     try:
         if not checked(spec):
             spec.pop("throttle-group", None)  # a group is its drives' that have limits of their own

@@ -12,6 +12,7 @@ from vmrun.config.importers import (
     machineopts,
     netopts,
     numaopts,
+    order,
     runopts,
     screenopts,
 )
@@ -194,12 +195,13 @@ def parse_options(options: list[Option], defaults: bool) -> Parsed:
 
 def _document(line: Line) -> dict[str, Any]:
     texts = [text for _, text in line.early]
-    devices = [device for device, _ in line.early] + line.devices
+    early = [device for device, _ in line.early]
+    devices = early + line.devices
     buses.place(devices, line.catalogue)
     netopts.count_macs(devices, line.has_mac)
     line.texts = texts + line.texts
     line.run.pop("places", None)
-    order = (
+    keys = (
         "name",
         "machine",
         "remove",
@@ -224,7 +226,7 @@ def _document(line: Line) -> dict[str, Any]:
         "smbios",
     )
     document: dict[str, Any] = {"schema": "vmrun/machine/1"}
-    document |= {key: line.file[key] for key in order if key in line.file}
+    document |= {key: line.file[key] for key in keys if key in line.file}
     sections: dict[str, Any] = {
         "globals": line.globals,
         "drives": line.drives,
@@ -233,7 +235,9 @@ def _document(line: Line) -> dict[str, Any]:
     }
     sections |= {key: line.file.get(key) for key in ("spice", "vnc", "display", "keyboard")}
     sections |= {"devices": devices, "include": line.file.get("include"), "monitors": line.monitors}
-    return document | {key: value for key, value in sections.items() if value}
+    document |= {key: value for key, value in sections.items() if value}
+    order.settle(document, order.as_made(early, line.devices, line.catalogue), line.catalogue)
+    return document
 
 
 def options_table() -> str:

@@ -21,12 +21,12 @@ _COMMON = frozenset((
     "driver", "node-name", "file", "read-only", "auto-read-only", "force-share", "discard", "detect-zeroes",
     "cache.direct", "cache.no-flush", "aio", "locking", "filename", "backing", "x-check-cache-dropped",
 ))  # fmt: skip
-# How QEMU keeps a format's tables in memory.
-_TUNING = frozenset((
+# How QEMU keeps a format's tables in memory: of images that have some.
+TABLES = frozenset((
     "lazy-refcounts", "cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "overlap-check",
-    "cache-clean-interval", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "drop-cache",
-    "aio-max-batch", "pr-manager", "discard-no-unref",
+    "cache-clean-interval", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
 ))  # fmt: skip
+_TUNING = TABLES | {"drop-cache", "aio-max-batch", "pr-manager", "discard-no-unref"}
 
 
 def drive(line: Line, name: str) -> dict[str, Any]:
