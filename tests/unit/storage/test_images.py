@@ -10,7 +10,7 @@ import pytest
 from accel.api import DeviceLock
 
 from vmrun.backends.block import open_drive
-from vmrun.backends.block.create import create_qcow2, new_file
+from vmrun.backends.block.create import create_image, create_qcow2, new_file
 from vmrun.backends.block.images import Access, open_node, open_options
 from vmrun.errors import BackendError
 
@@ -105,3 +105,17 @@ def test_a_disk_that_forgets(tmp_path: pathlib.Path) -> None:
     assert drive.size == 1 << 30
     assert drive.read_bytes(5, 7) == bytes(7)
     drive.close()
+
+
+def test_the_last_cluster_of_a_file_is_whole(tmp_path: pathlib.Path) -> None:
+    """libqcow and others read no further than the file goes. Who changes nothing leaves the file as long as it was."""
+    path = tmp_path / "a.qcow2"
+    create_image(str(path), "qcow2", 1 << 20, {})
+    for written, size in ((b"x" * 512, 6 << 16), (b"", 6 << 16), (b"", 5 * 65536 + 512)):
+        if not written:
+            os.truncate(path, size)
+        node = open_node(str(path), "qcow2", Access())
+        if written:
+            node.write(0, written)
+        node.close()
+        assert path.stat().st_size == size

@@ -24,6 +24,7 @@ from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, EOPNOTSUPP, EPERM
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+import contextlib
 import os
 
 from vmrun.backends.block import qcow2_header as headers
@@ -89,6 +90,10 @@ cdef class Qcow2Node(Qcow2Reader):
             store(self)
         with nogil:
             error = self.flush()
+        if error == 0 and self.file.size > self.found_size and self.file.size % self.cluster_size and not self.broken:
+            # its last cluster is whole: other programs may read no further than the file goes
+            with contextlib.suppress(OSError):
+                self.file.truncate(self.file.size + self.cluster_size - self.file.size % self.cluster_size)
         if error == 0 and self.is_dirty and not self.broken:
             self.header.incompatible &= ~headers.DIRTY
             self.is_dirty = False

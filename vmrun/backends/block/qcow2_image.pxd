@@ -47,6 +47,7 @@ cdef class Qcow2Image(Node):
     cdef u64 refblock_entries, most_refcount
     cdef u64 *sieve                     # a bit for each cluster, many share one: clear where no active table lies
     cdef u64 sieve_bits, sieve_count    # 0: to be made anew; tables in it
+    cdef u64 found_size                 # of the file when it was opened
     cdef MetaCache l2, blocks
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t settled

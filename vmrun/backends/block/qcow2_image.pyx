@@ -55,6 +55,7 @@ cdef class Qcow2Image(Node):
         self.file, self.header, self.backing = file, header, backing
         self.external = data is not None
         self.hollow = -1
+        self.found_size = file.size
         self.data = data if data is not None else file
         self.driver, self.readonly = "qcow2", readonly
         self.version, self.size = header.version, header.size
