@@ -87,7 +87,7 @@ class Dynamic(Layout):
         end = at + self.bitmap + self.block
         if end // SECTOR > NOWHERE:
             raise OSError(27, os.strerror(27))
-        stale = min(self.file.size, end) - at - self.bitmap  # behind the last block a file may have more than its footer
+        stale = min(self.file.size, end) - at - self.bitmap  # a file may have more than its footer there
         self.file.truncate(max(self.file.size, end + len(self.footer)))
         self.file.write(end, self.footer)
         if stale > 0:
