@@ -484,9 +484,11 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
 
 
 def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
-    """Whether a node is for reading alone, and which node lies below it; its other options stay as they are."""
+    """Whether a node is for reading alone, which node lies below it, how much of its tables is kept; its other
+    options stay as they are.
+    """
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen, throttle_group
+    from vmrun.backends.block.images import bound, reopen, throttle_group
 
     table = blocks(machine)
     planned: list[tuple[Any, Any, dict[str, Any], Any]] = []
@@ -522,6 +524,8 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
                     reopen(node, readonly)
                 if group is not None:
                     node.move(group)
+                if given["driver"] == "qcow2":
+                    bound(node, given)
             except ImageError as error:
                 raise BuildError(error.text) from None
             old = backing_of(node)

@@ -472,7 +472,7 @@ def _changes(io: Io, text: str) -> dict[str, Any]:
 
 def _reopen(io: Io, words: list[str], name: str) -> str:
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import be_lazy, reopen
+    from vmrun.backends.block.images import be_lazy, bound, reopen
 
     given, _ = _options(words, "rw", "co", name)
     options = _changes(io, given.get("o", ""))
@@ -482,10 +482,12 @@ def _reopen(io: Io, words: list[str], name: str) -> str:
         if "r" in given or "w" in given:
             raise Refused(f"{io.program}Cannot set both -r/-w and 'read-only'", True)
         given["r" if options["read-only"] else "w"] = ""
-    if "lazy-refcounts" in options:
+    if options.keys() - {"read-only"} and io.node.driver == "qcow2":
         with io.quiet():
             try:
-                be_lazy(io.node, options)
+                bound(io.node, options)
+                if "lazy-refcounts" in options:
+                    be_lazy(io.node, options)
             except ImageError as error:
                 raise Refused(f"{io.program}{error.text}", True) from None
     if "r" in given or "w" in given:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pathlib
+import random
 import struct
 from typing import Any
 
 import pytest
+from vmrun.backends.block.qcow2_check import check
 
 from vmrun.backends.block.create import create_qcow2, new_file
-from vmrun.backends.block.images import Access, open_node
+from vmrun.backends.block.images import Access, ImageError, open_node, open_options
 
 COPIED = 1 << 63
 TABLE = 32 << 10  # bytes of the disk that a table is for, with clusters of 512 bytes
@@ -100,3 +102,35 @@ def test_an_image_that_was_anothers_is_not_known_any_more(tmp_path: pathlib.Path
     node = opened(path)
     assert [node.read(at * 65536, 65536) for at in range(3)] == [each * 65536 for each in (letter, b"b", b"c")]
     node.close()
+
+
+def test_as_much_of_the_tables_is_kept_as_is_said(tmp_path: pathlib.Path) -> None:
+    """Eight pieces of 512 bytes at least, of 128 tables and more of counts: what is written comes back."""
+    path = tmp_path / "a.qcow2"
+    an_image(path).close()
+    said = {"l2-cache-size": 8192, "l2-cache-entry-size": 512, "refcount-cache-size": 512}
+    options = {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}, **said}
+    node: Any = open_options(options, Access(lock=False))
+    assert (node.kept[0], node.kept[2]) == (8192, 4096)
+    chance, disk = random.Random(5), bytearray(4 << 20)
+    for n in range(3000):
+        at, data = chance.randrange(0, 4 << 20, 512), bytes([chance.randrange(256)]) * 512
+        if n % 5 == 4:
+            node.trim(at, 512)
+            data = bytes(512)
+        else:
+            node.write(at, data)
+        disk[at : at + 512] = data
+        if n == 2000:
+            node.bound(4096, 65536, 0)  # while there is something that the file has not got
+            assert (node.kept[0], node.kept[2]) == (4096, 65536)
+    assert node.kept[1] <= 4096 and node.kept[3] <= 65536
+    assert node.read(0, 4 << 20) == disk
+    node.close()
+    node = opened(path)
+    assert node.read(0, 4 << 20) == disk
+    found = check(node, None, lambda line: None)
+    assert not found.corruptions and not found.errors and not found.leaks
+    node.close()
+    with pytest.raises(ImageError, match="at the same time"):
+        open_options({**options, "cache-size": 4096}, Access(lock=False))

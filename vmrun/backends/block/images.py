@@ -393,7 +393,7 @@ def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None,
         return raw(node, options)
     if node.readonly and not access.readonly:
         reopen(node, False)
-    from vmrun.backends.block.nodeoptions import caches, checked
+    from vmrun.backends.block.nodeoptions import checked
     from vmrun.backends.block.qcow2 import Qcow2Node
 
     backing = options.get("backing", True)
@@ -409,7 +409,7 @@ def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None,
         top = over(node, name, driver, access, backing=backing is not None and backing != "", depth=depth)
     if isinstance(top, Qcow2Node):
         try:
-            caches(checked(options, "qcow2"), top.cluster_size)
+            bound(top, checked(options, "qcow2"))
             if "lazy-refcounts" in options:
                 be_lazy(top, options)
         except BaseException:
@@ -433,6 +433,18 @@ def _rebased(top: Any, name: str, backing: Any, access: Access, depth: int) -> N
         if isinstance(backing, str):
             raise
         raise ImageError(f"Could not open backing file: {error.text}", error.remedy) from None
+
+
+def bound(node: Any, options: dict[str, Any]) -> None:
+    """How much of a qcow2 image's tables is kept in memory, as -blockdev says it. ImageError."""
+    from vmrun.backends.block.nodeoptions import caches, typed
+
+    kept = caches({key: typed(key, "size", options[key]) for key in options if "cache-" in key}, node.cluster_size)
+    if kept is not None:
+        try:
+            node.bound(*kept)
+        except (OSError, MemoryError) as error:
+            raise ImageError(f"Could not set the caches of '{node_name(node)}': {error}") from None
 
 
 def be_lazy(node: Any, options: dict[str, Any]) -> None:

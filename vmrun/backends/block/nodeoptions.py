@@ -87,18 +87,31 @@ def checked(options: dict[str, Any], driver: str | None) -> dict[str, Any]:
     return found
 
 
-def caches(options: Mapping[str, Any], cluster: int) -> None:
-    """What a qcow2 image's options say of its caches must be possible, though vmrun's are its own. ImageError."""
+MOST_TABLES, MOST_COUNTS = 32 << 20, 8 << 20  # bytes of a qcow2 image's that are kept without a word on it
+
+
+def caches(options: Mapping[str, Any], cluster: int) -> tuple[int, int, int] | None:
+    """What a qcow2 image's options say of its caches: bytes of L2 tables, of counts, and of a piece of tables (0: not
+    said); None: nothing is said. ImageError: it is not possible.
+    """
     whole, tables, counts = (options.get(f"{kind}cache-size") for kind in ("", "l2-", "refcount-"))
+    entry = options.get("l2-cache-entry-size")
     if whole is not None:
         if tables is not None and counts is not None:
             raise ImageError("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
         for found, name in ((tables, "l2-cache-size"), (counts, "refcount-cache-size")):
             if found is not None and found > whole:
                 raise ImageError(f"{name} may not exceed cache-size")
-    entry = options.get("l2-cache-entry-size")
+        if counts is None:
+            tables = whole - min(whole, 4 * cluster) if tables is None else tables
+            counts = whole - tables
+        else:
+            tables = whole - counts
     if entry is not None and (not 512 <= entry <= cluster or entry & entry - 1):
         raise ImageError(f"L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})")
+    if tables is None and counts is None and entry is None:
+        return None
+    return MOST_TABLES if tables is None else tables, MOST_COUNTS if counts is None else counts, entry or 0
 
 
 def unknown(driver: str, key: str) -> ImageError:

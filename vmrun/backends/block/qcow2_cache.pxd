@@ -17,9 +17,9 @@ cdef extern from *:
 
 cdef struct Slot:
     u64 offset                      # in the file; 0: empty
-    u64 used
     u32 low, high                   # bytes that are not written yet; high 0: none
-    int next
+    int next                        # of its bucket
+    int newer, older                # by when it was last used; -1: none
     u8 *data
 
 
@@ -27,10 +27,16 @@ cdef class MetaCache:
     cdef Slot *slots
     cdef int *buckets
     cdef u32 count, mask
-    cdef u64 slice, clock
+    cdef u32 filled                 # slots that were ever used: the first ones
+    cdef int first, last            # the newest and the oldest of them, -1: none
+    cdef u32 bits
+    cdef u64 slice                  # 1 << bits
     cdef u32 dirty
     cdef Slot *find(self, u64 offset) noexcept nogil
     cdef Slot *oldest(self) noexcept nogil
+    cdef void take_out(self, int n) noexcept nogil
+    cdef void touch(self, int n) noexcept nogil
+    cdef void age(self, int n) noexcept nogil
     cdef int place(self, Slot *slot, u64 offset) noexcept nogil
     cdef void unlink(self, Slot *slot) noexcept nogil
     cdef void drop(self, u64 offset, u64 bytes) noexcept nogil

@@ -55,7 +55,9 @@ cdef void put_count(u8 *block, u64 index, u32 order, u64 value) noexcept nogil:
 # --- the cache of tables -----------------------------------------------------------------------------------
 
 cdef class MetaCache:
-    """Slices of tables by their offset in the file: at most `count` of them, the least used goes."""
+    """Slices of tables, of `slice` bytes (a power of two), by their offset in the file: at most `count` of them, eight at least;
+    the one goes that was used the longest time ago.
+    """
 
     def __cinit__(self, u64 slice, u64 count):
         cdef u32 n, buckets = 16
@@ -68,52 +70,94 @@ cdef class MetaCache:
         if self.slots == NULL or self.buckets == NULL:
             raise MemoryError
         self.slice, self.count, self.mask = slice, <u32>count, buckets - 1
+        while <u64>1 << self.bits < slice:
+            self.bits += 1
+        self.first = self.last = -1
         for n in range(buckets):
             self.buckets[n] = -1
 
     def __dealloc__(self):
         cdef u32 n
         if self.slots != NULL:
-            for n in range(self.count):
+            for n in range(self.filled):
                 free(self.slots[n].data)
         free(self.slots)
         free(self.buckets)
 
     cdef Slot *find(self, u64 offset) noexcept nogil:
-        cdef int n = self.buckets[(offset // self.slice) & self.mask]
+        cdef int n = self.buckets[(offset >> self.bits) & self.mask]
         while n >= 0:
             if self.slots[n].offset == offset:
-                self.clock += 1
-                self.slots[n].used = self.clock
+                self.touch(n)
                 return &self.slots[n]
             n = self.slots[n].next
         return NULL
 
+    cdef void take_out(self, int n) noexcept nogil:
+        cdef Slot *slot = &self.slots[n]
+        if slot.newer >= 0:
+            self.slots[slot.newer].older = slot.older
+        else:
+            self.first = slot.older
+        if slot.older >= 0:
+            self.slots[slot.older].newer = slot.newer
+        else:
+            self.last = slot.newer
+
+    cdef void touch(self, int n) noexcept nogil:
+        """It is the newest."""
+        if self.first == n:
+            return
+        self.take_out(n)
+        self.slots[n].newer, self.slots[n].older = -1, self.first
+        if self.first >= 0:
+            self.slots[self.first].newer = n
+        else:
+            self.last = n
+        self.first = n
+
+    cdef void age(self, int n) noexcept nogil:
+        """It is the oldest."""
+        if self.last == n:
+            return
+        self.take_out(n)
+        self.slots[n].older, self.slots[n].newer = -1, self.last
+        if self.last >= 0:
+            self.slots[self.last].older = n
+        else:
+            self.first = n
+        self.last = n
+
     cdef Slot *oldest(self) noexcept nogil:
-        cdef u32 n, best = 0
-        for n in range(self.count):
-            if self.slots[n].offset == 0:
-                return &self.slots[n]
-            if self.slots[n].used < self.slots[best].used:
-                best = n
-        return &self.slots[best]
+        """The slot for what comes next: an empty one, as long as there is one."""
+        cdef int n = <int>self.filled
+        if self.filled < self.count and (self.last < 0 or self.slots[self.last].offset):
+            self.slots[n].newer, self.slots[n].older = self.last, -1
+            if self.last >= 0:
+                self.slots[self.last].older = n
+            else:
+                self.first = n
+            self.last = n
+            self.filled += 1
+        return &self.slots[self.last]
 
     cdef void unlink(self, Slot *slot) noexcept nogil:
         cdef int *at
         cdef int me = <int>(slot - self.slots)
         if slot.offset == 0:
             return
-        at = &self.buckets[(slot.offset // self.slice) & self.mask]
+        at = &self.buckets[(slot.offset >> self.bits) & self.mask]
         while at[0] != me:
             at = &self.slots[at[0]].next
         at[0] = slot.next
         if slot.high:
             self.dirty -= 1
-        slot.offset, slot.high, slot.low, slot.used = 0, 0, 0, 0
+        slot.offset, slot.high, slot.low = 0, 0, 0
+        self.age(me)
 
     cdef int place(self, Slot *slot, u64 offset) noexcept nogil:
         """`slot` stands for `offset` from now on; its data are the caller's to fill."""
-        cdef u32 bucket = (offset // self.slice) & self.mask
+        cdef u32 bucket = <u32>(offset >> self.bits) & self.mask
         self.unlink(slot)
         if slot.data == NULL:
             slot.data = <u8 *>malloc(self.slice)
@@ -122,8 +166,7 @@ cdef class MetaCache:
         slot.offset = offset
         slot.next = self.buckets[bucket]
         self.buckets[bucket] = <int>(slot - self.slots)
-        self.clock += 1
-        slot.used = self.clock
+        self.touch(<int>(slot - self.slots))
         return 0
 
     cdef void drop(self, u64 offset, u64 bytes) noexcept nogil:

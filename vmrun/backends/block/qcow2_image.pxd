@@ -49,6 +49,8 @@ cdef class Qcow2Image(Node):
     cdef u64 sieve_bits, sieve_count    # 0: to be made anew; tables in it
     cdef u64 found_size                 # of the file when it was opened
     cdef MetaCache l2, blocks
+    cdef u64 most_tables, most_counts   # bytes that they keep
+    cdef u64 piece                      # of the tables that are kept, 0: as it comes
     cdef pthread_mutex_t mutex
     cdef pthread_cond_t settled
     cdef pthread_rwlock_t graph         # shared: reads and writes; exclusive: what frees clusters or moves tables

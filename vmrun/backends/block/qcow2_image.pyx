@@ -15,8 +15,9 @@ from vmrun.backends.block import qcow2_header as headers
 
 from accel.threads cimport (
     PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP, pthread_cond_destroy, pthread_cond_init, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_rwlock_destroy, pthread_rwlock_init, pthread_rwlockattr_init,
-    pthread_rwlockattr_setkind_np, pthread_rwlockattr_t,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_rwlock_destroy, pthread_rwlock_init,
+    pthread_rwlock_unlock, pthread_rwlock_wrlock, pthread_rwlockattr_init, pthread_rwlockattr_setkind_np,
+    pthread_rwlockattr_t,
 )
 
 cdef extern from "<endian.h>" nogil:
@@ -37,6 +38,7 @@ FAULTS = {
 OVERLAPS = ("qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block")
 cdef u64 L2_CACHE = 32 << 20
 cdef u64 BLOCK_CACHE = 8 << 20
+cdef u64 ENOUGH = 512           # pieces that are enough for any image of some size, and for one that grows
 
 
 cdef class Qcow2Image(Node):
@@ -50,6 +52,7 @@ cdef class Qcow2Image(Node):
         pthread_rwlockattr_init(&attr)
         pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP)
         pthread_rwlock_init(&self.graph, &attr)
+        self.most_tables, self.most_counts = L2_CACHE, BLOCK_CACHE
 
     def __init__(self, Node file, object header, Node backing=None, Node data=None, bint readonly=False):
         self.file, self.header, self.backing = file, header, backing
@@ -70,15 +73,49 @@ cdef class Qcow2Image(Node):
         self.lazy = bool(header.compatible & headers.LAZY_REFCOUNTS) and self.version >= 3
         self.is_dirty = bool(header.incompatible & headers.DIRTY)
         self.zstd = header.compression_type == 1
-        slice = min(self.cluster_size, 65536)
-        needed = (header.l1_needed(self.size) << self.l2_bits) * self.entry_size // slice + 1
-        self.l2 = MetaCache(slice, min(needed, L2_CACHE // slice))
-        self.blocks = MetaCache(slice, BLOCK_CACHE // slice if self.cluster_size >= 65536 else 512)
+        self._make_caches()
         self.inflated = <u8 *>malloc(self.cluster_size)
         if self.inflated == NULL:
             raise MemoryError
         self._load_tables()
         self.snapshots = headers.parse_snapshots(header, file.read)
+
+    def _make_caches(self):
+        cdef u64 slice = min(self.cluster_size, <u64>65536), piece = self.piece or slice
+        cdef u64 needed = (self.header.l1_needed(self.size) << self.l2_bits) * self.entry_size // piece + 1
+        cdef u64 counts = ((self.file.size >> self.cluster_bits) << self.refcount_order >> 3) // slice + 1
+        self.l2 = MetaCache(piece, min(max(needed, ENOUGH), self.most_tables // piece))
+        self.blocks = MetaCache(slice, min(max(counts, ENOUGH), self.most_counts // slice))
+
+    def bound(self, u64 tables, u64 counts, u64 piece):
+        """How much is kept of the tables and of the counts, in bytes, and in what pieces of the tables (0: as it comes): as
+        -blockdev says. OSError: what they had could not be written.
+        """
+        cdef int error
+        with nogil:
+            pthread_rwlock_wrlock(&self.graph)
+            pthread_mutex_lock(&self.mutex)
+            error = self.flush_meta()
+            if error == 0:
+                error = self.write_slots(self.blocks, EVENT_REFBLOCK_UPDATE)
+        try:
+            if error == 0:
+                self.most_tables, self.most_counts, self.piece = tables, counts, piece
+                self._make_caches()
+        finally:
+            pthread_mutex_unlock(&self.mutex)
+            pthread_rwlock_unlock(&self.graph)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    @property
+    def kept(self):
+        """(the most, now) bytes of tables, then of counts."""
+        tables, counts = self.l2, self.blocks
+        return (
+            tables.count * tables.slice, tables.filled * tables.slice,
+            counts.count * counts.slice, counts.filled * counts.slice,
+        )
 
     def look_again(self, header):
         """Another program has written the image: nothing that is known of it holds."""
@@ -173,7 +210,7 @@ cdef class Qcow2Image(Node):
         cdef int error
         if cache.dirty == 0:
             return 0
-        for n in range(cache.count):
+        for n in range(cache.filled):
             slot = &cache.slots[n]
             if slot.high:
                 self.file.event(what)

@@ -21,12 +21,13 @@ _COMMON = frozenset((
     "driver", "node-name", "file", "read-only", "auto-read-only", "force-share", "discard", "detect-zeroes",
     "cache.direct", "cache.no-flush", "aio", "locking", "filename", "backing", "x-check-cache-dropped",
 ))  # fmt: skip
-# How QEMU keeps a format's tables in memory: of images that have some.
-TABLES = frozenset((
-    "lazy-refcounts", "cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "overlap-check",
-    "cache-clean-interval", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
+# How much of a format's tables is kept in memory, and how else it goes about them.
+_CACHES = frozenset(("cache-size", "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size"))
+TABLES = _CACHES | frozenset((
+    "lazy-refcounts", "overlap-check", "cache-clean-interval", "pass-discard-request", "pass-discard-snapshot",
+    "pass-discard-other",
 ))  # fmt: skip
-_TUNING = TABLES | {"drop-cache", "aio-max-batch", "pr-manager", "discard-no-unref"}
+_TUNING = TABLES - _CACHES | {"drop-cache", "aio-max-batch", "pr-manager", "discard-no-unref"}
 
 
 def drive(line: Line, name: str) -> dict[str, Any]:
@@ -118,7 +119,8 @@ def root(line: Line, option: Option, given: dict[str, Any]) -> dict[str, Any]:
         if key.startswith("backing.")
         or key.startswith("file.") and key not in _PLAIN and not key.startswith(_ABOUT_HOST)
     }  # fmt: skip
-    own: dict[str, Any] = {key: given[key] for key in ("lazy-refcounts",) if key in given}
+    words = sorted(_CACHES) if given.get("format", given.get("driver")) == "qcow2" else ()
+    own: dict[str, Any] = {key: given[key] for key in ("lazy-refcounts", *words) if key in given}
     below = str(given.get("file.driver", "file"))
     if below in (*_FORMATS, "blkdebug", "copy-on-read"):
         deep |= {key: value for key, value in given.items() if key.startswith("file.")}
