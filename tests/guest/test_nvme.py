@@ -74,3 +74,42 @@ def test_linux_keeps_a_file_system_on_it(machine: str, tmp_path: pathlib.Path) -
     assert wrong == []
     found = subprocess.run(["debugfs", "-R", "cat answer", str(path)], capture_output=True, text=True, timeout=60)
     assert found.stdout == "from the guest\n" and whole(path)
+
+
+NAMESPACES = """
+for d in /sys/block/nvme*; do
+  echo DISK $(busybox basename $d) NSID $(cat $d/nsid) SIZE $(cat $d/size) BLOCK $(cat $d/queue/logical_block_size)
+done
+for d in /dev/nvme*n*; do
+  busybox dd if=/dev/urandom of=/tmp/data bs=64k count=8 2>/dev/null
+  busybox dd if=/tmp/data of=$d bs=64k 2>/dev/null
+  busybox sync
+  echo 3 > /proc/sys/vm/drop_caches
+  busybox dd if=$d bs=64k count=8 2>/dev/null | busybox cmp - /tmp/data && echo SAME $d
+done
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_linux_has_the_namespaces_of_a_subsystem(tmp_path: pathlib.Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.img").write_bytes(bytes(8 << 20))
+    drives = {name: {"file": str(tmp_path / f"{name}.img"), "format": "raw"} for name in "abc"}
+    block = {"logical_block_size": 4096, "physical_block_size": 4096}
+    devices: list[dict[str, Any]] = [
+        {"id": "sub", "driver": "nvme-subsys", "nqn": "pool"},
+        {"id": "n0", "driver": "nvme", "serial": "VRM-0", "subsys": "sub"},
+        {"driver": "nvme-ns", "bus": "n0", "drive": "a", "uuid": "7a6d1f1e-7f0a-4c43-8d0f-6f6a1b1d2c3e"},
+        {"driver": "nvme-ns", "bus": "n0", "drive": "b", "nsid": 7, "eui64": 0x1122334455667788, **block},
+        {"driver": "nvme-ns", "bus": "n0", "drive": "c", "nsid": 9, "detached": True},
+    ]
+    keys: dict[str, Any] = {"machine": "pc-i440fx-7.2", "kernel": kernel(), "drives": drives, "devices": devices}
+    keys["initrd"] = initramfs(tmp_path, NAMESPACES)
+    with LinuxGuest(tmp_path, "soft", "quiet", **keys) as guest:
+        guest.run_to_end(PATIENCE)
+        text, wrong = guest.console(), guest.complaints()
+    assert "DISK nvme0n1 NSID 1 SIZE 16384 BLOCK 512" in text, text[-3000:]
+    assert "DISK nvme0n2 NSID 7 SIZE 16384 BLOCK 4096" in text
+    assert text.count("SAME /dev/nvme") == 2 and "NSID 9" not in text
+    assert wrong == []

@@ -369,3 +369,64 @@ def test_what_cannot_be_is_told_in_the_same_words(tmp_path: pathlib.Path) -> Non
             side.log.append(line)
 
     both(tmp_path, scenario, ("a.qcow2",))
+
+
+def test_an_image_that_cannot_be_made_is_the_job_s_news(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        side.ask("blockdev-add", driver="file", filename="base.qcow2", **{"node-name": "f", "read-only": True})
+        for file, more in (("nowhere", {"size": 1 << 20}), ("f", {"size": 1000})):
+            side.ask("blockdev-create", **{"job-id": "c"}, options={"driver": "qcow2", "file": file, **more})
+            side.until("JOB_STATUS_CHANGE", status="concluded")
+            side.log += [(row["status"], row["error"]) for row in side.talk.ask("query-jobs")["return"]]
+            side.ask("job-dismiss", id="c")
+            side.until("JOB_STATUS_CHANGE", status="null")
+
+    both(tmp_path, scenario, ())
+
+
+CD = ["-drive", "if=none,id=cd0,media=cdrom", "-device", "ide-cd,drive=cd0,id=cd"]
+
+
+def test_what_nodes_are_opened_with_holds_and_is_told(tmp_path: pathlib.Path) -> None:
+    """Also of a node that no device shows yet; a disc is read as what it looks like."""
+
+    def told(side: Side, name: str) -> None:
+        rows = side.talk.ask("query-named-block-nodes", flat=True)["return"]
+        keys = ("ro", "detect_zeroes", "cache", "drv")
+        side.log += [{key: row[key] for key in keys} for row in rows if row["node-name"] == name]
+
+    def shown(side: Side, device: str) -> None:
+        rows = [row for row in side.talk.ask("query-block")["return"] if device in row.get("qdev", "")]
+        side.log += [(row["inserted"]["drv"], row["inserted"]["detect_zeroes"]) for row in rows]
+
+    def scenario(side: Side) -> None:
+        side.image("t.qcow2", "16M")
+        disk = {"driver": "qcow2", "node-name": "x", "file": {"driver": "file", "filename": "t.qcow2"}}
+        more = {"detect-zeroes": "unmap", "discard": "unmap", "cache": {"no-flush": True, "direct": False}}
+        side.ask("blockdev-add", **disk, **more)
+        told(side, "x")
+        side.ask("device_add", driver="virtio-blk-pci", drive="x", id="hot")
+        told(side, "x")
+        shown(side, "hot")
+        side.ask("blockdev-add", driver="null-aio", **{"node-name": "y", "read-only": True})
+        told(side, "y")
+        none = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+        side.ask("block_set_io_throttle", id="cd", iops=5, **none)
+        side.ask("blockdev-change-medium", id="cd", filename="base.qcow2")
+        shown(side, "cd")
+
+    both(tmp_path, scenario, (), [*DISK, *CD])
+
+
+def test_a_disc_that_can_be_written_is_not_taken_for_another_format(tmp_path: pathlib.Path) -> None:
+    side = Side("vmrun", tmp_path, [*DISK, "-device", "floppy,id=f"])
+    try:
+        side.image("t.qcow2", "1M")
+        medium = {"id": "f", "filename": "t.qcow2", "read-only-mode": "read-write"}
+        answer = side.talk.ask("blockdev-change-medium", **medium)
+        assert "looks like an image of format qcow2" in answer["error"]["desc"]
+        answer = side.talk.ask("blockdev-change-medium", **medium, format="raw")
+        assert "error" not in answer
+        side.end()
+    finally:
+        side.talk.close()

@@ -17,13 +17,21 @@ if TYPE_CHECKING:
 def find(machine: Machine, node: str, name: str, busy: bool = True) -> DirtyBitmap:
     """`busy`: whether one that a job works with is refused."""
     table = blocks(machine)
-    found, _ = table.find(node)
+    found = _node(table, node)
     bitmap = of(table, found).get(name)
     if bitmap is None:
         raise BuildError(f"Dirty bitmap '{name}' not found")
     if busy and bitmap.busy:
         raise BuildError(f"Bitmap '{name}' is currently in use by another operation and cannot be used")
     return bitmap
+
+
+def _node(table: Blocks, name: str) -> Any:
+    """The node of that name, or a drive's."""
+    try:
+        return table.find(name)[0]
+    except BuildError:
+        raise BuildError(f"Node '{name}' not found") from None
 
 
 def usable(bitmap: DirtyBitmap) -> DirtyBitmap:

@@ -211,6 +211,8 @@ def drive_mirror(
     how, table = How(given), blocks(machine)
     source, drive = table.find(device)
     free(machine, source, device)
+    if replaces and not node_name:
+        raise BuildError("a node-name must be provided when replacing a named node of the graph")
     base = backing_of(source) if sync == "top" else None
     if sync == "top" and base is None:
         sync = "full"
@@ -430,6 +432,15 @@ _QCOW2 = {
 }  # fmt: skip
 
 
+def _fail(machine: Machine, id: str, why: str) -> None:
+    """What is wrong with an image to be is the job's news, not the command's."""
+
+    def make() -> None:
+        raise BuildError(why)
+
+    Create(machine, id, make).start()
+
+
 def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
     from vmrun.backends.block import create
 
@@ -452,12 +463,18 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
     if isinstance(file, dict):
         path = str(file.get("filename") or "")
     else:
-        node, _ = blocks(machine).find(str(file))
+        try:
+            node, _ = blocks(machine).find(str(file))
+        except BuildError as error:
+            _fail(machine, id, error.problems[0].message)
+            return
         path = file_of(node)
     if not path or node is not None and not hasattr(node, "adopt"):
-        raise BuildError("blockdev-create makes qcow2 images on files")
+        _fail(machine, id, "blockdev-create makes qcow2 images on files")
+        return
     if size % 512:
-        raise BuildError("The image size must be a multiple of 512 bytes")
+        _fail(machine, id, "Image size must be a multiple of 512 bytes")
+        return
     unknown = sorted(given.keys() - _QCOW2.keys() - {"data-file"})
     if unknown:
         raise BuildError(f"Parameter 'options.{unknown[0]}' is unexpected")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vmrun.backends.block.tap import TapNode
     from vmrun.machine.machine import Machine
 
-PROTOCOLS = ("file", "host_device", "host_cdrom", "nbd", "null-co", "null-aio")
 READ, WRITE, FLUSH = 0, 1, 2
 _NONE = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
 
@@ -101,6 +100,8 @@ class Blocks:
             spec["readonly"] = True
         if options.get("discard") in ("unmap", "on"):
             spec["discard"] = "unmap"
+        if options.get("detect-zeroes", "off") != "off":
+            spec["detect-zeroes"] = options["detect-zeroes"]
         cache = options.get("cache")
         while isinstance(options, dict):
             if "filename" in options:
@@ -365,20 +366,21 @@ class Blocks:
         while below is not None:
             depth, below = depth + 1, backing_of(below)
         image = describe(path, node)
-        if image["format"] in PROTOCOLS and image["format"] != "nbd" and "file" in image["format"]:
-            image["virtual-size"] = node.size
         at, below = image, top
         while below is not None:
             at["backing-image"] = describe(node_name(below), below)
             at, below = at["backing-image"], backing_of(below)
         cache = {"writeback": drive is None or bool(drive.write_cache), "direct": self._direct(node)}
-        cache["no-flush"] = drive is not None and bool(drive.ignore_flush)
+        said = self.known.get(str(node.name), {})
+        lax = said.get("cache", {}).get("no-flush") if isinstance(said.get("cache"), dict) else False
+        cache["no-flush"] = bool(drive.ignore_flush) if drive is not None else lax in (True, "on")
+        zeroes = said.get("detect-zeroes", "off")
         found = {
             **_NONE,
             **_limits(drive),
             "image": image,
-            "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes if drive is not None else 0],
-            "ro": bool(node.readonly),
+            "detect_zeroes": ("off", "on", "unmap")[drive.detect_zeroes] if drive is not None else zeroes,
+            "ro": bool(node.readonly) and (said.get("read-only") in (True, "on") or not _lazy(node)),
             "node-name": self.node_name(node),
             "backing_file_depth": depth,
             "drv": str(node.driver),
@@ -604,6 +606,8 @@ def limit(machine: Machine, device: str, id: str, limits: dict[str, int], group:
                 wanted = iolimits.checked(limits)
             except ValueError as error:
                 raise BuildError(str(error)) from None
+            if drive.node is None:
+                raise BuildError("Device has no medium")
             if not wanted:
                 drive.join(None)
                 return
@@ -614,6 +618,16 @@ def limit(machine: Machine, device: str, id: str, limits: dict[str, int], group:
             found.set(limits)
             return
     raise BuildError(f"Device '{device or id}' not found")
+
+
+def _lazy(node: Any) -> bool:
+    """Whether it is open for reading only until somebody wants to write."""
+    while node is not None:
+        below = next((child for role, child in node.children() if role == "file"), None)
+        if below is None:
+            return bool(node.lazy)
+        node = below
+    return False
 
 
 def image_texts(image: dict[str, Any]) -> str:

@@ -129,18 +129,46 @@ def insert_node(machine: Machine, unit: Removable, name: str) -> None:
 def change(
     machine: Machine, unit: Removable, file: str, format: str, force: bool = False, mode: str = "retain"
 ) -> None:
-    """Open, take out, put in, close. The old medium stays when the new one cannot be opened."""
+    """Open, take out, put in, close. The old medium stays when the new one cannot be opened. `format`: '' is what the
+    image looks like.
+    """
     from vmrun.backends.block import open_medium
 
-    spec = _spec(machine, unit, file, format, mode)
+    name, objects = _drive(machine, unit), machine.board.objects.children
     try:
-        open_medium(_drive(machine, unit), spec, machine.board.objects.children).close()
+        spec = _spec(machine, unit, file, format or "raw", mode)
+        node = open_medium(name, spec, objects)
+        try:
+            format = format or _probed(node, file, spec)
+        finally:
+            node.close()
+        if format != spec["format"]:
+            open_medium(name, {**spec, "format": format}, objects).close()
     except BackendError as error:
         raise BuildError(error.problems[0].message, remedy=error.remedy) from None
     open_tray(machine, unit, force)
     remove(machine, unit)
     insert(machine, unit, file, format, mode)
     close_tray(machine, unit)
+
+
+def _probed(node: Any, file: str, spec: dict[str, Any]) -> str:
+    """The format that an image is in, where nobody says one. A guest that may write could make it look like another
+    one: what is not raw must be said then. BuildError.
+    """
+    from vmrun.backends.block.errors import ImageError
+    from vmrun.backends.block.images import probe
+
+    try:
+        found = probe(node, file)
+    except ImageError as error:
+        raise BuildError(str(error)) from None
+    if found != "raw" and not (spec.get("readonly") or spec.get("media") == "cdrom"):
+        raise BuildError(
+            f"'{file}' looks like an image of format {found}, and no format is given",
+            remedy=f"say the format: {found}, or raw if the guest is to see the file as it is",
+        )
+    return found
 
 
 def _spec(machine: Machine, unit: Removable, file: str, format: str, mode: str) -> dict[str, Any]:

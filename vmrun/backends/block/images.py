@@ -274,7 +274,7 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         except BaseException:
             node.close()
             raise
-    if readonly and said and not node.readonly and driver in FILTERS:
+    if readonly and said and not node.readonly and driver in (*FILTERS, "null-co", "null-aio"):
         node.turn(True)
     return node
 
@@ -297,7 +297,7 @@ def _open_file(options: dict[str, Any], access: Access, driver: str | None) -> N
 def _open_null(options: dict[str, Any], access: Access, driver: str | None) -> Node:
     from vmrun.backends.block.null import NullNode
 
-    node: Node = NullNode(options.get("size", 1 << 30), options.get("read-zeroes", False))
+    node: Node = NullNode(options.get("size", 1 << 30), options.get("read-zeroes", False), driver or "null-co")
     return node
 
 

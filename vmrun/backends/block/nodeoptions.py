@@ -84,6 +84,8 @@ def checked(options: dict[str, Any], driver: str | None) -> dict[str, Any]:
         found[key] = _nested(driver or "", key, kind, value) if not isinstance(kind, str | tuple) else typed(
             key, kind, value
         )
+    if found.get("detect-zeroes") == "unmap" and found.get("discard") not in ("unmap", "on"):
+        raise ImageError("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
     return found
 
 

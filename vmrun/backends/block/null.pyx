@@ -12,8 +12,8 @@ cdef class NullNode(Node):
 
     cdef bint zeroes
 
-    def __init__(self, u64 size, bint zeroes=True):
-        self.size, self.zeroes, self.driver = size, zeroes, "null-co"
+    def __init__(self, u64 size, bint zeroes=True, str driver="null-co"):
+        self.size, self.zeroes, self.driver = size, zeroes, driver
 
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
         if self.zeroes:

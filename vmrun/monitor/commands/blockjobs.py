@@ -377,6 +377,9 @@ ACTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
 wrapped("TransactionAction", "TransactionActionKind", {name: shape for name, (shape, _) in ACTIONS.items()})
 
 
+_GROUPED = ("blockdev-backup", "drive-backup", "abort")
+
+
 @command("transaction", {"actions": "[TransactionAction]", "properties?": "TransactionProperties"})
 def transaction(monitor: Any, actions: list[dict[str, Any]], properties: dict[str, Any] | None = None) -> None:
     """Several of these at one moment of the guest's disks, all or none. `grouped`: jobs succeed or fail together."""
@@ -390,6 +393,10 @@ def transaction(monitor: Any, actions: list[dict[str, Any]], properties: dict[st
     with Quiet(table.all_drives()):
         try:
             for action in actions:
+                if grouped and action["type"] not in _GROUPED:
+                    raise QmpError(
+                        f"Action '{action['type']}' does not support Transaction property completion-mode = grouped"
+                    )
                 shape, act = ACTIONS[action["type"]]
                 given = check(action["data"], shape, "data")
                 done.append(_told(act, machine, given, together))

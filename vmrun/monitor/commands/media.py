@@ -73,7 +73,7 @@ def change_medium(
     filename: str,
     device: str = "",
     id: str = "",
-    format: str = "raw",
+    format: str = "",
     force: bool = False,
     read_only_mode: str = "retain",
 ) -> None:
