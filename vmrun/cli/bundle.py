@@ -122,10 +122,24 @@ def run(module: str) -> NoReturn:
     tidying up, which takes longer than most commands.
     """
     vmrun.cli.owns_process = True
+    _have_streams()
     install()
     code = __import__(module, fromlist=("command",)).command()
     keep()
     os._exit(code)
+
+
+def _have_streams() -> None:
+    """Who closed one of the standard streams (`>&-`) wants nothing of it: no message about that, nor that the next file
+    that is opened gets its number, and what others print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 def install() -> None:

@@ -72,6 +72,7 @@ cdef class Lane:
 
     cdef u8 *memory
     cdef u8 *other
+    cdef readonly bint wrote    # the last failure of copy() was one of the target
 
     def __cinit__(self):
         cdef void *memory = NULL
@@ -120,6 +121,7 @@ cdef class Lane:
             error = source.pread(self.memory, step, offset)
             if error == 0:
                 error = self.put(target, at, step, grain, blank)
+                self.wrote = error != 0
             offset += step
             at += step
             count -= step
@@ -132,6 +134,7 @@ cdef class Lane:
         WINDOW bytes, written when `turn` has come; it is passed on in any case. OSError.
         """
         cdef int error
+        self.wrote = False
         with nogil:
             if order is None:
                 error = self.move(source, target, offset, at, count, grain, blank)
@@ -140,6 +143,7 @@ cdef class Lane:
                 order.wait(turn)
                 if error == 0:
                     error = self.put(target, at, count, grain, blank)
+                    self.wrote = error != 0
                 order.pass_on()
         if error:
             raise OSError(error, os.strerror(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 
 from vmrun.backends.block import qcow2_header as headers
@@ -17,7 +18,12 @@ MOST_SIZE = (1 << 63) - 512
 
 
 def new_file(path: str, size: int, preallocation: str = "off") -> None:
-    """An empty file of that size; an image that somebody uses is not touched."""
+    """An empty file of that size; an image that somebody uses is not touched. A device or an export is there already
+    and keeps its length: it must be long enough, and is no image of any format any more.
+    """
+    if path.startswith(("nbd:", "nbd+")) or _is_device(path):
+        _blank(path, size, preallocation)
+        return
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -30,19 +36,52 @@ def new_file(path: str, size: int, preallocation: str = "off") -> None:
             raise ImageError(told, error.remedy) from None
         os.ftruncate(fd, 0)
         os.ftruncate(fd, size)
-        if preallocation == "falloc" and size:
-            os.posix_fallocate(fd, 0, size)
-        elif preallocation == "full":
-            zeros = bytes(1 << 20)
-            for at in range(0, size, 1 << 20):
-                os.pwrite(fd, zeros[: size - at], at)
-            os.fsync(fd)
+        try:
+            _preallocate(fd, size, preallocation)
+        except OSError as error:
+            os.ftruncate(fd, 0)
+            told = "preallocate new data" if preallocation == "falloc" else "write zeros for preallocation"
+            raise ImageError(f"Could not {told}: {error.strerror}") from None
     except OSError as error:
         if error.errno == 27:
             raise ImageError("Could not resize file: File too large") from None
         raise ImageError(f"Could not resize file: {error.strerror}") from None
     finally:
         os.close(fd)
+
+
+def _is_device(path: str) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _blank(path: str, size: int, preallocation: str) -> None:
+    """The first sector of what cannot be made is zeros. ImageError when it is too short."""
+    from vmrun.backends.block.images import Access, open_protocol
+
+    if preallocation != "off":
+        raise ImageError(f"Unsupported preallocation mode '{preallocation}'")
+    node = open_protocol(path, Access(cache="unsafe"))
+    try:
+        if size > node.size:
+            raise ImageError("Cannot grow device files" if _is_device(path) else "Cannot grow NBD nodes")
+        node.write_zeroes(0, min(512, node.size))
+    except OSError as error:
+        raise ImageError(f"Could not write '{path}': {error.strerror}") from None
+    finally:
+        node.close()
+
+
+def _preallocate(fd: int, size: int, preallocation: str) -> None:
+    if preallocation == "falloc" and size:
+        os.posix_fallocate(fd, 0, size)
+    elif preallocation == "full":
+        zeros = bytes(1 << 20)
+        for at in range(0, size, 1 << 20):
+            os.pwrite(fd, zeros[: size - at], at)
+        os.fsync(fd)
 
 
 def create_image(path: str, format: str, size: int, options: dict[str, Any]) -> None:
@@ -139,8 +178,8 @@ def refcount_size(clusters: int, cluster: int, order: int, generous: bool = Fals
 
 
 def create_qcow2(path: str, size: int, options: dict[str, Any]) -> None:
-    """The file is there and empty."""
-    from vmrun.backends.block.images import Access, open_node
+    """The file is there and empty, or it is a device or an export."""
+    from vmrun.backends.block.images import Access, open_node, open_protocol
 
     header = header_for(size, options)
     cluster = header.cluster_size
@@ -169,26 +208,34 @@ def create_qcow2(path: str, size: int, options: dict[str, Any]) -> None:
     if not header.l1_size:
         header.l1_table_offset = 0
     table = b"".join(struct.pack(">Q", (1 + table_clusters + n) * cluster) for n in range(blocks))
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    file = open_protocol(path, Access(cache="unsafe"))
     try:
-        os.pwrite(fd, table.ljust(table_clusters * cluster, b"\0"), cluster)
+        file.write(cluster, table.ljust(table_clusters * cluster, b"\0"))
         for n in range(blocks):
             count = min(per_block, used - n * per_block)
-            os.pwrite(fd, _ones(count, header.refcount_order).ljust(cluster, b"\0"), (1 + table_clusters + n) * cluster)
-        os.ftruncate(fd, used * cluster)
-        try:
-            text = header.pack()
-        except headers.QcowError as error:
-            raise ImageError(str(error)) from None
-        os.pwrite(fd, text.ljust(cluster, b"\0"), 0)
+            counts = _ones(count, header.refcount_order).ljust(cluster, b"\0")
+            file.write((1 + table_clusters + n) * cluster, counts)
+        if l1_clusters:
+            file.write_zeroes(header.l1_table_offset, l1_clusters * cluster)  # a device may have something there
+        if file.size < used * cluster:
+            file.truncate(used * cluster)
+        file.write(0, header.pack().ljust(cluster, b"\0"))
+    except headers.QcowError as error:
+        raise ImageError(str(error)) from None
+    except OSError as error:
+        raise ImageError(f"Could not write '{path}': {error.strerror}") from None
     finally:
-        os.close(fd)
+        file.close()
     if header.autoclear & headers.RAW_EXTERNAL and preallocation == "off":
         preallocation = "metadata"  # who reads the data file alone sees what the image has
     if preallocation != "off" and size:
         node: Any = open_node(path, "qcow2", Access(cache="unsafe"), backing=False)
         try:
             node.preallocate(0, size, preallocation)
+        except OSError as error:
+            told = {"falloc": "preallocate new data", "full": "write zeros for preallocation"}.get(preallocation, "")
+            told = f"Failed to resize underlying file: Could not {told}: " if told else ""
+            raise ImageError(f"Could not resize image: {told}{error.strerror}") from None
         finally:
             node.close()
 

@@ -411,7 +411,7 @@ cdef class FileNode(Node):
         """`off` leaves a hole, `falloc` has the host reserve the space, `full` writes zeros."""
         if self.device:
             if size > self.size:
-                raise OSError(EINVAL, "a block device cannot grow")
+                raise OSError(EINVAL, "Cannot resize device files")
             return
         if self.asleep:
             raise OSError(EPERM, os.strerror(EPERM))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.node import Node
 
+NOT_MADE = ("http", "https", "fat", "blkdebug", "null-co", "null-aio", "json")
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 
 
@@ -105,6 +107,7 @@ def make(
     if size is None:
         raise ImgError(f"{name}: Image creation needs a size parameter")
     options["size"] = size
+    _can_be_made(name)
     if not quiet:
         sys.stdout.write(f"Formatting '{name}', fmt={format}{shown(format, options)}\n")
         sys.stdout.flush()
@@ -126,6 +129,16 @@ def make(
         creation.create_image(path, format, (size + 511) & ~511, options)
     except ImageError as error:
         raise ImgError(f"{name}: {error.text}" + (f"\n{error.remedy}" if error.remedy else "")) from None
+
+
+def _can_be_made(name: str) -> None:
+    """Images are made as files, on devices and on NBD servers."""
+    protocol, mark, _ = name.partition(":")
+    if not mark or "/" in protocol or protocol in ("file", "nbd") or protocol.startswith("nbd+"):
+        return
+    if protocol in NOT_MADE:
+        raise ImgError(f"{name}: Protocol driver '{protocol}' does not support image creation")
+    raise ImgError(f"{name}: Unknown protocol '{protocol}'")
 
 
 def shown(format: str, options: dict[str, Any]) -> str:
@@ -628,9 +641,13 @@ def bench(argv: list[str]) -> int:
             if over < count:
                 over += _collect(caller, 1)
         taken = monotonic() - begin
-    finally:
+    except BaseException:
         drive.drain()
-        drive.close()
+        with contextlib.suppress(OSError):  # the first failure is told, not that of the flush after it
+            drive.close()
+        raise
+    drive.drain()
+    drive.close()
     sys.stdout.write(f"Run completed in {taken:.3f} seconds.\n")
     return 0
 

@@ -241,7 +241,10 @@ class Copy:
             if zero:
                 if order is not None:
                     order.skip(turn)
-                self.target.write_zeroes(start + offset, count, True)
+                try:
+                    self.target.write_zeroes(start + offset, count, True)
+                except OSError as error:
+                    raise ImgError(f"error while writing at byte {start + offset}: {error.strerror}") from None
             else:
                 self._copy(lane, source, offset, start + offset, count, order, turn)
             self.progress.add(count)
@@ -271,6 +274,8 @@ class Copy:
         try:
             lane.copy(source, self.target, offset, at, count, self.grain, self.blank, order, turn)
         except OSError as error:
+            if lane.wrote:
+                raise ImgError(f"error while writing at byte {at}: {error.strerror}") from None
             if not self.salvage:
                 raise ImgError(f"error while reading at byte {offset}: {error.strerror}") from None
             for piece in range(0, count, 512):
@@ -328,7 +333,7 @@ class Copy:
 
 
 def dd(argv: list[str]) -> int:
-    from vmrun.backends.block.copy import copy_range
+    from vmrun.backends.block.copy import Lane
 
     given = Given(argv, "f:O:U")
     words: dict[str, str] = {}
@@ -374,7 +379,12 @@ def dd(argv: list[str]) -> int:
         target: Node = open_image(words["of"], format, write=True)
         try:
             if length:
-                copy_range(source, target, begin, 0, length, 4096, True)
+                lane = Lane()
+                try:
+                    lane.copy(source, target, begin, 0, length, 4096, True)
+                except OSError as error:
+                    told = "writing to output" if lane.wrote else "reading from input"
+                    raise ImgError(f"error while {told} image file: {error.strerror}") from None
             target.sync()
         finally:
             target.close()

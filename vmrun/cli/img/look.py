@@ -31,7 +31,8 @@ def dump(value: Any) -> None:
     import json
     import re
 
-    text = json.dumps(value, indent=4, ensure_ascii=False)
+    text = json.dumps(value, indent=4)
+    text = re.sub(r"\\\\|\\u[0-9a-f]{4}", lambda found: found[0][:2] + found[0][2:].upper(), text)
     # an empty list or object has a line of its own for its end
     sys.stdout.write(re.sub(r"(?m)^( *)(.*)([\[{])([\]}])(,?)$", r"\1\2\3\n\1\4\5", text) + "\n")
 
@@ -339,7 +340,7 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
         at = 0
         while at < both and a is not None and b is not None and not found:
             end = min(a.start + a.length, b.start + b.length)
-            if strict and (a.present, a.data, a.zero) != (b.present, b.data, b.zero):
+            if strict and _kind(a) != _kind(b):
                 mismatch.append(at)
                 return
             while at < end and not found:
@@ -366,6 +367,11 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
     if found:
         return f"Content mismatch at offset {min(found) // 512 * 512}!\n"
     return f"Strict mode: Offset {mismatch[0]} block status mismatch!\n" if mismatch else ""
+
+
+def _kind(piece: Any) -> tuple[bool, ...]:
+    """What two images must agree in, besides the contents: what is compressed has no place of its own."""
+    return piece.present, piece.data, piece.zero, piece.offset is None
 
 
 def _first_data(node: Node, start: int, count: int) -> int | None:
