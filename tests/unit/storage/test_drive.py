@@ -19,6 +19,7 @@ from vmrun.backends.block.drive import Drive
 from vmrun.backends.block.file import FileNode
 
 from vmrun.backends.block import open_drive
+from vmrun.backends.block.images import raw
 from vmrun.errors import BackendError
 
 READ, WRITE, FLUSH, DISCARD, ZERO = range(5)
@@ -35,7 +36,7 @@ def image(tmp_path: pathlib.Path) -> pathlib.Path:
 class Rig:
     def __init__(self, path: pathlib.Path) -> None:
         self.debug = DebugNode(FileNode(os.open(path, os.O_RDWR), str(path)))
-        self.drive = Drive("d", self.debug, DeviceLock())
+        self.drive = Drive("d", raw(self.debug), DeviceLock())
         self.caller = Caller(self.drive)
         self.told: list[tuple[int, int, int]] = []
         self.drive.on_error = lambda drive, op, error, policy: self.told.append((op, error, policy))
@@ -236,10 +237,11 @@ from vmrun.backends.block.caller import Caller
 from vmrun.backends.block.debug import DebugNode
 from vmrun.backends.block.drive import Drive
 from vmrun.backends.block.file import FileNode
+from vmrun.backends.block.images import raw
 
 READ = 0
 node = DebugNode(FileNode(os.open(IMAGE, os.O_RDWR), IMAGE))
-drive = Drive("disk", node, DeviceLock())
+drive = Drive("disk", raw(node), DeviceLock())
 caller = Caller(drive)
 caller.submit(READ, 0, 512)
 caller.wait()

@@ -151,7 +151,7 @@ def test_a_breakpoint_holds_a_request_until_it_is_let_go(pc: Driven, raw: pathli
 
     assert "No such file" in io("break", "nix", "a") and "No such file" in io("resume", "a")
     for tag in ("a", "b"):
-        io("break", "write_aio", tag)
+        io("break", "pwritev", tag)
     io("aio_write", "-P", "7", "0", "4k")
     io("wait_break", "a")
     io("aio_write", "-P", "8", "8k", "4k")
@@ -203,7 +203,7 @@ def test_who_hears_that_a_request_waits_can_let_it_go_at_once() -> None:
         heard.append((text, text.startswith("blkdebug: Suspended") and node.resume_tag("A", True)))
 
     node.listen(hear)
-    node.add_break("write_aio", "A")
+    node.add_break("pwritev", "A")
     thread = threading.Thread(target=node.write, args=(0, bytes(512)), daemon=True)
     thread.start()
     thread.join(20)

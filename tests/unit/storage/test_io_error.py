@@ -11,12 +11,13 @@ from vmrun.backends.block.file import FileNode
 
 from tests.board import Driven
 from tests.unit.storage.test_ata import BM, dma
+from vmrun.backends.block.images import raw
 
 
 def failing(pc: Driven, image: pathlib.Path) -> DebugNode:
     node = DebugNode(FileNode(os.open(image, os.O_RDWR), str(image)))
     (drive,) = pc.board.drives.values()
-    drive.change(node)
+    drive.change(raw(node))
     pc.config(1, 1, 0x20, BM | 1)
     pc.config(1, 1, 4, 5)
     return node
@@ -100,6 +101,7 @@ def test_a_reset_in_mid_transfer_shows_busy_until_it_is_over(tmp_path: pathlib.P
 def test_rules_hold_until_another_event_has_some_whatever_the_state(tmp_path: pathlib.Path) -> None:
     (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
     node = DebugNode(FileNode(os.open(tmp_path / "disk.img", os.O_RDWR), ""))
+    top = raw(node)
     node.inject("read_aio", 5, state=1)
     node.set_state("read_aio", 2, 1)
     node.inject("write_aio", 28, kinds=["write"])
@@ -108,7 +110,7 @@ def test_rules_hold_until_another_event_has_some_whatever_the_state(tmp_path: pa
         found = []
         for name, *values in requests:
             try:
-                getattr(node, name)(*values)
+                getattr(top, name)(*values)
                 found.append(0)
             except OSError as error:
                 found.append(error.errno or 0)
@@ -116,4 +118,4 @@ def test_rules_hold_until_another_event_has_some_whatever_the_state(tmp_path: pa
 
     read, write = ("read", 0, 512), ("write", 0, b"x" * 512)
     assert errors(read, read, write, write, read) == [5, 5, 28, 28, 0]
-    node.close()
+    top.close()

@@ -100,28 +100,28 @@ HOSTILE = [
     (8, struct.pack(">I", 0xFFFFFFFF), "Bitmap 'b0' doesn't satisfy the constraints"),  # entries of its table
     (0, struct.pack(">Q", 12345), "Bitmap 'b0' doesn't satisfy the constraints"),  # a table that is not aligned
     (16, b"\x02", "Bitmap 'b0' doesn't satisfy the constraints"),  # another type
-    (17, b"\x20", "Broken bitmap directory"),
+    (17, b"\x20", "Bitmap 'b0' doesn't satisfy the constraints"),  # granularity
     (18, b"\xff\xff", "Broken bitmap directory"),  # a name beyond the directory
     (12, struct.pack(">I", 0x80000002), "Bitmap 'b0' doesn't satisfy the constraints"),  # a flag that nobody knows
 ]
 
 
 @pytest.mark.parametrize(("at", "data", "said"), HOSTILE)
-def test_a_directory_of_nonsense_is_refused_for_writing(image: str, at: int, data: bytes, said: str) -> None:
+def test_a_directory_of_nonsense_is_refused(image: str, at: int, data: bytes, said: str) -> None:
     offset, _ = directory(image)
     with open(image, "r+b") as file:
         file.seek(offset + at)
         file.write(data)
-    with pytest.raises(ImageError, match=f"Could not open .*: {said}"):
-        open_node(image, "qcow2", Access(readonly=False)).close()
-    open_node(image, "qcow2", Access(readonly=True)).close()
+    for readonly in (True, False):
+        with pytest.raises(ImageError, match=f"Could not open .*: {said}"):
+            open_node(image, "qcow2", Access(readonly=readonly)).close()
 
 
 def test_inconsistent_ones_with_a_huge_table_are_removed_without_reading_it(image: str) -> None:
     offset, _ = directory(image)
     with open(image, "r+b") as file:
         file.seek(offset + 8)
-        file.write(struct.pack(">II", 0xFFFFFFFF, 3))
+        file.write(struct.pack(">II", 8192, 3))
     assert counts(image)["b0"] == -1
     assert run(["bitmap", "--remove", image, "b0"]) == 0
     assert list(counts(image)) == ["b1", "b2"]

@@ -19,6 +19,7 @@ from vmrun.backends.block.file import FileNode
 from vmrun.backends.block.tap import TapNode
 
 from vmrun.backends.block import open_drive
+from vmrun.backends.block.images import raw
 
 READ, WRITE = 0, 1
 SIZE = 4 << 20
@@ -94,7 +95,7 @@ def test_nobody_who_watches_is_passed_by(image: pathlib.Path, lock: type[DeviceL
 def test_injected_errors_are_met(image: pathlib.Path) -> None:
     debug = DebugNode(node(image))
     debug.inject("write_aio", 5, once=True)
-    drive = Drive("d", debug, ErrandLock())
+    drive = Drive("d", raw(debug), ErrandLock())
     caller = Caller(drive)
     caller.submit(WRITE, 0, data=PAGE)
     assert caller.wait()[1] == 5

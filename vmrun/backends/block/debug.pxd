@@ -1,5 +1,6 @@
 from accel.api cimport u32, u64
 from accel.threads cimport pthread_cond_t, pthread_mutex_t
+from vmrun.backends.block.bounded cimport BoundedNode
 from vmrun.backends.block.node cimport Cursor, Filter
 
 cdef enum:
@@ -26,7 +27,7 @@ cdef struct Held:
     Held *next
 
 
-cdef class DebugNode(Filter):
+cdef class DebugNode(BoundedNode):
     cdef Break breaks[RULES]
     cdef Held *waiting
     cdef dict tags                  # name → number
@@ -41,3 +42,7 @@ cdef class DebugNode(Filter):
     cdef void say(self, const char *what, u32 number) noexcept nogil
     cdef void deactivate(self) noexcept nogil
     cdef int check(self, u32 kind, u64 offset, u64 bytes) noexcept nogil
+
+
+cdef class HeardNode(Filter):
+    pass

@@ -5,29 +5,30 @@ requests of its kinds at its place, once, or until an event has other rules, wha
 rule makes another state of the machine of states.
 """
 
-from libc.errno cimport EIO, EOPNOTSUPP
+from libc.errno cimport EAGAIN
 
 from accel.threads cimport (
     pthread_cond_broadcast, pthread_cond_init, pthread_cond_wait, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock,
 )
 
-from libc.errno cimport EAGAIN
-
-from vmrun.backends.block.engine cimport Transfer
+from vmrun.backends.block.bounded cimport BoundedNode
 from vmrun.backends.block.node cimport (
-    EVENT_FLUSH_TO_DISK, EVENT_NONE, EVENT_READ_AIO, EVENT_WRITE_AIO, Extent, NODE_NOWAIT,
+    EVENT_FLUSH_TO_DISK, EVENT_FLUSH_TO_OS, EVENT_NONE, EVENT_READ_AIO, EVENT_WRITE_AIO, NODE_NOWAIT, Extent, Filter,
 )
 
 EVENTS = (
-    "read_aio", "write_aio", "flush_to_disk", "l1_update", "l2_load", "l2_update", "refblock_load", "refblock_update",
-    "reftable_update", "cluster_alloc", "cluster_free", "cow_read", "cow_write", "read_compressed", "write_compressed",
-    "read_backing_aio", "none", "flush_to_os",
+    "l1_update", "l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table", "l2_load", "l2_update",
+    "l2_update_compressed", "l2_alloc_cow_read", "l2_alloc_write", "read_aio", "read_backing_aio",
+    "read_compressed", "write_aio", "write_compressed", "vmstate_load", "vmstate_save", "cow_read", "cow_write",
+    "reftable_load", "reftable_grow", "reftable_update", "refblock_load", "refblock_update", "refblock_update_part",
+    "refblock_alloc", "refblock_alloc_hookup", "refblock_alloc_write", "refblock_alloc_write_blocks",
+    "refblock_alloc_write_table", "refblock_alloc_switch_table", "cluster_alloc", "cluster_alloc_bytes",
+    "cluster_free", "flush_to_os", "flush_to_disk", "pwritev_rmw_head", "pwritev_rmw_after_head",
+    "pwritev_rmw_tail", "pwritev_rmw_after_tail", "pwritev", "pwritev_zero", "pwritev_done", "empty_image_prepare",
+    "l1_shrink_write_table", "l1_shrink_free_l2_clusters", "cor_write", "cluster_alloc_space", "none",
 )
 KINDS = ("read", "write", "write-zeroes", "discard", "flush", "block-status")
-
-cdef enum:
-    EVENT_FLUSH_TO_OS = EVENT_NONE + 1  # nobody but a node of this kind itself raises it
 
 cdef enum:
     READ = 1
@@ -38,7 +39,7 @@ cdef enum:
     STATUS = 32
 
 
-cdef class DebugNode(Filter):
+cdef class DebugNode(BoundedNode):
 
     def __init__(self, file):
         Filter.__init__(self, file)
@@ -215,31 +216,19 @@ cdef class DebugNode(Filter):
         pthread_mutex_unlock(&self.mutex)
         return error
 
-    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
-        cdef int error
-        if flags & NODE_NOWAIT:
-            return EAGAIN
-        self.event(EVENT_READ_AIO)
-        error = self.check(READ, offset, bytes)
+    cdef int part_read(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
+        cdef int error = self.check(READ, offset, bytes)
         return error if error else self.file.readv(offset, bytes, to, flags)
 
-    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        cdef int error
-        self.event(EVENT_WRITE_AIO)
-        error = self.check(WRITE, offset, bytes)
+    cdef int part_write(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        cdef int error = self.check(WRITE, offset, bytes)
         return error if error else self.file.writev(offset, bytes, source, flags)
 
-    cdef int write_now(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        return EOPNOTSUPP
-
-    cdef bint begin(self, Transfer *transfer) noexcept nogil:
-        return False
-
-    cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
+    cdef int part_zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef int error = self.check(ZERO, offset, bytes)
         return error if error else self.file.zero(offset, bytes, flags)
 
-    cdef int discard(self, u64 offset, u64 bytes) noexcept nogil:
+    cdef int part_discard(self, u64 offset, u64 bytes) noexcept nogil:
         cdef int error = self.check(DISCARD, offset, bytes)
         return error if error else self.file.discard(offset, bytes)
 
@@ -252,4 +241,18 @@ cdef class DebugNode(Filter):
 
     cdef int status(self, u64 offset, u64 bytes, Extent *found) noexcept nogil:
         cdef int error = self.check(STATUS, offset, bytes)
-        return error if error else self.file.status(offset, bytes, found)
+        return error if error else BoundedNode.status(self, offset, bytes, found)
+
+
+cdef class HeardNode(Filter):
+    """The raw format on a node that wants to hear what it does."""
+
+    cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
+        if flags & NODE_NOWAIT:
+            return EAGAIN
+        self.file.event(EVENT_READ_AIO)
+        return self.file.readv(offset, bytes, to, flags)
+
+    cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
+        self.file.event(EVENT_WRITE_AIO)
+        return self.file.writev(offset, bytes, source, flags)

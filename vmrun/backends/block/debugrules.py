@@ -23,6 +23,12 @@ SECTIONS = {
     "set-state": ("event", "state", "new_state"),
 }
 MOST = 1 << 20  # bytes of a file
+# limit → of which other one it is a multiple, besides `align`
+LIMITS = {
+    "align": "", "max-transfer": "", "opt-write-zero": "", "max-write-zero": "opt-write-zero", "opt-discard": "",
+    "max-discard": "opt-discard",
+}  # fmt: skip
+MOST_ALIGN, MOST_BYTES = 1 << 31, (1 << 31) - 1
 
 
 def debug_node(node: Any, options: dict[str, Any]) -> DebugNode:
@@ -40,7 +46,31 @@ def debug_node(node: Any, options: dict[str, Any]) -> DebugNode:
     found = DebugNode(node)
     for section, rule in rules:
         _add(found, section, rule)
+    _bound(found, options)
     return found
+
+
+def _bound(node: DebugNode, options: dict[str, Any]) -> None:
+    """What its requests are like."""
+    given = {key: int(options.get(key) or 0) for key in LIMITS}
+    align = given["align"] or 1
+    if align & align - 1 or align >= MOST_ALIGN:
+        raise ImageError(f"Cannot meet constraints with align {align}")
+    for key, unit in LIMITS.items():
+        value, whole = given[key], max(given.get(unit, 0), align)
+        if value and (value % whole or value > MOST_BYTES):
+            raise ImageError(f"Cannot meet constraints with {key} {value}")
+    node.align, node.max_transfer = align, given["max-transfer"]
+    node.opt_zero, node.max_zero = given["opt-write-zero"], given["max-write-zero"]
+    node.opt_discard, node.max_discard = given["opt-discard"], given["max-discard"]
+
+
+def may_write(node: Any) -> None:
+    """Who writes whole blocks only cannot where the file ends in a part of one, and is not to grow. ImageError."""
+    if not node.readonly and node.size % node.align:
+        raise ImageError(
+            "Cannot get 'write' permission without 'resize': Image size is not a multiple of request alignment"
+        )
 
 
 def _add(node: DebugNode, section: str, rule: dict[str, Any]) -> None:
@@ -57,8 +87,7 @@ def _add(node: DebugNode, section: str, rule: dict[str, Any]) -> None:
         if section == "set-state":
             node.set_state(event, number("new_state", rule.get("new_state", 0)), state)
             return
-        if flag("immediately", rule.get("immediately", False)):
-            raise ImageError("Parameter 'immediately' is not modelled")
+        flag("immediately", rule.get("immediately", False))  # before who asked goes on, which every error is here
         sector = number("sector", rule.get("sector", -1), negative=True)
         node.inject(
             event, number("errno", rule.get("errno", 5)), kinds=None if kind is None else [kind],

@@ -56,7 +56,7 @@ def of_name(name: str, options: dict[str, Any]) -> dict[str, Any]:
             raise ImageError(f"Could not open '{name}': blkdebug requires a file and an image")
         found = {"driver": "blkdebug", "image": {"filename": inner}} | ({"config": config} if config else {})
         if isinstance(below := options.get("image"), dict):
-            options = {**options, "image": of_name(inner, below)}
+            options = {**options, "image": named(inner, below) if "driver" in below else of_name(inner, below)}
     elif name.startswith(("null-co:", "null-aio:")):
         found = {"driver": name.split(":")[0]}
     elif name.startswith(("nbd:", "nbd+")):

@@ -45,6 +45,7 @@ FORMATS = ("raw", "qcow2", *MAPPED)
 DEEPEST = 128  # images of a backing chain
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
+checking = False  # what is opened is to be checked: it may be wrong, and nothing is mended on the way
 
 
 @contextlib.contextmanager
@@ -56,6 +57,17 @@ def waiting(whether: bool = True) -> Iterator[None]:
         yield
     finally:
         others = before
+
+
+@contextlib.contextmanager
+def to_check() -> Iterator[None]:
+    """What is opened in it is to be checked."""
+    global checking
+    checking = True
+    try:
+        yield
+    finally:
+        checking = False
 
 
 class Access:
@@ -276,6 +288,14 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
             raise
     if readonly and said and not node.readonly and driver in (*FILTERS, "null-co", "null-aio"):
         node.turn(True)
+    if driver == "blkdebug" and depth == 0:
+        from vmrun.backends.block.debugrules import may_write
+
+        try:
+            may_write(node)
+        except BaseException:
+            node.close()
+            raise
     return node
 
 
@@ -552,6 +572,13 @@ def raw(node: Node, options: dict[str, Any] | None = None) -> Node:
         if "size" in options and size % 512:
             raise ImageError("Specified size is not multiple of 512")
         return WindowNode(node, start, size)
+    if node.driver == "blkdebug":
+        from vmrun.backends.block.debug import HeardNode
+        from vmrun.backends.block.debugrules import may_write
+
+        may_write(node)
+        heard: Node = HeardNode(node)
+        return heard
     from vmrun.backends.block.node import Filter
 
     return Filter(node)
@@ -611,8 +638,10 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
 
     opened: list[Node] = []
     try:
-        header = headers.parse(file.read)
-        if header.incompatible & headers.CORRUPT and not access.readonly:
+        header = headers.parse(file.read, checking)
+        if header.bitmaps:
+            headers.parse_bitmaps(header, file.read)
+        if header.incompatible & headers.CORRUPT and not access.readonly and not checking:
             raise ImageError(f"Could not open '{name}': qcow2: Image is corrupt; cannot be opened read/write")
         data = None
         if header.incompatible & headers.DATA_FILE:
@@ -628,16 +657,16 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
                 raise ImageError(f"Could not open '{name}': the backing chain of the image has no end")
             below = open_backing(name, header, access, depth, chain)
             opened.append(below)
-        node = Qcow2Node(file, header, below, data, access.readonly)
+        node = Qcow2Node(file, header, below, data, access.readonly, checking)
         node.passes_discards = access.discard
         node.asleep = others
-        if not access.readonly and not others:
+        if not access.readonly and not others and not checking:
             _prepare(node, header, name)
         return node
     except headers.QcowError as error:
         for child in opened:
             child.close()
-        raise ImageError(f"Could not open '{name}': {error}") from None
+        raise ImageError(f"Could not open '{name}': {error}", error.hint) from None
     except OSError as error:
         for child in opened:
             child.close()

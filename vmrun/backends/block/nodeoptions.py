@@ -32,7 +32,6 @@ _HTTP: dict[str, Kind] = {
     "url": "str", "readahead": "size", "timeout": "any", "sslverify": "bool", "cookie": "str", "username": "str",
     "password-secret": "str", "proxy-username": "str", "proxy-password-secret": "str", "cookie-secret": "str",
 }  # fmt: skip
-_LIMITS = ("align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard")
 PROTOCOLS: dict[str, dict[str, Kind]] = {
     "file": _FILE, "host_device": _FILE, "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
     "nbd": {
@@ -43,7 +42,8 @@ PROTOCOLS: dict[str, dict[str, Kind]] = {
     "vvfat": {"dir": "str", "fat-type": "number", "floppy": "bool", "label": "str", "rw": "bool"},
     "blkdebug": {
         "image": "any", "config": "str", "inject-error": "any", "set-state": "any",
-        "take-child-perms": "none", "unshare-child-perms": "none", **dict.fromkeys(_LIMITS, "no size"),
+        "take-child-perms": "none", "unshare-child-perms": "none", "align": "limit", "max-transfer": "limit",
+        "opt-write-zero": "limit", "max-write-zero": "limit", "opt-discard": "limit", "max-discard": "limit",
     },
     "throttle": {"file": "any", "throttle-group": "str"},
     "copy-on-read": {"file": "any", "bottom": "none"},
@@ -135,6 +135,8 @@ def typed(key: str, kind: Kind, value: Any) -> Any:
     """One value. ImageError."""
     if kind == "any":
         return value
+    if kind == "none":
+        raise ImageError(f"Parameter '{key}' is not modelled")
     if isinstance(value, dict | list):
         raise ImageError(f"Invalid parameter type for '{key}'")
     if isinstance(kind, tuple):
@@ -147,9 +149,9 @@ def typed(key: str, kind: Kind, value: Any) -> Any:
         return value
     if kind == "bool":
         return flag(key, value)
-    if kind == "none":
-        raise ImageError(f"Parameter '{key}' is not modelled")
-    if kind in ("size", "no size", "number", "no number"):
+    if kind == "limit":
+        return number(key, value, sized=True, most=1 << 64)
+    if kind in ("size", "number", "no number"):
         found = number(key, value, sized=kind.endswith("size"))
         if found and kind.startswith("no "):
             raise ImageError(f"Parameter '{key}' is not modelled, only 0 is")
@@ -170,8 +172,8 @@ def flag(key: str, value: Any) -> bool:
     raise ImageError(f"Parameter '{key}' expects 'on' or 'off'")
 
 
-def number(key: str, value: Any, sized: bool = False, negative: bool = False) -> int:
-    """A count, or bytes that may have a suffix; below 2^63."""
+def number(key: str, value: Any, sized: bool = False, negative: bool = False, most: int = 1 << 63) -> int:
+    """A count, or bytes that may have a suffix; below `most`."""
     found: int | None
     if isinstance(value, bool):
         found = None
@@ -186,7 +188,7 @@ def number(key: str, value: Any, sized: bool = False, negative: bool = False) ->
             found = None
     if found is None or found < 0 and not negative:
         raise ImageError(SIZE.format(key) if sized else f"Parameter '{key}' expects a number")
-    if not -1 << 63 <= found < 1 << 63:
+    if not -1 << 63 <= found < most:
         raise ImageError(f"Value '{value}' is out of range for parameter '{key}'")
     return found
 

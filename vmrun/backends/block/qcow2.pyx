@@ -31,8 +31,8 @@ from vmrun.backends.block import qcow2_header as headers
 
 from vmrun.backends.block.bitmap cimport Bitmap
 from vmrun.backends.block.node cimport (
-    EVENT_COW_READ, EVENT_COW_WRITE, EVENT_REFBLOCK_UPDATE, EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED, EXTENT_DATA,
-    EXTENT_ZERO, NODE_FUA, NODE_STATE, NODE_UNMAP, Extent, Node, cursor_memory, memory_zero,
+    EVENT_COW_READ, EVENT_COW_WRITE, EVENT_REFBLOCK_UPDATE, EVENT_WRITE_AIO, EVENT_WRITE_COMPRESSED, EXTENT_ALLOCATED,
+    EXTENT_DATA, EXTENT_ZERO, NODE_FUA, NODE_STATE, NODE_UNMAP, Extent, Node, cursor_memory, memory_zero,
 )
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO, Slot, get64, put64
 from vmrun.backends.block.qcow2_counts cimport ENOUGH_FREED
@@ -234,6 +234,7 @@ cdef class Qcow2Node(Qcow2Reader):
                 cursor_memory(&cursor, &vector, memory, tail)
                 error = self.data.writev(host + (offset + bytes - base), tail, &cursor, 0)
         if error == 0:
+            self.file.event(EVENT_WRITE_AIO)
             error = self.data.writev(host + (offset - base), bytes, source, 0)
         free(memory)
         return error
@@ -263,6 +264,7 @@ cdef class Qcow2Node(Qcow2Reader):
                 error = self.check_data(m.host, m.length)
                 pthread_mutex_unlock(&self.mutex)
                 if error == 0:
+                    self.file.event(EVENT_WRITE_AIO)
                     error = self.data.writev(m.host, m.length, source, 0)
                 done[0] = m.length
                 return error

@@ -47,20 +47,13 @@ def _load(Qcow2Node node):
     header = node.header
     if header.bitmaps is None:
         return []
-    found, total = [], 0
-    cdef object size = node.size, cluster = node.cluster_size
+    found = []
     for row in headers.parse_bitmaps(header, node.file.read):
         name = row["name"]
         if row["in-use"]:
             found.append(Kept(name, Bitmap(1, max(512, row["granularity"])), True, row))
             continue
-        length = ((size + row["granularity"] - 1) // row["granularity"] + 7) // 8
-        total += length
-        if (row["type"] != DIRTY_TRACKING or row["reserved"] or row["granularity"] < 512 or total > MOST_BYTES
-                or row["entries"] != (length + cluster - 1) // cluster or row["table"] % cluster):
-            raise headers.QcowError(f"Bitmap '{name}' doesn't satisfy the constraints")
-        if row["extra"]:
-            raise headers.QcowError("Bitmap extra data is not supported")
+        length = ((<object>node.size + row["granularity"] - 1) // row["granularity"] + 7) // 8
         bits = Bitmap(node.size, row["granularity"])
         bits.enabled = row["auto"]
         bits.load(_read(node, row)[:length])
@@ -177,6 +170,7 @@ def store(Qcow2Node node):
         if before is not None:
             forget(node, before[2], before[1])
         flush_all(node)
+        node.keep_off()
 
 
 def _write(Qcow2Node node, kept):

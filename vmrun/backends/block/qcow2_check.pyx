@@ -12,9 +12,14 @@ import struct
 
 from accel.api cimport u8, u32, u64
 from vmrun.backends.block.qcow2 cimport Qcow2Node
-from vmrun.backends.block.qcow2_cache cimport COPIED, OFFSET, PACKED, Slot, get64, get_count, put64, put_count
+from vmrun.backends.block import qcow2_header as headers
+from vmrun.backends.block.qcow2_snapshots cimport write_snapshots
+from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, Slot, get64, get_count, put64, put_count
 
 cdef u64 MOST_CLUSTERS = 1 << 28
+# bits of entries that have no meaning
+cdef u64 RESERVED_L1 = <u64>0x7F000000000001FF
+cdef u64 RESERVED_L2 = <u64>0x3F000000000001FE
 
 
 class Result:
@@ -41,7 +46,7 @@ cdef class Counter:
         self.clusters = (node.file.size + node.cluster_size - 1) >> node.cluster_bits
         if self.clusters > MOST_CLUSTERS:
             raise OSError(27, "the image has too many clusters to be checked")
-        self.counts = <u32 *>calloc(self.clusters + 1, 4)
+        self.counts = <u32 *>calloc(self.clusters + 2, 4)
         if self.counts == NULL:
             raise MemoryError
 
@@ -54,11 +59,13 @@ cdef class Counter:
         if size == 0:
             return True
         last = (offset + size - 1) >> self.node.cluster_bits
-        if offset + size > <u64>1 << 62 or last >= self.clusters:
+        if offset + size > <u64>1 << 62 or offset + size >= self.node.file.size + self.node.cluster_size:
             self.say(f"ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
                      f"offset 0x{offset:x} size 0x{size:x}\n")
             self.result.corruptions += 1
             return False
+        if last >= self.clusters:                   # a part of one that the file ends in, or before
+            self.clusters = last + 1
         while first <= last:
             if self.counts[first] == self.node.most_refcount:
                 self.say(f"ERROR: overflow cluster offset=0x{first << self.node.cluster_bits:x}\n"
@@ -81,20 +88,24 @@ cdef class Counter:
         raw = self.node.file.read(l1_offset, l1_size * 8)
         l1 = raw
         for n in range(l1_size):
-            table = get64(l1 + n * 8) & OFFSET
-            if table == 0:
+            entry = get64(l1 + n * 8)
+            table = entry & OFFSET
+            if entry == 0:
                 continue
+            if entry & RESERVED_L1:
+                self.say(f"ERROR found L1 entry with reserved bits set: {entry:x}\n")
+                self.result.corruptions += 1
+            self.add(table, self.node.cluster_size)
             if table & mask:
                 self.say(f"ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted\n")
                 self.result.corruptions += 1
-                continue
-            if not self.add(table, self.node.cluster_size):
-                continue
             data = self.node.file.read(table, self.node.cluster_size)
             l2 = data
             at, next_host = 0, 0
             while at < self.node.cluster_size:
                 entry = get64(l2 + at)
+                if self.node.ext:
+                    self.subclusters(entry, get64(l2 + at + 8))
                 if entry & PACKED:
                     offset = entry & ((<u64>1 << shift) - 1)
                     sectors = (entry >> shift & ((<u64>1 << (self.node.cluster_bits - 8)) - 1)) + 1
@@ -110,12 +121,17 @@ cdef class Counter:
                         self.result.compressed_clusters += 1
                         self.result.allocated_clusters += 1
                         self.result.fragmented_clusters += 1
-                elif entry & OFFSET or self.node.external and entry & COPIED:
+                else:
                     offset = entry & OFFSET
-                    if offset & mask:
-                        self.say(f"ERROR offset={offset:x}: Cluster is not properly aligned; L2 entry corrupted.\n")
+                    if entry & RESERVED_L2 or self.node.ext and entry & 1:
+                        self.say(f"ERROR found l2 entry with reserved bits set: {entry:x}\n")
                         self.result.corruptions += 1
-                    else:
+                    if offset or self.node.external and entry & COPIED:
+                        if offset & mask:
+                            bare = self.node.version >= 3 and not self.node.ext and entry & 1
+                            self.say(f"ERROR offset={offset:x}: {'Preallocated' if bare else 'Data'} cluster is not properly "
+                                     "aligned; L2 entry corrupted.\n")
+                            self.result.corruptions += 1
                         if active:
                             self.result.allocated_clusters += 1
                             if next_host and offset != next_host:
@@ -124,6 +140,22 @@ cdef class Counter:
                         if not self.node.external:
                             self.add(offset, self.node.cluster_size)
                 at += entry_size
+
+    cdef subclusters(self, u64 entry, u64 bitmap):
+        """The bitmap of an extended entry: data only where there is a cluster, and not both data and zeros."""
+        cdef u64 data = bitmap & LOW, zeros = bitmap >> 32
+        if entry & PACKED:
+            if bitmap:
+                self.say("ERROR compressed cluster with non-zero subcluster allocation bitmap, entry="
+                         f"0x{entry:016x}\n")
+                self.result.corruptions += 1
+        elif not entry & OFFSET and not (self.node.external and entry & COPIED):
+            if data:
+                self.say("ERROR: Unallocated cluster has non-zero subcluster allocation map\n")
+                self.result.corruptions += 1
+        elif data & zeros:
+            self.say(f"ERROR offset={entry & OFFSET:x}: Allocated cluster has corrupted subcluster allocation bitmap\n")
+            self.result.corruptions += 1
 
     cdef copied_flags(self, u64 l1_offset, u64 l1_size, bint repair):
         """COPIED is set where the count is one, in the active tables."""
@@ -192,8 +224,7 @@ cdef class Counter:
                 result.corruptions += 1
                 continue
             self.tables(snapshot.l1_table_offset, snapshot.l1_size, False)
-        if header.nb_snapshots:
-            self.add(header.snapshots_offset, sum(len(snapshot.pack()) for snapshot in node.snapshots))
+        self.add(header.snapshots_offset, header.snapshots_size)
         if header.bitmaps:
             self.bitmaps(header)
         for kind, data in header.extensions:
@@ -204,6 +235,11 @@ cdef class Counter:
         rebuild = False
         for n in range(node.reftable_size):
             block = node.reftable[n] & ~<u64>511
+            if node.reftable[n] & 511:
+                self.say(f"ERROR refcount table entry {n} has reserved bits set\n")
+                result.corruptions += 1
+                rebuild = True
+                continue
             if block == 0:
                 continue
             if block & (node.cluster_size - 1):
@@ -236,7 +272,6 @@ cdef class Counter:
         result.image_end_offset = last_used << node.cluster_bits
 
     cdef bitmaps(self, header):
-        from vmrun.backends.block import qcow2_header as headers
         number, size, offset = header.bitmaps
         self.add(offset, size)
         try:
@@ -369,10 +404,16 @@ def check(Qcow2Node node, repair, say):
     """Check an image, and repair it (`leaks`, `all`; None: not). `say` gets a sentence for each fault. After a repair the
     image is checked again: what is left are the result's corruptions and leaks beyond those fixed.
     """
+    cdef bint rewritten
+    result = Result()
+    rewritten = _snapshots(node, result, repair == "all", say)
     if not node.readonly:
         _flush(node)
-    result = Result()
     Counter(node, result, say, repair is not None).run(repair)
+    if rewritten:                                   # whose old place was counted, and may have been anything's
+        write_snapshots(node, node.snapshots)
+        _flush(node)
+        Counter(node, Result(), lambda line: None, True).run(repair)
     if repair and (result.leaks_fixed or result.corruptions_fixed):
         _flush(node)
         again = Result()
@@ -384,6 +425,42 @@ def check(Qcow2Node node, repair, say):
         result.fragmented_clusters = again.fragmented_clusters
         result.compressed_clusters = again.compressed_clusters
     return result
+
+
+cdef bint _snapshots(Qcow2Node node, result, bint repair, say) except? -1:
+    """Read their table, which need not be one. True: it is to be written anew. QcowError: nobody knows what is in use."""
+    header = node.header
+    notes = headers.SnapshotNotes()
+    cdef object most = headers.MOST_SNAPSHOTS
+    if header.nb_snapshots and (header.snapshots_offset % node.cluster_size or header.snapshots_offset >= 1 << 63):
+        raise headers.QcowError("ERROR snapshot table offset invalid\nCheck failed: Invalid argument")
+    if header.nb_snapshots and header.snapshots_offset + header.nb_snapshots * 40 > headers.MOST_OFFSET:
+        raise headers.QcowError("ERROR failed to read the snapshot table: Failed to read snapshot table: Input/output error\n"
+                                "Check failed: Input/output error")
+    if header.nb_snapshots > most:
+        over = header.nb_snapshots - most
+        if not repair:
+            raise headers.QcowError(
+                f"ERROR snapshot table too large\nYou can force-remove all {over} overhanging snapshots with qemu-img check "
+                "-r all\nCheck failed: File too large"
+            )
+        say(f"Discarding {over} overhanging snapshots\n")
+        result.corruptions += over
+        result.corruptions_fixed += over
+        header.nb_snapshots = most
+    node.snapshots = headers.parse_snapshots(header, node.file.read, notes)
+    if notes.fatal is not None and not repair:
+        text, hint = notes.fatal
+        raise headers.QcowError(f"ERROR failed to read the snapshot table: {text}\n{hint}\nCheck failed: File too large")
+    for line in notes.discarded:
+        say(f"{line}\n")
+    for n in notes.incomplete:
+        say(f"{'Repairing' if repair else 'ERROR'} snapshot table entry {n} is incomplete\n")
+    result.corruptions += notes.lost + len(notes.incomplete)
+    if repair:
+        result.corruptions_fixed += notes.lost + len(notes.incomplete)
+    node.keep_off()
+    return repair and result.corruptions_fixed > 0
 
 
 cdef _flush(Qcow2Node node):

@@ -25,6 +25,10 @@ END, BACKING_FORMAT, FEATURE_NAMES, BITMAPS_EXT, CRYPTO, DATA_FILE_NAME = (
     0, 0xE2792ACA, 0x6803F857, 0x23852875, 0x0537BE77, 0x44415441,
 )  # fmt: skip
 MOST_L1, MOST_REFTABLE, MOST_SNAPSHOTS, MOST_SNAPSHOT_TABLE = 32 << 20, 8 << 20, 65536, 64 << 20
+MOST_EXTRA = 1024  # bytes that a snapshot has besides what is known
+MOST_BITMAPS, MOST_DIRECTORY, MOST_BITMAP = 65535, 65535 * 1024, 512 << 20
+MOST_OFFSET = (1 << 63) - (1 << 30)  # where a file ends at the latest
+RESERVED_BITMAP = 0xFF000000000001FE  # of an entry of a bitmap's table
 FEATURES = (
     (0, 0, "dirty bit"),
     (0, 1, "corrupt bit"),
@@ -40,9 +44,10 @@ FEATURES = (
 class QcowError(Exception):
     """Not an image that can be used; the text is QEMU's where it has one. `unsupported`: it is one, of another kind."""
 
-    def __init__(self, text: str, unsupported: bool = False) -> None:
+    def __init__(self, text: str, unsupported: bool = False, hint: str = "") -> None:
+        """`hint`: what people are told besides."""
         super().__init__(text)
-        self.unsupported = unsupported
+        self.unsupported, self.hint = unsupported, hint
 
 
 class HeaderFull(QcowError, OSError):
@@ -71,6 +76,7 @@ class Header:
         self.refcount_table_clusters = 0
         self.nb_snapshots = 0
         self.snapshots_offset = 0
+        self.snapshots_size = 0  # bytes of their table in the file
         self.incompatible = self.compatible = self.autoclear = 0
         self.refcount_order = 4
         self.header_length = 112
@@ -146,8 +152,10 @@ def _packed(parts: list[tuple[int, bytes]]) -> bytes:
     return text + bytes(8)
 
 
-def parse(read: Callable[[int, int], bytes]) -> Header:
-    """The header of an image; read(offset, count) gives exactly count bytes, zeros past the end."""
+def parse(read: Callable[[int, int], bytes], checking: bool = False) -> Header:
+    """The header of an image; read(offset, count) gives exactly count bytes, zeros past the end. `checking`: what is
+    wrong with snapshots is for who asked.
+    """
     raw = read(0, 112)
     if raw[:4] != MAGIC:
         raise QcowError("Image is not in qcow2 format")
@@ -181,7 +189,7 @@ def parse(read: Callable[[int, int], bytes]) -> Header:
     _features(h, names)
     if h.bitmaps and not h.autoclear & BITMAPS:
         h.bitmaps, h.stale = None, True
-    _tables(h)
+    _tables(h, checking)
     if h.crypt_method:
         raise QcowError(
             {1: "AES-encrypted images are not supported", 2: "LUKS-encrypted images are not supported"}.get(
@@ -216,14 +224,15 @@ def _features(h: Header, names: dict[tuple[int, int], str]) -> None:
         raise QcowError("Invalid cluster size for extended L2 entries")
 
 
-def _tables(h: Header) -> None:
+def _tables(h: Header, checking: bool) -> None:
     size = h.cluster_size
     if h.refcount_table_clusters == 0:
         raise QcowError("Image does not contain a reference count table")
     _table(h.refcount_table_offset, h.refcount_table_clusters * size, size, MOST_REFTABLE, "Reference count table")
-    if h.nb_snapshots > MOST_SNAPSHOTS:
+    if h.nb_snapshots > MOST_SNAPSHOTS and not checking:
         raise QcowError("Snapshot table too large")
-    _table(h.snapshots_offset, h.nb_snapshots * 40, size, MOST_SNAPSHOT_TABLE, "Snapshot table")
+    if not checking:
+        _table(h.snapshots_offset, h.nb_snapshots * 40, size, MOST_SNAPSHOT_TABLE, "Snapshot table")
     _table(h.l1_table_offset, h.l1_size * 8, size, MOST_L1, "Active L1 table")
     if h.l1_needed(h.size) > MOST_L1 // 8:
         raise QcowError("Image is too big")
@@ -273,13 +282,30 @@ def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int)
             if length != 24:
                 raise QcowError("bitmaps_ext: Invalid extension length")
             number, reserved, size, offset = struct.unpack(">IIQQ", data)
-            if reserved or number == 0 or number > 65535 or size > 64 << 20 or offset % h.cluster_size:
-                raise QcowError("bitmaps_ext: invalid bitmaps extension")
+            if h.autoclear & BITMAPS:
+                _bitmaps_fit(h, number, reserved, size, offset)
             h.bitmaps = (number, size, offset)
         else:
             h.extensions.append((kind, data))
         at += (length + 7) & ~7
     return names
+
+
+def _bitmaps_fit(h: Header, number: int, reserved: int, size: int, offset: int) -> None:
+    if reserved:
+        raise QcowError("bitmaps_ext: Reserved field is not zero")
+    if number > MOST_BITMAPS:
+        raise QcowError(
+            f"bitmaps_ext: Image has {number} bitmaps, exceeding the QEMU supported maximum of {MOST_BITMAPS}"
+        )
+    if number == 0:
+        raise QcowError("found bitmaps extension with zero bitmaps")
+    if offset % h.cluster_size:
+        raise QcowError("bitmaps_ext: invalid bitmap directory offset")
+    if size > MOST_DIRECTORY:
+        raise QcowError(
+            f"bitmaps_ext: bitmap directory size ({size}) exceeds the maximum supported size ({MOST_DIRECTORY})"
+        )
 
 
 class Snapshot:
@@ -308,55 +334,129 @@ class Snapshot:
         return text + bytes(-len(text) % 8)
 
 
-def parse_snapshots(h: Header, read: Callable[[int, int], bytes]) -> list[Snapshot]:
-    """The snapshots; QcowError when the table is not one."""
+class SnapshotNotes:
+    """What a check finds in a table of snapshots: `fatal` in (text, hint) when it cannot be read as it is."""
+
+    def __init__(self) -> None:
+        self.incomplete: list[int] = []  # entries that lack what version 3 has
+        self.discarded: list[str] = []  # what a repair leaves out
+        self.lost = 0  # how many faults that is
+        self.fatal: tuple[str, str] | None = None
+
+    def leaves_out(self, what: str, count: int, text: str, hint: str) -> None:
+        self.discarded.append(what)
+        self.lost += count
+        self.fatal = self.fatal or (text, hint)
+
+
+def parse_snapshots(
+    h: Header, read: Callable[[int, int], bytes], notes: SnapshotNotes | None = None
+) -> list[Snapshot]:
+    """The snapshots; QcowError when the table is not one. With `notes` what can be had of it, and what is wrong."""
     found: list[Snapshot] = []
     at, end = h.snapshots_offset, h.snapshots_offset + MOST_SNAPSHOT_TABLE
-    for _ in range(h.nb_snapshots):
+    for n in range(min(h.nb_snapshots, MOST_SNAPSHOTS)):
         at = (at + 7) & ~7
-        if at + 40 > end:
-            raise QcowError("Snapshot table is too large")
-        l1, l1_size, id_size, name_size, sec, nsec, clock, small, extra_size = struct.unpack(">QIHHIIQII", read(at, 40))
-        if extra_size > 1024:
-            raise QcowError(f"Too much extra metadata in snapshot table entry {len(found)}")
-        rest = read(at + 40, extra_size + id_size + name_size)
-        extra = rest[:extra_size]
-        large, disk, icount = struct.unpack(">QQQ", extra[:24].ljust(24, b"\0"))
-        found.append(
-            Snapshot(
-                l1_table_offset=l1, l1_size=l1_size, date_sec=sec, date_nsec=nsec, vm_clock_nsec=clock,
-                id=rest[extra_size : extra_size + id_size].decode(errors="surrogateescape"),
-                name=rest[extra_size + id_size :].decode(errors="surrogateescape"),
-                vm_state_size=large if extra_size >= 8 else small,
-                disk_size=disk if extra_size >= 16 else h.size,
-                icount=icount if extra_size >= 24 else (1 << 64) - 1,
-                extra=extra[24:], fault=_fault(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table"),
-            )
-        )  # fmt: skip
-        at += 40 + len(rest)
+        row = struct.unpack(">QIHHIIQII", read(at, 40)) if at + 40 <= end else None
+        extra_size = row[8] if row is not None else 0
+        if extra_size > MOST_EXTRA:
+            text = f"Too much extra metadata in snapshot table entry {n}"
+            hint = "You can force-remove this extra metadata with qemu-img check -r all"
+            if notes is None:
+                raise QcowError(text, hint=hint)
+            what = f"Discarding too much extra metadata in snapshot table entry {n} ({extra_size} > {MOST_EXTRA})"
+            notes.leaves_out(what, 1, text, hint)
+        after = end + 1 if row is None else at + 40 + extra_size + row[2] + row[3]
+        if row is None or after > end:
+            left = h.nb_snapshots - n
+            text = "Snapshot table is too big"
+            hint = f"You can force-remove all {left} overhanging snapshots with qemu-img check -r all"
+            if notes is None:
+                raise QcowError(text, hint=hint)
+            notes.leaves_out(f"Discarding {left} overhanging snapshots (snapshot table is too big)", left, text, hint)
+            break
+        extra = read(at + 40, min(extra_size, MOST_EXTRA))
+        if extra_size > MOST_EXTRA:
+            extra = extra[:24]
+        elif notes is not None and extra_size < 16 and h.version >= 3:
+            notes.incomplete.append(n)
+        found.append(_snapshot(h, row, extra, read(at + 40 + extra_size, row[2] + row[3])))
+        at = after
+    h.snapshots_size = at - h.snapshots_offset if found else 0
     return found
+
+
+def _snapshot(h: Header, row: tuple[int, ...], extra: bytes, names: bytes) -> Snapshot:
+    l1, l1_size, id_size, _, sec, nsec, clock, small, _ = row
+    large, disk, icount = struct.unpack(">QQQ", extra[:24].ljust(24, b"\0"))
+    return Snapshot(
+        l1_table_offset=l1, l1_size=l1_size, date_sec=sec, date_nsec=nsec, vm_clock_nsec=clock,
+        id=names[:id_size].decode(errors="surrogateescape"), name=names[id_size:].decode(errors="surrogateescape"),
+        vm_state_size=large if len(extra) >= 8 else small, disk_size=disk if len(extra) >= 16 else h.size,
+        icount=icount if len(extra) >= 24 else (1 << 64) - 1, extra=extra[24:],
+        fault=_fault(l1, l1_size * 8, h.cluster_size, MOST_L1, "Snapshot L1 table"),
+    )  # fmt: skip
 
 
 def parse_bitmaps(h: Header, read: Callable[[int, int], bytes]) -> list[dict[str, Any]]:
-    """The dirty bitmaps' names, granularities, flags and places; `at`: where the row is in the file."""
+    """The dirty bitmaps' names, granularities, flags and places; `at`: where the row is in the file. QcowError: they
+    contradict themselves.
+    """
     if h.bitmaps is None:
         return []
     number, size, offset = h.bitmaps
+    if size == 0:
+        raise QcowError("Requested bitmap directory size is zero")
+    if offset + size > MOST_OFFSET:
+        raise QcowError("Failed to read bitmap directory: Input/output error")
     raw = read(offset, size)
-    found, at = [], 0
-    for _ in range(number):
-        if at + 24 > len(raw):
+    found: list[dict[str, Any]] = []
+    at = 0
+    while at < size:
+        if at + 24 > size:
             raise QcowError("Broken bitmap directory")
         start = at
         table, entries, flags, kind, bits, name_size, extra = struct.unpack(">QIIBBHI", raw[at : at + 24])
-        total = 24 + extra + name_size
-        if at + total > len(raw) or bits > 31:
+        total = (24 + extra + name_size + 7) & ~7
+        if at + total > size and extra < 1 << 31:
             raise QcowError("Broken bitmap directory")
-        name = raw[at + 24 + extra : at + total].decode(errors="replace")
-        found.append(
-            {"name": name, "granularity": 1 << bits, "in-use": bool(flags & 1), "auto": bool(flags & 2),
-             "table": table, "entries": entries, "type": kind, "at": offset + start, "reserved": flags & ~7,
-             "extra": raw[at + 24 : at + 24 + extra]}
-        )  # fmt: skip
-        at += (total + 7) & ~7
+        if extra:
+            raise QcowError("Bitmap extra data is not supported")
+        if len(found) == number:
+            raise QcowError("More bitmaps found than specified in header extension")
+        name = raw[at + 24 : at + 24 + name_size].split(b"\0")[0].decode(errors="surrogateescape")
+        row = {"name": name, "granularity": 1 << (bits & 63), "in-use": bool(flags & 1), "auto": bool(flags & 2),
+               "table": table, "entries": entries, "type": kind, "at": offset + start, "extra": b""}  # fmt: skip
+        if flags & ~3 or kind != 1 or not 9 <= bits <= 31 or name_size > 1023 or not _covered(h, row):
+            raise QcowError(f"Bitmap '{name}' doesn't satisfy the constraints")
+        if not row["in-use"]:
+            _table_of_bits(h, row, read)
+        found.append(row)
+        at += total
+    if len(found) < number:
+        raise QcowError("Less bitmaps found than specified in header extension")
     return found
+
+
+def _covered(h: Header, row: dict[str, Any]) -> bool:
+    """Whether a bitmap's table is one, and has bits for the whole disk."""
+    bits = row["entries"] * h.cluster_size * 8
+    return bool(
+        row["table"] and row["table"] % h.cluster_size == 0 and 0 < bits <= MOST_BITMAP * 8
+        and (row["in-use"] or bits * row["granularity"] >= h.size)
+    )  # fmt: skip
+
+
+def _table_of_bits(h: Header, row: dict[str, Any], read: Callable[[int, int], bytes]) -> None:
+    fault = ""
+    if row["table"] + row["entries"] * 8 > MOST_OFFSET:
+        fault = "Input/output error"
+    else:
+        for (entry,) in struct.iter_unpack(">Q", read(row["table"], row["entries"] * 8)):
+            place = entry & 0x00FFFFFFFFFFFE00
+            if entry & RESERVED_BITMAP or place % h.cluster_size or place and entry & 1:
+                fault = "Invalid argument"
+    if fault:
+        raise QcowError(f"Could not read bitmap_table table from image for bitmap '{row['name']}': {fault}")
+    if row["entries"] != -(-h.size // (h.cluster_size * 8 * row["granularity"])):
+        raise QcowError(f"Could not read bitmap '{row['name']}' from image: Invalid argument")

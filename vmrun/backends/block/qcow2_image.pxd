@@ -17,17 +17,26 @@ cdef enum:
     FAULT_OVER_L2 = 9
     FAULT_OVER_REFTABLE = 10
     FAULT_OVER_REFBLOCK = 11
+    FAULT_OVER_SNAPSHOTS = 12
+    FAULT_OVER_INACTIVE_L1 = 13
+    FAULT_OVER_BITMAPS = 14
 
 cdef struct Fault:
     int kind
     u64 place, index, table     # bytes of the file, or of the disk; what more there is to say
     u64 size                    # bytes of a write
 
+cdef struct Span:
+    int kind                    # FAULT_OVER_…
+    u64 start, end              # bytes of the file
+
 
 cdef class Qcow2Image(Node):
     cdef readonly Node file, backing, data
     cdef public object header
     cdef public list snapshots
+    cdef Span *spans                    # tables that are not looked at while the image is used
+    cdef u64 span_count, span_clusters
     cdef readonly bint external         # the data lies in a file of its own
     cdef readonly bint broken           # a corruption was found: nothing is read or written any more
     cdef public int hollow              # chain.py's: whether the file has holes where data have a place; -1: not known

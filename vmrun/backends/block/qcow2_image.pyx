@@ -35,9 +35,13 @@ FAULTS = {
     FAULT_SUBCLUSTERS: "Invalid subcluster bitmap of the cluster at guest offset {place}",
     FAULT_COUNT: "Cluster at {place} is in use and not counted",
 }
-OVERLAPS = ("qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block")
+OVERLAPS = (
+    "qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block", "snapshot table",
+    "inactive L1 table", "bitmap directory",
+)
 cdef u64 L2_CACHE = 32 << 20
 cdef u64 BLOCK_CACHE = 8 << 20
+cdef u64 MOST_SPANNED = 1 << 20     # clusters of snapshots' and bitmaps' tables that are worth a sieve
 cdef u64 ENOUGH = 512           # pieces that are enough for any image of some size, and for one that grows
 
 
@@ -54,7 +58,7 @@ cdef class Qcow2Image(Node):
         pthread_rwlock_init(&self.graph, &attr)
         self.most_tables, self.most_counts = L2_CACHE, BLOCK_CACHE
 
-    def __init__(self, Node file, object header, Node backing=None, Node data=None, bint readonly=False):
+    def __init__(self, Node file, object header, Node backing=None, Node data=None, bint readonly=False, bint checking=False):
         self.file, self.header, self.backing = file, header, backing
         self.external = data is not None
         self.hollow = -1
@@ -78,7 +82,29 @@ cdef class Qcow2Image(Node):
         if self.inflated == NULL:
             raise MemoryError
         self._load_tables()
-        self.snapshots = headers.parse_snapshots(header, file.read)
+        self.snapshots = [] if checking else headers.parse_snapshots(header, file.read)  # a check reads them itself
+        self.keep_off()
+
+    def keep_off(self):
+        """Where the tables of snapshots and bitmaps lie: nothing is written over them."""
+        cdef u64 n = 0, clusters = 0
+        cdef Span *spans
+        header = self.header
+        places = [(FAULT_OVER_SNAPSHOTS, header.snapshots_offset, header.snapshots_size)]
+        places += [(FAULT_OVER_INACTIVE_L1, one.l1_table_offset, one.l1_size * 8) for one in self.snapshots if not one.fault]
+        if header.bitmaps:
+            places.append((FAULT_OVER_BITMAPS, header.bitmaps[2], header.bitmaps[1]))
+        spans = <Span *>calloc(len(places), sizeof(Span))
+        if spans == NULL:
+            raise MemoryError
+        for kind, start, size in places:
+            if size:
+                spans[n].kind, spans[n].start, spans[n].end = kind, start, start + size
+                clusters += (spans[n].end - 1 >> self.cluster_bits) - (spans[n].start >> self.cluster_bits) + 1
+                n += 1
+        free(self.spans)
+        self.spans, self.span_count, self.span_clusters = spans, n, clusters
+        self.tables_changed()
 
     def _make_caches(self):
         cdef u64 slice = min(self.cluster_size, <u64>65536), piece = self.piece or slice
@@ -132,6 +158,10 @@ cdef class Qcow2Image(Node):
         free(self.reftable)
         self.l1 = self.reftable = NULL
         self.tables_changed()
+        for what, start, size in (("L1", header.l1_table_offset, header.l1_size * 8),
+                                  ("refcount", header.refcount_table_offset, header.refcount_table_clusters * self.cluster_size)):
+            if size and start + size > headers.MOST_OFFSET:
+                raise headers.QcowError(f"Could not read {what} table: Input/output error")
         self.l1_size, self.l1_offset = header.l1_size, header.l1_table_offset
         self.l1 = <u64 *>calloc(self.l1_size + 1, 8)
         self.reftable_offset = header.refcount_table_offset
@@ -155,6 +185,7 @@ cdef class Qcow2Image(Node):
         free(self.l1)
         free(self.reftable)
         free(self.sieve)
+        free(self.spans)
         free(self.inflated)
         pthread_mutex_destroy(&self.mutex)
         pthread_mutex_destroy(&self.inflate_mutex)
@@ -334,6 +365,9 @@ cdef class Qcow2Image(Node):
                 place = self.reftable[n] & ~<u64>511
                 if place < end and place and place + self.cluster_size > host:
                     return FAULT_OVER_REFBLOCK
+            for n in range(self.span_count):
+                if self.spans[n].start < end and self.spans[n].end > host:
+                    return self.spans[n].kind
         return 0
 
     # Each write asks for what it goes over, and the tables of a large image are thousands: nearly always a bit says that
@@ -371,7 +405,9 @@ cdef class Qcow2Image(Node):
         self.sieve_bits = 0
 
     cdef void sift(self) noexcept nogil:
-        cdef u64 n, count = 0, bits = 4096
+        cdef u64 n, place, count = self.span_clusters, bits = 4096
+        if count > MOST_SPANNED:
+            return
         for n in range(self.l1_size):
             count += self.l1[n] & OFFSET != 0
         for n in range(self.reftable_size):
@@ -389,3 +425,8 @@ cdef class Qcow2Image(Node):
         for n in range(self.reftable_size):
             if self.reftable[n] & ~<u64>511:
                 self.note_table(self.reftable[n] & ~<u64>511)
+        for n in range(self.span_count):
+            place = self.spans[n].start & ~(self.cluster_size - 1)
+            while place < self.spans[n].end:
+                self.note_table(place)
+                place += self.cluster_size

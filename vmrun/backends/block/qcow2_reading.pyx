@@ -7,8 +7,8 @@ from libc.errno cimport EAGAIN, ENOMEM
 from libc.stdlib cimport free, malloc
 
 from vmrun.backends.block.node cimport (
-    EVENT_READ_BACKING_AIO, EVENT_READ_COMPRESSED, EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA, EXTENT_OFFSET,
-    EXTENT_ZERO, NODE_NOWAIT, NODE_STATE, Extent, cursor_advance, cursor_fill, cursor_put,
+    EVENT_READ_AIO, EVENT_READ_BACKING_AIO, EVENT_READ_COMPRESSED, EXTENT_ALLOCATED, EXTENT_COMPRESSED, EXTENT_DATA,
+    EXTENT_OFFSET, EXTENT_ZERO, NODE_NOWAIT, NODE_STATE, Extent, cursor_advance, cursor_fill, cursor_put,
 )
 from vmrun.backends.block.qcow2_packed cimport unpack_cluster
 from vmrun.backends.block.qcow2_tables cimport COMPRESSED, NORMAL, UNALLOCATED, ZERO_ALLOCATED, ZERO_PLAIN, Mapping
@@ -60,6 +60,8 @@ cdef class Qcow2Reader(Qcow2Tables):
             if error:
                 return error
             if m.type == NORMAL:
+                if not nowait:
+                    self.file.event(EVENT_READ_AIO)
                 error = self.data.readv(m.host, m.length, to, flags & ~<u32>NODE_STATE)
             elif m.type == UNALLOCATED and not flags & NODE_STATE:
                 error = self.read_backing(offset, m.length, to, flags)

@@ -127,7 +127,7 @@ cdef flush_all(Qcow2Node node):
 cdef write_snapshots(Qcow2Node node, list snapshots):
     """The table anew, then the header, then the old one is free."""
     cdef u64 old = node.header.snapshots_offset, offset
-    old_size = sum(len(snapshot.pack()) for snapshot in node.snapshots)
+    old_size = node.header.snapshots_size
     data = b"".join(snapshot.pack() for snapshot in snapshots)
     if len(data) > 64 << 20 or len(snapshots) > 65536:
         raise OSError(27, "Too many snapshots")
@@ -138,7 +138,9 @@ cdef write_snapshots(Qcow2Node node, list snapshots):
     node.file.write(60, struct.pack(">IQ", len(snapshots), offset))
     node.file.sync()
     node.header.nb_snapshots, node.header.snapshots_offset = len(snapshots), offset
+    node.header.snapshots_size = len(data)
     node.snapshots = snapshots
+    node.keep_off()
     forget(node, old, old_size)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from vmrun.cli.img.options import HelpAsked, ImgError
+from vmrun.cli.img.options import HINTS, HelpAsked, ImgError, tell_faults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def main(argv: list[str], program: str) -> int:
             raise ImgError(f"Command not found: {argv[0]}", usage=True)
         module = __import__(f"vmrun.cli.img.{COMMANDS[argv[0]]}", fromlist=[argv[0]])
         command: Callable[[list[str]], int] = getattr(module, argv[0])
-        return command(argv[1:])
+        try:
+            return command(argv[1:])
+        finally:
+            tell_faults()
     except HelpAsked:
         sys.stdout.write(_help(program))
         return 0
@@ -122,7 +125,7 @@ def _other(program: str, error: Exception) -> int:
     from vmrun.backends.block.errors import ImageError
 
     if isinstance(error, ImageError):
-        return _failed(program, error.text + (f"\n{error.remedy}" if error.remedy.startswith("Is ") else ""), 1)
+        return _failed(program, error.text + (f"\n{error.remedy}" if error.remedy.startswith(HINTS) else ""), 1)
     if isinstance(error, OSError):
         return _failed(program, error.strerror or str(error), 1)
     if isinstance(error, MemoryError):

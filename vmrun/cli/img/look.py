@@ -143,6 +143,7 @@ def _map_json(found: Any) -> None:
 def check(argv: list[str]) -> int:
     from vmrun.backends.block.qcow2 import Qcow2Node
     from vmrun.backends.block.qcow2_check import check as count
+    from vmrun.backends.block.qcow2_header import QcowError
 
     given = Given(argv, "f:r:T:qU", ("output=",), {"repair": "r", "format": "f"})
     repair = given["r"]
@@ -152,18 +153,18 @@ def check(argv: list[str]) -> int:
     cache = given.cache("T", "writeback")
     from vmrun.backends.block import images
 
-    images_prepare, images._prepare = images._prepare, _leave  # a check comes before any repair at opening
-    try:
+    with images.to_check():  # which comes before any repair at opening
         node = open_image(
             name, given["f"], cache=cache, write=repair is not None, share="U" in given, options="image-opts" in given
         )
-    finally:
-        images._prepare = images_prepare
     try:
         if not isinstance(node, Qcow2Node):
             return _check_mapped(node, name, repair is not None, as_json, quiet)
         told = (lambda line: None) if quiet else sys.stderr.write
-        result = count(node, repair, told)
+        try:
+            result = count(node, repair, told)
+        except QcowError as error:
+            raise ImgError(str(error).replace("\nCheck", f"\n{program()}: Check")) from None
         fixed = result.corruptions_fixed or result.leaks_fixed
         if repair and result.corruptions <= result.corruptions_fixed and not result.errors:
             _repaired(node)
@@ -207,10 +208,6 @@ def _check_mapped(node: Any, name: str, repair: bool, as_json: bool, quiet: bool
         else:
             sys.stdout.write(_check_text(result))
     return 2 if result.corruptions else 0
-
-
-def _leave(node: Any, header: Any, name: str) -> None:
-    pass
 
 
 def _repaired(node: Any) -> None:

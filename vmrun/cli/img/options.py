@@ -211,6 +211,39 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
+HINTS = ("Is ", "You can force-remove")  # remedies that qemu-img tells, too
+
+
+_opened: list[Any] = []  # qcow2 images of this run: what is wrong with them is told once
+
+
+def _told(node: Node) -> Node:
+    """An open image, and what is known of it."""
+    header = getattr(node, "header", None)
+    if header is not None:
+        _opened.append(node)
+        if header.stale and header.version >= 3:
+            sys.stderr.write(
+                f"{program()}: warning: a program lacking bitmap support modified this file, so all bitmaps are now "
+                "considered inconsistent\n"
+                "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.\n"
+            )
+    return node
+
+
+def tell_faults(keep: bool = False) -> None:
+    """What images that are open, or were, have been found to contradict themselves in. `keep`: there may be more."""
+    for node in _opened:
+        fault = node.take_fault()
+        if fault is not None:
+            what, which = ("Marking image as", "") if fault[3] else ("Image is", "non-fatal ")
+            sys.stderr.write(
+                f"qcow2: {what} corrupt: {fault[0]}; further {which}corruption events will be suppressed\n"
+            )
+    if not keep:
+        _opened.clear()
+
+
 def open_image(
     name: str, format: str | None, *, cache: str = "writeback", write: bool = False, share: bool = False,
     backing: bool = True, options: bool = False, discard: bool = True, more: list[str] | None = None,
@@ -248,7 +281,7 @@ def open_image(
                     " 0 will be restricted.\n"
                     "         Specify the 'raw' format explicitly to remove the restrictions.\n"
                 )
-            return images.over(file, name, "raw" if format == "nbd" else format, access, backing=backing)
+            return _told(images.over(file, name, "raw" if format == "nbd" else format, access, backing=backing))
         except BaseException:
             file.close()
             raise
@@ -259,7 +292,7 @@ def open_image(
         said = text.startswith("Could not open '")
         if not said or (options or text.startswith(f"Could not open '{name}': ")) and of_the_host(text):
             text = f"Could not open '{name}': {text}"
-        if error.remedy.startswith("Is "):
+        if error.remedy.startswith(HINTS):
             text += f"\n{error.remedy}"
         raise ImgError(text) from None
 

@@ -140,7 +140,11 @@ union("SocketAddress", "type", {"type": "SocketAddressType"}, {
     "inet": "InetSocketAddress", "unix": "UnixSocketAddress", "fd": "String",
 })  # fmt: skip
 struct("BlockdevOptionsNbd", {"server": "SocketAddress", "export?": "str"})
-struct("BlkdebugOptions", {"image": "BlockdevRef", "config?": "str", "inject-error?": "[any]", "set-state?": "[any]"})
+struct("BlkdebugOptions", {
+    "image": "BlockdevRef", "config?": "str", "inject-error?": "[any]", "set-state?": "[any]", "align?": "int",
+    "max-transfer?": "int", "opt-write-zero?": "int", "max-write-zero?": "int", "opt-discard?": "int",
+    "max-discard?": "int",
+})  # fmt: skip
 alternates["BlockdevRef"] = ("BlockdevOptions", "str")
 alternates["BlockdevRefOrNull"] = ("BlockdevOptions", "str", "null")
 union(
