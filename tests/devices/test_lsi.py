@@ -197,6 +197,26 @@ def test_less_data_than_the_program_wants_is_a_mismatch(chip: Chip) -> None:
     assert chip.q.inl(PORTS + 0x24) & 0xFFFFFF == 56
 
 
+def test_what_a_short_answer_left_is_what_the_manual_says(ours: Chip) -> None:
+    """RBC: what is left of the move, below its opcode; UA: where it would go on; SBC: what came; ESA: a table's row."""
+    ours.command(bytes(6))
+    ours.command(bytes((3, 0, 0, 0, 18, 0)), 18)
+    ours.command(bytes((0x25, *bytes(9))), 64)
+    q = ours.q
+    assert [q.inl(PORTS + n) for n in (0xC8, 0xCC)] == [DATA_IN << 24 | 56, DATA + 8]
+    assert q.inl(PORTS + 0xD8) & 0xFFFFFF == 8
+    q.outb(PORTS + ISTAT, 0x40)
+    q.outb(PORTS + ISTAT, 0)
+    q.write(BACK + 0x10, struct.pack("<4I", 1, MESSAGE, 10, CDB))
+    q.write(BACK + 0x20, struct.pack("<2I", 64, DATA))
+    q.write(MESSAGE, b"\x80")
+    q.write(CDB, bytes((0x25, *bytes(9))))
+    q.outl(PORTS + 0x10, BACK + 0x10)  # DSA
+    table = [(0x10000000 | phase << 24, at) for phase, at in ((MESSAGE_OUT, 0), (COMMAND, 8), (DATA_IN, 16))]
+    assert ours.run((SELECT | 3 << 16, SCRIPT + 0xF0), *table, (INT, 1))[1] == MA
+    assert [q.inl(PORTS + n) for n in (0xC8, 0xCC, 0xD0)] == [56, DATA + 8, BACK + 0x20]
+
+
 def test_arithmetic_and_branches(chip: Chip) -> None:
     """SCRATCHA gets what the reference says, carry and comparisons included."""
     program = [

@@ -13,6 +13,9 @@ the driver has more for it.
 A read of DSTAT clears it, also where qemu-kvm's keeps it, behind an interrupt on the fly: here the program runs on beside
 the driver, which may read until nothing is left.
 
+After a move RBC, UA and SBC are what the manual says: what is left, where it would have gone, what was moved. qemu-kvm's
+are the other way round, and Linux takes for data what a short answer left of its buffer.
+
 A command that is under way when the machine is saved ends as BUSY in the machine that goes on; drivers repeat it.
 
 Not modelled: target role, low-level mode, parity, arbitration by hand, wide residue, phase mismatch jumps' byte counts beyond
@@ -31,7 +34,7 @@ from vmrun.devices.storage.lsi_bus cimport (
     ACK, ADDER, ATN, BSY, CCNTL1, CCNTL1_64TIMOD, CCNTL1_EN64DBMV, CCNTL1_EN64TIBMV, COMMAND, CTEST0, CTEST1, CTEST2,
     CTEST2_CM, CTEST2_DACK, CTEST2_SIGP, CTEST3, CTEST6, DATA_IN, DATA_OUT, DBC, DBMS, DCMD, DCNTL, DCNTL_PFF,
     DCNTL_SSM, DCNTL_STD, DFIFO, DIEN, DMODE, DMODE_MAN, DNAD, DSA, DSP, DSPS, DSTAT, DSTAT_ABRT, DSTAT_BF, DSTAT_DFE,
-    DSTAT_IID, DSTAT_SIR, DSTAT_SSI, GPCNTL, GPREG, IA, ISTAT0, ISTAT0_ABRT, ISTAT0_CON, ISTAT0_INTF, ISTAT0_SIGP,
+    DSTAT_IID, DSTAT_SIR, DSTAT_SSI, ESA, GPCNTL, GPREG, IA, ISTAT0, ISTAT0_ABRT, ISTAT0_CON, ISTAT0_INTF, ISTAT0_SIGP,
     ISTAT0_SRST, ISTAT1, ISTAT1_SRUN, MACNTL, MESSAGE, MESSAGE_IN, MESSAGE_OUT, MMRS, MOST_COMMANDS, MOST_COPIED,
     MOST_INSTRUCTIONS, NOTHING, PHASE, RBC, RESELECTION, RESPID0, SBC, SBCL, SBDL, SCID, SCNTL0, SCNTL1, SCNTL1_CON,
     SCNTL1_RST, SCRATCHC, SDID, SFBR, SIDL, SIEN0, SIEN1, SIST0, SIST0_MA, SIST0_RSL, SIST0_RST, SIST0_UDC, SIST1,
@@ -273,7 +276,7 @@ cdef class LsiChip(LsiBus):
 
     cdef void block_move(self, u32 insn, u32 address) noexcept nogil:
         cdef u32 row[2]
-        cdef u32 count = insn & 0xFFFFFF, high = 0, selector
+        cdef u32 count = insn & 0xFFFFFF, high = 0, kind = insn >> 24, offset = address, selector, moved
         cdef u8 now = self.r[SSTAT1] & PHASE
         if self.r[SIST1] & SIST1_STO:                           # nobody was there
             self.stop()
@@ -285,7 +288,8 @@ cdef class LsiChip(LsiBus):
             if self.dma.read_into(<u32>(self.get(DSA) + self.near(address)), <u8 *>row, 8) != 0:
                 self.dma_interrupt(DSTAT_BF)
                 return
-            count, address = row[0] & 0xFFFFFF, row[1]
+            kind, count, address = row[0] >> 24, row[0] & 0xFFFFFF, row[1]
+            self.put(ESA, <u32>(self.get(DSA) + self.near(offset)))
             if self.r[CCNTL1] & CCNTL1_EN64TIBMV:
                 if self.r[CCNTL1] & CCNTL1_64TIMOD:
                     high = row[0] >> 24
@@ -302,7 +306,7 @@ cdef class LsiChip(LsiBus):
         if not self.r[ISTAT1] & ISTAT1_SRUN:
             return
         self.put_count(count)
-        self.put(RBC, count)
+        self.put(RBC, kind << 24 | count)
         self.put(DNAD, address)
         self.put(DBMS, high)
         if now != insn >> 24 & 7:
@@ -322,10 +326,11 @@ cdef class LsiChip(LsiBus):
             self.take_message()
         elif now == MESSAGE_IN:
             self.give_message()
+        moved = count - self.count()
         self.r[DFIFO] = self.r[DBC]
-        self.put(SBC, self.count())
-        self.put(UA, address + self.count())
-        self.put(RBC, self.get(RBC) - self.count())
+        self.put(SBC, moved)
+        self.put(UA, address + moved)
+        self.put(RBC, kind << 24 | self.count())
 
     cdef void bus_instruction(self, u32 insn, u32 address) noexcept nogil:
         cdef u32 opcode = insn >> 27 & 7, id = insn
