@@ -414,3 +414,15 @@ def test_what_the_network_reaches_is_advised_against(vmrun: Run, text: str, code
 def test_import_to_a_dash_is_to_the_terminal(vmrun: Run) -> None:
     code, out, _ = vmrun("import", "qemu", "-o", "-", "--", "qemu-system-x86_64", "-M", "pc", "-m", "64")
     assert code == 0 and "schema: vmrun/machine/1" in out and not os.listdir()
+
+
+def test_the_image_tool_tells_the_syntax_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts look there for what a qemu-img knows."""
+    from vmrun.cli.img import COMMANDS, main
+
+    assert main(["--help"], "vmrun-img") == 0
+    told = capsys.readouterr().out
+    first = [line.split()[0] for line in told.splitlines() if line.strip()]
+    assert [word for word in first if word in COMMANDS] == [*COMMANDS]
+    for words in ("--target-is-zero", "[-U]", "Supported formats: ", " qcow2 ", " vmdk "):
+        assert words in told

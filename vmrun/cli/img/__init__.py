@@ -65,7 +65,9 @@ def main(argv: list[str], program: str) -> int:
     try:
         argv = _standard(argv, program)
         if argv[:1] in (["--help"], ["-h"]):
-            sys.stdout.write(_help(program))
+            from vmrun.cli.img.usage import usage
+
+            sys.stdout.write(usage(program))
             return 0
         if argv[:1] in (["--version"], ["-V"]):
             sys.stdout.write(f"{program} version {LIKE} (vmrun {__version__})\n")
@@ -83,7 +85,9 @@ def main(argv: list[str], program: str) -> int:
         finally:
             tell_faults()
     except HelpAsked:
-        sys.stdout.write(_help(program))
+        from vmrun.cli.img.usage import usage
+
+        sys.stdout.write(usage(program))
         return 0
     except ImgError as error:
         return _failed(program, str(error), error.code, error.usage)
@@ -133,11 +137,3 @@ def _other(program: str, error: Exception) -> int:
     if os.environ.get("VMRUN_TRACEBACK"):
         raise error
     return _failed(program, f"a fault of vmrun's own: {type(error).__name__}: {error}", 1)
-
-
-def _help(program: str) -> str:
-    return (
-        f"usage: {program} COMMAND [OPTION…]\n\nThe command line is qemu-img's (see qemu-img(1)); the commands:\n\n  "
-        + "\n  ".join(COMMANDS)
-        + "\n\nSupported formats: nbd null-co qcow2 raw\n"
-    )
