@@ -384,6 +384,25 @@ def test_an_image_that_cannot_be_made_is_the_job_s_news(tmp_path: pathlib.Path) 
     both(tmp_path, scenario, ())
 
 
+def test_a_backup_goes_into_nothing_that_a_device_shows(tmp_path: pathlib.Path) -> None:
+    """Nor does an overlay go between images of a chain; words differ, so only that both refuse is compared."""
+
+    def scenario(side: Side) -> None:
+        side.image("t.qcow2", "16M")
+        node = {"driver": "qcow2", "node-name": "t", "file": {"driver": "file", "filename": "t.qcow2"}}
+        side.ask("blockdev-add", **node)
+        answers = [side.talk.ask("blockdev-backup", **{"job-id": "j"}, device="t", target="n0", sync="full")]
+        over = {"node-name": "n0", "snapshot-file": "o.qcow2", "snapshot-node-name": "o"}
+        side.ask("blockdev-snapshot-sync", **over)
+        again = {**over, "snapshot-file": "p.qcow2", "snapshot-node-name": "p"}
+        side.ask("blockdev-snapshot-sync", **again)
+        side.log.append(["error" in answer for answer in answers])
+        assert "error" in answers[0]
+
+    named = ["-drive", "if=none,id=d0,file=a.qcow2,format=qcow2,node-name=n0"]
+    both(tmp_path, scenario, ("a.qcow2",), [*named, "-device", "virtio-blk-pci,drive=d0,id=x0"])
+
+
 CD = ["-drive", "if=none,id=cd0,media=cdrom", "-device", "ide-cd,drive=cd0,id=cd"]
 
 

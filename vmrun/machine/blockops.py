@@ -74,6 +74,21 @@ def put_on_top(machine: Machine, old: Any, new: Any) -> None:
         table.replace(old, new, but=(new,))
 
 
+def _on_top(machine: Machine, node: Any) -> None:
+    """A node that others are based on gets no overlay: they would see what is written there. BuildError."""
+    table = blocks(machine)
+    above = next((other for other, _ in table.nodes() if backing_of(other) is node), None)
+    if above is not None:
+        names = table.node_name(node), table.node_name(above)
+        raise BuildError(f"Node '{names[0]}' is busy: node is used as backing hd of '{names[1]}'")
+
+
+def _unused(machine: Machine, node: Any, user: Any) -> None:
+    """A job writes into nothing that a device shows. `user`: the node's drive, or None. BuildError."""
+    if user is not None and user.name in blocks(machine).users():
+        raise BuildError(f"Conflicts with use by {user.name} as 'root', which does not allow 'write' on {node.name}")
+
+
 class SnapshotSync:
     """blockdev-snapshot-sync, in the steps of a transaction."""
 
@@ -86,6 +101,7 @@ class SnapshotSync:
         name = device or node_name
         self.old = table.lookup(device, node_name)
         free(machine, self.old, name)
+        _on_top(machine, self.old)
         if node_name and not snapshot_node_name:
             raise BuildError("New overlay node-name missing")
         if snapshot_node_name and (snapshot_node_name in table.known or table.node(snapshot_node_name) is not None):
@@ -136,6 +152,7 @@ class Snapshot:
         self.old, _ = table.find(node)
         self.new, drive = table.find(overlay)
         free(machine, self.old, node)
+        _on_top(machine, self.old)
         if drive is not None or any(
             child is self.new for other, _ in table.nodes() for _, child in other.children()
         ):
@@ -283,8 +300,7 @@ def blockdev_mirror(
         raise BuildError("Can't mirror node into itself")
     free(machine, source, device)
     free(machine, image, target)
-    if user is not None and user.name in table.users():
-        raise BuildError(f"Conflicts with use by {user.name} as 'root', which does not allow 'write' on {image.name}")
+    _unused(machine, image, user)
     base = backing_of(source) if sync == "top" else None
     if sync == "top" and base is None:
         sync = "full"
@@ -390,11 +406,12 @@ def blockdev_backup(
 ) -> BlockJob:  # fmt: skip
     how, table = How(given, transaction), blocks(machine)
     source, _ = table.find(device)
-    image, _ = table.find(target)
+    image, user = table.find(target)
     free(machine, source, device)
     free(machine, image, target)
     if image is source:
         raise BuildError("Source and target cannot be the same")
+    _unused(machine, image, user)
     sync, bits, kind = _bitmap_for(machine, device, sync, bitmap, bitmap_mode)
     if sync == "top" and backing_of(source) is None:
         sync = "full"

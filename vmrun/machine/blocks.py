@@ -10,6 +10,7 @@ from vmrun.core import iolimits
 from vmrun.core.interfaces import Removable
 from vmrun.errors import BuildError
 from vmrun.machine import runstate
+from vmrun.machine.board import writable
 from vmrun.machine.nodes import CHILDREN, Nodes
 
 TYPE_CHECKING = False
@@ -373,6 +374,8 @@ class Blocks:
         cache = {"writeback": drive is None or bool(drive.write_cache), "direct": self._direct(node)}
         said = self.known.get(str(node.name), {})
         lax = said.get("cache", {}).get("no-flush") if isinstance(said.get("cache"), dict) else False
+        if str(node.driver).startswith("null-") and isinstance(said.get("cache"), dict):
+            cache["direct"] = said["cache"].get("direct") in (True, "on")
         cache["no-flush"] = bool(drive.ignore_flush) if drive is not None else lax in (True, "on")
         zeroes = said.get("detect-zeroes", "off")
         found = {
@@ -541,8 +544,10 @@ def resize(machine: Machine, device: str, node_name: str, size: int) -> None:
         raise BuildError(f"Node '{name}' is busy: block device is in use by block job: {job}")
     if drive is not None:
         drive.drain()
-    elif node.readonly:
-        raise BuildError("Block node is read-only")
+    else:
+        writable(node)
+        if node.readonly:
+            raise BuildError("Block node is read-only")
     try:
         node.truncate((size + 511) & ~511)
     except OSError as error:

@@ -37,6 +37,8 @@ class Nodes:
             raise BuildError("Parameter 'driver' is missing")
         if name is None:
             raise BuildError("'node-name' must be specified for the root node")
+        if options.get("force-share") in (True, "on") and options.get("read-only") not in (True, "on"):
+            raise BuildError("force-share=on can only be used with read-only images")
         if opened is not None:
             try:
                 self._check(options, set())  # the names may be taken by now

@@ -59,7 +59,7 @@ class IdeCd(Device, Tray):
     model = Prop("str", None, "model name, 40 characters")
     wwn = Prop("uint64", 0, "world-wide name, 0 for none")
     logical_block_size = Prop("size", 512, "no effect", min=512, max=2048, idle="a disc has sectors of 2048 bytes")
-    physical_block_size = Prop("size", 512, "no effect", min=512, max=32768, idle="a disc has sectors of 2048 bytes")
+    physical_block_size = Prop("size", 512, "no effect", min=512, max=2097152, idle="a disc has sectors of 2048 bytes")
     min_io_size = Prop("size", 0, "told to nobody by an IDE drive", max=0xFFFFFFFF)
     opt_io_size = Prop("size", 0, "told to nobody by an IDE drive", max=0xFFFFFFFF)
     discard_granularity = Prop("size", None, "no effect", max=0xFFFFFFFF, idle="compact discs discard nothing")

@@ -34,7 +34,7 @@ class IdeDisk(Device, DiskGeometry):
     heads = Prop("uint32", 0, "heads", max=16)
     secs = Prop("uint32", 0, "sectors per track", max=63)
     logical_block_size = Prop("size", 512, "bytes per sector", min=512, max=512)
-    physical_block_size = Prop("size", 512, "bytes per physical sector", min=512, max=32768)
+    physical_block_size = Prop("size", 512, "bytes per physical sector", min=512, max=2097152)
     min_io_size = Prop("size", 0, "told to nobody by an IDE disk", max=0xFFFFFFFF)
     opt_io_size = Prop("size", 0, "told to nobody by an IDE disk", max=0xFFFFFFFF)
     discard_granularity = Prop("size", 0, "0: the disk knows no TRIM", max=0xFFFFFFFF)

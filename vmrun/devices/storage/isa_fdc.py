@@ -100,6 +100,7 @@ class Floppy(Device, Removable):
         if self.drive_type == "none":
             raise BuildError(f"{self.path}: a drive of type none is no drive", remedy="leave the device out")
         self.place = self.parent_bus.take_unit(self.unit, self)
+        self.prop_values["unit"] = self.place
         self.controller = self.parent_bus.controller
         self.controller.connect(self.place, backend, self.drive_type)
         self.opened = False
