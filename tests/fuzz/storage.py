@@ -299,8 +299,15 @@ class Nvme(Victim):
     """Entries of both queues, doorbells and registers."""
 
     def open(self) -> QTest:
-        card = {"driver": "nvme", "id": "n", "drive": "d0", "serial": "1", "addr": "04.0"}
-        q = QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "drives": self.disk(), "devices": [card]})
+        cards: list[dict[str, Any]] = [
+            {"driver": "nvme-subsys", "id": "s"},
+            {"driver": "nvme", "id": "n", "serial": "1", "addr": "04.0", "subsys": "s"},
+            {"driver": "nvme", "id": "o", "serial": "1", "addr": "05.0", "subsys": "s"},
+            {"driver": "nvme-ns", "id": "a", "bus": "n", "drive": "d0", "nsid": 1},
+            {"driver": "nvme-ns", "id": "b", "bus": "n", "drive": "none", "nsid": 2},
+        ]
+        drives = {**self.disk(), "none": {"file": "null-co://", "format": "null-co"}}
+        q = QTest({"machine": "pc-i440fx-7.2", "memory": "64MiB", "drives": drives, "devices": cards})
         self.start(q)
         return q
 
@@ -320,13 +327,13 @@ class Nvme(Victim):
         for n in range(16):
             if rng.random() < 0.4:
                 known = (
-                    (0, 1, 2, 4, 5, 6, 8, 9, 0xA, 0xC, 0x15, 0x19, 0x7C)
+                    (0, 1, 2, 4, 5, 6, 8, 9, 0xA, 0xC, 0x15, 0x19, 0x7C, 0x80)
                     if not queue
                     else (0, 1, 2, 4, 5, 8, 9, 0xC, 0x19)
                 )
                 entry = struct.pack(
                     "<BBHIIIQQQ6I", rng.choice((*known, rng.randrange(256))),
-                    rng.choice((0, 0, 0x40, rng.randrange(256))), n, rng.choice((1, 1, 0, 0xFFFFFFFF)), 0, 0,
+                    rng.choice((0, 0, 0x40, rng.randrange(256))), n, rng.choice((1, 1, 0, 2, 0xFFFFFFFF)), 0, 0,
                     place(rng), rng.choice((0x200000, place(rng))), place(rng),
                     *(rng.choice((0, 1, 2, 0xFFFF, size(rng))) for _ in range(6)),
                 )  # fmt: skip
