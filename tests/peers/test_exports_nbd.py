@@ -145,3 +145,33 @@ def test_writethrough_has_each_write_on_the_disk_before_it_is_answered(
         talk.process.wait(60)
     finally:
         talk.close()
+
+
+def test_an_export_in_use_is_not_taken_away_unless_by_force(tmp_path: pathlib.Path) -> None:
+    """As QEMU's; and servers listen on either family's addresses."""
+    (tmp_path / "disk").write_bytes(b"\5" * (1 << 20))
+    line = [*LINE, "-blockdev", "driver=file,node-name=n,filename=disk"]
+    for program in (["qemu-system-x86_64"], [sys.executable, str(ROOT / "bin" / "vmrun-qemu")]):
+        talk = Talk([*program, *line], tmp_path)
+        try:
+            with socket.socket(socket.AF_INET6) as free:
+                free.bind(("::1", 0))
+                port = free.getsockname()[1]
+            where = {"type": "inet", "data": {"host": "::1", "port": str(port)}}
+            assert talk.ask("nbd-server-start", addr=where) == {"return": {}}
+            export = {"type": "nbd", "id": "e", "node-name": "n"}
+            assert talk.ask("block-export-add", **export) == {"return": {}}
+            words = ["qemu-io", "-r", "-f", "raw", f"nbd://[::1]:{port}/n"]
+            client = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert client.stdin is not None and client.stdout is not None
+            client.stdin.write("read -P 5 0 4k\n")
+            client.stdin.flush()
+            assert "read 4096/4096" in client.stdout.readline()
+            assert talk.ask("block-export-del", id="e")["error"]["desc"] == "export 'e' still in use"
+            assert talk.ask("block-export-del", id="e", mode="hard") == {"return": {}}
+            assert "failed" in client.communicate("read 0 4k\n", timeout=60)[0]
+            assert talk.ask("query-block-exports")["return"] == []
+            talk.ask("quit")
+            talk.process.wait(60)
+        finally:
+            talk.close()

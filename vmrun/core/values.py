@@ -50,7 +50,9 @@ def is_identifier(text: str) -> bool:
 
 
 # images that are not files: network block devices, web servers, directories, and blocks of options
-ADDRESSES = ("nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:", "null-co:", "null-aio:")
+ADDRESSES = (
+    "nbd:", "nbd+", "blkdebug:", "json:", "http://", "https://", "fat:", "null-co:", "null-aio:", "/dev/fdset/",
+)  # fmt: skip
 
 _UNITS = {letter: 1 << 10 * power for power, letter in enumerate("BKMGTPE")}
 _ON, _OFF = ("on", "yes", "true", "y"), ("off", "no", "false", "n")

@@ -70,6 +70,8 @@ class BlockJob(Job):
         """Go on where the policy of that side says so; else raise."""
         import errno
 
+        if self.cancelled and self.forced:
+            raise error
         policy = self.on_target_error if target else self.on_source_error
         action = policy
         if policy in ("enospc", "auto"):

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 def open_image(path: str, format: str, *, readonly: bool = False, backing: bool = True) -> Any:
     """An image that a command names by its file."""
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import Access, open_node
+    from vmrun.backends.block.images import PROTOCOLS, Access, open_node
 
+    if format in PROTOCOLS:
+        format = "raw"  # what a server has is the disk itself
     try:
         return open_node(path, format or None, Access(readonly=readonly), backing=backing)
     except ImageError as error:

@@ -6,6 +6,7 @@ of the graph know of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
@@ -27,7 +28,7 @@ class LiveDisk:
     def __init__(self, machine: Machine, node: Any, through: bool) -> None:
         from vmrun.backends.block import queue
 
-        self.through = through
+        self.through, self.gone = through, False
         table = blocks(machine)
         self.drive: Any = queue(node.hold())
         self.drive.replace(node, table.taps.get(id(node)))
@@ -58,6 +59,8 @@ class LiveDisk:
     def _ask(self, op: int, offset: int = 0, count: int = 0, data: bytes | None = None) -> bytes:
         from vmrun.backends.block.caller import Caller
 
+        if self.gone:
+            raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
         caller = Caller(self.drive)
         caller.submit(op, offset, count, data)
         _, error, found = caller.wait()
@@ -107,6 +110,7 @@ class Server:
         """`creds`, `authz`: ids of objects; clients must speak TLS then."""
         import socket
 
+        from vmrun.backends.block.nbd_server import listener
         from vmrun.backends.chardev.sockets import bind
 
         if self.listener is not None:
@@ -122,7 +126,7 @@ class Server:
                 self.path = os.path.abspath(data["path"])
                 self.listener.listen(16)
             elif kind == "inet":
-                self.listener = socket.create_server((data["host"], int(data["port"])))
+                self.listener = listener(data["host"], int(data["port"]))
             else:
                 raise BuildError(f"an NBD server listens on unix or inet, not on {kind}")
         except (OSError, ValueError, OverflowError) as error:
@@ -232,11 +236,23 @@ class Server:
             node = backing_of(node)
         raise BuildError(f"Bitmap '{wanted}' is not found")
 
-    def remove(self, id: str) -> None:
+    def remove(self, id: str, hard: bool = False) -> None:
+        """`hard`: clients that use it are sent away; else it is an error that there are any."""
+        import socket
+
         if id not in self.ids:
             raise BuildError(f"Export '{id}' is not found")
+        clients = list(self.exports[self.ids[id][0]].clients)
+        if clients and not hard:
+            raise BuildError(f"export '{id}' still in use", remedy="mode=hard sends its clients away")
         name, disk, _ = self.ids.pop(id)
         del self.exports[name]
+        disk.gone = True
+        for client in clients:
+            try:
+                client.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
         for bitmap in self.bitmaps.pop(id):
             bitmap.busy = False
         blocks(self.machine).queues.remove(disk.drive)
@@ -265,7 +281,7 @@ class Server:
                 pass
             self.path = ""
         for id in list(self.ids):
-            self.remove(id)
+            self.remove(id, hard=True)
 
     def end(self) -> None:
         """The machine's end (machine.works)."""

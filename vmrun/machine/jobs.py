@@ -208,7 +208,8 @@ class Job:
         if self.machine.closed:
             return
         self.done = True
-        if isinstance(fault, Cancelled):
+        given_up = self.cancelled and self.forced and isinstance(fault, OSError)  # what it had under way was, for that
+        if isinstance(fault, Cancelled) or given_up:
             self.cancelled = self.forced = True
         elif fault is not None:
             self.fail(fault)

@@ -119,3 +119,26 @@ def test_the_last_cluster_of_a_file_is_whole(tmp_path: pathlib.Path) -> None:
             node.write(0, written)
         node.close()
         assert path.stat().st_size == size
+
+
+def test_a_set_of_descriptors_is_a_file(tmp_path: pathlib.Path) -> None:
+    """Nothing has its name on the host."""
+    from vmrun.config.files import is_address
+    from vmrun.core import fdsets
+
+    (tmp_path / "disk").write_bytes(b"set" * 1024)
+    number, _ = fdsets.add(None, os.open(tmp_path / "disk", os.O_RDWR))
+    try:
+        drive = open_drive("d", {"file": f"/dev/fdset/{number}", "format": "raw"}, DeviceLock())
+        assert drive.read_bytes(0, 3) == b"set"
+        drive.close()
+        assert is_address(f"/dev/fdset/{number}")
+    finally:
+        fdsets.remove(number, None)
+
+
+def test_the_first_block_of_a_new_image_is_there(tmp_path: pathlib.Path) -> None:
+    """As QEMU makes it: what direct transfers are to be aligned to can be tried."""
+    new_file(str(tmp_path / "new"), MIB, hint=1 << 20)
+    assert (tmp_path / "new").stat().st_blocks * 512 == 4096
+    assert (tmp_path / "new").read_bytes() == bytes(MIB)

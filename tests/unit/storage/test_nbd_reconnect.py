@@ -7,6 +7,7 @@ import pathlib
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from vmrun.backends.block.nbd import NbdNode
 
 from tests.board import Driven
+from tests.peers.qmp_session import ROOT, Talk
 from vmrun.backends.block.images import Access, open_options
 from vmrun.backends.block.nbd_server import Export
 from vmrun.errors import BackendError
@@ -291,3 +293,28 @@ def test_a_machine_is_reset_and_ended_while_its_disk_waits_for_a_server(tmp_path
 def read_sector(pc: Driven) -> None:
     for port, value in ((0x1F2, 1), (0x1F3, 1), (0x1F4, 0), (0x1F5, 0), (0x1F6, 0xE0), (0x1F7, 0x20)):
         pc.outb(port, value)
+
+
+def test_a_job_that_is_cancelled_while_its_target_is_away_was_cancelled(tmp_path: pathlib.Path) -> None:
+    """It had failed, since what it had under way was given up for that."""
+    server = Listener(tmp_path / "s", 4 << 20)
+    (tmp_path / "disk.img").write_bytes(b"x" * (4 << 20))
+    line = ["-accel", "qtest", "-display", "none", "-nodefaults", "-qmp", "stdio"]
+    line += ["-drive", f"if=virtio,id=d,format=raw,file={tmp_path}/disk.img"]
+    talk = Talk([sys.executable, str(ROOT / "bin" / "vmrun-qemu"), *line], tmp_path)
+    try:
+        target = nbd(tmp_path / "s", **{"node-name": "t", "reconnect-delay": 100_000})
+        assert talk.ask("blockdev-add", **target) == {"return": {}}
+        slow = {"device": "d", "sync": "full", "target": "t", "speed": 1 << 20}
+        assert talk.ask("blockdev-mirror", **slow) == {"return": {}}
+        while not talk.ask("query-block-jobs")["return"][0]["offset"]:
+            time.sleep(0.01)
+        server.go()
+        assert talk.ask("block-job-set-speed", device="d", speed=0) == {"return": {}}
+        time.sleep(0.2)  # it waits by then
+        assert talk.ask("block-job-cancel", device="d", force=True) == {"return": {}}
+        assert talk.wait_for("BLOCK_JOB_CANCELLED")
+        talk.ask("quit")
+        talk.process.wait(30)
+    finally:
+        talk.close()

@@ -80,6 +80,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 def site() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
     handler = type("Mine", (Site,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who hangs up does so on purpose
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}", handler.seen  # type: ignore[attr-defined]

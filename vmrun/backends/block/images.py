@@ -128,7 +128,7 @@ def open_file(path: str, access: Access) -> Node:
     flags = os.O_CLOEXEC | (os.O_RDONLY if access.readonly else os.O_RDWR) | (os.O_DIRECT if access.direct else 0)
     engine = _engine(path, access)
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
+        if not path.startswith(fdsets.PREFIX) and stat.S_ISDIR(os.stat(path).st_mode):
             raise ImageError(f"Could not open '{path}': Is a directory" if not access.readonly else _not_a_file(path))
         fd = fdsets.open_file(path, flags)
     except OSError as exc:

@@ -26,12 +26,17 @@ WINDOW = 1 << 20  # bytes of a transfer, as NbdNode has them
 READ_ONLY, MULTI_CONN = 2, 256  # transmission flags
 OPTIONS, REPLY = 0x49484156454F5054, 0x0003E889045565A9
 NO_ZEROES = 2
-TLS_REQUIRED, UNKNOWN = 0x80000005, 0x80000006
+POLICY, TLS_REQUIRED, UNKNOWN = 0x80000002, 0x80000005, 0x80000006
 EXPORT_NAME, LIST, STARTTLS, INFO_OF, GO, STRUCTURED, LIST_CONTEXT, SET_CONTEXT = 1, 3, 5, 6, 7, 8, 9, 10  # options
 ACK, SERVER, INFO, META_CONTEXT, UNSUPPORTED = 1, 2, 3, 4, 0x80000001  # replies to them
 INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE = 0, 1, 2, 3
 MOST_LISTED = 10_000  # exports, or contexts of one
 MOST_TOLD = 1 << 24  # bytes of their names
+OPTION_NAMES = {LIST: "list", STARTTLS: "starttls", GO: "go"}
+REFUSALS = {
+    POLICY: "Denied by server for {}", UNKNOWN: "Requested export not available",
+    TLS_REQUIRED: "TLS negotiation required before {}\nDid you forget a valid tls-creds?",
+}  # fmt: skip
 FIXED = 1
 OLD = 0x00420281861253  # in place of OPTIONS
 ALLOCATION = "base:allocation"
@@ -107,12 +112,12 @@ def open_nbd_options(options: dict[str, Any], readonly: bool, objects: dict[str,
         raise ImageError("path and host may not be used at the same time")
     export = str(options.get("export", ""))
     if "path" in server:
-        name = f"nbd+unix:///{export}?socket={server['path']}"
+        name = f"nbd+unix://{'/' if export else ''}{export}?socket={server['path']}"
         return _by_options(options, Place(str(server["path"]), export), name, readonly, objects)
     if "host" not in server:
         raise ImageError("NBD server address missing")
     address = (str(server["host"]), server.get("port", 10809))
-    name = f"nbd://{address[0]}:{address[1]}/{export}"
+    name = f"nbd://{address[0]}:{address[1]}{'/' if export else ''}{export}"
     return _by_options(options, Place(address, export), name, readonly, objects)
 
 
@@ -250,7 +255,7 @@ def _offers(socket: sockets.socket) -> list[Offer]:
         text = reply[1][4:]
         named.append((text[:length].decode(errors="replace"), text[length:].decode(errors="replace")))
     if reply[0] != ACK:
-        raise ImageError(f"the server lists no exports: {reply[1][:4096].decode(errors='replace') or hex(reply[0])}")
+        raise _refusal(LIST, *reply)
     return [_offer(socket, name, description, structured) for name, description in named]
 
 
@@ -392,10 +397,7 @@ def _haggle(socket: sockets.socket, place: Place) -> tuple[sockets.socket, Terms
     if not flags & FIXED:  # it knows no other option
         return socket, Terms(*_by_name(socket, name, no_zeroes))
     _ask(socket, STRUCTURED, b"")
-    kind, _ = _answer(socket)
-    if kind == TLS_REQUIRED:
-        raise ImageError("Server requires TLS: give tls-creds")
-    structured = kind == ACK
+    structured = _answer(socket)[0] == ACK
     number = _context(socket, name, place.context) if structured else None
     _ask(socket, GO, struct.pack(">I", len(name)) + name + struct.pack(">HH", 1, INFO_BLOCK_SIZE))
     size, transmission, block, most = None, 0, 1, WINDOW
@@ -415,9 +417,7 @@ def _haggle(socket: sockets.socket, place: Place) -> tuple[sockets.socket, Terms
         elif kind == UNSUPPORTED:  # an old server
             return socket, Terms(*_by_name(socket, name, no_zeroes), structured, number)
         elif kind & 0x80000000:
-            text = data.decode(errors="replace")[:4096]
-            text = f"\nserver reported: {text}" if text else f": error {kind & 0x7FFFFFFF}" if kind != UNKNOWN else ""
-            raise ImageError(f"Requested export not available{text}")
+            raise _refusal(GO, kind, data)
     raise OSError(EINVAL, "the server does not come to an end")
 
 
@@ -425,12 +425,22 @@ def _encrypted(socket: sockets.socket, place: Place) -> sockets.socket:
     from vmrun.backends.block.nbd_tls import plain
 
     _ask(socket, STARTTLS, b"")
-    kind, _ = _answer(socket)
+    kind, data = _answer(socket)
     if kind == UNSUPPORTED:
         raise ImageError("Server does not support STARTTLS")
     if kind != ACK:
-        raise ImageError("Server rejected request for starttls")
+        raise _refusal(STARTTLS, kind, data)
+    if place.hostname is None and getattr(place.tls, "check_hostname", False):
+        raise ImageError("No hostname for certificate validation", "say `tls-hostname`")
     return plain(socket, place.tls, place.hostname)
+
+
+def _refusal(option: int, kind: int, data: bytes) -> ImageError:
+    """Of an option that a server has answered with an error."""
+    which = f"option {option} ({OPTION_NAMES[option]})"
+    told = data.decode(errors="replace")[:4096]
+    text = REFUSALS.get(kind, f"Server refuses {{}} with error {kind & 0x7FFFFFFF}").format(which)
+    return ImageError(f"{text}\nserver reported: {told}" if told else text)
 
 
 def _by_name(socket: sockets.socket, name: bytes, no_zeroes: int) -> tuple[int, int]:

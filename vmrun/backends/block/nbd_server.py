@@ -85,6 +85,7 @@ class Export:
         self.node, self.name, self.readonly, self.others = node, name, readonly, others
         self.bitmaps = bitmaps or {}
         self.description = ""
+        self.clients: set[socket.socket] = set()  # in transmission
         self.alone = False  # one client at a time, who had better not try a second connection
         self.look = look or partial(seen, node)
         self.depth: Callable[[int, int], tuple[int, int]] | None = None  # as chain.deep, where clients may ask it
@@ -109,7 +110,11 @@ class Export:
         try:
             chosen = self._haggle(who)
             if chosen is not None:
-                chosen._transmit(who)
+                chosen.clients.add(client)
+                try:
+                    chosen._transmit(who)
+                finally:
+                    chosen.clients.discard(client)
         except (OSError, _Gone, struct.error):
             pass
         finally:
@@ -361,6 +366,15 @@ class Export:
             return 0, b""
         except OSError as error:
             return (28 if error.errno == 28 else 5), b""
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """On an address of either family, the older one where a name has both. OSError, UnicodeError, OverflowError."""
+    import socket
+
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)
+    return socket.create_server(address[:2], family=family)
 
 
 def _asks_blocks(data: bytes) -> bool:

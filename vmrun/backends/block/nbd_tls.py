@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import ssl
 
+from vmrun.backends.block.errors import ImageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as sockets
     from typing import Any
 
 PIECE = 1 << 16  # bytes
+# OpenSSL's X509_V_ERR_…
+ELSEWHERE = (62, 64)  # another host's name, or address
+NOBODYS = (2, 18, 19, 20, 21)  # of no authority that is known here
 
 
 def plain(socket: sockets.socket, context: Any, hostname: str | None) -> sockets.socket:
     """`socket` is connected, has a time limit, and has come to where TLS begins; it is the thread's from now on.
-    ssl.SSLError (an OSError).
+    ImageError, OSError.
     """
     import socket as sockets
     import threading
@@ -31,12 +36,25 @@ def plain(socket: sockets.socket, context: Any, hostname: str | None) -> sockets
         except ssl.SSLWantReadError:
             socket.sendall(clear.read())
             encrypted.write(_some(socket))
+        except ssl.SSLCertVerificationError as error:
+            raise ImageError(_untrusted(error, hostname)) from None
+        except ssl.SSLError as error:
+            why = (error.reason or str(error)).replace("_", " ").lower()
+            raise ImageError(f"TLS handshake failed: {why}") from None
     socket.sendall(clear.read())
     mine, theirs = sockets.socketpair()
     theirs.settimeout(socket.gettimeout())
     socket.settimeout(None)
     threading.Thread(target=_carry, args=(socket, mine, tls, encrypted, clear), daemon=True, name="nbd tls").start()
     return theirs
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, hostname: str | None) -> str:
+    if error.verify_code in ELSEWHERE:
+        return f"Certificate does not match the hostname {hostname}"
+    if error.verify_code in NOBODYS:
+        return "The certificate hasn't got a known issuer"
+    return f"The certificate is not trusted: {error.verify_message}"
 
 
 def _some(socket: sockets.socket) -> bytes:

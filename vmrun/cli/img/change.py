@@ -118,6 +118,8 @@ def make(
         if known(format) and format not in ("raw", "qcow2"):
             raise ImgError(f"{name}: invalid parameter value: {how}")
         raise ImgError(f"{name}: Parameter 'preallocation' does not accept value '{how}'")
+    if options.get("extent_size_hint", 0) >> 32:
+        raise ImgError(f"{name}: Extent size hint is too large")
     for key, words, told in (
         ("compat", ("0.10", "1.1", "v2", "v3"), "version"),
         ("compression_type", ("zlib", "zstd"), "compression-type"),

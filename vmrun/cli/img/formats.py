@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CREATE: dict[str, dict[str, Any]] = {
-    "raw": {"size": "size", "preallocation": "str", "nocow": "bool"},
+    "raw": {"size": "size", "preallocation": "str", "nocow": "bool", "extent_size_hint": "size"},
     "qcow2": {
         "cluster_size": "size", "extended_l2": "bool", "preallocation": "str", "compression_type": "str",
         "size": "size", "compat": "str", "data_file": "str", "data_file_raw": "bool", "backing_file": "str",
@@ -18,7 +18,7 @@ _CREATE: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 _SHOWN: dict[str, tuple[tuple[str, Any], ...]] = {
-    "raw": (("size", None), ("nocow", None), ("preallocation", None)),
+    "raw": (("size", None), ("nocow", None), ("preallocation", None), ("extent_size_hint", None)),
     "qcow2": (
         ("encryption", None),
         ("cluster_size", 65536), ("extended_l2", False), ("preallocation", None), ("compression_type", "zlib"),
@@ -41,6 +41,7 @@ _HELP = {
     },
 }  # fmt: skip
 _OF_FILES = {
+    "extent_size_hint=<size>": "Extent size hint for the image file, 0 to disable",
     "nocow=<bool (on/off)>": "Turn off copy-on-write (valid only on btrfs)",
     "preallocation=<str>": "Preallocation mode (allowed values: off, falloc, full)",
 }

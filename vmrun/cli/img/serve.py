@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from vmrun.backends.block.nbd_server import Export
+from vmrun.backends.block.nbd_server import Export, listener
 from vmrun.cli.img.options import Given, ImgError, open_image
 
 TYPE_CHECKING = False
@@ -105,12 +105,12 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
             return server
         if not port.isdigit() or int(port) > 65535:
             raise ImgError(f"Invalid port '{port}'")
-        return socket.create_server((host, int(port)))
+        return listener(host, int(port))
     except (OSError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise ImgError("Failed to find an available port: Address already in use") from None
         number = getattr(error, "errno", None) or 0
-        why = os.strerror(number) if number > 0 else str(error)
+        why = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         raise ImgError(f"Failed to bind socket: {why}") from None
 
 
@@ -173,4 +173,5 @@ def answer(server: socket.socket, path: str | None, export: Export, shared: int,
     finally:
         server.close()
         if path:
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+                os.unlink(path)

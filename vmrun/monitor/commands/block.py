@@ -115,14 +115,21 @@ enums["BlockdevAioOptions"] = ("threads", "native", "io_uring")
 struct("BlockdevCacheOptions", {"direct?": "bool", "no-flush?": "bool"})
 struct(
     "BlockdevOptionsFile",
-    {"filename": "str", "pr-manager?": "str", "locking?": "OnOffAuto", "aio?": "BlockdevAioOptions"},
-)
+    {"filename": "str", "pr-manager?": "str", "locking?": "OnOffAuto", "aio?": "BlockdevAioOptions",
+     "drop-cache?": "bool", "x-check-cache-dropped?": "bool"},
+)  # fmt: skip
 struct("BlockdevOptionsNull", {"size?": "int", "latency-ns?": "int", "read-zeroes?": "bool"})
 struct("BlockdevOptionsFormat", {"file": "BlockdevRef"})
 struct("BlockdevOptionsRaw", {"file": "BlockdevRef", "offset?": "int", "size?": "int"})
 struct(
     "BlockdevOptionsQcow2",
-    {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull", "lazy-refcounts?": "bool"},
+    {
+        **{"file": "BlockdevRef", "backing?": "BlockdevRefOrNull", "data-file?": "BlockdevRef"},
+        **{"lazy-refcounts?": "bool", "overlap-check?": "any"},
+        **{f"pass-discard-{what}?": "bool" for what in ("request", "snapshot", "other")},
+        **{f"{which}-size?": "int" for which in ("cache", "l2-cache", "l2-cache-entry", "refcount-cache")},
+        "cache-clean-interval?": "int",
+    },
 )
 struct("BlockdevOptionsGenericFormat", {"file": "BlockdevRef"})
 struct("BlockdevOptionsGenericCOWFormat", {"file": "BlockdevRef", "backing?": "BlockdevRefOrNull"})
@@ -130,8 +137,9 @@ struct("BlockdevOptionsThrottle", {"file": "BlockdevRef", "throttle-group": "str
 struct("BlockdevOptionsCor", {"file": "BlockdevRef", "bottom?": "str"})
 struct(
     "BlockdevOptionsHttp",
-    {"url": "str", "timeout?": "int", "cookie?": "str", "sslverify?": "bool", "readahead?": "int"},
-)
+    {"url": "str", "timeout?": "int", "cookie?": "str", "sslverify?": "bool", "readahead?": "int", "username?": "str",
+     "password-secret?": "str", "proxy-username?": "str", "proxy-password-secret?": "str", "cookie-secret?": "str"},
+)  # fmt: skip
 struct(
     "BlockdevOptionsVVFAT",
     {"dir": "str", "fat-type?": "int", "floppy?": "bool", "label?": "str", "rw?": "bool"},
@@ -139,7 +147,11 @@ struct(
 union("SocketAddress", "type", {"type": "SocketAddressType"}, {
     "inet": "InetSocketAddress", "unix": "UnixSocketAddress", "fd": "String",
 })  # fmt: skip
-struct("BlockdevOptionsNbd", {"server": "SocketAddress", "export?": "str"})
+struct(
+    "BlockdevOptionsNbd",
+    {"server": "SocketAddress", "export?": "str", "tls-creds?": "str", "tls-hostname?": "str", "x-dirty-bitmap?": "str",
+     "reconnect-delay?": "int", "open-timeout?": "int"},
+)  # fmt: skip
 struct("BlkdebugOptions", {
     "image": "BlockdevRef", "config?": "str", "inject-error?": "[any]", "set-state?": "[any]", "align?": "int",
     "max-transfer?": "int", "opt-write-zero?": "int", "max-write-zero?": "int", "opt-discard?": "int",

@@ -61,7 +61,7 @@ def nbd_server_add(
 @command("nbd-server-remove", {"name": "str", "mode?": "BlockExportRemoveMode"})
 def nbd_server_remove(monitor: Any, name: str, mode: str = "safe") -> None:
     """Let them have it no more."""
-    _told(exports.server(monitor.machine).remove, name)
+    _told(exports.server(monitor.machine).remove, name, mode == "hard")
 
 
 @command("nbd-server-stop")
@@ -96,7 +96,7 @@ def block_export_add(monitor: Any, **options: Any) -> None:
 @command("block-export-del", {"id": "str", "mode?": "BlockExportRemoveMode"})
 def block_export_del(monitor: Any, id: str, mode: str = "safe") -> None:
     """Let them have it no more."""
-    _told(exports.server(monitor.machine).remove, id)
+    _told(exports.server(monitor.machine).remove, id, mode == "hard")
 
 
 @command("query-block-exports", returns="[BlockExportInfo]")
