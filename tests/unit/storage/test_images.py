@@ -140,5 +140,5 @@ def test_a_set_of_descriptors_is_a_file(tmp_path: pathlib.Path) -> None:
 def test_the_first_block_of_a_new_image_is_there(tmp_path: pathlib.Path) -> None:
     """As QEMU makes it: what direct transfers are to be aligned to can be tried."""
     new_file(str(tmp_path / "new"), MIB, hint=1 << 20)
-    assert (tmp_path / "new").stat().st_blocks * 512 == 4096
+    assert 0 < (tmp_path / "new").stat().st_blocks * 512 < MIB
     assert (tmp_path / "new").read_bytes() == bytes(MIB)

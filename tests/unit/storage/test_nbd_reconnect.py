@@ -297,8 +297,8 @@ def read_sector(pc: Driven) -> None:
 
 def test_a_job_that_is_cancelled_while_its_target_is_away_was_cancelled(tmp_path: pathlib.Path) -> None:
     """It had failed, since what it had under way was given up for that."""
-    server = Listener(tmp_path / "s", 4 << 20)
-    (tmp_path / "disk.img").write_bytes(b"x" * (4 << 20))
+    server = Listener(tmp_path / "s", 64 << 20)
+    (tmp_path / "disk.img").write_bytes(b"x" * (64 << 20))  # for a minute
     line = ["-accel", "qtest", "-display", "none", "-nodefaults", "-qmp", "stdio"]
     line += ["-drive", f"if=virtio,id=d,format=raw,file={tmp_path}/disk.img"]
     talk = Talk([sys.executable, str(ROOT / "bin" / "vmrun-qemu"), *line], tmp_path)
