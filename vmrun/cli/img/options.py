@@ -311,19 +311,34 @@ def format_of(node: Node) -> str:
 
 
 class Progress:
-    """-p: `    (12.34/100%)` on one line. Any thread adds to it."""
+    """-p: `    (12.34/100%)` on one line; without it a line of standard error when SIGUSR1 asks. Any thread adds."""
 
     def __init__(self, shown: bool, total: int) -> None:
         import _thread
+        import signal
+
+        from vmrun.cli import owns_process
 
         self.shown, self.total, self.done, self.last = shown, max(1, total), 0, -1.0
+        self.asked = False
         self.lock = _thread.allocate_lock()
+        if owns_process:
+            signal.signal(signal.SIGUSR1, self._ask)
         self.add(0)
 
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = not self.shown
+
     def add(self, count: int) -> None:
-        if self.shown:
-            with self.lock:
+        with self.lock:
+            if self.shown:
                 self._add(count)
+                return
+            self.done += count
+            if self.asked:
+                self.asked = False
+                sys.stderr.write(f"    ({min(100.0, 100.0 * self.done / self.total):3.2f}/100%)\n")
+                sys.stderr.flush()
 
     def _add(self, count: int) -> None:
         self.done += count
