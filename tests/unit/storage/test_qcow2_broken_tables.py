@@ -16,7 +16,7 @@ from vmrun.backends.block import images, qcow2_check, qcow2_snapshots
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.images import Access, open_node
-from vmrun.backends.block.qcow2_header import QcowError, Snapshot
+from vmrun.backends.block.qcow2_header import HeaderFull, QcowError, Snapshot
 from vmrun.cli.img import main
 
 MIB = 1 << 20
@@ -263,3 +263,20 @@ def test_what_snapshots_and_bitmaps_have_is_not_written_over(
         node.close()
     assert struct.unpack_from(">Q", image.read_bytes(), 72)[0] & 2
     assert image.read_bytes()[place : place + 8] == data[place : place + 8]
+
+
+def test_a_table_that_breaks_while_an_image_is_open_is_an_error_of_the_disk(
+    tmp_path: pathlib.Path, samples: dict[str, bytes]
+) -> None:
+    data = samples["snapshots"]
+    image = tmp_path / "i.q"
+    image.write_bytes(data)
+    node: Any = open_node(str(image), "qcow2", Access(readonly=True))
+    poked(image, data, rows(data)[1] + 36, 4, 65536)
+    with pytest.raises(OSError, match=EXTRA):
+        qcow2_check.check(node, None, lambda line: None)
+    node.close()
+
+
+def test_a_header_that_is_full_is_told_without_a_hint() -> None:
+    assert (HeaderFull("full").hint, HeaderFull("full").errno, str(HeaderFull("full"))) == ("", 28, "full")

@@ -433,16 +433,16 @@ cdef bint _snapshots(Qcow2Node node, result, bint repair, say) except? -1:
     notes = headers.SnapshotNotes()
     cdef object most = headers.MOST_SNAPSHOTS
     if header.nb_snapshots and (header.snapshots_offset % node.cluster_size or header.snapshots_offset >= 1 << 63):
-        raise headers.QcowError("ERROR snapshot table offset invalid\nCheck failed: Invalid argument")
+        raise headers.InUse("ERROR snapshot table offset invalid\nCheck failed: Invalid argument", 22)
     if header.nb_snapshots and header.snapshots_offset + header.nb_snapshots * 40 > headers.MOST_OFFSET:
-        raise headers.QcowError("ERROR failed to read the snapshot table: Failed to read snapshot table: Input/output error\n"
-                                "Check failed: Input/output error")
+        raise headers.InUse("ERROR failed to read the snapshot table: Failed to read snapshot table: Input/output error\n"
+                            "Check failed: Input/output error", 5)
     if header.nb_snapshots > most:
         over = header.nb_snapshots - most
         if not repair:
-            raise headers.QcowError(
+            raise headers.InUse(
                 f"ERROR snapshot table too large\nYou can force-remove all {over} overhanging snapshots with qemu-img check "
-                "-r all\nCheck failed: File too large"
+                "-r all\nCheck failed: File too large", 27
             )
         say(f"Discarding {over} overhanging snapshots\n")
         result.corruptions += over
@@ -451,7 +451,7 @@ cdef bint _snapshots(Qcow2Node node, result, bint repair, say) except? -1:
     node.snapshots = headers.parse_snapshots(header, node.file.read, notes)
     if notes.fatal is not None and not repair:
         text, hint = notes.fatal
-        raise headers.QcowError(f"ERROR failed to read the snapshot table: {text}\n{hint}\nCheck failed: File too large")
+        raise headers.InUse(f"ERROR failed to read the snapshot table: {text}\n{hint}\nCheck failed: File too large", 27)
     for line in notes.discarded:
         say(f"{line}\n")
     for n in notes.incomplete:

@@ -50,15 +50,22 @@ class QcowError(Exception):
         self.unsupported, self.hint = unsupported, hint
 
 
-class HeaderFull(QcowError, OSError):
-    """A header that does not fit: asked for when an image is made, met when one is written."""
+class InUse(QcowError, OSError):
+    """Met when an image is opened or made, and while it is used, when it is an error of the disk's."""
 
-    def __init__(self, text: str) -> None:
-        OSError.__init__(self, errno.ENOSPC, text)
-        self.unsupported = False
+    def __init__(self, text: str, number: int) -> None:
+        OSError.__init__(self, number, text)
+        self.unsupported, self.hint = False, ""
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class HeaderFull(InUse):
+    """A header that does not fit."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, errno.ENOSPC)
 
 
 class Header:
