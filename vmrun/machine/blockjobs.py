@@ -5,6 +5,7 @@ Each is made and started by a function that checks what it was given; errors are
 
 from __future__ import annotations
 
+import os
 from time import sleep
 
 from vmrun.errors import BuildError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WINDOW = 1 << 20
 STEP = 512 << 10  # of what goes along a chain
+STRETCH = 1 << 30  # bytes of a chain that are looked at with the same base
 CALM = 0.01  # seconds between two looks at a disk that is in step
 NEARLY = 16 << 20  # bytes that may be left when a mirror's guest is held for the last of them
 
@@ -28,10 +30,13 @@ NEARLY = 16 << 20  # bytes that may be left when a mirror's guest is held for th
 class BlockJob(Job):
     """`source` is what the guest uses, `target` what is written; both stay as long as the job."""
 
+    filter = "mirror_top"  # what QEMU calls the driver of the job's filter
+
     def __init__(
         self, machine: Machine, id: str, source: Any, target: Any = None, *, on_source_error: str = "report",
-        on_target_error: str = "report", **how: Any,
+        on_target_error: str = "report", filter_name: str = "", **how: Any,
     ) -> None:  # fmt: skip
+        """`filter_name`: what monitors call the filter that the job is, above `source`; "": it is not seen."""
         super().__init__(machine, id, **how)
         self.blocks: Blocks = blocks(machine)
         self.source: Any = source.hold()
@@ -40,6 +45,9 @@ class BlockJob(Job):
         self.nodes = [self.source] + ([self.target] if self.target is not None else [])
         for node in self.nodes:
             self.blocks.busy[id_of(node)] = self.kind
+        self.filter_name = filter_name
+        if filter_name:
+            self.blocks.filters[id_of(source)] = (filter_name, self.filter)
 
     def use(self, *nodes: Any) -> None:
         """Nobody else's job may work with these either."""
@@ -62,6 +70,8 @@ class BlockJob(Job):
     def clean(self) -> None:
         for node in self.nodes:
             self.blocks.busy.pop(id_of(node), None)
+        if self.filter_name:
+            self.blocks.filters.pop(id_of(self.source), None)
         for node in self.nodes:
             node.close()
         self.nodes = []
@@ -105,6 +115,15 @@ def free(machine: Machine, node: Any, name: str) -> None:
         raise BuildError(f"Node '{name}' is busy: block device is in use by block job: {job}")
 
 
+def all_free(machine: Machine, nodes: list[Any], entered: bool = False) -> None:
+    """The same for those of a chain, the top first; `entered`: from above, by way of the filters of jobs."""
+    table = blocks(machine)
+    for node in nodes:
+        name, _ = table.filters.get(id(node), ("", ""))
+        free(machine, node, name if entered and name else table.shown_name(node))
+        entered = True
+
+
 # --- mirror -----------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +149,7 @@ class Mirror(BlockJob):
             self.tap.add_bitmap(self.dirty)
 
     def work(self) -> None:
+        self._sizes()
         if self.sync != "none":
             self._plan()
         at = moved = 0
@@ -159,6 +179,10 @@ class Mirror(BlockJob):
             if self.completing or self.cancelled:
                 return
             sleep(CALM)
+
+    def _sizes(self) -> None:
+        if self.target.size != self.source.size:
+            raise BuildError("Source and target image have different sizes")
 
     def _plan(self) -> None:
         """Mark what is to be copied."""
@@ -232,6 +256,10 @@ class ActiveCommit(Mirror):
     def __init__(self, *args: Any, was_readonly: bool, **how: Any) -> None:
         super().__init__(*args, **how)
         self.was_readonly = was_readonly
+        self.use(*between(self.source, self.target)[1:])
+
+    def _sizes(self) -> None:
+        """What is below has grown to the size of what is above, if it had to."""
 
     def prepare(self) -> None:
         super().prepare()
@@ -251,7 +279,7 @@ class ActiveCommit(Mirror):
 
 
 class Backup(BlockJob):
-    kind = "backup"
+    kind, filter = "backup", "copy-before-write"
 
     def __init__(
         self, *args: Any, sync: str, base: Any = None, bitmap: Any = None, bitmap_mode: str = "on-success",
@@ -347,14 +375,19 @@ class Backup(BlockJob):
 
 
 class Commit(BlockJob):
-    """What lies from `source` down to above `target` goes into that one; `above` gets it as its backing image."""
+    """What lies from `source` down to above `target` goes into that one, which gets the overlay of `source` as its own.
+    `active`: the top of the chain.
+    """
 
-    kind = "commit"
+    kind, filter = "commit", "commit_top"
 
-    def __init__(self, *args: Any, above: Any, backing_file: str, was_readonly: bool, **how: Any) -> None:
+    def __init__(
+        self, *args: Any, active: Any, backing_file: str, was_readonly: bool, **how: Any
+    ) -> None:  # fmt: skip
         super().__init__(*args, **how)
-        self.above, self.backing_file, self.was_readonly = above, backing_file, was_readonly
-        self.use(above)
+        self.backing_file, self.was_readonly = backing_file, was_readonly
+        self.active = active
+        self.use(active, *between(self.source, self.target)[1:])
 
     def work(self) -> None:
         from vmrun.backends.block.chain import pieces
@@ -388,10 +421,11 @@ class Commit(BlockJob):
         self.target.sync()
 
     def prepare(self) -> None:
-        with self.blocks.quiet(self.above, self.source, self.target):
-            set_backing(self.above, self.backing_file, format_of(self.target))
-            old = backing_of(self.above)
-            self.above.rebase(self.target.hold())
+        above = overlay_of(self.active, self.source)  # another one than at first if a job above has ended meanwhile
+        with self.blocks.quiet(above, self.source, self.target):
+            set_backing(above, self.backing_file, format_of(self.target))
+            old = backing_of(above)
+            above.rebase(self.target.hold())
             old.close()
             self.back()
 
@@ -409,14 +443,28 @@ class Commit(BlockJob):
 class Stream(BlockJob):
     """What lies between `source` and `base` comes into `source`, which gets `base` as its backing image."""
 
-    kind = "stream"
+    kind, filter = "stream", "copy-on-read"
 
     def __init__(self, *args: Any, base: Any, backing_file: str, was_readonly: bool = False, **how: Any) -> None:
         super().__init__(*args, **how)
-        self.base, self.backing_file, self.was_readonly = base, backing_file, was_readonly
+        self.backing_file, self.was_readonly = backing_file, was_readonly
         self.tap: Any = None
-        if base is not None:
-            self.use(base)
+        self.first_error: OSError | None = None
+        going = between(self.source, base)
+        self.bottom = going[-1]
+        self.held = [base.hold()] if base is not None else []
+        self.use(*going[1:])
+
+    @property
+    def base(self) -> Any:
+        """What lies below the last image that goes: other jobs may put another there meanwhile."""
+        return backing_of(self.bottom)
+
+    def clean(self) -> None:
+        super().clean()
+        for node in self.held:
+            node.close()
+        self.held = []
 
     def begin(self) -> None:
         from vmrun.backends.block.bitmap import Bitmap
@@ -430,31 +478,44 @@ class Stream(BlockJob):
 
         self.total = self.source.size
         grain = getattr(self.source, "cluster_size", 65536)
-        for piece in pieces(self.source, 0, None, self.base):
-            start, end = piece.start, piece.start + piece.length
-            wanted = piece.depth > 0 and (piece.data or piece.zero and self.base is not None)
-            while start < end:
-                length = min(end - start, STEP // grain * grain or grain)
-                while wanted:
-                    try:
-                        self.tap.pull_up(start, length)
-                        break
-                    except OSError as error:
-                        self.failed_at(error, False)
-                        self.check()
-                        sleep(CALM)
-                start += length
-                self.current = start
-                self.check(length if wanted else 0)
+        for at in range(0, self.total, STRETCH):
+            base = self.base
+            for piece in pieces(self.source, at, STRETCH, base):
+                start, end = piece.start, piece.start + piece.length
+                wanted = piece.depth > 0 and (piece.data or piece.zero and base is not None)
+                while start < end:
+                    length = min(end - start, STEP // grain * grain or grain)
+                    if wanted:
+                        self._pull(start, length)
+                    start += length
+                    self.current = start
+                    self.check(length if wanted else 0)
         self.source.sync()
+        if self.first_error is not None:
+            raise self.first_error
+
+    def _pull(self, start: int, length: int) -> None:
+        """Until it is done, or what failed is to be ignored: the job goes on then and fails at its end, as QEMU's."""
+        while True:
+            try:
+                self.tap.pull_up(start, length)
+                return
+            except OSError as error:
+                self.failed_at(error, False)
+                if not self.pauses:
+                    self.first_error = self.first_error or error
+                    return
+                self.check()
+                sleep(CALM)
 
     def prepare(self) -> None:
         with self.blocks.quiet(self.source):
             self.source.sync()
-            format = format_of(self.base) if self.base is not None else ""
-            set_backing(self.source, self.backing_file if self.base is not None else "", format)
+            base = self.base
+            file = self.backing_file or (os.path.abspath(file_of(base)) if base is not None else "")
+            set_backing(self.source, file if base is not None else "", format_of(base) if base is not None else "")
             old = backing_of(self.source)
-            self.source.rebase(self.base.hold() if self.base is not None else None)
+            self.source.rebase(base.hold() if base is not None else None)
             if old is not None:
                 old.close()
             self._end()
@@ -487,6 +548,18 @@ def read_only_again(node: Any) -> None:
 
 def backing_of(node: Any) -> Any:
     from vmrun.backends.block.chain import backing_of as below
+
+    return below(node)
+
+
+def file_of(node: Any) -> str:
+    from vmrun.backends.block.images import node_name
+
+    return node_name(node)
+
+
+def below_of(node: Any) -> Any:
+    from vmrun.backends.block.chain import below_of as below
 
     return below(node)
 
@@ -525,6 +598,12 @@ def chain_of(node: Any) -> list[Any]:
     return list(images(node))
 
 
+def between(top: Any, base: Any) -> list[Any]:
+    """A chain from its top down to above `base`; None: all of it."""
+    chain = chain_of(top)
+    return chain if base is None else chain[: chain.index(base)]
+
+
 def overlay_of(top: Any, node: Any) -> Any:
     """What has `node` as its backing image, in the chain of `top`."""
     return next((one for one in chain_of(top) if backing_of(one) is node), None)
@@ -545,6 +624,7 @@ def started(machine: Machine, make: Callable[[], BlockJob], id: str) -> BlockJob
 
 
 __all__ = [
-    "ActiveCommit", "Backup", "BlockJob", "Cancelled", "Commit", "Mirror", "Stream", "Transaction", "backing_of",
-    "chain_of", "format_of", "free", "overlay_of", "set_backing", "started",
+    "ActiveCommit", "Backup", "BlockJob", "Cancelled", "Commit", "Mirror", "Stream", "Transaction", "all_free",
+    "backing_of", "below_of", "between", "chain_of", "file_of", "format_of", "free", "id_of",
+    "overlay_of", "set_backing", "started",
 ]  # fmt: skip

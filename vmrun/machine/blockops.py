@@ -13,7 +13,9 @@ from vmrun.machine.blockjobs import (
     BlockJob,
     Mirror,
     backing_of,
+    below_of,
     chain_of,
+    file_of,
     format_of,
     free,
     started,
@@ -57,12 +59,6 @@ def make_image(path: str, format: str, size: int, backing: str = "", backing_for
         create.create_image(path, format, size, {"backing_file": backing, "backing_fmt": backing_format})
     except ImageError as error:
         raise BuildError(error.text) from None
-
-
-def file_of(node: Any) -> str:
-    from vmrun.backends.block.images import node_name
-
-    return node_name(node)
 
 
 # --- snapshots -----------------------------------------------------------------------------------------------------
@@ -155,9 +151,7 @@ class Snapshot:
         self.new, drive = table.find(overlay)
         free(machine, self.old, node)
         _on_top(machine, self.old)
-        if drive is not None or any(
-            child is self.new for other, _ in table.nodes() for _, child in other.children()
-        ):
+        if drive is not None or table.is_below(self.new):
             raise BuildError("The overlay is already in use")
         if getattr(self.new, "header", None) is None:
             raise BuildError("The overlay does not support backing images")
@@ -183,13 +177,14 @@ class How:
     """What every block job can be told."""
 
     def __init__(self, given: dict[str, Any], transaction: Transaction | None = None) -> None:
-        self.id = str(given.get("job_id") or "")
+        self.id: str | None = given.get("job_id")
         self.speed = given.get("speed") or 0
         self.keywords: dict[str, Any] = {
             "speed": self.speed,
             "auto_finalize": given.get("auto_finalize", True) is not False,
             "auto_dismiss": given.get("auto_dismiss", True) is not False,
             "transaction": transaction,
+            "filter_name": given.get("filter_node_name") or "",
         }
         if self.speed < 0:
             raise BuildError("Parameter 'speed' expects a non-negative value")
@@ -200,16 +195,25 @@ class How:
             self.keywords["on_source_error"] = self.keywords["on_target_error"] = given["on_error"]
 
     def name(self, device: str, node: Any, machine: Machine) -> str:
-        if self.id:
+        """The one that was given, or the drive's that shows the node. BuildError."""
+        if self.id is not None:
             return self.id
-        if device in machine.board.drives and device not in machine.board.node_drives:
-            return device
-        raise BuildError("An explicit job ID is required for this node")
+        table = blocks(machine)
+        name = next((table.public_name(drive.name) for drive in table.all_drives() if drive.node is node), "")
+        if not name:
+            raise BuildError("Invalid job ID ''")
+        return name
 
 
 def same_size(source: Any, target: Any) -> None:
-    if target.size < source.size:
+    if target.size != source.size:
         raise BuildError("Source and target image have different sizes")
+
+
+def root_alone(table: Any, node: Any) -> None:
+    """BuildError for a node that lies below another."""
+    if table.is_below(node):
+        raise BuildError("Need a root block node")
 
 
 def _granularity(given: int, target: Any) -> int:
@@ -232,7 +236,7 @@ def drive_mirror(
     free(machine, source, device)
     if replaces and not node_name:
         raise BuildError("a node-name must be provided when replacing a named node of the graph")
-    base = backing_of(source) if sync == "top" else None
+    base = below_of(source) if sync == "top" else None
     if sync == "top" and base is None:
         sync = "full"
     if sync == "none":
@@ -252,8 +256,6 @@ def drive_mirror(
             _check_replaces(table, source, replaces)
         if made and below is not None:
             image.rebase(below.hold())
-        if not made:
-            same_size(source, image)
         if node_name:
             _name(table, image, node_name)
         grain = _granularity(granularity, image)
@@ -277,7 +279,7 @@ def _name(table: Any, node: Any, name: str) -> None:
 
 
 def filter_named(machine: Machine, name: str) -> None:
-    """A job here needs no node of its own; a name that such a node could not have is refused all the same."""
+    """A name that the filter of a job can have. BuildError."""
     table = blocks(machine)
     if not name or not name[0].isalpha() or set(name) - LETTERS:
         raise BuildError(f"Invalid node-name: '{name}'")
@@ -293,22 +295,21 @@ def _check_replaces(table: Any, source: Any, replaces: str) -> None:
 
 def blockdev_mirror(
     machine: Machine, device: str, target: str, sync: str, *, replaces: str = "", granularity: int = 0,
-    copy_mode: str = "background", filter_node_name: str = "", **given: Any,
+    copy_mode: str = "background", **given: Any,
 ) -> BlockJob:  # fmt: skip
     how, table = How(given), blocks(machine)
     source, _ = table.find(device)
+    root_alone(table, source)
     image, user = table.find(target)
     if image is source:
         raise BuildError("Can't mirror node into itself")
     free(machine, source, device)
     free(machine, image, target)
     _unused(machine, image, user)
-    base = backing_of(source) if sync == "top" else None
+    base = below_of(source) if sync == "top" else None
     if sync == "top" and base is None:
         sync = "full"
     writable(image)
-    if image.size != source.size:
-        raise BuildError("Source and target image have different sizes")
     grain = _granularity(granularity, image)
     id = how.name(device, source, machine)
     other = table.find(replaces)[0] if replaces else None
@@ -339,7 +340,7 @@ def _backup(
     machine: Machine, source: Any, image: Any, id: str, sync: str, bitmap: Any, bitmap_mode: str, compress: bool,
     how: How,
 ) -> BlockJob:  # fmt: skip
-    base = backing_of(source) if sync == "top" else None
+    base = below_of(source) if sync == "top" else None
     if compress and (getattr(image, "header", None) is None or image.external):
         raise BuildError("Compression is not supported for this drive ")
     return started(
@@ -383,12 +384,12 @@ def drive_backup(
     source, _ = table.find(device)
     free(machine, source, device)
     sync, bits, kind = _bitmap_for(machine, device, sync, bitmap, bitmap_mode)
-    if sync == "top" and backing_of(source) is None:
+    if sync == "top" and below_of(source) is None:
         sync = "full"
     made = mode == "absolute-paths"
     format = format or (format_of(source) if made else "")
     id = how.name(device, source, machine)
-    below = backing_of(source) if sync == "top" else source if sync == "none" else None
+    below = below_of(source) if sync == "top" else source if sync == "none" else None
     if made:
         path = os.path.abspath(file_of(below)) if below is not None else ""
         make_image(target, format, source.size, path, format_of(below) if path else "")
@@ -404,7 +405,7 @@ def drive_backup(
 
 def blockdev_backup(
     machine: Machine, device: str, target: str, sync: str, *, bitmap: str = "", bitmap_mode: str = "",
-    filter_node_name: str = "", compress: bool = False, transaction: Transaction | None = None, **given: Any,
+    compress: bool = False, transaction: Transaction | None = None, **given: Any,
 ) -> BlockJob:  # fmt: skip
     how, table = How(given, transaction), blocks(machine)
     source, _ = table.find(device)
@@ -415,11 +416,10 @@ def blockdev_backup(
         raise BuildError("Source and target cannot be the same")
     _unused(machine, image, user)
     sync, bits, kind = _bitmap_for(machine, device, sync, bitmap, bitmap_mode)
-    if sync == "top" and backing_of(source) is None:
+    if sync == "top" and below_of(source) is None:
         sync = "full"
     writable(image)
-    if image.size != source.size:
-        raise BuildError("Source and target image have different sizes")
+    same_size(source, image)
     return _backup(machine, source, image, how.name(device, source, machine), sync, bits, kind, compress, how)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmrun.machine.machine import Machine
 
 READ, WRITE, FLUSH = 0, 1, 2
+_FILTERED = ("filename", "virtual-size", "actual-size", "cluster-size")  # of an ImageInfo, what a filter tells as well
 _NONE = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
 
 
@@ -36,6 +37,7 @@ class Blocks:
         self.queues: list[Drive] = []  # drives that no device shows: exports
         self.bitmaps: dict[int, dict[str, Any]] = {}  # vmrun.machine.dirtybitmap: of nodes, by id()
         self.busy: dict[int, str] = {}  # nodes that a job works with, by id(), and what it is
+        self.filters: dict[int, tuple[str, str]] = {}  # (name, driver) of jobs' filters, by id() of what they are above
         self.numbers = 100
         self.passing: set[str] = set()  # go with their device: those of drive_add, and deleted ones
 
@@ -180,7 +182,16 @@ class Blocks:
         passing = self.machine.drives_pass or id in self.passing
         if passing and id in self.machine.board.drives and id not in self.known and id not in self.users():
             self.passing.discard(id)
+            self._end_jobs(self.machine.board.drives[id])
             self._drop(id)
+
+    def _end_jobs(self, drive: Drive) -> None:
+        """Those that work with what a drive shows, which goes with its device."""
+        from vmrun.machine.jobs import jobs
+
+        for job in list(jobs(self.machine).all.values()):
+            if any(node is drive.node for node in getattr(job, "nodes", ())):
+                job.cancel(False)
 
     def _drop(self, name: str) -> None:
         board = self.machine.board
@@ -236,6 +247,10 @@ class Blocks:
             for drive in self.all_drives()
             if drive.name in users or waiting.get(drive.name) is not drive
         )
+
+    def is_below(self, node: Any) -> bool:
+        """Whether another node is built on it."""
+        return any(child is node for other, _ in self.nodes() for _, child in other.children())
 
     def show(self, drive: Drive, node: Any) -> None:
         """A node that is not shown, in a drive that is empty."""
@@ -304,8 +319,16 @@ class Blocks:
         return node
 
     def node(self, name: str) -> Any:
-        """The node of that name, made-up ones too; None when there is none."""
-        return next((node for node, _ in self.nodes() if node.name == name), None)
+        """The node of that name, made-up ones too; what lies below a job's filter of that name. None: there is none."""
+        for node, _ in self.nodes():
+            if name and (node.name == name or self.filters.get(id(node), ("", ""))[0] == name):
+                return node
+        return None
+
+    def shown_name(self, node: Any) -> str:
+        """What a message calls a node: the drive's name that shows it, or its own."""
+        names = (self.public_name(drive.name) for drive in self.all_drives() if drive.node is node)
+        return next((name for name in names if name), "") or self.node_name(node)
 
     # --- what there is -------------------------------------------------------------------------------------
 
@@ -401,6 +424,17 @@ class Blocks:
             found["dirty-bitmaps"] = rows
         return found
 
+    def filter_info(self, node: Any, drive: Any) -> dict[str, Any] | None:
+        """BlockDeviceInfo of the filter above a node that a job's user has named; None: there is none."""
+        name, driver = self.filters.get(id(node), ("", ""))
+        if not name:
+            return None
+        below = self.device_info(node, drive)
+        image = {key: value for key, value in below["image"].items() if key in _FILTERED}
+        image = {**image, "format": driver, "dirty-flag": False, "backing-image": below["image"]}
+        row = {**below, "image": image, "node-name": name, "drv": driver, "backing_file_depth": 0}
+        return {key: value for key, value in row.items() if key not in ("backing_file", "dirty-bitmaps")}
+
     def _direct(self, node: Any) -> bool:
         while node is not None:
             if hasattr(node, "align"):
@@ -426,7 +460,7 @@ class Blocks:
             if removable and device.has_tray:
                 row["tray_open"] = device.tray_is_open
             if drive.node is not None:
-                row["inserted"] = self.device_info(drive.node, drive)
+                row["inserted"] = self.filter_info(drive.node, drive) or self.device_info(drive.node, drive)
             rows.append(row)
         return rows
 

@@ -12,15 +12,19 @@ from vmrun.machine.blockjobs import (
     BlockJob,
     Commit,
     Stream,
+    all_free,
     backing_of,
+    between,
     chain_of,
+    file_of,
     format_of,
     free,
+    id_of,
     overlay_of,
     set_backing,
     started,
 )  # fmt: skip
-from vmrun.machine.blockops import How, file_of, writable
+from vmrun.machine.blockops import How, root_alone, writable
 from vmrun.machine.blocks import blocks
 
 TYPE_CHECKING = False
@@ -90,11 +94,13 @@ def block_stream(
             raise BuildError(f"Node '{base_node}' is not a backing image of '{device}'")
     if backing_file and below is None:
         raise BuildError("backing file specified, but streaming the entire chain")
-    for one in chain_of(source):
-        free(machine, one, device)
+    all_free(machine, between(source, below))
+    above_base, filter = table.filters.get(id_of(below), ("", ""))
+    if filter == "commit_top" and base_node != above_base:
+        raise BuildError(f"Cannot freeze 'backing' link to '{above_base}'")
     id = how.name(device, source, machine)
-    name = backing_file or (os.path.abspath(file_of(below)) if below is not None else "")
-    was = bool(source.readonly) and not table.is_shown(source)  # an image below others, which is only read otherwise
+    # an image below others is only read otherwise
+    was = bool(source.readonly) and not table.is_shown(source) and table.is_below(source)
     if was:
         _open_for_writing(source)
     else:
@@ -103,7 +109,7 @@ def block_stream(
         return started(
             machine,
             lambda: Stream(
-                machine, id, source, None, base=below, backing_file=name, was_readonly=was, **how.keywords
+                machine, id, source, None, base=below, backing_file=backing_file, was_readonly=was, **how.keywords
             ),
             id,
         )
@@ -139,13 +145,14 @@ def _of_chain(machine: Machine, top: Any, name: str) -> Any:
 
 def block_commit(
     machine: Machine, device: str, *, base: str = "", base_node: str = "", top: str = "", top_node: str = "",
-    backing_file: str = "", filter_node_name: str = "", **given: Any,
+    backing_file: str = "", **given: Any,
 ) -> BlockJob:  # fmt: skip
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import reopen
 
     how, table = How(given), blocks(machine)
-    active, drive = table.find(device)
+    active, _ = table.find(device)
+    root_alone(table, active)
     if top and top_node:
         raise BuildError("'top-node' and 'top' are mutually exclusive")
     if base and base_node:
@@ -165,8 +172,11 @@ def block_commit(
         raise BuildError("cannot commit an image into itself")
     if lower is None:
         raise BuildError("There is no backing image")
-    for one in chain_of(active):
-        free(machine, one, device)
+    free(machine, active, table.shown_name(active))
+    chain = chain_of(active)
+    above = overlay_of(active, upper)
+    touched = chain[chain.index(upper) : chain.index(lower) + 1]
+    all_free(machine, [*touched, above] if above is not None and upper is not active else touched)
     id = how.name(device, active, machine)
     was = bool(lower.readonly)
     try:
@@ -191,14 +201,13 @@ def block_commit(
                 ),
                 id,
             )
-        above = overlay_of(active, upper)
         if above is None:
             raise BuildError(f"Could not find overlay image for {file_of(upper)}")
         name = backing_file or os.path.abspath(file_of(lower))
         return started(
             machine,
             lambda: Commit(
-                machine, id, upper, lower, above=above, backing_file=name, was_readonly=was, **keywords
+                machine, id, upper, lower, active=active, backing_file=name, was_readonly=was, **keywords
             ),
             id,
         )

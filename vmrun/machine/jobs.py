@@ -309,6 +309,8 @@ class Job:
         self.user_paused = False
         self.io_status = "ok"
         self.pauses -= 1
+        if not self.pauses and not self.done and self.status in ("paused", "standby"):
+            self.go("ready" if self.is_ready else "running")  # who asks next sees it, whenever the thread wakes
 
     def complete(self) -> None:
         self.completing = True

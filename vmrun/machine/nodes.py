@@ -108,16 +108,19 @@ class Nodes:
         except OSError as error:
             raise BuildError(error.strerror or str(error)) from None
 
-    def taken(self, name: str) -> bool:
-        """Whether a node has that name, whoever named it."""
+    def named(self, name: str) -> Node | None:
+        """The node of that name, whoever named it: what a -drive says of its nodes names some, too."""
         shown = [drive.node for drive in self.drives.values() if drive.node is not None]
-        waiting = [*self.open.values(), *self.roots.values(), *shown]
-        while waiting:
+        waiting: list[Node] = [*self.open.values(), *self.roots.values(), *shown]
+        while waiting and name:  # most nodes have no name
             node = waiting.pop()
-            if name and node.name == name:  # most have none
-                return True
+            if node.name == name:
+                return node
             waiting += [child for _, child in node.children()]
-        return name in self.known
+        return None
+
+    def taken(self, name: str) -> bool:
+        return name in self.known or self.named(name) is not None
 
     def _check(self, options: dict[str, Any], seen: set[str], where: str = "") -> None:
         name = options.get("node-name")
@@ -131,7 +134,7 @@ class Nodes:
             seen.add(name)
         for key in CHILDREN:
             child = options.get(key)
-            if isinstance(child, str) and child and child not in self.known:
+            if isinstance(child, str) and child and not self.taken(child):
                 raise BuildError(f"Cannot find device='{child}' nor node-name='{child}'")
             if isinstance(child, dict):
                 self._check(child, seen, "Could not open backing file: " if key == "backing" else where)
@@ -149,7 +152,7 @@ class Nodes:
 
     def held(self, name: str) -> Node | None:
         """The node of that name, for somebody who closes it afterwards."""
-        node = self.open.get(name)
+        node = self.open.get(name) or self.named(name)
         return None if node is None else node.hold()
 
     def delete(self, name: str) -> None:

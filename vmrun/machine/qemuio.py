@@ -473,6 +473,7 @@ def _changes(io: Io, text: str) -> dict[str, Any]:
 def _reopen(io: Io, words: list[str], name: str) -> str:
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import be_lazy, bound, reopen
+    from vmrun.backends.block.nodeoptions import overlap_checks
 
     given, _ = _options(words, "rw", "co", name)
     options = _changes(io, given.get("o", ""))
@@ -486,6 +487,7 @@ def _reopen(io: Io, words: list[str], name: str) -> str:
         with io.quiet():
             try:
                 bound(io.node, options)
+                io.node.overlap_checks = overlap_checks(options, io.node.overlap_checks)
                 if "lazy-refcounts" in options:
                     be_lazy(io.node, options)
             except ImageError as error:

@@ -23,13 +23,14 @@ def test_a_full_disk_is_told_in_the_hosts_words(tmp_path: pathlib.Path, monkeypa
     new_file(top, 0)
     create_qcow2(top, 1 << 20, {"backing_file": below, "backing_fmt": "raw"})
 
-    def full(*given: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class Full:
+        def copy(self, *given: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     drives = {"d": {"file": top, "format": "qcow2"}}
     with Driven(tmp_path, machine="pc-i440fx-2.0", memory="16MiB", drives=drives) as pc:
         pc.machine.board.drive("d").node.write(0, bytes([7]) * 512)
-        monkeypatch.setattr("vmrun.backends.block.copy.copy_range", full)
+        monkeypatch.setattr("vmrun.backends.block.copy.Lane", Full)
         work = run(pc.machine, "commit d")
         assert isinstance(work, Work)
         with pytest.raises(QmpError) as told:

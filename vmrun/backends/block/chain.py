@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from vmrun.backends.block.node import Node
 
-__all__ = ["Piece", "backing_of", "deep", "pieces", "images", "seen"]
+__all__ = ["Piece", "backing_of", "below_of", "deep", "pieces", "images", "seen"]
+
+
+FILTERS = ("blkdebug", "copy-on-read", "throttle")  # drivers whose nodes show what is below them, place by place
 
 
 class Piece:
@@ -47,6 +50,14 @@ class Piece:
 
 def backing_of(node: Node) -> Node | None:
     return next((child for role, child in node.children() if role == "backing"), None)
+
+
+def below_of(node: Node) -> Node | None:
+    """The same of a filter that is above an image."""
+    at: Any = node
+    while at is not None and at.driver in FILTERS:
+        at = next((child for role, child in at.children() if role == "file"), None)
+    return None if at is None else backing_of(at)
 
 
 def images(node: Node) -> Iterator[Node]:
@@ -81,7 +92,7 @@ def _one(node: Any, start: int, length: int, base: Node | None) -> Piece:
             return Piece(start, min(length, inner), depth, flags | below_flags & EXTENT_ZERO, host, node)
         if flags & (EXTENT_DATA | EXTENT_ZERO):
             return Piece(start, length, depth, flags, host, node)
-        below = backing_of(node)
+        below = below_of(node)
         if below is None or start >= below.size:
             return Piece(start, length, depth, flags | EXTENT_ZERO, host, node)
         if below is base:

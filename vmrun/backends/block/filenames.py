@@ -77,7 +77,8 @@ def named(name: str, options: dict[str, Any]) -> dict[str, Any]:
     driver = options.get("driver")
     below = options.get("file", {})
     if driver == "blkdebug" and not name.startswith("blkdebug:"):
-        return {**options, "image": named(name, options.get("image", {}))}
+        image = options.get("image", {})  # a file's contents as they are, where no driver is named
+        return {**options, "image": named(name, image) if "driver" in image else of_name(name, image)}
     if driver in PROTOCOLS or driver is None and name.startswith("json:") and "file" not in options:
         return of_name(name, options)
     if not isinstance(below, dict) or "filename" in below:

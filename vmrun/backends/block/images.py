@@ -413,23 +413,30 @@ def _on(node: Node, options: dict[str, Any], access: Access, driver: str | None,
         return raw(node, options)
     if node.readonly and not access.readonly:
         reopen(node, False)
-    from vmrun.backends.block.nodeoptions import checked
+    from vmrun.backends.block.nodeoptions import checked, overlap_checks
     from vmrun.backends.block.qcow2 import Qcow2Node
 
     backing = options.get("backing", True)
-    if isinstance(backing, dict) or isinstance(backing, str) and backing and access.known is not None:
-        top = over(node, name, driver, access, backing=False)
+    elsewhere = isinstance(backing, dict) or isinstance(backing, str) and bool(backing) and access.known is not None
+    data = _child(options["data-file"], access, depth) if options.get("data-file") else None
+    try:
+        wanted = not elsewhere and backing is not None and backing != ""
+        top = over(node, name, driver, access, backing=wanted, depth=depth, data=data)
+    except BaseException:
+        if data is not None:
+            data.close()
+        raise
+    if elsewhere:
         try:
             _rebased(top, name, backing, access, depth)
         except BaseException:
             node.hold()  # the caller closes it, too
             top.close()
             raise
-    else:
-        top = over(node, name, driver, access, backing=backing is not None and backing != "", depth=depth)
     if isinstance(top, Qcow2Node):
         try:
             bound(top, checked(options, "qcow2"))
+            top.overlap_checks = overlap_checks(options, top.overlap_checks)
             if "lazy-refcounts" in options:
                 be_lazy(top, options)
         except BaseException:
@@ -599,10 +606,10 @@ def node_name(node: Node) -> str:
 
 def over(
     file: Node, name: str, format: str | None, access: Access, *, backing: bool = True, depth: int = 0,
-    seen: tuple[tuple[int, int], ...] = (),
+    seen: tuple[tuple[int, int], ...] = (), data: Node | None = None,
 ) -> Node:  # fmt: skip
     """The format's node on its protocol node, with its backing chain. `format` None: probed, and what is
-    taken for raw stays so.
+    taken for raw stays so. `data`: an external data file that is open.
     """
     if format is None:
         format = probe(file, name)
@@ -622,7 +629,7 @@ def over(
         from vmrun.backends.block.formats import open_format
 
         return open_format(file, name, format, access)
-    return _qcow2(file, name, access, backing, depth, seen)
+    return _qcow2(file, name, access, backing, depth, seen, data)
 
 
 def _identity(file: Node) -> tuple[int, int] | None:
@@ -633,7 +640,10 @@ def _identity(file: Node) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, seen: tuple[tuple[int, int], ...]) -> Node:
+def _qcow2(
+    file: Node, name: str, access: Access, backing: bool, depth: int, seen: tuple[tuple[int, int], ...],
+    data: Node | None = None,
+) -> Node:  # fmt: skip
     from vmrun.backends.block.qcow2 import Qcow2Node
 
     opened: list[Node] = []
@@ -643,8 +653,11 @@ def _qcow2(file: Node, name: str, access: Access, backing: bool, depth: int, see
             headers.parse_bitmaps(header, file.read)
         if header.incompatible & headers.CORRUPT and not access.readonly and not checking:
             raise ImageError(f"Could not open '{name}': qcow2: Image is corrupt; cannot be opened read/write")
-        data = None
-        if header.incompatible & headers.DATA_FILE:
+        if not header.incompatible & headers.DATA_FILE:
+            if data is not None:
+                told = "'data-file' can only be set for images with an external data file"
+                raise ImageError(f"Could not open '{name}': {told}")
+        elif data is None:
             if not header.data_file:
                 raise ImageError(f"Could not open '{name}': 'data-file' is required for this image")
             data = open_protocol(beside(name, header.data_file), access)

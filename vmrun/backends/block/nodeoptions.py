@@ -249,3 +249,32 @@ def _parse_error(text: str, message: str, place: int) -> str:
     if "':' delimiter" in message:
         return "JSON parse error, missing : in object pair"
     return "JSON parse error, expecting value"
+
+
+def overlap_checks(options: dict[str, Any], before: int) -> int:
+    """The bits of what writes are checked against, as `overlap-check` says. ImageError."""
+    given = options.get("overlap-check")
+    given = dict(given) if isinstance(given, dict) else {"template": given} if given is not None else {}
+    for key in list(options):
+        if key.startswith("overlap-check."):
+            given[key.partition(".")[2]] = options[key]
+    if not given:
+        return before
+    from vmrun.backends.block import qcow2_header as headers
+
+    templates = {
+        "none": 0, "constant": headers.OVERLAP_CONSTANT, "cached": headers.OVERLAP_CACHED, "all": headers.OVERLAP_ALL,
+    }  # fmt: skip
+    template = given.pop("template", None)
+    if template is not None and template not in templates:
+        raise ImageError(
+            f"Unsupported value '{template}' for qcow2 option 'overlap-check'. Allowed are any of the following: "
+            "none, constant, cached, all"
+        )
+    checks = headers.OVERLAP_CACHED if template is None else templates[template]
+    for key, value in given.items():
+        if key not in headers.OVERLAPS:
+            raise ImageError(f"Block format 'qcow2' does not support the option 'overlap-check.{key}'")
+        bit = 1 << headers.OVERLAPS.index(key)
+        checks = checks | bit if typed(f"overlap-check.{key}", "bool", value) else checks & ~bit
+    return checks

@@ -38,7 +38,7 @@ from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO,
 from vmrun.backends.block.qcow2_counts cimport ENOUGH_FREED
 from vmrun.backends.block.qcow2_image cimport FAULT_DATA
 from vmrun.backends.block.qcow2_packed cimport pack_cluster
-from vmrun.backends.block.qcow2_tables cimport NORMAL, UNALLOCATED, Mapping
+from vmrun.backends.block.qcow2_tables cimport COMPRESSED, NORMAL, UNALLOCATED, Mapping
 from vmrun.backends.protocols cimport IoVec
 
 from accel.threads cimport (
@@ -155,10 +155,15 @@ cdef class Qcow2Node(Qcow2Reader):
         cdef Slot *slot
         cdef int error = 0
         cdef u64 mask = self.cluster_size - 1
+        cdef u64 hint
         offset &= ~mask
         with nogil:
             pthread_rwlock_wrlock(&self.graph)
             pthread_mutex_lock(&self.mutex)
+            # behind the file's end, where zeros are and `how` can be done; a free cluster within it has old contents
+            hint = self.hint
+            if self.hint < (most + mask) >> self.cluster_bits:
+                self.hint = (most + mask) >> self.cluster_bits
             while offset < end and error == 0:
                 error = self.own_l2(offset, &slot, &at)
                 if error:
@@ -188,6 +193,8 @@ cdef class Qcow2Node(Qcow2Reader):
                 offset += got << self.cluster_bits
                 if place + (got << self.cluster_bits) > most:
                     most = place + (got << self.cluster_bits)
+            if hint < self.hint:
+                self.hint = hint
             pthread_mutex_unlock(&self.mutex)
             pthread_rwlock_unlock(&self.graph)
         if error:
@@ -338,6 +345,8 @@ cdef class Qcow2Node(Qcow2Reader):
         error = self.write_new(offset, bytes, source, host, fresh, start, end)
 
         pthread_mutex_lock(&self.mutex)
+        if self.broken:
+            error = ENOMEDIUM                           # its tables are not written any more
         if error == 0:
             error = self.own_l2(offset, &slot, &at)
         if error == 0:
@@ -460,7 +469,7 @@ cdef class Qcow2Node(Qcow2Reader):
             error = self.find_l2(offset, &slot, &at, False)
             if error:
                 break
-            if slot == NULL and (full or self.backing is None):
+            if slot == NULL and (full or discard and self.backing is None):
                 step = table_span - (offset & (table_span - 1))
                 if step > bytes:
                     step = bytes
@@ -548,22 +557,63 @@ cdef class Qcow2Node(Qcow2Reader):
         first, last = (offset + mask) & ~mask, end & ~mask
         if end >= self.size:
             last = (end + mask) & ~mask
-        if self.version < 3 or first >= last or self.external:
+        if self.version < 3 or self.raw_external:
             return self.zero_slowly(offset, bytes, flags)
-        if offset < first:
-            error = self.zero_slowly(offset, first - offset, 0)
-        if error == 0:
-            pthread_rwlock_wrlock(&self.graph)
+        # Zeros are said of themselves even where there is nothing yet and no backing image: the image may get one.
+        pthread_rwlock_wrlock(&self.graph)
+        if first > offset and self.is_hollow(first - self.gran):
+            first -= self.gran
+            offset = first
+        if end > last and last >= first and self.is_hollow(last):
+            last += self.gran
+            end = last
+        if first < last:
             error = self.inner_zero(first, last - first, flags, False, False)
-            pthread_rwlock_unlock(&self.graph)
-            if error == EOPNOTSUPP:
-                error = self.zero_slowly(first, (last if last < self.size else self.size) - first, 0)
+        pthread_rwlock_unlock(&self.graph)
+        if first >= last:
+            return self.zero_slowly(offset, bytes, flags)
+        if error == EOPNOTSUPP:
+            error = self.zero_slowly(first, (last if last < self.size else self.size) - first, 0)
+        if error == 0 and offset < first:
+            error = self.zero_slowly(offset, first - offset, 0)
         if error == 0 and end > last:
             error = self.zero_slowly(last, end - last, 0)
         self.note(offset, bytes)
         if error == 0 and flags & NODE_FUA:
             error = self.flush()
         return error
+
+    def _zeros_below(self, u64 offset, u64 bytes):
+        from vmrun.backends.block.chain import seen
+
+        end = min(offset + bytes, self.backing.size)
+        try:
+            while offset < end:
+                length, _, zero = seen(self.backing, offset, end - offset)
+                if not zero:
+                    return False
+                offset += length
+        except OSError:
+            return False                                # what is there is copied, and that fails then
+        return True
+
+    cdef bint is_hollow(self, u64 offset) noexcept nogil:
+        """Whether all of the granule there reads as zeros by what the tables say; with `graph` exclusively."""
+        cdef Mapping m
+        cdef u64 end = offset + self.gran
+        cdef int error
+        while offset < end:
+            pthread_mutex_lock(&self.mutex)
+            error = self.map(offset, end - offset, &m, False)
+            pthread_mutex_unlock(&self.mutex)
+            if error or m.type in (NORMAL, COMPRESSED):
+                return False
+            if m.type == UNALLOCATED and self.backing is not None and offset < self.backing.size:
+                with gil:
+                    if not self._zeros_below(offset, m.length):
+                        return False
+            offset += m.length
+        return True
 
     cdef int zero_slowly(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         """Written, except where there are zeros already."""
@@ -576,8 +626,7 @@ cdef class Qcow2Node(Qcow2Reader):
             if error:
                 return error
             step = extent.length
-            if not extent.flags & EXTENT_ZERO and not (
-                extent.flags & (EXTENT_ALLOCATED | EXTENT_DATA) == 0 and self.backing is None):
+            if not extent.flags & EXTENT_ZERO:
                 error = Node.zero(self, offset, step, flags)
             offset += step
             bytes -= step

@@ -23,7 +23,7 @@ from vmrun.backends.block.qcow2_snapshots import Whole
 
 IN_USE, AUTO = 1, 2
 DIRTY_TRACKING = 1
-MOST_BYTES = 512 << 20          # of all bitmaps of an image together
+MOST_BYTES = 512 << 20          # of a bitmap
 MOST_BITMAPS = 65535
 MOST_NAME = 1023
 cdef u64 PLACE = 0x00FFFFFFFFFFFE00
@@ -113,7 +113,7 @@ def add(Qcow2Node node, str name, Bitmap bits):
     bitmaps = known(node)
     if len(bitmaps) >= MOST_BITMAPS:
         raise ValueError("Maximum number of persistent bitmaps is already reached")
-    if sum(kept.bits.size // kept.bits.granularity for kept in bitmaps) // 8 + bits.size // bits.granularity // 8 > MOST_BYTES:
+    if bits.size // bits.granularity // 8 > MOST_BYTES:
         raise ValueError("Too much space will be occupied by the bitmap. Use larger granularity")
     bitmaps.append(Kept(name, bits))
     follow(node)

@@ -256,12 +256,13 @@ cdef class Counter:
                     self.say(f"ERROR refcount block {n} refcount={self.counts[block >> node.cluster_bits]}\n")
                     result.corruptions += 1
                     rebuild = True
-        if rebuild:
-            if repair == "all":
-                self.rebuild()
-            return
         before = result.leaks, result.corruptions
-        self.compare(None)
+        rebuild = self.compare(None) or rebuild
+        if rebuild and repair == "all":
+            result.leaks = 0
+            self.rebuild()
+            self.copied_flags(node.l1_offset, node.l1_size, True)
+            return
         if repair and (result.leaks, result.corruptions) != before:
             result.leaks, result.corruptions = before
             self.compare(repair)
@@ -288,8 +289,12 @@ cdef class Counter:
                 if entry & OFFSET:
                     self.add(entry & OFFSET, self.node.cluster_size)
 
-    cdef compare(self, repair):
+    cdef bint compare(self, repair):
+        """What the image says beside what there is. Whether clusters that are in use count as free: what writes next
+        would overwrite them, so the counts are made anew rather than mended one by one.
+        """
         cdef u64 n, count, wanted
+        cdef bint lost = False
         cdef int error
         cdef Slot *slot
         cdef u64 per = self.node.blocks.slice * 8 >> self.node.refcount_order
@@ -312,6 +317,7 @@ cdef class Counter:
                 result.leaks += 1
             else:
                 result.corruptions += 1
+                lost = lost or count == 0
             if fixes:
                 if self.set_count(n, wanted) == 0:
                     if leak:
@@ -320,6 +326,7 @@ cdef class Counter:
                         result.corruptions_fixed += 1
                 else:
                     result.errors += 1
+        return lost
 
     cdef int set_count(self, u64 cluster, u64 count):
         cdef Slot *slot
@@ -360,14 +367,16 @@ cdef class Counter:
         cdef u8 *block
         self.say("Rebuilding refcount structure\n")
         # The old structure is free then: count without it.
+        old = list(range(node.reftable_offset >> node.cluster_bits,
+                         (node.reftable_offset + node.reftable_size * 8) >> node.cluster_bits))
         for n in range(node.reftable_size):
             at = node.reftable[n] & ~<u64>511
-            if at and not at & (node.cluster_size - 1) and at >> node.cluster_bits < self.clusters:
-                if self.counts[at >> node.cluster_bits]:
-                    self.counts[at >> node.cluster_bits] -= 1
-        for n in range(node.reftable_offset >> node.cluster_bits,
-                       (node.reftable_offset + node.reftable_size * 8) >> node.cluster_bits):
+            if at and not at & (node.cluster_size - 1):
+                old.append(at >> node.cluster_bits)
+        given = {}
+        for n in old:
             if n < self.clusters and self.counts[n]:
+                given.setdefault(n, self.counts[n])
                 self.counts[n] -= 1
         blocks, table_clusters = 0, 1
         while True:
@@ -397,6 +406,8 @@ cdef class Counter:
         node.file.write(48, struct.pack(">QI", node.header.refcount_table_offset, table_clusters))
         node.file.sync()
         node._load_tables()
+        for n in sorted(given):
+            self.say(f"Repairing cluster {n} refcount={given[n]} reference={self.counts[n]}\n")
         self.result.corruptions_fixed = self.result.corruptions
 
 

@@ -15,7 +15,7 @@ cdef extern from "<endian.h>" nogil:
 
 from vmrun.backends.block.node cimport EVENT_CLUSTER_ALLOC, EVENT_CLUSTER_FREE, EVENT_REFTABLE_UPDATE
 from vmrun.backends.block.qcow2_cache cimport OFFSET, PACKED, Slot, get_count, put64, put_count
-from vmrun.backends.block.qcow2_image cimport FAULT_COUNT, FAULT_REFBLOCK
+from vmrun.backends.block.qcow2_image cimport FAULT_COUNT, FAULT_FREE, FAULT_REFBLOCK
 
 cdef u64 MOST_REFTABLE = 8 << 20
 
@@ -309,7 +309,10 @@ cdef class Qcow2Counts(Qcow2Image):
             return self.free_clusters(first << self.cluster_bits, last - first + 1)
         if self.external or entry & OFFSET == 0:
             return 0
-        return self.free_clusters(entry & OFFSET & ~(self.cluster_size - 1), 1)
+        if entry & OFFSET & (self.cluster_size - 1):
+            self.corrupt(FAULT_FREE, entry & OFFSET)
+            return 0
+        return self.free_clusters(entry & OFFSET, 1)
 
     cdef int apply_freed(self) noexcept nogil:
         """Count down what no table refers to any more; with `graph` exclusively, for a read under way may still look

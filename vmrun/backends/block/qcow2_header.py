@@ -29,6 +29,12 @@ MOST_EXTRA = 1024  # bytes that a snapshot has besides what is known
 MOST_BITMAPS, MOST_DIRECTORY, MOST_BITMAP = 65535, 65535 * 1024, 512 << 20
 MOST_OFFSET = (1 << 63) - (1 << 30)  # where a file ends at the latest
 RESERVED_BITMAP = 0xFF000000000001FE  # of an entry of a bitmap's table
+# what a write is checked against, as overlap-check.… names it; the bits are those of FAULT_… behind FAULT_HEADER
+OVERLAPS = (
+    "main-header", "active-l1", "active-l2", "refcount-table", "refcount-block", "snapshot-table", "inactive-l1",
+    "inactive-l2", "bitmap-directory",
+)  # fmt: skip
+OVERLAP_CONSTANT, OVERLAP_CACHED, OVERLAP_ALL = 0b100101011, 0b101111111, 0b111111111
 FEATURES = (
     (0, 0, "dirty bit"),
     (0, 1, "corrupt bit"),
@@ -233,7 +239,7 @@ def _features(h: Header, names: dict[tuple[int, int], str]) -> None:
 
 def _tables(h: Header, checking: bool) -> None:
     size = h.cluster_size
-    if h.refcount_table_clusters == 0:
+    if h.refcount_table_clusters == 0 and not checking:
         raise QcowError("Image does not contain a reference count table")
     _table(h.refcount_table_offset, h.refcount_table_clusters * size, size, MOST_REFTABLE, "Reference count table")
     if h.nb_snapshots > MOST_SNAPSHOTS and not checking:

@@ -12,6 +12,8 @@ cdef enum:
     FAULT_REFBLOCK = 4
     FAULT_SUBCLUSTERS = 5
     FAULT_COUNT = 6
+    FAULT_ZERO = 16
+    FAULT_FREE = 17             # what is given back is no cluster: it is kept, and all goes on
     FAULT_HEADER = 7            # this and the ones behind it: a write would go over that
     FAULT_OVER_L1 = 8
     FAULT_OVER_L2 = 9
@@ -19,7 +21,8 @@ cdef enum:
     FAULT_OVER_REFBLOCK = 11
     FAULT_OVER_SNAPSHOTS = 12
     FAULT_OVER_INACTIVE_L1 = 13
-    FAULT_OVER_BITMAPS = 14
+    FAULT_OVER_INACTIVE_L2 = 14
+    FAULT_OVER_BITMAPS = 15
 
 cdef struct Fault:
     int kind
@@ -38,9 +41,11 @@ cdef class Qcow2Image(Node):
     cdef Span *spans                    # tables that are not looked at while the image is used
     cdef u64 span_count, span_clusters
     cdef readonly bint external         # the data lies in a file of its own
+    cdef bint raw_external              # … and there as the disk has it, zeros too
     cdef readonly bint broken           # a corruption was found: nothing is read or written any more
     cdef public int hollow              # chain.py's: whether the file has holes where data have a place; -1: not known
     cdef public bint passes_discards
+    cdef public u32 overlap_checks      # 1 << (FAULT_… - FAULT_HEADER): what a write is checked against
     cdef readonly u32 cluster_bits, version
     cdef readonly u64 cluster_size
     cdef Fault fault                    # the first, until it is taken
@@ -77,6 +82,7 @@ cdef class Qcow2Image(Node):
     cdef int check_data(self, u64 host, u64 bytes) noexcept nogil
     cdef int check_table(self, u64 host, u64 bytes) noexcept nogil
     cdef int overlap(self, u64 host, u64 bytes) noexcept nogil
+    cdef bint over_inactive(self, u64 host, u64 end) noexcept nogil
     cdef bint has_table(self, u64 host, u64 end) noexcept nogil
     cdef void note_table(self, u64 place) noexcept nogil
     cdef void sift(self) noexcept nogil

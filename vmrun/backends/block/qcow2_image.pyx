@@ -33,11 +33,13 @@ FAULTS = {
     FAULT_DATA: "Data cluster offset {place} unaligned (guest offset: {index})",
     FAULT_REFBLOCK: "Refblock offset {place} unaligned (reftable index: {index})",
     FAULT_SUBCLUSTERS: "Invalid subcluster bitmap of the cluster at guest offset {place}",
+    FAULT_ZERO: "Preallocated zero cluster offset {place} unaligned (guest offset: {index})",
+    FAULT_FREE: "Cannot free unaligned cluster {place}",
     FAULT_COUNT: "Cluster at {place} is in use and not counted",
 }
 OVERLAPS = (
     "qcow2_header", "active L1 table", "active L2 table", "refcount table", "refcount block", "snapshot table",
-    "inactive L1 table", "bitmap directory",
+    "inactive L1 table", "inactive L2 table", "bitmap directory",
 )
 cdef u64 L2_CACHE = 32 << 20
 cdef u64 BLOCK_CACHE = 8 << 20
@@ -63,6 +65,8 @@ cdef class Qcow2Image(Node):
         self.external = data is not None
         self.hollow = -1
         self.found_size = file.size
+        self.raw_external = bool(header.autoclear & headers.RAW_EXTERNAL)
+        self.overlap_checks = headers.OVERLAP_CACHED
         self.data = data if data is not None else file
         self.driver, self.readonly = "qcow2", readonly
         self.version, self.size = header.version, header.size
@@ -106,6 +110,11 @@ cdef class Qcow2Image(Node):
         self.spans, self.span_count, self.span_clusters = spans, n, clusters
         self.tables_changed()
 
+    @property
+    def unwritten(self):
+        """Whether tables wait to be written."""
+        return self.l2.dirty > 0 or self.blocks.dirty > 0
+
     def _make_caches(self):
         cdef u64 slice = min(self.cluster_size, <u64>65536), piece = self.piece or slice
         cdef u64 needed = (self.header.l1_needed(self.size) << self.l2_bits) * self.entry_size // piece + 1
@@ -145,10 +154,12 @@ cdef class Qcow2Image(Node):
 
     def look_again(self, header):
         """Another program has written the image: nothing that is known of it holds."""
+        checks = self.overlap_checks
         free(self.inflated)
         self.inflated = NULL
         self.inflated_entry = 0
         Qcow2Image.__init__(self, self.file, header, self.backing, self.data if self.external else None, self.readonly)
+        self.overlap_checks = checks
 
     def _load_tables(self):
         """The L1 and the reference-count table, both bounded by the header's checks."""
@@ -257,21 +268,17 @@ cdef class Qcow2Image(Node):
         return 0
 
     cdef int flush_meta(self) noexcept nogil:
-        """Counts, then tables: each in the file before the next is written."""
+        """Counts, then tables: each in the file before the next is written, unless the image is dirty, where a host that
+        crashes may leave any of it; a program that is killed leaves the counts right in either case.
+        """
         cdef int error
-        cdef bint ordered = not self.is_dirty
-        if self.blocks.dirty and ordered:
+        if self.blocks.dirty:
             error = self.write_slots(self.blocks, EVENT_REFBLOCK_UPDATE)
-            if error == 0 and self.l2.dirty:
+            if error == 0 and self.l2.dirty and not self.is_dirty:
                 error = self.file.flush()
             if error:
                 return error
-        error = self.write_slots(self.l2, EVENT_L2_UPDATE)
-        if error:
-            return error
-        if not ordered:
-            error = self.write_slots(self.blocks, EVENT_REFBLOCK_UPDATE)
-        return error
+        return self.write_slots(self.l2, EVENT_L2_UPDATE)
 
     cdef int load(self, MetaCache cache, u64 offset, Slot **found, bint nowait) noexcept nogil:
         """The slice at `offset`, which is aligned to it."""
@@ -311,11 +318,11 @@ cdef class Qcow2Image(Node):
         goes on where it can. The first is kept for take_fault(). EIO.
         """
         cdef u8 field[8]
-        if not self.faulty:
+        if not self.faulty or self.fault.kind == FAULT_NONE and not self.broken and not self.readonly and kind != FAULT_FREE:
             self.faulty = True
             self.fault.kind, self.fault.place, self.fault.index, self.fault.table = kind, place, index, table
             self.fault.size = size
-        if not self.readonly and not self.broken:
+        if not self.readonly and not self.broken and kind != FAULT_FREE:
             self.broken = True
             if self.version >= 3 and self.file.pread(field, 8, 72) == 0:
                 field[7] |= 2
@@ -332,7 +339,7 @@ cdef class Qcow2Image(Node):
         self.fault.kind = FAULT_NONE
         place, index, table = (f"{value:#x}" if value else "0" for value in (
             self.fault.place, self.fault.index, self.fault.table))
-        if kind >= FAULT_HEADER:
+        if FAULT_HEADER <= kind < FAULT_HEADER + len(OVERLAPS):
             text = f"Preventing invalid write on metadata (overlaps with {OVERLAPS[kind - FAULT_HEADER]})"
             return text, self.fault.place, self.fault.size, self.broken
         text = FAULTS[kind].format(place=place, index=index, table=table)
@@ -347,28 +354,52 @@ cdef class Qcow2Image(Node):
         return self.corrupt(over, host, 0, 0, bytes) if over else 0
 
     cdef int overlap(self, u64 host, u64 bytes) noexcept nogil:
-        """FAULT_…: what there is already; 0: nothing."""
+        """FAULT_…: what there is already, of what is to be checked; 0: nothing."""
         cdef u64 end = host + bytes, n, place
-        if host < self.cluster_size:
+        cdef u32 checks = self.overlap_checks << FAULT_HEADER
+        cdef bint near = self.has_table(host, end)
+        if checks >> FAULT_HEADER & 1 and host < self.cluster_size:
             return FAULT_HEADER
-        if host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset:
+        if checks >> FAULT_OVER_L1 & 1 and host < self.l1_offset + self.l1_size * 8 and end > self.l1_offset:
             return FAULT_OVER_L1
-        if self.has_table(host, end):
+        if near and checks >> FAULT_OVER_L2 & 1:
             for n in range(self.l1_size):
                 place = self.l1[n] & OFFSET
                 if place < end and place and place + self.cluster_size > host:
                     return FAULT_OVER_L2
         if host < self.reftable_offset + self.reftable_size * 8 and end > self.reftable_offset:
-            return FAULT_OVER_REFTABLE
-        if self.has_table(host, end):
+            if checks >> FAULT_OVER_REFTABLE & 1:
+                return FAULT_OVER_REFTABLE
+        if near and checks >> FAULT_OVER_REFBLOCK & 1:
             for n in range(self.reftable_size):
                 place = self.reftable[n] & ~<u64>511
                 if place < end and place and place + self.cluster_size > host:
                     return FAULT_OVER_REFBLOCK
             for n in range(self.span_count):
-                if self.spans[n].start < end and self.spans[n].end > host:
+                if checks >> self.spans[n].kind & 1 and self.spans[n].start < end and self.spans[n].end > host:
                     return self.spans[n].kind
+        if checks >> FAULT_OVER_INACTIVE_L2 & 1 and self.over_inactive(host, end):
+            return FAULT_OVER_INACTIVE_L2
         return 0
+
+    cdef bint over_inactive(self, u64 host, u64 end) noexcept nogil:
+        """Whether a snapshot's L2 table lies there: nobody but the file knows."""
+        cdef u64 sector[64]
+        cdef u64 n, m, at, step, place
+        for n in range(self.span_count):
+            at = self.spans[n].start
+            while self.spans[n].kind == FAULT_OVER_INACTIVE_L1 and at < self.spans[n].end:
+                step = self.spans[n].end - at
+                if step > sizeof(sector):
+                    step = sizeof(sector)
+                if self.file.pread(sector, step, at):
+                    break
+                for m in range(step // 8):
+                    place = be64toh(sector[m]) & OFFSET
+                    if place < end and place and place + self.cluster_size > host:
+                        return True
+                at += step
+        return False
 
     # Each write asks for what it goes over, and the tables of a large image are thousands: nearly always a bit says that
     # there is none.

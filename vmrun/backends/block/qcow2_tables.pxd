@@ -22,6 +22,7 @@ cdef class Qcow2Tables(Qcow2Counts):
     cdef int find_l2(self, u64 offset, Slot **found, u32 *at, bint nowait) noexcept nogil
     cdef int write_l1(self, u64 index) noexcept nogil
     cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil
+    cdef int keep_table(self, const u8 *table, u64 offset) noexcept nogil
     cdef int map(self, u64 offset, u64 bytes, Mapping *found, bint nowait, bint writing=*) noexcept nogil
     cdef int kind(self, u64 entry, u64 bitmap, u32 sub) noexcept nogil
     cdef bint placed(self, u64 entry) noexcept nogil

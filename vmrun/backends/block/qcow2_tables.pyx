@@ -2,13 +2,14 @@
 
 from libc.errno cimport EAGAIN, EIO, ENOMEM
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 cdef extern from "<endian.h>" nogil:
     u64 htobe64(u64)
 
 from vmrun.backends.block.node cimport EVENT_L1_UPDATE
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, ZERO, Slot, get64
-from vmrun.backends.block.qcow2_image cimport FAULT_CLUSTER, FAULT_DATA, FAULT_L2, FAULT_SUBCLUSTERS
+from vmrun.backends.block.qcow2_image cimport FAULT_CLUSTER, FAULT_DATA, FAULT_L2, FAULT_SUBCLUSTERS, FAULT_ZERO
 
 
 cdef class Qcow2Tables(Qcow2Counts):
@@ -40,9 +41,21 @@ cdef class Qcow2Tables(Qcow2Counts):
         self.file.event(EVENT_L1_UPDATE)
         return self.file.pwrite(sector, count * 8, self.l1_offset + first * 8)
 
+    cdef int keep_table(self, const u8 *table, u64 offset) noexcept nogil:
+        """Keep a slice of a table that was just written: it is wanted at once."""
+        cdef Slot *slot = self.l2.oldest()
+        cdef int error
+        if slot.high:
+            return 0                                    # no room that is clean: it is read, then
+        self.l2.unlink(slot)
+        error = self.l2.place(slot, offset)
+        if error == 0:
+            memcpy(slot.data, table, self.l2.slice)
+        return error
+
     cdef int own_l2(self, u64 offset, Slot **found, u32 *at) noexcept nogil:
         """find_l2 for writing: makes a table, or a copy of one that a snapshot has too."""
-        cdef u64 index = offset >> (self.cluster_bits + self.l2_bits), old, new = 0, got = 0
+        cdef u64 index = offset >> (self.cluster_bits + self.l2_bits), old, new = 0, got = 0, slice
         cdef u8 *table
         cdef int error
         if index >= self.l1_size:
@@ -66,9 +79,12 @@ cdef class Qcow2Tables(Qcow2Counts):
         if error == 0:
             self.l2.drop(new, self.cluster_size)
             error = self.file.pwrite(table, self.cluster_size, new)
-        free(table)
         if error == 0:
             error = self.file.flush()
+        if error == 0:
+            slice = (offset >> self.cluster_bits) * self.entry_size & (self.cluster_size - 1) & ~(self.l2.slice - 1)
+            error = self.keep_table(table + slice, new + slice)
+        free(table)
         if error:
             self.free_clusters(new, 1)
             return error
@@ -137,7 +153,7 @@ cdef class Qcow2Tables(Qcow2Counts):
             if nowait:
                 return EAGAIN                           # who may wait comes upon it again
             if writing:
-                return self.corrupt(FAULT_DATA, entry & OFFSET, offset)
+                return self.corrupt(FAULT_DATA if found.type == NORMAL else FAULT_ZERO, entry & OFFSET, offset)
             return self.corrupt(FAULT_CLUSTER, entry & OFFSET, (slot.offset + at & (self.cluster_size - 1)) // self.entry_size,
                                 slot.offset & ~(self.cluster_size - 1))
         if self.ext and bitmap & LOW and not entry & OFFSET and not self.external:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, program
+from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, open_image, program, tell_faults
 from vmrun.machine.blocks import Quiet, graph
 from vmrun.machine.qemuio import FLUSH, READ, Io, Refused, usage, work
 
@@ -91,8 +91,16 @@ class Session(Io):
 
     def close(self) -> None:
         self.flush()
-        if self.drive is not None:
-            self.drive.close()
+        images = [node for node in graph(self.node) if hasattr(node, "unwritten")] if self.node is not None else []
+        try:
+            if self.drive is not None:
+                self.drive.close()
+        except OSError as error:
+            for _ in [node for node in images if node.unwritten and not node.broken]:
+                self.complain(
+                    f"{self.program}Failed to flush the L2 table cache: {error.strerror}\n"
+                    f"{self.program}Failed to flush the refcount block cache: {error.strerror}\n"
+                )
         self.node = self.drive = None
 
     def quiet(self) -> AbstractContextManager[object]:
@@ -144,10 +152,7 @@ def io(argv: list[str]) -> int:
     try:
         return _commands(session, given)
     finally:
-        try:
-            session.close()
-        except OSError as error:
-            sys.stderr.write(f"{program('io')}: {error.strerror}\n")
+        session.close()
 
 
 def _opened(session: Session, given: Given, name: str) -> None:
@@ -227,6 +232,8 @@ def _one(session: Session, line: str, given: Given) -> bool:
     else:
         done = work(session, words)
         text = done if isinstance(done, str) else done(None)
+        sys.stdout.flush()
+        tell_faults(keep=True)
         if words in (["info"], ["i"]):
             text += _specific(session.node)
     sys.stdout.write(text)

@@ -194,7 +194,10 @@ def query_block(monitor: Any) -> list[dict[str, Any]]:
 def query_named_block_nodes(monitor: Any, flat: bool = False) -> list[dict[str, Any]]:
     """The nodes that drives are made of, the top ones first. `flat`: without those below inside each."""
     table = blocks.blocks(monitor.machine)
-    found = [table.device_info(node, drive) for node, drive in table.nodes()]
+    found = []
+    for node, drive in table.nodes():
+        filter = table.filter_info(node, drive)
+        found += [*([filter] if filter is not None else []), table.device_info(node, drive)]
     if flat:
         for row in found:
             row["image"].pop("backing-image", None)

@@ -106,7 +106,7 @@ def _commit_device(monitor: Any, device: str) -> None:
 
 
 def _filter(monitor: Any, given: dict[str, Any]) -> None:
-    name = given.pop("filter_node_name", None)
+    name = given.get("filter_node_name")
     if name is not None:
         _told(blockops.filter_named, monitor.machine, name)
 
