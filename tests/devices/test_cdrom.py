@@ -289,6 +289,15 @@ def test_device_reset_brings_the_signature_back(q: Any) -> None:
     assert q.inb(BASE + STATUS) & (BSY | DRQ) == 0
 
 
+def test_device_reset_ends_what_waits_for_the_host(q: Any) -> None:
+    settled(q)
+    assert send(q, bytes((0x12, 0, 0, 0, 36))) & DRQ
+    q.outb(BASE + STATUS, 8)
+    assert wait(q) & ~0x10 == 0
+    assert [q.inb(BASE + n) for n in (REASON, LOW, MID, HIGH)] == [1, 1, 0x14, 0xEB]
+    assert packet(q, read10(0, 1))[0] == block(0)
+
+
 def test_the_guest_opens_and_closes_the_tray(q: Any) -> None:
     settled(q)
     assert packet(q, bytes((0x1B, 0, 0, 0, 2)))[2] == DRDY

@@ -14,7 +14,7 @@ from accel.dma cimport Dma, Scatter
 from vmrun.backends.protocols cimport BLOCK_DISCARD, BLOCK_READ, BLOCK_WRITE, BlockBackend, block_settling
 from vmrun.core.cells cimport cells
 from vmrun.devices.storage.ata_transfers cimport (
-    ABRT, BM_START, BM_TO_MEMORY, BSY, BUFFER, DMA, DRDY, DRQ, DSC, HOB, HOST_READS, HOST_WRITES, IDLE, LBA,
+    ABRT, BM_START, BM_TO_MEMORY, BSY, BUFFER, DMA, DRDY, DRQ, DSC, HOB, HOST_READS, HOST_WRITES, IDLE,
     MOST_MULTIPLE, PACKET_SIZE, PIECES, SLAVE, SRST, Drive,
 )
 from vmrun.devices.storage.atapi cimport PacketUnit, packet_reset
@@ -91,14 +91,14 @@ cdef class AtaChannel(AtaTransfers):
     """
 
     state = Table(
-        "ata-channel", 1,
+        "ata-channel", 2,
         Rows(
             "drives", 2,
             Flag("present"), U8("feature"), U8("error"), U8("nsector"), U8("sector"), U8("lcyl"), U8("hcyl"),
             U8("select"), U8("status"), U8("hob_feature"), U8("hob_nsector"), U8("hob_sector"), U8("hob_lcyl"),
             U8("hob_hcyl"), U8("mult", only=(0, 1, 2, 4, 8, 16)), U8("udma", most=0x3F), U8("mdma", most=7),
             Flag("write_cache"), U16("cylinders"), U16("heads", 1, least=1, most=16),
-            U16("sectors", 1, least=1, most=255), U64("total"),
+            U16("sectors", 1, least=1, most=255), U64("total"), U8("sdma", most=7),
         ),
         U8("control"), U8("unit", most=1), Flag("pending"), U8("phase", only=(IDLE, HOST_READS, HOST_WRITES, DMA)),
         U32("position", most=BUFFER), U32("block_end", most=BUFFER), U32("filled", most=BUFFER), U32("left", most=65536),
@@ -108,6 +108,7 @@ cdef class AtaChannel(AtaTransfers):
         Rows("health", 2, Flag("enabled", True), Flag("saves", True), U32("tests", most=TESTS)), Bytes("test_log", 2 * TESTS),
         Flag("dma_waiting"), U8("dma_op", BLOCK_READ, only=(BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD)),
         Bytes("held", most=BUFFER),
+        readers={1: lambda before: {**before, "drives": [{**drive, "sdma": 0} for drive in before["drives"]]}},
     )
     save, load_state = state.methods()[1:]
 
@@ -152,9 +153,8 @@ cdef class AtaChannel(AtaTransfers):
         with nogil:
             self.stop_io()
             for n in range(2):
-                self.drives[n].mult = MOST_MULTIPLE
                 self.drives[n].udma = 1 << 5                   # UDMA 5 is what a PC finds selected
-                self.drives[n].mdma = 0
+                self.drives[n].mdma = self.drives[n].sdma = 0
             self.control = 0
             self.soft_reset(False)
             self.bm_command = self.bm_status = 0
@@ -183,7 +183,8 @@ cdef class AtaChannel(AtaTransfers):
         if not d.present and not (code == DEVICE_DIAGNOSTIC and (self.drives[0].present or self.drives[1].present)):
             return
         if d.status & (BSY | DRQ) or block_settling(self.backend[self.unit]):
-            return
+            if code != DEVICE_RESET or self.packets[self.unit] == NULL:
+                return
         self.lower_irq()
         self.lba48 = False
         d.status = DRDY | DSC
@@ -194,6 +195,7 @@ cdef class AtaChannel(AtaTransfers):
             memcpy(self.buffer, self.identify[self.unit], 512)
             self.buffer[59 * 2] = d.mult
             self.buffer[59 * 2 + 1] = 1 if d.mult else 0
+            self.buffer[62 * 2 + 1] = d.sdma
             self.buffer[63 * 2 + 1] = d.mdma
             self.buffer[88 * 2 + 1] = d.udma
             self.buffer[54 * 2], self.buffer[54 * 2 + 1] = d.cylinders & 0xFF, d.cylinders >> 8
@@ -233,8 +235,8 @@ cdef class AtaChannel(AtaTransfers):
             self.lba48 = True
             self.start_dma(BLOCK_WRITE)
         elif code == DATA_SET_MANAGEMENT:                       # only TRIM exists
-            if d.feature & 1 and self.identify[self.unit][169 * 2] & 1:
-                self.start_dma(BLOCK_DISCARD)                    # of up to 256 blocks: qemu-kvm counts so
+            if d.feature == 1 and self.identify[self.unit][169 * 2] & 1:
+                self.start_dma(BLOCK_DISCARD)                    # the high half of the count is not looked at: qemu-kvm
             else:
                 self.abort()
         elif code in (READ_VERIFY, READ_VERIFY_RETRY, READ_VERIFY_EXT):
@@ -247,6 +249,7 @@ cdef class AtaChannel(AtaTransfers):
         elif code in (FLUSH_CACHE, FLUSH_CACHE_EXT):
             self.start_flush()
         elif code == SECURITY_FREEZE_LOCK:                      # there is nothing to freeze; firmware gives it to every disk
+            d.nsector = 0
             self.finish()
         elif code == SET_MULTIPLE_MODE:
             if d.nsector > MOST_MULTIPLE or d.nsector & (d.nsector - 1 if d.nsector else 0):
@@ -254,9 +257,11 @@ cdef class AtaChannel(AtaTransfers):
             else:
                 d.mult = d.nsector
                 self.finish()
+        elif code == DEVICE_PARAMETERS and d.nsector == 0:
+            self.abort()
         elif code == DEVICE_PARAMETERS:
             d.heads = (d.select & 15) + 1
-            d.sectors = d.nsector if d.nsector else 1
+            d.sectors = d.nsector
             last = d.total // (<u64>d.heads * d.sectors)
             d.cylinders = <u16>(last if last < 16383 else 16383)
             self.finish()
@@ -265,7 +270,6 @@ cdef class AtaChannel(AtaTransfers):
             last = d.total - 1
             if not self.lba48 and last > 0xFFFFFFF:
                 last = 0xFFFFFFF
-            d.select |= LBA
             self.set_address(last)
             self.finish()
         elif code & 0xF0 == RECALIBRATE or code & 0xF0 == SEEK:
@@ -273,8 +277,8 @@ cdef class AtaChannel(AtaTransfers):
         elif code == DEVICE_DIAGNOSTIC:
             self.unit = 0
             self.drives[0].select = self.drives[1].select = 0xA0
-            self.signature(0)
-            self.signature(1)
+            self.signature(0, False)
+            self.signature(1, False)
             self.drives[0].error = self.drives[1].error = 1
             if self.drives[0].present:
                 self.drives[0].status = DRDY | DSC if self.packets[0] == NULL else 0
@@ -335,15 +339,12 @@ cdef class AtaChannel(AtaTransfers):
         cdef Drive *d = self.drive()
         cdef u8 mode = d.nsector & 7
         if d.feature == TRANSFER_MODE:
-            if d.nsector >> 3 in (0, 1):
-                d.mdma = d.udma = 0
-            elif d.nsector >> 3 == 4 and mode <= 2:
-                d.mdma, d.udma = 1 << mode, 0
-            elif d.nsector >> 3 == 8 and mode <= 5:
-                d.mdma, d.udma = 0, 1 << mode
-            else:
+            if not (d.nsector >> 3 in (0, 1) or d.nsector >> 3 in (2, 4) and mode <= 2 or d.nsector >> 3 == 8 and mode <= 5):
                 self.abort()
                 return
+            d.sdma = 1 << mode if d.nsector >> 3 == 2 else 0
+            d.mdma = 1 << mode if d.nsector >> 3 == 4 else 0
+            d.udma = 1 << mode if d.nsector >> 3 == 8 else 0
             self.finish()
         elif d.feature == ENABLE_WRITE_CACHE:
             d.write_cache = True
@@ -363,17 +364,18 @@ cdef class AtaChannel(AtaTransfers):
             self.start_packet()
         elif code == IDENTIFY_PACKET_DEVICE:
             memcpy(self.buffer, self.identify[self.unit], 512)
+            self.buffer[62 * 2 + 1] = d.sdma
             self.buffer[63 * 2 + 1] = d.mdma
             self.buffer[88 * 2 + 1] = d.udma
             self.left, self.block, self.filled, self.position, self.media = 0, 1, 512, 0, False
             self.offer()
         elif code == DEVICE_RESET:                             # without an interrupt
             self.stop_io()
-            self.signature(self.unit)
+            self.signature(self.unit, False)
             packet_reset(self.packets[self.unit])
             d.status, d.error = 0, 1
         elif code in (IDENTIFY_DEVICE, READ_SECTORS):          # a disk's
-            self.signature(self.unit)
+            self.signature(self.unit, False)
             self.abort()
         elif code in (SET_FEATURES, DEVICE_DIAGNOSTIC, CHECK_POWER_MODE, CHECK_POWER_MODE_OLD, STANDBY_IMMEDIATE,
                       IDLE_IMMEDIATE, STANDBY, IDLE_COMMAND, SLEEP, STANDBY_IMMEDIATE_OLD, IDLE_IMMEDIATE_OLD,
@@ -420,11 +422,12 @@ cdef class AtaChannel(AtaTransfers):
         if offset == STATUS_COMMAND:
             self.command(value)
             return
+        if self.drive().status & (BSY | DRQ):                  # what a command needs of them it has read
+            return
         if offset == DEVICE_HEAD:
             for n in range(2):
                 self.drives[n].select = value | 0xA0
-            if not (self.drives[self.unit].status & (BSY | DRQ)):
-                self.unit = 1 if value & SLAVE else 0
+            self.unit = 1 if value & SLAVE else 0
             return
         for n in range(2):
             d = &self.drives[n]
@@ -485,17 +488,18 @@ cdef class AtaChannel(AtaTransfers):
         if phase == IDLE and not values["dma_waiting"]:
             return
         total = self.drives[<u32>unit].total
-        fits = lba <= total and left <= total - lba
         if not self.drives[<u32>unit].present or values["dma_waiting"] != (phase == DMA):
             raise StateError("ATA: a transfer without its drive or its bus master")
         if phase == DMA and values["dma_op"] == BLOCK_DISCARD:
+            if left * 512 > BUFFER:
+                raise StateError("ATA: a list of ranges longer than its buffer")
             return
         if phase == HOST_READS:
-            good = position < block_end <= filled and (fits and filled // 512 <= lba if values["media"] else not left)
-        elif phase == HOST_WRITES:
-            good = position < block_end and fits and values["media"] and block_end // 512 <= left
+            good = position < block_end <= filled and (filled // 512 <= lba <= total if values["media"] else not left)
+        elif phase == HOST_WRITES:                              # what is beyond the disk's end is seen when it comes to it
+            good = position < block_end and values["media"] and block_end // 512 <= left
         else:
-            good = fits and left
+            good = bool(left)
         if not good:
             raise StateError("ATA: a transfer outside its buffer or the disk")
 

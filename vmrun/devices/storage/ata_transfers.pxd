@@ -55,7 +55,7 @@ ctypedef struct Drive:
     u8 feature, error, nsector, sector, lcyl, hcyl, select, status
     u8 hob_feature, hob_nsector, hob_sector, hob_lcyl, hob_hcyl
     u8 mult                         # sectors per block of READ/WRITE MULTIPLE, 0: disabled
-    u8 udma, mdma                   # selected transfer modes
+    u8 udma, mdma, sdma             # selected transfer modes
     bint write_cache
     u16 cylinders, heads, sectors   # the current translation
     u64 total                       # sectors of 512 bytes
@@ -102,7 +102,7 @@ cdef class AtaTransfers:
     cdef void raise_irq(self) noexcept nogil
     cdef void lower_irq(self) noexcept nogil
     cdef void drive_irq(self) noexcept nogil
-    cdef void signature(self, u32 n) noexcept nogil
+    cdef void signature(self, u32 n, bint reset) noexcept nogil
     cdef void soft_reset(self, bint software) noexcept nogil
     cdef void stop_io(self) noexcept nogil
     cdef void abort(self) noexcept nogil

@@ -58,14 +58,15 @@ cdef class AtaTransfers:
 
     # --- ends of commands --------------------------------------------------------------------------------
 
-    cdef void signature(self, u32 n) noexcept nogil:
+    cdef void signature(self, u32 n, bint reset) noexcept nogil:
         cdef Drive *d = &self.drives[n]
         d.select &= 0xF0
         d.nsector = d.sector = 1
         d.lcyl = d.hcyl = 0 if d.present else 0xFF
         if self.packets[n] != NULL:
             d.lcyl, d.hcyl = PACKET_LCYL, PACKET_HCYL
-        d.hob_nsector = d.hob_sector = d.hob_lcyl = d.hob_hcyl = d.hob_feature = 0
+        if reset:
+            d.hob_nsector = d.hob_sector = d.hob_lcyl = d.hob_hcyl = d.hob_feature = 0
 
     cdef void soft_reset(self, bint software) noexcept nogil:
         cdef u32 n
@@ -73,7 +74,8 @@ cdef class AtaTransfers:
         self.unit = 0
         for n in range(2):
             self.drives[n].select = 0xA0
-            self.signature(n)
+            self.signature(n, True)
+            self.drives[n].mult = MOST_MULTIPLE                # 66h, which would keep it, is only answered
             self.drives[n].error = 1 if software else 0
             self.drives[n].status = DRDY | DSC if self.drives[n].present else 0
             if self.packets[n] != NULL:
@@ -117,7 +119,7 @@ cdef class AtaTransfers:
     cdef u64 address(self) noexcept nogil:
         cdef Drive *d = self.drive()
         cdef u64 cylinder
-        if self.lba48:
+        if self.lba48 and d.select & LBA:
             return (<u64>d.hob_hcyl << 40 | <u64>d.hob_lcyl << 32 | <u64>d.hob_sector << 24
                     | <u64>d.hcyl << 16 | <u64>d.lcyl << 8 | d.sector)
         if d.select & LBA:
@@ -131,7 +133,7 @@ cdef class AtaTransfers:
         """Show where the command got to."""
         cdef Drive *d = self.drive()
         cdef u64 cylinder
-        if self.lba48:
+        if self.lba48 and d.select & LBA:
             d.hob_hcyl, d.hob_lcyl, d.hob_sector = lba >> 40 & 0xFF, lba >> 32 & 0xFF, lba >> 24 & 0xFF
             d.hcyl, d.lcyl, d.sector = lba >> 16 & 0xFF, lba >> 8 & 0xFF, lba & 0xFF
         elif d.select & LBA:
@@ -207,23 +209,19 @@ cdef class AtaTransfers:
             error = request.error
             block_release(self.requested, request)
             self.request = NULL
-        if error or not self.table_left:
-            self.bm_status &= ~BM_ACTIVE
         self.position = self.filled = 0
         if error:
+            self.bm_status &= ~BM_ACTIVE
             self.abort()
         else:
-            self.finish()
+            self.dma_over()
 
     cdef void start_pio(self, bint write, u32 block) noexcept nogil:
         cdef Drive *d = self.drive()
         cdef u64 lba = self.address()
         cdef u32 count = self.count()
-        if block == 0:
+        if block == 0 or lba == <u64>-1:
             self.abort()
-            return
-        if not self.check_range(lba, count):
-            self.abort()                                       # IDNF in the standard; qemu-kvm says ABRT
             return
         self.lba, self.left, self.block, self.media = lba, count, block, True
         self.position = self.filled = self.block_end = 0
@@ -237,8 +235,15 @@ cdef class AtaTransfers:
 
     cdef void fetch(self) noexcept nogil:
         cdef u32 sectors = self.left if self.left < BUFFER // 512 else BUFFER // 512
+        if self.lba >= self.drive().total:
+            sectors = 0
+        elif sectors > self.drive().total - self.lba:
+            sectors = <u32>(self.drive().total - self.lba)
         if sectors < self.left:
             sectors -= sectors % self.block
+        if sectors == 0:                                       # the disk ends before this block does
+            self.abort()                                       # IDNF in the standard; qemu-kvm says ABRT
+            return
         self.drive().status |= BSY
         self.drive().status &= ~DRQ
         self.filled = sectors * 512
@@ -258,6 +263,9 @@ cdef class AtaTransfers:
 
     cdef void store(self) noexcept nogil:
         """The host has given a block of a write."""
+        if not self.check_range(self.lba, self.block_end // 512):
+            self.abort()
+            return
         self.drive().status = DRDY | DSC | BSY
         self.submit(BLOCK_WRITE, self.lba, self.block_end // 512, WRITING)
 
@@ -489,11 +497,13 @@ cdef class AtaTransfers:
     cdef void start_dma(self, int op) noexcept nogil:
         cdef Drive *d = self.drive()
         self.lba = self.address()
-        self.left = self.count()
-        if self.left * 512 > BUFFER if op == BLOCK_DISCARD else not self.check_range(self.lba, self.left):
+        self.left = self.count() if op != BLOCK_DISCARD else d.nsector
+        if self.lba == <u64>-1 and op != BLOCK_DISCARD:
             self.abort()
             return
-        d.status = DRDY | DSC | BSY | DRQ
+        if self.lba == <u64>-1:
+            self.lba = 0
+        d.status = DRDY | DSC | DRQ
         self.phase = DMA
         self.dma_op = op
         self.dma_waiting = True
@@ -507,6 +517,7 @@ cdef class AtaTransfers:
         cdef u32 wanted = self.filled if self.packet and not self.media else self.left * 512
         cdef bint bad = False, last = False, longer = False
         self.dma_waiting = False
+        self.drive().status |= BSY
         if not self.dma.enabled and not self.packet:           # nothing moves, and the table never ends
             self.table_left = True
             self.dma_over()
@@ -539,7 +550,12 @@ cdef class AtaTransfers:
                 return
             self.abort()
             return
-        self.table_left = longer or (not last and at - self.bm_table < PRD_TABLE)
+        if not self.packet and self.dma_op != BLOCK_DISCARD and not self.check_range(self.lba, self.left):
+            self.scatter.finish(0)                             # the bus master is told of the disk's end like of any other
+            self.bm_status &= ~BM_ACTIVE
+            self.abort()
+            return
+        self.table_left = longer or (wanted and not last and at - self.bm_table < PRD_TABLE)
         if self.packet and not self.media:
             self.scatter.put(0, self.buffer, wanted)
             self.scatter.finish(wanted)
