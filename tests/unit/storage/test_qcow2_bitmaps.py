@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+from vmrun.backends.block.bitmap import Bitmap
 from vmrun.backends.block.qcow2_bitmaps import known
 
 from vmrun.backends.block.errors import ImageError
@@ -134,3 +135,10 @@ def test_a_program_that_knew_none_has_written_the_image(image: str) -> None:
     assert counts(image) == {}
     assert run(["bitmap", "--add", image, "new"]) == 0
     assert counts(image) == {"new": 0}
+
+
+def test_one_that_is_merged_into_itself_is_as_it_was() -> None:
+    bits: Any = Bitmap(1 << 20, 65536)
+    bits.merge(bits)  # waited for itself for ever
+    bits.swap(bits)
+    assert bits.count == 0

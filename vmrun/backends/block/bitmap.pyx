@@ -131,6 +131,8 @@ cdef class Bitmap:
         cdef u64 n
         if self.size != other.size:
             raise ValueError("Bitmaps are of different sizes")
+        if other is self:
+            return
         pthread_mutex_lock(&other.mutex)
         for n in range(other.bits):
             if other.words[n >> 6] == 0:
@@ -149,6 +151,8 @@ cdef class Bitmap:
 
     def swap(self, Bitmap other not None):
         """Each gets what the other has; they are alike in size and granularity."""
+        if other is self:
+            return
         pthread_mutex_lock(&self.mutex)
         pthread_mutex_lock(&other.mutex)
         self.words, other.words = other.words, self.words
