@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import random
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -124,4 +125,25 @@ def test_a_block_is_packed_once(tmp_path: pathlib.Path) -> None:
         with pytest.raises(OSError, match="Input/output"):
             node.write(at, b"y" * count)
     assert node.read(65535, 3) == b"\0xx"
+    node.close()
+
+
+def test_the_largest_disk_has_a_table_that_is_not_read_whole(tmp_path: pathlib.Path) -> None:
+    """512 TiB less 128 MiB, whose table of 2 GiB is a hole here: all blocks lie in one place."""
+    path, blocks = tmp_path / "a.vdi", 0x1FFFFF80
+    create_image(str(path), "vdi", 1 << 20, {})
+    with path.open("r+b") as file:
+        for at, data in ((0x158, struct.pack("<I", 2 << 30)), (0x170, struct.pack("<Q", blocks << 20))):
+            file.seek(at)
+            file.write(data)
+        file.seek(0x180)
+        file.write(struct.pack("<I", blocks))
+        file.seek(512)
+        file.write(bytes(512))
+        file.truncate((2 << 30) + (1 << 20))
+        file.seek(2 << 30)
+        file.write(b"here")
+    node = open_node(str(path), "vdi", Access(readonly=True))
+    assert (node.size, node.read(0, 4), node.read(node.size - (1 << 20), 5)) == (blocks << 20, b"here", b"here\0")
+    assert len(node.layout.table.pieces) == 2
     node.close()

@@ -15,14 +15,15 @@ from vmrun.backends.block.errors import ImageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from vmrun.backends.block.images import Access
     from vmrun.backends.block.node import Node
 
 SECTOR = 512
-MOST_TABLE = 64 << 20  # bytes of a table that is read whole
-KEPT = 64  # tables of two levels that are kept
+MOST_TABLE = 64 << 20  # bytes of a table that is gone through when an image is opened
+KEPT = 64  # pieces of a table, and tables of two levels, that are kept
 
 
 class Layout:
@@ -82,32 +83,51 @@ class Layout:
 
 
 class Table:
-    """A table of a file that is kept in memory: entries of 4 or 8 bytes, big-endian or not."""
+    """A table of a file, whose pieces that were used last are kept: entries of 4 or 8 bytes, big-endian or not."""
 
-    def __init__(self, file: Any, at: int, entries: int, kind: str, swapped: bool = False) -> None:
-        """`kind`: I or Q. ImageError, when it does not lie in the file."""
+    PIECE = 1 << 14  # entries
+
+    def __init__(
+        self, file: Any, at: int, entries: int, kind: str, swapped: bool = False, most: int = MOST_TABLE
+    ) -> None:
+        """`kind`: I or Q. `most`: bytes that it may have. ImageError, when it has more or does not lie in the file."""
         self.file, self.at, self.entries, self.kind, self.swapped = file, at, entries, kind, swapped
         self.width = 4 if kind == "I" else 8
-        bytes_ = entries * self.width
-        if bytes_ > MOST_TABLE:
-            raise ImageError(f"a table of {bytes_} bytes is more than the {MOST_TABLE} that are read")
-        if at + bytes_ > file.size:
+        if entries * self.width > most:
+            raise ImageError(f"a table of {entries * self.width} bytes is more than the {most} that are read")
+        if at + entries * self.width > file.size:
             raise ImageError("a table lies beyond the end of the file")
-        self.load()
+        self.pieces: dict[int, Any] = {}
 
-    def load(self) -> None:
-        self.values = array(self.kind, self.file.read(self.at, self.entries * self.width))
-        if self.swapped:
-            self.values.byteswap()
+    def forget(self) -> None:
+        """It may be another's by now."""
+        self.pieces.clear()
+
+    def _piece(self, number: int) -> Any:
+        found = self.pieces.pop(number, None)
+        if found is None:
+            first = number * self.PIECE
+            count = min(self.PIECE, self.entries - first)
+            found = array(self.kind, self.file.read(self.at + first * self.width, count * self.width))
+            if self.swapped:
+                found.byteswap()
+            while len(self.pieces) >= KEPT:
+                self.pieces.pop(next(iter(self.pieces)))
+        self.pieces[number] = found
+        return found
 
     def __getitem__(self, number: int) -> int:
-        return int(self.values[number])
+        return int(self._piece(number // self.PIECE)[number % self.PIECE])
+
+    def all(self) -> Iterator[Any]:
+        """Its pieces, in order."""
+        return map(self._piece, range(-(-self.entries // self.PIECE)))
 
     def set(self, number: int, value: int) -> None:
         """In the file first. OSError."""
         data = value.to_bytes(self.width, "big" if self.swapped else "little")
         self.file.write(self.at + number * self.width, data)
-        self.values[number] = value
+        self._piece(number // self.PIECE)[number % self.PIECE] = value
 
 
 def module(name: str) -> Any:

@@ -45,7 +45,7 @@ class Vdi(Layout):
         super().__init__(file)
         self.size, self.data, self.blocks, self.allocated = header[14], header[8], header[17], header[18]
         self.holes = header[4] == STATIC
-        self.table = Table(file, header[7], self.blocks, "I")
+        self.table = Table(file, header[7], self.blocks, "I", most=MOST_BLOCKS * 4)
 
     def find(self, offset: int, count: int) -> tuple[Any, int, int]:
         number, within = divmod(offset, BLOCK)
@@ -63,20 +63,24 @@ class Vdi(Layout):
         self.file.write(ALLOCATED_AT, struct.pack("<I", self.allocated))
 
     def reload(self) -> None:
-        self.table.load()
+        self.table.forget()
         (self.allocated,) = struct.unpack("<I", self.file.read(ALLOCATED_AT, 4))
 
     def check(self, repair: bool) -> int:
         if repair:
             return super().check(repair)
-        errors, seen = 0, set()
-        for place in self.table.values:
-            if place < DISCARDED:
-                errors += place >= self.blocks or place in seen
-                seen.add(place)
-        if len(seen) != self.allocated:
-            errors += 1
-        return errors
+        errors = there = 0
+        seen = bytearray(self.blocks // 8 + 1)
+        for piece in self.table.all():
+            places = set(piece) - {NOWHERE, DISCARDED}
+            there += len(places)
+            errors += len(piece) - piece.count(NOWHERE) - piece.count(DISCARDED) - len(places)
+            for place in places:
+                if place >= self.blocks or seen[place >> 3] >> (place & 7) & 1:
+                    errors += 1
+                else:
+                    seen[place >> 3] |= 1 << (place & 7)
+        return int(errors + (there != self.allocated))
 
 
 def open_layout(file: Node, name: str, access: Access) -> Layout:

@@ -101,12 +101,11 @@ class Vhdx(Layout):
             self.file.write(at, _summed(head.ljust(HEADER_SIZE, b"\0")))
 
     def writable(self) -> None:
-        for number in range(self.table.entries):
-            if self.table[number] & 7 == PARTIAL:
-                raise ImageError("unsupported VHDX image: a block is partly another image's")
+        if any(entry & 7 == PARTIAL for piece in self.table.all() for entry in set(piece)):
+            raise ImageError("unsupported VHDX image: a block is partly another image's")
 
     def reload(self) -> None:
-        self.table.load()
+        self.table.forget()
 
     def check(self, repair: bool) -> int:
         return 0
@@ -197,8 +196,7 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
     if entries * 8 > min(length, MOST_TABLE):
         raise ImageError("the VHDX image's table is too small for it, or larger than is read")
     table = Table(file, place, entries, "Q")
-    for number in range(entries):
-        entry = table[number]
+    for entry in (entry for piece in table.all() for entry in set(piece)):
         if entry & 7 == PRESENT and not MIB <= (entry >> 20) * MIB <= file.size:
             raise ImageError("a block of the VHDX image lies outside the file")
     return Vhdx(file, size, block, sector, table, header)

@@ -179,7 +179,7 @@ class Sparse:
     def reload(self) -> None:
         self.tables.clear()
         for directory in self.directories:
-            directory.load()
+            directory.forget()
 
 
 class Vmdk(Layout):

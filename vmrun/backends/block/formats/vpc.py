@@ -71,8 +71,11 @@ class Dynamic(Layout):
 
     def _free(self) -> None:
         """The next block goes behind all others, where the footer is."""
-        last = [place * SECTOR + self.bitmap + self.block for place in self.table.values if place != NOWHERE]
-        self.free = max([self.table.at + -(-self.table.entries * 4 // SECTOR) * SECTOR, *last])
+        self.free = self.table.at + -(-self.table.entries * 4 // SECTOR) * SECTOR
+        for piece in self.table.all():
+            last = max((place for place in set(piece) if place != NOWHERE), default=0)
+            if last:
+                self.free = max(self.free, last * SECTOR + self.bitmap + self.block)
 
     def find(self, offset: int, count: int) -> tuple[Any, int, int]:
         number, within = divmod(offset, self.block)
@@ -97,7 +100,7 @@ class Dynamic(Layout):
         self.free = end
 
     def reload(self) -> None:
-        self.table.load()
+        self.table.forget()
         self._free()
 
 
