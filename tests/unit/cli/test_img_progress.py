@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 def test_usr1_asks_how_far_it_is(tmp_path: pathlib.Path) -> None:
     source, target = tmp_path / "source.raw", tmp_path / "target.qcow2"
-    source.write_bytes(os.urandom(8 << 20))
+    source.write_bytes(os.urandom(1 << 20) * 64)  # a minute: it does not end meanwhile
     tool = ROOT / "bin" / "vmrun-img"
     argv = [sys.executable, tool, "convert", "-r", "1M", "-f", "raw", "-O", "qcow2", source, target]
     running = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)

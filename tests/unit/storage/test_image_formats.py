@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import random
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from vmrun.backends.block.create import create_image
 from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.formats import vmdk
 from vmrun.backends.block.images import Access, open_node
 
 SIZE = 21 << 20
@@ -146,4 +148,118 @@ def test_the_largest_disk_has_a_table_that_is_not_read_whole(tmp_path: pathlib.P
     node = open_node(str(path), "vdi", Access(readonly=True))
     assert (node.size, node.read(0, 4), node.read(node.size - (1 << 20), 5)) == (blocks << 20, b"here", b"here\0")
     assert len(node.layout.table.pieces) == 2
+    node.close()
+
+
+DESCRIPTOR = '# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="custom"\n'
+
+
+@pytest.mark.parametrize(
+    "lines", ["RW " + "9" * 5000 + " ZERO\n", 'RW 8 FLAT "f" ' + "9" * 5000 + "\n", f"RW {1 << 52} ZERO\n" * 4096]
+)
+def test_numbers_that_no_disk_has(lines: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(4096))
+    (tmp_path / "a.vmdk").write_text(DESCRIPTOR + lines)
+    with pytest.raises(ImageError, match="Invalid extent line"):
+        open_node(str(tmp_path / "a.vmdk"), "vmdk", Access(readonly=True))
+
+
+@pytest.mark.parametrize("format", ["vmdk", "qcow2"])
+def test_an_image_that_names_itself_by_options(format: str, tmp_path: pathlib.Path) -> None:
+    """A cycle of files is found by the files; options in a name are nested only so deep."""
+    path = tmp_path / "a"
+    name = f"json:{{'driver':'{format}','file':{{'driver':'file','filename':'{path}'}}}}"
+    if format == "vmdk":
+        path.write_text(f'{DESCRIPTOR}RW 8 FLAT "{name}" 0\n')
+    else:
+        create_image(str(path), "qcow2", 1 << 20, {"backing_file": name, "backing_fmt": "qcow2"})
+    with pytest.raises(ImageError, match="too many nodes: an image names itself"):
+        open_node(str(path), format, Access(readonly=True))
+
+
+@pytest.mark.parametrize(
+    ("format", "at", "entry"),
+    [
+        ("vmdk", (21 + 1 + 12 + 1) * 512, (1).to_bytes(4, "little")),  # the first grain at the descriptor
+        ("vmdk", (21 + 1 + 12 + 1) * 512, (21).to_bytes(4, "little")),  # and at the redundant directory
+        ("vdi", 512, (0).to_bytes(4, "little")),
+        ("vpc", 1536, (0).to_bytes(4, "big")), ("vpc", 1536, (2).to_bytes(4, "big")),
+        ("vhdx", 3 << 20, (3 << 20 | 6).to_bytes(8, "little")),
+    ],
+)  # fmt: skip
+def test_data_does_not_go_where_tables_are(format: str, at: int, entry: bytes, tmp_path: pathlib.Path) -> None:
+    """A wrong table gives a block its place over a header or a table: a write is refused, and the image stays."""
+    path = tmp_path / "a"
+    create_image(str(path), format, 96 << 20, {})
+    whole = bytearray(path.read_bytes())
+    whole[at : at + len(entry)] = entry
+    if format == "vdi":
+        whole[0x158:0x15C] = bytes(4)  # data lies at the file's beginning
+    path.write_bytes(whole)
+    node = open_node(str(path), format, Access())
+    for change in (lambda: node.write(0, b"x" * 1024), lambda: node.write_zeroes(0, 1024)):
+        with pytest.raises(OSError, match="Input/output"):
+            change()
+    node.close()
+    node = open_node(str(path), format, Access(readonly=True))
+    assert node.size >= 96 << 20
+    node.close()
+
+
+def test_vdi_counts_that_cannot_be(tmp_path: pathlib.Path) -> None:
+    """A write that would take a place by a wrong count is refused before anything is changed."""
+    path = tmp_path / "a"
+    create_image(str(path), "vdi", 4 << 20, {})
+    whole = bytearray(path.read_bytes())
+    whole[0x184:0x188] = b"\xf0\xff\xff\xff"
+    path.write_bytes(whole)
+    node = open_node(str(path), "vdi", Access())
+    with pytest.raises(OSError, match="Input/output"):
+        node.write(0, b"x" * 512)
+    node.close()
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("format", "size", "options"),
+    [
+        ("vdi", 600 << 40, {}), ("vhdx", 60 << 40, {"block_size": 1 << 20}), ("vmdk", 300 << 40, {}),
+        ("vmdk", 1 << 62, {}),
+        ("vmdk", 9 << 40, {"subformat": "twoGbMaxExtentSparse"}), ("vmdk", 1 << 20, {"toolsversion": "1" * 20000}),
+    ],
+)  # fmt: skip
+def test_what_could_not_be_read_is_not_made(
+    format: str, size: int, options: dict[str, object], tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(ImageError):
+        create_image(str(tmp_path / "a"), format, size, dict(options))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"])
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_names_are_bytes(subformat: str, size: int, tmp_path: pathlib.Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.vmdk")
+    create_image(path, "vmdk", size, {"subformat": subformat})
+    node = open_node(path, "vmdk", Access())
+    assert node.size == size
+    node.close()
+
+
+def test_a_directory_of_nothing_costs_nothing(tmp_path: pathlib.Path) -> None:
+    """2 TiB without a table: neither a map nor a check goes through all grains; a table named twice is read once."""
+    path = tmp_path / "a"
+    capacity, grain, tables = (2 << 40) // 512, 128, 1 << 16
+    header = vmdk.HEADER.pack(b"KDMV", 1, 1, capacity, grain, 0, 0, 512, 0, 1, 128, 0, b"\n \r\n", 0)
+    with path.open("wb") as file:
+        file.write(header.ljust(512, b"\0"))
+        file.truncate(512 + tables * 4 + 65536)
+    node = open_node(str(path), "vmdk", Access(readonly=True))
+    reads: list[int] = []
+    part = node.layout.parts[0]
+    sector = part._sector
+    part._sector = lambda grain: reads.append(grain) or sector(grain)
+    assert node.extent(0, node.size)[0] == node.size
+    assert len(reads) < 3 * tables
+    assert node.layout.check(False) == 0
     node.close()

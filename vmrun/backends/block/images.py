@@ -43,6 +43,7 @@ MAGICS = (
 MAPPED = ("vmdk", "vdi", "vpc", "vhdx")  # of other programs: formats/
 FORMATS = ("raw", "qcow2", *MAPPED)
 DEEPEST = 128  # images of a backing chain
+NESTED = 48  # names in images that are options themselves (json:), one in the other
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
 checking = False  # what is opened is to be checked: it may be wrong, and nothing is mended on the way
@@ -82,9 +83,11 @@ class Access:
         self.cache, self.readonly, self.share, self.discard, self.lock = cache, readonly, share, discard, lock
         self.known = known
         self.objects: dict[str, Any] = {}
+        self.nested = 0
 
     def read_only(self) -> Access:
         made = Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known, aio=self.aio)
+        made.nested = self.nested
         return made.with_objects(self.objects)
 
     def with_objects(self, objects: dict[str, Any]) -> Access:
@@ -269,6 +272,9 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
             return open_protocol(str(options["filename"]), access)
     options = checked(options, "file" if driver is None and "filename" in options else driver)
     options.pop("driver", None)
+    nested = access.nested
+    if nested > NESTED:
+        raise ImageError("too many nodes: an image names itself, or images that name it")
     said = "read-only" in options
     readonly = flag(options.get("read-only", access.readonly))
     access = Access(
@@ -276,6 +282,7 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
         aio=str(options.get("aio", access.aio)),
     ).with_objects(access.objects)  # fmt: skip
+    access.nested = nested + 1
     if options.get("locking") == "off":
         access.lock = False
     opener = PROTOCOLS.get(str(driver)) if driver is not None or "filename" not in options else _open_file

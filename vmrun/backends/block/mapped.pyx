@@ -113,6 +113,8 @@ cdef class MappedNode(Node):
                         found, place, step = self.layout.find(offset, bytes)
                 if not isinstance(found, Node):
                     return EIO
+                if self.is_held(found, place, step):
+                    return EIO
                 node = found
                 with nogil:
                     error = node.writev(place, step, source, 0)
@@ -121,6 +123,13 @@ cdef class MappedNode(Node):
         except Exception as failed:
             return _number(failed)
         return self.flushed() if error == 0 and flags & NODE_FUA else error
+
+    cdef bint is_held(self, object node, u64 place, u64 bytes) except -1:
+        """Whether a table of a wrong image gives data a place among its tables: they would not survive the write."""
+        for held, start, end in self.layout.held:
+            if held is node and place < end and place + bytes > start:
+                return True
+        return False
 
     cdef int change(self) except -1:
         if not self.changed:
@@ -164,6 +173,8 @@ cdef class MappedNode(Node):
                     found, place, step = self.layout.find(offset, bytes)
                 if found is not None:
                     if not isinstance(found, Node):
+                        return EIO
+                    if self.is_held(found, place, step):
                         return EIO
                     self.change()
                     node = found
@@ -230,11 +241,6 @@ cdef class MappedNode(Node):
         if not readonly:
             self.layout.writable()
         self.readonly = readonly
-
-    def shut(self):
-        if not self.readonly and not self.asleep:
-            with self.lock:
-                self.layout.end()
 
     def wake(self):
         """The other program may have given blocks their places."""

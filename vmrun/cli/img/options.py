@@ -397,8 +397,10 @@ def options_of(given: Given, allowed: dict[str, Any], format: str, name: str) ->
                     raise ImgError(f"{name}: Parameter '{key}' expects 'on' or 'off'")
                 found[key] = value in ("on", "yes", "true", "y")
             elif kind == "int":
-                if not value.isdigit():
+                if not (value.isascii() and value.isdigit()):
                     raise ImgError(f"{name}: Parameter '{key}' expects a number")
+                if len(value) > 19:
+                    raise ImgError(f"{name}: Value '{value}' is too large for parameter '{key}'")
                 found[key] = int(value)
             elif isinstance(kind, tuple):
                 if value not in kind:

@@ -35,6 +35,7 @@ class Layout:
     answers = False  # what has no place is told to be the image's own zeros, not nobody's
     holes = False  # data has its place from the beginning: the file knows better where there is none
     extents: tuple[Any, ...] = ()  # nodes besides the file itself
+    held: tuple[tuple[Any, int, int], ...] = ()  # (node, from, to): headers and tables, where data is never written
     size = 0
 
     def __init__(self, file: Node) -> None:
@@ -69,9 +70,6 @@ class Layout:
 
     def reload(self) -> None:
         """Another program has written the image."""
-
-    def end(self) -> None:
-        """After the last write. OSError."""
 
     def check(self, repair: bool) -> int:
         """How many errors there are. ImageError when the format has no check, or none that repairs."""

@@ -5,9 +5,11 @@ Ref: the description of the format in VirtualBox's forum (All about VDIs) and wh
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import uuid
+from array import array
 
 from vmrun.backends.block.create import new_file
 from vmrun.backends.block.errors import ImageError
@@ -46,6 +48,7 @@ class Vdi(Layout):
         self.size, self.data, self.blocks, self.allocated = header[14], header[8], header[17], header[18]
         self.holes = header[4] == STATIC
         self.table = Table(file, header[7], self.blocks, "I", most=MOST_BLOCKS * 4)
+        self.held = ((file, 0, SECTOR), (file, header[7], header[7] + self.blocks * 4))
 
     def find(self, offset: int, count: int) -> tuple[Any, int, int]:
         number, within = divmod(offset, BLOCK)
@@ -57,6 +60,10 @@ class Vdi(Layout):
 
     def place(self, offset: int) -> None:
         free = max(self.allocated, -(-(self.file.size - self.data) // BLOCK))
+        if self.allocated >= self.blocks:
+            raise OSError(errno.EIO, "more blocks of the VDI image have a place than there are")
+        if free >= DISCARDED:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         self.file.truncate(self.data + (free + 1) * BLOCK)
         self.table.set(offset // BLOCK, free)
         self.allocated += 1
@@ -138,11 +145,11 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.pwrite(fd, header, 0)
-        if static:
-            entries = b"".join(struct.pack("<I", n) for n in range(blocks))
-        else:
-            entries = b"\xff" * (blocks * 4)
-        os.pwrite(fd, entries.ljust(table, b"\0"), SECTOR)
+        os.ftruncate(fd, SECTOR + table)
+        for first in range(0, blocks, Table.PIECE):  # all at once is 2 GiB, and more than a write takes
+            count = min(Table.PIECE, blocks - first)
+            piece = array("I", range(first, first + count)).tobytes() if static else b"\xff" * (count * 4)
+            os.pwrite(fd, piece, SECTOR + first * 4)
         if static:
             zeros(fd, SECTOR + table, blocks * BLOCK, how)
     finally:

@@ -74,6 +74,7 @@ class Vhdx(Layout):
         super().__init__(file)
         self.size, self.block, self.table, self.header = size, block, table, header
         self.ratio = (1 << 23) * sector // block  # a bitmap's entry comes behind so many
+        self.held = ((file, 0, MIB), (file, table.at, table.at + table.entries * table.width))
 
     def _entry(self, offset: int) -> int:
         number = offset // self.block
@@ -237,6 +238,8 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     metadata_at = MIB + log
     table_at, table_size = metadata_at + MIB, max(MIB, -(-entries * 8 // MIB) * MIB)
     data_at = table_at + table_size
+    if entries * 8 > MOST_TABLE:
+        raise ImageError("the table would be larger than is read", "take a larger block_size")
     new_file(path, 0)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:

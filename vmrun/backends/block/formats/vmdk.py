@@ -35,6 +35,8 @@ MAGIC, OLD_MAGIC = b"KDMV", b"COWD"
 REDUNDANT, ZEROED, COMPRESSED, MARKERS = 1 << 1, 1 << 2, 1 << 16, 1 << 17
 AT_END = (1 << 64) - 1  # the directory is told by a copy of the header at the file's end
 GRAIN, PER_TABLE = 65536, 512
+TEXT_SECTORS = 20  # of the descriptor in an image of one file
+MOST_DIRECTORY = 32 << 20  # bytes
 SPLIT = 2 << 30
 MOST_GRAIN = 32 << 20
 MOST_TEXT = 2 << 20
@@ -73,7 +75,7 @@ HELP = {
 class Flat:
     """An extent that is a file's bytes; `node` None: zeros."""
 
-    block, kind, compressed = 0, "FLAT", False
+    block, kind, compressed, held = 0, "FLAT", False, ()
 
     def __init__(self, node: Any, start: int, size: int) -> None:
         self.node, self.start, self.size = node, start, size
@@ -92,6 +94,9 @@ class Sparse:
     ) -> None:
         self.node, self.size, self.block, self.per_table = node, size, grain, per_table
         self.directories, self.flags = directories, flags
+        self.held: tuple[tuple[Any, int, int], ...] = (
+            (node, 0, SECTOR), *((node, one.at, one.at + one.entries * one.width) for one in directories),
+        )  # fmt: skip
         self.compressed = bool(flags & COMPRESSED)
         self.tables: dict[int, Any] = {}
 
@@ -124,6 +129,9 @@ class Sparse:
         step = self.block // SECTOR if sector else 0
         while run < count and self._sector(grain + 1) == (sector + step if sector else 0):
             grain, sector, run = grain + 1, sector + step, min(count, run + self.block)
+            if not sector and self._table(grain // self.per_table) is None:
+                more = self.per_table - 1 - grain % self.per_table  # none of a table that is not there
+                grain, run = grain + more, min(count, run + more * self.block)
         if not sector:
             return None, 0, run
         first = sector - step * (grain - offset // self.block)
@@ -176,6 +184,18 @@ class Sparse:
         self.node.write(at, whole)
         self.set(grain, at // SECTOR)
 
+    def errors(self) -> int:
+        """Grains that have their place outside the file. OSError."""
+        known: dict[int, int] = {0: 0}  # of whole tables, by their place
+        errors = 0
+        for number in range(-(-self.size // (self.block * self.per_table))):
+            at = self.directories[0][number]
+            if at not in known:
+                table = self._table(number)[: -(-self.size // self.block) - number * self.per_table]
+                known[at] = sum(sector * SECTOR >= self.node.size for sector in table)
+            errors += known[at]
+        return errors
+
     def reload(self) -> None:
         self.tables.clear()
         for directory in self.directories:
@@ -198,6 +218,7 @@ class Vmdk(Layout):
         self.block = max((part.block for part in parts), default=0)
         self.holes = not self.block
         self.packs = any(part.compressed for part in parts)
+        self.held = tuple(one for part in parts for one in part.held)
 
     def _part(self, offset: int) -> tuple[Any, int]:
         from bisect import bisect_right
@@ -226,6 +247,10 @@ class Vmdk(Layout):
             raise OSError(errno.EIO, "no grain of the VMDK image")
         part.pack(offset - start, data)
 
+    def writable(self) -> None:
+        if self.packs and len(self.parts) > 1:
+            raise ImageError("compressed VMDK images of several extents are read only")
+
     def changed(self) -> None:
         """Another content ID: images that are based on this one are told by it that they are no more."""
         found = re.search(rb"^CID=([0-9A-Fa-f]{8})", self.text, re.M)
@@ -243,9 +268,7 @@ class Vmdk(Layout):
         errors = 0
         for part in self.parts:
             if isinstance(part, Sparse):
-                for offset in range(0, part.size, part.block):
-                    sector = part._sector(offset // part.block)
-                    errors += sector * SECTOR >= part.node.size
+                errors += part.errors()
         return errors
 
     def told(self, name: str) -> dict[str, Any]:
@@ -309,7 +332,7 @@ def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
     if flags & COMPRESSED and header[13] != 1:
         raise ImageError("the VMDK image is compressed in a way that is unknown")
     entries = -(-capacity // (per_table * grain))
-    if entries * 4 > 32 << 20:
+    if entries * 4 > MOST_DIRECTORY:
         raise ImageError("L1 size too big")
     directories = [Table(node, directory * SECTOR, entries, "I")]
     if flags & REDUNDANT and redundant and redundant != AT_END and not flags & COMPRESSED:
@@ -319,7 +342,10 @@ def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
         if place > node.size:
             raise ImageError("the VMDK image's descriptor lies outside the file")
         text = node.read(place, min(text_size * SECTOR, MOST_TEXT)).partition(b"\0")[0]
-    return Sparse(node, capacity * SECTOR, grain * SECTOR, per_table, directories, flags), text, place
+    extent = Sparse(node, capacity * SECTOR, grain * SECTOR, per_table, directories, flags)
+    if text:
+        extent.held += ((node, place, place + min(text_size * SECTOR, MOST_TEXT)),)
+    return extent, text, place
 
 
 def _old_sparse(node: Any) -> Sparse:
@@ -377,15 +403,19 @@ def _parts(text: bytes, name: str, access: Access, opened: list[Any]) -> list[An
     from vmrun.backends.block.images import beside, open_protocol
 
     parts: list[Any] = []
+    total = 0
     found = list(EXTENT.finditer(text))
     if not found or len(found) > MOST_EXTENTS:
         raise ImageError("invalid VMDK image descriptor")
     for line in found:
         words = line[0].decode("utf-8", "replace")
+        if max(len(line[2]), len(line[5] or b"")) > 18:
+            raise ImageError(f"Invalid extent line: {words[:80]}")
         right, size, kind = line[1].decode(), int(line[2]) * SECTOR, line[3].decode()
         if right != "RW" and kind != "ZERO":
             raise ImageError(f"Unsupported extent: {words}")
-        if size > 1 << 62:
+        total += size
+        if total > 1 << 62:
             raise ImageError(f"Invalid extent line: {words}")
         if kind == "ZERO":
             parts.append(Flat(None, 0, size))
@@ -431,32 +461,42 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     if options.get("compat6") and version != "undefined":
         raise ImageError("compat6 cannot be enabled with hwversion set")
     version = "6" if options.get("compat6") else "4" if version == "undefined" else version
-    kind, lines = "FLAT" if flat else "SPARSE", []
+    kind = "FLAT" if flat else "SPARSE"
     flags = REDUNDANT | 1 | (ZEROED if options.get("zeroed_grain") else 0)
     flags |= COMPRESSED | MARKERS if subformat == "streamOptimized" else 0
     alone = not flat and not split
-    new_file(path, 0)
     stem, dot, ending = path.rpartition(".") if "." in os.path.basename(path) else (path, "", "")
-    pieces = [min(SPLIT, size - at) for at in range(0, size, SPLIT)] if split else [size]
-    for number, count in enumerate(pieces, 1):
+    pieces: list[tuple[str, int]] = []
+    for number, at in enumerate(range(0, size or 1, SPLIT if split else size or 1), 1):
         tail = f"-{'f' if flat else 's'}{number:03d}" if split else "-flat" if flat else ""
-        name = path if alone else f"{stem}{tail}{dot}{ending}"
-        if not alone:
-            new_file(name, count if flat else 0, options.get("preallocation", "off") if flat else "off")
-        if not flat:
-            _new_sparse(name, count, flags, options.get("preallocation", "off"))
-        lines.append(f'RW {count // SECTOR} {kind} "{os.path.basename(name)}"{" 0" if flat else ""}')
+        pieces.append((path if alone else f"{stem}{tail}{dot}{ending}", min(SPLIT, size - at) if split else size))
+        if number > MOST_EXTENTS:
+            told = f"VMDK images of more than {MOST_EXTENTS} extents are not modelled"
+            raise ImageError(told, "take another subformat")
+    if not flat and -(-pieces[0][1] // (GRAIN * PER_TABLE)) * 4 > MOST_DIRECTORY:
+        raise ImageError("The image size is too large for file format 'vmdk'", "take a flat subformat")
+    lines = [
+        f'RW {count // SECTOR} {kind} "{os.path.basename(name)}"{" 0" if flat else ""}' for name, count in pieces
+    ]
     heads = 16 if adapter == "ide" else 255
-    text = "\n".join([
+    text = os.fsencode("\n".join([
         "# Disk DescriptorFile", "version=1", f"CID={secrets.randbits(32):08x}", "parentCID=ffffffff",
         f'createType="{subformat}"', "", "# Extent description", *lines, "", "# The Disk Data Base", "#DDB", "",
         f'ddb.virtualHWVersion = "{version}"', f'ddb.geometry.cylinders = "{size // SECTOR // 63 // heads}"',
         f'ddb.geometry.heads = "{heads}"', 'ddb.geometry.sectors = "63"', f'ddb.adapterType = "{adapter}"',
         f'ddb.toolsVersion = "{options.get("toolsversion", "2147483647")}"', "",
-    ])  # fmt: skip
+    ]))  # fmt: skip
+    if len(text) > (TEXT_SECTORS * SECTOR if alone else MOST_TEXT):
+        raise ImageError("the descriptor would be longer than its place", "take shorter names and versions")
+    new_file(path, 0)
+    for name, count in pieces:
+        if not alone:
+            new_file(name, count if flat else 0, options.get("preallocation", "off") if flat else "off")
+        if not flat:
+            _new_sparse(name, count, flags, options.get("preallocation", "off"))
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        os.pwrite(fd, text.encode(), SECTOR if alone else 0)
+        os.pwrite(fd, text, SECTOR if alone else 0)
     finally:
         os.close(fd)
 
@@ -466,14 +506,14 @@ def _new_sparse(path: str, size: int, flags: int, preallocation: str) -> None:
     grains = -(-size // GRAIN)
     tables = -(-grains // PER_TABLE)
     length, directory = PER_TABLE * 4 // SECTOR, -(-tables * 4 // SECTOR)
-    redundant = 21
+    redundant = 1 + TEXT_SECTORS
     main = redundant + directory + length * tables
     per_grain = GRAIN // SECTOR
     overhead = -(-(main + directory + length * tables) // per_grain) * per_grain
     version = 3 if flags & COMPRESSED else 2 if flags & ZEROED else 1
     header = HEADER.pack(
-        MAGIC, version, flags, size // SECTOR, per_grain, 1, 20, PER_TABLE, redundant, main, overhead, 0, b"\n \r\n",
-        1 if flags & COMPRESSED else 0,
+        MAGIC, version, flags, size // SECTOR, per_grain, 1, TEXT_SECTORS, PER_TABLE, redundant, main, overhead, 0,
+        b"\n \r\n", 1 if flags & COMPRESSED else 0,
     )  # fmt: skip
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -63,8 +63,13 @@ class Fixed(Layout):
 class Dynamic(Layout):
     driver, answers = "vpc", True
 
-    def __init__(self, file: Node, size: int, block: int, table: Table, footer: bytes) -> None:
+    def __init__(self, file: Node, size: int, block: int, table: Table, header: int, footer: bytes) -> None:
+        """`header`: where it lies."""
         super().__init__(file)
+        self.held = (
+            (file, 0, FOOTER.size), (file, header, header + DYNAMIC_HEADER.size),
+            (file, table.at, table.at + table.entries * table.width),
+        )  # fmt: skip
         self.size, self.block, self.table, self.footer = size, block, table, footer
         self.bitmap = -(-(block // SECTOR // 8) // SECTOR) * SECTOR
         self._free()
@@ -116,7 +121,6 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
     if head[:8] != COOKIE:
         if file.size < FOOTER.size:
             raise ImageError("invalid VPC image")
-        # a footer may have been cut to 511 bytes by old programs
         head = file.read(file.size - FOOTER.size, FOOTER.size)
         if head[:8] != COOKIE:
             raise ImageError("invalid VPC image")
@@ -147,7 +151,7 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
         raise ImageError("Page table too small")
     if table + entries * 4 > file.size:
         raise ImageError("Page table too large")
-    return Dynamic(file, size, block, Table(file, table, entries, "I", swapped=True), head)
+    return Dynamic(file, size, block, Table(file, table, entries, "I", swapped=True), at, head)
 
 
 def geometry(sectors: int) -> tuple[int, int, int]:
