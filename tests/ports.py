@@ -7,6 +7,7 @@ import random
 import socket
 
 LISTEN = "0A"
+ACCEPTS = 0x10000  # __SO_ACCEPTCON
 
 
 def listens(port: int, process: int | None = None) -> bool:
@@ -24,6 +25,16 @@ def listens(port: int, process: int | None = None) -> bool:
             for row in map(str.split, rows):
                 if row[3] == LISTEN and int(row[1].rpartition(":")[2], 16) == port and f"socket:[{row[9]}]" in sockets:
                     return True
+    return False
+
+
+def listens_at(path: str | os.PathLike[str]) -> bool:
+    """Whether somebody listens on that unix socket: there is a moment when its path is there, and nobody does."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
+        next(rows)
+        for row in (row.rstrip("\n").split(maxsplit=7) for row in rows):
+            if row[7:] == [os.fspath(path)] and int(row[3], 16) & ACCEPTS:
+                return True
     return False
 
 

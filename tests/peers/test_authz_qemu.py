@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.peers.oracle import QEMU, needs_qemu
+from tests.ports import listens_at
 from vmrun.monitor.client import QmpClient
 
 pytestmark = [
@@ -86,7 +87,7 @@ class Lab:
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=self.log)
         try:
             end = time.monotonic() + 60
-            while not (directory / str(len(rules) - 1)).exists():
+            while not listens_at(directory / str(len(rules) - 1)):
                 assert self.process.poll() is None and time.monotonic() < end, (directory / "log").read_text()
                 time.sleep(0.05)
             self.monitor = QmpClient(str(directory / "qmp"))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.ports import listens_at
 from vmrun.backends.block.images import Access, open_node
 from vmrun.backends.block.nbd_server import Export
 from vmrun.errors import BackendError
@@ -28,7 +29,7 @@ def server(command: list[str], socket: pathlib.Path) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 30
-        while not socket.exists():
+        while not listens_at(socket):
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.01)
         yield f"nbd+unix:///?socket={socket}"
@@ -220,7 +221,7 @@ def test_a_server_that_a_signal_ends_has_not_failed(image: pathlib.Path, tmp_pat
 
     process = subprocess.Popen(one_at_a_time(image, tmp_path / "s"), stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 30
-    while not (tmp_path / "s").exists():
+    while not listens_at(tmp_path / "s"):
         assert time.monotonic() < end
         time.sleep(0.01)
     subprocess.run(["qemu-img", "info", f"nbd+unix:///?socket={tmp_path}/s"], check=True, stdout=subprocess.DEVNULL)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import listens_at
 from tests.unit.ui.rfb import HEXTILE, RAW, TIGHT, ZLIB, ZRLE, Rfb
 from vmrun.monitor.client import QmpClient
 from vmrun.ui.vnc.server import cipher
@@ -38,7 +39,7 @@ class Side:
         self.log = (place / "log").open("w+")
         self.process = subprocess.Popen([*program, *words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         end = time.monotonic() + PATIENCE
-        while not (monitor.exists() and self.path.exists()):
+        while not (listens_at(monitor) and listens_at(self.path)):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.log.seek(0)
                 raise AssertionError(self.log.read())
