@@ -342,6 +342,15 @@ def test_memory_without_processors_has_the_nearest() -> None:
         ("protocol='nbd' name='x'><host transport='unix' socket='/run/n'/>", "nbd:unix:/run/n:exportname=x"),
         ("protocol='https' name='/d/x.img'><host name='h'/>", "https://h/d/x.img"),
         ("protocol='http' name='d/x.img'><host name='h' port='8080'/>", "http://h:8080/d/x.img"),
+        ("protocol='http' name='x' query='a=b'><host name='h'/>", "http://h/x?a=b"),
+        ("protocol='nbd' name='x'><host name='::1'/><reconnect delay='10'/>",
+         'json:{"driver":"nbd","server":{"type":"inet","host":"::1","port":"10809"},"export":"x","reconnect-delay":"10"}'),
+        ("protocol='nbd'><host transport='unix' socket='/run/n'/><reconnect delay='10'/>",
+         'json:{"driver":"nbd","server":{"type":"unix","path":"/run/n"},"reconnect-delay":"10"}'),
+        ("protocol='https' name='x'><host name='h'/><ssl verify='no'/><readahead size='65536'/><timeout seconds='6'/>"
+         "<cookies><cookie name='a'>1</cookie><cookie name='b'>2</cookie></cookies>",
+         'json:{"driver":"https","url":"https://h/x","readahead":"65536","timeout":"6","sslverify":false,'
+         '"cookie":"a=1; b=2"}'),
     ],
 )
 def test_images_of_servers(source: str, file: str) -> None:

@@ -51,6 +51,14 @@ def test_any_other_graph_is_kept_whole(options: dict[str, Any]) -> None:
     assert warnings == []
 
 
+def test_a_cache_that_is_past_the_host_s_and_without_flushes_is_both() -> None:
+    """No word of a drive's says that: it became `writeback`, neither of them."""
+    both = {"direct": True, "no-flush": True}
+    spec, warnings = of_node(driver="qcow2", cache=both, file={**FILE, "cache": both, "aio": "native"})
+    assert graph(spec)["file"] == {**FILE, "cache": both, "aio": "native"}
+    assert (spec["cache"], spec.get("aio"), warnings) == ("unsafe", None, [])
+
+
 def test_nodes_by_name_are_put_into_each_other() -> None:
     spec, _ = imported(
         "-blockdev", "driver=file,filename=/a.img,node-name=f", "-blockdev", "driver=raw,file=f,node-name=n,offset=512"

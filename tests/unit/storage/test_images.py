@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import pathlib
@@ -98,6 +99,23 @@ def test_nodes_by_options(tmp_path: pathlib.Path) -> None:
     )
     assert part.read(0, 512) == b"y" * 512
     part.close()
+
+
+@pytest.mark.parametrize("lax", [False, True])
+@pytest.mark.parametrize("past", [False, True])
+def test_what_a_node_s_cache_says_holds(tmp_path: pathlib.Path, past: bool, lax: bool) -> None:
+    """Each by itself; a file below has what the one above says."""
+    (tmp_path / "a").write_bytes(bytes(MIB))
+    file = {"driver": "file", "filename": str(tmp_path / "a")}
+    try:
+        node = open_options({"driver": "raw", "file": file, "cache": {"direct": past, "no-flush": lax}}, Access())
+    except BackendError as error:
+        assert past and "O_DIRECT" in str(error)  # not on every file system
+        return
+    (inner,) = (child for _, child in node.children())
+    assert bool(fcntl.fcntl(inner.fd, fcntl.F_GETFL) & os.O_DIRECT) == past  # type: ignore[attr-defined]
+    assert bool(inner.unsafe) == lax  # type: ignore[attr-defined]
+    node.close()
 
 
 def test_a_disk_that_forgets(tmp_path: pathlib.Path) -> None:

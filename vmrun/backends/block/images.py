@@ -77,16 +77,23 @@ class Access:
     def __init__(
         self, *, cache: str = "writeback", readonly: bool = False, share: bool = False, discard: bool = False,
         lock: bool = True, known: Callable[[str], Node | None] | None = None, aio: str = "threads",
+        direct: bool | None = None,
     ) -> None:  # fmt: skip
-        """`known`: gives nodes that have names, held for the caller. `aio`: one of AIO, of files that are opened."""
+        """`known`: gives nodes that have names, held for the caller. `aio`: one of AIO, of files that are opened.
+        `direct`: past the host's page cache, whatever `cache` says; None: as it says.
+        """
         self.aio = aio
+        self.direct = cache in ("none", "directsync") if direct is None else direct
         self.cache, self.readonly, self.share, self.discard, self.lock = cache, readonly, share, discard, lock
         self.known = known
         self.objects: dict[str, Any] = {}
         self.nested = 0
 
     def read_only(self) -> Access:
-        made = Access(cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known, aio=self.aio)
+        made = Access(
+            cache=self.cache, readonly=True, share=self.share, lock=self.lock, known=self.known, aio=self.aio,
+            direct=self.direct,
+        )  # fmt: skip
         made.nested = self.nested
         return made.with_objects(self.objects)
 
@@ -94,10 +101,6 @@ class Access:
         """`objects`: those of the host's side that nodes may name."""
         self.objects = objects
         return self
-
-    @property
-    def direct(self) -> bool:
-        return self.cache in ("none", "directsync")
 
 
 def probe(node: Node, name: str) -> str:
@@ -277,8 +280,9 @@ def open_options(options: dict[str, Any], access: Access, depth: int = 0) -> Nod
         raise ImageError("too many nodes: an image names itself, or images that name it")
     said = "read-only" in options
     readonly = flag(options.get("read-only", access.readonly))
+    cache, direct = _cache(options.get("cache"), access)
     access = Access(
-        cache=_cache(options.get("cache"), access.cache), readonly=readonly, share=access.share, known=access.known,
+        cache=cache, direct=direct, readonly=readonly, share=access.share, known=access.known,
         discard=options.get("discard", "unmap" if access.discard else "ignore") in ("unmap", "on"), lock=access.lock,
         aio=str(options.get("aio", access.aio)),
     ).with_objects(access.objects)  # fmt: skip
@@ -561,11 +565,12 @@ def take(node: Any) -> None:
         raise
 
 
-def _cache(given: Any, default: str) -> str:
+def _cache(given: Any, default: Access) -> tuple[str, bool]:
+    """(one of CACHES, whether past the host's page cache), as a node's `cache` says."""
     if not isinstance(given, dict):
-        return default
-    direct, no_flush = flag(given.get("direct")), flag(given.get("no-flush"))
-    return "unsafe" if no_flush else "none" if direct else "writeback"
+        return default.cache, default.direct
+    direct = flag(given.get("direct"))
+    return "unsafe" if flag(given.get("no-flush")) else "none" if direct else "writeback", direct
 
 
 def raw(node: Node, options: dict[str, Any] | None = None) -> Node:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 from vmrun.config.importers.libvirt_places import Places
 from vmrun.config.importers.qemuopts import join
 from vmrun.config.importers.xmltree import Item
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmrun.config.importers.libvirt_base import Pairs
 
 SCSI = {"": "lsi", "auto": "lsi", "lsilogic": "lsi", "virtio-scsi": "virtio-scsi-pci", "lsisas1068": "mptsas1068"}
 SCSI |= {"lsisas1078": "megasas", "vmpvscsi": "pvscsi", "am53c974": "am53c974", "dc390": "dc390"}
 SCSI |= {"virtio-transitional": "virtio-scsi-pci-transitional"}
 SCSI |= {"virtio-non-transitional": "virtio-scsi-pci-non-transitional"}
+# What <source> says of the way to a server, by its protocol: an element's attribute → a node's option
+_WEB = {("readahead", "size"): "readahead", ("timeout", "seconds"): "timeout", ("ssl", "verify"): "sslverify"}
+_WAYS = {"nbd": {("reconnect", "delay"): "reconnect-delay"}, "http": _WEB, "https": _WEB}
 _WRITE_CACHE = {"none": "on", "writeback": "on", "unsafe": "on", "writethrough": "off", "directsync": "off"}
 # <iotune>'s limits → QEMU's
 _TUNE = {
@@ -109,18 +116,33 @@ class Disks(Places):
                 found.append((f"throttling.{name}", child.text))
         return found
 
-    @staticmethod
-    def _remote(source: Item) -> str:
-        """The text that names an image of a server: of NBD, or of the web."""
-        host, protocol, name = source.find("host"), source.get("protocol"), source.get("name")
+    @classmethod
+    def _remote(cls, source: Item) -> str:
+        """The text that names an image of a server: of NBD, or of the web; with more to it than an address as JSON."""
+        host, protocol = source.find("host"), source.get("protocol")
         assert host is not None
-        place = host.get("name")
+        found = _more(source, protocol)
+        if not found:
+            return cls._address(source, host)
+        if protocol != "nbd":
+            return _as_json({"driver": protocol, "url": cls._address(source, host), **found})
+        if host.get("transport") == "unix":
+            server = {"type": "unix", "path": host.get("socket")}
+        else:
+            server = {"type": "inet", "host": host.get("name"), "port": host.get("port", "10809")}
+        name = source.get("name")
+        return _as_json({"driver": "nbd", "server": server, **({"export": name} if name else {}), **found})
+
+    @staticmethod
+    def _address(source: Item, host: Item) -> str:
+        protocol, name, place = source.get("protocol"), source.get("name"), host.get("name")
         if ":" in place:
             place = f"[{place}]"
         if protocol != "nbd":
             host.ignore("transport")
             port = f":{host.get('port')}" if host.get("port") else ""
-            return f"{protocol}://{place}{port}/{name.removeprefix('/')}"
+            query = f"?{source.get('query')}" if source.get("query") else ""
+            return f"{protocol}://{place}{port}/{name.removeprefix('/')}{query}"
         if host.get("transport") == "unix":
             path = f"nbd:unix:{host.get('socket')}"
         else:
@@ -226,3 +248,20 @@ class Disks(Places):
         tag = target.get("dir") if target is not None else ""
         name = "virtio-9p-pci" + item.get("model", "virtio").removeprefix("virtio")
         self.device(item, name, [("id", f"fs{number}"), ("fsdev", f"fsdev-fs{number}"), ("mount_tag", tag)])
+
+
+def _more(source: Item, protocol: str) -> dict[str, Any]:
+    """What is said of a server besides where it is, as a node's options."""
+    found: dict[str, Any] = {}
+    for (tag, attribute), option in _WAYS[protocol].items():
+        item = source.peek(tag)
+        if item is not None and (value := item.get(attribute)):
+            found[option] = {"yes": True, "no": False}.get(value, value)
+    cookies = source.peek("cookies") if protocol != "nbd" else None
+    if cookies is not None:
+        found["cookie"] = "; ".join(f"{each.get('name')}={each.text}" for each in cookies.all("cookie"))
+    return found
+
+
+def _as_json(options: dict[str, Any]) -> str:
+    return f"json:{json.dumps(options, separators=(',', ':'))}"

@@ -60,9 +60,10 @@ def drive(line: Line, name: str) -> dict[str, Any]:
         if driver in _FILES:
             for key in sorted(own):
                 line.no_equal(option, key)
-        _of_drive(line, option, given, spec)
+        whole = _of_drive(line, option, given, spec) or whole
     if whole:
         spec["file"] = _as_json(_graph(line, name))
+        spec.pop("aio", None)  # its file's node says it
         spec["format"] = "raw"  # as it comes out of the graph
     # what else a node is made of the machine has of the node itself
     spec.setdefault("format", "raw" if "file" in spec else "null-co")
@@ -217,7 +218,8 @@ def _chain(line: Line, name: str) -> list[tuple[Option, dict[str, Any]]]:
     return found
 
 
-def _of_drive(line: Line, option: Option, given: dict[str, Any], spec: dict[str, Any]) -> None:
+def _of_drive(line: Line, option: Option, given: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """What a node says of the drive. Whether it takes the whole graph to say it."""
     driver = given["driver"]
     if "read-only" in given:
         spec.setdefault("readonly", boolean(option, "read-only", given["read-only"]))
@@ -230,8 +232,10 @@ def _of_drive(line: Line, option: Option, given: dict[str, Any], spec: dict[str,
         host_option(line, option, spec, "aio", given["aio"])
     direct, flush = given.get("cache.direct"), given.get("cache.no-flush")
     if direct is not None or flush is not None:
-        cache = {(True, False): "none", (False, True): "unsafe"}.get((direct in (True, "on"), flush in (True, "on")))
-        spec.setdefault("cache", cache or "writeback")
+        past, lax = direct in (True, "on"), flush in (True, "on")
+        spec.setdefault("cache", "unsafe" if lax else "none" if past else "writeback")
+        return past and lax  # no word of a drive's is both
+    return False
 
 
 def _as_json(graph: dict[str, Any]) -> str:
