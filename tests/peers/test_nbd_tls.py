@@ -7,6 +7,8 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -117,6 +119,12 @@ def test_our_client_in_tls(keys: pathlib.Path, image: pathlib.Path, program: lis
         for name, told in (("elsewhere", "match the hostname elsewhere"), (None, "No hostname for certificate")):
             with pytest.raises(BackendError, match=told):
                 open_options(ours(keys, at, **{"tls-hostname": name}), Access().with_objects(objects))
+        with pytest.raises(BackendError, match="not available") as held:  # and all that it knows
+            open_options(ours(keys, at, export="nix"), Access().with_objects(objects))
+        end = time.monotonic() + 30
+        while carriers := [one for one in threading.enumerate() if one.name == "nbd tls"]:
+            assert time.monotonic() < end, (carriers, held)
+            time.sleep(0.01)
         bare = {"driver": "nbd", "server": {"type": "unix", "path": str(at)}}
         with pytest.raises(BackendError, match="forget a valid tls-creds"):
             open_options({"driver": "raw", "file": bare}, Access())
@@ -212,6 +220,11 @@ def test_a_line_that_fails_leaves_the_image_as_it_was(tmp_path: pathlib.Path) ->
     for words in (["-B", "nix"], ["-l", "nix"], ["-o", "9M"], ["-p", "1", "-b", "192.0.2.1"]):
         done = subprocess.run([*OUR_NBD, "-f", "qcow2", *words, str(disk)], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1
+    pid = tmp_path / "pid"
+    pid.write_text("1\n")
+    words = [*OUR_NBD, f"--pid-file={pid}", "-k", str(tmp_path / "no" / "s"), str(disk)]
+    assert subprocess.run(words, capture_output=True, timeout=60).returncode == 1
+    assert pid.read_text() == "1\n"  # of the server that has its place
     info = subprocess.run(["qemu-img", "info", str(disk)], capture_output=True, text=True, timeout=60).stdout
     assert "in-use" not in info and "auto" in info
 

@@ -18,7 +18,8 @@ from vmrun.backends.block.nbd import NbdNode
 
 from tests.board import Driven
 from tests.peers.qmp_session import ROOT, Talk
-from vmrun.backends.block.images import Access, open_options
+from vmrun.backends.block.images import Access, open_options, open_protocol
+from vmrun.backends.block.nbd_client import LIST, OPTIONS, REPLY, SERVER, STRUCTURED, UNSUPPORTED, Place, offers
 from vmrun.backends.block.nbd_server import Export
 from vmrun.errors import BackendError
 
@@ -232,6 +233,7 @@ def test_a_server_that_comes_late_is_awaited_for_the_open_timeout(tmp_path: path
     node = open_options(nbd(path, **{"open-timeout": 30}), Access())
     assert node.read(0, 4) == bytes(4)
     node.close()
+    timer.join()
     found[0].go()
     begun = time.monotonic()
     with pytest.raises(BackendError, match="Failed to connect"):
@@ -248,16 +250,44 @@ def test_seconds_are_seconds(tmp_path: pathlib.Path, key: str, value: object, wo
         open_options(nbd(tmp_path / "s", **{key: value}), Access())
 
 
+@pytest.mark.parametrize("name", [
+    "nbd://a..b/", f"nbd://{'a' * 64}/", "nbd://[::1/", "nbd:localhost:\u00b2", f"nbd:localhost:{'1' * 5000}",
+])  # fmt: skip
+def test_an_address_that_is_none_is_told(name: str) -> None:
+    with pytest.raises(BackendError, match="Could not open 'nbd:"):
+        open_protocol(name, Access(readonly=True))
+
+
+def test_an_answer_that_is_none_is_told_in_words(tmp_path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+
+        def answer() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"NBDMAGIC" + struct.pack(">QH", OPTIONS, 3))
+                client.recv(20, socket.MSG_WAITALL)  # flags, and the question for structured replies
+                client.sendall(struct.pack(">QIII", REPLY, STRUCTURED, UNSUPPORTED, 0))
+                client.recv(16, socket.MSG_WAITALL)  # and for a list
+                client.sendall(struct.pack(">QIIIB", REPLY, LIST, SERVER, 1, 0))
+                client.recv(1)
+
+        with a_thread(answer), pytest.raises(BackendError, match="'.*s': the server's answer is not one"):
+            offers(Place(str(tmp_path / "s"), ""))
+
+
 def test_a_server_that_comes_back_with_another_disk_is_not_taken_for_it(tmp_path: pathlib.Path) -> None:
     first = Listener(tmp_path / "s")
     node = open_options(nbd(tmp_path / "s"), Access())
     first.go()
     other = Listener(tmp_path / "s", 1 << 21)
-    for _ in range(20):
+    end = time.monotonic() + 30
+    while len(other.clients) < 2:  # it was asked, and asked again
+        assert time.monotonic() < end
         with pytest.raises(OSError, match="Input/output"):
             node.read(0, 1)
         time.sleep(0.01)
-    assert other.clients  # it was asked
     other.go()
     node.close()
 

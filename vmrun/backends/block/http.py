@@ -57,7 +57,7 @@ class Pages:
         if answer.headers.get("accept-ranges", "").lower() != "bytes":
             raise ImageError("CURL: Error opening file: Server does not support 'range' (byte ranges).")
         length = answer.headers.get("content-length", "")
-        if not length.isdigit() or int(length) >= 1 << 63:
+        if not length.isdecimal() or len(length) > 20 or int(length) >= 1 << 63:
             raise ImageError("CURL: Error opening file: Server didn't report file size.")
         self.size = int(length)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST_CONNECTIONS = 4
 TIME = 30  # seconds for a connection and what is said on it
 PATIENCE = 2  # seconds for a further connection
+MOST_DIGITS = 9  # of a port
 REST = 0.1  # seconds between two attempts
 WINDOW = 1 << 20  # bytes of a transfer, as NbdNode has them
 READ_ONLY, MULTI_CONN = 2, 256  # transmission flags
@@ -40,6 +41,8 @@ REFUSALS = {
 FIXED = 1
 OLD = 0x00420281861253  # in place of OPTIONS
 ALLOCATION = "base:allocation"
+# Of a connection: the host's, a server's that says what is no answer, and of names that are none.
+FAULTS = (OSError, struct.error, ValueError)
 
 
 class Place:
@@ -56,9 +59,10 @@ class Place:
         self.told = address
         if not isinstance(address, str):
             self.told = f"{address[0]}:{address[1]}"
-            if not str(address[1]).isdigit() or not 0 < int(address[1]) < 65536:
+            port = str(address[1])
+            if not port.isdecimal() or len(port) > MOST_DIGITS or not 0 < int(port) < 65536:
                 raise ImageError(f"address resolution failed for {self.told}: the port is no number")
-            self.address = (address[0], int(address[1]))
+            self.address = (address[0], int(port))
             self.hostname = hostname or address[0]
 
 
@@ -74,23 +78,23 @@ def _named(name: str) -> Place:
     from urllib.parse import parse_qs, unquote, urlsplit
 
     if name.startswith(("nbd://", "nbd+tcp://", "nbd+unix://")):
-        parts = urlsplit(name)
+        try:
+            parts = urlsplit(name)
+            port = parts.port or 10809
+        except ValueError:
+            raise ImageError("Invalid URI") from None
         export = unquote(parts.path.lstrip("/"))
         if name.startswith("nbd+unix"):
             paths = parse_qs(parts.query).get("socket")
             if not paths:
                 raise ImageError("no `socket` in the address")
             return Place(paths[0], export)
-        try:
-            port = parts.port or 10809
-        except ValueError:
-            raise ImageError("Invalid URI") from None
         return Place((parts.hostname or "localhost", port), export)
     text, _, export = name.removeprefix("nbd:").partition(":exportname=")
     if text.startswith("unix:"):
         return Place(text[5:], export)
     host, _, port_text = text.rpartition(":")
-    if not port_text.isdigit():
+    if not port_text.isdecimal():
         raise ImageError("the address has no port")
     return Place((host.strip("[]") or "localhost", port_text), export)
 
@@ -163,7 +167,7 @@ def _connected(place: Place, readonly: bool, name: str, delay: int) -> NbdNode:
     except BaseException as error:
         for socket in found:
             socket.close()
-        if isinstance(error, (OSError, struct.error)):
+        if isinstance(error, FAULTS):
             raise _failure(place, error) from None
         raise
 
@@ -171,7 +175,7 @@ def _connected(place: Place, readonly: bool, name: str, delay: int) -> NbdNode:
         """For NbdNode."""
         try:
             socket, again = negotiate(place)
-        except (ImageError, struct.error) as error:
+        except (ImageError, struct.error, ValueError) as error:
             raise OSError(EINVAL, str(error)) from None
         if again != terms:  # not what guests and formats have seen
             socket.close()
@@ -187,7 +191,8 @@ def _connected(place: Place, readonly: bool, name: str, delay: int) -> NbdNode:
 
 
 def _failure(place: Place, error: Exception) -> ImageError:
-    why = getattr(error, "strerror", None) or str(error) or "the server says something else"
+    nonsense = "the server's answer is not one"
+    why = nonsense if isinstance(error, struct.error) else getattr(error, "strerror", None) or str(error) or nonsense
     return ImageError(f"Failed to connect to '{place.told}': {why}")
 
 
@@ -200,7 +205,7 @@ def _more(place: Place, terms: Terms, found: list[sockets.socket]) -> None:
             if again != terms:  # another export by now
                 found.pop().close()
                 break
-    except (OSError, ImageError, struct.error):
+    except (ImageError, *FAULTS):
         pass  # the server has had enough: those there are do
 
 
@@ -239,7 +244,7 @@ def offers(place: Place) -> list[Offer]:
             return _offers(socket)
         finally:
             socket.close()
-    except (OSError, struct.error) as error:
+    except FAULTS as error:
         raise _failure(place, error) from None
 
 
@@ -388,14 +393,23 @@ def _greeted(socket: sockets.socket, place: Place) -> tuple[sockets.socket, Any]
 
 
 def _haggle(socket: sockets.socket, place: Place) -> tuple[sockets.socket, Terms]:
-    """The socket to go on with, and what `negotiate` gives."""
-    socket, flags = _greeted(socket, place)
+    """The socket to go on with, and what `negotiate` gives. When it fails, one in TLS is closed here: its other end
+    closes `socket`.
+    """
+    going, flags = _greeted(socket, place)
+    try:
+        return going, flags if isinstance(flags, Terms) else _agreed(going, flags, place)
+    except BaseException:
+        going.close()
+        raise
+
+
+def _agreed(socket: sockets.socket, flags: int, place: Place) -> Terms:
+    """With a newstyle server, by its options."""
     name = place.export.encode()
-    if isinstance(flags, Terms):
-        return socket, flags
     no_zeroes = flags & NO_ZEROES
     if not flags & FIXED:  # it knows no other option
-        return socket, Terms(*_by_name(socket, name, no_zeroes))
+        return Terms(*_by_name(socket, name, no_zeroes))
     _ask(socket, STRUCTURED, b"")
     structured = _answer(socket)[0] == ACK
     number = _context(socket, name, place.context) if structured else None
@@ -413,9 +427,9 @@ def _haggle(socket: sockets.socket, place: Place) -> tuple[sockets.socket, Terms
         elif kind == ACK:
             if size is None:
                 raise OSError(EINVAL, "the server tells no size")
-            return socket, Terms(size, transmission, structured, number, block, most)
+            return Terms(size, transmission, structured, number, block, most)
         elif kind == UNSUPPORTED:  # an old server
-            return socket, Terms(*_by_name(socket, name, no_zeroes), structured, number)
+            return Terms(*_by_name(socket, name, no_zeroes), structured, number)
         elif kind & 0x80000000:
             raise _refusal(GO, kind, data)
     raise OSError(EINVAL, "the server does not come to an end")

@@ -6,6 +6,7 @@ vmrun/backends/block/nbd_server.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from functools import partial
@@ -242,6 +243,7 @@ def _offset(text: str) -> int:
 def _serve(given: Given, told: int) -> int:
     """Until the last client has left. `told`: where who waits for us to listen gets a byte; -1: nobody does."""
     path, file = given["k"], given["pid-file"]
+    written: str | None = None
     with until_a_signal():
         export = _export(given)
         try:
@@ -255,6 +257,7 @@ def _serve(given: Given, told: int) -> int:
             if file is not None:
                 try:
                     with open(file, "w") as out:
+                        written = file  # not another server's, for which this one has no place
                         out.write(f"{os.getpid()}\n")
                 except OSError as error:
                     raise ImgError(f"Could not create '{file}': {error.strerror}") from None
@@ -267,8 +270,9 @@ def _serve(given: Given, told: int) -> int:
             return answer(server, path, export, int(given["e"] or "1"), "t" in given)
         finally:
             closed(export.node)
-            if file is not None and os.path.exists(file):
-                os.unlink(file)
+            if written is not None:
+                with contextlib.suppress(OSError):  # somebody was quicker, or has changed its directory
+                    os.unlink(written)
     return 0
 
 
