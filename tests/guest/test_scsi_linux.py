@@ -260,3 +260,41 @@ def test_a_machine_is_saved_while_its_disk_works(driver: str, tmp_path: pathlib.
             break
     assert [f"SAME {n}" in text for n in range(12)] == [True] * 12 and "UNMOUNTED" in text, text[-3000:]
     assert whole(path)
+
+
+SLEEPS = """
+disk={disk}
+await $disk
+busybox mkdir -p /mnt
+busybox mount -t ext4 $disk /mnt && echo MOUNTED
+busybox dd if=/dev/urandom of=/tmp/data bs=64k count=16 2>/dev/null
+(n=0; while [ $n -lt 8 ]; do
+  busybox cp /tmp/data /mnt/data && busybox sync
+  echo 3 > /proc/sys/vm/drop_caches
+  busybox cmp /tmp/data /mnt/data && echo SAME $n
+  n=$((n + 1))
+done) &
+echo +4 > /sys/class/rtc/rtc0/wakealarm
+echo deep > /sys/power/mem_sleep
+echo mem > /sys/power/state && echo BACK-AGAIN
+wait
+busybox umount /mnt && echo UNMOUNTED
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("driver", [name for name in DRIVERS if name not in ("dc390", "megasas-gen2")])
+def test_linux_sleeps_while_its_disk_works(driver: str, tmp_path: pathlib.Path) -> None:
+    path = image(tmp_path)
+    drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
+    name, devices = "/dev/sda", [adapter(driver), {"id": "disk", "driver": "scsi-hd", "drive": "d0"}]
+    if driver == "piix3-ide":
+        devices = [{"id": "disk", "driver": "ide-hd", "bus": "ide.0", "unit": 0, "drive": "d0"}]
+    elif driver == "virtio-blk-pci":
+        name, devices = "/dev/vda", [{"id": "disk", "driver": driver, "drive": "d0"}]
+    elif driver == "nvme":
+        name, devices = "/dev/nvme0n1", [{"id": "disk", "driver": driver, "drive": "d0", "serial": "a"}]
+    text, _ = boot(tmp_path, driver, SLEEPS.format(disk=name), machine="pc-i440fx-7.2", devices=devices, drives=drives)
+    assert "BACK-AGAIN" in text and "UNMOUNTED" in text, text[-3000:]
+    assert [f"SAME {n}" in text for n in range(8)] == [True] * 8 and "VERIFY failed" not in text
+    assert whole(path)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.board import Driven
-from tests.peers.oracle import Qemu, needs_qemu
+from tests.peers.oracle import Qemu, needs_qemu, wait_for
 
 pytestmark = [needs_qemu, pytest.mark.peer]
 
 FUNCTIONS = [(0, 0), (1, 0), (1, 1), (1, 3)]
+BRIDGE = [(1, 0), (1, 1)]
 # Differences that are meant, by (slot, function, offset) → mask of bits not compared, and why.
 MEANT: dict[tuple[int, int, int], tuple[int, str]] = {}
 
@@ -61,6 +62,19 @@ def test_writable_bits_are_qemus(ours: Driven, theirs: Qemu, slot: int, function
         ours.config(slot, function, offset, value)
         their_config(theirs, slot, function, offset, value)
     assert differences(ours, theirs, slot, function) == []
+
+
+def test_a_reset_leaves_what_qemus_leaves(ours: Driven, theirs: Qemu) -> None:
+    """IDETIM above all: firmware does not set it again when the machine leaves S3."""
+    for slot, function in BRIDGE:
+        for offset in range(0, 256, 4):
+            ours.config(slot, function, offset, 0x5A5AFFFF)
+            their_config(theirs, slot, function, offset, 0x5A5AFFFF)
+    ours.machine.reset()
+    theirs.outb(0x64, 0xFE)
+    assert wait_for(lambda: their_config(theirs, 1, 0, 0x60) == 0x80808080, 20)
+    assert ours.config(1, 1, 0x40) == 0x5A5AFFFF
+    assert [differences(ours, theirs, *where) for where in BRIDGE] == [[], []]
 
 
 def test_absent_functions_read_all_ones(ours: Driven, theirs: Qemu) -> None:

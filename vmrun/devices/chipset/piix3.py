@@ -3,6 +3,7 @@
 Ref: Intel 82371SB PIIX3 (290550): 2.2 configuration registers, 2.5.7 RC.
 Not modelled: X-bus chip selects, power management of the PIIX3 (the board has a PIIX4's), USB and APIC enables;
 those registers are storage.
+Departure: a reset leaves what is behind the header and no register of 2.2, as qemu-kvm's does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ RC, RC_SYSTEM, RC_CPU = 0xCF9, 0x02, 0x04
 RESET = {
     0x07: 0x02, 0x4C: 0x4D, 0x4E: 0x03, 0x60: 0x80, 0x61: 0x80, 0x62: 0x80, 0x63: 0x80,
     0x69: 0x02, 0x70: 0x80, 0x76: 0x0C, 0x77: 0x0C, 0x78: 0x02, 0xA0: 0x08, 0xA8: 0x0F,
+    **dict.fromkeys((0x4F, 0x79, 0x80, 0x82, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAE), 0),
 }  # fmt: skip
 
 
@@ -57,8 +59,6 @@ class Piix3(PciDevice, BusOwner):
             self.map(platform.system_io, io, RC, 1, priority=1)
 
     def pci_reset(self) -> None:
-        for offset in range(0x40, 0x100):
-            self.config.set_byte(offset, 0)
         for offset, value in RESET.items():
             self.config.set_byte(offset, value)
 
