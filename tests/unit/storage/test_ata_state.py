@@ -72,7 +72,7 @@ def test_a_read_goes_on_in_the_middle_of_a_sector(pc: Driven) -> None:
         {"block_end": 1024, "position": 1024},
         {"held": b""},
         {"lba": 1},  # before the buffer's own sectors
-        {"left": SECTORS},
+        {"lba": SECTORS + 1},  # beyond the disk
         {"unit": 1},  # no such drive
         {"dma_waiting": True},
         {"position": 700},
