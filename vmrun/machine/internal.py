@@ -22,9 +22,10 @@ def new_record(node: Any, name: str, machine: Machine) -> Any:
     from time import time_ns
 
     from vmrun.backends.block.qcow2_header import Snapshot
+    from vmrun.backends.block.sizes import digits
 
     now = time_ns()
-    numbers = [int(one.id) for one in node.snapshots if one.id.isdigit()]
+    numbers = [digits(one.id) or 0 for one in node.snapshots]
     return Snapshot(
         id=str(max(numbers, default=0) + 1), name=name, date_sec=now // 10**9, date_nsec=now % 10**9 // 1000 * 1000,
         vm_clock_nsec=int(machine.board.virtual.time()),

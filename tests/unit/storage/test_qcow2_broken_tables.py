@@ -17,6 +17,7 @@ from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.images import Access, open_node
 from vmrun.backends.block.qcow2_header import HeaderFull, QcowError, Snapshot
+from vmrun.backends.block.sizes import digits
 from vmrun.cli.img import main
 
 MIB = 1 << 20
@@ -280,3 +281,46 @@ def test_a_table_that_breaks_while_an_image_is_open_is_an_error_of_the_disk(
 
 def test_a_header_that_is_full_is_told_without_a_hint() -> None:
     assert (HeaderFull("full").hint, HeaderFull("full").errno, str(HeaderFull("full"))) == ("", 28, "full")
+
+
+def test_what_another_program_left_broken_is_not_read(tmp_path: pathlib.Path) -> None:
+    """An image that a machine is to take over: tables that cannot be loaded are nobody's, not those that were freed."""
+    path = tmp_path / "a.qcow2"
+    made(path).close()
+    with images.waiting():
+        node: Any = open_node(str(path), "qcow2", Access())
+    images.take(node.file)
+    whole = path.read_bytes()
+    for at, value, told in (
+        (40, (1 << 63) - CLUSTER, "Could not read L1 table: Input/output error"),
+        (72, 2, "qcow2: Image is corrupt; cannot be opened read/write"),
+    ):  # fmt: skip
+        path.write_bytes(whole[:at] + struct.pack(">Q", value) + whole[at + 8 :])
+        with pytest.raises(ImageError, match=told):
+            images.take(node)
+        with pytest.raises(OSError, match="No medium"):
+            node.read(0, 4)
+        assert node.extent(0, 512)[0] == 512
+    path.write_bytes(whole)
+    images.take(node)
+    node.write(0, b"mine")
+    assert node.read(0, 5) == b"mined"
+    node.close()
+
+
+def test_the_ids_of_snapshots_need_be_no_numbers(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.qcow2"
+    node = made(path)
+    for id in ("\N{SUPERSCRIPT TWO}", "9" * 5000):
+        qcow2_snapshots.create_snapshot(node, Snapshot(id=id, name="a", date_sec=0, date_nsec=0, icount=0))
+    node.close()
+    assert main(["snapshot", "-c", "one", str(path)], "vmrun-img") == 0
+    node = open_node(str(path), "qcow2", Access(readonly=True))
+    assert node.snapshots[-1].id == "1"
+    node.close()
+
+
+def test_what_a_number_is() -> None:
+    assert [digits(text) for text in ("0", "007", str((1 << 64) - 1))] == [0, 7, (1 << 64) - 1]
+    for text in (str(1 << 64), "9" * 5000, "", "-1", "\N{SUPERSCRIPT TWO}", "\N{ARABIC-INDIC DIGIT ONE}"):
+        assert digits(text) is None

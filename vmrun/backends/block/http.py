@@ -12,6 +12,7 @@ import threading
 from time import monotonic
 
 from vmrun.backends.block.errors import ImageError
+from vmrun.backends.block.sizes import digits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class Pages:
             raise ImageError(f"CURL: Error opening file: The requested URL returned error: {answer.status}")
         if answer.headers.get("accept-ranges", "").lower() != "bytes":
             raise ImageError("CURL: Error opening file: Server does not support 'range' (byte ranges).")
-        length = answer.headers.get("content-length", "")
-        if not length.isdecimal() or len(length) > 20 or int(length) >= 1 << 63:
+        length = digits(answer.headers.get("content-length", ""))
+        if length is None or length >= 1 << 63:
             raise ImageError("CURL: Error opening file: Server didn't report file size.")
-        self.size = int(length)
+        self.size = length
 
     def read(self, offset: int, count: int) -> bytes:
         parts, end = [], offset + count

@@ -44,6 +44,7 @@ MAPPED = ("vmdk", "vdi", "vpc", "vhdx")  # of other programs: formats/
 FORMATS = ("raw", "qcow2", *MAPPED)
 DEEPEST = 128  # images of a backing chain
 NESTED = 48  # names in images that are options themselves (json:), one in the other
+CORRUPT = "qcow2: Image is corrupt; cannot be opened read/write"
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
 checking = False  # what is opened is to be checked: it may be wrong, and nothing is mended on the way
@@ -556,6 +557,8 @@ def take(node: Any) -> None:
         node.wake()
         header = getattr(node, "header", None)
         if header is not None and not node.readonly:
+            if header.incompatible & headers.CORRUPT:
+                raise ImageError(f"Could not open '{node_name(node)}': {CORRUPT}")
             _prepare(node, header, node_name(node))
     except BaseException as error:
         give_up(node)
@@ -664,7 +667,7 @@ def _qcow2(
         if header.bitmaps:
             headers.parse_bitmaps(header, file.read)
         if header.incompatible & headers.CORRUPT and not access.readonly and not checking:
-            raise ImageError(f"Could not open '{name}': qcow2: Image is corrupt; cannot be opened read/write")
+            raise ImageError(f"Could not open '{name}': {CORRUPT}")
         if not header.incompatible & headers.DATA_FILE:
             if data is not None:
                 told = "'data-file' can only be set for images with an external data file"

@@ -153,13 +153,23 @@ cdef class Qcow2Image(Node):
         )
 
     def look_again(self, header):
-        """Another program has written the image: nothing that is known of it holds."""
+        """Another program has written the image: nothing that is known of it holds. When it cannot be known anew, or is
+        marked corrupt, nobody reads it.
+        """
         checks = self.overlap_checks
-        free(self.inflated)
-        self.inflated = NULL
-        self.inflated_entry = 0
-        Qcow2Image.__init__(self, self.file, header, self.backing, self.data if self.external else None, self.readonly)
-        self.overlap_checks = checks
+        with nogil:
+            pthread_rwlock_wrlock(&self.graph)
+        try:
+            self.broken = True
+            self.l1_size = self.reftable_size = 0
+            free(self.inflated)
+            self.inflated = NULL
+            self.inflated_entry = 0
+            Qcow2Image.__init__(self, self.file, header, self.backing, self.data if self.external else None, self.readonly)
+            self.overlap_checks = checks
+            self.broken = bool(header.incompatible & headers.CORRUPT) and not self.readonly
+        finally:
+            pthread_rwlock_unlock(&self.graph)
 
     def _load_tables(self):
         """The L1 and the reference-count table, both bounded by the header's checks."""
@@ -179,6 +189,7 @@ cdef class Qcow2Image(Node):
         self.reftable_size = header.refcount_table_clusters * self.cluster_size // 8
         self.reftable = <u64 *>calloc(self.reftable_size, 8)
         if self.l1 == NULL or self.reftable == NULL:
+            self.l1_size = self.reftable_size = 0
             raise MemoryError
         cdef int error
         with nogil:

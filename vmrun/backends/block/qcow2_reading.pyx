@@ -75,14 +75,12 @@ cdef class Qcow2Reader(Qcow2Tables):
 
     cdef int readv(self, u64 offset, u64 bytes, Cursor *to, u32 flags) noexcept nogil:
         cdef int error
-        if self.broken:
-            return ENOMEDIUM
         if flags & NODE_NOWAIT:
             if pthread_rwlock_tryrdlock(&self.graph) != 0:
                 return EAGAIN
         else:
             pthread_rwlock_rdlock(&self.graph)
-        error = self.inner_read(offset, bytes, to, flags)
+        error = ENOMEDIUM if self.broken else self.inner_read(offset, bytes, to, flags)
         pthread_rwlock_unlock(&self.graph)
         return error
 

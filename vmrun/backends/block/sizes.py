@@ -13,6 +13,12 @@ def people(count: int) -> str:
     return f"{value:.3g} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei')[unit]}B"
 
 
+def digits(text: str) -> int | None:
+    """A number of ASCII digits, of 64 bits at most; None when it is none (`isdigit` takes `²` for one)."""
+    found = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+    return found if found is None or found < 1 << 64 else None
+
+
 SUFFIXES = {"b": 0} | {letter: 10 * (n // 2 + 1) for n, letter in enumerate("kKmMgGtTpPeE")}
 
 

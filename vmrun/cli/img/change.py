@@ -8,6 +8,7 @@ import os
 import sys
 
 from vmrun.backends.block.sizes import bytes_of as size_of
+from vmrun.backends.block.sizes import digits
 from vmrun.cli.img.formats import amend_help, create_options, known, option_help, shown_options
 from vmrun.cli.img.options import (
     CACHES,
@@ -280,7 +281,7 @@ def _create_snapshot(node: Any, name: str) -> None:
     from vmrun.backends.block.qcow2_header import Snapshot
 
     now = time_ns()
-    numbers = [int(one.id) for one in node.snapshots if one.id.isdigit()]
+    numbers = [digits(one.id) or 0 for one in node.snapshots]
     one = Snapshot(
         id=str(max(numbers, default=0) + 1), name=name, date_sec=now // 10**9, icount=0,
         date_nsec=now % 10**9 // 1000 * 1000,

@@ -6,6 +6,7 @@ import sys
 from time import monotonic, sleep
 
 from vmrun.backends.block.sizes import bytes_of as size
+from vmrun.backends.block.sizes import digits
 from vmrun.cli.img import bitmap
 from vmrun.cli.img.change import make
 from vmrun.cli.img.formats import create_options, known, option_help
@@ -155,7 +156,7 @@ def _sparse(text: str | None) -> int:
 def _workers(text: str | None) -> int:
     if text is None:
         return WORKERS
-    if not text.isdigit() or not 1 <= int(text) <= 16:
+    if not 1 <= (digits(text) or 0) <= 16:
         raise ImgError("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
     return int(text)
 

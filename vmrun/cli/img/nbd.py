@@ -11,6 +11,7 @@ import os
 import sys
 from functools import partial
 
+from vmrun.backends.block.sizes import digits
 from vmrun.cli.img.options import Given, HelpAsked, ImgError, inside, made_objects, open_image, program, select
 from vmrun.cli.img.serve import answer, closed, inherited, listening, until_a_signal
 
@@ -113,7 +114,7 @@ def _check(given: Given) -> None:
         if len(given.all.get(name, [])) > 1:
             raise ImgError(f"--{name} can only be specified once")
     shared = given["e"] or "1"
-    if not shared.isdigit():
+    if digits(shared) is None:
         raise ImgError(f"Invalid shared device number '{shared}'")
     path = given["k"]
     if path is not None and not path.startswith("/"):

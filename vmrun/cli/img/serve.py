@@ -11,6 +11,7 @@ import signal
 import sys
 
 from vmrun.backends.block.nbd_server import Export, listener
+from vmrun.backends.block.sizes import digits
 from vmrun.cli.img.options import Given, ImgError, open_image
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ def serve(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     name, shared = given.one(), given["e"] or given["shared"] or "1"
-    if not shared.isdigit():
+    if digits(shared) is None:
         raise ImgError(f"Invalid shared device number '{shared}'")
     readonly = "r" in given or "read-only" in given
     with until_a_signal():
@@ -103,9 +104,10 @@ def listening(path: str | None, host: str, port: str) -> socket.socket:
             bind(server, path)
             server.listen(16)
             return server
-        if not port.isdigit() or int(port) > 65535:
+        number = digits(port)
+        if number is None or number > 65535:
             raise ImgError(f"Invalid port '{port}'")
-        return listener(host, int(port))
+        return listener(host, number)
     except (OSError, UnicodeError) as error:
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise ImgError("Failed to find an available port: Address already in use") from None
