@@ -177,6 +177,13 @@ def test_an_image_that_names_itself_by_options(format: str, tmp_path: pathlib.Pa
         open_node(str(path), format, Access(readonly=True))
 
 
+def test_names_of_names_end(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(512))
+    open_node("blkdebug::" * 3 + str(tmp_path / "f"), "raw", Access(readonly=True)).close()
+    with pytest.raises(ImageError, match="too many nodes"):
+        open_node("blkdebug::" * 2000 + str(tmp_path / "f"), "raw", Access(readonly=True))
+
+
 @pytest.mark.parametrize(
     ("format", "at", "entry"),
     [

@@ -246,6 +246,8 @@ def _debugged(name: str, access: Access) -> Node:
     config, mark, inner = name.removeprefix("blkdebug:").partition(":")
     if not mark:
         raise ImageError(f"Could not open '{name}': blkdebug requires a file and an image")
+    if inner.count("blkdebug:") > NESTED:
+        raise ImageError("too many nodes: blkdebug: of blkdebug:")
     node = open_protocol(inner, access)
     try:
         found: Node = debug_node(node, {"config": config})
