@@ -283,8 +283,9 @@ busybox umount /mnt && echo UNMOUNTED
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("driver", [name for name in DRIVERS if name not in ("dc390", "megasas-gen2")])
+@pytest.mark.parametrize("driver", ["piix3-ide", "virtio-blk-pci", "virtio-scsi-pci", "megasas", "nvme"])
 def test_linux_sleeps_while_its_disk_works(driver: str, tmp_path: pathlib.Path) -> None:
+    """Linux's drivers of the other adapters have no resume: their disks are lost in QEMU, too."""
     path = image(tmp_path)
     drives = {"d0": {"file": str(path), "format": "raw", "cache": "writeback"}}
     name, devices = "/dev/sda", [adapter(driver), {"id": "disk", "driver": "scsi-hd", "drive": "d0"}]
