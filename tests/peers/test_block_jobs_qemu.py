@@ -187,6 +187,7 @@ def test_backup_of_what_a_bitmap_has(tmp_path: pathlib.Path) -> None:
         side.ask("block-dirty-bitmap-disable", node="d0", name="b0")
         side.io("write -P 7 7M 4k")
         side.ask("block-dirty-bitmap-merge", node="d0", target="b0", bitmaps=["b1"])
+        side.ask("x-debug-block-dirty-bitmap-sha256", node="d0", name="b0")
         side.ask("block-dirty-bitmap-add", node="d0", name="b1")
         side.ask("block-dirty-bitmap-remove", node="d0", name="nix")
         inserted = side.talk.ask("query-block")["return"][0]["inserted"]

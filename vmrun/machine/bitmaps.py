@@ -113,6 +113,14 @@ def remove(machine: Machine, bitmap: DirtyBitmap) -> None:
     table.untap(node)
 
 
+def digest(machine: Machine, node: str, name: str) -> str:
+    """SHA-256 of a bitmap, as whole 64-bit words, the lowest byte first."""
+    import hashlib
+
+    bits = find(machine, node, name, busy=False).bits.pack()
+    return hashlib.sha256(bits.ljust(max(1, -(-len(bits) // 8)) * 8, b"\0")).hexdigest()
+
+
 def merge(machine: Machine, target: DirtyBitmap, sources: list[Any], node: str) -> None:
     """`sources`: names of the same node's, or {node, name}."""
     found = []

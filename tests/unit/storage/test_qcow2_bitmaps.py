@@ -142,3 +142,14 @@ def test_one_that_is_merged_into_itself_is_as_it_was() -> None:
     bits.merge(bits)  # waited for itself for ever
     bits.swap(bits)
     assert bits.count == 0
+
+
+def test_an_overlays_bitmap_is_merged_into_the_image_below_it(image: str) -> None:
+    top = str(pathlib.Path(image).with_name("top.qcow2"))
+    assert run(["create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", top]) == 0
+    assert run(["bitmap", "--add", top, "t"]) == 0
+    node: Any = open_node(top, "qcow2", Access(readonly=False))
+    node.write(MIB, b"x")
+    node.close()
+    assert run(["bitmap", "--merge", "t", "-b", top, "-F", "qcow2", image, "b0"]) == 0
+    assert counts(image)["b0"] == 65536

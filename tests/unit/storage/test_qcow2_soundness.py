@@ -7,14 +7,14 @@ import struct
 from typing import Any
 
 import pytest
-from vmrun.backends.block.node import EXTENT_ALLOCATED, EXTENT_ZERO
+from vmrun.backends.block.node import EXTENT_ALLOCATED, EXTENT_DATA, EXTENT_ZERO
 from vmrun.backends.block.qcow2_check import check
 from vmrun.backends.block.qcow2_snapshots import create_snapshot, delete_snapshot
 
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.images import Access, open_node, open_options
 from vmrun.backends.block.qcow2_header import Snapshot
-from vmrun.cli.img import main
+from vmrun.cli.img import main, run
 
 CLUSTER = 65536
 
@@ -27,6 +27,42 @@ def an_image(path: pathlib.Path, size: int = 1 << 20, **options: Any) -> pathlib
 
 def opened(path: pathlib.Path, **options: Any) -> Any:
     return open_options({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}, **options}, Access())
+
+
+@pytest.mark.parametrize(
+    ("at", "count", "hollow"), [(1, 2, True), (0, 3, True), (2, 2, True), (1, 5, True), (3, 1, False), (0, 2, False)]
+)
+def test_zeros_on_a_piece_take_no_place_where_the_rest_reads_as_zeros(
+    tmp_path: pathlib.Path, at: int, count: int, hollow: bool
+) -> None:
+    """Sectors of a cluster's eight; the backing image has data in the third alone."""
+    base, path = str(an_image(tmp_path / "base.qcow2", 8192, cluster_size=512)), str(tmp_path / "a.qcow2")
+    node: Any = open_node(base, "qcow2", Access(readonly=False))
+    node.write(1024, b"x" * 512)
+    node.close()
+    assert run(["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", base, "-F", "qcow2", path]) == 0
+    node = open_node(path, "qcow2", Access(readonly=False))
+    node.write_zeroes(at * 512, count * 512)
+    gone = range(at, at + count)
+    assert node.read(0, 4096) == b"".join(b"x" * 512 if n == 2 and n not in gone else bytes(512) for n in range(8))
+    length, flags, _ = node.extent(0, 4096)
+    node.close()
+    assert (length, bool(flags & EXTENT_ZERO), bool(flags & EXTENT_DATA)) == (4096, hollow, not hollow)
+    assert run(["check", "-q", path]) == 0
+
+
+def test_zeros_in_an_image_of_version_2_give_clusters_back(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "a.qcow2")
+    assert run(["create", "-q", "-f", "qcow2", "-o", "compat=0.10", path, "1M"]) == 0
+    node: Any = open_node(path, "qcow2", Access(readonly=False))
+    node.write(0, b"x" * (256 << 10))
+    node.write_zeroes(100000, 100000)
+    node.write_zeroes(600000, 100)
+    assert node.read(0, 1 << 20) == (b"x" * 100000 + bytes(100000)).ljust(256 << 10, b"x").ljust(1 << 20, b"\0")
+    mapped = [node.extent(at, 65536)[1] & EXTENT_DATA for at in (0, 65536, 131072, 196608, 589824)]
+    node.close()
+    assert [bool(one) for one in mapped] == [True, True, False, True, False]
+    assert run(["check", "-q", path]) == 0
 
 
 @pytest.mark.parametrize(("at", "count"), [(0, 1 << 20), (CLUSTER, 2 * CLUSTER), (4096, 8192), (1000, CLUSTER)])

@@ -19,6 +19,6 @@ cdef class Qcow2Node(Qcow2Reader):
     cdef int write_piece(self, u64 offset, u64 bytes, Cursor *source, u64 *done) noexcept nogil
     cdef int write_new(self, u64 offset, u64 bytes, Cursor *source, u64 host, bint fresh, u64 start, u64 end) noexcept nogil
     cdef int inner_zero(self, u64 offset, u64 bytes, u32 flags, bint discard, bint full) noexcept nogil
-    cdef bint is_hollow(self, u64 offset) noexcept nogil
+    cdef bint is_hollow(self, u64 offset, u64 start, u64 stop) noexcept nogil
     cdef int zero_slowly(self, u64 offset, u64 bytes, u32 flags) noexcept nogil
     cdef int deflate_cluster(self, u64 offset, const u8 *data, u64 size) noexcept nogil

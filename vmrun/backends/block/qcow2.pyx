@@ -545,9 +545,8 @@ cdef class Qcow2Node(Qcow2Reader):
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
         cdef u64 end = offset + bytes, first, last, mask = self.gran - 1
+        cdef bint plain = self.version < 3
         cdef int error = 0
-        cdef IoVec vector
-        cdef Extent extent
         if self.readonly or self.asleep:
             return EPERM if self.asleep else EIO
         if self.broken:
@@ -557,18 +556,19 @@ cdef class Qcow2Node(Qcow2Reader):
         first, last = (offset + mask) & ~mask, end & ~mask
         if end >= self.size:
             last = (end + mask) & ~mask
-        if self.version < 3 or self.raw_external:
+        # Version 2 has no zero clusters: what has no place and no backing image is zeros there.
+        if self.raw_external or plain and self.backing is not None:
             return self.zero_slowly(offset, bytes, flags)
         # Zeros are said of themselves even where there is nothing yet and no backing image: the image may get one.
         pthread_rwlock_wrlock(&self.graph)
-        if first > offset and self.is_hollow(first - self.gran):
+        if first > offset and self.is_hollow(first - self.gran, offset, end):
             first -= self.gran
             offset = first
-        if end > last and last >= first and self.is_hollow(last):
+        if end > last and last >= first and self.is_hollow(last, offset, end):
             last += self.gran
             end = last
         if first < last:
-            error = self.inner_zero(first, last - first, flags, False, False)
+            error = self.inner_zero(first, last - first, NODE_UNMAP if plain else flags, plain, plain)
         pthread_rwlock_unlock(&self.graph)
         if first >= last:
             return self.zero_slowly(offset, bytes, flags)
@@ -597,10 +597,11 @@ cdef class Qcow2Node(Qcow2Reader):
             return False                                # what is there is copied, and that fails then
         return True
 
-    cdef bint is_hollow(self, u64 offset) noexcept nogil:
-        """Whether all of the granule there reads as zeros by what the tables say; with `graph` exclusively."""
+    cdef bint is_hollow(self, u64 offset, u64 start, u64 stop) noexcept nogil:
+        """Whether the granule there has no data of its own, and what is below reads as zeros outside start … stop, by what
+        the tables say; with `graph` exclusively."""
         cdef Mapping m
-        cdef u64 end = offset + self.gran
+        cdef u64 end = offset + self.gran, to
         cdef int error
         while offset < end:
             pthread_mutex_lock(&self.mutex)
@@ -609,8 +610,11 @@ cdef class Qcow2Node(Qcow2Reader):
             if error or m.type in (NORMAL, COMPRESSED):
                 return False
             if m.type == UNALLOCATED and self.backing is not None and offset < self.backing.size:
+                to = offset + m.length
                 with gil:
-                    if not self._zeros_below(offset, m.length):
+                    if offset < start and not self._zeros_below(offset, min(to, start) - offset):
+                        return False
+                    if to > stop and not self._zeros_below(max(offset, stop), to - max(offset, stop)):
                         return False
             offset += m.length
         return True

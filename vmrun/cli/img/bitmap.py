@@ -38,7 +38,7 @@ def bitmap(argv: list[str]) -> int:
     source: Any = None
     try:
         if "b" in given:
-            source = open_image(str(given["b"]), given["F"])
+            source = open_image(str(given["b"]), given["F"], backing=False)  # the image may be below it
         for action, value in asked:
             try:
                 _act(node, action, which, grain, source or node, value)

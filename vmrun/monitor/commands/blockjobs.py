@@ -290,6 +290,15 @@ def bitmap_merge(monitor: Any, node: str, target: str, **given: Any) -> None:
     _told(_merge, monitor.machine, node, target, given["bitmaps"])
 
 
+struct("BlockDirtyBitmapSha256", {"sha256": "str"})
+
+
+@command("x-debug-block-dirty-bitmap-sha256", BITMAP, "BlockDirtyBitmapSha256")
+def bitmap_sha256(monitor: Any, node: str, name: str) -> Any:
+    """The SHA-256 of what a bitmap has."""
+    return {"sha256": _told(bitmaps.digest, monitor.machine, node, name)}
+
+
 # --- transactions -------------------------------------------------------------------------------------------
 
 
