@@ -39,12 +39,13 @@ SUBSYSTEM: list[dict[str, Any]] = [
     },
 ]
 OWN: list[dict[str, Any]] = [
-    {"driver": "nvme", "id": "n", "serial": "abc", "drive": "d0", "mdts": 3, "vsl": 2, "aerl": 1},
+    {"driver": "nvme", "id": "n", "serial": "abc", "drive": "d0", "mdts": 3, "vsl": 2, "aerl": 1, "write-cache": "off"},
     {
         **{"driver": "nvme-ns", "id": "a", "drive": "d1", "bus": "n", "logical_block_size": 2048},
-        **{"physical_block_size": 2048, "mcl": 5, "mssrl": 3, "msrc": 2, "discard_granularity": 65536},
+        **{"write-cache": "off", "physical_block_size": 2048, "discard_granularity": 65536},
+        **{"mcl": 5, "mssrl": 3, "msrc": 2},
     },
-    {"driver": "nvme-ns", "id": "b", "drive": "d2", "bus": "n", "eui64-default": True},
+    {"driver": "nvme-ns", "id": "b", "drive": "d2", "bus": "n", "eui64-default": True, "write-cache": "off"},
 ]
 NUMBERS = (0, 1, 2, 3, 5, 6, 256, 257, 0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -151,6 +152,8 @@ def questions(q: QtestCommands, controllers: int) -> dict[str, Any]:
         found[f"attach {step}: {nsid} {select} {chosen}"] = answer, [listed(each) for each in drivers]
         if rng.random() < 0.3:
             q.memset(DATA, 4096)
+            beyond = driver.admin(2, 0xFFFFFFFF, prp1=DATA, cdw10=127 << 16 | 4, cdw12=4096)
+            found[f"beyond {step}"] = beyond  # nothing of the list has been read then
             status = driver.admin(2, 0xFFFFFFFF, prp1=DATA, cdw10=127 << 16 | 4)[0]
             found[f"changed {step}"] = status, shown(q.read(DATA, 512))
     return found
@@ -274,6 +277,21 @@ def test_a_reset_keeps_format_and_attachment(tmp_path: pathlib.Path) -> None:
         q.machine.devices["n"].reset()
         first = begun(q, 0)
         assert listed(first) == [1, 2] and first.identify(0, 2)[1][26] == 4
+
+
+def test_a_cache_that_a_guest_has_put_off_is_off_in_its_state(tmp_path: pathlib.Path) -> None:
+    """A reset said that it was on, and so was that of a machine that went on from the state, unknown to the guest."""
+    with ours(tmp_path, ALONE) as q:
+        first = begun(q, 0)
+        assert first.admin(0x0A, cdw10=6) == (0, 1)
+        assert first.admin(9, cdw10=6, cdw11=0)[0] == 0
+        kept = q.machine.devices["n"].save()
+        q.machine.devices["n"].reset()
+        assert begun(q, 0).admin(0x0A, cdw10=6) == (0, 0)
+    with ours(tmp_path, ALONE) as q:
+        q.machine.devices["n"].load(kept)
+        assert begun(q, 0).admin(0x0A, cdw10=6) == (0, 0)
+        assert not any(drive.write_cache for drive in q.machine.board.drives.values())
 
 
 def test_a_state_from_before_there_were_namespaces(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,8 @@ cdef class NvmeChip(NvmeSpaces):
     cdef readonly u32 vectors, warning, events_least, events_most
     cdef public u32 aqa
     cdef public u64 asq, acq
+    cdef bint caching(self) noexcept with gil
+    cdef void set_caches(self, bint on) noexcept with gil
     cdef public u32 hot, cold, event_config, cache, event_count, waiting_events, masked_events
     cdef readonly Clock clock           # virtual
     cdef public u64 timestamp           # as it was at `stamped`; above its 48 bits where it is from

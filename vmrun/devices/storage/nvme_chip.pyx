@@ -142,6 +142,7 @@ cdef class NvmeChip(NvmeSpaces):
     def before_save(self):
         with nogil:
             self.pay()
+        self.cache = self.caching()
 
     def check_state(self, values):
         """Queues that belong to each other, places within them."""
@@ -176,6 +177,8 @@ cdef class NvmeChip(NvmeSpaces):
             self.check_pin()
             self.moved_bells = True
             self.leave_all()
+        if not self.cache:
+            self.set_caches(False)
         if self.later is not None:
             self.later.notifier.notify()
         for bell in self.bells or () if self.shadow else ():
@@ -483,8 +486,6 @@ cdef class NvmeChip(NvmeSpaces):
         elif kind == 0x04:
             size = 4096
             self.list_changed(data)
-            if not c.cdw10 & 1 << 15:
-                memset(self.changed, 0, sizeof(self.changed))
         elif kind == 0x05:
             size = 4096
             for n in range(512):
@@ -494,6 +495,8 @@ cdef class NvmeChip(NvmeSpaces):
         if offset >= size:
             return INVALID_FIELD
         if not c.cdw10 & 1 << 15:                               # the event is seen
+            if kind == 4:
+                memset(self.changed, 0, sizeof(self.changed))
             self.masked_events &= ~<u32>(1 if kind == 1 else 2 if kind == 2 else 4 if kind == 4 else 0)
             self.send_events()
         return self.give(c, data + offset, min(length, size - offset))
@@ -547,7 +550,7 @@ cdef class NvmeChip(NvmeSpaces):
                 else:
                     return INVALID_FIELD
         elif id == 6:
-            result[0] = self.cache if not standing and self.any_space() else 0
+            result[0] = 0 if standing else self.caching()
         elif id == 7:
             result[0] = (self.queue_count - 2) * 0x10001
         elif id == 9:
@@ -600,11 +603,7 @@ cdef class NvmeChip(NvmeSpaces):
                 if self.spaces[n] != NULL and (c.nsid == EVERY or c.nsid == n):
                     (<NvmeSpace>self.spaces[n]).recovery = c.cdw11
         elif id == 6:
-            self.cache = c.cdw11 & 1
-            with gil:
-                for n in range(1, MOST_NAMESPACES + 1):
-                    if self.spaces[n] != NULL:
-                        (<NvmeSpace>self.spaces[n]).backend.write_cache = bool(self.cache)
+            self.set_caches(c.cdw11 & 1)
         elif id == 7:
             for n in range(1, self.queue_count):
                 if self.submission[n].used or self.completion[n].used:
@@ -624,6 +623,20 @@ cdef class NvmeChip(NvmeSpaces):
         elif id == 0x19 and c.cdw11 & 0x1FF:
             return 0x402B
         return OK
+
+    cdef bint caching(self) noexcept with gil:
+        """Whether what is written to a namespace that is attached may be volatile: the drives know, whoever has said it."""
+        cdef u32 n
+        for n in range(1, MOST_NAMESPACES + 1):
+            if self.spaces[n] != NULL and (<NvmeSpace>self.spaces[n]).backend.write_cache:
+                return True
+        return False
+
+    cdef void set_caches(self, bint on) noexcept with gil:
+        cdef u32 n
+        for n in range(1, MOST_NAMESPACES + 1):
+            if self.spaces[n] != NULL:
+                (<NvmeSpace>self.spaces[n]).backend.write_cache = on
 
     # --- asynchronous events ----------------------------------------------------------------------------------------
 

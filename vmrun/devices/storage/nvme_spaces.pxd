@@ -20,7 +20,6 @@ cdef class NvmeSpaces(NvmeIo):
     cdef void enter_family(self) noexcept nogil
     cdef void leave_family(self) noexcept nogil
     cdef bint attached_anywhere(self, u32 nsid) noexcept nogil
-    cdef bint any_space(self) noexcept nogil
     cdef int attach(self, Command *c) noexcept nogil
     cdef int attach_to(self, Command *c, const u8 *controllers) noexcept nogil
     cdef void notice(self, u32 nsid) noexcept nogil

@@ -127,14 +127,6 @@ cdef class NvmeSpaces(NvmeIo):
                 return True
         return False
 
-    cdef bint any_space(self) noexcept nogil:
-        """Whether anything is attached."""
-        cdef u32 n
-        for n in range(1, MOST_NAMESPACES + 1):
-            if self.spaces[n] != NULL:
-                return True
-        return False
-
     cdef void notice(self, u32 nsid) noexcept nogil:
         """What is attached, or what it is like, has changed."""
 
