@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from time import sleep
 
 from vmrun.errors import BuildError
 from vmrun.machine.blocks import blocks
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmrun.machine.machine import Machine
+
+
+REST = 0.1  # seconds between two attempts
 
 
 class LiveDisk:
@@ -152,7 +156,10 @@ class Server:
             try:
                 client, _ = listener.accept()
             except OSError:
-                return
+                if self.listener is not listener:
+                    return
+                sleep(REST)  # no descriptors: who came waits
+                continue
             if self.listener is not listener:
                 client.close()
                 return

@@ -105,7 +105,8 @@ class Ranges(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(raw: pathlib.Path) -> Iterator[tuple[str, type[Ranges]]]:
+def web(raw: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Ranges]]]:
+    monkeypatch.setenv("no_proxy", "*")  # whatever who runs the tests has
     handler = type("Handler", (Ranges,), {"data": raw.read_bytes()})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

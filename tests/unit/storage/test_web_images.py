@@ -77,7 +77,9 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def site() -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[tuple[str, str, dict[str, str]]]]]:
+    for name in ("http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)  # those of who runs the tests
     handler = type("Mine", (Site,), {"seen": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who hangs up does so on purpose

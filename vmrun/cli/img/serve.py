@@ -168,6 +168,10 @@ def answer(server: socket.socket, path: str | None, export: Export, shared: int,
                 client, _ = server.accept()
             except TimeoutError:
                 continue
+            except OSError:  # no descriptors, or who came has gone: the others are served on
+                with changed:
+                    changed.wait(0.2)
+                continue
             client.settimeout(None)
             with changed:
                 served.add(client)
