@@ -13,6 +13,7 @@ import struct
 from accel.api cimport u8, u32, u64
 from vmrun.backends.block.qcow2 cimport Qcow2Node
 from vmrun.backends.block import qcow2_header as headers
+from vmrun.backends.block.qcow2_image cimport FAULT_HEADER, FAULT_OVER_L1, FAULT_OVER_L2
 from vmrun.backends.block.qcow2_snapshots cimport write_snapshots
 from vmrun.backends.block.qcow2_cache cimport COPIED, LOW, OFFSET, PACKED, Slot, get64, get_count, put64, put_count
 
@@ -83,8 +84,10 @@ cdef class Counter:
         cdef u32 at, entry_size = self.node.entry_size, shift = 62 - (self.node.cluster_bits - 8)
         cdef u8 *l2
         cdef const u8 *l1
-        if not self.add(l1_offset, l1_size * 8):
-            return
+        self.add(l1_offset, l1_size * 8)            # one that leaves the file has entries all the same
+        if l1_offset + l1_size * 8 > headers.MOST_OFFSET:
+            self.say("ERROR: I/O error in check_refcounts_l1\n")
+            raise headers.InUse("Check failed: Input/output error", 5)
         raw = self.node.file.read(l1_offset, l1_size * 8)
         l1 = raw
         for n in range(l1_size):
@@ -113,7 +116,7 @@ cdef class Counter:
                         self.say(f"ERROR: coffset=0x{offset:x}: copied flag must never be set for compressed clusters\n")
                         self.result.corruptions += 1
                     if self.node.external:
-                        self.say("ERROR compressed cluster in an image with an external data file\n")
+                        self.say(f"ERROR compressed cluster {at // entry_size} with data file, entry=0x{entry:x}\n")
                         self.result.corruptions += 1
                     else:
                         self.add(offset & ~<u64>511, sectors * 512)
@@ -173,6 +176,7 @@ cdef class Counter:
                          f"l1_entry={entry:x} refcount={count}\n")
                 self.result.corruptions += 1
                 if repair:
+                    self.free_to_write(self.node.l1_offset, self.node.l1_size * 8, FAULT_OVER_L1)
                     self.node.l1[n] = table | (COPIED if count == 1 else 0)
                     if self.node.write_l1(n):
                         self.result.errors += 1
@@ -184,9 +188,10 @@ cdef class Counter:
             at = 0
             while at < self.node.cluster_size:
                 entry = get64(l2 + at)
-                if entry & OFFSET and not entry & PACKED and not self.node.external and not entry & OFFSET & mask:
-                    if (entry & OFFSET) >> self.node.cluster_bits < self.clusters:
-                        count = self.known((entry & OFFSET) >> self.node.cluster_bits)
+                if entry & OFFSET and not entry & PACKED and not entry & OFFSET & mask:
+                    if self.node.external or (entry & OFFSET) >> self.node.cluster_bits < self.clusters:
+                        # nobody else refers to what is in a data file
+                        count = 1 if self.node.external else self.known((entry & OFFSET) >> self.node.cluster_bits)
                         if (entry >> 63) != (count == 1):
                             self.say(f"{'Repairing' if repair else 'ERROR'} OFLAG_COPIED data cluster: "
                                      f"l2_entry={entry:x} refcount={count}\n")
@@ -196,9 +201,21 @@ cdef class Counter:
                             changed += 1
                 at += self.node.entry_size
             if changed and repair:
+                self.free_to_write(table, self.node.cluster_size, FAULT_OVER_L2)
                 self.node.l2.drop(table, self.node.cluster_size)
                 self.node.file.write(table, data)
                 self.result.corruptions_fixed += changed
+
+    cdef free_to_write(self, u64 place, u64 size, int itself):
+        """QcowError when a table that is to be mended lies in another: whichever is written spoils one of them."""
+        cdef u32 checks = self.node.overlap_checks
+        cdef int over
+        self.node.overlap_checks &= ~(1 << (itself - FAULT_HEADER))
+        over = self.node.overlap(place, size)
+        self.node.overlap_checks = checks
+        if over:
+            self.node.corrupt(over, place, 0, 0, size)
+            raise headers.InUse("Check failed: Input/output error", 5)
 
     cdef u64 known(self, u64 cluster):
         """What the image says."""
@@ -249,7 +266,7 @@ cdef class Counter:
             elif block >> node.cluster_bits >= self.clusters:
                 self.say(f"{'Repairing' if repair == 'all' else 'ERROR'} refcount block {n} is outside image\n")
                 result.corruptions += 1
-                rebuild = True
+                rebuild = rebuild or repair == "all"
             else:
                 self.add(block, node.cluster_size)
                 if self.counts[block >> node.cluster_bits] != 1:
@@ -258,6 +275,9 @@ cdef class Counter:
                     rebuild = True
         before = result.leaks, result.corruptions
         rebuild = self.compare(None) or rebuild
+        if rebuild and repair == "leaks":           # what counts as free is in use: nothing that is freed would be sure
+            self.say("ERROR need to rebuild refcount structures\n")
+            raise headers.InUse("Check failed: Input/output error", 5)
         if rebuild and repair == "all":
             result.leaks = 0
             self.rebuild()
@@ -266,7 +286,8 @@ cdef class Counter:
         if repair and (result.leaks, result.corruptions) != before:
             result.leaks, result.corruptions = before
             self.compare(repair)
-        self.copied_flags(node.l1_offset, node.l1_size, repair == "all")
+        sound = not result.errors and (result.leaks, result.corruptions) == (result.leaks_fixed, result.corruptions_fixed)
+        self.copied_flags(node.l1_offset, node.l1_size, repair == "all" or repair == "leaks" and sound)
         for n in range(self.clusters):
             if self.counts[n] or self.known(n):
                 last_used = n + 1
@@ -421,14 +442,17 @@ def check(Qcow2Node node, repair, say):
     if not node.readonly:
         _flush(node)
     Counter(node, result, say, repair is not None).run(repair)
-    if rewritten:                                   # whose old place was counted, and may have been anything's
-        write_snapshots(node, node.snapshots)
+    if rewritten:                                   # whose old place was counted, and may be anything's: it is not given back
+        node.header.snapshots_size = 0
+        node.keep_off()
+        write_snapshots(node, node.snapshots, True)
         _flush(node)
         Counter(node, Result(), lambda line: None, True).run(repair)
     if repair and (result.leaks_fixed or result.corruptions_fixed):
         _flush(node)
         again = Result()
-        Counter(node, again, lambda line: None, False).run(None)
+        Counter(node, again, say, False).run(None)
+        result.errors = again.errors
         result.total_clusters, result.image_end_offset = again.total_clusters, again.image_end_offset
         result.corruptions = again.corruptions + result.corruptions_fixed
         result.leaks = again.leaks + result.leaks_fixed
@@ -443,7 +467,7 @@ cdef bint _snapshots(Qcow2Node node, result, bint repair, say) except? -1:
     header = node.header
     notes = headers.SnapshotNotes()
     cdef object most = headers.MOST_SNAPSHOTS
-    if header.nb_snapshots and (header.snapshots_offset % node.cluster_size or header.snapshots_offset >= 1 << 63):
+    if header.snapshots_offset % node.cluster_size or header.snapshots_offset >= 1 << 63:
         raise headers.InUse("ERROR snapshot table offset invalid\nCheck failed: Invalid argument", 22)
     if header.nb_snapshots and header.snapshots_offset + header.nb_snapshots * 40 > headers.MOST_OFFSET:
         raise headers.InUse("ERROR failed to read the snapshot table: Failed to read snapshot table: Input/output error\n"

@@ -47,6 +47,8 @@ cdef class Qcow2Counts(Qcow2Image):
             block = self.reftable[index] & ~<u64>511
         if block & (self.cluster_size - 1):
             return self.corrupt(FAULT_REFBLOCK, block, index)
+        if block >> 63:                             # no file is that long
+            return EIO
         place = (cluster % self.refblock_entries << self.refcount_order) >> 3
         return self.load(self.blocks, block + (place & ~(self.blocks.slice - 1)), found, False)
 

@@ -202,6 +202,8 @@ def parse(read: Callable[[int, int], bytes], checking: bool = False) -> Header:
     _features(h, names)
     if h.bitmaps and not h.autoclear & BITMAPS:
         h.bitmaps, h.stale = None, True
+    if h.autoclear & RAW_EXTERNAL and not h.incompatible & DATA_FILE:
+        raise QcowError("data-file-raw requires a data file")
     _tables(h, checking)
     if h.crypt_method:
         raise QcowError(
@@ -274,8 +276,6 @@ def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int)
         kind, length = struct.unpack(">II", read(at, 8))
         at += 8
         if length > end - at:
-            if h.version == 2 and kind not in (BACKING_FORMAT, FEATURE_NAMES):
-                break  # what follows a short header of old is not an extension
             raise QcowError("Header extension too large")
         if kind == END:
             break
@@ -283,7 +283,7 @@ def _extensions(h: Header, read: Callable[[int, int], bytes], at: int, end: int)
         if kind == BACKING_FORMAT:
             if length >= 16:
                 raise QcowError(f"ERROR: ext_backing_format: len={length} too large (>=16)")
-            h.backing_format = data.decode(errors="replace")
+            h.backing_format = data.split(b"\0")[0].decode(errors="replace")
         elif kind == FEATURE_NAMES:
             for start in range(0, length - 1, 48):  # the last may be cut
                 name = data[start + 2 : start + 48].split(b"\0")[0].decode(errors="replace")

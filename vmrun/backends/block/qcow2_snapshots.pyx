@@ -124,8 +124,8 @@ cdef flush_all(Qcow2Node node):
         raise OSError(error, os.strerror(error))
 
 
-cdef write_snapshots(Qcow2Node node, list snapshots):
-    """The table anew, then the header, then the old one is free."""
+cdef write_snapshots(Qcow2Node node, list snapshots, bint kept=False):
+    """The table anew, then the header, then the old one is free; `kept`: not yet, for it may be anything's."""
     cdef u64 old = node.header.snapshots_offset, offset
     old_size = node.header.snapshots_size
     data = b"".join(snapshot.pack() for snapshot in snapshots)
@@ -141,7 +141,8 @@ cdef write_snapshots(Qcow2Node node, list snapshots):
     node.header.snapshots_size = len(data)
     node.snapshots = snapshots
     node.keep_off()
-    forget(node, old, old_size)
+    if not kept:
+        forget(node, old, old_size)
 
 
 cdef tables_of(Qcow2Node node, snapshot):

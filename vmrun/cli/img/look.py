@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 
 from vmrun.backends.block.describe import describe
@@ -157,7 +160,7 @@ def check(argv: list[str]) -> int:
         node = open_image(
             name, given["f"], cache=cache, write=repair is not None, share="U" in given, options="image-opts" in given
         )
-    try:
+    with _closed(node):
         if not isinstance(node, Qcow2Node):
             return _check_mapped(node, name, repair is not None, as_json, quiet)
         told = (lambda line: None) if quiet else sys.stderr.write
@@ -165,6 +168,10 @@ def check(argv: list[str]) -> int:
             result = count(node, repair, told)
         except QcowError as error:
             raise ImgError(str(error).replace("\nCheck", f"\n{program()}: Check")) from None
+        except OSError as error:
+            ended = node.broken and error.errno == errno.ENOMEDIUM  # an image that is corrupt is no medium
+            text = os.strerror(errno.EIO if ended or not error.errno else error.errno)
+            raise ImgError(f"Check failed: {text}") from None
         fixed = result.corruptions_fixed or result.leaks_fixed
         if repair and result.corruptions <= result.corruptions_fixed and not result.errors:
             _repaired(node)
@@ -182,11 +189,21 @@ def check(argv: list[str]) -> int:
             _check_json(result, name, format_of(node))
         else:
             sys.stdout.write(_check_text(result))
-    finally:
-        node.close()
     if result.errors:
         return 1
     return 2 if result.corruptions else 3 if result.leaks else 0
+
+
+@contextlib.contextmanager
+def _closed(node: Any) -> Iterator[None]:
+    """Closed at the end; what has gone wrong before is what is told."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            node.close()
+        raise
+    node.close()
 
 
 def _check_mapped(node: Any, name: str, repair: bool, as_json: bool, quiet: bool) -> int:
