@@ -147,6 +147,31 @@ def test_writethrough_has_each_write_on_the_disk_before_it_is_answered(
         talk.close()
 
 
+def test_what_cannot_be_exported_is_refused_in_the_same_words(tmp_path: pathlib.Path) -> None:
+    """Ids that are none or taken, and nodes that were said to be read-only, filters among them."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    nodes = ("driver=file,node-name=n,filename=disk", "driver=raw,node-name=ro,file=n,read-only=on")
+    line = [*LINE, *(word for node in nodes for word in ("-blockdev", node))]
+    address = {"type": "unix", "data": {"path": str(tmp_path / "s")}}
+    answers = []
+    for program in (["qemu-system-x86_64"], [sys.executable, str(ROOT / "bin" / "vmrun-qemu")]):
+        talk = Talk([*program, *line], tmp_path)
+        try:
+            talk.ask("nbd-server-start", addr=address)
+            tries = [("#x", "n", False), ("1", "n", False), ("", "n", False), ("x", "n", False), ("x", "n", False)]
+            tries += [("y", "ro", True), ("z", "ro", False)]
+            answers.append([
+                talk.ask("block-export-add", **{"type": "nbd", "id": id, "node-name": node, "writable": writable})
+                for id, node, writable in tries
+            ])
+            answers[-1].append(talk.ask("block-export-del", id="y"))
+            talk.ask("quit")
+            talk.process.wait(60)
+        finally:
+            talk.close()
+    assert answers[1] == answers[0]
+
+
 def test_an_export_in_use_is_not_taken_away_unless_by_force(tmp_path: pathlib.Path) -> None:
     """As QEMU's; and servers listen on either family's addresses."""
     (tmp_path / "disk").write_bytes(b"\5" * (1 << 20))

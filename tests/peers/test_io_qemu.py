@@ -61,6 +61,12 @@ a.qcow2 -c 'sigraise 9'
 -c 'open -o l2-cache-entry-size=33k a.qcow2' -c 'open -o lazy-refcounts=x a.qcow2'
 a.qcow2 -c 'reopen -o bogus=on' -c 'reopen -rw'
 a.qcow2 -c 'reopen -r -o read-only=off' -c 'reopen -o lazy-refcounts=on' -c 'reopen -o driver=raw'
+-c 'open -o driver=copy-on-read,file.driver=qcow2 a.qcow2' -c 'read -P 0 2M 64k' -c 'alloc 2M 64k'
+-c 'open -r -o driver=host_device,filename=.' -c 'open -o driver=host_cdrom,filename=.'
+-c 'open -o driver=host_cdrom,filename=.' -c 'open -r -o driver=host_cdrom,filename=a.qcow2'
+-c 'open -r -o driver=file,filename=/dev/null' -c 'open -r -o driver=host_device,filename=/dev/null' -c 'read 0 512'
+-r -C a.qcow2 -c 'read 0 512'
+a.qcow2 -c 'write 4k 512 -P 89' -c 'read 4k -P 89 512' -c 'read -P 5 -- 0 512' -c 'read -- -1 512' -c 'read 0 512 -P'
 -f qcow2 blkdebug::a.qcow2 -c 'break write_aio A' -c 'aio_write 0 4k' -c 'wait_break A' -c 'resume A' -c aio_flush
 """
 

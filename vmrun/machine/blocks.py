@@ -482,7 +482,7 @@ class Blocks:
 
     def _node_stats(self, node: Any, drive: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"stats": _stats(None), "node-name": self.node_name(node)}
-        if str(node.driver) in ("file", "host_device"):
+        if str(node.driver) in ("file", "host_cdrom", "host_device"):
             row["driver-specific"] = {
                 "driver": str(node.driver),
                 "discard-nb-ok": 0,

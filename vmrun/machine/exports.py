@@ -215,6 +215,8 @@ class Server:
             if bitmap.bits.size != node.size:
                 raise BuildError(f"Bitmap '{bitmap.name}' is of another size than the export")
         if writable:
+            if node.readonly and not node.lazy:
+                raise BuildError("Cannot export read-only node as writable")
             make_writable(node)
             handover.take_one(node)
         disk = LiveDisk(self.machine, node, through)

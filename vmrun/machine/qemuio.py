@@ -36,8 +36,8 @@ class Refused(Exception):
 class BadOption(Refused):
     """A letter that a command does not take; how it is used is told with it."""
 
-    def __init__(self, command: str, letter: str) -> None:
-        super().__init__(f"{command}: invalid option -- '{letter}'", True)
+    def __init__(self, command: str, letter: str, why: str = "invalid option") -> None:
+        super().__init__(f"{command}: {why} -- '{letter}'", True)
         self.command = command
 
 
@@ -67,21 +67,29 @@ _WRITES = {"write": "Cbcfnpquz", "aio_write": "Cfiquz"}
 
 
 def _options(words: list[str], flags: str, with_value: str, name: str) -> tuple[dict[str, str], list[str]]:
-    """getopt's way: letters before the rest."""
+    """getopt's way: letters before the rest, among it or after it, up to `--`."""
     found: dict[str, str] = {}
-    rest = list(words)
-    while rest and rest[0].startswith("-") and len(rest[0]) > 1 and not rest[0][1].isdigit():
-        letters = rest.pop(0)[1:]
+    rest, others = list(words), []
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if not word.startswith("-") or word == "-":
+            others.append(word)
+            continue
+        letters = word[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter in with_value:
-                found[letter] = letters or (rest.pop(0) if rest else "")
+                if not letters and not rest:
+                    raise BadOption(name, letter, "option requires an argument")
+                found[letter] = letters or rest.pop(0)
                 letters = ""
             elif letter in flags:
                 found[letter] = ""
             else:
                 raise BadOption(name, letter)
-    return found, rest
+    return found, others + rest
 
 
 class Io:
@@ -176,7 +184,8 @@ def _span(words: list[str], name: str, long: bool = False) -> tuple[int, int]:
     if count > MOST and name in ("readv", "rv", "writev", "wv", "aio_read", "aio_write"):
         raise Refused(f"Argument '{words[1]}' exceeds maximum size {MOST}")
     if offset < 0 or count < 0:
-        raise Refused(f"Argument '{words[0] if offset < 0 else words[1]}' is negative")
+        which = words[0] if offset < 0 else words[1]
+        raise Refused(f"Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- {which}")
     if count > MOST and not long:
         told = " without -n" if name in ("write", "w") else ""
         raise Refused(f"length cannot exceed {MOST}{told}, given {words[1]}")

@@ -11,9 +11,11 @@ from vmrun.backends.block.node import (
     EXTENT_ZERO,
 )  # fmt: skip
 
+SECTOR = 512
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from vmrun.backends.block.node import Node
@@ -103,12 +105,35 @@ def _one(node: Any, start: int, length: int, base: Node | None) -> Piece:
         depth += 1
 
 
-def pieces(node: Node, start: int = 0, length: int | None = None, base: Node | None = None) -> Iterator[Piece]:
-    """All of the disk from `start` on. What only `base` or images below it have comes with neither data nor zero."""
+def _salvaged(
+    node: Node, start: int, length: int, base: Node | None, failed: Callable[[int, int, OSError], None]
+) -> Piece:
+    """As far as the image says what it has; a sector of which it does not is data."""
+    while True:
+        try:
+            return _one(node, start, length, base)
+        except OSError as error:
+            failed(start, length, error)
+            if length <= SECTOR:
+                return Piece(start, length, 0, EXTENT_DATA | EXTENT_ALLOCATED, 0, node)
+            length = max(SECTOR, length // 2 // SECTOR * SECTOR)
+
+
+def pieces(
+    node: Node, start: int = 0, length: int | None = None, base: Node | None = None,
+    failed: Callable[[int, int, OSError], None] | None = None,
+) -> Iterator[Piece]:  # fmt: skip
+    """All of the disk from `start` on. What only `base` or images below it have comes with neither data nor zero.
+    `failed` is told (where, for how many bytes, why) the image does not say what it has: it is asked for less, and a
+    sector of which it says nothing is data; without `failed` that is an OSError.
+    """
     end = node.size if length is None else min(node.size, start + length)
     pending: Piece | None = None
     while start < end:
-        piece = _one(node, start, end - start, base)
+        if failed is None:
+            piece = _one(node, start, end - start, base)
+        else:
+            piece = _salvaged(node, start, end - start, base, failed)
         start += piece.length
         if pending is not None and piece.follows(pending):
             pending.length += piece.length
@@ -118,6 +143,30 @@ def pieces(node: Node, start: int = 0, length: int | None = None, base: Node | N
         pending = piece
     if pending is not None:
         yield pending
+
+
+def whole(found: Iterable[Piece], size: int, align: int) -> Iterator[Piece]:
+    """The same pieces with what lacks in the disk's last sector, of which `size` says the beginning: zeros behind the
+    file's end, part of the last piece where files are read in units of `align` bytes.
+    """
+    last: Piece | None = None
+    missing = -size % SECTOR
+    for piece in found:
+        if last is not None:
+            yield last
+        last = piece
+    if last is None:
+        return
+    if missing and last.start + last.length == size:
+        if align > 1 or last.zero and not last.data:
+            last.length += missing
+        elif last.node is not None:
+            flags = EXTENT_ZERO | (EXTENT_ALLOCATED if last.present else 0)
+            rest = Piece(size, missing, last.depth, flags, 0, last.node)
+            rest.offset = None if last.offset is None else last.offset + last.length
+            yield last
+            last = rest
+    yield last
 
 
 def seen(node: Any, offset: int, count: int) -> tuple[int, bool, bool]:

@@ -10,13 +10,13 @@ import struct
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.locks import lock_file
+from vmrun.backends.block.sizes import FIRST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 MOST_SIZE = (1 << 63) - 512
-FIRST = 4096  # bytes
 # Ref: linux/fs.h
 FSGETXATTR, FSSETXATTR, EXTSIZE, XFLAGS = 0x801C581F, 0x401C5820, 0x800, "=IIIII8s"
 

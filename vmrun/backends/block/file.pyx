@@ -10,6 +10,7 @@ from libc.string cimport memset
 from posix.stdlib cimport posix_memalign
 from posix.types cimport off_t
 
+import contextlib
 import os
 import stat as modes
 
@@ -78,6 +79,7 @@ from vmrun.backends.block.node cimport (
     cursor_advance, cursor_fill, cursor_get, cursor_memory, cursor_put,
 )
 from vmrun.backends.block.pool cimport pool_now
+from vmrun.backends.block.sizes import FIRST
 from vmrun.backends.protocols cimport IoVec
 
 cdef enum:
@@ -112,7 +114,7 @@ cdef void leave_flight(void *node) noexcept nogil:
 
 
 cdef class FileNode(Node):
-    """`fd` is the node's from now on. OSError when it is neither a file nor a block device."""
+    """`fd` is the node's from now on. OSError when it is neither a file nor a device."""
 
     def __cinit__(self, *args, **kwargs):
         self.fd = -1
@@ -120,9 +122,9 @@ cdef class FileNode(Node):
 
     def __init__(self, int fd, str path, bint readonly=False, bint direct=False):
         mode = os.fstat(fd).st_mode
-        if not (modes.S_ISREG(mode) or modes.S_ISBLK(mode)):
-            raise OSError(EINVAL, "neither a file nor a block device")
-        self.device = modes.S_ISBLK(mode)
+        self.device = modes.S_ISBLK(mode) or modes.S_ISCHR(mode)
+        if not (modes.S_ISREG(mode) or self.device):
+            raise OSError(EINVAL, "neither a file nor a device")
         self.path, self.readonly, self.driver = path, readonly, "host_device" if self.device else "file"
         self.size = os.lseek(fd, 0, os.SEEK_END)
         self.align = self.probe(fd) if direct else 1
@@ -427,3 +429,7 @@ cdef class FileNode(Node):
                 self.write(at, zeros[: min(1 << 20, size - at)])
                 at += 1 << 20
             os.fsync(self.fd)
+        elif size and not before:
+            # what it is aligned to can be tried, as of a new file
+            with contextlib.suppress(OSError):
+                self.write(0, bytes(min(FIRST, size)))

@@ -79,7 +79,8 @@ def named(name: str, options: dict[str, Any]) -> dict[str, Any]:
     if driver == "blkdebug" and not name.startswith("blkdebug:"):
         image = options.get("image", {})  # a file's contents as they are, where no driver is named
         return {**options, "image": named(name, image) if "driver" in image else of_name(name, image)}
-    if driver in PROTOCOLS or driver is None and name.startswith("json:") and "file" not in options:
+    bottom = driver in PROTOCOLS and "file" not in PROTOCOLS[driver]
+    if bottom or driver is None and name.startswith("json:") and "file" not in options:
         return of_name(name, options)
     if not isinstance(below, dict) or "filename" in below:
         raise ImageError("Can't specify 'file' and 'filename' options at the same time")

@@ -42,6 +42,7 @@ MAGICS = (
 )
 MAPPED = ("vmdk", "vdi", "vpc", "vhdx")  # of other programs: formats/
 FORMATS = ("raw", "qcow2", *MAPPED)
+DEVICES = ("host_device", "host_cdrom")  # drivers of the host's devices
 DEEPEST = 128  # images of a backing chain
 NESTED = 48  # names in images that are options themselves (json:), one in the other
 CORRUPT = "qcow2: Image is corrupt; cannot be opened read/write"
@@ -128,15 +129,17 @@ def _magic(node: Node) -> str:
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def open_file(path: str, access: Access) -> Node:
-    """The protocol node of a file or block device."""
+def open_file(path: str, access: Access, driver: str | None = None) -> Node:
+    """The protocol node of a file or a device of the host's; `driver`: what it has to be, `file` or one of DEVICES."""
     from vmrun.backends.block.file import FileNode
 
     flags = os.O_CLOEXEC | (os.O_RDONLY if access.readonly else os.O_RDWR) | (os.O_DIRECT if access.direct else 0)
     engine = _engine(path, access)
     try:
         if not path.startswith(fdsets.PREFIX) and stat.S_ISDIR(os.stat(path).st_mode):
-            raise ImageError(f"Could not open '{path}': Is a directory" if not access.readonly else _not_a_file(path))
+            raise ImageError(
+                f"Could not open '{path}': Is a directory" if not access.readonly else _not_one(path, driver)
+            )
         fd = fdsets.open_file(path, flags)
     except OSError as exc:
         if flags & os.O_DIRECT and exc.errno == errno.EINVAL:
@@ -148,8 +151,9 @@ def open_file(path: str, access: Access) -> Node:
         raise ImageError(f"Could not open '{path}': No such file or directory") from None
     try:
         mode = os.fstat(fd).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise ImageError(_not_a_file(path))
+        device = stat.S_ISBLK(mode) or driver in DEVICES and stat.S_ISCHR(mode)
+        if not device and (driver in DEVICES or not stat.S_ISREG(mode)):
+            raise ImageError(_not_one(path, driver))
         if access.lock and not access.share and not others:
             lock_file(path, fd, access.readonly)
         node = FileNode(fd, path, access.readonly, access.direct)
@@ -183,8 +187,9 @@ def _engine(path: str, access: Access) -> Any:
         ) from None
 
 
-def _not_a_file(path: str) -> str:
-    return f"Could not open '{path}': 'file' driver requires '{path}' to be a regular file"
+def _not_one(path: str, driver: str | None) -> str:
+    wanted = "either a character or block device" if driver in DEVICES else "a regular file"
+    return f"Could not open '{path}': '{driver or 'file'}' driver requires '{path}' to be {wanted}"
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -319,11 +324,11 @@ def _open_file(options: dict[str, Any], access: Access, driver: str | None) -> N
     path = str(options["filename"])
     lazy = access.known is not None and not access.readonly
     if not lazy:
-        return open_file(path, access)
+        return open_file(path, access, driver)
     # A node with a name may be for reading, for writing, or for nobody: it is opened for writing when somebody asks.
     if not os.access(path, os.W_OK) and os.path.exists(path) and not flag(options.get("auto-read-only")):
         raise ImageError(f"Could not open '{path}': Permission denied")
-    node = open_file(path, access.read_only())
+    node = open_file(path, access.read_only(), driver)
     node.lazy = True
     return node
 
@@ -357,7 +362,7 @@ def _open_fat(options: dict[str, Any], access: Access, driver: str | None) -> No
 
 
 PROTOCOLS: dict[str, Callable[[dict[str, Any], Access, str | None], Node]] = {
-    "file": _open_file, "host_device": _open_file, "null-co": _open_null, "null-aio": _open_null, "nbd": _open_nbd,
+    **dict.fromkeys(("file", *DEVICES), _open_file), "null-co": _open_null, "null-aio": _open_null, "nbd": _open_nbd,
     "http": _open_http, "https": _open_http, "vvfat": _open_fat,
 }  # fmt: skip
 FILTERS = ("blkdebug", "copy-on-read", "throttle", "raw")
@@ -386,7 +391,7 @@ def _format(options: dict[str, Any], access: Access, driver: str | None, depth: 
         raise ImageError(f"Unknown driver '{driver}'")
     if child is None:
         raise ImageError('A block device must be specified for "file"')
-    lazy = access.known is not None and driver in FILTERS
+    lazy = access.known is not None and driver in FILTERS and not access.readonly
     node = _child(child, access.read_only() if lazy and isinstance(child, str) else access, depth)
     try:
         made = _on(node, options, access, driver, depth)
@@ -635,7 +640,7 @@ def over(
 
             found: Node = ProbedNode(file, [(at, magic) for _, at, magic in MAGICS if at >= 0])
             return found
-    if format in ("raw", "host_device", "file"):
+    if format in ("raw", "file", *DEVICES):
         return raw(file)
     if format not in FORMATS:
         known = {found for found, _, _ in MAGICS}

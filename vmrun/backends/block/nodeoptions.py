@@ -33,7 +33,8 @@ _HTTP: dict[str, Kind] = {
     "password-secret": "str", "proxy-username": "str", "proxy-password-secret": "str", "cookie-secret": "str",
 }  # fmt: skip
 PROTOCOLS: dict[str, dict[str, Kind]] = {
-    "file": _FILE, "host_device": _FILE, "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
+    **dict.fromkeys(("file", "host_device", "host_cdrom"), _FILE),
+    "null-co": _NULL, "null-aio": _NULL, "http": _HTTP, "https": _HTTP,
     "nbd": {
         "filename": "str", "server": "any", "path": "str", "host": "str", "port": "str", "export": "str",
         "tls-creds": "str", "tls-hostname": "str", "x-dirty-bitmap": "str",

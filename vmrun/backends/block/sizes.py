@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FIRST = 4096  # bytes of a new file that are there, so that what it is aligned to can be tried
+
 
 def people(count: int) -> str:
     """As QEMU writes sizes: three digits, from 1000 of a unit on the next."""

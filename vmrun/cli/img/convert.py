@@ -213,9 +213,15 @@ class Copy:
         self.grain = sparse and max(sparse, min(cluster, 65536))
 
     def run(self, sources: list[Any]) -> None:
+        from vmrun.backends.block.chain import backing_of, pieces
+
         start = 0
         if self.compress and len(sources) > 1:
             sources = [joined(sources)]  # a cluster may have the end of one and the beginning of the next
+        if self.salvage:
+            for source in sources:  # as who counts first what there is to copy
+                for _ in pieces(source, 0, None, backing_of(source) if self.backed else None, self.unsaid):
+                    pass
         for source in sources:
             if self.compress:
                 self.packed(source, start)
@@ -229,6 +235,14 @@ class Copy:
         if self.rate:
             self.ready = max(self.ready, monotonic()) + count / self.rate
             sleep(max(0.0, self.ready - monotonic()))
+
+    def unsaid(self, at: int, count: int, error: OSError) -> None:
+        """What a source has there it does not say."""
+        text = f"error while reading block status at offset {at}: {error.strerror}"
+        if not self.salvage:
+            raise ImgError(text)
+        if count <= 512:
+            sys.stderr.write(f"{program()}: warning: {text}\n")
 
     def plain(self, source: Any, start: int) -> None:
         from vmrun.backends.block.copy import Order
@@ -257,7 +271,7 @@ class Copy:
         from vmrun.backends.block.chain import backing_of, pieces
 
         base = backing_of(source) if self.backed else None
-        for piece in pieces(source, 0, None, base):
+        for piece in pieces(source, 0, None, base, self.unsaid):
             skipped = self.backed and (not piece.present or base is not None and piece.node is base)
             if skipped or piece.zero and self.sparse and self.blank:
                 self.progress.add(piece.length)
@@ -316,7 +330,7 @@ class Copy:
         done = 0
         most = max(self.step // cluster, 1) * cluster
         base = backing_of(source) if self.backed else None
-        for piece in pieces(source, 0, None, base):
+        for piece in pieces(source, 0, None, base, self.unsaid):
             skipped = self.backed and (not piece.present or base is not None and piece.node is base)
             if skipped or piece.zero and self.sparse and self.blank:
                 self.progress.add(piece.length)

@@ -66,6 +66,9 @@ class Session(Io):
         if snapshot:
             self.node = over_temporary(name, self.node)
         if "C" in given or "copy-on-read" in given:
+            if self.node.readonly:
+                self.node.close()
+                raise ImgError("Can't use copy-on-read on read-only device")
             self.node = CopyOnReadNode(self.node)
         self.drive = queue(self.node)
         for node in graph(self.node):

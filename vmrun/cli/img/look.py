@@ -82,7 +82,7 @@ def _shown(name: str, node: Node, options: bool) -> str:
 
 
 def map(argv: list[str]) -> int:  # noqa: A001
-    from vmrun.backends.block.chain import pieces
+    from vmrun.backends.block.chain import pieces, whole
 
     given = Given(argv, "f:s:l:U", ("output=", "start-offset=", "max-length="), {"format": "f"})
     name, as_json = given.one(), given.json()
@@ -91,6 +91,8 @@ def map(argv: list[str]) -> int:  # noqa: A001
     node = open_image(name, given["f"], share="U" in given, options="image-opts" in given)
     try:
         found = pieces(node, start, None if limit is None else image_size(limit, "max length"))
+        if limit is None and node.size % 512:
+            found = whole(found, node.size, _unit(node))
         if as_json and start >= node.size:
             sys.stdout.write(
                 f'[{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}}]\n'
@@ -110,6 +112,11 @@ def map(argv: list[str]) -> int:  # noqa: A001
     finally:
         node.close()
     return 0
+
+
+def _unit(node: Any) -> int:
+    """In which a disk's file is read, at least."""
+    return max([getattr(node, "align", 1), *(_unit(child) for _, child in node.children())])
 
 
 def _file_of(node: Any, offset: int) -> str:

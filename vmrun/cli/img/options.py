@@ -268,7 +268,7 @@ def open_image(
             if name and "=" not in name and not name.startswith("json:"):
                 raise ImageError(f"Could not open '{name}': Cannot find device='{name}' nor node-name='{name}'")
             return images.open_options(filenames.nested(dict(pairs(name))), access)
-        if format is not None and format not in images.FORMATS and format not in ("file", "host_device", "nbd"):
+        if format is not None and format not in images.FORMATS and format not in ("file", *images.DEVICES, "nbd"):
             raise ImageError(f"Could not open '{name}': Unknown driver '{format}'")
         file = images.open_protocol(name, access)
         if images.says_format(name, file, format):

@@ -107,8 +107,8 @@ _NODE = {
 }
 enums["BlockdevDiscardOptions"] = ("ignore", "unmap")
 enums["BlockdevDriver"] = (
-    "blkdebug", "copy-on-read", "file", "host_device", "http", "https", "nbd", "null-aio", "null-co", "qcow2", "raw",
-    "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+    "blkdebug", "copy-on-read", "file", "host_cdrom", "host_device", "http", "https", "nbd", "null-aio", "null-co",
+    "qcow2", "raw", "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
 )  # fmt: skip
 enums["OnOffAuto"] = ("auto", "on", "off")
 enums["BlockdevAioOptions"] = ("threads", "native", "io_uring")
@@ -164,7 +164,7 @@ union(
     "driver",
     _NODE,
     {
-        **dict.fromkeys(("file", "host_device"), "BlockdevOptionsFile"),
+        **dict.fromkeys(("file", "host_cdrom", "host_device"), "BlockdevOptionsFile"),
         **dict.fromkeys(("null-aio", "null-co"), "BlockdevOptionsNull"),
         **{"qcow2": "BlockdevOptionsQcow2", "raw": "BlockdevOptionsRaw", "nbd": "BlockdevOptionsNbd"},
         **dict.fromkeys(("vdi", "vhdx", "vpc"), "BlockdevOptionsGenericFormat"),

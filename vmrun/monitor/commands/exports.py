@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmrun.errors import BuildError
 from vmrun.machine import exports
+from vmrun.machine.nodes import LETTERS
 from vmrun.monitor.errors import QmpError
 from vmrun.monitor.table import check, command, enums, event, struct, union
 
@@ -83,6 +84,9 @@ def block_export_add(monitor: Any, **options: Any) -> None:
     """
     options = {key.replace("_", "-"): value for key, value in options.items()}
     check(options, "BlockExportOptions", "")
+    id = options["id"]
+    if not id[:1].isalpha() or set(id) - LETTERS:
+        raise QmpError("Invalid block export id")
     if options.get("iothread"):
         raise QmpError("'iothread' of an export is not modelled")
     node = options["node-name"]

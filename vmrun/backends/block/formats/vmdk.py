@@ -324,16 +324,16 @@ def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
     if version == 3 and writing and not flags & COMPRESSED:
         raise ImageError("VMDK version 3 must be read only")
     if not grain or grain & (grain - 1) or grain * SECTOR > MOST_GRAIN:
-        raise ImageError(f"Invalid granularity, image may be corrupt: {grain} sectors")
+        raise ImageError("Invalid granularity, image may be corrupt")
     if not 0 < per_table <= 512:
         raise ImageError("L2 table size too big")
-    if capacity > 1 << 53:
-        raise ImageError("the VMDK image is larger than can be")
     if flags & COMPRESSED and header[13] != 1:
         raise ImageError("the VMDK image is compressed in a way that is unknown")
     entries = -(-capacity // (per_table * grain))
-    if entries * 4 > MOST_DIRECTORY:
+    if entries * 4 > MOST_DIRECTORY or capacity > 1 << 53:
         raise ImageError("L1 size too big")
+    if node.size < header[10] * SECTOR:
+        raise ImageError(f"File truncated, expecting at least {header[10] * SECTOR} bytes")
     directories = [Table(node, directory * SECTOR, entries, "I")]
     if flags & REDUNDANT and redundant and redundant != AT_END and not flags & COMPRESSED:
         directories.append(Table(node, redundant * SECTOR, entries, "I"))
@@ -422,7 +422,7 @@ def _parts(text: bytes, name: str, access: Access, opened: list[Any]) -> list[An
             continue
         if kind not in ("FLAT", "VMFS", "SPARSE", "VMFSSPARSE"):
             raise ImageError(f"Unsupported extent type '{kind}'")
-        if not line[4] or (kind == "FLAT" and line[5] is None):
+        if not line[4] or (kind == "FLAT") != (line[5] is not None):
             raise ImageError(f"Invalid extent line: {words}")
         path = line[4].decode("utf-8", "surrogateescape")
         node = open_protocol(beside(name, path), access)
