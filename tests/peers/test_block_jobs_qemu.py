@@ -357,6 +357,23 @@ def test_images_made_and_reopened_by_node(tmp_path: pathlib.Path) -> None:
     both(tmp_path, scenario, ("a.qcow2", "n.qcow2"), NODES)
 
 
+def test_the_node_of_a_drive_is_reopened_by_its_name(tmp_path: pathlib.Path) -> None:
+    def scenario(side: Side) -> None:
+        file = {"driver": "file", "filename": "a.qcow2"}
+        for options in (
+            {"driver": "raw", "node-name": "dn", "file": file},
+            {"driver": "qcow2", "node-name": "dm", "file": file},
+            {"driver": "qcow2", "node-name": "dn", "file": {**file, "filename": "b.qcow2"}},
+            {"driver": "qcow2", "node-name": "dn", "file": {"driver": "null-co"}},
+            {"driver": "qcow2", "node-name": "dn", "file": file, "read-only": False},
+        ):
+            side.ask("blockdev-reopen", options=[options])
+            side.log.append(side.talk.ask("query-block")["return"][0]["inserted"]["ro"])
+
+    line = ["-drive", "if=none,id=dd,file=a.qcow2,format=qcow2,node-name=dn,readonly=on"]
+    both(tmp_path, scenario, ("a.qcow2",), [*line, "-device", "virtio-blk-pci,drive=dd,id=x0"])
+
+
 def test_what_cannot_be_is_told_in_the_same_words(tmp_path: pathlib.Path) -> None:
     """Requests with a fault each, and the few that must do for the next."""
     lines = (pathlib.Path(__file__).parent / "block_faults.txt").read_text().splitlines()

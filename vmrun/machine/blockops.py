@@ -519,6 +519,21 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
     Create(machine, id, make).start()
 
 
+def _stays(node: Any, given: dict[str, Any]) -> None:
+    """What of a node's options cannot be another while it is open is what it was. BuildError."""
+    file = given.get("file")
+    below = next((child for role, child in node.children() if role == "file"), None)
+    if isinstance(file, str) and below is not None and file != below.name:
+        raise BuildError("Cannot change the option 'file'", remedy="blockdev-add a node with the other file")
+    if isinstance(file, dict) and below is not None:
+        for key, had in (("driver", str(below.driver)), ("node-name", str(below.name))):
+            if had and file.get(key, had) != had:
+                raise BuildError(f"Cannot change the option 'file.{key}'")
+        path = getattr(below, "path", "")
+        if path and os.path.realpath(str(file.get("filename", path))) != os.path.realpath(path):
+            raise BuildError("Cannot change the option 'file.filename'")
+
+
 def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
     """Whether a node is for reading alone, which node lies below it, how much of its tables is kept; its other
     options stay as they are.
@@ -532,11 +547,14 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
         name = given.get("node-name")
         if not name:
             raise BuildError("node-name not specified")
-        node = table.named.open.get(str(name))
-        if node is None:
+        node = table.node(str(name))  # one of a -drive or below one, too
+        if node is None or table.filters.get(id(node), ("",))[0] == name:
             raise BuildError(f"Failed to find node with node-name='{name}'")
-        if given.get("driver") != table.known[str(name)].get("driver"):
+        if "backing" not in given and backing_of(node) is not None:
+            raise BuildError(f"backing is missing for '{name}'")
+        if given.get("driver") != table.known.get(str(name), {}).get("driver", str(node.driver)):
             raise BuildError("Cannot change the option 'driver'")
+        _stays(node, given)
         free(machine, node, str(name))
         below: Any = backing_of(node)
         if "backing" in given and given["backing"] is not None:
@@ -571,4 +589,4 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
                     old.close()
             for drive in table.over(node):
                 drive.resized()
-        table.known[str(given["node-name"])].update(given)
+        table.known.get(str(given["node-name"]), {}).update(given)

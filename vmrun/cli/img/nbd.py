@@ -175,12 +175,12 @@ def _tls(given: Given, endpoint: str) -> Any:
 def _export(given: Given) -> Export:
     """ImgError."""
     from vmrun.backends.block import over_temporary
-    from vmrun.backends.block.chain import deep
+    from vmrun.backends.block.chain import backing_of, deep
     from vmrun.backends.block.errors import ImageError
     from vmrun.backends.block.images import raw
     from vmrun.backends.block.nbd_server import Export
     from vmrun.backends.block.probed import ProbedNode
-    from vmrun.cli.img.bitmap import find
+    from vmrun.cli.img.bitmap import of
 
     name, snapshot, inner = given.args[0], "s" in given, given["l"]
     readonly = "r" in given or inner is not None
@@ -203,7 +203,12 @@ def _export(given: Given) -> Export:
         if inner is not None:
             select([node], inner)
         for wanted in given.all.get("B", []):
-            bitmap = find(node, wanted)
+            below: Any = node  # or of an image below it
+            while not (found := [one for one in of(below) if one.name == wanted]):
+                below = backing_of(below)
+                if below is None:
+                    raise ImgError(f"Bitmap '{wanted}' is not found")
+            bitmap = found[0]
             if bitmap.inconsistent:
                 raise ImgError(f"Bitmap '{wanted}' is inconsistent and cannot be used")
             bitmaps[wanted] = bitmap.bits
@@ -214,8 +219,6 @@ def _export(given: Given) -> Export:
             node = raw(node, {"offset": start})
     except BaseException as error:
         closed(node)
-        if isinstance(error, ValueError):
-            raise ImgError(f"Bitmap '{wanted}' is not found") from None
         if isinstance(error, ImageError):
             raise ImgError(error.text) from None
         raise
