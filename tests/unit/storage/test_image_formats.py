@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 
+from vmrun.backends.block import images
 from vmrun.backends.block.create import create_image
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.formats import vmdk
@@ -175,6 +176,28 @@ def test_an_image_that_names_itself_by_options(format: str, tmp_path: pathlib.Pa
         create_image(str(path), "qcow2", 1 << 20, {"backing_file": name, "backing_fmt": "qcow2"})
     with pytest.raises(ImageError, match="too many nodes: an image names itself"):
         open_node(str(path), format, Access(readonly=True))
+
+
+def test_what_is_only_read_is_so_whenever_it_is_to_be_written(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a"
+    create_image(str(path), "vmdk", 1 << 20, {})
+    with path.open("r+b") as file:
+        file.seek(4)
+        file.write(b"\3")
+    with pytest.raises(ImageError, match="version 3 must be read only"):
+        open_node(str(path), "vmdk", Access())
+    node = open_node(str(path), "vmdk", Access(readonly=True))
+    with pytest.raises(ImageError, match="version 3 must be read only"):
+        images.reopen(node, False)
+    node.close()
+    with images.waiting():
+        node = open_node(str(path), "vmdk", Access())
+    images.take(node.file)
+    with pytest.raises(ImageError, match="version 3 must be read only"):
+        images.take(node)
+    with pytest.raises(OSError, match="not permitted"):
+        node.write(0, bytes(512))
+    node.close()
 
 
 def test_names_of_names_end(tmp_path: pathlib.Path) -> None:

@@ -4,7 +4,7 @@ The formats have little in common but this: a table gives blocks of one size the
 a place reads as zeros. What a layout is asked, for one block at a time, is cheap beside the block's transfer.
 """
 
-from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, EROFS
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENOMEM, EPERM, EROFS
 from libc.stdlib cimport free, malloc
 
 import threading
@@ -46,14 +46,14 @@ cdef class MappedNode(Node):
             return self.fetch(offset, bytes, to)
 
     cdef int writev(self, u64 offset, u64 bytes, Cursor *source, u32 flags) noexcept nogil:
-        if self.readonly:
-            return EROFS
+        if self.asleep or self.readonly:
+            return EPERM if self.asleep else EROFS
         with gil:
             return self.store(offset, bytes, source, flags)
 
     cdef int zero(self, u64 offset, u64 bytes, u32 flags) noexcept nogil:
-        if self.readonly:
-            return EROFS
+        if self.asleep or self.readonly:
+            return EPERM if self.asleep else EROFS
         with gil:
             return self.blank(offset, bytes, flags)
 
@@ -247,6 +247,8 @@ cdef class MappedNode(Node):
         with self.lock:
             self.layout.reload()
             self.size = self.layout.size
+            if not self.readonly:
+                self.layout.writable()
         self.asleep = False
 
 

@@ -98,6 +98,7 @@ class Sparse:
             (node, 0, SECTOR), *((node, one.at, one.at + one.entries * one.width) for one in directories),
         )  # fmt: skip
         self.compressed = bool(flags & COMPRESSED)
+        self.frozen = False  # what a version has that is only to be read
         self.tables: dict[int, Any] = {}
 
     def _table(self, number: int) -> Any:
@@ -250,6 +251,8 @@ class Vmdk(Layout):
     def writable(self) -> None:
         if self.packs and len(self.parts) > 1:
             raise ImageError("compressed VMDK images of several extents are read only")
+        if any(isinstance(part, Sparse) and part.frozen for part in self.parts):
+            raise ImageError("VMDK version 3 must be read only")
 
     def changed(self) -> None:
         """Another content ID: images that are based on this one are told by it that they are no more."""
@@ -303,7 +306,7 @@ def _word(text: bytes, key: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
+def _sparse(node: Any) -> tuple[Sparse, bytes, int]:
     """The extent that a file is, its descriptor and where that lies."""
     if node.size < SECTOR:
         raise ImageError("a VMDK extent is shorter than its header")
@@ -321,8 +324,6 @@ def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
     _, version, flags, capacity, grain, text_at, text_size, per_table, redundant, directory, *_ = header
     if version > 3:
         raise ImageError(f"Unsupported VMDK version {version}")
-    if version == 3 and writing and not flags & COMPRESSED:
-        raise ImageError("VMDK version 3 must be read only")
     if not grain or grain & (grain - 1) or grain * SECTOR > MOST_GRAIN:
         raise ImageError("Invalid granularity, image may be corrupt")
     if not 0 < per_table <= 512:
@@ -343,6 +344,7 @@ def _sparse(node: Any, writing: bool) -> tuple[Sparse, bytes, int]:
             raise ImageError("the VMDK image's descriptor lies outside the file")
         text = node.read(place, min(text_size * SECTOR, MOST_TEXT)).partition(b"\0")[0]
     extent = Sparse(node, capacity * SECTOR, grain * SECTOR, per_table, directories, flags)
+    extent.frozen = version == 3 and not extent.compressed
     if text:
         extent.held += ((node, place, place + min(text_size * SECTOR, MOST_TEXT)),)
     return extent, text, place
@@ -371,7 +373,7 @@ def _checked(text: bytes) -> None:
 def open_layout(file: Node, name: str, access: Access) -> Layout:
     head = file.read(0, SECTOR)
     if head[:4] == MAGIC:
-        extent, text, place = _sparse(file, not access.readonly)
+        extent, text, place = _sparse(file)
         _checked(text)
         if _word(text, b"createType") not in ("monolithicSparse", "streamOptimized", "custom", ""):
             raise ImageError("the file is one extent of a VMDK image", "open the file with the descriptor")
@@ -431,7 +433,7 @@ def _parts(text: bytes, name: str, access: Access, opened: list[Any]) -> list[An
             parts.append(Flat(node, int(line[5] or 0) * SECTOR, size))
             parts[-1].kind = kind
             continue
-        part = _sparse(node, not access.readonly)[0] if kind == "SPARSE" else _old_sparse(node)
+        part = _sparse(node)[0] if kind == "SPARSE" else _old_sparse(node)
         if part.size < size:
             raise ImageError(f"the extent is smaller than its line says: {words}")
         part.size, part.kind = size, kind
