@@ -348,12 +348,27 @@ def compare(argv: list[str]) -> int:
 
 def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progress) -> str:
     """What is said of the first one, '' when there is none; several threads read."""
+    from _thread import allocate_lock
+
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.copy import WINDOW
     from vmrun.cli.img.lanes import lanes, share
 
     found: list[int] = []
     mismatch: list[int] = []
+    lock = allocate_lock()
+    ended: dict[int, int] = {}  # pieces that were looked at, by their beginnings, behind one that was not yet
+    reached = 0
+
+    def over(at: int, count: int) -> None:
+        """How far it is goes by the order of the disk, whichever thread is the first."""
+        nonlocal reached
+        with lock:
+            ended[at] = count
+            while reached in ended:
+                count = ended.pop(reached)
+                reached += count
+                progress.add(count)
 
     def tasks() -> Iterator[tuple[int, int]]:
         left, right = pieces(one, 0, both), pieces(other, 0, both)
@@ -368,7 +383,7 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
                 step = min(end - at, WINDOW)
                 if a.zero and b.zero:
                     step = end - at
-                    progress.add(step)
+                    over(at, step)
                 else:
                     yield at, step
                 at += step
@@ -381,7 +396,7 @@ def _differences(one: Any, other: Any, both: int, strict: bool, progress: Progre
         where = lane.difference(one, other, *task)
         if where is not None:
             found.append(where)
-        progress.add(task[1])
+        over(*task)
 
     # Pieces are handed out in their order and all that were come back: the least is the first difference.
     share(tasks(), work, lanes(8))
