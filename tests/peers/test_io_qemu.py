@@ -66,6 +66,7 @@ a.qcow2 -c 'reopen -r -o read-only=off' -c 'reopen -o lazy-refcounts=on' -c 'reo
 -c 'open -o driver=host_cdrom,filename=.' -c 'open -r -o driver=host_cdrom,filename=a.qcow2'
 -c 'open -r -o driver=file,filename=/dev/null' -c 'open -r -o driver=host_device,filename=/dev/null' -c 'read 0 512'
 -r -C a.qcow2 -c 'read 0 512'
+-f vpc bad.vpc -c 'read 0 512'
 a.qcow2 -c 'write 4k 512 -P 89' -c 'read 4k -P 89 512' -c 'read -P 5 -- 0 512' -c 'read -- -1 512' -c 'read 0 512 -P'
 -f qcow2 blkdebug::a.qcow2 -c 'break write_aio A' -c 'aio_write 0 4k' -c 'wait_break A' -c 'resume A' -c aio_flush
 """
@@ -78,8 +79,12 @@ def images(directory: pathlib.Path) -> None:
         "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 a.qcow2",
         "qemu-io -c 'write -P 5 0 128k' a.qcow2",
         "qemu-img create -q -f qcow2 s.qcow2 1M",
+        "qemu-img create -q -f vpc bad.vpc 10M",
     ):
         subprocess.run(shlex.split(words), cwd=directory, check=True, capture_output=True)
+    with (directory / "bad.vpc").open("r+b") as file:
+        file.seek(512 + 32)
+        file.write(b"\0\0\0\x80")  # bytes of a block
 
 
 def said(program: list[str], line: str, directory: pathlib.Path) -> tuple[str, list[str], int]:

@@ -164,7 +164,8 @@ def _opened(session: Session, given: Given, name: str) -> None:
     except ImgError as error:
         told = inside(error, name)
         device = f" device {name}" if name else ""
-        raise ImgError(told if told.startswith("Invalid ") else f"can't open{device}: {told}") from None
+        of_the_line = told.startswith("Invalid ") and " option: " in told
+        raise ImgError(told if of_the_line else f"can't open{device}: {told}") from None
 
 
 def _given(argv: list[str], more: str = "") -> Given:
