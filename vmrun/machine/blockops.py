@@ -519,8 +519,22 @@ def blockdev_create(machine: Machine, id: str, options: dict[str, Any]) -> None:
     Create(machine, id, make).start()
 
 
-def _stays(node: Any, given: dict[str, Any]) -> None:
-    """What of a node's options cannot be another while it is open is what it was. BuildError."""
+# what blockdev-reopen leaves as it is, and what holds when it was not said
+_FIXED: dict[str, Any] = {
+    "discard": "ignore", "detect-zeroes": "off", "offset": 0, "size": None, "cache": {}, "aio": "threads",
+    "locking": "auto", "auto-read-only": False, "force-share": False,
+}  # fmt: skip
+
+
+def _stays(node: Any, given: dict[str, Any], known: dict[str, Any] | None) -> None:
+    """What of a node's options cannot be another while it is open is what it was. `known`: the options of a node that
+    blockdev-add made. BuildError.
+    """
+    for key, default in _FIXED.items():
+        if known is not None and given.get(key, default) != known.get(key, default):
+            raise BuildError(
+                f"Cannot change the option '{key}'", remedy="blockdev-add another node on the file, and take that"
+            )
     file = given.get("file")
     below = next((child for role, child in node.children() if role == "file"), None)
     if isinstance(file, str) and below is not None and file != below.name:
@@ -554,7 +568,7 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
             raise BuildError(f"backing is missing for '{name}'")
         if given.get("driver") != table.known.get(str(name), {}).get("driver", str(node.driver)):
             raise BuildError("Cannot change the option 'driver'")
-        _stays(node, given)
+        _stays(node, given, table.known.get(str(name)))
         free(machine, node, str(name))
         below: Any = backing_of(node)
         if "backing" in given and given["backing"] is not None:
