@@ -59,7 +59,8 @@ def new_file(path: str, size: int, preallocation: str = "off", hint: int = 0) ->
 
 def _is_device(path: str) -> bool:
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
+        return stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
     except (OSError, ValueError):
         return False
 
@@ -84,6 +85,7 @@ def _blank(path: str, size: int, preallocation: str) -> None:
 def _preallocate(fd: int, size: int, preallocation: str) -> None:
     if preallocation == "falloc" and size:
         os.posix_fallocate(fd, 0, size)
+        os.pwrite(fd, bytes(min(size, FIRST)), 0)
     elif preallocation == "full":
         zeros = bytes(1 << 20)
         for at in range(0, size, 1 << 20):

@@ -108,6 +108,8 @@ def snapshot_rows(snapshots: list[Any], id: str = "") -> str:
     """A table of snapshots (qcow2_header.Snapshot), with its head; `id` in place of each one's own."""
     import time
 
+    from vmrun.backends.block.people import padded
+
     text = f"{'ID':<9} {'TAG':<16} {'VM SIZE':>8}{'DATE':>20}{'VM CLOCK':>13}{'ICOUNT':>11}\n"
     for one in snapshots:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.date_sec))
@@ -115,5 +117,5 @@ def snapshot_rows(snapshots: list[Any], id: str = "") -> str:
         clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
         icount = "" if one.icount == (1 << 64) - 1 else str(one.icount)
         size = people(one.vm_state_size)
-        text += f"{id or one.id:<9} {one.name:<16} {size:>8}{date:>20}{clock:>13}{icount:>11}\n"
+        text += f"{id or one.id:<9} {padded(one.name, 16)} {size:>8}{date:>20}{clock:>13}{icount:>11}\n"
     return text

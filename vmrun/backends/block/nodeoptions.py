@@ -196,7 +196,10 @@ def number(key: str, value: Any, sized: bool = False, negative: bool = False, mo
 
 def of_the_host(text: str) -> bool:
     """Whether a message says that a file itself could not be opened: QEMU always names it then."""
-    told = ("No such file", "Permission denied", "Is a directory", "O_DIRECT")
+    told = (
+        "No such file", "Permission denied", "Is a directory", "O_DIRECT", "Not a directory",
+        "No such device or address", "Too many levels of symbolic links", "File name too long",
+    )  # fmt: skip
     return "backing file" not in text and "Failed to connect" not in text and any(words in text for words in told)
 
 

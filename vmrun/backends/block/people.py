@@ -63,6 +63,11 @@ def _specific_line(key: str, value: Any, depth: int) -> str:
     return f"{pad}{key}: {word}\n"
 
 
+def padded(text: str, width: int) -> str:
+    """So wide by its bytes, as C pads: not by its letters."""
+    return text + " " * (width - len(text.encode(errors="surrogateescape")))
+
+
 def snapshot_table(snapshots: list[dict[str, Any]]) -> str:
     """SnapshotInfos, one a line."""
     import time
@@ -74,5 +79,6 @@ def snapshot_table(snapshots: list[dict[str, Any]]) -> str:
         seconds, rest = one["vm-clock-sec"], one["vm-clock-nsec"] // 1_000_000
         clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:03d}"
         icount = str(one["icount"]) if "icount" in one else ""
-        text += f"{one['id']:<9} {one['name']:<16} {people(one['vm-state-size']):>8}{date:>20}{clock:>13}{icount:>11}\n"
+        size, name = people(one["vm-state-size"]), padded(one["name"], 16)
+        text += f"{one['id']:<9} {name} {size:>8}{date:>20}{clock:>13}{icount:>11}\n"
     return text

@@ -59,18 +59,23 @@ def run(argv: list[str]) -> int:
     return main(argv, PROGRAM)
 
 
-def main(argv: list[str], program: str) -> int:
+def _version(program: str) -> str:
+    """The first line of the help, too, where scripts look for it."""
     from vmrun import __version__
 
+    return f"{program} version {LIKE} (vmrun {__version__})\n"
+
+
+def main(argv: list[str], program: str) -> int:
     try:
         argv = _standard(argv, program)
         if argv[:1] in (["--help"], ["-h"]):
             from vmrun.cli.img.usage import usage
 
-            sys.stdout.write(usage(program))
+            sys.stdout.write(_version(program) + usage(program))
             return 0
         if argv[:1] in (["--version"], ["-V"]):
-            sys.stdout.write(f"{program} version {LIKE} (vmrun {__version__})\n")
+            sys.stdout.write(_version(program))
             return 0
         if not argv:
             raise ImgError("Not enough arguments", usage=True)
@@ -87,7 +92,7 @@ def main(argv: list[str], program: str) -> int:
     except HelpAsked:
         from vmrun.cli.img.usage import usage
 
-        sys.stdout.write(usage(program))
+        sys.stdout.write(_version(program) + usage(program))
         return 0
     except ImgError as error:
         return _failed(program, str(error), error.code, error.usage)

@@ -9,7 +9,7 @@ import sys
 
 from vmrun.backends.block.sizes import bytes_of as size_of
 from vmrun.backends.block.sizes import digits
-from vmrun.cli.img.formats import amend_help, create_options, known, option_help, shown_options
+from vmrun.cli.img.formats import amend_help, create_options, known, not_made, option_help, shown_options
 from vmrun.cli.img.options import (
     CACHES,
     Given,
@@ -43,7 +43,7 @@ def create(argv: list[str]) -> int:
     format = given["f"] or "raw"
     if not known(format):
         name = given.args[0] if given.args else ""
-        raise ImgError(f"{name}: Unknown file format '{format}'")
+        raise ImgError(f"{name}: {not_made(format)}")
     if asks_help(given):
         sys.stdout.write(option_help(format, bool(given.args)))
         return 0
@@ -115,7 +115,7 @@ def make(
     how = options.get("preallocation", "off")
     if how not in PREALLOCATIONS or format == "raw" and how == "metadata":
         if how in PREALLOCATIONS:
-            raise ImgError(f"{name}: Unsupported preallocation mode '{how}'")
+            raise ImgError(f"{name}: Unsupported preallocation mode: {how}")
         if known(format) and format not in ("raw", "qcow2"):
             raise ImgError(f"{name}: invalid parameter value: {how}")
         raise ImgError(f"{name}: Parameter 'preallocation' does not accept value '{how}'")
@@ -220,7 +220,7 @@ def snapshot(argv: list[str]) -> int:
     from vmrun.backends.block.people import snapshot_table
 
     given = Given(argv, "la:c:d:qU")
-    actions = [letter for letter in "lacd" if letter in given]
+    actions = [letter for letter in "lacd" for _ in given.all.get(letter, ())]
     if len(actions) > 1:
         raise ImgError("Cannot mix '-l', '-a', '-c', '-d'", usage=True)
     name = given.one()
@@ -282,6 +282,7 @@ def _create_snapshot(node: Any, name: str) -> None:
 
     now = time_ns()
     numbers = [digits(one.id) or 0 for one in node.snapshots]
+    name = os.fsdecode(os.fsencode(name)[:255])
     one = Snapshot(
         id=str(max(numbers, default=0) + 1), name=name, date_sec=now // 10**9, icount=0,
         date_nsec=now % 10**9 // 1000 * 1000,
@@ -317,20 +318,21 @@ def rebase(argv: list[str]) -> int:
     )  # fmt: skip
     below: Node | None = None
     try:
-        header = getattr(node, "header", None)
-        if header is None:
-            raise ImgError(f"Could not change the backing file to '{base or ''}': Operation not supported")
-        if base and header.autoclear & 2:
-            raise ImgError(f"Could not change the backing file to '{base}': Invalid argument")
+        header: Any = getattr(node, "header", None)
+        changed = f"Could not change the backing file to '{base or ''}'"
+        if header is None and (base_format or not base):
+            raise ImgError(f"{changed}: Operation not supported")
+        if base and header is not None and header.autoclear & 2:
+            raise ImgError(f"{changed}: Invalid argument")
+        if not unsafe and base:
+            try:
+                below = open_image(beside(name, base), base_format, cache=source, share="U" in given)
+            except ImgError as error:
+                text = str(error)
+                raise ImgError(f"Could not open new backing file '{base}': {text.split(': ', 1)[-1]}") from None
         if base and not base_format:
-            raise ImgError(f"Could not change the backing file to '{base}': backing format must be specified")
+            raise ImgError(f"{changed}: backing format must be specified")
         if not unsafe:
-            if base:
-                try:
-                    below = open_image(beside(name, base), base_format, cache=source, share="U" in given)
-                except ImgError as error:
-                    text = str(error)
-                    raise ImgError(f"Could not open new backing file '{base}': {text.split(': ', 1)[-1]}") from None
             new: Node = below if below is not None else NullNode(node.size)
             progress = Progress("p" in given, node.size)
             old, lane = node.backing, Lane()
@@ -456,6 +458,10 @@ def amend(argv: list[str]) -> int:
     if not given.all.get("o"):
         raise ImgError("Must specify options (-o)", usage=True)
     if asks_help(given):
+        said = given["f"] or "qcow2"
+        if said != "qcow2":
+            unamended = f"Format driver '{said}' does not support option amendment"
+            raise ImgError(unamended if known(said) else not_made(said))
         sys.stdout.write(amend_help())
         return 0
     if len(given.args) != 1:

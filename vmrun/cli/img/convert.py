@@ -9,7 +9,7 @@ from vmrun.backends.block.sizes import bytes_of as size
 from vmrun.backends.block.sizes import digits
 from vmrun.cli.img import bitmap
 from vmrun.cli.img.change import make
-from vmrun.cli.img.formats import create_options, known, option_help
+from vmrun.cli.img.formats import create_options, known, not_made, option_help
 from vmrun.cli.img.options import (
     Given,
     ImgError,
@@ -43,7 +43,7 @@ def convert(argv: list[str]) -> int:
         if letter in "Sm":
             (_sparse if letter == "S" else _workers)(given[letter])
     if not known(target_format) and "n" not in given:
-        raise ImgError(f"Unknown file format '{target_format}'")
+        raise ImgError(not_made(target_format))
     if asks_help(given):
         sys.stdout.write(option_help(target_format, bool(given.args)))
         return 0
@@ -375,7 +375,7 @@ def dd(argv: list[str]) -> int:
         numbers[key] = found
     format = given["O"] or "raw"
     if not known(format):
-        raise ImgError("Unknown file format")
+        raise ImgError(not_made(format).removesuffix(f" '{format}'"))
     source = open_image(words["if"], given["f"], share="U" in given, options="image-opts" in given)
     block, skip = int(numbers["bs"] or 512), int(numbers["skip"] or 0)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmrun.backends.block.formats import module
-from vmrun.backends.block.images import MAPPED
+from vmrun.backends.block.images import FILTERS, MAPPED, PROTOCOLS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,10 +46,19 @@ _OF_FILES = {
     "preallocation=<str>": "Preallocation mode (allowed values: off, falloc, full)",
 }
 
+UNMADE = ("bochs", "cloop", "dmg")  # they are only read, by others
+
 
 def known(format: str) -> bool:
     """Whether images of it can be made."""
     return format in _CREATE or format in MAPPED
+
+
+def not_made(format: str) -> str:
+    """Why images of it are not made."""
+    if format in PROTOCOLS or format in FILTERS or format in UNMADE:
+        return f"Format driver '{format}' does not support image creation"
+    return f"Unknown file format '{format}'"
 
 
 def create_options(format: str) -> dict[str, Any]:

@@ -424,20 +424,22 @@ def _first_data(node: Node, start: int, count: int) -> int | None:
 def measure(argv: list[str]) -> int:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.create import header_for, metadata_size
-    from vmrun.cli.img.formats import create_options, known
+    from vmrun.cli.img.formats import create_options, known, not_made
 
     given = Given(argv, "O:o:f:l:U", ("output=", "size="))
     as_json, target = given.json(), given["O"] or "raw"
     if "size" in given:
         image_size(given["size"] or "")
     if not known(target):
-        raise ImgError(f"Unknown file format '{target}'")
+        raise ImgError(not_made(target))
     try:
         options = options_of(given, create_options(target), target, "")
     except ImgError as error:
         raise ImgError(f"{error}\n{program()}: Invalid options for file format '{target}'") from None
     if len(given.args) > 1:
         raise ImgError("At most one filename argument is allowed.")
+    if not given.args and any(word in given for word in ("image-opts", "f", "l")):
+        raise ImgError("--image-opts, -f, and -l require a filename argument.")
     if "size" in given and given.args:
         raise ImgError("--size N cannot be used together with a filename.")
     if ("size" in given) == bool(given.args):

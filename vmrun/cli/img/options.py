@@ -181,7 +181,7 @@ def rate_of(text: str | None) -> int:
     if text is None:
         return 0
     found = size(text)
-    if not found:
+    if found is None:
         raise ImgError(
             "Invalid rate limit specified. You may use k, M, G, T, P or E suffixes for\n"
             f"{program()}: kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."

@@ -91,17 +91,15 @@ class Vdi(Layout):
 
 
 def open_layout(file: Node, name: str, access: Access) -> Layout:
-    head = file.read(0, HEADER.size) if file.size >= HEADER.size else b""
-    if len(head) < HEADER.size:
-        raise ImageError("the file is shorter than a VDI header")
+    head = file.read(0, min(HEADER.size, file.size)).ljust(HEADER.size, b"\0")
     header = HEADER.unpack(head)
     _, signature, version, _, kind, _, _, table, data, _, _, _, sector, _, size, block, extra, blocks = header[:18]
+    if size > MOST_SIZE:
+        raise ImageError(f"Unsupported VDI image size (size is 0x{size:x}, max supported is 0x{MOST_SIZE:x})")
     if signature != SIGNATURE:
         raise ImageError(f"Image not in VDI format (bad signature {signature:08x})")
     if version != VERSION:
         raise ImageError(f"unsupported VDI image (version {version >> 16}.{version & 0xFFFF})")
-    if size > MOST_SIZE:
-        raise ImageError(f"Unsupported VDI image size (size is 0x{size:x}, max supported is 0x{MOST_SIZE:x})")
     size = (size + SECTOR - 1) // SECTOR * SECTOR  # VirtualBox may have bytes beyond the last sector
     if table % SECTOR:
         raise ImageError(f"unsupported VDI image (unaligned block map offset 0x{table:x})")

@@ -382,6 +382,8 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
         return Vmdk(file, [_old_sparse(file)], [], b"", -1)
     if file.size > MOST_TEXT:
         raise ImageError("invalid VMDK image descriptor")
+    if not file.size:
+        raise ImageError("File is too small, not a valid image")
     text = file.read(0, file.size)
     if not re.match(rb"(?:\s|#.*\n)*# Disk Descriptor ?File", text):
         raise ImageError("invalid VMDK image descriptor")

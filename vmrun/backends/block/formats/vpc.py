@@ -120,7 +120,7 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
     kind = DYNAMIC
     if head[:8] != COOKIE:
         if file.size < FOOTER.size:
-            raise ImageError("invalid VPC image")
+            raise ImageError("invalid VPC image" if file.size else "File too small for a VHD header")
         head = file.read(file.size - FOOTER.size, FOOTER.size)
         if head[:8] != COOKIE:
             raise ImageError("invalid VPC image")
