@@ -122,7 +122,8 @@ def run(module: str) -> NoReturn:
     tidying up, which takes longer than most commands.
     """
     vmrun.cli.owns_process = True
-    _have_streams()
+    if module != "vmrun.cli.main":  # which tells of them
+        _have_streams()
     install()
     code = __import__(module, fromlist=("command",)).command()
     keep()

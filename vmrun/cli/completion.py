@@ -86,13 +86,14 @@ def commands() -> list[Said]:
 
 def _lists() -> dict[str, tuple[str, ...]]:
     """Of commands that take a name out of a list which their help does not give: those names."""
+    from vmrun.cli.img import COMMANDS as IMAGE_COMMANDS
     from vmrun.config.catalogue import load_catalogue
     from vmrun.config.codes import CODES
     from vmrun.config.machinetypes import type_names
 
     return {
         "init": tuple(sorted(type_names())), "devices": tuple(sorted(load_catalogue().modelled_names())),
-        "explain": tuple(sorted(CODES)),
+        "explain": tuple(sorted(CODES)), "img": tuple(IMAGE_COMMANDS),
     }  # fmt: skip
 
 

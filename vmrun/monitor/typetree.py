@@ -43,7 +43,7 @@ _PARENTS = {
     **dict.fromkeys(("isa-pit", "kvm-pit"), "pit-common"),
     **{"apic": "apic-common", "fw_cfg_io": "fw_cfg", "i440FX-pcihost": "pci-host-bridge"},
     **{"ipmi-bmc-sim": "ipmi-bmc", "nvdimm": "pc-dimm"},
-    **dict.fromkeys(("pc-dimm", "tpm-crb", "vmcoreinfo", "vmgenid"), "device"),
+    **dict.fromkeys(("nvme-subsys", "pc-dimm", "tpm-crb", "vmcoreinfo", "vmgenid"), "device"),
     **dict.fromkeys(("scsi-cd", "scsi-hd"), "scsi-disk-base"),
     **{
         f"virtio-{kind}-pci{end}": f"virtio-{kind}-pci-base"
