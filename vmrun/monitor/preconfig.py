@@ -16,7 +16,7 @@ COMMANDS = frozenset((
     *("block-commit", "block-set-write-threshold", "block-stream", "block_resize", "block_set_io_throttle"),
     *("change-backing-file", "drive-backup", "drive-mirror", "netdev_add", "netdev_del", "object-add", "object-del"),
     *("qmp_capabilities", "qom-get", "qom-list", "qom-list-properties", "qom-list-types", "qom-set", "quit"),
-    *("set-action", "set-numa-node", "x-exit-preconfig"),
+    *("set-action", "set-numa-node", "x-debug-block-dirty-bitmap-sha256", "x-exit-preconfig"),
     *(f"query-{what}" for what in (
         "block", "block-exports", "block-jobs", "blockstats", "chardev", "command-line-options", "commands",
         "hotpluggable-cpus", "iothreads", "memdev", "name", "named-block-nodes", "qmp-schema", "status", "uuid",
