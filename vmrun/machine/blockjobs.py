@@ -538,7 +538,7 @@ class Stream(BlockJob):
 
 def read_only_again(node: Any) -> None:
     """An image that only its job wrote to. OSError, ImageError."""
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     try:
         node.sync_now()
@@ -553,7 +553,7 @@ def backing_of(node: Any) -> Any:
 
 
 def file_of(node: Any) -> str:
-    from vmrun.backends.block.images import node_name
+    from vmrun.backends.block.filenames import node_name
 
     return node_name(node)
 
@@ -571,7 +571,7 @@ def format_of(node: Any) -> str:
 def set_backing(node: Any, file: str, format: str) -> None:
     """Write down what lies below an image. OSError, BuildError."""
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     header = getattr(node, "header", None)
     if header is None:

@@ -134,7 +134,7 @@ class SnapshotSync:
 
 def settle_below(machine: Machine, node: Any) -> None:
     """An image that nobody writes any more is only read: others may read it as well."""
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     if not node.readonly:
         with blocks(machine).quiet(node):
@@ -325,7 +325,7 @@ def blockdev_mirror(
 
 def writable(node: Any) -> None:
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     if node.readonly:
         if not node.lazy:
@@ -553,7 +553,8 @@ def blockdev_reopen(machine: Machine, options: list[dict[str, Any]]) -> None:
     options stay as they are.
     """
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import bound, reopen, throttle_group
+    from vmrun.backends.block.images import bound, throttle_group
+    from vmrun.backends.block.reopening import reopen
 
     table = blocks(machine)
     planned: list[tuple[Any, Any, dict[str, Any], Any]] = []

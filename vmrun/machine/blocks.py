@@ -285,7 +285,8 @@ class Blocks:
 
     def _written_down(self, drive: Drive, node: Any) -> None:
         """The drive as it is now: what a saved state of the machine names."""
-        from vmrun.backends.block.images import FORMATS, node_name
+        from vmrun.backends.block.filenames import node_name
+        from vmrun.backends.block.images import FORMATS
 
         config = self.machine.config
         spec = config["drives"].get(drive.name)
@@ -382,7 +383,7 @@ class Blocks:
         """BlockDeviceInfo."""
         from vmrun.backends.block.chain import backing_of
         from vmrun.backends.block.describe import describe
-        from vmrun.backends.block.images import node_name
+        from vmrun.backends.block.filenames import node_name
 
         path = node_name(node)
         depth, below = 0, backing_of(node)

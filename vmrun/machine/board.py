@@ -546,7 +546,7 @@ class Board:
 def writable(node: Any) -> None:
     """A node that was opened for reading until a device that writes has it. BuildError."""
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     if node.lazy:
         try:

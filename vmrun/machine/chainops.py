@@ -72,7 +72,7 @@ def block_stream(
     machine: Machine, device: str, *, base: str = "", base_node: str = "", backing_file: str = "", bottom: str = "",
     **given: Any,
 ) -> BlockJob:  # fmt: skip
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     how, table = How(given), blocks(machine)
     source, _ = table.find(device)
@@ -126,7 +126,7 @@ def _told(error: Exception) -> str:
 
 def _open_for_writing(node: Any) -> None:
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     try:
         reopen(node, False)
@@ -148,7 +148,7 @@ def block_commit(
     backing_file: str = "", **given: Any,
 ) -> BlockJob:  # fmt: skip
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
+    from vmrun.backends.block.reopening import reopen
 
     how, table = How(given), blocks(machine)
     active, _ = table.find(device)
@@ -237,8 +237,8 @@ def commit_now(machine: Machine, device: str) -> None:
     from vmrun.backends.block.chain import pieces
     from vmrun.backends.block.copy import Lane
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import reopen
     from vmrun.backends.block.qcow2_snapshots import make_empty
+    from vmrun.backends.block.reopening import reopen
 
     table, lane = blocks(machine), Lane()
     if device == "all":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 
-from vmrun.backends.block import images
+from vmrun.backends.block import images, reopening
 from vmrun.backends.block.errors import ImageError
 from vmrun.errors import BackendError, StateError
 from vmrun.machine.blocks import blocks, graph, tell_size
@@ -44,7 +44,7 @@ def let_go(machine: Machine) -> None:
             if not node.asleep:
                 node.rest()  # one that cannot has what it keeps back still
                 done.append(node)
-                images.give_up(node)
+                reopening.give_up(node)
     except OSError as error:
         machine.left = False
         _take(done[::-1])
@@ -71,13 +71,13 @@ def _take(nodes: list[Any]) -> None:
     taken: list[Any] = []
     try:
         for node in nodes:
-            images.take(node)
+            reopening.take(node)
             taken.append(node)
     except (ImageError, OSError) as error:
         for node in reversed(taken):
             with contextlib.suppress(OSError):
                 node.rest()
-            images.give_up(node)
+            reopening.give_up(node)
             node.asleep = True
         text = error.text if isinstance(error, ImageError) else str(error.strerror)
         raise BackendError(text, remedy=getattr(error, "remedy", "") or "") from None

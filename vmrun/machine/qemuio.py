@@ -481,8 +481,9 @@ def _changes(io: Io, text: str) -> dict[str, Any]:
 
 def _reopen(io: Io, words: list[str], name: str) -> str:
     from vmrun.backends.block.errors import ImageError
-    from vmrun.backends.block.images import be_lazy, bound, reopen
+    from vmrun.backends.block.images import be_lazy, bound
     from vmrun.backends.block.nodeoptions import overlap_checks
+    from vmrun.backends.block.reopening import reopen
 
     given, _ = _options(words, "rw", "co", name)
     options = _changes(io, given.get("o", ""))

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from vmrun.backends.block import images
+from vmrun.backends.block import images, reopening
 from vmrun.backends.block.create import create_image
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.formats import vmdk
@@ -188,13 +188,14 @@ def test_what_is_only_read_is_so_whenever_it_is_to_be_written(tmp_path: pathlib.
         open_node(str(path), "vmdk", Access())
     node = open_node(str(path), "vmdk", Access(readonly=True))
     with pytest.raises(ImageError, match="version 3 must be read only"):
-        images.reopen(node, False)
+        reopening.reopen(node, False)
+    assert node.file.readonly  # nor is what lies below open for writing now
     node.close()
     with images.waiting():
         node = open_node(str(path), "vmdk", Access())
-    images.take(node.file)
+    reopening.take(node.file)
     with pytest.raises(ImageError, match="version 3 must be read only"):
-        images.take(node)
+        reopening.take(node)
     with pytest.raises(OSError, match="not permitted"):
         node.write(0, bytes(512))
     node.close()

@@ -12,7 +12,7 @@ import pytest
 from vmrun.backends.block.bitmap import Bitmap
 from vmrun.backends.block.qcow2_bitmaps import add
 
-from vmrun.backends.block import images, qcow2_check, qcow2_snapshots
+from vmrun.backends.block import images, qcow2_check, qcow2_snapshots, reopening
 from vmrun.backends.block.create import create_qcow2, new_file
 from vmrun.backends.block.errors import ImageError
 from vmrun.backends.block.images import Access, open_node
@@ -289,7 +289,7 @@ def test_what_another_program_left_broken_is_not_read(tmp_path: pathlib.Path) ->
     made(path).close()
     with images.waiting():
         node: Any = open_node(str(path), "qcow2", Access())
-    images.take(node.file)
+    reopening.take(node.file)
     whole = path.read_bytes()
     for at, value, told in (
         (40, (1 << 63) - CLUSTER, "Could not read L1 table: Input/output error"),
@@ -297,12 +297,12 @@ def test_what_another_program_left_broken_is_not_read(tmp_path: pathlib.Path) ->
     ):  # fmt: skip
         path.write_bytes(whole[:at] + struct.pack(">Q", value) + whole[at + 8 :])
         with pytest.raises(ImageError, match=told):
-            images.take(node)
+            reopening.take(node)
         with pytest.raises(OSError, match="No medium"):
             node.read(0, 4)
         assert node.extent(0, 512)[0] == 512
     path.write_bytes(whole)
-    images.take(node)
+    reopening.take(node)
     node.write(0, b"mine")
     assert node.read(0, 5) == b"mined"
     node.close()

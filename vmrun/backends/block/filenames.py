@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmrun.backends.block.node import Node
+
 # what may stand in an image as the format of its backing file, whether it can be opened here or not
 NAMED = (
     "blkdebug", "blklogwrites", "blkverify", "bochs", "cloop", "compress", "copy-before-write",
@@ -85,3 +87,16 @@ def named(name: str, options: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(below, dict) or "filename" in below:
         raise ImageError("Can't specify 'file' and 'filename' options at the same time")
     return {**options, "file": named(name, below) if "driver" in below else of_name(name, below)}
+
+
+def node_name(node: Node) -> str:
+    """What a node is called in messages: its file's name."""
+    while node is not None:
+        path = getattr(node, "path", "")
+        if path:
+            return str(path)
+        inner = [child for role, child in node.children() if role == "file"]
+        if not inner:
+            return f"{node.driver}://" if node.driver in ("null-co", "null-aio") else str(node.name or node.driver)
+        node = inner[0]
+    return ""

@@ -13,8 +13,9 @@ import stat
 
 from vmrun.backends.block import qcow2_header as headers
 from vmrun.backends.block.errors import ImageError
-from vmrun.backends.block.filenames import from_name, named, of_name, says_file
-from vmrun.backends.block.locks import lock_file, unlock_file
+from vmrun.backends.block.filenames import from_name, named, node_name, of_name, says_file
+from vmrun.backends.block.locks import lock_file
+from vmrun.backends.block.reopening import CORRUPT, prepare, reopen
 from vmrun.core import fdsets
 
 TYPE_CHECKING = False
@@ -45,7 +46,6 @@ FORMATS = ("raw", "qcow2", *MAPPED)
 DEVICES = ("host_device", "host_cdrom")  # drivers of the host's devices
 DEEPEST = 128  # images of a backing chain
 NESTED = 48  # names in images that are options themselves (json:), one in the other
-CORRUPT = "qcow2: Image is corrupt; cannot be opened read/write"
 CACHES = ("writeback", "writethrough", "none", "directsync", "unsafe")
 others = False  # what is opened is another program's for now: machine/handover.py
 checking = False  # what is opened is to be checked: it may be wrong, and nothing is mended on the way
@@ -504,77 +504,6 @@ def be_lazy(node: Any, options: dict[str, Any]) -> None:
     node.be_lazy(wanted)
 
 
-def reopen(node: Node, readonly: bool) -> None:
-    """Let what only reads an image write it, or the other way; backing images stay as they are. ImageError."""
-    if bool(node.readonly) == readonly:
-        return
-    below = [child for role, child in node.children() if role in ("file", "data-file") or role.startswith("extents.")]
-    if readonly:
-        if hasattr(node, "adopt"):
-            _reopen_file(node, True)
-        else:
-            node.turn(True)
-        for child in below:
-            reopen(child, True)
-        return
-    header = getattr(node, "header", None)
-    if header is not None and header.incompatible & headers.CORRUPT:
-        raise ImageError(f"Could not open '{node_name(node)}': qcow2: Image is corrupt; cannot be opened read/write")
-    for child in below:
-        reopen(child, False)
-    if hasattr(node, "adopt"):
-        _reopen_file(node, False)
-    else:
-        node.turn(False)
-    if header is not None and not node.asleep:
-        _prepare(node, header, node_name(node))
-
-
-def _reopen_file(node: Any, readonly: bool) -> None:
-    flags = os.O_CLOEXEC | (os.O_RDONLY if readonly else os.O_RDWR) | (os.O_DIRECT if node.align > 1 else 0)
-    try:
-        if node.path.startswith("/dev/fdset/"):
-            fd = fdsets.open_file(node.path, flags)
-        else:
-            fd = os.open(f"/proc/self/fd/{node.fd}", flags)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"Could not reopen '{node.path}': {getattr(error, 'strerror', error)}") from None
-    try:
-        if not node.unlocked and not node.asleep:
-            unlock_file(node.fd)  # what it holds would keep us out, too
-            lock_file(node.path, fd, readonly)
-    except BaseException:
-        os.close(fd)
-        lock_file(node.path, node.fd, bool(node.readonly))
-        raise
-    node.adopt(fd, readonly)
-
-
-def give_up(node: Any) -> None:
-    """Another program may have a node's image: no locks."""
-    if hasattr(node, "adopt") and not node.unlocked:
-        unlock_file(node.fd)
-
-
-def take(node: Any) -> None:
-    """A node that is asleep, and all below it is not: it is this program's now. ImageError, OSError; it sleeps on."""
-    if hasattr(node, "adopt") and not node.unlocked:
-        lock_file(node.path, node.fd, bool(node.readonly))
-    try:
-        node.wake()
-        header = getattr(node, "header", None)
-        if header is not None and not node.readonly:
-            if header.incompatible & headers.CORRUPT:
-                raise ImageError(f"Could not open '{node_name(node)}': {CORRUPT}")
-            _prepare(node, header, node_name(node))
-    except BaseException as error:
-        give_up(node)
-        node.asleep = True
-        if isinstance(error, headers.QcowError):
-            raise ImageError(f"Could not open '{node_name(node)}': {error}") from None
-        raise
-
-
 def _cache(given: Any, default: Access) -> tuple[str, bool]:
     """(one of CACHES, whether past the host's page cache), as a node's `cache` says."""
     if not isinstance(given, dict):
@@ -611,19 +540,6 @@ def raw(node: Node, options: dict[str, Any] | None = None) -> Node:
     from vmrun.backends.block.node import Filter
 
     return Filter(node)
-
-
-def node_name(node: Node) -> str:
-    """What a node is called in messages: its file's name."""
-    while node is not None:
-        path = getattr(node, "path", "")
-        if path:
-            return str(path)
-        inner = [child for role, child in node.children() if role == "file"]
-        if not inner:
-            return f"{node.driver}://" if node.driver in ("null-co", "null-aio") else str(node.name or node.driver)
-        node = inner[0]
-    return ""
 
 
 def over(
@@ -696,7 +612,7 @@ def _qcow2(
         node.passes_discards = access.discard
         node.asleep = others
         if not access.readonly and not others and not checking:
-            _prepare(node, header, name)
+            prepare(node, header, name)
         return node
     except headers.QcowError as error:
         for child in opened:
@@ -710,34 +626,6 @@ def _qcow2(
         for child in opened:
             child.close()
         raise
-
-
-def _prepare(node: Any, header: Any, name: str) -> None:
-    """Before the first write: counts made anew after a crash, and what only those who know it may keep said."""
-    if header.incompatible & headers.DIRTY:
-        from vmrun.backends.block.qcow2_check import check
-
-        found = check(node, "all", lambda line: None)
-        if found.corruptions - found.corruptions_fixed > 0 or found.errors:
-            raise ImageError(f"Could not open '{name}': Could not repair dirty image: Input/output error")
-        node.clean()
-    forget_unknown(node)
-    if header.bitmaps:
-        from vmrun.backends.block.qcow2_bitmaps import take
-
-        try:
-            take(node)
-        except headers.QcowError as error:
-            raise ImageError(f"Could not open '{name}': {error}") from None
-
-
-def forget_unknown(node: Any) -> None:
-    """Who writes an image says of it no more what only those know who are not here."""
-    header = node.header
-    keep = (headers.RAW_EXTERNAL if node.external else 0) | headers.BITMAPS
-    if header.stale or header.version >= 3 and header.autoclear & ~keep:
-        header.autoclear &= keep
-        node.update_header()
 
 
 def open_backing(

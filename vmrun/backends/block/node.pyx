@@ -304,7 +304,7 @@ cdef class Node:
         return self
 
     def turn(self, bint readonly):
-        """images.reopen's: its children can be written, or need not be any more."""
+        """reopening.reopen's: its children can be written, or need not be any more."""
         self.readonly = readonly
 
     def close(self):

@@ -247,7 +247,7 @@ def _one(session: Session, line: str, given: Given) -> bool:
 
 def _specific(node: Any) -> str:
     from vmrun.backends.block.describe import describe
-    from vmrun.backends.block.images import node_name
+    from vmrun.backends.block.filenames import node_name
     from vmrun.backends.block.people import specific
 
     return specific(describe(node_name(node), node))

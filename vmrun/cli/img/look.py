@@ -71,7 +71,7 @@ def info(argv: list[str]) -> int:
 
 def _shown(name: str, node: Node, options: bool) -> str:
     """The name of a file, when that is all that a longer name says."""
-    from vmrun.backends.block.images import node_name
+    from vmrun.backends.block.filenames import node_name
 
     if options or name.startswith("json:"):
         return node_name(node)
@@ -121,7 +121,7 @@ def _unit(node: Any) -> int:
 
 def _file_of(node: Any, offset: int) -> str:
     """The file that has what is at `offset`."""
-    from vmrun.backends.block.images import node_name
+    from vmrun.backends.block.filenames import node_name
 
     if hasattr(node, "layout"):
         return node_name(node.layout.find(offset, 1)[0])
@@ -236,7 +236,7 @@ def _check_mapped(node: Any, name: str, repair: bool, as_json: bool, quiet: bool
 
 def _repaired(node: Any) -> None:
     """What a whole image's header says."""
-    from vmrun.backends.block.images import forget_unknown
+    from vmrun.backends.block.reopening import forget_unknown
 
     header = node.header
     if header.version >= 3 and header.incompatible & 3:

@@ -275,7 +275,7 @@ class Vmdk(Layout):
         return errors
 
     def told(self, name: str) -> dict[str, Any]:
-        from vmrun.backends.block.images import node_name
+        from vmrun.backends.block.filenames import node_name
 
         extents = []
         for part in self.parts:
@@ -456,8 +456,6 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
         raise ImageError("backing_file must be a vmdk image")
     if options.get("backing_file"):
         raise ImageError("VMDK images that are based on others are not modelled", "take qcow2, and convert the result")
-    if options.get("preallocation", "off") == "metadata":
-        raise ImageError("Unsupported preallocation mode: metadata")
     flat, split = subformat.endswith("Flat"), subformat.startswith("twoGb")
     if options.get("zeroed_grain") and flat:
         raise ImageError("Flat image can't enable zeroed grain")
