@@ -44,7 +44,10 @@ def new_file(path: str, size: int, preallocation: str = "off", hint: int = 0) ->
         _hint(fd, hint)
         os.ftruncate(fd, size)
         try:
-            _preallocate(fd, size, preallocation)
+            preallocate(fd, 0, size, preallocation)
+            if size and preallocation != "full":
+                with contextlib.suppress(OSError):  # of a full disk: it was only to be nice
+                    os.pwrite(fd, bytes(min(size, FIRST)), 0)
         except OSError as error:
             os.ftruncate(fd, 0)
             told = "preallocate new data" if preallocation == "falloc" else "write zeros for preallocation"
@@ -82,18 +85,15 @@ def _blank(path: str, size: int, preallocation: str) -> None:
         node.close()
 
 
-def _preallocate(fd: int, size: int, preallocation: str) -> None:
+def preallocate(fd: int, at: int, size: int, preallocation: str) -> None:
+    """Room on the disk for `size` bytes of zeros from `at` to the end of a new file. OSError."""
     if preallocation == "falloc" and size:
-        os.posix_fallocate(fd, 0, size)
-        os.pwrite(fd, bytes(min(size, FIRST)), 0)
+        os.posix_fallocate(fd, at, size)
     elif preallocation == "full":
         zeros = bytes(1 << 20)
-        for at in range(0, size, 1 << 20):
-            os.pwrite(fd, zeros[: size - at], at)
+        for done in range(0, size, 1 << 20):
+            os.pwrite(fd, zeros[: size - done], at + done)
         os.fsync(fd)
-    elif size:
-        with contextlib.suppress(OSError):  # of a full disk: it was only to be nice
-            os.pwrite(fd, bytes(min(size, FIRST)), 0)
 
 
 def _hint(fd: int, bytes: int) -> None:
@@ -118,6 +118,8 @@ def create_image(path: str, format: str, size: int, options: dict[str, Any]) -> 
     elif format in MAPPED:
         from vmrun.backends.block.formats import module
 
+        if options.get("preallocation") == "metadata":
+            raise ImageError("Unsupported preallocation mode: metadata")
         try:
             module(format).create(path, size, options)
         except OSError as error:

@@ -7,7 +7,6 @@ Each module has one: `open_layout(file, name, access)` gives a Layout, which map
 from __future__ import annotations
 
 import errno
-import os
 from array import array
 from importlib import import_module
 
@@ -43,9 +42,9 @@ class Layout:
 
     def find(self, offset: int, count: int) -> tuple[Any, int, int]:
         """(None, 0, bytes) without a place; (node, where, bytes); (what unpacked() takes, offset in it, bytes): as far
-        as that is so, at most `count` bytes. OSError.
+        as that is so, at most `count` bytes: here the file is the disk. OSError.
         """
-        raise NotImplementedError
+        return self.file, offset, count
 
     def unpacked(self, what: Any, offset: int) -> bytes:
         """A compressed block from `offset` on. OSError."""
@@ -53,11 +52,11 @@ class Layout:
 
     def place(self, offset: int) -> None:
         """Give the block around `offset` a place, where it reads as zeros. OSError."""
-        raise NotImplementedError
+        raise OSError(errno.EIO, "everything has its place here")
 
     def pack(self, offset: int, data: bytes) -> None:
         """Write a block compressed. OSError."""
-        raise NotImplementedError
+        raise OSError(errno.EIO, "nothing is compressed here")
 
     def resize(self, size: int, preallocation: str) -> None:
         raise OSError(errno.ENOTSUP, "Image format driver does not support resize")
@@ -162,14 +161,3 @@ def grown(file: Any, count: int, align: int = SECTOR) -> int:
     at: int = -(-file.size // align) * align
     file.truncate(at + count)
     return at
-
-
-def zeros(fd: int, at: int, count: int, preallocation: str) -> None:
-    """Room for data in a new file, as `preallocation` says (off, falloc, full). OSError."""
-    os.ftruncate(fd, at + count)
-    if preallocation == "falloc" and count:
-        os.posix_fallocate(fd, at, count)
-    elif preallocation == "full":
-        piece = bytes(1 << 20)
-        for n in range(0, count, 1 << 20):
-            os.pwrite(fd, piece[: count - n], at + n)

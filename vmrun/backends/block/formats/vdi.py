@@ -11,9 +11,9 @@ import struct
 import uuid
 from array import array
 
-from vmrun.backends.block.create import new_file
+from vmrun.backends.block.create import new_file, preallocate
 from vmrun.backends.block.errors import ImageError
-from vmrun.backends.block.formats import SECTOR, Layout, Table, zeros
+from vmrun.backends.block.formats import SECTOR, Layout, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,8 +127,6 @@ def open_layout(file: Node, name: str, access: Access) -> Layout:
 def create(path: str, size: int, options: dict[str, Any]) -> None:
     """In place of what is at `path`. ImageError, OSError."""
     how = options.get("preallocation", "off")
-    if how == "metadata":
-        raise ImageError("Unsupported preallocation mode: metadata")
     if size > MOST_SIZE:
         raise ImageError(f"Unsupported VDI image size (size is 0x{size:x}, max supported is 0x{MOST_SIZE:x})")
     static = options.get("static", False) or how in ("falloc", "full")
@@ -149,6 +147,7 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
             piece = array("I", range(first, first + count)).tobytes() if static else b"\xff" * (count * 4)
             os.pwrite(fd, piece, SECTOR + first * 4)
         if static:
-            zeros(fd, SECTOR + table, blocks * BLOCK, how)
+            os.ftruncate(fd, SECTOR + table + blocks * BLOCK)
+            preallocate(fd, SECTOR + table, blocks * BLOCK, how)
     finally:
         os.close(fd)

@@ -11,9 +11,9 @@ import os
 import struct
 import uuid
 
-from vmrun.backends.block.create import new_file
+from vmrun.backends.block.create import new_file, preallocate
 from vmrun.backends.block.errors import ImageError
-from vmrun.backends.block.formats import MOST_TABLE, Layout, Table, grown, zeros
+from vmrun.backends.block.formats import MOST_TABLE, Layout, Table, grown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,8 +217,6 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     subformat, how = options.get("subformat", "dynamic"), options.get("preallocation", "off")
     if subformat not in ("dynamic", "fixed"):
         raise ImageError(f"Parameter 'subformat' does not accept value '{subformat}'")
-    if how == "metadata":
-        raise ImageError("Unsupported preallocation mode: metadata")
     if size > MOST_SIZE:
         raise ImageError("Image size too large; max of 64TB")
     log, block = max(options.get("log_size", MIB), MIB), options.get("block_size", 0) or _block_size(size)
@@ -270,7 +268,8 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
             for n in range(blocks):
                 table[n + n // ratio] = data_at + n * block | PRESENT
             os.pwrite(fd, struct.pack(f"<{entries}Q", *table), table_at)
-            zeros(fd, data_at, blocks * block, how)
+            os.ftruncate(fd, data_at + blocks * block)
+            preallocate(fd, data_at, blocks * block, how)
         else:
             os.ftruncate(fd, data_at)
     finally:

@@ -12,9 +12,9 @@ import struct
 import time
 import uuid
 
-from vmrun.backends.block.create import new_file
+from vmrun.backends.block.create import new_file, preallocate
 from vmrun.backends.block.errors import ImageError
-from vmrun.backends.block.formats import SECTOR, Layout, Table, zeros
+from vmrun.backends.block.formats import SECTOR, Layout, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ class Fixed(Layout):
     def __init__(self, file: Node, size: int) -> None:
         super().__init__(file)
         self.size = size
-
-    def find(self, offset: int, count: int) -> tuple[Any, int, int]:
-        return self.file, offset, count
 
 
 class Dynamic(Layout):
@@ -194,8 +191,6 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     subformat, how = options.get("subformat", "dynamic"), options.get("preallocation", "off")
     if subformat not in ("dynamic", "fixed"):
         raise ImageError(f"Parameter 'subformat' does not accept value '{subformat}'")
-    if how == "metadata":
-        raise ImageError("Unsupported preallocation mode: metadata")
     exact = options.get("force_size", False)
     if size > MOST_SIZE:
         raise ImageError("The image size is too large for file format 'vpc'")
@@ -211,7 +206,8 @@ def create(path: str, size: int, options: dict[str, Any]) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         if fixed:
-            zeros(fd, 0, size, how)
+            os.ftruncate(fd, size)
+            preallocate(fd, 0, size, how)
             os.pwrite(fd, footer, size)
             return
         entries = -(-size // BLOCK)
